@@ -1,0 +1,105 @@
+// Package access decides who may do what to which store. Every domain method
+// that acts on a store calls Check first, so that the API, the console and
+// the CLI cannot differ. It owns the store_members table.
+package access
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// Principal is who is asking, as proven by their access token.
+type Principal struct {
+	UserID    stoa.UserID
+	SessionID stoa.SessionID
+}
+
+// Role is what a member is to a store.
+type Role string
+
+// The roles, from most to least powerful.
+const (
+	Owner  Role = "owner"
+	Admin  Role = "admin"
+	Member Role = "member"
+	Viewer Role = "viewer"
+)
+
+// Action is something that can be done to a store.
+type Action string
+
+// The actions that are checked.
+const (
+	ReadStore       Action = "store:read"
+	UpdateStore     Action = "store:update"
+	ConnectDatabase Action = "database:connect"
+	ReadCredits     Action = "credits:read"
+	SpendCredits    Action = "credits:spend"
+	PurchaseCredits Action = "credits:purchase"
+)
+
+// allowed is the one table of who may do what.
+var allowed = map[Action][]Role{
+	ReadStore:       {Owner, Admin, Member, Viewer},
+	UpdateStore:     {Owner, Admin, Member},
+	ConnectDatabase: {Owner, Admin},
+	ReadCredits:     {Owner, Admin, Member, Viewer},
+	SpendCredits:    {Owner, Admin, Member},
+	PurchaseCredits: {Owner, Admin},
+}
+
+// Can reports whether a role may do an action.
+func (r Role) Can(a Action) bool { return slices.Contains(allowed[a], r) }
+
+// Check returns the caller's role in the store. It fails with store_not_found
+// when the caller is not a member, exactly as for a store that does not
+// exist, and with forbidden when the role does not allow the action.
+func Check(ctx context.Context, q masterdb.Querier, p Principal, store stoa.StoreID, a Action) (Role, error) {
+	var role Role
+	err := q.Get(ctx, &role, `
+		SELECT m.role FROM store_members m JOIN stores s ON s.id = m.store_id
+		WHERE m.store_id = $1 AND m.user_id = $2 AND s.status <> 'deleted'`, store, p.UserID)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return "", ErrStoreNotFound()
+	}
+	if err != nil {
+		return "", err
+	}
+	if !role.Can(a) {
+		return "", stoa.Errorf(stoa.Forbidden, "Your role in this store (%s) does not allow this. Ask an owner.", role)
+	}
+	return role, nil
+}
+
+// ErrStoreNotFound is the one answer for a store that does not exist and for
+// a store that is not the caller's.
+func ErrStoreNotFound() error { return stoa.Errorf(stoa.StoreNotFound, "There is no such store.") }
+
+// Grant makes the user a member of the store, in the transaction that
+// creates the store or accepts the invitation.
+func Grant(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, user stoa.UserID, role Role) error {
+	_, err := tx.Exec(ctx, `INSERT INTO store_members (store_id, user_id, role, created_at) VALUES ($1, $2, $3, $4)`,
+		store, user, string(role), tx.Now)
+	return err
+}
+
+// Membership is one store of a user.
+type Membership struct {
+	StoreID stoa.StoreID
+	Role    Role
+	Since   time.Time `db:"created_at"`
+}
+
+// Memberships lists the user's stores, newest first, deleted ones left out.
+func Memberships(ctx context.Context, q masterdb.Querier, user stoa.UserID) ([]Membership, error) {
+	var out []Membership
+	err := q.Select(ctx, &out, `
+		SELECT m.store_id, m.role, m.created_at FROM store_members m JOIN stores s ON s.id = m.store_id
+		WHERE m.user_id = $1 AND s.status <> 'deleted' ORDER BY m.store_id DESC`, user)
+	return out, err
+}

@@ -1,0 +1,119 @@
+// Package stoa is the ground floor: the error codes, typed ids and version
+// that every other room shares. It imports nothing of the project.
+package stoa
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Code names a kind of failure. Codes are part of the public API: clients
+// branch on them, so a code never changes its meaning.
+type Code string
+
+// The codes of the API contract.
+const (
+	InvalidRequest             Code = "invalid_request"
+	EmailTaken                 Code = "email_taken"
+	InvalidCredentials         Code = "invalid_credentials"
+	TokenInvalid               Code = "token_invalid"
+	TokenExpired               Code = "token_expired"
+	SessionRevoked             Code = "session_revoked"
+	Forbidden                  Code = "forbidden"
+	NotFound                   Code = "not_found"
+	MethodNotAllowed           Code = "method_not_allowed"
+	StoreNotFound              Code = "store_not_found"
+	StorePendingDatabase       Code = "store_pending_database"
+	StoreSuspended             Code = "store_suspended"
+	AlreadyConnected           Code = "already_connected"
+	ProvisioningInProgress     Code = "provisioning_in_progress"
+	DatabaseUnreachable        Code = "database_unreachable"
+	DatabaseAuthFailed         Code = "database_auth_failed"
+	DatabaseTLSFailed          Code = "database_tls_failed"
+	DatabaseHostForbidden      Code = "database_host_forbidden"
+	DatabaseNotEmpty           Code = "database_not_empty"
+	DatabaseVersionUnsupported Code = "database_version_unsupported"
+	DatabasePermissionDenied   Code = "database_permission_denied"
+	TenantUnavailable          Code = "tenant_unavailable"
+	HostnameTaken              Code = "hostname_taken"
+	HostnameInvalid            Code = "hostname_invalid"
+	InsufficientCredits        Code = "insufficient_credits"
+	IdempotencyConflict        Code = "idempotency_conflict"
+	PaymentsUnavailable        Code = "payments_unavailable"
+	RateLimited                Code = "rate_limited"
+	PayloadTooLarge            Code = "payload_too_large"
+	Internal                   Code = "internal"
+)
+
+// FieldError says what is wrong with one field of a request. Field is its
+// JSON path, such as "email" or "tls.mode".
+type FieldError struct {
+	Field   string
+	Message string
+}
+
+// Error is a failure that may be shown to the caller. Message is written for
+// a person and says what to do next; it never holds a secret. Cause, when
+// set, is for the log only.
+type Error struct {
+	Code       Code
+	Message    string
+	Fields     []FieldError
+	RetryAfter time.Duration
+	Cause      error
+}
+
+func (e *Error) Error() string {
+	if e.Cause != nil {
+		return fmt.Sprintf("%s: %s: %v", e.Code, e.Message, e.Cause)
+	}
+	return fmt.Sprintf("%s: %s", e.Code, e.Message)
+}
+
+func (e *Error) Unwrap() error { return e.Cause }
+
+// Errorf returns an *Error whose message is safe to show.
+func Errorf(code Code, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// Because records the underlying fault for the log and returns e.
+func (e *Error) Because(cause error) *Error {
+	e.Cause = cause
+	return e
+}
+
+// CodeOf returns the code of the outermost *Error in err's chain, Internal
+// for any other error, and "" for nil.
+func CodeOf(err error) Code {
+	if err == nil {
+		return ""
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return Internal
+}
+
+// Invalid collects field faults, so that a caller learns of all of them at once.
+type Invalid []FieldError
+
+// Add records a fault of one field.
+func (v *Invalid) Add(field, format string, args ...any) {
+	*v = append(*v, FieldError{Field: field, Message: fmt.Sprintf(format, args...)})
+}
+
+// Err returns nil when nothing was added, else an InvalidRequest error that
+// lists every fault.
+func (v Invalid) Err() error {
+	switch len(v) {
+	case 0:
+		return nil
+	case 1:
+		return &Error{Code: InvalidRequest, Message: v[0].Field + ": " + v[0].Message, Fields: v}
+	default:
+		return &Error{Code: InvalidRequest, Message: fmt.Sprintf("%d fields need attention", len(v)), Fields: v}
+	}
+}

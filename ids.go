@@ -1,0 +1,70 @@
+package stoa
+
+import (
+	"database/sql/driver"
+	"fmt"
+
+	"github.com/google/uuid"
+)
+
+// ID is a UUIDv7 that carries its kind in its type, so that a user's id
+// cannot be passed for a store's. Version 7 ids sort by creation time, which
+// keeps index inserts local.
+type ID[Kind any] uuid.UUID
+
+type (
+	userKind        struct{}
+	sessionKind     struct{}
+	storeKind       struct{}
+	runKind         struct{}
+	transactionKind struct{}
+	holdKind        struct{}
+	purchaseKind    struct{}
+)
+
+// The ids of the master database.
+type (
+	UserID        = ID[userKind]
+	SessionID     = ID[sessionKind]
+	StoreID       = ID[storeKind]
+	RunID         = ID[runKind]
+	TransactionID = ID[transactionKind]
+	HoldID        = ID[holdKind]
+	PurchaseID    = ID[purchaseKind]
+)
+
+// NewID returns a fresh id: NewID[StoreID]().
+func NewID[T ~[16]byte]() T { return T(uuid.Must(uuid.NewV7())) }
+
+// ParseID reads the canonical 36-character form.
+func ParseID[T ~[16]byte](s string) (T, error) {
+	if len(s) != 36 {
+		return T{}, fmt.Errorf("not a UUID")
+	}
+	u, err := uuid.Parse(s)
+	return T(u), err
+}
+
+func (id ID[K]) String() string { return uuid.UUID(id).String() }
+
+// IsZero reports whether the id was never set.
+func (id ID[K]) IsZero() bool { return id == ID[K]{} }
+
+// MarshalText gives the canonical form; JSON uses it too.
+func (id ID[K]) MarshalText() ([]byte, error) { return uuid.UUID(id).MarshalText() }
+
+// UnmarshalText accepts the canonical form only.
+func (id *ID[K]) UnmarshalText(b []byte) error {
+	v, err := ParseID[ID[K]](string(b))
+	if err != nil {
+		return err
+	}
+	*id = v
+	return nil
+}
+
+// Value and Scan let ids travel to and from both master engines as text.
+func (id ID[K]) Value() (driver.Value, error) { return id.String(), nil }
+
+// Scan reads an id from a column.
+func (id *ID[K]) Scan(src any) error { return (*uuid.UUID)(id).Scan(src) }

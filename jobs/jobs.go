@@ -1,0 +1,201 @@
+// Package jobs is the durable queue: River on both master engines. A job is
+// enqueued inside the transaction that makes it necessary, so that neither
+// exists without the other. The package knows no domain.
+//
+// A job may run more than once; every handler must be idempotent.
+package jobs
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/riverdriver/riversqlite"
+	"github.com/riverqueue/river/rivermigrate"
+	"github.com/riverqueue/river/rivertype"
+
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// Args are the arguments of one kind of job. They are stored in plain text:
+// ids go in, secrets never.
+type Args = river.JobArgs
+
+// Cancel marks err as final: the job is not tried again.
+func Cancel(err error) error { return river.JobCancel(err) }
+
+// Queue enqueues and runs jobs.
+type Queue struct {
+	pg      *river.Client[pgx.Tx]
+	lite    *river.Client[*sql.Tx]
+	workers *river.Workers
+}
+
+// Options tune a Queue.
+type Options struct {
+	// Workers is how many jobs run at once in this process. Default 10.
+	Workers int
+	// Drain is how long Stop waits for running jobs before it cancels them.
+	// Default 10 s.
+	Drain time.Duration
+}
+
+// New prepares the queue on db. Register handlers with Handle, then Start.
+func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
+	if opts.Workers == 0 {
+		opts.Workers = 10
+	}
+	if opts.Drain == 0 {
+		opts.Drain = 10 * time.Second
+	}
+	q := &Queue{workers: river.NewWorkers()}
+	cfg := &river.Config{
+		Logger:          log.With("component", "jobs"),
+		Workers:         q.workers,
+		Queues:          map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: opts.Workers}},
+		SoftStopTimeout: opts.Drain,
+		FetchCooldown:   10 * time.Millisecond,
+	}
+	var err error
+	if db.Engine == masterdb.Postgres {
+		q.pg, err = river.NewClient(riverpgxv5.New(db.Pool()), cfg)
+	} else {
+		// SQLite cannot notify: the poll interval is the latency of a job.
+		cfg.FetchPollInterval = 50 * time.Millisecond
+		q.lite, err = river.NewClient(riversqlite.New(db.Writer()), cfg)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("job queue: %w", err)
+	}
+	return q, nil
+}
+
+// Handle registers the function that runs jobs of kind A, each attempt
+// within timeout. An error is retried with growing delay unless it is
+// wrapped with Cancel. Call it before Start.
+func Handle[A Args](q *Queue, timeout time.Duration, work func(context.Context, A) error) {
+	river.AddWorker(q.workers, &worker[A]{work: work, timeout: timeout})
+}
+
+type worker[A Args] struct {
+	river.WorkerDefaults[A]
+	work    func(context.Context, A) error
+	timeout time.Duration
+}
+
+func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) error { return w.work(ctx, job.Args) }
+func (w *worker[A]) Timeout(*river.Job[A]) time.Duration               { return w.timeout }
+
+// Enqueue adds a job in tx: it runs soon after tx commits, or never.
+func (q *Queue) Enqueue(ctx context.Context, tx *masterdb.Tx, args Args) error {
+	var err error
+	if q.pg != nil {
+		_, err = q.pg.InsertTx(ctx, tx.Postgres(), args, nil)
+	} else {
+		_, err = q.lite.InsertTx(ctx, tx.SQLite(), args, nil)
+	}
+	if err != nil {
+		return fmt.Errorf("enqueue %s: %w", args.Kind(), err)
+	}
+	return nil
+}
+
+// Start begins to run jobs. They outlive ctx; Stop ends them.
+func (q *Queue) Start(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	if q.pg != nil {
+		return q.pg.Start(ctx)
+	}
+	return q.lite.Start(ctx)
+}
+
+// Stop takes no new jobs, waits for the running ones as long as
+// Options.Drain, cancels what is left and returns when all have ended or
+// ctx is done. A cancelled job runs again after the next start.
+func (q *Queue) Stop(ctx context.Context) error {
+	if q.pg != nil {
+		return q.pg.Stop(ctx)
+	}
+	return q.lite.Stop(ctx)
+}
+
+// Stats counts the jobs that need attention.
+type Stats struct {
+	Waiting   int64 `json:"waiting"`   // ready or running
+	Retrying  int64 `json:"retrying"`  // failed at least once, will be tried again
+	Discarded int64 `json:"discarded"` // gave up
+}
+
+// ReadStats counts jobs by state.
+func ReadStats(ctx context.Context, db masterdb.Querier) (Stats, error) {
+	var rows []struct {
+		State string
+		Count int64
+	}
+	err := db.Select(ctx, &rows, `SELECT CAST(state AS text) AS state, count(*) AS count FROM river_job GROUP BY state`)
+	if err != nil {
+		return Stats{}, err
+	}
+	var s Stats
+	for _, r := range rows {
+		switch rivertype.JobState(r.State) {
+		case rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRunning, rivertype.JobStateScheduled:
+			s.Waiting += r.Count
+		case rivertype.JobStateRetryable:
+			s.Retrying += r.Count
+		case rivertype.JobStateDiscarded:
+			s.Discarded += r.Count
+		case rivertype.JobStateCancelled, rivertype.JobStateCompleted: // settled
+		}
+	}
+	return s, nil
+}
+
+// Migrate creates or updates River's own tables. Like masterdb.Migrate it
+// may be called by several replicas at once.
+func Migrate(ctx context.Context, db *masterdb.DB) (int, error) {
+	if db.Engine == masterdb.SQLite {
+		return migrate(ctx, func() (*rivermigrate.Migrator[*sql.Tx], error) {
+			return rivermigrate.New(riversqlite.New(db.Writer()), nil)
+		})
+	}
+	conn, err := db.Pool().Acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Release()
+	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, migrationLock); err != nil {
+		return 0, err
+	}
+	defer conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, migrationLock) //nolint:errcheck // the session's end frees it too
+	return migrate(ctx, func() (*rivermigrate.Migrator[pgx.Tx], error) {
+		return rivermigrate.New(riverpgxv5.New(db.Pool()), nil)
+	})
+}
+
+// migrationLock is an arbitrary number that only this package uses.
+const migrationLock int64 = 0x73746f61_6a6f6273 // "stoajobs"
+
+func migrate[T any](ctx context.Context, open func() (*rivermigrate.Migrator[T], error)) (int, error) {
+	m, err := open()
+	if err != nil {
+		return 0, err
+	}
+	res, err := m.Migrate(ctx, rivermigrate.DirectionUp, nil)
+	if err != nil {
+		return 0, fmt.Errorf("migrate job queue: %w", err)
+	}
+	return len(res.Versions), nil
+}
+
+// IsCancelled reports whether err was made by Cancel.
+func IsCancelled(err error) bool {
+	var cancelled *rivertype.JobCancelError
+	return errors.As(err, &cancelled)
+}

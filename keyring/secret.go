@@ -1,0 +1,48 @@
+package keyring
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+)
+
+const redacted = "[redacted]"
+
+// Secret is a string that cannot be printed, logged or marshalled by
+// accident: every such path gives "[redacted]". Reveal is the one way to its
+// value, and the word to look for in a review.
+type Secret struct{ value string }
+
+// NewSecret wraps a value.
+func NewSecret(value string) Secret { return Secret{value} }
+
+// Reveal returns the value. Call it only where the value leaves for its
+// destination: a driver, a cipher, an HTTP header.
+func (s Secret) Reveal() string { return s.value }
+
+// IsZero reports whether the secret is empty.
+func (s Secret) IsZero() bool { return s.value == "" }
+
+func (s Secret) String() string { return redacted }
+
+// GoString, Format, LogValue and the marshallers close the other ways out.
+func (s Secret) GoString() string { return redacted }
+
+// Format covers every verb, %x and %d included.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(redacted)) }
+
+// LogValue redacts in slog.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText redacts in JSON, YAML and every other encoding.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// UnmarshalText lets a Secret be decoded straight from a request or from
+// configuration, so that the plain string never has another home.
+func (s *Secret) UnmarshalText(b []byte) error {
+	s.value = string(b)
+	return nil
+}
+
+// UnmarshalJSON accepts a JSON string.
+func (s *Secret) UnmarshalJSON(b []byte) error { return json.Unmarshal(b, &s.value) }

@@ -1,0 +1,45 @@
+package masterdb
+
+import (
+	"errors"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// ErrNotFound means that a query for one row found none.
+var ErrNotFound = errors.New("masterdb: no row")
+
+// IsUnique reports whether err says that a UNIQUE or PRIMARY KEY constraint
+// was violated.
+func IsUnique(err error) bool {
+	return hasCode(err, "23505", sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+}
+
+// IsCheck reports whether err says that a CHECK constraint was violated.
+func IsCheck(err error) bool {
+	return hasCode(err, "23514", sqlite3.SQLITE_CONSTRAINT_CHECK)
+}
+
+// isRetryable: the transaction lost to another one and may succeed if run again.
+func isRetryable(err error) bool {
+	return hasCode(err, "40001") || hasCode(err, "40P01")
+}
+
+// hasCode matches PostgreSQL's SQLSTATE or SQLite's extended result code.
+func hasCode(err error, sqlstate string, lite ...int) bool {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		return pgErr.Code == sqlstate
+	}
+	var liteErr *sqlite.Error
+	if errors.As(err, &liteErr) {
+		for _, code := range lite {
+			if liteErr.Code() == code {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,218 @@
+// Package masterdb opens the master database, PostgreSQL or SQLite, and runs
+// transactions on it. Domains write one SQL text in the subset both engines
+// share, with $1 placeholders; the few true differences branch on
+// Tx.Postgres and DB.Engine.
+package masterdb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/georgysavva/scany/v2/dbscan"
+	"github.com/georgysavva/scany/v2/pgxscan"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Engine is the kind of server behind the master database.
+type Engine string
+
+// The master engines.
+const (
+	Postgres Engine = "postgresql"
+	SQLite   Engine = "sqlite"
+)
+
+// DB is the master database. It is safe for concurrent use.
+//
+// On SQLite all writes share one connection, so code inside Tx must use only
+// that Tx: a call on the DB from within would wait for itself.
+type DB struct {
+	Engine Engine
+
+	pool        *pgxpool.Pool // PostgreSQL
+	write, read *sql.DB       // SQLite
+}
+
+// Querier reads; *DB and *Tx both do.
+type Querier interface {
+	// Get scans exactly one row into dst, a struct pointer or a pointer to a
+	// single value. Without a row it returns ErrNotFound.
+	Get(ctx context.Context, dst any, query string, args ...any) error
+	// Select scans all rows into dst, a pointer to a slice.
+	Select(ctx context.Context, dst any, query string, args ...any) error
+}
+
+// Tx is one transaction. Now is its clock: every row written in it carries
+// the same time, in UTC and in whole microseconds, which both engines keep.
+type Tx struct {
+	Now time.Time
+
+	pg   pgx.Tx
+	lite *sql.Tx
+}
+
+// Open connects to url, "postgres://…" or "sqlite:PATH", and checks that the
+// server answers. The schema is Migrate's business.
+func Open(ctx context.Context, url string) (*DB, error) {
+	switch {
+	case strings.HasPrefix(url, "postgres://"), strings.HasPrefix(url, "postgresql://"):
+		return openPostgres(ctx, url)
+	case strings.HasPrefix(url, "sqlite:"):
+		return openSQLite(ctx, strings.TrimPrefix(url, "sqlite:"))
+	default:
+		// The URL may hold a password: it is not repeated.
+		return nil, errors.New("master database URL must begin with postgres:// or sqlite:")
+	}
+}
+
+// Close waits for running queries and closes every connection.
+func (db *DB) Close() {
+	if db.pool != nil {
+		db.pool.Close()
+		return
+	}
+	_ = db.read.Close()
+	_ = db.write.Close()
+}
+
+// Ping checks that the server answers.
+func (db *DB) Ping(ctx context.Context) error {
+	if db.pool != nil {
+		return db.pool.Ping(ctx)
+	}
+	return db.read.PingContext(ctx)
+}
+
+// Pool is the PostgreSQL pool, nil on SQLite. It exists for libraries that
+// bring their own SQL, such as the job queue.
+func (db *DB) Pool() *pgxpool.Pool { return db.pool }
+
+// Writer is the SQLite write connection, nil on PostgreSQL. See Pool.
+func (db *DB) Writer() *sql.DB { return db.write }
+
+// Tx runs fn in one read-write transaction and commits when it returns nil.
+// A deadlock or serialization failure runs fn again, so fn must not keep
+// results of an earlier attempt.
+func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
+	const attempts = 3
+	for attempt := 1; ; attempt++ {
+		err := db.tx(ctx, fn)
+		if attempt == attempts || !isRetryable(err) {
+			return err
+		}
+	}
+}
+
+func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	if db.pool != nil {
+		return pgx.BeginFunc(ctx, db.pool, func(t pgx.Tx) error { return fn(&Tx{Now: now, pg: t}) })
+	}
+	t, err := db.write.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer t.Rollback() //nolint:errcheck // after Commit it has nothing to do
+	if err := fn(&Tx{Now: now, lite: t}); err != nil {
+		return err
+	}
+	return t.Commit()
+}
+
+// Get implements Querier outside a transaction.
+func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
+	if db.pool != nil {
+		return pgGet(ctx, db.pool, dst, query, args)
+	}
+	return liteGet(ctx, db.read, dst, query, args)
+}
+
+// Select implements Querier outside a transaction.
+func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
+	if db.pool != nil {
+		return pgxscan.Select(ctx, db.pool, dst, query, args...)
+	}
+	return liteSelect(ctx, db.read, dst, query, args)
+}
+
+// Get implements Querier.
+func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) error {
+	if tx.pg != nil {
+		return pgGet(ctx, tx.pg, dst, query, args)
+	}
+	return liteGet(ctx, tx.lite, dst, query, args)
+}
+
+// Select implements Querier.
+func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) error {
+	if tx.pg != nil {
+		return pgxscan.Select(ctx, tx.pg, dst, query, args...)
+	}
+	return liteSelect(ctx, tx.lite, dst, query, args)
+}
+
+// Exec runs a statement and returns how many rows it changed.
+func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+	if tx.pg != nil {
+		tag, err := tx.pg.Exec(ctx, query, args...)
+		return tag.RowsAffected(), err
+	}
+	res, err := tx.lite.ExecContext(ctx, query, args...)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// ForUpdate is the clause that locks the rows a SELECT returns until the end
+// of the transaction. It is empty on SQLite, where a write transaction holds
+// the whole database.
+func (tx *Tx) ForUpdate() string {
+	if tx.pg != nil {
+		return " FOR UPDATE"
+	}
+	return ""
+}
+
+// Postgres returns the native transaction, or nil on SQLite. See DB.Pool.
+func (tx *Tx) Postgres() pgx.Tx { return tx.pg }
+
+// SQLite returns the native transaction, or nil on PostgreSQL. See DB.Pool.
+func (tx *Tx) SQLite() *sql.Tx { return tx.lite }
+
+func pgGet(ctx context.Context, q pgxscan.Querier, dst any, query string, args []any) error {
+	err := pgxscan.Get(ctx, q, dst, query, args...)
+	if pgxscan.NotFound(err) {
+		return ErrNotFound
+	}
+	return err
+}
+
+type liteQuerier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+func liteGet(ctx context.Context, q liteQuerier, dst any, query string, args []any) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	err = liteScan.ScanOne(dst, rows)
+	if dbscan.NotFound(err) {
+		return ErrNotFound
+	}
+	return err
+}
+
+func liteSelect(ctx context.Context, q liteQuerier, dst any, query string, args []any) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	return liteScan.ScanAll(dst, rows)
+}

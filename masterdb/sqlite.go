@@ -1,0 +1,84 @@
+package masterdb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/georgysavva/scany/v2/dbscan"
+	_ "modernc.org/sqlite" // registers the "sqlite" driver
+)
+
+// liteScan treats a type that scans itself, such as an ID, as one column and
+// not as a struct to take apart.
+var liteScan = func() *dbscan.API {
+	api, err := dbscan.NewAPI(dbscan.WithScannableTypes((*sql.Scanner)(nil)))
+	if err != nil {
+		panic(err) // constant options
+	}
+	return api
+}()
+
+// openSQLite keeps one connection for writing and a pool for reading: SQLite
+// has one writer at a time, and queueing in Go is fairer than busy-waiting.
+func openSQLite(ctx context.Context, path string) (*DB, error) {
+	if path == "" || path == ":memory:" {
+		return nil, errors.New("master database URL sqlite: needs a file path")
+	}
+	if err := createPrivate(path); err != nil {
+		return nil, fmt.Errorf("master database: %w", err)
+	}
+	write, err := sql.Open("sqlite", sqliteDSN(path, "immediate"))
+	if err != nil {
+		return nil, err
+	}
+	write.SetMaxOpenConns(1)
+	read, err := sql.Open("sqlite", sqliteDSN(path, "deferred")+"&_pragma=query_only(1)")
+	if err != nil {
+		_ = write.Close()
+		return nil, err
+	}
+	read.SetMaxOpenConns(max(4, runtime.GOMAXPROCS(0)))
+	read.SetMaxIdleConns(max(4, runtime.GOMAXPROCS(0)))
+	db := &DB{Engine: SQLite, write: write, read: read}
+	// The writer first: it creates the file and switches it to WAL.
+	for _, h := range []*sql.DB{write, read} {
+		if err := h.PingContext(ctx); err != nil {
+			db.Close()
+			return nil, fmt.Errorf("open master database %s: %w", path, err)
+		}
+	}
+	return db, nil
+}
+
+// createPrivate makes the file before SQLite would, so that it is never
+// readable to others, not even for a moment.
+func createPrivate(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // the operator's own path
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+func sqliteDSN(path, txlock string) string {
+	q := url.Values{
+		"_txlock":      {txlock},
+		"_time_format": {"sqlite"},
+		"_timezone":    {"UTC"},
+		"_pragma": {
+			"busy_timeout(10000)", "journal_mode(WAL)", "foreign_keys(1)",
+			// FULL: NORMAL may lose the last commits on power loss, and this file holds money.
+			"synchronous(FULL)",
+		},
+	}
+	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}).String()
+}
