@@ -103,3 +103,11 @@ func Memberships(ctx context.Context, q masterdb.Querier, user stoa.UserID) ([]M
 		WHERE m.user_id = $1 AND s.status <> 'deleted' ORDER BY m.store_id DESC`, user)
 	return out, err
 }
+
+// OwnerOf returns the store's owner; of several, the first.
+func OwnerOf(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (stoa.UserID, error) {
+	var id stoa.UserID
+	err := q.Get(ctx, &id, `SELECT user_id FROM store_members WHERE store_id = $1 AND role = 'owner'
+		ORDER BY created_at, user_id LIMIT 1`, store)
+	return id, err
+}

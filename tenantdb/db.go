@@ -4,53 +4,122 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+	"time"
 
+	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jmoiron/sqlx"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/stoahq/stoa"
 )
 
 // ErrNotFound means that a query for one row found none.
 var ErrNotFound = sql.ErrNoRows
 
+// retryAfter is what a caller is told to wait before it tries a store again
+// whose database cannot be reached.
+const retryAfter = 5 * time.Second
+
 // DB is one open tenant database. Queries are written once, with ?
 // placeholders, in the subset that PostgreSQL, MySQL, MariaDB and SQLite
 // share.
+//
+// An error that means "this database cannot be used" comes back as a
+// *stoa.Error with a database_… code, or as tenant_unavailable from a lease;
+// every other error is the driver's own.
 type DB struct {
 	Engine EngineName
+
 	sqlx   *sqlx.DB
+	engine Engine
+	leased bool
 }
 
-func newDB(engine EngineName, db *sql.DB) *DB {
+func open(engines map[EngineName]Engine, c Credentials, dialer *Dialer) (*DB, error) {
+	engine, ok := engines[c.Engine]
+	if !ok {
+		return nil, fmt.Errorf("no engine %q", c.Engine)
+	}
+	db, err := engine.Open(c, dialer.For(c))
+	if err != nil {
+		return nil, err
+	}
 	// sqlx knows how to rebind by driver name.
-	driver := map[EngineName]string{PostgreSQL: "pgx", MySQL: "mysql", SQLite: "sqlite3"}[engine]
-	return &DB{Engine: engine, sqlx: sqlx.NewDb(db, driver)}
+	driver := map[EngineName]string{PostgreSQL: "pgx", MySQL: "mysql", SQLite: "sqlite3"}[c.Engine]
+	return &DB{Engine: c.Engine, sqlx: sqlx.NewDb(db, driver), engine: engine}, nil
+}
+
+// Close closes every connection.
+func (db *DB) Close() error { return db.sqlx.Close() }
+
+// Ping makes sure that a connection can be had.
+func (db *DB) Ping(ctx context.Context) error { return db.wrap(db.sqlx.PingContext(ctx)) }
+
+// Inspect reports what is in the database before anything is written to it.
+func (db *DB) Inspect(ctx context.Context) (Inspection, error) {
+	in, err := db.engine.Inspect(ctx, db)
+	return in, db.wrap(err)
 }
 
 // Get scans exactly one row into dst, or returns ErrNotFound.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
-	return db.sqlx.GetContext(ctx, dst, db.sqlx.Rebind(query), args...)
+	return db.wrap(db.sqlx.GetContext(ctx, dst, db.sqlx.Rebind(query), args...))
 }
 
 // Select scans all rows into dst, a pointer to a slice.
 func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
-	return db.sqlx.SelectContext(ctx, dst, db.sqlx.Rebind(query), args...)
+	return db.wrap(db.sqlx.SelectContext(ctx, dst, db.sqlx.Rebind(query), args...))
 }
 
-// Exec runs a statement and returns how many rows it changed. MySQL counts
-// rows that matched, changed or not, as the other engines do.
+// Exec runs a statement and returns how many rows it matched, whether or not
+// their values changed, on every engine.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (int64, error) {
-	return affected(db.sqlx.ExecContext(ctx, db.sqlx.Rebind(query), args...))
+	n, err := affected(db.sqlx.ExecContext(ctx, db.sqlx.Rebind(query), args...))
+	return n, db.wrap(err)
 }
 
 // Tx runs fn in one transaction and commits when it returns nil.
 func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 	t, err := db.sqlx.BeginTxx(ctx, nil)
 	if err != nil {
+		return db.wrap(err)
+	}
+	defer t.Rollback() //nolint:errcheck // after Commit it has nothing to do
+	if err := fn(&Tx{t}); err != nil {
+		return db.wrap(err)
+	}
+	return db.wrap(t.Commit())
+}
+
+// wrap gives an error that is the database's own failure its code. The
+// owner who is connecting a database learns the cause; a shopper whose
+// request meets it learns that the store cannot be reached.
+func (db *DB) wrap(err error) error {
+	if err == nil || errors.Is(err, ErrNotFound) {
 		return err
 	}
-	if err := fn(&Tx{t}); err != nil {
-		return errors.Join(err, t.Rollback())
+	var known *stoa.Error
+	if errors.As(err, &known) {
+		return err
 	}
-	return t.Commit()
+	fault := db.engine.Fault(err)
+	switch {
+	case fault == nil:
+		return err
+	case db.leased:
+		return unavailable(err)
+	default:
+		return fault
+	}
+}
+
+func unavailable(err error) *stoa.Error {
+	e := stoa.Errorf(stoa.TenantUnavailable, "This store's database cannot be reached at the moment. Try again shortly.")
+	e.RetryAfter = retryAfter
+	return e.Because(err)
 }
 
 // Tx is one transaction in a tenant database.
@@ -76,4 +145,20 @@ func affected(res sql.Result, err error) (int64, error) {
 		return 0, err
 	}
 	return res.RowsAffected()
+}
+
+// IsUnique reports whether err says that a UNIQUE or PRIMARY KEY constraint
+// was violated, on any engine.
+func IsUnique(err error) bool {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		return pgErr.Code == "23505"
+	}
+	var myErr *mysql.MySQLError
+	if errors.As(err, &myErr) {
+		return myErr.Number == 1062 // ER_DUP_ENTRY
+	}
+	var liteErr *sqlite.Error
+	return errors.As(err, &liteErr) &&
+		(liteErr.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || liteErr.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
 }

@@ -1,0 +1,243 @@
+// Package stores is the registry of stores: their lifecycle, hostnames and
+// how a hostname leads to a store. It joins what the master knows of a store
+// with the profile that lives in the store's own database.
+package stores
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/jobs"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/shop"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+// Status is where a store is in its life:
+// pending_database → provisioning → active ⇄ suspended → deleting → deleted.
+type Status string
+
+// The states of a store.
+const (
+	PendingDatabase Status = "pending_database"
+	Provisioning    Status = "provisioning"
+	Active          Status = "active"
+	Suspended       Status = "suspended"
+	Deleting        Status = "deleting"
+	Deleted         Status = "deleted"
+)
+
+// Store is what the platform knows of one store, as one of its members sees
+// it. Database and Credits may be nil in places that do not read them;
+// Profile is nil until the store is active, and while its database is down.
+type Store struct {
+	ID        stoa.StoreID
+	Name      string
+	Slug      string
+	Status    Status
+	Role      access.Role
+	CreatedAt time.Time
+	UpdatedAt time.Time
+
+	Hostnames []Hostname       `db:"-"`
+	Database  *tenantdb.Info   `db:"-"`
+	Credits   *credits.Balance `db:"-"`
+	Profile   *shop.Profile    `db:"-"`
+}
+
+// Registry knows every store.
+type Registry struct {
+	db       *masterdb.DB
+	ledger   *credits.Ledger
+	tenants  *tenantdb.Manager
+	queue    *jobs.Queue
+	resolver *Resolver
+	domain   string
+	log      *slog.Logger
+}
+
+// New returns a registry whose stores live at <slug>.<domain>.
+func New(db *masterdb.DB, ledger *credits.Ledger, tenants *tenantdb.Manager, queue *jobs.Queue, domain string, log *slog.Logger) *Registry {
+	return &Registry{db: db, ledger: ledger, tenants: tenants, queue: queue, resolver: newResolver(db), domain: domain, log: log}
+}
+
+// Get returns the store with all there is to know. A tenant database that is
+// down does not fail the call: Profile is nil and Database.Status says why.
+func (r *Registry) Get(ctx context.Context, p access.Principal, id stoa.StoreID) (Store, error) {
+	s, err := r.read(ctx, p, id)
+	if err != nil {
+		return Store{}, err
+	}
+	if s.Status == PendingDatabase || s.Status == Provisioning {
+		return s, nil
+	}
+	return s, r.addProfile(ctx, &s)
+}
+
+// read returns what the master knows of the store.
+func (r *Registry) read(ctx context.Context, p access.Principal, id stoa.StoreID) (Store, error) {
+	role, err := access.Check(ctx, r.db, p, id, access.ReadStore)
+	if err != nil {
+		return Store{}, err
+	}
+	s := Store{Role: role}
+	err = r.db.Get(ctx, &s, `SELECT id, name, slug, status, created_at, updated_at FROM stores WHERE id = $1`, id)
+	if err != nil {
+		return Store{}, err
+	}
+	s.Role = role
+	if s.Hostnames, err = readHostnames(ctx, r.db, id); err != nil {
+		return Store{}, err
+	}
+	if s.Database, err = tenantdb.ReadInfo(ctx, r.db, id); err != nil {
+		return Store{}, err
+	}
+	balance, err := credits.ReadBalance(ctx, r.db, id)
+	if err != nil {
+		return Store{}, err
+	}
+	s.Credits = &balance
+	return s, nil
+}
+
+// addProfile reads the profile from the store's own database and keeps the
+// registry's note of that database's health in step with what it met.
+func (r *Registry) addProfile(ctx context.Context, s *Store) error {
+	profile, cause := r.readProfile(ctx, s.ID)
+	switch {
+	case cause == nil:
+		s.Profile = &profile
+	case stoa.CodeOf(cause) != stoa.TenantUnavailable:
+		return cause
+	}
+	status := tenantdb.StatusOK
+	if cause != nil {
+		status = tenantdb.StatusFailed
+		r.log.WarnContext(ctx, "tenant database unavailable", "store", s.ID.String(), "err", cause)
+	}
+	if s.Database == nil || s.Database.Status == status {
+		return nil
+	}
+	s.Database.Status = status
+	return r.db.Tx(ctx, func(tx *masterdb.Tx) error { return tenantdb.RecordHealth(ctx, tx, s.ID, cause) })
+}
+
+func (r *Registry) readProfile(ctx context.Context, id stoa.StoreID) (shop.Profile, error) {
+	lease, err := r.tenants.Acquire(ctx, id)
+	if err != nil {
+		return shop.Profile{}, err
+	}
+	defer lease.Release()
+	return shop.ReadProfile(ctx, lease.DB, id)
+}
+
+// Page is one page of a list of stores, newest first.
+type Page struct {
+	Stores     []Store
+	NextCursor *string
+}
+
+// List returns the caller's stores with hostnames, database and credits but
+// without profiles: a list must not open a database for each of its rows.
+// Cursor is the id of the last store of the page before.
+func (r *Registry) List(ctx context.Context, p access.Principal, limit int, cursor string) (Page, error) {
+	before, err := parseCursor(cursor)
+	if err != nil {
+		return Page{}, err
+	}
+	var page Page
+	err = r.db.Select(ctx, &page.Stores, `
+		SELECT s.id, s.name, s.slug, s.status, m.role, s.created_at, s.updated_at
+		FROM store_members m JOIN stores s ON s.id = m.store_id
+		WHERE m.user_id = $1 AND m.store_id < $2 AND s.status <> 'deleted'
+		ORDER BY m.store_id DESC LIMIT $3`, p.UserID, before, limit+1)
+	if err != nil || len(page.Stores) == 0 {
+		return page, err
+	}
+	if len(page.Stores) > limit {
+		page.Stores = page.Stores[:limit]
+		next := page.Stores[limit-1].ID.String()
+		page.NextCursor = &next
+	}
+	return page, r.addDetails(ctx, p, page.Stores)
+}
+
+// lastID sorts after every id there is.
+const lastID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+
+func parseCursor(cursor string) (stoa.StoreID, error) {
+	if cursor == "" {
+		cursor = lastID
+	}
+	id, err := stoa.ParseID[stoa.StoreID](cursor)
+	if err != nil {
+		var faults stoa.Invalid
+		faults.Add("cursor", "is not one that this list gave out")
+		return id, faults.Err()
+	}
+	return id, nil
+}
+
+// addDetails fills a page, sorted by id descending, with three queries
+// whatever its length.
+func (r *Registry) addDetails(ctx context.Context, p access.Principal, page []Store) error {
+	newest, oldest := page[0].ID, page[len(page)-1].ID
+	at := make(map[stoa.StoreID]*Store, len(page))
+	for i := range page {
+		at[page[i].ID] = &page[i]
+	}
+	const mine = ` x JOIN store_members m ON m.store_id = x.store_id WHERE m.user_id = $1 AND x.store_id <= $2 AND x.store_id >= $3`
+
+	var hostnames []Hostname
+	err := r.db.Select(ctx, &hostnames, `SELECT x.store_id, x.hostname, x.is_primary, x.custom, x.verified_at
+		FROM store_hostnames`+mine+` ORDER BY x.created_at, x.hostname`, p.UserID, newest, oldest)
+	if err != nil {
+		return err
+	}
+	for _, h := range hostnames {
+		if s := at[h.StoreID]; s != nil {
+			s.Hostnames = append(s.Hostnames, h)
+		}
+	}
+	var databases []struct {
+		StoreID stoa.StoreID
+		tenantdb.Info
+	}
+	err = r.db.Select(ctx, &databases, `SELECT x.store_id, x.kind, x.engine, x.host, x.port, x.database_name, x.status,
+		x.schema_version, x.last_checked_at FROM store_databases`+mine, p.UserID, newest, oldest)
+	if err != nil {
+		return err
+	}
+	for i := range databases {
+		if s := at[databases[i].StoreID]; s != nil {
+			s.Database = &databases[i].Info
+		}
+	}
+	var balances []credits.Balance
+	err = r.db.Select(ctx, &balances, `SELECT x.store_id, x.balance, x.reserved, x.debt, x.lifetime_purchased,
+		x.lifetime_spent, x.updated_at FROM credit_balances`+mine, p.UserID, newest, oldest)
+	if err != nil {
+		return err
+	}
+	for i := range balances {
+		if s := at[balances[i].StoreID]; s != nil {
+			s.Credits = &balances[i]
+		}
+	}
+	return nil
+}
+
+// status reads and, in a transaction, locks the store's state.
+func lockStatus(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) (Status, error) {
+	var status Status
+	err := tx.Get(ctx, &status, `SELECT status FROM stores WHERE id = $1`+tx.ForUpdate(), id)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return "", access.ErrStoreNotFound()
+	}
+	return status, err
+}

@@ -1,0 +1,134 @@
+package tenantdb
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/pressly/goose/v3"
+
+	"github.com/stoahq/stoa"
+)
+
+// Engine is one kind of database server.
+type Engine interface {
+	// Open prepares a pool for the database that c names. It makes no
+	// connection: the first query does.
+	Open(c Credentials, dial DialFunc) (*sql.DB, error)
+	// Inspect reports what is on the other end, before anything is written.
+	Inspect(ctx context.Context, db *DB) (Inspection, error)
+	// Migrations returns a provider for this engine's tenant schema.
+	Migrations(db *sql.DB) (*goose.Provider, error)
+	// Fault turns a driver's error into one of the database_… codes, with a
+	// message for the store's owner. It returns nil for an error that says
+	// nothing about the connection, such as a violated constraint.
+	Fault(err error) *stoa.Error
+}
+
+// Inspection is what Engine.Inspect found.
+type Inspection struct {
+	// Version is the server's own, such as "15.4" or "10.11.6-MariaDB".
+	Version string
+	// Supported is false when the server is older than Minimum.
+	Supported bool
+	Minimum   string
+	// MayCreate is false when the user lacks the right to create tables.
+	MayCreate bool
+	// Tables are the names of all tables in the database, ours and others'.
+	Tables []string
+}
+
+// NewEngines returns every engine. SQLite files live below dataDir.
+func NewEngines(dataDir string) map[EngineName]Engine {
+	return map[EngineName]Engine{
+		SQLite:     sqliteEngine{dir: dataDir},
+		PostgreSQL: postgresEngine{},
+		MySQL:      mysqlEngine{},
+	}
+}
+
+// tlsConfig returns nil for plaintext.
+func (c Credentials) tlsConfig() (*tls.Config, error) {
+	if c.TLS == TLSDisable {
+		return nil, nil //nolint:nilnil // nil is the drivers' own word for plaintext
+	}
+	cfg := &tls.Config{ServerName: c.Host, MinVersion: tls.VersionTLS12}
+	if c.CACertificate != "" {
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM([]byte(c.CACertificate)) {
+			return nil, errors.New("CA certificate cannot be read")
+		}
+	}
+	return cfg, nil
+}
+
+// errNoTLS: the server answered that it does not speak TLS.
+var errNoTLS = errors.New("server does not support TLS")
+
+// The messages that all engines share. They say what to do and no more than
+// the owner needs: whether a port answers is nobody's business.
+func unreachable(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseUnreachable,
+		"The database server does not answer. Check host and port, and that its firewall admits this platform.").Because(err)
+}
+
+func authFailed(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseAuthFailed, "The database server refuses this user and password. Correct them and connect again.").Because(err)
+}
+
+func noSuchDatabase(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseUnreachable, "The server has no database of that name. Create it first, or correct the name.").Because(err)
+}
+
+func permissionDenied(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabasePermissionDenied,
+		"The database user may not do this. It needs to create, alter and write tables in its database.").Because(err)
+}
+
+func overloaded(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseUnreachable, "The database server accepts no more connections at the moment. Try again shortly.").Because(err)
+}
+
+// networkFault recognises what happens below every driver: names, sockets, TLS.
+func networkFault(err error) *stoa.Error {
+	var (
+		certErr   *tls.CertificateVerificationError
+		recordErr tls.RecordHeaderError
+		alertErr  tls.AlertError
+		netErr    net.Error
+	)
+	switch {
+	case errors.Is(err, ErrHostForbidden):
+		return stoa.Errorf(stoa.DatabaseHostForbidden,
+			"This platform may not connect to that address. Use the server's public address, or ask the operator to allow its network.").Because(err)
+	case errors.Is(err, ErrPlaintextForbidden):
+		return stoa.Errorf(stoa.DatabaseTLSFailed,
+			"A connection to a public address must use TLS. Remove sslmode=disable.").Because(err)
+	case errors.Is(err, errNoTLS):
+		return stoa.Errorf(stoa.DatabaseTLSFailed,
+			"The database server does not offer TLS. Enable it there, or, on a network you trust, ask for plaintext with TLS mode %q (sslmode=disable).", TLSDisable).Because(err)
+	case errors.As(err, &certErr), errors.As(err, &recordErr), errors.As(err, &alertErr):
+		return stoa.Errorf(stoa.DatabaseTLSFailed,
+			"The database server's certificate could not be verified. If a private authority signed it, give its certificate as tls.caCertificate.").Because(err)
+	case errors.As(err, &netErr), errors.Is(err, context.DeadlineExceeded):
+		return unreachable(err)
+	}
+	return nil
+}
+
+// atLeast compares dotted versions: 8.0.16 against 8.0.
+func atLeast(version, minimum string) bool {
+	var v, m [3]int
+	_, _ = fmt.Sscanf(version, "%d.%d.%d", &v[0], &v[1], &v[2])
+	_, _ = fmt.Sscanf(minimum, "%d.%d.%d", &m[0], &m[1], &m[2])
+	for i := range v {
+		if v[i] != m[i] {
+			return v[i] > m[i]
+		}
+	}
+	return true
+}

@@ -1,0 +1,142 @@
+package tenantdb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"github.com/stoahq/stoa"
+)
+
+// minPostgres is the oldest major version that the schema is tested on.
+const minPostgres = "13"
+
+type postgresEngine struct{}
+
+// Open builds the configuration from fixed text and then sets every field by
+// hand: nothing of the merchant's input passes through a parser, and nothing
+// from the process's environment (PGHOST, PGOPTIONS, …) remains.
+func (postgresEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
+	cfg, err := pgx.ParseConfig("host=tenant port=5432 user=tenant password=tenant dbname=tenant sslmode=disable")
+	if err != nil {
+		return nil, fmt.Errorf("a PG… environment variable is in the way: %w", err)
+	}
+	if cfg.TLSConfig, err = c.tlsConfig(); err != nil {
+		return nil, err
+	}
+	cfg.Host, cfg.Port = c.Host, uint16(c.Port) //nolint:gosec // Validate keeps it within 1..65535
+	cfg.Database, cfg.User, cfg.Password = c.Database, c.User, c.Password.Reveal()
+	cfg.Fallbacks = nil
+	cfg.RuntimeParams = map[string]string{"application_name": "stoa"}
+	cfg.ConnectTimeout = 10 * time.Second
+	cfg.DialFunc = pgconn.DialFunc(dial)
+	cfg.SSLNegotiation, cfg.KerberosSrvName, cfg.KerberosSpn = "", "", ""
+	cfg.ValidateConnect = nil
+	// Never the password in clear, whatever the server asks for.
+	cfg.RequireAuth = "scram-sha-256,md5,none"
+	if cfg.TLSConfig != nil {
+		cfg.DialFunc = refuseWithoutTLS(dial)
+	}
+	return stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(func(_ context.Context, conn *pgx.Conn) error {
+		conn.TypeMap().RegisterType(&pgtype.Type{
+			Name: "timestamptz", OID: pgtype.TimestamptzOID,
+			Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
+		})
+		return nil
+	})), nil
+}
+
+// refuseWithoutTLS turns the server's 'N' to our request for TLS into
+// errNoTLS; pgx has no error value for it.
+// Source: PostgreSQL protocol, "SSL Session Encryption".
+func refuseWithoutTLS(dial DialFunc) pgconn.DialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &tlsAnswer{Conn: conn}, nil
+	}
+}
+
+type tlsAnswer struct {
+	net.Conn
+	seen bool
+}
+
+func (c *tlsAnswer) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if !c.seen && n > 0 {
+		c.seen = true
+		if p[0] == 'N' {
+			return 0, errNoTLS
+		}
+	}
+	return n, err
+}
+
+func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
+	in := Inspection{Minimum: "PostgreSQL " + minPostgres}
+	var row struct {
+		Version string
+		Create  bool `db:"may_create"`
+	}
+	err := db.Get(ctx, &row, `SELECT current_setting('server_version') AS version,
+		coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create`)
+	if err != nil {
+		return in, err
+	}
+	in.Version, in.MayCreate = row.Version, row.Create
+	in.Supported = atLeast(row.Version, minPostgres)
+	err = db.Select(ctx, &in.Tables, `SELECT table_name FROM information_schema.tables
+		WHERE table_schema = current_schema() ORDER BY table_name`)
+	return in, err
+}
+
+func (postgresEngine) Migrations(db *sql.DB) (*goose.Provider, error) {
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return nil, err
+	}
+	return newProvider(goose.DialectPostgres, db, "postgres", goose.WithSessionLocker(locker))
+}
+
+// Fault reads SQLSTATE classes 08, 28, 3D, 42501, 53 and 57P.
+// Source: PostgreSQL manual, appendix A.
+func (postgresEngine) Fault(err error) *stoa.Error {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		switch code := pgErr.Code; {
+		case code[:2] == "28":
+			return authFailed(err)
+		case code == "3D000":
+			return noSuchDatabase(err)
+		case code == "42501":
+			return permissionDenied(err)
+		case code[:2] == "53":
+			return overloaded(err)
+		case code[:2] == "08", code[:3] == "57P":
+			return unreachable(err)
+		}
+		return nil
+	}
+	if fault := networkFault(err); fault != nil {
+		return fault
+	}
+	var connectErr *pgconn.ConnectError
+	if errors.As(err, &connectErr) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return unreachable(err)
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package tenantdb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/stoahq/stoa"
+)
+
+type sqliteEngine struct{ dir string }
+
+// path derives the file from the store's id alone, never from a name that a
+// person chose. Two characters of the random part spread the files over 256
+// folders.
+func (e sqliteEngine) path(c Credentials) (string, error) {
+	id, err := stoa.ParseID[stoa.StoreID](c.Database)
+	if err != nil {
+		return "", fmt.Errorf("embedded database is not named by a store id: %w", err)
+	}
+	name := id.String()
+	return filepath.Join(e.dir, "stores", name[len(name)-2:], name+".db"), nil
+}
+
+func (e sqliteEngine) Open(c Credentials, _ DialFunc) (*sql.DB, error) {
+	path, err := e.path(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	q := url.Values{
+		"_txlock":      {"immediate"},
+		"_time_format": {"sqlite"},
+		"_timezone":    {"UTC"},
+		"_pragma":      {"busy_timeout(5000)", "journal_mode(WAL)", "foreign_keys(1)", "synchronous(NORMAL)"},
+	}
+	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}
+	return sql.Open("sqlite", dsn.String())
+}
+
+func (sqliteEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
+	in := Inspection{Minimum: "SQLite 3", Supported: true, MayCreate: true}
+	if err := db.Get(ctx, &in.Version, `SELECT sqlite_version()`); err != nil {
+		return in, err
+	}
+	err := db.Select(ctx, &in.Tables, `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY name`)
+	return in, err
+}
+
+func (sqliteEngine) Migrations(db *sql.DB) (*goose.Provider, error) {
+	return newProvider(goose.DialectSQLite3, db, "sqlite")
+}
+
+// Fault: a file of our own has no password and no network; what can fail is
+// the disk below it.
+func (sqliteEngine) Fault(err error) *stoa.Error {
+	var liteErr *sqlite.Error
+	if !errors.As(err, &liteErr) {
+		return nil
+	}
+	switch liteErr.Code() & 0xff {
+	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY,
+		sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_BUSY:
+		return stoa.Errorf(stoa.DatabaseUnreachable, "The store's embedded database cannot be used at the moment.").Because(err)
+	}
+	return nil
+}

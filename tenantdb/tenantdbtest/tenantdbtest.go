@@ -1,0 +1,185 @@
+// Package tenantdbtest gives each test an empty or migrated tenant database
+// of its own on every engine at hand.
+package tenantdbtest
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	_ "github.com/go-sql-driver/mysql" // registers "mysql"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+// The variables with the URLs of servers whose user may create databases and
+// users. `make test` sets both.
+const (
+	PostgresEnv = "STOA_TEST_POSTGRES_URL"
+	MySQLEnv    = "STOA_TEST_MYSQL_URL"
+)
+
+// Engines returns the engines tests can run on: SQLite always, the others
+// when their server is there.
+func Engines() []tenantdb.EngineName {
+	engines := []tenantdb.EngineName{tenantdb.SQLite}
+	if os.Getenv(PostgresEnv) != "" {
+		engines = append(engines, tenantdb.PostgreSQL)
+	}
+	if os.Getenv(MySQLEnv) != "" {
+		engines = append(engines, tenantdb.MySQL)
+	}
+	return engines
+}
+
+// Each runs test as a parallel subtest on every engine at hand, each with a
+// fresh, migrated database.
+func Each(t *testing.T, test func(t *testing.T, db *tenantdb.DB)) {
+	t.Helper()
+	for _, engine := range Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			db := Open(t, Create(t, engine))
+			if _, err := db.Migrate(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			test(t, db)
+		})
+	}
+}
+
+// Open opens c and closes it at the end of the test.
+func Open(t testing.TB, c tenantdb.Credentials) *tenantdb.DB {
+	t.Helper()
+	m := tenantdb.NewManager(nil, nil, tenantdb.Options{DataDir: t.TempDir(), Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}})
+	db, err := m.OpenUnleased(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := m.Close(context.Background()); err != nil { //nolint:usetesting // the test's context is done by now
+			t.Error(err)
+		}
+	})
+	return db
+}
+
+// Create makes an empty database with a user of its own and returns its
+// credentials. It is removed at the end of the test.
+func Create(t testing.TB, engine tenantdb.EngineName) tenantdb.Credentials {
+	t.Helper()
+	if engine == tenantdb.SQLite {
+		return tenantdb.ManagedSQLite(stoa.NewID[stoa.StoreID]())
+	}
+	c, err := tenantdb.ParseConnectionString(engine, keyring.NewSecret(create(t, engine)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// ConnectionString makes an empty database as Create does and returns the
+// string a merchant would paste.
+func ConnectionString(t testing.TB, engine tenantdb.EngineName) string {
+	t.Helper()
+	return create(t, engine)
+}
+
+func create(t testing.TB, engine tenantdb.EngineName) string {
+	t.Helper()
+	name := "stoa_t_" + strings.ToLower(rand.Text()[:14])
+	password := rand.Text()
+	env, statements, cleanup := PostgresEnv, []string{
+		fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", name, password),
+		fmt.Sprintf("CREATE DATABASE %s OWNER %s", name, name),
+	}, []string{
+		fmt.Sprintf("DROP DATABASE %s WITH (FORCE)", name),
+		fmt.Sprintf("DROP ROLE %s", name),
+	}
+	exec := execPostgres
+	if engine == tenantdb.MySQL {
+		exec = execMySQL
+		env, statements, cleanup = MySQLEnv, []string{
+			fmt.Sprintf("CREATE DATABASE %s CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci", name),
+			fmt.Sprintf("CREATE USER %s@'%%' IDENTIFIED BY '%s'", name, password),
+			fmt.Sprintf("GRANT ALL PRIVILEGES ON %s.* TO %s@'%%'", name, name),
+		}, []string{
+			fmt.Sprintf("DROP DATABASE %s", name),
+			fmt.Sprintf("DROP USER %s@'%%'", name),
+		}
+	}
+	if err := exec(statements); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := exec(cleanup); err != nil {
+			t.Error(err)
+		}
+	})
+	u, err := url.Parse(os.Getenv(env))
+	if err != nil {
+		t.Fatalf("%s is not a URL", env)
+	}
+	u.User, u.Path, u.RawQuery = url.UserPassword(name, password), "/"+name, "sslmode=disable"
+	return u.String()
+}
+
+// Exec runs statements in the database that c names.
+func Exec(t testing.TB, c tenantdb.Credentials, statements ...string) {
+	t.Helper()
+	db := Open(t, c)
+	for _, s := range statements {
+		if _, err := db.Exec(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func execPostgres(statements []string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, os.Getenv(PostgresEnv))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // nothing is pending
+	for _, s := range statements {
+		if _, err := conn.Exec(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func execMySQL(statements []string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	u, err := url.Parse(os.Getenv(MySQLEnv))
+	if err != nil {
+		return fmt.Errorf("%s is not a URL", MySQLEnv)
+	}
+	password, _ := u.User.Password()
+	db, err := sql.Open("mysql", fmt.Sprintf("%s:%s@tcp(%s)%s", u.User.Username(), password, u.Host, u.Path))
+	if err != nil {
+		return err
+	}
+	defer db.Close() //nolint:errcheck // nothing is pending
+	for _, s := range statements {
+		if _, err := db.ExecContext(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
