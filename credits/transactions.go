@@ -1,0 +1,179 @@
+package credits
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+)
+
+// Type is the kind of a transaction.
+type Type string
+
+// The types. Amounts of purchases and bonuses are positive, of spends,
+// captures and expiries negative; the others go both ways.
+const (
+	TypePurchase   Type = "purchase"
+	TypeSpend      Type = "spend"
+	TypeCapture    Type = "capture"
+	TypeRefund     Type = "refund"
+	TypeDispute    Type = "dispute"
+	TypeAdjustment Type = "adjustment"
+	TypeBonus      Type = "bonus"
+	TypeExpiry     Type = "expiry"
+)
+
+var types = []Type{
+	TypePurchase, TypeSpend, TypeCapture, TypeRefund, TypeDispute, TypeAdjustment, TypeBonus, TypeExpiry,
+}
+
+// Transaction is one movement of a store's credits. It never changes.
+type Transaction struct {
+	ID           stoa.TransactionID
+	StoreID      stoa.StoreID
+	Sequence     int64 `db:"seq"` // 1, 2, 3, … in each store
+	Type         Type
+	Amount       Amount // negative when credits went away
+	BalanceAfter Amount
+	ServiceKey   *string // with Quantity and UnitPrice, when a service was paid for
+	Quantity     *int64
+	UnitPrice    *Amount
+	Description  string
+	Reference    *string
+	UserID       *stoa.UserID
+	CreatedAt    time.Time
+}
+
+const selectTransaction = `
+	SELECT id, store_id, seq, type, amount, balance_after, service_key, quantity, unit_price,
+		description, reference, user_id, created_at`
+
+// Filter selects transactions. Its zero value is the newest 20.
+type Filter struct {
+	Type       Type
+	ServiceKey string
+	From, To   *time.Time // From is included, To is not
+	Limit      int        // 1 to 100; 0 means 20
+	Cursor     string     // NextCursor of the page before
+}
+
+// The sizes of a page.
+const (
+	defaultLimit = 20
+	maxLimit     = 100
+)
+
+// Page is one page of transactions, newest first. NextCursor is nil on the
+// last one.
+type Page struct {
+	Transactions []Transaction
+	NextCursor   *string
+}
+
+// Transactions lists the store's movements, newest first. Pages follow the
+// sequence, so that none is missed or shown twice while new ones arrive. It
+// fails with invalid_request for a wrong filter and with store_not_found for
+// anyone but a member.
+func (l *Ledger) Transactions(ctx context.Context, p access.Principal, store stoa.StoreID, f Filter) (Page, error) {
+	before, err := f.validate()
+	if err != nil {
+		return Page{}, err
+	}
+	if _, err := access.Check(ctx, l.db, p, store, access.ReadCredits); err != nil {
+		return Page{}, err
+	}
+	query, args := f.query(store, before)
+	rows := []Transaction{}
+	if err := l.db.Select(ctx, &rows, query, args...); err != nil {
+		return Page{}, err
+	}
+	return page(rows, f.limit()), nil
+}
+
+// page cuts the row that was read beyond the limit only to see whether
+// there is more.
+func page(rows []Transaction, limit int) Page {
+	if len(rows) <= limit {
+		return Page{Transactions: rows}
+	}
+	rows = rows[:limit]
+	next := encodeCursor(rows[limit-1].Sequence)
+	return Page{Transactions: rows, NextCursor: &next}
+}
+
+// query has only the conditions that are asked for: PostgreSQL cannot infer
+// the type of a parameter that is only compared with NULL.
+func (f Filter) query(store stoa.StoreID, before int64) (string, []any) {
+	query, args := selectTransaction+` FROM credit_transactions WHERE store_id = $1`, []any{store}
+	and := func(column, operator string, value any) {
+		args = append(args, value)
+		query += fmt.Sprintf(` AND %s %s $%d`, column, operator, len(args))
+	}
+	if before > 0 {
+		and("seq", "<", before)
+	}
+	if f.Type != "" {
+		and("type", "=", string(f.Type))
+	}
+	if f.ServiceKey != "" {
+		and("service_key", "=", f.ServiceKey)
+	}
+	if f.From != nil {
+		and("created_at", ">=", *f.From)
+	}
+	if f.To != nil {
+		and("created_at", "<", *f.To)
+	}
+	args = append(args, f.limit()+1)
+	return query + fmt.Sprintf(` ORDER BY seq DESC LIMIT $%d`, len(args)), args
+}
+
+func (f Filter) limit() int {
+	if f.Limit == 0 {
+		return defaultLimit
+	}
+	return f.Limit
+}
+
+// validate returns the sequence the page ends before, 0 for the first page.
+func (f Filter) validate() (before int64, err error) {
+	var faults stoa.Invalid
+	if f.Type != "" && !slices.Contains(types, f.Type) {
+		faults.Add("type", "must be one of %v", types)
+	}
+	if !storable(f.ServiceKey, maxServiceKey) {
+		faults.Add("serviceKey", "is not the key of a service")
+	}
+	if f.From != nil && f.To != nil && !f.From.Before(*f.To) {
+		faults.Add("from", "must be before to")
+	}
+	if f.Limit < 0 || f.Limit > maxLimit {
+		faults.Add("limit", "must be between 1 and %d", maxLimit)
+	}
+	if f.Cursor != "" {
+		var ok bool
+		if before, ok = decodeCursor(f.Cursor); !ok {
+			faults.Add("cursor", "is not a cursor of this list; begin again without one")
+		}
+	}
+	return before, faults.Err()
+}
+
+// A cursor is the sequence of the last transaction shown.
+func encodeCursor(seq int64) string {
+	return base64.RawURLEncoding.EncodeToString(strconv.AppendInt(nil, seq, 10))
+}
+
+func decodeCursor(cursor string) (seq int64, ok bool) {
+	text, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil {
+		return 0, false
+	}
+	seq, err = strconv.ParseInt(string(text), 10, 64)
+	return seq, err == nil && seq > 0 && encodeCursor(seq) == cursor
+}
