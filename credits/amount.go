@@ -77,11 +77,8 @@ func (a *Amount) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// plus adds without wrapping around; ok is false on overflow.
-func (a Amount) plus(b Amount) (sum Amount, ok bool) {
-	sum = a + b
-	return sum, (sum > a) == (b > 0)
-}
+// canAdd reports whether a + b, both not negative, fits.
+func (a Amount) canAdd(b Amount) bool { return b <= math.MaxInt64-a }
 
 // times multiplies a price, not negative, by a quantity of at least 1; ok is
 // false on overflow.

@@ -60,10 +60,8 @@ func (l *Ledger) Grant(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 
 // holds returns invalid_request when amount would overflow the account.
 func (a *account) holds(amount Amount) error {
-	_, fits := a.Balance.Balance.plus(amount)
-	_, counts := a.LifetimePurchased.plus(amount)
 	var faults stoa.Invalid
-	if !fits || !counts {
+	if !a.Balance.Balance.canAdd(amount) || !a.LifetimePurchased.canAdd(amount) {
 		faults.Add("amount", "is more than an account can hold")
 	}
 	return faults.Err()

@@ -123,7 +123,7 @@ func TestConcurrentGrants(t *testing.T) {
 		b := setup(t, db)
 		const rounds = 5 // in the first, few connections are open yet
 		for round := range rounds {
-			errs := concurrently(20, func(i int) error {
+			errs := concurrently(20, func(int) error {
 				_, err := b.grant(t.Context(), credits.Grant{
 					Type: credits.TypePurchase, Amount: credits.Credit, IdempotencyKey: fmt.Sprint("grant:", round),
 				})
