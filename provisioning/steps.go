@@ -2,7 +2,6 @@ package provisioning
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -191,7 +190,7 @@ func (w *work) checkMine(ctx context.Context) error {
 	}
 	for _, id := range ids {
 		if id != w.run.StoreID {
-			return stoa.Errorf(stoa.DatabaseNotEmpty, "The database belongs to another store. Give this store a database of its own.")
+			return shop.ErrForeignStore
 		}
 	}
 	return nil
@@ -228,11 +227,7 @@ func (w *work) storeRecord(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	profile := shop.NewProfile(w.run.StoreID, identity.Name, identity.Slug)
-	err = shop.CreateStore(ctx, w.db, profile)
-	if errors.Is(err, shop.ErrForeignStore) {
-		return stoa.Errorf(stoa.DatabaseNotEmpty, "The database belongs to another store. Give this store a database of its own.")
-	}
+	err = shop.CreateStore(ctx, w.db, shop.Profile{ID: w.run.StoreID, Name: identity.Name, Slug: identity.Slug})
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/masterdb"
 )
 
@@ -75,6 +76,7 @@ func (r *Registry) create(ctx context.Context, tx *masterdb.Tx, owner stoa.UserI
 		ID: stoa.NewID[stoa.StoreID](), Name: n.Name, Status: PendingDatabase, Role: access.Owner,
 		CreatedAt: tx.Now, UpdatedAt: tx.Now,
 	}
+	s.Credits = &credits.Balance{StoreID: s.ID, UpdatedAt: tx.Now}
 	var err error
 	if s.Slug, err = insertStore(ctx, tx, s, owner, n, hash); err != nil {
 		return Store{}, err

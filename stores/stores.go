@@ -97,7 +97,7 @@ func (r *Registry) read(ctx context.Context, p access.Principal, id stoa.StoreID
 	if s.Database, err = tenantdb.ReadInfo(ctx, r.db, id); err != nil {
 		return Store{}, err
 	}
-	balance, err := credits.ReadBalance(ctx, r.db, id)
+	balance, err := r.ledger.ReadBalance(ctx, r.db, id)
 	if err != nil {
 		return Store{}, err
 	}
@@ -141,6 +141,9 @@ type Page struct {
 	Stores     []Store
 	NextCursor *string
 }
+
+// MaxPage is the longest page List gives.
+const MaxPage = 100
 
 // List returns the caller's stores with hostnames, database and credits but
 // without profiles: a list must not open a database for each of its rows.

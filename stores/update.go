@@ -2,6 +2,7 @@ package stores
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -37,12 +38,21 @@ func (r *Registry) Update(ctx context.Context, p access.Principal, id stoa.Store
 	return r.Get(ctx, p, id)
 }
 
-// checkPatch finds every fault before anything is written anywhere.
+// checkPatch finds every fault before anything is written anywhere. The
+// registry is stricter about slugs than a store on its own would be.
 func checkPatch(patch shop.ProfilePatch) error {
-	faults := patch.Faults()
-	if patch.Slug != nil {
-		if fault := slugFault(*patch.Slug); fault != "" {
-			faults.Add("slug", "%s", fault)
+	err := patch.Validate()
+	if patch.Slug == nil || slugFault(*patch.Slug) == "" {
+		return err
+	}
+	var faults stoa.Invalid
+	faults.Add("slug", "%s", slugFault(*patch.Slug))
+	var others *stoa.Error
+	if errors.As(err, &others) {
+		for _, f := range others.Fields {
+			if f.Field != "slug" {
+				faults = append(faults, f)
+			}
 		}
 	}
 	return faults.Err()

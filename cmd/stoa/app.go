@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/stoahq/stoa/accounts"
+	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/jobs"
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/payments"
+	"github.com/stoahq/stoa/provisioning"
+	"github.com/stoahq/stoa/stores"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+// app is every domain, wired together in one place.
+type app struct {
+	cfg          *Config
+	log          *slog.Logger
+	master       *masterdb.DB
+	queue        *jobs.Queue
+	tenants      *tenantdb.Manager
+	ledger       *credits.Ledger
+	registry     *stores.Registry
+	accounts     *accounts.Accounts
+	payments     *payments.Service
+	provisioning *provisioning.Service
+}
+
+// newApp opens the master database, migrates it and builds the domains.
+// publicURL is the platform's own address.
+func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string) (*app, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("configuration:\n%w", err)
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	encryption, signing, err := cfg.rings()
+	if err != nil {
+		return nil, err
+	}
+	networks, err := cfg.allowedNetworks()
+	if err != nil {
+		return nil, err
+	}
+	master, err := masterdb.Open(ctx, cfg.masterURL())
+	if err != nil {
+		return nil, err
+	}
+	if err := migrateMaster(ctx, master, log); err != nil {
+		master.Close()
+		return nil, err
+	}
+	a := &app{cfg: cfg, log: log, master: master}
+	if a.queue, err = jobs.New(master, log, jobs.Options{}); err != nil {
+		master.Close()
+		return nil, err
+	}
+	a.tenants = tenantdb.NewManager(master, encryption, tenantdb.Options{
+		DataDir: cfg.DataDir,
+		Dialer:  tenantdb.Dialer{Allow: networks, PublicPlaintext: cfg.development()},
+	})
+	a.ledger = credits.New(master)
+	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, cfg.BaseDomain, log)
+	a.accounts = accounts.New(master, a.registry, signing, accounts.Options{AccessTTL: cfg.JWTExpiresIn})
+	a.payments, err = payments.New(master, a.ledger, a.queue, payments.Config{
+		Sandbox: cfg.development(), WebhookSecret: sandboxSecret(signing),
+		CreditPrice: cfg.price(), BaseURL: publicURL, Log: log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, a.close(ctx))
+	}
+	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log)
+
+	jobs.Handle(a.queue, provisioning.Timeout, a.provisioning.Provision)
+	jobs.Handle(a.queue, stores.CarryIdentityTimeout, a.registry.CarryIdentity)
+	jobs.Handle(a.queue, time.Minute, a.payments.Apply)
+	return a, nil
+}
+
+// sandboxSecret signs the sandbox's payment events. It derives from the
+// signing key, so that all replicas share it and it outlives a restart.
+func sandboxSecret(signing *keyring.Ring) keyring.Secret {
+	_, key := signing.Current()
+	secret, err := hkdf.Key(sha256.New, key, nil, "stoa sandbox webhook", sha256.Size)
+	if err != nil {
+		panic(err) // the length is within HKDF's bounds
+	}
+	return keyring.NewSecret("whsec_" + hex.EncodeToString(secret))
+}
+
+// close waits for leases and closes every database, as long as ctx allows.
+func (a *app) close(ctx context.Context) error {
+	err := a.tenants.Close(ctx)
+	a.master.Close()
+	return err
+}
+
+func migrateMaster(ctx context.Context, master *masterdb.DB, log *slog.Logger) error {
+	applied, err := master.Migrate(ctx)
+	if err != nil {
+		return err
+	}
+	queue, err := jobs.Migrate(ctx, master)
+	if err != nil {
+		return err
+	}
+	if applied+queue > 0 {
+		log.InfoContext(ctx, "master database migrated", "schema", applied, "queue", queue)
+	}
+	return nil
+}

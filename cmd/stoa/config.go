@@ -1,0 +1,171 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/payments"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+// Config is everything that can be set: as a flag, in the environment, or in
+// stoa.yaml under the flag's name.
+type Config struct {
+	Env         string         `name:"env" env:"STOA_ENV" enum:"development,production" default:"development" help:"development or production. In production nothing is generated or assumed." group:"config"`
+	DataDir     string         `name:"data-dir" env:"STOA_DATA_DIR" default:"./stoa-data" help:"Embedded databases and, in development, keys." placeholder:"DIR" group:"config"`
+	MasterDBURL keyring.Secret `name:"master-db-url" env:"MASTER_DB_URL" help:"postgres://… or sqlite:PATH. Unless told, SQLite in the data directory." placeholder:"URL" group:"config"`
+
+	EncryptionKey keyring.Secret `name:"encryption-key" env:"ENCRYPTION_KEY" help:"Keys for stored credentials: id:base64, …; the first encrypts. Made once in development." placeholder:"KEYS" group:"config"`
+	JWTSecret     keyring.Secret `name:"jwt-secret" env:"JWT_SECRET" help:"Keys that sign access tokens, in the same form." placeholder:"KEYS" group:"config"`
+	JWTExpiresIn  time.Duration  `name:"jwt-expires-in" env:"JWT_EXPIRES_IN" default:"15m" help:"Lifetime of an access token." placeholder:"TIME" group:"config"`
+
+	Listen     string `name:"listen" env:"STOA_LISTEN" default:"127.0.0.1" help:"Address to listen on." placeholder:"IP" group:"config"`
+	Port       int    `name:"port" env:"PORT" default:"3000" help:"Port to listen on; 0 takes a free one." group:"config"`
+	BaseDomain string `name:"base-domain" env:"STOA_BASE_DOMAIN" default:"localhost" help:"Stores live at <slug>.<this>." placeholder:"NAME" group:"config"`
+	BaseURL    string `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
+
+	AllowNetworks []string `name:"allow-networks" env:"STOA_ALLOW_NETWORKS" help:"Private networks where tenant databases may be, as CIDR. Development allows loopback." placeholder:"CIDR" group:"config"`
+	CreditPrice   int64    `name:"credit-price" env:"STOA_CREDIT_PRICE" default:"1" help:"Price of one credit in the currency's minor unit." group:"config"`
+	Currency      string   `name:"currency" env:"STOA_CURRENCY" default:"USD" help:"Currency credits are sold in (ISO 4217)." placeholder:"CODE" group:"config"`
+
+	LogLevel  slog.Level `name:"log-level" env:"STOA_LOG_LEVEL" default:"info" help:"debug, info, warn or error." group:"config"`
+	LogFormat string     `name:"log-format" env:"STOA_LOG_FORMAT" enum:"auto,text,json" default:"auto" help:"text, json or auto: text in development, json in production." group:"config"`
+}
+
+func (c *Config) development() bool { return c.Env == "development" }
+
+// Validate reports every fault at once, each by the name it is set under.
+func (c *Config) Validate() error {
+	var faults []error
+	fault := func(name, format string, args ...any) {
+		faults = append(faults, fmt.Errorf("%s %s", name, fmt.Sprintf(format, args...)))
+	}
+	if c.Port < 0 || c.Port > 65535 {
+		fault("PORT", "must be between 0 and 65535")
+	}
+	if _, err := netip.ParseAddr(c.Listen); err != nil {
+		fault("STOA_LISTEN", "must be an IP address, such as 127.0.0.1 or 0.0.0.0")
+	}
+	if c.JWTExpiresIn < time.Minute || c.JWTExpiresIn > 24*time.Hour {
+		fault("JWT_EXPIRES_IN", "must be between 1m and 24h")
+	}
+	if c.BaseDomain == "" || strings.ContainsAny(c.BaseDomain, "/: ") {
+		fault("STOA_BASE_DOMAIN", "must be a domain name without scheme or port")
+	}
+	if u, err := url.Parse(c.BaseURL); c.BaseURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		fault("STOA_BASE_URL", "must be an http or https address")
+	}
+	if c.CreditPrice < 1 {
+		fault("STOA_CREDIT_PRICE", "must be at least 1")
+	}
+	if len(c.Currency) != 3 {
+		fault("STOA_CURRENCY", "must be a code of three letters")
+	}
+	if _, err := c.allowedNetworks(); err != nil {
+		fault("STOA_ALLOW_NETWORKS", "%v", err)
+	}
+	for name, key := range map[string]keyring.Secret{"ENCRYPTION_KEY": c.EncryptionKey, "JWT_SECRET": c.JWTSecret} {
+		if key.IsZero() {
+			if !c.development() {
+				fault(name, "is required in production; make one with 'stoa keys generate'")
+			}
+			continue
+		}
+		if _, err := keyring.Parse(key); err != nil {
+			fault(name, "cannot be used: %v", err)
+		}
+	}
+	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return errors.Join(faults...)
+}
+
+func (c *Config) masterURL() string {
+	if c.MasterDBURL.IsZero() {
+		return "sqlite:" + filepath.Join(c.DataDir, "master.db")
+	}
+	return c.MasterDBURL.Reveal()
+}
+
+func (c *Config) address() string { return net.JoinHostPort(c.Listen, strconv.Itoa(c.Port)) }
+
+// publicURL is where people reach the platform, given the port in use.
+func (c *Config) publicURL(port int) string {
+	if c.BaseURL != "" {
+		return strings.TrimRight(c.BaseURL, "/")
+	}
+	return "http://localhost:" + strconv.Itoa(port)
+}
+
+// allowedNetworks are the special networks that tenant databases may be in.
+func (c *Config) allowedNetworks() ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, s := range c.AllowNetworks {
+		p, err := netip.ParsePrefix(strings.TrimSpace(s))
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a network such as 10.0.0.0/8", s)
+		}
+		out = append(out, p)
+	}
+	if c.development() {
+		out = append(out, tenantdb.Loopback...)
+	}
+	return out, nil
+}
+
+func (c *Config) price() payments.Price {
+	return payments.Price{MinorPerCredit: c.CreditPrice, Currency: strings.ToUpper(c.Currency)}
+}
+
+func (c *Config) logger(w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogFormat == "json" || c.LogFormat == "auto" && !c.development() {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// yamlConfig resolves flags from stoa.yaml. A key that is no option is a
+// fault: a misspelt setting must not be silently without effect.
+type yamlConfig map[string]any
+
+func loadYAML(r io.Reader) (kong.Resolver, error) {
+	values := yamlConfig{}
+	if err := yaml.NewDecoder(r).Decode(&values); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("cannot be read as YAML: %w", err)
+	}
+	return values, nil
+}
+
+// Validate implements kong.Resolver.
+func (y yamlConfig) Validate(app *kong.Application) error {
+	for key := range y {
+		known := slices.ContainsFunc(app.Flags, func(f *kong.Flag) bool { return f.Name == key })
+		if !known {
+			return fmt.Errorf("stoa.yaml: %q is not an option; 'stoa --help' lists them", key)
+		}
+	}
+	return nil
+}
+
+// Resolve implements kong.Resolver.
+func (y yamlConfig) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	value, ok := y[flag.Name]
+	if !ok {
+		return nil, nil //nolint:nilnil // kong's word for "not set here"
+	}
+	return value, nil
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/stoahq/stoa/jobs"
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+type doctorCmd struct {
+	JSON bool `help:"Print JSON."`
+}
+
+// Help is shown by 'stoa doctor --help'.
+func (doctorCmd) Help() string {
+	return "Checks configuration, data directory, keys, master database, schema and job queue, with a remedy for each fault. " +
+		"It changes nothing. The exit status is 1 when something is wrong."
+}
+
+// finding is the outcome of one check.
+type finding struct {
+	Check  string `json:"check"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+var errUnwell = errors.New("something needs attention; the remedies are above")
+
+func (cmd doctorCmd) Run(e *env) error {
+	ctx, cancel := context.WithTimeout(e.ctx, time.Minute)
+	defer cancel()
+	findings := examine(ctx, e.cfg)
+	if err := report(e.stdout, findings, cmd.JSON); err != nil {
+		return err
+	}
+	for _, f := range findings {
+		if !f.OK {
+			return errUnwell
+		}
+	}
+	return nil
+}
+
+func report(w io.Writer, findings []finding, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(findings)
+	}
+	for _, f := range findings {
+		mark := "ok  "
+		if !f.OK {
+			mark = "FAIL"
+		}
+		fmt.Fprintf(w, "%s  %-16s %s\n", mark, f.Check, f.Detail)
+		if f.Remedy != "" {
+			fmt.Fprintf(w, "      %-16s → %s\n", "", f.Remedy)
+		}
+	}
+	return nil
+}
+
+// examine runs every check that still makes sense after those before it.
+func examine(ctx context.Context, cfg *Config) []finding {
+	var out []finding
+	add := func(check string, err error, detail, remedy string) bool {
+		f := finding{Check: check, OK: err == nil, Detail: detail}
+		if err != nil {
+			f.Detail, f.Remedy = err.Error(), remedy
+		}
+		out = append(out, f)
+		return f.OK
+	}
+	add("configuration", cfg.Validate(), cfg.Env, "correct these settings: flags, environment or stoa.yaml")
+	detail, err := checkDataDir(cfg.DataDir)
+	add("data directory", err, detail, "chmod 700 "+cfg.DataDir)
+	detail, err = cfg.checkKeys()
+	add("keys", err, detail, "restore the keys this installation was set up with, or make some with 'stoa keys generate'")
+	if cfg.MasterDBURL.IsZero() && missing(cfg.masterURL()[len("sqlite:"):]) {
+		add("master database", nil, "not made yet; 'stoa serve' makes it", "")
+		return out
+	}
+	master, err := masterdb.Open(ctx, cfg.masterURL())
+	if !add("master database", err, "answers", "check MASTER_DB_URL and that the server runs and admits this machine") {
+		return out
+	}
+	defer master.Close()
+	detail, err = checkSchema(ctx, master)
+	if !add("schema", err, detail, "run 'stoa migrate'") {
+		return out
+	}
+	detail, err = checkQueue(ctx, master)
+	add("job queue", err, detail, "look at the server's log for the job's error")
+	return out
+}
+
+func missing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, os.ErrNotExist)
+}
+
+func checkDataDir(dir string) (string, error) {
+	info, err := os.Stat(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return dir + " (not made yet; 'stoa serve' makes it)", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return "", fmt.Errorf("%s can be read by others (mode %04o)", dir, info.Mode().Perm())
+	}
+	return dir, nil
+}
+
+// checkKeys makes no keys: it only says whether serve would have to.
+func (c *Config) checkKeys() (string, error) {
+	if c.development() && (c.EncryptionKey.IsZero() || c.JWTSecret.IsZero()) && missing(c.keyFile()) {
+		return "not made yet; 'stoa serve' makes them in development", nil
+	}
+	encryption, signing, err := c.rings()
+	if err != nil {
+		return "", err
+	}
+	if err := roundTrip(encryption); err != nil {
+		return "", err
+	}
+	encryptionID, _ := encryption.Current()
+	signingID, _ := signing.Current()
+	return fmt.Sprintf("encrypting with %q, signing with %q; a round trip works", encryptionID, signingID), nil
+}
+
+func roundTrip(ring *keyring.Ring) error {
+	const plain, owner = "a secret", "doctor"
+	sealed, err := ring.Seal([]byte(plain), owner)
+	if err != nil {
+		return err
+	}
+	opened, err := ring.Open(sealed, owner)
+	if err != nil {
+		return err
+	}
+	if string(opened) != plain {
+		return errors.New("encryption does not give back what was put in")
+	}
+	return nil
+}
+
+func checkSchema(ctx context.Context, master *masterdb.DB) (string, error) {
+	current, target, err := master.SchemaVersion(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case current < target:
+		return "", fmt.Errorf("version %d, this binary needs %d", current, target)
+	case current > target:
+		return "", fmt.Errorf("version %d is newer than this binary (%d): use the newer release", current, target)
+	}
+	return fmt.Sprintf("version %d on %s", current, master.Engine), nil
+}
+
+func checkQueue(ctx context.Context, master *masterdb.DB) (string, error) {
+	stats, err := jobs.ReadStats(ctx, master)
+	if err != nil {
+		return "", err
+	}
+	if stats.Discarded > 0 {
+		return "", fmt.Errorf("%d jobs were given up (%d waiting, %d to be tried again)", stats.Discarded, stats.Waiting, stats.Retrying)
+	}
+	return fmt.Sprintf("%d waiting, %d to be tried again", stats.Waiting, stats.Retrying), nil
+}

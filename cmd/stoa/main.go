@@ -1,0 +1,83 @@
+// Command stoa is the platform: the server and every tool to run it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/stoahq/stoa"
+)
+
+// cli is the whole command line.
+type cli struct {
+	Config
+
+	Serve   serveCmd   `cmd:"" help:"Run the platform: API, pages and background jobs."`
+	Migrate migrateCmd `cmd:"" help:"Bring the master database to this version's schema."`
+	Keys    keysCmd    `cmd:"" help:"Make encryption and signing keys."`
+	Doctor  doctorCmd  `cmd:"" help:"Check this installation and say how to mend what is wrong."`
+	Demo    demoCmd    `cmd:"" help:"Make an owner, three stores, products and credits to look at."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// env is what commands may use of the world.
+type env struct {
+	ctx    context.Context
+	cfg    *Config
+	stdout io.Writer
+	stderr io.Writer
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is main with everything it touches as an argument. It returns the exit
+// status: 0 done, 1 failed, 2 called wrongly.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var c cli
+	status := -1
+	parser, err := kong.New(&c,
+		kong.Name("stoa"),
+		kong.Description("Many online stores on one platform, each with a database of its own.\n\n"+
+			"Every option can also be given as an environment variable or in stoa.yaml. 'stoa serve' needs none of them."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { status = code }),
+		kong.Vars{"version": stoa.Build()},
+		kong.Configuration(loadYAML, "stoa.yaml"),
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "stoa:", err)
+		return 2
+	}
+	kctx, err := parser.Parse(args)
+	if status >= 0 { // --help
+		return status
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "stoa: %v\nRun 'stoa --help' for the commands and options.\n", err)
+		return 2
+	}
+	if err := kctx.Run(&env{ctx: ctx, cfg: &c.Config, stdout: stdout, stderr: stderr}); err != nil {
+		fmt.Fprintln(stderr, "stoa:", err)
+		return 1
+	}
+	return 0
+}
+
+type versionCmd struct{}
+
+func (versionCmd) Run(e *env) error {
+	_, err := fmt.Fprintln(e.stdout, "stoa", stoa.Build())
+	return err
+}

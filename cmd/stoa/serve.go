@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/httpapi"
+)
+
+type serveCmd struct{}
+
+// Help is shown by 'stoa serve --help'.
+func (serveCmd) Help() string {
+	return "Without any option it runs a whole platform on embedded SQLite: data and keys in ./stoa-data, " +
+		"listening on http://localhost:3000. Stop it with Ctrl-C: requests under way finish first."
+}
+
+func (serveCmd) Run(e *env) error {
+	log := e.cfg.logger(e.stderr)
+	s, err := start(e.ctx, e.cfg, log)
+	if err != nil {
+		return err
+	}
+	s.welcome(e.stdout)
+	select {
+	case <-e.ctx.Done():
+		log.Info("stopping: requests and jobs under way finish first")
+	case err = <-s.failed:
+	}
+	return errors.Join(err, s.stop())
+}
+
+// server is a running platform. Tests start the same one on port 0.
+type server struct {
+	*app
+	http   *http.Server
+	url    string
+	failed chan error
+}
+
+// drainTimeout bounds the whole of a clean stop.
+const drainTimeout = 30 * time.Second
+
+// start listens first, so that a taken port is found before anything is
+// written, and returns when requests are answered.
+func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) {
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", cfg.address())
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w (another port: --port N or PORT=N)", cfg.address(), err)
+	}
+	url := cfg.publicURL(listener.Addr().(*net.TCPAddr).Port)
+	a, err := newApp(ctx, cfg, log, url)
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	if err := a.queue.Start(ctx); err != nil {
+		return nil, errors.Join(err, listener.Close(), a.close(ctx))
+	}
+	s := &server{app: a, url: url, failed: make(chan error, 1)}
+	s.http = &http.Server{
+		Handler: httpapi.New(httpapi.Domains{
+			Master: a.master, Accounts: a.accounts, Stores: a.registry, Tenants: a.tenants,
+			Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning,
+		}, httpapi.Config{BaseURL: url, BaseDomain: cfg.BaseDomain, Development: cfg.development(), Sandbox: cfg.development(), Log: log}),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      2 * time.Minute, // connect-database may wait for a minute and then answers
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	go func() {
+		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- err
+		}
+	}()
+	log.InfoContext(ctx, "serving", "url", url, "address", listener.Addr().String(), "env", cfg.Env, "master", string(a.master.Engine), "version", stoa.Build())
+	return s, nil
+}
+
+// stop lets requests finish, then jobs, then closes the databases.
+func (s *server) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	httpErr := s.http.Shutdown(ctx)
+	if httpErr != nil {
+		httpErr = errors.Join(fmt.Errorf("some requests did not finish: %w", httpErr), s.http.Close())
+	}
+	queueErr := s.queue.Stop(ctx)
+	if queueErr != nil {
+		queueErr = fmt.Errorf("some jobs did not stop; they run again after the next start: %w", queueErr)
+	}
+	return errors.Join(httpErr, queueErr, s.close(ctx))
+}
+
+// welcome says where to go next.
+func (s *server) welcome(w io.Writer) {
+	if !s.cfg.development() {
+		return // production reads the log
+	}
+	fmt.Fprintf(w, `
+Stoa %s is ready.
+
+  Start here   %s
+  API docs     %s/api/docs
+  Data         %s
+
+Open your first store:
+
+  curl -X POST %s/api/auth/register -H "Content-Type: application/json" \
+    -d '{"email":"owner@example.com","password":"SecurePassword123!","firstName":"John","lastName":"Doe","storeName":"My First Store"}'
+
+Or let 'stoa demo' make three with products and credits. Ctrl-C stops the server.
+
+`, stoa.Version, s.url, s.url, s.cfg.describeData(), s.url)
+}
+
+func (c *Config) describeData() string {
+	if c.MasterDBURL.IsZero() {
+		return c.DataDir + " (embedded SQLite)"
+	}
+	return "as MASTER_DB_URL says; embedded stores in " + c.DataDir
+}

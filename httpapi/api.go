@@ -1,0 +1,126 @@
+// Package httpapi is the JSON API: one file per resource with its routes at
+// the head, the middleware, and one mapping from error codes to statuses. A
+// handler decodes, calls one domain method and encodes.
+package httpapi
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/accounts"
+	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/payments"
+	"github.com/stoahq/stoa/provisioning"
+	"github.com/stoahq/stoa/shop"
+	"github.com/stoahq/stoa/stores"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+// Domains are what the API speaks for.
+type Domains struct {
+	Master       *masterdb.DB
+	Accounts     *accounts.Accounts
+	Stores       *stores.Registry
+	Tenants      *tenantdb.Manager
+	Credits      *credits.Ledger
+	Payments     *payments.Service
+	Provisioning *provisioning.Service
+}
+
+// Config is what the API needs to know of its surroundings.
+type Config struct {
+	BaseURL     string // the platform's own address, such as http://localhost:3000
+	BaseDomain  string // stores live at <slug>.<BaseDomain>
+	Development bool
+	Sandbox     bool // serve the sandbox's payment page
+	Log         *slog.Logger
+}
+
+type api struct {
+	Domains
+	Config
+	huma huma.API
+	mux  *http.ServeMux
+}
+
+// New returns the handler of the public listener.
+func New(d Domains, cfg Config) http.Handler {
+	a := &api{Domains: d, Config: cfg, mux: http.NewServeMux()}
+	a.huma = humago.New(a.mux, openAPI())
+	a.authRoutes()
+	a.storeRoutes()
+	a.provisioningRoutes()
+	a.creditRoutes()
+	a.paymentRoutes()
+	a.storefrontRoutes()
+	a.healthRoutes()
+	a.pageRoutes()
+	a.mux.HandleFunc("/", a.noRoute)
+	return a.middleware(a.mux)
+}
+
+func openAPI() huma.Config {
+	cfg := huma.DefaultConfig("Stoa", stoa.Version)
+	cfg.CreateHooks = nil // they would add a $schema field to every answer
+	cfg.OpenAPIPath = "/api/openapi"
+	cfg.DocsPath, cfg.SchemasPath = "", ""
+	// A column of JSON is an object to the API, not the bytes it is kept in.
+	cfg.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[shop.JSON](), reflect.TypeFor[map[string]any]())
+	cfg.Info.Description = "The platform under many online stores: people, stores, their databases and credits. " +
+		"Errors are RFC 9457 problem documents with a stable code. Times are RFC 3339 in UTC, credits decimal strings, ids UUIDs."
+	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"bearer": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "The accessToken of register, login or refresh."},
+	}
+	cfg.Tags = []*huma.Tag{
+		{Name: "Auth", Description: "Accounts and sessions"},
+		{Name: "Stores", Description: "Stores, their databases and profiles"},
+		{Name: "Credits", Description: "Balances, spending, purchases"},
+		{Name: "Store front", Description: "What a store shows its shoppers; the store is named by the Host header"},
+		{Name: "Operations", Description: "Health of this server"},
+	}
+	return cfg
+}
+
+// route registers a handler and gives its errors their documents.
+func route[I, O any](a *api, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
+	if op.OperationID == "" {
+		op.OperationID = operationID(op)
+	}
+	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handle(ctx, in)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return out, nil
+	})
+}
+
+// operationID names an operation after its method and path:
+// POST /api/stores/{id}/connect-database → postStoresIdConnectDatabase.
+func operationID(op huma.Operation) string {
+	var b strings.Builder
+	b.WriteString(strings.ToLower(op.Method))
+	for _, word := range strings.FieldsFunc(strings.TrimPrefix(op.Path, "/api"), func(r rune) bool { return strings.ContainsRune("/{}-", r) }) {
+		b.WriteString(strings.ToUpper(word[:1]) + word[1:])
+	}
+	return b.String()
+}
+
+// private makes an operation ask for an access token.
+func (a *api) private(op huma.Operation) huma.Operation {
+	op.Security = []map[string][]string{{"bearer": {}}}
+	op.Middlewares = append(op.Middlewares, a.authenticate)
+	return op
+}
+
+// requestTimeout bounds every request but those that wait on purpose.
+const requestTimeout = 30 * time.Second

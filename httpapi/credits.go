@@ -1,0 +1,242 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/credits"
+)
+
+func (a *api) creditRoutes() {
+	tags := []string{"Credits"}
+	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/balance", Tags: tags,
+		Summary: "The store's balance", Errors: []int{401, 404, 422}}), a.balance)
+	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/transactions", Tags: tags,
+		Summary: "The store's ledger, newest first", Errors: []int{401, 404, 422}}), a.transactions)
+	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/credits/spend", Tags: tags,
+		Summary:     "Spend credits",
+		Description: "Either amount, or serviceKey and quantity at the price list's price. Deducts and records, or changes nothing.",
+		Errors:      []int{400, 401, 402, 403, 404, 409, 413, 422}}), a.spend)
+	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/prices", Tags: tags,
+		Summary: "What services cost", Errors: []int{401}}), a.prices)
+}
+
+// storeChoice names the store that a credits call is about.
+type storeChoice struct {
+	Header string `header:"X-Store-Id" doc:"The store; may be left out by a caller with one store"`
+	Query  string `query:"storeId" doc:"The same, as a parameter"`
+}
+
+// chosen returns the named store, or the caller's only one.
+func (a *api) chosen(ctx context.Context, c storeChoice) (stoa.StoreID, error) {
+	var faults stoa.Invalid
+	name := c.Header
+	if name == "" {
+		name = c.Query
+	}
+	if c.Query != "" && c.Query != name {
+		faults.Add("storeId", "names another store than X-Store-Id")
+		return stoa.StoreID{}, faults.Err()
+	}
+	if name != "" {
+		return storeID(name)
+	}
+	mine, err := access.Memberships(ctx, a.Master, principal(ctx).UserID)
+	switch {
+	case err != nil:
+		return stoa.StoreID{}, err
+	case len(mine) == 0:
+		return stoa.StoreID{}, stoa.Errorf(stoa.StoreNotFound, "You have no store yet. Create one first.")
+	case len(mine) > 1:
+		faults.Add("storeId", "is required, as a parameter or as X-Store-Id: you have %d stores", len(mine))
+		return stoa.StoreID{}, faults.Err()
+	}
+	return mine[0].StoreID, nil
+}
+
+// amountInput accepts "12.5" and 12.5. A JSON number is read as the decimal
+// it is written as, never through a float.
+type amountInput struct{ credits.Amount }
+
+// Schema implements huma.SchemaProvider.
+func (amountInput) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{
+		Description: "Credits, at most 4 decimals, as a string or a number",
+		OneOf:       []*huma.Schema{{Type: huma.TypeString}, {Type: huma.TypeNumber}},
+		Examples:    []any{"12.5"},
+	}
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (a *amountInput) UnmarshalJSON(b []byte) error {
+	text := string(b)
+	if len(b) > 0 && b[0] == '"' {
+		if err := json.Unmarshal(b, &text); err != nil {
+			return err
+		}
+	}
+	var err error
+	a.Amount, err = credits.ParseAmount(text)
+	return err
+}
+
+type balanceView struct {
+	StoreID           stoa.StoreID   `json:"storeId" format:"uuid"`
+	Balance           credits.Amount `json:"balance" example:"100"`
+	Reserved          credits.Amount `json:"reserved" example:"0" doc:"Held for work under way"`
+	Available         credits.Amount `json:"available" example:"100" doc:"balance − reserved"`
+	Debt              credits.Amount `json:"debt" example:"0"`
+	LifetimePurchased credits.Amount `json:"lifetimePurchased" example:"100"`
+	LifetimeSpent     credits.Amount `json:"lifetimeSpent" example:"0"`
+	UpdatedAt         time.Time      `json:"updatedAt"`
+}
+
+func newBalanceView(b credits.Balance) balanceView {
+	return balanceView{b.StoreID, b.Balance, b.Reserved, b.Available(), b.Debt, b.LifetimePurchased, b.LifetimeSpent, b.UpdatedAt}
+}
+
+func (a *api) balance(ctx context.Context, in *storeChoice) (*struct{ Body balanceView }, error) {
+	id, err := a.chosen(ctx, *in)
+	if err != nil {
+		return nil, err
+	}
+	b, err := a.Credits.Balance(ctx, principal(ctx), id)
+	if err != nil {
+		return nil, err
+	}
+	return &struct{ Body balanceView }{newBalanceView(b)}, nil
+}
+
+type transactionView struct {
+	ID           stoa.TransactionID `json:"id" format:"uuid"`
+	Sequence     int64              `json:"sequence" doc:"1, 2, 3, … in each store"`
+	Type         credits.Type       `json:"type" enum:"purchase,spend,capture,refund,dispute,adjustment,bonus,expiry"`
+	Amount       credits.Amount     `json:"amount" example:"-1" doc:"Negative when credits went away"`
+	BalanceAfter credits.Amount     `json:"balanceAfter" example:"99"`
+	ServiceKey   *string            `json:"serviceKey"`
+	Quantity     *int64             `json:"quantity"`
+	UnitPrice    *credits.Amount    `json:"unitPrice"`
+	Description  string             `json:"description"`
+	Reference    *string            `json:"reference"`
+	CreatedAt    time.Time          `json:"createdAt"`
+}
+
+func newTransactionView(t credits.Transaction) transactionView {
+	return transactionView{t.ID, t.Sequence, t.Type, t.Amount, t.BalanceAfter, t.ServiceKey, t.Quantity, t.UnitPrice, t.Description, t.Reference, t.CreatedAt}
+}
+
+type transactionsInput struct {
+	storeChoice
+	pageInput
+	Type    string    `query:"type" enum:"purchase,spend,capture,refund,dispute,adjustment,bonus,expiry"`
+	Service string    `query:"service" maxLength:"100" doc:"A service key"`
+	From    time.Time `query:"from" doc:"Not before this moment"`
+	To      time.Time `query:"to" doc:"Before this moment"`
+}
+
+type transactionsOutput struct {
+	Body struct {
+		Data       []transactionView `json:"data"`
+		NextCursor *string           `json:"nextCursor"`
+	}
+}
+
+func (a *api) transactions(ctx context.Context, in *transactionsInput) (*transactionsOutput, error) {
+	id, err := a.chosen(ctx, in.storeChoice)
+	if err != nil {
+		return nil, err
+	}
+	page, err := a.Credits.Transactions(ctx, principal(ctx), id, credits.Filter{
+		Type: credits.Type(in.Type), ServiceKey: in.Service, From: given(in.From), To: given(in.To),
+		Limit: in.Limit, Cursor: in.Cursor,
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &transactionsOutput{}
+	out.Body.Data, out.Body.NextCursor = make([]transactionView, len(page.Transactions)), page.NextCursor
+	for i, t := range page.Transactions {
+		out.Body.Data[i] = newTransactionView(t)
+	}
+	return out, nil
+}
+
+func given(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+type spendInput struct {
+	storeChoice
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body spends once, however often it is sent"`
+	Body           struct {
+		Amount      *amountInput `json:"amount,omitempty"`
+		ServiceKey  string       `json:"serviceKey,omitempty" maxLength:"100" example:"product_import"`
+		Quantity    *int64       `json:"quantity,omitempty" minimum:"1" doc:"1 unless told"`
+		Description string       `json:"description,omitempty" maxLength:"500"`
+	}
+}
+
+type spendOutput struct {
+	Body struct {
+		Transaction transactionView `json:"transaction"`
+		Balance     balanceView     `json:"balance"`
+	}
+}
+
+func (a *api) spend(ctx context.Context, in *spendInput) (*spendOutput, error) {
+	id, err := a.chosen(ctx, in.storeChoice)
+	if err != nil {
+		return nil, err
+	}
+	req := credits.SpendRequest{
+		ServiceKey: in.Body.ServiceKey, Quantity: in.Body.Quantity, Description: in.Body.Description, IdempotencyKey: in.IdempotencyKey,
+	}
+	if in.Body.Amount != nil {
+		req.Amount = in.Body.Amount.Amount
+	}
+	spent, err := a.Credits.Spend(ctx, principal(ctx), id, req)
+	if err != nil {
+		return nil, err
+	}
+	out := &spendOutput{}
+	out.Body.Transaction, out.Body.Balance = newTransactionView(spent.Transaction), newBalanceView(spent.Balance)
+	return out, nil
+}
+
+type priceView struct {
+	ServiceKey    string         `json:"serviceKey" example:"product_import"`
+	UnitPrice     credits.Amount `json:"unitPrice" example:"0.1"`
+	Unit          string         `json:"unit" example:"item"`
+	Description   string         `json:"description"`
+	EffectiveFrom time.Time      `json:"effectiveFrom"`
+}
+
+type pricesOutput struct {
+	Body struct {
+		Data       []priceView `json:"data"`
+		NextCursor *string     `json:"nextCursor"`
+	}
+}
+
+func (a *api) prices(ctx context.Context, _ *struct{}) (*pricesOutput, error) {
+	list, err := a.Credits.Prices(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &pricesOutput{}
+	out.Body.Data = make([]priceView, len(list))
+	for i, p := range list {
+		out.Body.Data[i] = priceView(p)
+	}
+	return out, nil
+}

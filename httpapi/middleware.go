@@ -1,0 +1,176 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/accounts"
+)
+
+type (
+	requestKey   struct{}
+	principalKey struct{}
+)
+
+// request is what the middleware knows of a request; one allocation for all.
+type request struct {
+	id     string
+	client accounts.Client
+	host   string
+}
+
+func requestOf(ctx context.Context) request {
+	r, _ := ctx.Value(requestKey{}).(*request)
+	if r == nil {
+		return request{}
+	}
+	return *r
+}
+
+func requestID(ctx context.Context) string { return requestOf(ctx).id }
+
+// principal returns who was authenticated. Only private operations have one.
+func principal(ctx context.Context) access.Principal {
+	p, _ := ctx.Value(principalKey{}).(access.Principal)
+	return p
+}
+
+// middleware wraps every request, from the outside in: id, access log,
+// recovery, security headers, deadline.
+func (a *api) middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		req := &request{
+			id:     newRequestID(r.Header.Get("X-Request-Id")),
+			client: accounts.Client{Address: address(r.RemoteAddr), UserAgent: r.UserAgent()},
+			host:   r.Host,
+		}
+		ctx := context.WithValue(r.Context(), requestKey{}, req)
+		ctx, cancel := context.WithTimeout(ctx, a.timeout(r))
+		defer cancel()
+
+		header := w.Header()
+		header.Set("X-Request-Id", req.id)
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("Referrer-Policy", "no-referrer")
+		if strings.HasPrefix(r.URL.Path, "/api/") {
+			header.Set("Cache-Control", "no-store")
+		}
+		rec := &recorder{ResponseWriter: w}
+		defer func() {
+			if p := recover(); p != nil {
+				a.recovered(rec, r.WithContext(ctx), p)
+			}
+			a.logAccess(ctx, rec, r, req, time.Since(start))
+		}()
+		next.ServeHTTP(rec, r.WithContext(ctx))
+	})
+}
+
+// timeout: connect-database waits for the outcome, so it has longer.
+func (a *api) timeout(r *http.Request) time.Duration {
+	if strings.HasSuffix(r.URL.Path, "/connect-database") || strings.HasSuffix(r.URL.Path, "/provisioning/retry") {
+		return requestTimeout + maxWait
+	}
+	return requestTimeout
+}
+
+// recovered answers a panic. What was written already cannot be taken back.
+func (a *api) recovered(w *recorder, r *http.Request, p any) {
+	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(p)
+	}
+	a.Log.ErrorContext(r.Context(), "panic", "requestId", requestID(r.Context()), "panic", p, "stack", string(debug.Stack()))
+	if w.status == 0 {
+		writeProblem(w, a.problem(r.Context(), stoa.Errorf(stoa.Internal,
+			"Something went wrong on our side. Try again; if it persists, name this request's id.")))
+	}
+}
+
+func (a *api) logAccess(ctx context.Context, w *recorder, r *http.Request, req *request, took time.Duration) {
+	level := slog.LevelInfo
+	if w.status >= http.StatusInternalServerError {
+		level = slog.LevelWarn
+	}
+	// Not the query: it may carry what should not be kept.
+	a.Log.LogAttrs(ctx, level, "request",
+		slog.String("method", r.Method), slog.String("host", r.Host), slog.String("path", r.URL.Path),
+		slog.Int("status", w.status), slog.Int64("bytes", w.bytes), slog.Duration("took", took),
+		slog.String("address", req.client.Address), slog.String("requestId", req.id))
+}
+
+// recorder notes what was answered.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(b)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// newRequestID keeps the id that a proxy gave, when it is harmless.
+func newRequestID(given string) string {
+	ok := len(given) > 0 && len(given) <= 64 && !strings.ContainsFunc(given, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.')
+	})
+	if ok {
+		return given
+	}
+	return rand.Text()
+}
+
+func address(remote string) string {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		return remote
+	}
+	return host
+}
+
+// authenticate is the middleware of private operations.
+func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
+	p, err := a.principal(ctx)
+	if err != nil {
+		_, w := humago.Unwrap(ctx)
+		writeProblem(w, a.problem(ctx.Context(), err))
+		return
+	}
+	next(huma.WithValue(ctx, principalKey{}, p))
+}
+
+func (a *api) principal(ctx huma.Context) (access.Principal, error) {
+	scheme, token, _ := strings.Cut(ctx.Header("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return access.Principal{}, stoa.Errorf(stoa.TokenInvalid, "This call needs an access token: Authorization: Bearer …")
+	}
+	return a.Accounts.Authenticate(ctx.Context(), strings.TrimSpace(token))
+}

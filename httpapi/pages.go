@@ -1,0 +1,103 @@
+package httpapi
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"github.com/a-h/templ"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/shop"
+	"github.com/stoahq/stoa/stores"
+	"github.com/stoahq/stoa/web"
+)
+
+// pageRoutes serve people: the front page of the platform or of a store, the
+// API's documentation, and what both are drawn with.
+func (a *api) pageRoutes() {
+	a.mux.HandleFunc("GET /{$}", a.home)
+	a.mux.Handle("GET /assets/", web.Assets())
+	a.mux.Handle("GET /api/docs", web.Docs("/api/openapi.json", "/api/docs"))
+	a.mux.Handle("GET /api/docs/", web.Docs("/api/openapi.json", "/api/docs"))
+}
+
+// home is the platform's page at its own address and a store's page at its
+// hostname.
+func (a *api) home(w http.ResponseWriter, r *http.Request) {
+	site, lease, err := a.visit(r.Context(), r.Host)
+	if stoa.CodeOf(err) == stoa.StoreNotFound && a.isPlatform(r.Host) {
+		a.page(w, r, http.StatusOK, web.LandingPage(web.LandingView{BaseURL: a.BaseURL, Version: stoa.Version, Development: a.Development}))
+		return
+	}
+	if err != nil {
+		a.errorPage(w, r, err)
+		return
+	}
+	defer lease.Release()
+	profile, err := shop.ReadProfile(r.Context(), lease.DB, site.StoreID)
+	if err != nil {
+		a.errorPage(w, r, err)
+		return
+	}
+	products, err := shop.Products(r.Context(), lease.DB, shop.ListProducts{Limit: 24})
+	if err != nil {
+		a.errorPage(w, r, err)
+		return
+	}
+	a.page(w, r, http.StatusOK, web.StorePage(newStorePage(profile, products.Products)))
+}
+
+func (a *api) page(w http.ResponseWriter, r *http.Request, status int, page templ.Component) {
+	w.Header().Set("Content-Security-Policy", web.ContentSecurityPolicy)
+	templ.Handler(page, templ.WithStatus(status)).ServeHTTP(w, r)
+}
+
+func (a *api) errorPage(w http.ResponseWriter, r *http.Request, err error) {
+	p := a.problem(r.Context(), err)
+	for key, values := range p.header {
+		w.Header()[key] = values
+	}
+	a.page(w, r, p.Status, web.ErrorPage(web.ErrorView{Status: p.Status, Title: p.Title, Detail: p.Detail, RequestID: p.RequestID}))
+}
+
+func newStorePage(p shop.Profile, products []shop.Product) web.StoreView {
+	v := web.StoreView{
+		Name: p.Name, Description: p.Description, LogoURL: p.LogoURL, Currency: p.Currency, Locale: p.Locale,
+		PrimaryColor: primaryColor(p.Theme), ContactEmail: p.ContactEmail, Products: make([]web.ProductView, len(products)),
+	}
+	for i, product := range products {
+		view := web.ProductView{Name: product.Name, Description: product.Description, SoldOut: !product.InStock}
+		if product.Price != nil {
+			view.Price, view.Currency = product.Price.Value, product.Price.Currency
+		}
+		if product.Image != nil {
+			view.ImageURL, view.ImageAlt = product.Image.URL, product.Image.Alt
+		}
+		v.Products[i] = view
+	}
+	return v
+}
+
+// isPlatform reports whether a host that is no store's is the platform's own.
+func (a *api) isPlatform(host string) bool {
+	name, err := stores.NormalHostname(host)
+	if err != nil {
+		return false
+	}
+	own, err := url.Parse(a.BaseURL)
+	_, notIP := netip.ParseAddr(strings.Trim(name, "[]"))
+	return notIP == nil || name == a.BaseDomain || err == nil && name == own.Hostname()
+}
+
+// primaryColor reads the one setting of a theme that this page follows; the
+// page itself judges whether it is a colour.
+func primaryColor(theme shop.JSON) string {
+	var t struct {
+		PrimaryColor string `json:"primaryColor"`
+	}
+	_ = json.Unmarshal(theme, &t) // a theme of another shape has no such colour
+	return t.PrimaryColor
+}

@@ -1,0 +1,191 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/stoahq/stoa"
+)
+
+// Problem is an RFC 9457 problem document.
+type Problem struct {
+	Type      string         `json:"type" example:"about:blank" doc:"Always about:blank: the code says which problem it is"`
+	Title     string         `json:"title" example:"Unprocessable Entity" doc:"The status in words"`
+	Status    int            `json:"status" example:"422" doc:"The HTTP status"`
+	Detail    string         `json:"detail" doc:"What happened and what to do, for a person"`
+	Code      stoa.Code      `json:"code" example:"invalid_request" doc:"Stable name of the problem, for programs"`
+	RequestID string         `json:"requestId" doc:"Name it when you ask for help"`
+	Errors    []ProblemField `json:"errors,omitempty" doc:"What is wrong with which field"`
+
+	header http.Header
+}
+
+// ProblemField is a fault of one field.
+type ProblemField struct {
+	Field   string `json:"field" example:"email" doc:"JSON path of the field, or the name of the parameter"`
+	Message string `json:"message" example:"is required"`
+}
+
+func (p *Problem) Error() string             { return string(p.Code) + ": " + p.Detail }
+func (p *Problem) GetStatus() int            { return p.Status }
+func (p *Problem) GetHeaders() http.Header   { return p.header }
+func (p *Problem) ContentType(string) string { return "application/problem+json" }
+
+// statuses maps every code to its HTTP status; what is missing is 500.
+var statuses = map[stoa.Code]int{
+	stoa.InvalidRequest:             http.StatusUnprocessableEntity,
+	stoa.EmailTaken:                 http.StatusConflict,
+	stoa.InvalidCredentials:         http.StatusUnauthorized,
+	stoa.TokenInvalid:               http.StatusUnauthorized,
+	stoa.TokenExpired:               http.StatusUnauthorized,
+	stoa.SessionRevoked:             http.StatusUnauthorized,
+	stoa.Forbidden:                  http.StatusForbidden,
+	stoa.NotFound:                   http.StatusNotFound,
+	stoa.MethodNotAllowed:           http.StatusMethodNotAllowed,
+	stoa.StoreNotFound:              http.StatusNotFound,
+	stoa.StorePendingDatabase:       http.StatusConflict,
+	stoa.StoreSuspended:             http.StatusServiceUnavailable,
+	stoa.AlreadyConnected:           http.StatusConflict,
+	stoa.ProvisioningInProgress:     http.StatusConflict,
+	stoa.DatabaseUnreachable:        http.StatusUnprocessableEntity,
+	stoa.DatabaseAuthFailed:         http.StatusUnprocessableEntity,
+	stoa.DatabaseTLSFailed:          http.StatusUnprocessableEntity,
+	stoa.DatabaseHostForbidden:      http.StatusUnprocessableEntity,
+	stoa.DatabaseNotEmpty:           http.StatusUnprocessableEntity,
+	stoa.DatabaseVersionUnsupported: http.StatusUnprocessableEntity,
+	stoa.DatabasePermissionDenied:   http.StatusUnprocessableEntity,
+	stoa.TenantUnavailable:          http.StatusServiceUnavailable,
+	stoa.HostnameTaken:              http.StatusConflict,
+	stoa.HostnameInvalid:            http.StatusUnprocessableEntity,
+	stoa.InsufficientCredits:        http.StatusPaymentRequired,
+	stoa.IdempotencyConflict:        http.StatusConflict,
+	stoa.PaymentsUnavailable:        http.StatusServiceUnavailable,
+	stoa.RateLimited:                http.StatusTooManyRequests,
+	stoa.PayloadTooLarge:            http.StatusRequestEntityTooLarge,
+	stoa.Internal:                   http.StatusInternalServerError,
+}
+
+// problem is the one way from an error to an answer. What is not a
+// *stoa.Error is logged under the request's id and not shown.
+func (a *api) problem(ctx context.Context, err error) *Problem {
+	var known *stoa.Error
+	if !errors.As(err, &known) {
+		if ctx.Err() == nil {
+			a.Log.ErrorContext(ctx, "request failed", "requestId", requestID(ctx), "err", err)
+		}
+		known = stoa.Errorf(stoa.Internal, "Something went wrong on our side. Try again; if it persists, name this request's id.")
+	}
+	p := newProblem(ctx, statuses[known.Code], known.Code, known.Message)
+	for _, f := range known.Fields {
+		p.Errors = append(p.Errors, ProblemField(f))
+	}
+	if known.RetryAfter > 0 {
+		p.header.Set("Retry-After", strconv.Itoa(int(known.RetryAfter.Seconds())))
+	}
+	if p.Status == http.StatusUnauthorized {
+		p.header.Set("WWW-Authenticate", `Bearer realm="stoa"`)
+	}
+	return p
+}
+
+func newProblem(ctx context.Context, status int, code stoa.Code, detail string) *Problem {
+	if status == 0 {
+		status = http.StatusInternalServerError
+	}
+	return &Problem{
+		Type: "about:blank", Title: http.StatusText(status), Status: status,
+		Detail: detail, Code: code, RequestID: requestID(ctx), header: http.Header{},
+	}
+}
+
+// huma asks these two, global, functions for the documents of the faults it
+// finds itself: bodies it cannot read, fields that do not fit the schema.
+// They are set once, before any server starts.
+func init() {
+	huma.NewError = func(status int, detail string, errs ...error) huma.StatusError {
+		return humaProblem(context.Background(), status, detail, errs)
+	}
+	huma.NewErrorWithContext = func(ctx huma.Context, status int, detail string, errs ...error) huma.StatusError {
+		return humaProblem(ctx.Context(), status, detail, errs)
+	}
+}
+
+func humaProblem(ctx context.Context, status int, detail string, errs []error) *Problem {
+	code := stoa.InvalidRequest
+	switch {
+	case status == http.StatusRequestEntityTooLarge:
+		code, detail = stoa.PayloadTooLarge, "The body is larger than this call accepts (1 MiB)."
+	case status >= http.StatusInternalServerError:
+		code, detail = stoa.Internal, "Something went wrong on our side. Try again; if it persists, name this request's id."
+	case status == http.StatusUnprocessableEntity:
+		detail = "Some fields are not as this call expects them."
+	}
+	p := newProblem(ctx, status, code, detail)
+	for _, err := range errs {
+		var d *huma.ErrorDetail
+		if errors.As(err, &d) {
+			// Not its Value: that may be a password.
+			p.Errors = append(p.Errors, ProblemField{Field: fieldName(d.Location), Message: d.Message})
+		}
+	}
+	return p
+}
+
+// fieldName drops huma's prefix: "body.email" → "email".
+func fieldName(location string) string {
+	for _, prefix := range []string{"body.", "query.", "header.", "path."} {
+		if rest, ok := strings.CutPrefix(location, prefix); ok {
+			return rest
+		}
+	}
+	return location
+}
+
+// writeProblem answers outside huma.
+func writeProblem(w http.ResponseWriter, p *Problem) {
+	for key, values := range p.header {
+		w.Header()[key] = values
+	}
+	w.Header().Set("Content-Type", p.ContentType(""))
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // the client may be gone
+}
+
+// noRoute answers for paths and methods that lead nowhere.
+func (a *api) noRoute(w http.ResponseWriter, r *http.Request) {
+	allowed := a.allowedMethods(r)
+	if len(allowed) == 0 {
+		writeProblem(w, a.problem(r.Context(), stoa.Errorf(stoa.NotFound, "There is nothing at this address. The API is described at /api/docs.")))
+		return
+	}
+	p := a.problem(r.Context(), stoa.Errorf(stoa.MethodNotAllowed, "This address does not take %s; it takes %s.",
+		printable(r.Method), strings.Join(allowed, ", ")))
+	p.header.Set("Allow", strings.Join(allowed, ", "))
+	writeProblem(w, p)
+}
+
+func (a *api) allowedMethods(r *http.Request) []string {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		probe := r.Clone(r.Context())
+		probe.Method = method
+		if _, pattern := a.mux.Handler(probe); pattern != "/" {
+			allowed = append(allowed, method)
+		}
+	}
+	return allowed
+}
+
+// printable keeps a hostile method name out of the answer.
+func printable(method string) string {
+	if len(method) > 10 || strings.ContainsFunc(method, func(r rune) bool { return r < 'A' || r > 'Z' }) {
+		return "this method"
+	}
+	return method
+}

@@ -1,0 +1,219 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/provisioning"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+func (a *api) provisioningRoutes() {
+	tags := []string{"Stores"}
+	waits := map[string]*huma.Response{
+		"200": {Description: "The store is active"},
+		"202": {Description: "Still at work; follow Location"},
+	}
+	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/connect-database", Tags: tags,
+		Summary: "Give the store its database",
+		Description: "The credentials are encrypted, checked, and the database is set up. Waits for the outcome as `Prefer: wait=N` says " +
+			"(seconds, 25 unless told, 60 at most): 200 with the active store, 202 with the run while it goes on, or the fault that ended it; " +
+			"after a fault, mend its cause and make the same call again.",
+		Responses: waits, Errors: []int{400, 401, 403, 404, 409, 413, 422}}), a.connectDatabase)
+	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/provisioning", Tags: tags,
+		Summary: "The store's last provisioning run", Errors: []int{401, 404}}), a.getProvisioning)
+	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/provisioning/retry", Tags: tags,
+		Summary: "Resume a failed run at the failed step", Description: "Waits like connect-database.",
+		Responses: waits, Errors: []int{401, 403, 404, 409, 422}}), a.retryProvisioning)
+}
+
+type faultView struct {
+	Code    stoa.Code `json:"code"`
+	Message string    `json:"message"`
+}
+
+func newFaultView(f *provisioning.Fault) *faultView {
+	if f == nil {
+		return nil
+	}
+	return &faultView{f.Code, f.Message}
+}
+
+type runView struct {
+	ID        stoa.RunID         `json:"id" format:"uuid"`
+	StoreID   stoa.StoreID       `json:"storeId" format:"uuid"`
+	State     provisioning.State `json:"state" enum:"queued,running,succeeded,failed"`
+	Steps     []stepView         `json:"steps"`
+	Attempt   int                `json:"attempt"`
+	CreatedAt time.Time          `json:"createdAt"`
+}
+
+type stepView struct {
+	Name       string             `json:"name"`
+	State      provisioning.State `json:"state" enum:"pending,running,succeeded,failed"`
+	StartedAt  *time.Time         `json:"startedAt"`
+	FinishedAt *time.Time         `json:"finishedAt"`
+	Error      *faultView         `json:"error"`
+}
+
+func newRunView(r provisioning.Run) runView {
+	v := runView{ID: r.ID, StoreID: r.StoreID, State: r.State, Attempt: r.Attempt, CreatedAt: r.CreatedAt, Steps: make([]stepView, len(r.Steps))}
+	for i, s := range r.Steps {
+		v.Steps[i] = stepView{s.Name, s.State, s.StartedAt, s.FinishedAt, newFaultView(s.Fault)}
+	}
+	return v
+}
+
+type connectInput struct {
+	storePath
+	Prefer string `header:"Prefer" maxLength:"200" doc:"wait=N: how many seconds to wait for the outcome" example:"wait=25"`
+	Body   connectBody
+}
+
+type connectBody struct {
+	Type             tenantdb.Kind  `json:"type" enum:"managed,postgresql,mysql" doc:"managed: Stoa makes the database. The others: the merchant's own."`
+	ConnectionString keyring.Secret `json:"connectionString,omitempty" doc:"postgres://user:password@host:port/database or mysql://…, instead of the fields below"`
+	Host             string         `json:"host,omitempty" maxLength:"253"`
+	Port             int            `json:"port,omitempty" minimum:"0" maximum:"65535"`
+	Database         string         `json:"database,omitempty" maxLength:"1024"`
+	User             string         `json:"user,omitempty" maxLength:"1024"`
+	Password         keyring.Secret `json:"password,omitempty"`
+	TLS              *struct {
+		Mode          tenantdb.TLSMode `json:"mode,omitempty" enum:"verify-full,disable" doc:"verify-full unless told"`
+		CACertificate string           `json:"caCertificate,omitempty" maxLength:"65536" doc:"PEM, when a private authority signed the server's certificate"`
+	} `json:"tls,omitempty"`
+}
+
+// credentials turns the body into credentials; the domain validates them.
+func (b connectBody) credentials() (tenantdb.Credentials, error) {
+	fields := b.Host != "" || b.Port != 0 || b.Database != "" || b.User != "" || !b.Password.IsZero()
+	var faults stoa.Invalid
+	switch {
+	case b.Type == tenantdb.Managed:
+		if fields || b.TLS != nil || !b.ConnectionString.IsZero() {
+			faults.Add("type", "a managed database takes no connection details")
+		}
+		return tenantdb.Credentials{Kind: tenantdb.Managed}, faults.Err()
+	case !b.ConnectionString.IsZero():
+		if fields || b.TLS != nil && b.TLS.Mode != "" {
+			faults.Add("connectionString", "give either this or the single fields, not both")
+			return tenantdb.Credentials{}, faults.Err()
+		}
+		c, err := tenantdb.ParseConnectionString(tenantdb.EngineName(b.Type), b.ConnectionString)
+		if b.TLS != nil {
+			c.CACertificate = b.TLS.CACertificate
+		}
+		return c, err
+	}
+	c := tenantdb.Credentials{
+		Kind: b.Type, Engine: tenantdb.EngineName(b.Type), Host: b.Host, Port: b.Port,
+		Database: b.Database, User: b.User, Password: b.Password,
+	}
+	if b.TLS != nil {
+		c.TLS, c.CACertificate = b.TLS.Mode, b.TLS.CACertificate
+	}
+	return c, nil
+}
+
+// connectOutput is the active store, or the run that is still at work.
+type connectOutput struct {
+	Status   int
+	Location string `header:"Location"`
+	Applied  string `header:"Preference-Applied"`
+	Body     any
+}
+
+const (
+	defaultWait = 25 * time.Second
+	maxWait     = 60 * time.Second
+)
+
+func (a *api) connectDatabase(ctx context.Context, in *connectInput) (*connectOutput, error) {
+	id, err := storeID(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	c, err := in.Body.credentials()
+	if err != nil {
+		return nil, err
+	}
+	run, err := a.Provisioning.Connect(ctx, principal(ctx), id, c)
+	if err != nil {
+		return nil, err
+	}
+	return a.await(ctx, run, in.Prefer)
+}
+
+func (a *api) getProvisioning(ctx context.Context, in *storePath) (*struct{ Body runView }, error) {
+	id, err := storeID(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	run, err := a.Provisioning.Latest(ctx, principal(ctx), id)
+	if err != nil {
+		return nil, err
+	}
+	return &struct{ Body runView }{newRunView(run)}, nil
+}
+
+type retryInput struct {
+	storePath
+	Prefer string `header:"Prefer" maxLength:"200" doc:"wait=N: how many seconds to wait for the outcome"`
+}
+
+func (a *api) retryProvisioning(ctx context.Context, in *retryInput) (*connectOutput, error) {
+	id, err := storeID(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	run, err := a.Provisioning.Retry(ctx, principal(ctx), id)
+	if err != nil {
+		return nil, err
+	}
+	return a.await(ctx, run, in.Prefer)
+}
+
+// await answers when the run has ended or the caller's patience has.
+func (a *api) await(ctx context.Context, run provisioning.Run, prefer string) (*connectOutput, error) {
+	patience, applied := preferredWait(prefer)
+	run, err := a.Provisioning.Wait(ctx, run.ID, patience)
+	if err != nil {
+		return nil, err
+	}
+	switch run.State {
+	case provisioning.Succeeded:
+		store, err := a.showStore(ctx, run.StoreID)
+		if err != nil {
+			return nil, err
+		}
+		return &connectOutput{Status: http.StatusOK, Applied: applied, Body: store.Body}, nil
+	case provisioning.Failed:
+		return nil, run.Fault.Err()
+	default:
+		return &connectOutput{
+			Status: http.StatusAccepted, Applied: applied,
+			Location: "/api/stores/" + run.StoreID.String() + "/provisioning", Body: newRunView(run),
+		}, nil
+	}
+}
+
+// preferredWait reads "wait=N" (RFC 7240). What cannot be read is ignored,
+// as a preference may be.
+func preferredWait(prefer string) (patience time.Duration, applied string) {
+	for _, p := range strings.FieldsFunc(prefer, func(r rune) bool { return r == ',' || r == ';' }) {
+		key, value, _ := strings.Cut(strings.TrimSpace(p), "=")
+		n, err := strconv.Atoi(strings.Trim(strings.TrimSpace(value), `"`))
+		if strings.EqualFold(strings.TrimSpace(key), "wait") && err == nil && n >= 0 {
+			patience = min(time.Duration(min(n, 3600))*time.Second, maxWait)
+			return patience, "wait=" + strconv.Itoa(int(patience.Seconds()))
+		}
+	}
+	return defaultWait, ""
+}

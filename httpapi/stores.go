@@ -1,0 +1,213 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/provisioning"
+	"github.com/stoahq/stoa/shop"
+	"github.com/stoahq/stoa/stores"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+func (a *api) storeRoutes() {
+	tags := []string{"Stores"}
+	create := huma.Operation{Method: http.MethodPost, Tags: tags, DefaultStatus: http.StatusCreated,
+		Summary: "Create a store", Description: "Without a slug one is derived from the name. Connect a database next.",
+		Errors: []int{400, 401, 409, 413, 422}}
+	for _, path := range []string{"/api/stores", "/api/stores/create"} {
+		create.Path = path
+		route(a, a.private(create), a.createStore)
+	}
+	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores", Tags: tags,
+		Summary: "List the caller's stores", Description: "Newest first, without profiles.", Errors: []int{401, 422}}), a.listStores)
+	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}", Tags: tags,
+		Summary: "One store, with its profile", Description: "When the store's database is down, profile is null and database.status is failed.",
+		Errors: []int{401, 404}}), a.getStore)
+	route(a, a.private(huma.Operation{Method: http.MethodPatch, Path: "/api/stores/{id}", Tags: tags,
+		Summary: "Change a store's profile", Description: "Fields left out stay as they are. name and slug are kept in step in the registry.",
+		Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}), a.updateStore)
+}
+
+type storeView struct {
+	ID           stoa.StoreID    `json:"id" format:"uuid"`
+	Name         string          `json:"name"`
+	Slug         string          `json:"slug"`
+	Status       stores.Status   `json:"status" enum:"pending_database,provisioning,active,suspended,deleting,deleted"`
+	Role         access.Role     `json:"role" enum:"owner,admin,member,viewer" doc:"What the caller is to the store"`
+	Hostnames    []hostnameView  `json:"hostnames"`
+	Database     *databaseView   `json:"database"`
+	Credits      *creditsView    `json:"credits"`
+	Profile      *shop.Profile   `json:"profile"`
+	Provisioning *runSummaryView `json:"provisioning"`
+	CreatedAt    time.Time       `json:"createdAt"`
+	UpdatedAt    time.Time       `json:"updatedAt"`
+}
+
+type hostnameView struct {
+	Hostname string `json:"hostname"`
+	Primary  bool   `json:"primary"`
+	Custom   bool   `json:"custom"`
+	Verified bool   `json:"verified"`
+}
+
+type databaseView struct {
+	Type          tenantdb.Kind       `json:"type" enum:"managed,postgresql,mysql,supabase"`
+	Engine        tenantdb.EngineName `json:"engine" enum:"sqlite,postgresql,mysql"`
+	Host          string              `json:"host"`
+	Port          int                 `json:"port"`
+	Database      string              `json:"database"`
+	Status        tenantdb.Status     `json:"status" enum:"unknown,ok,failed"`
+	SchemaVersion int64               `json:"schemaVersion"`
+	LastCheckedAt *time.Time          `json:"lastCheckedAt"`
+}
+
+type creditsView struct {
+	Balance   credits.Amount `json:"balance" example:"100"`
+	Reserved  credits.Amount `json:"reserved" example:"0"`
+	Available credits.Amount `json:"available" example:"100"`
+}
+
+type runSummaryView struct {
+	ID    stoa.RunID         `json:"id" format:"uuid"`
+	State provisioning.State `json:"state" enum:"queued,running,succeeded,failed"`
+	Step  string             `json:"step"`
+	Error *faultView         `json:"error"`
+}
+
+func newStoreView(s stores.Store, run *provisioning.Run) storeView {
+	v := storeView{
+		ID: s.ID, Name: s.Name, Slug: s.Slug, Status: s.Status, Role: s.Role, Profile: s.Profile,
+		Hostnames: make([]hostnameView, len(s.Hostnames)), CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt,
+	}
+	for i, h := range s.Hostnames {
+		v.Hostnames[i] = hostnameView{h.Hostname, h.Primary, h.Custom, h.VerifiedAt != nil}
+	}
+	if d := s.Database; d != nil {
+		v.Database = &databaseView{d.Kind, d.Engine, d.Host, d.Port, d.DatabaseName, d.Status, d.SchemaVersion, d.LastCheckedAt}
+	}
+	if b := s.Credits; b != nil {
+		v.Credits = &creditsView{b.Balance, b.Reserved, b.Available()}
+	}
+	if run != nil {
+		v.Provisioning = &runSummaryView{run.ID, run.State, run.Step, newFaultView(run.Fault)}
+	}
+	return v
+}
+
+func (a *api) storeViews(list []stores.Store) []storeView {
+	views := make([]storeView, len(list))
+	for i, s := range list {
+		views[i] = newStoreView(s, nil)
+	}
+	return views
+}
+
+// storeID reads an id from a path or header. What is no id is no store, and
+// answers like one.
+func storeID(s string) (stoa.StoreID, error) {
+	id, err := stoa.ParseID[stoa.StoreID](s)
+	if err != nil {
+		return id, access.ErrStoreNotFound()
+	}
+	return id, nil
+}
+
+type storePath struct {
+	ID string `path:"id" format:"uuid" doc:"The store's id"`
+}
+
+type storeOutput struct{ Body storeView }
+
+type createStoreInput struct {
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body creates one store, however often it is sent"`
+	Body           struct {
+		Name string `json:"name" maxLength:"120" example:"My Second Store"`
+		Slug string `json:"slug,omitempty" maxLength:"63" doc:"Lower-case letters, digits and hyphens" example:"my-second-store"`
+	}
+}
+
+func (a *api) createStore(ctx context.Context, in *createStoreInput) (*storeOutput, error) {
+	s, err := a.Stores.Create(ctx, principal(ctx), stores.NewStore{
+		Name: in.Body.Name, Slug: in.Body.Slug, IdempotencyKey: in.IdempotencyKey,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &storeOutput{newStoreView(s, nil)}, nil
+}
+
+type pageInput struct {
+	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20"`
+	Cursor string `query:"cursor" maxLength:"200" doc:"nextCursor of the page before"`
+}
+
+type listStoresOutput struct {
+	Body struct {
+		Data       []storeView `json:"data"`
+		NextCursor *string     `json:"nextCursor"`
+	}
+}
+
+func (a *api) listStores(ctx context.Context, in *pageInput) (*listStoresOutput, error) {
+	page, err := a.Stores.List(ctx, principal(ctx), in.Limit, in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	out := &listStoresOutput{}
+	out.Body.Data, out.Body.NextCursor = a.storeViews(page.Stores), page.NextCursor
+	return out, nil
+}
+
+func (a *api) getStore(ctx context.Context, in *storePath) (*storeOutput, error) {
+	id, err := storeID(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return a.showStore(ctx, id)
+}
+
+// showStore reads the store with its last provisioning run.
+func (a *api) showStore(ctx context.Context, id stoa.StoreID) (*storeOutput, error) {
+	s, err := a.Stores.Get(ctx, principal(ctx), id)
+	if err != nil {
+		return nil, err
+	}
+	return a.withRun(ctx, s)
+}
+
+func (a *api) withRun(ctx context.Context, s stores.Store) (*storeOutput, error) {
+	run, err := a.Provisioning.Latest(ctx, principal(ctx), s.ID)
+	var none *stoa.Error
+	if errors.As(err, &none) && none.Code == stoa.NotFound {
+		return &storeOutput{newStoreView(s, nil)}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &storeOutput{newStoreView(s, &run)}, nil
+}
+
+type updateStoreInput struct {
+	storePath
+	Body shop.ProfilePatch
+}
+
+func (a *api) updateStore(ctx context.Context, in *updateStoreInput) (*storeOutput, error) {
+	id, err := storeID(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	s, err := a.Stores.Update(ctx, principal(ctx), id, in.Body)
+	if err != nil {
+		return nil, err
+	}
+	return a.withRun(ctx, s)
+}
