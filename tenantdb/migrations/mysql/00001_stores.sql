@@ -4,14 +4,15 @@
 -- the only one, so that two stores can never share a database by mistake.
 -- An optional text that is not given is '', never NULL.
 --
--- Columns with a fixed alphabet (ids, slugs, codes) are ascii_bin, so that
--- they compare byte by byte as on the other engines; json_valid is for
--- MariaDB, where JSON is text.
+-- In all tables, what is looked up or unique (ids, slugs, codes) has a binary
+-- collation, so that it compares byte by byte as on the other engines. Only
+-- ids are ascii: a search for "größe" in an ascii column is an error.
+-- json_valid is for MariaDB, where JSON is text.
 CREATE TABLE IF NOT EXISTS stores (
     id            CHAR(36)      CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     single_row    SMALLINT      NOT NULL DEFAULT 1 CHECK (single_row = 1),
     name          VARCHAR(120)  NOT NULL CHECK (name <> ''),
-    slug          VARCHAR(63)   CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+    slug          VARCHAR(63)   COLLATE utf8mb4_bin NOT NULL
                   CHECK (slug <> '' AND slug = lower(slug) AND slug NOT LIKE '% %'),
     description   VARCHAR(2000) NOT NULL,
     contact_email VARCHAR(254)  NOT NULL,
@@ -22,10 +23,10 @@ CREATE TABLE IF NOT EXISTS stores (
     city          VARCHAR(120)  NOT NULL,
     region        VARCHAR(120)  NOT NULL,
     postal_code   VARCHAR(20)   NOT NULL,
-    country       VARCHAR(2)    CHARACTER SET ascii COLLATE ascii_bin NOT NULL CHECK (length(country) IN (0, 2)),
-    currency      VARCHAR(3)    CHARACTER SET ascii COLLATE ascii_bin NOT NULL CHECK (length(currency) = 3),
-    timezone      VARCHAR(64)   CHARACTER SET ascii COLLATE ascii_bin NOT NULL CHECK (timezone <> ''),
-    locale        VARCHAR(35)   CHARACTER SET ascii COLLATE ascii_bin NOT NULL CHECK (locale <> ''),
+    country       VARCHAR(2)    COLLATE utf8mb4_bin NOT NULL CHECK (char_length(country) IN (0, 2)),
+    currency      VARCHAR(3)    COLLATE utf8mb4_bin NOT NULL CHECK (char_length(currency) = 3),
+    timezone      VARCHAR(64)   COLLATE utf8mb4_bin NOT NULL CHECK (timezone <> ''),
+    locale        VARCHAR(35)   COLLATE utf8mb4_bin NOT NULL CHECK (locale <> ''),
     theme         JSON          NOT NULL CHECK (json_valid(theme) AND json_type(theme) = 'OBJECT'),
     settings      JSON          NOT NULL CHECK (json_valid(settings) AND json_type(settings) = 'OBJECT'),
     logo_url      VARCHAR(2048) NOT NULL,

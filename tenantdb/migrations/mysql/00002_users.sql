@@ -6,11 +6,11 @@
 CREATE TABLE IF NOT EXISTS users (
     id         CHAR(36)     CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     email      VARCHAR(254) NOT NULL CHECK (char_length(email) >= 3 AND email NOT LIKE '% %'),
-    email_key  VARCHAR(254) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin GENERATED ALWAYS AS (lower(email)) STORED,
+    email_key  VARCHAR(254) COLLATE utf8mb4_bin GENERATED ALWAYS AS (lower(email)) STORED,
     first_name VARCHAR(120) NOT NULL,
     last_name  VARCHAR(120) NOT NULL,
     phone      VARCHAR(40)  NOT NULL DEFAULT '',
-    role       VARCHAR(20)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+    role       VARCHAR(20)  COLLATE utf8mb4_bin NOT NULL
                CHECK (role IN ('owner', 'staff', 'customer')),
     active     BOOLEAN      NOT NULL DEFAULT true,
     created_at DATETIME(6)  NOT NULL,

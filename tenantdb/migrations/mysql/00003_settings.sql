@@ -3,7 +3,7 @@
 -- How the shop behaves, one JSON value for each dotted name. "key" and
 -- "value" are reserved in too many places to be column names.
 CREATE TABLE IF NOT EXISTS settings (
-    setting_key   VARCHAR(120) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY
+    setting_key   VARCHAR(120) COLLATE utf8mb4_bin NOT NULL PRIMARY KEY
                   CHECK (setting_key <> '' AND setting_key = lower(setting_key) AND setting_key NOT LIKE '% %'),
     setting_value JSON         NOT NULL CHECK (json_valid(setting_value)),
     created_at    DATETIME(6)  NOT NULL,

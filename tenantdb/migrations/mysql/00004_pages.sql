@@ -2,7 +2,7 @@
 
 CREATE TABLE IF NOT EXISTS pages (
     id         CHAR(36)     CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
-    slug       VARCHAR(120) CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+    slug       VARCHAR(120) COLLATE utf8mb4_bin NOT NULL
                CHECK (slug <> '' AND slug = lower(slug) AND slug NOT LIKE '% %'),
     title      VARCHAR(200) NOT NULL CHECK (title <> ''),
     body       MEDIUMTEXT   NOT NULL,

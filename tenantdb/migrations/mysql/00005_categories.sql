@@ -4,7 +4,7 @@ CREATE TABLE IF NOT EXISTS categories (
     id          CHAR(36)      CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     parent_id   CHAR(36)      CHARACTER SET ascii COLLATE ascii_bin,
     name        VARCHAR(200)  NOT NULL CHECK (name <> ''),
-    slug        VARCHAR(120)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+    slug        VARCHAR(120)  COLLATE utf8mb4_bin NOT NULL
                 CHECK (slug <> '' AND slug = lower(slug) AND slug NOT LIKE '% %'),
     description VARCHAR(2000) NOT NULL,
     sort_order  INTEGER       NOT NULL DEFAULT 0,

@@ -5,11 +5,11 @@ CREATE TABLE IF NOT EXISTS products (
     id          CHAR(36)      CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     category_id CHAR(36)      CHARACTER SET ascii COLLATE ascii_bin,
     name        VARCHAR(200)  NOT NULL CHECK (name <> ''),
-    slug        VARCHAR(120)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+    slug        VARCHAR(120)  COLLATE utf8mb4_bin NOT NULL
                 CHECK (slug <> '' AND slug = lower(slug) AND slug NOT LIKE '% %'),
     description VARCHAR(5000) NOT NULL,
-    currency    VARCHAR(3)    CHARACTER SET ascii COLLATE ascii_bin NOT NULL CHECK (length(currency) = 3),
-    status      VARCHAR(20)   CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+    currency    VARCHAR(3)    COLLATE utf8mb4_bin NOT NULL CHECK (char_length(currency) = 3),
+    status      VARCHAR(20)   COLLATE utf8mb4_bin NOT NULL
                 CHECK (status IN ('draft', 'published', 'archived')),
     created_at  DATETIME(6)   NOT NULL,
     updated_at  DATETIME(6)   NOT NULL,

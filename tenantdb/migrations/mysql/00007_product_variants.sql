@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS product_variants (
     id               CHAR(36)     CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     product_id       CHAR(36)     CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     name             VARCHAR(200) NOT NULL,
-    sku              VARCHAR(64)  CHARACTER SET utf8mb4 COLLATE utf8mb4_bin
+    sku              VARCHAR(64)  COLLATE utf8mb4_bin
                      CHECK (sku <> '' AND sku NOT LIKE ' %' AND sku NOT LIKE '% '),
     price_minor      BIGINT       NOT NULL CHECK (price_minor >= 0),
     compare_at_minor BIGINT       CHECK (compare_at_minor >= 0),

@@ -3,7 +3,7 @@
 CREATE TABLE IF NOT EXISTS addresses (
     id            CHAR(36)     CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     customer_id   CHAR(36)     CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-    kind          VARCHAR(20)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL CHECK (kind IN ('billing', 'shipping')),
+    kind          VARCHAR(20)  COLLATE utf8mb4_bin NOT NULL CHECK (kind IN ('billing', 'shipping')),
     is_default    BOOLEAN      NOT NULL DEFAULT false,
     first_name    VARCHAR(120) NOT NULL,
     last_name     VARCHAR(120) NOT NULL,
@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS addresses (
     city          VARCHAR(120) NOT NULL,
     region        VARCHAR(120) NOT NULL DEFAULT '',
     postal_code   VARCHAR(20)  NOT NULL DEFAULT '',
-    country       VARCHAR(2)   CHARACTER SET ascii COLLATE ascii_bin NOT NULL CHECK (length(country) = 2),
+    country       VARCHAR(2)   COLLATE utf8mb4_bin NOT NULL CHECK (char_length(country) = 2),
     phone         VARCHAR(40)  NOT NULL DEFAULT '',
     created_at    DATETIME(6)  NOT NULL,
     updated_at    DATETIME(6)  NOT NULL,

@@ -4,17 +4,17 @@
 -- as they were when the order was placed.
 CREATE TABLE IF NOT EXISTS orders (
     id               CHAR(36)      CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
-    order_number     VARCHAR(40)   CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+    order_number     VARCHAR(40)   COLLATE utf8mb4_bin NOT NULL
                      CHECK (order_number <> '' AND order_number NOT LIKE '% %'),
     customer_id      CHAR(36)      CHARACTER SET ascii COLLATE ascii_bin,
     email            VARCHAR(254)  NOT NULL,
-    status           VARCHAR(20)   CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+    status           VARCHAR(20)   COLLATE utf8mb4_bin NOT NULL
                      CHECK (status IN ('pending', 'confirmed', 'completed', 'cancelled')),
-    payment_status   VARCHAR(20)   CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+    payment_status   VARCHAR(20)   COLLATE utf8mb4_bin NOT NULL
                      CHECK (payment_status IN ('unpaid', 'paid', 'partly_refunded', 'refunded')),
-    shipping_status  VARCHAR(20)   CHARACTER SET ascii COLLATE ascii_bin NOT NULL
+    shipping_status  VARCHAR(20)   COLLATE utf8mb4_bin NOT NULL
                      CHECK (shipping_status IN ('unshipped', 'partly_shipped', 'shipped', 'returned')),
-    currency         VARCHAR(3)    CHARACTER SET ascii COLLATE ascii_bin NOT NULL CHECK (length(currency) = 3),
+    currency         VARCHAR(3)    COLLATE utf8mb4_bin NOT NULL CHECK (char_length(currency) = 3),
     subtotal_minor   BIGINT        NOT NULL CHECK (subtotal_minor >= 0),
     discount_minor   BIGINT        NOT NULL DEFAULT 0 CHECK (discount_minor >= 0),
     shipping_minor   BIGINT        NOT NULL DEFAULT 0 CHECK (shipping_minor >= 0),

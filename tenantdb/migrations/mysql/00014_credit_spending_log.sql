@@ -7,7 +7,7 @@ CREATE TABLE IF NOT EXISTS credit_spending_log (
     id            CHAR(36)     CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
     store_id      CHAR(36)     CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     seq           BIGINT       NOT NULL,
-    entry_type    VARCHAR(20)  CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+    entry_type    VARCHAR(20)  COLLATE utf8mb4_bin NOT NULL,
     amount        BIGINT       NOT NULL,
     balance_after BIGINT       NOT NULL,
     service_key   VARCHAR(120) NOT NULL DEFAULT '',
