@@ -1,0 +1,139 @@
+package shop
+
+import (
+	"context"
+	"encoding/base64"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+// Product is a product as a shopper sees it in a list.
+type Product struct {
+	ID          ProductID `json:"id"`
+	Slug        string    `json:"slug"`
+	Name        string    `json:"name"`
+	Description string    `json:"description"`
+	Category    *string   `json:"category"` // its slug
+	Price       *Money    `json:"price"`    // of the cheapest variant; nil without any
+	Image       *Image    `json:"image"`    // the primary one
+	InStock     bool      `json:"inStock"`  // at least one variant can be had
+	CreatedAt   time.Time `json:"createdAt"`
+}
+
+// Image is a picture of a product.
+type Image struct {
+	URL string `json:"url"`
+	Alt string `json:"alt"`
+}
+
+// ListProducts selects a page. Limit is 1 to 100, and 20 when 0; Cursor is
+// empty for the first page and then the page before's NextCursor.
+type ListProducts struct {
+	Limit  int
+	Cursor string
+}
+
+// ProductPage is one page; NextCursor is nil on the last.
+type ProductPage struct {
+	Products   []Product `json:"data"`
+	NextCursor *string   `json:"nextCursor"`
+}
+
+// selectProducts reads everything a list shows in one query: the subqueries
+// run on indexes, once for each row of the page. The one for in_stock is not
+// an EXISTS, since PostgreSQL would answer that by reading all variants.
+const selectProducts = `
+	SELECT p.id, p.slug, p.name, p.description, p.currency, p.created_at, c.slug AS category,
+		(SELECT MIN(v.price_minor) FROM product_variants v WHERE v.product_id = p.id) AS price_minor,
+		COALESCE((SELECT MAX(CASE WHEN v.stock = 0 THEN 0 ELSE 1 END) FROM product_variants v WHERE v.product_id = p.id), 0) AS in_stock,
+		i.url AS image_url, i.alt_text AS image_alt
+	FROM products p
+	LEFT JOIN categories c ON c.id = p.category_id
+	LEFT JOIN product_images i ON i.id =
+		(SELECT x.id FROM product_images x WHERE x.product_id = p.id ORDER BY x.sort_order, x.id LIMIT 1)`
+
+type productRow struct {
+	ID          ProductID `db:"id"`
+	Slug        string    `db:"slug"`
+	Name        string    `db:"name"`
+	Description string    `db:"description"`
+	Currency    string    `db:"currency"`
+	CreatedAt   time.Time `db:"created_at"`
+	Category    *string   `db:"category"`
+	PriceMinor  *int64    `db:"price_minor"`
+	InStock     bool      `db:"in_stock"`
+	ImageURL    *string   `db:"image_url"`
+	ImageAlt    *string   `db:"image_alt"`
+}
+
+func (r productRow) product() Product {
+	p := Product{
+		ID: r.ID, Slug: r.Slug, Name: r.Name, Description: r.Description,
+		Category: r.Category, InStock: r.InStock, CreatedAt: r.CreatedAt,
+	}
+	if r.PriceMinor != nil {
+		price := NewMoney(*r.PriceMinor, r.Currency)
+		p.Price = &price
+	}
+	if r.ImageURL != nil && r.ImageAlt != nil {
+		p.Image = &Image{URL: *r.ImageURL, Alt: *r.ImageAlt}
+	}
+	return p
+}
+
+// Products lists the published products, newest first. Ids are UUIDv7 and so
+// sort by time; the keyset is the id alone, which compares alike on every
+// engine whatever else wrote the row. It fails with invalid_request.
+func Products(ctx context.Context, db *tenantdb.DB, list ListProducts) (ProductPage, error) {
+	before, err := list.resolve()
+	if err != nil {
+		return ProductPage{}, err
+	}
+	var rows []productRow
+	// One row more than asked for tells whether there is another page.
+	err = db.Select(ctx, &rows, selectProducts+` WHERE p.status = 'published' AND p.id < ? ORDER BY p.id DESC LIMIT ?`,
+		before, list.Limit+1)
+	if err != nil {
+		return ProductPage{}, err
+	}
+	page := ProductPage{Products: make([]Product, 0, len(rows))}
+	if len(rows) > list.Limit {
+		rows = rows[:list.Limit]
+		next := cursor(rows[list.Limit-1].ID)
+		page.NextCursor = &next
+	}
+	for _, r := range rows {
+		page.Products = append(page.Products, r.product())
+	}
+	return page, nil
+}
+
+// resolve fills in the default limit and returns the id that the page's
+// products come before: the last possible one for the first page.
+func (l *ListProducts) resolve() (ProductID, error) {
+	var faults stoa.Invalid
+	if l.Limit == 0 {
+		l.Limit = 20
+	}
+	if l.Limit < 1 || l.Limit > 100 {
+		faults.Add("limit", "must be between 1 and 100")
+	}
+	var before ProductID
+	if l.Cursor == "" {
+		for i := range before {
+			before[i] = 0xff
+		}
+		return before, faults.Err()
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(l.Cursor)
+	if err != nil || len(b) != len(before) {
+		faults.Add("cursor", "is not one that this list gave out")
+		return before, faults.Err()
+	}
+	copy(before[:], b)
+	return before, faults.Err()
+}
+
+func cursor(id ProductID) string { return base64.RawURLEncoding.EncodeToString(id[:]) }
