@@ -27,14 +27,14 @@ func (a *api) creditRoutes() {
 		Summary: "What services cost", Errors: []int{401}}), a.prices)
 }
 
-// storeChoice names the store that a credits call is about.
-type storeChoice struct {
+// StoreChoice names the store that a credits call is about.
+type StoreChoice struct {
 	Header string `header:"X-Store-Id" doc:"The store; may be left out by a caller with one store"`
 	Query  string `query:"storeId" doc:"The same, as a parameter"`
 }
 
 // chosen returns the named store, or the caller's only one.
-func (a *api) chosen(ctx context.Context, c storeChoice) (stoa.StoreID, error) {
+func (a *api) chosen(ctx context.Context, c StoreChoice) (stoa.StoreID, error) {
 	var faults stoa.Invalid
 	name := c.Header
 	if name == "" {
@@ -101,7 +101,7 @@ func newBalanceView(b credits.Balance) balanceView {
 	return balanceView{b.StoreID, b.Balance, b.Reserved, b.Available(), b.Debt, b.LifetimePurchased, b.LifetimeSpent, b.UpdatedAt}
 }
 
-func (a *api) balance(ctx context.Context, in *storeChoice) (*struct{ Body balanceView }, error) {
+func (a *api) balance(ctx context.Context, in *StoreChoice) (*struct{ Body balanceView }, error) {
 	id, err := a.chosen(ctx, *in)
 	if err != nil {
 		return nil, err
@@ -132,8 +132,8 @@ func newTransactionView(t credits.Transaction) transactionView {
 }
 
 type transactionsInput struct {
-	storeChoice
-	pageInput
+	StoreChoice
+	PageInput
 	Type    string    `query:"type" enum:"purchase,spend,capture,refund,dispute,adjustment,bonus,expiry"`
 	Service string    `query:"service" maxLength:"100" doc:"A service key"`
 	From    time.Time `query:"from" doc:"Not before this moment"`
@@ -148,7 +148,7 @@ type transactionsOutput struct {
 }
 
 func (a *api) transactions(ctx context.Context, in *transactionsInput) (*transactionsOutput, error) {
-	id, err := a.chosen(ctx, in.storeChoice)
+	id, err := a.chosen(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +176,7 @@ func given(t time.Time) *time.Time {
 }
 
 type spendInput struct {
-	storeChoice
+	StoreChoice
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body spends once, however often it is sent"`
 	Body           struct {
 		Amount      *amountInput `json:"amount,omitempty"`
@@ -194,7 +194,7 @@ type spendOutput struct {
 }
 
 func (a *api) spend(ctx context.Context, in *spendInput) (*spendOutput, error) {
-	id, err := a.chosen(ctx, in.storeChoice)
+	id, err := a.chosen(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}

@@ -51,7 +51,7 @@ func newPurchaseView(p payments.Purchase) purchaseView {
 }
 
 type purchaseInput struct {
-	storeChoice
+	StoreChoice
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body makes one purchase, however often it is sent"`
 	Body           struct {
 		Credits amountInput `json:"credits" doc:"Whole credits"`
@@ -59,7 +59,7 @@ type purchaseInput struct {
 }
 
 func (a *api) purchase(ctx context.Context, in *purchaseInput) (*struct{ Body purchaseView }, error) {
-	id, err := a.chosen(ctx, in.storeChoice)
+	id, err := a.chosen(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}

@@ -72,7 +72,7 @@ func newRunView(r provisioning.Run) runView {
 }
 
 type connectInput struct {
-	storePath
+	StorePath
 	Prefer string `header:"Prefer" maxLength:"200" doc:"wait=N: how many seconds to wait for the outcome" example:"wait=25"`
 	Body   connectBody
 }
@@ -151,7 +151,7 @@ func (a *api) connectDatabase(ctx context.Context, in *connectInput) (*connectOu
 	return a.await(ctx, run, in.Prefer)
 }
 
-func (a *api) getProvisioning(ctx context.Context, in *storePath) (*struct{ Body runView }, error) {
+func (a *api) getProvisioning(ctx context.Context, in *StorePath) (*struct{ Body runView }, error) {
 	id, err := storeID(in.ID)
 	if err != nil {
 		return nil, err
@@ -164,7 +164,7 @@ func (a *api) getProvisioning(ctx context.Context, in *storePath) (*struct{ Body
 }
 
 type retryInput struct {
-	storePath
+	StorePath
 	Prefer string `header:"Prefer" maxLength:"200" doc:"wait=N: how many seconds to wait for the outcome"`
 }
 

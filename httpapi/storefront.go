@@ -73,7 +73,7 @@ func (a *api) storefrontStore(ctx context.Context, _ *struct{}) (*struct{ Body f
 	return &struct{ Body frontView }{newFrontView(profile)}, nil
 }
 
-func (a *api) storefrontProducts(ctx context.Context, in *pageInput) (*struct{ Body productsView }, error) {
+func (a *api) storefrontProducts(ctx context.Context, in *PageInput) (*struct{ Body productsView }, error) {
 	_, lease, err := a.visit(ctx, requestOf(ctx).host)
 	if err != nil {
 		return nil, err

@@ -120,7 +120,8 @@ func storeID(s string) (stoa.StoreID, error) {
 	return id, nil
 }
 
-type storePath struct {
+// StorePath names a store in a path. Exported, as huma only looks into exported embedded structs.
+type StorePath struct {
 	ID string `path:"id" format:"uuid" doc:"The store's id"`
 }
 
@@ -144,7 +145,8 @@ func (a *api) createStore(ctx context.Context, in *createStoreInput) (*storeOutp
 	return &storeOutput{newStoreView(s, nil)}, nil
 }
 
-type pageInput struct {
+// PageInput asks for a page of a list.
+type PageInput struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20"`
 	Cursor string `query:"cursor" maxLength:"200" doc:"nextCursor of the page before"`
 }
@@ -156,7 +158,7 @@ type listStoresOutput struct {
 	}
 }
 
-func (a *api) listStores(ctx context.Context, in *pageInput) (*listStoresOutput, error) {
+func (a *api) listStores(ctx context.Context, in *PageInput) (*listStoresOutput, error) {
 	page, err := a.Stores.List(ctx, principal(ctx), in.Limit, in.Cursor)
 	if err != nil {
 		return nil, err
@@ -166,7 +168,7 @@ func (a *api) listStores(ctx context.Context, in *pageInput) (*listStoresOutput,
 	return out, nil
 }
 
-func (a *api) getStore(ctx context.Context, in *storePath) (*storeOutput, error) {
+func (a *api) getStore(ctx context.Context, in *StorePath) (*storeOutput, error) {
 	id, err := storeID(in.ID)
 	if err != nil {
 		return nil, err
@@ -196,7 +198,7 @@ func (a *api) withRun(ctx context.Context, s stores.Store) (*storeOutput, error)
 }
 
 type updateStoreInput struct {
-	storePath
+	StorePath
 	Body shop.ProfilePatch
 }
 

@@ -56,7 +56,7 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	}
 	q := &Queue{workers: river.NewWorkers()}
 	cfg := &river.Config{
-		Logger:          log.With("component", "jobs"),
+		Logger:          quiet(log),
 		Workers:         q.workers,
 		Queues:          map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: opts.Workers}},
 		SoftStopTimeout: opts.Drain,
@@ -74,6 +74,24 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		return nil, fmt.Errorf("job queue: %w", err)
 	}
 	return q, nil
+}
+
+// quiet keeps River's chatter out of the log: it reports its counts every few
+// seconds at level info.
+func quiet(log *slog.Logger) *slog.Logger {
+	return slog.New(atLeastWarn{log.With("component", "jobs").Handler()})
+}
+
+type atLeastWarn struct{ slog.Handler }
+
+func (h atLeastWarn) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)
+}
+func (h atLeastWarn) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return atLeastWarn{h.Handler.WithAttrs(attrs)}
+}
+func (h atLeastWarn) WithGroup(name string) slog.Handler {
+	return atLeastWarn{h.Handler.WithGroup(name)}
 }
 
 // Handle registers the function that runs jobs of kind A, each attempt
