@@ -1,0 +1,93 @@
+// Package payments sells credits. A purchase is paid at a checkout page; the
+// payment provider then sends a signed event, which is stored, acknowledged
+// and applied by a job: only that job grants credits.
+//
+// The sandbox is the provider for development. Its Pay button signs the event
+// that Stripe would send and takes the very same way from there on.
+package payments
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/jobs"
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// Service sells credits. It is safe for concurrent use.
+type Service struct {
+	db     *masterdb.DB
+	ledger *credits.Ledger
+	queue  *jobs.Queue
+	cfg    Config
+}
+
+// Config is what the operator decides.
+type Config struct {
+	// Sandbox offers the sandbox provider. Never in production: its page
+	// lets everyone "pay".
+	Sandbox bool
+	// WebhookSecret signs events. Every replica has the same one, also after
+	// a restart: an event made by one may be received by another.
+	WebhookSecret keyring.Secret
+	// CreditPrice is what one credit costs. Default 1 US cent.
+	CreditPrice Price
+	// BaseURL is where browsers reach this platform, such as
+	// "http://localhost:3000". The sandbox's checkout page is below it.
+	BaseURL string
+	// Log is told of events that can never be applied. Default slog.Default.
+	Log *slog.Logger
+}
+
+// Price is money per whole credit.
+type Price struct {
+	MinorPerCredit int64  // in the currency's minor unit, such as cents
+	Currency       string // ISO 4217, such as "USD"
+}
+
+// maxMinorPerCredit keeps the largest purchase far within an int64.
+const maxMinorPerCredit = 1_000_000
+
+var currencyCode = regexp.MustCompile(`^[A-Z]{3}$`)
+
+// New returns the service, or an error that lists every fault of cfg. The
+// caller registers Apply with the queue:
+//
+//	jobs.Handle(queue, time.Minute, service.Apply)
+func New(db *masterdb.DB, ledger *credits.Ledger, queue *jobs.Queue, cfg Config) (*Service, error) {
+	if cfg.CreditPrice == (Price{}) {
+		cfg.CreditPrice = Price{MinorPerCredit: 1, Currency: "USD"}
+	}
+	cfg.CreditPrice.Currency = strings.ToUpper(cfg.CreditPrice.Currency)
+	cfg.BaseURL = strings.TrimRight(cfg.BaseURL, "/")
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("payments: %w", err)
+	}
+	return &Service{db: db, ledger: ledger, queue: queue, cfg: cfg}, nil
+}
+
+func (c Config) validate() error {
+	var faults []error
+	if p := c.CreditPrice; p.MinorPerCredit < 1 || p.MinorPerCredit > maxMinorPerCredit {
+		faults = append(faults, fmt.Errorf("the price of a credit must be 1 to %d minor units, not %d", maxMinorPerCredit, p.MinorPerCredit))
+	}
+	if !currencyCode.MatchString(c.CreditPrice.Currency) {
+		faults = append(faults, fmt.Errorf("the currency must be an ISO 4217 code such as USD, not %q", c.CreditPrice.Currency))
+	}
+	if c.Sandbox && c.WebhookSecret.IsZero() {
+		faults = append(faults, errors.New("the sandbox needs a webhook secret to sign its events"))
+	}
+	if u, err := url.Parse(c.BaseURL); c.Sandbox && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		faults = append(faults, fmt.Errorf("the base URL must begin with http:// or https:// and name a host, not %q", c.BaseURL))
+	}
+	return errors.Join(faults...)
+}

@@ -1,0 +1,82 @@
+package payments
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/stripe/stripe-go/v86"
+	"github.com/stripe/stripe-go/v86/webhook"
+
+	"github.com/stoahq/stoa"
+)
+
+// Checkout returns the purchase behind a sandbox checkout page. Knowing ref
+// is the permission. Outside the sandbox every ref is not_found.
+func (s *Service) Checkout(ctx context.Context, ref string) (Purchase, error) {
+	var p Purchase
+	if !s.cfg.Sandbox || !strings.HasPrefix(ref, "cs_sandbox_") {
+		return p, stoa.Errorf(stoa.NotFound, "There is no such purchase.")
+	}
+	err := s.db.Get(ctx, &p, selectPurchase+` FROM purchases WHERE provider = $1 AND provider_ref = $2`, string(Sandbox), ref)
+	return p, orNotFound(err)
+}
+
+// Pay is the Pay button of the sandbox's page: it sends the platform the
+// event that Stripe sends after a payment. The credits follow when the event
+// has been applied. Paying again changes nothing.
+func (s *Service) Pay(ctx context.Context, ref string) error {
+	p, err := s.Checkout(ctx, ref)
+	if err != nil {
+		return err
+	}
+	switch p.Status {
+	case Paid:
+		return nil
+	case Pending:
+	default:
+		return stoa.Errorf(stoa.InvalidRequest, "This purchase is %s and can no longer be paid. Begin a new one.", p.Status)
+	}
+	body, err := json.Marshal(paidEvent(p, time.Now()))
+	if err != nil {
+		return err
+	}
+	signed := webhook.GenerateTestSignedPayload(&webhook.UnsignedPayload{Payload: body, Secret: s.cfg.WebhookSecret.Reveal()})
+	return s.Receive(ctx, body, signed.Header)
+}
+
+// paidEvent has the shape of Stripe's checkout.session.completed:
+// https://docs.stripe.com/api/checkout/sessions/object
+func paidEvent(p Purchase, now time.Time) map[string]any {
+	return map[string]any{
+		"id":          "evt_sandbox_" + rand.Text(),
+		"object":      "event",
+		"api_version": stripe.APIVersion,
+		"created":     now.Unix(),
+		"livemode":    false,
+		"type":        stripe.EventTypeCheckoutSessionCompleted,
+		"data": map[string]any{"object": map[string]any{
+			"id":                  p.ProviderRef,
+			"object":              "checkout.session",
+			"mode":                stripe.CheckoutSessionModePayment,
+			"client_reference_id": p.ID,
+			"payment_status":      stripe.CheckoutSessionPaymentStatusPaid,
+			"payment_intent":      sandboxIntent(p.ProviderRef),
+			"amount_total":        p.AmountMinor,
+			"currency":            strings.ToLower(p.Currency),
+			"metadata":            map[string]string{"purchase_id": p.ID.String()},
+		}},
+	}
+}
+
+// sandboxIntent names the one payment a checkout can have, so that a double
+// click tells twice of one payment. A hash, since the ledger shows the
+// payment to everyone who may read it and ref is the right to pay.
+func sandboxIntent(ref string) string {
+	sum := sha256.Sum256([]byte(ref))
+	return "pi_sandbox_" + hex.EncodeToString(sum[:16])
+}
