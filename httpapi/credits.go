@@ -62,7 +62,7 @@ func (a *api) chosen(ctx context.Context, c StoreChoice) (stoa.StoreID, error) {
 
 // amountInput accepts "12.5" and 12.5. A JSON number is read as the decimal
 // it is written as, never through a float.
-type amountInput struct{ credits.Amount }
+type amountInput struct{ text string }
 
 // Schema implements huma.SchemaProvider.
 func (amountInput) Schema(huma.Registry) *huma.Schema {
@@ -75,15 +75,22 @@ func (amountInput) Schema(huma.Registry) *huma.Schema {
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (a *amountInput) UnmarshalJSON(b []byte) error {
-	text := string(b)
 	if len(b) > 0 && b[0] == '"' {
-		if err := json.Unmarshal(b, &text); err != nil {
-			return err
-		}
+		return json.Unmarshal(b, &a.text)
 	}
-	var err error
-	a.Amount, err = credits.ParseAmount(text)
-	return err
+	a.text = string(b)
+	return nil
+}
+
+// parse returns the amount, or the fault of the field that it stands in.
+func (a amountInput) parse(field string) (credits.Amount, error) {
+	amount, err := credits.ParseAmount(a.text)
+	if err != nil {
+		var faults stoa.Invalid
+		faults.Add(field, "%v", err)
+		return 0, faults.Err()
+	}
+	return amount, nil
 }
 
 type balanceView struct {
@@ -202,7 +209,9 @@ func (a *api) spend(ctx context.Context, in *spendInput) (*spendOutput, error) {
 		ServiceKey: in.Body.ServiceKey, Quantity: in.Body.Quantity, Description: in.Body.Description, IdempotencyKey: in.IdempotencyKey,
 	}
 	if in.Body.Amount != nil {
-		req.Amount = in.Body.Amount.Amount
+		if req.Amount, err = in.Body.Amount.parse("amount"); err != nil {
+			return nil, err
+		}
 	}
 	spent, err := a.Credits.Spend(ctx, principal(ctx), id, req)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/validation"
 
 	"github.com/stoahq/stoa"
 )
@@ -108,6 +109,9 @@ func newProblem(ctx context.Context, status int, code stoa.Code, detail string) 
 // finds itself: bodies it cannot read, fields that do not fit the schema.
 // They are set once, before any server starts.
 func init() {
+	// huma puts the name of a missing field into the message only; the
+	// separator lets fieldFault take it out again.
+	validation.MsgExpectedRequiredProperty = "%s" + missingField
 	huma.NewError = func(status int, detail string, errs ...error) huma.StatusError {
 		return humaProblem(context.Background(), status, detail, errs)
 	}
@@ -123,6 +127,8 @@ func humaProblem(ctx context.Context, status int, detail string, errs []error) *
 		code, detail = stoa.PayloadTooLarge, "The body is larger than this call accepts (1 MiB)."
 	case status >= http.StatusInternalServerError:
 		code, detail = stoa.Internal, "Something went wrong on our side. Try again; if it persists, name this request's id."
+	case status == http.StatusBadRequest:
+		detail = "The body cannot be read as JSON."
 	case status == http.StatusUnprocessableEntity:
 		detail = "Some fields are not as this call expects them."
 	}
@@ -130,21 +136,29 @@ func humaProblem(ctx context.Context, status int, detail string, errs []error) *
 	for _, err := range errs {
 		var d *huma.ErrorDetail
 		if errors.As(err, &d) {
-			// Not its Value: that may be a password.
-			p.Errors = append(p.Errors, ProblemField{Field: fieldName(d.Location), Message: d.Message})
+			p.Errors = append(p.Errors, fieldFault(d))
 		}
 	}
 	return p
 }
 
-// fieldName drops huma's prefix: "body.email" → "email".
-func fieldName(location string) string {
+// missingField follows the name of a field in huma's message that it is
+// missing. No field name holds a NUL.
+const missingField = "\x00is required"
+
+// fieldFault names the field without huma's prefix: "body.email" → "email".
+// It leaves out the value: that may be a password.
+func fieldFault(d *huma.ErrorDetail) ProblemField {
+	path, message := d.Location, d.Message
+	if name, missing := strings.CutSuffix(message, missingField); missing {
+		path, message = path+"."+name, "is required"
+	}
 	for _, prefix := range []string{"body.", "query.", "header.", "path."} {
-		if rest, ok := strings.CutPrefix(location, prefix); ok {
-			return rest
+		if rest, ok := strings.CutPrefix(path, prefix); ok {
+			return ProblemField{rest, message}
 		}
 	}
-	return location
+	return ProblemField{path, message}
 }
 
 // writeProblem answers outside huma.

@@ -122,7 +122,7 @@ func storeID(s string) (stoa.StoreID, error) {
 
 // StorePath names a store in a path. Exported, as huma only looks into exported embedded structs.
 type StorePath struct {
-	ID string `path:"id" format:"uuid" doc:"The store's id"`
+	ID string `path:"id" doc:"The store's id, a UUID"`
 }
 
 type storeOutput struct{ Body storeView }
