@@ -16,7 +16,7 @@ type Code string
 const (
 	InvalidRequest             Code = "invalid_request"
 	EmailTaken                 Code = "email_taken"
-	InvalidCredentials         Code = "invalid_credentials"
+	InvalidCredentials         Code = "invalid_credentials" //nolint:gosec // a code, not a credential
 	TokenInvalid               Code = "token_invalid"
 	TokenExpired               Code = "token_expired"
 	SessionRevoked             Code = "session_revoked"

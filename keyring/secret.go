@@ -25,7 +25,7 @@ func (s Secret) IsZero() bool { return s.value == "" }
 
 func (s Secret) String() string { return redacted }
 
-// GoString, Format, LogValue and the marshallers close the other ways out.
+// GoString redacts in %#v.
 func (s Secret) GoString() string { return redacted }
 
 // Format covers every verb, %x and %d included.

@@ -66,7 +66,7 @@ func Open(ctx context.Context, url string) (*DB, error) {
 		return openSQLite(ctx, strings.TrimPrefix(url, "sqlite:"))
 	default:
 		// The URL may hold a password: it is not repeated.
-		return nil, errors.New("master database URL must begin with postgres:// or sqlite:")
+		return nil, errors.New("master database URL must be postgres://… or sqlite:PATH")
 	}
 }
 
@@ -198,7 +198,7 @@ type liteQuerier interface {
 }
 
 func liteGet(ctx context.Context, q liteQuerier, dst any, query string, args []any) error {
-	rows, err := q.QueryContext(ctx, query, args...)
+	rows, err := q.QueryContext(ctx, query, args...) //nolint:rowserrcheck // dbscan checks it and closes the rows
 	if err != nil {
 		return err
 	}
@@ -210,7 +210,7 @@ func liteGet(ctx context.Context, q liteQuerier, dst any, query string, args []a
 }
 
 func liteSelect(ctx context.Context, q liteQuerier, dst any, query string, args []any) error {
-	rows, err := q.QueryContext(ctx, query, args...)
+	rows, err := q.QueryContext(ctx, query, args...) //nolint:rowserrcheck // dbscan checks it and closes the rows
 	if err != nil {
 		return err
 	}
