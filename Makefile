@@ -1,0 +1,60 @@
+# `make` lists the targets.
+
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOLANGCI := v2.15.0
+TESTFLAGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+.PHONY: run
+run: ## start the platform on this machine
+	go run ./cmd/stoa serve
+
+.PHONY: build
+build: ## build bin/stoa
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/stoahq/stoa.Version=$(VERSION)" -o bin/stoa ./cmd/stoa
+
+# The variable turns a test that finds no server from a skip into a failure.
+.PHONY: test
+test: ## run every test, on private PostgreSQL and MariaDB servers (TESTFLAGS="-run X -v")
+	STOA_TEST_REQUIRE_SERVERS=1 scripts/with-servers go test $(TESTFLAGS) ./...
+
+.PHONY: test-quick
+test-quick: ## run the tests that need nothing but SQLite
+	env -u STOA_TEST_REQUIRE_SERVERS -u STOA_TEST_POSTGRES_URL -u STOA_TEST_MYSQL_URL go test $(TESTFLAGS) ./...
+
+.PHONY: race
+race: ## run every test under the race detector
+	$(MAKE) test TESTFLAGS="-race $(TESTFLAGS)"
+
+.PHONY: bench
+bench: ## measure the platform
+	scripts/with-servers go run ./bench
+
+# A golangci-lint of another version would find other faults than CI does.
+.PHONY: lint
+lint: ## check the code with golangci-lint
+	@for tool in bin/tools/golangci-lint golangci-lint "$$(go env GOPATH)/bin/golangci-lint"; do \
+		if [ "v$$("$$tool" version --short 2>/dev/null)" = "$(GOLANGCI)" ]; then exec "$$tool" run ./...; fi; \
+	done; \
+	echo "installing golangci-lint $(GOLANGCI) into bin/tools"; \
+	GOBIN="$(CURDIR)/bin/tools" go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI) && \
+	exec bin/tools/golangci-lint run ./...
+
+.PHONY: vet
+vet: ## check the code with go vet
+	go vet ./...
+
+.PHONY: fmt
+fmt: ## format the code
+	go fmt ./...
+
+.PHONY: tidy-check
+tidy-check: ## check that go.mod and go.sum are exact
+	go mod tidy -diff
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin
