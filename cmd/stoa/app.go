@@ -39,7 +39,7 @@ type app struct {
 // newApp opens the master database, migrates it and builds the domains.
 // publicURL is the platform's own address.
 func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string) (*app, error) {
-	if err := cfg.Validate(); err != nil {
+	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("configuration:\n%w", err)
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {

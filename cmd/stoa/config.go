@@ -48,8 +48,8 @@ type Config struct {
 
 func (c *Config) development() bool { return c.Env == "development" }
 
-// Validate reports every fault at once, each by the name it is set under.
-func (c *Config) Validate() error {
+// check reports every fault at once, each by the name it is set under.
+func (c *Config) check() error {
 	var faults []error
 	fault := func(name, format string, args ...any) {
 		faults = append(faults, fmt.Errorf("%s %s", name, fmt.Sprintf(format, args...)))

@@ -77,7 +77,7 @@ func examine(ctx context.Context, cfg *Config) []finding {
 		out = append(out, f)
 		return f.OK
 	}
-	add("configuration", cfg.Validate(), cfg.Env, "correct these settings: flags, environment or stoa.yaml")
+	add("configuration", cfg.check(), cfg.Env, "correct these settings: flags, environment or stoa.yaml")
 	detail, err := checkDataDir(cfg.DataDir)
 	add("data directory", err, detail, "chmod 700 "+cfg.DataDir)
 	detail, err = cfg.checkKeys()

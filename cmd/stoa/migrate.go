@@ -19,7 +19,7 @@ func (migrateCmd) Help() string {
 }
 
 func (cmd migrateCmd) Run(e *env) error {
-	if err := e.cfg.Validate(); err != nil {
+	if err := e.cfg.check(); err != nil {
 		return fmt.Errorf("configuration:\n%w", err)
 	}
 	master, err := masterdb.Open(e.ctx, e.cfg.masterURL())

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+)
+
+var placeholder = regexp.MustCompile(`\{[^}]+\}`)
+
+// requestID differs from answer to answer by design.
+var requestIDMember = regexp.MustCompile(`"requestId":"[^"]*"`)
+
+// bodies that get a call past the checks of its shape, so that it comes as
+// far as asking whose store this is.
+var bodies = map[string]any{
+	"POST /api/stores/{id}/connect-database":   object{"type": "managed"},
+	"POST /api/stores/{id}/provisioning/retry": nil,
+	"PATCH /api/stores/{id}":                   object{"name": "Taken over"},
+	"POST /api/credits/spend":                  object{"amount": "1"},
+	"POST /api/credits/purchase":               object{"credits": 5},
+}
+
+// TestStoresAreNeverMixed tries every private operation of the OpenAPI
+// document on somebody else's store: the answer is the one for a store that
+// does not exist, to the byte. A new operation is tried without being asked.
+func TestStoresAreNeverMixed(t *testing.T) {
+	t.Parallel()
+	onEachMaster(t, func(t *testing.T, s *server) {
+		mallory, own, _ := connected(t, s, "mallory@example.com")
+		victim, theirs, _ := connected(t, s, "victim@example.com")
+		victim.buy(theirs, 10)
+		before := victim.call("GET", "/api/stores/"+theirs, nil).want(http.StatusOK).raw
+
+		tried := 0
+		for _, op := range operations(t, s) {
+			key := op.method + " " + op.path
+			body, known := bodies[key]
+			if !known && op.method != http.MethodGet && (op.inPath || op.byChoice) {
+				t.Errorf("%s has no body in this test's table", key)
+			}
+			ask := func(id string) answer {
+				path := placeholder.ReplaceAllString(op.path, id)
+				if op.byChoice {
+					return mallory.call(op.method, path, body, "X-Store-Id", id)
+				}
+				return mallory.call(op.method, path, body)
+			}
+			if !op.inPath && !op.byChoice {
+				continue
+			}
+			tried++
+			foreign := ask(theirs).problem(http.StatusNotFound, "store_not_found")
+			nobody := ask(uuid.NewString()).problem(http.StatusNotFound, "store_not_found")
+			if a, b := requestIDMember.ReplaceAllString(foreign.raw, ""), requestIDMember.ReplaceAllString(nobody.raw, ""); a != b {
+				t.Errorf("%s tells a foreign store from none:\n%s\n%s", key, a, b)
+			}
+		}
+		if tried < 8 {
+			t.Errorf("only %d operations name a store", tried)
+		}
+		if after := victim.call("GET", "/api/stores/"+theirs, nil).want(http.StatusOK).raw; after != before {
+			t.Errorf("the victim's store changed:\n%s\n%s", before, after)
+		}
+		mallory.call("GET", "/api/stores/"+own, nil).want(http.StatusOK)
+		if list := mallory.call("GET", "/api/stores", nil).want(http.StatusOK); strings.Contains(list.raw, theirs) {
+			t.Errorf("the list shows a foreign store: %s", list.raw)
+		}
+	})
+}
+
+// TestHostsAreNeverMixed: each hostname shows its own store only, whoever
+// asks and however many at once.
+func TestHostsAreNeverMixed(t *testing.T) {
+	t.Parallel()
+	onEachMaster(t, func(t *testing.T, s *server) {
+		hosts := map[string]string{}
+		for i := range 4 {
+			_, id, host := connected(t, s, fmt.Sprintf("owner%d@example.com", i))
+			hosts[host] = id
+		}
+		var wg sync.WaitGroup
+		for host, id := range hosts {
+			for range 8 {
+				wg.Go(func() {
+					c := client{t: t, url: s.url}
+					for range 20 {
+						if a := c.call("GET", "/api/storefront/store", nil, "Host", host); a.status != http.StatusOK || a.body["id"] != id {
+							t.Errorf("%s answered %d %s", host, a.status, a.raw)
+						}
+					}
+				})
+			}
+		}
+		wg.Wait()
+	})
+}
+
+// TestConcurrentSpends: two hundred spends of 1 from a balance of 100.
+func TestConcurrentSpends(t *testing.T) {
+	t.Parallel()
+	onEachMaster(t, func(t *testing.T, s *server) {
+		c, id := register(t, s, "owner@example.com")
+		c.buy(id, 100)
+		var mu sync.Mutex
+		statuses := map[int]int{}
+		var wg sync.WaitGroup
+		for range 200 {
+			wg.Go(func() {
+				a := c.call("POST", "/api/credits/spend", object{"amount": "1"})
+				mu.Lock()
+				defer mu.Unlock()
+				statuses[a.status]++
+			})
+		}
+		wg.Wait()
+		if statuses[http.StatusOK] != 100 || statuses[http.StatusPaymentRequired] != 100 {
+			t.Errorf("statuses %v, want 100 of 200 and 100 of 402", statuses)
+		}
+		c.call("GET", "/api/credits/balance", nil).want(http.StatusOK).is("0", "balance").is("100", "lifetimeSpent")
+	})
+}
+
+// TestPrivateOperationsAskForAToken tries every operation that the document
+// marks as private without a token and with a broken one.
+func TestPrivateOperationsAskForAToken(t *testing.T) {
+	t.Parallel()
+	onEachMaster(t, func(t *testing.T, s *server) {
+		_, id := register(t, s, "owner@example.com")
+		private := 0
+		for _, op := range operations(t, s) {
+			if !op.private {
+				continue
+			}
+			private++
+			path := placeholder.ReplaceAllString(op.path, id)
+			for _, authorization := range []string{"", "Bearer ", "Bearer nonsense", "Basic b3duZXI6eA==", "Bearer a.b.c"} {
+				c := client{t: t, url: s.url}
+				a := c.call(op.method, path, nil, "Authorization", authorization).problem(http.StatusUnauthorized, "token_invalid")
+				if a.header.Get("WWW-Authenticate") == "" {
+					t.Errorf("%s %s: 401 without WWW-Authenticate", op.method, op.path)
+				}
+			}
+		}
+		if private < 12 {
+			t.Errorf("only %d private operations", private)
+		}
+	})
+}
+
+// operation is one entry of the OpenAPI document.
+type operation struct {
+	method, path string
+	private      bool // asks for a token
+	inPath       bool // names a store in its path
+	byChoice     bool // names a store with X-Store-Id
+}
+
+func operations(t *testing.T, s *server) []operation {
+	t.Helper()
+	doc := client{t: t, url: s.url}.call("GET", "/api/openapi.json", nil).want(http.StatusOK).is("3.1.0", "openapi")
+	var out []operation
+	for path, methods := range doc.at("paths").(object) {
+		for method, spec := range methods.(object) {
+			spec := spec.(object)
+			op := operation{method: strings.ToUpper(method), path: path, private: spec["security"] != nil}
+			op.inPath = strings.HasPrefix(path, "/api/stores/{")
+			if parameters, ok := spec["parameters"].([]any); ok {
+				for _, p := range parameters {
+					op.byChoice = op.byChoice || p.(object)["name"] == "X-Store-Id"
+				}
+			}
+			out = append(out, op)
+		}
+	}
+	return out
+}
