@@ -1,0 +1,63 @@
+package web
+
+import (
+	_ "embed"
+	"net/http"
+	"strings"
+
+	"github.com/swaggest/swgui/v5emb"
+)
+
+// DocsContentSecurityPolicy is for the API documentation, which needs script,
+// pictures out of its stylesheet, and calls to this host to try the API.
+const DocsContentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; " +
+	"img-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+
+var (
+	//go:embed static/docs.css
+	docsCSS []byte
+	//go:embed static/docs.js
+	docsJS []byte
+
+	docsStyle  = newAsset("docs", ".css", "text/css; charset=utf-8", docsCSS)
+	docsScript = newAsset("docs", ".js", "text/javascript; charset=utf-8", docsJS)
+)
+
+// Docs serves the API documentation at basePath and everything that page
+// loads under it; mount it at both basePath and basePath + "/". It shows the
+// OpenAPI document at openAPIURL, which must be on the same host, and asks no
+// other host for anything.
+func Docs(openAPIURL, basePath string) http.Handler {
+	basePath = strings.TrimSuffix(basePath, "/")
+	page := docsPage(openAPIURL, basePath)
+	files := serveAssets(basePath+"/", swaggerUI(basePath), docsStyle, docsScript)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == basePath || r.URL.Path == basePath+"/" {
+			serve(w, r, http.StatusOK, page, DocsContentSecurityPolicy)
+			return
+		}
+		files.ServeHTTP(w, r)
+	})
+}
+
+const (
+	swaggerScript = "swagger-ui-bundle.js"
+	swaggerStyle  = "swagger-ui.css"
+)
+
+// swaggerUI serves the two files of Swagger UI that the page needs. The
+// module's own page stays out: its inline script would need a laxer policy.
+func swaggerUI(basePath string) http.Handler {
+	embedded := v5emb.New("", "", basePath)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch strings.TrimPrefix(r.URL.Path, basePath+"/") {
+		case swaggerScript, swaggerStyle:
+			w.Header().Set("X-Content-Type-Options", "nosniff")
+			// Their names outlive an upgrade, so they are asked for again.
+			w.Header().Set("Cache-Control", "public, max-age=3600")
+			embedded.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
