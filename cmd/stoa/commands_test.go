@@ -339,3 +339,26 @@ func TestYAML(t *testing.T) {
 		t.Error("broken YAML is accepted")
 	}
 }
+
+// TestDocumentsListEverySetting keeps README.md and .env.example true.
+func TestDocumentsListEverySetting(t *testing.T) {
+	t.Parallel()
+	var c cli
+	parser, err := kong.New(&c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"README.md", ".env.example"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, flag := range parser.Model.Flags {
+			for _, env := range flag.Envs {
+				if !strings.Contains(string(text), env) {
+					t.Errorf("%s does not mention %s", name, env)
+				}
+			}
+		}
+	}
+}
