@@ -6,7 +6,7 @@ TESTFLAGS ?=
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 .PHONY: run
 run: ## start the platform on this machine
@@ -42,6 +42,18 @@ lint: ## check the code with golangci-lint
 	echo "installing golangci-lint $(GOLANGCI) into bin/tools"; \
 	GOBIN="$(CURDIR)/bin/tools" go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI) && \
 	exec bin/tools/golangci-lint run ./...
+
+# The generator has the version of the library that its output calls.
+.PHONY: generate
+generate: ## write the Go code of the templ pages
+	go run github.com/a-h/templ/cmd/templ@$$(go list -m -f '{{.Version}}' github.com/a-h/templ) generate -path web
+
+.PHONY: generate-check
+generate-check: ## check that the generated code is fresh
+	@before=$$(cat web/*_templ.go | cksum) && $(MAKE) --no-print-directory generate && \
+	if [ "$$before" != "$$(cat web/*_templ.go | cksum)" ]; then \
+		echo "the code of the pages was not fresh: commit what 'make generate' has written"; exit 1; \
+	fi
 
 .PHONY: vet
 vet: ## check the code with go vet
