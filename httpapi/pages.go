@@ -7,8 +7,6 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/a-h/templ"
-
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/stores"
@@ -29,7 +27,7 @@ func (a *api) pageRoutes() {
 func (a *api) home(w http.ResponseWriter, r *http.Request) {
 	site, lease, err := a.visit(r.Context(), r.Host)
 	if stoa.CodeOf(err) == stoa.StoreNotFound && a.isPlatform(r.Host) {
-		a.page(w, r, http.StatusOK, web.LandingPage(web.LandingView{BaseURL: a.BaseURL, Version: stoa.Version, Development: a.Development}))
+		web.Serve(w, r, http.StatusOK, web.LandingPage(web.LandingView{BaseURL: a.BaseURL, Version: stoa.Version, Development: a.Development}))
 		return
 	}
 	if err != nil {
@@ -47,12 +45,7 @@ func (a *api) home(w http.ResponseWriter, r *http.Request) {
 		a.errorPage(w, r, err)
 		return
 	}
-	a.page(w, r, http.StatusOK, web.StorePage(newStorePage(profile, products.Products)))
-}
-
-func (a *api) page(w http.ResponseWriter, r *http.Request, status int, page templ.Component) {
-	w.Header().Set("Content-Security-Policy", web.ContentSecurityPolicy)
-	templ.Handler(page, templ.WithStatus(status)).ServeHTTP(w, r)
+	web.Serve(w, r, http.StatusOK, web.StorePage(newStorePage(profile, products.Products)))
 }
 
 func (a *api) errorPage(w http.ResponseWriter, r *http.Request, err error) {
@@ -60,7 +53,7 @@ func (a *api) errorPage(w http.ResponseWriter, r *http.Request, err error) {
 	for key, values := range p.header {
 		w.Header()[key] = values
 	}
-	a.page(w, r, p.Status, web.ErrorPage(web.ErrorView{Status: p.Status, Title: p.Title, Detail: p.Detail, RequestID: p.RequestID}))
+	web.Serve(w, r, p.Status, web.ErrorPage(web.ErrorView{Status: p.Status, Title: p.Title, Detail: p.Detail, RequestID: p.RequestID}))
 }
 
 func newStorePage(p shop.Profile, products []shop.Product) web.StoreView {

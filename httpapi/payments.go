@@ -103,7 +103,7 @@ func (a *api) sandboxCheckout(w http.ResponseWriter, r *http.Request) {
 		a.errorPage(w, r, err)
 		return
 	}
-	a.page(w, r, http.StatusOK, web.CheckoutPage(web.CheckoutView{
+	web.Serve(w, r, http.StatusOK, web.CheckoutPage(web.CheckoutView{
 		PurchaseID: p.ID.String(), Credits: p.Credits.String(), Amount: p.AmountDecimal(), Currency: p.Currency,
 		Status: string(p.Status), Paid: p.Status == payments.Paid, PayURL: r.URL.Path + "/pay",
 	}))
