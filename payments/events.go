@@ -101,8 +101,8 @@ func (s *Service) apply(ctx context.Context, tx *masterdb.Tx, id string) error {
 	if err != nil || event.AppliedAt != nil {
 		return err
 	}
-	// Refunds, disputes, expiry and late payments are acknowledged without
-	// effect: the issue that brings Stripe itself handles them here.
+	// Refunds, disputes, expiry and late payments have no effect: the sandbox
+	// sends none of them.
 	if stripe.EventType(event.Type) == stripe.EventTypeCheckoutSessionCompleted {
 		if err := s.completed(ctx, tx, event.Payload); err != nil {
 			return err

@@ -156,17 +156,17 @@ func firstMinute(baseURL string) templ.Component {
 func registerCommand(baseURL string) string {
 	return post(baseURL, "/api/auth/register", `{
     "email": "owner@example.com",
-    "password": "three white columns",
-    "firstName": "Ada",
-    "lastName": "Byron",
-    "storeName": "Corner Shop"
+    "password": "SecurePassword123!",
+    "firstName": "John",
+    "lastName": "Doe",
+    "storeName": "My First Store"
   }`)
 }
 
 func loginCommand(baseURL string) string {
 	return post(baseURL, "/api/auth/login", `{
     "email": "owner@example.com",
-    "password": "three white columns"
+    "password": "SecurePassword123!"
   }`)
 }
 

@@ -73,10 +73,11 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.ledger = credits.New(master)
 	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, cfg.BaseDomain, log)
 	a.accounts = accounts.New(master, a.registry, signing, accounts.Options{AccessTTL: cfg.JWTExpiresIn})
-	a.payments, err = payments.New(master, a.ledger, a.queue, payments.Config{
-		Sandbox: cfg.development(), WebhookSecret: sandboxSecret(signing),
-		CreditPrice: cfg.price(), BaseURL: publicURL, Log: log,
-	})
+	sales := payments.Config{CreditPrice: cfg.price(), BaseURL: publicURL, Log: log}
+	if cfg.development() {
+		sales.Sandbox, sales.WebhookSecret = true, sandboxSecret(signing)
+	}
+	a.payments, err = payments.New(master, a.ledger, a.queue, sales)
 	if err != nil {
 		return nil, errors.Join(err, a.close(ctx))
 	}

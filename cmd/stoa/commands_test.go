@@ -216,6 +216,7 @@ func TestProductionHasNoSandbox(t *testing.T) {
 	c, _ := register(t, s, "owner@example.com")
 	c.call("POST", "/api/credits/purchase", object{"credits": 5}).problem(http.StatusServiceUnavailable, "payments_unavailable")
 	c.call("GET", "/sandbox/checkout/cs_sandbox_x", nil).problem(http.StatusNotFound, "not_found")
+	c.call("POST", "/api/webhooks/stripe", object{"id": "evt_1"}).problem(http.StatusServiceUnavailable, "payments_unavailable")
 	// Loopback is no tenant's network in production.
 	list := c.call("GET", "/api/stores", nil).want(http.StatusOK)
 	id := list.list("data")[0].(object)["id"].(string)

@@ -96,7 +96,7 @@ func examine(ctx context.Context, cfg *Config) []finding {
 		return out
 	}
 	detail, err = checkQueue(ctx, master)
-	add("job queue", err, detail, "look at the server's log for the job's error")
+	add("job queue", err, detail, "run 'stoa migrate', then look for the job's error in the server's log")
 	return out
 }
 
