@@ -191,11 +191,11 @@ func TestKeysGenerate(t *testing.T) {
 func TestProductionAssumesNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	status, _, errOut := command(t, "serve", "--env=production", "--port=0", "--data-dir="+dir, "--jwt-secret=c2hvcnQ=", "--allow-networks=everywhere")
+	status, _, errOut := command(t, "serve", "--env=production", "--port=99999", "--data-dir="+dir, "--jwt-secret=c2hvcnQ=", "--allow-networks=everywhere")
 	if status != 1 {
 		t.Errorf("status %d", status)
 	}
-	for _, want := range []string{"ENCRYPTION_KEY is required in production", "JWT_SECRET cannot be used", "STOA_ALLOW_NETWORKS"} {
+	for _, want := range []string{"ENCRYPTION_KEY is required in production", "JWT_SECRET cannot be used", "STOA_ALLOW_NETWORKS", "PORT"} {
 		if !strings.Contains(errOut, want) {
 			t.Errorf("no %q in:\n%s", want, errOut)
 		}
@@ -242,7 +242,7 @@ func TestMigrateAndDoctor(t *testing.T) {
 	}
 	status, out, _ := command(t, "doctor", flag, "--json")
 	var findings []finding
-	if err := json.Unmarshal([]byte(out), &findings); err != nil || status != 0 || len(findings) != 6 {
+	if err := json.Unmarshal([]byte(out), &findings); err != nil || status != 0 || len(findings) != 7 {
 		t.Errorf("doctor: %d, %v: %s", status, err, out)
 	}
 	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the fault to be found

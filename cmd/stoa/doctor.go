@@ -78,8 +78,12 @@ func examine(ctx context.Context, cfg *Config) []finding {
 		return f.OK
 	}
 	add("configuration", cfg.check(), cfg.Env, "correct these settings: flags, environment or stoa.yaml")
-	detail, err := checkDataDir(cfg.DataDir)
+	detail, err := checkPrivate(cfg.DataDir)
 	add("data directory", err, detail, "chmod 700 "+cfg.DataDir)
+	if cfg.development() {
+		detail, err = checkPrivate(cfg.keyFile())
+		add("key file", err, detail, "chmod 600 "+cfg.keyFile())
+	}
 	detail, err = cfg.checkKeys()
 	add("keys", err, detail, "restore the keys this installation was set up with, or make some with 'stoa keys generate'")
 	if cfg.MasterDBURL.IsZero() && missing(cfg.masterURL()[len("sqlite:"):]) {
@@ -105,18 +109,19 @@ func missing(path string) bool {
 	return errors.Is(err, os.ErrNotExist)
 }
 
-func checkDataDir(dir string) (string, error) {
-	info, err := os.Stat(dir)
+// checkPrivate wants a file or folder that nobody else can read.
+func checkPrivate(path string) (string, error) {
+	info, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return dir + " (not made yet; 'stoa serve' makes it)", nil
+		return path + " (not made yet; 'stoa serve' makes it)", nil
 	}
 	if err != nil {
 		return "", err
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("%s can be read by others (mode %04o)", dir, info.Mode().Perm())
+		return "", fmt.Errorf("%s can be read by others (mode %04o)", path, info.Mode().Perm())
 	}
-	return dir, nil
+	return path, nil
 }
 
 // checkKeys makes no keys: it only says whether serve would have to.

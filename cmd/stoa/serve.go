@@ -51,6 +51,9 @@ const drainTimeout = 30 * time.Second
 // start listens first, so that a taken port is found before anything is
 // written, and returns when requests are answered.
 func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) {
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("configuration:\n%w", err)
+	}
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", cfg.address())
 	if err != nil {
