@@ -1,0 +1,115 @@
+package httpapi
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"net/http/httptest"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stoahq/stoa"
+)
+
+// TestEveryCodeHasAStatus reads the codes from their source, so that a new
+// one cannot be forgotten and answered as 500.
+func TestEveryCodeHasAStatus(t *testing.T) {
+	t.Parallel()
+	file, err := parser.ParseFile(token.NewFileSet(), "../errors.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	codes := 0
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || len(spec.Values) != 1 {
+			return true
+		}
+		if kind, ok := spec.Type.(*ast.Ident); !ok || kind.Name != "Code" {
+			return true
+		}
+		code, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		codes++
+		if statuses[stoa.Code(code)] == 0 {
+			t.Errorf("%s has no status", code)
+		}
+		return true
+	})
+	if codes != len(statuses) {
+		t.Errorf("%d codes, %d statuses", codes, len(statuses))
+	}
+}
+
+func TestFieldFault(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		detail huma.ErrorDetail
+		want   ProblemField
+	}{
+		{huma.ErrorDetail{Location: "body.email", Message: "x", Value: "secret"}, ProblemField{"email", "x"}},
+		{huma.ErrorDetail{Location: "body.tls.mode", Message: "x"}, ProblemField{"tls.mode", "x"}},
+		{huma.ErrorDetail{Location: "query.limit", Message: "x"}, ProblemField{"limit", "x"}},
+		{huma.ErrorDetail{Location: "body", Message: "name" + missingField}, ProblemField{"name", "is required"}},
+		{huma.ErrorDetail{Location: "body.tls", Message: "mode" + missingField}, ProblemField{"tls.mode", "is required"}},
+		{huma.ErrorDetail{Location: "body", Message: "x"}, ProblemField{"body", "x"}},
+	} {
+		if diff := cmp.Diff(test.want, fieldFault(&test.detail)); diff != "" {
+			t.Errorf("%+v: %s", test.detail, diff)
+		}
+	}
+}
+
+func TestPreferredWait(t *testing.T) {
+	t.Parallel()
+	for prefer, want := range map[string]time.Duration{
+		"": defaultWait, "wait=3": 3 * time.Second, "wait=0": 0, "respond-async, wait=10": 10 * time.Second,
+		`Wait = "7"`: 7 * time.Second, "wait=999999999999": maxWait, "wait=4000": maxWait, "wait=-1": defaultWait, "wait=x": defaultWait,
+	} {
+		if got, _ := preferredWait(prefer); got != want {
+			t.Errorf("%q: %v, want %v", prefer, got, want)
+		}
+	}
+}
+
+func TestRequestID(t *testing.T) {
+	t.Parallel()
+	if got := newRequestID("abc-DEF_1.2"); got != "abc-DEF_1.2" {
+		t.Errorf("a harmless id became %q", got)
+	}
+	for _, hostile := range []string{"", "a b", "a\nb", "<script>", string(make([]byte, 65))} {
+		if got := newRequestID(hostile); got == hostile || got == "" {
+			t.Errorf("%q was kept as %q", hostile, got)
+		}
+	}
+}
+
+func TestPrintableMethod(t *testing.T) {
+	t.Parallel()
+	for method, want := range map[string]string{"DELETE": "DELETE", "<b>": "this method", "AVERYLONGMETHOD": "this method"} {
+		if got := printable(method); got != want {
+			t.Errorf("%q: %q, want %q", method, got, want)
+		}
+	}
+}
+
+// TestRecorder: the access log says what was sent, also when nothing was said.
+func TestRecorder(t *testing.T) {
+	t.Parallel()
+	w := &recorder{ResponseWriter: httptest.NewRecorder()}
+	if _, err := w.Write([]byte("four")); err != nil || w.status != 200 || w.bytes != 4 {
+		t.Errorf("status %d, %d bytes, %v", w.status, w.bytes, err)
+	}
+	w = &recorder{ResponseWriter: httptest.NewRecorder()}
+	w.WriteHeader(404)
+	w.WriteHeader(500)
+	if w.status != 404 {
+		t.Errorf("status %d, want the first", w.status)
+	}
+}
