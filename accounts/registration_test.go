@@ -1,0 +1,154 @@
+package accounts
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/keyring"
+)
+
+func TestNormalEmail(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"owner@example.com":                      "owner@example.com",
+		"Owner+Shop@Example.CO.UK":               "owner+shop@example.co.uk",
+		"o'brien_1%x@sub.example.com":            "o'brien_1%x@sub.example.com",
+		"Änne@Müller.example":                    "änne@xn--mller-kva.example",
+		"a\u0308nne@mu\u0308ller.example":        "änne@xn--mller-kva.example",
+		strings.Repeat("a", 64) + "@example.com": strings.Repeat("a", 64) + "@example.com",
+	} {
+		if got, fault := normalEmail(in); got != want || fault != "" {
+			t.Errorf("%q becomes %q (%s), want %q", in, got, fault, want)
+		}
+		if again, fault := normalEmail(want); again != want || fault != "" {
+			t.Errorf("%q is not stable: %q (%s)", want, again, fault)
+		}
+	}
+}
+
+func TestNormalEmailFaults(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("long-label.", 30)
+	for name, in := range map[string]string{
+		"empty": "", "no at": "owner", "no name": "@example.com", "no domain": "owner@",
+		"no dot": "owner@localhost", "two ats": "a@b@example.com",
+		"display name": "Olive <owner@example.com>", "brackets": "<owner@example.com>",
+		"comment": "owner@example.com (Olive)", "quoted": `"owner"@example.com`, "quoted space": `"o w"@example.com`,
+		"list": "a@example.com, b@example.com", "leading space": " owner@example.com", "trailing space": "owner@example.com ",
+		"inner space": "ow ner@example.com", "newline": "owner@example.com\r\nBcc: x@example.com",
+		"nul": "owner\x00@example.com", "unicode control": "owner\u0085@example.com", "bidi override": "own\u202eer@example.com",
+		"zero width": "own\u200ber@example.com", "invalid utf-8": "own\xff@example.com",
+		"double dot": "o..wner@example.com", "empty label": "owner@example..com", "trailing dot": "owner@example.com.",
+		"address literal": "owner@[192.0.2.1]", "underscore host": "owner@exa_mple.com", "hyphen host": "owner@-example.com",
+		"long label": "owner@" + strings.Repeat("a", 64) + ".com", "long name": strings.Repeat("a", 65) + "@example.com",
+		"long": "owner@" + long + "com",
+	} {
+		if got, fault := normalEmail(in); fault == "" {
+			t.Errorf("%s: %q is accepted as %q", name, in, got)
+		}
+	}
+}
+
+func TestRegistrationFaults(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(*Registration)
+		field  string
+	}{
+		"good":                   {func(*Registration) {}, ""},
+		"email":                  {func(r *Registration) { r.Email = "owner" }, "email"},
+		"password too short":     {func(r *Registration) { r.Password = keyring.NewSecret("Abcdefg1!") }, "password"},
+		"first name empty":       {func(r *Registration) { r.FirstName = "" }, "firstName"},
+		"first name blank":       {func(r *Registration) { r.FirstName = " \t\u00a0" }, "firstName"},
+		"first name long":        {func(r *Registration) { r.FirstName = strings.Repeat("é", 101) }, "firstName"},
+		"first name longest":     {func(r *Registration) { r.FirstName = " " + strings.Repeat("é", 100) + " " }, ""},
+		"first name control":     {func(r *Registration) { r.FirstName = "Oli\x00ve" }, "firstName"},
+		"first name not UTF-8":   {func(r *Registration) { r.FirstName = "Oli\xffve" }, "firstName"},
+		"last name empty":        {func(r *Registration) { r.LastName = "" }, "lastName"},
+		"last name control":      {func(r *Registration) { r.LastName = "Ow\nner" }, "lastName"},
+		"last name with a space": {func(r *Registration) { r.LastName = "van der Berg" }, ""},
+	} {
+		r := registration()
+		c.change(&r)
+		_, err := r.checked()
+		if got := strings.Join(faultyFields(err), " "); got != c.field {
+			t.Errorf("%s: faults in %q, want %q", name, got, c.field)
+		}
+		if c.field != "" {
+			wantCode(t, err, stoa.InvalidRequest)
+		}
+	}
+}
+
+func TestPasswordRules(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, password, email string
+		ok                    bool
+	}{
+		{"contract's example", goodPassword, "owner@example.com", true},
+		{"shortest", "k3v9x!m2qz", "owner@example.com", true},
+		{"one short", "k3v9x!m2q", "owner@example.com", false},
+		{"short in characters, not in bytes", "ééèèààôô€", "owner@example.com", false},
+		{"longest", strings.Repeat("é", 252) + "abcd", "owner@example.com", true},
+		{"one long", strings.Repeat("é", 253) + "abcd", "owner@example.com", false},
+		{"a megabyte", strings.Repeat("abcde", 200_000), "owner@example.com", false},
+		{"four different", "abcdabcdabcd", "owner@example.com", false},
+		{"five different", "abcdeabcdabcd", "owner@example.com", true},
+		{"well known", "Password123!", "owner@example.com", false},
+		{"phrase with spaces", "correct horse battery", "owner@example.com", true},
+		{"the name and a number", "Owner12345!", "owner@example.com", false},
+		{"the name, decorated", "!!owner!!2024", "owner@example.com", false},
+		{"the name twice", "ownerownerx1234", "owner@example.com", false},
+		{"the name in something long", "the owner of many old books", "owner@example.com", true},
+		{"a short name by chance", "bob-is-late", "bob@example.com", true},
+		{"no address to compare", goodPassword, "", true},
+	} {
+		p := normalPassword(keyring.NewSecret(c.password))
+		if fault := passwordFault(p, c.email); (fault == "") != c.ok {
+			t.Errorf("%s: fault %q, want accepted: %v", c.name, fault, c.ok)
+		}
+	}
+}
+
+func TestCleaned(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, in, want string }{
+		{"short", "Mozilla/5.0 (X11) é", "Mozilla/5.0 (X11) é"},
+		{"exact", strings.Repeat("a", 256), strings.Repeat("a", 256)},
+		{"cut", strings.Repeat("a", 300), strings.Repeat("a", 256)},
+		{"cut inside a character", strings.Repeat("a", 255) + "é", strings.Repeat("a", 255)},
+		{"cut inside a long character", strings.Repeat("a", 253) + "😀", strings.Repeat("a", 253)},
+		{"controls and bad bytes", "a\x00b\nc\xff", "abc"},
+	} {
+		if got := cleaned(c.in, 256); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestRenameField(t *testing.T) {
+	t.Parallel()
+	var faults stoa.Invalid
+	faults.Add("name", "is required")
+	faults.Add("slug", "is reserved")
+	want := &stoa.Error{
+		Code: stoa.InvalidRequest, Message: "2 fields need attention",
+		Fields: []stoa.FieldError{{Field: "storeName", Message: "is required"}, {Field: "slug", Message: "is reserved"}},
+	}
+	if diff := cmp.Diff(error(want), renameField(faults.Err(), "name", "storeName")); diff != "" {
+		t.Errorf("field faults (-want +got):\n%s", diff)
+	}
+	taken := stoa.Errorf(stoa.HostnameTaken, "The slug is taken.")
+	taken.Fields = []stoa.FieldError{{Field: "name"}}
+	for _, err := range []error{nil, io.EOF, taken} {
+		if got := renameField(err, "name", "storeName"); !errors.Is(got, err) {
+			t.Errorf("%v becomes %v", err, got)
+		}
+	}
+}

@@ -1,0 +1,293 @@
+package accounts
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/masterdb/masterdbtest"
+)
+
+// wantEnded checks that neither token of a session works any more.
+func wantEnded(t *testing.T, a *Accounts, s Session) {
+	t.Helper()
+	_, err := a.Authenticate(t.Context(), s.AccessToken.Reveal())
+	wantCode(t, err, stoa.SessionRevoked)
+	_, err = a.Refresh(t.Context(), s.RefreshToken, Client{})
+	wantCode(t, err, stoa.SessionRevoked)
+}
+
+func TestLogout(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		ring := testRing(t)
+		here, elsewhere := setup(t, db, ring), setup(t, db, ring)
+		session := register(t, here)
+		other, err := here.Login(t.Context(), "owner@example.com", keyring.NewSecret(goodPassword), Client{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := principal(t, elsewhere, session)
+
+		for range 2 { // the second time it is already done
+			if err := here.Logout(t.Context(), p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantEnded(t, here, session)
+		wantEnded(t, elsewhere, session)
+		principal(t, elsewhere, other) // the user's other session goes on
+	})
+}
+
+func TestRefresh(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		a := setup(t, db, testRing(t))
+		first := register(t, a)
+		second, err := a.Refresh(t.Context(), first.RefreshToken, Client{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(first.User, second.User); diff != "" {
+			t.Errorf("user (-first +second):\n%s", diff)
+		}
+		if second.RefreshToken.Reveal() == first.RefreshToken.Reveal() || second.AccessToken.Reveal() == first.AccessToken.Reveal() {
+			t.Error("a refresh must give new tokens")
+		}
+		if second.ExpiresIn != 15*time.Minute {
+			t.Errorf("access token expires in %v", second.ExpiresIn)
+		}
+		if p, q := principal(t, a, first), principal(t, a, second); p != q {
+			t.Errorf("principals %+v and %+v: want one session", p, q)
+		}
+		if _, err := a.Refresh(t.Context(), second.RefreshToken, Client{}); err != nil {
+			t.Errorf("the second refresh token: %v", err)
+		}
+	})
+}
+
+func TestRefreshKeepsSessionAlive(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		a := setup(t, db, testRing(t))
+		session := register(t, a)
+		yesterday := time.Now().UTC().Add(-24 * time.Hour).Truncate(time.Microsecond)
+		exec(t, db, `UPDATE sessions SET created_at = $1, last_used_at = $1, expires_at = $2`, yesterday, yesterday.Add(48*time.Hour))
+
+		long := strings.Repeat("x", 1000)
+		if _, err := a.Refresh(t.Context(), session.RefreshToken, Client{Address: "2001:db8::1", UserAgent: long}); err != nil {
+			t.Fatal(err)
+		}
+		var row struct {
+			CreatedAt, LastUsedAt, ExpiresAt time.Time
+			Address, UserAgent               string
+		}
+		err := db.Get(t.Context(), &row, `SELECT created_at, last_used_at, expires_at, address, user_agent FROM sessions`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !row.CreatedAt.Equal(yesterday) || !row.LastUsedAt.After(yesterday) {
+			t.Errorf("created %v, last used %v", row.CreatedAt, row.LastUsedAt)
+		}
+		if got := row.ExpiresAt.Sub(row.LastUsedAt); got != 30*24*time.Hour {
+			t.Errorf("expires %v after its last use", got)
+		}
+		if row.Address != "2001:db8::1" || row.UserAgent != long[:256] {
+			t.Errorf("address %q, user agent of %d bytes", row.Address, len(row.UserAgent))
+		}
+	})
+}
+
+func TestRefreshTokenUsedTwice(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		ring := testRing(t)
+		a, elsewhere := setup(t, db, ring), setup(t, db, ring)
+		first := register(t, a)
+		bystander, err := a.Login(t.Context(), "owner@example.com", keyring.NewSecret(goodPassword), Client{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		second, err := a.Refresh(t.Context(), first.RefreshToken, Client{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stolen, err := elsewhere.Refresh(t.Context(), first.RefreshToken, Client{})
+		wantCode(t, err, stoa.SessionRevoked)
+		if diff := cmp.Diff(User{}, stolen.User); diff != "" || !stolen.AccessToken.IsZero() || !stolen.RefreshToken.IsZero() {
+			t.Errorf("a refused refresh returned a session: %+v", stolen)
+		}
+		wantEnded(t, a, first)
+		wantEnded(t, a, second)
+		principal(t, a, bystander)
+	})
+}
+
+func TestRefreshRefusals(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		a := setup(t, db, testRing(t))
+		session := register(t, a)
+		for name, token := range map[string]string{
+			"empty":                "",
+			"prefix only":          refreshPrefix,
+			"never issued":         newRefreshToken().Reveal(),
+			"without prefix":       strings.TrimPrefix(session.RefreshToken.Reveal(), refreshPrefix),
+			"longer":               session.RefreshToken.Reveal() + "A",
+			"with its hash":        refreshHash(session.RefreshToken),
+			"an access token":      session.AccessToken.Reveal(),
+			"bytes not in a token": refreshPrefix + strings.Repeat("\x00", 43),
+		} {
+			_, err := a.Refresh(t.Context(), keyring.NewSecret(token), Client{})
+			if got := stoa.CodeOf(err); got != stoa.TokenInvalid {
+				t.Errorf("%s: error %v, want token_invalid", name, err)
+			}
+		}
+		if _, err := a.Refresh(t.Context(), session.RefreshToken, Client{}); err != nil {
+			t.Errorf("after refusals of other tokens: %v", err)
+		}
+	})
+}
+
+func TestSessionExpires(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		a := setup(t, db, testRing(t))
+		session := register(t, a)
+		exec(t, db, `UPDATE sessions SET expires_at = $1`, time.Now().UTC().Add(-time.Second))
+		_, err := a.Authenticate(t.Context(), session.AccessToken.Reveal())
+		wantCode(t, err, stoa.TokenExpired)
+		_, err = a.Refresh(t.Context(), session.RefreshToken, Client{})
+		wantCode(t, err, stoa.TokenExpired)
+	})
+}
+
+// The losers hold a token that the winner has spent, which is what theft
+// looks like: the session ends. It is ended once, by the first of them.
+func TestRefreshConcurrently(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		ring := testRing(t)
+		replicas := []*Accounts{setup(t, db, ring), setup(t, db, ring)}
+		session := register(t, replicas[0])
+		won := make([]Session, 10)
+		errs := together(len(won), func(i int) (err error) {
+			won[i], err = replicas[i%2].Refresh(t.Context(), session.RefreshToken, Client{})
+			return err
+		})
+		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.SessionRevoked: 9}, codes(errs)); diff != "" {
+			t.Errorf("outcomes (-want +got):\n%s\n%v", diff, errs)
+		}
+		wantRows(t, db, map[string]int{"sessions": 1, "refresh_tokens": 2})
+		for i, err := range errs {
+			if err == nil {
+				wantEnded(t, replicas[0], won[i])
+			}
+		}
+	})
+}
+
+// Both calls are made to reach the token's row before either may go on, so
+// that only the lock in heldSession keeps the second from reading it unspent.
+func TestRefreshSideBySide(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		a := setup(t, db, testRing(t))
+		session := register(t, a)
+		results := make(chan []error, 1)
+		err := db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+			var hash string
+			if err := tx.Get(t.Context(), &hash, `SELECT hash FROM refresh_tokens`+tx.ForUpdate()); err != nil {
+				return err
+			}
+			go func() {
+				results <- together(2, func(int) error {
+					_, err := a.Refresh(t.Context(), session.RefreshToken, Client{})
+					return err
+				})
+			}()
+			waitForBlocked(t, db, 2)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.SessionRevoked: 1}, codes(<-results)); diff != "" {
+			t.Errorf("outcomes (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// waitForBlocked returns when n connections wait for a lock. On SQLite the
+// open transaction itself keeps every other one from beginning.
+func waitForBlocked(t *testing.T, db *masterdb.DB, n int) {
+	t.Helper()
+	if db.Engine == masterdb.SQLite {
+		return
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for time.Now().Before(deadline) {
+		var blocked int
+		err := db.Get(t.Context(), &blocked, `
+			SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if blocked >= n {
+			return
+		}
+	}
+	t.Fatalf("%d connections never came to wait", n)
+}
+
+// A logout and a refresh at the same moment: whichever comes first, no token
+// of the session works afterwards.
+func TestLogoutDuringRefresh(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		a := setup(t, db, testRing(t))
+		session := register(t, a)
+		p := principal(t, a, session)
+		next := session
+		errs := together(2, func(i int) error {
+			if i == 0 {
+				return a.Logout(t.Context(), p)
+			}
+			fresh, err := a.Refresh(t.Context(), session.RefreshToken, Client{})
+			if err == nil {
+				next = fresh
+			}
+			return err
+		})
+		if errs[0] != nil || errs[1] != nil && stoa.CodeOf(errs[1]) != stoa.SessionRevoked {
+			t.Errorf("logout %v, refresh %v", errs[0], errs[1])
+		}
+		wantEnded(t, a, next)
+		if _, err := a.Authenticate(t.Context(), session.AccessToken.Reveal()); stoa.CodeOf(err) != stoa.SessionRevoked {
+			t.Errorf("the access token of before: %v", err)
+		}
+	})
+}
+
+func TestSessionOfDeletedUser(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		a := setup(t, db, testRing(t))
+		session := register(t, a)
+		exec(t, db, `DELETE FROM users`)
+		p, err := a.Authenticate(t.Context(), session.AccessToken.Reveal())
+		wantCode(t, err, stoa.SessionRevoked)
+		if p != (access.Principal{}) {
+			t.Errorf("principal %+v", p)
+		}
+		_, err = a.Refresh(t.Context(), session.RefreshToken, Client{})
+		wantCode(t, err, stoa.TokenInvalid)
+	})
+}

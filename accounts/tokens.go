@@ -1,0 +1,103 @@
+package accounts
+
+import (
+	"crypto/rand"
+	"errors"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/keyring"
+)
+
+const (
+	// audience keeps a token made for another purpose with the same key from
+	// being taken for an access token.
+	audience = "stoa-api"
+
+	// maxAccessToken is in bytes. A token of ours takes about 450; what is
+	// much longer is not worth decoding.
+	maxAccessToken = 2048
+)
+
+// claims are the contents of an access token: the subject is the user.
+type claims struct {
+	jwt.RegisteredClaims
+	SessionID string `json:"sid"`
+}
+
+// tokens signs and verifies access tokens: JWT (RFC 7519) with HMAC-SHA-256.
+type tokens struct {
+	ring   *keyring.Ring
+	issuer string
+	ttl    time.Duration
+	parser *jwt.Parser
+}
+
+func newTokens(ring *keyring.Ring, issuer string, ttl time.Duration) *tokens {
+	return &tokens{
+		ring: ring, issuer: issuer, ttl: ttl,
+		parser: jwt.NewParser(
+			// The token must not choose how it is checked (RFC 8725, 3.1).
+			jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
+			jwt.WithExpirationRequired(),
+			jwt.WithIssuer(issuer),
+			jwt.WithAudience(audience),
+			jwt.WithStrictDecoding(),
+		),
+	}
+}
+
+// sign returns an access token for p that is valid from now on for the ttl.
+func (t *tokens) sign(p access.Principal, now time.Time) (keyring.Secret, error) {
+	token := jwt.NewWithClaims(jwt.SigningMethodHS256, claims{
+		RegisteredClaims: jwt.RegisteredClaims{
+			Issuer:    t.issuer,
+			Subject:   p.UserID.String(),
+			Audience:  jwt.ClaimStrings{audience},
+			IssuedAt:  jwt.NewNumericDate(now),
+			ExpiresAt: jwt.NewNumericDate(now.Add(t.ttl)),
+			ID:        rand.Text(),
+		},
+		SessionID: p.SessionID.String(),
+	})
+	id, key := t.ring.Current()
+	token.Header["kid"] = id
+	signed, err := token.SignedString(key)
+	return keyring.NewSecret(signed), err
+}
+
+// verify returns whom a token names. Whether their session still stands is
+// for the caller to ask. It fails with token_invalid or token_expired.
+func (t *tokens) verify(token string) (access.Principal, error) {
+	if len(token) > maxAccessToken {
+		return access.Principal{}, errAccessInvalid()
+	}
+	var c claims
+	_, err := t.parser.ParseWithClaims(token, &c, t.key)
+	switch {
+	case errors.Is(err, jwt.ErrTokenExpired):
+		return access.Principal{}, stoa.Errorf(stoa.TokenExpired, "The access token has expired. Refresh it, or sign in again.")
+	case err != nil:
+		return access.Principal{}, errAccessInvalid().Because(err)
+	}
+	user, userErr := stoa.ParseID[stoa.UserID](c.Subject)
+	session, sessionErr := stoa.ParseID[stoa.SessionID](c.SessionID)
+	if err := errors.Join(userErr, sessionErr); err != nil {
+		return access.Principal{}, errAccessInvalid().Because(err)
+	}
+	return access.Principal{UserID: user, SessionID: session}, nil
+}
+
+// key selects the key a token says it was signed with. A key taken out of
+// the configuration takes its tokens with it.
+func (t *tokens) key(token *jwt.Token) (any, error) {
+	id, _ := token.Header["kid"].(string)
+	return t.ring.Key(id)
+}
+
+func errAccessInvalid() *stoa.Error {
+	return stoa.Errorf(stoa.TokenInvalid, "The access token is not valid. Sign in again.")
+}
