@@ -128,7 +128,8 @@ func (r *Ring) Open(envelope, owner string) ([]byte, error) {
 		return nil, err
 	}
 	sealed, err := base64.RawURLEncoding.DecodeString(parts[2])
-	if err != nil {
+	// Decoding ignores line breaks and unused bits: only the one spelling that Seal writes counts.
+	if err != nil || base64.RawURLEncoding.EncodeToString(sealed) != parts[2] {
 		return nil, ErrTampered
 	}
 	aead, err := newAEAD(key)
