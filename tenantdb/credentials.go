@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -64,6 +65,10 @@ func (c *Credentials) Validate() error {
 		c.TLS = TLSVerify
 	}
 	var faults stoa.Invalid
+	if defaultPorts[c.Engine] == 0 {
+		// An embedded database is Stoa's to name: it could be another store's.
+		faults.Add("type", "must be %q or %q", KindPostgreSQL, KindMySQL)
+	}
 	c.checkHost(&faults)
 	if c.Port < 1 || c.Port > 65535 {
 		faults.Add("port", "must be between 1 and 65535")
@@ -90,14 +95,21 @@ func (c *Credentials) checkHost(faults *stoa.Invalid) {
 	switch {
 	case c.Host == "":
 		faults.Add("host", "is required")
-	case len(c.Host) > 253 || strings.IndexFunc(c.Host, notHostRune) >= 0:
+	case len(c.Host) > 253 || !isHostName(c.Host) && !isAddress(c.Host):
 		faults.Add("host", "must be one host name or IP address")
 	}
 }
 
-func notHostRune(r rune) bool {
-	ok := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_' || r == ':'
-	return !ok
+func isHostName(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool {
+		ok := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_'
+		return !ok
+	}) < 0
+}
+
+func isAddress(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Zone() == ""
 }
 
 func (c *Credentials) checkCA(faults *stoa.Invalid) {
@@ -133,7 +145,10 @@ func ParseConnectionString(engine EngineName, raw keyring.Secret) (Credentials, 
 		faults.Add(field, "cannot be read; the form is %s, with special characters in the password percent-encoded", form)
 	case !slices.Contains(schemes[engine], u.Scheme):
 		faults.Add(field, "must begin with %s://", strings.Join(schemes[engine], ":// or "))
-	case u.Opaque != "" || u.Fragment != "" || strings.Count(u.Path, "/") != 1:
+	case u.User == nil, u.Opaque != "", u.Fragment != "", strings.Count(u.Path, "/") != 1,
+		// A bare / or ? in the password ends the host part early: what looks
+		// like a path or a parameter may then be the rest of the password.
+		strings.Contains(u.EscapedPath()+u.RawQuery, "@"):
 		faults.Add(field, "must have the form %s, with special characters in the password percent-encoded", form)
 	}
 	if err := faults.Err(); err != nil {
@@ -151,7 +166,10 @@ func ParseConnectionString(engine EngineName, raw keyring.Secret) (Credentials, 
 	if err := faults.Err(); err != nil {
 		return Credentials{}, err
 	}
-	return c, prefixFields(c.Validate(), field)
+	if err := prefixFields(c.Validate(), field); err != nil {
+		return Credentials{}, err
+	}
+	return c, nil
 }
 
 // prefixFields makes faults point at the connection string they came from.
