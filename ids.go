@@ -42,7 +42,10 @@ func ParseID[T ~[16]byte](s string) (T, error) {
 		return T{}, fmt.Errorf("not a UUID")
 	}
 	u, err := uuid.Parse(s)
-	return T(u), err
+	if err != nil { // u holds what was read up to the fault
+		return T{}, err
+	}
+	return T(u), nil
 }
 
 func (id ID[K]) String() string { return uuid.UUID(id).String() }
