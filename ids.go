@@ -22,7 +22,7 @@ type (
 	purchaseKind    struct{}
 )
 
-// UserID and its siblings are the ids of the master database.
+// The ids of the master database.
 type (
 	UserID        = ID[userKind]
 	SessionID     = ID[sessionKind]
