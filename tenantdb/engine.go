@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"net"
 
-	"github.com/pressly/goose/v3"
-
 	"github.com/stoahq/stoa"
 )
 
@@ -21,8 +19,10 @@ type Engine interface {
 	Open(c Credentials, dial DialFunc) (*sql.DB, error)
 	// Inspect reports what is on the other end, before anything is written.
 	Inspect(ctx context.Context, db *DB) (Inspection, error)
-	// Migrations returns a provider for this engine's tenant schema.
-	Migrations(db *sql.DB) (*goose.Provider, error)
+	// Migrate brings the tenant schema to this binary's version and returns
+	// that version. Callers who come at once, from several processes too, end
+	// with one complete schema. It needs two connections.
+	Migrate(ctx context.Context, db *sql.DB) (version int64, err error)
 	// Fault turns a driver's error into one of the database_… codes, with a
 	// message for the store's owner. It returns nil for an error that says
 	// nothing about the connection, such as a violated constraint.

@@ -1,6 +1,7 @@
 package tenantdb
 
 import (
+	"database/sql"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -46,3 +47,6 @@ func (m *Manager) Has(store stoa.StoreID) bool {
 }
 
 func (m *Manager) EvictIdleSince(t time.Time) { m.evictIdleSince(t) }
+
+// SQL is the pool below db.
+func (db *DB) SQL() *sql.DB { return db.sqlx.DB }

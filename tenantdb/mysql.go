@@ -76,8 +76,41 @@ func (mysqlEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	return in, err
 }
 
-func (mysqlEngine) Migrations(db *sql.DB) (*goose.Provider, error) {
-	return newProvider(goose.DialectMySQL, db, "mysql")
+// Migrate takes turns through a lock that ends with its session. Statements
+// of a schema are committed one by one here: what an interruption left is
+// completed by migrations that may run twice.
+func (mysqlEngine) Migrate(ctx context.Context, db *sql.DB) (int64, error) {
+	turn, err := db.Conn(ctx)
+	if err != nil {
+		return 0, err
+	}
+	// A bad connection is closed, not kept: the lock cannot outlive the call.
+	defer turn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck // its own error
+	var granted sql.NullInt64
+	// The name is one for the whole server. The time limit is ctx's business.
+	err = turn.QueryRowContext(ctx, `SELECT GET_LOCK(concat('stoa.', sha1(database())), 3600)`).Scan(&granted)
+	if err != nil {
+		return 0, err
+	}
+	if granted.Int64 != 1 {
+		return 0, errors.New("the migration lock was not granted")
+	}
+	if err := repairVersionTable(ctx, turn); err != nil {
+		return 0, err
+	}
+	return migrate(ctx, goose.DialectMySQL, db, "mysql")
+}
+
+// repairVersionTable adds the row that goose writes right after creating its
+// table and without which it refuses to work, if an interruption came between.
+func repairVersionTable(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, `INSERT INTO `+VersionTable+` (version_id, is_applied)
+		SELECT 0, true FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM `+VersionTable+`)`)
+	var myErr *mysql.MySQLError
+	if errors.As(err, &myErr) && myErr.Number == 1146 { // ER_NO_SUCH_TABLE: nothing was begun
+		return nil
+	}
+	return err
 }
 
 // Fault reads MySQL's error numbers; MariaDB shares these.

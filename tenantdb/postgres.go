@@ -14,7 +14,6 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 
 	"github.com/stoahq/stoa"
 )
@@ -104,12 +103,22 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	return in, err
 }
 
-func (postgresEngine) Migrations(db *sql.DB) (*goose.Provider, error) {
-	locker, err := lock.NewPostgresSessionLocker()
+// migrationLock is any number that nothing else in a tenant database locks.
+const migrationLock = 0x73746f61 // "stoa"
+
+// Migrate takes turns through an advisory lock that a transaction holds, not
+// a session: behind a pooler, a session may be another from one transaction
+// to the next.
+func (postgresEngine) Migrate(ctx context.Context, db *sql.DB) (int64, error) {
+	turn, err := db.BeginTx(ctx, nil)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	return newProvider(goose.DialectPostgres, db, "postgres", goose.WithSessionLocker(locker))
+	defer turn.Rollback() //nolint:errcheck // it has nothing to lose
+	if _, err := turn.ExecContext(ctx, `SELECT pg_advisory_xact_lock($1)`, migrationLock); err != nil {
+		return 0, err
+	}
+	return migrate(ctx, goose.DialectPostgres, db, "postgres")
 }
 
 // Fault reads SQLSTATE classes 08, 28, 3D, 42501, 53 and 57P.

@@ -57,8 +57,21 @@ func (sqliteEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	return in, err
 }
 
-func (sqliteEngine) Migrations(db *sql.DB) (*goose.Provider, error) {
-	return newProvider(goose.DialectSQLite3, db, "sqlite")
+// Migrate needs no lock: each migration is one transaction, so that of two
+// callers one fails whole. As long as the other gets on meanwhile, it tries
+// again and finds that much less to do.
+func (sqliteEngine) Migrate(ctx context.Context, db *sql.DB) (int64, error) {
+	for before := int64(-1); ; {
+		version, err := migrate(ctx, goose.DialectSQLite3, db, "sqlite")
+		if err == nil {
+			return version, nil
+		}
+		var reached int64
+		if db.QueryRowContext(ctx, `SELECT max(version_id) FROM `+VersionTable).Scan(&reached) != nil || reached == before {
+			return 0, err
+		}
+		before = reached
+	}
 }
 
 // Fault: a file of our own has no password and no network; what can fail is

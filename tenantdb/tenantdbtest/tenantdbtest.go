@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,10 +58,18 @@ func Each(t *testing.T, test func(t *testing.T, db *tenantdb.DB)) {
 	}
 }
 
+// embedded holds the data directory of each embedded database that Create
+// made, so that all who open it meet in one file.
+var embedded sync.Map
+
 // Open opens c and closes it at the end of the test.
 func Open(t testing.TB, c tenantdb.Credentials) *tenantdb.DB {
 	t.Helper()
-	m := tenantdb.NewManager(nil, nil, tenantdb.Options{DataDir: t.TempDir(), Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}})
+	dir, _ := embedded.Load(c.Database)
+	if dir == nil {
+		dir = t.TempDir()
+	}
+	m := tenantdb.NewManager(nil, nil, tenantdb.Options{DataDir: dir.(string), Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}})
 	db, err := m.OpenUnleased(c)
 	if err != nil {
 		t.Fatal(err)
@@ -81,13 +90,47 @@ func Open(t testing.TB, c tenantdb.Credentials) *tenantdb.DB {
 func Create(t testing.TB, engine tenantdb.EngineName) tenantdb.Credentials {
 	t.Helper()
 	if engine == tenantdb.SQLite {
-		return tenantdb.ManagedSQLite(stoa.NewID[stoa.StoreID]())
+		c := tenantdb.ManagedSQLite(stoa.NewID[stoa.StoreID]())
+		embedded.Store(c.Database, t.TempDir())
+		t.Cleanup(func() { embedded.Delete(c.Database) })
+		return c
 	}
 	c, err := tenantdb.ParseConnectionString(engine, keyring.NewSecret(create(t, engine)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// Guest makes a second user of c's database, who may connect and create
+// nothing. c must come from Create and not be SQLite's.
+func Guest(t testing.TB, c tenantdb.Credentials) tenantdb.Credentials {
+	t.Helper()
+	guest := c
+	guest.User = "stoa_g_" + strings.ToLower(rand.Text()[:14])
+	exec, user, statements := execPostgres, guest.User, []string{
+		fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", guest.User, c.Password.Reveal()),
+	}
+	if c.Engine == tenantdb.MySQL {
+		exec, user = execMySQL, guest.User+"@'%'"
+		statements = []string{
+			fmt.Sprintf("CREATE USER %s IDENTIFIED BY '%s'", user, c.Password.Reveal()),
+			fmt.Sprintf("GRANT SELECT ON %s.* TO %s", c.Database, user),
+		}
+	}
+	if err := exec(statements); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		drop := "DROP ROLE "
+		if c.Engine == tenantdb.MySQL {
+			drop = "DROP USER "
+		}
+		if err := exec([]string{drop + user}); err != nil {
+			t.Error(err)
+		}
+	})
+	return guest
 }
 
 // ConnectionString makes an empty database as Create does and returns the
