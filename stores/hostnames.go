@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/net/idna"
@@ -118,7 +119,7 @@ func NormalHostname(host string) (string, error) {
 		host = h
 	}
 	host = strings.TrimSuffix(host, ".")
-	if host == "" || len(host) > 253 {
+	if host == "" || len(host) > 253 || !utf8.ValidString(host) {
 		return "", fmt.Errorf("not a hostname")
 	}
 	if isPlain(host) {

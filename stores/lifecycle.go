@@ -19,7 +19,7 @@ func (r *Registry) BeginProvisioning(ctx context.Context, tx *masterdb.Tx, id st
 	}
 	switch status {
 	case PendingDatabase:
-		return setStatus(ctx, tx, id, Provisioning)
+		return move(ctx, tx, id, PendingDatabase, Provisioning)
 	case Provisioning:
 		return stoa.Errorf(stoa.ProvisioningInProgress, "A database is being connected to this store. Follow it at /api/stores/%s/provisioning.", id)
 	case Active:
@@ -31,19 +31,53 @@ func (r *Registry) BeginProvisioning(ctx context.Context, tx *masterdb.Tx, id st
 	return access.ErrStoreNotFound()
 }
 
-// FailProvisioning takes the store back to pending_database.
+// FailProvisioning takes the store back from provisioning to
+// pending_database. A store in any other state stays as it is.
 func (r *Registry) FailProvisioning(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
-	return setStatus(ctx, tx, id, PendingDatabase)
+	return move(ctx, tx, id, Provisioning, PendingDatabase)
 }
 
-// Activate opens the store to shoppers.
+// Activate takes the store from provisioning to active and so opens it to
+// shoppers. A store in any other state stays as it is.
 func (r *Registry) Activate(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
-	return setStatus(ctx, tx, id, Active)
+	return move(ctx, tx, id, Provisioning, Active)
 }
 
-func setStatus(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, s Status) error {
-	_, err := tx.Exec(ctx, `UPDATE stores SET status = $2, updated_at = $3 WHERE id = $1`, id, string(s), tx.Now)
+func move(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, from, to Status) error {
+	_, err := tx.Exec(ctx, `UPDATE stores SET status = $3, updated_at = $4 WHERE id = $1 AND status = $2`,
+		id, string(from), string(to), tx.Now)
 	return err
+}
+
+// lockStatus reads the store's state and keeps it until tx ends.
+func lockStatus(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) (Status, error) {
+	return readStatus(ctx, tx, id, tx.ForUpdate())
+}
+
+func readStatus(ctx context.Context, q masterdb.Querier, id stoa.StoreID, lock string) (Status, error) {
+	var status Status
+	err := q.Get(ctx, &status, `SELECT status FROM stores WHERE id = $1`+lock, id)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return "", access.ErrStoreNotFound()
+	}
+	return status, err
+}
+
+// requireActive says to its owner why a store cannot be changed; nil for one
+// that can.
+func (s Status) requireActive() error {
+	switch s {
+	case Active:
+		return nil
+	case PendingDatabase:
+		return stoa.Errorf(stoa.StorePendingDatabase, "This store has no database yet. Connect one first.")
+	case Provisioning:
+		return stoa.Errorf(stoa.StorePendingDatabase, "This store is being set up. Try again when that is done.")
+	case Suspended, Deleting:
+		return stoa.Errorf(stoa.StoreSuspended, "This store is suspended. Resume it first.")
+	case Deleted:
+	}
+	return access.ErrStoreNotFound()
 }
 
 // Identity is the part of a store's profile that the master decides.
@@ -62,31 +96,33 @@ func (r *Registry) ReadIdentity(ctx context.Context, id stoa.StoreID) (Identity,
 	return identity, err
 }
 
-// MapHostname gives the store its address <slug>.<domain>. Doing it again
-// changes nothing.
+// MapHostname gives the store its address <slug>.<domain>, in place of the
+// one it may have had. Doing it again changes nothing. It fails with
+// hostname_taken when another store answers there.
 func (r *Registry) MapHostname(ctx context.Context, id stoa.StoreID) error {
 	err := r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		var slug string
-		if err := tx.Get(ctx, &slug, `SELECT slug FROM stores WHERE id = $1`, id); err != nil {
+		if err := tx.Get(ctx, &slug, `SELECT slug FROM stores WHERE id = $1`+tx.ForUpdate(), id); err != nil {
 			return err
 		}
-		hostname := r.hostname(slug)
-		_, err := tx.Exec(ctx, `
-			INSERT INTO store_hostnames (hostname, store_id, is_primary, custom, verified_at, created_at)
-			VALUES ($1, $2, true, false, $3, $3) ON CONFLICT (hostname) DO NOTHING`, hostname, id, tx.Now)
-		if err != nil {
-			return err
-		}
-		var owner stoa.StoreID
-		if err := tx.Get(ctx, &owner, `SELECT store_id FROM store_hostnames WHERE hostname = $1`, hostname); err != nil {
-			return err
-		}
-		if owner != id {
-			return slugTaken(slug)
-		}
-		return nil
+		return r.putHostname(ctx, tx, id, slug)
 	})
 	r.Changed(ctx, id)
+	return err
+}
+
+// putHostname writes the one hostname of a store that is not custom. The
+// caller has locked the store.
+func (r *Registry) putHostname(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, slug string) error {
+	hostname := slug + "." + strings.ToLower(r.domain)
+	n, err := tx.Exec(ctx, `UPDATE store_hostnames SET hostname = $2 WHERE store_id = $1 AND NOT custom`, id, hostname)
+	if err == nil && n == 0 {
+		_, err = tx.Exec(ctx, `INSERT INTO store_hostnames (hostname, store_id, is_primary, custom, verified_at, created_at)
+			VALUES ($1, $2, true, false, $3, $3)`, hostname, id, tx.Now)
+	}
+	if masterdb.IsUnique(err) {
+		return slugTaken(slug)
+	}
 	return err
 }
 
@@ -99,5 +135,3 @@ func (r *Registry) Changed(ctx context.Context, id stoa.StoreID) {
 	}
 	r.resolver.forget(hostnames)
 }
-
-func (r *Registry) hostname(slug string) string { return slug + "." + strings.ToLower(r.domain) }

@@ -4,8 +4,8 @@
 package stores
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
@@ -66,8 +66,9 @@ func New(db *masterdb.DB, ledger *credits.Ledger, tenants *tenantdb.Manager, que
 	return &Registry{db: db, ledger: ledger, tenants: tenants, queue: queue, resolver: newResolver(db), domain: domain, log: log}
 }
 
-// Get returns the store with all there is to know. A tenant database that is
-// down does not fail the call: Profile is nil and Database.Status says why.
+// Get returns the store with all there is to know. A tenant database that
+// cannot be read does not fail the call: Profile is nil and Database.Status
+// is failed.
 func (r *Registry) Get(ctx context.Context, p access.Principal, id stoa.StoreID) (Store, error) {
 	s, err := r.read(ctx, p, id)
 	if err != nil {
@@ -85,7 +86,7 @@ func (r *Registry) read(ctx context.Context, p access.Principal, id stoa.StoreID
 	if err != nil {
 		return Store{}, err
 	}
-	s := Store{Role: role}
+	var s Store
 	err = r.db.Get(ctx, &s, `SELECT id, name, slug, status, created_at, updated_at FROM stores WHERE id = $1`, id)
 	if err != nil {
 		return Store{}, err
@@ -106,25 +107,30 @@ func (r *Registry) read(ctx context.Context, p access.Principal, id stoa.StoreID
 }
 
 // addProfile reads the profile from the store's own database and keeps the
-// registry's note of that database's health in step with what it met.
+// registry's note of that database's health in step with what it met. Down
+// or in disorder, it is the merchant's to mend and does not fail the call.
 func (r *Registry) addProfile(ctx context.Context, s *Store) error {
 	profile, cause := r.readProfile(ctx, s.ID)
+	status := tenantdb.StatusOK
 	switch {
 	case cause == nil:
 		s.Profile = &profile
-	case stoa.CodeOf(cause) != stoa.TenantUnavailable:
-		return cause
-	}
-	status := tenantdb.StatusOK
-	if cause != nil {
+	case ctx.Err() != nil:
+		return ctx.Err() // the caller has gone, which says nothing about the database
+	default:
 		status = tenantdb.StatusFailed
 		r.log.WarnContext(ctx, "tenant database unavailable", "store", s.ID.String(), "err", cause)
 	}
 	if s.Database == nil || s.Database.Status == status {
 		return nil
 	}
-	s.Database.Status = status
-	return r.db.Tx(ctx, func(tx *masterdb.Tx) error { return tenantdb.RecordHealth(ctx, tx, s.ID, cause) })
+	return r.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
+		if err := tenantdb.RecordHealth(ctx, tx, s.ID, cause); err != nil {
+			return err
+		}
+		s.Database, err = tenantdb.ReadInfo(ctx, tx, s.ID)
+		return err
+	})
 }
 
 func (r *Registry) readProfile(ctx context.Context, id stoa.StoreID) (shop.Profile, error) {
@@ -142,16 +148,24 @@ type Page struct {
 	NextCursor *string
 }
 
-// MaxPage is the longest page List gives.
-const MaxPage = 100
+// MaxPage is the longest page List gives, defaultPage the one it gives
+// unless told.
+const (
+	MaxPage     = 100
+	defaultPage = 20
+)
 
 // List returns the caller's stores with hostnames, database and credits but
 // without profiles: a list must not open a database for each of its rows.
-// Cursor is the id of the last store of the page before.
+// Limit is 1 to MaxPage, or 0 for 20; cursor is NextCursor of the page
+// before. It fails with invalid_request.
 func (r *Registry) List(ctx context.Context, p access.Principal, limit int, cursor string) (Page, error) {
-	before, err := parseCursor(cursor)
+	before, err := checkPage(limit, cursor)
 	if err != nil {
 		return Page{}, err
+	}
+	if limit == 0 {
+		limit = defaultPage
 	}
 	var page Page
 	err = r.db.Select(ctx, &page.Stores, `
@@ -173,17 +187,17 @@ func (r *Registry) List(ctx context.Context, p access.Principal, limit int, curs
 // lastID sorts after every id there is.
 const lastID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
-func parseCursor(cursor string) (stoa.StoreID, error) {
-	if cursor == "" {
-		cursor = lastID
+// checkPage returns the id that the page ends before. A cursor is the id of
+// the last store shown.
+func checkPage(limit int, cursor string) (before stoa.StoreID, err error) {
+	var faults stoa.Invalid
+	if limit < 0 || limit > MaxPage {
+		faults.Add("limit", "must be between 1 and %d", MaxPage)
 	}
-	id, err := stoa.ParseID[stoa.StoreID](cursor)
-	if err != nil {
-		var faults stoa.Invalid
+	if before, err = stoa.ParseID[stoa.StoreID](cmp.Or(cursor, lastID)); err != nil {
 		faults.Add("cursor", "is not one that this list gave out")
-		return id, faults.Err()
 	}
-	return id, nil
+	return before, faults.Err()
 }
 
 // addDetails fills a page, sorted by id descending, with three queries
@@ -198,7 +212,7 @@ func (r *Registry) addDetails(ctx context.Context, p access.Principal, page []St
 
 	var hostnames []Hostname
 	err := r.db.Select(ctx, &hostnames, `SELECT x.store_id, x.hostname, x.is_primary, x.custom, x.verified_at
-		FROM store_hostnames`+mine+` ORDER BY x.created_at, x.hostname`, p.UserID, newest, oldest)
+		FROM store_hostnames`+mine+` ORDER BY x.is_primary DESC, x.created_at, x.hostname`, p.UserID, newest, oldest)
 	if err != nil {
 		return err
 	}
@@ -233,14 +247,4 @@ func (r *Registry) addDetails(ctx context.Context, p access.Principal, page []St
 		}
 	}
 	return nil
-}
-
-// status reads and, in a transaction, locks the store's state.
-func lockStatus(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) (Status, error) {
-	var status Status
-	err := tx.Get(ctx, &status, `SELECT status FROM stores WHERE id = $1`+tx.ForUpdate(), id)
-	if errors.Is(err, masterdb.ErrNotFound) {
-		return "", access.ErrStoreNotFound()
-	}
-	return status, err
 }

@@ -9,12 +9,19 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/shop"
+	"github.com/stoahq/stoa/tenantdb"
 )
 
 // Update changes a store's profile in its own database. Name and slug are
 // kept in the master too, which decides: they change there first, together
 // with a job that carries them into the tenant database should the write
 // below not get through.
+//
+// It fails with invalid_request, naming every fault, with hostname_taken, and
+// with tenant_unavailable when the store's database cannot be reached.
+// Nothing has changed then, but for a database lost in the middle of the
+// call: the job finishes what the master has. A store that is not active
+// cannot be changed.
 func (r *Registry) Update(ctx context.Context, p access.Principal, id stoa.StoreID, patch shop.ProfilePatch) (Store, error) {
 	if _, err := access.Check(ctx, r.db, p, id, access.UpdateStore); err != nil {
 		return Store{}, err
@@ -22,20 +29,59 @@ func (r *Registry) Update(ctx context.Context, p access.Principal, id stoa.Store
 	if err := checkPatch(patch); err != nil {
 		return Store{}, err
 	}
+	// Before activation the credentials may lead to anybody's database.
+	status, err := readStatus(ctx, r.db, id, "")
+	if err != nil {
+		return Store{}, err
+	}
+	if err := status.requireActive(); err != nil {
+		return Store{}, err
+	}
 	lease, err := r.tenants.Acquire(ctx, id)
 	if err != nil {
 		return Store{}, err
 	}
 	defer lease.Release()
-	if patch.Name != nil || patch.Slug != nil {
-		if err := r.rename(ctx, id, patch.Name, patch.Slug); err != nil {
-			return Store{}, err
-		}
-	}
-	if _, err := shop.UpdateProfile(ctx, lease.DB, id, patch); err != nil {
+	if err := r.write(ctx, lease.DB, id, patch); err != nil {
 		return Store{}, err
 	}
 	return r.Get(ctx, p, id)
+}
+
+func (r *Registry) write(ctx context.Context, db *tenantdb.DB, id stoa.StoreID, patch shop.ProfilePatch) error {
+	if patch.Name == nil && patch.Slug == nil {
+		_, err := shop.UpdateProfile(ctx, db, id, patch)
+		return err
+	}
+	// The lease may be on connections that have died since; find out before
+	// the master changes.
+	if _, err := shop.ReadProfile(ctx, db, id); err != nil {
+		return err
+	}
+	if err := r.rename(ctx, id, patch.Name, patch.Slug); err != nil {
+		return err
+	}
+	return r.carry(ctx, db, id, patch)
+}
+
+// carry writes patch to the tenant, with name and slug as the master has
+// them. Of several writers the slowest must not have the last word with a
+// name of before: each looks into the master again after its write, and
+// whoever finds another name there writes that.
+func (r *Registry) carry(ctx context.Context, db *tenantdb.DB, id stoa.StoreID, patch shop.ProfilePatch) error {
+	identity, err := r.ReadIdentity(ctx, id)
+	for err == nil {
+		written := identity
+		patch.Name, patch.Slug = &written.Name, &written.Slug
+		if _, err := shop.UpdateProfile(ctx, db, id, patch); err != nil {
+			return err
+		}
+		if identity, err = r.ReadIdentity(ctx, id); identity == written {
+			return err
+		}
+		patch = shop.ProfilePatch{} // the rest is written
+	}
+	return err
 }
 
 // checkPatch finds every fault before anything is written anywhere. The
@@ -61,17 +107,17 @@ func checkPatch(patch shop.ProfilePatch) error {
 // rename changes what the master holds. The store's own hostname follows its
 // slug.
 func (r *Registry) rename(ctx context.Context, id stoa.StoreID, name, slug *string) error {
-	before, err := readHostnames(ctx, r.db, id)
-	if err != nil {
-		return err
-	}
-	err = r.db.Tx(ctx, func(tx *masterdb.Tx) error {
+	var before []Hostname
+	err := r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		status, err := lockStatus(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		if status != Active {
-			return stoa.Errorf(stoa.StoreSuspended, "This store is not active; its name cannot change now.")
+		if err := status.requireActive(); err != nil {
+			return err
+		}
+		if before, err = readHostnames(ctx, tx, id); err != nil {
+			return err
 		}
 		if name != nil {
 			if _, err := tx.Exec(ctx, `UPDATE stores SET name = $2, updated_at = $3 WHERE id = $1`, id, *name, tx.Now); err != nil {
@@ -92,13 +138,13 @@ func (r *Registry) rename(ctx context.Context, id stoa.StoreID, name, slug *stri
 
 func (r *Registry) moveSlug(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, slug string) error {
 	_, err := tx.Exec(ctx, `UPDATE stores SET slug = $2, updated_at = $3 WHERE id = $1`, id, slug, tx.Now)
-	if err == nil {
-		_, err = tx.Exec(ctx, `UPDATE store_hostnames SET hostname = $2 WHERE store_id = $1 AND NOT custom`, id, r.hostname(slug))
-	}
 	if masterdb.IsUnique(err) {
 		return slugTaken(slug)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return r.putHostname(ctx, tx, id, slug)
 }
 
 // CarryIdentity is the job that writes a store's name and slug, as the
@@ -113,18 +159,12 @@ func (CarryIdentity) Kind() string { return "stores.carry_identity" }
 // CarryIdentityTimeout bounds one attempt.
 const CarryIdentityTimeout = 30 * time.Second
 
-// CarryIdentity runs the job. It reads the master anew, so that jobs out of
-// order end in the right state.
+// CarryIdentity runs the job.
 func (r *Registry) CarryIdentity(ctx context.Context, job CarryIdentity) error {
-	identity, err := r.ReadIdentity(ctx, job.StoreID)
-	if err != nil {
-		return err
-	}
 	lease, err := r.tenants.Acquire(ctx, job.StoreID)
 	if err != nil {
 		return err
 	}
 	defer lease.Release()
-	_, err = shop.UpdateProfile(ctx, lease.DB, job.StoreID, shop.ProfilePatch{Name: &identity.Name, Slug: &identity.Slug})
-	return err
+	return r.carry(ctx, lease.DB, job.StoreID, shop.ProfilePatch{})
 }

@@ -1,0 +1,82 @@
+package stores
+
+import (
+	"crypto/rand"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/stoahq/stoa"
+)
+
+// A slug is a DNS label (RFC 1123) without the "??--" form that is reserved
+// for encoded names (RFC 5891).
+var slugPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// reserved are labels that people would take for the platform itself.
+var reserved = []string{"www", "api", "app", "admin", "console", "dashboard", "stoa", "mail", "smtp", "ftp", "ns1", "ns2",
+	"static", "assets", "cdn", "status", "support", "help", "docs", "blog", "billing", "login", "auth", "localhost"}
+
+func slugFault(slug string) string {
+	switch {
+	case !slugPattern.MatchString(slug):
+		return "must be 1 to 63 lower-case letters, digits and hyphens, with no hyphen at either end"
+	case len(slug) > 3 && slug[2:4] == "--":
+		return "must not have hyphens in third and fourth place"
+	case slices.Contains(reserved, slug):
+		return "is reserved for the platform"
+	}
+	return ""
+}
+
+// slugCandidates proposes slugs for a name: the plain one, a few numbered
+// ones, and one with a random ending that is practically always free.
+func slugCandidates(name string) []string {
+	base := slugify(name)
+	var out []string
+	if slugFault(base) == "" {
+		out = append(out, base)
+	}
+	for n := 2; n <= 5; n++ {
+		out = append(out, fmt.Sprintf("%s-%d", base, n))
+	}
+	return append(out, base+"-"+strings.ToLower(rand.Text()[:8]))
+}
+
+// plainLetters spells out the Latin letters that are no letter with an accent.
+var plainLetters = strings.NewReplacer("ß", "ss", "æ", "ae", "œ", "oe", "ø", "o", "ł", "l", "đ", "d", "ð", "d", "þ", "th", "ı", "i")
+
+// slugify keeps what is ASCII after taking accents off: "Café Zoë" gives
+// "cafe-zoe". A name in another script gives "store". The result leaves room
+// for an ending.
+func slugify(name string) string {
+	var b strings.Builder
+	for _, r := range plainLetters.Replace(strings.ToLower(norm.NFKD.String(name))) {
+		switch {
+		case r >= 'a' && r <= 'z' || r >= '0' && r <= '9':
+			b.WriteRune(r)
+		case unicode.Is(unicode.Mn, r) || r == '\'' || r == '’':
+			// An accent or apostrophe ends no word.
+		case b.Len() > 0 && !strings.HasSuffix(b.String(), "-"):
+			b.WriteByte('-')
+		}
+		if b.Len() == 50 {
+			break
+		}
+	}
+	slug := strings.Trim(b.String(), "-")
+	if slug == "" {
+		return "store"
+	}
+	return slug
+}
+
+func slugTaken(slug string) error {
+	e := stoa.Errorf(stoa.HostnameTaken, "The slug %q is taken. Choose another.", slug)
+	e.Fields = []stoa.FieldError{{Field: "slug", Message: "is taken"}}
+	return e
+}
