@@ -9,6 +9,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -36,12 +37,14 @@ type DB struct {
 
 	pool        *pgxpool.Pool // PostgreSQL
 	write, read *sql.DB       // SQLite
+	path        string        // SQLite
 }
 
 // Querier reads; *DB and *Tx both do.
 type Querier interface {
 	// Get scans exactly one row into dst, a struct pointer or a pointer to a
-	// single value. Without a row it returns ErrNotFound.
+	// single value (a time needs a struct around it). Without a row it returns
+	// ErrNotFound.
 	Get(ctx context.Context, dst any, query string, args ...any) error
 	// Select scans all rows into dst, a pointer to a slice.
 	Select(ctx context.Context, dst any, query string, args ...any) error
@@ -105,6 +108,12 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 		if attempt == attempts || !isRetryable(err) {
 			return err
 		}
+		// A pause, so that the transaction this one lost to is through first.
+		select {
+		case <-time.After(time.Duration(attempt) * (10*time.Millisecond + rand.N(20*time.Millisecond))): //nolint:gosec // not a secret
+		case <-ctx.Done():
+			return err
+		}
 	}
 }
 
@@ -121,7 +130,11 @@ func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
 	if err := fn(&Tx{Now: now, lite: t}); err != nil {
 		return err
 	}
-	return t.Commit()
+	err = t.Commit()
+	if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+		return ctx.Err() // database/sql rolled back when the context ended
+	}
+	return err
 }
 
 // Get implements Querier outside a transaction.

@@ -21,6 +21,13 @@ var Migrations embed.FS
 // call it at once: one works, the others wait. It returns how many
 // migrations it applied.
 func (db *DB) Migrate(ctx context.Context) (int, error) {
+	if db.Engine == SQLite {
+		unlock, err := db.LockSchema(ctx)
+		if err != nil {
+			return 0, err
+		}
+		defer unlock()
+	}
 	p, closeProvider, err := db.migrations()
 	if err != nil {
 		return 0, err

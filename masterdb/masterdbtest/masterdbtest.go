@@ -25,9 +25,13 @@ import (
 const PostgresEnv = "STOA_TEST_POSTGRES_URL"
 
 // Engines returns the engines tests can run on: SQLite always, PostgreSQL
-// when PostgresEnv is set.
+// when PostgresEnv is set. It panics when `make test` has promised servers
+// (STOA_TEST_REQUIRE_SERVERS) and there is none.
 func Engines() []masterdb.Engine {
 	if os.Getenv(PostgresEnv) == "" {
+		if os.Getenv("STOA_TEST_REQUIRE_SERVERS") != "" {
+			panic(PostgresEnv + " is not set; run the tests with scripts/with-servers")
+		}
 		return []masterdb.Engine{masterdb.SQLite}
 	}
 	return []masterdb.Engine{masterdb.SQLite, masterdb.Postgres}
