@@ -55,8 +55,16 @@ func open(engines map[EngineName]Engine, c Credentials, dialer *Dialer) (*DB, er
 // Close closes every connection.
 func (db *DB) Close() error { return db.sqlx.Close() }
 
-// Ping makes sure that a connection can be had.
-func (db *DB) Ping(ctx context.Context) error { return db.wrap(db.sqlx.PingContext(ctx)) }
+// Ping makes sure that a connection can be had. Whatever kept it from being
+// made, known or not, is the database's failure.
+func (db *DB) Ping(ctx context.Context) error {
+	err := db.wrap(db.sqlx.PingContext(ctx))
+	var known *stoa.Error
+	if err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return db.failed(unreachable(err))
+}
 
 // Inspect reports what is in the database before anything is written to it.
 func (db *DB) Inspect(ctx context.Context) (Inspection, error) {
@@ -94,26 +102,29 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 	return db.wrap(t.Commit())
 }
 
-// wrap gives an error that is the database's own failure its code. The
-// owner who is connecting a database learns the cause; a shopper whose
-// request meets it learns that the store cannot be reached.
+// wrap gives an error that is the database's own failure its code.
 func (db *DB) wrap(err error) error {
-	if err == nil || errors.Is(err, ErrNotFound) {
+	// Who cancels learns nothing about the database.
+	if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	var known *stoa.Error
 	if errors.As(err, &known) {
 		return err
 	}
-	fault := db.engine.Fault(err)
-	switch {
-	case fault == nil:
-		return err
-	case db.leased:
-		return unavailable(err)
-	default:
-		return fault
+	if fault := db.engine.Fault(err); fault != nil {
+		return db.failed(fault)
 	}
+	return err
+}
+
+// failed tells the owner who is connecting a database the cause; a shopper
+// whose request meets it learns that the store cannot be reached.
+func (db *DB) failed(fault *stoa.Error) *stoa.Error {
+	if db.leased {
+		return unavailable(fault.Cause)
+	}
+	return fault
 }
 
 func unavailable(err error) *stoa.Error {

@@ -5,9 +5,12 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"time"
 
 	"github.com/stoahq/stoa"
 )
@@ -38,7 +41,8 @@ type Inspection struct {
 	Minimum   string
 	// MayCreate is false when the user lacks the right to create tables.
 	MayCreate bool
-	// Tables are the names of all tables in the database, ours and others'.
+	// Tables are the names of all tables and views where ours would be: in the
+	// database, on PostgreSQL in its current schema.
 	Tables []string
 }
 
@@ -50,6 +54,10 @@ func NewEngines(dataDir string) map[EngineName]Engine {
 		MySQL:      mysqlEngine{},
 	}
 }
+
+// connectTimeout bounds how long a server may take to greet, encrypt and
+// authenticate, for callers without a deadline.
+const connectTimeout = 10 * time.Second
 
 // tlsConfig returns nil for plaintext.
 func (c Credentials) tlsConfig() (*tls.Config, error) {
@@ -89,6 +97,10 @@ func permissionDenied(err error) *stoa.Error {
 		"The database user may not do this. It needs to create, alter and write tables in its database.").Because(err)
 }
 
+func tlsRequired(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseTLSFailed, "The database server insists on TLS. Remove sslmode=disable.").Because(err)
+}
+
 func overloaded(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseUnreachable, "The database server accepts no more connections at the moment. Try again shortly.").Because(err)
 }
@@ -114,7 +126,8 @@ func networkFault(err error) *stoa.Error {
 	case errors.As(err, &certErr), errors.As(err, &recordErr), errors.As(err, &alertErr):
 		return stoa.Errorf(stoa.DatabaseTLSFailed,
 			"The database server's certificate could not be verified. If a private authority signed it, give its certificate as tls.caCertificate.").Because(err)
-	case errors.As(err, &netErr), errors.Is(err, context.DeadlineExceeded):
+	case errors.As(err, &netErr), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, driver.ErrBadConn), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return unreachable(err)
 	}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
-	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -37,7 +36,6 @@ func (mysqlEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
 	cfg.User, cfg.Passwd, cfg.DBName = c.User, c.Password.Reveal(), c.Database
 	cfg.Net, cfg.Addr = "tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port))
 	cfg.DialFunc = dial
-	cfg.Timeout = 10 * time.Second
 	cfg.Collation = "utf8mb4_unicode_ci"
 	cfg.ParseTime, cfg.Loc = true, time.UTC
 	cfg.ClientFoundRows = true // rows matched, as on the other engines
@@ -51,7 +49,17 @@ func (mysqlEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sql.OpenDB(connector), nil
+	return sql.OpenDB(limited{connector}), nil
+}
+
+// limited bounds connecting as a whole; the driver's own timeout ends when
+// the server has taken the connection.
+type limited struct{ driver.Connector }
+
+func (l limited) Connect(ctx context.Context) (driver.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	return l.Connector.Connect(ctx)
 }
 
 type silent struct{}
@@ -113,7 +121,7 @@ func repairVersionTable(ctx context.Context, conn *sql.Conn) error {
 	return err
 }
 
-// Fault reads MySQL's error numbers; MariaDB shares these.
+// Fault reads MySQL's error numbers; MariaDB shares all but 4151.
 // Source: MySQL server error message reference.
 func (mysqlEngine) Fault(err error) *stoa.Error {
 	var myErr *mysql.MySQLError
@@ -121,14 +129,20 @@ func (mysqlEngine) Fault(err error) *stoa.Error {
 		switch myErr.Number {
 		case 1045, 1698: // ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR
 			return authFailed(err)
+		case 1820, 1862, 3118, 4151: // password to be changed first, password expired, account locked
+			return authFailed(err)
 		case 1049: // ER_BAD_DB_ERROR
 			return noSuchDatabase(err)
 		case 1044, 1142, 1227, 1370: // database, table, privilege, routine access denied
 			return permissionDenied(err)
+		case 1290, 1836: // started with --read-only, in read-only mode
+			return permissionDenied(err)
 		case 1040, 1203, 1226: // too many connections: server, user, resource limit
 			return overloaded(err)
-		case 1053, 1152, 1927: // shutdown in progress, aborted, killed
+		case 1053, 1129, 1130, 1152, 1927: // shutdown, host blocked, host not admitted, aborted, killed
 			return unreachable(err)
+		case 3159: // ER_SECURE_TRANSPORT_REQUIRED
+			return tlsRequired(err)
 		}
 		return nil
 	}
@@ -138,10 +152,8 @@ func (mysqlEngine) Fault(err error) *stoa.Error {
 	if fault := networkFault(err); fault != nil {
 		return fault
 	}
-	for _, lost := range []error{mysql.ErrInvalidConn, driver.ErrBadConn, io.EOF, io.ErrUnexpectedEOF} {
-		if errors.Is(err, lost) {
-			return unreachable(err)
-		}
+	if errors.Is(err, mysql.ErrInvalidConn) {
+		return unreachable(err)
 	}
 	return nil
 }

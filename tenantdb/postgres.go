@@ -5,8 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,11 +23,19 @@ const minPostgres = "13"
 
 type postgresEngine struct{}
 
-// Open builds the configuration from fixed text and then sets every field by
-// hand: nothing of the merchant's input passes through a parser, and nothing
-// from the process's environment (PGHOST, PGOPTIONS, …) remains.
+// postgresBase holds every parameter that the process's environment could
+// set: what stands here has precedence. Nothing in it is a merchant's.
+// Authentication never sends the password in clear, whatever the server asks.
+const postgresBase = `host=tenant port=5432 user=tenant password=tenant dbname=tenant
+	connect_timeout=10 target_session_attrs=any min_protocol_version=3.0 max_protocol_version=3.0
+	sslmode=disable sslnegotiation=postgres sslrootcert='' sslcertmode=disable channel_binding=prefer require_auth=scram-sha-256,md5,none
+	default_query_exec_mode=cache_statement statement_cache_capacity=512 description_cache_capacity=512`
+
+// Open sets every field that credentials have a say in by hand: nothing of a
+// merchant's input passes through a parser, and nothing from the process's
+// environment (PGHOST, PGOPTIONS, …) remains.
 func (postgresEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
-	cfg, err := pgx.ParseConfig("host=tenant port=5432 user=tenant password=tenant dbname=tenant sslmode=disable")
+	cfg, err := pgx.ParseConfig(postgresBase)
 	if err != nil {
 		return nil, fmt.Errorf("a PG… environment variable is in the way: %w", err)
 	}
@@ -36,17 +44,16 @@ func (postgresEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
 	}
 	cfg.Host, cfg.Port = c.Host, uint16(c.Port) //nolint:gosec // Validate keeps it within 1..65535
 	cfg.Database, cfg.User, cfg.Password = c.Database, c.User, c.Password.Reveal()
-	cfg.Fallbacks = nil
 	cfg.RuntimeParams = map[string]string{"application_name": "stoa"}
-	cfg.ConnectTimeout = 10 * time.Second
+	cfg.ConnectTimeout = connectTimeout
+	// Names are the dialer's to resolve, within its time limit.
+	cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
 	cfg.DialFunc = pgconn.DialFunc(dial)
-	cfg.SSLNegotiation, cfg.KerberosSrvName, cfg.KerberosSpn = "", "", ""
-	cfg.ValidateConnect = nil
-	// Never the password in clear, whatever the server asks for.
-	cfg.RequireAuth = "scram-sha-256,md5,none"
 	if cfg.TLSConfig != nil {
 		cfg.DialFunc = refuseWithoutTLS(dial)
 	}
+	cfg.Fallbacks, cfg.ValidateConnect, cfg.KerberosSrvName, cfg.KerberosSpn = nil, nil, "", ""
+	cfg.MaxProtocolMessageBodyLen = 64 << 20 // as on MySQL; a server may claim any length
 	return stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(func(_ context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{
 			Name: "timestamptz", OID: pgtype.TimestamptzOID,
@@ -98,8 +105,10 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	}
 	in.Version, in.MayCreate = row.Version, row.Create
 	in.Supported = atLeast(row.Version, minPostgres)
-	err = db.Select(ctx, &in.Tables, `SELECT table_name FROM information_schema.tables
-		WHERE table_schema = current_schema() ORDER BY table_name`)
+	// information_schema would hide what the user has no right to.
+	err = db.Select(ctx, &in.Tables, `SELECT relname FROM pg_catalog.pg_class
+		WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema())
+		AND relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY relname`)
 	return in, err
 }
 
@@ -121,30 +130,30 @@ func (postgresEngine) Migrate(ctx context.Context, db *sql.DB) (int64, error) {
 	return migrate(ctx, goose.DialectPostgres, db, "postgres")
 }
 
-// Fault reads SQLSTATE classes 08, 28, 3D, 42501, 53 and 57P.
+// Fault reads SQLSTATE classes 08, 28, 3D, 42501, 53 and 57P, and 25006, the
+// answer of a standby. The code is whatever the server sends, even nothing.
 // Source: PostgreSQL manual, appendix A.
 func (postgresEngine) Fault(err error) *stoa.Error {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
 		switch code := pgErr.Code; {
-		case code[:2] == "28":
+		case strings.HasPrefix(code, "28"):
 			return authFailed(err)
 		case code == "3D000":
 			return noSuchDatabase(err)
-		case code == "42501":
+		case code == "42501", code == "25006":
 			return permissionDenied(err)
-		case code[:2] == "53":
+		case strings.HasPrefix(code, "53"):
 			return overloaded(err)
-		case code[:2] == "08", code[:3] == "57P":
+		case strings.HasPrefix(code, "08"), strings.HasPrefix(code, "57P"):
 			return unreachable(err)
 		}
-		return nil
 	}
 	if fault := networkFault(err); fault != nil {
 		return fault
 	}
 	var connectErr *pgconn.ConnectError
-	if errors.As(err, &connectErr) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+	if errors.As(err, &connectErr) {
 		return unreachable(err)
 	}
 	return nil
