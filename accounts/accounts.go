@@ -143,15 +143,14 @@ func insertUser(ctx context.Context, tx *masterdb.Tx, r Registration, hash strin
 	return u, err
 }
 
-// createFirstStore returns nil when no name was given. The registry knows
-// the name as "name"; the caller of Register sent it as "storeName".
+// createFirstStore returns nil when no name was given.
 func (a *Accounts) createFirstStore(ctx context.Context, tx *masterdb.Tx, owner stoa.UserID, name *string) (*stores.Store, error) {
 	if name == nil {
 		return nil, nil
 	}
 	store, err := a.stores.CreateFirst(ctx, tx, owner, *name)
 	if err != nil {
-		return nil, renameField(err, "name", "storeName")
+		return nil, err
 	}
 	return &store, nil
 }

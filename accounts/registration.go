@@ -1,7 +1,6 @@
 package accounts
 
 import (
-	"errors"
 	"net/mail"
 	"strings"
 	"unicode"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/stores"
 )
 
 // Registration is what a person gives to open an account. StoreName, when
@@ -49,6 +49,9 @@ func (r Registration) checked() (Registration, error) {
 	add("firstName", fault)
 	r.LastName, fault = normalName(r.LastName)
 	add("lastName", fault)
+	if r.StoreName != nil {
+		add("storeName", stores.NameFault(*r.StoreName))
+	}
 	return r, faults.Err()
 }
 
@@ -119,21 +122,4 @@ func cleaned(s string, most int) string {
 		most--
 	}
 	return s[:most]
-}
-
-// renameField returns err with the faults of one field reported under
-// another name. Errors that are not invalid_request pass unchanged.
-func renameField(err error, from, to string) error {
-	var e *stoa.Error
-	if !errors.As(err, &e) || e.Code != stoa.InvalidRequest {
-		return err
-	}
-	var faults stoa.Invalid
-	for _, f := range e.Fields {
-		if f.Field == from {
-			f.Field = to
-		}
-		faults = append(faults, f)
-	}
-	return faults.Err()
 }

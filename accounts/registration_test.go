@@ -1,12 +1,8 @@
 package accounts
 
 import (
-	"errors"
-	"io"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/keyring"
@@ -128,27 +124,6 @@ func TestCleaned(t *testing.T) {
 	} {
 		if got := cleaned(c.in, 256); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
-		}
-	}
-}
-
-func TestRenameField(t *testing.T) {
-	t.Parallel()
-	var faults stoa.Invalid
-	faults.Add("name", "is required")
-	faults.Add("slug", "is reserved")
-	want := &stoa.Error{
-		Code: stoa.InvalidRequest, Message: "2 fields need attention",
-		Fields: []stoa.FieldError{{Field: "storeName", Message: "is required"}, {Field: "slug", Message: "is reserved"}},
-	}
-	if diff := cmp.Diff(error(want), renameField(faults.Err(), "name", "storeName")); diff != "" {
-		t.Errorf("field faults (-want +got):\n%s", diff)
-	}
-	taken := stoa.Errorf(stoa.HostnameTaken, "The slug is taken.")
-	taken.Fields = []stoa.FieldError{{Field: "name"}}
-	for _, err := range []error{nil, io.EOF, taken} {
-		if got := renameField(err, "name", "storeName"); !errors.Is(got, err) {
-			t.Errorf("%v becomes %v", err, got)
 		}
 	}
 }

@@ -140,7 +140,7 @@ func earlierCreation(ctx context.Context, q masterdb.Querier, user stoa.UserID, 
 func (n NewStore) checked() (NewStore, error) {
 	n.Name = strings.TrimSpace(n.Name)
 	var faults stoa.Invalid
-	if fault := nameFault(n.Name); fault != "" {
+	if fault := NameFault(n.Name); fault != "" {
 		faults.Add("name", "%s", fault)
 	}
 	if n.Slug != "" {
@@ -152,7 +152,10 @@ func (n NewStore) checked() (NewStore, error) {
 	return n, faults.Err()
 }
 
-func nameFault(name string) string {
+// NameFault says what keeps a store's name from being accepted, or "". White
+// space at either end does not count.
+func NameFault(name string) string {
+	name = strings.TrimSpace(name)
 	length := utf8.RuneCountInString(name)
 	switch {
 	case length == 0:

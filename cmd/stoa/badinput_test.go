@@ -54,7 +54,7 @@ func TestBadInput(t *testing.T) {
 		{"over-long name", "POST", auth, person(object{"lastName": strings.Repeat("x", 101)}), 422, "invalid_request", "lastName"},
 		{"short password", "POST", auth, person(object{"password": "short"}), 422, "invalid_request", "password"},
 		{"common password", "POST", auth, person(object{"password": "password123"}), 422, "invalid_request", "password"},
-		{"several faults at once", "POST", auth, person(object{"password": "short", "firstName": " "}), 422, "invalid_request", "password,firstName"},
+		{"several faults at once", "POST", auth, person(object{"password": "short", "firstName": " ", "storeName": " "}), 422, "invalid_request", "password,firstName,storeName"},
 		{"blank store name", "POST", auth, person(object{"storeName": "  "}), 422, "invalid_request", "storeName"},
 		{"taken email", "POST", auth, person(object{"email": "first@example.com"}), 409, "email_taken", ""},
 		{"taken email in another case", "POST", auth, person(object{"email": "First@Example.COM"}), 409, "email_taken", ""},
