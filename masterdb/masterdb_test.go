@@ -26,7 +26,7 @@ func addPrice(ctx context.Context, tx *masterdb.Tx, key string, at time.Time) er
 func TestTxCommits(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		before := count(t, db, "service_credit_costs")
+		before := countPrices(t, db)
 		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			if err := addPrice(t.Context(), tx, "a", tx.Now); err != nil {
 				return err
@@ -35,7 +35,7 @@ func TestTxCommits(t *testing.T) {
 			if err := tx.Get(t.Context(), &inside, `SELECT count(*) FROM service_credit_costs`); err != nil {
 				return err
 			}
-			if outside := count(t, db, "service_credit_costs"); inside != before+1 || outside != before {
+			if outside := countPrices(t, db); inside != before+1 || outside != before {
 				t.Errorf("before the commit there are %d rows inside and %d outside, want %d and %d", inside, outside, before+1, before)
 			}
 			n, err := tx.Exec(t.Context(), `UPDATE service_credit_costs SET unit_price = unit_price + 1`)
@@ -44,7 +44,7 @@ func TestTxCommits(t *testing.T) {
 			}
 			return err
 		}))
-		if after := count(t, db, "service_credit_costs"); after != before+1 {
+		if after := countPrices(t, db); after != before+1 {
 			t.Errorf("after the commit there are %d rows, want %d", after, before+1)
 		}
 	})
@@ -68,7 +68,7 @@ func TestTxRollsBack(t *testing.T) {
 			masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 				deadline, stop := context.WithTimeout(t.Context(), 30*time.Second)
 				defer stop()
-				before := count(t, db, "service_credit_costs")
+				before := countPrices(t, db)
 				for range 20 {
 					panicked, err := endTx(deadline, db, end)
 					wantPanic := strings.HasSuffix(name, "panic")
@@ -87,7 +87,7 @@ func TestTxRollsBack(t *testing.T) {
 					}
 				}
 				must(t, db.Tx(deadline, func(tx *masterdb.Tx) error { return addPrice(deadline, tx, "after", tx.Now) }))
-				if after := count(t, db, "service_credit_costs"); after != before+1 {
+				if after := countPrices(t, db); after != before+1 {
 					t.Errorf("%d rows stayed", after-before-1)
 				}
 			})

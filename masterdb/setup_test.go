@@ -61,11 +61,11 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// count returns the number of rows in a table.
-func count(t *testing.T, db *masterdb.DB, table string) int {
+// countPrices returns the number of rows that addPrice and the migrations wrote.
+func countPrices(t *testing.T, db *masterdb.DB) int {
 	t.Helper()
 	var n int
-	must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM `+table))
+	must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM service_credit_costs`))
 	return n
 }
 

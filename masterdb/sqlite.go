@@ -10,9 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"github.com/georgysavva/scany/v2/dbscan"
 	_ "modernc.org/sqlite" // registers the "sqlite" driver
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // liteScan treats a type that scans itself, such as an ID, as one column and
@@ -49,12 +51,30 @@ func openSQLite(ctx context.Context, path string) (*DB, error) {
 	db := &DB{Engine: SQLite, write: write, read: read, path: path}
 	// The writer first: it creates the file and switches it to WAL.
 	for _, h := range []*sql.DB{write, read} {
-		if err := h.PingContext(ctx); err != nil {
+		if err := pingSQLite(ctx, h); err != nil {
 			db.Close()
 			return nil, fmt.Errorf("open master database %s: %w", path, err)
 		}
 	}
 	return db, nil
+}
+
+// pingSQLite opens the first connection. Processes that switch a new file to
+// WAL at the same moment get SQLITE_BUSY at once, whatever busy_timeout says.
+func pingSQLite(ctx context.Context, h *sql.DB) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for {
+		err := h.PingContext(ctx)
+		if !hasCode(err, "", sqlite3.SQLITE_BUSY) {
+			return err
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // createPrivate makes the file before SQLite would, so that it is never
