@@ -1,0 +1,244 @@
+package access_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/masterdb/masterdbtest"
+)
+
+var (
+	roles   = []access.Role{access.Owner, access.Admin, access.Member, access.Viewer}
+	actions = []access.Action{
+		access.ReadStore, access.UpdateStore, access.ConnectDatabase,
+		access.ReadCredits, access.SpendCredits, access.PurchaseCredits,
+	}
+)
+
+// TestRoles writes the table down a second time: who gains or loses a right
+// does so on purpose.
+func TestRoles(t *testing.T) {
+	t.Parallel()
+	want := map[access.Role][]access.Action{
+		access.Owner:  actions,
+		access.Admin:  actions,
+		access.Member: {access.ReadStore, access.UpdateStore, access.ReadCredits, access.SpendCredits},
+		access.Viewer: {access.ReadStore, access.ReadCredits},
+		"":            nil,
+		"nonsense":    nil,
+	}
+	for role, may := range want {
+		for _, action := range append([]access.Action{"", "nonsense"}, actions...) {
+			if got := role.Can(action); got != slices.Contains(may, action) {
+				t.Errorf("%q.Can(%q) = %t", role, action, got)
+			}
+		}
+	}
+}
+
+// world is one master database with its stores and people.
+type world struct {
+	*testing.T
+	db *masterdb.DB
+}
+
+func (w world) tx(fn func(*masterdb.Tx) error) {
+	w.Helper()
+	if err := w.db.Tx(w.Context(), fn); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w world) user() access.Principal {
+	w.Helper()
+	id := stoa.NewID[stoa.UserID]()
+	w.tx(func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(w.Context(), `
+			INSERT INTO users (id, email, password_hash, first_name, last_name, created_at, updated_at)
+			VALUES ($1, $2, 'x', 'A', 'B', $3, $3)`, id, id.String()+"@example.com", tx.Now)
+		return err
+	})
+	return access.Principal{UserID: id, SessionID: stoa.NewID[stoa.SessionID]()}
+}
+
+func (w world) store(owner access.Principal) stoa.StoreID {
+	w.Helper()
+	id := stoa.NewID[stoa.StoreID]()
+	w.tx(func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(w.Context(), `
+			INSERT INTO stores (id, slug, name, status, created_by, created_at, updated_at)
+			VALUES ($1, $2, 'A store', 'active', $3, $4, $4)`, id, id.String(), owner.UserID, tx.Now)
+		if err != nil {
+			return err
+		}
+		return access.Grant(w.Context(), tx, id, owner.UserID, access.Owner)
+	})
+	return id
+}
+
+func (w world) member(store stoa.StoreID, role access.Role) access.Principal {
+	w.Helper()
+	p := w.user()
+	w.tx(func(tx *masterdb.Tx) error { return access.Grant(w.Context(), tx, store, p.UserID, role) })
+	return p
+}
+
+func (w world) setStatus(store stoa.StoreID, status string) {
+	w.Helper()
+	w.tx(func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(w.Context(), `UPDATE stores SET status = $1 WHERE id = $2`, status, store)
+		return err
+	})
+}
+
+// each runs test on every engine.
+func each(t *testing.T, test func(world)) {
+	t.Helper()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) { test(world{t, db}) })
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	each(t, func(w world) {
+		store := w.store(w.user())
+		for _, role := range roles {
+			p := w.member(store, role)
+			for _, action := range actions {
+				got, err := access.Check(w.Context(), w.db, p, store, action)
+				switch {
+				case role.Can(action):
+					if err != nil || got != role {
+						w.Errorf("%s, %s: %q, %v, want the role", role, action, got, err)
+					}
+				case stoa.CodeOf(err) != stoa.Forbidden || got != "":
+					w.Errorf("%s, %s: %q, %v, want forbidden and no role", role, action, got, err)
+				}
+			}
+		}
+	})
+}
+
+// TestCheckHidesOtherStores: the answer must not tell which stores exist.
+func TestCheckHidesOtherStores(t *testing.T) {
+	t.Parallel()
+	each(t, func(w world) {
+		owner := w.user()
+		own, foreign, deleted := w.store(owner), w.store(w.user()), w.store(owner)
+		w.setStatus(deleted, "deleted")
+		for name, c := range map[string]struct {
+			who   access.Principal
+			store stoa.StoreID
+		}{
+			"a store that does not exist": {owner, stoa.NewID[stoa.StoreID]()},
+			"the zero id":                 {owner, stoa.StoreID{}},
+			"somebody else's store":       {owner, foreign},
+			"a deleted store":             {owner, deleted},
+			"nobody":                      {access.Principal{}, own},
+			"a user who does not exist":   {access.Principal{UserID: stoa.NewID[stoa.UserID]()}, own},
+		} {
+			for _, action := range actions {
+				role, err := access.Check(w.Context(), w.db, c.who, c.store, action)
+				if diff := cmp.Diff(access.ErrStoreNotFound(), err); diff != "" || role != "" {
+					w.Errorf("%s, %s: role %q, (-want +got):\n%s", name, action, role, diff)
+				}
+			}
+		}
+		for _, status := range []string{"pending_database", "provisioning", "suspended", "deleting"} {
+			w.setStatus(own, status)
+			if role, err := access.Check(w.Context(), w.db, owner, own, access.ReadStore); role != access.Owner || err != nil {
+				w.Errorf("the owner of a store that is %s: %q, %v", status, role, err)
+			}
+		}
+	})
+}
+
+// TestCheckInTx: a right given or taken in the transaction counts in it.
+func TestCheckInTx(t *testing.T) {
+	t.Parallel()
+	each(t, func(w world) {
+		store, p := w.store(w.user()), w.user()
+		w.tx(func(tx *masterdb.Tx) error {
+			if err := access.Grant(w.Context(), tx, store, p.UserID, access.Viewer); err != nil {
+				return err
+			}
+			role, err := access.Check(w.Context(), tx, p, store, access.ReadStore)
+			if role != access.Viewer {
+				w.Errorf("the new member is %q", role)
+			}
+			return err
+		})
+	})
+}
+
+func TestGrantOnce(t *testing.T) {
+	t.Parallel()
+	each(t, func(w world) {
+		store := w.store(w.user())
+		p := w.member(store, access.Viewer)
+		grant := func(role access.Role) error {
+			return w.db.Tx(w.Context(), func(tx *masterdb.Tx) error {
+				return access.Grant(w.Context(), tx, store, p.UserID, role)
+			})
+		}
+		if err := grant(access.Owner); !masterdb.IsUnique(err) {
+			w.Errorf("a second membership: %v, want a unique violation", err)
+		}
+		p = w.user()
+		if err := grant("nonsense"); !masterdb.IsCheck(err) {
+			w.Errorf("an unknown role: %v, want a check violation", err)
+		}
+	})
+}
+
+func TestMemberships(t *testing.T) {
+	t.Parallel()
+	each(t, func(w world) {
+		p := w.user()
+		first, deleted := w.store(p), w.store(p)
+		second := w.store(w.user())
+		w.tx(func(tx *masterdb.Tx) error { return access.Grant(w.Context(), tx, second, p.UserID, access.Viewer) })
+		w.setStatus(deleted, "deleted")
+		w.store(w.user()) // not p's
+
+		got, err := access.Memberships(w.Context(), w.db, p.UserID)
+		if err != nil {
+			w.Fatal(err)
+		}
+		for i := range got {
+			if age := time.Since(got[i].Since); age < 0 || age > time.Minute {
+				w.Errorf("member since %v", got[i].Since)
+			}
+			got[i].Since = time.Time{}
+		}
+		want := []access.Membership{{StoreID: second, Role: access.Viewer}, {StoreID: first, Role: access.Owner}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			w.Errorf("newest first, without the deleted one (-want +got):\n%s", diff)
+		}
+		if none, err := access.Memberships(w.Context(), w.db, w.user().UserID); err != nil || len(none) != 0 {
+			w.Errorf("a newcomer has %v, %v, want no store", none, err)
+		}
+	})
+}
+
+func TestOwnerOf(t *testing.T) {
+	t.Parallel()
+	each(t, func(w world) {
+		owner := w.user()
+		store := w.store(owner)
+		w.member(store, access.Admin)
+		w.member(store, access.Owner)
+		if got, err := access.OwnerOf(w.Context(), w.db, store); err != nil || got != owner.UserID {
+			w.Errorf("OwnerOf = %s, %v, want the first owner %s", got, err, owner.UserID)
+		}
+		_, err := access.OwnerOf(w.Context(), w.db, stoa.NewID[stoa.StoreID]())
+		if got := stoa.CodeOf(err); err == nil || got != stoa.Internal {
+			w.Errorf("OwnerOf a store that does not exist = %v", err)
+		}
+	})
+}
