@@ -38,18 +38,21 @@ type DB struct {
 	leased bool
 }
 
-func open(engines map[EngineName]Engine, c Credentials, dialer *Dialer) (*DB, error) {
+// newDB opens c. leased says who will learn of its failures: see failed.
+func newDB(engines map[EngineName]Engine, c Credentials, dialer *Dialer, leased bool) (*DB, error) {
 	engine, ok := engines[c.Engine]
 	if !ok {
 		return nil, fmt.Errorf("no engine %q", c.Engine)
 	}
-	db, err := engine.Open(c, dialer.For(c))
+	db := &DB{Engine: c.Engine, engine: engine, leased: leased}
+	pool, err := engine.Open(c, dialer.For(c))
 	if err != nil {
-		return nil, err
+		return nil, db.wrap(err)
 	}
 	// sqlx knows how to rebind by driver name.
 	driver := map[EngineName]string{PostgreSQL: "pgx", MySQL: "mysql", SQLite: "sqlite3"}[c.Engine]
-	return &DB{Engine: c.Engine, sqlx: sqlx.NewDb(db, driver), engine: engine}, nil
+	db.sqlx = sqlx.NewDb(pool, driver)
+	return db, nil
 }
 
 // Close closes every connection.

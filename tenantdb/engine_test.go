@@ -103,7 +103,7 @@ func inspects(t *testing.T, c tenantdb.Credentials) {
 	must(t, exec(t, db, `CREATE VIEW zzz AS SELECT n FROM aaa`))
 	in, err = db.Inspect(t.Context())
 	must(t, err)
-	for _, table := range []string{"aaa", "stores", "products", "credit_balance_cache", tenantdb.VersionTable} {
+	for _, table := range []string{"aaa", "zzz", "stores", "products", "credit_balance_cache", tenantdb.VersionTable} {
 		if !slices.Contains(in.Tables, table) {
 			t.Errorf("table %s is not seen in %v", table, in.Tables)
 		}

@@ -178,11 +178,10 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID) (*DB, error) 
 	if err != nil {
 		return nil, err
 	}
-	db, err := m.OpenUnleased(c)
+	db, err := m.newDB(c, true)
 	if err != nil {
 		return nil, err
 	}
-	db.leased = true
 	if err := db.Ping(ctx); err != nil {
 		_ = db.Close()
 		return nil, err
@@ -193,8 +192,10 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID) (*DB, error) 
 // OpenUnleased opens a database that is not registered, or not yet trusted:
 // for checking and provisioning. The caller closes it. Its errors name the
 // cause with a database_… code.
-func (m *Manager) OpenUnleased(c Credentials) (*DB, error) {
-	db, err := open(m.engines, c, &m.opts.Dialer)
+func (m *Manager) OpenUnleased(c Credentials) (*DB, error) { return m.newDB(c, false) }
+
+func (m *Manager) newDB(c Credentials, leased bool) (*DB, error) {
+	db, err := newDB(m.engines, c, &m.opts.Dialer, leased)
 	if err != nil {
 		return nil, err
 	}

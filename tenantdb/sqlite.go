@@ -5,9 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
@@ -39,12 +41,16 @@ func (e sqliteEngine) Open(c Credentials, _ DialFunc) (*sql.DB, error) {
 		return nil, err
 	}
 	q := url.Values{
+		// The file gets the folder's mode, from its first moment. To create it
+		// ourselves is no way: to close a file releases SQLite's locks on it.
+		"modeof":       {filepath.Dir(path)},
 		"_txlock":      {"immediate"},
 		"_time_format": {"sqlite"},
 		"_timezone":    {"UTC"},
 		"_pragma":      {"busy_timeout(5000)", "journal_mode(WAL)", "foreign_keys(1)", "synchronous(NORMAL)"},
 	}
-	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}
+	query := strings.ReplaceAll(q.Encode(), "+", "%20") // a plus is a plus to SQLite
+	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query}
 	return sql.Open("sqlite", dsn.String())
 }
 
@@ -53,7 +59,7 @@ func (sqliteEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	if err := db.Get(ctx, &in.Version, `SELECT sqlite_version()`); err != nil {
 		return in, err
 	}
-	err := db.Select(ctx, &in.Tables, `SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY name`)
+	err := db.Select(ctx, &in.Tables, `SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY name`)
 	return in, err
 }
 
@@ -77,14 +83,20 @@ func (sqliteEngine) Migrate(ctx context.Context, db *sql.DB) (int64, error) {
 // Fault: a file of our own has no password and no network; what can fail is
 // the disk below it.
 func (sqliteEngine) Fault(err error) *stoa.Error {
-	var liteErr *sqlite.Error
-	if !errors.As(err, &liteErr) {
+	var (
+		pathErr *fs.PathError // from making the folder
+		liteErr *sqlite.Error
+	)
+	broken := errors.As(err, &pathErr)
+	if errors.As(err, &liteErr) {
+		switch liteErr.Code() & 0xff {
+		case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY,
+			sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_BUSY:
+			broken = true
+		}
+	}
+	if !broken {
 		return nil
 	}
-	switch liteErr.Code() & 0xff {
-	case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY,
-		sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_BUSY:
-		return stoa.Errorf(stoa.DatabaseUnreachable, "The store's embedded database cannot be used at the moment.").Because(err)
-	}
-	return nil
+	return stoa.Errorf(stoa.DatabaseUnreachable, "The store's embedded database cannot be used at the moment.").Because(err)
 }
