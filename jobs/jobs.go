@@ -179,6 +179,11 @@ func ReadStats(ctx context.Context, db masterdb.Querier) (Stats, error) {
 // may be called by several replicas at once.
 func Migrate(ctx context.Context, db *masterdb.DB) (int, error) {
 	if db.Engine == masterdb.SQLite {
+		unlock, err := db.LockSchema(ctx)
+		if err != nil {
+			return 0, err
+		}
+		defer unlock()
 		return migrate(ctx, func() (*rivermigrate.Migrator[*sql.Tx], error) {
 			return rivermigrate.New(riversqlite.New(db.Writer()), nil)
 		})
