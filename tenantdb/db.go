@@ -55,8 +55,14 @@ func newDB(engines map[EngineName]Engine, c Credentials, dialer *Dialer, leased 
 	return db, nil
 }
 
-// Close closes every connection.
-func (db *DB) Close() error { return db.sqlx.Close() }
+// Close closes every connection. A leased database is the manager's to
+// close: others use it too.
+func (db *DB) Close() error {
+	if db.leased {
+		return errors.New("tenantdb: a leased database is released, not closed")
+	}
+	return db.sqlx.Close()
+}
 
 // Ping makes sure that a connection can be had. Whatever kept it from being
 // made, known or not, is the database's failure.

@@ -449,7 +449,7 @@ func stopsWhenCancelled(t *testing.T, c tenantdb.Credentials) {
 }
 
 // eventually polls until ok or fails the test.
-func eventually(t *testing.T, ok func() bool) {
+func eventually(t testing.TB, ok func() bool) {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
 	for tick := time.NewTicker(2 * time.Millisecond); ; {

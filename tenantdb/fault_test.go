@@ -165,7 +165,8 @@ func at(t *testing.T, engine tenantdb.EngineName, mode tenantdb.TLSMode, serve f
 	n, err := strconv.Atoi(port)
 	must(t, err)
 	return tenantdb.Credentials{
-		Engine: engine, Host: "127.0.0.1", Port: n, Database: "private-d", User: "private-u", Password: keyring.NewSecret(marker), TLS: mode,
+		Kind: tenantdb.Kind(engine), Engine: engine, Host: "127.0.0.1", Port: n, Database: "private-d", User: "private-u",
+		Password: keyring.NewSecret(marker), TLS: mode,
 	}
 }
 

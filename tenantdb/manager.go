@@ -20,7 +20,7 @@ type Options struct {
 	DataDir        string        // where embedded databases live
 	MaxOpen        int           // pools kept open at most, leased ones not counted out; default 1000
 	IdleTimeout    time.Duration // a pool unused for so long is closed; default 5 min
-	ConnsPerStore  int           // connections of one pool at most; default 8
+	ConnsPerStore  int           // connections of one pool at most; default 8, at least 2, which a migration needs
 	OpenTimeout    time.Duration // to open a pool and reach the server; default 10 s
 	Dialer         Dialer
 	sweepInterval  time.Duration
@@ -62,6 +62,7 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 	setDefault(&opts.MaxOpen, 1000)
 	setDefault(&opts.IdleTimeout, 5*time.Minute)
 	setDefault(&opts.ConnsPerStore, 8)
+	opts.ConnsPerStore = max(opts.ConnsPerStore, 2)
 	setDefault(&opts.OpenTimeout, 10*time.Second)
 	setDefault(&opts.sweepInterval, 30*time.Second)
 	setDefault(&opts.maxIdlePerPool, 2)
@@ -83,8 +84,7 @@ func setDefault[T comparable](field *T, value T) {
 // Lease is the right to use a store's database until Release.
 type Lease struct {
 	*DB
-	m *Manager
-	p *pool
+	release func()
 }
 
 // Acquire leases the store's database, opening it if need be. However many
@@ -114,11 +114,12 @@ func (m *Manager) Acquire(ctx context.Context, store stoa.StoreID) (Lease, error
 		m.release(p)
 		return Lease{}, p.err
 	}
-	return Lease{DB: p.db, m: m, p: p}, nil
+	return Lease{DB: p.db, release: sync.OnceFunc(func() { m.release(p) })}, nil
 }
 
-// Release ends the lease. It must be called exactly once.
-func (l Lease) Release() { l.m.release(l.p) }
+// Release ends the lease. A second call does nothing: it would end the lease
+// of somebody else.
+func (l Lease) Release() { l.release() }
 
 // lease counts the caller in. The one who finds no pool becomes its opener.
 func (m *Manager) lease(store stoa.StoreID) (p *pool, opener bool, err error) {
@@ -183,7 +184,7 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID) (*DB, error) 
 		return nil, err
 	}
 	if err := db.Ping(ctx); err != nil {
-		_ = db.Close()
+		_ = db.sqlx.Close()
 		return nil, err
 	}
 	return db, nil
@@ -237,7 +238,7 @@ func (m *Manager) closePool(p *pool) {
 		defer m.drain.Done()
 		<-p.ready
 		if p.db != nil {
-			_ = p.db.Close()
+			_ = p.db.sqlx.Close()
 		}
 	}()
 }

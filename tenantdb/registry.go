@@ -34,6 +34,9 @@ const (
 // Save encrypts c and stores it for the store, in place of what was there.
 // The credential version grows with each call.
 func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, c Credentials) error {
+	if c.Engine == SQLite && c.Database != store.String() {
+		return errors.New("tenantdb: the embedded database of another store")
+	}
 	envelope, err := c.seal(m.ring, store)
 	if err != nil {
 		return err
@@ -74,7 +77,10 @@ func ReadInfo(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (*Inf
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return nil, nil //nolint:nilnil // documented: no database, no info
 	}
-	return &info, err
+	if err != nil {
+		return nil, err
+	}
+	return &info, nil
 }
 
 // RecordHealth notes what an attempt to use the database found; cause is nil
