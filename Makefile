@@ -27,7 +27,7 @@ test-quick: ## run the tests that need nothing but SQLite
 
 .PHONY: race
 race: ## run every test under the race detector
-	$(MAKE) test TESTFLAGS="-race $(TESTFLAGS)"
+	@$(MAKE) --no-print-directory test TESTFLAGS="-race $(TESTFLAGS)"
 
 .PHONY: bench
 bench: ## measure the platform
