@@ -18,12 +18,12 @@ build: ## build bin/stoa
 
 # The variable turns a test that finds no server from a skip into a failure.
 .PHONY: test
-test: ## run every test, on private PostgreSQL and MariaDB servers (TESTFLAGS="-run X -v")
+test: ## run every test, on private servers and a real browser (TESTFLAGS="-run X -v")
 	STOA_TEST_REQUIRE_SERVERS=1 scripts/with-servers go test $(TESTFLAGS) ./...
 
 .PHONY: test-quick
 test-quick: ## run the tests that need nothing but SQLite
-	env -u STOA_TEST_REQUIRE_SERVERS -u STOA_TEST_POSTGRES_URL -u STOA_TEST_MYSQL_URL go test $(TESTFLAGS) ./...
+	env -u STOA_TEST_REQUIRE_SERVERS -u STOA_TEST_POSTGRES_URL -u STOA_TEST_MYSQL_URL -u STOA_TEST_CHROMIUM go test $(TESTFLAGS) ./...
 
 .PHONY: race
 race: ## run every test under the race detector

@@ -108,6 +108,7 @@ func (a *account) post(ctx context.Context, tx *masterdb.Tx, e entry) (Transacti
 		a.LifetimePurchased += e.Amount
 	case TypeSpend, TypeCapture:
 		a.LifetimeSpent -= e.Amount
+	default: // neither bought nor spent
 	}
 	a.UpdatedAt = tx.Now
 	if _, err := tx.Exec(ctx, `

@@ -150,7 +150,7 @@ func TestGrantFollowsItsTransaction(t *testing.T) {
 			}
 			return boom
 		})
-		if err != boom || b.balance(t).Balance != 0 || len(b.rows(t)) != 0 {
+		if !errors.Is(err, boom) || b.balance(t).Balance != 0 || len(b.rows(t)) != 0 {
 			t.Errorf("%v: %+v", err, b.balance(t))
 		}
 		_, err = b.grant(t.Context(), g)

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -116,5 +117,5 @@ func (a *api) sandboxPay(w http.ResponseWriter, r *http.Request) {
 		a.errorPage(w, r, err)
 		return
 	}
-	http.Redirect(w, r, "/sandbox/checkout/"+r.PathValue("ref"), http.StatusSeeOther)
+	http.Redirect(w, r, "/sandbox/checkout/"+url.PathEscape(r.PathValue("ref")), http.StatusSeeOther)
 }

@@ -33,9 +33,15 @@ type ProblemField struct {
 	Message string `json:"message" example:"is required"`
 }
 
-func (p *Problem) Error() string             { return string(p.Code) + ": " + p.Detail }
-func (p *Problem) GetStatus() int            { return p.Status }
-func (p *Problem) GetHeaders() http.Header   { return p.header }
+func (p *Problem) Error() string { return string(p.Code) + ": " + p.Detail }
+
+// GetStatus, GetHeaders and ContentType are how huma asks an error for its answer.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// GetHeaders gives Retry-After, WWW-Authenticate and the like.
+func (p *Problem) GetHeaders() http.Header { return p.header }
+
+// ContentType names the document's type, whatever was negotiated.
 func (p *Problem) ContentType(string) string { return "application/problem+json" }
 
 // statuses maps every code to its HTTP status; what is missing is 500.

@@ -245,7 +245,7 @@ func TestMigrateAndDoctor(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &findings); err != nil || status != 0 || len(findings) != 7 {
 		t.Errorf("doctor: %d, %v: %s", status, err, out)
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the fault to be found
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if status, out, _ := command(t, "doctor", flag); status != 1 || !strings.Contains(out, "chmod 700") {
