@@ -35,7 +35,7 @@ type ProblemField struct {
 
 func (p *Problem) Error() string { return string(p.Code) + ": " + p.Detail }
 
-// GetStatus, GetHeaders and ContentType are how huma asks an error for its answer.
+// GetStatus is what huma answers with; the next two are asked for headers and type.
 func (p *Problem) GetStatus() int { return p.Status }
 
 // GetHeaders gives Retry-After, WWW-Authenticate and the like.
