@@ -162,6 +162,7 @@ func migratesOnce(t *testing.T, c tenantdb.Credentials) {
 }
 
 func migratesForManyAtOnce(t *testing.T, c tenantdb.Credentials) {
+	begin(t, tenantdbtest.Open(t, c))
 	const callers = 4
 	errs, start := make(chan error, callers), make(chan struct{})
 	for range callers {
@@ -197,25 +198,41 @@ func (c *countdown) Done() <-chan struct{} {
 	return c.Context.Done()
 }
 
+// interrupt migrates and comes to the nth question. It reports whether there
+// were fewer.
+func interrupt(t *testing.T, db *tenantdb.DB, n int32) (finished bool) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	cd := &countdown{Context: ctx, cancel: cancel}
+	cd.left.Store(n)
+	_, err := db.Migrate(cd)
+	if err != nil && ctx.Err() == nil {
+		t.Fatalf("interrupted at %d: %v", n, err)
+	}
+	return err == nil
+}
+
+// begin leaves a migration that has just begun. On an empty database, goose
+// has one caller begin and lets the others wait.
+func begin(t *testing.T, db *tenantdb.DB) {
+	t.Helper()
+	version := int64(-1)
+	for n := int32(1); version < 1; n++ {
+		if interrupt(t, db, n) {
+			t.Fatal("nothing is left to do")
+		}
+		_ = db.Get(t.Context(), &version, `SELECT max(version_id) FROM `+tenantdb.VersionTable) // or there is no such table yet
+	}
+}
+
 func resumesMigration(t *testing.T, c tenantdb.Credentials) {
-	db := tenantdbtest.Open(t, c)
-	for n, interrupted := int32(1), 0; ; n += 1 + n/16 {
-		ctx, cancel := context.WithCancel(t.Context())
-		cd := &countdown{Context: ctx, cancel: cancel}
-		cd.left.Store(n)
-		_, err := db.Migrate(cd)
-		interruption := ctx.Err()
-		cancel()
-		if err == nil {
-			if interrupted < 10 {
-				t.Errorf("interrupted only %d times", interrupted)
-			}
-			break
-		}
+	db, interrupted := tenantdbtest.Open(t, c), 0
+	for n := int32(1); !interrupt(t, db, n); n += 1 + n/8 {
 		interrupted++
-		if interruption == nil {
-			t.Fatalf("interrupted at %d: %v", n, err)
-		}
+	}
+	if interrupted < 10 {
+		t.Errorf("interrupted only %d times", interrupted)
 	}
 	migrated(t, db)
 }

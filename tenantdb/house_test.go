@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/keyring"
@@ -48,7 +49,9 @@ func setupOn(t testing.TB, master *masterdb.DB, opts tenantdb.Options) *house {
 		h.Wrap(engine, func(e tenantdb.Engine) tenantdb.Engine { return spy{e, h} })
 	}
 	t.Cleanup(func() {
-		if err := h.Close(context.Background()); err != nil { //nolint:usetesting // the test's context is done by now
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) //nolint:usetesting // the test's context is done by now
+		defer cancel()
+		if err := h.Close(ctx); err != nil {
 			t.Error(err)
 		}
 		if n := h.open(); n != 0 {

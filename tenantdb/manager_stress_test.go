@@ -95,7 +95,9 @@ func TestManagerUnderStress(t *testing.T) {
 		if n := m.Open(); n > 5 {
 			rt.Errorf("%d pools open with nobody there", n)
 		}
-		if err := m.Close(context.Background()); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := m.Close(ctx); err != nil {
 			rt.Error(err)
 		}
 		if n := m.Open(); n != 0 {
