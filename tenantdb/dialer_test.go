@@ -217,7 +217,7 @@ func TestDialerLooksAtResolvedAddress(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer conn.Close() //nolint:errcheck // only to reach the listener
+		defer conn.Close()
 		_ = (<-accepted).Close()
 	})
 }
@@ -231,7 +231,7 @@ func TestDialerRefusesOtherNetworks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // a test's socket
+	defer l.Close()
 	d := &tenantdb.Dialer{Allow: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}}
 	for network, address := range map[string]string{"unix": path, "udp": "127.0.0.1:53", "unixgram": path} {
 		conn, err := d.For(tenantdb.Credentials{})(t.Context(), network, address)

@@ -145,7 +145,7 @@ func closedPort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	must(t, err)
-	defer l.Close() //nolint:errcheck // closing it is the point
+	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
 }
 
@@ -157,7 +157,7 @@ func at(t *testing.T, engine tenantdb.EngineName, mode tenantdb.TLSMode, serve f
 	go func() {
 		for c := range accepted {
 			go func() {
-				defer c.Close() //nolint:errcheck // the client may be gone
+				defer c.Close()
 				serve(c)
 			}()
 		}

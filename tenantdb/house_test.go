@@ -49,7 +49,7 @@ func setupOn(t testing.TB, master *masterdb.DB, opts tenantdb.Options) *house {
 		h.Wrap(engine, func(e tenantdb.Engine) tenantdb.Engine { return spy{e, h} })
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) //nolint:usetesting // the test's context is done by now
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) // the test's is done by now
 		defer cancel()
 		if err := h.Close(ctx); err != nil {
 			t.Error(err)
@@ -196,7 +196,7 @@ type acquired struct {
 }
 
 // come starts n callers and waits until they hold or await the store's pool.
-func (h *house) come(t testing.TB, n int, ctx context.Context, store stoa.StoreID) <-chan acquired { //nolint:revive // t leads in tests
+func (h *house) come(t testing.TB, n int, ctx context.Context, store stoa.StoreID) <-chan acquired {
 	t.Helper()
 	before, results := h.Leases(store), make(chan acquired, n)
 	for range n {

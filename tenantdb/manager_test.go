@@ -242,13 +242,13 @@ func TestSweep(t *testing.T) {
 		h := setup(t, tenantdb.Options{IdleTimeout: 3 * time.Minute})
 		held, idle := h.lease(t, h.embedded(t)), h.embedded(t)
 		h.lease(t, idle).Release()
-		time.Sleep(2 * time.Minute)
+		<-time.After(2 * time.Minute) // of the bubble
 		h.lease(t, idle).Release()
-		time.Sleep(2 * time.Minute)
+		<-time.After(2 * time.Minute) // of the bubble
 		if !h.Has(idle) {
 			t.Error("closed although used two minutes ago")
 		}
-		time.Sleep(2 * time.Minute)
+		<-time.After(2 * time.Minute) // of the bubble
 		if h.Has(idle) || h.Open() != 1 {
 			t.Error("open although unused for four minutes")
 		}

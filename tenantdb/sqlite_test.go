@@ -31,7 +31,7 @@ func filesIn(t *testing.T, dir string) (files []string) {
 func openEmbedded(t *testing.T, dir, name string) (*tenantdb.DB, error) {
 	t.Helper()
 	m := tenantdb.NewManager(nil, nil, tenantdb.Options{DataDir: dir})
-	t.Cleanup(func() { must(t, m.Close(context.Background())) }) //nolint:usetesting // the test's context is done by now
+	t.Cleanup(func() { must(t, m.Close(context.Background())) }) // the test's is done by now
 	db, err := m.OpenUnleased(tenantdb.Credentials{Kind: tenantdb.Managed, Engine: tenantdb.SQLite, Database: name})
 	if err == nil {
 		t.Cleanup(func() { must(t, db.Close()) })

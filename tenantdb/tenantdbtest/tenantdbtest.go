@@ -78,7 +78,7 @@ func Open(t testing.TB, c tenantdb.Credentials) *tenantdb.DB {
 		if err := db.Close(); err != nil {
 			t.Error(err)
 		}
-		if err := m.Close(context.Background()); err != nil { //nolint:usetesting // the test's context is done by now
+		if err := m.Close(context.Background()); err != nil { // the test's is done by now
 			t.Error(err)
 		}
 	})
