@@ -66,15 +66,18 @@ const resolverTTL = 5 * time.Second
 // Resolver remembers which store answers at which hostname. Only names that
 // exist are kept, so that nobody can push them out by asking for others.
 type Resolver struct {
-	db    *masterdb.DB
-	cache *otter.Cache[string, Site]
+	db     *masterdb.DB
+	cache  *otter.Cache[string, Site]
+	loader otter.LoaderFunc[string, Site]
 }
 
 func newResolver(db *masterdb.DB) *Resolver {
-	return &Resolver{db: db, cache: otter.Must(&otter.Options[string, Site]{
+	r := &Resolver{db: db, cache: otter.Must(&otter.Options[string, Site]{
 		MaximumSize:      100_000,
 		ExpiryCalculator: otter.ExpiryWriting[string, Site](resolverTTL),
 	})}
+	r.loader = r.load
+	return r
 }
 
 func (r *Resolver) lookup(ctx context.Context, host string) (Site, error) {
@@ -82,10 +85,7 @@ func (r *Resolver) lookup(ctx context.Context, host string) (Site, error) {
 	if err != nil {
 		return Site{}, unknownHost()
 	}
-	if site, ok := r.cache.GetIfPresent(name); ok {
-		return site, nil
-	}
-	site, err := r.cache.Get(ctx, name, otter.LoaderFunc[string, Site](r.load))
+	site, err := r.cache.Get(ctx, name, r.loader)
 	if errors.Is(err, otter.ErrNotFound) {
 		return Site{}, unknownHost()
 	}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +31,7 @@ import (
 type bench struct {
 	*Registry
 	dataDir string
+	logged  *atomic.Int64 // how many lines
 }
 
 // setup wires a replica on db. Its queue takes jobs and runs none.
@@ -37,10 +39,10 @@ func setup(t *testing.T, db *masterdb.DB) bench {
 	t.Helper()
 	ring, err := keyring.Parse(keyring.Generate("test"))
 	must(t, err)
-	log := slog.New(slog.DiscardHandler)
+	b := bench{dataDir: t.TempDir(), logged: new(atomic.Int64)}
+	log := slog.New(slog.NewTextHandler(lines{b.logged}, nil))
 	queue, err := jobs.New(db, log, jobs.Options{})
 	must(t, err)
-	b := bench{dataDir: t.TempDir()}
 	tenants := tenantdb.NewManager(db, ring, tenantdb.Options{DataDir: b.dataDir, Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}})
 	b.Registry = New(db, credits.New(db), tenants, queue, "shops.test", log)
 	jobs.Handle(queue, CarryIdentityTimeout, b.CarryIdentity)
@@ -48,6 +50,14 @@ func setup(t *testing.T, db *masterdb.DB) bench {
 		must(t, tenants.Close(context.Background()))
 	})
 	return b
+}
+
+// lines counts what is logged.
+type lines struct{ n *atomic.Int64 }
+
+func (l lines) Write(p []byte) (int, error) {
+	l.n.Add(1)
+	return len(p), nil
 }
 
 // eachTenant runs test on every pair of a master and a tenant engine.
