@@ -59,15 +59,17 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 	}
 	// A pool opened with the credentials of before must not serve this store.
 	s.tenants.Forget(store)
-	return s.Latest(ctx, p, store)
+	return s.read(ctx, id)
 }
 
 // Retry resumes the store's last run at the step that failed, with the
-// credentials it had.
+// credentials it had. It fails with not_found when no run has failed, and in
+// other states of the store as Connect does.
 func (s *Service) Retry(ctx context.Context, p access.Principal, store stoa.StoreID) (Run, error) {
 	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
 		return Run{}, err
 	}
+	var id stoa.RunID
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if err := s.registry.BeginProvisioning(ctx, tx, store); err != nil {
 			return err
@@ -76,39 +78,39 @@ func (s *Service) Retry(ctx context.Context, p access.Principal, store stoa.Stor
 		if err != nil {
 			return err
 		}
-		attempt, err := requeue(ctx, tx, run.ID)
+		if run.State != Failed {
+			return stoa.Errorf(stoa.NotFound, "There is no failed run to resume. Connect a database.")
+		}
+		id = run.ID
+		attempt, err := requeue(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		return s.queue.Enqueue(ctx, tx, Provision{RunID: run.ID, Attempt: attempt})
+		return s.queue.Enqueue(ctx, tx, Provision{RunID: id, Attempt: attempt})
 	})
 	if err != nil {
 		return Run{}, err
 	}
-	return s.Latest(ctx, p, store)
+	return s.read(ctx, id)
 }
 
-// Wait returns the run when it has ended, or as it stands when patience or
-// ctx runs out. Any replica may be the one that works, so it looks in the
-// master database.
+// Wait returns the run when it has ended, or as it stands when patience runs
+// out; it fails when ctx ends before. Any replica may be the one that works,
+// so it looks in the master database. It does not ask who is waiting: the id
+// comes from Connect or Retry, which did.
 func (s *Service) Wait(ctx context.Context, id stoa.RunID, patience time.Duration) (Run, error) {
 	deadline := time.After(patience)
 	for pause := 10 * time.Millisecond; ; pause = min(pause*3/2, 200*time.Millisecond) {
-		run, err := readRun(ctx, s.db, `id = $1`, id)
-		if err != nil {
-			return Run{}, err
+		run, err := s.read(ctx, id)
+		if err != nil || run.Done() {
+			return run, err
 		}
-		over := run.Done()
-		if !over {
-			select {
-			case <-time.After(pause):
-				continue
-			case <-deadline:
-			case <-ctx.Done():
-				return Run{}, ctx.Err()
-			}
+		select {
+		case <-time.After(pause):
+		case <-deadline:
+			return run, nil
+		case <-ctx.Done():
+			return Run{}, ctx.Err()
 		}
-		run.Steps, err = readSteps(ctx, s.db, id)
-		return run, err
 	}
 }

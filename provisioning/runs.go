@@ -6,6 +6,7 @@ package provisioning
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -41,6 +42,11 @@ type Run struct {
 
 // Done reports whether the run has ended, well or not.
 func (r Run) Done() bool { return r.State == Succeeded || r.State == Failed }
+
+// did reports whether a step is behind the run.
+func (r Run) did(step string) bool {
+	return slices.ContainsFunc(r.Steps, func(s Step) bool { return s.Name == step && s.State == Succeeded })
+}
 
 // Step is one step of a run.
 type Step struct {
@@ -92,8 +98,16 @@ func (s *Service) Latest(ctx context.Context, p access.Principal, store stoa.Sto
 	if err != nil {
 		return Run{}, err
 	}
-	run.Steps, err = readSteps(ctx, s.db, run.ID)
-	return run, err
+	return withSteps(ctx, s.db, run)
+}
+
+// read returns a run with its steps.
+func (s *Service) read(ctx context.Context, id stoa.RunID) (Run, error) {
+	run, err := readRun(ctx, s.db, `id = $1`, id)
+	if err != nil {
+		return Run{}, err
+	}
+	return withSteps(ctx, s.db, run)
 }
 
 func latest(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Run, error) {
@@ -116,20 +130,22 @@ func readRun(ctx context.Context, q masterdb.Querier, where string, arg any) (Ru
 	return row.Run, err
 }
 
-func readSteps(ctx context.Context, q masterdb.Querier, run stoa.RunID) ([]Step, error) {
+// withSteps fills in the steps. They are read after the run: of one that has
+// ended, they are all there.
+func withSteps(ctx context.Context, q masterdb.Querier, run Run) (Run, error) {
 	var rows []struct {
 		Step
 		ErrorCode    *string
 		ErrorMessage *string
 	}
 	err := q.Select(ctx, &rows, `SELECT name, state, error_code, error_message, started_at, finished_at
-		FROM provisioning_steps WHERE run_id = $1 ORDER BY position`, run)
-	steps := make([]Step, len(rows))
+		FROM provisioning_steps WHERE run_id = $1 ORDER BY position`, run.ID)
+	run.Steps = make([]Step, len(rows))
 	for i, row := range rows {
-		steps[i] = row.Step
-		steps[i].Fault = newFault(row.ErrorCode, row.ErrorMessage)
+		run.Steps[i] = row.Step
+		run.Steps[i].Fault = newFault(row.ErrorCode, row.ErrorMessage)
 	}
-	return steps, err
+	return run, err
 }
 
 // insertRun records a run with all its steps pending.
@@ -147,17 +163,46 @@ func insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (stoa.R
 	return id, err
 }
 
-// claim marks the run as under way. It reports false when there is nothing
-// to do: the run has ended, or the job belongs to an attempt before this one.
-func claim(ctx context.Context, tx *masterdb.Tx, job Provision) (bool, error) {
+// errOvertaken means that there is nothing to do: the run has ended, or it
+// goes on in an attempt after the job's.
+var errOvertaken = errors.New("provisioning: the run is not this job's")
+
+// claim marks the job's run as under way and returns it. It may be under way
+// already, left behind by an execution that was interrupted.
+func claim(ctx context.Context, tx *masterdb.Tx, job Provision) (Run, error) {
 	n, err := tx.Exec(ctx, `UPDATE provisioning_runs SET state = 'running', started_at = coalesce(started_at, $3)
 		WHERE id = $1 AND attempt = $2 AND state IN ('queued', 'running')`, job.RunID, job.Attempt, tx.Now)
-	return n == 1, err
+	if err != nil {
+		return Run{}, err
+	}
+	if n == 0 {
+		return Run{}, errOvertaken
+	}
+	run, err := readRun(ctx, tx, `id = $1`, job.RunID)
+	if err != nil {
+		return Run{}, err
+	}
+	return withSteps(ctx, tx, run)
 }
 
+// hold keeps everybody else from ending the run before tx does. The queue
+// may deliver a job twice: an execution that was thought dead must not write
+// over what the other one has done since.
+func hold(ctx context.Context, tx *masterdb.Tx, run Run) error {
+	var attempt int
+	err := tx.Get(ctx, &attempt, `SELECT attempt FROM provisioning_runs WHERE id = $1 AND attempt = $2 AND state = 'running'`+tx.ForUpdate(),
+		run.ID, run.Attempt)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return errOvertaken
+	}
+	return err
+}
+
+// startStep and finishStep leave a step alone that has succeeded: another
+// execution of the same job may have done it meanwhile.
 func startStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string) error {
 	_, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'running', started_at = $3, finished_at = NULL,
-		error_code = NULL, error_message = NULL WHERE run_id = $1 AND name = $2`, run, name, tx.Now)
+		error_code = NULL, error_message = NULL WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, name, tx.Now)
 	if err != nil {
 		return err
 	}
@@ -166,8 +211,8 @@ func startStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string
 }
 
 func finishStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string) error {
-	_, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'succeeded', finished_at = $3 WHERE run_id = $1 AND name = $2`,
-		run, name, tx.Now)
+	_, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'succeeded', finished_at = $3
+		WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, name, tx.Now)
 	return err
 }
 

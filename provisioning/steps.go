@@ -2,8 +2,11 @@ package provisioning
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -14,8 +17,8 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Provision is the job that works on a run. Attempt makes a job that was
-// overtaken by a retry harmless.
+// Provision is the job that works on a run. Attempt makes a job harmless
+// that a retry has overtaken.
 type Provision struct {
 	RunID   stoa.RunID `json:"runId"`
 	Attempt int        `json:"attempt"`
@@ -46,47 +49,52 @@ var steps = []struct {
 // work is a run under way.
 type work struct {
 	*Service
-	run Run
-	db  *tenantdb.DB // the tenant's, not yet shared with anybody
+	run    Run
+	tenant *tenantdb.DB // not yet shared with anybody
 }
 
 // Provision is the job handler. A step that fails ends the run: the owner
 // sees the cause and mends it. An error is returned only when the run could
 // not be worked on at all; the queue then tries again.
 func (s *Service) Provision(ctx context.Context, job Provision) error {
-	var claimed bool
+	w, err := s.begin(ctx, job)
+	if err == nil {
+		defer w.close()
+		err = w.do(ctx)
+	}
+	if errors.Is(err, errOvertaken) {
+		return nil
+	}
+	return err
+}
+
+// begin marks the job's run as under way, or fails with errOvertaken.
+func (s *Service) begin(ctx context.Context, job Provision) (*work, error) {
+	w := &work{Service: s}
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
-		claimed, err = claim(ctx, tx, job)
+		w.run, err = claim(ctx, tx, job)
 		return err
 	})
-	if err != nil || !claimed {
-		return err
-	}
-	run, err := readRun(ctx, s.db, `id = $1`, job.RunID)
-	if err != nil {
-		return err
-	}
-	if run.Steps, err = readSteps(ctx, s.db, run.ID); err != nil {
-		return err
-	}
-	w := &work{Service: s, run: run}
-	defer w.close()
-	return w.do(ctx)
+	return w, err
 }
 
 func (w *work) do(ctx context.Context) error {
-	for i, step := range steps {
-		if w.run.Steps[i].State == Succeeded {
+	for _, step := range steps {
+		if w.run.did(step.name) {
 			continue
 		}
-		if err := w.master(ctx, func(tx *masterdb.Tx) error { return startStep(ctx, tx, w.run.ID, step.name) }); err != nil {
+		if err := w.record(ctx, func(tx *masterdb.Tx) error { return startStep(ctx, tx, w.run.ID, step.name) }); err != nil {
 			return err
 		}
-		err := w.step(ctx, step.run)
-		switch {
-		case err != nil && ctx.Err() != nil:
-			return err // shutting down: the run stays as it is and the queue resumes it
-		case err != nil:
+		switch err := w.step(ctx, step.run); {
+		case err == nil:
+		case errors.Is(err, errOvertaken):
+			return err
+		case errors.Is(ctx.Err(), context.Canceled):
+			// Shutting down: the run stays as it is. The queue knows this error
+			// and resumes the run without counting it as a failure.
+			return fmt.Errorf("interrupted in step %s: %w", step.name, ctx.Err())
+		default: // also when the time of the job is up
 			return w.fail(ctx, step.name, err)
 		}
 	}
@@ -95,12 +103,12 @@ func (w *work) do(ctx context.Context) error {
 
 // step opens the database when the first step that needs it comes.
 func (w *work) step(ctx context.Context, run func(*work, context.Context) error) error {
-	if w.db == nil {
-		c, err := w.tenants.Load(ctx, w.Service.db, w.run.StoreID)
+	if w.tenant == nil {
+		c, err := w.tenants.Load(ctx, w.db, w.run.StoreID)
 		if err != nil {
 			return err
 		}
-		if w.db, err = w.tenants.OpenUnleased(c); err != nil {
+		if w.tenant, err = w.tenants.OpenUnleased(c); err != nil {
 			return err
 		}
 	}
@@ -108,17 +116,23 @@ func (w *work) step(ctx context.Context, run func(*work, context.Context) error)
 }
 
 func (w *work) close() {
-	if w.db != nil {
-		_ = w.db.Close()
+	if w.tenant != nil {
+		_ = w.tenant.Close()
 	}
 }
 
+// failTimeout bounds the recording of a failure, for which the job's own
+// time may have run out.
+const failTimeout = 10 * time.Second
+
 // fail records the cause and gives the store back to its owner.
 func (w *work) fail(ctx context.Context, step string, cause error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), failTimeout)
+	defer cancel()
 	fault := faultOf(cause)
 	w.log.WarnContext(ctx, "provisioning failed", "store", w.run.StoreID.String(), "run", w.run.ID.String(),
 		"step", step, "code", string(fault.Code), "err", cause)
-	err := w.master(ctx, func(tx *masterdb.Tx) error {
+	err := w.record(ctx, func(tx *masterdb.Tx) error {
 		if err := failStep(ctx, tx, w.run.ID, step, fault); err != nil {
 			return err
 		}
@@ -131,14 +145,21 @@ func (w *work) fail(ctx context.Context, step string, cause error) error {
 	return err
 }
 
-func (w *work) master(ctx context.Context, fn func(*masterdb.Tx) error) error {
-	return w.Service.db.Tx(ctx, fn)
+// record runs fn in one master transaction, or fails with errOvertaken when
+// the run is no longer this job's to write.
+func (w *work) record(ctx context.Context, fn func(*masterdb.Tx) error) error {
+	return w.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if err := hold(ctx, tx, w.run); err != nil {
+			return err
+		}
+		return fn(tx)
+	})
 }
 
 // done records a step as finished, in one transaction with what it changed
 // in the master.
 func (w *work) done(ctx context.Context, step string, also ...func(*masterdb.Tx) error) error {
-	return w.master(ctx, func(tx *masterdb.Tx) error {
+	return w.record(ctx, func(tx *masterdb.Tx) error {
 		for _, fn := range also {
 			if err := fn(tx); err != nil {
 				return err
@@ -151,7 +172,7 @@ func (w *work) done(ctx context.Context, step string, also ...func(*masterdb.Tx)
 func (w *work) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	if err := w.db.Ping(ctx); err != nil {
+	if err := w.tenant.Ping(ctx); err != nil {
 		return err
 	}
 	return w.done(ctx, "connect")
@@ -160,13 +181,13 @@ func (w *work) connect(ctx context.Context) error {
 // inspect refuses a server that is too old and a database that holds
 // anything but this store.
 func (w *work) inspect(ctx context.Context) error {
-	in, err := w.db.Inspect(ctx)
+	in, err := w.tenant.Inspect(ctx)
 	if err != nil {
 		return err
 	}
 	switch {
 	case !in.Supported:
-		return stoa.Errorf(stoa.DatabaseVersionUnsupported, "The server runs version %s; at least %s is needed.", in.Version, in.Minimum)
+		return stoa.Errorf(stoa.DatabaseVersionUnsupported, "The server runs version %.40q; at least %s is needed.", in.Version, in.Minimum)
 	case !in.MayCreate:
 		return stoa.Errorf(stoa.DatabasePermissionDenied,
 			"The database user may not create tables. On PostgreSQL: GRANT CREATE, USAGE ON SCHEMA public TO the user.")
@@ -184,7 +205,7 @@ func (w *work) inspect(ctx context.Context) error {
 
 // checkMine refuses the database of another store.
 func (w *work) checkMine(ctx context.Context) error {
-	ids, err := shop.StoreIDs(ctx, w.db)
+	ids, err := shop.StoreIDs(ctx, w.tenant)
 	if err != nil {
 		return err
 	}
@@ -196,17 +217,23 @@ func (w *work) checkMine(ctx context.Context) error {
 	return nil
 }
 
-// some names a few of a list.
+// some names a few of a list. What a server calls its tables may hold any
+// bytes, so they are quoted.
 func some(names []string) string {
 	const few = 3
-	if len(names) <= few {
-		return fmt.Sprint(names)
+	var quoted []string
+	for _, name := range names[:min(few, len(names))] {
+		quoted = append(quoted, strconv.Quote(name))
 	}
-	return fmt.Sprintf("%v and %d more", names[:few], len(names)-few)
+	list := strings.Join(quoted, ", ")
+	if more := len(names) - few; more > 0 {
+		list += fmt.Sprintf(" and %d more", more)
+	}
+	return list
 }
 
 func (w *work) migrate(ctx context.Context) error {
-	version, err := w.db.Migrate(ctx)
+	version, err := w.tenant.Migrate(ctx)
 	if err != nil {
 		return err
 	}
@@ -216,7 +243,7 @@ func (w *work) migrate(ctx context.Context) error {
 }
 
 func (w *work) seed(ctx context.Context) error {
-	if err := shop.Seed(ctx, w.db); err != nil {
+	if err := shop.Seed(ctx, w.tenant); err != nil {
 		return err
 	}
 	return w.done(ctx, "seed")
@@ -227,7 +254,7 @@ func (w *work) storeRecord(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = shop.CreateStore(ctx, w.db, shop.Profile{ID: w.run.StoreID, Name: identity.Name, Slug: identity.Slug})
+	err = shop.CreateStore(ctx, w.tenant, shop.Profile{ID: w.run.StoreID, Name: identity.Name, Slug: identity.Slug})
 	if err != nil {
 		return err
 	}
@@ -235,16 +262,16 @@ func (w *work) storeRecord(ctx context.Context) error {
 }
 
 func (w *work) ownerRecord(ctx context.Context) error {
-	id, err := access.OwnerOf(ctx, w.Service.db, w.run.StoreID)
+	id, err := access.OwnerOf(ctx, w.db, w.run.StoreID)
 	if err != nil {
 		return err
 	}
-	user, err := accounts.ReadUser(ctx, w.Service.db, id)
+	user, err := accounts.ReadUser(ctx, w.db, id)
 	if err != nil {
 		return err
 	}
 	owner := shop.Owner{ID: user.ID, Email: user.Email, FirstName: user.FirstName, LastName: user.LastName}
-	if err := shop.CreateOwner(ctx, w.db, owner); err != nil {
+	if err := shop.CreateOwner(ctx, w.tenant, owner); err != nil {
 		return err
 	}
 	return w.done(ctx, "owner_record")

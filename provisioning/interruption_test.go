@@ -1,0 +1,394 @@
+package provisioning
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/jobs"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/stores"
+	"github.com/stoahq/stoa/tenantdb"
+	"github.com/stoahq/stoa/tenantdb/tenantdbtest"
+)
+
+// eachIdle runs test on every master with a replica that runs no jobs by
+// itself, and a store with a run that was never worked on.
+func eachIdle(t *testing.T, test func(t *testing.T, b bench, engine tenantdb.EngineName)) {
+	t.Helper()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		for _, engine := range tenantdbtest.Engines() {
+			t.Run(string(engine), func(t *testing.T) { test(t, setup(t, db), engine) })
+		}
+	})
+}
+
+// begin claims the run, as its job does, and opens the tenant database.
+func (b bench) begin(t *testing.T, run Run) *work {
+	t.Helper()
+	w, err := b.Service.begin(t.Context(), job(run))
+	must(t, err)
+	t.Cleanup(w.close)
+	return w
+}
+
+// doStep works on one step and records it.
+func (w *work) doStep(t *testing.T, i int) {
+	t.Helper()
+	must(t, w.record(t.Context(), func(tx *masterdb.Tx) error { return startStep(t.Context(), tx, w.run.ID, steps[i].name) }))
+	must(t, w.step(t.Context(), steps[i].run))
+}
+
+// The process dies in every single step, after the step's work and before
+// its record. The run still ends where an undisturbed one does.
+func TestDeathInEveryStep(t *testing.T) {
+	t.Parallel()
+	eachIdle(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
+		p, s := b.store(t)
+		run, err := b.Connect(t.Context(), p, s.ID, credentials(t, engine))
+		must(t, err)
+		for i := range len(steps) - 1 { // activate is its own record
+			w := b.begin(t, run)
+			for _, again := range []int{i - 1, i} {
+				if again >= 0 {
+					w.doStep(t, again)
+				}
+			}
+			w.close()
+			b.exec(t, `UPDATE provisioning_steps SET state = 'running', finished_at = NULL WHERE run_id = $1 AND name = $2`, run.ID, steps[i].name)
+			b.resumable(t, p, run)
+		}
+		must(t, b.Provision(t.Context(), job(run)))
+		run, err = b.Latest(t.Context(), p, s.ID)
+		must(t, err)
+		b.succeeded(t, p, run)
+		b.checkOwner(t, p, s.ID)
+	})
+}
+
+// Every step a second time changes nothing.
+func TestStepsAreIdempotent(t *testing.T) {
+	t.Parallel()
+	eachIdle(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
+		p, s := b.store(t)
+		run, err := b.Connect(t.Context(), p, s.ID, credentials(t, engine))
+		must(t, err)
+		w := b.begin(t, run)
+		for i := range len(steps) - 1 {
+			w.doStep(t, i)
+		}
+		tenant, store := rowsOf(t, w.tenant), b.get(t, p, s.ID)
+		for i := range len(steps) - 1 {
+			w.doStep(t, i)
+		}
+		if diff := cmp.Diff(tenant, rowsOf(t, w.tenant)); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff(store, b.get(t, p, s.ID)); diff != "" {
+			t.Error(diff)
+		}
+		w.doStep(t, len(steps)-1)
+		run, err = b.Latest(t.Context(), p, s.ID)
+		must(t, err)
+		b.succeeded(t, p, run)
+		if diff := cmp.Diff(tenant, rowsOf(t, w.tenant)); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func (b bench) get(t *testing.T, p access.Principal, id stoa.StoreID) stores.Store {
+	t.Helper()
+	s, err := b.registry.Get(t.Context(), p, id)
+	must(t, err)
+	return s
+}
+
+// The process is told to stop before each of the steps.
+func TestStoppedBetweenSteps(t *testing.T) {
+	t.Parallel()
+	eachIdle(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
+		p, s := b.store(t)
+		run, err := b.Connect(t.Context(), p, s.ID, credentials(t, engine))
+		must(t, err)
+		for i := range steps {
+			w := b.begin(t, run)
+			ctx, stop := context.WithCancel(t.Context())
+			stop()
+			if err := w.do(ctx); !errors.Is(err, context.Canceled) {
+				t.Errorf("stopped before %s: %v", steps[i].name, err)
+			}
+			b.resumable(t, p, run)
+			w.doStep(t, i)
+			w.close()
+		}
+		run, err = b.Latest(t.Context(), p, s.ID)
+		must(t, err)
+		b.succeeded(t, p, run)
+	})
+}
+
+// resumable checks that the run is neither lost nor failed.
+func (b bench) resumable(t *testing.T, p access.Principal, run Run) {
+	t.Helper()
+	got, err := b.Latest(t.Context(), p, run.StoreID)
+	must(t, err)
+	if got.ID != run.ID || got.State != Running || got.Fault != nil || got.FinishedAt != nil {
+		t.Errorf("the run is %s at %s with %+v", got.State, got.Step, got.Fault)
+	}
+	if status := b.status(t, run.StoreID); status != stores.Provisioning {
+		t.Errorf("the store is %s", status)
+	}
+}
+
+// The process is told to stop in the middle of a step.
+func TestStoppedWithinAStep(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		for _, engine := range servers(t) {
+			p, s := b.store(t)
+			c := credentials(t, engine)
+			g := stand(t, &c)
+			run, err := b.Connect(t.Context(), p, s.ID, c)
+			must(t, err)
+			ctx, stop := context.WithCancel(t.Context())
+			result := make(chan error, 1)
+			go func() { result <- b.Provision(ctx, job(run)) }()
+			<-g.held
+			stop()
+			// The queue must see that this is no failure, to run the job again at once.
+			if err := <-result; !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v", engine, err)
+			}
+			b.resumable(t, p, run)
+			must(t, b.Provision(t.Context(), job(run)))
+			run, err = b.Latest(t.Context(), p, s.ID)
+			must(t, err)
+			b.succeeded(t, p, run)
+		}
+	})
+}
+
+// One replica stops while it works on a run; the next one that starts
+// finishes it, with nobody's help.
+func TestStopAndStart(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		shared := newPlatform(t)
+		first := setupWith(t, db, shared, jobs.Options{Drain: time.Millisecond}, tenantdb.Loopback)
+		p, s := first.store(t)
+		c := credentials(t, servers(t)[0])
+		g := stand(t, &c)
+		must(t, first.queue.Start(t.Context()))
+		run, err := first.Connect(t.Context(), p, s.ID, c)
+		must(t, err)
+		<-g.held
+		must(t, first.queue.Stop(t.Context()))
+		first.resumable(t, p, run)
+
+		second := setupWith(t, db, shared, jobs.Options{}, tenantdb.Loopback).start(t)
+		second.succeeded(t, p, second.wait(t, run))
+	})
+}
+
+// expiring is a context whose deadline passes when the test says so.
+type expiring struct {
+	context.Context
+	done chan struct{}
+}
+
+func (e expiring) Done() <-chan struct{} { return e.done }
+
+func (e expiring) Err() error {
+	select {
+	case <-e.done:
+		return context.DeadlineExceeded
+	default:
+		return nil
+	}
+}
+
+// A run that does not come to an end in the time a job has is the owner's
+// again. To try on forever would leave the store where nobody can touch it.
+func TestOutOfTime(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		for _, engine := range servers(t) {
+			p, s := b.store(t)
+			c := credentials(t, engine)
+			g := stand(t, &c)
+			run, err := b.Connect(t.Context(), p, s.ID, c)
+			must(t, err)
+			ctx := expiring{t.Context(), make(chan struct{})}
+			result := make(chan error, 1)
+			go func() { result <- b.Provision(ctx, job(run)) }()
+			<-g.held
+			close(ctx.done)
+			must(t, <-result)
+			run, err = b.Latest(t.Context(), p, s.ID)
+			must(t, err)
+			b.failed(t, p, run, "connect", stoa.DatabaseUnreachable)
+			again, err := b.Retry(t.Context(), p, s.ID)
+			must(t, err)
+			must(t, b.Provision(t.Context(), job(again)))
+			run, err = b.Latest(t.Context(), p, s.ID)
+			must(t, err)
+			b.succeeded(t, p, run)
+		}
+	})
+}
+
+// The queue may deliver a job twice. An execution that is overtaken while it
+// hangs must not undo what the other one has achieved.
+func TestOvertaken(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		for _, engine := range servers(t) {
+			p, s := b.store(t)
+			c := credentials(t, engine)
+			g := stand(t, &c)
+			run, err := b.Connect(t.Context(), p, s.ID, c)
+			must(t, err)
+			slow := make(chan error, 1)
+			go func() { slow <- b.Provision(t.Context(), job(run)) }()
+			<-g.held
+			must(t, b.Provision(t.Context(), job(run)))
+			before, err := b.Latest(t.Context(), p, s.ID)
+			must(t, err)
+			b.succeeded(t, p, before)
+			g.drop() // the slow one's connect fails
+			must(t, <-slow)
+			after, err := b.Latest(t.Context(), p, s.ID)
+			must(t, err)
+			b.succeeded(t, p, after)
+			if diff := cmp.Diff(before, after); diff != "" {
+				t.Error(diff)
+			}
+		}
+	})
+}
+
+// The same, with an execution that has lost nothing but time: it must stop
+// and not go over the steps again.
+func TestOvertakenBetweenSteps(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		for _, i := range []int{0, 4, len(steps) - 1} {
+			p, s := b.store(t)
+			run, err := b.Connect(t.Context(), p, s.ID, tenantdb.Credentials{Kind: tenantdb.Managed})
+			must(t, err)
+			w := b.begin(t, run)
+			for done := range i {
+				w.doStep(t, done)
+				w.run.Steps[done].State = Succeeded
+			}
+			must(t, b.Provision(t.Context(), job(run)))
+			before, err := b.Latest(t.Context(), p, s.ID)
+			must(t, err)
+			if err := w.do(t.Context()); !errors.Is(err, errOvertaken) {
+				t.Errorf("overtaken before %s: %v", steps[i].name, err)
+			}
+			after, err := b.Latest(t.Context(), p, s.ID)
+			must(t, err)
+			b.succeeded(t, p, after)
+			if diff := cmp.Diff(before, after); diff != "" {
+				t.Error(diff)
+			}
+		}
+	})
+}
+
+func TestExecutionsAtOnce(t *testing.T) {
+	t.Parallel()
+	eachIdle(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
+		p, s := b.store(t)
+		run, err := b.Connect(t.Context(), p, s.ID, credentials(t, engine))
+		must(t, err)
+		_, errs := atOnce(3, func(int) (any, error) { return nil, b.Provision(t.Context(), job(run)) })
+		must(t, errors.Join(errs...))
+		run, err = b.Latest(t.Context(), p, s.ID)
+		must(t, err)
+		b.succeeded(t, p, run)
+		b.checkOwner(t, p, s.ID)
+	})
+}
+
+// The master goes away just when a failure is to be recorded. The job must
+// report that, so that the queue runs it again, and the next execution finds
+// the step under way and does it over.
+func TestFailureThatCannotBeRecorded(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		for _, mended := range []bool{false, true} {
+			p, s := b.store(t)
+			mend := b.takeHostname(t, s)
+			run, err := b.Connect(t.Context(), p, s.ID, tenantdb.Credentials{Kind: tenantdb.Managed})
+			must(t, err)
+			repair := b.breakRecord(t)
+			if err := b.Provision(t.Context(), job(run)); err == nil || jobs.IsCancelled(err) {
+				t.Errorf("the queue would not run the job again: %v", err)
+			}
+			b.resumable(t, p, run)
+			now, err := b.Latest(t.Context(), p, s.ID)
+			must(t, err)
+			if now.Step != "hostname" || now.Steps[6].State != Running {
+				t.Errorf("the run is at %s, which is %s", now.Step, now.Steps[6].State)
+			}
+			repair()
+			if mended {
+				mend()
+			}
+			must(t, b.Provision(t.Context(), job(run)))
+			now, err = b.Latest(t.Context(), p, s.ID)
+			must(t, err)
+			if mended {
+				b.succeeded(t, p, now)
+			} else {
+				b.failed(t, p, now, "hostname", stoa.HostnameTaken)
+			}
+		}
+	})
+}
+
+// breakRecord makes the master refuse to note a failed step, until repair.
+func (b bench) breakRecord(t *testing.T) (repair func()) {
+	t.Helper()
+	if b.db.Engine == masterdb.SQLite {
+		b.exec(t, `CREATE TRIGGER away BEFORE UPDATE ON provisioning_steps WHEN NEW.state = 'failed'
+			BEGIN SELECT RAISE(ABORT, 'the master is away'); END`)
+		return func() { b.exec(t, `DROP TRIGGER away`) }
+	}
+	b.exec(t, `CREATE FUNCTION away() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'the master is away'; END $$`)
+	b.exec(t, `CREATE TRIGGER away BEFORE UPDATE ON provisioning_steps FOR EACH ROW WHEN (NEW.state = 'failed') EXECUTE FUNCTION away()`)
+	return func() {
+		b.exec(t, `DROP TRIGGER away ON provisioning_steps`)
+		b.exec(t, `DROP FUNCTION away`)
+	}
+}
+
+// A run recorded by another version of the program may have other steps.
+func TestRunOfAnotherVersion(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		p, s := b.store(t)
+		run, err := b.Connect(t.Context(), p, s.ID, tenantdb.Credentials{Kind: tenantdb.Managed})
+		must(t, err)
+		b.exec(t, `DELETE FROM provisioning_steps WHERE name = 'seed'`)
+		must(t, b.Provision(t.Context(), job(run)))
+		got, err := b.Latest(t.Context(), p, s.ID)
+		must(t, err)
+		b.succeeded(t, p, got)
+	})
+}
