@@ -1,0 +1,100 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+)
+
+// owner is a user of the platform who calls its API.
+type owner struct{ address, token string }
+
+type object = map[string]any
+
+func register(ctx context.Context, address string) (*owner, error) {
+	o := &owner{address: address}
+	var session struct{ AccessToken string }
+	err := o.call(ctx, "POST", "/api/auth/register", object{
+		"email": "owner@bench.example", "password": "many-shops-under-1-roof", "firstName": "Bench", "lastName": "Owner",
+	}, &session)
+	o.token = session.AccessToken
+	return o, err
+}
+
+// openStore creates a store, connects its database and fills in its profile,
+// so that the answers have a body of ordinary size.
+func (o *owner) openStore(ctx context.Context, slug, databaseURL string) (shop, error) {
+	var store struct {
+		ID, Status string
+		Hostnames  []struct{ Hostname string }
+	}
+	if err := o.call(ctx, "POST", "/api/stores/create", object{"name": "Store " + slug, "slug": slug}, &store); err != nil {
+		return shop{}, err
+	}
+	path := "/api/stores/" + store.ID
+	if err := o.call(ctx, "POST", path+"/connect-database", object{"type": "postgresql", "connectionString": databaseURL}, &store); err != nil {
+		return shop{}, err
+	}
+	if store.Status != "active" || len(store.Hostnames) == 0 {
+		return shop{}, fmt.Errorf("%s is %s after it was connected", slug, store.Status)
+	}
+	_, port, err := net.SplitHostPort(o.address)
+	if err != nil {
+		return shop{}, err
+	}
+	s := shop{id: store.ID, slug: slug, host: net.JoinHostPort(store.Hostnames[0].Hostname, port)}
+	return s, o.call(ctx, "PATCH", path, profile(slug), nil)
+}
+
+func profile(slug string) object {
+	return object{
+		"description":  "Oils, herbs and honey from small growers, packed by hand and sent on the day of your order.",
+		"contactEmail": "hello@" + slug + ".example", "contactPhone": "+30 210 555 0100", "website": "https://" + slug + ".example",
+		"addressLine1": "12 Stoa Street", "addressLine2": "Second floor", "city": "Athens", "region": "Attica", "postalCode": "105 55", "country": "GR",
+		"currency": "EUR", "timezone": "Europe/Athens", "locale": "en", "logoUrl": "https://" + slug + ".example/logo.svg",
+		"theme":    object{"primaryColor": "#5b7042", "font": "Inter", "layout": "grid"},
+		"settings": object{"taxIncluded": true, "orderPrefix": "B-"},
+	}
+}
+
+// call sends in as JSON and reads the answer into out. Prefer makes
+// connect-database wait as long as it can; the other calls do not mind it.
+func (o *owner) call(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+o.address+path, body)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Prefer", "wait=60")
+	if o.token != "" {
+		req.Header.Set("Authorization", "Bearer "+o.token)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	answer, err := io.ReadAll(res.Body)
+	if err != nil {
+		return err
+	}
+	if res.StatusCode >= 300 || res.StatusCode == http.StatusAccepted {
+		return fmt.Errorf("%s %s: %s: %s", method, path, res.Status, bytes.TrimSpace(answer))
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(answer, out)
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"fmt"
+	"os/exec"
+	"syscall"
+	"time"
+)
+
+// process is a child that runs until it is stopped.
+type process struct {
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+	err  error         // how it ended; read after done
+}
+
+// launch starts a command that outlives the context of whoever starts it:
+// it is stopped by stop, in order, and not cut off by a Ctrl-C.
+func launch(cmd *exec.Cmd) (*process, error) {
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &process{cmd: cmd, done: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// ended reports whether the process is gone, though nobody stopped it.
+func (p *process) ended() error {
+	select {
+	case <-p.done:
+		if p.err == nil {
+			return fmt.Errorf("%s ended by itself", p.cmd.Path)
+		}
+		return fmt.Errorf("%s ended by itself: %w", p.cmd.Path, p.err)
+	default:
+		return nil
+	}
+}
+
+// stop asks the process to end and, after a while, makes it.
+func (p *process) stop() {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may be gone
+	select {
+	case <-p.done:
+	case <-time.After(40 * time.Second):
+		_ = p.cmd.Process.Kill()
+		<-p.done
+	}
+}
