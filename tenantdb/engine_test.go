@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -479,5 +480,32 @@ func eventually(t testing.TB, ok func() bool) {
 		case <-deadline:
 			t.Fatal("it never happens")
 		}
+	}
+}
+
+// TestFileOpenedWhileOthersClose: the first to open a file makes it WAL, the
+// last to close it ends that. Who opens it at that moment does not fail.
+func TestFileOpenedWhileOthersClose(t *testing.T) {
+	t.Parallel()
+	m := tenantdb.NewManager(nil, nil, tenantdb.Options{DataDir: t.TempDir()})
+	defer m.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing is leased
+	for range 10 {
+		c := tenantdb.ManagedSQLite(stoa.NewID[stoa.StoreID]())
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 10 {
+					db, err := m.OpenUnleased(c)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if err := errors.Join(db.Ping(t.Context()), db.Close()); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
 	}
 }

@@ -153,7 +153,7 @@ func (postgresEngine) Fault(err error) *stoa.Error {
 		return fault
 	}
 	var connectErr *pgconn.ConnectError
-	if errors.As(err, &connectErr) {
+	if errors.As(err, &connectErr) || errors.Is(err, pgconn.ErrConnClosed) {
 		return unreachable(err)
 	}
 	return nil

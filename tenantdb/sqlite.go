@@ -3,6 +3,7 @@ package tenantdb
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
@@ -51,7 +53,34 @@ func (e sqliteEngine) Open(c Credentials, _ DialFunc) (*sql.DB, error) {
 	}
 	query := strings.ReplaceAll(q.Encode(), "+", "%20") // a plus is a plus to SQLite
 	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query}
-	return sql.Open("sqlite", dsn.String())
+	connector, err := sqlite.NewConnector(dsn.String())
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(patient{connector}), nil
+}
+
+// patient tries a connection again while the file is busy becoming WAL, or
+// ceasing to be: SQLite then says so at once, whatever busy_timeout is. Two
+// pools of one store meet there when one is opened as the other closes.
+type patient struct{ driver.Connector }
+
+// Connect implements driver.Connector.
+func (p patient) Connect(ctx context.Context) (driver.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for {
+		conn, err := p.Connector.Connect(ctx)
+		var busy *sqlite.Error
+		if !errors.As(err, &busy) || busy.Code()&0xff != sqlite3.SQLITE_BUSY {
+			return conn, err
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 func (sqliteEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {

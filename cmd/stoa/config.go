@@ -19,6 +19,7 @@ import (
 
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/payments"
+	"github.com/stoahq/stoa/stores"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
@@ -63,8 +64,8 @@ func (c *Config) check() error {
 	if c.JWTExpiresIn < time.Minute || c.JWTExpiresIn > 24*time.Hour {
 		fault("JWT_EXPIRES_IN", "must be between 1m and 24h")
 	}
-	if c.BaseDomain == "" || strings.ContainsAny(c.BaseDomain, "/: ") {
-		fault("STOA_BASE_DOMAIN", "must be a domain name without scheme or port")
+	if name, err := stores.NormalHostname(c.BaseDomain); err != nil || name != c.BaseDomain {
+		fault("STOA_BASE_DOMAIN", "must be a domain name in lower case, without scheme, port or final dot, as DNS has it (xn--… for other scripts)")
 	}
 	if u, err := url.Parse(c.BaseURL); c.BaseURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		fault("STOA_BASE_URL", "must be an http or https address")
