@@ -3,8 +3,10 @@ package tenantdb
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -50,8 +52,8 @@ func newDB(engines map[EngineName]Engine, c Credentials, dialer *Dialer, leased 
 		return nil, db.wrap(err)
 	}
 	// sqlx knows how to rebind by driver name.
-	driver := map[EngineName]string{PostgreSQL: "pgx", MySQL: "mysql", SQLite: "sqlite3"}[c.Engine]
-	db.sqlx = sqlx.NewDb(pool, driver)
+	name := map[EngineName]string{PostgreSQL: "pgx", MySQL: "mysql", SQLite: "sqlite3"}[c.Engine]
+	db.sqlx = sqlx.NewDb(pool, name)
 	return db, nil
 }
 
@@ -83,18 +85,18 @@ func (db *DB) Inspect(ctx context.Context) (Inspection, error) {
 
 // Get scans exactly one row into dst, or returns ErrNotFound.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
-	return db.wrap(db.sqlx.GetContext(ctx, dst, db.sqlx.Rebind(query), args...))
+	return db.wrap(db.sqlx.GetContext(ctx, dst, db.sqlx.Rebind(query), values(args)...))
 }
 
 // Select scans all rows into dst, a pointer to a slice.
 func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
-	return db.wrap(db.sqlx.SelectContext(ctx, dst, db.sqlx.Rebind(query), args...))
+	return db.wrap(db.sqlx.SelectContext(ctx, dst, db.sqlx.Rebind(query), values(args)...))
 }
 
 // Exec runs a statement and returns how many rows it matched, whether or not
 // their values changed, on every engine.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (int64, error) {
-	n, err := affected(db.sqlx.ExecContext(ctx, db.sqlx.Rebind(query), args...))
+	n, err := affected(db.sqlx.ExecContext(ctx, db.sqlx.Rebind(query), values(args)...))
 	return n, db.wrap(err)
 }
 
@@ -147,17 +149,32 @@ type Tx struct{ sqlx *sqlx.Tx }
 
 // Get is DB.Get inside the transaction.
 func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) error {
-	return tx.sqlx.GetContext(ctx, dst, tx.sqlx.Rebind(query), args...)
+	return tx.sqlx.GetContext(ctx, dst, tx.sqlx.Rebind(query), values(args)...)
 }
 
 // Select is DB.Select inside the transaction.
 func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) error {
-	return tx.sqlx.SelectContext(ctx, dst, tx.sqlx.Rebind(query), args...)
+	return tx.sqlx.SelectContext(ctx, dst, tx.sqlx.Rebind(query), values(args)...)
 }
 
 // Exec is DB.Exec inside the transaction.
 func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
-	return affected(tx.sqlx.ExecContext(ctx, tx.sqlx.Rebind(query), args...))
+	return affected(tx.sqlx.ExecContext(ctx, tx.sqlx.Rebind(query), values(args)...))
+}
+
+// values asks ids and the like for their values. database/sql does so by
+// itself, but pgx asks it not to and then makes twenty allocations of each.
+func values(args []any) []any {
+	out := slices.Clone(args)
+	for i, arg := range args {
+		if _, ok := arg.(driver.Valuer); !ok {
+			continue
+		}
+		if v, err := driver.DefaultParameterConverter.ConvertValue(arg); err == nil {
+			out[i] = v
+		} // else the driver meets the error too and reports it
+	}
+	return out
 }
 
 func affected(res sql.Result, err error) (int64, error) {

@@ -17,14 +17,14 @@ var ErrClosed = errors.New("tenantdb: manager is closed")
 
 // Options bound what the manager keeps open.
 type Options struct {
-	DataDir        string        // where embedded databases live
-	MaxOpen        int           // pools kept open at most, leased ones not counted out; default 1000
-	IdleTimeout    time.Duration // a pool unused for so long is closed; default 5 min
-	ConnsPerStore  int           // connections of one pool at most; default 8, at least 2, which a migration needs
-	OpenTimeout    time.Duration // to open a pool and reach the server; default 10 s
-	Dialer         Dialer
-	sweepInterval  time.Duration
-	maxIdlePerPool int
+	DataDir       string        // where embedded databases live
+	MaxOpen       int           // pools kept open at most, leased ones not counted out; default 1000
+	IdleTimeout   time.Duration // a pool unused for so long is closed; default 5 min
+	ConnsPerStore int           // connections of one pool at most; default 8, at least 2, which a migration needs
+	IdleConns     int           // unused connections kept, shared out among the pools, two or more each; default 64
+	OpenTimeout   time.Duration // to open a pool and reach the server; default 10 s
+	Dialer        Dialer
+	sweepInterval time.Duration
 }
 
 // Manager opens tenant databases on demand, shares each among its callers
@@ -65,7 +65,7 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 	opts.ConnsPerStore = max(opts.ConnsPerStore, 2)
 	setDefault(&opts.OpenTimeout, 10*time.Second)
 	setDefault(&opts.sweepInterval, 30*time.Second)
-	setDefault(&opts.maxIdlePerPool, 2)
+	setDefault(&opts.IdleConns, 64)
 	m := &Manager{
 		master: master, ring: ring, engines: NewEngines(opts.DataDir), opts: opts,
 		pools: map[stoa.StoreID]*pool{}, idle: list.New(), stop: make(chan struct{}),
@@ -172,6 +172,7 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 		m.mu.Unlock()
 	}
 	close(p.ready)
+	m.shareIdle()
 }
 
 func (m *Manager) connect(ctx context.Context, store stoa.StoreID) (*DB, error) {
@@ -201,9 +202,28 @@ func (m *Manager) newDB(c Credentials, leased bool) (*DB, error) {
 		return nil, err
 	}
 	db.sqlx.SetMaxOpenConns(m.opts.ConnsPerStore)
-	db.sqlx.SetMaxIdleConns(m.opts.maxIdlePerPool)
 	db.sqlx.SetConnMaxIdleTime(m.opts.IdleTimeout)
 	return db, nil
+}
+
+// shareIdle tells every pool how many unused connections it may keep. To
+// connect costs a hundred times what a query does: while few stores are open,
+// a busy one should not have to do it over and over.
+func (m *Manager) shareIdle() {
+	m.mu.Lock()
+	share := min(max(m.opts.IdleConns/max(len(m.pools), 1), 2), m.opts.ConnsPerStore)
+	open := make([]*DB, 0, len(m.pools))
+	for _, p := range m.pools {
+		select {
+		case <-p.ready:
+			open = append(open, p.db)
+		default: // the one who opens it comes here next
+		}
+	}
+	m.mu.Unlock()
+	for _, db := range open { // this may close connections, which a slow server may hold up
+		db.sqlx.SetMaxIdleConns(share)
+	}
 }
 
 // Forget retires the store's pool: leases that are out finish on it, the
@@ -261,6 +281,7 @@ func (m *Manager) sweep() {
 			return
 		case <-ticker.C:
 			m.evictIdleSince(time.Now().Add(-m.opts.IdleTimeout))
+			m.shareIdle()
 		}
 	}
 }
