@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -9,32 +10,40 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// bareCmd is the yardstick: what a single store's handler does when there is
-// nothing around it. It runs the query of the platform's store front and
-// gives the same body; it has no tenants, deadline, access log or headers.
+// bareCmd is the yardstick: what a store's handler does when there is nothing
+// around it. It runs the query of the platform's store front and gives the
+// same body; it has no deadline, access log or headers, and opens its
+// connections before it is measured. It reads its job from its input.
 type bareCmd struct{}
 
-const (
-	bareDatabase    = "BENCH_DATABASE_URL"
-	bareConnections = "BENCH_CONNECTIONS"
-)
+// bareJob is what the yardstick serves: one store, or many by their Host.
+type bareJob struct {
+	Databases   map[string]string `json:"databases"`   // Host → URL
+	Connections int               `json:"connections"` // shared out among the databases, at least one each
+}
 
 // startBare starts the handler as a process and returns its address.
-func startBare(ctx context.Context, databaseURL string, connections int) (*process, string, error) {
+func startBare(ctx context.Context, shops []shop, connections int) (*process, string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, "", err
 	}
+	j := bareJob{Databases: map[string]string{}, Connections: connections}
+	for _, s := range shops {
+		j.Databases[s.host] = s.databaseURL
+	}
+	in, err := json.Marshal(j)
+	if err != nil {
+		return nil, "", err
+	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, "bare") //nolint:gosec // this binary
-	cmd.Env = append(os.Environ(), bareDatabase+"="+databaseURL, bareConnections+"="+strconv.Itoa(connections))
-	cmd.Stderr = os.Stderr
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(in), os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, "", err
@@ -91,26 +100,22 @@ const bareQuery = `
 	FROM stores WHERE id = $1`
 
 func (bareCmd) Run(ctx context.Context) error {
-	cfg, err := pgxpool.ParseConfig(os.Getenv(bareDatabase))
-	if err != nil {
+	var j bareJob
+	if err := json.NewDecoder(os.Stdin).Decode(&j); err != nil {
 		return err
 	}
-	connections, err := strconv.ParseInt(os.Getenv(bareConnections), 10, 32)
-	if err != nil {
-		return err
-	}
-	cfg.MaxConns = int32(connections)
-	db, err := pgxpool.NewWithConfig(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer db.Close()
-	var id string
-	if err := db.QueryRow(ctx, `SELECT id FROM stores`).Scan(&id); err != nil {
-		return err
+	stores := map[string]bareDB{}
+	each := (j.Connections + len(j.Databases) - 1) / len(j.Databases)
+	for host, url := range j.Databases {
+		db, err := openBare(ctx, url, each)
+		if err != nil {
+			return err
+		}
+		defer db.pool.Close()
+		stores[host] = db
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+storefrontPath, func(w http.ResponseWriter, r *http.Request) { answerBare(w, r, db, id) })
+	mux.HandleFunc("GET "+storefrontPath, func(w http.ResponseWriter, r *http.Request) { stores[r.Host].answer(w, r) })
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -124,9 +129,28 @@ func (bareCmd) Run(ctx context.Context) error {
 	return nil
 }
 
-func answerBare(w http.ResponseWriter, r *http.Request, db *pgxpool.Pool, id string) {
+// bareDB is one store's database.
+type bareDB struct {
+	pool *pgxpool.Pool
+	id   string
+}
+
+func openBare(ctx context.Context, url string, connections int) (bareDB, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return bareDB{}, err
+	}
+	cfg.MaxConns = int32(connections) //nolint:gosec // a handful
+	db := bareDB{}
+	if db.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
+		return db, err
+	}
+	return db, db.pool.QueryRow(ctx, `SELECT id FROM stores`).Scan(&db.id)
+}
+
+func (db bareDB) answer(w http.ResponseWriter, r *http.Request) {
 	var s bareStore
-	err := db.QueryRow(r.Context(), bareQuery, id).Scan(&s.ID, &s.Name, &s.Slug, &s.Description, &s.ContactEmail, &s.ContactPhone,
+	err := db.pool.QueryRow(r.Context(), bareQuery, db.id).Scan(&s.ID, &s.Name, &s.Slug, &s.Description, &s.ContactEmail, &s.ContactPhone,
 		&s.Website, &s.AddressLine1, &s.AddressLine2, &s.City, &s.Region, &s.PostalCode, &s.Country, &s.Currency, &s.Timezone,
 		&s.Locale, &s.Theme, &s.settings, &s.LogoURL, &s.createdAt, &s.updatedAt)
 	if err != nil {

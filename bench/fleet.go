@@ -140,18 +140,24 @@ func freePort(ctx context.Context) (int, error) {
 // stop takes the fleet down and leaves nothing behind. After a failure it
 // shows the end of the server's log first. It returns what went wrong,
 // beginning with why the fleet is stopped.
-func (f *fleet) stop(why error) error {
+func (f *fleet) stop(ctx context.Context, why error) error {
+	interrupted := ctx.Err() != nil
+	if interrupted { // a Ctrl-C reaches the other processes too: that they end is no news
+		why = errors.New("interrupted")
+	}
 	progress("stopping and cleaning up")
 	errs := []error{why}
 	if f.stoa != nil {
-		errs = append(errs, f.stoa.ended())
+		if !interrupted {
+			errs = append(errs, f.stoa.ended())
+		}
 		f.stoa.stop()
 	}
-	if errors.Join(errs...) != nil {
+	if errors.Join(errs...) != nil && !interrupted {
 		f.showLog()
 	}
 	if f.databases != nil { // also after Ctrl-C
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
 		errs = append(errs, f.databases.dropAll(ctx))
 	}

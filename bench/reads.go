@@ -33,83 +33,88 @@ func (cmd readsCmd) Run(ctx context.Context) (err error) {
 	}
 	f, err := startFleet(ctx, cmd.Postgres, cmd.Stores)
 	if f != nil {
-		defer func() { err = f.stop(err) }()
+		defer func() { err = f.stop(ctx, err) }()
 	}
 	if err != nil {
 		return err
 	}
-	bare, bareAddress, err := startBare(ctx, f.shops[0].databaseURL, cmd.Connections)
+	bare, bareAddress, err := startBare(ctx, f.shops[:1], cmd.Connections)
 	if err != nil {
 		return err
 	}
 	defer bare.stop()
-	if err := sameAnswer(ctx, f.shops[0], bareAddress, f.address); err != nil {
+	bareAll, bareAllAddress, err := startBare(ctx, f.shops, cmd.Connections)
+	if err != nil {
 		return err
 	}
-	bareJob, stoaJob := cmd.jobs(f, bareAddress)
-	report, err := cmd.measure(ctx, bareJob, stoaJob)
+	defer bareAll.stop()
+	if err := sameAnswer(ctx, f.shops[0], bareAddress, bareAllAddress, f.address); err != nil {
+		return err
+	}
+	report, err := cmd.measure(ctx, []side{
+		{sideBare, cmd.load(bareAddress, f.shops[:1])},
+		{sideBareAll, cmd.load(bareAllAddress, f.shops)},
+		{sideStoa, cmd.load(f.address, f.shops)},
+	})
 	if err != nil {
 		return err
 	}
 	if err := report.print(os.Stdout, cmd.JSON); err != nil {
 		return err
 	}
-	if n := report.Bare.Errors + report.Stoa.Errors; n > 0 {
-		return fmt.Errorf("%d answers were wrong, first: %s", n, report.firstError())
-	}
-	return nil
+	return report.errors()
 }
 
-// jobs are the two loads that are compared: they differ in the address and in
-// how many stores are behind it.
-func (cmd readsCmd) jobs(f *fleet, bareAddress string) (bare, stoa job) {
-	bare = job{Address: bareAddress, Connections: cmd.Connections, Duration: cmd.Duration, Uniform: cmd.Uniform}
-	stoa = bare
-	stoa.Address = f.address
-	for _, s := range f.shops {
-		stoa.Targets = append(stoa.Targets, s.target())
-	}
-	bare.Targets = stoa.Targets[:1]
-	return bare, stoa
+// side is one of those that are compared. They differ in their address and
+// in how many stores are behind it.
+type side struct {
+	name string
+	job
 }
 
-// measure alternates the sides, so that whatever else the machine does falls
-// on both, and changes each time who goes first.
-func (cmd readsCmd) measure(ctx context.Context, bare, stoa job) (*readsReport, error) {
+const (
+	sideBare    = "bare"
+	sideBareAll = "bareAll"
+	sideStoa    = "stoa"
+)
+
+func (cmd readsCmd) load(address string, shops []shop) job {
+	j := job{Address: address, Connections: cmd.Connections, Duration: cmd.Duration, Uniform: cmd.Uniform}
+	for _, s := range shops {
+		j.Targets = append(j.Targets, s.target())
+	}
+	return j
+}
+
+// measure lets the sides take turns, so that whatever else the machine does
+// falls on all, and changes each time who goes first.
+func (cmd readsCmd) measure(ctx context.Context, sides []side) (*readsReport, error) {
 	progress("warming up")
-	for _, side := range []job{bare, stoa} {
-		side.Duration = max(side.Duration/2, time.Second)
-		if _, err := runLoad(ctx, side); err != nil {
+	for _, s := range sides {
+		s.Duration = max(s.Duration/2, time.Second)
+		if _, err := runLoad(ctx, s.job); err != nil {
 			return nil, err
 		}
 	}
 	report := &readsReport{Stores: cmd.Stores, Connections: cmd.Connections, Seconds: cmd.Duration.Seconds(), Uniform: cmd.Uniform, Target: readsTarget}
 	for i := range cmd.Rounds {
-		order := []*job{&bare, &stoa}
-		if i%2 == 1 {
-			order[0], order[1] = order[1], order[0]
-		}
-		var r round
-		for _, side := range order {
-			result, err := runLoad(ctx, *side)
-			if err != nil {
+		r := round{}
+		for turn := range sides {
+			s := sides[(i+turn)%len(sides)]
+			var err error
+			if r[s.name], err = runLoad(ctx, s.job); err != nil {
 				return nil, err
 			}
-			if side == &bare {
-				r.Bare = result
-			} else {
-				r.Stoa = result
-			}
 		}
-		r.Ratio = r.Stoa.Throughput / r.Bare.Throughput
 		report.Rounds = append(report.Rounds, r)
-		progress("round %d of %d: bare %.0f/s, stoa %.0f/s, ratio %.3f", i+1, cmd.Rounds, r.Bare.Throughput, r.Stoa.Throughput, r.Ratio)
+		progress("round %d of %d: bare %.0f/s, over all stores %.0f/s, stoa %.0f/s", i+1, cmd.Rounds,
+			r[sideBare].Throughput, r[sideBareAll].Throughput, r[sideStoa].Throughput)
 	}
 	report.summarise()
 	return report, nil
 }
 
-// sameAnswer makes sure that both sides do the same work: for one store they
+// sameAnswer makes sure that all sides do the same work: for one store they
 // must give the same body, byte for byte.
 func sameAnswer(ctx context.Context, s shop, addresses ...string) error {
 	var first []byte
@@ -121,7 +126,7 @@ func sameAnswer(ctx context.Context, s shop, addresses ...string) error {
 		if i == 0 {
 			first = body
 		} else if !bytes.Equal(first, body) {
-			return fmt.Errorf("the two sides answer differently, so they cannot be compared (see bare.go):\n%s\n%s", first, body)
+			return fmt.Errorf("the sides answer differently, so they cannot be compared (see bare.go):\n%s\n%s", first, body)
 		}
 	}
 	return nil
