@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -94,23 +95,60 @@ func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) er
 }
 
 // Exec runs a statement and returns how many rows it matched, whether or not
-// their values changed, on every engine.
-func (db *DB) Exec(ctx context.Context, query string, args ...any) (int64, error) {
-	n, err := affected(db.sqlx.ExecContext(ctx, db.sqlx.Rebind(query), values(args)...))
-	return n, db.wrap(err)
+// their values changed, on every engine. One that lost a deadlock is run
+// again.
+func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
+	err = db.retry(ctx, func() error {
+		n, err = affected(db.sqlx.ExecContext(ctx, db.sqlx.Rebind(query), values(args)...))
+		return err
+	})
+	return n, err
 }
 
-// Tx runs fn in one transaction and commits when it returns nil.
+// Tx runs fn in one transaction and commits when it returns nil. A deadlock
+// or serialization failure runs fn again, so fn must not keep results of an
+// earlier attempt.
 func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
-	t, err := db.sqlx.BeginTxx(ctx, nil)
-	if err != nil {
-		return db.wrap(err)
+	return db.retry(ctx, func() error {
+		t, err := db.sqlx.BeginTxx(ctx, nil)
+		if err != nil {
+			return err
+		}
+		defer t.Rollback() //nolint:errcheck // after Commit it has nothing to do
+		if err := fn(&Tx{t}); err != nil {
+			return err
+		}
+		return t.Commit()
+	})
+}
+
+// retry runs what is undone as a whole when it fails, again if it lost to
+// another transaction. The pause lets that one get through first.
+func (db *DB) retry(ctx context.Context, run func() error) error {
+	const attempts = 5
+	for attempt := 1; ; attempt++ {
+		err := run()
+		if attempt == attempts || !isRetryable(err) {
+			return db.wrap(err)
+		}
+		select {
+		case <-time.After(time.Duration(attempt) * (5*time.Millisecond + rand.N(15*time.Millisecond))): //nolint:gosec // not a secret
+		case <-ctx.Done():
+			return db.wrap(err)
+		}
 	}
-	defer t.Rollback() //nolint:errcheck // after Commit it has nothing to do
-	if err := fn(&Tx{t}); err != nil {
-		return db.wrap(err)
+}
+
+// isRetryable: the transaction lost to another one and may succeed if run
+// again. Serialization failure and deadlock on PostgreSQL, ER_LOCK_DEADLOCK on
+// MySQL.
+func isRetryable(err error) bool {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		return pgErr.Code == "40001" || pgErr.Code == "40P01"
 	}
-	return db.wrap(t.Commit())
+	var myErr *mysql.MySQLError
+	return errors.As(err, &myErr) && myErr.Number == 1213
 }
 
 // wrap gives an error that is the database's own failure its code.
