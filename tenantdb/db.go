@@ -38,17 +38,17 @@ type DB struct {
 
 	sqlx   *sqlx.DB
 	engine Engine
-	leased bool
+	guard  *guard // nil when it is not leased: see failed
 }
 
-// newDB opens c. leased says who will learn of its failures: see failed.
-func newDB(engines map[EngineName]Engine, c Credentials, dialer *Dialer, leased bool) (*DB, error) {
+// newDB opens c, with a guard if it is to be leased.
+func newDB(engines map[EngineName]Engine, c Credentials, dial DialFunc, g *guard) (*DB, error) {
 	engine, ok := engines[c.Engine]
 	if !ok {
 		return nil, fmt.Errorf("no engine %q", c.Engine)
 	}
-	db := &DB{Engine: c.Engine, engine: engine, leased: leased}
-	pool, err := engine.Open(c, dialer.For(c))
+	db := &DB{Engine: c.Engine, engine: engine, guard: g}
+	pool, err := engine.Open(c, dial)
 	if err != nil {
 		return nil, db.wrap(err)
 	}
@@ -61,7 +61,7 @@ func newDB(engines map[EngineName]Engine, c Credentials, dialer *Dialer, leased 
 // Close closes every connection. A leased database is the manager's to
 // close: others use it too.
 func (db *DB) Close() error {
-	if db.leased {
+	if db.guard != nil {
 		return errors.New("tenantdb: a leased database is released, not closed")
 	}
 	return db.sqlx.Close()
@@ -70,12 +70,14 @@ func (db *DB) Close() error {
 // Ping makes sure that a connection can be had. Whatever kept it from being
 // made, known or not, is the database's failure.
 func (db *DB) Ping(ctx context.Context) error {
-	err := db.wrap(db.sqlx.PingContext(ctx))
-	var known *stoa.Error
-	if err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled) {
-		return err
-	}
-	return db.failed(unreachable(err))
+	return db.do(ctx, func(ctx context.Context) error {
+		err := db.wrap(db.sqlx.PingContext(ctx))
+		var known *stoa.Error
+		if err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled) {
+			return err
+		}
+		return db.failed(unreachable(err))
+	})
 }
 
 // Inspect reports what is in the database before anything is written to it.
@@ -86,19 +88,23 @@ func (db *DB) Inspect(ctx context.Context) (Inspection, error) {
 
 // Get scans exactly one row into dst, or returns ErrNotFound.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
-	return db.wrap(db.sqlx.GetContext(ctx, dst, db.sqlx.Rebind(query), values(args)...))
+	return db.do(ctx, func(ctx context.Context) error {
+		return db.get(ctx, dst, query, values(args))
+	})
 }
 
 // Select scans all rows into dst, a pointer to a slice.
 func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
-	return db.wrap(db.sqlx.SelectContext(ctx, dst, db.sqlx.Rebind(query), values(args)...))
+	return db.do(ctx, func(ctx context.Context) error {
+		return db.sqlx.SelectContext(ctx, dst, db.sqlx.Rebind(query), values(args)...)
+	})
 }
 
 // Exec runs a statement and returns how many rows it matched, whether or not
 // their values changed, on every engine. One that lost a deadlock is run
 // again.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
-	err = db.retry(ctx, func() error {
+	err = db.retry(ctx, func(ctx context.Context) error {
 		n, err = affected(db.sqlx.ExecContext(ctx, db.sqlx.Rebind(query), values(args)...))
 		return err
 	})
@@ -109,7 +115,7 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err
 // or serialization failure runs fn again, so fn must not keep results of an
 // earlier attempt.
 func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
-	return db.retry(ctx, func() error {
+	return db.retry(ctx, func(ctx context.Context) error {
 		t, err := db.sqlx.BeginTxx(ctx, nil)
 		if err != nil {
 			return err
@@ -122,19 +128,28 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 	})
 }
 
-// retry runs what is undone as a whole when it fails, again if it lost to
-// another transaction. The pause lets that one get through first.
-func (db *DB) retry(ctx context.Context, run func() error) error {
+// do runs op past the guard, if there is one, and gives its error a code.
+func (db *DB) do(ctx context.Context, op func(context.Context) error) error {
+	if db.guard == nil {
+		return db.wrap(op(ctx))
+	}
+	return db.guard.run(ctx, func(ctx context.Context) error { return db.wrap(op(ctx)) })
+}
+
+// retry is do for what is undone as a whole when it fails: it runs op again
+// if that lost to another transaction. The pause lets that one get through
+// first.
+func (db *DB) retry(ctx context.Context, op func(context.Context) error) error {
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
-		err := run()
+		err := db.do(ctx, op)
 		if attempt == attempts || !isRetryable(err) {
-			return db.wrap(err)
+			return err
 		}
 		select {
 		case <-time.After(time.Duration(attempt) * (5*time.Millisecond + rand.N(15*time.Millisecond))): //nolint:gosec // not a secret
 		case <-ctx.Done():
-			return db.wrap(err)
+			return err
 		}
 	}
 }
@@ -170,7 +185,7 @@ func (db *DB) wrap(err error) error {
 // failed tells the owner who is connecting a database the cause; a shopper
 // whose request meets it learns that the store cannot be reached.
 func (db *DB) failed(fault *stoa.Error) *stoa.Error {
-	if db.leased {
+	if db.guard != nil {
 		return unavailable(fault.Cause)
 	}
 	return fault

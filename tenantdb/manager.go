@@ -4,6 +4,9 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,16 +18,20 @@ import (
 // ErrClosed means that the manager is shutting down.
 var ErrClosed = errors.New("tenantdb: manager is closed")
 
-// Options bound what the manager keeps open.
+// Options bound what the manager keeps open and how long it waits.
 type Options struct {
-	DataDir       string        // where embedded databases live
-	MaxOpen       int           // pools kept open at most, leased ones not counted out; default 1000
-	IdleTimeout   time.Duration // a pool unused for so long is closed; default 5 min
-	ConnsPerStore int           // connections of one pool at most; default 8, at least 2, which a migration needs
-	IdleConns     int           // unused connections kept, shared out among the pools, two or more each; default 64
-	OpenTimeout   time.Duration // to open a pool and reach the server; default 10 s
-	Dialer        Dialer
-	sweepInterval time.Duration
+	DataDir          string        // where embedded databases live
+	MaxOpen          int           // stores kept at hand at most, leased ones not counted out; default 2000
+	MaxEmbedded      int           // of these, embedded databases, which are open files; default 200
+	ConnsPerServer   int           // connections to one database server at most; default 90, which leaves some of a stock server's 100
+	ConnsPerStore    int           // connections of one store at most; default 8, at least 2, which a migration needs
+	IdleTimeout      time.Duration // a store or a connection unused for so long is closed; default 5 min
+	OpenTimeout      time.Duration // to reach a store's server for the first time; default 10 s
+	WaitTimeout      time.Duration // for another caller of the same store to finish; default 5 s
+	StatementTimeout time.Duration // for a statement or a whole transaction of a lease; default 10 s
+	Cooldown         time.Duration // how long a database that fails is left alone; default 5 s
+	Dialer           Dialer
+	sweepInterval    time.Duration
 }
 
 // Manager opens tenant databases on demand, shares each among its callers
@@ -34,42 +41,59 @@ type Manager struct {
 	ring    *keyring.Ring
 	engines map[EngineName]Engine
 	opts    Options
+	budget  *budget
 
-	mu     sync.Mutex
-	pools  map[stoa.StoreID]*pool
-	idle   *list.List // of *pool without leases, most recently used first
-	closed bool
-	drain  sync.WaitGroup // pools that are not closed yet
-	stop   chan struct{}
+	mu       sync.Mutex
+	pools    map[stoa.StoreID]*pool
+	embedded int        // of pools
+	idle     *list.List // of *pool without leases, most recently used first
+	breakers map[stoa.StoreID]*breaker
+	closed   bool
+
+	evicted, reclaimed uint64 // pools closed to make room, stores that gave up their connections
+
+	drain sync.WaitGroup // pools that are not closed yet
+	stop  chan struct{}
 }
 
 // pool is one open (or opening) tenant database.
 type pool struct {
 	store stoa.StoreID
+	guard *guard
 	ready chan struct{} // closed when db or err is set
 	db    *DB
 	err   error
 
 	// Guarded by Manager.mu:
+	server   string // where its connections lead; empty while it opens and for an embedded one
+	embedded bool
+	drained  bool // its idle connections were closed and it has not been leased since
 	leases   int
 	retired  bool // no longer in the map: close when the last lease ends
 	place    *list.Element
 	lastUsed time.Time
+	use      float64 // see usedAt
 }
 
 // NewManager prepares a manager; it opens nothing yet.
 func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager {
-	setDefault(&opts.MaxOpen, 1000)
-	setDefault(&opts.IdleTimeout, 5*time.Minute)
+	setDefault(&opts.MaxOpen, 2000)
+	setDefault(&opts.MaxEmbedded, 200)
+	setDefault(&opts.ConnsPerServer, 90)
+	opts.ConnsPerServer = max(opts.ConnsPerServer, 2)
 	setDefault(&opts.ConnsPerStore, 8)
 	opts.ConnsPerStore = max(opts.ConnsPerStore, 2)
+	setDefault(&opts.IdleTimeout, 5*time.Minute)
 	setDefault(&opts.OpenTimeout, 10*time.Second)
+	setDefault(&opts.WaitTimeout, 5*time.Second)
+	setDefault(&opts.StatementTimeout, 10*time.Second)
+	setDefault(&opts.Cooldown, 5*time.Second)
 	setDefault(&opts.sweepInterval, 30*time.Second)
-	setDefault(&opts.IdleConns, 64)
 	m := &Manager{
-		master: master, ring: ring, engines: NewEngines(opts.DataDir), opts: opts,
-		pools: map[stoa.StoreID]*pool{}, idle: list.New(), stop: make(chan struct{}),
+		master: master, ring: ring, engines: NewEngines(opts.DataDir), opts: opts, idle: list.New(),
+		pools: map[stoa.StoreID]*pool{}, breakers: map[stoa.StoreID]*breaker{}, stop: make(chan struct{}),
 	}
+	m.budget = newBudget(opts.ConnsPerServer, m.reclaim)
 	go m.sweep()
 	return m
 }
@@ -130,18 +154,34 @@ func (m *Manager) lease(store stoa.StoreID) (p *pool, opener bool, err error) {
 	}
 	p = m.pools[store]
 	if p == nil {
-		p = &pool{store: store, ready: make(chan struct{})}
+		if b := m.breakers[store]; b != nil && b.isOpen() {
+			return nil, false, unavailable(errOpen)
+		}
+		p = &pool{store: store, guard: m.newGuard(store), ready: make(chan struct{})}
 		m.pools[store] = p
 		m.drain.Add(1)
-		m.evictOver(m.opts.MaxOpen)
+		m.evictOver()
 		opener = true
+	} else if p.guard.breaker.isOpen() {
+		return nil, false, unavailable(errOpen)
 	}
 	if p.place != nil {
 		m.idle.Remove(p.place)
 		p.place = nil
 	}
+	p.drained = false
 	p.leases++
 	return p, opener, nil
+}
+
+// newGuard gives a store's new pool the breaker of its last one.
+func (m *Manager) newGuard(store stoa.StoreID) *guard {
+	b := m.breakers[store]
+	if b == nil {
+		b = newBreaker(m.opts.Cooldown)
+		m.breakers[store] = b
+	}
+	return &guard{breaker: b, gate: newGate(m.opts.ConnsPerStore), wait: m.opts.WaitTimeout, statement: m.opts.StatementTimeout}
 }
 
 func (m *Manager) release(p *pool) {
@@ -151,13 +191,14 @@ func (m *Manager) release(p *pool) {
 	if p.leases > 0 {
 		return
 	}
-	p.lastUsed = time.Now()
+	now := time.Now()
+	p.use, p.lastUsed = p.usedAt(now)+1, now
 	if p.retired {
 		m.closePool(p)
 		return
 	}
 	p.place = m.idle.PushFront(p)
-	m.evictOver(m.opts.MaxOpen)
+	m.evictOver()
 }
 
 // open connects the pool and wakes all who wait for it. A failed pool leaves
@@ -165,25 +206,30 @@ func (m *Manager) release(p *pool) {
 func (m *Manager) open(ctx context.Context, p *pool) {
 	ctx, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
 	defer cancel()
-	p.db, p.err = m.connect(ctx, p.store)
-	if p.err != nil {
-		m.mu.Lock()
-		m.retire(p)
-		m.mu.Unlock()
+	c, err := m.Load(ctx, m.master, p.store)
+	if err == nil {
+		p.db, err = m.connect(ctx, c, p.guard)
 	}
+	p.err = err
+	m.mu.Lock()
+	if p.err != nil {
+		m.retire(p)
+	} else if p.embedded = c.Engine == SQLite; !p.embedded {
+		p.server = serverOf(c)
+	} else if !p.retired {
+		m.embedded++
+		m.evictOver()
+	}
+	m.mu.Unlock()
 	close(p.ready)
-	m.shareIdle()
 }
 
-func (m *Manager) connect(ctx context.Context, store stoa.StoreID) (*DB, error) {
-	c, err := m.Load(ctx, m.master, store)
+func (m *Manager) connect(ctx context.Context, c Credentials, g *guard) (*DB, error) {
+	db, err := m.newDB(c, g)
 	if err != nil {
 		return nil, err
 	}
-	db, err := m.newDB(c, true)
-	if err != nil {
-		return nil, err
-	}
+	g.gate.connected = func() bool { return db.sqlx.Stats().OpenConnections >= g.gate.width() }
 	if err := db.Ping(ctx); err != nil {
 		_ = db.sqlx.Close()
 		return nil, err
@@ -194,36 +240,23 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID) (*DB, error) 
 // OpenUnleased opens a database that is not registered, or not yet trusted:
 // for checking and provisioning. The caller closes it. Its errors name the
 // cause with a database_… code.
-func (m *Manager) OpenUnleased(c Credentials) (*DB, error) { return m.newDB(c, false) }
+func (m *Manager) OpenUnleased(c Credentials) (*DB, error) { return m.newDB(c, nil) }
 
-func (m *Manager) newDB(c Credentials, leased bool) (*DB, error) {
-	db, err := newDB(m.engines, c, &m.opts.Dialer, leased)
+func (m *Manager) newDB(c Credentials, g *guard) (*DB, error) {
+	db, err := newDB(m.engines, c, m.budget.dial(serverOf(c), m.opts.Dialer.For(c)), g)
 	if err != nil {
 		return nil, err
 	}
+	// How many are in use is the gate's business, how many there are the budget's.
 	db.sqlx.SetMaxOpenConns(m.opts.ConnsPerStore)
+	db.sqlx.SetMaxIdleConns(m.opts.ConnsPerStore)
 	db.sqlx.SetConnMaxIdleTime(m.opts.IdleTimeout)
 	return db, nil
 }
 
-// shareIdle tells every pool how many unused connections it may keep. To
-// connect costs a hundred times what a query does: while few stores are open,
-// a busy one should not have to do it over and over.
-func (m *Manager) shareIdle() {
-	m.mu.Lock()
-	share := min(max(m.opts.IdleConns/max(len(m.pools), 1), 2), m.opts.ConnsPerStore)
-	open := make([]*DB, 0, len(m.pools))
-	for _, p := range m.pools {
-		select {
-		case <-p.ready:
-			open = append(open, p.db)
-		default: // the one who opens it comes here next
-		}
-	}
-	m.mu.Unlock()
-	for _, db := range open { // this may close connections, which a slow server may hold up
-		db.sqlx.SetMaxIdleConns(share)
-	}
+// serverOf names the database server that c leads to.
+func serverOf(c Credentials) string {
+	return net.JoinHostPort(strings.ToLower(c.Host), strconv.Itoa(c.Port))
 }
 
 // Forget retires the store's pool: leases that are out finish on it, the
@@ -243,6 +276,12 @@ func (m *Manager) retire(p *pool) {
 	}
 	p.retired = true
 	delete(m.pools, p.store)
+	if p.embedded {
+		m.embedded--
+	}
+	if p.guard.breaker.isCalm() {
+		delete(m.breakers, p.store)
+	}
 	if p.place != nil {
 		m.idle.Remove(p.place)
 		p.place = nil
@@ -263,11 +302,20 @@ func (m *Manager) closePool(p *pool) {
 	}()
 }
 
-// evictOver closes the least recently used idle pools beyond limit. Leased
-// ones stay, even if that leaves more than limit open.
-func (m *Manager) evictOver(limit int) {
-	for len(m.pools) > limit && m.idle.Len() > 0 {
-		m.retire(m.idle.Back().Value.(*pool))
+// evictOver closes the least recently used idle pools beyond the limits.
+// Leased ones stay, even if that leaves more open.
+func (m *Manager) evictOver() {
+	for place := m.idle.Back(); place != nil; {
+		p := place.Value.(*pool)
+		place = place.Prev()
+		tooMany := len(m.pools) > m.opts.MaxOpen
+		if !tooMany && m.embedded <= m.opts.MaxEmbedded {
+			return
+		}
+		if tooMany || p.embedded {
+			m.evicted++
+			m.retire(p)
+		}
 	}
 }
 
@@ -281,7 +329,22 @@ func (m *Manager) sweep() {
 			return
 		case <-ticker.C:
 			m.evictIdleSince(time.Now().Add(-m.opts.IdleTimeout))
-			m.shareIdle()
+			m.tidy()
+		}
+	}
+}
+
+// tidy takes back connections that stores had for a rush, and forgets the
+// breakers of stores that are well.
+func (m *Manager) tidy() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.pools {
+		p.guard.gate.narrow()
+	}
+	for store, b := range m.breakers {
+		if m.pools[store] == nil && b.isCalm() {
+			delete(m.breakers, store)
 		}
 	}
 }
@@ -309,6 +372,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	drained := make(chan struct{})
 	go func() {
 		m.drain.Wait()
+		m.budget.ending.Wait()
 		close(drained)
 	}()
 	select {

@@ -397,7 +397,7 @@ func TestServerGoesAndComesBack(t *testing.T) {
 	for _, engine := range servers() {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
-			h := setup(t, tenantdb.Options{})
+			h := setup(t, tenantdb.Options{Cooldown: time.Millisecond})
 			c, store := tenantdbtest.Create(t, engine), h.store(t)
 			way := newLink(t, c)
 			c.Port = way.port
@@ -424,7 +424,7 @@ func TestServerGoesAndComesBack(t *testing.T) {
 			checkUnavailable(t, err)
 
 			way.mend(t)
-			works(t, l) // the old pool reconnects
+			eventually(t, func() bool { return l.Get(t.Context(), &n, `SELECT 1`) == nil }) // the old pool reconnects
 			l.Release()
 			l = h.lease(t, store)
 			works(t, l)

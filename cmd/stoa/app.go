@@ -67,8 +67,9 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		return nil, err
 	}
 	a.tenants = tenantdb.NewManager(master, encryption, tenantdb.Options{
-		DataDir: cfg.DataDir,
-		Dialer:  tenantdb.Dialer{Allow: networks, PublicPlaintext: cfg.development()},
+		DataDir: cfg.DataDir, MaxEmbedded: cfg.MaxEmbedded,
+		ConnsPerServer: cfg.ConnsPerServer, ConnsPerStore: cfg.ConnsPerStore,
+		Dialer: tenantdb.Dialer{Allow: networks, PublicPlaintext: cfg.development()},
 	})
 	a.ledger = credits.New(master)
 	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, cfg.BaseDomain, log)

@@ -39,9 +39,13 @@ type Config struct {
 	BaseDomain string `name:"base-domain" env:"STOA_BASE_DOMAIN" default:"localhost" help:"Stores live at <slug>.<this>." placeholder:"NAME" group:"config"`
 	BaseURL    string `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
 
-	AllowNetworks []string `name:"allow-networks" env:"STOA_ALLOW_NETWORKS" help:"Private networks where tenant databases may be, as CIDR. Development allows loopback." placeholder:"CIDR" group:"config"`
-	CreditPrice   int64    `name:"credit-price" env:"STOA_CREDIT_PRICE" default:"1" help:"Price of one credit in the currency's minor unit." group:"config"`
-	Currency      string   `name:"currency" env:"STOA_CURRENCY" default:"USD" help:"Currency credits are sold in (ISO 4217)." placeholder:"CODE" group:"config"`
+	AllowNetworks  []string `name:"allow-networks" env:"STOA_ALLOW_NETWORKS" help:"Private networks where tenant databases may be, as CIDR. Development allows loopback." placeholder:"CIDR" group:"config"`
+	ConnsPerServer int      `name:"connections-per-server" env:"STOA_CONNECTIONS_PER_SERVER" default:"90" help:"Connections to one tenant database server at most, from this process." group:"config"`
+	ConnsPerStore  int      `name:"connections-per-store" env:"STOA_CONNECTIONS_PER_STORE" default:"8" help:"Connections of one store at most, from this process." group:"config"`
+	MaxEmbedded    int      `name:"embedded-open" env:"STOA_EMBEDDED_OPEN" default:"200" help:"Embedded (SQLite) store databases kept open at most." group:"config"`
+
+	CreditPrice int64  `name:"credit-price" env:"STOA_CREDIT_PRICE" default:"1" help:"Price of one credit in the currency's minor unit." group:"config"`
+	Currency    string `name:"currency" env:"STOA_CURRENCY" default:"USD" help:"Currency credits are sold in (ISO 4217)." placeholder:"CODE" group:"config"`
 
 	LogLevel  slog.Level `name:"log-level" env:"STOA_LOG_LEVEL" default:"info" help:"debug, info, warn or error." group:"config"`
 	LogFormat string     `name:"log-format" env:"STOA_LOG_FORMAT" enum:"auto,text,json" default:"auto" help:"text, json or auto: text in development, json in production." group:"config"`
@@ -69,6 +73,15 @@ func (c *Config) check() error {
 	}
 	if u, err := url.Parse(c.BaseURL); c.BaseURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		fault("STOA_BASE_URL", "must be an http or https address")
+	}
+	if c.ConnsPerServer < 2 {
+		fault("STOA_CONNECTIONS_PER_SERVER", "must be at least 2, which a migration needs")
+	}
+	if c.ConnsPerStore < 2 || c.ConnsPerStore > c.ConnsPerServer {
+		fault("STOA_CONNECTIONS_PER_STORE", "must be at least 2, which a migration needs, and at most STOA_CONNECTIONS_PER_SERVER")
+	}
+	if c.MaxEmbedded < 1 {
+		fault("STOA_EMBEDDED_OPEN", "must be at least 1")
 	}
 	if c.CreditPrice < 1 {
 		fault("STOA_CREDIT_PRICE", "must be at least 1")
@@ -131,12 +144,14 @@ func (c *Config) price() payments.Price {
 	return payments.Price{MinorPerCredit: c.CreditPrice, Currency: strings.ToUpper(c.Currency)}
 }
 
-func (c *Config) logger(w io.Writer) *slog.Logger {
+func (c *Config) logger(w io.Writer) *slog.Logger { return slog.New(c.logHandler(w)) }
+
+func (c *Config) logHandler(w io.Writer) slog.Handler {
 	opts := &slog.HandlerOptions{Level: c.LogLevel}
 	if c.LogFormat == "json" || c.LogFormat == "auto" && !c.development() {
-		return slog.New(slog.NewJSONHandler(w, opts))
+		return slog.NewJSONHandler(w, opts)
 	}
-	return slog.New(slog.NewTextHandler(w, opts))
+	return slog.NewTextHandler(w, opts)
 }
 
 // yamlConfig resolves flags from stoa.yaml. A key that is no option is a

@@ -23,7 +23,9 @@ func (serveCmd) Help() string {
 }
 
 func (serveCmd) Run(e *env) error {
-	log := e.cfg.logger(e.stderr)
+	buffer := newBufferedLog(e.stderr)
+	defer buffer.Close()
+	log := slog.New(urgent{e.cfg.logHandler(buffer), buffer})
 	s, err := start(e.ctx, e.cfg, log)
 	if err != nil {
 		return err

@@ -1,0 +1,63 @@
+package tenantdb
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+
+	"github.com/stoahq/stoa"
+)
+
+// tripAfter is how many failures in a row open a breaker.
+const tripAfter = 3
+
+// breaker keeps callers off a database that does not answer: after some
+// failures in a row it turns them away at once, and after a pause it lets one
+// through to see. It outlives the pools of its store.
+type breaker struct {
+	circuit *gobreaker.TwoStepCircuitBreaker[struct{}]
+}
+
+func newBreaker(cooldown time.Duration) *breaker {
+	return &breaker{gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		Timeout:     cooldown,
+		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
+		IsExcluded:  func(err error) bool { return errors.Is(err, errNoVerdict) },
+	})}
+}
+
+// errOpen: the database failed a moment ago and is left alone for a while.
+var errOpen = errors.New("tenantdb: circuit breaker is open")
+
+// isOpen reports whether a call made now would be turned away.
+func (b *breaker) isOpen() bool { return b.circuit.State() == gobreaker.StateOpen }
+
+// isCalm reports whether there is nothing worth remembering.
+func (b *breaker) isCalm() bool {
+	return b.circuit.State() == gobreaker.StateClosed && b.circuit.Counts().ConsecutiveFailures == 0
+}
+
+// errNoVerdict is the outcome of a call that says nothing about the database.
+var errNoVerdict = errors.New("no verdict")
+
+// allow admits a call, which then reports its error to done.
+func (b *breaker) allow() (done func(error), err error) {
+	if done, err = b.circuit.Allow(); err != nil {
+		return nil, unavailable(err)
+	}
+	return done, nil
+}
+
+// verdict is what err, met by a call under ctx, says about the database: nil
+// when it answered, whatever it said.
+func verdict(ctx context.Context, err error) error {
+	switch {
+	case err == nil || stoa.CodeOf(err) != stoa.TenantUnavailable:
+		return nil
+	case ctx.Err() != nil, errors.Is(err, errBudget), errors.Is(err, errCrowded):
+		return errNoVerdict // the caller gave up, or the fault is this side's
+	}
+	return err
+}

@@ -1,0 +1,173 @@
+package tenantdb
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// errBudget: no connection to that server could be had in time.
+var errBudget = errors.New("tenantdb: every connection to this database server is in use")
+
+// errTooMuch: a server's answer to one request was longer than any of ours is.
+var errTooMuch = errors.New("tenantdb: the database's answer is too long")
+
+// maxAnswer bounds what a server may send for one request, in bytes. A
+// merchant's database is not ours to trust: it could answer without end.
+const maxAnswer = 64 << 20
+
+const (
+	// reclaimEvery is how often a waiter looks for an idle connection that
+	// could make room. The first look is at once.
+	reclaimEvery = 5 * time.Millisecond
+	// farewell is how long a server has to end a connection that we closed.
+	farewell = time.Second
+)
+
+// budget limits the connections to each database server, however many stores
+// live there. It counts real connections: from before the dial until the
+// server has seen the end.
+type budget struct {
+	limit   int
+	reclaim func(server string) bool // closes one idle connection of any store on server, if there is one
+
+	mu      sync.Mutex
+	servers map[string]*serverBudget
+	ending  sync.WaitGroup // connections that are closed, but not yet by the server
+}
+
+type serverBudget struct {
+	open  int
+	queue list.List // of chan struct{}, closed when its owner has a connection
+}
+
+func newBudget(limit int, reclaim func(string) bool) *budget {
+	return &budget{limit: limit, reclaim: reclaim, servers: map[string]*serverBudget{}}
+}
+
+// dial counts the connections that next makes to server.
+func (b *budget) dial(server string, next DialFunc) DialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if err := b.take(ctx, server); err != nil {
+			return nil, err
+		}
+		conn, err := next(ctx, network, address)
+		if err != nil {
+			b.give(server)
+			return nil, err
+		}
+		return &countedConn{Conn: conn, budget: b, server: server}, nil
+	}
+}
+
+// take waits for the right to one connection until ctx is done. Who waited
+// longest is served first.
+func (b *budget) take(ctx context.Context, server string) error {
+	b.mu.Lock()
+	s := b.servers[server]
+	if s == nil {
+		s = &serverBudget{}
+		b.servers[server] = s
+	}
+	if s.open < b.limit && s.queue.Len() == 0 {
+		s.open++
+		b.mu.Unlock()
+		return nil
+	}
+	turn := make(chan struct{})
+	place := s.queue.PushBack(turn)
+	b.mu.Unlock()
+	return b.wait(ctx, server, turn, place)
+}
+
+func (b *budget) wait(ctx context.Context, server string, turn chan struct{}, place *list.Element) error {
+	retry := time.NewTicker(reclaimEvery)
+	defer retry.Stop()
+	for asked := false; ; {
+		// One closed connection a waiter is enough: the rest may be needed.
+		asked = asked || b.reclaim(server)
+		select {
+		case <-turn:
+			return nil
+		case <-retry.C:
+		case <-ctx.Done():
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			s := b.servers[server]
+			select {
+			case <-turn: // too late: pass it on
+				b.pass(server, s)
+			default:
+				s.queue.Remove(place)
+			}
+			return errors.Join(errBudget, ctx.Err())
+		}
+	}
+}
+
+// give ends one connection's count.
+func (b *budget) give(server string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.pass(server, b.servers[server])
+}
+
+// pass hands a connection's right to who waits for it.
+func (b *budget) pass(server string, s *serverBudget) {
+	if first := s.queue.Front(); first != nil {
+		close(s.queue.Remove(first).(chan struct{}))
+		return
+	}
+	if s.open--; s.open == 0 {
+		delete(b.servers, server)
+	}
+}
+
+// countedConn is one connection of a budget.
+type countedConn struct {
+	net.Conn
+	budget *budget
+	server string
+	closed sync.Once
+	answer atomic.Int64 // bytes received since the last request
+}
+
+func (c *countedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.answer.Add(int64(n)) > maxAnswer {
+		return 0, errTooMuch
+	}
+	return n, err
+}
+
+func (c *countedConn) Write(p []byte) (int, error) {
+	c.answer.Store(0)
+	return c.Conn.Write(p)
+}
+
+// Close returns at once. The connection counts until the server has ended it
+// too: only then has that server room for another.
+func (c *countedConn) Close() error {
+	err := net.ErrClosed
+	c.closed.Do(func() {
+		err = nil
+		_ = c.SetDeadline(time.Unix(1, 0)) // wakes who still reads or writes
+		c.budget.ending.Go(c.end)
+	})
+	return err
+}
+
+func (c *countedConn) end() {
+	defer c.budget.give(c.server)
+	defer c.Conn.Close() //nolint:errcheck // nothing is to be done about it
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil || c.SetReadDeadline(time.Now().Add(farewell)) != nil {
+		return
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(c.Conn, 1<<20)) // until the server's own end
+}

@@ -1,0 +1,57 @@
+package tenantdb
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"time"
+
+	"github.com/georgysavva/scany/v2/pgxscan"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// get reads one row. On PostgreSQL it goes past database/sql, which would
+// start a goroutine for each query and turn each column into a value of its
+// own: store fronts read this way.
+func (db *DB) get(ctx context.Context, dst any, query string, args []any) error {
+	_, isTime := dst.(*time.Time) // scany takes it for a struct to fill
+	if db.Engine != PostgreSQL || isTime {
+		return db.sqlx.GetContext(ctx, dst, db.sqlx.Rebind(query), args...)
+	}
+	err := db.native(ctx, func(c *pgx.Conn) error {
+		return pgxscan.Get(ctx, c, dst, db.sqlx.Rebind(query), args...)
+	})
+	if pgxscan.NotFound(err) {
+		return ErrNotFound
+	}
+	return err
+}
+
+// native lends the driver's own connection to op, a connection that has not
+// gone stale.
+func (db *DB) native(ctx context.Context, op func(*pgx.Conn) error) error {
+	const attempts = 3 // as database/sql does
+	for attempt := 1; ; attempt++ {
+		err := db.lend(ctx, op)
+		if attempt == attempts || !errors.Is(err, driver.ErrBadConn) {
+			return err
+		}
+	}
+}
+
+func (db *DB) lend(ctx context.Context, op func(*pgx.Conn) error) error {
+	conn, err := db.sqlx.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // it goes back to the pool
+	return conn.Raw(func(c any) error {
+		err := op(c.(*stdlib.Conn).Conn())
+		if pgconn.SafeToRetry(err) {
+			return errors.Join(driver.ErrBadConn, err)
+		}
+		return err
+	})
+}
