@@ -26,7 +26,7 @@ const (
 	// could make room. The first look is at once.
 	reclaimEvery = 5 * time.Millisecond
 	// farewell is how long a server has to end a connection that we closed.
-	farewell = time.Second
+	farewell = 3 * time.Second
 )
 
 // budget limits the connections to each database server, however many stores
@@ -34,19 +34,22 @@ const (
 // server has seen the end.
 type budget struct {
 	limit   int
-	reclaim func(server string) bool // closes one idle connection of any store on server, if there is one
+	reclaim func(server string) // closes an idle connection of any store on server, if there is one
 
-	mu      sync.Mutex
-	servers map[string]*serverBudget
-	ending  sync.WaitGroup // connections that are closed, but not yet by the server
+	reclaiming sync.Mutex // held by the waiter that does so
+
+	mu        sync.Mutex
+	servers   map[string]*serverBudget
+	farewells sync.WaitGroup // one for each connection that is ending
 }
 
 type serverBudget struct {
-	open  int
-	queue list.List // of chan struct{}, closed when its owner has a connection
+	open   int
+	ending int       // of these, closed by us and not yet by the server
+	queue  list.List // of chan struct{}, closed when its owner has a connection
 }
 
-func newBudget(limit int, reclaim func(string) bool) *budget {
+func newBudget(limit int, reclaim func(string)) *budget {
 	return &budget{limit: limit, reclaim: reclaim, servers: map[string]*serverBudget{}}
 }
 
@@ -88,9 +91,8 @@ func (b *budget) take(ctx context.Context, server string) error {
 func (b *budget) wait(ctx context.Context, server string, turn chan struct{}, place *list.Element) error {
 	retry := time.NewTicker(reclaimEvery)
 	defer retry.Stop()
-	for asked := false; ; {
-		// One closed connection a waiter is enough: the rest may be needed.
-		asked = asked || b.reclaim(server)
+	for {
+		b.makeRoom(server)
 		select {
 		case <-turn:
 			return nil
@@ -110,7 +112,23 @@ func (b *budget) wait(ctx context.Context, server string, turn chan struct{}, pl
 	}
 }
 
-// give ends one connection's count.
+// makeRoom reclaims a connection if fewer are ending than callers wait. One
+// waiter at a time does so: what is reclaimed in excess must be made again.
+func (b *budget) makeRoom(server string) {
+	if !b.reclaiming.TryLock() {
+		return
+	}
+	defer b.reclaiming.Unlock()
+	b.mu.Lock()
+	s := b.servers[server]
+	enough := s == nil || s.ending >= s.queue.Len()
+	b.mu.Unlock()
+	if !enough {
+		b.reclaim(server)
+	}
+}
+
+// give ends the count of a connection that was never made.
 func (b *budget) give(server string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -157,17 +175,30 @@ func (c *countedConn) Close() error {
 	c.closed.Do(func() {
 		err = nil
 		_ = c.SetDeadline(time.Unix(1, 0)) // wakes who still reads or writes
-		c.budget.ending.Go(c.end)
+		c.budget.mu.Lock()
+		c.budget.servers[c.server].ending++
+		c.budget.mu.Unlock()
+		c.budget.farewells.Go(c.end)
 	})
 	return err
 }
 
+// end has a timer of its own: a driver may still change the deadlines of a
+// connection that it has closed.
 func (c *countedConn) end() {
-	defer c.budget.give(c.server)
+	defer func() {
+		c.budget.mu.Lock()
+		defer c.budget.mu.Unlock()
+		s := c.budget.servers[c.server]
+		s.ending--
+		c.budget.pass(c.server, s)
+	}()
 	defer c.Conn.Close() //nolint:errcheck // nothing is to be done about it
 	half, ok := c.Conn.(interface{ CloseWrite() error })
-	if !ok || half.CloseWrite() != nil || c.SetReadDeadline(time.Now().Add(farewell)) != nil {
+	if !ok || half.CloseWrite() != nil || c.SetReadDeadline(time.Time{}) != nil {
 		return
 	}
+	late := time.AfterFunc(farewell, func() { _ = c.Conn.Close() })
+	defer late.Stop()
 	_, _ = io.Copy(io.Discard, io.LimitReader(c.Conn, 1<<20)) // until the server's own end
 }

@@ -1,6 +1,7 @@
 package tenantdb
 
 import (
+	"context"
 	"database/sql"
 	"time"
 
@@ -50,3 +51,57 @@ func (m *Manager) EvictIdleSince(t time.Time) { m.evictIdleSince(t) }
 
 // SQL is the pool below db.
 func (db *DB) SQL() *sql.DB { return db.sqlx.DB }
+
+// Gate is a store's bulkhead, without the store.
+type Gate struct{ g *gate }
+
+func NewGate(limit int, connected func() bool) Gate {
+	g := newGate(limit)
+	g.connected = connected
+	return Gate{g}
+}
+
+func (g Gate) Enter(ctx context.Context) error { return g.g.enter(ctx) }
+func (g Gate) Leave()                          { g.g.leave() }
+func (g Gate) Narrow()                         { g.g.narrow() }
+func (g Gate) Slots() int                      { return g.g.width() }
+
+func (g Gate) Waiting() int {
+	g.g.mu.Lock()
+	defer g.g.mu.Unlock()
+	return g.g.queue.Len()
+}
+
+var (
+	ErrCrowded = errCrowded
+	ErrBudget  = errBudget
+	ErrOpen    = errOpen
+	ErrTooMuch = errTooMuch
+)
+
+const (
+	GatePatience = gatePatience
+	GateQueue    = gateQueue
+	MaxAnswer    = maxAnswer
+	TripAfter    = tripAfter
+)
+
+// Connections is how many connections the manager counts to c's server, and
+// how many callers wait for one.
+func (m *Manager) Connections(c Credentials) (open, waiting int) {
+	m.budget.mu.Lock()
+	defer m.budget.mu.Unlock()
+	if s := m.budget.servers[serverOf(c)]; s != nil {
+		return s.open, s.queue.Len()
+	}
+	return 0, 0
+}
+
+// Breakers is how many breakers the manager remembers.
+func (m *Manager) Breakers() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.breakers)
+}
+
+func (m *Manager) Tidy() { m.tidy() }

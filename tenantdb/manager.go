@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -50,10 +51,11 @@ type Manager struct {
 	breakers map[stoa.StoreID]*breaker
 	closed   bool
 
-	evicted, reclaimed uint64 // pools closed to make room, stores that gave up their connections
+	evicted uint64         // pools closed to make room
+	drain   sync.WaitGroup // pools that are not closed yet
+	stop    chan struct{}
 
-	drain sync.WaitGroup // pools that are not closed yet
-	stop  chan struct{}
+	reclaimed atomic.Uint64 // times that a store gave up its idle connections for another
 }
 
 // pool is one open (or opening) tenant database.
@@ -372,7 +374,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	drained := make(chan struct{})
 	go func() {
 		m.drain.Wait()
-		m.budget.ending.Wait()
+		m.budget.farewells.Wait()
 		close(drained)
 	}()
 	select {

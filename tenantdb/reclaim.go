@@ -20,16 +20,14 @@ func (p *pool) usedAt(now time.Time) float64 {
 
 // reclaim closes the idle connections of one store on server, so that another
 // can have one there. The store stays at hand: its next caller connects anew,
-// and need not ask the master. It reports false when every connection is in
-// use.
-func (m *Manager) reclaim(server string) bool {
-	p := m.spare(server)
-	if p == nil {
-		return false
+// and need not ask the master. While every connection is in use there is
+// nothing to close.
+func (m *Manager) reclaim(server string) {
+	if p := m.spare(server); p != nil {
+		p.db.sqlx.SetMaxIdleConns(-1)
+		p.db.sqlx.SetMaxIdleConns(m.opts.ConnsPerStore)
+		m.reclaimed.Add(1)
 	}
-	p.db.sqlx.SetMaxIdleConns(-1)
-	p.db.sqlx.SetMaxIdleConns(m.opts.ConnsPerStore)
-	return true
 }
 
 // spare finds a store on server with an idle connection: one that nobody has
@@ -66,12 +64,10 @@ func (m *Manager) spare(server string) *pool {
 	}
 	if least != nil {
 		least.drained = true
-		m.reclaimed++
 		return least
 	}
 	for _, p := range m.pools {
 		if p.server == server && p.leases > 0 && p.db.sqlx.Stats().Idle > 0 {
-			m.reclaimed++
 			return p
 		}
 	}

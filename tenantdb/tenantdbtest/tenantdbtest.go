@@ -16,6 +16,7 @@ import (
 
 	_ "github.com/go-sql-driver/mysql" // registers "mysql"
 	"github.com/jackc/pgx/v5"
+	_ "github.com/jackc/pgx/v5/stdlib" // registers "pgx"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/keyring"
@@ -188,6 +189,19 @@ func Exec(t testing.TB, c tenantdb.Credentials, statements ...string) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// Postgres is a connection to the PostgreSQL server as the user who may see
+// everything there.
+func Postgres(t testing.TB) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("pgx", os.Getenv(PostgresEnv))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
 }
 
 func execPostgres(statements []string) error {

@@ -1,0 +1,287 @@
+package tenantdb_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/tenantdb"
+	"github.com/stoahq/stoa/tenantdb/tenantdbtest"
+)
+
+// fleet registers n stores with a database each on the engine's one server.
+func (h *house) fleet(t testing.TB, engine tenantdb.EngineName, n int) (stores []stoa.StoreID, databases []tenantdb.Credentials) {
+	t.Helper()
+	for range n {
+		store, c := h.store(t), tenantdbtest.Create(t, engine)
+		h.save(t, store, c)
+		stores, databases = append(stores, store), append(databases, c)
+	}
+	return stores, databases
+}
+
+// census asks PostgreSQL itself how many connections the databases have.
+// MariaDB lists a connection for a moment longer than it has it, so there the
+// manager's own count must do.
+func census(t *testing.T, h *house, databases []tenantdb.Credentials) func() int {
+	t.Helper()
+	if databases[0].Engine == tenantdb.MySQL {
+		return func() int { n, _ := h.Connections(databases[0]); return n }
+	}
+	server := tenantdbtest.Postgres(t)
+	var names []string
+	for _, c := range databases {
+		names = append(names, "'"+c.Database+"'")
+	}
+	query := `SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'
+		AND datname IN (` + strings.Join(names, ", ") + `)`
+	return func() (n int) {
+		t.Helper()
+		must(t, server.QueryRowContext(t.Context(), query).Scan(&n))
+		return n
+	}
+}
+
+// More stores than connections, used by many at once: nobody meets an error
+// and the server never has more than the budget says. A cap that something
+// enforces afterwards would be seen here.
+func TestBudgetHolds(t *testing.T) {
+	t.Parallel()
+	const limit = 4
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{ConnsPerServer: limit, WaitTimeout: time.Minute, OpenTimeout: time.Minute, StatementTimeout: time.Minute})
+			stores, databases := h.fleet(t, engine, 10)
+			count := census(t, h, databases)
+			var workers sync.WaitGroup
+			for w := range 8 {
+				workers.Go(func() {
+					for i := range 6 {
+						l, err := h.Acquire(t.Context(), stores[(w+i*3)%len(stores)])
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						works(t, l)
+						l.Release()
+					}
+				})
+			}
+			done := make(chan struct{})
+			go func() { defer close(done); workers.Wait() }()
+			samples := 0
+			for ; ; samples++ {
+				if n := count(); n > limit {
+					t.Errorf("%d connections on the server, the budget is %d", n, limit)
+				}
+				select {
+				case <-done:
+					if samples < 3 {
+						t.Errorf("only %d samples", samples)
+					}
+					if n, _ := h.Connections(databases[0]); n == 0 || n > limit {
+						t.Errorf("%d connections counted", n)
+					}
+					must(t, h.Close(t.Context()))
+					if n, waiting := h.Connections(databases[0]); n+waiting != 0 || count() != 0 {
+						t.Errorf("%d connections are left, %d wait", n, waiting)
+					}
+					return
+				case <-time.After(5 * time.Millisecond): // between samples
+				}
+			}
+		})
+	}
+}
+
+// hold keeps n connections to the store busy until the returned function is
+// called.
+func hold(t *testing.T, l tenantdb.Lease) (release func()) {
+	t.Helper()
+	inside, end, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- l.Tx(context.WithoutCancel(t.Context()), func(tx *tenantdb.Tx) error {
+			var one int
+			if err := tx.Get(context.WithoutCancel(t.Context()), &one, `SELECT 1`); err != nil {
+				return err
+			}
+			close(inside)
+			<-end
+			return nil
+		})
+	}()
+	select {
+	case <-inside:
+	case err := <-done:
+		t.Fatal(err)
+	}
+	return func() {
+		close(end)
+		must(t, <-done)
+		l.Release()
+	}
+}
+
+// While every connection is at work a caller waits until its deadline, which
+// says nothing against its own store; then it has its turn.
+func TestBudgetInUse(t *testing.T) {
+	t.Parallel()
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{ConnsPerServer: 2, OpenTimeout: time.Minute, WaitTimeout: time.Minute, StatementTimeout: time.Minute})
+			stores, databases := h.fleet(t, engine, 3)
+			first, second := hold(t, h.lease(t, stores[0])), hold(t, h.lease(t, stores[1]))
+			for range tenantdb.TripAfter + 1 {
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+				_, err := h.Acquire(ctx, stores[2])
+				checkUnavailable(t, err)
+				cancel()
+			}
+			waiting := h.come(t, 1, t.Context(), stores[2])
+			eventually(t, func() bool { _, n := h.Connections(databases[2]); return n == 1 })
+			first()
+			r := <-waiting
+			must(t, r.err)
+			works(t, r.Lease)
+			r.Release()
+			second()
+		})
+	}
+}
+
+// What a store's rush needed is taken back for another store, though the
+// first is still leased.
+func TestBudgetTakesSpareConnections(t *testing.T) {
+	t.Parallel()
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{ConnsPerServer: 3, ConnsPerStore: 3})
+			stores, databases := h.fleet(t, engine, 2)
+			busy := h.lease(t, stores[0])
+			var releases []func()
+			for range 3 {
+				releases = append(releases, hold(t, h.lease(t, stores[0])))
+			}
+			for _, release := range releases {
+				release()
+			}
+			if n, _ := h.Connections(databases[0]); n != 3 {
+				t.Fatalf("%d connections after a rush of 3", n)
+			}
+			l := h.lease(t, stores[1])
+			works(t, l)
+			works(t, busy)
+			l.Release()
+			busy.Release()
+		})
+	}
+}
+
+// A dial that fails gives its right back.
+func TestBudgetSurvivesFailures(t *testing.T) {
+	t.Parallel()
+	h := setup(t, tenantdb.Options{ConnsPerServer: 2, Cooldown: time.Millisecond})
+	store, c := h.store(t), tenantdbtest.Create(t, servers()[0])
+	way := newLink(t, c)
+	c.Port = way.port
+	h.save(t, store, c)
+	way.cut()
+	for range 10 {
+		_, err := h.Acquire(t.Context(), store)
+		checkUnavailable(t, err)
+	}
+	if n, waiting := h.Connections(c); n+waiting != 0 {
+		t.Errorf("%d connections counted, %d wait", n, waiting)
+	}
+	way.mend(t)
+	eventually(t, func() bool {
+		l, err := h.Acquire(t.Context(), store)
+		if err == nil {
+			works(t, l)
+			l.Release()
+		}
+		return err == nil
+	})
+}
+
+// A server that never hangs up cannot hold the budget for ever, and closing
+// does not wait for it.
+func TestServerThatNeverHangsUp(t *testing.T) {
+	t.Parallel()
+	h := setup(t, tenantdb.Options{ConnsPerServer: 2})
+	end := make(chan struct{})
+	t.Cleanup(func() { close(end) })
+	c := at(t, tenantdb.PostgreSQL, tenantdb.TLSDisable, func(conn net.Conn) {
+		_, _ = conn.Write([]byte("E")) // and no more
+		<-end
+	})
+	for range 3 {
+		db, err := h.OpenUnleased(c)
+		must(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if err := db.Ping(ctx); err == nil {
+			t.Error("connected")
+		}
+		cancel()
+		must(t, db.Close())
+	}
+	eventually(t, func() bool { n, _ := h.Connections(c); return n == 0 })
+}
+
+// A merchant's server may answer without end; the platform's memory does not
+// follow.
+func TestAnswerWithoutEnd(t *testing.T) {
+	t.Parallel()
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{StatementTimeout: time.Minute})
+			stores, databases := h.fleet(t, engine, 1)
+			query := fmt.Sprintf(`SELECT repeat('x', 1000000) FROM generate_series(1, %d)`, 2*tenantdb.MaxAnswer/1_000_000)
+			if engine == tenantdb.MySQL {
+				query = `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150) SELECT repeat('x', 1000000) FROM n`
+			}
+			l := h.lease(t, stores[0])
+			defer l.Release()
+			var rows []string
+			err := l.Select(t.Context(), &rows, query)
+			if err == nil {
+				t.Errorf("%d rows were read", len(rows))
+			}
+			works(t, l)
+			eventually(t, func() bool { n, _ := h.Connections(databases[0]); return n == 1 })
+		})
+	}
+}
+
+// Long statements end at their deadline, and the connection with them.
+func TestStatementDeadline(t *testing.T) {
+	t.Parallel()
+	for engine, query := range map[tenantdb.EngineName]string{
+		tenantdb.PostgreSQL: `SELECT 1 FROM pg_sleep(100)`, tenantdb.MySQL: `SELECT SLEEP(100)`,
+	} {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{StatementTimeout: time.Second})
+			stores, _ := h.fleet(t, engine, 1)
+			l := h.lease(t, stores[0])
+			defer l.Release()
+			var n int
+			err := l.Get(t.Context(), &n, query)
+			checkUnavailable(t, err)
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+			works(t, l)
+		})
+	}
+}
