@@ -70,6 +70,7 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 		master: master, ring: ring, engines: NewEngines(opts.DataDir), opts: opts,
 		pools: map[stoa.StoreID]*pool{}, idle: list.New(), stop: make(chan struct{}),
 	}
+	m.subscribe()
 	go m.sweep()
 	return m
 }
