@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/georgysavva/scany/v2/dbscan"
@@ -38,6 +39,9 @@ type DB struct {
 	pool        *pgxpool.Pool // PostgreSQL
 	write, read *sql.DB       // SQLite
 	path        string        // SQLite
+
+	subscribers   sync.RWMutex
+	subscriptions []subscription
 }
 
 // Querier reads; *DB and *Tx both do.
@@ -55,8 +59,9 @@ type Querier interface {
 type Tx struct {
 	Now time.Time
 
-	pg   pgx.Tx
-	lite *sql.Tx
+	pg       pgx.Tx
+	lite     *sql.Tx
+	messages []message // for the subscribers, once it has committed
 }
 
 // Open connects to url, "postgres://…" or "sqlite:PATH", and checks that the
@@ -118,16 +123,28 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 }
 
 func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
-	now := time.Now().UTC().Truncate(time.Microsecond)
+	tx := &Tx{Now: time.Now().UTC().Truncate(time.Microsecond)}
+	if err := db.commit(ctx, tx, fn); err != nil {
+		return err
+	}
+	db.tellLocally(tx.messages)
+	return nil
+}
+
+func (db *DB) commit(ctx context.Context, tx *Tx, fn func(*Tx) error) error {
 	if db.pool != nil {
-		return pgx.BeginFunc(ctx, db.pool, func(t pgx.Tx) error { return fn(&Tx{Now: now, pg: t}) })
+		return pgx.BeginFunc(ctx, db.pool, func(t pgx.Tx) error {
+			tx.pg = t
+			return fn(tx)
+		})
 	}
 	t, err := db.write.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer t.Rollback() //nolint:errcheck // after Commit it has nothing to do
-	if err := fn(&Tx{Now: now, lite: t}); err != nil {
+	tx.lite = t
+	if err := fn(tx); err != nil {
 		return err
 	}
 	err = t.Commit()

@@ -57,8 +57,6 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 	if err != nil {
 		return Run{}, err
 	}
-	// A pool opened with the credentials of before must not serve this store.
-	s.tenants.Forget(store)
 	return s.read(ctx, id)
 }
 

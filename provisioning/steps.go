@@ -132,7 +132,7 @@ func (w *work) fail(ctx context.Context, step string, cause error) error {
 	fault := faultOf(cause)
 	w.log.WarnContext(ctx, "provisioning failed", "store", w.run.StoreID.String(), "run", w.run.ID.String(),
 		"step", step, "code", string(fault.Code), "err", cause)
-	err := w.record(ctx, func(tx *masterdb.Tx) error {
+	return w.record(ctx, func(tx *masterdb.Tx) error {
 		if err := failStep(ctx, tx, w.run.ID, step, fault); err != nil {
 			return err
 		}
@@ -141,8 +141,6 @@ func (w *work) fail(ctx context.Context, step string, cause error) error {
 		}
 		return w.registry.FailProvisioning(ctx, tx, w.run.StoreID)
 	})
-	w.registry.Changed(ctx, w.run.StoreID)
-	return err
 }
 
 // record runs fn in one master transaction, or fails with errOvertaken when
@@ -285,7 +283,7 @@ func (w *work) hostname(ctx context.Context) error {
 }
 
 func (w *work) activate(ctx context.Context) error {
-	err := w.done(ctx, "activate", func(tx *masterdb.Tx) error {
+	return w.done(ctx, "activate", func(tx *masterdb.Tx) error {
 		if err := tenantdb.RecordHealth(ctx, tx, w.run.StoreID, nil); err != nil {
 			return err
 		}
@@ -294,6 +292,4 @@ func (w *work) activate(ctx context.Context) error {
 		}
 		return finishRun(ctx, tx, w.run.ID)
 	})
-	w.registry.Changed(ctx, w.run.StoreID)
-	return err
 }

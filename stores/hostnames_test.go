@@ -139,7 +139,7 @@ func TestResolveAtOnce(t *testing.T) {
 		b := setup(t, db)
 		s, _ := b.open(t, b.user(t), tenantdb.SQLite, "Bakery")
 		for range 20 {
-			b.Changed(t.Context(), s.ID)
+			b.setStatus(t, s.ID, Active)
 			ctx, leave := context.WithCancel(t.Context())
 			_, errs := atOnce(8, func(i int) (Site, error) {
 				if i%4 == 3 {

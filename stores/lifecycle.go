@@ -44,9 +44,12 @@ func (r *Registry) Activate(ctx context.Context, tx *masterdb.Tx, id stoa.StoreI
 }
 
 func move(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, from, to Status) error {
-	_, err := tx.Exec(ctx, `UPDATE stores SET status = $3, updated_at = $4 WHERE id = $1 AND status = $2`,
+	n, err := tx.Exec(ctx, `UPDATE stores SET status = $3, updated_at = $4 WHERE id = $1 AND status = $2`,
 		id, string(from), string(to), tx.Now)
-	return err
+	if err != nil || n == 0 {
+		return err
+	}
+	return notify(ctx, tx, id)
 }
 
 // lockStatus reads the store's state and keeps it until tx ends.
@@ -100,15 +103,13 @@ func (r *Registry) ReadIdentity(ctx context.Context, id stoa.StoreID) (Identity,
 // one it may have had. Doing it again changes nothing. It fails with
 // hostname_taken when another store answers there.
 func (r *Registry) MapHostname(ctx context.Context, id stoa.StoreID) error {
-	err := r.db.Tx(ctx, func(tx *masterdb.Tx) error {
+	return r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		var slug string
 		if err := tx.Get(ctx, &slug, `SELECT slug FROM stores WHERE id = $1`+tx.ForUpdate(), id); err != nil {
 			return err
 		}
 		return r.putHostname(ctx, tx, id, slug)
 	})
-	r.Changed(ctx, id)
-	return err
 }
 
 // putHostname writes the one hostname of a store that is not custom. The
@@ -123,15 +124,8 @@ func (r *Registry) putHostname(ctx context.Context, tx *masterdb.Tx, id stoa.Sto
 	if masterdb.IsUnique(err) {
 		return slugTaken(slug)
 	}
-	return err
-}
-
-// Changed makes this replica see at once that the store's state or hostnames
-// are new. Should it fail, the resolver's time to live stands behind it.
-func (r *Registry) Changed(ctx context.Context, id stoa.StoreID) {
-	hostnames, err := readHostnames(ctx, r.db, id)
 	if err != nil {
-		r.log.WarnContext(ctx, "hostnames not refreshed", "store", id.String(), "err", err)
+		return err
 	}
-	r.resolver.forget(hostnames)
+	return notify(ctx, tx, id)
 }

@@ -132,11 +132,22 @@ func (b bench) count(t *testing.T, what string) int {
 	return n
 }
 
-// setStatus changes a store's state behind the registry's back, and tells it.
+// setStatus changes a store's state whatever it was.
 func (b bench) setStatus(t *testing.T, id stoa.StoreID, s Status) {
 	t.Helper()
-	b.exec(t, `UPDATE stores SET status = $2 WHERE id = $1`, id, string(s))
-	b.Changed(t.Context(), id)
+	b.change(t, id, `UPDATE stores SET status = $2 WHERE id = $1`, id, string(s))
+}
+
+// change runs a statement in the master that concerns the store's state or
+// hostnames, and says so.
+func (b bench) change(t *testing.T, id stoa.StoreID, query string, args ...any) {
+	t.Helper()
+	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		if _, err := tx.Exec(t.Context(), query, args...); err != nil {
+			return err
+		}
+		return notify(t.Context(), tx, id)
+	}))
 }
 
 // tenant is the database of an active store. It can be cut off.

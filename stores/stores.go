@@ -63,7 +63,9 @@ type Registry struct {
 
 // New returns a registry whose stores live at <slug>.<domain>.
 func New(db *masterdb.DB, ledger *credits.Ledger, tenants *tenantdb.Manager, queue *jobs.Queue, domain string, log *slog.Logger) *Registry {
-	return &Registry{db: db, ledger: ledger, tenants: tenants, queue: queue, resolver: newResolver(db), domain: domain, log: log}
+	r := &Registry{db: db, ledger: ledger, tenants: tenants, queue: queue, resolver: newResolver(db), domain: domain, log: log}
+	db.Subscribe(ChangeTopic, r.changed, r.resolver.forgetAll)
+	return r
 }
 
 // Get returns the store with all there is to know. A tenant database that

@@ -107,16 +107,12 @@ func checkPatch(patch shop.ProfilePatch) error {
 // rename changes what the master holds. The store's own hostname follows its
 // slug.
 func (r *Registry) rename(ctx context.Context, id stoa.StoreID, name, slug *string) error {
-	var before []Hostname
-	err := r.db.Tx(ctx, func(tx *masterdb.Tx) error {
+	return r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		status, err := lockStatus(ctx, tx, id)
 		if err != nil {
 			return err
 		}
 		if err := status.requireActive(); err != nil {
-			return err
-		}
-		if before, err = readHostnames(ctx, tx, id); err != nil {
 			return err
 		}
 		if name != nil {
@@ -131,9 +127,6 @@ func (r *Registry) rename(ctx context.Context, id stoa.StoreID, name, slug *stri
 		}
 		return r.queue.Enqueue(ctx, tx, CarryIdentity{StoreID: id})
 	})
-	r.resolver.forget(before)
-	r.Changed(ctx, id)
-	return err
 }
 
 func (r *Registry) moveSlug(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, slug string) error {

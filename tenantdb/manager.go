@@ -96,6 +96,7 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 		pools: map[stoa.StoreID]*pool{}, breakers: map[stoa.StoreID]*breaker{}, stop: make(chan struct{}),
 	}
 	m.budget = newBudget(opts.ConnsPerServer, m.reclaim)
+	m.subscribe()
 	go m.sweep()
 	return m
 }

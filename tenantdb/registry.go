@@ -32,7 +32,8 @@ const (
 )
 
 // Save encrypts c and stores it for the store, in place of what was there.
-// The credential version grows with each call.
+// The credential version grows with each call. When tx has committed, every
+// replica retires the pool it has open: see Forget.
 func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, c Credentials) error {
 	if c.Engine == SQLite && c.Database != store.String() {
 		return errors.New("tenantdb: the embedded database of another store")
@@ -50,7 +51,10 @@ func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 			credential_version = store_databases.credential_version + 1, schema_version = 0,
 			status = 'unknown', last_error = NULL, last_checked_at = NULL, updated_at = excluded.updated_at`,
 		store, string(c.Kind), string(c.Engine), c.Host, c.Port, c.Database, envelope, tx.Now)
-	return err
+	if err != nil {
+		return err
+	}
+	return notifyCredentials(ctx, tx, store)
 }
 
 // Load decrypts a store's credentials. Without any it returns

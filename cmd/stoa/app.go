@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/stoahq/stoa/accounts"
@@ -99,6 +100,18 @@ func sandboxSecret(signing *keyring.Ring) keyring.Secret {
 		panic(err) // the length is within HKDF's bounds
 	}
 	return keyring.NewSecret("whsec_" + hex.EncodeToString(secret))
+}
+
+// listen hears what other replicas change, until stop is called. The domains
+// have subscribed when they were built.
+func (a *app) listen(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // requests that finish during a stop want to know too
+	var running sync.WaitGroup
+	running.Go(func() { a.master.Listen(ctx, a.log) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
 }
 
 // close waits for leases and closes every database, as long as ctx allows.

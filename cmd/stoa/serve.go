@@ -45,6 +45,7 @@ type server struct {
 	http   *http.Server
 	url    string
 	failed chan error
+	deafen func() // stops hearing other replicas
 }
 
 // drainTimeout bounds the whole of a clean stop.
@@ -69,7 +70,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	if err := a.queue.Start(ctx); err != nil {
 		return nil, errors.Join(err, listener.Close(), a.close(ctx))
 	}
-	s := &server{app: a, url: url, failed: make(chan error, 1)}
+	s := &server{app: a, url: url, failed: make(chan error, 1), deafen: a.listen(ctx)}
 	s.http = &http.Server{
 		Handler: httpapi.New(httpapi.Domains{
 			Master: a.master, Accounts: a.accounts, Stores: a.registry, Tenants: a.tenants,
@@ -103,6 +104,7 @@ func (s *server) stop() error {
 	if queueErr != nil {
 		queueErr = fmt.Errorf("some jobs did not stop; they run again after the next start: %w", queueErr)
 	}
+	s.deafen()
 	return errors.Join(httpErr, queueErr, s.close(ctx))
 }
 

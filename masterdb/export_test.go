@@ -1,0 +1,15 @@
+package masterdb
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// ListenQuickly is Listen for tests, which should not wait long to see a dead
+// connection noticed.
+func (db *DB) ListenQuickly(ctx context.Context, log *slog.Logger) {
+	db.listen(ctx, log, listenTimes{
+		idle: 50 * time.Millisecond, answer: 2 * time.Second, minPause: 10 * time.Millisecond, maxPause: time.Second,
+	})
+}

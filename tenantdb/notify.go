@@ -1,0 +1,39 @@
+package tenantdb
+
+import (
+	"context"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// credentialTopic is notified with a store's id when its credentials change.
+const credentialTopic = "stoa_credentials"
+
+func notifyCredentials(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	return tx.Notify(ctx, credentialTopic, store.String())
+}
+
+// subscribe makes the manager open a store's database anew when this replica
+// or another has changed its credentials. A manager without a master opens
+// only what it is given.
+func (m *Manager) subscribe() {
+	if m.master == nil {
+		return
+	}
+	m.master.Subscribe(credentialTopic, func(payload string) {
+		if store, err := stoa.ParseID[stoa.StoreID](payload); err == nil {
+			m.Forget(store)
+		}
+	}, m.forgetAll)
+}
+
+// forgetAll retires every pool: any credentials may have changed unheard.
+// Leases that are out finish on theirs.
+func (m *Manager) forgetAll() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, p := range m.pools {
+		m.retire(p)
+	}
+}
