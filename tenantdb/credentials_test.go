@@ -25,6 +25,9 @@ import (
 // marker stands for a password, or for the middle of one.
 const marker = "correct-horse-7"
 
+// ref is the name of a Supabase project.
+const ref = "abcdefghijklmnopqrst"
+
 // sameSecret compares what a Secret hides; cmp still prints it redacted.
 var sameSecret = cmp.Comparer(func(a, b keyring.Secret) bool { return a.Reveal() == b.Reveal() })
 
@@ -307,8 +310,10 @@ func newRing(t testing.TB) *keyring.Ring {
 // full has a value in every field.
 func full() tenantdb.Credentials {
 	return tenantdb.Credentials{
-		Kind: tenantdb.KindPostgreSQL, Engine: tenantdb.PostgreSQL, Host: "db.example.com", Port: 6543, Database: "shop", User: "anna",
+		Kind: tenantdb.KindSupabase, Engine: tenantdb.PostgreSQL, Host: "db.example.com", Port: 6543, Database: "shop", User: "anna",
 		Password: keyring.NewSecret(marker), TLS: tenantdb.TLSVerify, CACertificate: "certificate",
+		Pooler: tenantdb.TransactionPooler, ProjectURL: "https://" + ref + ".supabase.co",
+		AnonKey: keyring.NewSecret("anon-" + marker), ServiceRoleKey: keyring.NewSecret("service-" + marker),
 	}
 }
 

@@ -36,19 +36,21 @@ const retryAfter = 5 * time.Second
 type DB struct {
 	Engine EngineName
 
-	sqlx   *sqlx.DB
-	engine Engine
-	leased bool
+	sqlx        *sqlx.DB
+	engine      Engine
+	credentials Credentials
+	dial        DialFunc
+	leased      bool
 }
 
 // newDB opens c. leased says who will learn of its failures: see failed.
 func newDB(engines map[EngineName]Engine, c Credentials, dialer *Dialer, leased bool) (*DB, error) {
-	engine, ok := engines[c.Engine]
+	engine, ok := engines[c.rules()]
 	if !ok {
-		return nil, fmt.Errorf("no engine %q", c.Engine)
+		return nil, fmt.Errorf("no engine %q", c.rules())
 	}
-	db := &DB{Engine: c.Engine, engine: engine, leased: leased}
-	pool, err := engine.Open(c, dialer.For(c))
+	db := &DB{Engine: c.Engine, engine: engine, credentials: c, dial: dialer.For(c), leased: leased}
+	pool, err := engine.Open(c, db.dial)
 	if err != nil {
 		return nil, db.wrap(err)
 	}

@@ -37,7 +37,7 @@ func TestEngines(t *testing.T) {
 		"keeps times":                  keepsTimes,
 		"stops a query when cancelled": stopsWhenCancelled,
 	}
-	for _, engine := range tenantdbtest.Engines() {
+	for _, engine := range tenantdbtest.All() {
 		for name, promise := range promises {
 			t.Run(string(engine)+" "+name, func(t *testing.T) {
 				t.Parallel()
@@ -79,7 +79,7 @@ func opensWithoutConnecting(t *testing.T, c tenantdb.Credentials) {
 		}
 		return (&net.Dialer{}).DialContext(ctx, network, address)
 	}
-	db, err := tenantdb.NewEngines(t.TempDir())[c.Engine].Open(c, dial)
+	db, err := tenantdb.NewEngines(tenantdb.Options{DataDir: t.TempDir(), Supabase: tenantdbtest.SupabaseRules()})[c.Rules()].Open(c, dial)
 	must(t, err)
 	defer db.Close() //nolint:errcheck // nothing is pending
 	if n := db.Stats().OpenConnections + int(dials.Load()); n != 0 {
@@ -220,7 +220,7 @@ func interrupt(t *testing.T, db *tenantdb.DB, n int32) (finished bool) {
 func begin(t *testing.T, db *tenantdb.DB) {
 	t.Helper()
 	version := int64(-1)
-	for n := int32(1); version < 1; n++ {
+	for n := int32(1); version < 1; n += 1 + n/8 {
 		if interrupt(t, db, n) {
 			t.Fatal("nothing is left to do")
 		}

@@ -24,6 +24,7 @@ type Options struct {
 	IdleConns     int           // unused connections kept, shared out among the pools, two or more each; default 64
 	OpenTimeout   time.Duration // to open a pool and reach the server; default 10 s
 	Dialer        Dialer
+	Supabase      SupabaseRules // which servers are Supabase's, and what signs their certificates
 	sweepInterval time.Duration
 }
 
@@ -67,7 +68,7 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 	setDefault(&opts.sweepInterval, 30*time.Second)
 	setDefault(&opts.IdleConns, 64)
 	m := &Manager{
-		master: master, ring: ring, engines: NewEngines(opts.DataDir), opts: opts,
+		master: master, ring: ring, engines: NewEngines(opts), opts: opts,
 		pools: map[stoa.StoreID]*pool{}, idle: list.New(), stop: make(chan struct{}),
 	}
 	go m.sweep()
@@ -195,6 +196,9 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID) (*DB, error) 
 // for checking and provisioning. The caller closes it. Its errors name the
 // cause with a database_… code.
 func (m *Manager) OpenUnleased(c Credentials) (*DB, error) { return m.newDB(c, false) }
+
+// Validate is Credentials.Validate under this manager's options.
+func (m *Manager) Validate(c *Credentials) error { return c.validate(m.opts.Supabase) }
 
 func (m *Manager) newDB(c Credentials, leased bool) (*DB, error) {
 	db, err := newDB(m.engines, c, &m.opts.Dialer, leased)
