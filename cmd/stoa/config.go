@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -40,6 +42,7 @@ type Config struct {
 	BaseURL    string `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
 
 	AllowNetworks []string `name:"allow-networks" env:"STOA_ALLOW_NETWORKS" help:"Private networks where tenant databases may be, as CIDR. Development allows loopback." placeholder:"CIDR" group:"config"`
+	SupabaseCA    string   `name:"supabase-ca" env:"STOA_SUPABASE_CA" help:"PEM file of the authorities that sign Supabase's certificates; its own ones are not among the system's." placeholder:"FILE" group:"config"`
 	CreditPrice   int64    `name:"credit-price" env:"STOA_CREDIT_PRICE" default:"1" help:"Price of one credit in the currency's minor unit." group:"config"`
 	Currency      string   `name:"currency" env:"STOA_CURRENCY" default:"USD" help:"Currency credits are sold in (ISO 4217)." placeholder:"CODE" group:"config"`
 
@@ -78,6 +81,9 @@ func (c *Config) check() error {
 	}
 	if _, err := c.allowedNetworks(); err != nil {
 		fault("STOA_ALLOW_NETWORKS", "%v", err)
+	}
+	if _, err := c.supabaseRoots(); err != nil {
+		fault("STOA_SUPABASE_CA", "%v", err)
 	}
 	for name, key := range map[string]keyring.Secret{"ENCRYPTION_KEY": c.EncryptionKey, "JWT_SECRET": c.JWTSecret} {
 		if key.IsZero() {
@@ -125,6 +131,22 @@ func (c *Config) allowedNetworks() ([]netip.Prefix, error) {
 		out = append(out, tenantdb.Loopback...)
 	}
 	return out, nil
+}
+
+// supabaseRoots are the PEM certificates to trust at Supabase's servers;
+// empty leaves it to the system's.
+func (c *Config) supabaseRoots() (string, error) {
+	if c.SupabaseCA == "" {
+		return "", nil
+	}
+	roots, err := os.ReadFile(c.SupabaseCA)
+	if err != nil {
+		return "", fmt.Errorf("cannot be read: %w", err)
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(roots) {
+		return "", fmt.Errorf("%s holds no PEM certificate", c.SupabaseCA)
+	}
+	return string(roots), nil
 }
 
 func (c *Config) price() payments.Price {
