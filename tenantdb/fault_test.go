@@ -60,7 +60,7 @@ func TestFaultsOfServers(t *testing.T) {
 		{"unknown user", func(_ *testing.T, c *tenantdb.Credentials) { c.User = "nobody-" + c.User }, stoa.DatabaseAuthFailed},
 		{"closed port", func(t *testing.T, c *tenantdb.Credentials) { c.Port = closedPort(t) }, stoa.DatabaseUnreachable},
 		{"no such name", func(_ *testing.T, c *tenantdb.Credentials) { c.Host = "nowhere.invalid" }, stoa.DatabaseUnreachable},
-		{"no TLS there", func(_ *testing.T, c *tenantdb.Credentials) { c.TLS = tenantdb.TLSVerify }, stoa.DatabaseTLSFailed},
+		{"unknown authority", func(_ *testing.T, c *tenantdb.Credentials) { c.TLS = tenantdb.TLSVerify }, stoa.DatabaseTLSFailed},
 		{"private address", func(_ *testing.T, c *tenantdb.Credentials) { c.Host = "10.255.255.1" }, stoa.DatabaseHostForbidden},
 		{"metadata address", func(_ *testing.T, c *tenantdb.Credentials) { c.Host = "169.254.169.254" }, stoa.DatabaseHostForbidden},
 		{"mapped address", func(_ *testing.T, c *tenantdb.Credentials) { c.Host = "::ffff:169.254.169.254" }, stoa.DatabaseHostForbidden},

@@ -156,7 +156,7 @@ func TestBadDatabases(t *testing.T) {
 			check("wrong password", connect(withURL(t, good, func(u *url.URL) { u.User = url.UserPassword(u.User.Username(), "wrong") })), "database_auth_failed")
 			check("no such database", connect(withURL(t, good, func(u *url.URL) { u.Path += "_no" })), noDatabase(engine))
 			check("closed port", connect(withURL(t, good, func(u *url.URL) { u.Host = closedPort(t) })), "database_unreachable")
-			check("no TLS there", connect(withURL(t, good, func(u *url.URL) { u.RawQuery = "" })), "database_tls_failed")
+			check("unknown authority", connect(withURL(t, good, func(u *url.URL) { u.RawQuery = "" })), "database_tls_failed")
 			check("private network", connect(withURL(t, good, func(u *url.URL) { u.Host = "10.1.2.3:5432" })), "database_host_forbidden")
 			check("metadata address", connect(withURL(t, good, func(u *url.URL) { u.Host = "169.254.169.254:80" })), "database_host_forbidden")
 
