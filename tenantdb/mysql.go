@@ -49,7 +49,7 @@ func (mysqlEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sql.OpenDB(limited{connector}), nil
+	return sql.OpenDB(limited{cancels{connector, make(chan struct{}, 1)}}), nil
 }
 
 // limited bounds connecting as a whole; the driver's own timeout ends when
