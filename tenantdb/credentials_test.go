@@ -145,6 +145,9 @@ func TestParseConnectionStringRefuses(t *testing.T) {
 		"options", "service", "servicefile", "passfile", "sslrootcert", "sslcert", "sslkey", "target_session_attrs", "host", "user", "dbname",
 		"password", "default_query_exec_mode", "allowAllFiles", "allowCleartextPasswords", "allowOldPasswords", "allowFallbackToPlaintext",
 		"multiStatements", "interpolateParams", "serverPubKey", "time_zone", "no_such_thing",
+		"maxAllowedPacket", "net", "charset", "collation", "compress", "loc", "connectionAttributes", "allowNativePasswords", "sql_mode",
+		"hostaddr", "port", "application_name", "search_path", "connect_timeout", "sslpassword", "sslsni", "sslnegotiation", "sslcertmode",
+		"krbsrvname", "krbspn", "require_auth", "channel_binding", "min_protocol_version", "statement_cache_capacity", "pool_max_conns",
 	} {
 		tests = append(tests, struct{ name, raw, message string }{key, base + "?sslmode=disable&" + key + "=x", fmt.Sprintf("parameter %q %s", key, unknown)})
 	}
