@@ -58,10 +58,9 @@ func TestRun(t *testing.T) {
 			t.Errorf("hostname %+v, want %s", store.Hostnames[0], want)
 		}
 		kind := tenantdb.Kind(engine)
-		switch engine {
-		case tenantdb.SQLite:
+		if engine == tenantdb.SQLite {
 			kind = tenantdb.Managed
-		case tenantdb.Supabase:
+		} else if engine == tenantdb.Supabase {
 			engine = tenantdb.PostgreSQL
 		}
 		if d := store.Database; d.Kind != kind || d.Engine != engine || d.SchemaVersion == 0 || d.LastCheckedAt == nil {

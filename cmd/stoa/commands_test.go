@@ -271,7 +271,7 @@ func TestDemo(t *testing.T) {
 					args, want[1] = append(args, "--postgres="+tenantdbtest.ConnectionString(t, engine)), "postgresql"
 				case tenantdb.MySQL:
 					args, want[2] = append(args, "--mysql="+tenantdbtest.ConnectionString(t, engine)), "mysql"
-				case tenantdb.SQLite:
+				case tenantdb.SQLite, tenantdb.Supabase:
 				}
 			}
 			for range 2 { // the second run changes nothing
