@@ -3,6 +3,7 @@
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GOLANGCI := v2.15.0
 TESTFLAGS ?=
+FUZZTIME ?= 60s
 
 .PHONY: help
 help: ## list the targets
@@ -23,11 +24,22 @@ test: ## run every test, on private servers and a real browser (TESTFLAGS="-run 
 
 .PHONY: test-quick
 test-quick: ## run the tests that need nothing but SQLite
-	env -u STOA_TEST_REQUIRE_SERVERS -u STOA_TEST_POSTGRES_URL -u STOA_TEST_MYSQL_URL -u STOA_TEST_CHROMIUM go test $(TESTFLAGS) ./...
+	env -u STOA_TEST_REQUIRE_SERVERS -u STOA_TEST_POSTGRES_URL -u STOA_TEST_MYSQL_URL -u STOA_TEST_PGBOUNCER_URL -u STOA_TEST_CHROMIUM go test $(TESTFLAGS) ./...
 
 .PHONY: race
 race: ## run every test under the race detector
 	@$(MAKE) --no-print-directory test TESTFLAGS="-race $(TESTFLAGS)"
+
+# go test fuzzes one target at a time.
+.PHONY: fuzz
+fuzz: ## run each fuzz target for a while (FUZZTIME=60s)
+	@for package in $$(go list ./...); do \
+		targets=$$(go test -list '^Fuzz' "$$package") || { echo "$$targets"; exit 1; }; \
+		for target in $$(echo "$$targets" | grep '^Fuzz'); do \
+			echo "$$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" || exit 1; \
+		done; \
+	done
 
 .PHONY: bench
 bench: ## measure the platform

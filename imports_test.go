@@ -285,7 +285,7 @@ func TestServersAreThere(t *testing.T) {
 	if os.Getenv("STOA_TEST_REQUIRE_SERVERS") == "" {
 		t.Skip("STOA_TEST_REQUIRE_SERVERS is not set: tests run on the engines at hand")
 	}
-	for _, name := range []string{"STOA_TEST_POSTGRES_URL", "STOA_TEST_MYSQL_URL", "STOA_TEST_CHROMIUM"} {
+	for _, name := range []string{"STOA_TEST_POSTGRES_URL", "STOA_TEST_MYSQL_URL", "STOA_TEST_PGBOUNCER_URL", "STOA_TEST_PGBOUNCER_SESSION_URL", "STOA_TEST_CA", "STOA_TEST_CHROMIUM"} {
 		if os.Getenv(name) == "" {
 			t.Errorf("%s is not set; run the tests with scripts/with-servers", name)
 		}

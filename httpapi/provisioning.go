@@ -78,8 +78,8 @@ type connectInput struct {
 }
 
 type connectBody struct {
-	Type             tenantdb.Kind  `json:"type" enum:"managed,postgresql,mysql" doc:"managed: Stoa makes the database. The others: the merchant's own."`
-	ConnectionString keyring.Secret `json:"connectionString,omitempty" doc:"postgres://user:password@host:port/database or mysql://…, instead of the fields below"`
+	Type             tenantdb.Kind  `json:"type" enum:"managed,postgresql,mysql,supabase" doc:"managed: Stoa makes the database. The others: the merchant's own."`
+	ConnectionString keyring.Secret `json:"connectionString,omitempty" doc:"postgres://user:password@host:port/database or mysql://…, instead of the fields below; of a Supabase project the direct one or a pooler's, always"`
 	Host             string         `json:"host,omitempty" maxLength:"253"`
 	Port             int            `json:"port,omitempty" minimum:"0" maximum:"65535"`
 	Database         string         `json:"database,omitempty" maxLength:"1024"`
@@ -89,18 +89,29 @@ type connectBody struct {
 		Mode          tenantdb.TLSMode `json:"mode,omitempty" enum:"verify-full,disable" doc:"verify-full unless told"`
 		CACertificate string           `json:"caCertificate,omitempty" maxLength:"65536" doc:"PEM, when a private authority signed the server's certificate"`
 	} `json:"tls,omitempty"`
+	ProjectURL     string         `json:"projectUrl,omitempty" maxLength:"1024" doc:"of a Supabase project: kept, encrypted, for the store's own use" example:"https://abcdefghijklmnopqrst.supabase.co"`
+	AnonKey        keyring.Secret `json:"anonKey,omitempty" doc:"of a Supabase project: kept likewise"`
+	ServiceRoleKey keyring.Secret `json:"serviceRoleKey,omitempty" doc:"of a Supabase project: kept likewise"`
+	ProjectRef     string         `json:"projectRef,omitempty" maxLength:"100" doc:"not accepted yet"`
 }
 
 // credentials turns the body into credentials; the domain validates them.
 func (b connectBody) credentials() (tenantdb.Credentials, error) {
 	fields := b.Host != "" || b.Port != 0 || b.Database != "" || b.User != "" || !b.Password.IsZero()
+	project := b.ProjectURL != "" || !b.AnonKey.IsZero() || !b.ServiceRoleKey.IsZero()
 	var faults stoa.Invalid
 	switch {
+	case b.ProjectRef != "":
+		faults.Add("projectRef", "is not accepted yet; give the project's connectionString")
+		return tenantdb.Credentials{}, faults.Err()
 	case b.Type == tenantdb.Managed:
-		if fields || b.TLS != nil || !b.ConnectionString.IsZero() {
+		if fields || project || b.TLS != nil || !b.ConnectionString.IsZero() {
 			faults.Add("type", "a managed database takes no connection details")
 		}
 		return tenantdb.Credentials{Kind: tenantdb.Managed}, faults.Err()
+	case b.Type == tenantdb.KindSupabase && b.ConnectionString.IsZero():
+		faults.Add("connectionString", "is required: copy it from the project's page, with the password in it")
+		return tenantdb.Credentials{}, faults.Err()
 	case !b.ConnectionString.IsZero():
 		if fields || b.TLS != nil && b.TLS.Mode != "" {
 			faults.Add("connectionString", "give either this or the single fields, not both")
@@ -110,11 +121,13 @@ func (b connectBody) credentials() (tenantdb.Credentials, error) {
 		if b.TLS != nil {
 			c.CACertificate = b.TLS.CACertificate
 		}
+		c.ProjectURL, c.AnonKey, c.ServiceRoleKey = b.ProjectURL, b.AnonKey, b.ServiceRoleKey
 		return c, err
 	}
 	c := tenantdb.Credentials{
 		Kind: b.Type, Engine: tenantdb.EngineName(b.Type), Host: b.Host, Port: b.Port,
 		Database: b.Database, User: b.User, Password: b.Password,
+		ProjectURL: b.ProjectURL, AnonKey: b.AnonKey, ServiceRoleKey: b.ServiceRoleKey,
 	}
 	if b.TLS != nil {
 		c.TLS, c.CACertificate = b.TLS.Mode, b.TLS.CACertificate

@@ -20,8 +20,13 @@ type Secret struct {
 	value unique.Handle[string]
 }
 
-// NewSecret wraps a value.
-func NewSecret(value string) Secret { return Secret{unique.Make(value)} }
+// NewSecret wraps a value. An empty one is the zero Secret.
+func NewSecret(value string) Secret {
+	if value == "" {
+		return Secret{}
+	}
+	return Secret{unique.Make(value)}
+}
 
 // Reveal returns the value. Call it only where the value leaves for its
 // destination: a driver, a cipher, an HTTP header.

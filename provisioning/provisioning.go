@@ -37,7 +37,7 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 	}
 	if c.Kind == tenantdb.Managed {
 		c = tenantdb.ManagedSQLite(store)
-	} else if err := c.Validate(); err != nil {
+	} else if err := s.tenants.Validate(&c); err != nil {
 		return Run{}, err
 	}
 	var id stoa.RunID

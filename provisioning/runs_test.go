@@ -24,7 +24,7 @@ var order = []string{"connect", "inspect", "migrate", "seed", "store_record", "o
 
 func TestRun(t *testing.T) {
 	t.Parallel()
-	each(t, tenantdbtest.Engines(), func(t *testing.T, b bench, engine tenantdb.EngineName) {
+	each(t, tenantdbtest.All(), func(t *testing.T, b bench, engine tenantdb.EngineName) {
 		p, s := b.store(t)
 		before := time.Now().Add(-time.Second)
 		run := b.connect(t, p, s.ID, credentials(t, engine))
@@ -57,7 +57,13 @@ func TestRun(t *testing.T) {
 		if got, want := store.Hostnames[0].Hostname, s.Slug+".shops.test"; got != want || !store.Hostnames[0].Primary || store.Hostnames[0].VerifiedAt == nil {
 			t.Errorf("hostname %+v, want %s", store.Hostnames[0], want)
 		}
-		if d := store.Database; d.Engine != engine || d.SchemaVersion == 0 || d.LastCheckedAt == nil {
+		kind := tenantdb.Kind(engine)
+		if engine == tenantdb.SQLite {
+			kind = tenantdb.Managed
+		} else if engine == tenantdb.Supabase {
+			engine = tenantdb.PostgreSQL
+		}
+		if d := store.Database; d.Kind != kind || d.Engine != engine || d.SchemaVersion == 0 || d.LastCheckedAt == nil {
 			t.Errorf("database %+v", d)
 		}
 		if f := store.Profile; f.ID != s.ID || f.Name != s.Name || f.Slug != s.Slug {

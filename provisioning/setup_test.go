@@ -57,7 +57,9 @@ func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options
 	log := slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	queue, err := jobs.New(db, log, opts)
 	must(t, err)
-	tenants := tenantdb.NewManager(db, shared.ring, tenantdb.Options{DataDir: shared.dataDir, Dialer: tenantdb.Dialer{Allow: allow}})
+	tenants := tenantdb.NewManager(db, shared.ring, tenantdb.Options{
+		DataDir: shared.dataDir, Dialer: tenantdb.Dialer{Allow: allow}, Supabase: tenantdbtest.SupabaseRules(),
+	})
 	t.Cleanup(func() { must(t, tenants.Close(context.Background())) })
 	registry := stores.New(db, credits.New(db), tenants, queue, "shops.test", log)
 	b := bench{shared, New(db, registry, tenants, queue, log), logged}

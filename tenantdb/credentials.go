@@ -22,6 +22,7 @@ const (
 	Managed        Kind = "managed"
 	KindPostgreSQL Kind = "postgresql"
 	KindMySQL      Kind = "mysql"
+	KindSupabase   Kind = "supabase"
 )
 
 // TLSMode says how the connection to a database server is protected.
@@ -45,6 +46,13 @@ type Credentials struct {
 	Password      keyring.Secret
 	TLS           TLSMode
 	CACertificate string // PEM; empty means the system's roots
+
+	// Of a Supabase project only. Validate finds the pooler; the rest is kept
+	// for the store's own use.
+	Pooler         Pooler
+	ProjectURL     string
+	AnonKey        keyring.Secret
+	ServiceRoleKey keyring.Secret
 }
 
 // ManagedSQLite returns the credentials of a store's embedded database.
@@ -57,7 +65,9 @@ var defaultPorts = map[EngineName]int{PostgreSQL: 5432, MySQL: 3306}
 
 // Validate checks credentials given field by field and fills in the
 // defaults. Every fault is reported at once.
-func (c *Credentials) Validate() error {
+func (c *Credentials) Validate() error { return c.validate(SupabaseRules{}) }
+
+func (c *Credentials) validate(rules SupabaseRules) error {
 	if c.Port == 0 {
 		c.Port = defaultPorts[c.Engine]
 	}
@@ -67,7 +77,7 @@ func (c *Credentials) Validate() error {
 	var faults stoa.Invalid
 	if defaultPorts[c.Engine] == 0 {
 		// An embedded database is Stoa's to name: it could be another store's.
-		faults.Add("type", "must be %q or %q", KindPostgreSQL, KindMySQL)
+		faults.Add("type", "must be %q, %q or %q", KindPostgreSQL, KindMySQL, KindSupabase)
 	}
 	c.checkHost(&faults)
 	if c.Port < 1 || c.Port > 65535 {
@@ -85,6 +95,11 @@ func (c *Credentials) Validate() error {
 		faults.Add("tls.mode", "must be %q or %q", TLSVerify, TLSDisable)
 	}
 	c.checkCA(&faults)
+	if c.Pooler = NoPooler; c.Kind == KindSupabase {
+		rules.check(c, &faults)
+	} else if c.ProjectURL != "" || !c.AnonKey.IsZero() || !c.ServiceRoleKey.IsZero() {
+		faults.Add("type", "must be %q to keep a project's address and keys", KindSupabase)
+	}
 	slices.SortFunc(faults, func(a, b stoa.FieldError) int { return strings.Compare(a.Field, b.Field) })
 	return faults.Err()
 }
@@ -128,6 +143,7 @@ func (c *Credentials) checkCA(faults *stoa.Invalid) {
 var schemes = map[EngineName][]string{
 	PostgreSQL: {"postgres", "postgresql"},
 	MySQL:      {"mysql", "mariadb"},
+	Supabase:   {"postgresql", "postgres"},
 }
 
 // ParseConnectionString reads "postgres://user:password@host:port/database"
@@ -136,8 +152,16 @@ var schemes = map[EngineName][]string{
 // read files or to reach other hosts. The string itself never appears in an
 // error: it holds the password.
 func ParseConnectionString(engine EngineName, raw keyring.Secret) (Credentials, error) {
+	return parseConnectionString(engine, raw, SupabaseRules{})
+}
+
+func parseConnectionString(engine EngineName, raw keyring.Secret, rules SupabaseRules) (Credentials, error) {
 	const field = "connectionString"
 	var faults stoa.Invalid
+	if schemes[engine] == nil {
+		faults.Add("type", "takes no connection string")
+		return Credentials{}, faults.Err()
+	}
 	form := schemes[engine][0] + "://user:password@host:port/database"
 	u, err := url.Parse(strings.TrimSpace(raw.Reveal()))
 	switch {
@@ -155,6 +179,9 @@ func ParseConnectionString(engine EngineName, raw keyring.Secret) (Credentials, 
 		return Credentials{}, err
 	}
 	c := Credentials{Kind: Kind(engine), Engine: engine, Host: u.Hostname(), Database: u.Path[1:], User: u.User.Username()}
+	if engine == Supabase {
+		c.Engine = PostgreSQL
+	}
 	password, _ := u.User.Password()
 	c.Password = keyring.NewSecret(password)
 	if p := u.Port(); p != "" {
@@ -166,7 +193,7 @@ func ParseConnectionString(engine EngineName, raw keyring.Secret) (Credentials, 
 	if err := faults.Err(); err != nil {
 		return Credentials{}, err
 	}
-	if err := prefixFields(c.Validate(), field); err != nil {
+	if err := prefixFields(c.validate(rules), field); err != nil {
 		return Credentials{}, err
 	}
 	return c, nil
@@ -227,12 +254,18 @@ type sealed struct {
 	Password      string     `json:"password,omitempty"`
 	TLS           TLSMode    `json:"tls,omitempty"`
 	CACertificate string     `json:"caCertificate,omitempty"`
+
+	Pooler         Pooler `json:"pooler,omitempty"`
+	ProjectURL     string `json:"projectUrl,omitempty"`
+	AnonKey        string `json:"anonKey,omitempty"`
+	ServiceRoleKey string `json:"serviceRoleKey,omitempty"`
 }
 
 // seal encrypts c for one store: the envelope does not open for another.
 func (c Credentials) seal(ring *keyring.Ring, store stoa.StoreID) (string, error) {
 	plain, err := json.Marshal(sealed{ //nolint:gosec // the one place where the password is written out, to be encrypted
 		c.Kind, c.Engine, c.Host, c.Port, c.Database, c.User, c.Password.Reveal(), c.TLS, c.CACertificate,
+		c.Pooler, c.ProjectURL, c.AnonKey.Reveal(), c.ServiceRoleKey.Reveal(),
 	})
 	if err != nil {
 		return "", err
@@ -249,7 +282,10 @@ func unseal(ring *keyring.Ring, store stoa.StoreID, envelope string) (Credential
 	if err := json.Unmarshal(plain, &s); err != nil {
 		return Credentials{}, errors.New("credentials cannot be read") // the cause would quote them
 	}
-	return Credentials{s.Kind, s.Engine, s.Host, s.Port, s.Database, s.User, keyring.NewSecret(s.Password), s.TLS, s.CACertificate}, nil
+	return Credentials{
+		s.Kind, s.Engine, s.Host, s.Port, s.Database, s.User, keyring.NewSecret(s.Password), s.TLS, s.CACertificate,
+		s.Pooler, s.ProjectURL, keyring.NewSecret(s.AnonKey), keyring.NewSecret(s.ServiceRoleKey),
+	}, nil
 }
 
 func sealOwner(store stoa.StoreID) string { return "store_databases/" + store.String() }

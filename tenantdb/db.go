@@ -36,18 +36,20 @@ const retryAfter = 5 * time.Second
 type DB struct {
 	Engine EngineName
 
-	sqlx   *sqlx.DB
-	engine Engine
-	guard  *guard // nil when it is not leased: see failed
+	sqlx        *sqlx.DB
+	engine      Engine
+	credentials Credentials
+	dial        DialFunc
+	guard       *guard // nil when it is not leased: see failed
 }
 
 // newDB opens c, with a guard if it is to be leased.
 func newDB(engines map[EngineName]Engine, c Credentials, dial DialFunc, g *guard) (*DB, error) {
-	engine, ok := engines[c.Engine]
+	engine, ok := engines[c.rules()]
 	if !ok {
-		return nil, fmt.Errorf("no engine %q", c.Engine)
+		return nil, fmt.Errorf("no engine %q", c.rules())
 	}
-	db := &DB{Engine: c.Engine, engine: engine, guard: g}
+	db := &DB{Engine: c.Engine, engine: engine, credentials: c, dial: dial, guard: g}
 	pool, err := engine.Open(c, dial)
 	if err != nil {
 		return nil, db.wrap(err)

@@ -24,8 +24,9 @@ type Engine interface {
 	Inspect(ctx context.Context, db *DB) (Inspection, error)
 	// Migrate brings the tenant schema to this binary's version and returns
 	// that version. Callers who come at once, from several processes too, end
-	// with one complete schema. It needs two connections.
-	Migrate(ctx context.Context, db *sql.DB) (version int64, err error)
+	// with one complete schema. It makes two connections of its own, by a way
+	// that a migration can go, and closes them.
+	Migrate(ctx context.Context, c Credentials, dial DialFunc) (version int64, err error)
 	// Fault turns a driver's error into one of the database_… codes, with a
 	// message for the store's owner. It returns nil for an error that says
 	// nothing about the connection, such as a violated constraint.
@@ -46,13 +47,23 @@ type Inspection struct {
 	Tables []string
 }
 
-// NewEngines returns every engine. SQLite files live below dataDir.
-func NewEngines(dataDir string) map[EngineName]Engine {
+// NewEngines returns every engine. Of the options it heeds DataDir and
+// Supabase.
+func NewEngines(opts Options) map[EngineName]Engine {
 	return map[EngineName]Engine{
-		SQLite:     sqliteEngine{dir: dataDir},
+		SQLite:     sqliteEngine{dir: opts.DataDir},
 		PostgreSQL: postgresEngine{},
 		MySQL:      mysqlEngine{},
+		Supabase:   supabaseEngine{rules: opts.Supabase.withDefaults()},
 	}
+}
+
+// rules names the engine under whose rules c's database is used.
+func (c Credentials) rules() EngineName {
+	if c.Kind == KindSupabase {
+		return Supabase
+	}
+	return c.Engine
 }
 
 // connectTimeout bounds how long a server may take to greet, encrypt and

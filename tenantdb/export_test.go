@@ -21,6 +21,8 @@ func (c Credentials) Seal(ring *keyring.Ring, store stoa.StoreID) (string, error
 	return c.seal(ring, store)
 }
 
+func (c Credentials) Rules() EngineName { return c.rules() }
+
 func (d *Dialer) Check(network, address string, plaintext bool) error {
 	return d.check(network, address, plaintext)
 }

@@ -60,7 +60,7 @@ func TestFaultsOfServers(t *testing.T) {
 		{"unknown user", func(_ *testing.T, c *tenantdb.Credentials) { c.User = "nobody-" + c.User }, stoa.DatabaseAuthFailed},
 		{"closed port", func(t *testing.T, c *tenantdb.Credentials) { c.Port = closedPort(t) }, stoa.DatabaseUnreachable},
 		{"no such name", func(_ *testing.T, c *tenantdb.Credentials) { c.Host = "nowhere.invalid" }, stoa.DatabaseUnreachable},
-		{"no TLS there", func(_ *testing.T, c *tenantdb.Credentials) { c.TLS = tenantdb.TLSVerify }, stoa.DatabaseTLSFailed},
+		{"unknown authority", func(_ *testing.T, c *tenantdb.Credentials) { c.TLS = tenantdb.TLSVerify }, stoa.DatabaseTLSFailed},
 		{"private address", func(_ *testing.T, c *tenantdb.Credentials) { c.Host = "10.255.255.1" }, stoa.DatabaseHostForbidden},
 		{"metadata address", func(_ *testing.T, c *tenantdb.Credentials) { c.Host = "169.254.169.254" }, stoa.DatabaseHostForbidden},
 		{"mapped address", func(_ *testing.T, c *tenantdb.Credentials) { c.Host = "::ffff:169.254.169.254" }, stoa.DatabaseHostForbidden},
@@ -309,7 +309,7 @@ func TestSilentServer(t *testing.T) {
 					c := tenantdb.Credentials{
 						Engine: engine, Host: "db.example.com", Port: 1, Database: "d", User: "u", Password: keyring.NewSecret(marker), TLS: mode,
 					}
-					db, err := tenantdb.NewEngines("")[engine].Open(c, func(context.Context, string, string) (net.Conn, error) {
+					db, err := tenantdb.NewEngines(tenantdb.Options{})[engine].Open(c, func(context.Context, string, string) (net.Conn, error) {
 						ours, theirs := net.Pipe()
 						go func() { _, _ = io.Copy(io.Discard, theirs) }()
 						return ours, nil
@@ -320,7 +320,7 @@ func TestSilentServer(t *testing.T) {
 					if took := time.Since(begin); err == nil || took > 15*time.Second {
 						t.Errorf("after %v: %v", took, err)
 					}
-					if fault := tenantdb.NewEngines("")[engine].Fault(err); stoa.CodeOf(fault) != stoa.DatabaseUnreachable {
+					if fault := tenantdb.NewEngines(tenantdb.Options{})[engine].Fault(err); stoa.CodeOf(fault) != stoa.DatabaseUnreachable {
 						t.Errorf("got %v", err)
 					}
 					must(t, db.Close())
@@ -405,7 +405,7 @@ func TestFaultCodes(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(tt.engine, " ", tt.err), func(t *testing.T) {
 			t.Parallel()
-			got := tenantdb.NewEngines("")[tt.engine].Fault(fmt.Errorf("wrapped: %w", tt.err))
+			got := tenantdb.NewEngines(tenantdb.Options{})[tt.engine].Fault(fmt.Errorf("wrapped: %w", tt.err))
 			if got == nil && tt.want == none {
 				return
 			}

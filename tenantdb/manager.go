@@ -32,6 +32,7 @@ type Options struct {
 	StatementTimeout time.Duration // for a statement or a whole transaction of a lease; default 10 s
 	Cooldown         time.Duration // how long a database that fails is left alone; default 5 s
 	Dialer           Dialer
+	Supabase         SupabaseRules // which servers are Supabase's, and what signs their certificates
 	sweepInterval    time.Duration
 }
 
@@ -92,7 +93,7 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 	setDefault(&opts.Cooldown, 5*time.Second)
 	setDefault(&opts.sweepInterval, 30*time.Second)
 	m := &Manager{
-		master: master, ring: ring, engines: NewEngines(opts.DataDir), opts: opts, idle: list.New(),
+		master: master, ring: ring, engines: NewEngines(opts), opts: opts, idle: list.New(),
 		pools: map[stoa.StoreID]*pool{}, breakers: map[stoa.StoreID]*breaker{}, stop: make(chan struct{}),
 	}
 	m.budget = newBudget(opts.ConnsPerServer, m.reclaim)
@@ -245,6 +246,9 @@ func (m *Manager) connect(ctx context.Context, c Credentials, g *guard) (*DB, er
 // cause with a database_… code.
 func (m *Manager) OpenUnleased(c Credentials) (*DB, error) { return m.newDB(c, nil) }
 
+// Validate is Credentials.Validate under this manager's options.
+func (m *Manager) Validate(c *Credentials) error { return c.validate(m.opts.Supabase) }
+
 func (m *Manager) newDB(c Credentials, g *guard) (*DB, error) {
 	db, err := newDB(m.engines, c, m.budget.dial(serverOf(c), m.opts.Dialer.For(c)), g)
 	if err != nil {
@@ -257,9 +261,14 @@ func (m *Manager) newDB(c Credentials, g *guard) (*DB, error) {
 	return db, nil
 }
 
-// serverOf names the database server that c leads to.
+// serverOf names the database server that c leads to. Behind one host of
+// Supabase's poolers each project has a server of its own.
 func serverOf(c Credentials) string {
-	return net.JoinHostPort(strings.ToLower(c.Host), strconv.Itoa(c.Port))
+	server := net.JoinHostPort(strings.ToLower(c.Host), strconv.Itoa(c.Port))
+	if c.Pooler != NoPooler {
+		server += "/" + c.User[strings.LastIndex(c.User, ".")+1:]
+	}
+	return server
 }
 
 // Forget retires the store's pool: leases that are out finish on it, the

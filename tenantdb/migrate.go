@@ -21,10 +21,21 @@ const VersionTable = "stoa_schema_migrations"
 // Migrate brings the schema of one tenant database to this binary's version
 // and returns that version. Run again after an interruption it continues.
 func (db *DB) Migrate(ctx context.Context) (version int64, err error) {
-	if version, err = db.engine.Migrate(ctx, db.sqlx.DB); err != nil {
+	if version, err = db.engine.Migrate(ctx, db.credentials, db.dial); err != nil {
 		return 0, db.wrap(fmt.Errorf("migrate: %w", err))
 	}
 	return version, nil
+}
+
+// onOwnPool runs run on two connections that end with it.
+func onOwnPool(e Engine, c Credentials, dial DialFunc, run func(*sql.DB) (int64, error)) (int64, error) {
+	db, err := e.Open(c, dial)
+	if err != nil {
+		return 0, err
+	}
+	defer db.Close() //nolint:errcheck // nothing is pending
+	db.SetMaxOpenConns(2)
+	return run(db)
 }
 
 // migrate applies what is missing. That nobody else does so at the same time

@@ -49,7 +49,7 @@ func (mysqlEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	return sql.OpenDB(limited{connector}), nil
+	return sql.OpenDB(limited{cancels{connector, make(chan struct{}, 1)}}), nil
 }
 
 // limited bounds connecting as a whole; the driver's own timeout ends when
@@ -87,13 +87,16 @@ func (mysqlEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 // Migrate takes turns through a lock that ends with its session. Statements
 // of a schema are committed one by one here: what an interruption left is
 // completed by migrations that may run twice.
-func (mysqlEngine) Migrate(ctx context.Context, db *sql.DB) (int64, error) {
+func (e mysqlEngine) Migrate(ctx context.Context, c Credentials, dial DialFunc) (int64, error) {
+	return onOwnPool(e, c, dial, func(db *sql.DB) (int64, error) { return e.migrate(ctx, db) })
+}
+
+func (mysqlEngine) migrate(ctx context.Context, db *sql.DB) (int64, error) {
 	turn, err := db.Conn(ctx)
 	if err != nil {
 		return 0, err
 	}
-	// A bad connection is closed, not kept: the lock cannot outlive the call.
-	defer turn.Raw(func(any) error { return driver.ErrBadConn }) //nolint:errcheck // its own error
+	defer turn.Close() //nolint:errcheck // the pool is closed next, and the lock ends with its session
 	var granted sql.NullInt64
 	// The name is one for the whole server. The time limit is ctx's business.
 	err = turn.QueryRowContext(ctx, `SELECT GET_LOCK(concat('stoa.', sha1(database())), 3600)`).Scan(&granted)

@@ -34,7 +34,15 @@ const postgresBase = `host=tenant port=5432 user=tenant password=tenant dbname=t
 // Open sets every field that credentials have a say in by hand: nothing of a
 // merchant's input passes through a parser, and nothing from the process's
 // environment (PGHOST, PGOPTIONS, …) remains.
-func (postgresEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
+func (e postgresEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
+	cfg, err := e.config(c, dial)
+	if err != nil {
+		return nil, err
+	}
+	return e.open(cfg), nil
+}
+
+func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, error) {
 	cfg, err := pgx.ParseConfig(postgresBase)
 	if err != nil {
 		return nil, fmt.Errorf("a PG… environment variable is in the way: %w", err)
@@ -54,13 +62,17 @@ func (postgresEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
 	}
 	cfg.Fallbacks, cfg.ValidateConnect, cfg.KerberosSrvName, cfg.KerberosSpn = nil, nil, "", ""
 	cfg.MaxProtocolMessageBodyLen = 64 << 20 // as on MySQL; a server may claim any length
+	return cfg, nil
+}
+
+func (postgresEngine) open(cfg *pgx.ConnConfig) *sql.DB {
 	return stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(func(_ context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{
 			Name: "timestamptz", OID: pgtype.TimestamptzOID,
 			Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
 		})
 		return nil
-	})), nil
+	}))
 }
 
 // refuseWithoutTLS turns the server's 'N' to our request for TLS into
@@ -118,7 +130,11 @@ const migrationLock = 0x73746f61 // "stoa"
 // Migrate takes turns through an advisory lock that a transaction holds, not
 // a session: behind a pooler, a session may be another from one transaction
 // to the next.
-func (postgresEngine) Migrate(ctx context.Context, db *sql.DB) (int64, error) {
+func (e postgresEngine) Migrate(ctx context.Context, c Credentials, dial DialFunc) (int64, error) {
+	return onOwnPool(e, c, dial, func(db *sql.DB) (int64, error) { return e.migrate(ctx, db) })
+}
+
+func (postgresEngine) migrate(ctx context.Context, db *sql.DB) (int64, error) {
 	turn, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return 0, err

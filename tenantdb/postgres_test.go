@@ -22,8 +22,13 @@ func TestPostgresIgnoresEnvironment(t *testing.T) { //nolint:paralleltest // it 
 	service := filepath.Join(t.TempDir(), "service.conf")
 	must(t, os.WriteFile(service, []byte("[evil]\nhost=192.0.2.1\nuser=evil\ndbname=evil\nsslmode=require\n"+
 		"default_query_exec_mode=simple_protocol\nsearch_path=evil\nkrbspn=evil\n"), 0o600))
+	home := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(home, ".postgresql"), 0o700))
+	for _, name := range []string{".pgpass", ".pg_service.conf", ".postgresql/root.crt", ".postgresql/postgresql.crt", ".postgresql/postgresql.key"} {
+		must(t, os.WriteFile(filepath.Join(home, name), []byte("*:*:*:*:evil\n[evil]\n"), 0o600))
+	}
 	for name, value := range map[string]string{
-		"PGHOST": "192.0.2.1", "PGPORT": "1", "PGDATABASE": "evil", "PGUSER": "evil", "PGPASSWORD": "evil", "PGPASSFILE": service,
+		"HOME": home, "PGHOST": "192.0.2.1", "PGPORT": "1", "PGDATABASE": "evil", "PGUSER": "evil", "PGPASSWORD": "evil", "PGPASSFILE": service,
 		"PGAPPNAME": "evil", "PGCONNECT_TIMEOUT": "evil", "PGSSLMODE": "verify-full", "PGSSLKEY": "/evil", "PGSSLCERT": "/evil",
 		"PGSSLCERTMODE": "require", "PGSSLSNI": "evil", "PGSSLROOTCERT": "/evil", "PGSSLPASSWORD": "evil", "PGSSLNEGOTIATION": "direct",
 		"PGTARGETSESSIONATTRS": "standby", "PGSERVICE": "evil", "PGSERVICEFILE": service, "PGTZ": "Asia/Tokyo",

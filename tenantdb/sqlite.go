@@ -95,7 +95,11 @@ func (sqliteEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 // Migrate needs no lock: each migration is one transaction, so that of two
 // callers one fails whole. As long as the other gets on meanwhile, it tries
 // again and finds that much less to do.
-func (sqliteEngine) Migrate(ctx context.Context, db *sql.DB) (int64, error) {
+func (e sqliteEngine) Migrate(ctx context.Context, c Credentials, dial DialFunc) (int64, error) {
+	return onOwnPool(e, c, dial, func(db *sql.DB) (int64, error) { return e.migrate(ctx, db) })
+}
+
+func (sqliteEngine) migrate(ctx context.Context, db *sql.DB) (int64, error) {
 	for before := int64(-1); ; {
 		version, err := migrate(ctx, goose.DialectSQLite3, db, "sqlite")
 		if err == nil {

@@ -7,9 +7,11 @@ package tenantdb
 // EngineName is the kind of server behind a tenant database.
 type EngineName string
 
-// The tenant engines. MariaDB counts as MySQL, Supabase as PostgreSQL.
+// The tenant engines. MariaDB counts as MySQL. Supabase is chosen by the kind of
+// the credentials: its databases are PostgreSQL and say so in DB.Engine.
 const (
 	SQLite     EngineName = "sqlite"
 	PostgreSQL EngineName = "postgresql"
 	MySQL      EngineName = "mysql"
+	Supabase   EngineName = "supabase"
 )

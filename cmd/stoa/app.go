@@ -54,6 +54,10 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	if err != nil {
 		return nil, err
 	}
+	roots, err := cfg.supabaseRoots()
+	if err != nil {
+		return nil, err
+	}
 	master, err := masterdb.Open(ctx, cfg.masterURL())
 	if err != nil {
 		return nil, err
@@ -70,7 +74,8 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.tenants = tenantdb.NewManager(master, encryption, tenantdb.Options{
 		DataDir: cfg.DataDir, MaxEmbedded: cfg.MaxEmbedded,
 		ConnsPerServer: cfg.ConnsPerServer, ConnsPerStore: cfg.ConnsPerStore,
-		Dialer: tenantdb.Dialer{Allow: networks, PublicPlaintext: cfg.development()},
+		Dialer:   tenantdb.Dialer{Allow: networks, PublicPlaintext: cfg.development()},
+		Supabase: tenantdb.SupabaseRules{Roots: roots},
 	})
 	a.ledger = credits.New(master)
 	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, cfg.BaseDomain, log)

@@ -35,6 +35,7 @@ func TestBadInput(t *testing.T) {
 		}
 		return body
 	}
+	const supabaseURL = "postgres://postgres:" + testPassword + "@db.abcdefghijklmnopqrst.supabase.co:5432/postgres"
 	const auth, storesPath = "/api/auth/register", "/api/stores"
 	for _, test := range []struct {
 		name, method, path string
@@ -73,6 +74,12 @@ func TestBadInput(t *testing.T) {
 		{"connection string of another kind", "POST", storesPath + "/" + id + "/connect-database", object{"type": "mysql", "connectionString": "postgres://u:p@h/d"}, 422, "invalid_request", "connectionString"},
 		{"dangerous parameter", "POST", storesPath + "/" + id + "/connect-database", object{"type": "mysql", "connectionString": "mysql://u:p@h/d?allowAllFiles=true"}, 422, "invalid_request", "connectionString"},
 		{"missing fields", "POST", storesPath + "/" + id + "/connect-database", object{"type": "postgresql", "host": "h"}, 422, "invalid_request", "database,password,user"},
+		{"Supabase in fields", "POST", storesPath + "/" + id + "/connect-database", object{"type": "supabase", "host": "h", "database": "d", "user": "u", "password": "p"}, 422, "invalid_request", "connectionString"},
+		{"not Supabase's host", "POST", storesPath + "/" + id + "/connect-database", object{"type": "supabase", "connectionString": "postgres://u:p@127.0.0.1:5432/d"}, 422, "invalid_request", "connectionString"},
+		{"Supabase by reference", "POST", storesPath + "/" + id + "/connect-database", object{"type": "supabase", "projectRef": "abcdefghijklmnopqrst"}, 422, "invalid_request", "projectRef"},
+		{"project elsewhere", "POST", storesPath + "/" + id + "/connect-database", object{"type": "supabase", "connectionString": supabaseURL, "projectUrl": "https://example.com", "anonKey": "a b"}, 422, "invalid_request", "anonKey,projectUrl"},
+		{"keys of no project", "POST", storesPath + "/" + id + "/connect-database", object{"type": "mysql", "connectionString": "mysql://u:p@h/d", "serviceRoleKey": "k"}, 422, "invalid_request", "type"},
+		{"keys of a managed database", "POST", storesPath + "/" + id + "/connect-database", object{"type": "managed", "serviceRoleKey": "k"}, 422, "invalid_request", "type"},
 		{"two amounts", "POST", "/api/credits/spend", object{"amount": "1", "serviceKey": "product_import"}, 422, "invalid_request", "amount"},
 		{"negative amount", "POST", "/api/credits/spend", object{"amount": "-1"}, 422, "invalid_request", "amount"},
 		{"too precise amount", "POST", "/api/credits/spend", object{"amount": "0.00001"}, 422, "invalid_request", "amount"},
@@ -149,7 +156,7 @@ func TestBadDatabases(t *testing.T) {
 			check("wrong password", connect(withURL(t, good, func(u *url.URL) { u.User = url.UserPassword(u.User.Username(), "wrong") })), "database_auth_failed")
 			check("no such database", connect(withURL(t, good, func(u *url.URL) { u.Path += "_no" })), noDatabase(engine))
 			check("closed port", connect(withURL(t, good, func(u *url.URL) { u.Host = closedPort(t) })), "database_unreachable")
-			check("no TLS there", connect(withURL(t, good, func(u *url.URL) { u.RawQuery = "" })), "database_tls_failed")
+			check("unknown authority", connect(withURL(t, good, func(u *url.URL) { u.RawQuery = "" })), "database_tls_failed")
 			check("private network", connect(withURL(t, good, func(u *url.URL) { u.Host = "10.1.2.3:5432" })), "database_host_forbidden")
 			check("metadata address", connect(withURL(t, good, func(u *url.URL) { u.Host = "169.254.169.254:80" })), "database_host_forbidden")
 

@@ -191,11 +191,12 @@ func TestKeysGenerate(t *testing.T) {
 func TestProductionAssumesNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	status, _, errOut := command(t, "serve", "--env=production", "--port=99999", "--base-domain=Shops.Example:80", "--data-dir="+dir, "--jwt-secret=c2hvcnQ=", "--allow-networks=everywhere")
+	status, _, errOut := command(t, "serve", "--env=production", "--port=99999", "--base-domain=Shops.Example:80", "--data-dir="+dir, "--jwt-secret=c2hvcnQ=", "--allow-networks=everywhere",
+		"--supabase-ca="+filepath.Join(dir, "none.pem"))
 	if status != 1 {
 		t.Errorf("status %d", status)
 	}
-	for _, want := range []string{"ENCRYPTION_KEY is required in production", "JWT_SECRET cannot be used", "STOA_ALLOW_NETWORKS", "PORT", "STOA_BASE_DOMAIN"} {
+	for _, want := range []string{"ENCRYPTION_KEY is required in production", "JWT_SECRET cannot be used", "STOA_ALLOW_NETWORKS", "STOA_SUPABASE_CA", "PORT", "STOA_BASE_DOMAIN"} {
 		if !strings.Contains(errOut, want) {
 			t.Errorf("no %q in:\n%s", want, errOut)
 		}
@@ -270,7 +271,7 @@ func TestDemo(t *testing.T) {
 					args, want[1] = append(args, "--postgres="+tenantdbtest.ConnectionString(t, engine)), "postgresql"
 				case tenantdb.MySQL:
 					args, want[2] = append(args, "--mysql="+tenantdbtest.ConnectionString(t, engine)), "mysql"
-				case tenantdb.SQLite:
+				case tenantdb.SQLite, tenantdb.Supabase:
 				}
 			}
 			for range 2 { // the second run changes nothing

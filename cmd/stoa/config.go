@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -40,6 +42,7 @@ type Config struct {
 	BaseURL    string `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
 
 	AllowNetworks  []string `name:"allow-networks" env:"STOA_ALLOW_NETWORKS" help:"Private networks where tenant databases may be, as CIDR. Development allows loopback." placeholder:"CIDR" group:"config"`
+	SupabaseCA     string   `name:"supabase-ca" env:"STOA_SUPABASE_CA" help:"PEM file of the authorities that sign Supabase's certificates; its own ones are not among the system's." placeholder:"FILE" group:"config"`
 	ConnsPerServer int      `name:"connections-per-server" env:"STOA_CONNECTIONS_PER_SERVER" default:"90" help:"Connections to one tenant database server at most, from this process." group:"config"`
 	ConnsPerStore  int      `name:"connections-per-store" env:"STOA_CONNECTIONS_PER_STORE" default:"8" help:"Connections of one store at most, from this process." group:"config"`
 	MaxEmbedded    int      `name:"embedded-open" env:"STOA_EMBEDDED_OPEN" default:"200" help:"Embedded (SQLite) store databases kept open at most." group:"config"`
@@ -92,6 +95,9 @@ func (c *Config) check() error {
 	if _, err := c.allowedNetworks(); err != nil {
 		fault("STOA_ALLOW_NETWORKS", "%v", err)
 	}
+	if _, err := c.supabaseRoots(); err != nil {
+		fault("STOA_SUPABASE_CA", "%v", err)
+	}
 	for name, key := range map[string]keyring.Secret{"ENCRYPTION_KEY": c.EncryptionKey, "JWT_SECRET": c.JWTSecret} {
 		if key.IsZero() {
 			if !c.development() {
@@ -138,6 +144,22 @@ func (c *Config) allowedNetworks() ([]netip.Prefix, error) {
 		out = append(out, tenantdb.Loopback...)
 	}
 	return out, nil
+}
+
+// supabaseRoots are the PEM certificates to trust at Supabase's servers;
+// empty leaves it to the system's.
+func (c *Config) supabaseRoots() (string, error) {
+	if c.SupabaseCA == "" {
+		return "", nil
+	}
+	roots, err := os.ReadFile(c.SupabaseCA)
+	if err != nil {
+		return "", fmt.Errorf("cannot be read: %w", err)
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(roots) {
+		return "", fmt.Errorf("%s holds no PEM certificate", c.SupabaseCA)
+	}
+	return string(roots), nil
 }
 
 func (c *Config) price() payments.Price {

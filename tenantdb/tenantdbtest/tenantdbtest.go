@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,10 +25,14 @@ import (
 )
 
 // The variables with the URLs of servers whose user may create databases and
-// users. `make test` sets both.
+// users, of the poolers before the first, and with the file of the authority
+// that signed the servers' certificates. `make test` sets all.
 const (
-	PostgresEnv = "STOA_TEST_POSTGRES_URL"
-	MySQLEnv    = "STOA_TEST_MYSQL_URL"
+	PostgresEnv         = "STOA_TEST_POSTGRES_URL"
+	MySQLEnv            = "STOA_TEST_MYSQL_URL"
+	PgBouncerEnv        = "STOA_TEST_PGBOUNCER_URL"
+	PgBouncerSessionEnv = "STOA_TEST_PGBOUNCER_SESSION_URL"
+	CAEnv               = "STOA_TEST_CA"
 )
 
 // Engines returns the engines tests can run on: SQLite always, the others
@@ -43,11 +48,34 @@ func Engines() []tenantdb.EngineName {
 	return engines
 }
 
+// All returns Engines and, when a pooler is there, Supabase: PostgreSQL behind
+// PgBouncer in transaction mode. What holds on it and on PostgreSQL needs to be
+// tested on both only where SQL meets the driver.
+func All() []tenantdb.EngineName {
+	if os.Getenv(PgBouncerEnv) == "" || os.Getenv(PgBouncerSessionEnv) == "" {
+		return Engines()
+	}
+	return append(Engines(), tenantdb.Supabase)
+}
+
+// SupabaseRules make the test's poolers Supabase's.
+func SupabaseRules() tenantdb.SupabaseRules {
+	port := func(env string) int {
+		u, err := url.Parse(os.Getenv(env))
+		if err != nil {
+			return 0
+		}
+		n, _ := strconv.Atoi(u.Port()) // 0 leaves the default
+		return n
+	}
+	return tenantdb.SupabaseRules{PoolerDomain: "127.0.0.1", SessionPort: port(PgBouncerSessionEnv), TransactionPort: port(PgBouncerEnv)}
+}
+
 // Each runs test as a parallel subtest on every engine at hand, each with a
 // fresh, migrated database.
 func Each(t *testing.T, test func(t *testing.T, db *tenantdb.DB)) {
 	t.Helper()
-	for _, engine := range Engines() {
+	for _, engine := range All() {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
 			db := Open(t, Create(t, engine))
@@ -70,7 +98,9 @@ func Open(t testing.TB, c tenantdb.Credentials) *tenantdb.DB {
 	if dir == nil {
 		dir = t.TempDir()
 	}
-	m := tenantdb.NewManager(nil, nil, tenantdb.Options{DataDir: dir.(string), Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}})
+	m := tenantdb.NewManager(nil, nil, tenantdb.Options{
+		DataDir: dir.(string), Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}, Supabase: SupabaseRules(),
+	})
 	db, err := m.OpenUnleased(c)
 	if err != nil {
 		t.Fatal(err)
@@ -96,7 +126,11 @@ func Create(t testing.TB, engine tenantdb.EngineName) tenantdb.Credentials {
 		t.Cleanup(func() { embedded.Delete(c.Database) })
 		return c
 	}
-	c, err := tenantdb.ParseConnectionString(engine, keyring.NewSecret(create(t, engine)))
+	rules, raw := SupabaseRules(), keyring.NewSecret(create(t, engine))
+	c, err := rules.Parse(raw)
+	if engine != tenantdb.Supabase {
+		c, err = tenantdb.ParseConnectionString(engine, raw)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,13 +178,17 @@ func ConnectionString(t testing.TB, engine tenantdb.EngineName) string {
 func create(t testing.TB, engine tenantdb.EngineName) string {
 	t.Helper()
 	name := "stoa_t_" + strings.ToLower(rand.Text()[:14])
-	password := rand.Text()
-	env, statements, cleanup := PostgresEnv, []string{
-		fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", name, password),
-		fmt.Sprintf("CREATE DATABASE %s OWNER %s", name, name),
+	user, password := name, rand.Text()
+	env := PostgresEnv
+	if engine == tenantdb.Supabase { // a pooler there is told the project by its users' names
+		env, user = PgBouncerEnv, name+".abcdefghijklmnopqrst"
+	}
+	statements, cleanup := []string{
+		fmt.Sprintf("CREATE ROLE %q LOGIN PASSWORD '%s'", user, password),
+		fmt.Sprintf("CREATE DATABASE %s OWNER %q", name, user),
 	}, []string{
-		fmt.Sprintf("DROP DATABASE %s WITH (FORCE)", name),
-		fmt.Sprintf("DROP ROLE %s", name),
+		fmt.Sprintf("DROP DATABASE IF EXISTS %s WITH (FORCE)", name),
+		fmt.Sprintf("DROP ROLE %q", user),
 	}
 	exec := execPostgres
 	if engine == tenantdb.MySQL {
@@ -168,6 +206,12 @@ func create(t testing.TB, engine tenantdb.EngineName) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if engine == tenantdb.Supabase {
+			// The pooler's connections end by themselves, and the server waits for it.
+			// PgBouncer 1.18 ends with one that is cut off just after a query of
+			// its client was cancelled ("server in bad state").
+			_ = exec([]string{"DROP DATABASE " + name})
+		}
 		if err := exec(cleanup); err != nil {
 			t.Error(err)
 		}
@@ -176,7 +220,7 @@ func create(t testing.TB, engine tenantdb.EngineName) string {
 	if err != nil {
 		t.Fatalf("%s is not a URL", env)
 	}
-	u.User, u.Path, u.RawQuery = url.UserPassword(name, password), "/"+name, "sslmode=disable"
+	u.User, u.Path, u.RawQuery = url.UserPassword(user, password), "/"+name, "sslmode=disable"
 	return u.String()
 }
 
