@@ -137,11 +137,13 @@ func TestCancelTakesTheSameDoor(t *testing.T) {
 			must(t, err)
 			defer db.Close() //nolint:errcheck // nothing is pending
 			must(t, db.PingContext(t.Context()))
+			endless := map[tenantdb.EngineName]string{tenantdb.PostgreSQL: `SELECT pg_sleep($1)::text`, tenantdb.MySQL: `SELECT SLEEP(?)`}[c.Engine]
 			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
 			done, other := make(chan error, 1), tenantdbtest.Open(t, c)
 			go func() {
 				var s string
-				done <- db.QueryRowContext(ctx, endless[c.Engine]).Scan(&s)
+				done <- db.QueryRowContext(ctx, endless, 120).Scan(&s)
 			}()
 			running := func() (n int) {
 				must(t, other.Get(t.Context(), &n, underWay[c.Engine]))
