@@ -27,7 +27,8 @@ func TestRun(t *testing.T) {
 	each(t, tenantdbtest.All(), func(t *testing.T, b bench, engine tenantdb.EngineName) {
 		p, s := b.store(t)
 		before := time.Now().Add(-time.Second)
-		run := b.connect(t, p, s.ID, credentials(t, engine))
+		c := credentials(t, engine)
+		run := b.connect(t, p, s.ID, c)
 		store := b.succeeded(t, p, run)
 
 		if run.StoreID != s.ID || run.Attempt != 1 || run.StartedAt == nil || run.StartedAt.Before(before) {
@@ -57,13 +58,10 @@ func TestRun(t *testing.T) {
 		if got, want := store.Hostnames[0].Hostname, s.Slug+".shops.test"; got != want || !store.Hostnames[0].Primary || store.Hostnames[0].VerifiedAt == nil {
 			t.Errorf("hostname %+v, want %s", store.Hostnames[0], want)
 		}
-		kind := tenantdb.Kind(engine)
-		if engine == tenantdb.SQLite {
-			kind = tenantdb.Managed
-		} else if engine == tenantdb.Supabase {
-			engine = tenantdb.PostgreSQL
+		if c.Kind == tenantdb.Managed {
+			c.Engine = tenantdb.SQLite
 		}
-		if d := store.Database; d.Kind != kind || d.Engine != engine || d.SchemaVersion == 0 || d.LastCheckedAt == nil {
+		if d := store.Database; d.Kind != c.Kind || d.Engine != c.Engine || d.SchemaVersion == 0 || d.LastCheckedAt == nil {
 			t.Errorf("database %+v", d)
 		}
 		if f := store.Profile; f.ID != s.ID || f.Name != s.Name || f.Slug != s.Slug {

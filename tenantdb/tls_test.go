@@ -11,7 +11,9 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +67,7 @@ func TestTLS(t *testing.T) {
 	ca := realCA(t)
 	const unverified = "could not be verified"
 	for _, engine := range servers() {
+		created := tenantdbtest.Create(t, engine)
 		for _, tt := range []struct {
 			name      string
 			change    func(*tenantdb.Credentials)
@@ -80,7 +83,7 @@ func TestTLS(t *testing.T) {
 		} {
 			t.Run(string(engine)+" "+tt.name, func(t *testing.T) {
 				t.Parallel()
-				c := tenantdbtest.Create(t, engine)
+				c := created
 				c.TLS = tenantdb.TLSVerify
 				tt.change(&c)
 				must(t, c.Validate())
@@ -148,6 +151,11 @@ func TestSupabaseRoots(t *testing.T) {
 	t.Parallel()
 	needPooler(t)
 	ca := realCA(t)
+	created := tenantdbtest.Create(t, tenantdb.Supabase)
+	postgres, err := url.Parse(os.Getenv(tenantdbtest.PostgresEnv)) // it has TLS, unlike the poolers
+	must(t, err)
+	port, err := strconv.Atoi(postgres.Port())
+	must(t, err)
 	for _, tt := range []struct {
 		name, roots, own string
 		good             bool
@@ -159,11 +167,10 @@ func TestSupabaseRoots(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			c := tenantdbtest.Create(t, tenantdb.Supabase)
-			direct := tenantdbtest.Create(t, tenantdb.PostgreSQL) // for its port: the poolers have no TLS
-			c.Port, c.TLS, c.CACertificate = direct.Port, tenantdb.TLSVerify, tt.own
+			c := created
+			c.Port, c.TLS, c.CACertificate = port, tenantdb.TLSVerify, tt.own
 			rules := tenantdbtest.SupabaseRules()
-			rules.SessionPort, rules.Roots = direct.Port, tt.roots
+			rules.SessionPort, rules.Roots = port, tt.roots
 			m := tenantdb.NewManager(nil, nil, tenantdb.Options{Supabase: rules, Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}})
 			defer m.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing is leased
 			must(t, m.Validate(&c))
