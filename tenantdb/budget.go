@@ -193,7 +193,7 @@ func (c *countedConn) end() {
 		s.ending--
 		c.budget.pass(c.server, s)
 	}()
-	defer c.Conn.Close() //nolint:errcheck // nothing is to be done about it
+	defer c.Conn.Close()
 	half, ok := c.Conn.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil || c.SetReadDeadline(time.Time{}) != nil {
 		return

@@ -132,7 +132,7 @@ func TestGateUnderStress(t *testing.T) {
 	for range 64 {
 		callers.Go(func() {
 			for range 200 {
-				ctx, cancel := context.WithTimeout(t.Context(), rand.N(2*time.Millisecond)) //nolint:gosec // not a secret
+				ctx, cancel := context.WithTimeout(t.Context(), rand.N(2*time.Millisecond))
 				if g.Enter(ctx) == nil {
 					n := inside.Add(1)
 					for seen := most.Load(); n > seen && !most.CompareAndSwap(seen, n); seen = most.Load() {
