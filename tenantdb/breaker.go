@@ -56,8 +56,11 @@ func verdict(ctx context.Context, err error) error {
 	switch {
 	case err == nil || stoa.CodeOf(err) != stoa.TenantUnavailable:
 		return nil
-	case ctx.Err() != nil, errors.Is(err, errBudget), errors.Is(err, errCrowded):
-		return errNoVerdict // the caller gave up, or the fault is this side's
+	case errors.Is(err, errBudget), ctx.Err() != nil && !errors.Is(context.Cause(ctx), errSlow):
+		return errNoVerdict // the fault is this side's, or the caller gave up
 	}
 	return err
 }
+
+// errSlow is the cause of a deadline that the manager sets, not a caller.
+var errSlow = errors.New("tenantdb: the database takes too long")

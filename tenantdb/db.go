@@ -71,15 +71,15 @@ func (db *DB) Close() error {
 
 // Ping makes sure that a connection can be had. Whatever kept it from being
 // made, known or not, is the database's failure.
-func (db *DB) Ping(ctx context.Context) error {
-	return db.do(ctx, func(ctx context.Context) error {
-		err := db.wrap(db.sqlx.PingContext(ctx))
-		var known *stoa.Error
-		if err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled) {
-			return err
-		}
-		return db.failed(unreachable(err))
-	})
+func (db *DB) Ping(ctx context.Context) error { return db.do(ctx, db.ping) }
+
+func (db *DB) ping(ctx context.Context) error {
+	err := db.wrap(db.sqlx.PingContext(ctx))
+	var known *stoa.Error
+	if err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return db.failed(unreachable(err))
 }
 
 // Inspect reports what is in the database before anything is written to it.

@@ -208,7 +208,7 @@ func (m *Manager) release(p *pool) {
 // open connects the pool and wakes all who wait for it. A failed pool leaves
 // the map at once, so that the next caller tries afresh.
 func (m *Manager) open(ctx context.Context, p *pool) {
-	ctx, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, m.opts.OpenTimeout, errSlow)
 	defer cancel()
 	c, err := m.Load(ctx, m.master, p.store)
 	if err == nil {
@@ -228,13 +228,18 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 	close(p.ready)
 }
 
-func (m *Manager) connect(ctx context.Context, c Credentials, g *guard) (*DB, error) {
-	db, err := m.newDB(c, g)
+// connect opens c and sees that its server answers.
+func (m *Manager) connect(ctx context.Context, c Credentials, g *guard) (db *DB, err error) {
+	done, err := g.breaker.allow()
 	if err != nil {
 		return nil, err
 	}
+	defer func() { done(verdict(ctx, err)) }()
+	if db, err = m.newDB(c, g); err != nil {
+		return nil, err
+	}
 	g.gate.connected = func() bool { return db.sqlx.Stats().OpenConnections >= g.gate.width() }
-	if err := db.Ping(ctx); err != nil {
+	if err = db.ping(ctx); err != nil {
 		_ = db.sqlx.Close()
 		return nil, err
 	}

@@ -248,6 +248,19 @@ func Postgres(t testing.TB) *sql.DB {
 	return db
 }
 
+// Admin runs statements on the engine's server as the user who may do
+// everything there.
+func Admin(t testing.TB, engine tenantdb.EngineName, statements ...string) {
+	t.Helper()
+	exec := execPostgres
+	if engine == tenantdb.MySQL {
+		exec = execMySQL
+	}
+	if err := exec(statements); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func execPostgres(statements []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
