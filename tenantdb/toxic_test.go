@@ -265,22 +265,18 @@ func newPrivatePostgres(t *testing.T) *privatePostgres {
 		}
 		t.Skip("needs PostgreSQL's programs")
 	}
-	dir, err := os.MkdirTemp("/tmp", "stoa-restart-") // the path of a socket is short
-	must(t, err)
+	dir := t.TempDir()
 	s := &privatePostgres{t: t, bin: filepath.Dir(bins[len(bins)-1]), dir: dir}
-	t.Cleanup(func() {
-		s.kill()
-		must(t, os.RemoveAll(dir))
-	})
+	t.Cleanup(s.kill)
 	if os.Geteuid() == 0 { // which PostgreSQL refuses to be
 		u, err := user.Lookup("postgres")
 		must(t, err)
 		uid, _ := strconv.Atoi(u.Uid)
 		gid, _ := strconv.Atoi(u.Gid)
 		must(t, os.Chown(dir, uid, gid))
-		s.as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}} //nolint:gosec // small numbers
+		s.as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 	}
-	must(t, os.WriteFile(filepath.Join(dir, "password"), []byte(marker), 0o644)) //nolint:gosec // another user reads it
+	must(t, os.WriteFile(filepath.Join(dir, "password"), []byte(marker), 0o644))
 	s.run("initdb", "-D", dir+"/data", "-U", "stoa", "--pwfile="+dir+"/password", "--auth=scram-sha-256", "--locale=C.UTF-8", "--encoding=UTF8", "--no-sync")
 	s.credentials = tenantdb.Credentials{
 		Kind: tenantdb.KindPostgreSQL, Engine: tenantdb.PostgreSQL, Host: "127.0.0.1", Port: closedPort(t),
@@ -291,7 +287,7 @@ func newPrivatePostgres(t *testing.T) *privatePostgres {
 }
 
 func (s *privatePostgres) command(name string, args ...string) *osexec.Cmd {
-	cmd := osexec.Command(filepath.Join(s.bin, name), args...) //nolint:gosec // the test's own
+	cmd := osexec.Command(filepath.Join(s.bin, name), args...)
 	cmd.Dir, cmd.SysProcAttr = s.dir, s.as
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	return cmd
