@@ -274,6 +274,7 @@ func newPrivatePostgres(t *testing.T) *privatePostgres {
 		uid, _ := strconv.Atoi(u.Uid)
 		gid, _ := strconv.Atoi(u.Gid)
 		must(t, os.Chown(dir, uid, gid))
+		must(t, os.Chmod(filepath.Dir(dir), 0o711)) // let it through
 		s.as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "password"), []byte(marker), 0o644))
