@@ -23,12 +23,13 @@ type readsCmd struct {
 	Budget   int           `default:"200" help:"STOA_CONNECTIONS_PER_SERVER of the platform: all stores have room."`
 	Rounds   int           `default:"5" help:"How often each side is measured, in turns."`
 	Duration time.Duration `default:"4s" help:"Length of one round of one side."`
+	WarmUp   time.Duration `default:"10s" help:"Load on each side before it is measured, once each store was asked for."`
 	Uniform  bool          `help:"Draw each request's store at random instead of going round."`
 }
 
 func (cmd readsCmd) Run(ctx context.Context) (err error) {
 	if cmd.Quick {
-		cmd.Stores, cmd.Rounds, cmd.Duration = 10, 3, time.Second
+		cmd.Stores, cmd.Rounds, cmd.Duration, cmd.WarmUp = 10, 3, time.Second, time.Second
 	}
 	f, err := startFleet(ctx, cmd.Postgres, fleetPlan{stores: cmd.Stores, open: openOwn, settings: budget(cmd.Budget)})
 	if f != nil {
@@ -54,11 +55,10 @@ func (cmd readsCmd) Run(ctx context.Context) (err error) {
 	if cmd.Uniform {
 		d = uniform
 	}
-	warm := max(cmd.Duration/2, time.Second)
 	return cmd.measure(ctx, d, []side{
-		{sideBare, "bare, one store", warm, cmd.load(bareAddress, f.shops[:1], d, cmd.Duration)},
-		{sideBareAll, "bare, all stores", warm, cmd.load(bareAllAddress, f.shops, d, cmd.Duration)},
-		{sideStoa, "stoa, all stores", warm, cmd.load(f.address, f.shops, d, cmd.Duration)},
+		{sideBare, "bare, one store", cmd.WarmUp, cmd.load(bareAddress, f.shops[:1], d, cmd.Duration)},
+		{sideBareAll, "bare, all stores", cmd.WarmUp, cmd.load(bareAllAddress, f.shops, d, cmd.Duration)},
+		{sideStoa, "stoa, all stores", cmd.WarmUp, cmd.load(f.address, f.shops, d, cmd.Duration)},
 	})
 }
 
