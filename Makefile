@@ -41,9 +41,26 @@ fuzz: ## run each fuzz target for a while (FUZZTIME=60s)
 		done; \
 	done
 
+# Each measurement has a server of its own: what one leaves behind does not
+# slow the next.
+BENCHES := micro reads fleet embedded victim
+
 .PHONY: bench
-bench: ## measure the platform
-	scripts/with-servers go run ./bench
+bench: ## measure the platform (BENCH="reads victim" for some, BENCHFLAGS=--json)
+	@for name in $(or $(BENCH),$(BENCHES)); do $(MAKE) --no-print-directory bench-$$name || exit; done
+
+.PHONY: bench-quick
+bench-quick: ## run every measurement in a small size, to see that it works
+	@$(MAKE) --no-print-directory bench BENCHFLAGS="--quick $(BENCHFLAGS)" BENCHTIME=100x
+
+.PHONY: bench-micro
+bench-micro: ## measure single calls (BENCHTIME=1s)
+	go test -run '^$$' -bench '^Benchmark(AcquireWarm|ResolverHit)$$' -benchmem -benchtime $(BENCHTIME) ./tenantdb ./stores
+
+BENCHTIME ?= 1s
+
+bench-%:
+	scripts/with-servers go run ./bench $* $(BENCHFLAGS)
 
 # A golangci-lint of another version would find other faults than CI does.
 .PHONY: lint

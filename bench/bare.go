@@ -13,30 +13,42 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 // bareCmd is the yardstick: what a store's handler does when there is nothing
 // around it. It runs the query of the platform's store front and gives the
-// same body; it has no deadline, access log or headers, and opens its
-// connections before it is measured. It reads its job from its input.
+// same body; it has no deadline, access log or headers. It reads its job from
+// its input.
 type bareCmd struct{}
 
 // bareJob is what the yardstick serves: one store, or many by their Host.
 type bareJob struct {
-	Databases   map[string]string `json:"databases"`   // Host → URL
-	Connections int               `json:"connections"` // shared out among the databases, at least one each
+	Stores []bareStore `json:"stores"`
+
+	// One of these. Connections are shared out among the stores, at least one
+	// each, and open before anything is measured. Cached are opened on demand,
+	// one to a store; when there are so many, the least recently used makes room.
+	Connections int `json:"connections"`
+	Cached      int `json:"cached"`
 }
 
-// startBare starts the handler as a process and returns its address.
-func startBare(ctx context.Context, shops []shop, connections int) (*process, string, error) {
+type bareStore struct {
+	Host string `json:"host"`
+	URL  string `json:"url"`
+	ID   string `json:"id"`
+}
+
+// startBare starts the handler over the shops as a process and returns its
+// address.
+func startBare(ctx context.Context, shops []shop, j bareJob) (*process, string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, "", err
 	}
-	j := bareJob{Databases: map[string]string{}, Connections: connections}
 	for _, s := range shops {
-		j.Databases[s.host] = s.databaseURL
+		j.Stores = append(j.Stores, bareStore{s.host, s.databaseURL, s.id})
 	}
 	in, err := json.Marshal(j)
 	if err != nil {
@@ -62,14 +74,101 @@ func startBare(ctx context.Context, shops []shop, connections int) (*process, st
 		if a != "" {
 			return p, a, nil
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 	}
 	p.stop()
 	return nil, "", fmt.Errorf("the bare handler did not start")
 }
 
-// bareStore has the fields of the platform's answer, in its order.
-type bareStore struct {
+// bareDatabases read a store from its own database.
+type bareDatabases interface {
+	read(ctx context.Context, host string, into *bareAnswer) error
+	close()
+}
+
+func (bareCmd) Run(ctx context.Context) error {
+	var j bareJob
+	if err := json.NewDecoder(os.Stdin).Decode(&j); err != nil {
+		return err
+	}
+	db, err := j.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer db.close()
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+storefrontPath, func(w http.ResponseWriter, r *http.Request) {
+		var a bareAnswer
+		if err := db.read(r.Context(), r.Host, &a); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		e := json.NewEncoder(w)
+		e.SetEscapeHTML(false)
+		_ = e.Encode(a) // the client may be gone
+	})
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(listener.Addr())
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	if err := server.Serve(listener); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+func (j bareJob) open(ctx context.Context) (bareDatabases, error) {
+	if j.Cached > 0 {
+		return newConnCache(j.Stores, j.Cached)
+	}
+	return openPools(ctx, j.Stores, (j.Connections+len(j.Stores)-1)/len(j.Stores))
+}
+
+// barePools have a pool for each store, by Host.
+type barePools map[string]barePool
+
+type barePool struct {
+	*pgxpool.Pool
+	id string
+}
+
+func openPools(ctx context.Context, stores []bareStore, each int) (barePools, error) {
+	pools := barePools{}
+	for _, s := range stores {
+		cfg, err := pgxpool.ParseConfig(s.URL)
+		if err != nil {
+			return pools, err
+		}
+		cfg.MaxConns = int32(each) //nolint:gosec // a handful
+		pool, err := pgxpool.NewWithConfig(ctx, cfg)
+		if err != nil {
+			return pools, err
+		}
+		pools[s.Host] = barePool{pool, s.ID}
+		if err := pool.Ping(ctx); err != nil {
+			return pools, err
+		}
+	}
+	return pools, nil
+}
+
+func (p barePools) read(ctx context.Context, host string, into *bareAnswer) error {
+	pool := p[host]
+	return into.scan(pool.QueryRow(ctx, bareQuery, pool.id))
+}
+
+func (p barePools) close() {
+	for _, pool := range p {
+		pool.Close()
+	}
+}
+
+// bareAnswer has the fields of the platform's answer, in its order.
+type bareAnswer struct {
 	ID           string          `json:"id"`
 	Name         string          `json:"name"`
 	Slug         string          `json:"slug"`
@@ -99,66 +198,8 @@ const bareQuery = `
 		city, region, postal_code, country, currency, timezone, locale, theme, settings, logo_url, created_at, updated_at
 	FROM stores WHERE id = $1`
 
-func (bareCmd) Run(ctx context.Context) error {
-	var j bareJob
-	if err := json.NewDecoder(os.Stdin).Decode(&j); err != nil {
-		return err
-	}
-	stores := map[string]bareDB{}
-	each := (j.Connections + len(j.Databases) - 1) / len(j.Databases)
-	for host, url := range j.Databases {
-		db, err := openBare(ctx, url, each)
-		if err != nil {
-			return err
-		}
-		defer db.pool.Close()
-		stores[host] = db
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+storefrontPath, func(w http.ResponseWriter, r *http.Request) { stores[r.Host].answer(w, r) })
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	fmt.Println(listener.Addr())
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	context.AfterFunc(ctx, func() { _ = server.Close() })
-	if err := server.Serve(listener); ctx.Err() == nil {
-		return err
-	}
-	return nil
-}
-
-// bareDB is one store's database.
-type bareDB struct {
-	pool *pgxpool.Pool
-	id   string
-}
-
-func openBare(ctx context.Context, url string, connections int) (bareDB, error) {
-	cfg, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		return bareDB{}, err
-	}
-	cfg.MaxConns = int32(connections) //nolint:gosec // a handful
-	db := bareDB{}
-	if db.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
-		return db, err
-	}
-	return db, db.pool.QueryRow(ctx, `SELECT id FROM stores`).Scan(&db.id)
-}
-
-func (db bareDB) answer(w http.ResponseWriter, r *http.Request) {
-	var s bareStore
-	err := db.pool.QueryRow(r.Context(), bareQuery, db.id).Scan(&s.ID, &s.Name, &s.Slug, &s.Description, &s.ContactEmail, &s.ContactPhone,
-		&s.Website, &s.AddressLine1, &s.AddressLine2, &s.City, &s.Region, &s.PostalCode, &s.Country, &s.Currency, &s.Timezone,
-		&s.Locale, &s.Theme, &s.settings, &s.LogoURL, &s.createdAt, &s.updatedAt)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	_ = e.Encode(s) // the client may be gone
+func (a *bareAnswer) scan(row pgx.Row) error {
+	return row.Scan(&a.ID, &a.Name, &a.Slug, &a.Description, &a.ContactEmail, &a.ContactPhone,
+		&a.Website, &a.AddressLine1, &a.AddressLine2, &a.City, &a.Region, &a.PostalCode, &a.Country, &a.Currency, &a.Timezone,
+		&a.Locale, &a.Theme, &a.settings, &a.LogoURL, &a.createdAt, &a.updatedAt)
 }

@@ -9,11 +9,14 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// databases makes databases on one server, each with a role of its own, and
-// drops what it made.
+// master is the platform's own database.
+const master = "master"
+
+// databases makes databases on one server and drops what it made.
 type databases struct {
 	admin  *pgxpool.Pool
 	server *url.URL
@@ -38,9 +41,7 @@ func openDatabases(ctx context.Context, server string) (*databases, error) {
 // create makes a database and returns the URL at which its role owns it.
 func (d *databases) create(ctx context.Context, name string) (string, error) {
 	name, password := d.run+"_"+name, rand.Text()
-	d.mu.Lock()
-	d.made = append(d.made, name)
-	d.mu.Unlock()
+	d.remember(name)
 	for _, statement := range []string{
 		fmt.Sprintf(`CREATE ROLE %s LOGIN PASSWORD '%s'`, name, password),
 		fmt.Sprintf(`CREATE DATABASE %s OWNER %s`, name, name),
@@ -49,21 +50,97 @@ func (d *databases) create(ctx context.Context, name string) (string, error) {
 			return "", err
 		}
 	}
-	u := *d.server
-	u.User, u.Path = url.UserPassword(name, password), "/"+name
-	u.RawQuery = "sslmode=disable"
-	return u.String(), nil
+	return d.address(name, url.UserPassword(name, password)), nil
 }
 
-// dropAll also drops what was made in part.
+// template is a database to copy: a copy of one that a store was set up in,
+// without the store. Copies belong to its owner, so that one role serves all.
+type template struct {
+	name  string
+	owner *url.Userinfo
+}
+
+// makeTemplate copies the database at databaseURL, which loses its
+// connections, and takes the store and its owner out of the copy. What
+// remains is a database that is migrated and seeded.
+func (d *databases) makeTemplate(ctx context.Context, databaseURL string) (template, error) {
+	origin, err := url.Parse(databaseURL)
+	if err != nil {
+		return template{}, errors.New("the store's database has no proper address")
+	}
+	t := template{name: d.run + "_template", owner: origin.User}
+	from := strings.TrimPrefix(origin.Path, "/")
+	_, err = d.admin.Exec(ctx, `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1`, from)
+	if err != nil {
+		return template{}, err
+	}
+	if err := d.copy(ctx, from, t.name, t.owner); err != nil {
+		return template{}, err
+	}
+	conn, err := pgx.Connect(ctx, d.address(t.name, t.owner))
+	if err != nil {
+		return template{}, err
+	}
+	_, err = conn.Exec(ctx, `DELETE FROM users; DELETE FROM stores`)
+	return t, errors.Join(err, conn.Close(ctx)) // it must be gone before the first copy
+}
+
+// createFrom makes a copy of the template and returns its URL.
+func (d *databases) createFrom(ctx context.Context, t template, name string) (string, error) {
+	name = d.run + "_" + name
+	return d.address(name, t.owner), d.copy(ctx, t.name, name, t.owner)
+}
+
+func (d *databases) copy(ctx context.Context, from, to string, owner *url.Userinfo) error {
+	d.remember(to)
+	_, err := d.admin.Exec(ctx, fmt.Sprintf(`CREATE DATABASE %s TEMPLATE %s OWNER %s`, to, from, owner.Username()))
+	return err
+}
+
+func (d *databases) remember(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.made = append(d.made, name)
+}
+
+func (d *databases) address(name string, user *url.Userinfo) string {
+	u := *d.server
+	u.User, u.Path, u.RawQuery = user, "/"+name, "sslmode=disable"
+	return u.String()
+}
+
+// connections counts, by application_name, the connections that the server
+// has to stores' databases.
+func (d *databases) connections(ctx context.Context) (map[string]int, error) {
+	rows, err := d.admin.Query(ctx, `SELECT application_name, count(*) FROM pg_stat_activity
+		WHERE backend_type = 'client backend' AND starts_with(datname::text, $1) AND datname <> $2 GROUP BY application_name`,
+		d.run, d.run+"_"+master)
+	if err != nil {
+		return nil, err
+	}
+	counts := map[string]int{}
+	var name string
+	var n int
+	_, err = pgx.ForEachRow(rows, []any{&name, &n}, func() error {
+		counts[name] = n
+		return nil
+	})
+	return counts, err
+}
+
+// dropAll also drops what was made in part. Databases go first: a role may
+// own several.
 func (d *databases) dropAll(ctx context.Context) error {
 	defer d.admin.Close()
-	return inParallel(ctx, len(d.made), func(ctx context.Context, i int) error {
+	err := inParallel(ctx, len(d.made), func(ctx context.Context, i int) error {
 		_, err := d.admin.Exec(ctx, fmt.Sprintf(`DROP DATABASE IF EXISTS %s WITH (FORCE)`, d.made[i]))
-		if err != nil {
-			return err
-		}
-		_, err = d.admin.Exec(ctx, fmt.Sprintf(`DROP ROLE IF EXISTS %s`, d.made[i]))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return inParallel(ctx, len(d.made), func(ctx context.Context, i int) error {
+		_, err := d.admin.Exec(ctx, fmt.Sprintf(`DROP ROLE IF EXISTS %s`, d.made[i]))
 		return err
 	})
 }

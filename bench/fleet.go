@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,16 +13,27 @@ import (
 
 // fleet is the platform under measurement: the real binary with a PostgreSQL
 // master database, one owner, and stores that each have a database of their
-// own on the same server.
+// own.
 type fleet struct {
-	address string // of the platform, host:port
-	owner   *owner
-	shops   []shop
+	*platform
+	owner *owner
+	shops []shop
 
 	databases *databases
+	template  template // for openCloned
 	folder    string
-	stoa      *process
 }
+
+// fleetPlan says what a fleet is to have.
+type fleetPlan struct {
+	stores   int
+	open     opener
+	settings []string // of the platform, beyond its defaults: NAME=value
+	prepare  func(context.Context, *fleet) error
+}
+
+// budget is the setting that bounds the platform's connections to a server.
+func budget(n int) []string { return []string{fmt.Sprintf("STOA_CONNECTIONS_PER_SERVER=%d", n)} }
 
 // shop is one store of the fleet.
 type shop struct {
@@ -37,8 +45,8 @@ type shop struct {
 func (s shop) target() target { return target{Host: s.host, Marker: `"slug":"` + s.slug + `"`} }
 
 // startFleet returns a fleet to stop even when it fails on the way.
-func startFleet(ctx context.Context, postgres string, stores int) (*fleet, error) {
-	f := &fleet{shops: make([]shop, stores)}
+func startFleet(ctx context.Context, postgres string, plan fleetPlan) (*fleet, error) {
+	f := &fleet{shops: make([]shop, plan.stores)}
 	var err error
 	if f.folder, err = os.MkdirTemp("", "stoa-bench-"); err != nil {
 		return nil, err
@@ -46,95 +54,85 @@ func startFleet(ctx context.Context, postgres string, stores int) (*fleet, error
 	if f.databases, err = openDatabases(ctx, postgres); err != nil {
 		return f, err
 	}
-	master, err := f.databases.create(ctx, "master")
+	masterURL, err := f.databases.create(ctx, master)
 	if err != nil {
 		return f, err
 	}
 	progress("building and starting stoa")
-	if err := f.serve(ctx, master); err != nil {
+	if f.platform, err = buildPlatform(ctx, f.folder, masterURL); err != nil {
+		return f, err
+	}
+	if err := f.start(ctx, plan.settings); err != nil {
 		return f, err
 	}
 	if f.owner, err = register(ctx, f.address); err != nil {
 		return f, err
 	}
+	if plan.prepare != nil {
+		if err := plan.prepare(ctx, f); err != nil {
+			return f, err
+		}
+	}
+	return f, f.openAll(ctx, plan.open)
+}
+
+func (f *fleet) openAll(ctx context.Context, open opener) error {
 	var ready atomic.Int32
-	return f, inParallel(ctx, stores, func(ctx context.Context, i int) (err error) {
-		f.shops[i], err = f.open(ctx, fmt.Sprintf("bench-%03d", i+1))
-		if n := ready.Add(1); err == nil && (n%10 == 0 || int(n) == stores) {
+	stores := len(f.shops)
+	step := max(10, stores/20)
+	return inParallel(ctx, stores, func(ctx context.Context, i int) (err error) {
+		f.shops[i], err = open(ctx, f, fmt.Sprintf("%03d", i+1))
+		if n := int(ready.Add(1)); err == nil && (n%step == 0 || n == stores) {
 			progress("%d of %d stores are ready", n, stores)
 		}
 		return err
 	})
 }
 
-// open makes a database and a store on it.
-func (f *fleet) open(ctx context.Context, slug string) (shop, error) {
-	databaseURL, err := f.databases.create(ctx, slug[len("bench-"):])
+// opener makes a store of that name.
+type opener func(ctx context.Context, f *fleet, name string) (shop, error)
+
+// openOwn gives the store a new database with a role of its own.
+func openOwn(ctx context.Context, f *fleet, name string) (shop, error) {
+	databaseURL, err := f.databases.create(ctx, name)
 	if err != nil {
 		return shop{}, err
 	}
-	s, err := f.owner.openStore(ctx, slug, databaseURL)
+	return f.openAt(ctx, name, databaseURL, databaseURL)
+}
+
+// openAt opens a store that the platform reaches at one address and the
+// yardstick at another.
+func (f *fleet) openAt(ctx context.Context, name, platformURL, databaseURL string) (shop, error) {
+	s, err := f.owner.openStore(ctx, "bench-"+name, postgresAt(platformURL))
 	s.databaseURL = databaseURL
 	return s, err
 }
 
-func (f *fleet) log() string { return filepath.Join(f.folder, "stoa.log") }
-
-// serve builds the binary and starts it as its defaults are, but for the
-// places where it keeps things. It returns when the platform is ready.
-func (f *fleet) serve(ctx context.Context, master string) error {
-	binary := filepath.Join(f.folder, "stoa")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/stoahq/stoa/cmd/stoa") //nolint:gosec // our own folder
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("go build: %w", err)
-	}
-	port, err := freePort(ctx)
+// prepareTemplate opens one store in the ordinary way and makes a template
+// of its database, for openCloned. That store is not one of the shops.
+func prepareTemplate(ctx context.Context, f *fleet) error {
+	s, err := openOwn(ctx, f, "origin")
 	if err != nil {
 		return err
 	}
-	log, err := os.Create(f.log())
-	if err != nil {
-		return err
-	}
-	defer log.Close()                                                       //nolint:errcheck // the child has its own
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), binary, "serve") //nolint:gosec // just built
-	cmd.Dir, cmd.Stdout, cmd.Stderr = f.folder, log, log
-	cmd.Env = append(os.Environ(), "MASTER_DB_URL="+master, "STOA_DATA_DIR="+filepath.Join(f.folder, "data"),
-		"STOA_LISTEN=127.0.0.1", "PORT="+strconv.Itoa(port), "JWT_EXPIRES_IN=12h")
-	if f.stoa, err = launch(cmd); err != nil {
-		return err
-	}
-	f.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	return f.awaitReady(ctx)
+	f.template, err = f.databases.makeTemplate(ctx, s.databaseURL)
+	return err
 }
 
-func (f *fleet) awaitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for {
-		err := (&owner{address: f.address}).call(ctx, "GET", "/readyz", nil, nil)
-		if err == nil {
-			return nil
-		}
-		if ended := f.stoa.ended(); ended != nil {
-			return ended
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("stoa was not ready in time: %w", err)
-		case <-time.After(50 * time.Millisecond):
-		}
+// openCloned spares the migrations, which are most of what a store takes:
+// provisioning finds them done.
+func openCloned(ctx context.Context, f *fleet, name string) (shop, error) {
+	databaseURL, err := f.databases.createFrom(ctx, f.template, name)
+	if err != nil {
+		return shop{}, err
 	}
+	return f.openAt(ctx, name, databaseURL, databaseURL)
 }
 
-func freePort(ctx context.Context) (int, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+// openEmbedded leaves the database to the platform: a SQLite file.
+func openEmbedded(ctx context.Context, f *fleet, name string) (shop, error) {
+	return f.owner.openStore(ctx, "bench-"+name, managed())
 }
 
 // stop takes the fleet down and leaves nothing behind. After a failure it
@@ -147,17 +145,17 @@ func (f *fleet) stop(ctx context.Context, why error) error {
 	}
 	progress("stopping and cleaning up")
 	errs := []error{why}
-	if f.stoa != nil {
+	if f.platform != nil && f.process != nil {
 		if !interrupted {
-			errs = append(errs, f.stoa.ended())
+			errs = append(errs, f.process.ended())
 		}
-		f.stoa.stop()
+		f.process.stop()
 	}
 	if errors.Join(errs...) != nil && !interrupted {
 		f.showLog()
 	}
 	if f.databases != nil { // also after Ctrl-C
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute+time.Duration(len(f.shops))*500*time.Millisecond)
 		defer cancel()
 		errs = append(errs, f.databases.dropAll(ctx))
 	}
@@ -166,7 +164,7 @@ func (f *fleet) stop(ctx context.Context, why error) error {
 
 func (f *fleet) showLog() {
 	const most = 4 << 10
-	log, err := os.ReadFile(f.log())
+	log, err := os.ReadFile(filepath.Join(f.folder, logName))
 	if err != nil || len(log) == 0 {
 		return
 	}

@@ -7,14 +7,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -25,7 +23,12 @@ type job struct {
 	Targets     []target      `json:"targets"`
 	Connections int           `json:"connections"`
 	Duration    time.Duration `json:"duration"`
-	Uniform     bool          `json:"uniform"` // draw targets at random instead of going round
+	Draw        draw          `json:"draw"`
+
+	Requests    int           `json:"requests,omitempty"`    // ends after so many; 0 is no limit
+	Settle      time.Duration `json:"settle,omitempty"`      // before the duration; what is asked meanwhile does not count
+	Pace        time.Duration `json:"pace,omitempty"`        // of one connection, from request to request, at least
+	Unavailable string        `json:"unavailable,omitempty"` // code of a fault that is an answer to count by itself, and no error
 }
 
 // target is one address and what its answers must contain, so that one
@@ -35,14 +38,17 @@ type target struct {
 	Marker string `json:"marker"`
 }
 
-// result is what one job came to. Latencies are in nanoseconds.
+// result is what one job came to. Latencies are in nanoseconds, of every
+// answer that is no error.
 type result struct {
-	Requests   int           `json:"requests"`
-	Errors     int           `json:"errors"`
-	FirstError string        `json:"firstError,omitempty"`
-	Throughput float64       `json:"throughput"` // right answers per second
-	P50        time.Duration `json:"p50"`
-	P99        time.Duration `json:"p99"`
+	Requests    int           `json:"requests"`
+	Unavailable int           `json:"unavailable,omitempty"` // answers with the fault that the job allows
+	Errors      int           `json:"errors"`
+	FirstError  string        `json:"firstError,omitempty"`
+	Throughput  float64       `json:"throughput"` // right answers per second
+	P50         time.Duration `json:"p50"`
+	P99         time.Duration `json:"p99"`
+	Slowest     time.Duration `json:"slowest"`
 }
 
 // runLoad runs the job in a process of its own, so that the two sides have
@@ -79,24 +85,32 @@ func (loadCmd) Run(ctx context.Context) error {
 		return err
 	}
 	var running sync.WaitGroup
-	start := time.Now()
+	counting := time.Now().Add(j.Settle)
 	for _, w := range workers {
-		running.Go(func() { w.run(start.Add(j.Duration)) })
+		running.Go(func() { w.run(counting, counting.Add(j.Duration)) })
 	}
 	running.Wait()
-	return json.NewEncoder(os.Stdout).Encode(summarise(workers, time.Since(start)))
+	return json.NewEncoder(os.Stdout).Encode(summarise(workers, time.Since(counting)))
 }
+
+// patience is how long an answer may take before it counts as missing. The
+// platform itself gives up on a database earlier.
+const patience = 45 * time.Second
 
 // worker owns one connection. It speaks HTTP by itself: a client with a pool
 // would cost more than some of the servers it is to measure.
 type worker struct {
+	job       job
 	conn      net.Conn
 	in        *bufio.Reader
 	body      bytes.Buffer
-	next      func() exchange
-	latencies []time.Duration
-	errors    int
-	first     error
+	exchanges []exchange
+	next      func() int // of exchanges
+
+	latencies   []time.Duration
+	unavailable int // of latencies
+	errors      int
+	first       error
 }
 
 // exchange is a request, ready to be sent, and what its answer must contain.
@@ -107,66 +121,94 @@ func (j job) dial(ctx context.Context) ([]*worker, error) {
 	for i, t := range j.Targets {
 		exchanges[i] = exchange{[]byte("GET " + storefrontPath + " HTTP/1.1\r\nHost: " + t.Host + "\r\n\r\n"), []byte(t.Marker)}
 	}
-	var turn atomic.Uint64
-	next := func() exchange { return exchanges[turn.Add(1)%uint64(len(exchanges))] }
-	if j.Uniform {
-		next = func() exchange { return exchanges[rand.IntN(len(exchanges))] } //nolint:gosec // no secret
-	}
+	next := j.Draw.from(len(exchanges), j.Requests)
 	workers := make([]*worker, j.Connections)
 	for i := range workers {
 		conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", j.Address)
 		if err != nil {
 			return nil, err
 		}
-		workers[i] = &worker{conn: conn, in: bufio.NewReader(conn), next: next, latencies: make([]time.Duration, 0, 1<<16)}
+		workers[i] = &worker{
+			job: j, conn: conn, in: bufio.NewReader(conn), exchanges: exchanges, next: next(), latencies: make([]time.Duration, 0, 1<<16),
+		}
 	}
 	return workers, nil
 }
 
-// run ends at the deadline, or at the first fault of the connection itself:
-// the server must keep it open.
-func (w *worker) run(deadline time.Time) {
+// run ends at the deadline, when the draw does, or at the first fault of the
+// connection itself: the server must keep it open.
+func (w *worker) run(counting, deadline time.Time) {
 	defer w.conn.Close()
-	_ = w.conn.SetDeadline(deadline.Add(10 * time.Second))
+	_ = w.conn.SetDeadline(deadline.Add(patience))
 	for start := time.Now(); start.Before(deadline); {
-		x := w.next()
-		alive, err := w.exchange(x)
+		i := w.next()
+		if i == noMore {
+			return
+		}
+		answer, alive, err := w.exchange(w.exchanges[i])
 		end := time.Now()
-		if err == nil {
+		switch {
+		case err != nil: // an error counts whenever it is met
+			if w.errors++; w.first == nil {
+				w.first = err
+			}
+		case start.Before(counting):
+		default:
 			w.latencies = append(w.latencies, end.Sub(start))
-		} else if w.errors++; w.first == nil {
-			w.first = err
+			if answer == absent {
+				w.unavailable++
+			}
 		}
 		if !alive {
 			return
+		}
+		if wait := w.job.Pace - end.Sub(start); wait > 0 {
+			time.Sleep(wait)
+			end = time.Now()
 		}
 		start = end
 	}
 }
 
+type answer int
+
+const (
+	present answer = iota
+	absent         // the fault that the job allows
+)
+
 // exchange reports whether the connection can be used again, and what was
 // wrong with the answer.
-func (w *worker) exchange(x exchange) (alive bool, err error) {
+func (w *worker) exchange(x exchange) (a answer, alive bool, err error) {
 	if _, err := w.conn.Write(x.request); err != nil {
-		return false, err
+		return a, false, err
 	}
 	res, err := http.ReadResponse(w.in, nil) //nolint:bodyclose // read to its end below, on a connection that is our own
 	if err != nil {
-		return false, err
+		return a, false, err
 	}
 	w.body.Reset()
-	_, err = w.body.ReadFrom(res.Body)
-	switch {
-	case err != nil:
-		return false, err
-	case res.StatusCode != http.StatusOK:
-		err = fmt.Errorf("%s: %s", res.Status, bytes.TrimSpace(w.body.Bytes()))
-	case !bytes.Contains(w.body.Bytes(), x.marker):
-		err = fmt.Errorf("%s is not in the answer: %s", x.marker, bytes.TrimSpace(w.body.Bytes()))
+	if _, err = w.body.ReadFrom(res.Body); err != nil {
+		return a, false, err
+	}
+	switch body := w.body.Bytes(); {
 	case res.Close:
 		err = io.ErrUnexpectedEOF
+	case res.StatusCode == http.StatusServiceUnavailable && w.job.Unavailable != "" && codeOf(body) == w.job.Unavailable:
+		a = absent
+	case res.StatusCode != http.StatusOK:
+		err = fmt.Errorf("%s: %s", res.Status, bytes.TrimSpace(body))
+	case !bytes.Contains(body, x.marker):
+		err = fmt.Errorf("%s is not in the answer: %s", x.marker, bytes.TrimSpace(body))
 	}
-	return !res.Close, err
+	return a, !res.Close, err
+}
+
+// codeOf reads the code of a problem document.
+func codeOf(problem []byte) string {
+	var p struct{ Code string }
+	_ = json.Unmarshal(problem, &p) // then it has no code
+	return p.Code
 }
 
 func summarise(workers []*worker, took time.Duration) result {
@@ -174,16 +216,18 @@ func summarise(workers []*worker, took time.Duration) result {
 	var latencies []time.Duration
 	for _, w := range workers {
 		latencies = append(latencies, w.latencies...)
+		r.Unavailable += w.unavailable
 		r.Errors += w.errors
 		if r.FirstError == "" && w.first != nil {
 			r.FirstError = w.first.Error()
 		}
 	}
 	slices.Sort(latencies)
-	r.Requests = len(latencies) + r.Errors
-	r.Throughput = float64(len(latencies)) / took.Seconds()
-	if n := len(latencies); n > 0 {
-		r.P50, r.P99 = latencies[n/2], latencies[n*99/100]
+	n := len(latencies)
+	r.Requests = n + r.Errors
+	r.Throughput = float64(n-r.Unavailable) / took.Seconds()
+	if n > 0 {
+		r.P50, r.P99, r.Slowest = latencies[n/2], latencies[n*99/100], latencies[n-1]
 	}
 	return r
 }

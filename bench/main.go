@@ -12,7 +12,13 @@ import (
 )
 
 type cli struct {
-	Reads readsCmd `cmd:"" default:"withargs" help:"Store-front reads over many stores, beside a bare handler over one."`
+	Reads   readsCmd   `cmd:"" default:"withargs" help:"Store-front reads over stores that all have their connections, beside a bare handler over one."`
+	Zipf    zipfCmd    `cmd:"" help:"A thousand stores, few of them busy, over a hundred connections."`
+	Uniform uniformCmd `cmd:"" help:"A thousand stores, all as busy, over fifty connections."`
+	Fleet   fleetCmd   `cmd:"" help:"Zipf and uniform over the same stores, which take longest to make."`
+
+	Embedded embeddedCmd `cmd:"" help:"Five thousand SQLite stores, two hundred of them open."`
+	Victim   victimCmd   `cmd:"" help:"What the other stores notice when the database of one hangs."`
 
 	// The processes that a measurement starts from this same binary.
 	Bare bareCmd `cmd:"" hidden:""`

@@ -25,9 +25,16 @@ func register(ctx context.Context, address string) (*owner, error) {
 	return o, err
 }
 
+// postgresAt and managed are what connect-database is told.
+func postgresAt(databaseURL string) object {
+	return object{"type": "postgresql", "connectionString": databaseURL}
+}
+
+func managed() object { return object{"type": "managed"} }
+
 // openStore creates a store, connects its database and fills in its profile,
 // so that the answers have a body of ordinary size.
-func (o *owner) openStore(ctx context.Context, slug, databaseURL string) (shop, error) {
+func (o *owner) openStore(ctx context.Context, slug string, database object) (shop, error) {
 	var store struct {
 		ID, Status string
 		Hostnames  []struct{ Hostname string }
@@ -36,7 +43,7 @@ func (o *owner) openStore(ctx context.Context, slug, databaseURL string) (shop, 
 		return shop{}, err
 	}
 	path := "/api/stores/" + store.ID
-	if err := o.call(ctx, "POST", path+"/connect-database", object{"type": "postgresql", "connectionString": databaseURL}, &store); err != nil {
+	if err := o.call(ctx, "POST", path+"/connect-database", database, &store); err != nil {
 		return shop{}, err
 	}
 	if store.Status != "active" || len(store.Hostnames) == 0 {

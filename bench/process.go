@@ -28,6 +28,8 @@ func launch(cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
 // ended reports whether the process is gone, though nobody stopped it.
 func (p *process) ended() error {
 	select {

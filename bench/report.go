@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -13,46 +14,84 @@ import (
 // round is one turn of each side, by its name.
 type round map[string]result
 
-// readsReport is the outcome of the whole measurement.
-type readsReport struct {
-	Stores      int     `json:"stores"`
-	Connections int     `json:"connections"`
-	Seconds     float64 `json:"secondsPerRound"`
-	Uniform     bool    `json:"uniform"`
-	Medians     round   `json:"medians"`  // over the rounds; requests and errors are sums
-	Ratio       spread  `json:"ratio"`    // of throughput, stoa to the bare handler over one store
-	RatioAll    spread  `json:"ratioAll"` // …to the bare handler over the same stores
-	Target      float64 `json:"target"`   // for Ratio
-	Reached     bool    `json:"reached"`
-	Rounds      []round `json:"rounds"`
+// report is the outcome of a whole measurement.
+type report struct {
+	Measurement string    `json:"measurement"`
+	About       string    `json:"about"`
+	Medians     round     `json:"medians"` // over the rounds; requests, unavailable and errors are sums
+	Figures     []*figure `json:"figures"`
+	Rounds      []round   `json:"rounds"`
+
+	sides []side
+}
+
+// figure is what a measurement is made for: a comparison of two sides, within
+// each round, or something counted.
+type figure struct {
+	What    string  `json:"what"`
+	Value   float64 `json:"value"` // of a comparison, the median over the rounds
+	Unit    string  `json:"unit,omitempty"`
+	Spread  *spread `json:"spread,omitempty"`
+	Target  float64 `json:"target,omitempty"` // 0 is none
+	AtMost  bool    `json:"atMost,omitempty"` // the target is an upper limit
+	Reached bool    `json:"reached,omitempty"`
+	Must    bool    `json:"must,omitempty"` // a promise: to miss it is an error
 }
 
 type spread struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
+	Min float64 `json:"min"`
+	Max float64 `json:"max"`
 }
 
-func (r *readsReport) summarise() {
-	r.Medians = round{}
-	for _, name := range []string{sideBare, sideBareAll, sideStoa} {
+func newReport(measurement string, sides []side, rounds []round) *report {
+	r := &report{Measurement: measurement, Medians: round{}, Rounds: rounds, sides: sides}
+	for _, s := range sides {
 		var results []result
-		for _, turn := range r.Rounds {
-			results = append(results, turn[name])
+		for _, turn := range rounds {
+			results = append(results, turn[s.name])
 		}
-		r.Medians[name] = medians(results)
+		r.Medians[s.name] = medians(results)
 	}
-	r.Ratio, r.RatioAll = r.stoaTo(sideBare), r.stoaTo(sideBareAll)
-	r.Reached = r.Ratio.Median >= r.Target
+	return r
 }
 
-// stoaTo compares within each round: what is between rounds does not count.
-func (r *readsReport) stoaTo(yardstick string) spread {
+func about(stores int, d draw, connections, rounds int, each time.Duration) string {
+	return fmt.Sprintf("GET %s over %d stores (%s), %d connections of load, %d rounds of %gs, medians",
+		storefrontPath, stores, d, connections, rounds, each.Seconds())
+}
+
+// compare looks at each round by itself: what is between rounds does not count.
+func (r *report) compare(of, to string, value func(result) float64) figure {
 	var ratios []float64
 	for _, turn := range r.Rounds {
-		ratios = append(ratios, turn[sideStoa].Throughput/turn[yardstick].Throughput)
+		ratios = append(ratios, value(turn[of])/value(turn[to]))
 	}
-	return spread{Median: median(ratios), Min: slices.Min(ratios), Max: slices.Max(ratios)}
+	return figure{Value: median(ratios), Spread: &spread{Min: slices.Min(ratios), Max: slices.Max(ratios)}}
+}
+
+func (r *report) throughput(of, to string) figure {
+	return r.compare(of, to, func(x result) float64 { return x.Throughput })
+}
+
+func (r *report) p99(of, to string) figure {
+	return r.compare(of, to, func(x result) float64 { return float64(x.P99) })
+}
+
+// tell adds a figure that has no target.
+func (r *report) tell(what string, f figure) *figure {
+	f.What = what
+	r.Figures = append(r.Figures, &f)
+	return &f
+}
+
+func (r *report) atLeast(what string, f figure, target float64) {
+	f.Target, f.Reached = target, f.Value >= target
+	r.tell(what, f)
+}
+
+func (r *report) atMost(what string, f figure, target float64) *figure {
+	f.Target, f.AtMost, f.Reached = target, true, f.Value <= target
+	return r.tell(what, f)
 }
 
 func medians(results []result) result {
@@ -61,11 +100,13 @@ func medians(results []result) result {
 	var p50, p99 []time.Duration
 	for _, r := range results {
 		out.Requests += r.Requests
+		out.Unavailable += r.Unavailable
 		out.Errors += r.Errors
 		if out.FirstError == "" {
 			out.FirstError = r.FirstError
 		}
 		throughput, p50, p99 = append(throughput, r.Throughput), append(p50, r.P50), append(p99, r.P99)
+		out.Slowest = max(out.Slowest, r.Slowest)
 	}
 	out.Throughput, out.P50, out.P99 = median(throughput), median(p50), median(p99)
 	return out
@@ -81,53 +122,70 @@ func median[T time.Duration | float64](values []T) T {
 	return (values[mid-1] + values[mid]) / 2
 }
 
-// errors reports answers that were wrong, on any side.
-func (r *readsReport) errors() error {
+// finish prints the report and returns what was wrong: answers, on any side,
+// and promises that were not kept. A target that is missed is no error.
+func (r *report) finish(asJSON bool) error {
+	if err := r.print(os.Stdout, asJSON); err != nil {
+		return err
+	}
 	var errs []error
-	for name, m := range r.Medians {
-		if m.Errors > 0 {
-			errs = append(errs, fmt.Errorf("%s: %d wrong answers, the first: %s", name, m.Errors, m.FirstError))
+	for _, s := range r.sides {
+		if m := r.Medians[s.name]; m.Errors > 0 {
+			errs = append(errs, fmt.Errorf("%s: %d wrong answers, the first: %s", s.label, m.Errors, m.FirstError))
+		}
+	}
+	for _, f := range r.Figures {
+		if f.Must && !f.Reached {
+			errs = append(errs, fmt.Errorf("%s: %s", f.What, f))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (r *readsReport) print(w io.Writer, asJSON bool) error {
+func (r *report) print(w io.Writer, asJSON bool) error {
 	if asJSON {
 		e := json.NewEncoder(w)
 		e.SetIndent("", "  ")
 		return e.Encode(r)
 	}
-	pattern := "going round"
-	if r.Uniform {
-		pattern = "at random"
-	}
-	fmt.Fprintf(w, "\nGET %s over %d stores (%s), %d connections, %d rounds of %gs, medians\n\n",
-		storefrontPath, r.Stores, pattern, r.Connections, len(r.Rounds), r.Seconds)
+	fmt.Fprintf(w, "\n%s: %s\n\n", r.Measurement, r.About)
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "\tthroughput\tp50\tp99\trequests\terrors\t")
-	for _, row := range []struct{ name, label string }{
-		{sideBare, "bare, one store"}, {sideBareAll, "bare, all stores"}, {sideStoa, "stoa, all stores"},
-	} {
-		m := r.Medians[row.name]
-		fmt.Fprintf(table, "%s\t%.0f/s\t%s\t%s\t%d\t%d\t\n", row.label, m.Throughput,
-			milliseconds(m.P50), milliseconds(m.P99), m.Requests, m.Errors)
+	fmt.Fprintln(table, "\tthroughput\tp50\tp99\tslowest\trequests\tunavailable\terrors\t")
+	for _, s := range r.sides {
+		m := r.Medians[s.name]
+		fmt.Fprintf(table, "%s\t%.0f/s\t%s\t%s\t%s\t%d\t%d\t%d\t\n", s.label, m.Throughput,
+			milliseconds(m.P50), milliseconds(m.P99), milliseconds(m.Slowest), m.Requests, m.Unavailable, m.Errors)
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	verdict := "not reached"
-	if r.Reached {
-		verdict = "reached"
+	fmt.Fprintln(w)
+	for _, f := range r.Figures {
+		fmt.Fprintf(w, "  %s: %s\n", f.What, f)
 	}
-	_, err := fmt.Fprintf(w, "\nOf the throughput of the bare handler, Stoa has\n"+
-		"  over one store   %s; target %.2f %s\n"+
-		"  over all stores  %s: what the platform itself costs\n", r.Ratio, r.Target, verdict, r.RatioAll)
-	return err
+	return nil
 }
 
-func (s spread) String() string {
-	return fmt.Sprintf("%.3f (%.3f–%.3f over the rounds)", s.Median, s.Min, s.Max)
+func (f *figure) String() string {
+	s := fmt.Sprintf("%.3f", f.Value)
+	if f.Spread == nil {
+		s = fmt.Sprintf("%.4g", f.Value)
+	}
+	s += f.Unit
+	if f.Spread != nil {
+		s += fmt.Sprintf(" (%.3f–%.3f over the rounds)", f.Spread.Min, f.Spread.Max)
+	}
+	if f.Target == 0 {
+		return s
+	}
+	bound, verdict := "at least", "not reached"
+	if f.AtMost {
+		bound = "at most"
+	}
+	if f.Reached {
+		verdict = "reached"
+	}
+	return fmt.Sprintf("%s; target %s %g%s: %s", s, bound, f.Target, f.Unit, verdict)
 }
 
 func milliseconds(d time.Duration) string {

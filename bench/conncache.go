@@ -1,0 +1,119 @@
+package main
+
+import (
+	"container/list"
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// connCache is the plainest way to serve many stores over few connections: an
+// LRU of single connections. What it costs, the budget itself costs, whoever
+// keeps it.
+type connCache struct {
+	limit  int
+	stores map[string]cacheable // by Host
+
+	mu      sync.Mutex
+	entries map[string]*list.Element // of *cachedConn, by Host
+	recent  list.List                // most recently used first
+}
+
+type cacheable struct {
+	config *pgx.ConnConfig
+	id     string
+}
+
+type cachedConn struct {
+	host  string
+	users int // who use it or wait for it; guarded by connCache.mu
+
+	mu    sync.Mutex
+	stale *pgx.Conn // of another store, to close first
+	conn  *pgx.Conn
+}
+
+func newConnCache(stores []bareStore, limit int) (*connCache, error) {
+	c := &connCache{limit: limit, stores: map[string]cacheable{}, entries: map[string]*list.Element{}}
+	for _, s := range stores {
+		config, err := pgx.ParseConfig(s.URL)
+		if err != nil {
+			return nil, err
+		}
+		config.RuntimeParams["application_name"] = cacheApplication
+		c.stores[s.Host] = cacheable{config, s.ID}
+	}
+	return c, nil
+}
+
+func (c *connCache) read(ctx context.Context, host string, into *bareAnswer) error {
+	e, err := c.take(host)
+	if err != nil {
+		return err
+	}
+	defer c.leave(e)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	store := c.stores[host]
+	if err := e.connect(ctx, store.config); err != nil {
+		return err
+	}
+	return into.scan(e.conn.QueryRow(ctx, bareQuery, store.id))
+}
+
+// take finds the store's entry or makes one, in the place of the least
+// recently used when the cache is full.
+func (c *connCache) take(host string) (*cachedConn, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if place := c.entries[host]; place != nil {
+		c.recent.MoveToFront(place)
+		e := place.Value.(*cachedConn)
+		e.users++
+		return e, nil
+	}
+	e := &cachedConn{host: host, users: 1}
+	if c.recent.Len() >= c.limit {
+		place := c.recent.Back()
+		for place != nil && place.Value.(*cachedConn).users > 0 {
+			place = place.Prev()
+		}
+		if place == nil {
+			return nil, fmt.Errorf("all %d connections are in use", c.limit)
+		}
+		old := c.recent.Remove(place).(*cachedConn)
+		delete(c.entries, old.host)
+		e.stale = old.conn
+	}
+	c.entries[host] = c.recent.PushFront(e)
+	return e, nil
+}
+
+func (c *connCache) leave(e *cachedConn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e.users--
+}
+
+// connect first waits until the server has ended the connection whose place
+// this one takes.
+func (e *cachedConn) connect(ctx context.Context, config *pgx.ConnConfig) (err error) {
+	if e.stale != nil {
+		_ = e.stale.Close(ctx) // it is gone either way
+		e.stale = nil
+	}
+	if e.conn == nil || e.conn.IsClosed() {
+		e.conn, err = pgx.ConnectConfig(ctx, config)
+	}
+	return err
+}
+
+func (c *connCache) close() {
+	for place := c.recent.Front(); place != nil; place = place.Next() {
+		if conn := place.Value.(*cachedConn).conn; conn != nil {
+			_ = conn.Close(context.Background())
+		}
+	}
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// platform is the real binary. It can be started again with other settings,
+// at the same address and on the same data.
+type platform struct {
+	address string // host:port
+	process *process
+
+	binary, folder, master string
+	port                   int
+}
+
+const logName = "stoa.log"
+
+// buildPlatform builds the binary into folder, where it will also keep its data.
+func buildPlatform(ctx context.Context, folder, masterURL string) (*platform, error) {
+	p := &platform{binary: filepath.Join(folder, "stoa"), folder: folder, master: masterURL}
+	build := exec.CommandContext(ctx, "go", "build", "-o", p.binary, "github.com/stoahq/stoa/cmd/stoa") //nolint:gosec // our own folder
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		return p, fmt.Errorf("go build: %w", err)
+	}
+	var err error
+	p.port, err = freePort(ctx)
+	p.address = net.JoinHostPort("127.0.0.1", strconv.Itoa(p.port))
+	return p, err
+}
+
+// start runs the platform as its defaults are, but for the places where it
+// keeps things and for the settings. It returns when the platform is ready.
+func (p *platform) start(ctx context.Context, settings []string) error {
+	log, err := os.Create(filepath.Join(p.folder, logName))
+	if err != nil {
+		return err
+	}
+	defer log.Close()                                                         //nolint:errcheck // the child has its own
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.binary, "serve") //nolint:gosec // just built
+	cmd.Dir, cmd.Stdout, cmd.Stderr = p.folder, log, log
+	cmd.Env = append(os.Environ(), "MASTER_DB_URL="+p.master, "STOA_DATA_DIR="+filepath.Join(p.folder, "data"),
+		"STOA_LISTEN=127.0.0.1", "PORT="+strconv.Itoa(p.port), "JWT_EXPIRES_IN=12h")
+	cmd.Env = append(cmd.Env, settings...)
+	if p.process, err = launch(cmd); err != nil {
+		return err
+	}
+	return p.awaitReady(ctx)
+}
+
+// restart forgets what making the stores has left in memory, and the
+// settings too.
+func (p *platform) restart(ctx context.Context, settings []string) error {
+	if err := p.process.ended(); err != nil {
+		return err
+	}
+	p.process.stop()
+	return p.start(ctx, settings)
+}
+
+func (p *platform) awaitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		err := (&owner{address: p.address}).call(ctx, "GET", "/readyz", nil, nil)
+		if err == nil {
+			return nil
+		}
+		if ended := p.process.ended(); ended != nil {
+			return ended
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("stoa was not ready in time: %w", err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func freePort(ctx context.Context) (int, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
