@@ -121,11 +121,11 @@ func (r *Registry) addProfile(ctx context.Context, s *Store) error {
 		status = tenantdb.StatusFailed
 		r.log.WarnContext(ctx, "tenant database unavailable", "store", s.ID.String(), "err", cause)
 	}
-	if s.Database == nil || s.Database.Status == status {
+	if s.Database == nil || s.Database.Status == status && s.Database.LastError == tenantdb.HealthCode(cause) {
 		return nil
 	}
 	return r.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
-		if err := tenantdb.RecordHealth(ctx, tx, s.ID, cause); err != nil {
+		if err := tenantdb.RecordHealthOf(ctx, tx, s.ID, s.Database.CredentialVersion, cause); err != nil {
 			return err
 		}
 		s.Database, err = tenantdb.ReadInfo(ctx, tx, s.ID)
@@ -225,14 +225,16 @@ func (r *Registry) addDetails(ctx context.Context, p access.Principal, page []St
 		StoreID stoa.StoreID
 		tenantdb.Info
 	}
-	err = r.db.Select(ctx, &databases, `SELECT x.store_id, x.kind, x.engine, x.host, x.port, x.database_name, x.status,
-		x.schema_version, x.last_checked_at FROM store_databases`+mine, p.UserID, newest, oldest)
+	err = r.db.Select(ctx, &databases, `SELECT x.store_id, `+tenantdb.InfoColumns+` FROM store_databases`+mine, p.UserID, newest, oldest)
 	if err != nil {
 		return err
 	}
 	for i := range databases {
 		if s := at[databases[i].StoreID]; s != nil {
 			s.Database = &databases[i].Info
+			if cause := r.tenants.Refusing(s.ID); cause != nil { // newer than what the registry has noted
+				s.Database.Status, s.Database.LastError = tenantdb.StatusFailed, tenantdb.HealthCode(cause)
+			}
 		}
 	}
 	var balances []credits.Balance

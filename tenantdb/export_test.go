@@ -1,6 +1,7 @@
 package tenantdb
 
 import (
+	"context"
 	"database/sql"
 	"time"
 
@@ -50,3 +51,6 @@ func (m *Manager) EvictIdleSince(t time.Time) { m.evictIdleSince(t) }
 
 // SQL is the pool below db.
 func (db *DB) SQL() *sql.DB { return db.sqlx.DB }
+
+// ReconcileBy is Reconcile with so many stores in one query.
+func (m *Manager) ReconcileBy(ctx context.Context, size int) error { return m.reconcile(ctx, size) }

@@ -22,7 +22,7 @@ var errInterrupted = errors.New("tenantdb: call did not return")
 // own or tenant_unavailable.
 func (g *guard) run(ctx context.Context, op func(context.Context) error) error {
 	if g.breaker.isOpen() {
-		return unavailable(errOpen)
+		return g.breaker.refusal()
 	}
 	if err := g.enter(ctx); err != nil {
 		return unavailable(err)

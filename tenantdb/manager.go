@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -50,10 +51,12 @@ type Manager struct {
 	breakers map[stoa.StoreID]*breaker
 	closed   bool
 
-	evicted, reclaimed uint64 // pools closed to make room, stores that gave up their connections
+	evicted, reclaimed uint64        // pools closed to make room, stores that gave up their connections
+	stale              uint64        // pools whose credentials had changed unheard
+	unreconciled       atomic.Uint64 // failed passes of Reconcile
 
-	drain sync.WaitGroup // pools that are not closed yet
-	stop  chan struct{}
+	drain sync.WaitGroup     // pools that are not closed yet
+	stop  context.CancelFunc // ends the sweep
 }
 
 // pool is one open (or opening) tenant database.
@@ -65,6 +68,7 @@ type pool struct {
 	err   error
 
 	// Guarded by Manager.mu:
+	version  int64  // of its credentials; 0 until they are loaded
 	server   string // where its connections lead; empty while it opens and for an embedded one
 	embedded bool
 	drained  bool // its idle connections were closed and it has not been leased since
@@ -89,12 +93,13 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 	setDefault(&opts.StatementTimeout, 10*time.Second)
 	setDefault(&opts.Cooldown, 5*time.Second)
 	setDefault(&opts.sweepInterval, 30*time.Second)
+	ctx, stop := context.WithCancel(context.Background())
 	m := &Manager{
 		master: master, ring: ring, engines: NewEngines(opts.DataDir), opts: opts, idle: list.New(),
-		pools: map[stoa.StoreID]*pool{}, breakers: map[stoa.StoreID]*breaker{}, stop: make(chan struct{}),
+		pools: map[stoa.StoreID]*pool{}, breakers: map[stoa.StoreID]*breaker{}, stop: stop,
 	}
 	m.budget = newBudget(opts.ConnsPerServer, m.reclaim)
-	go m.sweep()
+	go m.sweep(ctx)
 	return m
 }
 
@@ -155,7 +160,7 @@ func (m *Manager) lease(store stoa.StoreID) (p *pool, opener bool, err error) {
 	p = m.pools[store]
 	if p == nil {
 		if b := m.breakers[store]; b != nil && b.isOpen() {
-			return nil, false, unavailable(errOpen)
+			return nil, false, b.refusal()
 		}
 		p = &pool{store: store, guard: m.newGuard(store), ready: make(chan struct{})}
 		m.pools[store] = p
@@ -163,7 +168,7 @@ func (m *Manager) lease(store stoa.StoreID) (p *pool, opener bool, err error) {
 		m.evictOver()
 		opener = true
 	} else if p.guard.breaker.isOpen() {
-		return nil, false, unavailable(errOpen)
+		return nil, false, p.guard.breaker.refusal()
 	}
 	if p.place != nil {
 		m.idle.Remove(p.place)
@@ -206,12 +211,13 @@ func (m *Manager) release(p *pool) {
 func (m *Manager) open(ctx context.Context, p *pool) {
 	ctx, cancel := context.WithTimeout(ctx, m.opts.OpenTimeout)
 	defer cancel()
-	c, err := m.Load(ctx, m.master, p.store)
+	c, version, err := m.load(ctx, m.master, p.store)
 	if err == nil {
 		p.db, err = m.connect(ctx, c, p.guard)
 	}
 	p.err = err
 	m.mu.Lock()
+	p.version = version
 	if p.err != nil {
 		m.retire(p)
 	} else if p.embedded = c.Engine == SQLite; !p.embedded {
@@ -260,13 +266,20 @@ func serverOf(c Credentials) string {
 }
 
 // Forget retires the store's pool: leases that are out finish on it, the
-// next Acquire opens a new one with the credentials of that moment.
+// next Acquire opens a new one with the credentials of that moment. What is
+// known of the database's failures is forgotten too: it was about the
+// credentials of before.
 func (m *Manager) Forget(store stoa.StoreID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.forget(store)
+}
+
+func (m *Manager) forget(store stoa.StoreID) {
 	if p := m.pools[store]; p != nil {
 		m.retire(p)
 	}
+	delete(m.breakers, store)
 }
 
 // retire takes p out of the map and closes it when nobody holds it.
@@ -319,17 +332,19 @@ func (m *Manager) evictOver() {
 	}
 }
 
-// sweep closes pools that nobody has used for a while.
-func (m *Manager) sweep() {
+// sweep closes pools that nobody has used for a while, and those whose
+// credentials have changed unheard.
+func (m *Manager) sweep(ctx context.Context) {
 	ticker := time.NewTicker(m.opts.sweepInterval)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-m.stop:
+		case <-ctx.Done():
 			return
 		case <-ticker.C:
 			m.evictIdleSince(time.Now().Add(-m.opts.IdleTimeout))
 			m.tidy()
+			_ = m.Reconcile(ctx) // counted, and tried again at the next tick
 		}
 	}
 }
@@ -363,7 +378,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	if !m.closed {
 		m.closed = true
-		close(m.stop)
+		m.stop()
 		for _, p := range m.pools {
 			m.retire(p)
 		}
