@@ -59,6 +59,7 @@ func New(d Domains, cfg Config) http.Handler {
 	a.authRoutes()
 	a.storeRoutes()
 	a.provisioningRoutes()
+	a.databaseRoutes()
 	a.creditRoutes()
 	a.paymentRoutes()
 	a.storefrontRoutes()

@@ -79,10 +79,13 @@ func (a *api) middleware(next http.Handler) http.Handler {
 	})
 }
 
-// timeout: connect-database waits for the outcome, so it has longer.
+// timeout: what waits for a run's outcome or for a merchant's server has
+// longer.
 func (a *api) timeout(r *http.Request) time.Duration {
-	if strings.HasSuffix(r.URL.Path, "/connect-database") || strings.HasSuffix(r.URL.Path, "/provisioning/retry") {
-		return requestTimeout + maxWait
+	for _, patient := range []string{"/connect-database", "/provisioning/retry", "/database/test", "/database/rotate-credentials"} {
+		if strings.HasSuffix(r.URL.Path, patient) {
+			return requestTimeout + maxWait
+		}
 	}
 	return requestTimeout
 }
