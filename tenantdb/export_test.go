@@ -15,6 +15,8 @@ var (
 	IsPublic = isPublic
 	Unseal   = unseal
 	AtLeast  = atLeast
+
+	TopServers = topServers
 )
 
 func (c Credentials) Seal(ring *keyring.Ring, store stoa.StoreID) (string, error) {

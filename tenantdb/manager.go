@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -51,9 +50,10 @@ type Manager struct {
 	breakers map[stoa.StoreID]*breaker
 	closed   bool
 
-	evicted, reclaimed uint64        // pools closed to make room, stores that gave up their connections
-	stale              uint64        // pools whose credentials had changed unheard
-	unreconciled       atomic.Uint64 // failed passes of Reconcile
+	evicted, reclaimed uint64 // pools closed to make room, stores that gave up their connections
+	stale              uint64 // pools whose credentials had changed unheard
+	draining           int    // pools that are retired and not closed yet
+	counts             counts
 
 	drain sync.WaitGroup     // pools that are not closed yet
 	stop  context.CancelFunc // ends the sweep
@@ -97,6 +97,7 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 	m := &Manager{
 		master: master, ring: ring, engines: NewEngines(opts.DataDir), opts: opts, idle: list.New(),
 		pools: map[stoa.StoreID]*pool{}, breakers: map[stoa.StoreID]*breaker{}, stop: stop,
+		counts: newCounts(),
 	}
 	m.budget = newBudget(opts.ConnsPerServer, m.reclaim)
 	go m.sweep(ctx)
@@ -123,6 +124,7 @@ type Lease struct {
 func (m *Manager) Acquire(ctx context.Context, store stoa.StoreID) (Lease, error) {
 	p, opener, err := m.lease(store)
 	if err != nil {
+		m.counts.refused.Add(1)
 		return Lease{}, err
 	}
 	if opener {
@@ -131,12 +133,11 @@ func (m *Manager) Acquire(ctx context.Context, store stoa.StoreID) (Lease, error
 	}
 	select {
 	case <-p.ready:
+		m.counts.warm.Add(1)
 	default:
-		select {
-		case <-p.ready:
-		case <-ctx.Done():
+		if err := m.await(ctx, p); err != nil {
 			m.release(p)
-			return Lease{}, unavailable(ctx.Err())
+			return Lease{}, err
 		}
 	}
 	if p.err != nil {
@@ -144,6 +145,24 @@ func (m *Manager) Acquire(ctx context.Context, store stoa.StoreID) (Lease, error
 		return Lease{}, p.err
 	}
 	return Lease{DB: p.db, release: sync.OnceFunc(func() { m.release(p) })}, nil
+}
+
+// await waits until p is open, or has failed to.
+func (m *Manager) await(ctx context.Context, p *pool) error {
+	begin := time.Now()
+	defer func() { m.counts.opening.Observe(time.Since(begin).Seconds()) }()
+	select {
+	case <-p.ready:
+	case <-ctx.Done():
+		m.counts.failed.Add(1)
+		return unavailable(ctx.Err())
+	}
+	if p.err != nil {
+		m.counts.failed.Add(1)
+	} else {
+		m.counts.cold.Add(1)
+	}
+	return nil
 }
 
 // Release ends the lease. A second call does nothing: it would end the lease
@@ -186,7 +205,10 @@ func (m *Manager) newGuard(store stoa.StoreID) *guard {
 		b = newBreaker(m.opts.Cooldown)
 		m.breakers[store] = b
 	}
-	return &guard{breaker: b, gate: newGate(m.opts.ConnsPerStore), wait: m.opts.WaitTimeout, statement: m.opts.StatementTimeout}
+	return &guard{
+		breaker: b, gate: newGate(m.opts.ConnsPerStore), wait: m.opts.WaitTimeout, statement: m.opts.StatementTimeout,
+		waited: m.counts.waiting,
+	}
 }
 
 func (m *Manager) release(p *pool) {
@@ -288,6 +310,7 @@ func (m *Manager) retire(p *pool) {
 		return
 	}
 	p.retired = true
+	m.draining++
 	delete(m.pools, p.store)
 	if p.embedded {
 		m.embedded--
@@ -312,6 +335,9 @@ func (m *Manager) closePool(p *pool) {
 		if p.db != nil {
 			_ = p.db.sqlx.Close()
 		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.draining--
 	}()
 }
 

@@ -37,7 +37,7 @@ func (m *Manager) reconcile(ctx context.Context, size int) error {
 		versions, err := m.versions(ctx, chunk)
 		if err != nil {
 			if ctx.Err() == nil {
-				m.unreconciled.Add(1)
+				m.counts.unreconciled.Add(1)
 			}
 			return err
 		}
