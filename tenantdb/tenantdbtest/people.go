@@ -68,7 +68,7 @@ func killMySQL(user string) error {
 	}
 	for id := range strings.SplitSeq(list.String, ",") {
 		if id != "" {
-			_, _ = db.ExecContext(ctx, "KILL "+id) //nolint:gosec // a number of the server's; it may have ended meanwhile
+			_, _ = db.ExecContext(ctx, "KILL "+id) // a number of the server's; it may have ended meanwhile
 		}
 	}
 	return nil
