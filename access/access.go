@@ -35,22 +35,26 @@ type Action string
 
 // The actions that are checked.
 const (
-	ReadStore       Action = "store:read"
-	UpdateStore     Action = "store:update"
-	ConnectDatabase Action = "database:connect"
-	ReadCredits     Action = "credits:read"
-	SpendCredits    Action = "credits:spend"
-	PurchaseCredits Action = "credits:purchase"
+	ReadStore         Action = "store:read"
+	UpdateStore       Action = "store:update"
+	ConnectDatabase   Action = "database:connect"
+	TestDatabase      Action = "database:test"
+	RotateCredentials Action = "database:rotate"
+	ReadCredits       Action = "credits:read"
+	SpendCredits      Action = "credits:spend"
+	PurchaseCredits   Action = "credits:purchase"
 )
 
 // allowed is the one table of who may do what.
 var allowed = map[Action][]Role{
-	ReadStore:       {Owner, Admin, Member, Viewer},
-	UpdateStore:     {Owner, Admin, Member},
-	ConnectDatabase: {Owner, Admin},
-	ReadCredits:     {Owner, Admin, Member, Viewer},
-	SpendCredits:    {Owner, Admin, Member},
-	PurchaseCredits: {Owner, Admin},
+	ReadStore:         {Owner, Admin, Member, Viewer},
+	UpdateStore:       {Owner, Admin, Member},
+	ConnectDatabase:   {Owner, Admin},
+	TestDatabase:      {Owner, Admin}, // it makes the platform connect to an address of the caller's choice
+	RotateCredentials: {Owner, Admin},
+	ReadCredits:       {Owner, Admin, Member, Viewer},
+	SpendCredits:      {Owner, Admin, Member},
+	PurchaseCredits:   {Owner, Admin},
 }
 
 // Can reports whether a role may do an action.

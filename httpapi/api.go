@@ -13,6 +13,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/accounts"
@@ -43,22 +44,25 @@ type Config struct {
 	Development bool
 	Sandbox     bool // serve the sandbox's payment page
 	Log         *slog.Logger
+	Metrics     prometheus.Registerer // nil: nobody asks for them
 }
 
 type api struct {
 	Domains
 	Config
-	huma huma.API
-	mux  *http.ServeMux
+	huma    huma.API
+	mux     *http.ServeMux
+	metrics *metrics
 }
 
 // New returns the handler of the public listener.
 func New(d Domains, cfg Config) http.Handler {
-	a := &api{Domains: d, Config: cfg, mux: http.NewServeMux()}
+	a := &api{Domains: d, Config: cfg, mux: http.NewServeMux(), metrics: newMetrics(cfg.Metrics)}
 	a.huma = humago.New(a.mux, openAPI())
 	a.authRoutes()
 	a.storeRoutes()
 	a.provisioningRoutes()
+	a.databaseRoutes()
 	a.creditRoutes()
 	a.paymentRoutes()
 	a.storefrontRoutes()

@@ -47,8 +47,8 @@ func principal(ctx context.Context) access.Principal {
 	return p
 }
 
-// middleware wraps every request, from the outside in: id, access log,
-// recovery, security headers, deadline.
+// middleware wraps every request, from the outside in: metrics, id, access
+// log, recovery, security headers, deadline.
 func (a *api) middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -69,20 +69,29 @@ func (a *api) middleware(next http.Handler) http.Handler {
 			header.Set("Cache-Control", "no-store")
 		}
 		rec := &recorder{ResponseWriter: w}
+		inner := r.WithContext(ctx) // in which the mux leaves its pattern
+		a.metrics.inFlight.Inc()
+		defer func() {
+			a.metrics.inFlight.Dec()
+			a.metrics.observe(inner.Pattern, r.Method, rec.status, time.Since(start))
+		}()
 		defer func() {
 			if p := recover(); p != nil {
-				a.recovered(rec, r.WithContext(ctx), p)
+				a.recovered(rec, inner, p)
 			}
 			a.logAccess(ctx, rec, r, req, time.Since(start))
 		}()
-		next.ServeHTTP(rec, r.WithContext(ctx))
+		next.ServeHTTP(rec, inner)
 	})
 }
 
-// timeout: connect-database waits for the outcome, so it has longer.
+// timeout: what waits for a run's outcome or for a merchant's server has
+// longer.
 func (a *api) timeout(r *http.Request) time.Duration {
-	if strings.HasSuffix(r.URL.Path, "/connect-database") || strings.HasSuffix(r.URL.Path, "/provisioning/retry") {
-		return requestTimeout + maxWait
+	for _, patient := range []string{"/connect-database", "/provisioning/retry", "/database/test", "/database/rotate-credentials"} {
+		if strings.HasSuffix(r.URL.Path, patient) {
+			return requestTimeout + maxWait
+		}
 	}
 	return requestTimeout
 }

@@ -65,8 +65,20 @@ type databaseView struct {
 	Port          int                 `json:"port"`
 	Database      string              `json:"database"`
 	Status        tenantdb.Status     `json:"status" enum:"unknown,ok,failed"`
+	LastError     *faultView          `json:"lastError" doc:"Why the status is failed, and what to do about it"`
 	SchemaVersion int64               `json:"schemaVersion"`
 	LastCheckedAt *time.Time          `json:"lastCheckedAt"`
+}
+
+func newDatabaseView(d *tenantdb.Info) *databaseView {
+	v := &databaseView{
+		Type: d.Kind, Engine: d.Engine, Host: d.Host, Port: d.Port, Database: d.DatabaseName,
+		Status: d.Status, SchemaVersion: d.SchemaVersion, LastCheckedAt: d.LastCheckedAt,
+	}
+	if d.LastError != "" {
+		v.LastError = &faultView{d.LastError, tenantdb.HealthMessage(d.LastError)}
+	}
+	return v
 }
 
 type creditsView struct {
@@ -91,7 +103,7 @@ func newStoreView(s stores.Store, run *provisioning.Run) storeView {
 		v.Hostnames[i] = hostnameView{h.Hostname, h.Primary, h.Custom, h.VerifiedAt != nil}
 	}
 	if d := s.Database; d != nil {
-		v.Database = &databaseView{d.Kind, d.Engine, d.Host, d.Port, d.DatabaseName, d.Status, d.SchemaVersion, d.LastCheckedAt}
+		v.Database = newDatabaseView(d)
 	}
 	if b := s.Credits; b != nil {
 		v.Credits = &creditsView{b.Balance, b.Reserved, b.Available()}

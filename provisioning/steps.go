@@ -183,6 +183,19 @@ func (w *work) inspect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := acceptable(in); err != nil {
+		return err
+	}
+	if slices.Contains(in.Tables, "stores") {
+		if _, err := holds(ctx, w.tenant, w.run.StoreID); err != nil {
+			return err
+		}
+	}
+	return w.done(ctx, "inspect")
+}
+
+// acceptable says why no store can live in the inspected database, or nil.
+func acceptable(in tenantdb.Inspection) error {
 	switch {
 	case !in.Supported:
 		return stoa.Errorf(stoa.DatabaseVersionUnsupported, "The server runs version %.40q; at least %s is needed.", in.Version, in.Minimum)
@@ -193,26 +206,22 @@ func (w *work) inspect(ctx context.Context) error {
 		return stoa.Errorf(stoa.DatabaseNotEmpty, "The database already holds other tables (%s). Give the store a database of its own.",
 			some(in.Tables))
 	}
-	if slices.Contains(in.Tables, "stores") {
-		if err := w.checkMine(ctx); err != nil {
-			return err
-		}
-	}
-	return w.done(ctx, "inspect")
+	return nil
 }
 
-// checkMine refuses the database of another store.
-func (w *work) checkMine(ctx context.Context) error {
-	ids, err := shop.StoreIDs(ctx, w.tenant)
+// holds reports whether the database has the store in it, and refuses the
+// one of another store.
+func holds(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) (bool, error) {
+	ids, err := shop.StoreIDs(ctx, db)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, id := range ids {
-		if id != w.run.StoreID {
-			return shop.ErrForeignStore
+		if id != store {
+			return false, shop.ErrForeignStore
 		}
 	}
-	return nil
+	return len(ids) > 0, nil
 }
 
 // some names a few of a list. What a server calls its tables may hold any

@@ -90,6 +90,20 @@ func StoreIDs(ctx context.Context, db *tenantdb.DB) ([]stoa.StoreID, error) {
 	return ids, err
 }
 
+// ProveWritable makes sure that the database holds the store and that its
+// user may change it, by writing what is there already. It fails with
+// ErrForeignStore when the database is another store's and with
+// tenantdb.ErrNotFound when it is nobody's.
+func ProveWritable(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) error {
+	if present, err := holdsStore(ctx, db, store); err != nil {
+		return err
+	} else if !present {
+		return tenantdb.ErrNotFound
+	}
+	_, err := db.Exec(ctx, `UPDATE stores SET updated_at = updated_at WHERE id = ?`, store)
+	return err
+}
+
 const selectProfile = `
 	SELECT id, name, slug, description, contact_email, contact_phone, website, address_line1, address_line2,
 		city, region, postal_code, country, currency, timezone, locale, theme, settings, logo_url, created_at, updated_at

@@ -21,7 +21,7 @@ func (r *Registry) BeginProvisioning(ctx context.Context, tx *masterdb.Tx, id st
 	case PendingDatabase:
 		return move(ctx, tx, id, PendingDatabase, Provisioning)
 	case Provisioning:
-		return stoa.Errorf(stoa.ProvisioningInProgress, "A database is being connected to this store. Follow it at /api/stores/%s/provisioning.", id)
+		return beingProvisioned(id)
 	case Active:
 		return stoa.Errorf(stoa.AlreadyConnected, "This store already has a database.")
 	case Suspended, Deleting:
@@ -29,6 +29,46 @@ func (r *Registry) BeginProvisioning(ctx context.Context, tx *masterdb.Tx, id st
 	case Deleted:
 	}
 	return access.ErrStoreNotFound()
+}
+
+// Connected fails unless the store has a database that it works with; the
+// error names the state it is in.
+func (r *Registry) Connected(ctx context.Context, id stoa.StoreID) error {
+	status, err := readStatus(ctx, r.db, id, "")
+	if err != nil {
+		return err
+	}
+	return status.requireDatabase(id)
+}
+
+// HoldConnected is Connected, and keeps the store as it is until tx ends.
+func (r *Registry) HoldConnected(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
+	status, err := lockStatus(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	return status.requireDatabase(id)
+}
+
+// requireDatabase: a suspended store keeps its database at work, so that its
+// owner can put it in order before it opens again.
+func (s Status) requireDatabase(id stoa.StoreID) error {
+	switch s {
+	case Active, Suspended:
+		return nil
+	case PendingDatabase:
+		return s.requireActive()
+	case Provisioning:
+		return beingProvisioned(id)
+	case Deleting:
+		return stoa.Errorf(stoa.StoreSuspended, "This store is being deleted. Restore it first.")
+	case Deleted:
+	}
+	return access.ErrStoreNotFound()
+}
+
+func beingProvisioned(id stoa.StoreID) error {
+	return stoa.Errorf(stoa.ProvisioningInProgress, "A database is being connected to this store. Follow it at /api/stores/%s/provisioning.", id)
 }
 
 // FailProvisioning takes the store back from provisioning to

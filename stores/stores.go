@@ -123,11 +123,11 @@ func (r *Registry) addProfile(ctx context.Context, s *Store) error {
 		status = tenantdb.StatusFailed
 		r.log.WarnContext(ctx, "tenant database unavailable", "store", s.ID.String(), "err", cause)
 	}
-	if s.Database == nil || s.Database.Status == status {
+	if s.Database == nil || s.Database.Status == status && s.Database.LastError == tenantdb.HealthCode(cause) {
 		return nil
 	}
 	return r.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
-		if err := tenantdb.RecordHealth(ctx, tx, s.ID, cause); err != nil {
+		if err := tenantdb.RecordHealthOf(ctx, tx, s.ID, s.Database.CredentialVersion, cause); err != nil {
 			return err
 		}
 		s.Database, err = tenantdb.ReadInfo(ctx, tx, s.ID)
@@ -183,7 +183,19 @@ func (r *Registry) List(ctx context.Context, p access.Principal, limit int, curs
 		next := page.Stores[limit-1].ID.String()
 		page.NextCursor = &next
 	}
-	return page, r.addDetails(ctx, p, page.Stores)
+	err = addDetails(ctx, r.db, page.Stores, ` JOIN store_members m ON m.store_id = x.store_id AND m.user_id = $3`, p.UserID)
+	r.addRefusals(page.Stores)
+	return page, err
+}
+
+// addRefusals marks the stores whose callers are turned away: that is newer
+// than what the registry has noted.
+func (r *Registry) addRefusals(page []Store) {
+	for _, s := range page {
+		if cause := r.tenants.Refusing(s.ID); s.Database != nil && cause != nil {
+			s.Database.Status, s.Database.LastError = tenantdb.StatusFailed, tenantdb.HealthCode(cause)
+		}
+	}
 }
 
 // lastID sorts after every id there is.
@@ -203,18 +215,19 @@ func checkPage(limit int, cursor string) (before stoa.StoreID, err error) {
 }
 
 // addDetails fills a page, sorted by id descending, with three queries
-// whatever its length.
-func (r *Registry) addDetails(ctx context.Context, p access.Principal, page []Store) error {
-	newest, oldest := page[0].ID, page[len(page)-1].ID
+// whatever its length. join, with its argument as $3, may leave out rows of
+// stores between the first and the last.
+func addDetails(ctx context.Context, q masterdb.Querier, page []Store, join string, args ...any) error {
+	args = append([]any{page[0].ID, page[len(page)-1].ID}, args...)
 	at := make(map[stoa.StoreID]*Store, len(page))
 	for i := range page {
 		at[page[i].ID] = &page[i]
 	}
-	const mine = ` x JOIN store_members m ON m.store_id = x.store_id WHERE m.user_id = $1 AND x.store_id <= $2 AND x.store_id >= $3`
+	between := ` x` + join + ` WHERE x.store_id <= $1 AND x.store_id >= $2`
 
 	var hostnames []Hostname
-	err := r.db.Select(ctx, &hostnames, `SELECT x.store_id, x.hostname, x.is_primary, x.custom, x.verified_at
-		FROM store_hostnames`+mine+` ORDER BY x.is_primary DESC, x.created_at, x.hostname`, p.UserID, newest, oldest)
+	err := q.Select(ctx, &hostnames, `SELECT x.store_id, x.hostname, x.is_primary, x.custom, x.verified_at
+		FROM store_hostnames`+between+` ORDER BY x.is_primary DESC, x.created_at, x.hostname`, args...)
 	if err != nil {
 		return err
 	}
@@ -227,8 +240,7 @@ func (r *Registry) addDetails(ctx context.Context, p access.Principal, page []St
 		StoreID stoa.StoreID
 		tenantdb.Info
 	}
-	err = r.db.Select(ctx, &databases, `SELECT x.store_id, x.kind, x.engine, x.host, x.port, x.database_name, x.status,
-		x.schema_version, x.last_checked_at FROM store_databases`+mine, p.UserID, newest, oldest)
+	err = q.Select(ctx, &databases, `SELECT x.store_id, `+tenantdb.InfoColumns+` FROM store_databases`+between, args...)
 	if err != nil {
 		return err
 	}
@@ -238,8 +250,8 @@ func (r *Registry) addDetails(ctx context.Context, p access.Principal, page []St
 		}
 	}
 	var balances []credits.Balance
-	err = r.db.Select(ctx, &balances, `SELECT x.store_id, x.balance, x.reserved, x.debt, x.lifetime_purchased,
-		x.lifetime_spent, x.updated_at FROM credit_balances`+mine, p.UserID, newest, oldest)
+	err = q.Select(ctx, &balances, `SELECT x.store_id, x.balance, x.reserved, x.debt, x.lifetime_purchased,
+		x.lifetime_spent, x.updated_at FROM credit_balances`+between, args...)
 	if err != nil {
 		return err
 	}

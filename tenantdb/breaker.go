@@ -3,6 +3,8 @@ package tenantdb
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/sony/gobreaker/v2"
@@ -18,10 +20,13 @@ const tripAfter = 3
 // through to see. It outlives the pools of its store.
 type breaker struct {
 	circuit *gobreaker.TwoStepCircuitBreaker[struct{}]
+	last    atomic.Pointer[failure] // the one met last
 }
 
+type failure struct{ error }
+
 func newBreaker(cooldown time.Duration) *breaker {
-	return &breaker{gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+	return &breaker{circuit: gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Timeout:     cooldown,
 		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
 		IsExcluded:  func(err error) bool { return errors.Is(err, errNoVerdict) },
@@ -34,6 +39,15 @@ var errOpen = errors.New("tenantdb: circuit breaker is open")
 // isOpen reports whether a call made now would be turned away.
 func (b *breaker) isOpen() bool { return b.circuit.State() == gobreaker.StateOpen }
 
+// refusal is the answer to a call that is turned away. It names the failure
+// that opened the breaker as its cause.
+func (b *breaker) refusal() error {
+	if last := b.last.Load(); last != nil {
+		return unavailable(fmt.Errorf("%w after: %w", errOpen, last.error))
+	}
+	return unavailable(errOpen)
+}
+
 // isCalm reports whether there is nothing worth remembering.
 func (b *breaker) isCalm() bool {
 	return b.circuit.State() == gobreaker.StateClosed && b.circuit.Counts().ConsecutiveFailures == 0
@@ -44,10 +58,16 @@ var errNoVerdict = errors.New("no verdict")
 
 // allow admits a call, which then reports its error to done.
 func (b *breaker) allow() (done func(error), err error) {
-	if done, err = b.circuit.Allow(); err != nil {
-		return nil, unavailable(err)
+	report, err := b.circuit.Allow()
+	if err != nil {
+		return nil, b.refusal()
 	}
-	return done, nil
+	return func(outcome error) {
+		if outcome != nil && !errors.Is(outcome, errNoVerdict) {
+			b.last.Store(&failure{outcome})
+		}
+		report(outcome)
+	}, nil
 }
 
 // verdict is what err, met by a call under ctx, says about the database: nil

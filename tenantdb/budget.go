@@ -41,6 +41,8 @@ type budget struct {
 	mu        sync.Mutex
 	servers   map[string]*serverBudget
 	farewells sync.WaitGroup // one for each connection that is ending
+
+	dials, failedDials atomic.Uint64
 }
 
 type serverBudget struct {
@@ -59,8 +61,10 @@ func (b *budget) dial(server string, next DialFunc) DialFunc {
 		if err := b.take(ctx, server); err != nil {
 			return nil, err
 		}
+		b.dials.Add(1)
 		conn, err := next(ctx, network, address)
 		if err != nil {
+			b.failedDials.Add(1)
 			b.give(server)
 			return nil, err
 		}

@@ -185,12 +185,16 @@ func (db *DB) wrap(err error) error {
 }
 
 // failed tells the owner who is connecting a database the cause; a shopper
-// whose request meets it learns that the store cannot be reached.
+// whose request meets it learns that the store cannot be reached, with the
+// fault as the cause: see HealthCode.
 func (db *DB) failed(fault *stoa.Error) *stoa.Error {
-	if db.guard != nil {
+	switch {
+	case db.guard == nil:
+		return fault
+	case errors.Is(fault, errBudget): // a want of connections is this side's
 		return unavailable(fault.Cause)
 	}
-	return fault
+	return unavailable(fault)
 }
 
 func unavailable(err error) *stoa.Error {

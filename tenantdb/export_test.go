@@ -15,6 +15,8 @@ var (
 	IsPublic = isPublic
 	Unseal   = unseal
 	AtLeast  = atLeast
+
+	TopServers = topServers
 )
 
 func (c Credentials) Seal(ring *keyring.Ring, store stoa.StoreID) (string, error) {
@@ -107,3 +109,6 @@ func (m *Manager) Breakers() int {
 }
 
 func (m *Manager) Tidy() { m.tidy() }
+
+// ReconcileBy is Reconcile with so many stores in one query.
+func (m *Manager) ReconcileBy(ctx context.Context, size int) error { return m.reconcile(ctx, size) }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // guard stands between the callers of one store and its database, so that a
@@ -11,8 +13,9 @@ import (
 type guard struct {
 	breaker   *breaker
 	gate      *gate
-	wait      time.Duration // for a connection
-	statement time.Duration // for a statement, or a whole transaction
+	wait      time.Duration       // for a connection
+	statement time.Duration       // for a statement, or a whole transaction
+	waited    prometheus.Observer // seconds of each wait for a connection
 }
 
 // errInterrupted is the verdict while a call is under way.
@@ -22,7 +25,7 @@ var errInterrupted = errors.New("tenantdb: call did not return")
 // own or tenant_unavailable.
 func (g *guard) run(ctx context.Context, op func(context.Context) error) error {
 	if g.breaker.isOpen() {
-		return unavailable(errOpen)
+		return g.breaker.refusal()
 	}
 	if err := g.enter(ctx); err != nil {
 		return unavailable(err)
@@ -49,5 +52,7 @@ func (g *guard) enter(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, g.wait)
 	defer cancel()
+	begin := time.Now()
+	defer func() { g.waited.Observe(time.Since(begin).Seconds()) }()
 	return g.gate.enter(ctx)
 }

@@ -52,9 +52,15 @@ type Manager struct {
 	breakers map[stoa.StoreID]*breaker
 	closed   bool
 
-	evicted uint64         // pools closed to make room
-	drain   sync.WaitGroup // pools that are not closed yet
-	stop    chan struct{}
+	evicted  uint64 // pools closed to make room
+	stale    uint64 // pools whose credentials had changed unheard
+	draining int    // pools that are retired and not closed yet
+	counts   counts
+
+	drain sync.WaitGroup     // pools that are not closed yet
+	stop  context.CancelFunc // ends the sweep
+
+	missed chan struct{} // credentials may have changed unheard
 
 	reclaimed atomic.Uint64 // times that a store gave up its idle connections for another
 }
@@ -68,6 +74,7 @@ type pool struct {
 	err   error
 
 	// Guarded by Manager.mu:
+	version  int64  // of its credentials; 0 until they are loaded
 	server   string // where its connections lead; empty while it opens and for an embedded one
 	embedded bool
 	drained  bool // its idle connections were closed and it has not been leased since
@@ -92,13 +99,15 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 	setDefault(&opts.StatementTimeout, 10*time.Second)
 	setDefault(&opts.Cooldown, 5*time.Second)
 	setDefault(&opts.sweepInterval, 30*time.Second)
+	ctx, stop := context.WithCancel(context.Background())
 	m := &Manager{
 		master: master, ring: ring, engines: NewEngines(opts), opts: opts, idle: list.New(),
-		pools: map[stoa.StoreID]*pool{}, breakers: map[stoa.StoreID]*breaker{}, stop: make(chan struct{}),
+		pools: map[stoa.StoreID]*pool{}, breakers: map[stoa.StoreID]*breaker{}, stop: stop,
+		counts: newCounts(), missed: make(chan struct{}, 1),
 	}
 	m.budget = newBudget(opts.ConnsPerServer, m.reclaim)
 	m.subscribe()
-	go m.sweep()
+	go m.sweep(ctx)
 	return m
 }
 
@@ -122,6 +131,7 @@ type Lease struct {
 func (m *Manager) Acquire(ctx context.Context, store stoa.StoreID) (Lease, error) {
 	p, opener, err := m.lease(store)
 	if err != nil {
+		m.counts.refused.Add(1)
 		return Lease{}, err
 	}
 	if opener {
@@ -130,12 +140,11 @@ func (m *Manager) Acquire(ctx context.Context, store stoa.StoreID) (Lease, error
 	}
 	select {
 	case <-p.ready:
+		m.counts.warm.Add(1)
 	default:
-		select {
-		case <-p.ready:
-		case <-ctx.Done():
+		if err := m.await(ctx, p); err != nil {
 			m.release(p)
-			return Lease{}, unavailable(ctx.Err())
+			return Lease{}, err
 		}
 	}
 	if p.err != nil {
@@ -143,6 +152,24 @@ func (m *Manager) Acquire(ctx context.Context, store stoa.StoreID) (Lease, error
 		return Lease{}, p.err
 	}
 	return Lease{DB: p.db, release: sync.OnceFunc(func() { m.release(p) })}, nil
+}
+
+// await waits until p is open, or has failed to.
+func (m *Manager) await(ctx context.Context, p *pool) error {
+	begin := time.Now()
+	defer func() { m.counts.opening.Observe(time.Since(begin).Seconds()) }()
+	select {
+	case <-p.ready:
+	case <-ctx.Done():
+		m.counts.failed.Add(1)
+		return unavailable(ctx.Err())
+	}
+	if p.err != nil {
+		m.counts.failed.Add(1)
+	} else {
+		m.counts.cold.Add(1)
+	}
+	return nil
 }
 
 // Release ends the lease. A second call does nothing: it would end the lease
@@ -159,7 +186,7 @@ func (m *Manager) lease(store stoa.StoreID) (p *pool, opener bool, err error) {
 	p = m.pools[store]
 	if p == nil {
 		if b := m.breakers[store]; b != nil && b.isOpen() {
-			return nil, false, unavailable(errOpen)
+			return nil, false, b.refusal()
 		}
 		p = &pool{store: store, guard: m.newGuard(store), ready: make(chan struct{})}
 		m.pools[store] = p
@@ -167,7 +194,7 @@ func (m *Manager) lease(store stoa.StoreID) (p *pool, opener bool, err error) {
 		m.evictOver()
 		opener = true
 	} else if p.guard.breaker.isOpen() {
-		return nil, false, unavailable(errOpen)
+		return nil, false, p.guard.breaker.refusal()
 	}
 	if p.place != nil {
 		m.idle.Remove(p.place)
@@ -185,7 +212,10 @@ func (m *Manager) newGuard(store stoa.StoreID) *guard {
 		b = newBreaker(m.opts.Cooldown)
 		m.breakers[store] = b
 	}
-	return &guard{breaker: b, gate: newGate(m.opts.ConnsPerStore), wait: m.opts.WaitTimeout, statement: m.opts.StatementTimeout}
+	return &guard{
+		breaker: b, gate: newGate(m.opts.ConnsPerStore), wait: m.opts.WaitTimeout, statement: m.opts.StatementTimeout,
+		waited: m.counts.waiting,
+	}
 }
 
 func (m *Manager) release(p *pool) {
@@ -210,12 +240,13 @@ func (m *Manager) release(p *pool) {
 func (m *Manager) open(ctx context.Context, p *pool) {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.opts.OpenTimeout, errSlow)
 	defer cancel()
-	c, err := m.Load(ctx, m.master, p.store)
+	c, version, err := m.load(ctx, m.master, p.store)
 	if err == nil {
 		p.db, err = m.connect(ctx, c, p.guard)
 	}
 	p.err = err
 	m.mu.Lock()
+	p.version = version
 	if p.err != nil {
 		m.retire(p)
 	} else if p.embedded = c.Engine == SQLite; !p.embedded {
@@ -277,13 +308,20 @@ func serverOf(c Credentials) string {
 }
 
 // Forget retires the store's pool: leases that are out finish on it, the
-// next Acquire opens a new one with the credentials of that moment.
+// next Acquire opens a new one with the credentials of that moment. What is
+// known of the database's failures is forgotten too: it was about the
+// credentials of before.
 func (m *Manager) Forget(store stoa.StoreID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.forget(store)
+}
+
+func (m *Manager) forget(store stoa.StoreID) {
 	if p := m.pools[store]; p != nil {
 		m.retire(p)
 	}
+	delete(m.breakers, store)
 }
 
 // retire takes p out of the map and closes it when nobody holds it.
@@ -292,6 +330,7 @@ func (m *Manager) retire(p *pool) {
 		return
 	}
 	p.retired = true
+	m.draining++
 	delete(m.pools, p.store)
 	if p.embedded {
 		m.embedded--
@@ -316,6 +355,9 @@ func (m *Manager) closePool(p *pool) {
 		if p.db != nil {
 			_ = p.db.sqlx.Close()
 		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.draining--
 	}()
 }
 
@@ -336,17 +378,21 @@ func (m *Manager) evictOver() {
 	}
 }
 
-// sweep closes pools that nobody has used for a while.
-func (m *Manager) sweep() {
+// sweep closes pools that nobody has used for a while, and those whose
+// credentials have changed unheard.
+func (m *Manager) sweep(ctx context.Context) {
 	ticker := time.NewTicker(m.opts.sweepInterval)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-m.stop:
+		case <-ctx.Done():
 			return
 		case <-ticker.C:
 			m.evictIdleSince(time.Now().Add(-m.opts.IdleTimeout))
 			m.tidy()
+			_ = m.Reconcile(ctx) // counted, and tried again at the next tick
+		case <-m.missed:
+			_ = m.Reconcile(ctx)
 		}
 	}
 }
@@ -380,7 +426,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	if !m.closed {
 		m.closed = true
-		close(m.stop)
+		m.stop()
 		for _, p := range m.pools {
 			m.retire(p)
 		}

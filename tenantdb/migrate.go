@@ -38,6 +38,13 @@ func onOwnPool(e Engine, c Credentials, dial DialFunc, run func(*sql.DB) (int64,
 	return run(db)
 }
 
+// SchemaVersion reads how far the schema of a database is that was migrated
+// before.
+func (db *DB) SchemaVersion(ctx context.Context) (version int64, err error) {
+	err = db.Get(ctx, &version, `SELECT coalesce(max(version_id), 0) FROM `+VersionTable)
+	return version, err
+}
+
 // migrate applies what is missing. That nobody else does so at the same time
 // is the engine's business.
 func migrate(ctx context.Context, d goose.Dialect, db *sql.DB, folder string) (version int64, err error) {

@@ -15,8 +15,8 @@ func notifyCredentials(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID)
 }
 
 // subscribe makes the manager open a store's database anew when this replica
-// or another has changed its credentials. A manager without a master opens
-// only what it is given.
+// or another has changed its credentials, and compare them all when it may
+// have missed that. A manager without a master opens only what it is given.
 func (m *Manager) subscribe() {
 	if m.master == nil {
 		return
@@ -25,15 +25,10 @@ func (m *Manager) subscribe() {
 		if store, err := stoa.ParseID[stoa.StoreID](payload); err == nil {
 			m.Forget(store)
 		}
-	}, m.forgetAll)
-}
-
-// forgetAll retires every pool: any credentials may have changed unheard.
-// Leases that are out finish on theirs.
-func (m *Manager) forgetAll() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, p := range m.pools {
-		m.retire(p)
-	}
+	}, func() {
+		select {
+		case m.missed <- struct{}{}:
+		default: // it is going to look already
+		}
+	})
 }

@@ -11,15 +11,21 @@ import (
 
 // Info is what may be shown of a store's database: never a secret.
 type Info struct {
-	Kind          Kind
-	Engine        EngineName
-	Host          string
-	Port          int
-	DatabaseName  string
-	Status        Status
-	SchemaVersion int64
-	LastCheckedAt *time.Time
+	Kind              Kind
+	Engine            EngineName
+	Host              string
+	Port              int
+	DatabaseName      string
+	Status            Status
+	LastError         stoa.Code // why the status is failed, else ""
+	SchemaVersion     int64
+	CredentialVersion int64 // grows with each change of the credentials
+	LastCheckedAt     *time.Time
 }
+
+// InfoColumns are what Info is read from, of store_databases as x.
+const InfoColumns = `x.kind, x.engine, x.host, x.port, x.database_name, x.status, coalesce(x.last_error, '') AS last_error,
+	x.schema_version, x.credential_version, x.last_checked_at`
 
 // Status is what the last attempt to use a database found.
 type Status string
@@ -60,24 +66,32 @@ func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 // Load decrypts a store's credentials. Without any it returns
 // store_pending_database.
 func (m *Manager) Load(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Credentials, error) {
-	var envelope string
-	err := q.Get(ctx, &envelope, `SELECT credentials FROM store_databases WHERE store_id = $1`, store)
+	c, _, err := m.load(ctx, q, store)
+	return c, err
+}
+
+// load is Load with the credentials' version.
+func (m *Manager) load(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Credentials, int64, error) {
+	var row struct {
+		Credentials       string
+		CredentialVersion int64
+	}
+	err := q.Get(ctx, &row, `SELECT credentials, credential_version FROM store_databases WHERE store_id = $1`, store)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		return Credentials{}, stoa.Errorf(stoa.StorePendingDatabase, "This store has no database yet. Connect one first.")
+		return Credentials{}, 0, stoa.Errorf(stoa.StorePendingDatabase, "This store has no database yet. Connect one first.")
 	}
 	if err != nil {
-		return Credentials{}, err
+		return Credentials{}, 0, err
 	}
-	return unseal(m.ring, store, envelope)
+	c, err := unseal(m.ring, store, row.Credentials)
+	return c, row.CredentialVersion, err
 }
 
 // ReadInfo describes a store's database, or returns nil when none was ever
 // connected.
 func ReadInfo(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (*Info, error) {
 	var info Info
-	err := q.Get(ctx, &info, `
-		SELECT kind, engine, host, port, database_name, status, schema_version, last_checked_at
-		FROM store_databases WHERE store_id = $1`, store)
+	err := q.Get(ctx, &info, `SELECT `+InfoColumns+` FROM store_databases x WHERE x.store_id = $1`, store)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return nil, nil //nolint:nilnil // documented: no database, no info
 	}
@@ -90,13 +104,19 @@ func ReadInfo(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (*Inf
 // RecordHealth notes what an attempt to use the database found; cause is nil
 // when it worked.
 func RecordHealth(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, cause error) error {
+	return RecordHealthOf(ctx, tx, store, 0, cause)
+}
+
+// RecordHealthOf is RecordHealth for an attempt that used the credentials of
+// that version. If they have been replaced since, it notes nothing.
+func RecordHealthOf(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64, cause error) error {
 	status, code := StatusOK, (*string)(nil)
 	if cause != nil {
-		c := string(stoa.CodeOf(cause))
+		c := string(HealthCode(cause))
 		status, code = StatusFailed, &c
 	}
-	_, err := tx.Exec(ctx, `UPDATE store_databases SET status = $2, last_error = $3, last_checked_at = $4 WHERE store_id = $1`,
-		store, string(status), code, tx.Now)
+	_, err := tx.Exec(ctx, `UPDATE store_databases SET status = $2, last_error = $3, last_checked_at = $4
+		WHERE store_id = $1 AND (credential_version = $5 OR $5 = 0)`, store, string(status), code, tx.Now, version)
 	return err
 }
 

@@ -43,7 +43,7 @@ func TestSaveAndLoad(t *testing.T) {
 			}
 			info, err := tenantdb.ReadInfo(t.Context(), master, store)
 			must(t, err)
-			want := tenantdb.Info{Kind: c.Kind, Engine: c.Engine, Host: c.Host, Port: c.Port, DatabaseName: c.Database, Status: tenantdb.StatusUnknown}
+			want := tenantdb.Info{Kind: c.Kind, Engine: c.Engine, Host: c.Host, Port: c.Port, DatabaseName: c.Database, Status: tenantdb.StatusUnknown, CredentialVersion: int64(i + 1)}
 			if *info != want {
 				t.Errorf("got %+v, want %+v", *info, want)
 			}

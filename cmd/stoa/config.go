@@ -36,10 +36,11 @@ type Config struct {
 	JWTSecret     keyring.Secret `name:"jwt-secret" env:"JWT_SECRET" help:"Keys that sign access tokens, in the same form." placeholder:"KEYS" group:"config"`
 	JWTExpiresIn  time.Duration  `name:"jwt-expires-in" env:"JWT_EXPIRES_IN" default:"15m" help:"Lifetime of an access token." placeholder:"TIME" group:"config"`
 
-	Listen     string `name:"listen" env:"STOA_LISTEN" default:"127.0.0.1" help:"Address to listen on." placeholder:"IP" group:"config"`
-	Port       int    `name:"port" env:"PORT" default:"3000" help:"Port to listen on; 0 takes a free one." group:"config"`
-	BaseDomain string `name:"base-domain" env:"STOA_BASE_DOMAIN" default:"localhost" help:"Stores live at <slug>.<this>." placeholder:"NAME" group:"config"`
-	BaseURL    string `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
+	Listen        string `name:"listen" env:"STOA_LISTEN" default:"127.0.0.1" help:"Address to listen on." placeholder:"IP" group:"config"`
+	Port          int    `name:"port" env:"PORT" default:"3000" help:"Port to listen on; 0 takes a free one." group:"config"`
+	PrivateListen string `name:"private-listen" env:"STOA_PRIVATE_LISTEN" help:"Address with a port for /metrics, /healthz and /readyz, such as 127.0.0.1:9090; keep it from the public. Unless told, there is none." placeholder:"IP:PORT" group:"config"`
+	BaseDomain    string `name:"base-domain" env:"STOA_BASE_DOMAIN" default:"localhost" help:"Stores live at <slug>.<this>." placeholder:"NAME" group:"config"`
+	BaseURL       string `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
 
 	AllowNetworks  []string `name:"allow-networks" env:"STOA_ALLOW_NETWORKS" help:"Private networks where tenant databases may be, as CIDR. Development allows loopback." placeholder:"CIDR" group:"config"`
 	SupabaseCA     string   `name:"supabase-ca" env:"STOA_SUPABASE_CA" help:"PEM file of the authorities that sign Supabase's certificates; its own ones are not among the system's." placeholder:"FILE" group:"config"`
@@ -67,6 +68,9 @@ func (c *Config) check() error {
 	}
 	if _, err := netip.ParseAddr(c.Listen); err != nil {
 		fault("STOA_LISTEN", "must be an IP address, such as 127.0.0.1 or 0.0.0.0")
+	}
+	if _, err := netip.ParseAddrPort(c.PrivateListen); c.PrivateListen != "" && err != nil {
+		fault("STOA_PRIVATE_LISTEN", "must be an IP address with a port, such as 127.0.0.1:9090")
 	}
 	if c.JWTExpiresIn < time.Minute || c.JWTExpiresIn > 24*time.Hour {
 		fault("JWT_EXPIRES_IN", "must be between 1m and 24h")

@@ -19,11 +19,13 @@ var requestIDMember = regexp.MustCompile(`"requestId":"[^"]*"`)
 // bodies that get a call past the checks of its shape, so that it comes as
 // far as asking whose store this is.
 var bodies = map[string]any{
-	"POST /api/stores/{id}/connect-database":   object{"type": "managed"},
-	"POST /api/stores/{id}/provisioning/retry": nil,
-	"PATCH /api/stores/{id}":                   object{"name": "Taken over"},
-	"POST /api/credits/spend":                  object{"amount": "1"},
-	"POST /api/credits/purchase":               object{"credits": 5},
+	"POST /api/stores/{id}/connect-database":            object{"type": "managed"},
+	"POST /api/stores/{id}/provisioning/retry":          nil,
+	"POST /api/stores/{id}/database/test":               nil,
+	"POST /api/stores/{id}/database/rotate-credentials": object{"type": "mysql", "connectionString": "mysql://u:p@127.0.0.1:1/d"},
+	"PATCH /api/stores/{id}":                            object{"name": "Taken over"},
+	"POST /api/credits/spend":                           object{"amount": "1"},
+	"POST /api/credits/purchase":                        object{"credits": 5},
 }
 
 // TestStoresAreNeverMixed tries every private operation of the OpenAPI

@@ -22,6 +22,7 @@ type cli struct {
 	Migrate migrateCmd `cmd:"" help:"Bring the master database to this version's schema."`
 	Keys    keysCmd    `cmd:"" help:"Make encryption and signing keys."`
 	Doctor  doctorCmd  `cmd:"" help:"Check this installation and say how to mend what is wrong."`
+	Stores  storesCmd  `cmd:"" help:"Look at the stores of this platform."`
 	Demo    demoCmd    `cmd:"" help:"Make an owner, three stores, products and credits to look at."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }

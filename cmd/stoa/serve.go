@@ -42,10 +42,12 @@ func (serveCmd) Run(e *env) error {
 // server is a running platform. Tests start the same one on port 0.
 type server struct {
 	*app
-	http   *http.Server
-	url    string
-	failed chan error
-	deafen func() // stops hearing other replicas
+	http       *http.Server
+	url        string
+	private    *http.Server // nil unless the operator wants it
+	privateURL string
+	failed     chan error
+	deafen     func() // stops hearing other replicas
 }
 
 // drainTimeout bounds the whole of a clean stop.
@@ -57,25 +59,39 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("configuration:\n%w", err)
 	}
-	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", cfg.address())
+	listener, private, err := cfg.listen(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s: %w (another port: --port N or PORT=N)", cfg.address(), err)
+		return nil, err
 	}
 	url := cfg.publicURL(listener.Addr().(*net.TCPAddr).Port)
 	a, err := newApp(ctx, cfg, log, url)
 	if err != nil {
-		return nil, errors.Join(err, listener.Close())
+		return nil, errors.Join(err, closeAll(listener, private))
 	}
 	if err := a.queue.Start(ctx); err != nil {
-		return nil, errors.Join(err, listener.Close(), a.close(ctx))
+		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
 	}
-	s := &server{app: a, url: url, failed: make(chan error, 1), deafen: a.listen(ctx)}
-	s.http = &http.Server{
-		Handler: httpapi.New(httpapi.Domains{
-			Master: a.master, Accounts: a.accounts, Stores: a.registry, Tenants: a.tenants,
-			Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning,
-		}, httpapi.Config{BaseURL: url, BaseDomain: cfg.BaseDomain, Development: cfg.development(), Sandbox: cfg.development(), Log: log}),
+	s := &server{app: a, url: url, failed: make(chan error, 2), deafen: a.listen(ctx)}
+	metrics := a.newRegistry()
+	s.http = newPublic(httpapi.New(httpapi.Domains{
+		Master: a.master, Accounts: a.accounts, Stores: a.registry, Tenants: a.tenants,
+		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning,
+	}, httpapi.Config{
+		BaseURL: url, BaseDomain: cfg.BaseDomain, Development: cfg.development(), Sandbox: cfg.development(), Log: log, Metrics: metrics,
+	}), log)
+	s.serve(s.http, listener)
+	if private != nil {
+		s.private, s.privateURL = newPrivate(s.http.Handler, metrics, log), "http://"+private.Addr().String()
+		s.serve(s.private, private)
+	}
+	log.InfoContext(ctx, "serving", "url", url, "address", listener.Addr().String(), "private", s.privateURL,
+		"env", cfg.Env, "master", string(a.master.Engine), "version", stoa.Build())
+	return s, nil
+}
+
+func newPublic(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       30 * time.Second,
 		WriteTimeout:      2 * time.Minute, // connect-database may wait for a minute and then answers
@@ -83,13 +99,14 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+}
+
+func (s *server) serve(h *http.Server, l net.Listener) {
 	go func() {
-		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- err
 		}
 	}()
-	log.InfoContext(ctx, "serving", "url", url, "address", listener.Addr().String(), "env", cfg.Env, "master", string(a.master.Engine), "version", stoa.Build())
-	return s, nil
 }
 
 // stop lets requests finish, then jobs, then closes the databases.
@@ -105,6 +122,9 @@ func (s *server) stop() error {
 		queueErr = fmt.Errorf("some jobs did not stop; they run again after the next start: %w", queueErr)
 	}
 	s.deafen()
+	if s.private != nil { // to the end: a stop is worth watching
+		httpErr = errors.Join(httpErr, s.private.Close())
+	}
 	return errors.Join(httpErr, queueErr, s.close(ctx))
 }
 

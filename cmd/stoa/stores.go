@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/stores"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+type storesCmd struct {
+	List storesListCmd `cmd:"" help:"List every store, newest first."`
+	Show storesShowCmd `cmd:"" help:"Show one store."`
+}
+
+type storesListCmd struct {
+	Status string `help:"Only stores in this state." enum:",pending_database,provisioning,active,suspended,deleting,deleted" default:"" placeholder:"STATUS"`
+	JSON   bool   `help:"Print JSON."`
+}
+
+// Help is shown by 'stoa stores list --help'.
+func (storesListCmd) Help() string {
+	return "Reads the master database and nothing else: health is what was found when a store's database was last used or tested. " +
+		"It may run beside 'stoa serve'."
+}
+
+type storesShowCmd struct {
+	Store string `arg:"" help:"Its id, slug or hostname." placeholder:"STORE"`
+	JSON  bool   `help:"Print JSON."`
+}
+
+// Help is shown by 'stoa stores show --help'.
+func (storesShowCmd) Help() string {
+	return "STORE is the store's id, its slug or one of its hostnames: stoa stores show my-first-store. " +
+		"Shows what the master database knows of it, never a secret. The exit status is 1 when there is no such store."
+}
+
+// surveyPage is how many stores are read at a time.
+const surveyPage = 500
+
+func (cmd storesListCmd) Run(e *env) error {
+	master, err := e.openMaster()
+	if err != nil {
+		return err
+	}
+	defer master.Close()
+	all := []storeRecord{}
+	for last := (stoa.StoreID{}); ; {
+		page, err := stores.Survey(e.ctx, master, stores.Status(cmd.Status), last, surveyPage)
+		if err != nil {
+			return err
+		}
+		for _, s := range page {
+			all = append(all, newStoreRecord(s))
+		}
+		if len(page) < surveyPage {
+			break
+		}
+		last = page[len(page)-1].ID
+	}
+	if cmd.JSON {
+		return json.NewEncoder(e.stdout).Encode(all)
+	}
+	return printStores(e.stdout, all)
+}
+
+func (cmd storesShowCmd) Run(e *env) error {
+	master, err := e.openMaster()
+	if err != nil {
+		return err
+	}
+	defer master.Close()
+	s, err := stores.Inspect(e.ctx, master, cmd.Store)
+	if err != nil {
+		return err
+	}
+	if cmd.JSON {
+		return json.NewEncoder(e.stdout).Encode(newStoreRecord(s))
+	}
+	return printStore(e.stdout, newStoreRecord(s))
+}
+
+// openMaster opens a master database that is there and up to date. What only
+// looks at it should not be what makes or migrates it.
+func (e *env) openMaster() (*masterdb.DB, error) {
+	if err := e.cfg.check(); err != nil {
+		return nil, fmt.Errorf("configuration:\n%w", err)
+	}
+	if e.cfg.MasterDBURL.IsZero() && missing(e.cfg.masterURL()[len("sqlite:"):]) {
+		return nil, fmt.Errorf("there is no master database in %s yet; 'stoa serve' makes it (another place: --data-dir or MASTER_DB_URL)", e.cfg.DataDir)
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, time.Minute)
+	defer cancel()
+	master, err := masterdb.Open(ctx, e.cfg.masterURL())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := checkSchema(ctx, master); err != nil {
+		master.Close()
+		return nil, fmt.Errorf("the master database's schema: %w (run 'stoa migrate')", err)
+	}
+	return master, nil
+}
+
+// storeRecord is a store as printed; its names are the API's.
+type storeRecord struct {
+	ID        stoa.StoreID    `json:"id"`
+	Name      string          `json:"name"`
+	Slug      string          `json:"slug"`
+	Status    stores.Status   `json:"status"`
+	Hostnames []storeHostname `json:"hostnames"`
+	Database  *storeDatabase  `json:"database"`
+	Balance   *credits.Amount `json:"balance"`
+	CreatedAt time.Time       `json:"createdAt"`
+	UpdatedAt time.Time       `json:"updatedAt"`
+}
+
+type storeHostname struct {
+	Hostname string `json:"hostname"`
+	Primary  bool   `json:"primary"`
+	Custom   bool   `json:"custom"`
+	Verified bool   `json:"verified"`
+}
+
+type storeDatabase struct {
+	Type              tenantdb.Kind       `json:"type"`
+	Engine            tenantdb.EngineName `json:"engine"`
+	Host              string              `json:"host"`
+	Port              int                 `json:"port"`
+	Database          string              `json:"database"`
+	Status            tenantdb.Status     `json:"status"`
+	LastError         *storeFault         `json:"lastError"`
+	SchemaVersion     int64               `json:"schemaVersion"`
+	CredentialVersion int64               `json:"credentialVersion"`
+	LastCheckedAt     *time.Time          `json:"lastCheckedAt"`
+}
+
+type storeFault struct {
+	Code    stoa.Code `json:"code"`
+	Message string    `json:"message"`
+}
+
+func newStoreRecord(s stores.Store) storeRecord {
+	r := storeRecord{
+		ID: s.ID, Name: s.Name, Slug: s.Slug, Status: s.Status, Hostnames: []storeHostname{},
+		CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt,
+	}
+	for _, h := range s.Hostnames {
+		r.Hostnames = append(r.Hostnames, storeHostname{h.Hostname, h.Primary, h.Custom, h.VerifiedAt != nil})
+	}
+	if s.Credits != nil {
+		r.Balance = &s.Credits.Balance
+	}
+	if d := s.Database; d != nil {
+		r.Database = &storeDatabase{
+			Type: d.Kind, Engine: d.Engine, Host: d.Host, Port: d.Port, Database: d.DatabaseName, Status: d.Status,
+			SchemaVersion: d.SchemaVersion, CredentialVersion: d.CredentialVersion, LastCheckedAt: d.LastCheckedAt,
+		}
+		if d.LastError != "" {
+			r.Database.LastError = &storeFault{d.LastError, tenantdb.HealthMessage(d.LastError)}
+		}
+	}
+	return r
+}
+
+func printStores(w io.Writer, all []storeRecord) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "SLUG\tSTATUS\tDATABASE\tHEALTH\tSCHEMA\tHOSTNAME\tID")
+	for _, s := range all {
+		kind, health, schema, hostname := "-", "-", "-", "-"
+		if d := s.Database; d != nil {
+			kind, health, schema = string(d.Type), d.health(), fmt.Sprint(d.SchemaVersion)
+		}
+		if len(s.Hostnames) > 0 {
+			hostname = s.Hostnames[0].Hostname
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Slug, s.Status, kind, health, schema, hostname, s.ID)
+	}
+	return table.Flush()
+}
+
+// health is the status, or the code of what failed.
+func (d *storeDatabase) health() string {
+	if d.LastError != nil {
+		return string(d.LastError.Code)
+	}
+	return string(d.Status)
+}
+
+func printStore(w io.Writer, s storeRecord) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(table, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+	}
+	line("id", "%s", s.ID)
+	line("name", "%s", s.Name)
+	line("slug", "%s", s.Slug)
+	line("status", "%s", s.Status)
+	for _, h := range s.Hostnames {
+		line("hostname", "%s%s%s", h.Hostname, note(h.Primary, " (primary)"), note(!h.Verified, " (not verified)"))
+	}
+	if s.Balance != nil {
+		line("credits", "%s", s.Balance)
+	}
+	line("created", "%s", s.CreatedAt.Format(time.RFC3339))
+	if d := s.Database; d == nil {
+		line("database", "none")
+	} else {
+		d.print(line)
+	}
+	return table.Flush()
+}
+
+func (d *storeDatabase) print(line func(name, format string, args ...any)) {
+	line("database", "%s (%s)", d.Type, d.Engine)
+	if d.Host != "" {
+		line("  server", "%s port %d", d.Host, d.Port)
+	}
+	line("  name", "%s", d.Database)
+	line("  schema version", "%d", d.SchemaVersion)
+	line("  credential version", "%d", d.CredentialVersion)
+	line("  health", "%s", d.Status)
+	if d.LastError != nil {
+		line("  last error", "%s: %s", d.LastError.Code, d.LastError.Message)
+	}
+	if d.LastCheckedAt != nil {
+		line("  last checked", "%s", d.LastCheckedAt.Format(time.RFC3339))
+	}
+}
+
+func note(when bool, text string) string {
+	if when {
+		return text
+	}
+	return ""
+}

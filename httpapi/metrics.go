@@ -1,0 +1,60 @@
+package httpapi
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics count requests. Their labels come from this program alone: a route
+// is the pattern, not the path, and what a client makes up is "other".
+type metrics struct {
+	inFlight prometheus.Gauge
+	duration *prometheus.HistogramVec
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	m := &metrics{
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "stoa_http_requests_in_flight", Help: "Requests that are being answered.",
+		}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "stoa_http_request_duration_seconds", Help: "Requests by route, method and class of status, and how long they took.",
+			Buckets: []float64{.001, .005, .025, .1, .25, 1, 5, 30},
+		}, []string{"route", "method", "status"}),
+	}
+	if r != nil {
+		r.MustRegister(m.inFlight, m.duration)
+	}
+	return m
+}
+
+// observe counts an answered request. pattern is http.Request.Pattern.
+func (m *metrics) observe(pattern, method string, status int, took time.Duration) {
+	m.duration.WithLabelValues(routeOf(pattern), knownMethod(method), classOf(status)).Observe(took.Seconds())
+}
+
+// routeOf leaves the method out: "GET /api/stores/{id}" → "/api/stores/{id}".
+func routeOf(pattern string) string {
+	if _, path, found := strings.Cut(pattern, " "); found {
+		return path
+	}
+	return "none" // only the fallback takes every method
+}
+
+func knownMethod(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return method
+	}
+	return "other"
+}
+
+func classOf(status int) string {
+	if status < 100 || status > 599 {
+		return "none" // cut off before there was an answer
+	}
+	return [...]string{"1xx", "2xx", "3xx", "4xx", "5xx"}[status/100-1]
+}

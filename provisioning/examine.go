@@ -1,0 +1,147 @@
+package provisioning
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+// examineTimeout bounds one look at a database.
+const examineTimeout = 20 * time.Second
+
+// Finding is what a test of a database found.
+type Finding struct {
+	Latency       time.Duration // of one round trip, once connected
+	ServerVersion string        // the server's own words
+	SchemaVersion int64         // 0 where the tables of a store are not
+	Fault         *Fault        // nil when the store can work with this database
+}
+
+// Test looks at a database without changing it: the store's own, whose
+// health it then records, or the one that given leads to. Would the store
+// accept it? One that is at work accepts only a database that holds it, one
+// that waits for a database also an empty one.
+//
+// What is wrong with the database is in the finding. The error is for what
+// kept the test from being made: invalid_request for credentials that cannot
+// be, store_pending_database without any to test.
+func (s *Service) Test(ctx context.Context, p access.Principal, store stoa.StoreID, given *tenantdb.Credentials) (Finding, error) {
+	if _, err := access.Check(ctx, s.db, p, store, access.TestDatabase); err != nil {
+		return Finding{}, err
+	}
+	atWork := s.registry.Connected(ctx, store) == nil
+	if given != nil {
+		c := *given
+		if err := s.checkOwn(&c); err != nil {
+			return Finding{}, err
+		}
+		return s.find(ctx, store, c, atWork)
+	}
+	info, err := tenantdb.ReadInfo(ctx, s.db, store)
+	if err != nil {
+		return Finding{}, err
+	}
+	c, err := s.tenants.Load(ctx, s.db, store)
+	if err != nil {
+		return Finding{}, err
+	}
+	found, err := s.find(ctx, store, c, atWork)
+	if err != nil {
+		return Finding{}, err
+	}
+	return found, s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		return tenantdb.RecordHealthOf(ctx, tx, store, info.CredentialVersion, found.Fault.Err())
+	})
+}
+
+// checkOwn completes credentials of a merchant's own database, or says what
+// is wrong with them.
+func (s *Service) checkOwn(c *tenantdb.Credentials) error {
+	if c.Kind == tenantdb.Managed {
+		var faults stoa.Invalid
+		faults.Add("type", "a managed database is Stoa's own: it has no credentials to give")
+		return faults.Err()
+	}
+	return c.Validate()
+}
+
+// find is examine with a fault as its result.
+func (s *Service) find(ctx context.Context, store stoa.StoreID, c tenantdb.Credentials, atWork bool) (Finding, error) {
+	found, err := s.examine(ctx, store, c, atWork, nil)
+	var known *stoa.Error
+	switch {
+	case err == nil:
+	case errors.As(err, &known):
+		s.log.InfoContext(ctx, "database test failed", "store", store.String(), "code", string(known.Code), "err", err)
+		found.Fault = faultOf(err)
+	default:
+		return Finding{}, err
+	}
+	return found, nil
+}
+
+// examine looks at the database behind c and then calls also, unless that is
+// nil. Its error says why the store cannot work with this database.
+func (s *Service) examine(ctx context.Context, store stoa.StoreID, c tenantdb.Credentials, atWork bool, also func(context.Context, *tenantdb.DB) error) (Finding, error) {
+	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
+	defer cancel()
+	var found Finding
+	db, err := s.tenants.OpenUnleased(c)
+	if err != nil {
+		return found, err
+	}
+	defer db.Close() //nolint:errcheck // nothing is pending
+	if err := db.Ping(ctx); err != nil {
+		return found, err
+	}
+	begin := time.Now()
+	if err := db.Ping(ctx); err != nil {
+		return found, err
+	}
+	found.Latency = time.Since(begin)
+	in, err := db.Inspect(ctx)
+	if err != nil {
+		return found, err
+	}
+	found.ServerVersion = fmt.Sprintf("%.100s", in.Version) // whatever the server says
+	if err := acceptable(in); err != nil {
+		return found, err
+	}
+	if slices.Contains(in.Tables, tenantdb.VersionTable) {
+		if found.SchemaVersion, err = db.SchemaVersion(ctx); err != nil {
+			return found, err
+		}
+	}
+	if err := checkHeld(ctx, db, in, store, atWork); err != nil || also == nil {
+		return found, err
+	}
+	return found, also(ctx, db)
+}
+
+// checkHeld refuses the database of another store and, to a store at work,
+// one that does not hold it.
+func checkHeld(ctx context.Context, db *tenantdb.DB, in tenantdb.Inspection, store stoa.StoreID, atWork bool) error {
+	held := false
+	if slices.Contains(in.Tables, "stores") {
+		var err error
+		if held, err = holds(ctx, db, store); err != nil {
+			return err
+		}
+	}
+	if atWork && !held {
+		return errNotHeld()
+	}
+	return nil
+}
+
+func errNotHeld() error {
+	return stoa.Errorf(stoa.InvalidRequest, "This database does not hold the store. New credentials must lead to the store's own data: "+
+		"to rotate them does not move a store.")
+}

@@ -1,0 +1,57 @@
+package stores
+
+import (
+	"context"
+	"errors"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// What follows is the operator's view of the registry: whoever may open the
+// master database sees every store. Nothing here asks who is calling, so no
+// request may come this way.
+
+const selectStore = `SELECT s.id, s.name, s.slug, s.status, s.created_at, s.updated_at FROM stores s`
+
+// Survey lists the stores of every owner, those of one status unless that is
+// "", newest first, up to limit and after the store before. The zero id
+// begins. Like List it opens no store's database.
+func Survey(ctx context.Context, q masterdb.Querier, status Status, before stoa.StoreID, limit int) ([]Store, error) {
+	if before.IsZero() {
+		var err error
+		if before, err = stoa.ParseID[stoa.StoreID](lastID); err != nil {
+			return nil, err
+		}
+	}
+	var page []Store
+	err := q.Select(ctx, &page, selectStore+` WHERE s.id < $1 AND (s.status = $2 OR $2 = '') ORDER BY s.id DESC LIMIT $3`,
+		before, string(status), limit)
+	if err != nil || len(page) == 0 {
+		return nil, err
+	}
+	return page, addDetails(ctx, q, page, "")
+}
+
+// Inspect returns the store with that id, slug or hostname, deleted ones
+// included, as Survey does. It fails with store_not_found.
+func Inspect(ctx context.Context, q masterdb.Querier, name string) (Store, error) {
+	where, arg := `s.slug = $1`, any(name)
+	if id, err := stoa.ParseID[stoa.StoreID](name); err == nil {
+		where, arg = `s.id = $1`, id
+	}
+	page := make([]Store, 1)
+	err := q.Get(ctx, &page[0], selectStore+` WHERE `+where, arg)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		if name, normal := NormalHostname(name); normal == nil {
+			err = q.Get(ctx, &page[0], selectStore+` JOIN store_hostnames h ON h.store_id = s.id WHERE h.hostname = $1`, name)
+		}
+	}
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return Store{}, stoa.Errorf(stoa.StoreNotFound, "No store has the id, slug or hostname %.100q.", name)
+	}
+	if err != nil {
+		return Store{}, err
+	}
+	return page[0], addDetails(ctx, q, page, "")
+}

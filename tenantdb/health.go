@@ -1,0 +1,60 @@
+package tenantdb
+
+import (
+	"errors"
+
+	"github.com/stoahq/stoa"
+)
+
+// HealthCode is what a failed attempt to use a store's database says about
+// it: the database_… code behind a tenant_unavailable, if there is one. It is
+// "" for nil.
+func HealthCode(cause error) stoa.Code {
+	code := stoa.CodeOf(cause)
+	for e := (*stoa.Error)(nil); errors.As(cause, &e); cause = e.Cause {
+		code = e.Code
+	}
+	return code
+}
+
+// HealthMessage tells the store's owner what a code of HealthCode means and
+// what to do about it. The registry keeps no more than the code: the words of
+// a failure may name what is nobody's business.
+func HealthMessage(code stoa.Code) string {
+	switch code {
+	case "":
+		return ""
+	case stoa.DatabaseUnreachable:
+		return unreachable(nil).Message
+	case stoa.DatabaseAuthFailed:
+		return "The database server refuses the stored user and password. Give the store new ones: rotate its credentials."
+	case stoa.DatabasePermissionDenied:
+		return permissionDenied(nil).Message
+	case stoa.DatabaseTLSFailed:
+		return "No encrypted connection to the database server could be made. Check its certificate and the TLS settings."
+	case stoa.DatabaseHostForbidden:
+		return networkFault(ErrHostForbidden).Message
+	case stoa.DatabaseVersionUnsupported:
+		return "The database server is older than this platform supports. Upgrade it."
+	case stoa.DatabaseNotEmpty:
+		return "The database holds something else than this store."
+	case stoa.InvalidRequest:
+		return "The database answers, but the store is not in it."
+	case stoa.TenantUnavailable:
+		return unavailable(nil).Message
+	default:
+		return "The database could not be used. The operator's log says more."
+	}
+}
+
+// Refusing reports why callers of the store are turned away at present, or
+// nil when they are let through. It opens nothing.
+func (m *Manager) Refusing(store stoa.StoreID) error {
+	m.mu.Lock()
+	b := m.breakers[store]
+	m.mu.Unlock()
+	if b == nil || !b.isOpen() {
+		return nil
+	}
+	return b.refusal()
+}

@@ -1,0 +1,114 @@
+package tenantdb
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sony/gobreaker/v2"
+)
+
+// counts are what the manager counts without its lock.
+type counts struct {
+	warm    atomic.Uint64 // leases of a pool that was open
+	cold    atomic.Uint64 // leases that had to wait for it to open
+	failed  atomic.Uint64 // that waited in vain
+	refused atomic.Uint64 // that were turned away at once
+
+	unreconciled atomic.Uint64 // passes of Reconcile that failed
+
+	// How long callers waited, in seconds: for a pool to open, and for one of
+	// its connections. Who need not wait is not in it.
+	opening, waiting prometheus.Histogram
+}
+
+func newCounts() counts {
+	histogram := func(what string) prometheus.Histogram {
+		return prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "stoa_tenant_wait_seconds",
+			Help: "How long callers waited for a store's database: for it to be opened, or for a connection in use. " +
+				"Those who need not wait are only in stoa_tenant_acquires_total.",
+			ConstLabels: prometheus.Labels{"for": what},
+			Buckets:     []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		})
+	}
+	return counts{opening: histogram("open"), waiting: histogram("connection")}
+}
+
+// Stats is what the manager has open, and what it has done since it was made.
+type Stats struct {
+	Open     int // pools, also those that are being opened
+	Leased   int // of these, in somebody's hands
+	Embedded int // of these, files
+	Draining int // pools that were replaced or closed and end with their last lease
+
+	Evicted   uint64 // pools closed to make room
+	Reclaimed uint64 // times that a store gave up idle connections to another
+	Stale     uint64 // pools replaced because their credentials had changed unheard
+
+	Warm, Cold, Failed, Refused uint64 // outcomes of Acquire
+	Dials, FailedDials          uint64 // connections tried, and those of them that came to nothing
+	Unreconciled                uint64 // passes of Reconcile that failed
+
+	Servers  []ServerStats // the busiest first
+	Breakers BreakerStats
+}
+
+// ServerStats are the connections of one database server.
+type ServerStats struct {
+	Server  string // host:port
+	Open    int
+	Waiting int // callers who wait for one
+}
+
+// BreakerStats are how many stores are served, on trial and turned away.
+type BreakerStats struct{ Closed, HalfOpen, Open int }
+
+// Stats takes a snapshot.
+func (m *Manager) Stats() Stats {
+	s, breakers := m.stats()
+	for _, b := range breakers { // each has a lock of its own
+		switch b.circuit.State() {
+		case gobreaker.StateClosed:
+			s.Breakers.Closed++
+		case gobreaker.StateHalfOpen:
+			s.Breakers.HalfOpen++
+		case gobreaker.StateOpen:
+			s.Breakers.Open++
+		}
+	}
+	s.Warm, s.Cold, s.Failed, s.Refused = m.counts.warm.Load(), m.counts.cold.Load(), m.counts.failed.Load(), m.counts.refused.Load()
+	s.Unreconciled = m.counts.unreconciled.Load()
+	s.Dials, s.FailedDials = m.budget.dials.Load(), m.budget.failedDials.Load()
+	s.Servers = m.budget.stats()
+	return s
+}
+
+// stats is the part of Stats that needs the lock: every caller waits for it.
+func (m *Manager) stats() (Stats, []*breaker) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	breakers := make([]*breaker, 0, len(m.breakers))
+	for _, b := range m.breakers {
+		breakers = append(breakers, b)
+	}
+	return Stats{
+		Open: len(m.pools), Leased: len(m.pools) - m.idle.Len(), Embedded: m.embedded, Draining: m.draining,
+		Evicted: m.evicted, Reclaimed: m.reclaimed.Load(), Stale: m.stale,
+	}, breakers
+}
+
+func (b *budget) stats() []ServerStats {
+	b.mu.Lock()
+	servers := make([]ServerStats, 0, len(b.servers))
+	for name, s := range b.servers {
+		servers = append(servers, ServerStats{name, s.open, s.queue.Len()})
+	}
+	b.mu.Unlock()
+	slices.SortFunc(servers, func(x, y ServerStats) int {
+		return cmp.Or(cmp.Compare(y.Open+y.Waiting, x.Open+x.Waiting), strings.Compare(x.Server, y.Server))
+	})
+	return servers
+}
