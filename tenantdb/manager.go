@@ -269,7 +269,10 @@ func (m *Manager) connect(ctx context.Context, c Credentials, g *guard) (db *DB,
 	if db, err = m.newDB(c, g); err != nil {
 		return nil, err
 	}
-	g.gate.connected = func() bool { return db.sqlx.Stats().OpenConnections >= g.gate.width() }
+	g.gate.connected = func() bool {
+		// database/sql counts a connection from the moment it is begun.
+		return db.sqlx.Stats().OpenConnections >= g.gate.width() && time.Since(g.lastDial()) > settleTime
+	}
 	if err = db.ping(ctx); err != nil {
 		_ = db.sqlx.Close()
 		return nil, err
@@ -286,7 +289,11 @@ func (m *Manager) OpenUnleased(c Credentials) (*DB, error) { return m.newDB(c, n
 func (m *Manager) Validate(c *Credentials) error { return c.validate(m.opts.Supabase) }
 
 func (m *Manager) newDB(c Credentials, g *guard) (*DB, error) {
-	db, err := newDB(m.engines, c, m.budget.dial(serverOf(c), m.opts.Dialer.For(c)), g)
+	dial := m.budget.dial(serverOf(c), m.opts.Dialer.For(c))
+	if g != nil {
+		dial = g.note(dial)
+	}
+	db, err := newDB(m.engines, c, dial, g)
 	if err != nil {
 		return nil, err
 	}
