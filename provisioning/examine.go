@@ -69,7 +69,7 @@ func (s *Service) checkOwn(c *tenantdb.Credentials) error {
 		faults.Add("type", "a managed database is Stoa's own: it has no credentials to give")
 		return faults.Err()
 	}
-	return c.Validate()
+	return s.tenants.Validate(c)
 }
 
 // find is examine with a fault as its result.
