@@ -96,12 +96,13 @@ func (c client) call(method, path string, body any, header ...string) answer {
 		}
 		payload = bytes.NewReader(b)
 	}
-	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 90*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, c.url+path, payload)
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	req.Header.Set("Prefer", "wait=60") // a busy machine may take longer than the ordinary time
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
