@@ -38,9 +38,10 @@ type budget struct {
 
 	reclaiming sync.Mutex // held by the waiter that does so
 
-	mu        sync.Mutex
-	servers   map[string]*serverBudget
-	farewells sync.WaitGroup // one for each connection that is ending
+	mu      sync.Mutex
+	servers map[string]*serverBudget
+	ending  int        // connections closed by us and not yet by their server
+	ended   *sync.Cond // signalled when there are none
 
 	dials, failedDials atomic.Uint64
 }
@@ -52,7 +53,9 @@ type serverBudget struct {
 }
 
 func newBudget(limit int, reclaim func(string)) *budget {
-	return &budget{limit: limit, reclaim: reclaim, servers: map[string]*serverBudget{}}
+	b := &budget{limit: limit, reclaim: reclaim, servers: map[string]*serverBudget{}}
+	b.ended = sync.NewCond(&b.mu)
+	return b
 }
 
 // dial counts the connections that next makes to server.
@@ -139,6 +142,35 @@ func (b *budget) give(server string) {
 	b.pass(server, b.servers[server])
 }
 
+// part notes that a connection was closed by us, and parted that its server
+// has done the same: then another can have its place.
+func (b *budget) part(server string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.servers[server].ending++
+	b.ending++
+}
+
+func (b *budget) parted(server string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.servers[server]
+	s.ending--
+	b.pass(server, s)
+	if b.ending--; b.ending == 0 {
+		b.ended.Broadcast()
+	}
+}
+
+// drain waits until no connection is ending any more.
+func (b *budget) drain() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.ending > 0 {
+		b.ended.Wait()
+	}
+}
+
 // pass hands a connection's right to who waits for it.
 func (b *budget) pass(server string, s *serverBudget) {
 	if first := s.queue.Front(); first != nil {
@@ -179,10 +211,8 @@ func (c *countedConn) Close() error {
 	c.closed.Do(func() {
 		err = nil
 		_ = c.SetDeadline(time.Unix(1, 0)) // wakes who still reads or writes
-		c.budget.mu.Lock()
-		c.budget.servers[c.server].ending++
-		c.budget.mu.Unlock()
-		c.budget.farewells.Go(c.end)
+		c.budget.part(c.server)
+		go c.end()
 	})
 	return err
 }
@@ -190,13 +220,7 @@ func (c *countedConn) Close() error {
 // end has a timer of its own: a driver may still change the deadlines of a
 // connection that it has closed.
 func (c *countedConn) end() {
-	defer func() {
-		c.budget.mu.Lock()
-		defer c.budget.mu.Unlock()
-		s := c.budget.servers[c.server]
-		s.ending--
-		c.budget.pass(c.server, s)
-	}()
+	defer c.budget.parted(c.server)
 	defer c.Conn.Close()
 	half, ok := c.Conn.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil || c.SetReadDeadline(time.Time{}) != nil {

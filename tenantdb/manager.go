@@ -138,20 +138,28 @@ func (m *Manager) Acquire(ctx context.Context, store stoa.StoreID) (Lease, error
 		// Not under ctx: the others wait for it too.
 		go m.open(context.WithoutCancel(ctx), p)
 	}
-	select {
-	case <-p.ready:
+	if !opener && p.isReady() {
 		m.counts.warm.Add(1)
-	default:
-		if err := m.await(ctx, p); err != nil {
-			m.release(p)
-			return Lease{}, err
-		}
+	} else if err := m.await(ctx, p); err != nil {
+		m.release(p)
+		return Lease{}, err
 	}
 	if p.err != nil {
 		m.release(p)
 		return Lease{}, p.err
 	}
 	return Lease{DB: p.db, release: sync.OnceFunc(func() { m.release(p) })}, nil
+}
+
+// isReady reports whether p is open. One that failed to open leaves the map
+// before it is ready.
+func (p *pool) isReady() bool {
+	select {
+	case <-p.ready:
+		return p.err == nil
+	default:
+		return false
+	}
 }
 
 // await waits until p is open, or has failed to.
@@ -442,7 +450,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	drained := make(chan struct{})
 	go func() {
 		m.drain.Wait()
-		m.budget.farewells.Wait()
+		m.budget.drain()
 		close(drained)
 	}()
 	select {
