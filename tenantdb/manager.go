@@ -376,65 +376,6 @@ func (m *Manager) closePool(p *pool) {
 	}()
 }
 
-// evictOver closes the least recently used idle pools beyond the limits.
-// Leased ones stay, even if that leaves more open.
-func (m *Manager) evictOver() {
-	for place := m.idle.Back(); place != nil; {
-		p := place.Value.(*pool)
-		place = place.Prev()
-		tooMany := len(m.pools) > m.opts.MaxOpen
-		if !tooMany && m.embedded <= m.opts.MaxEmbedded {
-			return
-		}
-		if tooMany || p.embedded {
-			m.evicted++
-			m.retire(p)
-		}
-	}
-}
-
-// sweep closes pools that nobody has used for a while, and those whose
-// credentials have changed unheard.
-func (m *Manager) sweep(ctx context.Context) {
-	ticker := time.NewTicker(m.opts.sweepInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			m.evictIdleSince(time.Now().Add(-m.opts.IdleTimeout))
-			m.tidy()
-			_ = m.Reconcile(ctx) // counted, and tried again at the next tick
-		case <-m.missed:
-			_ = m.Reconcile(ctx)
-		}
-	}
-}
-
-// tidy takes back connections that stores had for a rush, and forgets the
-// breakers of stores that are well.
-func (m *Manager) tidy() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, p := range m.pools {
-		p.guard.gate.narrow()
-	}
-	for store, b := range m.breakers {
-		if m.pools[store] == nil && b.isCalm() {
-			delete(m.breakers, store)
-		}
-	}
-}
-
-func (m *Manager) evictIdleSince(t time.Time) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for back := m.idle.Back(); back != nil && back.Value.(*pool).lastUsed.Before(t); back = m.idle.Back() {
-		m.retire(back.Value.(*pool))
-	}
-}
-
 // Close refuses new leases, waits until all are released and every
 // connection is closed, or until ctx is done.
 func (m *Manager) Close(ctx context.Context) error {
