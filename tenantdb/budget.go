@@ -36,8 +36,6 @@ type budget struct {
 	limit   int
 	reclaim func(server string) // closes an idle connection of any store on server, if there is one
 
-	reclaiming sync.Mutex // held by the waiter that does so
-
 	mu      sync.Mutex
 	servers map[string]*serverBudget
 	ending  int        // connections closed by us and not yet by their server
@@ -49,6 +47,7 @@ type budget struct {
 type serverBudget struct {
 	open   int
 	ending int       // of these, closed by us and not yet by the server
+	busy   bool      // a waiter is reclaiming one
 	queue  list.List // of chan struct{}, closed when its owner has a connection
 }
 
@@ -120,19 +119,21 @@ func (b *budget) wait(ctx context.Context, server string, turn chan struct{}, pl
 }
 
 // makeRoom reclaims a connection if fewer are ending than callers wait. One
-// waiter at a time does so: what is reclaimed in excess must be made again.
+// waiter at a time does so for each server: what is reclaimed in excess must be
+// made again, and a server that is slow to let go holds up no other's.
 func (b *budget) makeRoom(server string) {
-	if !b.reclaiming.TryLock() {
-		return
-	}
-	defer b.reclaiming.Unlock()
 	b.mu.Lock()
 	s := b.servers[server]
-	enough := s == nil || s.ending >= s.queue.Len()
-	b.mu.Unlock()
-	if !enough {
-		b.reclaim(server)
+	if s == nil || s.busy || s.ending >= s.queue.Len() {
+		b.mu.Unlock()
+		return
 	}
+	s.busy = true
+	b.mu.Unlock()
+	b.reclaim(server)
+	b.mu.Lock()
+	s.busy = false
+	b.mu.Unlock()
 }
 
 // give ends the count of a connection that was never made.

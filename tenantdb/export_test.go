@@ -78,7 +78,6 @@ func (g Gate) Waiting() int {
 
 var (
 	ErrCrowded = errCrowded
-	ErrBudget  = errBudget
 	ErrOpen    = errOpen
 	ErrTooMuch = errTooMuch
 )
@@ -112,3 +111,13 @@ func (m *Manager) Tidy() { m.tidy() }
 
 // ReconcileBy is Reconcile with so many stores in one query.
 func (m *Manager) ReconcileBy(ctx context.Context, size int) error { return m.reconcile(ctx, size) }
+
+// Budget limits connections to each server, without the stores.
+type Budget struct{ b *budget }
+
+func NewBudget(limit int, reclaim func(server string)) Budget {
+	return Budget{newBudget(limit, reclaim)}
+}
+
+func (b Budget) Take(ctx context.Context, server string) error { return b.b.take(ctx, server) }
+func (b Budget) Give(server string)                            { b.b.give(server) }

@@ -5,8 +5,6 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"fmt"
-	"net/url"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -52,12 +50,7 @@ func Revoke(t testing.TB, c tenantdb.Credentials) tenantdb.Credentials {
 func killMySQL(user string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	u, err := url.Parse(os.Getenv(MySQLEnv))
-	if err != nil {
-		return fmt.Errorf("%s is not a URL", MySQLEnv)
-	}
-	password, _ := u.User.Password()
-	db, err := sql.Open("mysql", fmt.Sprintf("%s:%s@tcp(%s)%s", u.User.Username(), password, u.Host, u.Path))
+	db, err := openMySQL()
 	if err != nil {
 		return err
 	}

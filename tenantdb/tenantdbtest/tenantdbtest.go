@@ -280,12 +280,7 @@ func execPostgres(statements []string) error {
 func execMySQL(statements []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	u, err := url.Parse(os.Getenv(MySQLEnv))
-	if err != nil {
-		return fmt.Errorf("%s is not a URL", MySQLEnv)
-	}
-	password, _ := u.User.Password()
-	db, err := sql.Open("mysql", fmt.Sprintf("%s:%s@tcp(%s)%s", u.User.Username(), password, u.Host, u.Path))
+	db, err := openMySQL()
 	if err != nil {
 		return err
 	}
@@ -296,4 +291,13 @@ func execMySQL(statements []string) error {
 		}
 	}
 	return nil
+}
+
+func openMySQL() (*sql.DB, error) {
+	u, err := url.Parse(os.Getenv(MySQLEnv))
+	if err != nil {
+		return nil, fmt.Errorf("%s is not a URL", MySQLEnv)
+	}
+	password, _ := u.User.Password()
+	return sql.Open("mysql", fmt.Sprintf("%s:%s@tcp(%s)%s", u.User.Username(), password, u.Host, u.Path))
 }
