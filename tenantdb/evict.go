@@ -5,19 +5,39 @@ import (
 	"time"
 )
 
-// evictOver closes the least recently used idle pools beyond the limits.
+// evictOver closes the least recently used idle pools beyond the limit.
 // Leased ones stay, even if that leaves more open.
 func (m *Manager) evictOver() {
-	for place := m.idle.Back(); place != nil; {
-		p := place.Value.(*pool)
-		place = place.Prev()
-		tooMany := len(m.pools) > m.opts.MaxOpen
-		if !tooMany && m.embedded <= m.opts.MaxEmbedded {
-			return
-		}
-		if tooMany || p.embedded {
+	for place := m.idle.Back(); place != nil && len(m.pools) > m.opts.MaxOpen; place = m.idle.Back() {
+		m.evicted++
+		m.retire(place.Value.(*pool))
+	}
+}
+
+// embeddedFiles is what Manager.files calls the one server it knows.
+const embeddedFiles = "embedded"
+
+// takeFile waits until p may open its file.
+func (m *Manager) takeFile(ctx context.Context, p *pool) error {
+	if err := m.files.take(ctx, embeddedFiles); err != nil {
+		return unavailable(err)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p.embedded = true
+	return nil
+}
+
+// reclaimFile closes the embedded database that nobody has used for longest,
+// so that another can be opened.
+func (m *Manager) reclaimFile(string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for place := m.idle.Back(); place != nil; place = place.Prev() {
+		if p := place.Value.(*pool); p.embedded {
 			m.evicted++
 			m.retire(p)
+			return
 		}
 	}
 }

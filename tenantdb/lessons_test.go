@@ -1,6 +1,10 @@
 package tenantdb_test
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,7 +19,7 @@ import (
 //   - A cap without eviction refused one tenant more: TestOneTenantMoreThanTheCap.
 //   - Eviction without leases closed pools in use: TestEvictionSparesLeased.
 //   - Opening under a global lock deadlocked: TestOneOpeningHoldsUpNoOther.
-//   - A cap enforced by a reaper overshot, and eight meant sixteen: TestBudgetHolds.
+//   - A cap enforced by a reaper overshot, and eight meant sixteen: TestBudgetHolds, TestOpenFilesStayWithinTheCap.
 //   - A loop over all tenants left a connection open at each: TestLoopOverAllTenants.
 //   - Rotated credentials fought the pool cache: TestForgetWhileLeased, TestForgetWhileOpening, and the tests of
 //     rotation in package provisioning.
@@ -33,6 +37,70 @@ func TestOneTenantMoreThanTheCap(t *testing.T) {
 	if n := h.Open(); n > 32 {
 		t.Errorf("%d embedded databases are open", n)
 	}
+}
+
+// A file counts from before it is opened until it is closed, however many
+// callers come for however many stores.
+func TestOpenFilesStayWithinTheCap(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat(openFiles); err != nil {
+		t.Skip("only Linux tells which files a process has open")
+	}
+	const most, stores, callers, turns = 4, 12, 8, 25
+	h := setup(t, tenantdb.Options{MaxEmbedded: most})
+	ids := make([]stoa.StoreID, stores)
+	for i := range ids {
+		ids[i] = h.embedded(t)
+	}
+	h.beforeOpen(func() error {
+		if n := h.openFiles(t); n >= most {
+			t.Errorf("%d files are open and another is being opened", n)
+		}
+		return nil
+	})
+	var callersDone sync.WaitGroup
+	for caller := range callers {
+		callersDone.Go(func() {
+			for turn := range turns {
+				if err := h.ask(t.Context(), ids[(caller*5+turn*7)%stores]); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	callersDone.Wait()
+}
+
+// Who finds every file in use waits for one, and not for ever.
+func TestEveryFileInUse(t *testing.T) {
+	t.Parallel()
+	h := setup(t, tenantdb.Options{MaxEmbedded: 1, OpenTimeout: 100 * time.Millisecond})
+	held, other := h.lease(t, h.embedded(t)), h.embedded(t)
+	if err := h.ask(t.Context(), other); stoa.CodeOf(err) != stoa.TenantUnavailable {
+		t.Errorf("with the only file in use: %v", err)
+	}
+	works(t, held)
+	held.Release()
+	must(t, h.ask(t.Context(), other))
+}
+
+// openFiles is where Linux shows what this process has open.
+const openFiles = "/proc/self/fd"
+
+// openFiles counts the databases in the house that are open.
+func (h *house) openFiles(t *testing.T) int {
+	links, err := os.ReadDir(openFiles)
+	if err != nil {
+		t.Error(err)
+	}
+	files := map[string]bool{}
+	for _, link := range links {
+		name, err := os.Readlink(filepath.Join(openFiles, link.Name()))
+		if err == nil && strings.HasPrefix(name, h.dir) && filepath.Ext(name) == ".db" {
+			files[name] = true
+		}
+	}
+	return len(files)
 }
 
 func TestOneOpeningHoldsUpNoOther(t *testing.T) {

@@ -23,7 +23,7 @@ var ErrClosed = errors.New("tenantdb: manager is closed")
 type Options struct {
 	DataDir          string        // where embedded databases live
 	MaxOpen          int           // stores kept at hand at most, leased ones not counted out; default 2000
-	MaxEmbedded      int           // of these, embedded databases, which are open files; default 200
+	MaxEmbedded      int           // embedded databases open at most, leased ones too; default 200
 	ConnsPerServer   int           // connections to one database server at most; default 90, which leaves some of a stock server's 100
 	ConnsPerStore    int           // connections of one store at most; default 8, at least 2, which a migration needs
 	IdleTimeout      time.Duration // a store or a connection unused for so long is closed; default 5 min
@@ -44,10 +44,10 @@ type Manager struct {
 	engines map[EngineName]Engine
 	opts    Options
 	budget  *budget
+	files   *budget // of embedded databases: each counts until it is closed
 
 	mu       sync.Mutex
 	pools    map[stoa.StoreID]*pool
-	embedded int        // of pools
 	idle     *list.List // of *pool without leases, most recently used first
 	breakers map[stoa.StoreID]*breaker
 	closed   bool
@@ -76,8 +76,8 @@ type pool struct {
 	// Guarded by Manager.mu:
 	version  int64  // of its credentials; 0 until they are loaded
 	server   string // where its connections lead; empty while it opens and for an embedded one
-	embedded bool
-	drained  bool // its idle connections were closed and it has not been leased since
+	embedded bool   // it counts as one of Manager.files
+	drained  bool   // its idle connections were closed and it has not been leased since
 	leases   int
 	retired  bool // no longer in the map: close when the last lease ends
 	place    *list.Element
@@ -106,6 +106,7 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 		counts: newCounts(), missed: make(chan struct{}, 1),
 	}
 	m.budget = newBudget(opts.ConnsPerServer, m.reclaim)
+	m.files = newBudget(opts.MaxEmbedded, m.reclaimFile)
 	m.subscribe()
 	go m.sweep(ctx)
 	return m
@@ -249,6 +250,9 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.opts.OpenTimeout, errSlow)
 	defer cancel()
 	c, version, err := m.load(ctx, m.master, p.store)
+	if err == nil && c.Engine == SQLite {
+		err = m.takeFile(ctx, p)
+	}
 	if err == nil {
 		p.db, err = m.connect(ctx, c, p.guard)
 	}
@@ -257,11 +261,8 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 	p.version = version
 	if p.err != nil {
 		m.retire(p)
-	} else if p.embedded = c.Engine == SQLite; !p.embedded {
+	} else if !p.embedded {
 		p.server = serverOf(c)
-	} else if !p.retired {
-		m.embedded++
-		m.evictOver()
 	}
 	m.mu.Unlock()
 	close(p.ready)
@@ -347,9 +348,6 @@ func (m *Manager) retire(p *pool) {
 	p.retired = true
 	m.draining++
 	delete(m.pools, p.store)
-	if p.embedded {
-		m.embedded--
-	}
 	if p.guard.breaker.isCalm() {
 		delete(m.breakers, p.store)
 	}
@@ -364,11 +362,20 @@ func (m *Manager) retire(p *pool) {
 
 // closePool closes without holding up the lock: a server may answer slowly.
 func (m *Manager) closePool(p *pool) {
+	if p.embedded {
+		m.files.part(embeddedFiles)
+	}
+	closing := p.embedded
 	go func() {
 		defer m.drain.Done()
 		<-p.ready
 		if p.db != nil {
 			_ = p.db.sqlx.Close()
+		}
+		if closing {
+			m.files.parted(embeddedFiles)
+		} else if p.embedded {
+			m.files.give(embeddedFiles) // it was still being opened
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()

@@ -95,9 +95,19 @@ func (m *Manager) stats() (Stats, []*breaker) {
 		breakers = append(breakers, b)
 	}
 	return Stats{
-		Open: len(m.pools), Leased: len(m.pools) - m.idle.Len(), Embedded: m.embedded, Draining: m.draining,
+		Open: len(m.pools), Leased: len(m.pools) - m.idle.Len(), Embedded: m.files.held(embeddedFiles), Draining: m.draining,
 		Evicted: m.evicted, Reclaimed: m.reclaimed.Load(), Stale: m.stale,
 	}, breakers
+}
+
+// held is how many connections to server there are that are not ending.
+func (b *budget) held(server string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if s := b.servers[server]; s != nil {
+		return s.open - s.ending
+	}
+	return 0
 }
 
 func (b *budget) stats() []ServerStats {
