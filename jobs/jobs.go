@@ -30,6 +30,10 @@ type Args = river.JobArgs
 // Cancel marks err as final: the job is not tried again.
 func Cancel(err error) error { return river.JobCancel(err) }
 
+// Snooze, as a handler's error, has the job run again after d. It does not
+// count as a failure.
+func Snooze(d time.Duration) error { return river.JobSnooze(d) }
+
 // Queue enqueues and runs jobs.
 type Queue struct {
 	pg      *river.Client[pgx.Tx]
@@ -110,13 +114,41 @@ type worker[A Args] struct {
 func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) error { return w.work(ctx, job.Args) }
 func (w *worker[A]) Timeout(*river.Job[A]) time.Duration               { return w.timeout }
 
+// Every adds a job with args when the queue starts and then at each interval,
+// once for all replicas. Until one has run there is no other of its kind and
+// args. Call it before Start.
+func Every(q *Queue, interval time.Duration, args Args) {
+	job := river.NewPeriodicJob(river.PeriodicInterval(interval), func() (river.JobArgs, *river.InsertOpts) {
+		return args, &river.InsertOpts{UniqueOpts: river.UniqueOpts{ByArgs: true, ByState: unfinished}}
+	}, &river.PeriodicJobOpts{RunOnStart: true})
+	if q.pg != nil {
+		q.pg.PeriodicJobs().Add(job)
+	} else {
+		q.lite.PeriodicJobs().Add(job)
+	}
+}
+
+// unfinished are the states of a job that is still to end.
+var unfinished = []rivertype.JobState{
+	rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRetryable, rivertype.JobStateRunning, rivertype.JobStateScheduled,
+}
+
 // Enqueue adds a job in tx: it runs soon after tx commits, or never.
 func (q *Queue) Enqueue(ctx context.Context, tx *masterdb.Tx, args Args) error {
+	return q.insert(ctx, tx, args, nil)
+}
+
+// EnqueueAt is Enqueue for a job that is not to run before at.
+func (q *Queue) EnqueueAt(ctx context.Context, tx *masterdb.Tx, at time.Time, args Args) error {
+	return q.insert(ctx, tx, args, &river.InsertOpts{ScheduledAt: at})
+}
+
+func (q *Queue) insert(ctx context.Context, tx *masterdb.Tx, args Args, opts *river.InsertOpts) error {
 	var err error
 	if q.pg != nil {
-		_, err = q.pg.InsertTx(ctx, tx.Postgres(), args, nil)
+		_, err = q.pg.InsertTx(ctx, tx.Postgres(), args, opts)
 	} else {
-		_, err = q.lite.InsertTx(ctx, tx.SQLite(), args, nil)
+		_, err = q.lite.InsertTx(ctx, tx.SQLite(), args, opts)
 	}
 	if err != nil {
 		return fmt.Errorf("enqueue %s: %w", args.Kind(), err)
