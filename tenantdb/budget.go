@@ -163,14 +163,6 @@ func (b *budget) parted(server string) {
 	}
 }
 
-// spare reports whether server has room for a connection that nobody waits for.
-func (b *budget) spare(server string) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	s := b.servers[server]
-	return s == nil || s.open < b.limit && s.queue.Len() == 0
-}
-
 // drain waits until no connection is ending any more.
 func (b *budget) drain() {
 	b.mu.Lock()

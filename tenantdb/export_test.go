@@ -59,9 +59,9 @@ func (db *DB) SQL() *sql.DB { return db.sqlx.DB }
 // Gate is a store's bulkhead, without the store.
 type Gate struct{ g *gate }
 
-func NewGate(limit int, connected, spare func() bool) Gate {
+func NewGate(limit int, connected func() bool) Gate {
 	g := newGate(limit)
-	g.connected, g.spare = connected, spare
+	g.connected = connected
 	return Gate{g}
 }
 
@@ -84,7 +84,6 @@ var (
 
 const (
 	GatePatience = gatePatience
-	GateHaste    = gateHaste
 	GateQueue    = gateQueue
 	MaxAnswer    = maxAnswer
 	TripAfter    = tripAfter

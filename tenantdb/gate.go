@@ -13,12 +13,9 @@ var errCrowded = errors.New("tenantdb: too many callers wait for this store")
 
 const (
 	// gatePatience is how long a caller waits for a connection in use before
-	// the store is given another that some other store must give up. To connect
-	// costs a hundred times what a query does, so a short wait is cheaper for
-	// everybody.
+	// the store is given another. To connect costs a hundred times what a
+	// query does, so a short wait is cheaper for everybody.
 	gatePatience = 20 * time.Millisecond
-	// gateHaste is the same while the server has connections to spare.
-	gateHaste = 2 * time.Millisecond
 	// gateQueue is how many callers may wait, for each connection of a store.
 	gateQueue = 64
 )
@@ -30,7 +27,6 @@ const (
 type gate struct {
 	limit     int         // slots at most
 	connected func() bool // every slot has its connection: none is being made
-	spare     func() bool // the server has connections to spare
 
 	mu     sync.Mutex
 	slots  int // in use at once at most, for now
@@ -70,16 +66,15 @@ func (g *gate) enter(ctx context.Context) error {
 }
 
 func (g *gate) wait(ctx context.Context, turn chan struct{}, place *list.Element) error {
-	look := time.NewTicker(gateHaste)
-	defer look.Stop()
-	for begin := time.Now(); ; {
+	patience := time.NewTicker(gatePatience)
+	defer patience.Stop()
+	for {
 		select {
 		case <-turn:
 			return nil
-		case <-look.C:
-			if (g.spare() || time.Since(begin) >= gatePatience) && g.connected() {
+		case <-patience.C:
+			if g.connected() {
 				g.widen()
-				begin = time.Now()
 			}
 		case <-ctx.Done():
 			g.mu.Lock()

@@ -14,12 +14,6 @@ import (
 )
 
 func always() bool { return true }
-func never() bool  { return false }
-
-// newGate is one on a server without connections to spare.
-func newGate(limit int, connected func() bool) tenantdb.Gate {
-	return tenantdb.NewGate(limit, connected, never)
-}
 
 // queue starts n callers one after the other; each reports its number when it
 // is inside.
@@ -40,7 +34,7 @@ func TestGateHandsOverInTurn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		g := newGate(8, always)
+		g := tenantdb.NewGate(8, always)
 		must(t, g.Enter(t.Context()))
 		inside := queue(t.Context(), g, 3)
 		if g.Waiting() != 3 || g.Slots() != 1 {
@@ -62,7 +56,7 @@ func TestGateHandsOverInTurn(t *testing.T) {
 func TestGateWidensForWhoWaits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		g := newGate(3, always)
+		g := tenantdb.NewGate(3, always)
 		must(t, g.Enter(t.Context()))
 		start := time.Now()
 		inside := queue(t.Context(), g, 5)
@@ -90,33 +84,13 @@ func TestGateWidensForWhoWaits(t *testing.T) {
 	})
 }
 
-// A connection that no other store must give up is soon had.
-func TestGateIsHastyWhileThereIsRoom(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		took := func(spare func() bool) time.Duration {
-			g := tenantdb.NewGate(2, always, spare)
-			must(t, g.Enter(t.Context()))
-			start := time.Now()
-			must(t, g.Enter(t.Context()))
-			return time.Since(start)
-		}
-		if got := took(always); got != tenantdb.GateHaste {
-			t.Errorf("waited %v with room", got)
-		}
-		if got := took(never); got != tenantdb.GatePatience {
-			t.Errorf("waited %v without", got)
-		}
-	})
-}
-
 // While the first connection is still being made, a second would not be
 // there sooner.
 func TestGateStaysNarrowWhileConnecting(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var connected atomic.Bool
-		g := newGate(8, connected.Load)
+		g := tenantdb.NewGate(8, connected.Load)
 		must(t, g.Enter(t.Context()))
 		inside := queue(t.Context(), g, 1)
 		<-time.After(time.Second) // of the bubble
@@ -132,7 +106,7 @@ func TestGateLimitsItsQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		g := newGate(1, always)
+		g := tenantdb.NewGate(1, always)
 		must(t, g.Enter(ctx))
 		queue(ctx, g, tenantdb.GateQueue)
 		if err := g.Enter(ctx); !errors.Is(err, tenantdb.ErrCrowded) {
@@ -152,7 +126,7 @@ func TestGateLimitsItsQueue(t *testing.T) {
 func TestGateUnderStress(t *testing.T) {
 	t.Parallel()
 	const limit = 4
-	g := newGate(limit, always)
+	g := tenantdb.NewGate(limit, always)
 	var inside, most atomic.Int32
 	var callers sync.WaitGroup
 	for range 64 {

@@ -278,8 +278,6 @@ func (m *Manager) connect(ctx context.Context, c Credentials, g *guard) (db *DB,
 	if db, err = m.newDB(c, g); err != nil {
 		return nil, err
 	}
-	server := serverOf(c)
-	g.gate.spare = func() bool { return m.budget.spare(server) }
 	g.gate.connected = func() bool {
 		// database/sql counts a connection from the moment it is begun.
 		return db.sqlx.Stats().OpenConnections >= g.gate.width() && time.Since(g.lastDial()) > settleTime
