@@ -13,6 +13,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -105,6 +106,25 @@ func TestMayImport(t *testing.T) {
 	} {
 		if err := mayImport(c.importer, c.imported); (err == nil) != c.allowed {
 			t.Errorf("mayImport(%q, %q) = %v, want allowed = %v", c.importer, c.imported, err, c.allowed)
+		}
+	}
+}
+
+// testOnly are modules for tests and measurements: the product has no use for
+// them.
+var testOnly = []string{"github.com/Shopify/toxiproxy/", "github.com/google/go-cmp/", "pgregory.net/rapid", "github.com/chromedp/"}
+
+func TestTestModulesStayOutside(t *testing.T) {
+	t.Parallel()
+	for _, p := range listPackages(t) {
+		importer := relative(p.ImportPath)
+		if isSupport(importer) || isBench(importer) {
+			continue
+		}
+		for _, imported := range p.Imports {
+			if slices.ContainsFunc(testOnly, func(prefix string) bool { return strings.HasPrefix(imported, prefix) }) {
+				t.Errorf("%s imports %s, which is only for tests", importer, imported)
+			}
 		}
 	}
 }
