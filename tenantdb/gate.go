@@ -12,10 +12,12 @@ import (
 var errCrowded = errors.New("tenantdb: too many callers wait for this store")
 
 const (
-	// gatePatience is how long a caller waits for a connection in use before
-	// the store is given another. To connect costs a hundred times what a
-	// query does, so a short wait is cheaper for everybody.
-	gatePatience = 20 * time.Millisecond
+	// gatePatience is how long callers wait, without a moment when none does,
+	// before the store is given another connection. To connect costs a hundred
+	// times what a query does: a short wait is cheaper for everybody, and a
+	// machine that is busy for a moment must not make itself busier.
+	gatePatience = 50 * time.Millisecond
+	gateLook     = gatePatience / 5 // how often a caller looks whether it is over
 	// gateQueue is how many callers may wait, for each connection of a store.
 	gateQueue = 64
 )
@@ -33,6 +35,7 @@ type gate struct {
 	inside int
 	peak   int       // of inside, since narrow
 	queue  list.List // of chan struct{}, closed when its owner is inside
+	since  time.Time // when the queue was last empty, or a slot was added
 }
 
 func newGate(limit int) *gate { return &gate{limit: limit, slots: 1} }
@@ -58,6 +61,9 @@ func (g *gate) enter(ctx context.Context) error {
 		g.mu.Unlock()
 		return errCrowded
 	}
+	if g.queue.Len() == 0 {
+		g.since = time.Now()
+	}
 	turn := make(chan struct{})
 	place := g.queue.PushBack(turn)
 	g.call() // a slot may have become free meanwhile
@@ -66,16 +72,16 @@ func (g *gate) enter(ctx context.Context) error {
 }
 
 func (g *gate) wait(ctx context.Context, turn chan struct{}, place *list.Element) error {
-	patience := time.NewTicker(gatePatience)
-	defer patience.Stop()
+	look := time.NewTicker(gateLook)
+	defer look.Stop()
 	for {
+		if g.crowded() && g.connected() {
+			g.widen()
+		}
 		select {
 		case <-turn:
 			return nil
-		case <-patience.C:
-			if g.connected() {
-				g.widen()
-			}
+		case <-look.C:
 		case <-ctx.Done():
 			g.mu.Lock()
 			defer g.mu.Unlock()
@@ -98,12 +104,20 @@ func (g *gate) leave() {
 	g.call()
 }
 
+// crowded reports whether callers have waited for as long as is good.
+func (g *gate) crowded() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.queue.Len() > 0 && g.slots < g.limit && time.Since(g.since) >= gatePatience
+}
+
 // widen gives those who wait another slot.
 func (g *gate) widen() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.slots < g.limit && g.inside >= g.slots {
 		g.slots++
+		g.since = time.Now()
 		g.call()
 	}
 }

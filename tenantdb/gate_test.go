@@ -84,6 +84,50 @@ func TestGateWidensForWhoWaits(t *testing.T) {
 	})
 }
 
+// A crowd now and then that is soon served costs no connection: a busy
+// machine looks like that.
+func TestGateStaysNarrowWhileItKeepsUp(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		g := tenantdb.NewGate(8, always)
+		for range 20 {
+			must(t, g.Enter(t.Context()))
+			inside := queue(t.Context(), g, 1)
+			<-time.After(tenantdb.GatePatience - time.Millisecond) // of the bubble
+			g.Leave()
+			<-inside
+			g.Leave()
+		}
+		if g.Slots() != 1 {
+			t.Errorf("%d slots", g.Slots())
+		}
+	})
+}
+
+// A store that somebody always waits for gets more, however short each wait.
+func TestGateWidensForASteadyCrowd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		g := tenantdb.NewGate(2, always)
+		var callers sync.WaitGroup
+		for range 5 {
+			callers.Go(func() {
+				for ctx.Err() == nil && g.Enter(ctx) == nil {
+					<-time.After(2 * time.Millisecond) // of the bubble
+					g.Leave()
+				}
+			})
+		}
+		<-time.After(2 * tenantdb.GatePatience) // of the bubble
+		cancel()
+		callers.Wait()
+		if g.Slots() != 2 {
+			t.Errorf("%d slots", g.Slots())
+		}
+	})
+}
+
 // While the first connection is still being made, a second would not be
 // there sooner.
 func TestGateStaysNarrowWhileConnecting(t *testing.T) {
