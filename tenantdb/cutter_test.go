@@ -12,17 +12,16 @@ import (
 )
 
 // cutter carries plaintext connections to a database server and ends all of
-// them at a chosen statement: before it gets there, or after the server has
-// executed it and before the answer gets back.
+// them at a chosen statement: after the server has executed it and before the
+// answer gets back.
 type cutter struct {
 	engine   tenantdb.EngineName
 	target   string
 	listener net.Listener
 
-	mu       sync.Mutex
-	left     int  // statements until the cut; 0: there will be none
-	executed bool // cut after the statement
-	cut      bool
+	mu   sync.Mutex
+	left int // statements until the cut; 0: there will be none
+	cut  bool
 }
 
 func newCutter(t *testing.T, engine tenantdb.EngineName, target string) *cutter {
@@ -48,10 +47,10 @@ func newCutter(t *testing.T, engine tenantdb.EngineName, target string) *cutter 
 func (w *cutter) address() string { return w.listener.Addr().String() }
 
 // cutAt has the n-th statement from now on be the last.
-func (w *cutter) cutAt(n int, executed bool) {
+func (w *cutter) cutAt(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.left, w.executed, w.cut = n, executed, false
+	w.left, w.cut = n, false
 }
 
 // mend lets everything pass and reports whether there had been a cut.
@@ -69,31 +68,27 @@ func (w *cutter) isCut() bool {
 	return w.cut
 }
 
-// statement counts one and says what becomes of it.
-func (w *cutter) statement() (pass, answer bool) {
+// isLast counts a statement and reports whether the cut comes with it.
+func (w *cutter) isLast() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.cut {
-		return false, false
-	}
-	if w.left == 0 {
-		return true, true
-	}
-	w.left--
 	if w.left > 0 {
-		return true, true
+		w.left--
+		w.cut = w.left == 0
 	}
-	w.cut = true
-	return w.executed, false
+	return w.cut
 }
 
 func (w *cutter) carry(client net.Conn) {
 	defer client.Close()
 	server, err := net.Dial("tcp", w.target)
-	if err != nil || w.isCut() {
+	if err != nil {
 		return
 	}
 	defer server.Close()
+	if w.isCut() {
+		return
+	}
 	silent := make(chan struct{}) // closed when no answer may pass any more
 	go func() {
 		defer client.Close()
@@ -116,20 +111,14 @@ func (w *cutter) carry(client net.Conn) {
 		if err != nil {
 			return
 		}
-		pass, answer := true, true
-		if counts {
-			pass, answer = w.statement()
-		}
-		if !answer {
+		last := counts && w.isLast()
+		if last {
 			close(silent)
-		}
-		if !pass {
-			return
 		}
 		if _, err := server.Write(message); err != nil {
 			return
 		}
-		if !answer {
+		if last {
 			if w.engine == tenantdb.PostgreSQL { // it answers when it is asked to
 				_, _ = server.Write([]byte{'S', 0, 0, 0, 4})
 			}
