@@ -40,6 +40,8 @@ const (
 	ConnectDatabase   Action = "database:connect"
 	TestDatabase      Action = "database:test"
 	RotateCredentials Action = "database:rotate"
+	SuspendStore      Action = "store:suspend" // and resume it
+	DeleteStore       Action = "store:delete"  // and restore it
 	ReadCredits       Action = "credits:read"
 	SpendCredits      Action = "credits:spend"
 	PurchaseCredits   Action = "credits:purchase"
@@ -52,6 +54,8 @@ var allowed = map[Action][]Role{
 	ConnectDatabase:   {Owner, Admin},
 	TestDatabase:      {Owner, Admin}, // it makes the platform connect to an address of the caller's choice
 	RotateCredentials: {Owner, Admin},
+	SuspendStore:      {Owner, Admin},
+	DeleteStore:       {Owner},
 	ReadCredits:       {Owner, Admin, Member, Viewer},
 	SpendCredits:      {Owner, Admin, Member},
 	PurchaseCredits:   {Owner, Admin},

@@ -17,7 +17,7 @@ var (
 	roles   = []access.Role{access.Owner, access.Admin, access.Member, access.Viewer}
 	actions = []access.Action{
 		access.ReadStore, access.UpdateStore, access.ConnectDatabase, access.TestDatabase, access.RotateCredentials,
-		access.ReadCredits, access.SpendCredits, access.PurchaseCredits,
+		access.SuspendStore, access.DeleteStore, access.ReadCredits, access.SpendCredits, access.PurchaseCredits,
 	}
 )
 
@@ -27,7 +27,7 @@ func TestRoles(t *testing.T) {
 	t.Parallel()
 	want := map[access.Role][]access.Action{
 		access.Owner:  actions,
-		access.Admin:  actions,
+		access.Admin:  slices.DeleteFunc(slices.Clone(actions), func(a access.Action) bool { return a == access.DeleteStore }),
 		access.Member: {access.ReadStore, access.UpdateStore, access.ReadCredits, access.SpendCredits},
 		access.Viewer: {access.ReadStore, access.ReadCredits},
 		"":            nil,

@@ -49,6 +49,8 @@ type storeView struct {
 	Provisioning *runSummaryView `json:"provisioning"`
 	CreatedAt    time.Time       `json:"createdAt"`
 	UpdatedAt    time.Time       `json:"updatedAt"`
+	DeleteAfter  *time.Time      `json:"deleteAfter" doc:"When a store that is being deleted will be gone for good; null for every other"`
+	Held         bool            `json:"held" doc:"The operator has suspended the store: only they can resume it"`
 }
 
 type hostnameView struct {
@@ -98,6 +100,7 @@ func newStoreView(s stores.Store, run *provisioning.Run) storeView {
 	v := storeView{
 		ID: s.ID, Name: s.Name, Slug: s.Slug, Status: s.Status, Role: s.Role, Profile: s.Profile,
 		Hostnames: make([]hostnameView, len(s.Hostnames)), CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt,
+		DeleteAfter: s.DeleteAfter, Held: s.Held,
 	}
 	for i, h := range s.Hostnames {
 		v.Hostnames[i] = hostnameView{h.Hostname, h.Primary, h.Custom, h.VerifiedAt != nil}

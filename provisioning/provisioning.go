@@ -35,13 +35,17 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
 		return Run{}, err
 	}
+	var err error
 	if c.Kind == tenantdb.Managed {
-		c = tenantdb.ManagedSQLite(store)
-	} else if err := s.tenants.Validate(&c); err != nil {
+		c, err = s.tenants.NewManaged(ctx, store)
+	} else {
+		err = s.tenants.Validate(&c)
+	}
+	if err != nil {
 		return Run{}, err
 	}
 	var id stoa.RunID
-	err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if err := s.registry.BeginProvisioning(ctx, tx, store); err != nil {
 			return err
 		}

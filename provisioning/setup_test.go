@@ -28,6 +28,7 @@ import (
 type platform struct {
 	ring    *keyring.Ring
 	dataDir string
+	managed *tenantdb.Server // nil: managed databases are embedded
 }
 
 // bench is one replica: a service with all it stands on.
@@ -48,7 +49,7 @@ func newPlatform(t *testing.T) platform {
 	t.Helper()
 	ring, err := keyring.Parse(keyring.Generate("test"))
 	must(t, err)
-	return platform{ring, t.TempDir()}
+	return platform{ring: ring, dataDir: t.TempDir()}
 }
 
 func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options, allow []netip.Prefix) bench {
@@ -59,11 +60,13 @@ func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options
 	must(t, err)
 	tenants := tenantdb.NewManager(db, shared.ring, tenantdb.Options{
 		DataDir: shared.dataDir, Dialer: tenantdb.Dialer{Allow: allow}, Supabase: tenantdbtest.SupabaseRules(),
+		Managed: shared.managed,
 	})
 	t.Cleanup(func() { must(t, tenants.Close(context.Background())) })
 	registry := stores.New(db, credits.New(db), tenants, queue, "shops.test", log)
 	b := bench{shared, New(db, registry, tenants, queue, log), logged}
 	jobs.Handle(queue, Timeout, b.Provision)
+	jobs.Handle(queue, stores.DeleteStoreTimeout, registry.FinishDeletion)
 	return b
 }
 

@@ -170,6 +170,9 @@ func (w *work) done(ctx context.Context, step string, also ...func(*masterdb.Tx)
 func (w *work) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
+	if err := w.makeManaged(ctx); err != nil {
+		return err
+	}
 	if err := w.tenant.Ping(ctx); err != nil {
 		return err
 	}

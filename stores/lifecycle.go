@@ -24,8 +24,10 @@ func (r *Registry) BeginProvisioning(ctx context.Context, tx *masterdb.Tx, id st
 		return beingProvisioned(id)
 	case Active:
 		return stoa.Errorf(stoa.AlreadyConnected, "This store already has a database.")
-	case Suspended, Deleting:
+	case Suspended:
 		return stoa.Errorf(stoa.StoreSuspended, "This store is suspended. Resume it first.")
+	case Deleting:
+		return beingDeleted()
 	case Deleted:
 	}
 	return access.ErrStoreNotFound()
@@ -61,10 +63,14 @@ func (s Status) requireDatabase(id stoa.StoreID) error {
 	case Provisioning:
 		return beingProvisioned(id)
 	case Deleting:
-		return stoa.Errorf(stoa.StoreSuspended, "This store is being deleted. Restore it first.")
+		return beingDeleted()
 	case Deleted:
 	}
 	return access.ErrStoreNotFound()
+}
+
+func beingDeleted() error {
+	return stoa.Errorf(stoa.StoreSuspended, "This store is being deleted. Restore it first.")
 }
 
 func beingProvisioned(id stoa.StoreID) error {
@@ -83,9 +89,15 @@ func (r *Registry) Activate(ctx context.Context, tx *masterdb.Tx, id stoa.StoreI
 	return move(ctx, tx, id, Provisioning, Active)
 }
 
+// move takes the store from one state to another. Of a store that is being
+// deleted, the state moves to which it would be restored.
 func move(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, from, to Status) error {
 	n, err := tx.Exec(ctx, `UPDATE stores SET status = $3, updated_at = $4 WHERE id = $1 AND status = $2`,
 		id, string(from), string(to), tx.Now)
+	if err == nil && n == 0 {
+		_, err = tx.Exec(ctx, `UPDATE stores SET status_before = $3 WHERE id = $1 AND status = 'deleting' AND status_before = $2`,
+			id, string(from), string(to))
+	}
 	if err != nil || n == 0 {
 		return err
 	}
@@ -116,8 +128,10 @@ func (s Status) requireActive() error {
 		return stoa.Errorf(stoa.StorePendingDatabase, "This store has no database yet. Connect one first.")
 	case Provisioning:
 		return stoa.Errorf(stoa.StorePendingDatabase, "This store is being set up. Try again when that is done.")
-	case Suspended, Deleting:
+	case Suspended:
 		return stoa.Errorf(stoa.StoreSuspended, "This store is suspended. Resume it first.")
+	case Deleting:
+		return beingDeleted()
 	case Deleted:
 	}
 	return access.ErrStoreNotFound()
@@ -145,11 +159,21 @@ func (r *Registry) ReadIdentity(ctx context.Context, id stoa.StoreID) (Identity,
 func (r *Registry) MapHostname(ctx context.Context, id stoa.StoreID) error {
 	return r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		var slug string
-		if err := tx.Get(ctx, &slug, `SELECT slug FROM stores WHERE id = $1`+tx.ForUpdate(), id); err != nil {
+		err := tx.Get(ctx, &slug, `SELECT slug FROM stores WHERE id = $1 AND status <> 'deleted'`+tx.ForUpdate(), id)
+		if errors.Is(err, masterdb.ErrNotFound) {
+			return access.ErrStoreNotFound()
+		}
+		if err != nil {
 			return err
 		}
 		return r.putHostname(ctx, tx, id, slug)
 	})
+}
+
+// freeHostnames lets other stores have the store's hostnames.
+func freeHostnames(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
+	_, err := tx.Exec(ctx, `DELETE FROM store_hostnames WHERE store_id = $1`, id)
+	return err
 }
 
 // putHostname writes the one hostname of a store that is not custom. The

@@ -12,7 +12,7 @@ import (
 // master database sees every store. Nothing here asks who is calling, so no
 // request may come this way.
 
-const selectStore = `SELECT s.id, s.name, s.slug, s.status, s.created_at, s.updated_at FROM stores s`
+const selectStore = `SELECT s.id, s.name, s.slug, s.status, s.created_at, s.updated_at, s.delete_after, s.held FROM stores s`
 
 // Survey lists the stores of every owner, those of one status unless that is
 // "", newest first, up to limit and after the store before. The zero id

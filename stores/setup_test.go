@@ -46,6 +46,7 @@ func setup(t *testing.T, db *masterdb.DB) bench {
 	tenants := tenantdb.NewManager(db, ring, tenantdb.Options{DataDir: b.dataDir, Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}})
 	b.Registry = New(db, credits.New(db), tenants, queue, "shops.test", log)
 	jobs.Handle(queue, CarryIdentityTimeout, b.CarryIdentity)
+	jobs.Handle(queue, DeleteStoreTimeout, b.FinishDeletion)
 	t.Cleanup(func() {
 		must(t, tenants.Close(context.Background()))
 	})

@@ -44,6 +44,11 @@ type Store struct {
 	CreatedAt time.Time
 	UpdatedAt time.Time
 
+	DeleteAfter *time.Time // when a store that is being deleted will be gone, or a deleted one went
+	Held        bool       // suspended by the operator: its owner cannot resume it
+
+	StatusBefore *Status // of a store that is being deleted
+
 	Hostnames []Hostname       `db:"-"`
 	Database  *tenantdb.Info   `db:"-"`
 	Credits   *credits.Balance `db:"-"`
@@ -58,12 +63,13 @@ type Registry struct {
 	queue    *jobs.Queue
 	resolver *Resolver
 	domain   string
+	grace    time.Duration // see KeepDeleted
 	log      *slog.Logger
 }
 
 // New returns a registry whose stores live at <slug>.<domain>.
 func New(db *masterdb.DB, ledger *credits.Ledger, tenants *tenantdb.Manager, queue *jobs.Queue, domain string, log *slog.Logger) *Registry {
-	r := &Registry{db: db, ledger: ledger, tenants: tenants, queue: queue, resolver: newResolver(db), domain: domain, log: log}
+	r := &Registry{db: db, ledger: ledger, tenants: tenants, queue: queue, resolver: newResolver(db), domain: domain, grace: DefaultGrace, log: log}
 	db.Subscribe(ChangeTopic, r.changed, r.resolver.forgetAll)
 	return r
 }
@@ -76,10 +82,20 @@ func (r *Registry) Get(ctx context.Context, p access.Principal, id stoa.StoreID)
 	if err != nil {
 		return Store{}, err
 	}
-	if s.Status == PendingDatabase || s.Status == Provisioning {
+	if !s.worksWithDatabase() {
 		return s, nil
 	}
 	return s, r.addProfile(ctx, &s)
+}
+
+// worksWithDatabase: before it was active for the first time, a store's
+// credentials may lead to anybody's database.
+func (s Store) worksWithDatabase() bool {
+	status := s.Status
+	if s.StatusBefore != nil {
+		status = *s.StatusBefore
+	}
+	return status == Active || status == Suspended
 }
 
 // read returns what the master knows of the store.
@@ -89,7 +105,8 @@ func (r *Registry) read(ctx context.Context, p access.Principal, id stoa.StoreID
 		return Store{}, err
 	}
 	var s Store
-	err = r.db.Get(ctx, &s, `SELECT id, name, slug, status, created_at, updated_at FROM stores WHERE id = $1`, id)
+	err = r.db.Get(ctx, &s, `
+		SELECT id, name, slug, status, created_at, updated_at, delete_after, held, status_before FROM stores WHERE id = $1`, id)
 	if err != nil {
 		return Store{}, err
 	}
@@ -171,7 +188,7 @@ func (r *Registry) List(ctx context.Context, p access.Principal, limit int, curs
 	}
 	var page Page
 	err = r.db.Select(ctx, &page.Stores, `
-		SELECT s.id, s.name, s.slug, s.status, m.role, s.created_at, s.updated_at
+		SELECT s.id, s.name, s.slug, s.status, m.role, s.created_at, s.updated_at, s.delete_after, s.held
 		FROM store_members m JOIN stores s ON s.id = m.store_id
 		WHERE m.user_id = $1 AND m.store_id < $2 AND s.status <> 'deleted'
 		ORDER BY m.store_id DESC LIMIT $3`, p.UserID, before, limit+1)

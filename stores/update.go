@@ -155,6 +155,9 @@ const CarryIdentityTimeout = 30 * time.Second
 // CarryIdentity runs the job.
 func (r *Registry) CarryIdentity(ctx context.Context, job CarryIdentity) error {
 	lease, err := r.tenants.Acquire(ctx, job.StoreID)
+	if stoa.CodeOf(err) == stoa.StorePendingDatabase {
+		return nil // deleted meanwhile
+	}
 	if err != nil {
 		return err
 	}

@@ -35,8 +35,17 @@ type Dialer struct {
 // DialFunc is the shape that drivers take.
 type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
 
+// everywhere are the special networks where a managed database may be: its
+// server is the operator's own.
+var everywhere = prefixes("0.0.0.0/0", "::/0")
+
 // For returns the dial function for one database.
 func (d *Dialer) For(c Credentials) DialFunc {
+	if c.Kind == Managed { // which no merchant can claim: Validate and the domain refuse it
+		trusting := *d
+		trusting.Allow = everywhere
+		d = &trusting
+	}
 	timeout := d.Timeout
 	if timeout == 0 {
 		timeout = 5 * time.Second

@@ -33,6 +33,7 @@ type Options struct {
 	Cooldown         time.Duration // how long a database that fails is left alone; default 5 s
 	Dialer           Dialer
 	Supabase         SupabaseRules // which servers are Supabase's, and what signs their certificates
+	Managed          *Server       // where managed databases are made; nil: embedded, in DataDir
 	sweepInterval    time.Duration
 }
 
@@ -298,6 +299,7 @@ func (m *Manager) OpenUnleased(c Credentials) (*DB, error) { return m.newDB(c, n
 func (m *Manager) Validate(c *Credentials) error { return c.validate(m.opts.Supabase) }
 
 func (m *Manager) newDB(c Credentials, g *guard) (*DB, error) {
+	c = m.present(c)
 	dial := m.budget.dial(serverOf(c), m.opts.Dialer.For(c))
 	if g != nil {
 		dial = g.note(dial)

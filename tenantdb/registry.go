@@ -76,7 +76,8 @@ func (m *Manager) load(ctx context.Context, q masterdb.Querier, store stoa.Store
 		Credentials       string
 		CredentialVersion int64
 	}
-	err := q.Get(ctx, &row, `SELECT credentials, credential_version FROM store_databases WHERE store_id = $1`, store)
+	err := q.Get(ctx, &row, `SELECT credentials, credential_version FROM store_databases
+		WHERE store_id = $1 AND credentials <> ''`, store) // '' once they were destroyed
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return Credentials{}, 0, stoa.Errorf(stoa.StorePendingDatabase, "This store has no database yet. Connect one first.")
 	}
@@ -124,5 +125,23 @@ func RecordHealthOf(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ve
 func RecordSchema(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64) error {
 	_, err := tx.Exec(ctx, `UPDATE store_databases SET schema_version = $2, updated_at = $3 WHERE store_id = $1`,
 		store, version, tx.Now)
+	return err
+}
+
+// Destroy makes a store's credentials unreadable for ever, in the transaction
+// that deletes the store. What else is known of its database stays until
+// Strike: a managed one is still to be dropped.
+func Destroy(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	_, err := tx.Exec(ctx, `UPDATE store_databases SET credentials = '', credential_version = credential_version + 1, updated_at = $2
+		WHERE store_id = $1`, store, tx.Now)
+	if err != nil {
+		return err
+	}
+	return notifyCredentials(ctx, tx, store)
+}
+
+// Strike takes a database that is gone, or was never Stoa's, off the registry.
+func Strike(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	_, err := tx.Exec(ctx, `DELETE FROM store_databases WHERE store_id = $1`, store)
 	return err
 }

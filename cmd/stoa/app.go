@@ -58,6 +58,10 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	if err != nil {
 		return nil, err
 	}
+	managed, err := cfg.managedServer()
+	if err != nil {
+		return nil, err
+	}
 	master, err := masterdb.Open(ctx, cfg.masterURL())
 	if err != nil {
 		return nil, err
@@ -75,10 +79,11 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		DataDir: cfg.DataDir, MaxEmbedded: cfg.MaxEmbedded,
 		ConnsPerServer: cfg.ConnsPerServer, ConnsPerStore: cfg.ConnsPerStore,
 		Dialer:   tenantdb.Dialer{Allow: networks, PublicPlaintext: cfg.development()},
-		Supabase: tenantdb.SupabaseRules{Roots: roots},
+		Supabase: tenantdb.SupabaseRules{Roots: roots}, Managed: managed,
 	})
 	a.ledger = credits.New(master)
 	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, cfg.BaseDomain, log)
+	a.registry.KeepDeleted(cfg.DeletionGrace)
 	a.accounts = accounts.New(master, a.registry, signing, accounts.Options{AccessTTL: cfg.JWTExpiresIn})
 	sales := payments.Config{CreditPrice: cfg.price(), BaseURL: publicURL, Log: log}
 	if cfg.development() {
@@ -92,6 +97,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 
 	jobs.Handle(a.queue, provisioning.Timeout, a.provisioning.Provision)
 	jobs.Handle(a.queue, stores.CarryIdentityTimeout, a.registry.CarryIdentity)
+	jobs.Handle(a.queue, stores.DeleteStoreTimeout, a.registry.FinishDeletion)
 	jobs.Handle(a.queue, time.Minute, a.payments.Apply)
 	return a, nil
 }

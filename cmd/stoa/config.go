@@ -48,6 +48,10 @@ type Config struct {
 	ConnsPerStore  int      `name:"connections-per-store" env:"STOA_CONNECTIONS_PER_STORE" default:"8" help:"Connections of one store at most, from this process." group:"config"`
 	MaxEmbedded    int      `name:"embedded-open" env:"STOA_EMBEDDED_OPEN" default:"200" help:"Embedded (SQLite) store databases kept open at most." group:"config"`
 
+	ManagedDatabaseURL keyring.Secret `name:"managed-database-url" env:"STOA_MANAGED_DATABASE_URL" help:"postgres://… or mysql://… of a server whose user may create databases and roles: managed stores get theirs there. Unless told, an embedded (SQLite) one." placeholder:"URL" group:"config"`
+	ManagedDatabaseCA  string         `name:"managed-database-ca" env:"STOA_MANAGED_DATABASE_CA" help:"PEM file of the authority that signed that server's certificate, if the system does not know it." placeholder:"FILE" group:"config"`
+	DeletionGrace      time.Duration  `name:"deletion-grace" env:"STOA_DELETION_GRACE" default:"720h" help:"How long a deleted store can be restored before it is gone for good." placeholder:"TIME" group:"config"`
+
 	CreditPrice int64  `name:"credit-price" env:"STOA_CREDIT_PRICE" default:"1" help:"Price of one credit in the currency's minor unit." group:"config"`
 	Currency    string `name:"currency" env:"STOA_CURRENCY" default:"USD" help:"Currency credits are sold in (ISO 4217)." placeholder:"CODE" group:"config"`
 
@@ -102,6 +106,15 @@ func (c *Config) check() error {
 	if _, err := c.supabaseRoots(); err != nil {
 		fault("STOA_SUPABASE_CA", "%v", err)
 	}
+	if _, err := c.managedServer(); err != nil {
+		fault("STOA_MANAGED_DATABASE_URL", "%v", err)
+	}
+	if _, err := pemFile(c.ManagedDatabaseCA); err != nil {
+		fault("STOA_MANAGED_DATABASE_CA", "%v", err)
+	}
+	if c.DeletionGrace < 0 || c.DeletionGrace > 10*365*24*time.Hour {
+		fault("STOA_DELETION_GRACE", "must be between 0s and 87600h")
+	}
 	for name, key := range map[string]keyring.Secret{"ENCRYPTION_KEY": c.EncryptionKey, "JWT_SECRET": c.JWTSecret} {
 		if key.IsZero() {
 			if !c.development() {
@@ -152,18 +165,31 @@ func (c *Config) allowedNetworks() ([]netip.Prefix, error) {
 
 // supabaseRoots are the PEM certificates to trust at Supabase's servers;
 // empty leaves it to the system's.
-func (c *Config) supabaseRoots() (string, error) {
-	if c.SupabaseCA == "" {
+func (c *Config) supabaseRoots() (string, error) { return pemFile(c.SupabaseCA) }
+
+// pemFile reads certificates; without a path there are none.
+func pemFile(path string) (string, error) {
+	if path == "" {
 		return "", nil
 	}
-	roots, err := os.ReadFile(c.SupabaseCA)
+	roots, err := os.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("cannot be read: %w", err)
 	}
 	if !x509.NewCertPool().AppendCertsFromPEM(roots) {
-		return "", fmt.Errorf("%s holds no PEM certificate", c.SupabaseCA)
+		return "", fmt.Errorf("%s holds no PEM certificate", path)
 	}
 	return string(roots), nil
+}
+
+// managedServer is where managed databases are made; nil without the setting.
+// A CA file that cannot be read is a fault of its own.
+func (c *Config) managedServer() (*tenantdb.Server, error) {
+	if c.ManagedDatabaseURL.IsZero() {
+		return nil, nil //nolint:nilnil // documented: no server
+	}
+	ca, _ := pemFile(c.ManagedDatabaseCA)
+	return tenantdb.ParseServer(c.ManagedDatabaseURL, ca)
 }
 
 func (c *Config) price() payments.Price {

@@ -15,13 +15,27 @@ import (
 )
 
 type doctorCmd struct {
-	JSON bool `help:"Print JSON."`
+	Fleet bool     `help:"Also look over all stores for what should not be."`
+	Mend  bool     `help:"With --fleet: mend what can be mended without losing anything."`
+	Drop  []string `help:"With --mend: also drop this stray database, for good. May be repeated." placeholder:"NAME"`
+	JSON  bool     `help:"Print JSON."`
+}
+
+// Validate is kong's: it is called when the flags are read.
+func (cmd doctorCmd) Validate() error {
+	if cmd.Mend && !cmd.Fleet || len(cmd.Drop) > 0 && !cmd.Mend {
+		return errors.New("--mend belongs to --fleet, and --drop to --mend")
+	}
+	return nil
 }
 
 // Help is shown by 'stoa doctor --help'.
 func (doctorCmd) Help() string {
 	return "Checks configuration, data directory, keys, master database, schema and job queue, with a remedy for each fault. " +
-		"It changes nothing. The exit status is 1 when something is wrong."
+		"It changes nothing. The exit status is 1 when something is wrong.\n\n" +
+		"With --fleet it also looks over the stores: provisioning runs without a job, stores that are stuck or should be gone, and managed databases, " +
+		"files and hostnames that no store has. --mend mends what it finds, but a stray database it drops only when --drop names it: run without first, " +
+		"and with the same configuration as 'stoa serve'. The exit status is 1 when something was found, mended or not."
 }
 
 // finding is the outcome of one check.
@@ -30,14 +44,30 @@ type finding struct {
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail"`
 	Remedy string `json:"remedy,omitempty"`
+
+	// Of the fleet only.
+	Store  string `json:"store,omitempty"`
+	Name   string `json:"name,omitempty"`
+	Mended bool   `json:"mended,omitempty"`
 }
 
 var errUnwell = errors.New("something needs attention; the remedies are above")
 
 func (cmd doctorCmd) Run(e *env) error {
-	ctx, cancel := context.WithTimeout(e.ctx, time.Minute)
+	limit := time.Minute
+	if cmd.Fleet {
+		limit = 30 * time.Minute // a drop takes its time
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, limit)
 	defer cancel()
-	findings := examine(ctx, e.cfg)
+	findings, usable := examine(ctx, e.cfg)
+	if cmd.Fleet && usable {
+		fleet, err := cmd.fleet(ctx, e)
+		if err != nil {
+			fleet = append(fleet, finding{Check: "fleet", Detail: err.Error(), Remedy: "correct this and run the check again"})
+		}
+		findings = append(findings, fleet...)
+	}
 	if err := report(e.stdout, findings, cmd.JSON); err != nil {
 		return err
 	}
@@ -55,7 +85,10 @@ func report(w io.Writer, findings []finding, asJSON bool) error {
 	}
 	for _, f := range findings {
 		mark := "ok  "
-		if !f.OK {
+		switch {
+		case f.Mended:
+			mark = "mend"
+		case !f.OK:
 			mark = "FAIL"
 		}
 		fmt.Fprintf(w, "%s  %-16s %s\n", mark, f.Check, f.Detail)
@@ -66,9 +99,9 @@ func report(w io.Writer, findings []finding, asJSON bool) error {
 	return nil
 }
 
-// examine runs every check that still makes sense after those before it.
-func examine(ctx context.Context, cfg *Config) []finding {
-	var out []finding
+// examine runs every check that still makes sense after those before it. With
+// a master database that can be worked with it reports true.
+func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 	add := func(check string, err error, detail, remedy string) bool {
 		f := finding{Check: check, OK: err == nil, Detail: detail}
 		if err != nil {
@@ -86,22 +119,26 @@ func examine(ctx context.Context, cfg *Config) []finding {
 	}
 	detail, err = cfg.checkKeys()
 	add("keys", err, detail, "restore the keys this installation was set up with, or make some with 'stoa keys generate'")
+	if server, err := cfg.managedServer(); err == nil && server != nil {
+		detail, err = checkManaged(ctx, server)
+		add("managed server", err, detail, "correct STOA_MANAGED_DATABASE_URL, or that user's rights on the server")
+	}
 	if cfg.MasterDBURL.IsZero() && missing(cfg.masterURL()[len("sqlite:"):]) {
 		add("master database", nil, "not made yet; 'stoa serve' makes it", "")
-		return out
+		return out, false
 	}
 	master, err := masterdb.Open(ctx, cfg.masterURL())
 	if !add("master database", err, "answers", "check MASTER_DB_URL and that the server runs and admits this machine") {
-		return out
+		return out, false
 	}
 	defer master.Close()
 	detail, err = checkSchema(ctx, master)
 	if !add("schema", err, detail, "run 'stoa migrate'") {
-		return out
+		return out, false
 	}
 	detail, err = checkQueue(ctx, master)
 	add("job queue", err, detail, "run 'stoa migrate', then look for the job's error in the server's log")
-	return out
+	return out, cfg.check() == nil
 }
 
 func missing(path string) bool {

@@ -22,7 +22,7 @@ type cli struct {
 	Migrate migrateCmd `cmd:"" help:"Bring the master database to this version's schema."`
 	Keys    keysCmd    `cmd:"" help:"Make encryption and signing keys."`
 	Doctor  doctorCmd  `cmd:"" help:"Check this installation and say how to mend what is wrong."`
-	Stores  storesCmd  `cmd:"" help:"Look at the stores of this platform."`
+	Stores  storesCmd  `cmd:"" help:"Look at the stores of this platform, close, delete and restore them."`
 	Demo    demoCmd    `cmd:"" help:"Make an owner, three stores, products and credits to look at."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
@@ -31,6 +31,7 @@ type cli struct {
 type env struct {
 	ctx    context.Context
 	cfg    *Config
+	stdin  io.Reader // for a question that only a person answers
 	stdout io.Writer
 	stderr io.Writer
 }
@@ -69,7 +70,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "stoa: %v\nRun 'stoa --help' for the commands and options.\n", err)
 		return 2
 	}
-	if err := kctx.Run(&env{ctx: ctx, cfg: &c.Config, stdout: stdout, stderr: stderr}); err != nil {
+	if err := kctx.Run(&env{ctx: ctx, cfg: &c.Config, stdin: os.Stdin, stdout: stdout, stderr: stderr}); err != nil {
 		fmt.Fprintln(stderr, "stoa:", err)
 		return 1
 	}

@@ -18,6 +18,11 @@ import (
 type storesCmd struct {
 	List storesListCmd `cmd:"" help:"List every store, newest first."`
 	Show storesShowCmd `cmd:"" help:"Show one store."`
+
+	Suspend storesSuspendCmd `cmd:"" help:"Close a store to its shoppers, until you resume it."`
+	Resume  storesResumeCmd  `cmd:"" help:"Open a suspended store again."`
+	Delete  storesDeleteCmd  `cmd:"" help:"Close a store and delete it after the grace period."`
+	Restore storesRestoreCmd `cmd:"" help:"Take a deletion back within the grace period."`
 }
 
 type storesListCmd struct {
@@ -120,6 +125,9 @@ type storeRecord struct {
 	Balance   *credits.Amount `json:"balance"`
 	CreatedAt time.Time       `json:"createdAt"`
 	UpdatedAt time.Time       `json:"updatedAt"`
+
+	DeleteAfter *time.Time `json:"deleteAfter"`
+	Held        bool       `json:"held"`
 }
 
 type storeHostname struct {
@@ -150,7 +158,7 @@ type storeFault struct {
 func newStoreRecord(s stores.Store) storeRecord {
 	r := storeRecord{
 		ID: s.ID, Name: s.Name, Slug: s.Slug, Status: s.Status, Hostnames: []storeHostname{},
-		CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt,
+		CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt, DeleteAfter: s.DeleteAfter, Held: s.Held,
 	}
 	for _, h := range s.Hostnames {
 		r.Hostnames = append(r.Hostnames, storeHostname{h.Hostname, h.Primary, h.Custom, h.VerifiedAt != nil})
@@ -202,7 +210,11 @@ func printStore(w io.Writer, s storeRecord) error {
 	line("id", "%s", s.ID)
 	line("name", "%s", s.Name)
 	line("slug", "%s", s.Slug)
-	line("status", "%s", s.Status)
+	line("status", "%s%s", s.Status, note(s.Held, " (by the operator)"))
+	if s.DeleteAfter != nil {
+		line("deletion", "%s%s", s.DeleteAfter.Format(time.RFC3339),
+			note(s.Status == stores.Deleted && s.Database != nil, "; its database could not be dropped yet and is tried again"))
+	}
 	for _, h := range s.Hostnames {
 		line("hostname", "%s%s%s", h.Hostname, note(h.Primary, " (primary)"), note(!h.Verified, " (not verified)"))
 	}

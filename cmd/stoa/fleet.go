@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/stoahq/stoa/provisioning"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+// checkManaged says whether managed databases can be made on the operator's
+// server.
+func checkManaged(ctx context.Context, server *tenantdb.Server) (string, error) {
+	m := tenantdb.NewManager(nil, nil, tenantdb.Options{Managed: server})
+	defer m.Close(ctx) //nolint:errcheck // nothing was leased
+	version, err := m.CheckServer(ctx)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", server, err)
+	}
+	return fmt.Sprintf("%s (%s) makes databases and roles", server, version), nil
+}
+
+// fleet finds what should not be and mends what it is told to. Without a
+// schema that fits it is not called.
+func (cmd doctorCmd) fleet(ctx context.Context, e *env) ([]finding, error) {
+	a, err := e.openApp(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer a.close(context.WithoutCancel(ctx)) //nolint:errcheck // what was found is printed all the same
+	found, err := a.provisioning.Anomalies(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return []finding{{Check: "fleet", OK: true, Detail: "nothing is out of place"}}, nil
+	}
+	for _, name := range cmd.Drop {
+		if !slices.ContainsFunc(found, func(a provisioning.Anomaly) bool { return a.Disorder == provisioning.StrayDatabase && a.Name == name }) {
+			return nil, fmt.Errorf("--drop %s: there is no stray database of that name; nothing was mended", name)
+		}
+	}
+	var out []finding
+	for _, anomaly := range found {
+		out = append(out, cmd.treat(ctx, anomaly))
+	}
+	return out, nil
+}
+
+// treat mends one anomaly, if that is wanted. A database is dropped only by
+// its name.
+func (cmd doctorCmd) treat(ctx context.Context, a provisioning.Anomaly) finding {
+	f := finding{Check: string(a.Disorder), Name: a.Name, Detail: a.Name + ": " + a.Detail, Remedy: a.Remedy}
+	if !a.StoreID.IsZero() {
+		f.Store = a.StoreID.String()
+	}
+	if !cmd.Mend || !a.Mendable() || a.Disorder == provisioning.StrayDatabase && !slices.Contains(cmd.Drop, a.Name) {
+		return f
+	}
+	if err := a.Mend(ctx); err != nil {
+		f.Detail += fmt.Sprintf(" (could not be mended: %v)", err)
+		return f
+	}
+	f.Mended, f.Remedy = true, ""
+	return f
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/stores"
+)
+
+// oneStore is what the commands that change a store take.
+type oneStore struct {
+	Store string `arg:"" help:"Its id, slug or hostname." placeholder:"STORE"`
+	JSON  bool   `help:"Print the store as JSON."`
+}
+
+type storesSuspendCmd struct{ oneStore }
+
+// Help is shown by 'stoa stores suspend --help'.
+func (storesSuspendCmd) Help() string {
+	return "Shoppers get 503 store_suspended; the store's data stay as they are. What you suspend its owner cannot resume: 'stoa stores resume' does. " +
+		"It may run beside 'stoa serve' and be repeated."
+}
+
+func (cmd storesSuspendCmd) Run(e *env) error {
+	return cmd.change(e, "%s is suspended; shoppers are turned away until 'stoa stores resume'", func(ctx context.Context, a *app, s stores.Store) error {
+		return a.registry.Hold(ctx, s.ID)
+	})
+}
+
+type storesResumeCmd struct{ oneStore }
+
+// Help is shown by 'stoa stores resume --help'.
+func (storesResumeCmd) Help() string { return "Whoever suspended the store, it is open again." }
+
+func (cmd storesResumeCmd) Run(e *env) error {
+	return cmd.change(e, "%s is open", func(ctx context.Context, a *app, s stores.Store) error { return a.registry.Release(ctx, s.ID) })
+}
+
+type storesDeleteCmd struct {
+	oneStore
+	Yes bool `help:"Do not ask."`
+}
+
+// Help is shown by 'stoa stores delete --help'.
+func (storesDeleteCmd) Help() string {
+	return "Closes the store at once. After the grace period (STOA_DELETION_GRACE) 'stoa serve' deletes it for good: its credentials are destroyed, " +
+		"its hostnames and slug are free, a managed database is dropped; a merchant's own database is left as it is. Ledger and billing are kept. " +
+		"Until then 'stoa stores restore' takes it back. Asks for the store's slug, unless --yes is given."
+}
+
+func (cmd storesDeleteCmd) Run(e *env) error {
+	return cmd.change(e, "%s is closed and being deleted", func(ctx context.Context, a *app, s stores.Store) error {
+		if !cmd.Yes {
+			fmt.Fprintf(e.stderr, "This closes %s (%s) and deletes it for good after %s. Type its slug to go on: ", s.Slug, s.Name, e.cfg.DeletionGrace)
+			answer, _ := bufio.NewReader(e.stdin).ReadString('\n')
+			if strings.TrimSpace(answer) != s.Slug {
+				return errors.New("that is not the store's slug: nothing was changed (--yes does not ask)")
+			}
+		}
+		_, err := a.registry.DeleteAny(ctx, s.ID)
+		return err
+	})
+}
+
+type storesRestoreCmd struct{ oneStore }
+
+// Help is shown by 'stoa stores restore --help'.
+func (storesRestoreCmd) Help() string {
+	return "The store is again in the state it had: active, suspended, or waiting for a database. After the grace period nothing brings it back."
+}
+
+func (cmd storesRestoreCmd) Run(e *env) error {
+	return cmd.change(e, "%s is restored", func(ctx context.Context, a *app, s stores.Store) error { return a.registry.RestoreAny(ctx, s.ID) })
+}
+
+// change finds the store, has it changed and prints what it is then.
+func (cmd oneStore) change(e *env, done string, change func(context.Context, *app, stores.Store) error) error {
+	ctx, cancel := context.WithTimeout(e.ctx, 5*time.Minute) // a person is asked
+	defer cancel()
+	a, err := e.openApp(ctx)
+	if err != nil {
+		return err
+	}
+	defer a.close(context.WithoutCancel(ctx)) //nolint:errcheck // the change is made
+	s, err := stores.Inspect(ctx, a.master, cmd.Store)
+	if err != nil {
+		return plain(err)
+	}
+	if err := change(ctx, a, s); err != nil {
+		return plain(err)
+	}
+	if s, err = stores.Inspect(ctx, a.master, s.ID.String()); err != nil {
+		return plain(err)
+	}
+	if cmd.JSON {
+		return json.NewEncoder(e.stdout).Encode(newStoreRecord(s))
+	}
+	fmt.Fprintf(e.stdout, done+".\n", s.Slug)
+	return printStore(e.stdout, newStoreRecord(s))
+}
+
+// plain leaves a person the words of an error.
+func plain(err error) error {
+	var known *stoa.Error
+	if errors.As(err, &known) {
+		return errors.New(known.Message)
+	}
+	return err
+}
+
+// openApp builds the domains over a master database that is there and up to
+// date, as openMaster has it. Nothing is served and no job is run.
+func (e *env) openApp(ctx context.Context) (*app, error) {
+	master, err := e.openMaster()
+	if err != nil {
+		return nil, err
+	}
+	master.Close()
+	return newApp(ctx, e.cfg, e.cfg.logger(e.stderr), e.cfg.publicURL(e.cfg.Port))
+}

@@ -1,0 +1,147 @@
+package tenantdb
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/stoahq/stoa/keyring"
+)
+
+type postgresHost struct{}
+
+// make lets nobody in before the doors are right: PostgreSQL gives every role
+// the right to connect to a new database.
+func (h postgresHost) make(ctx context.Context, db *DB, c Credentials) error {
+	if err := h.makeRole(ctx, db, c); err != nil {
+		return err
+	}
+	owner, err := h.owner(ctx, db, c.Database)
+	if errors.Is(err, ErrNotFound) {
+		owner = c.User
+		_, err = db.Exec(ctx, `CREATE DATABASE "`+c.Database+`" OWNER "`+c.User+`" TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false`)
+		if isState(err, "42P04") { // duplicate_database: somebody else works on the same run
+			owner, err = h.owner(ctx, db, c.Database)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if owner != c.User {
+		return errForeign(c.Database, owner)
+	}
+	if _, err := db.Exec(ctx, `REVOKE ALL ON DATABASE "`+c.Database+`" FROM PUBLIC`); err != nil {
+		return err
+	}
+	_, err = db.Exec(ctx, `ALTER DATABASE "`+c.Database+`" WITH ALLOW_CONNECTIONS true`)
+	return err
+}
+
+// makeRole sends the password as what the server would make of it, so that no
+// log of the server's can hold it.
+func (postgresHost) makeRole(ctx context.Context, db *DB, c Credentials) error {
+	verifier, err := scramVerifier(c.Password)
+	if err != nil {
+		return err
+	}
+	_, err = db.Exec(ctx, `CREATE ROLE "`+c.User+`" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD '`+verifier+`'`)
+	if isState(err, "42710") { // duplicate_object
+		_, err = db.Exec(ctx, `ALTER ROLE "`+c.User+`" LOGIN PASSWORD '`+verifier+`'`)
+	}
+	if err != nil {
+		return err
+	}
+	var super bool
+	if err := db.Get(ctx, &super, `SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user`); err != nil || super {
+		return err
+	}
+	// Who is no superuser gives a database only to a role that it is a member of.
+	_, err = db.Exec(ctx, `GRANT "`+c.User+`" TO CURRENT_USER`)
+	return err
+}
+
+// owner returns the name of the database's owner, or ErrNotFound.
+func (postgresHost) owner(ctx context.Context, db *DB, name string) (string, error) {
+	var owner string
+	err := db.Get(ctx, &owner, `SELECT r.rolname FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles r ON r.oid = d.datdba
+		WHERE d.datname = ?`, name)
+	return owner, err
+}
+
+func errForeign(name, owner string) error {
+	return fmt.Errorf("the database %s belongs to %q: it was not made by this platform", name, owner)
+}
+
+func (h postgresHost) drop(ctx context.Context, db *DB, name string) error {
+	owner, err := h.owner(ctx, db, name)
+	switch {
+	case errors.Is(err, ErrNotFound):
+	case err != nil:
+		return err
+	case owner != name:
+		return errForeign(name, owner)
+	}
+	if _, err := db.Exec(ctx, `DROP DATABASE IF EXISTS "`+name+`" WITH (FORCE)`); err != nil {
+		return err
+	}
+	_, err = db.Exec(ctx, `DROP ROLE IF EXISTS "`+name+`"`)
+	return err
+}
+
+func (postgresHost) list(ctx context.Context, db *DB, prefix string) (names []string, err error) {
+	err = db.Select(ctx, &names, `SELECT datname FROM pg_catalog.pg_database WHERE starts_with(datname::text, ?)
+		UNION SELECT rolname FROM pg_catalog.pg_roles WHERE starts_with(rolname::text, ?) ORDER BY 1`, prefix, prefix)
+	return names, err
+}
+
+func (postgresHost) check(ctx context.Context, db *DB) (string, error) {
+	var row struct {
+		Version   string
+		Databases bool
+		Roles     bool
+	}
+	err := db.Get(ctx, &row, `SELECT current_setting('server_version') AS version, rolsuper OR rolcreatedb AS databases,
+		rolsuper OR rolcreaterole AS roles FROM pg_catalog.pg_roles WHERE rolname = current_user`)
+	switch {
+	case err != nil:
+		return "", err
+	case !atLeast(row.Version, minPostgres):
+		return "", fmt.Errorf("the server runs PostgreSQL %.40s; at least %s is needed", row.Version, minPostgres)
+	case !row.Databases || !row.Roles:
+		return "", errors.New("its user may not create databases and roles: ALTER ROLE … CREATEDB CREATEROLE")
+	}
+	return "PostgreSQL " + row.Version, nil
+}
+
+func isState(err error, state string) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == state
+}
+
+// scramVerifier is what PostgreSQL keeps of a password. Of ASCII only:
+// anything else would have to be normalised.
+// Source: RFC 5802, section 3; PostgreSQL manual, pg_authid.
+func scramVerifier(password keyring.Secret) (string, error) {
+	const iterations = 4096 // PostgreSQL's own; the password has 128 random bits
+	salt := make([]byte, 16)
+	_, _ = rand.Read(salt) // it never fails
+	salted, err := pbkdf2.Key(sha256.New, password.Reveal(), salt, iterations, sha256.Size)
+	if err != nil {
+		return "", err
+	}
+	keyed := func(word string) []byte {
+		mac := hmac.New(sha256.New, salted)
+		mac.Write([]byte(word))
+		return mac.Sum(nil)
+	}
+	stored := sha256.Sum256(keyed("Client Key"))
+	b64 := base64.StdEncoding.EncodeToString
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, b64(salt), b64(stored[:]), b64(keyed("Server Key"))), nil
+}
