@@ -184,6 +184,9 @@ func (r *run) some(ctx context.Context, todo []Store, canary bool) {
 	for range min(r.opts.Concurrency, len(todo)) {
 		workers.Go(func() {
 			for st := range queue {
+				if r.stopped(ctx) { // since this one was handed out
+					continue
+				}
 				result := r.one(work, st, r.summary.Target, r.opts)
 				result.Canary = canary
 				r.add(result)
