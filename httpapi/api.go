@@ -61,6 +61,7 @@ func New(d Domains, cfg Config) http.Handler {
 	a.huma = humago.New(a.mux, openAPI())
 	a.authRoutes()
 	a.storeRoutes()
+	a.hostnameRoutes()
 	a.provisioningRoutes()
 	a.databaseRoutes()
 	a.creditRoutes()

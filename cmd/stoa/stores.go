@@ -18,6 +18,8 @@ import (
 type storesCmd struct {
 	List storesListCmd `cmd:"" help:"List every store, newest first."`
 	Show storesShowCmd `cmd:"" help:"Show one store."`
+
+	Hostnames storesHostnamesCmd `cmd:"" help:"Show a store's hostnames and what proves them."`
 }
 
 type storesListCmd struct {
