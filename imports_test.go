@@ -32,8 +32,8 @@ var floors = map[string]int{
 	"shop": 4, "payments": 4,
 	"stores":       5,
 	"accounts":     6,
-	"provisioning": 7,
-	"httpapi":      8, "web": 8,
+	"provisioning": 7, "fleet": 7,
+	"httpapi": 8, "web": 8,
 	"cmd/stoa": 9,
 }
 

@@ -138,6 +138,12 @@ func (q *Queue) Enqueue(ctx context.Context, tx *masterdb.Tx, args Args) error {
 	return q.insert(ctx, tx, args, nil)
 }
 
+// EnqueueOnce is Enqueue, unless there is such a job with these args that is
+// still to end.
+func (q *Queue) EnqueueOnce(ctx context.Context, tx *masterdb.Tx, args Args) error {
+	return q.insert(ctx, tx, args, &river.InsertOpts{UniqueOpts: river.UniqueOpts{ByArgs: true, ByState: unfinished}})
+}
+
 // EnqueueAt is Enqueue for a job that is not to run before at.
 func (q *Queue) EnqueueAt(ctx context.Context, tx *masterdb.Tx, at time.Time, args Args) error {
 	return q.insert(ctx, tx, args, &river.InsertOpts{ScheduledAt: at})

@@ -21,6 +21,7 @@ type Finding struct {
 	Latency       time.Duration // of one round trip, once connected
 	ServerVersion string        // the server's own words
 	SchemaVersion int64         // 0 where the tables of a store are not
+	OwnVersion    int64         // of the operator's migrations, 0 without any
 	Fault         *Fault        // nil when the store can work with this database
 }
 
@@ -116,6 +117,11 @@ func (s *Service) examine(ctx context.Context, store stoa.StoreID, c tenantdb.Cr
 	}
 	if slices.Contains(in.Tables, tenantdb.VersionTable) {
 		if found.SchemaVersion, err = db.SchemaVersion(ctx); err != nil {
+			return found, err
+		}
+	}
+	if slices.Contains(in.Tables, tenantdb.OwnVersionTable) {
+		if found.OwnVersion, err = db.OwnVersion(ctx); err != nil {
 			return found, err
 		}
 	}

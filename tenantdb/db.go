@@ -41,6 +41,7 @@ type DB struct {
 	credentials Credentials
 	dial        DialFunc
 	guard       *guard // nil when it is not leased: see failed
+	own         *OwnMigrations
 }
 
 // newDB opens c, with a guard if it is to be leased.

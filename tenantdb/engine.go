@@ -22,11 +22,11 @@ type Engine interface {
 	Open(c Credentials, dial DialFunc) (*sql.DB, error)
 	// Inspect reports what is on the other end, before anything is written.
 	Inspect(ctx context.Context, db *DB) (Inspection, error)
-	// Migrate brings the tenant schema to this binary's version and returns
-	// that version. Callers who come at once, from several processes too, end
-	// with one complete schema. It makes two connections of its own, by a way
-	// that a migration can go, and closes them.
-	Migrate(ctx context.Context, c Credentials, dial DialFunc) (version int64, err error)
+	// Session is Open for a migration: by a way that a session can go, which
+	// keeps its locks from one transaction to the next.
+	Session(c Credentials, dial DialFunc) (*sql.DB, error)
+	// migrator says how migrations of c's database run, one caller at a time.
+	migrator(c Credentials) migrator
 	// Fault turns a driver's error into one of the database_… codes, with a
 	// message for the store's owner. It returns nil for an error that says
 	// nothing about the connection, such as a violated constraint.
@@ -114,6 +114,10 @@ func tlsRequired(err error) *stoa.Error {
 
 func overloaded(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseUnreachable, "The database server accepts no more connections at the moment. Try again shortly.").Because(err)
+}
+
+func full(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseUnreachable, "The database has no room left to write. Free some, or give it more.").Because(err)
 }
 
 // networkFault recognises what happens below every driver: names, sockets, TLS.

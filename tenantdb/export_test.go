@@ -53,6 +53,11 @@ func (m *Manager) Has(store stoa.StoreID) bool {
 
 func (m *Manager) EvictIdleSince(t time.Time) { m.evictIdleSince(t) }
 
+// OpenWith opens c by a way of the test's own.
+func OpenWith(engines map[EngineName]Engine, c Credentials, dial DialFunc) (*DB, error) {
+	return newDB(engines, c, dial, nil)
+}
+
 // SQL is the pool below db.
 func (db *DB) SQL() *sql.DB { return db.sqlx.DB }
 

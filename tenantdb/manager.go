@@ -32,7 +32,8 @@ type Options struct {
 	StatementTimeout time.Duration // for a statement or a whole transaction of a lease; default 10 s
 	Cooldown         time.Duration // how long a database that fails is left alone; default 5 s
 	Dialer           Dialer
-	Supabase         SupabaseRules // which servers are Supabase's, and what signs their certificates
+	Own              *OwnMigrations // the operator's migrations; nil without any
+	Supabase         SupabaseRules  // which servers are Supabase's, and what signs their certificates
 	sweepInterval    time.Duration
 }
 
@@ -249,7 +250,11 @@ func (m *Manager) release(p *pool) {
 func (m *Manager) open(ctx context.Context, p *pool) {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.opts.OpenTimeout, errSlow)
 	defer cancel()
-	c, version, err := m.load(ctx, m.master, p.store)
+	r, err := m.Read(ctx, m.master, p.store)
+	if err == nil {
+		err = r.readable()
+	}
+	c := r.Credentials
 	if err == nil && c.Engine == SQLite {
 		err = m.takeFile(ctx, p)
 	}
@@ -258,7 +263,7 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 	}
 	p.err = err
 	m.mu.Lock()
-	p.version = version
+	p.version = r.Version
 	if p.err != nil {
 		m.retire(p)
 	} else if !p.embedded {
@@ -308,6 +313,7 @@ func (m *Manager) newDB(c Credentials, g *guard) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
+	db.own = m.opts.Own
 	// How many are in use is the gate's business, how many there are the budget's.
 	db.sqlx.SetMaxOpenConns(m.opts.ConnsPerStore)
 	db.sqlx.SetMaxIdleConns(m.opts.ConnsPerStore)

@@ -4,10 +4,15 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/pressly/goose/v3"
+
+	"github.com/stoahq/stoa"
 )
 
 // Migrations holds one folder per engine with the same file names.
@@ -15,27 +20,198 @@ import (
 //go:embed migrations
 var Migrations embed.FS
 
-// VersionTable records which migrations a tenant database has.
-const VersionTable = "stoa_schema_migrations"
+// VersionTable records which migrations a tenant database has, and
+// OwnVersionTable which of the operator's own.
+const (
+	VersionTable    = "stoa_schema_migrations"
+	OwnVersionTable = "stoa_own_migrations"
+)
 
-// Migrate brings the schema of one tenant database to this binary's version
-// and returns that version. Run again after an interruption it continues.
-func (db *DB) Migrate(ctx context.Context) (version int64, err error) {
-	if version, err = db.engine.Migrate(ctx, db.credentials, db.dial); err != nil {
-		return 0, db.wrap(fmt.Errorf("migrate: %w", err))
-	}
-	return version, nil
+// OldestReadable is the oldest version of the tenant schema that this binary
+// can serve. It grows with the first release whose queries need a newer one,
+// and never beyond what the release before it brought: between the two, old
+// and new binaries serve the same stores.
+const OldestReadable = 14
+
+// MigrationFailed says that a statement of a migration failed in a database
+// that is otherwise well. Operators see it; no answer of the API has it.
+const MigrationFailed stoa.Code = "migration_failed"
+
+// Schema is how far a tenant database is: the version of the built-in
+// migrations and that of the operator's own, 0 without any.
+type Schema struct {
+	Version int64 `json:"version"`
+	Own     int64 `json:"own"`
 }
 
-// onOwnPool runs run on two connections that end with it.
-func onOwnPool(e Engine, c Credentials, dial DialFunc, run func(*sql.DB) (int64, error)) (int64, error) {
-	db, err := e.Open(c, dial)
+// LatestVersion is the version of the tenant schema that this binary brings.
+func LatestVersion() int64 {
+	files, err := fs.Sub(Migrations, "migrations/postgres")
+	if err != nil {
+		panic(err) // the folder is embedded
+	}
+	versions, err := versionsIn(files)
+	if err != nil {
+		panic(err) // a test reads the same files
+	}
+	return versions[len(versions)-1]
+}
+
+// MigrateOptions say how far a migration goes.
+type MigrateOptions struct {
+	// To is the last built-in migration to be applied; 0 means all, and then
+	// the operator's own follow. Those may build on any built-in one, so they
+	// wait while an older one is asked for.
+	To int64
+	// Before is called on the connection of the migration before anything is
+	// written. Its error ends the migration.
+	Before func(context.Context, *DB) error
+}
+
+// Migrate brings the schema of one tenant database to this binary's version
+// and the operator's own, and returns the former. Run again after an
+// interruption it continues.
+func (db *DB) Migrate(ctx context.Context) (version int64, err error) {
+	schema, err := db.MigrateTo(ctx, MigrateOptions{})
 	if err != nil {
 		return 0, err
 	}
-	defer db.Close() //nolint:errcheck // nothing is pending
-	db.SetMaxOpenConns(2)
-	return run(db)
+	return schema.Version, nil
+}
+
+// MigrateTo is Migrate as far as opts say. It makes one connection of its
+// own, by a way that a migration can go, and closes it. Callers who come at
+// once, from several processes too, end with one complete schema. With an
+// error it returns how far the schema is known to be all the same; 0 where
+// that is unknown.
+func (db *DB) MigrateTo(ctx context.Context, opts MigrateOptions) (Schema, error) {
+	schema, err := db.migrateTo(ctx, opts)
+	if err != nil {
+		return schema, db.wrap(fmt.Errorf("migrate: %w", err))
+	}
+	return schema, nil
+}
+
+func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema, err error) {
+	own, err := db.own.of(db.Engine)
+	if err != nil {
+		return schema, err
+	}
+	pool, err := db.engine.Session(db.credentials, db.dial)
+	if err != nil {
+		return schema, err
+	}
+	defer pool.Close() //nolint:errcheck // nothing is pending
+	pool.SetMaxOpenConns(1)
+	s := &session{DB: pool, migrator: db.engine.migrator(db.credentials)}
+	if opts.Before != nil {
+		inner := &DB{Engine: db.Engine, sqlx: sqlx.NewDb(pool, db.sqlx.DriverName()), engine: db.engine, credentials: db.credentials, dial: db.dial}
+		if err := opts.Before(ctx, inner); err != nil {
+			return schema, err
+		}
+	}
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return schema, err
+	}
+	defer unlock()
+	builtin, err := fs.Sub(Migrations, "migrations/"+s.folder)
+	if err != nil {
+		return schema, err
+	}
+	if schema.Version, err = s.up(ctx, builtin, VersionTable, opts.To); err != nil || own == nil || opts.To != 0 {
+		return schema, err
+	}
+	schema.Own, err = s.up(ctx, own, OwnVersionTable, db.own.Latest())
+	return schema, err
+}
+
+// migrator is what migrations need to know of an engine.
+type migrator struct {
+	dialect goose.Dialect
+	folder  string
+	// take waits for the turn of the connection's session, which may have it
+	// already, and give ends it. SQLite has no such thing, but turn.
+	take, give func(context.Context, *sql.Conn) error
+	turn       func(context.Context) (give func(), err error)
+	// prepare mends what an interruption left of a version table.
+	prepare func(ctx context.Context, conn *sql.Conn, table string) error
+}
+
+// session is a pool of one connection on which migrations run. What the
+// session of that connection holds, goose therefore has too.
+type session struct {
+	*sql.DB
+	migrator
+}
+
+// giveTimeout bounds the giving back of a lock, which ends with its session
+// in any case.
+const giveTimeout = 5 * time.Second
+
+// lock waits until nobody else migrates this database.
+func (s *session) lock(ctx context.Context) (unlock func(), err error) {
+	if s.turn != nil {
+		return s.turn(ctx)
+	}
+	if err := s.on(ctx, s.take); err != nil {
+		return nil, err
+	}
+	return func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveTimeout)
+		defer cancel()
+		_ = s.on(ctx, s.give)
+	}, nil
+}
+
+func (s *session) on(ctx context.Context, do func(context.Context, *sql.Conn) error) error {
+	conn, err := s.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // it goes back to the pool
+	return do(ctx, conn)
+}
+
+// SessionLock implements goose's lock.SessionLocker: should the connection
+// that had the lock be lost between two of goose's steps, the next one waits
+// for its turn anew.
+func (s *session) SessionLock(ctx context.Context, conn *sql.Conn) error {
+	if s.take == nil {
+		return nil
+	}
+	return s.take(ctx, conn)
+}
+
+// SessionUnlock implements goose's lock.SessionLocker. The lock is kept for
+// the migrations that follow.
+func (s *session) SessionUnlock(context.Context, *sql.Conn) error { return nil }
+
+// up applies what is missing, up to and including the version to unless that
+// is 0, and returns the version reached, also with an error if it is known.
+func (s *session) up(ctx context.Context, files fs.FS, table string, to int64) (int64, error) {
+	if s.prepare != nil {
+		if err := s.on(ctx, func(ctx context.Context, conn *sql.Conn) error { return s.prepare(ctx, conn, table) }); err != nil {
+			return 0, err
+		}
+	}
+	p, err := goose.NewProvider(s.dialect, s.DB, files, goose.WithTableName(table), goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(s))
+	if err != nil {
+		return 0, err
+	}
+	if to == 0 {
+		_, err = p.Up(ctx)
+	} else {
+		_, err = p.UpTo(ctx, to)
+	}
+	var partial *goose.PartialError
+	if errors.As(err, &partial) && len(partial.Applied) > 0 {
+		return partial.Applied[len(partial.Applied)-1].Source.Version, err
+	}
+	if err != nil {
+		return 0, err
+	}
+	return p.GetDBVersion(ctx)
 }
 
 // SchemaVersion reads how far the schema of a database is that was migrated
@@ -45,19 +221,9 @@ func (db *DB) SchemaVersion(ctx context.Context) (version int64, err error) {
 	return version, err
 }
 
-// migrate applies what is missing. That nobody else does so at the same time
-// is the engine's business.
-func migrate(ctx context.Context, d goose.Dialect, db *sql.DB, folder string) (version int64, err error) {
-	files, err := fs.Sub(Migrations, "migrations/"+folder)
-	if err != nil {
-		return 0, err
-	}
-	p, err := goose.NewProvider(d, db, files, goose.WithTableName(VersionTable), goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return 0, err
-	}
-	if _, err := p.Up(ctx); err != nil {
-		return 0, err
-	}
-	return p.GetDBVersion(ctx)
+// OwnVersion reads how far the operator's own migrations are in a database
+// that has some.
+func (db *DB) OwnVersion(ctx context.Context) (version int64, err error) {
+	err = db.Get(ctx, &version, `SELECT coalesce(max(version_id), 0) FROM `+OwnVersionTable)
+	return version, err
 }

@@ -84,39 +84,39 @@ func (mysqlEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	return in, err
 }
 
-// Migrate takes turns through a lock that ends with its session. Statements
-// of a schema are committed one by one here: what an interruption left is
-// completed by migrations that may run twice.
-func (e mysqlEngine) Migrate(ctx context.Context, c Credentials, dial DialFunc) (int64, error) {
-	return onOwnPool(e, c, dial, func(db *sql.DB) (int64, error) { return e.migrate(ctx, db) })
+// Session implements Engine.
+func (e mysqlEngine) Session(c Credentials, dial DialFunc) (*sql.DB, error) { return e.Open(c, dial) }
+
+// Statements of a schema are committed one by one here: what an interruption
+// left is completed by migrations that may run twice.
+func (mysqlEngine) migrator(Credentials) migrator {
+	return migrator{dialect: goose.DialectMySQL, folder: "mysql", take: takeLock, give: giveLocks, prepare: repairVersionTable}
 }
 
-func (mysqlEngine) migrate(ctx context.Context, db *sql.DB) (int64, error) {
-	turn, err := db.Conn(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer turn.Close() //nolint:errcheck // the pool is closed next, and the lock ends with its session
+// takeLock waits as long as ctx allows.
+func takeLock(ctx context.Context, conn *sql.Conn) error {
 	var granted sql.NullInt64
-	// The name is one for the whole server. The time limit is ctx's business.
-	err = turn.QueryRowContext(ctx, `SELECT GET_LOCK(concat('stoa.', sha1(database())), 3600)`).Scan(&granted)
+	// The name is one for the whole server.
+	err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(concat('stoa.', sha1(database())), 3600)`).Scan(&granted)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if granted.Int64 != 1 {
-		return 0, errors.New("the migration lock was not granted")
+		return errors.New("the migration lock was not granted")
 	}
-	if err := repairVersionTable(ctx, turn); err != nil {
-		return 0, err
-	}
-	return migrate(ctx, goose.DialectMySQL, db, "mysql")
+	return nil
+}
+
+func giveLocks(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, `DO RELEASE_ALL_LOCKS()`)
+	return err
 }
 
 // repairVersionTable adds the row that goose writes right after creating its
 // table and without which it refuses to work, if an interruption came between.
-func repairVersionTable(ctx context.Context, conn *sql.Conn) error {
-	_, err := conn.ExecContext(ctx, `INSERT INTO `+VersionTable+` (version_id, is_applied)
-		SELECT 0, true FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM `+VersionTable+`)`)
+func repairVersionTable(ctx context.Context, conn *sql.Conn, table string) error {
+	_, err := conn.ExecContext(ctx, `INSERT INTO `+table+` (version_id, is_applied)
+		SELECT 0, true FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM `+table+`)`)
 	var myErr *mysql.MySQLError
 	if errors.As(err, &myErr) && myErr.Number == 1146 { // ER_NO_SUCH_TABLE: nothing was begun
 		return nil
@@ -140,6 +140,8 @@ func (mysqlEngine) Fault(err error) *stoa.Error {
 			return permissionDenied(err)
 		case 1290, 1836: // started with --read-only, in read-only mode
 			return permissionDenied(err)
+		case 1021, 1114: // disk full, table full
+			return full(err)
 		case 1040, 1203, 1226: // too many connections: server, user, resource limit
 			return overloaded(err)
 		case 1053, 1129, 1130, 1152, 1927: // shutdown, host blocked, host not admitted, aborted, killed

@@ -127,23 +127,36 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 // migrationLock is any number that nothing else in a tenant database locks.
 const migrationLock = 0x73746f61 // "stoa"
 
-// Migrate takes turns through an advisory lock that a transaction holds, not
-// a session: behind a pooler, a session may be another from one transaction
-// to the next.
-func (e postgresEngine) Migrate(ctx context.Context, c Credentials, dial DialFunc) (int64, error) {
-	return onOwnPool(e, c, dial, func(db *sql.DB) (int64, error) { return e.migrate(ctx, db) })
+// Session implements Engine.
+func (e postgresEngine) Session(c Credentials, dial DialFunc) (*sql.DB, error) {
+	return e.Open(c, dial)
 }
 
-func (postgresEngine) migrate(ctx context.Context, db *sql.DB) (int64, error) {
-	turn, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return 0, err
+func (postgresEngine) migrator(Credentials) migrator {
+	return migrator{dialect: goose.DialectPostgres, folder: "postgres", take: takeAdvisory, give: giveAdvisory}
+}
+
+// takeAdvisory asks again and again. To wait in the server would be a
+// statement under way, for which CREATE INDEX CONCURRENTLY waits in turn.
+func takeAdvisory(ctx context.Context, conn *sql.Conn) error {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
+		var granted bool
+		err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1)`, migrationLock).Scan(&granted)
+		if err != nil || granted {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	defer turn.Rollback() //nolint:errcheck // it has nothing to lose
-	if _, err := turn.ExecContext(ctx, `SELECT pg_advisory_xact_lock($1)`, migrationLock); err != nil {
-		return 0, err
-	}
-	return migrate(ctx, goose.DialectPostgres, db, "postgres")
+}
+
+// giveAdvisory leaves nothing behind at a pooler, whose session lives on.
+func giveAdvisory(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, `SELECT pg_advisory_unlock_all()`)
+	return err
 }
 
 // Fault reads SQLSTATE classes 08, 28, 3D, 42501, 53 and 57P, and 25006, the
@@ -159,6 +172,8 @@ func (postgresEngine) Fault(err error) *stoa.Error {
 			return noSuchDatabase(err)
 		case code == "42501", code == "25006":
 			return permissionDenied(err)
+		case code == "53100":
+			return full(err)
 		case strings.HasPrefix(code, "53"):
 			return overloaded(err)
 		case strings.HasPrefix(code, "08"), strings.HasPrefix(code, "57P"):

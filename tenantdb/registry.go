@@ -3,6 +3,7 @@ package tenantdb
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -19,13 +20,14 @@ type Info struct {
 	Status            Status
 	LastError         stoa.Code // why the status is failed, else ""
 	SchemaVersion     int64
+	OwnVersion        int64 // of the operator's migrations, 0 without any
 	CredentialVersion int64 // grows with each change of the credentials
 	LastCheckedAt     *time.Time
 }
 
 // InfoColumns are what Info is read from, of store_databases as x.
 const InfoColumns = `x.kind, x.engine, x.host, x.port, x.database_name, x.status, coalesce(x.last_error, '') AS last_error,
-	x.schema_version, x.credential_version, x.last_checked_at`
+	x.schema_version, x.own_version, x.credential_version, x.last_checked_at`
 
 // Status is what the last attempt to use a database found.
 type Status string
@@ -54,7 +56,8 @@ func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 		VALUES ($1, $2, $3, $4, $5, $6, $7, 1, 'unknown', $8, $8)
 		ON CONFLICT (store_id) DO UPDATE SET kind = excluded.kind, engine = excluded.engine, host = excluded.host,
 			port = excluded.port, database_name = excluded.database_name, credentials = excluded.credentials,
-			credential_version = store_databases.credential_version + 1, schema_version = 0,
+			credential_version = store_databases.credential_version + 1, schema_version = 0, own_version = 0,
+			migration_attempts = 0, migration_error = NULL, migration_message = NULL, migrated_at = NULL,
 			status = 'unknown', last_error = NULL, last_checked_at = NULL, updated_at = excluded.updated_at`,
 		store, string(c.Kind), string(c.Engine), c.Host, c.Port, c.Database, envelope, tx.Now)
 	if err != nil {
@@ -63,29 +66,53 @@ func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 	return notifyCredentials(ctx, tx, store)
 }
 
+// Registered is what is kept of a store's database.
+type Registered struct {
+	Credentials Credentials
+	Version     int64  // of the credentials: it grows with each change of them
+	Schema      Schema // as last recorded
+}
+
 // Load decrypts a store's credentials. Without any it returns
 // store_pending_database.
 func (m *Manager) Load(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Credentials, error) {
-	c, _, err := m.load(ctx, q, store)
-	return c, err
+	r, err := m.Read(ctx, q, store)
+	return r.Credentials, err
 }
 
-// load is Load with the credentials' version.
-func (m *Manager) load(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Credentials, int64, error) {
+// Read is Load with what else is kept.
+func (m *Manager) Read(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Registered, error) {
 	var row struct {
 		Credentials       string
 		CredentialVersion int64
+		SchemaVersion     int64
+		OwnVersion        int64
 	}
-	err := q.Get(ctx, &row, `SELECT credentials, credential_version FROM store_databases WHERE store_id = $1`, store)
+	err := q.Get(ctx, &row, `SELECT credentials, credential_version, schema_version, own_version FROM store_databases WHERE store_id = $1`, store)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		return Credentials{}, 0, stoa.Errorf(stoa.StorePendingDatabase, "This store has no database yet. Connect one first.")
+		return Registered{}, stoa.Errorf(stoa.StorePendingDatabase, "This store has no database yet. Connect one first.")
 	}
 	if err != nil {
-		return Credentials{}, 0, err
+		return Registered{}, err
 	}
 	c, err := unseal(m.ring, store, row.Credentials)
-	return c, row.CredentialVersion, err
+	return Registered{c, row.CredentialVersion, Schema{row.SchemaVersion, row.OwnVersion}}, err
 }
+
+// readable refuses a store whose schema is older than this binary can serve.
+// A version of 0 says nothing: none was recorded yet.
+func (r Registered) readable() error {
+	if v := r.Schema.Version; v == 0 || v >= OldestReadable {
+		return nil
+	}
+	e := stoa.Errorf(stoa.TenantUnavailable, "This store is being brought up to date. Try again shortly.")
+	e.RetryAfter = migrationRetryAfter
+	return e.Because(fmt.Errorf("its schema has version %d, this binary needs %d: 'stoa tenants migrate'", r.Schema.Version, OldestReadable))
+}
+
+// migrationRetryAfter is what a shopper is told to wait whose store is next
+// in line for a migration.
+const migrationRetryAfter = 30 * time.Second
 
 // ReadInfo describes a store's database, or returns nil when none was ever
 // connected.
@@ -117,12 +144,5 @@ func RecordHealthOf(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ve
 	}
 	_, err := tx.Exec(ctx, `UPDATE store_databases SET status = $2, last_error = $3, last_checked_at = $4
 		WHERE store_id = $1 AND (credential_version = $5 OR $5 = 0)`, store, string(status), code, tx.Now, version)
-	return err
-}
-
-// RecordSchema notes the schema version of a store's database.
-func RecordSchema(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64) error {
-	_, err := tx.Exec(ctx, `UPDATE store_databases SET schema_version = $2, updated_at = $3 WHERE store_id = $1`,
-		store, version, tx.Now)
 	return err
 }

@@ -51,13 +51,16 @@ func (e sqliteEngine) Open(c Credentials, _ DialFunc) (*sql.DB, error) {
 		"_timezone":    {"UTC"},
 		"_pragma":      {"busy_timeout(5000)", "journal_mode(WAL)", "foreign_keys(1)", "synchronous(NORMAL)"},
 	}
-	query := strings.ReplaceAll(q.Encode(), "+", "%20") // a plus is a plus to SQLite
-	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query}
-	connector, err := sqlite.NewConnector(dsn.String())
+	connector, err := sqlite.NewConnector(sqliteURI(path, q))
 	if err != nil {
 		return nil, err
 	}
 	return sql.OpenDB(patient{connector}), nil
+}
+
+func sqliteURI(path string, q url.Values) string {
+	query := strings.ReplaceAll(q.Encode(), "+", "%20") // a plus is a plus to SQLite
+	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query}).String()
 }
 
 // patient tries a connection again while the file is busy becoming WAL, or
@@ -92,24 +95,49 @@ func (sqliteEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	return in, err
 }
 
-// Migrate needs no lock: each migration is one transaction, so that of two
-// callers one fails whole. As long as the other gets on meanwhile, it tries
-// again and finds that much less to do.
-func (e sqliteEngine) Migrate(ctx context.Context, c Credentials, dial DialFunc) (int64, error) {
-	return onOwnPool(e, c, dial, func(db *sql.DB) (int64, error) { return e.migrate(ctx, db) })
+// Session implements Engine.
+func (e sqliteEngine) Session(c Credentials, dial DialFunc) (*sql.DB, error) { return e.Open(c, dial) }
+
+func (e sqliteEngine) migrator(c Credentials) migrator {
+	return migrator{dialect: goose.DialectSQLite3, folder: "sqlite", turn: func(ctx context.Context) (func(), error) { return e.turn(ctx, c) }}
 }
 
-func (sqliteEngine) migrate(ctx context.Context, db *sql.DB) (int64, error) {
-	for before := int64(-1); ; {
-		version, err := migrate(ctx, goose.DialectSQLite3, db, "sqlite")
+// turn takes turns across processes: SQLite has no lock that outlasts a
+// transaction and leaves readers alone. So it is an exclusive transaction on
+// an empty database beside the store's, which ends with the process. One
+// serves all stores in the folder: a file for each would have to be removed
+// with the store, and no file can be removed that others may be waiting for.
+func (e sqliteEngine) turn(ctx context.Context, c Credentials) (give func(), err error) {
+	path, err := e.path(c)
+	if err != nil {
+		return nil, err
+	}
+	connector, err := sqlite.NewConnector(sqliteURI(filepath.Join(filepath.Dir(path), "migration-lock"), url.Values{
+		"modeof": {filepath.Dir(path)}, "_txlock": {"exclusive"},
+	}))
+	if err != nil {
+		return nil, err
+	}
+	db := sql.OpenDB(connector)
+	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+		tx, err := db.BeginTx(ctx, nil)
 		if err == nil {
-			return version, nil
+			return func() {
+				_ = tx.Rollback()
+				_ = db.Close()
+			}, nil
 		}
-		var reached int64
-		if db.QueryRowContext(ctx, `SELECT max(version_id) FROM `+VersionTable).Scan(&reached) != nil || reached == before {
-			return 0, err
+		var busy *sqlite.Error
+		if !errors.As(err, &busy) || busy.Code()&0xff != sqlite3.SQLITE_BUSY {
+			_ = db.Close()
+			return nil, err
 		}
-		before = reached
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			_ = db.Close()
+			return nil, ctx.Err()
+		}
 	}
 }
 
@@ -123,7 +151,13 @@ func (sqliteEngine) Fault(err error) *stoa.Error {
 	broken := errors.As(err, &pathErr)
 	if errors.As(err, &liteErr) {
 		switch liteErr.Code() & 0xff {
-		case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY,
+		case sqlite3.SQLITE_FULL:
+			return full(err)
+		case sqlite3.SQLITE_READONLY:
+			return stoa.Errorf(stoa.DatabasePermissionDenied, "The store's embedded database cannot be written to.").Because(err)
+		}
+		switch liteErr.Code() & 0xff {
+		case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR,
 			sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_BUSY:
 			broken = true
 		}

@@ -1,7 +1,6 @@
 package tenantdb
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"net/url"
@@ -148,13 +147,13 @@ func (e supabaseEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
 	return e.open(cfg), nil
 }
 
-// Migrate goes through the session pooler of the same host: a migration is
+// Session goes through the session pooler of the same host: a migration is
 // more than one transaction.
-func (e supabaseEngine) Migrate(ctx context.Context, c Credentials, dial DialFunc) (int64, error) {
+func (e supabaseEngine) Session(c Credentials, dial DialFunc) (*sql.DB, error) {
 	if c.Pooler == TransactionPooler {
 		c.Pooler, c.Port = SessionPooler, e.rules.SessionPort
 	}
-	return onOwnPool(e, c, dial, func(db *sql.DB) (int64, error) { return e.migrate(ctx, db) })
+	return e.Open(c, dial)
 }
 
 // poolerCode begins the message of a pooler's own fault, which has no

@@ -159,14 +159,17 @@ func TestMigrationTakesTheSessionPooler(t *testing.T) {
 		mu.Unlock()
 		return (&net.Dialer{}).DialContext(ctx, network, address)
 	}
-	engine := tenantdb.NewEngines(tenantdb.Options{Supabase: tenantdbtest.SupabaseRules()})[tenantdb.Supabase]
-	_, err := engine.Migrate(t.Context(), c, dial)
+	engines := tenantdb.NewEngines(tenantdb.Options{Supabase: tenantdbtest.SupabaseRules()})
+	migrating, err := tenantdb.OpenWith(engines, c, dial)
 	must(t, err)
-	if diff := cmp.Diff(map[string]int{address(t, tenantdbtest.PgBouncerSessionEnv): 2}, dialled); diff != "" {
+	defer migrating.Close() //nolint:errcheck // nothing is pending
+	_, err = migrating.Migrate(t.Context())
+	must(t, err)
+	if diff := cmp.Diff(map[string]int{address(t, tenantdbtest.PgBouncerSessionEnv): 1}, dialled); diff != "" {
 		t.Errorf("migration: %s", diff)
 	}
 	clear(dialled)
-	db, err := engine.Open(c, dial)
+	db, err := engines[tenantdb.Supabase].Open(c, dial)
 	must(t, err)
 	defer db.Close() //nolint:errcheck // nothing is pending
 	must(t, db.PingContext(t.Context()))

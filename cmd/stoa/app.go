@@ -14,6 +14,7 @@ import (
 
 	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/fleet"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
@@ -35,6 +36,7 @@ type app struct {
 	accounts     *accounts.Accounts
 	payments     *payments.Service
 	provisioning *provisioning.Service
+	fleet        *fleet.Service
 }
 
 // newApp opens the master database, migrates it and builds the domains.
@@ -47,14 +49,6 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	encryption, signing, err := cfg.rings()
-	if err != nil {
-		return nil, err
-	}
-	networks, err := cfg.allowedNetworks()
-	if err != nil {
-		return nil, err
-	}
-	roots, err := cfg.supabaseRoots()
 	if err != nil {
 		return nil, err
 	}
@@ -71,12 +65,10 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		master.Close()
 		return nil, err
 	}
-	a.tenants = tenantdb.NewManager(master, encryption, tenantdb.Options{
-		DataDir: cfg.DataDir, MaxEmbedded: cfg.MaxEmbedded,
-		ConnsPerServer: cfg.ConnsPerServer, ConnsPerStore: cfg.ConnsPerStore,
-		Dialer:   tenantdb.Dialer{Allow: networks, PublicPlaintext: cfg.development()},
-		Supabase: tenantdb.SupabaseRules{Roots: roots},
-	})
+	if a.tenants, err = newTenants(cfg, master, encryption); err != nil {
+		master.Close()
+		return nil, err
+	}
 	a.ledger = credits.New(master)
 	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, cfg.BaseDomain, log)
 	a.registry.UseDNS(cfg.DNSServer)
@@ -90,13 +82,41 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		return nil, errors.Join(err, a.close(ctx))
 	}
 	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log)
+	a.fleet = fleet.New(master, a.tenants, log, fleet.Options{Hold: cfg.HoldTenantMigrations})
 
+	jobs.Handle(a.queue, fleet.Timeout, a.fleet.Run)
+	if !cfg.HoldTenantMigrations {
+		jobs.Every(a.queue, fleet.Interval, a.fleet.Job())
+	}
 	jobs.Handle(a.queue, provisioning.Timeout, a.provisioning.Provision)
 	jobs.Handle(a.queue, stores.CarryIdentityTimeout, a.registry.CarryIdentity)
 	jobs.Handle(a.queue, stores.CheckHostnamesTimeout, a.registry.CheckHostnames)
 	jobs.Every(a.queue, stores.CheckHostnamesEvery, stores.CheckHostnames{})
 	jobs.Handle(a.queue, time.Minute, a.payments.Apply)
 	return a, nil
+}
+
+// newTenants is the way to the tenant databases.
+func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring) (*tenantdb.Manager, error) {
+	networks, err := cfg.allowedNetworks()
+	if err != nil {
+		return nil, err
+	}
+	roots, err := cfg.supabaseRoots()
+	if err != nil {
+		return nil, err
+	}
+	own, err := tenantdb.LoadOwnMigrations(cfg.TenantMigrations)
+	if err != nil {
+		return nil, err
+	}
+	return tenantdb.NewManager(master, encryption, tenantdb.Options{
+		DataDir: cfg.DataDir, MaxEmbedded: cfg.MaxEmbedded,
+		ConnsPerServer: cfg.ConnsPerServer, ConnsPerStore: cfg.ConnsPerStore,
+		Dialer:   tenantdb.Dialer{Allow: networks, PublicPlaintext: cfg.development()},
+		Supabase: tenantdb.SupabaseRules{Roots: roots},
+		Own:      own,
+	}), nil
 }
 
 // sandboxSecret signs the sandbox's payment events. It derives from the

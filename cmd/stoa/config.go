@@ -50,6 +50,9 @@ type Config struct {
 	ConnsPerStore  int      `name:"connections-per-store" env:"STOA_CONNECTIONS_PER_STORE" default:"8" help:"Connections of one store at most, from this process." group:"config"`
 	MaxEmbedded    int      `name:"embedded-open" env:"STOA_EMBEDDED_OPEN" default:"200" help:"Embedded (SQLite) store databases kept open at most." group:"config"`
 
+	TenantMigrations     string `name:"tenant-migrations" env:"STOA_TENANT_MIGRATIONS" help:"Folder with your own migrations of store databases: sqlite/, postgres/, mysql/ in goose's form. They run after the built-in ones." placeholder:"DIR" group:"config"`
+	HoldTenantMigrations bool   `name:"hold-tenant-migrations" env:"STOA_HOLD_TENANT_MIGRATIONS" help:"Leave the migration of store databases to 'stoa tenants migrate'." group:"config"`
+
 	CreditPrice int64  `name:"credit-price" env:"STOA_CREDIT_PRICE" default:"1" help:"Price of one credit in the currency's minor unit." group:"config"`
 	Currency    string `name:"currency" env:"STOA_CURRENCY" default:"USD" help:"Currency credits are sold in (ISO 4217)." placeholder:"CODE" group:"config"`
 
@@ -106,6 +109,9 @@ func (c *Config) check() error {
 	}
 	if _, err := c.supabaseRoots(); err != nil {
 		fault("STOA_SUPABASE_CA", "%v", err)
+	}
+	if _, err := tenantdb.LoadOwnMigrations(c.TenantMigrations); err != nil {
+		fault("STOA_TENANT_MIGRATIONS", "cannot be used: %v", err)
 	}
 	for name, key := range map[string]keyring.Secret{"ENCRYPTION_KEY": c.EncryptionKey, "JWT_SECRET": c.JWTSecret} {
 		if key.IsZero() {

@@ -68,7 +68,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	if err != nil {
 		return nil, errors.Join(err, closeAll(listener, private))
 	}
-	if err := a.queue.Start(ctx); err != nil {
+	if err := errors.Join(a.queue.Start(ctx), a.fleet.Start(ctx, a.queue)); err != nil {
 		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
 	}
 	s := &server{app: a, url: url, failed: make(chan error, 2), deafen: a.listen(ctx)}

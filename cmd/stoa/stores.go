@@ -140,6 +140,7 @@ type storeDatabase struct {
 	Status            tenantdb.Status     `json:"status"`
 	LastError         *storeFault         `json:"lastError"`
 	SchemaVersion     int64               `json:"schemaVersion"`
+	OwnVersion        int64               `json:"ownVersion"`
 	CredentialVersion int64               `json:"credentialVersion"`
 	LastCheckedAt     *time.Time          `json:"lastCheckedAt"`
 }
@@ -163,7 +164,7 @@ func newStoreRecord(s stores.Store) storeRecord {
 	if d := s.Database; d != nil {
 		r.Database = &storeDatabase{
 			Type: d.Kind, Engine: d.Engine, Host: d.Host, Port: d.Port, Database: d.DatabaseName, Status: d.Status,
-			SchemaVersion: d.SchemaVersion, CredentialVersion: d.CredentialVersion, LastCheckedAt: d.LastCheckedAt,
+			SchemaVersion: d.SchemaVersion, OwnVersion: d.OwnVersion, CredentialVersion: d.CredentialVersion, LastCheckedAt: d.LastCheckedAt,
 		}
 		if d.LastError != "" {
 			r.Database.LastError = &storeFault{d.LastError, tenantdb.HealthMessage(d.LastError)}
@@ -227,6 +228,9 @@ func (d *storeDatabase) print(line func(name, format string, args ...any)) {
 	}
 	line("  name", "%s", d.Database)
 	line("  schema version", "%d", d.SchemaVersion)
+	if d.OwnVersion > 0 {
+		line("  own migrations", "%d", d.OwnVersion)
+	}
 	line("  credential version", "%d", d.CredentialVersion)
 	line("  health", "%s", d.Status)
 	if d.LastError != nil {

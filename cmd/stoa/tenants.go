@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/fleet"
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/stores"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+type tenantsCmd struct {
+	Status  tenantsStatusCmd  `cmd:"" help:"How many stores are at each version, which lag, and why migrations failed."`
+	Migrate tenantsMigrateCmd `cmd:"" help:"Migrate the stores that lag."`
+	Check   tenantsCheckCmd   `cmd:"" help:"Compare stores' schemas with the expected one and name what differs."`
+}
+
+type tenantsStatusCmd struct {
+	JSON bool `help:"Print JSON."`
+}
+
+// Help is shown by 'stoa tenants status --help'.
+func (tenantsStatusCmd) Help() string {
+	return "Reads the master database and nothing else. Stores count that are open or suspended. It may run beside 'stoa serve'."
+}
+
+func (cmd tenantsStatusCmd) Run(e *env) error {
+	return e.withFleet(false, func(_ *masterdb.DB, f *fleet.Service) error {
+		status, err := f.Status(e.ctx)
+		if err != nil {
+			return err
+		}
+		if cmd.JSON {
+			return json.NewEncoder(e.stdout).Encode(status)
+		}
+		return printFleet(e.stdout, status)
+	})
+}
+
+type tenantsMigrateCmd struct {
+	To          int64         `help:"The last built-in migration to apply; your own then wait. Unless told, all, and then your own." placeholder:"VERSION"`
+	Concurrency int           `help:"Stores at a time." default:"8"`
+	Canary      fleet.Share   `help:"So many stores, or N% of those that lag, go first; the others follow only if all of them went well." default:"1" placeholder:"N|N%"`
+	MaxFailures fleet.Share   `help:"Begin no more stores once more than so many, or N% of all stores, have failed." default:"10%" placeholder:"N|N%"`
+	Store       []string      `help:"Only this store: id, slug or hostname. May be given several times." placeholder:"STORE"`
+	Timeout     time.Duration `help:"Time for one store." default:"2m"`
+	DryRun      bool          `help:"Only say which stores would be migrated; connects to none."`
+	JSON        bool          `help:"Print one JSON object per store as it ends, and then the summary."`
+}
+
+// Help is shown by 'stoa tenants migrate --help'.
+func (tenantsMigrateCmd) Help() string {
+	return "Connects to the stores that lag, as 'stoa tenants status' shows them, and to no other. How each ended is recorded; " +
+		"run it again to go on and to try those again that failed. It may run beside 'stoa serve', and twice at once. " +
+		"Ctrl-C begins no more stores and lets those under way finish.\n\n" +
+		"Carefully over a large fleet:\n  stoa tenants migrate --canary 5 --max-failures 1%\n\n" +
+		"The exit status is 1 when a store failed or was not reached."
+}
+
+func (cmd tenantsMigrateCmd) Run(e *env) error {
+	if cmd.Concurrency < 1 || cmd.Concurrency > 1000 {
+		return errors.New("--concurrency must be between 1 and 1000")
+	}
+	if cmd.Timeout <= 0 {
+		return errors.New("--timeout must be more than 0")
+	}
+	return e.withFleet(true, func(master *masterdb.DB, f *fleet.Service) error {
+		only, err := e.storeIDs(master, cmd.Store)
+		if err != nil {
+			return err
+		}
+		p := newProgress(e.stdout, e.stderr, cmd.JSON)
+		sum, err := f.Migrate(e.ctx, fleet.MigrateOptions{
+			To: cmd.To, Concurrency: cmd.Concurrency, Canary: cmd.Canary, MaxFailures: cmd.MaxFailures,
+			Stores: only, Timeout: cmd.Timeout, DryRun: cmd.DryRun,
+		}, p.begin, p.add)
+		p.end()
+		if err != nil {
+			return err
+		}
+		return cmd.conclude(e.stdout, sum)
+	})
+}
+
+// conclude prints the summary, and is an error unless all is well.
+func (cmd tenantsMigrateCmd) conclude(w io.Writer, sum fleet.Summary) error {
+	if cmd.JSON {
+		if err := json.NewEncoder(w).Encode(map[string]any{"summary": sum}); err != nil {
+			return err
+		}
+	} else if err := printSummary(w, sum, cmd.DryRun); err != nil {
+		return err
+	}
+	if cmd.DryRun || sum.OK() {
+		return nil
+	}
+	message := fmt.Sprintf("%d stores failed, %d were not reached", sum.Failed, sum.Untouched+sum.Interrupted)
+	if sum.Stopped != "" {
+		message += ": " + sum.Stopped
+	}
+	return errors.New(message + "; run this again to go on")
+}
+
+// storeIDs finds the stores that are named.
+func (e *env) storeIDs(master *masterdb.DB, names []string) ([]stoa.StoreID, error) {
+	var ids []stoa.StoreID
+	for _, name := range names {
+		s, err := stores.Inspect(e.ctx, master, name)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, s.ID)
+	}
+	return ids, nil
+}
+
+// withFleet opens what a look at the fleet needs, and with keys what it needs
+// to reach the stores' databases.
+func (e *env) withFleet(keys bool, do func(*masterdb.DB, *fleet.Service) error) error {
+	master, err := e.openMaster()
+	if err != nil {
+		return err
+	}
+	defer master.Close()
+	var encryption *keyring.Ring
+	if keys {
+		if encryption, _, err = e.cfg.rings(); err != nil {
+			return err
+		}
+	}
+	tenants, err := newTenants(e.cfg, master, encryption)
+	if err != nil {
+		return err
+	}
+	err = do(master, fleet.New(master, tenants, slog.New(slog.DiscardHandler), fleet.Options{}))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), drainTimeout)
+	defer cancel()
+	return errors.Join(err, tenants.Close(ctx))
+}
+
+func printFleet(w io.Writer, s fleet.Status) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "expected\t%s (the oldest this binary serves is %d)\n", version(s.Expected), s.Oldest)
+	fmt.Fprintf(table, "stores\t%d: %d current, %d lagging, %d ahead; %d failed\n", s.Stores, s.Current, s.Lagging, s.Ahead, s.Failed)
+	for _, v := range s.Versions {
+		fmt.Fprintf(table, "  version %s\t%d\n", version(v.Schema), v.Stores)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	printCauses(w, s.Causes)
+	if s.Lagging > 0 {
+		fmt.Fprintln(w, "'stoa tenants migrate' migrates those that lag.")
+	}
+	return nil
+}
+
+func version(s tenantdb.Schema) string {
+	if s.Own == 0 {
+		return fmt.Sprint(s.Version)
+	}
+	return fmt.Sprintf("%d, own %d", s.Version, s.Own)
+}
+
+func printSummary(w io.Writer, sum fleet.Summary, dryRun bool) error {
+	switch {
+	case sum.Lagging == 0:
+		_, err := fmt.Fprintf(w, "Nothing to do: no store lags behind version %s.\n", version(sum.Target))
+		return err
+	case dryRun:
+		_, err := fmt.Fprintf(w, "%d stores would be migrated to version %s.\n", sum.Lagging, version(sum.Target))
+		return err
+	}
+	fmt.Fprintf(w, "%d of %d stores are at version %s; %d failed, %d not reached (%.1f s).\n",
+		sum.Migrated, sum.Lagging, version(sum.Target), sum.Failed, sum.Untouched+sum.Interrupted, sum.Seconds)
+	printCauses(w, sum.Causes)
+	return nil
+}
+
+// printCauses names each cause once, with a few of its stores.
+func printCauses(w io.Writer, causes []fleet.Cause) {
+	const few = 5
+	for _, c := range causes {
+		names := strings.Join(c.Stores[:min(few, len(c.Stores))], ", ")
+		if more := len(c.Stores) - few; more > 0 {
+			names += fmt.Sprintf(" and %d more", more)
+		}
+		fmt.Fprintf(w, "%s: %s\n  %d: %s\n", c.Code, c.Message, len(c.Stores), names)
+	}
+}

@@ -1,0 +1,105 @@
+package fleet
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+// Checked is what a check of a store's schema found.
+type Checked struct {
+	Store   Store
+	Lagging bool      // not looked at: a migration would change it
+	Drift   []string  // what differs, in words
+	Code    stoa.Code // why it could not be looked at, or ""
+	Message string
+}
+
+// OK reports whether the schema is as it should be.
+func (c Checked) OK() bool { return c.Code == "" && len(c.Drift) == 0 }
+
+// checkTimeout bounds the look at one store.
+const checkTimeout = 30 * time.Second
+
+// Check compares the schema of the stores, all that count or only these, with
+// the one that the built-in migrations make, and tells report of each, one
+// call at a time. It changes nothing. Where the operator has migrations of
+// their own, what these add is not looked at; what they change is reported.
+func (s *Service) Check(ctx context.Context, only []stoa.StoreID, concurrency int, report func(Checked)) error {
+	list, err := s.list(ctx, selectStores+` ORDER BY s.id`)
+	if err != nil {
+		return err
+	}
+	queue, results := make(chan Store), make(chan Checked)
+	var workers sync.WaitGroup
+	for range max(concurrency, 1) {
+		workers.Go(func() {
+			for st := range queue {
+				results <- s.check(ctx, st)
+			}
+		})
+	}
+	go func() {
+		defer close(queue)
+		for _, st := range list {
+			if len(only) > 0 && !slices.Contains(only, st.ID) {
+				continue
+			}
+			select {
+			case queue <- st:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	go func() {
+		workers.Wait()
+		close(results)
+	}()
+	for c := range results {
+		report(c)
+	}
+	return ctx.Err()
+}
+
+func (s *Service) check(ctx context.Context, st Store) Checked {
+	c := Checked{Store: st}
+	if c.Lagging = behind(st.Schema, s.tenants.Expected()); c.Lagging {
+		return c
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	var err error
+	if c.Drift, err = s.drift(ctx, st); err != nil {
+		c.Code, c.Message = cause(err)
+	}
+	return c
+}
+
+func (s *Service) drift(ctx context.Context, st Store) ([]string, error) {
+	registered, err := s.tenants.Read(ctx, s.db, st.ID)
+	if err != nil {
+		return nil, err
+	}
+	db, err := s.tenants.OpenUnleased(registered.Credentials)
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close() //nolint:errcheck // nothing is pending
+	if err := checkOwn(ctx, db, st.ID); err != nil {
+		return nil, err
+	}
+	expected, err := tenantdb.Expected(db.Engine)
+	if err != nil {
+		return nil, err
+	}
+	live, err := db.Structure(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return live.Drift(expected, s.tenants.Expected().Own == 0 && st.Schema.Own == 0), nil
+}
