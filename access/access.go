@@ -37,6 +37,7 @@ type Action string
 const (
 	ReadStore         Action = "store:read"
 	UpdateStore       Action = "store:update"
+	ManageHostnames   Action = "hostnames:manage"
 	ConnectDatabase   Action = "database:connect"
 	TestDatabase      Action = "database:test"
 	RotateCredentials Action = "database:rotate"
@@ -51,6 +52,7 @@ const (
 var allowed = map[Action][]Role{
 	ReadStore:         {Owner, Admin, Member, Viewer},
 	UpdateStore:       {Owner, Admin, Member},
+	ManageHostnames:   {Owner, Admin},
 	ConnectDatabase:   {Owner, Admin},
 	TestDatabase:      {Owner, Admin}, // it makes the platform connect to an address of the caller's choice
 	RotateCredentials: {Owner, Admin},

@@ -16,7 +16,7 @@ import (
 var (
 	roles   = []access.Role{access.Owner, access.Admin, access.Member, access.Viewer}
 	actions = []access.Action{
-		access.ReadStore, access.UpdateStore, access.ConnectDatabase, access.TestDatabase, access.RotateCredentials,
+		access.ReadStore, access.UpdateStore, access.ManageHostnames, access.ConnectDatabase, access.TestDatabase, access.RotateCredentials,
 		access.SuspendStore, access.DeleteStore, access.ReadCredits, access.SpendCredits, access.PurchaseCredits,
 	}
 )

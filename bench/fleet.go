@@ -22,6 +22,8 @@ type fleet struct {
 	databases *databases
 	template  template // for openCloned
 	folder    string
+
+	opened atomic.Int32 // stores made beyond the shops
 }
 
 // fleetPlan says what a fleet is to have.
@@ -174,11 +176,16 @@ func (f *fleet) showLog() {
 // inParallel calls fn for 0 … n-1, four at a time, and stops at the first
 // error.
 func inParallel(ctx context.Context, n int, fn func(ctx context.Context, i int) error) error {
+	return atATime(ctx, 4, n, fn)
+}
+
+// atATime is inParallel with so many at a time.
+func atATime(ctx context.Context, workers, n int, fn func(ctx context.Context, i int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var next atomic.Int64
 	var running sync.WaitGroup
-	for range 4 {
+	for range workers {
 		running.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
 				if err := fn(ctx, i); err != nil {

@@ -17,8 +17,9 @@ type cli struct {
 	Uniform uniformCmd `cmd:"" help:"A thousand stores, all as busy, over fifty connections."`
 	Fleet   fleetCmd   `cmd:"" help:"Zipf and uniform over the same stores, which take longest to make."`
 
-	Embedded embeddedCmd `cmd:"" help:"Five thousand SQLite stores, two hundred of them open."`
-	Victim   victimCmd   `cmd:"" help:"What the other stores notice when the database of one hangs."`
+	Embedded  embeddedCmd  `cmd:"" help:"Five thousand SQLite stores, two hundred of them open."`
+	Victim    victimCmd    `cmd:"" help:"What the other stores notice when the database of one hangs."`
+	Provision provisionCmd `cmd:"" help:"Stores that are given their databases, eight at a time."`
 
 	// The processes that a measurement starts from this same binary.
 	Bare bareCmd `cmd:"" hidden:""`

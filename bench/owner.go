@@ -32,6 +32,23 @@ func postgresAt(databaseURL string) object {
 
 func managed() object { return object{"type": "managed"} }
 
+// create makes a store that has no database yet.
+func (o *owner) create(ctx context.Context, slug string) (id string, err error) {
+	var store struct{ ID string }
+	err = o.call(ctx, "POST", "/api/stores/create", object{"name": "Store " + slug, "slug": slug}, &store)
+	return store.ID, err
+}
+
+// connect gives a store its database and returns when it is active.
+func (o *owner) connect(ctx context.Context, id string, database object) error {
+	var store struct{ Status string }
+	err := o.call(ctx, "POST", "/api/stores/"+id+"/connect-database", database, &store)
+	if err == nil && store.Status != "active" {
+		err = fmt.Errorf("store %s is %s after it was connected", id, store.Status)
+	}
+	return err
+}
+
 // openStore creates a store, connects its database and fills in its profile,
 // so that the answers have a body of ordinary size.
 func (o *owner) openStore(ctx context.Context, slug string, database object) (shop, error) {

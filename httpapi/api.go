@@ -62,6 +62,7 @@ func New(d Domains, cfg Config) http.Handler {
 	a.authRoutes()
 	a.storeRoutes()
 	a.lifecycleRoutes()
+	a.hostnameRoutes()
 	a.provisioningRoutes()
 	a.databaseRoutes()
 	a.creditRoutes()

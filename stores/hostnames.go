@@ -14,7 +14,8 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// Hostname is an address at which a store answers.
+// Hostname is an address at which a store answers, or is to answer once its
+// owner has proven that the name is theirs.
 type Hostname struct {
 	StoreID    stoa.StoreID
 	Hostname   string
@@ -27,8 +28,20 @@ func readHostnames(ctx context.Context, q masterdb.Querier, id stoa.StoreID) ([]
 	var out []Hostname
 	err := q.Select(ctx, &out, `SELECT store_id, hostname, is_primary, custom, verified_at FROM store_hostnames
 		WHERE store_id = $1 ORDER BY is_primary DESC, created_at, hostname`, id)
-	return out, err
+	if err != nil {
+		return nil, err
+	}
+	var claimed []Hostname
+	err = q.Select(ctx, &claimed, selectUnproven+` x WHERE x.store_id = $1 AND `+unproven+` ORDER BY x.created_at, x.hostname`, id)
+	return append(out, claimed...), err
 }
+
+// selectUnproven and unproven read claims as hostnames that do not lead to
+// the store, or not yet.
+const (
+	selectUnproven = `SELECT x.store_id, x.hostname, false AS is_primary, true AS custom FROM hostname_claims`
+	unproven       = `NOT EXISTS (SELECT 1 FROM store_hostnames h WHERE h.hostname = x.hostname AND h.store_id = x.store_id)`
+)
 
 // Site is what a hostname leads to.
 type Site struct {
@@ -54,6 +67,17 @@ func (r *Registry) Resolve(ctx context.Context, host string) (Site, error) {
 	case Deleted:
 	}
 	return Site{}, unknownHost()
+}
+
+// Answers reports whether a store answers at host, open or not: whether a
+// certificate for that name is worth having. It asks the cache that Resolve
+// asks.
+func (r *Registry) Answers(ctx context.Context, host string) (bool, error) {
+	site, err := r.resolver.lookup(ctx, host)
+	if stoa.CodeOf(err) == stoa.StoreNotFound {
+		return false, nil
+	}
+	return err == nil && site.Status != Deleted, err
 }
 
 func unknownHost() error { return stoa.Errorf(stoa.StoreNotFound, "No store answers at this address.") }

@@ -145,8 +145,12 @@ type Identity struct {
 
 // ReadIdentity returns the store's name and slug.
 func (r *Registry) ReadIdentity(ctx context.Context, id stoa.StoreID) (Identity, error) {
+	return readIdentity(ctx, r.db, id)
+}
+
+func readIdentity(ctx context.Context, q masterdb.Querier, id stoa.StoreID) (Identity, error) {
 	var identity Identity
-	err := r.db.Get(ctx, &identity, `SELECT name, slug FROM stores WHERE id = $1`, id)
+	err := q.Get(ctx, &identity, `SELECT name, slug FROM stores WHERE id = $1`, id)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return identity, access.ErrStoreNotFound()
 	}
@@ -170,20 +174,25 @@ func (r *Registry) MapHostname(ctx context.Context, id stoa.StoreID) error {
 	})
 }
 
-// freeHostnames lets other stores have the store's hostnames.
+// freeHostnames lets other stores have the store's hostnames, and drops what
+// it claims.
 func freeHostnames(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
+	if _, err := tx.Exec(ctx, `DELETE FROM hostname_claims WHERE store_id = $1`, id); err != nil {
+		return err
+	}
 	_, err := tx.Exec(ctx, `DELETE FROM store_hostnames WHERE store_id = $1`, id)
 	return err
 }
 
-// putHostname writes the one hostname of a store that is not custom. The
-// caller has locked the store.
+// putHostname writes the one hostname of a store that is not custom; it is
+// the primary one unless the owner has chosen another. The caller has locked
+// the store.
 func (r *Registry) putHostname(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, slug string) error {
 	hostname := slug + "." + strings.ToLower(r.domain)
 	n, err := tx.Exec(ctx, `UPDATE store_hostnames SET hostname = $2 WHERE store_id = $1 AND NOT custom`, id, hostname)
 	if err == nil && n == 0 {
 		_, err = tx.Exec(ctx, `INSERT INTO store_hostnames (hostname, store_id, is_primary, custom, verified_at, created_at)
-			VALUES ($1, $2, true, false, $3, $3)`, hostname, id, tx.Now)
+			VALUES ($1, $2, NOT EXISTS (SELECT 1 FROM store_hostnames WHERE store_id = $2 AND is_primary), false, $3, $3)`, hostname, id, tx.Now)
 	}
 	if masterdb.IsUnique(err) {
 		return slugTaken(slug)

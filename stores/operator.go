@@ -55,3 +55,9 @@ func Inspect(ctx context.Context, q masterdb.Querier, name string) (Store, error
 	}
 	return page[0], addDetails(ctx, q, page, "")
 }
+
+// SurveyHostnames lists the store's hostnames with what proves them, those not
+// proven last. domain is the platform's.
+func SurveyHostnames(ctx context.Context, q masterdb.Querier, id stoa.StoreID, domain string) ([]HostnameDetails, error) {
+	return readDetails(ctx, q, id, domain)
+}

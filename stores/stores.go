@@ -64,12 +64,16 @@ type Registry struct {
 	resolver *Resolver
 	domain   string
 	grace    time.Duration // see KeepDeleted
+	dns      dns
 	log      *slog.Logger
 }
 
 // New returns a registry whose stores live at <slug>.<domain>.
 func New(db *masterdb.DB, ledger *credits.Ledger, tenants *tenantdb.Manager, queue *jobs.Queue, domain string, log *slog.Logger) *Registry {
-	r := &Registry{db: db, ledger: ledger, tenants: tenants, queue: queue, resolver: newResolver(db), domain: domain, grace: DefaultGrace, log: log}
+	r := &Registry{
+		db: db, ledger: ledger, tenants: tenants, queue: queue, resolver: newResolver(db),
+		domain: domain, grace: DefaultGrace, dns: newDNS(""), log: log,
+	}
 	db.Subscribe(ChangeTopic, r.changed, r.resolver.forgetAll)
 	return r
 }
@@ -231,7 +235,7 @@ func checkPage(limit int, cursor string) (before stoa.StoreID, err error) {
 	return before, faults.Err()
 }
 
-// addDetails fills a page, sorted by id descending, with three queries
+// addDetails fills a page, sorted by id descending, with four queries
 // whatever its length. join, with its argument as $3, may leave out rows of
 // stores between the first and the last.
 func addDetails(ctx context.Context, q masterdb.Querier, page []Store, join string, args ...any) error {
@@ -248,7 +252,12 @@ func addDetails(ctx context.Context, q masterdb.Querier, page []Store, join stri
 	if err != nil {
 		return err
 	}
-	for _, h := range hostnames {
+	var claimed []Hostname
+	err = q.Select(ctx, &claimed, selectUnproven+between+` AND `+unproven+` ORDER BY x.created_at, x.hostname`, args...)
+	if err != nil {
+		return err
+	}
+	for _, h := range append(hostnames, claimed...) {
 		if s := at[h.StoreID]; s != nil {
 			s.Hostnames = append(s.Hostnames, h)
 		}

@@ -72,6 +72,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.ledger = credits.New(master)
 	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, cfg.BaseDomain, log)
 	a.registry.KeepDeleted(cfg.DeletionGrace)
+	a.registry.UseDNS(cfg.DNSServer)
 	a.accounts = accounts.New(master, a.registry, signing, accounts.Options{AccessTTL: cfg.JWTExpiresIn})
 	sales := payments.Config{CreditPrice: cfg.price(), BaseURL: publicURL, Log: log}
 	if cfg.development() {
@@ -91,6 +92,8 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	jobs.Handle(a.queue, provisioning.Timeout, a.provisioning.Provision)
 	jobs.Handle(a.queue, stores.CarryIdentityTimeout, a.registry.CarryIdentity)
 	jobs.Handle(a.queue, stores.DeleteStoreTimeout, a.registry.FinishDeletion)
+	jobs.Handle(a.queue, stores.CheckHostnamesTimeout, a.registry.CheckHostnames)
+	jobs.Every(a.queue, stores.CheckHostnamesEvery, stores.CheckHostnames{})
 	jobs.Handle(a.queue, time.Minute, a.payments.Apply)
 	return a, nil
 }

@@ -38,9 +38,11 @@ type Config struct {
 
 	Listen        string `name:"listen" env:"STOA_LISTEN" default:"127.0.0.1" help:"Address to listen on." placeholder:"IP" group:"config"`
 	Port          int    `name:"port" env:"PORT" default:"3000" help:"Port to listen on; 0 takes a free one." group:"config"`
-	PrivateListen string `name:"private-listen" env:"STOA_PRIVATE_LISTEN" help:"Address with a port for /metrics, /healthz and /readyz, such as 127.0.0.1:9090; keep it from the public. Unless told, there is none." placeholder:"IP:PORT" group:"config"`
+	PrivateListen string `name:"private-listen" env:"STOA_PRIVATE_LISTEN" help:"Address with a port for /metrics, /healthz, /readyz and /ask, such as 127.0.0.1:9090; keep it from the public. Unless told, there is none." placeholder:"IP:PORT" group:"config"`
 	BaseDomain    string `name:"base-domain" env:"STOA_BASE_DOMAIN" default:"localhost" help:"Stores live at <slug>.<this>." placeholder:"NAME" group:"config"`
 	BaseURL       string `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
+
+	DNSServer string `name:"dns-server" env:"STOA_DNS_SERVER" help:"DNS server that custom hostnames are looked up at. Unless told, the system's." placeholder:"HOST:PORT" group:"config"`
 
 	AllowNetworks  []string `name:"allow-networks" env:"STOA_ALLOW_NETWORKS" help:"Private networks where tenant databases may be, as CIDR. Development allows loopback." placeholder:"CIDR" group:"config"`
 	SupabaseCA     string   `name:"supabase-ca" env:"STOA_SUPABASE_CA" help:"PEM file of the authorities that sign Supabase's certificates; its own ones are not among the system's." placeholder:"FILE" group:"config"`
@@ -86,6 +88,9 @@ func (c *Config) check() error {
 	}
 	if u, err := url.Parse(c.BaseURL); c.BaseURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		fault("STOA_BASE_URL", "must be an http or https address")
+	}
+	if host, port, err := net.SplitHostPort(c.DNSServer); c.DNSServer != "" && (err != nil || host == "" || !isPort(port)) {
+		fault("STOA_DNS_SERVER", "must be a host with a port, such as 127.0.0.1:53")
 	}
 	if c.ConnsPerServer < 2 {
 		fault("STOA_CONNECTIONS_PER_SERVER", "must be at least 2, which a migration needs")
@@ -133,6 +138,11 @@ func (c *Config) check() error {
 	}
 	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(faults...)
+}
+
+func isPort(s string) bool {
+	n, err := strconv.Atoi(s)
+	return err == nil && n > 0 && n <= 65535
 }
 
 func (c *Config) masterURL() string {

@@ -12,6 +12,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/stores"
 )
 
 // listen opens the public listener and, when the operator wants one, the
@@ -48,18 +51,39 @@ func (a *app) newRegistry() *prometheus.Registry {
 	return r
 }
 
-// newPrivate serves what is for the operator's own machines: the metrics, and
-// beside them the health checks of the public listener.
-func newPrivate(public http.Handler, metrics *prometheus.Registry, log *slog.Logger) *http.Server {
+// newPrivate serves what is for the operator's own machines: the metrics, what
+// a proxy asks before it gets a certificate, and beside them the health checks
+// of the public listener.
+func newPrivate(public http.Handler, registry *stores.Registry, metrics *prometheus.Registry, log *slog.Logger) *http.Server {
 	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
 		ErrorLog: errorLog, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4, Timeout: 10 * time.Second,
 	}))
+	mux.Handle("GET /ask", askHandler(registry, log))
 	mux.Handle("GET /healthz", public)
 	mux.Handle("GET /readyz", public)
 	return &http.Server{
 		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: errorLog,
 	}
+}
+
+// askHandler answers a proxy that is about to get a certificate on demand
+// (Caddy's on_demand_tls ask): 200 for a hostname that leads to a store, 404
+// for any other. Handshakes with invented names cost what the resolver allows
+// them: few lookups at the same time, whoever waits longer gets 503.
+func askHandler(registry *stores.Registry, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answers, err := registry.Answers(r.Context(), r.URL.Query().Get("domain"))
+		switch {
+		case stoa.CodeOf(err) == stoa.TenantUnavailable, r.Context().Err() != nil:
+			http.Error(w, "busy", http.StatusServiceUnavailable)
+		case err != nil:
+			log.ErrorContext(r.Context(), "hostname not looked up", "err", err)
+			http.Error(w, "the master database does not answer", http.StatusServiceUnavailable)
+		case !answers:
+			http.Error(w, "no store answers there", http.StatusNotFound)
+		}
+	})
 }

@@ -81,7 +81,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	}), log)
 	s.serve(s.http, listener)
 	if private != nil {
-		s.private, s.privateURL = newPrivate(s.http.Handler, metrics, log), "http://"+private.Addr().String()
+		s.private, s.privateURL = newPrivate(s.http.Handler, a.registry, metrics, log), "http://"+private.Addr().String()
 		s.serve(s.private, private)
 	}
 	log.InfoContext(ctx, "serving", "url", url, "address", listener.Addr().String(), "private", s.privateURL,

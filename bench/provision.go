@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// How long a store may wait for its database, from the call to active, while
+// others do too.
+const (
+	provisionTargetSQLite   = 50  // ms
+	provisionTargetPostgres = 400 // ms
+)
+
+const (
+	sideSQLite   = "sqlite"
+	sidePostgres = "postgresql"
+)
+
+// provisionCmd measures how long connect-database takes: on a file of the
+// platform's own and on an empty PostgreSQL database.
+type provisionCmd struct {
+	common
+	Stores  int `default:"40" help:"Stores that each side opens in one round."`
+	AtATime int `default:"8" help:"How many of them at a time."`
+	Rounds  int `default:"5" help:"How often each side is measured, in turns."`
+}
+
+func (cmd provisionCmd) Run(ctx context.Context) (err error) {
+	if cmd.Quick {
+		cmd.Stores, cmd.Rounds = 8, 2
+	}
+	f, err := startFleet(ctx, cmd.Postgres, fleetPlan{})
+	if f != nil {
+		defer func() { err = f.stop(ctx, err) }()
+	}
+	if err != nil {
+		return err
+	}
+	sides := []side{
+		{name: sideSQLite, label: "stoa, SQLite"},
+		{name: sidePostgres, label: "stoa, PostgreSQL"},
+	}
+	progress("warming up")
+	for _, s := range sides {
+		if _, err := cmd.turn(ctx, f, s, cmd.AtATime); err != nil {
+			return err
+		}
+	}
+	rounds, err := takeTurns(ctx, cmd.Rounds, sides, func(ctx context.Context, s side) (result, error) {
+		return cmd.turn(ctx, f, s, cmd.Stores)
+	})
+	if err != nil {
+		return err
+	}
+	r := newReport("provision", sides, rounds)
+	r.About = fmt.Sprintf("POST connect-database until the store is active, %d stores a turn, %d at a time, %d rounds, medians",
+		cmd.Stores, cmd.AtATime, cmd.Rounds)
+	for _, s := range []struct {
+		name   string
+		target float64
+	}{{sideSQLite, provisionTargetSQLite}, {sidePostgres, provisionTargetPostgres}} {
+		r.atMost("from the call to active, "+s.name, figure{Value: inMilliseconds(r.Medians[s.name].P50), Unit: " ms"}, s.target)
+	}
+	return r.finish(cmd.JSON)
+}
+
+// turn makes stores, and databases where the side needs them, and measures
+// how long each waits to become active.
+func (cmd provisionCmd) turn(ctx context.Context, f *fleet, s side, stores int) (result, error) {
+	ids, databases := make([]string, stores), make([]object, stores)
+	err := inParallel(ctx, stores, func(ctx context.Context, i int) (err error) {
+		name := fmt.Sprintf("p%04d", f.opened.Add(1))
+		if ids[i], err = f.owner.create(ctx, "bench-"+name); err != nil {
+			return err
+		}
+		databases[i] = managed()
+		if s.name == sidePostgres {
+			databaseURL, err := f.databases.create(ctx, name)
+			databases[i] = postgresAt(databaseURL)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return result{}, err
+	}
+	took := make([]time.Duration, stores)
+	begin := time.Now()
+	err = atATime(ctx, cmd.AtATime, stores, func(ctx context.Context, i int) error {
+		start := time.Now()
+		err := f.owner.connect(ctx, ids[i], databases[i])
+		took[i] = time.Since(start)
+		return err
+	})
+	if err != nil {
+		return result{}, err
+	}
+	whole := time.Since(begin)
+	slices.Sort(took)
+	return result{
+		Requests: stores, Throughput: float64(stores) / whole.Seconds(),
+		P50: median(took), P99: took[stores*99/100], Slowest: took[stores-1],
+	}, nil
+}
+
+func inMilliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
