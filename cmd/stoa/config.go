@@ -48,6 +48,9 @@ type Config struct {
 	ConnsPerStore  int      `name:"connections-per-store" env:"STOA_CONNECTIONS_PER_STORE" default:"8" help:"Connections of one store at most, from this process." group:"config"`
 	MaxEmbedded    int      `name:"embedded-open" env:"STOA_EMBEDDED_OPEN" default:"200" help:"Embedded (SQLite) store databases kept open at most." group:"config"`
 
+	// For tests, which have no quarter of a minute.
+	ProvisioningClaim time.Duration `name:"provisioning-claim" env:"STOA_PROVISIONING_CLAIM" default:"15s" hidden:"" help:"How long a provisioning run stays with a process that is not heard of." placeholder:"TIME" group:"config"`
+
 	CreditPrice int64  `name:"credit-price" env:"STOA_CREDIT_PRICE" default:"1" help:"Price of one credit in the currency's minor unit." group:"config"`
 	Currency    string `name:"currency" env:"STOA_CURRENCY" default:"USD" help:"Currency credits are sold in (ISO 4217)." placeholder:"CODE" group:"config"`
 
@@ -89,6 +92,9 @@ func (c *Config) check() error {
 	}
 	if c.MaxEmbedded < 1 {
 		fault("STOA_EMBEDDED_OPEN", "must be at least 1")
+	}
+	if c.ProvisioningClaim < 500*time.Millisecond || c.ProvisioningClaim > 10*time.Minute {
+		fault("STOA_PROVISIONING_CLAIM", "must be between 500ms and 10m")
 	}
 	if c.CreditPrice < 1 {
 		fault("STOA_CREDIT_PRICE", "must be at least 1")
