@@ -61,8 +61,9 @@ type template struct {
 }
 
 // makeTemplate copies the database at databaseURL, which loses its
-// connections, and takes the store and its owner out of the copy. What
-// remains is a database that is migrated and seeded.
+// connections, and takes the store, its owner and the mark that it is the
+// store's out of the copy. What remains is a database that is migrated and
+// seeded.
 func (d *databases) makeTemplate(ctx context.Context, databaseURL string) (template, error) {
 	origin, err := url.Parse(databaseURL)
 	if err != nil {
@@ -81,7 +82,7 @@ func (d *databases) makeTemplate(ctx context.Context, databaseURL string) (templ
 	if err != nil {
 		return template{}, err
 	}
-	_, err = conn.Exec(ctx, `DELETE FROM users; DELETE FROM stores`)
+	_, err = conn.Exec(ctx, `DELETE FROM users; DELETE FROM stores; DELETE FROM stoa_tenant`)
 	return t, errors.Join(err, conn.Close(ctx)) // it must be gone before the first copy
 }
 

@@ -45,6 +45,7 @@ type Config struct {
 	Sandbox     bool // serve the sandbox's payment page
 	Log         *slog.Logger
 	Metrics     prometheus.Registerer // nil: nobody asks for them
+	Stopping    <-chan struct{}       // closed when the server is to end: streams end then
 }
 
 type api struct {
@@ -53,6 +54,7 @@ type api struct {
 	huma    huma.API
 	mux     *http.ServeMux
 	metrics *metrics
+	streams streams
 }
 
 // New returns the handler of the public listener.
@@ -64,6 +66,7 @@ func New(d Domains, cfg Config) http.Handler {
 	a.lifecycleRoutes()
 	a.hostnameRoutes()
 	a.provisioningRoutes()
+	a.eventRoutes()
 	a.databaseRoutes()
 	a.creditRoutes()
 	a.paymentRoutes()

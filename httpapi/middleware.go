@@ -88,6 +88,9 @@ func (a *api) middleware(next http.Handler) http.Handler {
 // timeout: what waits for a run's outcome or for a merchant's server has
 // longer.
 func (a *api) timeout(r *http.Request) time.Duration {
+	if strings.HasSuffix(r.URL.Path, "/provisioning/events") {
+		return streamLimit + requestTimeout
+	}
 	for _, patient := range []string{"/connect-database", "/provisioning/retry", "/database/test", "/database/rotate-credentials"} {
 		if strings.HasSuffix(r.URL.Path, patient) {
 			return requestTimeout + maxWait

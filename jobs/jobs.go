@@ -8,6 +8,7 @@ package jobs
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -65,6 +66,9 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		Queues:          map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: opts.Workers}},
 		SoftStopTimeout: opts.Drain,
 		FetchCooldown:   10 * time.Millisecond,
+		// Jobs of a process that died. River leaves one alone that may still have
+		// time, whatever is said here.
+		RescueStuckJobsAfter: 10 * time.Minute,
 	}
 	var err error
 	if db.Engine == masterdb.Postgres {
@@ -160,6 +164,27 @@ func (q *Queue) insert(ctx context.Context, tx *masterdb.Tx, args Args, opts *ri
 		return fmt.Errorf("enqueue %s: %w", args.Kind(), err)
 	}
 	return nil
+}
+
+// Waiting returns the arguments of the jobs of kind A that are still to begin,
+// now or at a later attempt. Those under way are not among them: whether their
+// process lives is not known here.
+func Waiting[A Args](ctx context.Context, tx *masterdb.Tx) ([]A, error) {
+	var zero A
+	column := `CAST(args AS text)`
+	if tx.Postgres() == nil {
+		column = `json(args)` // SQLite keeps it in a binary form
+	}
+	var rows []string
+	err := tx.Select(ctx, &rows, `SELECT `+column+` FROM river_job
+		WHERE kind = $1 AND state IN ('available', 'pending', 'retryable', 'scheduled')`, zero.Kind())
+	args := make([]A, len(rows))
+	for i, row := range rows {
+		if err := json.Unmarshal([]byte(row), &args[i]); err != nil {
+			return nil, fmt.Errorf("arguments of a waiting %s: %w", zero.Kind(), err)
+		}
+	}
+	return args, err
 }
 
 // Start begins to run jobs. They outlive ctx; Stop ends them.

@@ -115,6 +115,9 @@ func (s *Service) examine(ctx context.Context, store stoa.StoreID, c tenantdb.Cr
 	if err := acceptable(in); err != nil {
 		return found, err
 	}
+	if err := ownable(ctx, db, in, store); err != nil {
+		return found, err
+	}
 	if slices.Contains(in.Tables, tenantdb.VersionTable) {
 		if found.SchemaVersion, err = db.SchemaVersion(ctx); err != nil {
 			return found, err
@@ -131,20 +134,19 @@ func (s *Service) examine(ctx context.Context, store stoa.StoreID, c tenantdb.Cr
 	return found, also(ctx, db)
 }
 
-// checkHeld refuses the database of another store and, to a store at work,
-// one that does not hold it.
+// checkHeld refuses to a store at work a database that does not hold it.
 func checkHeld(ctx context.Context, db *tenantdb.DB, in tenantdb.Inspection, store stoa.StoreID, atWork bool) error {
-	held := false
-	if slices.Contains(in.Tables, "stores") {
-		var err error
-		if held, err = holds(ctx, db, store); err != nil {
-			return err
+	if !slices.Contains(in.Tables, "stores") {
+		if atWork {
+			return errNotHeld()
 		}
+		return nil
 	}
-	if atWork && !held {
+	held, err := holds(ctx, db, store)
+	if err == nil && atWork && !held {
 		return errNotHeld()
 	}
-	return nil
+	return err
 }
 
 func errNotHeld() error {

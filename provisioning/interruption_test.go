@@ -32,6 +32,7 @@ func eachIdle(t *testing.T, test func(t *testing.T, b bench, engine tenantdb.Eng
 // begin claims the run, as its job does, and opens the tenant database.
 func (b bench) begin(t *testing.T, run Run) *work {
 	t.Helper()
+	b.lapse(t, run.ID) // of whoever died with it
 	w, err := b.Service.begin(t.Context(), job(run))
 	must(t, err)
 	t.Cleanup(w.close)
@@ -42,7 +43,7 @@ func (b bench) begin(t *testing.T, run Run) *work {
 func (w *work) doStep(t *testing.T, i int) {
 	t.Helper()
 	must(t, w.record(t.Context(), func(tx *masterdb.Tx) error { return startStep(t.Context(), tx, w.run.ID, steps[i].name) }))
-	must(t, w.step(t.Context(), steps[i].run))
+	must(t, w.step(t.Context(), steps[i].name, steps[i].run))
 }
 
 // The process dies in every single step, after the step's work and before
@@ -64,6 +65,7 @@ func TestDeathInEveryStep(t *testing.T) {
 			b.exec(t, `UPDATE provisioning_steps SET state = 'running', finished_at = NULL WHERE run_id = $1 AND name = $2`, run.ID, steps[i].name)
 			b.resumable(t, p, run)
 		}
+		b.lapse(t, run.ID)
 		must(t, b.Provision(t.Context(), job(run)))
 		run, err = b.Latest(t.Context(), p, s.ID)
 		must(t, err)
@@ -261,6 +263,9 @@ func TestOvertaken(t *testing.T) {
 			slow := make(chan error, 1)
 			go func() { slow <- b.Provision(t.Context(), job(run)) }()
 			<-g.held
+			must(t, b.Provision(t.Context(), job(run))) // the run is the slow one's
+			b.resumable(t, p, run)
+			b.lapse(t, run.ID)
 			must(t, b.Provision(t.Context(), job(run)))
 			before, err := b.Latest(t.Context(), p, s.ID)
 			must(t, err)
@@ -292,6 +297,7 @@ func TestOvertakenBetweenSteps(t *testing.T) {
 				w.doStep(t, done)
 				w.run.Steps[done].State = Succeeded
 			}
+			b.lapse(t, run.ID)
 			must(t, b.Provision(t.Context(), job(run)))
 			before, err := b.Latest(t.Context(), p, s.ID)
 			must(t, err)

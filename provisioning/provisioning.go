@@ -2,7 +2,9 @@ package provisioning
 
 import (
 	"context"
+	"crypto/rand"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -20,11 +22,31 @@ type Service struct {
 	tenants  *tenantdb.Manager
 	queue    *jobs.Queue
 	log      *slog.Logger
+	opts     Options
+	name     string       // of this process, in claims
+	works    atomic.Int64 // begun so far
+}
+
+// Options tune a Service.
+type Options struct {
+	// Claim is how long a run stays with the process that works on it after
+	// that has last been heard of. Default 15 s: a run whose process was killed
+	// goes on elsewhere after that and one look of Reconcile's.
+	Claim time.Duration
+	// Pauses are those before each further try at a step whose fault may pass.
+	// Default four, of 5 s together.
+	Pauses []time.Duration
 }
 
 // New returns a service. Its Provision method is the handler of Provision jobs.
-func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, queue *jobs.Queue, log *slog.Logger) *Service {
-	return &Service{db: db, registry: registry, tenants: tenants, queue: queue, log: log}
+func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, queue *jobs.Queue, log *slog.Logger, opts Options) *Service {
+	if opts.Claim == 0 {
+		opts.Claim = 15 * time.Second
+	}
+	if opts.Pauses == nil {
+		opts.Pauses = []time.Duration{250 * time.Millisecond, 750 * time.Millisecond, 1500 * time.Millisecond, 2500 * time.Millisecond}
+	}
+	return &Service{db: db, registry: registry, tenants: tenants, queue: queue, log: log, opts: opts, name: rand.Text()}
 }
 
 // Connect stores the credentials, encrypted, and queues the run that makes
@@ -53,7 +75,7 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 			return err
 		}
 		var err error
-		if id, err = insertRun(ctx, tx, store); err != nil {
+		if id, err = insertRun(ctx, tx, store, s.opts.Claim); err != nil {
 			return err
 		}
 		return s.queue.Enqueue(ctx, tx, Provision{RunID: id, Attempt: 1})
@@ -84,7 +106,7 @@ func (s *Service) Retry(ctx context.Context, p access.Principal, store stoa.Stor
 			return stoa.Errorf(stoa.NotFound, "There is no failed run to resume. Connect a database.")
 		}
 		id = run.ID
-		attempt, err := requeue(ctx, tx, id)
+		attempt, err := requeue(ctx, tx, id, s.opts.Claim)
 		if err != nil {
 			return err
 		}

@@ -52,7 +52,7 @@ func (r Run) did(step string) bool {
 type Step struct {
 	Name       string
 	State      State
-	Fault      *Fault `db:"-"`
+	Fault      *Fault `db:"-"` // why it failed or, while it is running, why it is being tried again
 	StartedAt  *time.Time
 	FinishedAt *time.Time
 }
@@ -76,6 +76,15 @@ func newFault(code, message *string) *Fault {
 		return nil
 	}
 	return &Fault{Code: stoa.Code(*code), Message: *message}
+}
+
+// columns is the inverse of newFault.
+func (f *Fault) columns() (code, message *string) {
+	if f == nil {
+		return nil, nil
+	}
+	c := string(f.Code)
+	return &c, &f.Message
 }
 
 // faultOf keeps the message of an error that is meant for people and hides
@@ -124,10 +133,14 @@ func readRun(ctx context.Context, q masterdb.Querier, where string, arg any) (Ru
 	err := q.Get(ctx, &row, `SELECT id, store_id, state, step, attempt, error_code, error_message, created_at, started_at, finished_at
 		FROM provisioning_runs WHERE `+where, arg)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		return Run{}, stoa.Errorf(stoa.NotFound, "No database was ever connected to this store.")
+		return Run{}, errNeverConnected()
 	}
 	row.Fault = newFault(row.ErrorCode, row.ErrorMessage)
 	return row.Run, err
+}
+
+func errNeverConnected() error {
+	return stoa.Errorf(stoa.NotFound, "No database was ever connected to this store.")
 }
 
 // withSteps fills in the steps. They are read after the run: of one that has
@@ -146,101 +159,4 @@ func withSteps(ctx context.Context, q masterdb.Querier, run Run) (Run, error) {
 		run.Steps[i].Fault = newFault(row.ErrorCode, row.ErrorMessage)
 	}
 	return run, err
-}
-
-// insertRun records a run with all its steps pending.
-func insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (stoa.RunID, error) {
-	id := stoa.NewID[stoa.RunID]()
-	_, err := tx.Exec(ctx, `INSERT INTO provisioning_runs (id, store_id, state, attempt, created_at) VALUES ($1, $2, 'queued', 1, $3)`,
-		id, store, tx.Now)
-	for i, step := range steps {
-		if err != nil {
-			return id, err
-		}
-		_, err = tx.Exec(ctx, `INSERT INTO provisioning_steps (run_id, position, name, state) VALUES ($1, $2, $3, 'pending')`,
-			id, i+1, step.name)
-	}
-	return id, err
-}
-
-// errOvertaken means that there is nothing to do: the run has ended, or it
-// goes on in an attempt after the job's.
-var errOvertaken = errors.New("provisioning: the run is not this job's")
-
-// claim marks the job's run as under way and returns it. It may be under way
-// already, left behind by an execution that was interrupted.
-func claim(ctx context.Context, tx *masterdb.Tx, job Provision) (Run, error) {
-	n, err := tx.Exec(ctx, `UPDATE provisioning_runs SET state = 'running', started_at = coalesce(started_at, $3)
-		WHERE id = $1 AND attempt = $2 AND state IN ('queued', 'running')`, job.RunID, job.Attempt, tx.Now)
-	if err != nil {
-		return Run{}, err
-	}
-	if n == 0 {
-		return Run{}, errOvertaken
-	}
-	run, err := readRun(ctx, tx, `id = $1`, job.RunID)
-	if err != nil {
-		return Run{}, err
-	}
-	return withSteps(ctx, tx, run)
-}
-
-// hold keeps everybody else from ending the run before tx does. The queue
-// may deliver a job twice: an execution that was thought dead must not write
-// over what the other one has done since.
-func hold(ctx context.Context, tx *masterdb.Tx, run Run) error {
-	var attempt int
-	err := tx.Get(ctx, &attempt, `SELECT attempt FROM provisioning_runs WHERE id = $1 AND attempt = $2 AND state = 'running'`+tx.ForUpdate(),
-		run.ID, run.Attempt)
-	if errors.Is(err, masterdb.ErrNotFound) {
-		return errOvertaken
-	}
-	return err
-}
-
-// startStep and finishStep leave a step alone that has succeeded: another
-// execution of the same job may have done it meanwhile.
-func startStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string) error {
-	_, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'running', started_at = $3, finished_at = NULL,
-		error_code = NULL, error_message = NULL WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, name, tx.Now)
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, `UPDATE provisioning_runs SET step = $2 WHERE id = $1`, run, name)
-	return err
-}
-
-func finishStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string) error {
-	_, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'succeeded', finished_at = $3
-		WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, name, tx.Now)
-	return err
-}
-
-func failStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string, f *Fault) error {
-	_, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'failed', finished_at = $3, error_code = $4, error_message = $5
-		WHERE run_id = $1 AND name = $2`, run, name, tx.Now, string(f.Code), f.Message)
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, `UPDATE provisioning_runs SET state = 'failed', finished_at = $2, error_code = $3, error_message = $4
-		WHERE id = $1`, run, tx.Now, string(f.Code), f.Message)
-	return err
-}
-
-func finishRun(ctx context.Context, tx *masterdb.Tx, run stoa.RunID) error {
-	_, err := tx.Exec(ctx, `UPDATE provisioning_runs SET state = 'succeeded', finished_at = $2 WHERE id = $1`, run, tx.Now)
-	return err
-}
-
-// requeue starts the next attempt of a failed run. Steps that succeeded keep
-// their record: they are not done again.
-func requeue(ctx context.Context, tx *masterdb.Tx, run stoa.RunID) (attempt int, err error) {
-	err = tx.Get(ctx, &attempt, `UPDATE provisioning_runs SET state = 'queued', attempt = attempt + 1, finished_at = NULL,
-		error_code = NULL, error_message = NULL WHERE id = $1 RETURNING attempt`, run)
-	if err != nil {
-		return 0, err
-	}
-	_, err = tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'pending', started_at = NULL, finished_at = NULL,
-		error_code = NULL, error_message = NULL WHERE run_id = $1 AND state <> 'succeeded'`, run)
-	return attempt, err
 }

@@ -64,7 +64,9 @@ func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options
 	})
 	t.Cleanup(func() { must(t, tenants.Close(context.Background())) })
 	registry := stores.New(db, credits.New(db), tenants, queue, "shops.test", log)
-	b := bench{shared, New(db, registry, tenants, queue, log), logged}
+	// What may pass is tried again soon; claims last longer than any test.
+	quick := Options{Claim: 5 * time.Minute, Pauses: []time.Duration{time.Millisecond, 2 * time.Millisecond}}
+	b := bench{shared, New(db, registry, tenants, queue, log, quick), logged}
 	jobs.Handle(queue, Timeout, b.Provision)
 	jobs.Handle(queue, stores.DeleteStoreTimeout, registry.FinishDeletion)
 	return b
@@ -221,6 +223,12 @@ func (b bench) status(t *testing.T, id stoa.StoreID) stores.Status {
 
 // job returns the job of the run's present attempt.
 func job(run Run) Provision { return Provision{RunID: run.ID, Attempt: run.Attempt} }
+
+// lapse ends the claim on a run, as time does when its process is dead.
+func (b bench) lapse(t *testing.T, id stoa.RunID) {
+	t.Helper()
+	b.exec(t, `UPDATE provisioning_runs SET claimed_until = $2 WHERE id = $1`, id, time.Now().UTC().Add(-time.Minute))
+}
 
 // exec runs a statement in the master.
 func (b bench) exec(t *testing.T, query string, args ...any) {

@@ -49,8 +49,9 @@ var steps = []struct {
 // work is a run under way.
 type work struct {
 	*Service
-	run    Run
-	tenant *tenantdb.DB // not yet shared with anybody
+	run      Run
+	claimant string
+	tenant   *tenantdb.DB // not yet shared with anybody
 }
 
 // Provision is the job handler. A step that fails ends the run: the owner
@@ -60,7 +61,12 @@ func (s *Service) Provision(ctx context.Context, job Provision) error {
 	w, err := s.begin(ctx, job)
 	if err == nil {
 		defer w.close()
-		err = w.do(ctx)
+		claimed, stop := w.keep(ctx)
+		err = w.do(claimed)
+		stop()
+		if err != nil && !errors.Is(err, errOvertaken) {
+			w.release(ctx)
+		}
 	}
 	if errors.Is(err, errOvertaken) {
 		return nil
@@ -68,11 +74,11 @@ func (s *Service) Provision(ctx context.Context, job Provision) error {
 	return err
 }
 
-// begin marks the job's run as under way, or fails with errOvertaken.
+// begin claims the job's run, or fails with errOvertaken.
 func (s *Service) begin(ctx context.Context, job Provision) (*work, error) {
-	w := &work{Service: s}
+	w := &work{Service: s, claimant: s.claimant()}
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
-		w.run, err = claim(ctx, tx, job)
+		w.run, err = claim(ctx, tx, job, w.claimant, s.opts.Claim)
 		return err
 	})
 	return w, err
@@ -86,10 +92,12 @@ func (w *work) do(ctx context.Context) error {
 		if err := w.record(ctx, func(tx *masterdb.Tx) error { return startStep(ctx, tx, w.run.ID, step.name) }); err != nil {
 			return err
 		}
-		switch err := w.step(ctx, step.run); {
+		switch err := w.step(ctx, step.name, step.run); {
 		case err == nil:
 		case errors.Is(err, errOvertaken):
 			return err
+		case errors.Is(context.Cause(ctx), errOvertaken), errors.Is(context.Cause(ctx), errLapsed):
+			return context.Cause(ctx)
 		case errors.Is(ctx.Err(), context.Canceled):
 			// Shutting down: the run stays as it is. The queue knows this error
 			// and resumes the run without counting it as a failure.
@@ -101,8 +109,37 @@ func (w *work) do(ctx context.Context) error {
 	return nil
 }
 
-// step opens the database when the first step that needs it comes.
-func (w *work) step(ctx context.Context, run func(*work, context.Context) error) error {
+// tryFor is how long after a step's first try another one may begin. Together
+// with what a single try may take, the end comes before most callers of
+// Connect have lost patience.
+const tryFor = 6 * time.Second
+
+// step works on one step, and tries again what may pass by itself: the fault
+// is then on record while the step is still running.
+func (w *work) step(ctx context.Context, name string, run func(*work, context.Context) error) error {
+	begun := time.Now()
+	for try := 0; ; try++ {
+		err := w.try(ctx, run)
+		if err == nil || ctx.Err() != nil || !tenantdb.IsPassing(err) || try == len(w.opts.Pauses) ||
+			time.Since(begun)+w.opts.Pauses[try] > tryFor {
+			return err
+		}
+		fault, pause := faultOf(err), time.After(w.opts.Pauses[try])
+		w.log.InfoContext(ctx, "provisioning step is tried again", "store", w.run.StoreID.String(), "run", w.run.ID.String(),
+			"step", name, "code", string(fault.Code), "err", err)
+		if err := w.record(ctx, func(tx *masterdb.Tx) error { return noteFault(ctx, tx, w.run.ID, name, fault) }); err != nil {
+			return err
+		}
+		select {
+		case <-pause:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// try opens the database when the first step that needs it comes.
+func (w *work) try(ctx context.Context, run func(*work, context.Context) error) error {
 	if w.tenant == nil {
 		c, err := w.tenants.Load(ctx, w.db, w.run.StoreID)
 		if err != nil {
@@ -147,7 +184,7 @@ func (w *work) fail(ctx context.Context, step string, cause error) error {
 // the run is no longer this job's to write.
 func (w *work) record(ctx context.Context, fn func(*masterdb.Tx) error) error {
 	return w.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		if err := hold(ctx, tx, w.run); err != nil {
+		if err := w.hold(ctx, tx); err != nil {
 			return err
 		}
 		return fn(tx)
@@ -179,8 +216,9 @@ func (w *work) connect(ctx context.Context) error {
 	return w.done(ctx, "connect")
 }
 
-// inspect refuses a server that is too old and a database that holds
-// anything but this store.
+// inspect refuses a server that is too old and a database that holds anything
+// but this store. What it accepts it marks as the store's before anything else
+// is written there.
 func (w *work) inspect(ctx context.Context) error {
 	in, err := w.tenant.Inspect(ctx)
 	if err != nil {
@@ -189,10 +227,11 @@ func (w *work) inspect(ctx context.Context) error {
 	if err := acceptable(in); err != nil {
 		return err
 	}
-	if slices.Contains(in.Tables, "stores") {
-		if _, err := holds(ctx, w.tenant, w.run.StoreID); err != nil {
-			return err
-		}
+	if err := ownable(ctx, w.tenant, in, w.run.StoreID); err != nil {
+		return err
+	}
+	if err := w.tenant.Mark(ctx, w.run.StoreID); err != nil {
+		return foreign(err)
 	}
 	return w.done(ctx, "inspect")
 }
@@ -205,11 +244,46 @@ func acceptable(in tenantdb.Inspection) error {
 	case !in.MayCreate:
 		return stoa.Errorf(stoa.DatabasePermissionDenied,
 			"The database user may not create tables. On PostgreSQL: GRANT CREATE, USAGE ON SCHEMA public TO the user.")
-	case len(in.Tables) > 0 && !slices.Contains(in.Tables, tenantdb.VersionTable):
-		return stoa.Errorf(stoa.DatabaseNotEmpty, "The database already holds other tables (%s). Give the store a database of its own.",
-			some(in.Tables))
+	case !in.Unicode:
+		return stoa.Errorf(stoa.DatabaseVersionUnsupported, "The database keeps text as %.40q, which cannot hold every character. "+
+			"Make one in UTF-8; on PostgreSQL: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0.", in.Encoding)
 	}
 	return nil
+}
+
+// ownable refuses a database that is another store's or a stranger's. The
+// store's own has its mark; one from before there were marks, or a copy that
+// lost it, is known by what else it holds.
+func ownable(ctx context.Context, db *tenantdb.DB, in tenantdb.Inspection, store stoa.StoreID) error {
+	marked := false
+	if slices.Contains(in.Tables, tenantdb.MarkerTable) {
+		var err error
+		if marked, err = db.Marked(ctx, store); err != nil {
+			return foreign(err)
+		}
+	}
+	if slices.Contains(in.Tables, tenantdb.VersionTable) {
+		if slices.Contains(in.Tables, "stores") {
+			_, err := holds(ctx, db, store)
+			return err
+		}
+		return nil
+	}
+	if marked {
+		return nil
+	}
+	if others := slices.DeleteFunc(slices.Clone(in.Tables), func(t string) bool { return t == tenantdb.MarkerTable }); len(others) > 0 {
+		return stoa.Errorf(stoa.DatabaseNotEmpty, "The database already holds other tables (%s). Give the store a database of its own.", some(others))
+	}
+	return nil
+}
+
+// foreign says of a database marked as another store's what there is to say.
+func foreign(err error) error {
+	if errors.Is(err, tenantdb.ErrMarked) {
+		return shop.ErrForeignStore
+	}
+	return err
 }
 
 // holds reports whether the database has the store in it, and refuses the

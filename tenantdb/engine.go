@@ -40,6 +40,10 @@ type Inspection struct {
 	// Supported is false when the server is older than Minimum.
 	Supported bool
 	Minimum   string
+	// Encoding is what the database keeps text in, by the server's own name; Unicode
+	// is false when that cannot hold every character.
+	Encoding string
+	Unicode  bool
 	// MayCreate is false when the user lacks the right to create tables.
 	MayCreate bool
 	// Tables are the names of all tables and views where ours would be: in the
@@ -92,8 +96,12 @@ var errNoTLS = errors.New("server does not support TLS")
 // the owner needs: whether a port answers is nobody's business.
 func unreachable(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseUnreachable,
-		"The database server does not answer. Check host and port, and that its firewall admits this platform.").Because(err)
+		"The database server does not answer. Check host and port, and that its firewall admits this platform.").Because(mayPass(err))
 }
+
+// notAdmitted is unreachable for as long as nobody changes something at the
+// server.
+func notAdmitted(err error) *stoa.Error { return unreachable(nil).Because(err) }
 
 func authFailed(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseAuthFailed, "The database server refuses this user and password. Correct them and connect again.").Because(err)
@@ -113,7 +121,7 @@ func tlsRequired(err error) *stoa.Error {
 }
 
 func overloaded(err error) *stoa.Error {
-	return stoa.Errorf(stoa.DatabaseUnreachable, "The database server accepts no more connections at the moment. Try again shortly.").Because(err)
+	return stoa.Errorf(stoa.DatabaseUnreachable, "The database server accepts no more connections at the moment. Try again shortly.").Because(mayPass(err))
 }
 
 func full(err error) *stoa.Error {

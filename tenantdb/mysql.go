@@ -79,6 +79,12 @@ func (mysqlEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	in.Supported = atLeast(in.Version, minimum)
 	// MySQL has no function that answers this; the first CREATE TABLE does.
 	in.MayCreate = true
+	// The tables of a store name their character set; the database's own default
+	// is for tables of others.
+	in.Unicode = true
+	if err := db.Get(ctx, &in.Encoding, `SELECT @@character_set_database`); err != nil {
+		return in, err
+	}
 	err := db.Select(ctx, &in.Tables, `SELECT table_name AS table_name FROM information_schema.tables
 		WHERE table_schema = database() ORDER BY table_name`)
 	return in, err
@@ -144,8 +150,10 @@ func (mysqlEngine) Fault(err error) *stoa.Error {
 			return full(err)
 		case 1040, 1203, 1226: // too many connections: server, user, resource limit
 			return overloaded(err)
-		case 1053, 1129, 1130, 1152, 1927: // shutdown, host blocked, host not admitted, aborted, killed
+		case 1053, 1152, 1927: // shutdown, aborted, killed
 			return unreachable(err)
+		case 1129, 1130: // host blocked, host not admitted
+			return notAdmitted(err)
 		case 3159: // ER_SECURE_TRANSPORT_REQUIRED
 			return tlsRequired(err)
 		}

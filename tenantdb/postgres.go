@@ -107,15 +107,17 @@ func (c *tlsAnswer) Read(p []byte) (int, error) {
 func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	in := Inspection{Minimum: "PostgreSQL " + minPostgres}
 	var row struct {
-		Version string
-		Create  bool `db:"may_create"`
+		Version  string
+		Encoding string
+		Create   bool `db:"may_create"`
 	}
-	err := db.Get(ctx, &row, `SELECT current_setting('server_version') AS version,
+	err := db.Get(ctx, &row, `SELECT current_setting('server_version') AS version, current_setting('server_encoding') AS encoding,
 		coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create`)
 	if err != nil {
 		return in, err
 	}
 	in.Version, in.MayCreate = row.Version, row.Create
+	in.Encoding, in.Unicode = row.Encoding, row.Encoding == "UTF8"
 	in.Supported = atLeast(row.Version, minPostgres)
 	// information_schema would hide what the user has no right to.
 	err = db.Select(ctx, &in.Tables, `SELECT relname FROM pg_catalog.pg_class
@@ -161,6 +163,7 @@ func giveAdvisory(ctx context.Context, conn *sql.Conn) error {
 
 // Fault reads SQLSTATE classes 08, 28, 3D, 42501, 53 and 57P, and 25006, the
 // answer of a standby. The code is whatever the server sends, even nothing.
+// 53100 is a full disk, 57P04 a database that was dropped: neither passes.
 // Source: PostgreSQL manual, appendix A.
 func (postgresEngine) Fault(err error) *stoa.Error {
 	var pgErr *pgconn.PgError
@@ -172,6 +175,8 @@ func (postgresEngine) Fault(err error) *stoa.Error {
 			return noSuchDatabase(err)
 		case code == "42501", code == "25006":
 			return permissionDenied(err)
+		case code == "57P04":
+			return noSuchDatabase(err)
 		case code == "53100":
 			return full(err)
 		case strings.HasPrefix(code, "53"):

@@ -87,7 +87,7 @@ func (p patient) Connect(ctx context.Context) (driver.Conn, error) {
 }
 
 func (sqliteEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
-	in := Inspection{Minimum: "SQLite 3", Supported: true, MayCreate: true}
+	in := Inspection{Minimum: "SQLite 3", Supported: true, MayCreate: true, Encoding: "UTF-8", Unicode: true}
 	if err := db.Get(ctx, &in.Version, `SELECT sqlite_version()`); err != nil {
 		return in, err
 	}
@@ -148,22 +148,21 @@ func (sqliteEngine) Fault(err error) *stoa.Error {
 		pathErr *fs.PathError // from making the folder
 		liteErr *sqlite.Error
 	)
-	broken := errors.As(err, &pathErr)
+	broken, cause := errors.As(err, &pathErr), err
 	if errors.As(err, &liteErr) {
 		switch liteErr.Code() & 0xff {
 		case sqlite3.SQLITE_FULL:
 			return full(err)
 		case sqlite3.SQLITE_READONLY:
 			return stoa.Errorf(stoa.DatabasePermissionDenied, "The store's embedded database cannot be written to.").Because(err)
-		}
-		switch liteErr.Code() & 0xff {
-		case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR,
-			sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_BUSY:
+		case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 			broken = true
+		case sqlite3.SQLITE_BUSY:
+			broken, cause = true, mayPass(err)
 		}
 	}
 	if !broken {
 		return nil
 	}
-	return stoa.Errorf(stoa.DatabaseUnreachable, "The store's embedded database cannot be used at the moment.").Because(err)
+	return stoa.Errorf(stoa.DatabaseUnreachable, "The store's embedded database cannot be used at the moment.").Because(cause)
 }

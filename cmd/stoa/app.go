@@ -82,7 +82,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	if err != nil {
 		return nil, errors.Join(err, a.close(ctx))
 	}
-	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log)
+	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log, provisioning.Options{Claim: cfg.ProvisioningClaim})
 	a.fleet = fleet.New(master, a.tenants, log, fleet.Options{Hold: cfg.HoldTenantMigrations})
 
 	jobs.Handle(a.queue, fleet.Timeout, a.fleet.Run)
@@ -137,12 +137,13 @@ func sandboxSecret(signing *keyring.Ring) keyring.Secret {
 	return keyring.NewSecret("whsec_" + hex.EncodeToString(secret))
 }
 
-// listen hears what other replicas change, until stop is called. The domains
-// have subscribed when they were built.
+// listen hears what other replicas change and looks for what they leave
+// behind, until stop is called. The domains have subscribed when they were built.
 func (a *app) listen(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // requests that finish during a stop want to know too
 	var running sync.WaitGroup
 	running.Go(func() { a.master.Listen(ctx, a.log) })
+	running.Go(func() { a.provisioning.Watch(ctx) })
 	return func() {
 		cancel()
 		running.Wait()

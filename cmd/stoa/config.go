@@ -55,6 +55,8 @@ type Config struct {
 	DeletionGrace        time.Duration  `name:"deletion-grace" env:"STOA_DELETION_GRACE" default:"720h" help:"How long a deleted store can be restored before it is gone for good." placeholder:"TIME" group:"config"`
 	TenantMigrations     string         `name:"tenant-migrations" env:"STOA_TENANT_MIGRATIONS" help:"Folder with your own migrations of store databases: sqlite/, postgres/, mysql/ in goose's form. They run after the built-in ones." placeholder:"DIR" group:"config"`
 	HoldTenantMigrations bool           `name:"hold-tenant-migrations" env:"STOA_HOLD_TENANT_MIGRATIONS" help:"Leave the migration of store databases to 'stoa tenants migrate'." group:"config"`
+	// For tests, which have no quarter of a minute.
+	ProvisioningClaim time.Duration `name:"provisioning-claim" env:"STOA_PROVISIONING_CLAIM" default:"15s" hidden:"" help:"How long a provisioning run stays with a process that is not heard of." placeholder:"TIME" group:"config"`
 
 	CreditPrice int64  `name:"credit-price" env:"STOA_CREDIT_PRICE" default:"1" help:"Price of one credit in the currency's minor unit." group:"config"`
 	Currency    string `name:"currency" env:"STOA_CURRENCY" default:"USD" help:"Currency credits are sold in (ISO 4217)." placeholder:"CODE" group:"config"`
@@ -100,6 +102,9 @@ func (c *Config) check() error {
 	}
 	if c.MaxEmbedded < 1 {
 		fault("STOA_EMBEDDED_OPEN", "must be at least 1")
+	}
+	if c.ProvisioningClaim < 500*time.Millisecond || c.ProvisioningClaim > 10*time.Minute {
+		fault("STOA_PROVISIONING_CLAIM", "must be between 500ms and 10m")
 	}
 	if c.CreditPrice < 1 {
 		fault("STOA_CREDIT_PRICE", "must be at least 1")

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -73,12 +74,15 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	}
 	s := &server{app: a, url: url, failed: make(chan error, 2), deafen: a.listen(ctx)}
 	metrics := a.newRegistry()
+	stopping := make(chan struct{})
 	s.http = newPublic(httpapi.New(httpapi.Domains{
 		Master: a.master, Accounts: a.accounts, Stores: a.registry, Tenants: a.tenants,
 		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning,
 	}, httpapi.Config{
 		BaseURL: url, BaseDomain: cfg.BaseDomain, Development: cfg.development(), Sandbox: cfg.development(), Log: log, Metrics: metrics,
+		Stopping: stopping,
 	}), log)
+	s.http.RegisterOnShutdown(sync.OnceFunc(func() { close(stopping) }))
 	s.serve(s.http, listener)
 	if private != nil {
 		s.private, s.privateURL = newPrivate(s.http.Handler, a.registry, metrics, log), "http://"+private.Addr().String()

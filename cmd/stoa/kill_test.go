@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/tenantdb/tenantdbtest"
+)
+
+// serveProcess makes the test binary be the server: see TestServeProcess.
+const serveProcess = "STOA_TEST_SERVE_PROCESS"
+
+// TestServeProcess is 'stoa serve' in a process of its own, which a test can
+// kill. It ends with the test that started it.
+func TestServeProcess(t *testing.T) {
+	if os.Getenv(serveProcess) == "" {
+		t.Skip("the other tests start it")
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(1)
+	}()
+	os.Exit(run(context.Background(), []string{"serve"}, os.Stdout, os.Stderr))
+}
+
+// process is a running server.
+type process struct {
+	cmd   *exec.Cmd
+	stdin io.Closer
+	url   string
+	log   *bytes.Buffer // to be read when it has ended
+}
+
+func startProcess(t *testing.T, cfg *Config) *process {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{cmd: exec.Command(self, "-test.run=^TestServeProcess$"), log: &bytes.Buffer{}} //nolint:gosec // this very binary
+	p.cmd.Env = append(os.Environ(), serveProcess+"=1", "PORT=0", "STOA_DATA_DIR="+cfg.DataDir,
+		"MASTER_DB_URL="+cfg.MasterDBURL.Reveal(), "STOA_PROVISIONING_CLAIM="+cfg.ProvisioningClaim.String())
+	p.cmd.Stderr = p.log
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.kill)
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if url, ok := strings.CutPrefix(strings.TrimSpace(lines.Text()), "Start here"); ok {
+			p.url = strings.TrimSpace(url)
+			go func() { _, _ = io.Copy(io.Discard, out) }()
+			return p
+		}
+	}
+	p.kill()
+	t.Fatalf("the server does not start:\n%s", p.log)
+	return nil
+}
+
+// kill ends the process at once, as 'kill -9' does.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	_ = p.cmd.Wait()
+	_ = p.stdin.Close()
+}
+
+// victim is a store that is being connected when its server dies.
+type victim struct {
+	id   string
+	body any
+}
+
+// moment is when to kill: as soon as a step has come to a state or, without a
+// step, after a while.
+type moment struct {
+	step, state string
+	after       time.Duration
+}
+
+// moments are every boundary between steps, the beginning of each step, and
+// times that may be anywhere, the call to connect included.
+func moments(n int) (all []moment) {
+	steps := []string{"connect", "inspect", "migrate", "seed", "store_record", "owner_record", "hostname", "activate"}
+	for i := range n {
+		m := moment{step: steps[(i/3)%len(steps)]}
+		switch i % 3 {
+		case 0:
+			m.state = "running"
+		case 1:
+			m.state = "succeeded"
+		default:
+			m = moment{after: rand.N(300 * time.Millisecond)} //nolint:gosec // not a secret
+		}
+		all = append(all, m)
+	}
+	return all
+}
+
+// TestKilled: the server is killed fifty times while it connects stores, on
+// both masters and all engines. In the end every store is open: by itself, by
+// a retry, or by the call that never got through, made again. There is one of
+// everything, and every credential can be read.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	for _, engine := range masterdbtest.Engines() {
+		kills := map[masterdb.Engine]int{masterdb.SQLite: 32, masterdb.Postgres: 18}[engine]
+		if testing.Short() {
+			kills = 4
+		}
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			cfg := testConfig(t, engine)
+			cfg.ProvisioningClaim = time.Second
+			k := &killing{t: t, cfg: cfg, db: masterdbtest.Open(t, cfg.MasterDBURL.Reveal())}
+			p := startProcess(t, cfg)
+			k.prepare(p, kills)
+			for i, m := range moments(kills) {
+				k.connect(p, k.victims[i], m)
+				p = startProcess(t, cfg)
+			}
+			p.kill()
+			t.Logf("of %d runs %d were under way when their server died", kills, k.interrupted)
+			if k.interrupted < kills/3 {
+				t.Error("too few of them to say anything")
+			}
+			k.finish()
+		})
+	}
+}
+
+type killing struct {
+	t           *testing.T
+	cfg         *Config
+	db          *masterdb.DB
+	owner       client
+	victims     []victim
+	interrupted int
+}
+
+// prepare makes the stores and, at their servers, the databases.
+func (k *killing) prepare(p *process, n int) {
+	k.t.Helper()
+	k.owner, _ = register(k.t, &server{url: p.url}, "owner@example.com")
+	engines := tenantdbtest.Engines()
+	for i := range n {
+		id := k.owner.call("POST", "/api/stores", object{"name": fmt.Sprintf("Shop %d", i)}).want(http.StatusCreated).text("id")
+		k.victims = append(k.victims, victim{id, connectBody(k.t, engines[i%len(engines)])})
+	}
+}
+
+// connect has p connect the store, and kills it at that moment.
+func (k *killing) connect(p *process, v victim, m moment) {
+	k.t.Helper()
+	payload, err := json.Marshal(v.body)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	var call sync.WaitGroup
+	call.Go(func() {
+		req, err := http.NewRequestWithContext(k.t.Context(), "POST", p.url+"/api/stores/"+v.id+"/connect-database", bytes.NewReader(payload))
+		if err != nil {
+			return
+		}
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Authorization", "Bearer "+k.owner.token)
+		req.Header.Set("Prefer", "wait=0")
+		if res, err := http.DefaultClient.Do(req); err == nil { // else the server was faster dead
+			_ = res.Body.Close()
+		}
+	})
+	if m.step == "" {
+		<-time.After(m.after)
+	} else {
+		k.await(v.id, m)
+	}
+	p.kill()
+	call.Wait()
+	if k.count(`provisioning_runs WHERE store_id = $1 AND state IN ('queued', 'running')`, v.id) > 0 {
+		k.interrupted++
+	}
+}
+
+// await polls the master until the moment has come or the run is over.
+func (k *killing) await(id string, m moment) {
+	k.t.Helper()
+	eventually(k.t, "the run comes to "+m.step, func() bool {
+		return k.count(`provisioning_runs r JOIN provisioning_steps s ON s.run_id = r.id
+			WHERE r.store_id = $1 AND (r.state IN ('succeeded', 'failed') OR s.name = $2 AND s.state IN ($3, 'succeeded'))`, id, m.step, m.state) > 0
+	})
+}
+
+func (k *killing) count(what string, args ...any) (n int) {
+	k.t.Helper()
+	if err := k.db.Get(k.t.Context(), &n, `SELECT count(*) FROM `+what, args...); err != nil {
+		k.t.Fatal(err)
+	}
+	return n
+}
+
+// finish has a last server end what the dead ones began.
+func (k *killing) finish() {
+	k.t.Helper()
+	s, err := start(k.t.Context(), k.cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.t.Cleanup(func() {
+		if err := s.stop(); err != nil {
+			k.t.Errorf("stop: %v", err)
+		}
+	})
+	k.owner.url = s.url
+	eventually(k.t, "no run is left", func() bool { return k.count(`provisioning_runs WHERE state IN ('queued', 'running')`) == 0 })
+	for _, v := range k.victims {
+		path := "/api/stores/" + v.id
+		store := k.owner.call("GET", path, nil).want(http.StatusOK)
+		switch {
+		case store.at("status") == "active":
+		case store.at("provisioning") == nil: // the call was not taken
+			store = k.owner.call("POST", path+"/connect-database", v.body).want(http.StatusOK)
+		default:
+			k.t.Logf("a store needs a retry: %s", store.raw)
+			store = k.owner.call("POST", path+"/provisioning/retry", nil).want(http.StatusOK)
+		}
+		store.is("active", "status")
+		k.whole(s, v.id)
+	}
+}
+
+// whole checks that there is one of everything.
+func (k *killing) whole(s *server, id string) {
+	k.t.Helper()
+	for _, table := range []string{"provisioning_runs", "store_databases", "store_hostnames", "credit_balances"} {
+		if n := k.count(table+` WHERE store_id = $1`, id); n != 1 {
+			k.t.Errorf("%d rows of %s", n, table)
+		}
+	}
+	store, err := stoa.ParseID[stoa.StoreID](id)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	lease, err := s.tenants.Acquire(k.t.Context(), store) // reads the credentials
+	if err != nil {
+		k.t.Fatalf("the store's database cannot be opened: %v", err)
+	}
+	defer lease.Release()
+	for table, want := range map[string]int{"stores": 1, "users": 1, "stoa_tenant": 1, "categories": 1, "pages": 5} {
+		var n int
+		if err := lease.Get(k.t.Context(), &n, `SELECT count(*) FROM `+table); err != nil || n != want {
+			k.t.Errorf("%d rows of the tenant's %s, want %d: %v", n, table, want, err)
+		}
+	}
+}

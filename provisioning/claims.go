@@ -1,0 +1,204 @@
+package provisioning
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/jobs"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// A run under way is claimed by the one execution that works on it, so that no
+// two do, on however many replicas. The claim holds for Options.Claim and is
+// renewed; when its process dies it lapses, and Reconcile has the run taken up
+// again. A run that waits for its job has the same time for that, without a
+// claimant. Replicas measure by their own clocks, which must agree to well
+// within that time.
+
+// errOvertaken means that there is nothing to do: the run has ended, goes on
+// in an attempt after the job's, or is another execution's.
+var errOvertaken = errors.New("provisioning: the run is not this job's")
+
+// errLapsed: the master could not be reached to renew a claim.
+var errLapsed = errors.New("provisioning: the claim on the run could not be renewed")
+
+// claim marks the job's run as under way by claimant and returns it. It may be
+// under way already, left behind by an execution whose claim has ended.
+func claim(ctx context.Context, tx *masterdb.Tx, job Provision, claimant string, hold time.Duration) (Run, error) {
+	n, err := tx.Exec(ctx, `UPDATE provisioning_runs SET claimed_by = $3, claimed_until = $4
+		WHERE id = $1 AND attempt = $2 AND state IN ('queued', 'running')
+		AND (claimed_by IS NULL OR claimed_until IS NULL OR claimed_until < $5)`,
+		job.RunID, job.Attempt, claimant, tx.Now.Add(hold), tx.Now)
+	if err != nil {
+		return Run{}, err
+	}
+	if n == 0 {
+		return Run{}, errOvertaken
+	}
+	n, err = tx.Exec(ctx, `UPDATE provisioning_runs SET state = 'running', started_at = coalesce(started_at, $2)
+		WHERE id = $1 AND state = 'queued'`, job.RunID, tx.Now)
+	if err == nil && n > 0 {
+		err = noteRun(ctx, tx, job.RunID, Running, nil)
+	}
+	if err != nil {
+		return Run{}, err
+	}
+	run, err := readRun(ctx, tx, `id = $1`, job.RunID)
+	if err != nil {
+		return Run{}, err
+	}
+	return withSteps(ctx, tx, run)
+}
+
+// claimant names one execution.
+func (s *Service) claimant() string { return s.name + "." + strconv.FormatInt(s.works.Add(1), 10) }
+
+// hold keeps everybody else from ending the run before tx does. The queue
+// may deliver a job twice: an execution that was thought dead must not write
+// over what the other one has done since.
+func (w *work) hold(ctx context.Context, tx *masterdb.Tx) error {
+	var attempt int
+	err := tx.Get(ctx, &attempt, `SELECT attempt FROM provisioning_runs
+		WHERE id = $1 AND attempt = $2 AND state = 'running' AND claimed_by = $3`+tx.ForUpdate(),
+		w.run.ID, w.run.Attempt, w.claimant)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return errOvertaken
+	}
+	return err
+}
+
+// keep renews the claim until stop is called. The context it returns ends
+// with the claim: its cause is errOvertaken, or errLapsed when nothing could
+// be heard of the master for as long as the claim held.
+func (w *work) keep(ctx context.Context) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(w.opts.Claim / 3)
+		defer tick.Stop()
+		for until := time.Now().Add(w.opts.Claim); ; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			asked := time.Now()
+			switch err := w.renew(ctx, until); {
+			case err == nil:
+				until = asked.Add(w.opts.Claim)
+			case errors.Is(err, errOvertaken):
+				cancel(errOvertaken)
+			case time.Now().After(until):
+				cancel(errLapsed)
+			default:
+				w.log.WarnContext(ctx, "a claim could not be renewed yet", "run", w.run.ID.String(), "err", err)
+			}
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-ended
+	}
+}
+
+// renew prolongs the claim, if the master answers before it ends.
+func (w *work) renew(ctx context.Context, until time.Time) error {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	return w.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		n, err := tx.Exec(ctx, `UPDATE provisioning_runs SET claimed_until = $3 WHERE id = $1 AND claimed_by = $2`,
+			w.run.ID, w.claimant, tx.Now.Add(w.opts.Claim))
+		if err == nil && n == 0 {
+			return errOvertaken
+		}
+		return err
+	})
+}
+
+// release gives up the claim on a run that has not ended, so that its job can
+// go on with it at once. A claim that cannot be given up lapses.
+func (w *work) release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), failTimeout)
+	defer cancel()
+	err := w.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE provisioning_runs SET claimed_by = NULL, claimed_until = $3 WHERE id = $1 AND claimed_by = $2`,
+			w.run.ID, w.claimant, tx.Now.Add(w.opts.Claim))
+		return err
+	})
+	if err != nil {
+		w.log.WarnContext(ctx, "a claim could not be given up and lapses", "run", w.run.ID.String(), "err", err)
+	}
+}
+
+// Watch has lost runs taken up again until ctx is done. Every replica does so.
+func (s *Service) Watch(ctx context.Context) {
+	tick := time.NewTicker(s.opts.Claim * 2 / 3)
+	defer tick.Stop()
+	for {
+		if _, err := s.Reconcile(ctx); err != nil && ctx.Err() == nil {
+			s.log.WarnContext(ctx, "lost provisioning runs could not be looked for", "err", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Reconcile finds runs that are to be worked on and are nobody's: their claim
+// has lapsed, or their job did not begin in time and is in no queue. It
+// enqueues a job for each and returns how many those were. Any number of
+// replicas may call it at once.
+func (s *Service) Reconcile(ctx context.Context) (resumed int, err error) {
+	const lost = ` FROM provisioning_runs WHERE state IN ('queued', 'running') AND (claimed_until IS NULL OR claimed_until < $1)`
+	var n int
+	if err := s.db.Get(ctx, &n, `SELECT count(*)`+lost, time.Now().UTC()); err != nil || n == 0 {
+		return 0, err // most looks end here, and lock nothing
+	}
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		resumed = 0
+		lock := tx.ForUpdate()
+		if lock != "" {
+			lock += " SKIP LOCKED" // another replica's look, or the execution itself
+		}
+		var runs []struct {
+			ID      stoa.RunID
+			Attempt int
+		}
+		if err := tx.Select(ctx, &runs, `SELECT id, attempt`+lost+` ORDER BY created_at LIMIT 1000`+lock, tx.Now); err != nil || len(runs) == 0 {
+			return err
+		}
+		jobs, err := jobs.Waiting[Provision](ctx, tx)
+		if err != nil {
+			return err
+		}
+		waiting := map[Provision]bool{}
+		for _, job := range jobs {
+			waiting[job] = true
+		}
+		for _, run := range runs {
+			job := Provision{RunID: run.ID, Attempt: run.Attempt}
+			if !waiting[job] {
+				if err := s.queue.Enqueue(ctx, tx, job); err != nil {
+					return err
+				}
+				resumed++
+			}
+			_, err := tx.Exec(ctx, `UPDATE provisioning_runs SET claimed_by = NULL, claimed_until = $2 WHERE id = $1`, run.ID, tx.Now.Add(s.opts.Claim))
+			if err != nil {
+				return fmt.Errorf("run %s: %w", run.ID, err)
+			}
+		}
+		return nil
+	})
+	if err == nil && resumed > 0 {
+		s.log.InfoContext(ctx, "provisioning runs that nobody worked on are taken up again", "runs", resumed)
+	}
+	return resumed, err
+}

@@ -1,0 +1,328 @@
+package provisioning
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/jobs"
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+var managed = tenantdb.Credentials{Kind: tenantdb.Managed}
+
+// setupQuick is a replica whose claims lapse soon.
+func setupQuick(t *testing.T, db *masterdb.DB, shared platform) bench {
+	t.Helper()
+	b := setupWith(t, db, shared, jobs.Options{}, tenantdb.Loopback)
+	b.opts.Claim = 500 * time.Millisecond
+	return b
+}
+
+// The process that works on a run is gone without a word, and so is its job.
+// Another one finishes the run, long before the queue itself would find out.
+func TestDeadProcess(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		shared := newPlatform(t)
+		dead := setupQuick(t, db, shared)
+		p, s := dead.store(t)
+		run, err := dead.Connect(t.Context(), p, s.ID, managed)
+		must(t, err)
+		w := dead.begin(t, run)
+		w.doStep(t, 0)
+		w.close()
+		// What the queue believes of the job of a process that was killed.
+		dead.exec(t, `UPDATE river_job SET state = 'running', attempt = 1, attempted_at = created_at`)
+
+		living := setupQuick(t, db, shared).start(t)
+		ctx, stop := context.WithCancel(t.Context())
+		var watching sync.WaitGroup
+		watching.Go(func() { living.Watch(ctx) })
+		t.Cleanup(watching.Wait)
+		t.Cleanup(stop)
+		living.succeeded(t, p, living.wait(t, run))
+	})
+}
+
+// Of many looks at once, by several replicas, each lost run gets one job, and
+// none gets one that is worked on or waits for its job.
+func TestReconcile(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		connect := func() Run {
+			p, s := b.store(t)
+			run, err := b.Connect(t.Context(), p, s.ID, managed)
+			must(t, err)
+			return run
+		}
+		waiting, working, late, lost, jobless := connect(), connect(), connect(), connect(), connect()
+		b.begin(t, working)
+		b.lapse(t, late.ID) // its job is still in the queue, behind others
+		b.begin(t, lost)
+		b.lapse(t, lost.ID)
+		b.lapse(t, jobless.ID)
+		for _, run := range []Run{working, lost, jobless} {
+			b.exec(t, `DELETE FROM river_job WHERE id = (SELECT id FROM river_job WHERE `+argsText(db)+` LIKE $1)`, "%"+run.ID.String()+"%")
+		}
+		look := func() (sum int) {
+			counts, errs := atOnce(4, func(int) (int, error) { return b.Reconcile(t.Context()) })
+			must(t, errors.Join(errs...))
+			for _, n := range counts {
+				sum += n
+			}
+			return sum
+		}
+		if n := look(); n != 2 {
+			t.Errorf("%d runs were taken up again, want 2", n)
+		}
+		if n := look(); n != 0 {
+			t.Errorf("%d runs were taken up again a second time", n)
+		}
+		for _, run := range []Run{waiting, late, lost, jobless} {
+			if n := b.count(t, `river_job WHERE `+argsText(db)+` LIKE '%`+run.ID.String()+`%'`); n != 1 {
+				t.Errorf("a run has %d jobs", n)
+			}
+		}
+		if n := b.count(t, `river_job`); n != 4 {
+			t.Errorf("%d jobs, want 4", n)
+		}
+	})
+}
+
+func argsText(db *masterdb.DB) string {
+	if db.Engine == masterdb.SQLite {
+		return `json(args)`
+	}
+	return `CAST(args AS text)`
+}
+
+// An execution whose claim another one has taken stops in the middle of a
+// step, and does not disturb.
+func TestLostClaim(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setupQuick(t, db, newPlatform(t))
+		p, s := b.store(t)
+		c := credentials(t, servers(t)[0])
+		g := stand(t, &c)
+		run, err := b.Connect(t.Context(), p, s.ID, c)
+		must(t, err)
+		slow := make(chan error, 1)
+		go func() { slow <- b.Provision(t.Context(), job(run)) }()
+		<-g.held
+		b.exec(t, `UPDATE provisioning_runs SET claimed_by = 'another', claimed_until = $2 WHERE id = $1`, run.ID, time.Now().UTC().Add(time.Hour))
+		select {
+		case err := <-slow:
+			must(t, err)
+		case <-time.After(time.Minute):
+			t.Fatal("it goes on")
+		}
+		b.resumable(t, p, run)
+		var by struct{ ClaimedBy string }
+		must(t, db.Get(t.Context(), &by, `SELECT claimed_by FROM provisioning_runs WHERE id = $1`, run.ID))
+		if by.ClaimedBy != "another" {
+			t.Errorf("the run is claimed by %q", by.ClaimedBy)
+		}
+	})
+}
+
+// A claim outlives the time it is given for as long as its execution works.
+func TestClaimIsRenewed(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setupQuick(t, db, newPlatform(t))
+		p, s := b.store(t)
+		run, err := b.Connect(t.Context(), p, s.ID, managed)
+		must(t, err)
+		w := b.begin(t, run)
+		var first, now struct{ ClaimedUntil time.Time }
+		read := func(dst any) {
+			must(t, db.Get(t.Context(), dst, `SELECT claimed_until FROM provisioning_runs WHERE id = $1`, run.ID))
+		}
+		read(&first)
+		_, stop := w.keep(t.Context())
+		defer stop()
+		for deadline := time.Now().Add(time.Minute); !now.ClaimedUntil.After(first.ClaimedUntil.Add(b.opts.Claim)); {
+			if time.Now().After(deadline) {
+				t.Fatalf("the claim until %v was never renewed", now.ClaimedUntil)
+			}
+			<-time.After(10 * time.Millisecond)
+			read(&now)
+		}
+	})
+}
+
+// What may pass is tried again, on record; in the end it is the owner's.
+func TestPassingFault(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		for _, engine := range servers(t) {
+			p, s := b.store(t)
+			c := credentials(t, engine)
+			g := stand(t, &c) // the first connection is cut, as by a server that starts
+			g.drop()
+			run, err := b.Connect(t.Context(), p, s.ID, c)
+			must(t, err)
+			must(t, b.Provision(t.Context(), job(run)))
+			run, err = b.Latest(t.Context(), p, s.ID)
+			must(t, err)
+			b.succeeded(t, p, run)
+			events, ended, err := b.Events(t.Context(), p, s.ID, Position{})
+			must(t, err)
+			retried := 0
+			for _, e := range events {
+				if e.Step == "connect" && e.State == Running && e.Fault != nil && e.Fault.Code == stoa.DatabaseUnreachable {
+					retried++
+				}
+			}
+			if retried != 1 || !ended {
+				t.Errorf("%d further tries are on record: %+v", retried, events)
+			}
+		}
+	})
+}
+
+// While a step is tried again its record says so.
+func TestRetryIsSeen(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		b.opts.Pauses = []time.Duration{5 * time.Second}
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		must(t, err)
+		must(t, listener.Close())
+		p, s := b.store(t)
+		run, err := b.Connect(t.Context(), p, s.ID, tenantdb.Credentials{
+			Kind: tenantdb.KindMySQL, Engine: tenantdb.MySQL, Host: "127.0.0.1", Port: listener.Addr().(*net.TCPAddr).Port,
+			Database: "d", User: "u", Password: keyring.NewSecret("p"), TLS: tenantdb.TLSDisable,
+		})
+		must(t, err)
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- b.Provision(ctx, job(run)) }()
+		for deadline := time.Now().Add(time.Minute); ; {
+			now, err := b.Latest(t.Context(), p, s.ID)
+			must(t, err)
+			if step := now.Steps[0]; step.Fault != nil {
+				if now.State != Running || step.State != Running || step.Fault.Code != stoa.DatabaseUnreachable || now.Fault != nil {
+					t.Errorf("run %+v", now)
+				}
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("the fault is not on record")
+			}
+			<-time.After(5 * time.Millisecond)
+		}
+		stop()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("stopped during a pause: %v", err)
+		}
+		b.resumable(t, p, run)
+	})
+}
+
+// What cannot pass is not tried again: a server that counts failed log-ins
+// would lock the user out.
+func TestFinalFaultIsNotTriedAgain(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		for _, engine := range servers(t) {
+			p, s := b.store(t)
+			c := credentials(t, engine)
+			c.Password = keyring.NewSecret("wrong")
+			run, err := b.Connect(t.Context(), p, s.ID, c)
+			must(t, err)
+			must(t, b.Provision(t.Context(), job(run)))
+			events, _, err := b.Events(t.Context(), p, s.ID, Position{})
+			must(t, err)
+			if want := 5; len(events) != want { // queued, running; connect running, failed; failed
+				t.Errorf("%d events, want %d: %+v", len(events), want, events)
+			}
+		}
+	})
+}
+
+// Whoever follows a run from wherever sees each change once and in order,
+// over attempts and runs.
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		p, s := b.store(t)
+		_, _, err := b.Events(t.Context(), p, s.ID, Position{})
+		wantCode(t, err, stoa.NotFound)
+		_, _, err = b.Events(t.Context(), b.user(t), s.ID, Position{})
+		wantCode(t, err, stoa.StoreNotFound)
+		mend := b.takeHostname(t, s)
+		first, err := b.Connect(t.Context(), p, s.ID, managed)
+		must(t, err)
+		if _, ended, err := b.Events(t.Context(), b.member(t, s.ID, access.Viewer), s.ID, Position{}); err != nil || ended {
+			t.Errorf("a run that has not begun: ended %t, %v", ended, err)
+		}
+		must(t, b.Provision(t.Context(), job(first)))
+		half := b.follow(t, p, s.ID, Position{})
+		again, err := b.Retry(t.Context(), p, s.ID)
+		must(t, err)
+		must(t, b.Provision(t.Context(), job(again)))
+		mend()
+		whole := b.follow(t, p, s.ID, Position{})
+		if len(whole) <= len(half) || whole[len(whole)-1].State != Failed || whole[len(whole)-1].Attempt != 2 {
+			t.Errorf("%d events, then %d: %+v", len(half), len(whole), whole)
+		}
+		second, err := b.Connect(t.Context(), p, s.ID, managed)
+		must(t, err)
+		must(t, b.Provision(t.Context(), job(second)))
+		// From the middle of the first run on through the second.
+		rest := b.follow(t, p, s.ID, half[3].Position)
+		want := len(whole) - 4 + 2 + 2*len(order) + 1
+		if len(rest) != want || rest[0].Seq != 5 || rest[len(rest)-1].Run != second.ID || rest[len(rest)-1].State != Succeeded {
+			t.Errorf("%d events, want %d: %+v", len(rest), want, rest)
+		}
+		last := rest[len(rest)-1].Position
+		if more, ended, err := b.Events(t.Context(), p, s.ID, last); err != nil || len(more) != 0 || !ended {
+			t.Errorf("after the end there are %d events, ended %t, %v", len(more), ended, err)
+		}
+		for name, at := range map[string]Position{
+			"a run of nobody": {Run: stoa.NewID[stoa.RunID](), Seq: 1}, "beyond": {Run: second.ID, Seq: last.Seq + 1}, "negative": {Run: second.ID, Seq: -1},
+		} {
+			if got, _, err := b.Events(t.Context(), p, s.ID, at); err != nil || len(got) != 3+2*len(order) || got[0].Seq != 1 {
+				t.Errorf("%s: %d events, %v", name, len(got), err)
+			}
+		}
+	})
+}
+
+// follow reads all events after a position and checks that none is missing.
+func (b bench) follow(t *testing.T, p access.Principal, id stoa.StoreID, at Position) (all []Event) {
+	t.Helper()
+	for {
+		events, ended, err := b.Events(t.Context(), p, id, at)
+		must(t, err)
+		for _, e := range events {
+			if e.Run == at.Run && e.Seq != at.Seq+1 || e.At.IsZero() {
+				t.Errorf("event %+v after %+v", e, at)
+			}
+			at = e.Position
+		}
+		all = append(all, events...)
+		if ended || len(events) == 0 {
+			if !ended {
+				t.Error("it does not end")
+			}
+			return all
+		}
+	}
+}

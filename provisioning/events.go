@@ -1,0 +1,105 @@
+package provisioning
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// Position is a place among the events of a store's runs: after event Seq of
+// a run. The zero value is before all events of the last run.
+type Position struct {
+	Run stoa.RunID
+	Seq int64
+}
+
+// Event is one recorded change of a run: of a step or, when Step is empty, of
+// the run itself.
+type Event struct {
+	Position `db:"-"`
+	Attempt  int
+	Step     string
+	State    State
+	Fault    *Fault `db:"-"`
+	At       time.Time
+}
+
+// maxEvents is how many events one call of Events returns at most.
+const maxEvents = 200
+
+// Events returns what was recorded after a position, in order, without gaps
+// and each event once. It goes on to the last run when the position's own has
+// no more. ended means that the last run is over and this was all of it; a
+// retry would add to it. It fails with not_found when there never was a run. A
+// position that does not exist counts as the zero one.
+//
+// Every replica gives the same answer, since all of it is in the master.
+func (s *Service) Events(ctx context.Context, p access.Principal, store stoa.StoreID, after Position) (events []Event, ended bool, err error) {
+	if _, err := access.Check(ctx, s.db, p, store, access.ReadStore); err != nil {
+		return nil, false, err
+	}
+	last, err := readLog(ctx, s.db, `store_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1`, store)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return nil, false, errNeverConnected()
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	log := last
+	if after.Run != last.ID && !after.Run.IsZero() {
+		own, err := readLog(ctx, s.db, `store_id = $1 AND id = $2`, store, after.Run)
+		if err != nil && !errors.Is(err, masterdb.ErrNotFound) {
+			return nil, false, err
+		}
+		if err == nil && after.Seq < own.Changes {
+			log = own
+		}
+	}
+	if after.Run != log.ID || after.Seq < 0 || after.Seq > log.Changes {
+		after = Position{Run: log.ID}
+	}
+	if after.Seq < log.Changes {
+		if events, err = readEvents(ctx, s.db, after); err != nil {
+			return nil, false, err
+		}
+		if len(events) > 0 {
+			after = events[len(events)-1].Position
+		}
+	}
+	done := log.State == Succeeded || log.State == Failed
+	return events, log.ID == last.ID && done && after.Seq == log.Changes, nil
+}
+
+// eventLog is what a run says of its events.
+type eventLog struct {
+	ID      stoa.RunID
+	State   State
+	Changes int64
+}
+
+func readLog(ctx context.Context, q masterdb.Querier, where string, args ...any) (log eventLog, err error) {
+	err = q.Get(ctx, &log, `SELECT id, state, changes FROM provisioning_runs WHERE `+where, args...)
+	return log, err
+}
+
+func readEvents(ctx context.Context, q masterdb.Querier, after Position) ([]Event, error) {
+	var rows []struct {
+		Event
+		Seq          int64
+		ErrorCode    *string
+		ErrorMessage *string
+	}
+	err := q.Select(ctx, &rows, `SELECT seq, attempt, step, state, error_code, error_message, created_at AS at
+		FROM provisioning_events WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3`, after.Run, after.Seq, maxEvents)
+	events := make([]Event, len(rows))
+	for i, row := range rows {
+		events[i] = row.Event
+		events[i].Position = Position{Run: after.Run, Seq: row.Seq}
+		events[i].Fault = newFault(row.ErrorCode, row.ErrorMessage)
+	}
+	return events, err
+}
