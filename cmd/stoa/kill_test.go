@@ -53,7 +53,7 @@ func startProcess(t *testing.T, cfg *Config) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(self, "-test.run=^TestServeProcess$"), log: &bytes.Buffer{}} //nolint:gosec // this very binary
+	p := &process{cmd: exec.Command(self, "-test.run=^TestServeProcess$"), log: &bytes.Buffer{}}
 	p.cmd.Env = append(os.Environ(), serveProcess+"=1", "PORT=0", "STOA_DATA_DIR="+cfg.DataDir,
 		"MASTER_DB_URL="+cfg.MasterDBURL.Reveal(), "STOA_PROVISIONING_CLAIM="+cfg.ProvisioningClaim.String())
 	p.cmd.Stderr = p.log
@@ -112,7 +112,7 @@ func moments(n int) (all []moment) {
 		case 1:
 			m.state = "succeeded"
 		default:
-			m = moment{after: rand.N(300 * time.Millisecond)} //nolint:gosec // not a secret
+			m = moment{after: rand.N(300 * time.Millisecond)}
 		}
 		all = append(all, m)
 	}
