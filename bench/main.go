@@ -20,6 +20,7 @@ type cli struct {
 	Embedded  embeddedCmd  `cmd:"" help:"Five thousand SQLite stores, two hundred of them open."`
 	Victim    victimCmd    `cmd:"" help:"What the other stores notice when the database of one hangs."`
 	Provision provisionCmd `cmd:"" help:"Stores that are given their databases, eight at a time."`
+	Migrate   migrateCmd   `cmd:"" help:"One migration over a thousand SQLite stores and two hundred PostgreSQL databases, and none."`
 
 	// The processes that a measurement starts from this same binary.
 	Bare bareCmd `cmd:"" hidden:""`

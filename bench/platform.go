@@ -47,8 +47,7 @@ func (p *platform) start(ctx context.Context, settings []string) error {
 	defer log.Close()                                                         //nolint:errcheck // the child has its own
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.binary, "serve") //nolint:gosec // just built
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.folder, log, log
-	cmd.Env = append(os.Environ(), "MASTER_DB_URL="+p.master, "STOA_DATA_DIR="+filepath.Join(p.folder, "data"),
-		"STOA_LISTEN=127.0.0.1", "PORT="+strconv.Itoa(p.port), "JWT_EXPIRES_IN=12h")
+	cmd.Env = append(p.environment(p.data()), "STOA_LISTEN=127.0.0.1", "PORT="+strconv.Itoa(p.port), "JWT_EXPIRES_IN=12h")
 	cmd.Env = append(cmd.Env, settings...)
 	if p.process, err = launch(cmd); err != nil {
 		return err

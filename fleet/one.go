@@ -23,9 +23,9 @@ const recordTimeout = 15 * time.Second
 // one migrates a store and records how that ended. A store whose run was
 // stopped stays as recorded before: what the database holds of the migration
 // is whole versions, and the next run goes on from there.
-func (s *Service) one(ctx context.Context, st Store, target tenantdb.Schema, opts MigrateOptions) Result {
+func (s *Service) one(ctx context.Context, st Store, target tenantdb.Schema, opts MigrateOptions) (result Result) {
 	begin := time.Now()
-	result := Result{Store: st, Schema: st.Schema}
+	result = Result{Store: st, Schema: st.Schema}
 	defer func() { result.Duration = time.Since(begin) }()
 	registered, err := s.tenants.Read(ctx, s.db, st.ID)
 	if err == nil && !behind(registered.Schema, target) {
