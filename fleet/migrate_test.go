@@ -147,12 +147,12 @@ func TestRunsAtOnce(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		for _, engine := range tenantdbtest.Engines() {
-			for range 3 {
+			for range 2 {
 				b.store(t, engine)
 			}
 		}
 		b.write(t, "00002_fill.sql", `INSERT INTO notes VALUES (1, 'once')`) // twice is an error
-		total := 3 * len(tenantdbtest.Engines())
+		total := 2 * len(tenantdbtest.Engines())
 		done := make(chan fleet.Summary, 2)
 		for range 2 {
 			s := b.release(t, fleet.Options{})

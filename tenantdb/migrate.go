@@ -158,6 +158,9 @@ func (s *session) lock(ctx context.Context) (unlock func(), err error) {
 		return nil, err
 	}
 	return func() {
+		if s.Stats().OpenConnections == 0 {
+			return // the session has ended, and another has nothing to give
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveTimeout)
 		defer cancel()
 		_ = s.on(ctx, s.give)

@@ -121,6 +121,7 @@ func giveLocks(ctx context.Context, conn *sql.Conn) error {
 // repairVersionTable adds the row that goose writes right after creating its
 // table and without which it refuses to work, if an interruption came between.
 func repairVersionTable(ctx context.Context, conn *sql.Conn, table string) error {
+	//nolint:gosec // the table is one of two constants
 	_, err := conn.ExecContext(ctx, `INSERT INTO `+table+` (version_id, is_applied)
 		SELECT 0, true FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM `+table+`)`)
 	var myErr *mysql.MySQLError

@@ -97,7 +97,7 @@ func TestOwnMigrationsResume(t *testing.T) {
 			_, err := opened(t, c, data, "").Migrate(t.Context())
 			must(t, err)
 			db, interrupted := opened(t, c, data, dir), 0
-			for n := int32(1); !interrupt(t, db, n); n++ {
+			for n := int32(1); !interrupt(t, db, n); n += 1 + n/8 {
 				interrupted++
 			}
 			if interrupted < 10 {

@@ -141,7 +141,7 @@ func (postgresEngine) migrator(Credentials) migrator {
 // takeAdvisory asks again and again. To wait in the server would be a
 // statement under way, for which CREATE INDEX CONCURRENTLY waits in turn.
 func takeAdvisory(ctx context.Context, conn *sql.Conn) error {
-	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		var granted bool
 		err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1)`, migrationLock).Scan(&granted)
 		if err != nil || granted {
