@@ -163,6 +163,7 @@ func TestManagedConnectDies(t *testing.T) {
 		must(t, w.makeManaged(t.Context()))
 		w.close()
 		b.resumable(t, p, run)
+		b.lapse(t, run.ID)
 		must(t, b.Provision(t.Context(), job(run)))
 		run, err = b.Latest(t.Context(), p, s.ID)
 		must(t, err)
