@@ -31,7 +31,7 @@ type Args = river.JobArgs
 // Cancel marks err as final: the job is not tried again.
 func Cancel(err error) error { return river.JobCancel(err) }
 
-// Snooze, as a handler's error, has the job run again after d. It does not
+// Snooze is a handler's error that has the job run again after d. It does not
 // count as a failure.
 func Snooze(d time.Duration) error { return river.JobSnooze(d) }
 
