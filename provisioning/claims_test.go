@@ -65,7 +65,7 @@ func TestReconcile(t *testing.T) {
 			must(t, err)
 			return run
 		}
-		waiting, working, late, lost, jobless := connect(), connect(), connect(), connect(), connect()
+		waiting, working, late, lost, jobless, overdue := connect(), connect(), connect(), connect(), connect(), connect()
 		b.begin(t, working)
 		b.lapse(t, late.ID) // its job is still in the queue, behind others
 		b.begin(t, lost)
@@ -74,6 +74,9 @@ func TestReconcile(t *testing.T) {
 		for _, run := range []Run{working, lost, jobless} {
 			b.exec(t, `DELETE FROM river_job WHERE id = (SELECT id FROM river_job WHERE `+argsText(db)+` LIKE $1)`, "%"+run.ID.String()+"%")
 		}
+		b.lapse(t, overdue.ID) // and its job's next try, which no leader has seen to
+		b.exec(t, `UPDATE river_job SET state = 'retryable', scheduled_at = $2 WHERE `+argsText(db)+` LIKE $1`,
+			"%"+overdue.ID.String()+"%", time.Now().UTC().Add(-time.Hour))
 		look := func() (sum int) {
 			counts, errs := atOnce(4, func(int) (int, error) { return b.Reconcile(t.Context()) })
 			must(t, errors.Join(errs...))
@@ -82,8 +85,8 @@ func TestReconcile(t *testing.T) {
 			}
 			return sum
 		}
-		if n := look(); n != 2 {
-			t.Errorf("%d runs were taken up again, want 2", n)
+		if n := look(); n != 3 {
+			t.Errorf("%d runs were taken up again, want 3", n)
 		}
 		if n := look(); n != 0 {
 			t.Errorf("%d runs were taken up again a second time", n)
@@ -93,8 +96,8 @@ func TestReconcile(t *testing.T) {
 				t.Errorf("a run has %d jobs", n)
 			}
 		}
-		if n := b.count(t, `river_job`); n != 4 {
-			t.Errorf("%d jobs, want 4", n)
+		if n := b.count(t, `river_job`); n != 6 {
+			t.Errorf("%d jobs, want 6", n)
 		}
 	})
 }
