@@ -157,3 +157,45 @@ func TestMigrateTo(t *testing.T) {
 		})
 	}
 }
+
+// A migration that only writes rows leaves no trace that would stop it from
+// running twice: callers who come at once take turns.
+func TestMigrationsThatWriteRowsRunOnce(t *testing.T) {
+	t.Parallel()
+	first, files := map[string]string{}, map[string]string{}
+	for _, folder := range []string{"sqlite", "postgres", "mysql"} {
+		first[folder+"/1_notes.sql"] = up + "CREATE TABLE notes (body char(200));"
+		files[folder+"/1_notes.sql"] = first[folder+"/1_notes.sql"]
+		for _, n := range []string{"2", "3", "4", "5"} {
+			files[folder+"/"+n+"_row.sql"] = up + "INSERT INTO notes VALUES ('" + n + "');"
+		}
+	}
+	begun, dir := ownMigrations(t, first), ownMigrations(t, files)
+	for _, engine := range tenantdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			c, data := tenantdbtest.Create(t, engine), t.TempDir()
+			_, err := opened(t, c, data, begun).Migrate(t.Context())
+			must(t, err)
+			const callers = 6
+			errs, start := make(chan error, callers), make(chan struct{})
+			for range callers {
+				db := opened(t, c, data, dir)
+				go func() {
+					<-start
+					_, err := db.Migrate(t.Context())
+					errs <- err
+				}()
+			}
+			close(start)
+			for range callers {
+				must(t, <-errs)
+			}
+			var rows int
+			must(t, opened(t, c, data, "").Get(t.Context(), &rows, `SELECT count(*) FROM notes`))
+			if rows != 4 {
+				t.Errorf("%d rows, want each once", rows)
+			}
+		})
+	}
+}
