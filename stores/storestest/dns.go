@@ -3,6 +3,7 @@ package storestest
 
 import (
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -44,7 +45,7 @@ func NewDNS(t testing.TB) *DNS {
 func (d *DNS) Put(name string, values ...string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.records[strings.ToLower(name)+"."] = values
+	d.records[strings.ToLower(name)+"."] = slices.Clone(values)
 }
 
 // Remove makes the name one that does not exist.
