@@ -48,8 +48,7 @@ type Config struct {
 	ConnsPerStore  int      `name:"connections-per-store" env:"STOA_CONNECTIONS_PER_STORE" default:"8" help:"Connections of one store at most, from this process." group:"config"`
 	MaxEmbedded    int      `name:"embedded-open" env:"STOA_EMBEDDED_OPEN" default:"200" help:"Embedded (SQLite) store databases kept open at most." group:"config"`
 
-	// For tests, which have no quarter of a minute.
-	ProvisioningClaim time.Duration `name:"provisioning-claim" env:"STOA_PROVISIONING_CLAIM" default:"15s" hidden:"" help:"How long a provisioning run stays with a process that is not heard of." placeholder:"TIME" group:"config"`
+	ProvisioningClaim time.Duration `name:"provisioning-claim" env:"STOA_PROVISIONING_CLAIM" default:"15s" help:"How long a provisioning run waits for a process that died before another one goes on with it." placeholder:"TIME" group:"config"`
 
 	CreditPrice int64  `name:"credit-price" env:"STOA_CREDIT_PRICE" default:"1" help:"Price of one credit in the currency's minor unit." group:"config"`
 	Currency    string `name:"currency" env:"STOA_CURRENCY" default:"USD" help:"Currency credits are sold in (ISO 4217)." placeholder:"CODE" group:"config"`
