@@ -31,8 +31,8 @@ type Args = river.JobArgs
 // Cancel marks err as final: the job is not tried again.
 func Cancel(err error) error { return river.JobCancel(err) }
 
-// Snooze is a handler's error that has the job run again after d. It does not
-// count as a failure.
+// Snooze returns an error with which a handler has the job run again after d.
+// It does not count as a failure.
 func Snooze(d time.Duration) error { return river.JobSnooze(d) }
 
 // Queue enqueues and runs jobs.

@@ -55,8 +55,7 @@ type Config struct {
 	DeletionGrace        time.Duration  `name:"deletion-grace" env:"STOA_DELETION_GRACE" default:"720h" help:"How long a deleted store can be restored before it is gone for good." placeholder:"TIME" group:"config"`
 	TenantMigrations     string         `name:"tenant-migrations" env:"STOA_TENANT_MIGRATIONS" help:"Folder with your own migrations of store databases: sqlite/, postgres/, mysql/ in goose's form. They run after the built-in ones." placeholder:"DIR" group:"config"`
 	HoldTenantMigrations bool           `name:"hold-tenant-migrations" env:"STOA_HOLD_TENANT_MIGRATIONS" help:"Leave the migration of store databases to 'stoa tenants migrate'." group:"config"`
-	// For tests, which have no quarter of a minute.
-	ProvisioningClaim time.Duration `name:"provisioning-claim" env:"STOA_PROVISIONING_CLAIM" default:"15s" hidden:"" help:"How long a provisioning run stays with a process that is not heard of." placeholder:"TIME" group:"config"`
+	ProvisioningClaim    time.Duration  `name:"provisioning-claim" env:"STOA_PROVISIONING_CLAIM" default:"15s" help:"How long a provisioning run waits for a process that died before another one goes on with it." placeholder:"TIME" group:"config"`
 
 	CreditPrice int64  `name:"credit-price" env:"STOA_CREDIT_PRICE" default:"1" help:"Price of one credit in the currency's minor unit." group:"config"`
 	Currency    string `name:"currency" env:"STOA_CURRENCY" default:"USD" help:"Currency credits are sold in (ISO 4217)." placeholder:"CODE" group:"config"`
