@@ -2,7 +2,9 @@ package fleet_test
 
 import (
 	"context"
+	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -292,20 +294,25 @@ func TestNothingToDoOpensNothing(t *testing.T) {
 // copies registers n more stores with the database row of one.
 func copies(t *testing.T, tx *masterdb.Tx, of stoa.StoreID, n int) error {
 	t.Helper()
-	for range n {
-		id := stoa.NewID[stoa.StoreID]()
-		if _, err := tx.Exec(t.Context(), `INSERT INTO stores (id, slug, name, status, created_by, created_at, updated_at)
-			SELECT $1, $2, name, status, created_by, created_at, updated_at FROM stores WHERE id = $3`, id, id.String(), of); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(t.Context(), `INSERT INTO store_databases (store_id, kind, engine, host, port, database_name, credentials,
-				credential_version, schema_version, own_version, status, created_at, updated_at)
-			SELECT $1, kind, engine, host, port, database_name, credentials, credential_version, schema_version, own_version, status, created_at, updated_at
-			FROM store_databases WHERE store_id = $2`, id, of); err != nil {
-			return err
-		}
+	var owner stoa.UserID
+	if err := tx.Get(t.Context(), &owner, `SELECT created_by FROM stores WHERE id = $1`, of); err != nil {
+		return err
 	}
-	return nil
+	rows, args := make([]string, n), []any{owner, tx.Now}
+	for i := range rows {
+		id := stoa.NewID[stoa.StoreID]()
+		rows[i] = fmt.Sprintf("($%d, $%d, 'Copy', 'active', $1, $2, $2)", len(args)+1, len(args)+2)
+		args = append(args, id, id.String())
+	}
+	_, err := tx.Exec(t.Context(), `INSERT INTO stores (id, slug, name, status, created_by, created_at, updated_at) VALUES `+strings.Join(rows, ", "), args...)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(t.Context(), `INSERT INTO store_databases (store_id, kind, engine, host, port, database_name, credentials,
+			credential_version, schema_version, own_version, status, created_at, updated_at)
+		SELECT s.id, x.kind, x.engine, x.host, x.port, x.database_name, x.credentials, x.credential_version, x.schema_version, x.own_version,
+			x.status, x.created_at, x.updated_at FROM stores s, store_databases x WHERE x.store_id = $1 AND s.id <> $1`, of)
+	return err
 }
 
 // redirect gives the store credentials that lead to address.

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -40,6 +41,8 @@ type Queue struct {
 	pg      *river.Client[pgx.Tx]
 	lite    *river.Client[*sql.Tx]
 	workers *river.Workers
+
+	stopping *atomic.Bool
 }
 
 // Options tune a Queue.
@@ -59,9 +62,9 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	if opts.Drain == 0 {
 		opts.Drain = 10 * time.Second
 	}
-	q := &Queue{workers: river.NewWorkers()}
+	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool)}
 	cfg := &river.Config{
-		Logger:          quiet(log),
+		Logger:          quiet(log, q.stopping),
 		Workers:         q.workers,
 		Queues:          map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: opts.Workers}},
 		SoftStopTimeout: opts.Drain,
@@ -85,21 +88,38 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 }
 
 // quiet keeps River's chatter out of the log: it reports its counts every few
-// seconds at level info.
-func quiet(log *slog.Logger) *slog.Logger {
-	return slog.New(atLeastWarn{log.With("component", "jobs").Handler()})
+// seconds at level info, and as an error that a stop has cancelled what it was
+// about to look up.
+func quiet(log *slog.Logger, stopping *atomic.Bool) *slog.Logger {
+	return slog.New(atLeastWarn{log.With("component", "jobs").Handler(), stopping})
 }
 
-type atLeastWarn struct{ slog.Handler }
+type atLeastWarn struct {
+	slog.Handler
+	stopping *atomic.Bool
+}
+
+// Handle implements slog.Handler. River gives an error as its words only.
+func (h atLeastWarn) Handle(ctx context.Context, r slog.Record) error {
+	cancelled := false
+	r.Attrs(func(a slog.Attr) bool {
+		cancelled = cancelled || a.Key == "error" && a.Value.String() == context.Canceled.Error()
+		return true
+	})
+	if cancelled && h.stopping.Load() {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
 
 func (h atLeastWarn) Enabled(ctx context.Context, level slog.Level) bool {
 	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)
 }
 func (h atLeastWarn) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return atLeastWarn{h.Handler.WithAttrs(attrs)}
+	return atLeastWarn{h.Handler.WithAttrs(attrs), h.stopping}
 }
 func (h atLeastWarn) WithGroup(name string) slog.Handler {
-	return atLeastWarn{h.Handler.WithGroup(name)}
+	return atLeastWarn{h.Handler.WithGroup(name), h.stopping}
 }
 
 // Handle registers the function that runs jobs of kind A, each attempt
@@ -203,6 +223,7 @@ func (q *Queue) Start(ctx context.Context) error {
 // Options.Drain, cancels what is left and returns when all have ended or
 // ctx is done. A cancelled job runs again after the next start.
 func (q *Queue) Stop(ctx context.Context) error {
+	q.stopping.Store(true)
 	if q.pg != nil {
 		return q.pg.Stop(ctx)
 	}

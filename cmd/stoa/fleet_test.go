@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -89,6 +91,9 @@ func (f fleetBench) store(engine tenantdb.EngineName, via *gateway) member {
 	if engine != tenantdb.SQLite {
 		c = tenantdbtest.Create(f.t, engine)
 	}
+	if engine == tenantdb.SQLite {
+		f.copyEmbedded(s.ID)
+	}
 	f.in(c, func(db *tenantdb.DB) error {
 		if _, err := db.Migrate(ctx); err != nil {
 			return err
@@ -113,6 +118,42 @@ func (f fleetBench) store(engine tenantdb.EngineName, via *gateway) member {
 		return f.registry.Activate(ctx, tx, s.ID)
 	})
 	return member{s, c}
+}
+
+// embeddedSchema is a migrated, empty embedded database, made once: most of a
+// fleet of them is then a copy.
+var embeddedSchema = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "stoa-fleet-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+	id := stoa.NewID[stoa.StoreID]()
+	m := tenantdb.NewManager(nil, nil, tenantdb.Options{DataDir: dir})
+	db, err := m.OpenUnleased(tenantdb.ManagedSQLite(id))
+	if err != nil {
+		return nil, err
+	}
+	_, err = db.Migrate(context.Background())
+	if err = errors.Join(err, db.Close(), m.Close(context.Background())); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(embeddedPath(dir, id))
+})
+
+func embeddedPath(dataDir string, id stoa.StoreID) string {
+	name := id.String()
+	return filepath.Join(dataDir, "stores", name[len(name)-2:], name+".db")
+}
+
+// copyEmbedded gives an embedded store its tables.
+func (f fleetBench) copyEmbedded(id stoa.StoreID) {
+	f.t.Helper()
+	content, err := embeddedSchema()
+	f.must(err)
+	path := embeddedPath(f.cfg.DataDir, id)
+	f.must(os.MkdirAll(filepath.Dir(path), 0o700))
+	f.must(os.WriteFile(path, content, 0o600))
 }
 
 func (f fleetBench) in(c tenantdb.Credentials, do func(*tenantdb.DB) error) {
