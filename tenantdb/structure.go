@@ -130,7 +130,7 @@ func (db *DB) Structure(ctx context.Context) (Structure, error) {
 	}
 	maps.DeleteFunc(s, func(what, _ string) bool {
 		table := tableOf(what)
-		return table == VersionTable || table == OwnVersionTable
+		return table == VersionTable || table == OwnVersionTable || table == MarkerTable
 	})
 	return s, nil
 }
