@@ -118,7 +118,7 @@ var partsQueries = map[EngineName]string{
 var displayWidth = regexp.MustCompile(`^(smallint|mediumint|int|bigint)\(\d+\)`)
 
 // Structure reads the schema of the database as it is, without the tables
-// that keep its versions.
+// that keep its versions and whose it is.
 func (db *DB) Structure(ctx context.Context) (Structure, error) {
 	var parts []part
 	if err := db.Select(ctx, &parts, partsQueries[db.Engine]); err != nil {
