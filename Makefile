@@ -20,7 +20,7 @@ build: ## build bin/stoa
 # The variable turns a test that finds no server from a skip into a failure.
 .PHONY: test
 test: ## run every test, on private servers and a real browser (TESTFLAGS="-run X -v")
-	STOA_TEST_REQUIRE_SERVERS=1 scripts/with-servers go test $(TESTFLAGS) ./...
+	STOA_TEST_REQUIRE_SERVERS=1 scripts/with-servers go test -timeout 20m $(TESTFLAGS) ./...
 
 .PHONY: test-quick
 test-quick: ## run the tests that need nothing but SQLite
