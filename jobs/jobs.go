@@ -8,7 +8,6 @@ package jobs
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -184,30 +183,6 @@ func (q *Queue) insert(ctx context.Context, tx *masterdb.Tx, args Args, opts *ri
 		return fmt.Errorf("enqueue %s: %w", args.Kind(), err)
 	}
 	return nil
-}
-
-// Waiting returns the arguments of the jobs of kind A that are still to begin,
-// now or at their time. Those under way are not among them, since whether
-// their process lives is not known here, nor those whose time has passed
-// without their becoming available: that is a leader's work, and a dead leader
-// is replaced only after a while.
-func Waiting[A Args](ctx context.Context, tx *masterdb.Tx) ([]A, error) {
-	var zero A
-	column := `CAST(args AS text)`
-	if tx.Postgres() == nil {
-		column = `json(args)` // SQLite keeps it in a binary form
-	}
-	var rows []string
-	err := tx.Select(ctx, &rows, `SELECT `+column+` FROM river_job
-		WHERE kind = $1 AND (state IN ('available', 'pending') OR state IN ('retryable', 'scheduled') AND scheduled_at > $2)`,
-		zero.Kind(), tx.Now)
-	args := make([]A, len(rows))
-	for i, row := range rows {
-		if err := json.Unmarshal([]byte(row), &args[i]); err != nil {
-			return nil, fmt.Errorf("arguments of a waiting %s: %w", zero.Kind(), err)
-		}
-	}
-	return args, err
 }
 
 // Start begins to run jobs. They outlive ctx; Stop ends them.

@@ -11,14 +11,29 @@ import (
 // Unfinished returns the arguments of every job of A's kind that is still to
 // end: running, waiting for its time or to be tried again.
 func Unfinished[A Args](ctx context.Context, db *masterdb.DB) ([]A, error) {
+	return arguments[A](ctx, db, db.Engine == masterdb.Postgres, `CAST(state AS text) NOT IN ('cancelled', 'completed', 'discarded')`)
+}
+
+// Waiting returns the arguments of the jobs of A's kind that are still to
+// begin, now or at their time. Those under way are not among them, since
+// whether their process lives is not known here, nor those whose time has
+// passed without their becoming available: that is a leader's work, and a dead
+// leader is replaced only after a while.
+func Waiting[A Args](ctx context.Context, tx *masterdb.Tx) ([]A, error) {
+	return arguments[A](ctx, tx, tx.Postgres() != nil,
+		`(state IN ('available', 'pending') OR state IN ('retryable', 'scheduled') AND scheduled_at > $2)`, tx.Now)
+}
+
+// arguments are those of the jobs of A's kind that meet a condition, whose
+// parameters are numbered from $2 on.
+func arguments[A Args](ctx context.Context, q masterdb.Querier, postgres bool, condition string, params ...any) ([]A, error) {
 	var none A
 	column := `json(args)` // SQLite keeps it in a binary form
-	if db.Engine == masterdb.Postgres {
-		column = `args::text`
+	if postgres {
+		column = `CAST(args AS text)`
 	}
 	var rows []string
-	err := db.Select(ctx, &rows, `SELECT `+column+` FROM river_job
-		WHERE kind = $1 AND CAST(state AS text) NOT IN ('cancelled', 'completed', 'discarded')`, none.Kind())
+	err := q.Select(ctx, &rows, `SELECT `+column+` FROM river_job WHERE kind = $1 AND `+condition, append([]any{none.Kind()}, params...)...)
 	if err != nil {
 		return nil, err
 	}
