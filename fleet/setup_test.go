@@ -116,7 +116,7 @@ func (b bench) connect(t *testing.T, s stores.Store, c tenantdb.Credentials) {
 		if err := b.old.Save(ctx, tx, s.ID, c); err != nil {
 			return err
 		}
-		if err := tenantdb.RecordSchema(ctx, tx, s.ID, version); err != nil {
+		if err := tenantdb.RecordSchema(ctx, tx, s.ID, tenantdb.Schema{Version: version}); err != nil {
 			return err
 		}
 		return b.registry.Activate(ctx, tx, s.ID)

@@ -51,8 +51,8 @@ func newTestView(f provisioning.Finding) testView {
 	if f.ServerVersion != "" {
 		v.ServerVersion = &f.ServerVersion
 	}
-	if f.SchemaVersion > 0 {
-		v.SchemaVersion = &f.SchemaVersion
+	if f.Schema.Version > 0 {
+		v.SchemaVersion = &f.Schema.Version
 	}
 	return v
 }

@@ -18,11 +18,10 @@ const examineTimeout = 20 * time.Second
 
 // Finding is what a test of a database found.
 type Finding struct {
-	Latency       time.Duration // of one round trip, once connected
-	ServerVersion string        // the server's own words
-	SchemaVersion int64         // 0 where the tables of a store are not
-	OwnVersion    int64         // of the operator's migrations, 0 without any
-	Fault         *Fault        // nil when the store can work with this database
+	Latency       time.Duration   // of one round trip, once connected
+	ServerVersion string          // the server's own words
+	Schema        tenantdb.Schema // of version 0 where the tables of a store are not
+	Fault         *Fault          // nil when the store can work with this database
 }
 
 // Test looks at a database without changing it: the store's own, whose
@@ -119,31 +118,33 @@ func (s *Service) examine(ctx context.Context, store stoa.StoreID, c tenantdb.Cr
 		return found, err
 	}
 	if slices.Contains(in.Tables, tenantdb.VersionTable) {
-		if found.SchemaVersion, err = db.SchemaVersion(ctx); err != nil {
+		if found.Schema.Version, err = db.SchemaVersion(ctx); err != nil {
 			return found, err
 		}
 	}
 	if slices.Contains(in.Tables, tenantdb.OwnVersionTable) {
-		if found.OwnVersion, err = db.OwnVersion(ctx); err != nil {
+		if found.Schema.Own, err = db.OwnVersion(ctx); err != nil {
 			return found, err
 		}
 	}
-	if err := checkHeld(ctx, db, in, store, atWork); err != nil || also == nil {
-		return found, err
+	if atWork {
+		if err := checkHeld(ctx, db, in, store); err != nil {
+			return found, err
+		}
+	}
+	if also == nil {
+		return found, nil
 	}
 	return found, also(ctx, db)
 }
 
-// checkHeld refuses to a store at work a database that does not hold it.
-func checkHeld(ctx context.Context, db *tenantdb.DB, in tenantdb.Inspection, store stoa.StoreID, atWork bool) error {
+// checkHeld refuses a database that does not hold the store.
+func checkHeld(ctx context.Context, db *tenantdb.DB, in tenantdb.Inspection, store stoa.StoreID) error {
 	if !slices.Contains(in.Tables, "stores") {
-		if atWork {
-			return errNotHeld()
-		}
-		return nil
+		return errNotHeld()
 	}
 	held, err := holds(ctx, db, store)
-	if err == nil && atWork && !held {
+	if err == nil && !held {
 		return errNotHeld()
 	}
 	return err

@@ -23,7 +23,7 @@ func TestTestStored(t *testing.T) {
 		before := b.info(t, s.ID)
 		found, err := b.Test(t.Context(), p, s.ID, nil)
 		must(t, err)
-		if found.Fault != nil || found.Latency <= 0 || found.ServerVersion == "" || found.SchemaVersion != before.SchemaVersion {
+		if found.Fault != nil || found.Latency <= 0 || found.ServerVersion == "" || found.Schema.Version != before.SchemaVersion {
 			t.Errorf("found %+v, %+v", found, found.Fault)
 		}
 		after := b.info(t, s.ID)

@@ -73,7 +73,7 @@ func (s *Service) replace(ctx context.Context, tx *masterdb.Tx, store stoa.Store
 			return err
 		}
 	}
-	if err := recordSchema(ctx, tx, store, tenantdb.Schema{Version: found.SchemaVersion, Own: found.OwnVersion}); err != nil {
+	if err := tenantdb.RecordSchema(ctx, tx, store, found.Schema); err != nil {
 		return err
 	}
 	return tenantdb.RecordHealth(ctx, tx, store, nil)

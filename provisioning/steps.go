@@ -322,15 +322,8 @@ func (w *work) migrate(ctx context.Context) error {
 		return err
 	}
 	return w.done(ctx, "migrate", func(tx *masterdb.Tx) error {
-		return recordSchema(ctx, tx, w.run.StoreID, schema)
+		return tenantdb.RecordSchema(ctx, tx, w.run.StoreID, schema)
 	})
-}
-
-func recordSchema(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, schema tenantdb.Schema) error {
-	if err := tenantdb.RecordSchema(ctx, tx, store, schema.Version); err != nil {
-		return err
-	}
-	return tenantdb.RecordOwnSchema(ctx, tx, store, schema.Own)
 }
 
 func (w *work) seed(ctx context.Context) error {

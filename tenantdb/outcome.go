@@ -15,18 +15,10 @@ type Outcome struct {
 	Message           string    // the same for the operator
 }
 
-// RecordSchema notes the version of the built-in schema in a store's database.
-func RecordSchema(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64) error {
-	_, err := tx.Exec(ctx, `UPDATE store_databases SET schema_version = $2, updated_at = $3 WHERE store_id = $1`,
-		store, version, tx.Now)
-	return err
-}
-
-// RecordOwnSchema notes the version of the operator's migrations in a store's
-// database.
-func RecordOwnSchema(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64) error {
-	_, err := tx.Exec(ctx, `UPDATE store_databases SET own_version = $2, updated_at = $3 WHERE store_id = $1`,
-		store, version, tx.Now)
+// RecordSchema notes how far a store's database is.
+func RecordSchema(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, schema Schema) error {
+	_, err := tx.Exec(ctx, `UPDATE store_databases SET schema_version = $2, own_version = $3, updated_at = $4 WHERE store_id = $1`,
+		store, schema.Version, schema.Own, tx.Now)
 	return err
 }
 

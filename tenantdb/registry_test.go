@@ -48,7 +48,7 @@ func TestSaveAndLoad(t *testing.T) {
 				t.Errorf("got %+v, want %+v", *info, want)
 			}
 			h.tx(t, func(tx *masterdb.Tx) error {
-				return errors.Join(tenantdb.RecordSchema(t.Context(), tx, store, 14), tenantdb.RecordHealth(t.Context(), tx, store, nil))
+				return errors.Join(tenantdb.RecordSchema(t.Context(), tx, store, tenantdb.Schema{Version: 14}), tenantdb.RecordHealth(t.Context(), tx, store, nil))
 			})
 			info, err = tenantdb.ReadInfo(t.Context(), master, store)
 			must(t, err)

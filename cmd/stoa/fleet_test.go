@@ -112,7 +112,7 @@ func (f fleetBench) store(engine tenantdb.EngineName, via *gateway) member {
 		if err := f.tenants.Save(ctx, tx, s.ID, kept); err != nil {
 			return err
 		}
-		if err := tenantdb.RecordSchema(ctx, tx, s.ID, tenantdb.LatestVersion()); err != nil {
+		if err := tenantdb.RecordSchema(ctx, tx, s.ID, tenantdb.Schema{Version: tenantdb.LatestVersion()}); err != nil {
 			return err
 		}
 		return f.registry.Activate(ctx, tx, s.ID)
