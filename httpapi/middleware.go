@@ -93,7 +93,7 @@ func (a *api) timeout(r *http.Request) time.Duration {
 	}
 	for _, patient := range []string{"/connect-database", "/provisioning/retry", "/database/test", "/database/rotate-credentials"} {
 		if strings.HasSuffix(r.URL.Path, patient) {
-			return requestTimeout + maxWait
+			return requestTimeout + MaxWait
 		}
 	}
 	return requestTimeout

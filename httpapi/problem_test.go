@@ -70,7 +70,7 @@ func TestPreferredWait(t *testing.T) {
 	t.Parallel()
 	for prefer, want := range map[string]time.Duration{
 		"": defaultWait, "wait=3": 3 * time.Second, "wait=0": 0, "respond-async, wait=10": 10 * time.Second,
-		`Wait = "7"`: 7 * time.Second, "wait=999999999999": maxWait, "wait=4000": maxWait, "wait=-1": defaultWait, "wait=x": defaultWait,
+		`Wait = "7"`: 7 * time.Second, "wait=999999999999": MaxWait, "wait=4000": MaxWait, "wait=-1": defaultWait, "wait=x": defaultWait,
 	} {
 		if got, _ := preferredWait(prefer); got != want {
 			t.Errorf("%q: %v, want %v", prefer, got, want)

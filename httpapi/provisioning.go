@@ -143,10 +143,10 @@ type connectOutput struct {
 	Body     any
 }
 
-const (
-	defaultWait = 25 * time.Second
-	maxWait     = 60 * time.Second
-)
+const defaultWait = 25 * time.Second
+
+// MaxWait is how long a request may wait for an outcome at most.
+const MaxWait = 60 * time.Second
 
 func (a *api) connectDatabase(ctx context.Context, in *connectInput) (*connectOutput, error) {
 	id, err := storeID(in.ID)
@@ -224,7 +224,7 @@ func preferredWait(prefer string) (patience time.Duration, applied string) {
 		key, value, _ := strings.Cut(strings.TrimSpace(p), "=")
 		n, err := strconv.Atoi(strings.Trim(strings.TrimSpace(value), `"`))
 		if strings.EqualFold(strings.TrimSpace(key), "wait") && err == nil && n >= 0 {
-			patience = min(time.Duration(min(n, 3600))*time.Second, maxWait)
+			patience = min(time.Duration(min(n, 3600))*time.Second, MaxWait)
 			return patience, "wait=" + strconv.Itoa(int(patience.Seconds()))
 		}
 	}
