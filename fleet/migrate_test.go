@@ -47,7 +47,7 @@ func TestMigrate(t *testing.T) {
 			t.Fatalf("%+v %+v", sum, r.list)
 		}
 		for _, one := range r.list {
-			if want := (tenantdb.Schema{Version: tenantdb.LatestVersion(), Own: 1}); one.Schema != want || one.Store.Schema.Own != 0 {
+			if want := (tenantdb.Schema{Version: tenantdb.LatestVersion(), Own: 1}); one.Schema != want || one.Store.Schema.Own != 0 || one.Duration <= 0 {
 				t.Errorf("%+v", one)
 			}
 		}

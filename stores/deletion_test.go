@@ -109,7 +109,7 @@ func (b bench) gone(t *testing.T, p access.Principal, s Store) {
 	_, err = b.tenants.Acquire(t.Context(), s.ID)
 	wantCode(t, err, stoa.StorePendingDatabase)
 	id := " WHERE store_id = '" + s.ID.String() + "'"
-	for what, want := range map[string]int{"store_databases": 0, "store_hostnames": 0, "credit_balances": 1, "store_members": 1} {
+	for what, want := range map[string]int{"store_databases": 0, "store_hostnames": 0, "hostname_claims": 0, "credit_balances": 1, "store_members": 1} {
 		if n := b.count(t, what+id); n != want {
 			t.Errorf("%d rows in %s, want %d", n, what, want)
 		}
@@ -136,6 +136,8 @@ func TestFinalDeletion(t *testing.T) {
 		b.resolves(t, s, "")
 
 		lease, err := b.tenants.Acquire(t.Context(), s.ID) // somebody is at work to the end
+		must(t, err)
+		_, _, err = b.ClaimHostname(t.Context(), p, s.ID, "shop.example.com")
 		must(t, err)
 		job := b.doom(t, p, s.ID)
 		for range 2 {
