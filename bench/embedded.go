@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -133,8 +135,13 @@ func readMemory(pid int) (memory, error) {
 const databaseFiles = "database files"
 
 // openDatabaseFiles counts the stores' files that the process has open; a
-// file that is open twice counts once.
+// file that is open twice counts once. The process stands still meanwhile: one
+// that is closed and one that is opened in its place would both be counted.
 func openDatabaseFiles(pid int) (map[string]int, error) {
+	if err := standStill(pid); err != nil {
+		return nil, err
+	}
+	defer syscall.Kill(pid, syscall.SIGCONT) //nolint:errcheck // it has ended, or will be found to hang
 	folder := fmt.Sprintf("/proc/%d/fd", pid)
 	links, err := os.ReadDir(folder)
 	if err != nil {
@@ -142,10 +149,38 @@ func openDatabaseFiles(pid int) (map[string]int, error) {
 	}
 	files := map[string]bool{}
 	for _, link := range links {
-		// A file that was closed meanwhile has no name any more.
 		if name, err := os.Readlink(filepath.Join(folder, link.Name())); err == nil && filepath.Ext(name) == ".db" {
 			files[name] = true
 		}
 	}
 	return map[string]int{databaseFiles: len(files)}, nil
+}
+
+// standStill stops the process and returns when all its threads have stopped.
+func standStill(pid int) error {
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	threads := fmt.Sprintf("/proc/%d/task/*/stat", pid)
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		stats, err := filepath.Glob(threads)
+		if err != nil {
+			return err
+		}
+		if len(stats) > 0 && !slices.ContainsFunc(stats, isRunning) {
+			return nil
+		}
+	}
+	_ = syscall.Kill(pid, syscall.SIGCONT)
+	return errors.New("the server does not stand still for its files to be counted")
+}
+
+// isRunning reads the state of a thread, which follows its name in brackets.
+func isRunning(stat string) bool {
+	line, err := os.ReadFile(stat) //nolint:gosec // below /proc
+	if err != nil {
+		return false // it has ended
+	}
+	_, state, _ := strings.Cut(string(line), ") ")
+	return !strings.HasPrefix(state, "T")
 }
