@@ -40,6 +40,8 @@ const (
 	HostnameInvalid            Code = "hostname_invalid"
 	InsufficientCredits        Code = "insufficient_credits"
 	IdempotencyConflict        Code = "idempotency_conflict"
+	HoldNotFound               Code = "hold_not_found"
+	HoldNotOpen                Code = "hold_not_open"
 	PaymentsUnavailable        Code = "payments_unavailable"
 	RateLimited                Code = "rate_limited"
 	PayloadTooLarge            Code = "payload_too_large"

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -84,6 +85,17 @@ func Check(ctx context.Context, q masterdb.Querier, p Principal, store stoa.Stor
 		return "", stoa.Errorf(stoa.Forbidden, "Your role in this store (%s) does not allow this. Ask an owner.", role)
 	}
 	return role, nil
+}
+
+// MaySQL is Check as a condition of SQL, for a statement that has no time for
+// a question before it: store and user are expressions of the statement.
+func MaySQL(a Action, store, user string) string {
+	roles := make([]string, len(allowed[a]))
+	for i, role := range allowed[a] {
+		roles[i] = "'" + string(role) + "'"
+	}
+	return `EXISTS (SELECT 1 FROM store_members m JOIN stores s ON s.id = m.store_id WHERE m.store_id = ` + store +
+		` AND m.user_id = ` + user + ` AND m.role IN (` + strings.Join(roles, ", ") + `) AND s.status <> 'deleted')`
 }
 
 // ErrStoreNotFound is the one answer for a store that does not exist and for

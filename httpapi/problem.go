@@ -72,6 +72,8 @@ var statuses = map[stoa.Code]int{
 	stoa.HostnameInvalid:            http.StatusUnprocessableEntity,
 	stoa.InsufficientCredits:        http.StatusPaymentRequired,
 	stoa.IdempotencyConflict:        http.StatusConflict,
+	stoa.HoldNotFound:               http.StatusNotFound,
+	stoa.HoldNotOpen:                http.StatusConflict,
 	stoa.PaymentsUnavailable:        http.StatusServiceUnavailable,
 	stoa.RateLimited:                http.StatusTooManyRequests,
 	stoa.PayloadTooLarge:            http.StatusRequestEntityTooLarge,

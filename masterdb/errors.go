@@ -22,6 +22,19 @@ func IsCheck(err error) bool {
 	return hasCode(err, "23514", sqlite3.SQLITE_CONSTRAINT_CHECK)
 }
 
+// IsRefused reports whether err means that a single statement on PostgreSQL
+// was not carried out: the server has refused it, or it was never sent. Of
+// other errors, such as a connection lost meanwhile, nobody knows. An error
+// that ends the session may come after the commit (severity FATAL; Message
+// Flow in protocol-flow.html).
+func IsRefused(err error) bool {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		return pgErr.SeverityUnlocalized == "ERROR"
+	}
+	return pgconn.SafeToRetry(err)
+}
+
 // isRetryable: the transaction lost to another one and may succeed if run again.
 func isRetryable(err error) bool {
 	return hasCode(err, "40001") || hasCode(err, "40P01")

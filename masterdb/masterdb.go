@@ -62,6 +62,7 @@ type Tx struct {
 	pg       pgx.Tx
 	lite     *sql.Tx
 	messages []message // for the subscribers, once it has committed
+	after    []func()
 }
 
 // Open connects to url, "postgres://…" or "sqlite:PATH", and checks that the
@@ -128,8 +129,15 @@ func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
 		return err
 	}
 	db.tellLocally(tx.messages)
+	for _, fn := range tx.after {
+		fn()
+	}
 	return nil
 }
+
+// AfterCommit has fn called when tx has committed; never, if it does not. A
+// process that dies in between does not call it.
+func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
 
 func (db *DB) commit(ctx context.Context, tx *Tx, fn func(*Tx) error) error {
 	if db.pool != nil {

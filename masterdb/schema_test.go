@@ -66,6 +66,16 @@ func TestRecordsAreAppendOnly(t *testing.T) {
 			INSERT INTO audit_events (id, user_id, store_id, action, outcome, created_at)
 			VALUES ($1, $2, $3, 'login', 'success', `+now+`)`, stoa.NewID[stoa.TransactionID](), user, store))
 
+		lot := stoa.NewID[stoa.TransactionID]()
+		must(t, exec(t, db, `
+			INSERT INTO credit_lots (id, store_id, seq, priority, amount, remaining) VALUES ($1, $2, 1, 1, 10, 5)`, lot, store))
+		must(t, exec(t, db, `INSERT INTO credit_lot_uses (lot_id, store_id, seq, amount) VALUES ($1, $2, 1, 5)`, lot, store))
+		for _, change := range []string{`UPDATE credit_lot_uses SET amount = 1`, `DELETE FROM credit_lot_uses`} {
+			if err := exec(t, db, change); err == nil || !strings.Contains(err.Error(), "append-only") {
+				t.Errorf("%s: %v, want that it is refused", change, err)
+			}
+		}
+
 		for table, column := range map[string]string{
 			"credit_transactions": "description", "billing_transactions": "provider_ref", "audit_events": "details",
 		} {
@@ -77,7 +87,7 @@ func TestRecordsAreAppendOnly(t *testing.T) {
 			if db.Engine == masterdb.SQLite {
 				changes = append(changes, `REPLACE INTO %[1]s SELECT * FROM %[1]s WHERE '%[2]s' <> ''`)
 			} else {
-				changes = append(changes, `TRUNCATE %s -- %s`)
+				changes = append(changes, `TRUNCATE %s CASCADE -- %s`)
 			}
 			for _, change := range changes {
 				change = fmt.Sprintf(change, table, column)
@@ -141,13 +151,13 @@ func TestBalancesCannotGoWrong(t *testing.T) {
 			SELECT id, 10, 4, created_at FROM stores`))
 		for _, change := range []string{
 			"balance = -1", "balance = 3", "reserved = -1", "reserved = 11", "debt = -1", "seq = -1",
-			"lifetime_purchased = -1", "lifetime_spent = -1",
+			"lifetime_purchased = -1", "lifetime_spent = -1", "debt = 1", "version = -1", "lotted = -1", "lotted = 11",
 		} {
 			if err := exec(t, db, `UPDATE credit_balances SET `+change+` WHERE store_id = $1`, store); !masterdb.IsCheck(err) {
 				t.Errorf("%s: %v, want a check violation", change, err)
 			}
 		}
-		for _, change := range []string{"balance = 4", "reserved = 0", "balance = 9223372036854775807", "debt = 1"} {
+		for _, change := range []string{"balance = 4", "reserved = 0", "balance = 9223372036854775807", "debt = 1, reserved = balance"} {
 			must(t, exec(t, db, `UPDATE credit_balances SET `+change+` WHERE store_id = $1`, store))
 		}
 		insert := func(seq, amount, after int) error {
