@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/masterdb"
@@ -17,6 +18,11 @@ type Grant struct {
 	Reference      string // what it was given for, such as a purchase's id; may be empty
 	IdempotencyKey string // required; must not begin with "spend:"
 	UserID         *stoa.UserID
+	// ExpiresAt ends what is not spent until then. Nil: never.
+	ExpiresAt *time.Time
+	// Priority orders the spending, -100 to 100, lower first; within one, what
+	// expires first goes first, then what is older.
+	Priority int
 }
 
 // maxReference is counted in characters.
@@ -25,37 +31,62 @@ const maxReference = 255
 var grantTypes = []Type{TypePurchase, TypeBonus, TypeAdjustment}
 
 // Grant adds credits in the caller's transaction. The caller has decided
-// that they are due: there is no principal to check.
+// that they are due: there is no principal to check. A debt is repaid from
+// them first.
 //
 // The same grant under the same key again returns the first transaction and
-// changes nothing; another type, amount or reference under that key is
-// idempotency_conflict. An unknown store is store_not_found.
+// changes nothing; another type, amount, reference, expiry or priority under
+// that key is idempotency_conflict. An unknown store is store_not_found.
 func (l *Ledger) Grant(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, g Grant) (Transaction, error) {
-	if err := g.validate(); err != nil {
+	if err := g.validate(tx.Now); err != nil {
 		return Transaction{}, err
 	}
-	acct, err := lock(ctx, tx, store)
+	hash := RequestHash("grant", g.Type, g.Amount, g.Reference, g.ExpiresAt, g.Priority)
+	return l.move(ctx, tx, store, g.IdempotencyKey, hash, func(a *account) (Transaction, error) {
+		if err := a.holds(g.Amount); err != nil {
+			return Transaction{}, err
+		}
+		t := a.post(entry{
+			Transaction: Transaction{
+				Type: g.Type, Amount: g.Amount, Description: g.Description, Reference: nullable(g.Reference), UserID: g.UserID,
+			},
+			key: g.IdempotencyKey, hash: hash,
+		})
+		if g.ExpiresAt != nil || g.Priority != 0 {
+			a.addLot(g, t)
+		}
+		return t, nil
+	})
+}
+
+// addLot puts the credits of t into a lot of their own.
+func (a *account) addLot(g Grant, t Transaction) {
+	a.lots = append(a.lots, &lot{
+		ID: stoa.NewID[lotID](), Seq: t.Sequence, Priority: g.Priority, ExpiresAt: g.ExpiresAt,
+		Amount: t.Amount, Remaining: t.Amount, Reference: t.Reference, fresh: true,
+	})
+	a.Lotted += t.Amount
+}
+
+// move is one movement under a key: it loads the account, returns the first
+// answer if the key has been used, and otherwise makes and writes the change.
+func (l *Ledger) move(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, key, hash string, change func(*account) (Transaction, error)) (Transaction, error) {
+	a, err := load(ctx, tx, store)
 	if err != nil {
 		return Transaction{}, err
 	}
-	hash := RequestHash("grant", g.Type, g.Amount, g.Reference)
-	first, err := findByKey(ctx, tx, store, g.IdempotencyKey, hash)
+	first, err := findByKey(ctx, tx, store, key, hash)
 	if err != nil {
 		return Transaction{}, err
 	}
 	if first != nil {
 		return *first, nil
 	}
-	if err := acct.holds(g.Amount); err != nil {
+	t, err := change(a)
+	if err != nil {
 		return Transaction{}, err
 	}
-	return acct.post(ctx, tx, entry{
-		Transaction: Transaction{
-			Type: g.Type, Amount: g.Amount, Description: g.Description,
-			Reference: nullable(g.Reference), UserID: g.UserID,
-		},
-		key: g.IdempotencyKey, hash: hash,
-	})
+	return t, l.flush(ctx, tx, a)
 }
 
 // holds returns invalid_request when amount would overflow the account.
@@ -67,7 +98,7 @@ func (a *account) holds(amount Amount) error {
 	return faults.Err()
 }
 
-func (g Grant) validate() error {
+func (g Grant) validate(now time.Time) error {
 	var faults stoa.Invalid
 	if !slices.Contains(grantTypes, g.Type) {
 		faults.Add("type", "must be one of %v", grantTypes)
@@ -75,18 +106,27 @@ func (g Grant) validate() error {
 	if g.Amount <= 0 {
 		faults.Add("amount", "must be above 0")
 	}
-	if !storable(g.Description, maxDescription) {
-		faults.Add("description", "must be text of at most %d characters", maxDescription)
+	checkTexts(&faults, g.Description, g.Reference)
+	if g.ExpiresAt != nil && !g.ExpiresAt.After(now) {
+		faults.Add("expiresAt", "must be in the future")
 	}
-	if !storable(g.Reference, maxReference) {
-		faults.Add("reference", "must be text of at most %d characters", maxReference)
+	if g.Priority < -maxPriority || g.Priority > maxPriority {
+		faults.Add("priority", "must be between %d and %d", -maxPriority, maxPriority)
 	}
+	checkOwnKey(&faults, g.IdempotencyKey)
+	return faults.Err()
+}
+
+const maxPriority = 100
+
+// checkOwnKey adds a fault when a key that the platform itself has chosen
+// cannot be used.
+func checkOwnKey(faults *stoa.Invalid, key string) {
 	switch {
-	case g.IdempotencyKey == "":
+	case key == "":
 		faults.Add("idempotencyKey", "is required")
-	case strings.HasPrefix(g.IdempotencyKey, spendKeys):
+	case strings.HasPrefix(key, spendKeys):
 		faults.Add("idempotencyKey", "must not begin with %q", spendKeys)
 	}
-	CheckIdempotencyKey(&faults, g.IdempotencyKey)
-	return faults.Err()
+	CheckIdempotencyKey(faults, key)
 }

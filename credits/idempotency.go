@@ -70,3 +70,43 @@ func findByKey(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, key, ha
 	}
 	return &found.Transaction, nil
 }
+
+// firstAnswer is what a key was used for before.
+type firstAnswer struct {
+	Transaction
+	Key         string `db:"idempotency_key"`
+	RequestHash string
+}
+
+// findByKeys is findByKey for many keys of one store.
+//
+// On PostgreSQL "= ANY" would pick a plan over the whole account; the lateral
+// look-up with OFFSET 0 stays on the unique index.
+func findByKeys(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, keys []string) (map[string]firstAnswer, error) {
+	var rows []firstAnswer
+	found := map[string]firstAnswer{}
+	switch {
+	case len(keys) == 0:
+		return found, nil
+	case tx.Postgres() != nil:
+		err := tx.Select(ctx, &rows, selectTransaction+`, idempotency_key, request_hash FROM unnest($2::text[]) AS u (key)
+			CROSS JOIN LATERAL (SELECT * FROM credit_transactions WHERE store_id = $1 AND idempotency_key = u.key OFFSET 0) t`, store, keys)
+		if err != nil {
+			return nil, err
+		}
+	default:
+		for _, key := range keys {
+			if err := tx.Select(ctx, &rows, selectTransaction+`, idempotency_key, request_hash FROM credit_transactions
+				WHERE store_id = $1 AND idempotency_key = $2`, store, key); err != nil {
+				return nil, err
+			}
+			for _, row := range rows {
+				found[key] = row
+			}
+		}
+	}
+	for _, row := range rows {
+		found[row.Key] = row
+	}
+	return found, nil
+}

@@ -33,13 +33,25 @@ func (l *Ledger) Prices(ctx context.Context) ([]Price, error) {
 	return out, err
 }
 
-// unitPrice returns the price of a service at a moment.
-func unitPrice(ctx context.Context, q masterdb.Querier, service string, at time.Time) (unit Amount, found bool, err error) {
-	err = q.Get(ctx, &unit, `
-		SELECT unit_price FROM service_credit_costs WHERE service_key = $1 AND effective_from <= $2
-		ORDER BY effective_from DESC LIMIT 1`, service, at)
-	if errors.Is(err, masterdb.ErrNotFound) {
-		return 0, false, nil
+// pricesOf returns the unit price at a moment of each of the services that the
+// list knows then.
+func pricesOf(ctx context.Context, q masterdb.Querier, services []string, at time.Time) (map[string]Amount, error) {
+	prices := map[string]Amount{}
+	for _, service := range services {
+		if _, known := prices[service]; known || service == "" {
+			continue
+		}
+		var unit Amount
+		err := q.Get(ctx, &unit, `
+			SELECT unit_price FROM service_credit_costs WHERE service_key = $1 AND effective_from <= $2
+			ORDER BY effective_from DESC LIMIT 1`, service, at)
+		if errors.Is(err, masterdb.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		prices[service] = unit
 	}
-	return unit, err == nil, err
+	return prices, nil
 }

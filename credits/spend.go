@@ -7,7 +7,6 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
-	"github.com/stoahq/stoa/masterdb"
 )
 
 // SpendRequest says what to pay for: either an Amount, or a service of the
@@ -32,49 +31,29 @@ type Spent struct {
 // invalid_request names the fields at fault, insufficient_credits says what
 // is missing, idempotency_conflict that the key belongs to another request.
 // The same request under the same key spends once, however often and from
-// wherever it is sent; a failed attempt leaves its key free.
+// wherever it is sent; a failed attempt leaves its key free. When ctx ends
+// first, the outcome is unknown unless the request is sent again with its key.
 func (l *Ledger) Spend(ctx context.Context, p access.Principal, store stoa.StoreID, req SpendRequest) (Spent, error) {
 	if err := req.validate(); err != nil {
 		return Spent{}, err
 	}
-	var out Spent
-	err := l.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		if _, err := access.Check(ctx, tx, p, store, access.SpendCredits); err != nil {
-			return err
-		}
-		var err error
-		out, err = spend(ctx, tx, p.UserID, store, req)
-		return err
-	})
-	if err != nil {
-		return Spent{}, err
-	}
-	return out, nil
+	c := &call{user: p, store: store, req: req, done: make(chan struct{})}
+	c.key, c.hash = req.idempotency()
+	return l.combiner.do(ctx, c)
 }
 
-func spend(ctx context.Context, tx *masterdb.Tx, user stoa.UserID, store stoa.StoreID, req SpendRequest) (Spent, error) {
-	acct, err := lock(ctx, tx, store)
+// spend is a spend on an account that has been loaded.
+func (a *account) spend(c *call, prices map[string]Amount) (Spent, error) {
+	t, err := c.req.price(prices)
 	if err != nil {
 		return Spent{}, err
 	}
-	key, hash := req.idempotency()
-	first, err := findByKey(ctx, tx, store, key, hash)
-	if err != nil {
+	if err := a.covers(t.Amount); err != nil {
 		return Spent{}, err
 	}
-	if first != nil {
-		return Spent{Transaction: *first, Balance: acct.Balance}, nil
-	}
-	t, err := price(ctx, tx, req)
-	if err != nil {
-		return Spent{}, err
-	}
-	if err := acct.covers(t.Amount); err != nil {
-		return Spent{}, err
-	}
-	t.Type, t.Amount, t.Description, t.UserID = TypeSpend, -t.Amount, req.Description, &user
-	t, err = acct.post(ctx, tx, entry{Transaction: t, key: key, hash: hash})
-	return Spent{Transaction: t, Balance: acct.Balance}, err
+	t.Type, t.Amount, t.Description, t.UserID = TypeSpend, -t.Amount, c.req.Description, &c.user.UserID
+	t = a.post(entry{Transaction: t, key: c.key, hash: c.hash})
+	return Spent{Transaction: t, Balance: a.Balance}, nil
 }
 
 // covers returns insufficient_credits when the account cannot pay amount.
@@ -87,21 +66,21 @@ func (a *account) covers(amount Amount) error {
 		return stoa.Errorf(stoa.InsufficientCredits,
 			"This needs %s credits and %s are available. Buy credits and try again.", amount, a.Available())
 	}
+	if !a.LifetimeSpent.canAdd(amount) {
+		return stoa.Errorf(stoa.InsufficientCredits, "This account has spent all that an account can count.")
+	}
 	return nil
 }
 
-// price fills in what the request costs at the transaction's time: Amount,
-// and for a service its key, quantity and unit price.
-func price(ctx context.Context, tx *masterdb.Tx, req SpendRequest) (Transaction, error) {
-	if req.ServiceKey == "" {
-		return Transaction{Amount: req.Amount}, nil
+// price fills in what the request costs: Amount, and for a service its key,
+// quantity and unit price. Prices has those in force.
+func (r SpendRequest) price(prices map[string]Amount) (Transaction, error) {
+	if r.ServiceKey == "" {
+		return Transaction{Amount: r.Amount}, nil
 	}
 	var faults stoa.Invalid
-	unit, found, err := unitPrice(ctx, tx, req.ServiceKey, tx.Now)
-	if err != nil {
-		return Transaction{}, err
-	}
-	quantity := req.quantity()
+	unit, found := prices[r.ServiceKey]
+	quantity := r.quantity()
 	total, ok := unit.times(quantity)
 	switch {
 	case !found:
@@ -111,12 +90,17 @@ func price(ctx context.Context, tx *masterdb.Tx, req SpendRequest) (Transaction,
 	case !ok:
 		faults.Add("quantity", "is too large")
 	}
-	return Transaction{Amount: total, ServiceKey: &req.ServiceKey, Quantity: &quantity, UnitPrice: &unit}, faults.Err()
+	return Transaction{Amount: total, ServiceKey: &r.ServiceKey, Quantity: &quantity, UnitPrice: &unit}, faults.Err()
 }
 
 // validate finds every fault that can be seen without the database.
 func (r SpendRequest) validate() error {
 	var faults stoa.Invalid
+	r.check(&faults)
+	return faults.Err()
+}
+
+func (r SpendRequest) check(faults *stoa.Invalid) {
 	switch {
 	case r.Amount < 0:
 		faults.Add("amount", "must be above 0")
@@ -138,8 +122,7 @@ func (r SpendRequest) validate() error {
 	if !storable(r.Description, maxDescription) {
 		faults.Add("description", "must be text of at most %d characters", maxDescription)
 	}
-	CheckIdempotencyKey(&faults, r.IdempotencyKey)
-	return faults.Err()
+	CheckIdempotencyKey(faults, r.IdempotencyKey)
 }
 
 // maxDescription is counted in characters, not bytes.

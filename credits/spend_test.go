@@ -39,7 +39,7 @@ func TestSpendAmount(t *testing.T) {
 			t.Error("stored:", d)
 		}
 		wantBalance := credits.Balance{
-			StoreID: b.store, Balance: 75_000, LifetimeSpent: 25_000, UpdatedAt: want.CreatedAt,
+			StoreID: b.store, Balance: 75_000, LifetimeSpent: 25_000, Seq: 2, Version: 2, UpdatedAt: want.CreatedAt,
 		}
 		if d := cmp.Diff(wantBalance, got.Balance); d != "" {
 			t.Error(d)
@@ -153,7 +153,7 @@ func TestSpendNeedsEnoughAvailable(t *testing.T) {
 			"too much":      {"updated_at = updated_at", 10*credits.Credit + 1, []string{"10.0001", " 10 "}},
 			"reserved":      {"reserved = 75000", 30_000, []string{" 3 ", " 2.5 "}},
 			"all reserved":  {"reserved = balance", 1, []string{"0.0001", " 0 "}},
-			"debt":          {"debt = 5000", 1, []string{"0.0001", "0.5"}},
+			"debt":          {"debt = 5000, reserved = balance", 1, []string{"0.0001", "0.5"}},
 			"the most ever": {"updated_at = updated_at", math.MaxInt64, []string{"922337203685477.5807"}},
 		} {
 			b := setup(t, db)

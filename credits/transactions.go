@@ -40,18 +40,20 @@ type Transaction struct {
 	Type         Type
 	Amount       Amount // negative when credits went away
 	BalanceAfter Amount
+	DebtChange   Amount  // positive when more is owed
 	ServiceKey   *string // with Quantity and UnitPrice, when a service was paid for
 	Quantity     *int64
 	UnitPrice    *Amount
 	Description  string
 	Reference    *string
 	UserID       *stoa.UserID
+	HoldID       *stoa.HoldID // of a capture
 	CreatedAt    time.Time
 }
 
 const selectTransaction = `
-	SELECT id, store_id, seq, type, amount, balance_after, service_key, quantity, unit_price,
-		description, reference, user_id, created_at`
+	SELECT id, store_id, seq, type, amount, balance_after, debt_change, service_key, quantity, unit_price,
+		description, reference, user_id, hold_id, created_at`
 
 // Filter selects transactions. Its zero value is the newest 20.
 type Filter struct {

@@ -1,0 +1,227 @@
+package credits
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// spendAtOnce answers all calls of those accounts of the batch for which one
+// statement suffices: every caller may, no key was used before, no lot is to
+// be chosen, and what is available covers the sum. It gives those to finish
+// and returns the others, of which nothing has been changed. PostgreSQL only.
+//
+// A race that it loses, such as for a key with another process, fails the
+// statement as a whole: the locked way then finds out what is what. When the
+// connection is lost, nobody knows whether the statement was carried out: the
+// calls fail, and must not be tried again here.
+func (l *Ledger) spendAtOnce(ctx context.Context, batch []group, finish func(group)) (rest []group) {
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	var services []string
+	for _, g := range batch {
+		for _, it := range g.calls {
+			services = append(services, it.req.ServiceKey)
+		}
+	}
+	prices, err := pricesOf(ctx, l.db, services, now)
+	if err != nil {
+		return batch
+	}
+	var ready []quote
+	for _, g := range batch {
+		if q, ok := g.quote(prices); ok {
+			ready = append(ready, q)
+		} else {
+			rest = append(rest, g)
+		}
+	}
+	done, err := l.spendQuotes(ctx, ready, now)
+	for _, q := range ready {
+		balance, ok := done[q.queue.store]
+		switch {
+		case ok:
+			q.answer(balance, now)
+			l.changed(q.queue.store)
+			finish(q.group)
+		case err == nil || masterdb.IsRefused(err):
+			rest = append(rest, q.group)
+		default:
+			q.fail(err)
+			finish(q.group)
+		}
+	}
+	return rest
+}
+
+// quote is a group whose prices are known.
+type quote struct {
+	group
+	transactions []Transaction
+	total        Amount
+}
+
+// quote prices the calls. It is not ok when a call needs an answer of its own.
+func (g group) quote(prices map[string]Amount) (q quote, ok bool) {
+	q.group = g
+	keys := map[string]bool{}
+	for _, it := range g.calls {
+		t, err := it.req.price(prices)
+		if err != nil || !q.total.canAdd(t.Amount) || it.key != "" && keys[it.key] {
+			return q, false
+		}
+		keys[it.key] = true
+		q.total += t.Amount
+		t.ID, t.StoreID, t.Type, t.Amount = stoa.NewID[stoa.TransactionID](), it.store, TypeSpend, -t.Amount
+		t.Description, t.UserID = it.req.Description, &it.user.UserID
+		q.transactions = append(q.transactions, t)
+	}
+	return q, true
+}
+
+// answer gives each call its outcome. After is the account after the last.
+func (q quote) answer(after Balance, now time.Time) {
+	b := after
+	for i, it := range slices.Backward(q.calls) {
+		t := q.transactions[i]
+		t.Sequence, t.BalanceAfter, t.CreatedAt = b.Seq, b.Balance, now
+		it.spent = Spent{Transaction: t, Balance: b}
+		b.Balance -= t.Amount
+		b.LifetimeSpent += t.Amount
+		b.Seq--
+	}
+}
+
+func (l *Ledger) spendQuotes(ctx context.Context, quotes []quote, now time.Time) (map[stoa.StoreID]Balance, error) {
+	var rows []Balance
+	var err error
+	switch {
+	case len(quotes) == 0:
+		return nil, nil
+	case len(quotes) == 1 && len(quotes[0].calls) == 1:
+		err = l.db.Select(ctx, &rows, spendOne, quotes[0].args(now)...)
+	default:
+		err = l.db.Select(ctx, &rows, spendMany, manyArgs(quotes, now)...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	done := make(map[stoa.StoreID]Balance, len(rows))
+	for _, b := range rows {
+		done[b.StoreID] = b
+	}
+	return done, nil
+}
+
+const returning = `store_id, balance, reserved, debt, lifetime_purchased, lifetime_spent, seq, version, updated_at`
+
+// spendOne is the way of a caller who is alone.
+var spendOne = `
+	WITH paid AS (
+		UPDATE credit_balances b
+		SET balance = balance - $3, lifetime_spent = lifetime_spent + $3, seq = seq + 1, version = version + 1, updated_at = $4
+		WHERE store_id = $1 AND balance - reserved >= $3 AND lotted = 0
+			AND ` + access.MaySQL(access.SpendCredits, "$1", "$2") + `
+			AND NOT EXISTS (SELECT 1 FROM credit_transactions WHERE store_id = $1 AND idempotency_key = $10)
+		RETURNING ` + returning + `
+	), recorded AS (
+		INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, service_key, quantity, unit_price,
+			description, user_id, idempotency_key, request_hash, created_at)
+		SELECT $5::uuid, store_id, seq, 'spend', -$3, balance, $6::text, $7::bigint, $8::bigint, $9::text, $2, $10, $11::text, $4 FROM paid
+	)
+	SELECT * FROM paid`
+
+func (q quote) args(now time.Time) []any {
+	it, t := q.calls[0], q.transactions[0]
+	return []any{it.store, it.user.UserID, -t.Amount, now, t.ID, t.ServiceKey, t.Quantity, t.UnitPrice, t.Description,
+		nullable(it.key), nullable(it.hash)}
+}
+
+// spendMany pays for several calls of several accounts. It takes the locks in
+// one order and passes by the rows that another process has locked: so it
+// neither waits nor deadlocks, and a hot account delays no other.
+//
+// The statement's snapshot may be older than the rows it locks; UPDATE looks
+// at them again as they are then (Transaction Isolation, Read Committed).
+var spendMany = `
+	WITH wanted AS (
+		SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::bigint[]) AS w (store_id, total, n)
+	), refused AS (
+		SELECT u.store_id FROM unnest($5::uuid[], $6::uuid[]) AS u (store_id, user_id)
+		WHERE NOT ` + access.MaySQL(access.SpendCredits, "u.store_id", "u.user_id") + `
+		UNION ALL
+		SELECT k.store_id FROM unnest($7::uuid[], $8::text[]) AS k (store_id, key)
+		CROSS JOIN LATERAL (SELECT 1 FROM credit_transactions t WHERE t.store_id = k.store_id AND t.idempotency_key = k.key OFFSET 0) used
+	), locked AS MATERIALIZED (
+		SELECT b.store_id, w.total, w.n FROM wanted w JOIN credit_balances b ON b.store_id = w.store_id
+		ORDER BY b.store_id FOR UPDATE OF b SKIP LOCKED
+	), paid AS (
+		UPDATE credit_balances b
+		SET balance = b.balance - l.total, lifetime_spent = b.lifetime_spent + l.total, seq = b.seq + l.n,
+			version = b.version + 1, updated_at = $1
+		FROM locked l
+		WHERE b.store_id = l.store_id AND b.balance - b.reserved >= l.total AND b.lotted = 0
+			AND b.store_id NOT IN (SELECT store_id FROM refused)
+		RETURNING b.store_id, b.balance, b.reserved, b.debt, b.lifetime_purchased, b.lifetime_spent, b.seq, b.version, b.updated_at
+	), recorded AS (
+		INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, service_key, quantity, unit_price,
+			description, user_id, idempotency_key, request_hash, created_at)
+		SELECT e.id, e.store_id, p.seq - e.later, 'spend', e.amount, p.balance + e.rest, e.service_key, e.quantity, e.unit_price,
+			e.description, e.user_id, e.key, e.hash, $1
+		FROM unnest($9::uuid[], $10::uuid[], $11::bigint[], $12::bigint[], $13::bigint[], $14::text[], $15::bigint[], $16::bigint[],
+			$17::text[], $18::uuid[], $19::text[], $20::text[])
+			AS e (id, store_id, later, amount, rest, service_key, quantity, unit_price, description, user_id, key, hash)
+		JOIN paid p ON p.store_id = e.store_id
+	)
+	SELECT * FROM paid`
+
+// manyArgs are the parameters of spendMany: per account what it needs, per
+// user and per key what is to be checked, and the rows to be recorded. Later
+// and rest say how many calls of the account come after a row, and what they
+// take.
+func manyArgs(quotes []quote, now time.Time) []any {
+	var stores, userStores, users, keyStores, keys []string
+	var totals, counts []int64
+	var rows entryColumns
+	for _, q := range quotes {
+		store := q.queue.store.String()
+		stores, totals, counts = append(stores, store), append(totals, int64(q.total)), append(counts, int64(len(q.calls)))
+		seen := map[stoa.UserID]bool{}
+		rest := q.total
+		for i, it := range q.calls {
+			if !seen[it.user.UserID] {
+				seen[it.user.UserID] = true
+				userStores, users = append(userStores, store), append(users, it.user.UserID.String())
+			}
+			if it.key != "" {
+				keyStores, keys = append(keyStores, store), append(keys, it.key)
+			}
+			rest += q.transactions[i].Amount
+			rows.add(q.transactions[i], it, store, len(q.calls)-1-i, rest)
+		}
+	}
+	return append([]any{now, stores, totals, counts, userStores, users, keyStores, keys}, rows.args()...)
+}
+
+// entryColumns are rows turned on their side, as unnest takes them.
+type entryColumns struct {
+	id, store, description, user []string
+	later, amount, rest          []int64
+	service, key, hash           []*string
+	quantity, price              []*int64
+}
+
+func (c *entryColumns) add(t Transaction, it *call, store string, later int, rest Amount) {
+	c.id, c.store, c.user = append(c.id, t.ID.String()), append(c.store, store), append(c.user, it.user.UserID.String())
+	c.later, c.amount, c.rest = append(c.later, int64(later)), append(c.amount, int64(t.Amount)), append(c.rest, int64(rest))
+	c.service, c.quantity, c.price = append(c.service, t.ServiceKey), append(c.quantity, t.Quantity), append(c.price, (*int64)(t.UnitPrice))
+	c.description = append(c.description, t.Description)
+	c.key, c.hash = append(c.key, nullable(it.key)), append(c.hash, nullable(it.hash))
+}
+
+func (c *entryColumns) args() []any {
+	return []any{c.id, c.store, c.later, c.amount, c.rest, c.service, c.quantity, c.price, c.description, c.user, c.key, c.hash}
+}

@@ -1,0 +1,417 @@
+package credits
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// HoldState is where a hold stands.
+type HoldState string
+
+// The states of a hold. Only an open one can change, and does so once.
+const (
+	HoldOpen     HoldState = "open"
+	HoldCaptured HoldState = "captured"
+	HoldReleased HoldState = "released"
+	HoldExpired  HoldState = "expired"
+)
+
+// Hold is credits set aside for work under way: nothing else spends them,
+// until they are captured, released, or the hold expires.
+type Hold struct {
+	ID          stoa.HoldID
+	StoreID     stoa.StoreID
+	Amount      Amount
+	Captured    Amount // what was spent of it
+	State       HoldState
+	ServiceKey  *string // with Quantity and UnitPrice, when a service is to be paid for
+	Quantity    *int64
+	UnitPrice   *Amount
+	Description string
+	UserID      *stoa.UserID
+	CreatedAt   time.Time
+	ExpiresAt   time.Time
+	ResolvedAt  *time.Time
+}
+
+const selectHold = `
+	SELECT id, store_id, amount, captured, state, service_key, quantity, unit_price, description, user_id,
+		created_at, expires_at, resolved_at`
+
+// holdRow is a hold with its keys.
+type holdRow struct {
+	Hold
+	IdempotencyKey *string
+	RequestHash    *string
+	ResolutionKey  *string
+	ResolutionHash *string
+}
+
+const selectHoldRow = selectHold + `, idempotency_key, request_hash, resolution_key, resolution_hash`
+
+// HoldRequest says what to set aside, as SpendRequest does, and for how long.
+type HoldRequest struct {
+	SpendRequest
+	ExpiresIn time.Duration // 1 second to 30 days; 0 means 15 minutes
+}
+
+// The times of holds.
+const (
+	defaultHold = 15 * time.Minute
+	minHold     = time.Second
+	maxHold     = 30 * 24 * time.Hour
+)
+
+// Held is the outcome of a call on a hold. Transaction is that of a capture.
+// When the answer is a replay, Hold and Transaction are as they were made
+// while Balance is the account as it is now.
+type Held struct {
+	Hold        Hold
+	Transaction *Transaction
+	Balance     Balance
+}
+
+// Hold sets credits aside, or fails like Spend and changes nothing. The price
+// of a service is the one in force now, also for the capture.
+func (l *Ledger) Hold(ctx context.Context, p access.Principal, store stoa.StoreID, req HoldRequest) (Held, error) {
+	if err := req.validate(); err != nil {
+		return Held{}, err
+	}
+	var out Held
+	err := l.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		a, err := l.loadFor(ctx, tx, p, store)
+		if err != nil {
+			return err
+		}
+		out, err = l.hold(ctx, tx, a, p.UserID, req)
+		return err
+	})
+	if err != nil {
+		return Held{}, err
+	}
+	return out, nil
+}
+
+// loadFor is load for somebody who has to be allowed to spend.
+func (l *Ledger) loadFor(ctx context.Context, tx *masterdb.Tx, p access.Principal, store stoa.StoreID) (*account, error) {
+	if _, err := access.Check(ctx, tx, p, store, access.SpendCredits); err != nil {
+		return nil, err
+	}
+	return load(ctx, tx, store)
+}
+
+func (l *Ledger) hold(ctx context.Context, tx *masterdb.Tx, a *account, user stoa.UserID, req HoldRequest) (Held, error) {
+	hash := RequestHash("hold", req.Amount, req.ServiceKey, req.quantity(), req.Description, req.ExpiresIn)
+	if req.IdempotencyKey != "" {
+		first, err := findHold(ctx, tx, `idempotency_key = $2`, a.StoreID, req.IdempotencyKey)
+		switch {
+		case err == nil && *first.RequestHash != hash:
+			return Held{}, ErrIdempotencyConflict()
+		case err == nil:
+			return Held{Hold: first.asMade(), Balance: a.Balance}, nil
+		case !errors.Is(err, masterdb.ErrNotFound):
+			return Held{}, err
+		}
+	}
+	prices, err := pricesOf(ctx, tx, []string{req.ServiceKey}, tx.Now)
+	if err != nil {
+		return Held{}, err
+	}
+	t, err := req.price(prices)
+	if err != nil {
+		return Held{}, err
+	}
+	if err := a.covers(t.Amount); err != nil {
+		return Held{}, err
+	}
+	a.reserve(t.Amount)
+	h := Hold{
+		ID: stoa.NewID[stoa.HoldID](), StoreID: a.StoreID, Amount: t.Amount, State: HoldOpen, ServiceKey: t.ServiceKey,
+		Quantity: t.Quantity, UnitPrice: t.UnitPrice, Description: req.Description, UserID: &user,
+		CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(req.lifetime()),
+	}
+	if err := insertHold(ctx, tx, h, req.IdempotencyKey, hash); err != nil {
+		return Held{}, err
+	}
+	err = l.flush(ctx, tx, a)
+	return Held{Hold: h, Balance: a.Balance}, err
+}
+
+func (r HoldRequest) validate() error {
+	var faults stoa.Invalid
+	r.check(&faults)
+	if d := r.ExpiresIn; d != 0 && (d < minHold || d > maxHold) {
+		faults.Add("expiresIn", "must be between %d and %d seconds", int(minHold.Seconds()), int(maxHold.Seconds()))
+	}
+	return faults.Err()
+}
+
+func (r HoldRequest) lifetime() time.Duration {
+	if r.ExpiresIn == 0 {
+		return defaultHold
+	}
+	return r.ExpiresIn.Truncate(time.Microsecond)
+}
+
+// asMade is the hold as it was when it was made.
+func (h holdRow) asMade() Hold {
+	made := h.Hold
+	made.Captured, made.State, made.ResolvedAt = 0, HoldOpen, nil
+	return made
+}
+
+func insertHold(ctx context.Context, tx *masterdb.Tx, h Hold, key, hash string) error {
+	if key == "" {
+		hash = ""
+	}
+	_, err := tx.Exec(ctx, `
+		INSERT INTO credit_holds (id, store_id, amount, captured, state, service_key, quantity, unit_price, description, user_id,
+			idempotency_key, request_hash, created_at, expires_at)
+		VALUES ($1, $2, $3, 0, 'open', $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+		h.ID, h.StoreID, h.Amount, h.ServiceKey, h.Quantity, h.UnitPrice, h.Description, h.UserID,
+		nullable(key), nullable(hash), h.CreatedAt, h.ExpiresAt)
+	return err
+}
+
+// findHold returns the store's hold that meets a condition about $2.
+func findHold(ctx context.Context, tx *masterdb.Tx, condition string, store stoa.StoreID, arg any) (holdRow, error) {
+	var h holdRow
+	err := tx.Get(ctx, &h, selectHoldRow+` FROM credit_holds WHERE store_id = $1 AND `+condition, store, arg)
+	return h, err
+}
+
+// CaptureRequest says how much of a hold to spend: at most one of the two,
+// neither for all of it. What is left is released.
+type CaptureRequest struct {
+	Amount         Amount
+	Quantity       *int64 // of the hold's service
+	IdempotencyKey string // empty for none
+}
+
+// Capture spends a hold, once. It fails with hold_not_found, hold_not_open
+// when it has been captured, released or has expired, and invalid_request
+// when more is asked for than is held.
+func (l *Ledger) Capture(ctx context.Context, p access.Principal, store stoa.StoreID, id stoa.HoldID, req CaptureRequest) (Held, error) {
+	var faults stoa.Invalid
+	if req.Amount < 0 || req.Quantity != nil && *req.Quantity < 1 {
+		faults.Add("amount", "must be above 0; to spend nothing, release the hold")
+	}
+	if req.Amount > 0 && req.Quantity != nil {
+		faults.Add("amount", "give either an amount or a quantity, not both")
+	}
+	CheckIdempotencyKey(&faults, req.IdempotencyKey)
+	if err := faults.Err(); err != nil {
+		return Held{}, err
+	}
+	r := resolution{id: id, state: HoldCaptured, hash: RequestHash("capture", id, req.Amount, req.Quantity)}
+	if req.IdempotencyKey != "" {
+		r.key = "capture:" + req.IdempotencyKey
+	}
+	return l.resolve(ctx, p, store, r, func(a *account, h *Hold) (*Transaction, error) {
+		t, err := req.of(*h)
+		if err != nil {
+			return nil, err
+		}
+		a.reserve(-h.Amount)
+		t.HoldID, t.UserID = &h.ID, &p.UserID
+		t = a.post(entry{Transaction: t})
+		h.Captured = -t.Amount
+		return &t, nil
+	})
+}
+
+// of is the movement that captures h.
+func (r CaptureRequest) of(h Hold) (Transaction, error) {
+	var faults stoa.Invalid
+	t := Transaction{Type: TypeCapture, Description: h.Description, ServiceKey: h.ServiceKey}
+	amount := h.Amount
+	switch {
+	case r.Amount > 0 && r.Amount != h.Amount:
+		amount = r.Amount // a part that need not be whole units
+	case r.Quantity != nil && h.UnitPrice == nil:
+		faults.Add("quantity", "this hold is for an amount, not for a service")
+	case r.Quantity != nil:
+		total, ok := h.UnitPrice.times(*r.Quantity)
+		if !ok {
+			total = h.Amount + 1
+		}
+		amount, t.Quantity, t.UnitPrice = total, r.Quantity, h.UnitPrice
+	default:
+		t.Quantity, t.UnitPrice = h.Quantity, h.UnitPrice
+	}
+	if amount > h.Amount {
+		faults.Add("amount", "is more than the %s credits that are held", h.Amount)
+	}
+	t.Amount = -amount
+	return t, faults.Err()
+}
+
+// Release gives a hold's credits back, once. It fails as Capture does.
+func (l *Ledger) Release(ctx context.Context, p access.Principal, store stoa.StoreID, id stoa.HoldID, key string) (Held, error) {
+	var faults stoa.Invalid
+	CheckIdempotencyKey(&faults, key)
+	if err := faults.Err(); err != nil {
+		return Held{}, err
+	}
+	r := resolution{id: id, state: HoldReleased, hash: RequestHash("release", id)}
+	if key != "" {
+		r.key = "release:" + key
+	}
+	return l.resolve(ctx, p, store, r, func(a *account, h *Hold) (*Transaction, error) {
+		a.reserve(-h.Amount)
+		return nil, nil //nolint:nilnil // a release is no transaction
+	})
+}
+
+// resolution is the one change of a hold.
+type resolution struct {
+	id        stoa.HoldID
+	state     HoldState
+	key, hash string // key is empty for none
+}
+
+func (l *Ledger) resolve(ctx context.Context, p access.Principal, store stoa.StoreID, r resolution, change func(*account, *Hold) (*Transaction, error)) (Held, error) {
+	var out Held
+	err := l.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		a, err := l.loadFor(ctx, tx, p, store)
+		if err != nil {
+			return err
+		}
+		h, replay, err := r.find(ctx, tx, store)
+		switch {
+		case err != nil:
+			return err
+		case replay:
+			out, err = replayed(ctx, tx, h, a)
+			return err
+		}
+		out, err = l.end(ctx, tx, a, h, r, change)
+		return err
+	})
+	if err != nil {
+		return Held{}, err
+	}
+	return out, nil
+}
+
+// end makes the change of an open hold.
+func (l *Ledger) end(ctx context.Context, tx *masterdb.Tx, a *account, h Hold, r resolution, change func(*account, *Hold) (*Transaction, error)) (Held, error) {
+	t, err := change(a, &h)
+	if err != nil {
+		return Held{}, err
+	}
+	h.State, h.ResolvedAt = r.state, &tx.Now
+	hash := r.hash
+	if r.key == "" {
+		hash = ""
+	}
+	if _, err := tx.Exec(ctx, `
+		UPDATE credit_holds SET state = $2, captured = $3, resolved_at = $4, resolution_key = $5, resolution_hash = $6 WHERE id = $1`,
+		h.ID, string(h.State), h.Captured, h.ResolvedAt, nullable(r.key), nullable(hash)); err != nil {
+		return Held{}, err
+	}
+	err = l.flush(ctx, tx, a)
+	return Held{Hold: h, Transaction: t, Balance: a.Balance}, err
+}
+
+// find returns the hold, and whether the key has already resolved it.
+func (r resolution) find(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (h Hold, replay bool, err error) {
+	if r.key != "" {
+		first, err := findHold(ctx, tx, `resolution_key = $2`, store, r.key)
+		switch {
+		case err == nil && *first.ResolutionHash != r.hash:
+			return Hold{}, false, ErrIdempotencyConflict()
+		case err == nil:
+			return first.Hold, true, nil
+		case !errors.Is(err, masterdb.ErrNotFound):
+			return Hold{}, false, err
+		}
+	}
+	row, err := findHold(ctx, tx, `id = $2`, store, r.id)
+	switch {
+	case errors.Is(err, masterdb.ErrNotFound):
+		return Hold{}, false, errHoldNotFound()
+	case err != nil:
+		return Hold{}, false, err
+	case row.State != HoldOpen:
+		return Hold{}, false, stoa.Errorf(stoa.HoldNotOpen, "This hold is %s: it cannot change any more.", row.State)
+	case !row.ExpiresAt.After(tx.Now):
+		return Hold{}, false, stoa.Errorf(stoa.HoldNotOpen, "This hold expired at %s: it cannot change any more.", row.ExpiresAt.Format(time.RFC3339))
+	}
+	return row.Hold, false, nil
+}
+
+func errHoldNotFound() error { return stoa.Errorf(stoa.HoldNotFound, "This store has no such hold.") }
+
+func replayed(ctx context.Context, tx *masterdb.Tx, h Hold, a *account) (Held, error) {
+	out := Held{Hold: h, Balance: a.Balance}
+	if h.State != HoldCaptured {
+		return out, nil
+	}
+	out.Transaction = &Transaction{}
+	err := tx.Get(ctx, out.Transaction, selectTransaction+` FROM credit_transactions WHERE hold_id = $1`, h.ID)
+	return out, err
+}
+
+// HoldFilter selects holds. Its zero value is the newest 20.
+type HoldFilter struct {
+	State  HoldState
+	Limit  int    // 1 to 100; 0 means 20
+	Cursor string // NextCursor of the page before
+}
+
+// HoldPage is one page of holds, newest first. NextCursor is nil on the last.
+type HoldPage struct {
+	Holds      []Hold
+	NextCursor *string
+}
+
+// Holds lists the store's holds. It fails with invalid_request for a wrong
+// filter and with store_not_found for anyone but a member.
+func (l *Ledger) Holds(ctx context.Context, p access.Principal, store stoa.StoreID, f HoldFilter) (HoldPage, error) {
+	var faults stoa.Invalid
+	query, args := selectHold+` FROM credit_holds WHERE store_id = $1`, []any{store}
+	switch f.State {
+	case "":
+	case HoldOpen, HoldCaptured, HoldReleased, HoldExpired:
+		args = append(args, string(f.State))
+		query += ` AND state = $2`
+	default:
+		faults.Add("state", "must be open, captured, released or expired")
+	}
+	limit := Filter{Limit: f.Limit}.limit()
+	if f.Limit < 0 || f.Limit > maxLimit {
+		faults.Add("limit", "must be between 1 and %d", maxLimit)
+	}
+	if f.Cursor != "" {
+		before, err := stoa.ParseID[stoa.HoldID](f.Cursor)
+		if err != nil {
+			faults.Add("cursor", "is not a cursor of this list; begin again without one")
+		}
+		args = append(args, before)
+		query += fmt.Sprintf(` AND id < $%d`, len(args))
+	}
+	if err := faults.Err(); err != nil {
+		return HoldPage{}, err
+	}
+	if _, err := access.Check(ctx, l.db, p, store, access.ReadCredits); err != nil {
+		return HoldPage{}, err
+	}
+	args = append(args, limit+1)
+	out := HoldPage{Holds: []Hold{}}
+	if err := l.db.Select(ctx, &out.Holds, query+fmt.Sprintf(` ORDER BY id DESC LIMIT $%d`, len(args)), args...); err != nil {
+		return HoldPage{}, err
+	}
+	if len(out.Holds) > limit {
+		out.Holds = out.Holds[:limit]
+		next := out.Holds[limit-1].ID.String()
+		out.NextCursor = &next
+	}
+	return out, nil
+}

@@ -1,0 +1,80 @@
+package credits
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// soon is how far Balance.ExpiresSoon looks ahead.
+const soon = 30 * 24 * time.Hour
+
+// expiresSoon sums the credits that expire within soon, nil for none.
+func (l *Ledger) expiresSoon(ctx context.Context, store stoa.StoreID) (*Expiring, error) {
+	var lots []struct {
+		ExpiresAt time.Time
+		Remaining Amount
+	}
+	now := time.Now().UTC()
+	err := l.db.Select(ctx, &lots, `
+		SELECT expires_at, remaining FROM credit_lots WHERE store_id = $1 AND remaining > 0 AND expires_at > $2 AND expires_at <= $3
+		ORDER BY expires_at`, store, now, now.Add(soon))
+	if err != nil || len(lots) == 0 {
+		return nil, err
+	}
+	out := &Expiring{Next: lots[0].ExpiresAt}
+	for _, l := range lots {
+		out.Amount += l.Remaining
+	}
+	return out, nil
+}
+
+// Sweep is the job that ends what has run out of time: holds and lots. An
+// account that is used meanwhile does it by itself; this is for the others.
+type Sweep struct{}
+
+// Kind implements jobs.Args.
+func (Sweep) Kind() string { return "credits.sweep" }
+
+// sweepAtOnce bounds how many accounts are read ahead.
+const sweepAtOnce = 500
+
+// Sweep settles every account in which something is due. A fault of one
+// account does not keep the others from theirs.
+func (l *Ledger) Sweep(ctx context.Context, _ Sweep) error {
+	var faults []error
+	for after := (stoa.StoreID{}); ; {
+		var due []stoa.StoreID
+		err := l.db.Select(ctx, &due, `
+			SELECT store_id FROM credit_holds WHERE state = 'open' AND expires_at <= $1 AND store_id > $2
+			UNION
+			SELECT l.store_id FROM credit_lots l JOIN credit_balances b ON b.store_id = l.store_id
+			WHERE l.remaining > 0 AND l.expires_at <= $1 AND l.store_id > $2 AND b.balance > b.reserved
+			ORDER BY 1 LIMIT $3`, time.Now().UTC(), after, sweepAtOnce)
+		if err != nil {
+			return errors.Join(append(faults, err)...)
+		}
+		for _, store := range due {
+			if err := l.settle(ctx, store); err != nil {
+				faults = append(faults, err)
+			}
+			after = store
+		}
+		if len(due) < sweepAtOnce || ctx.Err() != nil {
+			return errors.Join(append(faults, ctx.Err())...)
+		}
+	}
+}
+
+func (l *Ledger) settle(ctx context.Context, store stoa.StoreID) error {
+	return l.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		a, err := load(ctx, tx, store)
+		if err != nil {
+			return err
+		}
+		return l.flush(ctx, tx, a)
+	})
+}
