@@ -41,6 +41,10 @@ func (l *Ledger) Grant(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 	if err := g.validate(tx.Now); err != nil {
 		return Transaction{}, err
 	}
+	if g.ExpiresAt != nil { // in what both engines keep
+		at := g.ExpiresAt.UTC().Truncate(time.Microsecond)
+		g.ExpiresAt = &at
+	}
 	hash := RequestHash("grant", g.Type, g.Amount, g.Reference, g.ExpiresAt, g.Priority)
 	return l.move(ctx, tx, store, g.IdempotencyKey, hash, func(a *account) (Transaction, error) {
 		if err := a.holds(g.Amount); err != nil {

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/credits"
@@ -156,95 +155,4 @@ func TestGrantFollowsItsTransaction(t *testing.T) {
 		_, err = b.grant(t.Context(), g)
 		must(t, err)
 	})
-}
-
-// TestLedgerModel runs random grants and spends, some under keys used
-// before, against a ledger of three variables.
-func TestLedgerModel(t *testing.T) {
-	t.Parallel()
-	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		rapid.Check(t, func(r *rapid.T) {
-			m := &model{bench: setup(t, db), used: map[string]request{}}
-			// Not rapid's Repeat: its 30 steps a run are half a minute of commits.
-			for range rapid.IntRange(1, 15).Draw(r, "steps") {
-				rapid.SampledFrom([]func(*rapid.T){m.doGrant, m.doSpend}).Draw(r, "step")(r)
-			}
-			m.checkInvariants(t)
-			got := m.balance(t)
-			if got.Balance != m.sum || got.LifetimePurchased != m.bought || got.LifetimeSpent != m.spent {
-				r.Fatalf("got %+v, want balance %s, bought %s, spent %s", got, m.sum, m.bought, m.spent)
-			}
-		})
-	})
-}
-
-type model struct {
-	bench
-	sum, bought, spent credits.Amount
-	used               map[string]request
-}
-
-// request is what a key was used for, and what came of it.
-type request struct {
-	typ    credits.Type
-	amount credits.Amount
-	id     stoa.TransactionID
-}
-
-var (
-	amounts = rapid.Map(rapid.Int64Range(1, 50_000), func(n int64) credits.Amount { return credits.Amount(n) })
-	keys    = rapid.SampledFrom([]string{"a", "b", "c"})
-)
-
-func (m *model) doGrant(r *rapid.T) {
-	typ := rapid.SampledFrom([]credits.Type{credits.TypePurchase, credits.TypeBonus, credits.TypeAdjustment}).Draw(r, "type")
-	req := request{typ: typ, amount: amounts.Draw(r, "amount")}
-	key := "grant:" + keys.Draw(r, "key")
-	got, err := m.grant(r.Context(), credits.Grant{Type: req.typ, Amount: req.amount, IdempotencyKey: key})
-	if !m.expect(r, key, req, true, got, err) {
-		return
-	}
-	m.sum += req.amount
-	if typ == credits.TypePurchase {
-		m.bought += req.amount
-	}
-}
-
-func (m *model) doSpend(r *rapid.T) {
-	req := request{typ: credits.TypeSpend, amount: amounts.Draw(r, "amount")}
-	key := rapid.OneOf(keys, rapid.Just("")).Draw(r, "key")
-	got, err := m.spend(r.Context(), credits.SpendRequest{Amount: req.amount, IdempotencyKey: key})
-	if m.expect(r, key, req, req.amount <= m.sum, got.Transaction, err) {
-		m.sum -= req.amount
-		m.spent += req.amount
-	}
-}
-
-// expect checks the outcome of one call and reports whether credits moved.
-func (m *model) expect(r *rapid.T, key string, req request, enough bool, got credits.Transaction, err error) (moved bool) {
-	first, used := m.used[key]
-	code := stoa.CodeOf(err)
-	switch {
-	case used && (first.typ != req.typ || first.amount != req.amount):
-		if code != stoa.IdempotencyConflict {
-			r.Fatalf("key %q used for another request: %v", key, err)
-		}
-	case used:
-		if err != nil || got.ID != first.id {
-			r.Fatalf("replay of %q: %v, transaction %s, want %s", key, err, got.ID, first.id)
-		}
-	case !enough:
-		if code != stoa.InsufficientCredits {
-			r.Fatalf("spent more than there is: %v", err)
-		}
-	case err != nil:
-		r.Fatal(err)
-	default:
-		req.id = got.ID
-		if key != "" {
-			m.used[key] = req
-		}
-		return true
-	}
-	return false
 }

@@ -162,6 +162,21 @@ func (db *DB) commit(ctx context.Context, tx *Tx, fn func(*Tx) error) error {
 	return err
 }
 
+// Snapshot runs fn with a Querier for which the database stands still:
+// everything it reads is as it was when fn began.
+func (db *DB) Snapshot(ctx context.Context, fn func(Querier) error) error {
+	if db.pool != nil {
+		return pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
+			func(t pgx.Tx) error { return fn(&Tx{pg: t}) })
+	}
+	t, err := db.read.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer t.Rollback() //nolint:errcheck // there is nothing to undo
+	return fn(&Tx{lite: t})
+}
+
 // Get implements Querier outside a transaction.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
 	if db.pool != nil {

@@ -1,0 +1,296 @@
+package credits_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/masterdb/masterdbtest"
+)
+
+// lock keeps the store's account locked until the returned function is called.
+func (b bench) lock(t *testing.T) (unlock func()) {
+	t.Helper()
+	locked, release, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		ended <- b.db.Tx(context.Background(), func(tx *masterdb.Tx) error {
+			_, err := tx.Exec(context.Background(), `UPDATE credit_balances SET updated_at = updated_at WHERE store_id = $1`, b.store)
+			close(locked)
+			<-release
+			return err
+		})
+	}()
+	<-locked
+	return func() {
+		close(release)
+		must(t, <-ended)
+	}
+}
+
+// A caller that gives up while its call waits takes it back: nothing is spent.
+// One whose call is under way gets its error, and a retry with the same key
+// finds out what came of it.
+func TestCancelledSpends(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		b.give(t, 100*credits.Credit)
+		unlock := b.lock(t)
+		underWay := make(chan error, 1)
+		underWayCtx, cancelUnderWay := context.WithCancel(t.Context())
+		go func() {
+			_, err := b.spend(underWayCtx, credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "under way"})
+			underWay <- err
+		}()
+		eventually(t, "the first call is under way", func() bool { return credits.UnderWay(b.ledger, b.store) })
+		ctx, cancel := context.WithCancel(t.Context())
+		waiting := make(chan []error, 1)
+		go func() {
+			waiting <- concurrently(10, func(int) error {
+				_, err := b.spend(ctx, credits.SpendRequest{Amount: credits.Credit})
+				return err
+			})
+		}()
+		eventually(t, "ten calls wait", func() bool { return credits.Waiting(b.ledger, b.store) == 10 })
+		cancel()
+		for _, err := range <-waiting {
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("a caller that gave up got %v", err)
+			}
+		}
+		cancelUnderWay()
+		if err := <-underWay; !errors.Is(err, context.Canceled) {
+			t.Errorf("the caller under way got %v", err)
+		}
+		unlock()
+		_, err := b.spend(t.Context(), credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "under way"})
+		must(t, err)
+		if got := b.balance(t); got.Balance != 99*credits.Credit {
+			t.Errorf("balance %s, want 99: one call of eleven was carried out, once", got.Balance)
+		}
+		eventually(t, "nothing is kept", func() bool { return credits.Queues(b.ledger) == 0 })
+	})
+}
+
+// A caller whose context has ended changes nothing.
+func TestSpendAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		b.give(t, credits.Credit)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 20 {
+			if _, err := b.spend(ctx, credits.SpendRequest{Amount: 1}); !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+			}
+		}
+		if got := b.balance(t).Balance; got != credits.Credit {
+			t.Errorf("balance %s, want 1", got)
+		}
+	})
+}
+
+// A store whose account is locked, with a crowd waiting for it, does not
+// delay the others. On SQLite there is one writer for all.
+func TestHotStoreDelaysNoOther(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		if db.Engine == masterdb.SQLite {
+			return
+		}
+		hot, cold := setup(t, db), setup(t, db)
+		cold.ledger = hot.ledger
+		hot.give(t, 1000*credits.Credit)
+		cold.give(t, 1000*credits.Credit)
+		unlock := hot.lock(t)
+		crowd := make(chan []error, 1)
+		go func() {
+			crowd <- concurrently(300, func(int) error {
+				_, err := hot.spend(t.Context(), credits.SpendRequest{Amount: credits.Credit})
+				return err
+			})
+		}()
+		eventually(t, "a crowd waits", func() bool { return credits.Waiting(hot.ledger, hot.store) > 200 })
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		for range 50 {
+			_, err := cold.spend(ctx, credits.SpendRequest{Amount: credits.Credit})
+			must(t, err)
+		}
+		unlock()
+		must(t, errors.Join(<-crowd...))
+		if got := hot.balance(t).Balance; got != 700*credits.Credit {
+			t.Errorf("balance %s, want 700", got)
+		}
+	})
+}
+
+// Every caller of a batch gets its own answer: who comes first is served,
+// who cannot be is told so, and who may not learns that the store is none.
+func TestEveryCallerGetsItsOwnAnswer(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b, stranger := setup(t, db), setup(t, db).owner
+		viewer := b.member(t, access.Viewer)
+		b.give(t, 60*credits.Credit)
+		_, err := b.spend(t.Context(), credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "old"})
+		must(t, err)
+		unlock := b.lock(t) // so that they all meet in one batch
+		var answers [6]map[stoa.Code]*atomic.Int64
+		for i := range answers {
+			answers[i] = map[stoa.Code]*atomic.Int64{}
+			for _, code := range []stoa.Code{"", stoa.InsufficientCredits, stoa.IdempotencyConflict, stoa.Forbidden, stoa.StoreNotFound, stoa.InvalidRequest, stoa.Internal} {
+				answers[i][code] = &atomic.Int64{}
+			}
+		}
+		call := func(kind, i int) error {
+			p, req := b.owner, credits.SpendRequest{Amount: credits.Credit}
+			switch kind {
+			case 0: // 40 of these are served, or fewer if others come first
+				req.IdempotencyKey = fmt.Sprint("new", i)
+			case 1:
+				req.IdempotencyKey = "old"
+			case 2:
+				req.IdempotencyKey, req.Amount = "old", 2*credits.Credit
+			case 3:
+				p = viewer
+			case 4:
+				p = stranger
+			case 5:
+				req = credits.SpendRequest{ServiceKey: "nothing"}
+			}
+			_, err := b.ledger.Spend(t.Context(), p, b.store, req)
+			answers[kind][stoa.CodeOf(err)].Add(1)
+			return nil
+		}
+		all := make(chan []error, 1)
+		const each = 80
+		go func() { all <- concurrently(6*each, func(i int) error { return call(i%6, i) }) }()
+		eventually(t, "a crowd waits", func() bool { return credits.Waiting(b.ledger, b.store) > 200 })
+		unlock()
+		<-all
+		for kind, want := range []map[stoa.Code]int64{
+			{"": 59, stoa.InsufficientCredits: each - 59}, {"": each}, {stoa.IdempotencyConflict: each},
+			{stoa.Forbidden: each}, {stoa.StoreNotFound: each}, {stoa.InvalidRequest: each},
+		} {
+			for code, n := range want {
+				if got := answers[kind][code].Load(); got != n {
+					t.Errorf("kind %d: %d answers %q, want %d", kind, got, code, n)
+				}
+			}
+		}
+		if got := b.balance(t); got.Balance != 0 || got.Seq != 61 {
+			t.Errorf("%+v", got)
+		}
+		b.checkInvariants(t)
+	})
+}
+
+// Two processes spend on many accounts at random, also with keys that meet:
+// nothing deadlocks, and what was answered is what is recorded.
+func TestTwoProcessesOverManyStores(t *testing.T) {
+	t.Parallel()
+	eachTwice(t, func(t *testing.T, first bench, ledgers [2]*credits.Ledger) {
+		stores := []bench{first}
+		for range 9 {
+			stores = append(stores, setup(t, first.db))
+		}
+		for _, b := range stores {
+			b.give(t, 1000*credits.Credit)
+		}
+		var spent atomic.Int64
+		must(t, errors.Join(concurrently(32, func(i int) error {
+			for n := range 20 {
+				b := stores[rand.IntN(len(stores))]
+				req := credits.SpendRequest{Amount: credits.Credit}
+				if n%4 == 0 {
+					req.IdempotencyKey = fmt.Sprint(n) // the same from everyone
+				}
+				before := b
+				before.ledger = ledgers[i%2]
+				got, err := before.spend(t.Context(), req)
+				if err != nil {
+					return err
+				}
+				if req.IdempotencyKey == "" {
+					spent.Add(1)
+				} else if *got.Transaction.UserID != b.owner.UserID {
+					return errors.New("another store's transaction")
+				}
+			}
+			return nil
+		})...))
+		var rows, keyed int64
+		for _, b := range stores {
+			b.checkInvariants(t)
+			rows += b.balance(t).Seq - 1
+		}
+		must(t, first.db.Get(t.Context(), &keyed, `SELECT count(*) FROM credit_transactions WHERE idempotency_key LIKE 'spend:%'`))
+		if rows != spent.Load()+keyed {
+			t.Errorf("%d spends are recorded, %d were answered and %d have a key", rows, spent.Load(), keyed)
+		}
+	})
+}
+
+// An account with lots goes the locked way, in the
+// same batch as accounts that do not.
+func TestSpendOnLots(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b, plain := setup(t, db), setup(t, db)
+		plain.ledger = b.ledger
+		plain.give(t, 100*credits.Credit)
+		later := time.Now().UTC().Add(time.Hour)
+		for i, g := range []credits.Grant{{Priority: 1}, {}, {ExpiresAt: ptr(later.Add(time.Hour))}, {ExpiresAt: &later}, {Priority: -1}} {
+			g.Type, g.Amount, g.IdempotencyKey = credits.TypeBonus, 10*credits.Credit, fmt.Sprint("grant:", i)
+			_, err := b.grant(t.Context(), g)
+			must(t, err)
+		}
+		if soon := b.balance(t).ExpiresSoon; soon == nil || soon.Amount != 20*credits.Credit || !soon.Next.Equal(later.Truncate(time.Microsecond)) {
+			t.Errorf("expires soon: %+v, want 20 from %s on", soon, later)
+		}
+		left := func() (out [4]credits.Amount) { // of the lots, by sequence: transactions 1, 3, 4 and 5
+			var rows []credits.Amount
+			must(t, db.Select(t.Context(), &rows, `SELECT remaining FROM credit_lots WHERE store_id = $1 ORDER BY seq`, b.store))
+			copy(out[:], rows)
+			return out
+		}
+		const c = credits.Credit
+		for _, want := range [][4]credits.Amount{ // what is left after 12 more
+			{10 * c, 10 * c, 8 * c, 0}, {10 * c, 6 * c, 0, 0}, {10 * c, 0, 0, 0}, {2 * c, 0, 0, 0},
+		} {
+			must(t, errors.Join(concurrently(24, func(i int) error {
+				who := b
+				if i%2 == 0 {
+					who = plain
+				}
+				_, err := who.spend(t.Context(), credits.SpendRequest{Amount: c})
+				return err
+			})...))
+			if got := left(); got != want {
+				t.Fatalf("left %v, want %v", got, want)
+			}
+		}
+	})
+}
+
+// eventually polls until done, for 20 seconds at most.
+func eventually(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); !done(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatal("waited in vain: ", what)
+		}
+	}
+}
