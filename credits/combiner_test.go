@@ -217,7 +217,7 @@ func TestOneStatementForMany(t *testing.T) {
 		request := func(name string, req credits.SpendRequest) { requests[stores[name].store] = req }
 		request("keyed", credits.SpendRequest{Amount: 2 * credits.Credit, Description: "d", IdempotencyKey: "k"})
 		request("service", credits.SpendRequest{ServiceKey: "product_translation"})
-		request("poor", credits.SpendRequest{Amount: 2*credits.Credit + 5_000})
+		request("poor", credits.SpendRequest{Amount: 2*credits.Credit + 5_001})
 		request("unknown service", credits.SpendRequest{ServiceKey: "none"})
 		stores["reserved"].hold(t, credits.SpendRequest{Amount: 5 * credits.Credit})
 		users[stores["viewer"].store] = stores["viewer"].member(t, access.Viewer)
