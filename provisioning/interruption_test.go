@@ -42,7 +42,7 @@ func (b bench) begin(t *testing.T, run Run) *work {
 // doStep works on one step and records it.
 func (w *work) doStep(t *testing.T, i int) {
 	t.Helper()
-	must(t, w.record(t.Context(), func(tx *masterdb.Tx) error { return startStep(t.Context(), tx, w.run.ID, steps[i].name) }))
+	must(t, w.record(t.Context(), func(tx *masterdb.Tx) error { return advance(t.Context(), tx, w.run.ID, "", steps[i].name) }))
 	must(t, w.step(t.Context(), steps[i].name, steps[i].run))
 }
 

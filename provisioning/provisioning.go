@@ -66,7 +66,7 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 	if err != nil {
 		return Run{}, err
 	}
-	var id stoa.RunID
+	var run Run
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if err := s.registry.BeginProvisioning(ctx, tx, store); err != nil {
 			return err
@@ -75,15 +75,15 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 			return err
 		}
 		var err error
-		if id, err = insertRun(ctx, tx, store, s.opts.Claim); err != nil {
+		if run, err = insertRun(ctx, tx, store, s.opts.Claim); err != nil {
 			return err
 		}
-		return s.queue.Enqueue(ctx, tx, Provision{RunID: id, Attempt: 1})
+		return s.queue.Enqueue(ctx, tx, Provision{RunID: run.ID, Attempt: run.Attempt})
 	})
 	if err != nil {
 		return Run{}, err
 	}
-	return s.read(ctx, id)
+	return run, nil
 }
 
 // Retry resumes the store's last run at the step that failed, with the

@@ -2,6 +2,8 @@ package provisioning
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -10,53 +12,107 @@ import (
 
 // insertRun records a run with all its steps pending. Its job has patience to
 // begin; see Reconcile.
-func insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, patience time.Duration) (stoa.RunID, error) {
-	id := stoa.NewID[stoa.RunID]()
+func insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, patience time.Duration) (Run, error) {
+	run := Run{ID: stoa.NewID[stoa.RunID](), StoreID: store, State: Queued, Attempt: 1, CreatedAt: tx.Now}
 	_, err := tx.Exec(ctx, `INSERT INTO provisioning_runs (id, store_id, state, attempt, created_at, claimed_until) VALUES ($1, $2, 'queued', 1, $3, $4)`,
-		id, store, tx.Now, tx.Now.Add(patience))
-	for i, step := range steps {
-		if err != nil {
-			return id, err
-		}
-		_, err = tx.Exec(ctx, `INSERT INTO provisioning_steps (run_id, position, name, state) VALUES ($1, $2, $3, 'pending')`,
-			id, i+1, step.name)
-	}
+		run.ID, store, tx.Now, tx.Now.Add(patience))
 	if err != nil {
-		return id, err
+		return run, err
 	}
-	return id, noteRun(ctx, tx, id, Queued, nil)
+	var values []any
+	for i, step := range steps {
+		run.Steps = append(run.Steps, Step{Name: step.name, State: Pending})
+		values = append(values, run.ID, i+1, step.name, string(Pending))
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO provisioning_steps (run_id, position, name, state) VALUES `+rows(len(steps), 4), values...)
+	if err != nil {
+		return run, err
+	}
+	return run, note(ctx, tx, run.ID, change{state: Queued})
 }
 
-// noteRun and noteStep add a change to the run's events. The caller has
-// changed a row of the run's in tx, or holds it: that keeps their numbers in
-// the order in which they become visible.
-func noteRun(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, state State, f *Fault) error {
-	return noteStep(ctx, tx, run, "", state, f)
+// rows are the placeholders of n rows of so many columns.
+func rows(n, columns int) string {
+	var b strings.Builder
+	for i := range n * columns {
+		switch {
+		case i == 0:
+			b.WriteString("(")
+		case i%columns == 0:
+			b.WriteString("), (")
+		default:
+			b.WriteString(", ")
+		}
+		b.WriteString("$" + strconv.Itoa(i+1))
+	}
+	return b.String() + ")"
 }
 
-func noteStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, step string, state State, f *Fault) error {
-	if _, err := tx.Exec(ctx, `UPDATE provisioning_runs SET changes = changes + 1 WHERE id = $1`, run); err != nil {
+// change is an event to be: of a step or, when that is empty, of the run.
+type change struct {
+	step  string
+	state State
+	fault *Fault
+}
+
+// note adds changes to the run's events; a step that begins is the run's from
+// now on. The caller has changed a row of the run's in tx, or holds it: that
+// keeps their numbers in the order in which they become visible.
+func note(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, changes ...change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	begun := ""
+	for _, c := range changes {
+		if c.step != "" && c.state == Running {
+			begun = c.step
+		}
+	}
+	var now struct {
+		Attempt int
+		Changes int64
+	}
+	err := tx.Get(ctx, &now, `UPDATE provisioning_runs SET changes = changes + $2, step = CASE WHEN $3 = '' THEN step ELSE $3 END
+		WHERE id = $1 RETURNING attempt, changes`, run, len(changes), begun)
+	if err != nil {
 		return err
 	}
-	code, message := f.columns()
-	_, err := tx.Exec(ctx, `INSERT INTO provisioning_events (run_id, seq, attempt, step, state, error_code, error_message, created_at)
-		SELECT id, changes, attempt, $2, $3, $4, $5, $6 FROM provisioning_runs WHERE id = $1`,
-		run, step, string(state), code, message, tx.Now)
+	var values []any
+	for i, c := range changes {
+		code, message := c.fault.columns()
+		values = append(values, run, now.Changes-int64(len(changes)-1-i), now.Attempt, c.step, string(c.state), code, message, tx.Now)
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO provisioning_events (run_id, seq, attempt, step, state, error_code, error_message, created_at)
+		VALUES `+rows(len(changes), 8), values...)
 	return err
 }
 
-// startStep and finishStep leave a step alone that has succeeded: another
-// execution of the same job may have done it meanwhile.
-func startStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string) error {
-	n, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'running', started_at = $3, finished_at = NULL,
-		error_code = NULL, error_message = NULL WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, name, tx.Now)
-	if err != nil {
-		return err
+// advance ends a step and begins the next one; either may be empty. A step
+// that has succeeded is left alone: another execution of the same job may have
+// done it meanwhile.
+func advance(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, ended, begun string) error {
+	var changes []change
+	if ended != "" {
+		n, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'succeeded', finished_at = $3, error_code = NULL, error_message = NULL
+			WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, ended, tx.Now)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			changes = append(changes, change{step: ended, state: Succeeded})
+		}
 	}
-	if _, err = tx.Exec(ctx, `UPDATE provisioning_runs SET step = $2 WHERE id = $1`, run, name); err != nil || n == 0 {
-		return err
+	if begun != "" {
+		n, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'running', started_at = $3, finished_at = NULL,
+			error_code = NULL, error_message = NULL WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, begun, tx.Now)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			changes = append(changes, change{step: begun, state: Running})
+		}
 	}
-	return noteStep(ctx, tx, run, name, Running, nil)
+	return note(ctx, tx, run, changes...)
 }
 
 // noteFault keeps why a step is tried again. The step is still running.
@@ -66,16 +122,7 @@ func noteFault(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string
 	if err != nil || n == 0 {
 		return err
 	}
-	return noteStep(ctx, tx, run, name, Running, f)
-}
-
-func finishStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string) error {
-	n, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'succeeded', finished_at = $3, error_code = NULL, error_message = NULL
-		WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, name, tx.Now)
-	if err != nil || n == 0 {
-		return err
-	}
-	return noteStep(ctx, tx, run, name, Succeeded, nil)
+	return note(ctx, tx, run, change{name, Running, f})
 }
 
 // failStep ends the run, too.
@@ -85,15 +132,12 @@ func failStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string,
 	if err != nil {
 		return err
 	}
-	if err := noteStep(ctx, tx, run, name, Failed, f); err != nil {
-		return err
-	}
 	_, err = tx.Exec(ctx, `UPDATE provisioning_runs SET state = 'failed', finished_at = $2, error_code = $3, error_message = $4,
 		claimed_by = NULL, claimed_until = NULL WHERE id = $1`, run, tx.Now, string(f.Code), f.Message)
 	if err != nil {
 		return err
 	}
-	return noteRun(ctx, tx, run, Failed, f)
+	return note(ctx, tx, run, change{name, Failed, f}, change{state: Failed, fault: f})
 }
 
 func finishRun(ctx context.Context, tx *masterdb.Tx, run stoa.RunID) error {
@@ -102,7 +146,7 @@ func finishRun(ctx context.Context, tx *masterdb.Tx, run stoa.RunID) error {
 	if err != nil {
 		return err
 	}
-	return noteRun(ctx, tx, run, Succeeded, nil)
+	return note(ctx, tx, run, change{state: Succeeded})
 }
 
 // requeue starts the next attempt of a failed run. Steps that succeeded keep
@@ -118,5 +162,5 @@ func requeue(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, patience time
 	if err != nil {
 		return 0, err
 	}
-	return attempt, noteRun(ctx, tx, run, Queued, nil)
+	return attempt, note(ctx, tx, run, change{state: Queued})
 }

@@ -30,12 +30,14 @@ func (Provision) Kind() string { return "provisioning.provision" }
 // Timeout bounds one attempt of a run.
 const Timeout = 5 * time.Minute
 
-// steps in their order. Each may run again after an interruption and then
-// finds its work done.
-var steps = []struct {
+type step struct {
 	name string
 	run  func(*work, context.Context) error
-}{
+}
+
+// steps in their order. Each may run again after an interruption and then
+// finds its work done. The transaction that ends one begins the next.
+var steps = []step{
 	{"connect", (*work).connect},
 	{"inspect", (*work).inspect},
 	{"migrate", (*work).migrate},
@@ -52,6 +54,7 @@ type work struct {
 	run      Run
 	claimant string
 	tenant   *tenantdb.DB // not yet shared with anybody
+	then     string       // the step after the one under way, or ""
 }
 
 // Provision is the job handler. A step that fails ends the run: the owner
@@ -74,7 +77,8 @@ func (s *Service) Provision(ctx context.Context, job Provision) error {
 	return err
 }
 
-// begin claims the job's run, or fails with errOvertaken.
+// begin claims the job's run and begins its next step, or fails with
+// errOvertaken.
 func (s *Service) begin(ctx context.Context, job Provision) (*work, error) {
 	w := &work{Service: s, claimant: s.claimant()}
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
@@ -85,13 +89,11 @@ func (s *Service) begin(ctx context.Context, job Provision) (*work, error) {
 }
 
 func (w *work) do(ctx context.Context) error {
-	for _, step := range steps {
+	for i, step := range steps {
 		if w.run.did(step.name) {
 			continue
 		}
-		if err := w.record(ctx, func(tx *masterdb.Tx) error { return startStep(ctx, tx, w.run.ID, step.name) }); err != nil {
-			return err
-		}
+		w.then = w.run.next(i + 1)
 		switch err := w.step(ctx, step.name, step.run); {
 		case err == nil:
 		case errors.Is(err, errOvertaken):
@@ -191,8 +193,8 @@ func (w *work) record(ctx context.Context, fn func(*masterdb.Tx) error) error {
 	})
 }
 
-// done records a step as finished, in one transaction with what it changed
-// in the master.
+// done records a step as finished and the next one as begun, in one
+// transaction with what the first changed in the master.
 func (w *work) done(ctx context.Context, step string, also ...func(*masterdb.Tx) error) error {
 	return w.record(ctx, func(tx *masterdb.Tx) error {
 		for _, fn := range also {
@@ -200,7 +202,7 @@ func (w *work) done(ctx context.Context, step string, also ...func(*masterdb.Tx)
 				return err
 			}
 		}
-		return finishStep(ctx, tx, w.run.ID, step)
+		return advance(ctx, tx, w.run.ID, step, w.then)
 	})
 }
 
@@ -362,18 +364,18 @@ func (w *work) ownerRecord(ctx context.Context) error {
 }
 
 func (w *work) hostname(ctx context.Context) error {
-	if err := w.registry.MapHostname(ctx, w.run.StoreID); err != nil {
-		return err
-	}
-	return w.done(ctx, "hostname")
+	return w.done(ctx, "hostname", func(tx *masterdb.Tx) error { return w.registry.MapHostname(ctx, tx, w.run.StoreID) })
 }
 
 func (w *work) activate(ctx context.Context) error {
-	return w.done(ctx, "activate", func(tx *masterdb.Tx) error {
+	return w.record(ctx, func(tx *masterdb.Tx) error {
 		if err := tenantdb.RecordHealth(ctx, tx, w.run.StoreID, nil); err != nil {
 			return err
 		}
 		if err := w.registry.Activate(ctx, tx, w.run.StoreID); err != nil {
+			return err
+		}
+		if err := advance(ctx, tx, w.run.ID, "activate", ""); err != nil {
 			return err
 		}
 		return finishRun(ctx, tx, w.run.ID)
