@@ -137,7 +137,10 @@ func failStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string,
 	if err != nil {
 		return err
 	}
-	return note(ctx, tx, run, change{name, Failed, f}, change{state: Failed, fault: f})
+	if err := note(ctx, tx, run, change{name, Failed, f}, change{state: Failed, fault: f}); err != nil {
+		return err
+	}
+	return tx.Notify(ctx, endTopic, run.String())
 }
 
 func finishRun(ctx context.Context, tx *masterdb.Tx, run stoa.RunID) error {
@@ -146,7 +149,10 @@ func finishRun(ctx context.Context, tx *masterdb.Tx, run stoa.RunID) error {
 	if err != nil {
 		return err
 	}
-	return note(ctx, tx, run, change{state: Succeeded})
+	if err := note(ctx, tx, run, change{state: Succeeded}); err != nil {
+		return err
+	}
+	return tx.Notify(ctx, endTopic, run.String())
 }
 
 // requeue starts the next attempt of a failed run. Steps that succeeded keep
