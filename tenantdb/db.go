@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -42,6 +43,7 @@ type DB struct {
 	dial        DialFunc
 	guard       *guard // nil when it is not leased: see failed
 	own         *OwnMigrations
+	migrating   sync.Mutex // held by whoever migrates on the pool
 }
 
 // newDB opens c, with a guard if it is to be leased.
