@@ -47,17 +47,22 @@ func claim(ctx context.Context, tx *masterdb.Tx, job Provision, claimant string,
 	if run, err = withSteps(ctx, tx, run); err != nil {
 		return Run{}, err
 	}
+	var changes []change
 	if run.State == Queued {
-		run.State = Running
 		_, err = tx.Exec(ctx, `UPDATE provisioning_runs SET state = 'running', started_at = coalesce(started_at, $2) WHERE id = $1`, run.ID, tx.Now)
 		if err != nil {
 			return Run{}, err
 		}
-		if err := note(ctx, tx, run.ID, change{state: Running}); err != nil {
+		run.State, changes = Running, []change{{state: Running}}
+	}
+	if next := run.next(0); next != "" {
+		begun, err := beginStep(ctx, tx, run.ID, next)
+		if err != nil {
 			return Run{}, err
 		}
+		changes = append(changes, begun...)
 	}
-	return run, advance(ctx, tx, run.ID, "", run.next(0))
+	return run, note(ctx, tx, run.ID, changes...)
 }
 
 // claimant names one execution.

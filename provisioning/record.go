@@ -14,8 +14,8 @@ import (
 // begin; see Reconcile.
 func insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, patience time.Duration) (Run, error) {
 	run := Run{ID: stoa.NewID[stoa.RunID](), StoreID: store, State: Queued, Attempt: 1, CreatedAt: tx.Now}
-	_, err := tx.Exec(ctx, `INSERT INTO provisioning_runs (id, store_id, state, attempt, created_at, claimed_until) VALUES ($1, $2, 'queued', 1, $3, $4)`,
-		run.ID, store, tx.Now, tx.Now.Add(patience))
+	_, err := tx.Exec(ctx, `INSERT INTO provisioning_runs (id, store_id, state, attempt, changes, created_at, claimed_until)
+		VALUES ($1, $2, 'queued', 1, 1, $3, $4)`, run.ID, store, tx.Now, tx.Now.Add(patience))
 	if err != nil {
 		return run, err
 	}
@@ -28,7 +28,7 @@ func insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, patienc
 	if err != nil {
 		return run, err
 	}
-	return run, note(ctx, tx, run.ID, change{state: Queued})
+	return run, insertEvents(ctx, tx, run.ID, eventLog{Attempt: 1, Changes: 1}, change{state: Queued})
 }
 
 // rows are the placeholders of n rows of so many columns.
@@ -68,51 +68,66 @@ func note(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, changes ...chang
 			begun = c.step
 		}
 	}
-	var now struct {
-		Attempt int
-		Changes int64
-	}
-	err := tx.Get(ctx, &now, `UPDATE provisioning_runs SET changes = changes + $2, step = CASE WHEN $3 = '' THEN step ELSE $3 END
+	var log eventLog
+	err := tx.Get(ctx, &log, `UPDATE provisioning_runs SET changes = changes + $2, step = CASE WHEN $3 = '' THEN step ELSE $3 END
 		WHERE id = $1 RETURNING attempt, changes`, run, len(changes), begun)
 	if err != nil {
 		return err
 	}
+	return insertEvents(ctx, tx, run, log, changes...)
+}
+
+// insertEvents writes the last of the changes that the run's log counts.
+func insertEvents(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, log eventLog, changes ...change) error {
 	var values []any
 	for i, c := range changes {
 		code, message := c.fault.columns()
-		values = append(values, run, now.Changes-int64(len(changes)-1-i), now.Attempt, c.step, string(c.state), code, message, tx.Now)
+		values = append(values, run, log.Changes-int64(len(changes)-1-i), log.Attempt, c.step, string(c.state), code, message, tx.Now)
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO provisioning_events (run_id, seq, attempt, step, state, error_code, error_message, created_at)
+	_, err := tx.Exec(ctx, `INSERT INTO provisioning_events (run_id, seq, attempt, step, state, error_code, error_message, created_at)
 		VALUES `+rows(len(changes), 8), values...)
 	return err
 }
 
-// advance ends a step and begins the next one; either may be empty. A step
-// that has succeeded is left alone: another execution of the same job may have
-// done it meanwhile.
+// advance ends a step and begins the next one; either may be empty.
 func advance(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, ended, begun string) error {
 	var changes []change
 	if ended != "" {
-		n, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'succeeded', finished_at = $3, error_code = NULL, error_message = NULL
-			WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, ended, tx.Now)
+		done, err := endStep(ctx, tx, run, ended)
 		if err != nil {
 			return err
 		}
-		if n > 0 {
-			changes = append(changes, change{step: ended, state: Succeeded})
-		}
+		changes = done
 	}
 	if begun != "" {
-		n, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'running', started_at = $3, finished_at = NULL,
-			error_code = NULL, error_message = NULL WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, begun, tx.Now)
+		started, err := beginStep(ctx, tx, run, begun)
 		if err != nil {
 			return err
 		}
-		if n > 0 {
-			changes = append(changes, change{step: begun, state: Running})
-		}
+		changes = append(changes, started...)
 	}
 	return note(ctx, tx, run, changes...)
+}
+
+// endStep and beginStep return what is to be noted: nothing of a step that has
+// succeeded, which they leave alone. Another execution of the same job may
+// have done it meanwhile.
+func endStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string) ([]change, error) {
+	n, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'succeeded', finished_at = $3, error_code = NULL, error_message = NULL
+		WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, name, tx.Now)
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	return []change{{step: name, state: Succeeded}}, nil
+}
+
+func beginStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string) ([]change, error) {
+	n, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'running', started_at = $3, finished_at = NULL,
+		error_code = NULL, error_message = NULL WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, name, tx.Now)
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	return []change{{step: name, state: Running}}, nil
 }
 
 // noteFault keeps why a step is tried again. The step is still running.
@@ -143,13 +158,18 @@ func failStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string,
 	return tx.Notify(ctx, endTopic, run.String())
 }
 
-func finishRun(ctx context.Context, tx *masterdb.Tx, run stoa.RunID) error {
-	_, err := tx.Exec(ctx, `UPDATE provisioning_runs SET state = 'succeeded', finished_at = $2,
+// finishRun ends the run with its last step.
+func finishRun(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, last string) error {
+	changes, err := endStep(ctx, tx, run, last)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `UPDATE provisioning_runs SET state = 'succeeded', finished_at = $2,
 		claimed_by = NULL, claimed_until = NULL WHERE id = $1`, run, tx.Now)
 	if err != nil {
 		return err
 	}
-	if err := note(ctx, tx, run, change{state: Succeeded}); err != nil {
+	if err := note(ctx, tx, run, append(changes, change{state: Succeeded})...); err != nil {
 		return err
 	}
 	return tx.Notify(ctx, endTopic, run.String())

@@ -53,7 +53,8 @@ type work struct {
 	*Service
 	run      Run
 	claimant string
-	tenant   *tenantdb.DB // not yet shared with anybody
+	database tenantdb.Registered
+	tenant   *tenantdb.DB // of database, not yet shared with anybody
 	then     string       // the step after the one under way, or ""
 }
 
@@ -143,11 +144,11 @@ func (w *work) step(ctx context.Context, name string, run func(*work, context.Co
 // try opens the database when the first step that needs it comes.
 func (w *work) try(ctx context.Context, run func(*work, context.Context) error) error {
 	if w.tenant == nil {
-		c, err := w.tenants.Load(ctx, w.db, w.run.StoreID)
-		if err != nil {
+		var err error
+		if w.database, err = w.tenants.Read(ctx, w.db, w.run.StoreID); err != nil {
 			return err
 		}
-		if w.tenant, err = w.tenants.OpenUnleased(c); err != nil {
+		if w.tenant, err = w.tenants.OpenUnleased(w.database.Credentials); err != nil {
 			return err
 		}
 	}
@@ -209,7 +210,10 @@ func (w *work) done(ctx context.Context, step string, also ...func(*masterdb.Tx)
 func (w *work) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	if err := w.makeManaged(ctx); err != nil {
+	// Of a managed database the credentials were stored before the run began: an
+	// interruption between role, database and grants leaves nothing that the
+	// next execution does not find and complete.
+	if err := w.tenants.MakeManaged(ctx, w.database.Credentials); err != nil {
 		return err
 	}
 	if err := w.tenant.Ping(ctx); err != nil {
@@ -375,9 +379,6 @@ func (w *work) activate(ctx context.Context) error {
 		if err := w.registry.Activate(ctx, tx, w.run.StoreID); err != nil {
 			return err
 		}
-		if err := advance(ctx, tx, w.run.ID, "activate", ""); err != nil {
-			return err
-		}
-		return finishRun(ctx, tx, w.run.ID)
+		return finishRun(ctx, tx, w.run.ID, "activate")
 	})
 }

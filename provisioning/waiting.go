@@ -2,7 +2,6 @@ package provisioning
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -27,12 +26,12 @@ func (s *Service) Wait(ctx context.Context, id stoa.RunID, patience time.Duratio
 	deadline, look := time.After(patience), time.NewTicker(s.lookEvery)
 	defer look.Stop()
 	for {
-		done, err := s.ended(ctx, id)
+		run, err := readRun(ctx, s.db, `id = $1`, id)
 		if err != nil {
 			return Run{}, err
 		}
-		if done {
-			return s.read(ctx, id)
+		if run.Done() {
+			return withSteps(ctx, s.db, run)
 		}
 		select {
 		case <-ended:
@@ -43,15 +42,6 @@ func (s *Service) Wait(ctx context.Context, id stoa.RunID, patience time.Duratio
 			return Run{}, ctx.Err()
 		}
 	}
-}
-
-func (s *Service) ended(ctx context.Context, id stoa.RunID) (bool, error) {
-	var run Run
-	err := s.db.Get(ctx, &run.State, `SELECT state FROM provisioning_runs WHERE id = $1`, id)
-	if errors.Is(err, masterdb.ErrNotFound) {
-		return false, errNeverConnected()
-	}
-	return run.Done(), err
 }
 
 // waiting are the callers of Wait, each with a channel to wake it by.
