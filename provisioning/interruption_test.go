@@ -99,7 +99,10 @@ func TestStepsAreIdempotent(t *testing.T) {
 		run, err = b.Latest(t.Context(), p, s.ID)
 		must(t, err)
 		b.succeeded(t, p, run)
-		if diff := cmp.Diff(tenant, rowsOf(t, w.tenant)); diff != "" {
+		lease, err := b.tenants.Acquire(t.Context(), s.ID)
+		must(t, err)
+		defer lease.Release()
+		if diff := cmp.Diff(tenant, rowsOf(t, lease.DB)); diff != "" {
 			t.Error(diff)
 		}
 	})

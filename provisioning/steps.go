@@ -371,7 +371,11 @@ func (w *work) hostname(ctx context.Context) error {
 	return w.done(ctx, "hostname", func(tx *masterdb.Tx) error { return w.registry.MapHostname(ctx, tx, w.run.StoreID) })
 }
 
+// activate leaves the database open for those who come next, the owner who
+// waits for the store among them.
 func (w *work) activate(ctx context.Context) error {
+	w.tenants.Adopt(ctx, w.run.StoreID, w.database, w.tenant)
+	w.tenant = nil
 	return w.record(ctx, func(tx *masterdb.Tx) error {
 		if err := tenantdb.RecordHealth(ctx, tx, w.run.StoreID, nil); err != nil {
 			return err

@@ -41,6 +41,7 @@ type DB struct {
 	engine      Engine
 	credentials Credentials
 	dial        DialFunc
+	dialled     *dialled
 	guard       *guard // nil when it is not leased: see failed
 	own         *OwnMigrations
 	migrating   sync.Mutex // held by whoever migrates on the pool
