@@ -55,14 +55,11 @@ func claim(ctx context.Context, tx *masterdb.Tx, job Provision, claimant string,
 		}
 		run.State, changes = Running, []change{{state: Running}}
 	}
-	if next := run.next(0); next != "" {
-		begun, err := beginStep(ctx, tx, run.ID, next)
-		if err != nil {
-			return Run{}, err
-		}
-		changes = append(changes, begun...)
+	begun, err := beginStep(ctx, tx, run.ID, run.next(0), tx.Now)
+	if err != nil {
+		return Run{}, err
 	}
-	return run, note(ctx, tx, run.ID, changes...)
+	return run, note(ctx, tx, run.ID, append(changes, begun...)...)
 }
 
 // claimant names one execution.

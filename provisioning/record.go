@@ -2,6 +2,7 @@ package provisioning
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,11 +49,13 @@ func rows(n, columns int) string {
 	return b.String() + ")"
 }
 
-// change is an event to be: of a step or, when that is empty, of the run.
+// change is an event to be: of a step or, when that is empty, of the run. The
+// time is that of the transaction unless it is given.
 type change struct {
 	step  string
 	state State
 	fault *Fault
+	at    time.Time
 }
 
 // note adds changes to the run's events; a step that begins is the run's from
@@ -81,53 +84,72 @@ func note(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, changes ...chang
 func insertEvents(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, log eventLog, changes ...change) error {
 	var values []any
 	for i, c := range changes {
+		if c.at.IsZero() {
+			c.at = tx.Now
+		}
 		code, message := c.fault.columns()
-		values = append(values, run, log.Changes-int64(len(changes)-1-i), log.Attempt, c.step, string(c.state), code, message, tx.Now)
+		values = append(values, run, log.Changes-int64(len(changes)-1-i), log.Attempt, c.step, string(c.state), code, message, c.at)
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO provisioning_events (run_id, seq, attempt, step, state, error_code, error_message, created_at)
 		VALUES `+rows(len(changes), 8), values...)
 	return err
 }
 
-// advance ends a step and begins the next one; either may be empty.
-func advance(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, ended, begun string) error {
-	var changes []change
-	if ended != "" {
-		done, err := endStep(ctx, tx, run, ended)
-		if err != nil {
-			return err
-		}
-		changes = done
-	}
-	if begun != "" {
-		started, err := beginStep(ctx, tx, run, begun)
-		if err != nil {
-			return err
-		}
-		changes = append(changes, started...)
-	}
-	return note(ctx, tx, run, changes...)
+// passage is the end of a step and the beginning of the next one, if any,
+// with what the first has changed in the master, if anything.
+type passage struct {
+	ended, begun string
+	at           time.Time
+	also         func(*masterdb.Tx) error
 }
 
-// endStep and beginStep return what is to be noted: nothing of a step that has
-// succeeded, which they leave alone. Another execution of the same job may
-// have done it meanwhile.
-func endStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string) ([]change, error) {
+// advance records passages in their order.
+func advance(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, passed ...passage) error {
+	var all []change
+	for _, p := range passed {
+		if p.also != nil {
+			if err := p.also(tx); err != nil {
+				return err
+			}
+		}
+		ended, err := endStep(ctx, tx, run, p.ended, p.at)
+		if err != nil {
+			return err
+		}
+		begun, err := beginStep(ctx, tx, run, p.begun, p.at)
+		if err != nil {
+			return err
+		}
+		all = slices.Concat(all, ended, begun)
+	}
+	return note(ctx, tx, run, all...)
+}
+
+// endStep and beginStep return what is to be noted: nothing of no step, nor of
+// one that has succeeded, which they leave alone. Another execution of the
+// same job may have done it meanwhile.
+func endStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string, at time.Time) ([]change, error) {
+	if name == "" {
+		return nil, nil
+	}
 	n, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'succeeded', finished_at = $3, error_code = NULL, error_message = NULL
-		WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, name, tx.Now)
+		WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, name, at)
 	if err != nil || n == 0 {
 		return nil, err
 	}
-	return []change{{step: name, state: Succeeded}}, nil
+	return []change{{step: name, state: Succeeded, at: at}}, nil
 }
 
-func beginStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string) ([]change, error) {
+func beginStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string, at time.Time) ([]change, error) {
+	if name == "" {
+		return nil, nil
+	}
 	n, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'running', started_at = $3, finished_at = NULL,
-		error_code = NULL, error_message = NULL WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, name, tx.Now)
+		error_code = NULL, error_message = NULL WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, name, at)
 	if err != nil || n == 0 {
 		return nil, err
 	}
-	return []change{{step: name, state: Running}}, nil
+	return []change{{step: name, state: Running, at: at}}, nil
 }
 
 // noteFault keeps why a step is tried again. The step is still running.
@@ -137,7 +159,7 @@ func noteFault(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string
 	if err != nil || n == 0 {
 		return err
 	}
-	return note(ctx, tx, run, change{name, Running, f})
+	return note(ctx, tx, run, change{step: name, state: Running, fault: f})
 }
 
 // failStep ends the run, too.
@@ -152,7 +174,7 @@ func failStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string,
 	if err != nil {
 		return err
 	}
-	if err := note(ctx, tx, run, change{name, Failed, f}, change{state: Failed, fault: f}); err != nil {
+	if err := note(ctx, tx, run, change{step: name, state: Failed, fault: f}, change{state: Failed, fault: f}); err != nil {
 		return err
 	}
 	return tx.Notify(ctx, endTopic, run.String())
@@ -160,7 +182,7 @@ func failStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string,
 
 // finishRun ends the run with its last step.
 func finishRun(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, last string) error {
-	changes, err := endStep(ctx, tx, run, last)
+	changes, err := endStep(ctx, tx, run, last, tx.Now)
 	if err != nil {
 		return err
 	}
