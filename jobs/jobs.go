@@ -74,6 +74,9 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	}
 	var err error
 	if db.Engine == masterdb.Postgres {
+		// River notifies once of jobs that are enqueued within FetchCooldown. One
+		// whose transaction commits after that was heard waits for the next look.
+		cfg.FetchPollInterval = 200 * time.Millisecond
 		q.pg, err = river.NewClient(riverpgxv5.New(db.Pool()), cfg)
 	} else {
 		// SQLite cannot notify: the poll interval is the latency of a job.
