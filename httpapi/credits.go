@@ -21,11 +21,14 @@ func (a *api) creditRoutes() {
 		Summary: "The store's ledger, newest first", Errors: []int{401, 404, 422}}), a.transactions)
 	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/credits/spend", Tags: tags,
 		Summary:     "Spend credits",
-		Description: "Either amount, or serviceKey and quantity at the price list's price. Deducts and records, or changes nothing.",
+		Description: "Either amount, or serviceKey and quantity at the price list's price. Deducts and records, or changes nothing. " + exactPrices,
 		Errors:      []int{400, 401, 402, 403, 404, 409, 413, 422}}), a.spend)
 	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/prices", Tags: tags,
-		Summary: "What services cost", Errors: []int{401}}), a.prices)
+		Summary: "What services cost", Description: "The prices in force now. " + exactPrices, Errors: []int{401}}), a.prices)
 }
+
+// exactPrices is the rounding rule.
+const exactPrices = "A unit price has at most 4 decimals and a quantity is a whole number: the product is exact, and nothing is ever rounded."
 
 // StoreChoice names the store that a credits call is about.
 type StoreChoice struct {
@@ -238,7 +241,7 @@ type pricesOutput struct {
 }
 
 func (a *api) prices(ctx context.Context, _ *struct{}) (*pricesOutput, error) {
-	list, err := a.Credits.Prices(ctx)
+	list, err := a.Credits.Prices(ctx, time.Now())
 	if err != nil {
 		return nil, err
 	}
