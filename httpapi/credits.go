@@ -17,8 +17,7 @@ func (a *api) creditRoutes() {
 	tags := []string{"Credits"}
 	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/balance", Tags: tags,
 		Summary: "The store's balance", Errors: []int{401, 404, 422}}), a.balance)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/transactions", Tags: tags,
-		Summary: "The store's ledger, newest first", Errors: []int{401, 404, 422}}), a.transactions)
+	a.historyRoute(tags)
 	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/credits/spend", Tags: tags,
 		Summary:     "Spend credits",
 		Description: "Either amount, or serviceKey and quantity at the price list's price. Deducts and records, or changes nothing. " + exactPrices,
@@ -121,60 +120,6 @@ func (a *api) balance(ctx context.Context, in *StoreChoice) (*struct{ Body balan
 		return nil, err
 	}
 	return &struct{ Body balanceView }{newBalanceView(b)}, nil
-}
-
-type transactionView struct {
-	ID           stoa.TransactionID `json:"id" format:"uuid"`
-	Sequence     int64              `json:"sequence" doc:"1, 2, 3, … in each store"`
-	Type         credits.Type       `json:"type" enum:"purchase,spend,capture,refund,dispute,adjustment,bonus,expiry"`
-	Amount       credits.Amount     `json:"amount" example:"-1" doc:"Negative when credits went away"`
-	BalanceAfter credits.Amount     `json:"balanceAfter" example:"99"`
-	ServiceKey   *string            `json:"serviceKey"`
-	Quantity     *int64             `json:"quantity"`
-	UnitPrice    *credits.Amount    `json:"unitPrice"`
-	Description  string             `json:"description"`
-	Reference    *string            `json:"reference"`
-	CreatedAt    time.Time          `json:"createdAt"`
-}
-
-func newTransactionView(t credits.Transaction) transactionView {
-	return transactionView{t.ID, t.Sequence, t.Type, t.Amount, t.BalanceAfter, t.ServiceKey, t.Quantity, t.UnitPrice, t.Description, t.Reference, t.CreatedAt}
-}
-
-type transactionsInput struct {
-	StoreChoice
-	PageInput
-	Type    string    `query:"type" enum:"purchase,spend,capture,refund,dispute,adjustment,bonus,expiry"`
-	Service string    `query:"service" maxLength:"100" doc:"A service key"`
-	From    time.Time `query:"from" doc:"Not before this moment"`
-	To      time.Time `query:"to" doc:"Before this moment"`
-}
-
-type transactionsOutput struct {
-	Body struct {
-		Data       []transactionView `json:"data"`
-		NextCursor *string           `json:"nextCursor"`
-	}
-}
-
-func (a *api) transactions(ctx context.Context, in *transactionsInput) (*transactionsOutput, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
-	if err != nil {
-		return nil, err
-	}
-	page, err := a.Credits.Transactions(ctx, principal(ctx), id, credits.Filter{
-		Type: credits.Type(in.Type), ServiceKey: in.Service, From: given(in.From), To: given(in.To),
-		Limit: in.Limit, Cursor: in.Cursor,
-	})
-	if err != nil {
-		return nil, err
-	}
-	out := &transactionsOutput{}
-	out.Body.Data, out.Body.NextCursor = make([]transactionView, len(page.Transactions)), page.NextCursor
-	for i, t := range page.Transactions {
-		out.Body.Data[i] = newTransactionView(t)
-	}
-	return out, nil
 }
 
 func given(t time.Time) *time.Time {
