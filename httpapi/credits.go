@@ -22,6 +22,7 @@ func (a *api) creditRoutes() {
 		Summary:     "Spend credits",
 		Description: "Either amount, or serviceKey and quantity at the price list's price. Deducts and records, or changes nothing. " + exactPrices,
 		Errors:      []int{400, 401, 402, 403, 404, 409, 413, 422}}), a.spend)
+	a.holdRoutes(tags)
 	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/prices", Tags: tags,
 		Summary: "What services cost", Description: "The prices in force now. " + exactPrices, Errors: []int{401}}), a.prices)
 }
@@ -100,14 +101,22 @@ type balanceView struct {
 	Balance           credits.Amount `json:"balance" example:"100"`
 	Reserved          credits.Amount `json:"reserved" example:"0" doc:"Held for work under way"`
 	Available         credits.Amount `json:"available" example:"100" doc:"balance − reserved"`
-	Debt              credits.Amount `json:"debt" example:"0"`
+	Debt              credits.Amount `json:"debt" example:"0" doc:"Owed after a payment was reversed; the next credits repay it, and until then nothing can be spent"`
 	LifetimePurchased credits.Amount `json:"lifetimePurchased" example:"100"`
 	LifetimeSpent     credits.Amount `json:"lifetimeSpent" example:"0"`
 	UpdatedAt         time.Time      `json:"updatedAt"`
+	ExpiresSoon       *expiringView  `json:"expiresSoon,omitempty" doc:"What expires within 30 days, if anything does; only in the answer to a question for the balance"`
+}
+
+type expiringView struct {
+	Amount credits.Amount `json:"amount" example:"10"`
+	Next   time.Time      `json:"next" doc:"When the first of them expire"`
 }
 
 func newBalanceView(b credits.Balance) balanceView {
-	return balanceView{b.StoreID, b.Balance, b.Reserved, b.Available(), b.Debt, b.LifetimePurchased, b.LifetimeSpent, b.UpdatedAt}
+	return balanceView{
+		b.StoreID, b.Balance, b.Reserved, b.Available(), b.Debt, b.LifetimePurchased, b.LifetimeSpent, b.UpdatedAt, (*expiringView)(b.ExpiresSoon),
+	}
 }
 
 func (a *api) balance(ctx context.Context, in *StoreChoice) (*struct{ Body balanceView }, error) {
@@ -133,12 +142,25 @@ func given(t time.Time) *time.Time {
 type spendInput struct {
 	StoreChoice
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body spends once, however often it is sent"`
-	Body           struct {
-		Amount      *amountInput `json:"amount,omitempty"`
-		ServiceKey  string       `json:"serviceKey,omitempty" maxLength:"100" example:"product_import"`
-		Quantity    *int64       `json:"quantity,omitempty" minimum:"1" doc:"1 unless told"`
-		Description string       `json:"description,omitempty" maxLength:"500"`
+	Body           SpendBody
+}
+
+// SpendBody says what to pay for. Exported, as huma only looks into exported embedded structs.
+type SpendBody struct {
+	Amount      *amountInput `json:"amount,omitempty"`
+	ServiceKey  string       `json:"serviceKey,omitempty" maxLength:"100" example:"product_import"`
+	Quantity    *int64       `json:"quantity,omitempty" minimum:"1" doc:"1 unless told"`
+	Description string       `json:"description,omitempty" maxLength:"500"`
+}
+
+func (b SpendBody) request(key string) (credits.SpendRequest, error) {
+	req := credits.SpendRequest{ServiceKey: b.ServiceKey, Quantity: b.Quantity, Description: b.Description, IdempotencyKey: key}
+	if b.Amount == nil {
+		return req, nil
 	}
+	var err error
+	req.Amount, err = b.Amount.parse("amount")
+	return req, err
 }
 
 type spendOutput struct {
@@ -153,13 +175,9 @@ func (a *api) spend(ctx context.Context, in *spendInput) (*spendOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	req := credits.SpendRequest{
-		ServiceKey: in.Body.ServiceKey, Quantity: in.Body.Quantity, Description: in.Body.Description, IdempotencyKey: in.IdempotencyKey,
-	}
-	if in.Body.Amount != nil {
-		if req.Amount, err = in.Body.Amount.parse("amount"); err != nil {
-			return nil, err
-		}
+	req, err := in.Body.request(in.IdempotencyKey)
+	if err != nil {
+		return nil, err
 	}
 	spent, err := a.Credits.Spend(ctx, principal(ctx), id, req)
 	if err != nil {
