@@ -23,6 +23,7 @@ func (a *api) creditRoutes() {
 		Description: "Either amount, or serviceKey and quantity at the price list's price. Deducts and records, or changes nothing. " + exactPrices,
 		Errors:      []int{400, 401, 402, 403, 404, 409, 413, 422}}), a.spend)
 	a.holdRoutes(tags)
+	a.creditSettingsRoutes(tags)
 	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/prices", Tags: tags,
 		Summary: "What services cost", Description: "The prices in force now. " + exactPrices, Errors: []int{401}}), a.prices)
 }

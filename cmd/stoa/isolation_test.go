@@ -36,6 +36,7 @@ var bodies = map[string]any{
 	"POST /api/credits/holds":                           object{"amount": "1"},
 	"POST /api/credits/holds/{id}/capture":              object{"amount": "1"},
 	"POST /api/credits/holds/{id}/release":              nil,
+	"PUT /api/credits/settings":                         object{"lowBalanceThreshold": "1"},
 	"POST /api/credits/purchase":                        object{"credits": 5},
 }
 
