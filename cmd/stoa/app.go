@@ -112,6 +112,8 @@ func (a *app) followCredits(publicURL string) {
 	warner := credits.NewWarner(a.ledger, a.feed, a.queue, a.mail, publicURL)
 	jobs.Handle(a.queue, time.Minute, warner.Announce)
 	jobs.Handle(a.queue, time.Minute, warner.Mail)
+	a.registry.FollowCredits(a.feed)
+	jobs.Handle(a.queue, stores.CopyCreditsTimeout, a.registry.CopyCredits)
 	jobs.Handle(a.queue, time.Minute, a.feed.Sweep)
 	jobs.Every(a.queue, credits.SweepFeedEvery, credits.SweepFeed{})
 }
