@@ -133,3 +133,31 @@ func OwnerOf(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (stoa.
 		ORDER BY created_at, user_id LIMIT 1`, store)
 	return id, err
 }
+
+// Person is a member whom the platform writes to.
+type Person struct {
+	UserID    stoa.UserID
+	Email     string
+	FirstName string
+	LastName  string
+}
+
+const selectPerson = `
+	SELECT u.id AS user_id, u.email, u.first_name, u.last_name
+	FROM store_members m JOIN users u ON u.id = m.user_id JOIN stores s ON s.id = m.store_id
+	WHERE m.store_id = $1 AND m.role = 'owner' AND s.status <> 'deleted'`
+
+// Owners lists the store's owners, the first one first.
+func Owners(ctx context.Context, q masterdb.Querier, store stoa.StoreID) ([]Person, error) {
+	var out []Person
+	err := q.Select(ctx, &out, selectPerson+` ORDER BY m.created_at, m.user_id`, store)
+	return out, err
+}
+
+// OwnerByID returns the user, who owns the store. For anybody who does not, or
+// not any more, it fails with masterdb.ErrNotFound.
+func OwnerByID(ctx context.Context, q masterdb.Querier, store stoa.StoreID, user stoa.UserID) (Person, error) {
+	var p Person
+	err := q.Get(ctx, &p, selectPerson+` AND m.user_id = $2`, store, user)
+	return p, err
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"time"
@@ -95,6 +96,52 @@ func (l *Ledger) Transactions(ctx context.Context, p access.Principal, store sto
 		return Page{}, err
 	}
 	return page(rows, f.limit()), nil
+}
+
+// historyChunk is how many rows History reads at a time.
+const historyChunk = 1000
+
+// History is Transactions without pages: every transaction the filter selects,
+// newest first, a chunk at a time. What comes later than the first is not
+// among them. Limit and Cursor have no part in it. An error ends the
+// sequence.
+func (l *Ledger) History(ctx context.Context, p access.Principal, store stoa.StoreID, f Filter) (iter.Seq2[Transaction, error], error) {
+	f.Limit, f.Cursor = 0, ""
+	if _, err := f.validate(); err != nil {
+		return nil, err
+	}
+	if _, err := access.Check(ctx, l.db, p, store, access.ReadCredits); err != nil {
+		return nil, err
+	}
+	f.Limit = historyChunk
+	return func(yield func(Transaction, error) bool) {
+		for before := int64(0); ; {
+			query, args := f.query(store, before)
+			var rows []Transaction
+			if err := l.db.Select(ctx, &rows, query, args...); err != nil {
+				yield(Transaction{}, err)
+				return
+			}
+			for _, t := range rows {
+				if !yield(t, nil) {
+					return
+				}
+				before = t.Sequence
+			}
+			if len(rows) <= historyChunk {
+				return
+			}
+		}
+	}, nil
+}
+
+// ReadSpendings returns what was spent after one transaction and up to another,
+// oldest first, at most limit of them. Like ReadBalance it asks nobody.
+func (l *Ledger) ReadSpendings(ctx context.Context, store stoa.StoreID, after, upTo int64, limit int) ([]Transaction, error) {
+	var out []Transaction
+	err := l.db.Select(ctx, &out, selectTransaction+` FROM credit_transactions
+		WHERE store_id = $1 AND seq > $2 AND seq <= $3 AND type IN ('spend', 'capture') ORDER BY seq LIMIT $4`, store, after, upTo, limit)
+	return out, err
 }
 
 // page cuts the row that was read beyond the limit only to see whether

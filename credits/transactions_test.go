@@ -153,7 +153,7 @@ func TestTransactionsRefuseFaults(t *testing.T) {
 func TestPricesFromMigrations(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		got, err := credits.New(db).Prices(t.Context())
+		got, err := credits.New(db).Prices(t.Context(), time.Now())
 		must(t, err)
 		brief := map[string]string{}
 		for _, p := range got {
@@ -190,7 +190,7 @@ func TestPricesInForce(t *testing.T) {
 		b.price(t, "product_import", 5, now.Add(time.Hour))
 		b.price(t, "not_yet", 6, now.Add(time.Hour))
 
-		prices, err := b.ledger.Prices(t.Context())
+		prices, err := b.ledger.Prices(t.Context(), time.Now())
 		must(t, err)
 		got := map[string]credits.Amount{}
 		for _, p := range prices {

@@ -17,15 +17,19 @@ func (a *api) creditRoutes() {
 	tags := []string{"Credits"}
 	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/balance", Tags: tags,
 		Summary: "The store's balance", Errors: []int{401, 404, 422}}), a.balance)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/transactions", Tags: tags,
-		Summary: "The store's ledger, newest first", Errors: []int{401, 404, 422}}), a.transactions)
+	a.historyRoute(tags)
 	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/credits/spend", Tags: tags,
 		Summary:     "Spend credits",
-		Description: "Either amount, or serviceKey and quantity at the price list's price. Deducts and records, or changes nothing.",
+		Description: "Either amount, or serviceKey and quantity at the price list's price. Deducts and records, or changes nothing. " + exactPrices,
 		Errors:      []int{400, 401, 402, 403, 404, 409, 413, 422}}), a.spend)
+	a.holdRoutes(tags)
+	a.creditSettingsRoutes(tags)
 	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/prices", Tags: tags,
-		Summary: "What services cost", Errors: []int{401}}), a.prices)
+		Summary: "What services cost", Description: "The prices in force now. " + exactPrices, Errors: []int{401}}), a.prices)
 }
+
+// exactPrices is the rounding rule.
+const exactPrices = "A unit price has at most 4 decimals and a quantity is a whole number: the product is exact, and nothing is ever rounded."
 
 // StoreChoice names the store that a credits call is about.
 type StoreChoice struct {
@@ -98,14 +102,22 @@ type balanceView struct {
 	Balance           credits.Amount `json:"balance" example:"100"`
 	Reserved          credits.Amount `json:"reserved" example:"0" doc:"Held for work under way"`
 	Available         credits.Amount `json:"available" example:"100" doc:"balance − reserved"`
-	Debt              credits.Amount `json:"debt" example:"0"`
+	Debt              credits.Amount `json:"debt" example:"0" doc:"Owed after a payment was reversed; the next credits repay it, and until then nothing can be spent"`
 	LifetimePurchased credits.Amount `json:"lifetimePurchased" example:"100"`
 	LifetimeSpent     credits.Amount `json:"lifetimeSpent" example:"0"`
 	UpdatedAt         time.Time      `json:"updatedAt"`
+	ExpiresSoon       *expiringView  `json:"expiresSoon,omitempty" doc:"What expires within 30 days, if anything does; only in the answer to a question for the balance"`
+}
+
+type expiringView struct {
+	Amount credits.Amount `json:"amount" example:"10"`
+	Next   time.Time      `json:"next" doc:"When the first of them expire"`
 }
 
 func newBalanceView(b credits.Balance) balanceView {
-	return balanceView{b.StoreID, b.Balance, b.Reserved, b.Available(), b.Debt, b.LifetimePurchased, b.LifetimeSpent, b.UpdatedAt}
+	return balanceView{
+		b.StoreID, b.Balance, b.Reserved, b.Available(), b.Debt, b.LifetimePurchased, b.LifetimeSpent, b.UpdatedAt, (*expiringView)(b.ExpiresSoon),
+	}
 }
 
 func (a *api) balance(ctx context.Context, in *StoreChoice) (*struct{ Body balanceView }, error) {
@@ -120,60 +132,6 @@ func (a *api) balance(ctx context.Context, in *StoreChoice) (*struct{ Body balan
 	return &struct{ Body balanceView }{newBalanceView(b)}, nil
 }
 
-type transactionView struct {
-	ID           stoa.TransactionID `json:"id" format:"uuid"`
-	Sequence     int64              `json:"sequence" doc:"1, 2, 3, … in each store"`
-	Type         credits.Type       `json:"type" enum:"purchase,spend,capture,refund,dispute,adjustment,bonus,expiry"`
-	Amount       credits.Amount     `json:"amount" example:"-1" doc:"Negative when credits went away"`
-	BalanceAfter credits.Amount     `json:"balanceAfter" example:"99"`
-	ServiceKey   *string            `json:"serviceKey"`
-	Quantity     *int64             `json:"quantity"`
-	UnitPrice    *credits.Amount    `json:"unitPrice"`
-	Description  string             `json:"description"`
-	Reference    *string            `json:"reference"`
-	CreatedAt    time.Time          `json:"createdAt"`
-}
-
-func newTransactionView(t credits.Transaction) transactionView {
-	return transactionView{t.ID, t.Sequence, t.Type, t.Amount, t.BalanceAfter, t.ServiceKey, t.Quantity, t.UnitPrice, t.Description, t.Reference, t.CreatedAt}
-}
-
-type transactionsInput struct {
-	StoreChoice
-	PageInput
-	Type    string    `query:"type" enum:"purchase,spend,capture,refund,dispute,adjustment,bonus,expiry"`
-	Service string    `query:"service" maxLength:"100" doc:"A service key"`
-	From    time.Time `query:"from" doc:"Not before this moment"`
-	To      time.Time `query:"to" doc:"Before this moment"`
-}
-
-type transactionsOutput struct {
-	Body struct {
-		Data       []transactionView `json:"data"`
-		NextCursor *string           `json:"nextCursor"`
-	}
-}
-
-func (a *api) transactions(ctx context.Context, in *transactionsInput) (*transactionsOutput, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
-	if err != nil {
-		return nil, err
-	}
-	page, err := a.Credits.Transactions(ctx, principal(ctx), id, credits.Filter{
-		Type: credits.Type(in.Type), ServiceKey: in.Service, From: given(in.From), To: given(in.To),
-		Limit: in.Limit, Cursor: in.Cursor,
-	})
-	if err != nil {
-		return nil, err
-	}
-	out := &transactionsOutput{}
-	out.Body.Data, out.Body.NextCursor = make([]transactionView, len(page.Transactions)), page.NextCursor
-	for i, t := range page.Transactions {
-		out.Body.Data[i] = newTransactionView(t)
-	}
-	return out, nil
-}
-
 func given(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
@@ -185,12 +143,25 @@ func given(t time.Time) *time.Time {
 type spendInput struct {
 	StoreChoice
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body spends once, however often it is sent"`
-	Body           struct {
-		Amount      *amountInput `json:"amount,omitempty"`
-		ServiceKey  string       `json:"serviceKey,omitempty" maxLength:"100" example:"product_import"`
-		Quantity    *int64       `json:"quantity,omitempty" minimum:"1" doc:"1 unless told"`
-		Description string       `json:"description,omitempty" maxLength:"500"`
+	Body           SpendBody
+}
+
+// SpendBody says what to pay for. Exported, as huma only looks into exported embedded structs.
+type SpendBody struct {
+	Amount      *amountInput `json:"amount,omitempty"`
+	ServiceKey  string       `json:"serviceKey,omitempty" maxLength:"100" example:"product_import"`
+	Quantity    *int64       `json:"quantity,omitempty" minimum:"1" doc:"1 unless told"`
+	Description string       `json:"description,omitempty" maxLength:"500"`
+}
+
+func (b SpendBody) request(key string) (credits.SpendRequest, error) {
+	req := credits.SpendRequest{ServiceKey: b.ServiceKey, Quantity: b.Quantity, Description: b.Description, IdempotencyKey: key}
+	if b.Amount == nil {
+		return req, nil
 	}
+	var err error
+	req.Amount, err = b.Amount.parse("amount")
+	return req, err
 }
 
 type spendOutput struct {
@@ -205,13 +176,9 @@ func (a *api) spend(ctx context.Context, in *spendInput) (*spendOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	req := credits.SpendRequest{
-		ServiceKey: in.Body.ServiceKey, Quantity: in.Body.Quantity, Description: in.Body.Description, IdempotencyKey: in.IdempotencyKey,
-	}
-	if in.Body.Amount != nil {
-		if req.Amount, err = in.Body.Amount.parse("amount"); err != nil {
-			return nil, err
-		}
+	req, err := in.Body.request(in.IdempotencyKey)
+	if err != nil {
+		return nil, err
 	}
 	spent, err := a.Credits.Spend(ctx, principal(ctx), id, req)
 	if err != nil {
@@ -238,7 +205,7 @@ type pricesOutput struct {
 }
 
 func (a *api) prices(ctx context.Context, _ *struct{}) (*pricesOutput, error) {
-	list, err := a.Credits.Prices(ctx)
+	list, err := a.Credits.Prices(ctx, time.Now())
 	if err != nil {
 		return nil, err
 	}

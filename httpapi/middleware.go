@@ -86,10 +86,13 @@ func (a *api) middleware(next http.Handler) http.Handler {
 }
 
 // timeout: what waits for a run's outcome or for a merchant's server has
-// longer.
+// longer, and so has a whole history.
 func (a *api) timeout(r *http.Request) time.Duration {
 	if strings.HasSuffix(r.URL.Path, "/provisioning/events") {
 		return streamLimit + requestTimeout
+	}
+	if strings.HasSuffix(r.URL.Path, "/credits/transactions") && strings.Contains(r.Header.Get("Accept"), csvType) {
+		return streamLimit
 	}
 	for _, patient := range []string{"/connect-database", "/provisioning/retry", "/database/test", "/database/rotate-credentials"} {
 		if strings.HasSuffix(r.URL.Path, patient) {

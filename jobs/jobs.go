@@ -28,6 +28,15 @@ import (
 // ids go in, secrets never.
 type Args = river.JobArgs
 
+// AtTenant, embedded in the arguments of a job, has it run apart from others: a
+// job that waits for stores' own databases may wait for long.
+type AtTenant struct{}
+
+// InsertOpts implements river.JobArgsWithInsertOpts.
+func (AtTenant) InsertOpts() river.InsertOpts { return river.InsertOpts{Queue: tenantQueue} }
+
+const tenantQueue = "tenants"
+
 // Cancel marks err as final: the job is not tried again.
 func Cancel(err error) error { return river.JobCancel(err) }
 
@@ -46,7 +55,8 @@ type Queue struct {
 
 // Options tune a Queue.
 type Options struct {
-	// Workers is how many jobs run at once in this process. Default 10.
+	// Workers is how many jobs run at once in this process, and how many at
+	// tenants besides. Default 10.
 	Workers int
 	// Drain is how long Stop waits for running jobs before it cancels them.
 	// Default 10 s.
@@ -63,9 +73,11 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	}
 	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool)}
 	cfg := &river.Config{
-		Logger:          quiet(log, q.stopping),
-		Workers:         q.workers,
-		Queues:          map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: opts.Workers}},
+		Logger:  quiet(log, q.stopping),
+		Workers: q.workers,
+		Queues: map[string]river.QueueConfig{
+			river.QueueDefault: {MaxWorkers: opts.Workers}, tenantQueue: {MaxWorkers: opts.Workers},
+		},
 		SoftStopTimeout: opts.Drain,
 		FetchCooldown:   10 * time.Millisecond,
 		// Jobs of a process that died. River leaves one alone that may still have

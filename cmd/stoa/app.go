@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa/fleet"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/payments"
 	"github.com/stoahq/stoa/provisioning"
@@ -37,6 +38,8 @@ type app struct {
 	payments     *payments.Service
 	provisioning *provisioning.Service
 	fleet        *fleet.Service
+	mail         *mail.Sender
+	feed         *credits.Feed
 }
 
 // newApp opens the master database, migrates it and builds the domains.
@@ -69,7 +72,12 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		master.Close()
 		return nil, err
 	}
+	if a.mail, err = cfg.mail(log); err != nil {
+		master.Close()
+		return nil, err
+	}
 	a.ledger = credits.New(master)
+	a.feed = credits.NewFeed(a.ledger, a.queue, log)
 	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, cfg.BaseDomain, log)
 	a.registry.KeepDeleted(cfg.DeletionGrace)
 	a.registry.UseDNS(cfg.DNSServer)
@@ -95,7 +103,19 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	jobs.Handle(a.queue, stores.CheckHostnamesTimeout, a.registry.CheckHostnames)
 	jobs.Every(a.queue, stores.CheckHostnamesEvery, stores.CheckHostnames{})
 	jobs.Handle(a.queue, time.Minute, a.payments.Apply)
+	a.followCredits(publicURL)
 	return a, nil
+}
+
+// followCredits has the work done that follows a change of credits.
+func (a *app) followCredits(publicURL string) {
+	warner := credits.NewWarner(a.ledger, a.feed, a.queue, a.mail, publicURL)
+	jobs.Handle(a.queue, time.Minute, warner.Announce)
+	jobs.Handle(a.queue, time.Minute, warner.Mail)
+	a.registry.FollowCredits(a.feed)
+	jobs.Handle(a.queue, stores.CopyCreditsTimeout, a.registry.CopyCredits)
+	jobs.Handle(a.queue, time.Minute, a.feed.Sweep)
+	jobs.Every(a.queue, credits.SweepFeedEvery, credits.SweepFeed{})
 }
 
 // newTenants is the way to the tenant databases.
@@ -144,6 +164,7 @@ func (a *app) listen(ctx context.Context) (stop func()) {
 	var running sync.WaitGroup
 	running.Go(func() { a.master.Listen(ctx, a.log) })
 	running.Go(func() { a.provisioning.Watch(ctx) })
+	running.Go(func() { a.feed.Run(ctx) })
 	return func() {
 		cancel()
 		running.Wait()

@@ -20,6 +20,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/payments"
 	"github.com/stoahq/stoa/stores"
 	"github.com/stoahq/stoa/tenantdb"
@@ -59,6 +60,9 @@ type Config struct {
 
 	CreditPrice int64  `name:"credit-price" env:"STOA_CREDIT_PRICE" default:"1" help:"Price of one credit in the currency's minor unit." group:"config"`
 	Currency    string `name:"currency" env:"STOA_CURRENCY" default:"USD" help:"Currency credits are sold in (ISO 4217)." placeholder:"CODE" group:"config"`
+
+	SMTPURL  keyring.Secret `name:"smtp-url" env:"SMTP_URL" help:"Mail server: smtps://user:password@host, or smtp://… with STARTTLS; without TLS only on this machine. Unless told, development writes mail into files." placeholder:"URL" group:"config"`
+	MailFrom string         `name:"mail-from" env:"STOA_MAIL_FROM" help:"Sender of mail. Unless told, Stoa <no-reply@(base domain)>." placeholder:"ADDRESS" group:"config"`
 
 	LogLevel  slog.Level `name:"log-level" env:"STOA_LOG_LEVEL" default:"info" help:"debug, info, warn or error." group:"config"`
 	LogFormat string     `name:"log-format" env:"STOA_LOG_FORMAT" enum:"auto,text,json" default:"auto" help:"text, json or auto: text in development, json in production." group:"config"`
@@ -122,6 +126,12 @@ func (c *Config) check() error {
 	}
 	if _, err := pemFile(c.ManagedDatabaseCA); err != nil {
 		fault("STOA_MANAGED_DATABASE_CA", "%v", err)
+	}
+	if _, err := mail.New(mail.Options{URL: c.SMTPURL, From: "no-reply@example.com"}); err != nil {
+		fault("SMTP_URL", "cannot be used: %v", err)
+	}
+	if _, err := mail.New(mail.Options{From: c.MailFrom}); c.MailFrom != "" && err != nil {
+		fault("STOA_MAIL_FROM", "cannot be used: %v", err)
 	}
 	if c.DeletionGrace < 0 || c.DeletionGrace > 10*365*24*time.Hour {
 		fault("STOA_DELETION_GRACE", "must be between 0s and 87600h")
@@ -213,6 +223,18 @@ func (c *Config) managedServer() (*tenantdb.Server, error) {
 
 func (c *Config) price() payments.Price {
 	return payments.Price{MinorPerCredit: c.CreditPrice, Currency: strings.ToUpper(c.Currency)}
+}
+
+// mail is how mail leaves. In production, without a server, it does not.
+func (c *Config) mail(log *slog.Logger) (*mail.Sender, error) {
+	opts := mail.Options{URL: c.SMTPURL, From: c.MailFrom, Log: log}
+	if opts.From == "" {
+		opts.From = "Stoa <no-reply@" + c.BaseDomain + ">"
+	}
+	if c.development() {
+		opts.Dir = filepath.Join(c.DataDir, "mail")
+	}
+	return mail.New(opts)
 }
 
 func (c *Config) logger(w io.Writer) *slog.Logger { return slog.New(c.logHandler(w)) }

@@ -123,6 +123,10 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 		detail, err = checkManaged(ctx, server)
 		add("managed server", err, detail, "correct STOA_MANAGED_DATABASE_URL, or that user's rights on the server")
 	}
+	if !cfg.development() || !cfg.SMTPURL.IsZero() {
+		detail, err = cfg.checkMail(ctx)
+		add("mail", err, detail, "correct SMTP_URL, or see that its server runs and admits this machine")
+	}
 	if cfg.MasterDBURL.IsZero() && missing(cfg.masterURL()[len("sqlite:"):]) {
 		add("master database", nil, "not made yet; 'stoa serve' makes it", "")
 		return out, false
@@ -159,6 +163,20 @@ func checkPrivate(path string) (string, error) {
 		return "", fmt.Errorf("%s can be read by others (mode %04o)", path, info.Mode().Perm())
 	}
 	return path, nil
+}
+
+// checkMail signs in at the mail server, if there is one, and sends nothing.
+func (c *Config) checkMail(ctx context.Context) (string, error) {
+	sender, err := c.mail(nil)
+	if err != nil {
+		return "", err
+	}
+	if !c.SMTPURL.IsZero() {
+		if err := sender.Check(ctx); err != nil {
+			return "", err
+		}
+	}
+	return sender.Describe(), nil
 }
 
 // checkKeys makes no keys: it only says whether serve would have to.

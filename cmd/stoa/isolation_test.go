@@ -33,6 +33,10 @@ var bodies = map[string]any{
 	"POST /api/stores/{id}/hostnames/{hostname}/verify": nil,
 	"PATCH /api/stores/{id}":                            object{"name": "Taken over"},
 	"POST /api/credits/spend":                           object{"amount": "1"},
+	"POST /api/credits/holds":                           object{"amount": "1"},
+	"POST /api/credits/holds/{id}/capture":              object{"amount": "1"},
+	"POST /api/credits/holds/{id}/release":              nil,
+	"PUT /api/credits/settings":                         object{"lowBalanceThreshold": "1"},
 	"POST /api/credits/purchase":                        object{"credits": 5},
 }
 

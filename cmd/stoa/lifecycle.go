@@ -108,10 +108,17 @@ func (cmd oneStore) change(e *env, done string, change func(context.Context, *ap
 // plain leaves a person the words of an error.
 func plain(err error) error {
 	var known *stoa.Error
-	if errors.As(err, &known) {
+	if !errors.As(err, &known) {
+		return err
+	}
+	if len(known.Fields) < 2 {
 		return errors.New(known.Message)
 	}
-	return err
+	var faults []error
+	for _, f := range known.Fields {
+		faults = append(faults, fmt.Errorf("%s: %s", f.Field, f.Message))
+	}
+	return errors.Join(faults...)
 }
 
 // openApp builds the domains over a master database that is there and up to

@@ -88,6 +88,9 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 		s.private, s.privateURL = newPrivate(s.http.Handler, a.registry, metrics, log), "http://"+private.Addr().String()
 		s.serve(s.private, private)
 	}
+	if !a.mail.Goes() {
+		log.WarnContext(ctx, "mail waits until SMTP_URL is set")
+	}
 	log.InfoContext(ctx, "serving", "url", url, "address", listener.Addr().String(), "private", s.privateURL,
 		"env", cfg.Env, "master", string(a.master.Engine), "version", stoa.Build())
 	return s, nil

@@ -1,0 +1,169 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/csv"
+	"fmt"
+	"iter"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/danielgtaylor/huma/v2/negotiation"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/credits"
+)
+
+func (a *api) historyRoute(tags []string) {
+	page := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[transactionPage](), true, "")
+	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/transactions", Tags: tags,
+		Summary: "The store's ledger, newest first",
+		Description: "With Accept: text/csv the answer is the whole filtered history as a file (RFC 4180, UTF-8, a header row, newest first): " +
+			"limit and cursor have no part in it. So that no spreadsheet runs a text as a formula, serviceKey, description and reference begin " +
+			"with an apostrophe there when they would begin with one of = + - @, a tab or a line break. A file that ends early was cut off: " +
+			"its last chunk is missing.",
+		Responses: map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
+			jsonType: {Schema: page},
+			csvType:  {Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{strings.Join(csvHeader, ",") + "\r\n"}}},
+		}}}, Errors: []int{401, 404, 422}}), a.transactions)
+}
+
+const (
+	jsonType = "application/json"
+	csvType  = "text/csv"
+)
+
+type transactionView struct {
+	ID           stoa.TransactionID `json:"id" format:"uuid"`
+	Sequence     int64              `json:"sequence" doc:"1, 2, 3, … in each store"`
+	Type         credits.Type       `json:"type" enum:"purchase,spend,capture,refund,dispute,adjustment,bonus,expiry"`
+	Amount       credits.Amount     `json:"amount" example:"-1" doc:"Negative when credits went away"`
+	BalanceAfter credits.Amount     `json:"balanceAfter" example:"99"`
+	ServiceKey   *string            `json:"serviceKey"`
+	Quantity     *int64             `json:"quantity"`
+	UnitPrice    *credits.Amount    `json:"unitPrice"`
+	Description  string             `json:"description"`
+	Reference    *string            `json:"reference"`
+	CreatedAt    time.Time          `json:"createdAt"`
+}
+
+func newTransactionView(t credits.Transaction) transactionView {
+	return transactionView{t.ID, t.Sequence, t.Type, t.Amount, t.BalanceAfter, t.ServiceKey, t.Quantity, t.UnitPrice, t.Description, t.Reference, t.CreatedAt}
+}
+
+type transactionsInput struct {
+	StoreChoice
+	PageInput
+	Accept  string    `header:"Accept" maxLength:"2000" doc:"text/csv for the whole history as CSV"`
+	Type    string    `query:"type" enum:"purchase,spend,capture,refund,dispute,adjustment,bonus,expiry"`
+	Service string    `query:"service" maxLength:"100" doc:"A service key"`
+	From    time.Time `query:"from" doc:"Not before this moment"`
+	To      time.Time `query:"to" doc:"Before this moment"`
+}
+
+type transactionPage struct {
+	Data       []transactionView `json:"data"`
+	NextCursor *string           `json:"nextCursor"`
+}
+
+func (a *api) transactions(ctx context.Context, in *transactionsInput) (*huma.StreamResponse, error) {
+	id, err := a.chosen(ctx, in.StoreChoice)
+	if err != nil {
+		return nil, err
+	}
+	filter := credits.Filter{Type: credits.Type(in.Type), ServiceKey: in.Service, From: given(in.From), To: given(in.To)}
+	if negotiation.SelectQValue(in.Accept, []string{jsonType, csvType}) == csvType {
+		rows, err := a.Credits.History(ctx, principal(ctx), id, filter)
+		if err != nil {
+			return nil, err
+		}
+		return &huma.StreamResponse{Body: func(ctx huma.Context) { a.writeCSV(ctx, id, rows) }}, nil
+	}
+	filter.Limit, filter.Cursor = in.Limit, in.Cursor
+	page, err := a.Credits.Transactions(ctx, principal(ctx), id, filter)
+	if err != nil {
+		return nil, err
+	}
+	out := transactionPage{Data: make([]transactionView, len(page.Transactions)), NextCursor: page.NextCursor}
+	for i, t := range page.Transactions {
+		out.Data[i] = newTransactionView(t)
+	}
+	return &huma.StreamResponse{Body: func(ctx huma.Context) {
+		ctx.SetHeader("Content-Type", jsonType)
+		ctx.SetHeader("Vary", "Accept")
+		ctx.SetStatus(http.StatusOK)
+		_ = a.huma.Marshal(ctx.BodyWriter(), jsonType, out) // the client may be gone
+	}}, nil
+}
+
+var csvHeader = []string{
+	"sequence", "id", "createdAt", "type", "amount", "balanceAfter", "serviceKey", "quantity", "unitPrice", "description", "reference",
+}
+
+func csvRow(t credits.Transaction) []string {
+	row := []string{
+		strconv.FormatInt(t.Sequence, 10), t.ID.String(), t.CreatedAt.UTC().Format(time.RFC3339Nano), string(t.Type), t.Amount.String(),
+		t.BalanceAfter.String(), "", "", "", harmless(t.Description), "",
+	}
+	if t.ServiceKey != nil {
+		row[6] = harmless(*t.ServiceKey)
+	}
+	if t.Quantity != nil {
+		row[7] = strconv.FormatInt(*t.Quantity, 10)
+	}
+	if t.UnitPrice != nil {
+		row[8] = t.UnitPrice.String()
+	}
+	if t.Reference != nil {
+		row[10] = harmless(*t.Reference)
+	}
+	return row
+}
+
+// harmless keeps a spreadsheet from taking a text for a formula (OWASP, CSV
+// Injection; the wide characters are the same ones in East Asian scripts).
+func harmless(text string) string {
+	if strings.IndexAny(text, "=+-@\t\r\n＝＋－＠") == 0 {
+		return "'" + text
+	}
+	return text
+}
+
+// csvFlush is after how many rows the client has to have taken what there is.
+const csvFlush = 500
+
+// writeCSV sends the rows as they come. When that fails it cuts the connection:
+// the status is long sent, and the client must not take a part for the whole.
+func (a *api) writeCSV(ctx huma.Context, store stoa.StoreID, rows iter.Seq2[credits.Transaction, error]) {
+	_, w := humago.Unwrap(ctx)
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Time{}) // the request's own would end the connection
+	w.Header().Set("Content-Type", csvType+"; charset=utf-8; header=present")
+	w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="credits-%s-%s.csv"`, store, time.Now().UTC().Format(time.DateOnly)))
+	w.Header().Set("Vary", "Accept")
+	w.WriteHeader(http.StatusOK)
+	out := csv.NewWriter(w)
+	out.UseCRLF = true
+	_ = out.Write(csvHeader) // an error stays for Error
+	n := 0
+	for t, err := range rows {
+		if err != nil {
+			a.Log.ErrorContext(ctx.Context(), "an export ends early", "requestId", requestID(ctx.Context()), "err", err)
+			panic(http.ErrAbortHandler)
+		}
+		_ = out.Write(csvRow(t))
+		if n++; n%csvFlush == 0 {
+			out.Flush()
+			_ = control.SetWriteDeadline(time.Now().Add(streamWrite))
+			if out.Error() != nil {
+				return // the client is gone
+			}
+		}
+	}
+	out.Flush()
+}
