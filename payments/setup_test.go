@@ -148,7 +148,7 @@ type event struct {
 
 func paid(p payments.Purchase, id, intent string) event {
 	return event{id: id, typ: "checkout.session.completed", session: map[string]any{
-		"id": p.ProviderRef, "object": "checkout.session", "client_reference_id": p.ID.String(),
+		"id": *p.ProviderRef, "object": "checkout.session", "client_reference_id": p.ID.String(),
 		"payment_status": "paid", "payment_intent": intent, "amount_total": p.AmountMinor, "currency": strings.ToLower(p.Currency),
 	}}
 }
