@@ -298,6 +298,12 @@ func TestEventsWithoutAPayment(t *testing.T) {
 		if s.status(t, p) != payments.Paid || s.balance(t).Balance != 10*credits.Credit {
 			t.Error("a late payment was lost")
 		}
+		expired.id = "evt_expired_again"
+		s.receive(t, expired)
+		must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: expired.id}))
+		if s.status(t, p) != payments.Paid {
+			t.Error("a paid purchase expired")
+		}
 	})
 }
 

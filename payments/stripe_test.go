@@ -391,6 +391,37 @@ func TestApplyWhileStripeIsDown(t *testing.T) {
 	})
 }
 
+// An answer that was under way while a newer one was brought in does not undo
+// it.
+func TestAnOldAnswerDoesNotWin(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		s := atStripe(t, db)
+		_, intent := s.paid(t, 100)
+		dispute := s.stripe.Dispute(intent, 60)
+		s.stripe.DeliverAll()
+		asked, release := s.stripe.Delay("GET /v1/disputes")
+		old := make(chan error)
+		id := s.unapplied(t)[0]
+		go func() { old <- s.Apply(t.Context(), payments.ApplyEvent{EventID: id}) }()
+		<-asked // and answered: the money is still there
+		s.stripe.Withdraw(dispute)
+		s.stripe.DeliverAll()
+		for _, newer := range s.unapplied(t) {
+			if newer != id {
+				must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: newer}))
+			}
+		}
+		s.wantBalance(t, 40, 0, 0)
+		release()
+		must(t, <-old)
+		s.wantBalance(t, 40, 0, 0)
+		if n := s.transactions(t); n != 2 {
+			t.Errorf("%d transactions, want a grant and a clawback", n)
+		}
+	})
+}
+
 // Everything at once, over the real queue, while the world goes on: what was
 // read before something else was brought in never wins.
 func TestManyEventsAtOnce(t *testing.T) {

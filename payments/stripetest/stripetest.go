@@ -37,6 +37,7 @@ type Stripe struct {
 	events  []*Event
 	kept    map[string]*answer // by idempotency key
 	faults  []*fault
+	onLate  func()
 	asked   []string
 }
 
@@ -87,6 +88,20 @@ const (
 type fault struct {
 	call  string
 	fault Fault
+	late  chan struct{} // instead: the answer waits for it
+}
+
+// Delay holds back the answer to the next call that begins so: it says how
+// things were when it was asked. The functions wait for the call, and let the
+// answer go.
+func (s *Stripe) Delay(call string) (asked <-chan struct{}, release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := &fault{call: call, late: make(chan struct{})}
+	s.faults = append(s.faults, f)
+	reached := make(chan struct{})
+	s.onLate = func() { close(reached) }
+	return reached, func() { close(f.late) }
 }
 
 // Break has the next call that begins so, such as "POST /v1/checkout", meet a
@@ -94,18 +109,18 @@ type fault struct {
 func (s *Stripe) Break(call string, f Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.faults = append(s.faults, &fault{call, f})
+	s.faults = append(s.faults, &fault{call: call, fault: f})
 }
 
 // takeFault is called with the lock held.
-func (s *Stripe) takeFault(call string) (Fault, bool) {
+func (s *Stripe) takeFault(call string) *fault {
 	for i, f := range s.faults {
 		if strings.HasPrefix(call, f.call) {
 			s.faults = append(s.faults[:i:i], s.faults[i+1:]...)
-			return f.fault, true
+			return f
 		}
 	}
-	return 0, false
+	return nil
 }
 
 // answer is one, and the request it was given to. While it is being made its
@@ -121,32 +136,35 @@ func (s *Stripe) serve(w http.ResponseWriter, r *http.Request) {
 	_ = r.ParseForm() // what cannot be read is missing
 	s.mu.Lock()
 	s.asked = append(s.asked, call)
-	broken, isBroken := s.takeFault(call)
+	f := s.takeFault(call)
 	s.mu.Unlock()
-
-	if isBroken && broken == Hang {
+	meets := func(kind Fault) bool { return f != nil && f.late == nil && f.fault == kind }
+	switch {
+	case meets(Hang):
 		<-r.Context().Done()
 		return
-	}
-	if isBroken && broken == Cut {
+	case meets(Cut):
 		panic(http.ErrAbortHandler)
-	}
-	if isBroken && broken == Busy {
+	case meets(Busy):
 		write(w, problem(http.StatusTooManyRequests, "rate_limit_error", "rate_limit", "Too many requests"), false)
 		return
 	}
 	a, replayed := s.once(r, call, func() *answer {
-		if isBroken && broken == Broken {
+		if meets(Broken) {
 			return problem(http.StatusInternalServerError, "api_error", "", "Something went wrong")
 		}
 		out := s.handle(r)
-		if isBroken && broken == BrokenAfter {
+		if meets(BrokenAfter) {
 			return problem(http.StatusInternalServerError, "api_error", "", "Something went wrong")
 		}
 		return out
 	})
-	if isBroken && broken == CutAfter {
+	if meets(CutAfter) {
 		panic(http.ErrAbortHandler)
+	}
+	if f != nil && f.late != nil {
+		s.onLate()
+		<-f.late
 	}
 	write(w, a, replayed)
 }
