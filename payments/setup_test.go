@@ -51,6 +51,7 @@ func setup(t testing.TB, db *masterdb.DB, cfg payments.Config) shop {
 	s.Service, err = payments.New(db, s.ledger, s.queue, cfg)
 	must(t, err)
 	jobs.Handle(s.queue, time.Minute, s.Apply)
+	jobs.Handle(s.queue, time.Minute, s.Recharge)
 	must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		if err := insertUser(t.Context(), tx, s.owner.UserID); err != nil {
 			return err

@@ -297,3 +297,15 @@ func (s *Stripe) Count(kind string) (n int) {
 	}
 	return n
 }
+
+// Intents lists the payment intents, oldest first.
+func (s *Stripe) Intents() (ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range s.ids {
+		if s.objects[id]["object"] == "payment_intent" {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
