@@ -173,6 +173,7 @@ func TestRechargeChargesOnce(t *testing.T) {
 		"it happened":              {stripetest.BrokenAfter},
 		"cut twice":                {stripetest.Cut, stripetest.Cut},
 		"cut twice after the work": {stripetest.CutAfter, stripetest.CutAfter},
+		"lost after the work":      {stripetest.LostAfter},
 		"too many requests":        {stripetest.Busy},
 	} {
 		t.Run(name, func(t *testing.T) {

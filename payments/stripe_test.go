@@ -175,6 +175,7 @@ func TestPurchaseGoesOn(t *testing.T) {
 		"two broken attempts":      {stripetest.Broken, stripetest.Broken},
 		"cut twice":                {stripetest.Cut, stripetest.Cut},
 		"cut twice after the work": {stripetest.CutAfter, stripetest.CutAfter},
+		"lost after the work":      {stripetest.LostAfter},
 		"too many requests":        {stripetest.Busy},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -81,6 +81,7 @@ const (
 	BrokenAfter              // 500, but it has happened
 	Cut                      // the connection ends before anything has happened
 	CutAfter                 // it has happened, but the connection ends
+	LostAfter                // it has happened, Stripe keeps a 500 of it, and the connection ends
 	Hang                     // no answer until the client gives up
 	Busy                     // 429
 )
@@ -154,12 +155,12 @@ func (s *Stripe) serve(w http.ResponseWriter, r *http.Request) {
 			return problem(http.StatusInternalServerError, "api_error", "", "Something went wrong")
 		}
 		out := s.handle(r)
-		if meets(BrokenAfter) {
+		if meets(BrokenAfter) || meets(LostAfter) {
 			return problem(http.StatusInternalServerError, "api_error", "", "Something went wrong")
 		}
 		return out
 	})
-	if meets(CutAfter) {
+	if meets(CutAfter) || meets(LostAfter) {
 		panic(http.ErrAbortHandler)
 	}
 	if f != nil && f.late != nil {
