@@ -70,6 +70,7 @@ func New(d Domains, cfg Config) http.Handler {
 	a.databaseRoutes()
 	a.creditRoutes()
 	a.paymentRoutes()
+	a.rechargeRoutes()
 	a.storefrontRoutes()
 	a.healthRoutes()
 	a.pageRoutes()

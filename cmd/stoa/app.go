@@ -82,11 +82,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.registry.KeepDeleted(cfg.DeletionGrace)
 	a.registry.UseDNS(cfg.DNSServer)
 	a.accounts = accounts.New(master, a.registry, signing, accounts.Options{AccessTTL: cfg.JWTExpiresIn})
-	sales := payments.Config{CreditPrice: cfg.price(), BaseURL: publicURL, Log: log}
-	if cfg.development() {
-		sales.Sandbox, sales.WebhookSecret = true, sandboxSecret(signing)
-	}
-	a.payments, err = payments.New(master, a.ledger, a.queue, sales)
+	a.payments, err = payments.New(master, a.ledger, a.queue, cfg.sales(publicURL, signing, log))
 	if err != nil {
 		return nil, errors.Join(err, a.close(ctx))
 	}
@@ -102,7 +98,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	jobs.Handle(a.queue, stores.DeleteStoreTimeout, a.registry.FinishDeletion)
 	jobs.Handle(a.queue, stores.CheckHostnamesTimeout, a.registry.CheckHostnames)
 	jobs.Every(a.queue, stores.CheckHostnamesEvery, stores.CheckHostnames{})
-	jobs.Handle(a.queue, time.Minute, a.payments.Apply)
+	a.handlePayments()
 	a.followCredits(publicURL)
 	return a, nil
 }
@@ -116,6 +112,30 @@ func (a *app) followCredits(publicURL string) {
 	jobs.Handle(a.queue, stores.CopyCreditsTimeout, a.registry.CopyCredits)
 	jobs.Handle(a.queue, time.Minute, a.feed.Sweep)
 	jobs.Every(a.queue, credits.SweepFeedEvery, credits.SweepFeed{})
+}
+
+func (a *app) handlePayments() {
+	jobs.Handle(a.queue, time.Minute, a.payments.Apply)
+	jobs.Handle(a.queue, time.Minute, a.payments.Recharge)
+	jobs.Handle(a.queue, time.Minute, a.payments.QueueRecharges)
+	jobs.Handle(a.queue, payments.ReconcileTimeout, a.payments.RunReconcile)
+	if !a.cfg.StripeSecretKey.IsZero() {
+		jobs.Every(a.queue, payments.RechargeDueEvery, payments.RechargeDue{})
+		jobs.Every(a.queue, payments.ReconcileEvery, payments.Reconcile{})
+	}
+}
+
+// sales says who takes the money: Stripe with a key, else in development the
+// sandbox, else nobody.
+func (c *Config) sales(publicURL string, signing *keyring.Ring, log *slog.Logger) payments.Config {
+	out := payments.Config{
+		StripeKey: c.StripeSecretKey, StripeURL: c.StripeURL, WebhookSecret: c.StripeWebhookSecret,
+		CreditPrice: c.price(), BaseURL: publicURL, Log: log,
+	}
+	if c.sandbox() {
+		out.Sandbox, out.WebhookSecret = true, sandboxSecret(signing)
+	}
+	return out
 }
 
 // newTenants is the way to the tenant databases.
