@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
 )
 
@@ -53,6 +54,14 @@ const selectRecharge = `
 // Whoever owes credits is not charged: the debt comes from money that was
 // taken back, and taking it again by itself would start that anew.
 const due = `r.enabled AND b.debt = 0 AND b.balance - b.reserved < r.threshold AND s.status NOT IN ('suspended', 'deleting', 'deleted')`
+
+// FollowCredits has a store recharged a moment after its balance has fallen.
+func (s *Service) FollowCredits(feed *credits.Feed) {
+	feed.Follow(credits.Follower{
+		Behind: `JOIN auto_recharges r ON r.store_id = b.store_id JOIN stores s ON s.id = b.store_id WHERE ` + due,
+		Job:    func(store stoa.StoreID) jobs.Args { return Recharge{store} },
+	})
+}
 
 // QueueRecharges is the handler of RechargeDue.
 func (s *Service) QueueRecharges(ctx context.Context, _ RechargeDue) error {

@@ -120,6 +120,7 @@ func (a *app) handlePayments() {
 	jobs.Handle(a.queue, time.Minute, a.payments.QueueRecharges)
 	jobs.Handle(a.queue, payments.ReconcileTimeout, a.payments.RunReconcile)
 	if !a.cfg.StripeSecretKey.IsZero() {
+		a.payments.FollowCredits(a.feed)
 		jobs.Every(a.queue, payments.RechargeDueEvery, payments.RechargeDue{})
 		jobs.Every(a.queue, payments.ReconcileEvery, payments.Reconcile{})
 	}
