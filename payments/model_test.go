@@ -252,7 +252,9 @@ func (w *world) compare(r *rapid.T, t testing.TB) {
 			want = payments.Expired
 		}
 		gone := s.gone()
-		share := func(money int64) credits.Amount { return s.purchase.Credits * credits.Amount(money) / credits.Amount(s.money) }
+		share := func(money int64) credits.Amount {
+			return s.purchase.Credits * credits.Amount(money) / credits.Amount(s.money)
+		}
 		if got.Status != want || got.ReversedMinor != gone || got.ClawedBack != share(gone) {
 			r.Errorf("purchase is %s, %d of %d reversed, %s clawed back; want %s, %d, %s",
 				got.Status, got.ReversedMinor, s.money, got.ClawedBack, want, gone, share(gone))
