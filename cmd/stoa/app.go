@@ -95,6 +95,8 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	jobs.Handle(a.queue, stores.CheckHostnamesTimeout, a.registry.CheckHostnames)
 	jobs.Every(a.queue, stores.CheckHostnamesEvery, stores.CheckHostnames{})
 	jobs.Handle(a.queue, time.Minute, a.payments.Apply)
+	jobs.Handle(a.queue, credits.SweepTimeout, a.ledger.Sweep)
+	jobs.Every(a.queue, credits.SweepEvery, credits.Sweep{})
 	return a, nil
 }
 
