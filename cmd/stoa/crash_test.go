@@ -27,7 +27,7 @@ func TestSpendsSurviveKills(t *testing.T) {
 			interrupted := 0
 			for range kills {
 				acknowledged, doubts := len(p.acknowledged()), p.doubts.Load()
-				eventually(t, "the server is at work", func() bool { return len(p.acknowledged()) > acknowledged+5*payerCount })
+				eventually(t, "the server is at work", func() bool { return len(p.acknowledged()) > acknowledged+payerCount })
 				<-time.After(rand.N(50 * time.Millisecond))
 				server.kill()
 				p.verify(db)

@@ -121,6 +121,7 @@ func (p *payers) ask(key string, amount credits.Amount) bool {
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+p.owner.token)
 	req.Header.Set("Idempotency-Key", key)
+	req.GetBody = nil // with it the transport would repeat the call by itself
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		if !errors.Is(err, syscall.ECONNREFUSED) {
