@@ -114,7 +114,7 @@ func (s *script) call(client int, c bankCall, key string, tell teller) {
 	op := porcupine.Operation{ClientId: max(0, client), Input: c, Call: int64(time.Since(s.began))}
 	a, err := tell(ctx, c, key)
 	if err != nil && (client < 0 || c.kind == bankRead || rand.N(4) > 0 || s.doubts.Add(1) > linearDoubts) {
-		for deadline := time.Now().Add(30 * time.Second); err != nil && time.Now().Before(deadline); <-time.After(time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); err != nil && time.Now().Before(deadline) && !s.t.Failed(); <-time.After(time.Millisecond) {
 			a, err = tell(s.t.Context(), c, key)
 		}
 		if err != nil {
