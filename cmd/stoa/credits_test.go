@@ -17,13 +17,13 @@ import (
 
 // counter is a master database with stores, and an operator at the shell.
 type counter struct {
-	t      *testing.T
+	t      testing.TB
 	db     *masterdb.DB
 	ledger *credits.Ledger
 	flags  []string
 }
 
-func newCounter(t *testing.T, engine masterdb.Engine) counter {
+func newCounter(t testing.TB, engine masterdb.Engine) counter {
 	t.Helper()
 	url := masterdbtest.URL(t, engine)
 	db := masterdbtest.Open(t, url)
