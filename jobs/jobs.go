@@ -89,6 +89,9 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		// River notifies once of jobs that are enqueued within FetchCooldown. One
 		// whose transaction commits after that was heard waits for the next look.
 		cfg.FetchPollInterval = 200 * time.Millisecond
+		if !mayReindex(db) {
+			cfg.ReindexerIndexNames = []string{}
+		}
 		q.pg, err = river.NewClient(riverpgxv5.New(db.Pool()), cfg)
 	} else {
 		// SQLite cannot notify: the poll interval is the latency of a job.
@@ -99,6 +102,16 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		return nil, fmt.Errorf("job queue: %w", err)
 	}
 	return q, nil
+}
+
+// mayReindex reports whether this connection's role owns the queue's tables:
+// River rebuilds their indexes every day, and another role may not.
+func mayReindex(db *masterdb.DB) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var owner bool
+	err := db.Get(ctx, &owner, `SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('river_job')`)
+	return err != nil || owner // without an answer River says itself what it lacks
 }
 
 // quiet keeps River's chatter out of the log: it reports its counts every few

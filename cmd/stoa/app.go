@@ -100,6 +100,8 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	jobs.Every(a.queue, stores.CheckHostnamesEvery, stores.CheckHostnames{})
 	a.handlePayments()
 	a.followCredits(publicURL)
+	jobs.Handle(a.queue, credits.SweepTimeout, a.ledger.Sweep)
+	jobs.Every(a.queue, credits.SweepEvery, credits.Sweep{})
 	return a, nil
 }
 
@@ -199,12 +201,17 @@ func (a *app) close(ctx context.Context) error {
 	return err
 }
 
+// migrateMaster needs a role that may change the schema only when there is
+// something to change.
 func migrateMaster(ctx context.Context, master *masterdb.DB, log *slog.Logger) error {
-	applied, err := master.Migrate(ctx)
-	if err != nil {
-		return err
+	applied, queue, err := migrateAll(ctx, master)
+	if masterdb.IsForbidden(err) {
+		return fmt.Errorf("the master database has to be migrated, which this role may not: "+
+			"as the role that owns it, run 'stoa migrate --grant-to' with the name of this one first (%w)", err)
 	}
-	queue, err := jobs.Migrate(ctx, master)
+	if err == nil {
+		err = master.CheckGrants(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -212,4 +219,14 @@ func migrateMaster(ctx context.Context, master *masterdb.DB, log *slog.Logger) e
 		log.InfoContext(ctx, "master database migrated", "schema", applied, "queue", queue)
 	}
 	return nil
+}
+
+// migrateAll returns how many migrations it applied, of the schema and of the
+// queue's.
+func migrateAll(ctx context.Context, master *masterdb.DB) (schema, queue int, err error) {
+	if schema, err = master.Migrate(ctx); err != nil {
+		return schema, 0, err
+	}
+	queue, err = jobs.Migrate(ctx, master)
+	return schema, queue, err
 }

@@ -27,7 +27,7 @@ import (
 )
 
 // command runs a command as the shell would.
-func command(t *testing.T, args ...string) (status int, stdout, stderr string) {
+func command(t testing.TB, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
 	status = run(t.Context(), args, &out, &err)

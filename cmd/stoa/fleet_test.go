@@ -414,12 +414,12 @@ func TestTenantsCommands(t *testing.T) {
 // TestProgressBar: how far, how fast, how long still.
 func TestProgressBar(t *testing.T) {
 	t.Parallel()
-	p := &progress{total: 60, done: 20, failed: 1}
-	if got := p.bar(10 * time.Second); got != "[##########....................] 20/60 stores, 1 failed, 2.0/s, 20s left" {
+	p := &bar{things: "stores", ills: "failed", total: 60, done: 20, failed: 1}
+	if got := p.line(10 * time.Second); got != "[##########....................] 20/60 stores, 1 failed, 2.0/s, 20s left" {
 		t.Error(got)
 	}
-	p = &progress{}
-	if got := p.bar(0); !strings.Contains(got, "0/0 stores") {
+	p = &bar{things: "stores"}
+	if got := p.line(0); !strings.Contains(got, "0/0 stores") {
 		t.Error(got)
 	}
 }

@@ -23,6 +23,7 @@ type cli struct {
 	Keys    keysCmd    `cmd:"" help:"Make encryption and signing keys."`
 	Doctor  doctorCmd  `cmd:"" help:"Check this installation and say how to mend what is wrong."`
 	Stores  storesCmd  `cmd:"" help:"Look at the stores of this platform, close, delete and restore them."`
+	Credits creditsCmd `cmd:"" help:"Give stores credits, and check the ledger."`
 	Tenants tenantsCmd `cmd:"" help:"Keep the stores' databases on one schema."`
 	Prices  pricesCmd  `cmd:"" help:"Look at what services cost in credits, and set it."`
 	Demo    demoCmd    `cmd:"" help:"Make an owner, three stores, products and credits to look at."`
