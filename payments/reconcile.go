@@ -191,12 +191,3 @@ func (s *Service) expireUnbegun(ctx context.Context, report *Report) error {
 		return err
 	})
 }
-
-// CheckProvider asks whether Stripe accepts the key. Without Stripe it fails
-// with payments_unavailable.
-func (s *Service) CheckProvider(ctx context.Context) error {
-	if s.stripe == nil {
-		return errNoProvider()
-	}
-	return s.stripe.ping(ctx)
-}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/payments"
@@ -180,7 +181,24 @@ func TestReconcileNeedsStripe(t *testing.T) {
 		_, err := s.Reconcile(t.Context())
 		wantCode(t, err, stoa.PaymentsUnavailable)
 		must(t, s.RunReconcile(t.Context(), payments.Reconcile{}))
-		wantCode(t, s.CheckProvider(t.Context()), stoa.PaymentsUnavailable)
-		must(t, atStripe(t, db).CheckProvider(t.Context()))
 	})
+}
+
+func TestCheckStripe(t *testing.T) {
+	t.Parallel()
+	s := stripetest.New(t, "")
+	check := func(key, url string) error { return payments.CheckStripe(t.Context(), keyring.NewSecret(key), url) }
+	must(t, check(stripetest.Key, s.URL))
+	for want, err := range map[string]error{
+		"not accepted": check("sk_test_of_nobody", s.URL),
+		"no answer":      check("sk_test_of_nobody", "http://127.0.0.1:1"),
+		"status 429": func() error {
+			s.Break("GET /v1/checkout/sessions", stripetest.Busy)
+			return check(stripetest.Key, s.URL)
+		}(),
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "nobody") {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
 }

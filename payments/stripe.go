@@ -133,11 +133,29 @@ func (c *stripeClient) reversals(ctx context.Context, intent string) ([]reversal
 }
 
 // ping makes the cheapest call for which the key needs a right that selling
-// needs too. It reports whether the key is one for test payments.
+// needs too.
 func (c *stripeClient) ping(ctx context.Context) error {
 	params := &stripe.CheckoutSessionListParams{}
 	params.Limit, params.Single = stripe.Int64(1), true
 	return c.api.V1CheckoutSessions.List(ctx, params).Err()
+}
+
+// CheckStripe asks whether Stripe accepts the key, at url if that is not
+// empty. Its errors say what is wrong, and never the key.
+func CheckStripe(ctx context.Context, key keyring.Secret, url string) error {
+	err := newStripeClient(key, url).ping(ctx)
+	e, answered := errors.AsType[*stripe.Error](err)
+	switch {
+	case err == nil:
+		return nil
+	case answered && e.HTTPStatusCode == http.StatusUnauthorized:
+		return errors.New("the key is not accepted by Stripe")
+	case answered && e.HTTPStatusCode == http.StatusForbidden:
+		return errors.New("the key may not use Checkout Sessions")
+	case answered:
+		return fmt.Errorf("an answer with status %d from Stripe (request %s)", e.HTTPStatusCode, e.RequestID)
+	}
+	return fmt.Errorf("no answer from Stripe: %w", err)
 }
 
 // unknownIsFinal: what Stripe does not know now it will never know.

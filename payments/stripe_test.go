@@ -193,7 +193,7 @@ func TestPurchaseGoesOn(t *testing.T) {
 						break
 					}
 					wantCode(t, err, stoa.PaymentsUnavailable)
-					if strings.Contains(err.(*stoa.Error).Message, "Something went wrong") {
+					if e := new(stoa.Error); !errors.As(err, &e) || strings.Contains(e.Message, "Something went wrong") {
 						t.Error("Stripe's words are shown")
 					}
 				}

@@ -54,6 +54,9 @@ func (s *Stripe) Events() []*Event {
 	return append([]*Event(nil), s.events...)
 }
 
+// SendTo changes where events go.
+func (s *Stripe) SendTo(hook string) { s.hook = hook }
+
 // Deliver sends an event, signed, once more, and returns the status of the
 // answer. With 2xx it counts as delivered.
 func (s *Stripe) Deliver(e *Event) int {
