@@ -24,11 +24,11 @@ type cli struct {
 	Doctor   doctorCmd   `cmd:"" help:"Check this installation and say how to mend what is wrong."`
 	Stores   storesCmd   `cmd:"" help:"Look at the stores of this platform, close, delete and restore them."`
 	Credits  creditsCmd  `cmd:"" help:"Give stores credits, and check the ledger."`
+	Payments paymentsCmd `cmd:"" help:"Compare purchases with the payment provider."`
 	Tenants  tenantsCmd  `cmd:"" help:"Keep the stores' databases on one schema."`
 	Prices   pricesCmd   `cmd:"" help:"Look at what services cost in credits, and set it."`
 	Demo     demoCmd     `cmd:"" help:"Make an owner, three stores, products and credits to look at."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
-	Payments paymentsCmd `cmd:"" help:"Compare purchases with the payment provider."`
 }
 
 // env is what commands may use of the world.
