@@ -191,47 +191,6 @@ func (w *work) fail(ctx context.Context, step string, cause error) error {
 	})
 }
 
-// record brings the run's record up to date, to the end of passed, and then
-// runs fn unless that is nil, in one master transaction. It fails with
-// errOvertaken when the run is no longer this job's to write.
-func (w *work) record(ctx context.Context, fn func(*masterdb.Tx) error, passed ...passage) error {
-	err := w.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		if err := w.hold(ctx, tx); err != nil {
-			return err
-		}
-		if err := advance(ctx, tx, w.run.ID, slices.Concat(w.passed, passed)...); err != nil || fn == nil {
-			return err
-		}
-		return fn(tx)
-	})
-	if err == nil {
-		w.passed, w.recorded = nil, time.Now()
-	}
-	return err
-}
-
-// gather is how far the record of a run may be behind it. Steps often follow
-// each other within milliseconds, and what is lost with the process is done
-// again.
-const gather = 100 * time.Millisecond
-
-// done is the end of a step, with what it changes in the master, if anything.
-// It may come to be recorded with the steps that follow; before one that can
-// take long it is recorded at once.
-func (w *work) done(ctx context.Context, step string, also func(*masterdb.Tx) error) error {
-	p := w.passage(step, also)
-	long := w.then == "migrate" && w.tenant.Engine != tenantdb.SQLite
-	if w.then != "" && !long && time.Since(w.recorded) < gather {
-		w.passed = append(w.passed, p)
-		return nil
-	}
-	return w.record(ctx, nil, p)
-}
-
-func (w *work) passage(step string, also func(*masterdb.Tx) error) passage {
-	return passage{step, w.then, time.Now().UTC().Truncate(time.Microsecond), also}
-}
-
 func (w *work) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
