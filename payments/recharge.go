@@ -139,11 +139,7 @@ func (s *Service) beginRecharge(ctx context.Context, tx *masterdb.Tx, store stoa
 // wanted reports whether a charge is due now. Whoever switched recharges on
 // must still be allowed to buy.
 func (r recharge) wanted(ctx context.Context, tx *masterdb.Tx) (bool, error) {
-	var is bool
-	err := tx.Get(ctx, &is, `
-		SELECT `+due+` FROM auto_recharges r JOIN credit_balances b ON b.store_id = r.store_id JOIN stores s ON s.id = r.store_id
-		WHERE r.store_id = $1`, r.StoreID)
-	if err != nil || !is {
+	if is, err := r.isDue(ctx, tx); err != nil || !is {
 		return false, err
 	}
 	if _, err := access.Check(ctx, tx, access.Principal{UserID: r.UserID}, r.StoreID, access.PurchaseCredits); stoa.CodeOf(err) == stoa.Internal {
@@ -153,6 +149,13 @@ func (r recharge) wanted(ctx context.Context, tx *masterdb.Tx) (bool, error) {
 	}
 	used, err := usedThisMonth(ctx, tx, r.StoreID, tx.Now)
 	return used+r.Credits <= r.MonthlyCap, err
+}
+
+func (r recharge) isDue(ctx context.Context, q masterdb.Querier) (is bool, err error) {
+	err = q.Get(ctx, &is, `
+		SELECT `+due+` FROM auto_recharges r JOIN credit_balances b ON b.store_id = r.store_id JOIN stores s ON s.id = r.store_id
+		WHERE r.store_id = $1`, r.StoreID)
+	return is, err
 }
 
 // usedThisMonth is what has been bought automatically in now's calendar
@@ -171,15 +174,17 @@ func usedThisMonth(ctx context.Context, q masterdb.Querier, store stoa.StoreID, 
 // is asked whether it has charged already.
 func (s *Service) resumeCharge(ctx context.Context, row purchase, r recharge) (done bool, err error) {
 	pi, err := s.stripe.findCharge(ctx, row, r)
-	switch {
-	case err != nil:
+	if err != nil {
 		return false, err
-	case pi != nil:
-		return true, s.bringCharge(ctx, row, pi)
-	case !r.Enabled || r.CardRef == nil: // switched off meanwhile
-		return true, s.failCharge(ctx, row, "")
 	}
-	return false, nil
+	if pi != nil {
+		return true, s.bringCharge(ctx, row, pi)
+	}
+	is, err := r.isDue(ctx, s.db)
+	if err != nil || is {
+		return false, err
+	}
+	return true, s.failCharge(ctx, row, "") // switched off meanwhile, or bought by hand
 }
 
 // charge has Stripe take the money.

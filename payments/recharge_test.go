@@ -227,6 +227,28 @@ func TestRechargesAtOnce(t *testing.T) {
 	})
 }
 
+// A charge that never reached Stripe is not made up for when it is no longer
+// wanted.
+func TestRechargeNoLongerWanted(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		s := recharging(t, db, stripetest.Good)
+		s.stripe.Break("POST /v1/payment_intents", stripetest.Busy)
+		if err := s.Recharge(t.Context(), payments.Recharge{StoreID: s.store}); err == nil {
+			t.Error("a charge that was not made is no failure")
+		}
+		s.paid(t, 60)
+		s.recharge(t)
+		s.wantBalance(t, 60, 0, 0)
+		if n := s.count(t, `SELECT count(*) FROM purchases WHERE automatic AND status = 'expired'`); n != 1 {
+			t.Errorf("%d recharges ended", n)
+		}
+		s.spend(t, 60)
+		s.recharge(t)
+		s.wantBalance(t, 100, 0, 0)
+	})
+}
+
 func TestRechargeOfASlowBank(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
