@@ -290,6 +290,9 @@ func TestCopiesWait(t *testing.T) {
 		b.setStatus(t, s.ID, Deleting)
 		spend()
 		sweep()
+		if n := b.count(t, `river_job WHERE kind = 'stores.copy_credits'`); n != jobsBefore {
+			t.Error("a sweep found work for a store that is being deleted")
+		}
 		must(t, b.CopyCredits(t.Context(), CopyCredits{StoreID: s.ID}))
 		lease, err := b.tenants.Acquire(t.Context(), s.ID)
 		must(t, err)
