@@ -210,7 +210,7 @@ func TestCopiersAtOnce(t *testing.T) {
 				s, tn := b.open(t, p, engine, "Bakery")
 				b.migrated(t, s.ID, copySchema)
 				other := setup(t, db)
-				other.Registry.tenants = b.tenants // with the keys to the same databases
+				other.tenants = b.tenants // with the keys to the same databases
 				b.follow(t)
 				other.follow(t)
 				b.give(t, s.ID, 5000)
