@@ -210,7 +210,7 @@ func TestCopiersAtOnce(t *testing.T) {
 				s, tn := b.open(t, p, engine, "Bakery")
 				b.migrated(t, s.ID, copySchema)
 				other := setup(t, db)
-				other.Registry.tenants = b.tenants // with the keys to the same databases
+				other.tenants = b.tenants // with the keys to the same databases
 				b.follow(t)
 				other.follow(t)
 				b.give(t, s.ID, 5000)
@@ -290,6 +290,9 @@ func TestCopiesWait(t *testing.T) {
 		b.setStatus(t, s.ID, Deleting)
 		spend()
 		sweep()
+		if n := b.count(t, `river_job WHERE kind = 'stores.copy_credits'`); n != jobsBefore {
+			t.Error("a sweep found work for a store that is being deleted")
+		}
 		must(t, b.CopyCredits(t.Context(), CopyCredits{StoreID: s.ID}))
 		lease, err := b.tenants.Acquire(t.Context(), s.ID)
 		must(t, err)
