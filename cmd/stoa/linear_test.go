@@ -285,13 +285,13 @@ func (c counter) ownerOf(store stoa.StoreID) access.Principal {
 
 func (c counter) url() string { return c.flags[1][len("--master-db-url="):] }
 
-// cutConnections ends connections of others to the database now and then,
-// until stop is called.
+// cutConnections ends connections of others to the database, a few dozen in
+// all, so that a slow machine gets on too, or until stop is called.
 func (c counter) cutConnections() (stop func()) {
 	ctx, cancel := context.WithCancel(c.t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
-		for {
+		for range 30 {
 			select {
 			case <-ctx.Done():
 				return
