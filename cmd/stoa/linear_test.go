@@ -285,13 +285,13 @@ func (c counter) ownerOf(store stoa.StoreID) access.Principal {
 
 func (c counter) url() string { return c.flags[1][len("--master-db-url="):] }
 
-// cutConnections ends connections of others to the database now and then,
-// until stop is called.
+// cutConnections ends connections of others to the database, a few dozen in
+// all, so that a slow machine gets on too, or until stop is called.
 func (c counter) cutConnections() (stop func()) {
 	ctx, cancel := context.WithCancel(c.t.Context())
 	var running sync.WaitGroup
 	running.Go(func() {
-		for {
+		for range 30 {
 			select {
 			case <-ctx.Done():
 				return
@@ -364,29 +364,29 @@ func (b branch) tell(ctx context.Context, c bankCall, key string) (bankAnswer, e
 		return bankAnswer{}, err
 	}
 	defer res.Body.Close()
+	switch {
+	case res.StatusCode == http.StatusPaymentRequired:
+		return bankAnswer{refused: true}, nil
+	case res.StatusCode != http.StatusOK:
+		return bankAnswer{}, errors.New(res.Status)
+	}
 	type balance struct{ Balance, Reserved credits.Amount }
+	if c.kind == bankRead {
+		var now balance
+		err = json.NewDecoder(res.Body).Decode(&now)
+		return bankAnswer{seen: true, balance: int64(now.Balance), reserved: int64(now.Reserved)}, err
+	}
 	var out struct {
-		balance
-		After       balance `json:"balance"`
+		Balance     balance
 		Transaction struct {
 			Sequence     int64
 			BalanceAfter credits.Amount
 		}
 	}
-	if res.StatusCode == http.StatusPaymentRequired {
-		return bankAnswer{refused: true}, nil
-	}
-	if res.StatusCode != http.StatusOK {
-		return bankAnswer{}, errors.New(res.Status)
-	}
-	if c.kind == bankRead {
-		err = json.NewDecoder(res.Body).Decode(&out.balance)
-		return bankAnswer{seen: true, balance: int64(out.balance.Balance), reserved: int64(out.balance.Reserved)}, err
-	}
 	err = json.NewDecoder(res.Body).Decode(&out)
 	return bankAnswer{
 		recorded: true, seq: out.Transaction.Sequence, after: int64(out.Transaction.BalanceAfter),
-		seen: true, balance: int64(out.After.Balance), reserved: int64(out.After.Reserved),
+		seen: true, balance: int64(out.Balance.Balance), reserved: int64(out.Balance.Reserved),
 	}, err
 }
 

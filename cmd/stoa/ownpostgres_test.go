@@ -63,7 +63,7 @@ func postgresBin(t *testing.T) string {
 func newOwnPostgres(t *testing.T) *ownPostgres {
 	t.Helper()
 	p := &ownPostgres{t: t, bin: postgresBin(t), password: rand.Text(), as: &syscall.SysProcAttr{}}
-	dir, err := os.MkdirTemp("", "stoa-own-postgres-") // t.TempDir's parents are closed to another user
+	dir, err := os.MkdirTemp("", "stoa-own-postgres-") //nolint:usetesting // t.TempDir's parents are closed to another user
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func (p *ownPostgres) give(path string) {
 func (p *ownPostgres) data() string { return filepath.Join(p.dir, "data") }
 
 func (p *ownPostgres) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(p.bin, name), args...) //nolint:noctx // stopped by a signal of its own
+	cmd := exec.Command(filepath.Join(p.bin, name), args...)
 	cmd.Dir, cmd.SysProcAttr = p.dir, p.as
 	cmd.Env = []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH")}
 	return cmd
