@@ -124,6 +124,36 @@ func TestCheck(t *testing.T) {
 	})
 }
 
+// TestMaySQL: what a statement asks for itself is what Check says.
+func TestMaySQL(t *testing.T) {
+	t.Parallel()
+	each(t, func(w world) {
+		own, deleted := w.store(w.user()), w.store(w.user())
+		people := []access.Principal{w.user(), {}}
+		for _, role := range roles {
+			people = append(people, w.member(own, role))
+		}
+		w.tx(func(tx *masterdb.Tx) error {
+			return access.Grant(w.Context(), tx, deleted, people[2].UserID, access.Owner)
+		})
+		w.setStatus(deleted, "deleted")
+		for _, store := range []stoa.StoreID{own, deleted, {}} {
+			for _, p := range people {
+				for _, action := range actions {
+					_, err := access.Check(w.Context(), w.db, p, store, action)
+					var may bool
+					if err := w.db.Get(w.Context(), &may, `SELECT `+access.MaySQL(action, "$1", "$2"), store, p.UserID); err != nil {
+						w.Fatal(err)
+					}
+					if may != (err == nil) {
+						w.Errorf("%s in %s, %s: %t, but Check says %v", p.UserID, store, action, may, err)
+					}
+				}
+			}
+		}
+	})
+}
+
 // TestCheckHidesOtherStores: the answer must not tell which stores exist.
 func TestCheckHidesOtherStores(t *testing.T) {
 	t.Parallel()

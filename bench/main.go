@@ -21,6 +21,7 @@ type cli struct {
 	Victim    victimCmd    `cmd:"" help:"What the other stores notice when the database of one hangs."`
 	Provision provisionCmd `cmd:"" help:"Stores that are given their databases, eight at a time."`
 	Migrate   migrateCmd   `cmd:"" help:"One migration over a thousand SQLite stores and two hundred PostgreSQL databases, and none."`
+	Credits   creditsCmd   `cmd:"" help:"Spends on one store and on a thousand, beside the best single statement."`
 
 	// The processes that a measurement starts from this same binary.
 	Bare bareCmd `cmd:"" hidden:""`

@@ -85,6 +85,14 @@ func profile(slug string) object {
 	}
 }
 
+// spend takes one credit from the store.
+func (o *owner) spend(ctx context.Context, id string) error {
+	return o.call(ctx, http.MethodPost, "/api/credits/spend?storeId="+id, object{"amount": "1"}, nil)
+}
+
+// keepAlive keeps a connection for each of many callers.
+var keepAlive = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000}}
+
 // call sends in as JSON and reads the answer into out. Prefer makes
 // connect-database wait as long as it can; the other calls do not mind it.
 func (o *owner) call(ctx context.Context, method, path string, in, out any) error {
@@ -105,7 +113,7 @@ func (o *owner) call(ctx context.Context, method, path string, in, out any) erro
 	if o.token != "" {
 		req.Header.Set("Authorization", "Bearer "+o.token)
 	}
-	res, err := http.DefaultClient.Do(req)
+	res, err := keepAlive.Do(req)
 	if err != nil {
 		return err
 	}

@@ -183,18 +183,19 @@ var spendMany = `
 // and rest say how many calls of the account come after a row, and what they
 // take.
 func manyArgs(quotes []quote, now time.Time) []any {
-	var stores, userStores, users, keyStores, keys []string
+	var stores, userStores, users, keyStores [][16]byte
+	var keys []string
 	var totals, counts []int64
 	var rows entryColumns
 	for _, q := range quotes {
-		store := q.queue.store.String()
+		store := [16]byte(q.queue.store)
 		stores, totals, counts = append(stores, store), append(totals, int64(q.total)), append(counts, int64(len(q.calls)))
 		seen := map[stoa.UserID]bool{}
 		rest := q.total
 		for i, it := range q.calls {
 			if !seen[it.user.UserID] {
 				seen[it.user.UserID] = true
-				userStores, users = append(userStores, store), append(users, it.user.UserID.String())
+				userStores, users = append(userStores, store), append(users, it.user.UserID)
 			}
 			if it.key != "" {
 				keyStores, keys = append(keyStores, store), append(keys, it.key)
@@ -208,14 +209,15 @@ func manyArgs(quotes []quote, now time.Time) []any {
 
 // entryColumns are rows turned on their side, as unnest takes them.
 type entryColumns struct {
-	id, store, description, user []string
-	later, amount, rest          []int64
-	service, key, hash           []*string
-	quantity, price              []*int64
+	id, store, user     [][16]byte
+	description         []string
+	later, amount, rest []int64
+	service, key, hash  []*string
+	quantity, price     []*int64
 }
 
-func (c *entryColumns) add(t Transaction, it *call, store string, later int, rest Amount) {
-	c.id, c.store, c.user = append(c.id, t.ID.String()), append(c.store, store), append(c.user, it.user.UserID.String())
+func (c *entryColumns) add(t Transaction, it *call, store [16]byte, later int, rest Amount) {
+	c.id, c.store, c.user = append(c.id, t.ID), append(c.store, store), append(c.user, it.user.UserID)
 	c.later, c.amount, c.rest = append(c.later, int64(later)), append(c.amount, int64(t.Amount)), append(c.rest, int64(rest))
 	c.service, c.quantity, c.price = append(c.service, t.ServiceKey), append(c.quantity, t.Quantity), append(c.price, (*int64)(t.UnitPrice))
 	c.description = append(c.description, t.Description)

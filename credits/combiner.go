@@ -2,6 +2,7 @@ package credits
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -71,13 +72,17 @@ func newCombiner(l *Ledger) *combiner {
 	return c
 }
 
-// do waits for the outcome of one call. A caller that gives up takes its call
-// with it, unless a batch has taken it already.
+// do makes one call and returns its outcome. A caller whom nobody is before
+// makes it itself, at once. Others wait; who gives up takes the call with it,
+// unless a batch has taken it already.
 func (c *combiner) do(ctx context.Context, it *call) (Spent, error) {
 	if err := ctx.Err(); err != nil {
 		return Spent{}, err
 	}
-	c.submit(it)
+	if g, alone := c.enter(it); alone {
+		c.runAlone(ctx, g)
+		return it.spent, it.err
+	}
 	select {
 	case <-it.done:
 		return it.spent, it.err
@@ -87,25 +92,54 @@ func (c *combiner) do(ctx context.Context, it *call) (Spent, error) {
 	}
 }
 
-func (c *combiner) submit(it *call) {
+// enter queues the call, or makes its caller a worker with a batch of one.
+func (c *combiner) enter(it *call) (g group, alone bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	q := c.queues[it.store]
 	if q == nil {
 		q = &queue{store: it.store}
 		c.queues[it.store] = q
+		if c.workers < c.maxWorkers {
+			c.workers++
+			q.busy = true
+			return group{q, []*call{it}}, true
+		}
 	}
 	q.calls = append(q.calls, it)
 	if !q.listed && !q.busy {
 		c.makeReady(q)
 	}
+	return group{}, false
+}
+
+// runAlone makes a batch of one on its caller's time.
+func (c *combiner) runAlone(ctx context.Context, g group) {
+	ctx, cancel := context.WithTimeout(ctx, batchDeadline)
+	defer cancel()
+	rest := []group{g}
+	if c.ledger.db.Engine == masterdb.Postgres {
+		rest = c.ledger.spendAtOnce(ctx, rest, func(group) {})
+	}
+	if len(rest) > 0 {
+		c.ledger.spendLocked(ctx, rest)
+	}
+	c.mu.Lock()
+	c.workers--
+	c.mu.Unlock()
+	c.finish(g)
 }
 
 // makeReady hands q to a worker. The caller holds the lock.
 func (c *combiner) makeReady(q *queue) {
 	q.listed = true
 	c.ready = append(c.ready, q)
-	if c.workers < c.maxWorkers {
+	c.callWorker()
+}
+
+// callWorker starts one if there is work and room. The caller holds the lock.
+func (c *combiner) callWorker() {
+	if len(c.ready) > 0 && c.workers < c.maxWorkers {
 		c.workers++
 		go c.work()
 	}
@@ -122,6 +156,9 @@ func (c *combiner) withdraw(it *call) {
 // work runs batches until no account is ready.
 func (c *combiner) work() {
 	for {
+		// Those who were just answered may be about to call again: one batch for
+		// all of them costs less than a small one and a large one.
+		runtime.Gosched()
 		batch := c.next()
 		if batch == nil {
 			return
@@ -171,6 +208,7 @@ func (c *combiner) finish(g group) {
 		c.makeReady(g.queue)
 	} else {
 		c.drop(g.queue)
+		c.callWorker()
 	}
 }
 

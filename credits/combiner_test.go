@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
@@ -191,6 +193,74 @@ func TestEveryCallerGetsItsOwnAnswer(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		b.checkInvariants(t)
+	})
+}
+
+// The one statement answers for those accounts of a batch for which it can,
+// and leaves the others as they are.
+func TestOneStatementForMany(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		if db.Engine == masterdb.SQLite {
+			return // it goes the locked way always
+		}
+		stores := map[string]bench{}
+		for _, name := range []string{"rich", "keyed", "service", "poor", "reserved", "viewer", "stranger", "used", "lots", "locked", "unknown service"} {
+			b := setup(t, db)
+			b.give(t, 10*credits.Credit)
+			stores[name] = b
+		}
+		requests, users := map[stoa.StoreID]credits.SpendRequest{}, map[stoa.StoreID]access.Principal{}
+		for _, b := range stores {
+			requests[b.store], users[b.store] = credits.SpendRequest{Amount: 2 * credits.Credit}, b.owner
+		}
+		request := func(name string, req credits.SpendRequest) { requests[stores[name].store] = req }
+		request("keyed", credits.SpendRequest{Amount: 2 * credits.Credit, Description: "d", IdempotencyKey: "k"})
+		request("service", credits.SpendRequest{ServiceKey: "product_translation"})
+		request("poor", credits.SpendRequest{Amount: 2*credits.Credit + 5_001})
+		request("unknown service", credits.SpendRequest{ServiceKey: "none"})
+		stores["reserved"].hold(t, credits.SpendRequest{Amount: 5 * credits.Credit})
+		users[stores["viewer"].store] = stores["viewer"].member(t, access.Viewer)
+		users[stores["stranger"].store] = stores["rich"].owner
+		request("used", credits.SpendRequest{Amount: 1, IdempotencyKey: "k#1"})
+		_, err := stores["used"].spend(t.Context(), credits.SpendRequest{Amount: 1, IdempotencyKey: "k#1#1"})
+		must(t, err)
+		_, err = stores["lots"].grant(t.Context(), credits.Grant{Type: credits.TypeBonus, Amount: credits.Credit, Priority: 1, IdempotencyKey: "lot"})
+		must(t, err)
+		unlock := stores["locked"].lock(t)
+		before := map[string]string{}
+		for name, b := range stores {
+			before[name] = b.dump(t)
+		}
+		const each = 4
+		got := credits.AtOnce(t.Context(), stores["rich"].ledger, each, requests, func(id stoa.StoreID) access.Principal { return users[id] })
+		for name, b := range stores {
+			answers, served := got[b.store]
+			if want := name == "rich" || name == "keyed" || name == "service"; served != want {
+				t.Errorf("%s: answered %t, want %t", name, served, want)
+			}
+			if !served {
+				if after := b.dump(t); after != before[name] {
+					t.Errorf("%s: changed\n%s\nto\n%s", name, before[name], after)
+				}
+				continue
+			}
+			rows := b.rows(t)
+			for i, s := range answers {
+				if d := cmp.Diff(rows[1+i], s.Transaction); d != "" || s.Balance.Balance != s.Transaction.BalanceAfter || s.Balance.Seq != s.Transaction.Sequence {
+					t.Errorf("%s, call %d: %s, %+v", name, i, d, s.Balance)
+				}
+			}
+			if len(rows) != 1+each {
+				t.Errorf("%s: %d rows", name, len(rows))
+			}
+			last, now := answers[each-1].Balance, b.balance(t)
+			if d := cmp.Diff(now, last); d != "" {
+				t.Errorf("%s: the last answer is not the account: %s", name, d)
+			}
+			b.checkInvariants(t)
+		}
+		unlock()
 	})
 }
 

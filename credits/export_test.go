@@ -1,6 +1,12 @@
 package credits
 
-import "github.com/stoahq/stoa"
+import (
+	"context"
+	"fmt"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+)
 
 // Waiting is how many calls of the store wait for a batch.
 func Waiting(l *Ledger, store stoa.StoreID) int {
@@ -25,4 +31,29 @@ func Queues(l *Ledger) int {
 	l.combiner.mu.Lock()
 	defer l.combiner.mu.Unlock()
 	return len(l.combiner.queues)
+}
+
+// AtOnce makes n calls of each request in one statement. It returns, by store,
+// the sequences and balances of those that were answered.
+func AtOnce(ctx context.Context, l *Ledger, n int, requests map[stoa.StoreID]SpendRequest, user func(stoa.StoreID) access.Principal) map[stoa.StoreID][]Spent {
+	var batch []group
+	for store, req := range requests {
+		g := group{queue: &queue{store: store}}
+		for i := range n {
+			c := &call{user: user(store), store: store, req: req, done: make(chan struct{})}
+			if req.IdempotencyKey != "" && i > 0 {
+				c.req.IdempotencyKey += fmt.Sprint("#", i)
+			}
+			c.key, c.hash = c.req.idempotency()
+			g.calls = append(g.calls, c)
+		}
+		batch = append(batch, g)
+	}
+	out := map[stoa.StoreID][]Spent{}
+	l.spendAtOnce(ctx, batch, func(g group) {
+		for _, c := range g.calls {
+			out[g.queue.store] = append(out[g.queue.store], c.spent)
+		}
+	})
+	return out
 }

@@ -3,6 +3,8 @@ package masterdb_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -261,6 +263,66 @@ func TestOpenHidesThePassword(t *testing.T) {
 			t.Errorf("Open(%q) succeeded", url)
 		} else if strings.Contains(err.Error(), password) {
 			t.Errorf("the error shows the password: %v", err)
+		}
+	}
+}
+
+// What is to be done after a commit is done after it, and only then.
+func TestAfterCommit(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		done := 0
+		boom := errors.New("changed my mind")
+		for _, want := range []error{nil, boom} {
+			err := db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+				tx.AfterCommit(func() { done++ })
+				if done > 0 && want == nil {
+					t.Error("done before the commit")
+				}
+				return want
+			})
+			if !errors.Is(err, want) || done != 1 {
+				t.Errorf("%v: done %d times, want once", err, done)
+			}
+		}
+	})
+}
+
+// A snapshot does not see what is committed after it began.
+func TestSnapshot(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		count := func(q masterdb.Querier) (n int) {
+			must(t, q.Get(t.Context(), &n, `SELECT count(*) FROM users`))
+			return n
+		}
+		must(t, db.Snapshot(t.Context(), func(q masterdb.Querier) error {
+			before := count(q)
+			_, err := insertUser(t, db, "late@example.com")
+			must(t, err)
+			if now := count(q); now != before || count(db) != before+1 {
+				t.Errorf("the snapshot shows %d users after %d, the database %d", now, before, count(db))
+			}
+			return nil
+		}))
+	})
+}
+
+// Only a statement that was certainly not carried out counts as refused.
+func TestIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{&pgconn.PgError{Code: "23505", SeverityUnlocalized: "ERROR"}, true},
+		{fmt.Errorf("insert: %w", &pgconn.PgError{Code: "40001", SeverityUnlocalized: "ERROR"}), true},
+		{&pgconn.PgError{Code: "57P01", SeverityUnlocalized: "FATAL"}, false},
+		{io.ErrUnexpectedEOF, false},
+		{context.DeadlineExceeded, false},
+	} {
+		if got := masterdb.IsRefused(c.err); got != c.want {
+			t.Errorf("IsRefused(%v) = %t", c.err, got)
 		}
 	}
 }

@@ -16,6 +16,9 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 		return nil, fmt.Errorf("master database URL: %w", err) // pgx leaves the password out
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = "stoa"
+	// Every statement is prepared and looks rows up by their keys: to plan it
+	// anew for each set of parameters costs more than it can gain.
+	cfg.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
 	cfg.ConnConfig.ConnectTimeout = 10 * time.Second
 	cfg.AfterConnect = func(_ context.Context, c *pgx.Conn) error {
 		// Times come back in UTC, as they were written and as SQLite gives them.

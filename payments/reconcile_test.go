@@ -191,7 +191,7 @@ func TestCheckStripe(t *testing.T) {
 	must(t, check(stripetest.Key, s.URL))
 	for want, err := range map[string]error{
 		"not accepted": check("sk_test_of_nobody", s.URL),
-		"no answer":      check("sk_test_of_nobody", "http://127.0.0.1:1"),
+		"no answer":    check("sk_test_of_nobody", "http://127.0.0.1:1"),
 		"status 429": func() error {
 			s.Break("GET /v1/checkout/sessions", stripetest.Busy)
 			return check(stripetest.Key, s.URL)

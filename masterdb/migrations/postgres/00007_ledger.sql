@@ -13,6 +13,8 @@ ALTER TABLE credit_balances ADD CONSTRAINT credit_balances_debt_first CHECK (deb
 ALTER TABLE credit_transactions ADD COLUMN debt_change bigint NOT NULL DEFAULT 0;
 ALTER TABLE credit_transactions DROP CONSTRAINT credit_transactions_amount_check;
 ALTER TABLE credit_transactions ADD CONSTRAINT credit_transactions_moves CHECK (amount <> 0 OR debt_change <> 0);
+-- As in audit_events: what somebody did outlives them.
+ALTER TABLE credit_transactions DROP CONSTRAINT credit_transactions_user_id_fkey;
 ALTER TABLE credit_transactions ADD COLUMN hold_id uuid REFERENCES credit_holds (id);
 -- A hold is captured once, whatever the callers do.
 CREATE UNIQUE INDEX credit_transactions_hold ON credit_transactions (hold_id) WHERE hold_id IS NOT NULL;

@@ -32,7 +32,7 @@ CREATE TABLE new_credit_transactions (
     unit_price      integer     CHECK (unit_price >= 0),
     description     text        NOT NULL DEFAULT '',
     reference       text,
-    user_id         text        REFERENCES users (id),
+    user_id         text, -- as in audit_events: what somebody did outlives them
     hold_id         text        REFERENCES credit_holds (id),
     idempotency_key text,
     request_hash    text,
