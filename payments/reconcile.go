@@ -68,6 +68,13 @@ func (s *Service) fetchEvents(ctx context.Context, report *Report) error {
 		if err != nil {
 			return fmt.Errorf("list undelivered events: %w", err)
 		}
+		var known int
+		if err := s.db.Get(ctx, &known, `SELECT count(*) FROM stripe_events WHERE id = $1`, event.ID); err != nil {
+			return err
+		}
+		if known > 0 { // Stripe lists it for 30 days
+			continue
+		}
 		payload, err := json.Marshal(map[string]any{
 			"id": event.ID, "object": "event", "type": event.Type, "api_version": event.APIVersion, "created": event.Created,
 			"data": map[string]any{"object": event.Data.Raw},
