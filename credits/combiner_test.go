@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -362,4 +363,27 @@ func eventually(t testing.TB, what string, done func() bool) {
 			t.Fatal("waited in vain: ", what)
 		}
 	}
+}
+
+// A key is found by its index, on a table of any size.
+func TestKeysAreFoundByIndex(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+			explain, prepare := `EXPLAIN QUERY PLAN `, `SELECT 1`
+			if tx.Postgres() != nil {
+				explain, prepare = `EXPLAIN `, `SET LOCAL enable_seqscan = off`
+			}
+			if _, err := tx.Exec(t.Context(), prepare); err != nil {
+				return err
+			}
+			var plan []map[string]any
+			err := tx.Select(t.Context(), &plan, explain+`SELECT 1 FROM credit_transactions WHERE store_id = $1 AND idempotency_key = $2`, b.store, "k")
+			if text := fmt.Sprint(plan); !strings.Contains(text, "credit_transactions_key") {
+				t.Errorf("the plan is %s", text)
+			}
+			return err
+		}))
+	})
 }

@@ -13,6 +13,9 @@ ALTER TABLE credit_balances ADD CONSTRAINT credit_balances_debt_first CHECK (deb
 ALTER TABLE credit_transactions ADD COLUMN debt_change bigint NOT NULL DEFAULT 0;
 ALTER TABLE credit_transactions DROP CONSTRAINT credit_transactions_amount_check;
 ALTER TABLE credit_transactions ADD CONSTRAINT credit_transactions_moves CHECK (amount <> 0 OR debt_change <> 0);
+-- A row without a key needs no entry among the keys.
+ALTER TABLE credit_transactions DROP CONSTRAINT credit_transactions_store_id_idempotency_key_key;
+CREATE UNIQUE INDEX credit_transactions_key ON credit_transactions (store_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 -- As in audit_events: what somebody did outlives them.
 ALTER TABLE credit_transactions DROP CONSTRAINT credit_transactions_user_id_fkey;
 ALTER TABLE credit_transactions ADD COLUMN hold_id uuid REFERENCES credit_holds (id);

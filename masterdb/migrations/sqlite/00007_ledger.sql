@@ -38,7 +38,6 @@ CREATE TABLE new_credit_transactions (
     request_hash    text,
     created_at      timestamp   NOT NULL,
     UNIQUE (store_id, seq),
-    UNIQUE (store_id, idempotency_key),
     CONSTRAINT credit_transactions_moves CHECK (amount <> 0 OR debt_change <> 0)
 );
 INSERT INTO new_credit_transactions (id, store_id, seq, type, amount, balance_after, service_key, quantity, unit_price,
@@ -48,6 +47,8 @@ INSERT INTO new_credit_transactions (id, store_id, seq, type, amount, balance_af
     FROM credit_transactions;
 DROP TABLE credit_transactions;
 ALTER TABLE new_credit_transactions RENAME TO credit_transactions;
+-- A row without a key needs no entry among the keys.
+CREATE UNIQUE INDEX credit_transactions_key ON credit_transactions (store_id, idempotency_key) WHERE idempotency_key IS NOT NULL;
 -- A hold is captured once, whatever the callers do.
 CREATE UNIQUE INDEX credit_transactions_hold ON credit_transactions (hold_id) WHERE hold_id IS NOT NULL;
 
