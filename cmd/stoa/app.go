@@ -81,7 +81,9 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, cfg.BaseDomain, log)
 	a.registry.KeepDeleted(cfg.DeletionGrace)
 	a.registry.UseDNS(cfg.DNSServer)
-	a.accounts = accounts.New(master, a.registry, signing, accounts.Options{AccessTTL: cfg.JWTExpiresIn})
+	a.accounts = accounts.New(master, a.registry, signing, accounts.Options{
+		AccessTTL: cfg.JWTExpiresIn, Encryption: encryption, Queue: a.queue, Mail: a.mail, BaseURL: publicURL,
+	})
 	sales := payments.Config{CreditPrice: cfg.price(), BaseURL: publicURL, Log: log}
 	if cfg.development() {
 		sales.Sandbox, sales.WebhookSecret = true, sandboxSecret(signing)
@@ -103,6 +105,9 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	jobs.Handle(a.queue, stores.CheckHostnamesTimeout, a.registry.CheckHostnames)
 	jobs.Every(a.queue, stores.CheckHostnamesEvery, stores.CheckHostnames{})
 	jobs.Handle(a.queue, time.Minute, a.payments.Apply)
+	a.accounts.HandleMails(a.queue)
+	jobs.Handle(a.queue, accounts.PurgeTimeout, a.accounts.PurgeExpired)
+	jobs.Every(a.queue, accounts.PurgeEvery, accounts.Purge{})
 	a.followCredits(publicURL)
 	return a, nil
 }
