@@ -168,11 +168,10 @@ func (a *Accounts) mailInvitation(ctx context.Context, job MailInvitation) error
 		to.FirstName+" "+to.LastName, to.Role, to.Store, to.ExpiresAt.UTC().Format("2 January 2006"), a.link(invitation, token))
 }
 
-// link leads to the page where a token is used. It is in the fragment, which no
-// browser sends to a server and no log holds.
+// link leads to the page where a token is used.
 func (a *Accounts) link(p purpose, token keyring.Secret) string {
 	page := map[purpose]string{verifyEmail: "/verify-email", resetPassword: "/reset-password", invitation: "/accept-invitation"}[p]
-	return a.opts.BaseURL + page + "#token=" + url.QueryEscape(token.Reveal())
+	return a.opts.BaseURL + page + "?token=" + url.QueryEscape(token.Reveal())
 }
 
 // letter is a mail to be: a subject and a text with room for what it is about.
