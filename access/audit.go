@@ -26,7 +26,7 @@ const (
 	Registered         = "auth.registered"
 	SignedIn           = "auth.sign_in" // or tried to
 	SignedOut          = "auth.sign_out"
-	TokenReused        = "auth.token_reused"
+	TokenReused        = "auth.token_reused" //nolint:gosec // an act, not a credential
 	SessionRevoked     = "auth.session_revoked"
 	PasswordChanged    = "auth.password_changed"
 	PasswordReset      = "auth.password_reset"

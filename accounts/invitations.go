@@ -196,6 +196,23 @@ func (a *Accounts) AcceptInvitation(ctx context.Context, p access.Principal, tok
 	return store, err
 }
 
+// SignInAndAccept is AcceptInvitation for a page without a session: it opens one
+// for that and ends it. The code is of a second factor, for who has one.
+func (a *Accounts) SignInAndAccept(ctx context.Context, token keyring.Secret, email string, password keyring.Secret, code string, c Client) error {
+	session, err := a.Login(ctx, email, password, c)
+	var required *SecondFactorRequired
+	if errors.As(err, &required) && code != "" {
+		session, err = a.LoginSecondFactor(ctx, required.Challenge, code, c)
+	}
+	if err != nil {
+		return err
+	}
+	p := c.as(session.User.ID)
+	p.SessionID = session.id
+	_, err = a.AcceptInvitation(ctx, p, token)
+	return errors.Join(err, a.Logout(ctx, p))
+}
+
 // invited is what an invitation is good for.
 type invited struct {
 	StoreID   stoa.StoreID
@@ -216,8 +233,7 @@ func openInvitation(ctx context.Context, tx *masterdb.Tx, id stoa.InvitationID) 
 // stillMeant asks whether who invited may still do so.
 func stillMeant(ctx context.Context, tx *masterdb.Tx, i invited) error {
 	_, err := access.Check(ctx, tx, access.Principal{UserID: i.InvitedBy}, i.StoreID, inviting(i.Role))
-	switch stoa.CodeOf(err) {
-	case stoa.Forbidden, stoa.StoreNotFound:
+	if code := stoa.CodeOf(err); code == stoa.Forbidden || code == stoa.StoreNotFound {
 		return stoa.Errorf(stoa.TokenInvalid, "Who invited you may not do so any more. Ask for another invitation.")
 	}
 	return err

@@ -190,9 +190,10 @@ func TestTransferOwnership(t *testing.T) {
 	})
 }
 
-// invite returns the token that the mail to that address holds.
-func (b shopBench) invite(email string, role access.Role) keyring.Secret {
+// invite invites the guest and returns the token that the mail holds.
+func (b shopBench) invite(role access.Role) keyring.Secret {
 	b.Helper()
+	const email = "guest@example.com"
 	if _, err := b.Invite(b.Context(), b.owner, b.store, email, role); err != nil {
 		b.Fatal(err)
 	}
@@ -209,7 +210,7 @@ func TestInvitation(t *testing.T) {
 	t.Parallel()
 	eachShop(t, func(b shopBench) {
 		guest, other := b.person("guest@example.com"), b.person("other@example.com")
-		token := b.invite("guest@example.com", access.Member)
+		token := b.invite(access.Member)
 		if dump := dumpTables(b.T, b.db, "one_time_tokens", "invitations"); strings.Contains(dump, token.Reveal()) {
 			b.Errorf("the token is kept:\n%s", dump)
 		}
@@ -244,7 +245,7 @@ func TestInvitationsThatAreNone(t *testing.T) {
 				b.Errorf("%s: %v, the guest is %q", name, err, b.roleOf(guest))
 			}
 		}
-		token := b.invite("guest@example.com", access.Member)
+		token := b.invite(access.Member)
 		list, err := b.Invitations(b.Context(), b.owner, b.store)
 		if err != nil || len(list) != 1 {
 			b.Fatalf("%v, %v", list, err)
@@ -260,11 +261,11 @@ func TestInvitationsThatAreNone(t *testing.T) {
 			exec(b.T, b.db, `UPDATE invitations SET sent_at = $1`, time.Now().UTC().Add(-2*mailPause))
 		}
 		ago()
-		first := b.invite("guest@example.com", access.Admin)
+		first := b.invite(access.Admin)
 		_, err = b.Invite(b.Context(), b.owner, b.store, "guest@example.com", access.Viewer)
 		wantCode(b.T, err, stoa.RateLimited)
 		ago()
-		second := b.invite("guest@example.com", access.Viewer)
+		second := b.invite(access.Viewer)
 		refused("the mail before", first, stoa.TokenInvalid)
 		exec(b.T, b.db, `UPDATE one_time_tokens SET expires_at = $1`, time.Now().UTC().Add(-time.Second))
 		refused("expired", second, stoa.TokenExpired)
@@ -274,7 +275,7 @@ func TestInvitationsThatAreNone(t *testing.T) {
 		admin := b.member(access.Admin)
 		owner := b.owner
 		b.owner = admin
-		third := b.invite("guest@example.com", access.Member)
+		third := b.invite(access.Member)
 		b.owner = owner
 		if err := b.ChangeRole(b.Context(), owner, b.store, admin.UserID, access.Viewer); err != nil {
 			b.Fatal(err)

@@ -20,6 +20,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/payments"
 	"github.com/stoahq/stoa/provisioning"
@@ -37,6 +38,7 @@ type Domains struct {
 	Credits      *credits.Ledger
 	Payments     *payments.Service
 	Provisioning *provisioning.Service
+	Mail         *mail.Sender
 }
 
 // Config is what the API needs to know of its surroundings.
@@ -82,6 +84,7 @@ func New(d Domains, cfg Config) http.Handler {
 	a.storefrontRoutes()
 	a.healthRoutes()
 	a.pageRoutes()
+	a.accountPages()
 	a.mux.HandleFunc("/", a.noRoute)
 	return a.middleware(a.mux)
 }

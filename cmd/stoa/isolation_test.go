@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+
+	"github.com/stoahq/stoa/access"
 )
 
 var placeholder = regexp.MustCompile(`\{[^}]+\}`)
@@ -48,12 +50,13 @@ var bodies = map[string]any{
 }
 
 // TestStoresAreNeverMixed tries every private operation of the OpenAPI
-// document on somebody else's store: the answer is the one for a store that
+// document on somebody else's store, as a person and with an API key: the answer is the one for a store that
 // does not exist, to the byte. A new operation is tried without being asked.
 func TestStoresAreNeverMixed(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
 		mallory, own, _ := connected(t, s, "mallory@example.com")
+		malloryKey := mallory.withKey(own, access.Scopes()...)
 		victim, theirs, _ := connected(t, s, "victim@example.com")
 		victim.buy(theirs, 10)
 		before := victim.call("GET", "/api/stores/"+theirs, nil).want(http.StatusOK).raw
@@ -65,21 +68,23 @@ func TestStoresAreNeverMixed(t *testing.T) {
 			if !known && op.method != http.MethodGet && (op.inPath || op.byChoice) {
 				t.Errorf("%s has no body in this test's table", key)
 			}
-			ask := func(id string) answer {
-				path := placeholder.ReplaceAllString(op.path, id)
-				if op.byChoice {
-					return mallory.call(op.method, path, body, "X-Store-Id", id)
-				}
-				return mallory.call(op.method, path, body)
-			}
 			if !op.inPath && !op.byChoice {
 				continue
 			}
 			tried++
-			foreign := ask(theirs).problem(http.StatusNotFound, "store_not_found")
-			nobody := ask(uuid.NewString()).problem(http.StatusNotFound, "store_not_found")
-			if a, b := requestIDMember.ReplaceAllString(foreign.raw, ""), requestIDMember.ReplaceAllString(nobody.raw, ""); a != b {
-				t.Errorf("%s tells a foreign store from none:\n%s\n%s", key, a, b)
+			for _, c := range []client{mallory, malloryKey} {
+				ask := func(id string) answer {
+					path := placeholder.ReplaceAllString(op.path, id)
+					if op.byChoice {
+						return c.call(op.method, path, body, "X-Store-Id", id)
+					}
+					return c.call(op.method, path, body)
+				}
+				foreign := ask(theirs).problem(http.StatusNotFound, "store_not_found")
+				nobody := ask(uuid.NewString()).problem(http.StatusNotFound, "store_not_found")
+				if a, b := requestIDMember.ReplaceAllString(foreign.raw, ""), requestIDMember.ReplaceAllString(nobody.raw, ""); a != b {
+					t.Errorf("%s tells a foreign store from none:\n%s\n%s", key, a, b)
+				}
 			}
 		}
 		if tried < 8 {

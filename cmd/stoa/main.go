@@ -25,6 +25,7 @@ type cli struct {
 	Stores  storesCmd  `cmd:"" help:"Look at the stores of this platform, close, delete and restore them."`
 	Tenants tenantsCmd `cmd:"" help:"Keep the stores' databases on one schema."`
 	Prices  pricesCmd  `cmd:"" help:"Look at what services cost in credits, and set it."`
+	Users   usersCmd   `cmd:"" help:"Look at the users and choose who operates the platform."`
 	Demo    demoCmd    `cmd:"" help:"Make an owner, three stores, products and credits to look at."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
