@@ -17,15 +17,20 @@ const (
 const (
 	sideSQLite   = "sqlite"
 	sidePostgres = "postgresql"
+	sideSchema   = "schemaAlone"
 )
 
 // provisionCmd measures how long connect-database takes: on a file of the
-// platform's own and on an empty PostgreSQL database.
+// platform's own and on an empty PostgreSQL database. Beside that stands what
+// the server takes for the schema alone: one connection of the bare driver
+// and all migrations in one text, as many at a time.
 type provisionCmd struct {
 	common
 	Stores  int `default:"40" help:"Stores that each side opens in one round."`
 	AtATime int `default:"8" help:"How many of them at a time."`
 	Rounds  int `default:"5" help:"How often each side is measured, in turns."`
+
+	schema string
 }
 
 func (cmd provisionCmd) Run(ctx context.Context) (err error) {
@@ -42,6 +47,10 @@ func (cmd provisionCmd) Run(ctx context.Context) (err error) {
 	sides := []side{
 		{name: sideSQLite, label: "stoa, SQLite"},
 		{name: sidePostgres, label: "stoa, PostgreSQL"},
+		{name: sideSchema, label: "bare driver, PostgreSQL, the schema alone"},
+	}
+	if cmd.schema, err = readSchema(ctx); err != nil {
+		return err
 	}
 	progress("warming up")
 	for _, s := range sides {
@@ -64,25 +73,17 @@ func (cmd provisionCmd) Run(ctx context.Context) (err error) {
 	}{{sideSQLite, provisionTargetSQLite}, {sidePostgres, provisionTargetPostgres}} {
 		r.atMost("from the call to active, "+s.name, figure{Value: inMilliseconds(r.Medians[s.name].P50), Unit: " ms"}, s.target)
 	}
+	r.tell("from the call to active, postgresql, to the schema alone", r.compare(sidePostgres, sideSchema, func(x result) float64 { return float64(x.P50) }))
 	return r.finish(cmd.JSON)
 }
 
-// turn makes stores, and databases where the side needs them, and measures
-// how long each waits to become active.
+// turn makes stores and databases, as the side needs them, and measures how
+// long each waits to become active, or has its schema.
 func (cmd provisionCmd) turn(ctx context.Context, f *fleet, s side, stores int) (result, error) {
-	ids, databases := make([]string, stores), make([]object, stores)
+	open := make([]func(context.Context) error, stores)
 	err := inParallel(ctx, stores, func(ctx context.Context, i int) (err error) {
-		name := fmt.Sprintf("p%04d", f.opened.Add(1))
-		if ids[i], err = f.owner.create(ctx, "bench-"+name); err != nil {
-			return err
-		}
-		databases[i] = managed()
-		if s.name == sidePostgres {
-			databaseURL, err := f.databases.create(ctx, name)
-			databases[i] = postgresAt(databaseURL)
-			return err
-		}
-		return nil
+		open[i], err = cmd.prepare(ctx, f, s)
+		return err
 	})
 	if err != nil {
 		return result{}, err
@@ -91,7 +92,7 @@ func (cmd provisionCmd) turn(ctx context.Context, f *fleet, s side, stores int) 
 	begin := time.Now()
 	err = atATime(ctx, cmd.AtATime, stores, func(ctx context.Context, i int) error {
 		start := time.Now()
-		err := f.owner.connect(ctx, ids[i], databases[i])
+		err := open[i](ctx)
 		took[i] = time.Since(start)
 		return err
 	})
@@ -104,6 +105,25 @@ func (cmd provisionCmd) turn(ctx context.Context, f *fleet, s side, stores int) 
 		Requests: stores, Throughput: float64(stores) / whole.Seconds(),
 		P50: median(took), P99: took[stores*99/100], Slowest: took[stores-1],
 	}, nil
+}
+
+// prepare makes what one of the side begins with, and returns what is measured.
+func (cmd provisionCmd) prepare(ctx context.Context, f *fleet, s side) (open func(context.Context) error, err error) {
+	name, databaseURL := fmt.Sprintf("p%04d", f.opened.Add(1)), ""
+	if s.name != sideSQLite {
+		if databaseURL, err = f.databases.create(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	if s.name == sideSchema {
+		return func(ctx context.Context) error { return runAlone(ctx, databaseURL, cmd.schema) }, nil
+	}
+	id, err := f.owner.create(ctx, "bench-"+name)
+	database := managed()
+	if databaseURL != "" {
+		database = postgresAt(databaseURL)
+	}
+	return func(ctx context.Context) error { return f.owner.connect(ctx, id, database) }, err
 }
 
 func inMilliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

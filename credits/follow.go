@@ -2,10 +2,9 @@ package credits
 
 import (
 	"context"
-	"fmt"
+	"encoding/json"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -115,14 +114,17 @@ const feedAtOnce = 500
 
 // enqueue adds the jobs for those of the accounts for which there is work.
 func (f *Feed) enqueue(ctx context.Context, stores []stoa.StoreID) error {
-	marks, args := make([]string, len(stores)), make([]any, len(stores))
-	for i, store := range stores {
-		marks[i], args[i] = fmt.Sprintf("$%d", i+1), store
+	only, arg := ` AND b.store_id = ANY ($1::uuid[])`, any(raw(stores))
+	if f.db.Engine == masterdb.SQLite {
+		text, err := json.Marshal(stores)
+		if err != nil {
+			return err
+		}
+		only, arg = ` AND b.store_id IN (SELECT value FROM json_each($1))`, string(text)
 	}
-	only := ` AND b.store_id IN (` + strings.Join(marks, ", ") + `)`
 	for _, w := range f.followers {
 		var behind []stoa.StoreID
-		if err := f.db.Select(ctx, &behind, `SELECT b.store_id FROM credit_balances b `+w.Behind+only, args...); err != nil {
+		if err := f.db.Select(ctx, &behind, `SELECT b.store_id FROM credit_balances b `+w.Behind+only, arg); err != nil {
 			return err
 		}
 		if err := f.add(ctx, w, behind); err != nil {
@@ -130,6 +132,15 @@ func (f *Feed) enqueue(ctx context.Context, stores []stoa.StoreID) error {
 		}
 	}
 	return nil
+}
+
+// raw are ids as PostgreSQL takes an array of them.
+func raw(stores []stoa.StoreID) [][16]byte {
+	out := make([][16]byte, len(stores))
+	for i, store := range stores {
+		out[i] = store
+	}
+	return out
 }
 
 func (f *Feed) add(ctx context.Context, w Follower, stores []stoa.StoreID) error {

@@ -39,6 +39,13 @@ type Sweep struct{}
 // Kind implements jobs.Args.
 func (Sweep) Kind() string { return "credits.sweep" }
 
+// How often Sweep runs, and how long it may. What it did not get to it does
+// the next time.
+const (
+	SweepEvery   = time.Minute
+	SweepTimeout = 5 * time.Minute
+)
+
 // sweepAtOnce bounds how many accounts are read ahead.
 const sweepAtOnce = 500
 

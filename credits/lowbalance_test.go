@@ -146,10 +146,8 @@ func TestOwnersAreTold(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
-		_, err := execute(t, db, `UPDATE stores SET name = $2 WHERE id = $1`, b.store, "Käse & \r\nBcc: victim@example.com")
-		must(t, err)
-		_, err = execute(t, db, `UPDATE users SET first_name = 'Zoë', last_name = 'Müller' WHERE id = $1`, b.owner.UserID)
-		must(t, err)
+		execute(t, db, `UPDATE stores SET name = $2 WHERE id = $1`, b.store, "Käse & \r\nBcc: victim@example.com")
+		execute(t, db, `UPDATE users SET first_name = 'Zoë', last_name = 'Müller' WHERE id = $1`, b.owner.UserID)
 		second := b.member(t, access.Owner)
 		b.member(t, access.Admin)
 		server := mailtest.Start(t, mailtest.Options{Refuse: firstTime("RCPT", 451)})
@@ -287,13 +285,12 @@ func TestSettings(t *testing.T) {
 	})
 }
 
-func execute(t *testing.T, db *masterdb.DB, query string, args ...any) (n int64, err error) {
+func execute(t *testing.T, db *masterdb.DB, query string, args ...any) {
 	t.Helper()
-	err = db.Tx(t.Context(), func(tx *masterdb.Tx) error {
-		n, err = tx.Exec(t.Context(), query, args...)
+	must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(t.Context(), query, args...)
 		return err
-	})
-	return n, err
+	}))
 }
 
 // until polls for what something else brings about.

@@ -135,6 +135,15 @@ func (l *Ledger) History(ctx context.Context, p access.Principal, store stoa.Sto
 	}, nil
 }
 
+// ReadSpendings returns what was spent after one transaction and up to another,
+// oldest first, at most limit of them. Like ReadBalance it asks nobody.
+func (l *Ledger) ReadSpendings(ctx context.Context, store stoa.StoreID, after, upTo int64, limit int) ([]Transaction, error) {
+	var out []Transaction
+	err := l.db.Select(ctx, &out, selectTransaction+` FROM credit_transactions
+		WHERE store_id = $1 AND seq > $2 AND seq <= $3 AND type IN ('spend', 'capture') ORDER BY seq LIMIT $4`, store, after, upTo, limit)
+	return out, err
+}
+
 // page cuts the row that was read beyond the limit only to see whether
 // there is more.
 func page(rows []Transaction, limit int) Page {

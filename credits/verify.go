@@ -10,7 +10,8 @@ import (
 
 // Report is what Verify found.
 type Report struct {
-	Accounts     int64
+	Of           int64 // how many accounts there are
+	Accounts     int64 // how many were read: fewer when it ended early, see maxFaults
 	Transactions int64
 	Faults       []Fault // the first of each account that has any, by store; at most maxFaults
 }
@@ -34,6 +35,9 @@ const maxFaults = 100
 func (l *Ledger) Verify(ctx context.Context, progress func(Report)) (Report, error) {
 	var report Report
 	err := l.db.Snapshot(ctx, func(q masterdb.Querier) error {
+		if err := q.Get(ctx, &report.Of, `SELECT count(*) FROM stores`); err != nil {
+			return err
+		}
 		v := newVerifier(q)
 		for len(report.Faults) < maxFaults {
 			account, err := v.next(ctx)

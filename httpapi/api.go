@@ -81,6 +81,7 @@ func New(d Domains, cfg Config) http.Handler {
 	a.databaseRoutes()
 	a.creditRoutes()
 	a.paymentRoutes()
+	a.rechargeRoutes()
 	a.storefrontRoutes()
 	a.healthRoutes()
 	a.pageRoutes()

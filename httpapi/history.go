@@ -44,16 +44,21 @@ type transactionView struct {
 	Type         credits.Type       `json:"type" enum:"purchase,spend,capture,refund,dispute,adjustment,bonus,expiry"`
 	Amount       credits.Amount     `json:"amount" example:"-1" doc:"Negative when credits went away"`
 	BalanceAfter credits.Amount     `json:"balanceAfter" example:"99"`
+	DebtChange   credits.Amount     `json:"debtChange" example:"0" doc:"What is owed more, or with a minus less"`
 	ServiceKey   *string            `json:"serviceKey"`
 	Quantity     *int64             `json:"quantity"`
 	UnitPrice    *credits.Amount    `json:"unitPrice"`
 	Description  string             `json:"description"`
 	Reference    *string            `json:"reference"`
+	HoldID       *stoa.HoldID       `json:"holdId" format:"uuid" doc:"Of a capture"`
 	CreatedAt    time.Time          `json:"createdAt"`
 }
 
 func newTransactionView(t credits.Transaction) transactionView {
-	return transactionView{t.ID, t.Sequence, t.Type, t.Amount, t.BalanceAfter, t.ServiceKey, t.Quantity, t.UnitPrice, t.Description, t.Reference, t.CreatedAt}
+	return transactionView{
+		t.ID, t.Sequence, t.Type, t.Amount, t.BalanceAfter, t.DebtChange, t.ServiceKey, t.Quantity, t.UnitPrice,
+		t.Description, t.Reference, t.HoldID, t.CreatedAt,
+	}
 }
 
 type transactionsInput struct {
@@ -107,25 +112,25 @@ func (a *api) asJSON(out any) *huma.StreamResponse {
 }
 
 var csvHeader = []string{
-	"sequence", "id", "createdAt", "type", "amount", "balanceAfter", "serviceKey", "quantity", "unitPrice", "description", "reference",
+	"sequence", "id", "createdAt", "type", "amount", "balanceAfter", "debtChange", "serviceKey", "quantity", "unitPrice", "description", "reference",
 }
 
 func csvRow(t credits.Transaction) []string {
 	row := []string{
 		strconv.FormatInt(t.Sequence, 10), t.ID.String(), t.CreatedAt.UTC().Format(time.RFC3339Nano), string(t.Type), t.Amount.String(),
-		t.BalanceAfter.String(), "", "", "", harmless(t.Description), "",
+		t.BalanceAfter.String(), t.DebtChange.String(), "", "", "", harmless(t.Description), "",
 	}
 	if t.ServiceKey != nil {
-		row[6] = harmless(*t.ServiceKey)
+		row[7] = harmless(*t.ServiceKey)
 	}
 	if t.Quantity != nil {
-		row[7] = strconv.FormatInt(*t.Quantity, 10)
+		row[8] = strconv.FormatInt(*t.Quantity, 10)
 	}
 	if t.UnitPrice != nil {
-		row[8] = t.UnitPrice.String()
+		row[9] = t.UnitPrice.String()
 	}
 	if t.Reference != nil {
-		row[10] = harmless(*t.Reference)
+		row[11] = harmless(*t.Reference)
 	}
 	return row
 }

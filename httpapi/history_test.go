@@ -71,7 +71,7 @@ func TestCSVThatFailsIsCutOff(t *testing.T) {
 				t.Error("lines do not end with CRLF")
 			}
 			records, err := csv.NewReader(bytes.NewReader(raw)).ReadAll()
-			if err != nil || len(records) != 3*csvFlush+1 || records[1][9] != "a, \"b\"\nc" {
+			if err != nil || len(records) != 3*csvFlush+1 || records[1][10] != "a, \"b\"\nc" {
 				t.Errorf("%d records, %v", len(records), err)
 			}
 			if got := res.Header.Get("Content-Disposition"); !strings.HasPrefix(got, `attachment; filename="credits-`) {

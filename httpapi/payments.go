@@ -20,9 +20,14 @@ func (a *api) paymentRoutes() {
 		Summary:     "Buy credits",
 		Description: "Answers with a checkout page to send the buyer to. The credits are granted when the payment is confirmed, exactly once.",
 		Errors:      []int{400, 401, 403, 404, 409, 413, 422, 503}}), a.purchase)
+	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/purchases", Tags: tags,
+		Summary: "The store's purchases, newest first", Errors: []int{401, 404, 422}}), a.purchases)
+	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/purchases/{id}", Tags: tags,
+		Summary: "A purchase", Errors: []int{401, 404, 422}}), a.getPurchase)
 	route(a, huma.Operation{Method: http.MethodPost, Path: "/api/webhooks/stripe", Tags: tags, DefaultStatus: http.StatusOK,
 		Summary: "Payment events", Description: "For the payment provider: the signature is checked on the raw body, the event stored once, acknowledged, then applied.",
 		SkipValidateBody: true, Errors: []int{400, 413, 422}}, a.webhook)
+	a.mux.HandleFunc("GET /checkout/{outcome}", a.checkoutLeft)
 	if a.Sandbox {
 		a.mux.HandleFunc("GET /sandbox/checkout/{ref}", a.sandboxCheckout)
 		a.mux.HandleFunc("POST /sandbox/checkout/{ref}/pay", a.sandboxPay)
@@ -34,9 +39,13 @@ type purchaseView struct {
 	Status      payments.Status `json:"status" enum:"pending,paid,expired,refunded"`
 	Credits     credits.Amount  `json:"credits" example:"100"`
 	Amount      moneyView       `json:"amount"`
-	CheckoutURL string          `json:"checkoutUrl" doc:"Where the buyer pays"`
+	CheckoutURL string          `json:"checkoutUrl" doc:"Where the buyer pays; empty for an automatic recharge and for a purchase that never came so far"`
 	Provider    string          `json:"provider" enum:"stripe,sandbox"`
+	Automatic   bool            `json:"automatic" doc:"Made by an automatic recharge"`
+	Reversed    moneyView       `json:"reversed" doc:"The part of amount that has gone back, by refunds and disputes"`
+	ClawedBack  credits.Amount  `json:"clawedBack" example:"0" doc:"The credits that went with it"`
 	CreatedAt   time.Time       `json:"createdAt"`
+	PaidAt      *time.Time      `json:"paidAt"`
 }
 
 type moneyView struct {
@@ -47,7 +56,8 @@ type moneyView struct {
 func newPurchaseView(p payments.Purchase) purchaseView {
 	return purchaseView{
 		ID: p.ID, Status: p.Status, Credits: p.Credits, CheckoutURL: p.CheckoutURL, Provider: string(p.Provider), CreatedAt: p.CreatedAt,
-		Amount: moneyView{Value: p.AmountDecimal(), Currency: p.Currency},
+		Amount:    moneyView{Value: p.AmountDecimal(), Currency: p.Currency},
+		Automatic: p.Automatic, Reversed: moneyView{Value: p.ReversedDecimal(), Currency: p.Currency}, ClawedBack: p.ClawedBack, PaidAt: p.PaidAt,
 	}
 }
 
@@ -77,6 +87,53 @@ func (a *api) purchase(ctx context.Context, in *purchaseInput) (*struct{ Body pu
 	return &struct{ Body purchaseView }{newPurchaseView(p)}, nil
 }
 
+type purchasesInput struct {
+	StoreChoice
+	PageInput
+}
+
+type purchasesOutput struct {
+	Body struct {
+		Data       []purchaseView `json:"data"`
+		NextCursor *string        `json:"nextCursor"`
+	}
+}
+
+func (a *api) purchases(ctx context.Context, in *purchasesInput) (*purchasesOutput, error) {
+	id, err := a.chosen(ctx, in.StoreChoice)
+	if err != nil {
+		return nil, err
+	}
+	page, err := a.Payments.List(ctx, principal(ctx), id, in.Limit, in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	out := &purchasesOutput{}
+	out.Body.Data, out.Body.NextCursor = make([]purchaseView, len(page.Purchases)), page.NextCursor
+	for i, p := range page.Purchases {
+		out.Body.Data[i] = newPurchaseView(p)
+	}
+	return out, nil
+}
+
+type getPurchaseInput struct {
+	StoreChoice
+	ID string `path:"id"`
+}
+
+func (a *api) getPurchase(ctx context.Context, in *getPurchaseInput) (*struct{ Body purchaseView }, error) {
+	store, err := a.chosen(ctx, in.StoreChoice)
+	if err != nil {
+		return nil, err
+	}
+	id, _ := stoa.ParseID[stoa.PurchaseID](in.ID) // what is no id is the id of nothing
+	p, err := a.Payments.Get(ctx, principal(ctx), store, id)
+	if err != nil {
+		return nil, err
+	}
+	return &struct{ Body purchaseView }{newPurchaseView(p)}, nil
+}
+
 type webhookInput struct {
 	Signature string `header:"Stripe-Signature"`
 	RawBody   []byte `contentType:"application/json"`
@@ -95,6 +152,21 @@ func (a *api) webhook(ctx context.Context, in *webhookInput) (*webhookOutput, er
 	out := &webhookOutput{}
 	out.Body.Received = true
 	return out, nil
+}
+
+// checkoutLeft is where the payment provider sends the buyer afterwards. It
+// knows nothing: the provider's events tell what happened.
+func (a *api) checkoutLeft(w http.ResponseWriter, r *http.Request) {
+	view, ok := map[string]web.NoteView{
+		"done":      {Title: "Thank you", Text: "The credits are added to the store’s balance as soon as the payment is confirmed. You can close this page."},
+		"saved":     {Title: "Card saved", Text: "Automatic recharges can be switched on in a moment. You can close this page."},
+		"cancelled": {Title: "Nothing was paid", Text: "The page stays open for a day; you can go back to it, or close this one."},
+	}[r.PathValue("outcome")]
+	if !ok {
+		a.errorPage(w, r, stoa.Errorf(stoa.NotFound, "There is no such page."))
+		return
+	}
+	web.Serve(w, r, http.StatusOK, web.NotePage(view))
 }
 
 // sandboxCheckout is the page that stands where Stripe's would.

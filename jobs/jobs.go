@@ -28,6 +28,15 @@ import (
 // ids go in, secrets never.
 type Args = river.JobArgs
 
+// AtTenant, embedded in the arguments of a job, has it run apart from others: a
+// job that waits for stores' own databases may wait for long.
+type AtTenant struct{}
+
+// InsertOpts implements river.JobArgsWithInsertOpts.
+func (AtTenant) InsertOpts() river.InsertOpts { return river.InsertOpts{Queue: tenantQueue} }
+
+const tenantQueue = "tenants"
+
 // Cancel marks err as final: the job is not tried again.
 func Cancel(err error) error { return river.JobCancel(err) }
 
@@ -46,7 +55,8 @@ type Queue struct {
 
 // Options tune a Queue.
 type Options struct {
-	// Workers is how many jobs run at once in this process. Default 10.
+	// Workers is how many jobs run at once in this process, and how many at
+	// tenants besides. Default 10.
 	Workers int
 	// Drain is how long Stop waits for running jobs before it cancels them.
 	// Default 10 s.
@@ -63,9 +73,11 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	}
 	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool)}
 	cfg := &river.Config{
-		Logger:          quiet(log, q.stopping),
-		Workers:         q.workers,
-		Queues:          map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: opts.Workers}},
+		Logger:  quiet(log, q.stopping),
+		Workers: q.workers,
+		Queues: map[string]river.QueueConfig{
+			river.QueueDefault: {MaxWorkers: opts.Workers}, tenantQueue: {MaxWorkers: opts.Workers},
+		},
 		SoftStopTimeout: opts.Drain,
 		FetchCooldown:   10 * time.Millisecond,
 		// Jobs of a process that died. River leaves one alone that may still have
@@ -74,6 +86,12 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	}
 	var err error
 	if db.Engine == masterdb.Postgres {
+		// River notifies once of jobs that are enqueued within FetchCooldown. One
+		// whose transaction commits after that was heard waits for the next look.
+		cfg.FetchPollInterval = 200 * time.Millisecond
+		if !mayReindex(db) {
+			cfg.ReindexerIndexNames = []string{}
+		}
 		q.pg, err = river.NewClient(riverpgxv5.New(db.Pool()), cfg)
 	} else {
 		// SQLite cannot notify: the poll interval is the latency of a job.
@@ -84,6 +102,16 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		return nil, fmt.Errorf("job queue: %w", err)
 	}
 	return q, nil
+}
+
+// mayReindex reports whether this connection's role owns the queue's tables:
+// River rebuilds their indexes every day, and another role may not.
+func mayReindex(db *masterdb.DB) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	var owner bool
+	err := db.Get(ctx, &owner, `SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('river_job')`)
+	return err != nil || owner // without an answer River says itself what it lacks
 }
 
 // quiet keeps River's chatter out of the log: it reports its counts every few

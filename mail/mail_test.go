@@ -219,10 +219,9 @@ func TestFiles(t *testing.T) {
 	if !strings.Contains(log.String(), path) || strings.Contains(log.String(), "zoe") {
 		t.Errorf("log: %s", log.String())
 	}
-	file, err := os.Open(path)
+	data, err := os.ReadFile(path)
 	must(t, err)
-	defer file.Close()
-	msg, err := netmail.ReadMessage(file)
+	msg, err := netmail.ReadMessage(bytes.NewReader(data))
 	must(t, err)
 	check(t, msg, hello)
 	if err := sender(t, mail.Options{}).Send(t.Context(), hello); err != mail.ErrNoServer { //nolint:errorlint // exactly this

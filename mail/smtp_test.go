@@ -12,13 +12,17 @@ import (
 // test's server is on this one, and made to count as another.
 func TestStartTLS(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct{ offered, trusted bool }{
-		"encrypted": {true, true}, "not offered": {false, true}, "unknown authority": {true, false},
+	for name, c := range map[string]struct{ offered, trusted, signed bool }{
+		"encrypted": {true, true, true}, "not offered": {false, true, false}, "not offered to sign in": {false, true, true}, "unknown authority": {true, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			server := mailtest.Start(t, mailtest.Options{StartTLS: c.offered, User: "stoa", Password: "right"})
-			opts := Options{URL: keyring.NewSecret("smtp://stoa:right@" + server.Address()), From: "a@example.com", Log: slog.New(slog.DiscardHandler)}
+			accepts, user := mailtest.Options{StartTLS: c.offered}, ""
+			if c.signed {
+				accepts.User, accepts.Password, user = "stoa", "right", "stoa:right@"
+			}
+			server := mailtest.Start(t, accepts)
+			opts := Options{URL: keyring.NewSecret("smtp://" + user + server.Address()), From: "a@example.com", Log: slog.New(slog.DiscardHandler)}
 			if c.trusted {
 				opts.Roots = server.Roots
 			}

@@ -22,6 +22,10 @@ func IsCheck(err error) bool {
 	return hasCode(err, "23514", sqlite3.SQLITE_CONSTRAINT_CHECK)
 }
 
+// IsForbidden reports whether err says that this connection's role lacks a
+// right on PostgreSQL.
+func IsForbidden(err error) bool { return hasCode(err, "42501") }
+
 // IsRefused reports whether err means that a single statement on PostgreSQL
 // was not carried out: the server has refused it, or it was never sent. Of
 // other errors, such as a connection lost meanwhile, nobody knows. An error

@@ -13,3 +13,14 @@ func (db *DB) ListenQuickly(ctx context.Context, log *slog.Logger) {
 		idle: 50 * time.Millisecond, answer: 2 * time.Second, minPause: 10 * time.Millisecond, maxPause: time.Second,
 	})
 }
+
+// MigrateTo brings an empty database to an older version's schema.
+func (db *DB) MigrateTo(ctx context.Context, version int64) error {
+	p, closeProvider, err := db.migrations()
+	if err != nil {
+		return err
+	}
+	defer closeProvider()
+	_, err = p.UpTo(ctx, version)
+	return err
+}

@@ -73,3 +73,56 @@ func TestSchemaVersionOfAnEmptyDatabase(t *testing.T) {
 		})
 	}
 }
+
+// TestMigrationKeepsPurchases: 00008 makes tables anew on SQLite. What was
+// sold, and the money for it, is there afterwards, and as hard to change.
+func TestMigrationKeepsPurchases(t *testing.T) {
+	t.Parallel()
+	for _, engine := range masterdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			db := masterdbtest.Open(t, emptyURL(t, engine))
+			must(t, db.MigrateTo(t.Context(), 7))
+			store, user := newStore(t, db)
+			const at = `(SELECT created_at FROM stores)`
+			for i, id := range []string{"0198a000-0000-7000-8000-000000000001", "0198a000-0000-7000-8000-000000000002"} {
+				must(t, exec(t, db, `
+					INSERT INTO purchases (id, store_id, user_id, provider, provider_ref, status, credits, amount_minor, currency, checkout_url, created_at, updated_at)
+					VALUES ($1, $2, $3, 'sandbox', $4, 'pending', 10, 5, 'EUR', 'http://x', `+at+`, `+at+`)`, id, store, user, string(rune('a'+i))))
+			}
+			must(t, exec(t, db, `
+				INSERT INTO billing_transactions (id, store_id, purchase_id, type, amount_minor, currency, provider, provider_ref, created_at)
+				VALUES ($1, $2, '0198a000-0000-7000-8000-000000000001', 'payment', 5, 'EUR', 'sandbox', 'pi_1', `+at+`)`, store, store))
+			_, err := db.Migrate(t.Context())
+			must(t, err)
+
+			var rows []struct {
+				ProviderRef string
+				PaymentRef  *string
+				Paid        int64
+			}
+			must(t, db.Select(t.Context(), &rows, `
+				SELECT p.provider_ref, p.payment_ref, count(b.id) AS paid
+				FROM purchases p LEFT JOIN billing_transactions b ON b.purchase_id = p.id
+				GROUP BY p.id, p.provider_ref, p.payment_ref ORDER BY p.id`))
+			if len(rows) != 2 || rows[0].PaymentRef == nil || *rows[0].PaymentRef != "pi_1" || rows[0].Paid != 1 || rows[1].PaymentRef != nil || rows[1].Paid != 0 {
+				t.Errorf("%+v", rows)
+			}
+			for _, change := range []string{
+				`DELETE FROM purchases WHERE provider_ref = 'a'`, // its payment refers to it
+				`UPDATE billing_transactions SET amount_minor = 1`,
+				`DELETE FROM billing_transactions`,
+				`UPDATE purchases SET provider_ref = 'a'`,
+				`UPDATE purchases SET payment_ref = 'pi_1'`,
+				`UPDATE purchases SET clawed_back = 11`,
+				`UPDATE purchases SET clawed_back = 6, frozen = 5`,
+				`UPDATE purchases SET reversed_minor = 6`,
+			} {
+				if exec(t, db, change) == nil {
+					t.Errorf("%s was accepted", change)
+				}
+			}
+			must(t, exec(t, db, `DELETE FROM purchases WHERE provider_ref = 'b'`))
+		})
+	}
+}

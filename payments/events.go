@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,7 +13,6 @@ import (
 	"github.com/stripe/stripe-go/v86/webhook"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
 )
@@ -37,15 +37,23 @@ func (s *Service) Receive(ctx context.Context, body []byte, signature string) er
 	if event.ID == "" || event.Data == nil {
 		return stoa.Errorf(stoa.InvalidRequest, "The event has no id or no data.")
 	}
-	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+	_, err = s.store(ctx, event.ID, string(event.Type), string(body))
+	return err
+}
+
+// store keeps an event and enqueues its job, once. It reports whether the
+// event is new.
+func (s *Service) store(ctx context.Context, id, typ, payload string) (fresh bool, err error) {
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		inserted, err := tx.Exec(ctx, `
 			INSERT INTO stripe_events (id, type, payload, received_at) VALUES ($1, $2, $3, $4)
-			ON CONFLICT (id) DO NOTHING`, event.ID, string(event.Type), string(body), tx.Now)
-		if err != nil || inserted == 0 {
+			ON CONFLICT (id) DO NOTHING`, id, typ, payload, tx.Now)
+		if fresh = inserted == 1; err != nil || !fresh {
 			return err
 		}
-		return s.queue.Enqueue(ctx, tx, ApplyEvent{EventID: event.ID})
+		return s.queue.Enqueue(ctx, tx, ApplyEvent{EventID: id})
 	})
+	return fresh, err
 }
 
 func refuseDelivery(err error) error {
@@ -74,6 +82,7 @@ func refuse(format string, args ...any) error {
 
 // storedEvent is a row of stripe_events.
 type storedEvent struct {
+	ID        string
 	Type      string
 	Payload   string
 	AppliedAt *time.Time
@@ -82,9 +91,9 @@ type storedEvent struct {
 // Apply carries out an event, once. Two attempts at one event, and two
 // events about one payment, wait for each other and have one effect. An
 // event that contradicts what was sold changes nothing, stays unapplied, is
-// logged as an error and is not tried again.
+// logged as an error and is not tried again; Reconcile looks at it every day.
 func (s *Service) Apply(ctx context.Context, job ApplyEvent) error {
-	err := s.db.Tx(ctx, func(tx *masterdb.Tx) error { return s.apply(ctx, tx, job.EventID) })
+	err := s.apply(ctx, job.EventID)
 	if errors.Is(err, errRefused) {
 		s.cfg.Log.ErrorContext(ctx, "a payment event cannot be applied and needs a person", "event", job.EventID, "error", err)
 		return jobs.Cancel(err)
@@ -92,116 +101,134 @@ func (s *Service) Apply(ctx context.Context, job ApplyEvent) error {
 	return err
 }
 
-func (s *Service) apply(ctx context.Context, tx *masterdb.Tx, id string) error {
+func (s *Service) apply(ctx context.Context, id string) error {
 	var event storedEvent
-	err := tx.Get(ctx, &event, `SELECT type, payload, applied_at FROM stripe_events WHERE id = $1`+tx.ForUpdate(), id)
+	err := s.db.Get(ctx, &event, `SELECT id, type, payload, applied_at FROM stripe_events WHERE id = $1`, id)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return refuse("it is not stored")
 	}
 	if err != nil || event.AppliedAt != nil {
 		return err
 	}
-	// Refunds, disputes, expiry and late payments have no effect: the sandbox
-	// sends none of them.
-	if stripe.EventType(event.Type) == stripe.EventTypeCheckoutSessionCompleted {
-		if err := s.completed(ctx, tx, event.Payload); err != nil {
-			return err
-		}
-	}
-	_, err = tx.Exec(ctx, `UPDATE stripe_events SET applied_at = $2 WHERE id = $1`, id, tx.Now)
-	return err
-}
-
-// completed handles a checkout that its customer has finished. It is paid
-// unless the money comes later, of which another event tells.
-func (s *Service) completed(ctx context.Context, tx *masterdb.Tx, payload string) error {
-	var event stripe.Event
-	var session stripe.CheckoutSession
-	if err := json.Unmarshal([]byte(payload), &event); err != nil { // Receive has read it, data and all
-		return refuse("its payload cannot be read: %v", err)
-	}
-	if err := json.Unmarshal(event.Data.Raw, &session); err != nil {
-		return refuse("its checkout session cannot be read: %v", err)
-	}
-	if session.PaymentStatus != stripe.CheckoutSessionPaymentStatusPaid {
-		return nil
-	}
-	p, err := lockPurchase(ctx, tx, session.ClientReferenceID)
-	if err != nil {
+	done := func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE stripe_events SET applied_at = $2 WHERE id = $1 AND applied_at IS NULL`, id, tx.Now)
 		return err
 	}
-	if err := p.matches(session); err != nil {
-		return err
-	}
-	return s.settle(ctx, tx, p, session.PaymentIntent.ID)
-}
-
-func lockPurchase(ctx context.Context, tx *masterdb.Tx, reference string) (Purchase, error) {
-	id, err := stoa.ParseID[stoa.PurchaseID](reference)
-	if err != nil {
-		return Purchase{}, refuse("it names no purchase")
-	}
-	var p Purchase
-	err = tx.Get(ctx, &p, selectPurchase+` FROM purchases WHERE id = $1`+tx.ForUpdate(), id)
-	if errors.Is(err, masterdb.ErrNotFound) {
-		return p, refuse("purchase %s does not exist", id)
-	}
-	return p, err
-}
-
-// matches refuses a payment that is not for what was sold.
-func (p Purchase) matches(session stripe.CheckoutSession) error {
+	sub, err := s.subject(ctx, event)
 	switch {
-	case session.ID != p.ProviderRef:
-		return refuse("purchase %s belongs to another checkout", p.ID)
-	case session.AmountTotal != p.AmountMinor || !strings.EqualFold(string(session.Currency), p.Currency):
-		return refuse("purchase %s costs %d %s (minor units), but %d %s were paid",
-			p.ID, p.AmountMinor, p.Currency, session.AmountTotal, strings.ToUpper(string(session.Currency)))
-	case session.PaymentIntent == nil || session.PaymentIntent.ID == "":
-		return refuse("purchase %s was paid without a payment intent", p.ID)
+	case err != nil:
+		return err
+	case sub.setup != "":
+		return s.saveCard(ctx, sub.setup, done)
+	case sub.purchase.IsZero():
+		return s.db.Tx(ctx, done)
 	}
-	return nil
+	return s.bring(ctx, sub, done)
 }
 
-// settle turns a payment into credits, once for each payment intent: several
-// events may tell of one payment.
-func (s *Service) settle(ctx context.Context, tx *masterdb.Tx, p Purchase, intent string) error {
-	if p.PaidAt != nil {
-		return checkPaidBy(ctx, tx, p, intent)
-	}
-	if _, err := tx.Exec(ctx, `UPDATE purchases SET status = $2, paid_at = $3, updated_at = $3 WHERE id = $1`,
-		p.ID, string(Paid), tx.Now); err != nil {
-		return err
-	}
-	_, err := s.ledger.Grant(ctx, tx, p.StoreID, credits.Grant{
-		Type: credits.TypePurchase, Amount: p.Credits, Description: p.title(), Reference: p.ID.String(),
-		IdempotencyKey: "grant:" + intent, UserID: &p.UserID,
-	})
-	if stoa.CodeOf(err) == stoa.IdempotencyConflict {
-		return refuse("payment %s has already paid for something else", intent)
-	}
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, `
-		INSERT INTO billing_transactions (id, store_id, purchase_id, type, amount_minor, currency, provider, provider_ref, created_at)
-		VALUES ($1, $2, $3, 'payment', $4, $5, $6, $7, $8)`,
-		stoa.NewID[stoa.TransactionID](), p.StoreID, p.ID, p.AmountMinor, p.Currency, string(p.Provider), intent, tx.Now)
-	if masterdb.IsUnique(err) {
-		return refuse("payment %s has already paid for something else", intent)
-	}
-	return err
+// subject is what an event is about.
+type subject struct {
+	purchase         stoa.PurchaseID // zero: nothing of ours
+	setup            string          // the checkout where a card was saved
+	checkout, intent string          // where to look, when the event says
+	reversal         bool            // a refund or dispute of intent
+	said             facts           // what the event itself says of the purchase
 }
 
-// checkPaidBy refuses a second payment of one purchase: nothing is owed for
-// it, and somebody has to give it back.
-func checkPaidBy(ctx context.Context, tx *masterdb.Tx, p Purchase, intent string) error {
-	var known int
-	err := tx.Get(ctx, &known, `
-		SELECT count(*) FROM billing_transactions
-		WHERE provider = $1 AND type = 'payment' AND provider_ref = $2 AND purchase_id = $3`, string(p.Provider), intent, p.ID)
-	if err == nil && known == 0 {
-		return refuse("purchase %s has already been paid by another payment than %s", p.ID, intent)
+// subject reads what the event is about. The account at the provider may sell
+// other things too: their events are nobody's.
+func (s *Service) subject(ctx context.Context, e storedEvent) (sub subject, err error) {
+	var event stripe.Event
+	if err := json.Unmarshal([]byte(e.Payload), &event); err != nil { // Receive has read it, data and all
+		return sub, refuse("its payload cannot be read: %v", err)
 	}
-	return err
+	switch {
+	case !slices.Contains(eventTypes, e.Type):
+		return sub, nil
+	case strings.HasPrefix(e.Type, "checkout.session."):
+		var cs stripe.CheckoutSession
+		if err := json.Unmarshal(event.Data.Raw, &cs); err != nil {
+			return sub, refuse("its checkout session cannot be read: %v", err)
+		}
+		return s.sessionSubject(&cs)
+	case strings.HasPrefix(e.Type, "payment_intent."):
+		var pi stripe.PaymentIntent
+		if err := json.Unmarshal(event.Data.Raw, &pi); err != nil {
+			return sub, refuse("its payment intent cannot be read: %v", err)
+		}
+		sub.intent, sub.said = pi.ID, intentFacts(&pi)
+		sub.purchase, err = named(pi.Metadata)
+		return sub, err
+	case strings.HasPrefix(e.Type, "refund."):
+		var r stripe.Refund
+		if err := json.Unmarshal(event.Data.Raw, &r); err != nil {
+			return sub, refuse("its refund cannot be read: %v", err)
+		}
+		return s.reversalSubject(ctx, r.PaymentIntent, refundReversal(&r))
+	default:
+		var d stripe.Dispute
+		if err := json.Unmarshal(event.Data.Raw, &d); err != nil {
+			return sub, refuse("its dispute cannot be read: %v", err)
+		}
+		return s.reversalSubject(ctx, d.PaymentIntent, disputeReversal(&d))
+	}
+}
+
+// eventTypes are those that say where to look. Stripe lists the undelivered
+// ones of at most 20.
+var eventTypes = []string{
+	string(stripe.EventTypeCheckoutSessionCompleted), string(stripe.EventTypeCheckoutSessionExpired),
+	string(stripe.EventTypeCheckoutSessionAsyncPaymentSucceeded), string(stripe.EventTypeCheckoutSessionAsyncPaymentFailed),
+	string(stripe.EventTypePaymentIntentSucceeded), string(stripe.EventTypePaymentIntentPaymentFailed), string(stripe.EventTypePaymentIntentCanceled),
+	string(stripe.EventTypeRefundCreated), string(stripe.EventTypeRefundUpdated), string(stripe.EventTypeRefundFailed),
+	string(stripe.EventTypeChargeDisputeCreated), string(stripe.EventTypeChargeDisputeUpdated), string(stripe.EventTypeChargeDisputeClosed),
+	string(stripe.EventTypeChargeDisputeFundsWithdrawn), string(stripe.EventTypeChargeDisputeFundsReinstated),
+}
+
+func (s *Service) sessionSubject(cs *stripe.CheckoutSession) (sub subject, err error) {
+	if s.stripe != nil && cs.Metadata["store_id"] == "" { // Stoa's own always have it
+		return sub, nil
+	}
+	if cs.Mode == stripe.CheckoutSessionModeSetup {
+		return subject{setup: cs.ID}, nil
+	}
+	sub = subject{checkout: cs.ID, said: sessionFacts(cs)}
+	if sub.purchase, err = stoa.ParseID[stoa.PurchaseID](cs.ClientReferenceID); err != nil {
+		return sub, refuse("it names no purchase")
+	}
+	return sub, nil
+}
+
+// reversalSubject finds the purchase behind a refund or dispute: by the
+// payment that is known, or by asking whose the payment is, when the news of
+// it is still to come.
+func (s *Service) reversalSubject(ctx context.Context, pi *stripe.PaymentIntent, r reversal) (sub subject, err error) {
+	if pi == nil || pi.ID == "" {
+		return sub, nil
+	}
+	sub = subject{intent: pi.ID, reversal: true, said: facts{reversals: []reversal{r}}}
+	err = s.db.Get(ctx, &sub.purchase, `SELECT id FROM purchases WHERE payment_ref = $1`, pi.ID)
+	if !errors.Is(err, masterdb.ErrNotFound) {
+		return sub, err
+	}
+	if s.stripe == nil {
+		return sub, fmt.Errorf("payment %s is not known yet", pi.ID)
+	}
+	if pi, err = s.stripe.intent(ctx, pi.ID); err != nil {
+		return sub, err
+	}
+	sub.purchase, err = named(pi.Metadata)
+	return sub, err
+}
+
+// named returns the purchase that a payment's metadata names; zero for none.
+func named(metadata map[string]string) (id stoa.PurchaseID, err error) {
+	text := metadata["purchase_id"]
+	if text == "" {
+		return id, nil
+	}
+	if id, err = stoa.ParseID[stoa.PurchaseID](text); err != nil {
+		return id, refuse("its payment names no purchase")
+	}
+	return id, nil
 }

@@ -26,8 +26,8 @@ func TestPaidPurchase(t *testing.T) {
 		s := setup(t, db, sandbox())
 		s.start(t)
 		p := s.buy(t, 250)
-		must(t, s.Pay(t.Context(), p.ProviderRef))
-		must(t, s.Pay(t.Context(), p.ProviderRef))
+		must(t, s.Pay(t.Context(), *p.ProviderRef))
+		must(t, s.Pay(t.Context(), *p.ProviderRef))
 		eventually(t, "every event is applied", func() bool {
 			return s.count(t, `SELECT count(*) FROM stripe_events WHERE applied_at IS NULL`) == 0
 		})
@@ -57,7 +57,7 @@ func TestPaidPurchase(t *testing.T) {
 		}
 		// Paid is paid: a late click makes no event at all.
 		events := s.count(t, `SELECT count(*) FROM stripe_events`)
-		must(t, s.Pay(t.Context(), p.ProviderRef))
+		must(t, s.Pay(t.Context(), *p.ProviderRef))
 		if n := s.count(t, `SELECT count(*) FROM stripe_events`); n != events {
 			t.Error("paying a paid purchase made an event")
 		}
@@ -70,9 +70,9 @@ func TestTheLedgerDoesNotShowTheCheckout(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		s := setup(t, db, sandbox())
 		p := s.buy(t, 1)
-		must(t, s.Pay(t.Context(), p.ProviderRef))
+		must(t, s.Pay(t.Context(), *p.ProviderRef))
 		must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: s.onlyEvent(t)}))
-		secret := strings.TrimPrefix(p.ProviderRef, "cs_sandbox_")
+		secret := strings.TrimPrefix(*p.ProviderRef, "cs_sandbox_")
 		for _, table := range []string{
 			"credit_transactions WHERE idempotency_key", "credit_transactions WHERE reference",
 			"billing_transactions WHERE provider_ref",
@@ -236,7 +236,7 @@ func TestApplyRefusesWhatWasNotSold(t *testing.T) {
 			if s.applied(t, id) || s.status(t, p) != payments.Pending {
 				t.Errorf("%s: had an effect", name)
 			}
-			if log := s.log.String(); !strings.Contains(log, "level=ERROR") || !strings.Contains(log, id) || strings.Contains(log, p.ProviderRef) {
+			if log := s.log.String(); !strings.Contains(log, "level=ERROR") || !strings.Contains(log, id) || strings.Contains(log, *p.ProviderRef) {
 				t.Errorf("%s: log is %s", name, log)
 			}
 		}
@@ -278,16 +278,31 @@ func TestEventsWithoutAPayment(t *testing.T) {
 		p := s.buy(t, 10)
 		unpaid := paid(p, "evt_unpaid", "pi_1")
 		unpaid.session["payment_status"] = "unpaid"
-		expired := paid(p, "evt_expired", "pi_1")
-		expired.typ = "checkout.session.expired"
 		unknown := paid(p, "evt_unknown", "pi_1")
 		unknown.typ = "a.type.of.tomorrow"
-		for _, e := range []event{unpaid, expired, unknown} {
-			s.receive(t, e)
-			must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: e.id}))
-			if !s.applied(t, e.id) || s.status(t, p) != payments.Pending || s.balance(t).Balance != 0 {
-				t.Errorf("%s had an effect, or is not marked", e.id)
+		expired := paid(p, "evt_expired", "pi_1")
+		expired.typ, expired.session["status"], expired.session["payment_status"] = "checkout.session.expired", "expired", "unpaid"
+		for _, c := range []struct {
+			event event
+			want  payments.Status
+		}{{unpaid, payments.Pending}, {unknown, payments.Pending}, {expired, payments.Expired}} {
+			s.receive(t, c.event)
+			must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: c.event.id}))
+			if !s.applied(t, c.event.id) || s.status(t, p) != c.want || s.balance(t).Balance != 0 {
+				t.Errorf("%s is not marked, or the purchase is %s and not %s", c.event.id, s.status(t, p), c.want)
 			}
+		}
+		late := paid(p, "evt_late", "pi_1")
+		s.receive(t, late)
+		must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: late.id}))
+		if s.status(t, p) != payments.Paid || s.balance(t).Balance != 10*credits.Credit {
+			t.Error("a late payment was lost")
+		}
+		expired.id = "evt_expired_again"
+		s.receive(t, expired)
+		must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: expired.id}))
+		if s.status(t, p) != payments.Paid {
+			t.Error("a paid purchase expired")
 		}
 	})
 }

@@ -1,9 +1,15 @@
 // Package payments sells credits. A purchase is paid at a checkout page; the
 // payment provider then sends a signed event, which is stored, acknowledged
-// and applied by a job: only that job grants credits.
+// and applied by a job.
+//
+// Events are not replayed: they only say where to look. Apply asks Stripe how
+// the purchase stands (look) and brings the master to that (converge). So it
+// does not matter in which order events come, how often, or whether they do:
+// Reconcile looks without one.
 //
 // The sandbox is the provider for development. Its Pay button signs the event
-// that Stripe would send and takes the very same way from there on.
+// that Stripe would send and takes the very same way; having nobody to ask, it
+// takes the event's word.
 package payments
 
 import (
@@ -25,14 +31,19 @@ type Service struct {
 	db     *masterdb.DB
 	ledger *credits.Ledger
 	queue  *jobs.Queue
+	stripe *stripeClient // nil without a key
 	cfg    Config
 }
 
 // Config is what the operator decides.
 type Config struct {
 	// Sandbox offers the sandbox provider. Never in production: its page
-	// lets everyone "pay".
+	// lets everyone "pay". Not together with StripeKey.
 	Sandbox bool
+	// StripeKey makes Stripe the provider: a secret or restricted API key.
+	StripeKey keyring.Secret
+	// StripeURL replaces Stripe's address, for a stand-in in development.
+	StripeURL string
 	// WebhookSecret signs events. Every replica has the same one, also after
 	// a restart: an event made by one may be received by another.
 	WebhookSecret keyring.Secret
@@ -72,7 +83,11 @@ func New(db *masterdb.DB, ledger *credits.Ledger, queue *jobs.Queue, cfg Config)
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("payments: %w", err)
 	}
-	return &Service{db: db, ledger: ledger, queue: queue, cfg: cfg}, nil
+	s := &Service{db: db, ledger: ledger, queue: queue, cfg: cfg}
+	if !cfg.StripeKey.IsZero() {
+		s.stripe = newStripeClient(cfg.StripeKey, cfg.StripeURL)
+	}
+	return s, nil
 }
 
 func (c Config) validate() error {
@@ -83,10 +98,14 @@ func (c Config) validate() error {
 	if !currencyCode.MatchString(c.CreditPrice.Currency) {
 		faults = append(faults, fmt.Errorf("the currency must be an ISO 4217 code such as USD, not %q", c.CreditPrice.Currency))
 	}
-	if c.Sandbox && c.WebhookSecret.IsZero() {
-		faults = append(faults, errors.New("the sandbox needs a webhook secret to sign its events"))
+	sells := c.Sandbox || !c.StripeKey.IsZero()
+	if sells && c.WebhookSecret.IsZero() {
+		faults = append(faults, errors.New("events cannot be verified without a webhook secret"))
 	}
-	if u, err := url.Parse(c.BaseURL); c.Sandbox && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+	if c.Sandbox && !c.StripeKey.IsZero() {
+		faults = append(faults, errors.New("there is no sandbox beside Stripe"))
+	}
+	if u, err := url.Parse(c.BaseURL); sells && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		faults = append(faults, fmt.Errorf("the base URL must begin with http:// or https:// and name a host, not %q", c.BaseURL))
 	}
 	return errors.Join(faults...)

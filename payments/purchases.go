@@ -2,7 +2,6 @@ package payments
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"math/big"
@@ -26,7 +25,8 @@ const (
 // Status is where a purchase stands.
 type Status string
 
-// The states of a purchase.
+// The states of a purchase. An expired one whose money comes late is paid
+// after all; refunded means that all the money has gone back.
 const (
 	Pending  Status = "pending"
 	Paid     Status = "paid"
@@ -36,24 +36,41 @@ const (
 
 // Purchase is credits that a store buys, or has bought.
 type Purchase struct {
-	ID          stoa.PurchaseID
-	StoreID     stoa.StoreID
-	UserID      stoa.UserID
-	Provider    Provider
-	ProviderRef string // the provider's id of the checkout; whoever knows it may pay
-	Status      Status
-	Credits     credits.Amount
-	AmountMinor int64  // in the currency's minor unit, such as cents
-	Currency    string // ISO 4217
-	CheckoutURL string
-	CreatedAt   time.Time
-	UpdatedAt   time.Time
-	PaidAt      *time.Time
+	ID            stoa.PurchaseID
+	StoreID       stoa.StoreID
+	UserID        stoa.UserID
+	Provider      Provider
+	ProviderRef   *string // the provider's id of the checkout; at the sandbox, whoever knows it may pay
+	PaymentRef    *string // the provider's id of the payment
+	Status        Status
+	Credits       credits.Amount
+	AmountMinor   int64  // in the currency's minor unit, such as cents
+	Currency      string // ISO 4217
+	CheckoutURL   string // empty when there is nothing to visit
+	Automatic     bool   // made by an automatic recharge
+	ReversedMinor int64  // the money that has gone back, by refunds and disputes
+	ClawedBack    credits.Amount
+	CreatedAt     time.Time
+	UpdatedAt     time.Time
+	PaidAt        *time.Time
 }
 
-const selectPurchase = `
-	SELECT id, store_id, user_id, provider, provider_ref, status, credits, amount_minor, currency, checkout_url,
-		created_at, updated_at, paid_at`
+// purchase is a row with what only this package needs of it.
+type purchase struct {
+	Purchase
+	Attempt int   // numbers the idempotency keys at Stripe
+	Version int64 // of what is known from the provider
+	Frozen  credits.Amount
+	Freezes int
+}
+
+const purchaseColumns = `
+	id, store_id, user_id, provider, provider_ref, payment_ref, status, credits, amount_minor, currency, checkout_url,
+	automatic, reversed_minor, clawed_back, created_at, updated_at, paid_at`
+
+const selectPurchase = `SELECT ` + purchaseColumns + ` FROM purchases`
+
+const selectPurchaseRow = `SELECT ` + purchaseColumns + `, attempt, version, frozen, freezes FROM purchases`
 
 // decimals lists the currencies whose minor unit is not a hundredth, as
 // Stripe charges them: https://docs.stripe.com/currencies#zero-decimal
@@ -65,13 +82,18 @@ var decimals = map[string]int{
 
 // AmountDecimal is the price as a person writes it: "10.00", or "1000" in
 // yen.
-func (p Purchase) AmountDecimal() string {
+func (p Purchase) AmountDecimal() string { return p.decimal(p.AmountMinor) }
+
+// ReversedDecimal is the money that has gone back, in the same form.
+func (p Purchase) ReversedDecimal() string { return p.decimal(p.ReversedMinor) }
+
+func (p Purchase) decimal(minor int64) string {
 	places, special := decimals[p.Currency]
 	if !special {
 		places = 2
 	}
 	unit := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(places)), nil)
-	return new(big.Rat).SetFrac(big.NewInt(p.AmountMinor), unit).FloatString(places)
+	return new(big.Rat).SetFrac(big.NewInt(minor), unit).FloatString(places)
 }
 
 // PurchaseRequest says how much to buy.
@@ -85,48 +107,56 @@ const maxCredits = 1_000_000 * credits.Credit
 
 // Purchase begins a purchase: it is pending until its CheckoutURL has been
 // visited and paid. The same request under the same key makes one purchase,
-// another one is idempotency_conflict. Without a provider it fails with
-// payments_unavailable.
+// another one is idempotency_conflict. Without a provider, or while it does
+// not answer, it fails with payments_unavailable; the same request under the
+// same key then goes on with the same purchase.
 func (s *Service) Purchase(ctx context.Context, p access.Principal, store stoa.StoreID, req PurchaseRequest) (Purchase, error) {
 	if err := req.validate(); err != nil {
 		return Purchase{}, err
 	}
-	var out Purchase
+	var row purchase
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if _, err := access.Check(ctx, tx, p, store, access.PurchaseCredits); err != nil {
 			return err
 		}
-		if !s.cfg.Sandbox {
-			return stoa.Errorf(stoa.PaymentsUnavailable, "Credits cannot be bought here: no payment provider is configured. "+
-				"To try purchases in development, the operator starts the platform with STOA_ENV=development, which offers the sandbox.")
+		fresh, err := s.newPurchase(tx.Now, p.UserID, store, req.Credits)
+		if err != nil {
+			return err
 		}
-		var err error
-		out, err = insertPurchase(ctx, tx, s.sandboxPurchase(tx.Now, p.UserID, store, req.Credits), req)
+		row, err = insertPurchase(ctx, tx, fresh, req)
 		return err
 	})
-	if err != nil {
-		return Purchase{}, err
+	if err != nil || row.ProviderRef != nil || row.Status != Pending {
+		return row.Purchase, err
 	}
-	return out, nil
+	return s.openCheckout(ctx, row)
 }
 
-// sandboxPurchase fills in a purchase at the sandbox. As with Stripe, the
-// checkout's id cannot be guessed, and knowing it is the right to pay.
-func (s *Service) sandboxPurchase(now time.Time, user stoa.UserID, store stoa.StoreID, amount credits.Amount) Purchase {
-	ref := "cs_sandbox_" + rand.Text()
-	return Purchase{
-		ID: stoa.NewID[stoa.PurchaseID](), StoreID: store, UserID: user,
-		Provider: Sandbox, ProviderRef: ref, Status: Pending, Credits: amount,
+func (s *Service) newPurchase(now time.Time, user stoa.UserID, store stoa.StoreID, amount credits.Amount) (Purchase, error) {
+	p := Purchase{
+		ID: stoa.NewID[stoa.PurchaseID](), StoreID: store, UserID: user, Provider: Stripe, Status: Pending, Credits: amount,
 		AmountMinor: int64(amount/credits.Credit) * s.cfg.CreditPrice.MinorPerCredit, Currency: s.cfg.CreditPrice.Currency,
-		CheckoutURL: s.cfg.BaseURL + "/sandbox/checkout/" + ref,
-		CreatedAt:   now, UpdatedAt: now,
+		CreatedAt: now, UpdatedAt: now,
 	}
+	switch {
+	case s.stripe != nil:
+		return p, nil
+	case s.cfg.Sandbox:
+		return s.atSandbox(p), nil
+	}
+	return p, errNoProvider()
+}
+
+func errNoProvider() error {
+	return stoa.Errorf(stoa.PaymentsUnavailable, "Credits cannot be bought here: no payment provider is configured. "+
+		"The operator sets STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET or, to try purchases in development, "+
+		"starts the platform with STOA_ENV=development, which offers the sandbox.")
 }
 
 // insertPurchase stores p, or returns the purchase that the request's key
 // made before. The unique key decides between two at once: the second waits
 // for the first and then finds its row.
-func insertPurchase(ctx context.Context, tx *masterdb.Tx, p Purchase, req PurchaseRequest) (Purchase, error) {
+func insertPurchase(ctx context.Context, tx *masterdb.Tx, p Purchase, req PurchaseRequest) (purchase, error) {
 	var key, hash *string
 	if req.IdempotencyKey != "" {
 		h := credits.RequestHash("purchase", req.Credits)
@@ -134,35 +164,37 @@ func insertPurchase(ctx context.Context, tx *masterdb.Tx, p Purchase, req Purcha
 	}
 	inserted, err := tx.Exec(ctx, `
 		INSERT INTO purchases (id, store_id, user_id, provider, provider_ref, status, credits, amount_minor, currency,
-			checkout_url, idempotency_key, request_hash, created_at, updated_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13)
+			checkout_url, automatic, idempotency_key, request_hash, created_at, updated_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $14)
 		ON CONFLICT (store_id, idempotency_key) DO NOTHING`,
 		p.ID, p.StoreID, p.UserID, string(p.Provider), p.ProviderRef, string(p.Status), p.Credits, p.AmountMinor, p.Currency,
-		p.CheckoutURL, key, hash, p.CreatedAt)
+		p.CheckoutURL, p.Automatic, key, hash, p.CreatedAt)
 	if err != nil || inserted == 1 {
-		return p, err
+		return purchase{Purchase: p, Attempt: 1}, err
 	}
-	var first struct {
-		Purchase
-		RequestHash string
+	var known string
+	if err := tx.Get(ctx, &known, `SELECT request_hash FROM purchases WHERE store_id = $1 AND idempotency_key = $2`, p.StoreID, *key); err != nil {
+		return purchase{}, err
 	}
-	err = tx.Get(ctx, &first, selectPurchase+`, request_hash FROM purchases WHERE store_id = $1 AND idempotency_key = $2`, p.StoreID, *key)
-	if err != nil {
-		return Purchase{}, err
+	if known != *hash {
+		return purchase{}, credits.ErrIdempotencyConflict()
 	}
-	if first.RequestHash != *hash {
-		return Purchase{}, credits.ErrIdempotencyConflict()
-	}
-	return first.Purchase, nil
+	var first purchase
+	err = tx.Get(ctx, &first, selectPurchaseRow+` WHERE store_id = $1 AND idempotency_key = $2`, p.StoreID, *key)
+	return first, err
 }
 
 func (r PurchaseRequest) validate() error {
 	var faults stoa.Invalid
-	if r.Credits < credits.Credit || r.Credits > maxCredits || r.Credits%credits.Credit != 0 {
-		faults.Add("credits", "must be a whole number from 1 to %s", maxCredits)
-	}
+	checkWholeCredits(&faults, "credits", r.Credits)
 	credits.CheckIdempotencyKey(&faults, r.IdempotencyKey)
 	return faults.Err()
+}
+
+func checkWholeCredits(faults *stoa.Invalid, field string, amount credits.Amount) {
+	if amount < credits.Credit || amount > maxCredits || amount%credits.Credit != 0 {
+		faults.Add(field, "must be a whole number from 1 to %s", maxCredits)
+	}
 }
 
 // Get returns a purchase of the store. It fails with not_found when the
@@ -173,8 +205,58 @@ func (s *Service) Get(ctx context.Context, p access.Principal, store stoa.StoreI
 		return Purchase{}, err
 	}
 	var out Purchase
-	err := s.db.Get(ctx, &out, selectPurchase+` FROM purchases WHERE id = $1 AND store_id = $2`, id, store)
+	err := s.db.Get(ctx, &out, selectPurchase+` WHERE id = $1 AND store_id = $2`, id, store)
 	return out, orNotFound(err)
+}
+
+// Page is one page of purchases, newest first. NextCursor is nil on the last.
+type Page struct {
+	Purchases  []Purchase
+	NextCursor *string
+}
+
+// The sizes of a page.
+const (
+	defaultLimit = 20
+	maxLimit     = 100
+)
+
+// List returns the store's purchases, newest first, limit (1 to 100; 0 means
+// 20) at a time; cursor is the NextCursor of the page before. It fails with
+// invalid_request for a wrong limit or cursor and with store_not_found for
+// anyone but a member.
+func (s *Service) List(ctx context.Context, p access.Principal, store stoa.StoreID, limit int, cursor string) (Page, error) {
+	var faults stoa.Invalid
+	if limit == 0 {
+		limit = defaultLimit
+	}
+	if limit < 0 || limit > maxLimit {
+		faults.Add("limit", "must be between 1 and %d", maxLimit)
+	}
+	where, args := ` WHERE store_id = $1`, []any{store, limit + 1}
+	if cursor != "" {
+		// A cursor is the id of the last purchase shown: they sort by time.
+		before, err := stoa.ParseID[stoa.PurchaseID](cursor)
+		if err != nil {
+			faults.Add("cursor", "is not a cursor of this list; begin again without one")
+		}
+		where, args = where+` AND id < $3`, append(args, before)
+	}
+	if err := faults.Err(); err != nil {
+		return Page{}, err
+	}
+	if _, err := access.Check(ctx, s.db, p, store, access.ReadCredits); err != nil {
+		return Page{}, err
+	}
+	rows := []Purchase{}
+	if err := s.db.Select(ctx, &rows, selectPurchase+where+` ORDER BY id DESC LIMIT $2`, args...); err != nil {
+		return Page{}, err
+	}
+	if len(rows) <= limit {
+		return Page{Purchases: rows}, nil
+	}
+	next := rows[limit-1].ID.String()
+	return Page{Purchases: rows[:limit], NextCursor: &next}, nil
 }
 
 func orNotFound(err error) error {
@@ -184,7 +266,7 @@ func orNotFound(err error) error {
 	return err
 }
 
-// title names the purchase in the ledger.
+// title names the purchase in the ledger and on the checkout page.
 func (p Purchase) title() string {
 	noun := "credits"
 	if p.Credits == credits.Credit {

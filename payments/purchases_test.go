@@ -25,7 +25,7 @@ func TestPurchase(t *testing.T) {
 		want := payments.Purchase{
 			ID: got.ID, StoreID: s.store, UserID: s.owner.UserID, Provider: payments.Sandbox, ProviderRef: got.ProviderRef,
 			Status: payments.Pending, Credits: 1_000 * credits.Credit, AmountMinor: 1_000, Currency: "USD",
-			CheckoutURL: "http://localhost:3000/sandbox/checkout/" + got.ProviderRef,
+			CheckoutURL: "http://localhost:3000/sandbox/checkout/" + *got.ProviderRef,
 			CreatedAt:   got.CreatedAt, UpdatedAt: got.CreatedAt,
 		}
 		if d := cmp.Diff(want, got); d != "" {
@@ -34,15 +34,15 @@ func TestPurchase(t *testing.T) {
 		if got.AmountDecimal() != "10.00" {
 			t.Errorf("costs %s, want 10.00", got.AmountDecimal())
 		}
-		if ref, ok := strings.CutPrefix(got.ProviderRef, "cs_sandbox_"); !ok || len(ref) < 26 || got.ProviderRef == s.buy(t, 1).ProviderRef {
-			t.Errorf("%q can be guessed", got.ProviderRef)
+		if ref, ok := strings.CutPrefix(*got.ProviderRef, "cs_sandbox_"); !ok || len(ref) < 26 || *got.ProviderRef == *s.buy(t, 1).ProviderRef {
+			t.Errorf("%q can be guessed", *got.ProviderRef)
 		}
 		stored, err := s.Get(t.Context(), s.owner, s.store, got.ID)
 		must(t, err)
 		if d := cmp.Diff(want, stored); d != "" {
 			t.Error("stored:", d)
 		}
-		page, err := s.Checkout(t.Context(), got.ProviderRef)
+		page, err := s.Checkout(t.Context(), *got.ProviderRef)
 		must(t, err)
 		if d := cmp.Diff(want, page); d != "" {
 			t.Error("checkout:", d)
@@ -176,7 +176,7 @@ func TestNoProvider(t *testing.T) {
 		wantCode(t, s.Receive(t.Context(), []byte(`{}`), ""), stoa.PaymentsUnavailable)
 
 		// A purchase from the time when there was a sandbox cannot be paid.
-		ref := other.buy(t, 1).ProviderRef
+		ref := *other.buy(t, 1).ProviderRef
 		_, err = s.Checkout(t.Context(), ref)
 		wantCode(t, err, stoa.NotFound)
 		wantCode(t, s.Pay(t.Context(), ref), stoa.NotFound)
@@ -245,7 +245,7 @@ func TestPayRefusesClosedPurchases(t *testing.T) {
 		p := s.buy(t, 1)
 		for _, status := range []payments.Status{payments.Expired, payments.Refunded} {
 			must(t, s.setStatus(t, p, status))
-			wantCode(t, s.Pay(t.Context(), p.ProviderRef), stoa.InvalidRequest)
+			wantCode(t, s.Pay(t.Context(), *p.ProviderRef), stoa.InvalidRequest)
 		}
 		for _, ref := range []string{"", "cs_sandbox_", "cs_sandbox_X", "x", p.ID.String()} {
 			wantCode(t, s.Pay(t.Context(), ref), stoa.NotFound)

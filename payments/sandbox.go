@@ -15,6 +15,14 @@ import (
 	"github.com/stoahq/stoa"
 )
 
+// atSandbox gives p a checkout at the sandbox. As with Stripe, its id cannot
+// be guessed, and knowing it is the right to pay.
+func (s *Service) atSandbox(p Purchase) Purchase {
+	ref := "cs_sandbox_" + rand.Text()
+	p.Provider, p.ProviderRef, p.CheckoutURL = Sandbox, &ref, s.cfg.BaseURL+"/sandbox/checkout/"+ref
+	return p
+}
+
 // Checkout returns the purchase behind a sandbox checkout page. Knowing ref
 // is the permission. Outside the sandbox every ref is not_found.
 func (s *Service) Checkout(ctx context.Context, ref string) (Purchase, error) {
@@ -22,7 +30,7 @@ func (s *Service) Checkout(ctx context.Context, ref string) (Purchase, error) {
 	if !s.cfg.Sandbox || !strings.HasPrefix(ref, "cs_sandbox_") {
 		return p, stoa.Errorf(stoa.NotFound, "There is no such purchase.")
 	}
-	err := s.db.Get(ctx, &p, selectPurchase+` FROM purchases WHERE provider = $1 AND provider_ref = $2`, string(Sandbox), ref)
+	err := s.db.Get(ctx, &p, selectPurchase+` WHERE provider = $1 AND provider_ref = $2`, string(Sandbox), ref)
 	return p, orNotFound(err)
 }
 
@@ -41,7 +49,7 @@ func (s *Service) Pay(ctx context.Context, ref string) error {
 	default:
 		return stoa.Errorf(stoa.InvalidRequest, "This purchase is %s and can no longer be paid. Begin a new one.", p.Status)
 	}
-	body, err := json.Marshal(paidEvent(p, time.Now()))
+	body, err := json.Marshal(paidEvent(p, ref, time.Now()))
 	if err != nil {
 		return err
 	}
@@ -51,7 +59,7 @@ func (s *Service) Pay(ctx context.Context, ref string) error {
 
 // paidEvent has the shape of Stripe's checkout.session.completed:
 // https://docs.stripe.com/api/checkout/sessions/object
-func paidEvent(p Purchase, now time.Time) map[string]any {
+func paidEvent(p Purchase, ref string, now time.Time) map[string]any {
 	return map[string]any{
 		"id":          "evt_sandbox_" + rand.Text(),
 		"object":      "event",
@@ -60,15 +68,16 @@ func paidEvent(p Purchase, now time.Time) map[string]any {
 		"livemode":    false,
 		"type":        stripe.EventTypeCheckoutSessionCompleted,
 		"data": map[string]any{"object": map[string]any{
-			"id":                  p.ProviderRef,
+			"id":                  ref,
 			"object":              "checkout.session",
 			"mode":                stripe.CheckoutSessionModePayment,
 			"client_reference_id": p.ID,
+			"status":              stripe.CheckoutSessionStatusComplete,
 			"payment_status":      stripe.CheckoutSessionPaymentStatusPaid,
-			"payment_intent":      sandboxIntent(p.ProviderRef),
+			"payment_intent":      sandboxIntent(ref),
 			"amount_total":        p.AmountMinor,
 			"currency":            strings.ToLower(p.Currency),
-			"metadata":            map[string]string{"purchase_id": p.ID.String()},
+			"metadata":            p.metadata(),
 		}},
 	}
 }

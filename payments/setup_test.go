@@ -51,6 +51,7 @@ func setup(t testing.TB, db *masterdb.DB, cfg payments.Config) shop {
 	s.Service, err = payments.New(db, s.ledger, s.queue, cfg)
 	must(t, err)
 	jobs.Handle(s.queue, time.Minute, s.Apply)
+	jobs.Handle(s.queue, time.Minute, s.Recharge)
 	must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		if err := insertUser(t.Context(), tx, s.owner.UserID); err != nil {
 			return err
@@ -148,7 +149,7 @@ type event struct {
 
 func paid(p payments.Purchase, id, intent string) event {
 	return event{id: id, typ: "checkout.session.completed", session: map[string]any{
-		"id": p.ProviderRef, "object": "checkout.session", "client_reference_id": p.ID.String(),
+		"id": *p.ProviderRef, "object": "checkout.session", "client_reference_id": p.ID.String(),
 		"payment_status": "paid", "payment_intent": intent, "amount_total": p.AmountMinor, "currency": strings.ToLower(p.Currency),
 	}}
 }

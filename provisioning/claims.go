@@ -26,8 +26,9 @@ var errOvertaken = errors.New("provisioning: the run is not this job's")
 // errLapsed: the master could not be reached to renew a claim.
 var errLapsed = errors.New("provisioning: the claim on the run could not be renewed")
 
-// claim marks the job's run as under way by claimant and returns it. It may be
-// under way already, left behind by an execution whose claim has ended.
+// claim marks the job's run as under way by claimant, begins its first step
+// that is not done, and returns it. It may be under way already, left behind
+// by an execution whose claim has ended.
 func claim(ctx context.Context, tx *masterdb.Tx, job Provision, claimant string, hold time.Duration) (Run, error) {
 	n, err := tx.Exec(ctx, `UPDATE provisioning_runs SET claimed_by = $3, claimed_until = $4
 		WHERE id = $1 AND attempt = $2 AND state IN ('queued', 'running')
@@ -39,19 +40,26 @@ func claim(ctx context.Context, tx *masterdb.Tx, job Provision, claimant string,
 	if n == 0 {
 		return Run{}, errOvertaken
 	}
-	n, err = tx.Exec(ctx, `UPDATE provisioning_runs SET state = 'running', started_at = coalesce(started_at, $2)
-		WHERE id = $1 AND state = 'queued'`, job.RunID, tx.Now)
-	if err == nil && n > 0 {
-		err = noteRun(ctx, tx, job.RunID, Running, nil)
-	}
-	if err != nil {
-		return Run{}, err
-	}
 	run, err := readRun(ctx, tx, `id = $1`, job.RunID)
 	if err != nil {
 		return Run{}, err
 	}
-	return withSteps(ctx, tx, run)
+	if run, err = withSteps(ctx, tx, run); err != nil {
+		return Run{}, err
+	}
+	var changes []change
+	if run.State == Queued {
+		_, err = tx.Exec(ctx, `UPDATE provisioning_runs SET state = 'running', started_at = coalesce(started_at, $2) WHERE id = $1`, run.ID, tx.Now)
+		if err != nil {
+			return Run{}, err
+		}
+		run.State, changes = Running, []change{{state: Running}}
+	}
+	begun, err := beginStep(ctx, tx, run.ID, run.next(0), tx.Now)
+	if err != nil {
+		return Run{}, err
+	}
+	return run, note(ctx, tx, run.ID, append(changes, begun...)...)
 }
 
 // claimant names one execution.

@@ -78,11 +78,12 @@ func (s *Service) Events(ctx context.Context, p access.Principal, store stoa.Sto
 type eventLog struct {
 	ID      stoa.RunID
 	State   State
-	Changes int64
+	Attempt int
+	Changes int64 // the number of the last event
 }
 
 func readLog(ctx context.Context, q masterdb.Querier, where string, args ...any) (log eventLog, err error) {
-	err = q.Get(ctx, &log, `SELECT id, state, changes FROM provisioning_runs WHERE `+where, args...)
+	err = q.Get(ctx, &log, `SELECT id, state, attempt, changes FROM provisioning_runs WHERE `+where, args...)
 	return log, err
 }
 

@@ -160,7 +160,7 @@ func TestManagedConnectDies(t *testing.T) {
 			t.Fatalf("before the run: %v, %v", strays, err)
 		}
 		w := b.begin(t, run)
-		must(t, w.makeManaged(t.Context()))
+		must(t, b.tenants.MakeManaged(t.Context(), c))
 		w.close()
 		b.resumable(t, p, run)
 		b.lapse(t, run.ID)

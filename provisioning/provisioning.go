@@ -25,6 +25,9 @@ type Service struct {
 	opts     Options
 	name     string       // of this process, in claims
 	works    atomic.Int64 // begun so far
+	waiting  waiting
+
+	lookEvery time.Duration
 }
 
 // Options tune a Service.
@@ -46,7 +49,10 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	if opts.Pauses == nil {
 		opts.Pauses = []time.Duration{250 * time.Millisecond, 750 * time.Millisecond, 1500 * time.Millisecond, 2500 * time.Millisecond}
 	}
-	return &Service{db: db, registry: registry, tenants: tenants, queue: queue, log: log, opts: opts, name: rand.Text()}
+	s := &Service{db: db, registry: registry, tenants: tenants, queue: queue, log: log, opts: opts, name: rand.Text(), lookEvery: lookEvery}
+	s.waiting.calls = map[chan struct{}]stoa.RunID{}
+	s.waiting.subscribe(db)
+	return s
 }
 
 // Connect stores the credentials, encrypted, and queues the run that makes
@@ -66,7 +72,7 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 	if err != nil {
 		return Run{}, err
 	}
-	var id stoa.RunID
+	var run Run
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if err := s.registry.BeginProvisioning(ctx, tx, store); err != nil {
 			return err
@@ -78,15 +84,15 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 		if err != nil {
 			return err
 		}
-		if id, err = insertRun(ctx, tx, store, s.opts.Claim); err != nil {
+		if run, err = insertRun(ctx, tx, store, s.opts.Claim); err != nil {
 			return err
 		}
-		return s.queue.Enqueue(ctx, tx, Provision{RunID: id, Attempt: 1})
+		return s.queue.Enqueue(ctx, tx, Provision{RunID: run.ID, Attempt: run.Attempt})
 	})
 	if err != nil {
 		return Run{}, err
 	}
-	return s.read(ctx, id)
+	return run, nil
 }
 
 // Retry resumes the store's last run at the step that failed, with the
@@ -119,25 +125,4 @@ func (s *Service) Retry(ctx context.Context, p access.Principal, store stoa.Stor
 		return Run{}, err
 	}
 	return s.read(ctx, id)
-}
-
-// Wait returns the run when it has ended, or as it stands when patience runs
-// out; it fails when ctx ends before. Any replica may be the one that works,
-// so it looks in the master database. It does not ask who is waiting: the id
-// comes from Connect or Retry, which did.
-func (s *Service) Wait(ctx context.Context, id stoa.RunID, patience time.Duration) (Run, error) {
-	deadline := time.After(patience)
-	for pause := 10 * time.Millisecond; ; pause = min(pause*3/2, 200*time.Millisecond) {
-		run, err := s.read(ctx, id)
-		if err != nil || run.Done() {
-			return run, err
-		}
-		select {
-		case <-time.After(pause):
-		case <-deadline:
-			return run, nil
-		case <-ctx.Done():
-			return Run{}, ctx.Err()
-		}
-	}
 }

@@ -48,6 +48,17 @@ func (r Run) did(step string) bool {
 	return slices.ContainsFunc(r.Steps, func(s Step) bool { return s.Name == step && s.State == Succeeded })
 }
 
+// next returns the first of the steps from the i-th on that is not behind the
+// run, or "".
+func (r Run) next(i int) string {
+	for _, s := range steps[i:] {
+		if !r.did(s.name) {
+			return s.name
+		}
+	}
+	return ""
+}
+
 // Step is one step of a run.
 type Step struct {
 	Name       string

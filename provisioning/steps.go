@@ -30,12 +30,14 @@ func (Provision) Kind() string { return "provisioning.provision" }
 // Timeout bounds one attempt of a run.
 const Timeout = 5 * time.Minute
 
-// steps in their order. Each may run again after an interruption and then
-// finds its work done.
-var steps = []struct {
+type step struct {
 	name string
 	run  func(*work, context.Context) error
-}{
+}
+
+// steps in their order. Each may run again after an interruption and then
+// finds its work done.
+var steps = []step{
 	{"connect", (*work).connect},
 	{"inspect", (*work).inspect},
 	{"migrate", (*work).migrate},
@@ -51,7 +53,11 @@ type work struct {
 	*Service
 	run      Run
 	claimant string
-	tenant   *tenantdb.DB // not yet shared with anybody
+	database tenantdb.Registered
+	tenant   *tenantdb.DB // of database, not yet shared with anybody
+	then     string       // the step after the one under way, or ""
+	passed   []passage    // not on record yet
+	recorded time.Time    // when the record was last brought up to date
 }
 
 // Provision is the job handler. A step that fails ends the run: the owner
@@ -74,24 +80,24 @@ func (s *Service) Provision(ctx context.Context, job Provision) error {
 	return err
 }
 
-// begin claims the job's run, or fails with errOvertaken.
+// begin claims the job's run and begins its next step, or fails with
+// errOvertaken.
 func (s *Service) begin(ctx context.Context, job Provision) (*work, error) {
 	w := &work{Service: s, claimant: s.claimant()}
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
 		w.run, err = claim(ctx, tx, job, w.claimant, s.opts.Claim)
 		return err
 	})
+	w.recorded = time.Now()
 	return w, err
 }
 
 func (w *work) do(ctx context.Context) error {
-	for _, step := range steps {
+	for i, step := range steps {
 		if w.run.did(step.name) {
 			continue
 		}
-		if err := w.record(ctx, func(tx *masterdb.Tx) error { return startStep(ctx, tx, w.run.ID, step.name) }); err != nil {
-			return err
-		}
+		w.then = w.run.next(i + 1)
 		switch err := w.step(ctx, step.name, step.run); {
 		case err == nil:
 		case errors.Is(err, errOvertaken):
@@ -141,11 +147,11 @@ func (w *work) step(ctx context.Context, name string, run func(*work, context.Co
 // try opens the database when the first step that needs it comes.
 func (w *work) try(ctx context.Context, run func(*work, context.Context) error) error {
 	if w.tenant == nil {
-		c, err := w.tenants.Load(ctx, w.db, w.run.StoreID)
-		if err != nil {
+		var err error
+		if w.database, err = w.tenants.Read(ctx, w.db, w.run.StoreID); err != nil {
 			return err
 		}
-		if w.tenant, err = w.tenants.OpenUnleased(c); err != nil {
+		if w.tenant, err = w.tenants.OpenUnleased(w.database.Credentials); err != nil {
 			return err
 		}
 	}
@@ -169,6 +175,11 @@ func (w *work) fail(ctx context.Context, step string, cause error) error {
 	fault := faultOf(cause)
 	w.log.WarnContext(ctx, "provisioning failed", "store", w.run.StoreID.String(), "run", w.run.ID.String(),
 		"step", step, "code", string(fault.Code), "err", cause)
+	if len(w.passed) > 0 { // done, whether or not the failure can be recorded
+		if err := w.record(ctx, nil); err != nil {
+			return err
+		}
+	}
 	return w.record(ctx, func(tx *masterdb.Tx) error {
 		if err := failStep(ctx, tx, w.run.ID, step, fault); err != nil {
 			return err
@@ -180,40 +191,19 @@ func (w *work) fail(ctx context.Context, step string, cause error) error {
 	})
 }
 
-// record runs fn in one master transaction, or fails with errOvertaken when
-// the run is no longer this job's to write.
-func (w *work) record(ctx context.Context, fn func(*masterdb.Tx) error) error {
-	return w.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		if err := w.hold(ctx, tx); err != nil {
-			return err
-		}
-		return fn(tx)
-	})
-}
-
-// done records a step as finished, in one transaction with what it changed
-// in the master.
-func (w *work) done(ctx context.Context, step string, also ...func(*masterdb.Tx) error) error {
-	return w.record(ctx, func(tx *masterdb.Tx) error {
-		for _, fn := range also {
-			if err := fn(tx); err != nil {
-				return err
-			}
-		}
-		return finishStep(ctx, tx, w.run.ID, step)
-	})
-}
-
 func (w *work) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	if err := w.makeManaged(ctx); err != nil {
+	// Of a managed database the credentials were stored before the run began: an
+	// interruption between role, database and grants leaves nothing that the
+	// next execution does not find and complete.
+	if err := w.tenants.MakeManaged(ctx, w.database.Credentials); err != nil {
 		return err
 	}
 	if err := w.tenant.Ping(ctx); err != nil {
 		return err
 	}
-	return w.done(ctx, "connect")
+	return w.done(ctx, "connect", nil)
 }
 
 // inspect refuses a server that is too old and a database that holds anything
@@ -233,7 +223,7 @@ func (w *work) inspect(ctx context.Context) error {
 	if err := w.tenant.Mark(ctx, w.run.StoreID); err != nil {
 		return foreign(err)
 	}
-	return w.done(ctx, "inspect")
+	return w.done(ctx, "inspect", nil)
 }
 
 // acceptable says why no store can live in the inspected database, or nil.
@@ -330,7 +320,7 @@ func (w *work) seed(ctx context.Context) error {
 	if err := shop.Seed(ctx, w.tenant); err != nil {
 		return err
 	}
-	return w.done(ctx, "seed")
+	return w.done(ctx, "seed", nil)
 }
 
 func (w *work) storeRecord(ctx context.Context) error {
@@ -342,7 +332,7 @@ func (w *work) storeRecord(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return w.done(ctx, "store_record")
+	return w.done(ctx, "store_record", nil)
 }
 
 func (w *work) ownerRecord(ctx context.Context) error {
@@ -358,24 +348,27 @@ func (w *work) ownerRecord(ctx context.Context) error {
 	if err := shop.CreateOwner(ctx, w.tenant, owner); err != nil {
 		return err
 	}
-	return w.done(ctx, "owner_record")
+	return w.done(ctx, "owner_record", nil)
 }
 
 func (w *work) hostname(ctx context.Context) error {
-	if err := w.registry.MapHostname(ctx, w.run.StoreID); err != nil {
-		return err
-	}
-	return w.done(ctx, "hostname")
+	return w.record(ctx, nil, w.passage("hostname", func(tx *masterdb.Tx) error {
+		return w.registry.MapHostname(ctx, tx, w.run.StoreID)
+	}))
 }
 
+// activate leaves the database open for those who come next, the owner who
+// waits for the store among them.
 func (w *work) activate(ctx context.Context) error {
-	return w.done(ctx, "activate", func(tx *masterdb.Tx) error {
+	w.tenants.Adopt(ctx, w.run.StoreID, w.database, w.tenant)
+	w.tenant = nil
+	return w.record(ctx, func(tx *masterdb.Tx) error {
 		if err := tenantdb.RecordHealth(ctx, tx, w.run.StoreID, nil); err != nil {
 			return err
 		}
 		if err := w.registry.Activate(ctx, tx, w.run.StoreID); err != nil {
 			return err
 		}
-		return finishRun(ctx, tx, w.run.ID)
+		return finishRun(ctx, tx, w.run.ID, "activate")
 	})
 }

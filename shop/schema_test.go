@@ -96,8 +96,8 @@ func TestSchemaIsTheSameEverywhere(t *testing.T) {
 		return out
 	}
 	want := columns(tenantdb.SQLite)
-	if len(want) != 14 {
-		t.Errorf("%d tables, want 14", len(want))
+	if len(want) != 15 {
+		t.Errorf("%d tables, want 15", len(want))
 	}
 	for _, engine := range tenantdbtest.Engines()[1:] {
 		if diff := cmp.Diff(want, columns(engine)); diff != "" {

@@ -46,7 +46,7 @@ func (b named) shop(t *testing.T, name string) owned {
 	p := b.user(t)
 	s := b.create(t, p, name)
 	b.setStatus(t, s.ID, Active)
-	must(t, b.MapHostname(t.Context(), s.ID))
+	must(t, b.mapHostname(t.Context(), s.ID))
 	return owned{s, p}
 }
 

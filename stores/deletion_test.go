@@ -153,8 +153,8 @@ func TestFinalDeletion(t *testing.T) {
 		}
 		heir, err := b.Create(t.Context(), b.user(t), NewStore{Name: "Heir", Slug: s.Slug})
 		must(t, err)
-		must(t, b.MapHostname(t.Context(), heir.ID))
-		if err := b.MapHostname(t.Context(), s.ID); stoa.CodeOf(err) != stoa.StoreNotFound {
+		must(t, b.mapHostname(t.Context(), heir.ID))
+		if err := b.mapHostname(t.Context(), s.ID); stoa.CodeOf(err) != stoa.StoreNotFound {
 			t.Errorf("a run that is late gives the deleted store a hostname: %v", err)
 		}
 	})

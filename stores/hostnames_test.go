@@ -72,7 +72,7 @@ func TestResolve(t *testing.T) {
 		wantCode(t, resolve(host), stoa.StoreNotFound)
 		wantCode(t, resolve("no such host"), stoa.StoreNotFound)
 		wantCode(t, resolve(""), stoa.StoreNotFound)
-		must(t, b.MapHostname(t.Context(), s.ID))
+		must(t, b.mapHostname(t.Context(), s.ID))
 		wantCode(t, resolve(host), stoa.StorePendingDatabase) // the miss was not kept
 		for _, c := range []struct {
 			status Status
@@ -115,7 +115,7 @@ func TestResolveFromTheCacheAsksNobody(t *testing.T) {
 		b := setup(t, db)
 		s := b.create(t, b.user(t), "Bakery")
 		b.setStatus(t, s.ID, Active)
-		must(t, b.MapHostname(t.Context(), s.ID))
+		must(t, b.mapHostname(t.Context(), s.ID))
 		_, err := b.Resolve(t.Context(), "bakery.shops.test")
 		must(t, err)
 		db.Close()

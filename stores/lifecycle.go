@@ -160,18 +160,16 @@ func readIdentity(ctx context.Context, q masterdb.Querier, id stoa.StoreID) (Ide
 // MapHostname gives the store its address <slug>.<domain>, in place of the
 // one it may have had. Doing it again changes nothing. It fails with
 // hostname_taken when another store answers there.
-func (r *Registry) MapHostname(ctx context.Context, id stoa.StoreID) error {
-	return r.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		var slug string
-		err := tx.Get(ctx, &slug, `SELECT slug FROM stores WHERE id = $1 AND status <> 'deleted'`+tx.ForUpdate(), id)
-		if errors.Is(err, masterdb.ErrNotFound) {
-			return access.ErrStoreNotFound()
-		}
-		if err != nil {
-			return err
-		}
-		return r.putHostname(ctx, tx, id, slug)
-	})
+func (r *Registry) MapHostname(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
+	var slug string
+	err := tx.Get(ctx, &slug, `SELECT slug FROM stores WHERE id = $1 AND status <> 'deleted'`+tx.ForUpdate(), id)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return access.ErrStoreNotFound()
+	}
+	if err != nil {
+		return err
+	}
+	return r.putHostname(ctx, tx, id, slug)
 }
 
 // freeHostnames lets other stores have the store's hostnames, and drops what

@@ -17,7 +17,7 @@ func TestMapHostname(t *testing.T) {
 		b := setup(t, db)
 		p := b.user(t)
 		s := b.create(t, p, "Bakery")
-		_, errs := atOnce(4, func(int) (any, error) { return nil, b.MapHostname(t.Context(), s.ID) })
+		_, errs := atOnce(4, func(int) (any, error) { return nil, b.mapHostname(t.Context(), s.ID) })
 		must(t, errors.Join(errs...))
 		want := fmt.Sprint([]string{"bakery.shops.test"})
 		if got := fmt.Sprint(b.hostnames(t, p, s.ID)); got != want {
@@ -25,7 +25,7 @@ func TestMapHostname(t *testing.T) {
 		}
 		// An operator moves the platform to another domain: the store follows.
 		moved := New(db, b.ledger, b.tenants, b.queue, "Shops.Example", b.log)
-		must(t, moved.MapHostname(t.Context(), s.ID))
+		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return moved.MapHostname(t.Context(), tx, s.ID) }))
 		want = fmt.Sprint([]string{"bakery.shops.example"})
 		if got := fmt.Sprint(b.hostnames(t, p, s.ID)); got != want {
 			t.Errorf("hostnames %s, want %s", got, want)
@@ -41,7 +41,7 @@ func TestMapHostnameTaken(t *testing.T) {
 		s, other := b.create(t, p, "Bakery"), b.create(t, p, "Other")
 		b.exec(t, `INSERT INTO store_hostnames (hostname, store_id, is_primary, custom, created_at)
 			SELECT 'bakery.shops.test', id, true, true, created_at FROM stores WHERE id = $1`, other.ID)
-		wantCode(t, b.MapHostname(t.Context(), s.ID), stoa.HostnameTaken)
+		wantCode(t, b.mapHostname(t.Context(), s.ID), stoa.HostnameTaken)
 		if got := b.hostnames(t, p, s.ID); got != nil {
 			t.Errorf("hostnames %v", got)
 		}

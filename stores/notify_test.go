@@ -43,7 +43,7 @@ func TestChangesAreNotified(t *testing.T) {
 			{"fail", tx(b.FailProvisioning), 1, ""},
 			{"fail again", tx(b.FailProvisioning), 0, ""},
 			{"begin once more", tx(b.BeginProvisioning), 1, ""},
-			{"map", func() error { return b.MapHostname(t.Context(), s.ID) }, 1, ""},
+			{"map", func() error { return b.mapHostname(t.Context(), s.ID) }, 1, ""},
 			{"activate", tx(b.Activate), 1, ""},
 			{"activate again", tx(b.Activate), 0, ""},
 			{"move", slug("moved"), 1, ""},

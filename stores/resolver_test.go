@@ -145,7 +145,7 @@ func TestInFlightLookupOfTheMaster(t *testing.T) {
 		b := setup(t, db)
 		s := b.create(t, b.user(t), "Bakery")
 		b.setStatus(t, s.ID, Active)
-		must(t, b.MapHostname(t.Context(), s.ID))
+		must(t, b.mapHostname(t.Context(), s.ID))
 		read, proceed := make(chan struct{}), make(chan struct{})
 		query, once := b.resolver.load, sync.Once{}
 		b.resolver.load = func(ctx context.Context, name string) (Site, error) {

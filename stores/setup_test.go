@@ -190,7 +190,12 @@ func (b bench) connect(t *testing.T, s Store, c tenantdb.Credentials) {
 		}
 		return b.Activate(ctx, tx, s.ID)
 	}))
-	must(t, b.MapHostname(ctx, s.ID))
+	must(t, b.mapHostname(ctx, s.ID))
+}
+
+// mapHostname is MapHostname in a transaction of its own.
+func (b bench) mapHostname(ctx context.Context, id stoa.StoreID) error {
+	return b.db.Tx(ctx, func(tx *masterdb.Tx) error { return b.MapHostname(ctx, tx, id) })
 }
 
 func (b bench) tenant(t *testing.T, engine tenantdb.EngineName, id stoa.StoreID) tenant {

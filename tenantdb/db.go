@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -40,8 +41,10 @@ type DB struct {
 	engine      Engine
 	credentials Credentials
 	dial        DialFunc
+	dialled     *dialled
 	guard       *guard // nil when it is not leased: see failed
 	own         *OwnMigrations
+	migrating   sync.Mutex // held by whoever migrates on the pool
 }
 
 // newDB opens c, with a guard if it is to be leased.

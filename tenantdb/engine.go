@@ -25,6 +25,8 @@ type Engine interface {
 	// Session is Open for a migration: by a way that a session can go, which
 	// keeps its locks from one transaction to the next.
 	Session(c Credentials, dial DialFunc) (*sql.DB, error)
+	// sessions reports that the way of Open is such a way.
+	sessions(c Credentials) bool
 	// migrator says how migrations of c's database run, one caller at a time.
 	migrator(c Credentials) migrator
 	// Fault turns a driver's error into one of the database_… codes, with a

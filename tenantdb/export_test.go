@@ -17,6 +17,7 @@ var (
 	AtLeast  = atLeast
 
 	TopServers = topServers
+	LostRace   = lostRace
 )
 
 func (c Credentials) Seal(ring *keyring.Ring, store stoa.StoreID) (string, error) {

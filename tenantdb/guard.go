@@ -3,8 +3,6 @@ package tenantdb
 import (
 	"context"
 	"errors"
-	"net"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,23 +16,7 @@ type guard struct {
 	wait      time.Duration       // for a connection
 	statement time.Duration       // for a statement, or a whole transaction
 	waited    prometheus.Observer // seconds of each wait for a connection
-	dialled   atomic.Int64        // when a connection was last begun, in nanoseconds since 1970
 }
-
-// settleTime is how long a connection may take to be of use. Until then a
-// store gets no other one: who waits would not be served sooner.
-const settleTime = 250 * time.Millisecond
-
-// note keeps the time of each dial, which may have to wait for the budget.
-func (g *guard) note(next DialFunc) DialFunc {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		g.dialled.Store(time.Now().UnixNano())
-		defer func() { g.dialled.Store(time.Now().UnixNano()) }()
-		return next(ctx, network, address)
-	}
-}
-
-func (g *guard) lastDial() time.Time { return time.Unix(0, g.dialled.Load()) }
 
 // errInterrupted is the verdict while a call is under way.
 var errInterrupted = errors.New("tenantdb: call did not return")

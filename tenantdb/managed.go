@@ -123,12 +123,16 @@ func (m *Manager) managedPrefix(ctx context.Context) (string, error) {
 }
 
 // MakeManaged makes the database and the role that c names, or completes what
-// an interruption left; the role has c's password afterwards. For every other
+// an interruption left; the role has c's password afterwards. Of an embedded
+// one it makes the file, with the built-in migrations in it. For every other
 // kind of database there is nothing to do. Its error is for the store's owner;
 // the cause is the operator's.
 func (m *Manager) MakeManaged(ctx context.Context, c Credentials) error {
-	if c.Kind != Managed || c.Engine == SQLite {
+	switch {
+	case c.Kind != Managed:
 		return nil
+	case c.Engine == SQLite:
+		return m.makeFile(c)
 	}
 	err := m.onServer(c.Engine, c.Host, c.Port, c.Database, func(h host, db *DB) error { return h.make(ctx, db, c) })
 	if err != nil {
@@ -136,6 +140,15 @@ func (m *Manager) MakeManaged(ctx context.Context, c Credentials) error {
 			"The platform's own database server could not make the database. Try again; if it persists, tell the operator.").Because(err)
 	}
 	return nil
+}
+
+func (m *Manager) makeFile(c Credentials) error {
+	e := sqliteEngine{dir: m.opts.DataDir}
+	err := e.make(c)
+	if fault := e.Fault(err); fault != nil {
+		return fault
+	}
+	return err
 }
 
 // DropManaged removes a managed database with its role, or its files, and does

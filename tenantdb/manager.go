@@ -284,10 +284,7 @@ func (m *Manager) connect(ctx context.Context, c Credentials, g *guard) (db *DB,
 	if db, err = m.newDB(c, g); err != nil {
 		return nil, err
 	}
-	g.gate.connected = func() bool {
-		// database/sql counts a connection from the moment it is begun.
-		return db.sqlx.Stats().OpenConnections >= g.gate.width() && time.Since(g.lastDial()) > settleTime
-	}
+	db.informGate()
 	if err = db.ping(ctx); err != nil {
 		_ = db.sqlx.Close()
 		return nil, err
@@ -305,20 +302,22 @@ func (m *Manager) Validate(c *Credentials) error { return c.validate(m.opts.Supa
 
 func (m *Manager) newDB(c Credentials, g *guard) (*DB, error) {
 	c = m.present(c)
-	dial := m.budget.dial(serverOf(c), m.opts.Dialer.For(c))
-	if g != nil {
-		dial = g.note(dial)
-	}
-	db, err := newDB(m.engines, c, dial, g)
+	d := new(dialled)
+	db, err := newDB(m.engines, c, d.note(m.budget.dial(serverOf(c), m.opts.Dialer.For(c))), g)
 	if err != nil {
 		return nil, err
 	}
-	db.own = m.opts.Own
-	// How many are in use is the gate's business, how many there are the budget's.
+	db.own, db.dialled = m.opts.Own, d
+	m.limit(db)
+	return db, nil
+}
+
+// limit: how many are in use is the gate's business, how many there are the
+// budget's.
+func (m *Manager) limit(db *DB) {
 	db.sqlx.SetMaxOpenConns(m.opts.ConnsPerStore)
 	db.sqlx.SetMaxIdleConns(m.opts.ConnsPerStore)
 	db.sqlx.SetConnMaxIdleTime(m.opts.IdleTimeout)
-	return db, nil
 }
 
 // serverOf names the database server that c leads to. Behind one host of

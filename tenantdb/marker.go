@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/stoahq/stoa"
 )
 
@@ -60,10 +58,10 @@ func (db *DB) mark(ctx context.Context, store stoa.StoreID) error {
 }
 
 // lostRace: another caller was faster, with the row or, on PostgreSQL, with
-// the table, whose IF NOT EXISTS does not wait for a creation under way.
+// the table or its type, whose IF NOT EXISTS does not wait for a creation
+// under way.
 func lostRace(err error) bool {
-	var pgErr *pgconn.PgError
-	return IsUnique(err) || errors.As(err, &pgErr) && pgErr.Code == "42P07"
+	return IsUnique(err) || isState(err, "42P07") || isState(err, "42710")
 }
 
 // Marked reports whether a database that has MarkerTable is marked as the

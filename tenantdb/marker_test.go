@@ -69,6 +69,17 @@ func TestMarkAtOnce(t *testing.T) {
 	}
 }
 
+// On PostgreSQL two who create a table at once meet in its name, its type or
+// the catalogue's index.
+func TestLostRace(t *testing.T) {
+	t.Parallel()
+	for code, want := range map[string]bool{"42P07": true, "42710": true, "23505": true, "42501": false, "42P01": false} {
+		if got := tenantdb.LostRace(fmt.Errorf("wrapped: %w", &pgconn.PgError{Code: code})); got != want {
+			t.Errorf("%s: %t", code, got)
+		}
+	}
+}
+
 // Which faults may be gone in a moment.
 func TestIsPassing(t *testing.T) {
 	t.Parallel()

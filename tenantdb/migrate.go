@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -45,7 +47,9 @@ type Schema struct {
 }
 
 // LatestVersion is the version of the tenant schema that this binary brings.
-func LatestVersion() int64 {
+func LatestVersion() int64 { return latestVersion() }
+
+var latestVersion = sync.OnceValue(func() int64 {
 	files, err := fs.Sub(Migrations, "migrations/postgres")
 	if err != nil {
 		panic(err) // the folder is embedded
@@ -55,7 +59,7 @@ func LatestVersion() int64 {
 		panic(err) // a test reads the same files
 	}
 	return versions[len(versions)-1]
-}
+})
 
 // MigrateOptions say how far a migration goes.
 type MigrateOptions struct {
@@ -79,8 +83,9 @@ func (db *DB) Migrate(ctx context.Context) (version int64, err error) {
 	return schema.Version, nil
 }
 
-// MigrateTo is Migrate as far as opts say. It makes one connection of its
-// own, by a way that a migration can go, and closes it. Callers who come at
+// MigrateTo is Migrate as far as opts say. It takes one connection, by a way
+// that a migration can go; a database that is not leased has no other
+// meanwhile. Callers who come at
 // once, from several processes too, end with one complete schema. With an
 // error it returns how far the schema is known to be all the same; 0 where
 // that is unknown.
@@ -97,12 +102,17 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 	if err != nil {
 		return schema, err
 	}
-	pool, err := db.engine.Session(db.credentials, db.dial)
+	// A look at an embedded database costs less than a connection and a turn.
+	if db.Engine == SQLite && own == nil && opts.To == 0 && opts.Before == nil {
+		if version, err := db.SchemaVersion(ctx); err == nil && version == LatestVersion() {
+			return Schema{Version: version}, nil
+		}
+	}
+	pool, end, err := db.session()
 	if err != nil {
 		return schema, err
 	}
-	defer pool.Close() //nolint:errcheck // nothing is pending
-	pool.SetMaxOpenConns(1)
+	defer end()
 	s := &session{DB: pool, migrator: db.engine.migrator(db.credentials)}
 	if opts.Before != nil {
 		inner := &DB{Engine: db.Engine, sqlx: sqlx.NewDb(pool, db.sqlx.DriverName()), engine: db.engine, credentials: db.credentials, dial: db.dial}
@@ -119,11 +129,36 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 	if err != nil {
 		return schema, err
 	}
-	if schema.Version, err = s.up(ctx, builtin, VersionTable, opts.To); err != nil || own == nil || opts.To != 0 {
+	if opts.To == 0 {
+		err = s.begin(ctx, builtin)
+	}
+	if err == nil {
+		schema.Version, err = s.up(ctx, builtin, VersionTable, opts.To)
+	}
+	if err != nil || own == nil || opts.To != 0 {
 		return schema, err
 	}
 	schema.Own, err = s.up(ctx, own, OwnVersionTable, db.own.Latest())
 	return schema, err
+}
+
+// session returns a pool of one connection, which a session can go through.
+// It is db's own where that will do and nobody else has it: a connection is
+// dearer than all that is done with it.
+func (db *DB) session() (pool *sql.DB, end func(), err error) {
+	if db.guard == nil && db.engine.sessions(db.credentials) && db.migrating.TryLock() {
+		pool, most := db.sqlx.DB, db.sqlx.Stats().MaxOpenConnections
+		pool.SetMaxOpenConns(1)
+		return pool, func() {
+			pool.SetMaxOpenConns(most)
+			db.migrating.Unlock()
+		}, nil
+	}
+	if pool, err = db.engine.Session(db.credentials, db.dial); err != nil {
+		return nil, nil, err
+	}
+	pool.SetMaxOpenConns(1)
+	return pool, func() { _ = pool.Close() }, nil
 }
 
 // migrator is what migrations need to know of an engine.
@@ -136,6 +171,9 @@ type migrator struct {
 	turn       func(context.Context) (give func(), err error)
 	// prepare mends what an interruption left of a version table.
 	prepare func(ctx context.Context, conn *sql.Conn, table string) error
+	// isNew reports that there is no version table yet. Only an engine has it
+	// that takes many statements at once and all of them back.
+	isNew func(ctx context.Context, conn *sql.Conn, table string) (bool, error)
 }
 
 // session is a pool of one connection on which migrations run. What the
@@ -189,6 +227,60 @@ func (s *session) SessionLock(ctx context.Context, conn *sql.Conn) error {
 // SessionUnlock implements goose's lock.SessionLocker. The lock is kept for
 // the migrations that follow.
 func (s *session) SessionUnlock(context.Context, *sql.Conn) error { return nil }
+
+// begin applies all files to a database that has none of them, in one text and
+// one transaction, which takes its server two thirds of the time that one
+// after the other does. Their versions are on record all the same.
+func (s *session) begin(ctx context.Context, files fs.FS) error {
+	if s.isNew == nil {
+		return nil
+	}
+	isNew := false
+	err := s.on(ctx, func(ctx context.Context, conn *sql.Conn) (err error) {
+		isNew, err = s.isNew(ctx, conn, VersionTable)
+		return err
+	})
+	if err != nil || !isNew {
+		return err
+	}
+	text, last, err := joined(files)
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(s.dialect, s.DB, nil, goose.WithTableName(VersionTable), goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(s),
+		goose.WithGoMigrations(goose.NewGoMigration(last, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, text)
+			return err
+		}}, nil)))
+	if err == nil {
+		_, err = p.Up(ctx)
+	}
+	return err
+}
+
+// joined is the text of all files in their order, with which the versions of
+// all but the last are recorded.
+func joined(files fs.FS) (text string, last int64, err error) {
+	names, err := fs.Glob(files, "*.sql")
+	if err != nil {
+		return "", 0, err
+	}
+	var b strings.Builder
+	for i, name := range names { // Glob sorts them
+		if i > 0 {
+			fmt.Fprintf(&b, "\nINSERT INTO "+VersionTable+" (version_id, is_applied) VALUES (%d, true);\n", last)
+		}
+		if last, err = goose.NumericComponent(name); err != nil {
+			return "", 0, err
+		}
+		statements, err := fs.ReadFile(files, name)
+		if err != nil {
+			return "", 0, err
+		}
+		b.Write(statements)
+	}
+	return b.String(), last, nil
+}
 
 // up applies what is missing, up to and including the version to unless that
 // is 0, and returns the version reached, also with an error if it is known.

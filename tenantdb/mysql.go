@@ -95,6 +95,8 @@ func (e mysqlEngine) Session(c Credentials, dial DialFunc) (*sql.DB, error) { re
 
 // Statements of a schema are committed one by one here: what an interruption
 // left is completed by migrations that may run twice.
+func (mysqlEngine) sessions(Credentials) bool { return true }
+
 func (mysqlEngine) migrator(Credentials) migrator {
 	return migrator{dialect: goose.DialectMySQL, folder: "mysql", take: takeLock, give: giveLocks, prepare: repairVersionTable}
 }

@@ -134,8 +134,16 @@ func (e postgresEngine) Session(c Credentials, dial DialFunc) (*sql.DB, error) {
 	return e.Open(c, dial)
 }
 
+func (postgresEngine) sessions(Credentials) bool { return true }
+
 func (postgresEngine) migrator(Credentials) migrator {
-	return migrator{dialect: goose.DialectPostgres, folder: "postgres", take: takeAdvisory, give: giveAdvisory}
+	return migrator{dialect: goose.DialectPostgres, folder: "postgres", take: takeAdvisory, give: giveAdvisory, isNew: hasNoTable}
+}
+
+func hasNoTable(ctx context.Context, conn *sql.Conn, table string) (missing bool, err error) {
+	err = conn.QueryRowContext(ctx, `SELECT NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class
+		WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()) AND relname = $1)`, table).Scan(&missing)
+	return missing, err
 }
 
 // takeAdvisory asks again and again. To wait in the server would be a

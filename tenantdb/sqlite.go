@@ -98,6 +98,8 @@ func (sqliteEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 // Session implements Engine.
 func (e sqliteEngine) Session(c Credentials, dial DialFunc) (*sql.DB, error) { return e.Open(c, dial) }
 
+func (sqliteEngine) sessions(Credentials) bool { return true }
+
 func (e sqliteEngine) migrator(c Credentials) migrator {
 	return migrator{dialect: goose.DialectSQLite3, folder: "sqlite", turn: func(ctx context.Context) (func(), error) { return e.turn(ctx, c) }}
 }

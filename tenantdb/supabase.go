@@ -156,6 +156,8 @@ func (e supabaseEngine) Session(c Credentials, dial DialFunc) (*sql.DB, error) {
 	return e.Open(c, dial)
 }
 
+func (supabaseEngine) sessions(c Credentials) bool { return c.Pooler != TransactionPooler }
+
 // poolerCode begins the message of a pooler's own fault, which has no
 // SQLSTATE to itself.
 var poolerCode = regexp.MustCompile(`^\(([A-Z_]+)\) `)

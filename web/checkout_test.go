@@ -50,6 +50,17 @@ func TestCheckoutPage(t *testing.T) {
 	}
 }
 
+func TestNotePage(t *testing.T) {
+	t.Parallel()
+	doc, text := render(t, web.NotePage(web.NoteView{Title: "Thank <b>you</b>", Text: "Soon & surely"}))
+	checkHarmless(t, doc)
+	for _, want := range []string{"Thank <b>you</b>", "Soon & surely"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in:\n%s", want, text)
+		}
+	}
+}
+
 func TestPayButtonLeadsNowhereElse(t *testing.T) {
 	t.Parallel()
 	doc, _ := render(t, web.CheckoutPage(web.CheckoutView{PayURL: "javascript:alert(1)"}))

@@ -50,3 +50,9 @@ type ErrorView struct {
 	Detail    string
 	RequestID string
 }
+
+// NoteView fills NotePage.
+type NoteView struct {
+	Title string
+	Text  string
+}

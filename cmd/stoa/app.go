@@ -84,11 +84,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.accounts = accounts.New(master, a.registry, signing, accounts.Options{
 		AccessTTL: cfg.JWTExpiresIn, Encryption: encryption, Queue: a.queue, Mail: a.mail, BaseURL: publicURL,
 	})
-	sales := payments.Config{CreditPrice: cfg.price(), BaseURL: publicURL, Log: log}
-	if cfg.development() {
-		sales.Sandbox, sales.WebhookSecret = true, sandboxSecret(signing)
-	}
-	a.payments, err = payments.New(master, a.ledger, a.queue, sales)
+	a.payments, err = payments.New(master, a.ledger, a.queue, cfg.sales(publicURL, signing, log))
 	if err != nil {
 		return nil, errors.Join(err, a.close(ctx))
 	}
@@ -104,11 +100,13 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	jobs.Handle(a.queue, stores.DeleteStoreTimeout, a.registry.FinishDeletion)
 	jobs.Handle(a.queue, stores.CheckHostnamesTimeout, a.registry.CheckHostnames)
 	jobs.Every(a.queue, stores.CheckHostnamesEvery, stores.CheckHostnames{})
-	jobs.Handle(a.queue, time.Minute, a.payments.Apply)
 	a.accounts.HandleMails(a.queue)
 	jobs.Handle(a.queue, accounts.PurgeTimeout, a.accounts.PurgeExpired)
 	jobs.Every(a.queue, accounts.PurgeEvery, accounts.Purge{})
+	a.handlePayments()
 	a.followCredits(publicURL)
+	jobs.Handle(a.queue, credits.SweepTimeout, a.ledger.Sweep)
+	jobs.Every(a.queue, credits.SweepEvery, credits.Sweep{})
 	return a, nil
 }
 
@@ -117,8 +115,35 @@ func (a *app) followCredits(publicURL string) {
 	warner := credits.NewWarner(a.ledger, a.feed, a.queue, a.mail, publicURL)
 	jobs.Handle(a.queue, time.Minute, warner.Announce)
 	jobs.Handle(a.queue, time.Minute, warner.Mail)
+	a.registry.FollowCredits(a.feed)
+	jobs.Handle(a.queue, stores.CopyCreditsTimeout, a.registry.CopyCredits)
 	jobs.Handle(a.queue, time.Minute, a.feed.Sweep)
 	jobs.Every(a.queue, credits.SweepFeedEvery, credits.SweepFeed{})
+}
+
+func (a *app) handlePayments() {
+	jobs.Handle(a.queue, time.Minute, a.payments.Apply)
+	jobs.Handle(a.queue, time.Minute, a.payments.Recharge)
+	jobs.Handle(a.queue, time.Minute, a.payments.QueueRecharges)
+	jobs.Handle(a.queue, payments.ReconcileTimeout, a.payments.RunReconcile)
+	if !a.cfg.StripeSecretKey.IsZero() {
+		a.payments.FollowCredits(a.feed)
+		jobs.Every(a.queue, payments.RechargeDueEvery, payments.RechargeDue{})
+		jobs.Every(a.queue, payments.ReconcileEvery, payments.Reconcile{})
+	}
+}
+
+// sales says who takes the money: Stripe with a key, else in development the
+// sandbox, else nobody.
+func (c *Config) sales(publicURL string, signing *keyring.Ring, log *slog.Logger) payments.Config {
+	out := payments.Config{
+		StripeKey: c.StripeSecretKey, StripeURL: c.StripeURL, WebhookSecret: c.StripeWebhookSecret,
+		CreditPrice: c.price(), BaseURL: publicURL, Log: log,
+	}
+	if c.sandbox() {
+		out.Sandbox, out.WebhookSecret = true, sandboxSecret(signing)
+	}
+	return out
 }
 
 // newTenants is the way to the tenant databases.
@@ -181,12 +206,17 @@ func (a *app) close(ctx context.Context) error {
 	return err
 }
 
+// migrateMaster needs a role that may change the schema only when there is
+// something to change.
 func migrateMaster(ctx context.Context, master *masterdb.DB, log *slog.Logger) error {
-	applied, err := master.Migrate(ctx)
-	if err != nil {
-		return err
+	applied, queue, err := migrateAll(ctx, master)
+	if masterdb.IsForbidden(err) {
+		return fmt.Errorf("the master database has to be migrated, which this role may not: "+
+			"as the role that owns it, run 'stoa migrate --grant-to' with the name of this one first (%w)", err)
 	}
-	queue, err := jobs.Migrate(ctx, master)
+	if err == nil {
+		err = master.CheckGrants(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -194,4 +224,14 @@ func migrateMaster(ctx context.Context, master *masterdb.DB, log *slog.Logger) e
 		log.InfoContext(ctx, "master database migrated", "schema", applied, "queue", queue)
 	}
 	return nil
+}
+
+// migrateAll returns how many migrations it applied, of the schema and of the
+// queue's.
+func migrateAll(ctx context.Context, master *masterdb.DB) (schema, queue int, err error) {
+	if schema, err = master.Migrate(ctx); err != nil {
+		return schema, 0, err
+	}
+	queue, err = jobs.Migrate(ctx, master)
+	return schema, queue, err
 }

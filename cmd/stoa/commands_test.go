@@ -27,7 +27,7 @@ import (
 )
 
 // command runs a command as the shell would.
-func command(t *testing.T, args ...string) (status int, stdout, stderr string) {
+func command(t testing.TB, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
 	status = run(t.Context(), args, &out, &err)
@@ -243,7 +243,7 @@ func TestMigrateAndDoctor(t *testing.T) {
 	}
 	status, out, _ := command(t, "doctor", flag, "--json")
 	var findings []finding
-	if err := json.Unmarshal([]byte(out), &findings); err != nil || status != 0 || len(findings) != 7 {
+	if err := json.Unmarshal([]byte(out), &findings); err != nil || status != 0 || len(findings) != 8 {
 		t.Errorf("doctor: %d, %v: %s", status, err, out)
 	}
 	if err := os.Chmod(dir, 0o755); err != nil {

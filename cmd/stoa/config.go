@@ -58,6 +58,10 @@ type Config struct {
 	HoldTenantMigrations bool           `name:"hold-tenant-migrations" env:"STOA_HOLD_TENANT_MIGRATIONS" help:"Leave the migration of store databases to 'stoa tenants migrate'." group:"config"`
 	ProvisioningClaim    time.Duration  `name:"provisioning-claim" env:"STOA_PROVISIONING_CLAIM" default:"15s" help:"How long a provisioning run waits for a process that died before another one goes on with it." placeholder:"TIME" group:"config"`
 
+	StripeSecretKey     keyring.Secret `name:"stripe-secret-key" env:"STRIPE_SECRET_KEY" help:"Secret or restricted API key: credits are sold through Stripe. Unless told, development has a sandbox and production sells none." placeholder:"KEY" group:"config"`
+	StripeWebhookSecret keyring.Secret `name:"stripe-webhook-secret" env:"STRIPE_WEBHOOK_SECRET" help:"Signing secret of the webhook endpoint at <base-url>/api/webhooks/stripe." placeholder:"SECRET" group:"config"`
+	StripeURL           string         `name:"stripe-url" env:"STOA_STRIPE_URL" help:"Address of a stand-in for Stripe; in development only." placeholder:"URL" group:"config"`
+
 	CreditPrice int64  `name:"credit-price" env:"STOA_CREDIT_PRICE" default:"1" help:"Price of one credit in the currency's minor unit." group:"config"`
 	Currency    string `name:"currency" env:"STOA_CURRENCY" default:"USD" help:"Currency credits are sold in (ISO 4217)." placeholder:"CODE" group:"config"`
 
@@ -109,6 +113,7 @@ func (c *Config) check() error {
 	if c.ProvisioningClaim < 500*time.Millisecond || c.ProvisioningClaim > 10*time.Minute {
 		fault("STOA_PROVISIONING_CLAIM", "must be between 500ms and 10m")
 	}
+	c.checkStripe(fault)
 	if c.CreditPrice < 1 {
 		fault("STOA_CREDIT_PRICE", "must be at least 1")
 	}
@@ -153,6 +158,29 @@ func (c *Config) check() error {
 	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(faults...)
 }
+
+// checkStripe: events cannot be verified without the secret, nor looked up
+// without the key.
+func (c *Config) checkStripe(fault func(name, format string, args ...any)) {
+	key := c.StripeSecretKey.Reveal()
+	switch {
+	case key == "" && !c.StripeWebhookSecret.IsZero():
+		fault("STRIPE_SECRET_KEY", "is required with STRIPE_WEBHOOK_SECRET")
+	case key != "" && c.StripeWebhookSecret.IsZero():
+		fault("STRIPE_WEBHOOK_SECRET", "is required with STRIPE_SECRET_KEY; Stripe shows it with the webhook endpoint")
+	case key != "" && !strings.HasPrefix(key, "sk_") && !strings.HasPrefix(key, "rk_"):
+		fault("STRIPE_SECRET_KEY", "must be a secret (sk_…) or restricted (rk_…) key")
+	}
+	if u, err := url.Parse(c.StripeURL); c.StripeURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		fault("STOA_STRIPE_URL", "must be an http or https address")
+	}
+	if c.StripeURL != "" && !c.development() {
+		fault("STOA_STRIPE_URL", "is for development only: it would be told of every payment")
+	}
+}
+
+// sandbox reports whether purchases are tried without money.
+func (c *Config) sandbox() bool { return c.development() && c.StripeSecretKey.IsZero() }
 
 func isPort(s string) bool {
 	n, err := strconv.Atoi(s)

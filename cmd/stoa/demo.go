@@ -80,6 +80,7 @@ func (cmd demoCmd) Run(e *env) error {
 	if !e.cfg.development() {
 		return errors.New("the demo is for development only: its password is public")
 	}
+	e.cfg.StripeSecretKey, e.cfg.StripeWebhookSecret = keyring.Secret{}, keyring.Secret{} // no money for a demonstration
 	a, err := newApp(e.ctx, e.cfg, e.cfg.logger(e.stderr), e.cfg.publicURL(e.cfg.Port))
 	if err != nil {
 		return err
@@ -213,7 +214,7 @@ func buyDemoCredits(ctx context.Context, a *app, p access.Principal, id stoa.Sto
 	if err != nil || purchase.Status == payments.Paid {
 		return err
 	}
-	if err := a.payments.Pay(ctx, purchase.ProviderRef); err != nil {
+	if err := a.payments.Pay(ctx, *purchase.ProviderRef); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)

@@ -382,8 +382,8 @@ func TestTenantsCommands(t *testing.T) {
 		{"status " + own, 0, []string{"0 current, 2 lagging", "own 2", "stoa tenants migrate"}},
 		{"migrate", 0, []string{"Nothing to do"}},
 		{"migrate --dry-run " + own, 0, []string{"2 stores would be migrated", "pending " + one.Slug}},
-		{"migrate " + own + " --store=" + two.Slug, 0, []string{"1/1 migrated " + two.Slug + ": 14 → 14, own 2", "1 of 1 stores"}},
-		{"migrate --to=99", 1, []string{"--to must be between 1 and 14"}},
+		{"migrate " + own + " --store=" + two.Slug, 0, []string{"1/1 migrated " + two.Slug + ": 15 → 15, own 2", "1 of 1 stores"}},
+		{"migrate --to=99", 1, []string{"--to must be between 1 and 15"}},
 		{"migrate --canary=x", 2, []string{"a number of stores"}},
 		{"migrate --max-failures=101%", 2, []string{"percentage"}},
 		{"migrate --concurrency=0", 1, []string{"--concurrency"}},
@@ -414,12 +414,12 @@ func TestTenantsCommands(t *testing.T) {
 // TestProgressBar: how far, how fast, how long still.
 func TestProgressBar(t *testing.T) {
 	t.Parallel()
-	p := &progress{total: 60, done: 20, failed: 1}
-	if got := p.bar(10 * time.Second); got != "[##########....................] 20/60 stores, 1 failed, 2.0/s, 20s left" {
+	p := &bar{things: "stores", ills: "failed", total: 60, done: 20, failed: 1}
+	if got := p.line(10 * time.Second); got != "[##########....................] 20/60 stores, 1 failed, 2.0/s, 20s left" {
 		t.Error(got)
 	}
-	p = &progress{}
-	if got := p.bar(0); !strings.Contains(got, "0/0 stores") {
+	p = &bar{things: "stores"}
+	if got := p.line(0); !strings.Contains(got, "0/0 stores") {
 		t.Error(got)
 	}
 }

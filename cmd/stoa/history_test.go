@@ -71,7 +71,7 @@ func TestHistoryAsCSV(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.Join(records[0], " "); got != "sequence id createdAt type amount balanceAfter serviceKey quantity unitPrice description reference" {
+			if got := strings.Join(records[0], " "); got != "sequence id createdAt type amount balanceAfter debtChange serviceKey quantity unitPrice description reference" {
 				t.Errorf("header: %s", got)
 			}
 			return records[1:]
@@ -85,13 +85,13 @@ func TestHistoryAsCSV(t *testing.T) {
 				t.Fatalf("row %d has sequence %s, want %s", i, row[0], want)
 			}
 		}
-		if got, want := strings.Join(all[0][3:], "|"), "spend|-0.3|99.91|product_import|3|0.1|'-1|"; got != want {
+		if got, want := strings.Join(all[0][3:], "|"), "spend|-0.3|99.91|0|product_import|3|0.1|'-1|"; got != want {
 			t.Errorf("the spend: %s, want %s", got, want)
 		}
-		if got := all[1][9]; got != "Käse, \"grün\"" {
+		if got := all[1][10]; got != "Käse, \"grün\"" {
 			t.Errorf("description %q", got)
 		}
-		if got := all[rows+1][9]; !strings.HasPrefix(got, "'=HYPERLINK") {
+		if got := all[rows+1][10]; !strings.HasPrefix(got, "'=HYPERLINK") {
 			t.Errorf("a formula: %q", got)
 		}
 		if got := export("type=bonus&storeId=" + id); len(got) != 1 {

@@ -119,3 +119,32 @@ func (s *server) join(t *testing.T, c client, store string, role access.Role) {
 		t.Fatal(err)
 	}
 }
+
+// TestCreditsReachTheStore: a running server copies what changes into the
+// store's own database, also what changed before there was one.
+func TestCreditsReachTheStore(t *testing.T) {
+	t.Parallel()
+	onEachMaster(t, func(t *testing.T, s *server) {
+		c, name := register(t, s, "owner@example.com")
+		s.grant(t, name, credits.Grant{Type: credits.TypeBonus, Amount: 10 * credits.Credit})
+		c.call("POST", "/api/credits/spend", object{"amount": 1}).want(http.StatusOK)
+		c.call("POST", "/api/stores/"+name+"/connect-database", object{"type": "managed"}).want(http.StatusOK)
+		c.call("POST", "/api/credits/holds", object{"amount": 2}).want(http.StatusCreated)
+		id, err := stoa.ParseID[stoa.StoreID](name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lease, err := s.tenants.Acquire(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lease.Release()
+		eventually(t, "the store has its balance and what was spent", func() bool {
+			var n int
+			err := lease.Get(t.Context(), &n, `
+				SELECT count(*) FROM credit_balance_cache b JOIN credit_spending_log l ON l.store_id = b.store_id
+				WHERE b.balance = 90000 AND b.reserved = 20000 AND l.amount = -10000`)
+			return err == nil && n == 1
+		})
+	})
+}

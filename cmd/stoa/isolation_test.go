@@ -47,6 +47,8 @@ var bodies = map[string]any{
 	"POST /api/credits/holds/{id}/release":               nil,
 	"PUT /api/credits/settings":                          object{"lowBalanceThreshold": "1"},
 	"POST /api/credits/purchase":                         object{"credits": 5},
+	"PUT /api/credits/auto-recharge":                     object{"enabled": false, "threshold": "1", "credits": 5, "monthlyCap": 5},
+	"POST /api/credits/auto-recharge/card":               nil,
 }
 
 // TestStoresAreNeverMixed tries every private operation of the OpenAPI

@@ -18,16 +18,18 @@ import (
 type cli struct {
 	Config
 
-	Serve   serveCmd   `cmd:"" help:"Run the platform: API, pages and background jobs."`
-	Migrate migrateCmd `cmd:"" help:"Bring the master database to this version's schema."`
-	Keys    keysCmd    `cmd:"" help:"Make encryption and signing keys."`
-	Doctor  doctorCmd  `cmd:"" help:"Check this installation and say how to mend what is wrong."`
-	Stores  storesCmd  `cmd:"" help:"Look at the stores of this platform, close, delete and restore them."`
-	Tenants tenantsCmd `cmd:"" help:"Keep the stores' databases on one schema."`
-	Prices  pricesCmd  `cmd:"" help:"Look at what services cost in credits, and set it."`
-	Users   usersCmd   `cmd:"" help:"Look at the users and choose who operates the platform."`
-	Demo    demoCmd    `cmd:"" help:"Make an owner, three stores, products and credits to look at."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Serve    serveCmd    `cmd:"" help:"Run the platform: API, pages and background jobs."`
+	Migrate  migrateCmd  `cmd:"" help:"Bring the master database to this version's schema."`
+	Keys     keysCmd     `cmd:"" help:"Make encryption and signing keys."`
+	Doctor   doctorCmd   `cmd:"" help:"Check this installation and say how to mend what is wrong."`
+	Stores   storesCmd   `cmd:"" help:"Look at the stores of this platform, close, delete and restore them."`
+	Credits  creditsCmd  `cmd:"" help:"Give stores credits, and check the ledger."`
+	Payments paymentsCmd `cmd:"" help:"Compare purchases with the payment provider."`
+	Tenants  tenantsCmd  `cmd:"" help:"Keep the stores' databases on one schema."`
+	Prices   pricesCmd   `cmd:"" help:"Look at what services cost in credits, and set it."`
+	Users    usersCmd    `cmd:"" help:"Look at the users and choose who operates the platform."`
+	Demo     demoCmd     `cmd:"" help:"Make an owner, three stores, products and credits to look at."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
 // env is what commands may use of the world.

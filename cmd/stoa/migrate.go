@@ -2,20 +2,24 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
-	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
 )
 
 type migrateCmd struct {
-	JSON bool `help:"Print JSON."`
+	GrantTo *string `name:"grant-to" help:"On PostgreSQL: then give this role what 'stoa serve' needs, and no more." placeholder:"ROLE"`
+	JSON    bool    `help:"Print JSON."`
 }
 
 // Help is shown by 'stoa migrate --help'.
 func (migrateCmd) Help() string {
 	return "'stoa serve' does this on its own when it starts. Run it by hand to migrate before a roll-out; " +
-		"several replicas may do so at once, and a second run changes nothing."
+		"several replicas may do so at once, and a second run changes nothing.\n\n" +
+		"On PostgreSQL the servers need not own the tables. Make a role (CREATE ROLE stoa_serve LOGIN PASSWORD '…'), run this as the owner with " +
+		"--grant-to stoa_serve, and start 'stoa serve' with a MASTER_DB_URL of that role. It can then add and read the rows of the ledger, of billing and " +
+		"of the audit trail, and not change or delete one, whatever happens to a server. Do so again with each release: serve says when it has to be."
 }
 
 func (cmd migrateCmd) Run(e *env) error {
@@ -27,13 +31,17 @@ func (cmd migrateCmd) Run(e *env) error {
 		return err
 	}
 	defer master.Close()
-	schema, err := master.Migrate(e.ctx)
+	if cmd.GrantTo != nil && master.Engine != masterdb.Postgres {
+		return errors.New("--grant-to is for PostgreSQL: SQLite has no roles, whoever can write the file can do everything")
+	}
+	schema, queue, err := migrateAll(e.ctx, master)
 	if err != nil {
 		return err
 	}
-	queue, err := jobs.Migrate(e.ctx, master)
-	if err != nil {
-		return err
+	if cmd.GrantTo != nil {
+		if err := master.GrantTo(e.ctx, *cmd.GrantTo); err != nil {
+			return fmt.Errorf("--grant-to: %w", err)
+		}
 	}
 	version, _, err := master.SchemaVersion(e.ctx)
 	if err != nil {
@@ -41,10 +49,14 @@ func (cmd migrateCmd) Run(e *env) error {
 	}
 	if cmd.JSON {
 		return json.NewEncoder(e.stdout).Encode(map[string]any{
-			"engine": master.Engine, "version": version, "applied": schema, "queueApplied": queue,
+			"engine": master.Engine, "version": version, "applied": schema, "queueApplied": queue, "grantedTo": cmd.GrantTo,
 		})
 	}
-	_, err = fmt.Fprintf(e.stdout, "The %s master database is at version %d (%d migrations applied, %d of the job queue).\n",
-		master.Engine, version, schema, queue)
+	granted := ""
+	if cmd.GrantTo != nil {
+		granted = fmt.Sprintf(" The role %s may serve it.", *cmd.GrantTo)
+	}
+	_, err = fmt.Fprintf(e.stdout, "The %s master database is at version %d (%d migrations applied, %d of the job queue).%s\n",
+		master.Engine, version, schema, queue, granted)
 	return err
 }

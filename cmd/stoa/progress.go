@@ -13,30 +13,68 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
+// bar is one line on a terminal that shows how far a long run is.
+type bar struct {
+	terminal     io.Writer // nil unless there is one
+	things, ills string    // what is counted, and what is wrong with some
+	total        int64
+	done         int64
+	failed       int64
+	started      time.Time
+	drawn        time.Time
+}
+
+// newBar draws on stderr if that is a terminal and a person reads.
+func newBar(stderr io.Writer, asJSON bool, things, ills string) bar {
+	b := bar{things: things, ills: ills, started: time.Now()}
+	if f, ok := stderr.(*os.File); ok && !asJSON {
+		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb" {
+			b.terminal = stderr
+		}
+	}
+	return b
+}
+
+// draw renews the line, a few times a second at most.
+func (b *bar) draw() {
+	now := time.Now()
+	if b.done < b.total && now.Sub(b.drawn) < 100*time.Millisecond {
+		return
+	}
+	b.drawn = now
+	fmt.Fprint(b.terminal, "\r\x1b[K", b.line(now.Sub(b.started)))
+}
+
+// line says how far, how fast, how long still.
+func (b *bar) line(elapsed time.Duration) string {
+	const width = 30
+	filled := int(width * b.done / max(b.total, 1))
+	rate := float64(b.done) / max(elapsed.Seconds(), 0.001)
+	left := time.Duration(float64(b.total-b.done) / max(rate, 0.001) * float64(time.Second)).Round(time.Second)
+	return fmt.Sprintf("[%s%s] %d/%d %s, %d %s, %.1f/s, %s left",
+		strings.Repeat("#", filled), strings.Repeat(".", width-filled), b.done, b.total, b.things, b.failed, b.ills, rate, left)
+}
+
+// end leaves the cursor below what was drawn.
+func (b *bar) end() {
+	if b.terminal != nil && !b.drawn.IsZero() {
+		fmt.Fprintln(b.terminal)
+	}
+}
+
 // progress shows how a run over the fleet goes: one line that changes on a
 // terminal, a line per store elsewhere, JSON for programs.
 type progress struct {
-	out      io.Writer
-	terminal io.Writer // nil unless there is one
-	asJSON   bool
-	total    int
-	done     int
-	failed   int
-	started  time.Time
-	drawn    time.Time
+	bar
+	out    io.Writer
+	asJSON bool
 }
 
 func newProgress(stdout, stderr io.Writer, asJSON bool) *progress {
-	p := &progress{out: stdout, asJSON: asJSON}
-	if f, ok := stderr.(*os.File); ok && !asJSON {
-		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb" {
-			p.terminal = stderr
-		}
-	}
-	return p
+	return &progress{bar: newBar(stderr, asJSON, "stores", "failed"), out: stdout, asJSON: asJSON}
 }
 
-func (p *progress) begin(total int) { p.total, p.started = total, time.Now() }
+func (p *progress) begin(total int) { p.total, p.started = int64(total), time.Now() }
 
 // storeEvent is what became of a store, as printed.
 type storeEvent struct {
@@ -77,31 +115,4 @@ func (p *progress) print(r fleet.Result) {
 		line += fmt.Sprintf(" (%s: %s)", r.Code, r.Message)
 	}
 	fmt.Fprintln(p.out, line)
-}
-
-// draw renews the line on the terminal, a few times a second at most.
-func (p *progress) draw() {
-	now := time.Now()
-	if p.done < p.total && now.Sub(p.drawn) < 100*time.Millisecond {
-		return
-	}
-	p.drawn = now
-	fmt.Fprint(p.terminal, "\r\x1b[K", p.bar(now.Sub(p.started)))
-}
-
-// bar is the line: how far, how fast, how long still.
-func (p *progress) bar(elapsed time.Duration) string {
-	const width = 30
-	filled := width * p.done / max(p.total, 1)
-	rate := float64(p.done) / max(elapsed.Seconds(), 0.001)
-	left := time.Duration(float64(p.total-p.done) / max(rate, 0.001) * float64(time.Second)).Round(time.Second)
-	return fmt.Sprintf("[%s%s] %d/%d stores, %d failed, %.1f/s, %s left",
-		strings.Repeat("#", filled), strings.Repeat(".", width-filled), p.done, p.total, p.failed, rate, left)
-}
-
-// end leaves the cursor below what was drawn.
-func (p *progress) end() {
-	if p.terminal != nil && !p.drawn.IsZero() {
-		fmt.Fprintln(p.terminal)
-	}
 }

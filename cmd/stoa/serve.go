@@ -79,7 +79,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 		Master: a.master, Accounts: a.accounts, Stores: a.registry, Tenants: a.tenants,
 		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning, Mail: a.mail,
 	}, httpapi.Config{
-		BaseURL: url, BaseDomain: cfg.BaseDomain, Development: cfg.development(), Sandbox: cfg.development(), Log: log, Metrics: metrics,
+		BaseURL: url, BaseDomain: cfg.BaseDomain, Development: cfg.development(), Sandbox: cfg.sandbox(), Log: log, Metrics: metrics,
 		Stopping: stopping,
 	}), log)
 	s.http.RegisterOnShutdown(sync.OnceFunc(func() { close(stopping) }))

@@ -34,6 +34,6 @@ CREATE TRIGGER credit_balances_crossing AFTER UPDATE ON credit_balances FOR EACH
 -- How far the copy of an account in its store's own database is known to be.
 CREATE TABLE credit_copies (
     store_id uuid    PRIMARY KEY REFERENCES stores (id),
-    version  bigint  NOT NULL DEFAULT 0 CHECK (version >= 0), -- of the balance
-    failures integer NOT NULL DEFAULT 0 CHECK (failures >= 0) -- in a row
+    version  bigint  NOT NULL DEFAULT -1 CHECK (version >= -1), -- of the balance; -1: nothing is copied
+    failures integer NOT NULL DEFAULT 0 CHECK (failures >= 0)   -- in a row
 );

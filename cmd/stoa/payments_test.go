@@ -1,0 +1,154 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/payments/stripetest"
+)
+
+// atStripe configures a server for a stand-in.
+func atStripe(cfg *Config, stripe *stripetest.Stripe) *Config {
+	cfg.StripeSecretKey, cfg.StripeWebhookSecret = keyring.NewSecret(stripetest.Key), keyring.NewSecret(stripetest.Secret)
+	cfg.StripeURL = stripe.URL
+	return cfg
+}
+
+// TestStripeJourney: buy, pay, be granted, be refunded, save a card, be
+// recharged; over the API, with signed events and the running queue.
+func TestStripeJourney(t *testing.T) {
+	t.Parallel()
+	for _, engine := range masterdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			stripe := stripetest.New(t, "")
+			s := startServer(t, atStripe(testConfig(t, engine), stripe))
+			stripe.SendTo(s.url + "/api/webhooks/stripe")
+			c, _ := register(t, s, "owner@example.com")
+			balance := func(want string) func() bool {
+				return func() bool {
+					return c.call("GET", "/api/credits/balance", nil).want(http.StatusOK).text("balance") == want
+				}
+			}
+
+			p := c.call("POST", "/api/credits/purchase", object{"credits": 100}, "Idempotency-Key", "k").want(http.StatusCreated).
+				is("pending", "status").is("stripe", "provider")
+			again := c.call("POST", "/api/credits/purchase", object{"credits": 100}, "Idempotency-Key", "k").want(http.StatusCreated)
+			if again.raw != p.raw {
+				t.Errorf("%s\n%s", p.raw, again.raw)
+			}
+			intent := stripe.Pay(stripe.SessionOf(p.text("checkoutUrl")))
+			stripe.DeliverAll()
+			eventually(t, "the credits are granted", balance("100"))
+			stripe.Refund(intent, 25, "succeeded")
+			stripe.DeliverAll()
+			eventually(t, "the refunded ones are taken back", balance("75"))
+			one := c.call("GET", "/api/credits/purchases/"+p.text("id"), nil).want(http.StatusOK).
+				is("paid", "status").is("0.25", "reversed", "value").is("25", "clawedBack").is(false, "automatic")
+			list := c.call("GET", "/api/credits/purchases", nil).want(http.StatusOK)
+			if data := list.list("data"); len(data) != 1 || data[0].(object)["id"] != one.text("id") || list.at("nextCursor") != nil {
+				t.Error(list.raw)
+			}
+
+			wish := object{"enabled": true, "threshold": 80, "credits": "200", "monthlyCap": "200"}
+			c.call("PUT", "/api/credits/auto-recharge", wish).problem(http.StatusUnprocessableEntity, "invalid_request")
+			card := c.call("POST", "/api/credits/auto-recharge/card", nil).want(http.StatusCreated).text("checkoutUrl")
+			stripe.SaveCard(stripe.SessionOf(card), stripetest.Good)
+			stripe.DeliverAll()
+			eventually(t, "the card is known", func() bool {
+				return c.call("GET", "/api/credits/auto-recharge", nil).want(http.StatusOK).at("card") != nil
+			})
+			c.call("PUT", "/api/credits/auto-recharge", wish).want(http.StatusOK).is(true, "enabled").is("4242", "card", "last4")
+			eventually(t, "the store is recharged", balance("275"))
+			c.call("GET", "/api/credits/auto-recharge", nil).want(http.StatusOK).is("200", "usedThisMonth").is(nil, "stopped")
+
+			page := client{t: t, url: s.url}
+			page.call("GET", "/sandbox/checkout/cs_sandbox_X", nil).want(http.StatusNotFound)
+			for _, path := range []string{"/checkout/done", "/checkout/saved", "/checkout/cancelled"} {
+				if page.call("GET", path, nil).want(http.StatusOK).header.Get("Content-Security-Policy") == "" {
+					t.Errorf("%s has no content security policy", path)
+				}
+			}
+			page.call("GET", "/checkout/elsewhere", nil).want(http.StatusNotFound)
+		})
+	}
+}
+
+// TestPaymentsReconcile: the command finds a payment of which no event came.
+func TestPaymentsReconcile(t *testing.T) {
+	t.Parallel()
+	stripe := stripetest.New(t, "")
+	cfg := atStripe(testConfig(t, masterdb.SQLite), stripe)
+	s := startServer(t, cfg)
+	c, _ := register(t, s, "owner@example.com")
+	p := c.call("POST", "/api/credits/purchase", object{"credits": 100}).want(http.StatusCreated)
+	stripe.Pay(stripe.SessionOf(p.text("checkoutUrl")))
+	flags := []string{
+		"--data-dir=" + cfg.DataDir, "--master-db-url=" + cfg.MasterDBURL.Reveal(),
+		"--stripe-secret-key=" + stripetest.Key, "--stripe-webhook-secret=" + stripetest.Secret, "--stripe-url=" + stripe.URL,
+	}
+	status, out, errs := command(t, append([]string{"payments", "reconcile", "--json"}, flags...)...)
+	var report struct{ Events, Paid, Applied int }
+	if err := json.Unmarshal([]byte(out), &report); err != nil || status != 0 || report.Events != 2 {
+		t.Errorf("%d: %s%s", status, out, errs)
+	}
+	c.call("GET", "/api/credits/balance", nil).want(http.StatusOK).is("100", "balance")
+	if status, out, _ := command(t, append([]string{"payments", "reconcile"}, flags...)...); status != 0 || !strings.HasPrefix(out, "0 events were missing; ") {
+		t.Errorf("%d: %s", status, out)
+	}
+	status, out, errs = command(t, append([]string{"payments", "reconcile"}, flags[:2]...)...)
+	if status != 1 || !strings.Contains(errs, "STRIPE_SECRET_KEY is not set") {
+		t.Errorf("without Stripe: %d: %s%s", status, out, errs)
+	}
+
+	doctor := func(change ...string) (int, string) {
+		status, out, _ := command(t, append(append([]string{"doctor"}, flags...), change...)...)
+		return status, out
+	}
+	if err := os.Chmod(cfg.DataDir, 0o700); err != nil { // a test's folder is open
+		t.Fatal(err)
+	}
+	if status, out := doctor(); status != 0 || !strings.Contains(out, "test mode") {
+		t.Errorf("doctor: %d\n%s", status, out)
+	}
+	if status, out := doctor("--stripe-secret-key=sk_test_hunter2"); status != 1 || !strings.Contains(out, "not accepted by Stripe") || strings.Contains(out, "hunter2") {
+		t.Errorf("doctor with a wrong key: %d\n%s", status, out)
+	}
+}
+
+func TestStripeSettings(t *testing.T) {
+	t.Parallel()
+	key, secret := keyring.NewSecret("sk_test_1"), keyring.NewSecret("whsec_1")
+	for name, c := range map[string]struct {
+		change func(*Config)
+		want   string // none: no fault
+	}{
+		"both":                 {func(c *Config) { c.StripeSecretKey, c.StripeWebhookSecret = key, secret }, ""},
+		"neither":              {func(*Config) {}, ""},
+		"a restricted key":     {func(c *Config) { c.StripeSecretKey, c.StripeWebhookSecret = keyring.NewSecret("rk_live_1"), secret }, ""},
+		"no webhook secret":    {func(c *Config) { c.StripeSecretKey = key }, "STRIPE_WEBHOOK_SECRET is required"},
+		"no key":               {func(c *Config) { c.StripeWebhookSecret = secret }, "STRIPE_SECRET_KEY is required"},
+		"a publishable key":    {func(c *Config) { c.StripeSecretKey, c.StripeWebhookSecret = keyring.NewSecret("pk_live_1"), secret }, "STRIPE_SECRET_KEY must be"},
+		"a stand-in":           {func(c *Config) { c.StripeURL = "http://127.0.0.1:12111" }, ""},
+		"no address":           {func(c *Config) { c.StripeURL = "127.0.0.1:12111" }, "STOA_STRIPE_URL must be"},
+		"stand-in, in earnest": {func(c *Config) { c.StripeURL, c.Env = "http://127.0.0.1:12111", "production" }, "STOA_STRIPE_URL is for development only"},
+		"nobody to pay to":     {func(c *Config) { c.Env = "production" }, ""},
+	} {
+		cfg := testConfig(t, masterdb.SQLite)
+		cfg.EncryptionKey, cfg.JWTSecret = keyring.Generate("1"), keyring.Generate("1")
+		c.change(cfg)
+		err := cfg.check()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+		if cfg.Env == "production" && cfg.sandbox() {
+			t.Error("there is a sandbox in production")
+		}
+	}
+}

@@ -1,0 +1,90 @@
+package payments
+
+import (
+	"context"
+	"errors"
+
+	"github.com/stripe/stripe-go/v86"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// openCheckout has Stripe make the page for p, which is committed, and keeps
+// its address. If the process dies between, the same request finds p again,
+// asks under the same key and gets the same page; without a key nobody can
+// ask again, and Reconcile ends p.
+func (s *Service) openCheckout(ctx context.Context, p purchase) (Purchase, error) {
+	if s.stripe == nil { // p is from before the key was taken away
+		return Purchase{}, errNoProvider()
+	}
+	for range 3 {
+		session, err := s.stripe.createCheckout(ctx, p, s.cfg.BaseURL)
+		switch {
+		case err == nil:
+			return s.keepCheckout(ctx, p.ID, session)
+		case needsNewKey(err):
+			if p, err = s.nextAttempt(ctx, p); err != nil {
+				return Purchase{}, err
+			}
+		case priceFault(err) != nil:
+			if err := s.discard(ctx, p.ID); err != nil {
+				return Purchase{}, err
+			}
+			return Purchase{}, priceFault(err)
+		default:
+			return Purchase{}, errProvider(err)
+		}
+	}
+	return Purchase{}, errProvider(errors.New("every attempt met a failure that Stripe has kept"))
+}
+
+func (s *Service) keepCheckout(ctx context.Context, id stoa.PurchaseID, session *stripe.CheckoutSession) (out Purchase, err error) {
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if _, err := tx.Exec(ctx, `
+			UPDATE purchases SET provider_ref = $2, checkout_url = $3, updated_at = $4
+			WHERE id = $1 AND provider_ref IS NULL AND status = 'pending'`, id, session.ID, session.URL, tx.Now); err != nil {
+			return err
+		}
+		return tx.Get(ctx, &out, selectPurchase+` WHERE id = $1`, id)
+	})
+	return out, err
+}
+
+// nextAttempt changes the key under which Stripe is asked, once for all who
+// have met the same failure.
+func (s *Service) nextAttempt(ctx context.Context, p purchase) (out purchase, err error) {
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if _, err := tx.Exec(ctx, `UPDATE purchases SET attempt = $2 + 1 WHERE id = $1 AND attempt = $2`, p.ID, p.Attempt); err != nil {
+			return err
+		}
+		return tx.Get(ctx, &out, selectPurchaseRow+` WHERE id = $1`, p.ID)
+	})
+	return out, err
+}
+
+// priceFault is the fault of the request when Stripe finds the price too
+// small or too large: it has bounds in each currency.
+func priceFault(err error) error {
+	e, ok := errors.AsType[*stripe.Error](err)
+	if !ok {
+		return nil
+	}
+	var faults stoa.Invalid
+	switch e.Code {
+	case stripe.ErrorCodeAmountTooSmall:
+		faults.Add("credits", "cost less than the smallest payment that the provider takes; buy more")
+	case stripe.ErrorCodeAmountTooLarge:
+		faults.Add("credits", "cost more than the largest payment that the provider takes; buy less at once")
+	default:
+	}
+	return faults.Err()
+}
+
+// discard forgets a purchase that can never begin, and gives its key back.
+func (s *Service) discard(ctx context.Context, id stoa.PurchaseID) error {
+	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(ctx, `DELETE FROM purchases WHERE id = $1 AND provider_ref IS NULL AND status = 'pending'`, id)
+		return err
+	})
+}

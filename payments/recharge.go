@@ -1,0 +1,267 @@
+package payments
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/stripe/stripe-go/v86"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/jobs"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// Recharge is the job that buys credits for a store that runs low and wants
+// that. It may be enqueued at any time: it looks for itself whether anything
+// is to be done.
+type Recharge struct {
+	StoreID stoa.StoreID `json:"store_id"`
+}
+
+// Kind implements jobs.Args.
+func (Recharge) Kind() string { return "payments.recharge" }
+
+// RechargeDue is the job that enqueues Recharge for every store that needs
+// it: whoever follows the ledger may have died before doing so.
+type RechargeDue struct{}
+
+// Kind implements jobs.Args.
+func (RechargeDue) Kind() string { return "payments.recharge_due" }
+
+// RechargeDueEvery is how often RechargeDue runs.
+const RechargeDueEvery = time.Minute
+
+// recharge is what a store has asked for.
+type recharge struct {
+	StoreID     stoa.StoreID
+	UserID      stoa.UserID
+	Enabled     bool
+	Threshold   credits.Amount
+	Credits     credits.Amount
+	MonthlyCap  credits.Amount
+	CustomerRef *string
+	CardRef     *string
+}
+
+const selectRecharge = `
+	SELECT store_id, user_id, enabled, threshold, credits, monthly_cap, customer_ref, card_ref FROM auto_recharges WHERE store_id = $1`
+
+// due is the condition for a charge: the account is below the threshold.
+// Whoever owes credits is not charged: the debt comes from money that was
+// taken back, and taking it again by itself would start that anew.
+const due = `r.enabled AND b.debt = 0 AND b.balance - b.reserved < r.threshold AND s.status NOT IN ('suspended', 'deleting', 'deleted')`
+
+// FollowCredits has a store recharged a moment after its balance has fallen.
+func (s *Service) FollowCredits(feed *credits.Feed) {
+	feed.Follow(credits.Follower{
+		Behind: `JOIN auto_recharges r ON r.store_id = b.store_id JOIN stores s ON s.id = b.store_id WHERE ` + due,
+		Job:    func(store stoa.StoreID) jobs.Args { return Recharge{store} },
+	})
+}
+
+// QueueRecharges is the handler of RechargeDue.
+func (s *Service) QueueRecharges(ctx context.Context, _ RechargeDue) error {
+	if s.stripe == nil {
+		return nil
+	}
+	var stores []stoa.StoreID
+	if err := s.db.Select(ctx, &stores, `
+		SELECT r.store_id FROM auto_recharges r JOIN credit_balances b ON b.store_id = r.store_id JOIN stores s ON s.id = r.store_id
+		WHERE `+due+`
+		UNION SELECT store_id FROM purchases WHERE automatic AND status = 'pending'`); err != nil {
+		return err
+	}
+	for _, store := range stores {
+		if err := s.db.Tx(ctx, func(tx *masterdb.Tx) error { return s.queue.EnqueueOnce(ctx, tx, Recharge{store}) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Recharge charges the store's saved card for more credits if its balance is
+// below the threshold, one purchase at a time, within the month's cap. The
+// credits come as with any purchase, once for each payment. A card that is
+// declined or wants its owner to be there is not tried again.
+func (s *Service) Recharge(ctx context.Context, job Recharge) error {
+	if s.stripe == nil {
+		return nil
+	}
+	var row purchase
+	var r recharge
+	var fresh bool
+	err := s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
+		row, r, fresh, err = s.beginRecharge(ctx, tx, job.StoreID)
+		return err
+	})
+	if err != nil || row.ID.IsZero() {
+		return err
+	}
+	if !fresh {
+		done, err := s.resumeCharge(ctx, row, r)
+		if err != nil || done {
+			return err
+		}
+	}
+	return s.charge(ctx, row, r)
+}
+
+// beginRecharge makes the purchase if one is due. An earlier one that is
+// still open comes first: fresh is false then.
+func (s *Service) beginRecharge(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (row purchase, r recharge, fresh bool, err error) {
+	err = tx.Get(ctx, &r, selectRecharge+tx.ForUpdate(), store)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return row, r, false, nil
+	}
+	if err != nil {
+		return row, r, false, err
+	}
+	err = tx.Get(ctx, &row, selectPurchaseRow+` WHERE store_id = $1 AND automatic AND status = 'pending'`, store)
+	if !errors.Is(err, masterdb.ErrNotFound) {
+		return row, r, false, err
+	}
+	if wanted, err := r.wanted(ctx, tx); err != nil || !wanted {
+		return row, r, false, err
+	}
+	p, err := s.newPurchase(tx.Now, r.UserID, store, r.Credits)
+	if err != nil {
+		return row, r, false, err
+	}
+	p.Automatic = true
+	row, err = insertPurchase(ctx, tx, p, PurchaseRequest{})
+	return row, r, true, err
+}
+
+// wanted reports whether a charge is due now. Whoever switched recharges on
+// must still be allowed to buy.
+func (r recharge) wanted(ctx context.Context, tx *masterdb.Tx) (bool, error) {
+	if is, err := r.isDue(ctx, tx); err != nil || !is {
+		return false, err
+	}
+	if _, err := access.Check(ctx, tx, access.Principal{UserID: r.UserID}, r.StoreID, access.PurchaseCredits); stoa.CodeOf(err) == stoa.Internal {
+		return false, err
+	} else if err != nil {
+		return false, stopRecharge(ctx, tx, r.StoreID, stopPermission)
+	}
+	used, err := usedThisMonth(ctx, tx, r.StoreID, tx.Now)
+	return used+r.Credits <= r.MonthlyCap, err
+}
+
+func (r recharge) isDue(ctx context.Context, q masterdb.Querier) (is bool, err error) {
+	err = q.Get(ctx, &is, `
+		SELECT `+due+` FROM auto_recharges r JOIN credit_balances b ON b.store_id = r.store_id JOIN stores s ON s.id = r.store_id
+		WHERE r.store_id = $1`, r.StoreID)
+	return is, err
+}
+
+// usedThisMonth is what has been bought automatically in now's calendar
+// month, in UTC.
+func usedThisMonth(ctx context.Context, q masterdb.Querier, store stoa.StoreID, now time.Time) (used credits.Amount, err error) {
+	now = now.UTC()
+	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
+	err = q.Get(ctx, &used, `
+		SELECT CAST(coalesce(sum(credits), 0) AS bigint) FROM purchases
+		WHERE store_id = $1 AND automatic AND status <> 'expired' AND created_at >= $2`, store, month)
+	return used, err
+}
+
+// resumeCharge takes up a purchase whose outcome is unknown. Stripe remembers
+// idempotency keys for a day only and its own failures under them too, so it
+// is asked whether it has charged already.
+func (s *Service) resumeCharge(ctx context.Context, row purchase, r recharge) (done bool, err error) {
+	pi, err := s.stripe.findCharge(ctx, row, r)
+	if err != nil {
+		return false, err
+	}
+	if pi != nil {
+		return true, s.bringCharge(ctx, row, pi)
+	}
+	is, err := r.isDue(ctx, s.db)
+	if err != nil || is {
+		return false, err
+	}
+	return true, s.failCharge(ctx, row, "") // switched off meanwhile, or bought by hand
+}
+
+// charge has Stripe take the money.
+func (s *Service) charge(ctx context.Context, row purchase, r recharge) error {
+	for range 3 {
+		pi, err := s.stripe.charge(ctx, row, r)
+		if err == nil {
+			return s.bringCharge(ctx, row, pi)
+		}
+		e, answered := errors.AsType[*stripe.Error](err)
+		switch {
+		case needsNewKey(err):
+			if row, err = s.nextAttempt(ctx, row); err != nil {
+				return err
+			}
+			if done, err := s.resumeCharge(ctx, row, r); err != nil || done {
+				return err
+			}
+		case answered && e.Type == stripe.ErrorTypeCard && e.PaymentIntent != nil:
+			return s.bringCharge(ctx, row, e.PaymentIntent)
+		case answered && e.Type == stripe.ErrorTypeCard:
+			return s.failCharge(ctx, row, reasonOf(e))
+		case answered && (e.HTTPStatusCode == http.StatusBadRequest || e.HTTPStatusCode == http.StatusNotFound):
+			s.cfg.Log.WarnContext(ctx, "an automatic recharge was refused", "purchase", row.ID, "error", err)
+			return s.failCharge(ctx, row, stopRefused)
+		default:
+			return err // the job is tried again
+		}
+	}
+	return errors.New("every attempt met a failure that Stripe has kept")
+}
+
+// bringCharge brings in what came of a charge. One that failed is cancelled
+// first, so that nobody pays it later.
+func (s *Service) bringCharge(ctx context.Context, row purchase, pi *stripe.PaymentIntent) error {
+	f := intentFacts(pi)
+	if f.closed && pi.Status != stripe.PaymentIntentStatusCanceled {
+		if err := s.stripe.cancel(ctx, pi.ID); err != nil {
+			return err
+		}
+		return s.failCharge(ctx, row, f.stop)
+	}
+	return s.bring(ctx, subject{purchase: row.ID, intent: pi.ID}, func(*masterdb.Tx) error { return nil })
+}
+
+// failCharge ends a purchase that was not paid, and with a reason the
+// recharges too.
+func (s *Service) failCharge(ctx context.Context, row purchase, why stopReason) error {
+	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		var p purchase
+		if err := tx.Get(ctx, &p, selectPurchaseRow+` WHERE id = $1`+tx.ForUpdate(), row.ID); err != nil {
+			return err
+		}
+		return s.converge(ctx, tx, &p, facts{closed: true, stop: why})
+	})
+}
+
+// stopReason says why automatic recharges have ended.
+type stopReason string
+
+const (
+	stopDeclined       stopReason = "declined"
+	stopAuthentication stopReason = "authentication_required"
+	stopRefused        stopReason = "refused"
+	stopDisputed       stopReason = "disputed"
+	stopRefunded       stopReason = "refunded"
+	stopPermission     stopReason = "not_permitted"
+)
+
+// stopRecharge switches the store's automatic recharges off; without a reason
+// it leaves them.
+func stopRecharge(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, why stopReason) error {
+	if why == "" {
+		return nil
+	}
+	_, err := tx.Exec(ctx, `
+		UPDATE auto_recharges SET enabled = false, stopped_reason = $2, stopped_at = $3, updated_at = $3
+		WHERE store_id = $1 AND enabled`, store, string(why), tx.Now)
+	return err
+}

@@ -1,0 +1,142 @@
+package payments
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// AutoRecharge is a store's automatic recharges: what it wants, and how they
+// stand.
+type AutoRecharge struct {
+	Enabled       bool
+	Threshold     credits.Amount // a charge is due while less than this is available
+	Credits       credits.Amount // bought each time
+	MonthlyCap    credits.Amount // bought in a calendar month (UTC) at most
+	UsedThisMonth credits.Amount
+	Card          *Card
+	StoppedReason *string // why they were switched off, if not by a member
+	StoppedAt     *time.Time
+}
+
+// Card is the saved card, as it may be shown.
+type Card struct {
+	Brand   string
+	Last4   string
+	Expires string // YYYY-MM
+}
+
+// AutoRecharge returns the store's automatic recharges; zero for a store that
+// has never asked for them. Only who may buy credits may read them.
+func (s *Service) AutoRecharge(ctx context.Context, p access.Principal, store stoa.StoreID) (AutoRecharge, error) {
+	if _, err := access.Check(ctx, s.db, p, store, access.PurchaseCredits); err != nil {
+		return AutoRecharge{}, err
+	}
+	return readAutoRecharge(ctx, s.db, store, time.Now())
+}
+
+func readAutoRecharge(ctx context.Context, q masterdb.Querier, store stoa.StoreID, now time.Time) (AutoRecharge, error) {
+	var row struct {
+		Enabled                           bool
+		Threshold, Credits, MonthlyCap    credits.Amount
+		CardRef                           *string
+		CardBrand, CardLast4, CardExpires string
+		StoppedReason                     *string
+		StoppedAt                         *time.Time
+	}
+	err := q.Get(ctx, &row, `
+		SELECT enabled, threshold, credits, monthly_cap, card_ref, card_brand, card_last4, card_expires, stopped_reason, stopped_at
+		FROM auto_recharges WHERE store_id = $1`, store)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return AutoRecharge{}, nil
+	}
+	if err != nil {
+		return AutoRecharge{}, err
+	}
+	a := AutoRecharge{
+		Enabled: row.Enabled, Threshold: row.Threshold, Credits: row.Credits, MonthlyCap: row.MonthlyCap,
+		StoppedReason: row.StoppedReason, StoppedAt: row.StoppedAt,
+	}
+	if row.CardRef != nil {
+		a.Card = &Card{row.CardBrand, row.CardLast4, row.CardExpires}
+	}
+	a.UsedThisMonth, err = usedThisMonth(ctx, q, store, now)
+	return a, err
+}
+
+// AutoRechargeRequest is what a member wants.
+type AutoRechargeRequest struct {
+	Enabled    bool
+	Threshold  credits.Amount
+	Credits    credits.Amount // whole credits, 1 to 1,000,000
+	MonthlyCap credits.Amount // at least Credits
+}
+
+func (r AutoRechargeRequest) validate() error {
+	var faults stoa.Invalid
+	if r.Threshold < 0 || r.Threshold > maxCredits {
+		faults.Add("threshold", "must be between 0 and %s", maxCredits)
+	}
+	checkWholeCredits(&faults, "credits", r.Credits)
+	if r.MonthlyCap < r.Credits || r.MonthlyCap > maxMonthlyCap {
+		faults.Add("monthlyCap", "must be at least credits and at most %s", maxMonthlyCap)
+	}
+	return faults.Err()
+}
+
+const maxMonthlyCap = 1000 * maxCredits
+
+// SetAutoRecharge replaces the store's wishes. Switching recharges on needs a
+// saved card, forgets why they were stopped, and charges soon if the balance
+// is below the threshold.
+func (s *Service) SetAutoRecharge(ctx context.Context, p access.Principal, store stoa.StoreID, r AutoRechargeRequest) (out AutoRecharge, err error) {
+	if err := r.validate(); err != nil {
+		return AutoRecharge{}, err
+	}
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if _, err := access.Check(ctx, tx, p, store, access.PurchaseCredits); err != nil {
+			return err
+		}
+		if r.Enabled {
+			if err := s.canRecharge(ctx, tx, store); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.Exec(ctx, `
+			INSERT INTO auto_recharges (store_id, user_id, threshold, credits, monthly_cap, updated_at) VALUES ($1, $2, $4, $5, $6, $7)
+			ON CONFLICT (store_id) DO UPDATE SET user_id = $2, enabled = $3, threshold = $4, credits = $5, monthly_cap = $6, updated_at = $7,
+				stopped_reason = CASE WHEN $3 THEN NULL ELSE auto_recharges.stopped_reason END,
+				stopped_at = CASE WHEN $3 THEN NULL ELSE auto_recharges.stopped_at END`,
+			store, p.UserID, r.Enabled, r.Threshold, r.Credits, r.MonthlyCap, tx.Now); err != nil {
+			return err
+		}
+		if r.Enabled {
+			if err := s.queue.EnqueueOnce(ctx, tx, Recharge{store}); err != nil {
+				return err
+			}
+		}
+		out, err = readAutoRecharge(ctx, tx, store, tx.Now)
+		return err
+	})
+	return out, err
+}
+
+// canRecharge: without a provider or a card there is nothing to charge.
+func (s *Service) canRecharge(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	if s.stripe == nil {
+		return stoa.Errorf(stoa.PaymentsUnavailable, "Automatic recharges need Stripe, and the operator has not set STRIPE_SECRET_KEY.")
+	}
+	var card *string
+	err := tx.Get(ctx, &card, `SELECT card_ref FROM auto_recharges WHERE store_id = $1`, store)
+	if err != nil && !errors.Is(err, masterdb.ErrNotFound) || card != nil {
+		return err
+	}
+	var faults stoa.Invalid
+	faults.Add("enabled", "needs a saved card: open the page that POST /api/credits/auto-recharge/card gives")
+	return faults.Err()
+}

@@ -1,0 +1,188 @@
+package payments
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/stripe/stripe-go/v86"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/keyring"
+)
+
+// stripeClient is every call to Stripe. None of them is made inside a
+// transaction of the master database.
+type stripeClient struct{ api *stripe.Client }
+
+func newStripeClient(key keyring.Secret, url string) *stripeClient {
+	cfg := &stripe.BackendConfig{
+		HTTPClient: &http.Client{Timeout: 12 * time.Second},
+		// Once: a person waits for the answer, and jobs are tried again anyway.
+		MaxNetworkRetries: stripe.Int64(1),
+		EnableTelemetry:   stripe.Bool(false),
+		LeveledLogger:     &stripe.LeveledLogger{Level: stripe.LevelNull}, // errors are returned
+	}
+	if url != "" {
+		cfg.URL = &url
+	}
+	return &stripeClient{stripe.NewClient(key.Reveal(), stripe.WithBackends(stripe.NewBackendsWithConfig(cfg)))}
+}
+
+// metadata names the purchase wherever Stripe shows the payment.
+func (p Purchase) metadata() map[string]string {
+	return map[string]string{"purchase_id": p.ID.String(), "store_id": p.StoreID.String()}
+}
+
+// key is the idempotency key of this attempt to begin the payment.
+func (p purchase) key() *string { return stripe.String(fmt.Sprintf("purchase:%s:%d", p.ID, p.Attempt)) }
+
+// createCheckout makes the page where p is paid, once for each key of p.
+func (c *stripeClient) createCheckout(ctx context.Context, p purchase, baseURL string) (*stripe.CheckoutSession, error) {
+	params := &stripe.CheckoutSessionCreateParams{
+		Mode:              stripe.String(string(stripe.CheckoutSessionModePayment)),
+		ClientReferenceID: stripe.String(p.ID.String()),
+		Metadata:          p.metadata(),
+		PaymentIntentData: &stripe.CheckoutSessionCreatePaymentIntentDataParams{
+			Description: stripe.String(p.title()), Metadata: p.metadata(),
+		},
+		LineItems: []*stripe.CheckoutSessionCreateLineItemParams{{
+			Quantity: stripe.Int64(1),
+			PriceData: &stripe.CheckoutSessionCreateLineItemPriceDataParams{
+				Currency: stripe.String(strings.ToLower(p.Currency)), UnitAmount: stripe.Int64(p.AmountMinor),
+				ProductData: &stripe.CheckoutSessionCreateLineItemPriceDataProductDataParams{Name: stripe.String(p.title())},
+			},
+		}},
+		SuccessURL: stripe.String(baseURL + "/checkout/done"),
+		CancelURL:  stripe.String(baseURL + "/checkout/cancelled"),
+	}
+	params.IdempotencyKey = p.key()
+	return c.api.V1CheckoutSessions.Create(ctx, params)
+}
+
+// look reads how p stands: by its checkout if it has one, otherwise by the
+// payment intent, with all refunds and disputes of the payment.
+func (c *stripeClient) look(ctx context.Context, p Purchase, checkout, intent string) (facts, error) {
+	if checkout == "" && p.ProviderRef != nil {
+		checkout = *p.ProviderRef
+	}
+	if intent == "" && p.PaymentRef != nil {
+		intent = *p.PaymentRef
+	}
+	var f facts
+	switch {
+	case checkout != "":
+		cs, err := c.session(ctx, checkout, "payment_intent")
+		if err != nil {
+			return f, err
+		}
+		if cs.ClientReferenceID != p.ID.String() {
+			return f, refuse("checkout %s is not for purchase %s", checkout, p.ID)
+		}
+		f = sessionFacts(cs)
+		if p.ProviderRef != nil && *p.ProviderRef != checkout {
+			f.closed = false // another checkout is still to be paid
+		}
+	case intent != "":
+		pi, err := c.intent(ctx, intent)
+		if err != nil {
+			return f, err
+		}
+		if pi.Metadata["purchase_id"] != p.ID.String() {
+			return f, refuse("payment %s is not for purchase %s", intent, p.ID)
+		}
+		f = intentFacts(pi)
+	}
+	if f.payment == nil {
+		return f, nil
+	}
+	var err error
+	f.reversals, err = c.reversals(ctx, f.payment.intent)
+	return f, err
+}
+
+func (c *stripeClient) session(ctx context.Context, id string, expand ...string) (*stripe.CheckoutSession, error) {
+	cs, err := c.api.V1CheckoutSessions.Retrieve(ctx, id, &stripe.CheckoutSessionRetrieveParams{Expand: stripe.StringSlice(expand)})
+	return cs, unknownIsFinal(err, id)
+}
+
+func (c *stripeClient) intent(ctx context.Context, id string) (*stripe.PaymentIntent, error) {
+	pi, err := c.api.V1PaymentIntents.Retrieve(ctx, id, nil)
+	return pi, unknownIsFinal(err, id)
+}
+
+// reversals lists what has been taken or may be taken of a payment.
+func (c *stripeClient) reversals(ctx context.Context, intent string) ([]reversal, error) {
+	var out []reversal
+	for r, err := range c.api.V1Refunds.List(ctx, &stripe.RefundListParams{PaymentIntent: &intent}).All(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, refundReversal(r))
+	}
+	for d, err := range c.api.V1Disputes.List(ctx, &stripe.DisputeListParams{PaymentIntent: &intent}).All(ctx) {
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, disputeReversal(d))
+	}
+	return out, nil
+}
+
+// ping makes the cheapest call for which the key needs a right that selling
+// needs too.
+func (c *stripeClient) ping(ctx context.Context) error {
+	params := &stripe.CheckoutSessionListParams{}
+	params.Limit, params.Single = stripe.Int64(1), true
+	return c.api.V1CheckoutSessions.List(ctx, params).Err()
+}
+
+// CheckStripe asks whether Stripe accepts the key, at url if that is not
+// empty. Its errors say what is wrong, and never the key.
+func CheckStripe(ctx context.Context, key keyring.Secret, url string) error {
+	err := newStripeClient(key, url).ping(ctx)
+	e, answered := errors.AsType[*stripe.Error](err)
+	switch {
+	case err == nil:
+		return nil
+	case answered && e.HTTPStatusCode == http.StatusUnauthorized:
+		return errors.New("the key is not accepted by Stripe")
+	case answered && e.HTTPStatusCode == http.StatusForbidden:
+		return errors.New("the key may not use Checkout Sessions")
+	case answered:
+		return fmt.Errorf("an answer with status %d from Stripe (request %s)", e.HTTPStatusCode, e.RequestID)
+	}
+	return fmt.Errorf("no answer from Stripe: %w", err)
+}
+
+// unknownIsFinal: what Stripe does not know now it will never know.
+func unknownIsFinal(err error, id string) error {
+	if e, ok := errors.AsType[*stripe.Error](err); ok && e.Code == stripe.ErrorCodeResourceMissing {
+		return refuse("Stripe does not know %s: it belongs to another account, or to its other mode", id)
+	}
+	return err
+}
+
+// isReplayed reports whether Stripe has answered with what it kept under the
+// idempotency key: it keeps its own failures too, for 24 hours.
+func isReplayed(e *stripe.Error) bool {
+	return e.LastResponse != nil && e.LastResponse.Header.Get("Idempotent-Replayed") == "true"
+}
+
+// needsNewKey: under this key there will be no other answer for a day.
+func needsNewKey(err error) bool {
+	e, ok := errors.AsType[*stripe.Error](err)
+	return ok && (e.Type == stripe.ErrorTypeIdempotency && e.HTTPStatusCode == http.StatusBadRequest ||
+		e.HTTPStatusCode >= http.StatusInternalServerError && isReplayed(e))
+}
+
+// errProvider is the answer when Stripe gave none.
+func errProvider(err error) error {
+	out := stoa.Errorf(stoa.PaymentsUnavailable,
+		"The payment provider cannot be reached at the moment. Nothing was charged. Send the same request with the same Idempotency-Key again.").Because(err)
+	out.RetryAfter = 5 * time.Second
+	return out
+}

@@ -1,0 +1,505 @@
+package payments_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/jobs"
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/payments"
+	"github.com/stoahq/stoa/payments/stripetest"
+)
+
+// till is a store that sells through the stand-in for Stripe, which delivers
+// its events over HTTP. The queue does not run: work applies what has come.
+type till struct {
+	shop
+	stripe *stripetest.Stripe
+}
+
+func atStripe(t testing.TB, db *masterdb.DB) till {
+	t.Helper()
+	var s till
+	hook := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = s.Receive(r.Context(), body, r.Header.Get("Stripe-Signature"))
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+		}
+	}))
+	t.Cleanup(hook.Close)
+	s.stripe = stripetest.New(t, hook.URL)
+	s.shop = setup(t, db, s.config())
+	return s
+}
+
+func (s till) config() payments.Config {
+	return payments.Config{
+		StripeKey: keyring.NewSecret(stripetest.Key), StripeURL: s.stripe.URL,
+		WebhookSecret: keyring.NewSecret(stripetest.Secret), BaseURL: "https://stoa.example",
+	}
+}
+
+// another is a second store at the same account.
+func (s till) another(t testing.TB) till {
+	t.Helper()
+	s.shop = setup(t, s.db, s.config())
+	return s
+}
+
+// open begins a purchase and returns it with its checkout.
+func (s till) open(t testing.TB, amount int) (payments.Purchase, string) {
+	t.Helper()
+	p := s.buy(t, amount)
+	return p, *p.ProviderRef
+}
+
+// paid begins a purchase and has it paid and known.
+func (s till) paid(t testing.TB, amount int) (p payments.Purchase, intent string) {
+	t.Helper()
+	p, session := s.open(t, amount)
+	intent = s.stripe.Pay(session)
+	s.news(t)
+	if got := s.status(t, p); got != payments.Paid {
+		t.Fatalf("the purchase is %s", got)
+	}
+	return p, intent
+}
+
+// news delivers what Stripe has to say and applies it.
+func (s till) news(t testing.TB) {
+	t.Helper()
+	s.stripe.DeliverAll()
+	s.work(t)
+}
+
+// work applies all that has been received, as the queue does.
+func (s till) work(t testing.TB) {
+	t.Helper()
+	for _, id := range s.unapplied(t) {
+		must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: id}))
+	}
+}
+
+func (s till) unapplied(t testing.TB) (ids []string) {
+	t.Helper()
+	must(t, s.db.Select(t.Context(), &ids, `SELECT id FROM stripe_events WHERE applied_at IS NULL ORDER BY received_at`))
+	return ids
+}
+
+func (s till) get(t testing.TB, p payments.Purchase) payments.Purchase {
+	t.Helper()
+	got, err := s.Get(t.Context(), s.owner, s.store, p.ID)
+	must(t, err)
+	return got
+}
+
+// wantBalance compares balance, reserved and debt, in whole credits.
+func (s till) wantBalance(t testing.TB, balance, reserved, debt credits.Amount) {
+	t.Helper()
+	got := s.balance(t)
+	if got.Balance != balance*credits.Credit || got.Reserved != reserved*credits.Credit || got.Debt != debt*credits.Credit {
+		t.Fatalf("balance %s, reserved %s, debt %s; want %d, %d, %d", got.Balance, got.Reserved, got.Debt, balance, reserved, debt)
+	}
+	report, err := s.ledger.Verify(t.Context(), nil)
+	must(t, err)
+	if len(report.Faults) > 0 {
+		t.Fatal(report.Faults)
+	}
+}
+
+func (s till) spend(t testing.TB, amount credits.Amount) {
+	t.Helper()
+	_, err := s.ledger.Spend(t.Context(), s.owner, s.store, credits.SpendRequest{Amount: amount * credits.Credit})
+	must(t, err)
+}
+
+func TestStripePurchase(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		s := atStripe(t, db)
+		p := s.buy(t, 250)
+		want := payments.Purchase{
+			ID: p.ID, StoreID: s.store, UserID: s.owner.UserID, Provider: payments.Stripe, ProviderRef: p.ProviderRef,
+			Status: payments.Pending, Credits: 250 * credits.Credit, AmountMinor: 250, Currency: "USD",
+			CheckoutURL: p.CheckoutURL, CreatedAt: p.CreatedAt, UpdatedAt: p.UpdatedAt,
+		}
+		if d := cmp.Diff(want, p); d != "" || p.ProviderRef == nil || s.stripe.SessionOf(p.CheckoutURL) != *p.ProviderRef {
+			t.Fatal(d)
+		}
+		s.news(t)
+		s.wantBalance(t, 0, 0, 0)
+		intent := s.stripe.Pay(*p.ProviderRef)
+		s.wantBalance(t, 0, 0, 0)
+		s.news(t)
+		s.wantBalance(t, 250, 0, 0)
+		got := s.get(t, p)
+		if got.Status != payments.Paid || got.PaymentRef == nil || *got.PaymentRef != intent || got.PaidAt == nil {
+			t.Errorf("%+v", got)
+		}
+		// All of it once more, late: nothing.
+		for _, e := range s.stripe.Events() {
+			s.stripe.Deliver(e)
+		}
+		s.work(t)
+		s.wantBalance(t, 250, 0, 0)
+		if n := s.count(t, `SELECT count(*) FROM billing_transactions`); n != 1 || s.transactions(t) != 1 {
+			t.Errorf("%d payments, %d grants", n, s.transactions(t))
+		}
+	})
+}
+
+// A request that did not hear Stripe's answer is sent again: it goes on with
+// the same purchase, whatever Stripe had done or keeps answering.
+func TestPurchaseGoesOn(t *testing.T) {
+	t.Parallel()
+	for name, faults := range map[string][]stripetest.Fault{
+		"nothing happened":         {stripetest.Broken},
+		"it happened":              {stripetest.BrokenAfter},
+		"two broken attempts":      {stripetest.Broken, stripetest.Broken},
+		"cut twice":                {stripetest.Cut, stripetest.Cut},
+		"cut twice after the work": {stripetest.CutAfter, stripetest.CutAfter},
+		"lost after the work":      {stripetest.LostAfter},
+		"too many requests":        {stripetest.Busy},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+				s := atStripe(t, db)
+				for _, f := range faults {
+					s.stripe.Break("POST /v1/checkout/sessions", f)
+				}
+				req := payments.PurchaseRequest{Credits: 60 * credits.Credit, IdempotencyKey: "k"}
+				var p payments.Purchase
+				var err error
+				for range 5 {
+					if p, err = s.Purchase(t.Context(), s.owner, s.store, req); err == nil {
+						break
+					}
+					wantCode(t, err, stoa.PaymentsUnavailable)
+					if e := new(stoa.Error); !errors.As(err, &e) || strings.Contains(e.Message, "Something went wrong") {
+						t.Error("Stripe's words are shown")
+					}
+				}
+				must(t, err)
+				if n := s.count(t, `SELECT count(*) FROM purchases`); n != 1 {
+					t.Errorf("%d purchases", n)
+				}
+				again, err := s.Purchase(t.Context(), s.owner, s.store, req)
+				must(t, err)
+				if d := cmp.Diff(p, again); d != "" {
+					t.Error(d)
+				}
+				s.stripe.Pay(*p.ProviderRef)
+				s.news(t)
+				s.wantBalance(t, 60, 0, 0)
+			})
+		})
+	}
+}
+
+func TestPurchaseWhoseCallerGaveUp(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		s := atStripe(t, db)
+		s.stripe.Break("POST /v1/checkout/sessions", stripetest.Hang)
+		req := payments.PurchaseRequest{Credits: 60 * credits.Credit, IdempotencyKey: "k"}
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			eventually(t, "Stripe is asked", func() bool { return len(s.stripe.Asked()) > 0 })
+			cancel()
+		}()
+		_, err := s.Purchase(ctx, s.owner, s.store, req)
+		wantCode(t, err, stoa.PaymentsUnavailable)
+		_, err = s.Purchase(t.Context(), s.owner, s.store, req)
+		must(t, err)
+		if n := s.count(t, `SELECT count(*) FROM purchases WHERE provider_ref IS NOT NULL`); n != 1 {
+			t.Errorf("%d purchases", n)
+		}
+	})
+}
+
+func TestStripePurchaseReplay(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		s := atStripe(t, db)
+		req := payments.PurchaseRequest{Credits: 60 * credits.Credit, IdempotencyKey: "k"}
+		var got [10]payments.Purchase
+		errs := concurrently(len(got), func(i int) (err error) {
+			for range 20 { // while another one with the key is at Stripe
+				if got[i], err = s.Purchase(t.Context(), s.owner, s.store, req); stoa.CodeOf(err) != stoa.PaymentsUnavailable {
+					break
+				}
+			}
+			return err
+		})
+		must(t, errors.Join(errs...))
+		for _, p := range got {
+			if d := cmp.Diff(got[0], p); d != "" {
+				t.Fatal(d)
+			}
+		}
+		if s.stripe.Count("checkout.session") != 1 {
+			t.Errorf("%d checkouts", s.stripe.Count("checkout.session"))
+		}
+	})
+}
+
+// Too cheap or too dear for Stripe: the caller learns it, and the key is as
+// new.
+func TestPurchaseOfAnImpossiblePrice(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		s := atStripe(t, db)
+		_, err := s.Purchase(t.Context(), s.owner, s.store, payments.PurchaseRequest{Credits: 49 * credits.Credit, IdempotencyKey: "k"})
+		wantCode(t, err, stoa.InvalidRequest)
+		if e := new(stoa.Error); !errors.As(err, &e) || len(e.Fields) != 1 || e.Fields[0].Field != "credits" || !strings.Contains(e.Message, "buy more") {
+			t.Errorf("%v", err)
+		}
+		_, err = s.Purchase(t.Context(), s.owner, s.store, payments.PurchaseRequest{Credits: 50 * credits.Credit, IdempotencyKey: "k"})
+		must(t, err)
+		if n := s.count(t, `SELECT count(*) FROM purchases`); n != 1 {
+			t.Errorf("%d purchases", n)
+		}
+	})
+}
+
+func TestSlowPayments(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		s := atStripe(t, db)
+		comes, session := s.open(t, 100)
+		bounces, second := s.open(t, 100)
+		s.stripe.PayLater(session)
+		s.stripe.PayLater(second)
+		s.news(t)
+		s.wantBalance(t, 0, 0, 0)
+		if s.status(t, comes) != payments.Pending || s.status(t, bounces) != payments.Pending {
+			t.Error("decided before the money was")
+		}
+		s.stripe.Arrive(session)
+		s.stripe.Bounce(second)
+		s.news(t)
+		s.wantBalance(t, 100, 0, 0)
+		if s.status(t, comes) != payments.Paid || s.status(t, bounces) != payments.Expired {
+			t.Errorf("%s, %s", s.status(t, comes), s.status(t, bounces))
+		}
+	})
+}
+
+func TestExpiredCheckout(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		s := atStripe(t, db)
+		p, session := s.open(t, 100)
+		s.stripe.Expire(session)
+		s.news(t)
+		if s.status(t, p) != payments.Expired {
+			t.Error(s.status(t, p))
+		}
+		s.stripe.Pay(session) // money is money
+		s.news(t)
+		s.wantBalance(t, 100, 0, 0)
+		if s.status(t, p) != payments.Paid {
+			t.Error(s.status(t, p))
+		}
+	})
+}
+
+// The account at Stripe may sell other things, and events may be about
+// objects of another account: nothing of it moves credits.
+func TestForeignEvents(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		s := atStripe(t, db)
+		p, session := s.open(t, 100)
+		send := func(id, typ string, object map[string]any) error {
+			e := event{id: id, typ: typ, session: object}
+			must(t, s.Receive(t.Context(), e.body(), sign(e.body(), stripetest.Secret, time.Now())))
+			return s.Apply(t.Context(), payments.ApplyEvent{EventID: id})
+		}
+		metadata := map[string]any{"store_id": s.store, "purchase_id": p.ID}
+		for name, err := range map[string]error{
+			"another shop's checkout": send("evt_1", "checkout.session.completed", map[string]any{"id": "cs_x", "mode": "payment", "payment_status": "paid"}),
+			"another shop's payment":  send("evt_2", "payment_intent.succeeded", map[string]any{"id": "pi_x", "metadata": map[string]any{}}),
+			"a refund of nothing":     send("evt_3", "refund.created", map[string]any{"id": "re_x", "status": "succeeded", "amount": 5}),
+			"a type of tomorrow":      send("evt_4", "credit.note.created", map[string]any{"id": "x"}),
+		} {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		for name, err := range map[string]error{
+			"a checkout that Stripe does not know": send("evt_5", "checkout.session.completed", map[string]any{
+				"id": "cs_forged", "mode": "payment", "payment_status": "paid", "client_reference_id": p.ID, "amount_total": 100, "metadata": metadata}),
+			"a payment that Stripe does not know": send("evt_6", "refund.created", map[string]any{"id": "re_x", "payment_intent": "pi_forged"}),
+		} {
+			if !jobs.IsCancelled(err) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		// The event says paid, Stripe says open: Stripe is right.
+		must(t, send("evt_7", "checkout.session.completed", map[string]any{
+			"id": session, "mode": "payment", "payment_status": "paid", "client_reference_id": p.ID, "amount_total": 100, "currency": "usd",
+			"payment_intent": "pi_forged", "metadata": metadata}))
+		s.wantBalance(t, 0, 0, 0)
+		if s.status(t, p) != payments.Pending {
+			t.Error(s.status(t, p))
+		}
+		// A checkout of one purchase under another's name.
+		other, _ := s.open(t, 100)
+		if err := send("evt_8", "checkout.session.completed", map[string]any{
+			"id": session, "mode": "payment", "client_reference_id": other.ID, "metadata": metadata}); !jobs.IsCancelled(err) {
+			t.Error(err)
+		}
+	})
+}
+
+// While Stripe does not answer, nothing is lost and nothing is decided.
+func TestApplyWhileStripeIsDown(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		s := atStripe(t, db)
+		p, session := s.open(t, 100)
+		s.stripe.Pay(session)
+		s.stripe.DeliverAll()
+		id := s.unapplied(t)[0]
+		s.stripe.Break("GET /v1/disputes", stripetest.Broken) // the last thing that is asked
+		if err := s.Apply(t.Context(), payments.ApplyEvent{EventID: id}); err == nil || jobs.IsCancelled(err) {
+			t.Errorf("%v, want a failure that is tried again", err)
+		}
+		if s.applied(t, id) || s.status(t, p) != payments.Pending {
+			t.Error("half an effect")
+		}
+		s.work(t)
+		s.wantBalance(t, 100, 0, 0)
+	})
+}
+
+// An answer that was under way while a newer one was brought in does not undo
+// it.
+func TestAnOldAnswerDoesNotWin(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		s := atStripe(t, db)
+		_, intent := s.paid(t, 100)
+		dispute := s.stripe.Dispute(intent, 60)
+		s.stripe.DeliverAll()
+		asked, release := s.stripe.Delay("GET /v1/disputes")
+		old := make(chan error)
+		id := s.unapplied(t)[0]
+		go func() { old <- s.Apply(t.Context(), payments.ApplyEvent{EventID: id}) }()
+		<-asked // and answered: the money is still there
+		s.stripe.Withdraw(dispute)
+		s.stripe.DeliverAll()
+		for _, newer := range s.unapplied(t) {
+			if newer != id {
+				must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: newer}))
+			}
+		}
+		s.wantBalance(t, 40, 0, 0)
+		release()
+		must(t, <-old)
+		s.wantBalance(t, 40, 0, 0)
+		if n := s.transactions(t); n != 2 {
+			t.Errorf("%d transactions, want a grant and a clawback", n)
+		}
+	})
+}
+
+// Everything at once, over the real queue, while the world goes on: what was
+// read before something else was brought in never wins.
+func TestManyEventsAtOnce(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		s := atStripe(t, db)
+		s.start(t)
+		p, session := s.open(t, 1000)
+		intent := s.stripe.Pay(session)
+		errs := concurrently(4, func(i int) error {
+			switch i {
+			case 0:
+				refund := s.stripe.Refund(intent, 300, "succeeded")
+				s.stripe.DeliverAll()
+				s.stripe.SetRefund(refund, "failed")
+			case 1:
+				dispute := s.stripe.Dispute(intent, 500)
+				s.stripe.DeliverAll()
+				s.stripe.Withdraw(dispute)
+				s.stripe.DeliverAll()
+				s.stripe.Close(dispute, "lost")
+			case 2:
+				s.stripe.Refund(intent, 200, "succeeded")
+			}
+			for _, e := range s.stripe.Events() {
+				s.stripe.Deliver(e)
+			}
+			return nil
+		})
+		must(t, errors.Join(errs...))
+		s.stripe.DeliverAll()
+		eventually(t, "all is applied", func() bool { return len(s.unapplied(t)) == 0 })
+		s.wantBalance(t, 300, 0, 0) // 1000 - 500 - 200
+		if got := s.get(t, p); got.ReversedMinor != 700 || got.ClawedBack != 700*credits.Credit || got.Status != payments.Paid {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+func TestListPurchases(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		s, other := setup(t, db, sandbox()), setup(t, db, sandbox())
+		var want []stoa.PurchaseID
+		for range 5 {
+			want = append(want, s.buy(t, 1).ID)
+			other.buy(t, 1)
+		}
+		slices.Reverse(want)
+		var got []stoa.PurchaseID
+		for cursor, pages := "", 0; ; pages++ {
+			page, err := s.List(t.Context(), s.owner, s.store, 2, cursor)
+			must(t, err)
+			for _, p := range page.Purchases {
+				got = append(got, p.ID)
+			}
+			if page.NextCursor == nil {
+				if pages != 2 {
+					t.Errorf("%d pages", pages+1)
+				}
+				break
+			}
+			cursor = *page.NextCursor
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Error(d)
+		}
+		for _, bad := range []struct {
+			limit  int
+			cursor string
+		}{{-1, ""}, {101, ""}, {1, "x"}} {
+			_, err := s.List(t.Context(), s.owner, s.store, bad.limit, bad.cursor)
+			wantCode(t, err, stoa.InvalidRequest)
+		}
+		_, err := s.List(t.Context(), other.owner, s.store, 0, "")
+		wantCode(t, err, stoa.StoreNotFound)
+		_, err = s.List(t.Context(), s.owner, s.store, 0, fmt.Sprint(stoa.NewID[stoa.PurchaseID]()))
+		must(t, err)
+	})
+}

@@ -1,0 +1,249 @@
+// Package stripetest is a stand-in for Stripe: an HTTP server with the part of
+// its API that payments uses. It keeps what it is told, signs events as Stripe
+// does, honours idempotency keys as Stripe does, also with its own failures,
+// and fails in the ways that Stripe and the network may. The person at the
+// checkout, the bank and the card are methods.
+package stripetest
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stripe/stripe-go/v86"
+)
+
+// What the stand-in and its clients agree on.
+const (
+	Key    = "sk_test_standin"
+	Secret = "whsec_standin"
+)
+
+// Stripe is one account at the stand-in. It ends with its test.
+type Stripe struct {
+	URL string
+
+	t    testing.TB
+	hook string
+
+	mu      sync.Mutex
+	ids     []string // of objects, in the order of their making
+	objects map[string]object
+	events  []*Event
+	kept    map[string]*answer // by idempotency key
+	faults  []*fault
+	onLate  func()
+	asked   []string
+}
+
+// object is a resource as the API shows it, with references as ids.
+type object = map[string]any
+
+// New starts a stand-in. Events go to hook, the address of a webhook
+// endpoint, when a test delivers them.
+func New(t testing.TB, hook string) *Stripe {
+	t.Helper()
+	s := &Stripe{t: t, hook: hook, objects: map[string]object{}, kept: map[string]*answer{}}
+	server := httptest.NewServer(http.HandlerFunc(s.serve))
+	t.Cleanup(func() {
+		server.CloseClientConnections() // also those that a fault has left hanging
+		server.Close()
+	})
+	s.URL = server.URL
+	return s
+}
+
+// Asked lists the calls so far, such as "POST /v1/checkout/sessions".
+func (s *Stripe) Asked() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]string(nil), s.asked...)
+}
+
+// Forget drops every idempotency key, as Stripe does after 24 hours.
+func (s *Stripe) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = map[string]*answer{}
+}
+
+// Fault is a way to fail.
+type Fault int
+
+// The faults. Stripe keeps its own failures under the idempotency key.
+const (
+	Broken      Fault = iota // 500, and nothing has happened
+	BrokenAfter              // 500, but it has happened
+	Cut                      // the connection ends before anything has happened
+	CutAfter                 // it has happened, but the connection ends
+	LostAfter                // it has happened, Stripe keeps a 500 of it, and the connection ends
+	Hang                     // no answer until the client gives up
+	Busy                     // 429
+)
+
+type fault struct {
+	call  string
+	fault Fault
+	late  chan struct{} // instead: the answer waits for it
+}
+
+// Delay holds back the answer to the next call that begins so: it says how
+// things were when it was asked. The functions wait for the call, and let the
+// answer go.
+func (s *Stripe) Delay(call string) (asked <-chan struct{}, release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := &fault{call: call, late: make(chan struct{})}
+	s.faults = append(s.faults, f)
+	reached := make(chan struct{})
+	s.onLate = func() { close(reached) }
+	return reached, func() { close(f.late) }
+}
+
+// Break has the next call that begins so, such as "POST /v1/checkout", meet a
+// fault. Called twice, so do the next two.
+func (s *Stripe) Break(call string, f Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = append(s.faults, &fault{call: call, fault: f})
+}
+
+// takeFault is called with the lock held.
+func (s *Stripe) takeFault(call string) *fault {
+	for i, f := range s.faults {
+		if strings.HasPrefix(call, f.call) {
+			s.faults = append(s.faults[:i:i], s.faults[i+1:]...)
+			return f
+		}
+	}
+	return nil
+}
+
+// answer is one, and the request it was given to. While it is being made its
+// status is 0.
+type answer struct {
+	request string
+	status  int
+	body    []byte
+}
+
+func (s *Stripe) serve(w http.ResponseWriter, r *http.Request) {
+	call := r.Method + " " + r.URL.Path
+	_ = r.ParseForm() // what cannot be read is missing
+	s.mu.Lock()
+	s.asked = append(s.asked, call)
+	f := s.takeFault(call)
+	s.mu.Unlock()
+	meets := func(kind Fault) bool { return f != nil && f.late == nil && f.fault == kind }
+	switch {
+	case meets(Hang):
+		<-r.Context().Done()
+		return
+	case meets(Cut):
+		panic(http.ErrAbortHandler)
+	case meets(Busy):
+		write(w, problem(http.StatusTooManyRequests, "rate_limit_error", "rate_limit", "Too many requests"), false)
+		return
+	}
+	a, replayed := s.once(r, call, func() *answer {
+		if meets(Broken) {
+			return problem(http.StatusInternalServerError, "api_error", "", "Something went wrong")
+		}
+		out := s.handle(r)
+		if meets(BrokenAfter) || meets(LostAfter) {
+			return problem(http.StatusInternalServerError, "api_error", "", "Something went wrong")
+		}
+		return out
+	})
+	if meets(CutAfter) || meets(LostAfter) {
+		panic(http.ErrAbortHandler)
+	}
+	if f != nil && f.late != nil {
+		s.onLate()
+		<-f.late
+	}
+	write(w, a, replayed)
+}
+
+// once makes an answer, or gives the one that the idempotency key had before:
+// https://docs.stripe.com/api/idempotent_requests
+func (s *Stripe) once(r *http.Request, call string, do func() *answer) (a *answer, replayed bool) {
+	key := r.Header.Get("Idempotency-Key")
+	if r.Header.Get("Authorization") != "Bearer "+Key {
+		return problem(http.StatusUnauthorized, "invalid_request_error", "", "Invalid API Key provided"), false
+	}
+	if v := r.Header.Get("Stripe-Version"); v != stripe.APIVersion {
+		return problem(http.StatusBadRequest, "invalid_request_error", "", "Invalid Stripe API version: "+v), false
+	}
+	if r.Method != http.MethodPost || key == "" {
+		return do(), false
+	}
+	request := call + "?" + r.Form.Encode()
+	s.mu.Lock()
+	first := s.kept[key]
+	if first == nil {
+		s.kept[key] = &answer{request: request}
+	}
+	s.mu.Unlock()
+	switch {
+	case first == nil:
+	case first.request != request:
+		return problem(http.StatusBadRequest, "idempotency_error", "", "Keys for idempotent requests can only be used with the same parameters"), false
+	case first.status == 0:
+		return problem(http.StatusConflict, "idempotency_error", "idempotency_key_in_use", "There is another request with this key"), false
+	default:
+		return first, true
+	}
+	a = do()
+	a.request = request
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a.status == http.StatusNotFound || a.status == http.StatusBadRequest { // parameters that fail are not kept
+		delete(s.kept, key)
+		return a, false
+	}
+	s.kept[key] = a
+	return a, false
+}
+
+func write(w http.ResponseWriter, a *answer, replayed bool) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Request-Id", "req_"+rand.Text()[:14])
+	if replayed {
+		w.Header().Set("Idempotent-Replayed", "true")
+	}
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body)
+}
+
+func reply(body any) *answer {
+	b, err := json.Marshal(body)
+	if err != nil {
+		panic(err) // made of plain values
+	}
+	return &answer{status: http.StatusOK, body: b}
+}
+
+func problem(status int, typ, code, message string) *answer {
+	return failure(status, object{"type": typ, "code": code, "message": message})
+}
+
+func failure(status int, fault object) *answer {
+	a := reply(object{"error": fault})
+	a.status = status
+	return a
+}
+
+// add makes an object. The lock is held.
+func (s *Stripe) add(prefix, kind string, o object) object {
+	id := prefix + "_" + rand.Text()
+	o["id"], o["object"], o["created"], o["livemode"] = id, kind, time.Now().Unix(), false
+	s.objects[id] = o
+	s.ids = append(s.ids, id)
+	return o
+}

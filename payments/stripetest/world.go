@@ -1,0 +1,323 @@
+package stripetest
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/stripe/stripe-go/v86"
+	"github.com/stripe/stripe-go/v86/webhook"
+)
+
+// Card is how a saved card behaves when it is charged.
+type Card int
+
+// The cards.
+const (
+	Good       Card = iota
+	Declined        // for want of money
+	NeedsOwner      // the bank wants its owner to be there
+	Slow            // charged, with the outcome later
+)
+
+// Event is news that Stripe has for the platform.
+type Event struct {
+	ID   string
+	Type string
+
+	body      []byte
+	created   int64
+	delivered bool
+}
+
+// tell makes an event about an object as it is now. The lock is held.
+func (s *Stripe) tell(typ string, o object) {
+	e := &Event{ID: "evt_" + rand.Text(), Type: typ, created: time.Now().Unix()}
+	body, err := json.Marshal(object{
+		"id": e.ID, "object": "event", "type": typ, "api_version": stripe.APIVersion, "created": e.created,
+		"livemode": false, "data": object{"object": o},
+	})
+	if err != nil {
+		panic(err) // made of plain values
+	}
+	e.body = body
+	s.events = append(s.events, e)
+}
+
+// Events lists all news so far, oldest first.
+func (s *Stripe) Events() []*Event {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]*Event(nil), s.events...)
+}
+
+// SendTo changes where events go.
+func (s *Stripe) SendTo(hook string) { s.hook = hook }
+
+// Deliver sends an event, signed, once more, and returns the status of the
+// answer. With 2xx it counts as delivered.
+func (s *Stripe) Deliver(e *Event) int {
+	signed := webhook.GenerateTestSignedPayload(&webhook.UnsignedPayload{Payload: e.body, Secret: Secret})
+	req, err := http.NewRequest(http.MethodPost, s.hook, bytes.NewReader(e.body))
+	if err != nil {
+		s.t.Error(err)
+		return 0
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Stripe-Signature", signed.Header)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.t.Errorf("deliver %s: %v", e.ID, err)
+		return 0
+	}
+	defer res.Body.Close()
+	_, _ = io.Copy(io.Discard, res.Body)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.delivered = e.delivered || res.StatusCode/100 == 2
+	return res.StatusCode
+}
+
+// DeliverAll sends, in order, what has not been delivered.
+func (s *Stripe) DeliverAll() {
+	s.t.Helper()
+	for _, e := range s.Undelivered() {
+		if status := s.Deliver(e); status/100 != 2 {
+			s.t.Errorf("%s was answered with %d", e.ID, status)
+		}
+	}
+}
+
+// Acknowledge counts every event as delivered.
+func (s *Stripe) Acknowledge() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.events {
+		e.delivered = true
+	}
+}
+
+// Undelivered lists the news that no endpoint has acknowledged, oldest first.
+func (s *Stripe) Undelivered() (out []*Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.events {
+		if !e.delivered {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+// change does something to an object that must be there.
+func (s *Stripe) change(id string, do func(object)) {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.objects[id]
+	if o == nil {
+		s.t.Fatalf("the stand-in knows no %s", id)
+	}
+	do(o)
+}
+
+// begin makes the payment intent of a checkout. The lock is held.
+func (s *Stripe) begin(session object) object {
+	intent := s.add("pi", "payment_intent", object{
+		"amount": session["amount_total"], "amount_received": int64(0), "currency": session["currency"],
+		"customer": nil, "metadata": session["intent_metadata"],
+	})
+	session["payment_intent"], session["status"], session["url"] = intent["id"], "complete", nil
+	return intent
+}
+
+// Pay pays at a checkout, with a card, and returns the payment intent's id.
+func (s *Stripe) Pay(session string) (intent string) {
+	s.t.Helper()
+	s.change(session, func(o object) {
+		pi := s.begin(o)
+		intent = pi["id"].(string)
+		s.succeed(o, pi)
+		s.tell("checkout.session.completed", o)
+	})
+	return intent
+}
+
+func (s *Stripe) succeed(session, intent object) {
+	intent["status"], intent["amount_received"], session["payment_status"] = "succeeded", intent["amount"], "paid"
+	s.tell("payment_intent.succeeded", intent)
+}
+
+// PayLater ends a checkout with a slow way to pay: the money comes, or not,
+// with Arrive or Bounce.
+func (s *Stripe) PayLater(session string) (intent string) {
+	s.t.Helper()
+	s.change(session, func(o object) {
+		pi := s.begin(o)
+		pi["status"], intent = "processing", pi["id"].(string)
+		s.tell("checkout.session.completed", o)
+	})
+	return intent
+}
+
+// Arrive has the money of a slow payment come.
+func (s *Stripe) Arrive(session string) {
+	s.t.Helper()
+	s.change(session, func(o object) {
+		s.succeed(o, s.objects[o["payment_intent"].(string)])
+		s.tell("checkout.session.async_payment_succeeded", o)
+	})
+}
+
+// Bounce has a slow payment fail.
+func (s *Stripe) Bounce(session string) {
+	s.t.Helper()
+	s.change(session, func(o object) {
+		pi := s.objects[o["payment_intent"].(string)]
+		pi["status"] = "requires_payment_method"
+		s.tell("payment_intent.payment_failed", pi)
+		s.tell("checkout.session.async_payment_failed", o)
+	})
+}
+
+// Finish ends a slow charge of a saved card.
+func (s *Stripe) Finish(intent string) {
+	s.t.Helper()
+	s.change(intent, func(o object) {
+		o["status"], o["amount_received"] = "succeeded", o["amount"]
+		s.tell("payment_intent.succeeded", o)
+	})
+}
+
+// Expire closes a checkout that nobody paid at.
+func (s *Stripe) Expire(session string) {
+	s.t.Helper()
+	s.change(session, func(o object) {
+		o["status"], o["url"] = "expired", nil
+		s.tell("checkout.session.expired", o)
+	})
+}
+
+// SaveCard gives a card at a checkout for cards.
+func (s *Stripe) SaveCard(session string, behaviour Card) {
+	s.t.Helper()
+	s.change(session, func(o object) {
+		card := s.add("pm", "payment_method", object{
+			"type": "card", "customer": o["customer"], "behaviour": behaviour,
+			"card": object{"brand": "visa", "last4": "4242", "exp_year": 2031, "exp_month": 4},
+		})
+		intent := s.add("seti", "setup_intent", object{"status": "succeeded", "payment_method": card["id"], "customer": o["customer"]})
+		o["setup_intent"], o["status"], o["url"] = intent["id"], "complete", nil
+		s.tell("checkout.session.completed", o)
+	})
+}
+
+// Refund gives back a part of a payment, in the minor unit, and returns the
+// refund's id. Status is Stripe's, such as "succeeded" or "pending".
+func (s *Stripe) Refund(intent string, minor int64, status string) (id string) {
+	s.t.Helper()
+	s.change(intent, func(pi object) {
+		o := s.add("re", "refund", object{"amount": minor, "currency": pi["currency"], "payment_intent": intent, "status": status})
+		id = o["id"].(string)
+		s.tell("refund.created", o)
+	})
+	return id
+}
+
+// SetRefund changes a refund's status: "succeeded" of a pending one, "failed".
+func (s *Stripe) SetRefund(id, status string) {
+	s.t.Helper()
+	s.change(id, func(o object) {
+		o["status"] = status
+		s.tell("refund.updated", o)
+		if status == "failed" {
+			s.tell("refund.failed", o)
+		}
+	})
+}
+
+// Dispute has the buyer's bank ask for a part of a payment, and returns the
+// dispute's id. No money has moved yet.
+func (s *Stripe) Dispute(intent string, minor int64) (id string) {
+	s.t.Helper()
+	s.change(intent, func(pi object) {
+		o := s.add("dp", "dispute", object{
+			"amount": minor, "currency": pi["currency"], "payment_intent": intent, "status": "needs_response",
+			"balance_transactions": []object{}, "reason": "fraudulent",
+		})
+		id = o["id"].(string)
+		s.tell("charge.dispute.created", o)
+	})
+	return id
+}
+
+// Withdraw has the bank take the disputed money.
+func (s *Stripe) Withdraw(dispute string) {
+	s.t.Helper()
+	s.move(dispute, -1, "charge.dispute.funds_withdrawn")
+}
+
+// Reinstate has the bank give it back.
+func (s *Stripe) Reinstate(dispute string) {
+	s.t.Helper()
+	s.move(dispute, 1, "charge.dispute.funds_reinstated")
+}
+
+func (s *Stripe) move(dispute string, sign int64, typ string) {
+	s.t.Helper()
+	s.change(dispute, func(o object) {
+		o["balance_transactions"] = append(o["balance_transactions"].([]object),
+			object{"id": "txn", "object": "balance_transaction", "amount": sign * o["amount"].(int64)})
+		s.tell(typ, o)
+	})
+}
+
+// Close decides a dispute: "won", "lost" or "warning_closed".
+func (s *Stripe) Close(dispute, status string) {
+	s.t.Helper()
+	s.change(dispute, func(o object) {
+		o["status"] = status
+		s.tell("charge.dispute.closed", o)
+	})
+}
+
+// SessionOf returns the id of the checkout with this address.
+func (s *Stripe) SessionOf(url string) string {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range s.objects {
+		if o["url"] == url {
+			return o["id"].(string)
+		}
+	}
+	s.t.Fatalf("no checkout has the address %q", url)
+	return ""
+}
+
+// Count says how many objects of a kind there are, such as "payment_intent".
+func (s *Stripe) Count(kind string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range s.objects {
+		if o["object"] == kind {
+			n++
+		}
+	}
+	return n
+}
+
+// Intents lists the payment intents, oldest first.
+func (s *Stripe) Intents() (ids []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range s.ids {
+		if s.objects[id]["object"] == "payment_intent" {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}

@@ -1,0 +1,141 @@
+package provisioning
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/jobs"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+// waitFor waits with hardly ever a look of its own, and is at it when this
+// returns. The function it returns gives what it heard.
+func (b bench) waitFor(t *testing.T, run Run) (ended func() Run) {
+	t.Helper()
+	b.lookEvery = time.Hour
+	heard := make(chan Run, 1)
+	go func() {
+		got, err := b.Wait(t.Context(), run.ID, time.Hour)
+		if err != nil {
+			t.Error(err)
+		}
+		heard <- got
+	}()
+	for deadline := time.Now().Add(time.Minute); ; {
+		b.waiting.mu.Lock()
+		n := len(b.waiting.calls)
+		b.waiting.mu.Unlock()
+		if n > 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nobody waits")
+		}
+		<-time.After(time.Millisecond)
+	}
+	return func() Run {
+		t.Helper()
+		select {
+		case got := <-heard:
+			return got
+		case <-time.After(20 * time.Second):
+			t.Fatal("the end was not heard of")
+			return Run{}
+		}
+	}
+}
+
+// Who waits is told of the end, be it good or bad, and of that run's only.
+func TestWaitIsTold(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		p, s := b.store(t)
+		mend := b.takeHostname(t, s)
+		run, err := b.Connect(t.Context(), p, s.ID, managed)
+		must(t, err)
+		ended := b.waitFor(t, run)
+		must(t, b.Provision(t.Context(), job(run)))
+		got := ended()
+		b.failed(t, p, got, "hostname", stoa.HostnameTaken)
+		mend()
+		run, err = b.Retry(t.Context(), p, s.ID)
+		must(t, err)
+		ended = b.waitFor(t, run)
+		must(t, b.Provision(t.Context(), job(run)))
+		b.succeeded(t, p, ended())
+		if n := len(b.waiting.calls); n != 0 {
+			t.Errorf("%d calls are still waited for", n)
+		}
+	})
+}
+
+// The replica that works need not be the one where the caller waits.
+func TestWaitAtAnotherReplica(t *testing.T) {
+	t.Parallel()
+	engines := masterdbtest.Engines()
+	if engines[len(engines)-1] != masterdb.Postgres {
+		t.Skip(masterdbtest.PostgresEnv + " is not set")
+	}
+	url, shared := masterdbtest.URL(t, masterdb.Postgres), newPlatform(t)
+	worker := setupWith(t, masterdbtest.Open(t, url), shared, jobs.Options{}, tenantdb.Loopback)
+	b := setupWith(t, masterdbtest.Open(t, url), shared, jobs.Options{}, tenantdb.Loopback)
+	listening := make(chan struct{}, 10)
+	b.db.Subscribe("another_topic", func(string) {}, func() { listening <- struct{}{} })
+	ctx, stop := context.WithCancel(context.Background())
+	var listener sync.WaitGroup
+	listener.Go(func() { b.db.Listen(ctx, slog.New(slog.DiscardHandler)) })
+	t.Cleanup(func() {
+		stop()
+		listener.Wait()
+	})
+	<-listening
+	p, s := b.store(t)
+	run, err := b.Connect(t.Context(), p, s.ID, managed)
+	must(t, err)
+	ended := b.waitFor(t, run)
+	must(t, worker.Provision(t.Context(), job(run)))
+	b.succeeded(t, p, ended())
+}
+
+// A caller hears of what it waits for, or of everything when something may
+// have been missed; what others wait for is not its business.
+func TestWake(t *testing.T) {
+	t.Parallel()
+	w := waiting{calls: map[chan struct{}]stoa.RunID{}}
+	run, other := stoa.NewID[stoa.RunID](), stoa.NewID[stoa.RunID]()
+	first, leave := w.join(run)
+	second, leaveToo := w.join(run)
+	third, _ := w.join(other)
+	woken := func() (n int) {
+		for _, call := range []<-chan struct{}{first, second, third} {
+			select {
+			case <-call:
+				n++
+			default:
+			}
+		}
+		return n
+	}
+	w.wake(run)
+	w.wake(run) // nobody has looked yet: this must not block
+	if n := woken(); n != 2 {
+		t.Errorf("%d of three were woken, want the two that wait for the run", n)
+	}
+	w.wake(stoa.RunID{})
+	if n := woken(); n != 3 {
+		t.Errorf("%d of three were woken when something may have been missed", n)
+	}
+	leave()
+	leaveToo()
+	w.wake(run)
+	if n := woken(); n != 0 || len(w.calls) != 1 {
+		t.Errorf("%d were woken after they left, %d are left", n, len(w.calls))
+	}
+}

@@ -1,0 +1,112 @@
+package shop
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+// CreditPosition says how far the copies of the store's credits are.
+type CreditPosition struct {
+	Version int64 `db:"version"` // of the account in credit_balance_cache; -1 for none
+	Seq     int64 `db:"seq"`     // of the last transaction that credit_spending_log has seen
+}
+
+// ReadCreditPosition returns it, and puts it there if there is none yet.
+func ReadCreditPosition(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) (CreditPosition, error) {
+	const query = `SELECT version, seq FROM credit_copies WHERE store_id = ?`
+	var p CreditPosition
+	err := db.Get(ctx, &p, query, store)
+	if !errors.Is(err, tenantdb.ErrNotFound) {
+		return p, err
+	}
+	_, err = db.Exec(ctx, `INSERT INTO credit_copies (store_id, version, seq) VALUES (?, -1, 0)`, store)
+	if err != nil && !tenantdb.IsUnique(err) { // unique: someone was faster
+		return p, err
+	}
+	return p, db.Get(ctx, &p, query, store)
+}
+
+// CopyCredits takes the copies from one position to a later one, in one
+// transaction: the log gets what was spent between the two, and the account is
+// balance. It reports false, and has changed nothing, when the copies are not at
+// the first position any more.
+func CopyCredits(ctx context.Context, db *tenantdb.DB, from, to CreditPosition, spent []credits.Transaction, balance credits.Balance) (moved bool, err error) {
+	return moveCredits(ctx, db, balance.StoreID, from, to, func(tx *tenantdb.Tx) error {
+		if err := logSpendings(ctx, tx, balance.StoreID, from, to, spent); err != nil {
+			return err
+		}
+		return cacheBalance(ctx, tx, balance)
+	})
+}
+
+// LogSpendings is CopyCredits on the way there: it leaves the balance.
+func LogSpendings(ctx context.Context, db *tenantdb.DB, store stoa.StoreID, from, to CreditPosition, spent []credits.Transaction) (moved bool, err error) {
+	return moveCredits(ctx, db, store, from, to, func(tx *tenantdb.Tx) error {
+		return logSpendings(ctx, tx, store, from, to, spent)
+	})
+}
+
+// moveCredits runs write for the one who moves the position.
+func moveCredits(ctx context.Context, db *tenantdb.DB, store stoa.StoreID, from, to CreditPosition, write func(*tenantdb.Tx) error) (moved bool, err error) {
+	err = db.Tx(ctx, func(tx *tenantdb.Tx) error {
+		n, err := tx.Exec(ctx, `UPDATE credit_copies SET version = ?, seq = ? WHERE store_id = ? AND version = ? AND seq = ?`,
+			to.Version, to.Seq, store, from.Version, from.Seq)
+		moved = n > 0
+		if err != nil || !moved {
+			return err
+		}
+		return write(tx)
+	})
+	return moved && err == nil, err
+}
+
+// spendingsAtOnce keeps a statement's parameters below every engine's limit.
+const spendingsAtOnce = 100
+
+func logSpendings(ctx context.Context, tx *tenantdb.Tx, store stoa.StoreID, from, to CreditPosition, spent []credits.Transaction) error {
+	// The position decides what is there. Rows beyond it are no copies of ours.
+	_, err := tx.Exec(ctx, `DELETE FROM credit_spending_log WHERE store_id = ? AND seq > ? AND seq <= ?`, store, from.Seq, to.Seq)
+	if err != nil {
+		return err
+	}
+	row := ", (" + marks(10) + ")"
+	for part := range slices.Chunk(spent, spendingsAtOnce) {
+		var args []any
+		for _, t := range part {
+			service := ""
+			if t.ServiceKey != nil {
+				service = *t.ServiceKey
+			}
+			args = append(args, t.ID, store, t.Sequence, string(t.Type), int64(t.Amount), int64(t.BalanceAfter), service, t.Quantity, t.Description, t.CreatedAt)
+		}
+		_, err := tx.Exec(ctx, `
+			INSERT INTO credit_spending_log (id, store_id, seq, entry_type, amount, balance_after, service_key, quantity, description, created_at)
+			VALUES `+strings.TrimPrefix(strings.Repeat(row, len(part)), ", "), args...)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func cacheBalance(ctx context.Context, tx *tenantdb.Tx, b credits.Balance) error {
+	args := []any{
+		int64(b.Balance), int64(b.Reserved), int64(b.Debt), int64(b.LifetimePurchased), int64(b.LifetimeSpent), b.Seq, b.UpdatedAt, b.StoreID,
+	}
+	n, err := tx.Exec(ctx, `
+		UPDATE credit_balance_cache SET balance = ?, reserved = ?, debt = ?, lifetime_purchased = ?, lifetime_spent = ?, seq = ?, updated_at = ?
+		WHERE store_id = ?`, args...)
+	if err != nil || n > 0 {
+		return err
+	}
+	_, err = tx.Exec(ctx, `
+		INSERT INTO credit_balance_cache (balance, reserved, debt, lifetime_purchased, lifetime_spent, seq, updated_at, store_id)
+		VALUES (`+marks(len(args))+`)`, args...)
+	return err
+}
