@@ -17,6 +17,7 @@ const (
 	InvalidRequest             Code = "invalid_request"
 	EmailTaken                 Code = "email_taken"
 	InvalidCredentials         Code = "invalid_credentials" //nolint:gosec // a code, not a credential
+	SecondFactorRequired       Code = "second_factor_required"
 	TokenInvalid               Code = "token_invalid"
 	TokenExpired               Code = "token_expired"
 	SessionRevoked             Code = "session_revoked"

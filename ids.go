@@ -20,6 +20,9 @@ type (
 	transactionKind struct{}
 	holdKind        struct{}
 	purchaseKind    struct{}
+	keyKind         struct{}
+	invitationKind  struct{}
+	eventKind       struct{}
 )
 
 // The ids of the master database.
@@ -31,6 +34,9 @@ type (
 	TransactionID = ID[transactionKind]
 	HoldID        = ID[holdKind]
 	PurchaseID    = ID[purchaseKind]
+	KeyID         = ID[keyKind]
+	InvitationID  = ID[invitationKind]
+	EventID       = ID[eventKind]
 )
 
 // NewID returns a fresh id: NewID[StoreID]().

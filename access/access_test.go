@@ -18,6 +18,7 @@ var (
 	actions = []access.Action{
 		access.ReadStore, access.UpdateStore, access.ManageHostnames, access.ConnectDatabase, access.TestDatabase, access.RotateCredentials,
 		access.SuspendStore, access.DeleteStore, access.ReadCredits, access.SpendCredits, access.PurchaseCredits,
+		access.ReadMembers, access.ManageMembers, access.ManageOwners, access.ManageKeys, access.ReadAudit,
 	}
 )
 
@@ -27,11 +28,14 @@ func TestRoles(t *testing.T) {
 	t.Parallel()
 	want := map[access.Role][]access.Action{
 		access.Owner:  actions,
-		access.Admin:  slices.DeleteFunc(slices.Clone(actions), func(a access.Action) bool { return a == access.DeleteStore }),
-		access.Member: {access.ReadStore, access.UpdateStore, access.ReadCredits, access.SpendCredits},
-		access.Viewer: {access.ReadStore, access.ReadCredits},
-		"":            nil,
-		"nonsense":    nil,
+		access.Admin:  slices.DeleteFunc(slices.Clone(actions), func(a access.Action) bool { return a == access.DeleteStore || a == access.ManageOwners }),
+		access.Member: {access.ReadStore, access.UpdateStore, access.ReadCredits, access.SpendCredits, access.ReadMembers},
+		access.Viewer: {access.ReadStore, access.ReadCredits, access.ReadMembers},
+		access.Operator: slices.DeleteFunc(slices.Clone(actions), func(a access.Action) bool {
+			return a == access.SpendCredits || a == access.PurchaseCredits || a == access.ManageKeys
+		}),
+		"":         nil,
+		"nonsense": nil,
 	}
 	for role, may := range want {
 		for _, action := range append([]access.Action{"", "nonsense"}, actions...) {

@@ -1,6 +1,8 @@
-// Package accounts knows the people: it registers them, checks their
-// passwords, and opens and ends their sessions. It owns the tables users,
-// sessions and refresh_tokens.
+// Package accounts knows the people and what acts for them: it registers them,
+// checks their passwords and second factors, opens and ends their sessions,
+// makes API keys, and invites people to stores. It owns the tables users,
+// sessions, refresh_tokens, api_keys, invitations, email_requests,
+// one_time_tokens, second_factors and recovery_codes.
 //
 // A session is a row in the master database. What a caller holds are two
 // tokens for it: a short-lived access token, sent with each request, and a
@@ -15,7 +17,9 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/stores"
 )
@@ -39,6 +43,12 @@ type Options struct {
 	// Issuer is the "iss" of access tokens; installations that share a
 	// signing key need different ones. Default "stoa".
 	Issuer string
+	// Encryption seals what second factors are made of.
+	Encryption *keyring.Ring
+	// Queue and Mail bring what people are told, with links to BaseURL.
+	Queue   *jobs.Queue
+	Mail    *mail.Sender
+	BaseURL string
 }
 
 // New returns the register on db. The first key of signing signs access
@@ -84,6 +94,8 @@ type Session struct {
 	AccessToken  keyring.Secret
 	RefreshToken keyring.Secret
 	ExpiresIn    time.Duration
+
+	id stoa.SessionID
 }
 
 // Client is where a session is used from, kept so that its owner can
@@ -91,6 +103,12 @@ type Session struct {
 type Client struct {
 	Address   string
 	UserAgent string
+	RequestID string // for the audit log
+}
+
+// as is the user as the one who asks from there.
+func (c Client) as(user stoa.UserID) access.Principal {
+	return access.Principal{UserID: user, Origin: access.Origin{Address: cleaned(c.Address, maxAddress), RequestID: c.RequestID}}
 }
 
 // Register creates a user, their first store when StoreName is set, and a
@@ -114,11 +132,17 @@ func (a *Accounts) Register(ctx context.Context, r Registration) (Session, *stor
 		if err != nil {
 			return err
 		}
-		if store, err = a.createFirstStore(ctx, tx, user.ID, r.StoreName); err != nil {
+		by := r.Client.as(user.ID)
+		if err := access.Record(ctx, tx, by, access.Event{Action: access.Registered}); err != nil {
 			return err
 		}
-		session, err = a.openSession(ctx, tx, user, r.Client)
-		return err
+		if store, err = a.createFirstStore(ctx, tx, by, r.StoreName); err != nil {
+			return err
+		}
+		if session, err = a.openSession(ctx, tx, user, r.Client); err != nil {
+			return err
+		}
+		return a.requestMail(ctx, tx, verifyEmail, user.Email)
 	})
 	if err != nil {
 		return Session{}, nil, err
@@ -144,7 +168,7 @@ func insertUser(ctx context.Context, tx *masterdb.Tx, r Registration, hash strin
 }
 
 // createFirstStore returns nil when no name was given.
-func (a *Accounts) createFirstStore(ctx context.Context, tx *masterdb.Tx, owner stoa.UserID, name *string) (*stores.Store, error) {
+func (a *Accounts) createFirstStore(ctx context.Context, tx *masterdb.Tx, owner access.Principal, name *string) (*stores.Store, error) {
 	if name == nil {
 		return nil, nil
 	}
@@ -155,76 +179,12 @@ func (a *Accounts) createFirstStore(ctx context.Context, tx *masterdb.Tx, owner 
 	return &store, nil
 }
 
-// Login opens a session. It fails with invalid_credentials, and says no more
-// than that: neither the answer nor the work tells a wrong password from an
-// address that has no account.
-func (a *Accounts) Login(ctx context.Context, email string, password keyring.Secret, c Client) (Session, error) {
-	user, stored, err := a.userByEmail(ctx, email)
-	if err != nil {
-		return Session{}, err
-	}
-	match, outdated, err := a.passwords.verify(ctx, stored, password)
-	if err != nil {
-		return Session{}, err
-	}
-	if !match {
-		return Session{}, stoa.Errorf(stoa.InvalidCredentials, "The e-mail address or the password is not correct.")
-	}
-	var fresh string
-	if outdated {
-		if fresh, err = a.passwords.hash(ctx, password); err != nil {
-			return Session{}, err
-		}
-	}
-	var session Session
-	err = a.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		if err := replaceHash(ctx, tx, user.ID, stored, fresh); err != nil {
-			return err
-		}
-		session, err = a.openSession(ctx, tx, user, c)
-		return err
-	})
-	if err != nil {
-		return Session{}, err
-	}
-	return session, nil
-}
-
-// userByEmail returns the user and their password hash. For an address
-// without an account it returns a hash that no password matches.
-func (a *Accounts) userByEmail(ctx context.Context, email string) (User, string, error) {
-	// Nobody could have registered an address that is not one, and
-	// PostgreSQL refuses some bytes that it may hold.
-	email, fault := normalEmail(email)
-	if fault != "" {
-		return User{}, a.passwords.unmatchable, nil
-	}
-	var row struct {
-		User
-		PasswordHash string
-	}
-	err := a.db.Get(ctx, &row, `SELECT `+userColumns+`, password_hash FROM users WHERE lower(email) = lower($1)`, email)
-	if errors.Is(err, masterdb.ErrNotFound) {
-		return User{}, a.passwords.unmatchable, nil
-	}
-	return row.User, row.PasswordHash, err
-}
-
-// replaceHash stores a hash made at today's cost; fresh is empty when there
-// is nothing to replace. A hash that has changed since it was read stays:
-// it belongs to a newer password or to another login's replacement.
-func replaceHash(ctx context.Context, tx *masterdb.Tx, user stoa.UserID, old, fresh string) error {
-	if fresh == "" {
-		return nil
-	}
-	_, err := tx.Exec(ctx, `UPDATE users SET password_hash = $1, updated_at = $2 WHERE id = $3 AND password_hash = $4`,
-		fresh, tx.Now, user, old)
-	return err
-}
-
 // Me returns the caller's own account. It fails with session_revoked when
-// the account has been deleted.
+// the account has been deleted, and with forbidden for an API key.
 func (a *Accounts) Me(ctx context.Context, p access.Principal) (User, error) {
+	if err := p.SignedIn(); err != nil {
+		return User{}, err
+	}
 	user, err := ReadUser(ctx, a.db, p.UserID)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return User{}, errSessionRevoked()

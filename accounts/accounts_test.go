@@ -14,7 +14,9 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/stores"
@@ -30,7 +32,17 @@ func setup(t *testing.T, db *masterdb.DB, ring *keyring.Ring) *Accounts {
 	t.Helper()
 	// Registration needs neither tenant databases nor the queue.
 	registry := stores.New(db, credits.New(db), nil, nil, "shops.test", slog.New(slog.DiscardHandler))
-	a := New(db, registry, ring, Options{})
+	log := slog.New(slog.DiscardHandler)
+	queue, err := jobs.New(db, log, jobs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sender, err := mail.New(mail.Options{From: "Stoa <no-reply@example.com>", Dir: t.TempDir(), Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := New(db, registry, ring, Options{Encryption: ring, Queue: queue, Mail: sender, BaseURL: "https://stoa.test"})
+	a.HandleMails(queue)
 	a.passwords = newHasher(cheap)
 	return a
 }
@@ -286,7 +298,7 @@ func TestSecretsAreNotStored(t *testing.T) {
 			t.Fatal(err)
 		}
 		dump := dumpTables(t, db, "users", "sessions", "refresh_tokens")
-		for _, present := range []string{"owner@example.com", "$argon2id$", refreshHash(first.RefreshToken), refreshHash(second.RefreshToken)} {
+		for _, present := range []string{"owner@example.com", "$argon2id$", tokenHash(first.RefreshToken), tokenHash(second.RefreshToken)} {
 			if !strings.Contains(dump, present) {
 				t.Fatalf("the dump lacks %q, so it proves nothing:\n%s", present, dump)
 			}

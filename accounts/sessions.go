@@ -20,6 +20,10 @@ const (
 	refreshPrefix = "stoa_rt_"
 	refreshSize   = 32 // bytes of randomness
 
+	// refreshGrace is how long after its use a spent token is not yet taken for
+	// a stolen one.
+	refreshGrace = 10 * time.Second
+
 	maxUserAgent = 256 // bytes
 	maxAddress   = 64  // bytes: an IPv6 address with a zone
 )
@@ -41,7 +45,7 @@ func (a *Accounts) openSession(ctx context.Context, tx *masterdb.Tx, user User, 
 func (a *Accounts) issue(ctx context.Context, tx *masterdb.Tx, id stoa.SessionID, user User) (Session, error) {
 	refresh := newRefreshToken()
 	_, err := tx.Exec(ctx, `INSERT INTO refresh_tokens (hash, session_id, created_at) VALUES ($1, $2, $3)`,
-		refreshHash(refresh), id, tx.Now)
+		tokenHash(refresh), id, tx.Now)
 	if err != nil {
 		return Session{}, err
 	}
@@ -49,7 +53,7 @@ func (a *Accounts) issue(ctx context.Context, tx *masterdb.Tx, id stoa.SessionID
 	if err != nil {
 		return Session{}, err
 	}
-	return Session{User: user, AccessToken: signed, RefreshToken: refresh, ExpiresIn: a.opts.AccessTTL}, nil
+	return Session{User: user, AccessToken: signed, RefreshToken: refresh, ExpiresIn: a.opts.AccessTTL, id: id}, nil
 }
 
 // Refresh exchanges a refresh token for a new pair and lets the session live
@@ -59,9 +63,9 @@ func (a *Accounts) issue(ctx context.Context, tx *masterdb.Tx, id stoa.SessionID
 // It fails with token_invalid for a token Stoa never issued, with
 // token_expired when the session was left unused too long, and with
 // session_revoked. A spent token that is used again was copied, by whom
-// cannot be known: the session is revoked, for thief and owner alike. Of
-// several calls at the same time with one token, one succeeds, and the
-// others count as such a second use.
+// cannot be known: the session is revoked, for thief and owner alike. Only
+// within refreshGrace of its first use it buys another pair: of two tabs that
+// refresh at once both go on, and so does who never got the answer.
 func (a *Accounts) Refresh(ctx context.Context, token keyring.Secret, c Client) (Session, error) {
 	if !looksLikeRefreshToken(token) {
 		return Session{}, errRefreshInvalid()
@@ -82,7 +86,7 @@ func (a *Accounts) Refresh(ctx context.Context, token keyring.Secret, c Client) 
 // rotate does the work of Refresh. What it refuses it returns apart from its
 // own failure: the revocation that comes with a refusal must be committed.
 func (a *Accounts) rotate(ctx context.Context, tx *masterdb.Tx, token keyring.Secret, c Client) (s Session, refused, err error) {
-	hash := refreshHash(token)
+	hash := tokenHash(token)
 	held, err := heldSession(ctx, tx, hash)
 	switch {
 	case errors.Is(err, masterdb.ErrNotFound):
@@ -91,8 +95,8 @@ func (a *Accounts) rotate(ctx context.Context, tx *masterdb.Tx, token keyring.Se
 		return Session{}, nil, err
 	case held.RevokedAt != nil:
 		return Session{}, errSessionRevoked(), nil
-	case held.SpentAt != nil:
-		return Session{}, errSessionRevoked(), revoke(ctx, tx, held.SessionID)
+	case held.SpentAt != nil && tx.Now.Sub(*held.SpentAt) > refreshGrace:
+		return Session{}, errSessionRevoked(), a.reused(ctx, tx, held, c)
 	case !tx.Now.Before(held.ExpiresAt):
 		return Session{}, errTokenExpired(), nil
 	}
@@ -105,6 +109,15 @@ func (a *Accounts) rotate(ctx context.Context, tx *masterdb.Tx, token keyring.Se
 	}
 	s, err = a.issue(ctx, tx, held.SessionID, user)
 	return s, nil, err
+}
+
+// reused ends a session whose spent token was used again.
+func (a *Accounts) reused(ctx context.Context, tx *masterdb.Tx, held tokenRow, c Client) error {
+	if err := revoke(ctx, tx, held.SessionID); err != nil {
+		return err
+	}
+	return access.Record(ctx, tx, c.as(held.UserID), access.Event{Action: access.TokenReused, Outcome: access.Denied,
+		Details: map[string]string{"session": held.SessionID.String()}})
 }
 
 // tokenRow is a refresh token with the session it belongs to.
@@ -128,9 +141,10 @@ func heldSession(ctx context.Context, tx *masterdb.Tx, hash string) (tokenRow, e
 	return row, err
 }
 
-// prolong spends the token and moves the end of the session.
+// prolong spends the token and moves the end of the session. The time of the
+// first use stays.
 func (a *Accounts) prolong(ctx context.Context, tx *masterdb.Tx, id stoa.SessionID, hash string, c Client) error {
-	if _, err := tx.Exec(ctx, `UPDATE refresh_tokens SET spent_at = $1 WHERE hash = $2`, tx.Now, hash); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE refresh_tokens SET spent_at = $1 WHERE hash = $2 AND spent_at IS NULL`, tx.Now, hash); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, `
@@ -142,7 +156,15 @@ func (a *Accounts) prolong(ctx context.Context, tx *masterdb.Tx, id stoa.Session
 // Logout ends the caller's session: its access and refresh tokens stop
 // working at once, on every replica. Ending it twice is no error.
 func (a *Accounts) Logout(ctx context.Context, p access.Principal) error {
-	return a.db.Tx(ctx, func(tx *masterdb.Tx) error { return revoke(ctx, tx, p.SessionID) })
+	if err := p.SignedIn(); err != nil {
+		return err
+	}
+	return a.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if err := revoke(ctx, tx, p.SessionID); err != nil {
+			return err
+		}
+		return access.Record(ctx, tx, p, access.Event{Action: access.SignedOut})
+	})
 }
 
 // revoke keeps the time of the first revocation.
@@ -151,21 +173,26 @@ func revoke(ctx context.Context, tx *masterdb.Tx, id stoa.SessionID) error {
 	return err
 }
 
-// Authenticate returns who holds an access token. It asks the master
-// database each time, by primary key: a logout anywhere counts here at once.
+// Authenticate returns who holds an access token or an API key. It asks the
+// master database each time, by a key of the table: a logout or a revocation
+// anywhere counts here at once.
 //
 // It fails with token_invalid, token_expired or session_revoked.
-func (a *Accounts) Authenticate(ctx context.Context, accessToken string) (access.Principal, error) {
-	p, err := a.tokens.verify(accessToken)
+func (a *Accounts) Authenticate(ctx context.Context, token string) (access.Principal, error) {
+	if strings.HasPrefix(token, keyPrefix) {
+		return a.authenticateKey(ctx, token)
+	}
+	p, err := a.tokens.verify(token)
 	if err != nil {
 		return access.Principal{}, err
 	}
 	var session struct {
-		UserID    stoa.UserID
-		ExpiresAt time.Time
-		RevokedAt *time.Time
+		UserID       stoa.UserID
+		ExpiresAt    time.Time
+		RevokedAt    *time.Time
+		Impersonator *stoa.UserID
 	}
-	err = a.db.Get(ctx, &session, `SELECT user_id, expires_at, revoked_at FROM sessions WHERE id = $1`, p.SessionID)
+	err = a.db.Get(ctx, &session, `SELECT user_id, expires_at, revoked_at, impersonator FROM sessions WHERE id = $1`, p.SessionID)
 	switch {
 	case errors.Is(err, masterdb.ErrNotFound):
 		// The signature is good, so there was a session; its row went with its user.
@@ -179,21 +206,31 @@ func (a *Accounts) Authenticate(ctx context.Context, accessToken string) (access
 	case !time.Now().Before(session.ExpiresAt):
 		return access.Principal{}, errTokenExpired()
 	}
+	if session.Impersonator != nil {
+		p.Impersonator = *session.Impersonator
+	}
 	return p, nil
 }
 
 func newRefreshToken() keyring.Secret {
-	return keyring.NewSecret(refreshPrefix + base64.RawURLEncoding.EncodeToString(random(refreshSize)))
+	return newToken(refreshPrefix)
 }
 
-func looksLikeRefreshToken(t keyring.Secret) bool {
-	rest, ok := strings.CutPrefix(t.Reveal(), refreshPrefix)
+// newToken is as hard to guess as a key.
+func newToken(prefix string) keyring.Secret {
+	return keyring.NewSecret(prefix + base64.RawURLEncoding.EncodeToString(random(refreshSize)))
+}
+
+func looksLikeRefreshToken(t keyring.Secret) bool { return looksLike(t, refreshPrefix) }
+
+func looksLike(t keyring.Secret, prefix string) bool {
+	rest, ok := strings.CutPrefix(t.Reveal(), prefix)
 	return ok && len(rest) == base64.RawURLEncoding.EncodedLen(refreshSize)
 }
 
-// refreshHash is the form in which a token is stored. The token is random,
+// tokenHash is the form in which a token is stored. The token is random,
 // so a plain hash is enough: there is nothing to guess.
-func refreshHash(t keyring.Secret) string {
+func tokenHash(t keyring.Secret) string {
 	sum := sha256.Sum256([]byte(t.Reveal()))
 	return hex.EncodeToString(sum[:])
 }

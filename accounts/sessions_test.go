@@ -119,6 +119,7 @@ func TestRefreshTokenUsedTwice(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		exec(t, db, `UPDATE refresh_tokens SET spent_at = $1 WHERE spent_at IS NOT NULL`, time.Now().UTC().Add(-refreshGrace-time.Second))
 		stolen, err := elsewhere.Refresh(t.Context(), first.RefreshToken, Client{})
 		wantCode(t, err, stoa.SessionRevoked)
 		if diff := cmp.Diff(User{}, stolen.User); diff != "" || !stolen.AccessToken.IsZero() || !stolen.RefreshToken.IsZero() {
@@ -127,6 +128,7 @@ func TestRefreshTokenUsedTwice(t *testing.T) {
 		wantEnded(t, a, first)
 		wantEnded(t, a, second)
 		principal(t, a, bystander)
+		wantAudited(t, db, access.TokenReused, access.Denied, 1)
 	})
 }
 
@@ -141,7 +143,7 @@ func TestRefreshRefusals(t *testing.T) {
 			"never issued":         newRefreshToken().Reveal(),
 			"without prefix":       strings.TrimPrefix(session.RefreshToken.Reveal(), refreshPrefix),
 			"longer":               session.RefreshToken.Reveal() + "A",
-			"with its hash":        refreshHash(session.RefreshToken),
+			"with its hash":        tokenHash(session.RefreshToken),
 			"an access token":      session.AccessToken.Reveal(),
 			"bytes not in a token": refreshPrefix + strings.Repeat("\x00", 43),
 		} {
@@ -169,8 +171,8 @@ func TestSessionExpires(t *testing.T) {
 	})
 }
 
-// The losers hold a token that the winner has spent, which is what theft
-// looks like: the session ends. It is ended once, by the first of them.
+// Tabs that refresh with one token at the same time all go on, on whatever
+// replica, and their pairs are good.
 func TestRefreshConcurrently(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -182,69 +184,84 @@ func TestRefreshConcurrently(t *testing.T) {
 			won[i], err = replicas[i%2].Refresh(t.Context(), session.RefreshToken, Client{})
 			return err
 		})
-		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.SessionRevoked: 9}, codes(errs)); diff != "" {
-			t.Errorf("outcomes (-want +got):\n%s\n%v", diff, errs)
+		if diff := cmp.Diff(map[stoa.Code]int{"": 10}, codes(errs)); diff != "" {
+			t.Fatalf("outcomes (-want +got):\n%s\n%v", diff, errs)
 		}
-		wantRows(t, db, map[string]int{"sessions": 1, "refresh_tokens": 2})
-		for i, err := range errs {
-			if err == nil {
-				wantEnded(t, replicas[0], won[i])
+		wantRows(t, db, map[string]int{"sessions": 1, "refresh_tokens": 11})
+		seen := map[string]bool{}
+		for _, s := range won {
+			principal(t, replicas[0], s)
+			if seen[s.RefreshToken.Reveal()] {
+				t.Error("two tabs have one refresh token")
+			}
+			seen[s.RefreshToken.Reveal()] = true
+			if _, err := replicas[1].Refresh(t.Context(), s.RefreshToken, Client{}); err != nil {
+				t.Errorf("a tab's own token: %v", err)
 			}
 		}
 	})
 }
 
-// Both calls are made to reach the token's row before either may go on, so
-// that only the lock in heldSession keeps the second from reading it unspent.
-func TestRefreshSideBySide(t *testing.T) {
+// The grace counts from the first use: a thief cannot keep a spent token alive
+// by using it.
+func TestRefreshGraceEnds(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
 		session := register(t, a)
-		results := make(chan []error, 1)
-		err := db.Tx(t.Context(), func(tx *masterdb.Tx) error {
-			var hash string
-			if err := tx.Get(t.Context(), &hash, `SELECT hash FROM refresh_tokens`+tx.ForUpdate()); err != nil {
-				return err
+		spent := func() (at time.Time) {
+			var row struct{ SpentAt time.Time }
+			if err := db.Get(t.Context(), &row, `SELECT spent_at FROM refresh_tokens WHERE hash = $1`, tokenHash(session.RefreshToken)); err != nil {
+				t.Fatal(err)
 			}
-			go func() {
-				results <- together(2, func(int) error {
-					_, err := a.Refresh(t.Context(), session.RefreshToken, Client{})
-					return err
-				})
-			}()
-			waitForBlocked(t, db, 2)
-			return nil
-		})
-		if err != nil {
+			return row.SpentAt
+		}
+		refresh := func() error {
+			_, err := a.Refresh(t.Context(), session.RefreshToken, Client{})
+			return err
+		}
+		if err := refresh(); err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.SessionRevoked: 1}, codes(<-results)); diff != "" {
-			t.Errorf("outcomes (-want +got):\n%s", diff)
+		first := spent().Add(-refreshGrace / 2)
+		exec(t, db, `UPDATE refresh_tokens SET spent_at = $1 WHERE spent_at IS NOT NULL`, first)
+		if err := refresh(); err != nil || !spent().Equal(first) {
+			t.Errorf("within the grace: %v, spent at %v, want %v", err, spent(), first)
 		}
+		exec(t, db, `UPDATE refresh_tokens SET spent_at = $1 WHERE spent_at IS NOT NULL`, first.Add(-refreshGrace))
+		wantCode(t, refresh(), stoa.SessionRevoked)
 	})
 }
 
-// waitForBlocked returns when n connections wait for a lock. On SQLite the
-// open transaction itself keeps every other one from beginning.
-func waitForBlocked(t *testing.T, db *masterdb.DB, n int) {
-	t.Helper()
-	if db.Engine == masterdb.SQLite {
-		return
-	}
-	deadline := time.Now().Add(30 * time.Second)
-	for time.Now().Before(deadline) {
-		var blocked int
-		err := db.Get(t.Context(), &blocked, `
-			SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
+// A token that is used again after its session was revoked buys nothing, and
+// no grace helps.
+func TestNoGraceAfterLogout(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		a := setup(t, db, testRing(t))
+		session := register(t, a)
+		next, err := a.Refresh(t.Context(), session.RefreshToken, Client{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if blocked >= n {
-			return
+		if err := a.Logout(t.Context(), principal(t, a, next)); err != nil {
+			t.Fatal(err)
 		}
+		wantEnded(t, a, session)
+		wantEnded(t, a, next)
+	})
+}
+
+// wantAudited counts the entries of an action and outcome.
+func wantAudited(t *testing.T, db *masterdb.DB, action string, outcome access.Outcome, want int) {
+	t.Helper()
+	var n int
+	if err := db.Get(t.Context(), &n, `SELECT count(*) FROM audit_events WHERE action = $1 AND outcome = $2`, action, string(outcome)); err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("%d connections never came to wait", n)
+	if n != want {
+		t.Errorf("%d entries of %s, %s; want %d", n, action, outcome, want)
+	}
 }
 
 // A logout and a refresh at the same moment: whichever comes first, no token

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
 )
 
@@ -59,8 +60,19 @@ func (l *Ledger) Grant(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 		if g.ExpiresAt != nil || g.Priority != 0 {
 			a.addLot(g, t)
 		}
-		return t, nil
+		return t, g.record(ctx, tx, store)
 	})
+}
+
+// record writes the grant to the audit log.
+func (g Grant) record(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	var by access.Principal
+	if g.UserID != nil {
+		by.UserID = *g.UserID
+	}
+	return access.Record(ctx, tx, by, access.Event{Action: access.CreditsGranted, Store: store, Details: map[string]string{
+		"type": string(g.Type), "amount": g.Amount.String(), "reference": g.Reference,
+	}})
 }
 
 // addLot puts the credits of t into a lot of their own.

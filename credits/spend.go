@@ -37,6 +37,10 @@ func (l *Ledger) Spend(ctx context.Context, p access.Principal, store stoa.Store
 	if err := req.validate(); err != nil {
 		return Spent{}, err
 	}
+	// The statements ask about the user; what an API key is limited to is known here.
+	if err := p.Within(store, access.SpendCredits); err != nil {
+		return Spent{}, err
+	}
 	c := &call{user: p, store: store, req: req, done: make(chan struct{})}
 	c.key, c.hash = req.idempotency()
 	return l.combiner.do(ctx, c)

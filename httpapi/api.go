@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,8 +17,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/payments"
 	"github.com/stoahq/stoa/provisioning"
@@ -35,6 +38,7 @@ type Domains struct {
 	Credits      *credits.Ledger
 	Payments     *payments.Service
 	Provisioning *provisioning.Service
+	Mail         *mail.Sender
 }
 
 // Config is what the API needs to know of its surroundings.
@@ -62,6 +66,13 @@ func New(d Domains, cfg Config) http.Handler {
 	a := &api{Domains: d, Config: cfg, mux: http.NewServeMux(), metrics: newMetrics(cfg.Metrics)}
 	a.huma = humago.New(a.mux, openAPI())
 	a.authRoutes()
+	a.sessionRoutes()
+	a.passwordRoutes()
+	a.factorRoutes()
+	a.keyRoutes()
+	a.memberRoutes()
+	a.auditRoutes()
+	a.operatorRoutes()
 	a.storeRoutes()
 	a.lifecycleRoutes()
 	a.hostnameRoutes()
@@ -74,6 +85,7 @@ func New(d Domains, cfg Config) http.Handler {
 	a.storefrontRoutes()
 	a.healthRoutes()
 	a.pageRoutes()
+	a.accountPages()
 	a.mux.HandleFunc("/", a.noRoute)
 	return a.middleware(a.mux)
 }
@@ -88,11 +100,15 @@ func openAPI() huma.Config {
 	cfg.Info.Description = "The platform under many online stores: people, stores, their databases and credits. " +
 		"Errors are RFC 9457 problem documents with a stable code. Times are RFC 3339 in UTC, credits decimal strings, ids UUIDs."
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"bearer": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "The accessToken of register, login or refresh."},
+		"bearer": {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "The accessToken of register, login or refresh; or an API key (stoa_live_…), for what its scopes allow in its store."},
 	}
 	cfg.Tags = []*huma.Tag{
 		{Name: "Auth", Description: "Accounts and sessions"},
 		{Name: "Stores", Description: "Stores, their databases and profiles"},
+		{Name: "People", Description: "Who may do what to a store: members, API keys and the audit log.\n\n" + access.Markdown() +
+			"\nA key acts for the member who made it and may do no more than they. Nobody makes or unmakes owners but owners and operators, " +
+			"and the last owner of a store stays one. What an operator of the platform does is in the store's audit log."},
+		{Name: "Operator", Description: "For operators of the platform"},
 		{Name: "Credits", Description: "Balances, spending, purchases"},
 		{Name: "Store front", Description: "What a store shows its shoppers; the store is named by the Host header"},
 		{Name: "Operations", Description: "Health of this server"},
@@ -125,8 +141,12 @@ func operationID(op huma.Operation) string {
 	return b.String()
 }
 
-// private makes an operation ask for an access token.
+// private makes an operation ask for an access token or an API key, which may
+// lack the scope.
 func (a *api) private(op huma.Operation) huma.Operation {
+	if !slices.Contains(op.Errors, http.StatusForbidden) {
+		op.Errors = append(slices.Clone(op.Errors), http.StatusForbidden)
+	}
 	op.Security = []map[string][]string{{"bearer": {}}}
 	op.Middlewares = append(op.Middlewares, a.authenticate)
 	return op

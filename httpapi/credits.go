@@ -33,7 +33,7 @@ const exactPrices = "A unit price has at most 4 decimals and a quantity is a who
 
 // StoreChoice names the store that a credits call is about.
 type StoreChoice struct {
-	Header string `header:"X-Store-Id" doc:"The store; may be left out by a caller with one store"`
+	Header string `header:"X-Store-Id" doc:"The store; may be left out by a caller with one store, and with an API key"`
 	Query  string `query:"storeId" doc:"The same, as a parameter"`
 }
 
@@ -50,6 +50,9 @@ func (a *api) chosen(ctx context.Context, c StoreChoice) (stoa.StoreID, error) {
 	}
 	if name != "" {
 		return storeID(name)
+	}
+	if p := principal(ctx); p.IsKey() {
+		return p.Key.StoreID, nil
 	}
 	mine, err := access.Memberships(ctx, a.Master, principal(ctx).UserID)
 	switch {

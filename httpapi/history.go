@@ -87,7 +87,7 @@ func (a *api) transactions(ctx context.Context, in *transactionsInput) (*huma.St
 		if err != nil {
 			return nil, err
 		}
-		return &huma.StreamResponse{Body: func(ctx huma.Context) { a.writeCSV(ctx, id, rows) }}, nil
+		return &huma.StreamResponse{Body: func(ctx huma.Context) { writeCSV(a, ctx, "credits-"+id.String(), csvHeader, csvRow, rows) }}, nil
 	}
 	filter.Limit, filter.Cursor = in.Limit, in.Cursor
 	page, err := a.Credits.Transactions(ctx, principal(ctx), id, filter)
@@ -98,12 +98,17 @@ func (a *api) transactions(ctx context.Context, in *transactionsInput) (*huma.St
 	for i, t := range page.Transactions {
 		out.Data[i] = newTransactionView(t)
 	}
+	return a.asJSON(out), nil
+}
+
+// asJSON answers with what could have been CSV.
+func (a *api) asJSON(out any) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
 		ctx.SetHeader("Content-Type", jsonType)
 		ctx.SetHeader("Vary", "Accept")
 		ctx.SetStatus(http.StatusOK)
 		_ = a.huma.Marshal(ctx.BodyWriter(), jsonType, out) // the client may be gone
-	}}, nil
+	}}
 }
 
 var csvHeader = []string{
@@ -144,24 +149,24 @@ const csvFlush = 500
 
 // writeCSV sends the rows as they come. When that fails it cuts the connection:
 // the status is long sent, and the client must not take a part for the whole.
-func (a *api) writeCSV(ctx huma.Context, store stoa.StoreID, rows iter.Seq2[credits.Transaction, error]) {
+func writeCSV[T any](a *api, ctx huma.Context, name string, header []string, row func(T) []string, rows iter.Seq2[T, error]) {
 	_, w := humago.Unwrap(ctx)
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Time{}) // the request's own would end the connection
 	w.Header().Set("Content-Type", csvType+"; charset=utf-8; header=present")
-	w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="credits-%s-%s.csv"`, store, time.Now().UTC().Format(time.DateOnly)))
+	w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s-%s.csv"`, name, time.Now().UTC().Format(time.DateOnly)))
 	w.Header().Set("Vary", "Accept")
 	w.WriteHeader(http.StatusOK)
 	out := csv.NewWriter(w)
 	out.UseCRLF = true
-	_ = out.Write(csvHeader) // an error stays for Error
+	_ = out.Write(header) // an error stays for Error
 	n := 0
 	for t, err := range rows {
 		if err != nil {
 			a.Log.ErrorContext(ctx.Context(), "an export ends early", "requestId", requestID(ctx.Context()), "err", err)
 			panic(http.ErrAbortHandler)
 		}
-		_ = out.Write(csvRow(t))
+		_ = out.Write(row(t))
 		if n++; n%csvFlush == 0 {
 			out.Flush()
 			_ = control.SetWriteDeadline(time.Now().Add(streamWrite))

@@ -15,7 +15,6 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
-	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/credits"
 )
 
@@ -49,7 +48,7 @@ func TestCSVThatFailsIsCutOff(t *testing.T) {
 				}
 			}
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				a.writeCSV(humago.NewContext(&huma.Operation{}, r, w), stoa.NewID[stoa.StoreID](), rows)
+				writeCSV(a, humago.NewContext(&huma.Operation{}, r, w), "credits", csvHeader, csvRow, rows)
 			}))
 			defer server.Close()
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)

@@ -57,6 +57,7 @@ func (a *api) middleware(next http.Handler) http.Handler {
 			client: accounts.Client{Address: address(r.RemoteAddr), UserAgent: r.UserAgent()},
 			host:   r.Host,
 		}
+		req.client.RequestID = req.id
 		ctx := context.WithValue(r.Context(), requestKey{}, req)
 		ctx, cancel := context.WithTimeout(ctx, a.timeout(r))
 		defer cancel()
@@ -91,7 +92,7 @@ func (a *api) timeout(r *http.Request) time.Duration {
 	if strings.HasSuffix(r.URL.Path, "/provisioning/events") {
 		return streamLimit + requestTimeout
 	}
-	if strings.HasSuffix(r.URL.Path, "/credits/transactions") && strings.Contains(r.Header.Get("Accept"), csvType) {
+	if (strings.HasSuffix(r.URL.Path, "/credits/transactions") || strings.HasSuffix(r.URL.Path, "/audit")) && strings.Contains(r.Header.Get("Accept"), csvType) {
 		return streamLimit
 	}
 	for _, patient := range []string{"/connect-database", "/provisioning/retry", "/database/test", "/database/rotate-credentials"} {
@@ -185,7 +186,10 @@ func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
 func (a *api) principal(ctx huma.Context) (access.Principal, error) {
 	scheme, token, _ := strings.Cut(ctx.Header("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return access.Principal{}, stoa.Errorf(stoa.TokenInvalid, "This call needs an access token: Authorization: Bearer …")
+		return access.Principal{}, stoa.Errorf(stoa.TokenInvalid, "This call needs an access token or an API key: Authorization: Bearer …")
 	}
-	return a.Accounts.Authenticate(ctx.Context(), strings.TrimSpace(token))
+	p, err := a.Accounts.Authenticate(ctx.Context(), strings.TrimSpace(token))
+	client := requestOf(ctx.Context()).client
+	p.Origin = access.Origin{Address: client.Address, RequestID: client.RequestID}
+	return p, err
 }

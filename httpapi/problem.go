@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/validation"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/accounts"
 )
 
 // Problem is an RFC 9457 problem document.
@@ -23,6 +24,7 @@ type Problem struct {
 	Code      stoa.Code      `json:"code" example:"invalid_request" doc:"Stable name of the problem, for programs"`
 	RequestID string         `json:"requestId" doc:"Name it when you ask for help"`
 	Errors    []ProblemField `json:"errors,omitempty" doc:"What is wrong with which field"`
+	Challenge string         `json:"challengeToken,omitempty" doc:"With second_factor_required only: send it to POST /api/auth/login/second-factor with a code, within 5 minutes"`
 
 	header http.Header
 }
@@ -49,6 +51,7 @@ var statuses = map[stoa.Code]int{
 	stoa.InvalidRequest:             http.StatusUnprocessableEntity,
 	stoa.EmailTaken:                 http.StatusConflict,
 	stoa.InvalidCredentials:         http.StatusUnauthorized,
+	stoa.SecondFactorRequired:       http.StatusUnauthorized,
 	stoa.TokenInvalid:               http.StatusUnauthorized,
 	stoa.TokenExpired:               http.StatusUnauthorized,
 	stoa.SessionRevoked:             http.StatusUnauthorized,
@@ -93,6 +96,10 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 	p := newProblem(ctx, statuses[known.Code], known.Code, known.Message)
 	for _, f := range known.Fields {
 		p.Errors = append(p.Errors, ProblemField(f))
+	}
+	var second *accounts.SecondFactorRequired
+	if errors.As(err, &second) {
+		p.Challenge = second.Challenge.Reveal()
 	}
 	if known.RetryAfter > 0 {
 		p.header.Set("Retry-After", strconv.Itoa(int(known.RetryAfter.Seconds())))

@@ -41,7 +41,7 @@ type storeView struct {
 	Name         string          `json:"name"`
 	Slug         string          `json:"slug"`
 	Status       stores.Status   `json:"status" enum:"pending_database,provisioning,active,suspended,deleting,deleted"`
-	Role         access.Role     `json:"role" enum:"owner,admin,member,viewer" doc:"What the caller is to the store"`
+	Role         access.Role     `json:"role" enum:"owner,admin,member,viewer,operator" doc:"What the caller is to the store"`
 	Hostnames    []hostnameView  `json:"hostnames"`
 	Database     *databaseView   `json:"database"`
 	Credits      *creditsView    `json:"credits"`

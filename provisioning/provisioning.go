@@ -80,7 +80,10 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 		if err := s.tenants.Save(ctx, tx, store, c); err != nil {
 			return err
 		}
-		var err error
+		err := access.Record(ctx, tx, p, access.Event{Action: access.DatabaseConnected, Store: store, Details: map[string]string{"type": string(c.Kind)}})
+		if err != nil {
+			return err
+		}
 		if run, err = insertRun(ctx, tx, store, s.opts.Claim); err != nil {
 			return err
 		}

@@ -42,7 +42,7 @@ func (s *Service) Rotate(ctx context.Context, p access.Principal, store stoa.Sto
 		s.log.InfoContext(ctx, "rotation refused", "store", store.String(), "code", string(stoa.CodeOf(err)), "err", err)
 		return err
 	}
-	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error { return s.replace(ctx, tx, store, c, found) })
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error { return s.replace(ctx, tx, p, store, c, found) })
 	// Also after an error: whether a lost connection has committed is unknown.
 	s.tenants.Forget(store)
 	return err
@@ -60,7 +60,7 @@ func (s *Service) checkRotatable(ctx context.Context, q masterdb.Querier, store 
 }
 
 // replace saves proven credentials with what the proof has shown.
-func (s *Service) replace(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, c tenantdb.Credentials, found Finding) error {
+func (s *Service) replace(ctx context.Context, tx *masterdb.Tx, p access.Principal, store stoa.StoreID, c tenantdb.Credentials, found Finding) error {
 	if err := s.registry.HoldConnected(ctx, tx, store); err != nil {
 		return err
 	}
@@ -70,6 +70,9 @@ func (s *Service) replace(ctx context.Context, tx *masterdb.Tx, store stoa.Store
 	// Credentials that cannot be read any more are there to be replaced.
 	if current, err := s.tenants.Load(ctx, tx, store); err != nil || current != c {
 		if err := s.tenants.Save(ctx, tx, store, c); err != nil {
+			return err
+		}
+		if err := access.Record(ctx, tx, p, access.Event{Action: access.CredentialsRotated, Store: store}); err != nil {
 			return err
 		}
 	}

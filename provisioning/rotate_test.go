@@ -198,7 +198,7 @@ func TestRotateInOtherStates(t *testing.T) {
 
 		// Provisioning begins while the credentials are proven.
 		must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
-			wantCode(t, b.replace(t.Context(), tx, s.ID, c, Finding{}), stoa.ProvisioningInProgress)
+			wantCode(t, b.replace(t.Context(), tx, p, s.ID, c, Finding{}), stoa.ProvisioningInProgress)
 			return nil
 		}))
 		b.exec(t, `UPDATE stores SET status = 'deleting' WHERE id = $1`, s.ID)

@@ -26,6 +26,9 @@ type NewStore struct {
 // returns the store of the first call, with another request
 // idempotency_conflict.
 func (r *Registry) Create(ctx context.Context, p access.Principal, n NewStore) (Store, error) {
+	if err := p.SignedIn(); err != nil {
+		return Store{}, err
+	}
 	n, err := n.checked()
 	if err != nil {
 		return Store{}, err
@@ -37,7 +40,7 @@ func (r *Registry) Create(ctx context.Context, p access.Principal, n NewStore) (
 			id = earlier
 			return err
 		}
-		s, err := r.create(ctx, tx, p.UserID, n)
+		s, err := r.create(ctx, tx, p, n)
 		id = s.ID
 		return err
 	})
@@ -57,7 +60,7 @@ func (r *Registry) Create(ctx context.Context, p access.Principal, n NewStore) (
 
 // CreateFirst registers a store for a new user, inside the transaction that
 // registers the user.
-func (r *Registry) CreateFirst(ctx context.Context, tx *masterdb.Tx, owner stoa.UserID, name string) (Store, error) {
+func (r *Registry) CreateFirst(ctx context.Context, tx *masterdb.Tx, owner access.Principal, name string) (Store, error) {
 	n, err := NewStore{Name: name}.checked()
 	if err != nil {
 		return Store{}, err
@@ -65,17 +68,20 @@ func (r *Registry) CreateFirst(ctx context.Context, tx *masterdb.Tx, owner stoa.
 	return r.create(ctx, tx, owner, n)
 }
 
-func (r *Registry) create(ctx context.Context, tx *masterdb.Tx, owner stoa.UserID, n NewStore) (Store, error) {
+func (r *Registry) create(ctx context.Context, tx *masterdb.Tx, owner access.Principal, n NewStore) (Store, error) {
 	s := Store{
 		ID: stoa.NewID[stoa.StoreID](), Name: n.Name, Status: PendingDatabase, Role: access.Owner,
 		CreatedAt: tx.Now, UpdatedAt: tx.Now,
 	}
 	s.Credits = &credits.Balance{StoreID: s.ID, UpdatedAt: tx.Now}
 	var err error
-	if s.Slug, err = insertStore(ctx, tx, s, owner, n); err != nil {
+	if s.Slug, err = insertStore(ctx, tx, s, owner.UserID, n); err != nil {
 		return Store{}, err
 	}
-	if err := access.Grant(ctx, tx, s.ID, owner, access.Owner); err != nil {
+	if err := access.Grant(ctx, tx, s.ID, owner.UserID, access.Owner); err != nil {
+		return Store{}, err
+	}
+	if err := access.Record(ctx, tx, owner, access.Event{Action: access.StoreCreated, Store: s.ID}); err != nil {
 		return Store{}, err
 	}
 	return s, r.ledger.Open(ctx, tx, s.ID)

@@ -205,7 +205,7 @@ func TestCreateFirst(t *testing.T) {
 		p := b.user(t)
 		cause := errors.New("the registration fails later on")
 		err := db.Tx(t.Context(), func(tx *masterdb.Tx) error {
-			if _, err := b.CreateFirst(t.Context(), tx, p.UserID, "Bakery"); err != nil {
+			if _, err := b.CreateFirst(t.Context(), tx, p, "Bakery"); err != nil {
 				return err
 			}
 			return cause
@@ -215,7 +215,7 @@ func TestCreateFirst(t *testing.T) {
 		}
 		var first Store
 		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) (err error) {
-			first, err = b.CreateFirst(t.Context(), tx, p.UserID, " Bakery ")
+			first, err = b.CreateFirst(t.Context(), tx, p, " Bakery ")
 			return err
 		}))
 		got, err := b.Get(t.Context(), p, first.ID)
@@ -224,7 +224,7 @@ func TestCreateFirst(t *testing.T) {
 			t.Error(diff)
 		}
 		err = db.Tx(t.Context(), func(tx *masterdb.Tx) error {
-			_, err := b.CreateFirst(t.Context(), tx, p.UserID, " ")
+			_, err := b.CreateFirst(t.Context(), tx, p, " ")
 			return err
 		})
 		if got := fields(err); got != "[name]" {

@@ -32,21 +32,21 @@ func (r *Registry) Delete(ctx context.Context, p access.Principal, id stoa.Store
 	if err != nil {
 		return Store{}, err
 	}
-	l, err := r.delete(ctx, id)
+	l, err := r.delete(ctx, p, id)
 	s.Status, s.StatusBefore, s.DeleteAfter, s.Held = l.Status, l.StatusBefore, l.DeleteAfter, l.Held
 	return s, err
 }
 
 // DeleteAny is Delete by the operator. It returns when the store will be gone.
 func (r *Registry) DeleteAny(ctx context.Context, id stoa.StoreID) (time.Time, error) {
-	l, err := r.delete(ctx, id)
+	l, err := r.delete(ctx, access.Principal{}, id)
 	if err != nil {
 		return time.Time{}, err
 	}
 	return *l.DeleteAfter, nil
 }
 
-func (r *Registry) delete(ctx context.Context, id stoa.StoreID) (l life, err error) {
+func (r *Registry) delete(ctx context.Context, p access.Principal, id stoa.StoreID) (l life, err error) {
 	err = r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if l, err = lockLife(ctx, tx, id); err != nil {
 			return err
@@ -61,6 +61,9 @@ func (r *Registry) delete(ctx context.Context, id stoa.StoreID) (l life, err err
 		before, at := l.Status, tx.Now.Add(r.grace)
 		l.Status, l.StatusBefore, l.DeleteAfter = Deleting, &before, &at
 		if err := writeLife(ctx, tx, id, l); err != nil {
+			return err
+		}
+		if err := access.Record(ctx, tx, p, access.Event{Action: access.StoreDeleting, Store: id}); err != nil {
 			return err
 		}
 		return r.queue.EnqueueAt(ctx, tx, at, DeleteStore{StoreID: id})
@@ -132,6 +135,9 @@ func (r *Registry) bury(ctx context.Context, id stoa.StoreID) (deleted bool, err
 		deleted = true
 		l.Status, l.StatusBefore, l.Held = Deleted, nil, false
 		if err := writeLife(ctx, tx, id, l); err != nil {
+			return err
+		}
+		if err := access.Record(ctx, tx, access.Principal{}, access.Event{Action: access.StoreDeleted, Store: id}); err != nil {
 			return err
 		}
 		// No slug that a person can choose has a dot.

@@ -1,16 +1,18 @@
 package stores
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
 )
 
 // What follows is the operator's view of the registry: whoever may open the
-// master database sees every store. Nothing here asks who is calling, so no
-// request may come this way.
+// master database sees every store. Only ListAny asks who is calling: requests
+// come no other way.
 
 const selectStore = `SELECT s.id, s.name, s.slug, s.status, s.created_at, s.updated_at, s.delete_after, s.held FROM stores s`
 
@@ -31,6 +33,34 @@ func Survey(ctx context.Context, q masterdb.Querier, status Status, before stoa.
 		return nil, err
 	}
 	return page, addDetails(ctx, q, page, "")
+}
+
+// ListAny is List over the stores of every owner, those of one status unless
+// that is "", for an operator of the platform.
+func (r *Registry) ListAny(ctx context.Context, p access.Principal, status Status, limit int, cursor string) (Page, error) {
+	before, err := checkPage(limit, cursor)
+	if err != nil {
+		return Page{}, err
+	}
+	if err := access.CheckOperator(ctx, r.db, p, access.ReadStore); err != nil {
+		return Page{}, err
+	}
+	limit = cmp.Or(limit, defaultPage)
+	list, err := Survey(ctx, r.db, status, before, limit+1)
+	if err != nil {
+		return Page{}, err
+	}
+	page := Page{Stores: list}
+	if len(list) > limit {
+		page.Stores = list[:limit]
+		next := list[limit-1].ID.String()
+		page.NextCursor = &next
+	}
+	for i := range page.Stores {
+		page.Stores[i].Role = access.Operator
+	}
+	r.addRefusals(page.Stores)
+	return page, nil
 }
 
 // Inspect returns the store with that id, slug or hostname, deleted ones

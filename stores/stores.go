@@ -190,12 +190,20 @@ func (r *Registry) List(ctx context.Context, p access.Principal, limit int, curs
 	if limit == 0 {
 		limit = defaultPage
 	}
+	// An API key is of one store.
+	if err := p.Within(p.Key.StoreID, access.ReadStore); err != nil {
+		return Page{}, err
+	}
+	only := ""
+	if p.IsKey() {
+		only = p.Key.StoreID.String()
+	}
 	var page Page
 	err = r.db.Select(ctx, &page.Stores, `
 		SELECT s.id, s.name, s.slug, s.status, m.role, s.created_at, s.updated_at, s.delete_after, s.held
 		FROM store_members m JOIN stores s ON s.id = m.store_id
-		WHERE m.user_id = $1 AND m.store_id < $2 AND s.status <> 'deleted'
-		ORDER BY m.store_id DESC LIMIT $3`, p.UserID, before, limit+1)
+		WHERE m.user_id = $1 AND m.store_id < $2 AND s.status <> 'deleted' AND ($4 = '' OR CAST(m.store_id AS text) = $4)
+		ORDER BY m.store_id DESC LIMIT $3`, p.UserID, before, limit+1, only)
 	if err != nil || len(page.Stores) == 0 {
 		return page, err
 	}

@@ -23,57 +23,77 @@ type life struct {
 // fails with store_pending_database before the store was ever open, and with
 // store_suspended once it is being deleted.
 func (r *Registry) Suspend(ctx context.Context, p access.Principal, id stoa.StoreID) error {
-	return r.turn(ctx, &p, access.SuspendStore, id, life.suspended)
+	return r.turn(ctx, &p, access.SuspendStore, id, suspension)
 }
 
 // Resume opens a suspended store again. An active store stays as it is. It
 // fails with forbidden when the operator has suspended the store, and else as
 // Suspend does.
 func (r *Registry) Resume(ctx context.Context, p access.Principal, id stoa.StoreID) error {
-	return r.turn(ctx, &p, access.SuspendStore, id, life.resumed)
+	return r.turn(ctx, &p, access.SuspendStore, id, resumption)
 }
 
 // Restore takes back a deletion within the grace period: the store is again
 // in the state it had. One that is not being deleted stays as it is. After
 // the grace period there is no such store any more: store_not_found.
 func (r *Registry) Restore(ctx context.Context, p access.Principal, id stoa.StoreID) error {
-	return r.turn(ctx, &p, access.DeleteStore, id, life.restored)
+	return r.turn(ctx, &p, access.DeleteStore, id, restoration)
 }
 
 // Hold is Suspend by the operator, asking nobody: only Release, which is
 // Resume by the operator, opens the store again.
 func (r *Registry) Hold(ctx context.Context, id stoa.StoreID) error {
-	return r.turn(ctx, nil, "", id, life.suspended)
+	return r.turn(ctx, nil, "", id, suspension)
 }
 
 // Release opens a suspended store again, whoever suspended it.
 func (r *Registry) Release(ctx context.Context, id stoa.StoreID) error {
-	return r.turn(ctx, nil, "", id, life.resumed)
+	return r.turn(ctx, nil, "", id, resumption)
 }
 
 // RestoreAny is Restore by the operator.
 func (r *Registry) RestoreAny(ctx context.Context, id stoa.StoreID) error {
-	return r.turn(ctx, nil, "", id, life.restored)
+	return r.turn(ctx, nil, "", id, restoration)
 }
 
-// turn takes the store where next leads from where it is; p is nil for the
-// operator.
-func (r *Registry) turn(ctx context.Context, p *access.Principal, a access.Action, id stoa.StoreID, next func(l life, operator bool) (life, error)) error {
+// change is a step in a store's life, with its name in the audit log. The
+// operator may take it further than others.
+type change struct {
+	next func(l life, operator bool) (life, error)
+	name string
+}
+
+var (
+	suspension  = change{life.suspended, access.StoreSuspended}
+	resumption  = change{life.resumed, access.StoreResumed}
+	restoration = change{life.restored, access.StoreRestored}
+)
+
+// turn takes the store where the change leads from where it is; p is nil for
+// the operator at the command line.
+func (r *Registry) turn(ctx context.Context, p *access.Principal, a access.Action, id stoa.StoreID, c change) error {
+	var by access.Principal
+	operator := p == nil
 	if p != nil {
-		if _, err := access.Check(ctx, r.db, *p, id, a); err != nil {
+		role, err := access.Check(ctx, r.db, *p, id, a)
+		if err != nil {
 			return err
 		}
+		by, operator = *p, role == access.Operator
 	}
 	return r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		l, err := lockLife(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		to, err := next(l, p == nil)
+		to, err := c.next(l, operator)
 		if err != nil || to == l {
 			return err
 		}
-		r.log.InfoContext(ctx, "store changes its state", "store", id.String(), "from", string(l.Status), "to", string(to.Status), "operator", p == nil)
+		r.log.InfoContext(ctx, "store changes its state", "store", id.String(), "from", string(l.Status), "to", string(to.Status), "operator", operator)
+		if err := access.Record(ctx, tx, by, access.Event{Action: c.name, Store: id}); err != nil {
+			return err
+		}
 		return writeLife(ctx, tx, id, to)
 	})
 }

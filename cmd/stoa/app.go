@@ -81,7 +81,9 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, cfg.BaseDomain, log)
 	a.registry.KeepDeleted(cfg.DeletionGrace)
 	a.registry.UseDNS(cfg.DNSServer)
-	a.accounts = accounts.New(master, a.registry, signing, accounts.Options{AccessTTL: cfg.JWTExpiresIn})
+	a.accounts = accounts.New(master, a.registry, signing, accounts.Options{
+		AccessTTL: cfg.JWTExpiresIn, Encryption: encryption, Queue: a.queue, Mail: a.mail, BaseURL: publicURL,
+	})
 	a.payments, err = payments.New(master, a.ledger, a.queue, cfg.sales(publicURL, signing, log))
 	if err != nil {
 		return nil, errors.Join(err, a.close(ctx))
@@ -98,6 +100,9 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	jobs.Handle(a.queue, stores.DeleteStoreTimeout, a.registry.FinishDeletion)
 	jobs.Handle(a.queue, stores.CheckHostnamesTimeout, a.registry.CheckHostnames)
 	jobs.Every(a.queue, stores.CheckHostnamesEvery, stores.CheckHostnames{})
+	a.accounts.HandleMails(a.queue)
+	jobs.Handle(a.queue, accounts.PurgeTimeout, a.accounts.PurgeExpired)
+	jobs.Every(a.queue, accounts.PurgeEvery, accounts.Purge{})
 	a.handlePayments()
 	a.followCredits(publicURL)
 	jobs.Handle(a.queue, credits.SweepTimeout, a.ledger.Sweep)

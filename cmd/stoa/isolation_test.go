@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+
+	"github.com/stoahq/stoa/access"
 )
 
 var placeholder = regexp.MustCompile(`\{[^}]+\}`)
@@ -19,36 +21,44 @@ var requestIDMember = regexp.MustCompile(`"requestId":"[^"]*"`)
 // bodies that get a call past the checks of its shape, so that it comes as
 // far as asking whose store this is.
 var bodies = map[string]any{
-	"POST /api/stores/{id}/connect-database":            object{"type": "managed"},
-	"POST /api/stores/{id}/provisioning/retry":          nil,
-	"POST /api/stores/{id}/database/test":               nil,
-	"POST /api/stores/{id}/database/rotate-credentials": object{"type": "mysql", "connectionString": "mysql://u:p@127.0.0.1:1/d"},
-	"POST /api/stores/{id}/suspend":                     nil,
-	"POST /api/stores/{id}/resume":                      nil,
-	"POST /api/stores/{id}/restore":                     nil,
-	"DELETE /api/stores/{id}":                           nil,
-	"POST /api/stores/{id}/hostnames":                   object{"hostname": "shop.example.com"},
-	"PATCH /api/stores/{id}/hostnames/{hostname}":       object{"primary": true},
-	"DELETE /api/stores/{id}/hostnames/{hostname}":      nil,
-	"POST /api/stores/{id}/hostnames/{hostname}/verify": nil,
-	"PATCH /api/stores/{id}":                            object{"name": "Taken over"},
-	"POST /api/credits/spend":                           object{"amount": "1"},
-	"POST /api/credits/holds":                           object{"amount": "1"},
-	"POST /api/credits/holds/{id}/capture":              object{"amount": "1"},
-	"POST /api/credits/holds/{id}/release":              nil,
-	"PUT /api/credits/settings":                         object{"lowBalanceThreshold": "1"},
-	"POST /api/credits/purchase":                        object{"credits": 5},
-	"PUT /api/credits/auto-recharge":                    object{"enabled": false, "threshold": "1", "credits": 5, "monthlyCap": 5},
-	"POST /api/credits/auto-recharge/card":              nil,
+	"POST /api/stores/{id}/connect-database":             object{"type": "managed"},
+	"POST /api/stores/{id}/provisioning/retry":           nil,
+	"POST /api/stores/{id}/database/test":                nil,
+	"POST /api/stores/{id}/database/rotate-credentials":  object{"type": "mysql", "connectionString": "mysql://u:p@127.0.0.1:1/d"},
+	"POST /api/stores/{id}/suspend":                      nil,
+	"POST /api/stores/{id}/resume":                       nil,
+	"POST /api/stores/{id}/restore":                      nil,
+	"DELETE /api/stores/{id}":                            nil,
+	"POST /api/stores/{id}/hostnames":                    object{"hostname": "shop.example.com"},
+	"PATCH /api/stores/{id}/hostnames/{hostname}":        object{"primary": true},
+	"DELETE /api/stores/{id}/hostnames/{hostname}":       nil,
+	"POST /api/stores/{id}/hostnames/{hostname}/verify":  nil,
+	"PATCH /api/stores/{id}":                             object{"name": "Taken over"},
+	"POST /api/stores/{id}/api-keys":                     object{"name": "Mine", "scopes": []string{"store:read"}},
+	"DELETE /api/stores/{id}/api-keys/{keyId}":           nil,
+	"PATCH /api/stores/{id}/members/{userId}":            object{"role": "viewer"},
+	"DELETE /api/stores/{id}/members/{userId}":           nil,
+	"POST /api/stores/{id}/transfer-ownership":           object{"userId": "01a20751-d31d-77e7-a81d-5c275378c359"},
+	"POST /api/stores/{id}/invitations":                  object{"email": "mallory@example.com", "role": "owner"},
+	"DELETE /api/stores/{id}/invitations/{invitationId}": nil,
+	"POST /api/credits/spend":                            object{"amount": "1"},
+	"POST /api/credits/holds":                            object{"amount": "1"},
+	"POST /api/credits/holds/{id}/capture":               object{"amount": "1"},
+	"POST /api/credits/holds/{id}/release":               nil,
+	"PUT /api/credits/settings":                          object{"lowBalanceThreshold": "1"},
+	"POST /api/credits/purchase":                         object{"credits": 5},
+	"PUT /api/credits/auto-recharge":                     object{"enabled": false, "threshold": "1", "credits": 5, "monthlyCap": 5},
+	"POST /api/credits/auto-recharge/card":               nil,
 }
 
 // TestStoresAreNeverMixed tries every private operation of the OpenAPI
-// document on somebody else's store: the answer is the one for a store that
+// document on somebody else's store, as a person and with an API key: the answer is the one for a store that
 // does not exist, to the byte. A new operation is tried without being asked.
 func TestStoresAreNeverMixed(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
 		mallory, own, _ := connected(t, s, "mallory@example.com")
+		malloryKey := mallory.withKey(own, access.Scopes()...)
 		victim, theirs, _ := connected(t, s, "victim@example.com")
 		victim.buy(theirs, 10)
 		before := victim.call("GET", "/api/stores/"+theirs, nil).want(http.StatusOK).raw
@@ -60,21 +70,23 @@ func TestStoresAreNeverMixed(t *testing.T) {
 			if !known && op.method != http.MethodGet && (op.inPath || op.byChoice) {
 				t.Errorf("%s has no body in this test's table", key)
 			}
-			ask := func(id string) answer {
-				path := placeholder.ReplaceAllString(op.path, id)
-				if op.byChoice {
-					return mallory.call(op.method, path, body, "X-Store-Id", id)
-				}
-				return mallory.call(op.method, path, body)
-			}
 			if !op.inPath && !op.byChoice {
 				continue
 			}
 			tried++
-			foreign := ask(theirs).problem(http.StatusNotFound, "store_not_found")
-			nobody := ask(uuid.NewString()).problem(http.StatusNotFound, "store_not_found")
-			if a, b := requestIDMember.ReplaceAllString(foreign.raw, ""), requestIDMember.ReplaceAllString(nobody.raw, ""); a != b {
-				t.Errorf("%s tells a foreign store from none:\n%s\n%s", key, a, b)
+			for _, c := range []client{mallory, malloryKey} {
+				ask := func(id string) answer {
+					path := placeholder.ReplaceAllString(op.path, id)
+					if op.byChoice {
+						return c.call(op.method, path, body, "X-Store-Id", id)
+					}
+					return c.call(op.method, path, body)
+				}
+				foreign := ask(theirs).problem(http.StatusNotFound, "store_not_found")
+				nobody := ask(uuid.NewString()).problem(http.StatusNotFound, "store_not_found")
+				if a, b := requestIDMember.ReplaceAllString(foreign.raw, ""), requestIDMember.ReplaceAllString(nobody.raw, ""); a != b {
+					t.Errorf("%s tells a foreign store from none:\n%s\n%s", key, a, b)
+				}
 			}
 		}
 		if tried < 8 {

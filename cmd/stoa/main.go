@@ -27,6 +27,7 @@ type cli struct {
 	Payments paymentsCmd `cmd:"" help:"Compare purchases with the payment provider."`
 	Tenants  tenantsCmd  `cmd:"" help:"Keep the stores' databases on one schema."`
 	Prices   pricesCmd   `cmd:"" help:"Look at what services cost in credits, and set it."`
+	Users    usersCmd    `cmd:"" help:"Look at the users and choose who operates the platform."`
 	Demo     demoCmd     `cmd:"" help:"Make an owner, three stores, products and credits to look at."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }

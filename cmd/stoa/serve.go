@@ -77,7 +77,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	stopping := make(chan struct{})
 	s.http = newPublic(httpapi.New(httpapi.Domains{
 		Master: a.master, Accounts: a.accounts, Stores: a.registry, Tenants: a.tenants,
-		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning,
+		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning, Mail: a.mail,
 	}, httpapi.Config{
 		BaseURL: url, BaseDomain: cfg.BaseDomain, Development: cfg.development(), Sandbox: cfg.sandbox(), Log: log, Metrics: metrics,
 		Stopping: stopping,
@@ -147,6 +147,7 @@ Stoa %s is ready.
 
   Start here   %s
   API docs     %s/api/docs
+  Mailbox      %s/dev/mailbox
   Data         %s
 
 Open your first store:
@@ -156,7 +157,7 @@ Open your first store:
 
 Or let 'stoa demo' make three with products and credits. Ctrl-C stops the server.
 
-`, stoa.Version, s.url, s.url, s.cfg.describeData(), s.url)
+`, stoa.Version, s.url, s.url, s.url, s.cfg.describeData(), s.url)
 }
 
 func (c *Config) describeData() string {

@@ -1,0 +1,145 @@
+package access_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+func (w world) record(p access.Principal, e access.Event) {
+	w.Helper()
+	w.tx(func(tx *masterdb.Tx) error { return access.Record(w.Context(), tx, p, e) })
+}
+
+func (w world) read(p access.Principal, store stoa.StoreID, f access.AuditFilter) access.AuditPage {
+	w.Helper()
+	page, err := access.ReadAuditLog(w.Context(), w.db, p, store, f)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return page
+}
+
+func TestAuditEntry(t *testing.T) {
+	t.Parallel()
+	each(t, func(w world) {
+		owner := w.user()
+		store := w.store(owner)
+		key := keyOf(owner, store, "store:read")
+		key.Impersonator = stoa.NewID[stoa.UserID]()
+		key.Origin = access.Origin{Address: "192.0.2.7", RequestID: "r-1"}
+		w.record(key, access.Event{Action: "a.b", Store: store, Outcome: access.Denied, Details: map[string]string{"note": "\"quoted\"\n"}})
+		w.record(access.Principal{}, access.Event{Action: "c.d", Store: store})
+
+		got := w.read(owner, store, access.AuditFilter{}).Entries
+		if len(got) != 2 {
+			t.Fatalf("%d entries", len(got))
+		}
+		if e := got[0]; e.UserID != nil || e.Email != nil || e.Action != "c.d" || e.Outcome != access.Success || e.Details != "{}" {
+			w.Errorf("of the platform: %+v", e)
+		}
+		e := got[1]
+		if *e.UserID != owner.UserID || *e.Email == "" || *e.StoreID != store || e.Address != "192.0.2.7" || e.RequestID != "r-1" ||
+			e.Outcome != access.Denied || time.Since(e.CreatedAt) > time.Minute {
+			w.Errorf("entry %+v", e)
+		}
+		var details map[string]string
+		if err := json.Unmarshal([]byte(e.Details), &details); err != nil {
+			w.Fatal(err)
+		}
+		want := map[string]string{"note": "\"quoted\"\n", "apiKey": key.Key.ID.String(), "impersonator": key.Impersonator.String()}
+		if diff := cmp.Diff(want, details); diff != "" {
+			w.Errorf("details (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestAuditIsOfTheAct: what is rolled back was never done.
+func TestAuditIsOfTheAct(t *testing.T) {
+	t.Parallel()
+	each(t, func(w world) {
+		cause := errors.New("undone")
+		err := w.db.Tx(w.Context(), func(tx *masterdb.Tx) error {
+			return errors.Join(access.Record(w.Context(), tx, access.Principal{}, access.Event{Action: "a.b"}), cause)
+		})
+		if n := w.logged("a.b"); !errors.Is(err, cause) || n != 0 {
+			w.Errorf("%v, %d entries", err, n)
+		}
+	})
+}
+
+func TestAuditPagesAndFilters(t *testing.T) {
+	t.Parallel()
+	each(t, func(w world) {
+		owner, other := w.user(), w.user()
+		store, foreign := w.store(owner), w.store(other)
+		for i := range 7 {
+			who, outcome := owner, access.Success
+			if i%2 == 1 {
+				who, outcome = other, access.Failed
+			}
+			w.record(who, access.Event{Action: fmt.Sprintf("act.%d", i%3), Store: store, Outcome: outcome})
+			w.record(who, access.Event{Action: "act.0", Store: foreign})
+		}
+		var seen []stoa.EventID
+		f := access.AuditFilter{Limit: 3}
+		for {
+			page := w.read(owner, store, f)
+			for _, e := range page.Entries {
+				seen = append(seen, e.ID)
+			}
+			if page.NextCursor == nil {
+				break
+			}
+			f.Cursor = *page.NextCursor
+		}
+		all := w.read(owner, store, access.AuditFilter{Limit: 100}).Entries
+		if len(seen) != 7 || len(all) != 7 {
+			w.Fatalf("%d entries in pages, %d at once, want 7", len(seen), len(all))
+		}
+		for i, e := range all {
+			if seen[i] != e.ID {
+				w.Errorf("entry %d differs between the pages and the whole", i)
+			}
+		}
+		at := all[3].CreatedAt
+		for name, c := range map[string]struct {
+			f    access.AuditFilter
+			want int
+		}{
+			"action":  {access.AuditFilter{Action: "act.0"}, 3},
+			"outcome": {access.AuditFilter{Outcome: "failed"}, 3},
+			"user":    {access.AuditFilter{UserID: owner.UserID}, 4},
+			"from":    {access.AuditFilter{From: &at}, 4},
+			"to":      {access.AuditFilter{To: &at}, 3},
+			"none":    {access.AuditFilter{Action: "x' OR 1=1 --"}, 0},
+		} {
+			if got := len(w.read(owner, store, c.f).Entries); got != c.want {
+				w.Errorf("by %s: %d entries, want %d", name, got, c.want)
+			}
+		}
+		for name, f := range map[string]access.AuditFilter{"limit": {Limit: 101}, "negative": {Limit: -1}, "cursor": {Cursor: "zzz"}} {
+			if _, err := access.ReadAuditLog(w.Context(), w.db, owner, store, f); stoa.CodeOf(err) != stoa.InvalidRequest {
+				w.Errorf("%s: %v, want invalid_request", name, err)
+			}
+		}
+		if _, err := access.ReadAuditLog(w.Context(), w.db, owner, foreign, access.AuditFilter{}); stoa.CodeOf(err) != stoa.StoreNotFound {
+			w.Errorf("a foreign log: %v", err)
+		}
+		if _, err := access.ReadPlatformLog(w.Context(), w.db, owner, access.AuditFilter{}); stoa.CodeOf(err) != stoa.Forbidden {
+			w.Errorf("the platform's log: %v", err)
+		}
+		page, err := access.ReadPlatformLog(w.Context(), w.db, w.operator(), access.AuditFilter{Limit: 100, Action: "act.0"})
+		if err != nil || len(page.Entries) != 10 {
+			w.Errorf("an operator sees %d entries, %v; want 10 of both stores", len(page.Entries), err)
+		}
+	})
+}

@@ -1,0 +1,320 @@
+package accounts
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/pquerna/otp"
+	"github.com/pquerna/otp/hotp"
+	"github.com/pquerna/otp/totp"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+const (
+	codePeriod = 30 * time.Second // of a code (RFC 6238, 4.1)
+	codeSkew   = 1                // periods that a clock may be off, before and after
+
+	recoveryCodes = 10
+	recoverySize  = 16 // characters of base32: 80 bits
+
+	// maxFailures in a row make the factor rest for lockTime: a code has a
+	// million values, and the right password comes first.
+	maxFailures = 10
+	lockTime    = 15 * time.Minute
+)
+
+// SecondFactorRequired says that the password was right and a code is needed
+// too. Challenge goes to LoginSecondFactor with the code, within five minutes.
+type SecondFactorRequired struct {
+	Challenge keyring.Secret
+}
+
+func (e *SecondFactorRequired) Error() string { return e.Unwrap().Error() }
+
+// Unwrap gives the error its code.
+func (e *SecondFactorRequired) Unwrap() error {
+	return stoa.Errorf(stoa.SecondFactorRequired, "Your account has a second factor. Send its code with the challenge.")
+}
+
+// factor is a user's second factor.
+type factor struct {
+	UserID      stoa.UserID
+	Secret      string // sealed
+	LastStep    int64
+	Failures    int
+	LockedUntil *time.Time
+	ConfirmedAt *time.Time
+}
+
+// Enrolment is what an authenticator app needs to know.
+type Enrolment struct {
+	Secret keyring.Secret // base32
+	URL    keyring.Secret // otpauth://…, as a QR code shows it
+}
+
+// EnrolFactor begins a second factor (TOTP, RFC 6238), or begins it anew. It
+// counts once ConfirmFactor has seen a code. It needs the password
+// (invalid_credentials), and fails with forbidden when there is one already.
+func (a *Accounts) EnrolFactor(ctx context.Context, p access.Principal, password keyring.Secret) (Enrolment, error) {
+	_, email, err := a.provePassword(ctx, p, password, access.FactorEnabled)
+	if err != nil {
+		return Enrolment{}, err
+	}
+	key, err := totp.Generate(totp.GenerateOpts{Issuer: "Stoa", AccountName: email})
+	if err != nil {
+		return Enrolment{}, err
+	}
+	sealed, err := a.opts.Encryption.Seal([]byte(key.Secret()), p.UserID.String())
+	if err != nil {
+		return Enrolment{}, err
+	}
+	err = a.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if _, err := tx.Exec(ctx, `DELETE FROM second_factors WHERE user_id = $1 AND confirmed_at IS NULL`, p.UserID); err != nil {
+			return err
+		}
+		n, err := tx.Exec(ctx, `INSERT INTO second_factors (user_id, secret, created_at) VALUES ($1, $2, $3) ON CONFLICT (user_id) DO NOTHING`,
+			p.UserID, sealed, tx.Now)
+		if err == nil && n == 0 {
+			return stoa.Errorf(stoa.Forbidden, "Your account has a second factor already. Disable it first.")
+		}
+		return err
+	})
+	if err != nil {
+		return Enrolment{}, err
+	}
+	return Enrolment{Secret: keyring.NewSecret(key.Secret()), URL: keyring.NewSecret(key.URL())}, nil
+}
+
+// ConfirmFactor makes the second factor count and returns the recovery codes,
+// which cannot be seen again: each signs in once without the app. It fails with
+// invalid_credentials for a wrong code, and with not_found when there is
+// nothing to confirm.
+func (a *Accounts) ConfirmFactor(ctx context.Context, p access.Principal, code string) ([]keyring.Secret, error) {
+	if err := p.InPerson(); err != nil {
+		return nil, err
+	}
+	codes := make([]keyring.Secret, recoveryCodes)
+	for i := range codes {
+		codes[i] = keyring.NewSecret(newRecoveryCode())
+	}
+	var refused error
+	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		refused = nil
+		f, err := heldFactor(ctx, tx, p.UserID)
+		if err != nil {
+			return err
+		}
+		if f == nil || f.ConfirmedAt != nil {
+			return stoa.Errorf(stoa.NotFound, "There is no second factor to confirm. Enrol one first.")
+		}
+		if refused, err = a.takeCode(ctx, tx, *f, code); err != nil || refused != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `UPDATE second_factors SET confirmed_at = $1 WHERE user_id = $2`, tx.Now, p.UserID); err != nil {
+			return err
+		}
+		for _, c := range codes {
+			if _, err := tx.Exec(ctx, `INSERT INTO recovery_codes (user_id, hash) VALUES ($1, $2)`, p.UserID, recoveryHash(c.Reveal())); err != nil {
+				return err
+			}
+		}
+		return access.Record(ctx, tx, p, access.Event{Action: access.FactorEnabled})
+	})
+	if err := firstOf(err, refused); err != nil {
+		return nil, err
+	}
+	return codes, nil
+}
+
+// DisableFactor takes the second factor away. It needs the password.
+func (a *Accounts) DisableFactor(ctx context.Context, p access.Principal, password keyring.Secret) error {
+	if _, _, err := a.provePassword(ctx, p, password, access.FactorDisabled); err != nil {
+		return err
+	}
+	return a.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		n, err := tx.Exec(ctx, `DELETE FROM second_factors WHERE user_id = $1`, p.UserID)
+		if err != nil || n == 0 {
+			return err
+		}
+		return access.Record(ctx, tx, p, access.Event{Action: access.FactorDisabled})
+	})
+}
+
+// HasFactor reports whether the caller's account has a second factor, and how
+// many recovery codes are left.
+func (a *Accounts) HasFactor(ctx context.Context, p access.Principal) (has bool, left int, err error) {
+	if err := p.SignedIn(); err != nil {
+		return false, 0, err
+	}
+	var found struct{ Factors, Codes int }
+	err = a.db.Get(ctx, &found, `
+		SELECT (SELECT count(*) FROM second_factors WHERE user_id = $1 AND confirmed_at IS NOT NULL) AS factors,
+			(SELECT count(*) FROM recovery_codes WHERE user_id = $1 AND used_at IS NULL) AS codes`, p.UserID)
+	return found.Factors > 0, found.Codes, err
+}
+
+// challenge makes the token that stands for a password which was right, or
+// returns the zero one for a user without a second factor.
+func (a *Accounts) challenge(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) (keyring.Secret, error) {
+	var n int
+	err := tx.Get(ctx, &n, `SELECT count(*) FROM second_factors WHERE user_id = $1 AND confirmed_at IS NOT NULL`, user)
+	if err != nil || n == 0 {
+		return keyring.Secret{}, err
+	}
+	return issueToken(ctx, tx, secondFactor, oneTime{UserID: &user, ExpiresAt: tx.Now.Add(lifetimes[secondFactor])})
+}
+
+// LoginSecondFactor opens the session that Login has asked a code for: the
+// app's, or a recovery code. Each is good once. It fails with token_invalid or
+// token_expired for the challenge, with invalid_credentials for the code, and
+// with rate_limited after many wrong ones.
+func (a *Accounts) LoginSecondFactor(ctx context.Context, challenge keyring.Secret, code string, c Client) (Session, error) {
+	var session Session
+	var refused error
+	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		session, refused = Session{}, nil
+		t, err := heldToken(ctx, tx, secondFactor, challenge)
+		if err != nil {
+			return err
+		}
+		f, err := heldFactor(ctx, tx, *t.UserID)
+		if err != nil {
+			return err
+		}
+		if f == nil {
+			return errLinkInvalid() // it was disabled meanwhile: the password suffices
+		}
+		by, refusal, err := a.takeAny(ctx, tx, *f, code, c)
+		if err != nil {
+			return err
+		}
+		if refused = refusal; refused != nil {
+			return access.Record(ctx, tx, c.as(f.UserID), access.Event{Action: access.SignedIn, Outcome: access.Failed, Details: map[string]string{"by": "second factor"}})
+		}
+		if _, err := spendToken(ctx, tx, secondFactor, challenge); err != nil {
+			return err
+		}
+		user, err := ReadUser(ctx, tx, f.UserID)
+		if err != nil {
+			return err
+		}
+		session, err = a.signIn(ctx, tx, user, c, by)
+		return err
+	})
+	if err := firstOf(err, refused); err != nil {
+		return Session{}, err
+	}
+	return session, nil
+}
+
+// firstOf returns the error that is there. What was refused has been committed,
+// so both never are.
+func firstOf(err, refused error) error {
+	if err != nil {
+		return err
+	}
+	return refused
+}
+
+// takeAny takes a recovery code, or one of the app.
+func (a *Accounts) takeAny(ctx context.Context, tx *masterdb.Tx, f factor, code string, c Client) (by string, refused, err error) {
+	if refused := f.rests(tx.Now); refused != nil {
+		return "", refused, nil
+	}
+	if plain := recoveryForm(code); len(plain) == recoverySize {
+		n, err := tx.Exec(ctx, `UPDATE recovery_codes SET used_at = $1 WHERE user_id = $2 AND hash = $3 AND used_at IS NULL`,
+			tx.Now, f.UserID, recoveryHash(plain))
+		if err != nil || n == 0 {
+			return "", errWrongCode(), errors.Join(err, f.failed(ctx, tx))
+		}
+		return "recovery code", nil, access.Record(ctx, tx, c.as(f.UserID), access.Event{Action: access.RecoveryCodeUsed})
+	}
+	refused, err = a.takeCode(ctx, tx, f, code)
+	return "second factor", refused, err
+}
+
+// takeCode takes a code of the app, once. What it refuses it returns apart from
+// its own failure: the count of failures must be committed.
+func (a *Accounts) takeCode(ctx context.Context, tx *masterdb.Tx, f factor, code string) (refused, err error) {
+	if refused := f.rests(tx.Now); refused != nil {
+		return refused, nil
+	}
+	secret, err := a.opts.Encryption.Open(f.Secret, f.UserID.String())
+	if err != nil {
+		return nil, err
+	}
+	step, ok := matchCode(string(secret), code, tx.Now, f.LastStep)
+	if !ok {
+		return errWrongCode(), f.failed(ctx, tx)
+	}
+	_, err = tx.Exec(ctx, `UPDATE second_factors SET last_step = $1, failures = 0, locked_until = NULL WHERE user_id = $2`, step, f.UserID)
+	return nil, err
+}
+
+// matchCode finds the period that a code is of, later than the last one that
+// was taken.
+func matchCode(secret, code string, now time.Time, last int64) (step int64, ok bool) {
+	current := now.Unix() / int64(codePeriod.Seconds())
+	for step := max(current-codeSkew, last+1); step <= current+codeSkew; step++ {
+		ok, err := hotp.ValidateCustom(code, uint64(step), secret, hotp.ValidateOpts{Digits: otp.DigitsSix, Algorithm: otp.AlgorithmSHA1}) //nolint:gosec // no time is negative
+		if err == nil && ok {
+			return step, true
+		}
+	}
+	return 0, false
+}
+
+// rests refuses every code after too many wrong ones.
+func (f factor) rests(now time.Time) error {
+	if f.LockedUntil == nil || !now.Before(*f.LockedUntil) {
+		return nil
+	}
+	return tooMany(f.LockedUntil.Sub(now).Round(time.Second)+time.Second, "There were too many wrong codes.")
+}
+
+// failed counts a wrong code.
+func (f factor) failed(ctx context.Context, tx *masterdb.Tx) error {
+	var until *time.Time
+	failures := f.Failures + 1
+	if failures >= maxFailures {
+		at := tx.Now.Add(lockTime)
+		until, failures = &at, 0
+	}
+	_, err := tx.Exec(ctx, `UPDATE second_factors SET failures = $1, locked_until = $2 WHERE user_id = $3`, failures, until, f.UserID)
+	return err
+}
+
+// heldFactor locks the user's second factor; nil when there is none.
+func heldFactor(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) (*factor, error) {
+	var f factor
+	err := tx.Get(ctx, &f, `
+		SELECT user_id, secret, last_step, failures, locked_until, confirmed_at FROM second_factors WHERE user_id = $1`+tx.ForUpdate(), user)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return nil, nil //nolint:nilnil // documented: none
+	}
+	return &f, err
+}
+
+// newRecoveryCode is written in groups, to be copied by hand.
+func newRecoveryCode() string {
+	s := strings.ToLower(rand.Text()[:recoverySize])
+	return s[:4] + "-" + s[4:8] + "-" + s[8:12] + "-" + s[12:]
+}
+
+// recoveryForm is a code without what a person may have typed around it.
+func recoveryForm(s string) string {
+	return strings.ToLower(strings.NewReplacer("-", "", " ", "").Replace(s))
+}
+
+func recoveryHash(code string) string { return tokenHash(keyring.NewSecret(recoveryForm(code))) }
+
+func errWrongCode() error {
+	return stoa.Errorf(stoa.InvalidCredentials, "The code is not correct, or was used before. Wait for the next one.")
+}

@@ -1,0 +1,263 @@
+package accounts
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// Invitation asks somebody to join a store.
+type Invitation struct {
+	ID        stoa.InvitationID
+	Email     string
+	Role      access.Role
+	InvitedBy stoa.UserID
+	CreatedAt time.Time
+	ExpiresAt time.Time
+}
+
+const (
+	// maxInvitations is how many mails a store may have sent in a day.
+	maxInvitations = 50
+	selectInvited  = `SELECT id, email, role, invited_by, created_at, expires_at FROM invitations`
+	stillOpen      = ` AND accepted_at IS NULL AND revoked_at IS NULL`
+)
+
+// Invite has an invitation sent. To invite an address again renews the
+// invitation, with the role given now, and sends another mail, a minute after
+// the last at the earliest (rate_limited). Only owners invite owners.
+func (a *Accounts) Invite(ctx context.Context, p access.Principal, store stoa.StoreID, email string, role access.Role) (Invitation, error) {
+	if _, err := access.Check(ctx, a.db, p, store, inviting(role)); err != nil {
+		return Invitation{}, err
+	}
+	var faults stoa.Invalid
+	email, fault := normalEmail(email)
+	if fault != "" {
+		faults.Add("email", "%s", fault)
+	}
+	if !slices.Contains(access.Roles, role) {
+		faults.Add("role", "must be one of %v", access.Roles)
+	}
+	if err := faults.Err(); err != nil {
+		return Invitation{}, err
+	}
+	i := Invitation{ID: stoa.NewID[stoa.InvitationID](), Email: email, Role: role, InvitedBy: p.UserID}
+	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		i.CreatedAt, i.ExpiresAt = tx.Now, tx.Now.Add(lifetimes[invitation])
+		if err := checkInvited(ctx, tx, store, email); err != nil {
+			return err
+		}
+		if err := i.put(ctx, tx, store); err != nil {
+			return err
+		}
+		if err := a.opts.Queue.Enqueue(ctx, tx, MailInvitation{InvitationID: i.ID}); err != nil {
+			return err
+		}
+		return access.Record(ctx, tx, p, access.Event{Action: access.MemberInvited, Store: store,
+			Details: map[string]string{"invitation": i.ID.String(), "email": email, "role": string(role)}})
+	})
+	if err != nil {
+		return Invitation{}, err
+	}
+	return i, nil
+}
+
+// inviting is the action that it takes to invite somebody to a role.
+func inviting(role access.Role) access.Action {
+	if role == access.Owner {
+		return access.ManageOwners
+	}
+	return access.ManageMembers
+}
+
+// checkInvited refuses who is a member, was invited a moment ago, or is one too
+// many.
+func checkInvited(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, email string) error {
+	var found struct{ Members, Recent, Today int }
+	err := tx.Get(ctx, &found, `
+		SELECT
+			(SELECT count(*) FROM store_members m JOIN users u ON u.id = m.user_id WHERE m.store_id = $1 AND lower(u.email) = lower($2)) AS members,
+			(SELECT count(*) FROM invitations WHERE store_id = $1 AND lower(email) = lower($2) AND sent_at > $3) AS recent,
+			(SELECT count(*) FROM audit_events WHERE store_id = $1 AND action = 'member.invited' AND created_at > $4) AS today`,
+		store, email, tx.Now.Add(-mailPause), tx.Now.Add(-24*time.Hour))
+	switch {
+	case err != nil:
+		return err
+	case found.Members > 0:
+		var faults stoa.Invalid
+		faults.Add("email", "belongs to a member already")
+		return faults.Err()
+	case found.Recent > 0:
+		return tooMany(mailPause, "This address was invited a moment ago.")
+	case found.Today >= maxInvitations:
+		return tooMany(time.Hour, "This store has sent many invitations today.")
+	}
+	return nil
+}
+
+func tooMany(wait time.Duration, message string) error {
+	err := stoa.Errorf(stoa.RateLimited, "%s Try again later.", message)
+	err.RetryAfter = wait
+	return err
+}
+
+// put writes the invitation, or renews the one that the address has.
+func (i *Invitation) put(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	var open Invitation
+	err := tx.Get(ctx, &open, selectInvited+` WHERE store_id = $1 AND lower(email) = lower($2)`+stillOpen+tx.ForUpdate(), store, i.Email)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		n, err := tx.Exec(ctx, `
+			INSERT INTO invitations (id, store_id, email, role, invited_by, created_at, sent_at, expires_at)
+			VALUES ($1, $2, $3, $4, $5, $6, $6, $7) ON CONFLICT DO NOTHING`,
+			i.ID, store, i.Email, string(i.Role), i.InvitedBy, tx.Now, i.ExpiresAt)
+		if err == nil && n == 0 { // another call has just made it
+			return tooMany(mailPause, "This address was invited a moment ago.")
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	i.ID, i.CreatedAt = open.ID, open.CreatedAt
+	_, err = tx.Exec(ctx, `UPDATE invitations SET role = $2, invited_by = $3, sent_at = $4, expires_at = $5 WHERE id = $1`,
+		i.ID, string(i.Role), i.InvitedBy, tx.Now, i.ExpiresAt)
+	if err != nil {
+		return err
+	}
+	// What was sent before was for another role.
+	_, err = tx.Exec(ctx, `UPDATE one_time_tokens SET spent_at = $2 WHERE invitation_id = $1 AND spent_at IS NULL`, i.ID, tx.Now)
+	return err
+}
+
+// Invitations lists the store's open invitations, newest first, those that have
+// expired included.
+func (a *Accounts) Invitations(ctx context.Context, p access.Principal, store stoa.StoreID) ([]Invitation, error) {
+	if _, err := access.Check(ctx, a.db, p, store, access.ManageMembers); err != nil {
+		return nil, err
+	}
+	var out []Invitation
+	err := a.db.Select(ctx, &out, selectInvited+` WHERE store_id = $1`+stillOpen+` ORDER BY id DESC`, store)
+	return out, err
+}
+
+// RevokeInvitation takes an invitation back. It fails with not_found when the
+// store has no such open invitation.
+func (a *Accounts) RevokeInvitation(ctx context.Context, p access.Principal, store stoa.StoreID, id stoa.InvitationID) error {
+	if _, err := access.Check(ctx, a.db, p, store, access.ManageMembers); err != nil {
+		return err
+	}
+	return a.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		n, err := tx.Exec(ctx, `UPDATE invitations SET revoked_at = $1 WHERE id = $2 AND store_id = $3`+stillOpen, tx.Now, id, store)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return stoa.Errorf(stoa.NotFound, "There is no such invitation, or it is open no more.")
+		}
+		return access.Record(ctx, tx, p, access.Event{Action: access.InvitationRevoked, Store: store, Details: map[string]string{"invitation": id.String()}})
+	})
+}
+
+// AcceptInvitation makes the caller a member of the store they were invited to,
+// and returns which. The account's address must be the one that was invited,
+// which the token proves to be theirs: else it fails with forbidden. Who is a
+// member already stays what they are.
+func (a *Accounts) AcceptInvitation(ctx context.Context, p access.Principal, token keyring.Secret) (stoa.StoreID, error) {
+	if err := p.InPerson(); err != nil {
+		return stoa.StoreID{}, err
+	}
+	var store stoa.StoreID
+	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		t, err := heldToken(ctx, tx, invitation, token)
+		if err != nil {
+			return err
+		}
+		i, err := openInvitation(ctx, tx, *t.InvitationID)
+		if err != nil {
+			return err
+		}
+		user, err := ReadUser(ctx, tx, p.UserID)
+		if err != nil {
+			return err
+		}
+		if !strings.EqualFold(user.Email, i.Email) {
+			return stoa.Errorf(stoa.Forbidden, "This invitation is for another address. Sign in with an account of the address it was sent to.")
+		}
+		store = i.StoreID
+		return join(ctx, tx, p, *t.InvitationID, i)
+	})
+	return store, err
+}
+
+// SignInAndAccept is AcceptInvitation for a page without a session: it opens one
+// for that and ends it. The code is of a second factor, for who has one.
+func (a *Accounts) SignInAndAccept(ctx context.Context, token keyring.Secret, email string, password keyring.Secret, code string, c Client) error {
+	session, err := a.Login(ctx, email, password, c)
+	var required *SecondFactorRequired
+	if errors.As(err, &required) && code != "" {
+		session, err = a.LoginSecondFactor(ctx, required.Challenge, code, c)
+	}
+	if err != nil {
+		return err
+	}
+	p := c.as(session.User.ID)
+	p.SessionID = session.id
+	_, err = a.AcceptInvitation(ctx, p, token)
+	return errors.Join(err, a.Logout(ctx, p))
+}
+
+// invited is what an invitation is good for.
+type invited struct {
+	StoreID   stoa.StoreID
+	Email     string
+	Role      access.Role
+	InvitedBy stoa.UserID
+}
+
+func openInvitation(ctx context.Context, tx *masterdb.Tx, id stoa.InvitationID) (invited, error) {
+	var i invited
+	err := tx.Get(ctx, &i, `SELECT store_id, email, role, invited_by FROM invitations WHERE id = $1`+stillOpen+tx.ForUpdate(), id)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return i, stoa.Errorf(stoa.TokenInvalid, "This invitation was taken back. Ask for another one.")
+	}
+	return i, err
+}
+
+// stillMeant asks whether who invited may still do so.
+func stillMeant(ctx context.Context, tx *masterdb.Tx, i invited) error {
+	_, err := access.Check(ctx, tx, access.Principal{UserID: i.InvitedBy}, i.StoreID, inviting(i.Role))
+	if code := stoa.CodeOf(err); code == stoa.Forbidden || code == stoa.StoreNotFound {
+		return stoa.Errorf(stoa.TokenInvalid, "Who invited you may not do so any more. Ask for another invitation.")
+	}
+	return err
+}
+
+func join(ctx context.Context, tx *masterdb.Tx, p access.Principal, id stoa.InvitationID, i invited) error {
+	if err := stillMeant(ctx, tx, i); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `UPDATE invitations SET accepted_at = $1 WHERE id = $2`, tx.Now, id); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `UPDATE one_time_tokens SET spent_at = $1 WHERE invitation_id = $2 AND spent_at IS NULL`, tx.Now, id); err != nil {
+		return err
+	}
+	if err := confirmEmail(ctx, tx, p); err != nil {
+		return err
+	}
+	role, err := access.RoleOf(ctx, tx, i.StoreID, p.UserID)
+	if err != nil || role != "" {
+		return err
+	}
+	if err := access.Grant(ctx, tx, i.StoreID, p.UserID, i.Role); err != nil {
+		return err
+	}
+	return access.Record(ctx, tx, p, access.Event{Action: access.MemberJoined, Store: i.StoreID, Details: map[string]string{"role": string(i.Role)}})
+}

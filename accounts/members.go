@@ -1,0 +1,144 @@
+package accounts
+
+import (
+	"context"
+	"slices"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// Members lists who belongs to the store, as access.Members does.
+func (a *Accounts) Members(ctx context.Context, p access.Principal, store stoa.StoreID) ([]access.StoreMember, error) {
+	return access.Members(ctx, a.db, p, store)
+}
+
+// ChangeRole makes a member something else. Only owners make and unmake
+// owners, and the last owner stays one: else it fails with forbidden. It fails
+// with not_found for somebody who is no member.
+func (a *Accounts) ChangeRole(ctx context.Context, p access.Principal, store stoa.StoreID, user stoa.UserID, role access.Role) error {
+	return a.changeMember(ctx, p, store, user, access.ManageMembers, func(tx *masterdb.Tx, before access.Role) error {
+		if !slices.Contains(access.Roles, role) {
+			return badRole()
+		}
+		if role == access.Owner {
+			if _, err := access.Check(ctx, tx, p, store, access.ManageOwners); err != nil {
+				return err
+			}
+		}
+		if before == role {
+			return nil
+		}
+		if _, err := access.SetRole(ctx, tx, store, user, role); err != nil {
+			return err
+		}
+		return access.Record(ctx, tx, p, access.Event{Action: access.MemberRoleChanged, Store: store,
+			Details: map[string]string{"user": user.String(), "from": string(before), "to": string(role)}})
+	})
+}
+
+// RemoveMember ends a membership, with the keys that the member made. Whoever
+// is a member may leave. Otherwise as ChangeRole.
+func (a *Accounts) RemoveMember(ctx context.Context, p access.Principal, store stoa.StoreID, user stoa.UserID) error {
+	needed := access.ManageMembers
+	if user == p.UserID && p.InPerson() == nil {
+		needed = access.ReadMembers
+	}
+	return a.changeMember(ctx, p, store, user, needed, func(tx *masterdb.Tx, before access.Role) error {
+		if _, err := access.Withdraw(ctx, tx, store, user); err != nil {
+			return err
+		}
+		if err := revokeKeysOf(ctx, tx, store, user); err != nil {
+			return err
+		}
+		return access.Record(ctx, tx, p, access.Event{Action: access.MemberRemoved, Store: store,
+			Details: map[string]string{"user": user.String(), "role": string(before)}})
+	})
+}
+
+// changeMember holds the store's owners, and has change do to the member what
+// the caller may do. What is done to an owner, others than they themselves need
+// more for.
+func (a *Accounts) changeMember(ctx context.Context, p access.Principal, store stoa.StoreID, user stoa.UserID, needed access.Action,
+	change func(tx *masterdb.Tx, before access.Role) error) error {
+	return a.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		owners, err := access.LockOwners(ctx, tx, store)
+		if err != nil {
+			return err
+		}
+		action := needed
+		if action == access.ManageMembers && slices.Contains(owners, user) {
+			action = access.ManageOwners
+		}
+		if _, err := access.Check(ctx, tx, p, store, action); err != nil {
+			return err
+		}
+		before, err := access.RoleOf(ctx, tx, store, user)
+		if err != nil {
+			return err
+		}
+		if before == "" {
+			return stoa.Errorf(stoa.NotFound, "The store has no such member.")
+		}
+		if err := change(tx, before); err != nil {
+			return err
+		}
+		return mustHaveOwner(ctx, tx, store)
+	})
+}
+
+// mustHaveOwner undoes, by its error, what would leave a store without an
+// owner.
+func mustHaveOwner(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	owners, err := access.LockOwners(ctx, tx, store)
+	if err == nil && len(owners) == 0 {
+		return stoa.Errorf(stoa.Forbidden, "A store needs an owner. Make another member one first.")
+	}
+	return err
+}
+
+// TransferOwnership makes another member an owner and the caller, who is one, an
+// admin.
+func (a *Accounts) TransferOwnership(ctx context.Context, p access.Principal, store stoa.StoreID, to stoa.UserID) error {
+	return a.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if _, err := access.LockOwners(ctx, tx, store); err != nil {
+			return err
+		}
+		if _, err := access.Check(ctx, tx, p, store, access.ManageOwners); err != nil {
+			return err
+		}
+		if err := p.InPerson(); err != nil {
+			return err
+		}
+		own, err := access.RoleOf(ctx, tx, store, p.UserID)
+		if err != nil {
+			return err
+		}
+		if own != access.Owner {
+			return stoa.Errorf(stoa.Forbidden, "Only an owner can hand the store over. Change the members' roles instead.")
+		}
+		if to == p.UserID {
+			var faults stoa.Invalid
+			faults.Add("userId", "is you: name another member")
+			return faults.Err()
+		}
+		found, err := access.SetRole(ctx, tx, store, to, access.Owner)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return stoa.Errorf(stoa.NotFound, "The store has no such member. Invite them first.")
+		}
+		if _, err := access.SetRole(ctx, tx, store, p.UserID, access.Admin); err != nil {
+			return err
+		}
+		return access.Record(ctx, tx, p, access.Event{Action: access.OwnershipMoved, Store: store, Details: map[string]string{"to": to.String()}})
+	})
+}
+
+func badRole() error {
+	var faults stoa.Invalid
+	faults.Add("role", "must be one of %v", access.Roles)
+	return faults.Err()
+}

@@ -1,0 +1,121 @@
+package accounts
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// The operator at the command line is whoever may open the master database:
+// nothing there asks who is calling.
+
+// ListUsers lists the users, newest first, up to limit and after the one
+// before; the zero id begins. A role of "" lists all.
+func ListUsers(ctx context.Context, q masterdb.Querier, role string, before stoa.UserID, limit int) ([]User, error) {
+	if before.IsZero() {
+		var err error
+		if before, err = stoa.ParseID[stoa.UserID]("ffffffff-ffff-ffff-ffff-ffffffffffff"); err != nil {
+			return nil, err
+		}
+	}
+	var out []User
+	err := q.Select(ctx, &out, `SELECT `+userColumns+` FROM users WHERE id < $1 AND ($2 = '' OR role = $2) ORDER BY id DESC LIMIT $3`, before, role, limit)
+	return out, err
+}
+
+// SetPlatformRole makes the user with that address or id an operator of the
+// platform ("admin") or an ordinary user ("user"). With the role go the
+// sessions in which they act as others. It fails with not_found. To set it
+// again changes nothing.
+func SetPlatformRole(ctx context.Context, db *masterdb.DB, name, role string) (User, error) {
+	var user User
+	err := db.Tx(ctx, func(tx *masterdb.Tx) error {
+		err := tx.Get(ctx, &user, `SELECT `+userColumns+` FROM users WHERE lower(email) = lower($1) OR CAST(id AS text) = lower($1)`+tx.ForUpdate(), name)
+		if errors.Is(err, masterdb.ErrNotFound) {
+			return stoa.Errorf(stoa.NotFound, "No user has the address or id %.100q.", name)
+		}
+		if err != nil || user.Role == role {
+			return err
+		}
+		user.Role = role
+		if _, err := tx.Exec(ctx, `UPDATE users SET role = $1, updated_at = $2 WHERE id = $3`, role, tx.Now, user.ID); err != nil {
+			return err
+		}
+		action := access.OperatorPromoted
+		if role != "admin" {
+			action = access.OperatorDemoted
+			_, err := tx.Exec(ctx, `UPDATE sessions SET revoked_at = $1 WHERE impersonator = $2 AND revoked_at IS NULL`, tx.Now, user.ID)
+			if err != nil {
+				return err
+			}
+		}
+		return access.Record(ctx, tx, access.Principal{}, access.Event{Action: action, Details: map[string]string{"user": user.ID.String()}})
+	})
+	return user, err
+}
+
+// impersonation is how long an operator acts as a user at most.
+const impersonation = 15 * time.Minute
+
+const maxReason = 500 // characters
+
+// Impersonate opens a session in which an operator acts as another user. It
+// ends after 15 minutes and cannot be refreshed, has the user's rights and not
+// the operator's, and reaches neither the user's password nor their other keys.
+// The reason is written to the audit log. It fails with forbidden for who is no
+// operator, and for another operator as the one to be.
+func (a *Accounts) Impersonate(ctx context.Context, p access.Principal, user stoa.UserID, reason string, c Client) (Session, error) {
+	if err := access.CheckOperator(ctx, a.db, p, "impersonate"); err != nil {
+		return Session{}, err
+	}
+	reason = strings.TrimSpace(reason)
+	if n := utf8.RuneCountInString(reason); n < 10 || n > maxReason || cleaned(reason, 4*maxReason) != reason {
+		var faults stoa.Invalid
+		faults.Add("reason", "must be 10 to %d characters on one line: others will read it", maxReason)
+		return Session{}, faults.Err()
+	}
+	var session Session
+	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		to, err := ReadUser(ctx, tx, user)
+		if errors.Is(err, masterdb.ErrNotFound) {
+			return stoa.Errorf(stoa.NotFound, "There is no such user.")
+		}
+		if err != nil {
+			return err
+		}
+		if to.Role == "admin" {
+			return stoa.Errorf(stoa.Forbidden, "Nobody can act as an operator of the platform.")
+		}
+		if session, err = a.openImpersonation(ctx, tx, p, to, c); err != nil {
+			return err
+		}
+		return access.Record(ctx, tx, p, access.Event{Action: access.Impersonated,
+			Details: map[string]string{"user": user.String(), "session": session.id.String(), "reason": reason}})
+	})
+	if err != nil {
+		return Session{}, err
+	}
+	return session, nil
+}
+
+func (a *Accounts) openImpersonation(ctx context.Context, tx *masterdb.Tx, p access.Principal, to User, c Client) (Session, error) {
+	id := stoa.NewID[stoa.SessionID]()
+	_, err := tx.Exec(ctx, `
+		INSERT INTO sessions (id, user_id, impersonator, user_agent, address, created_at, last_used_at, expires_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $6, $7)`,
+		id, to.ID, p.UserID, cleaned(c.UserAgent, maxUserAgent), cleaned(c.Address, maxAddress), tx.Now, tx.Now.Add(impersonation))
+	if err != nil {
+		return Session{}, err
+	}
+	signed, err := a.tokens.sign(access.Principal{UserID: to.ID, SessionID: id}, tx.Now)
+	if err != nil {
+		return Session{}, err
+	}
+	return Session{User: to, AccessToken: signed, ExpiresIn: min(impersonation, a.opts.AccessTTL), id: id}, nil
+}

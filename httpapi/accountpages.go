@@ -1,0 +1,98 @@
+package httpapi
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/web"
+)
+
+// accountPages are where the links in mails lead. A link is only looked at
+// until its form is sent: what opens links on its own uses none up.
+func (a *api) accountPages() {
+	password := web.FieldView{Name: "password", Label: "New password", Type: "password", Autocomplete: "new-password"}
+	a.form("/verify-email", "Your address is confirmed",
+		web.FormView{Title: "Confirm your e-mail address", Text: "One click, and we know that it is yours.", Button: "Confirm"},
+		func(r *http.Request, token keyring.Secret) error {
+			return a.Accounts.VerifyEmail(r.Context(), token, requestOf(r.Context()).client)
+		})
+	a.form("/reset-password", "Your password is set",
+		web.FormView{Title: "Set a new password", Text: "At least 10 characters. All your sessions end.", Fields: []web.FieldView{password}, Button: "Set the password"},
+		func(r *http.Request, token keyring.Secret) error {
+			return a.Accounts.ResetPassword(r.Context(), token, keyring.NewSecret(r.PostForm.Get("password")), requestOf(r.Context()).client)
+		})
+	a.form("/accept-invitation", "You belong to the store",
+		web.FormView{Title: "Accept the invitation", Text: "Sign in with the address that was invited. Without an account, open one first: POST /api/auth/register.",
+			Fields: []web.FieldView{
+				{Name: "email", Label: "E-mail address", Type: "email", Autocomplete: "username"},
+				{Name: "password", Label: "Password", Type: "password", Autocomplete: "current-password"},
+				{Name: "code", Label: "Code of your second factor, if you have one", Type: "text", Autocomplete: "one-time-code", Optional: true},
+			}, Button: "Accept"},
+		func(r *http.Request, token keyring.Secret) error {
+			return a.Accounts.SignInAndAccept(r.Context(), token, r.PostForm.Get("email"), keyring.NewSecret(r.PostForm.Get("password")),
+				r.PostForm.Get("code"), requestOf(r.Context()).client)
+		})
+	if a.Development {
+		a.mux.HandleFunc("GET /dev/mailbox", a.onPlatform(a.mailbox))
+	}
+}
+
+const maxForm = 64 << 10 // bytes
+
+// form serves a page with a form, and what becomes of it.
+func (a *api) form(path, done string, view web.FormView, act func(*http.Request, keyring.Secret) error) {
+	view.Action = path
+	a.mux.HandleFunc("GET "+path, a.onPlatform(func(w http.ResponseWriter, r *http.Request) {
+		view := view
+		view.Token = r.URL.Query().Get("token")
+		web.Serve(w, r, http.StatusOK, web.FormPage(view))
+	}))
+	a.mux.HandleFunc("POST "+path, a.onPlatform(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		if err := r.ParseForm(); err != nil {
+			a.errorPage(w, r, stoa.Errorf(stoa.InvalidRequest, "The form cannot be read."))
+			return
+		}
+		view := view
+		view.Token = r.PostForm.Get("token")
+		err := act(r, keyring.NewSecret(view.Token))
+		if err == nil {
+			web.Serve(w, r, http.StatusOK, web.FormPage(web.FormView{Title: done, Text: "You can close this page."}))
+			return
+		}
+		var known *stoa.Error
+		if !errors.As(err, &known) {
+			a.errorPage(w, r, err)
+			return
+		}
+		view.Fault = known.Message
+		web.Serve(w, r, statuses[known.Code], web.FormPage(view))
+	}))
+}
+
+// onPlatform keeps the platform's pages off the stores' hostnames.
+func (a *api) onPlatform(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !a.isPlatform(r.Host) {
+			a.errorPage(w, r, stoa.Errorf(stoa.NotFound, "There is nothing at this address."))
+			return
+		}
+		next(w, r)
+	}
+}
+
+func (a *api) mailbox(w http.ResponseWriter, r *http.Request) {
+	box, err := a.Mail.Box()
+	if err != nil {
+		a.errorPage(w, r, err)
+		return
+	}
+	views := make([]web.MailView, len(box))
+	for i, m := range box {
+		views[i] = web.MailView{To: m.To, Subject: m.Subject, At: m.At.Format(time.RFC3339), Text: m.Text}
+	}
+	web.Serve(w, r, http.StatusOK, web.MailboxPage(views))
+}
