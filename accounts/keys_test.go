@@ -156,6 +156,11 @@ func TestAPIKeyEndsWithItsMaker(t *testing.T) {
 		if r, w := may(access.ReadStore), may(access.UpdateStore); r != "" || w != stoa.Forbidden {
 			b.Errorf("a viewer's key: %q and %q", r, w)
 		}
+		// However the membership has ended.
+		lost := b.member(access.Admin)
+		_, orphan := b.key(lost, NewKey{Name: "K", Scopes: []string{"store:read"}})
+		exec(b.T, b.db, `DELETE FROM store_members WHERE user_id = $1`, lost.UserID)
+		b.auth(orphan, stoa.TokenInvalid)
 		if err := b.RemoveMember(b.Context(), maker, b.store, maker.UserID); err != nil {
 			b.Fatal(err)
 		}

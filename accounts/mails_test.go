@@ -104,6 +104,60 @@ func TestVerifyEmail(t *testing.T) {
 	})
 }
 
+func TestOneTimeTokenSideBySide(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		a := setup(t, db, testRing(t))
+		register(t, a)
+		token := tokensIn(t, sendAll(t, a), verifyEmail)[0]
+		errs := sideBySide(t, db, `SELECT hash FROM one_time_tokens`, func(int) error { return a.VerifyEmail(t.Context(), token, Client{}) })
+		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.TokenInvalid: 1}, codes(errs)); diff != "" {
+			t.Errorf("outcomes (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// sideBySide makes two calls both come to the rows before either may go on.
+func sideBySide(t *testing.T, db *masterdb.DB, rows string, call func(i int) error) []error {
+	t.Helper()
+	results := make(chan []error, 1)
+	err := db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		var held []string
+		if err := tx.Select(t.Context(), &held, rows+tx.ForUpdate()); err != nil {
+			return err
+		}
+		go func() { results <- together(2, call) }()
+		waitForBlocked(t, db, 2)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return <-results
+}
+
+// waitForBlocked returns when n connections wait for a lock. On SQLite the
+// open transaction itself keeps every other one from beginning.
+func waitForBlocked(t *testing.T, db *masterdb.DB, n int) {
+	t.Helper()
+	if db.Engine == masterdb.SQLite {
+		return
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for time.Now().Before(deadline) {
+		var blocked int
+		err := db.Get(t.Context(), &blocked, `
+			SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if blocked >= n {
+			return
+		}
+	}
+	t.Fatalf("%d connections never came to wait", n)
+}
+
 func TestOneTimeTokenRefusals(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -173,6 +173,21 @@ func TestOwnersAtOnce(t *testing.T) {
 	})
 }
 
+// Both owners are made to reach their rows before either may go on, so that only
+// the lock in access.LockOwners keeps the second from counting the first.
+func TestOwnersSideBySide(t *testing.T) {
+	t.Parallel()
+	eachShop(t, func(b shopBench) {
+		people := []access.Principal{b.owner, b.member(access.Owner)}
+		errs := sideBySide(b.T, b.db, `SELECT user_id FROM store_members`, func(i int) error {
+			return b.RemoveMember(b.Context(), people[i], b.store, people[i].UserID)
+		})
+		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.Forbidden: 1}, codes(errs)); diff != "" {
+			b.Errorf("two last owners leave (-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestTransferOwnership(t *testing.T) {
 	t.Parallel()
 	eachShop(t, func(b shopBench) {
