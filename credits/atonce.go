@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
@@ -96,22 +98,29 @@ func (q quote) answer(after Balance, now time.Time) {
 }
 
 func (l *Ledger) spendQuotes(ctx context.Context, quotes []quote, now time.Time) (map[stoa.StoreID]Balance, error) {
-	var rows []Balance
-	var err error
-	switch {
-	case len(quotes) == 0:
+	if len(quotes) == 0 {
 		return nil, nil
-	case len(quotes) == 1 && len(quotes[0].calls) == 1:
-		err = l.db.Select(ctx, &rows, spendOne, quotes[0].args(now)...)
-	default:
-		err = l.db.Select(ctx, &rows, spendMany, manyArgs(quotes, now)...)
 	}
+	query, args := spendMany, []any(nil)
+	if len(quotes) == 1 && len(quotes[0].calls) == 1 {
+		query, args = spendOne, quotes[0].args(now)
+	} else {
+		args = manyArgs(quotes, now)
+	}
+	rows, err := l.db.Pool().Query(ctx, query, args...) //nolint:rowserrcheck // ForEachRow checks it and closes the rows
 	if err != nil {
 		return nil, err
 	}
-	done := make(map[stoa.StoreID]Balance, len(rows))
-	for _, b := range rows {
+	done := make(map[stoa.StoreID]Balance, len(quotes))
+	var b Balance
+	_, err = pgx.ForEachRow(rows, []any{
+		&b.StoreID, &b.Balance, &b.Reserved, &b.Debt, &b.LifetimePurchased, &b.LifetimeSpent, &b.Seq, &b.Version, &b.UpdatedAt,
+	}, func() error {
 		done[b.StoreID] = b
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return done, nil
 }

@@ -204,7 +204,9 @@ func (c *combiner) finish(g group) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	g.queue.busy = false
-	if len(g.queue.calls) > 0 {
+	// Of a crowd some will call again at once: they find their queue waiting, and
+	// meet in one batch instead of one of them going ahead alone.
+	if len(g.queue.calls) > 0 || len(g.calls) > 1 {
 		c.makeReady(g.queue)
 	} else {
 		c.drop(g.queue)

@@ -20,7 +20,7 @@ CREATE INDEX credit_holds_store ON credit_holds (store_id, id);
 -- empty account is owed. SQLite changes a constraint by making the table anew.
 CREATE TABLE new_credit_transactions (
     id              text        NOT NULL PRIMARY KEY,
-    store_id        text        NOT NULL REFERENCES stores (id),
+    store_id        text        NOT NULL, -- that of the balance which moves with it
     seq             integer     NOT NULL CHECK (seq > 0),
     type            text        NOT NULL CHECK (type IN
                     ('purchase', 'spend', 'capture', 'refund', 'dispute', 'adjustment', 'bonus', 'expiry')),
