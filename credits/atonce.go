@@ -150,30 +150,33 @@ func (q quote) args(now time.Time) []any {
 }
 
 // spendMany pays for several calls of several accounts. It takes the locks in
-// one order and passes by the rows that another process has locked: so it
-// neither waits nor deadlocks, and a hot account delays no other.
+// the order of the stores and passes by the rows that another process has
+// locked: so it neither waits nor deadlocks, and a hot account delays no other.
 //
-// The statement's snapshot may be older than the rows it locks; UPDATE looks
-// at them again as they are then (Transaction Isolation, Read Committed).
+// It finds each row by its index, however few or many rows there are: the
+// planner cannot take a lateral look-up apart, and INSERT … ON CONFLICT, which
+// inserts nothing here since the rows are there, knows no other way. A join
+// would read whole tables of a thousand stores, and again each time. The
+// statement's snapshot may be older than the rows it locks; ON CONFLICT changes
+// them as they are now (Transaction Isolation, Read Committed).
 var spendMany = `
-	WITH wanted AS (
-		SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::bigint[]) AS w (store_id, total, n)
-	), refused AS (
+	WITH refused AS (
 		SELECT u.store_id FROM unnest($5::uuid[], $6::uuid[]) AS u (store_id, user_id)
-		WHERE NOT ` + access.MaySQL(access.SpendCredits, "u.store_id", "u.user_id") + `
+		CROSS JOIN LATERAL (SELECT count(*) AS n WHERE ` + access.MaySQL(access.SpendCredits, "u.store_id", "u.user_id") + `) may
+		WHERE may.n = 0
 		UNION ALL
 		SELECT k.store_id FROM unnest($7::uuid[], $8::text[]) AS k (store_id, key)
 		CROSS JOIN LATERAL (SELECT 1 FROM credit_transactions t WHERE t.store_id = k.store_id AND t.idempotency_key = k.key OFFSET 0) used
 	), locked AS MATERIALIZED (
-		SELECT b.store_id, w.total, w.n FROM wanted w JOIN credit_balances b ON b.store_id = w.store_id
-		ORDER BY b.store_id FOR UPDATE OF b SKIP LOCKED
+		SELECT w.store_id, w.total, w.n FROM unnest($2::uuid[], $3::bigint[], $4::bigint[]) AS w (store_id, total, n)
+		CROSS JOIN LATERAL (SELECT 1 FROM credit_balances WHERE store_id = w.store_id FOR UPDATE SKIP LOCKED) b
+		WHERE w.store_id NOT IN (SELECT store_id FROM refused)
 	), paid AS (
-		UPDATE credit_balances b
-		SET balance = b.balance - l.total, lifetime_spent = b.lifetime_spent + l.total, seq = b.seq + l.n,
-			version = b.version + 1, updated_at = $1
-		FROM locked l
-		WHERE b.store_id = l.store_id AND b.balance - b.reserved >= l.total AND b.lotted = 0
-			AND b.store_id NOT IN (SELECT store_id FROM refused)
+		INSERT INTO credit_balances AS b (store_id, balance, seq, updated_at) SELECT store_id, total, n, $1 FROM locked
+		ON CONFLICT (store_id) DO UPDATE
+		SET balance = b.balance - excluded.balance, lifetime_spent = b.lifetime_spent + excluded.balance,
+			seq = b.seq + excluded.seq, version = b.version + 1, updated_at = excluded.updated_at
+		WHERE b.balance - b.reserved >= excluded.balance AND b.lotted = 0
 		RETURNING b.store_id, b.balance, b.reserved, b.debt, b.lifetime_purchased, b.lifetime_spent, b.seq, b.version, b.updated_at
 	), recorded AS (
 		INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, service_key, quantity, unit_price,
@@ -192,6 +195,7 @@ var spendMany = `
 // and rest say how many calls of the account come after a row, and what they
 // take.
 func manyArgs(quotes []quote, now time.Time) []any {
+	slices.SortFunc(quotes, func(a, b quote) int { return slices.Compare(a.queue.store[:], b.queue.store[:]) })
 	var stores, userStores, users, keyStores [][16]byte
 	var keys []string
 	var totals, counts []int64

@@ -387,3 +387,33 @@ func TestKeysAreFoundByIndex(t *testing.T) {
 		}))
 	})
 }
+
+// The one statement finds its rows by their indexes among a thousand others,
+// where a planner would rather read whole tables.
+func TestOneStatementReadsNoWholeTable(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		if db.Engine == masterdb.SQLite {
+			return // it goes the locked way always
+		}
+		b := setup(t, db)
+		for _, fill := range []string{
+			`INSERT INTO stores (id, slug, name, status, created_by, created_at, updated_at)
+				SELECT gen_random_uuid(), 's' || n, 'A store', 'active', $1, now(), now() FROM generate_series(1, 1000) n`,
+			`INSERT INTO store_members (store_id, user_id, role, created_at)
+				SELECT id, $1, 'owner', now() FROM stores ON CONFLICT DO NOTHING`,
+			`INSERT INTO credit_balances (store_id, balance, updated_at)
+				SELECT store_id, 1000, now() FROM store_members WHERE user_id = $1 ON CONFLICT DO NOTHING`,
+		} {
+			b.exec(t, fill, b.owner.UserID)
+		}
+		b.exec(t, `ANALYZE`)
+		var stores []stoa.StoreID
+		must(t, db.Select(t.Context(), &stores, `SELECT store_id FROM credit_balances ORDER BY store_id LIMIT 50`))
+		plan, err := credits.Plan(t.Context(), b.ledger, stores, b.owner)
+		must(t, err)
+		if text := strings.Join(plan, "\n"); strings.Contains(text, "Seq Scan") || !strings.Contains(text, "credit_balances_pkey") {
+			t.Error(text)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package credits
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
@@ -56,4 +57,17 @@ func AtOnce(ctx context.Context, l *Ledger, n int, requests map[stoa.StoreID]Spe
 		}
 	})
 	return out
+}
+
+// Plan is how PostgreSQL carries out the one statement for a call of each store.
+func Plan(ctx context.Context, l *Ledger, stores []stoa.StoreID, user access.Principal) ([]string, error) {
+	var quotes []quote
+	for _, store := range stores {
+		g := group{queue: &queue{store: store}, calls: []*call{{user: user, store: store, req: SpendRequest{Amount: 1}}}}
+		q, _ := g.quote(nil)
+		quotes = append(quotes, q)
+	}
+	var lines []string
+	err := l.db.Select(ctx, &lines, "EXPLAIN "+spendMany, manyArgs(quotes, time.Now())...)
+	return lines, err
 }
