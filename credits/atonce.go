@@ -101,11 +101,9 @@ func (l *Ledger) spendQuotes(ctx context.Context, quotes []quote, now time.Time)
 	if len(quotes) == 0 {
 		return nil, nil
 	}
-	query, args := spendMany, []any(nil)
-	if len(quotes) == 1 && len(quotes[0].calls) == 1 {
-		query, args = spendOne, quotes[0].args(now)
-	} else {
-		args = manyArgs(quotes, now)
+	query, args := quotes[0].statement(now)
+	if len(quotes) > 1 || len(quotes[0].calls) > 1 {
+		query, args = spendMany, manyArgs(quotes, now)
 	}
 	rows, err := l.db.Pool().Query(ctx, query, args...) //nolint:rowserrcheck // ForEachRow checks it and closes the rows
 	if err != nil {
@@ -127,26 +125,37 @@ func (l *Ledger) spendQuotes(ctx context.Context, quotes []quote, now time.Time)
 
 const returning = `store_id, balance, reserved, debt, lifetime_purchased, lifetime_spent, seq, version, updated_at`
 
-// spendOne is the way of a caller who is alone.
-var spendOne = `
+// spendOne is the way of a caller who is alone; spendOneKeyed, with a key.
+var (
+	spendOne      = spendAlone(``, `NULL, NULL`)
+	spendOneKeyed = spendAlone(`AND NOT EXISTS (SELECT 1 FROM credit_transactions WHERE store_id = $1 AND idempotency_key = $10)`, `$10, $11`)
+)
+
+func spendAlone(unused, key string) string {
+	return `
 	WITH paid AS (
 		UPDATE credit_balances b
 		SET balance = balance - $3, lifetime_spent = lifetime_spent + $3, seq = seq + 1, version = version + 1, updated_at = $4
 		WHERE store_id = $1 AND balance - reserved >= $3 AND lotted = 0
 			AND ` + access.MaySQL(access.SpendCredits, "$1", "$2") + `
-			AND NOT EXISTS (SELECT 1 FROM credit_transactions WHERE store_id = $1 AND idempotency_key = $10)
+			` + unused + `
 		RETURNING ` + returning + `
 	), recorded AS (
 		INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, service_key, quantity, unit_price,
 			description, user_id, idempotency_key, request_hash, created_at)
-		SELECT $5::uuid, store_id, seq, 'spend', -$3, balance, $6::text, $7::bigint, $8::bigint, $9::text, $2, $10, $11::text, $4 FROM paid
+		SELECT $5::uuid, store_id, seq, 'spend', -$3, balance, $6::text, $7::bigint, $8::bigint, $9::text, $2, ` + key + `, $4 FROM paid
 	)
 	SELECT * FROM paid`
+}
 
-func (q quote) args(now time.Time) []any {
+// statement is that of the first call alone, with its parameters.
+func (q quote) statement(now time.Time) (query string, args []any) {
 	it, t := q.calls[0], q.transactions[0]
-	return []any{it.store, it.user.UserID, -t.Amount, now, t.ID, t.ServiceKey, t.Quantity, t.UnitPrice, t.Description,
-		nullable(it.key), nullable(it.hash)}
+	args = []any{it.store, it.user.UserID, -t.Amount, now, t.ID, t.ServiceKey, t.Quantity, t.UnitPrice, t.Description}
+	if it.key == "" {
+		return spendOne, args
+	}
+	return spendOneKeyed, append(args, it.key, it.hash)
 }
 
 // spendMany pays for several calls of several accounts. It takes the locks in
