@@ -105,7 +105,7 @@ func (l *Ledger) spendQuotes(ctx context.Context, quotes []quote, now time.Time)
 	if len(quotes) > 1 || len(quotes[0].calls) > 1 {
 		query, args = spendMany, manyArgs(quotes, now)
 	}
-	rows, err := l.db.Pool().Query(ctx, query, args...) //nolint:rowserrcheck // ForEachRow checks it and closes the rows
+	rows, err := l.db.Pool().Query(ctx, query, args...)
 	if err != nil {
 		return nil, err
 	}
