@@ -248,13 +248,16 @@ func (s *script) judge(history []porcupine.Operation) {
 			read = i
 		default:
 			counts["done"]++
+			if c.kind == bankCapture || c.kind == bankRelease {
+				counts["resolved"]++
+			}
 			if c.kind == bankSpend && c.key == 0 {
 				spend = i
 			}
 		}
 	}
 	s.t.Logf("%v", counts)
-	if counts["done"] < linearCalls || counts["refused"] == 0 || spend < 0 {
+	if counts["done"] < linearCalls || counts["refused"] == 0 || counts["resolved"] == 0 || spend < 0 {
 		s.t.Fatalf("too few calls of a kind: %v", counts)
 	}
 	stale := slices.Clone(history)
@@ -319,6 +322,7 @@ type branch struct {
 	owner client
 	store string
 	cfg   *Config
+	holds *sync.Map // their ids, by number
 }
 
 // grant is the operator's.
@@ -341,57 +345,93 @@ func (b branch) tell(ctx context.Context, c bankCall, key string) (bankAnswer, e
 	if c.kind == bankGrant {
 		return b.grant(ctx, c, key)
 	}
-	method, path, body := "POST", "/api/credits/spend", object{"amount": credits.Amount(c.amount)}
-	if c.kind == bankRead {
-		method, path, body = "GET", "/api/credits/balance", nil
-	}
-	payload, err := json.Marshal(body)
+	req, err := b.request(ctx, c, key)
 	if err != nil {
 		return bankAnswer{}, err
 	}
-	req, err := http.NewRequestWithContext(ctx, method, *b.url.Load()+path+"?storeId="+b.store, bytes.NewReader(payload))
-	if err != nil {
-		return bankAnswer{}, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+b.owner.token)
-	if method == "POST" {
-		req.Header.Set("Idempotency-Key", key)
-	}
-	req.GetBody = nil // with it the transport would repeat the call by itself
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return bankAnswer{}, err
 	}
 	defer res.Body.Close()
+	var out struct {
+		Code stoa.Code
+		money
+		Hold struct{ ID string }
+	}
+	if c.kind == bankRead {
+		err = json.NewDecoder(res.Body).Decode(&out.Balance)
+	} else {
+		err = json.NewDecoder(res.Body).Decode(&out)
+	}
 	switch {
-	case res.StatusCode == http.StatusPaymentRequired:
+	case err != nil:
+		return bankAnswer{}, err
+	case out.Code == stoa.InsufficientCredits, out.Code == stoa.HoldNotOpen:
 		return bankAnswer{refused: true}, nil
-	case res.StatusCode != http.StatusOK:
+	case res.StatusCode != http.StatusOK && res.StatusCode != http.StatusCreated:
 		return bankAnswer{}, errors.New(res.Status)
 	}
-	type balance struct{ Balance, Reserved credits.Amount }
-	if c.kind == bankRead {
-		var now balance
-		err = json.NewDecoder(res.Body).Decode(&now)
-		return bankAnswer{seen: true, balance: int64(now.Balance), reserved: int64(now.Reserved)}, err
+	if c.kind == bankHold {
+		b.holds.Store(c.hold, out.Hold.ID)
 	}
-	var out struct {
-		Balance     balance
-		Transaction struct {
-			Sequence     int64
-			BalanceAfter credits.Amount
-		}
+	return out.answer(), nil
+}
+
+// money is what an answer says of the account.
+type money struct {
+	Balance     struct{ Balance, Reserved credits.Amount }
+	Transaction *struct {
+		Sequence     int64
+		BalanceAfter credits.Amount
 	}
-	err = json.NewDecoder(res.Body).Decode(&out)
-	return bankAnswer{
-		recorded: true, seq: out.Transaction.Sequence, after: int64(out.Transaction.BalanceAfter),
-		seen: true, balance: int64(out.Balance.Balance), reserved: int64(out.Balance.Reserved),
-	}, err
+}
+
+func (m money) answer() bankAnswer {
+	a := bankAnswer{seen: true, balance: int64(m.Balance.Balance), reserved: int64(m.Balance.Reserved)}
+	if t := m.Transaction; t != nil {
+		a.recorded, a.seq, a.after = true, t.Sequence, int64(t.BalanceAfter)
+	}
+	return a
+}
+
+func (b branch) request(ctx context.Context, c bankCall, key string) (*http.Request, error) {
+	method, path, body := http.MethodPost, "", object{"amount": credits.Amount(c.amount)}
+	hold := func() string { id, _ := b.holds.Load(c.hold); return "/api/credits/holds/" + id.(string) }
+	switch c.kind {
+	case bankRead:
+		method, path, body = http.MethodGet, "/api/credits/balance", nil
+	case bankHold:
+		path = "/api/credits/holds"
+	case bankCapture:
+		path = hold() + "/capture"
+	case bankRelease:
+		path, body = hold()+"/release", nil
+	default:
+		path = "/api/credits/spend"
+	}
+	payload, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	if body == nil {
+		payload = nil
+	}
+	req, err := http.NewRequestWithContext(ctx, method, *b.url.Load()+path+"?storeId="+b.store, bytes.NewReader(payload))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+b.owner.token)
+	if method == http.MethodPost {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	req.GetBody = nil // with it the transport would repeat the call by itself
+	return req, nil
 }
 
 // TestLinearServers: two servers on one PostgreSQL master are one account to
-// those who spend at both, also when one of them is killed meanwhile.
+// those who spend, hold, capture and release at both, also when one of them is killed meanwhile.
 func TestLinearServers(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -405,14 +445,16 @@ func TestLinearServers(t *testing.T) {
 			} else {
 				servers = servers[:1] // who have a master of one process
 			}
-			var tellers []teller
+			holds, tellers := &sync.Map{}, []teller(nil)
 			var urls []*atomic.Pointer[string]
 			for _, p := range servers {
-				b := branch{url: new(atomic.Pointer[string]), owner: owner, store: store, cfg: cfg}
+				b := branch{url: new(atomic.Pointer[string]), owner: owner, store: store, cfg: cfg, holds: holds}
 				b.url.Store(&p.url)
 				urls, tellers = append(urls, b.url), append(tellers, b.tell)
 			}
-			s := &script{t: t, kinds: []bankKind{bankRead, bankSpend, bankSpend, bankSpend, bankSpend, bankGrant}}
+			s := &script{t: t, kinds: []bankKind{
+				bankRead, bankSpend, bankSpend, bankSpend, bankHold, bankHold, bankCapture, bankCapture, bankRelease, bankGrant,
+			}}
 			last := len(servers) - 1
 			var killer sync.WaitGroup
 			killer.Go(func() {
