@@ -110,11 +110,16 @@ func (l *Ledger) spendQuotes(ctx context.Context, quotes []quote, now time.Time)
 		return nil, err
 	}
 	done := make(map[stoa.StoreID]Balance, len(quotes))
-	var b Balance
-	_, err = pgx.ForEachRow(rows, []any{
-		&b.StoreID, &b.Balance, &b.Reserved, &b.Debt, &b.LifetimePurchased, &b.LifetimeSpent, &b.Seq, &b.Version, &b.UpdatedAt,
-	}, func() error {
-		done[b.StoreID] = b
+	// Plain types: what a lone caller waits for is also how long the driver takes
+	// to find out how to read another one.
+	var id [16]byte
+	var at time.Time
+	var balance, reserved, debt, purchased, spent, seq, version int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &balance, &reserved, &debt, &purchased, &spent, &seq, &version, &at}, func() error {
+		done[id] = Balance{
+			StoreID: id, Balance: Amount(balance), Reserved: Amount(reserved), Debt: Amount(debt),
+			LifetimePurchased: Amount(purchased), LifetimeSpent: Amount(spent), Seq: seq, Version: version, UpdatedAt: at,
+		}
 		return nil
 	})
 	if err != nil {
@@ -151,7 +156,10 @@ func spendAlone(unused, key string) string {
 // statement is that of the first call alone, with its parameters.
 func (q quote) statement(now time.Time) (query string, args []any) {
 	it, t := q.calls[0], q.transactions[0]
-	args = []any{it.store, it.user.UserID, -t.Amount, now, t.ID, t.ServiceKey, t.Quantity, t.UnitPrice, t.Description}
+	args = []any{
+		[16]byte(it.store), [16]byte(it.user.UserID), int64(-t.Amount), now, [16]byte(t.ID),
+		t.ServiceKey, t.Quantity, (*int64)(t.UnitPrice), t.Description,
+	}
 	if it.key == "" {
 		return spendOne, args
 	}
