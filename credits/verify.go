@@ -1,6 +1,7 @@
 package credits
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -41,6 +42,8 @@ func (l *Ledger) Verify(ctx context.Context, progress func(Report)) (Report, err
 		v := newVerifier(q)
 		for len(report.Faults) < maxFaults {
 			account, err := v.next(ctx)
+			report.Faults = append(report.Faults, v.strays...)
+			v.strays = nil
 			if err != nil || account == nil {
 				return err
 			}
@@ -67,6 +70,8 @@ type verifier struct {
 	freezes  stream[checkedFreeze]
 	lots     stream[checkedLot]
 	payments stream[checkedPayment]
+
+	strays []Fault // transactions passed by, whose store there is not
 }
 
 // The rows, each with what its neighbours say about the same thing.
@@ -173,7 +178,12 @@ func (v *verified) say(wrong bool, row, format string, args ...any) {
 // next checks the next account. It returns nil after the last.
 func (v *verifier) next(ctx context.Context) (*verified, error) {
 	store, ok, err := v.stores.take(ctx, func(checkedStore) bool { return true })
-	if err != nil || !ok {
+	if err != nil {
+		return nil, err
+	}
+	// After the last store, every row that is left is a stray.
+	isStray := func(r checkedRow) bool { return !ok || bytes.Compare(r.StoreID[:], store.StoreID[:]) < 0 }
+	if err := v.passStrays(ctx, isStray); err != nil || !ok {
 		return nil, err
 	}
 	a := &verified{store: store}
@@ -211,6 +221,21 @@ func (v *verifier) next(ctx context.Context) (*verified, error) {
 	a.say(store.Reserved > store.Balance, "balance", "reserved is %s, more than the balance of %s", store.Reserved, store.Balance)
 	a.say(store.Debt > 0 && store.Balance > store.Reserved, "balance", "%s are available although %s are owed", store.Balance-store.Reserved, store.Debt)
 	return a, nil
+}
+
+// passStrays takes the transactions that come before the next store, and keeps
+// the first of each store that there is not: no foreign key keeps them out.
+func (v *verifier) passStrays(ctx context.Context, isStray func(checkedRow) bool) error {
+	for len(v.strays) < maxFaults {
+		row, ok, err := v.rows.take(ctx, isStray)
+		if err != nil || !ok {
+			return err
+		}
+		if n := len(v.strays); n == 0 || v.strays[n-1].StoreID != row.StoreID {
+			v.strays = append(v.strays, Fault{row.StoreID, fmt.Sprintf("transaction %d (%s)", row.Sequence, row.ID), "there is no such store"})
+		}
+	}
+	return nil
 }
 
 type rowSums struct{ balance, debt, purchased, spent Amount }

@@ -118,6 +118,33 @@ func TestVerifyNamesTheRow(t *testing.T) {
 	})
 }
 
+// Rows of stores that there are not are found wherever they stand, and no
+// other store is blamed for them.
+func TestVerifyFindsStrays(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		a := eventful(t, db)
+		for _, id := range []string{"00000000-0000-7000-8000-000000000001", "ffffffff-ffff-7fff-8fff-ffffffffffff"} {
+			for seq := range 2 {
+				a.exec(t, `
+					INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, created_at)
+					VALUES ($1, $2, $3, 'bonus', 1, 1, $4)`, stoa.NewID[stoa.TransactionID](), id, seq+1, time.Now().UTC())
+			}
+		}
+		report, err := a.ledger.Verify(t.Context(), nil)
+		must(t, err)
+		if len(report.Faults) != 2 || report.Accounts != 1 || report.Transactions != 7 {
+			t.Fatalf("%+v", report)
+		}
+		for i, first := range []string{"0", "f"} {
+			f := report.Faults[i]
+			if !strings.HasPrefix(f.StoreID.String(), first) || !strings.HasPrefix(f.Row, "transaction 1 (") || f.Message != "there is no such store" {
+				t.Error(f)
+			}
+		}
+	})
+}
+
 // unlock takes away what keeps a ledger from being changed.
 func unlock(t *testing.T, db *masterdb.DB) {
 	t.Helper()
