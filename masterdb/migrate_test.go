@@ -5,6 +5,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 )
@@ -70,6 +72,58 @@ func TestSchemaVersionOfAnEmptyDatabase(t *testing.T) {
 			if err != nil || current != 0 || target < 2 {
 				t.Errorf("SchemaVersion = %d, %d, %v, want 0 and what the binary brings", current, target, err)
 			}
+		})
+	}
+}
+
+// TestMigrationKeepsTheLedger: 00007 makes the ledger's table anew on SQLite.
+// Every row is there afterwards, to the byte, and as hard to change or double.
+func TestMigrationKeepsTheLedger(t *testing.T) {
+	t.Parallel()
+	for _, engine := range masterdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			db := masterdbtest.Open(t, emptyURL(t, engine))
+			must(t, db.MigrateTo(t.Context(), 6))
+			store, user := newStore(t, db)
+			const at = `(SELECT created_at FROM stores)`
+			must(t, exec(t, db, `INSERT INTO credit_balances (store_id, balance, seq, lifetime_purchased, lifetime_spent, updated_at)
+				VALUES ($1, 7, 2, 10, 3, `+at+`)`, store))
+			must(t, exec(t, db, `
+				INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, description, reference, user_id, created_at)
+				VALUES ($1, $1, 1, 'purchase', 10, 10, 'Käse', 'p', $2, `+at+`)`, store, user))
+			must(t, exec(t, db, `
+				INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, service_key, quantity, unit_price,
+					idempotency_key, request_hash, created_at)
+				VALUES ($1, $2, 2, 'spend', -3, 7, 'paint', 3, 1, 'spend:k', 'h', `+at+`)`, user, store))
+			dump := func() (rows []map[string]any) {
+				must(t, db.Select(t.Context(), &rows, `
+					SELECT t.id, t.store_id, t.seq, t.type, t.amount, t.balance_after, t.service_key, t.quantity, t.unit_price, t.description,
+						t.reference, t.user_id, t.idempotency_key, t.request_hash, t.created_at, b.balance, b.reserved, b.debt, b.seq AS last,
+						b.lifetime_purchased, b.lifetime_spent
+					FROM credit_transactions t JOIN credit_balances b ON b.store_id = t.store_id ORDER BY t.seq`))
+				return rows
+			}
+			before := dump()
+			_, err := db.Migrate(t.Context())
+			must(t, err)
+			if diff := cmp.Diff(before, dump()); diff != "" || len(before) != 2 {
+				t.Errorf("%d rows before: %s", len(before), diff)
+			}
+			const again = `INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, idempotency_key, created_at)
+				SELECT '0198a000-0000-7000-8000-000000000001', store_id, `
+			for _, change := range []string{
+				`UPDATE credit_transactions SET description = 'forged'`,
+				`DELETE FROM credit_transactions`,
+				again + `seq, 'bonus', 1, 8, NULL, created_at FROM credit_transactions WHERE seq = 2`,
+				again + `3, 'bonus', 1, 8, 'spend:k', created_at FROM credit_transactions WHERE seq = 2`,
+				again + `3, 'bonus', 0, 7, NULL, created_at FROM credit_transactions WHERE seq = 2`,
+			} {
+				if exec(t, db, change) == nil {
+					t.Errorf("%s was accepted", change)
+				}
+			}
+			must(t, exec(t, db, again+`3, 'bonus', 1, 8, NULL, created_at FROM credit_transactions WHERE seq = 2`))
 		})
 	}
 }
