@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/masterdb"
@@ -47,30 +46,6 @@ func ErrIdempotencyConflict() error {
 		"This idempotency key was already used for a different request. Use a new key for a new request.")
 }
 
-// findByKey returns the transaction that key made before, or nil when the
-// key is new or empty. It fails with idempotency_conflict when the key
-// belongs to another request. The caller holds the account's lock.
-func findByKey(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, key, hash string) (*Transaction, error) {
-	if key == "" {
-		return nil, nil
-	}
-	var found struct {
-		Transaction
-		RequestHash string
-	}
-	err := tx.Get(ctx, &found, selectTransaction+`, request_hash FROM credit_transactions
-		WHERE store_id = $1 AND idempotency_key = $2`, store, key)
-	switch {
-	case errors.Is(err, masterdb.ErrNotFound):
-		return nil, nil
-	case err != nil:
-		return nil, err
-	case found.RequestHash != hash:
-		return nil, ErrIdempotencyConflict()
-	}
-	return &found.Transaction, nil
-}
-
 // firstAnswer is what a key was used for before.
 type firstAnswer struct {
 	Transaction
@@ -78,33 +53,47 @@ type firstAnswer struct {
 	RequestHash string
 }
 
-// findByKeys is findByKey for many keys of one store.
+// findByKey returns the transaction that key made before, or nil when the key
+// is new. It fails with idempotency_conflict when the key belongs to another
+// request. The caller holds the account's lock.
+func findByKey(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, key, hash string) (*Transaction, error) {
+	found, err := findByKeys(ctx, tx, store, []string{key})
+	first, used := found[key]
+	switch {
+	case err != nil || !used:
+		return nil, err
+	case first.RequestHash != hash:
+		return nil, ErrIdempotencyConflict()
+	}
+	return &first.Transaction, nil
+}
+
+// findByKeys returns what the keys made before, by key. The caller holds the
+// account's lock.
 //
 // On PostgreSQL "= ANY" would pick a plan over the whole account; the lateral
 // look-up with OFFSET 0 stays on the unique index.
 func findByKeys(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, keys []string) (map[string]firstAnswer, error) {
-	var rows []firstAnswer
-	found := map[string]firstAnswer{}
-	switch {
-	case len(keys) == 0:
-		return found, nil
-	case tx.Postgres() != nil:
-		err := tx.Select(ctx, &rows, selectTransaction+`, idempotency_key, request_hash FROM unnest($2::text[]) AS u (key)
-			CROSS JOIN LATERAL (SELECT * FROM credit_transactions WHERE store_id = $1 AND idempotency_key = u.key OFFSET 0) t`, store, keys)
+	if len(keys) == 0 {
+		return map[string]firstAnswer{}, nil
+	}
+	var list any = keys
+	query := selectTransaction + `, idempotency_key, request_hash FROM unnest($2::text[]) AS u (key)
+		CROSS JOIN LATERAL (SELECT * FROM credit_transactions WHERE store_id = $1 AND idempotency_key = u.key OFFSET 0) t`
+	if tx.Postgres() == nil {
+		text, err := json.Marshal(keys)
 		if err != nil {
 			return nil, err
 		}
-	default:
-		for _, key := range keys {
-			if err := tx.Select(ctx, &rows, selectTransaction+`, idempotency_key, request_hash FROM credit_transactions
-				WHERE store_id = $1 AND idempotency_key = $2`, store, key); err != nil {
-				return nil, err
-			}
-			for _, row := range rows {
-				found[key] = row
-			}
-		}
+		list = string(text)
+		query = selectTransaction + `, idempotency_key, request_hash FROM credit_transactions
+			WHERE store_id = $1 AND idempotency_key IN (SELECT value FROM json_each($2))`
 	}
+	var rows []firstAnswer
+	if err := tx.Select(ctx, &rows, query, store, list); err != nil {
+		return nil, err
+	}
+	found := make(map[string]firstAnswer, len(rows))
 	for _, row := range rows {
 		found[row.Key] = row
 	}

@@ -163,10 +163,10 @@ func TestOwnersAreTold(t *testing.T) {
 		}
 		fall()
 		must(t, other.Sweep(t.Context(), credits.SweepFeed{})) // and another replica looks too
-		until(t, "both owners have mail", func() bool { return len(server.Mails()) >= 2 })
+		eventually(t, "both owners have mail", func() bool { return len(server.Mails()) >= 2 })
 		fall()
-		until(t, "they have another", func() bool { return len(server.Mails()) >= 4 })
-		until(t, "no job is left", func() bool {
+		eventually(t, "they have another", func() bool { return len(server.Mails()) >= 4 })
+		eventually(t, "no job is left", func() bool {
 			stats, err := jobs.ReadStats(t.Context(), db)
 			must(t, err)
 			return stats.Waiting+stats.Retrying == 0
@@ -244,7 +244,7 @@ func TestMailThatIsRefused(t *testing.T) {
 		b.threshold(t, 50)
 		_, err := b.spend(t.Context(), credits.SpendRequest{Amount: 60})
 		must(t, err)
-		until(t, "the mail is given up", func() bool {
+		eventually(t, "the mail is given up", func() bool {
 			var n int
 			must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM river_job WHERE kind = 'credits.mail_low' AND CAST(state AS text) = 'cancelled'`))
 			return n == 1
@@ -291,17 +291,4 @@ func execute(t *testing.T, db *masterdb.DB, query string, args ...any) {
 		_, err := tx.Exec(t.Context(), query, args...)
 		return err
 	}))
-}
-
-// until polls for what something else brings about.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("gave up waiting until %s", what)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
 }
