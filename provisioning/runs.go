@@ -6,6 +6,7 @@ package provisioning
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -154,20 +155,37 @@ func errNeverConnected() error {
 	return stoa.Errorf(stoa.NotFound, "No database was ever connected to this store.")
 }
 
-// withSteps fills in the steps. They are read after the run: of one that has
-// ended, they are all there.
+// withSteps fills in the steps, from the run's events. They are read after the
+// run: of one that has ended, they are all there.
 func withSteps(ctx context.Context, q masterdb.Querier, run Run) (Run, error) {
-	var rows []struct {
-		Step
-		ErrorCode    *string
-		ErrorMessage *string
-	}
-	err := q.Select(ctx, &rows, `SELECT name, state, error_code, error_message, started_at, finished_at
-		FROM provisioning_steps WHERE run_id = $1 ORDER BY position`, run.ID)
-	run.Steps = make([]Step, len(rows))
-	for i, row := range rows {
-		run.Steps[i] = row.Step
-		run.Steps[i].Fault = newFault(row.ErrorCode, row.ErrorMessage)
-	}
+	events, err := readEvents(ctx, q, Position{Run: run.ID}, math.MaxInt32)
+	run.Steps = stepsOf(events)
 	return run, err
+}
+
+// stepsOf returns how the steps stand after a run's events. A step that has
+// succeeded stays so; the next attempt begins the others anew.
+func stepsOf(events []Event) []Step {
+	all := make([]Step, len(steps))
+	for i, s := range steps {
+		all[i] = Step{Name: s.name, State: Pending}
+	}
+	for _, e := range events {
+		at := e.At
+		for i := range all {
+			switch s := &all[i]; {
+			case s.State == Succeeded:
+			case e.Step == "" && e.State == Queued:
+				*s = Step{Name: s.Name, State: Pending}
+			case e.Step != s.Name:
+			case e.State == Running && e.Fault == nil:
+				*s = Step{Name: s.Name, State: Running, StartedAt: &at}
+			case e.State == Running:
+				s.Fault = e.Fault
+			default:
+				s.State, s.Fault, s.FinishedAt = e.State, e.Fault, &at
+			}
+		}
+	}
+	return all
 }
