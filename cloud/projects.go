@@ -182,8 +182,8 @@ func marker(store stoa.StoreID) string {
 }
 
 // Note records which project a store's database is in whose credentials its
-// owner has given.
-func (s *Service) Note(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ref string) error {
+// owner has given; "" is none.
+func Note(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ref string) error {
 	if err := Leave(ctx, tx, store); err != nil || ref == "" {
 		return err
 	}
