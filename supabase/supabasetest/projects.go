@@ -16,7 +16,7 @@ import (
 
 type organization struct{ Slug, Name string }
 
-// project is one, with a database of its own. Its fields but the last three
+// project is one, with a database of its own. Its fields up to the keys
 // never change.
 type project struct {
 	ref, org, name, region string
@@ -27,6 +27,7 @@ type project struct {
 	state    string // "": comes up since; else a status that stays
 	since    time.Time
 	failures []time.Time // of log-ins at the poolers
+	blocked  time.Time   // until then, after too many of them
 }
 
 // Project is what a test may know of one.
@@ -117,11 +118,14 @@ func (s *Server) status(p *project) string {
 
 // SetStatus gives a project a status that stays, such as "INIT_FAILED" or
 // "INACTIVE", which is how Supabase calls a paused one. Only a healthy project
-// can be connected to.
+// can be connected to; of any other the connections end.
 func (s *Server) SetStatus(ref, status string) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.mustFind(ref).state = status
+	s.mu.Unlock()
+	if status != healthy {
+		s.poolers.cut(ref)
+	}
 }
 
 // Restore brings a paused project back, which takes its time.
@@ -138,6 +142,7 @@ func (s *Server) Remove(ctx context.Context, ref string) error {
 	p := s.mustFind(ref)
 	s.projects = slices.DeleteFunc(s.projects, func(q *project) bool { return q == p })
 	s.mu.Unlock()
+	s.poolers.cut(ref)
 	return s.dropDatabase(ctx, p)
 }
 
