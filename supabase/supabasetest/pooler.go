@@ -211,7 +211,7 @@ func (s *Server) welcome(door *pooler, conn net.Conn) {
 	if encoded, err := startup.Encode(nil); err != nil || write(server, encoded) != nil {
 		return
 	}
-	s.relay(client, server, func() *pgproto3.ErrorResponse {
+	relay(client, server, func() *pgproto3.ErrorResponse {
 		s.failed(p)
 		return fatal("28P01", "password authentication failed for user %q", came)
 	})

@@ -97,9 +97,9 @@ func forward(backend string, packet []byte) error {
 	return err
 }
 
-// relay passes everything on, until one side ends. A refusal while the client
-// shows who it is becomes what refused says.
-func (s *Server) relay(client, server net.Conn, refused func() *pgproto3.ErrorResponse) {
+// relay passes everything on, until one side ends. PgBouncer's refusal while
+// the client shows who it is becomes what refused says.
+func relay(client, server net.Conn, refused func() *pgproto3.ErrorResponse) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -130,7 +130,7 @@ func passAuthentication(client io.Writer, server io.Reader, refused func() *pgpr
 			return false
 		}
 		if message[0] == 'E' {
-			send(client, refused())
+			send(client, translate(message[5:], refused))
 			return false
 		}
 		if write(client, message) != nil {
@@ -140,4 +140,17 @@ func passAuthentication(client io.Writer, server io.Reader, refused func() *pgpr
 			return true
 		}
 	}
+}
+
+// translate gives a failed log-in the code that Supabase has for it: PgBouncer
+// 1.18 calls every refusal of its own a violation of the protocol (08P01). Its
+// words are kept as the detail.
+func translate(body []byte, refused func() *pgproto3.ErrorResponse) *pgproto3.ErrorResponse {
+	var was pgproto3.ErrorResponse
+	if err := was.Decode(body); err != nil || was.Code != "08P01" {
+		return &was
+	}
+	refusal := refused()
+	refusal.Detail = was.Message
+	return refusal
 }
