@@ -37,7 +37,8 @@ var floors = map[string]int{
 	"cmd/stoa": 9,
 }
 
-// supportCeiling: test-support packages, named *test, see everything below it.
+// supportCeiling: test-support packages, named *test or within such a one, see
+// everything below it.
 const supportCeiling = 8
 
 // sameFloor are the imports allowed between neighbours, from importer to imported.
@@ -95,6 +96,10 @@ func TestMayImport(t *testing.T) {
 		{"masterdb/masterdbtest", "jobs", true},
 		{"masterdb/masterdbtest", "provisioning", true},
 		{"masterdb/masterdbtest", "httpapi", false},
+		{"supabase/supabasetest/supabase-dev", "supabase/supabasetest", true},
+		{"supabase/supabasetest/supabase-dev", "httpapi", false},
+		{"cmd/stoa", "supabase/supabasetest", false},
+		{"cmd/stoa", "supabase/supabasetest/supabase-dev", false},
 		{"bench", ".", true},
 		{"bench", "credits", true},
 		{"bench", "cmd/stoa", false},
@@ -177,7 +182,9 @@ func errNoFloor(pkg string) error {
 		"and to ARCHITECTURE.md a sentence that says what lives there and why no existing room fits", pkg)
 }
 
-func isSupport(pkg string) bool { return strings.HasSuffix(path.Base(pkg), "test") }
+func isSupport(pkg string) bool {
+	return slices.ContainsFunc(strings.Split(pkg, "/"), func(part string) bool { return strings.HasSuffix(part, "test") })
+}
 
 func isBench(pkg string) bool { return pkg == "bench" || strings.HasPrefix(pkg, "bench/") }
 
