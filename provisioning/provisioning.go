@@ -75,7 +75,7 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 	if err != nil {
 		return Run{}, err
 	}
-	return s.begun(ctx, p, store, c.Kind, steps[1:], func(tx *masterdb.Tx) error {
+	return s.begun(ctx, p, store, c.Kind, steps, func(tx *masterdb.Tx) error {
 		if err := s.tenants.Save(ctx, tx, store, c); err != nil {
 			return err
 		}
@@ -100,7 +100,7 @@ func (s *Service) ConnectProject(ctx context.Context, p access.Principal, store 
 		}
 		c.Name = identity.Slug
 	}
-	return s.begun(ctx, p, store, tenantdb.KindSupabase, steps, func(tx *masterdb.Tx) error {
+	return s.begun(ctx, p, store, tenantdb.KindSupabase, projectSteps, func(tx *masterdb.Tx) error {
 		if err := tenantdb.Strike(ctx, tx, store); err != nil { // of a run that failed
 			return err
 		}

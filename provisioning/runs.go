@@ -65,10 +65,10 @@ func (r Run) pass(step string) {
 	}
 }
 
-// next returns the first of the steps from the i-th on that the run has still
-// to do, or "".
+// next returns the first of projectSteps, from the i-th on, that the run has
+// still to do, or "".
 func (r Run) next(i int) string {
-	for _, s := range steps[i:] {
+	for _, s := range projectSteps[i:] {
 		if !r.isPast(s.name) {
 			return s.name
 		}

@@ -36,14 +36,9 @@ type step struct {
 	run  func(*work, context.Context) error
 }
 
-// stepProject is the step of those runs only that find their database in a
-// Supabase project: before it there are no credentials.
-const stepProject = "project"
-
 // steps in their order. Each may run again after an interruption and then
 // finds its work done.
 var steps = []step{
-	{stepProject, (*work).project},
 	{"connect", (*work).connect},
 	{"inspect", (*work).inspect},
 	{"migrate", (*work).migrate},
@@ -53,6 +48,12 @@ var steps = []step{
 	{"hostname", (*work).hostname},
 	{"activate", (*work).activate},
 }
+
+// stepProject comes first in those runs that find their database in a Supabase
+// project: before it there are no credentials.
+const stepProject = "project"
+
+var projectSteps = slices.Concat([]step{{stepProject, (*work).project}}, steps)
 
 // work is a run under way.
 type work struct {
@@ -99,7 +100,7 @@ func (s *Service) begin(ctx context.Context, job Provision) (*work, error) {
 }
 
 func (w *work) do(ctx context.Context) error {
-	for i, step := range steps {
+	for i, step := range projectSteps {
 		if !w.run.has(step.name) || w.run.did(step.name) {
 			continue
 		}
