@@ -12,9 +12,9 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// insertRun records a run with all its steps pending. Its job has patience to
+// insertRun records a run with these steps, all pending. Its job has patience to
 // begin; see Reconcile.
-func insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, patience time.Duration) (Run, error) {
+func insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, names []string, patience time.Duration) (Run, error) {
 	run := Run{ID: stoa.NewID[stoa.RunID](), StoreID: store, State: Queued, Attempt: 1, CreatedAt: tx.Now}
 	_, err := tx.Exec(ctx, `INSERT INTO provisioning_runs (id, store_id, state, attempt, changes, created_at, claimed_until)
 		VALUES ($1, $2, 'queued', 1, 1, $3, $4)`, run.ID, store, tx.Now, tx.Now.Add(patience))
@@ -22,11 +22,11 @@ func insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, patienc
 		return run, err
 	}
 	var values []any
-	for i, step := range steps {
-		run.Steps = append(run.Steps, Step{Name: step.name, State: Pending})
-		values = append(values, run.ID, i+1, step.name, string(Pending))
+	for i, name := range names {
+		run.Steps = append(run.Steps, Step{Name: name, State: Pending})
+		values = append(values, run.ID, i+1, name, string(Pending))
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO provisioning_steps (run_id, position, name, state) VALUES `+rows(len(steps), 4), values...)
+	_, err = tx.Exec(ctx, `INSERT INTO provisioning_steps (run_id, position, name, state) VALUES `+rows(len(names), 4), values...)
 	if err != nil {
 		return run, err
 	}

@@ -48,11 +48,28 @@ func (r Run) did(step string) bool {
 	return slices.ContainsFunc(r.Steps, func(s Step) bool { return s.Name == step && s.State == Succeeded })
 }
 
-// next returns the first of the steps from the i-th on that is not behind the
-// run, or "".
+// has reports whether a step is one of the run's.
+func (r Run) has(step string) bool {
+	return slices.ContainsFunc(r.Steps, func(s Step) bool { return s.Name == step })
+}
+
+// isPast reports whether a step is behind the run, or none of its.
+func (r Run) isPast(step string) bool { return r.did(step) || !r.has(step) }
+
+// pass notes that a step is behind the run.
+func (r Run) pass(step string) {
+	for i := range r.Steps {
+		if r.Steps[i].Name == step {
+			r.Steps[i].State = Succeeded
+		}
+	}
+}
+
+// next returns the first of projectSteps, from the i-th on, that the run has
+// still to do, or "".
 func (r Run) next(i int) string {
-	for _, s := range steps[i:] {
-		if !r.did(s.name) {
+	for _, s := range projectSteps[i:] {
+		if !r.isPast(s.name) {
 			return s.name
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
+	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/tenantdb"
@@ -47,6 +48,12 @@ var steps = []step{
 	{"hostname", (*work).hostname},
 	{"activate", (*work).activate},
 }
+
+// stepProject comes first in those runs that find their database in a Supabase
+// project: before it there are no credentials.
+const stepProject = "project"
+
+var projectSteps = slices.Concat([]step{{stepProject, (*work).project}}, steps)
 
 // work is a run under way.
 type work struct {
@@ -93,8 +100,8 @@ func (s *Service) begin(ctx context.Context, job Provision) (*work, error) {
 }
 
 func (w *work) do(ctx context.Context) error {
-	for i, step := range steps {
-		if w.run.did(step.name) {
+	for i, step := range projectSteps {
+		if !w.run.has(step.name) || w.run.did(step.name) {
 			continue
 		}
 		w.then = w.run.next(i + 1)
@@ -146,7 +153,7 @@ func (w *work) step(ctx context.Context, name string, run func(*work, context.Co
 
 // try opens the database when the first step that needs it comes.
 func (w *work) try(ctx context.Context, run func(*work, context.Context) error) error {
-	if w.tenant == nil {
+	if w.tenant == nil && w.run.isPast(stepProject) {
 		var err error
 		if w.database, err = w.tenants.Read(ctx, w.db, w.run.StoreID); err != nil {
 			return err
@@ -189,6 +196,28 @@ func (w *work) fail(ctx context.Context, step string, cause error) error {
 		}
 		return w.registry.FailProvisioning(ctx, tx, w.run.StoreID)
 	})
+}
+
+// project has the store's role made in its Supabase project, and the project
+// too if there is none. All that takes is planned and sealed since Connect.
+func (w *work) project(ctx context.Context) error {
+	c, err := w.opts.Cloud.Prepare(ctx, w.run.StoreID, func(why error) error {
+		fault := faultOf(why)
+		return w.record(ctx, func(tx *masterdb.Tx) error { return noteFault(ctx, tx, w.run.ID, stepProject, fault) })
+	})
+	if err != nil {
+		return err
+	}
+	err = w.record(ctx, nil, w.passage(stepProject, func(tx *masterdb.Tx) error {
+		if err := w.tenants.Save(ctx, tx, w.run.StoreID, c); err != nil {
+			return err
+		}
+		return cloud.Settle(ctx, tx, w.run.StoreID)
+	}))
+	if err == nil {
+		w.run.pass(stepProject)
+	}
+	return err
 }
 
 func (w *work) connect(ctx context.Context) error {

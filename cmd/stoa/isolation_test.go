@@ -41,6 +41,8 @@ var bodies = map[string]any{
 	"POST /api/stores/{id}/transfer-ownership":           object{"userId": "01a20751-d31d-77e7-a81d-5c275378c359"},
 	"POST /api/stores/{id}/invitations":                  object{"email": "mallory@example.com", "role": "owner"},
 	"DELETE /api/stores/{id}/invitations/{invitationId}": nil,
+	"DELETE /api/stores/{id}/supabase/connection":        nil,
+	"POST /api/stores/{id}/supabase/projects":            object{"organization": "demo", "region": "eu-central-1"},
 	"POST /api/credits/spend":                            object{"amount": "1"},
 	"POST /api/credits/holds":                            object{"amount": "1"},
 	"POST /api/credits/holds/{id}/capture":               object{"amount": "1"},
