@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -178,12 +179,15 @@ func (s *Server) query(r *http.Request, p *project) *answer {
 	case status != healthy:
 		return problem(http.StatusBadRequest, "Failed to run sql query: Connection terminated due to connection timeout")
 	}
-	conn, err := s.connect(r.Context(), p.database(), p.owner(), p.password, in.ReadOnly)
+	// A client that goes away does not stop Supabase.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Minute)
+	defer cancel()
+	conn, err := s.connect(ctx, p.database(), p.owner(), p.password, in.ReadOnly)
 	if err != nil {
 		return problem(http.StatusInternalServerError, "the stand-in cannot connect: %v", err)
 	}
-	defer conn.Close(context.WithoutCancel(r.Context())) //nolint:errcheck // nothing is pending
-	out, err := run(r.Context(), conn, in.Query, in.Parameters)
+	defer conn.Close(ctx) //nolint:errcheck // nothing is pending
+	out, err := run(ctx, conn, in.Query, in.Parameters)
 	var pgErr *pgconn.PgError
 	switch {
 	case errors.As(err, &pgErr):

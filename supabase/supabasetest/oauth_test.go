@@ -107,6 +107,26 @@ func TestRotation(t *testing.T) {
 	s.get(t, "/v1/organizations").want(t, 200)
 }
 
+// Of several that spend one refresh token at a time, one succeeds.
+func TestConcurrentRefresh(t *testing.T) {
+	t.Parallel()
+	s := connect(t, newAPI(t))
+	statuses := make(chan int, 10)
+	for range cap(statuses) {
+		go func() {
+			res, _ := tryToken(t, s.Server, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {s.refresh}})
+			statuses <- res.status
+		}()
+	}
+	got := map[int]int{}
+	for range cap(statuses) {
+		got[<-statuses]++
+	}
+	if got[200] != 1 || got[404] != 9 {
+		t.Errorf("answers %v", got)
+	}
+}
+
 func TestRevocation(t *testing.T) {
 	t.Parallel()
 	s := connect(t, newAPI(t))

@@ -5,6 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
+	"net"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -130,6 +134,24 @@ func TestPoolersRefuse(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: a role that may not log in did", mode)
 		}
+	}
+}
+
+// What is no client of PostgreSQL is shown the door.
+func TestPoolersShutOutNoise(t *testing.T) {
+	t.Parallel()
+	s := supabasetest.New(t, supabasetest.Options{})
+	for _, noise := range []string{"GET / HTTP/1.1\r\n\r\n", "\x00\x00\x00\x00\x00\x00\x00\x00", "\x00\x00\x00\x08\x00\x03\x00\x00", "\xff\xff\xff\xff\x00\x03\x00\x00"} {
+		conn, err := net.Dial("tcp", net.JoinHostPort(supabasetest.PoolerHost, strconv.Itoa(s.Rules().TransactionPort)))
+		must(t, err)
+		must(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+		_, err = conn.Write([]byte(noise))
+		must(t, err)
+		_, err = io.Copy(io.Discard, conn)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%q keeps the connection", noise)
+		}
+		conn.Close()
 	}
 }
 

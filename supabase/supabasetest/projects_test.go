@@ -1,7 +1,9 @@
 package supabasetest_test
 
 import (
+	"context"
 	"fmt"
+	"net/http"
 	"regexp"
 	"strconv"
 	"strings"
@@ -148,5 +150,31 @@ func TestDelay(t *testing.T) {
 	release()
 	if res := <-got; string(res.body) != "[]" {
 		t.Errorf("got %s", res.body)
+	}
+}
+
+// A call that hangs ends with its client, and the stand-in with its calls.
+func TestHang(t *testing.T) {
+	t.Parallel()
+	s := connect(t, newAPI(t))
+	s.Break("GET /v1/projects", supabasetest.Hang)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/v1/projects", nil)
+	must(t, err)
+	req.Header.Set("Authorization", "Bearer "+s.access)
+	res, err := http.DefaultClient.Do(req)
+	if err == nil {
+		res.Body.Close()
+		t.Errorf("answered %s", res.Status)
+	}
+	s.get(t, "/v1/projects").want(t, 200)
+}
+
+func TestStartNamesWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	_, err := supabasetest.Start(t.Context(), supabasetest.Options{PostgresURL: "postgres://u:p@127.0.0.1:1/d"})
+	if err == nil || !strings.Contains(err.Error(), "PgBouncer") || !strings.Contains(err.Error(), "with-servers") {
+		t.Errorf("got %v", err)
 	}
 }

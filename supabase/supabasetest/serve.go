@@ -140,6 +140,11 @@ func (s *Server) route(call string, handle func(*http.Request) *answer) {
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
+		s.handling.RLock()
+		defer s.handling.RUnlock()
+		if s.closed {
+			panic(http.ErrAbortHandler)
+		}
 		s.meet(w, r, call, handle)
 	})
 }

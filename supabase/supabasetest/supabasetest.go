@@ -61,6 +61,9 @@ type Server struct {
 	mux     *http.ServeMux
 	poolers poolers
 
+	handling sync.RWMutex // read-locked by each call while it is answered
+	closed   bool         // under handling
+
 	mu       sync.Mutex
 	passed   time.Duration
 	window   window
@@ -150,6 +153,9 @@ func (s *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	errs := []error{s.http.Close(), s.poolers.close()}
+	s.handling.Lock() // a project may just be in the making
+	s.closed = true
+	s.handling.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.projects {
