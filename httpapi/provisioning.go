@@ -223,11 +223,11 @@ func (a *api) await(ctx context.Context, run provisioning.Run, prefer string) (*
 	}
 	switch run.State {
 	case provisioning.Succeeded:
-		store, err := a.showStore(ctx, run.StoreID)
+		store, err := a.Stores.Get(ctx, principal(ctx), run.StoreID)
 		if err != nil {
 			return nil, err
 		}
-		return &connectOutput{Status: http.StatusOK, Applied: applied, Body: store.Body}, nil
+		return &connectOutput{Status: http.StatusOK, Applied: applied, Body: newStoreView(store, &run)}, nil
 	case provisioning.Failed:
 		return nil, run.Fault.Err()
 	default:

@@ -49,35 +49,24 @@ func claim(ctx context.Context, tx *masterdb.Tx, job Provision, claimant string,
 	}
 	var changes []change
 	if run.State == Queued {
-		_, err = tx.Exec(ctx, `UPDATE provisioning_runs SET state = 'running', started_at = coalesce(started_at, $2) WHERE id = $1`, run.ID, tx.Now)
-		if err != nil {
-			return Run{}, err
-		}
-		run.State, changes = Running, []change{{state: Running}}
+		changes = append(changes, change{state: Running})
 	}
-	begun, err := beginStep(ctx, tx, run.ID, run.next(0), tx.Now)
+	changes = append(changes, passage{begun: run.next(0)}.changes()...)
+	if len(changes) == 0 {
+		return run, nil
+	}
+	var log eventLog
+	err = tx.Get(ctx, &log, `UPDATE provisioning_runs SET state = 'running', started_at = coalesce(started_at, $2), changes = changes + $3,
+		step = CASE WHEN $4 = '' THEN step ELSE $4 END WHERE id = $1 RETURNING attempt, changes`, run.ID, tx.Now, len(changes), begun(changes))
 	if err != nil {
 		return Run{}, err
 	}
-	return run, note(ctx, tx, run.ID, append(changes, begun...)...)
+	run.State = Running
+	return run, insertEvents(ctx, tx, run.ID, log, changes...)
 }
 
 // claimant names one execution.
 func (s *Service) claimant() string { return s.name + "." + strconv.FormatInt(s.works.Add(1), 10) }
-
-// hold keeps everybody else from ending the run before tx does. The queue
-// may deliver a job twice: an execution that was thought dead must not write
-// over what the other one has done since.
-func (w *work) hold(ctx context.Context, tx *masterdb.Tx) error {
-	var attempt int
-	err := tx.Get(ctx, &attempt, `SELECT attempt FROM provisioning_runs
-		WHERE id = $1 AND attempt = $2 AND state = 'running' AND claimed_by = $3`+tx.ForUpdate(),
-		w.run.ID, w.run.Attempt, w.claimant)
-	if errors.Is(err, masterdb.ErrNotFound) {
-		return errOvertaken
-	}
-	return err
-}
 
 // keep renews the claim until stop is called. The context it returns ends
 // with the claim: its cause is errOvertaken, or errLapsed when nothing could
@@ -128,15 +117,19 @@ func (w *work) renew(ctx context.Context, until time.Time) error {
 	})
 }
 
-// release gives up the claim on a run that has not ended, so that its job can
-// go on with it at once. A claim that cannot be given up lapses.
-func (w *work) release(ctx context.Context) {
+// release gives up the claim on a run that has not ended, so that it can go on
+// at once: in its job or, where it has none, as handOver sees to. A claim that
+// cannot be given up lapses.
+func (w *work) release(ctx context.Context, handOver func(context.Context, *masterdb.Tx) error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), failTimeout)
 	defer cancel()
 	err := w.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		_, err := tx.Exec(ctx, `UPDATE provisioning_runs SET claimed_by = NULL, claimed_until = $3 WHERE id = $1 AND claimed_by = $2`,
+		n, err := tx.Exec(ctx, `UPDATE provisioning_runs SET claimed_by = NULL, claimed_until = $3 WHERE id = $1 AND claimed_by = $2`,
 			w.run.ID, w.claimant, tx.Now.Add(w.opts.Claim))
-		return err
+		if err != nil || n == 0 || handOver == nil {
+			return err
+		}
+		return handOver(ctx, tx)
 	})
 	if err != nil {
 		w.log.WarnContext(ctx, "a claim could not be given up and lapses", "run", w.run.ID.String(), "err", err)

@@ -63,7 +63,7 @@ func (s *Service) Events(ctx context.Context, p access.Principal, store stoa.Sto
 		after = Position{Run: log.ID}
 	}
 	if after.Seq < log.Changes {
-		if events, err = readEvents(ctx, s.db, after); err != nil {
+		if events, err = readEvents(ctx, s.db, after, maxEvents); err != nil {
 			return nil, false, err
 		}
 		if len(events) > 0 {
@@ -87,7 +87,7 @@ func readLog(ctx context.Context, q masterdb.Querier, where string, args ...any)
 	return log, err
 }
 
-func readEvents(ctx context.Context, q masterdb.Querier, after Position) ([]Event, error) {
+func readEvents(ctx context.Context, q masterdb.Querier, after Position, limit int) ([]Event, error) {
 	var rows []struct {
 		Event
 		Seq          int64
@@ -95,7 +95,7 @@ func readEvents(ctx context.Context, q masterdb.Querier, after Position) ([]Even
 		ErrorMessage *string
 	}
 	err := q.Select(ctx, &rows, `SELECT seq, attempt, step, state, error_code, error_message, created_at AS at
-		FROM provisioning_events WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3`, after.Run, after.Seq, maxEvents)
+		FROM provisioning_events WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3`, after.Run, after.Seq, limit)
 	events := make([]Event, len(rows))
 	for i, row := range rows {
 		events[i] = row.Event

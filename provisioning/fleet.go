@@ -67,7 +67,8 @@ func (s *Service) Anomalies(ctx context.Context) ([]Anomaly, error) {
 // settling is how old something must be before it counts as left behind.
 const settling = time.Minute
 
-// orphanedRuns are those that nothing in the queue will take further.
+// orphanedRuns are those that nobody has claimed of late and that nothing in
+// the queue will take further.
 func (s *Service) orphanedRuns(ctx context.Context) (found []Anomaly, err error) {
 	var runs []struct {
 		ID      stoa.RunID
@@ -77,7 +78,8 @@ func (s *Service) orphanedRuns(ctx context.Context) (found []Anomaly, err error)
 		Step    string
 	}
 	err = s.db.Select(ctx, &runs, `SELECT r.id, r.store_id, s.slug, r.state, r.step FROM provisioning_runs r JOIN stores s ON s.id = r.store_id
-		WHERE r.state IN ('queued', 'running') AND r.created_at < $1 ORDER BY r.id`, time.Now().UTC().Add(-settling))
+		WHERE r.state IN ('queued', 'running') AND r.created_at < $1
+		AND (r.claimed_by IS NULL OR r.claimed_until IS NULL OR r.claimed_until < $1) ORDER BY r.id`, time.Now().UTC().Add(-settling))
 	if err != nil {
 		return nil, err
 	}

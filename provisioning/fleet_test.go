@@ -121,6 +121,10 @@ func TestRunWithoutJob(t *testing.T) {
 		if len(found) != 1 || found[0].Disorder != RunWithoutJob || found[0].StoreID != s.ID || found[0].Mendable() {
 			t.Errorf("without: %+v", found)
 		}
+		b.exec(t, `UPDATE provisioning_runs SET claimed_by = 'a process', claimed_until = $2 WHERE id = $1`, run.ID, time.Now().UTC().Add(time.Minute))
+		if found := b.anomalies(t); len(found) != 0 {
+			t.Errorf("while a process works on it: %+v", found)
+		}
 	})
 }
 

@@ -27,8 +27,9 @@ type Service struct {
 	name     string       // of this process, in claims
 	works    atomic.Int64 // begun so far
 	waiting  waiting
+	here     here
 
-	lookEvery time.Duration
+	lookEvery, drain time.Duration
 }
 
 // Options tune a Service.
@@ -52,14 +53,14 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	if opts.Pauses == nil {
 		opts.Pauses = []time.Duration{250 * time.Millisecond, 750 * time.Millisecond, 1500 * time.Millisecond, 2500 * time.Millisecond}
 	}
-	s := &Service{db: db, registry: registry, tenants: tenants, queue: queue, log: log, opts: opts, name: rand.Text(), lookEvery: lookEvery}
+	s := &Service{db: db, registry: registry, tenants: tenants, queue: queue, log: log, opts: opts, name: rand.Text(), lookEvery: lookEvery, drain: drain}
 	s.waiting.calls = map[chan struct{}]stoa.RunID{}
 	s.waiting.subscribe(db)
 	return s
 }
 
-// Connect stores the credentials, encrypted, and queues the run that makes
-// the store work. A managed database needs no more than its Kind. It fails
+// Connect stores the credentials, encrypted, and begins the run that makes
+// the store work, here or in the queue. A managed database needs no more than its Kind. It fails
 // with already_connected or provisioning_in_progress when the store is not
 // waiting for a database.
 func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.StoreID, c tenantdb.Credentials) (Run, error) {
@@ -75,7 +76,7 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 	if err != nil {
 		return Run{}, err
 	}
-	return s.begun(ctx, p, store, c.Kind, steps, func(tx *masterdb.Tx) error {
+	return s.begun(ctx, p, store, c.Kind, false, func(tx *masterdb.Tx) error {
 		if err := s.tenants.Save(ctx, tx, store, c); err != nil {
 			return err
 		}
@@ -100,7 +101,7 @@ func (s *Service) ConnectProject(ctx context.Context, p access.Principal, store 
 		}
 		c.Name = identity.Slug
 	}
-	return s.begun(ctx, p, store, tenantdb.KindSupabase, projectSteps, func(tx *masterdb.Tx) error {
+	return s.begun(ctx, p, store, tenantdb.KindSupabase, true, func(tx *masterdb.Tx) error {
 		if err := tenantdb.Strike(ctx, tx, store); err != nil { // of a run that failed
 			return err
 		}
@@ -108,12 +109,9 @@ func (s *Service) ConnectProject(ctx context.Context, p access.Principal, store 
 	})
 }
 
-// begun records a run with what it needs, and queues it.
-func (s *Service) begun(ctx context.Context, p access.Principal, store stoa.StoreID, kind tenantdb.Kind, steps []step, needs func(*masterdb.Tx) error) (run Run, err error) {
-	var names []string
-	for _, step := range steps {
-		names = append(names, step.name)
-	}
+// begun records a run with what it needs, and begins it here or in the queue.
+func (s *Service) begun(ctx context.Context, p access.Principal, store stoa.StoreID, kind tenantdb.Kind, inProject bool, needs func(*masterdb.Tx) error) (run Run, err error) {
+	place := s.take()
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if err := s.registry.BeginProvisioning(ctx, tx, store); err != nil {
 			return err
@@ -125,14 +123,16 @@ func (s *Service) begun(ctx context.Context, p access.Principal, store stoa.Stor
 		if err != nil {
 			return err
 		}
-		if run, err = insertRun(ctx, tx, store, names, s.opts.Claim); err != nil {
+		if run, err = insertRun(ctx, tx, store, inProject, place.claimant, s.opts.Claim); err != nil {
 			return err
 		}
-		return s.queue.Enqueue(ctx, tx, Provision{RunID: run.ID, Attempt: run.Attempt})
+		return place.enqueue(ctx, tx, run)
 	})
 	if err != nil {
+		place.leave()
 		return Run{}, err
 	}
+	place.begin(run)
 	return run, nil
 }
 
@@ -143,27 +143,39 @@ func (s *Service) Retry(ctx context.Context, p access.Principal, store stoa.Stor
 	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
 		return Run{}, err
 	}
-	var id stoa.RunID
+	var run Run
+	place := s.take()
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if err := s.registry.BeginProvisioning(ctx, tx, store); err != nil {
 			return err
 		}
-		run, err := latest(ctx, tx, store)
+		failed, err := latest(ctx, tx, store)
 		if err != nil {
 			return err
 		}
-		if run.State != Failed {
+		if failed.State != Failed {
 			return stoa.Errorf(stoa.NotFound, "There is no failed run to resume. Connect a database.")
 		}
-		id = run.ID
-		attempt, err := requeue(ctx, tx, id, s.opts.Claim)
+		attempt, err := requeue(ctx, tx, failed.ID, s.opts.Claim)
 		if err != nil {
 			return err
 		}
-		return s.queue.Enqueue(ctx, tx, Provision{RunID: id, Attempt: attempt})
+		if place.claimant != "" {
+			run, err = claim(ctx, tx, Provision{RunID: failed.ID, Attempt: attempt}, place.claimant, s.opts.Claim)
+			return err
+		}
+		if run, err = readRun(ctx, tx, `id = $1`, failed.ID); err != nil {
+			return err
+		}
+		if run, err = withSteps(ctx, tx, run); err != nil {
+			return err
+		}
+		return place.enqueue(ctx, tx, run)
 	})
 	if err != nil {
+		place.leave()
 		return Run{}, err
 	}
-	return s.read(ctx, id)
+	place.begin(run)
+	return run, nil
 }

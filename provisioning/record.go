@@ -2,6 +2,7 @@ package provisioning
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,25 +13,69 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// insertRun records a run with these steps, all pending. Its job has patience to
-// begin; see Reconcile.
-func insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, names []string, patience time.Duration) (Run, error) {
-	run := Run{ID: stoa.NewID[stoa.RunID](), StoreID: store, State: Queued, Attempt: 1, CreatedAt: tx.Now}
-	_, err := tx.Exec(ctx, `INSERT INTO provisioning_runs (id, store_id, state, attempt, changes, created_at, claimed_until)
-		VALUES ($1, $2, 'queued', 1, 1, $3, $4)`, run.ID, store, tx.Now, tx.Now.Add(patience))
+// A run's record is its row, which says how it stands, and its events, which
+// say how that came about. How its steps stand is told from the events.
+
+// change is an event to be: of a step or, when that is empty, of the run. The
+// time is that of the transaction unless it is given.
+type change struct {
+	step  string
+	state State
+	fault *Fault
+	at    time.Time
+}
+
+// begun returns the last step that the changes begin, or "".
+func begun(changes []change) string {
+	for _, c := range slices.Backward(changes) {
+		if c.step != "" && c.state == Running {
+			return c.step
+		}
+	}
+	return ""
+}
+
+// insertRun records a run. With a claimant it is under way already; without,
+// it has so long to find one; see Reconcile.
+func insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, inProject bool, claimant string, hold time.Duration) (Run, error) {
+	run := Run{ID: stoa.NewID[stoa.RunID](), StoreID: store, State: Queued, Attempt: 1, CreatedAt: tx.Now, InProject: inProject}
+	changes := []change{{state: Queued}}
+	if claimant != "" {
+		run.State, run.StartedAt = Running, &tx.Now
+		changes = append(changes, change{state: Running}, change{step: run.steps()[0].name, state: Running})
+	}
+	run.Step = begun(changes)
+	_, err := tx.Exec(ctx, `INSERT INTO provisioning_runs (id, store_id, state, step, attempt, changes, created_at, started_at, claimed_by, claimed_until, in_project)
+		VALUES ($1, $2, $3, $4, 1, $5, $6, $7, nullif($8, ''), $9, $10)`,
+		run.ID, store, string(run.State), run.Step, len(changes), tx.Now, run.StartedAt, claimant, tx.Now.Add(hold), inProject)
 	if err != nil {
 		return run, err
 	}
+	if err := insertEvents(ctx, tx, run.ID, eventLog{Attempt: 1, Changes: int64(len(changes))}, changes...); err != nil {
+		return run, err
+	}
+	run.Steps = stepsOf(run.steps(), nil)
+	if claimant != "" {
+		run.Steps[0].State, run.Steps[0].StartedAt = Running, &tx.Now
+	}
+	return run, nil
+}
+
+// insertEvents writes the last of the changes that the run's log counts. The
+// caller has changed the run's row in tx: that keeps their numbers in the order
+// in which they become visible.
+func insertEvents(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, log eventLog, changes ...change) error {
 	var values []any
-	for i, name := range names {
-		run.Steps = append(run.Steps, Step{Name: name, State: Pending})
-		values = append(values, run.ID, i+1, name, string(Pending))
+	for i, c := range changes {
+		if c.at.IsZero() {
+			c.at = tx.Now
+		}
+		code, message := c.fault.columns()
+		values = append(values, run, log.Changes-int64(len(changes)-1-i), log.Attempt, c.step, string(c.state), code, message, c.at)
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO provisioning_steps (run_id, position, name, state) VALUES `+rows(len(names), 4), values...)
-	if err != nil {
-		return run, err
-	}
-	return run, insertEvents(ctx, tx, run.ID, eventLog{Attempt: 1, Changes: 1}, change{state: Queued})
+	_, err := tx.Exec(ctx, `INSERT INTO provisioning_events (run_id, seq, attempt, step, state, error_code, error_message, created_at)
+		VALUES `+rows(len(changes), 8), values...)
+	return err
 }
 
 // rows are the placeholders of n rows of so many columns.
@@ -50,52 +95,6 @@ func rows(n, columns int) string {
 	return b.String() + ")"
 }
 
-// change is an event to be: of a step or, when that is empty, of the run. The
-// time is that of the transaction unless it is given.
-type change struct {
-	step  string
-	state State
-	fault *Fault
-	at    time.Time
-}
-
-// note adds changes to the run's events; a step that begins is the run's from
-// now on. The caller has changed a row of the run's in tx, or holds it: that
-// keeps their numbers in the order in which they become visible.
-func note(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, changes ...change) error {
-	if len(changes) == 0 {
-		return nil
-	}
-	begun := ""
-	for _, c := range changes {
-		if c.step != "" && c.state == Running {
-			begun = c.step
-		}
-	}
-	var log eventLog
-	err := tx.Get(ctx, &log, `UPDATE provisioning_runs SET changes = changes + $2, step = CASE WHEN $3 = '' THEN step ELSE $3 END
-		WHERE id = $1 RETURNING attempt, changes`, run, len(changes), begun)
-	if err != nil {
-		return err
-	}
-	return insertEvents(ctx, tx, run, log, changes...)
-}
-
-// insertEvents writes the last of the changes that the run's log counts.
-func insertEvents(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, log eventLog, changes ...change) error {
-	var values []any
-	for i, c := range changes {
-		if c.at.IsZero() {
-			c.at = tx.Now
-		}
-		code, message := c.fault.columns()
-		values = append(values, run, log.Changes-int64(len(changes)-1-i), log.Attempt, c.step, string(c.state), code, message, c.at)
-	}
-	_, err := tx.Exec(ctx, `INSERT INTO provisioning_events (run_id, seq, attempt, step, state, error_code, error_message, created_at)
-		VALUES `+rows(len(changes), 8), values...)
-	return err
-}
-
 // passage is the end of a step and the beginning of the next one, if any,
 // with what the first has changed in the master, if anything.
 type passage struct {
@@ -104,72 +103,69 @@ type passage struct {
 	also         func(*masterdb.Tx) error
 }
 
-// advance records passages in their order.
-func advance(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, passed ...passage) error {
+func (p passage) changes() (all []change) {
+	if p.ended != "" {
+		all = append(all, change{step: p.ended, state: Succeeded, at: p.at})
+	}
+	if p.begun != "" {
+		all = append(all, change{step: p.begun, state: Running, at: p.at})
+	}
+	return all
+}
+
+// record brings the run's record up to date, to the end of what has passed and
+// with these changes, runs fn unless that is nil, and tells who waits when the
+// run has ended, all in one master transaction. It fails with errOvertaken
+// when the run is no longer this execution's to write.
+func (w *work) record(ctx context.Context, fn func(*masterdb.Tx) error, changes ...change) error {
 	var all []change
-	for _, p := range passed {
-		if p.also != nil {
+	for _, p := range w.passed {
+		all = append(all, p.changes()...)
+	}
+	all = append(all, changes...)
+	err := w.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		log, err := w.move(ctx, tx, all)
+		if err != nil {
+			return err
+		}
+		for _, p := range append(w.passed, passage{also: fn}) {
+			if p.also == nil {
+				continue
+			}
 			if err := p.also(tx); err != nil {
 				return err
 			}
 		}
-		ended, err := endStep(ctx, tx, run, p.ended, p.at)
-		if err != nil {
+		if err := insertEvents(ctx, tx, w.run.ID, log, all...); err != nil || log.State == Running {
 			return err
 		}
-		begun, err := beginStep(ctx, tx, run, p.begun, p.at)
-		if err != nil {
-			return err
-		}
-		all = slices.Concat(all, ended, begun)
-	}
-	return note(ctx, tx, run, all...)
-}
-
-// endStep and beginStep return what is to be noted: nothing of no step, nor of
-// one that has succeeded, which they leave alone. Another execution of the
-// same job may have done it meanwhile.
-func endStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string, at time.Time) ([]change, error) {
-	if name == "" {
-		return nil, nil
-	}
-	n, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'succeeded', finished_at = $3, error_code = NULL, error_message = NULL
-		WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, name, at)
-	if err != nil || n == 0 {
-		return nil, err
-	}
-	return []change{{step: name, state: Succeeded, at: at}}, nil
-}
-
-func beginStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string, at time.Time) ([]change, error) {
-	if name == "" {
-		return nil, nil
-	}
-	n, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'running', started_at = $3, finished_at = NULL,
-		error_code = NULL, error_message = NULL WHERE run_id = $1 AND name = $2 AND state <> 'succeeded'`, run, name, at)
-	if err != nil || n == 0 {
-		return nil, err
-	}
-	return []change{{step: name, state: Running, at: at}}, nil
-}
-
-// record brings the run's record up to date, to the end of passed, and then
-// runs fn unless that is nil, in one master transaction. It fails with
-// errOvertaken when the run is no longer this job's to write.
-func (w *work) record(ctx context.Context, fn func(*masterdb.Tx) error, passed ...passage) error {
-	err := w.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		if err := w.hold(ctx, tx); err != nil {
-			return err
-		}
-		if err := advance(ctx, tx, w.run.ID, slices.Concat(w.passed, passed)...); err != nil || fn == nil {
-			return err
-		}
-		return fn(tx)
+		return tx.Notify(ctx, endTopic, w.run.ID.String())
 	})
 	if err == nil {
 		w.passed, w.recorded = nil, time.Now()
 	}
 	return err
+}
+
+// move brings the run's row to where it stands after the changes. It keeps
+// everybody else from writing to the run before tx ends: an execution that was
+// thought dead must not write over what another one has done since.
+func (w *work) move(ctx context.Context, tx *masterdb.Tx, changes []change) (log eventLog, err error) {
+	log.State = Running
+	var fault *Fault
+	var finished *time.Time
+	if last := changes[len(changes)-1]; last.step == "" {
+		log.State, fault, finished = last.state, last.fault, &tx.Now
+	}
+	code, message := fault.columns()
+	err = tx.Get(ctx, &log, `UPDATE provisioning_runs SET changes = changes + $4, step = CASE WHEN $5 = '' THEN step ELSE $5 END,
+		state = $6, finished_at = $7, error_code = $8, error_message = $9, claimed_by = CASE WHEN $6 = 'running' THEN claimed_by END
+		WHERE id = $1 AND attempt = $2 AND state = 'running' AND claimed_by = $3 RETURNING state, attempt, changes`,
+		w.run.ID, w.run.Attempt, w.claimant, len(changes), begun(changes), string(log.State), finished, code, message)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return log, errOvertaken
+	}
+	return log, err
 }
 
 // gather is how far the record of a run may be behind it. Steps often follow
@@ -181,76 +177,31 @@ const gather = 100 * time.Millisecond
 // It may come to be recorded with the steps that follow; before one that can
 // take long it is recorded at once.
 func (w *work) done(ctx context.Context, step string, also func(*masterdb.Tx) error) error {
-	p := w.passage(step, also)
 	long := w.then == "migrate" && w.tenant.Engine != tenantdb.SQLite
 	if w.then != "" && !long && time.Since(w.recorded) < gather {
-		w.passed = append(w.passed, p)
+		w.passed = append(w.passed, w.passage(step, also))
 		return nil
 	}
-	return w.record(ctx, nil, p)
+	return w.doneNow(ctx, step, also)
+}
+
+// doneNow is done for a step that fails when its change in the master does.
+func (w *work) doneNow(ctx context.Context, step string, also func(*masterdb.Tx) error) error {
+	return w.record(ctx, also, w.passage(step, nil).changes()...)
 }
 
 func (w *work) passage(step string, also func(*masterdb.Tx) error) passage {
 	return passage{step, w.then, time.Now().UTC().Truncate(time.Microsecond), also}
 }
 
-// noteFault keeps why a step is tried again. The step is still running.
-func noteFault(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string, f *Fault) error {
-	n, err := tx.Exec(ctx, `UPDATE provisioning_steps SET error_code = $3, error_message = $4
-		WHERE run_id = $1 AND name = $2 AND state = 'running'`, run, name, string(f.Code), f.Message)
-	if err != nil || n == 0 {
-		return err
-	}
-	return note(ctx, tx, run, change{step: name, state: Running, fault: f})
-}
-
-// failStep ends the run, too.
-func failStep(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, name string, f *Fault) error {
-	_, err := tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'failed', finished_at = $3, error_code = $4, error_message = $5
-		WHERE run_id = $1 AND name = $2`, run, name, tx.Now, string(f.Code), f.Message)
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, `UPDATE provisioning_runs SET state = 'failed', finished_at = $2, error_code = $3, error_message = $4,
-		claimed_by = NULL, claimed_until = NULL WHERE id = $1`, run, tx.Now, string(f.Code), f.Message)
-	if err != nil {
-		return err
-	}
-	if err := note(ctx, tx, run, change{step: name, state: Failed, fault: f}, change{state: Failed, fault: f}); err != nil {
-		return err
-	}
-	return tx.Notify(ctx, endTopic, run.String())
-}
-
-// finishRun ends the run with its last step.
-func finishRun(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, last string) error {
-	changes, err := endStep(ctx, tx, run, last, tx.Now)
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, `UPDATE provisioning_runs SET state = 'succeeded', finished_at = $2,
-		claimed_by = NULL, claimed_until = NULL WHERE id = $1`, run, tx.Now)
-	if err != nil {
-		return err
-	}
-	if err := note(ctx, tx, run, append(changes, change{state: Succeeded})...); err != nil {
-		return err
-	}
-	return tx.Notify(ctx, endTopic, run.String())
-}
-
 // requeue starts the next attempt of a failed run. Steps that succeeded keep
 // their record: they are not done again.
 func requeue(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, patience time.Duration) (attempt int, err error) {
-	err = tx.Get(ctx, &attempt, `UPDATE provisioning_runs SET state = 'queued', attempt = attempt + 1, finished_at = NULL,
-		error_code = NULL, error_message = NULL, claimed_by = NULL, claimed_until = $2 WHERE id = $1 RETURNING attempt`, run, tx.Now.Add(patience))
+	var log eventLog
+	err = tx.Get(ctx, &log, `UPDATE provisioning_runs SET state = 'queued', attempt = attempt + 1, changes = changes + 1, finished_at = NULL,
+		error_code = NULL, error_message = NULL, claimed_by = NULL, claimed_until = $2 WHERE id = $1 RETURNING attempt, changes`, run, tx.Now.Add(patience))
 	if err != nil {
 		return 0, err
 	}
-	_, err = tx.Exec(ctx, `UPDATE provisioning_steps SET state = 'pending', started_at = NULL, finished_at = NULL,
-		error_code = NULL, error_message = NULL WHERE run_id = $1 AND state <> 'succeeded'`, run)
-	if err != nil {
-		return 0, err
-	}
-	return attempt, note(ctx, tx, run, change{state: Queued})
+	return log.Attempt, insertEvents(ctx, tx, run, log, change{state: Queued})
 }

@@ -6,6 +6,7 @@ package provisioning
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -38,6 +39,7 @@ type Run struct {
 	CreatedAt  time.Time
 	StartedAt  *time.Time
 	FinishedAt *time.Time
+	InProject  bool // its database is in a Supabase project, where a role is to be made first
 }
 
 // Done reports whether the run has ended, well or not.
@@ -48,13 +50,13 @@ func (r Run) did(step string) bool {
 	return slices.ContainsFunc(r.Steps, func(s Step) bool { return s.Name == step && s.State == Succeeded })
 }
 
-// has reports whether a step is one of the run's.
-func (r Run) has(step string) bool {
-	return slices.ContainsFunc(r.Steps, func(s Step) bool { return s.Name == step })
+// steps are those of the run, in their order.
+func (r Run) steps() []step {
+	if r.InProject {
+		return projectSteps
+	}
+	return steps
 }
-
-// isPast reports whether a step is behind the run, or none of its.
-func (r Run) isPast(step string) bool { return r.did(step) || !r.has(step) }
 
 // pass notes that a step is behind the run.
 func (r Run) pass(step string) {
@@ -65,11 +67,11 @@ func (r Run) pass(step string) {
 	}
 }
 
-// next returns the first of projectSteps, from the i-th on, that the run has
-// still to do, or "".
+// next returns the first of the steps from the i-th on that is not behind the
+// run, or "".
 func (r Run) next(i int) string {
-	for _, s := range projectSteps[i:] {
-		if !r.isPast(s.name) {
+	for _, s := range r.steps()[i:] {
+		if !r.did(s.name) {
 			return s.name
 		}
 	}
@@ -158,7 +160,7 @@ func readRun(ctx context.Context, q masterdb.Querier, where string, arg any) (Ru
 		ErrorCode    *string
 		ErrorMessage *string
 	}
-	err := q.Get(ctx, &row, `SELECT id, store_id, state, step, attempt, error_code, error_message, created_at, started_at, finished_at
+	err := q.Get(ctx, &row, `SELECT id, store_id, state, step, attempt, error_code, error_message, created_at, started_at, finished_at, in_project
 		FROM provisioning_runs WHERE `+where, arg)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return Run{}, errNeverConnected()
@@ -171,20 +173,37 @@ func errNeverConnected() error {
 	return stoa.Errorf(stoa.NotFound, "No database was ever connected to this store.")
 }
 
-// withSteps fills in the steps. They are read after the run: of one that has
-// ended, they are all there.
+// withSteps fills in the steps, from the run's events. They are read after the
+// run: of one that has ended, they are all there.
 func withSteps(ctx context.Context, q masterdb.Querier, run Run) (Run, error) {
-	var rows []struct {
-		Step
-		ErrorCode    *string
-		ErrorMessage *string
-	}
-	err := q.Select(ctx, &rows, `SELECT name, state, error_code, error_message, started_at, finished_at
-		FROM provisioning_steps WHERE run_id = $1 ORDER BY position`, run.ID)
-	run.Steps = make([]Step, len(rows))
-	for i, row := range rows {
-		run.Steps[i] = row.Step
-		run.Steps[i].Fault = newFault(row.ErrorCode, row.ErrorMessage)
-	}
+	events, err := readEvents(ctx, q, Position{Run: run.ID}, math.MaxInt32)
+	run.Steps = stepsOf(run.steps(), events)
 	return run, err
+}
+
+// stepsOf returns how these steps stand after a run's events. A step that has
+// succeeded stays so; the next attempt begins the others anew.
+func stepsOf(steps []step, events []Event) []Step {
+	all := make([]Step, len(steps))
+	for i, s := range steps {
+		all[i] = Step{Name: s.name, State: Pending}
+	}
+	for _, e := range events {
+		at := e.At
+		for i := range all {
+			switch s := &all[i]; {
+			case s.State == Succeeded:
+			case e.Step == "" && e.State == Queued:
+				*s = Step{Name: s.Name, State: Pending}
+			case e.Step != s.Name:
+			case e.State == Running && e.Fault == nil:
+				*s = Step{Name: s.Name, State: Running, StartedAt: &at}
+			case e.State == Running:
+				s.Fault = e.Fault
+			default:
+				s.State, s.Fault, s.FinishedAt = e.State, e.Fault, &at
+			}
+		}
+	}
+	return all
 }

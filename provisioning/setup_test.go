@@ -72,9 +72,10 @@ func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options
 	return b
 }
 
-// start runs the queue's jobs until the test ends.
+// start runs the queue's jobs until the test ends, and has runs begin here.
 func (b bench) start(t *testing.T) bench {
 	t.Helper()
+	b.startHere(t)
 	must(t, b.queue.Start(t.Context()))
 	t.Cleanup(func() { must(t, b.queue.Stop(context.Background())) })
 	return b

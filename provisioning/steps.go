@@ -73,13 +73,7 @@ type work struct {
 func (s *Service) Provision(ctx context.Context, job Provision) error {
 	w, err := s.begin(ctx, job)
 	if err == nil {
-		defer w.close()
-		claimed, stop := w.keep(ctx)
-		err = w.do(claimed)
-		stop()
-		if err != nil && !errors.Is(err, errOvertaken) {
-			w.release(ctx)
-		}
+		err = w.carryOut(ctx, nil)
 	}
 	if errors.Is(err, errOvertaken) {
 		return nil
@@ -99,9 +93,22 @@ func (s *Service) begin(ctx context.Context, job Provision) (*work, error) {
 	return w, err
 }
 
+// carryOut works on a run that is claimed. When it cannot come to an end it
+// gives up the claim, and has handOver say who goes on unless that is nil.
+func (w *work) carryOut(ctx context.Context, handOver func(context.Context, *masterdb.Tx) error) error {
+	defer w.close()
+	claimed, stop := w.keep(ctx)
+	err := w.do(claimed)
+	stop()
+	if err != nil && !errors.Is(err, errOvertaken) {
+		w.release(ctx, handOver)
+	}
+	return err
+}
+
 func (w *work) do(ctx context.Context) error {
-	for i, step := range projectSteps {
-		if !w.run.has(step.name) || w.run.did(step.name) {
+	for i, step := range w.run.steps() {
+		if w.run.did(step.name) {
 			continue
 		}
 		w.then = w.run.next(i + 1)
@@ -140,7 +147,7 @@ func (w *work) step(ctx context.Context, name string, run func(*work, context.Co
 		fault, pause := faultOf(err), time.After(w.opts.Pauses[try])
 		w.log.InfoContext(ctx, "provisioning step is tried again", "store", w.run.StoreID.String(), "run", w.run.ID.String(),
 			"step", name, "code", string(fault.Code), "err", err)
-		if err := w.record(ctx, func(tx *masterdb.Tx) error { return noteFault(ctx, tx, w.run.ID, name, fault) }); err != nil {
+		if err := w.record(ctx, nil, change{step: name, state: Running, fault: fault}); err != nil {
 			return err
 		}
 		select {
@@ -153,7 +160,7 @@ func (w *work) step(ctx context.Context, name string, run func(*work, context.Co
 
 // try opens the database when the first step that needs it comes.
 func (w *work) try(ctx context.Context, run func(*work, context.Context) error) error {
-	if w.tenant == nil && w.run.isPast(stepProject) {
+	if w.tenant == nil && (!w.run.InProject || w.run.did(stepProject)) {
 		var err error
 		if w.database, err = w.tenants.Read(ctx, w.db, w.run.StoreID); err != nil {
 			return err
@@ -188,32 +195,28 @@ func (w *work) fail(ctx context.Context, step string, cause error) error {
 		}
 	}
 	return w.record(ctx, func(tx *masterdb.Tx) error {
-		if err := failStep(ctx, tx, w.run.ID, step, fault); err != nil {
-			return err
-		}
 		if err := tenantdb.RecordHealth(ctx, tx, w.run.StoreID, fault.Err()); err != nil {
 			return err
 		}
 		return w.registry.FailProvisioning(ctx, tx, w.run.StoreID)
-	})
+	}, change{step: step, state: Failed, fault: fault}, change{state: Failed, fault: fault})
 }
 
 // project has the store's role made in its Supabase project, and the project
 // too if there is none. All that takes is planned and sealed since Connect.
 func (w *work) project(ctx context.Context) error {
 	c, err := w.opts.Cloud.Prepare(ctx, w.run.StoreID, func(why error) error {
-		fault := faultOf(why)
-		return w.record(ctx, func(tx *masterdb.Tx) error { return noteFault(ctx, tx, w.run.ID, stepProject, fault) })
+		return w.record(ctx, nil, change{step: stepProject, state: Running, fault: faultOf(why)})
 	})
 	if err != nil {
 		return err
 	}
-	err = w.record(ctx, nil, w.passage(stepProject, func(tx *masterdb.Tx) error {
+	err = w.doneNow(ctx, stepProject, func(tx *masterdb.Tx) error {
 		if err := w.tenants.Save(ctx, tx, w.run.StoreID, c); err != nil {
 			return err
 		}
 		return cloud.Settle(ctx, tx, w.run.StoreID)
-	}))
+	})
 	if err == nil {
 		w.run.pass(stepProject)
 	}
@@ -381,9 +384,9 @@ func (w *work) ownerRecord(ctx context.Context) error {
 }
 
 func (w *work) hostname(ctx context.Context) error {
-	return w.record(ctx, nil, w.passage("hostname", func(tx *masterdb.Tx) error {
+	return w.doneNow(ctx, "hostname", func(tx *masterdb.Tx) error {
 		return w.registry.MapHostname(ctx, tx, w.run.StoreID)
-	}))
+	})
 }
 
 // activate leaves the database open for those who come next, the owner who
@@ -395,9 +398,6 @@ func (w *work) activate(ctx context.Context) error {
 		if err := tenantdb.RecordHealth(ctx, tx, w.run.StoreID, nil); err != nil {
 			return err
 		}
-		if err := w.registry.Activate(ctx, tx, w.run.StoreID); err != nil {
-			return err
-		}
-		return finishRun(ctx, tx, w.run.ID, "activate")
-	})
+		return w.registry.Activate(ctx, tx, w.run.StoreID)
+	}, change{step: "activate", state: Succeeded}, change{state: Succeeded})
 }

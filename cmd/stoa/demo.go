@@ -88,10 +88,11 @@ func (cmd demoCmd) Run(e *env) error {
 	if err := a.queue.Start(e.ctx); err != nil {
 		return errors.Join(err, a.close(e.ctx))
 	}
+	a.provisioning.Start(e.ctx)
 	results, err := cmd.build(e.ctx, a)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), drainTimeout)
 	defer cancel()
-	if err := errors.Join(err, a.queue.Stop(ctx), a.close(ctx)); err != nil {
+	if err := errors.Join(err, a.provisioning.Stop(ctx), a.queue.Stop(ctx), a.close(ctx)); err != nil {
 		return err
 	}
 	return cmd.print(e, results)

@@ -212,8 +212,8 @@ func (k *killing) await(id string, m moment) {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-tick.C {
-		if k.count(`provisioning_runs r JOIN provisioning_steps s ON s.run_id = r.id
-			WHERE r.store_id = $1 AND (r.state IN ('succeeded', 'failed') OR s.name = $2 AND s.state IN ($3, 'succeeded'))`, id, m.step, m.state) > 0 {
+		if k.count(`provisioning_runs r JOIN provisioning_events e ON e.run_id = r.id
+			WHERE r.store_id = $1 AND (r.state IN ('succeeded', 'failed') OR e.step = $2 AND e.state IN ($3, 'succeeded'))`, id, m.step, m.state) > 0 {
 			return
 		}
 	}

@@ -72,6 +72,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	if err := errors.Join(a.queue.Start(ctx), a.fleet.Start(ctx, a.queue)); err != nil {
 		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
 	}
+	a.provisioning.Start(ctx)
 	s := &server{app: a, url: url, failed: make(chan error, 2), deafen: a.listen(ctx)}
 	metrics := a.newRegistry()
 	stopping := make(chan struct{})
@@ -126,7 +127,8 @@ func (s *server) stop() error {
 	if httpErr != nil {
 		httpErr = errors.Join(fmt.Errorf("some requests did not finish: %w", httpErr), s.http.Close())
 	}
-	queueErr := s.queue.Stop(ctx)
+	// The queue gets the runs that have not ended, before it stops itself.
+	queueErr := errors.Join(s.provisioning.Stop(ctx), s.queue.Stop(ctx))
 	if queueErr != nil {
 		queueErr = fmt.Errorf("some jobs did not stop; they run again after the next start: %w", queueErr)
 	}

@@ -40,3 +40,6 @@ CREATE TABLE supabase_projects (
     created_at   timestamp NOT NULL,
     CHECK (ref IS NOT NULL OR organization <> '' AND name <> '' AND region <> '')
 );
+
+-- Whether the run's first step is to make a role in such a project.
+ALTER TABLE provisioning_runs ADD COLUMN in_project boolean NOT NULL DEFAULT false;

@@ -1,0 +1,160 @@
+package provisioning
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa/jobs"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+// startHere has runs begin in b's process; nothing looks at its queue.
+func (b bench) startHere(t *testing.T) {
+	t.Helper()
+	b.Start(t.Context())
+	t.Cleanup(func() { must(t, b.Stop(context.Background())) })
+}
+
+// A run, and the next attempt of one that failed, need no job.
+func TestRunBeginsHere(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		b.startHere(t)
+		p, s := b.store(t)
+		mend := b.takeHostname(t, s)
+		begun, err := b.Connect(t.Context(), p, s.ID, managed)
+		must(t, err)
+		if begun.State != Running || begun.Step != order[0] || begun.StartedAt == nil || begun.Steps[0].State != Running || len(begun.Steps) != len(order) {
+			t.Errorf("the run is %+v", begun)
+		}
+		b.failed(t, p, b.wait(t, begun), "hostname", "hostname_taken")
+		mend()
+		b.succeeded(t, p, b.retry(t, p, s.ID))
+		if n := b.count(t, `river_job`); n != 0 {
+			t.Errorf("%d jobs", n)
+		}
+		if got, want := len(b.follow(t, p, s.ID, Position{})), 2+2*7+1+2+4+1; got != want {
+			t.Errorf("%d events, want %d", got, want)
+		}
+	})
+}
+
+// Who has enough to do leaves the run to the queue.
+func TestNoPlaceHere(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		b.startHere(t)
+		c := credentials(t, servers(t)[0])
+		g := stand(t, &c)
+		p, s := b.store(t)
+		held, err := b.Connect(t.Context(), p, s.ID, c)
+		must(t, err)
+		<-g.held
+		b.here.mu.Lock()
+		b.here.free = 0
+		b.here.mu.Unlock()
+		other, o := b.store(t)
+		queued, err := b.Connect(t.Context(), other, o.ID, managed)
+		must(t, err)
+		if n := b.count(t, `river_job`); n != 1 || queued.State != Queued {
+			t.Errorf("%d jobs for a run that is %s", n, queued.State)
+		}
+		must(t, b.Provision(t.Context(), job(queued)))
+		b.succeeded(t, other, b.wait(t, queued))
+		g.drop() // connect is tried again
+		b.succeeded(t, p, b.wait(t, held))
+		third, r := b.store(t)
+		here, err := b.Connect(t.Context(), third, r.ID, managed) // in the place that is free again
+		must(t, err)
+		b.succeeded(t, third, b.wait(t, here))
+		if n := b.count(t, `river_job`); n != 1 {
+			t.Errorf("%d jobs", n)
+		}
+	})
+}
+
+// A stop waits for what is under way. What takes longer goes to the queue,
+// where another replica finds it at once.
+func TestStopHandsOver(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		shared := newPlatform(t)
+		first := setupWith(t, db, shared, jobs.Options{}, tenantdb.Loopback)
+		first.drain = time.Millisecond
+		first.Start(t.Context())
+		c := credentials(t, servers(t)[0])
+		g := stand(t, &c)
+		p, s := first.store(t)
+		run, err := first.Connect(t.Context(), p, s.ID, c)
+		must(t, err)
+		<-g.held
+		must(t, first.Stop(t.Context()))
+		first.resumable(t, p, run)
+		if n := first.count(t, `provisioning_runs WHERE claimed_by IS NULL`); n != 1 || first.count(t, `river_job`) != 1 {
+			t.Errorf("%d runs are given up, %d jobs", n, first.count(t, `river_job`))
+		}
+		other, o := first.store(t)
+		late, err := first.Connect(t.Context(), other, o.ID, managed) // by a request that is still under way
+		must(t, err)
+		second := setupWith(t, db, shared, jobs.Options{}, tenantdb.Loopback).start(t)
+		second.succeeded(t, p, second.wait(t, run))
+		second.succeeded(t, other, second.wait(t, late))
+	})
+}
+
+// A stop that may wait lets a run end well.
+func TestStopWaits(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		b.Start(t.Context())
+		b.drain = time.Hour
+		c := credentials(t, servers(t)[0])
+		g := stand(t, &c)
+		p, s := b.store(t)
+		run, err := b.Connect(t.Context(), p, s.ID, c)
+		must(t, err)
+		<-g.held
+		stopped := make(chan error)
+		go func() { stopped <- b.Stop(context.WithoutCancel(t.Context())) }()
+		g.drop()
+		must(t, <-stopped)
+		run, err = b.Latest(t.Context(), p, run.StoreID)
+		must(t, err)
+		b.succeeded(t, p, run)
+	})
+}
+
+// A bug in one run is not the end of the process.
+func TestPanicHere(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		p, s := b.store(t)
+		mend := b.takeHostname(t, s)
+		run, err := b.Connect(t.Context(), p, s.ID, managed)
+		must(t, err)
+		must(t, b.Provision(t.Context(), job(run)))
+		mend()
+		logged := &logBuffer{}
+		broken := New(db, b.registry, nil, b.queue, slog.New(slog.NewTextHandler(logged, nil)), b.opts)
+		broken.Start(t.Context())
+		_, err = broken.Retry(t.Context(), p, s.ID)
+		must(t, err)
+		must(t, broken.Stop(t.Context()))
+		if !strings.Contains(logged.String(), "panic in a provisioning run") {
+			t.Errorf("logged: %s", logged.String())
+		}
+		b.lapse(t, run.ID)
+		if n, err := b.Reconcile(t.Context()); n != 1 || err != nil {
+			t.Errorf("%d runs were taken up again, %v", n, err)
+		}
+	})
+}
