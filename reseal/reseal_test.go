@@ -139,6 +139,20 @@ func (b bench) values(r *keyring.Ring) map[string]string {
 	return out
 }
 
+// value decrypts one row.
+func (b bench) value(id string) string {
+	b.Helper()
+	var envelope string
+	if err := b.db.Get(b.Context(), &envelope, `SELECT secret FROM things WHERE id = $1`, id); err != nil {
+		b.Error(err)
+	}
+	plain, err := after.Open(envelope, owner(id))
+	if err != nil {
+		b.Error(err)
+	}
+	return string(plain)
+}
+
 func TestRun(t *testing.T) {
 	t.Parallel()
 	each(t, func(b bench) {
@@ -227,13 +241,20 @@ func TestBesideChanges(t *testing.T) {
 		ids := b.fill(150)
 		writing, stop := context.WithCancel(b.Context())
 		defer stop()
-		last := map[string]string{}
+		want := map[string]string{}
+		for _, id := range ids {
+			want[id] = id
+		}
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			for i := 0; writing.Err() == nil; i++ {
-				id, by := ids[i%20], []*keyring.Ring{before, after}[i%2]
-				last[id] = fmt.Sprint(i)
-				b.exec(`UPDATE things SET secret = $1 WHERE id = $2`, b.seal(by, id, last[id]), id)
+				id, by := ids[i%4], []*keyring.Ring{before, after}[i%2]
+				if got := b.value(id); got != want[id] {
+					b.Errorf("%q was lost: it is %q again", want[id], got)
+					return
+				}
+				want[id] = fmt.Sprint(i)
+				b.exec(`UPDATE things SET secret = $1 WHERE id = $2`, b.seal(by, id, want[id]), id)
 			}
 		})
 		for range 60 {
@@ -241,11 +262,6 @@ func TestBesideChanges(t *testing.T) {
 		}
 		stop()
 		wg.Wait()
-		want := map[string]string{}
-		for _, id := range ids {
-			want[id] = id
-		}
-		maps.Copy(want, last)
 		b.run(after)
 		if diff := cmp.Diff(want, b.values(alone)); diff != "" {
 			b.Errorf("values were lost:\n%s", diff)
