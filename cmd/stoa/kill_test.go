@@ -23,20 +23,21 @@ import (
 	"github.com/stoahq/stoa/tenantdb/tenantdbtest"
 )
 
-// serveProcess makes the test binary be the server: see TestServeProcess.
-const serveProcess = "STOA_TEST_SERVE_PROCESS"
+// commandProcess makes the test binary be stoa: see TestCommandProcess.
+const commandProcess = "STOA_TEST_COMMAND_PROCESS"
 
-// TestServeProcess is 'stoa serve' in a process of its own, which a test can
-// kill. It ends with the test that started it.
-func TestServeProcess(t *testing.T) {
-	if os.Getenv(serveProcess) == "" {
+// TestCommandProcess is a command of stoa in a process of its own, which a
+// test can kill. It ends with the test that started it.
+func TestCommandProcess(t *testing.T) {
+	command := os.Getenv(commandProcess)
+	if command == "" {
 		t.Skip("the other tests start it")
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(1)
 	}()
-	os.Exit(run(context.Background(), []string{"serve"}, os.Stdout, os.Stderr))
+	os.Exit(run(context.Background(), strings.Fields(command), os.Stdout, os.Stderr))
 }
 
 // process is a running server.
@@ -53,8 +54,8 @@ func startProcess(t *testing.T, cfg *Config) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(self, "-test.run=^TestServeProcess$"), log: &bytes.Buffer{}}
-	p.cmd.Env = append(os.Environ(), serveProcess+"=1", "PORT=0", "STOA_DATA_DIR="+cfg.DataDir,
+	p := &process{cmd: exec.Command(self, "-test.run=^TestCommandProcess$"), log: &bytes.Buffer{}}
+	p.cmd.Env = append(os.Environ(), commandProcess+"=serve", "PORT=0", "STOA_DATA_DIR="+cfg.DataDir,
 		"MASTER_DB_URL="+cfg.MasterDBURL.Reveal(), "STOA_PROVISIONING_CLAIM="+cfg.ProvisioningClaim.String())
 	p.cmd.Stderr = p.log
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
