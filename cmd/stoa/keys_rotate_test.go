@@ -252,7 +252,7 @@ func TestRotationSurvivesKills(t *testing.T) {
 	eachOperator(t, func(o *operatorBench) {
 		rows := 3000
 		if db := o.cfg.MasterDBURL.Reveal(); strings.HasPrefix(db, "sqlite:") {
-			rows = 12000 // it is so much faster, and must not be through before it is killed
+			rows = 5000 // it is so much faster, and must not be through before it is killed
 		}
 		first, second, jwt := keyring.Generate("e1"), keyring.Generate("e2"), keyring.Generate("j")
 		o.cfg.EncryptionKey, o.cfg.JWTSecret = keys(second, first), jwt
