@@ -269,7 +269,7 @@ func TestRotationSurvivesKills(t *testing.T) {
 		if err != nil {
 			o.t.Fatal(err)
 		}
-		defer stdin.Close()
+		o.t.Cleanup(func() { _ = stdin.Close() })
 		progress, err := p.StderrPipe()
 		if err != nil {
 			o.t.Fatal(err)
