@@ -12,8 +12,10 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,7 +39,10 @@ func TestCommandProcess(t *testing.T) {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(1)
 	}()
-	os.Exit(run(context.Background(), strings.Fields(command), os.Stdout, os.Stderr))
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	status := run(ctx, strings.Fields(command), os.Stdout, os.Stderr)
+	stop()
+	os.Exit(status)
 }
 
 // process is a running server.
@@ -48,7 +53,8 @@ type process struct {
 	log   *bytes.Buffer // to be read when it has ended
 }
 
-func startProcess(t *testing.T, cfg *Config) *process {
+// startProcess starts 'stoa serve'; more is added to its environment.
+func startProcess(t *testing.T, cfg *Config, more ...string) *process {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -57,6 +63,7 @@ func startProcess(t *testing.T, cfg *Config) *process {
 	p := &process{cmd: exec.Command(self, "-test.run=^TestCommandProcess$"), log: &bytes.Buffer{}}
 	p.cmd.Env = append(os.Environ(), commandProcess+"=serve", "PORT=0", "STOA_DATA_DIR="+cfg.DataDir,
 		"MASTER_DB_URL="+cfg.MasterDBURL.Reveal(), "STOA_PROVISIONING_CLAIM="+cfg.ProvisioningClaim.String())
+	p.cmd.Env = append(p.cmd.Env, more...)
 	p.cmd.Stderr = p.log
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -86,6 +93,18 @@ func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	_ = p.cmd.Wait()
 	_ = p.stdin.Close()
+}
+
+// end has the process end cleanly, and returns what it has logged.
+func (p *process) end(t *testing.T) string {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("the server ended with %v:\n%s", err, p.log)
+	}
+	return p.log.String()
 }
 
 // victim is a store that is being connected when its server dies.
