@@ -25,7 +25,7 @@ func TestLoginTakesAsLong(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
-		a.passwords = newHasher(cost{memory: 2 * 1024, passes: 1, threads: 1})
+		a.passwords = newHasher(cost{memory: 1024, passes: 1, threads: 1})
 		register(t, a)
 		const tries, unlikely = 400, 1e-4
 		var order []string
