@@ -36,6 +36,7 @@ const (
 	DatabaseNotEmpty           Code = "database_not_empty"
 	DatabaseVersionUnsupported Code = "database_version_unsupported"
 	DatabasePermissionDenied   Code = "database_permission_denied"
+	DatabaseCredentialsLost    Code = "database_credentials_lost"
 	TenantUnavailable          Code = "tenant_unavailable"
 	HostnameTaken              Code = "hostname_taken"
 	HostnameInvalid            Code = "hostname_invalid"

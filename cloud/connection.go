@@ -10,6 +10,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/reseal"
 	"github.com/stoahq/stoa/supabase"
 )
 
@@ -154,24 +155,32 @@ func (s *Service) read(ctx context.Context, q masterdb.Querier, store stoa.Store
 	return c, err
 }
 
+// Sealed is where envelopes are kept here.
+func Sealed() []reseal.Column {
+	return []reseal.Column{
+		{Table: "supabase_connections", Key: "store_id", Name: "tokens", Owner: tokensOwner},
+		{Table: "supabase_projects", Key: "store_id", Name: "secrets", Owner: planOwner},
+	}
+}
+
 // sealedTokens is the only form in which tokens are written out.
 type sealedTokens struct {
 	Access  string `json:"access"`
 	Refresh string `json:"refresh"`
 }
 
-func tokensOwner(store stoa.StoreID) string { return "supabase_connections/" + store.String() }
+func tokensOwner(store string) string { return "supabase_connections/" + store }
 
 func (s *Service) seal(store stoa.StoreID, t supabase.Tokens) (string, error) {
 	plain, err := json.Marshal(sealedTokens{t.Access.Reveal(), t.Refresh.Reveal()})
 	if err != nil {
 		return "", err
 	}
-	return s.ring.Seal(plain, tokensOwner(store))
+	return s.ring.Seal(plain, tokensOwner(store.String()))
 }
 
 func (s *Service) unseal(store stoa.StoreID, envelope string) (supabase.Tokens, error) {
-	plain, err := s.ring.Open(envelope, tokensOwner(store))
+	plain, err := s.ring.Open(envelope, tokensOwner(store.String()))
 	if err != nil {
 		return supabase.Tokens{}, err
 	}

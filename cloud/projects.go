@@ -142,7 +142,7 @@ type secrets struct {
 	Database string `json:"database"` // password of the role postgres, of a new project only
 }
 
-func planOwner(store stoa.StoreID) string { return "supabase_projects/" + store.String() }
+func planOwner(store string) string { return "supabase_projects/" + store }
 
 // Plan records the choice with all passwords that will be needed, in the
 // transaction that begins a run.
@@ -156,7 +156,7 @@ func (s *Service) Plan(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 	if err != nil {
 		return err
 	}
-	sealed, err := s.ring.Seal(plain, planOwner(store))
+	sealed, err := s.ring.Seal(plain, planOwner(store.String()))
 	if err != nil {
 		return err
 	}
@@ -213,7 +213,7 @@ func (s *Service) readPlan(ctx context.Context, store stoa.StoreID) (plan, error
 	if err != nil {
 		return p, err
 	}
-	plain, err := s.ring.Open(p.Secrets, planOwner(store))
+	plain, err := s.ring.Open(p.Secrets, planOwner(store.String()))
 	if err != nil {
 		return p, err
 	}

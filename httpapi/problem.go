@@ -70,6 +70,7 @@ var statuses = map[stoa.Code]int{
 	stoa.DatabaseNotEmpty:           http.StatusUnprocessableEntity,
 	stoa.DatabaseVersionUnsupported: http.StatusUnprocessableEntity,
 	stoa.DatabasePermissionDenied:   http.StatusUnprocessableEntity,
+	stoa.DatabaseCredentialsLost:    http.StatusServiceUnavailable,
 	stoa.TenantUnavailable:          http.StatusServiceUnavailable,
 	stoa.HostnameTaken:              http.StatusConflict,
 	stoa.HostnameInvalid:            http.StatusUnprocessableEntity,

@@ -34,6 +34,8 @@ func HealthMessage(code stoa.Code) string {
 		return "No encrypted connection to the database server could be made. Check its certificate and the TLS settings."
 	case stoa.DatabaseHostForbidden:
 		return networkFault(ErrHostForbidden).Message
+	case stoa.DatabaseCredentialsLost:
+		return credentialsLost(nil).Message
 	case stoa.DatabaseVersionUnsupported:
 		return "The database server is older than this platform supports. Upgrade it."
 	case stoa.DatabaseNotEmpty:

@@ -142,6 +142,9 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 	if !add("schema", err, detail, "run 'stoa migrate'") {
 		return out, false
 	}
+	if detail, err = cfg.checkSealed(ctx, master); detail != "" || err != nil {
+		add("encrypted data", err, detail, "give the missing keys back to ENCRYPTION_KEY, behind the first; 'stoa keys list' names them")
+	}
 	detail, err = checkQueue(ctx, master)
 	add("job queue", err, detail, "run 'stoa migrate', then look for the job's error in the server's log")
 	return out, cfg.check() == nil
@@ -196,6 +199,27 @@ func (c *Config) checkKeys() (string, error) {
 	encryptionID, _ := encryption.Current()
 	signingID, _ := signing.Current()
 	return fmt.Sprintf("encrypting with %q, signing with %q; a round trip works", encryptionID, signingID), nil
+}
+
+// checkSealed asks whether the keys are here that the data was encrypted with.
+func (c *Config) checkSealed(ctx context.Context, master *masterdb.DB) (string, error) {
+	if c.development() && c.EncryptionKey.IsZero() && missing(c.keyFile()) {
+		return "", nil
+	}
+	encryption, signing, err := c.rings()
+	if err != nil {
+		return "", nil // checkKeys has said it
+	}
+	list, err := listKeys(ctx, master, encryption, signing)
+	switch {
+	case err != nil:
+		return "", err
+	case list.lost() > 0:
+		return "", fmt.Errorf("%d rows are encrypted with keys that are missing here", list.lost())
+	case list.needed() > 0:
+		return fmt.Sprintf("%d rows are encrypted with an older key; 'stoa keys rotate' changes that", list.needed()), nil
+	}
+	return "all with the first key", nil
 }
 
 func roundTrip(ring *keyring.Ring) error {
