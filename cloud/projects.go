@@ -214,8 +214,8 @@ func (s *Service) readPlan(ctx context.Context, store stoa.StoreID) (plan, error
 		return p, err
 	}
 	plain, err := s.ring.Open(p.Secrets, planOwner(store.String()))
-	if err != nil {
-		return p, err
+	if err != nil { // its key is gone
+		return p, stoa.Errorf(stoa.DatabaseCredentialsLost, "What was planned for this store cannot be decrypted. Choose its project again.").Because(err)
 	}
 	if err := json.Unmarshal(plain, &p.secrets); err != nil {
 		return p, errors.New("a plan cannot be read") // the cause would quote it
