@@ -37,14 +37,10 @@ func (b bench) fresh() Choice {
 	return Choice{Organization: b.sb.Organization, Region: "emea", Name: "bakery"}
 }
 
-// prepare works on the plan and returns what it waited for.
-func (b bench) prepare(t *testing.T, store stoa.StoreID) (c tenantdb.Credentials, waited []stoa.Code, err error) {
+// prepare works on the plan.
+func (b bench) prepare(t *testing.T, store stoa.StoreID) (tenantdb.Credentials, error) {
 	t.Helper()
-	c, err = b.Prepare(t.Context(), store, func(why error) error {
-		waited = append(waited, stoa.CodeOf(why))
-		return nil
-	})
-	return c, waited, err
+	return b.Prepare(t.Context(), store, func(error) error { return nil })
 }
 
 // project gives the account a project that is there already.
@@ -92,7 +88,7 @@ func TestPrepareNew(t *testing.T) {
 			t.Errorf("waited for %v", waited)
 		}
 		must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return Settle(t.Context(), tx, store) }))
-		if _, _, err := b.prepare(t, store); stoa.CodeOf(err) != stoa.NotFound {
+		if _, err := b.prepare(t, store); stoa.CodeOf(err) != stoa.NotFound {
 			t.Errorf("a plan that is carried out: %v", err)
 		}
 		for _, secret := range []string{c.Password.Reveal(), made[0].Password, c.AnonKey.Reveal()} {
@@ -181,11 +177,11 @@ func TestPrepareKilled(t *testing.T) {
 			}
 			b.sb.Pass(time.Minute)
 		}
-		c, _, err := b.prepare(t, store)
+		c, err := b.prepare(t, store)
 		must(t, err)
 		b.opens(t, store, c)
 		b.wantOne(t, store, b.tenants.ProjectRef(c))
-		again, _, err := b.prepare(t, store) // before it was settled
+		again, err := b.prepare(t, store) // before it was settled
 		must(t, err)
 		if again.Password != c.Password {
 			t.Error("another password")
@@ -203,7 +199,7 @@ func TestPrepareBusy(t *testing.T) {
 		project := b.project(t)
 		b.sb.SetRateLimit(1)
 		b.plan(t, store, Choice{Ref: project.Ref})
-		_, _, err := b.prepare(t, store) // nobody has the patience of a minute here
+		_, err := b.prepare(t, store) // nobody has the patience of a minute here
 		wantCode(t, err, stoa.RateLimited)
 		var known *stoa.Error
 		if !errors.As(err, &known) || known.RetryAfter < 30*time.Second || known.RetryAfter > 2*time.Minute {
@@ -235,13 +231,13 @@ func TestPrepareDoomed(t *testing.T) {
 			w := b.work(store, plan)
 			must(t, w.makeProject(t.Context()))
 			b.sb.SetStatus(*w.plan.Ref, status)
-			_, _, err = b.prepare(t, store)
+			_, err = b.prepare(t, store)
 			wantCode(t, err, want)
 		}
 		// Refused from the start, and nothing is on record as under way.
 		_, store := b.connected(t)
 		b.plan(t, store, Choice{Organization: "somebody-elses", Region: "emea", Name: "x"})
-		if _, _, err := b.prepare(t, store); stoa.CodeOf(err) != stoa.SupabaseRefused {
+		if _, err := b.prepare(t, store); stoa.CodeOf(err) != stoa.SupabaseRefused {
 			t.Errorf("somebody else's organisation: %v", err)
 		}
 	})
@@ -264,7 +260,7 @@ func TestPrepareForeignPooler(t *testing.T) {
 			_, store := b.connected(t)
 			b.plan(t, store, Choice{Ref: project.Ref})
 			b.sb.Alter(poolerCall, alter)
-			_, _, err := b.prepare(t, store)
+			_, err := b.prepare(t, store)
 			if code := stoa.CodeOf(err); code != stoa.DatabaseHostForbidden && (name != "replica" || code != stoa.SupabaseProjectFailed) {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -303,7 +299,7 @@ func TestRoleIsAlone(t *testing.T) {
 		must(t, w.makeRole(t.Context(), project.Ref, role, keyring.NewSecret(rand.Text())))
 		_, err = admin.Exec(t.Context(), `GRANT ALL ON SCHEMA `+role+` TO anon, authenticated, PUBLIC`)
 		must(t, err)
-		c, _, err := b.prepare(t, store)
+		c, err := b.prepare(t, store)
 		must(t, err)
 
 		db, err := b.tenants.OpenUnleased(c)

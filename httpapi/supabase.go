@@ -73,7 +73,7 @@ func (a *api) supabaseAuthorize(ctx context.Context, in *StoreChoice) (*authoriz
 	if err != nil {
 		return nil, err
 	}
-	cookie := http.Cookie{
+	cookie := http.Cookie{ //nolint:gosec // not Secure only where the platform itself is reached by http
 		Name: browserCookie, Value: c.Browser.Reveal(), Path: callbackPath, MaxAge: int(cloud.ConsentTTL.Seconds()),
 		HttpOnly: true, Secure: strings.HasPrefix(a.BaseURL, "https:"), SameSite: http.SameSiteLaxMode,
 	}

@@ -77,10 +77,10 @@ func Refused(err error) bool {
 	if !errors.As(err, &a) {
 		return false
 	}
-	switch {
-	case a.Code == "invalid_client" || a.Code == "unauthorized_client":
+	switch a.Code {
+	case "invalid_client", "unauthorized_client":
 		return false
-	case a.Code == "invalid_grant":
+	case "invalid_grant":
 		return true
 	}
 	switch a.Status {

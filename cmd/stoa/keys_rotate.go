@@ -22,7 +22,7 @@ import (
 // sealedColumns are all columns of the master that hold something encrypted. A
 // test looks for envelopes elsewhere.
 func sealedColumns() []reseal.Column {
-	return append(cloud.Sealed(), tenantdb.SealedCredentials(), accounts.SealedFactors())
+	return append([]reseal.Column{tenantdb.SealedCredentials(), accounts.SealedFactors()}, cloud.Sealed()...)
 }
 
 type keysListCmd struct {

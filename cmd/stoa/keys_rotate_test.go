@@ -21,6 +21,7 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/reseal"
+	"github.com/stoahq/stoa/supabase/supabasetest"
 )
 
 // operatorBench is an operator who changes keys and restarts the server.
@@ -114,10 +115,13 @@ var envelopes = regexp.MustCompile(`\bv1\.[A-Za-z0-9_-]{1,32}\.[A-Za-z0-9_-]{38,
 func TestKeysAreRotated(t *testing.T) {
 	t.Parallel()
 	eachOperator(t, func(o *operatorBench) {
+		sb := supabasetest.NewAPI(o.t, supabasetest.Options{})
+		o.cfg.SupabaseURL, o.cfg.SupabaseClientID, o.cfg.SupabaseClientSecret = sb.URL, supabasetest.ClientID, secretOf(supabasetest.ClientSecret)
 		oldEnc, newEnc, oldJWT, newJWT := keyring.Generate("e1"), keyring.Generate("e2"), keyring.Generate("j1"), keyring.Generate("j2")
 		o.restart(oldEnc, oldJWT)
 		c, id, host := connected(o.t, o.s, "owner@example.com")
 		secret := c.withFactor()
+		planned := o.plannedProject(c, sb)
 		o.sealedColumnsAreKnown()
 
 		o.restart(keys(oldEnc, newEnc), keys(oldJWT, newJWT))
@@ -145,7 +149,7 @@ func TestKeysAreRotated(t *testing.T) {
 		if failures := <-done; failures > 0 {
 			o.t.Errorf("%d requests failed meanwhile", failures)
 		}
-		if status != 0 || r.Resealed != 2 || r.Unreadable != 0 || len(r.Removable) != 1 || r.Removable[0] != "e1" {
+		if status != 0 || r.Resealed != 4 || r.Unreadable != 0 || len(r.Removable) != 1 || r.Removable[0] != "e1" {
 			o.t.Errorf("status %d, %+v, %s", status, r, errOut)
 		}
 		if _, out, _ := o.stoa("keys", "list"); !regexp.MustCompile(`e2 +encrypts +2 × store_databases.credentials, 1 × second_factors.secret`).MatchString(out) ||
@@ -163,10 +167,26 @@ func TestKeysAreRotated(t *testing.T) {
 			o.t.Errorf("signed with %q", kid)
 		}
 		c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).is("ok", "database", "status")
+		c.call("GET", "/api/stores/"+planned+"/supabase/organizations", nil).want(http.StatusOK)
 		if status, out, errOut := o.stoa("keys", "rotate"); status != 0 || !strings.HasPrefix(out, "0 rows encrypted anew") {
 			o.t.Errorf("status %d: %s%s", status, out, errOut)
 		}
 	})
+}
+
+// plannedProject leaves a store of c's connected to Supabase, with a database
+// planned there that it does not come to.
+func (o *operatorBench) plannedProject(c client, sb *supabasetest.Server) (store string) {
+	o.t.Helper()
+	project, err := sb.AddProject(o.t.Context(), sb.Organization, "Shop")
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	store = c.call("POST", "/api/stores", object{"name": "Planned"}).want(http.StatusCreated).text("id")
+	consent(o.t, c, sb, store)
+	sb.Alter("GET /v1/projects/{ref}/config/database/pooler", func(o map[string]any) { o["db_host"] = "pooler.example.com" })
+	c.call("POST", "/api/stores/"+store+"/connect-database", object{"type": "supabase", "projectRef": project.Ref}).problem(http.StatusUnprocessableEntity, "database_host_forbidden")
+	return store
 }
 
 // keyOf is the id of the key that a token says it was signed with.

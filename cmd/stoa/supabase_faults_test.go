@@ -29,19 +29,19 @@ func TestSupabaseConsent(t *testing.T) {
 		}
 		b := newBrowser(c)
 		authorize := func() string {
-			return b.call("GET", "/api/supabase/authorize", nil).want(http.StatusOK).text("url") // of the only store
+			return b.get("/api/supabase/authorize").want(http.StatusOK).text("url") // of the only store
 		}
 		declined := back(t, sb.Deny(t, authorize()))
-		if where := b.call("GET", declined, nil).want(http.StatusSeeOther).header.Get("Location"); where != "/supabase/declined" {
+		if where := b.get(declined).want(http.StatusSeeOther).header.Get("Location"); where != "/supabase/declined" {
 			t.Errorf("sent to %s", where)
 		}
 		if page := c.call("GET", "/supabase/declined", nil).want(http.StatusOK); !strings.Contains(page.raw, "You have declined") {
 			t.Errorf("the page says %s", page.raw)
 		}
-		b.call("GET", declined, nil).want(http.StatusUnauthorized)
+		b.get(declined).want(http.StatusUnauthorized)
 		c.call("GET", "/supabase/else", nil).want(http.StatusNotFound)
 		for _, query := range []string{"", "?code=x", "?state=x&code=y", "?error=access_denied&state=%00", "?state=" + strings.Repeat("a", 9000) + "&code=x"} {
-			page := b.call("GET", "/api/supabase/callback"+query, nil).want(http.StatusUnauthorized)
+			page := b.get("/api/supabase/callback" + query).want(http.StatusUnauthorized)
 			if !strings.Contains(page.raw, "Connect Supabase again") {
 				t.Errorf("%.50s: the page says %s", query, page.raw)
 			}
@@ -330,7 +330,7 @@ func TestSupabaseGoesWithTheStore(t *testing.T) {
 			})
 			for _, table := range []string{"supabase_connections", "supabase_consents", "supabase_projects"} {
 				var n int
-				if err := s.app.master.Get(t.Context(), &n, `SELECT count(*) FROM `+table); err != nil || n > 0 {
+				if err := s.master.Get(t.Context(), &n, `SELECT count(*) FROM `+table); err != nil || n > 0 {
 					t.Errorf("%s has %d rows, %v", table, n, err)
 				}
 			}

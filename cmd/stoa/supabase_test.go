@@ -52,8 +52,9 @@ type browser struct {
 	cookies map[string]string
 }
 
-func (b *browser) call(method, path string, body any, header ...string) answer {
+func (b *browser) get(path string) answer {
 	b.t.Helper()
+	var header []string
 	var jar []string
 	for k, v := range b.cookies {
 		jar = append(jar, k+"="+v)
@@ -61,7 +62,7 @@ func (b *browser) call(method, path string, body any, header ...string) answer {
 	if len(jar) > 0 {
 		header = append(header, "Cookie", strings.Join(jar, "; "))
 	}
-	a := b.client.call(method, path, body, header...)
+	a := b.call("GET", path, nil, header...)
 	res := http.Response{Header: a.header}
 	for _, c := range res.Cookies() {
 		b.cookies[c.Name] = c.Value
@@ -85,8 +86,8 @@ func back(t *testing.T, location string) string {
 func consent(t *testing.T, c client, sb *supabasetest.Server, store string) {
 	t.Helper()
 	b := newBrowser(c)
-	asked := b.call("GET", "/api/supabase/authorize?storeId="+store, nil).want(http.StatusOK)
-	done := b.call("GET", back(t, sb.Approve(t, asked.text("url"))), nil).want(http.StatusSeeOther)
+	asked := b.get("/api/supabase/authorize?storeId=" + store).want(http.StatusOK)
+	done := b.get(back(t, sb.Approve(t, asked.text("url")))).want(http.StatusSeeOther)
 	if where := done.header.Get("Location"); where != "/supabase/connected" {
 		t.Fatalf("sent to %s", where)
 	}
@@ -128,7 +129,7 @@ func TestSupabaseInTwoClicks(t *testing.T) {
 		anonSeesNothing(t, sb, project.Ref)
 
 		// The keys are kept, and a second store finds room in the same project.
-		creds, err := s.app.tenants.Load(t.Context(), s.app.master, mustID(t, id))
+		creds, err := s.tenants.Load(t.Context(), s.master, mustID(t, id))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,7 +162,7 @@ func anonSeesNothing(t *testing.T, sb *supabasetest.Server, ref string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(context.Background())
+	defer conn.Close(context.Background()) //nolint:errcheck // nothing is pending
 	rows, _ := conn.Query(t.Context(), `SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname LIKE 'stoa\_%'`)
 	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil || len(tables) < 10 {
