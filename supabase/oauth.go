@@ -90,6 +90,16 @@ func Refused(err error) bool {
 	return false
 }
 
+// Check asks whether Supabase accepts the application's own credentials. It
+// spends nothing: the token it shows is nobody's.
+func (c *Client) Check(ctx context.Context) error {
+	_, err := c.Refresh(ctx, keyring.NewSecret("none"))
+	if Refused(err) {
+		return nil
+	}
+	return err
+}
+
 // oauthCode reads the code of RFC 6749, 5.2, and nothing that is none.
 func oauthCode(v any) string {
 	code, _ := v.(string)

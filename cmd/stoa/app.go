@@ -160,6 +160,15 @@ func (c *Config) supabase() *supabase.Client {
 	return supabase.New(supabase.Options{URL: c.SupabaseURL, ClientID: c.SupabaseClientID, ClientSecret: c.SupabaseClientSecret})
 }
 
+// checkSupabase says how owners connect their Supabase projects.
+func checkSupabase(ctx context.Context, cfg *Config) (string, error) {
+	api := cfg.supabase()
+	if api == nil {
+		return "no OAuth application: projects are connected by connection string only", nil
+	}
+	return "Supabase accepts the OAuth application", api.Check(ctx)
+}
+
 // newTenants is the way to the tenant databases.
 func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring) (*tenantdb.Manager, error) {
 	networks, err := cfg.allowedNetworks()

@@ -31,7 +31,7 @@ func (cmd doctorCmd) Validate() error {
 
 // Help is shown by 'stoa doctor --help'.
 func (doctorCmd) Help() string {
-	return "Checks configuration, data directory, keys, payments, master database, schema and job queue, with a remedy for each fault. " +
+	return "Checks configuration, data directory, keys, payments, Supabase, master database, schema and job queue, with a remedy for each fault. " +
 		"It changes nothing. The exit status is 1 when something is wrong.\n\n" +
 		"With --fleet it also looks over the stores: provisioning runs without a job, stores that are stuck or should be gone, and managed databases, " +
 		"files and hostnames that no store has. --mend mends what it finds, but a stray database it drops only when --drop names it: run without first, " +
@@ -129,6 +129,8 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 	}
 	detail, err = checkPayments(ctx, cfg)
 	add("payments", err, detail, "correct STRIPE_SECRET_KEY and that this machine may reach api.stripe.com")
+	detail, err = checkSupabase(ctx, cfg)
+	add("supabase", err, detail, "correct SUPABASE_OAUTH_CLIENT_ID and its secret, and see that this machine may reach api.supabase.com")
 	if cfg.MasterDBURL.IsZero() && missing(cfg.masterURL()[len("sqlite:"):]) {
 		add("master database", nil, "not made yet; 'stoa serve' makes it", "")
 		return out, false
