@@ -367,3 +367,19 @@ func TestSupabaseSettings(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestDoctorAsksSupabase: a wrong secret is found before an owner finds it,
+// and not shown.
+func TestDoctorAsksSupabase(t *testing.T) {
+	t.Parallel()
+	sb := supabasetest.NewAPI(t, supabasetest.Options{})
+	cfg := testConfig(t, masterdb.SQLite)
+	cfg.SupabaseURL, cfg.SupabaseClientID, cfg.SupabaseClientSecret = sb.URL, supabasetest.ClientID, secretOf(supabasetest.ClientSecret)
+	if detail, err := checkSupabase(t.Context(), cfg); err != nil {
+		t.Errorf("%s: %v", detail, err)
+	}
+	cfg.SupabaseClientSecret = secretOf("sba_canary_wrong")
+	if _, err := checkSupabase(t.Context(), cfg); err == nil || strings.Contains(err.Error(), "canary") {
+		t.Errorf("with a wrong secret: %v", err)
+	}
+}
