@@ -55,7 +55,11 @@ func TestStates(t *testing.T) {
 		// The store is no longer theirs.
 		left := b.ask(t, mallory, hers)
 		b.exec(t, `DELETE FROM store_members WHERE store_id = $1`, hers)
+		spent := b.sb.Count(tokenCall)
 		wantCode(t, b.Finish(ctx, left), stoa.StoreNotFound)
+		if n := b.sb.Count(tokenCall) - spent; n != 0 {
+			t.Errorf("%d exchanges for somebody who may not", n)
+		}
 		_, err := b.Authorize(ctx, mallory, store)
 		wantCode(t, err, stoa.StoreNotFound)
 	})

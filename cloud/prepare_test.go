@@ -58,7 +58,7 @@ func (b bench) opens(t *testing.T, store stoa.StoreID, c tenantdb.Credentials) {
 	must(t, err)
 	defer db.Close() //nolint:errcheck // nothing is pending
 	var schema string
-	must(t, db.Get(t.Context(), &schema, `SELECT current_schema()`))
+	must(t, db.Get(t.Context(), &schema, `SELECT current_setting('search_path')`))
 	in, err := db.Inspect(t.Context())
 	must(t, err)
 	if schema != tenantdb.SupabaseRole(store) || !in.MayCreate || len(in.Tables) > 0 {

@@ -91,7 +91,8 @@ type call struct {
 	quiet        bool           // the refusal's words are never shown: they may quote the body
 }
 
-// maxAnswer is far above what any call here is answered with, in bytes.
+// maxAnswer is far above what any call here is answered with, in bytes. What is
+// longer is cut off, and so cannot be read.
 const maxAnswer = 4 << 20
 
 // do makes the call and reads a successful answer into out, unless that is
@@ -110,7 +111,7 @@ func (c *Client) do(ctx context.Context, what call, out any) error {
 	}
 	defer res.Body.Close()
 	wait := c.limit.note(res, time.Now())
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	switch {
 	case err != nil:
 		return unavailable(withoutURL(err))
@@ -118,8 +119,6 @@ func (c *Client) do(ctx context.Context, what call, out any) error {
 		return limited(wait)
 	case res.StatusCode/100 != 2:
 		return refused(what, res.StatusCode, body)
-	case len(body) > maxAnswer:
-		return unavailable(fmt.Errorf("an answer of more than %d bytes", maxAnswer))
 	case out == nil:
 		return nil
 	}
