@@ -13,6 +13,10 @@ help: ## list the targets
 run: ## start the platform on this machine
 	go run ./cmd/stoa serve
 
+.PHONY: supabase-dev
+supabase-dev: ## run a stand-in for Supabase, to try connections with
+	scripts/with-servers go run ./supabase/supabasetest/supabase-dev
+
 .PHONY: build
 build: ## build bin/stoa
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/stoahq/stoa.Version=$(VERSION)" -o bin/stoa ./cmd/stoa

@@ -50,6 +50,8 @@ const (
 	StoreDeleted       = "store.deleted"
 	DatabaseConnected  = "database.connected"
 	CredentialsRotated = "database.credentials_rotated"
+	SupabaseConnected  = "supabase.connected"
+	SupabaseLeft       = "supabase.disconnected"
 	CreditsGranted     = "credits.granted"
 	OperatorActed      = "operator.access"
 	OperatorPromoted   = "operator.promoted"

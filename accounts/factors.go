@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/reseal"
 )
 
 const (
@@ -51,6 +52,11 @@ type factor struct {
 	Failures    int
 	LockedUntil *time.Time
 	ConfirmedAt *time.Time
+}
+
+// SealedFactors is where envelopes are kept here.
+func SealedFactors() reseal.Column {
+	return reseal.Column{Table: "second_factors", Key: "user_id", Name: "secret", Owner: func(user string) string { return user }}
 }
 
 // Enrolment is what an authenticator app needs to know.

@@ -19,6 +19,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
+	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
@@ -38,6 +39,7 @@ type Domains struct {
 	Credits      *credits.Ledger
 	Payments     *payments.Service
 	Provisioning *provisioning.Service
+	Cloud        *cloud.Service
 	Mail         *mail.Sender
 }
 
@@ -79,6 +81,7 @@ func New(d Domains, cfg Config) http.Handler {
 	a.provisioningRoutes()
 	a.eventRoutes()
 	a.databaseRoutes()
+	a.supabaseRoutes()
 	a.creditRoutes()
 	a.paymentRoutes()
 	a.rechargeRoutes()
@@ -105,6 +108,7 @@ func openAPI() huma.Config {
 	cfg.Tags = []*huma.Tag{
 		{Name: "Auth", Description: "Accounts and sessions"},
 		{Name: "Stores", Description: "Stores, their databases and profiles"},
+		{Name: "Supabase", Description: "A store's database in its owner's Supabase account"},
 		{Name: "People", Description: "Who may do what to a store: members, API keys and the audit log.\n\n" + access.Markdown() +
 			"\nA key acts for the member who made it and may do no more than they. Nobody makes or unmakes owners but owners and operators, " +
 			"and the last owner of a store stays one. What an operator of the platform does is in the store's audit log."},

@@ -64,7 +64,7 @@ func (a *api) testDatabase(ctx context.Context, in *testInput) (*testOutput, err
 	}
 	var given *tenantdb.Credentials
 	if in.Body != nil {
-		c, err := in.Body.credentials()
+		c, err := a.credentials(*in.Body)
 		if err != nil {
 			return nil, err
 		}
@@ -87,7 +87,7 @@ func (a *api) rotateCredentials(ctx context.Context, in *rotateInput) (*storeOut
 	if err != nil {
 		return nil, err
 	}
-	c, err := in.Body.credentials()
+	c, err := a.credentials(in.Body)
 	if err != nil {
 		return nil, err
 	}

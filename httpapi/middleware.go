@@ -95,7 +95,7 @@ func (a *api) timeout(r *http.Request) time.Duration {
 	if (strings.HasSuffix(r.URL.Path, "/credits/transactions") || strings.HasSuffix(r.URL.Path, "/audit")) && strings.Contains(r.Header.Get("Accept"), csvType) {
 		return streamLimit
 	}
-	for _, patient := range []string{"/connect-database", "/provisioning/retry", "/database/test", "/database/rotate-credentials"} {
+	for _, patient := range []string{"/connect-database", "/supabase/projects", "/provisioning/retry", "/database/test", "/database/rotate-credentials"} {
 		if strings.HasSuffix(r.URL.Path, patient) {
 			return requestTimeout + MaxWait
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/provisioning"
 	"github.com/stoahq/stoa/tenantdb"
@@ -26,7 +27,7 @@ func (a *api) provisioningRoutes() {
 		Description: "The credentials are encrypted, checked, and the database is set up. Waits for the outcome as `Prefer: wait=N` says " +
 			"(seconds, 25 unless told, 60 at most): 200 with the active store, 202 with the run while it goes on, or the fault that ended it; " +
 			"after a fault, mend its cause and make the same call again.",
-		Responses: waits, Errors: []int{400, 401, 403, 404, 409, 413, 422}}), a.connectDatabase)
+		Responses: waits, Errors: []int{400, 401, 403, 404, 409, 413, 422, 429, 503}}), a.connectDatabase)
 	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/provisioning", Tags: tags,
 		Summary: "The store's last provisioning run", Errors: []int{401, 404}}), a.getProvisioning)
 	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/provisioning/retry", Tags: tags,
@@ -92,17 +93,26 @@ type connectBody struct {
 	ProjectURL     string         `json:"projectUrl,omitempty" maxLength:"1024" doc:"of a Supabase project: kept, encrypted, for the store's own use" example:"https://abcdefghijklmnopqrst.supabase.co"`
 	AnonKey        keyring.Secret `json:"anonKey,omitempty" doc:"of a Supabase project: kept likewise"`
 	ServiceRoleKey keyring.Secret `json:"serviceRoleKey,omitempty" doc:"of a Supabase project: kept likewise"`
-	ProjectRef     string         `json:"projectRef,omitempty" maxLength:"100" doc:"not accepted yet"`
+	ProjectRef     string         `json:"projectRef,omitempty" maxLength:"100" doc:"of a Supabase project of the connected account (GET /api/stores/{id}/supabase/projects), instead of all other fields: the store gets a role and a schema of its own there" example:"abcdefghijklmnopqrst"`
+}
+
+// project returns the ref of the Supabase project that the body names, or "".
+func (b connectBody) project() (string, error) {
+	var faults stoa.Invalid
+	if alone := (connectBody{Type: tenantdb.KindSupabase, ProjectRef: b.ProjectRef}); b.ProjectRef != "" && b != alone {
+		faults.Add("projectRef", "goes with the type supabase and with nothing else")
+	}
+	return b.ProjectRef, faults.Err()
 }
 
 // credentials turns the body into credentials; the domain validates them.
-func (b connectBody) credentials() (tenantdb.Credentials, error) {
+func (a *api) credentials(b connectBody) (tenantdb.Credentials, error) {
 	fields := b.Host != "" || b.Port != 0 || b.Database != "" || b.User != "" || !b.Password.IsZero()
 	project := b.ProjectURL != "" || !b.AnonKey.IsZero() || !b.ServiceRoleKey.IsZero()
 	var faults stoa.Invalid
 	switch {
 	case b.ProjectRef != "":
-		faults.Add("projectRef", "is not accepted yet; give the project's connectionString")
+		faults.Add("projectRef", "has no credentials to give; it is for connect-database")
 		return tenantdb.Credentials{}, faults.Err()
 	case b.Type == tenantdb.Managed:
 		if fields || project || b.TLS != nil || !b.ConnectionString.IsZero() {
@@ -110,14 +120,14 @@ func (b connectBody) credentials() (tenantdb.Credentials, error) {
 		}
 		return tenantdb.Credentials{Kind: tenantdb.Managed}, faults.Err()
 	case b.Type == tenantdb.KindSupabase && b.ConnectionString.IsZero():
-		faults.Add("connectionString", "is required: copy it from the project's page, with the password in it")
+		faults.Add("connectionString", "is required, unless there is a projectRef: copy it from the project's page, with the password in it")
 		return tenantdb.Credentials{}, faults.Err()
 	case !b.ConnectionString.IsZero():
 		if fields || b.TLS != nil && b.TLS.Mode != "" {
 			faults.Add("connectionString", "give either this or the single fields, not both")
 			return tenantdb.Credentials{}, faults.Err()
 		}
-		c, err := tenantdb.ParseConnectionString(tenantdb.EngineName(b.Type), b.ConnectionString)
+		c, err := a.Tenants.Parse(tenantdb.EngineName(b.Type), b.ConnectionString)
 		if b.TLS != nil {
 			c.CACertificate = b.TLS.CACertificate
 		}
@@ -153,7 +163,18 @@ func (a *api) connectDatabase(ctx context.Context, in *connectInput) (*connectOu
 	if err != nil {
 		return nil, err
 	}
-	c, err := in.Body.credentials()
+	ref, err := in.Body.project()
+	if err != nil {
+		return nil, err
+	}
+	if ref != "" {
+		run, err := a.Provisioning.ConnectProject(ctx, principal(ctx), id, cloud.Choice{Ref: ref})
+		if err != nil {
+			return nil, err
+		}
+		return a.await(ctx, run, in.Prefer)
+	}
+	c, err := a.credentials(in.Body)
 	if err != nil {
 		return nil, err
 	}

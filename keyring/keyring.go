@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -99,6 +100,9 @@ func (r *Ring) Key(id string) ([]byte, error) {
 	return key, nil
 }
 
+// IDs lists the keys, the current one first.
+func (r *Ring) IDs() []string { return slices.Clone(r.ids) }
+
 // Seal encrypts plaintext with AES-256-GCM and binds it to owner: only Open
 // with the same owner decrypts it. The result is printable:
 // "v1.<key id>.<base64(nonce ‖ ciphertext)>".
@@ -114,6 +118,15 @@ func (r *Ring) Seal(plaintext []byte, owner string) (string, error) {
 	_, _ = rand.Read(nonce)
 	sealed := aead.Seal(nonce, nonce, plaintext, additionalData(id, owner))
 	return "v1." + id + "." + base64.RawURLEncoding.EncodeToString(sealed), nil
+}
+
+// KeyID names the key that an envelope of Seal asks for; "" when it is none.
+func KeyID(envelope string) string {
+	parts := strings.Split(envelope, ".")
+	if len(parts) != 3 || parts[0] != "v1" {
+		return ""
+	}
+	return parts[1]
 }
 
 // Open decrypts what Seal made for the same owner. It returns ErrUnknownKey

@@ -56,6 +56,11 @@ func (s *Service) Test(ctx context.Context, p access.Principal, store stoa.Store
 	if err != nil {
 		return Finding{}, err
 	}
+	if found.Fault != nil && c.Kind == tenantdb.KindSupabase {
+		if fault := s.opts.Cloud.ProjectFault(ctx, store); fault != nil {
+			found.Fault = faultOf(fault)
+		}
+	}
 	return found, s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		return tenantdb.RecordHealthOf(ctx, tx, store, info.CredentialVersion, found.Fault.Err())
 	})

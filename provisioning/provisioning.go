@@ -9,6 +9,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/stores"
@@ -40,6 +41,8 @@ type Options struct {
 	// Pauses are those before each further try at a step whose fault may pass.
 	// Default four, of 5 s together.
 	Pauses []time.Duration
+	// Cloud makes databases in Supabase projects. Without it there are none.
+	Cloud *cloud.Service
 }
 
 // New returns a service. Its Provision method is the handler of Provision jobs.
@@ -73,20 +76,54 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 	if err != nil {
 		return Run{}, err
 	}
-	var run Run
+	return s.begun(ctx, p, store, c.Kind, false, func(tx *masterdb.Tx) error {
+		if err := s.tenants.Save(ctx, tx, store, c); err != nil {
+			return err
+		}
+		return cloud.Note(ctx, tx, store, s.tenants.ProjectRef(c))
+	})
+}
+
+// ConnectProject is Connect to a database in a Supabase project of the account
+// that the store is connected to, one that there is or one to be made. The
+// store gets a role and a schema of its own there.
+func (s *Service) ConnectProject(ctx context.Context, p access.Principal, store stoa.StoreID, c cloud.Choice) (Run, error) {
+	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
+		return Run{}, err
+	}
+	if err := s.opts.Cloud.Check(ctx, store, c); err != nil {
+		return Run{}, err
+	}
+	if c.Ref == "" && c.Name == "" {
+		identity, err := s.registry.ReadIdentity(ctx, store)
+		if err != nil {
+			return Run{}, err
+		}
+		c.Name = identity.Slug
+	}
+	return s.begun(ctx, p, store, tenantdb.KindSupabase, true, func(tx *masterdb.Tx) error {
+		if err := tenantdb.Strike(ctx, tx, store); err != nil { // of a run that failed
+			return err
+		}
+		return s.opts.Cloud.Plan(ctx, tx, store, c)
+	})
+}
+
+// begun records a run with what it needs, and begins it here or in the queue.
+func (s *Service) begun(ctx context.Context, p access.Principal, store stoa.StoreID, kind tenantdb.Kind, inProject bool, needs func(*masterdb.Tx) error) (run Run, err error) {
 	place := s.take()
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if err := s.registry.BeginProvisioning(ctx, tx, store); err != nil {
 			return err
 		}
-		if err := s.tenants.Save(ctx, tx, store, c); err != nil {
+		if err := needs(tx); err != nil {
 			return err
 		}
-		err := access.Record(ctx, tx, p, access.Event{Action: access.DatabaseConnected, Store: store, Details: map[string]string{"type": string(c.Kind)}})
+		err := access.Record(ctx, tx, p, access.Event{Action: access.DatabaseConnected, Store: store, Details: map[string]string{"type": string(kind)}})
 		if err != nil {
 			return err
 		}
-		if run, err = insertRun(ctx, tx, store, place.claimant, s.opts.Claim); err != nil {
+		if run, err = insertRun(ctx, tx, store, inProject, place.claimant, s.opts.Claim); err != nil {
 			return err
 		}
 		return place.enqueue(ctx, tx, run)

@@ -37,24 +37,24 @@ func begun(changes []change) string {
 
 // insertRun records a run. With a claimant it is under way already; without,
 // it has so long to find one; see Reconcile.
-func insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, claimant string, hold time.Duration) (Run, error) {
-	run := Run{ID: stoa.NewID[stoa.RunID](), StoreID: store, State: Queued, Attempt: 1, CreatedAt: tx.Now}
+func insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, inProject bool, claimant string, hold time.Duration) (Run, error) {
+	run := Run{ID: stoa.NewID[stoa.RunID](), StoreID: store, State: Queued, Attempt: 1, CreatedAt: tx.Now, InProject: inProject}
 	changes := []change{{state: Queued}}
 	if claimant != "" {
 		run.State, run.StartedAt = Running, &tx.Now
-		changes = append(changes, change{state: Running}, change{step: steps[0].name, state: Running})
+		changes = append(changes, change{state: Running}, change{step: run.steps()[0].name, state: Running})
 	}
 	run.Step = begun(changes)
-	_, err := tx.Exec(ctx, `INSERT INTO provisioning_runs (id, store_id, state, step, attempt, changes, created_at, started_at, claimed_by, claimed_until)
-		VALUES ($1, $2, $3, $4, 1, $5, $6, $7, nullif($8, ''), $9)`,
-		run.ID, store, string(run.State), run.Step, len(changes), tx.Now, run.StartedAt, claimant, tx.Now.Add(hold))
+	_, err := tx.Exec(ctx, `INSERT INTO provisioning_runs (id, store_id, state, step, attempt, changes, created_at, started_at, claimed_by, claimed_until, in_project)
+		VALUES ($1, $2, $3, $4, 1, $5, $6, $7, nullif($8, ''), $9, $10)`,
+		run.ID, store, string(run.State), run.Step, len(changes), tx.Now, run.StartedAt, claimant, tx.Now.Add(hold), inProject)
 	if err != nil {
 		return run, err
 	}
 	if err := insertEvents(ctx, tx, run.ID, eventLog{Attempt: 1, Changes: int64(len(changes))}, changes...); err != nil {
 		return run, err
 	}
-	run.Steps = stepsOf(nil)
+	run.Steps = stepsOf(run.steps(), nil)
 	if claimant != "" {
 		run.Steps[0].State, run.Steps[0].StartedAt = Running, &tx.Now
 	}

@@ -39,6 +39,7 @@ type Run struct {
 	CreatedAt  time.Time
 	StartedAt  *time.Time
 	FinishedAt *time.Time
+	InProject  bool // its database is in a Supabase project, where a role is to be made first
 }
 
 // Done reports whether the run has ended, well or not.
@@ -49,10 +50,27 @@ func (r Run) did(step string) bool {
 	return slices.ContainsFunc(r.Steps, func(s Step) bool { return s.Name == step && s.State == Succeeded })
 }
 
+// steps are those of the run, in their order.
+func (r Run) steps() []step {
+	if r.InProject {
+		return projectSteps
+	}
+	return steps
+}
+
+// pass notes that a step is behind the run.
+func (r Run) pass(step string) {
+	for i := range r.Steps {
+		if r.Steps[i].Name == step {
+			r.Steps[i].State = Succeeded
+		}
+	}
+}
+
 // next returns the first of the steps from the i-th on that is not behind the
 // run, or "".
 func (r Run) next(i int) string {
-	for _, s := range steps[i:] {
+	for _, s := range r.steps()[i:] {
 		if !r.did(s.name) {
 			return s.name
 		}
@@ -142,7 +160,7 @@ func readRun(ctx context.Context, q masterdb.Querier, where string, arg any) (Ru
 		ErrorCode    *string
 		ErrorMessage *string
 	}
-	err := q.Get(ctx, &row, `SELECT id, store_id, state, step, attempt, error_code, error_message, created_at, started_at, finished_at
+	err := q.Get(ctx, &row, `SELECT id, store_id, state, step, attempt, error_code, error_message, created_at, started_at, finished_at, in_project
 		FROM provisioning_runs WHERE `+where, arg)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return Run{}, errNeverConnected()
@@ -159,13 +177,13 @@ func errNeverConnected() error {
 // run: of one that has ended, they are all there.
 func withSteps(ctx context.Context, q masterdb.Querier, run Run) (Run, error) {
 	events, err := readEvents(ctx, q, Position{Run: run.ID}, math.MaxInt32)
-	run.Steps = stepsOf(events)
+	run.Steps = stepsOf(run.steps(), events)
 	return run, err
 }
 
-// stepsOf returns how the steps stand after a run's events. A step that has
+// stepsOf returns how these steps stand after a run's events. A step that has
 // succeeded stays so; the next attempt begins the others anew.
-func stepsOf(events []Event) []Step {
+func stepsOf(steps []step, events []Event) []Step {
 	all := make([]Step, len(steps))
 	for i, s := range steps {
 		all[i] = Step{Name: s.name, State: Pending}

@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
+	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/tenantdb"
@@ -47,6 +48,12 @@ var steps = []step{
 	{"hostname", (*work).hostname},
 	{"activate", (*work).activate},
 }
+
+// stepProject comes first in those runs that find their database in a Supabase
+// project: before it there are no credentials.
+const stepProject = "project"
+
+var projectSteps = slices.Concat([]step{{stepProject, (*work).project}}, steps)
 
 // work is a run under way.
 type work struct {
@@ -100,7 +107,7 @@ func (w *work) carryOut(ctx context.Context, handOver func(context.Context, *mas
 }
 
 func (w *work) do(ctx context.Context) error {
-	for i, step := range steps {
+	for i, step := range w.run.steps() {
 		if w.run.did(step.name) {
 			continue
 		}
@@ -153,7 +160,7 @@ func (w *work) step(ctx context.Context, name string, run func(*work, context.Co
 
 // try opens the database when the first step that needs it comes.
 func (w *work) try(ctx context.Context, run func(*work, context.Context) error) error {
-	if w.tenant == nil {
+	if w.tenant == nil && (!w.run.InProject || w.run.did(stepProject)) {
 		var err error
 		if w.database, err = w.tenants.Read(ctx, w.db, w.run.StoreID); err != nil {
 			return err
@@ -193,6 +200,27 @@ func (w *work) fail(ctx context.Context, step string, cause error) error {
 		}
 		return w.registry.FailProvisioning(ctx, tx, w.run.StoreID)
 	}, change{step: step, state: Failed, fault: fault}, change{state: Failed, fault: fault})
+}
+
+// project has the store's role made in its Supabase project, and the project
+// too if there is none. All that takes is planned and sealed since Connect.
+func (w *work) project(ctx context.Context) error {
+	c, err := w.opts.Cloud.Prepare(ctx, w.run.StoreID, func(why error) error {
+		return w.record(ctx, nil, change{step: stepProject, state: Running, fault: faultOf(why)})
+	})
+	if err != nil {
+		return err
+	}
+	err = w.doneNow(ctx, stepProject, func(tx *masterdb.Tx) error {
+		if err := w.tenants.Save(ctx, tx, w.run.StoreID, c); err != nil {
+			return err
+		}
+		return cloud.Settle(ctx, tx, w.run.StoreID)
+	})
+	if err == nil {
+		w.run.pass(stepProject)
+	}
+	return err
 }
 
 func (w *work) connect(ctx context.Context) error {

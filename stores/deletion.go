@@ -7,6 +7,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/tenantdb"
@@ -145,6 +146,9 @@ func (r *Registry) bury(ctx context.Context, id stoa.StoreID) (deleted bool, err
 			return err
 		}
 		if err := freeHostnames(ctx, tx, id); err != nil {
+			return err
+		}
+		if err := cloud.Destroy(ctx, tx, id); err != nil {
 			return err
 		}
 		return tenantdb.Destroy(ctx, tx, id)

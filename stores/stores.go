@@ -11,6 +11,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
@@ -65,6 +66,7 @@ type Registry struct {
 	domain   string
 	grace    time.Duration // see KeepDeleted
 	dns      dns
+	cloud    *cloud.Service // see UseCloud
 	log      *slog.Logger
 }
 
@@ -77,6 +79,11 @@ func New(db *masterdb.DB, ledger *credits.Ledger, tenants *tenantdb.Manager, que
 	db.Subscribe(ChangeTopic, r.changed, r.resolver.forgetAll)
 	return r
 }
+
+// UseCloud lets the registry find out what is wrong with the Supabase project
+// of a store whose database is down. It is for the time before the registry is
+// used.
+func (r *Registry) UseCloud(c *cloud.Service) { r.cloud = c }
 
 // Get returns the store with all there is to know. A tenant database that
 // cannot be read does not fail the call: Profile is nil and Database.Status
@@ -143,6 +150,11 @@ func (r *Registry) addProfile(ctx context.Context, s *Store) error {
 	default:
 		status = tenantdb.StatusFailed
 		r.log.WarnContext(ctx, "tenant database unavailable", "store", s.ID.String(), "err", cause)
+		if s.Database != nil && s.Database.Kind == tenantdb.KindSupabase {
+			if fault := r.cloud.ProjectFault(ctx, s.ID); fault != nil {
+				cause = fault
+			}
+		}
 	}
 	if s.Database == nil || s.Database.Status == status && s.Database.LastError == tenantdb.HealthCode(cause) {
 		return nil

@@ -270,11 +270,11 @@ func (c Credentials) seal(ring *keyring.Ring, store stoa.StoreID) (string, error
 	if err != nil {
 		return "", err
 	}
-	return ring.Seal(plain, sealOwner(store))
+	return ring.Seal(plain, sealOwner(store.String()))
 }
 
 func unseal(ring *keyring.Ring, store stoa.StoreID, envelope string) (Credentials, error) {
-	plain, err := ring.Open(envelope, sealOwner(store))
+	plain, err := ring.Open(envelope, sealOwner(store.String()))
 	if err != nil {
 		return Credentials{}, err
 	}
@@ -288,4 +288,4 @@ func unseal(ring *keyring.Ring, store stoa.StoreID, envelope string) (Credential
 	}, nil
 }
 
-func sealOwner(store stoa.StoreID) string { return "store_databases/" + store.String() }
+func sealOwner(store string) string { return "store_databases/" + store }

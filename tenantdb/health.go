@@ -34,10 +34,20 @@ func HealthMessage(code stoa.Code) string {
 		return "No encrypted connection to the database server could be made. Check its certificate and the TLS settings."
 	case stoa.DatabaseHostForbidden:
 		return networkFault(ErrHostForbidden).Message
+	case stoa.DatabaseCredentialsLost:
+		return credentialsLost(nil).Message
 	case stoa.DatabaseVersionUnsupported:
 		return "The database server is older than this platform supports. Upgrade it."
 	case stoa.DatabaseNotEmpty:
 		return "The database holds something else than this store."
+	case stoa.SupabaseProjectPaused:
+		return "The Supabase project is paused. Resume it on its page at Supabase."
+	case stoa.SupabaseProjectStarting:
+		return "The Supabase project is starting or being restored. It takes some minutes; nothing is to be done."
+	case stoa.SupabaseProjectRemoved:
+		return "The Supabase project has been removed, or the connected account does not see it any more."
+	case stoa.SupabaseProjectFailed:
+		return "Supabase could not start the project. Look at its page at Supabase, and restore or delete it there."
 	case stoa.InvalidRequest:
 		return "The database answers, but the store is not in it."
 	case stoa.TenantUnavailable:

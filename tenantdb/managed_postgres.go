@@ -47,7 +47,7 @@ func (h postgresHost) make(ctx context.Context, db *DB, c Credentials) error {
 // makeRole sends the password as what the server would make of it, so that no
 // log of the server's can hold it.
 func (postgresHost) makeRole(ctx context.Context, db *DB, c Credentials) error {
-	verifier, err := scramVerifier(c.Password)
+	verifier, err := ScramVerifier(c.Password)
 	if err != nil {
 		return err
 	}
@@ -125,10 +125,11 @@ func isState(err error, state string) bool {
 	return errors.As(err, &pgErr) && pgErr.Code == state
 }
 
-// scramVerifier is what PostgreSQL keeps of a password. Of ASCII only:
+// ScramVerifier returns what PostgreSQL keeps of a password and takes in its
+// place: with it no log of a server's holds the password. Of ASCII only:
 // anything else would have to be normalised.
 // Source: RFC 5802, section 3; PostgreSQL manual, pg_authid.
-func scramVerifier(password keyring.Secret) (string, error) {
+func ScramVerifier(password keyring.Secret) (string, error) {
 	const iterations = 4096 // PostgreSQL's own; the password has 128 random bits
 	salt := make([]byte, 16)
 	_, _ = rand.Read(salt) // it never fails

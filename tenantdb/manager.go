@@ -255,6 +255,9 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 	if err == nil {
 		err = r.readable()
 	}
+	if stoa.CodeOf(err) == stoa.DatabaseCredentialsLost {
+		err = unavailable(err) // the cause is not for shoppers
+	}
 	c := r.Credentials
 	if err == nil && c.Engine == SQLite {
 		err = m.takeFile(ctx, p)

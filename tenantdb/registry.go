@@ -8,6 +8,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/reseal"
 )
 
 // Info is what may be shown of a store's database: never a secret.
@@ -74,13 +75,14 @@ type Registered struct {
 }
 
 // Load decrypts a store's credentials. Without any it returns
-// store_pending_database.
+// store_pending_database; see Read.
 func (m *Manager) Load(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Credentials, error) {
 	r, err := m.Read(ctx, q, store)
 	return r.Credentials, err
 }
 
-// Read is Load with what else is kept.
+// Read is Load with what else is kept. It fails with database_credentials_lost
+// when the key is gone that they were encrypted with.
 func (m *Manager) Read(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Registered, error) {
 	var row struct {
 		Credentials       string
@@ -97,7 +99,22 @@ func (m *Manager) Read(ctx context.Context, q masterdb.Querier, store stoa.Store
 		return Registered{}, err
 	}
 	c, err := unseal(m.ring, store, row.Credentials)
+	if err != nil {
+		err = credentialsLost(err)
+	}
 	return Registered{c, row.CredentialVersion, Schema{row.SchemaVersion, row.OwnVersion}}, err
+}
+
+// credentialsLost: the key is gone, or the row is not as it was written. It is
+// the store's own fault to bear: no other store's credentials are concerned.
+func credentialsLost(cause error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseCredentialsLost, "The stored credentials of this store's database cannot be decrypted. "+
+		"The operator can give the platform the key they were encrypted with; or give the store new ones: rotate its credentials.").Because(cause)
+}
+
+// SealedCredentials is where envelopes are kept here.
+func SealedCredentials() reseal.Column {
+	return reseal.Column{Table: "store_databases", Key: "store_id", Name: "credentials", Owner: sealOwner}
 }
 
 // readable refuses a store whose schema is older than this binary can serve.

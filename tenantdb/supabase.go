@@ -90,6 +90,43 @@ func (r SupabaseRules) check(c *Credentials, faults *stoa.Invalid) {
 	r.checkProject(c, ref, faults)
 }
 
+// NewSupabase returns the credentials of a role in a project, through the
+// transaction pooler at host. It fails with database_host_forbidden when that
+// is not one of Supabase's.
+func (m *Manager) NewSupabase(ref, host, database, role string, password keyring.Secret) (Credentials, error) {
+	rules := m.opts.Supabase.withDefaults()
+	c := Credentials{
+		Kind: KindSupabase, Engine: PostgreSQL, Host: host, Port: rules.TransactionPort, Database: database,
+		User: role + "." + ref, Password: password, ProjectURL: "https://" + ref + "." + rules.DirectDomain,
+	}
+	if err := m.Validate(&c); err != nil {
+		return Credentials{}, stoa.Errorf(stoa.DatabaseHostForbidden,
+			"The pooler that is named for this project is not one of Supabase's. Nothing was sent there; tell the operator.").Because(err)
+	}
+	return c, nil
+}
+
+// SupabaseRole names the role that a store has in a project, and its schema.
+func SupabaseRole(store stoa.StoreID) string {
+	return "stoa_" + lower.EncodeToString(store[6:]) // the part of the id that is random
+}
+
+// ProjectRef returns the ref of the Supabase project that c is of, or "".
+func (m *Manager) ProjectRef(c Credentials) string {
+	if c.Kind != KindSupabase {
+		return ""
+	}
+	if ref, direct := m.opts.Supabase.withDefaults().directRef(c.Host); direct {
+		return ref
+	}
+	return c.User[strings.LastIndex(c.User, ".")+1:]
+}
+
+// Parse is ParseConnectionString under this manager's options.
+func (m *Manager) Parse(engine EngineName, raw keyring.Secret) (Credentials, error) {
+	return parseConnectionString(engine, raw, m.opts.Supabase)
+}
+
 // checkProject looks at what is kept beside the connection for the store's
 // own use.
 func (r SupabaseRules) checkProject(c *Credentials, ref string, faults *stoa.Invalid) {

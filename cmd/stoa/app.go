@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa/accounts"
+	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/fleet"
 	"github.com/stoahq/stoa/jobs"
@@ -22,6 +23,7 @@ import (
 	"github.com/stoahq/stoa/payments"
 	"github.com/stoahq/stoa/provisioning"
 	"github.com/stoahq/stoa/stores"
+	"github.com/stoahq/stoa/supabase"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
@@ -36,6 +38,7 @@ type app struct {
 	registry     *stores.Registry
 	accounts     *accounts.Accounts
 	payments     *payments.Service
+	cloud        *cloud.Service
 	provisioning *provisioning.Service
 	fleet        *fleet.Service
 	mail         *mail.Sender
@@ -88,7 +91,9 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	if err != nil {
 		return nil, errors.Join(err, a.close(ctx))
 	}
-	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log, provisioning.Options{Claim: cfg.ProvisioningClaim})
+	a.cloud = cloud.New(master, encryption, a.tenants, cloud.Options{API: cfg.supabase(), Redirect: publicURL + "/api/supabase/callback", Log: log})
+	a.registry.UseCloud(a.cloud)
+	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log, provisioning.Options{Claim: cfg.ProvisioningClaim, Cloud: a.cloud})
 	a.fleet = fleet.New(master, a.tenants, log, fleet.Options{Hold: cfg.HoldTenantMigrations})
 
 	jobs.Handle(a.queue, fleet.Timeout, a.fleet.Run)
@@ -146,13 +151,31 @@ func (c *Config) sales(publicURL string, signing *keyring.Ring, log *slog.Logger
 	return out
 }
 
+// supabase is the way to Supabase's Management API, nil without an OAuth
+// application.
+func (c *Config) supabase() *supabase.Client {
+	if c.SupabaseClientID == "" {
+		return nil
+	}
+	return supabase.New(supabase.Options{URL: c.SupabaseURL, ClientID: c.SupabaseClientID, ClientSecret: c.SupabaseClientSecret})
+}
+
+// checkSupabase says how owners connect their Supabase projects.
+func checkSupabase(ctx context.Context, cfg *Config) (string, error) {
+	api := cfg.supabase()
+	if api == nil {
+		return "no OAuth application: projects are connected by connection string only", nil
+	}
+	return "Supabase accepts the OAuth application", api.Check(ctx)
+}
+
 // newTenants is the way to the tenant databases.
 func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring) (*tenantdb.Manager, error) {
 	networks, err := cfg.allowedNetworks()
 	if err != nil {
 		return nil, err
 	}
-	roots, err := cfg.supabaseRoots()
+	rules, err := cfg.supabaseRules()
 	if err != nil {
 		return nil, err
 	}
@@ -168,7 +191,7 @@ func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring) (*te
 		DataDir: cfg.DataDir, MaxEmbedded: cfg.MaxEmbedded,
 		ConnsPerServer: cfg.ConnsPerServer, ConnsPerStore: cfg.ConnsPerStore,
 		Dialer:   tenantdb.Dialer{Allow: networks, PublicPlaintext: cfg.development()},
-		Supabase: tenantdb.SupabaseRules{Roots: roots},
+		Supabase: rules,
 		Managed:  managed,
 		Own:      own,
 	}), nil

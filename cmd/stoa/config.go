@@ -62,6 +62,11 @@ type Config struct {
 	StripeWebhookSecret keyring.Secret `name:"stripe-webhook-secret" env:"STRIPE_WEBHOOK_SECRET" help:"Signing secret of the webhook endpoint at <base-url>/api/webhooks/stripe." placeholder:"SECRET" group:"config"`
 	StripeURL           string         `name:"stripe-url" env:"STOA_STRIPE_URL" help:"Address of a stand-in for Stripe; in development only." placeholder:"URL" group:"config"`
 
+	SupabaseClientID     string         `name:"supabase-oauth-client-id" env:"SUPABASE_OAUTH_CLIENT_ID" help:"Client id of your OAuth application at Supabase, whose callback is <base-url>/api/supabase/callback: owners connect their projects through it. Unless told, only by connection string." placeholder:"ID" group:"config"`
+	SupabaseClientSecret keyring.Secret `name:"supabase-oauth-client-secret" env:"SUPABASE_OAUTH_CLIENT_SECRET" help:"Its secret." placeholder:"SECRET" group:"config"`
+	SupabaseURL          string         `name:"supabase-url" env:"STOA_SUPABASE_URL" help:"Address of Supabase's Management API, or of a stand-in; in production https only. Unless told, https://api.supabase.com." placeholder:"URL" group:"config"`
+	SupabasePooler       string         `name:"supabase-pooler" env:"STOA_SUPABASE_POOLER" help:"Where a stand-in's session and transaction pooler are; in development only." placeholder:"HOST:PORT,PORT" group:"config"`
+
 	CreditPrice int64  `name:"credit-price" env:"STOA_CREDIT_PRICE" default:"1" help:"Price of one credit in the currency's minor unit." group:"config"`
 	Currency    string `name:"currency" env:"STOA_CURRENCY" default:"USD" help:"Currency credits are sold in (ISO 4217)." placeholder:"CODE" group:"config"`
 
@@ -114,6 +119,7 @@ func (c *Config) check() error {
 		fault("STOA_PROVISIONING_CLAIM", "must be between 500ms and 10m")
 	}
 	c.checkStripe(fault)
+	c.checkSupabase(fault)
 	if c.CreditPrice < 1 {
 		fault("STOA_CREDIT_PRICE", "must be at least 1")
 	}
@@ -177,6 +183,49 @@ func (c *Config) checkStripe(fault func(name, format string, args ...any)) {
 	if c.StripeURL != "" && !c.development() {
 		fault("STOA_STRIPE_URL", "is for development only: it would be told of every payment")
 	}
+}
+
+// checkSupabase: tokens go to that address, and stores' passwords to those
+// poolers.
+func (c *Config) checkSupabase(fault func(name, format string, args ...any)) {
+	if c.SupabaseClientID == "" && !c.SupabaseClientSecret.IsZero() {
+		fault("SUPABASE_OAUTH_CLIENT_ID", "is required with SUPABASE_OAUTH_CLIENT_SECRET")
+	}
+	if c.SupabaseClientID != "" && c.SupabaseClientSecret.IsZero() {
+		fault("SUPABASE_OAUTH_CLIENT_SECRET", "is required with SUPABASE_OAUTH_CLIENT_ID")
+	}
+	u, err := url.Parse(c.SupabaseURL)
+	switch {
+	case c.SupabaseURL == "":
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Scheme != "http" && u.Scheme != "https":
+		fault("STOA_SUPABASE_URL", "must be an http or https address")
+	case u.Scheme != "https" && !c.development():
+		fault("STOA_SUPABASE_URL", "must be an https address in production")
+	}
+	if _, err := c.supabaseRules(); err != nil {
+		fault("STOA_SUPABASE_POOLER", "%v", err)
+	} else if c.SupabasePooler != "" && !c.development() {
+		fault("STOA_SUPABASE_POOLER", "is for development only: every store at Supabase would be reached through it")
+	}
+}
+
+// supabaseRules tell Supabase's servers, or a stand-in's, from all others. A
+// CA file that cannot be read is a fault of its own.
+func (c *Config) supabaseRules() (tenantdb.SupabaseRules, error) {
+	rules := tenantdb.SupabaseRules{}
+	rules.Roots, _ = c.supabaseRoots()
+	if c.SupabasePooler == "" {
+		return rules, nil
+	}
+	first, transaction, _ := strings.Cut(c.SupabasePooler, ",")
+	host, session, err := net.SplitHostPort(first)
+	if err != nil || host == "" || !isPort(session) || !isPort(transaction) {
+		return rules, errors.New("must be a host with two ports, such as 127.0.0.1:5432,6543")
+	}
+	rules.PoolerDomain = host
+	rules.SessionPort, _ = strconv.Atoi(session)
+	rules.TransactionPort, _ = strconv.Atoi(transaction)
+	return rules, nil
 }
 
 // sandbox reports whether purchases are tried without money.

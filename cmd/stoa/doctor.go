@@ -31,7 +31,7 @@ func (cmd doctorCmd) Validate() error {
 
 // Help is shown by 'stoa doctor --help'.
 func (doctorCmd) Help() string {
-	return "Checks configuration, data directory, keys, payments, master database, schema and job queue, with a remedy for each fault. " +
+	return "Checks configuration, data directory, keys, payments, Supabase, master database, schema and job queue, with a remedy for each fault. " +
 		"It changes nothing. The exit status is 1 when something is wrong.\n\n" +
 		"With --fleet it also looks over the stores: provisioning runs without a job, stores that are stuck or should be gone, and managed databases, " +
 		"files and hostnames that no store has. --mend mends what it finds, but a stray database it drops only when --drop names it: run without first, " +
@@ -129,6 +129,8 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 	}
 	detail, err = checkPayments(ctx, cfg)
 	add("payments", err, detail, "correct STRIPE_SECRET_KEY and that this machine may reach api.stripe.com")
+	detail, err = checkSupabase(ctx, cfg)
+	add("supabase", err, detail, "correct SUPABASE_OAUTH_CLIENT_ID and its secret, and see that this machine may reach api.supabase.com")
 	if cfg.MasterDBURL.IsZero() && missing(cfg.masterURL()[len("sqlite:"):]) {
 		add("master database", nil, "not made yet; 'stoa serve' makes it", "")
 		return out, false
@@ -141,6 +143,9 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 	detail, err = checkSchema(ctx, master)
 	if !add("schema", err, detail, "run 'stoa migrate'") {
 		return out, false
+	}
+	if detail, err = cfg.checkSealed(ctx, master); detail != "" || err != nil {
+		add("encrypted data", err, detail, "give the missing keys back to ENCRYPTION_KEY, behind the first; 'stoa keys list' names them")
 	}
 	detail, err = checkQueue(ctx, master)
 	add("job queue", err, detail, "run 'stoa migrate', then look for the job's error in the server's log")
@@ -196,6 +201,27 @@ func (c *Config) checkKeys() (string, error) {
 	encryptionID, _ := encryption.Current()
 	signingID, _ := signing.Current()
 	return fmt.Sprintf("encrypting with %q, signing with %q; a round trip works", encryptionID, signingID), nil
+}
+
+// checkSealed asks whether the keys are here that the data was encrypted with.
+func (c *Config) checkSealed(ctx context.Context, master *masterdb.DB) (string, error) {
+	if c.development() && c.EncryptionKey.IsZero() && missing(c.keyFile()) {
+		return "", nil
+	}
+	encryption, signing, err := c.rings()
+	if err != nil {
+		return "", nil // checkKeys has said it
+	}
+	list, err := listKeys(ctx, master, encryption, signing)
+	switch {
+	case err != nil:
+		return "", err
+	case list.lost() > 0:
+		return "", fmt.Errorf("%d rows are encrypted with keys that are missing here", list.lost())
+	case list.needed() > 0:
+		return fmt.Sprintf("%d rows are encrypted with an older key; 'stoa keys rotate' changes that", list.needed()), nil
+	}
+	return "all with the first key", nil
 }
 
 func roundTrip(ring *keyring.Ring) error {

@@ -17,6 +17,8 @@ import (
 
 type keysCmd struct {
 	Generate keysGenerateCmd `cmd:"" help:"Print a new ENCRYPTION_KEY and JWT_SECRET. Nothing is stored."`
+	List     keysListCmd     `cmd:"" help:"Which keys there are and how much is encrypted with each."`
+	Rotate   keysRotateCmd   `cmd:"" help:"Encrypt everything with the first ENCRYPTION_KEY."`
 }
 
 type keysGenerateCmd struct {

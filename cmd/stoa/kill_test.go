@@ -12,8 +12,10 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,20 +25,24 @@ import (
 	"github.com/stoahq/stoa/tenantdb/tenantdbtest"
 )
 
-// serveProcess makes the test binary be the server: see TestServeProcess.
-const serveProcess = "STOA_TEST_SERVE_PROCESS"
+// commandProcess makes the test binary be stoa: see TestCommandProcess.
+const commandProcess = "STOA_TEST_COMMAND_PROCESS"
 
-// TestServeProcess is 'stoa serve' in a process of its own, which a test can
-// kill. It ends with the test that started it.
-func TestServeProcess(t *testing.T) {
-	if os.Getenv(serveProcess) == "" {
+// TestCommandProcess is a command of stoa in a process of its own, which a
+// test can kill. It ends with the test that started it.
+func TestCommandProcess(t *testing.T) {
+	command := os.Getenv(commandProcess)
+	if command == "" {
 		t.Skip("the other tests start it")
 	}
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(1)
 	}()
-	os.Exit(run(context.Background(), []string{"serve"}, os.Stdout, os.Stderr))
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	status := run(ctx, strings.Fields(command), os.Stdout, os.Stderr)
+	stop()
+	os.Exit(status)
 }
 
 // process is a running server.
@@ -47,15 +53,17 @@ type process struct {
 	log   *bytes.Buffer // to be read when it has ended
 }
 
-func startProcess(t *testing.T, cfg *Config) *process {
+// startProcess starts 'stoa serve'; more is added to its environment.
+func startProcess(t *testing.T, cfg *Config, more ...string) *process {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(self, "-test.run=^TestServeProcess$"), log: &bytes.Buffer{}}
-	p.cmd.Env = append(os.Environ(), serveProcess+"=1", "PORT=0", "STOA_DATA_DIR="+cfg.DataDir,
+	p := &process{cmd: exec.Command(self, "-test.run=^TestCommandProcess$"), log: &bytes.Buffer{}}
+	p.cmd.Env = append(os.Environ(), commandProcess+"=serve", "PORT=0", "STOA_DATA_DIR="+cfg.DataDir,
 		"MASTER_DB_URL="+cfg.MasterDBURL.Reveal(), "STOA_PROVISIONING_CLAIM="+cfg.ProvisioningClaim.String())
+	p.cmd.Env = append(p.cmd.Env, more...)
 	p.cmd.Stderr = p.log
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
@@ -85,6 +93,18 @@ func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	_ = p.cmd.Wait()
 	_ = p.stdin.Close()
+}
+
+// end has the process end cleanly, and returns what it has logged.
+func (p *process) end(t *testing.T) string {
+	t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("the server ended with %v:\n%s", err, p.log)
+	}
+	return p.log.String()
 }
 
 // victim is a store that is being connected when its server dies.

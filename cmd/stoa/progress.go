@@ -45,14 +45,18 @@ func (b *bar) draw() {
 	fmt.Fprint(b.terminal, "\r\x1b[K", b.line(now.Sub(b.started)))
 }
 
-// line says how far, how fast, how long still.
+// line is text with a picture of it.
 func (b *bar) line(elapsed time.Duration) string {
 	const width = 30
 	filled := int(width * b.done / max(b.total, 1))
+	return fmt.Sprintf("[%s%s] %s", strings.Repeat("#", filled), strings.Repeat(".", width-filled), b.text(elapsed))
+}
+
+// text says how far, how fast, how long still.
+func (b *bar) text(elapsed time.Duration) string {
 	rate := float64(b.done) / max(elapsed.Seconds(), 0.001)
 	left := time.Duration(float64(b.total-b.done) / max(rate, 0.001) * float64(time.Second)).Round(time.Second)
-	return fmt.Sprintf("[%s%s] %d/%d %s, %d %s, %.1f/s, %s left",
-		strings.Repeat("#", filled), strings.Repeat(".", width-filled), b.done, b.total, b.things, b.failed, b.ills, rate, left)
+	return fmt.Sprintf("%d/%d %s, %d %s, %.1f/s, %s left", b.done, b.total, b.things, b.failed, b.ills, rate, left)
 }
 
 // end leaves the cursor below what was drawn.

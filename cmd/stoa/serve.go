@@ -78,7 +78,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	stopping := make(chan struct{})
 	s.http = newPublic(httpapi.New(httpapi.Domains{
 		Master: a.master, Accounts: a.accounts, Stores: a.registry, Tenants: a.tenants,
-		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning, Mail: a.mail,
+		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning, Cloud: a.cloud, Mail: a.mail,
 	}, httpapi.Config{
 		BaseURL: url, BaseDomain: cfg.BaseDomain, Development: cfg.development(), Sandbox: cfg.sandbox(), Log: log, Metrics: metrics,
 		Stopping: stopping,

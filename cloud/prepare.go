@@ -1,0 +1,309 @@
+package cloud
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/supabase"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+// Prepare does what is planned for the store: it makes the project, if there
+// is none yet, waits until it is ready, and gives the store a role and a
+// schema in its database. It returns the credentials of that role. Whatever
+// was cut off before is completed by doing it again.
+//
+// waiting is called with what is being waited for, each time that changes.
+func (s *Service) Prepare(ctx context.Context, store stoa.StoreID, waiting func(error) error) (tenantdb.Credentials, error) {
+	var none tenantdb.Credentials
+	if err := s.configured(); err != nil {
+		return none, err
+	}
+	plan, err := s.readPlan(ctx, store)
+	if err != nil {
+		return none, err
+	}
+	w := &work{Service: s, store: store, plan: plan, waiting: waiting, until: time.Now().Add(s.opts.Patience), pause: s.opts.Poll}
+	if plan.Ref == nil {
+		if err := w.makeProject(ctx); err != nil {
+			return none, err
+		}
+	}
+	ref := *w.plan.Ref
+	if err := w.awaitReady(ctx, ref); err != nil {
+		return none, err
+	}
+	pooler, err := w.pooler(ctx, ref)
+	if err != nil {
+		return none, err
+	}
+	role, password := tenantdb.SupabaseRole(store), keyring.NewSecret(plan.secrets.Role)
+	c, err := s.tenants.NewSupabase(ref, pooler.Host, pooler.Database, role, password)
+	if err != nil {
+		return none, err
+	}
+	if err := w.makeRole(ctx, ref, role, password); err != nil {
+		return none, err
+	}
+	w.addKeys(ctx, ref, &c)
+	return c, s.tenants.Validate(&c)
+}
+
+// work is a preparation under way.
+type work struct {
+	*Service
+	store   stoa.StoreID
+	plan    plan
+	waiting func(error) error
+	told    stoa.Code // what was last waited for
+	until   time.Time // when patience ends
+	pause   time.Duration
+}
+
+// call calls fn with a token. Of a call that may be repeated, faults that pass
+// are waited out: a spent rate limit, a Supabase that does not answer.
+func (w *work) call(ctx context.Context, fn func(token keyring.Secret) error) error {
+	for {
+		err := w.with(ctx, w.store, fn)
+		switch stoa.CodeOf(err) {
+		case stoa.RateLimited, stoa.SupabaseUnavailable:
+			if err := w.wait(ctx, err); err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// maxPause is between two looks at most.
+const maxPause = 10 * time.Second
+
+// wait says why and waits a little, or returns why when patience is at an end.
+func (w *work) wait(ctx context.Context, why error) error {
+	pause := w.pause
+	var known *stoa.Error
+	if errors.As(why, &known) {
+		pause = max(pause, known.RetryAfter)
+	}
+	if time.Now().Add(pause).After(w.until) {
+		return why
+	}
+	if code := stoa.CodeOf(why); code != w.told {
+		w.told = code
+		if err := w.waiting(why); err != nil {
+			return err
+		}
+	}
+	w.pause = min(w.pause*3/2, max(maxPause, w.opts.Poll))
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// inFlight is how long a project may be on its way whose making had no answer.
+const inFlight = 20 * time.Second
+
+// makeProject looks for the store's project and makes it when there is none.
+// A making without an answer is looked for, before it is repeated.
+func (w *work) makeProject(ctx context.Context) error {
+	for {
+		found, err := w.findProject(ctx)
+		if err != nil {
+			return err
+		}
+		if found != nil {
+			return w.keepRef(ctx, found.Ref)
+		}
+		why := projectFault(stoa.SupabaseProjectStarting)
+		if at := w.plan.RequestedAt; at == nil || time.Since(*at) > min(inFlight, 10*w.opts.Poll) {
+			ref, err := w.request(ctx)
+			if err == nil {
+				return w.keepRef(ctx, ref)
+			}
+			if why = err; w.plan.RequestedAt == nil && stoa.CodeOf(err) != stoa.RateLimited {
+				return err // refused: there is none
+			}
+		}
+		if err := w.wait(ctx, why); err != nil {
+			return err
+		}
+	}
+}
+
+// findProject looks for a project with the store's marker. One that is being
+// removed does not count.
+func (w *work) findProject(ctx context.Context) (found *supabase.Project, err error) {
+	suffix := marker(w.store)
+	err = w.call(ctx, func(token keyring.Secret) error {
+		all, err := w.opts.API.Projects(ctx, token, w.plan.Organization, suffix[1:])
+		i := slices.IndexFunc(all, func(p supabase.Project) bool {
+			return strings.HasSuffix(p.Name, suffix) && supabase.IsRef(p.Ref) && p.Status != supabase.Removed && p.Status != supabase.GoingDown
+		})
+		if found = nil; i >= 0 {
+			found = &all[i]
+		}
+		return err
+	})
+	return found, err
+}
+
+// request asks for the project, which is on record before. When the answer is
+// known to be no, it is off the record again.
+func (w *work) request(ctx context.Context) (ref string, err error) {
+	region, _ := supabase.FindRegion(w.plan.Region)
+	if err := w.markRequest(ctx, true); err != nil {
+		return "", err
+	}
+	err = w.with(ctx, w.store, func(token keyring.Secret) error {
+		p, err := w.opts.API.CreateProject(ctx, token, supabase.NewProject{
+			Name: w.plan.Name, Organization: w.plan.Organization, Region: region, Password: keyring.NewSecret(w.plan.secrets.Database),
+		})
+		ref = p.Ref
+		return err
+	})
+	if err != nil && (supabase.StatusOf(err)/100 == 4 || stoa.CodeOf(err) == stoa.RateLimited) {
+		if err := w.markRequest(ctx, false); err != nil {
+			return "", err
+		}
+	}
+	return ref, err
+}
+
+func (w *work) markRequest(ctx context.Context, begun bool) error {
+	return w.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if w.plan.RequestedAt = nil; begun {
+			w.plan.RequestedAt = &tx.Now
+		}
+		_, err := tx.Exec(ctx, `UPDATE supabase_projects SET requested_at = $2 WHERE store_id = $1`, w.store, w.plan.RequestedAt)
+		return err
+	})
+}
+
+func (w *work) keepRef(ctx context.Context, ref string) error {
+	w.plan.Ref = &ref
+	w.forget(w.store)
+	return w.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE supabase_projects SET ref = $2, requested_at = NULL WHERE store_id = $1`, w.store, ref)
+		return err
+	})
+}
+
+// awaitReady waits until the project's database and pooler are healthy. It
+// fails at once when the project's status says that they will not be.
+func (w *work) awaitReady(ctx context.Context, ref string) error {
+	for {
+		var health []supabase.Health
+		err := w.call(ctx, func(token keyring.Secret) (err error) {
+			health, err = w.opts.API.Health(ctx, token, ref)
+			return err
+		})
+		if err == nil && healthy(health) {
+			return nil
+		}
+		if err != nil && supabase.StatusOf(err)/100 != 4 {
+			return err
+		}
+		why := w.status(ctx, ref)
+		switch stoa.CodeOf(why) {
+		case stoa.SupabaseProjectStarting:
+		case "":
+			if why = err; err == nil { // it is said to run, but not all of it does
+				why = projectFault(stoa.SupabaseProjectStarting)
+			}
+		default:
+			return why
+		}
+		if err := w.wait(ctx, why); err != nil {
+			return err
+		}
+	}
+}
+
+// healthy: of both services, and none else was asked after.
+func healthy(list []supabase.Health) bool {
+	return len(list) > 0 && !slices.ContainsFunc(list, func(h supabase.Health) bool { return h.Status != string(supabase.ActiveHealthy) })
+}
+
+func (w *work) status(ctx context.Context, ref string) error {
+	var all []supabase.Project
+	err := w.call(ctx, func(token keyring.Secret) (err error) {
+		all, err = w.opts.API.AllProjects(ctx, token)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return faultAmong(all, ref)
+}
+
+// pooler returns the way to the project's primary database, if it is that.
+func (w *work) pooler(ctx context.Context, ref string) (supabase.Pooler, error) {
+	var all []supabase.Pooler
+	err := w.call(ctx, func(token keyring.Secret) (err error) {
+		all, err = w.opts.API.Poolers(ctx, token, ref)
+		return err
+	})
+	if err != nil {
+		return supabase.Pooler{}, err
+	}
+	i := slices.IndexFunc(all, func(p supabase.Pooler) bool { return p.Type == "PRIMARY" })
+	if i < 0 {
+		return supabase.Pooler{}, stoa.Errorf(stoa.SupabaseProjectFailed, "Supabase names no pooler for this project. Look at its database settings at Supabase.")
+	}
+	if !strings.HasSuffix(all[i].User, "."+ref) {
+		return supabase.Pooler{}, stoa.Errorf(stoa.DatabaseHostForbidden, "The pooler that is named for this project is another project's. Nothing was sent there; tell the operator.")
+	}
+	return all[i], nil
+}
+
+// addKeys keeps the project's address and keys for the store's own use, as far
+// as the connection may see them.
+func (w *work) addKeys(ctx context.Context, ref string, c *tenantdb.Credentials) {
+	var keys []supabase.Key
+	err := w.with(ctx, w.store, func(token keyring.Secret) (err error) {
+		keys, err = w.opts.API.Keys(ctx, token, ref)
+		return err
+	})
+	if err != nil {
+		w.opts.Log.InfoContext(ctx, "a project's API keys are not kept", "store", w.store.String(), "err", err)
+		return
+	}
+	for _, k := range keys {
+		switch {
+		case k.Type == "legacy" && (k.ID == "anon" || k.Name == "anon"), k.Type == "publishable" && c.AnonKey.IsZero():
+			c.AnonKey = k.Secret
+		case k.Type == "legacy" && (k.ID == "service_role" || k.Name == "service_role"), k.Type == "secret" && c.ServiceRoleKey.IsZero():
+			c.ServiceRoleKey = k.Secret
+		}
+	}
+	if bare := *c; w.tenants.Validate(&bare) != nil { // keys that are none do not keep a store from opening
+		c.AnonKey, c.ServiceRoleKey = keyring.Secret{}, keyring.Secret{}
+	}
+}
+
+// makeRole lets the store's role in. See roleStatement.
+func (w *work) makeRole(ctx context.Context, ref, role string, password keyring.Secret) error {
+	statement, err := roleStatement(role, password)
+	if err != nil {
+		return err
+	}
+	err = w.call(ctx, func(token keyring.Secret) error { return w.opts.API.Query(ctx, token, ref, statement) })
+	if supabase.StatusOf(err) == http.StatusBadRequest {
+		return stoa.Errorf(stoa.DatabasePermissionDenied, "No role for the store could be made in the project's database. "+
+			"Its role postgres must be allowed to make roles and schemas, as it is unless somebody changed it.").Because(err)
+	}
+	return err
+}

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/stoahq/stoa/accounts"
+	"github.com/stoahq/stoa/cloud"
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/reseal"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+// sealedColumns are all columns of the master that hold something encrypted. A
+// test looks for envelopes elsewhere.
+func sealedColumns() []reseal.Column {
+	return append([]reseal.Column{tenantdb.SealedCredentials(), accounts.SealedFactors()}, cloud.Sealed()...)
+}
+
+type keysListCmd struct {
+	JSON bool `help:"Print JSON."`
+}
+
+// Help is shown by 'stoa keys list --help'.
+func (keysListCmd) Help() string {
+	return "Shows ids and counts rows of the master database; no key is shown. What is encrypted with a key that is missing here can only be " +
+		"read again with that key: look for it in the configuration of before."
+}
+
+func (cmd keysListCmd) Run(e *env) error {
+	return e.withKeys(func(master *masterdb.DB, encryption, signing *keyring.Ring) error {
+		list, err := listKeys(e.ctx, master, encryption, signing)
+		if err != nil {
+			return err
+		}
+		if cmd.JSON {
+			return json.NewEncoder(e.stdout).Encode(list)
+		}
+		return list.print(e.stdout)
+	})
+}
+
+type keysRotateCmd struct {
+	JSON bool `help:"Print JSON."`
+}
+
+// Help is shown by 'stoa keys rotate --help'.
+func (keysRotateCmd) Help() string {
+	return "Replace ENCRYPTION_KEY in three steps, without a pause:\n\n" +
+		"  1. 'stoa keys generate'; put the new key behind the old one (ENCRYPTION_KEY=old,new) and restart every server.\n" +
+		"  2. Put it in front (new,old) and restart every server: they encrypt with the new key.\n" +
+		"  3. Run this command with the same keys. It encrypts everything with the first of them and says which can go.\n\n" +
+		"It may run beside 'stoa serve' and twice at once; when it was stopped, run it again. A backup of the database needs the keys of its time: " +
+		"keep an old key as long as such backups.\n\n" +
+		"Replace JWT_SECRET by the first two steps: access tokens signed with the old key hold until they expire, which takes JWT_EXPIRES_IN; then it " +
+		"can go. Left out at once, it ends no session: everybody's software only has to refresh.\n\n" +
+		"The exit status is 1 when something is not encrypted with the first key."
+}
+
+func (cmd keysRotateCmd) Run(e *env) error {
+	return e.withKeys(func(master *masterdb.DB, encryption, signing *keyring.Ring) error {
+		p := &rotateProgress{bar: newBar(e.stderr, cmd.JSON, "rows", "unreadable"), out: e.stderr, silent: cmd.JSON}
+		done, lost, err := reseal.Run(e.ctx, master, encryption, sealedColumns(), p.show)
+		p.end()
+		if err != nil {
+			return fmt.Errorf("%w; %d rows were encrypted anew: run this again to go on", err, done.Resealed)
+		}
+		list, err := listKeys(e.ctx, master, encryption, signing)
+		if err != nil {
+			return err
+		}
+		out := rotation{list, done.Resealed, done.Failed, newLostRows(lost), list.removable(), time.Since(p.started).Seconds()}
+		if err := cmd.print(e.stdout, out); err != nil {
+			return err
+		}
+		if needed := list.needed(); needed > 0 {
+			return fmt.Errorf("%d rows are not encrypted with the first key; give the missing keys and see that every server has the first, then run this again", needed)
+		}
+		return nil
+	})
+}
+
+// rotation is the outcome, as printed.
+type rotation struct {
+	keyList
+	Resealed   int64     `json:"resealed"`
+	Unreadable int64     `json:"unreadable"`
+	Rows       []lostRow `json:"unreadableRows"` // the first of them
+	Removable  []string  `json:"removable"`      // ids of old keys that nothing needs
+	Seconds    float64   `json:"seconds"`
+}
+
+type lostRow struct {
+	Column string `json:"column"`
+	Row    string `json:"row"`
+	Key    string `json:"key"`
+	Cause  string `json:"cause"`
+}
+
+func newLostRows(lost []reseal.Lost) []lostRow {
+	out := []lostRow{}
+	for _, l := range lost {
+		cause := "it was changed, or is another row's"
+		if errors.Is(l.Cause, keyring.ErrUnknownKey) {
+			cause = "its key is missing"
+		}
+		out = append(out, lostRow{l.Column.String(), l.Key, l.KeyID, cause})
+	}
+	return out
+}
+
+func (cmd keysRotateCmd) print(w io.Writer, r rotation) error {
+	if cmd.JSON {
+		return json.NewEncoder(w).Encode(r)
+	}
+	fmt.Fprintf(w, "%d rows encrypted anew, %d cannot be decrypted (%.1f s).\n", r.Resealed, r.Unreadable, r.Seconds)
+	for _, l := range r.Rows {
+		fmt.Fprintf(w, "  %s of %s, key %q: %s\n", l.Column, l.Row, l.Key, l.Cause)
+	}
+	for _, k := range r.Encryption {
+		switch {
+		case k.Current:
+		case slices.Contains(r.Removable, k.ID):
+			fmt.Fprintf(w, "Nothing needs key %q any more: it can be taken out of ENCRYPTION_KEY. Backups of before still need it.\n", k.ID)
+		default:
+			fmt.Fprintf(w, "Key %q is still needed: %s.%s\n", k.ID, k.uses(), note(!k.Configured, " It is missing in ENCRYPTION_KEY."))
+		}
+	}
+	return nil
+}
+
+// keyList is which keys there are, as printed.
+type keyList struct {
+	Encryption []keyUse    `json:"encryption"`
+	Signing    []signingID `json:"signing"`
+}
+
+type keyUse struct {
+	ID         string           `json:"id"`
+	Current    bool             `json:"current"`
+	Configured bool             `json:"configured"`
+	Rows       map[string]int64 `json:"rows"` // by column
+}
+
+type signingID struct {
+	ID      string `json:"id"`
+	Current bool   `json:"current"`
+}
+
+func listKeys(ctx context.Context, master *masterdb.DB, encryption, signing *keyring.Ring) (keyList, error) {
+	var list keyList
+	for i, id := range encryption.IDs() {
+		list.Encryption = append(list.Encryption, keyUse{id, i == 0, true, map[string]int64{}})
+	}
+	for i, id := range signing.IDs() {
+		list.Signing = append(list.Signing, signingID{id, i == 0})
+	}
+	counts, err := reseal.Counts(ctx, master, sealedColumns())
+	for _, c := range counts {
+		i := slices.IndexFunc(list.Encryption, func(k keyUse) bool { return k.ID == c.KeyID })
+		if i < 0 {
+			i = len(list.Encryption)
+			list.Encryption = append(list.Encryption, keyUse{ID: c.KeyID, Rows: map[string]int64{}})
+		}
+		list.Encryption[i].Rows[c.Column.String()] += c.Rows
+	}
+	return list, err
+}
+
+func (k keyUse) total() (n int64) {
+	for _, rows := range k.Rows {
+		n += rows
+	}
+	return n
+}
+
+// uses says what a key is needed for.
+func (k keyUse) uses() string {
+	var parts []string
+	for _, c := range sealedColumns() {
+		if n := k.Rows[c.String()]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d × %s", n, c))
+		}
+	}
+	if parts == nil {
+		return "nothing"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// removable are the old keys that nothing is encrypted with.
+func (l keyList) removable() []string {
+	out := []string{}
+	for _, k := range l.Encryption {
+		if !k.Current && k.total() == 0 {
+			out = append(out, k.ID)
+		}
+	}
+	return out
+}
+
+// needed is how many rows are not under the current key.
+func (l keyList) needed() (n int64) {
+	for _, k := range l.Encryption {
+		if !k.Current {
+			n += k.total()
+		}
+	}
+	return n
+}
+
+// lost is how many rows ask for a key that is not configured.
+func (l keyList) lost() (n int64) {
+	for _, k := range l.Encryption {
+		if !k.Configured {
+			n += k.total()
+		}
+	}
+	return n
+}
+
+func (l keyList) print(w io.Writer) error {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "SETTING\tID\tUSE\tENCRYPTED WITH IT")
+	for _, k := range l.Encryption {
+		use := "decrypts"
+		if k.Current {
+			use = "encrypts"
+		} else if !k.Configured {
+			use = "MISSING"
+		}
+		fmt.Fprintf(table, "ENCRYPTION_KEY\t%s\t%s\t%s\n", k.ID, use, k.uses())
+	}
+	for _, k := range l.Signing {
+		use := "verifies"
+		if k.Current {
+			use = "signs"
+		}
+		fmt.Fprintf(table, "JWT_SECRET\t%s\t%s\t\n", k.ID, use)
+	}
+	return table.Flush()
+}
+
+// withKeys opens the master and reads the keys.
+func (e *env) withKeys(do func(master *masterdb.DB, encryption, signing *keyring.Ring) error) error {
+	master, err := e.openMaster()
+	if err != nil {
+		return err
+	}
+	defer master.Close()
+	encryption, signing, err := e.cfg.rings()
+	if err != nil {
+		return err
+	}
+	return do(master, encryption, signing)
+}
+
+// rotateProgress is the bar on a terminal, and elsewhere a line for every
+// tenth of the rows.
+type rotateProgress struct {
+	bar
+	out    io.Writer
+	silent bool
+}
+
+func (p *rotateProgress) show(at reseal.Progress) {
+	const parts = 10
+	before := p.done
+	p.total, p.done, p.failed = at.Total, at.Done, at.Failed
+	switch {
+	case p.silent:
+	case p.terminal != nil:
+		p.draw()
+	case p.done*parts/max(p.total, 1) > before*parts/max(p.total, 1):
+		fmt.Fprintln(p.out, p.text(time.Since(p.started)))
+	}
+}

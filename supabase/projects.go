@@ -1,0 +1,195 @@
+package supabase
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+
+	"github.com/stoahq/stoa/keyring"
+)
+
+// Organization is one that the connection reaches.
+type Organization struct {
+	ID   string `json:"id"`
+	Slug string `json:"slug"`
+	Name string `json:"name"`
+}
+
+// Status is where a project is in its life.
+type Status string
+
+// The statuses of a project. There may be others.
+const (
+	Inactive        Status = "INACTIVE"
+	ActiveHealthy   Status = "ACTIVE_HEALTHY"
+	ActiveUnhealthy Status = "ACTIVE_UNHEALTHY"
+	ComingUp        Status = "COMING_UP"
+	GoingDown       Status = "GOING_DOWN"
+	InitFailed      Status = "INIT_FAILED"
+	Removed         Status = "REMOVED"
+	Restoring       Status = "RESTORING"
+	Upgrading       Status = "UPGRADING"
+	Pausing         Status = "PAUSING"
+	RestoreFailed   Status = "RESTORE_FAILED"
+	Restarting      Status = "RESTARTING"
+	PauseFailed     Status = "PAUSE_FAILED"
+	Resizing        Status = "RESIZING"
+)
+
+// Project is a project as a list shows it.
+type Project struct {
+	Ref          string `json:"ref"`
+	Organization string `json:"organization_slug"`
+	Name         string `json:"name"`
+	Region       string `json:"region"`
+	Status       Status `json:"status"`
+	CreatedAt    string `json:"created_at"`
+}
+
+var refPattern = regexp.MustCompile(`^[a-z]{20}$`)
+
+// IsRef reports whether s has the form of a project's ref.
+func IsRef(s string) bool { return refPattern.MatchString(s) }
+
+// Organizations lists all that the token reaches.
+func (c *Client) Organizations(ctx context.Context, token keyring.Secret) (out []Organization, err error) {
+	err = c.do(ctx, call{method: http.MethodGet, path: "/v1/organizations", token: token}, &out)
+	return out, err
+}
+
+// A list is read in pages, of which there are not endlessly many.
+const (
+	pageSize = 100
+	maxPages = 20
+)
+
+// Projects lists those of an organisation; search may name a part of the name.
+func (c *Client) Projects(ctx context.Context, token keyring.Secret, organization, search string) ([]Project, error) {
+	var all []Project
+	for range maxPages {
+		var page struct {
+			Projects   []Project
+			Pagination struct{ Count int }
+		}
+		query := url.Values{"offset": {strconv.Itoa(len(all))}, "limit": {strconv.Itoa(pageSize)}}
+		if search != "" {
+			query.Set("search", search)
+		}
+		path := "/v1/organizations/" + url.PathEscape(organization) + "/projects"
+		if err := c.do(ctx, call{method: http.MethodGet, path: path, query: query, token: token}, &page); err != nil {
+			return nil, err
+		}
+		for _, p := range page.Projects {
+			p.Organization = cmp.Or(p.Organization, organization)
+			all = append(all, p)
+		}
+		if len(page.Projects) == 0 || len(all) >= page.Pagination.Count {
+			break
+		}
+	}
+	return all, nil
+}
+
+// AllProjects lists those of every organisation that the token reaches.
+func (c *Client) AllProjects(ctx context.Context, token keyring.Secret) (out []Project, err error) {
+	err = c.do(ctx, call{method: http.MethodGet, path: "/v1/projects", token: token}, &out)
+	return out, err
+}
+
+// NewProject is a project to be made.
+type NewProject struct {
+	Name         string
+	Organization string // its slug
+	Region       Region
+	Password     keyring.Secret // of the database's role postgres
+}
+
+// CreateProject makes a project. When it fails without an Answer, nobody
+// knows whether there is one now: look for its name before asking again.
+func (c *Client) CreateProject(ctx context.Context, token keyring.Secret, p NewProject) (out Project, err error) {
+	type region struct {
+		Type string `json:"type"`
+		Code string `json:"code"`
+	}
+	body := struct {
+		Name         string `json:"name"`
+		Organization string `json:"organization_slug"`
+		Password     string `json:"db_pass"`
+		Region       region `json:"region_selection"`
+	}{p.Name, p.Organization, p.Password.Reveal(), region{p.Region.kind(), p.Region.Code}}
+	if err := c.do(ctx, call{method: http.MethodPost, path: "/v1/projects", token: token, json: body}, &out); err != nil {
+		return Project{}, withoutSecret(err, p.Password)
+	}
+	if !IsRef(out.Ref) {
+		return Project{}, unavailable(errors.New("an answer without a project"))
+	}
+	return out, nil
+}
+
+// Health is how one service of a project does.
+type Health struct {
+	Name   string `json:"name"`
+	Status string `json:"status"` // COMING_UP, ACTIVE_HEALTHY or UNHEALTHY
+}
+
+// Health asks after a project's database and pooler.
+func (c *Client) Health(ctx context.Context, token keyring.Secret, ref string) (out []Health, err error) {
+	query := url.Values{"services": {"db", "pooler"}}
+	err = c.do(ctx, call{method: http.MethodGet, path: projectPath(ref, "/health"), query: query, token: token}, &out)
+	return out, err
+}
+
+// Key is one of a project's API keys.
+type Key struct {
+	ID     string         `json:"id"`
+	Name   string         `json:"name"`
+	Type   string         `json:"type"` // legacy, publishable or secret
+	Secret keyring.Secret `json:"api_key"`
+}
+
+// Keys reveals the project's API keys. The token needs the scope secrets:read.
+func (c *Client) Keys(ctx context.Context, token keyring.Secret, ref string) (out []Key, err error) {
+	query := url.Values{"reveal": {"true"}}
+	err = c.do(ctx, call{method: http.MethodGet, path: projectPath(ref, "/api-keys"), query: query, token: token, quiet: true}, &out)
+	return out, err
+}
+
+// Pooler is the way to one database of a project's through the poolers.
+type Pooler struct {
+	Type     string `json:"database_type"` // PRIMARY or READ_REPLICA
+	User     string `json:"db_user"`       // <role>.<ref>
+	Host     string `json:"db_host"`
+	Database string `json:"db_name"`
+}
+
+// Poolers reads the project's pooler configuration.
+func (c *Client) Poolers(ctx context.Context, token keyring.Secret, ref string) (out []Pooler, err error) {
+	err = c.do(ctx, call{method: http.MethodGet, path: projectPath(ref, "/config/database/pooler"), token: token}, &out)
+	return out, err
+}
+
+// Query runs one statement in the project's database, as its role postgres. A
+// failure tells no more than its SQLSTATE.
+func (c *Client) Query(ctx context.Context, token keyring.Secret, ref, statement string) error {
+	body := struct {
+		Query string `json:"query"`
+	}{statement}
+	return c.do(ctx, call{method: http.MethodPost, path: projectPath(ref, "/database/query"), token: token, json: body, quiet: true}, nil)
+}
+
+func projectPath(ref, rest string) string { return "/v1/projects/" + url.PathEscape(ref) + rest }
+
+// statePattern finds the SQLSTATE in the one form in which a failed query is
+// told: "Failed to run sql query: ERROR: 42P01: …".
+var statePattern = regexp.MustCompile(`^Failed to run sql query: [A-Z]+: +([0-9A-Z]{5}):`)
+
+func sqlState(message string) string {
+	if m := statePattern.FindStringSubmatch(message); m != nil {
+		return m[1]
+	}
+	return ""
+}

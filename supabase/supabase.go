@@ -1,0 +1,229 @@
+// Package supabase is a client for Supabase's Management API: what an
+// integration that its owner has let in by OAuth 2 may do with organisations
+// and projects. It knows no store. Every error is a *stoa.Error, with an
+// *Answer behind it when Supabase has answered.
+package supabase
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/keyring"
+)
+
+// DefaultURL is where Supabase answers.
+const DefaultURL = "https://api.supabase.com"
+
+// Options say who asks, and where.
+type Options struct {
+	URL          string // DefaultURL when empty
+	ClientID     string
+	ClientSecret keyring.Secret
+}
+
+// Client makes calls. It is safe for concurrent use. No call is repeated:
+// most must not be without a look first.
+type Client struct {
+	base   string
+	id     string
+	secret keyring.Secret
+	http   *http.Client
+	limit  limit
+}
+
+// callTimeout bounds one call, the answer's body too.
+const callTimeout = 15 * time.Second
+
+// New returns a client. It makes no call.
+func New(opts Options) *Client {
+	if opts.URL == "" {
+		opts.URL = DefaultURL
+	}
+	return &Client{
+		base: strings.TrimRight(opts.URL, "/"), id: opts.ClientID, secret: opts.ClientSecret,
+		http: &http.Client{
+			Timeout: callTimeout,
+			// A redirect would take the token elsewhere.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+// Answer is a refusal of Supabase's. Message is its own words, which may quote
+// what was sent: it is not for a log.
+type Answer struct {
+	Status  int
+	Code    string // an OAuth error code, or the SQLSTATE of a query; often ""
+	message string
+}
+
+func (a *Answer) Error() string {
+	return strings.TrimSpace(fmt.Sprintf("supabase answered %d %s", a.Status, a.Code))
+}
+
+// StatusOf returns the HTTP status that Supabase refused with, or 0 when err
+// is not a refusal of its.
+func StatusOf(err error) int {
+	var a *Answer
+	if errors.As(err, &a) {
+		return a.Status
+	}
+	return 0
+}
+
+// call is one request.
+type call struct {
+	method, path string
+	query        url.Values
+	token        keyring.Secret // of the owner; zero: none is sent
+	json         any            // the body, unless form is set
+	form         url.Values     // the body, sent with the client's own credentials
+	quiet        bool           // the refusal's words are never shown: they may quote the body
+}
+
+// maxAnswer is far above what any call here is answered with, in bytes. What is
+// longer is cut off, and so cannot be read.
+const maxAnswer = 4 << 20
+
+// do makes the call and reads a successful answer into out, unless that is
+// nil. Unknown fields and any status of 2xx are fine.
+func (c *Client) do(ctx context.Context, what call, out any) error {
+	if wait := c.limit.wait(time.Now()); wait > 0 && what.form == nil {
+		return limited(wait)
+	}
+	req, err := c.request(ctx, what)
+	if err != nil {
+		return err
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return unavailable(withoutURL(err))
+	}
+	defer res.Body.Close()
+	wait := c.limit.note(res, time.Now())
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	switch {
+	case err != nil:
+		return unavailable(withoutURL(err))
+	case res.StatusCode == http.StatusTooManyRequests:
+		return limited(wait)
+	case res.StatusCode/100 != 2:
+		return refused(what, res.StatusCode, body)
+	case out == nil:
+		return nil
+	}
+	if err := json.Unmarshal(body, out); err != nil {
+		return unavailable(errors.New("an answer that cannot be read")) // the cause would quote it
+	}
+	return nil
+}
+
+func (c *Client) request(ctx context.Context, what call) (*http.Request, error) {
+	var body []byte
+	kind := "application/json"
+	switch {
+	case what.form != nil:
+		body, kind = []byte(what.form.Encode()), "application/x-www-form-urlencoded"
+	case what.json != nil:
+		var err error
+		if body, err = json.Marshal(what.json); err != nil {
+			return nil, err
+		}
+	}
+	target := c.base + what.path
+	if len(what.query) > 0 {
+		target += "?" + what.query.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, what.method, target, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "stoa/"+stoa.Version)
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", kind)
+	}
+	switch {
+	case what.form != nil:
+		req.SetBasicAuth(c.id, c.secret.Reveal())
+	case !what.token.IsZero():
+		req.Header.Set("Authorization", "Bearer "+what.token.Reveal())
+	}
+	return req, nil
+}
+
+// withoutURL drops what net/http puts around an error: the address may hold
+// what is nobody's business.
+func withoutURL(err error) error {
+	var e *url.Error
+	if errors.As(err, &e) {
+		return e.Err
+	}
+	return err
+}
+
+func unavailable(cause error) error {
+	return stoa.Errorf(stoa.SupabaseUnavailable, "Supabase does not answer at the moment. Try again shortly.").Because(cause)
+}
+
+// refused reads a refusal. The words of a failed query are never shown, those
+// of other calls are Supabase's own advice to the owner.
+func refused(what call, status int, body []byte) error {
+	var said struct {
+		Message string
+		Error   any // a code at the token endpoint, else a word of HTTP's
+	}
+	_ = json.Unmarshal(body, &said) // a proxy may answer with a page
+	a := &Answer{Status: status, message: said.Message}
+	if what.form != nil {
+		a.Code = oauthCode(said.Error)
+	}
+	if what.quiet {
+		a.Code, a.message = sqlState(said.Message), ""
+	}
+	switch {
+	case status >= http.StatusInternalServerError:
+		return unavailable(a)
+	case status == http.StatusUnauthorized && what.form != nil:
+		return stoa.Errorf(stoa.SupabaseUnavailable, "Supabase does not accept this platform's own credentials. Tell the operator.").Because(a)
+	case status == http.StatusUnauthorized:
+		return stoa.Errorf(stoa.SupabaseReconnect, "Supabase no longer accepts this connection. Connect Supabase again.").Because(a)
+	case status == http.StatusForbidden:
+		return stoa.Errorf(stoa.SupabaseRefused, "The connection to Supabase lacks a right that this needs. "+
+			"Connect again as somebody who administers the organisation.").Because(a)
+	}
+	advice := "Supabase refuses this."
+	if text := printable(a.message); text != "" {
+		advice = "Supabase refuses this and says: " + text
+	}
+	return stoa.Errorf(stoa.SupabaseRefused, "%s", advice).Because(a)
+}
+
+// printable keeps a message of somebody else's short and on one line.
+func printable(s string) string {
+	const most = 300
+	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }), " ")
+	if r := []rune(s); len(r) > most {
+		s = string(r[:most]) + "…"
+	}
+	return s
+}
+
+// withoutSecret drops a refusal's words when they quote the secret.
+func withoutSecret(err error, secret keyring.Secret) error {
+	var a *Answer
+	if errors.As(err, &a) && strings.Contains(a.message, secret.Reveal()) {
+		return stoa.Errorf(stoa.CodeOf(err), "Supabase refuses this.").Because(&Answer{Status: a.Status})
+	}
+	return err
+}
