@@ -30,7 +30,7 @@ func eachCounter(t *testing.T, test func(t *testing.T, c counter)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { s.client.Close() }) //nolint:errcheck,gosec // the test is over
+		t.Cleanup(func() { s.client.Close() }) //nolint:errcheck // the test is over
 		test(t, s)
 	})
 }
@@ -265,7 +265,7 @@ func TestSharedByTwo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { l.Close() }) //nolint:errcheck,gosec // the test is over
+		t.Cleanup(func() { l.Close() }) //nolint:errcheck // the test is over
 		both[i] = l
 	}
 	limited, limit := fresh(), Limit{Name: "both", PerMinute: 10}

@@ -22,5 +22,5 @@ func URL(t testing.TB) string {
 		}
 		t.Skip("no Redis at hand: STOA_TEST_REDIS_URL is not set")
 	}
-	return server + "/" + strconv.Itoa(rand.IntN(databases)) //nolint:gosec // no secret
+	return server + "/" + strconv.Itoa(rand.IntN(databases))
 }
