@@ -58,7 +58,10 @@ func (a *api) form(path, done string, view web.FormView, act func(*http.Request,
 		}
 		view := view
 		view.Token = r.PostForm.Get("token")
-		err := act(r, keyring.NewSecret(view.Token))
+		err := a.takeAuth(r.Context())
+		if err == nil {
+			err = act(r, keyring.NewSecret(view.Token))
+		}
 		if err == nil {
 			web.Serve(w, r, http.StatusOK, web.FormPage(web.FormView{Title: done, Text: "You can close this page."}))
 			return
@@ -67,6 +70,9 @@ func (a *api) form(path, done string, view web.FormView, act func(*http.Request,
 		if !errors.As(err, &known) {
 			a.errorPage(w, r, err)
 			return
+		}
+		if known.RetryAfter > 0 {
+			w.Header().Set("Retry-After", retryAfter(known.RetryAfter))
 		}
 		view.Fault = known.Message
 		web.Serve(w, r, statuses[known.Code], web.FormPage(view))

@@ -20,6 +20,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/payments"
@@ -39,6 +40,7 @@ type Domains struct {
 	Payments     *payments.Service
 	Provisioning *provisioning.Service
 	Mail         *mail.Sender
+	Limits       *limits.Limiter
 }
 
 // Config is what the API needs to know of its surroundings.
@@ -47,6 +49,8 @@ type Config struct {
 	BaseDomain  string // stores live at <slug>.<BaseDomain>
 	Development bool
 	Sandbox     bool // serve the sandbox's payment page
+	Rates       Rates
+	Proxies     Proxies
 	Log         *slog.Logger
 	Metrics     prometheus.Registerer // nil: nobody asks for them
 	Stopping    <-chan struct{}       // closed when the server is to end: streams end then
@@ -120,6 +124,9 @@ func openAPI() huma.Config {
 func route[I, O any](a *api, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
 	if op.OperationID == "" {
 		op.OperationID = operationID(op)
+	}
+	if !slices.Contains(op.Errors, http.StatusTooManyRequests) {
+		op.Errors = append(slices.Clone(op.Errors), http.StatusTooManyRequests)
 	}
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -102,7 +101,7 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 		p.Challenge = second.Challenge.Reveal()
 	}
 	if known.RetryAfter > 0 {
-		p.header.Set("Retry-After", strconv.Itoa(int(known.RetryAfter.Seconds())))
+		p.header.Set("Retry-After", retryAfter(known.RetryAfter))
 	}
 	if p.Status == http.StatusUnauthorized {
 		p.header.Set("WWW-Authenticate", `Bearer realm="stoa"`)

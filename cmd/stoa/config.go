@@ -43,6 +43,8 @@ type Config struct {
 	BaseDomain    string `name:"base-domain" env:"STOA_BASE_DOMAIN" default:"localhost" help:"Stores live at <slug>.<this>." placeholder:"NAME" group:"config"`
 	BaseURL       string `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
 
+	Door
+
 	DNSServer string `name:"dns-server" env:"STOA_DNS_SERVER" help:"DNS server that custom hostnames are looked up at. Unless told, the system's." placeholder:"HOST:PORT" group:"config"`
 
 	AllowNetworks  []string `name:"allow-networks" env:"STOA_ALLOW_NETWORKS" help:"Private networks where tenant databases may be, as CIDR. Development allows loopback." placeholder:"CIDR" group:"config"`
@@ -114,6 +116,7 @@ func (c *Config) check() error {
 		fault("STOA_PROVISIONING_CLAIM", "must be between 500ms and 10m")
 	}
 	c.checkStripe(fault)
+	c.Door.check(fault)
 	if c.CreditPrice < 1 {
 		fault("STOA_CREDIT_PRICE", "must be at least 1")
 	}
@@ -206,13 +209,9 @@ func (c *Config) publicURL(port int) string {
 
 // allowedNetworks are the special networks that tenant databases may be in.
 func (c *Config) allowedNetworks() ([]netip.Prefix, error) {
-	var out []netip.Prefix
-	for _, s := range c.AllowNetworks {
-		p, err := netip.ParsePrefix(strings.TrimSpace(s))
-		if err != nil {
-			return nil, fmt.Errorf("%q is not a network such as 10.0.0.0/8", s)
-		}
-		out = append(out, p)
+	out, err := parseNetworks(c.AllowNetworks)
+	if err != nil {
+		return nil, err
 	}
 	if c.development() {
 		out = append(out, tenantdb.Loopback...)

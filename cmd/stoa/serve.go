@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/httpapi"
 )
@@ -77,11 +79,8 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	stopping := make(chan struct{})
 	s.http = newPublic(httpapi.New(httpapi.Domains{
 		Master: a.master, Accounts: a.accounts, Stores: a.registry, Tenants: a.tenants,
-		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning, Mail: a.mail,
-	}, httpapi.Config{
-		BaseURL: url, BaseDomain: cfg.BaseDomain, Development: cfg.development(), Sandbox: cfg.sandbox(), Log: log, Metrics: metrics,
-		Stopping: stopping,
-	}), log)
+		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning, Mail: a.mail, Limits: a.limits,
+	}, cfg.api(url, log, metrics, stopping)), log)
 	s.http.RegisterOnShutdown(sync.OnceFunc(func() { close(stopping) }))
 	s.serve(s.http, listener)
 	if private != nil {
@@ -94,6 +93,15 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	log.InfoContext(ctx, "serving", "url", url, "address", listener.Addr().String(), "private", s.privateURL,
 		"env", cfg.Env, "master", string(a.master.Engine), "version", stoa.Build())
 	return s, nil
+}
+
+// api is what the configuration, which has been checked, says to the API.
+func (c *Config) api(url string, log *slog.Logger, metrics prometheus.Registerer, stopping <-chan struct{}) httpapi.Config {
+	proxies, _ := c.proxies()
+	return httpapi.Config{
+		BaseURL: url, BaseDomain: c.BaseDomain, Development: c.development(), Sandbox: c.sandbox(), Log: log, Metrics: metrics,
+		Stopping: stopping, Rates: c.rates(), Proxies: proxies,
+	}
 }
 
 func newPublic(handler http.Handler, log *slog.Logger) *http.Server {
