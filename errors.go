@@ -46,6 +46,7 @@ const (
 	PaymentsUnavailable        Code = "payments_unavailable"
 	RateLimited                Code = "rate_limited"
 	PayloadTooLarge            Code = "payload_too_large"
+	URITooLong                 Code = "uri_too_long"
 	Internal                   Code = "internal"
 )
 

@@ -51,6 +51,8 @@ type Config struct {
 	Sandbox     bool // serve the sandbox's payment page
 	Rates       Rates
 	Proxies     Proxies
+	Hosts       []string // the platform answers there too, beside localhost, BaseDomain and BaseURL
+	CORS        CORS
 	Log         *slog.Logger
 	Metrics     prometheus.Registerer // nil: nobody asks for them
 	Stopping    <-chan struct{}       // closed when the server is to end: streams end then
@@ -62,12 +64,13 @@ type api struct {
 	huma    huma.API
 	mux     *http.ServeMux
 	metrics *metrics
+	hosts   map[string]bool
 	streams streams
 }
 
 // New returns the handler of the public listener.
 func New(d Domains, cfg Config) http.Handler {
-	a := &api{Domains: d, Config: cfg, mux: http.NewServeMux(), metrics: newMetrics(cfg.Metrics)}
+	a := &api{Domains: d, Config: cfg, mux: http.NewServeMux(), metrics: newMetrics(cfg.Metrics), hosts: cfg.platformHosts()}
 	a.huma = humago.New(a.mux, openAPI())
 	a.authRoutes()
 	a.sessionRoutes()
@@ -91,7 +94,7 @@ func New(d Domains, cfg Config) http.Handler {
 	a.pageRoutes()
 	a.accountPages()
 	a.mux.HandleFunc("/", a.noRoute)
-	return a.middleware(a.mux)
+	return a.middleware(a.door(a.mux))
 }
 
 func openAPI() huma.Config {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"net/http"
 	"strconv"
 	"time"
 
@@ -90,17 +89,9 @@ func (a *api) dear(op huma.Operation) huma.Operation {
 	return op
 }
 
-// tooMany answers a request of an address that has made too many, and reports
-// whether it did. What a load balancer asks is never refused.
-func (a *api) tooMany(w http.ResponseWriter, r *http.Request, req *request) bool {
-	if r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
-		return false
-	}
-	err := a.take(r.Context(), limits.Address("address", req.address), a.Rates.address())
-	if err != nil {
-		writeProblem(w, a.problem(r.Context(), err))
-	}
-	return err != nil
+// takeAddress is for every request.
+func (a *api) takeAddress(ctx context.Context) error {
+	return a.take(ctx, limits.Address("address", requestOf(ctx).address), a.Rates.address())
 }
 
 // retryAfter is the header's value: whole seconds, at least one.

@@ -50,7 +50,7 @@ func principal(ctx context.Context) access.Principal {
 }
 
 // middleware wraps every request, from the outside in: metrics, id, access
-// log, recovery, security headers, deadline, the address's rate limit.
+// log, recovery, deadline. The door comes after it.
 func (a *api) middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -59,13 +59,7 @@ func (a *api) middleware(next http.Handler) http.Handler {
 		ctx, cancel := context.WithTimeout(ctx, a.timeout(r))
 		defer cancel()
 
-		header := w.Header()
-		header.Set("X-Request-Id", req.id)
-		header.Set("X-Content-Type-Options", "nosniff")
-		header.Set("Referrer-Policy", "no-referrer")
-		if strings.HasPrefix(r.URL.Path, "/api/") {
-			header.Set("Cache-Control", "no-store")
-		}
+		w.Header().Set("X-Request-Id", req.id)
 		rec := &recorder{ResponseWriter: w}
 		inner := r.WithContext(ctx) // in which the mux leaves its pattern
 		a.metrics.inFlight.Inc()
@@ -79,9 +73,7 @@ func (a *api) middleware(next http.Handler) http.Handler {
 			}
 			a.logAccess(ctx, rec, r, req, time.Since(start))
 		}()
-		if !a.tooMany(rec, inner, req) {
-			next.ServeHTTP(rec, inner)
-		}
+		next.ServeHTTP(rec, inner)
 	})
 }
 

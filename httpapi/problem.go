@@ -79,6 +79,7 @@ var statuses = map[stoa.Code]int{
 	stoa.PaymentsUnavailable:        http.StatusServiceUnavailable,
 	stoa.RateLimited:                http.StatusTooManyRequests,
 	stoa.PayloadTooLarge:            http.StatusRequestEntityTooLarge,
+	stoa.URITooLong:                 http.StatusRequestURITooLong,
 	stoa.Internal:                   http.StatusInternalServerError,
 }
 

@@ -46,6 +46,7 @@ func (serveCmd) Run(e *env) error {
 type server struct {
 	*app
 	http       *http.Server
+	listener   net.Listener
 	url        string
 	private    *http.Server // nil unless the operator wants it
 	privateURL string
@@ -74,7 +75,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	if err := errors.Join(a.queue.Start(ctx), a.fleet.Start(ctx, a.queue)); err != nil {
 		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
 	}
-	s := &server{app: a, url: url, failed: make(chan error, 2), deafen: a.listen(ctx)}
+	s := &server{app: a, listener: listener, url: url, failed: make(chan error, 2), deafen: a.listen(ctx)}
 	metrics := a.newRegistry()
 	stopping := make(chan struct{})
 	s.http = newPublic(httpapi.New(httpapi.Domains{
@@ -100,7 +101,7 @@ func (c *Config) api(url string, log *slog.Logger, metrics prometheus.Registerer
 	proxies, _ := c.proxies()
 	return httpapi.Config{
 		BaseURL: url, BaseDomain: c.BaseDomain, Development: c.development(), Sandbox: c.sandbox(), Log: log, Metrics: metrics,
-		Stopping: stopping, Rates: c.rates(), Proxies: proxies,
+		Stopping: stopping, Rates: c.rates(), Proxies: proxies, Hosts: c.PlatformHosts, CORS: c.cors(),
 	}
 }
 
