@@ -39,7 +39,7 @@ type Config struct {
 
 	Listen        string `name:"listen" env:"STOA_LISTEN" default:"127.0.0.1" help:"Address to listen on." placeholder:"IP" group:"config"`
 	Port          int    `name:"port" env:"PORT" default:"3000" help:"Port to listen on; 0 takes a free one." group:"config"`
-	PrivateListen string `name:"private-listen" env:"STOA_PRIVATE_LISTEN" help:"Address with a port for /metrics, /healthz, /readyz and /ask, such as 127.0.0.1:9090; keep it from the public. Unless told, there is none." placeholder:"IP:PORT" group:"config"`
+	PrivateListen string `name:"private-listen" env:"STOA_PRIVATE_LISTEN" help:"Address with a port for /metrics, /health, /ask, /debug/pprof, /healthz and /readyz, such as 127.0.0.1:9090; keep it from the public. Unless told, there is none." placeholder:"IP:PORT" group:"config"`
 	BaseDomain    string `name:"base-domain" env:"STOA_BASE_DOMAIN" default:"localhost" help:"Stores live at <slug>.<this>." placeholder:"NAME" group:"config"`
 	BaseURL       string `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
 
@@ -76,11 +76,11 @@ type Config struct {
 
 func (c *Config) development() bool { return c.Env == "development" }
 
-// check reports every fault at once, each by the name it is set under.
-func (c *Config) check() error {
-	var faults []error
+// faults lists everything that is wrong, each by the name it is set under.
+func (c *Config) faults() []defect {
+	var faults []defect
 	fault := func(name, format string, args ...any) {
-		faults = append(faults, fmt.Errorf("%s %s", name, fmt.Sprintf(format, args...)))
+		faults = append(faults, defect{name: name, text: fmt.Sprintf(format, args...), remedy: "correct it: its flag, the environment or stoa.yaml"})
 	}
 	if c.Port < 0 || c.Port > 65535 {
 		fault("PORT", "must be between 0 and 65535")
@@ -149,17 +149,17 @@ func (c *Config) check() error {
 	}
 	for name, key := range map[string]keyring.Secret{"ENCRYPTION_KEY": c.EncryptionKey, "JWT_SECRET": c.JWTSecret} {
 		if key.IsZero() {
-			if !c.development() {
-				fault(name, "is required in production; make one with 'stoa keys generate'")
-			}
-			continue
+			continue // production asks for it
 		}
 		if _, err := keyring.Parse(key); err != nil {
 			fault(name, "cannot be used: %v", err)
 		}
 	}
-	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return errors.Join(faults...)
+	if !c.development() {
+		faults = append(faults, c.inEarnest()...)
+	}
+	slices.SortFunc(faults, func(a, b defect) int { return strings.Compare(a.Error(), b.Error()) })
+	return faults
 }
 
 // checkStripe: events cannot be verified without the secret, nor looked up
@@ -176,9 +176,6 @@ func (c *Config) checkStripe(fault func(name, format string, args ...any)) {
 	}
 	if u, err := url.Parse(c.StripeURL); c.StripeURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		fault("STOA_STRIPE_URL", "must be an http or https address")
-	}
-	if c.StripeURL != "" && !c.development() {
-		fault("STOA_STRIPE_URL", "is for development only: it would be told of every payment")
 	}
 }
 

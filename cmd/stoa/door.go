@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -66,6 +68,15 @@ func (d *Door) check(fault func(name, format string, args ...any)) {
 }
 
 func (d *Door) limiter(log *slog.Logger) (*limits.Limiter, error) { return limits.New(d.RedisURL, log) }
+
+// checkRedis asks the server whether it is there.
+func (d *Door) checkRedis(ctx context.Context) error {
+	l, err := d.limiter(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	return errors.Join(l.Ping(ctx), l.Close())
+}
 
 func (d *Door) rates() httpapi.Rates {
 	return httpapi.Rates{Auth: d.RateLimitAuth, Address: d.RateLimitAddress, User: d.RateLimitUser, Key: d.RateLimitKey, Store: d.RateLimitStore}
