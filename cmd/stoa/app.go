@@ -42,6 +42,7 @@ type app struct {
 	mail         *mail.Sender
 	feed         *credits.Feed
 	limits       *limits.Limiter
+	started      time.Time
 }
 
 // newApp opens the master database, migrates it and builds the domains.
@@ -65,7 +66,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		master.Close()
 		return nil, err
 	}
-	a := &app{cfg: cfg, log: log, master: master}
+	a := &app{cfg: cfg, log: log, master: master, started: time.Now()}
 	if a.queue, err = jobs.New(master, log, jobs.Options{}); err != nil {
 		master.Close()
 		return nil, err

@@ -85,7 +85,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	s.http.RegisterOnShutdown(sync.OnceFunc(func() { close(stopping) }))
 	s.serve(s.http, listener)
 	if private != nil {
-		s.private, s.privateURL = newPrivate(s.http.Handler, a.registry, metrics, log), "http://"+private.Addr().String()
+		s.private, s.privateURL = newPrivate(s.http.Handler, a, metrics), "http://"+private.Addr().String()
 		s.serve(s.private, private)
 	}
 	if !a.mail.Goes() {
