@@ -31,6 +31,14 @@ func (p Proxies) trusts(a netip.Addr) bool {
 	return false
 }
 
+// ignores reports whether a request comes from a private network, as those of
+// proxies do, that is not trusted.
+func (p Proxies) ignores(r *http.Request) bool {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	at := peer.Addr().Unmap()
+	return err == nil && (at.IsPrivate() || at.IsLoopback()) && !p.trusts(at)
+}
+
 // client is where a request comes from: the last address, seen from this
 // server, that is not a trusted proxy's. Each proxy writes at the end, so what
 // a client has made up stands before that and is not reached. An entry that

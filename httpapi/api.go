@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -66,6 +67,7 @@ type api struct {
 	metrics *metrics
 	hosts   map[string]bool
 	streams streams
+	unheard sync.Once // of a proxy that is not trusted, it is told once
 }
 
 // New returns the handler of the public listener.

@@ -78,6 +78,12 @@ func (a *api) middleware(next http.Handler) http.Handler {
 }
 
 func (a *api) newRequest(w http.ResponseWriter, r *http.Request) *request {
+	if r.Header.Get(forwardedFor) != "" && a.Proxies.ignores(r) {
+		a.unheard.Do(func() {
+			a.Log.WarnContext(r.Context(), "a proxy on a private network says where requests come from, and is not believed: "+
+				"until STOA_TRUSTED_PROXIES names it, all that come through it share one address and its rate limits", "proxy", r.RemoteAddr)
+		})
+	}
 	req := &request{id: newRequestID(r.Header.Get("X-Request-Id")), address: a.Proxies.client(r), host: r.Host, header: w.Header()}
 	req.client = accounts.Client{UserAgent: r.UserAgent(), RequestID: req.id}
 	if req.address.IsValid() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"runtime"
 	"strconv"
@@ -145,6 +146,31 @@ func TestSpoofedAddress(t *testing.T) {
 		}
 		if len(addresses) != 1 || trust && addresses[0] != "198.51.100.1" || !trust && addresses[0] == "198.51.100.1" {
 			t.Errorf("%s: the audit log has %v", name, addresses)
+		}
+	}
+}
+
+// TestForgottenProxy: an operator who has not named their proxy is told, once.
+func TestForgottenProxy(t *testing.T) {
+	t.Parallel()
+	for trust, want := range map[bool]int{false: 1, true: 0} {
+		cfg := testConfig(t, masterdb.SQLite)
+		if trust {
+			cfg = behindProxy(t, masterdb.SQLite)
+		}
+		var log syncBuffer
+		s, err := start(t.Context(), cfg, slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			client{t: t, url: s.url}.call("GET", "/healthz", nil, "X-Forwarded-For", "203.0.113.1").want(http.StatusOK)
+		}
+		if err := s.stop(); err != nil {
+			t.Error(err)
+		}
+		if n := strings.Count(log.String(), "STOA_TRUSTED_PROXIES"); n != want {
+			t.Errorf("trusted %v: told %d times", trust, n)
 		}
 	}
 }
