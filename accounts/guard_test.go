@@ -1,6 +1,7 @@
 package accounts
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -189,7 +190,9 @@ func TestHashesDoNotPileUp(t *testing.T) {
 	for range cap(h.queue) {
 		h.queue <- struct{}{}
 	}
-	if _, err := h.hash(t.Context(), wrong); stoa.CodeOf(err) != stoa.RateLimited {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, err := h.hash(ctx, wrong); stoa.CodeOf(err) != stoa.RateLimited || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("one too many: %v", err)
 	}
 	<-h.queue
