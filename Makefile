@@ -28,7 +28,7 @@ test: ## run every test, on private servers and a real browser (TESTFLAGS="-run 
 
 .PHONY: test-quick
 test-quick: ## run the tests that need nothing but SQLite
-	env -u STOA_TEST_REQUIRE_SERVERS -u STOA_TEST_POSTGRES_URL -u STOA_TEST_MYSQL_URL -u STOA_TEST_PGBOUNCER_URL -u STOA_TEST_CHROMIUM go test $(TESTFLAGS) ./...
+	env -u STOA_TEST_REQUIRE_SERVERS -u STOA_TEST_POSTGRES_URL -u STOA_TEST_MYSQL_URL -u STOA_TEST_PGBOUNCER_URL -u STOA_TEST_REDIS_URL -u STOA_TEST_CHROMIUM go test $(TESTFLAGS) ./...
 
 .PHONY: race
 race: ## run every test under the race detector

@@ -56,6 +56,7 @@ const (
 	SupabaseProjectFailed      Code = "supabase_project_failed"
 	RateLimited                Code = "rate_limited"
 	PayloadTooLarge            Code = "payload_too_large"
+	URITooLong                 Code = "uri_too_long"
 	Internal                   Code = "internal"
 )
 

@@ -27,7 +27,7 @@ const module = "github.com/stoahq/stoa"
 var floors = map[string]int{
 	".":        0,
 	"masterdb": 1, "keyring": 1,
-	"jobs": 2, "access": 2, "mail": 2, "reseal": 2, "supabase": 2,
+	"jobs": 2, "access": 2, "mail": 2, "limits": 2, "reseal": 2, "supabase": 2,
 	"credits": 3, "tenantdb": 3,
 	"shop": 4, "payments": 4, "cloud": 4,
 	"stores":       5,
@@ -308,7 +308,7 @@ func TestServersAreThere(t *testing.T) {
 	if os.Getenv("STOA_TEST_REQUIRE_SERVERS") == "" {
 		t.Skip("STOA_TEST_REQUIRE_SERVERS is not set: tests run on the engines at hand")
 	}
-	for _, name := range []string{"STOA_TEST_POSTGRES_URL", "STOA_TEST_MYSQL_URL", "STOA_TEST_PGBOUNCER_URL", "STOA_TEST_PGBOUNCER_SESSION_URL", "STOA_TEST_CA", "STOA_TEST_CHROMIUM"} {
+	for _, name := range []string{"STOA_TEST_POSTGRES_URL", "STOA_TEST_MYSQL_URL", "STOA_TEST_PGBOUNCER_URL", "STOA_TEST_PGBOUNCER_SESSION_URL", "STOA_TEST_REDIS_URL", "STOA_TEST_CA", "STOA_TEST_CHROMIUM"} {
 		if os.Getenv(name) == "" {
 			t.Errorf("%s is not set; run the tests with scripts/with-servers", name)
 		}

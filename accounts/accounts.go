@@ -19,6 +19,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/stores"
@@ -49,6 +50,8 @@ type Options struct {
 	Queue   *jobs.Queue
 	Mail    *mail.Sender
 	BaseURL string
+	// Limits counts attempts with passwords. Default: in this process.
+	Limits *limits.Limiter
 }
 
 // New returns the register on db. The first key of signing signs access
@@ -62,6 +65,9 @@ func New(db *masterdb.DB, registry *stores.Registry, signing *keyring.Ring, opts
 	}
 	if opts.Issuer == "" {
 		opts.Issuer = "stoa"
+	}
+	if opts.Limits == nil {
+		opts.Limits = newLimits()
 	}
 	return &Accounts{
 		db:        db,

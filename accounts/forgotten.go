@@ -56,6 +56,9 @@ func (a *Accounts) ResetPassword(ctx context.Context, token, password keyring.Se
 		if err := endAllElse(ctx, tx, *t.UserID, stoa.SessionID{}); err != nil {
 			return err
 		}
+		if err := a.remember(ctx, tx, *t.UserID, c); err != nil {
+			return err
+		}
 		return access.Record(ctx, tx, c.as(*t.UserID), access.Event{Action: access.PasswordReset})
 	})
 }

@@ -14,7 +14,8 @@ import (
 // than that: neither the answer nor the work tells a wrong password from an
 // address that has no account. Of a user with a second factor it asks for that
 // too: it fails with a *SecondFactorRequired, whose challenge goes to
-// LoginSecondFactor.
+// LoginSecondFactor. After many wrong passwords it fails with rate_limited for a
+// while, and then neither hashes nor writes anything.
 func (a *Accounts) Login(ctx context.Context, email string, password keyring.Secret, c Client) (Session, error) {
 	for {
 		session, err := a.login(ctx, email, password, c)
@@ -29,7 +30,7 @@ func (a *Accounts) Login(ctx context.Context, email string, password keyring.Sec
 var errHashChanged = errors.New("accounts: the password's hash has changed")
 
 func (a *Accounts) login(ctx context.Context, email string, password keyring.Secret, c Client) (Session, error) {
-	user, stored, err := a.userByEmail(ctx, email)
+	user, stored, proven, err := a.admit(ctx, email, c)
 	if err != nil {
 		return Session{}, err
 	}
@@ -40,6 +41,7 @@ func (a *Accounts) login(ctx context.Context, email string, password keyring.Sec
 	if !match {
 		return Session{}, a.refuseLogin(ctx, c.as(user.ID), "password")
 	}
+	proven()
 	fresh := stored
 	if outdated {
 		if fresh, err = a.passwords.hash(ctx, password); err != nil {

@@ -6,6 +6,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/masterdb"
 )
 
@@ -37,9 +38,14 @@ func (a *Accounts) ChangePassword(ctx context.Context, p access.Principal, old, 
 }
 
 // provePassword returns the caller's hash and address when that is their
-// password. What else it was given for is written to the audit log.
+// password. What else it was given for is written to the audit log. It fails
+// with rate_limited after many that were not.
 func (a *Accounts) provePassword(ctx context.Context, p access.Principal, password keyring.Secret, action string) (stored, email string, err error) {
 	if err := p.InPerson(); err != nil {
+		return "", "", err
+	}
+	session := limits.ID("session-password", p.SessionID)
+	if err := a.attempt(ctx, session, fromSession); err != nil {
 		return "", "", err
 	}
 	var row struct{ PasswordHash, Email string }
@@ -51,6 +57,7 @@ func (a *Accounts) provePassword(ctx context.Context, p access.Principal, passwo
 		return "", "", err
 	}
 	if match {
+		a.opts.Limits.Forget(ctx, session)
 		return row.PasswordHash, row.Email, nil
 	}
 	err = a.db.Tx(ctx, func(tx *masterdb.Tx) error {

@@ -10,11 +10,13 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/keyring"
 )
 
@@ -113,24 +115,34 @@ func (c cost) acceptable() bool {
 		c.threads >= 1 && c.threads <= ceiling.threads
 }
 
+// maxQueue is how many may wait for each core: what comes after them would not
+// have its turn before its client is gone.
+const (
+	maxQueue  = 60
+	queueWait = 10 * time.Second
+)
+
 // hasher hashes passwords with argon2id. Each hash holds a core and its
 // memory until it is done, so only as many run at once as there are cores.
 type hasher struct {
 	cost        cost
 	slots       chan struct{}
-	unmatchable string // a hash of nothing, at the same cost as the others
+	queue       chan struct{} // those with a slot, and those that wait for one
+	unmatchable string        // a hash of nothing, at the same cost as the others
 }
 
 func newHasher(c cost) *hasher {
 	return &hasher{
 		cost:        c,
 		slots:       make(chan struct{}, runtime.GOMAXPROCS(0)),
+		queue:       make(chan struct{}, runtime.GOMAXPROCS(0)*maxQueue),
 		unmatchable: phc{c, random(saltSize), random(hashSize)}.String(),
 	}
 }
 
 // hash returns the PHC string of a password, with a salt of its own. It
-// fails only when ctx ends before it is this caller's turn.
+// fails with rate_limited when too many wait, or ctx ends before it is this
+// caller's turn.
 func (h *hasher) hash(ctx context.Context, password keyring.Secret) (string, error) {
 	out := phc{cost: h.cost, salt: random(saltSize)}
 	var err error
@@ -140,7 +152,7 @@ func (h *hasher) hash(ctx context.Context, password keyring.Secret) (string, err
 
 // verify reports whether password is the one behind the stored hash, and
 // whether that hash was made at another cost than today's. It fails when the
-// stored hash cannot be read or ctx ends first.
+// stored hash cannot be read, too many wait or ctx ends first.
 func (h *hasher) verify(ctx context.Context, stored string, password keyring.Secret) (match, outdated bool, err error) {
 	want, err := parsePHC(stored)
 	if err != nil {
@@ -154,15 +166,27 @@ func (h *hasher) verify(ctx context.Context, stored string, password keyring.Sec
 	return match, want.cost != h.cost || len(want.salt) != saltSize || len(want.key) != hashSize, nil
 }
 
+func errBusy(cause error) error {
+	busy := stoa.Errorf(stoa.RateLimited, "Very many people are signing in at this moment. Try again later.").Because(cause)
+	busy.RetryAfter = queueWait
+	return busy
+}
+
 func (h *hasher) derive(ctx context.Context, password keyring.Secret, p phc, size int) ([]byte, error) {
 	input := normalPassword(password).Reveal()
 	if len(input) > maxPasswordBytes {
 		input = "" // never accepted at registration, so it matches nothing
 	}
 	select {
+	case h.queue <- struct{}{}:
+		defer func() { <-h.queue }()
+	default:
+		return nil, errBusy(nil)
+	}
+	select {
 	case h.slots <- struct{}{}:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("wait to hash a password: %w", ctx.Err())
+		return nil, errBusy(ctx.Err())
 	}
 	defer func() { <-h.slots }()
 	return argon2.IDKey([]byte(input), p.salt, p.cost.passes, p.cost.memory, p.cost.threads, uint32(size)), nil //nolint:gosec // size is at most 64

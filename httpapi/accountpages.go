@@ -36,7 +36,7 @@ func (a *api) accountPages() {
 				r.PostForm.Get("code"), requestOf(r.Context()).client)
 		})
 	if a.Development {
-		a.mux.HandleFunc("GET /dev/mailbox", a.onPlatform(a.mailbox))
+		a.mux.HandleFunc("GET /dev/mailbox", a.mailbox)
 	}
 }
 
@@ -45,20 +45,22 @@ const maxForm = 64 << 10 // bytes
 // form serves a page with a form, and what becomes of it.
 func (a *api) form(path, done string, view web.FormView, act func(*http.Request, keyring.Secret) error) {
 	view.Action = path
-	a.mux.HandleFunc("GET "+path, a.onPlatform(func(w http.ResponseWriter, r *http.Request) {
+	a.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
 		view := view
 		view.Token = r.URL.Query().Get("token")
 		web.Serve(w, r, http.StatusOK, web.FormPage(view))
-	}))
-	a.mux.HandleFunc("POST "+path, a.onPlatform(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-		if err := r.ParseForm(); err != nil {
+	})
+	a.mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+		if err := readForm(w, r); err != nil {
 			a.errorPage(w, r, stoa.Errorf(stoa.InvalidRequest, "The form cannot be read."))
 			return
 		}
 		view := view
 		view.Token = r.PostForm.Get("token")
-		err := act(r, keyring.NewSecret(view.Token))
+		err := a.takeAuth(r.Context())
+		if err == nil {
+			err = act(r, keyring.NewSecret(view.Token))
+		}
 		if err == nil {
 			web.Serve(w, r, http.StatusOK, web.FormPage(web.FormView{Title: done, Text: "You can close this page."}))
 			return
@@ -68,20 +70,21 @@ func (a *api) form(path, done string, view web.FormView, act func(*http.Request,
 			a.errorPage(w, r, err)
 			return
 		}
+		if known.RetryAfter > 0 {
+			w.Header().Set("Retry-After", retryAfter(known.RetryAfter))
+		}
 		view.Fault = known.Message
 		web.Serve(w, r, statuses[known.Code], web.FormPage(view))
-	}))
+	})
 }
 
-// onPlatform keeps the platform's pages off the stores' hostnames.
-func (a *api) onPlatform(next http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if !a.isPlatform(r.Host) {
-			a.errorPage(w, r, stoa.Errorf(stoa.NotFound, "There is nothing at this address."))
-			return
-		}
-		next(w, r)
-	}
+// readForm leaves no deadline behind: one that passes later would end the
+// request.
+func readForm(w http.ResponseWriter, r *http.Request) error {
+	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+	setReadDeadline(w, bodyTimeout)
+	defer http.NewResponseController(w).SetReadDeadline(time.Time{}) //nolint:errcheck // nothing was set then either
+	return r.ParseForm()
 }
 
 func (a *api) mailbox(w http.ResponseWriter, r *http.Request) {

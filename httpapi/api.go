@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -21,6 +22,7 @@ import (
 	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/payments"
@@ -41,6 +43,7 @@ type Domains struct {
 	Provisioning *provisioning.Service
 	Cloud        *cloud.Service
 	Mail         *mail.Sender
+	Limits       *limits.Limiter
 }
 
 // Config is what the API needs to know of its surroundings.
@@ -49,6 +52,10 @@ type Config struct {
 	BaseDomain  string // stores live at <slug>.<BaseDomain>
 	Development bool
 	Sandbox     bool // serve the sandbox's payment page
+	Rates       Rates
+	Proxies     Proxies
+	Hosts       []string // the platform answers there too, beside localhost, BaseDomain and BaseURL
+	CORS        CORS
 	Log         *slog.Logger
 	Metrics     prometheus.Registerer // nil: nobody asks for them
 	Stopping    <-chan struct{}       // closed when the server is to end: streams end then
@@ -60,12 +67,14 @@ type api struct {
 	huma    huma.API
 	mux     *http.ServeMux
 	metrics *metrics
+	hosts   map[string]bool
 	streams streams
+	unheard sync.Once // of a proxy that is not trusted, it is told once
 }
 
 // New returns the handler of the public listener.
 func New(d Domains, cfg Config) http.Handler {
-	a := &api{Domains: d, Config: cfg, mux: http.NewServeMux(), metrics: newMetrics(cfg.Metrics)}
+	a := &api{Domains: d, Config: cfg, mux: http.NewServeMux(), metrics: newMetrics(cfg.Metrics), hosts: cfg.platformHosts()}
 	a.huma = humago.New(a.mux, openAPI())
 	a.authRoutes()
 	a.sessionRoutes()
@@ -90,7 +99,7 @@ func New(d Domains, cfg Config) http.Handler {
 	a.pageRoutes()
 	a.accountPages()
 	a.mux.HandleFunc("/", a.noRoute)
-	return a.middleware(a.mux)
+	return a.middleware(a.door(a.mux))
 }
 
 func openAPI() huma.Config {
@@ -124,6 +133,9 @@ func openAPI() huma.Config {
 func route[I, O any](a *api, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
 	if op.OperationID == "" {
 		op.OperationID = operationID(op)
+	}
+	if !slices.Contains(op.Errors, http.StatusTooManyRequests) {
+		op.Errors = append(slices.Clone(op.Errors), http.StatusTooManyRequests)
 	}
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)

@@ -15,14 +15,14 @@ import (
 
 func (a *api) authRoutes() {
 	tags := []string{"Auth"}
-	route(a, huma.Operation{Method: http.MethodPost, Path: "/api/auth/register", Tags: tags, DefaultStatus: http.StatusCreated,
+	route(a, a.dear(huma.Operation{Method: http.MethodPost, Path: "/api/auth/register", Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary: "Open an account", Description: "Creates a user, a first store when storeName is given, and a session, all or nothing.",
-		Errors: []int{400, 409, 413, 422}}, a.register)
-	route(a, huma.Operation{Method: http.MethodPost, Path: "/api/auth/login", Tags: tags,
+		Errors: []int{400, 409, 413, 422}}), a.register)
+	route(a, a.dear(huma.Operation{Method: http.MethodPost, Path: "/api/auth/login", Tags: tags,
 		Summary: "Open a session",
 		Description: "For a user with a second factor the answer to the right password is 401 second_factor_required, with a challengeToken for " +
 			"/api/auth/login/second-factor.",
-		Errors: []int{400, 401, 413, 422}}, a.login)
+		Errors: []int{400, 401, 413, 422}}), a.login)
 	route(a, huma.Operation{Method: http.MethodPost, Path: "/api/auth/refresh", Tags: tags,
 		Summary: "Exchange a refresh token for a new pair",
 		Description: "The old refresh token is spent. Using a spent one revokes the whole session, but for the first 10 seconds: tabs that refresh " +

@@ -21,13 +21,16 @@ func (a *api) healthRoutes() {
 type healthOutput struct {
 	Body struct {
 		Status  string `json:"status" enum:"ok"`
-		Version string `json:"version"`
+		Version string `json:"version,omitempty" doc:"In development only"`
 	}
 }
 
 func (a *api) healthz(context.Context, *struct{}) (*healthOutput, error) {
 	out := &healthOutput{}
-	out.Body.Status, out.Body.Version = "ok", stoa.Version
+	out.Body.Status = "ok"
+	if a.Development { // else it is for the private listener to say
+		out.Body.Version = stoa.Version
+	}
 	return out, nil
 }
 

@@ -27,12 +27,12 @@ func (a *api) memberRoutes() {
 	route(a, op(http.MethodPost, "/api/stores/{id}/transfer-ownership", 204, "Hand the store over",
 		"The member becomes an owner, the caller an admin.", 400, 401, 403, 404, 413, 422), a.transferOwnership)
 	route(a, op(http.MethodGet, invitations, 200, "Open invitations", "Newest first, without pages.", 401, 403, 404), a.listInvitations)
-	route(a, op(http.MethodPost, invitations, 201, "Invite somebody by mail",
+	route(a, a.dear(op(http.MethodPost, invitations, 201, "Invite somebody by mail",
 		"To invite an address again renews the invitation, with the role given now. The mail's token is good for a week.",
-		400, 401, 403, 404, 413, 422, 429), a.invite)
+		400, 401, 403, 404, 413, 422, 429)), a.invite)
 	route(a, op(http.MethodDelete, invitations+"/{invitationId}", 204, "Take an invitation back", "", 401, 403, 404), a.revokeInvitation)
-	route(a, op(http.MethodPost, "/api/invitations/accept", 200, "Accept an invitation",
-		"The caller's address must be the one that was invited. Answers with the store.", 400, 401, 403, 413, 422), a.acceptInvitation)
+	route(a, a.dear(op(http.MethodPost, "/api/invitations/accept", 200, "Accept an invitation",
+		"The caller's address must be the one that was invited. Answers with the store.", 400, 401, 403, 413, 422)), a.acceptInvitation)
 }
 
 type memberView struct {

@@ -13,6 +13,7 @@ import (
 type metrics struct {
 	inFlight prometheus.Gauge
 	duration *prometheus.HistogramVec
+	limited  *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -24,9 +25,12 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "stoa_http_request_duration_seconds", Help: "Requests by route, method and class of status, and how long they took.",
 			Buckets: []float64{.001, .005, .025, .1, .25, 1, 5, 30},
 		}, []string{"route", "method", "status"}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stoa_http_limited_total", Help: "Requests refused with 429 by the rate limit that they met.",
+		}, []string{"limit"}),
 	}
 	if r != nil {
-		r.MustRegister(m.inFlight, m.duration)
+		r.MustRegister(m.inFlight, m.duration, m.limited)
 	}
 	return m
 }

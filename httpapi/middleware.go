@@ -5,8 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -26,9 +26,11 @@ type (
 
 // request is what the middleware knows of a request; one allocation for all.
 type request struct {
-	id     string
-	client accounts.Client
-	host   string
+	id      string
+	client  accounts.Client
+	address netip.Addr // that client's; zero: not known
+	host    string
+	header  http.Header // of the answer
 }
 
 func requestOf(ctx context.Context) request {
@@ -48,27 +50,16 @@ func principal(ctx context.Context) access.Principal {
 }
 
 // middleware wraps every request, from the outside in: metrics, id, access
-// log, recovery, security headers, deadline.
+// log, recovery, deadline. The door comes after it.
 func (a *api) middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		req := &request{
-			id:     newRequestID(r.Header.Get("X-Request-Id")),
-			client: accounts.Client{Address: address(r.RemoteAddr), UserAgent: r.UserAgent()},
-			host:   r.Host,
-		}
-		req.client.RequestID = req.id
+		req := a.newRequest(w, r)
 		ctx := context.WithValue(r.Context(), requestKey{}, req)
 		ctx, cancel := context.WithTimeout(ctx, a.timeout(r))
 		defer cancel()
 
-		header := w.Header()
-		header.Set("X-Request-Id", req.id)
-		header.Set("X-Content-Type-Options", "nosniff")
-		header.Set("Referrer-Policy", "no-referrer")
-		if strings.HasPrefix(r.URL.Path, "/api/") {
-			header.Set("Cache-Control", "no-store")
-		}
+		w.Header().Set("X-Request-Id", req.id)
 		rec := &recorder{ResponseWriter: w}
 		inner := r.WithContext(ctx) // in which the mux leaves its pattern
 		a.metrics.inFlight.Inc()
@@ -84,6 +75,21 @@ func (a *api) middleware(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(rec, inner)
 	})
+}
+
+func (a *api) newRequest(w http.ResponseWriter, r *http.Request) *request {
+	if r.Header.Get(forwardedFor) != "" && a.Proxies.ignores(r) {
+		a.unheard.Do(func() {
+			a.Log.WarnContext(r.Context(), "a proxy on a private network says where requests come from, and is not believed: "+
+				"until STOA_TRUSTED_PROXIES names it, all that come through it share one address and its rate limits", "proxy", r.RemoteAddr)
+		})
+	}
+	req := &request{id: newRequestID(r.Header.Get("X-Request-Id")), address: a.Proxies.client(r), host: r.Host, header: w.Header()}
+	req.client = accounts.Client{UserAgent: r.UserAgent(), RequestID: req.id}
+	if req.address.IsValid() {
+		req.client.Address = req.address.String()
+	}
+	return req
 }
 
 // timeout: what waits for a run's outcome or for a merchant's server has
@@ -164,17 +170,12 @@ func newRequestID(given string) string {
 	return rand.Text()
 }
 
-func address(remote string) string {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		return remote
-	}
-	return host
-}
-
 // authenticate is the middleware of private operations.
 func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
 	p, err := a.principal(ctx)
+	if err == nil {
+		err = a.takePrincipal(ctx.Context(), p)
+	}
 	if err != nil {
 		_, w := humago.Unwrap(ctx)
 		writeProblem(w, a.problem(ctx.Context(), err))

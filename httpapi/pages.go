@@ -3,13 +3,9 @@ package httpapi
 import (
 	"encoding/json"
 	"net/http"
-	"net/netip"
-	"net/url"
-	"strings"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/shop"
-	"github.com/stoahq/stoa/stores"
 	"github.com/stoahq/stoa/web"
 )
 
@@ -72,17 +68,6 @@ func newStorePage(p shop.Profile, products []shop.Product) web.StoreView {
 		v.Products[i] = view
 	}
 	return v
-}
-
-// isPlatform reports whether a host that is no store's is the platform's own.
-func (a *api) isPlatform(host string) bool {
-	name, err := stores.NormalHostname(host)
-	if err != nil {
-		return false
-	}
-	own, err := url.Parse(a.BaseURL)
-	_, notIP := netip.ParseAddr(strings.Trim(name, "[]"))
-	return notIP == nil || name == a.BaseDomain || err == nil && name == own.Hostname()
 }
 
 // primaryColor reads the one setting of a theme that this page follows; the

@@ -13,8 +13,8 @@ import (
 func (a *api) passwordRoutes() {
 	tags := []string{"Auth"}
 	post := func(path, summary, description string, errors ...int) huma.Operation {
-		return huma.Operation{Method: http.MethodPost, Path: "/api/auth/" + path, Tags: tags, DefaultStatus: http.StatusNoContent,
-			Summary: summary, Description: description, Errors: errors}
+		return a.dear(huma.Operation{Method: http.MethodPost, Path: "/api/auth/" + path, Tags: tags, DefaultStatus: http.StatusNoContent,
+			Summary: summary, Description: description, Errors: errors})
 	}
 	route(a, a.private(post("change-password", "Change the password", "Needs the old one. Ends all other sessions.", 400, 401, 403, 413, 422)), a.changePassword)
 	route(a, post("forgot-password", "Ask for a link that sets the password",

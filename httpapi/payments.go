@@ -26,13 +26,17 @@ func (a *api) paymentRoutes() {
 		Summary: "A purchase", Errors: []int{401, 404, 422}}), a.getPurchase)
 	route(a, huma.Operation{Method: http.MethodPost, Path: "/api/webhooks/stripe", Tags: tags, DefaultStatus: http.StatusOK,
 		Summary: "Payment events", Description: "For the payment provider: the signature is checked on the raw body, the event stored once, acknowledged, then applied.",
-		SkipValidateBody: true, Errors: []int{400, 413, 422}}, a.webhook)
+		SkipValidateBody: true, MaxBodyBytes: maxWebhook, BodyReadTimeout: bodyTimeout, Errors: []int{400, 413, 422}}, a.webhook)
 	a.mux.HandleFunc("GET /checkout/{outcome}", a.checkoutLeft)
 	if a.Sandbox {
 		a.mux.HandleFunc("GET /sandbox/checkout/{ref}", a.sandboxCheckout)
 		a.mux.HandleFunc("POST /sandbox/checkout/{ref}/pay", a.sandboxPay)
 	}
 }
+
+// maxWebhook is huma's limit for all other bodies, which it does not set for raw
+// ones.
+const maxWebhook = 1 << 20 // bytes
 
 type purchaseView struct {
 	ID          stoa.PurchaseID `json:"id" format:"uuid"`

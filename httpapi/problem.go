@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -90,6 +89,7 @@ var statuses = map[stoa.Code]int{
 	stoa.SupabaseProjectFailed:      http.StatusUnprocessableEntity,
 	stoa.RateLimited:                http.StatusTooManyRequests,
 	stoa.PayloadTooLarge:            http.StatusRequestEntityTooLarge,
+	stoa.URITooLong:                 http.StatusRequestURITooLong,
 	stoa.Internal:                   http.StatusInternalServerError,
 }
 
@@ -112,7 +112,7 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 		p.Challenge = second.Challenge.Reveal()
 	}
 	if known.RetryAfter > 0 {
-		p.header.Set("Retry-After", strconv.Itoa(int(known.RetryAfter.Seconds())))
+		p.header.Set("Retry-After", retryAfter(known.RetryAfter))
 	}
 	if p.Status == http.StatusUnauthorized {
 		p.header.Set("WWW-Authenticate", `Bearer realm="stoa"`)

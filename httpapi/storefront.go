@@ -6,6 +6,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/stores"
 	"github.com/stoahq/stoa/tenantdb"
@@ -53,6 +54,9 @@ func newFrontView(p shop.Profile) frontView {
 // visit leases the database of the store at this request's hostname.
 func (a *api) visit(ctx context.Context, host string) (stores.Site, tenantdb.Lease, error) {
 	site, err := a.Stores.Resolve(ctx, host)
+	if err == nil {
+		err = a.take(ctx, limits.ID("store-front", site.StoreID), a.Rates.front())
+	}
 	if err != nil {
 		return site, tenantdb.Lease{}, err
 	}

@@ -48,9 +48,9 @@ func (a *api) supabaseRoutes() {
 			"has made is found and used.",
 		Responses: map[string]*huma.Response{"200": {Description: "The store is active"}, "202": {Description: "Still at work; follow Location"}},
 		Errors:    append([]int{400, 413}, list...)}), a.supabaseCreate)
-	a.mux.HandleFunc("GET "+callbackPath, a.onPlatform(a.supabaseCallback))
-	a.mux.HandleFunc("POST "+callbackPath, a.onPlatform(a.supabaseConfirmed))
-	a.mux.HandleFunc("GET /supabase/{outcome}", a.onPlatform(a.supabaseDone))
+	a.mux.HandleFunc("GET "+callbackPath, a.supabaseCallback)
+	a.mux.HandleFunc("POST "+callbackPath, a.supabaseConfirmed)
+	a.mux.HandleFunc("GET /supabase/{outcome}", a.supabaseDone)
 }
 
 type authorizeOutput struct {

@@ -69,7 +69,7 @@ type Tx struct {
 // server answers. The schema is Migrate's business.
 func Open(ctx context.Context, url string) (*DB, error) {
 	switch {
-	case strings.HasPrefix(url, "postgres://"), strings.HasPrefix(url, "postgresql://"):
+	case isPostgres(url):
 		return openPostgres(ctx, url)
 	case strings.HasPrefix(url, "sqlite:"):
 		return openSQLite(ctx, strings.TrimPrefix(url, "sqlite:"))
@@ -77,6 +77,10 @@ func Open(ctx context.Context, url string) (*DB, error) {
 		// The URL may hold a password: it is not repeated.
 		return nil, errors.New("master database URL must be postgres://… or sqlite:PATH")
 	}
+}
+
+func isPostgres(url string) bool {
+	return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
 }
 
 // Close waits for running queries and closes every connection.

@@ -66,7 +66,7 @@ func (d *Dialer) check(network, address string, plaintext bool) error {
 	}
 	// Prefix.Contains is false for zoned and IPv4-mapped addresses.
 	addr := ap.Addr().Unmap().WithZone("")
-	if isPublic(addr) {
+	if IsPublic(addr) {
 		if plaintext && !d.PublicPlaintext {
 			return ErrPlaintextForbidden
 		}
@@ -92,7 +92,9 @@ var (
 	special6 = prefixes("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
 )
 
-func isPublic(a netip.Addr) bool {
+// IsPublic reports whether an address may be anybody's server: it is none of the
+// special-purpose ones.
+func IsPublic(a netip.Addr) bool {
 	contains := func(p netip.Prefix) bool { return p.Contains(a) }
 	if a.Is4() {
 		return !slices.ContainsFunc(special4, contains)

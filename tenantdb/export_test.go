@@ -12,9 +12,8 @@ import (
 // What the tests of this package reach that nobody else may.
 
 var (
-	IsPublic = isPublic
-	Unseal   = unseal
-	AtLeast  = atLeast
+	Unseal  = unseal
+	AtLeast = atLeast
 
 	TopServers = topServers
 	LostRace   = lostRace

@@ -18,6 +18,7 @@ import (
 	"github.com/stoahq/stoa/fleet"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/payments"
@@ -43,6 +44,8 @@ type app struct {
 	fleet        *fleet.Service
 	mail         *mail.Sender
 	feed         *credits.Feed
+	limits       *limits.Limiter
+	started      time.Time
 }
 
 // newApp opens the master database, migrates it and builds the domains.
@@ -66,7 +69,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		master.Close()
 		return nil, err
 	}
-	a := &app{cfg: cfg, log: log, master: master}
+	a := &app{cfg: cfg, log: log, master: master, started: time.Now()}
 	if a.queue, err = jobs.New(master, log, jobs.Options{}); err != nil {
 		master.Close()
 		return nil, err
@@ -79,13 +82,17 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		master.Close()
 		return nil, err
 	}
+	if a.limits, err = cfg.limiter(log); err != nil {
+		master.Close()
+		return nil, err
+	}
 	a.ledger = credits.New(master)
 	a.feed = credits.NewFeed(a.ledger, a.queue, log)
 	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, cfg.BaseDomain, log)
 	a.registry.KeepDeleted(cfg.DeletionGrace)
 	a.registry.UseDNS(cfg.DNSServer)
 	a.accounts = accounts.New(master, a.registry, signing, accounts.Options{
-		AccessTTL: cfg.JWTExpiresIn, Encryption: encryption, Queue: a.queue, Mail: a.mail, BaseURL: publicURL,
+		AccessTTL: cfg.JWTExpiresIn, Encryption: encryption, Queue: a.queue, Mail: a.mail, BaseURL: publicURL, Limits: a.limits,
 	})
 	a.payments, err = payments.New(master, a.ledger, a.queue, cfg.sales(publicURL, signing, log))
 	if err != nil {
@@ -226,7 +233,7 @@ func (a *app) listen(ctx context.Context) (stop func()) {
 func (a *app) close(ctx context.Context) error {
 	err := a.tenants.Close(ctx)
 	a.master.Close()
-	return err
+	return errors.Join(err, a.limits.Close())
 }
 
 // migrateMaster needs a role that may change the schema only when there is

@@ -39,9 +39,11 @@ type Config struct {
 
 	Listen        string `name:"listen" env:"STOA_LISTEN" default:"127.0.0.1" help:"Address to listen on." placeholder:"IP" group:"config"`
 	Port          int    `name:"port" env:"PORT" default:"3000" help:"Port to listen on; 0 takes a free one." group:"config"`
-	PrivateListen string `name:"private-listen" env:"STOA_PRIVATE_LISTEN" help:"Address with a port for /metrics, /healthz, /readyz and /ask, such as 127.0.0.1:9090; keep it from the public. Unless told, there is none." placeholder:"IP:PORT" group:"config"`
+	PrivateListen string `name:"private-listen" env:"STOA_PRIVATE_LISTEN" help:"Address with a port for /metrics, /health, /ask, /debug/pprof, /healthz and /readyz, such as 127.0.0.1:9090; keep it from the public. Unless told, there is none." placeholder:"IP:PORT" group:"config"`
 	BaseDomain    string `name:"base-domain" env:"STOA_BASE_DOMAIN" default:"localhost" help:"Stores live at <slug>.<this>." placeholder:"NAME" group:"config"`
 	BaseURL       string `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
+
+	Door
 
 	DNSServer string `name:"dns-server" env:"STOA_DNS_SERVER" help:"DNS server that custom hostnames are looked up at. Unless told, the system's." placeholder:"HOST:PORT" group:"config"`
 
@@ -79,11 +81,11 @@ type Config struct {
 
 func (c *Config) development() bool { return c.Env == "development" }
 
-// check reports every fault at once, each by the name it is set under.
-func (c *Config) check() error {
-	var faults []error
+// faults lists everything that is wrong, each by the name it is set under.
+func (c *Config) faults() []defect {
+	var faults []defect
 	fault := func(name, format string, args ...any) {
-		faults = append(faults, fmt.Errorf("%s %s", name, fmt.Sprintf(format, args...)))
+		faults = append(faults, defect{name: name, text: fmt.Sprintf(format, args...), remedy: "correct it: its flag, the environment or stoa.yaml"})
 	}
 	if c.Port < 0 || c.Port > 65535 {
 		fault("PORT", "must be between 0 and 65535")
@@ -120,6 +122,7 @@ func (c *Config) check() error {
 	}
 	c.checkStripe(fault)
 	c.checkSupabase(fault)
+	c.Door.check(fault)
 	if c.CreditPrice < 1 {
 		fault("STOA_CREDIT_PRICE", "must be at least 1")
 	}
@@ -152,17 +155,17 @@ func (c *Config) check() error {
 	}
 	for name, key := range map[string]keyring.Secret{"ENCRYPTION_KEY": c.EncryptionKey, "JWT_SECRET": c.JWTSecret} {
 		if key.IsZero() {
-			if !c.development() {
-				fault(name, "is required in production; make one with 'stoa keys generate'")
-			}
-			continue
+			continue // production asks for it
 		}
 		if _, err := keyring.Parse(key); err != nil {
 			fault(name, "cannot be used: %v", err)
 		}
 	}
-	slices.SortFunc(faults, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return errors.Join(faults...)
+	if !c.development() {
+		faults = append(faults, c.inEarnest()...)
+	}
+	slices.SortFunc(faults, func(a, b defect) int { return strings.Compare(a.Error(), b.Error()) })
+	return faults
 }
 
 // checkStripe: events cannot be verified without the secret, nor looked up
@@ -180,9 +183,6 @@ func (c *Config) checkStripe(fault func(name, format string, args ...any)) {
 	if u, err := url.Parse(c.StripeURL); c.StripeURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		fault("STOA_STRIPE_URL", "must be an http or https address")
 	}
-	if c.StripeURL != "" && !c.development() {
-		fault("STOA_STRIPE_URL", "is for development only: it would be told of every payment")
-	}
 }
 
 // checkSupabase: tokens go to that address, and stores' passwords to those
@@ -199,13 +199,9 @@ func (c *Config) checkSupabase(fault func(name, format string, args ...any)) {
 	case c.SupabaseURL == "":
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Scheme != "http" && u.Scheme != "https":
 		fault("STOA_SUPABASE_URL", "must be an http or https address")
-	case u.Scheme != "https" && !c.development():
-		fault("STOA_SUPABASE_URL", "must be an https address in production")
 	}
 	if _, err := c.supabaseRules(); err != nil {
 		fault("STOA_SUPABASE_POOLER", "%v", err)
-	} else if c.SupabasePooler != "" && !c.development() {
-		fault("STOA_SUPABASE_POOLER", "is for development only: every store at Supabase would be reached through it")
 	}
 }
 
@@ -255,13 +251,9 @@ func (c *Config) publicURL(port int) string {
 
 // allowedNetworks are the special networks that tenant databases may be in.
 func (c *Config) allowedNetworks() ([]netip.Prefix, error) {
-	var out []netip.Prefix
-	for _, s := range c.AllowNetworks {
-		p, err := netip.ParsePrefix(strings.TrimSpace(s))
-		if err != nil {
-			return nil, fmt.Errorf("%q is not a network such as 10.0.0.0/8", s)
-		}
-		out = append(out, p)
+	out, err := parseNetworks(c.AllowNetworks)
+	if err != nil {
+		return nil, err
 	}
 	if c.development() {
 		out = append(out, tenantdb.Loopback...)

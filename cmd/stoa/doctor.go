@@ -110,10 +110,18 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 		out = append(out, f)
 		return f.OK
 	}
-	add("configuration", cfg.check(), cfg.Env, "correct these settings: flags, environment or stoa.yaml")
-	detail, err := checkPrivate(cfg.DataDir)
-	add("data directory", err, detail, "chmod 700 "+cfg.DataDir)
-	if cfg.development() {
+	faults := cfg.faults()
+	for _, f := range faults {
+		add("configuration", f, "", f.remedy)
+	}
+	if len(faults) == 0 {
+		add("configuration", nil, cfg.Env, "")
+	}
+	var detail string
+	var err error
+	if cfg.development() { // else it is among the faults
+		detail, err = checkPrivate(cfg.DataDir)
+		add("data directory", err, detail, "chmod 700 "+cfg.DataDir)
 		detail, err = checkPrivate(cfg.keyFile())
 		add("key file", err, detail, "chmod 600 "+cfg.keyFile())
 	}
@@ -126,6 +134,9 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 	if !cfg.development() || !cfg.SMTPURL.IsZero() {
 		detail, err = cfg.checkMail(ctx)
 		add("mail", err, detail, "correct SMTP_URL, or see that its server runs and admits this machine")
+	}
+	if !cfg.RedisURL.IsZero() {
+		add("rate limits", cfg.checkRedis(ctx), "shared through REDIS_URL", "see that the server runs and admits this machine; until then each process counts by itself")
 	}
 	detail, err = checkPayments(ctx, cfg)
 	add("payments", err, detail, "correct STRIPE_SECRET_KEY and that this machine may reach api.stripe.com")
@@ -149,7 +160,7 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 	}
 	detail, err = checkQueue(ctx, master)
 	add("job queue", err, detail, "run 'stoa migrate', then look for the job's error in the server's log")
-	return out, cfg.check() == nil
+	return out, len(faults) == 0
 }
 
 func missing(path string) bool {

@@ -112,9 +112,6 @@ func TestLifeCommands(t *testing.T) {
 func TestDoctorFleet(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
-	if err := os.Chmod(cfg.DataDir, 0o700); err != nil { // or the doctor minds
-		t.Fatal(err)
-	}
 	startServer(t, cfg)
 	doctor := func(args ...string) (int, []finding) {
 		t.Helper()

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -52,21 +54,73 @@ func (a *app) newRegistry() *prometheus.Registry {
 }
 
 // newPrivate serves what is for the operator's own machines: the metrics, what
-// a proxy asks before it gets a certificate, and beside them the health checks
-// of the public listener.
-func newPrivate(public http.Handler, registry *stores.Registry, metrics *prometheus.Registry, log *slog.Logger) *http.Server {
-	errorLog := slog.NewLogLogger(log.Handler(), slog.LevelWarn)
+// a proxy asks before it gets a certificate, how this server is in detail, its
+// profiles, and beside them the health checks of the public listener.
+func newPrivate(public http.Handler, a *app, metrics *prometheus.Registry) *http.Server {
+	errorLog := slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{
 		ErrorLog: errorLog, ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: 4, Timeout: 10 * time.Second,
 	}))
-	mux.Handle("GET /ask", askHandler(registry, log))
+	mux.Handle("GET /ask", askHandler(a.registry, a.log))
+	mux.HandleFunc("GET /health", a.health)
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.Handle("GET /healthz", public)
 	mux.Handle("GET /readyz", public)
 	return &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 2 * time.Minute, // a profile takes its time
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: errorLog,
 	}
+}
+
+// health is how this server is, for the operator's eyes.
+type health struct {
+	Status  string   `json:"status"` // "ok", or "failing" when it cannot serve
+	Version string   `json:"version"`
+	Uptime  string   `json:"uptime"`
+	Checks  []detail `json:"checks"`
+}
+
+// detail is one thing that the server needs.
+type detail struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail,omitempty"`
+	Took   string `json:"took"`
+}
+
+// health looks at everything that the server needs. Only without a master it
+// cannot serve: 503.
+func (a *app) health(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	out := health{Status: "ok", Version: stoa.Build(), Uptime: time.Since(a.started).Round(time.Second).String()}
+	look := func(name string, check func() (string, error)) bool {
+		start := time.Now()
+		text, err := check()
+		if err != nil {
+			text = err.Error()
+		}
+		out.Checks = append(out.Checks, detail{name, err == nil, text, time.Since(start).Round(time.Microsecond).String()})
+		return err == nil
+	}
+	status := http.StatusOK
+	if !look("master database", func() (string, error) { return string(a.master.Engine), a.master.Ping(ctx) }) {
+		out.Status, status = "failing", http.StatusServiceUnavailable
+	} else {
+		look("schema", func() (string, error) { return checkSchema(ctx, a.master) })
+		look("job queue", func() (string, error) { return checkQueue(ctx, a.master) })
+	}
+	if a.limits.Shared() {
+		look("rate limits", func() (string, error) { return "shared through REDIS_URL", a.limits.Ping(ctx) })
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(out) // the client may be gone
 }
 
 // askHandler answers a proxy that is about to get a certificate on demand

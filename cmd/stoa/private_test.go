@@ -107,6 +107,7 @@ func TestPrivateListener(t *testing.T) {
 	private.call("GET", "/metrics", nil).want(http.StatusOK)
 	private.call("GET", "/healthz", nil).want(http.StatusOK).is("ok", "status")
 	private.call("GET", "/readyz", nil).want(http.StatusOK).is("ok", "status")
+	private.call("GET", "/health", nil).want(http.StatusOK).is("ok", "status")
 	for _, path := range []string{"/", "/api/auth/me", "/api/openapi.json", "/metrics/x"} {
 		private.call("GET", path, nil).want(http.StatusNotFound)
 	}
@@ -124,4 +125,46 @@ func TestPrivateListener(t *testing.T) {
 			t.Errorf("%s: status %d, %s", bad, status, errOut)
 		}
 	}
+}
+
+// TestPrivateDetails: what is for the operator alone is never on the public
+// port, in production least of all.
+func TestPrivateDetails(t *testing.T) {
+	t.Parallel()
+	cfg := productionConfig(t, masterdb.SQLite)
+	cfg.PrivateListen = "127.0.0.1:0"
+	cfg.RedisURL = secretOf("redis://:hunter2@" + closedPort(t))
+	s := startServer(t, cfg)
+	public, private := client{t: t, url: s.url}, client{t: t, url: s.privateURL}
+	for _, path := range []string{"/metrics", "/health", "/ask?domain=localhost", "/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/profile?seconds=1", "/debug/vars"} {
+		for _, host := range []string{"localhost", "shop.localhost"} {
+			public.call("GET", path, nil, "Host", host).want(http.StatusNotFound)
+		}
+	}
+	if a := public.call("GET", "/healthz", nil).want(http.StatusOK); a.body["version"] != nil {
+		t.Errorf("the public port tells the version: %s", a.raw)
+	}
+	private.call("GET", "/debug/pprof/goroutine?debug=1", nil).want(http.StatusOK)
+	private.call("GET", "/debug/pprof/cmdline", nil).want(http.StatusNotFound) // flags may hold secrets
+	a := private.call("GET", "/health", nil).want(http.StatusOK).is("ok", "status")
+	checks := map[string]bool{}
+	for _, c := range a.list("checks") {
+		checks[c.(object)["name"].(string)] = c.(object)["ok"].(bool)
+	}
+	if want := map[string]bool{"master database": true, "schema": true, "job queue": true, "rate limits": false}; !maps.Equal(checks, want) {
+		t.Errorf("checks %v, want %v", checks, want)
+	}
+	if strings.Contains(a.raw, "hunter2") {
+		t.Errorf("it tells the password: %s", a.raw)
+	}
+}
+
+// TestHealthWithoutMaster: the details say what is missing.
+func TestHealthWithoutMaster(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t, masterdb.SQLite)
+	cfg.PrivateListen = "127.0.0.1:0"
+	s := startServer(t, cfg)
+	s.master.Close()
+	client{t: t, url: s.privateURL}.call("GET", "/health", nil).want(http.StatusServiceUnavailable).is("failing", "status")
 }

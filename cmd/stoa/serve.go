@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/httpapi"
 )
@@ -44,6 +46,7 @@ func (serveCmd) Run(e *env) error {
 type server struct {
 	*app
 	http       *http.Server
+	listener   net.Listener
 	url        string
 	private    *http.Server // nil unless the operator wants it
 	privateURL string
@@ -73,20 +76,17 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
 	}
 	a.provisioning.Start(ctx)
-	s := &server{app: a, url: url, failed: make(chan error, 2), deafen: a.listen(ctx)}
+	s := &server{app: a, listener: listener, url: url, failed: make(chan error, 2), deafen: a.listen(ctx)}
 	metrics := a.newRegistry()
 	stopping := make(chan struct{})
 	s.http = newPublic(httpapi.New(httpapi.Domains{
 		Master: a.master, Accounts: a.accounts, Stores: a.registry, Tenants: a.tenants,
-		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning, Cloud: a.cloud, Mail: a.mail,
-	}, httpapi.Config{
-		BaseURL: url, BaseDomain: cfg.BaseDomain, Development: cfg.development(), Sandbox: cfg.sandbox(), Log: log, Metrics: metrics,
-		Stopping: stopping,
-	}), log)
+		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning, Cloud: a.cloud, Mail: a.mail, Limits: a.limits,
+	}, cfg.api(url, log, metrics, stopping)), log)
 	s.http.RegisterOnShutdown(sync.OnceFunc(func() { close(stopping) }))
 	s.serve(s.http, listener)
 	if private != nil {
-		s.private, s.privateURL = newPrivate(s.http.Handler, a.registry, metrics, log), "http://"+private.Addr().String()
+		s.private, s.privateURL = newPrivate(s.http.Handler, a, metrics), "http://"+private.Addr().String()
 		s.serve(s.private, private)
 	}
 	if !a.mail.Goes() {
@@ -95,6 +95,15 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	log.InfoContext(ctx, "serving", "url", url, "address", listener.Addr().String(), "private", s.privateURL,
 		"env", cfg.Env, "master", string(a.master.Engine), "version", stoa.Build())
 	return s, nil
+}
+
+// api is what the configuration, which has been checked, says to the API.
+func (c *Config) api(url string, log *slog.Logger, metrics prometheus.Registerer, stopping <-chan struct{}) httpapi.Config {
+	proxies, _ := c.proxies()
+	return httpapi.Config{
+		BaseURL: url, BaseDomain: c.BaseDomain, Development: c.development(), Sandbox: c.sandbox(), Log: log, Metrics: metrics,
+		Stopping: stopping, Rates: c.rates(), Proxies: proxies, Hosts: c.PlatformHosts, CORS: c.cors(),
+	}
 }
 
 func newPublic(handler http.Handler, log *slog.Logger) *http.Server {

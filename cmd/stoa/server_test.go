@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -29,11 +30,19 @@ func testConfig(t testing.TB, engine masterdb.Engine) *Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := parser.Parse([]string{"serve", "--port=0", "--data-dir=" + t.TempDir()}); err != nil {
+	if _, err := parser.Parse([]string{"serve", "--port=0", "--data-dir=" + filepath.Join(t.TempDir(), "data")}); err != nil {
 		t.Fatal(err)
 	}
 	c.MasterDBURL = keyring.NewSecret(masterdbtest.URL(t, engine))
 	return &c.Config
+}
+
+// productionConfig is testConfig as it has to be in earnest.
+func productionConfig(t *testing.T, engine masterdb.Engine) *Config {
+	t.Helper()
+	cfg := testConfig(t, engine)
+	cfg.Env, cfg.EncryptionKey, cfg.JWTSecret = "production", keyring.Generate("e"), keyring.Generate("j")
+	return cfg
 }
 
 // startServer runs the real server, as 'stoa serve' does, until the test ends.

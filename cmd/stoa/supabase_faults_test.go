@@ -349,7 +349,7 @@ func TestSupabaseSettings(t *testing.T) {
 		"no secret":         {func(c *Config) { c.SupabaseClientID = "x" }, "SUPABASE_OAUTH_CLIENT_SECRET is required"},
 		"no address":        {func(c *Config) { c.SupabaseURL = "127.0.0.1:1" }, "STOA_SUPABASE_URL must be"},
 		"a user":            {func(c *Config) { c.SupabaseURL = "https://u:p@example.com" }, "STOA_SUPABASE_URL must be"},
-		"plain, in earnest": {func(c *Config) { c.SupabaseURL, c.Env = "http://127.0.0.1:1", "production" }, "STOA_SUPABASE_URL must be an https"},
+		"plain, in earnest": {func(c *Config) { c.SupabaseURL, c.Env = "http://127.0.0.1:1", "production" }, "STOA_SUPABASE_URL lets tokens travel"},
 		"no pooler":         {func(c *Config) { c.SupabasePooler = "localhost:1" }, "STOA_SUPABASE_POOLER must be"},
 		"pooler's port":     {func(c *Config) { c.SupabasePooler = "localhost:1,99999" }, "STOA_SUPABASE_POOLER must be"},
 		"pooler in earnest": {func(c *Config) { c.SupabasePooler, c.Env = "localhost:1,2", "production" }, "STOA_SUPABASE_POOLER is for development"},

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"github.com/stoahq/stoa/httpapi"
+	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/limits"
+	"github.com/stoahq/stoa/stores"
+)
+
+// Door is what can be set of how requests come in.
+type Door struct {
+	TrustedProxies []string `name:"trusted-proxies" env:"STOA_TRUSTED_PROXIES" help:"Networks of the proxies in front, as CIDR: only they are believed where a request comes from." placeholder:"CIDR" group:"config"`
+	ProxyHeader    string   `name:"proxy-header" env:"STOA_PROXY_HEADER" enum:"X-Forwarded-For,Forwarded" default:"X-Forwarded-For" help:"The header in which they say it: X-Forwarded-For or Forwarded." placeholder:"NAME" group:"config"`
+	PlatformHosts  []string `name:"platform-hosts" env:"STOA_PLATFORM_HOSTS" help:"Hosts that the platform itself answers at, beside localhost and those of the base domain and base URL; stores' hostnames lead to stores alone." placeholder:"NAME" group:"config"`
+
+	CORSOrigins     []string `name:"cors-origins" env:"STOA_CORS_ORIGINS" help:"Origins whose pages may read the API, such as https://app.example.com." placeholder:"ORIGIN" group:"config"`
+	CORSCredentials bool     `name:"cors-credentials" env:"STOA_CORS_CREDENTIALS" help:"Those pages may send cookies and the like." group:"config"`
+
+	RedisURL         keyring.Secret `name:"redis-url" env:"REDIS_URL" help:"redis://… or rediss://… of a Redis or Valkey server in which all replicas count for the rate limits. Unless told, each counts by itself." placeholder:"URL" group:"config"`
+	RateLimitAuth    int            `name:"rate-limit-auth" env:"STOA_RATE_LIMIT_AUTH" default:"60" help:"Sign-ins, registrations and other calls with a password or a mail, a minute from one address; 0 is no limit." placeholder:"N" group:"config"`
+	RateLimitAddress int            `name:"rate-limit-address" env:"STOA_RATE_LIMIT_ADDRESS" default:"12000" help:"Requests a minute from one address." placeholder:"N" group:"config"`
+	RateLimitUser    int            `name:"rate-limit-user" env:"STOA_RATE_LIMIT_USER" default:"6000" help:"Requests a minute of one user." placeholder:"N" group:"config"`
+	RateLimitKey     int            `name:"rate-limit-key" env:"STOA_RATE_LIMIT_KEY" default:"12000" help:"Requests a minute of one API key." placeholder:"N" group:"config"`
+	RateLimitStore   int            `name:"rate-limit-store" env:"STOA_RATE_LIMIT_STORE" default:"60000" help:"Requests a minute to one store's front, and as many with all API keys of the store." placeholder:"N" group:"config"`
+}
+
+// maxRate keeps the arithmetic of limits exact.
+const maxRate = 10_000_000
+
+func (d *Door) check(fault func(name, format string, args ...any)) {
+	if _, err := d.proxies(); err != nil {
+		fault("STOA_TRUSTED_PROXIES", "%v", err)
+	}
+	for _, h := range d.PlatformHosts {
+		if name, err := stores.NormalHostname(h); (err != nil || name != h) && !isIP(h) {
+			fault("STOA_PLATFORM_HOSTS", "%q is no host: name it in lower case, without scheme or port, as DNS has it", h)
+		}
+	}
+	for _, o := range d.CORSOrigins {
+		if u, err := url.Parse(o); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || o != u.Scheme+"://"+strings.ToLower(u.Host) {
+			fault("STOA_CORS_ORIGINS", "%q is no origin: name scheme and host, with a port unless it is the scheme's own, such as https://app.example.com", o)
+		}
+	}
+	if d.CORSCredentials && len(d.CORSOrigins) == 0 {
+		fault("STOA_CORS_CREDENTIALS", "needs STOA_CORS_ORIGINS")
+	}
+	for name, rate := range map[string]int{
+		"STOA_RATE_LIMIT_AUTH": d.RateLimitAuth, "STOA_RATE_LIMIT_ADDRESS": d.RateLimitAddress, "STOA_RATE_LIMIT_USER": d.RateLimitUser,
+		"STOA_RATE_LIMIT_KEY": d.RateLimitKey, "STOA_RATE_LIMIT_STORE": d.RateLimitStore,
+	} {
+		if rate < 0 || rate > maxRate {
+			fault(name, "must be between 0, which is no limit, and %d", maxRate)
+		}
+	}
+	if l, err := d.limiter(slog.New(slog.DiscardHandler)); err != nil {
+		fault("REDIS_URL", "%v", err)
+	} else {
+		l.Close() //nolint:errcheck // it has no connection yet
+	}
+}
+
+func (d *Door) limiter(log *slog.Logger) (*limits.Limiter, error) { return limits.New(d.RedisURL, log) }
+
+// checkRedis asks the server whether it is there.
+func (d *Door) checkRedis(ctx context.Context) error {
+	l, err := d.limiter(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	return errors.Join(l.Ping(ctx), l.Close())
+}
+
+func (d *Door) rates() httpapi.Rates {
+	return httpapi.Rates{Auth: d.RateLimitAuth, Address: d.RateLimitAddress, User: d.RateLimitUser, Key: d.RateLimitKey, Store: d.RateLimitStore}
+}
+
+func (d *Door) proxies() (httpapi.Proxies, error) {
+	networks, err := parseNetworks(d.TrustedProxies)
+	for _, n := range networks {
+		if n.Bits() == 0 {
+			return httpapi.Proxies{}, fmt.Errorf("must not be %s: whoever comes would be believed", n)
+		}
+	}
+	return httpapi.Proxies{Networks: networks, Header: d.ProxyHeader}, err
+}
+
+func (d *Door) cors() httpapi.CORS {
+	return httpapi.CORS{Origins: d.CORSOrigins, Credentials: d.CORSCredentials}
+}
+
+func isIP(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
+}
+
+func parseNetworks(list []string) ([]netip.Prefix, error) {
+	var out []netip.Prefix
+	for _, s := range list {
+		p, err := netip.ParsePrefix(strings.TrimSpace(s))
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a network such as 10.0.0.0/8", s)
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}

@@ -1,0 +1,129 @@
+package httpapi
+
+import (
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// Proxies are the networks whose word is taken for where a request comes from,
+// in the one header that they set: X-Forwarded-For or Forwarded (RFC 7239). The
+// other one passes through them as the client wrote it, so it is never read.
+type Proxies struct {
+	Networks []netip.Prefix
+	Header   string
+}
+
+const (
+	forwardedFor = "X-Forwarded-For"
+	forwarded    = "Forwarded"
+
+	// maxHops is more than any chain of proxies has.
+	maxHops = 16
+)
+
+func (p Proxies) trusts(a netip.Addr) bool {
+	for _, n := range p.Networks {
+		if n.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// ignores reports whether a request comes from a private network, as those of
+// proxies do, that is not trusted.
+func (p Proxies) ignores(r *http.Request) bool {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	at := peer.Addr().Unmap()
+	return err == nil && (at.IsPrivate() || at.IsLoopback()) && !p.trusts(at)
+}
+
+// client is where a request comes from: the last address, seen from this
+// server, that is not a trusted proxy's. Each proxy writes at the end, so what
+// a client has made up stands before that and is not reached. An entry that
+// cannot be read ends the walk too. The zero address is none.
+func (p Proxies) client(r *http.Request) netip.Addr {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	at := peer.Addr().Unmap()
+	if !p.trusts(at) {
+		return at
+	}
+	hops := p.hops(r.Header)
+	for i := len(hops) - 1; i >= 0 && i >= len(hops)-maxHops; i-- {
+		next, ok := parseHop(hops[i])
+		if !ok {
+			return at
+		}
+		if at = next; !p.trusts(at) {
+			return at
+		}
+	}
+	return at
+}
+
+// hops lists the addresses in the header, the one added last at the end. What
+// has none is "".
+func (p Proxies) hops(h http.Header) []string {
+	if p.Header == forwarded {
+		var out []string
+		for _, element := range splitQuoted(strings.Join(h.Values(forwarded), ","), ',') {
+			out = append(out, forParameter(element))
+		}
+		return out
+	}
+	return strings.Split(strings.Join(h.Values(forwardedFor), ","), ",")
+}
+
+// forParameter is the value of for= in an element of Forwarded.
+func forParameter(element string) string {
+	for _, pair := range splitQuoted(element, ';') {
+		name, value, _ := strings.Cut(pair, "=")
+		if strings.EqualFold(strings.TrimSpace(name), "for") {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// splitQuoted splits where no quotes are open. With quotes that stay open it
+// returns nothing: a client that left them open would make its own words of
+// what a proxy adds.
+func splitQuoted(s string, sep byte) []string {
+	var out []string
+	quoted, from := false, 0
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '\\' && quoted:
+			i++
+		case s[i] == '"':
+			quoted = !quoted
+		case s[i] == sep && !quoted:
+			out = append(out, s[from:i])
+			from = i + 1
+		}
+	}
+	if quoted {
+		return nil
+	}
+	return append(out, s[from:])
+}
+
+// parseHop reads an address, with or without a port, brackets and quotes.
+func parseHop(s string) (netip.Addr, bool) {
+	s = strings.TrimSpace(s)
+	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
+		s = s[1 : len(s)-1]
+	}
+	if withPort, err := netip.ParseAddrPort(s); err == nil {
+		return withPort.Addr().Unmap().WithZone(""), true
+	}
+	if len(s) >= 2 && s[0] == '[' && s[len(s)-1] == ']' {
+		s = s[1 : len(s)-1]
+	}
+	a, err := netip.ParseAddr(s)
+	return a.Unmap().WithZone(""), err == nil
+}

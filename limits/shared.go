@@ -1,0 +1,101 @@
+package limits
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/stoahq/stoa/keyring"
+)
+
+// patience with the server: a request waits for it no longer.
+const (
+	sharedTimeout = 250 * time.Millisecond
+	sharedConns   = 32
+)
+
+// shared counts in a Redis or Valkey server, by its clock.
+type shared struct{ client *redis.Client }
+
+// newShared does not connect yet.
+func newShared(url keyring.Secret) (*shared, error) {
+	opts, err := redis.ParseURL(url.Reveal())
+	if err != nil { // which repeats the password
+		return nil, errors.New("must be redis://HOST:PORT or, with TLS, rediss://HOST:PORT, with user:password@ before the host if need be")
+	}
+	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout, opts.PoolTimeout = sharedTimeout, sharedTimeout, sharedTimeout, sharedTimeout
+	opts.MaxRetries, opts.DialerRetries, opts.PoolSize = -1, 1, sharedConns
+	opts.ContextTimeoutEnabled = true
+	opts.DisableIdentity = true // servers before 7.2 know neither this
+	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	redis.SetLogger(&logging.VoidLogger{}) // it would write each failure to standard error: ours are in the log once
+	return &shared{redis.NewClient(opts)}, nil
+}
+
+// takeScript is memory.take. All times are in microseconds: as Lua's numbers
+// they are exact for the next centuries. It answers whether it is allowed, and
+// how long the bucket takes to be whole again.
+var takeScript = redis.NewScript(`
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local interval, whole = tonumber(ARGV[1]), tonumber(ARGV[2])
+local full = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now)
+if full - now + interval > whole then return {0, full - now} end
+full = full + interval
+redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000))
+return {1, full - now}`)
+
+// attemptScript is memory.attempt. It answers how long to wait.
+var attemptScript = redis.NewScript(`
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local free, most, kept = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local open = tonumber(redis.call('HGET', KEYS[1], 'open') or 0)
+if open > now then return open - now end
+local n = redis.call('HINCRBY', KEYS[1], 'attempts', 1)
+local delay = 0
+if n > free then delay = math.min(1000000 * 2 ^ math.min(n - free - 1, 20), most) end
+redis.call('HSET', KEYS[1], 'open', string.format('%.0f', now + delay))
+redis.call('PEXPIRE', KEYS[1], math.ceil((delay + kept) / 1000))
+return 0`)
+
+func (s *shared) take(ctx context.Context, k Key, limit Limit) (Result, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	interval := limit.interval().Microseconds()
+	answer, err := takeScript.Run(ctx, s.client, []string{k.String()}, interval, interval*int64(limit.PerMinute)).Int64Slice()
+	if err != nil {
+		return Result{}, err
+	}
+	if len(answer) != 2 {
+		return Result{}, errors.New("limits: the script's answer has another form")
+	}
+	return resultOf(limit, time.Duration(answer[1])*time.Microsecond, answer[0] == 1), nil
+}
+
+func (s *shared) attempt(ctx context.Context, k Key, p Patience) (time.Duration, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	wait, err := attemptScript.Run(ctx, s.client, []string{k.String()}, p.Free, p.Most.Microseconds(), memoryOfAttempts.Microseconds()).Int64()
+	return time.Duration(wait) * time.Microsecond, err
+}
+
+func (s *shared) forget(ctx context.Context, keys ...Key) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	names := make([]string, len(keys))
+	for i, k := range keys {
+		names[i] = k.String()
+	}
+	return s.client.Unlink(ctx, names...).Err()
+}
+
+// bounded is for one call. A client that goes away must not look like a server
+// that does not answer.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), sharedTimeout)
+}
