@@ -28,7 +28,7 @@ const goodPassword = "SecurePassword123!"
 var cheap = cost{memory: 64, passes: 1, threads: 1}
 
 // setup returns accounts on db as one replica sees them.
-func setup(t *testing.T, db *masterdb.DB, ring *keyring.Ring) *Accounts {
+func setup(t testing.TB, db *masterdb.DB, ring *keyring.Ring) *Accounts {
 	t.Helper()
 	// Registration needs neither tenant databases nor the queue.
 	registry := stores.New(db, credits.New(db), nil, nil, "shops.test", slog.New(slog.DiscardHandler))
@@ -47,7 +47,7 @@ func setup(t *testing.T, db *masterdb.DB, ring *keyring.Ring) *Accounts {
 	return a
 }
 
-func testRing(t *testing.T, specs ...keyring.Secret) *keyring.Ring {
+func testRing(t testing.TB, specs ...keyring.Secret) *keyring.Ring {
 	t.Helper()
 	if len(specs) == 0 {
 		specs = []keyring.Secret{keyring.Generate("test")}
@@ -72,7 +72,7 @@ func registration() Registration {
 }
 
 // register opens the account of registration().
-func register(t *testing.T, a *Accounts) Session {
+func register(t testing.TB, a *Accounts) Session {
 	t.Helper()
 	session, _, err := a.Register(t.Context(), registration())
 	if err != nil {
@@ -81,7 +81,7 @@ func register(t *testing.T, a *Accounts) Session {
 	return session
 }
 
-func principal(t *testing.T, a *Accounts, s Session) access.Principal {
+func principal(t testing.TB, a *Accounts, s Session) access.Principal {
 	t.Helper()
 	p, err := a.Authenticate(t.Context(), s.AccessToken.Reveal())
 	if err != nil {

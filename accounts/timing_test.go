@@ -59,9 +59,8 @@ func median(x []float64) float64 {
 // approximation with the correction for ties, which is good from 20 values on.
 func mannWhitney(x, y []float64) float64 {
 	type value struct {
-		v    float64
-		ofX  bool
-		rank float64
+		v   float64
+		ofX bool
 	}
 	var all []value
 	for _, v := range x {

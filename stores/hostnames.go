@@ -2,7 +2,7 @@ package stores
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"net"
 	"strings"
 	"time"
@@ -91,14 +91,23 @@ func NormalHostname(host string) (string, error) {
 		}
 	}
 	host = strings.TrimSuffix(host, ".")
-	if host == "" || len(host) > 253 || !utf8.ValidString(host) {
-		return "", fmt.Errorf("not a hostname")
+	if len(host) > 253 || !utf8.ValidString(host) {
+		return "", errNotHostname
 	}
-	if isPlain(host) {
-		return host, nil
+	if !isPlain(host) {
+		var err error
+		if host, err = idna.Lookup.ToASCII(host); err != nil {
+			return "", err
+		}
 	}
-	return idna.Lookup.ToASCII(host)
+	// A dot that is left at an end would be an empty label; IDNA makes dots of other characters.
+	if host == "" || len(host) > 253 || host[0] == '.' || host[len(host)-1] == '.' {
+		return "", errNotHostname
+	}
+	return host, nil
 }
+
+var errNotHostname = errors.New("not a hostname")
 
 // isPlain reports whether host is in stored form already: the common case,
 // spared the cost of IDNA.

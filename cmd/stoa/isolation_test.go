@@ -243,21 +243,28 @@ type operation struct {
 	private      bool // asks for a token
 	inPath       bool // names a store in its path
 	byChoice     bool // names a store with X-Store-Id
+	paged        bool // takes a cursor
+	json         bool // takes a body of JSON
 }
 
 func operations(t *testing.T, s *server) []operation {
 	t.Helper()
-	doc := client{t: t, url: s.url}.call("GET", "/api/openapi.json", nil).want(http.StatusOK).is("3.1.0", "openapi")
-	var out []operation
-	for path, methods := range doc.at("paths").(object) {
+	return operationsOf(client{t: t, url: s.url}.call("GET", "/api/openapi.json", nil).want(http.StatusOK).is("3.1.0", "openapi").body)
+}
+
+func operationsOf(doc object) (out []operation) {
+	for path, methods := range doc["paths"].(object) {
 		for method, spec := range methods.(object) {
 			spec := spec.(object)
 			op := operation{method: strings.ToUpper(method), path: path, private: spec["security"] != nil}
 			op.inPath = strings.HasPrefix(path, "/api/stores/{")
-			if parameters, ok := spec["parameters"].([]any); ok {
-				for _, p := range parameters {
-					op.byChoice = op.byChoice || p.(object)["name"] == "X-Store-Id"
-				}
+			parameters, _ := spec["parameters"].([]any)
+			for _, p := range parameters {
+				op.byChoice = op.byChoice || p.(object)["name"] == "X-Store-Id"
+				op.paged = op.paged || p.(object)["name"] == "cursor"
+			}
+			if body, ok := spec["requestBody"].(object); ok {
+				op.json = body["content"].(object)["application/json"] != nil
 			}
 			out = append(out, op)
 		}

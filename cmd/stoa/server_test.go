@@ -22,7 +22,7 @@ import (
 
 // testConfig is what a developer gets without setting anything, on a free
 // port, with a master database and a data directory of its own.
-func testConfig(t *testing.T, engine masterdb.Engine) *Config {
+func testConfig(t testing.TB, engine masterdb.Engine) *Config {
 	t.Helper()
 	var c cli
 	parser, err := kong.New(&c)
@@ -37,7 +37,7 @@ func testConfig(t *testing.T, engine masterdb.Engine) *Config {
 }
 
 // startServer runs the real server, as 'stoa serve' does, until the test ends.
-func startServer(t *testing.T, cfg *Config) *server {
+func startServer(t testing.TB, cfg *Config) *server {
 	t.Helper()
 	s, err := start(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
