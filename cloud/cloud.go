@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,8 @@ type Service struct {
 	opts    Options
 	name    string       // of this process, in claims
 	claims  atomic.Int64 // made so far
+
+	renewals sync.WaitGroup // under way
 
 	organizations *otter.Cache[stoa.StoreID, []supabase.Organization]
 	projects      *otter.Cache[stoa.StoreID, []supabase.Project]

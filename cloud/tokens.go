@@ -61,7 +61,7 @@ func (s *Service) token(ctx context.Context, store stoa.StoreID, spent int64) (k
 			t, err := s.unseal(store, c.Tokens)
 			return t.Access, c.Version, err
 		}
-		t, err := s.renew(ctx, store, c)
+		t, err := s.renewAside(ctx, store, c)
 		if !errors.Is(err, errBusy) {
 			return t.Access, c.Version + 1, err
 		}
@@ -79,6 +79,29 @@ func errReconnect(why *Reason) error {
 	}
 	return stoa.Errorf(stoa.SupabaseReconnect, "Access to the Supabase account was revoked or has expired. Connect Supabase again; the store's database is not affected.")
 }
+
+// renewAside is renew for a caller who may leave before it has ended.
+func (s *Service) renewAside(ctx context.Context, store stoa.StoreID, c connection) (supabase.Tokens, error) {
+	type outcome struct {
+		tokens supabase.Tokens
+		err    error
+	}
+	ended := make(chan outcome, 1)
+	s.renewals.Go(func() {
+		t, err := s.renew(ctx, store, c)
+		ended <- outcome{t, err}
+	})
+	select {
+	case o := <-ended:
+		return o.tokens, o.err
+	case <-ctx.Done():
+		return supabase.Tokens{}, ctx.Err()
+	}
+}
+
+// Wait returns when no tokens are being renewed any more. New ones are lost
+// when the master is closed before.
+func (s *Service) Wait() { s.renewals.Wait() }
 
 // renew spends the refresh token. The new tokens are stored before anybody
 // uses them. It fails with errBusy when that is somebody else's to do.

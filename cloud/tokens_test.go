@@ -188,8 +188,11 @@ func TestCallerLeavesWhileRefreshing(t *testing.T) {
 		}()
 		<-asked
 		leave()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("who has left is told %v", err)
+		}
 		release()
-		must(t, <-done)
+		b.Wait()
 		_, err := b.Organizations(t.Context(), p, store)
 		must(t, err)
 		if n := b.sb.Count(tokenCall); n != 2 {

@@ -231,6 +231,9 @@ func (a *app) listen(ctx context.Context) (stop func()) {
 
 // close waits for leases and closes every database, as long as ctx allows.
 func (a *app) close(ctx context.Context) error {
+	if a.cloud != nil {
+		a.cloud.Wait() // each call has a deadline
+	}
 	err := a.tenants.Close(ctx)
 	a.master.Close()
 	return errors.Join(err, a.limits.Close())

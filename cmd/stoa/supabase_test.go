@@ -140,6 +140,10 @@ func TestSupabaseInTwoClicks(t *testing.T) {
 		if _, ref, _ := strings.Cut(creds.User, "."); ref != project.Ref || creds.Pooler != tenantdb.TransactionPooler {
 			t.Errorf("connects as %s through %s", creds.User, creds.Pooler)
 		}
+		var planned string
+		if err := s.master.Get(t.Context(), &planned, `SELECT secrets FROM supabase_projects WHERE store_id = $1`, id); err != nil || planned != "" {
+			t.Errorf("what was planned is still there: %q, %v", planned, err)
+		}
 		second := c.call("POST", "/api/stores", object{"name": "Second"}).want(http.StatusCreated).text("id")
 		consent(t, c, sb, second)
 		c.call("POST", "/api/stores/"+second+"/connect-database", object{"type": "supabase", "projectRef": project.Ref}).want(http.StatusOK).is("active", "status")
