@@ -76,7 +76,7 @@ func TestBadInput(t *testing.T) {
 		{"missing fields", "POST", storesPath + "/" + id + "/connect-database", object{"type": "postgresql", "host": "h"}, 422, "invalid_request", "database,password,user"},
 		{"Supabase in fields", "POST", storesPath + "/" + id + "/connect-database", object{"type": "supabase", "host": "h", "database": "d", "user": "u", "password": "p"}, 422, "invalid_request", "connectionString"},
 		{"not Supabase's host", "POST", storesPath + "/" + id + "/connect-database", object{"type": "supabase", "connectionString": "postgres://u:p@127.0.0.1:5432/d"}, 422, "invalid_request", "connectionString"},
-		{"Supabase by reference", "POST", storesPath + "/" + id + "/connect-database", object{"type": "supabase", "projectRef": "abcdefghijklmnopqrst"}, 422, "invalid_request", "projectRef"},
+		{"Supabase by reference", "POST", storesPath + "/" + id + "/connect-database", object{"type": "supabase", "projectRef": "abcdefghijklmnopqrst"}, 503, "supabase_not_configured", ""},
 		{"project elsewhere", "POST", storesPath + "/" + id + "/connect-database", object{"type": "supabase", "connectionString": supabaseURL, "projectUrl": "https://example.com", "anonKey": "a b"}, 422, "invalid_request", "anonKey,projectUrl"},
 		{"keys of no project", "POST", storesPath + "/" + id + "/connect-database", object{"type": "mysql", "connectionString": "mysql://u:p@h/d", "serviceRoleKey": "k"}, 422, "invalid_request", "type"},
 		{"keys of a managed database", "POST", storesPath + "/" + id + "/connect-database", object{"type": "managed", "serviceRoleKey": "k"}, 422, "invalid_request", "type"},

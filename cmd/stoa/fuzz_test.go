@@ -34,6 +34,7 @@ func newFuzzed(f *testing.F) fuzzed {
 	f.Helper()
 	cfg := testConfig(f, masterdb.SQLite)
 	cfg.JWTSecret = secretOf(strings.Repeat("A", 43)) // all fuzzing processes sign alike
+	unlimited(cfg)
 	s := startServer(f, cfg)
 	name := "Shop"
 	session, store, err := s.accounts.Register(f.Context(), accounts.Registration{

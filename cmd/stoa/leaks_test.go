@@ -88,7 +88,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		for name := range table {
 			t.Errorf("testdata/leaks.txt has a line for %s, which is no operation", name)
 		}
-	})
+	}, unlimited)
 }
 
 // TestThingsOfOthers asks in one's own store for things of another: the answer

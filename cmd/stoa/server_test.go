@@ -61,14 +61,23 @@ func startServer(t testing.TB, cfg *Config) *server {
 }
 
 // onEachMaster runs test against a server on every master engine at hand.
-func onEachMaster(t *testing.T, test func(t *testing.T, s *server)) {
+func onEachMaster(t *testing.T, test func(t *testing.T, s *server), settings ...func(*Config)) {
 	t.Helper()
 	for _, engine := range masterdbtest.Engines() {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
-			test(t, startServer(t, testConfig(t, engine)))
+			cfg := testConfig(t, engine)
+			for _, set := range settings {
+				set(cfg)
+			}
+			test(t, startServer(t, cfg))
 		})
 	}
+}
+
+// unlimited is for tests that are many people at one address.
+func unlimited(cfg *Config) {
+	cfg.RateLimitAuth, cfg.RateLimitAddress, cfg.RateLimitUser = 0, 0, 0
 }
 
 // client speaks to a server as one person does.
