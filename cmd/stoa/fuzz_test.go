@@ -45,7 +45,7 @@ func newFuzzed(f *testing.F) fuzzed {
 	}
 	out := fuzzed{server: s, token: session.AccessToken.Reveal(), store: store.ID.String()}
 	document := httptest.NewRecorder()
-	s.http.Handler.ServeHTTP(document, httptest.NewRequest("GET", "/api/openapi.json", nil))
+	s.http.Handler.ServeHTTP(document, httptest.NewRequest("GET", s.url+"/api/openapi.json", nil))
 	var doc object
 	if err := json.Unmarshal(document.Body.Bytes(), &doc); err != nil {
 		f.Fatal(err)
@@ -60,6 +60,7 @@ func newFuzzed(f *testing.F) fuzzed {
 func (z fuzzed) ask(t *testing.T, method, path, body string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
+	r.Host = "localhost"
 	r.Header.Set("Content-Type", "application/json")
 	r.Header.Set("Authorization", "Bearer "+z.token)
 	for i := 0; i+1 < len(header); i += 2 {
