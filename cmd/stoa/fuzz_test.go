@@ -159,8 +159,12 @@ func FuzzCursor(f *testing.F) {
 	f.Fuzz(func(t *testing.T, which byte, cursor string) {
 		op := lists[int(which)%len(lists)]
 		path := strings.Replace(op.path, "{id}", z.store, 1) + "?cursor=" + url.QueryEscape(cursor)
-		if w := z.ask(t, op.method, path, ""); w.Code != http.StatusOK && w.Code != http.StatusUnprocessableEntity && w.Code != http.StatusForbidden {
-			t.Fatalf("%s answers %d: %s", path, w.Code, w.Body)
+		expected := []int{http.StatusOK, http.StatusUnprocessableEntity, http.StatusForbidden}
+		if len(path) > 8000 {
+			expected = append(expected, http.StatusRequestURITooLong)
+		}
+		if w := z.ask(t, op.method, path, ""); !slices.Contains(expected, w.Code) {
+			t.Fatalf("%.200s answers %d: %s", path, w.Code, w.Body)
 		}
 	})
 }
