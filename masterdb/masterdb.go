@@ -147,7 +147,10 @@ func (db *DB) commit(ctx context.Context, tx *Tx, fn func(*Tx) error) error {
 	if db.pool != nil {
 		return pgx.BeginFunc(ctx, db.pool, func(t pgx.Tx) error {
 			tx.pg = t
-			return fn(tx)
+			if err := fn(tx); err != nil {
+				return err
+			}
+			return tx.tellOthers(ctx)
 		})
 	}
 	t, err := db.write.BeginTx(ctx, nil)

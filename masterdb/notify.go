@@ -34,19 +34,27 @@ const maxPayload = 7999
 // PostgreSQL lets transactions that notify commit one after the other: this
 // is for what changes rarely, not for what every request does. On SQLite
 // other processes hear nothing.
-func (tx *Tx) Notify(ctx context.Context, topic, payload string) error {
+func (tx *Tx) Notify(topic, payload string) error {
 	if len(payload) > maxPayload {
 		return errors.New("masterdb: the payload of a notification is too long")
-	}
-	if tx.pg != nil {
-		if _, err := tx.pg.Exec(ctx, `SELECT pg_notify($1, $2)`, topic, payload); err != nil {
-			return err
-		}
 	}
 	if m := (message{topic, payload}); !slices.Contains(tx.messages, m) {
 		tx.messages = append(tx.messages, m)
 	}
 	return nil
+}
+
+// tellOthers has PostgreSQL deliver the messages when tx commits.
+func (tx *Tx) tellOthers(ctx context.Context) error {
+	if len(tx.messages) == 0 {
+		return nil
+	}
+	topics, payloads := make([]string, len(tx.messages)), make([]string, len(tx.messages))
+	for i, m := range tx.messages {
+		topics[i], payloads[i] = m.topic, m.payload
+	}
+	_, err := tx.pg.Exec(ctx, `SELECT pg_notify(topic, payload) FROM unnest($1::text[], $2::text[]) AS m (topic, payload)`, topics, payloads)
+	return err
 }
 
 // Subscribe has handle called with the payload of each message on topic, and

@@ -58,7 +58,7 @@ func (r replica) notify(t *testing.T, result error, payloads ...string) {
 	t.Helper()
 	err := r.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		for _, p := range payloads {
-			if err := tx.Notify(t.Context(), topic, p); err != nil {
+			if err := tx.Notify(topic, p); err != nil {
 				return err
 			}
 		}
@@ -153,7 +153,7 @@ func TestNotifyIsHeardAtHomeAtOnce(t *testing.T) {
 			t.Errorf("heard %d bytes", len(got))
 		}
 		err := db.Tx(t.Context(), func(tx *masterdb.Tx) error {
-			return tx.Notify(t.Context(), topic, strings.Repeat("x", 8000))
+			return tx.Notify(topic, strings.Repeat("x", 8000))
 		})
 		if err == nil {
 			t.Error("a payload that PostgreSQL would refuse was taken")
@@ -169,7 +169,7 @@ func TestNotifyOfARepeatedTransaction(t *testing.T) {
 	attempt := 0
 	must(t, r.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		attempt++
-		if err := tx.Notify(t.Context(), topic, string(rune('0'+attempt))); err != nil || attempt > 1 {
+		if err := tx.Notify(topic, string(rune('0'+attempt))); err != nil || attempt > 1 {
 			return err
 		}
 		_, err := tx.Exec(t.Context(), `DO $$ BEGIN RAISE EXCEPTION 'lost' USING ERRCODE = '40001'; END $$`)

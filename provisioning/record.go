@@ -103,6 +103,16 @@ type passage struct {
 	also         func(*masterdb.Tx) error
 }
 
+// passageError is why what a step has changed in the master could not be
+// recorded.
+type passageError struct {
+	error
+	place int // in work.passed
+	step  string
+}
+
+func (e *passageError) Unwrap() error { return e.error }
+
 func (p passage) changes() (all []change) {
 	if p.ended != "" {
 		all = append(all, change{step: p.ended, state: Succeeded, at: p.at})
@@ -128,18 +138,23 @@ func (w *work) record(ctx context.Context, fn func(*masterdb.Tx) error, changes 
 		if err != nil {
 			return err
 		}
-		for _, p := range append(w.passed, passage{also: fn}) {
+		for i, p := range w.passed {
 			if p.also == nil {
 				continue
 			}
 			if err := p.also(tx); err != nil {
+				return &passageError{err, i, p.ended}
+			}
+		}
+		if fn != nil {
+			if err := fn(tx); err != nil {
 				return err
 			}
 		}
 		if err := insertEvents(ctx, tx, w.run.ID, log, all...); err != nil || log.State == Running {
 			return err
 		}
-		return tx.Notify(ctx, endTopic, w.run.ID.String())
+		return tx.Notify(endTopic, w.run.ID.String())
 	})
 	if err == nil {
 		w.passed, w.recorded = nil, time.Now()
@@ -182,11 +197,6 @@ func (w *work) done(ctx context.Context, step string, also func(*masterdb.Tx) er
 		w.passed = append(w.passed, w.passage(step, also))
 		return nil
 	}
-	return w.doneNow(ctx, step, also)
-}
-
-// doneNow is done for a step that fails when its change in the master does.
-func (w *work) doneNow(ctx context.Context, step string, also func(*masterdb.Tx) error) error {
 	return w.record(ctx, also, w.passage(step, nil).changes()...)
 }
 

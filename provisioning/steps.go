@@ -186,6 +186,10 @@ const failTimeout = 10 * time.Second
 func (w *work) fail(ctx context.Context, step string, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), failTimeout)
 	defer cancel()
+	var earlier *passageError // of a step that was behind the run, but for its record
+	if errors.As(cause, &earlier) {
+		step, w.passed = earlier.step, w.passed[:earlier.place]
+	}
 	fault := faultOf(cause)
 	w.log.WarnContext(ctx, "provisioning failed", "store", w.run.StoreID.String(), "run", w.run.ID.String(),
 		"step", step, "code", string(fault.Code), "err", cause)
@@ -211,12 +215,12 @@ func (w *work) project(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = w.doneNow(ctx, stepProject, func(tx *masterdb.Tx) error {
+	err = w.record(ctx, func(tx *masterdb.Tx) error { // at once: the next step reads the credentials
 		if err := w.tenants.Save(ctx, tx, w.run.StoreID, c); err != nil {
 			return err
 		}
 		return cloud.Settle(ctx, tx, w.run.StoreID)
-	})
+	}, w.passage(stepProject, nil).changes()...)
 	if err == nil {
 		w.run.pass(stepProject)
 	}
@@ -384,7 +388,7 @@ func (w *work) ownerRecord(ctx context.Context) error {
 }
 
 func (w *work) hostname(ctx context.Context) error {
-	return w.doneNow(ctx, "hostname", func(tx *masterdb.Tx) error {
+	return w.done(ctx, "hostname", func(tx *masterdb.Tx) error {
 		return w.registry.MapHostname(ctx, tx, w.run.StoreID)
 	})
 }
@@ -392,12 +396,15 @@ func (w *work) hostname(ctx context.Context) error {
 // activate leaves the database open for those who come next, the owner who
 // waits for the store among them.
 func (w *work) activate(ctx context.Context) error {
-	w.tenants.Adopt(ctx, w.run.StoreID, w.database, w.tenant)
-	w.tenant = nil
 	return w.record(ctx, func(tx *masterdb.Tx) error {
 		if err := tenantdb.RecordHealth(ctx, tx, w.run.StoreID, nil); err != nil {
 			return err
 		}
-		return w.registry.Activate(ctx, tx, w.run.StoreID)
+		if err := w.registry.Activate(ctx, tx, w.run.StoreID); err != nil || w.tenant == nil {
+			return err
+		}
+		w.tenants.Adopt(ctx, w.run.StoreID, w.database, w.tenant)
+		w.tenant = nil
+		return nil
 	}, change{step: "activate", state: Succeeded}, change{state: Succeeded})
 }

@@ -158,7 +158,7 @@ func (r *Registry) MakePrimary(ctx context.Context, p access.Principal, id stoa.
 			}
 			return stoa.Errorf(stoa.HostnameInvalid, "%s is not verified yet. Verify it first.", name)
 		}
-		return notify(ctx, tx, id)
+		return notify(tx, id)
 	})
 	if err != nil {
 		return HostnameDetails{}, err
@@ -226,7 +226,7 @@ func unmap(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, name string) (
 	if err != nil {
 		return false, err
 	}
-	return true, notify(ctx, tx, id)
+	return true, notify(tx, id)
 }
 
 func mapped(ctx context.Context, q masterdb.Querier, id stoa.StoreID, name string) (bool, error) {

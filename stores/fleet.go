@@ -94,7 +94,7 @@ func (r *Registry) Mend(ctx context.Context, c Case) error {
 			if err := freeHostnames(ctx, tx, c.StoreID); err != nil {
 				return err
 			}
-			return notify(ctx, tx, c.StoreID)
+			return notify(tx, c.StoreID)
 		}
 		return nil
 	})

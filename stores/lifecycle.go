@@ -101,7 +101,7 @@ func move(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, from, to Status
 	if err != nil || n == 0 {
 		return err
 	}
-	return notify(ctx, tx, id)
+	return notify(tx, id)
 }
 
 // lockStatus reads the store's state and keeps it until tx ends.
@@ -198,5 +198,5 @@ func (r *Registry) putHostname(ctx context.Context, tx *masterdb.Tx, id stoa.Sto
 	if err != nil {
 		return err
 	}
-	return notify(ctx, tx, id)
+	return notify(tx, id)
 }

@@ -1,8 +1,6 @@
 package stores
 
 import (
-	"context"
-
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/masterdb"
 )
@@ -13,8 +11,8 @@ const ChangeTopic = "stoa_stores"
 
 // notify belongs into every transaction that changes a store's state or
 // hostnames. When it has committed, no replica answers by what was before.
-func notify(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
-	return tx.Notify(ctx, ChangeTopic, id.String())
+func notify(tx *masterdb.Tx, id stoa.StoreID) error {
+	return tx.Notify(ChangeTopic, id.String())
 }
 
 // changed hears of a store, from this replica or another.

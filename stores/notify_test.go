@@ -91,7 +91,7 @@ func TestForeignNotifications(t *testing.T) {
 		payloads := []string{"", "x", "'; --", strings.Repeat("0", 36), strings.Repeat("x", 7999), "{018f0000-0000-7000-8000-000000000000}"}
 		for _, payload := range payloads {
 			must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
-				return tx.Notify(t.Context(), ChangeTopic, payload)
+				return tx.Notify(ChangeTopic, payload)
 			}))
 		}
 		if b.resolver.generation.Load() != generation || b.logged.Load() != int64(len(payloads)) {

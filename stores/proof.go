@@ -102,7 +102,7 @@ func (r *Registry) proven(ctx context.Context, c claim) error {
 		if n == 0 {
 			return errNoHostname() // given up meanwhile; the transaction takes the mapping back
 		}
-		return notify(ctx, tx, c.StoreID)
+		return notify(tx, c.StoreID)
 	})
 	if err == nil && first {
 		r.log.InfoContext(ctx, "hostname verified", "store", c.StoreID.String(), "hostname", c.Hostname)

@@ -147,7 +147,7 @@ func (b bench) change(t *testing.T, id stoa.StoreID, query string, args ...any) 
 		if _, err := tx.Exec(t.Context(), query, args...); err != nil {
 			return err
 		}
-		return notify(t.Context(), tx, id)
+		return notify(tx, id)
 	}))
 }
 

@@ -143,5 +143,5 @@ func writeLife(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, l life) er
 	if err != nil {
 		return err
 	}
-	return notify(ctx, tx, id)
+	return notify(tx, id)
 }

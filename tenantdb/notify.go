@@ -1,8 +1,6 @@
 package tenantdb
 
 import (
-	"context"
-
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/masterdb"
 )
@@ -10,8 +8,8 @@ import (
 // credentialTopic is notified with a store's id when its credentials change.
 const credentialTopic = "stoa_credentials"
 
-func notifyCredentials(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
-	return tx.Notify(ctx, credentialTopic, store.String())
+func notifyCredentials(tx *masterdb.Tx, store stoa.StoreID) error {
+	return tx.Notify(credentialTopic, store.String())
 }
 
 // subscribe makes the manager open a store's database anew when this replica

@@ -86,7 +86,7 @@ func TestOtherReplicasLearnOfNewCredentials(t *testing.T) {
 	say := func(payload string) {
 		t.Helper()
 		if err := a.Tx(t.Context(), func(tx *masterdb.Tx) error {
-			return tx.Notify(t.Context(), "stoa_credentials", payload)
+			return tx.Notify("stoa_credentials", payload)
 		}); err != nil {
 			t.Fatal(err)
 		}

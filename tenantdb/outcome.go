@@ -44,7 +44,7 @@ func RecordMigration(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, o
 	if err != nil || version == before.SchemaVersion && own == before.OwnVersion {
 		return err
 	}
-	return notifyCredentials(ctx, tx, store)
+	return notifyCredentials(tx, store)
 }
 
 // Expected is how far this process brings a store: the binary's schema and

@@ -64,7 +64,7 @@ func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 	if err != nil {
 		return err
 	}
-	return notifyCredentials(ctx, tx, store)
+	return notifyCredentials(tx, store)
 }
 
 // Registered is what is kept of a store's database.
@@ -174,7 +174,7 @@ func Destroy(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	if err != nil {
 		return err
 	}
-	return notifyCredentials(ctx, tx, store)
+	return notifyCredentials(tx, store)
 }
 
 // Strike takes a database that is gone, or was never Stoa's, off the registry.

@@ -192,7 +192,7 @@ func setStatus(t *testing.T, s *server, id, status string) {
 		if _, err := tx.Exec(t.Context(), `UPDATE stores SET status = $2 WHERE id = $1`, store, status); err != nil {
 			return err
 		}
-		return tx.Notify(t.Context(), "stoa_stores", id)
+		return tx.Notify("stoa_stores", id)
 	})
 	if err != nil {
 		t.Fatal(err)

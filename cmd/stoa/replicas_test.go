@@ -120,7 +120,7 @@ func (r twoReplicas) change(id stoa.StoreID, query string) {
 		if _, err := tx.Exec(r.t.Context(), query, id); err != nil {
 			return err
 		}
-		return tx.Notify(r.t.Context(), stores.ChangeTopic, id.String())
+		return tx.Notify(stores.ChangeTopic, id.String())
 	})
 }
 
