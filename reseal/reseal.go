@@ -11,7 +11,7 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// Column holds envelopes of keyring.Seal, one per row; NULL or ” where there
+// Column holds envelopes of keyring.Seal, one per row; NULL or empty where there
 // is none. Its names are written into SQL: they are constants of the code.
 type Column struct {
 	Table string
