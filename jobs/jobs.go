@@ -80,22 +80,22 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		},
 		SoftStopTimeout: opts.Drain,
 		FetchCooldown:   10 * time.Millisecond,
+		// How long a job may wait. On SQLite nothing wakes the queue. PostgreSQL
+		// notifies once of jobs that are enqueued within FetchCooldown: one whose
+		// transaction commits after that was heard waits for the next look too. Each
+		// look costs a millisecond on SQLite.
+		FetchPollInterval: 200 * time.Millisecond,
 		// Jobs of a process that died. River leaves one alone that may still have
 		// time, whatever is said here.
 		RescueStuckJobsAfter: 10 * time.Minute,
 	}
 	var err error
 	if db.Engine == masterdb.Postgres {
-		// River notifies once of jobs that are enqueued within FetchCooldown. One
-		// whose transaction commits after that was heard waits for the next look.
-		cfg.FetchPollInterval = 200 * time.Millisecond
 		if !mayReindex(db) {
 			cfg.ReindexerIndexNames = []string{}
 		}
 		q.pg, err = river.NewClient(riverpgxv5.New(db.Pool()), cfg)
 	} else {
-		// SQLite cannot notify: the poll interval is the latency of a job.
-		cfg.FetchPollInterval = 50 * time.Millisecond
 		q.lite, err = river.NewClient(riversqlite.New(db.Writer()), cfg)
 	}
 	if err != nil {
