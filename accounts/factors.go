@@ -282,7 +282,7 @@ func (f factor) rests(now time.Time) error {
 	if f.LockedUntil == nil || !now.Before(*f.LockedUntil) {
 		return nil
 	}
-	return tooMany(f.LockedUntil.Sub(now).Round(time.Second)+time.Second, "There were too many wrong codes.")
+	return tooMany(f.LockedUntil.Sub(now).Round(time.Second)+time.Second, "There were too many wrong codes. Try again later.")
 }
 
 // failed counts a wrong code.

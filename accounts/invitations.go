@@ -95,15 +95,15 @@ func checkInvited(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, emai
 		faults.Add("email", "belongs to a member already")
 		return faults.Err()
 	case found.Recent > 0:
-		return tooMany(mailPause, "This address was invited a moment ago.")
+		return tooMany(mailPause, "This address was invited a moment ago. Try again later.")
 	case found.Today >= maxInvitations:
-		return tooMany(time.Hour, "This store has sent many invitations today.")
+		return tooMany(time.Hour, "This store has sent many invitations today. Try again later.")
 	}
 	return nil
 }
 
 func tooMany(wait time.Duration, message string) error {
-	err := stoa.Errorf(stoa.RateLimited, "%s Try again later.", message)
+	err := &stoa.Error{Code: stoa.RateLimited, Message: message}
 	err.RetryAfter = wait
 	return err
 }
@@ -118,7 +118,7 @@ func (i *Invitation) put(ctx context.Context, tx *masterdb.Tx, store stoa.StoreI
 			VALUES ($1, $2, $3, $4, $5, $6, $6, $7) ON CONFLICT DO NOTHING`,
 			i.ID, store, i.Email, string(i.Role), i.InvitedBy, tx.Now, i.ExpiresAt)
 		if err == nil && n == 0 { // another call has just made it
-			return tooMany(mailPause, "This address was invited a moment ago.")
+			return tooMany(mailPause, "This address was invited a moment ago. Try again later.")
 		}
 		return err
 	}
