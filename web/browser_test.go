@@ -164,8 +164,18 @@ func TestDocsInABrowser(t *testing.T) {
 	}
 	// Opening one shows its schema, which is where 3.1 differs from 3.0.
 	// Trying it out is what the policy's connect-src is for.
-	if err := chromedp.Do(ctx, chromedp.Click(".opblock-get .opblock-summary-control"),
-		chromedp.Click(".opblock-get .execute"), chromedp.WaitVisible(".opblock-get .live-responses-table")); err != nil {
+	// The page moves while it is drawn: a click at a place may miss.
+	if _, err := chromedp.Run(ctx, chromedp.Poll[bool](`(() => {
+		const op = document.querySelector(".opblock-get")
+		if (!op.classList.contains("is-open")) op.querySelector(".opblock-summary-control").click()
+		return op.querySelector(".execute") !== null
+	})()`)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := chromedp.Run(ctx, chromedp.Evaluate[any](`document.querySelector(".opblock-get .execute").click()`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := chromedp.Do(ctx, chromedp.WaitVisible(".opblock-get .live-responses-table")); err != nil {
 		t.Fatal(err)
 	}
 	text, err := chromedp.Run(ctx, chromedp.Text("main"))
