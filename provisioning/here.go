@@ -70,61 +70,73 @@ func (s *Service) Stop(ctx context.Context) error {
 
 // place is where a run may begin.
 type place struct {
-	*Service
-	claimant string // "" when this process takes no more
-	ctx      context.Context
+	claimant string          // "" when this process takes no more
+	ctx      context.Context // of the run
 }
 
-// take returns a place, to be given up with leave or filled with begin.
+// take returns a place, to be given back with leave.
 func (s *Service) take() place {
 	s.here.mu.Lock()
 	defer s.here.mu.Unlock()
 	if s.here.ctx == nil || s.here.free == 0 {
-		return place{Service: s}
+		return place{}
 	}
 	s.here.free--
 	s.here.running.Add(1)
-	return place{s, s.claimant(), s.here.ctx}
+	return place{s.claimant(), s.here.ctx}
 }
 
-func (p place) leave() {
+func (s *Service) leave(p place) {
 	if p.claimant == "" {
 		return
 	}
-	p.here.mu.Lock()
-	p.here.free++
-	p.here.mu.Unlock()
-	p.here.running.Done()
+	s.here.mu.Lock()
+	s.here.free++
+	s.here.mu.Unlock()
+	s.here.running.Done()
 }
 
-// enqueue gives the run to the queue when there is no place for it here.
-func (p place) enqueue(ctx context.Context, tx *masterdb.Tx, run Run) error {
-	if p.claimant != "" {
-		return nil
-	}
-	return p.queue.Enqueue(ctx, tx, Provision{RunID: run.ID, Attempt: run.Attempt})
-}
-
-// begin works on a run that was recorded as claimed, unless it is the queue's.
-func (p place) begin(run Run) {
-	if p.claimant == "" {
-		return
-	}
-	go func() {
-		defer p.leave()
-		ctx, cancel := context.WithTimeout(p.ctx, Timeout)
-		defer cancel()
-		defer func() { // as in the queue, where the run is tried again when its claim has lapsed
-			if fault := recover(); fault != nil {
-				p.log.ErrorContext(ctx, "panic in a provisioning run", "run", run.ID.String(), "panic", fault, "stack", string(debug.Stack()))
-			}
-		}()
-		w := &work{Service: p.Service, run: run, claimant: p.claimant, recorded: time.Now()}
-		err := w.carryOut(ctx, func(ctx context.Context, tx *masterdb.Tx) error {
-			return place{Service: p.Service}.enqueue(ctx, tx, run)
-		})
-		if err != nil && !errors.Is(err, errOvertaken) {
-			p.log.WarnContext(ctx, "a provisioning run goes on in the queue", "store", run.StoreID.String(), "run", run.ID.String(), "err", err)
+// launch has a run recorded, under way for the claimant it is given or, when
+// that is "", as one for the queue, and begins it.
+func (s *Service) launch(ctx context.Context, record func(tx *masterdb.Tx, claimant string) (Run, error)) (run Run, err error) {
+	p, begun := s.take(), false
+	defer func() {
+		if !begun {
+			s.leave(p)
 		}
 	}()
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
+		if run, err = record(tx, p.claimant); err != nil || p.claimant != "" {
+			return err
+		}
+		return s.enqueue(ctx, tx, run)
+	})
+	if err != nil {
+		return Run{}, err
+	}
+	if begun = p.claimant != ""; begun {
+		go s.goOn(p, run)
+	}
+	return run, nil
+}
+
+func (s *Service) enqueue(ctx context.Context, tx *masterdb.Tx, run Run) error {
+	return s.queue.Enqueue(ctx, tx, Provision{RunID: run.ID, Attempt: run.Attempt})
+}
+
+// goOn works on a run that the place's claimant has claimed.
+func (s *Service) goOn(p place, run Run) {
+	defer s.leave(p)
+	ctx, cancel := context.WithTimeout(p.ctx, Timeout)
+	defer cancel()
+	defer func() { // as in the queue, where the run is tried again when its claim has lapsed
+		if fault := recover(); fault != nil {
+			s.log.ErrorContext(ctx, "panic in a provisioning run", "run", run.ID.String(), "panic", fault, "stack", string(debug.Stack()))
+		}
+	}()
+	w := &work{Service: s, run: run, claimant: p.claimant, recorded: time.Now()}
+	err := w.carryOut(ctx, func(ctx context.Context, tx *masterdb.Tx) error { return s.enqueue(ctx, tx, run) })
+	if err != nil && !errors.Is(err, errOvertaken) {
+		s.log.WarnContext(ctx, "a provisioning run goes on in the queue", "store", run.StoreID.String(), "run", run.ID.String(), "err", err)
+	}
 }

@@ -132,6 +132,20 @@ func TestStopWaits(t *testing.T) {
 	})
 }
 
+// A bug while a run is being recorded costs no place: a stop would wait for it.
+func TestPanicBeforeTheRun(t *testing.T) {
+	t.Parallel()
+	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
+	b.startHere(t)
+	func() {
+		defer func() { _ = recover() }()
+		_, _ = b.launch(t.Context(), func(*masterdb.Tx, string) (Run, error) { panic("a bug") })
+	}()
+	if b.here.free != atOnceHere {
+		t.Errorf("%d of %d places are free", b.here.free, atOnceHere)
+	}
+}
+
 // A bug in one run is not the end of the process.
 func TestPanicHere(t *testing.T) {
 	t.Parallel()

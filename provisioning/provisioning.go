@@ -110,30 +110,20 @@ func (s *Service) ConnectProject(ctx context.Context, p access.Principal, store 
 }
 
 // begun records a run with what it needs, and begins it here or in the queue.
-func (s *Service) begun(ctx context.Context, p access.Principal, store stoa.StoreID, kind tenantdb.Kind, inProject bool, needs func(*masterdb.Tx) error) (run Run, err error) {
-	place := s.take()
-	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+func (s *Service) begun(ctx context.Context, p access.Principal, store stoa.StoreID, kind tenantdb.Kind, inProject bool, needs func(*masterdb.Tx) error) (Run, error) {
+	return s.launch(ctx, func(tx *masterdb.Tx, claimant string) (Run, error) {
 		if err := s.registry.BeginProvisioning(ctx, tx, store); err != nil {
-			return err
+			return Run{}, err
 		}
 		if err := needs(tx); err != nil {
-			return err
+			return Run{}, err
 		}
 		err := access.Record(ctx, tx, p, access.Event{Action: access.DatabaseConnected, Store: store, Details: map[string]string{"type": string(kind)}})
 		if err != nil {
-			return err
+			return Run{}, err
 		}
-		if run, err = insertRun(ctx, tx, store, inProject, place.claimant, s.opts.Claim); err != nil {
-			return err
-		}
-		return place.enqueue(ctx, tx, run)
+		return insertRun(ctx, tx, store, inProject, claimant, s.opts.Claim)
 	})
-	if err != nil {
-		place.leave()
-		return Run{}, err
-	}
-	place.begin(run)
-	return run, nil
 }
 
 // Retry resumes the store's last run at the step that failed, with the
@@ -143,39 +133,28 @@ func (s *Service) Retry(ctx context.Context, p access.Principal, store stoa.Stor
 	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
 		return Run{}, err
 	}
-	var run Run
-	place := s.take()
-	err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+	return s.launch(ctx, func(tx *masterdb.Tx, claimant string) (Run, error) {
 		if err := s.registry.BeginProvisioning(ctx, tx, store); err != nil {
-			return err
+			return Run{}, err
 		}
 		failed, err := latest(ctx, tx, store)
 		if err != nil {
-			return err
+			return Run{}, err
 		}
 		if failed.State != Failed {
-			return stoa.Errorf(stoa.NotFound, "There is no failed run to resume. Connect a database.")
+			return Run{}, stoa.Errorf(stoa.NotFound, "There is no failed run to resume. Connect a database.")
 		}
 		attempt, err := requeue(ctx, tx, failed.ID, s.opts.Claim)
 		if err != nil {
-			return err
+			return Run{}, err
 		}
-		if place.claimant != "" {
-			run, err = claim(ctx, tx, Provision{RunID: failed.ID, Attempt: attempt}, place.claimant, s.opts.Claim)
-			return err
+		if claimant != "" {
+			return claim(ctx, tx, Provision{RunID: failed.ID, Attempt: attempt}, claimant, s.opts.Claim)
 		}
-		if run, err = readRun(ctx, tx, `id = $1`, failed.ID); err != nil {
-			return err
+		run, err := readRun(ctx, tx, `id = $1`, failed.ID)
+		if err != nil {
+			return Run{}, err
 		}
-		if run, err = withSteps(ctx, tx, run); err != nil {
-			return err
-		}
-		return place.enqueue(ctx, tx, run)
+		return withSteps(ctx, tx, run)
 	})
-	if err != nil {
-		place.leave()
-		return Run{}, err
-	}
-	place.begin(run)
-	return run, nil
 }
