@@ -17,7 +17,11 @@ import (
 func (b bench) startHere(t *testing.T) {
 	t.Helper()
 	b.Start(t.Context())
-	t.Cleanup(func() { must(t, b.Stop(context.Background())) })
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		must(t, b.Stop(ctx))
+	})
 }
 
 // A run, and the next attempt of one that failed, need no job.
