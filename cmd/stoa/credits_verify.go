@@ -45,7 +45,7 @@ func (cmd creditsVerifyCmd) Run(e *env) error {
 		return err
 	}
 	defer master.Close()
-	p := &verifyProgress{bar: newBar(e.stderr, cmd.JSON, "accounts", "faulty"), out: e.stderr, silent: cmd.JSON}
+	p := &verifyProgress{bar: newBar(e.terminal, cmd.JSON, "accounts", "faulty"), out: e.stderr, silent: cmd.JSON}
 	report, err := credits.New(master).Verify(e.ctx, p.show)
 	p.end()
 	if err != nil {
@@ -69,12 +69,12 @@ func (cmd creditsVerifyCmd) print(w io.Writer, r credits.Report) error {
 		return json.NewEncoder(w).Encode(v)
 	}
 	for _, f := range r.Faults {
-		fmt.Fprintln(w, f)
+		printf(w, "%s\n", f)
 	}
-	_, err := fmt.Fprintf(w, "%d transactions of %d accounts: %s%s.\n", v.Transactions, v.Accounts,
+	printf(w, "%d transactions of %d accounts: %s%s.\n", v.Transactions, v.Accounts,
 		map[bool]string{true: "everything adds up", false: fmt.Sprintf("%d of them are wrong", len(r.Faults))}[v.OK],
 		note(!v.Complete, fmt.Sprintf("; of %d accounts the others were not looked at", r.Of)))
-	return err
+	return nil
 }
 
 // verifyProgress is the bar on a terminal, and elsewhere a line for every
@@ -94,6 +94,6 @@ func (p *verifyProgress) show(r credits.Report) {
 	case p.terminal != nil:
 		p.draw()
 	case p.done*parts/p.total > before*parts/p.total:
-		fmt.Fprintf(p.out, "%d/%d accounts, %d transactions, %d faulty\n", p.done, p.total, r.Transactions, p.failed)
+		printf(p.out, "%d/%d accounts, %d transactions, %d faulty\n", p.done, p.total, r.Transactions, p.failed)
 	}
 }

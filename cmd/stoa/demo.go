@@ -255,11 +255,11 @@ func (cmd demoCmd) print(e *env, results []demoResult) error {
 }
 
 func printDemo(w io.Writer, base string, results []demoResult) {
-	fmt.Fprintf(w, "\nThe demo is ready. With 'stoa serve' running, open:\n\n")
+	printf(w, "\nThe demo is ready. With 'stoa serve' running, open:\n\n")
 	for _, r := range results {
-		fmt.Fprintf(w, "  %-15s %-36s %s, %s credits\n", r.Name, r.URL, r.Engine, r.Credits)
+		printf(w, "  %-15s %-36s %s, %s credits\n", r.Name, r.URL, r.Engine, r.Credits)
 	}
-	fmt.Fprintf(w, "\nSign in as %s with password %s:\n\n", demoEmail, demoPassword)
-	fmt.Fprintf(w, "  curl -X POST %s/api/auth/login -H \"Content-Type: application/json\" \\\n    -d '{\"email\":%q,\"password\":%q}'\n\n",
+	printf(w, "\nSign in as %s with password %s:\n\n", demoEmail, demoPassword)
+	printf(w, "  curl -X POST %s/api/auth/login -H \"Content-Type: application/json\" \\\n    -d '{\"email\":%q,\"password\":%q}'\n\n",
 		base, demoEmail, demoPassword)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/stoahq/stoa/jobs"
@@ -91,9 +92,9 @@ func report(w io.Writer, findings []finding, asJSON bool) error {
 		case !f.OK:
 			mark = "FAIL"
 		}
-		fmt.Fprintf(w, "%s  %-16s %s\n", mark, f.Check, f.Detail)
+		printf(w, "%s  %-16s %s\n", mark, f.Check, strings.ReplaceAll(f.Detail, "\n", "; "))
 		if f.Remedy != "" {
-			fmt.Fprintf(w, "      %-16s → %s\n", "", f.Remedy)
+			printf(w, "      %-16s → %s\n", "", f.Remedy)
 		}
 	}
 	return nil

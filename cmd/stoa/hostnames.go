@@ -66,7 +66,7 @@ func (cmd storesHostnamesCmd) Run(e *env) error {
 
 func printHostnames(w io.Writer, records []storeHostnameProof) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "HOSTNAME\tSTATE\tLAST CHECK\tTXT RECORD")
+	printf(table, "HOSTNAME\tSTATE\tLAST CHECK\tTXT RECORD\n")
 	for _, h := range records {
 		state, check, record := "verified", "-", "-"
 		switch {
@@ -81,7 +81,7 @@ func printHostnames(w io.Writer, records []storeHostnameProof) error {
 		if h.RecordName != "" {
 			record = h.RecordName + " " + h.RecordValue
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", h.Hostname, state, check, record)
+		printf(table, "%s\t%s\t%s\t%s\n", h.Hostname, state, check, record)
 	}
 	return table.Flush()
 }

@@ -55,7 +55,7 @@ func newKeys(id string) map[string]keyring.Secret {
 func formatKeys(keys map[string]keyring.Secret) []byte {
 	var b bytes.Buffer
 	for _, name := range keyNames {
-		fmt.Fprintf(&b, "%s=%s\n", name, keys[name].Reveal())
+		printf(&b, "%s=%s\n", name, keys[name].Reveal())
 	}
 	return b.Bytes()
 }

@@ -67,7 +67,7 @@ func (keysRotateCmd) Help() string {
 
 func (cmd keysRotateCmd) Run(e *env) error {
 	return e.withKeys(func(master *masterdb.DB, encryption, signing *keyring.Ring) error {
-		p := &rotateProgress{bar: newBar(e.stderr, cmd.JSON, "rows", "unreadable"), out: e.stderr, silent: cmd.JSON}
+		p := &rotateProgress{bar: newBar(e.terminal, cmd.JSON, "rows", "unreadable"), out: e.stderr, silent: cmd.JSON}
 		done, lost, err := reseal.Run(e.ctx, master, encryption, sealedColumns(), p.show)
 		p.end()
 		if err != nil {
@@ -121,17 +121,17 @@ func (cmd keysRotateCmd) print(w io.Writer, r rotation) error {
 	if cmd.JSON {
 		return json.NewEncoder(w).Encode(r)
 	}
-	fmt.Fprintf(w, "%d rows encrypted anew, %d cannot be decrypted (%.1f s).\n", r.Resealed, r.Unreadable, r.Seconds)
+	printf(w, "%d rows encrypted anew, %d cannot be decrypted (%.1f s).\n", r.Resealed, r.Unreadable, r.Seconds)
 	for _, l := range r.Rows {
-		fmt.Fprintf(w, "  %s of %s, key %q: %s\n", l.Column, l.Row, l.Key, l.Cause)
+		printf(w, "  %s of %s, key %q: %s\n", l.Column, l.Row, l.Key, l.Cause)
 	}
 	for _, k := range r.Encryption {
 		switch {
 		case k.Current:
 		case slices.Contains(r.Removable, k.ID):
-			fmt.Fprintf(w, "Nothing needs key %q any more: it can be taken out of ENCRYPTION_KEY. Backups of before still need it.\n", k.ID)
+			printf(w, "Nothing needs key %q any more: it can be taken out of ENCRYPTION_KEY. Backups of before still need it.\n", k.ID)
 		default:
-			fmt.Fprintf(w, "Key %q is still needed: %s.%s\n", k.ID, k.uses(), note(!k.Configured, " It is missing in ENCRYPTION_KEY."))
+			printf(w, "Key %q is still needed: %s.%s\n", k.ID, k.uses(), note(!k.Configured, " It is missing in ENCRYPTION_KEY."))
 		}
 	}
 	return nil
@@ -229,7 +229,7 @@ func (l keyList) lost() (n int64) {
 
 func (l keyList) print(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "SETTING\tID\tUSE\tENCRYPTED WITH IT")
+	printf(table, "SETTING\tID\tUSE\tENCRYPTED WITH IT\n")
 	for _, k := range l.Encryption {
 		use := "decrypts"
 		if k.Current {
@@ -237,14 +237,14 @@ func (l keyList) print(w io.Writer) error {
 		} else if !k.Configured {
 			use = "MISSING"
 		}
-		fmt.Fprintf(table, "ENCRYPTION_KEY\t%s\t%s\t%s\n", k.ID, use, k.uses())
+		printf(table, "ENCRYPTION_KEY\t%s\t%s\t%s\n", k.ID, use, k.uses())
 	}
 	for _, k := range l.Signing {
 		use := "verifies"
 		if k.Current {
 			use = "signs"
 		}
-		fmt.Fprintf(table, "JWT_SECRET\t%s\t%s\t\n", k.ID, use)
+		printf(table, "JWT_SECRET\t%s\t%s\t\n", k.ID, use)
 	}
 	return table.Flush()
 }
@@ -280,6 +280,6 @@ func (p *rotateProgress) show(at reseal.Progress) {
 	case p.terminal != nil:
 		p.draw()
 	case p.done*parts/max(p.total, 1) > before*parts/max(p.total, 1):
-		fmt.Fprintln(p.out, p.text(time.Since(p.started)))
+		printf(p.out, "%s\n", p.text(time.Since(p.started)))
 	}
 }

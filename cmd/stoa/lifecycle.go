@@ -57,7 +57,7 @@ func (storesDeleteCmd) Help() string {
 func (cmd storesDeleteCmd) Run(e *env) error {
 	return cmd.change(e, "%s is closed and being deleted", func(ctx context.Context, a *app, s stores.Store) error {
 		if !cmd.Yes {
-			fmt.Fprintf(e.stderr, "This closes %s (%s) and deletes it for good after %s. Type its slug to go on: ", s.Slug, s.Name, e.cfg.DeletionGrace)
+			printf(e.stderr, "This closes %s (%s) and deletes it for good after %s. Type its slug to go on: ", s.Slug, s.Name, e.cfg.DeletionGrace)
 			answer, _ := bufio.NewReader(e.stdin).ReadString('\n')
 			if strings.TrimSpace(answer) != s.Slug {
 				return errors.New("that is not the store's slug: nothing was changed (--yes does not ask)")
@@ -101,7 +101,7 @@ func (cmd oneStore) change(e *env, done string, change func(context.Context, *ap
 	if cmd.JSON {
 		return json.NewEncoder(e.stdout).Encode(newStoreRecord(s))
 	}
-	fmt.Fprintf(e.stdout, done+".\n", s.Slug)
+	printf(e.stdout, done+".\n", s.Slug)
 	return printStore(e.stdout, newStoreRecord(s))
 }
 

@@ -2,8 +2,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -39,6 +39,8 @@ type env struct {
 	stdin  io.Reader // for a question that only a person answers
 	stdout io.Writer
 	stderr io.Writer
+	// terminal is where a line may be drawn over and over; nil unless stderr is one.
+	terminal *os.File
 }
 
 func main() {
@@ -51,6 +53,9 @@ func main() {
 // status: 0 done, 1 failed, 2 called wrongly.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var c cli
+	terminal := terminalOf(stderr)
+	out := &safeWriter{w: stdout}
+	stdout, stderr = out, &safeWriter{w: stderr}
 	status := -1
 	parser, err := kong.New(&c,
 		kong.Name("stoa"),
@@ -64,7 +69,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		kong.Configuration(loadYAML, "stoa.yaml"),
 	)
 	if err != nil {
-		fmt.Fprintln(stderr, "stoa:", err)
+		printError(stderr, err)
 		return 2
 	}
 	kctx, err := parser.Parse(args)
@@ -72,11 +77,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return status
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "stoa: %v\nRun 'stoa --help' for the commands and options.\n", err)
+		printError(stderr, err)
+		printf(stderr, "Run 'stoa --help' for the commands and options.\n")
 		return 2
 	}
-	if err := kctx.Run(&env{ctx: ctx, cfg: &c.Config, stdin: os.Stdin, stdout: stdout, stderr: stderr}); err != nil {
-		fmt.Fprintln(stderr, "stoa:", err)
+	if err := kctx.Run(&env{ctx: ctx, cfg: &c.Config, stdin: os.Stdin, stdout: stdout, stderr: stderr, terminal: terminal}); err != nil || out.failure() != nil {
+		err = cmp.Or(err, out.failure())
+		printError(stderr, err)
 		return 1
 	}
 	return 0
@@ -84,7 +91,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 type versionCmd struct{}
 
-func (versionCmd) Run(e *env) error {
-	_, err := fmt.Fprintln(e.stdout, "stoa", stoa.Build())
-	return err
+func (versionCmd) Run(e *env) error { //nolint:unparam // every command has this form
+	printf(e.stdout, "stoa %s\n", stoa.Build())
+	return nil
 }

@@ -108,8 +108,8 @@ func (cmd pricesSetCmd) Run(e *env) error {
 	if !added {
 		verb = "costs already"
 	}
-	_, err = fmt.Fprintf(e.stdout, "%s %s %s credits per %s since %s\n", p.ServiceKey, verb, p.UnitPrice, p.Unit, dateOf(p.EffectiveFrom))
-	return err
+	printf(e.stdout, "%s %s %s credits per %s since %s\n", p.ServiceKey, verb, p.UnitPrice, p.Unit, dateOf(p.EffectiveFrom))
+	return nil
 }
 
 // priceRecord is a price as printed; its names are the API's.
@@ -128,9 +128,9 @@ func newPriceRecord(p credits.Price) priceRecord {
 
 func printPrices(w io.Writer, list []credits.Price) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "SERVICE\tCREDITS\tUNIT\tSINCE\tDESCRIPTION")
+	printf(table, "SERVICE\tCREDITS\tUNIT\tSINCE\tDESCRIPTION\n")
 	for _, p := range list {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", p.ServiceKey, p.UnitPrice, p.Unit, dateOf(p.EffectiveFrom), p.Description)
+		printf(table, "%s\t%s\t%s\t%s\t%s\n", p.ServiceKey, p.UnitPrice, p.Unit, dateOf(p.EffectiveFrom), p.Description)
 	}
 	return table.Flush()
 }

@@ -24,15 +24,26 @@ type bar struct {
 	drawn        time.Time
 }
 
-// newBar draws on stderr if that is a terminal and a person reads.
-func newBar(stderr io.Writer, asJSON bool, things, ills string) bar {
+// newBar draws on terminal, if there is one and a person reads. What it draws is
+// made of numbers and words of its own.
+func newBar(terminal *os.File, asJSON bool, things, ills string) bar {
 	b := bar{things: things, ills: ills, started: time.Now()}
-	if f, ok := stderr.(*os.File); ok && !asJSON {
-		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb" {
-			b.terminal = stderr
-		}
+	if terminal != nil && !asJSON {
+		b.terminal = terminal
 	}
 	return b
+}
+
+// terminalOf returns w if it is a terminal that can draw, otherwise nil.
+func terminalOf(w io.Writer) *os.File {
+	f, ok := w.(*os.File)
+	if !ok || os.Getenv("TERM") == "dumb" {
+		return nil
+	}
+	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return nil
+	}
+	return f
 }
 
 // draw renews the line, a few times a second at most.
@@ -74,8 +85,8 @@ type progress struct {
 	asJSON bool
 }
 
-func newProgress(stdout, stderr io.Writer, asJSON bool) *progress {
-	return &progress{bar: newBar(stderr, asJSON, "stores", "failed"), out: stdout, asJSON: asJSON}
+func newProgress(stdout io.Writer, terminal *os.File, asJSON bool) *progress {
+	return &progress{bar: newBar(terminal, asJSON, "stores", "failed"), out: stdout, asJSON: asJSON}
 }
 
 func (p *progress) begin(total int) { p.total, p.started = int64(total), time.Now() }
@@ -118,5 +129,5 @@ func (p *progress) print(r fleet.Result) {
 	if r.Code != "" {
 		line += fmt.Sprintf(" (%s: %s)", r.Code, r.Message)
 	}
-	fmt.Fprintln(p.out, line)
+	printf(p.out, "%s\n", line)
 }

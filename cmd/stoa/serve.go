@@ -153,7 +153,7 @@ func (s *server) welcome(w io.Writer) {
 	if !s.cfg.development() {
 		return // production reads the log
 	}
-	fmt.Fprintf(w, `
+	printf(w, `
 Stoa %s is ready.
 
   Start here   %s

@@ -182,7 +182,7 @@ func newStoreRecord(s stores.Store) storeRecord {
 
 func printStores(w io.Writer, all []storeRecord) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "SLUG\tSTATUS\tDATABASE\tHEALTH\tSCHEMA\tHOSTNAME\tID")
+	printf(table, "SLUG\tSTATUS\tDATABASE\tHEALTH\tSCHEMA\tHOSTNAME\tID\n")
 	for _, s := range all {
 		kind, health, schema, hostname := "-", "-", "-", "-"
 		if d := s.Database; d != nil {
@@ -191,7 +191,7 @@ func printStores(w io.Writer, all []storeRecord) error {
 		if len(s.Hostnames) > 0 {
 			hostname = s.Hostnames[0].Hostname
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Slug, s.Status, kind, health, schema, hostname, s.ID)
+		printf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", s.Slug, s.Status, kind, health, schema, hostname, s.ID)
 	}
 	return table.Flush()
 }
@@ -207,7 +207,7 @@ func (d *storeDatabase) health() string {
 func printStore(w io.Writer, s storeRecord) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(name, format string, args ...any) {
-		fmt.Fprintf(table, "%s\t%s\n", name, fmt.Sprintf(format, args...))
+		printf(table, "%s\t%s\n", name, fmt.Sprintf(format, args...))
 	}
 	line("id", "%s", s.ID)
 	line("name", "%s", s.Name)

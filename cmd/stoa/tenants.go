@@ -79,7 +79,7 @@ func (cmd tenantsMigrateCmd) Run(e *env) error {
 		if err != nil {
 			return err
 		}
-		p := newProgress(e.stdout, e.stderr, cmd.JSON)
+		p := newProgress(e.stdout, e.terminal, cmd.JSON)
 		sum, err := f.Migrate(e.ctx, fleet.MigrateOptions{
 			To: cmd.To, Concurrency: cmd.Concurrency, Canary: cmd.Canary, MaxFailures: cmd.MaxFailures,
 			Stores: only, Timeout: cmd.Timeout, DryRun: cmd.DryRun,
@@ -150,17 +150,17 @@ func (e *env) withFleet(keys bool, do func(*masterdb.DB, *fleet.Service) error) 
 
 func printFleet(w io.Writer, s fleet.Status) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "expected\t%s (the oldest this binary serves is %d)\n", version(s.Expected), s.Oldest)
-	fmt.Fprintf(table, "stores\t%d: %d current, %d lagging, %d ahead; %d failed\n", s.Stores, s.Current, s.Lagging, s.Ahead, s.Failed)
+	printf(table, "expected\t%s (the oldest this binary serves is %d)\n", version(s.Expected), s.Oldest)
+	printf(table, "stores\t%d: %d current, %d lagging, %d ahead; %d failed\n", s.Stores, s.Current, s.Lagging, s.Ahead, s.Failed)
 	for _, v := range s.Versions {
-		fmt.Fprintf(table, "  version %s\t%d\n", version(v.Schema), v.Stores)
+		printf(table, "  version %s\t%d\n", version(v.Schema), v.Stores)
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	printCauses(w, s.Causes)
 	if s.Lagging > 0 {
-		fmt.Fprintln(w, "'stoa tenants migrate' migrates those that lag.")
+		printf(w, "'stoa tenants migrate' migrates those that lag.\n")
 	}
 	return nil
 }
@@ -175,13 +175,13 @@ func version(s tenantdb.Schema) string {
 func printSummary(w io.Writer, sum fleet.Summary, dryRun bool) error {
 	switch {
 	case sum.Lagging == 0:
-		_, err := fmt.Fprintf(w, "Nothing to do: no store lags behind version %s.\n", version(sum.Target))
-		return err
+		printf(w, "Nothing to do: no store lags behind version %s.\n", version(sum.Target))
+		return nil
 	case dryRun:
-		_, err := fmt.Fprintf(w, "%d stores would be migrated to version %s.\n", sum.Lagging, version(sum.Target))
-		return err
+		printf(w, "%d stores would be migrated to version %s.\n", sum.Lagging, version(sum.Target))
+		return nil
 	}
-	fmt.Fprintf(w, "%d of %d stores are at version %s; %d failed, %d not reached (%.1f s).\n",
+	printf(w, "%d of %d stores are at version %s; %d failed, %d not reached (%.1f s).\n",
 		sum.Migrated, sum.Lagging, version(sum.Target), sum.Failed, sum.Untouched+sum.Interrupted, sum.Seconds)
 	printCauses(w, sum.Causes)
 	return nil
@@ -195,6 +195,6 @@ func printCauses(w io.Writer, causes []fleet.Cause) {
 		if more := len(c.Stores) - few; more > 0 {
 			names += fmt.Sprintf(" and %d more", more)
 		}
-		fmt.Fprintf(w, "%s: %s\n  %d: %s\n", c.Code, c.Message, len(c.Stores), names)
+		printf(w, "%s: %s\n  %d: %s\n", c.Code, c.Message, len(c.Stores), names)
 	}
 }

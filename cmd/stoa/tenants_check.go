@@ -75,7 +75,7 @@ func (cmd tenantsCheckCmd) Run(e *env) error {
 		if cmd.JSON {
 			err = json.NewEncoder(e.stdout).Encode(map[string]any{"summary": sum})
 		} else {
-			_, err = fmt.Fprintf(e.stdout, "%d stores are as they should be, %d differ, %d could not be looked at, %d lag.\n",
+			printf(e.stdout, "%d stores are as they should be, %d differ, %d could not be looked at, %d lag.\n",
 				sum.OK, sum.Drifted, sum.Failed, sum.Lagging)
 		}
 		if err == nil && sum.Drifted+sum.Failed > 0 {
@@ -94,9 +94,9 @@ func (cmd tenantsCheckCmd) print(e *env, c fleet.Checked) {
 		return
 	}
 	if c.Code != "" {
-		fmt.Fprintf(e.stdout, "%s: could not be looked at (%s: %s)\n", c.Store.Slug, c.Code, c.Message)
+		printf(e.stdout, "%s: could not be looked at (%s: %s)\n", c.Store.Slug, c.Code, c.Message)
 	}
 	for _, d := range c.Drift {
-		fmt.Fprintf(e.stdout, "%s: %s\n", c.Store.Slug, d)
+		printf(e.stdout, "%s: %s\n", c.Store.Slug, d)
 	}
 }

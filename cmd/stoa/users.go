@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"fmt"
 	"text/tabwriter"
 	"time"
 
@@ -81,9 +80,9 @@ func (cmd usersListCmd) Run(e *env) error {
 		return json.NewEncoder(e.stdout).Encode(records)
 	}
 	table := tabwriter.NewWriter(e.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "ID\tEMAIL\tNAME\tROLE\tVERIFIED\tSINCE")
+	printf(table, "ID\tEMAIL\tNAME\tROLE\tVERIFIED\tSINCE\n")
 	for _, u := range records {
-		fmt.Fprintf(table, "%s\t%s\t%s %s\t%s\t%t\t%s\n", u.ID, u.Email, u.FirstName, u.LastName, u.Role, u.EmailVerified, u.CreatedAt.UTC().Format(time.DateOnly))
+		printf(table, "%s\t%s\t%s %s\t%s\t%t\t%s\n", u.ID, u.Email, u.FirstName, u.LastName, u.Role, u.EmailVerified, u.CreatedAt.UTC().Format(time.DateOnly))
 	}
 	return table.Flush()
 }
@@ -106,6 +105,6 @@ func (cmd oneUser) set(e *env, role, done string) error {
 	if cmd.JSON {
 		return json.NewEncoder(e.stdout).Encode(userRecord(user))
 	}
-	_, err = fmt.Fprintf(e.stdout, "%s %s.\n", user.Email, done)
-	return err
+	printf(e.stdout, "%s %s.\n", user.Email, done)
+	return nil
 }
