@@ -100,8 +100,7 @@ func (s *Service) claimant() string { return s.name + "." + strconv.FormatInt(s.
 
 func (s *Service) configured() error {
 	if s == nil || s.opts.API == nil {
-		return stoa.Errorf(stoa.SupabaseNotConfigured, "This platform is not registered with Supabase: the operator has not set "+
-			"SUPABASE_OAUTH_CLIENT_ID. Connect the project by its connectionString.")
+		return stoa.Errorf(stoa.SupabaseNotConfigured, "This platform is not registered with Supabase. Connect the project by its connection string.")
 	}
 	return nil
 }

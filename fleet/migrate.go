@@ -96,7 +96,7 @@ func (s *Service) Migrate(ctx context.Context, opts MigrateOptions, begin func(t
 	sum := Summary{Target: target, Causes: []Cause{}}
 	if opts.To != 0 {
 		if opts.To < 1 || opts.To > target.Version {
-			return sum, stoa.Errorf(stoa.InvalidRequest, "--to must be between 1 and %d, the newest schema of this binary.", target.Version)
+			return sum, stoa.Errorf(stoa.InvalidRequest, "The version to migrate to must be between 1 and %d, the newest schema of this binary.", target.Version)
 		}
 		sum.Target = tenantdb.Schema{Version: opts.To}
 	}

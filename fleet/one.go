@@ -111,7 +111,7 @@ func cause(err error) (stoa.Code, string) {
 	case errors.As(err, &partial) && partial.Failed != nil:
 		return tenantdb.MigrationFailed, words(fmt.Sprintf("%s: %v", partial.Failed.Source.Path, partial.Failed.Error))
 	case errors.Is(err, context.DeadlineExceeded):
-		return tenantdb.MigrationFailed, "The migration took longer than a store may take (--timeout)."
+		return tenantdb.MigrationFailed, "The migration took longer than a store may take."
 	}
 	return tenantdb.MigrationFailed, words(err.Error())
 }

@@ -104,6 +104,7 @@ func New(d Domains, cfg Config) http.Handler {
 
 func openAPI() huma.Config {
 	cfg := huma.DefaultConfig("Stoa", stoa.Version)
+	cfg.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
 	cfg.CreateHooks = nil // they would add a $schema field to every answer
 	cfg.OpenAPIPath = "/api/openapi"
 	cfg.DocsPath, cfg.SchemasPath = "", ""

@@ -55,6 +55,9 @@ func (a *api) refusal(r *http.Request, platform bool) error {
 	if len(r.RequestURI) > maxURL {
 		return stoa.Errorf(stoa.URITooLong, "The address is longer than %d bytes.", maxURL)
 	}
+	if err := checkAddress(r); err != nil {
+		return err
+	}
 	if r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
 		return nil // a load balancer asks by address, and often
 	}
@@ -62,7 +65,7 @@ func (a *api) refusal(r *http.Request, platform bool) error {
 		return err
 	}
 	if !platform && !ofStores(r.URL.Path) {
-		return stoa.Errorf(stoa.NotFound, "There is nothing at this address. The platform itself answers at %s.", a.BaseURL)
+		return stoa.Errorf(stoa.NotFound, "There is nothing at this address.")
 	}
 	return nil
 }

@@ -136,6 +136,7 @@ func newProblem(ctx context.Context, status int, code stoa.Code, detail string) 
 func init() {
 	// huma puts the name of a missing field into the message only; the
 	// separator lets fieldFault take it out again.
+	huma.ValidateStrictCasing = true // {"Email":…} is no "email", or one could be given twice
 	validation.MsgExpectedRequiredProperty = "%s" + missingField
 	huma.NewError = func(status int, detail string, errs ...error) huma.StatusError {
 		return humaProblem(context.Background(), status, detail, errs)
@@ -200,7 +201,11 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 func (a *api) noRoute(w http.ResponseWriter, r *http.Request) {
 	allowed := a.allowedMethods(r)
 	if len(allowed) == 0 {
-		writeProblem(w, a.problem(r.Context(), stoa.Errorf(stoa.NotFound, "There is nothing at this address. The API is described at /api/docs.")))
+		detail := "There is nothing at this address."
+		if a.isPlatform(r.Host) { // a shopper is told nothing of the platform behind the store
+			detail += " The API is described at /api/docs."
+		}
+		writeProblem(w, a.problem(r.Context(), stoa.Errorf(stoa.NotFound, "%s", detail)))
 		return
 	}
 	p := a.problem(r.Context(), stoa.Errorf(stoa.MethodNotAllowed, "This address does not take %s; it takes %s.",

@@ -99,7 +99,7 @@ func (s *Service) SaveCard(ctx context.Context, p access.Principal, store stoa.S
 		return "", err
 	}
 	if s.stripe == nil {
-		return "", stoa.Errorf(stoa.PaymentsUnavailable, "Cards can only be saved at Stripe, and the operator has not set STRIPE_SECRET_KEY.")
+		return "", stoa.Errorf(stoa.PaymentsUnavailable, "Cards can only be saved at Stripe, which is not configured here. Ask the platform's operator.")
 	}
 	customer, err := s.customer(ctx, p.UserID, store)
 	if err != nil {

@@ -148,9 +148,7 @@ func (s *Service) newPurchase(now time.Time, user stoa.UserID, store stoa.StoreI
 }
 
 func errNoProvider() error {
-	return stoa.Errorf(stoa.PaymentsUnavailable, "Credits cannot be bought here: no payment provider is configured. "+
-		"The operator sets STRIPE_SECRET_KEY and STRIPE_WEBHOOK_SECRET or, to try purchases in development, "+
-		"starts the platform with STOA_ENV=development, which offers the sandbox.")
+	return stoa.Errorf(stoa.PaymentsUnavailable, "Credits cannot be bought here: no payment provider is configured. Ask the platform's operator.")
 }
 
 // insertPurchase stores p, or returns the purchase that the request's key

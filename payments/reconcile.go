@@ -54,7 +54,7 @@ func (s *Service) RunReconcile(ctx context.Context, _ Reconcile) error {
 func (s *Service) Reconcile(ctx context.Context) (Report, error) {
 	report := Report{Refused: []string{}}
 	if s.stripe == nil {
-		return report, stoa.Errorf(stoa.PaymentsUnavailable, "There is nothing to compare with: STRIPE_SECRET_KEY is not set.")
+		return report, stoa.Errorf(stoa.PaymentsUnavailable, "There is nothing to compare with: no payment provider is configured.")
 	}
 	err := s.fetchEvents(ctx, &report)
 	return report, errors.Join(err, s.applyStored(ctx, &report), s.compareOpen(ctx, &report), s.expireUnbegun(ctx, &report))

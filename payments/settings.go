@@ -129,7 +129,7 @@ func (s *Service) SetAutoRecharge(ctx context.Context, p access.Principal, store
 // canRecharge: without a provider or a card there is nothing to charge.
 func (s *Service) canRecharge(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	if s.stripe == nil {
-		return stoa.Errorf(stoa.PaymentsUnavailable, "Automatic recharges need Stripe, and the operator has not set STRIPE_SECRET_KEY.")
+		return stoa.Errorf(stoa.PaymentsUnavailable, "Automatic recharges need Stripe, which is not configured here. Ask the platform's operator.")
 	}
 	var card *string
 	err := tx.Get(ctx, &card, `SELECT card_ref FROM auto_recharges WHERE store_id = $1`, store)

@@ -111,7 +111,7 @@ func (o *OwnMigrations) of(engine EngineName) (fs.FS, error) {
 	}
 	files, ok := o.folders[engine]
 	if !ok {
-		return nil, stoa.Errorf(MigrationFailed, "The platform's own migrations (--tenant-migrations) have no folder %q, which a store on %s needs.",
+		return nil, stoa.Errorf(MigrationFailed, "The platform's own migrations have no folder %q, which a store on %s needs.",
 			ownFolders[engine], engine)
 	}
 	return files, nil

@@ -13,13 +13,13 @@ import (
 const assetsPath = "/assets/"
 
 var (
-	//go:embed static/stoa.css
+	//go:embed static/style.css
 	styleCSS []byte
-	//go:embed static/stoa.svg
+	//go:embed static/icon.svg
 	faviconSVG []byte
 
-	stylesheet = newAsset("stoa", ".css", "text/css; charset=utf-8", styleCSS)
-	favicon    = newAsset("stoa", ".svg", "image/svg+xml", faviconSVG)
+	stylesheet = newAsset("style", ".css", "text/css; charset=utf-8", styleCSS)
+	favicon    = newAsset("icon", ".svg", "image/svg+xml", faviconSVG)
 )
 
 // The addresses of what Assets serves. They change with the content, so that

@@ -53,7 +53,7 @@ func TestAssets(t *testing.T) {
 func TestAssetsServesNothingElse(t *testing.T) {
 	t.Parallel()
 	for _, path := range []string{
-		"/assets", "/assets/", "/assets/stoa.css", "/assets/static/", "/assets/static/stoa.css", "/assets/../go.mod",
+		"/assets", "/assets/", "/assets/style.css", "/assets/static/", "/assets/static/style.css", "/assets/../go.mod",
 		"/assets/./" + strings.TrimPrefix(web.StylesheetURL, "/assets/"), "/assets/..%2fgo.mod", "/assets/\x00",
 		"/" + web.StylesheetURL, web.StylesheetURL + "/", "/",
 	} {

@@ -383,7 +383,7 @@ func TestTenantsCommands(t *testing.T) {
 		{"migrate", 0, []string{"Nothing to do"}},
 		{"migrate --dry-run " + own, 0, []string{"2 stores would be migrated", "pending " + one.Slug}},
 		{"migrate " + own + " --store=" + two.Slug, 0, []string{"1/1 migrated " + two.Slug + ": 15 → 15, own 2", "1 of 1 stores"}},
-		{"migrate --to=99", 1, []string{"--to must be between 1 and 15"}},
+		{"migrate --to=99", 1, []string{"must be between 1 and 15"}},
 		{"migrate --canary=x", 2, []string{"a number of stores"}},
 		{"migrate --max-failures=101%", 2, []string{"percentage"}},
 		{"migrate --concurrency=0", 1, []string{"--concurrency"}},

@@ -10,6 +10,8 @@ import (
 	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/stoahq/stoa"
 )
 
 // Names of databases, columns, stores and people, and the texts of errors, come
@@ -75,14 +77,8 @@ func oneLine(s string) string {
 
 func breaksLine(r rune) bool { return r == '\n' || r == '\t' || isInvisible(r) }
 
-// isInvisible reports whether r does something other than show a character:
-// control and format characters, line and paragraph separators, private use.
-// The two joiners are left alone, since names in many scripts need them and
-// they move nothing.
-func isInvisible(r rune) bool {
-	const zeroWidthNonJoiner, zeroWidthJoiner = 0x200c, 0x200d
-	return unicode.In(r, unicode.C, unicode.Zl, unicode.Zp) && r != zeroWidthNonJoiner && r != zeroWidthJoiner
-}
+// isInvisible reports whether r does something other than show a character.
+func isInvisible(r rune) bool { return unicode.IsControl(r) || stoa.IsHidden(r) }
 
 // writeEscape writes r as JSON escapes it: what it stands in may be JSON.
 func writeEscape(b *strings.Builder, r rune) {
