@@ -80,7 +80,7 @@ func TestPlatformHostsAreNoStores(t *testing.T) {
 		b.leads(t, "hub.shops.test", &o)
 		b.leads(t, "panel.example.com", &o)
 		b.ServePlatformAt(platformHosts)
-		for _, host := range []string{"hub.shops.test", "HUB.shops.test.:80", "panel.example.com", "shops.test", "localhost"} {
+		for _, host := range []string{"hub.shops.test", "HUB.shops.test.:80", "ｈub.shops.test", "hub。shops.test", "panel.example.com", "shops.test", "localhost"} {
 			b.leads(t, host, nil)
 		}
 		for _, host := range []string{"panel.example.com", "PANEL.example.com", "hub.shops.test", "shops.test", "x.shops.test", "a.deep.shops.test"} {
