@@ -54,6 +54,7 @@ const (
 	SupabaseProjectStarting    Code = "supabase_project_starting"
 	SupabaseProjectRemoved     Code = "supabase_project_removed"
 	SupabaseProjectFailed      Code = "supabase_project_failed"
+	QuotaExceeded              Code = "quota_exceeded"
 	RateLimited                Code = "rate_limited"
 	PayloadTooLarge            Code = "payload_too_large"
 	URITooLong                 Code = "uri_too_long"
@@ -75,7 +76,15 @@ type Error struct {
 	Message    string
 	Fields     []FieldError
 	RetryAfter time.Duration
+	Quota      *Quota // of an error about a quota
 	Cause      error
+}
+
+// Quota is a limit on how many of something there may be, and its use.
+type Quota struct {
+	Name  string
+	Limit int
+	Used  int
 }
 
 func (e *Error) Error() string {

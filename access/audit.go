@@ -56,6 +56,7 @@ const (
 	OperatorActed      = "operator.access"
 	OperatorPromoted   = "operator.promoted"
 	OperatorDemoted    = "operator.demoted"
+	QuotasSet          = "operator.quotas_set"
 	Impersonated       = "operator.impersonated"
 )
 

@@ -22,6 +22,7 @@ import (
 	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/quotas"
 	"github.com/stoahq/stoa/stores"
 )
 
@@ -52,6 +53,8 @@ type Options struct {
 	BaseURL string
 	// Limits counts attempts with passwords. Default: in this process.
 	Limits *limits.Limiter
+	// Quotas are how many API keys and open invitations a store may have.
+	Quotas quotas.Limits
 }
 
 // New returns the register on db. The first key of signing signs access

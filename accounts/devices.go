@@ -91,6 +91,9 @@ const (
 // kept is how long what has run out still gets an answer of its own.
 const kept = 7 * 24 * time.Hour
 
+// keptKeys is how long a revoked API key is told from one that never was.
+const keptKeys = 90 * 24 * time.Hour
+
 // PurgeExpired runs the job. Of a session that goes on it removes the tokens
 // that were spent so long ago that the session would not have outlived them: a
 // thief of one gets token_invalid.
@@ -103,6 +106,7 @@ func (a *Accounts) PurgeExpired(ctx context.Context, _ Purge) error {
 		}{
 			{`DELETE FROM sessions WHERE expires_at < $1`, ended},
 			{`DELETE FROM refresh_tokens WHERE spent_at < $1`, tx.Now.Add(-a.opts.RefreshTTL)},
+			{`DELETE FROM api_keys WHERE revoked_at < $1`, tx.Now.Add(-keptKeys)},
 			{`DELETE FROM one_time_tokens WHERE expires_at < $1`, ended},
 			{`DELETE FROM email_requests WHERE created_at < $1`, ended},
 			{`DELETE FROM second_factors WHERE confirmed_at IS NULL AND created_at < $1`, ended},

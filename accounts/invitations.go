@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/quotas"
 )
 
 // Invitation asks somebody to join a store.
@@ -32,7 +33,8 @@ const (
 
 // Invite has an invitation sent. To invite an address again renews the
 // invitation, with the role given now, and sends another mail, a minute after
-// the last at the earliest (rate_limited). Only owners invite owners.
+// the last at the earliest (rate_limited). A store has a bounded number of open
+// invitations (quota_exceeded). Only owners invite owners.
 func (a *Accounts) Invite(ctx context.Context, p access.Principal, store stoa.StoreID, email string, role access.Role) (Invitation, error) {
 	if _, err := access.Check(ctx, a.db, p, store, inviting(role)); err != nil {
 		return Invitation{}, err
@@ -54,7 +56,7 @@ func (a *Accounts) Invite(ctx context.Context, p access.Principal, store stoa.St
 		if err := checkInvited(ctx, tx, store, email); err != nil {
 			return err
 		}
-		if err := i.put(ctx, tx, store); err != nil {
+		if err := a.put(ctx, tx, store, &i); err != nil {
 			return err
 		}
 		if err := a.opts.Queue.Enqueue(ctx, tx, MailInvitation{InvitationID: i.ID}); err != nil {
@@ -109,10 +111,13 @@ func tooMany(wait time.Duration, message string) error {
 }
 
 // put writes the invitation, or renews the one that the address has.
-func (i *Invitation) put(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+func (a *Accounts) put(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, i *Invitation) error {
 	var open Invitation
 	err := tx.Get(ctx, &open, selectInvited+` WHERE store_id = $1 AND lower(email) = lower($2)`+stillOpen+tx.ForUpdate(), store, i.Email)
 	if errors.Is(err, masterdb.ErrNotFound) {
+		if err := a.checkInvitations(ctx, tx, store); err != nil {
+			return err
+		}
 		n, err := tx.Exec(ctx, `
 			INSERT INTO invitations (id, store_id, email, role, invited_by, created_at, sent_at, expires_at)
 			VALUES ($1, $2, $3, $4, $5, $6, $6, $7) ON CONFLICT DO NOTHING`,
@@ -134,6 +139,24 @@ func (i *Invitation) put(ctx context.Context, tx *masterdb.Tx, store stoa.StoreI
 	// What was sent before was for another role.
 	_, err = tx.Exec(ctx, `UPDATE one_time_tokens SET spent_at = $2 WHERE invitation_id = $1 AND spent_at IS NULL`, i.ID, tx.Now)
 	return err
+}
+
+// checkInvitations fails with quota_exceeded when the store has as many open
+// invitations as it may have, those that have expired included. It locks the
+// store until tx ends.
+func (a *Accounts) checkInvitations(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	if err := quotas.LockStore(ctx, tx, store); err != nil {
+		return err
+	}
+	var used int
+	if err := tx.Get(ctx, &used, `SELECT count(*) FROM invitations WHERE store_id = $1`+stillOpen, store); err != nil {
+		return err
+	}
+	if limit := a.opts.Quotas.Invitations; quotas.Exceeded(limit, used) {
+		return quotas.Error(quotas.Invitations, limit, used,
+			"This store has %d open invitations, and %d are allowed. Take back one that is not needed; one that has expired counts until it is taken back.", used, limit)
+	}
+	return nil
 }
 
 // Invitations lists the store's open invitations, newest first, those that have

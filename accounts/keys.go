@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/quotas"
 )
 
 const (
@@ -25,7 +26,6 @@ const (
 	keySum    = 7  // characters of base32: a CRC-32
 	keyShown  = len(keyPrefix) + 4
 
-	maxKeys    = 100 // of a store
 	maxKeyName = 100 // characters
 
 	// keyUseEvery is how often the last use of a key is written down at most.
@@ -54,7 +54,7 @@ type NewKey struct {
 // CreateKey makes a key that acts for the caller in that store, within its
 // scopes and within what the caller may, for as long as they are a member. It
 // is the only time that the key itself can be seen. It fails with
-// invalid_request, naming every fault.
+// invalid_request, naming every fault, and with quota_exceeded.
 func (a *Accounts) CreateKey(ctx context.Context, p access.Principal, store stoa.StoreID, n NewKey) (APIKey, keyring.Secret, error) {
 	if _, err := access.Check(ctx, a.db, p, store, access.ManageKeys); err != nil {
 		return APIKey{}, keyring.Secret{}, err
@@ -66,6 +66,9 @@ func (a *Accounts) CreateKey(ctx context.Context, p access.Principal, store stoa
 	key := APIKey{ID: stoa.NewID[stoa.KeyID](), Prefix: secret.Reveal()[:keyShown], CreatedBy: p.UserID}
 	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if err := key.fill(n, tx.Now); err != nil {
+			return err
+		}
+		if err := a.checkKeys(ctx, tx, store); err != nil {
 			return err
 		}
 		return insertKey(ctx, tx, p, store, key, secret)
@@ -104,16 +107,23 @@ func (k *APIKey) fill(n NewKey, now time.Time) error {
 	return faults.Err()
 }
 
-func insertKey(ctx context.Context, tx *masterdb.Tx, p access.Principal, store stoa.StoreID, k APIKey, secret keyring.Secret) error {
-	var n int
-	if err := tx.Get(ctx, &n, `SELECT count(*) FROM api_keys WHERE store_id = $1 AND revoked_at IS NULL`, store); err != nil {
+// checkKeys fails with quota_exceeded when the store has as many keys as it may
+// have. It locks the store until tx ends.
+func (a *Accounts) checkKeys(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	if err := quotas.LockStore(ctx, tx, store); err != nil {
 		return err
 	}
-	if n >= maxKeys {
-		var faults stoa.Invalid
-		faults.Add("name", "this store has %d keys; revoke one that is not used", n)
-		return faults.Err()
+	var used int
+	if err := tx.Get(ctx, &used, `SELECT count(*) FROM api_keys WHERE store_id = $1 AND revoked_at IS NULL`, store); err != nil {
+		return err
 	}
+	if limit := a.opts.Quotas.APIKeys; quotas.Exceeded(limit, used) {
+		return quotas.Error(quotas.APIKeys, limit, used, "This store has %d API keys, and %d are allowed. Revoke one that is not used.", used, limit)
+	}
+	return nil
+}
+
+func insertKey(ctx context.Context, tx *masterdb.Tx, p access.Principal, store stoa.StoreID, k APIKey, secret keyring.Secret) error {
 	_, err := tx.Exec(ctx, `
 		INSERT INTO api_keys (id, store_id, created_by, name, prefix, hash, scopes, created_at, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,

@@ -3,6 +3,7 @@ package accounts
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -10,6 +11,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/quotas"
 )
 
 // The operator at the command line is whoever may open the master database:
@@ -35,12 +37,8 @@ func ListUsers(ctx context.Context, q masterdb.Querier, role string, before stoa
 // again changes nothing.
 func SetPlatformRole(ctx context.Context, db *masterdb.DB, name, role string) (User, error) {
 	var user User
-	err := db.Tx(ctx, func(tx *masterdb.Tx) error {
-		err := tx.Get(ctx, &user, `SELECT `+userColumns+` FROM users WHERE lower(email) = lower($1) OR CAST(id AS text) = lower($1)`+tx.ForUpdate(), name)
-		if errors.Is(err, masterdb.ErrNotFound) {
-			return stoa.Errorf(stoa.NotFound, "No user has the address or id %.100q.", name)
-		}
-		if err != nil || user.Role == role {
+	err := db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
+		if user, err = lockNamed(ctx, tx, name); err != nil || user.Role == role {
 			return err
 		}
 		user.Role = role
@@ -58,6 +56,53 @@ func SetPlatformRole(ctx context.Context, db *masterdb.DB, name, role string) (U
 		return access.Record(ctx, tx, access.Principal{}, access.Event{Action: action, Details: map[string]string{"user": user.ID.String()}})
 	})
 	return user, err
+}
+
+// lockNamed returns the user with that address or id and locks their row until
+// tx ends. It fails with not_found.
+func lockNamed(ctx context.Context, tx *masterdb.Tx, name string) (user User, err error) {
+	err = tx.Get(ctx, &user, `SELECT `+userColumns+` FROM users WHERE lower(email) = lower($1) OR CAST(id AS text) = lower($1)`+tx.ForUpdate(), name)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		err = stoa.Errorf(stoa.NotFound, "No user has the address or id %.100q.", name)
+	}
+	return user, err
+}
+
+// UserQuotas are limits that are set for one user, in place of the platform's:
+// nil is the platform's, 0 is no limit.
+type UserQuotas struct {
+	Stores           *int
+	ManagedDatabases *int
+}
+
+// SetQuotas sets the limits of the user with that address or id. What the user
+// has already stays. It fails with not_found.
+func SetQuotas(ctx context.Context, db *masterdb.DB, name string, q UserQuotas) (User, error) {
+	var user User
+	err := db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
+		if user, err = lockNamed(ctx, tx, name); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `UPDATE users SET quota_stores = $1, quota_managed_databases = $2, updated_at = $3 WHERE id = $4`,
+			q.Stores, q.ManagedDatabases, tx.Now, user.ID)
+		if err != nil {
+			return err
+		}
+		return access.Record(ctx, tx, access.Principal{}, access.Event{Action: access.QuotasSet, Details: map[string]string{
+			"user": user.ID.String(), quotas.Stores: limitText(q.Stores), quotas.ManagedDatabases: limitText(q.ManagedDatabases)}})
+	})
+	return user, err
+}
+
+// limitText is a limit in the audit log.
+func limitText(limit *int) string {
+	switch {
+	case limit == nil:
+		return "default"
+	case *limit == 0:
+		return "none"
+	}
+	return strconv.Itoa(*limit)
 }
 
 // impersonation is how long an operator acts as a user at most.

@@ -30,6 +30,9 @@ const (
 
 // openSession starts a session for a user whose password was checked.
 func (a *Accounts) openSession(ctx context.Context, tx *masterdb.Tx, user User, c Client) (Session, error) {
+	if err := trimSessions(ctx, tx, user.ID); err != nil {
+		return Session{}, err
+	}
 	id := stoa.NewID[stoa.SessionID]()
 	_, err := tx.Exec(ctx, `
 		INSERT INTO sessions (id, user_id, user_agent, address, created_at, last_used_at, expires_at)
@@ -39,6 +42,18 @@ func (a *Accounts) openSession(ctx context.Context, tx *masterdb.Tx, user User, 
 		return Session{}, err
 	}
 	return a.issue(ctx, tx, id, user)
+}
+
+// maxSessions is how many sessions of one user are kept, ended ones included.
+// It is not less than maxNetworks: what the user signs in from is told by them.
+const maxSessions = maxNetworks
+
+// trimSessions makes room for another session: it deletes those that ended
+// first, then those that were used least recently.
+func trimSessions(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) error {
+	_, err := tx.Exec(ctx, `DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE user_id = $1 AND impersonator IS NULL
+		ORDER BY revoked_at IS NOT NULL, last_used_at DESC, id DESC LIMIT 1000 OFFSET $2)`, user, maxSessions-1)
+	return err
 }
 
 // issue makes the next pair of tokens of a session.

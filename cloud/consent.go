@@ -35,6 +35,9 @@ type state struct {
 
 const stateOwner = "supabase_consents"
 
+// maxConsents is how many consents of one store may be under way.
+const maxConsents = 20
+
 // Authorize begins a connection of the store to a Supabase account.
 func (s *Service) Authorize(ctx context.Context, p access.Principal, store stoa.StoreID) (Consent, error) {
 	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
@@ -57,6 +60,11 @@ func (s *Service) Authorize(ctx context.Context, p access.Principal, store stoa.
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		c.Expires = tx.Now.Add(ConsentTTL)
 		if _, err := tx.Exec(ctx, `DELETE FROM supabase_consents WHERE expires_at < $1`, tx.Now); err != nil {
+			return err
+		}
+		// The newest ones of a store are kept: each call adds a row.
+		if _, err := tx.Exec(ctx, `DELETE FROM supabase_consents WHERE id IN (SELECT id FROM supabase_consents
+			WHERE store_id = $1 ORDER BY created_at DESC, id LIMIT 1000 OFFSET $2)`, store, maxConsents-1); err != nil {
 			return err
 		}
 		_, err := tx.Exec(ctx, `INSERT INTO supabase_consents (id, store_id, user_id, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)`,

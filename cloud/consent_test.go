@@ -163,3 +163,28 @@ func TestAuthorizeURL(t *testing.T) {
 		}
 	})
 }
+
+// TestConsentsAreBounded: asking again and again keeps the newest consents of
+// the store, and those of other stores.
+func TestConsentsAreBounded(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, b bench) {
+		p, store := b.store(t)
+		other, second := b.store(t)
+		theirs := b.ask(t, other, second)
+		first := b.ask(t, p, store)
+		for range maxConsents + 5 {
+			_, err := b.Authorize(t.Context(), p, store)
+			must(t, err)
+		}
+		last := b.ask(t, p, store)
+		var n int
+		must(t, b.db.Get(t.Context(), &n, `SELECT count(*) FROM supabase_consents WHERE store_id = $1`, store))
+		if n != maxConsents {
+			t.Errorf("%d consents are kept, want %d", n, maxConsents)
+		}
+		wantCode(t, b.Finish(t.Context(), first), stoa.TokenInvalid)
+		must(t, b.Finish(t.Context(), last))
+		must(t, b.Finish(t.Context(), theirs))
+	})
+}

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"net/http"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -77,12 +76,9 @@ func ofStores(path string) bool {
 
 // platformHosts are the names that the platform itself answers at.
 func (c Config) platformHosts() map[string]bool {
-	hosts := map[string]bool{"localhost": true, c.BaseDomain: true}
-	for _, h := range c.Hosts {
+	hosts := map[string]bool{}
+	for _, h := range stores.PlatformHosts(c.BaseDomain, c.BaseURL, c.Hosts) {
 		hosts[h] = true
-	}
-	if own, err := url.Parse(c.BaseURL); err == nil {
-		hosts[own.Hostname()] = true
 	}
 	return hosts
 }

@@ -16,7 +16,7 @@ func (a *api) keyRoutes() {
 	tags := []string{"People"}
 	const path = "/api/stores/{id}/api-keys"
 	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: path, Tags: tags,
-		Summary: "The store's API keys", Description: "Newest first, without those that were revoked. A store has at most 100: the list has no pages.",
+		Summary: "The store's API keys", Description: "Newest first, without those that were revoked. Their number is limited (quota_exceeded): the list has no pages.",
 		Errors: []int{401, 403, 404}}), a.listKeys)
 	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary: "Make an API key",

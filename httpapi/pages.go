@@ -21,11 +21,11 @@ func (a *api) pageRoutes() {
 // home is the platform's page at its own address and a store's page at its
 // hostname.
 func (a *api) home(w http.ResponseWriter, r *http.Request) {
-	site, lease, err := a.visit(r.Context(), r.Host)
-	if stoa.CodeOf(err) == stoa.StoreNotFound && a.isPlatform(r.Host) {
+	if a.isPlatform(r.Host) {
 		web.Serve(w, r, http.StatusOK, web.LandingPage(web.LandingView{BaseURL: a.BaseURL, Version: stoa.Version, Development: a.Development}))
 		return
 	}
+	site, lease, err := a.visit(r.Context(), r.Host)
 	if err != nil {
 		a.errorPage(w, r, err)
 		return

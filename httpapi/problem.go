@@ -23,6 +23,7 @@ type Problem struct {
 	Code      stoa.Code      `json:"code" example:"invalid_request" doc:"Stable name of the problem, for programs"`
 	RequestID string         `json:"requestId" doc:"Name it when you ask for help"`
 	Errors    []ProblemField `json:"errors,omitempty" doc:"What is wrong with which field"`
+	Quota     *ProblemQuota  `json:"quota,omitempty" doc:"With quota_exceeded, and with rate_limited when a quota is regained with time: which quota it is"`
 	Challenge string         `json:"challengeToken,omitempty" doc:"With second_factor_required only: send it to POST /api/auth/login/second-factor with a code, within 5 minutes"`
 
 	header http.Header
@@ -32,6 +33,13 @@ type Problem struct {
 type ProblemField struct {
 	Field   string `json:"field" example:"email" doc:"JSON path of the field, or the name of the parameter"`
 	Message string `json:"message" example:"is required"`
+}
+
+// ProblemQuota is the quota that a request would have exceeded.
+type ProblemQuota struct {
+	Name  string `json:"name" example:"stores" doc:"Stable name of the quota, for programs"`
+	Limit int    `json:"limit" example:"3" doc:"How many there may be"`
+	Used  int    `json:"used" example:"3" doc:"How many there are"`
 }
 
 func (p *Problem) Error() string { return string(p.Code) + ": " + p.Detail }
@@ -87,6 +95,7 @@ var statuses = map[stoa.Code]int{
 	stoa.SupabaseProjectStarting:    http.StatusUnprocessableEntity,
 	stoa.SupabaseProjectRemoved:     http.StatusUnprocessableEntity,
 	stoa.SupabaseProjectFailed:      http.StatusUnprocessableEntity,
+	stoa.QuotaExceeded:              http.StatusForbidden,
 	stoa.RateLimited:                http.StatusTooManyRequests,
 	stoa.PayloadTooLarge:            http.StatusRequestEntityTooLarge,
 	stoa.URITooLong:                 http.StatusRequestURITooLong,
@@ -106,6 +115,9 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 	p := newProblem(ctx, statuses[known.Code], known.Code, known.Message)
 	for _, f := range known.Fields {
 		p.Errors = append(p.Errors, ProblemField(f))
+	}
+	if known.Quota != nil {
+		p.Quota = &ProblemQuota{known.Quota.Name, known.Quota.Limit, known.Quota.Used}
 	}
 	var second *accounts.SecondFactorRequired
 	if errors.As(err, &second) {

@@ -20,8 +20,9 @@ import (
 func (a *api) storeRoutes() {
 	tags := []string{"Stores"}
 	create := huma.Operation{Method: http.MethodPost, Tags: tags, DefaultStatus: http.StatusCreated,
-		Summary: "Create a store", Description: "Without a slug one is derived from the name. Connect a database next.",
-		Errors: []int{400, 401, 409, 413, 422}}
+		Summary: "Create a store", Description: "Without a slug one is derived from the name. A slug that another store gave up a short while ago " +
+			"counts as taken. Connect a database next. How many stores one user may create is limited: quota_exceeded, and rate_limited for many in an hour.",
+		Errors: []int{400, 401, 403, 409, 413, 422, 429}}
 	for _, path := range []string{"/api/stores", "/api/stores/create"} {
 		create.Path = path
 		route(a, a.private(create), a.createStore)
@@ -32,7 +33,8 @@ func (a *api) storeRoutes() {
 		Summary: "One store, with its profile", Description: "When the store's database is down, profile is null and database.status is failed.",
 		Errors: []int{401, 404}}), a.getStore)
 	route(a, a.private(huma.Operation{Method: http.MethodPatch, Path: "/api/stores/{id}", Tags: tags,
-		Summary: "Change a store's profile", Description: "Fields left out stay as they are. name and slug are kept in step in the registry.",
+		Summary: "Change a store's profile", Description: "Fields left out stay as they are. name and slug are kept in step in the registry. " +
+			"The slug of before is kept for the store's owners for a while and leads nowhere meanwhile.",
 		Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}), a.updateStore)
 }
 

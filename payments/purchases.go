@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/quotas"
 )
 
 // Provider is who takes the money.
@@ -123,13 +124,35 @@ func (s *Service) Purchase(ctx context.Context, p access.Principal, store stoa.S
 		if err != nil {
 			return err
 		}
-		row, err = insertPurchase(ctx, tx, fresh, req)
-		return err
+		if err := quotas.LockStore(ctx, tx, store); err != nil {
+			return err
+		}
+		if row, err = insertPurchase(ctx, tx, fresh, req); err != nil || row.ID != fresh.ID {
+			return err
+		}
+		return checkPending(ctx, tx, store)
 	})
 	if err != nil || row.ProviderRef != nil || row.Status != Pending {
 		return row.Purchase, err
 	}
 	return s.openCheckout(ctx, row)
+}
+
+// maxPending is how many purchases of a store may wait for payment. One that is
+// older than a day does not count: its checkout has expired.
+const maxPending = 100
+
+// checkPending fails with quota_exceeded when the purchase that tx has just
+// inserted is one too many. The caller has locked the store.
+func checkPending(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	var pending int
+	err := tx.Get(ctx, &pending, `SELECT count(*) FROM purchases WHERE store_id = $1 AND status = 'pending' AND NOT automatic AND created_at > $2`,
+		store, tx.Now.Add(-24*time.Hour))
+	if err != nil || !quotas.Exceeded(maxPending, pending-1) {
+		return err
+	}
+	return quotas.Error(quotas.PendingPurchases, maxPending, pending-1,
+		"This store has %d purchases that wait for payment. Pay one of them, or wait until they expire.", pending-1)
 }
 
 func (s *Service) newPurchase(now time.Time, user stoa.UserID, store stoa.StoreID, amount credits.Amount) (Purchase, error) {

@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/quotas"
 	"github.com/stoahq/stoa/stores"
 	"github.com/stoahq/stoa/tenantdb"
 )
@@ -43,6 +44,8 @@ type Options struct {
 	Pauses []time.Duration
 	// Cloud makes databases in Supabase projects. Without it there are none.
 	Cloud *cloud.Service
+	// Quotas are how many managed databases a user may have.
+	Quotas quotas.Limits
 }
 
 // New returns a service. Its Provision method is the handler of Provision jobs.
@@ -62,7 +65,9 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 // Connect stores the credentials, encrypted, and begins the run that makes
 // the store work, here or in the queue. A managed database needs no more than its Kind. It fails
 // with already_connected or provisioning_in_progress when the store is not
-// waiting for a database.
+// waiting for a database, with quota_exceeded for a managed database more than
+// the store's creator may have, and with rate_limited for a store that has
+// begun or retried many runs within an hour.
 func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.StoreID, c tenantdb.Credentials) (Run, error) {
 	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
 		return Run{}, err
@@ -112,13 +117,23 @@ func (s *Service) ConnectProject(ctx context.Context, p access.Principal, store 
 // begun records a run with what it needs, and begins it here or in the queue.
 func (s *Service) begun(ctx context.Context, p access.Principal, store stoa.StoreID, kind tenantdb.Kind, inProject bool, needs func(*masterdb.Tx) error) (Run, error) {
 	return s.launch(ctx, func(tx *masterdb.Tx, claimant string) (Run, error) {
+		creator, err := lockCreator(ctx, tx, store, kind)
+		if err != nil {
+			return Run{}, err
+		}
 		if err := s.registry.BeginProvisioning(ctx, tx, store); err != nil {
+			return Run{}, err
+		}
+		if err := checkRate(ctx, tx, store); err != nil {
+			return Run{}, err
+		}
+		if err := s.checkManaged(ctx, tx, store, creator); err != nil {
 			return Run{}, err
 		}
 		if err := needs(tx); err != nil {
 			return Run{}, err
 		}
-		err := access.Record(ctx, tx, p, access.Event{Action: access.DatabaseConnected, Store: store, Details: map[string]string{"type": string(kind)}})
+		err = access.Record(ctx, tx, p, access.Event{Action: access.DatabaseConnected, Store: store, Details: map[string]string{"type": string(kind)}})
 		if err != nil {
 			return Run{}, err
 		}
@@ -143,6 +158,9 @@ func (s *Service) Retry(ctx context.Context, p access.Principal, store stoa.Stor
 		}
 		if failed.State != Failed {
 			return Run{}, stoa.Errorf(stoa.NotFound, "There is no failed run to resume. Connect a database.")
+		}
+		if err := checkRate(ctx, tx, store); err != nil {
+			return Run{}, err
 		}
 		attempt, err := requeue(ctx, tx, failed.ID, s.opts.Claim)
 		if err != nil {

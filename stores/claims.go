@@ -12,14 +12,12 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/quotas"
 )
 
 // A store answers at a hostname of its owner's once the owner has shown in
 // the DNS that the name is theirs. Until then it has a claim to it, and other
 // stores may have one too: whoever proves it first has the name.
-
-// MaxCustomHostnames is how many a store may have, proven or not.
-const MaxCustomHostnames = 20
 
 // claimLife is how long a claim waits for its proof.
 const claimLife = 7 * 24 * time.Hour
@@ -64,8 +62,8 @@ func (r *Registry) Hostnames(ctx context.Context, p access.Principal, id stoa.St
 // ClaimHostname gives the store a claim to a hostname: to be proven with the
 // record that the result names, within a week. Doing it again gives the same
 // record and another week; made says whether the claim is new. It fails with
-// hostname_invalid, and with invalid_request for a store that has
-// MaxCustomHostnames.
+// hostname_invalid, and with quota_exceeded for a store that has as many
+// custom hostnames, proven or not, as it may have.
 func (r *Registry) ClaimHostname(ctx context.Context, p access.Principal, id stoa.StoreID, given string) (h HostnameDetails, made bool, err error) {
 	if _, err := access.Check(ctx, r.db, p, id, access.ManageHostnames); err != nil {
 		return h, false, err
@@ -78,7 +76,7 @@ func (r *Registry) ClaimHostname(ctx context.Context, p access.Principal, id sto
 		if err := holdPresent(ctx, tx, id); err != nil {
 			return err
 		}
-		made, err = insertClaim(ctx, tx, id, name)
+		made, err = r.insertClaim(ctx, tx, id, name)
 		return err
 	})
 	if err != nil {
@@ -108,7 +106,7 @@ func holdPresent(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
 	return nil
 }
 
-func insertClaim(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, name string) (made bool, err error) {
+func (r *Registry) insertClaim(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, name string) (made bool, err error) {
 	_, err = readClaim(ctx, tx, id, name)
 	if stoa.CodeOf(err) != stoa.NotFound {
 		if err == nil {
@@ -121,10 +119,9 @@ func insertClaim(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, name str
 	if err := tx.Get(ctx, &count, `SELECT count(*) FROM hostname_claims WHERE store_id = $1`, id); err != nil {
 		return false, err
 	}
-	if count >= MaxCustomHostnames {
-		var faults stoa.Invalid
-		faults.Add("hostname", "a store may have %d hostnames of its own at most; remove one first", MaxCustomHostnames)
-		return false, faults.Err()
+	if quotas.Exceeded(r.quotas.Hostnames, count) {
+		return false, quotas.Error(quotas.Hostnames, r.quotas.Hostnames, count,
+			"This store has %d custom hostnames, and %d are allowed. Remove one first.", count, r.quotas.Hostnames)
 	}
 	_, err = tx.Exec(ctx, `INSERT INTO hostname_claims (store_id, hostname, token, created_at, expires_at, check_after)
 		VALUES ($1, $2, $3, $4, $5, $4)`, id, name, strings.ToLower(rand.Text()), tx.Now, tx.Now.Add(claimLife))

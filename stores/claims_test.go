@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/quotas"
 	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/stores/storestest"
 	"github.com/stoahq/stoa/tenantdb"
@@ -322,18 +323,19 @@ func TestHostnameBounds(t *testing.T) {
 	t.Parallel()
 	eachNamed(t, func(t *testing.T, b named) {
 		o := b.shop(t, "Bakery")
-		_, errs := atOnce(MaxCustomHostnames+6, func(i int) (bool, error) {
+		b.UseQuotas(quotas.Limits{Hostnames: 20})
+		_, errs := atOnce(26, func(i int) (bool, error) {
 			_, made, err := b.ClaimHostname(t.Context(), o.Principal, o.ID, fmt.Sprintf("shop%d.example.com", i))
 			return made, err
 		})
 		refused := 0
 		for _, err := range errs {
 			if err != nil {
-				wantCode(t, err, stoa.InvalidRequest)
+				wantQuota(t, err, stoa.Quota{Name: quotas.Hostnames, Limit: 20, Used: 20})
 				refused++
 			}
 		}
-		if n := b.count(t, `hostname_claims`); n != MaxCustomHostnames || refused != 6 {
+		if n := b.count(t, `hostname_claims`); n != 20 || refused != 6 {
 			t.Errorf("%d claims, %d refused", n, refused)
 		}
 		list, err := b.Hostnames(t.Context(), o.Principal, o.ID)

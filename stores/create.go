@@ -29,7 +29,7 @@ func (r *Registry) Create(ctx context.Context, p access.Principal, n NewStore) (
 	if err := p.SignedIn(); err != nil {
 		return Store{}, err
 	}
-	n, err := n.checked()
+	n, err := r.checked(n)
 	if err != nil {
 		return Store{}, err
 	}
@@ -44,9 +44,9 @@ func (r *Registry) Create(ctx context.Context, p access.Principal, n NewStore) (
 		id = s.ID
 		return err
 	})
-	if masterdb.IsUnique(err) || stoa.CodeOf(err) == stoa.HostnameTaken {
+	if code := stoa.CodeOf(err); masterdb.IsUnique(err) || code == stoa.HostnameTaken || code == stoa.QuotaExceeded || code == stoa.RateLimited {
 		// Of two calls with one key at the same moment, the other one may have
-		// taken the key, and the slug with it.
+		// taken the key, and with it the slug or the last place of the quota.
 		earlier, lookup := earlierCreation(ctx, r.db, p.UserID, n)
 		if lookup != nil || !earlier.IsZero() {
 			id, err = earlier, lookup
@@ -61,7 +61,7 @@ func (r *Registry) Create(ctx context.Context, p access.Principal, n NewStore) (
 // CreateFirst registers a store for a new user, inside the transaction that
 // registers the user.
 func (r *Registry) CreateFirst(ctx context.Context, tx *masterdb.Tx, owner access.Principal, name string) (Store, error) {
-	n, err := NewStore{Name: name}.checked()
+	n, err := r.checked(NewStore{Name: name})
 	if err != nil {
 		return Store{}, err
 	}
@@ -69,13 +69,16 @@ func (r *Registry) CreateFirst(ctx context.Context, tx *masterdb.Tx, owner acces
 }
 
 func (r *Registry) create(ctx context.Context, tx *masterdb.Tx, owner access.Principal, n NewStore) (Store, error) {
+	if err := r.checkStores(ctx, tx, owner.UserID); err != nil {
+		return Store{}, err
+	}
 	s := Store{
 		ID: stoa.NewID[stoa.StoreID](), Name: n.Name, Status: PendingDatabase, Role: access.Owner,
 		CreatedAt: tx.Now, UpdatedAt: tx.Now,
 	}
 	s.Credits = &credits.Balance{StoreID: s.ID, UpdatedAt: tx.Now}
 	var err error
-	if s.Slug, err = insertStore(ctx, tx, s, owner.UserID, n); err != nil {
+	if s.Slug, err = r.insertStore(ctx, tx, s, owner.UserID, n); err != nil {
 		return Store{}, err
 	}
 	if err := access.Grant(ctx, tx, s.ID, owner.UserID, access.Owner); err != nil {
@@ -89,10 +92,10 @@ func (r *Registry) create(ctx context.Context, tx *masterdb.Tx, owner access.Pri
 
 // insertStore writes the row under the first slug that is free. A slug that
 // the caller chose is not bargained over.
-func insertStore(ctx context.Context, tx *masterdb.Tx, s Store, owner stoa.UserID, n NewStore) (slug string, err error) {
+func (r *Registry) insertStore(ctx context.Context, tx *masterdb.Tx, s Store, owner stoa.UserID, n NewStore) (slug string, err error) {
 	candidates := []string{n.Slug}
 	if n.Slug == "" {
-		candidates = slugCandidates(n.Name)
+		candidates = r.platform.slugCandidates(n.Name)
 	}
 	key, hash := n.idempotency()
 	for _, slug = range candidates {
@@ -100,8 +103,18 @@ func insertStore(ctx context.Context, tx *masterdb.Tx, s Store, owner stoa.UserI
 			INSERT INTO stores (id, slug, name, status, created_by, idempotency_key, request_hash, created_at, updated_at)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) ON CONFLICT (slug) DO NOTHING`,
 			s.ID, slug, s.Name, string(s.Status), owner, key, hash, tx.Now)
-		if err != nil || inserted == 1 {
+		if err != nil {
+			return "", err
+		}
+		if inserted == 0 {
+			continue
+		}
+		free, err := claimSlug(ctx, tx, s.ID, owner, slug)
+		if err != nil || free {
 			return slug, err
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM stores WHERE id = $1`, s.ID); err != nil {
+			return "", err
 		}
 	}
 	return "", slugTaken(slug)
@@ -143,14 +156,14 @@ func earlierCreation(ctx context.Context, q masterdb.Querier, user stoa.UserID, 
 
 // checked returns the request as it is stored, or invalid_request with every
 // fault.
-func (n NewStore) checked() (NewStore, error) {
+func (r *Registry) checked(n NewStore) (NewStore, error) {
 	n.Name = strings.TrimSpace(n.Name)
 	var faults stoa.Invalid
 	if fault := NameFault(n.Name); fault != "" {
 		faults.Add("name", "%s", fault)
 	}
 	if n.Slug != "" {
-		if fault := slugFault(n.Slug); fault != "" {
+		if fault := r.platform.slugFault(n.Slug); fault != "" {
 			faults.Add("slug", "%s", fault)
 		}
 	}

@@ -111,8 +111,8 @@ func (r *Registry) FinishDeletion(ctx context.Context, job DeleteStore) error {
 }
 
 // bury makes the store one that does not exist, or reports false for one
-// that is to stay. Ledger, billing and runs are kept; hostnames and the slug
-// are free for others.
+// that is to stay. Ledger, billing and runs are kept; custom hostnames are free
+// for others, and so is the slug when its time is over.
 func (r *Registry) bury(ctx context.Context, id stoa.StoreID) (deleted bool, err error) {
 	err = r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		deleted = false
@@ -139,6 +139,13 @@ func (r *Registry) bury(ctx context.Context, id stoa.StoreID) (deleted bool, err
 			return err
 		}
 		if err := access.Record(ctx, tx, access.Principal{}, access.Event{Action: access.StoreDeleted, Store: id}); err != nil {
+			return err
+		}
+		identity, err := readIdentity(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if err := r.releaseSlug(ctx, tx, id, identity.Slug); err != nil {
 			return err
 		}
 		// No slug that a person can choose has a dot.

@@ -66,6 +66,8 @@ func (r *Registry) nameFault(name string) string {
 		return "must be a name, not an IP address"
 	case name == domain || strings.HasSuffix(name, "."+domain):
 		return "belongs to the platform; a store's address there follows its slug"
+	case r.platform.hosts[name]:
+		return "belongs to the platform"
 	case len(labels) == 1:
 		return "must be a whole domain name, such as shop.example.com"
 	case name == suffix:

@@ -30,6 +30,9 @@ func (r *Registry) VerifyHostname(ctx context.Context, p access.Principal, id st
 	if err != nil {
 		return HostnameDetails{}, err
 	}
+	if r.platform.hosts[name] { // claimed before the platform answered there
+		return HostnameDetails{}, invalidHostname("belongs to the platform")
+	}
 	c, err := r.askFor(ctx, id, name)
 	if err != nil {
 		return HostnameDetails{}, err

@@ -48,6 +48,8 @@ type Resolver struct {
 	cache   *otter.Cache[string, entry]
 	unknown chan struct{} // as long as the number of lookups of names never seen
 
+	platform map[string]bool // hosts of the platform, at which no store answers
+
 	generation atomic.Uint64
 	changed    [shards]atomic.Uint64 // the generation in which a store of the shard last changed
 
@@ -95,6 +97,9 @@ func newResolver(db *masterdb.DB) *Resolver {
 func (r *Resolver) lookup(ctx context.Context, host string) (Site, error) {
 	name, err := NormalHostname(host)
 	if err != nil {
+		return Site{}, unknownHost()
+	}
+	if r.platform[name] {
 		return Site{}, unknownHost()
 	}
 	e, seen := r.cache.GetIfPresent(name)

@@ -356,6 +356,16 @@ func wantCode(t testing.TB, err error, want stoa.Code) {
 	}
 }
 
+// wantQuota fails the test unless err is quota_exceeded with that quota.
+func wantQuota(t testing.TB, err error, want stoa.Quota) {
+	t.Helper()
+	wantCode(t, err, stoa.QuotaExceeded)
+	var e *stoa.Error
+	if !errors.As(err, &e) || e.Quota == nil || *e.Quota != want {
+		t.Fatalf("%v has the quota %+v, want %+v", err, e.Quota, want)
+	}
+}
+
 // fields returns the names of the fields that err finds fault with.
 func fields(err error) string {
 	var e *stoa.Error

@@ -17,9 +17,25 @@ import (
 // for encoded names (RFC 5891).
 var slugPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// reserved are labels that people would take for the platform itself.
-var reserved = []string{"www", "api", "app", "admin", "console", "dashboard", "stoa", "mail", "smtp", "ftp", "ns1", "ns2",
-	"static", "assets", "cdn", "status", "support", "help", "docs", "blog", "billing", "login", "auth", "localhost"}
+// reserved are labels that software, or people, take for the platform itself:
+// names of its pages, of services that clients look for by name (such as WPAD,
+// RFC 8461 and RFC 7929), and of mailboxes that speak for a domain (RFC 2142).
+// Labels that begin with an underscore, and encoded names (xn--…), are no slugs
+// in any case.
+var reserved = strings.Fields(`
+	www web api app apps admin administrator root console dashboard panel portal operator stoa platform
+	static assets cdn status health metrics help docs blog billing payments checkout legal privacy
+	account accounts login logout signin signup register auth oauth sso secure verify password webhook webhooks
+
+	localhost localdomain broadcasthost internal intranet proxy vpn
+	wpad isatap autodiscover autoconfig mta-sts openpgpkey
+	mail email webmail smtp imap pop pop3 mx mx1 mx2 relay ftp sftp ssh ldap sip xmpp ntp
+	dns ns ns1 ns2 ns3 ns4
+
+	abuse noc security postmaster hostmaster webmaster usenet news uucp info marketing sales support
+	noreply no-reply mailer-daemon ssladmin ssladministrator sslwebmaster sysadmin`)
+
+const reservedFault = "is reserved for the platform"
 
 func slugFault(slug string) string {
 	switch {
@@ -28,17 +44,17 @@ func slugFault(slug string) string {
 	case len(slug) > 3 && slug[2:4] == "--":
 		return "must not have hyphens in third and fourth place"
 	case slices.Contains(reserved, slug):
-		return "is reserved for the platform"
+		return reservedFault
 	}
 	return ""
 }
 
 // slugCandidates proposes slugs for a name: the plain one, a few numbered
 // ones, and one with a random ending that is practically always free.
-func slugCandidates(name string) []string {
+func (p platform) slugCandidates(name string) []string {
 	base := slugify(name)
 	var out []string
-	if slugFault(base) == "" {
+	if p.slugFault(base) == "" {
 		out = append(out, base)
 	}
 	for n := 2; n <= 5; n++ {

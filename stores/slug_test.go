@@ -55,13 +55,13 @@ func TestSlugCandidates(t *testing.T) {
 		{"小店", []string{"store", "store-2", "store-3", "store-4", "store-5"}},
 		{"X", []string{"x", "x-2", "x-3", "x-4", "x-5"}},
 	} {
-		got := slugCandidates(c.name)
+		got := platform{}.slugCandidates(c.name)
 		if diff := cmp.Diff(c.plain, got[:len(got)-1]); diff != "" {
 			t.Error(diff)
 		}
 	}
 	for _, name := range []string{"Bakery", "API", "xn", "Q", strings.Repeat("ab ", 40), strings.Repeat("z", 120), "a b", "ab c"} {
-		first, second := slugCandidates(name), slugCandidates(name)
+		first, second := platform{}.slugCandidates(name), platform{}.slugCandidates(name)
 		if last := len(first) - 1; first[last] == second[last] {
 			t.Errorf("%q: the last resort is %q twice", name, first[last])
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/quotas"
 	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/tenantdb"
 )
@@ -66,15 +67,19 @@ type Registry struct {
 	domain   string
 	grace    time.Duration // see KeepDeleted
 	dns      dns
-	cloud    *cloud.Service // see UseCloud
-	log      *slog.Logger
+	platform platform      // see ServePlatformAt
+	quotas   quotas.Limits // see UseQuotas
+
+	keepSlugs time.Duration
+	cloud     *cloud.Service // see UseCloud
+	log       *slog.Logger
 }
 
 // New returns a registry whose stores live at <slug>.<domain>.
 func New(db *masterdb.DB, ledger *credits.Ledger, tenants *tenantdb.Manager, queue *jobs.Queue, domain string, log *slog.Logger) *Registry {
 	r := &Registry{
 		db: db, ledger: ledger, tenants: tenants, queue: queue, resolver: newResolver(db),
-		domain: domain, grace: DefaultGrace, dns: newDNS(""), log: log,
+		domain: domain, grace: DefaultGrace, keepSlugs: DefaultKeepSlugs, dns: newDNS(""), log: log,
 	}
 	db.Subscribe(ChangeTopic, r.changed, r.resolver.forgetAll)
 	return r
@@ -84,6 +89,10 @@ func New(db *masterdb.DB, ledger *credits.Ledger, tenants *tenantdb.Manager, que
 // of a store whose database is down. It is for the time before the registry is
 // used.
 func (r *Registry) UseCloud(c *cloud.Service) { r.cloud = c }
+
+// UseQuotas sets how many stores a user may have, and how many custom
+// hostnames a store. It is for the time before the registry is used.
+func (r *Registry) UseQuotas(l quotas.Limits) { r.quotas = l }
 
 // Get returns the store with all there is to know. A tenant database that
 // cannot be read does not fail the call: Profile is nil and Database.Status

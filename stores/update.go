@@ -1,6 +1,7 @@
 package stores
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -26,7 +27,7 @@ func (r *Registry) Update(ctx context.Context, p access.Principal, id stoa.Store
 	if _, err := access.Check(ctx, r.db, p, id, access.UpdateStore); err != nil {
 		return Store{}, err
 	}
-	if err := checkPatch(patch); err != nil {
+	if err := r.checkPatch(ctx, id, patch); err != nil {
 		return Store{}, err
 	}
 	// Before activation the credentials may lead to anybody's database.
@@ -85,14 +86,22 @@ func (r *Registry) carry(ctx context.Context, db *tenantdb.DB, id stoa.StoreID, 
 }
 
 // checkPatch finds every fault before anything is written anywhere. The
-// registry is stricter about slugs than a store on its own would be.
-func checkPatch(patch shop.ProfilePatch) error {
+// registry is stricter about slugs than a store on its own would be. The slug
+// that the store has is no fault, even if it was reserved later.
+func (r *Registry) checkPatch(ctx context.Context, id stoa.StoreID, patch shop.ProfilePatch) error {
 	err := patch.Validate()
-	if patch.Slug == nil || slugFault(*patch.Slug) == "" {
+	if patch.Slug == nil {
 		return err
 	}
+	fault := r.platform.slugFault(*patch.Slug)
+	if fault == "" {
+		return err
+	}
+	if present, lookup := r.ReadIdentity(ctx, id); lookup != nil || present.Slug == *patch.Slug {
+		return cmp.Or(lookup, err)
+	}
 	var faults stoa.Invalid
-	faults.Add("slug", "%s", slugFault(*patch.Slug))
+	faults.Add("slug", "%s", fault)
 	var others *stoa.Error
 	if errors.As(err, &others) {
 		for _, f := range others.Fields {
@@ -129,15 +138,46 @@ func (r *Registry) rename(ctx context.Context, id stoa.StoreID, name, slug *stri
 	})
 }
 
+// moveSlug gives the store another slug and keeps the one of before for its
+// owner. The caller has locked the store.
 func (r *Registry) moveSlug(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, slug string) error {
-	_, err := tx.Exec(ctx, `UPDATE stores SET slug = $2, updated_at = $3 WHERE id = $1`, id, slug, tx.Now)
+	before, err := readIdentity(ctx, tx, id)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `UPDATE stores SET slug = $2, updated_at = $3 WHERE id = $1`, id, slug, tx.Now)
 	if masterdb.IsUnique(err) {
 		return slugTaken(slug)
 	}
 	if err != nil {
 		return err
 	}
+	if before.Slug != slug {
+		if err := r.exchangeSlug(ctx, tx, id, before.Slug, slug); err != nil {
+			return err
+		}
+	}
 	return r.putHostname(ctx, tx, id, slug)
+}
+
+// exchangeSlug claims the slug that the store's row has now and releases the
+// one of before.
+func (r *Registry) exchangeSlug(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, before, slug string) error {
+	owner, err := access.OwnerOf(ctx, tx, id)
+	if err != nil && !errors.Is(err, masterdb.ErrNotFound) { // a store may have no owner left
+		return err
+	}
+	free, err := claimSlug(ctx, tx, id, owner, slug)
+	if err != nil {
+		return err
+	}
+	if !free {
+		return slugTaken(slug)
+	}
+	if err := checkReleased(ctx, tx, id); err != nil {
+		return err
+	}
+	return r.releaseSlug(ctx, tx, id, before)
 }
 
 // CarryIdentity is the job that writes a store's name and slug, as the

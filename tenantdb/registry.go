@@ -146,6 +146,16 @@ func ReadInfo(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (*Inf
 	return &info, nil
 }
 
+// CountManaged returns how many managed databases the stores have that the user
+// created, those that are still to be made or dropped included, except for one
+// store.
+func CountManaged(ctx context.Context, q masterdb.Querier, creator stoa.UserID, except stoa.StoreID) (int, error) {
+	var n int
+	err := q.Get(ctx, &n, `SELECT count(*) FROM store_databases d JOIN stores s ON s.id = d.store_id
+		WHERE s.created_by = $1 AND d.kind = 'managed' AND d.store_id <> $2`, creator, except)
+	return n, err
+}
+
 // RecordHealth notes what an attempt to use the database found; cause is nil
 // when it worked.
 func RecordHealth(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, cause error) error {

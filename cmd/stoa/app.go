@@ -90,9 +90,13 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.feed = credits.NewFeed(a.ledger, a.queue, log)
 	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, cfg.BaseDomain, log)
 	a.registry.KeepDeleted(cfg.DeletionGrace)
+	a.registry.KeepSlugs(cfg.KeepSlugs)
+	a.registry.UseQuotas(cfg.limits())
+	a.registry.ServePlatformAt(cfg.platformHosts(publicURL))
 	a.registry.UseDNS(cfg.DNSServer)
 	a.accounts = accounts.New(master, a.registry, signing, accounts.Options{
 		AccessTTL: cfg.JWTExpiresIn, Encryption: encryption, Queue: a.queue, Mail: a.mail, BaseURL: publicURL, Limits: a.limits,
+		Quotas: cfg.limits(),
 	})
 	a.payments, err = payments.New(master, a.ledger, a.queue, cfg.sales(publicURL, signing, log))
 	if err != nil {
@@ -100,7 +104,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	}
 	a.cloud = cloud.New(master, encryption, a.tenants, cloud.Options{API: cfg.supabase(), Redirect: publicURL + "/api/supabase/callback", Log: log})
 	a.registry.UseCloud(a.cloud)
-	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log, provisioning.Options{Claim: cfg.ProvisioningClaim, Cloud: a.cloud})
+	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log, provisioning.Options{Claim: cfg.ProvisioningClaim, Cloud: a.cloud, Quotas: cfg.limits()})
 	a.fleet = fleet.New(master, a.tenants, log, fleet.Options{Hold: cfg.HoldTenantMigrations})
 
 	jobs.Handle(a.queue, fleet.Timeout, a.fleet.Run)
@@ -112,6 +116,8 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	jobs.Handle(a.queue, stores.DeleteStoreTimeout, a.registry.FinishDeletion)
 	jobs.Handle(a.queue, stores.CheckHostnamesTimeout, a.registry.CheckHostnames)
 	jobs.Every(a.queue, stores.CheckHostnamesEvery, stores.CheckHostnames{})
+	jobs.Handle(a.queue, stores.PurgeSlugsTimeout, a.registry.PurgeSlugs)
+	jobs.Every(a.queue, stores.PurgeSlugsEvery, stores.PurgeSlugs{})
 	a.accounts.HandleMails(a.queue)
 	jobs.Handle(a.queue, accounts.PurgeTimeout, a.accounts.PurgeExpired)
 	jobs.Every(a.queue, accounts.PurgeEvery, accounts.Purge{})

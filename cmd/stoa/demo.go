@@ -80,6 +80,7 @@ func (cmd demoCmd) Run(e *env) error {
 	if !e.cfg.development() {
 		return errors.New("the demo is for development only: its password is public")
 	}
+	e.cfg.Quotas = Quotas{KeepSlugs: e.cfg.KeepSlugs}                                     // its owner verifies no address
 	e.cfg.StripeSecretKey, e.cfg.StripeWebhookSecret = keyring.Secret{}, keyring.Secret{} // no money for a demonstration
 	a, err := newApp(e.ctx, e.cfg, e.cfg.logger(e.stderr), e.cfg.publicURL(e.cfg.Port))
 	if err != nil {

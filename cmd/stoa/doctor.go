@@ -159,6 +159,7 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 	if detail, err = cfg.checkSealed(ctx, master); detail != "" || err != nil {
 		add("encrypted data", err, detail, "give the missing keys back to ENCRYPTION_KEY, behind the first; 'stoa keys list' names them")
 	}
+	out = append(out, cfg.checkPlatformHosts(ctx, master)...)
 	detail, err = checkQueue(ctx, master)
 	add("job queue", err, detail, "run 'stoa migrate', then look for the job's error in the server's log")
 	return out, len(faults) == 0

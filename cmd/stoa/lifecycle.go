@@ -50,7 +50,7 @@ type storesDeleteCmd struct {
 // Help is shown by 'stoa stores delete --help'.
 func (storesDeleteCmd) Help() string {
 	return "Closes the store at once. After the grace period (STOA_DELETION_GRACE) 'stoa serve' deletes it for good: its credentials are destroyed, " +
-		"its hostnames and slug are free, a managed database is dropped; a merchant's own database is left as it is. Ledger and billing are kept. " +
+		"its custom hostnames are free, and its slug is some time later (STOA_KEEP_SLUGS); a managed database is dropped; a merchant's own database is left as it is. Ledger and billing are kept. " +
 		"Until then 'stoa stores restore' takes it back. Asks for the store's slug, unless --yes is given."
 }
 

@@ -22,7 +22,8 @@ import (
 )
 
 // testConfig is what a developer gets without setting anything, on a free
-// port, with a master database and a data directory of its own.
+// port, with a master database and a data directory of its own, and without
+// quotas: one user of a test may have many stores.
 func testConfig(t testing.TB, engine masterdb.Engine) *Config {
 	t.Helper()
 	var c cli
@@ -33,6 +34,7 @@ func testConfig(t testing.TB, engine masterdb.Engine) *Config {
 	if _, err := parser.Parse([]string{"serve", "--port=0", "--data-dir=" + filepath.Join(t.TempDir(), "data")}); err != nil {
 		t.Fatal(err)
 	}
+	c.Quotas = Quotas{KeepSlugs: c.KeepSlugs}
 	c.MasterDBURL = keyring.NewSecret(masterdbtest.URL(t, engine))
 	return &c.Config
 }

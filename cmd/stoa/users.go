@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -13,6 +15,7 @@ type usersCmd struct {
 	List    usersListCmd    `cmd:"" help:"List the users, newest first."`
 	Promote usersPromoteCmd `cmd:"" help:"Make a user an operator of the platform."`
 	Demote  usersDemoteCmd  `cmd:"" help:"Make an operator an ordinary user again."`
+	Quota   usersQuotaCmd   `cmd:"" help:"Set how many stores and managed databases one user may have."`
 }
 
 type usersListCmd struct {
@@ -107,4 +110,53 @@ func (cmd oneUser) set(e *env, role, done string) error {
 	}
 	printf(e.stdout, "%s %s.\n", user.Email, done)
 	return nil
+}
+
+type usersQuotaCmd struct {
+	oneUser
+	Stores           *int `help:"Stores that the user may create; 0 is no limit. Without it, the platform's quota." placeholder:"N"`
+	ManagedDatabases *int `help:"Managed databases in those stores; 0 is no limit. Without it, the platform's quota." placeholder:"N"`
+}
+
+// Help is shown by 'stoa users quota --help'.
+func (usersQuotaCmd) Help() string {
+	return "It holds at once, whether or not the user's address is verified, and replaces both limits that were set before: " +
+		"without a flag the platform's quota holds again. What the user has already stays."
+}
+
+// Validate is kong's: it is called when the flags are read.
+func (cmd usersQuotaCmd) Validate() error {
+	for _, limit := range []*int{cmd.Stores, cmd.ManagedDatabases} {
+		if limit != nil && (*limit < 0 || *limit > maxQuota) {
+			return fmt.Errorf("a quota must be between 0, which is no limit, and %d", maxQuota)
+		}
+	}
+	return nil
+}
+
+func (cmd usersQuotaCmd) Run(e *env) error {
+	master, err := e.openMaster()
+	if err != nil {
+		return err
+	}
+	defer master.Close()
+	user, err := accounts.SetQuotas(e.ctx, master, cmd.User, accounts.UserQuotas{Stores: cmd.Stores, ManagedDatabases: cmd.ManagedDatabases})
+	if err != nil {
+		return plain(err)
+	}
+	if cmd.JSON {
+		return json.NewEncoder(e.stdout).Encode(userRecord(user))
+	}
+	printf(e.stdout, "The quotas of %s are set: stores %s, managed databases %s.\n", user.Email, quotaText(cmd.Stores), quotaText(cmd.ManagedDatabases))
+	return nil
+}
+
+func quotaText(limit *int) string {
+	switch {
+	case limit == nil:
+		return "as for everybody"
+	case *limit == 0:
+		return "without limit"
+	}
+	return strconv.Itoa(*limit)
 }

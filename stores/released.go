@@ -1,0 +1,110 @@
+package stores
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/quotas"
+)
+
+// A slug that a store has given up is kept for its owner for a while: links,
+// bookmarks and passwords saved for the old address must not lead to a
+// stranger's store. Until then nobody answers there.
+//
+// A custom hostname is not kept: only who controls its DNS can verify it.
+
+// DefaultKeepSlugs is how long a released slug is kept, unless told.
+const DefaultKeepSlugs = 90 * 24 * time.Hour
+
+// maxReleasedSlugs is how many released slugs one store may have: with renames
+// alone it could otherwise reserve any number of names.
+const maxReleasedSlugs = 10
+
+// KeepSlugs sets how long a slug that a store has given up is kept for its
+// owner; 0 frees it at once. It is for the time before the registry is used.
+func (r *Registry) KeepSlugs(d time.Duration) { r.keepSlugs = d }
+
+// claimSlug reports whether the store, whose row has the slug already, may have
+// it: not while the slug is kept for another store, unless owner owns that too,
+// or owned it until it was deleted. Call it after the row is
+// written. A query before that would miss a release that commits meanwhile; the
+// unique slug of the row has waited for it.
+func claimSlug(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, owner stoa.UserID, slug string) (bool, error) {
+	var kept struct {
+		StoreID   stoa.StoreID
+		KeptUntil time.Time
+	}
+	err := tx.Get(ctx, &kept, `SELECT store_id, kept_until FROM released_slugs WHERE slug = $1`, slug)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if kept.StoreID != store && tx.Now.Before(kept.KeptUntil) {
+		if role, err := access.RoleOf(ctx, tx, kept.StoreID, owner); err != nil || role != access.Owner {
+			return false, err
+		}
+	}
+	_, err = tx.Exec(ctx, `DELETE FROM released_slugs WHERE slug = $1`, slug)
+	return true, err
+}
+
+// releaseSlug keeps a slug that the store has given up for its owners. The caller has locked the store.
+func (r *Registry) releaseSlug(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, slug string) error {
+	if r.keepSlugs <= 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO released_slugs (slug, store_id, released_at, kept_until) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (slug) DO UPDATE SET store_id = excluded.store_id, released_at = excluded.released_at, kept_until = excluded.kept_until`,
+		slug, store, tx.Now, tx.Now.Add(r.keepSlugs))
+	return err
+}
+
+// checkReleased fails with quota_exceeded when the store has as many released
+// slugs as it may have. The caller has locked the store.
+func checkReleased(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	var used int
+	err := tx.Get(ctx, &used, `SELECT count(*) FROM released_slugs WHERE store_id = $1 AND kept_until > $2`, store, tx.Now)
+	if err != nil || !quotas.Exceeded(maxReleasedSlugs, used) {
+		return err
+	}
+	return quotas.Error(quotas.ReleasedSlugs, maxReleasedSlugs, used,
+		"This store has given up %d slugs that are still kept for it. Take one of them back, or wait until one is free.", used)
+}
+
+// PurgeSlugs is the job that removes released slugs whose time is over. They
+// are free without it.
+type PurgeSlugs struct{}
+
+// Kind implements jobs.Args.
+func (PurgeSlugs) Kind() string { return "stores.purge_slugs" }
+
+// How often the job runs, and how long one run may take. What one run does not
+// reach is removed by the next.
+const (
+	PurgeSlugsEvery   = 24 * time.Hour
+	PurgeSlugsTimeout = 5 * time.Minute
+)
+
+// purgeBatch is how many rows one transaction removes.
+const purgeBatch = 1000
+
+// PurgeSlugs runs the job.
+func (r *Registry) PurgeSlugs(ctx context.Context, _ PurgeSlugs) error {
+	for {
+		var removed int64
+		err := r.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
+			removed, err = tx.Exec(ctx, `DELETE FROM released_slugs WHERE slug IN
+				(SELECT slug FROM released_slugs WHERE kept_until <= $1 ORDER BY kept_until LIMIT $2)`, tx.Now, purgeBatch)
+			return err
+		})
+		if err != nil || removed < purgeBatch {
+			return err
+		}
+	}
+}
