@@ -13,10 +13,10 @@ import (
 // It does and answers the same for every address, and fails with
 // invalid_request for what is none.
 func (a *Accounts) ForgotPassword(ctx context.Context, email string) error {
-	email, fault := normalEmail(email)
-	if fault != "" {
+	email, ok := storedEmail(email)
+	if !ok {
 		var faults stoa.Invalid
-		faults.Add("email", "%s", fault)
+		faults.Add("email", malformedEmail)
 		return faults.Err()
 	}
 	return a.db.Tx(ctx, func(tx *masterdb.Tx) error { return a.requestMail(ctx, tx, resetPassword, email) })

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -38,7 +37,7 @@ func (a *Accounts) Invite(ctx context.Context, p access.Principal, store stoa.St
 		return Invitation{}, err
 	}
 	var faults stoa.Invalid
-	email, fault := normalEmail(email)
+	email, fault := canonicalEmail(email)
 	if fault != "" {
 		faults.Add("email", "%s", fault)
 	}
@@ -83,8 +82,8 @@ func checkInvited(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, emai
 	var found struct{ Members, Recent, Today int }
 	err := tx.Get(ctx, &found, `
 		SELECT
-			(SELECT count(*) FROM store_members m JOIN users u ON u.id = m.user_id WHERE m.store_id = $1 AND lower(u.email) = lower($2)) AS members,
-			(SELECT count(*) FROM invitations WHERE store_id = $1 AND lower(email) = lower($2) AND sent_at > $3) AS recent,
+			(SELECT count(*) FROM store_members m JOIN users u ON u.id = m.user_id WHERE m.store_id = $1 AND u.email = $2) AS members,
+			(SELECT count(*) FROM invitations WHERE store_id = $1 AND email = $2 AND sent_at > $3) AS recent,
 			(SELECT count(*) FROM audit_events WHERE store_id = $1 AND action = 'member.invited' AND created_at > $4) AS today`,
 		store, email, tx.Now.Add(-mailPause), tx.Now.Add(-24*time.Hour))
 	switch {
@@ -111,7 +110,7 @@ func tooMany(wait time.Duration, message string) error {
 // put writes the invitation, or renews the one that the address has.
 func (i *Invitation) put(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	var open Invitation
-	err := tx.Get(ctx, &open, selectInvited+` WHERE store_id = $1 AND lower(email) = lower($2)`+stillOpen+tx.ForUpdate(), store, i.Email)
+	err := tx.Get(ctx, &open, selectInvited+` WHERE store_id = $1 AND email = $2`+stillOpen+tx.ForUpdate(), store, i.Email)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		n, err := tx.Exec(ctx, `
 			INSERT INTO invitations (id, store_id, email, role, invited_by, created_at, sent_at, expires_at)
@@ -187,7 +186,7 @@ func (a *Accounts) AcceptInvitation(ctx context.Context, p access.Principal, tok
 		if err != nil {
 			return err
 		}
-		if !strings.EqualFold(user.Email, i.Email) {
+		if user.Email != i.Email {
 			return stoa.Errorf(stoa.Forbidden, "This invitation is for another address. Sign in with an account of the address it was sent to.")
 		}
 		store = i.StoreID

@@ -113,15 +113,15 @@ func (a *Accounts) refuseLogin(ctx context.Context, p access.Principal, by strin
 func (a *Accounts) userByEmail(ctx context.Context, email string) (User, string, error) {
 	// Nobody could have registered an address that is not one, and
 	// PostgreSQL refuses some bytes that it may hold.
-	email, fault := normalEmail(email)
-	if fault != "" {
+	email, ok := storedEmail(email)
+	if !ok {
 		return User{}, a.passwords.unmatchable, nil
 	}
 	var row struct {
 		User
 		PasswordHash string
 	}
-	err := a.db.Get(ctx, &row, `SELECT `+userColumns+`, password_hash FROM users WHERE lower(email) = lower($1)`, email)
+	err := a.db.Get(ctx, &row, `SELECT `+userColumns+`, password_hash FROM users WHERE email = $1`, email)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return User{}, a.passwords.unmatchable, nil
 	}

@@ -78,7 +78,7 @@ func (a *Accounts) mailAccount(ctx context.Context, job MailAccount) error {
 	}
 	err := a.db.Get(ctx, &request, `
 		SELECT r.purpose, u.id, u.email, u.first_name, u.last_name, u.role, u.email_verified, u.created_at
-		FROM email_requests r JOIN users u ON lower(u.email) = lower(r.email) WHERE r.id = $1`, job.RequestID)
+		FROM email_requests r JOIN users u ON u.email = r.email WHERE r.id = $1`, job.RequestID)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return nil // nobody has that address
 	}

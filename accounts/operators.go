@@ -36,11 +36,8 @@ func ListUsers(ctx context.Context, q masterdb.Querier, role string, before stoa
 func SetPlatformRole(ctx context.Context, db *masterdb.DB, name, role string) (User, error) {
 	var user User
 	err := db.Tx(ctx, func(tx *masterdb.Tx) error {
-		err := tx.Get(ctx, &user, `SELECT `+userColumns+` FROM users WHERE lower(email) = lower($1) OR CAST(id AS text) = lower($1)`+tx.ForUpdate(), name)
-		if errors.Is(err, masterdb.ErrNotFound) {
-			return stoa.Errorf(stoa.NotFound, "No user has the address or id %.100q.", name)
-		}
-		if err != nil || user.Role == role {
+		var err error
+		if user, err = lockNamed(ctx, tx, name); err != nil || user.Role == role {
 			return err
 		}
 		user.Role = role
@@ -57,6 +54,19 @@ func SetPlatformRole(ctx context.Context, db *masterdb.DB, name, role string) (U
 		}
 		return access.Record(ctx, tx, access.Principal{}, access.Event{Action: action, Details: map[string]string{"user": user.ID.String()}})
 	})
+	return user, err
+}
+
+// lockNamed finds a user by their address or id and locks their row. It fails
+// with not_found.
+func lockNamed(ctx context.Context, tx *masterdb.Tx, name string) (User, error) {
+	id, _ := stoa.ParseID[stoa.UserID](name) // what is no id is nobody's
+	email, _ := storedEmail(name)
+	var user User
+	err := tx.Get(ctx, &user, `SELECT `+userColumns+` FROM users WHERE email = $1 OR id = $2`+tx.ForUpdate(), email, id)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return User{}, stoa.Errorf(stoa.NotFound, "No user has the address or id %.100q.", name)
+	}
 	return user, err
 }
 
