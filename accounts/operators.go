@@ -31,14 +31,19 @@ func ListUsers(ctx context.Context, q masterdb.Querier, role string, before stoa
 
 // SetPlatformRole makes the user with that address or id an operator of the
 // platform ("admin") or an ordinary user ("user"). With the role go the
-// sessions in which they act as others. It fails with not_found. To set it
-// again changes nothing.
+// sessions in which they act as others. It fails with not_found, and for who is
+// to be an operator with email_unverified before their address is proven. To set
+// it again changes nothing.
 func SetPlatformRole(ctx context.Context, db *masterdb.DB, name, role string) (User, error) {
 	var user User
 	err := db.Tx(ctx, func(tx *masterdb.Tx) error {
 		var err error
 		if user, err = lockNamed(ctx, tx, name); err != nil || user.Role == role {
 			return err
+		}
+		if role == "admin" && !user.EmailVerified {
+			// Anybody could have registered the address of who is meant.
+			return stoa.Errorf(stoa.EmailUnverified, "%s has not been confirmed as the address of who registered it. Have it confirmed first.", user.Email)
 		}
 		user.Role = role
 		if _, err := tx.Exec(ctx, `UPDATE users SET role = $1, updated_at = $2 WHERE id = $3`, role, tx.Now, user.ID); err != nil {
@@ -79,7 +84,8 @@ const maxReason = 500 // characters
 // ends after 15 minutes and cannot be refreshed, has the user's rights and not
 // the operator's, and reaches neither the user's password nor their other keys.
 // The reason is written to the audit log. It fails with forbidden for who is no
-// operator, and for another operator as the one to be.
+// operator, and for another operator as the one to be, and with email_unverified
+// for a user whose address is not proven.
 func (a *Accounts) Impersonate(ctx context.Context, p access.Principal, user stoa.UserID, reason string, c Client) (Session, error) {
 	if err := access.CheckOperator(ctx, a.db, p, "impersonate"); err != nil {
 		return Session{}, err
@@ -101,6 +107,9 @@ func (a *Accounts) Impersonate(ctx context.Context, p access.Principal, user sto
 		}
 		if to.Role == "admin" {
 			return stoa.Errorf(stoa.Forbidden, "Nobody can act as an operator of the platform.")
+		}
+		if !to.EmailVerified {
+			return stoa.Errorf(stoa.EmailUnverified, "This user's address is not confirmed: nobody knows as whom you would act.")
 		}
 		if session, err = a.openImpersonation(ctx, tx, p, to, c); err != nil {
 			return err

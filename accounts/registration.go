@@ -7,6 +7,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/stores"
 )
 
@@ -37,9 +38,9 @@ func (r Registration) checked() (Registration, error) {
 	add("email", fault)
 	r.Password = normalPassword(r.Password)
 	add("password", passwordFault(r.Password, r.Email))
-	r.FirstName, fault = normalName(r.FirstName)
+	r.FirstName, fault = personName(r.FirstName)
 	add("firstName", fault)
-	r.LastName, fault = normalName(r.LastName)
+	r.LastName, fault = personName(r.LastName)
 	add("lastName", fault)
 	if r.StoreName != nil {
 		add("storeName", stores.NameFault(*r.StoreName))
@@ -47,7 +48,16 @@ func (r Registration) checked() (Registration, error) {
 	return r, faults.Err()
 }
 
-// normalName trims a first or last name.
+// personName trims a first or last name. It goes into mails to others, so it may
+// hold nothing that a mail client makes a link of.
+func personName(s string) (name, fault string) {
+	if name, fault = normalName(s); fault == "" && mail.HasLink(name) {
+		fault = "must not hold a web or e-mail address"
+	}
+	return name, fault
+}
+
+// normalName trims what a person calls something.
 func normalName(s string) (name, fault string) {
 	name = strings.TrimSpace(s)
 	switch n := utf8.RuneCountInString(name); {
@@ -55,8 +65,8 @@ func normalName(s string) (name, fault string) {
 		return name, "must not be empty"
 	case n > maxName:
 		return name, "must be at most 100 characters long"
-	case strings.ContainsFunc(name, unicode.IsControl) || !utf8.ValidString(name):
-		return name, "must not contain control characters"
+	case strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsFunc(name, mail.IsHidden) || !utf8.ValidString(name):
+		return name, "must not contain control or invisible characters"
 	}
 	return name, ""
 }

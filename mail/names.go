@@ -10,8 +10,8 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// MaxPlain is how long, in characters, a text of Plain is at most.
-const MaxPlain = 80
+// MaxName is how long, in characters, a name in a mail should be at most.
+const MaxName = 80
 
 // HasLink reports whether a mail client may make a link of some part of a
 // text: a URL, an e-mail address, or what has the form of a host's name under a
@@ -36,10 +36,10 @@ var atSign = regexp.MustCompile(`\S@\S`)
 var scheme = regexp.MustCompile(`(?i)\b(mailto|tel|sms|javascript|data|skype|whatsapp|bitcoin|callto|facetime):\S`)
 
 // Plain makes a text that somebody has chosen, such as the name of a person or
-// a store, fit for a mail to somebody else: one line of at most MaxPlain
+// a store, fit for a mail to somebody else: one line of at most so many
 // characters, without control and direction-changing characters, and with
 // spaces in what a client would make a link of.
-func Plain(s string) string {
+func Plain(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if IsHidden(r) {
 			return -1
@@ -51,8 +51,8 @@ func Plain(s string) string {
 		s = strings.NewReplacer("@", " at ", "/", " ").Replace(s)
 		s = oneLine(s)
 	}
-	if runes := []rune(s); len(runes) > MaxPlain {
-		s = strings.TrimSpace(string(runes[:MaxPlain-1])) + "…"
+	if runes := []rune(s); len(runes) > most {
+		s = strings.TrimSpace(string(runes[:most-1])) + "…"
 	}
 	return s
 }
@@ -85,10 +85,10 @@ func endsHost(r rune) bool {
 }
 
 // isHost reports whether a word is a host's name under a public suffix, begins
-// with www, or is an IPv4 address.
+// with www.
 func isHost(word string) bool {
 	word = strings.ToLower(word)
-	if rest, ok := strings.CutPrefix(word, "www."); ok && rest != "" || quad.MatchString(word) {
+	if rest, ok := strings.CutPrefix(word, "www."); ok && rest != "" {
 		return true
 	}
 	labels := strings.Split(word, ".")
@@ -102,5 +102,3 @@ func isHost(word string) bool {
 	_, icann := publicsuffix.PublicSuffix(last)
 	return icann
 }
-
-var quad = regexp.MustCompile(`^\d{1,3}\.\d{1,3}\.\d{1,3}\.\d{1,3}$`)

@@ -3,6 +3,7 @@ package stores
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -85,18 +86,20 @@ func (r *Registry) carry(ctx context.Context, db *tenantdb.DB, id stoa.StoreID, 
 }
 
 // checkPatch finds every fault before anything is written anywhere. The
-// registry is stricter about slugs than a store on its own would be.
+// registry is stricter about names and slugs than a store on its own would be.
 func checkPatch(patch shop.ProfilePatch) error {
-	err := patch.Validate()
-	if patch.Slug == nil || slugFault(*patch.Slug) == "" {
-		return err
-	}
 	var faults stoa.Invalid
-	faults.Add("slug", "%s", slugFault(*patch.Slug))
+	add := func(field string, value *string, fault func(string) string) {
+		if value != nil && fault(*value) != "" {
+			faults.Add(field, "%s", fault(*value))
+		}
+	}
+	add("name", patch.Name, NameFault)
+	add("slug", patch.Slug, slugFault)
 	var others *stoa.Error
-	if errors.As(err, &others) {
+	if errors.As(patch.Validate(), &others) {
 		for _, f := range others.Fields {
-			if f.Field != "slug" {
+			if !slices.ContainsFunc(faults, func(known stoa.FieldError) bool { return known.Field == f.Field }) {
 				faults = append(faults, f)
 			}
 		}
