@@ -16,6 +16,7 @@ type Code string
 const (
 	InvalidRequest             Code = "invalid_request"
 	EmailTaken                 Code = "email_taken"
+	EmailUnverified            Code = "email_unverified"
 	InvalidCredentials         Code = "invalid_credentials" //nolint:gosec // a code, not a credential
 	SecondFactorRequired       Code = "second_factor_required"
 	TokenInvalid               Code = "token_invalid"

@@ -38,6 +38,24 @@ func Withdraw(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, user sto
 	return n > 0, err
 }
 
+// Withdrawn is a membership that has ended.
+type Withdrawn struct {
+	StoreID stoa.StoreID
+	UserID  stoa.UserID
+	Role    Role
+}
+
+// WithdrawOthers ends the memberships of all others in the stores that the user
+// owns.
+func WithdrawOthers(ctx context.Context, tx *masterdb.Tx, owner stoa.UserID) ([]Withdrawn, error) {
+	var out []Withdrawn
+	err := tx.Select(ctx, &out, `
+		DELETE FROM store_members WHERE user_id <> $1
+			AND store_id IN (SELECT store_id FROM store_members WHERE user_id = $1 AND role = 'owner')
+		RETURNING store_id, user_id, role`, owner)
+	return out, err
+}
+
 // RoleOf returns what the user is to the store, "" for no member.
 func RoleOf(ctx context.Context, q masterdb.Querier, store stoa.StoreID, user stoa.UserID) (Role, error) {
 	var role Role
@@ -92,7 +110,7 @@ func OwnerOf(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (stoa.
 	return id, err
 }
 
-// Person is a member whom the platform writes to.
+// Person is a member as the platform writes to them.
 type Person struct {
 	UserID    stoa.UserID
 	Email     string
@@ -103,17 +121,18 @@ type Person struct {
 const selectPerson = `
 	SELECT u.id AS user_id, u.email, u.first_name, u.last_name
 	FROM store_members m JOIN users u ON u.id = m.user_id JOIN stores s ON s.id = m.store_id
-	WHERE m.store_id = $1 AND m.role = 'owner' AND s.status <> 'deleted'`
+	WHERE m.store_id = $1 AND m.role = 'owner' AND s.status <> 'deleted' AND u.email_verified`
 
-// Owners lists the store's owners, the first one first.
+// Owners lists the store's owners to whom the platform may write, the first one
+// first: an address that is not proven may be that of somebody else.
 func Owners(ctx context.Context, q masterdb.Querier, store stoa.StoreID) ([]Person, error) {
 	var out []Person
 	err := q.Select(ctx, &out, selectPerson+` ORDER BY m.created_at, m.user_id`, store)
 	return out, err
 }
 
-// OwnerByID returns the user, who owns the store. For anybody who does not, or
-// not any more, it fails with masterdb.ErrNotFound.
+// OwnerByID returns the user, who owns the store and may be written to. For
+// anybody else it fails with masterdb.ErrNotFound.
 func OwnerByID(ctx context.Context, q masterdb.Querier, store stoa.StoreID, user stoa.UserID) (Person, error) {
 	var p Person
 	err := q.Get(ctx, &p, selectPerson+` AND m.user_id = $2`, store, user)

@@ -51,6 +51,9 @@ type Options struct {
 	Queue   *jobs.Queue
 	Mail    *mail.Sender
 	BaseURL string
+	// InvitationsPerHour is how many invitations all users together may have
+	// sent. 0: no limit.
+	InvitationsPerHour int
 	// Limits counts attempts with passwords. Default: in this process.
 	Limits *limits.Limiter
 	// Quotas are how many API keys and open invitations a store may have.
@@ -171,7 +174,8 @@ func insertUser(ctx context.Context, tx *masterdb.Tx, r Registration, hash strin
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $7)`,
 		u.ID, u.Email, hash, u.FirstName, u.LastName, u.Role, tx.Now)
 	if masterdb.IsUnique(err) {
-		return User{}, stoa.Errorf(stoa.EmailTaken, "There is an account with this e-mail address already. Sign in, or use another address.")
+		return User{}, stoa.Errorf(stoa.EmailTaken, "There is an account with this e-mail address already. "+
+			"Sign in, or use another address. If the address is yours and the account is not, set a new password with a link sent to it.")
 	}
 	return u, err
 }

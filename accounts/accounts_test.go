@@ -81,6 +81,14 @@ func register(t testing.TB, a *Accounts) Session {
 	return session
 }
 
+// prove marks the address as proven, as its owner would.
+func prove(t testing.TB, a *Accounts, email string) {
+	t.Helper()
+	if _, err := ConfirmEmail(t.Context(), a.db, email); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func principal(t testing.TB, a *Accounts, s Session) access.Principal {
 	t.Helper()
 	p, err := a.Authenticate(t.Context(), s.AccessToken.Reveal())

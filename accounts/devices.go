@@ -6,6 +6,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
 )
 
@@ -115,6 +116,6 @@ func (a *Accounts) PurgeExpired(ctx context.Context, _ Purge) error {
 				return err
 			}
 		}
-		return nil
+		return mail.PurgeAllowances(ctx, tx)
 	})
 }

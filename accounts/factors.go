@@ -67,7 +67,8 @@ type Enrolment struct {
 
 // EnrolFactor begins a second factor (TOTP, RFC 6238), or begins it anew. It
 // counts once ConfirmFactor has seen a code. It needs the password
-// (invalid_credentials), and fails with forbidden when there is one already.
+// (invalid_credentials), fails with forbidden when there is one already, and with
+// email_unverified before the address is proven.
 func (a *Accounts) EnrolFactor(ctx context.Context, p access.Principal, password keyring.Secret) (Enrolment, error) {
 	_, email, err := a.provePassword(ctx, p, password, access.FactorEnabled)
 	if err != nil {
@@ -82,6 +83,9 @@ func (a *Accounts) EnrolFactor(ctx context.Context, p access.Principal, password
 		return Enrolment{}, err
 	}
 	err = a.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if err := requireProven(ctx, tx, p); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, `DELETE FROM second_factors WHERE user_id = $1 AND confirmed_at IS NULL`, p.UserID); err != nil {
 			return err
 		}
@@ -100,8 +104,8 @@ func (a *Accounts) EnrolFactor(ctx context.Context, p access.Principal, password
 
 // ConfirmFactor makes the second factor count and returns the recovery codes,
 // which cannot be seen again: each signs in once without the app. It fails with
-// invalid_credentials for a wrong code, and with not_found when there is
-// nothing to confirm.
+// invalid_credentials for a wrong code, with not_found when there is nothing to
+// confirm, and with email_unverified before the address is proven.
 func (a *Accounts) ConfirmFactor(ctx context.Context, p access.Principal, code string) ([]keyring.Secret, error) {
 	if err := p.InPerson(); err != nil {
 		return nil, err
@@ -113,6 +117,9 @@ func (a *Accounts) ConfirmFactor(ctx context.Context, p access.Principal, code s
 	var refused error
 	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		refused = nil
+		if err := requireProven(ctx, tx, p); err != nil {
+			return err
+		}
 		f, err := heldFactor(ctx, tx, p.UserID)
 		if err != nil {
 			return err

@@ -68,6 +68,7 @@ func eachFactor(t *testing.T, test func(factorBench)) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := factorBench{T: t, Accounts: setup(t, db, testRing(t))}
 		b.p = principal(t, b.Accounts, register(t, b.Accounts))
+		prove(t, b.Accounts, registration().Email)
 		e, err := b.EnrolFactor(t.Context(), b.p, keyring.NewSecret(goodPassword))
 		if err != nil {
 			t.Fatal(err)

@@ -13,10 +13,10 @@ import (
 // It does and answers the same for every address, and fails with
 // invalid_request for what is none.
 func (a *Accounts) ForgotPassword(ctx context.Context, email string) error {
-	email, fault := normalEmail(email)
-	if fault != "" {
+	email, ok := storedEmail(email)
+	if !ok {
 		var faults stoa.Invalid
-		faults.Add("email", "%s", fault)
+		faults.Add("email", malformedEmail)
 		return faults.Err()
 	}
 	return a.db.Tx(ctx, func(tx *masterdb.Tx) error { return a.requestMail(ctx, tx, resetPassword, email) })
@@ -24,11 +24,14 @@ func (a *Accounts) ForgotPassword(ctx context.Context, email string) error {
 
 // ResetPassword sets the password of the account that the link was sent to,
 // ends all its sessions, and takes its address as proven. A second factor
-// stays. It fails with token_invalid, token_expired, and with invalid_request
-// for a password that is not good enough, which leaves the token unspent.
+// stays, unless the address had not been proven before: then whoever opened the
+// account may be another person, and all that was made in it is void (see
+// voidUnproven). It fails with token_invalid, token_expired, and with
+// invalid_request for a password that is not good enough, which leaves the token
+// unspent.
 func (a *Accounts) ResetPassword(ctx context.Context, token, password keyring.Secret, c Client) error {
 	var email string
-	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error { // before the hash, which is dear
+	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error { // before the hash, which is expensive
 		t, err := heldToken(ctx, tx, resetPassword, token)
 		if err != nil {
 			return err
@@ -49,46 +52,32 @@ func (a *Accounts) ResetPassword(ctx context.Context, token, password keyring.Se
 		if err != nil {
 			return err
 		}
-		_, err = tx.Exec(ctx, `UPDATE users SET password_hash = $1, email_verified = $2, updated_at = $3 WHERE id = $4`, fresh, true, tx.Now, *t.UserID)
-		if err != nil {
-			return err
-		}
-		if err := endAllElse(ctx, tx, *t.UserID, stoa.SessionID{}); err != nil {
-			return err
-		}
-		if err := a.remember(ctx, tx, *t.UserID, c); err != nil {
-			return err
-		}
-		return access.Record(ctx, tx, c.as(*t.UserID), access.Event{Action: access.PasswordReset})
+		return a.setForgotten(ctx, tx, c.as(*t.UserID), fresh, c)
 	})
 }
 
-// VerifyEmail takes an address as its user's own. It fails with token_invalid
-// and token_expired.
-func (a *Accounts) VerifyEmail(ctx context.Context, token keyring.Secret, c Client) error {
-	return a.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		t, err := spendToken(ctx, tx, verifyEmail, token)
-		if err != nil {
+// setForgotten gives the account the password of who has proven its address.
+func (a *Accounts) setForgotten(ctx context.Context, tx *masterdb.Tx, p access.Principal, hash string, c Client) error {
+	var proven bool
+	// The row is locked from here on: what needs a proven address waits, and
+	// then finds its session ended.
+	err := tx.Get(ctx, &proven, `UPDATE users SET password_hash = $1, updated_at = $2 WHERE id = $3 RETURNING email_verified`, hash, tx.Now, p.UserID)
+	if err != nil {
+		return err
+	}
+	if err := endAllElse(ctx, tx, p.UserID, stoa.SessionID{}); err != nil {
+		return err
+	}
+	if !proven {
+		if err := voidUnproven(ctx, tx, p); err != nil {
 			return err
 		}
-		return confirmEmail(ctx, tx, c.as(*t.UserID))
-	})
-}
-
-func confirmEmail(ctx context.Context, tx *masterdb.Tx, p access.Principal) error {
-	n, err := tx.Exec(ctx, `UPDATE users SET email_verified = $1, updated_at = $2 WHERE id = $3 AND NOT email_verified`, true, tx.Now, p.UserID)
-	if err != nil || n == 0 {
+		if err := confirmEmail(ctx, tx, p); err != nil {
+			return err
+		}
+	}
+	if err := a.remember(ctx, tx, p.UserID, c); err != nil {
 		return err
 	}
-	return access.Record(ctx, tx, p, access.Event{Action: access.EmailVerified})
-}
-
-// ResendVerification has the caller's address verified again. Of an address
-// that is verified nothing is asked.
-func (a *Accounts) ResendVerification(ctx context.Context, p access.Principal) error {
-	user, err := a.Me(ctx, p)
-	if err != nil || user.EmailVerified {
-		return err
-	}
-	return a.db.Tx(ctx, func(tx *masterdb.Tx) error { return a.requestMail(ctx, tx, verifyEmail, user.Email) })
+	return access.Record(ctx, tx, p, access.Event{Action: access.PasswordReset})
 }

@@ -67,6 +67,7 @@ func FuzzAPIKey(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	prove(f, a, r.Email)
 	_, key, err := a.CreateKey(f.Context(), principal(f, a, session), made.ID, NewKey{Name: "K", Scopes: []string{"store:read"}})
 	if err != nil {
 		f.Fatal(err)

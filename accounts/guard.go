@@ -31,8 +31,8 @@ var (
 // userByEmail does; proven is to be called when the password was right.
 func (a *Accounts) admit(ctx context.Context, email string, c Client) (user User, stored string, proven func(), err error) {
 	account := strings.ToLower(email)
-	if normal, fault := normalEmail(email); fault == "" {
-		account = normal
+	if stored, ok := storedEmail(email); ok {
+		account = stored
 	}
 	counted := []limits.Key{limits.Of("sign-in-network", account, networkOf(c.Address).String())}
 	if err := a.attempt(ctx, counted[0], fromNetwork); err != nil {

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/quotas"
 )
@@ -24,23 +24,40 @@ type Invitation struct {
 	ExpiresAt time.Time
 }
 
+// How many invitations may be sent. Whoever is invited has not asked for it.
+var (
+	invitedBySender = mail.Allowance{Name: "invitation-sender", Burst: 20, Every: time.Hour / 20}
+	invitedByStore  = mail.Allowance{Name: "invitation-store", Burst: 50, Every: 24 * time.Hour / 50}
+	// invitedAgain is for one store and one address, until the guest accepts.
+	invitedAgain   = mail.Allowance{Name: "invitation-again", Burst: 3, Every: 7 * 24 * time.Hour}
+	invitedAddress = mail.Allowance{Name: "invitation-address", Burst: 5, Every: 24 * time.Hour / 5}
+)
+
+// invitedInAll is for all users together.
+func (a *Accounts) invitedInAll() mail.Allowance {
+	n := a.opts.InvitationsPerHour
+	return mail.Allowance{Name: "invitation-all", Burst: n, Every: time.Hour / time.Duration(max(n, 1))}
+}
+
 const (
-	// maxInvitations is how many mails a store may have sent in a day.
-	maxInvitations = 50
-	selectInvited  = `SELECT id, email, role, invited_by, created_at, expires_at FROM invitations`
-	stillOpen      = ` AND accepted_at IS NULL AND revoked_at IS NULL`
+	// maxPending is how many invitations of one sender may be open.
+	maxPending    = 100
+	selectInvited = `SELECT id, email, role, invited_by, created_at, expires_at FROM invitations`
+	stillOpen     = ` AND accepted_at IS NULL AND revoked_at IS NULL`
 )
 
 // Invite has an invitation sent. To invite an address again renews the
 // invitation, with the role given now, and sends another mail, a minute after
-// the last at the earliest (rate_limited). A store has a bounded number of open
-// invitations (quota_exceeded). Only owners invite owners.
+// the last at the earliest (rate_limited). How many are sent is bounded for the
+// recipient, the sender, the store and all users together, and a store has a
+// bounded number of open ones (quota_exceeded). Only owners invite owners. It
+// fails with email_unverified before the caller's address is proven.
 func (a *Accounts) Invite(ctx context.Context, p access.Principal, store stoa.StoreID, email string, role access.Role) (Invitation, error) {
 	if _, err := access.Check(ctx, a.db, p, store, inviting(role)); err != nil {
 		return Invitation{}, err
 	}
 	var faults stoa.Invalid
-	email, fault := normalEmail(email)
+	email, fault := canonicalEmail(email)
 	if fault != "" {
 		faults.Add("email", "%s", fault)
 	}
@@ -53,7 +70,10 @@ func (a *Accounts) Invite(ctx context.Context, p access.Principal, store stoa.St
 	i := Invitation{ID: stoa.NewID[stoa.InvitationID](), Email: email, Role: role, InvitedBy: p.UserID}
 	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		i.CreatedAt, i.ExpiresAt = tx.Now, tx.Now.Add(lifetimes[invitation])
-		if err := checkInvited(ctx, tx, store, email); err != nil {
+		if err := requireProven(ctx, tx, p); err != nil {
+			return err
+		}
+		if err := a.checkInvited(ctx, tx, p, store, email); err != nil {
 			return err
 		}
 		if err := a.put(ctx, tx, store, &i); err != nil {
@@ -80,15 +100,14 @@ func inviting(role access.Role) access.Action {
 }
 
 // checkInvited refuses who is a member, was invited a moment ago, or is one too
-// many.
-func checkInvited(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, email string) error {
-	var found struct{ Members, Recent, Today int }
+// many, and counts the others.
+func (a *Accounts) checkInvited(ctx context.Context, tx *masterdb.Tx, p access.Principal, store stoa.StoreID, email string) error {
+	var found struct{ Members, Recent int }
 	err := tx.Get(ctx, &found, `
 		SELECT
-			(SELECT count(*) FROM store_members m JOIN users u ON u.id = m.user_id WHERE m.store_id = $1 AND lower(u.email) = lower($2)) AS members,
-			(SELECT count(*) FROM invitations WHERE store_id = $1 AND lower(email) = lower($2) AND sent_at > $3) AS recent,
-			(SELECT count(*) FROM audit_events WHERE store_id = $1 AND action = 'member.invited' AND created_at > $4) AS today`,
-		store, email, tx.Now.Add(-mailPause), tx.Now.Add(-24*time.Hour))
+			(SELECT count(*) FROM store_members m JOIN users u ON u.id = m.user_id WHERE m.store_id = $1 AND u.email = $2) AS members,
+			(SELECT count(*) FROM invitations WHERE store_id = $1 AND email = $2 AND sent_at > $3) AS recent`,
+		store, email, tx.Now.Add(-mailPause))
 	switch {
 	case err != nil:
 		return err
@@ -98,11 +117,41 @@ func checkInvited(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, emai
 		return faults.Err()
 	case found.Recent > 0:
 		return tooMany(mailPause, "This address was invited a moment ago. Try again later.")
-	case found.Today >= maxInvitations:
-		return tooMany(time.Hour, "This store has sent many invitations today. Try again later.")
 	}
-	return nil
+	return a.takeInvitation(ctx, tx, p.UserID, store, email)
 }
+
+// takeInvitation counts an invitation for the sender first, whose row orders
+// their calls: the number of open ones is exact too.
+func (a *Accounts) takeInvitation(ctx context.Context, tx *masterdb.Tx, sender stoa.UserID, store stoa.StoreID, email string) error {
+	for _, limit := range []struct {
+		mail.Allowance
+		key, message string
+	}{
+		{invitedBySender, sender.String(), "You have sent many invitations. Try again later."},
+		{invitedByStore, store.String(), "This store has sent many invitations. Try again later."},
+		{invitedAgain, againKey(store, email), "This address has been invited several times and has not answered. Try again later, or ask in another way."},
+		{invitedAddress, email, "This address has been sent many invitations. Try again later."},
+		{a.invitedInAll(), "", "Many invitations are being sent. Try again later."},
+	} {
+		wait, err := limit.Take(ctx, tx, limit.key)
+		if err != nil {
+			return err
+		}
+		if wait > 0 {
+			return tooMany(wait, limit.message)
+		}
+	}
+	var pending int
+	err := tx.Get(ctx, &pending, `SELECT count(*) FROM invitations WHERE invited_by = $1 AND expires_at > $2 AND NOT (store_id = $3 AND email = $4)`+stillOpen,
+		sender, tx.Now, store, email)
+	if err == nil && pending >= maxPending {
+		return tooMany(time.Hour, "Many of your invitations have not been answered. Take some back, or wait until they expire.")
+	}
+	return err
+}
+
+func againKey(store stoa.StoreID, email string) string { return store.String() + " " + email }
 
 func tooMany(wait time.Duration, message string) error {
 	err := &stoa.Error{Code: stoa.RateLimited, Message: message}
@@ -113,7 +162,7 @@ func tooMany(wait time.Duration, message string) error {
 // put writes the invitation, or renews the one that the address has.
 func (a *Accounts) put(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, i *Invitation) error {
 	var open Invitation
-	err := tx.Get(ctx, &open, selectInvited+` WHERE store_id = $1 AND lower(email) = lower($2)`+stillOpen+tx.ForUpdate(), store, i.Email)
+	err := tx.Get(ctx, &open, selectInvited+` WHERE store_id = $1 AND email = $2`+stillOpen+tx.ForUpdate(), store, i.Email)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		if err := a.checkInvitations(ctx, tx, store); err != nil {
 			return err
@@ -210,7 +259,7 @@ func (a *Accounts) AcceptInvitation(ctx context.Context, p access.Principal, tok
 		if err != nil {
 			return err
 		}
-		if !strings.EqualFold(user.Email, i.Email) {
+		if user.Email != i.Email {
 			return stoa.Errorf(stoa.Forbidden, "This invitation is for another address. Sign in with an account of the address it was sent to.")
 		}
 		store = i.StoreID
@@ -273,6 +322,9 @@ func join(ctx context.Context, tx *masterdb.Tx, p access.Principal, id stoa.Invi
 		return err
 	}
 	if err := confirmEmail(ctx, tx, p); err != nil {
+		return err
+	}
+	if err := invitedAgain.Forget(ctx, tx, againKey(i.StoreID, i.Email)); err != nil {
 		return err
 	}
 	role, err := access.RoleOf(ctx, tx, i.StoreID, p.UserID)

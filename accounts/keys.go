@@ -54,7 +54,8 @@ type NewKey struct {
 // CreateKey makes a key that acts for the caller in that store, within its
 // scopes and within what the caller may, for as long as they are a member. It
 // is the only time that the key itself can be seen. It fails with
-// invalid_request, naming every fault, and with quota_exceeded.
+// invalid_request, naming every fault, with quota_exceeded, and with
+// email_unverified before the caller's address is proven.
 func (a *Accounts) CreateKey(ctx context.Context, p access.Principal, store stoa.StoreID, n NewKey) (APIKey, keyring.Secret, error) {
 	if _, err := access.Check(ctx, a.db, p, store, access.ManageKeys); err != nil {
 		return APIKey{}, keyring.Secret{}, err
@@ -65,6 +66,9 @@ func (a *Accounts) CreateKey(ctx context.Context, p access.Principal, store stoa
 	secret := newKey()
 	key := APIKey{ID: stoa.NewID[stoa.KeyID](), Prefix: secret.Reveal()[:keyShown], CreatedBy: p.UserID}
 	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if err := requireProven(ctx, tx, p); err != nil {
+			return err
+		}
 		if err := key.fill(n, tx.Now); err != nil {
 			return err
 		}

@@ -80,12 +80,21 @@ func (a *Accounts) signIn(ctx context.Context, tx *masterdb.Tx, user User, c Cli
 	if err != nil {
 		return Session{}, err
 	}
-	if !known {
-		if err := a.opts.Queue.Enqueue(ctx, tx, MailSignIn{SessionID: session.id}); err != nil {
+	if !known && user.EmailVerified {
+		if err := a.noticeSignIn(ctx, tx, user, session.id); err != nil {
 			return Session{}, err
 		}
 	}
 	return session, access.Record(ctx, tx, c.as(user.ID), access.Event{Action: access.SignedIn, Details: map[string]string{"by": by}})
+}
+
+// noticeSignIn has the user told of a sign-in, unless they had many such mails.
+func (a *Accounts) noticeSignIn(ctx context.Context, tx *masterdb.Tx, user User, session stoa.SessionID) error {
+	wait, err := signInNotices.Take(ctx, tx, user.Email)
+	if err != nil || wait > 0 {
+		return err
+	}
+	return a.opts.Queue.Enqueue(ctx, tx, MailSignIn{SessionID: session})
 }
 
 // knows reports whether the user has had a session from there.
@@ -113,15 +122,15 @@ func (a *Accounts) refuseLogin(ctx context.Context, p access.Principal, by strin
 func (a *Accounts) userByEmail(ctx context.Context, email string) (User, string, error) {
 	// Nobody could have registered an address that is not one, and
 	// PostgreSQL refuses some bytes that it may hold.
-	email, fault := normalEmail(email)
-	if fault != "" {
+	email, ok := storedEmail(email)
+	if !ok {
 		return User{}, a.passwords.unmatchable, nil
 	}
 	var row struct {
 		User
 		PasswordHash string
 	}
-	err := a.db.Get(ctx, &row, `SELECT `+userColumns+`, password_hash FROM users WHERE lower(email) = lower($1)`, email)
+	err := a.db.Get(ctx, &row, `SELECT `+userColumns+`, password_hash FROM users WHERE email = $1`, email)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return User{}, a.passwords.unmatchable, nil
 	}

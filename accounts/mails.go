@@ -53,6 +53,17 @@ type MailInvitation struct {
 // Kind implements jobs.Args.
 func (MailInvitation) Kind() string { return "accounts.mail_invitation" }
 
+// How many mails one address gets, whoever asks for them.
+var (
+	// After five links at once there is one in the lifetime of a link at the
+	// latest: who floods a mailbox with them keeps nobody from using the last.
+	requestLimits = map[purpose]mail.Allowance{
+		verifyEmail:   {Name: "verify-email", Burst: 5, Every: 6 * time.Hour},
+		resetPassword: {Name: "reset-password", Burst: 5, Every: lifetimes[resetPassword]},
+	}
+	signInNotices = mail.Allowance{Name: "sign-in-notice", Burst: 10, Every: 2 * time.Hour}
+)
+
 // HandleMails registers the jobs.
 func (a *Accounts) HandleMails(q *jobs.Queue) {
 	jobs.Handle(q, MailTimeout, a.mailAccount)
@@ -78,37 +89,46 @@ func (a *Accounts) mailAccount(ctx context.Context, job MailAccount) error {
 	}
 	err := a.db.Get(ctx, &request, `
 		SELECT r.purpose, u.id, u.email, u.first_name, u.last_name, u.role, u.email_verified, u.created_at
-		FROM email_requests r JOIN users u ON lower(u.email) = lower(r.email) WHERE r.id = $1`, job.RequestID)
+		FROM email_requests r JOIN users u ON u.email = r.email WHERE r.id = $1`, job.RequestID)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return nil // nobody has that address
 	}
 	if err != nil || request.Purpose == verifyEmail && request.EmailVerified {
 		return err
 	}
-	token, err := a.tokenFor(ctx, job.RequestID, request.Purpose, request.ID)
+	token, err := a.tokenFor(ctx, job.RequestID, request.Purpose, request.User)
 	if err != nil || token.IsZero() {
 		return err
 	}
-	m := verifyMail
-	if request.Purpose == resetPassword {
-		m = resetMail
+	id, link := string(request.Purpose)+"-"+job.RequestID.String(), a.link(request.Purpose, token)
+	switch {
+	case request.EmailVerified: // a new password
+		return a.send(ctx, request.User, id, resetMail, link)
+	case request.Purpose == resetPassword:
+		return a.send(ctx, request.User, id, takeOverMail, link)
 	}
-	return a.send(ctx, request.User, string(request.Purpose)+"-"+job.RequestID.String(), m, a.link(request.Purpose, token))
+	return a.send(ctx, request.User, id, verifyMail, a.opts.BaseURL, link, a.opts.BaseURL+"/forgot-password")
 }
 
 // tokenFor makes the request's token; the zero one when the account has had
-// such a mail a moment ago.
-func (a *Accounts) tokenFor(ctx context.Context, id requestID, p purpose, user stoa.UserID) (token keyring.Secret, err error) {
+// such a mail a moment ago, or many.
+func (a *Accounts) tokenFor(ctx context.Context, id requestID, p purpose, user User) (token keyring.Secret, err error) {
 	err = a.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		token = keyring.Secret{}
-		var recent int
-		err := tx.Get(ctx, &recent, `
-			SELECT count(*) FROM one_time_tokens WHERE user_id = $1 AND purpose = $2 AND created_at > $3 AND request_id <> $4`,
-			user, string(p), tx.Now.Add(-mailPause), id)
-		if err != nil || recent > 0 {
+		var found struct{ Recent, Again int }
+		err := tx.Get(ctx, &found, `
+			SELECT count(CASE WHEN created_at > $3 AND request_id <> $4 THEN 1 END) AS recent,
+				count(CASE WHEN request_id = $4 THEN 1 END) AS again
+			FROM one_time_tokens WHERE user_id = $1 AND purpose = $2`, user.ID, string(p), tx.Now.Add(-mailPause), id)
+		if err != nil || found.Recent > 0 {
 			return err
 		}
-		token, err = issueToken(ctx, tx, p, oneTime{UserID: &user, RequestID: &id, ExpiresAt: tx.Now.Add(lifetimes[p])})
+		if found.Again == 0 { // another attempt at the same mail has been counted
+			if wait, err := requestLimits[p].Take(ctx, tx, user.Email); err != nil || wait > 0 {
+				return err
+			}
+		}
+		token, err = issueToken(ctx, tx, p, oneTime{UserID: &user.ID, RequestID: &id, ExpiresAt: tx.Now.Add(lifetimes[p])})
 		return err
 	})
 	return token, err
@@ -124,15 +144,15 @@ func (a *Accounts) mailSignIn(ctx context.Context, job MailSignIn) error {
 	err := a.db.Get(ctx, &s, `
 		SELECT u.id, u.email, u.first_name, u.last_name, u.role, u.email_verified, u.created_at,
 			s.address, s.user_agent, s.created_at AS session_at
-		FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.id = $1`, job.SessionID)
+		FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.id = $1 AND u.email_verified`, job.SessionID)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		return nil // it is gone already
+		return nil // it is gone already, or nobody knows whom it would tell
 	}
 	if err != nil {
 		return err
 	}
 	return a.send(ctx, s.User, "signin-"+job.SessionID.String(), signInMail,
-		s.SessionAt.UTC().Format("2 January 2006 at 15:04 UTC"), s.Address, s.UserAgent, a.opts.BaseURL)
+		s.SessionAt.UTC().Format("2 January 2006 at 15:04 UTC"), mail.Plain(s.Address, maxAddress), mail.Plain(s.UserAgent, maxUserAgent), a.opts.BaseURL)
 }
 
 func (a *Accounts) mailInvitation(ctx context.Context, job MailInvitation) error {
@@ -140,15 +160,16 @@ func (a *Accounts) mailInvitation(ctx context.Context, job MailInvitation) error
 		Email     string
 		Role      string
 		Store     string
+		Sender    string // the address of who invites
 		FirstName string // of who invites
 		LastName  string
 		SentAt    time.Time
 		ExpiresAt time.Time
 	}
 	err := a.db.Get(ctx, &to, `
-		SELECT i.email, i.role, s.name AS store, u.first_name, u.last_name, i.sent_at, i.expires_at
+		SELECT i.email, i.role, s.name AS store, u.email AS sender, u.first_name, u.last_name, i.sent_at, i.expires_at
 		FROM invitations i JOIN stores s ON s.id = i.store_id JOIN users u ON u.id = i.invited_by
-		WHERE i.id = $1 AND i.accepted_at IS NULL AND i.revoked_at IS NULL AND s.status <> 'deleted'`, job.InvitationID)
+		WHERE i.id = $1 AND i.accepted_at IS NULL AND i.revoked_at IS NULL AND s.status <> 'deleted' AND u.email_verified`, job.InvitationID)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return nil // it is none any more
 	}
@@ -164,8 +185,8 @@ func (a *Accounts) mailInvitation(ctx context.Context, job MailInvitation) error
 		return err
 	}
 	id := fmt.Sprintf("invitation-%s-%d", job.InvitationID, to.SentAt.Unix())
-	return a.send(ctx, User{Email: to.Email}, id, invitationMail,
-		to.FirstName+" "+to.LastName, to.Role, to.Store, to.ExpiresAt.UTC().Format("2 January 2006"), a.link(invitation, token))
+	return a.send(ctx, User{Email: to.Email}, id, invitationMail, mail.Plain(to.FirstName+" "+to.LastName, mail.MaxName), to.Sender,
+		to.Role, mail.Plain(to.Store, mail.MaxName), a.opts.BaseURL, to.ExpiresAt.UTC().Format("2 January 2006"), a.link(invitation, token))
 }
 
 // link leads to the page where a token is used.
@@ -179,23 +200,37 @@ type letter struct{ subject, text string }
 
 var (
 	verifyMail = letter{"Confirm your e-mail address",
-		"please confirm that this is your address:\n\n%s\n\nThe link is good for two days and for one use. If you have opened no account, do nothing."}
+		"somebody, probably you, has opened an account at %s with this address. Please confirm that it is yours, with the password you chose:\n\n%s\n\n" +
+			"The link is good for two days and for one use.\n\n" +
+			"If you have opened no account, do not confirm. Nothing that lasts can be done with the account in your name until you do. " +
+			"You can take it over by setting a password of your own, which ends what others made in it:\n\n%s"}
 	resetMail = letter{"Set a new password",
 		"somebody, probably you, has asked for a new password. Set it here:\n\n%s\n\n" +
 			"The link is good for an hour and for one use. If it was not you, do nothing: your password stays as it is."}
+	// takeOverMail goes to an address that has not been proven.
+	takeOverMail = letter{"Set a new password",
+		"somebody, probably you, has asked for a new password. Set it here:\n\n%s\n\n" +
+			"The link is good for an hour and for one use. If it was not you, do nothing: nothing changes.\n\n" +
+			"This address has not been confirmed before, so the account may have been opened by somebody else. A new password makes it yours: " +
+			"its stores stay, and all else that was made in it ends: sessions, second factor, API keys, invitations and other members. " +
+			"If you have opened it and know its password, confirm the address instead, and nothing ends."}
 	signInMail = letter{"New sign-in to your account",
 		"somebody has signed in to your account on %s, from %s (%s), where you have not been before.\n\n" +
 			"If it was not you, change your password at once, which ends all other sessions:\n\n%s"}
 	invitationMail = letter{"Invitation to a store",
-		"%s invites you to be %s of the store %s.\n\nUntil %s you can accept, signed in with this address:\n\n%s\n\nIf you do not know the store, do nothing."}
+		"%s (%s) invites you to be %s of the store \"%s\" at %s. The names are as they wrote them; only their address is confirmed.\n\n" +
+			"If you know them, accept until %s, signed in with this address:\n\n%s\n\nIf you do not, do nothing: nothing happens without you."}
 )
 
 // send renders the mail and sends it. What the server refuses for good is not
 // tried again.
 func (a *Accounts) send(ctx context.Context, to User, id string, l letter, about ...any) error {
+	if !to.EmailVerified {
+		to.FirstName, to.LastName = "", "" // whoever wrote them, perhaps to this address
+	}
 	hello := "Hello,"
 	if to.FirstName != "" {
-		hello = "Hello " + to.FirstName + ","
+		hello = "Hello " + mail.Plain(to.FirstName, mail.MaxName) + ","
 	}
 	err := a.opts.Mail.Send(ctx, mail.Message{
 		ID: strings.ReplaceAll(id, "_", "-"), To: mail.Address{Name: strings.TrimSpace(to.FirstName + " " + to.LastName), Email: to.Email},

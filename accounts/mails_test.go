@@ -89,7 +89,7 @@ func TestVerifyEmail(t *testing.T) {
 		if dump := dumpTables(t, db, "one_time_tokens", "email_requests", "river_job"); strings.Contains(dump, tokens[0].Reveal()) || !strings.Contains(dump, tokenHash(tokens[0])) {
 			t.Errorf("not the hash alone is kept:\n%s", dump)
 		}
-		errs := together(4, func(int) error { return a.VerifyEmail(t.Context(), tokens[0], Client{}) })
+		errs := together(4, func(int) error { return a.VerifyEmail(t.Context(), p, tokens[0], keyring.Secret{}, Client{}) })
 		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.TokenInvalid: 3}, codes(errs)); diff != "" {
 			t.Errorf("four at once (-want +got):\n%s", diff)
 		}
@@ -110,7 +110,9 @@ func TestOneTimeTokenSideBySide(t *testing.T) {
 		a := setup(t, db, testRing(t))
 		register(t, a)
 		token := tokensIn(t, sendAll(t, a), verifyEmail)[0]
-		errs := sideBySide(t, db, `SELECT hash FROM one_time_tokens`, func(int) error { return a.VerifyEmail(t.Context(), token, Client{}) })
+		errs := sideBySide(t, db, `SELECT hash FROM one_time_tokens`, func(int) error {
+			return a.VerifyEmail(t.Context(), access.Principal{}, token, keyring.NewSecret(goodPassword), Client{})
+		})
 		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.TokenInvalid: 1}, codes(errs)); diff != "" {
 			t.Errorf("outcomes (-want +got):\n%s", diff)
 		}
@@ -168,7 +170,7 @@ func TestOneTimeTokenRefusals(t *testing.T) {
 			"empty": "", "of another purpose": resetPassword.prefix() + strings.TrimPrefix(token.Reveal(), verifyEmail.prefix()),
 			"never issued": newToken(verifyEmail.prefix()).Reveal(), "its hash": tokenHash(token), "longer": token.Reveal() + "A",
 		} {
-			if err := a.VerifyEmail(t.Context(), keyring.NewSecret(wrong), Client{}); stoa.CodeOf(err) != stoa.TokenInvalid {
+			if err := a.VerifyEmail(t.Context(), access.Principal{}, keyring.NewSecret(wrong), keyring.NewSecret(goodPassword), Client{}); stoa.CodeOf(err) != stoa.TokenInvalid {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -176,7 +178,7 @@ func TestOneTimeTokenRefusals(t *testing.T) {
 		err := a.ResetPassword(t.Context(), token, keyring.NewSecret("another good one"), Client{})
 		wantCode(t, err, stoa.TokenInvalid)
 		exec(t, db, `UPDATE one_time_tokens SET expires_at = $1`, time.Now().UTC().Add(-time.Second))
-		wantCode(t, a.VerifyEmail(t.Context(), token, Client{}), stoa.TokenExpired)
+		wantCode(t, a.VerifyEmail(t.Context(), access.Principal{}, token, keyring.NewSecret(goodPassword), Client{}), stoa.TokenExpired)
 	})
 }
 
@@ -199,10 +201,10 @@ func TestMailSentAgain(t *testing.T) {
 		if first.Reveal() == second.Reveal() {
 			t.Fatal("the same token")
 		}
-		if err := a.VerifyEmail(t.Context(), first, Client{}); err != nil {
+		if err := a.VerifyEmail(t.Context(), access.Principal{}, first, keyring.NewSecret(goodPassword), Client{}); err != nil {
 			t.Errorf("the first: %v", err)
 		}
-		wantCode(t, a.VerifyEmail(t.Context(), second, Client{}), stoa.TokenInvalid)
+		wantCode(t, a.VerifyEmail(t.Context(), access.Principal{}, second, keyring.NewSecret(goodPassword), Client{}), stoa.TokenInvalid)
 	})
 }
 
@@ -286,6 +288,7 @@ func TestSignInNotice(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
 		register(t, a)
+		prove(t, a, "owner@example.com")
 		before := len(sendAll(t, a))
 		notices := func(c Client) int {
 			t.Helper()

@@ -35,6 +35,7 @@ func eachShop(t *testing.T, test func(shopBench)) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		prove(t, a, r.Email)
 		test(shopBench{t, a, store.ID, principal(t, a, session)})
 	})
 }
@@ -52,7 +53,9 @@ func (b shopBench) person(email string) access.Principal {
 
 func (b shopBench) member(role access.Role) access.Principal {
 	b.Helper()
-	p := b.person(fmt.Sprintf("%s-%s@example.com", role, stoa.NewID[stoa.UserID]()))
+	email := fmt.Sprintf("%s-%s@example.com", role, stoa.NewID[stoa.UserID]())
+	p := b.person(email)
+	prove(b.T, b.Accounts, email)
 	err := b.db.Tx(b.Context(), func(tx *masterdb.Tx) error { return access.Grant(b.Context(), tx, b.store, p.UserID, role) })
 	if err != nil {
 		b.Fatal(err)
@@ -274,6 +277,7 @@ func TestInvitationsThatAreNone(t *testing.T) {
 		ago := func() {
 			b.Helper()
 			exec(b.T, b.db, `UPDATE invitations SET sent_at = $1`, time.Now().UTC().Add(-2*mailPause))
+			exec(b.T, b.db, `DELETE FROM mail_allowances`)
 		}
 		ago()
 		first := b.invite(access.Admin)
@@ -321,13 +325,5 @@ func TestInviteAtOnce(t *testing.T) {
 		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.RateLimited: 5}, codes(errs)); diff != "" {
 			b.Errorf("outcomes (-want +got):\n%s\n%v", diff, errs)
 		}
-		exec(b.T, b.db, `UPDATE invitations SET sent_at = $1`, time.Now().UTC().Add(-2*mailPause))
-		for i := range maxInvitations - 1 {
-			if _, err := b.Invite(b.Context(), b.owner, b.store, fmt.Sprintf("guest%d@example.com", i), access.Member); err != nil {
-				b.Fatal(err)
-			}
-		}
-		_, err := b.Invite(b.Context(), b.owner, b.store, "onemore@example.com", access.Member)
-		wantCode(b.T, err, stoa.RateLimited)
 	})
 }

@@ -33,13 +33,18 @@ func ListUsers(ctx context.Context, q masterdb.Querier, role string, before stoa
 
 // SetPlatformRole makes the user with that address or id an operator of the
 // platform ("admin") or an ordinary user ("user"). With the role go the
-// sessions in which they act as others. It fails with not_found. To set it
-// again changes nothing.
+// sessions in which they act as others. It fails with not_found, and for who is
+// to be an operator with email_unverified before their address is proven. To set
+// it again changes nothing.
 func SetPlatformRole(ctx context.Context, db *masterdb.DB, name, role string) (User, error) {
 	var user User
 	err := db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
 		if user, err = lockNamed(ctx, tx, name); err != nil || user.Role == role {
 			return err
+		}
+		if role == "admin" && !user.EmailVerified {
+			// Anybody could have registered the address of who is meant.
+			return stoa.Errorf(stoa.EmailUnverified, "%s has not been confirmed as the address of who registered it. Have it confirmed first.", user.Email)
 		}
 		user.Role = role
 		if _, err := tx.Exec(ctx, `UPDATE users SET role = $1, updated_at = $2 WHERE id = $3`, role, tx.Now, user.ID); err != nil {
@@ -55,16 +60,6 @@ func SetPlatformRole(ctx context.Context, db *masterdb.DB, name, role string) (U
 		}
 		return access.Record(ctx, tx, access.Principal{}, access.Event{Action: action, Details: map[string]string{"user": user.ID.String()}})
 	})
-	return user, err
-}
-
-// lockNamed returns the user with that address or id and locks their row until
-// tx ends. It fails with not_found.
-func lockNamed(ctx context.Context, tx *masterdb.Tx, name string) (user User, err error) {
-	err = tx.Get(ctx, &user, `SELECT `+userColumns+` FROM users WHERE lower(email) = lower($1) OR CAST(id AS text) = lower($1)`+tx.ForUpdate(), name)
-	if errors.Is(err, masterdb.ErrNotFound) {
-		err = stoa.Errorf(stoa.NotFound, "No user has the address or id %.100q.", name)
-	}
 	return user, err
 }
 
@@ -105,6 +100,19 @@ func limitText(limit *int) string {
 	return strconv.Itoa(*limit)
 }
 
+// lockNamed finds a user by their address or id and locks their row. It fails
+// with not_found.
+func lockNamed(ctx context.Context, tx *masterdb.Tx, name string) (User, error) {
+	id, _ := stoa.ParseID[stoa.UserID](name) // what is no id is nobody's
+	email, _ := storedEmail(name)
+	var user User
+	err := tx.Get(ctx, &user, `SELECT `+userColumns+` FROM users WHERE email = $1 OR id = $2`+tx.ForUpdate(), email, id)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return User{}, stoa.Errorf(stoa.NotFound, "No user has the address or id %.100q.", name)
+	}
+	return user, err
+}
+
 // impersonation is how long an operator acts as a user at most.
 const impersonation = 15 * time.Minute
 
@@ -114,7 +122,8 @@ const maxReason = 500 // characters
 // ends after 15 minutes and cannot be refreshed, has the user's rights and not
 // the operator's, and reaches neither the user's password nor their other keys.
 // The reason is written to the audit log. It fails with forbidden for who is no
-// operator, and for another operator as the one to be.
+// operator, and for another operator as the one to be, and with email_unverified
+// for a user whose address is not proven.
 func (a *Accounts) Impersonate(ctx context.Context, p access.Principal, user stoa.UserID, reason string, c Client) (Session, error) {
 	if err := access.CheckOperator(ctx, a.db, p, "impersonate"); err != nil {
 		return Session{}, err
@@ -136,6 +145,9 @@ func (a *Accounts) Impersonate(ctx context.Context, p access.Principal, user sto
 		}
 		if to.Role == "admin" {
 			return stoa.Errorf(stoa.Forbidden, "Nobody can act as an operator of the platform.")
+		}
+		if !to.EmailVerified {
+			return stoa.Errorf(stoa.EmailUnverified, "This user's address is not confirmed: nobody knows as whom you would act.")
 		}
 		if session, err = a.openImpersonation(ctx, tx, p, to, c); err != nil {
 			return err

@@ -124,6 +124,25 @@ func (s *Service) Disconnect(ctx context.Context, p access.Principal, store stoa
 	return nil
 }
 
+// ForgetUser ends, in tx, the connections that a user has consented to and the
+// consents that have not come back. At Supabase the tokens go on until its owner
+// takes them back: nobody here can use them any more. Stores keep their databases.
+func ForgetUser(ctx context.Context, tx *masterdb.Tx, p access.Principal) error {
+	if _, err := tx.Exec(ctx, `DELETE FROM supabase_consents WHERE user_id = $1`, p.UserID); err != nil {
+		return err
+	}
+	var left []stoa.StoreID
+	if err := tx.Select(ctx, &left, `DELETE FROM supabase_connections WHERE user_id = $1 RETURNING store_id`, p.UserID); err != nil {
+		return err
+	}
+	for _, store := range left {
+		if err := access.Record(ctx, tx, p, access.Event{Action: access.SupabaseLeft, Store: store}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // revoke ends tokens at Supabase, as far as it answers.
 func (s *Service) revoke(ctx context.Context, store stoa.StoreID, refresh keyring.Secret) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)

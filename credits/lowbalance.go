@@ -92,13 +92,25 @@ func (w *Warner) Announce(ctx context.Context, job AnnounceLow) error {
 		}
 		for _, version := range versions {
 			for _, owner := range owners {
-				if err := w.queue.Enqueue(ctx, tx, MailLow{job.StoreID, version, owner.UserID}); err != nil {
+				if err := w.enqueue(ctx, tx, MailLow{job.StoreID, version, owner.UserID}); err != nil {
 					return err
 				}
 			}
 		}
 		return nil
 	})
+}
+
+// lowMails bounds the mails to one owner about one store: members can make its
+// credits fall and rise as often as they like.
+var lowMails = mail.Allowance{Name: "low-balance", Burst: 10, Every: time.Hour}
+
+func (w *Warner) enqueue(ctx context.Context, tx *masterdb.Tx, job MailLow) error {
+	wait, err := lowMails.Take(ctx, tx, job.StoreID.String()+" "+job.UserID.String())
+	if err != nil || wait > 0 {
+		return err
+	}
+	return w.queue.Enqueue(ctx, tx, job)
 }
 
 // MailLow is the job that tells one owner of one fall.
@@ -146,9 +158,10 @@ type lowBalance struct {
 
 func (b lowBalance) message(job MailLow, to access.Person, url string) mail.Message {
 	var text strings.Builder
-	fmt.Fprintf(&text, "Hello %s,\n\n", to.FirstName)
+	name := mail.Plain(b.Name, mail.MaxName)
+	fmt.Fprintf(&text, "Hello %s,\n\n", mail.Plain(to.FirstName, mail.MaxName))
 	fmt.Fprintf(&text, "the credits of %s fell to %s on %s. You asked to be told below %s.\n\n",
-		b.Name, b.Available, b.CrossedAt.UTC().Format("2 January 2006 at 15:04 UTC"), b.Threshold)
+		name, b.Available, b.CrossedAt.UTC().Format("2 January 2006 at 15:04 UTC"), b.Threshold)
 	if b.Present != b.Available {
 		fmt.Fprintf(&text, "Now there are %s.\n\n", b.Present)
 	}
@@ -156,7 +169,7 @@ func (b lowBalance) message(job MailLow, to access.Person, url string) mail.Mess
 	return mail.Message{
 		ID:      fmt.Sprintf("low-%s-%d-%s", job.StoreID, job.Version, job.UserID),
 		To:      mail.Address{Name: strings.TrimSpace(to.FirstName + " " + to.LastName), Email: to.Email},
-		Subject: "Credits run low: " + b.Name,
+		Subject: "Credits run low: " + name,
 		Text:    text.String(),
 	}
 }

@@ -146,10 +146,12 @@ func TestOwnersAreTold(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
-		execute(t, db, `UPDATE stores SET name = $2 WHERE id = $1`, b.store, "Käse & \r\nBcc: victim@example.com")
+		execute(t, db, `UPDATE stores SET name = $2 WHERE id = $1`, b.store, "Käse & www.evil.test\r\nBcc: victim@example.com")
 		execute(t, db, `UPDATE users SET first_name = 'Zoë', last_name = 'Müller' WHERE id = $1`, b.owner.UserID)
 		second := b.member(t, access.Owner)
 		b.member(t, access.Admin)
+		unproven := b.member(t, access.Owner) // perhaps somebody else's address
+		execute(t, db, `UPDATE users SET email_verified = false WHERE id = $1`, unproven.UserID)
 		server := mailtest.Start(t, mailtest.Options{Refuse: firstTime("RCPT", 451)})
 		b.replica(t, server)
 		other := b.replica(t, server)
@@ -200,7 +202,7 @@ func checkLowMail(t *testing.T, mails []mailtest.Mail, owner stoa.UserID) {
 			continue
 		}
 		subject, err := new(mime.WordDecoder).DecodeHeader(msg.Header.Get("Subject"))
-		if err != nil || subject != "Credits run low: Käse & Bcc: victim@example.com" {
+		if err != nil || subject != "Credits run low: Käse & www. evil. test Bcc: victim at example. com" {
 			t.Errorf("subject %q, %v", subject, err)
 		}
 		text, err := io.ReadAll(quotedprintable.NewReader(msg.Body))
@@ -291,4 +293,33 @@ func execute(t *testing.T, db *masterdb.DB, query string, args ...any) {
 		_, err := tx.Exec(t.Context(), query, args...)
 		return err
 	}))
+}
+
+// TestLowBalanceFlood: credits that fall and rise fill nobody's mailbox.
+func TestLowBalanceFlood(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		server := mailtest.Start(t, mailtest.Options{})
+		warner := b.replica(t, server)
+		b.give(t, 100*credits.Credit)
+		b.threshold(t, 50*credits.Credit)
+		for range 30 {
+			held, err := b.ledger.Hold(t.Context(), b.owner, b.store, credits.HoldRequest{SpendRequest: credits.SpendRequest{Amount: 60 * credits.Credit}})
+			must(t, err)
+			_, err = b.ledger.Release(t.Context(), b.owner, b.store, held.Hold.ID, "")
+			must(t, err)
+		}
+		must(t, warner.Sweep(t.Context(), credits.SweepFeed{}))
+		eventually(t, "every fall is announced", func() bool {
+			var n int
+			must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM credit_crossings WHERE announced_at IS NULL`))
+			stats, err := jobs.ReadStats(t.Context(), db)
+			must(t, err)
+			return n == 0 && stats.Waiting+stats.Retrying == 0 && len(server.Mails()) >= 10
+		})
+		if n := b.crossings(t); n != 30 || len(server.Mails()) != 10 {
+			t.Errorf("%d mails about %d falls, want 10", len(server.Mails()), n)
+		}
+	})
 }

@@ -43,8 +43,8 @@ func setup(t testing.TB, db *masterdb.DB) bench {
 
 func insertUser(ctx context.Context, tx *masterdb.Tx, id stoa.UserID) error {
 	_, err := tx.Exec(ctx, `
-		INSERT INTO users (id, email, password_hash, first_name, last_name, created_at, updated_at)
-		VALUES ($1, $2, 'x', 'A', 'B', $3, $3)`, id, id.String()+"@example.com", tx.Now)
+		INSERT INTO users (id, email, password_hash, first_name, last_name, email_verified, created_at, updated_at)
+		VALUES ($1, $2, 'x', 'A', 'B', true, $3, $3)`, id, id.String()+"@example.com", tx.Now)
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/web"
 )
@@ -14,13 +15,24 @@ import (
 // until its form is sent: what opens links on its own uses none up.
 func (a *api) accountPages() {
 	password := web.FieldView{Name: "password", Label: "New password", Type: "password", Autocomplete: "new-password"}
+	opened := web.FieldView{Name: "password", Label: "Password", Type: "password", Autocomplete: "current-password"}
 	a.form("/verify-email", "Your address is confirmed",
-		web.FormView{Title: "Confirm your e-mail address", Text: "One click, and we know that it is yours.", Button: "Confirm"},
+		web.FormView{Title: "Confirm your e-mail address",
+			Text: "With the password that you chose when you opened the account. If you have opened none, do not confirm: " +
+				"at /forgot-password you set a password of your own, which ends what others made in it.",
+			Fields: []web.FieldView{opened}, Button: "Confirm"},
 		func(r *http.Request, token keyring.Secret) error {
-			return a.Accounts.VerifyEmail(r.Context(), token, requestOf(r.Context()).client)
+			return a.Accounts.VerifyEmail(r.Context(), access.Principal{}, token, keyring.NewSecret(r.PostForm.Get("password")), requestOf(r.Context()).client)
+		})
+	a.form("/forgot-password", "Look into your mailbox",
+		web.FormView{Title: "Ask for a new password", Text: "If the address has an account, a link is sent to it.",
+			Fields: []web.FieldView{{Name: "email", Label: "E-mail address", Type: "email", Autocomplete: "username"}}, Button: "Send the link"},
+		func(r *http.Request, _ keyring.Secret) error {
+			return a.Accounts.ForgotPassword(r.Context(), r.PostForm.Get("email"))
 		})
 	a.form("/reset-password", "Your password is set",
-		web.FormView{Title: "Set a new password", Text: "At least 10 characters. All your sessions end.", Fields: []web.FieldView{password}, Button: "Set the password"},
+		web.FormView{Title: "Set a new password", Text: "At least 10 characters. All your sessions end. If the address was not confirmed before, " +
+			"all else that was made in the account ends too, but for its stores.", Fields: []web.FieldView{password}, Button: "Set the password"},
 		func(r *http.Request, token keyring.Secret) error {
 			return a.Accounts.ResetPassword(r.Context(), token, keyring.NewSecret(r.PostForm.Get("password")), requestOf(r.Context()).client)
 		})

@@ -169,5 +169,19 @@ func (a *api) private(op huma.Operation) huma.Operation {
 	return op
 }
 
+// optional makes an operation take an access token or an API key, if there is
+// one.
+func (a *api) optional(op huma.Operation) huma.Operation {
+	op.Security = []map[string][]string{{}, {"bearer": {}}}
+	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
+		if ctx.Header("Authorization") == "" {
+			next(ctx)
+			return
+		}
+		a.authenticate(ctx, next)
+	})
+	return op
+}
+
 // requestTimeout bounds every request but those that wait on purpose.
 const requestTimeout = 30 * time.Second

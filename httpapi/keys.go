@@ -21,7 +21,7 @@ func (a *api) keyRoutes() {
 	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary: "Make an API key",
 		Description: "The answer shows the key this once. It acts for the caller, in this store and within its scopes, until it expires, is revoked, or the " +
-			"caller is a member no more. Send it as Authorization: Bearer stoa_live_…",
+			"caller is a member no more. Send it as Authorization: Bearer stoa_live_… The caller's address must be proven (403 email_unverified).",
 		Errors: []int{400, 401, 403, 404, 413, 422}}), a.createKey)
 	route(a, a.private(huma.Operation{Method: http.MethodDelete, Path: path + "/{keyId}", Tags: tags, DefaultStatus: http.StatusNoContent,
 		Summary: "Revoke an API key", Description: "It stops working at once.", Errors: []int{401, 403, 404}}), a.revokeKey)

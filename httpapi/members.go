@@ -28,7 +28,9 @@ func (a *api) memberRoutes() {
 		"The member becomes an owner, the caller an admin.", 400, 401, 403, 404, 413, 422), a.transferOwnership)
 	route(a, op(http.MethodGet, invitations, 200, "Open invitations", "Newest first, without pages.", 401, 403, 404), a.listInvitations)
 	route(a, a.dear(op(http.MethodPost, invitations, 201, "Invite somebody by mail",
-		"To invite an address again renews the invitation, with the role given now. The mail's token is good for a week.",
+		"To invite an address again renews the invitation, with the role given now. The mail's token is good for a week. "+
+			"The caller's address must be proven (403 email_unverified). 429 rate_limited bounds them: 3 to one address without an answer, then one a week; "+
+			"5 a day to one address by all stores; 20 an hour and 100 open ones of one caller; 50 a day of one store.",
 		400, 401, 403, 404, 413, 422, 429)), a.invite)
 	route(a, op(http.MethodDelete, invitations+"/{invitationId}", 204, "Take an invitation back", "", 401, 403, 404), a.revokeInvitation)
 	route(a, a.dear(op(http.MethodPost, "/api/invitations/accept", 200, "Accept an invitation",

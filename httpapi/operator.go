@@ -20,7 +20,7 @@ func (a *api) operatorRoutes() {
 	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/operator/impersonations", Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary: "Act as a user",
 		Description: "The access token is good for 15 minutes, has no refresh token, and reaches neither the user's password nor their other keys. " +
-			"The reason is written to the audit log, and every act with who acted.", Errors: []int{400, 401, 403, 404, 413, 422}}), a.impersonate)
+			"The reason is written to the audit log, and every act with who acted. The user's address must be proven (403 email_unverified).", Errors: []int{400, 401, 403, 404, 413, 422}}), a.impersonate)
 }
 
 type listAnyInput struct {

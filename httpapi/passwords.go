@@ -18,10 +18,16 @@ func (a *api) passwordRoutes() {
 	}
 	route(a, a.private(post("change-password", "Change the password", "Needs the old one. Ends all other sessions.", 400, 401, 403, 413, 422)), a.changePassword)
 	route(a, post("forgot-password", "Ask for a link that sets the password",
-		"Whether there is such an account the answer does not tell. The link is good for an hour and for one use.", 400, 413, 422), a.forgotPassword)
-	route(a, post("reset-password", "Set the password with the link's token", "Ends all sessions.", 400, 401, 413, 422), a.resetPassword)
-	route(a, post("verify-email", "Prove an address with the mail's token", "", 400, 401, 413, 422), a.verifyEmail)
-	route(a, a.private(post("verify-email/resend", "Ask for the mail again", "At most one a minute is sent.", 401, 403)), a.resendVerification)
+		"Whether there is such an account the answer does not tell. The link is good for an hour and for one use. "+
+			"At most one a minute is sent and, after five, one an hour.", 400, 413, 422), a.forgotPassword)
+	route(a, post("reset-password", "Set the password with the link's token", "Ends all sessions. If the address was not proven before, it is now, and what was made in the account ends too: second factor, "+
+		"API keys, invitations, other members of its stores, connections with Supabase. The stores stay.", 400, 401, 413, 422), a.resetPassword)
+	route(a, a.optional(post("verify-email", "Prove an address with the mail's token",
+		"Of who has opened the account: with an access token, or with the password. Before it there are no second factor, API keys and invitations "+
+			"(403 email_unverified). An address that is proven by a new password instead, with the link of forgot-password, voids what was made before, "+
+			"but for the stores.", 400, 401, 403, 413, 422)), a.verifyEmail)
+	route(a, a.private(post("verify-email/resend", "Ask for the mail again",
+		"At most one a minute is sent and, after five, one in six hours.", 401, 403)), a.resendVerification)
 }
 
 type changePasswordInput struct {
@@ -56,14 +62,15 @@ func (a *api) resetPassword(ctx context.Context, in *resetPasswordInput) (*struc
 	return nil, a.Accounts.ResetPassword(ctx, in.Body.Token, in.Body.Password, requestOf(ctx).client)
 }
 
-type tokenInput struct {
+type verifyEmailInput struct {
 	Body struct {
-		Token keyring.Secret `json:"token"`
+		Token    keyring.Secret `json:"token"`
+		Password keyring.Secret `json:"password,omitempty" doc:"The account's, when there is no access token"`
 	}
 }
 
-func (a *api) verifyEmail(ctx context.Context, in *tokenInput) (*struct{}, error) {
-	return nil, a.Accounts.VerifyEmail(ctx, in.Body.Token, requestOf(ctx).client)
+func (a *api) verifyEmail(ctx context.Context, in *verifyEmailInput) (*struct{}, error) {
+	return nil, a.Accounts.VerifyEmail(ctx, principal(ctx), in.Body.Token, in.Body.Password, requestOf(ctx).client)
 }
 
 func (a *api) resendVerification(ctx context.Context, _ *struct{}) (*struct{}, error) {

@@ -57,6 +57,7 @@ func (p *Problem) ContentType(string) string { return "application/problem+json"
 var statuses = map[stoa.Code]int{
 	stoa.InvalidRequest:             http.StatusUnprocessableEntity,
 	stoa.EmailTaken:                 http.StatusConflict,
+	stoa.EmailUnverified:            http.StatusForbidden,
 	stoa.InvalidCredentials:         http.StatusUnauthorized,
 	stoa.SecondFactorRequired:       http.StatusUnauthorized,
 	stoa.TokenInvalid:               http.StatusUnauthorized,

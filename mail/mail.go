@@ -124,7 +124,7 @@ func (s *Sender) compose(m Message) (*gomail.Msg, error) {
 	if err != nil || m.ID == "" || len(m.ID) > 100 || strings.ContainsFunc(m.ID, notInID) {
 		return nil, &Error{Code: badMailbox, Final: true, Step: "the recipient's address or the message's id"}
 	}
-	to.Name = oneLine(m.To.Name)
+	to.Name = Plain(m.To.Name, MaxName)
 	msg := gomail.NewMsg(gomail.WithNoDefaultUserAgent())
 	if err := errors.Join(msg.From(s.from.String()), msg.To(to.String())); err != nil {
 		return nil, &Error{Code: badMailbox, Final: true, Step: "the recipient's address"}

@@ -180,3 +180,33 @@ func TestMigrationKeepsPurchases(t *testing.T) {
 		})
 	}
 }
+
+// TestMigrationKeepsPeople: 00017 brings addresses to lower case and leaves
+// those beyond ASCII as they are; nobody is merged.
+func TestMigrationKeepsPeople(t *testing.T) {
+	t.Parallel()
+	for _, engine := range masterdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			db := masterdbtest.Open(t, emptyURL(t, engine))
+			must(t, db.MigrateTo(t.Context(), 14))
+			for _, email := range []string{"Olive@Example.com", "sam@example.com", "\u017fam@example.com", "änne@example.com"} {
+				_, err := insertUser(t, db, email)
+				must(t, err)
+			}
+			_, err := db.Migrate(t.Context())
+			must(t, err)
+			var got []string
+			must(t, db.Select(t.Context(), &got, `SELECT email FROM users ORDER BY created_at, id`))
+			want := []string{"olive@example.com", "sam@example.com", "\u017fam@example.com", "änne@example.com"}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("addresses (-want +got):\n%s", diff)
+			}
+			for _, again := range append(want, "SAM@example.com") {
+				if _, err := insertUser(t, db, again); !masterdb.IsUnique(err) {
+					t.Errorf("%s a second time: %v", again, err)
+				}
+			}
+		})
+	}
+}

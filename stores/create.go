@@ -10,6 +10,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
 )
 
@@ -181,8 +182,10 @@ func NameFault(name string) string {
 		return "is required"
 	case length > 120:
 		return "must be at most 120 characters"
-	case !utf8.ValidString(name) || strings.IndexFunc(name, unicode.IsControl) >= 0:
-		return "must not hold control characters"
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsFunc(name, mail.IsHidden):
+		return "must not hold control or invisible characters"
+	case mail.HasLink(name): // it goes into mails
+		return "must not hold a web or e-mail address: a hostname of your own is added once the store is there"
 	}
 	return ""
 }

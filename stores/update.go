@@ -1,9 +1,9 @@
 package stores
 
 import (
-	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -86,26 +86,31 @@ func (r *Registry) carry(ctx context.Context, db *tenantdb.DB, id stoa.StoreID, 
 }
 
 // checkPatch finds every fault before anything is written anywhere. The
-// registry is stricter about slugs than a store on its own would be. The slug
-// that the store has is no fault, even if it was reserved later.
+// registry is stricter about names and slugs than a store on its own would be.
+// The name and slug that the store has are no fault, even if what is allowed has
+// changed since.
 func (r *Registry) checkPatch(ctx context.Context, id stoa.StoreID, patch shop.ProfilePatch) error {
-	err := patch.Validate()
-	if patch.Slug == nil {
-		return err
-	}
-	fault := r.platform.slugFault(*patch.Slug)
-	if fault == "" {
-		return err
-	}
-	if present, lookup := r.ReadIdentity(ctx, id); lookup != nil || present.Slug == *patch.Slug {
-		return cmp.Or(lookup, err)
-	}
 	var faults stoa.Invalid
-	faults.Add("slug", "%s", fault)
+	add := func(field string, value *string, fault func(string) string) {
+		if value != nil && fault(*value) != "" {
+			faults.Add(field, "%s", fault(*value))
+		}
+	}
+	add("name", patch.Name, NameFault)
+	add("slug", patch.Slug, r.platform.slugFault)
+	if len(faults) > 0 {
+		present, err := r.ReadIdentity(ctx, id)
+		if err != nil {
+			return err
+		}
+		faults = slices.DeleteFunc(faults, func(f stoa.FieldError) bool {
+			return f.Field == "name" && *patch.Name == present.Name || f.Field == "slug" && *patch.Slug == present.Slug
+		})
+	}
 	var others *stoa.Error
-	if errors.As(err, &others) {
+	if errors.As(patch.Validate(), &others) {
 		for _, f := range others.Fields {
-			if f.Field != "slug" {
+			if !slices.ContainsFunc(faults, func(known stoa.FieldError) bool { return known.Field == f.Field }) {
 				faults = append(faults, f)
 			}
 		}

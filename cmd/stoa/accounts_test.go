@@ -20,7 +20,7 @@ import (
 // withKey is a program with a key that c has made for it.
 func (c client) withKey(store string, scopes ...access.Scope) client {
 	c.t.Helper()
-	a := c.call("POST", "/api/stores/"+store+"/api-keys", object{"name": "Test", "scopes": scopes}).want(http.StatusCreated)
+	a := c.proven().call("POST", "/api/stores/"+store+"/api-keys", object{"name": "Test", "scopes": scopes}).want(http.StatusCreated)
 	return client{t: c.t, url: c.url, token: a.text("key")}
 }
 
@@ -56,16 +56,21 @@ func TestAccountByMail(t *testing.T) {
 		c, id := register(t, s, "owner@example.com")
 		visitor := client{t: t, url: s.url}
 		c.call("GET", "/api/auth/me", nil).want(http.StatusOK).is(false, "user", "emailVerified")
+		c.call("POST", "/api/stores/"+id+"/invitations", object{"email": "guest@example.com", "role": "member"}).problem(http.StatusForbidden, "email_unverified")
 		link := visitor.mailed("verify-email")
-		visitor.submit(link, url.Values{}).want(http.StatusOK)
-		visitor.submit(link, url.Values{}).want(http.StatusUnauthorized) // once
+		visitor.submit(link, url.Values{}).want(http.StatusUnprocessableEntity)
+		visitor.submit(link, url.Values{"password": {"not the password"}}).want(http.StatusUnauthorized)
+		visitor.submit(link, url.Values{"password": {testPassword}}).want(http.StatusOK)
+		visitor.submit(link, url.Values{"password": {testPassword}}).want(http.StatusUnauthorized) // once
 		c.call("GET", "/api/auth/me", nil).want(http.StatusOK).is(true, "user", "emailVerified")
 
 		for _, email := range []string{"owner@example.com", "nobody@example.com"} {
 			if a := visitor.call("POST", "/api/auth/forgot-password", object{"email": email}).want(http.StatusNoContent); a.raw != "" {
 				t.Errorf("%s: %s", email, a.raw)
 			}
+			visitor.call("POST", "/forgot-password", "email="+url.QueryEscape(email), "Content-Type", "application/x-www-form-urlencoded").want(http.StatusOK)
 		}
+		visitor.call("POST", "/forgot-password", "email=nobody", "Content-Type", "application/x-www-form-urlencoded").want(http.StatusUnprocessableEntity)
 		link = visitor.mailed("reset-password")
 		visitor.submit(link, url.Values{"password": {"short"}}).want(http.StatusUnprocessableEntity)
 		const next = "quite another one"
@@ -95,6 +100,7 @@ func TestInvitationOverTheAPI(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t, masterdb.SQLite))
 	c, id := register(t, s, "owner@example.com")
+	c.proven()
 	guest, _ := register(t, s, "guest@example.com")
 	path := "/api/stores/" + id + "/invitations"
 	c.call("POST", path, object{"email": "guest@example.com", "role": "viewer"}).want(http.StatusCreated).is("viewer", "role")
@@ -148,6 +154,8 @@ func TestSecondFactorOverHTTP(t *testing.T) {
 	onEachMaster(t, func(t *testing.T, s *server) {
 		c, _ := register(t, s, "owner@example.com")
 		const path = "/api/auth/second-factor"
+		c.call("POST", path, object{"password": testPassword}).problem(http.StatusForbidden, "email_unverified")
+		c.proven()
 		a := c.call("POST", path, object{"password": testPassword}).want(http.StatusCreated)
 		code := func(ahead time.Duration) string {
 			code, err := totp.GenerateCode(a.text("secret"), time.Now().Add(ahead))
@@ -273,6 +281,14 @@ func TestOperatorOverHTTP(t *testing.T) {
 			op, _ := register(t, s, "op@example.com")
 			flags := []string{"--data-dir=" + cfg.DataDir, "--master-db-url=" + cfg.MasterDBURL.Reveal()}
 			op.call("GET", "/api/stores/"+id, nil).problem(http.StatusNotFound, "store_not_found")
+			if status, _, errOut := command(t, append([]string{"users", "promote", "op@example.com"}, flags...)...); status != 1 || !strings.Contains(errOut, "users verify") {
+				t.Fatalf("status %d: %s", status, errOut)
+			}
+			for _, email := range []string{"op@example.com", "OWNER@example.com"} {
+				if status, out, errOut := command(t, append([]string{"users", "verify", email}, flags...)...); status != 0 || !strings.Contains(out, "proven") {
+					t.Fatalf("status %d: %s%s", status, out, errOut)
+				}
+			}
 			if status, out, errOut := command(t, append([]string{"users", "promote", "op@example.com"}, flags...)...); status != 0 || !strings.Contains(out, "operator") {
 				t.Fatalf("status %d: %s%s", status, out, errOut)
 			}

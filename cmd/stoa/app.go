@@ -96,7 +96,8 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.registry.UseDNS(cfg.DNSServer)
 	a.accounts = accounts.New(master, a.registry, signing, accounts.Options{
 		AccessTTL: cfg.JWTExpiresIn, Encryption: encryption, Queue: a.queue, Mail: a.mail, BaseURL: publicURL, Limits: a.limits,
-		Quotas: cfg.limits(),
+		Quotas:             cfg.limits(),
+		InvitationsPerHour: cfg.InvitationsPerHour,
 	})
 	a.payments, err = payments.New(master, a.ledger, a.queue, cfg.sales(publicURL, signing, log))
 	if err != nil {

@@ -48,6 +48,7 @@ func TestCanaries(t *testing.T) {
 			m := &mine{t: t, secrets: canaries{}, cfg: testConfig(t, engine), private: closedPort(t)}
 			p := m.start()
 			m.signIn()
+			m.verify()
 			m.factor()
 			m.mails()
 			m.keys()
@@ -198,11 +199,18 @@ func (m *mine) tokens(n int) []string {
 	return found
 }
 
-func (m *mine) mails() {
+// verify proves the address, without which there is no factor and no key.
+func (m *mine) verify() {
 	verify := m.tokens(1)[0]
+	stranger := mine{t: m.t, client: client{t: m.t, url: m.client.url}, secrets: m.secrets}
 	m.call("GET", "/verify-email?token="+url.QueryEscape(m.made("a token of nobody")), nil)
+	stranger.call("POST", "/api/auth/verify-email", object{"token": verify, "password": m.made("a wrong password to verify")}).want(http.StatusUnauthorized)
+	m.answers.Write(stranger.answers.Bytes())
 	m.call("POST", "/api/auth/verify-email", object{"token": verify}).want(http.StatusNoContent)
 	m.call("POST", "/api/auth/verify-email", object{"token": verify}).want(http.StatusUnauthorized)
+}
+
+func (m *mine) mails() {
 	m.mailDown.Store(true)
 	m.call("POST", "/api/auth/forgot-password", object{"email": "owner@example.com"}).want(http.StatusNoContent)
 	m.call("POST", "/api/stores/"+m.store+"/invitations", object{"email": "guest@example.com", "role": "viewer"}).want(http.StatusCreated)
@@ -312,7 +320,7 @@ func (m *mine) operator() {
 	a := m.client.call("POST", "/api/auth/register", object{"email": "op@example.com", "password": password, "firstName": "O", "lastName": "P"}).want(http.StatusCreated)
 	db := masterdbtest.Open(m.t, m.cfg.MasterDBURL.Reveal())
 	err := db.Tx(m.t.Context(), func(tx *masterdb.Tx) error {
-		_, err := tx.Exec(m.t.Context(), `UPDATE users SET role = 'admin' WHERE email = 'op@example.com'`)
+		_, err := tx.Exec(m.t.Context(), `UPDATE users SET role = 'admin', email_verified = true WHERE email = 'op@example.com'`)
 		return err
 	})
 	if err != nil {

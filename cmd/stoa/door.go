@@ -30,6 +30,8 @@ type Door struct {
 	RateLimitUser    int            `name:"rate-limit-user" env:"STOA_RATE_LIMIT_USER" default:"6000" help:"Requests a minute of one user." placeholder:"N" group:"config"`
 	RateLimitKey     int            `name:"rate-limit-key" env:"STOA_RATE_LIMIT_KEY" default:"12000" help:"Requests a minute of one API key." placeholder:"N" group:"config"`
 	RateLimitStore   int            `name:"rate-limit-store" env:"STOA_RATE_LIMIT_STORE" default:"60000" help:"Requests a minute to one store's front, and as many with all API keys of the store." placeholder:"N" group:"config"`
+
+	InvitationsPerHour int `name:"invitations-per-hour" env:"STOA_INVITATIONS_PER_HOUR" default:"1000" help:"Invitations sent by mail an hour, of all users together; 0 is no limit." placeholder:"N" group:"config"`
 }
 
 // maxRate keeps the arithmetic of limits exact.
@@ -55,6 +57,7 @@ func (d *Door) check(fault func(name, format string, args ...any)) {
 	for name, rate := range map[string]int{
 		"STOA_RATE_LIMIT_AUTH": d.RateLimitAuth, "STOA_RATE_LIMIT_ADDRESS": d.RateLimitAddress, "STOA_RATE_LIMIT_USER": d.RateLimitUser,
 		"STOA_RATE_LIMIT_KEY": d.RateLimitKey, "STOA_RATE_LIMIT_STORE": d.RateLimitStore,
+		"STOA_INVITATIONS_PER_HOUR": d.InvitationsPerHour,
 	} {
 		if rate < 0 || rate > maxRate {
 			fault(name, "must be between 0, which is no limit, and %d", maxRate)

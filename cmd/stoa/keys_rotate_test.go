@@ -103,7 +103,7 @@ func code(t *testing.T, secret string, ahead int) string {
 // withFactor gives c's account a second factor and returns its secret.
 func (c client) withFactor() (secret string) {
 	c.t.Helper()
-	secret = c.call("POST", "/api/auth/second-factor", object{"password": testPassword}).want(http.StatusCreated).text("secret")
+	secret = c.proven().call("POST", "/api/auth/second-factor", object{"password": testPassword}).want(http.StatusCreated).text("secret")
 	c.call("POST", "/api/auth/second-factor/confirm", object{"code": code(c.t, secret, 0)}).want(http.StatusOK)
 	return secret
 }

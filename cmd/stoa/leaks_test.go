@@ -183,7 +183,7 @@ func (w *leakWorld) email(n int) string { return fmt.Sprintf("person%d@example.c
 func (w *leakWorld) register(operator bool) (client, stoa.UserID) {
 	w.t.Helper()
 	w.count++
-	c := client{t: w.t, url: w.s.url}
+	c := client{t: w.t, url: w.s.url, s: w.s}
 	a := c.call("POST", "/api/auth/register", object{
 		"email": w.email(w.count), "password": testPassword, "firstName": "A", "lastName": "B",
 	}).want(http.StatusCreated)
@@ -192,6 +192,7 @@ func (w *leakWorld) register(operator bool) (client, stoa.UserID) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	c.proven()
 	if operator {
 		w.tx(func(tx *masterdb.Tx) error {
 			_, err := tx.Exec(w.t.Context(), `UPDATE users SET role = 'admin' WHERE id = $1`, id)

@@ -51,7 +51,7 @@ func TestLimits(t *testing.T) {
 	from := func(address string) []string { return []string{"X-Forwarded-For", address} }
 	owner, id, host := connected(t, s, "owner@example.com")
 	other, otherID := register(t, s, "other@example.com")
-	key := owner.call("POST", "/api/stores/"+id+"/api-keys", object{"name": "shop", "scopes": []string{"credits:read"}}).want(http.StatusCreated).text("key")
+	key := owner.proven().call("POST", "/api/stores/"+id+"/api-keys", object{"name": "shop", "scopes": []string{"credits:read"}}).want(http.StatusCreated).text("key")
 	keyed := client{t: t, url: s.url, token: key}
 
 	anybody := client{t: t, url: s.url}
@@ -104,7 +104,7 @@ func TestStoreLimitOfKeys(t *testing.T) {
 	owner, id := register(t, s, "owner@example.com")
 	counts := map[int]int{}
 	for n := range 4 {
-		key := owner.call("POST", "/api/stores/"+id+"/api-keys", object{"name": fmt.Sprint(n), "scopes": []string{"credits:read"}}).want(http.StatusCreated).text("key")
+		key := owner.proven().call("POST", "/api/stores/"+id+"/api-keys", object{"name": fmt.Sprint(n), "scopes": []string{"credits:read"}}).want(http.StatusCreated).text("key")
 		for range 5 {
 			a := client{t: t, url: s.url, token: key}.call("GET", "/api/credits/balance", nil)
 			if counts[a.status]++; a.status == http.StatusTooManyRequests {

@@ -23,7 +23,7 @@ func TestLowBalanceMail(t *testing.T) {
 	cfg.SMTPURL, cfg.MailFrom = keyring.NewSecret("smtp://stoa:secret@"+smtp.Address()), "Läden <no-reply@example.com>"
 	s := startServer(t, cfg)
 	c, id := register(t, s, "owner@example.com")
-	c.buy(id, 10)
+	c.proven().buy(id, 10)
 	const settings = "/api/credits/settings"
 	c.call("GET", settings, nil).want(http.StatusOK).is(nil, "lowBalanceThreshold")
 	c.call("PUT", settings, object{"lowBalanceThreshold": "2.5"}).want(http.StatusOK).is("2.5", "lowBalanceThreshold")
@@ -60,7 +60,7 @@ func TestMailWithoutServer(t *testing.T) {
 	cfg := testConfig(t, masterdb.SQLite)
 	s := startServer(t, cfg)
 	c, id := register(t, s, "owner@example.com")
-	c.buy(id, 10)
+	c.proven().buy(id, 10)
 	c.call("PUT", "/api/credits/settings", object{"lowBalanceThreshold": 5}).want(http.StatusOK)
 	c.call("POST", "/api/credits/spend", object{"amount": 8}).want(http.StatusOK)
 	eventually(t, "a file", func() bool {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
@@ -87,6 +88,17 @@ type client struct {
 	t     *testing.T
 	url   string
 	token string
+	s     *server // of who was registered by register
+}
+
+// proven has the client's e-mail address proven, as the mail to it would.
+func (c client) proven() client {
+	c.t.Helper()
+	id := c.call("GET", "/api/auth/me", nil).want(http.StatusOK).text("user", "id")
+	if _, err := accounts.ConfirmEmail(c.t.Context(), c.s.master, id); err != nil {
+		c.t.Fatal(err)
+	}
+	return c
 }
 
 // object is a JSON object of an answer.
@@ -234,13 +246,14 @@ func (a answer) is(want any, path ...string) answer {
 
 const testPassword = "SecurePassword123!"
 
-// register opens an account and returns its owner, signed in, with the id of
-// the first store.
+// register opens an account, whose address is not proven, and returns its owner,
+// signed in, with the id of the first store.
 func register(t *testing.T, s *server, email string) (client, string) {
 	t.Helper()
-	c := client{t: t, url: s.url}
+	c := client{t: t, url: s.url, s: s}
 	a := c.call("POST", "/api/auth/register", object{
-		"email": email, "password": testPassword, "firstName": "John", "lastName": "Doe", "storeName": "Store of " + email,
+		"email": email, "password": testPassword, "firstName": "John", "lastName": "Doe",
+		"storeName": "Store of " + strings.NewReplacer("@", " ", ".", " ").Replace(email),
 	}).want(http.StatusCreated)
 	c.token = a.text("accessToken")
 	return c, a.text("store", "id")

@@ -51,7 +51,7 @@ func TestSupabaseConsent(t *testing.T) {
 		// Another browser is asked first, and only its owner's click connects.
 		location := back(t, sb.Approve(t, authorize()))
 		asked := c.call("GET", location, nil).want(http.StatusOK)
-		if !strings.Contains(asked.raw, "Store of owner@example.com") || !strings.Contains(asked.raw, "for owner@example.com") {
+		if !strings.Contains(asked.raw, "Store of owner example com") || !strings.Contains(asked.raw, "for owner@example.com") {
 			t.Errorf("the page says %s", asked.raw)
 		}
 		status("none")

@@ -1,18 +1,23 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/accounts"
+	"github.com/stoahq/stoa/masterdb"
 )
 
 type usersCmd struct {
 	List    usersListCmd    `cmd:"" help:"List the users, newest first."`
+	Verify  usersVerifyCmd  `cmd:"" help:"Take a user's e-mail address as proven."`
 	Promote usersPromoteCmd `cmd:"" help:"Make a user an operator of the platform."`
 	Demote  usersDemoteCmd  `cmd:"" help:"Make an operator an ordinary user again."`
 	Quota   usersQuotaCmd   `cmd:"" help:"Set how many stores and managed databases one user may have."`
@@ -28,12 +33,21 @@ type oneUser struct {
 	JSON bool   `help:"Print the user as JSON."`
 }
 
+type usersVerifyCmd struct{ oneUser }
+
+// Help is shown by 'stoa users verify --help'.
+func (usersVerifyCmd) Help() string {
+	return "For a platform without mail, or a user whom no mail reaches. Until their address is proven users have no second factor, API keys and invitations. " +
+		"Be sure that whoever registered the address is its owner: all that the account holds stays."
+}
+
 type usersPromoteCmd struct{ oneUser }
 
 // Help is shown by 'stoa users promote --help'.
 func (usersPromoteCmd) Help() string {
 	return "An operator sees and manages every store through the API, but for spending and buying its credits and making its keys; all of it is " +
-		"written to the store's audit log. With a reason they can act as a user for 15 minutes. It holds at once and may be repeated."
+		"written to the store's audit log. With a reason they can act as a user for 15 minutes. It holds at once and may be repeated. " +
+		"Their address must be proven: anybody can register one that is not theirs."
 }
 
 type usersDemoteCmd struct{ oneUser }
@@ -90,19 +104,33 @@ func (cmd usersListCmd) Run(e *env) error {
 	return table.Flush()
 }
 
-func (cmd usersPromoteCmd) Run(e *env) error {
-	return cmd.set(e, "admin", "is an operator of the platform")
+func (cmd usersVerifyCmd) Run(e *env) error {
+	return cmd.change(e, "has a proven address", accounts.ConfirmEmail)
 }
-func (cmd usersDemoteCmd) Run(e *env) error { return cmd.set(e, "user", "is an ordinary user") }
+func (cmd usersPromoteCmd) Run(e *env) error {
+	return cmd.change(e, "is an operator of the platform", roleSetter("admin"))
+}
+func (cmd usersDemoteCmd) Run(e *env) error {
+	return cmd.change(e, "is an ordinary user", roleSetter("user"))
+}
 
-func (cmd oneUser) set(e *env, role, done string) error {
+func roleSetter(role string) func(context.Context, *masterdb.DB, string) (accounts.User, error) {
+	return func(ctx context.Context, db *masterdb.DB, name string) (accounts.User, error) {
+		return accounts.SetPlatformRole(ctx, db, name, role)
+	}
+}
+
+func (cmd oneUser) change(e *env, done string, change func(context.Context, *masterdb.DB, string) (accounts.User, error)) error {
 	master, err := e.openMaster()
 	if err != nil {
 		return err
 	}
 	defer master.Close()
-	user, err := accounts.SetPlatformRole(e.ctx, master, cmd.User, role)
-	if err != nil {
+	user, err := change(e.ctx, master, cmd.User)
+	switch {
+	case stoa.CodeOf(err) == stoa.EmailUnverified:
+		return fmt.Errorf("%w Its owner does so with the mail they got, or you with 'stoa users verify'", plain(err))
+	case err != nil:
 		return plain(err)
 	}
 	if cmd.JSON {
@@ -159,4 +187,32 @@ func quotaText(limit *int) string {
 		return "without limit"
 	}
 	return strconv.Itoa(*limit)
+}
+
+// checkUsers looks for users whom somebody else could be taken for.
+func checkUsers(ctx context.Context, master *masterdb.DB) (string, error) {
+	irregular, err := accounts.IrregularEmails(ctx, master)
+	if err != nil {
+		return "", err
+	}
+	operators, err := accounts.ListUsers(ctx, master, "admin", stoa.UserID{}, 500)
+	if err != nil {
+		return "", err
+	}
+	var faults []string
+	for _, u := range operators {
+		if !u.EmailVerified {
+			faults = append(faults, fmt.Sprintf("%s is an operator and has not proven the address %q", u.ID, u.Email))
+		}
+	}
+	for _, u := range irregular[:min(len(irregular), 20)] {
+		faults = append(faults, fmt.Sprintf("%s has the address %+q, which can be mistaken for another", u.ID, u.Email))
+	}
+	if n := len(irregular) - 20; n > 0 {
+		faults = append(faults, fmt.Sprintf("%d more have such addresses", n))
+	}
+	if len(faults) > 0 {
+		return "", errors.New(strings.Join(faults, "; "))
+	}
+	return "every address stands for one person, every operator's is proven", nil
 }
