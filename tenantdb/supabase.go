@@ -106,11 +106,6 @@ func (m *Manager) NewSupabase(ref, host, database, role string, password keyring
 	return c, nil
 }
 
-// SupabaseRole names the role that a store has in a project, and its schema.
-func SupabaseRole(store stoa.StoreID) string {
-	return "stoa_" + lower.EncodeToString(store[6:]) // the part of the id that is random
-}
-
 // ProjectRef returns the ref of the Supabase project that c is of, or "".
 func (m *Manager) ProjectRef(c Credentials) string {
 	if c.Kind != KindSupabase {
