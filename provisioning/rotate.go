@@ -5,6 +5,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/tenantdb"
@@ -68,7 +69,9 @@ func (s *Service) replace(ctx context.Context, tx *masterdb.Tx, p access.Princip
 		return err
 	}
 	// Credentials that cannot be read any more are there to be replaced.
-	if current, err := s.tenants.Load(ctx, tx, store); err != nil || current != c {
+	current, err := s.tenants.Load(ctx, tx, store)
+	current.RolePassword = keyring.Secret{} // planned for a run, and never needed
+	if err != nil || current != c {
 		if err := s.tenants.Save(ctx, tx, store, c); err != nil {
 			return err
 		}

@@ -90,6 +90,20 @@ func (r SupabaseRules) check(c *Credentials, faults *stoa.Invalid) {
 	r.checkProject(c, ref, faults)
 }
 
+// serve reports whether c leads to a project on a server of Supabase's.
+func (r SupabaseRules) serve(c Credentials) bool {
+	r = r.withDefaults()
+	host := strings.ToLower(strings.TrimSuffix(c.Host, "."))
+	if c.Engine != PostgreSQL || c.Port != r.SessionPort && c.Port != r.TransactionPort {
+		return false
+	}
+	if ref, direct := r.directRef(host); direct {
+		return projectRef.MatchString(ref)
+	}
+	_, ref, named := strings.Cut(c.User, ".")
+	return named && isUnder(host, r.PoolerDomain) && projectRef.MatchString(ref[strings.LastIndex(ref, ".")+1:])
+}
+
 // NewSupabase returns the credentials of a role in a project, through the
 // transaction pooler at host. It fails with database_host_forbidden when that
 // is not one of Supabase's.
