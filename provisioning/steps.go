@@ -3,6 +3,7 @@ package provisioning
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -401,7 +402,17 @@ func (w *work) seed(ctx context.Context) error {
 	if err := w.tenant.ProveClosed(ctx); err != nil {
 		return err
 	}
-	return w.done(ctx, "seed", nil)
+	warnings, err := json.Marshal(append([]tenantdb.Warning{}, w.warnings(ctx, w.tenant, w.run.StoreID)...))
+	if err != nil {
+		return err
+	}
+	return w.done(ctx, "seed", func(tx *masterdb.Tx) error {
+		if err := tenantdb.RecordExposure(ctx, tx, w.run.StoreID, w.database.Version, nil); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE provisioning_runs SET warnings = $2 WHERE id = $1`, w.run.ID, string(warnings))
+		return err
+	})
 }
 
 func (w *work) storeRecord(ctx context.Context) error {

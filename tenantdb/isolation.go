@@ -2,6 +2,7 @@ package tenantdb
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -38,10 +39,13 @@ func (m *Manager) PlanIsolation(ctx context.Context, db *DB, store stoa.StoreID)
 		Schema      string
 		MakesRoles  bool
 		HasMarker   bool
+		HasStores   bool
 	}
-	err = db.Get(ctx, &at, `SELECT session_user::text AS session_user, coalesce(current_schema()::text, '') AS schema,
-		rolcreaterole OR rolsuper AS makes_roles, EXISTS (SELECT FROM pg_catalog.pg_class WHERE relname = '`+MarkerTable+`'
-			AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema())) AS has_marker
+	err = db.Get(ctx, &at, `WITH relation AS (SELECT relname FROM pg_catalog.pg_class
+			WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()))
+		SELECT session_user::text AS session_user, coalesce(current_schema()::text, '') AS schema, rolcreaterole OR rolsuper AS makes_roles,
+			EXISTS (SELECT FROM relation WHERE relname = '`+MarkerTable+`') AS has_marker,
+			(SELECT count(*) = 2 FROM relation WHERE relname IN ('stores', '`+VersionTable+`')) AS has_stores
 		FROM pg_catalog.pg_roles WHERE rolname = session_user`)
 	if err != nil {
 		return Isolation{}, err
@@ -50,10 +54,8 @@ func (m *Manager) PlanIsolation(ctx context.Context, db *DB, store stoa.StoreID)
 	if at.SessionUser == role {
 		return Isolation{}, nil
 	}
-	if at.HasMarker {
-		if marked, err := db.Marked(ctx, store); marked {
-			return Isolation{}, err
-		}
+	if held, err := db.holdsStore(ctx, store, at.HasMarker, at.HasStores); err != nil || held {
+		return Isolation{}, err
 	}
 	switch {
 	case at.MakesRoles:
@@ -64,6 +66,31 @@ func (m *Manager) PlanIsolation(ctx context.Context, db *DB, store stoa.StoreID)
 	return Isolation{}, stoa.Errorf(stoa.DatabaseExposed, "This role's tables would be in the schema public, which the project's HTTP API shows. "+
 		"Use the connection string of the project's role postgres, which can give the store a schema of its own; or make one for this role: "+
 		"CREATE SCHEMA shop AUTHORIZATION the_role; ALTER ROLE the_role SET search_path = shop.")
+}
+
+// holdsStore reports whether the current schema holds the store. One from
+// before there were markers, or a copy that lost it, is known by its own row.
+func (db *DB) holdsStore(ctx context.Context, store stoa.StoreID, hasMarker, hasStores bool) (bool, error) {
+	if hasMarker {
+		marked, err := db.Marked(ctx, store)
+		if err != nil || marked {
+			return marked, ignoreMarked(err)
+		}
+	}
+	if !hasStores {
+		return false, nil
+	}
+	var n int
+	err := db.Get(ctx, &n, `SELECT count(*) FROM stores WHERE id = ?`, store)
+	return n > 0, err
+}
+
+// ignoreMarked: what is another store's does not hold this one.
+func ignoreMarked(err error) error {
+	if errors.Is(err, ErrMarked) {
+		return nil
+	}
+	return err
 }
 
 // userSuffix is what a pooler wants behind a role's name to find the project.
