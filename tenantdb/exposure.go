@@ -116,8 +116,12 @@ func (db *DB) securables(ctx context.Context) ([]securable, error) {
 	return slices.DeleteFunc(all, func(s securable) bool { return !made[s.Base] }), err
 }
 
-// identifier is a name in the text of a migration, without its quotes.
-var identifier = regexp.MustCompile(`[\p{L}_][\p{L}\p{N}_$]*`)
+// Names in the text of a migration: one that needs no quotes, or has them and
+// maybe needs none, and one that needs them.
+var (
+	plainName  = regexp.MustCompile(`[\p{L}_][\p{L}\p{N}_$]*`)
+	quotedName = regexp.MustCompile(`"([^"]+)"`)
+)
 
 // madeByMigrations are the names that the migrations on PostgreSQL may have
 // given to what they made. Of the operator's own, these are all names in their
@@ -141,8 +145,11 @@ func (db *DB) madeByMigrations() (map[string]bool, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, word := range identifier.FindAllString(string(text), -1) {
+		for _, word := range plainName.FindAllString(string(text), -1) {
 			made[word], made[strings.ToLower(word)] = true, true
+		}
+		for _, match := range quotedName.FindAllStringSubmatch(string(text), -1) {
+			made[match[1]] = true
 		}
 	}
 	return made, err

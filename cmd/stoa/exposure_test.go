@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/supabase/supabasetest"
 	"github.com/stoahq/stoa/tenantdb"
 	"github.com/stoahq/stoa/tenantdb/tenantdbtest"
@@ -170,4 +171,49 @@ func TestConnectionStringIsPrivate(t *testing.T) {
 			t.Errorf("%d tables in public, %v", others, err)
 		}
 	})
+}
+
+// TestDoctorClosesExposedStores: the operator is told which stores the HTTP API
+// of a Supabase project can reach, and --mend ends that.
+func TestDoctorClosesExposedStores(t *testing.T) {
+	t.Parallel()
+	sb := supabasetest.New(t, supabasetest.Options{})
+	project := addProject(t, sb)
+	admin := projectDatabase(t, sb, project.Ref)
+	cfg := supabaseConfig(t, masterdb.SQLite, sb)
+	s := startServer(t, cfg)
+	c, id := register(t, s, "owner@example.com")
+	c.call("POST", "/api/stores/"+id+"/connect-database", object{
+		"type": "supabase", "connectionString": sb.ConnectionString(project.Ref, "postgres", project.Password, tenantdb.TransactionPooler),
+	}).want(http.StatusOK).is("active", "status")
+	schema := storeSchema(t, admin, id)
+	doctor := func(flags ...string) (int, string) {
+		status, stdout, stderr := command(t, append([]string{
+			"doctor", "--fleet", "--data-dir=" + cfg.DataDir, "--master-db-url=" + cfg.MasterDBURL.Reveal(),
+			"--supabase-pooler=" + cfg.SupabasePooler, "--supabase-ca=" + cfg.SupabaseCA,
+		}, flags...)...)
+		return status, stdout + stderr
+	}
+	if _, said := doctor(); strings.Contains(said, "database_exposed") || !strings.Contains(said, "nothing is out of place") {
+		t.Errorf("of a closed store: %s", said)
+	}
+	for _, grant := range []string{"GRANT USAGE ON SCHEMA %s TO anon", "GRANT SELECT ON %s.users TO anon"} {
+		if _, err := admin.Exec(t.Context(), fmt.Sprintf(grant, schema)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if asAPIRole(t, admin, "anon", "SELECT * FROM "+schema+".users") != nil {
+		t.Fatal("the store is closed")
+	}
+	status, said := doctor()
+	if status != 1 || !strings.Contains(said, "database_exposed") || !strings.Contains(said, "anon") || !strings.Contains(said, "--mend") {
+		t.Errorf("%d: %s", status, said)
+	}
+	if status, said := doctor("--mend"); status != 1 || !strings.Contains(said, "mend  database_exposed") {
+		t.Errorf("%d: %s", status, said)
+	}
+	wantClosed(t, admin, schema)
+	if _, said := doctor(); strings.Contains(said, "database_exposed") {
+		t.Errorf("of a store that was closed: %s", said)
+	}
 }
