@@ -17,12 +17,9 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// apiRoles are the roles as which the HTTP API of a Supabase project
+// apiRoleList are the roles, in SQL, as which the HTTP API of a Supabase project
 // (PostgREST) runs its callers' queries. The key of the first is public.
 // Source: Supabase documentation, "Postgres roles".
-var apiRoles = []string{"anon", "authenticated", "service_role"}
-
-// apiRoleList is apiRoles in SQL.
 const apiRoleList = `('anon', 'authenticated', 'service_role')`
 
 // publicSchema is the schema that Supabase's HTTP API shows, and that other
@@ -56,7 +53,7 @@ type securable struct {
 	Base   string // unquoted name of the object, of an owned sequence that of its table
 	Owned  bool   // the connected role may grant and revoke
 	NoRLS  bool   `db:"no_rls"`  // a table that could have row-level security enabled and has not
-	OpenTo string `db:"open_to"` // roles of apiRoles, and PUBLIC, that have any right
+	OpenTo string `db:"open_to"` // roles of apiRoleList, and PUBLIC, that have any right
 }
 
 // securables lists what is in the current schema. A schema "public" itself is
