@@ -294,9 +294,9 @@ func (w *work) addKeys(ctx context.Context, ref string, c *tenantdb.Credentials)
 	}
 }
 
-// makeRole lets the store's role in. See roleStatement.
+// makeRole makes the store's role. See tenantdb.RoleStatement.
 func (w *work) makeRole(ctx context.Context, ref, role string, password keyring.Secret) error {
-	statement, err := roleStatement(role, password)
+	statement, err := tenantdb.RoleStatement(role, password)
 	if err != nil {
 		return err
 	}

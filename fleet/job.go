@@ -39,16 +39,20 @@ func (s *Service) Job() Migrations {
 }
 
 // Start queues the migration of the stores that lag, if any do and it is not
-// held back.
+// held back. The same job closes stores to HTTP APIs: see closeAll.
 func (s *Service) Start(ctx context.Context, queue *jobs.Queue) error {
 	if s.hold {
 		return nil
 	}
 	todo, err := s.lagging(ctx, s.tenants.Expected())
-	if err != nil || len(todo) == 0 {
+	if err != nil {
 		return err
 	}
-	s.log.InfoContext(ctx, "stores to be migrated", "stores", len(todo))
+	open, err := s.unproven(ctx)
+	if err != nil || len(todo)+len(open) == 0 {
+		return err
+	}
+	s.log.InfoContext(ctx, "stores to be migrated", "stores", len(todo), "to_be_closed", len(open))
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error { return queue.EnqueueOnce(ctx, tx, s.Job()) })
 }
 
@@ -58,6 +62,9 @@ func (s *Service) Run(ctx context.Context, job Migrations) error {
 	target := s.tenants.Expected()
 	if s.hold || behind(target, tenantdb.Schema{Version: job.Schema, Own: job.Own}) {
 		return jobs.Snooze(leaveTime)
+	}
+	if err := s.closeAll(ctx); err != nil {
+		return err
 	}
 	sum, err := s.Migrate(ctx, MigrateOptions{
 		Concurrency: jobConcurrency, Canary: Share{N: 1}, MaxFailures: Share{N: 10, Percent: true},

@@ -33,6 +33,7 @@ type bench struct {
 	registry *stores.Registry
 	queue    *jobs.Queue
 	owner    access.Principal
+	rules    tenantdb.SupabaseRules
 }
 
 func setup(t *testing.T, db *masterdb.DB) bench {
@@ -42,7 +43,7 @@ func setup(t *testing.T, db *masterdb.DB) bench {
 	log := slog.New(slog.DiscardHandler)
 	queue, err := jobs.New(db, log, jobs.Options{})
 	must(t, err)
-	b := bench{db: db, ring: ring, dataDir: t.TempDir(), ownDir: t.TempDir(), queue: queue}
+	b := bench{db: db, ring: ring, dataDir: t.TempDir(), ownDir: t.TempDir(), queue: queue, rules: tenantdbtest.SupabaseRules()}
 	b.old = b.manager(t, "")
 	b.registry = stores.New(db, credits.New(db), b.old, queue, "shops.test", log)
 	b.owner = access.Principal{UserID: stoa.NewID[stoa.UserID]()}
@@ -67,7 +68,7 @@ func (b bench) manager(t *testing.T, ownDir string) *tenantdb.Manager {
 	own, err := tenantdb.LoadOwnMigrations(ownDir)
 	must(t, err)
 	m := tenantdb.NewManager(b.db, b.ring, tenantdb.Options{
-		DataDir: b.dataDir, Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}, Supabase: tenantdbtest.SupabaseRules(), Own: own,
+		DataDir: b.dataDir, Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}, Supabase: b.rules, Own: own,
 	})
 	t.Cleanup(func() { must(t, m.Close(context.Background())) })
 	return m

@@ -40,10 +40,12 @@ type testView struct {
 	ServerVersion *string    `json:"serverVersion" example:"15.4" doc:"null when the server did not say"`
 	SchemaVersion *int64     `json:"schemaVersion" doc:"null when the database holds no store's tables"`
 	Error         *faultView `json:"error"`
+
+	Warnings []faultView `json:"warnings" doc:"What to know of a database that works: who else may read it"`
 }
 
 func newTestView(f provisioning.Finding) testView {
-	v := testView{OK: f.Fault == nil, Error: newFaultView(f.Fault)}
+	v := testView{OK: f.Fault == nil, Error: newFaultView(f.Fault), Warnings: newWarningViews(f.Warnings)}
 	if f.Latency > 0 {
 		ms := float64(f.Latency.Microseconds()) / 1000
 		v.LatencyMs = &ms

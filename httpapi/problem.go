@@ -79,6 +79,7 @@ var statuses = map[stoa.Code]int{
 	stoa.DatabaseVersionUnsupported: http.StatusUnprocessableEntity,
 	stoa.DatabasePermissionDenied:   http.StatusUnprocessableEntity,
 	stoa.DatabaseCredentialsLost:    http.StatusServiceUnavailable,
+	stoa.DatabaseExposed:            http.StatusUnprocessableEntity,
 	stoa.TenantUnavailable:          http.StatusServiceUnavailable,
 	stoa.HostnameTaken:              http.StatusConflict,
 	stoa.HostnameInvalid:            http.StatusUnprocessableEntity,

@@ -24,7 +24,8 @@ func (a *api) provisioningRoutes() {
 	}
 	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/connect-database", Tags: tags,
 		Summary: "Give the store its database",
-		Description: "The credentials are encrypted, checked, and the database is set up. Waits for the outcome as `Prefer: wait=N` says " +
+		Description: "The credentials are encrypted, checked, and the database is set up. In a Supabase project the store gets a role and a schema of its own, " +
+			"and only that role's credentials are kept. Waits for the outcome as `Prefer: wait=N` says " +
 			"(seconds, 25 unless told, 60 at most): 200 with the active store, 202 with the run while it goes on, or the fault that ended it; " +
 			"after a fault, mend its cause and make the same call again.",
 		Responses: waits, Errors: []int{400, 401, 403, 404, 409, 413, 422, 429, 503}}), a.connectDatabase)
@@ -47,12 +48,21 @@ func newFaultView(f *provisioning.Fault) *faultView {
 	return &faultView{f.Code, f.Message}
 }
 
+func newWarningViews(list []tenantdb.Warning) []faultView {
+	views := make([]faultView, len(list))
+	for i, w := range list {
+		views[i] = faultView(w)
+	}
+	return views
+}
+
 type runView struct {
 	ID        stoa.RunID         `json:"id" format:"uuid"`
 	StoreID   stoa.StoreID       `json:"storeId" format:"uuid"`
 	State     provisioning.State `json:"state" enum:"queued,running,succeeded,failed"`
 	Steps     []stepView         `json:"steps"`
 	Attempt   int                `json:"attempt"`
+	Warnings  []faultView        `json:"warnings" doc:"What to know of a database that works: who else may read it"`
 	CreatedAt time.Time          `json:"createdAt"`
 }
 
@@ -65,7 +75,8 @@ type stepView struct {
 }
 
 func newRunView(r provisioning.Run) runView {
-	v := runView{ID: r.ID, StoreID: r.StoreID, State: r.State, Attempt: r.Attempt, CreatedAt: r.CreatedAt, Steps: make([]stepView, len(r.Steps))}
+	v := runView{ID: r.ID, StoreID: r.StoreID, State: r.State, Attempt: r.Attempt, CreatedAt: r.CreatedAt, Steps: make([]stepView, len(r.Steps)),
+		Warnings: newWarningViews(r.Warnings)}
 	for i, s := range r.Steps {
 		v.Steps[i] = stepView{s.Name, s.State, s.StartedAt, s.FinishedAt, newFaultView(s.Fault)}
 	}

@@ -96,6 +96,8 @@ type runSummaryView struct {
 	State provisioning.State `json:"state" enum:"queued,running,succeeded,failed"`
 	Step  string             `json:"step"`
 	Error *faultView         `json:"error"`
+
+	Warnings []faultView `json:"warnings" doc:"What to know of a database that works: who else may read it"`
 }
 
 func newStoreView(s stores.Store, run *provisioning.Run) storeView {
@@ -114,7 +116,7 @@ func newStoreView(s stores.Store, run *provisioning.Run) storeView {
 		v.Credits = &creditsView{b.Balance, b.Reserved, b.Available()}
 	}
 	if run != nil {
-		v.Provisioning = &runSummaryView{run.ID, run.State, run.Step, newFaultView(run.Fault)}
+		v.Provisioning = &runSummaryView{run.ID, run.State, run.Step, newFaultView(run.Fault), newWarningViews(run.Warnings)}
 	}
 	return v
 }

@@ -22,6 +22,10 @@ type Finding struct {
 	ServerVersion string          // the server's own words
 	Schema        tenantdb.Schema // of version 0 where the tables of a store are not
 	Fault         *Fault          // nil when the store can work with this database
+
+	// Warnings are what the owner should know of a database that works: who else
+	// may read it.
+	Warnings []tenantdb.Warning
 }
 
 // Test looks at a database without changing it: the store's own, whose
@@ -79,7 +83,12 @@ func (s *Service) checkOwn(c *tenantdb.Credentials) error {
 
 // find is examine with a fault as its result.
 func (s *Service) find(ctx context.Context, store stoa.StoreID, c tenantdb.Credentials, atWork bool) (Finding, error) {
-	found, err := s.examine(ctx, store, c, atWork, nil)
+	var warnings []tenantdb.Warning
+	found, err := s.examine(ctx, store, c, atWork, func(ctx context.Context, db *tenantdb.DB) error {
+		warnings = append(s.warnings(ctx, db, store), s.exposure(ctx, db, store)...)
+		return nil
+	})
+	found.Warnings = warnings
 	var known *stoa.Error
 	switch {
 	case err == nil:
@@ -116,7 +125,22 @@ func (s *Service) examine(ctx context.Context, store stoa.StoreID, c tenantdb.Cr
 		return found, err
 	}
 	found.ServerVersion = fmt.Sprintf("%.100s", in.Version) // whatever the server says
+	isolation, err := s.tenants.PlanIsolation(ctx, db, store)
+	if err != nil {
+		return found, err
+	}
+	if isolation.Role != "" { // the store's tables are, or will be, where these credentials do not lead
+		in.MayCreate, in.Tables = true, nil
+	}
 	if err := acceptable(in); err != nil {
+		return found, err
+	}
+	if isolation.Role != "" {
+		held, schema, err := db.Isolated(ctx, store)
+		if err == nil && atWork && !held {
+			err = errNotHeld()
+		}
+		found.Schema = schema
 		return found, err
 	}
 	if err := ownable(ctx, db, in, store); err != nil {
@@ -141,6 +165,30 @@ func (s *Service) examine(ctx context.Context, store stoa.StoreID, c tenantdb.Cr
 		return found, nil
 	}
 	return found, also(ctx, db)
+}
+
+// warnings says who else may read the store's database. That this cannot be
+// found out does not keep a store from its database.
+func (s *Service) warnings(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) []tenantdb.Warning {
+	all, err := db.Warnings(ctx)
+	if err != nil {
+		s.log.WarnContext(ctx, "readers of a database unknown", "store", store.String(), "err", err)
+	}
+	return all
+}
+
+// exposure is the warning that the HTTP API of a Supabase project can reach the
+// store's tables, if it can.
+func (s *Service) exposure(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) []tenantdb.Warning {
+	err := db.ProveClosed(ctx)
+	var known *stoa.Error
+	switch {
+	case errors.As(err, &known) && known.Code == stoa.DatabaseExposed:
+		return []tenantdb.Warning{{Code: known.Code, Message: known.Message}}
+	case err != nil:
+		s.log.WarnContext(ctx, "exposure of a database unknown", "store", store.String(), "err", err)
+	}
+	return nil
 }
 
 // checkHeld refuses a database that does not hold the store.

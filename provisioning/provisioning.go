@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/jobs"
+	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/quotas"
 	"github.com/stoahq/stoa/stores"
@@ -80,6 +81,9 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 	}
 	if err != nil {
 		return Run{}, err
+	}
+	if c.Engine == tenantdb.PostgreSQL && c.Kind != tenantdb.Managed {
+		c.RolePassword = keyring.NewSecret(rand.Text())
 	}
 	return s.begun(ctx, p, store, c.Kind, false, func(tx *masterdb.Tx) error {
 		if err := s.tenants.Save(ctx, tx, store, c); err != nil {

@@ -2,9 +2,12 @@ package provisioning
 
 import (
 	"context"
+	"crypto/rand"
+	"strings"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/tenantdb"
@@ -35,6 +38,10 @@ func (s *Service) Rotate(ctx context.Context, p access.Principal, store stoa.Sto
 	if err := s.registry.Connected(ctx, store); err != nil {
 		return err
 	}
+	c, err := s.roleCredentials(ctx, store, c)
+	if err != nil {
+		return err
+	}
 	found, err := s.examine(ctx, store, c, true, func(ctx context.Context, db *tenantdb.DB) error {
 		return shop.ProveWritable(ctx, db, store)
 	})
@@ -46,6 +53,42 @@ func (s *Service) Rotate(ctx context.Context, p access.Principal, store stoa.Sto
 	// Also after an error: whether a lost connection has committed is unknown.
 	s.tenants.Forget(store)
 	return err
+}
+
+// roleCredentials returns the credentials of the store's own role when the
+// store has one in the Supabase project that c leads to and c is another's, such
+// as the role postgres. The role's rights, settings and password are then made
+// as they should be. The password stays the one that is stored, if that can be
+// read: so nothing that fails afterwards, and no call at the same time, leaves
+// a store with a password that is not its role's. Other credentials are returned
+// as they are.
+func (s *Service) roleCredentials(ctx context.Context, store stoa.StoreID, c tenantdb.Credentials) (tenantdb.Credentials, error) {
+	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
+	defer cancel()
+	db, err := s.tenants.OpenUnleased(c)
+	if err != nil {
+		return c, err
+	}
+	defer db.Close() //nolint:errcheck // nothing is pending
+	if err := db.Ping(ctx); err != nil {
+		return c, err
+	}
+	in, err := s.tenants.PlanIsolation(ctx, db, store)
+	if err != nil || in.Role == "" {
+		return c, err
+	}
+	held, _, err := db.Isolated(ctx, store)
+	if err == nil && !held {
+		err = errNotHeld()
+	}
+	if err != nil {
+		return c, err
+	}
+	password := keyring.NewSecret(rand.Text())
+	if current, err := s.tenants.Load(ctx, s.db, store); err == nil && strings.HasPrefix(current.User, in.Role) {
+		password = current.Password
+	}
+	return s.tenants.Isolate(ctx, db, in, password)
 }
 
 // checkRotatable refuses a store whose credentials are Stoa's own business.
@@ -68,7 +111,9 @@ func (s *Service) replace(ctx context.Context, tx *masterdb.Tx, p access.Princip
 		return err
 	}
 	// Credentials that cannot be read any more are there to be replaced.
-	if current, err := s.tenants.Load(ctx, tx, store); err != nil || current != c {
+	current, err := s.tenants.Load(ctx, tx, store)
+	current.RolePassword = keyring.Secret{} // planned for a run, and never needed
+	if err != nil || current != c {
 		if err := s.tenants.Save(ctx, tx, store, c); err != nil {
 			return err
 		}

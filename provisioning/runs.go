@@ -5,6 +5,7 @@ package provisioning
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"math"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/tenantdb"
 )
 
 // State is the state of a run or of a step.
@@ -39,7 +41,8 @@ type Run struct {
 	CreatedAt  time.Time
 	StartedAt  *time.Time
 	FinishedAt *time.Time
-	InProject  bool // its database is in a Supabase project, where a role is to be made first
+	Warnings   []tenantdb.Warning `db:"-"` // what the owner should know of a database that works
+	InProject  bool               // its database is in a Supabase project, where a role is to be made first
 }
 
 // Done reports whether the run has ended, well or not.
@@ -159,14 +162,19 @@ func readRun(ctx context.Context, q masterdb.Querier, where string, arg any) (Ru
 		Run
 		ErrorCode    *string
 		ErrorMessage *string
+		WarningList  string
 	}
-	err := q.Get(ctx, &row, `SELECT id, store_id, state, step, attempt, error_code, error_message, created_at, started_at, finished_at, in_project
+	err := q.Get(ctx, &row, `SELECT id, store_id, state, step, attempt, error_code, error_message, created_at, started_at, finished_at, in_project,
+		warnings AS warning_list
 		FROM provisioning_runs WHERE `+where, arg)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return Run{}, errNeverConnected()
 	}
+	if err != nil {
+		return Run{}, err
+	}
 	row.Fault = newFault(row.ErrorCode, row.ErrorMessage)
-	return row.Run, err
+	return row.Run, json.Unmarshal([]byte(row.WarningList), &row.Warnings)
 }
 
 func errNeverConnected() error {

@@ -29,6 +29,8 @@ type platform struct {
 	ring    *keyring.Ring
 	dataDir string
 	managed *tenantdb.Server // nil: managed databases are embedded
+
+	supabase *tenantdb.SupabaseRules // nil: those of tenantdbtest
 }
 
 // bench is one replica: a service with all it stands on.
@@ -58,8 +60,12 @@ func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options
 	log := slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	queue, err := jobs.New(db, log, opts)
 	must(t, err)
+	rules := tenantdbtest.SupabaseRules()
+	if shared.supabase != nil {
+		rules = *shared.supabase
+	}
 	tenants := tenantdb.NewManager(db, shared.ring, tenantdb.Options{
-		DataDir: shared.dataDir, Dialer: tenantdb.Dialer{Allow: allow}, Supabase: tenantdbtest.SupabaseRules(),
+		DataDir: shared.dataDir, Dialer: tenantdb.Dialer{Allow: allow}, Supabase: rules,
 		Managed: shared.managed,
 	})
 	t.Cleanup(func() { must(t, tenants.Close(context.Background())) })
@@ -70,6 +76,14 @@ func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options
 	jobs.Handle(queue, Timeout, b.Provision)
 	jobs.Handle(queue, stores.DeleteStoreTimeout, registry.FinishDeletion)
 	return b
+}
+
+// withRules is b with other servers of Supabase's than those of tenantdbtest.
+func withRules(t *testing.T, db *masterdb.DB, rules tenantdb.SupabaseRules) bench {
+	t.Helper()
+	shared := newPlatform(t)
+	shared.supabase = &rules
+	return setupWith(t, db, shared, jobs.Options{}, tenantdb.Loopback)
 }
 
 // start runs the queue's jobs until the test ends, and has runs begin here.

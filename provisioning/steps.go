@@ -2,6 +2,8 @@ package provisioning
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/cloud"
+	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/tenantdb"
@@ -239,7 +242,45 @@ func (w *work) connect(ctx context.Context) error {
 	if err := w.tenant.Ping(ctx); err != nil {
 		return err
 	}
+	in, err := w.tenants.PlanIsolation(ctx, w.tenant, w.run.StoreID)
+	if err != nil {
+		return err
+	}
+	if in.Role != "" {
+		return w.isolate(ctx, in)
+	}
 	return w.done(ctx, "connect", nil)
+}
+
+// isolate gives the store a role and a schema of its own in its owner's Supabase
+// project. The role's credentials replace those that the owner gave, once they
+// are known to work.
+func (w *work) isolate(ctx context.Context, in tenantdb.Isolation) error {
+	password := w.database.Credentials.RolePassword
+	if password.IsZero() { // the run was begun by a release that planned none
+		password = keyring.NewSecret(rand.Text())
+	}
+	c, err := w.tenants.Isolate(ctx, w.tenant, in, password)
+	if err != nil {
+		return err
+	}
+	own, err := w.tenants.OpenUnleased(c)
+	if err != nil {
+		return err
+	}
+	defer own.Close() //nolint:errcheck // nothing is pending
+	if err := own.Ping(ctx); err != nil {
+		return err
+	}
+	err = w.record(ctx, func(tx *masterdb.Tx) error { // at once: the next step reads the credentials
+		return w.tenants.Save(ctx, tx, w.run.StoreID, c)
+	}, w.passage("connect", nil).changes()...)
+	if err == nil {
+		w.run.pass("connect")
+		w.close()
+		w.tenant = nil
+	}
+	return err
 }
 
 // inspect refuses a server that is too old and a database that holds anything
@@ -352,11 +393,26 @@ func (w *work) migrate(ctx context.Context) error {
 	})
 }
 
+// seed writes the first rows, and then wants proof that nobody reads them
+// through an HTTP API of the database's.
 func (w *work) seed(ctx context.Context) error {
 	if err := shop.Seed(ctx, w.tenant); err != nil {
 		return err
 	}
-	return w.done(ctx, "seed", nil)
+	if err := w.tenant.ProveClosed(ctx); err != nil {
+		return err
+	}
+	warnings, err := json.Marshal(append([]tenantdb.Warning{}, w.warnings(ctx, w.tenant, w.run.StoreID)...))
+	if err != nil {
+		return err
+	}
+	return w.done(ctx, "seed", func(tx *masterdb.Tx) error {
+		if err := tenantdb.RecordExposure(ctx, tx, w.run.StoreID, w.database.Version, nil); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE provisioning_runs SET warnings = $2 WHERE id = $1`, w.run.ID, string(warnings))
+		return err
+	})
 }
 
 func (w *work) storeRecord(ctx context.Context) error {

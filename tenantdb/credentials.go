@@ -53,6 +53,11 @@ type Credentials struct {
 	ProjectURL     string
 	AnonKey        keyring.Secret
 	ServiceRoleKey keyring.Secret
+
+	// RolePassword is that of the role that the run may make for the store: see
+	// Isolate. Planned before the run begins, it is the same however often the
+	// run's steps are done. Empty once the store has its role or needs none.
+	RolePassword keyring.Secret
 }
 
 // ManagedSQLite returns the credentials of a store's embedded database.
@@ -95,6 +100,9 @@ func (c *Credentials) validate(rules SupabaseRules) error {
 		faults.Add("tls.mode", "must be %q or %q", TLSVerify, TLSDisable)
 	}
 	c.checkCA(&faults)
+	if c.Kind == KindPostgreSQL && rules.serve(*c) {
+		c.Kind = KindSupabase // pasted as PostgreSQL, and held to the same rules
+	}
 	if c.Pooler = NoPooler; c.Kind == KindSupabase {
 		rules.check(c, &faults)
 	} else if c.ProjectURL != "" || !c.AnonKey.IsZero() || !c.ServiceRoleKey.IsZero() {
@@ -259,13 +267,15 @@ type sealed struct {
 	ProjectURL     string `json:"projectUrl,omitempty"`
 	AnonKey        string `json:"anonKey,omitempty"`
 	ServiceRoleKey string `json:"serviceRoleKey,omitempty"`
+
+	RolePassword string `json:"rolePassword,omitempty"`
 }
 
 // seal encrypts c for one store: the envelope does not open for another.
 func (c Credentials) seal(ring *keyring.Ring, store stoa.StoreID) (string, error) {
 	plain, err := json.Marshal(sealed{ //nolint:gosec // the one place where the password is written out, to be encrypted
 		c.Kind, c.Engine, c.Host, c.Port, c.Database, c.User, c.Password.Reveal(), c.TLS, c.CACertificate,
-		c.Pooler, c.ProjectURL, c.AnonKey.Reveal(), c.ServiceRoleKey.Reveal(),
+		c.Pooler, c.ProjectURL, c.AnonKey.Reveal(), c.ServiceRoleKey.Reveal(), c.RolePassword.Reveal(),
 	})
 	if err != nil {
 		return "", err
@@ -284,7 +294,7 @@ func unseal(ring *keyring.Ring, store stoa.StoreID, envelope string) (Credential
 	}
 	return Credentials{
 		s.Kind, s.Engine, s.Host, s.Port, s.Database, s.User, keyring.NewSecret(s.Password), s.TLS, s.CACertificate,
-		s.Pooler, s.ProjectURL, keyring.NewSecret(s.AnonKey), keyring.NewSecret(s.ServiceRoleKey),
+		s.Pooler, s.ProjectURL, keyring.NewSecret(s.AnonKey), keyring.NewSecret(s.ServiceRoleKey), keyring.NewSecret(s.RolePassword),
 	}, nil
 }
 

@@ -126,3 +126,6 @@ func NewBudget(limit int, reclaim func(server string)) Budget {
 
 func (b Budget) Take(ctx context.Context, server string) error { return b.b.take(ctx, server) }
 func (b Budget) Give(server string)                            { b.b.give(server) }
+
+// AskAsAPI reads tables as the roles of an HTTP API.
+func AskAsAPI(ctx context.Context, db *DB, tables []string) error { return db.askAsAPI(ctx, tables) }

@@ -114,8 +114,8 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 	}
 	defer end()
 	s := &session{DB: pool, migrator: db.engine.migrator(db.credentials)}
+	inner := &DB{Engine: db.Engine, sqlx: sqlx.NewDb(pool, db.sqlx.DriverName()), engine: db.engine, credentials: db.credentials, dial: db.dial, own: db.own}
 	if opts.Before != nil {
-		inner := &DB{Engine: db.Engine, sqlx: sqlx.NewDb(pool, db.sqlx.DriverName()), engine: db.engine, credentials: db.credentials, dial: db.dial}
 		if err := opts.Before(ctx, inner); err != nil {
 			return schema, err
 		}
@@ -125,6 +125,12 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 		return schema, err
 	}
 	defer unlock()
+	// Also after an error: what was created until then is there.
+	defer func() {
+		if closeErr := inner.CloseToAPI(ctx); err == nil && closeErr != nil {
+			err = fmt.Errorf("close to the HTTP API: %w", closeErr)
+		}
+	}()
 	builtin, err := fs.Sub(Migrations, "migrations/"+s.folder)
 	if err != nil {
 		return schema, err

@@ -59,7 +59,8 @@ func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 			port = excluded.port, database_name = excluded.database_name, credentials = excluded.credentials,
 			credential_version = store_databases.credential_version + 1, schema_version = 0, own_version = 0,
 			migration_attempts = 0, migration_error = NULL, migration_message = NULL, migrated_at = NULL,
-			status = 'unknown', last_error = NULL, last_checked_at = NULL, updated_at = excluded.updated_at`,
+			status = 'unknown', last_error = NULL, last_checked_at = NULL, exposure_checked_at = NULL, exposure_error = NULL,
+			updated_at = excluded.updated_at`,
 		store, string(c.Kind), string(c.Engine), c.Host, c.Port, c.Database, envelope, tx.Now)
 	if err != nil {
 		return err
@@ -172,6 +173,20 @@ func RecordHealthOf(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ve
 	}
 	_, err := tx.Exec(ctx, `UPDATE store_databases SET status = $2, last_error = $3, last_checked_at = $4
 		WHERE store_id = $1 AND (credential_version = $5 OR $5 = 0)`, store, string(status), code, tx.Now, version)
+	return err
+}
+
+// RecordExposure notes whether an HTTP API can reach the store's tables, as a
+// look with the credentials of that version found; cause is nil when none can.
+// If the credentials have been replaced since, it notes nothing.
+func RecordExposure(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64, cause error) error {
+	var code *string
+	if cause != nil {
+		c := string(stoa.CodeOf(cause))
+		code = &c
+	}
+	_, err := tx.Exec(ctx, `UPDATE store_databases SET exposure_checked_at = $2, exposure_error = $3
+		WHERE store_id = $1 AND credential_version = $4`, store, tx.Now, code, version)
 	return err
 }
 

@@ -90,6 +90,20 @@ func (r SupabaseRules) check(c *Credentials, faults *stoa.Invalid) {
 	r.checkProject(c, ref, faults)
 }
 
+// serve reports whether c leads to a project on a server of Supabase's.
+func (r SupabaseRules) serve(c Credentials) bool {
+	r = r.withDefaults()
+	host := strings.ToLower(strings.TrimSuffix(c.Host, "."))
+	if c.Engine != PostgreSQL || c.Port != r.SessionPort && c.Port != r.TransactionPort {
+		return false
+	}
+	if ref, direct := r.directRef(host); direct {
+		return projectRef.MatchString(ref)
+	}
+	_, ref, named := strings.Cut(c.User, ".")
+	return named && isUnder(host, r.PoolerDomain) && projectRef.MatchString(ref[strings.LastIndex(ref, ".")+1:])
+}
+
 // NewSupabase returns the credentials of a role in a project, through the
 // transaction pooler at host. It fails with database_host_forbidden when that
 // is not one of Supabase's.
@@ -104,11 +118,6 @@ func (m *Manager) NewSupabase(ref, host, database, role string, password keyring
 			"The pooler that is named for this project is not one of Supabase's. Nothing was sent there; tell the operator.").Because(err)
 	}
 	return c, nil
-}
-
-// SupabaseRole names the role that a store has in a project, and its schema.
-func SupabaseRole(store stoa.StoreID) string {
-	return "stoa_" + lower.EncodeToString(store[6:]) // the part of the id that is random
 }
 
 // ProjectRef returns the ref of the Supabase project that c is of, or "".

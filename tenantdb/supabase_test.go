@@ -117,7 +117,9 @@ func TestSupabaseProject(t *testing.T) {
 		{"another project", func(c *tenantdb.Credentials) { c.ProjectURL = "https://" + ref[1:] + "z.supabase.co" }, []string{"projectUrl"}},
 		{"long keys", func(c *tenantdb.Credentials) { c.AnonKey, c.ServiceRoleKey = long, long }, []string{"anonKey", "serviceRoleKey"}},
 		{"two lines", func(c *tenantdb.Credentials) { c.AnonKey = keyring.NewSecret("a\r\nb") }, []string{"anonKey"}},
-		{"not Supabase's", func(c *tenantdb.Credentials) { c.Kind, c.AnonKey = tenantdb.KindPostgreSQL, keyring.NewSecret("k") }, []string{"type"}},
+		{"not Supabase's", func(c *tenantdb.Credentials) {
+			c.Kind, c.Host, c.AnonKey = tenantdb.KindPostgreSQL, "db.example.com", keyring.NewSecret("k")
+		}, []string{"type"}},
 		{"not PostgreSQL", func(c *tenantdb.Credentials) { c.Engine = tenantdb.MySQL }, []string{"type"}},
 	} {
 		c := supabase(tt.change)

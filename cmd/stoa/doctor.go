@@ -35,7 +35,7 @@ func (doctorCmd) Help() string {
 	return "Checks configuration, data directory, keys, payments, Supabase, master database, schema and job queue, with a remedy for each fault. " +
 		"It changes nothing. The exit status is 1 when something is wrong.\n\n" +
 		"With --fleet it also looks over the stores: provisioning runs without a job, stores that are stuck or should be gone, and managed databases, " +
-		"files and hostnames that no store has. --mend mends what it finds, but a stray database it drops only when --drop names it: run without first, " +
+		"files and hostnames that no store has, and stores on Supabase whose tables the project's HTTP API can reach. --mend mends what it finds, but a stray database it drops only when --drop names it: run without first, " +
 		"and with the same configuration as 'stoa serve'. The exit status is 1 when something was found, mended or not."
 }
 

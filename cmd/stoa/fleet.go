@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/fleet"
 	"github.com/stoahq/stoa/provisioning"
 	"github.com/stoahq/stoa/tenantdb"
 )
@@ -33,9 +35,6 @@ func (cmd doctorCmd) fleet(ctx context.Context, e *env) ([]finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(found) == 0 {
-		return []finding{{Check: "fleet", OK: true, Detail: "nothing is out of place"}}, nil
-	}
 	for _, name := range cmd.Drop {
 		if !slices.ContainsFunc(found, func(a provisioning.Anomaly) bool { return a.Disorder == provisioning.StrayDatabase && a.Name == name }) {
 			return nil, fmt.Errorf("--drop %s: there is no stray database of that name; nothing was mended", name)
@@ -45,7 +44,46 @@ func (cmd doctorCmd) fleet(ctx context.Context, e *env) ([]finding, error) {
 	for _, anomaly := range found {
 		out = append(out, cmd.treat(ctx, anomaly))
 	}
-	return out, nil
+	open, err := cmd.exposed(ctx, a)
+	if out = append(out, open...); len(out) == 0 && err == nil {
+		out = []finding{{Check: "fleet", OK: true, Detail: "nothing is out of place"}}
+	}
+	return out, err
+}
+
+// exposed finds the stores whose tables the HTTP API of a Supabase project can
+// reach, and closes them if that is wanted. One whose database cannot be looked
+// at is counted only: its health says why.
+func (cmd doctorCmd) exposed(ctx context.Context, a *app) (out []finding, err error) {
+	var open []fleet.Exposure
+	unknown := 0
+	err = a.fleet.Exposed(ctx, 8, func(x fleet.Exposure) {
+		switch x.Code {
+		case "":
+		case stoa.DatabaseExposed:
+			open = append(open, x)
+		default:
+			unknown++
+		}
+	})
+	for _, x := range open {
+		f := finding{
+			Check: string(x.Code), Store: x.Store.ID.String(), Name: x.Store.Slug, Detail: x.Store.Slug + ": " + x.Message,
+			Remedy: "--mend revokes these rights; the store is served meanwhile",
+		}
+		if cmd.Mend {
+			if err := a.fleet.CloseExposed(ctx, x.Store.ID); err != nil {
+				f.Detail += fmt.Sprintf(" (could not be mended: %v)", err)
+			} else {
+				f.Mended, f.Remedy = true, ""
+			}
+		}
+		out = append(out, f)
+	}
+	if unknown > 0 {
+		out = append(out, finding{Check: "database exposure", OK: true, Detail: fmt.Sprintf("%d stores' databases could not be looked at", unknown)})
+	}
+	return out, err
 }
 
 // treat mends one anomaly, if that is wanted. A database is dropped only by

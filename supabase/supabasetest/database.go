@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -158,6 +159,29 @@ func (s *Server) DatabaseURL(ref string) string {
 	}
 	u.Path = "/" + s.mustFind(ref).database()
 	return u.String()
+}
+
+// Expose grants the API's roles all rights on what is in the project's schema
+// public, and disables row-level security there: as the tables of a store were
+// that had them in public before each store got a schema of its own.
+func (s *Server) Expose(t testing.TB, ref string) {
+	t.Helper()
+	s.mu.Lock()
+	database := s.mustFind(ref).database()
+	s.mu.Unlock()
+	err := s.admin(t.Context(), database, `
+		GRANT ALL ON ALL TABLES IN SCHEMA public TO anon, authenticated, service_role;
+		GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO anon, authenticated, service_role;
+		DO $$
+		DECLARE name text;
+		BEGIN
+			FOR name IN SELECT format('%I.%I', schemaname, tablename) FROM pg_catalog.pg_tables WHERE schemaname = 'public' LOOP
+				EXECUTE 'ALTER TABLE ' || name || ' DISABLE ROW LEVEL SECURITY';
+			END LOOP;
+		END $$`)
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // query runs SQL as the project's postgres.

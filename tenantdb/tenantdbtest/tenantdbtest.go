@@ -205,6 +205,16 @@ func create(t testing.TB, engine tenantdb.EngineName) string {
 	if err := exec(statements); err != nil {
 		t.Fatal(err)
 	}
+	if engine == tenantdb.Supabase {
+		// The role may make no other: it needs a schema that is not public.
+		err := execPostgresIn(name, []string{
+			fmt.Sprintf("CREATE SCHEMA shop AUTHORIZATION %q", user),
+			fmt.Sprintf("ALTER ROLE %q IN DATABASE %s SET search_path = shop", user, name),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	t.Cleanup(func() {
 		if engine == tenantdb.Supabase {
 			// The pooler's connections end by themselves, and the server waits for it.
@@ -261,10 +271,20 @@ func Admin(t testing.TB, engine tenantdb.EngineName, statements ...string) {
 	}
 }
 
-func execPostgres(statements []string) error {
+func execPostgres(statements []string) error { return execPostgresIn("", statements) }
+
+// execPostgresIn runs statements in a database, or where the URL leads.
+func execPostgresIn(database string, statements []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, os.Getenv(PostgresEnv))
+	cfg, err := pgx.ParseConfig(os.Getenv(PostgresEnv))
+	if err != nil {
+		return err
+	}
+	if database != "" {
+		cfg.Database = database
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return err
 	}

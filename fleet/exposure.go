@@ -1,0 +1,144 @@
+package fleet
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/tenantdb"
+)
+
+// reachable are the stores whose tables an HTTP API such as Supabase's might
+// reach: in merchants' own databases on PostgreSQL.
+const reachable = ` AND x.engine = 'postgresql' AND x.kind <> 'managed'`
+
+// unproven are those of reachable that were not found closed yet, or not since
+// the moment $1.
+const unproven = reachable + ` AND (x.exposure_checked_at IS NULL OR x.exposure_error IS NOT NULL AND x.exposure_checked_at < $1)`
+
+const (
+	// exposureTimeout bounds the work on one store.
+	exposureTimeout = 30 * time.Second
+	// exposurePause is between two attempts at a store that could not be closed,
+	// such as one whose server was away.
+	exposurePause = time.Hour
+	// exposurePass bounds one pass over the fleet, after which others have their
+	// turn in the queue.
+	exposurePass = 10 * time.Minute
+)
+
+// Exposure is what a look at who can reach a store's tables through an HTTP API
+// found.
+type Exposure struct {
+	Store   Store
+	Code    stoa.Code // database_exposed, or why it could not be looked at; "" when nobody can
+	Message string
+}
+
+// Exposed looks at all stores that an HTTP API might reach and tells report of
+// each, one call at a time. It changes nothing.
+func (s *Service) Exposed(ctx context.Context, concurrency int, report func(Exposure)) error {
+	list, err := s.list(ctx, selectStores+reachable+` ORDER BY s.id`)
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	s.each(ctx, list, concurrency, func(st Store) {
+		x := Exposure{Store: st}
+		if err := s.withDatabase(ctx, st.ID, func(ctx context.Context, db *tenantdb.DB) error { return db.ProveClosed(ctx) }); err != nil {
+			x.Code, x.Message = cause(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		report(x)
+	})
+	return ctx.Err()
+}
+
+// CloseExposed takes all rights on a store's tables from the roles of an HTTP
+// API, proves that, and records it. The tables stay where they are, and the
+// store is served meanwhile.
+func (s *Service) CloseExposed(ctx context.Context, store stoa.StoreID) error {
+	registered, err := s.tenants.Read(ctx, s.db, store)
+	if err == nil {
+		err = s.withDatabase(ctx, store, func(ctx context.Context, db *tenantdb.DB) error {
+			if err := checkOwn(ctx, db, store); err != nil {
+				return err
+			}
+			if err := db.CloseToAPI(ctx); err != nil {
+				return err
+			}
+			return db.ProveClosed(ctx)
+		})
+	}
+	if ctx.Err() != nil { // stopping: nothing is known of the store
+		return ctx.Err()
+	}
+	recordErr := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		return tenantdb.RecordExposure(ctx, tx, store, registered.Version, err)
+	})
+	if err != nil {
+		return err
+	}
+	return recordErr
+}
+
+// closeAll closes the stores that were not found closed yet: those that were
+// connected before each had a schema of its own.
+func (s *Service) closeAll(ctx context.Context) error {
+	list, err := s.unproven(ctx)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	pass, cancel := context.WithTimeout(ctx, exposurePass)
+	defer cancel()
+	var closed atomic.Int64
+	s.each(pass, list, jobConcurrency, func(st Store) {
+		switch err := s.CloseExposed(pass, st.ID); {
+		case err == nil:
+			closed.Add(1)
+		case pass.Err() == nil:
+			code, _ := cause(err)
+			s.log.WarnContext(ctx, "store not closed to HTTP APIs", "store", st.ID.String(), "code", string(code), "err", err)
+		}
+	})
+	s.log.InfoContext(ctx, "stores closed to HTTP APIs", "closed", closed.Load(), "of", len(list))
+	return ctx.Err()
+}
+
+func (s *Service) unproven(ctx context.Context) ([]Store, error) {
+	return s.list(ctx, selectStores+unproven+` ORDER BY s.id`, time.Now().UTC().Add(-exposurePause))
+}
+
+// withDatabase lends the store's database to fn, for as long as a store has.
+func (s *Service) withDatabase(ctx context.Context, store stoa.StoreID, fn func(context.Context, *tenantdb.DB) error) error {
+	ctx, cancel := context.WithTimeout(ctx, exposureTimeout)
+	defer cancel()
+	c, err := s.tenants.Load(ctx, s.db, store)
+	if err != nil {
+		return err
+	}
+	db, err := s.tenants.OpenUnleased(c)
+	if err != nil {
+		return err
+	}
+	defer db.Close() //nolint:errcheck // nothing is pending
+	return fn(ctx, db)
+}
+
+// each calls fn for the stores, so many at a time, until ctx ends.
+func (s *Service) each(ctx context.Context, list []Store, concurrency int, fn func(Store)) {
+	var workers sync.WaitGroup
+	for part := range slices.Chunk(list, max(concurrency, 1)) {
+		for _, st := range part {
+			if ctx.Err() == nil {
+				workers.Go(func() { fn(st) })
+			}
+		}
+		workers.Wait()
+	}
+}
