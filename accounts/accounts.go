@@ -109,12 +109,16 @@ type Session struct {
 type Client struct {
 	Address   string
 	UserAgent string
-	RequestID string // for the audit log
+	RequestID string // for the audit log, as the next one
+
+	ClientRequestID string // access.Origin has it
 }
 
 // as is the user as the one who asks from there.
 func (c Client) as(user stoa.UserID) access.Principal {
-	return access.Principal{UserID: user, Origin: access.Origin{Address: cleaned(c.Address, maxAddress), RequestID: c.RequestID}}
+	return access.Principal{UserID: user, Origin: access.Origin{
+		Address: cleaned(c.Address, maxAddress), RequestID: c.RequestID, ClientRequestID: c.ClientRequestID,
+	}}
 }
 
 // Register creates a user, their first store when StoreName is set, and a
