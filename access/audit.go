@@ -44,20 +44,39 @@ const (
 	KeyCreated         = "key.created"
 	KeyRevoked         = "key.revoked"
 	StoreCreated       = "store.created"
+	StoreUpdated       = "store.updated"
 	StoreSuspended     = "store.suspended"
 	StoreResumed       = "store.resumed"
 	StoreDeleting      = "store.deletion_scheduled"
 	StoreRestored      = "store.restored"
 	StoreDeleted       = "store.deleted"
+	HostnameClaimed    = "hostname.claimed"
+	HostnameVerified   = "hostname.verified" // or tried to
+	HostnamePrimary    = "hostname.made_primary"
+	HostnameRemoved    = "hostname.removed"
+	HostnameLost       = "hostname.lost" // its record is gone from the DNS
 	DatabaseConnected  = "database.connected"
-	CredentialsRotated = "database.credentials_rotated"
+	ConnectRetried     = "database.connect_retried"
+	DatabaseTested     = "database.tested"
+	CredentialsRotated = "database.credentials_rotated" // or refused
 	SupabaseConnected  = "supabase.connected"
 	SupabaseLeft       = "supabase.disconnected"
 	CreditsGranted     = "credits.granted"
+	CreditSettings     = "credits.settings_changed"
+	RechargeChanged    = "credits.auto_recharge_changed"
+	RechargeStopped    = "credits.auto_recharge_stopped" // by the platform
+	CardRequested      = "credits.card_requested"
+	CardSaved          = "credits.card_saved"
+	PurchaseStarted    = "credits.purchase_started"
 	OperatorActed      = "operator.access"
 	OperatorPromoted   = "operator.promoted"
 	OperatorDemoted    = "operator.demoted"
 	Impersonated       = "operator.impersonated"
+	PriceSet           = "prices.set"
+	KeysRotated        = "keys.rotated"
+	TenantsMigrated    = "tenants.migrated"
+	RoleGranted        = "platform.role_granted"
+	RetentionSet       = "audit.retention_set"
 )
 
 // Event is one entry of the audit log to be. The zero store is none; the zero

@@ -32,8 +32,8 @@ func ListUsers(ctx context.Context, q masterdb.Querier, role string, before stoa
 // SetPlatformRole makes the user with that address or id an operator of the
 // platform ("admin") or an ordinary user ("user"). With the role go the
 // sessions in which they act as others. It fails with not_found. To set it
-// again changes nothing.
-func SetPlatformRole(ctx context.Context, db *masterdb.DB, name, role string) (User, error) {
+// again changes nothing. by is for the audit log.
+func SetPlatformRole(ctx context.Context, db *masterdb.DB, by access.Principal, name, role string) (User, error) {
 	var user User
 	err := db.Tx(ctx, func(tx *masterdb.Tx) error {
 		err := tx.Get(ctx, &user, `SELECT `+userColumns+` FROM users WHERE lower(email) = lower($1) OR CAST(id AS text) = lower($1)`+tx.ForUpdate(), name)
@@ -55,7 +55,7 @@ func SetPlatformRole(ctx context.Context, db *masterdb.DB, name, role string) (U
 				return err
 			}
 		}
-		return access.Record(ctx, tx, access.Principal{}, access.Event{Action: action, Details: map[string]string{"user": user.ID.String()}})
+		return access.Record(ctx, tx, by, access.Event{Action: action, Details: map[string]string{"user": user.ID.String()}})
 	})
 	return user, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"strconv"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -124,7 +125,10 @@ func (s *Service) Purchase(ctx context.Context, p access.Principal, store stoa.S
 			return err
 		}
 		row, err = insertPurchase(ctx, tx, fresh, req)
-		return err
+		if err != nil || row.ID != fresh.ID { // the one that the key has made before
+			return err
+		}
+		return recordPurchase(ctx, tx, p, fresh, access.Success)
 	})
 	if err != nil || row.ProviderRef != nil || row.Status != Pending {
 		return row.Purchase, err
@@ -145,6 +149,14 @@ func (s *Service) newPurchase(now time.Time, user stoa.UserID, store stoa.StoreI
 		return s.atSandbox(p), nil
 	}
 	return p, errNoProvider()
+}
+
+// recordPurchase writes a purchase that begins, or could not, to the audit log.
+func recordPurchase(ctx context.Context, tx *masterdb.Tx, by access.Principal, p Purchase, o access.Outcome) error {
+	return access.Record(ctx, tx, by, access.Event{Action: access.PurchaseStarted, Store: p.StoreID, Outcome: o, Details: map[string]string{
+		"purchase": p.ID.String(), "credits": p.Credits.String(), "amount": p.AmountDecimal(), "currency": p.Currency,
+		"provider": string(p.Provider), "automatic": strconv.FormatBool(p.Automatic),
+	}})
 }
 
 func errNoProvider() error {

@@ -144,6 +144,9 @@ func (s *Service) Retry(ctx context.Context, p access.Principal, store stoa.Stor
 		if failed.State != Failed {
 			return Run{}, stoa.Errorf(stoa.NotFound, "There is no failed run to resume. Connect a database.")
 		}
+		if err := access.Record(ctx, tx, p, access.Event{Action: access.ConnectRetried, Store: store, Details: map[string]string{"run": failed.ID.String()}}); err != nil {
+			return Run{}, err
+		}
 		attempt, err := requeue(ctx, tx, failed.ID, s.opts.Claim)
 		if err != nil {
 			return Run{}, err

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
 )
 
@@ -42,6 +45,9 @@ func (cmd migrateCmd) Run(e *env) error {
 		if err := master.GrantTo(e.ctx, *cmd.GrantTo); err != nil {
 			return fmt.Errorf("--grant-to: %w", err)
 		}
+		if err := e.record(master, access.RoleGranted, map[string]string{"role": *cmd.GrantTo}); err != nil {
+			return err
+		}
 	}
 	version, _, err := master.SchemaVersion(e.ctx)
 	if err != nil {
@@ -59,4 +65,14 @@ func (cmd migrateCmd) Run(e *env) error {
 	_, err = fmt.Fprintf(e.stdout, "The %s master database is at version %d (%d migrations applied, %d of the job queue).%s\n",
 		master.Engine, version, schema, queue, granted)
 	return err
+}
+
+// record writes what a command has done to the audit log, where the act itself
+// has no transaction of the master to write it in.
+func (e *env) record(master *masterdb.DB, action string, details map[string]string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 10*time.Second)
+	defer cancel()
+	return master.Tx(ctx, func(tx *masterdb.Tx) error {
+		return access.Record(ctx, tx, e.by, access.Event{Action: action, Details: details})
+	})
 }

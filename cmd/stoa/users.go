@@ -99,7 +99,7 @@ func (cmd oneUser) set(e *env, role, done string) error {
 		return err
 	}
 	defer master.Close()
-	user, err := accounts.SetPlatformRole(e.ctx, master, cmd.User, role)
+	user, err := accounts.SetPlatformRole(e.ctx, master, e.by, cmd.User, role)
 	if err != nil {
 		return plain(err)
 	}
