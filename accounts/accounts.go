@@ -34,12 +34,15 @@ type Accounts struct {
 	opts      Options
 }
 
+// DefaultRefreshTTL is how long a session lives after its last refresh.
+const DefaultRefreshTTL = 30 * 24 * time.Hour
+
 // Options tune Accounts.
 type Options struct {
 	// AccessTTL is how long an access token is valid. Default 15 m.
 	AccessTTL time.Duration
 	// RefreshTTL is how long a session lives after its last refresh.
-	// Default 30 days.
+	// Default DefaultRefreshTTL.
 	RefreshTTL time.Duration
 	// Issuer is the "iss" of access tokens; installations that share a
 	// signing key need different ones. Default "stoa".
@@ -61,7 +64,7 @@ func New(db *masterdb.DB, registry *stores.Registry, signing *keyring.Ring, opts
 		opts.AccessTTL = 15 * time.Minute
 	}
 	if opts.RefreshTTL == 0 {
-		opts.RefreshTTL = 30 * 24 * time.Hour
+		opts.RefreshTTL = DefaultRefreshTTL
 	}
 	if opts.Issuer == "" {
 		opts.Issuer = "stoa"

@@ -176,3 +176,9 @@ func (b lowBalance) message(job MailLow, to access.Person, url string) mail.Mess
 		Text:    text.String(),
 	}
 }
+
+// CrossingsExpiry is the rule by which falls are deleted that owners were told
+// of.
+func CrossingsExpiry(keep time.Duration) masterdb.Expiry {
+	return masterdb.Expiry{Table: "credit_crossings", Key: []string{"store_id", "version"}, Age: "announced_at", Keep: keep}
+}

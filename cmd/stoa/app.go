@@ -113,8 +113,8 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	jobs.Handle(a.queue, stores.CheckHostnamesTimeout, a.registry.CheckHostnames)
 	jobs.Every(a.queue, stores.CheckHostnamesEvery, stores.CheckHostnames{})
 	a.accounts.HandleMails(a.queue)
-	jobs.Handle(a.queue, accounts.PurgeTimeout, a.accounts.PurgeExpired)
-	jobs.Every(a.queue, accounts.PurgeEvery, accounts.Purge{})
+	jobs.Handle(a.queue, accounts.PurgeTimeout, a.accounts.PurgeExpired) // which earlier releases enqueue
+	a.handleExpiry()
 	a.handlePayments()
 	a.followCredits(publicURL)
 	jobs.Handle(a.queue, credits.SweepTimeout, a.ledger.Sweep)

@@ -376,7 +376,7 @@ func TestCommandsAreAudited(t *testing.T) {
 		{"credits", "grant", id, "5", "--reason=x"},
 		{"keys", "rotate"},
 		{"tenants", "migrate"},
-		{"migrate", "--grant-to=" + r.role},
+		{"migrate", "--grant-to=" + r.role, "--audit-retention=1000h"},
 	} {
 		if status, out, errOut := command(t, append(args, "--data-dir="+r.owner.DataDir, "--master-db-url="+r.owner.MasterDBURL.Reveal())...); status != 0 {
 			t.Errorf("%v: status %d: %s%s", args, status, out, errOut)

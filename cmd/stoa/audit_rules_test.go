@@ -113,8 +113,8 @@ var auditedOperations = map[string]auditRule{
 
 // auditedCommands has a row for every command of the command line.
 var auditedCommands = map[string]auditRule{
-	"serve":              writesNone("it does what is asked of it, each of which has a row"),
-	"migrate":            writes(access.RoleGranted), // with --grant-to; the migrations are in goose_db_version
+	"serve":              writesNone("what it is asked for has rows; a new audit retention is audit.retention_set"),
+	"migrate":            writes(access.RoleGranted, access.RetentionSet), // with their flags; the migrations are in goose_db_version
 	"keys generate":      writesNone("it prints keys and stores none"),
 	"keys list":          writesNone(reads),
 	"keys rotate":        writes(access.KeysRotated),

@@ -44,6 +44,7 @@ type Config struct {
 	BaseURL       string `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
 
 	Door
+	Retention
 
 	DNSServer string `name:"dns-server" env:"STOA_DNS_SERVER" help:"DNS server that custom hostnames are looked up at. Unless told, the system's." placeholder:"HOST:PORT" group:"config"`
 
@@ -123,6 +124,7 @@ func (c *Config) faults() []defect {
 	c.checkStripe(fault)
 	c.checkSupabase(fault)
 	c.Door.check(fault)
+	c.Retention.check(fault)
 	if c.CreditPrice < 1 {
 		fault("STOA_CREDIT_PRICE", "must be at least 1")
 	}

@@ -22,7 +22,7 @@ func (migrateCmd) Help() string {
 		"several replicas may do so at once, and a second run changes nothing.\n\n" +
 		"On PostgreSQL the servers need not own the tables. Make a role (CREATE ROLE stoa_serve LOGIN PASSWORD '…'), run this as the owner with " +
 		"--grant-to stoa_serve, and start 'stoa serve' with a MASTER_DB_URL of that role. It can then add and read the rows of the ledger, of billing and " +
-		"of the audit trail, and not change or delete one, whatever happens to a server. Do so again with each release: serve says when it has to be."
+		"of the audit trail, and not change or delete one, whatever happens to a server; only audit entries that have expired it deletes. Do so again with each release: serve says when it has to be."
 }
 
 func (cmd migrateCmd) Run(e *env) error {
@@ -39,6 +39,9 @@ func (cmd migrateCmd) Run(e *env) error {
 	}
 	schema, queue, err := migrateAll(e.ctx, master)
 	if err != nil {
+		return err
+	}
+	if err := setAuditRetention(e.ctx, e.cfg, master, e.by, e.cfg.logger(e.stderr)); err != nil {
 		return err
 	}
 	if cmd.GrantTo != nil {
