@@ -23,6 +23,7 @@ type (
 	keyKind         struct{}
 	invitationKind  struct{}
 	eventKind       struct{}
+	requestKind     struct{}
 )
 
 // The ids of the master database.
@@ -38,6 +39,10 @@ type (
 	InvitationID  = ID[invitationKind]
 	EventID       = ID[eventKind]
 )
+
+// RequestID names one request to the API, or one run of a command, in logs and
+// in the audit log. The platform makes it; callers never choose it.
+type RequestID = ID[requestKind]
 
 // NewID returns a fresh id: NewID[StoreID]().
 func NewID[T ~[16]byte]() T { return T(uuid.Must(uuid.NewV7())) }

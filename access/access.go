@@ -21,8 +21,9 @@ import (
 //
 // An operator of the platform has the role Operator where being a member does
 // not suffice. That is written to the audit log here, so that no domain method
-// can forget it; q must be the database or a transaction that may write.
-func Check(ctx context.Context, q masterdb.Querier, p Principal, store stoa.StoreID, a Action) (Role, error) {
+// can forget it. h is what it is written through: inside a transaction that
+// transaction, outside the database.
+func Check(ctx context.Context, h masterdb.Handle, p Principal, store stoa.StoreID, a Action) (Role, error) {
 	if err := p.Within(store, a); err != nil {
 		return "", err
 	}
@@ -30,7 +31,7 @@ func Check(ctx context.Context, q masterdb.Querier, p Principal, store stoa.Stor
 		Role     Role
 		Operator bool
 	}
-	err := q.Get(ctx, &found, `
+	err := h.Get(ctx, &found, `
 		SELECT coalesce(m.role, '') AS role, u.role = 'admin' AS operator
 		FROM stores s JOIN users u ON u.id = $2 LEFT JOIN store_members m ON m.store_id = s.id AND m.user_id = u.id
 		WHERE s.id = $1 AND s.status <> 'deleted'`, store, p.UserID)
@@ -42,7 +43,7 @@ func Check(ctx context.Context, q masterdb.Querier, p Principal, store stoa.Stor
 	case found.Role.Can(a):
 		return found.Role, nil
 	case operator && Operator.Can(a):
-		return Operator, recordOperator(ctx, q, p, store, a)
+		return Operator, recordOperator(ctx, h, p, store, a)
 	case found.Role == "" && !operator:
 		return "", ErrStoreNotFound()
 	case found.Role == "":
@@ -53,19 +54,19 @@ func Check(ctx context.Context, q masterdb.Querier, p Principal, store stoa.Stor
 
 // CheckOperator fails with forbidden unless the caller is an operator of the
 // platform, in person. What they look at is written to the audit log.
-func CheckOperator(ctx context.Context, q masterdb.Querier, p Principal, what Action) error {
+func CheckOperator(ctx context.Context, h masterdb.Handle, p Principal, what Action) error {
 	if err := p.InPerson(); err != nil {
 		return err
 	}
 	var role string
-	err := q.Get(ctx, &role, `SELECT role FROM users WHERE id = $1`, p.UserID)
+	err := h.Get(ctx, &role, `SELECT role FROM users WHERE id = $1`, p.UserID)
 	if err != nil && !errors.Is(err, masterdb.ErrNotFound) {
 		return err
 	}
 	if role != "admin" {
 		return stoa.Errorf(stoa.Forbidden, "Only operators of the platform may do this.")
 	}
-	return recordOperator(ctx, q, p, stoa.StoreID{}, what)
+	return recordOperator(ctx, h, p, stoa.StoreID{}, what)
 }
 
 // MaySQL is Check as a condition of SQL, for a statement that has no time for

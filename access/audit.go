@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"maps"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -43,21 +44,40 @@ const (
 	KeyCreated         = "key.created"
 	KeyRevoked         = "key.revoked"
 	StoreCreated       = "store.created"
+	StoreUpdated       = "store.updated"
 	StoreSuspended     = "store.suspended"
 	StoreResumed       = "store.resumed"
 	StoreDeleting      = "store.deletion_scheduled"
 	StoreRestored      = "store.restored"
 	StoreDeleted       = "store.deleted"
+	HostnameClaimed    = "hostname.claimed"
+	HostnameVerified   = "hostname.verified" // or tried to
+	HostnamePrimary    = "hostname.made_primary"
+	HostnameRemoved    = "hostname.removed"
+	HostnameLost       = "hostname.lost" // its record is gone from the DNS
 	DatabaseConnected  = "database.connected"
-	CredentialsRotated = "database.credentials_rotated"
+	ConnectRetried     = "database.connect_retried"
+	DatabaseTested     = "database.tested"
+	CredentialsRotated = "database.credentials_rotated" // or refused
 	SupabaseConnected  = "supabase.connected"
 	SupabaseLeft       = "supabase.disconnected"
 	CreditsGranted     = "credits.granted"
+	CreditSettings     = "credits.settings_changed"
+	RechargeChanged    = "credits.auto_recharge_changed"
+	RechargeStopped    = "credits.auto_recharge_stopped" // by the platform
+	CardRequested      = "credits.card_requested"
+	CardSaved          = "credits.card_saved"
+	PurchaseStarted    = "credits.purchase_started"
 	OperatorActed      = "operator.access"
 	OperatorPromoted   = "operator.promoted"
 	OperatorDemoted    = "operator.demoted"
 	QuotasSet          = "operator.quotas_set"
 	Impersonated       = "operator.impersonated"
+	PriceSet           = "prices.set"
+	KeysRotated        = "keys.rotated"
+	TenantsMigrated    = "tenants.migrated"
+	RoleGranted        = "platform.role_granted"
+	RetentionSet       = "audit.retention_set"
 )
 
 // Event is one entry of the audit log to be. The zero store is none; the zero
@@ -70,20 +90,10 @@ type Event struct {
 }
 
 // Record writes to the audit log, in the transaction of the act: neither is
-// there without the other. The zero principal is the operator at the command
-// line, or the platform itself.
+// there without the other. The zero principal is the platform itself; one of
+// CommandLine is the operator there.
 func Record(ctx context.Context, tx *masterdb.Tx, p Principal, e Event) error {
-	details := map[string]string{}
-	for k, v := range e.Details {
-		details[k] = v
-	}
-	if p.IsKey() {
-		details["apiKey"] = p.Key.ID.String()
-	}
-	if !p.Impersonator.IsZero() {
-		details["impersonator"] = p.Impersonator.String()
-	}
-	text, err := json.Marshal(details)
+	details, err := detailsOf(p, e)
 	if err != nil {
 		return err
 	}
@@ -91,8 +101,30 @@ func Record(ctx context.Context, tx *masterdb.Tx, p Principal, e Event) error {
 		INSERT INTO audit_events (id, user_id, store_id, action, outcome, address, request_id, details, created_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
 		stoa.NewID[stoa.EventID](), orNull(p.UserID), orNull(e.Store), e.Action, string(cmp.Or(e.Outcome, Success)),
-		p.Origin.Address, p.Origin.RequestID, string(text), tx.Now)
+		p.Origin.Address, p.Origin.RequestID, details, tx.Now)
 	return err
+}
+
+// detailsOf returns an entry's details as JSON, with what the principal adds.
+func detailsOf(p Principal, e Event) (string, error) {
+	details := maps.Clone(e.Details)
+	if details == nil {
+		details = map[string]string{}
+	}
+	if p.IsKey() {
+		details["apiKey"] = p.Key.ID.String()
+	}
+	if !p.Impersonator.IsZero() {
+		details["impersonator"] = p.Impersonator.String()
+	}
+	if p.Origin.ClientRequestID != "" {
+		details["clientRequestId"] = p.Origin.ClientRequestID
+	}
+	if p.Origin.Command != "" {
+		details["command"] = p.Origin.Command
+	}
+	text, err := json.Marshal(details)
+	return string(text), err
 }
 
 // orNull leaves an id that was never set out of the row.
@@ -103,35 +135,33 @@ func orNull[K any](id stoa.ID[K]) *stoa.ID[K] {
 	return &id
 }
 
-// recordOperator notes that an operator reaches into a store that is not
+// recordOperator records that an operator reaches into a store that is not
 // theirs, or over all of them (the zero store), once for each request and
-// action. q may be a transaction or not.
-func recordOperator(ctx context.Context, q masterdb.Querier, p Principal, store stoa.StoreID, a Action) error {
+// action. A request is known by the platform's own id, never by a client's.
+func recordOperator(ctx context.Context, h masterdb.Handle, p Principal, store stoa.StoreID, a Action) error {
 	e := Event{Action: OperatorActed, Store: store, Details: map[string]string{"action": string(a)}}
 	if p.Origin.RequestID != "" {
+		details, err := detailsOf(p, e)
+		if err != nil {
+			return err
+		}
 		var known int
-		err := q.Get(ctx, &known, `
+		err = h.Get(ctx, &known, `
 			SELECT count(*) FROM audit_events WHERE action = 'operator.access' AND request_id = $1
 				AND coalesce(CAST(store_id AS text), '') = $2 AND user_id = $3 AND details = $4`,
-			p.Origin.RequestID, textOf(store), p.UserID, `{"action":"`+string(a)+`"}`)
+			p.Origin.RequestID, textOf(store), p.UserID, details)
 		if err != nil || known > 0 {
 			return err
 		}
 	}
-	switch q := q.(type) {
-	case *masterdb.Tx:
-		return Record(ctx, q, p, e)
-	case *masterdb.DB:
-		return q.Tx(ctx, func(tx *masterdb.Tx) error { return Record(ctx, tx, p, e) })
-	}
-	return stoa.Errorf(stoa.Internal, "an operator's access cannot be recorded here")
+	return h.Within(ctx, func(tx *masterdb.Tx) error { return Record(ctx, tx, p, e) })
 }
 
 // Entry is one entry of the audit log as it is read.
 type Entry struct {
 	ID        stoa.EventID
 	CreatedAt time.Time
-	UserID    *stoa.UserID // nil: the command line or the platform itself
+	UserID    *stoa.UserID // nil: the command line, which Details then name, or the platform itself
 	Email     *string      // of the user, if there still is one
 	StoreID   *stoa.StoreID
 	Action    string
@@ -165,7 +195,7 @@ const (
 
 // ReadAuditLog returns a page of what happened to the store. It fails with
 // invalid_request, and as Check does.
-func ReadAuditLog(ctx context.Context, q masterdb.Querier, p Principal, store stoa.StoreID, f AuditFilter) (AuditPage, error) {
+func ReadAuditLog(ctx context.Context, q masterdb.Handle, p Principal, store stoa.StoreID, f AuditFilter) (AuditPage, error) {
 	if _, err := Check(ctx, q, p, store, ReadAudit); err != nil {
 		return AuditPage{}, err
 	}
@@ -173,7 +203,7 @@ func ReadAuditLog(ctx context.Context, q masterdb.Querier, p Principal, store st
 }
 
 // ReadPlatformLog is ReadAuditLog over all stores and people, for operators.
-func ReadPlatformLog(ctx context.Context, q masterdb.Querier, p Principal, f AuditFilter) (AuditPage, error) {
+func ReadPlatformLog(ctx context.Context, q masterdb.Handle, p Principal, f AuditFilter) (AuditPage, error) {
 	if err := CheckOperator(ctx, q, p, "audit"); err != nil {
 		return AuditPage{}, err
 	}

@@ -1,6 +1,7 @@
 package access_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -140,6 +141,99 @@ func TestAuditPagesAndFilters(t *testing.T) {
 		page, err := access.ReadPlatformLog(w.Context(), w.db, w.operator(), access.AuditFilter{Limit: 100, Action: "act.0"})
 		if err != nil || len(page.Entries) != 10 {
 			w.Errorf("an operator sees %d entries, %v; want 10 of both stores", len(page.Entries), err)
+		}
+	})
+}
+
+// TestCheckInsideATransaction: on SQLite a look through the database from
+// within a transaction would wait for that very transaction. It is refused
+// soon; through the transaction it is written with it.
+func TestCheckInsideATransaction(t *testing.T) {
+	t.Parallel()
+	each(t, func(w world) {
+		op, store := w.operator(), w.store(w.user())
+		ctx, cancel := context.WithTimeout(w.Context(), 20*time.Second)
+		defer cancel()
+		for name, check := range map[string]func(masterdb.Handle) error{
+			"Check": func(h masterdb.Handle) error {
+				_, err := access.Check(ctx, h, op, store, access.ReadStore)
+				return err
+			},
+			"CheckOperator": func(h masterdb.Handle) error { return access.CheckOperator(ctx, h, op, access.ReadStore) },
+			"ReadAuditLog": func(h masterdb.Handle) error {
+				_, err := access.ReadAuditLog(ctx, h, op, store, access.AuditFilter{})
+				return err
+			},
+		} {
+			before := w.logged(access.OperatorActed)
+			err := w.db.Tx(ctx, func(tx *masterdb.Tx) error {
+				if err := check(w.db); w.db.Engine == masterdb.SQLite != errors.Is(err, masterdb.ErrBusy) {
+					w.Errorf("%s through the database, inside a transaction: %v", name, err)
+				}
+				return check(tx)
+			})
+			want := before + 1
+			if w.db.Engine == masterdb.Postgres {
+				want++ // which has another connection for the first one
+			}
+			if n := w.logged(access.OperatorActed); err != nil || n != want {
+				w.Errorf("%s: %v, %d entries, want %d", name, err, n, want)
+			}
+		}
+	})
+}
+
+// TestClientChoosesNoAuditID: what a proxy calls the requests neither hides an
+// entry nor takes the place of the platform's own id.
+func TestClientChoosesNoAuditID(t *testing.T) {
+	t.Parallel()
+	each(t, func(w world) {
+		op, store := w.operator(), w.store(w.user())
+		for i := range 5 {
+			op.Origin = access.Origin{RequestID: fmt.Sprintf("own-%d", i), ClientRequestID: "always-the-same"}
+			for range 2 {
+				if _, err := access.Check(w.Context(), w.db, op, store, access.ReadStore); err != nil {
+					w.Fatal(err)
+				}
+			}
+		}
+		entries := w.read(op, store, access.AuditFilter{Action: access.OperatorActed}).Entries
+		seen := map[string]bool{}
+		for _, e := range entries {
+			if e.Details == `{"action":"store:read","clientRequestId":"always-the-same"}` {
+				seen[e.RequestID] = true
+			}
+		}
+		if len(seen) != 5 {
+			w.Errorf("%d requests are in the log, want 5: %+v", len(seen), entries)
+		}
+	})
+}
+
+// TestCommandLineIsNamed: each run of a command has an id of its own.
+func TestCommandLineIsNamed(t *testing.T) {
+	t.Parallel()
+	each(t, func(w world) {
+		owner := w.user()
+		store := w.store(owner)
+		for range 2 {
+			by := access.CommandLine("stores suspend")
+			w.record(by, access.Event{Action: "a.b", Store: store})
+			w.record(by, access.Event{Action: "c.d", Store: store})
+		}
+		got := w.read(owner, store, access.AuditFilter{}).Entries
+		ids := map[string]int{}
+		for _, e := range got {
+			ids[e.RequestID]++
+			if e.UserID != nil || e.Details != `{"command":"stores suspend"}` {
+				w.Errorf("entry %+v", e)
+			}
+			if _, err := stoa.ParseID[stoa.RequestID](e.RequestID); err != nil {
+				w.Errorf("request id %q: %v", e.RequestID, err)
+			}
+		}
+		if len(got) != 4 || len(ids) != 2 {
+			w.Errorf("%d entries of %d runs, want 4 of 2", len(got), len(ids))
 		}
 	})
 }

@@ -121,7 +121,7 @@ func TestOperatorIsLoggedOnceARequest(t *testing.T) {
 	each(t, func(w world) {
 		op, store := w.operator(), w.store(w.user())
 		op.Origin = access.Origin{Address: "192.0.2.9", RequestID: "r1"}
-		look := func(q masterdb.Querier, a access.Action) {
+		look := func(q masterdb.Handle, a access.Action) {
 			w.Helper()
 			if _, err := access.Check(w.Context(), q, op, store, a); err != nil {
 				w.Fatal(err)

@@ -75,7 +75,7 @@ type StoreMember struct {
 
 // Members lists who belongs to the store, oldest first. It fails as Check
 // does.
-func Members(ctx context.Context, q masterdb.Querier, p Principal, store stoa.StoreID) ([]StoreMember, error) {
+func Members(ctx context.Context, q masterdb.Handle, p Principal, store stoa.StoreID) ([]StoreMember, error) {
 	if _, err := Check(ctx, q, p, store, ReadMembers); err != nil {
 		return nil, err
 	}

@@ -27,7 +27,17 @@ type Key struct {
 // Origin is where a request comes from, for the audit log.
 type Origin struct {
 	Address   string
-	RequestID string
+	RequestID string // the platform's own id of the request or of the command's run
+	// ClientRequestID is what a trusted proxy named the request. It only helps to
+	// find the request in the proxy's log; nothing is decided by it.
+	ClientRequestID string
+	Command         string // of the command line, such as "stores suspend"; empty for a request
+}
+
+// CommandLine returns the principal of one run of a command: an operator who
+// may open the master database. It has no user.
+func CommandLine(command string) Principal {
+	return Principal{Origin: Origin{RequestID: stoa.NewID[stoa.RequestID]().String(), Command: command}}
 }
 
 // IsKey reports whether an API key asks.

@@ -35,12 +35,15 @@ type Accounts struct {
 	opts      Options
 }
 
+// DefaultRefreshTTL is how long a session lives after its last refresh.
+const DefaultRefreshTTL = 30 * 24 * time.Hour
+
 // Options tune Accounts.
 type Options struct {
 	// AccessTTL is how long an access token is valid. Default 15 m.
 	AccessTTL time.Duration
 	// RefreshTTL is how long a session lives after its last refresh.
-	// Default 30 days.
+	// Default DefaultRefreshTTL.
 	RefreshTTL time.Duration
 	// Issuer is the "iss" of access tokens; installations that share a
 	// signing key need different ones. Default "stoa".
@@ -67,7 +70,7 @@ func New(db *masterdb.DB, registry *stores.Registry, signing *keyring.Ring, opts
 		opts.AccessTTL = 15 * time.Minute
 	}
 	if opts.RefreshTTL == 0 {
-		opts.RefreshTTL = 30 * 24 * time.Hour
+		opts.RefreshTTL = DefaultRefreshTTL
 	}
 	if opts.Issuer == "" {
 		opts.Issuer = "stoa"
@@ -115,12 +118,16 @@ type Session struct {
 type Client struct {
 	Address   string
 	UserAgent string
-	RequestID string // for the audit log
+	RequestID string // for the audit log, as the next one
+
+	ClientRequestID string // access.Origin has it
 }
 
 // as is the user as the one who asks from there.
 func (c Client) as(user stoa.UserID) access.Principal {
-	return access.Principal{UserID: user, Origin: access.Origin{Address: cleaned(c.Address, maxAddress), RequestID: c.RequestID}}
+	return access.Principal{UserID: user, Origin: access.Origin{
+		Address: cleaned(c.Address, maxAddress), RequestID: c.RequestID, ClientRequestID: c.ClientRequestID,
+	}}
 }
 
 // Register creates a user, their first store when StoreName is set, and a

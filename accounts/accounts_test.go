@@ -84,7 +84,7 @@ func register(t testing.TB, a *Accounts) Session {
 // prove marks the address as proven, as its owner would.
 func prove(t testing.TB, a *Accounts, email string) {
 	t.Helper()
-	if _, err := ConfirmEmail(t.Context(), a.db, email); err != nil {
+	if _, err := ConfirmEmail(t.Context(), a.db, access.Principal{}, email); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -2,6 +2,7 @@ package accounts
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -77,45 +78,45 @@ func revokeOthers(ctx context.Context, tx *masterdb.Tx, user stoa.UserID, kept s
 	return err
 }
 
-// Purge is the job that removes what has run out.
+// Purge is the job by which earlier releases removed what has run out. What
+// they have enqueued is still carried out.
 type Purge struct{}
 
 // Kind implements jobs.Args.
 func (Purge) Kind() string { return "accounts.purge" }
 
-// PurgeEvery is how often the job is due, PurgeTimeout bounds one run.
+// PurgeTimeout bounds one run.
+const PurgeTimeout = 10 * time.Minute
+
+// kept is how long what has run out still gets an answer of its own, keptRecords
+// how long invitations and API keys that have ended are kept.
 const (
-	PurgeEvery   = 24 * time.Hour
-	PurgeTimeout = 10 * time.Minute
+	kept        = 7 * 24 * time.Hour
+	keptRecords = 90 * 24 * time.Hour
 )
 
-// kept is how long what has run out still gets an answer of its own.
-const kept = 7 * 24 * time.Hour
-
-// keptKeys is how long a revoked API key is told from one that never was.
-const keptKeys = 90 * 24 * time.Hour
-
-// PurgeExpired runs the job. Of a session that goes on it removes the tokens
-// that were spent so long ago that the session would not have outlived them: a
-// thief of one gets token_invalid.
+// PurgeExpired runs the job.
 func (a *Accounts) PurgeExpired(ctx context.Context, _ Purge) error {
-	return a.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		ended := tx.Now.Add(-kept)
-		for _, purge := range []struct {
-			statement string
-			before    time.Time
-		}{
-			{`DELETE FROM sessions WHERE expires_at < $1`, ended},
-			{`DELETE FROM refresh_tokens WHERE spent_at < $1`, tx.Now.Add(-a.opts.RefreshTTL)},
-			{`DELETE FROM api_keys WHERE revoked_at < $1`, tx.Now.Add(-keptKeys)},
-			{`DELETE FROM one_time_tokens WHERE expires_at < $1`, ended},
-			{`DELETE FROM email_requests WHERE created_at < $1`, ended},
-			{`DELETE FROM second_factors WHERE confirmed_at IS NULL AND created_at < $1`, ended},
-		} {
-			if _, err := tx.Exec(ctx, purge.statement, purge.before); err != nil {
-				return err
-			}
-		}
-		return mail.PurgeAllowances(ctx, tx)
-	})
+	_, err := a.db.DeleteExpired(ctx, Expiries(a.opts.RefreshTTL))
+	return errors.Join(err, mail.PurgeAllowances(ctx, a.db))
+}
+
+// Expiries are the rules by which rows of this package's tables are deleted,
+// given how long a session lives after its last refresh. Of a session that goes
+// on, tokens go that were spent so long ago that the session would not have
+// outlived them: a thief of one gets token_invalid. A session waits until its
+// spent tokens are gone: no batch is to take thousands with it.
+func Expiries(refreshTTL time.Duration) []masterdb.Expiry {
+	id, hash := []string{"id"}, []string{"hash"}
+	return []masterdb.Expiry{
+		{Table: "refresh_tokens", Key: hash, Age: "spent_at", Keep: refreshTTL},
+		{Table: "sessions", Key: id, Age: "expires_at", Keep: kept,
+			Only: "NOT EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.session_id = t.id AND r.spent_at IS NOT NULL)"},
+		{Table: "one_time_tokens", Key: hash, Age: "expires_at", Keep: kept},
+		{Table: "email_requests", Key: id, Age: "created_at", Keep: kept},
+		{Table: "second_factors", Key: []string{"user_id"}, Age: "created_at", Only: "t.confirmed_at IS NULL", Keep: kept},
+		{Table: "invitations", Key: id, Age: "expires_at", Keep: keptRecords},
+		{Table: "api_keys", Key: id, Age: "revoked_at", Keep: keptRecords},
+		{Table: "api_keys", Key: id, Age: "expires_at", Keep: keptRecords},
+	}
 }

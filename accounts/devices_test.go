@@ -172,12 +172,12 @@ func TestImpersonate(t *testing.T) {
 		_, err = act(op, user.User.ID, reason)
 		wantCode(t, err, stoa.Forbidden)
 		for range 2 {
-			if u, err := SetPlatformRole(t.Context(), db, "OP@example.com", "admin"); err != nil || u.Role != "admin" {
+			if u, err := SetPlatformRole(t.Context(), db, access.Principal{}, "OP@example.com", "admin"); err != nil || u.Role != "admin" {
 				t.Fatalf("%+v, %v", u, err)
 			}
 		}
 		wantAudited(t, db, access.OperatorPromoted, access.Success, 1)
-		_, err = SetPlatformRole(t.Context(), db, "nobody@example.com", "admin")
+		_, err = SetPlatformRole(t.Context(), db, access.Principal{}, "nobody@example.com", "admin")
 		wantCode(t, err, stoa.NotFound)
 
 		for _, bad := range []string{"", "too short", "two\nlines of reason"} {
@@ -206,7 +206,7 @@ func TestImpersonate(t *testing.T) {
 		if err := db.Get(t.Context(), &details, `SELECT details FROM audit_events WHERE action = 'operator.impersonated'`); err != nil || !containsAll(details, reason, user.User.ID.String()) {
 			t.Errorf("details %s, %v", details, err)
 		}
-		if _, err := SetPlatformRole(t.Context(), db, op.UserID.String(), "user"); err != nil {
+		if _, err := SetPlatformRole(t.Context(), db, access.Principal{}, op.UserID.String(), "user"); err != nil {
 			t.Fatal(err)
 		}
 		_, err = a.Authenticate(t.Context(), as.AccessToken.Reveal())

@@ -109,7 +109,7 @@ func TestEmailSpellingsAreOneAccount(t *testing.T) {
 			if session, err := b.Login(b.Context(), s, keyring.NewSecret(goodPassword), Client{}); err != nil || session.User.ID != guest.UserID {
 				b.Errorf("sign in as %q: %v", s, err)
 			}
-			if user, err := SetPlatformRole(b.Context(), b.db, s, "user"); err != nil || user.ID != guest.UserID {
+			if user, err := SetPlatformRole(b.Context(), b.db, access.Principal{}, s, "user"); err != nil || user.ID != guest.UserID {
 				b.Errorf("find %q: %v", s, err)
 			}
 		}

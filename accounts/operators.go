@@ -35,8 +35,8 @@ func ListUsers(ctx context.Context, q masterdb.Querier, role string, before stoa
 // platform ("admin") or an ordinary user ("user"). With the role go the
 // sessions in which they act as others. It fails with not_found, and for who is
 // to be an operator with email_unverified before their address is proven. To set
-// it again changes nothing.
-func SetPlatformRole(ctx context.Context, db *masterdb.DB, name, role string) (User, error) {
+// it again changes nothing. by is for the audit log.
+func SetPlatformRole(ctx context.Context, db *masterdb.DB, by access.Principal, name, role string) (User, error) {
 	var user User
 	err := db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
 		if user, err = lockNamed(ctx, tx, name); err != nil || user.Role == role {
@@ -58,7 +58,7 @@ func SetPlatformRole(ctx context.Context, db *masterdb.DB, name, role string) (U
 				return err
 			}
 		}
-		return access.Record(ctx, tx, access.Principal{}, access.Event{Action: action, Details: map[string]string{"user": user.ID.String()}})
+		return access.Record(ctx, tx, by, access.Event{Action: action, Details: map[string]string{"user": user.ID.String()}})
 	})
 	return user, err
 }
@@ -71,8 +71,8 @@ type UserQuotas struct {
 }
 
 // SetQuotas sets the limits of the user with that address or id. What the user
-// has already stays. It fails with not_found.
-func SetQuotas(ctx context.Context, db *masterdb.DB, name string, q UserQuotas) (User, error) {
+// has already stays. It fails with not_found. by is for the audit log.
+func SetQuotas(ctx context.Context, db *masterdb.DB, by access.Principal, name string, q UserQuotas) (User, error) {
 	var user User
 	err := db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
 		if user, err = lockNamed(ctx, tx, name); err != nil {
@@ -83,7 +83,7 @@ func SetQuotas(ctx context.Context, db *masterdb.DB, name string, q UserQuotas) 
 		if err != nil {
 			return err
 		}
-		return access.Record(ctx, tx, access.Principal{}, access.Event{Action: access.QuotasSet, Details: map[string]string{
+		return access.Record(ctx, tx, by, access.Event{Action: access.QuotasSet, Details: map[string]string{
 			"user": user.ID.String(), quotas.Stores: limitText(q.Stores), quotas.ManagedDatabases: limitText(q.ManagedDatabases)}})
 	})
 	return user, err

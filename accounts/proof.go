@@ -157,7 +157,7 @@ func (a *Accounts) ResendVerification(ctx context.Context, p access.Principal) e
 // ConfirmEmail marks the address of the user with that address or id as
 // proven, on the word of the operator of the platform. All that the account
 // holds stays. It fails with not_found. To confirm again changes nothing.
-func ConfirmEmail(ctx context.Context, db *masterdb.DB, name string) (User, error) {
+func ConfirmEmail(ctx context.Context, db *masterdb.DB, by access.Principal, name string) (User, error) {
 	var user User
 	err := db.Tx(ctx, func(tx *masterdb.Tx) error {
 		var err error
@@ -168,7 +168,7 @@ func ConfirmEmail(ctx context.Context, db *masterdb.DB, name string) (User, erro
 		if _, err := tx.Exec(ctx, `UPDATE users SET email_verified = $1, updated_at = $2 WHERE id = $3`, true, tx.Now, user.ID); err != nil {
 			return err
 		}
-		return access.Record(ctx, tx, access.Principal{}, access.Event{Action: access.EmailVerified,
+		return access.Record(ctx, tx, by, access.Event{Action: access.EmailVerified,
 			Details: map[string]string{"user": user.ID.String(), "by": "operator"}})
 	})
 	return user, err

@@ -37,7 +37,10 @@ func TestNothingLastsBeforeTheProof(t *testing.T) {
 				_, err := b.Invite(b.Context(), b.owner, b.store, "guest@example.com", access.Member)
 				return err
 			},
-			"the role of an operator": func() error { _, err := SetPlatformRole(b.Context(), b.db, "owner@example.com", "admin"); return err },
+			"the role of an operator": func() error {
+				_, err := SetPlatformRole(b.Context(), b.db, access.Principal{}, "owner@example.com", "admin")
+				return err
+			},
 			"an operator's session as the user": func() error {
 				operator := b.person("operator-" + stoa.NewID[stoa.UserID]().String() + "@example.com")
 				exec(b.T, b.db, `UPDATE users SET role = 'admin' WHERE id = $1`, operator.UserID)
@@ -353,11 +356,11 @@ func TestConfirmEmail(t *testing.T) {
 		a := setup(t, db, testRing(t))
 		p := principal(t, a, register(t, a))
 		for _, name := range []string{"OWNER@example.com", p.UserID.String()} {
-			if user, err := ConfirmEmail(t.Context(), db, name); err != nil || user.ID != p.UserID || !user.EmailVerified {
+			if user, err := ConfirmEmail(t.Context(), db, access.Principal{}, name); err != nil || user.ID != p.UserID || !user.EmailVerified {
 				t.Errorf("%s: %+v, %v", name, user, err)
 			}
 		}
-		if _, err := ConfirmEmail(t.Context(), db, "nobody@example.com"); stoa.CodeOf(err) != stoa.NotFound {
+		if _, err := ConfirmEmail(t.Context(), db, access.Principal{}, "nobody@example.com"); stoa.CodeOf(err) != stoa.NotFound {
 			t.Errorf("nobody: %v", err)
 		}
 		wantAudited(t, db, access.EmailVerified, access.Success, 1)

@@ -125,7 +125,7 @@ func TestSetQuotas(t *testing.T) {
 		}
 		set := func(q UserQuotas) {
 			t.Helper()
-			if _, err := SetQuotas(t.Context(), db, user.Email, q); err != nil {
+			if _, err := SetQuotas(t.Context(), db, access.Principal{}, user.Email, q); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -139,7 +139,7 @@ func TestSetQuotas(t *testing.T) {
 		exec(t, db, `UPDATE users SET role = $1`, "admin")
 		check("operator", 0, 0, 0)
 		wantAudited(t, db, access.QuotasSet, access.Success, 2)
-		_, err := SetQuotas(t.Context(), db, "nobody@example.com", UserQuotas{})
+		_, err := SetQuotas(t.Context(), db, access.Principal{}, "nobody@example.com", UserQuotas{})
 		wantCode(t, err, stoa.NotFound)
 		err = db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			_, err := quotas.LockUser(t.Context(), tx, stoa.NewID[stoa.UserID]())

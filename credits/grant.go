@@ -19,6 +19,9 @@ type Grant struct {
 	Reference      string // what it was given for, such as a purchase's id; may be empty
 	IdempotencyKey string // required; must not begin with "spend:"
 	UserID         *stoa.UserID
+	// By is who grants, for the audit log. Zero: UserID or, without one, the
+	// platform.
+	By access.Principal
 	// ExpiresAt ends what is not spent until then. Nil: never.
 	ExpiresAt *time.Time
 	// Priority orders the spending, -100 to 100, lower first; within one, what
@@ -66,8 +69,8 @@ func (l *Ledger) Grant(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 
 // record writes the grant to the audit log.
 func (g Grant) record(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
-	var by access.Principal
-	if g.UserID != nil {
+	by := g.By
+	if g.UserID != nil && by.UserID.IsZero() {
 		by.UserID = *g.UserID
 	}
 	return access.Record(ctx, tx, by, access.Event{Action: access.CreditsGranted, Store: store, Details: map[string]string{

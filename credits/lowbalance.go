@@ -45,9 +45,25 @@ func (l *Ledger) SetSettings(ctx context.Context, p access.Principal, store stoa
 		if _, err := access.Check(ctx, tx, p, store, access.PurchaseCredits); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `UPDATE credit_balances SET low_balance = $2 WHERE store_id = $1`, store, s.LowBalance)
-		return err
+		var before Settings
+		if err := tx.Get(ctx, &before, `SELECT low_balance FROM credit_balances WHERE store_id = $1`+tx.ForUpdate(), store); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `UPDATE credit_balances SET low_balance = $2 WHERE store_id = $1`, store, s.LowBalance); err != nil {
+			return err
+		}
+		return access.Record(ctx, tx, p, access.Event{Action: access.CreditSettings, Store: store, Details: map[string]string{
+			"oldLowBalance": before.lowBalance(), "newLowBalance": s.lowBalance(),
+		}})
 	})
+}
+
+// lowBalance is the threshold as the audit log has it.
+func (s Settings) lowBalance() string {
+	if s.LowBalance == nil {
+		return "none"
+	}
+	return s.LowBalance.String()
 }
 
 // Warner tells owners that credits run low. The master's own trigger notes each
@@ -172,4 +188,10 @@ func (b lowBalance) message(job MailLow, to access.Person, url string) mail.Mess
 		Subject: "Credits run low: " + name,
 		Text:    text.String(),
 	}
+}
+
+// CrossingsExpiry is the rule by which falls are deleted that owners were told
+// of.
+func CrossingsExpiry(keep time.Duration) masterdb.Expiry {
+	return masterdb.Expiry{Table: "credit_crossings", Key: []string{"store_id", "version"}, Age: "announced_at", Keep: keep}
 }

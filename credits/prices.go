@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
 )
 
@@ -53,15 +54,20 @@ func (l *Ledger) PriceHistory(ctx context.Context) ([]Price, error) {
 // SetPrice adds a price to the list and returns it. It changes no price that
 // is in force or was: those explain the spends of their time. EffectiveFrom
 // is now when it is zero; an empty Unit or Description is that of the
-// service's price before. It is the operator's and asks nobody.
+// service's price before. It is the operator's and asks nobody; by is for the
+// audit log.
 //
 // When the same price is in force at that moment anyway, nothing is added:
 // added is false and the price is that one. It fails with invalid_request,
 // also for a moment that is past or has a price already.
-func (l *Ledger) SetPrice(ctx context.Context, p Price) (out Price, added bool, err error) {
+func (l *Ledger) SetPrice(ctx context.Context, by access.Principal, p Price) (out Price, added bool, err error) {
 	err = l.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		out, added, err = setPrice(ctx, tx, p)
-		return err
+		if out, added, err = setPrice(ctx, tx, p); err != nil || !added {
+			return err
+		}
+		return access.Record(ctx, tx, by, access.Event{Action: access.PriceSet, Details: map[string]string{
+			"service": out.ServiceKey, "price": out.UnitPrice.String(), "unit": out.Unit, "from": out.EffectiveFrom.Format(time.RFC3339Nano),
+		}})
 	})
 	if masterdb.IsUnique(err) { // somebody was faster
 		err = priceTaken(p.EffectiveFrom)

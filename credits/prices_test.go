@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
@@ -22,7 +23,7 @@ func TestSetPrice(t *testing.T) {
 		must(t, err)
 		set := func(p credits.Price) credits.Price {
 			t.Helper()
-			got, added, err := b.ledger.SetPrice(t.Context(), p)
+			got, added, err := b.ledger.SetPrice(t.Context(), access.Principal{}, p)
 			must(t, err)
 			if !added {
 				t.Fatalf("%+v was not added", p)
@@ -102,16 +103,16 @@ func TestSetPriceRefuses(t *testing.T) {
 		ledger := credits.New(db)
 		later := time.Now().Add(time.Hour)
 		set := func(p credits.Price) error {
-			_, _, err := ledger.SetPrice(t.Context(), p)
+			_, _, err := ledger.SetPrice(t.Context(), access.Principal{}, p)
 			return err
 		}
 		must(t, set(credits.Price{ServiceKey: "storage", UnitPrice: 200, EffectiveFrom: later}))
 		before, err := ledger.PriceHistory(t.Context())
 		must(t, err)
-		if _, added, err := ledger.SetPrice(t.Context(), credits.Price{ServiceKey: "product_import", UnitPrice: 1_000}); err != nil || added {
+		if _, added, err := ledger.SetPrice(t.Context(), access.Principal{}, credits.Price{ServiceKey: "product_import", UnitPrice: 1_000}); err != nil || added {
 			t.Errorf("the price in force once more: added %t, %v", added, err)
 		}
-		if _, added, err := ledger.SetPrice(t.Context(), credits.Price{ServiceKey: "storage", UnitPrice: 200, EffectiveFrom: later.Add(time.Hour)}); err != nil || added {
+		if _, added, err := ledger.SetPrice(t.Context(), access.Principal{}, credits.Price{ServiceKey: "storage", UnitPrice: 200, EffectiveFrom: later.Add(time.Hour)}); err != nil || added {
 			t.Errorf("the planned price once more, later: added %t, %v", added, err)
 		}
 		for name, p := range map[string]credits.Price{

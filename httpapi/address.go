@@ -39,6 +39,25 @@ func (p Proxies) ignores(r *http.Request) bool {
 	return err == nil && (at.IsPrivate() || at.IsLoopback()) && !p.trusts(at)
 }
 
+// maxRequestID bounds, in bytes, what a proxy may call a request.
+const maxRequestID = 64
+
+// requestID returns what a trusted proxy calls the request (X-Request-Id), or
+// "" from anybody else and for anything but letters, digits, '-', '_' and '.'.
+func (p Proxies) requestID(r *http.Request) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	given := r.Header.Get("X-Request-Id")
+	if err != nil || !p.trusts(peer.Addr().Unmap()) || len(given) > maxRequestID {
+		return ""
+	}
+	for _, c := range []byte(given) {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.') {
+			return ""
+		}
+	}
+	return given
+}
+
 // client is where a request comes from: the last address, seen from this
 // server, that is not a trusted proxy's. Each proxy writes at the end, so what
 // a client has made up stands before that and is not reached. An entry that

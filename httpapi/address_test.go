@@ -90,3 +90,31 @@ func FuzzForwarded(f *testing.F) {
 		}
 	})
 }
+
+// TestClientRequestID: only a trusted proxy names a request, and only in a
+// bounded, safe alphabet.
+func TestClientRequestID(t *testing.T) {
+	t.Parallel()
+	trusted := proxies(forwardedFor, "10.0.0.0/8")
+	for _, c := range []struct{ peer, given, want string }{
+		{"10.0.0.1:1", "abc-DEF_1.2", "abc-DEF_1.2"},
+		{"[::ffff:10.0.0.1]:1", "abc", "abc"},
+		{"10.0.0.1:1", strings.Repeat("a", maxRequestID), strings.Repeat("a", maxRequestID)},
+		{"10.0.0.1:1", strings.Repeat("a", maxRequestID+1), ""},
+		{"10.0.0.1:1", "", ""},
+		{"10.0.0.1:1", "a b", ""},
+		{"10.0.0.1:1", "a\nb", ""},
+		{"10.0.0.1:1", "<script>", ""},
+		{"10.0.0.1:1", "ä", ""},
+		{"10.0.0.1:1", "a\x00", ""},
+		{"192.0.2.1:1", "abc", ""}, // not a proxy
+		{"nonsense", "abc", ""},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.RemoteAddr = c.peer
+		r.Header.Set("X-Request-Id", c.given)
+		if got := trusted.requestID(r); got != c.want {
+			t.Errorf("%q from %s: %q, want %q", c.given, c.peer, got, c.want)
+		}
+	}
+}

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -84,8 +83,10 @@ func (a *api) newRequest(w http.ResponseWriter, r *http.Request) *request {
 				"until STOA_TRUSTED_PROXIES names it, all that come through it share one address and its rate limits", "proxy", r.RemoteAddr)
 		})
 	}
-	req := &request{id: newRequestID(r.Header.Get("X-Request-Id")), address: a.Proxies.client(r), host: r.Host, header: w.Header()}
-	req.client = accounts.Client{UserAgent: r.UserAgent(), RequestID: req.id}
+	// The id is always the server's own: with one that a client could choose,
+	// two requests could look like one in the audit log.
+	req := &request{id: stoa.NewID[stoa.RequestID]().String(), address: a.Proxies.client(r), host: r.Host, header: w.Header()}
+	req.client = accounts.Client{UserAgent: r.UserAgent(), RequestID: req.id, ClientRequestID: a.Proxies.requestID(r)}
 	if req.address.IsValid() {
 		req.client.Address = req.address.String()
 	}
@@ -127,10 +128,15 @@ func (a *api) logAccess(ctx context.Context, w *recorder, r *http.Request, req *
 		level = slog.LevelWarn
 	}
 	// Not the query: it may carry what should not be kept.
-	a.Log.LogAttrs(ctx, level, "request",
+	attrs := []slog.Attr{
 		slog.String("method", r.Method), slog.String("host", r.Host), slog.String("path", r.URL.Path),
 		slog.Int("status", w.status), slog.Int64("bytes", w.bytes), slog.Duration("took", took),
-		slog.String("address", req.client.Address), slog.String("requestId", req.id))
+		slog.String("address", req.client.Address), slog.String("requestId", req.id),
+	}
+	if id := req.client.ClientRequestID; id != "" {
+		attrs = append(attrs, slog.String("clientRequestId", id))
+	}
+	a.Log.LogAttrs(ctx, level, "request", attrs...)
 }
 
 // recorder notes what was answered.
@@ -159,17 +165,6 @@ func (w *recorder) Write(b []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// newRequestID keeps the id that a proxy gave, when it is harmless.
-func newRequestID(given string) string {
-	ok := len(given) > 0 && len(given) <= 64 && !strings.ContainsFunc(given, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.')
-	})
-	if ok {
-		return given
-	}
-	return rand.Text()
-}
-
 // authenticate is the middleware of private operations.
 func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
 	p, err := a.principal(ctx)
@@ -191,6 +186,6 @@ func (a *api) principal(ctx huma.Context) (access.Principal, error) {
 	}
 	p, err := a.Accounts.Authenticate(ctx.Context(), strings.TrimSpace(token))
 	client := requestOf(ctx.Context()).client
-	p.Origin = access.Origin{Address: client.Address, RequestID: client.RequestID}
+	p.Origin = access.Origin{Address: client.Address, RequestID: client.RequestID, ClientRequestID: client.ClientRequestID}
 	return p, err
 }

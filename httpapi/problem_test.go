@@ -78,18 +78,6 @@ func TestPreferredWait(t *testing.T) {
 	}
 }
 
-func TestRequestID(t *testing.T) {
-	t.Parallel()
-	if got := newRequestID("abc-DEF_1.2"); got != "abc-DEF_1.2" {
-		t.Errorf("a harmless id became %q", got)
-	}
-	for _, hostile := range []string{"", "a b", "a\nb", "<script>", string(make([]byte, 65))} {
-		if got := newRequestID(hostile); got == hostile || got == "" {
-			t.Errorf("%q was kept as %q", hostile, got)
-		}
-	}
-}
-
 func TestPrintableMethod(t *testing.T) {
 	t.Parallel()
 	for method, want := range map[string]string{"DELETE": "DELETE", "<b>": "this method", "AVERYLONGMETHOD": "this method"} {

@@ -50,8 +50,20 @@ func (a Allowance) Forget(ctx context.Context, tx *masterdb.Tx, key string) erro
 	return err
 }
 
-// PurgeAllowances removes what does not count any more.
-func PurgeAllowances(ctx context.Context, tx *masterdb.Tx) error {
-	_, err := tx.Exec(ctx, `DELETE FROM mail_allowances WHERE full_at <= $1`, tx.Now.UnixMicro())
-	return err
+// purgeBatch is how many allowances one transaction removes.
+const purgeBatch = 1000
+
+// PurgeAllowances removes what does not count any more, a batch at a time.
+func PurgeAllowances(ctx context.Context, db *masterdb.DB) error {
+	for {
+		var n int64
+		err := db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
+			n, err = tx.Exec(ctx, `DELETE FROM mail_allowances WHERE (name, key) IN
+				(SELECT name, key FROM mail_allowances WHERE full_at <= $1 ORDER BY full_at LIMIT $2)`, tx.Now.UnixMicro(), purgeBatch)
+			return err
+		})
+		if err != nil || n < purgeBatch {
+			return err
+		}
+	}
 }

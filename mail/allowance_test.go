@@ -96,7 +96,7 @@ func TestPurgeAllowances(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		take(t, db, fivePerHour, "over", -time.Hour)
 		take(t, db, fivePerHour, "counts", 0)
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return mail.PurgeAllowances(t.Context(), tx) }))
+		must(t, mail.PurgeAllowances(t.Context(), db))
 		var left []string
 		must(t, db.Select(t.Context(), &left, `SELECT key FROM mail_allowances`))
 		if len(left) != 1 || left[0] != "counts" {

@@ -11,6 +11,9 @@ import (
 // ErrNotFound means that a query for one row found none.
 var ErrNotFound = errors.New("masterdb: no row")
 
+// ErrBusy means that the connection that writes to SQLite was not free in time.
+var ErrBusy = errors.New("masterdb: the write connection is busy; code inside a transaction must use that transaction")
+
 // IsUnique reports whether err says that a UNIQUE or PRIMARY KEY constraint
 // was violated.
 func IsUnique(err error) bool {

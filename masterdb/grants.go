@@ -9,8 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// versionTables say which migrations were applied; only those write them.
-var versionTables = map[string]bool{"goose_db_version": true, "river_migration": true}
+// ownersTables are those that only the tables' owner writes: which migrations
+// were applied, and how long the audit log is kept.
+var ownersTables = map[string]bool{"goose_db_version": true, "river_migration": true, "audit_retention": true}
 
 // grantLock is an arbitrary number that only this file uses. PostgreSQL fails
 // two transactions that change the rights to one table at the same time.
@@ -21,6 +22,7 @@ type relation struct {
 	Name       string
 	Sequence   bool
 	AppendOnly bool // as its trigger has it
+	Expires    bool // append-only, and another trigger lets expired rows go
 }
 
 // rights are what a server needs.
@@ -28,8 +30,10 @@ func (r relation) rights() string {
 	switch {
 	case r.Sequence:
 		return "USAGE"
-	case versionTables[r.Name]:
+	case ownersTables[r.Name]:
 		return "SELECT"
+	case r.AppendOnly && r.Expires:
+		return "SELECT, INSERT, DELETE"
 	case r.AppendOnly:
 		return "SELECT, INSERT"
 	default:
@@ -39,7 +43,7 @@ func (r relation) rights() string {
 
 // GrantTo gives role what a server needs on the tables and sequences that are
 // there, and takes away what else it had on them: rows of append-only tables
-// it can add and read. Whoever calls owns the tables. It holds for tables of
+// it can add and read, and delete where a trigger lets expired ones go. Whoever calls owns the tables. It holds for tables of
 // later migrations only when called again. PostgreSQL only: SQLite has no roles.
 func (db *DB) GrantTo(ctx context.Context, role string) error {
 	return db.Tx(ctx, func(tx *Tx) error {
@@ -57,7 +61,9 @@ func (db *DB) GrantTo(ctx context.Context, role string) error {
 		if err := tx.Select(ctx, &all, `
 			SELECT c.relname AS name, c.relkind = 'S' AS sequence, EXISTS (
 				SELECT 1 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE t.tgrelid = c.oid AND p.proname = 'refuse_change'
-			) AS append_only
+			) AS append_only, EXISTS (
+				SELECT 1 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE t.tgrelid = c.oid AND p.proname = 'refuse_early_delete'
+			) AS expires
 			FROM pg_class c
 			WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p', 'S') AND pg_has_role(c.relowner, 'USAGE')
 			ORDER BY c.relname`); err != nil {

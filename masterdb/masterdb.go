@@ -54,6 +54,17 @@ type Querier interface {
 	Select(ctx context.Context, dst any, query string, args ...any) error
 }
 
+// Handle reads, and writes within the transaction at hand or one of its own:
+// *DB and *Tx both do.
+type Handle interface {
+	Querier
+	// Within runs fn in the transaction that the handle is, or else in a new
+	// one. On SQLite the new one waits at most withinWait for the one connection
+	// that writes and then fails with ErrBusy: a caller that hands on the DB from
+	// within a transaction gets an error and does not wait for itself.
+	Within(ctx context.Context, fn func(*Tx) error) error
+}
+
 // Tx is one transaction. Now is its clock: every row written in it carries
 // the same time, in UTC and in whole microseconds, which both engines keep.
 type Tx struct {
@@ -127,9 +138,47 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 	}
 }
 
+// withinWait is long for a short write, and short for a person.
+const withinWait = 3 * time.Second
+
+// Within implements Handle with a transaction of its own.
+func (db *DB) Within(ctx context.Context, fn func(*Tx) error) error {
+	if db.Engine != SQLite {
+		return db.Tx(ctx, fn)
+	}
+	waiting, cancel := context.WithTimeout(ctx, withinWait)
+	defer cancel()
+	conn, err := db.write.Conn(waiting)
+	if err != nil {
+		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+			return ErrBusy
+		}
+		return err
+	}
+	tx := newTx()
+	err = db.commit(ctx, conn, tx, fn)
+	_ = conn.Close() // back to the pool, before others are told of the commit
+	return db.committed(tx, err)
+}
+
+// Within implements Handle: fn runs in tx itself.
+func (tx *Tx) Within(_ context.Context, fn func(*Tx) error) error { return fn(tx) }
+
+// liteBeginner begins a transaction on SQLite: the pool, or its connection.
+type liteBeginner interface {
+	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
+}
+
+func newTx() *Tx { return &Tx{Now: time.Now().UTC().Truncate(time.Microsecond)} }
+
 func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
-	tx := &Tx{Now: time.Now().UTC().Truncate(time.Microsecond)}
-	if err := db.commit(ctx, tx, fn); err != nil {
+	tx := newTx()
+	return db.committed(tx, db.commit(ctx, db.write, tx, fn))
+}
+
+// committed tells of a transaction that has committed: err is nil.
+func (db *DB) committed(tx *Tx, err error) error {
+	if err != nil {
 		return err
 	}
 	db.tellLocally(tx.messages)
@@ -143,7 +192,7 @@ func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
 // process that dies in between does not call it.
 func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
 
-func (db *DB) commit(ctx context.Context, tx *Tx, fn func(*Tx) error) error {
+func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx) error) error {
 	if db.pool != nil {
 		return pgx.BeginFunc(ctx, db.pool, func(t pgx.Tx) error {
 			tx.pg = t
@@ -153,7 +202,7 @@ func (db *DB) commit(ctx context.Context, tx *Tx, fn func(*Tx) error) error {
 			return tx.tellOthers(ctx)
 		})
 	}
-	t, err := db.write.BeginTx(ctx, nil)
+	t, err := lite.BeginTx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}

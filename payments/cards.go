@@ -113,7 +113,10 @@ func (s *Service) SaveCard(ctx context.Context, p access.Principal, store stoa.S
 	if err != nil {
 		return "", errProvider(err)
 	}
-	return session.URL, nil
+	// Before the page's address is known to anybody.
+	return session.URL, s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		return access.Record(ctx, tx, p, access.Event{Action: access.CardRequested, Store: store})
+	})
 }
 
 // customer returns the store's customer at Stripe, made when first needed.
@@ -175,13 +178,23 @@ func (s *Service) saveCard(ctx context.Context, checkout string, also func(*mast
 	}
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if saved != nil {
-			if _, err := tx.Exec(ctx, `
-				UPDATE auto_recharges SET card_ref = $3, card_brand = $4, card_last4 = $5, card_expires = $6, card_saved_at = $7, updated_at = $8
-				WHERE store_id = $1 AND customer_ref = $2 AND (card_saved_at IS NULL OR card_saved_at <= $7)`,
-				store, saved.customer, saved.ref, saved.brand, saved.last4, saved.expires, saved.savedAt, tx.Now); err != nil {
+			if err := saved.keep(ctx, tx, store); err != nil {
 				return err
 			}
 		}
 		return also(tx)
 	})
+}
+
+// keep makes the card the store's, unless a later one is kept already.
+func (c *card) keep(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	n, err := tx.Exec(ctx, `
+		UPDATE auto_recharges SET card_ref = $3, card_brand = $4, card_last4 = $5, card_expires = $6, card_saved_at = $7, updated_at = $8
+		WHERE store_id = $1 AND customer_ref = $2 AND (card_saved_at IS NULL OR card_saved_at <= $7)`,
+		store, c.customer, c.ref, c.brand, c.last4, c.expires, c.savedAt, tx.Now)
+	if err != nil || n == 0 {
+		return err
+	}
+	return access.Record(ctx, tx, access.Principal{}, access.Event{Action: access.CardSaved, Store: store,
+		Details: map[string]string{"brand": c.brand, "last4": c.last4}})
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/stripe/stripe-go/v86"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
 )
 
@@ -28,7 +29,7 @@ func (s *Service) openCheckout(ctx context.Context, p purchase) (Purchase, error
 				return Purchase{}, err
 			}
 		case priceFault(err) != nil:
-			if err := s.discard(ctx, p.ID); err != nil {
+			if err := s.discard(ctx, p.Purchase); err != nil {
 				return Purchase{}, err
 			}
 			return Purchase{}, priceFault(err)
@@ -82,9 +83,12 @@ func priceFault(err error) error {
 }
 
 // discard forgets a purchase that can never begin, and gives its key back.
-func (s *Service) discard(ctx context.Context, id stoa.PurchaseID) error {
+func (s *Service) discard(ctx context.Context, p Purchase) error {
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		_, err := tx.Exec(ctx, `DELETE FROM purchases WHERE id = $1 AND provider_ref IS NULL AND status = 'pending'`, id)
-		return err
+		n, err := tx.Exec(ctx, `DELETE FROM purchases WHERE id = $1 AND provider_ref IS NULL AND status = 'pending'`, p.ID)
+		if err != nil || n == 0 {
+			return err
+		}
+		return recordPurchase(ctx, tx, access.Principal{UserID: p.UserID}, p, access.Failed)
 	})
 }

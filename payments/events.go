@@ -232,3 +232,10 @@ func named(metadata map[string]string) (id stoa.PurchaseID, err error) {
 	}
 	return id, nil
 }
+
+// Expiry is the rule by which applied events are deleted. One that comes again
+// later is stored and applied again, which changes nothing. An event that was
+// not applied stays: it needs a person.
+func Expiry(keep time.Duration) masterdb.Expiry {
+	return masterdb.Expiry{Table: "stripe_events", Key: []string{"id"}, Age: "applied_at", Keep: keep}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"strconv"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -127,10 +128,14 @@ func (s *Service) Purchase(ctx context.Context, p access.Principal, store stoa.S
 		if err := quotas.LockStore(ctx, tx, store); err != nil {
 			return err
 		}
-		if row, err = insertPurchase(ctx, tx, fresh, req); err != nil || row.ID != fresh.ID {
+		row, err = insertPurchase(ctx, tx, fresh, req)
+		if err != nil || row.ID != fresh.ID { // the one that the key has made before
 			return err
 		}
-		return checkPending(ctx, tx, store)
+		if err := checkPending(ctx, tx, store); err != nil {
+			return err
+		}
+		return recordPurchase(ctx, tx, p, fresh, access.Success)
 	})
 	if err != nil || row.ProviderRef != nil || row.Status != Pending {
 		return row.Purchase, err
@@ -168,6 +173,14 @@ func (s *Service) newPurchase(now time.Time, user stoa.UserID, store stoa.StoreI
 		return s.atSandbox(p), nil
 	}
 	return p, errNoProvider()
+}
+
+// recordPurchase writes a purchase that begins, or could not, to the audit log.
+func recordPurchase(ctx context.Context, tx *masterdb.Tx, by access.Principal, p Purchase, o access.Outcome) error {
+	return access.Record(ctx, tx, by, access.Event{Action: access.PurchaseStarted, Store: p.StoreID, Outcome: o, Details: map[string]string{
+		"purchase": p.ID.String(), "credits": p.Credits.String(), "amount": p.AmountDecimal(), "currency": p.Currency,
+		"provider": string(p.Provider), "automatic": strconv.FormatBool(p.Automatic),
+	}})
 }
 
 func errNoProvider() error {

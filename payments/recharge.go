@@ -132,8 +132,10 @@ func (s *Service) beginRecharge(ctx context.Context, tx *masterdb.Tx, store stoa
 		return row, r, false, err
 	}
 	p.Automatic = true
-	row, err = insertPurchase(ctx, tx, p, PurchaseRequest{})
-	return row, r, true, err
+	if row, err = insertPurchase(ctx, tx, p, PurchaseRequest{}); err != nil {
+		return row, r, true, err
+	}
+	return row, r, true, recordPurchase(ctx, tx, access.Principal{}, p, access.Success)
 }
 
 // wanted reports whether a charge is due now. Whoever switched recharges on
@@ -260,8 +262,12 @@ func stopRecharge(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, why 
 	if why == "" {
 		return nil
 	}
-	_, err := tx.Exec(ctx, `
+	n, err := tx.Exec(ctx, `
 		UPDATE auto_recharges SET enabled = false, stopped_reason = $2, stopped_at = $3, updated_at = $3
 		WHERE store_id = $1 AND enabled`, store, string(why), tx.Now)
-	return err
+	if err != nil || n == 0 {
+		return err
+	}
+	return access.Record(ctx, tx, access.Principal{}, access.Event{Action: access.RechargeStopped, Store: store,
+		Details: map[string]string{"reason": string(why)}})
 }

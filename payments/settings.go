@@ -3,6 +3,7 @@ package payments
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -89,6 +90,13 @@ func (r AutoRechargeRequest) validate() error {
 	return faults.Err()
 }
 
+// details are what the audit log keeps of the wishes.
+func (r AutoRechargeRequest) details() map[string]string {
+	return map[string]string{
+		"enabled": strconv.FormatBool(r.Enabled), "threshold": r.Threshold.String(), "credits": r.Credits.String(), "monthlyCap": r.MonthlyCap.String(),
+	}
+}
+
 const maxMonthlyCap = 1000 * maxCredits
 
 // SetAutoRecharge replaces the store's wishes. Switching recharges on needs a
@@ -113,6 +121,9 @@ func (s *Service) SetAutoRecharge(ctx context.Context, p access.Principal, store
 				stopped_reason = CASE WHEN $3 THEN NULL ELSE auto_recharges.stopped_reason END,
 				stopped_at = CASE WHEN $3 THEN NULL ELSE auto_recharges.stopped_at END`,
 			store, p.UserID, r.Enabled, r.Threshold, r.Credits, r.MonthlyCap, tx.Now); err != nil {
+			return err
+		}
+		if err := access.Record(ctx, tx, p, access.Event{Action: access.RechargeChanged, Store: store, Details: r.details()}); err != nil {
 			return err
 		}
 		if r.Enabled {

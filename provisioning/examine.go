@@ -1,10 +1,12 @@
 package provisioning
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -46,7 +48,8 @@ func (s *Service) Test(ctx context.Context, p access.Principal, store stoa.Store
 		if err := s.checkOwn(&c); err != nil {
 			return Finding{}, err
 		}
-		return s.find(ctx, store, c, atWork)
+		found, err := s.find(ctx, store, c, atWork)
+		return found, s.recordLook(ctx, access.DatabaseTested, p, store, c, err, found.Fault.Err())
 	}
 	info, err := tenantdb.ReadInfo(ctx, s.db, store)
 	if err != nil {
@@ -57,7 +60,7 @@ func (s *Service) Test(ctx context.Context, p access.Principal, store stoa.Store
 		return Finding{}, err
 	}
 	found, err := s.find(ctx, store, c, atWork)
-	if err != nil {
+	if err := s.recordLook(ctx, access.DatabaseTested, p, store, c, err, found.Fault.Err()); err != nil {
 		return Finding{}, err
 	}
 	if found.Fault != nil && c.Kind == tenantdb.KindSupabase {
@@ -68,6 +71,23 @@ func (s *Service) Test(ctx context.Context, p access.Principal, store stoa.Store
 	return found, s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		return tenantdb.RecordHealthOf(ctx, tx, store, info.CredentialVersion, found.Fault.Err())
 	})
+}
+
+// recordLook writes a look at a database, with what was found wrong, to the
+// audit log: the platform has connected to an address of the caller's choice.
+// It is written when the caller has gone, too. It returns err, which kept the
+// look from being made, or what kept the entry from being written.
+func (s *Service) recordLook(ctx context.Context, action string, p access.Principal, store stoa.StoreID, c tenantdb.Credentials, err, fault error) error {
+	e := access.Event{Action: action, Store: store, Details: map[string]string{"type": string(c.Kind)}}
+	if c.Host != "" {
+		e.Details["host"], e.Details["port"] = fmt.Sprintf("%.253s", c.Host), strconv.Itoa(c.Port)
+	}
+	if cause := cmp.Or(err, fault); cause != nil {
+		e.Outcome, e.Details["code"] = access.Failed, string(stoa.CodeOf(cause))
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	return cmp.Or(err, s.db.Tx(ctx, func(tx *masterdb.Tx) error { return access.Record(ctx, tx, p, e) }))
 }
 
 // checkOwn completes credentials of a merchant's own database, or says what

@@ -166,6 +166,9 @@ func (s *Service) Retry(ctx context.Context, p access.Principal, store stoa.Stor
 		if err := checkRate(ctx, tx, store); err != nil {
 			return Run{}, err
 		}
+		if err := access.Record(ctx, tx, p, access.Event{Action: access.ConnectRetried, Store: store, Details: map[string]string{"run": failed.ID.String()}}); err != nil {
+			return Run{}, err
+		}
 		attempt, err := requeue(ctx, tx, failed.ID, s.opts.Claim)
 		if err != nil {
 			return Run{}, err

@@ -47,7 +47,7 @@ func (s *Service) Rotate(ctx context.Context, p access.Principal, store stoa.Sto
 	})
 	if err != nil {
 		s.log.InfoContext(ctx, "rotation refused", "store", store.String(), "code", string(stoa.CodeOf(err)), "err", err)
-		return err
+		return s.recordLook(ctx, access.CredentialsRotated, p, store, c, err, nil)
 	}
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error { return s.replace(ctx, tx, p, store, c, found) })
 	// Also after an error: whether a lost connection has committed is unknown.

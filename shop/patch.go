@@ -2,6 +2,9 @@ package shop
 
 import (
 	"cmp"
+	"encoding/json"
+	"maps"
+	"slices"
 
 	"github.com/stoahq/stoa"
 )
@@ -27,6 +30,19 @@ type ProfilePatch struct {
 	Theme        *JSON   `json:"theme,omitempty"`
 	Settings     *JSON   `json:"settings,omitempty"`
 	LogoURL      *string `json:"logoUrl,omitempty"`
+}
+
+// Fields lists the JSON names of the fields that the patch sets, sorted.
+func (p ProfilePatch) Fields() []string {
+	text, err := json.Marshal(p)
+	if err != nil {
+		return nil // Validate has refused it
+	}
+	var set map[string]json.RawMessage
+	if err := json.Unmarshal(text, &set); err != nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(set))
 }
 
 // patch is the patch that sets every field of p, with the defaults of a new

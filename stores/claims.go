@@ -76,8 +76,10 @@ func (r *Registry) ClaimHostname(ctx context.Context, p access.Principal, id sto
 		if err := holdPresent(ctx, tx, id); err != nil {
 			return err
 		}
-		made, err = r.insertClaim(ctx, tx, id, name)
-		return err
+		if made, err = r.insertClaim(ctx, tx, id, name); err != nil || !made {
+			return err
+		}
+		return recordHostname(ctx, tx, p, access.HostnameClaimed, id, name)
 	})
 	if err != nil {
 		return h, false, err
@@ -87,6 +89,10 @@ func (r *Registry) ClaimHostname(ctx context.Context, p access.Principal, id sto
 	}
 	h, err = r.hostname(ctx, id, name)
 	return h, made, err
+}
+
+func recordHostname(ctx context.Context, tx *masterdb.Tx, by access.Principal, action string, id stoa.StoreID, name string) error {
+	return access.Record(ctx, tx, by, access.Event{Action: action, Store: id, Details: map[string]string{"hostname": name}})
 }
 
 // holdPresent keeps the store as it is until tx ends, and refuses one that is
@@ -155,6 +161,9 @@ func (r *Registry) MakePrimary(ctx context.Context, p access.Principal, id stoa.
 			}
 			return stoa.Errorf(stoa.HostnameInvalid, "%s is not verified yet. Verify it first.", name)
 		}
+		if err := recordHostname(ctx, tx, p, access.HostnamePrimary, id, name); err != nil {
+			return err
+		}
 		return notify(tx, id)
 	})
 	if err != nil {
@@ -181,8 +190,11 @@ func (r *Registry) RemoveHostname(ctx context.Context, p access.Principal, id st
 			return err
 		}
 		n, err := tx.Exec(ctx, `DELETE FROM hostname_claims WHERE store_id = $1 AND hostname = $2`, id, name)
-		if err != nil || n > 0 || unmapped {
+		if err != nil {
 			return err
+		}
+		if n > 0 || unmapped {
+			return recordHostname(ctx, tx, p, access.HostnameRemoved, id, name)
 		}
 		if owned, err := mapped(ctx, tx, id, name); err != nil || !owned {
 			return cmp.Or(err, errNoHostname())

@@ -204,7 +204,7 @@ func TestCustomHostname(t *testing.T) {
 		if len(s.Hostnames) != 2 || s.Hostnames[0].Hostname != name || !s.Hostnames[0].Primary || s.Hostnames[1].Primary {
 			t.Errorf("%+v", s.Hostnames)
 		}
-		must(t, b.rename(t.Context(), o.ID, nil, ptr("moved")))
+		must(t, b.rename(t.Context(), access.Principal{}, o.ID, shop.ProfilePatch{Slug: ptr("moved")}))
 		if got := b.primary(t, o); got != name {
 			t.Errorf("after a change of slug the primary hostname is %q", got)
 		}

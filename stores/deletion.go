@@ -39,8 +39,8 @@ func (r *Registry) Delete(ctx context.Context, p access.Principal, id stoa.Store
 }
 
 // DeleteAny is Delete by the operator. It returns when the store will be gone.
-func (r *Registry) DeleteAny(ctx context.Context, id stoa.StoreID) (time.Time, error) {
-	l, err := r.delete(ctx, access.Principal{}, id)
+func (r *Registry) DeleteAny(ctx context.Context, by access.Principal, id stoa.StoreID) (time.Time, error) {
+	l, err := r.delete(ctx, by, id)
 	if err != nil {
 		return time.Time{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/shop"
@@ -29,7 +30,7 @@ func TestChangesAreNotified(t *testing.T) {
 			}
 		}
 		slug := func(slug string) func() error {
-			return func() error { return b.rename(t.Context(), s.ID, nil, &slug) }
+			return func() error { return b.rename(t.Context(), access.Principal{}, s.ID, shop.ProfilePatch{Slug: &slug}) }
 		}
 		b.create(t, p, "Taken")
 		for _, c := range []struct {
@@ -48,7 +49,9 @@ func TestChangesAreNotified(t *testing.T) {
 			{"activate again", tx(b.Activate), 0, ""},
 			{"move", slug("moved"), 1, ""},
 			{"move to a place that is taken", slug("taken"), 0, stoa.HostnameTaken},
-			{"rename", func() error { return b.rename(t.Context(), s.ID, ptr("Bakery 2"), nil) }, 0, ""},
+			{"rename", func() error {
+				return b.rename(t.Context(), access.Principal{}, s.ID, shop.ProfilePatch{Name: ptr("Bakery 2")})
+			}, 0, ""},
 		} {
 			told = nil
 			wantCode(t, c.do(), c.fail)

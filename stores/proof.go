@@ -42,9 +42,9 @@ func (r *Registry) VerifyHostname(ctx context.Context, p access.Principal, id st
 		return HostnameDetails{}, ctx.Err()
 	}
 	if fault == "" {
-		err = r.proven(ctx, c)
+		err = r.proven(ctx, p, c)
 	} else {
-		err = r.noteFault(ctx, c, fault)
+		err = r.noteFault(ctx, p, c, fault)
 	}
 	if err != nil {
 		return HostnameDetails{}, err
@@ -76,7 +76,7 @@ func (r *Registry) askFor(ctx context.Context, id stoa.StoreID, name string) (c 
 }
 
 // proven maps the hostname, or finds it mapped, and notes the proof.
-func (r *Registry) proven(ctx context.Context, c claim) error {
+func (r *Registry) proven(ctx context.Context, p access.Principal, c claim) error {
 	var first bool
 	err := r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if err := holdPresent(ctx, tx, c.StoreID); err != nil {
@@ -105,6 +105,9 @@ func (r *Registry) proven(ctx context.Context, c claim) error {
 		if n == 0 {
 			return errNoHostname() // given up meanwhile; the transaction takes the mapping back
 		}
+		if err := recordHostname(ctx, tx, p, access.HostnameVerified, c.StoreID, c.Hostname); err != nil {
+			return err
+		}
 		return notify(tx, c.StoreID)
 	})
 	if err == nil && first {
@@ -114,11 +117,15 @@ func (r *Registry) proven(ctx context.Context, c claim) error {
 }
 
 // noteFault records a check that was asked for. It never costs a hostname.
-func (r *Registry) noteFault(ctx context.Context, c claim, fault ProofFault) error {
+func (r *Registry) noteFault(ctx context.Context, p access.Principal, c claim, fault ProofFault) error {
 	return r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE hostname_claims SET checked_at = $4, fault = $5
 			WHERE store_id = $1 AND hostname = $2 AND token = $3`, c.StoreID, c.Hostname, c.Token, tx.Now, string(fault))
-		return err
+		if err != nil {
+			return err
+		}
+		return access.Record(ctx, tx, p, access.Event{Action: access.HostnameVerified, Store: c.StoreID, Outcome: access.Failed,
+			Details: map[string]string{"hostname": c.Hostname, "fault": string(fault)}})
 	})
 }
 
@@ -220,7 +227,10 @@ func (r *Registry) missed(ctx context.Context, c claim, fault ProofFault) error 
 		}
 		_, err = tx.Exec(ctx, `UPDATE hostname_claims SET expires_at = $3 WHERE store_id = $1 AND hostname = $2`,
 			c.StoreID, c.Hostname, tx.Now.Add(claimLife))
-		return err
+		if err != nil {
+			return err
+		}
+		return recordHostname(ctx, tx, access.Principal{}, access.HostnameLost, c.StoreID, c.Hostname)
 	})
 	switch {
 	case err != nil:

@@ -16,7 +16,7 @@ import (
 
 func (b bench) renameTo(t *testing.T, id stoa.StoreID, slug string) error {
 	t.Helper()
-	return b.rename(t.Context(), id, nil, &slug)
+	return b.rename(t.Context(), access.Principal{}, id, shop.ProfilePatch{Slug: &slug})
 }
 
 // active is a store that can be renamed, without a database.

@@ -23,37 +23,37 @@ type life struct {
 // fails with store_pending_database before the store was ever open, and with
 // store_suspended once it is being deleted.
 func (r *Registry) Suspend(ctx context.Context, p access.Principal, id stoa.StoreID) error {
-	return r.turn(ctx, &p, access.SuspendStore, id, suspension)
+	return r.turnAs(ctx, p, access.SuspendStore, id, suspension)
 }
 
 // Resume opens a suspended store again. An active store stays as it is. It
 // fails with forbidden when the operator has suspended the store, and else as
 // Suspend does.
 func (r *Registry) Resume(ctx context.Context, p access.Principal, id stoa.StoreID) error {
-	return r.turn(ctx, &p, access.SuspendStore, id, resumption)
+	return r.turnAs(ctx, p, access.SuspendStore, id, resumption)
 }
 
 // Restore takes back a deletion within the grace period: the store is again
 // in the state it had. One that is not being deleted stays as it is. After
 // the grace period there is no such store any more: store_not_found.
 func (r *Registry) Restore(ctx context.Context, p access.Principal, id stoa.StoreID) error {
-	return r.turn(ctx, &p, access.DeleteStore, id, restoration)
+	return r.turnAs(ctx, p, access.DeleteStore, id, restoration)
 }
 
 // Hold is Suspend by the operator, asking nobody: only Release, which is
-// Resume by the operator, opens the store again.
-func (r *Registry) Hold(ctx context.Context, id stoa.StoreID) error {
-	return r.turn(ctx, nil, "", id, suspension)
+// Resume by the operator, opens the store again. by is for the audit log.
+func (r *Registry) Hold(ctx context.Context, by access.Principal, id stoa.StoreID) error {
+	return r.turn(ctx, by, true, id, suspension)
 }
 
 // Release opens a suspended store again, whoever suspended it.
-func (r *Registry) Release(ctx context.Context, id stoa.StoreID) error {
-	return r.turn(ctx, nil, "", id, resumption)
+func (r *Registry) Release(ctx context.Context, by access.Principal, id stoa.StoreID) error {
+	return r.turn(ctx, by, true, id, resumption)
 }
 
 // RestoreAny is Restore by the operator.
-func (r *Registry) RestoreAny(ctx context.Context, id stoa.StoreID) error {
-	return r.turn(ctx, nil, "", id, restoration)
+func (r *Registry) RestoreAny(ctx context.Context, by access.Principal, id stoa.StoreID) error {
+	return r.turn(ctx, by, true, id, restoration)
 }
 
 // change is a step in a store's life, with its name in the audit log. The
@@ -69,18 +69,17 @@ var (
 	restoration = change{life.restored, access.StoreRestored}
 )
 
-// turn takes the store where the change leads from where it is; p is nil for
-// the operator at the command line.
-func (r *Registry) turn(ctx context.Context, p *access.Principal, a access.Action, id stoa.StoreID, c change) error {
-	var by access.Principal
-	operator := p == nil
-	if p != nil {
-		role, err := access.Check(ctx, r.db, *p, id, a)
-		if err != nil {
-			return err
-		}
-		by, operator = *p, role == access.Operator
+// turnAs is turn by a caller who needs the right to do so.
+func (r *Registry) turnAs(ctx context.Context, p access.Principal, a access.Action, id stoa.StoreID, c change) error {
+	role, err := access.Check(ctx, r.db, p, id, a)
+	if err != nil {
+		return err
 	}
+	return r.turn(ctx, p, role == access.Operator, id, c)
+}
+
+// turn takes the store where the change leads from where it is.
+func (r *Registry) turn(ctx context.Context, by access.Principal, operator bool, id stoa.StoreID, c change) error {
 	return r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		l, err := lockLife(ctx, tx, id)
 		if err != nil {

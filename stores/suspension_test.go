@@ -54,7 +54,7 @@ func TestHeldByTheOperator(t *testing.T) {
 		p := b.user(t)
 		s, _ := b.open(t, p, tenantdb.SQLite, "Bakery")
 		must(t, b.Suspend(t.Context(), p, s.ID)) // even if its owner was first
-		must(t, b.Hold(t.Context(), s.ID))
+		must(t, b.Hold(t.Context(), access.Principal{}, s.ID))
 		must(t, b.Suspend(t.Context(), p, s.ID))
 		wantCode(t, b.Resume(t.Context(), p, s.ID), stoa.Forbidden)
 		// Nor is there a way round.
@@ -63,7 +63,7 @@ func TestHeldByTheOperator(t *testing.T) {
 		must(t, b.Restore(t.Context(), p, s.ID))
 		wantCode(t, b.Resume(t.Context(), p, s.ID), stoa.Forbidden)
 		b.resolves(t, s, stoa.StoreSuspended)
-		must(t, b.Release(t.Context(), s.ID))
+		must(t, b.Release(t.Context(), access.Principal{}, s.ID))
 		b.resolves(t, s, "")
 		must(t, b.Suspend(t.Context(), p, s.ID))
 		must(t, b.Resume(t.Context(), p, s.ID))
@@ -93,9 +93,9 @@ func TestTurnsFromEveryState(t *testing.T) {
 				func() error { return b.Suspend(t.Context(), p, s.ID) },
 				func() error { return b.Resume(t.Context(), p, s.ID) },
 				func() error { return b.Restore(t.Context(), p, s.ID) },
-				func() error { return b.Hold(t.Context(), s.ID) },
-				func() error { return b.Release(t.Context(), s.ID) },
-				func() error { return b.RestoreAny(t.Context(), s.ID) },
+				func() error { return b.Hold(t.Context(), access.Principal{}, s.ID) },
+				func() error { return b.Release(t.Context(), access.Principal{}, s.ID) },
+				func() error { return b.RestoreAny(t.Context(), access.Principal{}, s.ID) },
 			} {
 				b.change(t, s.ID, `UPDATE stores SET status = $2, held = false,
 					status_before = CASE WHEN $2 = 'deleting' THEN 'active' END, delete_after = CASE WHEN $2 = 'deleting' THEN created_at END WHERE id = $1`,
@@ -109,7 +109,7 @@ func TestTurnsFromEveryState(t *testing.T) {
 			}
 		}
 		nobody := stoa.NewID[stoa.StoreID]()
-		wantCode(t, b.Hold(t.Context(), nobody), stoa.StoreNotFound)
+		wantCode(t, b.Hold(t.Context(), access.Principal{}, nobody), stoa.StoreNotFound)
 		wantCode(t, b.Restore(t.Context(), p, nobody), stoa.StoreNotFound)
 	})
 }

@@ -3,7 +3,9 @@ package stores
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -43,26 +45,63 @@ func (r *Registry) Update(ctx context.Context, p access.Principal, id stoa.Store
 		return Store{}, err
 	}
 	defer lease.Release()
-	if err := r.write(ctx, lease.DB, id, patch); err != nil {
+	if err := r.write(ctx, lease.DB, p, id, patch); err != nil {
 		return Store{}, err
 	}
 	return r.Get(ctx, p, id)
 }
 
-func (r *Registry) write(ctx context.Context, db *tenantdb.DB, id stoa.StoreID, patch shop.ProfilePatch) error {
+// write records the change in the audit log before the tenant database has
+// it, since no transaction spans both. Should the tenant's part then fail, a
+// second entry says so.
+func (r *Registry) write(ctx context.Context, db *tenantdb.DB, p access.Principal, id stoa.StoreID, patch shop.ProfilePatch) error {
 	if patch.Name == nil && patch.Slug == nil {
+		if err := r.db.Tx(ctx, func(tx *masterdb.Tx) error { return recordUpdate(ctx, tx, p, id, patch, access.Success, nil) }); err != nil {
+			return err
+		}
 		_, err := shop.UpdateProfile(ctx, db, id, patch)
-		return err
+		return r.recordFailure(ctx, p, id, patch, err)
 	}
 	// The lease may be on connections that have died since; find out before
 	// the master changes.
 	if _, err := shop.ReadProfile(ctx, db, id); err != nil {
 		return err
 	}
-	if err := r.rename(ctx, id, patch.Name, patch.Slug); err != nil {
+	if err := r.rename(ctx, p, id, patch); err != nil {
 		return err
 	}
-	return r.carry(ctx, db, id, patch)
+	err := r.carry(ctx, db, id, patch)
+	patch.Name, patch.Slug = nil, nil // these the job carries on
+	return r.recordFailure(ctx, p, id, patch, err)
+}
+
+// recordUpdate names the changed fields and, of name and slug, the values. An
+// empty patch changes nothing.
+func recordUpdate(ctx context.Context, tx *masterdb.Tx, p access.Principal, id stoa.StoreID, patch shop.ProfilePatch, o access.Outcome, values map[string]string) error {
+	fields := patch.Fields()
+	if len(fields) == 0 {
+		return nil
+	}
+	details := map[string]string{"fields": strings.Join(fields, ",")}
+	maps.Copy(details, values)
+	return access.Record(ctx, tx, p, access.Event{Action: access.StoreUpdated, Store: id, Outcome: o, Details: details})
+}
+
+// recordFailure notes that the tenant's part of a recorded change failed with
+// cause, which it returns.
+func (r *Registry) recordFailure(ctx context.Context, p access.Principal, id stoa.StoreID, patch shop.ProfilePatch, cause error) error {
+	if cause == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err := r.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		return recordUpdate(ctx, tx, p, id, patch, access.Failed, map[string]string{"code": string(stoa.CodeOf(cause))})
+	})
+	if err != nil {
+		r.log.ErrorContext(ctx, "failed change of a store is not in the audit log", "store", id.String(), "err", err)
+	}
+	return cause
 }
 
 // carry writes patch to the tenant, with name and slug as the master has
@@ -120,7 +159,8 @@ func (r *Registry) checkPatch(ctx context.Context, id stoa.StoreID, patch shop.P
 
 // rename changes what the master holds. The store's own hostname follows its
 // slug.
-func (r *Registry) rename(ctx context.Context, id stoa.StoreID, name, slug *string) error {
+func (r *Registry) rename(ctx context.Context, p access.Principal, id stoa.StoreID, patch shop.ProfilePatch) error {
+	name, slug := patch.Name, patch.Slug
 	return r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		status, err := lockStatus(ctx, tx, id)
 		if err != nil {
@@ -129,15 +169,25 @@ func (r *Registry) rename(ctx context.Context, id stoa.StoreID, name, slug *stri
 		if err := status.requireActive(); err != nil {
 			return err
 		}
+		before, err := readIdentity(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		values := map[string]string{}
 		if name != nil {
+			values["oldName"], values["newName"] = before.Name, *name
 			if _, err := tx.Exec(ctx, `UPDATE stores SET name = $2, updated_at = $3 WHERE id = $1`, id, *name, tx.Now); err != nil {
 				return err
 			}
 		}
 		if slug != nil {
+			values["oldSlug"], values["newSlug"] = before.Slug, *slug
 			if err := r.moveSlug(ctx, tx, id, *slug); err != nil {
 				return err
 			}
+		}
+		if err := recordUpdate(ctx, tx, p, id, patch, access.Success, values); err != nil {
+			return err
 		}
 		return r.queue.Enqueue(ctx, tx, CarryIdentity{StoreID: id})
 	})

@@ -204,7 +204,7 @@ func TestCarryIdentityRepairsTheTenant(t *testing.T) {
 		_, err := b.Update(t.Context(), p, s.ID, shop.ProfilePatch{City: ptr("Wien")})
 		must(t, err)
 		slug := "bread-" + string(engine)
-		must(t, b.rename(t.Context(), s.ID, ptr("Bread"), &slug))
+		must(t, b.rename(t.Context(), access.Principal{}, s.ID, shop.ProfilePatch{Name: ptr("Bread"), Slug: &slug}))
 		if got := b.profile(t, s.ID); got.Name != "Bakery" {
 			t.Fatalf("the tenant knows already: %+v", got)
 		}
@@ -223,7 +223,7 @@ func TestCarryIdentityOvertaken(t *testing.T) {
 		p := b.user(t)
 		s, _ := b.open(t, p, engine, "Bakery")
 		first, second := "first-"+string(engine), "second-"+string(engine)
-		must(t, b.rename(t.Context(), s.ID, ptr("First"), &first))
+		must(t, b.rename(t.Context(), access.Principal{}, s.ID, shop.ProfilePatch{Name: ptr("First"), Slug: &first}))
 		_, err := b.Update(t.Context(), p, s.ID, shop.ProfilePatch{Name: ptr("Second"), Slug: &second})
 		must(t, err)
 		must(t, b.CarryIdentity(t.Context(), CarryIdentity{StoreID: s.ID})) // the first one's, late
@@ -242,7 +242,7 @@ func TestCarryIdentityOvertakenInTheMiddle(t *testing.T) {
 		b := setup(t, db)
 		p := b.user(t)
 		s, tn := b.open(t, p, tenantdb.PostgreSQL, "Bakery")
-		must(t, b.rename(t.Context(), s.ID, ptr("First"), ptr("first")))
+		must(t, b.rename(t.Context(), access.Principal{}, s.ID, shop.ProfilePatch{Name: ptr("First"), Slug: ptr("first")}))
 		other := tenantdbtest.Open(t, tn.Credentials)
 		done := make(chan error, 1)
 		must(t, other.Tx(t.Context(), func(tx *tenantdb.Tx) error {
@@ -256,7 +256,7 @@ func TestCarryIdentityOvertakenInTheMiddle(t *testing.T) {
 					WHERE datname = current_database() AND wait_event_type = 'Lock'`))
 				return n == 1
 			})
-			must(t, b.rename(t.Context(), s.ID, ptr("Second"), ptr("second")))
+			must(t, b.rename(t.Context(), access.Principal{}, s.ID, shop.ProfilePatch{Name: ptr("Second"), Slug: ptr("second")}))
 			_, err := tx.Exec(t.Context(), `UPDATE stores SET name = 'Second', slug = 'second'`)
 			return err
 		}))

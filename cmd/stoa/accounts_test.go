@@ -255,7 +255,7 @@ func TestAuditOverHTTP(t *testing.T) {
 		for _, row := range rows {
 			actions = append([]string{row[2]}, actions...)
 		}
-		want := "store.created database.connected credits.granted store.suspended key.created action"
+		want := "store.created database.connected credits.purchase_started credits.granted store.suspended key.created action"
 		if got := strings.Join(actions, " "); got != want || err != nil {
 			t.Errorf("the log says %s, %v; want %s", got, err, want)
 		}

@@ -120,8 +120,8 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	jobs.Handle(a.queue, stores.PurgeSlugsTimeout, a.registry.PurgeSlugs)
 	jobs.Every(a.queue, stores.PurgeSlugsEvery, stores.PurgeSlugs{})
 	a.accounts.HandleMails(a.queue)
-	jobs.Handle(a.queue, accounts.PurgeTimeout, a.accounts.PurgeExpired)
-	jobs.Every(a.queue, accounts.PurgeEvery, accounts.Purge{})
+	jobs.Handle(a.queue, accounts.PurgeTimeout, a.accounts.PurgeExpired) // which earlier releases enqueue
+	a.handleExpiry()
 	a.handlePayments()
 	a.followCredits(publicURL)
 	jobs.Handle(a.queue, credits.SweepTimeout, a.ledger.Sweep)

@@ -45,6 +45,7 @@ type Config struct {
 
 	Door
 	Quotas
+	Retention
 
 	DNSServer string `name:"dns-server" env:"STOA_DNS_SERVER" help:"DNS server that custom hostnames are looked up at. Unless told, the system's." placeholder:"HOST:PORT" group:"config"`
 
@@ -125,6 +126,7 @@ func (c *Config) faults() []defect {
 	c.checkSupabase(fault)
 	c.Door.check(fault)
 	c.Quotas.check(fault)
+	c.Retention.check(fault)
 	if c.CreditPrice < 1 {
 		fault("STOA_CREDIT_PRICE", "must be at least 1")
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/stores"
@@ -169,14 +170,14 @@ func (cmd creditsGrantCmd) Run(e *env) error {
 		}
 		printf(e.stderr, "To repeat this grant should it end without an answer: %s\n", again)
 	}
-	out, err := cmd.grant(e.ctx, master, s, key, expires)
+	out, err := cmd.grant(e.ctx, e.by, master, s, key, expires)
 	if err != nil {
 		return grantFault(err, key)
 	}
 	return cmd.print(e, out)
 }
 
-func (cmd creditsGrantCmd) grant(ctx context.Context, master *masterdb.DB, s stores.Store, key string, expires *time.Time) (granted, error) {
+func (cmd creditsGrantCmd) grant(ctx context.Context, by access.Principal, master *masterdb.DB, s stores.Store, key string, expires *time.Time) (granted, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	ledger := credits.New(master)
@@ -184,7 +185,7 @@ func (cmd creditsGrantCmd) grant(ctx context.Context, master *masterdb.DB, s sto
 	err := master.Tx(ctx, func(tx *masterdb.Tx) error {
 		t, err := ledger.Grant(ctx, tx, s.ID, credits.Grant{
 			Type: cmd.kind(), Amount: cmd.Amount, Description: cmd.Reason, IdempotencyKey: operatorKeys + key,
-			ExpiresAt: expires, Priority: cmd.Priority,
+			ExpiresAt: expires, Priority: cmd.Priority, By: by,
 		})
 		if err != nil {
 			return err

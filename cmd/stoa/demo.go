@@ -140,7 +140,7 @@ func demoOwner(ctx context.Context, a *app) (access.Principal, error) {
 	if err != nil {
 		return access.Principal{}, err
 	}
-	if _, err := accounts.ConfirmEmail(ctx, a.master, demoEmail); err != nil { // nobody reads its mails
+	if _, err := accounts.ConfirmEmail(ctx, a.master, access.CommandLine("demo"), demoEmail); err != nil { // nobody reads its mails
 		return access.Principal{}, err
 	}
 	return a.accounts.Authenticate(ctx, session.AccessToken.Reveal())

@@ -124,6 +124,9 @@ func TestGrantTo(t *testing.T) {
 	walkEverything(t, s)
 	for _, table := range []string{"credit_transactions", "credit_lot_uses", "billing_transactions", "audit_events"} {
 		for _, query := range []string{`UPDATE ` + table + ` SET store_id = store_id`, `DELETE FROM ` + table, `TRUNCATE ` + table + ` CASCADE`} {
+			if query == `DELETE FROM audit_events` {
+				continue // TestRestrictedRoleDeletesOnlyExpired: its trigger refuses what has not expired
+			}
 			r.forbidden(query)
 		}
 	}

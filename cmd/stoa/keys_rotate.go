@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/keyring"
@@ -70,6 +72,11 @@ func (cmd keysRotateCmd) Run(e *env) error {
 		p := &rotateProgress{bar: newBar(e.terminal, cmd.JSON, "rows", "unreadable"), out: e.stderr, silent: cmd.JSON}
 		done, lost, err := reseal.Run(e.ctx, master, encryption, sealedColumns(), p.show)
 		p.end()
+		if recordErr := e.record(master, access.KeysRotated, map[string]string{
+			"key": encryption.IDs()[0], "rows": strconv.FormatInt(done.Resealed, 10), "unreadable": strconv.FormatInt(done.Failed, 10),
+		}); recordErr != nil {
+			return errors.Join(err, recordErr)
+		}
 		if err != nil {
 			return fmt.Errorf("%w; %d rows were encrypted anew: run this again to go on", err, done.Resealed)
 		}

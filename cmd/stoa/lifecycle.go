@@ -29,7 +29,7 @@ func (storesSuspendCmd) Help() string {
 
 func (cmd storesSuspendCmd) Run(e *env) error {
 	return cmd.change(e, "%s is suspended; shoppers are turned away until 'stoa stores resume'", func(ctx context.Context, a *app, s stores.Store) error {
-		return a.registry.Hold(ctx, s.ID)
+		return a.registry.Hold(ctx, e.by, s.ID)
 	})
 }
 
@@ -39,7 +39,7 @@ type storesResumeCmd struct{ oneStore }
 func (storesResumeCmd) Help() string { return "Whoever suspended the store, it is open again." }
 
 func (cmd storesResumeCmd) Run(e *env) error {
-	return cmd.change(e, "%s is open", func(ctx context.Context, a *app, s stores.Store) error { return a.registry.Release(ctx, s.ID) })
+	return cmd.change(e, "%s is open", func(ctx context.Context, a *app, s stores.Store) error { return a.registry.Release(ctx, e.by, s.ID) })
 }
 
 type storesDeleteCmd struct {
@@ -63,7 +63,7 @@ func (cmd storesDeleteCmd) Run(e *env) error {
 				return errors.New("that is not the store's slug: nothing was changed (--yes does not ask)")
 			}
 		}
-		_, err := a.registry.DeleteAny(ctx, s.ID)
+		_, err := a.registry.DeleteAny(ctx, e.by, s.ID)
 		return err
 	})
 }
@@ -76,7 +76,7 @@ func (storesRestoreCmd) Help() string {
 }
 
 func (cmd storesRestoreCmd) Run(e *env) error {
-	return cmd.change(e, "%s is restored", func(ctx context.Context, a *app, s stores.Store) error { return a.registry.RestoreAny(ctx, s.ID) })
+	return cmd.change(e, "%s is restored", func(ctx context.Context, a *app, s stores.Store) error { return a.registry.RestoreAny(ctx, e.by, s.ID) })
 }
 
 // change finds the store, has it changed and prints what it is then.

@@ -7,11 +7,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 )
 
 // cli is the whole command line.
@@ -35,6 +37,7 @@ type cli struct {
 // env is what commands may use of the world.
 type env struct {
 	ctx    context.Context
+	by     access.Principal // this run of the command, in the audit log
 	cfg    *Config
 	stdin  io.Reader // for a question that only a person answers
 	stdout io.Writer
@@ -81,12 +84,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		printf(stderr, "Run 'stoa --help' for the commands and options.\n")
 		return 2
 	}
-	if err := kctx.Run(&env{ctx: ctx, cfg: &c.Config, stdin: os.Stdin, stdout: stdout, stderr: stderr, terminal: terminal}); err != nil || out.failure() != nil {
-		err = cmp.Or(err, out.failure())
-		printError(stderr, err)
+	e := &env{ctx: ctx, by: access.CommandLine(commandName(kctx.Command())), cfg: &c.Config, stdin: os.Stdin, stdout: stdout, stderr: stderr, terminal: terminal}
+	if err := kctx.Run(e); err != nil || out.failure() != nil {
+		printError(stderr, cmp.Or(err, out.failure()))
 		return 1
 	}
 	return 0
+}
+
+// commandName leaves out a command's arguments: "stores suspend <store>".
+func commandName(command string) string {
+	name, _, _ := strings.Cut(command, " <")
+	return name
 }
 
 type versionCmd struct{}

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
 )
 
@@ -19,7 +22,7 @@ func (migrateCmd) Help() string {
 		"several replicas may do so at once, and a second run changes nothing.\n\n" +
 		"On PostgreSQL the servers need not own the tables. Make a role (CREATE ROLE stoa_serve LOGIN PASSWORD '…'), run this as the owner with " +
 		"--grant-to stoa_serve, and start 'stoa serve' with a MASTER_DB_URL of that role. It can then add and read the rows of the ledger, of billing and " +
-		"of the audit trail, and not change or delete one, whatever happens to a server. Do so again with each release: serve says when it has to be."
+		"of the audit trail, and not change or delete one, whatever happens to a server; only audit entries that have expired it deletes. Do so again with each release: serve says when it has to be."
 }
 
 func (cmd migrateCmd) Run(e *env) error {
@@ -38,9 +41,15 @@ func (cmd migrateCmd) Run(e *env) error {
 	if err != nil {
 		return err
 	}
+	if err := setAuditRetention(e.ctx, e.cfg, master, e.by, e.cfg.logger(e.stderr)); err != nil {
+		return err
+	}
 	if cmd.GrantTo != nil {
 		if err := master.GrantTo(e.ctx, *cmd.GrantTo); err != nil {
 			return fmt.Errorf("--grant-to: %w", err)
+		}
+		if err := e.record(master, access.RoleGranted, map[string]string{"role": *cmd.GrantTo}); err != nil {
+			return err
 		}
 	}
 	version, _, err := master.SchemaVersion(e.ctx)
@@ -59,4 +68,14 @@ func (cmd migrateCmd) Run(e *env) error {
 	printf(e.stdout, "The %s master database is at version %d (%d migrations applied, %d of the job queue).%s\n",
 		master.Engine, version, schema, queue, granted)
 	return nil
+}
+
+// record writes what a command has done to the audit log, where the act itself
+// has no transaction of the master to write it in.
+func (e *env) record(master *masterdb.DB, action string, details map[string]string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 10*time.Second)
+	defer cancel()
+	return master.Tx(ctx, func(tx *masterdb.Tx) error {
+		return access.Record(ctx, tx, e.by, access.Event{Action: action, Details: details})
+	})
 }

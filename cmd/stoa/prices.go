@@ -92,7 +92,7 @@ func (cmd pricesSetCmd) Run(e *env) error {
 		return err
 	}
 	defer master.Close()
-	p, added, err := credits.New(master).SetPrice(e.ctx, credits.Price{
+	p, added, err := credits.New(master).SetPrice(e.ctx, e.by, credits.Price{
 		ServiceKey: cmd.Service, UnitPrice: unit, Unit: cmd.Unit, Description: cmd.Description, EffectiveFrom: cmd.From,
 	})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/httpapi"
 )
 
@@ -71,6 +72,9 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	a, err := newApp(ctx, cfg, log, url)
 	if err != nil {
 		return nil, errors.Join(err, closeAll(listener, private))
+	}
+	if err := setAuditRetention(ctx, cfg, a.master, access.CommandLine("serve"), log); err != nil {
+		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
 	}
 	if err := errors.Join(a.queue.Start(ctx), a.fleet.Start(ctx, a.queue)); err != nil {
 		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))

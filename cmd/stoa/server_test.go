@@ -16,6 +16,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
@@ -95,7 +96,7 @@ type client struct {
 func (c client) proven() client {
 	c.t.Helper()
 	id := c.call("GET", "/api/auth/me", nil).want(http.StatusOK).text("user", "id")
-	if _, err := accounts.ConfirmEmail(c.t.Context(), c.s.master, id); err != nil {
+	if _, err := accounts.ConfirmEmail(c.t.Context(), c.s.master, access.Principal{}, id); err != nil {
 		c.t.Fatal(err)
 	}
 	return c

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/fleet"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
@@ -85,11 +87,25 @@ func (cmd tenantsMigrateCmd) Run(e *env) error {
 			Stores: only, Timeout: cmd.Timeout, DryRun: cmd.DryRun,
 		}, p.begin, p.add)
 		p.end()
+		if !cmd.DryRun {
+			if recordErr := e.record(master, access.TenantsMigrated, migrationDetails(sum)); recordErr != nil {
+				return errors.Join(err, recordErr)
+			}
+		}
 		if err != nil {
 			return err
 		}
 		return cmd.conclude(e.stdout, sum)
 	})
+}
+
+// migrationDetails are what the audit log keeps of a run; how each store's
+// migration ended is recorded with the store.
+func migrationDetails(sum fleet.Summary) map[string]string {
+	return map[string]string{
+		"version": strconv.FormatInt(sum.Target.Version, 10), "migrated": strconv.Itoa(sum.Migrated),
+		"failed": strconv.Itoa(sum.Failed), "notReached": strconv.Itoa(sum.Untouched + sum.Interrupted),
+	}
 }
 
 // conclude prints the summary, and is an error unless all is well.

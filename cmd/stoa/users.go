@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/masterdb"
 )
@@ -114,19 +115,19 @@ func (cmd usersDemoteCmd) Run(e *env) error {
 	return cmd.change(e, "is an ordinary user", roleSetter("user"))
 }
 
-func roleSetter(role string) func(context.Context, *masterdb.DB, string) (accounts.User, error) {
-	return func(ctx context.Context, db *masterdb.DB, name string) (accounts.User, error) {
-		return accounts.SetPlatformRole(ctx, db, name, role)
+func roleSetter(role string) func(context.Context, *masterdb.DB, access.Principal, string) (accounts.User, error) {
+	return func(ctx context.Context, db *masterdb.DB, by access.Principal, name string) (accounts.User, error) {
+		return accounts.SetPlatformRole(ctx, db, by, name, role)
 	}
 }
 
-func (cmd oneUser) change(e *env, done string, change func(context.Context, *masterdb.DB, string) (accounts.User, error)) error {
+func (cmd oneUser) change(e *env, done string, change func(context.Context, *masterdb.DB, access.Principal, string) (accounts.User, error)) error {
 	master, err := e.openMaster()
 	if err != nil {
 		return err
 	}
 	defer master.Close()
-	user, err := change(e.ctx, master, cmd.User)
+	user, err := change(e.ctx, master, e.by, cmd.User)
 	switch {
 	case stoa.CodeOf(err) == stoa.EmailUnverified:
 		return fmt.Errorf("%w Its owner does so with the mail they got, or you with 'stoa users verify'", plain(err))
@@ -168,7 +169,7 @@ func (cmd usersQuotaCmd) Run(e *env) error {
 		return err
 	}
 	defer master.Close()
-	user, err := accounts.SetQuotas(e.ctx, master, cmd.User, accounts.UserQuotas{Stores: cmd.Stores, ManagedDatabases: cmd.ManagedDatabases})
+	user, err := accounts.SetQuotas(e.ctx, master, e.by, cmd.User, accounts.UserQuotas{Stores: cmd.Stores, ManagedDatabases: cmd.ManagedDatabases})
 	if err != nil {
 		return plain(err)
 	}

@@ -1,0 +1,17 @@
+package provisioning
+
+import (
+	"time"
+
+	"github.com/stoahq/stoa/masterdb"
+)
+
+// Expiry is the rule by which runs that have ended are deleted, with their
+// events. A store's last run stays: it tells how the store stands.
+func Expiry(keep time.Duration) masterdb.Expiry {
+	return masterdb.Expiry{
+		Table: "provisioning_runs", Key: []string{"id"}, Age: "finished_at", Keep: keep,
+		Only:  `EXISTS (SELECT 1 FROM provisioning_runs n WHERE n.store_id = t.store_id AND (n.created_at, n.id) > (t.created_at, t.id))`,
+		Batch: 100, // a run may have hundreds of events
+	}
+}
