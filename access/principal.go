@@ -43,14 +43,19 @@ func CommandLine(command string) Principal {
 // IsKey reports whether an API key asks.
 func (p Principal) IsKey() bool { return !p.Key.ID.IsZero() }
 
-// Within fails when an API key does not reach that far: with store_not_found
-// for another store than its own, with forbidden without the scope. Check
-// calls it; who asks by MaySQL must do so too.
+// Within fails when the caller's way in does not reach that far. An API key
+// fails with store_not_found for another store than its own, with forbidden
+// without the scope; an operator who acts as a user with forbidden for what
+// would outlive their visit. Check calls it; who asks by MaySQL must do so too.
 func (p Principal) Within(store stoa.StoreID, a Action) error {
+	rule := ruleOf(a)
+	if !p.Impersonator.IsZero() && !rule.Impersonated {
+		return stoa.Errorf(stoa.Forbidden, "Only the user themselves may do this, not an operator acting as them.")
+	}
 	if !p.IsKey() {
 		return nil
 	}
-	scope := ruleOf(a).Scope
+	scope := rule.Scope
 	switch {
 	case store != p.Key.StoreID:
 		return ErrStoreNotFound()

@@ -55,27 +55,30 @@ type Rule struct {
 	About  string
 	Roles  []Role
 	Scope  Scope // what an API key needs; empty: no key may, whosever it is
+	// Impersonated: an operator who acts as a member may do it too. What would
+	// outlive their visit, or cost credits, is the member's own to do.
+	Impersonated bool
 }
 
 // rules is the one table of who may do what.
 var rules = []Rule{
-	{ReadStore, "See the store", []Role{Owner, Admin, Member, Viewer, Operator}, "store:read"},
-	{UpdateStore, "Change the store's profile", []Role{Owner, Admin, Member, Operator}, "store:write"},
-	{ManageHostnames, "Add, prove and remove hostnames", []Role{Owner, Admin, Operator}, "hostnames:write"},
-	{ConnectDatabase, "Connect the store's database", []Role{Owner, Admin, Operator}, "database:write"},
+	{ReadStore, "See the store", []Role{Owner, Admin, Member, Viewer, Operator}, "store:read", true},
+	{UpdateStore, "Change the store's profile", []Role{Owner, Admin, Member, Operator}, "store:write", true},
+	{ManageHostnames, "Add, prove and remove hostnames", []Role{Owner, Admin, Operator}, "hostnames:write", false},
+	{ConnectDatabase, "Connect the store's database", []Role{Owner, Admin, Operator}, "database:write", false},
 	// It makes the platform connect to an address of the caller's choice.
-	{TestDatabase, "Try a database", []Role{Owner, Admin, Operator}, "database:write"},
-	{RotateCredentials, "Change the database's credentials", []Role{Owner, Admin, Operator}, "database:write"},
-	{SuspendStore, "Suspend and resume the store", []Role{Owner, Admin, Operator}, ""},
-	{DeleteStore, "Delete and restore the store", []Role{Owner, Operator}, ""},
-	{ReadCredits, "See credits and what they went to", []Role{Owner, Admin, Member, Viewer, Operator}, "credits:read"},
-	{SpendCredits, "Spend and hold credits", []Role{Owner, Admin, Member}, "credits:spend"},
-	{PurchaseCredits, "Buy credits and set when to be told", []Role{Owner, Admin}, "credits:purchase"},
-	{ReadMembers, "See who belongs to the store", []Role{Owner, Admin, Member, Viewer, Operator}, "members:read"},
-	{ManageMembers, "Invite, change and remove members", []Role{Owner, Admin, Operator}, ""},
-	{ManageOwners, "Make and unmake owners", []Role{Owner, Operator}, ""},
-	{ManageKeys, "Make and revoke API keys", []Role{Owner, Admin}, ""},
-	{ReadAudit, "Read the audit log", []Role{Owner, Admin, Operator}, "audit:read"},
+	{TestDatabase, "Try a database", []Role{Owner, Admin, Operator}, "database:write", true},
+	{RotateCredentials, "Change the database's credentials", []Role{Owner, Admin, Operator}, "database:write", false},
+	{SuspendStore, "Suspend and resume the store", []Role{Owner, Admin, Operator}, "", false},
+	{DeleteStore, "Delete and restore the store", []Role{Owner, Operator}, "", false},
+	{ReadCredits, "See credits and what they went to", []Role{Owner, Admin, Member, Viewer, Operator}, "credits:read", true},
+	{SpendCredits, "Spend and hold credits", []Role{Owner, Admin, Member}, "credits:spend", false},
+	{PurchaseCredits, "Buy credits and set when to be told", []Role{Owner, Admin}, "credits:purchase", false},
+	{ReadMembers, "See who belongs to the store", []Role{Owner, Admin, Member, Viewer, Operator}, "members:read", true},
+	{ManageMembers, "Invite, change and remove members", []Role{Owner, Admin, Operator}, "", false},
+	{ManageOwners, "Make and unmake owners", []Role{Owner, Operator}, "", false},
+	{ManageKeys, "Make and revoke API keys", []Role{Owner, Admin}, "", false},
+	{ReadAudit, "Read the audit log", []Role{Owner, Admin, Operator}, "audit:read", true},
 }
 
 // Rules returns the table, for who prints it.
@@ -107,7 +110,7 @@ func Scopes() []Scope {
 func Markdown() string {
 	roles := append(slices.Clone(Roles), Operator)
 	var b strings.Builder
-	b.WriteString("| action | owner | admin | member | viewer | operator | API key with |\n|---|---|---|---|---|---|---|\n")
+	b.WriteString("| action | owner | admin | member | viewer | operator | operator acting as a member | API key with |\n|---|---|---|---|---|---|---|---|\n")
 	for _, r := range rules {
 		b.WriteString("| " + r.About + " |")
 		for _, role := range roles {
@@ -117,6 +120,7 @@ func Markdown() string {
 			}
 			b.WriteString(mark)
 		}
+		b.WriteString(map[bool]string{true: " ✓ |", false: " |"}[r.Impersonated])
 		scope := "–"
 		if r.Scope != "" {
 			scope = "`" + string(r.Scope) + "`"

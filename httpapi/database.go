@@ -84,7 +84,7 @@ type rotateInput struct {
 	Body connectBody
 }
 
-func (a *api) rotateCredentials(ctx context.Context, in *rotateInput) (*storeOutput, error) {
+func (a *api) rotateCredentials(ctx context.Context, in *rotateInput) (*changedOutput, error) {
 	id, err := storeID(in.ID)
 	if err != nil {
 		return nil, err
@@ -96,5 +96,8 @@ func (a *api) rotateCredentials(ctx context.Context, in *rotateInput) (*storeOut
 	if err := a.Provisioning.Rotate(ctx, principal(ctx), id, c); err != nil {
 		return nil, err
 	}
-	return a.showStore(ctx, id)
+	if !maySee(ctx, id) {
+		return &changedOutput{Status: http.StatusNoContent}, nil
+	}
+	return changed(a.showStore(ctx, id))
 }

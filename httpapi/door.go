@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/stores"
 )
 
@@ -16,6 +17,9 @@ type CORS struct {
 	Origins     []string // exact: scheme, host and port
 	Credentials bool     // they may send cookies and the like
 }
+
+// healthRate is for the health checks, by address.
+var healthRate = limits.Limit{Name: "health", PerMinute: 1200}
 
 const (
 	maxURL      = 8 << 10         // bytes
@@ -58,7 +62,8 @@ func (a *api) refusal(r *http.Request, platform bool) error {
 		return err
 	}
 	if r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
-		return nil // a load balancer asks by address, and often
+		// A load balancer asks by address, and often: what others use up is not its.
+		return a.take(r.Context(), limits.Address("health", requestOf(r.Context()).address), healthRate)
 	}
 	if err := a.takeAddress(r.Context()); err != nil {
 		return err

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/provisioning"
 )
 
@@ -92,7 +94,7 @@ func (a *api) followProvisioning(ctx context.Context, in *eventsInput) (*huma.St
 	if ended && len(events) == 0 {
 		return &huma.StreamResponse{Body: func(ctx huma.Context) { ctx.SetStatus(http.StatusNoContent) }}, nil
 	}
-	leave, err := a.streams.enter(id)
+	leave, err := a.streams.enter(id, principal(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +102,7 @@ func (a *api) followProvisioning(ctx context.Context, in *eventsInput) (*huma.St
 		defer leave()
 		_, w := humago.Unwrap(ctx)
 		s := &stream{api: a, store: id, at: at, w: w, control: http.NewResponseController(w)}
+		s.authenticate = func() (access.Principal, error) { return a.principal(ctx) }
 		s.run(ctx.Context(), events, ended)
 	}}, nil
 }
@@ -111,6 +114,9 @@ type stream struct {
 	at      provisioning.Position
 	w       http.ResponseWriter
 	control *http.ResponseController
+	// authenticate asks again who the caller is: a session or key that has
+	// ended meanwhile ends the stream.
+	authenticate func() (access.Principal, error)
 }
 
 // run sends events until there are no more, the client or the server goes, or
@@ -146,9 +152,13 @@ func (s *stream) run(ctx context.Context, events []provisioning.Event, ended boo
 		case <-ctx.Done():
 			return
 		}
-		var err error
-		if events, ended, err = s.Provisioning.Events(ctx, principal(ctx), s.store, s.at); err != nil {
-			if ctx.Err() == nil {
+		p, err := s.authenticate()
+		if err == nil {
+			events, ended, err = s.Provisioning.Events(ctx, p, s.store, s.at)
+		}
+		if err != nil {
+			var known *stoa.Error // such as the end of the caller's rights
+			if ctx.Err() == nil && !errors.As(err, &known) {
 				s.Log.WarnContext(ctx, "a stream of events ends early", "requestId", requestID(ctx), "err", err)
 			}
 			return // the client comes back and is told
@@ -184,33 +194,39 @@ type streams struct {
 	mu      sync.Mutex
 	all     int
 	byStore map[stoa.StoreID]int
+	byUser  map[stoa.UserID]int // with the keys that act for them
 }
 
 const (
 	maxStreams         = 200
 	maxStreamsPerStore = 10
+	maxStreamsPerUser  = 20
 )
 
 // enter counts one more, until leave is called, or fails with rate_limited.
-func (s *streams) enter(store stoa.StoreID) (leave func(), err error) {
+func (s *streams) enter(store stoa.StoreID, p access.Principal) (leave func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all >= maxStreams || s.byStore[store] >= maxStreamsPerStore {
+	if s.all >= maxStreams || s.byStore[store] >= maxStreamsPerStore || s.byUser[p.UserID] >= maxStreamsPerUser {
 		busy := stoa.Errorf(stoa.RateLimited, "Too many streams are open. Close one, or ask for the run itself: GET /api/stores/%s/provisioning.", store)
 		busy.RetryAfter = 10 * time.Second
 		return nil, busy
 	}
 	if s.byStore == nil {
-		s.byStore = map[stoa.StoreID]int{}
+		s.byStore, s.byUser = map[stoa.StoreID]int{}, map[stoa.UserID]int{}
 	}
 	s.all++
 	s.byStore[store]++
+	s.byUser[p.UserID]++
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.all--
 		if s.byStore[store]--; s.byStore[store] == 0 {
 			delete(s.byStore, store)
+		}
+		if s.byUser[p.UserID]--; s.byUser[p.UserID] == 0 {
+			delete(s.byUser, p.UserID)
 		}
 	}, nil
 }

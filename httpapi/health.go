@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -16,6 +17,34 @@ func (a *api) healthRoutes() {
 		Summary: "Is the process alive?"}, a.healthz)
 	route(a, huma.Operation{Method: http.MethodGet, Path: "/readyz", OperationID: "readyz", Tags: tags,
 		Summary: "Can it serve? Checks the master database.", Errors: []int{503}}, a.readyz)
+}
+
+// readiness keeps what the last look at the master found, so that however many
+// ask, it is looked at once a second.
+type readiness struct {
+	mu     sync.Mutex
+	looked time.Time
+	err    error
+}
+
+const (
+	readinessAge     = time.Second
+	readinessTimeout = 2 * time.Second
+)
+
+// check returns what ping does, or did a moment ago.
+func (r *readiness) check(ctx context.Context, ping func(context.Context) error) error {
+	r.mu.Lock() // those who come meanwhile wait for the same look
+	defer r.mu.Unlock()
+	if time.Since(r.looked) < readinessAge {
+		return r.err
+	}
+	// Not under the caller's context, whose end would be everybody's answer.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readinessTimeout)
+	defer cancel()
+	r.err = ping(ctx)
+	r.looked = time.Now()
+	return r.err
 }
 
 type healthOutput struct {
@@ -35,9 +64,7 @@ func (a *api) healthz(context.Context, *struct{}) (*healthOutput, error) {
 }
 
 func (a *api) readyz(ctx context.Context, in *struct{}) (*healthOutput, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	if err := a.Master.Ping(ctx); err != nil {
+	if err := a.readiness.check(ctx, a.Master.Ping); err != nil {
 		a.Log.WarnContext(ctx, "master database does not answer", "err", err)
 		p := newProblem(ctx, http.StatusServiceUnavailable, stoa.Internal, "The master database does not answer.")
 		p.header.Set("Retry-After", "5")

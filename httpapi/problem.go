@@ -107,6 +107,10 @@ var statuses = map[stoa.Code]int{
 // problem is the one way from an error to an answer. What is not a
 // *stoa.Error is logged under the request's id and not shown.
 func (a *api) problem(ctx context.Context, err error) *Problem {
+	var p *Problem
+	if errors.As(err, &p) {
+		return p
+	}
 	var known *stoa.Error
 	if !errors.As(err, &known) {
 		if ctx.Err() == nil {
@@ -114,7 +118,7 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 		}
 		known = stoa.Errorf(stoa.Internal, "Something went wrong on our side. Try again; if it persists, name this request's id.")
 	}
-	p := newProblem(ctx, statuses[known.Code], known.Code, known.Message)
+	p = newProblem(ctx, statuses[known.Code], known.Code, known.Message)
 	for _, f := range known.Fields {
 		p.Errors = append(p.Errors, ProblemField(f))
 	}

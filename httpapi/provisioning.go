@@ -234,6 +234,9 @@ func (a *api) await(ctx context.Context, run provisioning.Run, prefer string) (*
 	}
 	switch run.State {
 	case provisioning.Succeeded:
+		if !maySee(ctx, run.StoreID) {
+			return &connectOutput{Status: http.StatusNoContent, Applied: applied}, nil
+		}
 		store, err := a.Stores.Get(ctx, principal(ctx), run.StoreID)
 		if err != nil {
 			return nil, err

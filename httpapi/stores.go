@@ -221,7 +221,27 @@ type updateStoreInput struct {
 	Body shop.ProfilePatch
 }
 
-func (a *api) updateStore(ctx context.Context, in *updateStoreInput) (*storeOutput, error) {
+// changedOutput is the store as it is after a change. For an API key that may
+// not see it there is no body and the status is 204: the change was made.
+type changedOutput struct {
+	Status int
+	Body   storeView
+}
+
+func changed(out *storeOutput, err error) (*changedOutput, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &changedOutput{http.StatusOK, out.Body}, nil
+}
+
+// maySee reports whether the caller may be shown the store. Whoever may change
+// it may, but for API keys without the scope.
+func maySee(ctx context.Context, id stoa.StoreID) bool {
+	return principal(ctx).Within(id, access.ReadStore) == nil
+}
+
+func (a *api) updateStore(ctx context.Context, in *updateStoreInput) (*changedOutput, error) {
 	id, err := storeID(in.ID)
 	if err != nil {
 		return nil, err
@@ -230,5 +250,8 @@ func (a *api) updateStore(ctx context.Context, in *updateStoreInput) (*storeOutp
 	if err != nil {
 		return nil, err
 	}
-	return a.withRun(ctx, s)
+	if !maySee(ctx, id) {
+		return &changedOutput{Status: http.StatusNoContent}, nil
+	}
+	return changed(a.withRun(ctx, s))
 }

@@ -27,7 +27,7 @@ type NewStore struct {
 // returns the store of the first call, with another request
 // idempotency_conflict.
 func (r *Registry) Create(ctx context.Context, p access.Principal, n NewStore) (Store, error) {
-	if err := p.SignedIn(); err != nil {
+	if err := p.InPerson(); err != nil {
 		return Store{}, err
 	}
 	n, err := r.checked(n)

@@ -24,7 +24,7 @@ import (
 // with tenant_unavailable when the store's database cannot be reached.
 // Nothing has changed then, but for a database lost in the middle of the
 // call: the job finishes what the master has. A store that is not active
-// cannot be changed.
+// cannot be changed. A caller that may write and not read gets its ID alone.
 func (r *Registry) Update(ctx context.Context, p access.Principal, id stoa.StoreID, patch shop.ProfilePatch) (Store, error) {
 	if _, err := access.Check(ctx, r.db, p, id, access.UpdateStore); err != nil {
 		return Store{}, err
@@ -47,6 +47,9 @@ func (r *Registry) Update(ctx context.Context, p access.Principal, id stoa.Store
 	defer lease.Release()
 	if err := r.write(ctx, lease.DB, p, id, patch); err != nil {
 		return Store{}, err
+	}
+	if p.Within(id, access.ReadStore) != nil {
+		return Store{ID: id}, nil
 	}
 	return r.Get(ctx, p, id)
 }

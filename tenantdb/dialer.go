@@ -3,6 +3,7 @@ package tenantdb
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -13,6 +14,11 @@ import (
 // ErrHostForbidden means that a name resolved to an address that the
 // operator has not allowed.
 var ErrHostForbidden = errors.New("tenantdb: address is not allowed")
+
+// errUnknownHost means that a name leads to no server that may be reached. It
+// covers names that do not exist and those that lead to forbidden addresses:
+// the difference would tell a stranger which names an internal network has.
+var errUnknownHost = errors.New("tenantdb: the name leads to no address that may be reached")
 
 // ErrPlaintextForbidden means that an unencrypted connection would have left
 // the operator's own networks.
@@ -53,7 +59,17 @@ func (d *Dialer) For(c Credentials) DialFunc {
 	dialer := &net.Dialer{Timeout: timeout, Control: func(network, address string, _ syscall.RawConn) error {
 		return d.check(network, address, c.TLS == TLSDisable)
 	}}
-	return dialer.DialContext
+	if _, err := netip.ParseAddr(c.Host); err == nil {
+		return dialer.DialContext
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dialer.DialContext(ctx, network, address)
+		var dns *net.DNSError
+		if errors.Is(err, ErrHostForbidden) || errors.As(err, &dns) && dns.IsNotFound {
+			return nil, fmt.Errorf("%w: %w", errUnknownHost, err)
+		}
+		return conn, err
+	}
 }
 
 func (d *Dialer) check(network, address string, plaintext bool) error {

@@ -139,6 +139,9 @@ func networkFault(err error) *stoa.Error {
 		netErr    net.Error
 	)
 	switch {
+	case errors.Is(err, errUnknownHost):
+		return stoa.Errorf(stoa.DatabaseUnreachable, "The server's name is not known, or leads to an address that this platform may not connect to. "+
+			"Check the name; it must be the server's public one, unless the operator has allowed its network.").Because(err)
 	case errors.Is(err, ErrHostForbidden):
 		return stoa.Errorf(stoa.DatabaseHostForbidden,
 			"This platform may not connect to that address. Use the server's public address, or ask the operator to allow its network.").Because(err)

@@ -37,11 +37,12 @@ type Config struct {
 	JWTSecret     keyring.Secret `name:"jwt-secret" env:"JWT_SECRET" help:"Keys that sign access tokens, in the same form." placeholder:"KEYS" group:"config"`
 	JWTExpiresIn  time.Duration  `name:"jwt-expires-in" env:"JWT_EXPIRES_IN" default:"15m" help:"Lifetime of an access token." placeholder:"TIME" group:"config"`
 
-	Listen        string `name:"listen" env:"STOA_LISTEN" default:"127.0.0.1" help:"Address to listen on." placeholder:"IP" group:"config"`
-	Port          int    `name:"port" env:"PORT" default:"3000" help:"Port to listen on; 0 takes a free one." group:"config"`
-	PrivateListen string `name:"private-listen" env:"STOA_PRIVATE_LISTEN" help:"Address with a port for /metrics, /health, /ask, /debug/pprof, /healthz and /readyz, such as 127.0.0.1:9090; keep it from the public. Unless told, there is none." placeholder:"IP:PORT" group:"config"`
-	BaseDomain    string `name:"base-domain" env:"STOA_BASE_DOMAIN" default:"localhost" help:"Stores live at <slug>.<this>." placeholder:"NAME" group:"config"`
-	BaseURL       string `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
+	Listen        string   `name:"listen" env:"STOA_LISTEN" default:"127.0.0.1" help:"Address to listen on." placeholder:"IP" group:"config"`
+	Port          int      `name:"port" env:"PORT" default:"3000" help:"Port to listen on; 0 takes a free one." group:"config"`
+	PrivateListen string   `name:"private-listen" env:"STOA_PRIVATE_LISTEN" help:"Address with a port for /metrics, /health, /ask, /debug/pprof, /healthz and /readyz, such as 127.0.0.1:9090; keep it from the public. Unless told, there is none." placeholder:"IP:PORT" group:"config"`
+	PrivateHosts  []string `name:"private-hosts" env:"STOA_PRIVATE_HOSTS" help:"Names with a dot by which the private listener may be asked, such as stoa.internal; addresses and names without a dot always may." placeholder:"NAME" group:"config"`
+	BaseDomain    string   `name:"base-domain" env:"STOA_BASE_DOMAIN" default:"localhost" help:"Stores live at <slug>.<this>." placeholder:"NAME" group:"config"`
+	BaseURL       string   `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
 
 	Door
 	Quotas
@@ -97,6 +98,11 @@ func (c *Config) faults() []defect {
 	}
 	if _, err := netip.ParseAddrPort(c.PrivateListen); c.PrivateListen != "" && err != nil {
 		fault("STOA_PRIVATE_LISTEN", "must be an IP address with a port, such as 127.0.0.1:9090")
+	}
+	for _, h := range c.PrivateHosts {
+		if name, err := stores.NormalHostname(h); err != nil || name != h {
+			fault("STOA_PRIVATE_HOSTS", "%q is no host: name it in lower case, without scheme or port, as DNS has it", h)
+		}
 	}
 	if c.JWTExpiresIn < time.Minute || c.JWTExpiresIn > 24*time.Hour {
 		fault("JWT_EXPIRES_IN", "must be between 1m and 24h")

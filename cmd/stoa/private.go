@@ -9,6 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -71,9 +74,30 @@ func newPrivate(public http.Handler, a *app, metrics *prometheus.Registry) *http
 	mux.Handle("GET /healthz", public)
 	mux.Handle("GET /readyz", public)
 	return &http.Server{
-		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 2 * time.Minute, // a profile takes its time
+		Handler: privateHosts(a.cfg.PrivateHosts, mux), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 2 * time.Minute, // a profile takes its time
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: errorLog,
 	}
+}
+
+// privateHosts refuses requests that name the private listener by a name that
+// could be anybody's. A page that an operator's browser has open can have its
+// own name resolve to this listener's address (DNS rebinding), and its script
+// would then read what is here; it cannot choose what Host says. Addresses are
+// nobody's name, nor are names without a dot, such as localhost or a container's;
+// others are to be listed.
+func privateHosts(names []string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		host = strings.ToLower(strings.Trim(host, "[]"))
+		if _, err := netip.ParseAddr(host); err != nil && strings.Contains(host, ".") && !slices.Contains(names, host) {
+			http.Error(w, "ask by this listener's address, or by a name in STOA_PRIVATE_HOSTS", http.StatusMisdirectedRequest)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // health is how this server is, for the operator's eyes.
