@@ -396,6 +396,10 @@ func TestPostgresWarnings(t *testing.T) {
 		{`REVOKE ALL ON users FROM ` + guest + `; GRANT DELETE ON pages TO ` + guest, []stoa.Code{tenantdb.OtherReaders}},
 		{`REVOKE USAGE ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO "` + c.User + `"`, nil}, // out of the guest's reach
 		{`GRANT USAGE ON SCHEMA public TO PUBLIC; REVOKE ALL ON pages FROM ` + guest, nil},
+		// By way of a role that it has to become first.
+		{`CREATE ROLE group_` + guest + ` NOLOGIN; GRANT SELECT ON orders TO group_` + guest, nil},
+		{`GRANT group_` + guest + ` TO ` + guest + `; ALTER ROLE ` + guest + ` NOINHERIT`, []stoa.Code{tenantdb.OtherReaders}},
+		{`DROP OWNED BY group_` + guest + `; DROP ROLE group_` + guest, nil},
 	} {
 		adminIn(t, c.Database, tt.change)
 		got, text := warned(t, db)

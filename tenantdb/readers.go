@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -47,19 +48,27 @@ func (db *DB) Warnings(ctx context.Context) ([]Warning, error) {
 // maxReaders is how many accounts are counted; more are as many.
 const maxReaders = 100
 
-// postgresReaders are the roles that may log in and have rights on a table or
-// view of the current schema, other than its owner, that owner's members, and
-// the roles that an HTTP API logs in as.
-const postgresReaders = `SELECT r.rolname::text AS name FROM pg_catalog.pg_roles r
-	WHERE r.rolcanlogin AND NOT r.rolsuper AND r.rolname <> session_user AND r.rolname NOT IN ` + apiRoleList + ` AND EXISTS (
-		SELECT FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
-			AND c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema())
-			AND NOT pg_has_role(r.oid, c.relowner, 'MEMBER')
-			AND NOT has_table_privilege('public', c.oid, 'SELECT, INSERT, UPDATE, DELETE')
-			AND has_schema_privilege(r.oid, c.relnamespace, 'USAGE')
-			AND (has_table_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
-				OR has_any_column_privilege(r.oid, c.oid, 'SELECT, UPDATE')))
+// postgresReaders are the roles that may log in and are, or may become, one that
+// has rights on a table or view of the current schema; the tables' owners and
+// their members are left out.
+const postgresReaders = `WITH
+	space AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()),
+	relation AS (SELECT c.oid, c.relowner, c.relacl FROM pg_catalog.pg_class c JOIN space ON c.relnamespace = space.oid
+		WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')),
+	holder AS (SELECT acl.grantee AS oid FROM relation, aclexplode(relacl) acl
+		UNION SELECT acl.grantee FROM relation JOIN pg_catalog.pg_attribute a ON a.attrelid = relation.oid, aclexplode(a.attacl) acl
+		UNION SELECT oid FROM pg_catalog.pg_roles WHERE rolname IN ('pg_read_all_data', 'pg_write_all_data'))
+	SELECT DISTINCT r.rolname::text AS name FROM pg_catalog.pg_roles r JOIN holder ON holder.oid <> 0 AND pg_has_role(r.oid, holder.oid, 'MEMBER'), space
+	WHERE r.rolcanlogin AND NOT r.rolsuper AND r.rolname <> session_user
+		AND NOT EXISTS (SELECT FROM relation WHERE pg_has_role(r.oid, relation.relowner, 'MEMBER'))
+		AND (has_schema_privilege(holder.oid, space.oid, 'USAGE') OR has_schema_privilege(r.oid, space.oid, 'USAGE'))
 	ORDER BY 1 LIMIT 100`
+
+// supabaseOwn reports whether a role is one that Supabase keeps in every project
+// for itself.
+func supabaseOwn(role string) bool {
+	return strings.HasPrefix(role, "supabase_") || slices.Contains([]string{"authenticator", "dashboard_user", "pgbouncer"}, role)
+}
 
 func (db *DB) postgresWarnings(ctx context.Context) (all []Warning, err error) {
 	var public struct{ Connect, Create, Tables bool }
@@ -87,6 +96,9 @@ func (db *DB) postgresWarnings(ctx context.Context) (all []Warning, err error) {
 	var readers []string
 	if err := db.Select(ctx, &readers, postgresReaders); err != nil {
 		return nil, err
+	}
+	if db.credentials.Kind == KindSupabase {
+		readers = slices.DeleteFunc(readers, supabaseOwn)
 	}
 	return append(all, otherReaders(readers)...), nil
 }

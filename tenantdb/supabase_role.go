@@ -19,8 +19,8 @@ var roleName = regexp.MustCompile(`^stoa_[a-z2-7]{16}$`)
 
 // RoleStatement returns the statement that makes a role with that password and
 // a schema of the same name, or completes what exists of them. It is one
-// statement, which takes effect as a whole or not at all. The role may do
-// everything in its schema, and elsewhere what every role may. PUBLIC and
+// statement, which takes effect as a whole or not at all; of two at the same
+// moment the second waits. The role may do everything in its schema, and elsewhere what every role may. PUBLIC and
 // the roles of the project's HTTP API have no right to the schema and get none
 // to what the role creates: what the project's owner granted to them for all
 // schemas is revoked. The search path is a setting of the role, so it holds
@@ -40,6 +40,7 @@ func RoleStatement(role string, password keyring.Secret) (string, error) {
 DECLARE
 	other text;
 BEGIN
+	PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('@role'));
 	IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '@role') THEN
 		ALTER ROLE "@role" LOGIN PASSWORD '@verifier';
 	ELSE
