@@ -197,10 +197,11 @@ const gather = 100 * time.Millisecond
 
 // done is the end of a step, with what it changes in the master, if anything.
 // It may come to be recorded with the steps that follow; before one that can
-// take long it is recorded at once.
+// take long it is recorded at once, and so it is when the execution before this
+// one died: what is recorded says that this one gets further.
 func (w *work) done(ctx context.Context, step string, also func(context.Context, *masterdb.Tx) error) error {
 	long := w.then == "migrate" && w.tenant.Engine != tenantdb.SQLite
-	if w.then != "" && !long && time.Since(w.recorded) < gather {
+	if w.then != "" && !long && w.crashes == 0 && time.Since(w.recorded) < gather {
 		w.passed = append(w.passed, w.passage(step, also))
 		return nil
 	}
