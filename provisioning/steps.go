@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/cloud"
+	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/tenantdb"
@@ -20,6 +21,8 @@ import (
 // Provision is the job that works on a run. Attempt makes a job harmless
 // that a retry has overtaken.
 type Provision struct {
+	jobs.AtNewTenant `json:"-"`
+
 	RunID   stoa.RunID `json:"runId"`
 	Attempt int        `json:"attempt"`
 }
