@@ -88,8 +88,12 @@ func (s *Service) renewAside(ctx context.Context, store stoa.StoreID, c connecti
 	}
 	ended := make(chan outcome, 1)
 	s.renewals.Go(func() {
-		t, err := s.renew(ctx, store, c)
-		ended <- outcome{t, err}
+		var o outcome
+		o.err = stoa.CatchPanic(func() (err error) {
+			o.tokens, err = s.renew(ctx, store, c)
+			return err
+		})
+		ended <- o
 	})
 	select {
 	case o := <-ended:

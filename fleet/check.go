@@ -73,9 +73,13 @@ func (s *Service) check(ctx context.Context, st Store) Checked {
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
-	var err error
-	if c.Drift, err = s.drift(ctx, st); err != nil {
+	err := stoa.CatchPanic(func() (err error) {
+		c.Drift, err = s.drift(ctx, st)
+		return err
+	})
+	if err != nil {
 		c.Code, c.Message = cause(err)
+		s.logPanic(ctx, st.ID, err)
 	}
 	return c
 }

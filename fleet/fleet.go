@@ -38,7 +38,7 @@ type Store struct {
 	Slug     string
 	Engine   tenantdb.EngineName
 	Schema   tenantdb.Schema
-	Attempts int       // of migrations since the last that went well
+	Attempts int       // of migrations since the last that went well, those that died with their process too
 	Code     stoa.Code // why the last one failed, or ""
 	Message  string
 	At       *time.Time // when it ended
@@ -55,12 +55,29 @@ type storeRow struct {
 	Code              stoa.Code
 	Message           string
 	MigratedAt        *time.Time
+
+	MigrationStarts    int // begun and not ended
+	MigrationStartedAt *time.Time
+}
+
+// store counts a migration that has begun and not ended as one that failed when
+// it began. It is under way, or its process died, as a database may have it do:
+// either way it is not for others to begin at once.
+func (r storeRow) store() Store {
+	st := Store{r.ID, r.Slug, r.Engine, tenantdb.Schema{Version: r.SchemaVersion, Own: r.OwnVersion},
+		r.MigrationAttempts + r.MigrationStarts, r.Code, r.Message, r.MigratedAt}
+	if r.MigrationStarts > 0 && r.MigrationStartedAt != nil {
+		st.Code, st.At = tenantdb.MigrationFailed, r.MigrationStartedAt
+		st.Message = "The migration has begun and not ended: it is under way, or its process stopped unexpectedly."
+	}
+	return st
 }
 
 // selectStores are the stores that count: whose database is at work, open or
 // suspended. One that waits for a database gets this binary's schema with it.
 const selectStores = `SELECT s.id, s.slug, x.engine, x.schema_version, x.own_version, x.migration_attempts,
-		coalesce(x.migration_error, '') AS code, coalesce(x.migration_message, '') AS message, x.migrated_at
+		coalesce(x.migration_error, '') AS code, coalesce(x.migration_message, '') AS message, x.migrated_at,
+		x.migration_starts, x.migration_started_at
 	FROM store_databases x JOIN stores s ON s.id = x.store_id` + counted
 
 const counted = ` WHERE s.status IN ('active', 'suspended')`
@@ -83,8 +100,7 @@ func (s *Service) list(ctx context.Context, query string, args ...any) ([]Store,
 	}
 	list := make([]Store, len(rows))
 	for i, r := range rows {
-		list[i] = Store{r.ID, r.Slug, r.Engine, tenantdb.Schema{Version: r.SchemaVersion, Own: r.OwnVersion},
-			r.MigrationAttempts, r.Code, r.Message, r.MigratedAt}
+		list[i] = r.store()
 	}
 	return list, nil
 }
@@ -147,7 +163,7 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 			st.Ahead += r.Stores
 		}
 	}
-	failed, err := s.list(ctx, selectStores+` AND x.migration_error IS NOT NULL ORDER BY s.id`)
+	failed, err := s.list(ctx, selectStores+` AND (x.migration_error IS NOT NULL OR x.migration_starts > 0) ORDER BY s.id`)
 	if err != nil {
 		return st, err
 	}

@@ -27,25 +27,26 @@ func (s *Service) one(ctx context.Context, st Store, target tenantdb.Schema, opt
 	begin := time.Now()
 	result = Result{Store: st, Schema: st.Schema}
 	defer func() { result.Duration = time.Since(begin) }()
-	registered, err := s.tenants.Read(ctx, s.db, st.ID)
-	if err == nil && !behind(registered.Schema, target) {
-		result.State, result.Schema = Current, registered.Schema
+	var a attempt
+	// A driver's panic would end the process, and with it every other migration.
+	err := stoa.CatchPanic(func() error { return s.try(ctx, st, target, opts, &a) })
+	if err == nil && a.current {
+		result.State, result.Schema = Current, a.registered.Schema
 		return result
 	}
-	reached := tenantdb.Schema{}
-	if err == nil {
-		reached, err = s.migrate(ctx, st, registered.Credentials, opts)
-	}
 	if err != nil && ctx.Err() != nil {
+		s.abandon(ctx, st.ID, a.registered.Version)
 		result.State, result.Message = Interrupted, "The run was stopped."
 		return result
 	}
+	registered, reached := a.registered, a.reached
 	outcome := tenantdb.Outcome{CredentialVersion: registered.Version, Schema: reached}
 	result.State = Migrated
 	if err != nil {
 		result.State = Failed
 		outcome.Code, outcome.Message = cause(err)
 		s.log.WarnContext(ctx, "store not migrated", "store", st.ID.String(), "code", string(outcome.Code), "err", err)
+		s.logPanic(ctx, st.ID, err)
 	}
 	if recordErr := s.record(ctx, st.ID, outcome, err); recordErr != nil {
 		s.log.ErrorContext(ctx, "outcome of a migration not recorded", "store", st.ID.String(), "err", recordErr)
@@ -57,6 +58,30 @@ func (s *Service) one(ctx context.Context, st Store, target tenantdb.Schema, opt
 	result.Code, result.Message = outcome.Code, outcome.Message
 	result.Schema = tenantdb.Schema{Version: max(st.Schema.Version, reached.Version), Own: max(st.Schema.Own, reached.Own)}
 	return result
+}
+
+// attempt is what is known of one attempt to migrate a store.
+type attempt struct {
+	registered tenantdb.Registered
+	current    bool // it lacks nothing
+	reached    tenantdb.Schema
+}
+
+// try migrates a store, after it has counted that it will, and notes in a what
+// it learns, also before it fails or panics.
+func (s *Service) try(ctx context.Context, st Store, target tenantdb.Schema, opts MigrateOptions, a *attempt) (err error) {
+	if a.registered, err = s.tenants.Read(ctx, s.db, st.ID); err != nil {
+		return err
+	}
+	if a.current = !behind(a.registered.Schema, target); a.current {
+		return nil
+	}
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error { return tenantdb.BeginMigration(ctx, tx, st.ID, a.registered.Version) })
+	if err != nil {
+		return err
+	}
+	a.reached, err = s.migrate(ctx, st, a.registered.Credentials, opts)
+	return err
 }
 
 // migrate works on the database that c leads to, for as long as a store has.
@@ -104,10 +129,13 @@ const maxCause = 500
 // cause says why a migration failed, for the operator.
 func cause(err error) (stoa.Code, string) {
 	var known *stoa.Error
+	var panicked *stoa.Panic
 	var partial *goose.PartialError
 	switch {
 	case errors.As(err, &known):
-		return known.Code, known.Message
+		return known.Code, words(known.Message)
+	case errors.As(err, &panicked):
+		return stoa.Internal, "The platform failed at what this database answers. The log says where."
 	case errors.As(err, &partial) && partial.Failed != nil:
 		return tenantdb.MigrationFailed, words(fmt.Sprintf("%s: %v", partial.Failed.Source.Path, partial.Failed.Error))
 	case errors.Is(err, context.DeadlineExceeded):
@@ -128,6 +156,24 @@ func words(s string) string {
 		s = strings.ToValidUTF8(s[:maxCause], "") + " …"
 	}
 	return s
+}
+
+// abandon takes a migration that was stopped cleanly off the count. If that
+// fails, it counts as one that died.
+func (s *Service) abandon(ctx context.Context, store stoa.StoreID, version int64) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	if err := s.db.Tx(ctx, func(tx *masterdb.Tx) error { return tenantdb.AbandonMigration(ctx, tx, store, version) }); err != nil {
+		s.log.WarnContext(ctx, "a stopped migration is tried again later", "store", store.String(), "err", err)
+	}
+}
+
+// logPanic logs where the panic was that err is, if it is one.
+func (s *Service) logPanic(ctx context.Context, store stoa.StoreID, err error) {
+	var p *stoa.Panic
+	if errors.As(err, &p) {
+		s.log.ErrorContext(ctx, "panic at a store's database", "store", store.String(), "panic", p.Error(), "stack", string(p.Stack))
+	}
 }
 
 func (s *Service) record(ctx context.Context, store stoa.StoreID, o tenantdb.Outcome, fault error) error {

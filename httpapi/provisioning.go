@@ -33,7 +33,7 @@ func (a *api) provisioningRoutes() {
 		Summary: "The store's last provisioning run", Errors: []int{401, 404}}), a.getProvisioning)
 	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/provisioning/retry", Tags: tags,
 		Summary: "Resume a failed run at the failed step", Description: "Waits like connect-database.",
-		Responses: waits, Errors: []int{401, 403, 404, 409, 422, 429}}), a.retryProvisioning)
+		Responses: waits, Errors: []int{401, 403, 404, 409, 422, 429, 503}}), a.retryProvisioning)
 }
 
 type faultView struct {

@@ -35,7 +35,18 @@ type AtTenant struct{}
 // InsertOpts implements river.JobArgsWithInsertOpts.
 func (AtTenant) InsertOpts() river.InsertOpts { return river.InsertOpts{Queue: tenantQueue} }
 
-const tenantQueue = "tenants"
+// AtNewTenant is AtTenant for databases that nobody has made sure of yet.
+// Anybody can name a server that hangs: that delays others who connect a
+// database, and nothing else.
+type AtNewTenant struct{}
+
+// InsertOpts implements river.JobArgsWithInsertOpts.
+func (AtNewTenant) InsertOpts() river.InsertOpts { return river.InsertOpts{Queue: newTenantQueue} }
+
+const (
+	tenantQueue    = "tenants"
+	newTenantQueue = "new_tenants"
+)
 
 // Cancel marks err as final: the job is not tried again.
 func Cancel(err error) error { return river.JobCancel(err) }
@@ -55,8 +66,8 @@ type Queue struct {
 
 // Options tune a Queue.
 type Options struct {
-	// Workers is how many jobs run at once in this process, and how many at
-	// tenants besides. Default 10.
+	// Workers is how many jobs run at once in this process, how many at tenants
+	// besides, and how many at new tenants besides. Default 10.
 	Workers int
 	// Drain is how long Stop waits for running jobs before it cancels them.
 	// Default 10 s.
@@ -76,7 +87,7 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		Logger:  quiet(log, q.stopping),
 		Workers: q.workers,
 		Queues: map[string]river.QueueConfig{
-			river.QueueDefault: {MaxWorkers: opts.Workers}, tenantQueue: {MaxWorkers: opts.Workers},
+			river.QueueDefault: {MaxWorkers: opts.Workers}, tenantQueue: {MaxWorkers: opts.Workers}, newTenantQueue: {MaxWorkers: opts.Workers},
 		},
 		SoftStopTimeout: opts.Drain,
 		FetchCooldown:   10 * time.Millisecond,

@@ -26,21 +26,40 @@ var errOvertaken = errors.New("provisioning: the run is not this job's")
 // errLapsed: the master could not be reached to renew a claim.
 var errLapsed = errors.New("provisioning: the claim on the run could not be renewed")
 
+// maxCrashes is how many executions of a run may die with their process before
+// the run fails instead of being resumed. What the run meets at a database may
+// be what ends the processes: of all replicas, one after the other. A step that
+// is recorded as done takes the deaths before it off the count.
+const maxCrashes = 2
+
+func errCrashed() error {
+	return stoa.Errorf(stoa.ProvisioningCrashed, "The platform stopped unexpectedly, %d times in a row, while it set up this database. "+
+		"Nothing is lost. Try again; if it happens again, use another database and tell the operator the run's id.", maxCrashes)
+}
+
 // claim marks the job's run as under way by claimant, begins its first step
 // that is not done, and returns it. It may be under way already, left behind
-// by an execution whose claim has ended.
-func claim(ctx context.Context, tx *masterdb.Tx, job Provision, claimant string, hold time.Duration) (Run, error) {
-	n, err := tx.Exec(ctx, `UPDATE provisioning_runs SET claimed_by = $3, claimed_until = $4
+// by an execution whose claim has ended. The execution counts from here on,
+// before it works; crashes is how many before it died.
+func claim(ctx context.Context, tx *masterdb.Tx, job Provision, claimant string, hold time.Duration) (run Run, crashes int, err error) {
+	var counted struct{ UnendedStarts int }
+	err = tx.Get(ctx, &counted, `UPDATE provisioning_runs SET claimed_by = $3, claimed_until = $4, unended_starts = unended_starts + 1
 		WHERE id = $1 AND attempt = $2 AND state IN ('queued', 'running')
-		AND (claimed_by IS NULL OR claimed_until IS NULL OR claimed_until < $5)`,
+		AND (claimed_by IS NULL OR claimed_until IS NULL OR claimed_until < $5) RETURNING unended_starts`,
 		job.RunID, job.Attempt, claimant, tx.Now.Add(hold), tx.Now)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return Run{}, 0, errOvertaken
+	}
 	if err != nil {
-		return Run{}, err
+		return Run{}, 0, err
 	}
-	if n == 0 {
-		return Run{}, errOvertaken
-	}
-	run, err := readRun(ctx, tx, `id = $1`, job.RunID)
+	run, err = resume(ctx, tx, job.RunID)
+	return run, counted.UnendedStarts - 1, err
+}
+
+// resume begins the first step of a claimed run that is not done.
+func resume(ctx context.Context, tx *masterdb.Tx, id stoa.RunID) (Run, error) {
+	run, err := readRun(ctx, tx, `id = $1`, id)
 	if err != nil {
 		return Run{}, err
 	}
@@ -119,13 +138,13 @@ func (w *work) renew(ctx context.Context, until time.Time) error {
 
 // release gives up the claim on a run that has not ended, so that it can go on
 // at once: in its job or, where it has none, as handOver sees to. A claim that
-// cannot be given up lapses.
+// cannot be given up lapses, and its execution counts as one that died.
 func (w *work) release(ctx context.Context, handOver func(context.Context, *masterdb.Tx) error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), failTimeout)
 	defer cancel()
 	err := w.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		n, err := tx.Exec(ctx, `UPDATE provisioning_runs SET claimed_by = NULL, claimed_until = $3 WHERE id = $1 AND claimed_by = $2`,
-			w.run.ID, w.claimant, tx.Now.Add(w.opts.Claim))
+		n, err := tx.Exec(ctx, `UPDATE provisioning_runs SET claimed_by = NULL, claimed_until = $3, unended_starts = unended_starts - 1
+			WHERE id = $1 AND claimed_by = $2`, w.run.ID, w.claimant, tx.Now.Add(w.opts.Claim))
 		if err != nil || n == 0 || handOver == nil {
 			return err
 		}

@@ -122,8 +122,19 @@ func (s *Service) find(ctx context.Context, store stoa.StoreID, c tenantdb.Crede
 }
 
 // examine looks at the database behind c and then calls also, unless that is
-// nil. Its error says why the store cannot work with this database.
-func (s *Service) examine(ctx context.Context, store stoa.StoreID, c tenantdb.Credentials, atWork bool, also func(context.Context, *tenantdb.DB) error) (Finding, error) {
+// nil. Its error says why the store cannot work with this database. A driver
+// that panics at what the server sends is such an error.
+func (s *Service) examine(ctx context.Context, store stoa.StoreID, c tenantdb.Credentials, atWork bool, also func(context.Context, *tenantdb.DB) error) (found Finding, err error) {
+	err = stoa.CatchPanic(func() (err error) {
+		found, err = s.look(ctx, store, c, atWork, also)
+		return err
+	})
+	s.logPanic(ctx, "panic in a database test", err, "store", store.String())
+	return found, err
+}
+
+// look is examine without care for panics.
+func (s *Service) look(ctx context.Context, store stoa.StoreID, c tenantdb.Credentials, atWork bool, also func(context.Context, *tenantdb.DB) error) (Finding, error) {
 	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
 	defer cancel()
 	var found Finding

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync"
 	"time"
 
+	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/masterdb"
 )
 
@@ -129,14 +129,23 @@ func (s *Service) goOn(p place, run Run) {
 	defer s.leave(p)
 	ctx, cancel := context.WithTimeout(p.ctx, Timeout)
 	defer cancel()
-	defer func() { // as in the queue, where the run is tried again when its claim has lapsed
-		if fault := recover(); fault != nil {
-			s.log.ErrorContext(ctx, "panic in a provisioning run", "run", run.ID.String(), "panic", fault, "stack", string(debug.Stack()))
-		}
-	}()
-	w := &work{Service: s, run: run, claimant: p.claimant, recorded: time.Now()}
-	err := w.carryOut(ctx, func(ctx context.Context, tx *masterdb.Tx) error { return s.enqueue(ctx, tx, run) })
+	w := &work{Service: s, run: run, steps: run.steps(), claimant: p.claimant, recorded: time.Now()}
+	// A panic outside the steps leaves the claim to lapse, as a crash does.
+	err := stoa.CatchPanic(func() error {
+		return w.carryOut(ctx, func(ctx context.Context, tx *masterdb.Tx) error { return s.enqueue(ctx, tx, run) })
+	})
+	s.logPanic(ctx, panicInRun, err, "store", run.StoreID.String(), "run", run.ID.String())
 	if err != nil && !errors.Is(err, errOvertaken) {
 		s.log.WarnContext(ctx, "a provisioning run goes on in the queue", "store", run.StoreID.String(), "run", run.ID.String(), "err", err)
+	}
+}
+
+const panicInRun = "panic in a provisioning run"
+
+// logPanic logs where the panic was that err is, if it is one.
+func (s *Service) logPanic(ctx context.Context, message string, err error, attributes ...any) {
+	var p *stoa.Panic
+	if errors.As(err, &p) {
+		s.log.ErrorContext(ctx, message, append(attributes, "panic", p.Error(), "stack", string(p.Stack))...)
 	}
 }

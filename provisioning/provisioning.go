@@ -174,7 +174,8 @@ func (s *Service) Retry(ctx context.Context, p access.Principal, store stoa.Stor
 			return Run{}, err
 		}
 		if claimant != "" {
-			return claim(ctx, tx, Provision{RunID: failed.ID, Attempt: attempt}, claimant, s.opts.Claim)
+			run, _, err := claim(ctx, tx, Provision{RunID: failed.ID, Attempt: attempt}, claimant, s.opts.Claim)
+			return run, err
 		}
 		run, err := readRun(ctx, tx, `id = $1`, failed.ID)
 		if err != nil {

@@ -45,8 +45,9 @@ func insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, inProje
 		changes = append(changes, change{state: Running}, change{step: run.steps()[0].name, state: Running})
 	}
 	run.Step = begun(changes)
-	_, err := tx.Exec(ctx, `INSERT INTO provisioning_runs (id, store_id, state, step, attempt, changes, created_at, started_at, claimed_by, claimed_until, in_project)
-		VALUES ($1, $2, $3, $4, 1, $5, $6, $7, nullif($8, ''), $9, $10)`,
+	_, err := tx.Exec(ctx, `INSERT INTO provisioning_runs (id, store_id, state, step, attempt, changes, created_at, started_at, claimed_by, claimed_until,
+			in_project, unended_starts)
+		VALUES ($1, $2, $3, $4, 1, $5, $6, $7, nullif($8, ''), $9, $10, CASE WHEN $8 = '' THEN 0 ELSE 1 END)`,
 		run.ID, store, string(run.State), run.Step, len(changes), tx.Now, run.StartedAt, claimant, tx.Now.Add(hold), inProject)
 	if err != nil {
 		return run, err
@@ -96,11 +97,12 @@ func rows(n, columns int) string {
 }
 
 // passage is the end of a step and the beginning of the next one, if any,
-// with what the first has changed in the master, if anything.
+// with what the first has changed in the master, if anything. The step's own
+// context may have ended when that is recorded: also gets another.
 type passage struct {
 	ended, begun string
 	at           time.Time
-	also         func(*masterdb.Tx) error
+	also         func(context.Context, *masterdb.Tx) error
 }
 
 // passageError is why what a step has changed in the master could not be
@@ -127,7 +129,7 @@ func (p passage) changes() (all []change) {
 // with these changes, runs fn unless that is nil, and tells who waits when the
 // run has ended, all in one master transaction. It fails with errOvertaken
 // when the run is no longer this execution's to write.
-func (w *work) record(ctx context.Context, fn func(*masterdb.Tx) error, changes ...change) error {
+func (w *work) record(ctx context.Context, fn func(context.Context, *masterdb.Tx) error, changes ...change) error {
 	var all []change
 	for _, p := range w.passed {
 		all = append(all, p.changes()...)
@@ -142,12 +144,12 @@ func (w *work) record(ctx context.Context, fn func(*masterdb.Tx) error, changes 
 			if p.also == nil {
 				continue
 			}
-			if err := p.also(tx); err != nil {
+			if err := p.also(ctx, tx); err != nil {
 				return &passageError{err, i, p.ended}
 			}
 		}
 		if fn != nil {
-			if err := fn(tx); err != nil {
+			if err := fn(ctx, tx); err != nil {
 				return err
 			}
 		}
@@ -169,14 +171,19 @@ func (w *work) move(ctx context.Context, tx *masterdb.Tx, changes []change) (log
 	log.State = Running
 	var fault *Fault
 	var finished *time.Time
+	var starts *int // nil: as many as before
+	if slices.ContainsFunc(changes, func(c change) bool { return c.step != "" && c.state == Succeeded }) {
+		starts = new(1) // this one
+	}
 	if last := changes[len(changes)-1]; last.step == "" {
-		log.State, fault, finished = last.state, last.fault, &tx.Now
+		log.State, fault, finished, starts = last.state, last.fault, &tx.Now, new(0)
 	}
 	code, message := fault.columns()
 	err = tx.Get(ctx, &log, `UPDATE provisioning_runs SET changes = changes + $4, step = CASE WHEN $5 = '' THEN step ELSE $5 END,
-		state = $6, finished_at = $7, error_code = $8, error_message = $9, claimed_by = CASE WHEN $6 = 'running' THEN claimed_by END
+		state = $6, finished_at = $7, error_code = $8, error_message = $9, claimed_by = CASE WHEN $6 = 'running' THEN claimed_by END,
+		unended_starts = coalesce($10, unended_starts)
 		WHERE id = $1 AND attempt = $2 AND state = 'running' AND claimed_by = $3 RETURNING state, attempt, changes`,
-		w.run.ID, w.run.Attempt, w.claimant, len(changes), begun(changes), string(log.State), finished, code, message)
+		w.run.ID, w.run.Attempt, w.claimant, len(changes), begun(changes), string(log.State), finished, code, message, starts)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return log, errOvertaken
 	}
@@ -190,17 +197,18 @@ const gather = 100 * time.Millisecond
 
 // done is the end of a step, with what it changes in the master, if anything.
 // It may come to be recorded with the steps that follow; before one that can
-// take long it is recorded at once.
-func (w *work) done(ctx context.Context, step string, also func(*masterdb.Tx) error) error {
+// take long it is recorded at once, and so it is when the execution before this
+// one died: what is recorded says that this one gets further.
+func (w *work) done(ctx context.Context, step string, also func(context.Context, *masterdb.Tx) error) error {
 	long := w.then == "migrate" && w.tenant.Engine != tenantdb.SQLite
-	if w.then != "" && !long && time.Since(w.recorded) < gather {
+	if w.then != "" && !long && w.crashes == 0 && time.Since(w.recorded) < gather {
 		w.passed = append(w.passed, w.passage(step, also))
 		return nil
 	}
 	return w.record(ctx, also, w.passage(step, nil).changes()...)
 }
 
-func (w *work) passage(step string, also func(*masterdb.Tx) error) passage {
+func (w *work) passage(step string, also func(context.Context, *masterdb.Tx) error) passage {
 	return passage{step, w.then, time.Now().UTC().Truncate(time.Microsecond), also}
 }
 
@@ -209,7 +217,8 @@ func (w *work) passage(step string, also func(*masterdb.Tx) error) passage {
 func requeue(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, patience time.Duration) (attempt int, err error) {
 	var log eventLog
 	err = tx.Get(ctx, &log, `UPDATE provisioning_runs SET state = 'queued', attempt = attempt + 1, changes = changes + 1, finished_at = NULL,
-		error_code = NULL, error_message = NULL, claimed_by = NULL, claimed_until = $2 WHERE id = $1 RETURNING attempt, changes`, run, tx.Now.Add(patience))
+		error_code = NULL, error_message = NULL, claimed_by = NULL, claimed_until = $2, unended_starts = 0 WHERE id = $1 RETURNING attempt, changes`,
+		run, tx.Now.Add(patience))
 	if err != nil {
 		return 0, err
 	}

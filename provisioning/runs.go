@@ -9,6 +9,7 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -104,6 +105,20 @@ func (f *Fault) Err() error {
 	return &stoa.Error{Code: f.Code, Message: f.Message}
 }
 
+// maxMessage bounds what is recorded of a fault, in bytes.
+const maxMessage = 2000
+
+// storable is a message that every master database takes. It may name what a
+// stranger's server calls its tables, at any length and in any bytes; a failure
+// that cannot be recorded would leave its run unended.
+func storable(message string) string {
+	const rest = "…"
+	if len(message) > maxMessage {
+		message = message[:maxMessage-len(rest)] + rest
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(message, "\uFFFD"), "\x00", "\uFFFD")
+}
+
 func newFault(code, message *string) *Fault {
 	if code == nil || message == nil {
 		return nil
@@ -125,7 +140,7 @@ func (f *Fault) columns() (code, message *string) {
 func faultOf(err error) *Fault {
 	var e *stoa.Error
 	if errors.As(err, &e) {
-		return &Fault{Code: e.Code, Message: e.Message}
+		return &Fault{Code: e.Code, Message: storable(e.Message)}
 	}
 	return &Fault{Code: stoa.Internal, Message: "Something went wrong on our side. Try again; if it persists, tell the operator the run's id."}
 }

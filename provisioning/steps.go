@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/cloud"
+	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/shop"
@@ -24,6 +24,8 @@ import (
 // Provision is the job that works on a run. Attempt makes a job harmless
 // that a retry has overtaken.
 type Provision struct {
+	jobs.AtNewTenant `json:"-"`
+
 	RunID   stoa.RunID `json:"runId"`
 	Attempt int        `json:"attempt"`
 }
@@ -62,7 +64,9 @@ var projectSteps = slices.Concat([]step{{stepProject, (*work).project}}, steps)
 type work struct {
 	*Service
 	run      Run
+	steps    []step // of the run
 	claimant string
+	crashes  int // of executions before this one that died, since the last step that was done
 	database tenantdb.Registered
 	tenant   *tenantdb.DB // of database, not yet shared with anybody
 	then     string       // the step after the one under way, or ""
@@ -89,7 +93,8 @@ func (s *Service) Provision(ctx context.Context, job Provision) error {
 func (s *Service) begin(ctx context.Context, job Provision) (*work, error) {
 	w := &work{Service: s, claimant: s.claimant()}
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
-		w.run, err = claim(ctx, tx, job, w.claimant, s.opts.Claim)
+		w.run, w.crashes, err = claim(ctx, tx, job, w.claimant, s.opts.Claim)
+		w.steps = w.run.steps()
 		return err
 	})
 	w.recorded = time.Now()
@@ -109,13 +114,18 @@ func (w *work) carryOut(ctx context.Context, handOver func(context.Context, *mas
 	return err
 }
 
+// do works on the run's steps in their order. A step that panics fails, as one
+// does that returns an error.
 func (w *work) do(ctx context.Context) error {
-	for i, step := range w.run.steps() {
+	if w.crashes >= maxCrashes {
+		return w.fail(ctx, w.run.next(0), errCrashed())
+	}
+	for i, step := range w.steps {
 		if w.run.did(step.name) {
 			continue
 		}
 		w.then = w.run.next(i + 1)
-		switch err := w.step(ctx, step.name, step.run); {
+		switch err := stoa.CatchPanic(func() error { return w.step(ctx, step.name, step.run) }); {
 		case err == nil:
 		case errors.Is(err, errOvertaken):
 			return err
@@ -196,12 +206,16 @@ func (w *work) fail(ctx context.Context, step string, cause error) error {
 	fault := faultOf(cause)
 	w.log.WarnContext(ctx, "provisioning failed", "store", w.run.StoreID.String(), "run", w.run.ID.String(),
 		"step", step, "code", string(fault.Code), "err", cause)
+	w.logPanic(ctx, panicInRun, cause, "store", w.run.StoreID.String(), "run", w.run.ID.String())
 	if len(w.passed) > 0 { // done, whether or not the failure can be recorded
-		if err := w.record(ctx, nil); err != nil {
+		switch err := w.record(ctx, nil); {
+		case errors.As(err, &earlier): // then that step is the one that failed; fewer are behind the run now
+			return w.fail(ctx, step, err)
+		case err != nil:
 			return err
 		}
 	}
-	return w.record(ctx, func(tx *masterdb.Tx) error {
+	return w.record(ctx, func(ctx context.Context, tx *masterdb.Tx) error {
 		if err := tenantdb.RecordHealth(ctx, tx, w.run.StoreID, fault.Err()); err != nil {
 			return err
 		}
@@ -218,7 +232,7 @@ func (w *work) project(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = w.record(ctx, func(tx *masterdb.Tx) error { // at once: the next step reads the credentials
+	err = w.record(ctx, func(ctx context.Context, tx *masterdb.Tx) error { // at once: the next step reads the credentials
 		if err := w.tenants.Save(ctx, tx, w.run.StoreID, c); err != nil {
 			return err
 		}
@@ -374,7 +388,7 @@ func some(names []string) string {
 	const few = 3
 	var quoted []string
 	for _, name := range names[:min(few, len(names))] {
-		quoted = append(quoted, strconv.Quote(name))
+		quoted = append(quoted, fmt.Sprintf("%.80q", name)) // longer than any server allows
 	}
 	list := strings.Join(quoted, ", ")
 	if more := len(names) - few; more > 0 {
@@ -388,7 +402,7 @@ func (w *work) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return w.done(ctx, "migrate", func(tx *masterdb.Tx) error {
+	return w.done(ctx, "migrate", func(ctx context.Context, tx *masterdb.Tx) error {
 		return tenantdb.RecordSchema(ctx, tx, w.run.StoreID, schema)
 	})
 }
@@ -444,7 +458,7 @@ func (w *work) ownerRecord(ctx context.Context) error {
 }
 
 func (w *work) hostname(ctx context.Context) error {
-	return w.done(ctx, "hostname", func(tx *masterdb.Tx) error {
+	return w.done(ctx, "hostname", func(ctx context.Context, tx *masterdb.Tx) error {
 		return w.registry.MapHostname(ctx, tx, w.run.StoreID)
 	})
 }
@@ -452,7 +466,7 @@ func (w *work) hostname(ctx context.Context) error {
 // activate leaves the database open for those who come next, the owner who
 // waits for the store among them.
 func (w *work) activate(ctx context.Context) error {
-	return w.record(ctx, func(tx *masterdb.Tx) error {
+	return w.record(ctx, func(ctx context.Context, tx *masterdb.Tx) error {
 		if err := tenantdb.RecordHealth(ctx, tx, w.run.StoreID, nil); err != nil {
 			return err
 		}

@@ -17,6 +17,11 @@ type CreditPosition struct {
 	Seq     int64 `db:"seq"`     // of the last transaction that credit_spending_log has seen
 }
 
+// Before reports whether p is behind q. Copies only ever go forward.
+func (p CreditPosition) Before(q CreditPosition) bool {
+	return p.Seq < q.Seq || p.Seq == q.Seq && p.Version < q.Version
+}
+
 // ReadCreditPosition returns it, and puts it there if there is none yet.
 func ReadCreditPosition(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) (CreditPosition, error) {
 	const query = `SELECT version, seq FROM credit_copies WHERE store_id = ?`
@@ -29,7 +34,10 @@ func ReadCreditPosition(ctx context.Context, db *tenantdb.DB, store stoa.StoreID
 	if err != nil && !tenantdb.IsUnique(err) { // unique: someone was faster
 		return p, err
 	}
-	return p, db.Get(ctx, &p, query, store)
+	if err = db.Get(ctx, &p, query, store); errors.Is(err, tenantdb.ErrNotFound) {
+		err = tenantdb.NoProgress(errors.New("credit_copies does not keep its row"))
+	}
+	return p, err
 }
 
 // CopyCredits takes the copies from one position to a later one, in one

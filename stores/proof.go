@@ -173,7 +173,7 @@ func (r *Registry) checkAll(ctx context.Context, due []claim) error {
 	for i := range errs {
 		running.Go(func() {
 			for c := range next {
-				errs[i] = cmp.Or(errs[i], r.checkAgain(ctx, c))
+				errs[i] = cmp.Or(errs[i], stoa.CatchPanic(func() error { return r.checkAgain(ctx, c) })) // a stranger's DNS answers
 			}
 		})
 	}

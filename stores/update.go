@@ -10,6 +10,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/tenantdb"
@@ -241,6 +242,8 @@ func (r *Registry) exchangeSlug(ctx context.Context, tx *masterdb.Tx, id stoa.St
 // CarryIdentity is the job that writes a store's name and slug, as the
 // master has them, into its tenant database.
 type CarryIdentity struct {
+	jobs.AtTenant `json:"-"`
+
 	StoreID stoa.StoreID `json:"storeId"`
 }
 

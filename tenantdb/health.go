@@ -17,6 +17,14 @@ func HealthCode(cause error) stoa.Code {
 	return code
 }
 
+// NoProgress is the fault of a database that answers, and with which the same
+// work would be done again and again: what it confirms it does not keep. Who
+// meets it waits longer after each time.
+func NoProgress(cause error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseNoProgress, "The database confirms changes to Stoa's tables and does not keep them, or never grants the migration lock. "+
+		"Remove the triggers, rules and views on these tables that are not Stoa's, end other sessions, then try again.").Because(cause)
+}
+
 // HealthMessage tells the store's owner what a code of HealthCode means and
 // what to do about it. The registry keeps no more than the code: the words of
 // a failure may name what is nobody's business.
@@ -38,6 +46,10 @@ func HealthMessage(code stoa.Code) string {
 		return credentialsLost(nil).Message
 	case stoa.DatabaseVersionUnsupported:
 		return "The database server is older than this platform supports. Upgrade it."
+	case stoa.DatabaseNoProgress:
+		return NoProgress(nil).Message
+	case stoa.ProvisioningCrashed:
+		return "The platform stopped unexpectedly while it set up this database. Connect it again, or another one."
 	case stoa.DatabaseNotEmpty:
 		return "The database holds something else than this store."
 	case stoa.SupabaseProjectPaused:

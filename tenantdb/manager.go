@@ -251,19 +251,17 @@ func (m *Manager) release(p *pool) {
 func (m *Manager) open(ctx context.Context, p *pool) {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.opts.OpenTimeout, errSlow)
 	defer cancel()
-	r, err := m.Read(ctx, m.master, p.store)
-	if err == nil {
-		err = r.readable()
-	}
-	if stoa.CodeOf(err) == stoa.DatabaseCredentialsLost {
-		err = unavailable(err) // the cause is not for shoppers
-	}
-	c := r.Credentials
-	if err == nil && c.Engine == SQLite {
-		err = m.takeFile(ctx, p)
-	}
-	if err == nil {
-		p.db, err = m.connect(ctx, c, p.guard)
+	var r Registered
+	err := stoa.CatchPanic(func() (err error) { // a driver's, at what the server sends
+		r, err = m.readyToOpen(ctx, p)
+		if err == nil {
+			p.db, err = m.connect(ctx, r.Credentials, p.guard)
+		}
+		return err
+	})
+	var panicked *stoa.Panic
+	if errors.As(err, &panicked) {
+		err = unavailable(err)
 	}
 	p.err = err
 	m.mu.Lock()
@@ -271,28 +269,57 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 	if p.err != nil {
 		m.retire(p)
 	} else if !p.embedded {
-		p.server = serverOf(c)
+		p.server = serverOf(r.Credentials)
 	}
 	m.mu.Unlock()
 	close(p.ready)
 }
 
+// readyToOpen reads what the pool is to connect to, and waits until it may.
+func (m *Manager) readyToOpen(ctx context.Context, p *pool) (Registered, error) {
+	r, err := m.Read(ctx, m.master, p.store)
+	if err == nil {
+		err = r.readable()
+	}
+	if stoa.CodeOf(err) == stoa.DatabaseCredentialsLost {
+		err = unavailable(err) // the cause is not for shoppers
+	}
+	if err == nil && r.Credentials.Engine == SQLite {
+		err = m.takeFile(ctx, p)
+	}
+	return r, err
+}
+
 // connect opens c and sees that its server answers.
-func (m *Manager) connect(ctx context.Context, c Credentials, g *guard) (db *DB, err error) {
+func (m *Manager) connect(ctx context.Context, c Credentials, g *guard) (_ *DB, err error) {
 	done, err := g.breaker.allow()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { done(verdict(ctx, err)) }()
-	if db, err = m.newDB(c, g); err != nil {
-		return nil, err
+	outcome := errInterrupted // of a panic
+	defer func() { done(outcome) }()
+	db, err := m.newDB(c, g)
+	if err == nil {
+		db.informGate()
+		err = db.pingOrClose(ctx)
 	}
-	db.informGate()
-	if err = db.ping(ctx); err != nil {
-		_ = db.sqlx.Close()
+	if outcome = verdict(ctx, err); err != nil {
 		return nil, err
 	}
 	return db, nil
+}
+
+// pingOrClose pings a database that was just opened, and closes it unless it answers.
+func (db *DB) pingOrClose(ctx context.Context) error {
+	answered := false
+	defer func() {
+		if !answered {
+			_ = db.sqlx.Close()
+		}
+	}()
+	err := db.ping(ctx)
+	answered = err == nil
+	return err
 }
 
 // OpenUnleased opens a database that is not registered, or not yet trusted:
@@ -380,7 +407,7 @@ func (m *Manager) closePool(p *pool) {
 		defer m.drain.Done()
 		<-p.ready
 		if p.db != nil {
-			_ = p.db.sqlx.Close()
+			_ = stoa.CatchPanic(p.db.sqlx.Close) // the rest is to be given back in any case
 		}
 		if closing {
 			m.files.parted(embeddedFiles)

@@ -70,6 +70,9 @@ type MigrateOptions struct {
 	// Before is called on the connection of the migration before anything is
 	// written. Its error ends the migration.
 	Before func(context.Context, *DB) error
+	// LockWait is how long to wait for another migration of the database to
+	// end; default 2 min, in which that one ends or is stopped itself.
+	LockWait time.Duration
 }
 
 // Migrate brings the schema of one tenant database to this binary's version
@@ -98,6 +101,7 @@ func (db *DB) MigrateTo(ctx context.Context, opts MigrateOptions) (Schema, error
 }
 
 func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema, err error) {
+	setDefault(&opts.LockWait, 2*time.Minute)
 	own, err := db.own.of(db.Engine)
 	if err != nil {
 		return schema, err
@@ -113,7 +117,7 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 		return schema, err
 	}
 	defer end()
-	s := &session{DB: pool, migrator: db.engine.migrator(db.credentials)}
+	s := &session{DB: pool, migrator: db.engine.migrator(db.credentials), lockWait: opts.LockWait}
 	inner := &DB{Engine: db.Engine, sqlx: sqlx.NewDb(pool, db.sqlx.DriverName()), engine: db.engine, credentials: db.credentials, dial: db.dial, own: db.own}
 	if opts.Before != nil {
 		if err := opts.Before(ctx, inner); err != nil {
@@ -187,6 +191,7 @@ type migrator struct {
 type session struct {
 	*sql.DB
 	migrator
+	lockWait time.Duration
 }
 
 // giveTimeout bounds the giving back of a lock, which ends with its session
@@ -198,7 +203,7 @@ func (s *session) lock(ctx context.Context) (unlock func(), err error) {
 	if s.turn != nil {
 		return s.turn(ctx)
 	}
-	if err := s.on(ctx, s.take); err != nil {
+	if err := s.on(ctx, s.SessionLock); err != nil {
 		return nil, err
 	}
 	return func() {
@@ -227,7 +232,13 @@ func (s *session) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	if s.take == nil {
 		return nil
 	}
-	return s.take(ctx, conn)
+	limited, cancel := context.WithTimeout(ctx, s.lockWait)
+	defer cancel()
+	err := s.take(limited, conn)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return NoProgress(fmt.Errorf("the migration lock was not granted within %s: %w", s.lockWait, err))
+	}
+	return err
 }
 
 // SessionUnlock implements goose's lock.SessionLocker. The lock is kept for
@@ -312,7 +323,14 @@ func (s *session) up(ctx context.Context, files fs.FS, table string, to int64) (
 	if err != nil {
 		return 0, err
 	}
-	return p.GetDBVersion(ctx)
+	version, err := p.GetDBVersion(ctx)
+	if sources := p.ListSources(); err == nil && to == 0 {
+		to = sources[len(sources)-1].Version
+	}
+	if err == nil && version < to { // and whoever asks the registry would migrate it again and again
+		err = NoProgress(fmt.Errorf("%s is at version %d after a migration to %d", table, version, to))
+	}
+	return version, err
 }
 
 // SchemaVersion reads how far the schema of a database is that was migrated

@@ -110,7 +110,7 @@ func takeLock(ctx context.Context, conn *sql.Conn) error {
 		return err
 	}
 	if granted.Int64 != 1 {
-		return errors.New("the migration lock was not granted")
+		return NoProgress(errors.New("GET_LOCK did not grant the migration lock"))
 	}
 	return nil
 }

@@ -22,6 +22,22 @@ func RecordSchema(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, sche
 	return err
 }
 
+// BeginMigration counts a migration of a store's database before it works: one
+// that dies with its process leaves nothing else behind. RecordMigration ends it.
+// The version is that of the credentials it uses.
+func BeginMigration(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64) error {
+	_, err := tx.Exec(ctx, `UPDATE store_databases SET migration_starts = migration_starts + 1, migration_started_at = $3
+		WHERE store_id = $1 AND credential_version = $2`, store, version, tx.Now)
+	return err
+}
+
+// AbandonMigration takes a migration off the count that was stopped cleanly.
+func AbandonMigration(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64) error {
+	_, err := tx.Exec(ctx, `UPDATE store_databases SET migration_starts = migration_starts - 1
+		WHERE store_id = $1 AND credential_version = $2 AND migration_starts > 0`, store, version)
+	return err
+}
+
 // RecordMigration notes how a migration ended. If the credentials have been
 // replaced since, it notes nothing: it was another database. Where the schema
 // has changed, every replica opens the store's database anew, for what it
@@ -39,7 +55,7 @@ func RecordMigration(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, o
 		code, message, increment = new(string(o.Code)), &o.Message, 1
 	}
 	_, err = tx.Exec(ctx, `UPDATE store_databases SET schema_version = $2, own_version = $3, migration_error = $4, migration_message = $5,
-		migration_attempts = (migration_attempts + 1) * $6, migrated_at = $7, updated_at = $7 WHERE store_id = $1`,
+		migration_attempts = (migration_attempts + 1) * $6, migrated_at = $7, updated_at = $7, migration_starts = 0 WHERE store_id = $1`,
 		store, version, own, code, message, increment, tx.Now)
 	if err != nil || version == before.SchemaVersion && own == before.OwnVersion {
 		return err

@@ -58,7 +58,7 @@ func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 		ON CONFLICT (store_id) DO UPDATE SET kind = excluded.kind, engine = excluded.engine, host = excluded.host,
 			port = excluded.port, database_name = excluded.database_name, credentials = excluded.credentials,
 			credential_version = store_databases.credential_version + 1, schema_version = 0, own_version = 0,
-			migration_attempts = 0, migration_error = NULL, migration_message = NULL, migrated_at = NULL,
+			migration_attempts = 0, migration_error = NULL, migration_message = NULL, migrated_at = NULL, migration_starts = 0,
 			status = 'unknown', last_error = NULL, last_checked_at = NULL, exposure_checked_at = NULL, exposure_error = NULL,
 			updated_at = excluded.updated_at`,
 		store, string(c.Kind), string(c.Engine), c.Host, c.Port, c.Database, envelope, tx.Now)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -196,22 +197,7 @@ func (k *killing) connect(p *process, pair []victim, m moment) {
 	k.t.Helper()
 	var calls sync.WaitGroup
 	for _, v := range pair {
-		payload, err := json.Marshal(v.body)
-		if err != nil {
-			k.t.Fatal(err)
-		}
-		calls.Go(func() {
-			req, err := http.NewRequestWithContext(k.t.Context(), "POST", p.url+"/api/stores/"+v.id+"/connect-database", bytes.NewReader(payload))
-			if err != nil {
-				return
-			}
-			req.Header.Set("Content-Type", "application/json")
-			req.Header.Set("Authorization", "Bearer "+k.owner.token)
-			req.Header.Set("Prefer", "wait=0")
-			if res, err := http.DefaultClient.Do(req); err == nil { // else the server was faster dead
-				_ = res.Body.Close()
-			}
-		})
+		calls.Go(func() { k.post(p, v) })
 	}
 	if m.step == "" {
 		<-time.After(m.after)
@@ -222,6 +208,26 @@ func (k *killing) connect(p *process, pair []victim, m moment) {
 	calls.Wait()
 	for _, v := range pair {
 		k.interrupted += k.count(`provisioning_runs WHERE store_id = $1 AND state IN ('queued', 'running')`, v.id)
+	}
+}
+
+// post asks p to connect a store. The server may be dead before it answers.
+func (k *killing) post(p *process, v victim) {
+	payload, err := json.Marshal(v.body)
+	if err != nil {
+		k.t.Error(err)
+		return
+	}
+	req, err := http.NewRequestWithContext(k.t.Context(), "POST", p.url+"/api/stores/"+v.id+"/connect-database", bytes.NewReader(payload))
+	if err != nil {
+		k.t.Error(err)
+		return
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+k.owner.token)
+	req.Header.Set("Prefer", "wait=0")
+	if res, err := http.DefaultClient.Do(req); err == nil { // else the server was faster dead
+		_ = res.Body.Close()
 	}
 }
 
@@ -303,5 +309,56 @@ func (k *killing) whole(s *server, id string) {
 		if err := lease.Get(k.t.Context(), &n, `SELECT count(*) FROM `+table); err != nil || n != want {
 			k.t.Errorf("%d rows of the tenant's %s, want %d: %v", n, table, want, err)
 		}
+	}
+}
+
+// TestKilledTwiceByOneRun: a server is killed twice while it works on one run,
+// as by a database that ends the process. The third server does not resume it,
+// the owner is told, and the store opens with another database.
+func TestKilledTwiceByOneRun(t *testing.T) {
+	t.Parallel()
+	for _, engine := range masterdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer listener.Close() //nolint:errcheck // the test is over
+			cfg := testConfig(t, engine)
+			cfg.ProvisioningClaim = time.Second
+			k := &killing{t: t, cfg: cfg, db: masterdbtest.Open(t, cfg.MasterDBURL.Reveal())}
+			p := startProcess(t, cfg)
+			k.prepare(p, 1)
+			port := listener.Addr().(*net.TCPAddr).Port
+			k.victims[0].body = object{"type": "postgresql", "connectionString": fmt.Sprintf("postgres://u:p@127.0.0.1:%d/d?sslmode=disable", port)}
+			id := k.victims[0].id
+			calls := make(chan struct{})
+			go func() {
+				defer close(calls)
+				k.post(p, k.victims[0])
+			}()
+			for range 2 {
+				conn, err := listener.Accept() // the run has come to its database, and hangs there
+				if err != nil {
+					t.Fatal(err)
+				}
+				p.kill()
+				_ = conn.Close()
+				p = startProcess(t, cfg)
+			}
+			<-calls
+			k.owner.url = p.url
+			eventually(t, "the run has failed", func() bool {
+				return k.count(`provisioning_runs WHERE store_id = $1 AND state = 'failed' AND error_code = 'provisioning_crashed'`, id) == 1
+			})
+			store := k.owner.call("GET", "/api/stores/"+id, nil).want(http.StatusOK)
+			store.is("pending_database", "status")
+			store.is("provisioning_crashed", "provisioning", "error", "code")
+			k.owner.call("POST", "/api/stores/"+id+"/connect-database", object{"type": "managed"}).want(http.StatusOK).is("active", "status")
+			if log := p.end(t); !strings.Contains(log, id) || !strings.Contains(log, "provisioning_crashed") {
+				t.Errorf("the log does not name the store and the cause:\n%s", log)
+			}
+		})
 	}
 }
