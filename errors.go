@@ -37,6 +37,7 @@ const (
 	DatabaseVersionUnsupported Code = "database_version_unsupported"
 	DatabasePermissionDenied   Code = "database_permission_denied"
 	DatabaseCredentialsLost    Code = "database_credentials_lost"
+	DatabaseContentInvalid     Code = "database_content_invalid"
 	TenantUnavailable          Code = "tenant_unavailable"
 	HostnameTaken              Code = "hostname_taken"
 	HostnameInvalid            Code = "hostname_invalid"

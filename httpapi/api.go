@@ -44,6 +44,7 @@ type Domains struct {
 	Cloud        *cloud.Service
 	Mail         *mail.Sender
 	Limits       *limits.Limiter
+	Memory       *limits.ByteBudget // of answers, the one that Tenants counts in
 }
 
 // Config is what the API needs to know of its surroundings.
@@ -69,12 +70,13 @@ type api struct {
 	metrics *metrics
 	hosts   map[string]bool
 	streams streams
-	unheard sync.Once // of a proxy that is not trusted, it is told once
+	unheard sync.Once     // of a proxy that is not trusted, it is told once
+	stall   time.Duration // see recorder
 }
 
 // New returns the handler of the public listener.
 func New(d Domains, cfg Config) http.Handler {
-	a := &api{Domains: d, Config: cfg, mux: http.NewServeMux(), metrics: newMetrics(cfg.Metrics), hosts: cfg.platformHosts()}
+	a := &api{Domains: d, Config: cfg, mux: http.NewServeMux(), metrics: newMetrics(cfg.Metrics, d.Memory), hosts: cfg.platformHosts(), stall: stallTimeout}
 	a.huma = humago.New(a.mux, openAPI())
 	a.authRoutes()
 	a.sessionRoutes()
@@ -104,6 +106,7 @@ func New(d Domains, cfg Config) http.Handler {
 
 func openAPI() huma.Config {
 	cfg := huma.DefaultConfig("Stoa", stoa.Version)
+	cfg.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
 	cfg.CreateHooks = nil // they would add a $schema field to every answer
 	cfg.OpenAPIPath = "/api/openapi"
 	cfg.DocsPath, cfg.SchemasPath = "", ""

@@ -38,6 +38,8 @@ func HealthMessage(code stoa.Code) string {
 		return credentialsLost(nil).Message
 	case stoa.DatabaseVersionUnsupported:
 		return "The database server is older than this platform supports. Upgrade it."
+	case stoa.DatabaseContentInvalid:
+		return contentInvalid(nil).Message
 	case stoa.DatabaseNotEmpty:
 		return "The database holds something else than this store."
 	case stoa.SupabaseProjectPaused:

@@ -61,7 +61,7 @@ func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, err
 		cfg.DialFunc = refuseWithoutTLS(dial)
 	}
 	cfg.Fallbacks, cfg.ValidateConnect, cfg.KerberosSrvName, cfg.KerberosSpn = nil, nil, "", ""
-	cfg.MaxProtocolMessageBodyLen = 64 << 20 // as on MySQL; a server may claim any length
+	cfg.MaxProtocolMessageBodyLen = maxAnswer // a server may claim any length
 	return cfg, nil
 }
 
