@@ -120,9 +120,9 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	in.Encoding, in.Unicode = row.Encoding, row.Encoding == "UTF8"
 	in.Supported = atLeast(row.Version, minPostgres)
 	// information_schema would hide what the user has no right to.
-	err = db.Select(ctx, &in.Tables, `SELECT relname FROM pg_catalog.pg_class
+	err = in.listTables(ctx, db, `SELECT relname FROM pg_catalog.pg_class
 		WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema())
-		AND relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY relname`)
+		AND relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY relname LIMIT ?`)
 	return in, err
 }
 

@@ -56,21 +56,18 @@ func (a account) getRow(ctx context.Context, q queryer, dst any, query string, a
 	if err != nil {
 		return readError{err}
 	}
-	defer rows.Close() //nolint:errcheck // a second Close does nothing
-	if !rows.Next() {
-		if err := rows.Err(); err != nil {
-			return readError{err}
-		}
-		return ErrNotFound
-	}
+	defer rows.Close() //nolint:errcheck // rows.Err has it
 	v := reflect.ValueOf(dst)
-	if err := scanRow(rows, v); err != nil {
-		return err
+	if rows.Next() {
+		if err := scanRow(rows, v); err != nil {
+			return err
+		}
+		return a.accept(ctx, v.Elem())
 	}
-	if err := rows.Close(); err != nil {
+	if err := rows.Err(); err != nil {
 		return readError{err}
 	}
-	return a.accept(ctx, v.Elem())
+	return ErrNotFound
 }
 
 // getNative is getRow on PostgreSQL's own driver.
@@ -89,7 +86,7 @@ func (a account) getNative(ctx context.Context, c *pgx.Conn, dst any, query stri
 	if err := pgxscan.NewRowScanner(rows).Scan(dst); err != nil {
 		return scanFault(err)
 	}
-	rows.Close()
+	rows.Close() // it reads the rest of the answer
 	if err := rows.Err(); err != nil {
 		return readError{err}
 	}
@@ -102,7 +99,7 @@ func (a account) selectRows(ctx context.Context, q queryer, dst any, query strin
 	if err != nil {
 		return readError{err}
 	}
-	defer rows.Close() //nolint:errcheck // a second Close does nothing
+	defer rows.Close() //nolint:errcheck // rows.Err has it
 	list := reflect.ValueOf(dst).Elem()
 	list.SetLen(0)
 	for rows.Next() {
@@ -118,7 +115,7 @@ func (a account) selectRows(ctx context.Context, q queryer, dst any, query strin
 		}
 		list.Set(reflect.Append(list, v.Elem()))
 	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+	if err := rows.Err(); err != nil {
 		return readError{err}
 	}
 	return nil

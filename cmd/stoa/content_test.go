@@ -206,6 +206,7 @@ func (b badStore) write(v badValue, how badWrite) {
 		if how.typ != "" {
 			alter = "ALTER TABLE " + v.table + " MODIFY " + v.column + " " + how.typ
 		}
+	default: // SQLite, whose columns take values of every type
 	}
 	b.exec(before, alter, "UPDATE "+v.table+" SET "+v.column+" = "+value, after)
 }
@@ -281,7 +282,7 @@ func (b badStore) checkAnswers(v badValue) {
 	b.call("GET", path, nil).want(http.StatusOK).is(nil, "profile").is("failed", "database", "status").
 		is("database_content_invalid", "database", "lastError", "code")
 	unavailable(b.call("PATCH", path, object{"name": "Other"}))
-	if v.column == "updated_at" { // a change replaces it
+	if v.column == "updated_at" && b.engine != tenantdb.MySQL { // a change replaces it; there its type is another one
 		b.call("PATCH", path, patch).want(http.StatusOK)
 	} else {
 		unavailable(b.call("PATCH", path, patch))
