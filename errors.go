@@ -41,6 +41,7 @@ const (
 	DatabaseCredentialsLost    Code = "database_credentials_lost"
 	DatabaseExposed            Code = "database_exposed"
 	DatabaseNoProgress         Code = "database_no_progress"
+	DatabaseContentInvalid     Code = "database_content_invalid"
 	TenantUnavailable          Code = "tenant_unavailable"
 	HostnameTaken              Code = "hostname_taken"
 	HostnameInvalid            Code = "hostname_invalid"

@@ -44,6 +44,7 @@ type Domains struct {
 	Cloud        *cloud.Service
 	Mail         *mail.Sender
 	Limits       *limits.Limiter
+	Memory       *limits.ByteBudget // of answers, the one that Tenants counts in
 }
 
 // Config is what the API needs to know of its surroundings.
@@ -70,12 +71,13 @@ type api struct {
 	hosts     map[string]bool
 	streams   streams
 	readiness readiness
-	unheard   sync.Once // of a proxy that is not trusted, it is told once
+	unheard   sync.Once     // of a proxy that is not trusted, it is told once
+	stall     time.Duration // see recorder
 }
 
 // New returns the handler of the public listener.
 func New(d Domains, cfg Config) http.Handler {
-	a := &api{Domains: d, Config: cfg, mux: http.NewServeMux(), metrics: newMetrics(cfg.Metrics), hosts: cfg.platformHosts()}
+	a := &api{Domains: d, Config: cfg, mux: http.NewServeMux(), metrics: newMetrics(cfg.Metrics, d.Memory), hosts: cfg.platformHosts(), stall: stallTimeout}
 	a.huma = humago.New(a.mux, openAPI())
 	a.authRoutes()
 	a.sessionRoutes()

@@ -37,8 +37,8 @@ func (a *api) door(next http.Handler) http.Handler {
 		}
 		switch err := a.refusal(r, platform); {
 		case err == nil:
-		case stoa.CodeOf(err) == stoa.NotFound && !strings.HasPrefix(r.URL.Path, "/api/"):
-			a.errorPage(w, r, err)
+		case stoa.CodeOf(err) == stoa.NotFound:
+			a.refuse(w, r, err)
 			return
 		default:
 			writeProblem(w, a.problem(r.Context(), err))
@@ -51,6 +51,15 @@ func (a *api) door(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// refuse answers with a page, or within the API with a problem document.
+func (a *api) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	if strings.HasPrefix(r.URL.Path, "/api/") {
+		writeProblem(w, a.problem(r.Context(), err))
+		return
+	}
+	a.errorPage(w, r, err)
 }
 
 // refusal says why a request goes no further.

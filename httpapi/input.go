@@ -10,8 +10,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/danielgtaylor/huma/v2"
-
 	"github.com/stoahq/stoa"
 )
 
@@ -44,18 +42,15 @@ const maxParameterName = 64 // bytes
 
 func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl) }
 
-// jsonFormat reads bodies as encoding/json does, and refuses those that name a
+// unmarshal reads a body as encoding/json does, and refuses one that names a
 // member twice: it would keep the last one, and others the first.
-var jsonFormat = huma.Format{
-	Marshal: huma.DefaultJSONFormat.Marshal,
-	Unmarshal: func(data []byte, v any) error {
-		if _, first := v.(*any); first { // huma reads a body twice, first for its validation
-			if err := checkJSON(data); err != nil {
-				return err
-			}
+func unmarshal(data []byte, v any) error {
+	if _, first := v.(*any); first { // huma reads a body twice, first for its validation
+		if err := checkJSON(data); err != nil {
+			return err
 		}
-		return json.Unmarshal(data, v)
-	},
+	}
+	return json.Unmarshal(data, v)
 }
 
 // maxDepth is how many objects and arrays of a body may be within each other.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/stoahq/stoa/limits"
 )
 
 // metrics count requests. Their labels come from this program alone: a route
@@ -14,9 +16,10 @@ type metrics struct {
 	inFlight prometheus.Gauge
 	duration *prometheus.HistogramVec
 	limited  *prometheus.CounterVec
+	cut      prometheus.Counter
 }
 
-func newMetrics(r prometheus.Registerer) *metrics {
+func newMetrics(r prometheus.Registerer, memory *limits.ByteBudget) *metrics {
 	m := &metrics{
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "stoa_http_requests_in_flight", Help: "Requests that are being answered.",
@@ -28,16 +31,38 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stoa_http_limited_total", Help: "Requests refused with 429 by the rate limit that they met.",
 		}, []string{"limit"}),
+		cut: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stoa_http_cut_off_total", Help: "Answers that were cut off because their client did not read them.",
+		}),
 	}
 	if r != nil {
-		r.MustRegister(m.inFlight, m.duration, m.limited)
+		r.MustRegister(m.inFlight, m.duration, m.limited, m.cut)
+		r.MustRegister(memoryMetrics(memory)...)
 	}
 	return m
 }
 
 // observe counts an answered request. pattern is http.Request.Pattern.
-func (m *metrics) observe(pattern, method string, status int, took time.Duration) {
-	m.duration.WithLabelValues(routeOf(pattern), knownMethod(method), classOf(status)).Observe(took.Seconds())
+func (m *metrics) observe(pattern, method string, w *recorder, took time.Duration) {
+	m.duration.WithLabelValues(routeOf(pattern), knownMethod(method), classOf(w.status)).Observe(took.Seconds())
+	if w.cut {
+		m.cut.Inc()
+	}
+}
+
+// memoryMetrics tell how much memory answers take.
+func memoryMetrics(memory *limits.ByteBudget) []prometheus.Collector {
+	return []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "stoa_answer_memory_bytes", Help: "Memory of answers that are read from stores' databases or sent to clients.",
+		}, func() float64 { return float64(memory.Stats().Used) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "stoa_answer_memory_limit_bytes", Help: "How much there may be of it.",
+		}, func() float64 { return float64(memory.Stats().Total) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "stoa_answer_memory_refused_total", Help: "Times that a store or client was refused more of it.",
+		}, func() float64 { return float64(memory.Stats().Refused) }),
+	}
 }
 
 // routeOf leaves the method out: "GET /api/stores/{id}" → "/api/stores/{id}".

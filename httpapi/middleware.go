@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
+	"github.com/stoahq/stoa/limits"
 )
 
 type (
@@ -55,21 +56,32 @@ func (a *api) middleware(next http.Handler) http.Handler {
 		start := time.Now()
 		req := a.newRequest(w, r)
 		ctx := context.WithValue(r.Context(), requestKey{}, req)
-		ctx, cancel := context.WithTimeout(ctx, a.timeout(r))
+		limit := a.timeout(r)
+		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
+		ctx, held := a.Memory.Hold(ctx)
+		defer held.Release()
 
 		w.Header().Set("X-Request-Id", req.id)
-		rec := &recorder{ResponseWriter: w}
+		rec := &recorder{
+			ResponseWriter: w, control: http.NewResponseController(w), memory: a.Memory, held: held,
+			client: limits.Address("answers-to-address", req.address), stall: a.stall, until: start.Add(limit + sendTimeout),
+		}
 		inner := r.WithContext(ctx) // in which the mux leaves its pattern
 		a.metrics.inFlight.Inc()
 		defer func() {
 			a.metrics.inFlight.Dec()
-			a.metrics.observe(inner.Pattern, r.Method, rec.status, time.Since(start))
+			a.metrics.observe(inner.Pattern, r.Method, rec, time.Since(start))
 		}()
 		defer func() {
 			if p := recover(); p != nil {
 				a.recovered(rec, inner, p)
 			}
+			if rec.refused {
+				rec.reset()
+				a.refuse(rec, inner, noMemory())
+			}
+			rec.finish()
 			a.logAccess(ctx, rec, r, req, time.Since(start))
 		}()
 		next.ServeHTTP(rec, inner)
@@ -110,13 +122,14 @@ func (a *api) timeout(r *http.Request) time.Duration {
 	return requestTimeout
 }
 
-// recovered answers a panic. What was written already cannot be taken back.
+// recovered answers a panic. What was sent already cannot be taken back.
 func (a *api) recovered(w *recorder, r *http.Request, p any) {
 	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(p)
 	}
 	a.Log.ErrorContext(r.Context(), "panic", "requestId", requestID(r.Context()), "panic", p, "stack", string(debug.Stack()))
-	if w.status == 0 {
+	if !w.sent {
+		w.reset()
 		writeProblem(w, a.problem(r.Context(), stoa.Errorf(stoa.Internal,
 			"Something went wrong on our side. Try again; if it persists, name this request's id.")))
 	}
@@ -127,6 +140,10 @@ func (a *api) logAccess(ctx context.Context, w *recorder, r *http.Request, req *
 	if w.status >= http.StatusInternalServerError {
 		level = slog.LevelWarn
 	}
+	message := "request"
+	if w.cut {
+		message = "request cut off: its client does not read the answer"
+	}
 	// Not the query: it may carry what should not be kept.
 	attrs := []slog.Attr{
 		slog.String("method", r.Method), slog.String("host", r.Host), slog.String("path", r.URL.Path),
@@ -136,34 +153,8 @@ func (a *api) logAccess(ctx context.Context, w *recorder, r *http.Request, req *
 	if id := req.client.ClientRequestID; id != "" {
 		attrs = append(attrs, slog.String("clientRequestId", id))
 	}
-	a.Log.LogAttrs(ctx, level, "request", attrs...)
+	a.Log.LogAttrs(ctx, level, message, attrs...)
 }
-
-// recorder notes what was answered.
-type recorder struct {
-	http.ResponseWriter
-	status int
-	bytes  int64
-}
-
-func (w *recorder) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-func (w *recorder) Write(b []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	n, err := w.ResponseWriter.Write(b)
-	w.bytes += int64(n)
-	return n, err
-}
-
-// Unwrap lets http.ResponseController reach the connection.
-func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // authenticate is the middleware of private operations.
 func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {

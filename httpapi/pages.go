@@ -1,11 +1,13 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/shop"
+	"github.com/stoahq/stoa/tenantdb"
 	"github.com/stoahq/stoa/web"
 )
 
@@ -30,18 +32,27 @@ func (a *api) home(w http.ResponseWriter, r *http.Request) {
 		a.errorPage(w, r, err)
 		return
 	}
+	view, err := readStorePage(r.Context(), site.StoreID, lease)
+	if err != nil {
+		a.errorPage(w, r, err)
+		return
+	}
+	web.Serve(w, r, http.StatusOK, web.StorePage(view))
+}
+
+// readStorePage ends the lease: the database is not kept while the client
+// reads.
+func readStorePage(ctx context.Context, store stoa.StoreID, lease tenantdb.Lease) (web.StoreView, error) {
 	defer lease.Release()
-	profile, err := shop.ReadProfile(r.Context(), lease.DB, site.StoreID)
+	profile, err := shop.ReadProfile(ctx, lease.DB, store)
 	if err != nil {
-		a.errorPage(w, r, err)
-		return
+		return web.StoreView{}, err
 	}
-	products, err := shop.Products(r.Context(), lease.DB, shop.ListProducts{Limit: 24})
+	products, err := shop.Products(ctx, lease.DB, shop.ListProducts{Limit: 24})
 	if err != nil {
-		a.errorPage(w, r, err)
-		return
+		return web.StoreView{}, err
 	}
-	web.Serve(w, r, http.StatusOK, web.StorePage(newStorePage(profile, products.Products)))
+	return newStorePage(profile, products.Products), nil
 }
 
 func (a *api) errorPage(w http.ResponseWriter, r *http.Request, err error) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/accounts"
+	"github.com/stoahq/stoa/tenantdb"
 )
 
 // Problem is an RFC 9457 problem document.
@@ -82,6 +83,7 @@ var statuses = map[stoa.Code]int{
 	stoa.DatabaseCredentialsLost:    http.StatusServiceUnavailable,
 	stoa.DatabaseExposed:            http.StatusUnprocessableEntity,
 	stoa.DatabaseNoProgress:         http.StatusUnprocessableEntity,
+	stoa.DatabaseContentInvalid:     http.StatusUnprocessableEntity,
 	stoa.TenantUnavailable:          http.StatusServiceUnavailable,
 	stoa.HostnameTaken:              http.StatusConflict,
 	stoa.HostnameInvalid:            http.StatusUnprocessableEntity,
@@ -119,6 +121,9 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 			a.Log.ErrorContext(ctx, "request failed", "requestId", requestID(ctx), "err", err)
 		}
 		known = stoa.Errorf(stoa.Internal, "Something went wrong on our side. Try again; if it persists, name this request's id.")
+	}
+	if known.Code == stoa.TenantUnavailable && tenantdb.HealthCode(err) == stoa.DatabaseContentInvalid {
+		a.Log.WarnContext(ctx, "store database holds unusable content", "requestId", requestID(ctx), "host", requestOf(ctx).host, "err", err)
 	}
 	p = newProblem(ctx, statuses[known.Code], known.Code, known.Message)
 	for _, f := range known.Fields {

@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"net/http"
 	"net/http/httptest"
 	"strconv"
 	"testing"
@@ -90,7 +91,8 @@ func TestPrintableMethod(t *testing.T) {
 // TestRecorder: the access log says what was sent, also when nothing was said.
 func TestRecorder(t *testing.T) {
 	t.Parallel()
-	w := &recorder{ResponseWriter: httptest.NewRecorder()}
+	answer := httptest.NewRecorder()
+	w := &recorder{ResponseWriter: answer, control: http.NewResponseController(answer)}
 	if _, err := w.Write([]byte("four")); err != nil || w.status != 200 || w.bytes != 4 {
 		t.Errorf("status %d, %d bytes, %v", w.status, w.bytes, err)
 	}

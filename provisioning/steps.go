@@ -286,7 +286,7 @@ func (w *work) isolate(ctx context.Context, in tenantdb.Isolation) error {
 	if err := own.Ping(ctx); err != nil {
 		return err
 	}
-	err = w.record(ctx, func(tx *masterdb.Tx) error { // at once: the next step reads the credentials
+	err = w.record(ctx, func(ctx context.Context, tx *masterdb.Tx) error { // at once: the next step reads the credentials
 		return w.tenants.Save(ctx, tx, w.run.StoreID, c)
 	}, w.passage("connect", nil).changes()...)
 	if err == nil {
@@ -420,7 +420,7 @@ func (w *work) seed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return w.done(ctx, "seed", func(tx *masterdb.Tx) error {
+	return w.done(ctx, "seed", func(ctx context.Context, tx *masterdb.Tx) error {
 		if err := tenantdb.RecordExposure(ctx, tx, w.run.StoreID, w.database.Version, nil); err != nil {
 			return err
 		}

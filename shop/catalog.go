@@ -84,7 +84,7 @@ func categoryID(ctx context.Context, tx *tenantdb.Tx, field, slug string) (*Cate
 		return nil, nil //nolint:nilnil // NULL is the column's word for none
 	}
 	var id CategoryID
-	err := tx.Get(ctx, &id, `SELECT id FROM categories WHERE slug = ?`, slug)
+	err := tx.Get(ctx, &id, `SELECT `+cutID("id")+` AS id FROM categories WHERE slug = ? LIMIT 1`, slug)
 	if errors.Is(err, tenantdb.ErrNotFound) {
 		var faults stoa.Invalid
 		faults.Add(field, "names no category of this store")
@@ -139,7 +139,7 @@ func AddProduct(ctx context.Context, db *tenantdb.DB, n NewProduct) (Product, er
 		if err != nil {
 			return err
 		}
-		return tx.Get(ctx, &row, selectProducts+` WHERE p.id = ?`, id)
+		return tx.Get(ctx, &row, selectProducts+` WHERE p.id = ? LIMIT 1`, id)
 	})
 	if tenantdb.IsUnique(err) {
 		return Product{}, n.duplicate(ctx, db, err)

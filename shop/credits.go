@@ -24,7 +24,7 @@ func (p CreditPosition) Before(q CreditPosition) bool {
 
 // ReadCreditPosition returns it, and puts it there if there is none yet.
 func ReadCreditPosition(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) (CreditPosition, error) {
-	const query = `SELECT version, seq FROM credit_copies WHERE store_id = ?`
+	const query = `SELECT version, seq FROM credit_copies WHERE store_id = ? LIMIT 1`
 	var p CreditPosition
 	err := db.Get(ctx, &p, query, store)
 	if !errors.Is(err, tenantdb.ErrNotFound) {

@@ -44,11 +44,8 @@ type ProductPage struct {
 // selectProducts reads everything a list shows in one query: the subqueries
 // run on indexes, once for each row of the page. The one for in_stock is not
 // an EXISTS, since PostgreSQL would answer that by reading all variants.
-const selectProducts = `
-	SELECT p.id, p.slug, p.name, p.description, p.currency, p.created_at, c.slug AS category,
-		(SELECT MIN(v.price_minor) FROM product_variants v WHERE v.product_id = p.id) AS price_minor,
-		COALESCE((SELECT MAX(CASE WHEN v.stock = 0 THEN 0 ELSE 1 END) FROM product_variants v WHERE v.product_id = p.id), 0) AS in_stock,
-		i.url AS image_url, i.alt_text AS image_alt
+var selectProducts = `
+	SELECT ` + selectList[productRow]("p") + `
 	FROM products p
 	LEFT JOIN categories c ON c.id = p.category_id
 	LEFT JOIN product_images i ON i.id =
@@ -56,16 +53,16 @@ const selectProducts = `
 
 type productRow struct {
 	ID          ProductID `db:"id"`
-	Slug        string    `db:"slug"`
-	Name        string    `db:"name"`
-	Description string    `db:"description"`
-	Currency    string    `db:"currency"`
+	Slug        string    `db:"slug" max:"120"`
+	Name        string    `db:"name" max:"200"`
+	Description string    `db:"description" max:"5000"`
+	Currency    string    `db:"currency" max:"3"`
 	CreatedAt   time.Time `db:"created_at"`
-	Category    *string   `db:"category"`
-	PriceMinor  *int64    `db:"price_minor"`
-	InStock     bool      `db:"in_stock"`
-	ImageURL    *string   `db:"image_url"`
-	ImageAlt    *string   `db:"image_alt"`
+	Category    *string   `db:"category" sql:"c.slug" max:"120"`
+	PriceMinor  *int64    `db:"price_minor" sql:"(SELECT MIN(v.price_minor) FROM product_variants v WHERE v.product_id = p.id)"`
+	InStock     bool      `db:"in_stock" sql:"COALESCE((SELECT MAX(CASE WHEN v.stock = 0 THEN 0 ELSE 1 END) FROM product_variants v WHERE v.product_id = p.id), 0)"`
+	ImageURL    *string   `db:"image_url" sql:"i.url" max:"2048"`
+	ImageAlt    *string   `db:"image_alt" sql:"i.alt_text" max:"200"`
 }
 
 func (r productRow) product() Product {

@@ -11,27 +11,27 @@ import (
 )
 
 // Profile is everything a store says about itself. An optional text that is
-// not given is empty.
+// not given is empty. The max tags are the limits of the columns.
 type Profile struct {
 	ID           stoa.StoreID `db:"id" json:"id"`
-	Name         string       `db:"name" json:"name"`
-	Slug         string       `db:"slug" json:"slug"`
-	Description  string       `db:"description" json:"description"`
-	ContactEmail string       `db:"contact_email" json:"contactEmail"`
-	ContactPhone string       `db:"contact_phone" json:"contactPhone"`
-	Website      string       `db:"website" json:"website"`
-	AddressLine1 string       `db:"address_line1" json:"addressLine1"`
-	AddressLine2 string       `db:"address_line2" json:"addressLine2"`
-	City         string       `db:"city" json:"city"`
-	Region       string       `db:"region" json:"region"`
-	PostalCode   string       `db:"postal_code" json:"postalCode"`
-	Country      string       `db:"country" json:"country"`   // ISO 3166-1 alpha-2
-	Currency     string       `db:"currency" json:"currency"` // ISO 4217
-	Timezone     string       `db:"timezone" json:"timezone"` // IANA
-	Locale       string       `db:"locale" json:"locale"`     // BCP 47
+	Name         string       `db:"name" max:"120" json:"name"`
+	Slug         string       `db:"slug" max:"63" json:"slug"`
+	Description  string       `db:"description" max:"2000" json:"description"`
+	ContactEmail string       `db:"contact_email" max:"254" json:"contactEmail"`
+	ContactPhone string       `db:"contact_phone" max:"40" json:"contactPhone"`
+	Website      string       `db:"website" max:"2048" json:"website"`
+	AddressLine1 string       `db:"address_line1" max:"200" json:"addressLine1"`
+	AddressLine2 string       `db:"address_line2" max:"200" json:"addressLine2"`
+	City         string       `db:"city" max:"120" json:"city"`
+	Region       string       `db:"region" max:"120" json:"region"`
+	PostalCode   string       `db:"postal_code" max:"20" json:"postalCode"`
+	Country      string       `db:"country" max:"2" json:"country"`    // ISO 3166-1 alpha-2
+	Currency     string       `db:"currency" max:"3" json:"currency"`  // ISO 4217
+	Timezone     string       `db:"timezone" max:"64" json:"timezone"` // IANA
+	Locale       string       `db:"locale" max:"35" json:"locale"`     // BCP 47
 	Theme        JSON         `db:"theme" json:"theme"`
 	Settings     JSON         `db:"settings" json:"settings"`
-	LogoURL      string       `db:"logo_url" json:"logoUrl"`
+	LogoURL      string       `db:"logo_url" max:"2048" json:"logoUrl"`
 	CreatedAt    time.Time    `db:"created_at" json:"createdAt"`
 	UpdatedAt    time.Time    `db:"updated_at" json:"updatedAt"`
 }
@@ -83,10 +83,11 @@ func holdsStore(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) (bool, er
 	return true, nil
 }
 
-// StoreIDs lists the stores in a migrated database: none, or one.
+// StoreIDs lists the stores in a migrated database: none, or one. Of a database
+// that was changed by hand it lists two.
 func StoreIDs(ctx context.Context, db *tenantdb.DB) ([]stoa.StoreID, error) {
 	var ids []stoa.StoreID
-	err := db.Select(ctx, &ids, `SELECT id FROM stores`)
+	err := db.Select(ctx, &ids, `SELECT `+cutID("id")+` AS id FROM stores LIMIT 2`)
 	return ids, err
 }
 
@@ -104,10 +105,7 @@ func ProveWritable(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) err
 	return err
 }
 
-const selectProfile = `
-	SELECT id, name, slug, description, contact_email, contact_phone, website, address_line1, address_line2,
-		city, region, postal_code, country, currency, timezone, locale, theme, settings, logo_url, created_at, updated_at
-	FROM stores WHERE id = ?`
+var selectProfile = `SELECT ` + selectList[Profile]("s") + ` FROM stores s WHERE s.id = ? LIMIT 1`
 
 // ReadProfile reads the store's profile with one query by primary key: every
 // shopper's request comes through here. Without the row it returns

@@ -3,6 +3,7 @@ package shop
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
@@ -21,6 +22,9 @@ func Seed(ctx context.Context, db *tenantdb.DB) error {
 	}
 	return nil
 }
+
+// maxKey is the limit of the first columns of seeds, in characters.
+const maxKey = 120
 
 // seeds are rows of one table. The first column tells them apart.
 type seeds struct {
@@ -99,7 +103,7 @@ func (s seeds) missing(ctx context.Context, db *tenantdb.DB) ([][]any, error) {
 	}
 	var present []string
 	err := db.Select(ctx, &present,
-		`SELECT `+s.columns[0]+` FROM `+s.table+` WHERE `+s.columns[0]+` IN (`+marks(len(keys))+`)`, keys...)
+		`SELECT `+cutText(s.columns[0], maxKey)+` FROM `+s.table+` WHERE `+s.columns[0]+` IN (`+marks(len(keys))+`) LIMIT `+strconv.Itoa(len(keys)), keys...)
 	return slices.DeleteFunc(slices.Clone(s.rows), func(row []any) bool {
 		return slices.Contains(present, row[0].(string))
 	}), err

@@ -156,6 +156,8 @@ func (r *Registry) addProfile(ctx context.Context, s *Store) error {
 		s.Profile = &profile
 	case ctx.Err() != nil:
 		return ctx.Err() // the caller has gone, which says nothing about the database
+	case tenantdb.IsBusy(cause):
+		return cause
 	default:
 		status = tenantdb.StatusFailed
 		r.log.WarnContext(ctx, "tenant database unavailable", "store", s.ID.String(), "err", cause)

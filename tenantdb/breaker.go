@@ -74,9 +74,9 @@ func (b *breaker) allow() (done func(error), err error) {
 // when it answered, whatever it said.
 func verdict(ctx context.Context, err error) error {
 	switch {
-	case err == nil || stoa.CodeOf(err) != stoa.TenantUnavailable:
+	case err == nil || stoa.CodeOf(err) != stoa.TenantUnavailable || isContent(err):
 		return nil
-	case errors.Is(err, errBudget), ctx.Err() != nil && !errors.Is(context.Cause(ctx), errSlow):
+	case errors.Is(err, errBudget), errors.Is(err, errNoMemory), ctx.Err() != nil && !errors.Is(context.Cause(ctx), errSlow):
 		return errNoVerdict // the fault is this side's, or the caller gave up
 	}
 	return err

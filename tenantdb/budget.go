@@ -17,9 +17,15 @@ var errBudget = errors.New("tenantdb: every connection to this database server i
 // errTooMuch: a server's answer to one request was longer than any of ours is.
 var errTooMuch = errors.New("tenantdb: the database's answer is too long")
 
-// maxAnswer bounds what a server may send for one request, in bytes. A
-// merchant's database is not ours to trust: it could answer without end.
-const maxAnswer = 64 << 20
+const (
+	// maxAnswer bounds what a server may send for one request, in bytes. A
+	// merchant's database is not ours to trust: it could answer without end. The
+	// largest answer that a query of ours has, a page of products, is 3 MiB.
+	maxAnswer = 8 << 20
+	// freeAnswer is what a connection may have in memory without counting it:
+	// there are few connections, and most answers are shorter.
+	freeAnswer = 64 << 10
+)
 
 const (
 	// reclaimEvery is how often a waiter looks for an idle connection that
@@ -57,8 +63,9 @@ func newBudget(limit int, reclaim func(string)) *budget {
 	return b
 }
 
-// dial counts the connections that next makes to server.
-func (b *budget) dial(server string, next DialFunc) DialFunc {
+// dial counts the connections that next makes to server, and in the account
+// the bytes that they have in memory.
+func (b *budget) dial(server string, a account, next DialFunc) DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		if err := b.take(ctx, server); err != nil {
 			return nil, err
@@ -70,7 +77,7 @@ func (b *budget) dial(server string, next DialFunc) DialFunc {
 			b.give(server)
 			return nil, err
 		}
-		return &countedConn{Conn: conn, budget: b, server: server}, nil
+		return &countedConn{Conn: conn, budget: b, server: server, account: a}, nil
 	}
 }
 
@@ -186,13 +193,23 @@ func (b *budget) pass(server string, s *serverBudget) {
 // countedConn is one connection of a budget.
 type countedConn struct {
 	net.Conn
-	budget *budget
-	server string
-	closed sync.Once
-	answer atomic.Int64 // bytes received since the last request
+	budget  *budget
+	server  string
+	account account
+	closed  sync.Once
+	answer  atomic.Int64 // bytes received since the last request
 }
 
+// Read counts, while it waits for the server, what the driver has of the
+// answer and the room that it has made for the rest. A driver waits only in
+// the middle of an answer; what it has read is counted by its reader.
 func (c *countedConn) Read(p []byte) (int, error) {
+	if held := c.answer.Load() + int64(len(p)); held > freeAnswer {
+		if err := c.account.take(held); err != nil {
+			return 0, err
+		}
+		defer c.account.give(held)
+	}
 	n, err := c.Conn.Read(p)
 	if c.answer.Add(int64(n)) > maxAnswer {
 		return 0, errTooMuch

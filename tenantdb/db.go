@@ -42,6 +42,7 @@ type DB struct {
 	credentials Credentials
 	dial        DialFunc
 	dialled     *dialled
+	account     account
 	guard       *guard // nil when it is not leased: see failed
 	own         *OwnMigrations
 	migrating   sync.Mutex // held by whoever migrates on the pool
@@ -92,17 +93,20 @@ func (db *DB) Inspect(ctx context.Context) (Inspection, error) {
 	return in, db.wrap(err)
 }
 
-// Get scans exactly one row into dst, or returns ErrNotFound.
+// Get scans one row into dst, or returns ErrNotFound. What cannot be used is
+// an error of the code database_content_invalid: text that is not in UTF-8 or
+// has more characters than the max tag of its field says (255 without one), a
+// date outside the years 1 to 9999, a number that is not finite.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
 	return db.do(ctx, func(ctx context.Context) error {
 		return db.get(ctx, dst, query, values(args))
 	})
 }
 
-// Select scans all rows into dst, a pointer to a slice.
+// Select scans all rows into dst, a pointer to a slice, each as Get does.
 func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
 	return db.do(ctx, func(ctx context.Context) error {
-		return db.sqlx.SelectContext(ctx, dst, db.sqlx.Rebind(query), values(args)...)
+		return db.account.selectRows(ctx, db.sqlx, dst, db.sqlx.Rebind(query), values(args))
 	})
 }
 
@@ -127,7 +131,7 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 			return err
 		}
 		defer t.Rollback() //nolint:errcheck // after Commit it has nothing to do
-		if err := fn(&Tx{t}); err != nil {
+		if err := fn(&Tx{t, db.account}); err != nil {
 			return err
 		}
 		return t.Commit()
@@ -182,8 +186,15 @@ func (db *DB) wrap(err error) error {
 	if errors.As(err, &known) {
 		return err
 	}
-	if fault := db.engine.Fault(err); fault != nil {
-		return db.failed(fault)
+	if errors.Is(err, errNoMemory) {
+		return unavailable(err)
+	}
+	for _, find := range []func(error) *stoa.Error{
+		contentFault, db.engine.Fault, func(err error) *stoa.Error { return schemaFault(err, db.guard != nil) },
+	} {
+		if fault := find(err); fault != nil {
+			return db.failed(fault)
+		}
 	}
 	return err
 }
@@ -208,16 +219,19 @@ func unavailable(err error) *stoa.Error {
 }
 
 // Tx is one transaction in a tenant database.
-type Tx struct{ sqlx *sqlx.Tx }
+type Tx struct {
+	sqlx    *sqlx.Tx
+	account account
+}
 
 // Get is DB.Get inside the transaction.
 func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) error {
-	return tx.sqlx.GetContext(ctx, dst, tx.sqlx.Rebind(query), values(args)...)
+	return tx.account.getRow(ctx, tx.sqlx, dst, tx.sqlx.Rebind(query), values(args))
 }
 
 // Select is DB.Select inside the transaction.
 func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) error {
-	return tx.sqlx.SelectContext(ctx, dst, tx.sqlx.Rebind(query), values(args)...)
+	return tx.account.selectRows(ctx, tx.sqlx, dst, tx.sqlx.Rebind(query), values(args))
 }
 
 // Exec is DB.Exec inside the transaction.

@@ -53,6 +53,21 @@ type Inspection struct {
 	Tables []string
 }
 
+// maxTables bounds the tables that Inspect lists. A database with more is
+// refused: it is no store's own, and a part of the list says too little.
+const maxTables = 10_000
+
+// listTables reads the names of tables with a query that ends in a LIMIT.
+func (in *Inspection) listTables(ctx context.Context, db *DB, query string) error {
+	if err := db.Select(ctx, &in.Tables, query, maxTables+1); err != nil {
+		return err
+	}
+	if len(in.Tables) > maxTables {
+		return stoa.Errorf(stoa.DatabaseNotEmpty, "The database holds more than %d tables. Give the store a database of its own.", maxTables)
+	}
+	return nil
+}
+
 // NewEngines returns every engine. Of the options it heeds DataDir and
 // Supabase.
 func NewEngines(opts Options) map[EngineName]Engine {

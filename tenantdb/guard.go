@@ -16,6 +16,7 @@ type guard struct {
 	wait      time.Duration       // for a connection
 	statement time.Duration       // for a statement, or a whole transaction
 	waited    prometheus.Observer // seconds of each wait for a connection
+	account   account             // where bytes of the store's database are counted
 }
 
 // errInterrupted is the verdict while a call is under way.

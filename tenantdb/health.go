@@ -50,6 +50,8 @@ func HealthMessage(code stoa.Code) string {
 		return NoProgress(nil).Message
 	case stoa.ProvisioningCrashed:
 		return "The platform stopped unexpectedly while it set up this database. Connect it again, or another one."
+	case stoa.DatabaseContentInvalid:
+		return contentInvalid(nil).Message
 	case stoa.DatabaseNotEmpty:
 		return "The database holds something else than this store."
 	case stoa.SupabaseProjectPaused:

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/masterdb"
 )
 
@@ -32,9 +33,10 @@ type Options struct {
 	StatementTimeout time.Duration // for a statement or a whole transaction of a lease; default 10 s
 	Cooldown         time.Duration // how long a database that fails is left alone; default 5 s
 	Dialer           Dialer
-	Own              *OwnMigrations // the operator's migrations; nil without any
-	Supabase         SupabaseRules  // which servers are Supabase's, and what signs their certificates
-	Managed          *Server        // where managed databases are made; nil: embedded, in DataDir
+	Own              *OwnMigrations     // the operator's migrations; nil without any
+	Supabase         SupabaseRules      // which servers are Supabase's, and what signs their certificates
+	Managed          *Server            // where managed databases are made; nil: embedded, in DataDir
+	Memory           *limits.ByteBudget // of answers that are read or sent; nil: without bounds
 	sweepInterval    time.Duration
 }
 
@@ -225,7 +227,7 @@ func (m *Manager) newGuard(store stoa.StoreID) *guard {
 	}
 	return &guard{
 		breaker: b, gate: newGate(m.opts.ConnsPerStore), wait: m.opts.WaitTimeout, statement: m.opts.StatementTimeout,
-		waited: m.counts.waiting,
+		waited: m.counts.waiting, account: account{m.opts.Memory, limits.ID("answers", store)},
 	}
 }
 
@@ -333,11 +335,15 @@ func (m *Manager) Validate(c *Credentials) error { return c.validate(m.opts.Supa
 func (m *Manager) newDB(c Credentials, g *guard) (*DB, error) {
 	c = m.present(c)
 	d := new(dialled)
-	db, err := newDB(m.engines, c, d.note(m.budget.dial(serverOf(c), m.opts.Dialer.For(c))), g)
+	a := account{m.opts.Memory, limits.Of("answers-of-server", serverOf(c))}
+	if g != nil {
+		a = g.account
+	}
+	db, err := newDB(m.engines, c, d.note(m.budget.dial(serverOf(c), a, m.opts.Dialer.For(c))), g)
 	if err != nil {
 		return nil, err
 	}
-	db.own, db.dialled = m.opts.Own, d
+	db.own, db.dialled, db.account = m.opts.Own, d, a
 	m.limit(db)
 	return db, nil
 }

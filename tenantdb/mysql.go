@@ -85,8 +85,8 @@ func (mysqlEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	if err := db.Get(ctx, &in.Encoding, `SELECT @@character_set_database`); err != nil {
 		return in, err
 	}
-	err := db.Select(ctx, &in.Tables, `SELECT table_name AS table_name FROM information_schema.tables
-		WHERE table_schema = database() ORDER BY table_name`)
+	err := in.listTables(ctx, db, `SELECT table_name AS table_name FROM information_schema.tables
+		WHERE table_schema = database() ORDER BY table_name LIMIT ?`)
 	return in, err
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/georgysavva/scany/v2/pgxscan"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -18,15 +17,11 @@ import (
 func (db *DB) get(ctx context.Context, dst any, query string, args []any) error {
 	_, isTime := dst.(*time.Time) // scany takes it for a struct to fill
 	if db.Engine != PostgreSQL || isTime {
-		return db.sqlx.GetContext(ctx, dst, db.sqlx.Rebind(query), args...)
+		return db.account.getRow(ctx, db.sqlx, dst, db.sqlx.Rebind(query), args)
 	}
-	err := db.native(ctx, func(c *pgx.Conn) error {
-		return pgxscan.Get(ctx, c, dst, db.sqlx.Rebind(query), args...)
+	return db.native(ctx, func(c *pgx.Conn) error {
+		return db.account.getNative(ctx, c, dst, db.sqlx.Rebind(query), args)
 	})
-	if pgxscan.NotFound(err) {
-		return ErrNotFound
-	}
-	return err
 }
 
 // native lends the driver's own connection to op, a connection that has not

@@ -61,7 +61,7 @@ func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, err
 		cfg.DialFunc = refuseWithoutTLS(dial)
 	}
 	cfg.Fallbacks, cfg.ValidateConnect, cfg.KerberosSrvName, cfg.KerberosSpn = nil, nil, "", ""
-	cfg.MaxProtocolMessageBodyLen = 64 << 20 // as on MySQL; a server may claim any length
+	cfg.MaxProtocolMessageBodyLen = maxAnswer // a server may claim any length
 	return cfg, nil
 }
 
@@ -120,9 +120,9 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	in.Encoding, in.Unicode = row.Encoding, row.Encoding == "UTF8"
 	in.Supported = atLeast(row.Version, minPostgres)
 	// information_schema would hide what the user has no right to.
-	err = db.Select(ctx, &in.Tables, `SELECT relname FROM pg_catalog.pg_class
+	err = in.listTables(ctx, db, `SELECT relname FROM pg_catalog.pg_class
 		WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema())
-		AND relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY relname`)
+		AND relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY relname LIMIT ?`)
 	return in, err
 }
 

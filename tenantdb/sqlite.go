@@ -91,7 +91,7 @@ func (sqliteEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	if err := db.Get(ctx, &in.Version, `SELECT sqlite_version()`); err != nil {
 		return in, err
 	}
-	err := db.Select(ctx, &in.Tables, `SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY name`)
+	err := in.listTables(ctx, db, `SELECT substr(name, 1, 256) AS name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY name LIMIT ?`)
 	return in, err
 }
 

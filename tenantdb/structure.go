@@ -65,7 +65,13 @@ func Expected(engine EngineName) (Structure, error) {
 }
 
 // part is a row of the queries below.
-type part struct{ What, Made string }
+type part struct {
+	What string `max:"400"` // two or three names
+	Made string `max:"4000"`
+}
+
+// maxParts bounds the parts of a schema that are read: Stoa's own has about 200.
+const maxParts = 20_000
 
 // partsQueries list the parts of a schema. The names of what the server names
 // by itself are left out, and so are texts that differ between its versions.
@@ -121,8 +127,12 @@ var displayWidth = regexp.MustCompile(`^(smallint|mediumint|int|bigint)\(\d+\)`)
 // that keep its versions and whose it is.
 func (db *DB) Structure(ctx context.Context) (Structure, error) {
 	var parts []part
-	if err := db.Select(ctx, &parts, partsQueries[db.Engine]); err != nil {
+	query := `SELECT substr(what, 1, 401) AS what, substr(made, 1, 4001) AS made FROM (` + partsQueries[db.Engine] + `) parts LIMIT ?`
+	if err := db.Select(ctx, &parts, query, maxParts+1); err != nil {
 		return nil, err
+	}
+	if len(parts) > maxParts {
+		return nil, db.wrap(&contentError{reason: fmt.Sprintf("the schema has more than %d parts", maxParts)})
 	}
 	s := Structure{}
 	for _, p := range parts {

@@ -45,6 +45,7 @@ type app struct {
 	mail         *mail.Sender
 	feed         *credits.Feed
 	limits       *limits.Limiter
+	memory       *limits.ByteBudget
 	started      time.Time
 }
 
@@ -69,12 +70,12 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		master.Close()
 		return nil, err
 	}
-	a := &app{cfg: cfg, log: log, master: master, started: time.Now()}
+	a := &app{cfg: cfg, log: log, master: master, memory: cfg.memory(), started: time.Now()}
 	if a.queue, err = jobs.New(master, log, jobs.Options{}); err != nil {
 		master.Close()
 		return nil, err
 	}
-	if a.tenants, err = newTenants(cfg, master, encryption); err != nil {
+	if a.tenants, err = newTenants(cfg, master, encryption, a.memory); err != nil {
 		master.Close()
 		return nil, err
 	}
@@ -184,7 +185,7 @@ func checkSupabase(ctx context.Context, cfg *Config) (string, error) {
 }
 
 // newTenants is the way to the tenant databases.
-func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring) (*tenantdb.Manager, error) {
+func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring, memory *limits.ByteBudget) (*tenantdb.Manager, error) {
 	networks, err := cfg.allowedNetworks()
 	if err != nil {
 		return nil, err
@@ -208,6 +209,7 @@ func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring) (*te
 		Supabase: rules,
 		Managed:  managed,
 		Own:      own,
+		Memory:   memory,
 	}), nil
 }
 

@@ -20,6 +20,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/payments"
 	"github.com/stoahq/stoa/stores"
@@ -54,6 +55,7 @@ type Config struct {
 	SupabaseCA     string   `name:"supabase-ca" env:"STOA_SUPABASE_CA" help:"PEM file of the authorities that sign Supabase's certificates; its own ones are not among the system's." placeholder:"FILE" group:"config"`
 	ConnsPerServer int      `name:"connections-per-server" env:"STOA_CONNECTIONS_PER_SERVER" default:"90" help:"Connections to one tenant database server at most, from this process." group:"config"`
 	ConnsPerStore  int      `name:"connections-per-store" env:"STOA_CONNECTIONS_PER_STORE" default:"8" help:"Connections of one store at most, from this process." group:"config"`
+	AnswerMemory   int      `name:"answer-memory" env:"STOA_ANSWER_MEMORY" default:"256" help:"Memory, in MiB, of answers that are read from stores' databases or wait for clients that read slowly; one store gets a sixteenth, at least 16." placeholder:"MIB" group:"config"`
 	MaxEmbedded    int      `name:"embedded-open" env:"STOA_EMBEDDED_OPEN" default:"200" help:"Embedded (SQLite) store databases kept open at most." group:"config"`
 
 	ManagedDatabaseURL   keyring.Secret `name:"managed-database-url" env:"STOA_MANAGED_DATABASE_URL" help:"postgres://… or mysql://… of a server whose user may create databases and roles: managed stores get theirs there. Unless told, an embedded (SQLite) one." placeholder:"URL" group:"config"`
@@ -80,6 +82,13 @@ type Config struct {
 
 	LogLevel  slog.Level `name:"log-level" env:"STOA_LOG_LEVEL" default:"info" help:"debug, info, warn or error." group:"config"`
 	LogFormat string     `name:"log-format" env:"STOA_LOG_FORMAT" enum:"auto,text,json" default:"auto" help:"text, json or auto: text in development, json in production." group:"config"`
+}
+
+// memory is the budget for the bytes of answers. The longest page of products
+// takes less than half of the least share, read and written.
+func (c *Config) memory() *limits.ByteBudget {
+	total := int64(c.AnswerMemory) << 20
+	return limits.NewByteBudget(total, max(total/16, 16<<20))
 }
 
 func (c *Config) development() bool { return c.Env == "development" }
@@ -121,6 +130,9 @@ func (c *Config) faults() []defect {
 	}
 	if c.ConnsPerStore < 2 || c.ConnsPerStore > c.ConnsPerServer {
 		fault("STOA_CONNECTIONS_PER_STORE", "must be at least 2, which a migration needs, and at most STOA_CONNECTIONS_PER_SERVER")
+	}
+	if c.AnswerMemory < 64 || c.AnswerMemory > 1<<20 {
+		fault("STOA_ANSWER_MEMORY", "must be between 64 and %d", 1<<20)
 	}
 	if c.MaxEmbedded < 1 {
 		fault("STOA_EMBEDDED_OPEN", "must be at least 1")

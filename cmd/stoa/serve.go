@@ -85,7 +85,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	stopping := make(chan struct{})
 	s.http = newPublic(httpapi.New(httpapi.Domains{
 		Master: a.master, Accounts: a.accounts, Stores: a.registry, Tenants: a.tenants,
-		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning, Cloud: a.cloud, Mail: a.mail, Limits: a.limits,
+		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning, Cloud: a.cloud, Mail: a.mail, Limits: a.limits, Memory: a.memory,
 	}, cfg.api(url, log, metrics, stopping)), log)
 	s.http.RegisterOnShutdown(sync.OnceFunc(func() { close(stopping) }))
 	s.serve(s.http, listener)

@@ -1,0 +1,151 @@
+package tenantdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/georgysavva/scany/v2/pgxscan"
+	"github.com/jackc/pgx/v5"
+	"github.com/jmoiron/sqlx"
+
+	"github.com/stoahq/stoa/limits"
+)
+
+// errNoMemory: the bytes that are read from this database or sent to its
+// store's visitors are as many as the process has room for.
+var errNoMemory = errors.New("tenantdb: the memory for answers is used up")
+
+// IsBusy reports whether err says that this process, and not the database, had
+// no room for the call: it is worth trying again.
+func IsBusy(err error) bool { return errors.Is(err, errNoMemory) }
+
+// account is where the bytes that come from one database are counted.
+type account struct {
+	budget *limits.ByteBudget
+	key    limits.Key
+}
+
+func (a account) take(n int64) error {
+	if a.budget.Take(a.key, n) {
+		return nil
+	}
+	return errNoMemory
+}
+
+func (a account) give(n int64) { a.budget.Give(a.key, n) }
+
+// hold counts n bytes to the request that ctx is of. They are held until it
+// has been answered.
+func (a account) hold(ctx context.Context, n int) error {
+	if limits.HeldIn(ctx).Take(a.key, int64(n)) {
+		return nil
+	}
+	return errNoMemory
+}
+
+// queryer is a pool or a transaction.
+type queryer interface {
+	QueryxContext(ctx context.Context, query string, args ...any) (*sqlx.Rows, error)
+}
+
+// getRow reads the first row into dst, or returns ErrNotFound.
+func (a account) getRow(ctx context.Context, q queryer, dst any, query string, args []any) error {
+	rows, err := q.QueryxContext(ctx, query, args...)
+	if err != nil {
+		return readError{err}
+	}
+	defer rows.Close() //nolint:errcheck // rows.Err has it
+	v := reflect.ValueOf(dst)
+	if rows.Next() {
+		if err := scanRow(rows, v); err != nil {
+			return err
+		}
+		return a.accept(ctx, v.Elem())
+	}
+	if err := rows.Err(); err != nil {
+		return readError{err}
+	}
+	return ErrNotFound
+}
+
+// getNative is getRow on PostgreSQL's own driver.
+func (a account) getNative(ctx context.Context, c *pgx.Conn, dst any, query string, args []any) error {
+	rows, err := c.Query(ctx, query, args...)
+	if err != nil {
+		return readError{err}
+	}
+	defer rows.Close()
+	if !rows.Next() {
+		if err := rows.Err(); err != nil {
+			return readError{err}
+		}
+		return ErrNotFound
+	}
+	if err := pgxscan.NewRowScanner(rows).Scan(dst); err != nil {
+		return scanFault(err)
+	}
+	rows.Close() // it reads the rest of the answer
+	if err := rows.Err(); err != nil {
+		return readError{err}
+	}
+	return a.accept(ctx, reflect.ValueOf(dst).Elem())
+}
+
+// selectRows reads all rows into dst, a pointer to a slice.
+func (a account) selectRows(ctx context.Context, q queryer, dst any, query string, args []any) error {
+	rows, err := q.QueryxContext(ctx, query, args...)
+	if err != nil {
+		return readError{err}
+	}
+	defer rows.Close() //nolint:errcheck // rows.Err has it
+	list := reflect.ValueOf(dst).Elem()
+	list.SetLen(0)
+	for rows.Next() {
+		if list.Len() == maxRows {
+			return &contentError{reason: fmt.Sprintf("the answer has more than %d rows", maxRows)}
+		}
+		v := reflect.New(list.Type().Elem())
+		if err := scanRow(rows, v); err != nil {
+			return err
+		}
+		if err := a.accept(ctx, v.Elem()); err != nil {
+			return err
+		}
+		list.Set(reflect.Append(list, v.Elem()))
+	}
+	if err := rows.Err(); err != nil {
+		return readError{err}
+	}
+	return nil
+}
+
+// accept checks a row and counts its bytes.
+func (a account) accept(ctx context.Context, v reflect.Value) error {
+	size, err := checkRow(v)
+	if err != nil {
+		return err
+	}
+	return a.hold(ctx, size+int(v.Type().Size()))
+}
+
+func scanRow(rows *sqlx.Rows, v reflect.Value) error {
+	scan := func(dst any) error { return rows.Scan(dst) }
+	if isRow(v.Type().Elem()) {
+		scan = rows.StructScan
+	}
+	if err := scan(v.Interface()); err != nil {
+		return scanFault(err)
+	}
+	return nil
+}
+
+// scanFault says that a column cannot be read as what it should be.
+func scanFault(err error) error {
+	var arg pgx.ScanArgError
+	if errors.As(err, &arg) {
+		return &contentError{column: arg.FieldName, reason: "cannot be read", cause: err}
+	}
+	return &contentError{reason: clip(err.Error()), cause: err}
+}
