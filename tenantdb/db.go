@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -44,6 +45,7 @@ type DB struct {
 	dialled     *dialled
 	guard       *guard // nil when it is not leased: see failed
 	own         *OwnMigrations
+	log         *slog.Logger // nil: slog.Default()
 	migrating   sync.Mutex // held by whoever migrates on the pool
 }
 
@@ -94,14 +96,16 @@ func (db *DB) Inspect(ctx context.Context) (Inspection, error) {
 
 // Get scans exactly one row into dst, or returns ErrNotFound.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
-	return db.do(ctx, func(ctx context.Context) error {
+	return db.do(ctx, func(ctx context.Context) (err error) {
+		defer recoverDriver(db.log, &err)
 		return db.get(ctx, dst, query, values(args))
 	})
 }
 
 // Select scans all rows into dst, a pointer to a slice.
 func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
-	return db.do(ctx, func(ctx context.Context) error {
+	return db.do(ctx, func(ctx context.Context) (err error) {
+		defer recoverDriver(db.log, &err)
 		return db.sqlx.SelectContext(ctx, dst, db.sqlx.Rebind(query), values(args)...)
 	})
 }
@@ -110,7 +114,8 @@ func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) er
 // their values changed, on every engine. One that lost a deadlock is run
 // again.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
-	err = db.retry(ctx, func(ctx context.Context) error {
+	err = db.retry(ctx, func(ctx context.Context) (err error) {
+		defer recoverDriver(db.log, &err)
 		n, err = affected(db.sqlx.ExecContext(ctx, db.sqlx.Rebind(query), values(args)...))
 		return err
 	})
@@ -119,7 +124,8 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err
 
 // Tx runs fn in one transaction and commits when it returns nil. A deadlock
 // or serialization failure runs fn again, so fn must not keep results of an
-// earlier attempt.
+// earlier attempt. A panic of fn ends the transaction and goes on to the
+// caller.
 func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 	return db.retry(ctx, func(ctx context.Context) error {
 		t, err := db.sqlx.BeginTxx(ctx, nil)
@@ -127,7 +133,7 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 			return err
 		}
 		defer t.Rollback() //nolint:errcheck // after Commit it has nothing to do
-		if err := fn(&Tx{t}); err != nil {
+		if err := fn(&Tx{t, db.log}); err != nil {
 			return err
 		}
 		return t.Commit()
@@ -208,20 +214,26 @@ func unavailable(err error) *stoa.Error {
 }
 
 // Tx is one transaction in a tenant database.
-type Tx struct{ sqlx *sqlx.Tx }
+type Tx struct {
+	sqlx *sqlx.Tx
+	log  *slog.Logger
+}
 
 // Get is DB.Get inside the transaction.
-func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) error {
+func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) (err error) {
+	defer recoverDriver(tx.log, &err)
 	return tx.sqlx.GetContext(ctx, dst, tx.sqlx.Rebind(query), values(args)...)
 }
 
 // Select is DB.Select inside the transaction.
-func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) error {
+func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) (err error) {
+	defer recoverDriver(tx.log, &err)
 	return tx.sqlx.SelectContext(ctx, dst, tx.sqlx.Rebind(query), values(args)...)
 }
 
 // Exec is DB.Exec inside the transaction.
-func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
+	defer recoverDriver(tx.log, &err)
 	return affected(tx.sqlx.ExecContext(ctx, tx.sqlx.Rebind(query), values(args)...))
 }
 

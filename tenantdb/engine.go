@@ -53,14 +53,14 @@ type Inspection struct {
 	Tables []string
 }
 
-// NewEngines returns every engine. Of the options it heeds DataDir and
-// Supabase.
+// NewEngines returns every engine. Of the options it heeds DataDir, Supabase
+// and Log.
 func NewEngines(opts Options) map[EngineName]Engine {
 	return map[EngineName]Engine{
 		SQLite:     sqliteEngine{dir: opts.DataDir},
-		PostgreSQL: postgresEngine{},
-		MySQL:      mysqlEngine{},
-		Supabase:   supabaseEngine{rules: opts.Supabase.withDefaults()},
+		PostgreSQL: postgresEngine{opts.Log},
+		MySQL:      mysqlEngine{log: opts.Log},
+		Supabase:   supabaseEngine{postgresEngine{opts.Log}, opts.Supabase.withDefaults()},
 	}
 }
 

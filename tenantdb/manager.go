@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"strconv"
 	"strings"
@@ -35,6 +36,7 @@ type Options struct {
 	Own              *OwnMigrations // the operator's migrations; nil without any
 	Supabase         SupabaseRules  // which servers are Supabase's, and what signs their certificates
 	Managed          *Server        // where managed databases are made; nil: embedded, in DataDir
+	Log              *slog.Logger   // of panics; default slog.Default()
 	sweepInterval    time.Duration
 }
 
@@ -310,7 +312,7 @@ func (m *Manager) newDB(c Credentials, g *guard) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db.own, db.dialled = m.opts.Own, d
+	db.own, db.dialled, db.log = m.opts.Own, d, m.opts.Log
 	m.limit(db)
 	return db, nil
 }

@@ -115,7 +115,7 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 	defer end()
 	s := &session{DB: pool, migrator: db.engine.migrator(db.credentials)}
 	if opts.Before != nil {
-		inner := &DB{Engine: db.Engine, sqlx: sqlx.NewDb(pool, db.sqlx.DriverName()), engine: db.engine, credentials: db.credentials, dial: db.dial}
+		inner := &DB{Engine: db.Engine, sqlx: sqlx.NewDb(pool, db.sqlx.DriverName()), engine: db.engine, credentials: db.credentials, dial: db.dial, log: db.log}
 		if err := opts.Before(ctx, inner); err != nil {
 			return schema, err
 		}

@@ -74,7 +74,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		master.Close()
 		return nil, err
 	}
-	if a.tenants, err = newTenants(cfg, master, encryption); err != nil {
+	if a.tenants, err = newTenants(cfg, master, encryption, log); err != nil {
 		master.Close()
 		return nil, err
 	}
@@ -177,7 +177,7 @@ func checkSupabase(ctx context.Context, cfg *Config) (string, error) {
 }
 
 // newTenants is the way to the tenant databases.
-func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring) (*tenantdb.Manager, error) {
+func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring, log *slog.Logger) (*tenantdb.Manager, error) {
 	networks, err := cfg.allowedNetworks()
 	if err != nil {
 		return nil, err
@@ -201,6 +201,7 @@ func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring) (*te
 		Supabase: rules,
 		Managed:  managed,
 		Own:      own,
+		Log:      log,
 	}), nil
 }
 

@@ -138,7 +138,7 @@ func (e *env) withFleet(keys bool, do func(*masterdb.DB, *fleet.Service) error) 
 			return err
 		}
 	}
-	tenants, err := newTenants(e.cfg, master, encryption)
+	tenants, err := newTenants(e.cfg, master, encryption, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
