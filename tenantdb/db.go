@@ -46,7 +46,7 @@ type DB struct {
 	guard       *guard // nil when it is not leased: see failed
 	own         *OwnMigrations
 	log         *slog.Logger // nil: slog.Default()
-	migrating   sync.Mutex // held by whoever migrates on the pool
+	migrating   sync.Mutex   // held by whoever migrates on the pool
 }
 
 // newDB opens c, with a guard if it is to be leased.
