@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -45,7 +46,8 @@ type DB struct {
 	account     account
 	guard       *guard // nil when it is not leased: see failed
 	own         *OwnMigrations
-	migrating   sync.Mutex // held by whoever migrates on the pool
+	log         *slog.Logger // nil: slog.Default()
+	migrating   sync.Mutex   // held by whoever migrates on the pool
 }
 
 // newDB opens c, with a guard if it is to be leased.
@@ -98,14 +100,16 @@ func (db *DB) Inspect(ctx context.Context) (Inspection, error) {
 // has more characters than the max tag of its field says (255 without one), a
 // date outside the years 1 to 9999, a number that is not finite.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
-	return db.do(ctx, func(ctx context.Context) error {
+	return db.do(ctx, func(ctx context.Context) (err error) {
+		defer recoverDriver(db.log, &err)
 		return db.get(ctx, dst, query, values(args))
 	})
 }
 
 // Select scans all rows into dst, a pointer to a slice, each as Get does.
 func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
-	return db.do(ctx, func(ctx context.Context) error {
+	return db.do(ctx, func(ctx context.Context) (err error) {
+		defer recoverDriver(db.log, &err)
 		return db.account.selectRows(ctx, db.sqlx, dst, db.sqlx.Rebind(query), values(args))
 	})
 }
@@ -114,7 +118,8 @@ func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) er
 // their values changed, on every engine. One that lost a deadlock is run
 // again.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
-	err = db.retry(ctx, func(ctx context.Context) error {
+	err = db.retry(ctx, func(ctx context.Context) (err error) {
+		defer recoverDriver(db.log, &err)
 		n, err = affected(db.sqlx.ExecContext(ctx, db.sqlx.Rebind(query), values(args)...))
 		return err
 	})
@@ -123,7 +128,8 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err
 
 // Tx runs fn in one transaction and commits when it returns nil. A deadlock
 // or serialization failure runs fn again, so fn must not keep results of an
-// earlier attempt.
+// earlier attempt. A panic of fn ends the transaction and goes on to the
+// caller.
 func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 	return db.retry(ctx, func(ctx context.Context) error {
 		t, err := db.sqlx.BeginTxx(ctx, nil)
@@ -131,7 +137,7 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 			return err
 		}
 		defer t.Rollback() //nolint:errcheck // after Commit it has nothing to do
-		if err := fn(&Tx{t, db.account}); err != nil {
+		if err := fn(&Tx{t, db.account, db.log}); err != nil {
 			return err
 		}
 		return t.Commit()
@@ -222,20 +228,24 @@ func unavailable(err error) *stoa.Error {
 type Tx struct {
 	sqlx    *sqlx.Tx
 	account account
+	log     *slog.Logger
 }
 
 // Get is DB.Get inside the transaction.
-func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) error {
+func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) (err error) {
+	defer recoverDriver(tx.log, &err)
 	return tx.account.getRow(ctx, tx.sqlx, dst, tx.sqlx.Rebind(query), values(args))
 }
 
 // Select is DB.Select inside the transaction.
-func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) error {
+func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) (err error) {
+	defer recoverDriver(tx.log, &err)
 	return tx.account.selectRows(ctx, tx.sqlx, dst, tx.sqlx.Rebind(query), values(args))
 }
 
 // Exec is DB.Exec inside the transaction.
-func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error) {
+func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
+	defer recoverDriver(tx.log, &err)
 	return affected(tx.sqlx.ExecContext(ctx, tx.sqlx.Rebind(query), values(args)...))
 }
 

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"strconv"
 	"strings"
@@ -37,6 +38,7 @@ type Options struct {
 	Supabase         SupabaseRules      // which servers are Supabase's, and what signs their certificates
 	Managed          *Server            // where managed databases are made; nil: embedded, in DataDir
 	Memory           *limits.ByteBudget // of answers that are read or sent; nil: without bounds
+	Log              *slog.Logger       // of panics; default slog.Default()
 	sweepInterval    time.Duration
 }
 
@@ -343,7 +345,7 @@ func (m *Manager) newDB(c Credentials, g *guard) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	db.own, db.dialled, db.account = m.opts.Own, d, a
+	db.own, db.dialled, db.account, db.log = m.opts.Own, d, a, m.opts.Log
 	m.limit(db)
 	return db, nil
 }

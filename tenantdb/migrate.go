@@ -118,7 +118,7 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 	}
 	defer end()
 	s := &session{DB: pool, migrator: db.engine.migrator(db.credentials), lockWait: opts.LockWait}
-	inner := &DB{Engine: db.Engine, sqlx: sqlx.NewDb(pool, db.sqlx.DriverName()), engine: db.engine, credentials: db.credentials, dial: db.dial, own: db.own}
+	inner := &DB{Engine: db.Engine, sqlx: sqlx.NewDb(pool, db.sqlx.DriverName()), engine: db.engine, credentials: db.credentials, dial: db.dial, own: db.own, account: db.account, log: db.log}
 	if opts.Before != nil {
 		if err := opts.Before(ctx, inner); err != nil {
 			return schema, err

@@ -3,8 +3,8 @@ package tenantdb
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
+	"log/slog"
 	"net"
 	"strconv"
 	"strings"
@@ -23,19 +23,23 @@ const (
 	minMariaDB = "10.6"
 )
 
-type mysqlEngine struct{}
+type mysqlEngine struct{ log *slog.Logger }
 
 // Open sets every field of the configuration by hand. A merchant's DSN never
 // reaches the driver: its parameters can read local files.
-func (mysqlEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
-	cfg := mysql.NewConfig()
-	var err error
-	if cfg.TLS, err = c.tlsConfig(); err != nil {
+func (e mysqlEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
+	encryption, err := c.tlsConfig()
+	if err != nil {
 		return nil, err
 	}
+	return sql.OpenDB(newMySQLConnector(mysqlConfig(c), dial, encryption, e.log)), nil
+}
+
+// mysqlConfig is what the driver is told of a database.
+func mysqlConfig(c Credentials) *mysql.Config {
+	cfg := mysql.NewConfig()
 	cfg.User, cfg.Passwd, cfg.DBName = c.User, c.Password.Reveal(), c.Database
-	cfg.Net, cfg.Addr = "tcp", net.JoinHostPort(c.Host, strconv.Itoa(c.Port))
-	cfg.DialFunc = dial
+	cfg.Addr = net.JoinHostPort(c.Host, strconv.Itoa(c.Port))
 	cfg.Collation = "utf8mb4_unicode_ci"
 	cfg.ParseTime, cfg.Loc = true, time.UTC
 	cfg.ClientFoundRows = true // rows matched, as on the other engines
@@ -45,21 +49,7 @@ func (mysqlEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
 		"time_zone": "'+00:00'",
 		"sql_mode":  "'TRADITIONAL,NO_ENGINE_SUBSTITUTION,ONLY_FULL_GROUP_BY'",
 	}
-	connector, err := mysql.NewConnector(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return sql.OpenDB(limited{cancels{connector, make(chan struct{}, 1)}}), nil
-}
-
-// limited bounds connecting as a whole; the driver's own timeout ends when
-// the server has taken the connection.
-type limited struct{ driver.Connector }
-
-func (l limited) Connect(ctx context.Context) (driver.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	return l.Connector.Connect(ctx)
+	return cfg
 }
 
 type silent struct{}
@@ -160,15 +150,15 @@ func (mysqlEngine) Fault(err error) *stoa.Error {
 		case 3159: // ER_SECURE_TRANSPORT_REQUIRED
 			return tlsRequired(err)
 		}
-		return nil
-	}
-	if errors.Is(err, mysql.ErrNoTLS) {
-		return networkFault(errors.Join(errNoTLS, err))
 	}
 	if fault := networkFault(err); fault != nil {
 		return fault
 	}
-	if errors.Is(err, mysql.ErrInvalidConn) {
+	var connectErr *mysqlConnectError
+	switch {
+	case errors.Is(err, mysql.ErrMalformPkt), errors.Is(err, mysql.ErrPktSync), errors.Is(err, mysql.ErrPktSyncMul):
+		return protocolBroken(err)
+	case errors.As(err, &connectErr), errors.Is(err, mysql.ErrInvalidConn):
 		return unreachable(err)
 	}
 	return nil

@@ -7,16 +7,13 @@ import (
 	"strconv"
 )
 
+// maxQueuedKills bounds how many queries of a database wait to be killed. What
+// is more than that ends when its server notices.
+const maxQueuedKills = 16
+
 // mysqlConn is what the driver's connections can do.
 type mysqlConn interface {
-	driver.Conn
-	driver.ConnBeginTx
-	driver.ConnPrepareContext
-	driver.ExecerContext
-	driver.QueryerContext
-	driver.NamedValueChecker
-	driver.Pinger
-	driver.SessionResetter
+	sessionConn
 	driver.Validator
 }
 
@@ -51,39 +48,20 @@ func (c *cancellable) Close() error {
 	return c.mysqlConn.Close()
 }
 
-// cancels makes the connector's connections cancellable.
-type cancels struct {
-	driver.Connector
-	turn chan struct{} // who kills holds it: one more connection at a time
-}
-
-// Connect implements driver.Connector.
-func (c cancels) Connect(ctx context.Context) (driver.Conn, error) {
-	conn, err := c.Connector.Connect(ctx)
-	if err != nil {
-		return nil, err
-	}
-	able, ok := conn.(mysqlConn)
-	if !ok {
-		return conn, nil
-	}
-	id, err := connectionID(ctx, able)
-	if err != nil {
-		_ = conn.Close()
-		return nil, err
-	}
-	return &cancellable{mysqlConn: able, kill: func() { c.killConnection(id) }}, nil
-}
-
+// connectionID asks the server what KILL calls the connection. Until it is
+// known, the server may send no more than maxMySQLConnect.
 func connectionID(ctx context.Context, conn driver.QueryerContext) (uint64, error) {
 	rows, err := conn.QueryContext(ctx, `SELECT CONNECTION_ID()`, nil)
 	if err != nil {
 		return 0, err
 	}
 	defer rows.Close() //nolint:errcheck // it was read
-	id := make([]driver.Value, 1)
+	id := make([]driver.Value, len(rows.Columns()))
 	if err := rows.Next(id); err != nil {
 		return 0, err
+	}
+	if len(id) != 1 {
+		return 0, &protocolError{"no connection id"}
 	}
 	if text, ok := id[0].([]byte); ok {
 		return strconv.ParseUint(string(text), 10, 64)
@@ -91,23 +69,27 @@ func connectionID(ctx context.Context, conn driver.QueryerContext) (uint64, erro
 	return strconv.ParseUint(fmt.Sprint(id[0]), 10, 64)
 }
 
-// killConnection does what it can; when it cannot, the server notices by
-// itself in the end.
-func (c cancels) killConnection(id uint64) {
+// kill ends the query of a connection at the server, as well as it can within
+// connectTimeout. When it cannot, the server notices by itself in the end.
+func (m *mysqlConnector) kill(id uint64) {
+	select {
+	case m.queued <- struct{}{}:
+		defer func() { <-m.queued }()
+	default:
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 	defer cancel()
 	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
+	case m.kills <- struct{}{}:
+		defer func() { <-m.kills }()
 	case <-ctx.Done():
 		return
 	}
-	conn, err := c.Connector.Connect(ctx)
+	conn, _, err := m.open(ctx)
 	if err != nil {
 		return
 	}
 	defer conn.Close() //nolint:errcheck // nothing is pending
-	if able, ok := conn.(driver.ExecerContext); ok {
-		_, _ = able.ExecContext(ctx, "KILL "+strconv.FormatUint(id, 10), nil)
-	}
+	_, _ = conn.ExecContext(ctx, "KILL "+strconv.FormatUint(id, 10), nil)
 }

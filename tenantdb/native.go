@@ -8,7 +8,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/stdlib"
 )
 
 // get reads one row. On PostgreSQL it goes past database/sql, which would
@@ -43,7 +42,7 @@ func (db *DB) lend(ctx context.Context, op func(*pgx.Conn) error) error {
 	}
 	defer conn.Close() //nolint:errcheck // it goes back to the pool
 	return conn.Raw(func(c any) error {
-		err := op(c.(*stdlib.Conn).Conn())
+		err := nativeConn(c, op)
 		if pgconn.SafeToRetry(err) {
 			return errors.Join(driver.ErrBadConn, err)
 		}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ import (
 // minPostgres is the oldest major version that the schema is tested on.
 const minPostgres = "13"
 
-type postgresEngine struct{}
+type postgresEngine struct{ log *slog.Logger }
 
 // postgresBase holds every parameter that the process's environment could
 // set: what stands here has precedence. Nothing in it is a merchant's.
@@ -65,14 +66,14 @@ func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, err
 	return cfg, nil
 }
 
-func (postgresEngine) open(cfg *pgx.ConnConfig) *sql.DB {
-	return stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(func(_ context.Context, conn *pgx.Conn) error {
+func (e postgresEngine) open(cfg *pgx.ConnConfig) *sql.DB {
+	return sql.OpenDB(&postgresConnector{e.log, stdlib.GetConnector(*cfg, stdlib.OptionAfterConnect(func(_ context.Context, conn *pgx.Conn) error {
 		conn.TypeMap().RegisterType(&pgtype.Type{
 			Name: "timestamptz", OID: pgtype.TimestamptzOID,
 			Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
 		})
 		return nil
-	}))
+	}))})
 }
 
 // refuseWithoutTLS turns the server's 'N' to our request for TLS into

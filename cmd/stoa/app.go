@@ -75,7 +75,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		master.Close()
 		return nil, err
 	}
-	if a.tenants, err = newTenants(cfg, master, encryption, a.memory); err != nil {
+	if a.tenants, err = newTenants(cfg, master, encryption, a.memory, log); err != nil {
 		master.Close()
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func checkSupabase(ctx context.Context, cfg *Config) (string, error) {
 }
 
 // newTenants is the way to the tenant databases.
-func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring, memory *limits.ByteBudget) (*tenantdb.Manager, error) {
+func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring, memory *limits.ByteBudget, log *slog.Logger) (*tenantdb.Manager, error) {
 	networks, err := cfg.allowedNetworks()
 	if err != nil {
 		return nil, err
@@ -210,6 +210,7 @@ func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring, memo
 		Managed:  managed,
 		Own:      own,
 		Memory:   memory,
+		Log:      log,
 	}), nil
 }
 

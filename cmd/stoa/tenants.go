@@ -154,7 +154,7 @@ func (e *env) withFleet(keys bool, do func(*masterdb.DB, *fleet.Service) error) 
 			return err
 		}
 	}
-	tenants, err := newTenants(e.cfg, master, encryption, e.cfg.memory())
+	tenants, err := newTenants(e.cfg, master, encryption, e.cfg.memory(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

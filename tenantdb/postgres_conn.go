@@ -1,0 +1,35 @@
+package tenantdb
+
+import (
+	"context"
+	"database/sql/driver"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// postgresConnector makes connections whose panics are errors.
+type postgresConnector struct {
+	log *slog.Logger
+	driver.Connector
+}
+
+// Connect implements driver.Connector.
+func (p *postgresConnector) Connect(ctx context.Context) (_ driver.Conn, err error) {
+	defer recoverDriver(p.log, &err)
+	conn, err := p.Connector.Connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := conn.(*stdlib.Conn)
+	return &recoveringConn{sessionConn: c, socket: c.Conn().PgConn().Conn(), log: p.log}, nil
+}
+
+// nativeConn calls op with the driver's own connection below conn, which is
+// one of a postgresConnector.
+func nativeConn(conn any, op func(*pgx.Conn) error) (err error) {
+	c := conn.(*recoveringConn)
+	defer c.recovered(&err)
+	return op(c.sessionConn.(*stdlib.Conn).Conn())
+}

@@ -1,0 +1,247 @@
+package tenantdb
+
+// Bounds of what a MySQL server may send.
+const (
+	maxMySQLPacket      = 64 << 20 // bytes of one packet, with all its continuations
+	maxMySQLControl     = 8 << 10  // bytes of a packet that is not a row: column definition, OK, ERR, EOF, authentication
+	maxMySQLColumns     = 4096     // the servers' own limit
+	maxMySQLResults     = 64       // results of one command
+	maxMySQLAuthPackets = 8        // from the client's first packet until the session is admitted
+	maxMySQLConnect     = 64 << 10 // bytes until the connection is established, with its first commands
+
+	// A row takes more memory than it has bytes. These count toward the limit of
+	// an answer, so that it bounds the memory too.
+	mysqlRowCost    = 128
+	mysqlColumnCost = 32
+)
+
+// Packet indicators. Source: MySQL client/server protocol, "Generic Response Packets".
+const (
+	mysqlOK        = 0x00
+	mysqlMoreData  = 0x01
+	mysqlLocalFile = 0xfb
+	mysqlEOF       = 0xfe
+	mysqlERR       = 0xff
+)
+
+// Commands that the driver sends. Source: MySQL client/server protocol, "Command Phase".
+const (
+	mysqlQuit         = 0x01
+	mysqlQuery        = 0x03
+	mysqlPing         = 0x0e
+	mysqlPrepare      = 0x16
+	mysqlExecute      = 0x17
+	mysqlSendLongData = 0x18
+	mysqlCloseStmt    = 0x19
+)
+
+// mysqlPhase is what the server may send next.
+type mysqlPhase uint8
+
+const (
+	phaseGreeting   mysqlPhase = iota
+	phaseAuth                  // what answers the client's authentication
+	phaseIdle                  // nothing but the ERR of a server that ends the session
+	phaseResult                // OK, ERR, or the number of columns
+	phasePrepared              // the head of the answer to a prepare, or ERR
+	phaseParams                // definitions of a prepared statement's parameters
+	phaseParamsEnd             // EOF
+	phaseColumns               // definitions of columns
+	phaseColumnsEnd            // EOF
+	phaseRows                  // rows, then EOF, OK or ERR
+	phaseEnded                 // nothing: the session is over
+)
+
+// mysqlScreen is the protocolScreen of a MySQL or MariaDB connection. It
+// follows the conversation packet by packet: small packets are parsed whole,
+// rows as their bytes pass by. It lets through only what
+// go-sql-driver/mysql parses without a panic and with bounded memory.
+//
+// It is not safe for concurrent use: the driver never reads and writes at the
+// same time.
+type mysqlScreen struct {
+	phase mysqlPhase
+	ready bool // the connection is established
+	count int  // bytes of the answer under way, with the cost of its rows; until ready, of all
+
+	packet mysqlPacket
+	next   byte // sequence number of the server's next packet
+	shift  byte // by how much the server's numbers exceed the driver's: see mysqlLink
+
+	// The connection phase.
+	offersTLS   bool
+	plugin      string // of the authentication, as the server named it last
+	authPackets int
+
+	// What the client has sent.
+	responded     bool // it has answered the greeting
+	continues     bool // its next write continues a packet
+	deprecateEOF  bool // capability: a result ends with an OK packet
+	cacheMetadata bool // capability of MariaDB: a known statement's columns are not sent again
+	command       byte
+	statement     uint32 // that is executed
+	broken        error  // of the next Read: the client did what it must not
+
+	// The answer under way.
+	results    int
+	params     int // definitions still to come
+	wanted     int // columns of the result
+	columns    []mysqlColumn
+	rows       mysqlRows
+	statements []mysqlStatement // those prepared, with cacheMetadata
+	preparing  uint32           // the statement that is prepared
+}
+
+// established ends the stricter limit for what precedes a connection's use.
+func (s *mysqlScreen) established() { s.ready, s.count = true, 0 }
+
+// received implements protocolScreen.
+func (s *mysqlScreen) received(p []byte) error {
+	if s.broken != nil {
+		return s.broken
+	}
+	s.count += len(p)
+	for len(p) > 0 {
+		switch {
+		case s.count > maxAnswer:
+			return errTooMuch
+		case !s.ready && s.count > maxMySQLConnect:
+			return &protocolError{"too much data before the connection was established"}
+		}
+		n, err := s.consume(p)
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// consume takes a part of p: of a header or of a packet's content.
+func (s *mysqlScreen) consume(p []byte) (int, error) {
+	if s.packet.inHeader() {
+		n, complete := s.packet.header(p, s.shift)
+		if !complete {
+			return n, nil
+		}
+		return n, s.beginChunk()
+	}
+	n := min(len(p), s.packet.left)
+	if err := s.content(p[:n]); err != nil {
+		return n, err
+	}
+	if s.packet.left -= n; s.packet.left == 0 {
+		return n, s.endChunk()
+	}
+	return n, nil
+}
+
+func (s *mysqlScreen) beginChunk() error {
+	if s.phase == phaseEnded {
+		return &protocolError{"data after the end of the session"}
+	}
+	if err := s.packet.beginChunk(s.next); err != nil {
+		return err
+	}
+	s.next = s.packet.sequence + 1
+	if s.packet.left == 0 {
+		return s.endChunk()
+	}
+	return nil
+}
+
+// content checks bytes of a packet.
+func (s *mysqlScreen) content(p []byte) error {
+	k := &s.packet
+	if !k.begun {
+		k.begun = true
+		row, err := s.isRow(p[0])
+		if err != nil {
+			return err
+		}
+		if k.row = row; row {
+			s.rows.begin(s.columns, s.command == mysqlExecute)
+			s.count += mysqlRowCost + mysqlColumnCost*len(s.columns)
+		}
+	}
+	if k.row {
+		return s.rows.feed(p)
+	}
+	k.collect(p)
+	return nil
+}
+
+// isRow tells rows from other packets, by the packet's first byte and, where a
+// row may begin with that too, by its size.
+func (s *mysqlScreen) isRow(first byte) (bool, error) {
+	k, row := &s.packet, false
+	if s.phase == phaseRows {
+		if s.command == mysqlExecute {
+			row = first == mysqlOK
+		} else { // 0xfe may begin a value of 16 MiB or more
+			row = first != mysqlERR && (first != mysqlEOF || k.more)
+		}
+	}
+	switch {
+	case k.outOfOrder && first != mysqlERR:
+		return false, &protocolError{"packet out of order"}
+	case !row && (k.more || k.size > maxMySQLControl):
+		return false, &protocolError{"packet is too long for its kind"}
+	}
+	return row, nil
+}
+
+func (s *mysqlScreen) endChunk() error {
+	k := &s.packet
+	k.have = 0
+	if k.more {
+		return nil
+	}
+	defer k.reset()
+	if k.row {
+		return s.rows.end()
+	}
+	return s.control(k.content())
+}
+
+// control checks a packet that is not a row, and finds what may follow it.
+func (s *mysqlScreen) control(p []byte) error {
+	switch s.phase {
+	case phaseGreeting:
+		return s.greeting(p)
+	case phaseAuth:
+		return s.auth(p)
+	case phaseResult:
+		return s.result(p)
+	case phasePrepared:
+		return s.prepared(p)
+	case phaseParams, phaseColumns:
+		return s.definition(p)
+	case phaseParamsEnd, phaseColumnsEnd:
+		if !isMySQLEOF(p) {
+			return &protocolError{"no end of the column definitions"}
+		}
+		if s.phase == phaseParamsEnd {
+			s.afterParams()
+			return nil
+		}
+		return s.afterColumns()
+	case phaseRows:
+		return s.endOfRows(p)
+	default: // idle
+		return s.refusal(p, phaseEnded)
+	}
+}
+
+// refusal checks an ERR packet. After one that is out of order the driver
+// closes the connection.
+func (s *mysqlScreen) refusal(p []byte, then mysqlPhase) error {
+	if !isMySQLERR(p) {
+		return &protocolError{"unexpected packet"}
+	}
+	if s.packet.outOfOrder {
+		then = phaseEnded
+	}
+	s.phase = then
+	return nil
+}

@@ -1,0 +1,195 @@
+package tenantdb
+
+// columnKind is how a value of a column travels in a binary row.
+type columnKind uint8
+
+const (
+	columnUnknown columnKind = iota
+	columnNothing            // a NULL without a bit of its own
+	columnFixed
+	columnString // with its length in front
+	columnDate   // with its length in front: 0, 4, 7 or 11
+	columnTime   // with its length in front: 0, 8 or 12
+)
+
+// maxMySQLShortText bounds the text of a number or a date, which the driver
+// parses, and repeats in its error. A zero-filled number may have 255 digits.
+const maxMySQLShortText = 512
+
+// mysqlColumn is what the check of a row has to know of a column.
+type mysqlColumn struct {
+	kind columnKind
+	size uint8 // of a columnFixed, in bytes
+	text bool  // a text row has it as text of any length
+}
+
+// Types of columns. Source: MySQL client/server protocol, "Column Type".
+var mysqlColumns = func() (types [256]mysqlColumn) {
+	for _, t := range []byte{0x00, 0x0f, 0x10, 0xf2, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfa, 0xfb, 0xfc, 0xfd, 0xfe, 0xff} {
+		types[t] = mysqlColumn{kind: columnString, text: true} // DECIMAL, VARCHAR, BIT, VECTOR, JSON, ENUM, SET, BLOB, GEOMETRY, …
+	}
+	types[0x01] = mysqlColumn{kind: columnFixed, size: 1} // TINY
+	types[0x02] = mysqlColumn{kind: columnFixed, size: 2} // SHORT
+	types[0x0d] = mysqlColumn{kind: columnFixed, size: 2} // YEAR
+	types[0x03] = mysqlColumn{kind: columnFixed, size: 4} // LONG
+	types[0x09] = mysqlColumn{kind: columnFixed, size: 4} // INT24
+	types[0x04] = mysqlColumn{kind: columnFixed, size: 4} // FLOAT
+	types[0x05] = mysqlColumn{kind: columnFixed, size: 8} // DOUBLE
+	types[0x08] = mysqlColumn{kind: columnFixed, size: 8} // LONGLONG
+	types[0x06] = mysqlColumn{kind: columnNothing}        // NULL
+	for _, t := range []byte{0x07, 0x0a, 0x0c, 0x0e} {
+		types[t] = mysqlColumn{kind: columnDate} // TIMESTAMP, DATE, DATETIME, NEWDATE
+	}
+	types[0x0b] = mysqlColumn{kind: columnTime} // TIME
+	return types
+}()
+
+// parseMySQLColumn checks a column definition.
+// Source: MySQL client/server protocol, "Protocol::ColumnDefinition41".
+func parseMySQLColumn(p []byte) (column mysqlColumn, ok bool) {
+	for range 6 { // catalog, schema, table, original table, name, original name
+		if p, ok = mysqlString(p); !ok {
+			return column, false
+		}
+	}
+	// Length of the rest, character set, length, type, flags, decimals, filler.
+	const fixed, kind = 1 + 2 + 4 + 1 + 2 + 1 + 2, 1 + 2 + 4
+	if len(p) < fixed || p[0] != fixed-1 {
+		return column, false
+	}
+	return mysqlColumns[p[kind]], true
+}
+
+// mysqlRows checks the rows of a result as their bytes pass by, without a copy
+// of any.
+// Source: MySQL client/server protocol, "Text Resultset Row" and "Binary Protocol Resultset Row".
+type mysqlRows struct {
+	columns []mysqlColumn
+	binary  bool
+	nulls   []byte // of a binary row: a bit for each column, from the third on
+
+	column int // whose value is under way
+	head   int // bytes in front of a binary row's values still to come
+	left   int // bytes of the value still to come
+	prefix [9]byte
+	have   int // bytes of prefix: the value's length, not complete yet
+}
+
+// begin prepares for a row.
+func (r *mysqlRows) begin(columns []mysqlColumn, binary bool) {
+	r.columns, r.binary = columns, binary
+	r.column, r.head, r.left, r.have = 0, 0, 0, 0
+	r.nulls = r.nulls[:0]
+	if binary {
+		r.head = 1 + (len(columns)+2+7)/8
+	}
+}
+
+// feed checks bytes of the row.
+func (r *mysqlRows) feed(p []byte) error {
+	for len(p) > 0 {
+		n, err := r.step(p)
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// end checks that the row is complete.
+func (r *mysqlRows) end() error {
+	if r.column != len(r.columns) || r.head+r.left+r.have != 0 {
+		return &protocolError{"row is too short"}
+	}
+	return nil
+}
+
+// step takes what belongs together from the beginning of p.
+func (r *mysqlRows) step(p []byte) (n int, err error) {
+	switch {
+	case r.head > 0:
+		n = min(r.head, len(p))
+		r.nulls = append(r.nulls, p[:n]...)
+		if r.head -= n; r.head == 0 {
+			r.startValue()
+		}
+		return n, nil
+	case r.column == len(r.columns):
+		return 0, &protocolError{"row is too long"}
+	case r.left > 0:
+		n = min(r.left, len(p))
+		if r.left -= n; r.left == 0 {
+			r.nextColumn()
+		}
+		return n, nil
+	}
+	r.prefix[r.have] = p[0]
+	r.have++
+	return 1, r.prefixByte()
+}
+
+// prefixByte looks at the length of a value, if it is complete.
+func (r *mysqlRows) prefixByte() error {
+	column := r.columns[r.column]
+	if r.prefix[0] == 0xfb && !r.binary { // NULL
+		r.have = 0
+		r.nextColumn()
+		return nil
+	}
+	size := mysqlIntegerSize(r.prefix[0])
+	if size == 0 {
+		return &protocolError{"malformed length of a value"}
+	}
+	if r.have < size {
+		return nil
+	}
+	length := mysqlIntegerValue(r.prefix[:size])
+	if !mysqlIsShortest(length, size) || length > maxMySQLPacket || !r.fits(column, int(length)) {
+		return &protocolError{"malformed length of a value"}
+	}
+	r.have = 0
+	if r.left = int(length); r.left == 0 {
+		r.nextColumn()
+	}
+	return nil
+}
+
+// fits reports whether a value of the column may have that length.
+func (r *mysqlRows) fits(c mysqlColumn, length int) bool {
+	switch {
+	case !r.binary:
+		return c.text || c.kind == columnUnknown || length <= maxMySQLShortText
+	case c.kind == columnDate:
+		return length == 0 || length == 4 || length == 7 || length == 11
+	case c.kind == columnTime:
+		return length == 0 || length == 8 || length == 12
+	}
+	return true
+}
+
+func (r *mysqlRows) nextColumn() {
+	r.column++
+	r.startValue()
+}
+
+// startValue passes over the columns of a binary row that have no bytes, and
+// finds the size of a value that has no length in front.
+func (r *mysqlRows) startValue() {
+	if !r.binary {
+		return
+	}
+	for ; r.column < len(r.columns); r.column++ {
+		bit := 8 + r.column + 2 // after the first byte; two bits are reserved
+		if r.nulls[bit/8]>>(bit%8)&1 == 1 {
+			continue
+		}
+		switch c := r.columns[r.column]; c.kind {
+		case columnNothing:
+			continue
+		case columnFixed:
+			r.left = int(c.size)
+		}
+		return
+	}
+}
