@@ -126,6 +126,18 @@ func overloaded(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseUnreachable, "The database server accepts no more connections at the moment. Try again shortly.").Because(mayPass(err))
 }
 
+// protocolBroken is not transient: whatever answers there will answer in the
+// same way.
+func protocolBroken(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseUnreachable,
+		"The server does not speak the protocol correctly. Check host and port, and that a database server of the chosen type answers there.").Because(err)
+}
+
+func answerTooLong(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseUnreachable,
+		"The database answered with more data than this platform accepts for one request. Check that nothing else writes to the store's tables.").Because(err)
+}
+
 func full(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseUnreachable, "The database has no room left to write. Free some, or give it more.").Because(err)
 }
@@ -137,8 +149,13 @@ func networkFault(err error) *stoa.Error {
 		recordErr tls.RecordHeaderError
 		alertErr  tls.AlertError
 		netErr    net.Error
+		protoErr  *protocolError
 	)
 	switch {
+	case errors.As(err, &protoErr):
+		return protocolBroken(err)
+	case errors.Is(err, errTooMuch):
+		return answerTooLong(err)
 	case errors.Is(err, ErrHostForbidden):
 		return stoa.Errorf(stoa.DatabaseHostForbidden,
 			"This platform may not connect to that address. Use the server's public address, or ask the operator to allow its network.").Because(err)
