@@ -138,6 +138,18 @@ func answerTooLong(err error) *stoa.Error {
 		"The database answered with more data than this platform accepts for one request. Check that nothing else writes to the store's tables.").Because(err)
 }
 
+// tooManyIterations is of an account whose password was set on a server with
+// an unusual setting.
+func tooManyIterations(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseAuthFailed, "The database server asks for more than %d rounds of SCRAM to check this user's password. "+
+		"Set scram_iterations to %d or less there, and then the password again.", maxIterations, maxIterations).Because(err)
+}
+
+// busy is this side's: so many connections are being made.
+func busy(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseUnreachable, "This platform makes too many database connections at the moment. Try again shortly.").Because(mayPass(err))
+}
+
 func full(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseUnreachable, "The database has no room left to write. Free some, or give it more.").Because(err)
 }

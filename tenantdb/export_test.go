@@ -88,10 +88,11 @@ var (
 )
 
 const (
-	GatePatience = gatePatience
-	GateQueue    = gateQueue
-	MaxAnswer    = maxAnswer
-	TripAfter    = tripAfter
+	GatePatience  = gatePatience
+	GateQueue     = gateQueue
+	MaxAnswer     = maxAnswer
+	MaxAsideBytes = maxAsideBytes
+	TripAfter     = tripAfter
 )
 
 // Connections is how many connections the manager counts to c's server, and

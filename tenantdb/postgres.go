@@ -61,18 +61,22 @@ func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, err
 		cfg.DialFunc = refuseWithoutTLS(dial)
 	}
 	cfg.Fallbacks, cfg.ValidateConnect, cfg.KerberosSrvName, cfg.KerberosSpn = nil, nil, "", ""
-	cfg.MaxProtocolMessageBodyLen = 64 << 20 // as on MySQL; a server may claim any length
+	cfg.MaxProtocolMessageBodyLen = maxAnswer // as on MySQL; a server may claim any length
+	// Nothing listens on a store's database; without this the driver keeps what it is notified of.
+	cfg.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
 	return cfg, nil
 }
 
 func (postgresEngine) open(cfg *pgx.ConnConfig) *sql.DB {
-	return stdlib.OpenDB(*cfg, stdlib.OptionAfterConnect(func(_ context.Context, conn *pgx.Conn) error {
-		conn.TypeMap().RegisterType(&pgtype.Type{
-			Name: "timestamptz", OID: pgtype.TimestamptzOID,
-			Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
-		})
-		return nil
-	}))
+	return stdlib.OpenDB(*cfg, stdlib.OptionBeforeConnect(screenConnection), stdlib.OptionAfterConnect(registerTypes))
+}
+
+// registerTypes has the driver read times as UTC, and numbers of any length
+// as text alone.
+func registerTypes(_ context.Context, conn *pgx.Conn) error {
+	conn.TypeMap().RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC}})
+	conn.TypeMap().RegisterType(&pgtype.Type{Name: "numeric", OID: pgtype.NumericOID, Codec: textNumericCodec{}})
+	return nil
 }
 
 // refuseWithoutTLS turns the server's 'N' to our request for TLS into
@@ -192,6 +196,12 @@ func (postgresEngine) Fault(err error) *stoa.Error {
 		case strings.HasPrefix(code, "08"), strings.HasPrefix(code, "57P"):
 			return unreachable(err)
 		}
+	}
+	switch {
+	case errors.Is(err, errIterations):
+		return tooManyIterations(err)
+	case errors.Is(err, errHashing):
+		return busy(err)
 	}
 	if fault := networkFault(err); fault != nil {
 		return fault
