@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"time"
 
+	"github.com/jackc/pgx/v5/stdlib"
+
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/keyring"
 )
@@ -85,6 +87,8 @@ var (
 	ErrCrowded = errCrowded
 	ErrOpen    = errOpen
 	ErrTooMuch = errTooMuch
+	ErrBudget  = errBudget
+	ErrHashing = errHashing
 )
 
 const (
@@ -92,6 +96,8 @@ const (
 	GateQueue     = gateQueue
 	MaxAnswer     = maxAnswer
 	MaxAsideBytes = maxAsideBytes
+	MaxIterations = maxIterations
+	HashingWait   = hashingWait
 	TripAfter     = tripAfter
 )
 
@@ -127,3 +133,25 @@ func NewBudget(limit int, reclaim func(server string)) Budget {
 
 func (b Budget) Take(ctx context.Context, server string) error { return b.b.take(ctx, server) }
 func (b Budget) Give(server string)                            { b.b.give(server) }
+
+// Hashings holds one for each password that is hashed at the moment.
+var Hashings = hashings
+
+// HashingSlot is a connection's right to hash, without the connection.
+type HashingSlot struct{ s *hashingSlot }
+
+func NewHashingSlot(ctx context.Context, all chan struct{}) HashingSlot {
+	return HashingSlot{&hashingSlot{all: all, ctx: ctx}}
+}
+
+func (s HashingSlot) Take() error { return s.s.take() }
+func (s HashingSlot) Release()    { s.s.release() }
+
+// ScreenedPool is a pool of the driver's own for c, where nobody recovers.
+func ScreenedPool(c Credentials, dial DialFunc) *sql.DB {
+	cfg, err := postgresEngine{}.config(c, dial)
+	if err != nil {
+		panic(err) // its credentials are a test's
+	}
+	return stdlib.OpenDB(*cfg, stdlib.OptionBeforeConnect(screenConnection), stdlib.OptionAfterConnect(registerTypes))
+}

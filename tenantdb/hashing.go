@@ -14,7 +14,7 @@ import (
 var errIterations = errors.New("tenantdb: the server asks for too many iterations of SCRAM")
 
 // errHashing: no password could be hashed in time, since others were.
-var errHashing = fmt.Errorf("%w: or rather its password waits to be hashed", errBudget)
+var errHashing = fmt.Errorf("%w: too many passwords are hashed at the same time", errBudget)
 
 // hashingWait bounds how long a connection waits until its password may be
 // hashed. One password costs a hundredth of a second at most.
@@ -27,6 +27,7 @@ var hashings = make(chan struct{}, max(1, runtime.NumCPU()/2))
 
 // hashingSlot is one connection's right to hash. It is safe for concurrent use.
 type hashingSlot struct {
+	all  chan struct{}   // holds one for each right that is taken
 	ctx  context.Context //nolint:containedctx // of the connection's making, which the driver's reads do not carry
 	mu   sync.Mutex
 	held bool
@@ -38,7 +39,7 @@ func (s *hashingSlot) take() error {
 	late := time.NewTimer(hashingWait)
 	defer late.Stop()
 	select {
-	case hashings <- struct{}{}:
+	case s.all <- struct{}{}:
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.held = true
@@ -56,6 +57,6 @@ func (s *hashingSlot) release() {
 	defer s.mu.Unlock()
 	if s.held {
 		s.held = false
-		<-hashings
+		<-s.all
 	}
 }

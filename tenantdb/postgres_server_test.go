@@ -143,9 +143,15 @@ func one(request []pgproto3.FrontendMessage) []byte {
 // or without.
 func postgresAt(t *testing.T, encrypted bool, s postgresScript) tenantdb.Credentials {
 	t.Helper()
-	if !encrypted {
-		return at(t, tenantdb.PostgreSQL, tenantdb.TLSDisable, s.serve)
+	if encrypted {
+		return postgresTLS(t, s.serve)
 	}
+	return at(t, tenantdb.PostgreSQL, tenantdb.TLSDisable, s.serve)
+}
+
+// postgresTLS is at for PostgreSQL with TLS.
+func postgresTLS(t *testing.T, serve func(net.Conn)) tenantdb.Credentials {
+	t.Helper()
 	certificate := httptest.NewUnstartedServer(nil)
 	certificate.StartTLS() // for its certificate, which is for 127.0.0.1
 	certificate.Close()
@@ -158,7 +164,7 @@ func postgresAt(t *testing.T, encrypted bool, s postgresScript) tenantdb.Credent
 		}
 		encrypted := tls.Server(conn, &tls.Config{Certificates: certificate.TLS.Certificates, MinVersion: tls.VersionTLS12})
 		defer encrypted.Close() //nolint:errcheck // the test is over for it
-		s.serve(encrypted)
+		serve(encrypted)
 	})
 	c.CACertificate = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate().Raw}))
 	return c

@@ -32,6 +32,7 @@ type postgresWire struct {
 // screen of its own.
 func screenConnection(_ context.Context, cfg *pgx.ConnConfig) error {
 	w := &postgresWire{dial: DialFunc(cfg.DialFunc)}
+	w.slot.all = hashings
 	w.screen.slot, w.screen.onRequest = &w.slot, func() { w.answer.Store(0) }
 	cfg.DialFunc, cfg.BuildFrontend = w.connect, w.frontend
 	return nil
