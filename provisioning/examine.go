@@ -80,15 +80,15 @@ func (s *Service) checkOwn(c *tenantdb.Credentials) error {
 // find is examine with a fault as its result.
 func (s *Service) find(ctx context.Context, store stoa.StoreID, c tenantdb.Credentials, atWork bool) (Finding, error) {
 	found, err := s.examine(ctx, store, c, atWork, nil)
+	if err == nil {
+		return found, nil
+	}
 	var known *stoa.Error
-	switch {
-	case err == nil:
-	case errors.As(err, &known):
-		s.log.InfoContext(ctx, "database test failed", "store", store.String(), "code", string(known.Code), "err", err)
-		found.Fault = faultOf(err)
-	default:
+	if !errors.As(err, &known) && tenantdb.ServerFault(err) == nil {
 		return Finding{}, err
 	}
+	found.Fault = faultOf(err)
+	s.log.InfoContext(ctx, "database test failed", "store", store.String(), "code", string(found.Fault.Code), "err", err)
 	return found, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/tenantdb"
 )
 
 // State is the state of a run or of a step.
@@ -123,6 +124,9 @@ func faultOf(err error) *Fault {
 	var e *stoa.Error
 	if errors.As(err, &e) {
 		return &Fault{Code: e.Code, Message: e.Message}
+	}
+	if fault := tenantdb.ServerFault(err); fault != nil {
+		return &Fault{Code: fault.Code, Message: fault.Message}
 	}
 	return &Fault{Code: stoa.Internal, Message: "Something went wrong on our side. Try again; if it persists, tell the operator the run's id."}
 }

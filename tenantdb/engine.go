@@ -10,7 +10,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/stoahq/stoa"
 )
@@ -152,6 +156,29 @@ func busy(err error) *stoa.Error {
 
 func full(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseUnreachable, "The database has no room left to write. Free some, or give it more.").Because(err)
+}
+
+// sqlState is what a server's error code may look like: five letters and digits.
+var sqlState = regexp.MustCompile(`^[0-9A-Z]{5}$`)
+
+// ServerFault is what the owner of a database that is being connected is told
+// of an error that its server reported and no engine has a code for. It returns
+// nil for every other error.
+func ServerFault(err error) *stoa.Error {
+	var pgErr *pgconn.PgError
+	var myErr *mysql.MySQLError
+	code := ""
+	switch {
+	case errors.As(err, &pgErr) && sqlState.MatchString(pgErr.Code):
+		code = " (SQLSTATE " + pgErr.Code + ")"
+	case pgErr != nil:
+	case errors.As(err, &myErr):
+		code = fmt.Sprintf(" (error %d)", myErr.Number)
+	default:
+		return nil
+	}
+	return stoa.Errorf(stoa.DatabaseUnreachable, "The database server reported an error%s that Stoa does not expect. "+
+		"Its log says more; correct what it names and try again.", code).Because(err)
 }
 
 // networkFault recognises what happens below every driver: names, sockets, TLS.
