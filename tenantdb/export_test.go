@@ -147,11 +147,18 @@ func NewHashingSlot(ctx context.Context, all chan struct{}) HashingSlot {
 func (s HashingSlot) Take() error { return s.s.take() }
 func (s HashingSlot) Release()    { s.s.release() }
 
-// ScreenedPool is a pool of the driver's own for c, where nobody recovers.
+// ScreenedPool is a pool of the driver's own for c, where nobody recovers, and
+// UnscreenedPool one where nothing is checked.
 func ScreenedPool(c Credentials, dial DialFunc) *sql.DB {
+	return driverPool(c, dial, stdlib.OptionBeforeConnect(screenConnection))
+}
+
+func UnscreenedPool(c Credentials, dial DialFunc) *sql.DB { return driverPool(c, dial) }
+
+func driverPool(c Credentials, dial DialFunc, options ...stdlib.OptionOpenDB) *sql.DB {
 	cfg, err := postgresEngine{}.config(c, dial)
 	if err != nil {
 		panic(err) // its credentials are a test's
 	}
-	return stdlib.OpenDB(*cfg, stdlib.OptionBeforeConnect(screenConnection), stdlib.OptionAfterConnect(registerTypes))
+	return stdlib.OpenDB(*cfg, append(options, stdlib.OptionAfterConnect(registerTypes))...)
 }

@@ -87,18 +87,30 @@ func (c *frontendConn) Close() error {
 	return c.wire.conn.Close()
 }
 
-// limitedConn fails with errTooMuch once received is beyond most.
+// limitedConn ends with errTooMuch once received is beyond most, also for who
+// is writing meanwhile.
 type limitedConn struct {
 	net.Conn
 	received *atomic.Int64
 	most     int64
+	exceeded atomic.Bool
 	onClose  func()
 }
 
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.received.Add(int64(n)) > c.most {
+		c.exceeded.Store(true)
+		_ = c.Close()
 		return 0, errTooMuch
+	}
+	return n, err
+}
+
+func (c *limitedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err != nil && c.exceeded.Load() {
+		err = errTooMuch
 	}
 	return n, err
 }
