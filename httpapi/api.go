@@ -64,12 +64,13 @@ type Config struct {
 type api struct {
 	Domains
 	Config
-	huma    huma.API
-	mux     *http.ServeMux
-	metrics *metrics
-	hosts   map[string]bool
-	streams streams
-	unheard sync.Once // of a proxy that is not trusted, it is told once
+	huma       huma.API
+	mux        *http.ServeMux
+	metrics    *metrics
+	hosts      map[string]bool
+	streams    streams
+	connecting connecting
+	unheard    sync.Once // of a proxy that is not trusted, it is told once
 }
 
 // New returns the handler of the public listener.

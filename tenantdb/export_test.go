@@ -17,6 +17,8 @@ var (
 	Unseal  = unseal
 	AtLeast = atLeast
 
+	NumericType = numericType
+
 	TopServers = topServers
 	LostRace   = lostRace
 )

@@ -71,11 +71,11 @@ func (postgresEngine) open(cfg *pgx.ConnConfig) *sql.DB {
 	return stdlib.OpenDB(*cfg, stdlib.OptionBeforeConnect(screenConnection), stdlib.OptionAfterConnect(registerTypes))
 }
 
-// registerTypes has the driver read times as UTC, and numbers of any length
-// as text alone.
+// registerTypes has the driver read times as UTC, and a numeric in text format
+// alone.
 func registerTypes(_ context.Context, conn *pgx.Conn) error {
 	conn.TypeMap().RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC}})
-	conn.TypeMap().RegisterType(&pgtype.Type{Name: "numeric", OID: pgtype.NumericOID, Codec: textNumericCodec{}})
+	conn.TypeMap().RegisterType(numericType())
 	return nil
 }
 

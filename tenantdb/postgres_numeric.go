@@ -16,6 +16,10 @@ var errBinaryNumeric = errors.New("tenantdb: numeric in binary format")
 // stops it.
 type textNumericCodec struct{ pgtype.NumericCodec }
 
+func numericType() *pgtype.Type {
+	return &pgtype.Type{Name: "numeric", OID: pgtype.NumericOID, Codec: textNumericCodec{}}
+}
+
 // FormatSupported implements pgtype.Codec.
 func (textNumericCodec) FormatSupported(format int16) bool { return format == pgtype.TextFormatCode }
 
