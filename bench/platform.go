@@ -48,7 +48,7 @@ func (p *platform) start(ctx context.Context, settings []string) error {
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.binary, "serve") //nolint:gosec // just built
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.folder, log, log
 	cmd.Env = append(p.environment(p.data()), "STOA_LISTEN=127.0.0.1", "PORT="+strconv.Itoa(p.port), "JWT_EXPIRES_IN=12h",
-		"STOA_RATE_LIMIT_AUTH=0", "STOA_RATE_LIMIT_ADDRESS=0", "STOA_RATE_LIMIT_USER=0", "STOA_RATE_LIMIT_KEY=0", "STOA_RATE_LIMIT_STORE=0")
+		"STOA_RATE_LIMIT_AUTH=0", "STOA_RATE_LIMIT_ADDRESS=0", "STOA_RATE_LIMIT_USER=0", "STOA_RATE_LIMIT_KEY=0", "STOA_RATE_LIMIT_STORE=0", "STOA_RATE_LIMIT_DATABASE=0")
 	cmd.Env = append(cmd.Env, settings...)
 	if p.process, err = launch(cmd); err != nil {
 		return err

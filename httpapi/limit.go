@@ -22,14 +22,19 @@ type Rates struct {
 	User    int // signed in
 	Key     int // an API key
 	Store   int // a store's front, and as many with all its API keys
+	// Database counts a user's calls that connect to a store's database server.
+	Database int
 }
 
 func (r Rates) auth() limits.Limit    { return limits.Limit{Name: "auth", PerMinute: r.Auth} }
 func (r Rates) address() limits.Limit { return limits.Limit{Name: "address", PerMinute: r.Address} }
 func (r Rates) user() limits.Limit    { return limits.Limit{Name: "user", PerMinute: r.User} }
 func (r Rates) key() limits.Limit     { return limits.Limit{Name: "api-key", PerMinute: r.Key} }
-func (r Rates) front() limits.Limit   { return limits.Limit{Name: "store-front", PerMinute: r.Store} }
-func (r Rates) store() limits.Limit   { return limits.Limit{Name: "store", PerMinute: r.Store} }
+func (r Rates) database() limits.Limit {
+	return limits.Limit{Name: "database", PerMinute: r.Database}
+}
+func (r Rates) front() limits.Limit { return limits.Limit{Name: "store-front", PerMinute: r.Store} }
+func (r Rates) store() limits.Limit { return limits.Limit{Name: "store", PerMinute: r.Store} }
 
 // take asks for one request under the key and tells the caller what is left. It
 // fails with rate_limited.

@@ -28,12 +28,12 @@ func (a *api) provisioningRoutes() {
 			"and only that role's credentials are kept. Waits for the outcome as `Prefer: wait=N` says " +
 			"(seconds, 25 unless told, 60 at most): 200 with the active store, 202 with the run while it goes on, or the fault that ended it; " +
 			"after a fault, mend its cause and make the same call again.",
-		Responses: waits, Errors: []int{400, 401, 403, 404, 409, 413, 422, 429, 503}}), a.connectDatabase)
+		Responses: waits, Errors: []int{400, 401, 403, 404, 409, 413, 422, 429, 503}}), connects(a, a.connectDatabase))
 	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/provisioning", Tags: tags,
 		Summary: "The store's last provisioning run", Errors: []int{401, 404}}), a.getProvisioning)
 	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/provisioning/retry", Tags: tags,
 		Summary: "Resume a failed run at the failed step", Description: "Waits like connect-database.",
-		Responses: waits, Errors: []int{401, 403, 404, 409, 422, 429, 503}}), a.retryProvisioning)
+		Responses: waits, Errors: []int{401, 403, 404, 409, 422, 429, 503}}), connects(a, a.retryProvisioning))
 }
 
 type faultView struct {

@@ -47,7 +47,7 @@ func (a *api) supabaseRoutes() {
 			"follow `Location`. Waits and answers like connect-database. Whatever is cut off goes on by `provisioning/retry`; a project that an earlier try " +
 			"has made is found and used.",
 		Responses: map[string]*huma.Response{"200": {Description: "The store is active"}, "202": {Description: "Still at work; follow Location"}},
-		Errors:    append([]int{400, 413}, list...)}), a.supabaseCreate)
+		Errors:    append([]int{400, 413}, list...)}), connects(a, a.supabaseCreate))
 	a.mux.HandleFunc("GET "+callbackPath, a.supabaseCallback)
 	a.mux.HandleFunc("POST "+callbackPath, a.supabaseConfirmed)
 	a.mux.HandleFunc("GET /supabase/{outcome}", a.supabaseDone)

@@ -109,15 +109,15 @@ func (s *Service) find(ctx context.Context, store stoa.StoreID, c tenantdb.Crede
 		return nil
 	})
 	found.Warnings = warnings
+	if err == nil {
+		return found, nil
+	}
 	var known *stoa.Error
-	switch {
-	case err == nil:
-	case errors.As(err, &known):
-		s.log.InfoContext(ctx, "database test failed", "store", store.String(), "code", string(known.Code), "err", err)
-		found.Fault = faultOf(err)
-	default:
+	if !errors.As(err, &known) && tenantdb.ServerFault(err) == nil {
 		return Finding{}, err
 	}
+	found.Fault = faultOf(err)
+	s.log.InfoContext(ctx, "database test failed", "store", store.String(), "code", string(found.Fault.Code), "err", err)
 	return found, nil
 }
 

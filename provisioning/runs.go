@@ -142,6 +142,9 @@ func faultOf(err error) *Fault {
 	if errors.As(err, &e) {
 		return &Fault{Code: e.Code, Message: storable(e.Message)}
 	}
+	if fault := tenantdb.ServerFault(err); fault != nil {
+		return &Fault{Code: fault.Code, Message: fault.Message}
+	}
 	return &Fault{Code: stoa.Internal, Message: "Something went wrong on our side. Try again; if it persists, tell the operator the run's id."}
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jmoiron/sqlx"
 	"modernc.org/sqlite"
@@ -81,12 +82,21 @@ func (db *DB) Close() error {
 func (db *DB) Ping(ctx context.Context) error { return db.do(ctx, db.ping) }
 
 func (db *DB) ping(ctx context.Context) error {
-	err := db.wrap(db.sqlx.PingContext(ctx))
+	err := db.wrap(db.roundTrip(ctx))
 	var known *stoa.Error
 	if err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	return db.failed(unreachable(err))
+}
+
+// roundTrip asks the server for nothing. database/sql's own way on PostgreSQL
+// would keep the cause of a failure to itself.
+func (db *DB) roundTrip(ctx context.Context) error {
+	if db.Engine == PostgreSQL {
+		return db.native(ctx, func(c *pgx.Conn) error { return c.Ping(ctx) })
+	}
+	return db.sqlx.PingContext(ctx)
 }
 
 // Inspect reports what is in the database before anything is written to it.

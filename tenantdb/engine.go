@@ -10,7 +10,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/stoahq/stoa"
 )
@@ -153,8 +157,43 @@ func answerTooLong(err error) *stoa.Error {
 		"The database answered with more data than this platform accepts for one request. Check that nothing else writes to the store's tables.").Because(err)
 }
 
+// tooManyIterations is of an account whose password was set on a server with
+// an unusual setting.
+func tooManyIterations(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseAuthFailed, "The database server asks for more than %d rounds of SCRAM to check this user's password. "+
+		"Set scram_iterations to %d or less there, and then the password again.", maxIterations, maxIterations).Because(err)
+}
+
+// busy is this side's: so many connections are being made.
+func busy(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseUnreachable, "This platform makes too many database connections at the moment. Try again shortly.").Because(mayPass(err))
+}
+
 func full(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseUnreachable, "The database has no room left to write. Free some, or give it more.").Because(err)
+}
+
+// sqlState is what a server's error code may look like: five letters and digits.
+var sqlState = regexp.MustCompile(`^[0-9A-Z]{5}$`)
+
+// ServerFault is what the owner of a database that is being connected is told
+// of an error that its server reported and no engine has a code for. It returns
+// nil for every other error.
+func ServerFault(err error) *stoa.Error {
+	var pgErr *pgconn.PgError
+	var myErr *mysql.MySQLError
+	code := ""
+	switch {
+	case errors.As(err, &pgErr) && sqlState.MatchString(pgErr.Code):
+		code = " (SQLSTATE " + pgErr.Code + ")"
+	case pgErr != nil:
+	case errors.As(err, &myErr):
+		code = fmt.Sprintf(" (error %d)", myErr.Number)
+	default:
+		return nil
+	}
+	return stoa.Errorf(stoa.DatabaseUnreachable, "The database server reported an error%s that Stoa does not expect. "+
+		"Its log says more; correct what it names and try again.", code).Because(err)
 }
 
 // networkFault recognises what happens below every driver: names, sockets, TLS.

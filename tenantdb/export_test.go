@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"time"
 
+	"github.com/jackc/pgx/v5/stdlib"
+
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/keyring"
 )
@@ -14,6 +16,8 @@ import (
 var (
 	Unseal  = unseal
 	AtLeast = atLeast
+
+	NumericType = numericType
 
 	TopServers = topServers
 	LostRace   = lostRace
@@ -85,13 +89,18 @@ var (
 	ErrCrowded = errCrowded
 	ErrOpen    = errOpen
 	ErrTooMuch = errTooMuch
+	ErrBudget  = errBudget
+	ErrHashing = errHashing
 )
 
 const (
-	GatePatience = gatePatience
-	GateQueue    = gateQueue
-	MaxAnswer    = maxAnswer
-	TripAfter    = tripAfter
+	GatePatience  = gatePatience
+	GateQueue     = gateQueue
+	MaxAnswer     = maxAnswer
+	MaxAsideBytes = maxAsideBytes
+	MaxIterations = maxIterations
+	HashingWait   = hashingWait
+	TripAfter     = tripAfter
 )
 
 // Connections is how many connections the manager counts to c's server, and
@@ -129,3 +138,32 @@ func (b Budget) Give(server string)                            { b.b.give(server
 
 // AskAsAPI reads tables as the roles of an HTTP API.
 func AskAsAPI(ctx context.Context, db *DB, tables []string) error { return db.askAsAPI(ctx, tables) }
+
+// Hashings holds one for each password that is hashed at the moment.
+var Hashings = hashings
+
+// HashingSlot is a connection's right to hash, without the connection.
+type HashingSlot struct{ s *hashingSlot }
+
+func NewHashingSlot(ctx context.Context, all chan struct{}) HashingSlot {
+	return HashingSlot{&hashingSlot{all: all, ctx: ctx}}
+}
+
+func (s HashingSlot) Take() error { return s.s.take() }
+func (s HashingSlot) Release()    { s.s.release() }
+
+// ScreenedPool is a pool of the driver's own for c, where nobody recovers, and
+// UnscreenedPool one where nothing is checked.
+func ScreenedPool(c Credentials, dial DialFunc) *sql.DB {
+	return driverPool(c, dial, stdlib.OptionBeforeConnect(screenConnection))
+}
+
+func UnscreenedPool(c Credentials, dial DialFunc) *sql.DB { return driverPool(c, dial) }
+
+func driverPool(c Credentials, dial DialFunc, options ...stdlib.OptionOpenDB) *sql.DB {
+	cfg, err := postgresEngine{}.config(c, dial)
+	if err != nil {
+		panic(err) // its credentials are a test's
+	}
+	return stdlib.OpenDB(*cfg, append(options, stdlib.OptionAfterConnect(registerTypes))...)
+}

@@ -63,17 +63,21 @@ func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, err
 	}
 	cfg.Fallbacks, cfg.ValidateConnect, cfg.KerberosSrvName, cfg.KerberosSpn = nil, nil, "", ""
 	cfg.MaxProtocolMessageBodyLen = maxAnswer // a server may claim any length
+	// Nothing listens on a store's database; without this the driver keeps what it is notified of.
+	cfg.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
 	return cfg, nil
 }
 
 func (e postgresEngine) open(cfg *pgx.ConnConfig) *sql.DB {
-	return sql.OpenDB(&postgresConnector{e.log, stdlib.GetConnector(*cfg, stdlib.OptionAfterConnect(func(_ context.Context, conn *pgx.Conn) error {
-		conn.TypeMap().RegisterType(&pgtype.Type{
-			Name: "timestamptz", OID: pgtype.TimestamptzOID,
-			Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
-		})
-		return nil
-	}))})
+	return sql.OpenDB(&postgresConnector{e.log, stdlib.GetConnector(*cfg, stdlib.OptionBeforeConnect(screenConnection), stdlib.OptionAfterConnect(registerTypes))})
+}
+
+// registerTypes has the driver read times as UTC, and a numeric in text format
+// alone.
+func registerTypes(_ context.Context, conn *pgx.Conn) error {
+	conn.TypeMap().RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC}})
+	conn.TypeMap().RegisterType(numericType())
+	return nil
 }
 
 // refuseWithoutTLS turns the server's 'N' to our request for TLS into
@@ -193,6 +197,12 @@ func (postgresEngine) Fault(err error) *stoa.Error {
 		case strings.HasPrefix(code, "08"), strings.HasPrefix(code, "57P"):
 			return unreachable(err)
 		}
+	}
+	switch {
+	case errors.Is(err, errIterations):
+		return tooManyIterations(err)
+	case errors.Is(err, errHashing):
+		return busy(err)
 	}
 	if fault := networkFault(err); fault != nil {
 		return fault

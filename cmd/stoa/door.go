@@ -24,12 +24,13 @@ type Door struct {
 	CORSOrigins     []string `name:"cors-origins" env:"STOA_CORS_ORIGINS" help:"Origins whose pages may read the API, such as https://app.example.com." placeholder:"ORIGIN" group:"config"`
 	CORSCredentials bool     `name:"cors-credentials" env:"STOA_CORS_CREDENTIALS" help:"Those pages may send cookies and the like." group:"config"`
 
-	RedisURL         keyring.Secret `name:"redis-url" env:"REDIS_URL" help:"redis://… or rediss://… of a Redis or Valkey server in which all replicas count for the rate limits. Unless told, each counts by itself." placeholder:"URL" group:"config"`
-	RateLimitAuth    int            `name:"rate-limit-auth" env:"STOA_RATE_LIMIT_AUTH" default:"60" help:"Sign-ins, registrations and other calls with a password or a mail, a minute from one address; 0 is no limit." placeholder:"N" group:"config"`
-	RateLimitAddress int            `name:"rate-limit-address" env:"STOA_RATE_LIMIT_ADDRESS" default:"12000" help:"Requests a minute from one address." placeholder:"N" group:"config"`
-	RateLimitUser    int            `name:"rate-limit-user" env:"STOA_RATE_LIMIT_USER" default:"6000" help:"Requests a minute of one user." placeholder:"N" group:"config"`
-	RateLimitKey     int            `name:"rate-limit-key" env:"STOA_RATE_LIMIT_KEY" default:"12000" help:"Requests a minute of one API key." placeholder:"N" group:"config"`
-	RateLimitStore   int            `name:"rate-limit-store" env:"STOA_RATE_LIMIT_STORE" default:"60000" help:"Requests a minute to one store's front, and as many with all API keys of the store." placeholder:"N" group:"config"`
+	RedisURL          keyring.Secret `name:"redis-url" env:"REDIS_URL" help:"redis://… or rediss://… of a Redis or Valkey server in which all replicas count for the rate limits. Unless told, each counts by itself." placeholder:"URL" group:"config"`
+	RateLimitAuth     int            `name:"rate-limit-auth" env:"STOA_RATE_LIMIT_AUTH" default:"60" help:"Sign-ins, registrations and other calls with a password or a mail, a minute from one address; 0 is no limit." placeholder:"N" group:"config"`
+	RateLimitAddress  int            `name:"rate-limit-address" env:"STOA_RATE_LIMIT_ADDRESS" default:"12000" help:"Requests a minute from one address." placeholder:"N" group:"config"`
+	RateLimitUser     int            `name:"rate-limit-user" env:"STOA_RATE_LIMIT_USER" default:"6000" help:"Requests a minute of one user." placeholder:"N" group:"config"`
+	RateLimitKey      int            `name:"rate-limit-key" env:"STOA_RATE_LIMIT_KEY" default:"12000" help:"Requests a minute of one API key." placeholder:"N" group:"config"`
+	RateLimitStore    int            `name:"rate-limit-store" env:"STOA_RATE_LIMIT_STORE" default:"60000" help:"Requests a minute to one store's front, and as many with all API keys of the store." placeholder:"N" group:"config"`
+	RateLimitDatabase int            `name:"rate-limit-database" env:"STOA_RATE_LIMIT_DATABASE" default:"120" help:"Calls of one user a minute that connect to a store's database server: connecting, testing, new credentials." placeholder:"N" group:"config"`
 
 	InvitationsPerHour int `name:"invitations-per-hour" env:"STOA_INVITATIONS_PER_HOUR" default:"1000" help:"Invitations sent by mail an hour, of all users together; 0 is no limit." placeholder:"N" group:"config"`
 }
@@ -56,7 +57,7 @@ func (d *Door) check(fault func(name, format string, args ...any)) {
 	}
 	for name, rate := range map[string]int{
 		"STOA_RATE_LIMIT_AUTH": d.RateLimitAuth, "STOA_RATE_LIMIT_ADDRESS": d.RateLimitAddress, "STOA_RATE_LIMIT_USER": d.RateLimitUser,
-		"STOA_RATE_LIMIT_KEY": d.RateLimitKey, "STOA_RATE_LIMIT_STORE": d.RateLimitStore,
+		"STOA_RATE_LIMIT_KEY": d.RateLimitKey, "STOA_RATE_LIMIT_STORE": d.RateLimitStore, "STOA_RATE_LIMIT_DATABASE": d.RateLimitDatabase,
 		"STOA_INVITATIONS_PER_HOUR": d.InvitationsPerHour,
 	} {
 		if rate < 0 || rate > maxRate {
@@ -82,7 +83,10 @@ func (d *Door) checkRedis(ctx context.Context) error {
 }
 
 func (d *Door) rates() httpapi.Rates {
-	return httpapi.Rates{Auth: d.RateLimitAuth, Address: d.RateLimitAddress, User: d.RateLimitUser, Key: d.RateLimitKey, Store: d.RateLimitStore}
+	return httpapi.Rates{
+		Auth: d.RateLimitAuth, Address: d.RateLimitAddress, User: d.RateLimitUser, Key: d.RateLimitKey, Store: d.RateLimitStore,
+		Database: d.RateLimitDatabase,
+	}
 }
 
 func (d *Door) proxies() (httpapi.Proxies, error) {

@@ -81,7 +81,7 @@ func onEachMaster(t *testing.T, test func(t *testing.T, s *server), settings ...
 
 // unlimited is for tests that are many people at one address.
 func unlimited(cfg *Config) {
-	cfg.RateLimitAuth, cfg.RateLimitAddress, cfg.RateLimitUser = 0, 0, 0
+	cfg.RateLimitAuth, cfg.RateLimitAddress, cfg.RateLimitUser, cfg.RateLimitDatabase = 0, 0, 0, 0
 }
 
 // client speaks to a server as one person does.

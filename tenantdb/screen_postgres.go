@@ -1,0 +1,214 @@
+package tenantdb
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+)
+
+// What a PostgreSQL server may send, in bytes unless another unit is named.
+// The limits are far above what a server sends for requests of ours, and low
+// enough that a connection takes little memory however long it lives.
+const (
+	maxControlBody    = 8 << 10  // of a parameter's report and of a message of the authentication
+	maxNotification   = 16 << 10 // of one notification
+	maxReport         = 64 << 10 // of one error or notice
+	maxDescription    = 1 << 18  // of a description of parameters or of columns
+	maxCommandTag     = 256      // of a CommandComplete
+	maxColumns        = 1664     // columns of a row: MaxTupleAttributeNumber of PostgreSQL
+	maxAsideBytes     = 4 << 20  // of errors, notices, notifications and reports for one request
+	maxAsides         = 1 << 14  // messages of these kinds for one request
+	maxReported       = 64       // different parameters that a server reports
+	maxReportedBytes  = 64 << 10 // of their names and last values together
+	maxStatements     = 1024     // statements prepared at the same time
+	maxDescribedBytes = 1 << 20  // of their descriptions together, which the driver keeps
+	maxParameterTypes = 256      // different types of statements' parameters: the driver keeps a plan for each
+)
+
+// Framing. A message's length counts itself and not the type before it.
+const (
+	lengthBytes = 4
+	headerBytes = 1 + lengthBytes
+)
+
+// postgresScreen checks what a PostgreSQL server sends, protocol version 3.0:
+// whether a message of that kind is due, its length, and its parts. A row is
+// checked as it arrives and not kept; of other messages one is kept until it
+// is whole. It is safe for concurrent use.
+// Source: PostgreSQL manual, "Frontend/Backend Protocol", "Message Formats".
+type postgresScreen struct {
+	onRequest func()       // called when a request begins
+	slot      *hashingSlot // taken before the driver hashes a password
+
+	mu      sync.Mutex
+	header  [headerBytes]byte
+	have    int    // bytes of header that have arrived
+	missing int    // bytes of the message's body that have not arrived
+	partial []byte // of a body that arrives in several parts
+
+	ready    bool // the server has taken the session up
+	auth     authentication
+	answers  answers
+	row      rowReader
+	aside    asideCount
+	reported reportedParameters
+}
+
+// received implements protocolScreen.
+func (s *postgresScreen) received(p []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(p) > 0 {
+		if s.have < headerBytes {
+			n := copy(s.header[s.have:], p)
+			s.have += n
+			p = p[n:]
+			if s.have < headerBytes {
+				return nil
+			}
+			if err := s.begin(); err != nil {
+				return err
+			}
+		}
+		n := min(len(p), s.missing)
+		s.missing -= n
+		if err := s.take(p[:n]); err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// begin checks a header, before any of the message's body is kept.
+func (s *postgresScreen) begin() error {
+	kind, length := s.header[0], int64(binary.BigEndian.Uint32(s.header[1:]))
+	shortest, longest := bodyLimits(kind)
+	if body := length - lengthBytes; body < shortest || body > longest {
+		return broken(kind, "may not come, or not with this length")
+	}
+	s.missing = int(length - lengthBytes)
+	if err := s.accept(kind); err != nil {
+		return err
+	}
+	if kind == 'D' {
+		return s.row.begin(s.answers.columns, s.missing)
+	}
+	return nil
+}
+
+// bodyLimits returns what length the body of a message may have. No length
+// will do for one that answers no request of ours, such as those of COPY.
+func bodyLimits(kind byte) (shortest, longest int64) {
+	switch kind {
+	case 'D': // DataRow
+		return 2, maxAnswer
+	case 'T', 't': // RowDescription, ParameterDescription
+		return 2, maxDescription
+	case 'C': // CommandComplete
+		return 1, maxCommandTag
+	case '1', '2', '3', 'n', 'I': // ParseComplete, BindComplete, CloseComplete, NoData, EmptyQueryResponse
+		return 0, 0
+	case 'Z': // ReadyForQuery
+		return 1, 1
+	case 'E', 'N': // ErrorResponse, NoticeResponse
+		return 1, maxReport
+	case 'S': // ParameterStatus
+		return 2, maxControlBody
+	case 'A': // NotificationResponse
+		return 6, maxNotification
+	case 'R': // Authentication…
+		return 4, maxControlBody
+	case 'K': // BackendKeyData: a process and a key of four bytes
+		return 8, 8
+	}
+	return 0, -1
+}
+
+// accept reports whether a message of this kind is due.
+func (s *postgresScreen) accept(kind byte) error {
+	switch kind {
+	case 'N', 'S', 'A', 'E':
+		if err := s.aside.add(s.missing); err != nil {
+			return err
+		}
+		if kind == 'E' && s.ready {
+			s.answers.fail()
+		}
+		return nil
+	}
+	if !s.ready {
+		return s.auth.accept(kind)
+	}
+	return s.answers.accept(kind)
+}
+
+// take checks the next part of a body, and the message when that is whole.
+func (s *postgresScreen) take(p []byte) error {
+	kind := s.header[0]
+	if kind == 'D' {
+		if err := s.row.take(p); err != nil {
+			return err
+		}
+	} else if s.missing > 0 || len(s.partial) > 0 {
+		s.partial = append(s.partial, p...)
+		p = s.partial
+	}
+	if s.missing > 0 {
+		return nil
+	}
+	s.have = 0
+	err := s.message(kind, p)
+	if s.partial = s.partial[:0]; cap(s.partial) > maxControlBody {
+		s.partial = nil
+	}
+	return err
+}
+
+// message checks the body of a whole message.
+func (s *postgresScreen) message(kind byte, body []byte) error {
+	switch kind {
+	case 'R':
+		return s.auth.message(body, s.slot)
+	case 'Z':
+		if body[0] != 'I' && body[0] != 'T' && body[0] != 'E' {
+			return broken(kind, "names no known state")
+		}
+		s.ready = true
+	case 'S':
+		return s.reported.add(body)
+	case 'E', 'N':
+		return checkReport(kind, body)
+	case 'A':
+		return checkNotification(body)
+	case 'C':
+		return checkCommandTag(body)
+	case 't':
+		return s.answers.describeParameters(body)
+	case 'T', 'n':
+		return s.answers.describeColumns(kind, body)
+	}
+	return nil
+}
+
+// sent implements protocolScreen. The driver writes each request whole.
+func (s *postgresScreen) sent(p []byte) {
+	s.slot.release() // what the driver sends it has computed
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ready {
+		s.auth.sent(p)
+		return
+	}
+	if s.answers.isIdle() {
+		s.aside = asideCount{}
+		s.onRequest()
+	}
+	s.answers.request(p)
+}
+
+// broken names a message by its kind, which is one byte, and the rule that it
+// breaks.
+func broken(kind byte, rule string) error {
+	return &protocolError{what: fmt.Sprintf("message %q %s", kind, rule)}
+}

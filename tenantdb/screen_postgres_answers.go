@@ -1,0 +1,290 @@
+package tenantdb
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+)
+
+// due is what a server has to answer to one message of ours.
+type due byte
+
+const (
+	dueParse      due = iota // ParseComplete
+	dueParameters            // ParameterDescription, of a statement
+	dueColumns               // RowDescription or NoData, of a statement
+	dueBind                  // BindComplete
+	duePortal                // RowDescription or NoData, of what is to be executed
+	dueRows                  // DataRow, any number; then CommandComplete or EmptyQueryResponse
+	dueClose                 // CloseComplete
+	dueQuery                 // at least one result of a simple query, then ReadyForQuery
+	dueReady                 // ReadyForQuery
+)
+
+// completes names the messages that say no more than that something is done.
+var completes = map[due]byte{dueParse: '1', dueBind: '2', dueClose: '3', dueReady: 'Z'}
+
+// answers compares a server's messages with the requests that the driver has
+// sent. The driver relies on their order: it takes a row for one of the
+// statement that it believes to be under way.
+type answers struct {
+	due     []dueAnswer
+	columns int   // of the rows that may come now; -1 for none
+	results int   // of a simple query, so far
+	skip    bool  // an error was reported: ReadyForQuery comes next
+	over    bool  // an error was reported after which the driver waits for no ReadyForQuery
+	fault   error // of this side: nothing may come
+
+	statements map[string]*statement
+	described  int      // bytes of the statements' descriptions
+	types      []uint32 // of the statements' parameters, each once
+}
+
+type dueAnswer struct {
+	what due
+	of   *statement
+}
+
+// statement is a prepared one.
+type statement struct {
+	name      string
+	columns   int // -1: it returns no rows, or is not described yet
+	described int // bytes of its descriptions
+}
+
+func (a *answers) isIdle() bool { return len(a.due) == 0 }
+
+// request notes a request: messages of ours that end with a Sync, or one
+// simple query.
+func (a *answers) request(p []byte) {
+	if len(p) > 0 && p[0] == 'X' { // Terminate may come at any time
+		return
+	}
+	if !a.isIdle() {
+		a.fault = &protocolError{what: "a request begins before the last one was answered"}
+		return
+	}
+	a.columns, a.results = -1, 0
+	for len(p) > 0 {
+		length := 0
+		if len(p) >= headerBytes {
+			length = int(binary.BigEndian.Uint32(p[1:]))
+		}
+		if length < lengthBytes || length >= len(p) || !a.note(p[0], p[headerBytes:1+length]) {
+			a.fault = &protocolError{what: "a request of an unknown form"}
+			return
+		}
+		p = p[1+length:]
+	}
+}
+
+// note adds what is due for one message of ours. It reports false for one that
+// the driver never sends for us.
+func (a *answers) note(kind byte, body []byte) bool {
+	switch kind {
+	case 'P':
+		name, _, _ := bytes.Cut(body, []byte{0})
+		return a.prepare(string(name))
+	case 'D':
+		if len(body) > 0 && body[0] == 'P' {
+			a.wait(duePortal, nil)
+			return true
+		}
+		of := a.named(body)
+		a.wait(dueParameters, of)
+		a.wait(dueColumns, of)
+		return of != nil
+	case 'B':
+		_, rest, _ := bytes.Cut(body, []byte{0})
+		name, _, _ := bytes.Cut(rest, []byte{0})
+		of := a.statements[string(name)]
+		a.wait(dueBind, of)
+		return of != nil
+	case 'E':
+		a.wait(dueRows, nil)
+	case 'C':
+		a.forget(a.named(body))
+		a.wait(dueClose, nil)
+	case 'S':
+		a.wait(dueReady, nil)
+	case 'Q':
+		a.wait(dueQuery, nil)
+	default:
+		return false
+	}
+	return true
+}
+
+func (a *answers) wait(what due, of *statement) { a.due = append(a.due, dueAnswer{what, of}) }
+
+// prepare notes a statement, in the place of an earlier one of that name.
+func (a *answers) prepare(name string) bool {
+	a.forget(a.statements[name])
+	if a.statements == nil {
+		a.statements = map[string]*statement{}
+	}
+	of := &statement{name: name, columns: -1}
+	a.statements[name] = of
+	a.wait(dueParse, of)
+	return len(a.statements) <= maxStatements
+}
+
+// named returns the statement that a Describe or a Close names, nil for none.
+func (a *answers) named(body []byte) *statement {
+	if len(body) < 2 || body[0] != 'S' {
+		return nil
+	}
+	name, _, _ := bytes.Cut(body[1:], []byte{0})
+	return a.statements[string(name)]
+}
+
+func (a *answers) forget(s *statement) {
+	if s != nil && a.statements[s.name] == s {
+		a.described -= s.described
+		delete(a.statements, s.name)
+	}
+}
+
+// accept reports whether a message that is part of an answer is due.
+func (a *answers) accept(kind byte) error {
+	switch {
+	case a.fault != nil:
+		return a.fault
+	case a.over, a.isIdle():
+		return broken(kind, "answers no request")
+	case a.skip:
+		return a.resume(kind)
+	}
+	switch what := a.due[0].what; what {
+	case dueParameters:
+		if kind == 't' {
+			return nil
+		}
+	case dueColumns, duePortal:
+		if kind == 'T' || kind == 'n' {
+			return nil
+		}
+	case dueRows:
+		return a.acceptRows(kind)
+	case dueQuery:
+		return a.acceptResults(kind)
+	default:
+		if kind == completes[what] {
+			a.complete()
+			return nil
+		}
+	}
+	return outOfTurn(kind)
+}
+
+func outOfTurn(kind byte) error { return broken(kind, "comes out of turn") }
+
+// complete ends what is due first.
+func (a *answers) complete() {
+	if a.due[0].what == dueBind {
+		a.columns = a.due[0].of.columns
+	}
+	a.due = slices.Delete(a.due, 0, 1)
+}
+
+func (a *answers) acceptRows(kind byte) error {
+	switch kind {
+	case 'D':
+	case 'C', 'I':
+		a.columns = -1
+		a.complete()
+	default:
+		return outOfTurn(kind)
+	}
+	return nil
+}
+
+func (a *answers) acceptResults(kind byte) error {
+	switch under := a.columns >= 0; {
+	case kind == 'T' && !under, kind == 'D' && under:
+	case kind == 'C', kind == 'I' && !under:
+		a.columns = -1
+		a.results++
+	case kind == 'Z' && !under && a.results > 0: // without a result the driver would have none to show
+		a.complete()
+	default:
+		return outOfTurn(kind)
+	}
+	return nil
+}
+
+// fail notes that the server has reported an error: it answers nothing more of
+// this request.
+func (a *answers) fail() {
+	switch {
+	case a.isIdle(), a.due[0].what == dueClose: // the driver takes the first for an answer, and the second for the end of one
+		a.over = true
+	case !a.skip:
+		a.skip = true
+		for _, d := range a.due {
+			if d.what == dueParse {
+				a.forget(d.of)
+			}
+		}
+	}
+}
+
+// resume ends the request in which the server has reported an error.
+func (a *answers) resume(kind byte) error {
+	if kind != 'Z' {
+		return outOfTurn(kind)
+	}
+	a.due, a.skip = a.due[:0], false
+	return nil
+}
+
+// describeParameters takes a ParameterDescription.
+func (a *answers) describeParameters(body []byte) error {
+	count := int(binary.BigEndian.Uint16(body))
+	if len(body) != 2+4*count {
+		return broken('t', "has another length than its parameters")
+	}
+	for types := body[2:]; len(types) > 0; types = types[4:] {
+		if oid := binary.BigEndian.Uint32(types); !slices.Contains(a.types, oid) {
+			a.types = append(a.types, oid)
+		}
+		if len(a.types) > maxParameterTypes {
+			return &protocolError{what: "too many types of parameters"}
+		}
+	}
+	return a.describe(len(body))
+}
+
+// describeColumns takes a RowDescription or NoData.
+func (a *answers) describeColumns(kind byte, body []byte) error {
+	columns := -1
+	if kind == 'T' {
+		var err error
+		if columns, err = countColumns(body); err != nil {
+			return err
+		}
+	}
+	switch first := a.due[0]; first.what {
+	case dueColumns:
+		first.of.columns = columns
+		return a.describe(len(body))
+	case duePortal:
+		a.columns = columns
+		a.complete()
+	default: // a simple query
+		a.columns = columns
+	}
+	return nil
+}
+
+// describe counts a description of the statement whose turn it is.
+func (a *answers) describe(size int) error {
+	of := a.due[0].of
+	of.described += size
+	a.described += size
+	if a.described > maxDescribedBytes {
+		return &protocolError{what: "too long descriptions of statements"}
+	}
+	a.complete()
+	return nil
+}

@@ -1,0 +1,146 @@
+package tenantdb
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/binary"
+	"strconv"
+)
+
+// Authentication messages by their code.
+const (
+	authOK           = 0
+	authMD5          = 5
+	authSASL         = 10
+	authSASLContinue = 11
+	authSASLFinal    = 12
+)
+
+const (
+	maxIterations = 100_000 // of SCRAM: 4,096 is PostgreSQL's own number, and each costs this process a hash
+	maxSalt       = 1 << 10 // bytes of SCRAM's salt
+	maxMechanisms = 16
+)
+
+// authentication follows the beginning of a session. Only what a server may
+// ask for, in its order, reaches the driver.
+type authentication struct {
+	started bool // our first message, which has no type, is sent
+	state   authState
+	nonce   []byte // ours, of SCRAM
+	key     bool   // BackendKeyData has come
+}
+
+type authState byte
+
+const (
+	authBegun      authState = iota // nothing is asked for yet
+	authRefused                     // what the driver refuses: it ends the connection
+	authMD5Asked                    // the driver answers next
+	authMD5Sent                     //
+	authSCRAMAsked                  // the driver sends its nonce next
+	authNonceSent                   //
+	authComputing                   // the driver has the challenge, and computes its proof
+	authProofSent                   //
+	authVerified                    // the server has sent its own proof
+	authDone                        // the server has let us in
+)
+
+// accept reports whether a message of the kind is due before the session is
+// ready. What an authentication message says is for message to judge.
+func (a *authentication) accept(kind byte) error {
+	switch {
+	case kind == 'R' && a.started && a.state != authDone && a.state != authRefused:
+		return nil
+	case kind == 'K' && a.state == authDone && !a.key:
+		a.key = true
+		return nil
+	case kind == 'Z' && a.state == authDone:
+		return nil
+	}
+	return outOfTurn(kind)
+}
+
+// sent notes what the driver sends before the session is ready.
+func (a *authentication) sent(p []byte) {
+	if !a.started {
+		a.started = true
+		return
+	}
+	if len(p) == 0 || p[0] != 'p' {
+		return
+	}
+	switch a.state {
+	case authMD5Asked:
+		a.state = authMD5Sent
+	case authSCRAMAsked: // a mechanism, a length, and "n,,n=,r=" with the nonce
+		if _, nonce, ok := bytes.Cut(p, []byte(",r=")); ok {
+			a.nonce = bytes.Clone(nonce)
+		}
+		a.state = authNonceSent
+	case authComputing:
+		a.state = authProofSent
+	}
+}
+
+// message checks an authentication message. After a challenge of SCRAM it
+// returns when the driver may hash the password.
+func (a *authentication) message(body []byte, slot *hashingSlot) error {
+	code, rest := binary.BigEndian.Uint32(body), body[4:]
+	switch {
+	case code == authOK && len(rest) == 0 && (a.state == authBegun || a.state == authMD5Sent || a.state == authVerified):
+		a.state = authDone
+	case code == authMD5 && len(rest) == 4 && a.state == authBegun:
+		a.state = authMD5Asked
+	case code == authSASL && a.state == authBegun:
+		a.state = authSCRAMAsked
+		return checkMechanisms(rest)
+	case code == authSASLContinue && a.state == authNonceSent:
+		a.state = authComputing
+		if err := checkChallenge(rest, a.nonce); err != nil {
+			return err
+		}
+		return slot.take()
+	case code == authSASLFinal && a.state == authProofSent:
+		a.state = authVerified
+	case code < authSASL && code != authOK && code != authMD5 && len(rest) == 0 && a.state == authBegun:
+		a.state = authRefused // a password in clear, Kerberos, …: the driver says so
+	default:
+		return broken('R', "asks for what may not be asked for now")
+	}
+	return nil
+}
+
+// checkMechanisms checks a list of names that an empty one ends.
+func checkMechanisms(list []byte) error {
+	if bytes.Count(list, []byte{0}) > maxMechanisms+1 || !bytes.HasSuffix(list, []byte{0, 0}) ||
+		bytes.Contains(list[:len(list)-2], []byte{0, 0}) || list[0] == 0 {
+		return broken('R', "is no list of mechanisms")
+	}
+	return nil
+}
+
+// checkChallenge checks the server's first message of SCRAM, so that nothing
+// is left over which the driver could end the connection instead of hashing.
+// Source: RFC 5802, section 7, server-first-message.
+func checkChallenge(message, nonce []byte) error {
+	r, rest, ok := bytes.Cut(message, []byte(",s="))
+	salt, count, found := bytes.Cut(rest, []byte(",i="))
+	own, isNonce := bytes.CutPrefix(r, []byte("r="))
+	if !ok || !found || !isNonce || len(own) <= len(nonce) || !bytes.HasPrefix(own, nonce) || bytes.IndexByte(own, ',') >= 0 {
+		return broken('R', "is no challenge of SCRAM")
+	}
+	decoded := make([]byte, base64.StdEncoding.DecodedLen(len(salt)))
+	n, err := base64.StdEncoding.Decode(decoded, salt)
+	if err != nil || n == 0 || n > maxSalt {
+		return broken('R', "has an unusable salt")
+	}
+	iterations, err := strconv.ParseUint(string(count), 10, 31)
+	if err != nil || iterations == 0 {
+		return broken('R', "has no number of iterations")
+	}
+	if iterations > maxIterations {
+		return errIterations
+	}
+	return nil
+}
