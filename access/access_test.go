@@ -276,3 +276,28 @@ func TestOwnerOf(t *testing.T) {
 		}
 	})
 }
+
+// TestImpersonation: an operator who acts as an owner may do what the table
+// marks, and nothing that would outlive their visit or cost credits.
+func TestImpersonation(t *testing.T) {
+	t.Parallel()
+	lasting := []access.Action{
+		access.ManageHostnames, access.ConnectDatabase, access.RotateCredentials, access.SuspendStore, access.DeleteStore,
+		access.SpendCredits, access.PurchaseCredits, access.ManageMembers, access.ManageOwners, access.ManageKeys,
+	}
+	each(t, func(w world) {
+		acting := w.user()
+		store := w.store(acting)
+		acting.Impersonator = stoa.NewID[stoa.UserID]()
+		for _, action := range actions {
+			_, err := access.Check(w.Context(), w.db, acting, store, action)
+			if slices.Contains(lasting, action) {
+				if stoa.CodeOf(err) != stoa.Forbidden || stoa.CodeOf(acting.Within(store, action)) != stoa.Forbidden {
+					w.Errorf("%s: %v, want forbidden", action, err)
+				}
+			} else if err != nil {
+				w.Errorf("%s: %v", action, err)
+			}
+		}
+	})
+}

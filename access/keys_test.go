@@ -160,7 +160,7 @@ func TestMarkdown(t *testing.T) {
 	if got := strings.Count(table, "\n"); got != len(access.Rules())+2 || len(access.Rules()) != len(actions) {
 		t.Errorf("%d lines for %d actions", got, len(actions))
 	}
-	if want := "| Delete and restore the store | ✓ | | | | ✓ | – |\n"; !strings.Contains(table, want) {
+	if want := "| Delete and restore the store | ✓ | | | | ✓ | | – |\n"; !strings.Contains(table, want) {
 		t.Errorf("no %q in\n%s", want, table)
 	}
 }

@@ -26,8 +26,6 @@ const (
 	keySum    = 7  // characters of base32: a CRC-32
 	keyShown  = len(keyPrefix) + 4
 
-	maxKeyName = 100 // characters
-
 	// keyUseEvery is how often the last use of a key is written down at most.
 	keyUseEvery = time.Minute
 )

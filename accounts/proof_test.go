@@ -125,12 +125,11 @@ func TestVerifyEmailGuesses(t *testing.T) {
 // as accounts of earlier releases can have.
 type squatter struct {
 	shopBench
-	session Session
-	key     keyring.Secret
-	guest   keyring.Secret // the token of an invitation
-	verify  keyring.Secret
-	member  access.Principal
-	theirs  keyring.Secret // the member's key
+	key    keyring.Secret
+	guest  keyring.Secret // the token of an invitation
+	verify keyring.Secret
+	member access.Principal
+	theirs keyring.Secret // the member's key
 }
 
 func squat(b shopBench) squatter {

@@ -20,7 +20,7 @@ var linkable = []string{
 // plainNames are names that people and stores have.
 var plainNames = []string{
 	"Olive", "Dr. Olive Owner", "O'Brien", "Anne-Marie", "J.R.R. Tolkien", "St.John's", "Mr. & Mrs. Müller GmbH", "Müller GmbH & Co. KG", "A.P.C.", "Zoë", "山田 太郎",
-	"Store No.1", "Shop 1.5", "50% off: all week", "Bread / Butter", "C/O Olive", "Shop: Berlin", "24/7", "Yes! We're open...", "Tom @ Work", "Ключи", "نرگس‌ها", "José Ñandú", "#1 Store", "Node.js",
+	"Store No.1", "Shop 1.5", "50% off: all week", "Bread / Butter", "C/O Olive", "Shop: Berlin", "24/7", "Yes! We're open...", "Tom @ Work", "Ключи", "نرگس\u200cها", "José Ñandú", "#1 Store", "Node.js",
 	"Café.Zoë", "10:30", "Part 1: The End", "Ratio 3:4", "R2-D2", "e.g. this", "Two..dots", "Mozilla/5.0 (X11; Linux x86_64) Chrome/120.0.0.0 Safari/537.36", "www", "http", "Dot . Com",
 }
 

@@ -191,7 +191,7 @@ func hostileServer(t *testing.T, talk func(net.Conn)) (host string, port int) {
 				return
 			}
 			go func() {
-				defer conn.Close() //nolint:errcheck // it is only a test's
+				defer conn.Close()
 				talk(conn)
 			}()
 		}

@@ -183,12 +183,12 @@ func countStatements(t *testing.T, direct string) (through string, count func() 
 // carryCounting carries one connection, and counts the client's queries.
 // Source: PostgreSQL protocol 3.0, "Message Formats".
 func carryCounting(client net.Conn, target string, n *atomic.Int64) {
-	defer client.Close() //nolint:errcheck // it is only a test's
+	defer client.Close()
 	server, err := net.Dial("tcp", target)
 	if err != nil {
 		return
 	}
-	defer server.Close() //nolint:errcheck // it is only a test's
+	defer server.Close()
 	go func() {
 		_, _ = io.Copy(client, server)
 		_ = client.Close()

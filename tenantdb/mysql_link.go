@@ -120,14 +120,14 @@ func (l *mysqlLink) withPassword(p []byte, at int, first bool) []byte {
 	}
 	q := slices.Concat(p[:at], answer, p[at+len(request):])
 	n := len(q) - 4
-	q[0], q[1], q[2] = byte(n), byte(n>>8), byte(n>>16)
+	q[0], q[1], q[2] = byte(n), byte(n>>8), byte(n>>16) //nolint:gosec // the bytes of a length
 	return q
 }
 
 // mysqlLength encodes a length below 64 KiB.
 func mysqlLength(n int) []byte {
 	if n < 0xfb {
-		return []byte{byte(n)}
+		return []byte{byte(n)} //nolint:gosec // below 0xfb
 	}
-	return []byte{0xfc, byte(n), byte(n >> 8)}
+	return []byte{0xfc, byte(n), byte(n >> 8)} //nolint:gosec // the bytes of a length
 }

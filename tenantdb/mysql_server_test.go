@@ -58,8 +58,7 @@ type mysqlSession struct {
 	net.Conn
 	in       *bufio.Reader
 	sequence byte // of the next packet
-	response []byte
-	count    int // commands so far, without those of connecting
+	count    int  // commands so far, without those of connecting
 }
 
 // serve is what `at` takes.

@@ -98,7 +98,9 @@ func TestMigrationLockThatIsNeverGranted(t *testing.T) {
 				t.Errorf("granted %d to the other, %v", granted, err)
 			}
 			close(done)
-			<-released
+			if err := <-released; err != nil {
+				t.Error(err)
+			}
 			must(t, holder.Close())
 			if _, err := tenantdbtest.Open(t, c).Migrate(t.Context()); err != nil {
 				t.Errorf("once the lock is free: %v", err)

@@ -72,7 +72,7 @@ func (c faultyConn) QueryContext(context.Context, string, []driver.NamedValue) (
 
 func (c faultyConn) PrepareContext(context.Context, string) (driver.Stmt, error) {
 	c.call()
-	return faultyStmt{c.faultyDriver}, nil
+	return faultyStmt(c), nil
 }
 
 type faultyStmt struct{ *faultyDriver }
@@ -188,7 +188,7 @@ func TestDriverPanicsOnGoroutinesOfSQL(t *testing.T) {
 	rows := sql.OpenDB(connectorOf{&recoveringConn{sessionConn: faultyConn{faulty}, socket: &closedSocket{}, log: silent}})
 	defer rows.Close() //nolint:errcheck // it panics again
 	ctx, cancel := context.WithCancel(t.Context())
-	result, err := rows.QueryContext(ctx, "")
+	result, err := rows.QueryContext(ctx, "") //nolint:rowserrcheck,sqlclosecheck // nothing is read, and it is closed at the end
 	if err != nil {
 		t.Fatal(err)
 	}

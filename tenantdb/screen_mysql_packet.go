@@ -143,7 +143,7 @@ func mysqlIsShortest(value uint64, n int) bool {
 // p.
 func mysqlString(p []byte) (rest []byte, ok bool) {
 	length, n, ok := mysqlInteger(p)
-	if !ok || length > uint64(len(p)-n) {
+	if !ok || length > uint64(len(p)-n) { //nolint:gosec // n bytes of p were read
 		return nil, false
 	}
 	return p[n+int(length):], true //nolint:gosec // it is at most len(p)

@@ -189,6 +189,7 @@ func (r *mysqlRows) startValue() {
 			continue
 		case columnFixed:
 			r.left = int(c.size)
+		default: // its length comes first
 		}
 		return
 	}

@@ -176,7 +176,7 @@ func (w *auditedWorld) token(page string) object {
 func (w *auditedWorld) accounts() (client, string) {
 	w.t.Helper()
 	visitor := client{t: w.t, url: w.s.url}
-	c, a := w.register("owner@example.com")
+	_, a := w.register("owner@example.com")
 	w.do(visitor, "POST /api/auth/verify-email", nil, w.token("verify-email"), http.StatusNoContent)
 	w.do(visitor, "POST /api/auth/refresh", nil, object{"refreshToken": a.text("refreshToken")}, http.StatusOK)
 	w.do(visitor, "POST /api/auth/forgot-password", nil, object{"email": "owner@example.com"}, http.StatusNoContent)
@@ -189,7 +189,7 @@ func (w *auditedWorld) accounts() (client, string) {
 		w.t.Helper()
 		return client{t: w.t, url: w.s.url, token: w.do(visitor, "POST /api/auth/login", nil, login, http.StatusOK).text("accessToken")}
 	}
-	c = in()
+	c := in()
 	w.do(c, "POST /api/auth/change-password", nil, object{"oldPassword": testPassword, "newPassword": testPassword + "!"}, http.StatusNoContent)
 	login["password"] = testPassword + "!"
 	factor := w.do(c, "POST /api/auth/second-factor", nil, object{"password": login["password"]}, http.StatusCreated)

@@ -324,7 +324,7 @@ func TestKilledTwiceByOneRun(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer listener.Close() //nolint:errcheck // the test is over
+			defer listener.Close()
 			cfg := testConfig(t, engine)
 			cfg.ProvisioningClaim = time.Second
 			k := &killing{t: t, cfg: cfg, db: masterdbtest.Open(t, cfg.MasterDBURL.Reveal())}
