@@ -49,6 +49,8 @@ func (p *platform) start(ctx context.Context, settings []string) error {
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.folder, log, log
 	cmd.Env = append(p.environment(p.data()), "STOA_LISTEN=127.0.0.1", "PORT="+strconv.Itoa(p.port), "JWT_EXPIRES_IN=12h",
 		"STOA_RATE_LIMIT_AUTH=0", "STOA_RATE_LIMIT_ADDRESS=0", "STOA_RATE_LIMIT_USER=0", "STOA_RATE_LIMIT_KEY=0", "STOA_RATE_LIMIT_STORE=0", "STOA_RATE_LIMIT_DATABASE=0")
+	cmd.Env = append(cmd.Env, "STOA_QUOTA_STORES_UNVERIFIED=0", "STOA_QUOTA_STORES=0", "STOA_QUOTA_STORES_PER_HOUR=0",
+		"STOA_QUOTA_MANAGED_DATABASES_UNVERIFIED=0", "STOA_QUOTA_MANAGED_DATABASES=0")
 	cmd.Env = append(cmd.Env, settings...)
 	if p.process, err = launch(cmd); err != nil {
 		return err

@@ -151,7 +151,11 @@ func TestFinalDeletion(t *testing.T) {
 				t.Errorf("the merchant's database: version %d, %v", version, err)
 			}
 		}
-		heir, err := b.Create(t.Context(), b.user(t), NewStore{Name: "Heir", Slug: s.Slug})
+		next := b.user(t)
+		_, err := b.Create(t.Context(), next, NewStore{Name: "Heir", Slug: s.Slug})
+		wantCode(t, err, stoa.HostnameTaken)
+		b.expire(t) // what was kept of the slug
+		heir, err := b.Create(t.Context(), next, NewStore{Name: "Heir", Slug: s.Slug})
 		must(t, err)
 		must(t, b.mapHostname(t.Context(), heir.ID))
 		if err := b.mapHostname(t.Context(), s.ID); stoa.CodeOf(err) != stoa.StoreNotFound {

@@ -74,7 +74,7 @@ func TestRenameHoldsAtOnce(t *testing.T) {
 		for i := range 20 {
 			_, err := b.Resolve(t.Context(), at+".shops.test")
 			must(t, err)
-			next := fmt.Sprintf("bakery-%d", i)
+			next := fmt.Sprintf("bakery-%d", i%5) // few slugs of a store are kept
 			_, err = b.Update(t.Context(), p, s.ID, shop.ProfilePatch{Slug: &next})
 			must(t, err)
 			_, err = b.Resolve(t.Context(), at+".shops.test")
