@@ -29,7 +29,7 @@ func postgresThat(t *testing.T, greeting, answer []byte) tenantdb.Credentials {
 				return
 			}
 			go func() {
-				defer conn.Close() //nolint:errcheck // a test's connection
+				defer conn.Close()
 				playPostgres(conn, greeting, answer)
 			}()
 		}

@@ -29,7 +29,7 @@ func serverThat(t *testing.T, serve func(net.Conn)) (address string) {
 				return
 			}
 			go func() {
-				defer conn.Close() //nolint:errcheck // a test's connection
+				defer conn.Close()
 				serve(conn)
 			}()
 		}
