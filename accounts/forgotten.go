@@ -79,5 +79,9 @@ func (a *Accounts) setForgotten(ctx context.Context, tx *masterdb.Tx, p access.P
 	if err := a.remember(ctx, tx, p.UserID, c); err != nil {
 		return err
 	}
-	return access.Record(ctx, tx, p, access.Event{Action: access.PasswordReset})
+	var details map[string]string
+	if !proven {
+		details = map[string]string{"firstProof": "what was made before is void"}
+	}
+	return access.Record(ctx, tx, p, access.Event{Action: access.PasswordReset, Details: details})
 }

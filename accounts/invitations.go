@@ -29,8 +29,10 @@ var (
 	invitedBySender = mail.Allowance{Name: "invitation-sender", Burst: 20, Every: time.Hour / 20}
 	invitedByStore  = mail.Allowance{Name: "invitation-store", Burst: 50, Every: 24 * time.Hour / 50}
 	// invitedAgain is for one store and one address, until the guest accepts.
-	invitedAgain   = mail.Allowance{Name: "invitation-again", Burst: 3, Every: 7 * 24 * time.Hour}
-	invitedAddress = mail.Allowance{Name: "invitation-address", Burst: 5, Every: 24 * time.Hour / 5}
+	invitedAgain = mail.Allowance{Name: "invitation-again", Burst: 3, Every: 7 * 24 * time.Hour}
+	// invitedAddress is for one address and all stores: at most 5 in a day. It is
+	// not for who belongs to a store with the sender already.
+	invitedAddress = mail.Allowance{Name: "invitation-address", Burst: 4, Every: 24 * time.Hour}
 )
 
 // invitedInAll is for all users together.
@@ -102,12 +104,14 @@ func inviting(role access.Role) access.Action {
 // checkInvited refuses who is a member, was invited a moment ago, or is one too
 // many, and counts the others.
 func (a *Accounts) checkInvited(ctx context.Context, tx *masterdb.Tx, p access.Principal, store stoa.StoreID, email string) error {
-	var found struct{ Members, Recent int }
+	var found struct{ Members, Recent, Shared int }
 	err := tx.Get(ctx, &found, `
 		SELECT
 			(SELECT count(*) FROM store_members m JOIN users u ON u.id = m.user_id WHERE m.store_id = $1 AND u.email = $2) AS members,
-			(SELECT count(*) FROM invitations WHERE store_id = $1 AND email = $2 AND sent_at > $3) AS recent`,
-		store, email, tx.Now.Add(-mailPause))
+			(SELECT count(*) FROM invitations WHERE store_id = $1 AND email = $2 AND sent_at > $3) AS recent,
+			(SELECT count(*) FROM users u JOIN store_members guest ON guest.user_id = u.id JOIN store_members sender ON sender.store_id = guest.store_id
+				WHERE u.email = $2 AND u.email_verified AND sender.user_id = $4) AS shared`,
+		store, email, tx.Now.Add(-mailPause), p.UserID)
 	switch {
 	case err != nil:
 		return err
@@ -118,12 +122,16 @@ func (a *Accounts) checkInvited(ctx context.Context, tx *masterdb.Tx, p access.P
 	case found.Recent > 0:
 		return tooMany(mailPause, "This address was invited a moment ago. Try again later.")
 	}
-	return a.takeInvitation(ctx, tx, p.UserID, store, email)
+	return a.takeInvitation(ctx, tx, p.UserID, store, email, found.Shared > 0)
 }
 
 // takeInvitation counts an invitation for the sender first, whose row orders
 // their calls: the number of open ones is exact too.
-func (a *Accounts) takeInvitation(ctx context.Context, tx *masterdb.Tx, sender stoa.UserID, store stoa.StoreID, email string) error {
+func (a *Accounts) takeInvitation(ctx context.Context, tx *masterdb.Tx, sender stoa.UserID, store stoa.StoreID, email string, acquainted bool) error {
+	address := invitedAddress
+	if acquainted {
+		address.Burst = 0 // no limit
+	}
 	for _, limit := range []struct {
 		mail.Allowance
 		key, message string
@@ -131,7 +139,7 @@ func (a *Accounts) takeInvitation(ctx context.Context, tx *masterdb.Tx, sender s
 		{invitedBySender, sender.String(), "You have sent many invitations. Try again later."},
 		{invitedByStore, store.String(), "This store has sent many invitations. Try again later."},
 		{invitedAgain, againKey(store, email), "This address has been invited several times and has not answered. Try again later, or ask in another way."},
-		{invitedAddress, email, "This address has been sent many invitations. Try again later."},
+		{address, email, "This address has been sent many invitations. Try again later."},
 		{a.invitedInAll(), "", "Many invitations are being sent. Try again later."},
 	} {
 		wait, err := limit.Take(ctx, tx, limit.key)

@@ -73,7 +73,30 @@ func TestInvitationLimits(t *testing.T) {
 				}
 			}
 			return got
-		}, 5},
+		}, 4},
+		"one address, many stores, acquainted": {func(b shopBench) map[stoa.Code]int {
+			guest := b.person("colleague@example.com")
+			prove(b.T, b.Accounts, "colleague@example.com")
+			err := b.db.Tx(b.Context(), func(tx *masterdb.Tx) error {
+				return access.Grant(b.Context(), tx, b.store, guest.UserID, access.Viewer)
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			got := map[stoa.Code]int{}
+			for i := range 10 {
+				b.store = b.another(fmt.Sprintf("owner%d@example.com", i)).store
+				if err := b.db.Tx(b.Context(), func(tx *masterdb.Tx) error {
+					return access.Grant(b.Context(), tx, b.store, b.owner.UserID, access.Owner)
+				}); err != nil {
+					b.Fatal(err)
+				}
+				for code, n := range b.outcomes(1, "colleague@example.com") {
+					got[code] += n
+				}
+			}
+			return got
+		}, 10},
 		"one sender": {func(b shopBench) map[stoa.Code]int { return b.outcomes(25, "guest%d@example.com") }, 20},
 		"one sender, many open": {func(b shopBench) map[stoa.Code]int {
 			got := map[stoa.Code]int{}

@@ -25,6 +25,15 @@ func TestRegistrationFaults(t *testing.T) {
 		"first name not UTF-8":   {func(r *Registration) { r.FirstName = "Oli\xffve" }, "firstName"},
 		"last name empty":        {func(r *Registration) { r.LastName = "" }, "lastName"},
 		"last name control":      {func(r *Registration) { r.LastName = "Ow\nner" }, "lastName"},
+		"first name URL":         {func(r *Registration) { r.FirstName = "http://evil.test" }, "firstName"},
+		"first name host":        {func(r *Registration) { r.FirstName = "Win at evil.com now" }, "firstName"},
+		"first name address":     {func(r *Registration) { r.FirstName = "me@evil.test" }, "firstName"},
+		"first name override":    {func(r *Registration) { r.FirstName = "Oli\u202eve" }, "firstName"},
+		"last name zero width":   {func(r *Registration) { r.LastName = "Ow\u200bner" }, "lastName"},
+		"last name www":          {func(r *Registration) { r.LastName = "www.evil" }, "lastName"},
+		"store name host":        {func(r *Registration) { r.StoreName = new("evil.com") }, "storeName"},
+		"first name with joiner": {func(r *Registration) { r.FirstName = "نرگس\u200cها" }, ""},
+		"first name with dots":   {func(r *Registration) { r.FirstName = "J.R.R." }, ""},
 		"last name with a space": {func(r *Registration) { r.LastName = "van der Berg" }, ""},
 	} {
 		r := registration()

@@ -29,8 +29,9 @@ func (a *api) memberRoutes() {
 	route(a, op(http.MethodGet, invitations, 200, "Open invitations", "Newest first, without pages.", 401, 403, 404), a.listInvitations)
 	route(a, a.dear(op(http.MethodPost, invitations, 201, "Invite somebody by mail",
 		"To invite an address again renews the invitation, with the role given now. The mail's token is good for a week. "+
-			"The caller's address must be proven (403 email_unverified). 429 rate_limited bounds them: 3 to one address without an answer, then one a week; "+
-			"5 a day to one address by all stores; 20 an hour and 100 open ones of one caller; 50 a day of one store.",
+			"The caller's address must be proven (403 email_unverified). 429 rate_limited bounds them: 3 of one store to one address without an answer, "+
+			"then one a week; 4 of all stores to an address that shares none with the caller, then one a day; 20 of one caller, then one in three minutes, "+
+			"and 100 that are open; 50 of one store, then one in half an hour.",
 		400, 401, 403, 404, 413, 422, 429)), a.invite)
 	route(a, op(http.MethodDelete, invitations+"/{invitationId}", 204, "Take an invitation back", "", 401, 403, 404), a.revokeInvitation)
 	route(a, a.dear(op(http.MethodPost, "/api/invitations/accept", 200, "Accept an invitation",

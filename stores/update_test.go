@@ -81,6 +81,8 @@ func TestUpdateNamesEveryFaultAndWritesNothing(t *testing.T) {
 		}{
 			{shop.ProfilePatch{Name: ptr(" "), Slug: ptr("A B"), City: ptr("\x00"), Currency: ptr("EURO")}, "[city currency name slug]"},
 			{shop.ProfilePatch{Name: ptr("Fine"), Slug: ptr("www")}, "[slug]"},
+			{shop.ProfilePatch{Name: ptr("evil.com"), Slug: ptr("www")}, "[name slug]"},
+			{shop.ProfilePatch{Name: ptr("Pay\u202e"), Slug: ptr("fine")}, "[name]"},
 			{shop.ProfilePatch{Slug: ptr("ab--c"), Country: ptr("XX")}, "[country slug]"},
 			{shop.ProfilePatch{Name: ptr("Fine"), Slug: ptr("fine"), Timezone: ptr("Mars/Base")}, "[timezone]"},
 			{shop.ProfilePatch{Name: ptr(strings.Repeat("é", 121))}, "[name]"},
