@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
@@ -58,6 +59,21 @@ func (s till) wantStopped(t testing.TB, reason string) {
 	if got.Enabled || got.StoppedReason == nil || *got.StoppedReason != reason || got.StoppedAt == nil {
 		t.Fatalf("%+v, want it stopped: %s", got, reason)
 	}
+	s.wantAudited(t, access.RechargeStopped, `{"reason":"`+reason+`"}`)
+}
+
+// wantAudited wants an entry of the platform in the store's audit log, with
+// these details unless they are "".
+func (s till) wantAudited(t testing.TB, action, details string) {
+	t.Helper()
+	var rows []string
+	must(t, s.db.Select(t.Context(), &rows, `SELECT details FROM audit_events WHERE store_id = $1 AND action = $2 AND user_id IS NULL`, s.store, action))
+	for _, row := range rows {
+		if details == "" || row == details {
+			return
+		}
+	}
+	t.Errorf("no entry %s with %s in the audit log, but %v", action, details, rows)
 }
 
 func TestRecharge(t *testing.T) {
@@ -72,6 +88,8 @@ func TestRecharge(t *testing.T) {
 		s.spend(t, 51)
 		s.recharge(t)
 		s.wantBalance(t, 149, 0, 0)
+		s.wantAudited(t, access.CardSaved, "")
+		s.wantAudited(t, access.PurchaseStarted, "")
 		if n := s.stripe.Count("payment_intent"); n != 2 {
 			t.Errorf("%d charges", n)
 		}

@@ -149,6 +149,7 @@ func TestUpdateWithTheTenantDown(t *testing.T) {
 			_, err := b.Update(t.Context(), p, s.ID, patch)
 			wantCode(t, err, stoa.TenantUnavailable)
 		}
+		b.wantBalancedUpdates(t, s.ID)
 		var name, slug string
 		must(t, b.db.Get(t.Context(), &name, `SELECT name FROM stores WHERE id = $1`, s.ID))
 		must(t, b.db.Get(t.Context(), &slug, `SELECT slug FROM stores WHERE id = $1`, s.ID))
