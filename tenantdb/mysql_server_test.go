@@ -61,6 +61,15 @@ type mysqlSession struct {
 	count    int  // commands so far, without those of connecting
 }
 
+// bufferedConn reads what was read ahead first: a client's first record of TLS
+// may come with its request for TLS.
+type bufferedConn struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+func (c bufferedConn) Read(p []byte) (int, error) { return c.in.Read(p) }
+
 // serve is what `at` takes.
 func (s mysqlServer) serve(conn net.Conn) {
 	c := &mysqlSession{mysqlServer: s, Conn: conn, in: bufio.NewReader(conn)}
@@ -77,7 +86,7 @@ func (s mysqlServer) serve(conn net.Conn) {
 		return
 	}
 	if s.tls != nil { // that was the request
-		c.Conn = tls.Server(conn, s.tls)
+		c.Conn = tls.Server(bufferedConn{conn, c.in}, s.tls)
 		c.in = bufio.NewReader(c.Conn)
 		if _, err := c.receive(); err != nil {
 			return

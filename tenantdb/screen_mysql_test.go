@@ -240,6 +240,9 @@ func TestMySQLAttacks(t *testing.T) { // alone: it counts goroutines and memory
 				if encrypted {
 					server.tls = certificate.TLS
 				}
+				if attack.name == "row of 2^63 bytes" && mode&withoutEOF != 0 {
+					continue // there 0xfe begins the packet that ends the rows
+				}
 				if encrypted && mode != 0 || mode != 0 && strings.HasPrefix(attack.name, "greeting") {
 					continue // the same again
 				}
