@@ -246,13 +246,15 @@ func TestAnswerWithoutEnd(t *testing.T) {
 			t.Parallel()
 			h := setup(t, tenantdb.Options{StatementTimeout: time.Minute})
 			stores, databases := h.fleet(t, engine, 1)
-			query := fmt.Sprintf(`SELECT repeat('x', 1000000) FROM generate_series(1, %d)`, 2*tenantdb.MaxAnswer/1_000_000)
+			query := fmt.Sprintf(`SELECT repeat('x', 1000000) AS x FROM generate_series(1, %d)`, 2*tenantdb.MaxAnswer/1_000_000)
 			if engine == tenantdb.MySQL {
-				query = `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150) SELECT repeat('x', 1000000) FROM n`
+				query = `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150) SELECT repeat('x', 1000000) AS x FROM n`
 			}
 			l := h.lease(t, stores[0])
 			defer l.Release()
-			var rows []string
+			var rows []struct {
+				X string `max:"1000000"`
+			}
 			err := l.Select(t.Context(), &rows, query)
 			// MySQL's driver keeps the cause of a broken connection to itself.
 			if err == nil || engine == tenantdb.PostgreSQL && !errors.Is(err, tenantdb.ErrTooMuch) {

@@ -267,6 +267,7 @@ func full() tenantdb.Credentials {
 		Password: keyring.NewSecret(marker), TLS: tenantdb.TLSVerify, CACertificate: "certificate",
 		Pooler: tenantdb.TransactionPooler, ProjectURL: "https://" + ref + ".supabase.co",
 		AnonKey: keyring.NewSecret("anon-" + marker), ServiceRoleKey: keyring.NewSecret("service-" + marker),
+		RolePassword: keyring.NewSecret("role-" + marker),
 	}
 }
 

@@ -94,7 +94,7 @@ func TestIsPassing(t *testing.T) {
 		{tenantdb.MySQL, my(1040), true}, {tenantdb.MySQL, my(1203), true}, {tenantdb.MySQL, my(1053), true}, {tenantdb.MySQL, my(1927), true},
 		{tenantdb.MySQL, my(1045), false}, {tenantdb.MySQL, my(1049), false}, {tenantdb.MySQL, my(1044), false},
 		{tenantdb.MySQL, my(1129), false}, {tenantdb.MySQL, my(1130), false}, {tenantdb.MySQL, my(1290), false}, {tenantdb.MySQL, my(3159), false},
-		{tenantdb.MySQL, driver.ErrBadConn, true}, {tenantdb.MySQL, mysql.ErrInvalidConn, true}, {tenantdb.MySQL, mysql.ErrNoTLS, false},
+		{tenantdb.MySQL, driver.ErrBadConn, true}, {tenantdb.MySQL, mysql.ErrInvalidConn, true},
 		{tenantdb.PostgreSQL, pg("53300"), true}, {tenantdb.PostgreSQL, pg("57P03"), true}, {tenantdb.PostgreSQL, pg("57P01"), true}, {tenantdb.PostgreSQL, pg("08006"), true},
 		{tenantdb.PostgreSQL, pg("28P01"), false}, {tenantdb.PostgreSQL, pg("3D000"), false}, {tenantdb.PostgreSQL, pg("42501"), false},
 		{tenantdb.PostgreSQL, pg("53100"), false}, {tenantdb.PostgreSQL, pg("57P04"), false}, {tenantdb.PostgreSQL, pg("25006"), false},
