@@ -45,7 +45,7 @@ func canonicalEmail(s string) (email, fault string) {
 	}
 	at := strings.LastIndexByte(s, '@')
 	domain, err := mailDomain.ToASCII(s[at+1:])
-	if err != nil || !isMailDomain(domain) {
+	if err != nil || !strings.Contains(domain, ".") {
 		return s, malformedEmail
 	}
 	name := lowerEmailName(s[:at])
@@ -96,12 +96,6 @@ func IrregularEmails(ctx context.Context, q masterdb.Querier) ([]User, error) {
 // unfitForEmail: net/mail lets every character beyond ASCII pass, invisible
 // and direction-changing ones included.
 func unfitForEmail(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }
-
-// isMailDomain: a domain has a dot, and no number as its last label.
-func isMailDomain(domain string) bool {
-	dot := strings.LastIndexByte(domain, '.')
-	return dot > 0 && strings.ContainsFunc(domain[dot+1:], func(r rune) bool { return r < '0' || r > '9' })
-}
 
 // lowerEmailName maps case and the two ways to write an accent. It changes
 // nothing that a mail server distinguishes.

@@ -74,7 +74,7 @@ func TestMalformedEmails(t *testing.T) {
 	long := strings.Repeat("long-label.", 30)
 	for name, in := range map[string]string{
 		"empty": "", "no at": "owner", "no name": "@example.com", "no domain": "owner@", "full-width at": "owner＠example.com",
-		"no dot": "owner@localhost", "two ats": "a@b@example.com", "number as domain": "owner@192.0.2.1", "number as last label": "owner@example.7",
+		"no dot": "owner@localhost", "two ats": "a@b@example.com",
 		"display name": "Olive <owner@example.com>", "brackets": "<owner@example.com>",
 		"comment": "owner@example.com (Olive)", "quoted": `"owner"@example.com`, "quoted space": `"o w"@example.com`,
 		"list": "a@example.com, b@example.com", "leading space": " owner@example.com", "trailing space": "owner@example.com ",
