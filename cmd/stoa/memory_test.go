@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -63,10 +62,11 @@ func TestMemoryUnderSlowReaders(t *testing.T) { //nolint:paralleltest // see abo
 	huge.write(badValue{table: "products", column: "description", value: "repeat('x', 60000000)"}, badWrite{typ: "text"})
 	long := newBadStore(t, s, tenantdb.PostgreSQL, "long@example.com")
 	for i := range 99 {
-		_, err := shop.AddProduct(t.Context(), long.db, shop.NewProduct{Name: strings.Repeat("🧁", 200), Slug: fmt.Sprintf("p%d", i), Currency: "EUR",
-			Description: strings.Repeat("🧁", 5000), ImageURL: "https://example.com/" + strings.Repeat("x", 2000)})
+		_, err := shop.AddProduct(t.Context(), long.db, shop.NewProduct{Name: "P", Slug: fmt.Sprintf("p%d", i), Currency: "EUR", ImageURL: "https://example.com/"})
 		must(t, err)
 	}
+	// A character that JSON writes as six; so no buffer of the kernel's holds a page.
+	long.exec("UPDATE products SET name = repeat(chr(1), 200), description = repeat(chr(1), 5000)", "UPDATE product_images SET url = repeat(chr(1), 2048)")
 	other := newBadStore(t, s, tenantdb.SQLite, "other@example.com")
 	const path = "/api/storefront/products?limit=100"
 	size := len(long.front(path).want(http.StatusOK).raw)
@@ -77,7 +77,6 @@ func TestMemoryUnderSlowReaders(t *testing.T) { //nolint:paralleltest // see abo
 	for range 38 {
 		huge.askWithoutReading(path)
 		long.askWithoutReading(path)
-		long.askWithoutReading("/")
 	}
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
 		other.front(path).want(http.StatusOK)
