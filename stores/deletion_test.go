@@ -152,7 +152,7 @@ func TestFinalDeletion(t *testing.T) {
 			}
 		}
 		next := b.user(t)
-		_, err := b.Create(t.Context(), next, NewStore{Name: "Heir", Slug: s.Slug})
+		_, err = b.Create(t.Context(), next, NewStore{Name: "Heir", Slug: s.Slug})
 		wantCode(t, err, stoa.HostnameTaken)
 		b.expire(t) // what was kept of the slug
 		heir, err := b.Create(t.Context(), next, NewStore{Name: "Heir", Slug: s.Slug})
