@@ -64,6 +64,8 @@ func startProcess(t *testing.T, cfg *Config, more ...string) *process {
 	p := &process{cmd: exec.Command(self, "-test.run=^TestCommandProcess$"), log: &bytes.Buffer{}}
 	p.cmd.Env = append(os.Environ(), commandProcess+"=serve", "PORT=0", "STOA_DATA_DIR="+cfg.DataDir,
 		"MASTER_DB_URL="+cfg.MasterDBURL.Reveal(), "STOA_PROVISIONING_CLAIM="+cfg.ProvisioningClaim.String())
+	p.cmd.Env = append(p.cmd.Env, "STOA_QUOTA_STORES_UNVERIFIED=0", "STOA_QUOTA_STORES=0", "STOA_QUOTA_STORES_PER_HOUR=0",
+		"STOA_QUOTA_MANAGED_DATABASES_UNVERIFIED=0", "STOA_QUOTA_MANAGED_DATABASES=0") // one owner has all the stores
 	p.cmd.Env = append(p.cmd.Env, more...)
 	p.cmd.Stderr = p.log
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
