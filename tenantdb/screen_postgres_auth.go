@@ -80,6 +80,7 @@ func (a *authentication) sent(p []byte) {
 		a.state = authNonceSent
 	case authComputing:
 		a.state = authProofSent
+	default: // what comes later says more
 	}
 }
 

@@ -95,7 +95,7 @@ func framed(p []byte) (out []byte) {
 		var body []byte
 		body, p = cutPart(p[1:])
 		out = append(out, kind)
-		out = binary.BigEndian.AppendUint32(out, uint32(len(body)+4)) //nolint:gosec // of two bytes
+		out = binary.BigEndian.AppendUint32(out, uint32(len(body)+4))
 		out = append(out, body...)
 	}
 	return out
