@@ -137,6 +137,8 @@ var auditedCommands = map[string]auditRule{
 	"users list":         writesNone(reads),
 	"users promote":      writes(access.OperatorPromoted),
 	"users demote":       writes(access.OperatorDemoted),
+	"users verify":       writes(access.EmailVerified),
+	"users quota":        writes(access.QuotasSet),
 	"demo":               writesNone("each thing that it makes has the entry of whoever makes one"),
 	"version":            writesNone(reads),
 }

@@ -221,7 +221,7 @@ func TestProductionHasNoSandbox(t *testing.T) {
 	// Loopback is no tenant's network in production.
 	list := c.call("GET", "/api/stores", nil).want(http.StatusOK)
 	id := list.list("data")[0].(object)["id"].(string)
-	c.call("POST", "/api/stores/"+id+"/connect-database", object{"type": "postgresql", "connectionString": "postgres://u:p@localhost:5432/d"}).
+	c.call("POST", "/api/stores/"+id+"/connect-database", object{"type": "postgresql", "connectionString": "postgres://u:p@127.0.0.1:5432/d"}).
 		problem(http.StatusUnprocessableEntity, "database_host_forbidden")
 }
 
