@@ -52,6 +52,9 @@ func (w *recorder) WriteHeader(status int) {
 		w.ResponseWriter.WriteHeader(status)
 	} else if w.status == 0 {
 		w.status = status
+		if status == http.StatusNoContent {
+			w.Header().Del("Content-Type") // huma sets it for every answer
+		}
 	}
 }
 

@@ -47,7 +47,7 @@ func TestPlatformLabelsAreReserved(t *testing.T) {
 				t.Errorf("%s: faults in %s", slug, got)
 			}
 		}
-		for name, want := range map[string]string{"Hub": "hub-2", "Deep": "deep-2", "WPAD": "wpad-2", "panel.example.com": "panel-example-com", "A": "a"} {
+		for name, want := range map[string]string{"Hub": "hub-2", "Deep": "deep-2", "WPAD": "wpad-2", "panel example com": "panel-example-com", "A": "a"} {
 			if got := b.create(t, p, name).Slug; got != want {
 				t.Errorf("%q is named %s, want %s", name, got, want)
 			}

@@ -134,6 +134,7 @@ func TestExpiredRowsAreDeleted(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
 		c, id, _ := connected(t, s, "owner@example.com")
+		c.proven()
 		other := c.call("POST", "/api/stores", object{"name": "Other"}).want(201).text("id")
 		c.call("POST", "/api/stores/"+id+"/invitations", object{"email": "guest@example.com", "role": "viewer"}).want(201)
 		for range 2 {
