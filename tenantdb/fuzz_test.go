@@ -98,7 +98,8 @@ func acceptable(t *testing.T, engine tenantdb.EngineName, c tenantdb.Credentials
 	if c.Host == "" || strings.ContainsAny(c.Host, ",/ @%\x00") || strings.Contains(c.Host, ":") && net.ParseIP(c.Host) == nil {
 		t.Fatalf("host %q", c.Host)
 	}
-	if c.Kind != tenantdb.Kind(engine) || c.Port < 1 || c.Port > 65535 || c.User == "" || c.Database == "" || c.Password.IsZero() || c.TLS == "" || c.CACertificate != "" {
+	pasted := engine == tenantdb.PostgreSQL && c.Kind == tenantdb.KindSupabase // a project's string is one, whatever it is pasted as
+	if c.Kind != tenantdb.Kind(engine) && !pasted || c.Port < 1 || c.Port > 65535 || c.User == "" || c.Database == "" || c.Password.IsZero() || c.TLS == "" || c.CACertificate != "" {
 		t.Fatalf("not whole: %+v", c)
 	}
 	again, err := tenantdb.ParseConnectionString(engine, keyring.NewSecret(encode(schemes[engine], c)))
