@@ -22,6 +22,7 @@ type mysqlServer struct {
 	auth     func(*mysqlSession)              // what follows the client's response; nil: OK
 	prepare  func(*mysqlSession)              // answers COM_STMT_PREPARE; nil: one parameter, one column INT
 	execute  func(*mysqlSession)              // answers COM_STMT_EXECUTE; nil: as query
+	id       func(*mysqlSession)              // answers what asks for the connection's id; nil: 42
 	query    func(*mysqlSession)              // answers COM_QUERY; nil: a row with an INT, 1
 	heard    func(command byte, query string) // nil: nobody listens
 }
@@ -57,8 +58,10 @@ type mysqlSession struct {
 	mysqlServer
 	net.Conn
 	in       *bufio.Reader
-	sequence byte // of the next packet
-	count    int  // commands so far, without those of connecting
+	sequence byte   // of the next packet
+	response []byte // of the client to the greeting
+	switched bool   // to another plugin
+	count    int    // commands so far, without those of connecting
 }
 
 // bufferedConn reads what was read ahead first: a client's first record of TLS
@@ -82,13 +85,14 @@ func (s mysqlServer) serve(conn net.Conn) {
 		s.greeting = s.goodGreeting("mysql_native_password")
 	}
 	c.send(s.greeting)
-	if _, err := c.receive(); err != nil {
+	var err error
+	if c.response, err = c.receive(); err != nil {
 		return
 	}
 	if s.tls != nil { // that was the request
 		c.Conn = tls.Server(bufferedConn{conn, c.in}, s.tls)
 		c.in = bufio.NewReader(c.Conn)
-		if _, err := c.receive(); err != nil {
+		if c.response, err = c.receive(); err != nil {
 			return
 		}
 	}
@@ -131,7 +135,11 @@ func (c *mysqlSession) answer(command byte, query string) {
 		c.send(okPacket(0))
 		return
 	case query == "SELECT CONNECTION_ID()":
-		c.result([]byte("\x0242"), mysqlColumn(8))
+		if c.id == nil {
+			c.result([]byte("\x0242"), mysqlColumn(8))
+		} else {
+			c.id(c)
+		}
 		return
 	case answer == nil:
 		answer = func(c *mysqlSession) { c.result(oneAsText(command), mysqlColumn(3)) }

@@ -92,6 +92,8 @@ type mysqlScreen struct {
 	preparing  uint32           // the statement that is prepared
 }
 
+var errMySQLConnect = &protocolError{"too much data before the connection was established"}
+
 // established ends the stricter limit for what precedes a connection's use.
 func (s *mysqlScreen) established() { s.ready, s.count = true, 0 }
 
@@ -106,7 +108,7 @@ func (s *mysqlScreen) received(p []byte) error {
 		case s.count > maxAnswer:
 			return errTooMuch
 		case !s.ready && s.count > maxMySQLConnect:
-			return &protocolError{"too much data before the connection was established"}
+			return errMySQLConnect
 		}
 		n, err := s.consume(p)
 		if err != nil {
@@ -142,6 +144,9 @@ func (s *mysqlScreen) beginChunk() error {
 	}
 	if err := s.packet.beginChunk(s.next); err != nil {
 		return err
+	}
+	if !s.ready && s.packet.size > maxMySQLConnect {
+		return errMySQLConnect
 	}
 	s.next = s.packet.sequence + 1
 	if s.packet.left == 0 {

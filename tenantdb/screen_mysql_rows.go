@@ -1,5 +1,7 @@
 package tenantdb
 
+import "encoding/binary"
+
 // columnKind is how a value of a column travels in a binary row.
 type columnKind uint8
 
@@ -15,6 +17,9 @@ const (
 // maxMySQLShortText bounds the text of a number or a date, which the driver
 // parses, and repeats in its error. A zero-filled number may have 255 digits.
 const maxMySQLShortText = 512
+
+// maxMySQLDays bounds a TIME, which has at most 838 hours.
+const maxMySQLDays = 34
 
 // mysqlColumn is what the check of a row has to know of a column.
 type mysqlColumn struct {
@@ -73,12 +78,15 @@ type mysqlRows struct {
 	left   int // bytes of the value still to come
 	prefix [9]byte
 	have   int // bytes of prefix: the value's length, not complete yet
+
+	moment [12]byte // the binary date or time under way
+	length int      // of it; 0 while there is none
 }
 
 // begin prepares for a row.
 func (r *mysqlRows) begin(columns []mysqlColumn, binary bool) {
 	r.columns, r.binary = columns, binary
-	r.column, r.head, r.left, r.have = 0, 0, 0, 0
+	r.column, r.head, r.left, r.have, r.length = 0, 0, 0, 0, 0
 	r.nulls = r.nulls[:0]
 	if binary {
 		r.head = 1 + (len(columns)+2+7)/8
@@ -118,15 +126,49 @@ func (r *mysqlRows) step(p []byte) (n int, err error) {
 	case r.column == len(r.columns):
 		return 0, &protocolError{"row is too long"}
 	case r.left > 0:
-		n = min(r.left, len(p))
-		if r.left -= n; r.left == 0 {
-			r.nextColumn()
-		}
-		return n, nil
+		return r.value(p)
 	}
 	r.prefix[r.have] = p[0]
 	r.have++
 	return 1, r.prefixByte()
+}
+
+// value takes bytes of a value.
+func (r *mysqlRows) value(p []byte) (n int, err error) {
+	n = min(r.left, len(p))
+	if r.length > 0 {
+		copy(r.moment[r.length-r.left:], p[:n])
+	}
+	if r.left -= n; r.left > 0 {
+		return n, nil
+	}
+	if r.length > 0 && !isMySQLMoment(r.columns[r.column].kind, r.moment[:r.length]) {
+		return n, &protocolError{"impossible date or time"}
+	}
+	r.length = 0
+	r.nextColumn()
+	return n, nil
+}
+
+// isMySQLMoment checks a binary date or time: the driver uses its parts as
+// indexes.
+// Source: MySQL client/server protocol, "Binary Protocol Value".
+func isMySQLMoment(kind columnKind, p []byte) bool {
+	if kind == columnTime { // sign, days, hours, minutes, seconds
+		if p[0] > 1 || binary.LittleEndian.Uint32(p[1:]) > maxMySQLDays {
+			return false
+		}
+		p = p[5:]
+	} else { // year, month, day, hours, minutes, seconds
+		if binary.LittleEndian.Uint16(p) > 9999 || p[2] > 12 || p[3] > 31 {
+			return false
+		}
+		p = p[4:]
+	}
+	if len(p) >= 3 && (p[0] > 23 || p[1] > 59 || p[2] > 59) {
+		return false
+	}
+	return len(p) < 7 || binary.LittleEndian.Uint32(p[3:]) <= 999_999
 }
 
 // prefixByte looks at the length of a value, if it is complete.
@@ -151,6 +193,8 @@ func (r *mysqlRows) prefixByte() error {
 	r.have = 0
 	if r.left = int(length); r.left == 0 {
 		r.nextColumn()
+	} else if r.binary && column.kind != columnString {
+		r.length = r.left
 	}
 	return nil
 }

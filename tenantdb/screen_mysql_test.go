@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
-	"net/http/httptest"
 	"runtime"
 	"slices"
 	"strings"
@@ -154,6 +153,21 @@ func resultAttacks() (attacks []mysqlAttack) {
 	add("column of an error", packets("\x01", "\xff\x10\x04"+strings.Repeat("e", 300)))
 	add("column too long", packets("\x01", "\xfc\x00\x70"+strings.Repeat("d", 0x7000)+definition))
 	add("columns without an end", packets("\x01", definition, "\x00"))
+	for name, id := range map[string]func(*mysqlSession){
+		"without end": func(c *mysqlSession) {
+			c.head(mysqlColumn(8))
+			for range 1000 {
+				c.send(append([]byte{0xfc, 0xff, 0x01}, bytes.Repeat([]byte("1"), 0x1ff)...))
+			}
+		},
+		"of 16 MiB": func(c *mysqlSession) {
+			c.head(mysqlColumn(0xfd))
+			c.raw("\x00\x00\xff" + string([]byte{c.sequence}) + "\xfd")
+		},
+		"of two columns": afterHead("\x08\x08", "\x011\x011", "\xfe\x00\x00\x00\x00\x00\x00"),
+	} {
+		attacks = append(attacks, mysqlAttack{"connection id " + name, mysqlServer{id: id}})
+	}
 	return attacks
 }
 
@@ -213,6 +227,11 @@ func preparedAttacks() (attacks []mysqlAttack) {
 	execute("date past its end", "\x0c", "\x00\x00\x0b\x01\x01\x01\x01")
 	execute("time of 9 bytes", "\x0b", "\x00\x00\x09\x01\x01\x01\x01\x01\x01\x01\x01\x01")
 	execute("time past its end", "\x0b", "\x00\x00\x0c\x01\x01\x01\x01")
+	execute("time of 200 minutes", "\x0b", "\x00\x00\x08\x00\x00\x00\x00\x00\x00\xc8\x00")
+	execute("time of 2^32-1 microseconds", "\x0b", "\x00\x00\x0c\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff")
+	execute("date of the year 65535", "\x0c", "\x00\x00\x04\xff\xff\x01\x01")
+	execute("date of month 255", "\x0c", "\x00\x00\x04\xe8\x07\xff\x01")
+	execute("date of hour 255", "\x0c", "\x00\x00\x07\xe8\x07\x01\x01\xff\x00\x00")
 	execute("end of one byte", "\x03", "\xfe")
 	execute("of what is no row", "\x03", "\x05\x00\x01\x00\x00\x00")
 	attacks = append(attacks,
@@ -226,10 +245,7 @@ func preparedAttacks() (attacks []mysqlAttack) {
 // Whatever a MySQL server sends, its owner gets one coarse error, and the
 // platform loses neither the process nor a goroutine nor memory.
 func TestMySQLAttacks(t *testing.T) { // alone: it counts goroutines and memory
-	certificate := httptest.NewUnstartedServer(nil)
-	certificate.StartTLS()
-	certificate.Close()
-	authority := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate().Raw}))
+	config, authority := playedTLS()
 	attacks := slices.Concat(greetingAttacks(), authAttacks(t), resultAttacks(), rowAttacks(), preparedAttacks())
 	for _, encrypted := range []bool{false, true} {
 		for _, mode := range []mysqlMode{0, withoutEOF, withCaching, withoutEOF | withCaching} {
@@ -238,7 +254,7 @@ func TestMySQLAttacks(t *testing.T) { // alone: it counts goroutines and memory
 				server := attack.server
 				server.mode |= mode
 				if encrypted {
-					server.tls = certificate.TLS
+					server.tls = config
 				}
 				if attack.name == "row of 2^63 bytes" && mode&withoutEOF != 0 {
 					continue // there 0xfe begins the packet that ends the rows
@@ -315,18 +331,16 @@ func checkBroken(t *testing.T, err error, c tenantdb.Credentials) {
 // What the attacks vary is good: else they would prove nothing.
 func TestPlayedMySQLServerWorks(t *testing.T) {
 	t.Parallel()
-	certificate := httptest.NewUnstartedServer(nil)
-	certificate.StartTLS()
-	certificate.Close()
+	config, authority := playedTLS()
 	for _, mode := range []mysqlMode{0, withoutEOF, withCaching, withoutEOF | withCaching} {
 		for _, encrypted := range []bool{false, true} {
 			server := mysqlServer{mode: mode}
 			if encrypted {
-				server.tls = certificate.TLS
+				server.tls = config
 			}
 			c := playMySQL(t, server)
 			if encrypted {
-				c.CACertificate = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate().Raw}))
+				c.CACertificate = authority
 			}
 			db := tenantdbtest.Open(t, c)
 			must(t, use(t.Context(), db))
