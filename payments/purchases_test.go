@@ -168,8 +168,8 @@ func TestNoProvider(t *testing.T) {
 		req := payments.PurchaseRequest{Credits: credits.Credit}
 		_, err := s.Purchase(t.Context(), s.owner, s.store, req)
 		wantCode(t, err, stoa.PaymentsUnavailable)
-		if !strings.Contains(err.Error(), "STOA_ENV=development") {
-			t.Errorf("%v: does not say what to configure", err)
+		if !strings.Contains(err.Error(), "Ask the platform's operator") {
+			t.Errorf("%v: does not say what to do", err)
 		}
 		_, err = s.Purchase(t.Context(), other.owner, s.store, req)
 		wantCode(t, err, stoa.StoreNotFound)

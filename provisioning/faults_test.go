@@ -81,12 +81,15 @@ func TestForbiddenHost(t *testing.T) {
 			}
 		}()
 		for _, kind := range []tenantdb.Kind{tenantdb.KindPostgreSQL, tenantdb.KindMySQL} {
-			for _, host := range []string{"127.0.0.1", "localhost", "::ffff:127.0.0.1"} {
+			for host, code := range map[string]stoa.Code{
+				"127.0.0.1": stoa.DatabaseHostForbidden, "::ffff:127.0.0.1": stoa.DatabaseHostForbidden,
+				"localhost": stoa.DatabaseUnreachable, // as a name that does not exist
+			} {
 				p, s := b.store(t)
 				b.failed(t, p, b.connect(t, p, s.ID, tenantdb.Credentials{
 					Kind: kind, Engine: tenantdb.EngineName(kind), Host: host, Port: listener.Addr().(*net.TCPAddr).Port,
 					Database: "d", User: "u", Password: keyring.NewSecret("p"), TLS: tenantdb.TLSDisable,
-				}), "connect", stoa.DatabaseHostForbidden)
+				}), "connect", code)
 			}
 		}
 		must(t, listener.Close())

@@ -89,11 +89,11 @@ func TestMalformedAnswers(t *testing.T) {
 			step, message    string
 		}{
 			{"another protocol", []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), nil, "connect", "does not speak the protocol"},
-			{"a row of a gigabyte", letIn, gigabyte, "inspect", "does not speak the protocol"},
-			{"an answer to nothing", letIn, messages(&pgproto3.BindComplete{}), "inspect", "does not speak the protocol"},
-			{"an internal error", letIn, reported("XX000"), "inspect", "(SQLSTATE XX000)"},
-			{"an error without a code", letIn, reported(""), "inspect", "an error that"},
-			{"an error with a strange code", letIn, reported("\x1b[31"), "inspect", "an error that"},
+			{"a row of a gigabyte", letIn, gigabyte, "connect", "does not speak the protocol"},
+			{"an answer to nothing", letIn, messages(&pgproto3.BindComplete{}), "connect", "does not speak the protocol"},
+			{"an internal error", letIn, reported("XX000"), "connect", "(SQLSTATE XX000)"},
+			{"an error without a code", letIn, reported(""), "connect", "an error that"},
+			{"an error with a strange code", letIn, reported("\x1b[31"), "connect", "an error that"},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				c := postgresThat(t, tt.greeting, tt.answer)

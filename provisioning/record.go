@@ -38,7 +38,7 @@ func begun(changes []change) string {
 // insertRun records a run. With a claimant it is under way already; without,
 // it has so long to find one; see Reconcile.
 func insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, inProject bool, claimant string, hold time.Duration) (Run, error) {
-	run := Run{ID: stoa.NewID[stoa.RunID](), StoreID: store, State: Queued, Attempt: 1, CreatedAt: tx.Now, InProject: inProject}
+	run := Run{ID: stoa.NewID[stoa.RunID](), StoreID: store, State: Queued, Attempt: 1, CreatedAt: tx.Now, InProject: inProject, Warnings: []tenantdb.Warning{}}
 	changes := []change{{state: Queued}}
 	if claimant != "" {
 		run.State, run.StartedAt = Running, &tx.Now

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -256,7 +257,7 @@ func operationsOf(doc object) (out []operation) {
 	for path, methods := range doc["paths"].(object) {
 		for method, spec := range methods.(object) {
 			spec := spec.(object)
-			op := operation{method: strings.ToUpper(method), path: path, private: spec["security"] != nil}
+			op := operation{method: strings.ToUpper(method), path: path, private: needsToken(spec)}
 			op.inPath = strings.HasPrefix(path, "/api/stores/{")
 			parameters, _ := spec["parameters"].([]any)
 			for _, p := range parameters {
@@ -270,4 +271,11 @@ func operationsOf(doc object) (out []operation) {
 		}
 	}
 	return out
+}
+
+// needsToken reports whether an operation asks every caller for a token: one of
+// its ways in may be none.
+func needsToken(spec object) bool {
+	ways, _ := spec["security"].([]any)
+	return len(ways) > 0 && !slices.ContainsFunc(ways, func(way any) bool { return len(way.(object)) == 0 })
 }

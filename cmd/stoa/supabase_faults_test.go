@@ -40,7 +40,7 @@ func TestSupabaseConsent(t *testing.T) {
 		}
 		b.get(declined).want(http.StatusUnauthorized)
 		c.call("GET", "/supabase/else", nil).want(http.StatusNotFound)
-		for _, query := range []string{"", "?code=x", "?state=x&code=y", "?error=access_denied&state=%00", "?state=" + strings.Repeat("a", 8000) + "&code=x"} {
+		for _, query := range []string{"", "?code=x", "?state=x&code=y", "?state=" + strings.Repeat("a", 8000) + "&code=x"} {
 			page := b.get("/api/supabase/callback" + query).want(http.StatusUnauthorized)
 			if !strings.Contains(page.raw, "Connect Supabase again") {
 				t.Errorf("%.50s: the page says %s", query, page.raw)
