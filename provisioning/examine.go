@@ -127,7 +127,7 @@ func (s *Service) find(ctx context.Context, store stoa.StoreID, c tenantdb.Crede
 func (s *Service) examine(ctx context.Context, store stoa.StoreID, c tenantdb.Credentials, atWork bool, also func(context.Context, *tenantdb.DB) error) (found Finding, err error) {
 	err = stoa.CatchPanic(func() (err error) {
 		found, err = s.look(ctx, store, c, atWork, also)
-		return err
+		return tenantdb.MissingRow(err)
 	})
 	s.logPanic(ctx, "panic in a database test", err, "store", store.String())
 	return found, err

@@ -68,6 +68,15 @@ func contentInvalid(err error) *stoa.Error {
 		"Correct it there; the operator's log names the column.").Because(err)
 }
 
+// MissingRow gives ErrNotFound, of a query that has a row in every database, a
+// code. Every other error stays as it is.
+func MissingRow(err error) error {
+	if errors.Is(err, ErrNotFound) {
+		return contentInvalid(err)
+	}
+	return err
+}
+
 // contentFault recognises what a driver reports of a value, a row or an answer
 // that cannot be used. It returns nil for every other error.
 func contentFault(err error) *stoa.Error {

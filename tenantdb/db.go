@@ -102,7 +102,7 @@ func (db *DB) roundTrip(ctx context.Context) error {
 // Inspect reports what is in the database before anything is written to it.
 func (db *DB) Inspect(ctx context.Context) (Inspection, error) {
 	in, err := db.engine.Inspect(ctx, db)
-	return in, db.wrap(err)
+	return in, MissingRow(db.wrap(err))
 }
 
 // Get scans one row into dst, or returns ErrNotFound. What cannot be used is

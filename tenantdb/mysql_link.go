@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"slices"
 
@@ -27,7 +28,7 @@ type mysqlLink struct {
 	password keyring.Secret
 
 	encrypted net.Conn // nil until there was a request for TLS
-	fault     error    // why there is no TLS; the driver keeps it to itself
+	fault     error    // why there is no TLS, or why no more is read; the driver keeps it to itself
 }
 
 // secureBy returns how to encrypt a connection, or nil for a nil config. ctx
@@ -50,7 +51,13 @@ func (l *mysqlLink) current() net.Conn {
 }
 
 // Read implements net.Conn.
-func (l *mysqlLink) Read(p []byte) (int, error) { return l.current().Read(p) }
+func (l *mysqlLink) Read(p []byte) (int, error) {
+	n, err := l.current().Read(p)
+	if errors.Is(err, errTooMuch) || errors.Is(err, errNoMemory) {
+		l.fault = err
+	}
+	return n, err
+}
 
 // Write implements net.Conn. The driver writes one packet at a time, first its
 // answer to the greeting.

@@ -2,12 +2,12 @@ package tenantdb
 
 // Bounds of what a MySQL server may send.
 const (
-	maxMySQLPacket      = 64 << 20 // bytes of one packet, with all its continuations
-	maxMySQLControl     = 8 << 10  // bytes of a packet that is not a row: column definition, OK, ERR, EOF, authentication
-	maxMySQLColumns     = 4096     // the servers' own limit
-	maxMySQLResults     = 64       // results of one command
-	maxMySQLAuthPackets = 8        // from the client's first packet until the session is admitted
-	maxMySQLConnect     = 64 << 10 // bytes until the connection is established, with its first commands
+	maxMySQLPacket      = maxAnswer // bytes; less than 2^24-1, so that no packet continues in another one
+	maxMySQLControl     = 8 << 10   // bytes of a packet that is not a row: column definition, OK, ERR, EOF, authentication
+	maxMySQLColumns     = 4096      // the servers' own limit
+	maxMySQLResults     = 64        // results of one command
+	maxMySQLAuthPackets = 8         // from the client's first packet until the session is admitted
+	maxMySQLConnect     = 64 << 10  // bytes until the connection is established, with its first commands
 
 	// A row takes more memory than it has bytes. These count toward the limit of
 	// an answer, so that it bounds the memory too.
@@ -126,32 +126,29 @@ func (s *mysqlScreen) consume(p []byte) (int, error) {
 		if !complete {
 			return n, nil
 		}
-		return n, s.beginChunk()
+		return n, s.beginPacket()
 	}
 	n := min(len(p), s.packet.left)
 	if err := s.content(p[:n]); err != nil {
 		return n, err
 	}
 	if s.packet.left -= n; s.packet.left == 0 {
-		return n, s.endChunk()
+		return n, s.endPacket()
 	}
 	return n, nil
 }
 
-func (s *mysqlScreen) beginChunk() error {
+func (s *mysqlScreen) beginPacket() error {
 	if s.phase == phaseEnded {
 		return &protocolError{"data after the end of the session"}
 	}
-	if err := s.packet.beginChunk(s.next); err != nil {
+	if err := s.packet.begin(s.next); err != nil {
 		return err
 	}
 	if !s.ready && s.packet.size > maxMySQLConnect {
 		return errMySQLConnect
 	}
 	s.next = s.packet.sequence + 1
-	if s.packet.left == 0 {
-		return s.endChunk()
-	}
 	return nil
 }
 
@@ -176,32 +173,27 @@ func (s *mysqlScreen) content(p []byte) error {
 	return nil
 }
 
-// isRow tells rows from other packets, by the packet's first byte and, where a
-// row may begin with that too, by its size.
+// isRow tells rows from other packets by the packet's first byte.
 func (s *mysqlScreen) isRow(first byte) (bool, error) {
 	k, row := &s.packet, false
 	if s.phase == phaseRows {
 		if s.command == mysqlExecute {
 			row = first == mysqlOK
-		} else { // 0xfe may begin a value of 16 MiB or more
-			row = first != mysqlERR && (first != mysqlEOF || k.more)
+		} else { // 0xfe could begin a value of 16 MiB or more, which is too long
+			row = first != mysqlERR && first != mysqlEOF
 		}
 	}
 	switch {
 	case k.outOfOrder && first != mysqlERR:
 		return false, &protocolError{"packet out of order"}
-	case !row && (k.more || k.size > maxMySQLControl):
+	case !row && k.size > maxMySQLControl:
 		return false, &protocolError{"packet is too long for its kind"}
 	}
 	return row, nil
 }
 
-func (s *mysqlScreen) endChunk() error {
+func (s *mysqlScreen) endPacket() error {
 	k := &s.packet
-	k.have = 0
-	if k.more {
-		return nil
-	}
 	defer k.reset()
 	if k.row {
 		return s.rows.end()

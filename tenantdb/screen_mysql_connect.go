@@ -23,6 +23,7 @@ const (
 	pluginNative  = "mysql_native_password"
 	pluginEd25519 = "client_ed25519"
 	pluginSHA256  = "sha256_password"
+	pluginCaching = "caching_sha2_password"
 )
 
 const (
@@ -80,8 +81,8 @@ func (s *mysqlScreen) auth(p []byte) error {
 		s.phase = phaseIdle
 	case mysqlEOF:
 		ok = s.switchPlugin(p[1:])
-	case mysqlMoreData:
-		ok = isAuthData(p[1:])
+	case mysqlMoreData: // of other plugins the driver takes it for an admission
+		ok = (s.plugin == pluginCaching || s.plugin == pluginSHA256) && isAuthData(p[1:])
 	}
 	if !ok {
 		return &protocolError{"malformed authentication packet"}

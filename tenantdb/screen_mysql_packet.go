@@ -5,19 +5,16 @@ import (
 	"encoding/binary"
 )
 
-// maxMySQLChunk is the length of a chunk after which its packet continues in
-// another one. Source: MySQL client/server protocol, "MySQL Packets".
-const maxMySQLChunk = 1<<24 - 1
-
-// mysqlPacket is the packet under way.
+// mysqlPacket is the packet under way. One of 2^24-1 bytes, which another one
+// continues, is longer than an answer may be.
+// Source: MySQL client/server protocol, "MySQL Packets".
 type mysqlPacket struct {
 	head [4]byte
 	have int // bytes of head
 
 	sequence   byte
-	left       int  // bytes of the chunk still to come
-	size       int  // bytes of all chunks so far
-	more       bool // another chunk follows
+	size       int
+	left       int // bytes still to come
 	outOfOrder bool
 	begun      bool // its first byte was seen
 	row        bool
@@ -40,20 +37,14 @@ func (k *mysqlPacket) header(p []byte, shift byte) (n int, complete bool) {
 	return n, k.have == len(k.head)
 }
 
-// beginChunk checks a complete header.
-func (k *mysqlPacket) beginChunk(expected byte) error {
-	length := int(k.head[0]) | int(k.head[1])<<8 | int(k.head[2])<<16
-	continued := k.more
-	k.sequence, k.left, k.more = k.head[3], length, length == maxMySQLChunk
-	k.size += length
-	if k.sequence != expected {
-		k.outOfOrder = true
-	}
+// begin checks a complete header.
+func (k *mysqlPacket) begin(expected byte) error {
+	k.size = int(k.head[0]) | int(k.head[1])<<8 | int(k.head[2])<<16
+	k.left, k.sequence = k.size, k.head[3]
+	k.outOfOrder = k.sequence != expected
 	switch {
-	case length == 0 && !continued:
+	case k.size == 0:
 		return &protocolError{"empty packet"}
-	case continued && k.outOfOrder:
-		return &protocolError{"packet out of order"}
 	case k.size > maxMySQLPacket:
 		return &protocolError{"packet is too long"}
 	}

@@ -110,7 +110,11 @@ func authAttacks(t *testing.T) (attacks []mysqlAttack) {
 		"packet of 16 MiB":            raw("\xff\xff\xff\x02\x01"),
 		"empty packet":                raw("\x00\x00\x00\x02"),
 		"two packets after admission": packets("\x00\x00\x00\x02\x00\x00\x00", "\x00\x00\x00\x02\x00\x00\x00"),
-		"rounds without end":          packets(slices.Repeat([]string{"\x01\x03"}, 100)...),
+		"data of no plugin":           packets("\x01\x03", "\x00\x00\x00\x02\x00\x00\x00"),
+		"rounds without end": func(c *mysqlSession) {
+			c.switchTo("caching_sha2_password")
+			packets(slices.Repeat([]string{"\x01\x03"}, 100)...)(c)
+		},
 	} {
 		attacks = append(attacks, mysqlAttack{"authentication " + name, mysqlServer{auth: answer}})
 	}
