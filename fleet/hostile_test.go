@@ -1,6 +1,7 @@
 package fleet_test
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"testing"
@@ -124,7 +125,7 @@ func TestPanicAtAStore(t *testing.T) {
 	own, err := tenantdb.LoadOwnMigrations(b.ownDir)
 	must(t, err)
 	broken := tenantdb.NewManager(b.db, nil, tenantdb.Options{DataDir: b.dataDir, Own: own}) // without keys: to read credentials panics
-	t.Cleanup(func() { must(t, broken.Close(t.Context())) })
+	t.Cleanup(func() { must(t, broken.Close(context.Background())) })
 	s := fleet.New(b.db, broken, slog.New(slog.DiscardHandler), fleet.Options{})
 	sum, r := migrate(t, s, fleet.MigrateOptions{MaxFailures: many})
 	if sum.Failed != 1 || r.list[0].Code != stoa.Internal {
