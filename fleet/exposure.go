@@ -49,8 +49,16 @@ func (s *Service) Exposed(ctx context.Context, concurrency int, report func(Expo
 	var mu sync.Mutex
 	s.each(ctx, list, concurrency, func(st Store) {
 		x := Exposure{Store: st}
-		if err := s.withDatabase(ctx, st.ID, func(ctx context.Context, db *tenantdb.DB) error { return db.ProveClosed(ctx) }); err != nil {
+		err := stoa.CatchPanic(func() error {
+			c, err := s.tenants.Load(ctx, s.db, st.ID)
+			if err != nil {
+				return err
+			}
+			return s.withDatabase(ctx, c, func(ctx context.Context, db *tenantdb.DB) error { return db.ProveClosed(ctx) })
+		})
+		if err != nil {
 			x.Code, x.Message = cause(err)
+			s.logPanic(ctx, st.ID, err)
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -63,9 +71,13 @@ func (s *Service) Exposed(ctx context.Context, concurrency int, report func(Expo
 // API, proves that, and records it. The tables stay where they are, and the
 // store is served meanwhile.
 func (s *Service) CloseExposed(ctx context.Context, store stoa.StoreID) error {
-	registered, err := s.tenants.Read(ctx, s.db, store)
-	if err == nil {
-		err = s.withDatabase(ctx, store, func(ctx context.Context, db *tenantdb.DB) error {
+	var version int64 // of the credentials; 0, which is any, until it is known
+	err := stoa.CatchPanic(func() error {
+		registered, err := s.tenants.Read(ctx, s.db, store)
+		if version = registered.Version; err != nil {
+			return err
+		}
+		return s.withDatabase(ctx, registered.Credentials, func(ctx context.Context, db *tenantdb.DB) error {
 			if err := checkOwn(ctx, db, store); err != nil {
 				return err
 			}
@@ -74,12 +86,13 @@ func (s *Service) CloseExposed(ctx context.Context, store stoa.StoreID) error {
 			}
 			return db.ProveClosed(ctx)
 		})
-	}
+	})
+	s.logPanic(ctx, store, err)
 	if ctx.Err() != nil { // stopping: nothing is known of the store
 		return ctx.Err()
 	}
 	recordErr := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		return tenantdb.RecordExposure(ctx, tx, store, registered.Version, err)
+		return tenantdb.RecordExposure(ctx, tx, store, version, err)
 	})
 	if err != nil {
 		return err
@@ -114,14 +127,11 @@ func (s *Service) unproven(ctx context.Context) ([]Store, error) {
 	return s.list(ctx, selectStores+unproven+` ORDER BY s.id`, time.Now().UTC().Add(-exposurePause))
 }
 
-// withDatabase lends the store's database to fn, for as long as a store has.
-func (s *Service) withDatabase(ctx context.Context, store stoa.StoreID, fn func(context.Context, *tenantdb.DB) error) error {
+// withDatabase lends the database that c leads to to fn, for as long as a store
+// has.
+func (s *Service) withDatabase(ctx context.Context, c tenantdb.Credentials, fn func(context.Context, *tenantdb.DB) error) error {
 	ctx, cancel := context.WithTimeout(ctx, exposureTimeout)
 	defer cancel()
-	c, err := s.tenants.Load(ctx, s.db, store)
-	if err != nil {
-		return err
-	}
 	db, err := s.tenants.OpenUnleased(c)
 	if err != nil {
 		return err

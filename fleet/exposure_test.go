@@ -220,3 +220,31 @@ func TestExposedIsNamedAndClosed(t *testing.T) {
 		}
 	})
 }
+
+// TestPanicAtAnExposedStore: a panic at one store's database is that store's
+// failure, to the operator's look and to the job.
+func TestPanicAtAnExposedStore(t *testing.T) {
+	t.Parallel()
+	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
+	st := b.store(t, tenantdb.SQLite)
+	b.exec(t, `UPDATE store_databases SET engine = 'postgresql', kind = 'postgresql', own_version = 1`)
+	own, err := tenantdb.LoadOwnMigrations(b.ownDir)
+	must(t, err)
+	broken := tenantdb.NewManager(b.db, nil, tenantdb.Options{DataDir: b.dataDir, Own: own}) // without keys: to read credentials panics
+	t.Cleanup(func() { must(t, broken.Close(context.Background())) })
+	s := fleet.New(b.db, broken, slog.New(slog.DiscardHandler), fleet.Options{})
+	looked := 0
+	must(t, s.Exposed(t.Context(), 2, func(x fleet.Exposure) {
+		if looked++; x.Store.ID != st.ID || x.Code != stoa.Internal {
+			t.Errorf("%+v", x)
+		}
+	}))
+	if looked != 1 {
+		t.Errorf("%d stores were looked at", looked)
+	}
+	must(t, s.Run(t.Context(), s.Job()))
+	x := exposed{bench: b, store: st}
+	if at, code := x.checked(t); at != "checked" || code != string(stoa.Internal) {
+		t.Errorf("recorded: %q, %q", at, code)
+	}
+}

@@ -264,7 +264,7 @@ func TestNothingToDoOpensNothing(t *testing.T) {
 		h := newHole(t)
 		first := b.store(t, tenantdb.SQLite)
 		b.redirect(t, first, h.address)
-		b.exec(t, `UPDATE store_databases SET schema_version = $1, own_version = 1`, tenantdb.LatestVersion())
+		b.exec(t, `UPDATE store_databases SET schema_version = $1, own_version = 1, exposure_checked_at = created_at`, tenantdb.LatestVersion())
 		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return copies(t, tx, first.ID, 999) }))
 		s := b.release(t, fleet.Options{})
 		if sum, r := migrate(t, s, fleet.MigrateOptions{}); sum.Lagging != 0 || len(r.list) != 0 {
@@ -309,9 +309,9 @@ func copies(t *testing.T, tx *masterdb.Tx, of stoa.StoreID, n int) error {
 		return err
 	}
 	_, err = tx.Exec(t.Context(), `INSERT INTO store_databases (store_id, kind, engine, host, port, database_name, credentials,
-			credential_version, schema_version, own_version, status, created_at, updated_at)
+			credential_version, schema_version, own_version, exposure_checked_at, status, created_at, updated_at)
 		SELECT s.id, x.kind, x.engine, x.host, x.port, x.database_name, x.credentials, x.credential_version, x.schema_version, x.own_version,
-			x.status, x.created_at, x.updated_at FROM stores s, store_databases x WHERE x.store_id = $1 AND s.id <> $1`, of)
+			x.exposure_checked_at, x.status, x.created_at, x.updated_at FROM stores s, store_databases x WHERE x.store_id = $1 AND s.id <> $1`, of)
 	return err
 }
 

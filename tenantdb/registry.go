@@ -178,7 +178,7 @@ func RecordHealthOf(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ve
 
 // RecordExposure notes whether an HTTP API can reach the store's tables, as a
 // look with the credentials of that version found; cause is nil when none can.
-// If the credentials have been replaced since, it notes nothing.
+// If the credentials have been replaced since, it notes nothing; version 0 is any.
 func RecordExposure(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64, cause error) error {
 	var code *string
 	if cause != nil {
@@ -186,7 +186,7 @@ func RecordExposure(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ve
 		code = &c
 	}
 	_, err := tx.Exec(ctx, `UPDATE store_databases SET exposure_checked_at = $2, exposure_error = $3
-		WHERE store_id = $1 AND credential_version = $4`, store, tx.Now, code, version)
+		WHERE store_id = $1 AND (credential_version = $4 OR $4 = 0)`, store, tx.Now, code, version)
 	return err
 }
 
