@@ -38,13 +38,13 @@ func (s *Service) Rotate(ctx context.Context, p access.Principal, store stoa.Sto
 	if err := s.registry.Connected(ctx, store); err != nil {
 		return err
 	}
+	var found Finding
 	c, err := s.roleCredentials(ctx, store, c)
-	if err != nil {
-		return err
+	if err == nil {
+		found, err = s.examine(ctx, store, c, true, func(ctx context.Context, db *tenantdb.DB) error {
+			return shop.ProveWritable(ctx, db, store)
+		})
 	}
-	found, err := s.examine(ctx, store, c, true, func(ctx context.Context, db *tenantdb.DB) error {
-		return shop.ProveWritable(ctx, db, store)
-	})
 	if err != nil {
 		s.log.InfoContext(ctx, "rotation refused", "store", store.String(), "code", string(stoa.CodeOf(err)), "err", err)
 		return s.recordLook(ctx, access.CredentialsRotated, p, store, c, err, nil)

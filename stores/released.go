@@ -77,34 +77,8 @@ func checkReleased(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) err
 		"This store has given up %d slugs that are still kept for it. Take one of them back, or wait until one is free.", used)
 }
 
-// PurgeSlugs is the job that removes released slugs whose time is over. They
-// are free without it.
-type PurgeSlugs struct{}
-
-// Kind implements jobs.Args.
-func (PurgeSlugs) Kind() string { return "stores.purge_slugs" }
-
-// How often the job runs, and how long one run may take. What one run does not
-// reach is removed by the next.
-const (
-	PurgeSlugsEvery   = 24 * time.Hour
-	PurgeSlugsTimeout = 5 * time.Minute
-)
-
-// purgeBatch is how many rows one transaction removes.
-const purgeBatch = 1000
-
-// PurgeSlugs runs the job.
-func (r *Registry) PurgeSlugs(ctx context.Context, _ PurgeSlugs) error {
-	for {
-		var removed int64
-		err := r.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
-			removed, err = tx.Exec(ctx, `DELETE FROM released_slugs WHERE slug IN
-				(SELECT slug FROM released_slugs WHERE kept_until <= $1 ORDER BY kept_until LIMIT $2)`, tx.Now, purgeBatch)
-			return err
-		})
-		if err != nil || removed < purgeBatch {
-			return err
-		}
-	}
+// Expiry is the rule by which rows of released slugs are deleted once they are
+// free, which they are without it.
+func Expiry() masterdb.Expiry {
+	return masterdb.Expiry{Table: "released_slugs", Key: []string{"slug"}, Age: "kept_until", Keep: time.Hour}
 }

@@ -218,27 +218,19 @@ func TestRenamesReserveFewNames(t *testing.T) {
 	})
 }
 
-// TestPurgeSlugs removes what is over, in batches, and nothing else.
-func TestPurgeSlugs(t *testing.T) {
+// TestExpiry removes slugs that are free, and nothing else.
+func TestExpiry(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		s := b.active(t, b.user(t), "name")
 		must(t, b.renameTo(t, s.ID, "kept"))
-		now := time.Now().UTC().Truncate(time.Microsecond)
-		must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
-			for i := range 2*purgeBatch + 1 {
-				_, err := tx.Exec(t.Context(), `INSERT INTO released_slugs (slug, store_id, released_at, kept_until) VALUES ($1, $2, $3, $3)`,
-					fmt.Sprintf("over-%d", i), s.ID, now.Add(-time.Second))
-				if err != nil {
-					return err
-				}
-			}
-			return nil
-		}))
-		must(t, b.PurgeSlugs(t.Context(), PurgeSlugs{}))
-		if n := b.count(t, `released_slugs`); n != 1 {
-			t.Errorf("%d slugs are left, want the one that is kept", n)
+		b.exec(t, `INSERT INTO released_slugs (slug, store_id, released_at, kept_until) VALUES ('over', $1, $2, $2)`,
+			s.ID, time.Now().UTC().Add(-2*time.Hour))
+		_, err := b.db.DeleteExpired(t.Context(), []masterdb.Expiry{Expiry()})
+		must(t, err)
+		if b.count(t, `released_slugs WHERE slug = 'name'`) != 1 || b.count(t, `released_slugs`) != 1 {
+			t.Error("not just the slug that is free has gone")
 		}
 	})
 }

@@ -65,7 +65,7 @@ func (d *Dialer) For(c Credentials) DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dialer.DialContext(ctx, network, address)
 		var dns *net.DNSError
-		if errors.Is(err, ErrHostForbidden) || errors.As(err, &dns) && dns.IsNotFound {
+		if errors.Is(err, ErrHostForbidden) || errors.As(err, &dns) {
 			return nil, fmt.Errorf("%w: %w", errUnknownHost, err)
 		}
 		return conn, err

@@ -118,8 +118,6 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	jobs.Handle(a.queue, stores.DeleteStoreTimeout, a.registry.FinishDeletion)
 	jobs.Handle(a.queue, stores.CheckHostnamesTimeout, a.registry.CheckHostnames)
 	jobs.Every(a.queue, stores.CheckHostnamesEvery, stores.CheckHostnames{})
-	jobs.Handle(a.queue, stores.PurgeSlugsTimeout, a.registry.PurgeSlugs)
-	jobs.Every(a.queue, stores.PurgeSlugsEvery, stores.PurgeSlugs{})
 	a.accounts.HandleMails(a.queue)
 	jobs.Handle(a.queue, accounts.PurgeTimeout, a.accounts.PurgeExpired) // which earlier releases enqueue
 	a.handleExpiry()

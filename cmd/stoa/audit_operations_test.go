@@ -154,9 +154,9 @@ func TestEveryChangeIsAudited(t *testing.T) {
 
 func (w *auditedWorld) register(email string) (client, answer) {
 	w.t.Helper()
-	c := client{t: w.t, url: w.s.url}
+	c := client{t: w.t, url: w.s.url, s: w.s}
 	a := w.do(c, "POST /api/auth/register", nil, object{
-		"email": email, "password": testPassword, "firstName": "John", "lastName": "Doe", "storeName": "Store of " + email,
+		"email": email, "password": testPassword, "firstName": "John", "lastName": "Doe", "storeName": "Store",
 	}, http.StatusCreated)
 	c.token = a.text("accessToken")
 	return c, a
@@ -177,7 +177,9 @@ func (w *auditedWorld) accounts() (client, string) {
 	w.t.Helper()
 	visitor := client{t: w.t, url: w.s.url}
 	_, a := w.register("owner@example.com")
-	w.do(visitor, "POST /api/auth/verify-email", nil, w.token("verify-email"), http.StatusNoContent)
+	proof := w.token("verify-email")
+	proof["password"] = testPassword
+	w.do(visitor, "POST /api/auth/verify-email", nil, proof, http.StatusNoContent)
 	w.do(visitor, "POST /api/auth/refresh", nil, object{"refreshToken": a.text("refreshToken")}, http.StatusOK)
 	w.do(visitor, "POST /api/auth/forgot-password", nil, object{"email": "owner@example.com"}, http.StatusNoContent)
 	reset := w.token("reset-password")
@@ -216,6 +218,7 @@ func (w *auditedWorld) operatorActs() {
 	op, a := w.register("op@example.com")
 	target, _ := w.register("target@example.com")
 	me := target.call("GET", "/api/auth/me", nil).want(http.StatusOK).text("user", "id")
+	target.proven()
 	err := w.s.master.Tx(w.t.Context(), func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(w.t.Context(), `UPDATE users SET role = 'admin' WHERE id = $1`, a.text("user", "id"))
 		return err
@@ -370,6 +373,8 @@ func TestCommandsAreAudited(t *testing.T) {
 		{"stores", "resume", id},
 		{"stores", "delete", id, "--yes"},
 		{"stores", "restore", id},
+		{"users", "verify", "owner@example.com"},
+		{"users", "quota", "owner@example.com", "--stores=4"},
 		{"users", "promote", "owner@example.com"},
 		{"users", "demote", "owner@example.com"},
 		{"prices", "set", "email_send", "0.25"},

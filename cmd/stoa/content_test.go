@@ -287,6 +287,6 @@ func (b badStore) checkAnswers(v badValue) {
 	} else {
 		unavailable(b.call("PATCH", path, patch))
 	}
-	b.call("GET", path, nil).want(http.StatusOK).is("Store of owner@example.com", "name") // the master has not changed
+	b.call("GET", path, nil).want(http.StatusOK).is("Store of owner example com", "name") // the master has not changed
 	b.call("POST", path+"/database/test", nil).want(http.StatusOK).is(true, "ok")
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/payments"
 	"github.com/stoahq/stoa/provisioning"
+	"github.com/stoahq/stoa/stores"
 )
 
 // Retention is what can be set of how long records are kept.
@@ -60,6 +61,7 @@ func (a *app) expiries(ctx context.Context) ([]masterdb.Expiry, error) {
 	audit, err := access.AuditRetention(ctx, a.master)
 	return append(accounts.Expiries(accounts.DefaultRefreshTTL),
 		access.Expiry(audit), payments.Expiry(a.cfg.EventRetention), provisioning.Expiry(a.cfg.EventRetention), credits.CrossingsExpiry(a.cfg.EventRetention),
+		stores.Expiry(),
 	), err
 }
 

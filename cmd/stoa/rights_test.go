@@ -181,9 +181,7 @@ func TestHealthChecksAreBounded(t *testing.T) {
 // that does not exist, whatever listens there.
 func TestInternalNamesAreNotTold(t *testing.T) {
 	t.Parallel()
-	cfg := testConfig(t, masterdb.SQLite)
-	cfg.AllowNetworks = []string{"192.0.2.0/24"} // and so not loopback
-	s := startServer(t, cfg)
+	s := startServer(t, productionConfig(t, masterdb.SQLite)) // which does not allow loopback
 	c, id := register(t, s, "owner@example.com")
 	silent, _ := silentServer(t)
 	open := silent[strings.LastIndex(silent, ":"):]
