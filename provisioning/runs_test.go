@@ -101,7 +101,7 @@ func TestConnectRecordsTheRun(t *testing.T) {
 		wantCode(t, err, stoa.NotFound)
 		run, err := b.Connect(t.Context(), p, s.ID, tenantdb.Credentials{Kind: tenantdb.Managed})
 		must(t, err)
-		want := Run{ID: run.ID, StoreID: s.ID, State: Queued, Attempt: 1, CreatedAt: run.CreatedAt}
+		want := Run{ID: run.ID, StoreID: s.ID, State: Queued, Attempt: 1, CreatedAt: run.CreatedAt, Warnings: []tenantdb.Warning{}}
 		for _, name := range order {
 			want.Steps = append(want.Steps, Step{Name: name, State: Pending})
 		}

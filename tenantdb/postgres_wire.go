@@ -2,6 +2,7 @@ package tenantdb
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync/atomic"
@@ -99,7 +100,7 @@ type limitedConn struct {
 
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if c.received.Add(int64(n)) > c.most {
+	if c.received.Add(int64(n)) > c.most || errors.Is(err, errTooMuch) { // the connection below counts too
 		c.exceeded.Store(true)
 		_ = c.Close()
 		return 0, errTooMuch

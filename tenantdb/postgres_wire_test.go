@@ -22,6 +22,17 @@ import (
 	"github.com/stoahq/stoa/tenantdb/tenantdbtest"
 )
 
+// fewestAllocations is how many a call of f needs: the fewest of several
+// means, since now and then a collection empties pools, and the race detector
+// drops at random what goes into them.
+func fewestAllocations(f func()) float64 {
+	fewest := testing.AllocsPerRun(20, f)
+	for range 20 {
+		fewest = min(fewest, testing.AllocsPerRun(10, f))
+	}
+	return fewest
+}
+
 // The screen costs a query no allocation.
 func TestScreenAllocatesNothing(t *testing.T) { //nolint:paralleltest // it counts allocations
 	if !slices.Contains(tenantdbtest.Engines(), tenantdb.PostgreSQL) {
@@ -36,7 +47,7 @@ func TestScreenAllocatesNothing(t *testing.T) { //nolint:paralleltest // it coun
 		defer conn.Close() //nolint:errcheck // the pool is closed next
 		var allocated float64
 		must(t, conn.Raw(func(raw any) error {
-			allocated = testing.AllocsPerRun(200, func() {
+			allocated = fewestAllocations(func() {
 				if err := use(raw.(*stdlib.Conn).Conn()); err != nil {
 					t.Error(err)
 				}

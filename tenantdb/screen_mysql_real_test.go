@@ -142,7 +142,7 @@ func TestMySQLScreenChangesNothing(t *testing.T) {
 func TestMySQLScreenAllocations(t *testing.T) { // alone: it counts allocations
 	screened, plain := mysqlPools(t)
 	count := func(pool *sql.DB, query string, args ...any) float64 {
-		return testing.AllocsPerRun(300, func() {
+		return fewestAllocations(func() {
 			var n int
 			must(t, pool.QueryRowContext(context.Background(), query, args...).Scan(&n))
 		})

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -189,9 +190,9 @@ func FuzzPostgresScreen(f *testing.F) {
 		Engine: tenantdb.PostgreSQL, Host: "127.0.0.1", Port: 5432, Database: "d", User: "u", Password: keyring.NewSecret("p"), TLS: tenantdb.TLSDisable,
 	}
 	f.Fuzz(func(t *testing.T, input []byte) {
-		dials := 0
+		var dials atomic.Int64
 		pool := tenantdb.ScreenedPool(c, func(context.Context, string, string) (net.Conn, error) {
-			if dials++; dials > 1 { // a second server would say the same
+			if dials.Add(1) > 1 { // a second server would say the same
 				return nil, io.EOF
 			}
 			return newReplay(input), nil
