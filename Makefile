@@ -3,6 +3,7 @@
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GOLANGCI := v2.15.0
 TESTFLAGS ?=
+SHORT ?= -short
 FUZZTIME ?= 60s
 
 .PHONY: help
@@ -24,7 +25,12 @@ build: ## build bin/stoa
 # The variable turns a test that finds no server from a skip into a failure.
 .PHONY: test
 test: ## run every test, on private servers and a real browser (TESTFLAGS="-run X -v")
-	STOA_TEST_REQUIRE_SERVERS=1 scripts/with-servers go test -timeout 20m $(TESTFLAGS) ./...
+	STOA_TEST_REQUIRE_SERVERS=1 scripts/with-servers go test -timeout 45m -parallel 4 $(SHORT) $(TESTFLAGS) ./...
+
+# The long forms kill, flood and repeat several times as often.
+.PHONY: test-long
+test-long: ## run every test in its long form
+	@$(MAKE) --no-print-directory test SHORT=
 
 .PHONY: test-quick
 test-quick: ## run the tests that need nothing but SQLite

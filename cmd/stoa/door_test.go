@@ -58,7 +58,7 @@ func (s *server) address(t *testing.T) string {
 // TestProductionAnswersAtNoAddress: an address is no name of the platform's.
 func TestProductionAnswersAtNoAddress(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, productionConfig(t, masterdb.SQLite))
+	s := startServer(t, productionConfig(t))
 	c := client{t: t, url: s.url}
 	c.call("GET", "/api/openapi.json", nil, "Host", "127.0.0.1").problem(http.StatusNotFound, "not_found")
 	c.call("GET", "/api/openapi.json", nil).want(http.StatusOK)

@@ -151,7 +151,7 @@ func TestKilled(t *testing.T) {
 	for _, engine := range masterdbtest.Engines() {
 		kills := map[masterdb.Engine]int{masterdb.SQLite: 16, masterdb.Postgres: 9}[engine]
 		if testing.Short() {
-			kills = 3
+			kills = 4
 		}
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()

@@ -57,7 +57,7 @@ func TestLimits(t *testing.T) {
 	anybody := client{t: t, url: s.url}
 	until := func(name string, most int, call func() answer) {
 		t.Helper()
-		for range most {
+		for range 5 * most { // on a slow machine some are given back meanwhile
 			if a := call(); a.status == http.StatusTooManyRequests {
 				a.limited(name)
 				return
@@ -216,11 +216,14 @@ func flood(t *testing.T, url string, n int, address func(int) string) map[int]in
 // fails but with 429, an unrelated user goes on, memory stays bounded and the
 // audit log is not filled.
 func TestSignInFlood(t *testing.T) {
-	const crowd = 500
+	crowd := 500
+	if testing.Short() {
+		crowd = 150
+	}
 	for _, engine := range masterdbtest.Engines() {
 		for name, address := range map[string]func(int) string{
-			"one address":   func(int) string { return "203.0.113.9" },
-			"500 addresses": func(i int) string { return fmt.Sprintf("198.51.%d.%d", i/250, i%250) },
+			"one address":    func(int) string { return "203.0.113.9" },
+			"many addresses": func(i int) string { return fmt.Sprintf("198.51.%d.%d", i/250, i%250) },
 		} {
 			t.Run(string(engine)+"/"+name, func(t *testing.T) {
 				s := startServer(t, behindProxy(t, engine))
@@ -286,6 +289,7 @@ func TestTwoServersShareLimits(t *testing.T) {
 			second := *first
 			both := []*server{startServer(t, first), startServer(t, &second)}
 			from := "203.0.113." + strconv.Itoa(1+len(engine)) // the engines share the server
+			begin := time.Now()
 			statuses := func() map[int]int {
 				counts := map[int]int{}
 				for n := range 30 {
@@ -297,8 +301,10 @@ func TestTwoServersShareLimits(t *testing.T) {
 				}
 				return counts
 			}
-			if got := statuses(); got[http.StatusUnauthorized] < 10 || got[http.StatusUnauthorized] > 12 {
-				t.Errorf("together they answered %v, want 10 with 401", got)
+			got := statuses()
+			refilled := int(time.Since(begin)/(6*time.Second)) + 1 // ten a minute
+			if n := got[http.StatusUnauthorized]; n < 10 || n > 10+refilled {
+				t.Errorf("together they answered %v, want 10 with 401 and at most %d that time has given back", got, refilled)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"maps"
 	"net/http"
 	"strings"
@@ -131,7 +132,7 @@ func TestPrivateListener(t *testing.T) {
 // port, in production least of all.
 func TestPrivateDetails(t *testing.T) {
 	t.Parallel()
-	cfg := productionConfig(t, masterdb.SQLite)
+	cfg := productionConfig(t)
 	cfg.PrivateListen = "127.0.0.1:0"
 	cfg.RedisURL = secretOf("redis://:hunter2@" + closedPort(t))
 	s := startServer(t, cfg)
@@ -164,7 +165,9 @@ func TestHealthWithoutMaster(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
 	cfg.PrivateListen = "127.0.0.1:0"
-	s := startServer(t, cfg)
+	s, err := start(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	must(t, err)
+	t.Cleanup(func() { _ = s.stop() }) // which cannot record its jobs any more
 	s.master.Close()
 	client{t: t, url: s.privateURL}.call("GET", "/health", nil).want(http.StatusServiceUnavailable).is("failing", "status")
 }

@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/stoahq/stoa/keyring"
-	"github.com/stoahq/stoa/masterdb"
 )
 
 // TestProductionRefuses: each setting that would do harm, by its name, in what
@@ -56,7 +55,7 @@ func TestProductionRefuses(t *testing.T) {
 		"plaintext on this machine": {func(c *Config) { c.MasterDBURL = secretOf("postgres://u:hunter2@localhost/stoa?sslmode=disable") }, ""},
 		"an open data folder":       {func(c *Config) { c.DataDir = openFolder(t) }, "STOA_DATA_DIR"},
 	} {
-		cfg := productionConfig(t, masterdb.SQLite)
+		cfg := productionConfig(t)
 		c.change(cfg)
 		err := cfg.check()
 		switch {

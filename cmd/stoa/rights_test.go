@@ -181,7 +181,7 @@ func TestHealthChecksAreBounded(t *testing.T) {
 // that does not exist, whatever listens there.
 func TestInternalNamesAreNotTold(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, productionConfig(t, masterdb.SQLite)) // which does not allow loopback
+	s := startServer(t, productionConfig(t)) // which does not allow loopback
 	c, id := register(t, s, "owner@example.com")
 	silent, _ := silentServer(t)
 	open := silent[strings.LastIndex(silent, ":"):]

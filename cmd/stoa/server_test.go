@@ -42,9 +42,9 @@ func testConfig(t testing.TB, engine masterdb.Engine) *Config {
 }
 
 // productionConfig is testConfig as it has to be in earnest.
-func productionConfig(t *testing.T, engine masterdb.Engine) *Config {
+func productionConfig(t *testing.T) *Config {
 	t.Helper()
-	cfg := testConfig(t, engine)
+	cfg := testConfig(t, masterdb.SQLite)
 	cfg.Env, cfg.EncryptionKey, cfg.JWTSecret = "production", keyring.Generate("e"), keyring.Generate("j")
 	return cfg
 }
