@@ -183,8 +183,12 @@ func (h *hasher) derive(ctx context.Context, password keyring.Secret, p phc, siz
 	default:
 		return nil, errBusy(nil)
 	}
+	late := time.NewTimer(queueWait)
+	defer late.Stop()
 	select {
 	case h.slots <- struct{}{}:
+	case <-late.C: // what comes after the hash needs time too
+		return nil, errBusy(nil)
 	case <-ctx.Done():
 		return nil, errBusy(ctx.Err())
 	}

@@ -19,6 +19,7 @@ type cli struct {
 
 	Embedded  embeddedCmd  `cmd:"" help:"Five thousand SQLite stores, two hundred of them open."`
 	Victim    victimCmd    `cmd:"" help:"What the other stores notice when the database of one hangs."`
+	Attacks   attacksCmd   `cmd:"" help:"What other stores notice, and how far memory grows, while owners and shoppers attack the platform."`
 	Provision provisionCmd `cmd:"" help:"Stores that are given their databases, eight at a time."`
 	Migrate   migrateCmd   `cmd:"" help:"One migration over a thousand SQLite stores and two hundred PostgreSQL databases, and none."`
 	Credits   creditsCmd   `cmd:"" help:"Spends on one store and on a thousand, beside the best single statement."`

@@ -16,10 +16,14 @@ type owner struct{ address, token string }
 type object = map[string]any
 
 func register(ctx context.Context, address string) (*owner, error) {
+	return registerAs(ctx, address, "owner@bench.example")
+}
+
+func registerAs(ctx context.Context, address, email string) (*owner, error) {
 	o := &owner{address: address}
 	var session struct{ AccessToken string }
 	err := o.call(ctx, "POST", "/api/auth/register", object{
-		"email": "owner@bench.example", "password": "many-shops-under-1-roof", "firstName": "Bench", "lastName": "Owner",
+		"email": email, "password": "many-shops-under-1-roof", "firstName": "Bench", "lastName": "Owner",
 	}, &session)
 	o.token = session.AccessToken
 	return o, err
