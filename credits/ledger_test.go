@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -154,5 +155,30 @@ func TestGrantFollowsItsTransaction(t *testing.T) {
 		}
 		_, err = b.grant(t.Context(), g)
 		must(t, err)
+	})
+}
+
+// Lots that have expired go in the order in which they were granted, as far as
+// credits are not held back, wherever the database keeps their rows.
+func TestExpiryTakesTheOldestLotFirst(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		soon := time.Now().UTC().Add(time.Hour)
+		for _, amount := range []credits.Amount{500, 70} {
+			_, err := b.grant(t.Context(), credits.Grant{Type: credits.TypeBonus, Amount: amount, ExpiresAt: &soon, IdempotencyKey: amount.String()})
+			must(t, err)
+		}
+		_, err := b.spend(t.Context(), credits.SpendRequest{Amount: 100}) // of the first, whose row PostgreSQL writes anew behind the second's
+		must(t, err)
+		must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.ledger.Freeze(t.Context(), tx, b.store, "p", 90) }))
+		b.exec(t, `UPDATE credit_lots SET expires_at = $2 WHERE store_id = $1 AND remaining = 70`, b.store, soon.Add(-2*time.Hour))
+		b.exec(t, `UPDATE credit_lots SET expires_at = $2 WHERE store_id = $1 AND remaining = 400`, b.store, soon.Add(-2*time.Hour))
+		must(t, b.ledger.Sweep(t.Context(), credits.Sweep{}))
+		var left []credits.Amount
+		must(t, b.db.Select(t.Context(), &left, `SELECT remaining FROM credit_lots WHERE store_id = $1 ORDER BY seq`, b.store))
+		if !slices.Equal(left, []credits.Amount{20, 70}) {
+			t.Errorf("%v are left", left)
+		}
 	})
 }

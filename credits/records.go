@@ -26,7 +26,7 @@ func load(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (*account, e
 	}
 	if a.Reserved > 0 {
 		if err := tx.Select(ctx, &a.overdue, `
-			SELECT id, amount FROM credit_holds WHERE store_id = $1 AND state = 'open' AND expires_at <= $2`, store, a.now); err != nil {
+			SELECT id, amount FROM credit_holds WHERE store_id = $1 AND state = 'open' AND expires_at <= $2 ORDER BY id`, store, a.now); err != nil {
 			return nil, err
 		}
 	}
@@ -34,7 +34,7 @@ func load(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (*account, e
 		if err := tx.Select(ctx, &a.lots, `
 			SELECT l.id, l.seq, l.priority, l.expires_at, l.amount, l.remaining, t.reference
 			FROM credit_lots l JOIN credit_transactions t ON t.store_id = l.store_id AND t.seq = l.seq
-			WHERE l.store_id = $1 AND l.remaining > 0`, store); err != nil {
+			WHERE l.store_id = $1 AND l.remaining > 0 ORDER BY l.seq`, store); err != nil {
 			return nil, err
 		}
 	}
