@@ -190,7 +190,7 @@ func rulesOf(t reflect.Type) []fieldRule {
 }
 
 // checkRow reports what in a scanned value cannot be used, and how many bytes
-// the value takes beside its own size.
+// the value takes beside its own size, its way into an answer included.
 func checkRow(v reflect.Value) (size int, err error) {
 	if !isRow(v.Type()) {
 		return checkValue("", v, maxText)
@@ -215,7 +215,7 @@ func checkValue(column string, v reflect.Value, most int) (size int, err error) 
 		}
 		return checkValue(column, v.Elem(), most)
 	case reflect.String:
-		return v.Len(), textFault(column, v.String(), most)
+		return textSize(v.String()), textFault(column, v.String(), most)
 	case reflect.Slice:
 		if v.Type().Elem().Kind() != reflect.Uint8 {
 			return 0, nil
@@ -237,6 +237,23 @@ func checkValue(column string, v reflect.Value, most int) (size int, err error) 
 		}
 	}
 	return 0, nil
+}
+
+// textSize is how many bytes a text takes until it has been sent: itself, and
+// twice what JSON writes of it, since a buffer is copied as it grows. So who
+// asks for many answers that are made at the same time finds no memory that is
+// not counted.
+func textSize(s string) int {
+	written := len(s)
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ', c == '<', c == '>', c == '&':
+			written += len(`\u0000`) - 1
+		case c == '"', c == '\\':
+			written++
+		}
+	}
+	return len(s) + 2*written
 }
 
 func textFault(column, s string, most int) error {
