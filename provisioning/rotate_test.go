@@ -286,7 +286,7 @@ func TestRotateAfterRevocation(t *testing.T) {
 // until polls until ok or half a minute has passed.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for tick := time.NewTicker(5 * time.Millisecond); !ok(); {
 		select {
 		case <-tick.C:

@@ -332,7 +332,7 @@ func atOnce[T any](n int, fn func(i int) (T, error)) ([]T, []error) {
 // until polls for a condition that something else brings about.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for !ok() {
 		select {
 		case <-deadline:

@@ -567,7 +567,7 @@ func stopsWhenCancelled(t *testing.T, c tenantdb.Credentials) {
 // eventually polls until ok or fails the test.
 func eventually(t testing.TB, ok func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for tick := time.NewTicker(2 * time.Millisecond); ; {
 		if ok() {
 			tick.Stop()
