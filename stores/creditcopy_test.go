@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/riverqueue/river/rivertype"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
@@ -231,7 +232,9 @@ func TestCopiersAtOnce(t *testing.T) {
 				for i := range 10 {
 					for range 3 {
 						background.Go(func() {
-							if err := b.CopyCredits(t.Context(), CopyCredits{StoreID: s.ID}); err != nil {
+							err := b.CopyCredits(t.Context(), CopyCredits{StoreID: s.ID})
+							var later *rivertype.JobSnoozeError // no room at the database: converge sees that the copy comes
+							if err != nil && !errors.As(err, &later) {
 								t.Error(err)
 							}
 							before := seen.Load()

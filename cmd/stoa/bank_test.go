@@ -126,7 +126,7 @@ const never = math.MaxInt64
 func checkBank(t *testing.T, history []porcupine.Operation) {
 	t.Helper()
 	began := time.Now()
-	if got := porcupine.CheckOperationsTimeout(bankModel, history, 20*time.Second); got != porcupine.Ok {
+	if got := porcupine.CheckOperationsTimeout(bankModel, history, 2*time.Minute); got != porcupine.Ok {
 		t.Errorf("%d calls: %s", len(history), got)
 	}
 	t.Logf("%d calls checked in %v", len(history), time.Since(began))

@@ -268,7 +268,7 @@ func (s *script) judge(history []porcupine.Operation) {
 		"a balance that never was": stale,
 		"one row for two spends":   append(slices.Clone(history), history[spend]),
 	} {
-		if got := porcupine.CheckOperationsTimeout(bankModel, wrong, 20*time.Second); got != porcupine.Illegal {
+		if got := porcupine.CheckOperationsTimeout(bankModel, wrong, 2*time.Minute); got != porcupine.Illegal {
 			s.t.Errorf("%s: the check says %s", name, got)
 		}
 	}
