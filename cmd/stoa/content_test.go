@@ -218,7 +218,7 @@ func (b badStore) front(path string) answer { return b.call("GET", path, nil, "H
 // never a 500, a panic or half an answer.
 func TestUnusableValues(t *testing.T) {
 	t.Parallel()
-	for _, engine := range tenantdbtest.Engines() {
+	for e, engine := range tenantdbtest.Engines() {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
 			cfg := testConfig(t, masterdb.SQLite)
@@ -226,9 +226,9 @@ func TestUnusableValues(t *testing.T) {
 			s := startServer(t, cfg)
 			b := newBadStore(t, s, engine, "owner@example.com")
 			b.copyGood()
-			for _, v := range badValues() {
+			for i, v := range badValues() {
 				how, ok := v.on[engine]
-				if v.on != nil && !ok {
+				if v.on != nil && !ok || testing.Short() && len(v.on) != 1 && i%3 != e { // in short a third on each engine
 					continue
 				}
 				t.Run(v.name, func(t *testing.T) {
