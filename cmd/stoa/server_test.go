@@ -37,6 +37,7 @@ func testConfig(t testing.TB, engine masterdb.Engine) *Config {
 		t.Fatal(err)
 	}
 	c.Quotas = Quotas{KeepSlugs: c.KeepSlugs}
+	c.JWTExpiresIn = 12 * time.Hour // a test that runs beside others may wait long between two calls
 	c.MasterDBURL = keyring.NewSecret(masterdbtest.URL(t, engine))
 	return &c.Config
 }
