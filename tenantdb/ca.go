@@ -79,7 +79,7 @@ func ReadCertificates(text string) (string, error) {
 	return out.String(), nil
 }
 
-var withoutLineEnds = strings.NewReplacer(`\r`, "", `\n`, "", "\r", "", "\n", "", " ", "", "\t", "", "\u00a0", "", `\`, "", `"`, "", "'", "", "+\n", "")
+var withoutLineEnds = strings.NewReplacer(`\r`, "", `\n`, "", "\r", "", "\n", "", " ", "", "\t", "", "\u00a0", "", `\`, "", `"`, "", "'", "")
 
 // checkCA leaves the certificates alone in c.CACertificate.
 func (c *Credentials) checkCA(faults *stoa.Invalid) {
