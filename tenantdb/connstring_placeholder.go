@@ -5,15 +5,18 @@ import (
 	"strings"
 )
 
-// Placeholders that providers' pages have in place of a value. A password of a
-// person's own may look odd too, so these are narrow.
+// placeholderWords are all that a placeholder in brackets consists of. A
+// person's own password may be in brackets too, and is never shown.
+const placeholderWords = `(?:[ _-]*(?:your|my|the|own|new|insert|enter|here|db|database|project|user|username|name|neon|pg|postgres|postgresql|mysql|root|admin|password|pass|pwd|secret|host|hostname|server|ref|region|id))+`
+
+// placeholders that providers' pages have in place of a value.
 var placeholders = []*regexp.Regexp{
 	// [YOUR-PASSWORD], <db_password>, {your_password}, ${DB_PASS}, {{password}}, %PASSWORD%
-	regexp.MustCompile(`(?i)^(?:\[+|<+|\{+|\$\{+|\$\(|%)[a-z _-]*(?:your|pass|pwd|secret|user|host|database|db|ref|name|region|project)[a-z _-]*(?:\]+|>+|\}+|\)|%)$`),
+	regexp.MustCompile(`(?i)^(?:\[+|<+|\{+|\$\{+|\$\(|%)` + placeholderWords + `(?:\]+|>+|\}+|\)|%)$`),
 	// YOUR_PASSWORD, your-db-password, yourpassword
 	regexp.MustCompile(`(?i)^(?:your|my|the|insert|enter)[ _-]?(?:own[ _-]?|db[ _-]?|database[ _-]?|project[ _-]?|secret[ _-]?)?(?:password|pwd|username|database|host)(?:[ _-]?here)?$`),
 	// $PASSWORD, $PGPASSWORD
-	regexp.MustCompile(`^\$[A-Z_]*(?:PASS|PWD|SECRET)[A-Z_]*$`),
+	regexp.MustCompile(`^\$(?:DB|PG|MYSQL|POSTGRES|DATABASE|_)*(?:PASSWORD|PASS|PWD|SECRET)$`),
 	// What pages show of a hidden password.
 	regexp.MustCompile(`^(?:\*{3,}|•{3,}|●{3,}|\.{3,}|…|[xX]{4,}|\[?(?i:redacted|hidden|masked)\]?)$`),
 }
@@ -29,10 +32,10 @@ func isPlaceholder(s string) bool {
 }
 
 // hostPlaceholder is a part of a host's name that is still to be put in.
-var hostPlaceholder = regexp.MustCompile(`(?i)\[[a-z _-]+\]|<[^>]*>|\{[^}]*\}|your-|\byour_`)
+var hostPlaceholder = regexp.MustCompile(`(?i)\[[a-z _-]+\]|<[^>]*>|\{[^}]*\}|^your[-_](?:host|hostname|server)(?:$|\.)`)
 
-// checkPlaceholders names what was not put in. A placeholder holds letters
-// alone, so that it may be shown.
+// checkPlaceholders names what was not put in. A placeholder consists of
+// known words and signs alone, so that it may be shown.
 func (r *pasteReader) checkPlaceholders() {
 	if isPlaceholder(r.password) {
 		r.fault("The password is still the placeholder %s; put the database user's password there. "+

@@ -401,7 +401,7 @@ func TestPlaceholders(t *testing.T) {
 		refused(t, raw, got, err, message)
 	}
 	// A person's own password may look odd.
-	for _, password := range []string{"password", "[x9]", "$ecret", "<3", "{a}", "xxx", "**", "pass-word", "$Pass1", "%secret"} {
+	for _, password := range []string{"password", "[x9]", "$ecret", "<3", "{a}", "xxx", "**", "pass-word", "$Pass1", "%secret", "[mysecretpassx]", "<OurPassIsLong>", "$MYPASSX"} {
 		want{password: password}.check(t, tenantdb.PostgreSQL, "host=db.example.com user=anna dbname=shop password="+password)
 	}
 }
