@@ -70,10 +70,10 @@ func ReadCertificates(text string) (string, error) {
 		}
 		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a Builder takes everything
 	}
-	switch {
-	case found == 0:
+	if found == 0 {
 		return "", errCANone
-	case found == unknown:
+	}
+	if found == unknown {
 		return "", errCAUnreadable
 	}
 	return out.String(), nil

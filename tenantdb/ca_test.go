@@ -123,7 +123,7 @@ func inFrontOf(t *testing.T, c tenantdb.Credentials, certificate tls.Certificate
 		if err != nil {
 			return
 		}
-		defer behind.Close() //nolint:errcheck // the test is over
+		defer behind.Close()
 		go func() { _, _ = io.Copy(behind, encrypted) }()
 		_, _ = io.Copy(encrypted, behind)
 	})
