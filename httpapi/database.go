@@ -18,13 +18,13 @@ func (a *api) databaseRoutes() {
 		Description: "Without a body the store's own, and its health is recorded; with a body like that of connect-database the one it leads to, " +
 			"and nothing is kept. Nothing is changed in either. A database that fails the test is a result, not a problem: 200 with `ok: false` " +
 			"and the error that the same credentials would meet when the store is connected or its credentials rotated.",
-		Errors: []int{400, 401, 403, 404, 409, 413, 422}}), waitsForServer(a, a.testDatabase))
+		MaxBodyBytes: maxCredentials, Errors: []int{400, 401, 403, 404, 409, 413, 422}}), waitsForServer(a, a.testDatabase))
 	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/database/rotate-credentials", Tags: tags,
 		Summary: "Give the store new credentials for its database",
 		Description: "They are tried first: they must reach the database that holds this store and be allowed to change it. Then they replace the old " +
 			"ones, without a pause for the store's shoppers. If anything is wrong with them the old ones stay in use. To send the same again changes " +
 			"nothing. A managed database has no credentials to rotate.",
-		Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}), waitsForServer(a, a.rotateCredentials))
+		MaxBodyBytes: maxCredentials, Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}), waitsForServer(a, a.rotateCredentials))
 }
 
 type testInput struct {
@@ -42,6 +42,8 @@ type testView struct {
 	Error         *faultView `json:"error"`
 
 	Warnings []faultView `json:"warnings" doc:"What to know of a database that works: who else may read it"`
+
+	IgnoredSettings []string `json:"ignoredSettings,omitempty" doc:"Settings in the connection string that are the client's own and have no effect here"`
 }
 
 func newTestView(f provisioning.Finding) testView {
@@ -65,18 +67,20 @@ func (a *api) testDatabase(ctx context.Context, in *testInput) (*testOutput, err
 		return nil, err
 	}
 	var given *tenantdb.Credentials
+	var pasted tenantdb.Pasted
 	if in.Body != nil {
-		c, err := a.credentials(*in.Body)
-		if err != nil {
+		if pasted, err = a.credentials(*in.Body); err != nil {
 			return nil, err
 		}
-		given = &c
+		given = &pasted.Credentials
 	}
 	found, err := a.Provisioning.Test(ctx, principal(ctx), id, given)
 	if err != nil {
 		return nil, err
 	}
-	return &testOutput{newTestView(found)}, nil
+	view := newTestView(found)
+	view.IgnoredSettings = pasted.Ignored
+	return &testOutput{view}, nil
 }
 
 type rotateInput struct {
@@ -89,15 +93,19 @@ func (a *api) rotateCredentials(ctx context.Context, in *rotateInput) (*changedO
 	if err != nil {
 		return nil, err
 	}
-	c, err := a.credentials(in.Body)
+	pasted, err := a.credentials(in.Body)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.Provisioning.Rotate(ctx, principal(ctx), id, c); err != nil {
+	if err := a.Provisioning.Rotate(ctx, principal(ctx), id, pasted.Credentials); err != nil {
 		return nil, err
 	}
 	if !maySee(ctx, id) {
 		return &changedOutput{Status: http.StatusNoContent}, nil
 	}
-	return changed(a.showStore(ctx, id))
+	out, err := changed(a.showStore(ctx, id))
+	if err == nil {
+		out.Body.IgnoredSettings = pasted.Ignored
+	}
+	return out, err
 }

@@ -27,14 +27,18 @@ func (a *api) provisioningRoutes() {
 		Description: "The credentials are encrypted, checked, and the database is set up. In a Supabase project the store gets a role and a schema of its own, " +
 			"and only that role's credentials are kept. Waits for the outcome as `Prefer: wait=N` says " +
 			"(seconds, 25 unless told, 60 at most): 200 with the active store, 202 with the run while it goes on, or the fault that ended it; " +
-			"after a fault, mend its cause and make the same call again.",
-		Responses: waits, Errors: []int{400, 401, 403, 404, 409, 413, 422, 429, 503}}), connects(a, a.connectDatabase))
+			"after a fault, mend its cause and make the same call again. `ignoredSettings` names what a connection string holds that is its client's own.",
+		MaxBodyBytes: maxCredentials, Responses: waits, Errors: []int{400, 401, 403, 404, 409, 413, 422, 429, 503}}), connects(a, a.connectDatabase))
 	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/provisioning", Tags: tags,
 		Summary: "The store's last provisioning run", Errors: []int{401, 404}}), a.getProvisioning)
 	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/provisioning/retry", Tags: tags,
 		Summary: "Resume a failed run at the failed step", Description: "Waits like connect-database.",
 		Responses: waits, Errors: []int{401, 403, 404, 409, 422, 429, 503}}), connects(a, a.retryProvisioning))
 }
+
+// maxCredentials bounds a body with credentials: a bundle of certificates has
+// up to 1 MiB, and each line end in it is two bytes in JSON.
+const maxCredentials = tenantdb.MaxCABytes * 5 / 4
 
 type faultView struct {
 	Code    stoa.Code `json:"code"`
@@ -64,6 +68,8 @@ type runView struct {
 	Attempt   int                `json:"attempt"`
 	Warnings  []faultView        `json:"warnings" doc:"What to know of a database that works: who else may read it"`
 	CreatedAt time.Time          `json:"createdAt"`
+
+	IgnoredSettings []string `json:"ignoredSettings,omitempty" doc:"Settings in the connection string that are the client's own and have no effect here; in the answer to it alone"`
 }
 
 type stepView struct {
@@ -91,15 +97,16 @@ type connectInput struct {
 
 type connectBody struct {
 	Type             tenantdb.Kind  `json:"type" enum:"managed,postgresql,mysql,supabase" doc:"managed: Stoa makes the database. The others: the merchant's own."`
-	ConnectionString keyring.Secret `json:"connectionString,omitempty" doc:"postgres://user:password@host:port/database or mysql://…, instead of the fields below; of a Supabase project the direct one or a pooler's, always"`
+	ConnectionString keyring.Secret `json:"connectionString,omitempty" doc:"What the provider's page shows: postgresql://user:password@host:port/database, mysql://…, a JDBC or .NET string or the command line of psql or mysql, instead of the fields below; of a Supabase project the direct one or a pooler's, always"`
 	Host             string         `json:"host,omitempty" maxLength:"253"`
 	Port             int            `json:"port,omitempty" minimum:"0" maximum:"65535"`
 	Database         string         `json:"database,omitempty" maxLength:"1024"`
 	User             string         `json:"user,omitempty" maxLength:"1024"`
+	Schema           string         `json:"schema,omitempty" maxLength:"63" doc:"of PostgreSQL: where the tables go, if not in the user's own schema"`
 	Password         keyring.Secret `json:"password,omitempty"`
 	TLS              *struct {
-		Mode          tenantdb.TLSMode `json:"mode,omitempty" enum:"verify-full,disable" doc:"verify-full unless told"`
-		CACertificate string           `json:"caCertificate,omitempty" maxLength:"65536" doc:"PEM, when a private authority signed the server's certificate"`
+		Mode          tenantdb.TLSMode `json:"mode,omitempty" enum:"verify-full,verify-ca,disable" doc:"verify-full unless told; verify-ca, with caCertificate, for a server whose certificate has not its name"`
+		CACertificate string           `json:"caCertificate,omitempty" maxLength:"1048576" doc:"PEM, when a private authority signed the server's certificate; at most 1 MiB and 500 certificates"`
 	} `json:"tls,omitempty"`
 	ProjectURL     string         `json:"projectUrl,omitempty" maxLength:"1024" doc:"of a Supabase project: kept, encrypted, for the store's own use" example:"https://abcdefghijklmnopqrst.supabase.co"`
 	AnonKey        keyring.Secret `json:"anonKey,omitempty" doc:"of a Supabase project: kept likewise"`
@@ -117,43 +124,45 @@ func (b connectBody) project() (string, error) {
 }
 
 // credentials turns the body into credentials; the domain validates them.
-func (a *api) credentials(b connectBody) (tenantdb.Credentials, error) {
-	fields := b.Host != "" || b.Port != 0 || b.Database != "" || b.User != "" || !b.Password.IsZero()
+func (a *api) credentials(b connectBody) (tenantdb.Pasted, error) {
+	fields := b.Host != "" || b.Port != 0 || b.Database != "" || b.User != "" || b.Schema != "" || !b.Password.IsZero()
 	project := b.ProjectURL != "" || !b.AnonKey.IsZero() || !b.ServiceRoleKey.IsZero()
 	var faults stoa.Invalid
 	switch {
 	case b.ProjectRef != "":
 		faults.Add("projectRef", "has no credentials to give; it is for connect-database")
-		return tenantdb.Credentials{}, faults.Err()
+		return tenantdb.Pasted{}, faults.Err()
 	case b.Type == tenantdb.Managed:
 		if fields || project || b.TLS != nil || !b.ConnectionString.IsZero() {
 			faults.Add("type", "a managed database takes no connection details")
 		}
-		return tenantdb.Credentials{Kind: tenantdb.Managed}, faults.Err()
+		return tenantdb.Pasted{Credentials: tenantdb.Credentials{Kind: tenantdb.Managed}}, faults.Err()
 	case b.Type == tenantdb.KindSupabase && b.ConnectionString.IsZero():
 		faults.Add("connectionString", "is required, unless there is a projectRef: copy it from the project's page, with the password in it")
-		return tenantdb.Credentials{}, faults.Err()
+		return tenantdb.Pasted{}, faults.Err()
 	case !b.ConnectionString.IsZero():
 		if fields || b.TLS != nil && b.TLS.Mode != "" {
 			faults.Add("connectionString", "give either this or the single fields, not both")
-			return tenantdb.Credentials{}, faults.Err()
+			return tenantdb.Pasted{}, faults.Err()
 		}
-		c, err := a.Tenants.Parse(tenantdb.EngineName(b.Type), b.ConnectionString)
+		ca := ""
 		if b.TLS != nil {
-			c.CACertificate = b.TLS.CACertificate
+			ca = b.TLS.CACertificate
 		}
+		pasted, err := a.Tenants.Parse(tenantdb.EngineName(b.Type), b.ConnectionString, ca)
+		c := &pasted.Credentials
 		c.ProjectURL, c.AnonKey, c.ServiceRoleKey = b.ProjectURL, b.AnonKey, b.ServiceRoleKey
-		return c, err
+		return pasted, err
 	}
 	c := tenantdb.Credentials{
 		Kind: b.Type, Engine: tenantdb.EngineName(b.Type), Host: b.Host, Port: b.Port,
-		Database: b.Database, User: b.User, Password: b.Password,
+		Database: b.Database, User: b.User, Password: b.Password, Schema: b.Schema,
 		ProjectURL: b.ProjectURL, AnonKey: b.AnonKey, ServiceRoleKey: b.ServiceRoleKey,
 	}
 	if b.TLS != nil {
 		c.TLS, c.CACertificate = b.TLS.Mode, b.TLS.CACertificate
 	}
-	return c, nil
+	return tenantdb.Pasted{Credentials: c}, nil
 }
 
 // connectOutput is the active store, or the run that is still at work.
@@ -185,15 +194,27 @@ func (a *api) connectDatabase(ctx context.Context, in *connectInput) (*connectOu
 		}
 		return a.await(ctx, run, in.Prefer)
 	}
-	c, err := a.credentials(in.Body)
+	pasted, err := a.credentials(in.Body)
 	if err != nil {
 		return nil, err
 	}
-	run, err := a.Provisioning.Connect(ctx, principal(ctx), id, c)
+	run, err := a.Provisioning.Connect(ctx, principal(ctx), id, pasted.Credentials)
 	if err != nil {
 		return nil, err
 	}
-	return a.await(ctx, run, in.Prefer)
+	out, err := a.await(ctx, run, in.Prefer)
+	if err != nil {
+		return nil, err
+	}
+	switch body := out.Body.(type) {
+	case storeView:
+		body.IgnoredSettings = pasted.Ignored
+		out.Body = body
+	case runView:
+		body.IgnoredSettings = pasted.Ignored
+		out.Body = body
+	}
+	return out, nil
 }
 
 func (a *api) getProvisioning(ctx context.Context, in *StorePath) (*struct{ Body runView }, error) {

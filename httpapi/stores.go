@@ -53,6 +53,8 @@ type storeView struct {
 	UpdatedAt    time.Time       `json:"updatedAt"`
 	DeleteAfter  *time.Time      `json:"deleteAfter" doc:"When a store that is being deleted will be gone for good; null for every other"`
 	Held         bool            `json:"held" doc:"The operator has suspended the store: only they can resume it"`
+
+	IgnoredSettings []string `json:"ignoredSettings,omitempty" doc:"Settings in a connection string that are the client's own and have no effect here; in the answer to it alone"`
 }
 
 type hostnameView struct {

@@ -38,6 +38,11 @@ func (s *Service) Rotate(ctx context.Context, p access.Principal, store stoa.Sto
 	if err := s.registry.Connected(ctx, store); err != nil {
 		return err
 	}
+	// The schema is where the tables are, and is no credential: who leaves it out
+	// means the same one.
+	if current, err := s.tenants.Load(ctx, s.db, store); err == nil && c.Schema == "" && c.Kind == current.Kind {
+		c.Schema = current.Schema
+	}
 	var found Finding
 	c, err := s.roleCredentials(ctx, store, c)
 	if err == nil {

@@ -263,6 +263,9 @@ func (w *work) connect(ctx context.Context) error {
 	if in.Role != "" {
 		return w.isolate(ctx, in)
 	}
+	if err := w.tenant.EnsureSchema(ctx); err != nil {
+		return err
+	}
 	return w.done(ctx, "connect", nil)
 }
 

@@ -1,14 +1,13 @@
 package tenantdb
 
 import (
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"net/netip"
-	"net/url"
+	"regexp"
 	"slices"
-	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/keyring"
@@ -31,8 +30,9 @@ type TLSMode string
 // The TLS modes. There is none that encrypts without verifying: it would
 // protect from nobody who can redirect the connection.
 const (
-	TLSVerify  TLSMode = "verify-full" // the default
-	TLSDisable TLSMode = "disable"     // plaintext, by explicit choice only
+	TLSVerify   TLSMode = "verify-full" // the default
+	TLSVerifyCA TLSMode = "verify-ca"   // a chain to CACertificate, whatever the name
+	TLSDisable  TLSMode = "disable"     // plaintext, by explicit choice only
 )
 
 // Credentials are all it takes to reach one tenant database.
@@ -47,9 +47,16 @@ type Credentials struct {
 	TLS           TLSMode
 	CACertificate string // PEM; empty means the system's roots
 
-	// Of a Supabase project only. Validate finds the pooler; the rest is kept
-	// for the store's own use.
-	Pooler         Pooler
+	// Schema is that of the store's tables on PostgreSQL; empty means the user's
+	// own. Endpoint is Neon's name of the server, for its proxy.
+	Schema   string
+	Endpoint string
+
+	// Pooler follows from host and port at Supabase. Elsewhere it is a guess by
+	// host, port and pgbouncer=true, and no more than a hint.
+	Pooler Pooler
+
+	// Of a Supabase project only, and kept for the store's own use.
 	ProjectURL     string
 	AnonKey        keyring.Secret
 	ServiceRoleKey keyring.Secret
@@ -92,20 +99,21 @@ func (c *Credentials) validate(rules SupabaseRules) error {
 		switch {
 		case value == "":
 			faults.Add(field, "is required")
-		case len(value) > 1024 || strings.ContainsRune(value, 0):
-			faults.Add(field, "is not usable: at most 1024 bytes, none of them NUL")
+		case len(value) > 1024 || strings.ContainsRune(value, 0) || !utf8.ValidString(value):
+			faults.Add(field, "is not usable: at most 1024 bytes of UTF-8, none of them NUL")
 		}
 	}
-	if c.TLS != TLSVerify && c.TLS != TLSDisable {
-		faults.Add("tls.mode", "must be %q or %q", TLSVerify, TLSDisable)
+	if c.TLS != TLSVerify && c.TLS != TLSVerifyCA && c.TLS != TLSDisable {
+		faults.Add("tls.mode", "must be %q, %q or %q", TLSVerify, TLSVerifyCA, TLSDisable)
 	}
 	c.checkCA(&faults)
 	if c.Kind == KindPostgreSQL && rules.serve(*c) {
 		c.Kind = KindSupabase // pasted as PostgreSQL, and held to the same rules
 	}
-	if c.Pooler = NoPooler; c.Kind == KindSupabase {
+	c.checkSchema(&faults)
+	if c.Kind == KindSupabase {
 		rules.check(c, &faults)
-	} else if c.ProjectURL != "" || !c.AnonKey.IsZero() || !c.ServiceRoleKey.IsZero() {
+	} else if c.guessPooler(); c.ProjectURL != "" || !c.AnonKey.IsZero() || !c.ServiceRoleKey.IsZero() {
 		faults.Add("type", "must be %q to keep a project's address and keys", KindSupabase)
 	}
 	slices.SortFunc(faults, func(a, b stoa.FieldError) int { return strings.Compare(a.Field, b.Field) })
@@ -135,119 +143,44 @@ func isAddress(s string) bool {
 	return err == nil && a.Zone() == ""
 }
 
-func (c *Credentials) checkCA(faults *stoa.Invalid) {
-	if c.CACertificate == "" {
-		return
-	}
-	if c.TLS == TLSDisable {
-		faults.Add("tls.caCertificate", "has no use when tls.mode is %q", TLSDisable)
-	}
-	if len(c.CACertificate) > 64<<10 || !x509.NewCertPool().AppendCertsFromPEM([]byte(c.CACertificate)) {
-		faults.Add("tls.caCertificate", "must be one or more PEM certificates, at most 64 KiB")
-	}
-}
+// schemaName is an identifier of PostgreSQL that needs no escapes. It has at
+// most 63 bytes, which are letters.
+var schemaName = regexp.MustCompile(`^[\p{L}_][\p{L}\p{N}_$-]*$`)
 
-// schemes that introduce a connection string, by engine.
-var schemes = map[EngineName][]string{
-	PostgreSQL: {"postgres", "postgresql"},
-	MySQL:      {"mysql", "mariadb"},
-	Supabase:   {"postgresql", "postgres"},
-}
+// endpointName is how Neon names a server.
+var endpointName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
-// ParseConnectionString reads "postgres://user:password@host:port/database"
-// or "mysql://…". Only the TLS mode may follow as a parameter; everything
-// else is refused by name, since drivers give some parameters the power to
-// read files or to reach other hosts. The string itself never appears in an
-// error: it holds the password.
-func ParseConnectionString(engine EngineName, raw keyring.Secret) (Credentials, error) {
-	return parseConnectionString(engine, raw, SupabaseRules{})
-}
-
-func parseConnectionString(engine EngineName, raw keyring.Secret, rules SupabaseRules) (Credentials, error) {
-	const field = "connectionString"
-	var faults stoa.Invalid
-	if schemes[engine] == nil {
-		faults.Add("type", "takes no connection string")
-		return Credentials{}, faults.Err()
+func (c *Credentials) checkSchema(faults *stoa.Invalid) {
+	if c.Kind == KindSupabase || c.Kind == Managed {
+		c.Schema, c.Endpoint = "", "" // the store gets a schema of its own
 	}
-	form := schemes[engine][0] + "://user:password@host:port/database"
-	u, err := url.Parse(strings.TrimSpace(raw.Reveal()))
 	switch {
-	case err != nil:
-		faults.Add(field, "cannot be read; the form is %s, with special characters in the password percent-encoded", form)
-	case !slices.Contains(schemes[engine], u.Scheme):
-		faults.Add(field, "must begin with %s://", strings.Join(schemes[engine], ":// or "))
-	case u.User == nil, u.Opaque != "", u.Fragment != "", strings.Count(u.Path, "/") != 1,
-		// A bare / or ? in the password ends the host part early: what looks
-		// like a path or a parameter may then be the rest of the password.
-		strings.Contains(u.EscapedPath()+u.RawQuery, "@"):
-		faults.Add(field, "must have the form %s, with special characters in the password percent-encoded", form)
+	case c.Schema == "":
+	case c.Engine != PostgreSQL:
+		faults.Add("schema", "is PostgreSQL's; leave it out")
+	case len(c.Schema) > 63 || !schemaName.MatchString(c.Schema) || strings.HasPrefix(c.Schema, "pg_") || c.Schema == "information_schema":
+		faults.Add("schema", "must be the name of one schema: at most 63 bytes, of letters, digits, _, $ and -, and none of the server's own")
 	}
-	if err := faults.Err(); err != nil {
-		return Credentials{}, err
+	if c.Endpoint != "" && (c.Engine != PostgreSQL || !endpointName.MatchString(c.Endpoint)) {
+		faults.Add("endpoint", "must be the name of an endpoint of Neon")
 	}
-	c := Credentials{Kind: Kind(engine), Engine: engine, Host: u.Hostname(), Database: u.Path[1:], User: u.User.Username()}
-	if engine == Supabase {
-		c.Engine = PostgreSQL
-	}
-	password, _ := u.User.Password()
-	c.Password = keyring.NewSecret(password)
-	if p := u.Port(); p != "" {
-		if c.Port, err = strconv.Atoi(p); err != nil || c.Port == 0 {
-			faults.Add(field, "has a port that is not between 1 and 65535")
-		}
-	}
-	c.TLS = parseTLSParameter(u.RawQuery, field, &faults)
-	if err := faults.Err(); err != nil {
-		return Credentials{}, err
-	}
-	if err := prefixFields(c.validate(rules), field); err != nil {
-		return Credentials{}, err
-	}
-	return c, nil
 }
 
-// prefixFields makes faults point at the connection string they came from.
-func prefixFields(err error, field string) error {
-	var e *stoa.Error
-	if !errors.As(err, &e) {
-		return err
-	}
-	var faults stoa.Invalid
-	for _, f := range e.Fields {
-		faults.Add(field, "%s %s", f.Field, f.Message)
-	}
-	return faults.Err()
-}
+// poolerPorts are PgBouncer's own port, which Azure and PlanetScale use, and
+// Supavisor's.
+var poolerPorts = []int{6432, 6543}
 
-// tlsWords maps the words that PostgreSQL and MySQL clients use for TLS
-// modes. Those that would encrypt without verifying are read as the strict mode.
-var tlsWords = map[string]TLSMode{
-	"disable": TLSDisable, "disabled": TLSDisable, "false": TLSDisable,
-	"require": TLSVerify, "required": TLSVerify, "true": TLSVerify,
-	"verify-ca": TLSVerify, "verify_ca": TLSVerify, "verify-full": TLSVerify, "verify_identity": TLSVerify,
-}
-
-func parseTLSParameter(rawQuery, field string, faults *stoa.Invalid) TLSMode {
-	query, err := url.ParseQuery(rawQuery)
-	if err != nil {
-		faults.Add(field, "has parameters that cannot be read")
-		return ""
+// guessPooler takes what host and port say of a transaction pooler as a hint.
+// Neon's poolers are ep-….-pooler.…: the first label tells.
+func (c *Credentials) guessPooler() {
+	label, _, _ := strings.Cut(strings.ToLower(c.Host), ".")
+	neon := strings.HasPrefix(label, "ep-") && strings.HasSuffix(label, "-pooler")
+	switch {
+	case c.Engine != PostgreSQL || c.Pooler == SessionPooler:
+		c.Pooler = NoPooler
+	case neon, slices.Contains(poolerPorts, c.Port):
+		c.Pooler = TransactionPooler
 	}
-	mode := TLSMode("")
-	for key, values := range query {
-		if !slices.Contains([]string{"sslmode", "ssl-mode", "tls"}, strings.ToLower(key)) {
-			faults.Add(field, "parameter %.40q is not allowed; only sslmode may be given", key)
-			continue
-		}
-		word, known := tlsWords[strings.ToLower(values[0])]
-		if !known || len(values) > 1 || mode != "" {
-			faults.Add(field, "sslmode must be given once, as verify-full or disable")
-			continue
-		}
-		mode = word
-	}
-	return mode
 }
 
 // sealed is what is encrypted into the master database. It is the only form
@@ -263,6 +196,8 @@ type sealed struct {
 	TLS           TLSMode    `json:"tls,omitempty"`
 	CACertificate string     `json:"caCertificate,omitempty"`
 
+	Schema         string `json:"schema,omitempty"`
+	Endpoint       string `json:"endpoint,omitempty"`
 	Pooler         Pooler `json:"pooler,omitempty"`
 	ProjectURL     string `json:"projectUrl,omitempty"`
 	AnonKey        string `json:"anonKey,omitempty"`
@@ -275,7 +210,7 @@ type sealed struct {
 func (c Credentials) seal(ring *keyring.Ring, store stoa.StoreID) (string, error) {
 	plain, err := json.Marshal(sealed{ //nolint:gosec // the one place where the password is written out, to be encrypted
 		c.Kind, c.Engine, c.Host, c.Port, c.Database, c.User, c.Password.Reveal(), c.TLS, c.CACertificate,
-		c.Pooler, c.ProjectURL, c.AnonKey.Reveal(), c.ServiceRoleKey.Reveal(), c.RolePassword.Reveal(),
+		c.Schema, c.Endpoint, c.Pooler, c.ProjectURL, c.AnonKey.Reveal(), c.ServiceRoleKey.Reveal(), c.RolePassword.Reveal(),
 	})
 	if err != nil {
 		return "", err
@@ -294,7 +229,7 @@ func unseal(ring *keyring.Ring, store stoa.StoreID, envelope string) (Credential
 	}
 	return Credentials{
 		s.Kind, s.Engine, s.Host, s.Port, s.Database, s.User, keyring.NewSecret(s.Password), s.TLS, s.CACertificate,
-		s.Pooler, s.ProjectURL, keyring.NewSecret(s.AnonKey), keyring.NewSecret(s.ServiceRoleKey), keyring.NewSecret(s.RolePassword),
+		s.Schema, s.Endpoint, s.Pooler, s.ProjectURL, keyring.NewSecret(s.AnonKey), keyring.NewSecret(s.ServiceRoleKey), keyring.NewSecret(s.RolePassword),
 	}, nil
 }
 

@@ -3,7 +3,6 @@ package tenantdb
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
@@ -94,21 +93,6 @@ func (c Credentials) rules() EngineName {
 // connectTimeout bounds how long a server may take to greet, encrypt and
 // authenticate, for callers without a deadline.
 const connectTimeout = 10 * time.Second
-
-// tlsConfig returns nil for plaintext.
-func (c Credentials) tlsConfig() (*tls.Config, error) {
-	if c.TLS == TLSDisable {
-		return nil, nil //nolint:nilnil // nil is the drivers' own word for plaintext
-	}
-	cfg := &tls.Config{ServerName: c.Host, MinVersion: tls.VersionTLS12}
-	if c.CACertificate != "" {
-		cfg.RootCAs = x509.NewCertPool()
-		if !cfg.RootCAs.AppendCertsFromPEM([]byte(c.CACertificate)) {
-			return nil, errors.New("CA certificate cannot be read")
-		}
-	}
-	return cfg, nil
-}
 
 // errNoTLS: the server answered that it does not speak TLS.
 var errNoTLS = errors.New("server does not support TLS")
@@ -222,9 +206,11 @@ func networkFault(err error) *stoa.Error {
 	case errors.Is(err, errNoTLS):
 		return stoa.Errorf(stoa.DatabaseTLSFailed,
 			"The database server does not offer TLS. Enable it there, or, on a network you trust, ask for plaintext with TLS mode %q (sslmode=disable).", TLSDisable).Because(err)
-	case errors.As(err, &certErr), errors.As(err, &recordErr), errors.As(err, &alertErr):
-		return stoa.Errorf(stoa.DatabaseTLSFailed,
-			"The database server's certificate could not be verified. If a private authority signed it, give its certificate as tls.caCertificate.").Because(err)
+	case errors.As(err, &certErr):
+		return certificateFault(err)
+	case errors.As(err, &recordErr), errors.As(err, &alertErr):
+		return stoa.Errorf(stoa.DatabaseTLSFailed, "The database server broke off while the encrypted connection was made. "+
+			"It must speak TLS 1.2 or newer and must not ask for a client certificate; check that host and port are the database's.").Because(err)
 	case errors.As(err, &netErr), errors.Is(err, context.DeadlineExceeded),
 		errors.Is(err, driver.ErrBadConn), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return unreachable(err)

@@ -49,6 +49,37 @@ func FuzzParseConnectionString(f *testing.F) {
 	})
 }
 
+// forms are those of a string in which the password stands as it is.
+var forms = []string{
+	"host=%[2]s user=%[1]s dbname=d password=%[3]s", "host=h password=%[3]s user=%[1]s dbname=%[2]s", "Server=h;User Id=%[1]s;Password=%[3]s;Database=%[2]s",
+	"Server=h;Password={%[3]s};User Id=%[1]s;Database=%[2]s", "jdbc:postgresql://h/d?user=%[1]s&password=%[3]s&%[2]s", "jdbc:mysql://h/d?password=%[3]s&user=%[1]s%[2]s",
+	"PGPASSWORD=%[3]s psql -h h -U %[1]s %[2]s", "PGPASSWORD='%[3]s' psql -h h -U %[1]s %[2]s", "mysql -h h -u %[1]s -p%[3]s %[2]s", "mysql -p'%[3]s' -h h -u %[1]s %[2]s",
+	"%[1]s:%[3]s@tcp(h)/%[2]s", "psql 'host=h user=%[1]s password=%[3]s dbname=%[2]s'", "mysqlsh %[1]s:%[3]s@%[2]s", "export X=\"postgres://%[1]s:%[3]s@%[2]s\"",
+}
+
+// The same for every other form.
+func FuzzPasswordInForms(f *testing.F) {
+	for _, seed := range [][4]string{
+		{"anna", "", "", "shop"}, {"anna", "a ", " b", "d"}, {"anna", "a;", ";b", "d"}, {"anna", "a&", "=b", "x=y"}, {"anna", "a'", "' b=", "d"},
+		{"anna", "{", "}}", "d"}, {"anna", "a -x ", "=", "d"}, {"anna", "--", " --", "h/d"}, {"anna", "[YOUR-PASSWORD", "]", "d"}, {"an na", "$(", ")", "d"}, {"a", "@h/d?", "=1&x", "h/d"},
+	} {
+		f.Add(seed[0], seed[1], seed[2], seed[3])
+	}
+	f.Fuzz(func(t *testing.T, user, before, after, rest string) {
+		for _, form := range forms {
+			for engine := range schemes {
+				raw := fmt.Sprintf(form, user, rest, before+marker+after)
+				c, err := tenantdb.ParseConnectionString(engine, keyring.NewSecret(raw))
+				if err != nil {
+					refusedFor(t, err, marker)
+					continue
+				}
+				acceptable(t, engine, c)
+			}
+		}
+	})
+}
+
 // Whatever a person pastes, be it no connection string at all, is accepted
 // whole or refused in our words.
 func FuzzConnectionString(f *testing.F) {
@@ -57,6 +88,9 @@ func FuzzConnectionString(f *testing.F) {
 		"postgres://anna:x@db.example.com:5432/shop?sslmode=verify-full", "mysql://anna:x@[2001:db8::1]:3306/shop?tls=true",
 		"mariadb://a%20b:%40@db.example.com/sh%40op?ssl-mode=DISABLED", "postgresql://postgres." + ref + ":x@a.pooler.supabase.com:6543/postgres",
 		"postgres://u:p@%2Fvar%2Frun/d", "postgres://u:p@a,b/d", "postgres://u:p@h/d?options=-c%20x", "postgres://u:p@h:0/d", "postgres://u:p@h%00/d", "postgres://[::1%25eth0]/",
+		"postgres://u:p@h/d?schema=shop&options=endpoint%3Dep-x&pgbouncer=true&ssl={\"rejectUnauthorized\":true}", "export DATABASE_URL=\"postgres://u:p/w@h/d\"",
+		"PGPASSWORD='x y' psql -h h -U u d", "mysql -h h -u u -px d", "mysqlsh --sql u:p@h/d", "Server=h;Port=1;Uid=u;Pwd={a;b};Database=d", "jdbc:mysql://h/d?user=u&password=p&useSSL=true",
+		"u:p@tcp(h:1)/d?tls=true", "username = u\npassword = p\nhost = h\ndatabase = d", "`postgres://u:%zz@h/d`;", "“psql ‘host=h user=u’”", "psql 'postgres://u:p@h/d' -d 'user=x'",
 	} {
 		f.Add(raw)
 	}
@@ -113,6 +147,17 @@ func acceptable(t *testing.T, engine tenantdb.EngineName, c tenantdb.Credentials
 
 // encode writes c out in the canonical form.
 func encode(scheme string, c tenantdb.Credentials) string {
-	return scheme + "://" + url.UserPassword(c.User, c.Password.Reveal()).String() + "@" + net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) +
-		"/" + strings.ReplaceAll(url.PathEscape(c.Database), "@", "%40") + "?sslmode=" + string(c.TLS)
+	settings := url.Values{"sslmode": {string(c.TLS)}}
+	if c.Schema != "" {
+		settings.Set("schema", c.Schema)
+	}
+	if c.Endpoint != "" {
+		settings.Set("options", "endpoint="+c.Endpoint)
+	}
+	if c.Pooler == tenantdb.TransactionPooler {
+		settings.Set("pgbouncer", "true")
+	}
+	escape := func(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
+	return scheme + "://" + escape(c.User) + ":" + escape(c.Password.Reveal()) + "@" + net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) +
+		"/" + escape(c.Database) + "?" + settings.Encode()
 }

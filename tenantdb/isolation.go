@@ -124,6 +124,7 @@ func (m *Manager) Isolate(ctx context.Context, db *DB, in Isolation, password ke
 		return Credentials{}, err
 	}
 	c := db.credentials
+	c.Schema = "" // the role has its own
 	c.User, c.Password, c.RolePassword = in.Role+in.suffix, password, keyring.Secret{}
 	return c, nil
 }

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/url"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -32,18 +31,15 @@ type Server struct {
 func ParseServer(raw keyring.Secret, ca string) (*Server, error) {
 	engine, database := PostgreSQL, "postgres"
 	u, err := url.Parse(strings.TrimSpace(raw.Reveal()))
-	if err == nil && slices.Contains(schemes[MySQL], u.Scheme) {
+	if err == nil && engineOfScheme(u.Scheme) == MySQL {
 		engine, database = MySQL, "information_schema" // everybody may enter it
 	}
 	if err == nil && strings.Trim(u.Path, "/") == "" {
 		u.Path = "/" + database
 		raw = keyring.NewSecret(u.String())
 	}
-	c, err := ParseConnectionString(engine, raw)
-	if err == nil && ca != "" {
-		c.CACertificate = ca
-		err = c.Validate()
-	}
+	pasted, err := parseConnectionString(engine, raw, ca, SupabaseRules{})
+	c := pasted.Credentials
 	var faulty *stoa.Error
 	if errors.As(err, &faulty) {
 		var words []string

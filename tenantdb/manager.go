@@ -362,7 +362,7 @@ func (m *Manager) limit(db *DB) {
 // Supabase's poolers each project has a server of its own.
 func serverOf(c Credentials) string {
 	server := net.JoinHostPort(strings.ToLower(c.Host), strconv.Itoa(c.Port))
-	if c.Pooler != NoPooler {
+	if c.Kind == KindSupabase && c.Pooler != NoPooler {
 		server += "/" + c.User[strings.LastIndex(c.User, ".")+1:]
 	}
 	return server

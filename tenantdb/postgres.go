@@ -3,6 +3,7 @@ package tenantdb
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -53,7 +54,7 @@ func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, err
 	}
 	cfg.Host, cfg.Port = c.Host, uint16(c.Port) //nolint:gosec // Validate keeps it within 1..65535
 	cfg.Database, cfg.User, cfg.Password = c.Database, c.User, c.Password.Reveal()
-	cfg.RuntimeParams = map[string]string{"application_name": "stoa"}
+	cfg.RuntimeParams = startupParameters(c)
 	cfg.ConnectTimeout = connectTimeout
 	// Names are the dialer's to resolve, within its time limit.
 	cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
@@ -68,8 +69,31 @@ func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, err
 	return cfg, nil
 }
 
+// startupParameters are what the server is told with the log-in. A transaction
+// pooler takes no search_path; Inspect then checks that it leads to the schema.
+func startupParameters(c Credentials) map[string]string {
+	parameters := map[string]string{"application_name": "stoa"}
+	if c.Schema != "" && c.Pooler != TransactionPooler {
+		parameters["search_path"] = pgx.Identifier{c.Schema}.Sanitize()
+	}
+	if c.Endpoint != "" {
+		parameters[endpointParameter] = "endpoint=" + c.Endpoint
+	}
+	return parameters
+}
+
 func (e postgresEngine) open(cfg *pgx.ConnConfig) *sql.DB {
-	return sql.OpenDB(&postgresConnector{e.log, stdlib.GetConnector(*cfg, stdlib.OptionBeforeConnect(screenConnection), stdlib.OptionAfterConnect(registerTypes))})
+	connector := &postgresConnector{log: e.log, Connector: e.connector(cfg)}
+	if _, ok := cfg.RuntimeParams[endpointParameter]; ok {
+		plain := cfg.Copy()
+		delete(plain.RuntimeParams, endpointParameter)
+		connector.plain = e.connector(plain)
+	}
+	return sql.OpenDB(connector)
+}
+
+func (postgresEngine) connector(cfg *pgx.ConnConfig) driver.Connector {
+	return stdlib.GetConnector(*cfg, stdlib.OptionBeforeConnect(screenConnection), stdlib.OptionAfterConnect(registerTypes))
 }
 
 // registerTypes has the driver read times as UTC, and a numeric in text format
@@ -115,11 +139,21 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 		Version  string
 		Encoding string
 		Create   bool `db:"may_create"`
+		Schema   string
+		Schemas  bool `db:"may_create_schemas"`
 	}
 	err := db.Get(ctx, &row, `SELECT current_setting('server_version') AS version, current_setting('server_encoding') AS encoding,
-		coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create`)
+		coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create, coalesce(current_schema()::text, '') AS schema,
+		has_database_privilege(current_database(), 'CREATE') AS may_create_schemas`)
 	if err != nil {
 		return in, err
+	}
+	switch current, wanted := row.Schema, db.credentials.Schema; {
+	case wanted == "" || wanted == current:
+	case current == "" && row.Schemas:
+		row.Create = true // EnsureSchema makes the schema
+	default:
+		return in, db.schemaFault()
 	}
 	in.Version, in.MayCreate = row.Version, row.Create
 	in.Encoding, in.Unicode = row.Encoding, row.Encoding == "UTF8"
@@ -129,6 +163,36 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 		WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema())
 		AND relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY relname LIMIT ?`)
 	return in, err
+}
+
+// schemaFault says why tables would not go to the schema that the credentials
+// name.
+func (db *DB) schemaFault() *stoa.Error {
+	wanted := db.credentials.Schema
+	if db.credentials.Pooler == TransactionPooler {
+		return stoa.Errorf(stoa.DatabasePermissionDenied, "Behind this connection pooler tables would not be in the schema %q. "+
+			"Use the direct connection string, or set the schema for the user: ALTER ROLE the_user SET search_path = %q.", wanted, wanted)
+	}
+	return stoa.Errorf(stoa.DatabasePermissionDenied, "The database has no schema %q that this user may use. "+
+		"Make it (CREATE SCHEMA %q AUTHORIZATION the_user), or leave out the schema.", wanted, wanted)
+}
+
+// EnsureSchema makes the schema that the credentials name, if they name one and
+// there is none.
+func (db *DB) EnsureSchema(ctx context.Context) error {
+	name := db.credentials.Schema
+	if name == "" || db.Engine != PostgreSQL || db.credentials.Pooler == TransactionPooler {
+		return nil
+	}
+	var exists bool
+	if err := db.Get(ctx, &exists, `SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = ?)`, name); err != nil || exists {
+		return err
+	}
+	_, err := db.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{name}.Sanitize())
+	if isState(err, "42501") {
+		return db.schemaFault().Because(err)
+	}
+	return err
 }
 
 // migrationLock is any number that nothing else in a tenant database locks.

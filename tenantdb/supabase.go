@@ -48,7 +48,8 @@ func (r SupabaseRules) withDefaults() SupabaseRules {
 
 // Parse is ParseConnectionString for a Supabase project under these rules.
 func (r SupabaseRules) Parse(raw keyring.Secret) (Credentials, error) {
-	return parseConnectionString(Supabase, raw, r)
+	pasted, err := parseConnectionString(Supabase, raw, "", r)
+	return pasted.Credentials, err
 }
 
 // projectRef is how Supabase names a project.
@@ -131,9 +132,10 @@ func (m *Manager) ProjectRef(c Credentials) string {
 	return c.User[strings.LastIndex(c.User, ".")+1:]
 }
 
-// Parse is ParseConnectionString under this manager's options.
-func (m *Manager) Parse(engine EngineName, raw keyring.Secret) (Credentials, error) {
-	return parseConnectionString(engine, raw, m.opts.Supabase)
+// Parse is ParseConnectionString under this manager's options, for a server
+// whose certificate the authorities in ca have signed, or with "" the system's.
+func (m *Manager) Parse(engine EngineName, raw keyring.Secret, ca string) (Pasted, error) {
+	return parseConnectionString(engine, raw, ca, m.opts.Supabase)
 }
 
 // checkProject looks at what is kept beside the connection for the store's

@@ -78,7 +78,9 @@ func TestTLS(t *testing.T) {
 			{"one of two authorities", func(c *tenantdb.Credentials) { c.CACertificate = otherCA(t) + ca }, "", true},
 			{"wrong authority of the same name", func(c *tenantdb.Credentials) { c.CACertificate = otherCA(t) }, unverified, false},
 			{"the system's authorities", func(*tenantdb.Credentials) {}, unverified, false},
-			{"wrong name", func(c *tenantdb.Credentials) { c.CACertificate, c.Host = ca, "localhost" }, unverified, false},
+			{"wrong name", func(c *tenantdb.Credentials) { c.CACertificate, c.Host = ca, "localhost" }, "another name than the host", false},
+			{"wrong name, verify-ca", func(c *tenantdb.Credentials) { c.CACertificate, c.Host, c.TLS = ca, "localhost", tenantdb.TLSVerifyCA }, "", true},
+			{"wrong authority, verify-ca", func(c *tenantdb.Credentials) { c.CACertificate, c.TLS = otherCA(t), tenantdb.TLSVerifyCA }, unverified, false},
 			{"plaintext by choice", func(c *tenantdb.Credentials) { c.TLS = tenantdb.TLSDisable }, "", false},
 		} {
 			t.Run(string(engine)+" "+tt.name, func(t *testing.T) {

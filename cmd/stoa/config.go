@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -296,10 +295,11 @@ func pemFile(path string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("cannot be read: %w", err)
 	}
-	if !x509.NewCertPool().AppendCertsFromPEM(roots) {
-		return "", fmt.Errorf("%s holds no PEM certificate", path)
+	certificates, err := tenantdb.ReadCertificates(string(roots))
+	if err != nil {
+		return "", fmt.Errorf("%s %w", path, err)
 	}
-	return string(roots), nil
+	return certificates, nil
 }
 
 // managedServer is where managed databases are made; nil without the setting.
