@@ -33,7 +33,8 @@ func manyColumns(ctx context.Context) (hostile, error) {
 }
 
 func writePacket(w io.Writer, sequence byte, body string) error {
-	_, err := io.WriteString(w, string([]byte{byte(len(body)), byte(len(body) >> 8), byte(len(body) >> 16), sequence})+body)
+	head := []byte{byte(len(body)), byte(len(body) >> 8), byte(len(body) >> 16), sequence} //nolint:gosec // all are short
+	_, err := io.WriteString(w, string(head)+body)
 	return err
 }
 
