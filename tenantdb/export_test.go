@@ -167,3 +167,6 @@ func driverPool(c Credentials, dial DialFunc, options ...stdlib.OptionOpenDB) *s
 	}
 	return stdlib.OpenDB(*cfg, append(options, stdlib.OptionAfterConnect(registerTypes))...)
 }
+
+// SessionState is what the connections of one database share.
+type SessionState = sessionState

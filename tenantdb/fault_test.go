@@ -313,7 +313,7 @@ func TestSilentServer(t *testing.T) {
 						ours, theirs := net.Pipe()
 						go func() { _, _ = io.Copy(io.Discard, theirs) }()
 						return ours, nil
-					})
+					}, new(tenantdb.SessionState))
 					must(t, err)
 					begin := time.Now()
 					err = db.PingContext(context.Background())

@@ -13,7 +13,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
-	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 
 	"github.com/stoahq/stoa"
@@ -35,12 +34,12 @@ const postgresBase = `host=tenant port=5432 user=tenant password=tenant dbname=t
 // Open sets every field that credentials have a say in by hand: nothing of a
 // merchant's input passes through a parser, and nothing from the process's
 // environment (PGHOST, PGOPTIONS, …) remains.
-func (e postgresEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
+func (e postgresEngine) Open(c Credentials, dial DialFunc, state *sessionState) (*sql.DB, error) {
 	cfg, err := e.config(c, dial)
 	if err != nil {
 		return nil, err
 	}
-	return e.open(cfg), nil
+	return e.open(cfg, pinningOf(c), state), nil
 }
 
 func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, error) {
@@ -53,7 +52,6 @@ func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, err
 	}
 	cfg.Host, cfg.Port = c.Host, uint16(c.Port) //nolint:gosec // Validate keeps it within 1..65535
 	cfg.Database, cfg.User, cfg.Password = c.Database, c.User, c.Password.Reveal()
-	cfg.RuntimeParams = map[string]string{"application_name": "stoa"}
 	cfg.ConnectTimeout = connectTimeout
 	// Names are the dialer's to resolve, within its time limit.
 	cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
@@ -68,8 +66,8 @@ func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, err
 	return cfg, nil
 }
 
-func (e postgresEngine) open(cfg *pgx.ConnConfig) *sql.DB {
-	return sql.OpenDB(&postgresConnector{e.log, stdlib.GetConnector(*cfg, stdlib.OptionBeforeConnect(screenConnection), stdlib.OptionAfterConnect(registerTypes))})
+func (e postgresEngine) open(cfg *pgx.ConnConfig, how pinning, state *sessionState) *sql.DB {
+	return sql.OpenDB(newPostgresConnector(cfg, how, state, e.log))
 }
 
 // registerTypes has the driver read times as UTC, and a numeric in text format
@@ -135,8 +133,8 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 const migrationLock = 0x73746f61 // "stoa"
 
 // Session implements Engine.
-func (e postgresEngine) Session(c Credentials, dial DialFunc) (*sql.DB, error) {
-	return e.Open(c, dial)
+func (e postgresEngine) Session(c Credentials, dial DialFunc, state *sessionState) (*sql.DB, error) {
+	return e.Open(c, dial, state)
 }
 
 func (postgresEngine) sessions(Credentials) bool { return true }
@@ -179,6 +177,10 @@ func giveAdvisory(ctx context.Context, conn *sql.Conn) error {
 // 53100 is a full disk, 57P04 a database that was dropped: neither passes.
 // Source: PostgreSQL manual, appendix A.
 func (postgresEngine) Fault(err error) *stoa.Error {
+	var setting *settingError
+	if errors.As(err, &setting) {
+		return setting.fault()
+	}
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
 		switch code := pgErr.Code; {

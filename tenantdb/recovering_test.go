@@ -170,7 +170,7 @@ func TestDriverPanics(t *testing.T) {
 func TestDriverPanicsOnGoroutinesOfSQL(t *testing.T) {
 	t.Parallel()
 	silent := slog.New(slog.DiscardHandler)
-	pool := sql.OpenDB(&postgresConnector{silent, &faultyDriver{panics: true}})
+	pool := sql.OpenDB(&postgresConnector{Connector: &faultyDriver{panics: true}, state: new(sessionState), log: silent})
 	defer pool.Close() //nolint:errcheck // it has no connection
 	pool.SetMaxOpenConns(1)
 	var callers sync.WaitGroup
