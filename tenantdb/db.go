@@ -148,11 +148,11 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 	return db.retry(ctx, func(ctx context.Context) error {
 		t, err := db.sqlx.BeginTxx(ctx, db.txOptions())
 		if err != nil {
-			return err
+			return beforeCommit(err)
 		}
 		defer t.Rollback() //nolint:errcheck // after Commit it has nothing to do
 		if err := fn(&Tx{t, db.account, db.log}); err != nil {
-			return err
+			return beforeCommit(err)
 		}
 		return t.Commit()
 	})
@@ -192,7 +192,7 @@ func (db *DB) retry(ctx context.Context, op func(context.Context) error) error {
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
 		err := db.do(ctx, op)
-		again := isRetryable(err) || attempt == 1 && (sessionEnded(err) || isReadOnly(err))
+		again := isRetryable(err) || attempt == 1 && keptNothing(err)
 		if attempt == attempts || !again {
 			return err
 		}

@@ -69,7 +69,7 @@ func (p *postgresConnector) wrap(generation int64) func(driver.Conn, error) (dri
 		}
 		c := conn.(*stdlib.Conn)
 		socket := c.Conn().PgConn().Conn()
-		return &recoveringConn{sessionConn: c, socket: socket, log: p.log, life: newLife(p.state, generation), raw: socketOf(socket)}, nil
+		return &recoveringConn{sessionConn: c, socket: socket, log: p.log, life: newLife(p.state, generation), check: checkOf(socket)}, nil
 	}
 }
 

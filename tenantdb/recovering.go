@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/jackc/pgx/v5/stdlib"
 )
@@ -40,7 +39,7 @@ type recoveringConn struct {
 	explain func(err error, decoding bool) error
 	log     *slog.Logger
 	life    life
-	raw     syscall.Conn // nil: it cannot be asked whether the server has ended it
+	check   *socketCheck // nil: the socket cannot be asked whether the server has ended it
 	broken  atomic.Bool  // not to be used again
 }
 
@@ -59,7 +58,11 @@ func (c *recoveringConn) recovered(err *error) {
 // leaveReadOnly discards this connection and all that are as old, if err says
 // that the server takes no changes.
 func (c *recoveringConn) leaveReadOnly(err error) {
-	if err != nil && isReadOnly(err) {
+	switch err { //nolint:errorlint // these two come with every query, as they are
+	case nil, io.EOF, driver.ErrSkip:
+		return
+	}
+	if isReadOnly(err) {
 		c.broken.Store(true)
 		c.life.endAll()
 	}
@@ -126,7 +129,7 @@ func (c *recoveringConn) ResetSession(ctx context.Context) (err error) {
 	if c.life.isOver() {
 		return driver.ErrBadConn
 	}
-	if c.raw != nil && hasPending(c.raw) {
+	if c.check.hasPending() {
 		if err := c.heard(ctx); err != nil {
 			return driver.ErrBadConn
 		}

@@ -49,11 +49,12 @@ func isReadOnly(err error) bool {
 	return isState(err, "25006") || isMySQL(err, 1290, 1836, 1792)
 }
 
-// sessionEnded: the server says that it had ended the session, so that nothing
-// of the statement, or of the transaction around it, has been kept. PostgreSQL's
-// admin_shutdown, idle_session_timeout and idle_in_transaction_session_timeout;
+// sessionEnded: the server has ended the session, perhaps before the statement
+// and perhaps after it was committed. PostgreSQL's admin_shutdown,
+// idle_session_timeout and idle_in_transaction_session_timeout;
 // ER_SERVER_SHUTDOWN, MariaDB's ER_CONNECTION_KILLED,
 // ER_CLIENT_INTERACTION_TIMEOUT.
+// Source: PostgreSQL manual, "Message Flow".
 func sessionEnded(err error) bool {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
@@ -62,11 +63,33 @@ func sessionEnded(err error) bool {
 	return isMySQL(err, 1053, 1927, 4031)
 }
 
-// socketOf returns the operating system's socket below conn, or nil.
-func socketOf(conn net.Conn) syscall.Conn {
+// uncommitted marks an error of a transaction before its COMMIT was sent.
+type uncommitted struct{ error }
+
+func (e uncommitted) Unwrap() error { return e.error }
+
+// beforeCommit marks err if the server has ended the session.
+func beforeCommit(err error) error {
+	if err != nil && sessionEnded(err) {
+		return uncommitted{err}
+	}
+	return err
+}
+
+// keptNothing reports whether err says that the server has changed nothing, on a
+// connection that is of no use any more: on another one the same may succeed.
+// MySQL says that a session was ended by wait_timeout in the place of executing
+// the next statement.
+func keptNothing(err error) bool {
+	var before uncommitted
+	return errors.As(err, &before) || isReadOnly(err) || isMySQL(err, 4031)
+}
+
+// checkOf returns what asks the operating system's socket below conn, or nil.
+func checkOf(conn net.Conn) *socketCheck {
 	for {
 		if socket, ok := conn.(syscall.Conn); ok {
-			return socket
+			return newSocketCheck(socket)
 		}
 		outer, ok := conn.(interface{ NetConn() net.Conn })
 		if !ok {
