@@ -2,8 +2,10 @@ package tenantdb
 
 import (
 	"context"
+	"crypto/sha1" //nolint:gosec // for a name
 	"database/sql"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
@@ -91,10 +93,14 @@ func (mysqlEngine) migrator(Credentials) migrator {
 
 // takeLock waits as long as ctx allows.
 func takeLock(ctx context.Context, conn *sql.Conn) error {
+	var database string
+	if err := conn.QueryRowContext(ctx, `SELECT database()`).Scan(&database); err != nil {
+		return err
+	}
 	var granted sql.NullInt64
-	// The name is one for the whole server.
-	err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(concat('stoa.', sha1(database())), 3600)`).Scan(&granted)
-	if err != nil {
+	// The name is one for the whole server. MySQL 9.6 and newer have no sha1().
+	name := fmt.Sprintf("stoa.%x", sha1.Sum([]byte(database))) //nolint:gosec // a name; releases before this one use the same
+	if err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(?, 3600)`, name).Scan(&granted); err != nil {
 		return err
 	}
 	if granted.Int64 != 1 {
