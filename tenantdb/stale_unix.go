@@ -21,7 +21,7 @@ func newSocketCheck(socket syscall.Conn) *socketCheck {
 	c := &socketCheck{raw: raw}
 	c.look = func(fd uintptr) {
 		_, _, err := syscall.Recvfrom(int(fd), c.buffer[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		c.pending = err != syscall.EAGAIN && err != syscall.EWOULDBLOCK && err != syscall.EINTR //nolint:errorlint // an errno
+		c.pending = err != syscall.EAGAIN && err != syscall.EWOULDBLOCK && err != syscall.EINTR
 	}
 	return c
 }
