@@ -65,6 +65,9 @@ func (db *DB) checkMySQL(ctx context.Context) error {
 		@@session.character_set_client AS client, coalesce(@@session.character_set_results, '') AS results, @@session.character_set_connection AS connection,
 		@@session.sql_mode AS mode, @@session.foreign_key_checks AS `+"`keys`"+`, @@session.default_storage_engine AS storage, @@session.completion_type AS completion,
 		@@session.max_allowed_packet AS packet`, nil)
+	if errors.Is(err, ErrNotFound) {
+		return &contentError{reason: "no row about the session"}
+	}
 	if err != nil {
 		return err
 	}
