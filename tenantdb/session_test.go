@@ -37,7 +37,7 @@ func TestRoleSettings(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(tenantdbtest.PostgresEnv, os.Getenv(env))
-			for _, setting := range append([]string{strings.Join(hostileRole, "; ")}, hostileRole...) {
+			for _, setting := range append([]string{strings.Join(hostileRole, "; ")}, some(hostileRole)...) {
 				t.Run(fmt.Sprintf("%.60s", setting), func(t *testing.T) {
 					c := tenantdbtest.Create(t, tenantdb.PostgreSQL)
 					for s := range strings.SplitSeq(setting, "; ") {
@@ -50,6 +50,16 @@ func TestRoleSettings(t *testing.T) {
 			}
 		})
 	}
+}
+
+// some is one in six of the settings in the short form, and all in the long one.
+func some(settings []string) (out []string) {
+	for i, s := range settings {
+		if !testing.Short() || i%6 == 0 {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // checkKept connects, migrates and proves that what is stored is what was
