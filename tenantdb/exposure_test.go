@@ -358,7 +358,7 @@ func TestSupabasePastedAsPostgreSQL(t *testing.T) {
 	} {
 		user, host, _ := strings.Cut(raw, "@")
 		c, err := tenantdb.ParseConnectionString(tenantdb.PostgreSQL, keyring.NewSecret("postgres://"+user+":"+marker+"@"+host+"/postgres"))
-		if err != nil || c.Kind != want || (c.Pooler == tenantdb.TransactionPooler) != (want == tenantdb.KindSupabase && c.Port == 6543) {
+		if err != nil || c.Kind != want || (c.Pooler == tenantdb.TransactionPooler) != (c.Port == 6543) {
 			t.Errorf("%s: %s %q, %v; want %s", raw, c.Kind, c.Pooler, err, want)
 		}
 	}
