@@ -42,6 +42,7 @@ const (
 	DatabaseExposed            Code = "database_exposed"
 	DatabaseNoProgress         Code = "database_no_progress"
 	DatabaseContentInvalid     Code = "database_content_invalid"
+	DatabaseSettingRefused     Code = "database_setting_refused"
 	TenantUnavailable          Code = "tenant_unavailable"
 	HostnameTaken              Code = "hostname_taken"
 	HostnameInvalid            Code = "hostname_invalid"

@@ -94,6 +94,9 @@ func (s *Service) drift(ctx context.Context, st Store) ([]string, error) {
 		return nil, err
 	}
 	defer db.Close() //nolint:errcheck // nothing is pending
+	if err := db.PinSession(ctx, st.ID); err != nil {
+		return nil, err
+	}
 	if err := checkOwn(ctx, db, st.ID); err != nil {
 		return nil, err
 	}

@@ -54,7 +54,7 @@ func (s *Service) Exposed(ctx context.Context, concurrency int, report func(Expo
 			if err != nil {
 				return err
 			}
-			return s.withDatabase(ctx, c, func(ctx context.Context, db *tenantdb.DB) error { return db.ProveClosed(ctx) })
+			return s.withDatabase(ctx, st.ID, c, func(ctx context.Context, db *tenantdb.DB) error { return db.ProveClosed(ctx) })
 		})
 		if err != nil {
 			x.Code, x.Message = cause(err)
@@ -77,7 +77,7 @@ func (s *Service) CloseExposed(ctx context.Context, store stoa.StoreID) error {
 		if version = registered.Version; err != nil {
 			return err
 		}
-		return s.withDatabase(ctx, registered.Credentials, func(ctx context.Context, db *tenantdb.DB) error {
+		return s.withDatabase(ctx, store, registered.Credentials, func(ctx context.Context, db *tenantdb.DB) error {
 			if err := checkOwn(ctx, db, store); err != nil {
 				return err
 			}
@@ -129,7 +129,7 @@ func (s *Service) unproven(ctx context.Context) ([]Store, error) {
 
 // withDatabase lends the database that c leads to to fn, for as long as a store
 // has.
-func (s *Service) withDatabase(ctx context.Context, c tenantdb.Credentials, fn func(context.Context, *tenantdb.DB) error) error {
+func (s *Service) withDatabase(ctx context.Context, store stoa.StoreID, c tenantdb.Credentials, fn func(context.Context, *tenantdb.DB) error) error {
 	ctx, cancel := context.WithTimeout(ctx, exposureTimeout)
 	defer cancel()
 	db, err := s.tenants.OpenUnleased(c)
@@ -137,6 +137,9 @@ func (s *Service) withDatabase(ctx context.Context, c tenantdb.Credentials, fn f
 		return err
 	}
 	defer db.Close() //nolint:errcheck // nothing is pending
+	if err := db.PinSession(ctx, store); err != nil {
+		return err
+	}
 	return fn(ctx, db)
 }
 

@@ -93,6 +93,9 @@ func (s *Service) migrate(ctx context.Context, st Store, c tenantdb.Credentials,
 		return tenantdb.Schema{}, err
 	}
 	defer db.Close() //nolint:errcheck // nothing is pending
+	if err := db.PinSession(ctx, st.ID); err != nil {
+		return tenantdb.Schema{}, err
+	}
 	return db.MigrateTo(ctx, tenantdb.MigrateOptions{To: opts.To, Before: func(ctx context.Context, db *tenantdb.DB) error {
 		return checkOwn(ctx, db, st.ID)
 	}})

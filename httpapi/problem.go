@@ -82,6 +82,7 @@ var statuses = map[stoa.Code]int{
 	stoa.DatabasePermissionDenied:   http.StatusUnprocessableEntity,
 	stoa.DatabaseCredentialsLost:    http.StatusServiceUnavailable,
 	stoa.DatabaseExposed:            http.StatusUnprocessableEntity,
+	stoa.DatabaseSettingRefused:     http.StatusUnprocessableEntity,
 	stoa.DatabaseNoProgress:         http.StatusUnprocessableEntity,
 	stoa.DatabaseContentInvalid:     http.StatusUnprocessableEntity,
 	stoa.TenantUnavailable:          http.StatusServiceUnavailable,

@@ -42,9 +42,10 @@ func IsRefused(err error) bool {
 	return pgconn.SafeToRetry(err)
 }
 
-// isRetryable: the transaction lost to another one and may succeed if run again.
+// isRetryable: the transaction lost to another one, or met a server that takes no
+// changes since a failover, and may succeed if run again.
 func isRetryable(err error) bool {
-	return hasCode(err, "40001") || hasCode(err, "40P01")
+	return hasCode(err, "40001") || hasCode(err, "40P01") || hasCode(err, readOnly)
 }
 
 // hasCode matches PostgreSQL's SQLSTATE or SQLite's extended result code.

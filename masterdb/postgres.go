@@ -3,9 +3,11 @@ package masterdb
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -18,6 +20,37 @@ import (
 // no index is read as a whole all the same, and is not to be compiled for it.
 const planning = `SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off`
 
+// pinned has every setting that a role, a database or the server may have and
+// that changes what is stored or read, or how long a statement may take, as Stoa
+// expects it. What only newer servers have is set where it is known.
+var pinned = `SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, MDY'; SET TimeZone = 'UTC'; SET standard_conforming_strings = on;
+	SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 1; SET array_nulls = on; SET backslash_quote = safe_encoding;
+	SET quote_all_identifiers = off; SET transform_null_equals = off; SET xmlbinary = 'base64'; SET xmloption = 'content';
+	SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; SET default_transaction_deferrable = off;
+	SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET row_security = on;
+	SET synchronous_commit = on; SET default_tablespace = ''; SET default_table_access_method = heap; SET check_function_bodies = on;
+	SET gin_fuzzy_search_limit = 0; SET exit_on_error = off; SET client_min_messages = notice;
+	SELECT CASE WHEN current_setting(n, true) IS NOT NULL THEN set_config(n, '0', false) END FROM unnest(ARRAY['idle_session_timeout', 'transaction_timeout']) n;
+	SELECT set_config('search_path', concat_ws(', ', quote_ident(coalesce(here.nspname, other.nspname)), nullif(rest.path, '')), false)
+		FROM (SELECT (SELECT n.nspname FROM pg_catalog.pg_namespace n JOIN unnest(current_schemas(false)) WITH ORDINALITY p (name, place) ON p.name = n.nspname
+				WHERE ` + holdsMaster + ` ORDER BY p.place LIMIT 1) AS nspname) here,
+			(SELECT CASE WHEN count(*) = 1 THEN min(n.nspname::text) ELSE current_schema()::text END AS nspname
+				FROM pg_catalog.pg_namespace n WHERE ` + holdsMaster + `) other,
+			(SELECT string_agg(quote_ident(name), ', ' ORDER BY place) AS path FROM unnest(current_schemas(false)) WITH ORDINALITY p (name, place)
+				WHERE name NOT LIKE 'pg!_%' ESCAPE '!') rest
+		WHERE coalesce(here.nspname, other.nspname) IS NOT NULL`
+
+// holdsMaster is of a schema n that Migrate has worked in.
+const holdsMaster = `EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_class s ON s.relnamespace = c.relnamespace AND s.relname = 'store_databases'
+	WHERE c.relnamespace = n.oid AND c.relname = 'goose_db_version')`
+
+// The lifetime of a connection: by then names have been resolved anew. It differs
+// so that connections made together do not end together.
+const (
+	maxLifetime    = 30 * time.Minute
+	lifetimeJitter = 6 * time.Minute
+)
+
 func openPostgres(ctx context.Context, url string) (*DB, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -27,7 +60,7 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	cfg.ConnConfig.ConnectTimeout = 10 * time.Second
 	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
 		// In the session and not as parameters of its start, which poolers refuse.
-		if _, err := c.PgConn().Exec(ctx, planning).ReadAll(); err != nil {
+		if _, err := c.PgConn().Exec(ctx, planning+"; "+pinned).ReadAll(); err != nil {
 			return err
 		}
 		// Times come back in UTC, as they were written and as SQLite gives them.
@@ -37,6 +70,9 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 		})
 		return nil
 	}
+	cfg.MaxConnLifetime, cfg.MaxConnLifetimeJitter = maxLifetime, lifetimeJitter
+	var open atomic.Pointer[pgxpool.Pool]
+	cfg.ConnConfig.OnPgError = func(_ *pgconn.PgConn, err *pgconn.PgError) bool { return keepAfter(err, open.Load()) }
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("master database: %w", err)
@@ -45,5 +81,19 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 		pool.Close()
 		return nil, fmt.Errorf("master database does not answer: %w", err)
 	}
+	open.Store(pool)
 	return &DB{Engine: Postgres, pool: pool}, nil
 }
+
+// keepAfter reports whether a connection is of use after the server's error. A
+// server that takes no changes (25006) was the primary before a failover: every
+// connection to it is discarded, and new ones find the one which is it now.
+func keepAfter(err *pgconn.PgError, pool *pgxpool.Pool) bool {
+	if err.Code == readOnly && pool != nil {
+		go pool.Reset() // it may need what the caller holds
+	}
+	return err.Code != readOnly && err.SeverityUnlocalized != "FATAL"
+}
+
+// readOnly is the SQLSTATE read_only_sql_transaction.
+const readOnly = "25006"

@@ -151,15 +151,21 @@ func (s *Service) look(ctx context.Context, store stoa.StoreID, c tenantdb.Crede
 		return found, err
 	}
 	found.Latency = time.Since(begin)
+	isolation, err := s.tenants.PlanIsolation(ctx, db, store)
+	if err != nil {
+		return found, err
+	}
+	if isolation.Role == "" {
+		if err := db.PinSession(ctx, store); err != nil {
+			return found, err
+		}
+	}
 	in, err := db.Inspect(ctx)
 	if err != nil {
 		return found, err
 	}
 	found.ServerVersion = fmt.Sprintf("%.100s", in.Version) // whatever the server says
-	isolation, err := s.tenants.PlanIsolation(ctx, db, store)
-	if err != nil {
-		return found, err
-	}
+
 	if isolation.Role != "" { // the store's tables are, or will be, where these credentials do not lead
 		in.MayCreate, in.Tables = true, nil
 	}

@@ -74,16 +74,16 @@ func TestHostileMySQLServer(t *testing.T) {
 		}{
 			{"a greeting of one byte", "connect", talkMySQL("\xff"), stoa.DatabaseUnreachable},
 			{"a greeting that is cut", "connect", talkMySQL("\x0a8.0.36\x0012"), stoa.DatabaseUnreachable},
-			{"2^40 columns", "inspect", talkMySQL("", "\xfe\x00\x00\x00\x00\x00\x01\x00\x00"), stoa.DatabaseUnreachable},
-			{"2^64-16 columns", "inspect", talkMySQL("", "\xfe\xf0\xff\xff\xff\xff\xff\xff\xff"), stoa.DatabaseUnreachable},
-			{"a column of six zero bytes", "inspect", talkMySQL("", "\x01", "\x00\x00\x00\x00\x00\x00"), stoa.DatabaseUnreachable},
-			{"an error of one byte", "inspect", talkMySQL("", "\xff"), stoa.DatabaseUnreachable},
-			{"a row past its end", "inspect", talkMySQL("", "\x01", columnOf("\xfd"), "\x64abc", end), stoa.DatabaseUnreachable},
-			{"an error to every query", "inspect", talkMySQL("", "\xff\x28\x04#42000no such syntax"), stoa.DatabaseUnreachable},
-			{"no rows", "inspect", talkMySQL("", "\x01", columnOf("\xfd"), end), stoa.DatabaseContentInvalid},
-			{"no result", "inspect", talkMySQL("", "\x00\x00\x00\x02\x00\x00\x00"), stoa.DatabaseContentInvalid},
-			{"NULL to every query", "inspect", talkMySQL("", "\x01", columnOf("\xfd"), "\xfb", end), stoa.DatabaseContentInvalid},
-			{"letters for a number", "inspect", talkMySQL("", "\x01", columnOf("\x03"), "\x03abc", end), stoa.DatabaseUnreachable},
+			{"2^40 columns", "connect", talkMySQL("", "\xfe\x00\x00\x00\x00\x00\x01\x00\x00"), stoa.DatabaseUnreachable},
+			{"2^64-16 columns", "connect", talkMySQL("", "\xfe\xf0\xff\xff\xff\xff\xff\xff\xff"), stoa.DatabaseUnreachable},
+			{"a column of six zero bytes", "connect", talkMySQL("", "\x01", "\x00\x00\x00\x00\x00\x00"), stoa.DatabaseUnreachable},
+			{"an error of one byte", "connect", talkMySQL("", "\xff"), stoa.DatabaseUnreachable},
+			{"a row past its end", "connect", talkMySQL("", "\x01", columnOf("\xfd"), "\x64abc", end), stoa.DatabaseUnreachable},
+			{"an error to every query", "connect", talkMySQL("", "\xff\x28\x04#42000no such syntax"), stoa.DatabaseUnreachable},
+			{"no rows", "connect", talkMySQL("", "\x01", columnOf("\xfd"), end), stoa.DatabaseContentInvalid},
+			{"no result", "connect", talkMySQL("", "\x00\x00\x00\x02\x00\x00\x00"), stoa.DatabaseContentInvalid},
+			{"NULL to every query", "connect", talkMySQL("", "\x01", columnOf("\xfd"), "\xfb", end), stoa.DatabaseContentInvalid},
+			{"letters for a number", "connect", talkMySQL("", "\x01", columnOf("\x03"), "\x03abc", end), stoa.DatabaseUnreachable},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				t.Parallel()

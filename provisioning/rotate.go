@@ -47,7 +47,10 @@ func (s *Service) Rotate(ctx context.Context, p access.Principal, store stoa.Sto
 	c, err := s.roleCredentials(ctx, store, c)
 	if err == nil {
 		found, err = s.examine(ctx, store, c, true, func(ctx context.Context, db *tenantdb.DB) error {
-			return shop.ProveWritable(ctx, db, store)
+			if err := shop.ProveWritable(ctx, db, store); err != nil {
+				return err
+			}
+			return db.SelfTest(ctx)
 		})
 	}
 	if err != nil {

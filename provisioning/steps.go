@@ -178,9 +178,17 @@ func (w *work) try(ctx context.Context, run func(*work, context.Context) error) 
 		if w.database, err = w.tenants.Read(ctx, w.db, w.run.StoreID); err != nil {
 			return err
 		}
-		if w.tenant, err = w.tenants.OpenUnleased(w.database.Credentials); err != nil {
+		tenant, err := w.tenants.OpenUnleased(w.database.Credentials)
+		if err != nil {
 			return err
 		}
+		if w.run.did("connect") { // by an execution before this one, or on other credentials
+			if err := tenant.PinSession(ctx, w.run.StoreID); err != nil {
+				_ = tenant.Close()
+				return err
+			}
+		}
+		w.tenant = tenant
 	}
 	return run(w, ctx)
 }
@@ -264,6 +272,9 @@ func (w *work) connect(ctx context.Context) error {
 		return w.isolate(ctx, in)
 	}
 	if err := w.tenant.EnsureSchema(ctx); err != nil {
+		return err
+	}
+	if err := w.tenant.PinSession(ctx, w.run.StoreID); err != nil {
 		return err
 	}
 	return w.done(ctx, "connect", nil)
@@ -410,10 +421,14 @@ func (w *work) migrate(ctx context.Context) error {
 	})
 }
 
-// seed writes the first rows, and then wants proof that nobody reads them
-// through an HTTP API of the database's.
+// seed writes the first rows, proves that the database keeps what is written as
+// it was written, and then wants proof that nobody reads it through an HTTP API
+// of the database's.
 func (w *work) seed(ctx context.Context) error {
 	if err := shop.Seed(ctx, w.tenant); err != nil {
+		return err
+	}
+	if err := w.tenant.SelfTest(ctx); err != nil {
 		return err
 	}
 	if err := w.tenant.ProveClosed(ctx); err != nil {

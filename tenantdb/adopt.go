@@ -52,7 +52,7 @@ func (m *Manager) keep(p *pool, db *DB) bool {
 	}
 	p.guard = m.newGuard(p.store)
 	p.db = &DB{Engine: db.Engine, sqlx: db.sqlx, engine: db.engine, credentials: db.credentials,
-		dial: db.dial, dialled: db.dialled, guard: p.guard, account: p.guard.account, own: db.own, log: db.log}
+		dial: db.dial, dialled: db.dialled, guard: p.guard, account: p.guard.account, own: db.own, pinned: db.pinned, log: db.log}
 	p.db.informGate()
 	m.limit(p.db)
 	m.pools[p.store] = p

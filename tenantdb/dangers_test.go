@@ -133,7 +133,7 @@ func TestCancelTakesTheSameDoor(t *testing.T) {
 				Open(c, func(ctx context.Context, network, address string) (net.Conn, error) {
 					dials.Add(1)
 					return (&net.Dialer{}).DialContext(ctx, network, address)
-				})
+				}, new(tenantdb.SessionState))
 			must(t, err)
 			defer db.Close() //nolint:errcheck // nothing is pending
 			must(t, db.PingContext(t.Context()))

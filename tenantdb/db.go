@@ -47,6 +47,7 @@ type DB struct {
 	account     account
 	guard       *guard // nil when it is not leased: see failed
 	own         *OwnMigrations
+	pinned      *sessionState
 	log         *slog.Logger // nil: slog.Default()
 	migrating   sync.Mutex   // held by whoever migrates on the pool
 }
@@ -57,8 +58,8 @@ func newDB(engines map[EngineName]Engine, c Credentials, dial DialFunc, g *guard
 	if !ok {
 		return nil, fmt.Errorf("no engine %q", c.rules())
 	}
-	db := &DB{Engine: c.Engine, engine: engine, credentials: c, dial: dial, guard: g}
-	pool, err := engine.Open(c, dial)
+	db := &DB{Engine: c.Engine, engine: engine, credentials: c, dial: dial, guard: g, pinned: new(sessionState)}
+	pool, err := engine.Open(c, dial, db.pinned)
 	if err != nil {
 		return nil, db.wrap(err)
 	}
@@ -81,8 +82,11 @@ func (db *DB) Close() error {
 // made, known or not, is the database's failure.
 func (db *DB) Ping(ctx context.Context) error { return db.do(ctx, db.ping) }
 
-func (db *DB) ping(ctx context.Context) error {
-	err := db.wrap(db.roundTrip(ctx))
+func (db *DB) ping(ctx context.Context) error { return db.settle(ctx, db.roundTrip) }
+
+// settle runs the first operation on a connection.
+func (db *DB) settle(ctx context.Context, op func(context.Context) error) error {
+	err := db.wrap(op(ctx))
 	var known *stoa.Error
 	if err == nil || errors.As(err, &known) || errors.Is(err, context.Canceled) {
 		return err
@@ -110,7 +114,7 @@ func (db *DB) Inspect(ctx context.Context) (Inspection, error) {
 // has more characters than the max tag of its field says (255 without one), a
 // date outside the years 1 to 9999, a number that is not finite.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
-	return db.do(ctx, func(ctx context.Context) (err error) {
+	return db.read(ctx, func(ctx context.Context) (err error) {
 		defer recoverDriver(db.log, &err)
 		return db.get(ctx, dst, query, values(args))
 	})
@@ -118,7 +122,7 @@ func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error
 
 // Select scans all rows into dst, a pointer to a slice, each as Get does.
 func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
-	return db.do(ctx, func(ctx context.Context) (err error) {
+	return db.read(ctx, func(ctx context.Context) (err error) {
 		defer recoverDriver(db.log, &err)
 		return db.account.selectRows(ctx, db.sqlx, dst, db.sqlx.Rebind(query), values(args))
 	})
@@ -142,16 +146,25 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err
 // caller.
 func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 	return db.retry(ctx, func(ctx context.Context) error {
-		t, err := db.sqlx.BeginTxx(ctx, nil)
+		t, err := db.sqlx.BeginTxx(ctx, db.txOptions())
 		if err != nil {
-			return err
+			return beforeCommit(err)
 		}
 		defer t.Rollback() //nolint:errcheck // after Commit it has nothing to do
 		if err := fn(&Tx{t, db.account, db.log}); err != nil {
-			return err
+			return beforeCommit(err)
 		}
 		return t.Commit()
 	})
+}
+
+// txOptions name the isolation that every transaction has, where a pooler keeps
+// the setting of the session from being pinned.
+func (db *DB) txOptions() *sql.TxOptions {
+	if db.Engine == PostgreSQL {
+		return &sql.TxOptions{Isolation: sql.LevelReadCommitted}
+	}
+	return nil
 }
 
 // do runs op past the guard, if there is one, and gives its error a code.
@@ -162,14 +175,25 @@ func (db *DB) do(ctx context.Context, op func(context.Context) error) error {
 	return db.guard.run(ctx, func(ctx context.Context) error { return db.wrap(op(ctx)) })
 }
 
+// read is do for what changes nothing: it runs op again, once, if the server had
+// ended the session.
+func (db *DB) read(ctx context.Context, op func(context.Context) error) error {
+	err := db.do(ctx, op)
+	if sessionEnded(err) {
+		return db.do(ctx, op)
+	}
+	return err
+}
+
 // retry is do for what is undone as a whole when it fails: it runs op again
-// if that lost to another transaction. The pause lets that one get through
-// first.
+// if that lost to another transaction, or met a server that had ended the session
+// or takes no changes any more. The pause lets the other one get through first.
 func (db *DB) retry(ctx context.Context, op func(context.Context) error) error {
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
 		err := db.do(ctx, op)
-		if attempt == attempts || !isRetryable(err) {
+		again := isRetryable(err) || attempt == 1 && keptNothing(err)
+		if attempt == attempts || !again {
 			return err
 		}
 		select {

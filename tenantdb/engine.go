@@ -21,13 +21,14 @@ import (
 // Engine is one kind of database server.
 type Engine interface {
 	// Open prepares a pool for the database that c names. It makes no
-	// connection: the first query does.
-	Open(c Credentials, dial DialFunc) (*sql.DB, error)
+	// connection: the first query does. state is what all connections of the
+	// database share, those of Session too.
+	Open(c Credentials, dial DialFunc, state *sessionState) (*sql.DB, error)
 	// Inspect reports what is on the other end, before anything is written.
 	Inspect(ctx context.Context, db *DB) (Inspection, error)
 	// Session is Open for a migration: by a way that a session can go, which
 	// keeps its locks from one transaction to the next.
-	Session(c Credentials, dial DialFunc) (*sql.DB, error)
+	Session(c Credentials, dial DialFunc, state *sessionState) (*sql.DB, error)
 	// sessions reports that the way of Open is such a way.
 	sessions(c Credentials) bool
 	// migrator says how migrations of c's database run, one caller at a time.

@@ -81,7 +81,7 @@ func opensWithoutConnecting(t *testing.T, c tenantdb.Credentials) {
 		}
 		return (&net.Dialer{}).DialContext(ctx, network, address)
 	}
-	db, err := tenantdb.NewEngines(tenantdb.Options{DataDir: t.TempDir(), Supabase: tenantdbtest.SupabaseRules()})[c.Rules()].Open(c, dial)
+	db, err := tenantdb.NewEngines(tenantdb.Options{DataDir: t.TempDir(), Supabase: tenantdbtest.SupabaseRules()})[c.Rules()].Open(c, dial, new(tenantdb.SessionState))
 	must(t, err)
 	defer db.Close() //nolint:errcheck // nothing is pending
 	if n := db.Stats().OpenConnections + int(dials.Load()); n != 0 {

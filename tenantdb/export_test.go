@@ -167,3 +167,14 @@ func driverPool(c Credentials, dial DialFunc, options ...stdlib.OptionOpenDB) *s
 	}
 	return stdlib.OpenDB(*cfg, append(options, stdlib.OptionAfterConnect(registerTypes))...)
 }
+
+// SessionState is what the connections of one database share.
+type SessionState = sessionState
+
+// Startup lists the parameters of a first connection.
+func (s *sessionState) Startup() (all []string) {
+	for name, value := range s.startupParameters(pinAtStartup) {
+		all = append(all, name+"="+value)
+	}
+	return all
+}

@@ -136,9 +136,21 @@ func TestReadOnlyServer(t *testing.T) {
 		t.Skip("needs PostgreSQL")
 	}
 	c := tenantdbtest.Create(t, tenantdb.PostgreSQL)
-	tenantdbtest.Exec(t, c, `ALTER ROLE `+c.User+` SET default_transaction_read_only = on`)
-	_, err := tenantdbtest.Open(t, c).Migrate(t.Context())
+	db := tenantdbtest.Open(t, c)
+	var sessions []int
+	err := db.Tx(t.Context(), func(tx *tenantdb.Tx) error {
+		var pid int
+		must(t, tx.Get(t.Context(), &pid, `SELECT pg_backend_pid()`))
+		sessions = append(sessions, pid)
+		_, err := tx.Exec(t.Context(), `SET TRANSACTION READ ONLY`)
+		must(t, err)
+		_, err = tx.Exec(t.Context(), `CREATE TABLE t (n integer)`)
+		return err
+	})
 	checkFault(t, err, stoa.DatabasePermissionDenied, c)
+	if len(sessions) != 2 || sessions[0] == sessions[1] {
+		t.Errorf("tried in the sessions %v, want two", sessions)
+	}
 }
 
 func closedPort(t *testing.T) int {
@@ -313,7 +325,7 @@ func TestSilentServer(t *testing.T) {
 						ours, theirs := net.Pipe()
 						go func() { _, _ = io.Copy(io.Discard, theirs) }()
 						return ours, nil
-					})
+					}, new(tenantdb.SessionState))
 					must(t, err)
 					begin := time.Now()
 					err = db.PingContext(context.Background())

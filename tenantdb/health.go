@@ -46,6 +46,8 @@ func HealthMessage(code stoa.Code) string {
 		return credentialsLost(nil).Message
 	case stoa.DatabaseVersionUnsupported:
 		return "The database server is older than this platform supports. Upgrade it."
+	case stoa.DatabaseSettingRefused:
+		return "A setting of the database server keeps Stoa from working with it. A test of the database names it."
 	case stoa.DatabaseNoProgress:
 		return NoProgress(nil).Message
 	case stoa.ProvisioningCrashed:

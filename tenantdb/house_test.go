@@ -72,7 +72,7 @@ type spy struct {
 	h *house
 }
 
-func (s spy) Open(c tenantdb.Credentials, dial tenantdb.DialFunc) (*sql.DB, error) {
+func (s spy) Open(c tenantdb.Credentials, dial tenantdb.DialFunc, state *tenantdb.SessionState) (*sql.DB, error) {
 	s.h.mu.Lock()
 	onOpen := s.h.onOpen
 	s.h.mu.Unlock()
@@ -81,7 +81,7 @@ func (s spy) Open(c tenantdb.Credentials, dial tenantdb.DialFunc) (*sql.DB, erro
 			return nil, err
 		}
 	}
-	db, err := s.Engine.Open(c, dial)
+	db, err := s.Engine.Open(c, dial, state)
 	if err == nil {
 		s.h.mu.Lock()
 		defer s.h.mu.Unlock()

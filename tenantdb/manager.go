@@ -259,7 +259,7 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 	err := stoa.CatchPanic(func() (err error) { // a driver's, at what the server sends
 		r, err = m.readyToOpen(ctx, p)
 		if err == nil {
-			p.db, err = m.connect(ctx, r.Credentials, p.guard)
+			p.db, err = m.connect(ctx, p.store, r.Credentials, p.guard)
 		}
 		return err
 	})
@@ -294,8 +294,9 @@ func (m *Manager) readyToOpen(ctx context.Context, p *pool) (Registered, error) 
 	return r, err
 }
 
-// connect opens c and sees that its server answers.
-func (m *Manager) connect(ctx context.Context, c Credentials, g *guard) (_ *DB, err error) {
+// connect opens c and sees that its server answers, with settings that Stoa can
+// work with, and where the store is.
+func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c Credentials, g *guard) (_ *DB, err error) {
 	done, err := g.breaker.allow()
 	if err != nil {
 		return nil, err
@@ -305,7 +306,7 @@ func (m *Manager) connect(ctx context.Context, c Credentials, g *guard) (_ *DB, 
 	db, err := m.newDB(c, g)
 	if err == nil {
 		db.informGate()
-		err = db.pingOrClose(ctx)
+		err = db.pinOrClose(ctx, store)
 	}
 	if outcome = verdict(ctx, err); err != nil {
 		return nil, err
@@ -313,15 +314,21 @@ func (m *Manager) connect(ctx context.Context, c Credentials, g *guard) (_ *DB, 
 	return db, nil
 }
 
-// pingOrClose pings a database that was just opened, and closes it unless it answers.
-func (db *DB) pingOrClose(ctx context.Context) error {
+// pinOrClose pins the session of a database that was just opened, and closes it
+// unless it answers.
+func (db *DB) pinOrClose(ctx context.Context, store stoa.StoreID) error {
 	answered := false
 	defer func() {
 		if !answered {
 			_ = db.sqlx.Close()
 		}
 	}()
-	err := db.ping(ctx)
+	err := db.settle(ctx, func(ctx context.Context) error {
+		if db.Engine == SQLite {
+			return db.roundTrip(ctx)
+		}
+		return db.pinSession(ctx, store)
+	})
 	answered = err == nil
 	return err
 }

@@ -118,7 +118,7 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 	}
 	defer end()
 	s := &session{DB: pool, migrator: db.engine.migrator(db.credentials), lockWait: opts.LockWait}
-	inner := &DB{Engine: db.Engine, sqlx: sqlx.NewDb(pool, db.sqlx.DriverName()), engine: db.engine, credentials: db.credentials, dial: db.dial, own: db.own, account: db.account, log: db.log}
+	inner := &DB{Engine: db.Engine, sqlx: sqlx.NewDb(pool, db.sqlx.DriverName()), engine: db.engine, credentials: db.credentials, dial: db.dial, own: db.own, pinned: db.pinned, account: db.account, log: db.log}
 	if opts.Before != nil {
 		if err := opts.Before(ctx, inner); err != nil {
 			return schema, err
@@ -164,7 +164,7 @@ func (db *DB) session() (pool *sql.DB, end func(), err error) {
 			db.migrating.Unlock()
 		}, nil
 	}
-	if pool, err = db.engine.Session(db.credentials, db.dial); err != nil {
+	if pool, err = db.engine.Session(db.credentials, db.dial, db.pinned); err != nil {
 		return nil, nil, err
 	}
 	pool.SetMaxOpenConns(1)

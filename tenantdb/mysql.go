@@ -2,8 +2,10 @@ package tenantdb
 
 import (
 	"context"
+	"crypto/sha1" //nolint:gosec // for a name
 	"database/sql"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
@@ -27,12 +29,12 @@ type mysqlEngine struct{ log *slog.Logger }
 
 // Open sets every field of the configuration by hand. A merchant's DSN never
 // reaches the driver: its parameters can read local files.
-func (e mysqlEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
+func (e mysqlEngine) Open(c Credentials, dial DialFunc, state *sessionState) (*sql.DB, error) {
 	encryption, err := c.tlsConfig()
 	if err != nil {
 		return nil, err
 	}
-	return sql.OpenDB(newMySQLConnector(mysqlConfig(c), dial, encryption, e.log)), nil
+	return sql.OpenDB(newMySQLConnector(mysqlConfig(c), dial, encryption, state, e.log)), nil
 }
 
 // mysqlConfig is what the driver is told of a database.
@@ -44,11 +46,7 @@ func mysqlConfig(c Credentials) *mysql.Config {
 	cfg.ParseTime, cfg.Loc = true, time.UTC
 	cfg.ClientFoundRows = true // rows matched, as on the other engines
 	cfg.Logger = silent{}      // faults are returned; the driver's own log would say them twice
-	// The session's zone and mode must not depend on the server's settings.
-	cfg.Params = map[string]string{
-		"time_zone": "'+00:00'",
-		"sql_mode":  "'TRADITIONAL,NO_ENGINE_SUBSTITUTION,ONLY_FULL_GROUP_BY'",
-	}
+	cfg.Params = mysqlSettings
 	return cfg
 }
 
@@ -81,7 +79,9 @@ func (mysqlEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 }
 
 // Session implements Engine.
-func (e mysqlEngine) Session(c Credentials, dial DialFunc) (*sql.DB, error) { return e.Open(c, dial) }
+func (e mysqlEngine) Session(c Credentials, dial DialFunc, state *sessionState) (*sql.DB, error) {
+	return e.Open(c, dial, state)
+}
 
 // Statements of a schema are committed one by one here: what an interruption
 // left is completed by migrations that may run twice.
@@ -93,10 +93,14 @@ func (mysqlEngine) migrator(Credentials) migrator {
 
 // takeLock waits as long as ctx allows.
 func takeLock(ctx context.Context, conn *sql.Conn) error {
+	var database string
+	if err := conn.QueryRowContext(ctx, `SELECT database()`).Scan(&database); err != nil {
+		return err
+	}
 	var granted sql.NullInt64
-	// The name is one for the whole server.
-	err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(concat('stoa.', sha1(database())), 3600)`).Scan(&granted)
-	if err != nil {
+	// The name is one for the whole server. MySQL 9.6 and newer have no sha1().
+	name := fmt.Sprintf("stoa.%x", sha1.Sum([]byte(database))) //nolint:gosec // a name; releases before this one use the same
+	if err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(?, 3600)`, name).Scan(&granted); err != nil {
 		return err
 	}
 	if granted.Int64 != 1 {
@@ -126,6 +130,10 @@ func repairVersionTable(ctx context.Context, conn *sql.Conn, table string) error
 // Fault reads MySQL's error numbers; MariaDB shares all but 4151.
 // Source: MySQL server error message reference.
 func (mysqlEngine) Fault(err error) *stoa.Error {
+	var setting *settingError
+	if errors.As(err, &setting) {
+		return setting.fault()
+	}
 	var myErr *mysql.MySQLError
 	if errors.As(err, &myErr) {
 		switch myErr.Number {
@@ -145,6 +153,8 @@ func (mysqlEngine) Fault(err error) *stoa.Error {
 			return overloaded(err)
 		case 1053, 1152, 1927: // shutdown, aborted, killed
 			return unreachable(err)
+		case 1184: // ER_NEW_ABORTING_CONNECTION
+			return initConnectFailed(err)
 		case 1129, 1130: // host blocked, host not admitted
 			return notAdmitted(err)
 		case 3159: // ER_SECURE_TRANSPORT_REQUIRED

@@ -26,7 +26,7 @@ func TestKillsAreBounded(t *testing.T) {
 			defer dials.Add(-1)
 			<-ctx.Done()
 			return nil, ctx.Err()
-		}, nil, nil)
+		}, nil, new(sessionState), nil)
 		var kills sync.WaitGroup
 		for i := range uint64(100) {
 			kills.Go(func() { m.kill(i) })

@@ -20,18 +20,19 @@ type mysqlConnector struct {
 	config *mysql.Config // without TLS and dial function
 	dial   DialFunc
 	tls    *tls.Config // nil for plaintext
+	state  *sessionState
 	log    *slog.Logger
 	kills  chan struct{} // holds who kills a query: one more connection at a time
 	queued chan struct{} // holds who kills a query or waits to
 }
 
-func newMySQLConnector(cfg *mysql.Config, dial DialFunc, encryption *tls.Config, log *slog.Logger) *mysqlConnector {
+func newMySQLConnector(cfg *mysql.Config, dial DialFunc, encryption *tls.Config, state *sessionState, log *slog.Logger) *mysqlConnector {
 	cfg.Net = "tcp"
 	if encryption != nil {
 		cfg.Net = "unix" // which the driver takes for as secure as TLS; see mysqlLink
 	}
 	return &mysqlConnector{
-		config: cfg, dial: dial, tls: encryption, log: log,
+		config: cfg, dial: dial, tls: encryption, state: state, log: log,
 		kills: make(chan struct{}, 1), queued: make(chan struct{}, maxQueuedKills),
 	}
 }
@@ -67,6 +68,7 @@ func (m *mysqlConnector) open(ctx context.Context) (_ *recoveringConn, _ *mysqlS
 		}
 	}()
 	defer recoverDriver(m.log, &err)
+	generation := m.state.generation.Load()
 	cfg := m.config.Clone()
 	cfg.DialFunc = func(ctx context.Context, _, address string) (net.Conn, error) {
 		conn, err := m.dial(ctx, "tcp", address)
@@ -87,7 +89,7 @@ func (m *mysqlConnector) open(ctx context.Context) (_ *recoveringConn, _ *mysqlS
 		}
 		return nil, nil, asConnectError(err)
 	}
-	return &recoveringConn{sessionConn: conn.(mysqlConn), socket: socket, explain: socket.explain, log: m.log}, socket.screen, nil
+	return &recoveringConn{sessionConn: conn.(mysqlConn), socket: socket, explain: socket.explain, log: m.log, life: newLife(m.state, generation), check: checkOf(socket.link)}, socket.screen, nil
 }
 
 // mysqlSocket is what a driver's connection reads from and writes to.

@@ -3,7 +3,6 @@ package tenantdb
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,7 +13,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
-	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 
 	"github.com/stoahq/stoa"
@@ -36,12 +34,12 @@ const postgresBase = `host=tenant port=5432 user=tenant password=tenant dbname=t
 // Open sets every field that credentials have a say in by hand: nothing of a
 // merchant's input passes through a parser, and nothing from the process's
 // environment (PGHOST, PGOPTIONS, …) remains.
-func (e postgresEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
+func (e postgresEngine) Open(c Credentials, dial DialFunc, state *sessionState) (*sql.DB, error) {
 	cfg, err := e.config(c, dial)
 	if err != nil {
 		return nil, err
 	}
-	return e.open(cfg), nil
+	return e.open(cfg, pinningOf(c), state), nil
 }
 
 func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, error) {
@@ -54,7 +52,7 @@ func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, err
 	}
 	cfg.Host, cfg.Port = c.Host, uint16(c.Port) //nolint:gosec // Validate keeps it within 1..65535
 	cfg.Database, cfg.User, cfg.Password = c.Database, c.User, c.Password.Reveal()
-	cfg.RuntimeParams = startupParameters(c)
+	cfg.RuntimeParams = ownParameters(c)
 	cfg.ConnectTimeout = connectTimeout
 	// Names are the dialer's to resolve, within its time limit.
 	cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
@@ -69,12 +67,12 @@ func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, err
 	return cfg, nil
 }
 
-// startupParameters are what the server is told with the log-in. A transaction
-// pooler takes no search_path; Inspect then checks that it leads to the schema.
-func startupParameters(c Credentials) map[string]string {
-	parameters := map[string]string{"application_name": "stoa"}
-	if c.Schema != "" && c.Pooler != TransactionPooler {
-		parameters["search_path"] = pgx.Identifier{c.Schema}.Sanitize()
+// ownParameters are what the server is told with the log-in because the
+// credentials say so. Inspect checks that the schema is where they lead.
+func ownParameters(c Credentials) map[string]string {
+	parameters := map[string]string{}
+	if c.Schema != "" {
+		parameters[searchPath] = pgx.Identifier{c.Schema}.Sanitize()
 	}
 	if c.Endpoint != "" {
 		parameters[endpointParameter] = "endpoint=" + c.Endpoint
@@ -82,18 +80,8 @@ func startupParameters(c Credentials) map[string]string {
 	return parameters
 }
 
-func (e postgresEngine) open(cfg *pgx.ConnConfig) *sql.DB {
-	connector := &postgresConnector{log: e.log, Connector: e.connector(cfg)}
-	if _, ok := cfg.RuntimeParams[endpointParameter]; ok {
-		plain := cfg.Copy()
-		delete(plain.RuntimeParams, endpointParameter)
-		connector.plain = e.connector(plain)
-	}
-	return sql.OpenDB(connector)
-}
-
-func (postgresEngine) connector(cfg *pgx.ConnConfig) driver.Connector {
-	return stdlib.GetConnector(*cfg, stdlib.OptionBeforeConnect(screenConnection), stdlib.OptionAfterConnect(registerTypes))
+func (e postgresEngine) open(cfg *pgx.ConnConfig, how pinning, state *sessionState) *sql.DB {
+	return sql.OpenDB(newPostgresConnector(cfg, how, state, e.log))
 }
 
 // registerTypes has the driver read times as UTC, and a numeric in text format
@@ -199,8 +187,8 @@ func (db *DB) EnsureSchema(ctx context.Context) error {
 const migrationLock = 0x73746f61 // "stoa"
 
 // Session implements Engine.
-func (e postgresEngine) Session(c Credentials, dial DialFunc) (*sql.DB, error) {
-	return e.Open(c, dial)
+func (e postgresEngine) Session(c Credentials, dial DialFunc, state *sessionState) (*sql.DB, error) {
+	return e.Open(c, dial, state)
 }
 
 func (postgresEngine) sessions(Credentials) bool { return true }
@@ -243,6 +231,10 @@ func giveAdvisory(ctx context.Context, conn *sql.Conn) error {
 // 53100 is a full disk, 57P04 a database that was dropped: neither passes.
 // Source: PostgreSQL manual, appendix A.
 func (postgresEngine) Fault(err error) *stoa.Error {
+	var setting *settingError
+	if errors.As(err, &setting) {
+		return setting.fault()
+	}
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
 		switch code := pgErr.Code; {

@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
+
+	"github.com/jackc/pgx/v5/stdlib"
 )
 
 // A driver may panic over what a server sends, and database/sql calls drivers
@@ -36,7 +38,9 @@ type recoveringConn struct {
 	// says that a row was read.
 	explain func(err error, decoding bool) error
 	log     *slog.Logger
-	broken  atomic.Bool // not to be used again
+	life    life
+	check   *socketCheck // nil: the socket cannot be asked whether the server has ended it
+	broken  atomic.Bool  // not to be used again
 }
 
 // recovered is deferred by every call of the driver.
@@ -47,6 +51,20 @@ func (c *recoveringConn) recovered(err *error) {
 	}
 	if *err != nil && c.explain != nil {
 		*err = c.explain(*err, false)
+	}
+	c.leaveReadOnly(*err)
+}
+
+// leaveReadOnly discards this connection and all that are as old, if err says
+// that the server takes no changes.
+func (c *recoveringConn) leaveReadOnly(err error) {
+	switch err { //nolint:errorlint // these two come with every query, as they are
+	case nil, io.EOF, driver.ErrSkip:
+		return
+	}
+	if isReadOnly(err) {
+		c.broken.Store(true)
+		c.life.endAll()
 	}
 }
 
@@ -85,7 +103,7 @@ func logPanic(log *slog.Logger, cause any) {
 
 // IsValid implements driver.Validator.
 func (c *recoveringConn) IsValid() (valid bool) {
-	if c.broken.Load() {
+	if c.broken.Load() || c.life.isOver() {
 		return false
 	}
 	v, ok := c.sessionConn.(driver.Validator)
@@ -104,10 +122,28 @@ func (c *recoveringConn) Ping(ctx context.Context) (err error) {
 	return c.sessionConn.Ping(ctx)
 }
 
-// ResetSession implements driver.SessionResetter.
+// ResetSession implements driver.SessionResetter. database/sql calls it before a
+// connection that was used before is used again.
 func (c *recoveringConn) ResetSession(ctx context.Context) (err error) {
 	defer c.recovered(&err)
+	if c.life.isOver() {
+		return driver.ErrBadConn
+	}
+	if c.check.hasPending() {
+		if err := c.heard(ctx); err != nil {
+			return driver.ErrBadConn
+		}
+	}
 	return c.sessionConn.ResetSession(ctx)
+}
+
+// heard deals with what the server has said without being asked. PostgreSQL may
+// report a parameter or a notice; MySQL says nothing but farewell.
+func (c *recoveringConn) heard(ctx context.Context) error {
+	if _, isPostgres := c.sessionConn.(*stdlib.Conn); isPostgres {
+		return c.sessionConn.Ping(ctx)
+	}
+	return driver.ErrBadConn
 }
 
 // ExecContext implements driver.ExecerContext.

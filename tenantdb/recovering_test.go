@@ -170,7 +170,8 @@ func TestDriverPanics(t *testing.T) {
 func TestDriverPanicsOnGoroutinesOfSQL(t *testing.T) {
 	t.Parallel()
 	silent := slog.New(slog.DiscardHandler)
-	pool := sql.OpenDB(&postgresConnector{log: silent, Connector: &faultyDriver{panics: true}})
+	ways := []postgresWay{{Connector: &faultyDriver{panics: true}}}
+	pool := sql.OpenDB(&postgresConnector{ways: ways, state: new(sessionState), log: silent})
 	defer pool.Close() //nolint:errcheck // it has no connection
 	pool.SetMaxOpenConns(1)
 	var callers sync.WaitGroup

@@ -34,7 +34,7 @@ func (e sqliteEngine) path(c Credentials) (string, error) {
 	return filepath.Join(e.dir, "stores", name[len(name)-2:], name+".db"), nil
 }
 
-func (e sqliteEngine) Open(c Credentials, _ DialFunc) (*sql.DB, error) {
+func (e sqliteEngine) Open(c Credentials, _ DialFunc, _ *sessionState) (*sql.DB, error) {
 	path, err := e.path(c)
 	if err != nil {
 		return nil, err
@@ -96,7 +96,9 @@ func (sqliteEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 }
 
 // Session implements Engine.
-func (e sqliteEngine) Session(c Credentials, dial DialFunc) (*sql.DB, error) { return e.Open(c, dial) }
+func (e sqliteEngine) Session(c Credentials, dial DialFunc, state *sessionState) (*sql.DB, error) {
+	return e.Open(c, dial, state)
+}
 
 func (sqliteEngine) sessions(Credentials) bool { return true }
 

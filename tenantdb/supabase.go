@@ -180,7 +180,7 @@ type supabaseEngine struct {
 // outlives its transaction there, so none is prepared or described ahead.
 // Parameters then travel as text and untyped, and the server finds their
 // types, JSON's among them, as it does for a prepared statement.
-func (e supabaseEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
+func (e supabaseEngine) Open(c Credentials, dial DialFunc, state *sessionState) (*sql.DB, error) {
 	if c.CACertificate == "" {
 		c.CACertificate = e.rules.Roots
 	}
@@ -192,16 +192,16 @@ func (e supabaseEngine) Open(c Credentials, dial DialFunc) (*sql.DB, error) {
 		cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 		cfg.StatementCacheCapacity, cfg.DescriptionCacheCapacity = 0, 0
 	}
-	return e.open(cfg), nil
+	return e.open(cfg, pinningOf(c), state), nil
 }
 
 // Session goes through the session pooler of the same host: a migration is
 // more than one transaction.
-func (e supabaseEngine) Session(c Credentials, dial DialFunc) (*sql.DB, error) {
+func (e supabaseEngine) Session(c Credentials, dial DialFunc, state *sessionState) (*sql.DB, error) {
 	if c.Pooler == TransactionPooler {
 		c.Pooler, c.Port = SessionPooler, e.rules.SessionPort
 	}
-	return e.Open(c, dial)
+	return e.Open(c, dial, state)
 }
 
 func (supabaseEngine) sessions(c Credentials) bool { return c.Pooler != TransactionPooler }

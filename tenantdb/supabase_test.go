@@ -171,7 +171,7 @@ func TestMigrationTakesTheSessionPooler(t *testing.T) {
 		t.Errorf("migration: %s", diff)
 	}
 	clear(dialled)
-	db, err := engines[tenantdb.Supabase].Open(c, dial)
+	db, err := engines[tenantdb.Supabase].Open(c, dial, new(tenantdb.SessionState))
 	must(t, err)
 	defer db.Close() //nolint:errcheck // nothing is pending
 	must(t, db.PingContext(t.Context()))

@@ -258,6 +258,19 @@ func Postgres(t testing.TB) *sql.DB {
 	return db
 }
 
+// MySQL is a connection to the MySQL server as the user who may see everything
+// there.
+func MySQL(t testing.TB) *sql.DB {
+	t.Helper()
+	db, err := openMySQL()
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(1)
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
 // Admin runs statements on the engine's server as the user who may do
 // everything there.
 func Admin(t testing.TB, engine tenantdb.EngineName, statements ...string) {

@@ -1,0 +1,63 @@
+package tenantdb
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/stoahq/stoa"
+)
+
+// sessionState is what all connections of one database have in common and what no
+// setting of its server may change. It is safe for concurrent use.
+type sessionState struct {
+	// schema is where the store's tables are, on PostgreSQL; nil until it is known.
+	schema atomic.Pointer[pinnedSchema]
+	// version is the server's major version, on PostgreSQL; 0 until it is known.
+	version atomic.Int64
+	// way is how connections are made, on PostgreSQL: an index of the connector's.
+	way atomic.Int64
+	// plain: the server, or a pooler before it, refuses startup parameters.
+	plain atomic.Bool
+	// generation is raised when every connection made before is to be discarded.
+	generation atomic.Int64
+}
+
+// pinnedSchema is the schema of a store, and the search path that begins with it.
+type pinnedSchema struct{ name, path string }
+
+// settingError: a setting of the server would change what is stored or read, and
+// cannot be set for one session.
+type settingError struct {
+	name, value string // as the server says them
+	remedy      string // what its owner does about it
+}
+
+func (e *settingError) Error() string {
+	return fmt.Sprintf("tenantdb: setting %.63q is %.80q", e.name, e.value)
+}
+
+func (e *settingError) fault() *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseSettingRefused, "The database server's setting %.63q is %.80q for this user, which Stoa cannot work with and cannot change for its own connections here. %s",
+		e.name, e.value, e.remedy).Because(e)
+}
+
+// PinSession makes sure that the server's settings change nothing of what is
+// stored or read through db, and that db's connections lead to the schema that
+// holds the store, if there is one already. It fails with
+// database_setting_refused and names the setting that stands in the way.
+func (db *DB) PinSession(ctx context.Context, store stoa.StoreID) error {
+	return db.do(ctx, func(ctx context.Context) error { return db.pinSession(ctx, store) })
+}
+
+func (db *DB) pinSession(ctx context.Context, store stoa.StoreID) (err error) {
+	defer recoverDriver(db.log, &err)
+	switch db.Engine {
+	case PostgreSQL:
+		return db.pinPostgres(ctx, store)
+	case MySQL:
+		return db.checkMySQL(ctx)
+	case SQLite, Supabase: // Stoa's own file; no value of DB.Engine
+	}
+	return nil
+}

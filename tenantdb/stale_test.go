@@ -1,0 +1,37 @@
+package tenantdb
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A connection ends between 24 and 36 minutes after it was made, not all at one
+// time, and with every other of its age when one of them met a read-only server.
+func TestLifeOfConnections(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		state := new(sessionState)
+		first, ends := newLife(state, 0), map[time.Time]bool{}
+		for range 20 {
+			ends[newLife(state, 0).ends] = true
+		}
+		if len(ends) < 2 {
+			t.Error("connections made together end together")
+		}
+		time.Sleep(maxLifetime - maxLifetime/5 - time.Second) //nolint:forbidigo // the clock is the test's
+		if first.isOver() {
+			t.Error("over too early")
+		}
+		time.Sleep(2*maxLifetime/5 + time.Second) //nolint:forbidigo // the clock is the test's
+		if !first.isOver() {
+			t.Error("not over in time")
+		}
+		old, young := newLife(state, 0), newLife(state, 1)
+		old.endAll()
+		old.endAll()
+		if !old.isOver() || young.isOver() {
+			t.Error("not just those that are as old are over")
+		}
+	})
+}
