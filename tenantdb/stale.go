@@ -58,7 +58,7 @@ func isReadOnly(err error) bool {
 func sessionEnded(err error) bool {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
-		return pgErr.Severity == "FATAL" && (pgErr.Code == "57P01" || pgErr.Code == "57P05" || pgErr.Code == "25P03")
+		return pgErr.SeverityUnlocalized == "FATAL" && (pgErr.Code == "57P01" || pgErr.Code == "57P05" || pgErr.Code == "25P03")
 	}
 	return isMySQL(err, 1053, 1927, 4031)
 }
