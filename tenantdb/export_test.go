@@ -62,6 +62,13 @@ func OpenWith(engines map[EngineName]Engine, c Credentials, dial DialFunc) (*DB,
 	return newDB(engines, c, dial, nil)
 }
 
+// LackMySQLSetting has connections set a variable that no server has, until it
+// is called off.
+func LackMySQLSetting() (off func()) {
+	mysqlSettings["no_such_variable"] = "1"
+	return func() { delete(mysqlSettings, "no_such_variable") }
+}
+
 // SQL is the pool below db.
 func (db *DB) SQL() *sql.DB { return db.sqlx.DB }
 

@@ -45,7 +45,12 @@ func (m *mysqlConnector) Driver() driver.Driver { return &mysql.MySQLDriver{} }
 func (m *mysqlConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
+	plain := m.state.plain.Load()
 	conn, screen, err := m.open(ctx)
+	if isMySQL(err, unknownVariable) && !plain {
+		m.state.plain.Store(true)
+		conn, screen, err = m.open(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -70,6 +75,9 @@ func (m *mysqlConnector) open(ctx context.Context) (_ *recoveringConn, _ *mysqlS
 	defer recoverDriver(m.log, &err)
 	generation := m.state.generation.Load()
 	cfg := m.config.Clone()
+	if m.state.plain.Load() {
+		cfg.Params = essentialMySQLSettings
+	}
 	cfg.DialFunc = func(ctx context.Context, _, address string) (net.Conn, error) {
 		conn, err := m.dial(ctx, "tcp", address)
 		if err != nil {

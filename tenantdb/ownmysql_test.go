@@ -82,6 +82,21 @@ func TestGlobalSettings(t *testing.T) {
 	}
 }
 
+// A server that speaks MySQL's protocol and lacks one of the variables is used
+// with what must hold.
+func TestServerWithoutASetting(t *testing.T) { //nolint:paralleltest // every connection meets it
+	defer tenantdb.LackMySQLSetting()()
+	for name, env := range map[string]string{"MariaDB": tenantdbtest.MySQLEnv, "MySQL 9": "STOA_TEST_MYSQL9_URL"} {
+		if os.Getenv(env) == "" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(tenantdbtest.MySQLEnv, os.Getenv(env))
+			checkKept(t, tenantdbtest.Create(t, tenantdb.MySQL))
+		})
+	}
+}
+
 // mariaDB makes a data folder and returns the command of its server.
 func mariaDB(t *testing.T, dir, port string) *process.Cmd {
 	t.Helper()

@@ -17,7 +17,8 @@ type sessionState struct {
 	version atomic.Int64
 	// way is how connections are made, on PostgreSQL: an index of the connector's.
 	way atomic.Int64
-	// plain: the server, or a pooler before it, refuses startup parameters.
+	// plain: the server, or a pooler before it, refuses startup parameters; on
+	// MySQL, it lacks a variable that others have.
 	plain atomic.Bool
 	// generation is raised when every connection made before is to be discarded.
 	generation atomic.Int64

@@ -23,13 +23,9 @@ var mysqlSettings = map[string]string{"time_zone": strings.Join(append([]string{
 	` /*!80000 , transaction_isolation = 'REPEATABLE-READ', transaction_read_only = 0, max_execution_time = 0 */` +
 	` /*M! , tx_isolation = 'REPEATABLE-READ', tx_read_only = 0, max_statement_time = 0, idle_transaction_timeout = 0, idle_write_transaction_timeout = 0, sql_if_exists = 0 */`}
 
-var mysqlAssignments = []string{
-	"autocommit = 1",
-	"sql_mode = 'TRADITIONAL,NO_ENGINE_SUBSTITUTION,ONLY_FULL_GROUP_BY'",
-	// Also where the server does not heed what the client's greeting asks for.
-	"character_set_client = utf8mb4", "character_set_results = utf8mb4", "collation_connection = utf8mb4_unicode_ci",
+var mysqlAssignments = append(slices.Clone(mysqlEssentials),
 	"completion_type = 0",
-	"foreign_key_checks = 1", "unique_checks = 1",
+	"unique_checks = 1",
 	"default_storage_engine = InnoDB", "default_tmp_storage_engine = InnoDB",
 	"sql_safe_updates = 0", "sql_select_limit = 18446744073709551615", "sql_big_selects = 1",
 	"sql_auto_is_null = 0", "sql_quote_show_create = 1",
@@ -37,7 +33,23 @@ var mysqlAssignments = []string{
 	"lock_wait_timeout = 86400", "innodb_lock_wait_timeout = 50",
 	// Longer than a connection of a store's is kept unused.
 	"wait_timeout = 28800", "net_read_timeout = 60", "net_write_timeout = 60",
+)
+
+// mysqlEssentials are those that every server has and that must hold.
+var mysqlEssentials = []string{
+	"autocommit = 1",
+	"sql_mode = 'TRADITIONAL,NO_ENGINE_SUBSTITUTION,ONLY_FULL_GROUP_BY'",
+	// Also where the server does not heed what the client's greeting asks for.
+	"character_set_client = utf8mb4", "character_set_results = utf8mb4", "collation_connection = utf8mb4_unicode_ci",
+	"foreign_key_checks = 1",
 }
+
+// essentialMySQLSettings are for a server that speaks MySQL's protocol and lacks
+// a variable of the others: it refuses the whole statement.
+var essentialMySQLSettings = map[string]string{"time_zone": strings.Join(append([]string{"'+00:00'"}, mysqlEssentials...), ", ")}
+
+// unknownVariable is ER_UNKNOWN_SYSTEM_VARIABLE.
+const unknownVariable = 1193
 
 // mysqlSession is what the server says of a session's settings.
 type mysqlSessionLook struct {
@@ -49,10 +61,16 @@ type mysqlSessionLook struct {
 	Connection string
 	Mode       string `max:"2000"`
 	Keys       string
-	Storage    string
+	Storage    string // with Completion, of a server that has all variables
 	Completion string
 	Packet     int64
 }
+
+// What these two are to be. A server without them has no choice of either.
+const (
+	storageEngine  = "InnoDB"
+	completionType = "NO_CHAIN"
+)
 
 // minPacket is the length that one value and its statement may have, in bytes.
 const minPacket = 4 << 20
@@ -61,10 +79,14 @@ const minPacket = 4 << 20
 // keep them from the server.
 func (db *DB) checkMySQL(ctx context.Context) error {
 	var found mysqlSessionLook
+	more := `, @@session.default_storage_engine AS storage, @@session.completion_type AS completion`
+	if db.pinned.plain.Load() {
+		more = ""
+		found.Storage, found.Completion = storageEngine, completionType
+	}
 	err := db.account.getRow(ctx, db.sqlx, &found, `SELECT coalesce(database(), '') AS `+"`database`"+`, @@session.autocommit AS autocommit, @@session.time_zone AS zone,
 		@@session.character_set_client AS client, coalesce(@@session.character_set_results, '') AS results, @@session.character_set_connection AS connection,
-		@@session.sql_mode AS mode, @@session.foreign_key_checks AS `+"`keys`"+`, @@session.default_storage_engine AS storage, @@session.completion_type AS completion,
-		@@session.max_allowed_packet AS packet`, nil)
+		@@session.sql_mode AS mode, @@session.foreign_key_checks AS `+"`keys`"+`, @@session.max_allowed_packet AS packet`+more, nil)
 	if errors.Is(err, ErrNotFound) {
 		return &contentError{reason: "no row about the session"}
 	}
@@ -78,7 +100,7 @@ func (l mysqlSessionLook) check(database string) error {
 	for _, s := range []struct{ name, value, want string }{
 		{"autocommit", l.Autocommit, "1"}, {"time_zone", l.TimeZone, "+00:00"},
 		{"character_set_client", l.Client, "utf8mb4"}, {"character_set_results", l.Results, "utf8mb4"}, {"character_set_connection", l.Connection, "utf8mb4"},
-		{"foreign_key_checks", l.Keys, "1"}, {"default_storage_engine", l.Storage, "InnoDB"}, {"completion_type", l.Completion, "NO_CHAIN"},
+		{"foreign_key_checks", l.Keys, "1"}, {"default_storage_engine", l.Storage, storageEngine}, {"completion_type", l.Completion, completionType},
 	} {
 		if !strings.EqualFold(s.value, s.want) {
 			return &settingError{s.name, s.value, fmt.Sprintf("Have the server, or the proxy before it, keep SET SESSION %s = %s; then try again.", s.name, s.want)}
