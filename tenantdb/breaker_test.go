@@ -80,8 +80,8 @@ func TestBreakerCountsOnlyFailures(t *testing.T) {
 						t.Error("read for nobody")
 					}
 				}
-				if err := l.Get(t.Context(), &n, `SELECT nothing FROM nowhere`); err == nil {
-					t.Error("read from a table that does not exist")
+				if err := l.Get(t.Context(), &n, `SELECT nothing FROM nowhere`); err == nil || errors.Is(err, tenantdb.ErrOpen) || engine != tenantdb.SQLite && tenantdb.HealthCode(err) != stoa.DatabaseContentInvalid {
+					t.Errorf("got %v", err)
 				}
 				if err := l.Get(t.Context(), &n, `SELECT 1 WHERE 1 = 0`); !errors.Is(err, tenantdb.ErrNotFound) {
 					t.Errorf("got %v", err)

@@ -251,9 +251,9 @@ func (m *mine) databases() {
 	}
 	m.call("POST", base+"/connect-database", object{"type": "postgresql", "connectionString": nowhere("postgres")}).problem(http.StatusUnprocessableEntity, "database_unreachable")
 	m.call("POST", base+"/connect-database", object{"type": "mysql", "connectionString": nowhere("mysql")}).problem(http.StatusUnprocessableEntity, "database_unreachable")
-	for _, broken := range []string{"postgres://anna:%s@%%zz/shop", "postgres://anna:%s@h:notaport/shop", "postgres://anna@h/shop?password=%s", "postgres://h/%s?sslmode=%[1]s", "%s"} {
+	for _, broken := range []string{"postgres://anna:%s@%%zz/shop", "postgres://anna:%s@h:notaport/shop", "postgres://anna@h/shop?sslpassword=%s", "postgres://h/%s?sslmode=%[1]s", "%s"} {
 		m.call("POST", base+"/connect-database", object{"type": "postgresql", "connectionString": fmt.Sprintf(broken, url.QueryEscape(m.made("a password in "+broken)))}).
-			want(http.StatusUnprocessableEntity)
+			problem(http.StatusUnprocessableEntity, "invalid_request")
 	}
 	m.call("POST", base+"/connect-database", object{"type": "supabase", "connectionString": nowhere("postgresql"), "projectUrl": "https://abcdefghijklmnopqrst.supabase.co",
 		"anonKey": m.made("the anonKey"), "serviceRoleKey": m.made("the serviceRoleKey")}).want(http.StatusUnprocessableEntity)

@@ -250,8 +250,12 @@ func (f fleetBench) troubles() []trouble {
 		return fmt.Errorf("the table takes every row")
 	})
 
-	readOnly := f.store(tenantdb.PostgreSQL, nil) // no trouble: the setting does not hold for Stoa's sessions
+	// No trouble: the setting does not hold for Stoa's sessions.
+	readOnly := f.store(tenantdb.PostgreSQL, nil)
 	tenantdbtest.Admin(f.t, tenantdb.PostgreSQL, fmt.Sprintf(`ALTER DATABASE %s SET default_transaction_read_only = on`, readOnly.c.Database))
+
+	forbidden := f.store(tenantdb.PostgreSQL, nil)
+	f.exec(forbidden, `REVOKE CREATE ON SCHEMA public FROM pg_database_owner`)
 
 	return []trouble{
 		{"wrong password", password, stoa.DatabaseAuthFailed, func() {
@@ -260,6 +264,9 @@ func (f fleetBench) troubles() []trouble {
 		{"black hole", silent, stoa.DatabaseUnreachable, func() { hole.open.Store(true) }},
 		{"another store's", foreign, stoa.DatabaseNotEmpty, func() { f.exec(foreign, `UPDATE stores SET id = ?`, foreign.ID) }},
 		{"full", full, stoa.DatabaseUnreachable, func() { f.exec(full, `DELETE FROM notes`) }},
+		{"no right to make tables", forbidden, stoa.DatabasePermissionDenied, func() {
+			f.exec(forbidden, `GRANT CREATE ON SCHEMA public TO pg_database_owner`)
+		}},
 	}
 }
 
@@ -312,7 +319,7 @@ func TestFleetOfSixty(t *testing.T) {
 		t.Skip("needs a PostgreSQL and a MySQL server")
 	}
 	f := newFleetBench(t)
-	for engine, n := range map[tenantdb.EngineName]int{tenantdb.SQLite: 49, tenantdb.PostgreSQL: 3, tenantdb.MySQL: 3} {
+	for engine, n := range map[tenantdb.EngineName]int{tenantdb.SQLite: 48, tenantdb.PostgreSQL: 3, tenantdb.MySQL: 3} {
 		for range n {
 			f.store(engine, nil)
 		}
@@ -325,7 +332,7 @@ func TestFleetOfSixty(t *testing.T) {
 
 	status, out, errOut := f.stoa("tenants", "migrate", "--json", "--timeout=40s")
 	events := f.events(out)
-	if status != 1 || len(events) != 60 || !strings.Contains(errOut, "4 stores failed") {
+	if status != 1 || len(events) != 60 || !strings.Contains(errOut, "5 stores failed") {
 		t.Errorf("status %d, %d stores: %s\n%s", status, len(events), errOut, out)
 	}
 	for _, b := range broken {
@@ -336,7 +343,7 @@ func TestFleetOfSixty(t *testing.T) {
 			t.Errorf("%s: the password is printed", b.name)
 		}
 	}
-	if s := f.status(); s.Current != 56 || s.Lagging != 4 || s.Failed != 4 || len(s.Causes) != 4 {
+	if s := f.status(); s.Current != 55 || s.Lagging != 5 || s.Failed != 5 || len(s.Causes) != 5 {
 		t.Errorf("after the first run: %+v", s)
 	}
 
@@ -345,7 +352,7 @@ func TestFleetOfSixty(t *testing.T) {
 	}
 	status, out, errOut = f.stoa("tenants", "migrate", "--json")
 	events = f.events(out)
-	if status != 0 || len(events) != 4 {
+	if status != 0 || len(events) != 5 {
 		t.Errorf("status %d, %d stores: %s\n%s", status, len(events), errOut, out)
 	}
 	for _, b := range broken {
