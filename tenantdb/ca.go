@@ -17,7 +17,7 @@ import (
 // provider, that of AWS for all regions, has 180 KB and 120 certificates.
 const (
 	MaxCABytes     = 1 << 20
-	maxCertificate = 500 // in number
+	maxCertificates = 500 // in number
 )
 
 // caField is the field of the request that holds certificates.
@@ -60,7 +60,7 @@ func ReadCertificates(text string) (string, error) {
 		if err != nil {
 			return "", errCAUnreadable
 		}
-		if found++; found > maxCertificate {
+		if found++; found > maxCertificates {
 			return "", errCATooMany
 		}
 		text = after

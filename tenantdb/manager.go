@@ -314,25 +314,6 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c Credentials
 	return db, nil
 }
 
-// pinOrClose pins the session of a database that was just opened, and closes it
-// unless it answers.
-func (db *DB) pinOrClose(ctx context.Context, store stoa.StoreID) error {
-	answered := false
-	defer func() {
-		if !answered {
-			_ = db.sqlx.Close()
-		}
-	}()
-	err := db.settle(ctx, func(ctx context.Context) error {
-		if db.Engine == SQLite {
-			return db.roundTrip(ctx)
-		}
-		return db.pinSession(ctx, store)
-	})
-	answered = err == nil
-	return err
-}
-
 // OpenUnleased opens a database that is not registered, or not yet trusted:
 // for checking and provisioning. The caller closes it. Its errors name the
 // cause with a database_… code.

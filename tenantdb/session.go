@@ -51,6 +51,25 @@ func (db *DB) PinSession(ctx context.Context, store stoa.StoreID) error {
 	return db.do(ctx, func(ctx context.Context) error { return db.pinSession(ctx, store) })
 }
 
+// pinOrClose pins the session of a database that was just opened, and closes it
+// unless it answers.
+func (db *DB) pinOrClose(ctx context.Context, store stoa.StoreID) error {
+	answered := false
+	defer func() {
+		if !answered {
+			_ = db.sqlx.Close()
+		}
+	}()
+	err := db.settle(ctx, func(ctx context.Context) error {
+		if db.Engine == SQLite {
+			return db.roundTrip(ctx)
+		}
+		return db.pinSession(ctx, store)
+	})
+	answered = err == nil
+	return err
+}
+
 func (db *DB) pinSession(ctx context.Context, store stoa.StoreID) (err error) {
 	defer recoverDriver(db.log, &err)
 	switch db.Engine {
