@@ -16,7 +16,7 @@ import (
 // The most that is read of a server's authorities. The largest bundle of a
 // provider, that of AWS for all regions, has 180 KB and 120 certificates.
 const (
-	MaxCABytes     = 1 << 20
+	MaxCABytes      = 1 << 20
 	maxCertificates = 500 // in number
 )
 
