@@ -58,6 +58,9 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = "stoa"
 	cfg.ConnConfig.ConnectTimeout = 10 * time.Second
+	if err := refusePooler(ctx, cfg.ConnConfig); err != nil {
+		return nil, fmt.Errorf("master database: %w", err)
+	}
 	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
 		// In the session and not as parameters of its start, which poolers refuse.
 		if _, err := c.PgConn().Exec(ctx, planning+"; "+pinned).ReadAll(); err != nil {

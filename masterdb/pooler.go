@@ -1,0 +1,112 @@
+package masterdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ErrStatementPooling: the pooler before a server takes no transactions.
+var ErrStatementPooling = errors.New("the connection pooler is in statement mode")
+
+// errTransactionPooling is why the master database is not opened. Prepared
+// statements, LISTEN and the locks of migrations and jobs all need sessions.
+var errTransactionPooling = errors.New("a connection pooler in transaction mode stands before it, which keeps no session: " +
+	"no change would be heard by other replicas, and prepared statements would fail. " +
+	"Give the address of the database server itself, or of a pooler in session mode")
+
+// Proxied reports whether something stands between conn and its server. A
+// pooler answers the start of a connection with an id of its own, since it may
+// not have a session of the server's yet.
+// Source: PostgreSQL manual, "Message Flow": BackendKeyData.
+func Proxied(ctx context.Context, conn *pgx.Conn) (bool, error) {
+	id, err := sessionID(ctx, conn, ownSession)
+	return id != conn.PgConn().PID(), err
+}
+
+// SharesSessions reports whether a pooler gives a session of the server to
+// other clients from one transaction to the next. It needs two connections with
+// nothing under way. It fails with ErrStatementPooling where no transaction is
+// possible.
+func SharesSessions(ctx context.Context, first, second *pgx.Conn) (bool, error) {
+	// Poolers hand out the session that became free last, or the one that did so
+	// first, and other clients take some meanwhile: one round may tell nothing.
+	const rounds = 6
+	users, sessions := map[uint32]*pgx.Conn{}, map[*pgx.Conn]uint32{}
+	shared := func(conn *pgx.Conn, id uint32) bool {
+		user, known := users[id]
+		was, had := sessions[conn]
+		users[id], sessions[conn] = conn, id
+		return known && user != conn || had && was != id
+	}
+	for range rounds {
+		for _, step := range []struct {
+			conn  *pgx.Conn
+			query string
+		}{{first, ownSession}, {second, `BEGIN; ` + ownSession}, {first, ownSession}, {second, `ROLLBACK; ` + ownSession}} {
+			id, err := sessionID(ctx, step.conn, step.query)
+			var pgErr *pgconn.PgError
+			switch {
+			case errors.As(err, &pgErr) && pgErr.Code == protocolViolation: // PgBouncer's answer to BEGIN
+				return false, fmt.Errorf("%w: %w", ErrStatementPooling, err)
+			case err != nil:
+				return false, err
+			case shared(step.conn, id):
+				_, err = second.PgConn().Exec(ctx, `ROLLBACK`).ReadAll()
+				return true, err
+			}
+		}
+		first, second = second, first
+	}
+	return false, nil
+}
+
+// ownSession has the id of the server's session.
+const ownSession = `SELECT pg_catalog.pg_backend_pid()`
+
+// protocolViolation is an SQLSTATE.
+const protocolViolation = "08P01"
+
+// sessionID returns the id of the server's session that executed query, whose
+// only row has it. Nothing is prepared for it.
+func sessionID(ctx context.Context, conn *pgx.Conn, query string) (uint32, error) {
+	results, err := conn.PgConn().Exec(ctx, query).ReadAll()
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range results {
+		if len(r.Rows) == 1 && len(r.Rows[0]) == 1 {
+			id, err := strconv.ParseUint(string(r.Rows[0][0]), 10, 32)
+			return uint32(id), err
+		}
+	}
+	return 0, errors.New("the server did not tell the id of its session")
+}
+
+// refusePooler fails unless connections by cfg have sessions of their own.
+func refusePooler(ctx context.Context, cfg *pgx.ConnConfig) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*cfg.ConnectTimeout) // a pooler may have no session to give
+	defer cancel()
+	first, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer first.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is pending
+	if proxied, err := Proxied(ctx, first); err != nil || !proxied {
+		return err
+	}
+	second, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer second.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing is pending
+	shares, err := SharesSessions(ctx, first, second)
+	if err == nil && shares {
+		return errTransactionPooling
+	}
+	return err
+}
