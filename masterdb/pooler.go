@@ -10,7 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// ErrStatementPooling: the pooler before a server takes no transactions.
+// ErrStatementPooling means that the pooler before a server takes no transactions.
 var ErrStatementPooling = errors.New("the connection pooler is in statement mode")
 
 // errTransactionPooling is why the master database is not opened. Prepared

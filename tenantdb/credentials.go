@@ -53,7 +53,7 @@ type Credentials struct {
 	Endpoint string
 
 	// Pooler follows from host and port at Supabase. Elsewhere it is a guess by
-	// host, port and pgbouncer=true, and no more than a hint.
+	// host, port and pgbouncer=true; with NoPooler one is looked for.
 	Pooler Pooler
 
 	// Of a Supabase project only, and kept for the store's own use.

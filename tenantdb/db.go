@@ -176,10 +176,10 @@ func (db *DB) do(ctx context.Context, op func(context.Context) error) error {
 }
 
 // read is do for what changes nothing: it runs op again, once, if the server had
-// ended the session.
+// ended the session, or a pooler had given it to others.
 func (db *DB) read(ctx context.Context, op func(context.Context) error) error {
 	err := db.do(ctx, op)
-	if sessionEnded(err) {
+	if sessionEnded(err) || isPooled(err) {
 		return db.do(ctx, op)
 	}
 	return err
@@ -187,7 +187,7 @@ func (db *DB) read(ctx context.Context, op func(context.Context) error) error {
 
 // retry is do for what is undone as a whole when it fails: it runs op again
 // if that lost to another transaction, or met a server that had ended the session
-// or takes no changes any more. The pause lets the other one get through first.
+// or takes no changes any more, or a pooler that had given the session to others. The pause lets the other one get through first.
 func (db *DB) retry(ctx context.Context, op func(context.Context) error) error {
 	const attempts = 5
 	for attempt := 1; ; attempt++ {

@@ -32,7 +32,7 @@ type Engine interface {
 	// sessions reports that the way of Open is such a way.
 	sessions(c Credentials) bool
 	// migrator says how migrations of c's database run, one caller at a time.
-	migrator(c Credentials) migrator
+	migrator(c Credentials, state *sessionState) migrator
 	// Fault turns a driver's error into one of the database_… codes, with a
 	// message for the store's owner. It returns nil for an error that says
 	// nothing about the connection, such as a violated constraint.

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/stoahq/stoa"
@@ -162,7 +163,10 @@ func (s HashingSlot) Release()    { s.s.release() }
 // ScreenedPool is a pool of the driver's own for c, where nobody recovers, and
 // UnscreenedPool one where nothing is checked.
 func ScreenedPool(c Credentials, dial DialFunc) *sql.DB {
-	return driverPool(c, dial, stdlib.OptionBeforeConnect(screenConnection))
+	return driverPool(c, dial, stdlib.OptionBeforeConnect(func(_ context.Context, cfg *pgx.ConnConfig) error {
+		screenConnection(cfg)
+		return nil
+	}))
 }
 
 func UnscreenedPool(c Credentials, dial DialFunc) *sql.DB { return driverPool(c, dial) }
@@ -184,4 +188,12 @@ func (s *sessionState) Startup() (all []string) {
 		all = append(all, name+"="+value)
 	}
 	return all
+}
+
+// FoundPooler is what stands before db's server as far as is known.
+func (db *DB) FoundPooler() Pooler { return db.pinned.poolerOf(db.credentials) }
+
+// LockMigration takes the migration lock as Migrate does.
+func (db *DB) LockMigration(ctx context.Context) (context.Context, func(), error) {
+	return db.lockMigration(ctx, &session{DB: db.sqlx.DB, migrator: db.engine.migrator(db.credentials, db.pinned), lockWait: time.Minute})
 }

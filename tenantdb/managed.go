@@ -193,7 +193,14 @@ func (m *Manager) asAdmin(fn func(host, *DB) error) error {
 // databases can be made there. It changes nothing.
 func (m *Manager) CheckServer(ctx context.Context) (version string, err error) {
 	err = m.asAdmin(func(h host, db *DB) (err error) {
+		db.sqlx.SetMaxOpenConns(2) // to tell a pooler from a server
+		if err := db.PinSession(ctx, stoa.NewID[stoa.StoreID]()); err != nil {
+			return err
+		}
 		version, err = h.check(ctx, db)
+		if err == nil && db.pinned.poolerOf(db.credentials) == TransactionPooler {
+			version += ", behind a connection pooler in transaction mode"
+		}
 		return err
 	})
 	return version, err

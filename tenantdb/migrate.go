@@ -117,18 +117,23 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 		return schema, err
 	}
 	defer end()
-	s := &session{DB: pool, migrator: db.engine.migrator(db.credentials), lockWait: opts.LockWait}
+	s := &session{DB: pool, migrator: db.engine.migrator(db.credentials, db.pinned), lockWait: opts.LockWait}
 	inner := &DB{Engine: db.Engine, sqlx: sqlx.NewDb(pool, db.sqlx.DriverName()), engine: db.engine, credentials: db.credentials, dial: db.dial, own: db.own, pinned: db.pinned, account: db.account, log: db.log}
 	if opts.Before != nil {
 		if err := opts.Before(ctx, inner); err != nil {
 			return schema, err
 		}
 	}
-	unlock, err := s.lock(ctx)
+	ctx, unlock, err := db.lockMigration(ctx, s)
 	if err != nil {
 		return schema, err
 	}
 	defer unlock()
+	defer func() {
+		if err != nil && ctx.Err() != nil { // perhaps the lock was lost
+			err = context.Cause(ctx)
+		}
+	}()
 	// Also after an error: what was created until then is there.
 	defer func() {
 		if closeErr := inner.CloseToAPI(ctx); err == nil && closeErr != nil {
@@ -178,7 +183,10 @@ type migrator struct {
 	// take waits for the turn of the connection's session, which may have it
 	// already, and give ends it. SQLite has no such thing, but turn.
 	take, give func(context.Context, *sql.Conn) error
-	turn       func(context.Context) (give func(), err error)
+	// hold takes the turn, and keeps it, on a connection that nothing else uses:
+	// where no session lasts. lost is called when the turn ends before its release.
+	hold func(ctx context.Context, conn *sql.Conn, lost func(error)) (release func(), err error)
+	turn func(context.Context) (give func(), err error)
 	// prepare mends what an interruption left of a version table.
 	prepare func(ctx context.Context, conn *sql.Conn, table string) error
 	// isNew reports that there is no version table yet. Only an engine has it
@@ -198,21 +206,52 @@ type session struct {
 // in any case.
 const giveTimeout = 5 * time.Second
 
-// lock waits until nobody else migrates this database.
-func (s *session) lock(ctx context.Context) (unlock func(), err error) {
-	if s.turn != nil {
-		return s.turn(ctx)
+// lockMigration waits until nobody else migrates the database. The context that
+// it returns ends when the lock is lost, with the cause.
+func (db *DB) lockMigration(ctx context.Context, s *session) (locked context.Context, unlock func(), err error) {
+	switch {
+	case s.turn != nil:
+		unlock, err = s.turn(ctx)
+		return ctx, unlock, err
+	case s.hold != nil:
+		return db.holdLock(ctx, s)
 	}
 	if err := s.on(ctx, s.SessionLock); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return func() {
+	return ctx, func() {
 		if s.Stats().OpenConnections == 0 {
 			return // the session has ended, and another has nothing to give
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveTimeout)
 		defer cancel()
 		_ = s.on(ctx, s.give)
+	}, nil
+}
+
+func (db *DB) holdLock(ctx context.Context, s *session) (locked context.Context, unlock func(), err error) {
+	pool, err := db.engine.Session(db.credentials, db.dial, db.pinned)
+	if err != nil {
+		return nil, nil, err
+	}
+	locked, lost := context.WithCancelCause(ctx)
+	var release func()
+	err = s.inTurn(ctx, func(limited context.Context) error {
+		conn, err := pool.Conn(limited)
+		if err == nil {
+			release, err = s.hold(limited, conn, lost)
+		}
+		return err
+	})
+	if err != nil {
+		lost(nil)
+		_ = pool.Close()
+		return nil, nil, err
+	}
+	return locked, func() {
+		release()
+		lost(nil)
+		_ = pool.Close()
 	}, nil
 }
 
@@ -232,9 +271,14 @@ func (s *session) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	if s.take == nil {
 		return nil
 	}
+	return s.inTurn(ctx, func(limited context.Context) error { return s.take(limited, conn) })
+}
+
+// inTurn bounds how long take waits for the lock.
+func (s *session) inTurn(ctx context.Context, take func(context.Context) error) error {
 	limited, cancel := context.WithTimeout(ctx, s.lockWait)
 	defer cancel()
-	err := s.take(limited, conn)
+	err := take(limited)
 	if err != nil && limited.Err() != nil && ctx.Err() == nil {
 		return NoProgress(fmt.Errorf("the migration lock was not granted within %s: %w", s.lockWait, err))
 	}

@@ -87,7 +87,7 @@ func (e mysqlEngine) Session(c Credentials, dial DialFunc, state *sessionState) 
 // left is completed by migrations that may run twice.
 func (mysqlEngine) sessions(Credentials) bool { return true }
 
-func (mysqlEngine) migrator(Credentials) migrator {
+func (mysqlEngine) migrator(Credentials, *sessionState) migrator {
 	return migrator{dialect: goose.DialectMySQL, folder: "mysql", take: takeLock, give: giveLocks, prepare: repairVersionTable}
 }
 

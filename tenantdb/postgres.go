@@ -39,7 +39,7 @@ func (e postgresEngine) Open(c Credentials, dial DialFunc, state *sessionState) 
 	if err != nil {
 		return nil, err
 	}
-	return e.open(cfg, pinningOf(c), state), nil
+	return sql.OpenDB(&postgresConnector{cfg, c, state, e.log}), nil
 }
 
 func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, error) {
@@ -78,10 +78,6 @@ func ownParameters(c Credentials) map[string]string {
 		parameters[endpointParameter] = "endpoint=" + c.Endpoint
 	}
 	return parameters
-}
-
-func (e postgresEngine) open(cfg *pgx.ConnConfig, how pinning, state *sessionState) *sql.DB {
-	return sql.OpenDB(newPostgresConnector(cfg, how, state, e.log))
 }
 
 // registerTypes has the driver read times as UTC, and a numeric in text format
@@ -157,7 +153,7 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 // name.
 func (db *DB) schemaFault() *stoa.Error {
 	wanted := db.credentials.Schema
-	if db.credentials.Pooler == TransactionPooler {
+	if db.pinned.poolerOf(db.credentials) == TransactionPooler {
 		return stoa.Errorf(stoa.DatabasePermissionDenied, "Behind this connection pooler tables would not be in the schema %q. "+
 			"Use the direct connection string, or set the schema for the user: ALTER ROLE the_user SET search_path = %q.", wanted, wanted)
 	}
@@ -169,7 +165,7 @@ func (db *DB) schemaFault() *stoa.Error {
 // there is none.
 func (db *DB) EnsureSchema(ctx context.Context) error {
 	name := db.credentials.Schema
-	if name == "" || db.Engine != PostgreSQL || db.credentials.Pooler == TransactionPooler {
+	if name == "" || db.Engine != PostgreSQL || db.pinned.poolerOf(db.credentials) == TransactionPooler {
 		return nil
 	}
 	var exists bool
@@ -193,8 +189,12 @@ func (e postgresEngine) Session(c Credentials, dial DialFunc, state *sessionStat
 
 func (postgresEngine) sessions(Credentials) bool { return true }
 
-func (postgresEngine) migrator(Credentials) migrator {
-	return migrator{dialect: goose.DialectPostgres, folder: "postgres", take: takeAdvisory, give: giveAdvisory, isNew: hasNoTable}
+func (postgresEngine) migrator(c Credentials, state *sessionState) migrator {
+	m := migrator{dialect: goose.DialectPostgres, folder: "postgres", take: takeAdvisory, give: giveAdvisory, isNew: hasNoTable}
+	if state.poolerOf(c) == TransactionPooler { // a lock of a session would be left with somebody else's
+		m.take, m.give, m.hold = nil, nil, holdAdvisory
+	}
+	return m
 }
 
 func hasNoTable(ctx context.Context, conn *sql.Conn, table string) (missing bool, err error) {
@@ -203,12 +203,18 @@ func hasNoTable(ctx context.Context, conn *sql.Conn, table string) (missing bool
 	return missing, err
 }
 
-// takeAdvisory asks again and again. To wait in the server would be a
-// statement under way, for which CREATE INDEX CONCURRENTLY waits in turn.
 func takeAdvisory(ctx context.Context, conn *sql.Conn) error {
+	return tryAdvisory(ctx, conn, `SELECT pg_try_advisory_lock($1)`)
+}
+
+// tryAdvisory asks again and again. To wait in the server would be a
+// statement under way, for which CREATE INDEX CONCURRENTLY waits in turn.
+func tryAdvisory(ctx context.Context, at interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}, query string) error {
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		var granted bool
-		err := conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1)`, migrationLock).Scan(&granted)
+		err := at.QueryRowContext(ctx, query, migrationLock).Scan(&granted)
 		if err != nil || granted {
 			return err
 		}

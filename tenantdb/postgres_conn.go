@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql/driver"
 	"log/slog"
-	"maps"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -13,15 +12,10 @@ import (
 // postgresConnector makes connections whose panics are errors and whose settings
 // are Stoa's.
 type postgresConnector struct {
-	ways  []postgresWay // from the most parameters to those that every pooler takes
-	state *sessionState
-	log   *slog.Logger
-}
-
-// postgresWay makes connections with some of the startup parameters.
-type postgresWay struct {
-	driver.Connector
-	how pinning
+	cfg         *pgx.ConnConfig
+	credentials Credentials
+	state       *sessionState
+	log         *slog.Logger
 }
 
 const (
@@ -29,77 +23,72 @@ const (
 	searchPath        = "search_path"
 )
 
-func newPostgresConnector(cfg *pgx.ConnConfig, how pinning, state *sessionState, log *slog.Logger) *postgresConnector {
-	p := &postgresConnector{state: state, log: log}
-	add := func(cfg *pgx.ConnConfig, how pinning) {
-		p.ways = append(p.ways, postgresWay{postgresConnections(cfg, how, state), how})
-	}
-	add(cfg, how)
-	if _, ok := cfg.RuntimeParams[endpointParameter]; ok { // the host's name is all that Neon needs
-		cfg = cfg.Copy()
-		delete(cfg.RuntimeParams, endpointParameter)
-		add(cfg, how)
-	}
-	if how == pinAtStartup {
-		add(cfg, pinByCheck)
-	}
-	return p
-}
-
-// postgresConnections makes connections that are pinned in one way.
-func postgresConnections(cfg *pgx.ConnConfig, how pinning, state *sessionState) driver.Connector {
-	before := func(ctx context.Context, cfg *pgx.ConnConfig) error {
-		own := maps.Clone(cfg.RuntimeParams)
-		if how == pinByCheck { // a transaction pooler takes no search_path
-			delete(own, searchPath)
-		}
-		cfg.RuntimeParams = state.startupParameters(how)
-		for name, value := range own {
-			if _, pinned := cfg.RuntimeParams[name]; !pinned {
-				cfg.RuntimeParams[name] = value
-			}
-		}
-		return screenConnection(ctx, cfg)
-	}
-	after := func(ctx context.Context, conn *pgx.Conn) error {
-		err := registerTypes(ctx, conn)
-		if err == nil {
-			err = state.established(ctx, conn, how)
-		}
-		if err != nil {
-			_ = conn.PgConn().Conn().Close() // database/sql has not heard of it yet
-		}
-		return err
-	}
-	return stdlib.GetConnector(*cfg, stdlib.OptionBeforeConnect(before), stdlib.OptionAfterConnect(after))
-}
-
 // Connect implements driver.Connector. A pooler that nobody announced may refuse
 // startup parameters; then the settings are what they are, and are looked at.
 func (p *postgresConnector) Connect(ctx context.Context) (_ driver.Conn, err error) {
 	defer recoverDriver(p.log, &err)
 	generation := p.state.generation.Load()
-	known := int(p.state.way.Load())
-	way := known
-	conn, err := p.ways[way].Connect(ctx)
-	for refusesParameters(err) && way < len(p.ways)-1 {
-		way++
-		conn, err = p.ways[way].Connect(ctx)
+	how, bare := p.state.pinning(p.credentials), p.state.bare.Load() || p.credentials.Endpoint == ""
+	conn, err := p.connect(ctx, how, bare)
+	if refusesParameters(err) && !bare { // the host's name is all that Neon needs
+		bare = true
+		conn, err = p.connect(ctx, how, bare)
+	}
+	if refusesParameters(err) && how == pinAtStartup {
+		how = pinByCheck
+		conn, err = p.connect(ctx, how, bare)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if way != known {
-		p.state.way.Store(int64(way))
-		p.state.plain.Store(p.ways[way].how == pinByCheck)
+	p.state.bare.Store(bare)
+	if how == pinByCheck && p.state.pinning(p.credentials) == pinAtStartup {
+		p.state.plain.Store(true)
 	}
 	c := conn.(*stdlib.Conn)
 	socket := c.Conn().PgConn().Conn()
 	return &recoveringConn{sessionConn: c, socket: socket, log: p.log, life: newLife(p.state, generation), check: checkOf(socket)}, nil
 }
 
+func (p *postgresConnector) connect(ctx context.Context, how pinning, bare bool) (driver.Conn, error) {
+	cfg := p.cfg.Copy()
+	own := cfg.RuntimeParams
+	cfg.RuntimeParams = p.state.startupParameters(how)
+	for name, value := range own {
+		_, pinned := cfg.RuntimeParams[name]
+		refused := name == endpointParameter && bare || name == searchPath && how != pinAtStartup // by poolers
+		if !pinned && !refused {
+			cfg.RuntimeParams[name] = value
+		}
+	}
+	if p.state.poolerOf(p.credentials) == TransactionPooler {
+		unprepared(cfg)
+	}
+	screenConnection(cfg)
+	after := func(ctx context.Context, conn *pgx.Conn) error {
+		err := registerTypes(ctx, conn)
+		if err == nil {
+			err = p.state.established(ctx, conn, how, own[searchPath])
+		}
+		if err != nil {
+			_ = conn.PgConn().Conn().Close() // database/sql has not heard of it yet
+		}
+		return err
+	}
+	return stdlib.GetConnector(*cfg, stdlib.OptionAfterConnect(after)).Connect(ctx)
+}
+
+// unprepared has nothing prepared or described ahead: no statement outlives its
+// transaction behind a transaction pooler. Parameters then travel as text and
+// untyped, and the server finds their types, JSON's among them, as it does for a
+// prepared statement.
+func unprepared(cfg *pgx.ConnConfig) {
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	cfg.StatementCacheCapacity, cfg.DescriptionCacheCapacity = 0, 0
+}
+
 // Driver implements driver.Connector.
-func (p *postgresConnector) Driver() driver.Driver { return p.ways[0].Driver() }
+func (p *postgresConnector) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
 
 // nativeConn calls op with the driver's own connection below conn, which is
 // one of a postgresConnector.

@@ -29,14 +29,13 @@ type postgresWire struct {
 	condemned atomic.Bool
 }
 
-// screenConnection is called before each connection of a pool, and gives it a
+// screenConnection gives the one connection that is made with cfg a
 // screen of its own.
-func screenConnection(_ context.Context, cfg *pgx.ConnConfig) error {
+func screenConnection(cfg *pgx.ConnConfig) {
 	w := &postgresWire{dial: DialFunc(cfg.DialFunc)}
 	w.slot.all = hashings
 	w.screen.slot, w.screen.onRequest = &w.slot, func() { w.answer.Store(0) }
 	cfg.DialFunc, cfg.BuildFrontend = w.connect, w.frontend
-	return nil
 }
 
 // connect implements DialFunc. The driver dials once for the connection, and

@@ -52,19 +52,23 @@ func (c *recoveringConn) recovered(err *error) {
 	if *err != nil && c.explain != nil {
 		*err = c.explain(*err, false)
 	}
-	c.leaveReadOnly(*err)
+	c.leave(*err)
 }
 
-// leaveReadOnly discards this connection and all that are as old, if err says
-// that the server takes no changes.
-func (c *recoveringConn) leaveReadOnly(err error) {
+// leave discards this connection and all that are as old, if err says that the
+// server takes no changes, or that a pooler keeps no session for it.
+func (c *recoveringConn) leave(err error) {
 	switch err { //nolint:errorlint // these two come with every query, as they are
 	case nil, io.EOF, driver.ErrSkip:
 		return
 	}
-	if isReadOnly(err) {
+	switch {
+	case isReadOnly(err):
 		c.broken.Store(true)
 		c.life.endAll()
+	case isPooled(err) && c.life.state != nil:
+		c.broken.Store(true)
+		c.life.state.found(TransactionPooler)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -170,8 +171,12 @@ func TestDriverPanics(t *testing.T) {
 func TestDriverPanicsOnGoroutinesOfSQL(t *testing.T) {
 	t.Parallel()
 	silent := slog.New(slog.DiscardHandler)
-	ways := []postgresWay{{Connector: &faultyDriver{panics: true}}}
-	pool := sql.OpenDB(&postgresConnector{ways: ways, state: new(sessionState), log: silent})
+	cfg, err := postgresEngine{}.config(Credentials{Engine: PostgreSQL, Host: "tenant", Port: 5432, TLS: TLSDisable},
+		func(context.Context, string, string) (net.Conn, error) { panic(faultyDriver{}) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := sql.OpenDB(&postgresConnector{cfg: cfg, state: new(sessionState), log: silent})
 	defer pool.Close() //nolint:errcheck // it has no connection
 	pool.SetMaxOpenConns(1)
 	var callers sync.WaitGroup

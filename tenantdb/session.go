@@ -15,13 +15,31 @@ type sessionState struct {
 	schema atomic.Pointer[pinnedSchema]
 	// version is the server's major version, on PostgreSQL; 0 until it is known.
 	version atomic.Int64
-	// way is how connections are made, on PostgreSQL: an index of the connector's.
-	way atomic.Int64
+	// pooler is what was found to stand before the server, where the credentials
+	// name none; nil until something was found.
+	pooler atomic.Pointer[Pooler]
+	// bare: the name of Neon's endpoint is not to be sent with the log-in.
+	bare atomic.Bool
 	// plain: the server, or a pooler before it, refuses startup parameters; on
 	// MySQL, it lacks a variable that others have.
 	plain atomic.Bool
 	// generation is raised when every connection made before is to be discarded.
 	generation atomic.Int64
+}
+
+// poolerOf returns what stands between Stoa and the database that c names.
+func (s *sessionState) poolerOf(c Credentials) Pooler {
+	if found := s.pooler.Load(); found != nil && c.Pooler == NoPooler {
+		return *found
+	}
+	return c.Pooler
+}
+
+// found notes which pooler stands before the server. What connections there are
+// were made for another way, and are discarded before they are used again.
+func (s *sessionState) found(p Pooler) {
+	s.pooler.Store(&p)
+	s.generation.Add(1)
 }
 
 // pinnedSchema is the schema of a store, and the search path that begins with it.

@@ -100,13 +100,17 @@ const (
 	pinByCheck
 )
 
-func pinningOf(c Credentials) pinning {
-	switch c.Pooler {
+// pinning says how the settings of c's next connection are pinned.
+func (s *sessionState) pinning(c Credentials) pinning {
+	switch s.poolerOf(c) {
 	case SessionPooler:
 		return pinInSession
 	case TransactionPooler:
 		return pinByCheck
 	case NoPooler:
+	}
+	if s.plain.Load() {
+		return pinByCheck
 	}
 	return pinAtStartup
 }
@@ -130,14 +134,15 @@ func (s *sessionState) startupParameters(how pinning) map[string]string {
 	return p
 }
 
-// established is called for each new connection before it is used.
-func (s *sessionState) established(ctx context.Context, conn *pgx.Conn, how pinning) error {
+// established is called for each new connection before it is used. wanted is the
+// search path until the store's schema is known, or "".
+func (s *sessionState) established(ctx context.Context, conn *pgx.Conn, how pinning, wanted string) error {
 	if version, err := strconv.ParseInt(major(conn.PgConn().ParameterStatus("server_version")), 10, 64); err == nil {
 		s.version.Store(version)
 	}
 	switch how {
 	case pinInSession:
-		_, err := simpleQuery(ctx, conn, s.setStatement())
+		_, err := simpleQuery(ctx, conn, s.setStatement(wanted))
 		return err
 	case pinByCheck:
 		found, err := lookAtSession(ctx, conn)
@@ -157,9 +162,9 @@ func major(version string) string {
 	return version[:len(version)-len(strings.TrimLeft(version, "0123456789"))]
 }
 
-// setStatement sets every setting that the server has, and the search path once
-// that is known.
-func (s *sessionState) setStatement() string {
+// setStatement sets every setting that the server has, and the search path:
+// wanted, unless that "" leaves it as it is, until the store's schema is known.
+func (s *sessionState) setStatement(wanted string) string {
 	var set []string
 	for _, setting := range postgresSettings {
 		call := fmt.Sprintf(`pg_catalog.set_config('%s', '%s', false)`, setting.name, setting.value)
@@ -169,7 +174,10 @@ func (s *sessionState) setStatement() string {
 		set = append(set, call)
 	}
 	if at := s.schema.Load(); at != nil {
-		set = append(set, `pg_catalog.set_config('search_path', `+quoteText(at.path)+`, false)`)
+		wanted = at.path
+	}
+	if wanted != "" {
+		set = append(set, `pg_catalog.set_config('search_path', `+quoteText(wanted)+`, false)`)
 	}
 	return `SELECT ` + strings.Join(set, ", ")
 }
@@ -187,6 +195,7 @@ func refusesParameters(err error) bool {
 
 // sessionLook is what a session is like.
 type sessionLook struct {
+	Session   uint32            // the id of the server's session
 	Schema    string            // the current one; "" without any
 	Path      []string          // the schemas of the search path that exist
 	Held      bool              // a store is in the current schema
@@ -214,7 +223,7 @@ var lookStatement = sync.OnceValue(func() string {
 				AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')),
 		holder AS (SELECT nspname, pg_catalog.bool_or(relname = '` + MarkerTable + `') AS marked FROM relation GROUP BY nspname
 			HAVING pg_catalog.bool_or(relname = '` + MarkerTable + `') OR pg_catalog.count(*) = 2)
-	SELECT pg_catalog.json_build_object('schema', coalesce(pg_catalog.current_schema()::text, ''),
+	SELECT pg_catalog.json_build_object('session', pg_catalog.pg_backend_pid(), 'schema', coalesce(pg_catalog.current_schema()::text, ''),
 		'path', pg_catalog.array_to_json(pg_catalog.current_schemas(false)),
 		'held', EXISTS (SELECT FROM pg_catalog.pg_class WHERE relname IN ('` + MarkerTable + `', '` + VersionTable + `')
 			AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = pg_catalog.current_schema())),
@@ -277,14 +286,14 @@ func wrongSchema(is, want string) error {
 // pinPostgres pins the settings of the connection at hand, and the schema of all.
 func (db *DB) pinPostgres(ctx context.Context, store stoa.StoreID) error {
 	return db.native(ctx, func(conn *pgx.Conn) error {
-		how := pinningOf(db.credentials)
-		if db.pinned.plain.Load() {
-			how = pinByCheck
-		}
 		found, err := lookAtSession(ctx, conn)
 		if err != nil {
 			return err
 		}
+		if err := db.findPooler(ctx, conn, found.Session); err != nil {
+			return err
+		}
+		how := db.pinned.pinning(db.credentials)
 		at, err := found.schemaOf(ctx, conn, store)
 		if err != nil {
 			return err
@@ -312,7 +321,7 @@ func (db *DB) pinPostgres(ctx context.Context, store stoa.StoreID) error {
 			return err
 		}
 		db.pinned.schema.Store(at)
-		_, err = simpleQuery(ctx, conn, db.pinned.setStatement())
+		_, err = simpleQuery(ctx, conn, db.pinned.setStatement(""))
 		return err
 	})
 }

@@ -199,8 +199,12 @@ func TestPooledSchema(t *testing.T) {
 	must(t, db.Mark(t.Context(), store))
 	tenantdbtest.Exec(t, c, `CREATE SCHEMA elsewhere`)
 	tenantdbtest.Admin(t, tenantdb.PostgreSQL, fmt.Sprintf(`ALTER ROLE %q IN DATABASE %s SET search_path = elsewhere`, c.User, c.Database))
-	eventually(t, func() bool { // PgBouncer's own connections end one after the other
-		err := tenantdbtest.Open(t, c).PinSession(t.Context(), store)
+	must(t, db.Close())
+	eventually(t, func() bool { // PgBouncer hears of the end of its own connections a little later
+		tenantdbtest.Admin(t, tenantdb.PostgreSQL, fmt.Sprintf(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '%s'`, c.User))
+		db := tenantdbtest.Open(t, c)
+		defer db.Close() //nolint:errcheck // nothing is pending
+		err := db.PinSession(t.Context(), store)
 		return stoa.CodeOf(err) == stoa.DatabaseSettingRefused && strings.Contains(err.Error(), "search_path")
 	})
 }

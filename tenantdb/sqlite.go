@@ -102,7 +102,7 @@ func (e sqliteEngine) Session(c Credentials, dial DialFunc, state *sessionState)
 
 func (sqliteEngine) sessions(Credentials) bool { return true }
 
-func (e sqliteEngine) migrator(c Credentials) migrator {
+func (e sqliteEngine) migrator(c Credentials, _ *sessionState) migrator {
 	return migrator{dialect: goose.DialectSQLite3, folder: "sqlite", turn: func(ctx context.Context) (func(), error) { return e.turn(ctx, c) }}
 }
 

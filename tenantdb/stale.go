@@ -82,7 +82,7 @@ func beforeCommit(err error) error {
 // the next statement.
 func keptNothing(err error) bool {
 	var before uncommitted
-	return errors.As(err, &before) || isReadOnly(err) || isMySQL(err, 4031)
+	return errors.As(err, &before) || isReadOnly(err) || isPooled(err) || isMySQL(err, 4031)
 }
 
 // checkOf returns what asks the operating system's socket below conn, or nil.

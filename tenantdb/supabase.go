@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/stoahq/stoa"
@@ -176,32 +175,29 @@ type supabaseEngine struct {
 	rules SupabaseRules
 }
 
-// Open prepares a pool that a transaction pooler can serve: no statement
-// outlives its transaction there, so none is prepared or described ahead.
-// Parameters then travel as text and untyped, and the server finds their
-// types, JSON's among them, as it does for a prepared statement.
+// Open implements Engine, with Supabase's roots unless c brings others.
 func (e supabaseEngine) Open(c Credentials, dial DialFunc, state *sessionState) (*sql.DB, error) {
 	if c.CACertificate == "" {
 		c.CACertificate = e.rules.Roots
 	}
-	cfg, err := e.config(c, dial)
-	if err != nil {
-		return nil, err
-	}
-	if c.Pooler == TransactionPooler {
-		cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
-		cfg.StatementCacheCapacity, cfg.DescriptionCacheCapacity = 0, 0
-	}
-	return e.open(cfg, pinningOf(c), state), nil
+	return e.postgresEngine.Open(c, dial, state)
 }
 
 // Session goes through the session pooler of the same host: a migration is
 // more than one transaction.
 func (e supabaseEngine) Session(c Credentials, dial DialFunc, state *sessionState) (*sql.DB, error) {
+	return e.Open(e.throughSession(c), dial, state)
+}
+
+func (e supabaseEngine) migrator(c Credentials, state *sessionState) migrator {
+	return e.postgresEngine.migrator(e.throughSession(c), state)
+}
+
+func (e supabaseEngine) throughSession(c Credentials) Credentials {
 	if c.Pooler == TransactionPooler {
 		c.Pooler, c.Port = SessionPooler, e.rules.SessionPort
 	}
-	return e.Open(c, dial, state)
+	return c
 }
 
 func (supabaseEngine) sessions(c Credentials) bool { return c.Pooler != TransactionPooler }
