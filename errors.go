@@ -43,6 +43,7 @@ const (
 	DatabaseNoProgress         Code = "database_no_progress"
 	DatabaseContentInvalid     Code = "database_content_invalid"
 	DatabaseSettingRefused     Code = "database_setting_refused"
+	TenantError                Code = "tenant_error"
 	TenantUnavailable          Code = "tenant_unavailable"
 	HostnameTaken              Code = "hostname_taken"
 	HostnameInvalid            Code = "hostname_invalid"

@@ -135,7 +135,7 @@ func cause(err error) (stoa.Code, string) {
 	var panicked *stoa.Panic
 	var partial *goose.PartialError
 	switch {
-	case errors.As(err, &known):
+	case errors.As(err, &known) && (known.Code != stoa.TenantError || !errors.As(err, &partial)): // else the statement says more
 		return known.Code, words(known.Message)
 	case errors.As(err, &panicked):
 		return stoa.Internal, "The platform failed at what this database answers. The log says where."

@@ -85,6 +85,7 @@ var statuses = map[stoa.Code]int{
 	stoa.DatabaseSettingRefused:     http.StatusUnprocessableEntity,
 	stoa.DatabaseNoProgress:         http.StatusUnprocessableEntity,
 	stoa.DatabaseContentInvalid:     http.StatusUnprocessableEntity,
+	stoa.TenantError:                http.StatusUnprocessableEntity, // 503 where it may pass
 	stoa.TenantUnavailable:          http.StatusServiceUnavailable,
 	stoa.HostnameTaken:              http.StatusConflict,
 	stoa.HostnameInvalid:            http.StatusUnprocessableEntity,
@@ -126,7 +127,11 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 	if known.Code == stoa.TenantUnavailable && tenantdb.HealthCode(err) == stoa.DatabaseContentInvalid {
 		a.Log.WarnContext(ctx, "store database holds unusable content", "requestId", requestID(ctx), "host", requestOf(ctx).host, "err", err)
 	}
-	p = newProblem(ctx, statuses[known.Code], known.Code, known.Message)
+	status := statuses[known.Code]
+	if known.Code == stoa.TenantError && known.RetryAfter > 0 {
+		status = http.StatusServiceUnavailable
+	}
+	p = newProblem(ctx, status, known.Code, known.Message)
 	for _, f := range known.Fields {
 		p.Errors = append(p.Errors, ProblemField(f))
 	}

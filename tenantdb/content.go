@@ -114,30 +114,30 @@ func schemaFault(err error, inUse bool) *stoa.Error {
 	return contentInvalid(&contentError{reason: clip(err.Error()), cause: err})
 }
 
-// isPostgresSchema leaves out violated uniqueness, which callers look for,
-// syntax errors, which are this program's, and what another transaction, a
-// time limit or the machine causes: classes 25, 40, 55, 57 and 58.
+// isPostgresSchema leaves out violated uniqueness, which callers look for, and
+// syntax errors, which are this program's.
 // Source: PostgreSQL manual, appendix A.
 func isPostgresSchema(code string) bool {
-	if code == "23505" || code == "42601" || len(code) < 2 {
+	if code == uniqueViolation || code == "42601" || len(code) < 2 {
 		return false
 	}
 	switch code[:2] {
-	case "25", "40", "55", "57", "58":
-		return false
+	case "21", "22", "23", "42": // cardinality, data, constraints, names and rights
+		return true
 	}
-	return true
+	return false
 }
 
-// isMySQLSchema leaves out the same: a duplicate entry, a parse error, a lock
-// wait that took too long, a deadlock, an interruption and time limits.
+// isMySQLSchema is of the same: missing tables, columns and functions, values
+// that do not fit, constraints.
 // Source: MySQL and MariaDB server error references.
 func isMySQLSchema(number uint16) bool {
 	switch number {
-	case 1062, 1064, 1205, 1213, 1317, 1969, 3024:
-		return false
+	case 1048, 1054, 1136, 1146, 1216, 1217, 1242, 1264, 1265, 1267, 1271, 1292, 1300, 1305, 1356, 1364, 1365, 1366, 1406, 1411, 1441,
+		1451, 1452, 1525, 1690, 3819, 4025:
+		return true
 	}
-	return true
+	return number >= 3140 && number <= 3157 // JSON
 }
 
 // clip shortens what a driver or a server says. The rest may be content.

@@ -229,12 +229,20 @@ func (db *DB) wrap(err error) error {
 	if errors.Is(err, errNoMemory) {
 		return unavailable(err)
 	}
-	for _, find := range []func(error) *stoa.Error{
-		contentFault, db.engine.Fault, func(err error) *stoa.Error { return schemaFault(err, db.guard != nil) },
-	} {
-		if fault := find(err); fault != nil {
-			return db.failed(fault)
+	fault := contentFault(err)
+	if fault == nil {
+		fault = db.engine.Fault(err)
+	}
+	if fault == nil || fault.Code == stoa.TenantError && !IsPassing(fault) {
+		if schema := schemaFault(err, db.guard != nil); schema != nil {
+			fault = schema
 		}
+	}
+	if _, ok := serverCode(err); ok && fault == nil && db.guard != nil {
+		return tenantError(err)
+	}
+	if fault != nil {
+		return db.failed(fault)
 	}
 	return err
 }
@@ -246,6 +254,8 @@ func (db *DB) failed(fault *stoa.Error) *stoa.Error {
 	switch {
 	case db.guard == nil:
 		return fault
+	case fault.Code == stoa.TenantError: // of one statement
+		return tenantError(fault)
 	case errors.Is(fault, errBudget): // a want of connections is this side's
 		return unavailable(fault.Cause)
 	}
@@ -305,12 +315,15 @@ func affected(res sql.Result, err error) (int64, error) {
 	return res.RowsAffected()
 }
 
+// uniqueViolation is an SQLSTATE.
+const uniqueViolation = "23505"
+
 // IsUnique reports whether err says that a UNIQUE or PRIMARY KEY constraint
 // was violated, on any engine.
 func IsUnique(err error) bool {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
-		return pgErr.Code == "23505"
+		return pgErr.Code == uniqueViolation
 	}
 	var myErr *mysql.MySQLError
 	if errors.As(err, &myErr) {

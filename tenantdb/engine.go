@@ -9,11 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"regexp"
 	"time"
-
-	"github.com/go-sql-driver/mysql"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/stoahq/stoa"
 )
@@ -100,35 +96,7 @@ var errNoTLS = errors.New("server does not support TLS")
 
 // The messages that all engines share. They say what to do and no more than
 // the owner needs: whether a port answers is nobody's business.
-func unreachable(err error) *stoa.Error {
-	return stoa.Errorf(stoa.DatabaseUnreachable,
-		"The database server does not answer. Check host and port, and that its firewall admits this platform.").Because(mayPass(err))
-}
-
-// notAdmitted is unreachable for as long as nobody changes something at the
-// server.
-func notAdmitted(err error) *stoa.Error { return unreachable(nil).Because(err) }
-
-func authFailed(err error) *stoa.Error {
-	return stoa.Errorf(stoa.DatabaseAuthFailed, "The database server refuses this user and password. Correct them and connect again.").Because(err)
-}
-
-func noSuchDatabase(err error) *stoa.Error {
-	return stoa.Errorf(stoa.DatabaseUnreachable, "The server has no database of that name. Create it first, or correct the name.").Because(err)
-}
-
-func permissionDenied(err error) *stoa.Error {
-	return stoa.Errorf(stoa.DatabasePermissionDenied,
-		"The database user may not do this. It needs to create, alter and write tables in its database.").Because(err)
-}
-
-func tlsRequired(err error) *stoa.Error {
-	return stoa.Errorf(stoa.DatabaseTLSFailed, "The database server insists on TLS. Remove sslmode=disable.").Because(err)
-}
-
-func overloaded(err error) *stoa.Error {
-	return stoa.Errorf(stoa.DatabaseUnreachable, "The database server accepts no more connections at the moment. Try again shortly.").Because(mayPass(err))
-}
+func unreachable(err error) *stoa.Error { return faultUnreachable.because(err) }
 
 // protocolBroken is not transient: whatever answers there will answer in the
 // same way.
@@ -152,33 +120,6 @@ func tooManyIterations(err error) *stoa.Error {
 // busy is this side's: so many connections are being made.
 func busy(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseUnreachable, "This platform makes too many database connections at the moment. Try again shortly.").Because(mayPass(err))
-}
-
-func full(err error) *stoa.Error {
-	return stoa.Errorf(stoa.DatabaseUnreachable, "The database has no room left to write. Free some, or give it more.").Because(err)
-}
-
-// sqlState is what a server's error code may look like: five letters and digits.
-var sqlState = regexp.MustCompile(`^[0-9A-Z]{5}$`)
-
-// ServerFault is what the owner of a database that is being connected is told
-// of an error that its server reported and no engine has a code for. It returns
-// nil for every other error.
-func ServerFault(err error) *stoa.Error {
-	var pgErr *pgconn.PgError
-	var myErr *mysql.MySQLError
-	code := ""
-	switch {
-	case errors.As(err, &pgErr) && sqlState.MatchString(pgErr.Code):
-		code = " (SQLSTATE " + pgErr.Code + ")"
-	case pgErr != nil:
-	case errors.As(err, &myErr):
-		code = fmt.Sprintf(" (error %d)", myErr.Number)
-	default:
-		return nil
-	}
-	return stoa.Errorf(stoa.DatabaseUnreachable, "The database server reported an error%s that Stoa does not expect. "+
-		"Its log says more; correct what it names and try again.", code).Because(err)
 }
 
 // networkFault recognises what happens below every driver: names, sockets, TLS.

@@ -3,6 +3,9 @@ package tenantdb
 import (
 	"context"
 	"database/sql"
+	"maps"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -196,4 +199,16 @@ func (db *DB) FoundPooler() Pooler { return db.pinned.poolerOf(db.credentials) }
 // LockMigration takes the migration lock as Migrate does.
 func (db *DB) LockMigration(ctx context.Context) (context.Context, func(), error) {
 	return db.lockMigration(ctx, &session{DB: db.sqlx.DB, migrator: db.engine.migrator(db.credentials, db.pinned), lockWait: time.Minute})
+}
+
+// FaultKeys are the errors of a server's that have a meaning: SQLSTATEs or the
+// beginnings of some, and MySQL's numbers.
+func FaultKeys(engine EngineName) (keys []string) {
+	if engine == MySQL {
+		for number := range mysqlFaults {
+			keys = append(keys, strconv.Itoa(int(number)))
+		}
+		return keys
+	}
+	return slices.Collect(maps.Keys(postgresFaults))
 }

@@ -33,11 +33,11 @@ func HealthMessage(code stoa.Code) string {
 	case "":
 		return ""
 	case stoa.DatabaseUnreachable:
-		return unreachable(nil).Message
+		return faultUnreachable.message
 	case stoa.DatabaseAuthFailed:
 		return "The database server refuses the stored user and password. Give the store new ones: rotate its credentials."
 	case stoa.DatabasePermissionDenied:
-		return permissionDenied(nil).Message
+		return faultPermission.message
 	case stoa.DatabaseTLSFailed:
 		return "No encrypted connection to the database server could be made. Check its certificate and the TLS settings."
 	case stoa.DatabaseHostForbidden:
@@ -48,6 +48,8 @@ func HealthMessage(code stoa.Code) string {
 		return "The database server is older than this platform supports. Upgrade it."
 	case stoa.DatabaseSettingRefused:
 		return "A setting of the database server keeps Stoa from working with it. A test of the database names it."
+	case stoa.TenantError:
+		return "The database server reported an error. A test of the database names it."
 	case stoa.DatabaseNoProgress:
 		return NoProgress(nil).Message
 	case stoa.ProvisioningCrashed:

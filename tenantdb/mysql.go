@@ -73,7 +73,15 @@ func (mysqlEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	if err := db.Get(ctx, &in.Encoding, `SELECT @@character_set_database`); err != nil {
 		return in, err
 	}
-	err := in.listTables(ctx, db, `SELECT table_name AS table_name FROM information_schema.tables
+	var readOnly string // a number on MySQL, a word on newer MariaDB; servers that speak their protocol may lack it
+	err := db.Get(ctx, &readOnly, `SELECT concat(@@global.read_only, @@global.innodb_read_only)`)
+	if err != nil && !isMySQL(err, unknownVariable) {
+		return in, err
+	}
+	if err == nil && strings.Trim(strings.ReplaceAll(readOnly, "OFF", ""), "0") != "" {
+		return in, faultReadOnly.because(nil)
+	}
+	err = in.listTables(ctx, db, `SELECT table_name AS table_name FROM information_schema.tables
 		WHERE table_schema = database() ORDER BY table_name LIMIT ?`)
 	return in, err
 }
@@ -127,38 +135,19 @@ func repairVersionTable(ctx context.Context, conn *sql.Conn, table string) error
 	return err
 }
 
-// Fault reads MySQL's error numbers; MariaDB shares all but 4151.
-// Source: MySQL server error message reference.
+// Fault reads mysqlFaults.
 func (mysqlEngine) Fault(err error) *stoa.Error {
 	var setting *settingError
 	if errors.As(err, &setting) {
 		return setting.fault()
 	}
+	if isMySQL(err, newAborting) {
+		return initConnectFailed(err)
+	}
 	var myErr *mysql.MySQLError
 	if errors.As(err, &myErr) {
-		switch myErr.Number {
-		case 1045, 1698: // ER_ACCESS_DENIED_ERROR, ER_ACCESS_DENIED_NO_PASSWORD_ERROR
-			return authFailed(err)
-		case 1820, 1862, 3118, 4151: // password to be changed first, password expired, account locked
-			return authFailed(err)
-		case 1049: // ER_BAD_DB_ERROR
-			return noSuchDatabase(err)
-		case 1044, 1142, 1227, 1370: // database, table, privilege, routine access denied
-			return permissionDenied(err)
-		case 1290, 1836: // started with --read-only, in read-only mode
-			return permissionDenied(err)
-		case 1021, 1114: // disk full, table full
-			return full(err)
-		case 1040, 1203, 1226: // too many connections: server, user, resource limit
-			return overloaded(err)
-		case 1053, 1152, 1927: // shutdown, aborted, killed
-			return unreachable(err)
-		case 1184: // ER_NEW_ABORTING_CONNECTION
-			return initConnectFailed(err)
-		case 1129, 1130: // host blocked, host not admitted
-			return notAdmitted(err)
-		case 3159: // ER_SECURE_TRANSPORT_REQUIRED
-			return tlsRequired(err)
+		if fault, ok := mysqlFaults[myErr.Number]; ok {
+			return fault.because(err)
 		}
 	}
 	if fault := networkFault(err); fault != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -125,12 +124,16 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 		Create   bool `db:"may_create"`
 		Schema   string
 		Schemas  bool `db:"may_create_schemas"`
+		Replica  bool
 	}
 	err := db.Get(ctx, &row, `SELECT current_setting('server_version') AS version, current_setting('server_encoding') AS encoding,
 		coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create, coalesce(current_schema()::text, '') AS schema,
-		has_database_privilege(current_database(), 'CREATE') AS may_create_schemas`)
+		has_database_privilege(current_database(), 'CREATE') AS may_create_schemas, pg_is_in_recovery() AS replica`)
 	if err != nil {
 		return in, err
+	}
+	if row.Replica {
+		return in, faultReadOnly.because(nil)
 	}
 	switch current, wanted := row.Schema, db.credentials.Schema; {
 	case wanted == "" || wanted == current:
@@ -232,10 +235,8 @@ func giveAdvisory(ctx context.Context, conn *sql.Conn) error {
 	return err
 }
 
-// Fault reads SQLSTATE classes 08, 28, 3D, 42501, 53 and 57P, and 25006, the
-// answer of a standby. The code is whatever the server sends, even nothing.
-// 53100 is a full disk, 57P04 a database that was dropped: neither passes.
-// Source: PostgreSQL manual, appendix A.
+// Fault reads postgresFaults. The code is whatever the server sends, even
+// nothing.
 func (postgresEngine) Fault(err error) *stoa.Error {
 	var setting *settingError
 	if errors.As(err, &setting) {
@@ -243,21 +244,8 @@ func (postgresEngine) Fault(err error) *stoa.Error {
 	}
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
-		switch code := pgErr.Code; {
-		case strings.HasPrefix(code, "28"):
-			return authFailed(err)
-		case code == "3D000":
-			return noSuchDatabase(err)
-		case code == "42501", code == "25006":
-			return permissionDenied(err)
-		case code == "57P04":
-			return noSuchDatabase(err)
-		case code == "53100":
-			return full(err)
-		case strings.HasPrefix(code, "53"):
-			return overloaded(err)
-		case strings.HasPrefix(code, "08"), strings.HasPrefix(code, "57P"):
-			return unreachable(err)
+		if fault, ok := postgresFault(pgErr.Code); ok {
+			return fault.because(err)
 		}
 	}
 	switch {

@@ -123,6 +123,9 @@ func (l mysqlSessionLook) check(database string) error {
 	return nil
 }
 
+// newAborting is ER_NEW_ABORTING_CONNECTION.
+const newAborting = 1184
+
 // initConnectFailed is of a server whose init_connect ends every connection of a
 // user who may not set server variables.
 func initConnectFailed(err error) *stoa.Error {

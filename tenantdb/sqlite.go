@@ -156,7 +156,7 @@ func (sqliteEngine) Fault(err error) *stoa.Error {
 	if errors.As(err, &liteErr) {
 		switch liteErr.Code() & 0xff {
 		case sqlite3.SQLITE_FULL:
-			return full(err)
+			return faultFull.because(err)
 		case sqlite3.SQLITE_READONLY:
 			return stoa.Errorf(stoa.DatabasePermissionDenied, "The store's embedded database cannot be written to.").Because(err)
 		case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:

@@ -236,9 +236,9 @@ func poolerFault(code string, err error) *stoa.Error {
 		return stoa.Errorf(stoa.DatabaseUnreachable, "All connections of the session pooler are in use. "+
 			"Connect through the transaction pooler, or raise the project's pool size.").Because(mayPass(err))
 	case "EMAXCONN":
-		return overloaded(err)
+		return faultOverloaded.because(err)
 	case "ESSLREQUIRED":
-		return tlsRequired(err)
+		return faultTLSRequired.because(err)
 	case "EADDRNOTALLOWED":
 		return stoa.Errorf(stoa.DatabaseUnreachable, "The project's network restrictions do not admit this platform. "+
 			"Add its address in the project's database settings.").Because(err)
