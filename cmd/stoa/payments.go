@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 
+	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/payments"
 )
 
@@ -33,6 +35,15 @@ func (cmd paymentsReconcileCmd) Run(e *env) error {
 	}
 	defer a.close(context.WithoutCancel(e.ctx)) //nolint:errcheck // what was done is printed all the same
 	report, err := a.payments.Reconcile(e.ctx)
+	if stoa.CodeOf(err) == stoa.PaymentsUnavailable { // no provider: nothing was compared
+		return err
+	}
+	if err != nil {
+		err = fmt.Errorf("the comparison with Stripe is not complete: %w", err)
+		if !cmd.JSON {
+			printf(e.stdout, "NOT COMPLETE: until Stripe failed,\n")
+		}
+	}
 	if printErr := printReport(e.stdout, report, cmd.JSON); err != nil || printErr != nil {
 		return errors.Join(err, printErr)
 	}

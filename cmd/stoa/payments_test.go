@@ -110,6 +110,14 @@ func TestPaymentsReconcile(t *testing.T) {
 		t.Errorf("without Stripe: %d: %s%s", status, out, errs)
 	}
 
+	// A key that Stripe refuses: the command fails and says so.
+	stripe.Refuse("", http.StatusUnauthorized, "invalid_request_error", "")
+	status, out, errs = command(t, append([]string{"payments", "reconcile"}, flags...)...)
+	if status != 1 || !strings.Contains(errs, "not complete") || !strings.Contains(errs, "key is not accepted by Stripe") || !strings.HasPrefix(out, "NOT COMPLETE") {
+		t.Errorf("with a refused key: %d: %s%s", status, out, errs)
+	}
+	stripe.Admit()
+
 	doctor := func(change ...string) (int, string) {
 		status, out, _ := command(t, append(append([]string{"doctor"}, flags...), change...)...)
 		return status, out

@@ -37,6 +37,7 @@ type Stripe struct {
 	events  []*Event
 	kept    map[string]*answer // by idempotency key
 	faults  []*fault
+	refused map[string]*answer // by the beginning of a call
 	onLate  func()
 	asked   []string
 }
@@ -113,6 +114,34 @@ func (s *Stripe) Break(call string, f Fault) {
 	s.faults = append(s.faults, &fault{call: call, fault: f})
 }
 
+// Refuse has every later call that begins so, such as "POST /v1/checkout", or
+// every call with "", answered with this error, until Admit.
+func (s *Stripe) Refuse(call string, status int, typ, code string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refused == nil {
+		s.refused = map[string]*answer{}
+	}
+	s.refused[call] = problem(status, typ, code, "This call is refused.")
+}
+
+// Admit ends what Refuse began.
+func (s *Stripe) Admit() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused = nil
+}
+
+// refusal is the answer to a refused call, nil for any other. The lock is held.
+func (s *Stripe) refusal(call string) *answer {
+	for begin, a := range s.refused {
+		if strings.HasPrefix(call, begin) {
+			return a
+		}
+	}
+	return nil
+}
+
 // takeFault is called with the lock held.
 func (s *Stripe) takeFault(call string) *fault {
 	for i, f := range s.faults {
@@ -137,8 +166,13 @@ func (s *Stripe) serve(w http.ResponseWriter, r *http.Request) {
 	_ = r.ParseForm() // what cannot be read is missing
 	s.mu.Lock()
 	s.asked = append(s.asked, call)
+	refusal := s.refusal(call)
 	f := s.takeFault(call)
 	s.mu.Unlock()
+	if refusal != nil {
+		write(w, refusal, false)
+		return
+	}
 	meets := func(kind Fault) bool { return f != nil && f.late == nil && f.fault == kind }
 	switch {
 	case meets(Hang):
