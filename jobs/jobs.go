@@ -175,6 +175,7 @@ type worker[A Args] struct {
 }
 
 func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) error { return w.work(ctx, job.Args) }
+
 // RetryWithin is implemented by Args whose job is to run again soon after its
 // cause of failure has gone. It returns the longest delay before an attempt;
 // without it the delay grows to days.
@@ -191,7 +192,7 @@ func (w *worker[A]) NextRetry(job *river.Job[A]) time.Time {
 	return time.Now().Add(min(delay, args.RetryWithin()))
 }
 
-func (w *worker[A]) Timeout(*river.Job[A]) time.Duration               { return w.timeout }
+func (w *worker[A]) Timeout(*river.Job[A]) time.Duration { return w.timeout }
 
 // Every adds a job with args when the queue starts and then at each interval,
 // once for all replicas. Until one has run there is no other of its kind and

@@ -146,6 +146,12 @@ func TestStripeSettings(t *testing.T) {
 		"a stand-in":           {func(c *Config) { c.StripeURL = "http://127.0.0.1:12111" }, ""},
 		"no address":           {func(c *Config) { c.StripeURL = "127.0.0.1:12111" }, "STOA_STRIPE_URL must be"},
 		"stand-in, in earnest": {func(c *Config) { c.StripeURL, c.Env = "http://127.0.0.1:12111", "production" }, "STOA_STRIPE_URL is for development only"},
+		"whole krónur":         {func(c *Config) { c.Currency, c.CreditPrice = "isk", 200 }, ""},
+		"parts of a króna":     {func(c *Config) { c.Currency, c.CreditPrice = "ISK", 150 }, "STOA_CREDIT_PRICE must be a multiple of 100"},
+		"parts of ten fils":    {func(c *Config) { c.Currency = "kwd" }, "STOA_CREDIT_PRICE must be a multiple of 10 "},
+		"an unknown currency":  {func(c *Config) { c.Currency = "XXX" }, "STOA_CURRENCY must be"},
+		"no currency":          {func(c *Config) { c.Currency = "" }, "STOA_CURRENCY must be"},
+		"for nothing":          {func(c *Config) { c.CreditPrice = 0 }, "STOA_CREDIT_PRICE must be 1 to"},
 		"nobody to pay to":     {func(c *Config) { c.Env = "production" }, ""},
 	} {
 		cfg := testConfig(t, masterdb.SQLite)

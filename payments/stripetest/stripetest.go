@@ -8,6 +8,7 @@ package stripetest
 import (
 	"crypto/rand"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -64,6 +65,13 @@ func (s *Stripe) Asked() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]string(nil), s.asked...)
+}
+
+// Object returns a copy of an object as the API shows it.
+func (s *Stripe) Object(id string) map[string]any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.objects[id])
 }
 
 // Forget drops every idempotency key, as Stripe does after 24 hours.
