@@ -166,3 +166,55 @@ func TestStripeSettings(t *testing.T) {
 		}
 	}
 }
+
+// TestDebtIsShownWhereTheBalanceIs: after money went back for credits that
+// were spent, every place that shows the account shows the same.
+func TestDebtIsShownWhereTheBalanceIs(t *testing.T) {
+	t.Parallel()
+	for _, engine := range masterdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			stripe := stripetest.New(t, "")
+			cfg := atStripe(testConfig(t, engine), stripe)
+			s := startServer(t, cfg)
+			stripe.SendTo(s.url + "/api/webhooks/stripe")
+			c, id := register(t, s, "owner@example.com")
+			balance := func() answer { return c.call("GET", "/api/credits/balance", nil).want(http.StatusOK) }
+			p := c.call("POST", "/api/credits/purchase", object{"credits": 100}).want(http.StatusCreated)
+			intent := stripe.Pay(stripe.SessionOf(p.text("checkoutUrl")))
+			stripe.DeliverAll()
+			eventually(t, "the credits are granted", func() bool { return balance().text("balance") == "100" })
+			c.call("POST", "/api/credits/spend", object{"amount": "70.5"}).want(http.StatusOK)
+			c.call("POST", "/api/credits/holds", object{"amount": 20}).want(http.StatusCreated)
+			stripe.Refund(intent, 100, "succeeded")
+			stripe.DeliverAll()
+			eventually(t, "the credits are taken back", func() bool { return balance().text("debt") == "90.5" })
+
+			want := object{"balance": "20", "reserved": "20", "available": "0", "debt": "90.5"}
+			same := func(place string, got object) {
+				t.Helper()
+				for name, value := range want {
+					if got[name] != value {
+						t.Errorf("%s: %s is %v, want %v", place, name, got[name], value)
+					}
+				}
+			}
+			whole := balance()
+			for name, value := range want {
+				whole.is(value, name)
+			}
+			same("the store", c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).at("credits").(object))
+			same("the list", c.call("GET", "/api/stores", nil).want(http.StatusOK).list("data")[0].(object)["credits"].(object))
+			flags := []string{"--data-dir=" + cfg.DataDir, "--master-db-url=" + cfg.MasterDBURL.Reveal()}
+			status, out, errs := command(t, append([]string{"stores", "show", id, "--json"}, flags...)...)
+			var shown struct{ Credits object }
+			if err := json.Unmarshal([]byte(out), &shown); err != nil || status != 0 {
+				t.Fatalf("%d: %s%s", status, out, errs)
+			}
+			same("stores show --json", shown.Credits)
+			if _, out, _ := command(t, append([]string{"stores", "show", id}, flags...)...); !strings.Contains(out, "20, of which 20 are reserved, and 90.5 are owed") {
+				t.Errorf("stores show: %s", out)
+			}
+		})
+	}
+}
