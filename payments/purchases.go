@@ -27,12 +27,16 @@ const (
 type Status string
 
 // The states of a purchase. An expired one whose money comes late is paid
-// after all; refunded means that all the money has gone back.
+// after all; refunded means that all the money has gone back. Mismatched means
+// that another amount or currency was paid than the purchase's: no credits were
+// granted, and a person has to give the money back at the provider, after which
+// it is refunded.
 const (
-	Pending  Status = "pending"
-	Paid     Status = "paid"
-	Expired  Status = "expired"
-	Refunded Status = "refunded"
+	Pending    Status = "pending"
+	Paid       Status = "paid"
+	Expired    Status = "expired"
+	Refunded   Status = "refunded"
+	Mismatched Status = "mismatched"
 )
 
 // Purchase is credits that a store buys, or has bought.
@@ -47,6 +51,8 @@ type Purchase struct {
 	Credits       credits.Amount
 	AmountMinor   int64  // in the currency's minor unit, such as cents
 	Currency      string // ISO 4217
+	PaidMinor     *int64 // what was paid, if that is not the price
+	PaidCurrency  *string
 	CheckoutURL   string // empty when there is nothing to visit
 	Automatic     bool   // made by an automatic recharge
 	ReversedMinor int64  // the money that has gone back, by refunds and disputes
@@ -66,8 +72,8 @@ type purchase struct {
 }
 
 const purchaseColumns = `
-	id, store_id, user_id, provider, provider_ref, payment_ref, status, credits, amount_minor, currency, checkout_url,
-	automatic, reversed_minor, clawed_back, created_at, updated_at, paid_at`
+	id, store_id, user_id, provider, provider_ref, payment_ref, status, credits, amount_minor, currency, paid_minor, paid_currency,
+	checkout_url, automatic, reversed_minor, clawed_back, created_at, updated_at, paid_at`
 
 const selectPurchase = `SELECT ` + purchaseColumns + ` FROM purchases`
 
@@ -78,7 +84,28 @@ const selectPurchaseRow = `SELECT ` + purchaseColumns + `, attempt, version, fro
 func (p Purchase) AmountDecimal() string { return decimalAmount(p.AmountMinor, p.Currency) }
 
 // ReversedDecimal is the money that has gone back, in the same form.
-func (p Purchase) ReversedDecimal() string { return decimalAmount(p.ReversedMinor, p.Currency) }
+func (p Purchase) ReversedDecimal() string { return decimalAmount(p.ReversedMinor, p.MoneyCurrency()) }
+
+// MoneyCurrency is the currency of the money that came: another one than
+// Currency for some payments that do not match.
+func (p Purchase) MoneyCurrency() string {
+	if p.PaidCurrency != nil {
+		return *p.PaidCurrency
+	}
+	return p.Currency
+}
+
+// PaidDecimal is what was paid of a payment that does not match, in the form
+// of AmountDecimal.
+func (p Purchase) PaidDecimal() string { return decimalAmount(p.receivedMinor(), p.MoneyCurrency()) }
+
+// receivedMinor is the money that came or is to come.
+func (p Purchase) receivedMinor() int64 {
+	if p.PaidMinor != nil {
+		return *p.PaidMinor
+	}
+	return p.AmountMinor
+}
 
 // PurchaseRequest says how much to buy.
 type PurchaseRequest struct {

@@ -264,6 +264,7 @@ const (
 	stopRefused        stopReason = "refused"
 	stopDisputed       stopReason = "disputed"
 	stopRefunded       stopReason = "refunded"
+	stopMismatched     stopReason = "mismatched"
 	stopPermission     stopReason = "not_permitted"
 )
 

@@ -33,7 +33,7 @@ const (
 type Report struct {
 	Events   int      `json:"events"`   // that Stripe could not deliver and were missing here
 	Applied  int      `json:"applied"`  // events carried out now, also ones that had been stored before
-	Compared int      `json:"compared"` // open purchases looked up at Stripe
+	Compared int      `json:"compared"` // open and mismatched purchases looked up at Stripe
 	Paid     int      `json:"paid"`     // of those paid there
 	Expired  int      `json:"expired"`  // of those, and of those never begun there, ended now
 	Refused  []string `json:"refused"`  // events and purchases that need a person, with the reason
@@ -147,14 +147,16 @@ func (s *Service) applyStored(ctx context.Context, report *Report) error {
 // maxFaults ends a reconciliation with a provider that does not answer.
 const maxFaults = 10
 
-// compareOpen looks at every purchase that is open here and has a checkout.
+// compareOpen looks at every purchase that is open here and has a checkout,
+// and at those whose payment is to be refunded.
 func (s *Service) compareOpen(ctx context.Context, report *Report) error {
 	var faults []error
 	var after stoa.PurchaseID
 	for {
 		var ids []stoa.PurchaseID
 		if err := s.db.Select(ctx, &ids, `
-			SELECT id FROM purchases WHERE status = 'pending' AND provider = 'stripe' AND provider_ref IS NOT NULL AND id > $1
+			SELECT id FROM purchases WHERE (status = 'pending' AND provider_ref IS NOT NULL OR status = 'mismatched')
+				AND provider = 'stripe' AND id > $1
 			ORDER BY id LIMIT 100`, after); err != nil {
 			return err
 		}
@@ -183,13 +185,15 @@ func (s *Service) compare(ctx context.Context, id stoa.PurchaseID, report *Repor
 	if err != nil {
 		return err
 	}
-	var status Status
-	if err := s.db.Get(ctx, &status, `SELECT status FROM purchases WHERE id = $1`, id); err != nil {
+	var p Purchase
+	if err := s.db.Get(ctx, &p, selectPurchase+` WHERE id = $1`, id); err != nil {
 		return err
 	}
-	switch status {
+	switch p.Status {
 	case Paid, Refunded:
 		report.Paid++
+	case Mismatched:
+		report.Refused = append(report.Refused, "purchase "+id.String()+": "+p.mismatch())
 	case Expired:
 		report.Expired++
 	case Pending:

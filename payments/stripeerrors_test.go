@@ -7,10 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/riverqueue/river/rivertype"
-
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
@@ -94,12 +93,6 @@ func TestStripeRefusals(t *testing.T) {
 	})
 }
 
-// isCancelled reports whether the queue does not run the job again.
-func isCancelled(err error) bool {
-	_, ok := errors.AsType[*rivertype.JobCancelError](err)
-	return ok
-}
-
 // A job that Stripe refuses the key fails, is logged and is run again; nothing
 // is counted as compared.
 func TestJobsWithARefusedKey(t *testing.T) {
@@ -110,7 +103,7 @@ func TestJobsWithARefusedKey(t *testing.T) {
 		s.stripe.Pay(session)
 		s.stripe.DeliverAll()
 		events := s.unapplied(t)
-		jobs := map[string]func() error{
+		work := map[string]func() error{
 			"payments.reconcile":   func() error { return s.RunReconcile(t.Context(), payments.Reconcile{}) },
 			"payments.apply_event": func() error { return s.Apply(t.Context(), payments.ApplyEvent{EventID: events[0]}) },
 			"payments.recharge":    func() error { return s.Recharge(t.Context(), payments.Recharge{StoreID: s.store}) },
@@ -130,8 +123,8 @@ func TestJobsWithARefusedKey(t *testing.T) {
 			s.stripe.Refuse(refused.begins, refused.status, "invalid_request_error", "")
 			for _, name := range refused.jobs {
 				s.log.take()
-				err := jobs[name]()
-				if logged := s.log.take(); err == nil || isCancelled(err) || !strings.Contains(err.Error(), "Stripe") || strings.Contains(err.Error(), "This call is refused") ||
+				err := work[name]()
+				if logged := s.log.take(); err == nil || jobs.IsCancelled(err) || !strings.Contains(err.Error(), "Stripe") || strings.Contains(err.Error(), "This call is refused") ||
 					!strings.Contains(logged, "level=ERROR") || !strings.Contains(logged, "job="+name) || strings.Contains(logged, "compared=") {
 					t.Errorf("%s, %q refused: error %v, log: %s", name, refused.begins, err, logged)
 				}
@@ -141,8 +134,8 @@ func TestJobsWithARefusedKey(t *testing.T) {
 				t.Fatalf("%q refused: the recharges were stopped: %+v", refused.begins, a)
 			}
 		}
-		must(t, jobs["payments.recharge"]()) // no longer due
-		must(t, jobs["payments.reconcile"]())
+		must(t, work["payments.recharge"]()) // no longer due
+		must(t, work["payments.reconcile"]())
 		s.wantBalance(t, 100, 0, 0)
 	})
 }
@@ -176,7 +169,7 @@ func TestLookupsRefusedForGood(t *testing.T) {
 			for _, status := range []int{http.StatusTooManyRequests, http.StatusBadRequest} {
 				s.stripe.Refuse(call, status, "invalid_request_error", "")
 				err := s.Apply(t.Context(), payments.ApplyEvent{EventID: s.unapplied(t)[0]})
-				if final := status == http.StatusBadRequest; isCancelled(err) != final || err == nil {
+				if final := status == http.StatusBadRequest; jobs.IsCancelled(err) != final || err == nil {
 					t.Errorf("%s answered with %d: %v", call, status, err)
 				}
 			}

@@ -218,3 +218,74 @@ func TestDebtIsShownWhereTheBalanceIs(t *testing.T) {
 		})
 	}
 }
+
+// TestMismatchedPayment: the owner sees it, the operator finds it, and a refund
+// at Stripe ends it.
+func TestMismatchedPayment(t *testing.T) {
+	t.Parallel()
+	stripe := stripetest.New(t, "")
+	cfg := atStripe(testConfig(t, masterdb.SQLite), stripe)
+	s := startServer(t, cfg)
+	stripe.SendTo(s.url + "/api/webhooks/stripe")
+	c, id := register(t, s, "owner@example.com")
+	p := c.call("POST", "/api/credits/purchase", object{"credits": 100}).want(http.StatusCreated).is(nil, "paid")
+	c.call("POST", "/api/credits/purchase", object{"credits": 200}).want(http.StatusCreated)
+	purchase := func() answer {
+		return c.call("GET", "/api/credits/purchases/"+p.text("id"), nil).want(http.StatusOK)
+	}
+	intent := stripe.PayOther(stripe.SessionOf(p.text("checkoutUrl")), 85, "eur")
+	stripe.DeliverAll()
+	eventually(t, "the payment does not match", func() bool { return purchase().text("status") == "mismatched" })
+	purchase().is("1.00", "amount", "value").is("USD", "amount", "currency").is("0.85", "paid", "value").is("EUR", "paid", "currency").is(nil, "paidAt")
+	if list := c.call("GET", "/api/credits/purchases", nil).want(http.StatusOK); list.list("data")[1].(object)["status"] != "mismatched" {
+		t.Error(list.raw)
+	}
+	c.call("GET", "/api/credits/balance", nil).want(http.StatusOK).is("0", "balance")
+
+	flags := []string{
+		"--data-dir=" + cfg.DataDir, "--master-db-url=" + cfg.MasterDBURL.Reveal(),
+		"--stripe-secret-key=" + stripetest.Key, "--stripe-webhook-secret=" + stripetest.Secret, "--stripe-url=" + stripe.URL,
+	}
+	run := func(args ...string) (int, string) {
+		status, out, errs := command(t, append(args, flags...)...)
+		return status, out + errs
+	}
+	if status, out := run("payments", "list", "--state=mismatched"); status != 0 || strings.Count(out, "\n") != 2 ||
+		!strings.Contains(out, intent) || !strings.Contains(out, "0.85 EUR") || !strings.Contains(out, p.text("id")) {
+		t.Errorf("list: %d\n%s", status, out)
+	}
+	var listed []struct {
+		Store, Status, Payment string
+		Paid                   object
+	}
+	status, out := run("payments", "list", "--json", "--store="+id)
+	if err := json.Unmarshal([]byte(out), &listed); err != nil || status != 0 || len(listed) != 2 || listed[1].Payment != intent ||
+		listed[1].Store != "store-of-owner-example-com" || listed[1].Paid["value"] != "0.85" || listed[0].Status != "pending" {
+		t.Errorf("list --json: %d %v\n%s", status, err, out)
+	}
+	for _, bad := range [][]string{{"payments", "list", "--state=lost"}, {"payments", "list", "--limit=0"}, {"payments", "list", "--store=nobody"}} {
+		if status, out := run(bad...); status == 0 {
+			t.Errorf("%q: %s", bad, out)
+		}
+	}
+	if status, out := run("doctor"); status != 1 || !strings.Contains(out, "1 purchases were paid with another amount") || !strings.Contains(out, "payments list --state mismatched") {
+		t.Errorf("doctor: %d\n%s", status, out)
+	}
+	if status, out := run("payments", "reconcile"); status != 1 || !strings.Contains(out, "NEEDS A PERSON") || !strings.Contains(out, "0.85 EUR were paid: refund payment "+intent) {
+		t.Errorf("reconcile: %d\n%s", status, out)
+	}
+
+	stripe.Refund(intent, 85, "succeeded")
+	stripe.DeliverAll()
+	eventually(t, "the refund ends it", func() bool { return purchase().text("status") == "refunded" })
+	purchase().is("0.85", "reversed", "value").is("EUR", "reversed", "currency").is("0", "clawedBack")
+	if status, out := run("payments", "list", "--state=mismatched"); status != 0 || strings.Count(out, "\n") != 1 {
+		t.Errorf("list: %d\n%s", status, out)
+	}
+	if status, out := run("doctor"); status != 0 {
+		t.Errorf("doctor: %d\n%s", status, out)
+	}
+	if status, out := run("payments", "reconcile"); status != 0 {
+		t.Errorf("reconcile: %d\n%s", status, out)
+	}
+}

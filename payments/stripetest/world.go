@@ -151,6 +151,14 @@ func (s *Stripe) succeed(session, intent object) {
 	s.tell("payment_intent.succeeded", intent)
 }
 
+// PayOther is Pay with another amount, in the minor unit, or another currency
+// than the checkout's: what Stripe does when the account converts prices.
+func (s *Stripe) PayOther(session string, minor int64, currency string) (intent string) {
+	s.t.Helper()
+	s.change(session, func(o object) { o["amount_total"], o["currency"] = minor, currency })
+	return s.Pay(session)
+}
+
 // PayLater ends a checkout with a slow way to pay: the money comes, or not,
 // with Arrive or Bounce.
 func (s *Stripe) PayLater(session string) (intent string) {
@@ -188,6 +196,15 @@ func (s *Stripe) Finish(intent string) {
 	s.t.Helper()
 	s.change(intent, func(o object) {
 		o["status"], o["amount_received"] = "succeeded", o["amount"]
+		s.tell("payment_intent.succeeded", o)
+	})
+}
+
+// FinishWith is Finish with another amount than was asked for.
+func (s *Stripe) FinishWith(intent string, minor int64) {
+	s.t.Helper()
+	s.change(intent, func(o object) {
+		o["status"], o["amount_received"] = "succeeded", minor
 		s.tell("payment_intent.succeeded", o)
 	})
 }
