@@ -50,7 +50,7 @@ func (s *Service) bring(ctx context.Context, sub subject, also func(*masterdb.Tx
 			}
 			return also(tx)
 		})
-		if err == nil && p.Status == Mismatched && seen.Status != Mismatched {
+		if err == nil && !stale && p.Status == Mismatched && seen.Status != Mismatched {
 			s.cfg.Log.ErrorContext(ctx, "a payment does not match its purchase and is to be refunded", "purchase", p.ID, "store", p.StoreID,
 				"payment", *p.PaymentRef, "reason", p.mismatch())
 		}

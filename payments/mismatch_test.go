@@ -137,6 +137,20 @@ func TestMismatchedPaymentInAnyOrder(t *testing.T) {
 		must(t, errors.Join(errs...))
 		s.work(t)
 		s.wantMismatch(t, p, payments.Refunded, "0.70", "0.70", "EUR")
+
+		// The payment is told of by several events at once, and logged once.
+		s.log.take()
+		q, session := s.open(t, 100)
+		s.stripe.PayOther(session, 70, "eur")
+		s.stripe.DeliverAll()
+		ids = s.unapplied(t)
+		must(t, errors.Join(concurrently(8, func(i int) error {
+			return s.Apply(t.Context(), payments.ApplyEvent{EventID: ids[i%len(ids)]})
+		})...))
+		s.wantMismatch(t, q, payments.Mismatched, "0.70", "0.00", "EUR")
+		if log := s.log.take(); strings.Count(log, "does not match its purchase") != 1 {
+			t.Errorf("log: %s", log)
+		}
 	})
 }
 

@@ -24,6 +24,10 @@ type Recharge struct {
 // Kind implements jobs.Args.
 func (Recharge) Kind() string { return "payments.recharge" }
 
+// RetryWithin implements jobs.RetryWithin: stores that run low do not wait for
+// days after Stripe has been out of reach.
+func (Recharge) RetryWithin() time.Duration { return time.Hour }
+
 // RechargeDue is the job that enqueues Recharge for every store that needs
 // it: whoever follows the ledger may have died before doing so.
 type RechargeDue struct{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -167,12 +168,17 @@ func withFreshKeys[T any](base string, call func(key string) (T, error)) (out T,
 }
 
 // jobFailed logs why a job of this package failed and returns the error, for
-// which the queue runs the job again. What stopped the process is no failure.
+// which the queue runs the job again. A refused key is an error, since it needs
+// the operator. Cancellation at the end of the process is not a failure.
 func (s *Service) jobFailed(ctx context.Context, job interface{ Kind() string }, err error) error {
 	if err == nil || errors.Is(context.Cause(ctx), context.Canceled) {
 		return err
 	}
+	level := slog.LevelWarn
+	if outcomeOf(err) == keyRefused {
+		level = slog.LevelError
+	}
 	err = explained(err)
-	s.cfg.Log.ErrorContext(ctx, "a payment job failed and is tried again", "job", job.Kind(), "error", err)
+	s.cfg.Log.Log(ctx, level, "a payment job failed and is tried again", "job", job.Kind(), "error", err)
 	return err
 }

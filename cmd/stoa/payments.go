@@ -152,7 +152,7 @@ func (cmd paymentsReconcileCmd) Run(e *env) error {
 	if err != nil {
 		err = fmt.Errorf("the comparison with Stripe is not complete: %w", err)
 		if !cmd.JSON {
-			printf(e.stdout, "NOT COMPLETE: until Stripe failed,\n")
+			printf(e.stdout, "NOT COMPLETE. Before it failed:\n")
 		}
 	}
 	if printErr := printReport(e.stdout, report, cmd.JSON); err != nil || printErr != nil {

@@ -29,8 +29,10 @@ const (
 type Stripe struct {
 	URL string
 
-	t    testing.TB
-	hook string
+	t      reporter
+	hook   string
+	client *http.Client // delivers events
+	acting sync.Mutex   // held by an action of the pages, from its look to its end
 
 	mu      sync.Mutex
 	ids     []string // of objects, in the order of their making
@@ -43,6 +45,14 @@ type Stripe struct {
 	asked   []string
 }
 
+// reporter is told what should not happen: the test, or the log.
+type reporter interface {
+	Helper()
+	Error(args ...any)
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
 // object is a resource as the API shows it, with references as ids.
 type object = map[string]any
 
@@ -50,7 +60,7 @@ type object = map[string]any
 // endpoint, when a test delivers them.
 func New(t testing.TB, hook string) *Stripe {
 	t.Helper()
-	s := &Stripe{t: t, hook: hook, objects: map[string]object{}, kept: map[string]*answer{}}
+	s := newStripe(t, hook)
 	server := httptest.NewServer(http.HandlerFunc(s.serve))
 	t.Cleanup(func() {
 		server.CloseClientConnections() // also those that a fault has left hanging
@@ -58,6 +68,10 @@ func New(t testing.TB, hook string) *Stripe {
 	})
 	s.URL = server.URL
 	return s
+}
+
+func newStripe(t reporter, hook string) *Stripe {
+	return &Stripe{t: t, hook: hook, client: http.DefaultClient, objects: map[string]object{}, kept: map[string]*answer{}}
 }
 
 // Asked lists the calls so far, such as "POST /v1/checkout/sessions".

@@ -68,7 +68,7 @@ func (s *Stripe) Deliver(e *Event) int {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Stripe-Signature", signed.Header)
-	res, err := http.DefaultClient.Do(req)
+	res, err := s.client.Do(req)
 	if err != nil {
 		s.t.Errorf("deliver %s: %v", e.ID, err)
 		return 0
@@ -124,14 +124,34 @@ func (s *Stripe) change(id string, do func(object)) {
 	do(o)
 }
 
-// begin makes the payment intent of a checkout. The lock is held.
+// begin makes the payment intent of a checkout and completes it. The lock is
+// held.
 func (s *Stripe) begin(session object) object {
+	intent := s.attempt(session)
+	session["status"], session["url"] = "complete", nil
+	return intent
+}
+
+// attempt returns the payment intent of a checkout, made with the first attempt
+// to pay. The lock is held.
+func (s *Stripe) attempt(session object) object {
+	if id, ok := session["payment_intent"].(string); ok {
+		intent := s.objects[id]
+		intent["amount"], intent["currency"] = session["amount_total"], session["currency"]
+		return intent
+	}
 	intent := s.add("pi", "payment_intent", object{
 		"amount": session["amount_total"], "amount_received": int64(0), "currency": session["currency"],
 		"customer": nil, "metadata": session["intent_metadata"],
 	})
-	session["payment_intent"], session["status"], session["url"] = intent["id"], "complete", nil
+	session["payment_intent"] = intent["id"]
 	return intent
+}
+
+// Decline has a card declined at a checkout, which stays open for another one.
+func (s *Stripe) Decline(session string) {
+	s.t.Helper()
+	s.change(session, func(o object) { s.decline(s.attempt(o), "card_declined", "generic_decline") })
 }
 
 // Pay pays at a checkout, with a card, and returns the payment intent's id.
