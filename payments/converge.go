@@ -71,6 +71,8 @@ func (s *Service) ask(ctx context.Context, p Purchase, sub subject) (facts, erro
 // left alone.
 func (s *Service) converge(ctx context.Context, tx *masterdb.Tx, p *purchase, f facts) error {
 	switch {
+	case p.isSecond(f.payment):
+		return f.secondPayment(p.Purchase)
 	case f.payment != nil:
 		if err := s.settle(ctx, tx, p, f); err != nil {
 			return err
@@ -108,8 +110,6 @@ func (s *Service) settle(ctx context.Context, tx *masterdb.Tx, p *purchase, f fa
 		return refuse("purchase %s was paid without a payment intent", p.ID)
 	case f.payment.amountMinor <= 0:
 		return refuse("purchase %s was paid with nothing", p.ID)
-	case p.PaymentRef != nil && *p.PaymentRef != intent: // nothing is owed for it, and somebody has to give it back
-		return refuse("purchase %s has already been paid by another payment than %s", p.ID, intent)
 	case p.PaymentRef != nil:
 		return nil
 	case !p.matches(f.payment):
@@ -127,6 +127,26 @@ func (s *Service) settle(ctx context.Context, tx *masterdb.Tx, p *purchase, f fa
 		return err
 	}
 	return recordMoney(ctx, tx, p, "payment", p.AmountMinor, intent)
+}
+
+// isSecond reports whether another payment has come for p before this one.
+func (p purchase) isSecond(paid *payment) bool {
+	return paid != nil && paid.intent != "" && p.PaymentRef != nil && *p.PaymentRef != paid.intent
+}
+
+// secondPayment refuses a payment for which nothing is owed until a person has
+// given it back.
+func (f facts) secondPayment(p Purchase) error {
+	var back int64
+	for _, r := range f.reversals {
+		if r.taken {
+			back += r.amountMinor
+		}
+	}
+	if back >= f.payment.amountMinor {
+		return nil
+	}
+	return refuse("purchase %s has already been paid by another payment than %s: refund payment %s at the provider", p.ID, f.payment.intent, f.payment.intent)
 }
 
 // matches reports whether the payment is for what was sold.

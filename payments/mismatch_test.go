@@ -210,3 +210,39 @@ func TestPurchaseAfterAMismatch(t *testing.T) {
 		s.wantBalance(t, 200, 0, 0)
 	})
 }
+
+// A purchase whose two checkouts were both paid: the second payment needs a
+// person until all of it has been given back, and no longer.
+func TestSecondPaymentIsGivenBack(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		s := atStripe(t, db)
+		s.stripe.Break("POST /v1/checkout/sessions", stripetest.LostAfter) // made, but nobody knows
+		p, session := s.open(t, 100)
+		sessions := s.stripe.Sessions()
+		if len(sessions) != 2 || sessions[1] != session {
+			t.Fatalf("%q, want two checkouts and %s the second", sessions, session)
+		}
+		s.stripe.Pay(session)
+		s.news(t)
+		second := s.stripe.Pay(sessions[0])
+		s.stripe.DeliverAll()
+		for _, refunded := range []int64{0, 40} {
+			if refunded > 0 {
+				s.stripe.Refund(second, refunded, "succeeded")
+			}
+			report, err := s.Reconcile(t.Context())
+			must(t, err)
+			if len(report.Refused) != 1 || !strings.Contains(report.Refused[0], "refund payment "+second) {
+				t.Errorf("%d refunded: %+v", refunded, report)
+			}
+		}
+		s.stripe.Refund(second, 60, "succeeded")
+		report, err := s.Reconcile(t.Context())
+		must(t, err)
+		if len(report.Refused) != 0 || len(s.unapplied(t)) != 0 || s.status(t, p) != payments.Paid {
+			t.Errorf("%+v, unapplied %q", report, s.unapplied(t))
+		}
+		s.wantBalance(t, 100, 0, 0)
+	})
+}

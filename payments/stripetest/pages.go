@@ -130,21 +130,21 @@ func (s *Stripe) payment(id string) paymentView {
 	return v
 }
 
-// find returns whether there is an object of that kind, and one of its texts.
-func (s *Stripe) find(kind, id, member string) (text string, ok bool) {
+// find returns whether there is an object of that kind, and its status.
+func (s *Stripe) find(kind, id string) (status string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.objects[id]
 	if o == nil || o["object"] != kind {
 		return "", false
 	}
-	text, _ = o[member].(string)
-	return text, true
+	status, _ = o["status"].(string)
+	return status, true
 }
 
 func (s *Stripe) checkoutPage(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
-	if _, ok := s.find("checkout.session", id, "status"); !ok {
+	if _, ok := s.find("checkout.session", id); !ok {
 		http.Error(w, "There is no checkout "+id+".", http.StatusNotFound)
 		return
 	}
@@ -161,7 +161,7 @@ func (s *Stripe) checkoutAction(w http.ResponseWriter, r *http.Request) {
 	s.acting.Lock()
 	defer s.acting.Unlock()
 	id := r.PathValue("id")
-	status, ok := s.find("checkout.session", id, "status")
+	status, ok := s.find("checkout.session", id)
 	if !ok || status != "open" {
 		refuseAction(w, ok, "checkout", id, status)
 		return
@@ -208,7 +208,7 @@ func (s *Stripe) paymentAction(w http.ResponseWriter, r *http.Request) {
 	s.acting.Lock()
 	defer s.acting.Unlock()
 	id := r.PathValue("id")
-	status, ok := s.find("payment_intent", id, "status")
+	status, ok := s.find("payment_intent", id)
 	if !ok || status != "succeeded" {
 		refuseAction(w, ok, "payment", id, status)
 		return
@@ -241,7 +241,7 @@ func (s *Stripe) disputeAction(w http.ResponseWriter, r *http.Request) {
 	s.acting.Lock()
 	defer s.acting.Unlock()
 	id := r.PathValue("id")
-	status, ok := s.find("dispute", id, "status")
+	status, ok := s.find("dispute", id)
 	if !ok || status != "needs_response" {
 		refuseAction(w, ok, "dispute", id, status)
 		return

@@ -348,11 +348,16 @@ func (s *Stripe) Count(kind string) (n int) {
 }
 
 // Intents lists the payment intents, oldest first.
-func (s *Stripe) Intents() (ids []string) {
+func (s *Stripe) Intents() []string { return s.kind("payment_intent") }
+
+// Sessions lists the checkouts, oldest first.
+func (s *Stripe) Sessions() []string { return s.kind("checkout.session") }
+
+func (s *Stripe) kind(kind string) (ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range s.ids {
-		if s.objects[id]["object"] == "payment_intent" {
+		if s.objects[id]["object"] == kind {
 			ids = append(ids, id)
 		}
 	}
