@@ -18,6 +18,10 @@ run: ## start the platform on this machine
 supabase-dev: ## run a stand-in for Supabase, to try connections with
 	scripts/with-servers go run ./supabase/supabasetest/supabase-dev
 
+.PHONY: stripe-dev
+stripe-dev: ## run a stand-in for Stripe, to try payments with
+	go run ./payments/stripetest/stripe-dev
+
 .PHONY: build
 build: ## build bin/stoa
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X github.com/stoahq/stoa.Version=$(VERSION)" -o bin/stoa ./cmd/stoa

@@ -52,6 +52,7 @@ const (
 	HoldNotFound               Code = "hold_not_found"
 	HoldNotOpen                Code = "hold_not_open"
 	PaymentsUnavailable        Code = "payments_unavailable"
+	PaymentRefused             Code = "payment_refused"
 	SupabaseNotConfigured      Code = "supabase_not_configured"
 	SupabaseNotConnected       Code = "supabase_not_connected"
 	SupabaseReconnect          Code = "supabase_reconnect"

@@ -98,6 +98,8 @@ func TestMayImport(t *testing.T) {
 		{"masterdb/masterdbtest", "httpapi", false},
 		{"supabase/supabasetest/supabase-dev", "supabase/supabasetest", true},
 		{"supabase/supabasetest/supabase-dev", "httpapi", false},
+		{"payments/stripetest/stripe-dev", "payments/stripetest", true},
+		{"cmd/stoa", "payments/stripetest/stripe-dev", false},
 		{"cmd/stoa", "supabase/supabasetest", false},
 		{"cmd/stoa", "supabase/supabasetest/supabase-dev", false},
 		{"bench", ".", true},

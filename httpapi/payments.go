@@ -40,13 +40,14 @@ const maxWebhook = 1 << 20 // bytes
 
 type purchaseView struct {
 	ID          stoa.PurchaseID `json:"id" format:"uuid"`
-	Status      payments.Status `json:"status" enum:"pending,paid,expired,refunded"`
+	Status      payments.Status `json:"status" enum:"pending,paid,expired,refunded,mismatched" doc:"mismatched: another amount or currency was paid; no credits were granted, and the platform's operator gives the money back, after which it is refunded"`
 	Credits     credits.Amount  `json:"credits" example:"100"`
 	Amount      moneyView       `json:"amount"`
+	Paid        *moneyView      `json:"paid" doc:"What was paid when that is not amount; else null"`
 	CheckoutURL string          `json:"checkoutUrl" doc:"Where the buyer pays; empty for an automatic recharge and for a purchase that never came so far"`
 	Provider    string          `json:"provider" enum:"stripe,sandbox"`
 	Automatic   bool            `json:"automatic" doc:"Made by an automatic recharge"`
-	Reversed    moneyView       `json:"reversed" doc:"The part of amount that has gone back, by refunds and disputes"`
+	Reversed    moneyView       `json:"reversed" doc:"The part of the money that has gone back, by refunds and disputes"`
 	ClawedBack  credits.Amount  `json:"clawedBack" example:"0" doc:"The credits that went with it"`
 	CreatedAt   time.Time       `json:"createdAt"`
 	PaidAt      *time.Time      `json:"paidAt"`
@@ -58,11 +59,15 @@ type moneyView struct {
 }
 
 func newPurchaseView(p payments.Purchase) purchaseView {
-	return purchaseView{
+	v := purchaseView{
 		ID: p.ID, Status: p.Status, Credits: p.Credits, CheckoutURL: p.CheckoutURL, Provider: string(p.Provider), CreatedAt: p.CreatedAt,
 		Amount:    moneyView{Value: p.AmountDecimal(), Currency: p.Currency},
-		Automatic: p.Automatic, Reversed: moneyView{Value: p.ReversedDecimal(), Currency: p.Currency}, ClawedBack: p.ClawedBack, PaidAt: p.PaidAt,
+		Automatic: p.Automatic, Reversed: moneyView{Value: p.ReversedDecimal(), Currency: p.MoneyCurrency()}, ClawedBack: p.ClawedBack, PaidAt: p.PaidAt,
 	}
+	if p.PaidMinor != nil {
+		v.Paid = &moneyView{Value: p.PaidDecimal(), Currency: p.MoneyCurrency()}
+	}
+	return v
 }
 
 type purchaseInput struct {

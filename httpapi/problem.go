@@ -94,6 +94,7 @@ var statuses = map[stoa.Code]int{
 	stoa.HoldNotFound:               http.StatusNotFound,
 	stoa.HoldNotOpen:                http.StatusConflict,
 	stoa.PaymentsUnavailable:        http.StatusServiceUnavailable,
+	stoa.PaymentRefused:             http.StatusUnprocessableEntity,
 	stoa.SupabaseNotConfigured:      http.StatusServiceUnavailable,
 	stoa.SupabaseNotConnected:       http.StatusConflict,
 	stoa.SupabaseReconnect:          http.StatusConflict,

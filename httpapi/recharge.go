@@ -44,7 +44,7 @@ type cardView struct {
 }
 
 type stoppedView struct {
-	Reason string     `json:"reason" enum:"declined,authentication_required,refused,disputed,refunded,not_permitted"`
+	Reason string     `json:"reason" enum:"declined,authentication_required,refused,disputed,refunded,mismatched,not_permitted"`
 	At     *time.Time `json:"at"`
 }
 

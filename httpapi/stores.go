@@ -90,7 +90,8 @@ func newDatabaseView(d *tenantdb.Info) *databaseView {
 type creditsView struct {
 	Balance   credits.Amount `json:"balance" example:"100"`
 	Reserved  credits.Amount `json:"reserved" example:"0"`
-	Available credits.Amount `json:"available" example:"100"`
+	Available credits.Amount `json:"available" example:"100" doc:"balance − reserved"`
+	Debt      credits.Amount `json:"debt" example:"0" doc:"Credits that are owed because money went back after they were spent; nothing can be spent until they are repaid"`
 }
 
 type runSummaryView struct {
@@ -115,7 +116,7 @@ func newStoreView(s stores.Store, run *provisioning.Run) storeView {
 		v.Database = newDatabaseView(d)
 	}
 	if b := s.Credits; b != nil {
-		v.Credits = &creditsView{b.Balance, b.Reserved, b.Available()}
+		v.Credits = &creditsView{b.Balance, b.Reserved, b.Available(), b.Debt}
 	}
 	if run != nil {
 		v.Provisioning = &runSummaryView{run.ID, run.State, run.Step, newFaultView(run.Fault), newWarningViews(run.Warnings)}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -174,7 +175,24 @@ type worker[A Args] struct {
 }
 
 func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) error { return w.work(ctx, job.Args) }
-func (w *worker[A]) Timeout(*river.Job[A]) time.Duration               { return w.timeout }
+
+// RetryWithin is implemented by Args whose job is to run again soon after its
+// cause of failure has gone. It returns the longest delay before an attempt;
+// without it the delay grows to days.
+type RetryWithin interface{ RetryWithin() time.Duration }
+
+// NextRetry implements river.Worker. The zero time stands for the queue's own
+// policy: the fourth power of the number of failures, in seconds.
+func (w *worker[A]) NextRetry(job *river.Job[A]) time.Time {
+	args, ok := any(job.Args).(RetryWithin)
+	if !ok {
+		return time.Time{}
+	}
+	delay := time.Duration(math.Pow(float64(job.Attempt), 4)) * time.Second
+	return time.Now().Add(min(delay, args.RetryWithin()))
+}
+
+func (w *worker[A]) Timeout(*river.Job[A]) time.Duration { return w.timeout }
 
 // Every adds a job with args when the queue starts and then at each interval,
 // once for all replicas. Until one has run there is no other of its kind and

@@ -426,3 +426,30 @@ func emptyURL(t *testing.T, engine masterdb.Engine) string {
 	}
 	return url
 }
+
+type hasty struct{}
+
+func (hasty) Kind() string               { return "hasty" }
+func (hasty) RetryWithin() time.Duration { return time.Millisecond }
+
+// Four failures would delay the next attempt by 1, 16, 81 and 256 seconds.
+func TestRetryWithin(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		q := newQueue(t, db, jobs.Options{})
+		var attempts atomic.Int32
+		done := make(chan struct{})
+		jobs.Handle(q, time.Minute, func(context.Context, hasty) error {
+			if attempts.Add(1) < 5 {
+				return errTest
+			}
+			close(done)
+			return nil
+		})
+		start(t, q)
+		if err := db.Tx(t.Context(), func(tx *masterdb.Tx) error { return q.Enqueue(t.Context(), tx, hasty{}) }); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, done)
+	})
+}

@@ -1,7 +1,10 @@
 package masterdb_test
 
 import (
+	"fmt"
 	"io/fs"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -177,6 +180,90 @@ func TestMigrationKeepsPurchases(t *testing.T) {
 				}
 			}
 			must(t, exec(t, db, `DELETE FROM purchases WHERE provider_ref = 'b'`))
+		})
+	}
+}
+
+// TestMigrationKeepsPayments: 00020 makes the tables of payments anew on
+// SQLite. Every row is there afterwards, and the rules that hold for it.
+func TestMigrationKeepsPayments(t *testing.T) {
+	t.Parallel()
+	for _, engine := range masterdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			db := masterdbtest.Open(t, emptyURL(t, engine))
+			must(t, db.MigrateTo(t.Context(), 19))
+			store, user := newStore(t, db)
+			const at = `(SELECT created_at FROM stores)`
+			purchases := []string{"0198a000-0000-7000-8000-000000000001", "0198a000-0000-7000-8000-000000000002", "0198a000-0000-7000-8000-000000000003"}
+			for i, id := range purchases {
+				must(t, exec(t, db, `
+					INSERT INTO purchases (id, store_id, user_id, provider, provider_ref, payment_ref, attempt, version, automatic, status, credits, amount_minor,
+						currency, checkout_url, reversed_minor, clawed_back, frozen, freezes, idempotency_key, request_hash, created_at, updated_at, paid_at)
+					VALUES ($1, $2, $3, 'stripe', $4, $5, 2, 7, $6, $7, 100000, 10, 'EUR', 'http://x', 5, 50000, 10000, 3, $8, 'h', `+at+`, `+at+`, `+at+`)`,
+					id, store, user, fmt.Sprint("cs_", i), fmt.Sprint("pi_", i), i == 1, []string{"paid", "pending", "pending"}[i], fmt.Sprint("key", i)))
+			}
+			must(t, exec(t, db, `
+				INSERT INTO billing_transactions (id, store_id, purchase_id, type, amount_minor, currency, provider, provider_ref, created_at)
+				VALUES ($1, $2, $3, 'payment', 10, 'EUR', 'stripe', 'pi_0', `+at+`)`, purchases[0], store, purchases[0]))
+			must(t, exec(t, db, `
+				INSERT INTO purchase_reversals (provider, provider_ref, purchase_id, type, taken_minor, disputed_minor, changes, created_at, updated_at)
+				VALUES ('stripe', 're_1', $1, 'refund', 5, 1, 2, `+at+`, `+at+`)`, purchases[0]))
+			must(t, exec(t, db, `
+				INSERT INTO auto_recharges (store_id, user_id, enabled, threshold, credits, monthly_cap, customer_ref, card_ref, card_brand, card_last4,
+					card_expires, card_saved_at, updated_at)
+				VALUES ($1, $2, true, 1, 2, 3, 'cus_1', 'pm_1', 'visa', '4242', '2031-04', `+at+`, `+at+`)`, store, user))
+			dump := func() (rows []string) {
+				for table, columns := range map[string]string{
+					"purchases": `id, store_id, user_id, provider, provider_ref, payment_ref, attempt, version, automatic, status, credits, amount_minor, currency,
+						checkout_url, reversed_minor, clawed_back, frozen, freezes, idempotency_key, request_hash, created_at, updated_at, paid_at`,
+					"billing_transactions": `id, store_id, purchase_id, type, amount_minor, currency, provider, provider_ref, created_at`,
+					"purchase_reversals":   `provider, provider_ref, purchase_id, type, taken_minor, disputed_minor, changes, created_at, updated_at`,
+					"auto_recharges": `store_id, user_id, enabled, threshold, credits, monthly_cap, stopped_reason, stopped_at, customer_ref, card_ref, card_brand,
+						card_last4, card_expires, card_saved_at, updated_at`,
+				} {
+					var found []string
+					texts := strings.Split(columns, ",")
+					for i, column := range texts {
+						texts[i] = "coalesce(CAST(" + strings.TrimSpace(column) + " AS text), 'null')"
+					}
+					must(t, db.Select(t.Context(), &found, `SELECT `+strings.Join(texts, ` || '|' || `)+` FROM `+table))
+					for _, row := range found {
+						rows = append(rows, table+": "+row)
+					}
+				}
+				slices.Sort(rows)
+				return rows
+			}
+			before := dump()
+			must(t, db.MigrateTo(t.Context(), 20))
+			if diff := cmp.Diff(before, dump()); diff != "" || len(before) != 6 {
+				t.Errorf("%d rows before: %s", len(before), diff)
+			}
+			for _, change := range []string{
+				`DELETE FROM purchases WHERE provider_ref = 'cs_0'`,
+				`UPDATE billing_transactions SET amount_minor = 1`,
+				`DELETE FROM billing_transactions`,
+				`UPDATE purchases SET status = 'mismatched' WHERE provider_ref = 'cs_2'`, // by what?
+				`UPDATE purchases SET status = 'nonsense' WHERE provider_ref = 'cs_2'`,
+				`UPDATE purchases SET paid_minor = 9, paid_currency = 'EUR' WHERE provider_ref = 'cs_2'`, // which gave credits
+				`UPDATE purchases SET paid_minor = 9, clawed_back = 0, frozen = 0, paid_at = NULL WHERE provider_ref = 'cs_2'`,
+				`UPDATE purchases SET automatic = true WHERE provider_ref = 'cs_2'`, // one at a time
+				`UPDATE purchases SET reversed_minor = 11`,
+				`UPDATE purchases SET clawed_back = 100001`,
+				`UPDATE purchases SET payment_ref = 'pi_0'`,
+				`UPDATE purchases SET idempotency_key = 'key0'`,
+				`UPDATE auto_recharges SET stopped_reason = 'mismatched'`, // while it is enabled
+				`UPDATE auto_recharges SET enabled = false, stopped_reason = 'nonsense'`,
+				`UPDATE auto_recharges SET card_ref = NULL`,
+			} {
+				if exec(t, db, change) == nil {
+					t.Errorf("%s was accepted", change)
+				}
+			}
+			must(t, exec(t, db, `UPDATE purchases SET status = 'mismatched', paid_minor = 900, paid_currency = 'USD', reversed_minor = 900, clawed_back = 0, frozen = 0, paid_at = NULL
+				WHERE provider_ref = 'cs_2'`))
+			must(t, exec(t, db, `UPDATE auto_recharges SET enabled = false, stopped_reason = 'mismatched'`))
 		})
 	}
 }

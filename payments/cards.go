@@ -58,11 +58,13 @@ func (c *stripeClient) cancel(ctx context.Context, intent string) error {
 
 // createCustomer makes the one under whom the store's card is kept.
 func (c *stripeClient) createCustomer(ctx context.Context, store stoa.StoreID, name string) (string, error) {
-	params := &stripe.CustomerCreateParams{
-		Name: stripe.String(name), Metadata: map[string]string{"store_id": store.String()},
-	}
-	params.IdempotencyKey = stripe.String("customer:" + store.String())
-	customer, err := c.api.V1Customers.Create(ctx, params)
+	customer, err := withFreshKeys("customer:"+store.String(), func(key string) (*stripe.Customer, error) {
+		params := &stripe.CustomerCreateParams{
+			Name: stripe.String(name), Metadata: map[string]string{"store_id": store.String()},
+		}
+		params.IdempotencyKey = stripe.String(key)
+		return c.api.V1Customers.Create(ctx, params)
+	})
 	if err != nil {
 		return "", err
 	}
@@ -109,9 +111,11 @@ func (s *Service) SaveCard(ctx context.Context, p access.Principal, store stoa.S
 	if idempotencyKey != "" {
 		key = "card:" + credits.RequestHash(store, customer, idempotencyKey)
 	}
-	session, err := s.stripe.createSetup(ctx, store, customer, key, s.cfg.BaseURL)
+	session, err := withFreshKeys(key, func(key string) (*stripe.CheckoutSession, error) {
+		return s.stripe.createSetup(ctx, store, customer, key, s.cfg.BaseURL)
+	})
 	if err != nil {
-		return "", errProvider(err)
+		return "", s.callError(ctx, "create a page to save a card", err)
 	}
 	// Before the page's address is known to anybody.
 	return session.URL, s.db.Tx(ctx, func(tx *masterdb.Tx) error {
@@ -134,7 +138,7 @@ func (s *Service) customer(ctx context.Context, user stoa.UserID, store stoa.Sto
 	}
 	made, err := s.stripe.createCustomer(ctx, store, known.Name)
 	if err != nil {
-		return "", errProvider(err)
+		return "", s.callError(ctx, "create a customer", err)
 	}
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		return tx.Get(ctx, &made, `

@@ -19,7 +19,7 @@ func (s *Service) openCheckout(ctx context.Context, p purchase) (Purchase, error
 	if s.stripe == nil { // p is from before the key was taken away
 		return Purchase{}, errNoProvider()
 	}
-	for range 3 {
+	for range maxAttempts {
 		session, err := s.stripe.createCheckout(ctx, p, s.cfg.BaseURL)
 		switch {
 		case err == nil:
@@ -28,16 +28,25 @@ func (s *Service) openCheckout(ctx context.Context, p purchase) (Purchase, error
 			if p, err = s.nextAttempt(ctx, p); err != nil {
 				return Purchase{}, err
 			}
-		case priceFault(err) != nil:
-			if err := s.discard(ctx, p.Purchase); err != nil {
-				return Purchase{}, err
-			}
-			return Purchase{}, priceFault(err)
-		default:
+		case outcomeOf(err) == retryable:
 			return Purchase{}, errProvider(err)
+		default:
+			return Purchase{}, s.refuseCheckout(ctx, p.Purchase, err)
 		}
 	}
-	return Purchase{}, errProvider(errors.New("every attempt met a failure that Stripe has kept"))
+	return Purchase{}, errKeptFailures()
+}
+
+// refuseCheckout ends a purchase for which Stripe makes no page, and returns
+// the answer to the buyer.
+func (s *Service) refuseCheckout(ctx context.Context, p Purchase, err error) error {
+	if err := s.discard(ctx, p); err != nil {
+		return err
+	}
+	if fault := priceFault(err); fault != nil {
+		return fault
+	}
+	return s.callError(ctx, "create a checkout", err)
 }
 
 func (s *Service) keepCheckout(ctx context.Context, id stoa.PurchaseID, session *stripe.CheckoutSession) (out Purchase, err error) {

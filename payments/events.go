@@ -98,7 +98,7 @@ func (s *Service) Apply(ctx context.Context, job ApplyEvent) error {
 		s.cfg.Log.ErrorContext(ctx, "a payment event cannot be applied and needs a person", "event", job.EventID, "error", err)
 		return jobs.Cancel(err)
 	}
-	return err
+	return s.jobFailed(ctx, job, err)
 }
 
 func (s *Service) apply(ctx context.Context, id string) error {

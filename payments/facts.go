@@ -108,13 +108,13 @@ func disputeReversal(d *stripe.Dispute) reversal {
 	return out
 }
 
-// of is the reversed money as a part of what p cost. Money in another
+// of is the reversed money as a part of what came for p. Money in another
 // currency, as a dispute may have it, counts as the whole.
 func (r reversal) of(p Purchase) int64 {
-	if !strings.EqualFold(r.currency, p.Currency) {
-		return p.AmountMinor
+	if !strings.EqualFold(r.currency, p.MoneyCurrency()) {
+		return p.receivedMinor()
 	}
-	return max(0, min(r.amountMinor, p.AmountMinor))
+	return max(0, min(r.amountMinor, p.receivedMinor()))
 }
 
 // card is a payment card that the provider keeps.

@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
-	"regexp"
 	"strings"
 
 	"github.com/stoahq/stoa/credits"
@@ -58,14 +57,12 @@ type Config struct {
 
 // Price is money per whole credit.
 type Price struct {
-	MinorPerCredit int64  // in the currency's minor unit, such as cents
+	MinorPerCredit int64  // in the currency's minor unit as Stripe counts it, such as cents
 	Currency       string // ISO 4217, such as "USD"
 }
 
 // maxMinorPerCredit keeps the largest purchase far within an int64.
 const maxMinorPerCredit = 1_000_000
-
-var currencyCode = regexp.MustCompile(`^[A-Z]{3}$`)
 
 // New returns the service, or an error that lists every fault of cfg. The
 // caller registers Apply with the queue:
@@ -92,11 +89,11 @@ func New(db *masterdb.DB, ledger *credits.Ledger, queue *jobs.Queue, cfg Config)
 
 func (c Config) validate() error {
 	var faults []error
-	if p := c.CreditPrice; p.MinorPerCredit < 1 || p.MinorPerCredit > maxMinorPerCredit {
-		faults = append(faults, fmt.Errorf("the price of a credit must be 1 to %d minor units, not %d", maxMinorPerCredit, p.MinorPerCredit))
+	if err := c.CreditPrice.Check(); err != nil {
+		faults = append(faults, fmt.Errorf("the price of a credit %w", err))
 	}
-	if !currencyCode.MatchString(c.CreditPrice.Currency) {
-		faults = append(faults, fmt.Errorf("the currency must be an ISO 4217 code such as USD, not %q", c.CreditPrice.Currency))
+	if err := CheckCurrency(c.CreditPrice.Currency); err != nil {
+		faults = append(faults, fmt.Errorf("the currency %w", err))
 	}
 	sells := c.Sandbox || !c.StripeKey.IsZero()
 	if sells && c.WebhookSecret.IsZero() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/big"
 	"strconv"
 	"time"
 
@@ -28,12 +27,16 @@ const (
 type Status string
 
 // The states of a purchase. An expired one whose money comes late is paid
-// after all; refunded means that all the money has gone back.
+// after all; refunded means that all the money has gone back. Mismatched means
+// that another amount or currency was paid than the purchase's: no credits were
+// granted, and a person has to give the money back at the provider, after which
+// it is refunded.
 const (
-	Pending  Status = "pending"
-	Paid     Status = "paid"
-	Expired  Status = "expired"
-	Refunded Status = "refunded"
+	Pending    Status = "pending"
+	Paid       Status = "paid"
+	Expired    Status = "expired"
+	Refunded   Status = "refunded"
+	Mismatched Status = "mismatched"
 )
 
 // Purchase is credits that a store buys, or has bought.
@@ -48,6 +51,8 @@ type Purchase struct {
 	Credits       credits.Amount
 	AmountMinor   int64  // in the currency's minor unit, such as cents
 	Currency      string // ISO 4217
+	PaidMinor     *int64 // what was paid, if that is not the price
+	PaidCurrency  *string
 	CheckoutURL   string // empty when there is nothing to visit
 	Automatic     bool   // made by an automatic recharge
 	ReversedMinor int64  // the money that has gone back, by refunds and disputes
@@ -67,35 +72,39 @@ type purchase struct {
 }
 
 const purchaseColumns = `
-	id, store_id, user_id, provider, provider_ref, payment_ref, status, credits, amount_minor, currency, checkout_url,
-	automatic, reversed_minor, clawed_back, created_at, updated_at, paid_at`
+	id, store_id, user_id, provider, provider_ref, payment_ref, status, credits, amount_minor, currency, paid_minor, paid_currency,
+	checkout_url, automatic, reversed_minor, clawed_back, created_at, updated_at, paid_at`
 
 const selectPurchase = `SELECT ` + purchaseColumns + ` FROM purchases`
 
 const selectPurchaseRow = `SELECT ` + purchaseColumns + `, attempt, version, frozen, freezes FROM purchases`
 
-// decimals lists the currencies whose minor unit is not a hundredth, as
-// Stripe charges them: https://docs.stripe.com/currencies#zero-decimal
-var decimals = map[string]int{
-	"BIF": 0, "CLP": 0, "DJF": 0, "GNF": 0, "JPY": 0, "KMF": 0, "KRW": 0, "MGA": 0,
-	"PYG": 0, "RWF": 0, "VND": 0, "VUV": 0, "XAF": 0, "XOF": 0, "XPF": 0,
-	"BHD": 3, "JOD": 3, "KWD": 3, "OMR": 3, "TND": 3,
-}
-
 // AmountDecimal is the price as a person writes it: "10.00", or "1000" in
 // yen.
-func (p Purchase) AmountDecimal() string { return p.decimal(p.AmountMinor) }
+func (p Purchase) AmountDecimal() string { return decimalAmount(p.AmountMinor, p.Currency) }
 
 // ReversedDecimal is the money that has gone back, in the same form.
-func (p Purchase) ReversedDecimal() string { return p.decimal(p.ReversedMinor) }
+func (p Purchase) ReversedDecimal() string { return decimalAmount(p.ReversedMinor, p.MoneyCurrency()) }
 
-func (p Purchase) decimal(minor int64) string {
-	places, special := decimals[p.Currency]
-	if !special {
-		places = 2
+// MoneyCurrency is the currency of the money that came: another one than
+// Currency for some payments that do not match.
+func (p Purchase) MoneyCurrency() string {
+	if p.PaidCurrency != nil {
+		return *p.PaidCurrency
 	}
-	unit := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(places)), nil)
-	return new(big.Rat).SetFrac(big.NewInt(minor), unit).FloatString(places)
+	return p.Currency
+}
+
+// PaidDecimal is what was paid of a payment that does not match, in the form
+// of AmountDecimal.
+func (p Purchase) PaidDecimal() string { return decimalAmount(p.receivedMinor(), p.MoneyCurrency()) }
+
+// receivedMinor is the money that came or is to come.
+func (p Purchase) receivedMinor() int64 {
+	if p.PaidMinor != nil {
+		return *p.PaidMinor
+	}
+	return p.AmountMinor
 }
 
 // PurchaseRequest says how much to buy.
@@ -132,6 +141,9 @@ func (s *Service) Purchase(ctx context.Context, p access.Principal, store stoa.S
 		if err != nil || row.ID != fresh.ID { // the one that the key has made before
 			return err
 		}
+		if err := s.checkMinimum("credits", req.Credits); err != nil {
+			return err
+		}
 		if err := checkPending(ctx, tx, store); err != nil {
 			return err
 		}
@@ -160,10 +172,18 @@ func checkPending(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) erro
 		"This store has %d purchases that wait for payment. Pay one of them, or wait until they expire.", pending-1)
 }
 
+// checkMinimum is Price.checkMinimum at Stripe. The sandbox takes any amount.
+func (s *Service) checkMinimum(field string, amount credits.Amount) error {
+	if s.stripe == nil {
+		return nil
+	}
+	return s.cfg.CreditPrice.checkMinimum(field, amount)
+}
+
 func (s *Service) newPurchase(now time.Time, user stoa.UserID, store stoa.StoreID, amount credits.Amount) (Purchase, error) {
 	p := Purchase{
 		ID: stoa.NewID[stoa.PurchaseID](), StoreID: store, UserID: user, Provider: Stripe, Status: Pending, Credits: amount,
-		AmountMinor: int64(amount/credits.Credit) * s.cfg.CreditPrice.MinorPerCredit, Currency: s.cfg.CreditPrice.Currency,
+		AmountMinor: s.cfg.CreditPrice.of(amount), Currency: s.cfg.CreditPrice.Currency,
 		CreatedAt: now, UpdatedAt: now,
 	}
 	switch {

@@ -3,7 +3,6 @@ package payments
 import (
 	"context"
 	"errors"
-	"net/http"
 	"time"
 
 	"github.com/stripe/stripe-go/v86"
@@ -24,6 +23,10 @@ type Recharge struct {
 
 // Kind implements jobs.Args.
 func (Recharge) Kind() string { return "payments.recharge" }
+
+// RetryWithin implements jobs.RetryWithin: stores that run low do not wait for
+// days after Stripe has been out of reach.
+func (Recharge) RetryWithin() time.Duration { return time.Hour }
 
 // RechargeDue is the job that enqueues Recharge for every store that needs
 // it: whoever follows the ledger may have died before doing so.
@@ -91,6 +94,10 @@ func (s *Service) Recharge(ctx context.Context, job Recharge) error {
 	if s.stripe == nil {
 		return nil
 	}
+	return s.jobFailed(ctx, job, s.recharge(ctx, job))
+}
+
+func (s *Service) recharge(ctx context.Context, job Recharge) error {
 	var row purchase
 	var r recharge
 	var fresh bool
@@ -176,6 +183,9 @@ func usedThisMonth(ctx context.Context, q masterdb.Querier, store stoa.StoreID, 
 // is asked whether it has charged already.
 func (s *Service) resumeCharge(ctx context.Context, row purchase, r recharge) (done bool, err error) {
 	pi, err := s.stripe.findCharge(ctx, row, r)
+	if outcomeOf(err) == final { // such as a customer that is gone; a charge that was made all the same is told by its event
+		return true, s.refusedCharge(ctx, row, err)
+	}
 	if err != nil {
 		return false, err
 	}
@@ -191,7 +201,7 @@ func (s *Service) resumeCharge(ctx context.Context, row purchase, r recharge) (d
 
 // charge has Stripe take the money.
 func (s *Service) charge(ctx context.Context, row purchase, r recharge) error {
-	for range 3 {
+	for range maxAttempts {
 		pi, err := s.stripe.charge(ctx, row, r)
 		if err == nil {
 			return s.bringCharge(ctx, row, pi)
@@ -209,14 +219,19 @@ func (s *Service) charge(ctx context.Context, row purchase, r recharge) error {
 			return s.bringCharge(ctx, row, e.PaymentIntent)
 		case answered && e.Type == stripe.ErrorTypeCard:
 			return s.failCharge(ctx, row, reasonOf(e))
-		case answered && (e.HTTPStatusCode == http.StatusBadRequest || e.HTTPStatusCode == http.StatusNotFound):
-			s.cfg.Log.WarnContext(ctx, "an automatic recharge was refused", "purchase", row.ID, "error", err)
-			return s.failCharge(ctx, row, stopRefused)
+		case outcomeOf(err) == final:
+			return s.refusedCharge(ctx, row, err)
 		default:
 			return err // the job is tried again
 		}
 	}
 	return errors.New("every attempt met a failure that Stripe has kept")
+}
+
+// refusedCharge ends a charge that Stripe refuses to make, and the recharges.
+func (s *Service) refusedCharge(ctx context.Context, row purchase, err error) error {
+	s.cfg.Log.WarnContext(ctx, "an automatic recharge was refused", "purchase", row.ID, "error", err)
+	return s.failCharge(ctx, row, stopRefused)
 }
 
 // bringCharge brings in what came of a charge. One that failed is cancelled
@@ -253,6 +268,7 @@ const (
 	stopRefused        stopReason = "refused"
 	stopDisputed       stopReason = "disputed"
 	stopRefunded       stopReason = "refunded"
+	stopMismatched     stopReason = "mismatched"
 	stopPermission     stopReason = "not_permitted"
 )
 

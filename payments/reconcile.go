@@ -19,6 +19,10 @@ type Reconcile struct{}
 // Kind implements jobs.Args.
 func (Reconcile) Kind() string { return "payments.reconcile" }
 
+// RetryWithin implements jobs.RetryWithin: after the operator has corrected the
+// key, payments are compared within the hour.
+func (Reconcile) RetryWithin() time.Duration { return time.Hour }
+
 // The job's interval, and how long one attempt may take.
 const (
 	ReconcileEvery   = 24 * time.Hour
@@ -29,35 +33,42 @@ const (
 type Report struct {
 	Events   int      `json:"events"`   // that Stripe could not deliver and were missing here
 	Applied  int      `json:"applied"`  // events carried out now, also ones that had been stored before
-	Compared int      `json:"compared"` // open purchases looked up at Stripe
+	Compared int      `json:"compared"` // open and mismatched purchases looked up at Stripe
 	Paid     int      `json:"paid"`     // of those paid there
 	Expired  int      `json:"expired"`  // of those, and of those never begun there, ended now
 	Refused  []string `json:"refused"`  // events and purchases that need a person, with the reason
 }
 
 // RunReconcile is the handler of Reconcile.
-func (s *Service) RunReconcile(ctx context.Context, _ Reconcile) error {
+func (s *Service) RunReconcile(ctx context.Context, job Reconcile) error {
 	if s.stripe == nil {
 		return nil
 	}
 	report, err := s.Reconcile(ctx)
+	if err != nil {
+		return s.jobFailed(ctx, job, err)
+	}
 	s.cfg.Log.InfoContext(ctx, "payments compared with Stripe", "events", report.Events, "applied", report.Applied,
 		"compared", report.Compared, "paid", report.Paid, "expired", report.Expired, "refused", len(report.Refused))
-	return err
+	return nil
 }
 
 // Reconcile makes up for events that never came: it fetches those of the last
 // 30 days that Stripe could not deliver, takes up those that are stored but
 // not applied, looks at each open purchase, and ends those that were never
-// begun at Stripe. It may run at any time, also twice at once. It fails with
-// payments_unavailable without Stripe.
+// begun at Stripe. It may run at any time, also twice at once. The report says
+// what was done before an error. It fails with payments_unavailable without
+// Stripe.
 func (s *Service) Reconcile(ctx context.Context) (Report, error) {
 	report := Report{Refused: []string{}}
 	if s.stripe == nil {
 		return report, stoa.Errorf(stoa.PaymentsUnavailable, "There is nothing to compare with: no payment provider is configured.")
 	}
 	err := s.fetchEvents(ctx, &report)
-	return report, errors.Join(err, s.applyStored(ctx, &report), s.compareOpen(ctx, &report), s.expireUnbegun(ctx, &report))
+	if !isUnauthorized(err) { // else no other call is answered either
+		err = errors.Join(err, s.applyStored(ctx, &report), s.compareOpen(ctx, &report))
+	}
+	return report, errors.Join(err, s.expireUnbegun(ctx, &report))
 }
 
 // keptByStripe is how long Stripe keeps events.
@@ -66,7 +77,7 @@ const keptByStripe = 30 * 24 * time.Hour
 func (s *Service) fetchEvents(ctx context.Context, report *Report) error {
 	for event, err := range s.stripe.undelivered(ctx, time.Now().Add(-keptByStripe)) {
 		if err != nil {
-			return fmt.Errorf("list undelivered events: %w", err)
+			return fmt.Errorf("list undelivered events: %w", explained(err))
 		}
 		var known int
 		if err := s.db.Get(ctx, &known, `SELECT count(*) FROM stripe_events WHERE id = $1`, event.ID); err != nil {
@@ -122,7 +133,7 @@ func (s *Service) applyStored(ctx context.Context, report *Report) error {
 			case errors.Is(err, errRefused):
 				report.Refused = append(report.Refused, id+": "+err.Error())
 			case err != nil:
-				faults = append(faults, fmt.Errorf("%s: %w", id, err))
+				faults = append(faults, fmt.Errorf("%s: %w", id, explained(err)))
 			default:
 				report.Applied++
 			}
@@ -136,14 +147,16 @@ func (s *Service) applyStored(ctx context.Context, report *Report) error {
 // maxFaults ends a reconciliation with a provider that does not answer.
 const maxFaults = 10
 
-// compareOpen looks at every purchase that is open here and has a checkout.
+// compareOpen looks at every purchase that is open here and has a checkout,
+// and at those whose payment is to be refunded.
 func (s *Service) compareOpen(ctx context.Context, report *Report) error {
 	var faults []error
 	var after stoa.PurchaseID
 	for {
 		var ids []stoa.PurchaseID
 		if err := s.db.Select(ctx, &ids, `
-			SELECT id FROM purchases WHERE status = 'pending' AND provider = 'stripe' AND provider_ref IS NOT NULL AND id > $1
+			SELECT id FROM purchases WHERE (status = 'pending' AND provider_ref IS NOT NULL OR status = 'mismatched')
+				AND provider = 'stripe' AND id > $1
 			ORDER BY id LIMIT 100`, after); err != nil {
 			return err
 		}
@@ -153,7 +166,7 @@ func (s *Service) compareOpen(ctx context.Context, report *Report) error {
 		after = ids[len(ids)-1]
 		for _, id := range ids {
 			if err := s.compare(ctx, id, report); err != nil {
-				faults = append(faults, fmt.Errorf("purchase %s: %w", id, err))
+				faults = append(faults, fmt.Errorf("purchase %s: %w", id, explained(err)))
 			}
 			if len(faults) == maxFaults {
 				return errors.Join(faults...)
@@ -172,13 +185,15 @@ func (s *Service) compare(ctx context.Context, id stoa.PurchaseID, report *Repor
 	if err != nil {
 		return err
 	}
-	var status Status
-	if err := s.db.Get(ctx, &status, `SELECT status FROM purchases WHERE id = $1`, id); err != nil {
+	var p Purchase
+	if err := s.db.Get(ctx, &p, selectPurchase+` WHERE id = $1`, id); err != nil {
 		return err
 	}
-	switch status {
+	switch p.Status {
 	case Paid, Refunded:
 		report.Paid++
+	case Mismatched:
+		report.Refused = append(report.Refused, "purchase "+id.String()+": "+p.mismatch())
 	case Expired:
 		report.Expired++
 	case Pending:

@@ -15,8 +15,12 @@ import (
 // share is the part of p's credits that its first money units paid for,
 // rounded down to a unit of credit. What a reversal claws back is the
 // difference of two shares, so that parts add up to the whole: all the money
-// is all the credits, in however many refunds it goes back.
+// is all the credits, in however many refunds it goes back. A payment that does
+// not match paid for none.
 func (p Purchase) share(money int64) credits.Amount {
+	if p.PaidMinor != nil {
+		return 0
+	}
 	hi, lo := bits.Mul64(uint64(p.Credits), uint64(money))   //nolint:gosec // neither is negative
 	quotient, _ := bits.Div64(hi, lo, uint64(p.AmountMinor)) //nolint:gosec // money is at most AmountMinor: it fits
 	return credits.Amount(quotient)                          //nolint:gosec // at most Credits
@@ -42,7 +46,7 @@ func (s *Service) reverse(ctx context.Context, tx *masterdb.Tx, p *purchase, fou
 	if len(found) == 0 {
 		return nil
 	}
-	if p.PaidAt == nil {
+	if p.PaymentRef == nil {
 		return fmt.Errorf("purchase %s: money goes back that has not come yet", p.ID)
 	}
 	rows, err := reversalRows(ctx, tx, p, found)
@@ -50,7 +54,7 @@ func (s *Service) reverse(ctx context.Context, tx *masterdb.Tx, p *purchase, fou
 		return err
 	}
 	gone, disputed := p.sums(rows)
-	freeze := p.share(min(p.AmountMinor, gone+disputed)) - p.share(gone)
+	freeze := p.share(min(p.receivedMinor(), gone+disputed)) - p.share(gone)
 	thaw := freeze != p.Frozen
 	if thaw && p.Frozen > 0 {
 		if err := s.ledger.Unfreeze(ctx, tx, p.StoreID, p.freezeRef()); err != nil {
@@ -69,9 +73,13 @@ func (s *Service) reverse(ctx context.Context, tx *masterdb.Tx, p *purchase, fou
 			return err
 		}
 	}
-	p.Status = Paid
-	if gone == p.AmountMinor {
+	switch {
+	case gone == p.receivedMinor():
 		p.Status = Refunded
+	case p.PaidMinor != nil:
+		p.Status = Mismatched
+	default:
+		p.Status = Paid
 	}
 	return p.endRecharge(ctx, tx, rows)
 }
@@ -83,8 +91,8 @@ func (p purchase) freezeRef() string { return fmt.Sprintf("purchase:%s:%d", p.ID
 // sums are the money that is gone and the money that is disputed.
 func (p purchase) sums(rows []reversalRow) (gone, disputed int64) {
 	for _, r := range rows {
-		gone = min(p.AmountMinor, gone+r.taken)
-		disputed = min(p.AmountMinor, disputed+r.DisputedMinor)
+		gone = min(p.receivedMinor(), gone+r.taken)
+		disputed = min(p.receivedMinor(), disputed+r.DisputedMinor)
 	}
 	return gone, disputed
 }
@@ -137,7 +145,7 @@ func (s *Service) take(ctx context.Context, tx *masterdb.Tx, p *purchase, rows [
 		r.Changes++
 		var gone int64
 		for _, other := range rows {
-			gone = min(p.AmountMinor, gone+other.TakenMinor)
+			gone = min(p.receivedMinor(), gone+other.TakenMinor)
 		}
 		moved := p.share(gone) - p.ClawedBack
 		p.ReversedMinor, p.ClawedBack = gone, p.share(gone)

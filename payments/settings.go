@@ -114,6 +114,9 @@ func (s *Service) SetAutoRecharge(ctx context.Context, p access.Principal, store
 			if err := s.canRecharge(ctx, tx, store); err != nil {
 				return err
 			}
+			if err := s.checkMinimum("credits", r.Credits); err != nil {
+				return err
+			}
 		}
 		if _, err := tx.Exec(ctx, `
 			INSERT INTO auto_recharges (store_id, user_id, threshold, credits, monthly_cap, updated_at) VALUES ($1, $2, $4, $5, $6, $7)

@@ -10,7 +10,6 @@ import (
 
 	"github.com/stripe/stripe-go/v86"
 
-	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/keyring"
 )
 
@@ -56,8 +55,11 @@ func (c *stripeClient) createCheckout(ctx context.Context, p purchase, baseURL s
 				ProductData: &stripe.CheckoutSessionCreateLineItemPriceDataProductDataParams{Name: stripe.String(p.title())},
 			},
 		}},
-		SuccessURL: stripe.String(baseURL + "/checkout/done"),
-		CancelURL:  stripe.String(baseURL + "/checkout/cancelled"),
+		// The account's own setting could have another currency paid than the
+		// purchase's, and with it another amount.
+		AdaptivePricing: &stripe.CheckoutSessionCreateAdaptivePricingParams{Enabled: stripe.Bool(false)},
+		SuccessURL:      stripe.String(baseURL + "/checkout/done"),
+		CancelURL:       stripe.String(baseURL + "/checkout/cancelled"),
 	}
 	params.IdempotencyKey = p.key()
 	return c.api.V1CheckoutSessions.Create(ctx, params)
@@ -106,12 +108,12 @@ func (c *stripeClient) look(ctx context.Context, p Purchase, checkout, intent st
 
 func (c *stripeClient) session(ctx context.Context, id string, expand ...string) (*stripe.CheckoutSession, error) {
 	cs, err := c.api.V1CheckoutSessions.Retrieve(ctx, id, &stripe.CheckoutSessionRetrieveParams{Expand: stripe.StringSlice(expand)})
-	return cs, unknownIsFinal(err, id)
+	return cs, lookupError(err, id)
 }
 
 func (c *stripeClient) intent(ctx context.Context, id string) (*stripe.PaymentIntent, error) {
 	pi, err := c.api.V1PaymentIntents.Retrieve(ctx, id, nil)
-	return pi, unknownIsFinal(err, id)
+	return pi, lookupError(err, id)
 }
 
 // reversals lists what has been taken or may be taken of a payment.
@@ -119,70 +121,80 @@ func (c *stripeClient) reversals(ctx context.Context, intent string) ([]reversal
 	var out []reversal
 	for r, err := range c.api.V1Refunds.List(ctx, &stripe.RefundListParams{PaymentIntent: &intent}).All(ctx) {
 		if err != nil {
-			return nil, err
+			return nil, lookupError(err, intent)
 		}
 		out = append(out, refundReversal(r))
 	}
 	for d, err := range c.api.V1Disputes.List(ctx, &stripe.DisputeListParams{PaymentIntent: &intent}).All(ctx) {
 		if err != nil {
-			return nil, err
+			return nil, lookupError(err, intent)
 		}
 		out = append(out, disputeReversal(d))
 	}
 	return out, nil
 }
 
-// ping makes the cheapest call for which the key needs a right that selling
-// needs too.
-func (c *stripeClient) ping(ctx context.Context) error {
-	params := &stripe.CheckoutSessionListParams{}
-	params.Limit, params.Single = stripe.Int64(1), true
-	return c.api.V1CheckoutSessions.List(ctx, params).Err()
+// reads are the calls that need each of the key's rights to read that jobs
+// need, by the name of the right.
+func (c *stripeClient) reads() []stripeRead {
+	one := func(p *stripe.ListParams) { p.Limit, p.Single = stripe.Int64(1), true }
+	return []stripeRead{
+		{"Checkout Sessions", func(ctx context.Context) error {
+			params := &stripe.CheckoutSessionListParams{}
+			one(&params.ListParams)
+			return c.api.V1CheckoutSessions.List(ctx, params).Err()
+		}},
+		{"Payment Intents", func(ctx context.Context) error {
+			params := &stripe.PaymentIntentListParams{}
+			one(&params.ListParams)
+			return c.api.V1PaymentIntents.List(ctx, params).Err()
+		}},
+		{"Refunds", func(ctx context.Context) error {
+			params := &stripe.RefundListParams{}
+			one(&params.ListParams)
+			return c.api.V1Refunds.List(ctx, params).Err()
+		}},
+		{"Disputes", func(ctx context.Context) error {
+			params := &stripe.DisputeListParams{}
+			one(&params.ListParams)
+			return c.api.V1Disputes.List(ctx, params).Err()
+		}},
+		{"Events", func(ctx context.Context) error {
+			params := &stripe.EventListParams{}
+			one(&params.ListParams)
+			return c.api.V1Events.List(ctx, params).Err()
+		}},
+	}
+}
+
+// stripeRead is a right and the cheapest call that needs it.
+type stripeRead struct {
+	right string
+	call  func(context.Context) error
 }
 
 // CheckStripe asks whether Stripe accepts the key, at url if that is not
-// empty. Its errors say what is wrong, and never the key.
+// empty, and whether the key may read all that jobs read. Its errors say what
+// is wrong, and never the key.
 func CheckStripe(ctx context.Context, key keyring.Secret, url string) error {
-	err := newStripeClient(key, url).ping(ctx)
-	e, answered := errors.AsType[*stripe.Error](err)
-	switch {
-	case err == nil:
-		return nil
-	case answered && e.HTTPStatusCode == http.StatusUnauthorized:
-		return errors.New("the key is not accepted by Stripe")
-	case answered && e.HTTPStatusCode == http.StatusForbidden:
-		return errors.New("the key may not use Checkout Sessions")
-	case answered:
-		return fmt.Errorf("an answer with status %d from Stripe (request %s)", e.HTTPStatusCode, e.RequestID)
+	var lacks []string
+	for _, read := range newStripeClient(key, url).reads() {
+		err := read.call(ctx)
+		e, answered := errors.AsType[*stripe.Error](err)
+		switch {
+		case err == nil:
+		case isUnauthorized(err):
+			return errors.New("the key is not accepted by Stripe")
+		case answered && e.HTTPStatusCode == http.StatusForbidden:
+			lacks = append(lacks, read.right)
+		case answered:
+			return fmt.Errorf("an answer with status %d from Stripe (request %s)", e.HTTPStatusCode, e.RequestID)
+		default:
+			return fmt.Errorf("no answer from Stripe: %w", err)
+		}
 	}
-	return fmt.Errorf("no answer from Stripe: %w", err)
-}
-
-// unknownIsFinal: what Stripe does not know now it will never know.
-func unknownIsFinal(err error, id string) error {
-	if e, ok := errors.AsType[*stripe.Error](err); ok && e.Code == stripe.ErrorCodeResourceMissing {
-		return refuse("Stripe does not know %s: it belongs to another account, or to its other mode", id)
+	if len(lacks) > 0 {
+		return fmt.Errorf("the key may not use %s", strings.Join(lacks, ", "))
 	}
-	return err
-}
-
-// isReplayed reports whether Stripe has answered with what it kept under the
-// idempotency key: it keeps its own failures too, for 24 hours.
-func isReplayed(e *stripe.Error) bool {
-	return e.LastResponse != nil && e.LastResponse.Header.Get("Idempotent-Replayed") == "true"
-}
-
-// needsNewKey: under this key there will be no other answer for a day.
-func needsNewKey(err error) bool {
-	e, ok := errors.AsType[*stripe.Error](err)
-	return ok && (e.Type == stripe.ErrorTypeIdempotency && e.HTTPStatusCode == http.StatusBadRequest ||
-		e.HTTPStatusCode >= http.StatusInternalServerError && isReplayed(e))
-}
-
-// errProvider is the answer when Stripe gave none.
-func errProvider(err error) error {
-	out := stoa.Errorf(stoa.PaymentsUnavailable,
-		"The payment provider cannot be reached at the moment. Nothing was charged. Send the same request with the same Idempotency-Key again.").Because(err)
-	out.RetryAfter = 5 * time.Second
-	return out
+	return nil
 }

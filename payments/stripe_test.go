@@ -259,25 +259,6 @@ func TestStripePurchaseReplay(t *testing.T) {
 	})
 }
 
-// Too cheap or too dear for Stripe: the caller learns it, and the key is as
-// new.
-func TestPurchaseOfAnImpossiblePrice(t *testing.T) {
-	t.Parallel()
-	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		s := atStripe(t, db)
-		_, err := s.Purchase(t.Context(), s.owner, s.store, payments.PurchaseRequest{Credits: 49 * credits.Credit, IdempotencyKey: "k"})
-		wantCode(t, err, stoa.InvalidRequest)
-		if e := new(stoa.Error); !errors.As(err, &e) || len(e.Fields) != 1 || e.Fields[0].Field != "credits" || !strings.Contains(e.Message, "buy more") {
-			t.Errorf("%v", err)
-		}
-		_, err = s.Purchase(t.Context(), s.owner, s.store, payments.PurchaseRequest{Credits: 50 * credits.Credit, IdempotencyKey: "k"})
-		must(t, err)
-		if n := s.count(t, `SELECT count(*) FROM purchases`); n != 1 {
-			t.Errorf("%d purchases", n)
-		}
-	})
-}
-
 func TestListPurchases(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

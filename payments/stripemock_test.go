@@ -3,6 +3,7 @@ package payments
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -53,7 +54,14 @@ func TestParametersAreStripes(t *testing.T) {
 			_, err := c.session(ctx, "cs_1", "setup_intent.payment_method")
 			return err
 		},
-		"V1CheckoutSessions.List":   c.ping,
+		"V1CheckoutSessions.List": func(ctx context.Context) error {
+			for _, read := range c.reads() {
+				if err := read.call(ctx); err != nil {
+					return fmt.Errorf("%s: %w", read.right, err)
+				}
+			}
+			return nil
+		},
 		"V1PaymentIntents.Retrieve": func(ctx context.Context) error { _, err := c.intent(ctx, "pi_1"); return err },
 		"V1PaymentIntents.Create":   func(ctx context.Context) error { _, err := c.charge(ctx, p, r); return err },
 		"V1PaymentIntents.List":     func(ctx context.Context) error { _, err := c.findCharge(ctx, p, r); return err },

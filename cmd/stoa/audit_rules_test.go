@@ -128,6 +128,7 @@ var auditedCommands = map[string]auditRule{
 	"stores restore":     writes(access.StoreRestored),
 	"credits grant":      writes(access.CreditsGranted),
 	"credits verify":     writesNone(reads),
+	"payments list":      writesNone(reads),
 	"payments reconcile": writesNone("what it makes up for is in the ledger and in billing, as if its event had come"),
 	"tenants status":     writesNone(reads),
 	"tenants migrate":    writes(access.TenantsMigrated),

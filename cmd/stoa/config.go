@@ -73,8 +73,8 @@ type Config struct {
 	SupabaseURL          string         `name:"supabase-url" env:"STOA_SUPABASE_URL" help:"Address of Supabase's Management API, or of a stand-in; in production https only. Unless told, https://api.supabase.com." placeholder:"URL" group:"config"`
 	SupabasePooler       string         `name:"supabase-pooler" env:"STOA_SUPABASE_POOLER" help:"Where a stand-in's session and transaction pooler are; in development only." placeholder:"HOST:PORT,PORT" group:"config"`
 
-	CreditPrice int64  `name:"credit-price" env:"STOA_CREDIT_PRICE" default:"1" help:"Price of one credit in the currency's minor unit." group:"config"`
-	Currency    string `name:"currency" env:"STOA_CURRENCY" default:"USD" help:"Currency credits are sold in (ISO 4217)." placeholder:"CODE" group:"config"`
+	CreditPrice int64  `name:"credit-price" env:"STOA_CREDIT_PRICE" default:"1" help:"Price of one credit in the currency's minor unit as Stripe counts it; in ISK and UGX a multiple of 100, in BHD, JOD, KWD, OMR and TND of 10." group:"config"`
+	Currency    string `name:"currency" env:"STOA_CURRENCY" default:"USD" help:"Currency credits are sold in (ISO 4217), one in which Stripe takes payments." placeholder:"CODE" group:"config"`
 
 	SMTPURL  keyring.Secret `name:"smtp-url" env:"SMTP_URL" help:"Mail server: smtps://user:password@host, or smtp://… with STARTTLS; without TLS only on this machine. Unless told, development writes mail into files." placeholder:"URL" group:"config"`
 	MailFrom string         `name:"mail-from" env:"STOA_MAIL_FROM" help:"Sender of mail. Unless told, Stoa <no-reply@(base domain)>." placeholder:"ADDRESS" group:"config"`
@@ -144,11 +144,11 @@ func (c *Config) faults() []defect {
 	c.Door.check(fault)
 	c.Quotas.check(fault)
 	c.Retention.check(fault)
-	if c.CreditPrice < 1 {
-		fault("STOA_CREDIT_PRICE", "must be at least 1")
+	if err := c.price().Check(); err != nil {
+		fault("STOA_CREDIT_PRICE", "%v", err)
 	}
-	if len(c.Currency) != 3 {
-		fault("STOA_CURRENCY", "must be a code of three letters")
+	if err := payments.CheckCurrency(c.price().Currency); err != nil {
+		fault("STOA_CURRENCY", "%v", err)
 	}
 	if _, err := c.allowedNetworks(); err != nil {
 		fault("STOA_ALLOW_NETWORKS", "%v", err)

@@ -162,6 +162,8 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 	out = append(out, cfg.checkPlatformHosts(ctx, master)...)
 	detail, err = checkUsers(ctx, master)
 	add("users", err, detail, "have them prove or change the address; 'stoa users verify' and 'stoa users demote' are yours. Such an address signs in as it is, and is nobody else's")
+	detail, err = checkPurchases(ctx, master)
+	add("purchases", err, detail, "'stoa payments list --state mismatched' names them: refund each payment at Stripe, all of it; then its purchase is refunded")
 	detail, err = checkQueue(ctx, master)
 	add("job queue", err, detail, "run 'stoa migrate', then look for the job's error in the server's log")
 	return out, len(faults) == 0

@@ -26,7 +26,7 @@ type cli struct {
 	Doctor   doctorCmd   `cmd:"" help:"Check this installation and say how to mend what is wrong."`
 	Stores   storesCmd   `cmd:"" help:"Look at the stores of this platform, close, delete and restore them."`
 	Credits  creditsCmd  `cmd:"" help:"Give stores credits, and check the ledger."`
-	Payments paymentsCmd `cmd:"" help:"Compare purchases with the payment provider."`
+	Payments paymentsCmd `cmd:"" help:"List purchases, and compare them with the payment provider."`
 	Tenants  tenantsCmd  `cmd:"" help:"Keep the stores' databases on one schema."`
 	Prices   pricesCmd   `cmd:"" help:"Look at what services cost in credits, and set it."`
 	Users    usersCmd    `cmd:"" help:"Look at the users and choose who operates the platform."`

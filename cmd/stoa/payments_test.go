@@ -110,6 +110,14 @@ func TestPaymentsReconcile(t *testing.T) {
 		t.Errorf("without Stripe: %d: %s%s", status, out, errs)
 	}
 
+	// A key that Stripe refuses: the command fails and says so.
+	stripe.Refuse("", http.StatusUnauthorized, "invalid_request_error", "")
+	status, out, errs = command(t, append([]string{"payments", "reconcile"}, flags...)...)
+	if status != 1 || !strings.Contains(errs, "not complete") || !strings.Contains(errs, "key is not accepted by Stripe") || !strings.HasPrefix(out, "NOT COMPLETE") {
+		t.Errorf("with a refused key: %d: %s%s", status, out, errs)
+	}
+	stripe.Admit()
+
 	doctor := func(change ...string) (int, string) {
 		status, out, _ := command(t, append(append([]string{"doctor"}, flags...), change...)...)
 		return status, out
@@ -138,6 +146,12 @@ func TestStripeSettings(t *testing.T) {
 		"a stand-in":           {func(c *Config) { c.StripeURL = "http://127.0.0.1:12111" }, ""},
 		"no address":           {func(c *Config) { c.StripeURL = "127.0.0.1:12111" }, "STOA_STRIPE_URL must be"},
 		"stand-in, in earnest": {func(c *Config) { c.StripeURL, c.Env = "http://127.0.0.1:12111", "production" }, "STOA_STRIPE_URL is for development only"},
+		"whole krónur":         {func(c *Config) { c.Currency, c.CreditPrice = "isk", 200 }, ""},
+		"parts of a króna":     {func(c *Config) { c.Currency, c.CreditPrice = "ISK", 150 }, "STOA_CREDIT_PRICE must be a multiple of 100"},
+		"parts of ten fils":    {func(c *Config) { c.Currency = "kwd" }, "STOA_CREDIT_PRICE must be a multiple of 10 "},
+		"an unknown currency":  {func(c *Config) { c.Currency = "XXX" }, "STOA_CURRENCY must be"},
+		"no currency":          {func(c *Config) { c.Currency = "" }, "STOA_CURRENCY must be"},
+		"for nothing":          {func(c *Config) { c.CreditPrice = 0 }, "STOA_CREDIT_PRICE must be 1 to"},
 		"nobody to pay to":     {func(c *Config) { c.Env = "production" }, ""},
 	} {
 		cfg := testConfig(t, masterdb.SQLite)
@@ -150,5 +164,128 @@ func TestStripeSettings(t *testing.T) {
 		if cfg.Env == "production" && cfg.sandbox() {
 			t.Error("there is a sandbox in production")
 		}
+	}
+}
+
+// TestDebtIsShownWhereTheBalanceIs: after money went back for credits that
+// were spent, every place that shows the account shows the same.
+func TestDebtIsShownWhereTheBalanceIs(t *testing.T) {
+	t.Parallel()
+	for _, engine := range masterdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			stripe := stripetest.New(t, "")
+			cfg := atStripe(testConfig(t, engine), stripe)
+			s := startServer(t, cfg)
+			stripe.SendTo(s.url + "/api/webhooks/stripe")
+			c, id := register(t, s, "owner@example.com")
+			balance := func() answer { return c.call("GET", "/api/credits/balance", nil).want(http.StatusOK) }
+			p := c.call("POST", "/api/credits/purchase", object{"credits": 100}).want(http.StatusCreated)
+			intent := stripe.Pay(stripe.SessionOf(p.text("checkoutUrl")))
+			stripe.DeliverAll()
+			eventually(t, "the credits are granted", func() bool { return balance().text("balance") == "100" })
+			c.call("POST", "/api/credits/spend", object{"amount": "70.5"}).want(http.StatusOK)
+			c.call("POST", "/api/credits/holds", object{"amount": 20}).want(http.StatusCreated)
+			stripe.Refund(intent, 100, "succeeded")
+			stripe.DeliverAll()
+			eventually(t, "the credits are taken back", func() bool { return balance().text("debt") == "90.5" })
+
+			want := object{"balance": "20", "reserved": "20", "available": "0", "debt": "90.5"}
+			same := func(place string, got object) {
+				t.Helper()
+				for name, value := range want {
+					if got[name] != value {
+						t.Errorf("%s: %s is %v, want %v", place, name, got[name], value)
+					}
+				}
+			}
+			whole := balance()
+			for name, value := range want {
+				whole.is(value, name)
+			}
+			same("the store", c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).at("credits").(object))
+			same("the list", c.call("GET", "/api/stores", nil).want(http.StatusOK).list("data")[0].(object)["credits"].(object))
+			flags := []string{"--data-dir=" + cfg.DataDir, "--master-db-url=" + cfg.MasterDBURL.Reveal()}
+			status, out, errs := command(t, append([]string{"stores", "show", id, "--json"}, flags...)...)
+			var shown struct{ Credits object }
+			if err := json.Unmarshal([]byte(out), &shown); err != nil || status != 0 {
+				t.Fatalf("%d: %s%s", status, out, errs)
+			}
+			same("stores show --json", shown.Credits)
+			if _, out, _ := command(t, append([]string{"stores", "show", id}, flags...)...); !strings.Contains(out, "20, of which 20 are reserved, and 90.5 are owed") {
+				t.Errorf("stores show: %s", out)
+			}
+		})
+	}
+}
+
+// TestMismatchedPayment: the owner sees it, the operator finds it, and a refund
+// at Stripe ends it.
+func TestMismatchedPayment(t *testing.T) {
+	t.Parallel()
+	stripe := stripetest.New(t, "")
+	cfg := atStripe(testConfig(t, masterdb.SQLite), stripe)
+	s := startServer(t, cfg)
+	stripe.SendTo(s.url + "/api/webhooks/stripe")
+	c, id := register(t, s, "owner@example.com")
+	p := c.call("POST", "/api/credits/purchase", object{"credits": 100}).want(http.StatusCreated).is(nil, "paid")
+	c.call("POST", "/api/credits/purchase", object{"credits": 200}).want(http.StatusCreated)
+	purchase := func() answer {
+		return c.call("GET", "/api/credits/purchases/"+p.text("id"), nil).want(http.StatusOK)
+	}
+	intent := stripe.PayOther(stripe.SessionOf(p.text("checkoutUrl")), 85, "eur")
+	stripe.DeliverAll()
+	eventually(t, "the payment does not match", func() bool { return purchase().text("status") == "mismatched" })
+	purchase().is("1.00", "amount", "value").is("USD", "amount", "currency").is("0.85", "paid", "value").is("EUR", "paid", "currency").is(nil, "paidAt")
+	if list := c.call("GET", "/api/credits/purchases", nil).want(http.StatusOK); list.list("data")[1].(object)["status"] != "mismatched" {
+		t.Error(list.raw)
+	}
+	c.call("GET", "/api/credits/balance", nil).want(http.StatusOK).is("0", "balance")
+
+	flags := []string{
+		"--data-dir=" + cfg.DataDir, "--master-db-url=" + cfg.MasterDBURL.Reveal(),
+		"--stripe-secret-key=" + stripetest.Key, "--stripe-webhook-secret=" + stripetest.Secret, "--stripe-url=" + stripe.URL,
+	}
+	run := func(args ...string) (int, string) {
+		status, out, errs := command(t, append(args, flags...)...)
+		return status, out + errs
+	}
+	if status, out := run("payments", "list", "--state=mismatched"); status != 0 || strings.Count(out, "\n") != 2 ||
+		!strings.Contains(out, intent) || !strings.Contains(out, "0.85 EUR") || !strings.Contains(out, p.text("id")) {
+		t.Errorf("list: %d\n%s", status, out)
+	}
+	var listed []struct {
+		Store, Status, Payment string
+		Paid                   object
+	}
+	status, out := run("payments", "list", "--json", "--store="+id)
+	if err := json.Unmarshal([]byte(out), &listed); err != nil || status != 0 || len(listed) != 2 || listed[1].Payment != intent ||
+		listed[1].Store != "store-of-owner-example-com" || listed[1].Paid["value"] != "0.85" || listed[0].Status != "pending" {
+		t.Errorf("list --json: %d %v\n%s", status, err, out)
+	}
+	for _, bad := range [][]string{{"payments", "list", "--state=lost"}, {"payments", "list", "--limit=0"}, {"payments", "list", "--store=nobody"}} {
+		if status, out := run(bad...); status == 0 {
+			t.Errorf("%q: %s", bad, out)
+		}
+	}
+	if status, out := run("doctor"); status != 1 || !strings.Contains(out, "1 purchases were paid with another amount") || !strings.Contains(out, "payments list --state mismatched") {
+		t.Errorf("doctor: %d\n%s", status, out)
+	}
+	if status, out := run("payments", "reconcile"); status != 1 || !strings.Contains(out, "NEEDS A PERSON") || !strings.Contains(out, "0.85 EUR were paid: refund payment "+intent) {
+		t.Errorf("reconcile: %d\n%s", status, out)
+	}
+
+	stripe.Refund(intent, 85, "succeeded")
+	stripe.DeliverAll()
+	eventually(t, "the refund ends it", func() bool { return purchase().text("status") == "refunded" })
+	purchase().is("0.85", "reversed", "value").is("EUR", "reversed", "currency").is("0", "clawedBack")
+	if status, out := run("payments", "list", "--state=mismatched"); status != 0 || strings.Count(out, "\n") != 1 {
+		t.Errorf("list: %d\n%s", status, out)
+	}
+	if status, out := run("doctor"); status != 0 {
+		t.Errorf("doctor: %d\n%s", status, out)
+	}
+	if status, out := run("payments", "reconcile"); status != 0 {
+		t.Errorf("reconcile: %d\n%s", status, out)
 	}
 }

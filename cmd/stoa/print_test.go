@@ -62,6 +62,7 @@ func TestCommandsEscapeWhatTheyPrint(t *testing.T) {
 		{[]string{"credits", "grant", ids["stores"], "1", "--reason", "test" + hostile}, false},
 		{[]string{"keys", "list"}, false},
 		{[]string{"doctor", "--fleet"}, false},
+		{[]string{"payments", "list"}, false},
 		{[]string{"payments", "reconcile"}, false},
 		{[]string{"migrate"}, false},
 		{[]string{"serve", "--log-level=" + hostile}, true},

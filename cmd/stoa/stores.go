@@ -124,11 +124,19 @@ type storeRecord struct {
 	Hostnames []storeHostname `json:"hostnames"`
 	Database  *storeDatabase  `json:"database"`
 	Balance   *credits.Amount `json:"balance"`
+	Credits   *storeCredits   `json:"credits"`
 	CreatedAt time.Time       `json:"createdAt"`
 	UpdatedAt time.Time       `json:"updatedAt"`
 
 	DeleteAfter *time.Time `json:"deleteAfter"`
 	Held        bool       `json:"held"`
+}
+
+type storeCredits struct {
+	Balance   credits.Amount `json:"balance"`
+	Reserved  credits.Amount `json:"reserved"`
+	Available credits.Amount `json:"available"`
+	Debt      credits.Amount `json:"debt"`
 }
 
 type storeHostname struct {
@@ -167,6 +175,7 @@ func newStoreRecord(s stores.Store) storeRecord {
 	}
 	if s.Credits != nil {
 		r.Balance = &s.Credits.Balance
+		r.Credits = &storeCredits{s.Credits.Balance, s.Credits.Reserved, s.Credits.Available(), s.Credits.Debt}
 	}
 	if d := s.Database; d != nil {
 		r.Database = &storeDatabase{
@@ -220,8 +229,9 @@ func printStore(w io.Writer, s storeRecord) error {
 	for _, h := range s.Hostnames {
 		line("hostname", "%s%s%s", h.Hostname, note(h.Primary, " (primary)"), note(!h.Verified, " (not verified)"))
 	}
-	if s.Balance != nil {
-		line("credits", "%s", s.Balance)
+	if c := s.Credits; c != nil {
+		line("credits", "%s%s%s", c.Balance, note(c.Reserved > 0, fmt.Sprintf(", of which %s are reserved", c.Reserved)),
+			note(c.Debt > 0, fmt.Sprintf(", and %s are owed", c.Debt)))
 	}
 	line("created", "%s", s.CreatedAt.Format(time.RFC3339))
 	if d := s.Database; d == nil {

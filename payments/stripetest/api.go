@@ -162,9 +162,11 @@ func (s *Stripe) createSession(form url.Values) *answer {
 		if err != nil || form.Get("line_items[0][price_data][product_data][name]") == "" || form.Get("line_items[0][quantity]") != "1" {
 			return bad("parameter_missing", "Missing required param: line_items.")
 		}
-		if fault := priceFault(amount); fault != nil {
+		if fault := priceFault(amount, form.Get("line_items[0][price_data][currency]")); fault != nil {
 			return fault
 		}
+		// The account has adaptive pricing switched on.
+		o["adaptive_pricing"] = object{"enabled": form.Get("adaptive_pricing[enabled]") != "false"}
 		o["amount_total"], o["currency"], o["payment_status"] = amount, form.Get("line_items[0][price_data][currency]"), "unpaid"
 		o["intent_metadata"] = metadata(form, "payment_intent_data[metadata]")
 	case "setup":
@@ -180,9 +182,21 @@ func (s *Stripe) createSession(form url.Values) *answer {
 	return reply(o)
 }
 
-// priceFault: the bounds of US dollars.
-func priceFault(amount int64) *answer {
+// priceFault: the bounds of US dollars, and what the parts of some currencies
+// must be.
+func priceFault(amount int64, currency string) *answer {
+	multiple := int64(1)
+	switch currency {
+	case "isk", "ugx":
+		multiple = 100
+	case "bhd", "jod", "kwd", "omr", "tnd":
+		multiple = 10
+	}
 	switch {
+	case !slices.Contains(currencies, currency):
+		return bad("", "Invalid currency: "+currency)
+	case amount%multiple != 0:
+		return bad("parameter_invalid_integer", "Invalid integer for "+currency)
 	case amount < 50:
 		return bad("amount_too_small", "Amount must convert to at least 50 cents.")
 	case amount > 99_999_999:
@@ -191,12 +205,15 @@ func priceFault(amount int64) *answer {
 	return nil
 }
 
+// currencies are those that the stand-in takes.
+var currencies = strings.Fields("usd eur gbp chf jpy krw huf twd isk ugx bhd jod kwd omr tnd")
+
 func (s *Stripe) createIntent(form url.Values) *answer {
 	amount, err := strconv.ParseInt(form.Get("amount"), 10, 64)
 	if err != nil {
 		return bad("parameter_missing", "Missing required param: amount.")
 	}
-	if fault := priceFault(amount); fault != nil {
+	if fault := priceFault(amount, form.Get("currency")); fault != nil {
 		return fault
 	}
 	card := s.objects[form.Get("payment_method")]

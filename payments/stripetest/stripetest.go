@@ -8,6 +8,7 @@ package stripetest
 import (
 	"crypto/rand"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -28,8 +29,10 @@ const (
 type Stripe struct {
 	URL string
 
-	t    testing.TB
-	hook string
+	t      reporter
+	hook   string
+	client *http.Client // delivers events
+	acting sync.Mutex   // held by an action of the pages, from its look to its end
 
 	mu      sync.Mutex
 	ids     []string // of objects, in the order of their making
@@ -37,8 +40,17 @@ type Stripe struct {
 	events  []*Event
 	kept    map[string]*answer // by idempotency key
 	faults  []*fault
+	refused map[string]*answer // by the beginning of a call
 	onLate  func()
 	asked   []string
+}
+
+// reporter is told what should not happen: the test, or the log.
+type reporter interface {
+	Helper()
+	Error(args ...any)
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
 }
 
 // object is a resource as the API shows it, with references as ids.
@@ -48,7 +60,7 @@ type object = map[string]any
 // endpoint, when a test delivers them.
 func New(t testing.TB, hook string) *Stripe {
 	t.Helper()
-	s := &Stripe{t: t, hook: hook, objects: map[string]object{}, kept: map[string]*answer{}}
+	s := newStripe(t, hook)
 	server := httptest.NewServer(http.HandlerFunc(s.serve))
 	t.Cleanup(func() {
 		server.CloseClientConnections() // also those that a fault has left hanging
@@ -58,11 +70,22 @@ func New(t testing.TB, hook string) *Stripe {
 	return s
 }
 
+func newStripe(t reporter, hook string) *Stripe {
+	return &Stripe{t: t, hook: hook, client: http.DefaultClient, objects: map[string]object{}, kept: map[string]*answer{}}
+}
+
 // Asked lists the calls so far, such as "POST /v1/checkout/sessions".
 func (s *Stripe) Asked() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]string(nil), s.asked...)
+}
+
+// Object returns a copy of an object as the API shows it.
+func (s *Stripe) Object(id string) map[string]any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.objects[id])
 }
 
 // Forget drops every idempotency key, as Stripe does after 24 hours.
@@ -113,6 +136,34 @@ func (s *Stripe) Break(call string, f Fault) {
 	s.faults = append(s.faults, &fault{call: call, fault: f})
 }
 
+// Refuse has every later call that begins so, such as "POST /v1/checkout", or
+// every call with "", answered with this error, until Admit.
+func (s *Stripe) Refuse(call string, status int, typ, code string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refused == nil {
+		s.refused = map[string]*answer{}
+	}
+	s.refused[call] = problem(status, typ, code, "This call is refused.")
+}
+
+// Admit ends what Refuse began.
+func (s *Stripe) Admit() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused = nil
+}
+
+// refusal is the answer to a refused call, nil for any other. The lock is held.
+func (s *Stripe) refusal(call string) *answer {
+	for begin, a := range s.refused {
+		if strings.HasPrefix(call, begin) {
+			return a
+		}
+	}
+	return nil
+}
+
 // takeFault is called with the lock held.
 func (s *Stripe) takeFault(call string) *fault {
 	for i, f := range s.faults {
@@ -137,8 +188,13 @@ func (s *Stripe) serve(w http.ResponseWriter, r *http.Request) {
 	_ = r.ParseForm() // what cannot be read is missing
 	s.mu.Lock()
 	s.asked = append(s.asked, call)
+	refusal := s.refusal(call)
 	f := s.takeFault(call)
 	s.mu.Unlock()
+	if refusal != nil {
+		write(w, refusal, false)
+		return
+	}
 	meets := func(kind Fault) bool { return f != nil && f.late == nil && f.fault == kind }
 	switch {
 	case meets(Hang):

@@ -68,7 +68,7 @@ func (s *Stripe) Deliver(e *Event) int {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Stripe-Signature", signed.Header)
-	res, err := http.DefaultClient.Do(req)
+	res, err := s.client.Do(req)
 	if err != nil {
 		s.t.Errorf("deliver %s: %v", e.ID, err)
 		return 0
@@ -124,14 +124,34 @@ func (s *Stripe) change(id string, do func(object)) {
 	do(o)
 }
 
-// begin makes the payment intent of a checkout. The lock is held.
+// begin makes the payment intent of a checkout and completes it. The lock is
+// held.
 func (s *Stripe) begin(session object) object {
+	intent := s.attempt(session)
+	session["status"], session["url"] = "complete", nil
+	return intent
+}
+
+// attempt returns the payment intent of a checkout, made with the first attempt
+// to pay. The lock is held.
+func (s *Stripe) attempt(session object) object {
+	if id, ok := session["payment_intent"].(string); ok {
+		intent := s.objects[id]
+		intent["amount"], intent["currency"] = session["amount_total"], session["currency"]
+		return intent
+	}
 	intent := s.add("pi", "payment_intent", object{
 		"amount": session["amount_total"], "amount_received": int64(0), "currency": session["currency"],
 		"customer": nil, "metadata": session["intent_metadata"],
 	})
-	session["payment_intent"], session["status"], session["url"] = intent["id"], "complete", nil
+	session["payment_intent"] = intent["id"]
 	return intent
+}
+
+// Decline has a card declined at a checkout, which stays open for another one.
+func (s *Stripe) Decline(session string) {
+	s.t.Helper()
+	s.change(session, func(o object) { s.decline(s.attempt(o), "card_declined", "generic_decline") })
 }
 
 // Pay pays at a checkout, with a card, and returns the payment intent's id.
@@ -149,6 +169,14 @@ func (s *Stripe) Pay(session string) (intent string) {
 func (s *Stripe) succeed(session, intent object) {
 	intent["status"], intent["amount_received"], session["payment_status"] = "succeeded", intent["amount"], "paid"
 	s.tell("payment_intent.succeeded", intent)
+}
+
+// PayOther is Pay with another amount, in the minor unit, or another currency
+// than the checkout's: what Stripe does when the account converts prices.
+func (s *Stripe) PayOther(session string, minor int64, currency string) (intent string) {
+	s.t.Helper()
+	s.change(session, func(o object) { o["amount_total"], o["currency"] = minor, currency })
+	return s.Pay(session)
 }
 
 // PayLater ends a checkout with a slow way to pay: the money comes, or not,
@@ -188,6 +216,15 @@ func (s *Stripe) Finish(intent string) {
 	s.t.Helper()
 	s.change(intent, func(o object) {
 		o["status"], o["amount_received"] = "succeeded", o["amount"]
+		s.tell("payment_intent.succeeded", o)
+	})
+}
+
+// FinishWith is Finish with another amount than was asked for.
+func (s *Stripe) FinishWith(intent string, minor int64) {
+	s.t.Helper()
+	s.change(intent, func(o object) {
+		o["status"], o["amount_received"] = "succeeded", minor
 		s.tell("payment_intent.succeeded", o)
 	})
 }
@@ -311,11 +348,16 @@ func (s *Stripe) Count(kind string) (n int) {
 }
 
 // Intents lists the payment intents, oldest first.
-func (s *Stripe) Intents() (ids []string) {
+func (s *Stripe) Intents() []string { return s.kind("payment_intent") }
+
+// Sessions lists the checkouts, oldest first.
+func (s *Stripe) Sessions() []string { return s.kind("checkout.session") }
+
+func (s *Stripe) kind(kind string) (ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range s.ids {
-		if s.objects[id]["object"] == "payment_intent" {
+		if s.objects[id]["object"] == kind {
 			ids = append(ids, id)
 		}
 	}

@@ -1,0 +1,81 @@
+package stripetest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// Options are those of a stand-in that is used by hand.
+type Options struct {
+	Listen string       // address to listen on, such as 127.0.0.1:12111
+	Hook   string       // address of the platform's webhook endpoint
+	Log    *slog.Logger // is told of events that cannot be delivered
+}
+
+// redeliver is how often events that no endpoint has acknowledged are sent.
+const redeliver = 500 * time.Millisecond
+
+// Run serves a stand-in until ctx ends: the API, pages with what the person at
+// the checkout and the bank may do, and events sent as soon as they happen, in
+// order, until the endpoint acknowledges them. It calls ready with the
+// stand-in once it listens.
+func Run(ctx context.Context, opts Options, ready func(*Stripe)) error {
+	var listen net.ListenConfig
+	listener, err := listen.Listen(ctx, "tcp", opts.Listen)
+	if err != nil {
+		return err
+	}
+	s := newStripe(&logReporter{log: opts.Log}, opts.Hook)
+	s.client = &http.Client{Timeout: 10 * time.Second}
+	s.URL = "http://" + listener.Addr().String()
+	server := &http.Server{Handler: s.pages(), ReadHeaderTimeout: 10 * time.Second}
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	ready(s)
+	tick := time.NewTicker(redeliver)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-failed:
+			return err
+		case <-ctx.Done():
+			return server.Close()
+		case <-tick.C:
+			s.deliverInOrder()
+		}
+	}
+}
+
+// deliverInOrder sends what has not been delivered, up to the first event that
+// is not acknowledged.
+func (s *Stripe) deliverInOrder() {
+	for _, e := range s.Undelivered() {
+		if s.Deliver(e)/100 != 2 {
+			return
+		}
+	}
+}
+
+// logReporter is the reporter outside of a test. It tells the same fault once.
+type logReporter struct {
+	log  *slog.Logger
+	last string
+}
+
+func (r *logReporter) Helper() {}
+
+func (r *logReporter) Error(args ...any) { r.Errorf("%s", fmt.Sprint(args...)) }
+
+func (r *logReporter) Errorf(format string, args ...any) {
+	if text := fmt.Sprintf(format, args...); text != r.last {
+		r.last = text
+		r.log.Warn(text)
+	}
+}
+
+// Fatalf is for what the pages have made sure of before.
+func (r *logReporter) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
