@@ -40,6 +40,9 @@ func TestEngines(t *testing.T) {
 		"stops a query when cancelled": stopsWhenCancelled,
 	}
 	for _, engine := range tenantdbtest.All() {
+		in, err := tenantdbtest.Open(t, tenantdbtest.Create(t, engine)).Inspect(t.Context())
+		must(t, err)
+		t.Logf("the %s server is %s", engine, in.Version)
 		for name, promise := range promises {
 			t.Run(string(engine)+" "+name, func(t *testing.T) {
 				t.Parallel()
@@ -47,6 +50,11 @@ func TestEngines(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestEnginesOnNewerServers(t *testing.T) {
+	t.Parallel()
+	tenantdbtest.OnNewerServers(t, "TestEngines", "TestEveryServerError", "TestManaged.*", "TestCheckServer")
 }
 
 // things makes a table to play with.

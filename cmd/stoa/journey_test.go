@@ -28,6 +28,12 @@ func TestJourney(t *testing.T) {
 	}
 }
 
+// TestJourneyOnNewerServers: the same with the newest servers at hand.
+func TestJourneyOnNewerServers(t *testing.T) {
+	t.Parallel()
+	tenantdbtest.OnNewerServers(t, "TestJourney")
+}
+
 func journey(t *testing.T, s *server, tenant tenantdb.EngineName) {
 	c := client{t: t, url: s.url}
 
