@@ -2,7 +2,6 @@ package cloud
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -147,10 +146,10 @@ func planOwner(store string) string { return "supabase_projects/" + store }
 // Plan records the choice with all passwords that will be needed, in the
 // transaction that begins a run.
 func (s *Service) Plan(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, c Choice) error {
-	made := secrets{Role: newPassword()}
+	made := secrets{Role: tenantdb.NewPassword().Reveal()}
 	name := ""
 	if c.Ref == "" {
-		made.Database, name = newPassword(), c.Name+marker(store)
+		made.Database, name = tenantdb.NewPassword().Reveal(), c.Name+marker(store)
 	}
 	plain, err := json.Marshal(made)
 	if err != nil {
@@ -171,9 +170,6 @@ func (s *Service) Plan(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 		VALUES ($1, $2, $3, $4, $5, $6, $7)`, store, ref, c.Organization, name, c.Region, sealed, tx.Now)
 	return err
 }
-
-// newPassword has 256 bits and only letters and digits, as rand.Text has.
-func newPassword() string { return rand.Text() + rand.Text() }
 
 // marker ends the name of a project that is made for the store. By it the
 // project is found when the answer to its making was lost.
