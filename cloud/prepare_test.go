@@ -237,8 +237,10 @@ func TestPrepareDoomed(t *testing.T) {
 		}
 		// Refused from the start, and nothing is on record as under way.
 		_, store := b.connected(t)
-		b.plan(t, store, Choice{Organization: "somebody-elses", Region: "emea", Name: "x"})
-		if _, err := b.prepare(t, store); stoa.CodeOf(err) != stoa.SupabaseRefused {
+		must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+			return b.Plan(t.Context(), tx, store, Choice{Organization: "somebody-elses", Region: "emea", Name: "x"})
+		}))
+		if _, err := b.prepare(t, store); stoa.CodeOf(err) != stoa.SupabaseRefused || !strings.Contains(err.Error(), b.sb.Organization) {
 			t.Errorf("somebody else's organisation: %v", err)
 		}
 	})
@@ -343,8 +345,8 @@ func TestProjectFault(t *testing.T) {
 	each(t, func(t *testing.T, b bench) {
 		_, store := b.connected(t)
 		project := b.project(t)
-		ctx := t.Context()
-		must(t, b.ProjectFault(ctx, store)) // in no project
+		ctx, unreachable := t.Context(), stoa.Errorf(stoa.DatabaseUnreachable, "It does not answer.")
+		must(t, b.ProjectFault(ctx, store, nil)) // in no project
 		must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error { return Note(ctx, tx, store, project.Ref) }))
 		for _, c := range []struct {
 			status string
@@ -357,7 +359,7 @@ func TestProjectFault(t *testing.T) {
 			b.forget(store)
 			before := b.sb.Count("GET /v1/projects")
 			for range 3 {
-				if got := stoa.CodeOf(b.ProjectFault(ctx, store)); got != c.want {
+				if got := stoa.CodeOf(b.ProjectFault(ctx, store, nil)); got != c.want {
 					t.Errorf("%s: %q, want %q", c.status, got, c.want)
 				}
 			}
@@ -367,9 +369,88 @@ func TestProjectFault(t *testing.T) {
 		}
 		must(t, b.sb.Remove(ctx, project.Ref))
 		b.forget(store)
-		wantCode(t, b.ProjectFault(ctx, store), stoa.SupabaseProjectRemoved)
+		wantCode(t, b.ProjectFault(ctx, store, nil), stoa.SupabaseProjectRemoved)
 		b.forget(store)
+		b.sb.Break("GET /v1/projects", supabasetest.Broken)
+		must(t, b.ProjectFault(ctx, store, unreachable)) // Supabase cannot tell
 		b.sb.RevokeAll()
-		must(t, b.ProjectFault(ctx, store)) // nobody can tell
+		wantCode(t, b.ProjectFault(ctx, store, unreachable), stoa.SupabaseProjectUnknown)
+		must(t, b.ProjectFault(ctx, store, stoa.Errorf(stoa.DatabaseAuthFailed, "no"))) // a paused project has another fault
+		_, never := b.store(t)
+		must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error { return Note(ctx, tx, never, project.Ref) }))
+		wantCode(t, b.ProjectFault(ctx, never, unreachable), stoa.SupabaseProjectUnknown)
+	})
+}
+
+// TestMistypedOrganization: an organisation that the account does not have is
+// told by name, with those that it has, before a run begins; while Supabase does
+// not answer, the run finds it out.
+func TestMistypedOrganization(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, b bench) {
+		_, store := b.connected(t)
+		choice := b.fresh()
+		must(t, b.Check(t.Context(), store, choice))
+		for _, slug := range []string{choice.Organization + "s", "Demo", strings.ToUpper(choice.Organization)} {
+			err := b.Check(t.Context(), store, Choice{Organization: slug, Region: "emea", Name: "bakery"})
+			wantCode(t, err, stoa.InvalidRequest)
+			var known *stoa.Error
+			if !errors.As(err, &known) || len(known.Fields) != 1 || known.Fields[0].Field != "organization" ||
+				!strings.Contains(known.Fields[0].Message, choice.Organization) || !strings.Contains(known.Fields[0].Message, "Demo") {
+				t.Errorf("%s: %+v", slug, known)
+			}
+		}
+		b.forget(store)
+		b.sb.Break("GET /v1/organizations", supabasetest.Busy)
+		must(t, b.Check(t.Context(), store, Choice{Organization: "nobodys", Region: "emea", Name: "bakery"}))
+	})
+}
+
+// TestRoleFault: why the statement that makes the store's role failed.
+func TestRoleFault(t *testing.T) {
+	t.Parallel()
+	eachWhole(t, func(t *testing.T, b bench) {
+		project := b.project(t)
+		work := func() (*work, string) {
+			_, store := b.connected(t)
+			b.plan(t, store, Choice{Ref: project.Ref})
+			plan, err := b.readPlan(t.Context(), store)
+			must(t, err)
+			return b.work(store, plan), tenantdb.SupabaseRole(store)
+		}
+		password := tenantdb.NewPassword()
+		w, role := work()
+		b.sb.SetStatus(project.Ref, "INACTIVE")
+		wantCode(t, w.makeRole(t.Context(), project.Ref, role, password), stoa.SupabaseProjectPaused)
+		b.sb.SetStatus(project.Ref, "ACTIVE_HEALTHY")
+		admin, err := pgx.Connect(t.Context(), b.sb.DatabaseURL(project.Ref))
+		must(t, err)
+		defer admin.Close(context.Background()) //nolint:errcheck // nothing is pending
+		for _, c := range []struct {
+			before, after string
+			want          stoa.Code
+		}{
+			{`ALTER ROLE @ SET default_transaction_read_only = on`, `ALTER ROLE @ RESET default_transaction_read_only`, stoa.DatabaseUnreachable},
+			{`ALTER ROLE @ NOCREATEROLE`, `ALTER ROLE @ CREATEROLE`, stoa.DatabasePermissionDenied},
+			{`ALTER ROLE @ SET statement_timeout = 1`, `ALTER ROLE @ RESET statement_timeout`, stoa.DatabaseUnreachable},
+		} {
+			w, role := work()
+			exec := func(statement string) {
+				_, err := admin.Exec(t.Context(), strings.ReplaceAll(statement, "@", "postgres_"+project.Ref))
+				must(t, err)
+			}
+			if strings.Contains(c.before, "timeout") { // the statement waits for a lock that the test has
+				exec(`SELECT pg_advisory_lock(hashtext('` + role + `'))`)
+			}
+			exec(c.before)
+			err := w.makeRole(t.Context(), project.Ref, role, password)
+			if code := stoa.CodeOf(err); code != c.want {
+				t.Errorf("%s: %v, want %s", c.before, err, c.want)
+			}
+			exec(c.after)
+			exec(`SELECT pg_advisory_unlock_all()`)
+		}
+		must(t, b.sb.Remove(t.Context(), project.Ref))
+		wantCode(t, w.makeRole(t.Context(), project.Ref, role, password), stoa.SupabaseProjectRemoved)
 	})
 }

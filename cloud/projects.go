@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -21,6 +23,11 @@ func (s *Service) Organizations(ctx context.Context, p access.Principal, store s
 	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
 		return nil, err
 	}
+	return s.listOrganizations(ctx, store)
+}
+
+// listOrganizations returns those of the connected account, as of a moment ago.
+func (s *Service) listOrganizations(ctx context.Context, store stoa.StoreID) ([]supabase.Organization, error) {
 	if known, ok := s.organizations.GetIfPresent(store); ok {
 		return known, nil
 	}
@@ -103,8 +110,7 @@ func (s *Service) Check(ctx context.Context, store stoa.StoreID, c Choice) error
 		if err := faults.Err(); err != nil {
 			return err
 		}
-		_, err := s.read(ctx, s.db, store)
-		return err
+		return s.checkOrganization(ctx, store, c.Organization)
 	}
 	if !supabase.IsRef(c.Ref) {
 		faults.Add("projectRef", "must be 20 small letters, such as abcdefghijklmnopqrst")
@@ -120,6 +126,58 @@ func (s *Service) Check(ctx context.Context, store stoa.StoreID, c Choice) error
 		return faults.Err()
 	}
 	return statusFault(all[i].Status)
+}
+
+// checkOrganization refuses an organisation that is not the connected account's.
+// While the account's cannot be listed, as when the rate limit is spent, it leaves
+// that to the run, which waits.
+func (s *Service) checkOrganization(ctx context.Context, store stoa.StoreID, slug string) error {
+	all, err := s.listOrganizations(ctx, store)
+	switch stoa.CodeOf(err) {
+	case "":
+	case stoa.RateLimited, stoa.SupabaseUnavailable, stoa.SupabaseRefused:
+		_, err := s.read(ctx, s.db, store)
+		return err
+	default:
+		return err
+	}
+	if slices.ContainsFunc(all, func(o supabase.Organization) bool { return o.Slug == slug }) {
+		return nil
+	}
+	var faults stoa.Invalid
+	faults.Add("organization", "%s", noOrganization(all))
+	return faults.Err()
+}
+
+// noOrganization says that there is no such organisation, and which there are.
+// Their names are the owner's own, and may be anything.
+func noOrganization(all []supabase.Organization) string {
+	const few = 10
+	if len(all) == 0 {
+		return "the connected account shows this platform no organisation; connect again, and choose one"
+	}
+	var known []string
+	for _, o := range all[:min(few, len(all))] {
+		known = append(known, fmt.Sprintf("%.100q (%.60q)", o.Slug, o.Name))
+	}
+	text := "the connected account has no organisation of that slug; yours are: " + strings.Join(known, ", ")
+	if more := len(all) - few; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// explainOrganization replaces a refusal that comes of a wrong organisation, which
+// Supabase refuses as it does a missing right.
+func (s *Service) explainOrganization(ctx context.Context, store stoa.StoreID, slug string, refusal error) error {
+	if status := supabase.StatusOf(refusal); status != http.StatusForbidden && status != http.StatusNotFound {
+		return refusal
+	}
+	all, err := s.listOrganizations(ctx, store)
+	if err != nil || slices.ContainsFunc(all, func(o supabase.Organization) bool { return o.Slug == slug }) {
+		return refusal
+	}
+	return stoa.Errorf(stoa.SupabaseRefused, "No project can be made in %.100q: %s.", slug, noOrganization(all)).Because(refusal)
 }
 
 // plan is a row of supabase_projects.
@@ -223,10 +281,12 @@ func (s *Service) readPlan(ctx context.Context, store stoa.StoreID) (plan, error
 const faultFor = 4 * time.Second
 
 // ProjectFault tells what state of the project explains that the store's
-// database does not answer: one of the codes supabase_project_…. It is nil
-// when nothing is known to be wrong with the project, or nobody can ask. It is
-// for the store's owner, never for a shopper's request.
-func (s *Service) ProjectFault(ctx context.Context, store stoa.StoreID) error {
+// database fails with cause: one of the codes supabase_project_…. It is nil when
+// nothing is known to be wrong with the project, or Supabase does not answer. Where
+// the account has to be connected first and the database cannot be reached, it is
+// supabase_project_unknown. It is for the store's owner, never for a shopper's
+// request.
+func (s *Service) ProjectFault(ctx context.Context, store stoa.StoreID, cause error) error {
 	if s.configured() != nil {
 		return nil
 	}
@@ -237,10 +297,13 @@ func (s *Service) ProjectFault(ctx context.Context, store stoa.StoreID) error {
 		return nil
 	}
 	all, err := s.list(ctx, store)
-	if err != nil {
-		return nil
+	switch code := stoa.CodeOf(err); {
+	case err == nil:
+		return faultAmong(all, project.Ref)
+	case (code == stoa.SupabaseReconnect || code == stoa.SupabaseNotConnected) && tenantdb.HealthCode(cause) == stoa.DatabaseUnreachable:
+		return projectFault(stoa.SupabaseProjectUnknown)
 	}
-	return faultAmong(all, project.Ref)
+	return nil
 }
 
 func faultAmong(all []supabase.Project, ref string) error {
