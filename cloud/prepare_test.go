@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -400,9 +401,46 @@ func TestMistypedOrganization(t *testing.T) {
 				t.Errorf("%s: %+v", slug, known)
 			}
 		}
+		project := b.project(t)
 		b.forget(store)
+		err := b.Check(t.Context(), store, Choice{Ref: strings.Repeat("a", 20)})
+		wantCode(t, err, stoa.InvalidRequest)
+		var known *stoa.Error
+		if !errors.As(err, &known) || len(known.Fields) != 1 || !strings.Contains(known.Fields[0].Message, project.Ref) {
+			t.Errorf("a mistyped project: %+v", known)
+		}
 		b.sb.Break("GET /v1/organizations", supabasetest.Busy)
 		must(t, b.Check(t.Context(), store, Choice{Organization: "nobodys", Region: "emea", Name: "bakery"}))
+	})
+}
+
+// TestMissingScope: a right that the platform's application has not is named, and
+// is not taken for a project that is gone.
+func TestMissingScope(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, b bench) {
+		p, store := b.connected(t)
+		project := b.project(t)
+		b.plan(t, store, Choice{Ref: project.Ref})
+		plan, err := b.readPlan(t.Context(), store)
+		must(t, err)
+		w := b.work(store, plan)
+		for scope, call := range map[string]func() error{
+			"organizations:read": func() error { _, err := b.Organizations(t.Context(), p, store); return err },
+			"projects:read":      func() error { _, err := b.Projects(t.Context(), p, store, ""); return err },
+			"database:read":      func() error { _, err := w.pooler(t.Context(), project.Ref); return err },
+		} {
+			b.forget(store)
+			b.sb.SetScopes(slices.DeleteFunc(slices.Clone(supabasetest.Scopes), func(s string) bool { return s == scope })...)
+			err := call()
+			if stoa.CodeOf(err) != stoa.SupabaseRefused || !strings.Contains(err.Error(), scope) {
+				t.Errorf("without %s: %v", scope, err)
+			}
+			b.sb.SetScopes(supabasetest.Scopes...)
+		}
+		must(t, b.sb.Remove(t.Context(), project.Ref))
+		_, err = w.pooler(t.Context(), project.Ref)
+		wantCode(t, err, stoa.SupabaseProjectRemoved)
 	})
 }
 

@@ -122,7 +122,7 @@ func (s *Service) Check(ctx context.Context, store stoa.StoreID, c Choice) error
 	}
 	i := slices.IndexFunc(all, func(p supabase.Project) bool { return p.Ref == c.Ref })
 	if i < 0 {
-		faults.Add("projectRef", "is not one of the connected account's projects")
+		faults.Add("projectRef", "%s", noProject(all))
 		return faults.Err()
 	}
 	return statusFault(all[i].Status)
@@ -150,18 +150,38 @@ func (s *Service) checkOrganization(ctx context.Context, store stoa.StoreID, slu
 }
 
 // noOrganization says that there is no such organisation, and which there are.
-// Their names are the owner's own, and may be anything.
 func noOrganization(all []supabase.Organization) string {
-	const few = 10
 	if len(all) == 0 {
 		return "the connected account shows this platform no organisation; connect again, and choose one"
 	}
 	var known []string
-	for _, o := range all[:min(few, len(all))] {
-		known = append(known, fmt.Sprintf("%.100q (%.60q)", o.Slug, o.Name))
+	for _, o := range all {
+		known = append(known, named(o.Slug, o.Name))
 	}
-	text := "the connected account has no organisation of that slug; yours are: " + strings.Join(known, ", ")
-	if more := len(all) - few; more > 0 {
+	return "the connected account has no organisation of that slug; yours are: " + some(known)
+}
+
+// noProject says that there is no such project, and which there are.
+func noProject(all []supabase.Project) string {
+	if len(all) == 0 {
+		return "the connected account has no project; make one at Supabase, or choose an organisation to have one made in"
+	}
+	var known []string
+	for _, p := range all {
+		known = append(known, named(p.Ref, p.Name))
+	}
+	return "is not one of the connected account's projects; yours are: " + some(known)
+}
+
+// named quotes an id and a name of Supabase's: names are the owner's own, and may
+// be anything.
+func named(id, name string) string { return fmt.Sprintf("%.100q (%.60q)", id, name) }
+
+// some lists the first few.
+func some(known []string) string {
+	const few = 10
+	text := strings.Join(known[:min(few, len(known))], ", ")
+	if more := len(known) - few; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text

@@ -46,7 +46,7 @@ func (h postgresHost) make(ctx context.Context, db *DB, c Credentials) error {
 
 // makeRole sends the password as what the server would make of it, so that no
 // log of the server's can hold it.
-func (postgresHost) makeRole(ctx context.Context, db *DB, c Credentials) error {
+func (h postgresHost) makeRole(ctx context.Context, db *DB, c Credentials) error {
 	verifier, err := ScramVerifier(c.Password)
 	if err != nil {
 		return err
@@ -58,17 +58,22 @@ func (postgresHost) makeRole(ctx context.Context, db *DB, c Credentials) error {
 	if err != nil {
 		return err
 	}
+	return h.join(ctx, db, c.User)
+}
+
+// join has the operator's user inherit from a role and be able to become it: who
+// is no superuser gives a database only to a role that it may become, and changes
+// and drops the database only as one that inherits from its owner. Since
+// PostgreSQL 16 both are options of the membership, and the attribute INHERIT of
+// the member is but the default of the latter.
+func (postgresHost) join(ctx context.Context, db *DB, role string) error {
 	var admin struct{ Super, Options bool }
-	err = db.Get(ctx, &admin, `SELECT rolsuper AS super, current_setting('server_version_num')::int >= 160000 AS options
+	err := db.Get(ctx, &admin, `SELECT rolsuper AS super, current_setting('server_version_num')::int >= 160000 AS options
 		FROM pg_catalog.pg_roles WHERE rolname = current_user`)
 	if err != nil || admin.Super {
 		return err
 	}
-	// Who is no superuser gives a database only to a role that it may become, and
-	// changes and drops the database only as one that inherits from its owner.
-	// Since PostgreSQL 16 both are options of the membership, and the attribute
-	// INHERIT of the member is but the default of the latter.
-	grant := `GRANT "` + c.User + `" TO CURRENT_USER`
+	grant := `GRANT "` + role + `" TO CURRENT_USER`
 	if admin.Options {
 		grant += ` WITH INHERIT TRUE, SET TRUE`
 	}
@@ -96,6 +101,12 @@ func (h postgresHost) drop(ctx context.Context, db *DB, name string) error {
 		return err
 	case owner != name:
 		return errForeign(name, owner)
+	default:
+		// A release that did not ask for what join does may have made it. Where it may
+		// not be asked for, the next statement says so.
+		if err := h.join(ctx, db, name); err != nil && !isState(err, "42501") {
+			return err
+		}
 	}
 	if _, err := db.Exec(ctx, `DROP DATABASE IF EXISTS "`+name+`" WITH (FORCE)`); err != nil {
 		return err

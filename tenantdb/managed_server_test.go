@@ -149,6 +149,12 @@ func TestManagedWithoutInheritance(t *testing.T) {
 			tenantdbtest.Admin(t, tenantdb.PostgreSQL, `ALTER ROLE `+name+` INHERIT`)
 		}
 		h.works(t)
+		id, c := h.plan(t)
+		h.make(t, c)
+		if grants { // as a release before made it
+			tenantdbtest.Admin(t, tenantdb.PostgreSQL, `REVOKE `+c.User+` FROM `+name+` GRANTED BY `+name)
+		}
+		must(t, h.DropManaged(t.Context(), id, infoOf(c)))
 		var left int
 		must(t, admin.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_auth_members WHERE member = $1::regrole OR grantor = $1::regrole`, name).Scan(&left))
 		if left > 0 {
