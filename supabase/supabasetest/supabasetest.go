@@ -162,7 +162,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, errors.Join(err, s.poolers.close())
 	}
 	s.URL = "http://" + listener.Addr().String()
-	// A page of another site's presses no button here.
+	// A page of another site cannot press the buttons.
 	s.http = &http.Server{Handler: http.NewCrossOriginProtection().Handler(s.mux), ReadHeaderTimeout: 10 * time.Second}
 	// A client sends a GET again by itself when a connection that it has used
 	// before is cut: a fault would pass unseen.
