@@ -15,8 +15,8 @@ run: ## start the platform on this machine
 	go run ./cmd/stoa serve
 
 .PHONY: supabase-dev
-supabase-dev: ## run a stand-in for Supabase, to try connections with
-	scripts/with-servers go run ./supabase/supabasetest/supabase-dev
+supabase-dev: ## run a stand-in for Supabase, to try connections with; it keeps its refs, ports and CA in SUPABASE_STATE
+	scripts/with-servers go run ./supabase/supabasetest/supabase-dev --state "$(or $(SUPABASE_STATE),.supabase-dev)"
 
 .PHONY: stripe-dev
 stripe-dev: ## run a stand-in for Stripe, to try payments with

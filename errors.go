@@ -62,6 +62,7 @@ const (
 	SupabaseProjectStarting    Code = "supabase_project_starting"
 	SupabaseProjectRemoved     Code = "supabase_project_removed"
 	SupabaseProjectFailed      Code = "supabase_project_failed"
+	SupabaseProjectUnknown     Code = "supabase_project_unknown"
 	QuotaExceeded              Code = "quota_exceeded"
 	RateLimited                Code = "rate_limited"
 	PayloadTooLarge            Code = "payload_too_large"

@@ -138,7 +138,7 @@ func TestNotConfigured(t *testing.T) {
 		_, err = b.Regions(t.Context(), p, store)
 		wantCode(t, err, stoa.SupabaseNotConfigured)
 		wantCode(t, b.Check(t.Context(), store, Choice{Ref: strings.Repeat("a", 20)}), stoa.SupabaseNotConfigured)
-		must(t, b.ProjectFault(t.Context(), store))
+		must(t, b.ProjectFault(t.Context(), store, nil))
 		b.wantState(t, p, store, None, "")
 		must(t, b.Disconnect(t.Context(), p, store))
 	})

@@ -122,7 +122,7 @@ func (w *work) makeProject(ctx context.Context) error {
 	for {
 		found, err := w.findProject(ctx)
 		if err != nil {
-			return err
+			return w.explainOrganization(ctx, w.store, w.plan.Organization, err)
 		}
 		if found != nil {
 			return w.keepRef(ctx, found.Ref)
@@ -134,7 +134,7 @@ func (w *work) makeProject(ctx context.Context) error {
 				return w.keepRef(ctx, ref)
 			}
 			if why = err; w.plan.RequestedAt == nil && stoa.CodeOf(err) != stoa.RateLimited {
-				return err // refused: there is none
+				return w.explainOrganization(ctx, w.store, w.plan.Organization, err) // refused: there is none
 			}
 		}
 		if err := w.wait(ctx, why); err != nil {
@@ -301,9 +301,30 @@ func (w *work) makeRole(ctx context.Context, ref, role string, password keyring.
 		return err
 	}
 	err = w.call(ctx, func(token keyring.Secret) error { return w.opts.API.Query(ctx, token, ref, statement) })
-	if supabase.StatusOf(err) == http.StatusBadRequest {
-		return stoa.Errorf(stoa.DatabasePermissionDenied, "No role for the store could be made in the project's database. "+
-			"Its role postgres must be allowed to make roles and schemas, as it is unless somebody changed it.").Because(err)
+	if supabase.StatusOf(err) != http.StatusBadRequest {
+		return err
 	}
-	return err
+	return w.roleFault(ctx, ref, err)
+}
+
+// roleFault says why the statement that makes the store's role failed: by the
+// project's own state, or the SQLSTATE.
+// Source: PostgreSQL manual, appendix A.
+func (w *work) roleFault(ctx context.Context, ref string, refusal error) error {
+	switch state := supabase.SQLStateOf(refusal); state {
+	case "": // the statement has not reached the database
+		if why := w.status(ctx, ref); why != nil {
+			return why
+		}
+		return stoa.Errorf(stoa.SupabaseUnavailable, "Supabase does not reach the project's database at the moment. Try again shortly.").Because(refusal)
+	case "25006", "53100": // read_only_sql_transaction, disk_full
+		return stoa.Errorf(stoa.DatabaseUnreachable, "The project's database takes no changes: it is read-only, as Supabase makes it when its disk is full. "+
+			"Look at the project's page at Supabase, and try again.").Because(refusal)
+	case "42501": // insufficient_privilege
+	default:
+		return stoa.Errorf(stoa.DatabaseUnreachable, "No role for the store could be made in the project's database: it answers with the error %s. "+
+			"The project's logs at Supabase say more.", state).Because(refusal)
+	}
+	return stoa.Errorf(stoa.DatabasePermissionDenied, "No role for the store could be made in the project's database. "+
+		"Its role postgres must be allowed to make roles and schemas, as it is unless somebody changed it.").Because(refusal)
 }

@@ -237,8 +237,10 @@ func TestPrepareDoomed(t *testing.T) {
 		}
 		// Refused from the start, and nothing is on record as under way.
 		_, store := b.connected(t)
-		b.plan(t, store, Choice{Organization: "somebody-elses", Region: "emea", Name: "x"})
-		if _, err := b.prepare(t, store); stoa.CodeOf(err) != stoa.SupabaseRefused {
+		must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+			return b.Plan(t.Context(), tx, store, Choice{Organization: "somebody-elses", Region: "emea", Name: "x"})
+		}))
+		if _, err := b.prepare(t, store); stoa.CodeOf(err) != stoa.SupabaseRefused || !strings.Contains(err.Error(), b.sb.Organization) {
 			t.Errorf("somebody else's organisation: %v", err)
 		}
 	})
@@ -343,8 +345,8 @@ func TestProjectFault(t *testing.T) {
 	each(t, func(t *testing.T, b bench) {
 		_, store := b.connected(t)
 		project := b.project(t)
-		ctx := t.Context()
-		must(t, b.ProjectFault(ctx, store)) // in no project
+		ctx, unreachable := t.Context(), stoa.Errorf(stoa.DatabaseUnreachable, "It does not answer.")
+		must(t, b.ProjectFault(ctx, store, nil)) // in no project
 		must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error { return Note(ctx, tx, store, project.Ref) }))
 		for _, c := range []struct {
 			status string
@@ -357,7 +359,7 @@ func TestProjectFault(t *testing.T) {
 			b.forget(store)
 			before := b.sb.Count("GET /v1/projects")
 			for range 3 {
-				if got := stoa.CodeOf(b.ProjectFault(ctx, store)); got != c.want {
+				if got := stoa.CodeOf(b.ProjectFault(ctx, store, nil)); got != c.want {
 					t.Errorf("%s: %q, want %q", c.status, got, c.want)
 				}
 			}
@@ -367,9 +369,15 @@ func TestProjectFault(t *testing.T) {
 		}
 		must(t, b.sb.Remove(ctx, project.Ref))
 		b.forget(store)
-		wantCode(t, b.ProjectFault(ctx, store), stoa.SupabaseProjectRemoved)
+		wantCode(t, b.ProjectFault(ctx, store, nil), stoa.SupabaseProjectRemoved)
 		b.forget(store)
+		b.sb.Break("GET /v1/projects", supabasetest.Broken)
+		must(t, b.ProjectFault(ctx, store, unreachable)) // Supabase cannot tell
 		b.sb.RevokeAll()
-		must(t, b.ProjectFault(ctx, store)) // nobody can tell
+		wantCode(t, b.ProjectFault(ctx, store, unreachable), stoa.SupabaseProjectUnknown)
+		must(t, b.ProjectFault(ctx, store, stoa.Errorf(stoa.DatabaseAuthFailed, "no"))) // a paused project has another fault
+		_, never := b.store(t)
+		must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error { return Note(ctx, tx, never, project.Ref) }))
+		wantCode(t, b.ProjectFault(ctx, never, unreachable), stoa.SupabaseProjectUnknown)
 	})
 }

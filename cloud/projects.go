@@ -2,9 +2,10 @@ package cloud
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +23,11 @@ func (s *Service) Organizations(ctx context.Context, p access.Principal, store s
 	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
 		return nil, err
 	}
+	return s.listOrganizations(ctx, store)
+}
+
+// listOrganizations returns those of the connected account, as of a moment ago.
+func (s *Service) listOrganizations(ctx context.Context, store stoa.StoreID) ([]supabase.Organization, error) {
 	if known, ok := s.organizations.GetIfPresent(store); ok {
 		return known, nil
 	}
@@ -104,8 +110,7 @@ func (s *Service) Check(ctx context.Context, store stoa.StoreID, c Choice) error
 		if err := faults.Err(); err != nil {
 			return err
 		}
-		_, err := s.read(ctx, s.db, store)
-		return err
+		return s.checkOrganization(ctx, store, c.Organization)
 	}
 	if !supabase.IsRef(c.Ref) {
 		faults.Add("projectRef", "must be 20 small letters, such as abcdefghijklmnopqrst")
@@ -117,10 +122,82 @@ func (s *Service) Check(ctx context.Context, store stoa.StoreID, c Choice) error
 	}
 	i := slices.IndexFunc(all, func(p supabase.Project) bool { return p.Ref == c.Ref })
 	if i < 0 {
-		faults.Add("projectRef", "is not one of the connected account's projects")
+		faults.Add("projectRef", "%s", noProject(all))
 		return faults.Err()
 	}
 	return statusFault(all[i].Status)
+}
+
+// checkOrganization refuses an organisation that is not the connected account's.
+// While the account's cannot be listed, as when the rate limit is spent, it leaves
+// that to the run, which waits.
+func (s *Service) checkOrganization(ctx context.Context, store stoa.StoreID, slug string) error {
+	all, err := s.listOrganizations(ctx, store)
+	switch stoa.CodeOf(err) {
+	case "":
+	case stoa.RateLimited, stoa.SupabaseUnavailable, stoa.SupabaseRefused:
+		_, err := s.read(ctx, s.db, store)
+		return err
+	default:
+		return err
+	}
+	if slices.ContainsFunc(all, func(o supabase.Organization) bool { return o.Slug == slug }) {
+		return nil
+	}
+	var faults stoa.Invalid
+	faults.Add("organization", "%s", noOrganization(all))
+	return faults.Err()
+}
+
+// noOrganization says that there is no such organisation, and which there are.
+func noOrganization(all []supabase.Organization) string {
+	if len(all) == 0 {
+		return "the connected account shows this platform no organisation; connect again, and choose one"
+	}
+	var known []string
+	for _, o := range all {
+		known = append(known, named(o.Slug, o.Name))
+	}
+	return "the connected account has no organisation of that slug; yours are: " + some(known)
+}
+
+// noProject says that there is no such project, and which there are.
+func noProject(all []supabase.Project) string {
+	if len(all) == 0 {
+		return "the connected account has no project; make one at Supabase, or choose an organisation to have one made in"
+	}
+	var known []string
+	for _, p := range all {
+		known = append(known, named(p.Ref, p.Name))
+	}
+	return "is not one of the connected account's projects; yours are: " + some(known)
+}
+
+// named quotes an id and a name of Supabase's: names are the owner's own, and may
+// be anything.
+func named(id, name string) string { return fmt.Sprintf("%.100q (%.60q)", id, name) }
+
+// some lists the first few.
+func some(known []string) string {
+	const few = 10
+	text := strings.Join(known[:min(few, len(known))], ", ")
+	if more := len(known) - few; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// explainOrganization replaces a refusal that comes of a wrong organisation, which
+// Supabase refuses as it does a missing right.
+func (s *Service) explainOrganization(ctx context.Context, store stoa.StoreID, slug string, refusal error) error {
+	if status := supabase.StatusOf(refusal); status != http.StatusForbidden && status != http.StatusNotFound {
+		return refusal
+	}
+	all, err := s.listOrganizations(ctx, store)
+	if err != nil || slices.ContainsFunc(all, func(o supabase.Organization) bool { return o.Slug == slug }) {
+		return refusal
+	}
+	return stoa.Errorf(stoa.SupabaseRefused, "No project can be made in %.100q: %s.", slug, noOrganization(all)).Because(refusal)
 }
 
 // plan is a row of supabase_projects.
@@ -147,10 +224,10 @@ func planOwner(store string) string { return "supabase_projects/" + store }
 // Plan records the choice with all passwords that will be needed, in the
 // transaction that begins a run.
 func (s *Service) Plan(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, c Choice) error {
-	made := secrets{Role: newPassword()}
+	made := secrets{Role: tenantdb.NewPassword().Reveal()}
 	name := ""
 	if c.Ref == "" {
-		made.Database, name = newPassword(), c.Name+marker(store)
+		made.Database, name = tenantdb.NewPassword().Reveal(), c.Name+marker(store)
 	}
 	plain, err := json.Marshal(made)
 	if err != nil {
@@ -171,9 +248,6 @@ func (s *Service) Plan(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 		VALUES ($1, $2, $3, $4, $5, $6, $7)`, store, ref, c.Organization, name, c.Region, sealed, tx.Now)
 	return err
 }
-
-// newPassword has 256 bits and only letters and digits, as rand.Text has.
-func newPassword() string { return rand.Text() + rand.Text() }
 
 // marker ends the name of a project that is made for the store. By it the
 // project is found when the answer to its making was lost.
@@ -227,10 +301,12 @@ func (s *Service) readPlan(ctx context.Context, store stoa.StoreID) (plan, error
 const faultFor = 4 * time.Second
 
 // ProjectFault tells what state of the project explains that the store's
-// database does not answer: one of the codes supabase_project_…. It is nil
-// when nothing is known to be wrong with the project, or nobody can ask. It is
-// for the store's owner, never for a shopper's request.
-func (s *Service) ProjectFault(ctx context.Context, store stoa.StoreID) error {
+// database fails with cause: one of the codes supabase_project_…. It is nil when
+// nothing is known to be wrong with the project, or Supabase does not answer. Where
+// the account has to be connected first and the database cannot be reached, it is
+// supabase_project_unknown. It is for the store's owner, never for a shopper's
+// request.
+func (s *Service) ProjectFault(ctx context.Context, store stoa.StoreID, cause error) error {
 	if s.configured() != nil {
 		return nil
 	}
@@ -241,10 +317,13 @@ func (s *Service) ProjectFault(ctx context.Context, store stoa.StoreID) error {
 		return nil
 	}
 	all, err := s.list(ctx, store)
-	if err != nil {
-		return nil
+	switch code := stoa.CodeOf(err); {
+	case err == nil:
+		return faultAmong(all, project.Ref)
+	case (code == stoa.SupabaseReconnect || code == stoa.SupabaseNotConnected) && tenantdb.HealthCode(cause) == stoa.DatabaseUnreachable:
+		return projectFault(stoa.SupabaseProjectUnknown)
 	}
-	return faultAmong(all, project.Ref)
+	return nil
 }
 
 func faultAmong(all []supabase.Project, ref string) error {

@@ -130,6 +130,7 @@ func (s *Service) renew(ctx context.Context, store stoa.StoreID, c connection) (
 		if c.ClaimedBy != nil { // an earlier try had no answer: it may have spent the token
 			why = AnswerLost
 		}
+		s.forget(store) // what was listed may not be so any more, and nobody can ask
 		s.opts.Log.WarnContext(ctx, "a connection to Supabase has ended", "store", store.String(), "reason", string(why), "err", err)
 		return t, errors.Join(errReconnect(&why), s.settle(ctx, store, c, me,
 			`state = 'reconnect', reason = '`+string(why)+`', tokens = '', claimed_by = NULL, claimed_until = NULL`))

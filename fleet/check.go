@@ -28,7 +28,8 @@ const checkTimeout = 30 * time.Second
 // Check compares the schema of the stores, all that count or only these, with
 // the one that the built-in migrations make, and tells report of each, one
 // call at a time. It changes nothing. Where the operator has migrations of
-// their own, what these add is not looked at; what they change is reported.
+// their own, what these add is not looked at; what they change is reported, and
+// so is a fault in their order.
 func (s *Service) Check(ctx context.Context, only []stoa.StoreID, concurrency int, report func(Checked)) error {
 	list, err := s.list(ctx, selectStores+` ORDER BY s.id`)
 	if err != nil {
@@ -108,5 +109,13 @@ func (s *Service) drift(ctx context.Context, st Store) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return live.Drift(expected, s.tenants.Expected().Own == 0 && st.Schema.Own == 0), nil
+	drift := live.Drift(expected, s.tenants.Expected().Own == 0 && st.Schema.Own == 0)
+	if st.Schema.Own == 0 {
+		return drift, nil
+	}
+	applied, err := db.OwnVersions(ctx)
+	for _, f := range s.tenants.Own().OrderFaults(db.Engine, applied) {
+		drift = append(drift, f.String())
+	}
+	return drift, err
 }

@@ -104,6 +104,7 @@ var statuses = map[stoa.Code]int{
 	stoa.SupabaseProjectStarting:    http.StatusUnprocessableEntity,
 	stoa.SupabaseProjectRemoved:     http.StatusUnprocessableEntity,
 	stoa.SupabaseProjectFailed:      http.StatusUnprocessableEntity,
+	stoa.SupabaseProjectUnknown:     http.StatusUnprocessableEntity,
 	stoa.QuotaExceeded:              http.StatusForbidden,
 	stoa.RateLimited:                http.StatusTooManyRequests,
 	stoa.PayloadTooLarge:            http.StatusRequestEntityTooLarge,

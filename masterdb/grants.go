@@ -41,6 +41,10 @@ func (r relation) rights() string {
 	}
 }
 
+// ofExtension is an SQL condition: the relation c of pg_class is a member of an
+// extension. Such a table is not the platform's, whoever owns it.
+const ofExtension = `EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')`
+
 // GrantTo gives role what a server needs on the tables and sequences that are
 // there, and takes away what else it had on them: rows of append-only tables
 // it can add and read, and delete where a trigger lets expired ones go. Whoever calls owns the tables. It holds for tables of
@@ -66,6 +70,7 @@ func (db *DB) GrantTo(ctx context.Context, role string) error {
 			) AS expires
 			FROM pg_class c
 			WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p', 'S') AND pg_has_role(c.relowner, 'USAGE')
+				AND NOT `+ofExtension+`
 			ORDER BY c.relname`); err != nil {
 			return err
 		}
@@ -123,8 +128,8 @@ func (db *DB) CheckGrants(ctx context.Context) error {
 		Tables string
 	}
 	err := db.Get(ctx, &missing, `
-		SELECT current_user AS role, coalesce(string_agg(relname, ', ' ORDER BY relname), '') AS tables FROM pg_class
-		WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p') AND NOT has_table_privilege(oid, 'SELECT')`)
+		SELECT current_user AS role, coalesce(string_agg(relname, ', ' ORDER BY relname), '') AS tables FROM pg_class c
+		WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p') AND NOT has_table_privilege(oid, 'SELECT') AND NOT `+ofExtension)
 	if err != nil || missing.Tables == "" {
 		return err
 	}

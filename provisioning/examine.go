@@ -64,7 +64,7 @@ func (s *Service) Test(ctx context.Context, p access.Principal, store stoa.Store
 		return Finding{}, err
 	}
 	if found.Fault != nil && c.Kind == tenantdb.KindSupabase {
-		if fault := s.opts.Cloud.ProjectFault(ctx, store); fault != nil {
+		if fault := s.opts.Cloud.ProjectFault(ctx, store, found.Fault.Err()); fault != nil {
 			found.Fault = faultOf(fault)
 		}
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/jobs"
-	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/quotas"
 	"github.com/stoahq/stoa/stores"
@@ -83,7 +82,7 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 		return Run{}, err
 	}
 	if c.Engine == tenantdb.PostgreSQL && c.Kind != tenantdb.Managed {
-		c.RolePassword = keyring.NewSecret(rand.Text())
+		c.RolePassword = tenantdb.NewPassword()
 	}
 	return s.begun(ctx, p, store, c.Kind, false, func(tx *masterdb.Tx) error {
 		if err := s.tenants.Save(ctx, tx, store, c); err != nil {

@@ -2,7 +2,6 @@ package provisioning
 
 import (
 	"context"
-	"crypto/rand"
 	"strings"
 
 	"github.com/stoahq/stoa"
@@ -92,7 +91,7 @@ func (s *Service) roleCredentials(ctx context.Context, store stoa.StoreID, c ten
 	if err != nil {
 		return c, err
 	}
-	password := keyring.NewSecret(rand.Text())
+	password := tenantdb.NewPassword()
 	if current, err := s.tenants.Load(ctx, s.db, store); err == nil && strings.HasPrefix(current.User, in.Role) {
 		password = current.Password
 	}

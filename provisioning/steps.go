@@ -2,7 +2,6 @@ package provisioning
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +14,6 @@ import (
 	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/jobs"
-	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/tenantdb"
@@ -115,7 +113,7 @@ func (w *work) connect(ctx context.Context) error {
 func (w *work) isolate(ctx context.Context, in tenantdb.Isolation) error {
 	password := w.database.Credentials.RolePassword
 	if password.IsZero() { // the run was begun by a release that planned none
-		password = keyring.NewSecret(rand.Text())
+		password = tenantdb.NewPassword()
 	}
 	c, err := w.tenants.Isolate(ctx, w.tenant, in, password)
 	if err != nil {

@@ -162,7 +162,7 @@ func (r *Registry) addProfile(ctx context.Context, s *Store) error {
 		status = tenantdb.StatusFailed
 		r.log.WarnContext(ctx, "tenant database unavailable", "store", s.ID.String(), "err", cause)
 		if s.Database != nil && s.Database.Kind == tenantdb.KindSupabase {
-			if fault := r.cloud.ProjectFault(ctx, s.ID); fault != nil {
+			if fault := r.cloud.ProjectFault(ctx, s.ID, cause); fault != nil {
 				cause = fault
 			}
 		}

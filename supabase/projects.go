@@ -139,7 +139,7 @@ type Health struct {
 // Health asks after a project's database and pooler.
 func (c *Client) Health(ctx context.Context, token keyring.Secret, ref string) (out []Health, err error) {
 	query := url.Values{"services": {"db", "pooler"}}
-	err = c.do(ctx, call{method: http.MethodGet, path: projectPath(ref, "/health"), query: query, token: token}, &out)
+	err = c.do(ctx, call{method: http.MethodGet, project: true, path: projectPath(ref, "/health"), query: query, token: token}, &out)
 	return out, err
 }
 
@@ -154,7 +154,7 @@ type Key struct {
 // Keys reveals the project's API keys. The token needs the scope secrets:read.
 func (c *Client) Keys(ctx context.Context, token keyring.Secret, ref string) (out []Key, err error) {
 	query := url.Values{"reveal": {"true"}}
-	err = c.do(ctx, call{method: http.MethodGet, path: projectPath(ref, "/api-keys"), query: query, token: token, quiet: true}, &out)
+	err = c.do(ctx, call{method: http.MethodGet, project: true, path: projectPath(ref, "/api-keys"), query: query, token: token, quiet: true}, &out)
 	return out, err
 }
 
@@ -168,7 +168,7 @@ type Pooler struct {
 
 // Poolers reads the project's pooler configuration.
 func (c *Client) Poolers(ctx context.Context, token keyring.Secret, ref string) (out []Pooler, err error) {
-	err = c.do(ctx, call{method: http.MethodGet, path: projectPath(ref, "/config/database/pooler"), token: token}, &out)
+	err = c.do(ctx, call{method: http.MethodGet, project: true, path: projectPath(ref, "/config/database/pooler"), token: token}, &out)
 	return out, err
 }
 
@@ -178,7 +178,7 @@ func (c *Client) Query(ctx context.Context, token keyring.Secret, ref, statement
 	body := struct {
 		Query string `json:"query"`
 	}{statement}
-	return c.do(ctx, call{method: http.MethodPost, path: projectPath(ref, "/database/query"), token: token, json: body, quiet: true}, nil)
+	return c.do(ctx, call{method: http.MethodPost, project: true, path: projectPath(ref, "/database/query"), token: token, json: body, quiet: true}, nil)
 }
 
 func projectPath(ref, rest string) string { return "/v1/projects/" + url.PathEscape(ref) + rest }

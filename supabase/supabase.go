@@ -81,9 +81,20 @@ func StatusOf(err error) int {
 	return 0
 }
 
+// SQLStateOf returns the SQLSTATE that a query failed with, or "" when it has not
+// reached the database.
+func SQLStateOf(err error) string {
+	var a *Answer
+	if errors.As(err, &a) {
+		return a.Code
+	}
+	return ""
+}
+
 // call is one request.
 type call struct {
 	method, path string
+	project      bool // it is about one project
 	query        url.Values
 	token        keyring.Secret // of the owner; zero: none is sent
 	json         any            // the body, unless form is set
@@ -198,9 +209,14 @@ func refused(what call, status int, body []byte) error {
 		return stoa.Errorf(stoa.SupabaseUnavailable, "Supabase does not accept this platform's own credentials. Tell the operator.").Because(a)
 	case status == http.StatusUnauthorized:
 		return stoa.Errorf(stoa.SupabaseReconnect, "Supabase no longer accepts this connection. Connect Supabase again.").Because(a)
+	case status == http.StatusNotFound && what.project:
+		return stoa.Errorf(stoa.SupabaseProjectRemoved, "The Supabase project has been removed, or the connected account does not see it any more.").Because(a)
 	case status == http.StatusForbidden:
-		return stoa.Errorf(stoa.SupabaseRefused, "The connection to Supabase lacks a right that this needs. "+
-			"Connect again as somebody who administers the organisation.").Because(a)
+		advice := "The connection to Supabase lacks a right that this needs. Connect again as somebody who administers the organisation."
+		if text := printable(a.message); text != "" {
+			advice += " Supabase says: " + text
+		}
+		return stoa.Errorf(stoa.SupabaseRefused, "%s", advice).Because(a)
 	}
 	advice := "Supabase refuses this."
 	if text := printable(a.message); text != "" {

@@ -47,6 +47,10 @@ func TestRefusals(t *testing.T) {
 	}{
 		{401, `{"message":"Unauthorized"}`, stoa.SupabaseReconnect, "Connect Supabase again"},
 		{403, `{"message":"Missing required scope: x"}`, stoa.SupabaseRefused, "lacks a right"},
+		{403, `{"message":"Missing required scope: x"}`, stoa.SupabaseRefused, "says: Missing required scope: x"},
+		{403, `{"message":"` + strings.Repeat("x", 100_000) + `"}`, stoa.SupabaseRefused, "xxx…"},
+		{409, `{"message":"There is one."}`, stoa.SupabaseRefused, "says: There is one."},
+		{429, ``, stoa.RateLimited, "no more calls"},
 		{402, `{"message":"Pay  first.\u0007\n<b>"}`, stoa.SupabaseRefused, "says: Pay first. <b>"},
 		{400, `{"message":["a","b"]}`, stoa.SupabaseRefused, "Supabase refuses this."},
 		{404, `<html>no</html>`, stoa.SupabaseRefused, "Supabase refuses this."},
@@ -68,6 +72,34 @@ func TestRefusals(t *testing.T) {
 		e := wantCode(t, err, c.want)
 		if !strings.Contains(e.Message, c.says) || len(e.Message) > 500 || strings.Contains(err.Error(), "marker") || strings.Contains(err.Error(), "127.0.0.1") {
 			t.Errorf("%d %.60s: %.600s", c.status, c.body, err)
+		}
+	}
+}
+
+// TestProjectRefusals: a project that is gone is told as that by every call about
+// one, and no refusal quotes what was sent.
+func TestProjectRefusals(t *testing.T) {
+	t.Parallel()
+	const ref = "abcdefghijklmnopqrst"
+	for status, want := range map[int]stoa.Code{404: stoa.SupabaseProjectRemoved, 403: stoa.SupabaseRefused, 400: stoa.SupabaseRefused, 502: stoa.SupabaseUnavailable} {
+		client := answering(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			fmt.Fprint(w, `{"message":"Failed to run sql query: ERROR: 42501: marker"}`)
+		})
+		for name, call := range map[string]func() error{
+			"health":  func() error { _, err := client.Health(t.Context(), token, ref); return err },
+			"poolers": func() error { _, err := client.Poolers(t.Context(), token, ref); return err },
+			"keys":    func() error { _, err := client.Keys(t.Context(), token, ref); return err },
+			"query":   func() error { return client.Query(t.Context(), token, ref, "SELECT 1") },
+		} {
+			err := call()
+			e := wantCode(t, err, want)
+			if StatusOf(err) != status || (name == "query" || name == "keys") && strings.Contains(e.Message, "marker") {
+				t.Errorf("%d %s: %v", status, name, err)
+			}
+			if state := SQLStateOf(err); (state == "42501") != (name == "query" || name == "keys") {
+				t.Errorf("%d %s: state %q", status, name, state)
+			}
 		}
 	}
 }

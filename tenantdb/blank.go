@@ -31,7 +31,7 @@ var blank = sync.OnceValues(func() (file []byte, err error) {
 		return nil, err
 	}
 	s := &session{DB: pool, migrator: migrator{dialect: goose.DialectSQLite3, folder: "sqlite"}}
-	if _, err := s.up(ctx, builtin, VersionTable, 0); err != nil {
+	if _, err := s.up(ctx, builtin, VersionTable, 0, nil); err != nil {
 		return nil, err
 	}
 	if _, err := pool.ExecContext(ctx, markerDDL[SQLite]); err != nil {

@@ -258,7 +258,7 @@ func TestServesAPI(t *testing.T) {
 	} {
 		c := tenantdbtest.Create(t, tenantdb.PostgreSQL)
 		if grant != "" {
-			adminIn(t, c.Database, grant)
+			tenantdbtest.AdminIn(t, c.Database, grant)
 		}
 		serves, err := tenantdbtest.Open(t, c).ServesAPI(t.Context())
 		must(t, err)
@@ -271,22 +271,6 @@ func TestServesAPI(t *testing.T) {
 		if err != nil || serves {
 			t.Errorf("%s: %v, %v", engine, serves, err)
 		}
-	}
-}
-
-// adminIn runs statements in a database of the PostgreSQL server as the user who
-// may do everything.
-func adminIn(t *testing.T, database string, statements ...string) {
-	t.Helper()
-	cfg, err := pgx.ParseConfig(os.Getenv(tenantdbtest.PostgresEnv))
-	must(t, err)
-	cfg.Database = database
-	conn, err := pgx.ConnectConfig(t.Context(), cfg)
-	must(t, err)
-	defer conn.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing is pending
-	for _, s := range statements {
-		_, err := conn.PgConn().Exec(t.Context(), s).ReadAll()
-		must(t, err)
 	}
 }
 
@@ -401,7 +385,7 @@ func TestPostgresWarnings(t *testing.T) {
 		{`GRANT group_` + guest + ` TO ` + guest + `; ALTER ROLE ` + guest + ` NOINHERIT`, []stoa.Code{tenantdb.OtherReaders}},
 		{`DROP OWNED BY group_` + guest + `; DROP ROLE group_` + guest, nil},
 	} {
-		adminIn(t, c.Database, tt.change)
+		tenantdbtest.AdminIn(t, c.Database, tt.change)
 		got, text := warned(t, db)
 		if !slices.Equal(got, tt.want) || slices.Contains(got, tenantdb.OtherReaders) != strings.Contains(text, guest) {
 			t.Errorf("%s: %v %s, want %v", tt.change, got, text, tt.want)

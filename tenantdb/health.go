@@ -66,6 +66,9 @@ func HealthMessage(code stoa.Code) string {
 		return "The Supabase project has been removed, or the connected account does not see it any more."
 	case stoa.SupabaseProjectFailed:
 		return "Supabase could not start the project. Look at its page at Supabase, and restore or delete it there."
+	case stoa.SupabaseProjectUnknown:
+		return "The database does not answer, and its Supabase project may be paused: look at the project's page at Supabase. " +
+			"Once the Supabase account is connected here again, the project's state is shown."
 	case stoa.InvalidRequest:
 		return "The database answers, but the store is not in it."
 	case stoa.TenantUnavailable:

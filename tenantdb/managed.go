@@ -69,8 +69,11 @@ type host interface {
 	drop(ctx context.Context, db *DB, name string) error
 	// list names all databases and roles that begin with prefix.
 	list(ctx context.Context, db *DB, prefix string) ([]string, error)
-	// check returns the server's version, or why nothing can be made there.
+	// check returns the server's version, or why nothing can be made there as far
+	// as that can be told without trying.
 	check(ctx context.Context, db *DB) (string, error)
+	// rights says what lets the operator's user do all this.
+	rights() string
 }
 
 var hosts = map[EngineName]host{PostgreSQL: postgresHost{}, MySQL: mysqlHost{}}
@@ -95,7 +98,7 @@ func (m *Manager) NewManaged(ctx context.Context, store stoa.StoreID) (Credentia
 	}
 	c := m.opts.Managed.admin
 	c.Database = prefix + lower.EncodeToString(store[6:]) // the part of the id that is random
-	c.User, c.Password = c.Database, keyring.NewSecret(rand.Text())
+	c.User, c.Password = c.Database, NewPassword()
 	return c, nil
 }
 
@@ -187,23 +190,6 @@ func (m *Manager) asAdmin(fn func(host, *DB) error) error {
 	defer db.Close() //nolint:errcheck // nothing is pending
 	db.sqlx.SetMaxOpenConns(1)
 	return fn(hosts[admin.Engine], db)
-}
-
-// CheckServer returns the version of the operator's server, or why no
-// databases can be made there. It changes nothing.
-func (m *Manager) CheckServer(ctx context.Context) (version string, err error) {
-	err = m.asAdmin(func(h host, db *DB) (err error) {
-		db.sqlx.SetMaxOpenConns(2) // to tell a pooler from a server
-		if err := db.PinSession(ctx, stoa.NewID[stoa.StoreID]()); err != nil {
-			return err
-		}
-		version, err = h.check(ctx, db)
-		if err == nil && db.pinned.poolerOf(db.credentials) == TransactionPooler {
-			version += ", behind a connection pooler in transaction mode"
-		}
-		return err
-	})
-	return version, err
 }
 
 // present brings a managed database's credentials in step with how the server

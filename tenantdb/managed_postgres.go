@@ -46,7 +46,7 @@ func (h postgresHost) make(ctx context.Context, db *DB, c Credentials) error {
 
 // makeRole sends the password as what the server would make of it, so that no
 // log of the server's can hold it.
-func (postgresHost) makeRole(ctx context.Context, db *DB, c Credentials) error {
+func (h postgresHost) makeRole(ctx context.Context, db *DB, c Credentials) error {
 	verifier, err := ScramVerifier(c.Password)
 	if err != nil {
 		return err
@@ -58,12 +58,26 @@ func (postgresHost) makeRole(ctx context.Context, db *DB, c Credentials) error {
 	if err != nil {
 		return err
 	}
-	var super bool
-	if err := db.Get(ctx, &super, `SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user`); err != nil || super {
+	return h.join(ctx, db, c.User)
+}
+
+// join has the operator's user inherit from a role and be able to become it: who
+// is no superuser gives a database only to a role that it may become, and changes
+// and drops the database only as one that inherits from its owner. Since
+// PostgreSQL 16 both are options of the membership, and the attribute INHERIT of
+// the member is but the default of the latter.
+func (postgresHost) join(ctx context.Context, db *DB, role string) error {
+	var admin struct{ Super, Options bool }
+	err := db.Get(ctx, &admin, `SELECT rolsuper AS super, current_setting('server_version_num')::int >= 160000 AS options
+		FROM pg_catalog.pg_roles WHERE rolname = current_user`)
+	if err != nil || admin.Super {
 		return err
 	}
-	// Who is no superuser gives a database only to a role that it is a member of.
-	_, err = db.Exec(ctx, `GRANT "`+c.User+`" TO CURRENT_USER`)
+	grant := `GRANT "` + role + `" TO CURRENT_USER`
+	if admin.Options {
+		grant += ` WITH INHERIT TRUE, SET TRUE`
+	}
+	_, err = db.Exec(ctx, grant)
 	return err
 }
 
@@ -87,6 +101,12 @@ func (h postgresHost) drop(ctx context.Context, db *DB, name string) error {
 		return err
 	case owner != name:
 		return errForeign(name, owner)
+	default:
+		// A release that did not ask for what join does may have made it. Where it may
+		// not be asked for, the next statement says so.
+		if err := h.join(ctx, db, name); err != nil && !isState(err, "42501") {
+			return err
+		}
 	}
 	if _, err := db.Exec(ctx, `DROP DATABASE IF EXISTS "`+name+`" WITH (FORCE)`); err != nil {
 		return err
@@ -106,9 +126,10 @@ func (postgresHost) check(ctx context.Context, db *DB) (string, error) {
 		Version   string
 		Databases bool
 		Roles     bool
+		Inherits  bool
 	}
 	err := db.Get(ctx, &row, `SELECT current_setting('server_version') AS version, rolsuper OR rolcreatedb AS databases,
-		rolsuper OR rolcreaterole AS roles FROM pg_catalog.pg_roles WHERE rolname = current_user`)
+		rolsuper OR rolcreaterole AS roles, rolsuper OR rolinherit OR current_setting('server_version_num')::int >= 160000 AS inherits FROM pg_catalog.pg_roles WHERE rolname = current_user`)
 	switch {
 	case err != nil:
 		return "", err
@@ -116,8 +137,14 @@ func (postgresHost) check(ctx context.Context, db *DB) (string, error) {
 		return "", fmt.Errorf("the server runs PostgreSQL %.40s; at least %s is needed", row.Version, minPostgres)
 	case !row.Databases || !row.Roles:
 		return "", errors.New("its user may not create databases and roles: ALTER ROLE … CREATEDB CREATEROLE")
+	case !row.Inherits:
+		return "", errors.New("its user cannot drop the databases that it makes: ALTER ROLE … INHERIT")
 	}
 	return "PostgreSQL " + row.Version, nil
+}
+
+func (postgresHost) rights() string {
+	return "its user needs ALTER ROLE … CREATEDB CREATEROLE INHERIT"
 }
 
 func isState(err error, state string) bool {
@@ -130,7 +157,7 @@ func isState(err error, state string) bool {
 // anything else would have to be normalised.
 // Source: RFC 5802, section 3; PostgreSQL manual, pg_authid.
 func ScramVerifier(password keyring.Secret) (string, error) {
-	const iterations = 4096 // PostgreSQL's own; the password has 128 random bits
+	const iterations = 4096 // PostgreSQL's own; the password has 135 random bits
 	salt := make([]byte, 16)
 	_, _ = rand.Read(salt) // it never fails
 	salted, err := pbkdf2.Key(sha256.New, password.Reveal(), salt, iterations, sha256.Size)

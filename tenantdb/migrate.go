@@ -148,12 +148,14 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 		err = s.begin(ctx, builtin)
 	}
 	if err == nil {
-		schema.Version, err = s.up(ctx, builtin, VersionTable, opts.To)
+		schema.Version, err = s.up(ctx, builtin, VersionTable, opts.To, nil)
 	}
 	if err != nil || own == nil || opts.To != 0 {
 		return schema, err
 	}
-	schema.Own, err = s.up(ctx, own, OwnVersionTable, db.own.Latest())
+	schema.Own, err = s.up(ctx, own, OwnVersionTable, db.own.Latest(), func(p *goose.Provider) error {
+		return s.checkOrder(ctx, p, db.own, db.Engine)
+	})
 	return schema, err
 }
 
@@ -344,8 +346,9 @@ func joined(files fs.FS) (text string, last int64, err error) {
 }
 
 // up applies what is missing, up to and including the version to unless that
-// is 0, and returns the version reached, also with an error if it is known.
-func (s *session) up(ctx context.Context, files fs.FS, table string, to int64) (int64, error) {
+// is 0, and returns the version reached, also with an error if it is known. An
+// error of before, if any, keeps it from applying anything.
+func (s *session) up(ctx context.Context, files fs.FS, table string, to int64, before func(*goose.Provider) error) (int64, error) {
 	if s.prepare != nil {
 		if err := s.on(ctx, func(ctx context.Context, conn *sql.Conn) error { return s.prepare(ctx, conn, table) }); err != nil {
 			return 0, err
@@ -354,6 +357,11 @@ func (s *session) up(ctx context.Context, files fs.FS, table string, to int64) (
 	p, err := goose.NewProvider(s.dialect, s.DB, files, goose.WithTableName(table), goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(s))
 	if err != nil {
 		return 0, err
+	}
+	if before != nil {
+		if err := before(p); err != nil {
+			return 0, err
+		}
 	}
 	if to == 0 {
 		_, err = p.Up(ctx)

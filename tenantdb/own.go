@@ -18,8 +18,9 @@ import (
 // OwnMigrations are the operator's: they run in every store after the
 // built-in ones and have a version table of their own. A nil one has none.
 type OwnMigrations struct {
-	folders map[EngineName]fs.FS
-	latest  int64
+	folders  map[EngineName]fs.FS
+	versions []int64 // sorted
+	latest   int64
 }
 
 // ownFolders are where a folder of migrations keeps each dialect's.
@@ -59,7 +60,7 @@ func LoadOwnMigrations(dir string) (*OwnMigrations, error) {
 	if first == "" {
 		return nil, fmt.Errorf("%s has none of the folders sqlite, postgres, mysql", dir)
 	}
-	own.latest = versions[len(versions)-1]
+	own.versions, own.latest = versions, versions[len(versions)-1]
 	return own, nil
 }
 

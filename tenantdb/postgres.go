@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -145,10 +146,16 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	in.Version, in.MayCreate = row.Version, row.Create
 	in.Encoding, in.Unicode = row.Encoding, row.Encoding == "UTF8"
 	in.Supported = atLeast(row.Version, minPostgres)
-	// information_schema would hide what the user has no right to.
-	err = in.listTables(ctx, db, `SELECT relname FROM pg_catalog.pg_class
-		WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema())
-		AND relkind IN ('r', 'p', 'v', 'm', 'f') ORDER BY relname LIMIT ?`)
+	names, err := storeTables()
+	if err != nil {
+		return in, err
+	}
+	// information_schema would hide what the user has no right to. A member of an
+	// extension counts only where it has the place of one of the store's tables.
+	err = in.listTables(ctx, db, `SELECT c.relname FROM pg_catalog.pg_class c
+		WHERE c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema())
+		AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND (c.relname IN ('`+strings.Join(names, "', '")+`') OR NOT `+ofExtension+`)
+		ORDER BY c.relname LIMIT ?`)
 	return in, err
 }
 

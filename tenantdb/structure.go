@@ -89,7 +89,7 @@ var partsQueries = map[EngineName]string{
 			FROM sqlite_schema m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table'`,
 	PostgreSQL: `
 		WITH t AS (SELECT c.oid, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-			WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p'))
+			WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND NOT ` + ofExtension + `)
 		SELECT 'table ' || relname AS what, '' AS made FROM t
 		UNION ALL SELECT 'column ' || t.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod)
 			|| CASE WHEN a.attnotnull THEN ' not null' ELSE '' END

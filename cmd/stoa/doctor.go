@@ -32,8 +32,9 @@ func (cmd doctorCmd) Validate() error {
 
 // Help is shown by 'stoa doctor --help'.
 func (doctorCmd) Help() string {
-	return "Checks configuration, data directory, keys, payments, Supabase, master database, schema and job queue, with a remedy for each fault. " +
-		"It changes nothing. The exit status is 1 when something is wrong.\n\n" +
+	return "Checks configuration, data directory, keys, payments, Supabase, master database, schema, job queue and the order of your own migrations, with a remedy for each fault. " +
+		"It changes nothing, but for a database and a role named stoa_selftest_… that it makes on the server for managed databases, " +
+		"to see whether that works, and drops at once. The exit status is 1 when something is wrong.\n\n" +
 		"With --fleet it also looks over the stores: provisioning runs without a job, stores that are stuck or should be gone, and managed databases, " +
 		"files and hostnames that no store has, and stores on Supabase whose tables the project's HTTP API can reach. --mend mends what it finds, but a stray database it drops only when --drop names it: run without first, " +
 		"and with the same configuration as 'stoa serve'. The exit status is 1 when something was found, mended or not."
@@ -62,6 +63,9 @@ func (cmd doctorCmd) Run(e *env) error {
 	ctx, cancel := context.WithTimeout(e.ctx, limit)
 	defer cancel()
 	findings, usable := examine(ctx, e.cfg)
+	if usable {
+		findings = append(findings, cmd.order(e)...)
+	}
 	if cmd.Fleet && usable {
 		fleet, err := cmd.fleet(ctx, e)
 		if err != nil {

@@ -76,6 +76,9 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	if err := setAuditRetention(ctx, cfg, a.master, access.CommandLine("serve"), log); err != nil {
 		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
 	}
+	if err := checkOrder(ctx, a.fleet, log); err != nil {
+		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
+	}
 	if err := errors.Join(a.queue.Start(ctx), a.fleet.Start(ctx, a.queue)); err != nil {
 		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
 	}

@@ -81,6 +81,11 @@ func TestSupabaseNewProject(t *testing.T) {
 		path := "/api/stores/" + id + "/supabase/projects"
 		c.call("POST", path, object{"organization": sb.Organization, "region": "mars-1"}).problem(http.StatusUnprocessableEntity, "invalid_request")
 		c.call("POST", path, object{"organization": "", "region": "emea"}).problem(http.StatusUnprocessableEntity, "invalid_request")
+		if a := c.call("POST", path, object{"organization": "mistyped", "region": "emea"}); !strings.Contains(a.raw, sb.Organization) {
+			t.Errorf("a mistyped organisation: %s", a.raw)
+		} else {
+			a.problem(http.StatusUnprocessableEntity, "invalid_request")
+		}
 		if regions := c.call("GET", "/api/stores/"+id+"/supabase/regions", nil).want(http.StatusOK).list("data"); len(regions) < 10 {
 			t.Errorf("regions %v", regions)
 		}
@@ -189,6 +194,20 @@ func TestSupabaseHealth(t *testing.T) {
 		c.call("GET", "/api/stores/"+id+"/supabase/connection", nil).want(http.StatusOK).is("refused", "reason").is(project.Ref, "projectRef")
 		c.call("GET", "/api/stores/"+id+"/supabase/organizations", nil).problem(http.StatusConflict, "supabase_reconnect")
 		c.call("GET", "/api/storefront/store", nil, "Host", host).want(http.StatusOK)
+
+		// Paused while nobody may ask: the owner is told what it may be, and where to look.
+		sb.SetStatus(project.Ref, "INACTIVE")
+		eventually(t, "the store is down", func() bool {
+			return c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).text("database", "status") == "failed"
+		})
+		a := c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).is("supabase_project_unknown", "database", "lastError", "code")
+		if !strings.Contains(a.text("database", "lastError", "message"), "may be paused") {
+			t.Errorf("told: %s", a.raw)
+		}
+		tested = c.call("POST", "/api/stores/"+id+"/database/test", nil).want(http.StatusOK).is(false, "ok")
+		tested.is("supabase_project_unknown", "error", "code")
+		consent(t, c, sb, id)
+		c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).is("supabase_project_paused", "database", "lastError", "code")
 	})
 }
 

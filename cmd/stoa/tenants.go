@@ -62,7 +62,8 @@ type tenantsMigrateCmd struct {
 
 // Help is shown by 'stoa tenants migrate --help'.
 func (tenantsMigrateCmd) Help() string {
-	return "Connects to the stores that lag, as 'stoa tenants status' shows them, and to no other. How each ended is recorded; " +
+	return "Connects to the stores that lag, as 'stoa tenants status' shows them, and to no other, but for a few that it asks whether " +
+		"your own migrations can run in order: with a file that was added below one that has run it does nothing. How each ended is recorded; " +
 		"run it again to go on and to try those again that failed. It may run beside 'stoa serve', and twice at once. " +
 		"Ctrl-C begins no more stores and lets those under way finish.\n\n" +
 		"Carefully over a large fleet:\n  stoa tenants migrate --canary 5 --max-failures 1%\n\n" +
@@ -80,6 +81,11 @@ func (cmd tenantsMigrateCmd) Run(e *env) error {
 		only, err := e.storeIDs(master, cmd.Store)
 		if err != nil {
 			return err
+		}
+		if !cmd.DryRun && cmd.To == 0 { // else none of the operator's own runs
+			if err := checkOrder(e.ctx, f, slog.New(slog.DiscardHandler)); err != nil {
+				return err
+			}
 		}
 		p := newProgress(e.stdout, e.terminal, cmd.JSON)
 		sum, err := f.Migrate(e.ctx, fleet.MigrateOptions{

@@ -40,7 +40,7 @@ type pooler struct {
 
 type poolers struct {
 	session, transaction pooler
-	roots                string
+	identity             identity
 	tls                  *tls.Config
 
 	mu     sync.Mutex
@@ -58,7 +58,7 @@ type guest struct {
 // Rules make the stand-in's servers Supabase's.
 func (s *Server) Rules() tenantdb.SupabaseRules {
 	return tenantdb.SupabaseRules{
-		DirectDomain: s.options.DirectDomain, PoolerDomain: PoolerHost, Roots: s.poolers.roots,
+		DirectDomain: s.options.DirectDomain, PoolerDomain: PoolerHost, Roots: s.poolers.identity.Roots,
 		SessionPort: s.poolers.session.port, TransactionPort: s.poolers.transaction.port,
 	}
 }
@@ -82,16 +82,22 @@ func (s *Server) openPoolers(ctx context.Context) (err error) {
 	p := &s.poolers
 	p.conns = map[net.Conn]guest{}
 	p.session.limit = SessionPoolSize
-	if p.roots, p.tls, err = makeTLS(); err != nil {
+	if p.identity = s.saved.Identity; !p.identity.usable() {
+		if p.identity, err = makeIdentity(); err != nil {
+			return err
+		}
+	}
+	if p.tls, err = p.identity.config(); err != nil {
 		return err
 	}
+	p.session.port, p.transaction.port = s.saved.SessionPort, s.saved.TransactPort
 	for door, raw := range map[*pooler]string{&p.session: s.options.SessionURL, &p.transaction: s.options.TransactionURL} {
 		u, err := url.Parse(raw)
 		if err != nil {
 			return errors.Join(errors.New("the address of a PgBouncer is not a URL"), p.close())
 		}
 		door.backend = u.Host
-		if door.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", PoolerHost+":0"); err != nil {
+		if door.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf("%s:%d", PoolerHost, door.port)); err != nil {
 			return errors.Join(err, p.close())
 		}
 		door.port = door.listener.Addr().(*net.TCPAddr).Port

@@ -28,10 +28,15 @@ type project struct {
 	since    time.Time
 	failures []time.Time // of log-ins at the poolers
 	blocked  time.Time   // until then, after too many of them
+	empty    bool        // its database was made anew, for a project of an earlier run
 }
 
 // Project is what a test may know of one.
-type Project struct{ Ref, Organization, Name, Status, Password string }
+type Project struct {
+	Ref, Organization, Name, Status, Password string
+
+	Empty bool // of an earlier run, on a server that did not have its database any more
+}
 
 func (s *Server) projectRoutes() {
 	route := func(call, scope string, handle func(*http.Request, *grant) *answer) {
@@ -50,6 +55,7 @@ func (s *Server) projectRoutes() {
 
 // AddOrganization makes an organisation of the same owner and returns its slug.
 func (s *Server) AddOrganization(name string) (slug string) {
+	defer s.save()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	slug = letters(20)
@@ -63,6 +69,7 @@ func (s *Server) AddProject(ctx context.Context, org, name string) (Project, err
 	if err != nil {
 		return Project{}, err
 	}
+	defer s.save()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.state = healthy
@@ -94,12 +101,13 @@ func (s *Server) Projects() (out []Project) {
 }
 
 func (s *Server) known(p *project) Project {
-	return Project{Ref: p.ref, Organization: p.org, Name: p.name, Status: s.status(p), Password: p.password}
+	return Project{Ref: p.ref, Organization: p.org, Name: p.name, Status: s.status(p), Password: p.password, Empty: p.empty}
 }
 
 // The statuses that mean something here.
 const (
 	healthy   = "ACTIVE_HEALTHY"
+	paused    = "INACTIVE"
 	comingUp  = "COMING_UP"
 	restoring = "RESTORING"
 )
@@ -123,6 +131,7 @@ func (s *Server) SetStatus(ref, status string) {
 	s.mu.Lock()
 	s.mustFind(ref).state = status
 	s.mu.Unlock()
+	s.save()
 	if status != healthy {
 		s.poolers.cut(ref)
 	}
@@ -130,6 +139,7 @@ func (s *Server) SetStatus(ref, status string) {
 
 // Restore brings a paused project back, which takes its time.
 func (s *Server) Restore(ref string) {
+	defer s.save()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.mustFind(ref)
@@ -142,6 +152,7 @@ func (s *Server) Remove(ctx context.Context, ref string) error {
 	p := s.mustFind(ref)
 	s.projects = slices.DeleteFunc(s.projects, func(q *project) bool { return q == p })
 	s.mu.Unlock()
+	s.save()
 	s.poolers.cut(ref)
 	return s.dropDatabase(ctx, p)
 }

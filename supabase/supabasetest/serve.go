@@ -163,6 +163,9 @@ func (s *Server) meet(w http.ResponseWriter, r *http.Request, call string, handl
 		s.write(w, r, call, s.tooMany())
 	default:
 		a := handle(r)
+		if r.Method == http.MethodPost {
+			s.save()
+		}
 		switch f.fault {
 		case CutAfter:
 			panic(http.ErrAbortHandler)

@@ -49,12 +49,19 @@ type Options struct {
 	StartTime    time.Duration // until a new or restored project is healthy; default 2 min
 	Success      int           // 200 or 201: status of every answer to a POST; 0 is as documented
 	DirectDomain string        // of projects' own hosts; default supabase.invalid, where nothing answers
+
+	// State is a folder in which refs, passwords, tokens, the poolers' ports and
+	// the authority are kept, so that the next run has the same; "" keeps nothing.
+	// Projects' databases then stay on the server when the stand-in ends.
+	State    string
+	Controls bool // serve a page with buttons to pause, resume and remove projects and to revoke connections
 }
 
 // Server is a Supabase with one app.
 type Server struct {
 	URL          string // of the API, without a final slash
 	Organization string // slug of the organisation that is there from the start
+	Restored     bool   // Options.State held the state of an earlier run
 
 	options Options
 	http    *http.Server
@@ -63,6 +70,10 @@ type Server struct {
 
 	handling sync.RWMutex // read-locked by each call while it is answered
 	closed   bool         // under handling
+
+	saved   savedState // of the run before
+	saving  sync.Mutex
+	saveErr error // under saving
 
 	mu       sync.Mutex
 	passed   time.Duration
@@ -129,26 +140,40 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		options: o, mux: http.NewServeMux(), scopes: Scopes, codes: map[string]*code{},
 		calls: map[string]int{}, lies: map[string]func(map[string]any){}, window: window{limit: 120},
 	}
-	s.Organization = s.AddOrganization("Demo")
+	if err := s.load(); err != nil {
+		return nil, err
+	}
+	if !s.Restored {
+		s.Organization = s.AddOrganization("Demo")
+	}
 	s.oauthRoutes()
 	s.projectRoutes()
+	if o.Controls {
+		s.controlRoutes()
+	}
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
+	}
+	if err := s.restoreDatabases(ctx); err != nil {
+		return nil, errors.Join(err, s.poolers.close())
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Listen)
 	if err != nil {
 		return nil, errors.Join(err, s.poolers.close())
 	}
 	s.URL = "http://" + listener.Addr().String()
-	s.http = &http.Server{Handler: s.mux, ReadHeaderTimeout: 10 * time.Second}
+	// A page of another site cannot press the buttons.
+	s.http = &http.Server{Handler: http.NewCrossOriginProtection().Handler(s.mux), ReadHeaderTimeout: 10 * time.Second}
 	// A client sends a GET again by itself when a connection that it has used
 	// before is cut: a fault would pass unseen.
 	s.http.SetKeepAlivesEnabled(false)
+	s.save()
 	go s.http.Serve(listener) //nolint:errcheck // it ends with Close
 	return s, nil
 }
 
-// Close ends the stand-in and removes the projects' databases.
+// Close ends the stand-in and removes the projects' databases, unless its state
+// is kept.
 func (s *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -156,6 +181,10 @@ func (s *Server) Close() error {
 	s.handling.Lock() // a project may just be in the making
 	s.closed = true
 	s.handling.Unlock()
+	if s.options.State != "" {
+		s.save()
+		return errors.Join(append(errs, s.saveErr)...)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.projects {

@@ -13,17 +13,29 @@ import (
 	"time"
 )
 
-// makeTLS makes an authority, as PEM, and a certificate of its for the
-// poolers' host.
-func makeTLS() (roots string, config *tls.Config, err error) {
+// identity is an authority with a certificate of its for the poolers' host, as PEM.
+type identity struct {
+	Roots, Certificate, Key string
+	Expires                 time.Time
+}
+
+// usable reports whether it holds for some days yet.
+func (i identity) usable() bool { return i.Roots != "" && time.Until(i.Expires) > 7*24*time.Hour }
+
+func (i identity) config() (*tls.Config, error) {
+	certificate, err := tls.X509KeyPair([]byte(i.Certificate), []byte(i.Key))
+	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}, err
+}
+
+func makeIdentity() (identity, error) {
 	authority := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Stand-in for Supabase"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(0, 1, 0),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	authorityDER, authorityKey, err := sign(authority, authority, nil)
 	if err != nil {
-		return "", nil, err
+		return identity{}, err
 	}
 	server := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: PoolerHost}, IPAddresses: []net.IP{net.ParseIP(PoolerHost)},
@@ -32,11 +44,16 @@ func makeTLS() (roots string, config *tls.Config, err error) {
 	}
 	serverDER, serverKey, err := sign(server, authority, authorityKey)
 	if err != nil {
-		return "", nil, err
+		return identity{}, err
 	}
-	roots = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authorityDER}))
-	certificate := tls.Certificate{Certificate: [][]byte{serverDER}, PrivateKey: serverKey}
-	return roots, &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}, nil
+	key, err := x509.MarshalPKCS8PrivateKey(serverKey)
+	if err != nil {
+		return identity{}, err
+	}
+	text := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	return identity{text("CERTIFICATE", authorityDER), text("CERTIFICATE", serverDER), text("PRIVATE KEY", key), authority.NotAfter}, nil
 }
 
 // sign makes a certificate with a new key. Without a parent's key it signs

@@ -284,6 +284,15 @@ func Admin(t testing.TB, engine tenantdb.EngineName, statements ...string) {
 	}
 }
 
+// AdminIn is Admin in a database of the PostgreSQL server. A statement may be a
+// text of several.
+func AdminIn(t testing.TB, database string, statements ...string) {
+	t.Helper()
+	if err := execPostgresIn(database, statements); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func execPostgres(statements []string) error { return execPostgresIn("", statements) }
 
 // execPostgresIn runs statements in a database, or where the URL leads.
@@ -303,7 +312,7 @@ func execPostgresIn(database string, statements []string) error {
 	}
 	defer conn.Close(ctx) //nolint:errcheck // nothing is pending
 	for _, s := range statements {
-		if _, err := conn.Exec(ctx, s); err != nil {
+		if _, err := conn.PgConn().Exec(ctx, s).ReadAll(); err != nil {
 			return err
 		}
 	}
