@@ -2,6 +2,7 @@ package masterdb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -84,8 +85,30 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 		pool.Close()
 		return nil, fmt.Errorf("master database does not answer: %w", err)
 	}
+	if err := refuseSettings(ctx, pool); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("master database: %w", err)
+	}
 	open.Store(pool)
 	return &DB{Engine: Postgres, pool: pool}, nil
+}
+
+// refuseSettings names a setting that no session may change, and with which
+// nothing may be stored.
+func refuseSettings(ctx context.Context, pool *pgxpool.Pool) error {
+	var encoding, replication, database string
+	err := pool.QueryRow(ctx, `SELECT current_setting('server_encoding'), current_setting('session_replication_role'), current_database()`).
+		Scan(&encoding, &replication, &database)
+	switch {
+	case err != nil:
+		return err
+	case encoding != "UTF8":
+		return fmt.Errorf("the encoding of the database %q is %s, which cannot hold every character: create one with ENCODING 'UTF8' TEMPLATE template0", database, encoding)
+	case replication == "replica":
+		return errors.New("session_replication_role is replica for this role, so that no foreign key is checked and no trigger keeps the ledger: " +
+			"remove it with ALTER ROLE … RESET session_replication_role")
+	}
+	return nil
 }
 
 // keepAfter reports whether a connection is of use after the server's error. A

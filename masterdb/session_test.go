@@ -1,6 +1,9 @@
 package masterdb_test
 
 import (
+	"cmp"
+	"context"
+	"crypto/rand"
 	"fmt"
 	"net/url"
 	"os"
@@ -106,5 +109,44 @@ func checkMaster(t *testing.T, at, role string) {
 	})
 	if err == nil || len(sessions) != 3 {
 		t.Errorf("a server that takes no changes was tried in %d sessions, want a new one each time: %v", len(sessions), err)
+	}
+}
+
+// What no session may change is refused by name before anything is stored.
+func TestRefusedSettingsOfMaster(t *testing.T) {
+	t.Parallel()
+	server := os.Getenv(masterdbtest.PostgresEnv)
+	if server == "" {
+		t.Skip("needs PostgreSQL")
+	}
+	admin, err := pgx.Connect(t.Context(), server)
+	must(t, err)
+	t.Cleanup(func() { _ = admin.Close(context.WithoutCancel(t.Context())) })
+	for want, settings := range map[string]struct{ database, role string }{
+		"session_replication_role": {role: `SET session_replication_role = replica`},
+		"LATIN1":                   {database: `ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0`},
+	} {
+		name, password := "stoa_m_"+strings.ToLower(rand.Text()[:14]), rand.Text()
+		for _, statement := range []string{
+			`CREATE ROLE ` + name + ` LOGIN PASSWORD '` + password + `'`, `CREATE DATABASE ` + name + ` OWNER ` + name + ` ` + settings.database,
+			`ALTER ROLE ` + name + ` ` + cmp.Or(settings.role, `RESET ALL`),
+		} {
+			_, err := admin.Exec(t.Context(), statement)
+			must(t, err)
+		}
+		u, err := url.Parse(server)
+		must(t, err)
+		u.User, u.Path = url.UserPassword(name, password), "/"+name
+		db, err := masterdb.Open(t.Context(), u.String())
+		if err == nil {
+			db.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), password) {
+			t.Errorf("%v, want %s", err, want)
+		}
+		for _, statement := range []string{`DROP DATABASE ` + name + ` WITH (FORCE)`, `DROP ROLE ` + name} {
+			_, err := admin.Exec(t.Context(), statement)
+			must(t, err)
+		}
 	}
 }

@@ -79,7 +79,7 @@ func TestHostileMySQLServer(t *testing.T) {
 			{"a column of six zero bytes", "connect", talkMySQL("", "\x01", "\x00\x00\x00\x00\x00\x00"), stoa.DatabaseUnreachable},
 			{"an error of one byte", "connect", talkMySQL("", "\xff"), stoa.DatabaseUnreachable},
 			{"a row past its end", "connect", talkMySQL("", "\x01", columnOf("\xfd"), "\x64abc", end), stoa.DatabaseUnreachable},
-			{"an error to every query", "connect", talkMySQL("", "\xff\x28\x04#42000no such syntax"), stoa.DatabaseUnreachable},
+			{"an error to every query", "connect", talkMySQL("", "\xff\x28\x04#42000no such syntax"), stoa.TenantError},
 			{"no rows", "connect", talkMySQL("", "\x01", columnOf("\xfd"), end), stoa.DatabaseContentInvalid},
 			{"no result", "connect", talkMySQL("", "\x00\x00\x00\x02\x00\x00\x00"), stoa.DatabaseContentInvalid},
 			{"NULL to every query", "connect", talkMySQL("", "\x01", columnOf("\xfd"), "\xfb", end), stoa.DatabaseContentInvalid},

@@ -87,24 +87,25 @@ func TestMalformedAnswers(t *testing.T) {
 			name             string
 			greeting, answer []byte
 			step, message    string
+			code             stoa.Code
 		}{
-			{"another protocol", []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), nil, "connect", "does not speak the protocol"},
-			{"a row of a gigabyte", letIn, gigabyte, "connect", "does not speak the protocol"},
-			{"an answer to nothing", letIn, messages(&pgproto3.BindComplete{}), "connect", "does not speak the protocol"},
-			{"an internal error", letIn, reported("XX000"), "connect", "(SQLSTATE XX000)"},
-			{"an error without a code", letIn, reported(""), "connect", "an error that"},
-			{"an error with a strange code", letIn, reported("\x1b[31"), "connect", "an error that"},
+			{"another protocol", []byte("HTTP/1.1 400 Bad Request\r\n\r\n"), nil, "connect", "does not speak the protocol", stoa.DatabaseUnreachable},
+			{"a row of a gigabyte", letIn, gigabyte, "connect", "does not speak the protocol", stoa.DatabaseUnreachable},
+			{"an answer to nothing", letIn, messages(&pgproto3.BindComplete{}), "connect", "does not speak the protocol", stoa.DatabaseUnreachable},
+			{"an internal error", letIn, reported("XX000"), "connect", "(SQLSTATE XX000)", stoa.TenantError},
+			{"an error without a code", letIn, reported(""), "connect", "an error that", stoa.TenantError},
+			{"an error with a strange code", letIn, reported("\x1b[31"), "connect", "an error that", stoa.TenantError},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				c := postgresThat(t, tt.greeting, tt.answer)
 				p, s := b.store(t)
 				found, err := b.Test(t.Context(), p, s.ID, &c)
 				must(t, err)
-				if codeOf(found.Fault) != stoa.DatabaseUnreachable || !strings.Contains(found.Fault.Message, tt.message) || strings.Contains(found.Fault.Message, "\x1b") {
+				if codeOf(found.Fault) != tt.code || !strings.Contains(found.Fault.Message, tt.message) || strings.Contains(found.Fault.Message, "\x1b") {
 					t.Errorf("found %+v", found.Fault)
 				}
 				run := b.connect(t, p, s.ID, c)
-				b.failed(t, p, run, tt.step, stoa.DatabaseUnreachable)
+				b.failed(t, p, run, tt.step, tt.code)
 				if !strings.Contains(run.Fault.Message, tt.message) {
 					t.Errorf("the run failed with %+v", run.Fault)
 				}

@@ -54,7 +54,7 @@ func TestEngines(t *testing.T) {
 
 func TestEnginesOnNewerServers(t *testing.T) {
 	t.Parallel()
-	tenantdbtest.OnNewerServers(t, "TestEngines", "TestEveryServerError", "TestManaged.*", "TestCheckServer")
+	tenantdbtest.OnNewerServers(t, "TestEngines", "TestEveryServerError", "TestManagedAgain", "TestCheckServer")
 }
 
 // things makes a table to play with.

@@ -3,7 +3,6 @@ package tenantdb_test
 import (
 	"errors"
 	"os"
-	process "os/exec"
 	"strings"
 	"testing"
 
@@ -124,10 +123,10 @@ func TestServerErrorsAreDocumented(t *testing.T) {
 // A read-only server is told before anything is written to it.
 func TestReadOnlyEndpoint(t *testing.T) {
 	t.Parallel()
-	for name, start := range map[string]func(*testing.T, string, string) *process.Cmd{"MariaDB": mariaDB, "MySQL 9": mySQL9} {
+	for name, start := range tenantdbtest.MySQLServers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			admin, create := ownMySQL(t, start)
+			admin, create := tenantdbtest.OwnMySQL(t, start)
 			c := create(t)
 			db := tenantdbtest.Open(t, c)
 			_, err := db.Inspect(t.Context())

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	process "os/exec"
 	"strings"
 	"testing"
 
@@ -57,9 +56,9 @@ var strictMySQL = map[string][]string{
 // Managed databases are made on servers with a strict password policy, also
 // when a run is repeated.
 func TestManagedUnderAPasswordPolicy(t *testing.T) {
-	for name, start := range map[string]func(*testing.T, string, string) *process.Cmd{"MariaDB": mariaDB, "MySQL 9": mySQL9} {
+	for name, start := range tenantdbtest.MySQLServers {
 		t.Run(name, func(t *testing.T) {
-			admin, at := ownMySQL(t, start)
+			admin, at := tenantdbtest.OwnMySQL(t, start)
 			port := at(t).Port
 			execOn(t, admin, `CREATE USER op@'%' IDENTIFIED BY 'Of-The-0perator-Alone'`, `GRANT ALL PRIVILEGES ON *.* TO op@'%' WITH GRANT OPTION`)
 			t.Setenv(tenantdbtest.MySQLEnv, fmt.Sprintf("mysql://127.0.0.1:%d/", port))

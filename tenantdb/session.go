@@ -23,6 +23,9 @@ type sessionState struct {
 	// plain: the server, or a pooler before it, refuses startup parameters; on
 	// MySQL, it lacks a variable that others have.
 	plain atomic.Bool
+	// looked: every new connection is looked at whose settings cannot be set, on
+	// PostgreSQL.
+	looked atomic.Bool
 	// generation is raised when every connection made before is to be discarded.
 	generation atomic.Int64
 }

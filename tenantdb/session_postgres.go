@@ -145,6 +145,9 @@ func (s *sessionState) established(ctx context.Context, conn *pgx.Conn, how pinn
 		_, err := simpleQuery(ctx, conn, s.setStatement(wanted))
 		return err
 	case pinByCheck:
+		if !s.looked.Load() {
+			return nil // PinSession looks, once it knows what stands before the server
+		}
 		found, err := lookAtSession(ctx, conn)
 		if err != nil {
 			return err
@@ -294,6 +297,14 @@ func (db *DB) pinPostgres(ctx context.Context, store stoa.StoreID) error {
 			return err
 		}
 		how := db.pinned.pinning(db.credentials)
+		if how == pinInSession { // conn may be from before that was known
+			if _, err := simpleQuery(ctx, conn, db.pinned.setStatement(ownParameters(db.credentials)[searchPath])); err != nil {
+				return err
+			}
+			if found, err = lookAtSession(ctx, conn); err != nil {
+				return err
+			}
+		}
 		at, err := found.schemaOf(ctx, conn, store)
 		if err != nil {
 			return err
@@ -302,6 +313,7 @@ func (db *DB) pinPostgres(ctx context.Context, store stoa.StoreID) error {
 			return db.schemaFault()
 		}
 		if how == pinByCheck {
+			db.pinned.looked.Store(true)
 			if at != nil {
 				if at.name != found.Schema {
 					return wrongSchema(found.Schema, at.name)
