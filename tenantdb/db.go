@@ -187,7 +187,8 @@ func (db *DB) read(ctx context.Context, op func(context.Context) error) error {
 
 // retry is do for what is undone as a whole when it fails: it runs op again
 // if that lost to another transaction, or met a server that had ended the session
-// or takes no changes any more, or a pooler that had given the session to others. The pause lets the other one get through first.
+// or takes no changes any more, or a pooler that had given the session to others.
+// The pause lets the other one get through first.
 func (db *DB) retry(ctx context.Context, op func(context.Context) error) error {
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
@@ -229,22 +230,28 @@ func (db *DB) wrap(err error) error {
 	if errors.Is(err, errNoMemory) {
 		return unavailable(err)
 	}
-	fault := contentFault(err)
-	if fault == nil {
-		fault = db.engine.Fault(err)
-	}
-	if fault == nil || fault.Code == stoa.TenantError && !IsPassing(fault) {
-		if schema := schemaFault(err, db.guard != nil); schema != nil {
-			fault = schema
-		}
-	}
-	if _, ok := serverCode(err); ok && fault == nil && db.guard != nil {
+	switch fault := db.faultOf(err); {
+	case fault != nil:
+		return db.failed(fault)
+	case db.guard != nil && isOfServer(err):
 		return tenantError(err)
 	}
-	if fault != nil {
-		return db.failed(fault)
-	}
 	return err
+}
+
+// faultOf returns what err means, nil for an error that has no meaning of its
+// own. What a statement met in Stoa's tables is told by their content.
+func (db *DB) faultOf(err error) *stoa.Error {
+	if fault := contentFault(err); fault != nil {
+		return fault
+	}
+	fault := db.engine.Fault(err)
+	if fault == nil || fault.Code == stoa.TenantError && !IsPassing(fault) {
+		if schema := schemaFault(err, db.guard != nil); schema != nil {
+			return schema
+		}
+	}
+	return fault
 }
 
 // failed tells the owner who is connecting a database the cause; a shopper

@@ -103,6 +103,12 @@ func serverCode(err error) (code string, ok bool) {
 	return "", false
 }
 
+// isOfServer reports whether a database server reported err.
+func isOfServer(err error) bool {
+	_, ok := serverCode(err)
+	return ok
+}
+
 // ServerFault is what the owner of a database that is being connected is told
 // of an error that its server reported and no engine has a code for. It returns
 // nil for every other error.

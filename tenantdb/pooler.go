@@ -29,6 +29,9 @@ func (db *DB) findPooler(ctx context.Context, conn *pgx.Conn, session uint32) er
 	shares := true
 	err := db.lend(limited, func(second *pgx.Conn) (err error) {
 		shares, err = masterdb.SharesSessions(limited, conn, second)
+		if err != nil { // it may be in a transaction
+			_ = second.PgConn().Conn().Close()
+		}
 		return err
 	})
 	switch {
@@ -56,20 +59,31 @@ func isPooled(err error) bool { return isState(err, "26000") || isState(err, "42
 // lost is called if the transaction ends before release is called. It keeps no
 // snapshot meanwhile, for which CREATE INDEX CONCURRENTLY would wait.
 func holdAdvisory(ctx context.Context, conn *sql.Conn, lost func(error)) (release func(), err error) {
-	unbound := context.WithoutCancel(ctx)
-	tx, err := conn.BeginTx(unbound, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	held, end := context.WithCancel(context.WithoutCancel(ctx)) // it outlives the wait for the lock
+	givesUp := context.AfterFunc(ctx, end)
+	tx, err := conn.BeginTx(held, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
+		end()
 		return nil, err
+	}
+	stop := func() { // a server that does not answer holds up nobody
+		overdue := time.AfterFunc(giveTimeout, end)
+		_ = tx.Rollback()
+		overdue.Stop()
+		end()
 	}
 	err = tryAdvisory(ctx, tx, `SELECT pg_try_advisory_xact_lock($1)`)
 	if err == nil { // the snapshot of a query with parameters is kept until the next statement
 		_, err = tx.ExecContext(ctx, `SELECT 1`)
 	}
+	if err == nil && !givesUp() {
+		err = ctx.Err()
+	}
 	if err != nil {
-		_ = tx.Rollback()
+		stop()
 		return nil, err
 	}
-	watched, stop := context.WithCancel(unbound)
+	watched, leave := context.WithCancel(held)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -78,9 +92,9 @@ func holdAdvisory(ctx context.Context, conn *sql.Conn, lost func(error)) (releas
 		}
 	}()
 	return func() {
-		stop()
+		leave()
 		<-done
-		_ = tx.Rollback()
+		stop()
 	}, nil
 }
 
@@ -89,16 +103,23 @@ func holdAdvisory(ctx context.Context, conn *sql.Conn, lost func(error)) (releas
 const transactionPause = 5 * time.Second
 
 // stayInTransaction keeps the transaction from being idle until ctx ends, which
-// is no error.
+// is no error. A server that does not answer in giveTimeout has lost it.
 func stayInTransaction(ctx context.Context, tx *sql.Tx) (err error) {
 	defer recoverDriver(nil, &err)
 	for err == nil {
 		select {
 		case <-time.After(transactionPause):
-			_, err = tx.ExecContext(context.WithoutCancel(ctx), `SELECT 1`)
+			err = askInTransaction(context.WithoutCancel(ctx), tx)
 		case <-ctx.Done():
 			return nil
 		}
 	}
+	return err
+}
+
+func askInTransaction(ctx context.Context, tx *sql.Tx) error {
+	ctx, cancel := context.WithTimeout(ctx, giveTimeout)
+	defer cancel()
+	_, err := tx.ExecContext(ctx, `SELECT 1`)
 	return err
 }

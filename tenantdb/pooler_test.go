@@ -7,9 +7,11 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -262,4 +264,57 @@ func TestPooledConcurrentIndex(t *testing.T) {
 	if !valid {
 		t.Error("the index is not valid")
 	}
+}
+
+// A server that falls silent holds up neither who waits for the migration lock
+// nor who gives it back.
+func TestPooledLockAtSilentServer(t *testing.T) {
+	t.Parallel()
+	for name, silentAt := range map[string]string{"waiting": "BEGIN", "holding": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := pooled(t, tenantdbtest.PgBouncerEnv)
+			c.Pooler = tenantdb.TransactionPooler
+			var silent atomic.Bool
+			db, err := tenantdb.OpenWith(tenantdb.NewEngines(tenantdb.Options{}), c, func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+				return &muted{Conn: conn, silent: &silent, at: silentAt}, err
+			})
+			must(t, err)
+			defer db.Close() //nolint:errcheck // nothing is pending
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			locked, unlock, err := db.LockMigration(ctx)
+			if silentAt != "" {
+				if err == nil {
+					t.Error("the lock was granted")
+				}
+				return
+			}
+			must(t, err)
+			silent.Store(true)
+			unlock()
+			if locked.Err() == nil {
+				t.Error("the lock is still held")
+			}
+		})
+	}
+}
+
+// muted is a connection whose words, from those of at on, do not arrive once it
+// is silent.
+type muted struct {
+	net.Conn
+	silent *atomic.Bool
+	at     string
+}
+
+func (m *muted) Write(p []byte) (int, error) {
+	if m.at != "" && strings.Contains(strings.ToUpper(string(p)), m.at) {
+		m.silent.Store(true)
+	}
+	if m.silent.Load() {
+		return len(p), nil
+	}
+	return m.Conn.Write(p)
 }
