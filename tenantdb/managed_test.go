@@ -344,22 +344,7 @@ func TestManagedByAnOrdinaryRole(t *testing.T) {
 		t.Errorf("%s without the right to create databases is found to be well", version)
 	}
 	tenantdbtest.Admin(t, tenantdb.PostgreSQL, `ALTER ROLE `+name+` CREATEDB`)
-	if _, err := h.CheckServer(t.Context()); err != nil {
-		t.Error(err)
-	}
-	id, c := h.plan(t)
-	for range 2 {
-		h.make(t, c)
-		if err := h.enter(t, c); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := h.DropManaged(t.Context(), id, infoOf(c)); err != nil {
-		t.Error(err)
-	}
-	if left := h.names(t); left != "[]" {
-		t.Errorf("left: %s", left)
-	}
+	h.works(t)
 }
 
 func TestCheckServer(t *testing.T) {
