@@ -2,12 +2,9 @@ package tenantdb
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/go-sql-driver/mysql"
 )
 
 type mysqlHost struct{}
@@ -44,11 +41,11 @@ func (h mysqlHost) make(ctx context.Context, db *DB, c Credentials) error {
 func (mysqlHost) makeUser(ctx context.Context, db *DB, user, password string) error {
 	const failed, inHistory = 1396, 3638 // ER_CANNOT_USER, ER_CREDENTIALS_CONTRADICT_TO_HISTORY
 	_, err := db.Exec(ctx, `CREATE USER `+user+` IDENTIFIED BY `+password)
-	if !isNumber(err, failed, inHistory) {
+	if !isMySQL(err, failed, inHistory) {
 		return err
 	}
 	_, err = db.Exec(ctx, `ALTER USER `+user+` IDENTIFIED BY `+password)
-	if isNumber(err, failed, inHistory) { // the first is MariaDB's
+	if isMySQL(err, failed, inHistory) { // the first is MariaDB's
 		return nil
 	}
 	return err
@@ -61,7 +58,7 @@ func (mysqlHost) makeUser(ctx context.Context, db *DB, user, password string) er
 // missing the statements that need them say.
 func (mysqlHost) activateRoles(ctx context.Context, db *DB) error {
 	_, err := db.Exec(ctx, `SET ROLE ALL`)
-	if err == nil || !isAnswer(err) {
+	if err == nil || !isOfServer(err) {
 		return err
 	}
 	var roles []string
@@ -70,22 +67,10 @@ func (mysqlHost) activateRoles(ctx context.Context, db *DB) error {
 	if err == nil && len(roles) == 1 {
 		_, err = db.Exec(ctx, "SET ROLE `"+strings.ReplaceAll(roles[0], "`", "``")+"`")
 	}
-	if isAnswer(err) {
+	if isOfServer(err) {
 		return nil
 	}
 	return err
-}
-
-// isAnswer reports whether the server has answered with an error.
-func isAnswer(err error) bool {
-	var myErr *mysql.MySQLError
-	return errors.As(err, &myErr)
-}
-
-// isNumber reports whether the server's answer is one of these errors.
-func isNumber(err error, numbers ...uint16) bool {
-	var myErr *mysql.MySQLError
-	return errors.As(err, &myErr) && slices.Contains(numbers, myErr.Number)
 }
 
 func (h mysqlHost) drop(ctx context.Context, db *DB, name string) error {
@@ -110,7 +95,7 @@ func (h mysqlHost) list(ctx context.Context, db *DB, prefix string) (names []str
 	}
 	var users []string
 	err = db.Select(ctx, &users, `SELECT user AS name FROM mysql.user WHERE left(user, ?) = ? AND host = '%'`, len(prefix), prefix)
-	if isNumber(err, 1142, 1143) { // table or column access denied
+	if isMySQL(err, 1142, 1143) { // table or column access denied
 		err = nil
 	}
 	names = append(names, users...)
