@@ -73,6 +73,9 @@ type Options struct {
 	// Drain is how long Stop waits for running jobs before it cancels them.
 	// Default 10 s.
 	Drain time.Duration
+	// Process names this process to Release, in up to 100 bytes. Default: a name
+	// that River makes.
+	Process string
 }
 
 // New prepares the queue on db. Register handlers with Handle, then Start.
@@ -85,6 +88,7 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	}
 	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool)}
 	cfg := &river.Config{
+		ID:      opts.Process,
 		Logger:  quiet(log, q.stopping),
 		Workers: q.workers,
 		Queues: map[string]river.QueueConfig{
@@ -97,8 +101,8 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		// transaction commits after that was heard waits for the next look too. Each
 		// look costs a millisecond on SQLite.
 		FetchPollInterval: 200 * time.Millisecond,
-		// Jobs of a process that died. River leaves one alone that may still have
-		// time, whatever is said here.
+		// Jobs of a process whose end nobody has noticed, see Release. River leaves one
+		// alone that may still have time, whatever is said here.
 		RescueStuckJobsAfter: 10 * time.Minute,
 	}
 	var err error

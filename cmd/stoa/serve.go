@@ -79,8 +79,11 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	if err := checkOrder(ctx, a.fleet, log); err != nil {
 		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
 	}
-	if err := errors.Join(a.queue.Start(ctx), a.fleet.Start(ctx, a.queue)); err != nil {
+	if err := a.presence.Start(ctx); err != nil {
 		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
+	}
+	if err := errors.Join(a.queue.Start(ctx), a.fleet.Start(ctx, a.queue)); err != nil {
+		return nil, errors.Join(err, closeAll(listener, private), a.presence.Stop(ctx), a.close(ctx))
 	}
 	a.provisioning.Start(ctx)
 	s := &server{app: a, listener: listener, url: url, failed: make(chan error, 2), deafen: a.listen(ctx)}
@@ -149,7 +152,8 @@ func (s *server) stop() error {
 		queueErr = fmt.Errorf("some jobs did not stop; they run again after the next start: %w", queueErr)
 	}
 	s.deafen()
-	if s.private != nil { // to the end: a stop is worth watching
+	queueErr = errors.Join(queueErr, s.presence.Stop(ctx)) // what did not stop goes on elsewhere
+	if s.private != nil {                                  // to the end: a stop is worth watching
 		httpErr = errors.Join(httpErr, s.private.Close())
 	}
 	return errors.Join(httpErr, queueErr, s.close(ctx))
