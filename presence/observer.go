@@ -26,7 +26,7 @@ func newObserver(self string, t timing) *observer {
 // doubt notes that a look failed. The others may have lost the master as well,
 // and their locks with it: they get time to come back.
 func (o *observer) doubt(now time.Time) {
-	o.trust = now.Add(o.timing.careful)
+	o.last, o.trust = now, now.Add(o.timing.careful)
 	clear(o.seen)
 }
 
