@@ -42,6 +42,7 @@ type DB struct {
 
 	subscribers   sync.RWMutex
 	subscriptions []subscription
+	listening     listenState
 }
 
 // Querier reads; *DB and *Tx both do.
@@ -209,6 +210,9 @@ func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx
 	defer t.Rollback() //nolint:errcheck // after Commit it has nothing to do
 	tx.lite = t
 	if err := fn(tx); err != nil {
+		return err
+	}
+	if err := tx.tellOthers(ctx); err != nil {
 		return err
 	}
 	err = t.Commit()
