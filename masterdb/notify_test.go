@@ -215,7 +215,7 @@ func TestListenComesBack(t *testing.T) {
 		hangUp(t, a.DB)
 		receive(t, b.resyncs)
 		a.notify(t, nil, payload)
-		for receive(t, b.heard) != payload { //nolint:revive // an earlier one may come again, from the change log
+		for receive(t, b.heard) != payload { // an earlier one may come again, from the change log
 		}
 	}
 }
@@ -352,7 +352,7 @@ func TestListenOnSQLite(t *testing.T) {
 	if got := receive(t, b.heard); got != "change" {
 		t.Errorf("heard %q", got)
 	}
-	for receive(t, b.heard) != "19" { //nolint:revive // the last of them
+	for receive(t, b.heard) != "19" {
 	}
 	if b.Deaf() {
 		t.Error("a process is deaf on SQLite")
