@@ -89,7 +89,7 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool)}
 	cfg := &river.Config{
 		ID:      opts.Process,
-		Logger:  quiet(log, q.stopping),
+		Logger:  slog.New(atLeastWarn{log.With("component", "jobs").Handler(), db, q.stopping}),
 		Workers: q.workers,
 		Queues: map[string]river.QueueConfig{
 			river.QueueDefault: {MaxWorkers: opts.Workers}, tenantQueue: {MaxWorkers: opts.Workers}, newTenantQueue: {MaxWorkers: opts.Workers},
@@ -130,15 +130,13 @@ func mayReindex(db *masterdb.DB) bool {
 	return err != nil || owner // without an answer River says itself what it lacks
 }
 
-// quiet keeps River's chatter out of the log: it reports its counts every few
-// seconds at level info, and as an error that a stop has cancelled what it was
-// about to look up.
-func quiet(log *slog.Logger, stopping *atomic.Bool) *slog.Logger {
-	return slog.New(atLeastWarn{log.With("component", "jobs").Handler(), stopping})
-}
-
+// atLeastWarn keeps River's chatter out of the log: it reports its counts every
+// few seconds at level info, as an error that a stop has cancelled what it was
+// about to look up, and many times a second that the master is away, which others
+// say once.
 type atLeastWarn struct {
 	slog.Handler
+	master   *masterdb.DB
 	stopping *atomic.Bool
 }
 
@@ -149,7 +147,7 @@ func (h atLeastWarn) Handle(ctx context.Context, r slog.Record) error {
 		cancelled = cancelled || a.Key == "error" && a.Value.String() == context.Canceled.Error()
 		return true
 	})
-	if cancelled && h.stopping.Load() {
+	if cancelled && h.stopping.Load() || h.master.IsAway() {
 		return nil
 	}
 	return h.Handler.Handle(ctx, r)
@@ -159,10 +157,10 @@ func (h atLeastWarn) Enabled(ctx context.Context, level slog.Level) bool {
 	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)
 }
 func (h atLeastWarn) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return atLeastWarn{h.Handler.WithAttrs(attrs), h.stopping}
+	return atLeastWarn{h.Handler.WithAttrs(attrs), h.master, h.stopping}
 }
 func (h atLeastWarn) WithGroup(name string) slog.Handler {
-	return atLeastWarn{h.Handler.WithGroup(name), h.stopping}
+	return atLeastWarn{h.Handler.WithGroup(name), h.master, h.stopping}
 }
 
 // Handle registers the function that runs jobs of kind A, each attempt

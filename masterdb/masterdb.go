@@ -149,6 +149,22 @@ func (db *DB) Ping(ctx context.Context) error {
 	return nil
 }
 
+// CheckWrite writes 64 KiB to the disk, of which nothing stays.
+func (db *DB) CheckWrite(ctx context.Context) error {
+	return db.Tx(ctx, func(tx *Tx) error {
+		if tx.pg != nil {
+			_, err := tx.Exec(ctx, `SELECT pg_logical_emit_message(true, 'stoa', repeat('x', 65536))`)
+			return err
+		}
+		for _, statement := range []string{`CREATE TABLE stoa_write_check (x BLOB)`, `INSERT INTO stoa_write_check VALUES (randomblob(65536))`, `DROP TABLE stoa_write_check`} {
+			if _, err := tx.Exec(ctx, statement); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // OnOutage has fn called when the master is found to be away, with the cause,
 // and when it is back, with nil. It must return at once. On SQLite nobody
 // calls it.

@@ -156,6 +156,7 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 		return out, false
 	}
 	defer master.Close()
+	add("writing", master.CheckWrite(ctx), "the master database stores what it is given", "free room on its disk, or give it more; see that it is the primary and its folder can be written to")
 	detail, err = checkSchema(ctx, master)
 	if !add("schema", err, detail, "run 'stoa migrate'") {
 		return out, false
