@@ -19,6 +19,7 @@ const changeWindow = 15 * time.Second
 // change is one row of the change log.
 type change struct {
 	ID      int64
+	Origin  string
 	Topic   string
 	Payload string
 }
@@ -68,7 +69,7 @@ func (l *listener) readRecent(ctx context.Context, seen map[int64]bool) (map[int
 	ctx, cancel := context.WithTimeout(ctx, l.answer)
 	defer cancel()
 	var changes []change
-	err := l.db.Select(ctx, &changes, `SELECT id, topic, payload FROM change_log WHERE at > clock_timestamp() - make_interval(secs => $1) ORDER BY id`,
+	err := l.db.Select(ctx, &changes, `SELECT id, origin, topic, payload FROM change_log WHERE at > clock_timestamp() - make_interval(secs => $1) ORDER BY id`,
 		changeWindow.Seconds())
 	if err != nil {
 		return nil, err
@@ -76,7 +77,7 @@ func (l *listener) readRecent(ctx context.Context, seen map[int64]bool) (map[int
 	now := make(map[int64]bool, len(changes))
 	for _, c := range changes {
 		now[c.ID] = true
-		if seen != nil && !seen[c.ID] {
+		if seen != nil && !seen[c.ID] && c.Origin != l.db.listening.origin() {
 			l.tell(ctx, c.Topic, c.Payload)
 		}
 	}
@@ -89,8 +90,7 @@ func (l *listener) readRecent(ctx context.Context, seen map[int64]bool) (map[int
 // changeBatch is how many changes are read at a time on SQLite.
 const changeBatch = 1000
 
-// pollSQLite tells the subscribers what other processes change. It tells them
-// again of this process's own changes, which is allowed.
+// pollSQLite tells the subscribers what other processes change.
 func (l *listener) pollSQLite(ctx context.Context) {
 	tick := time.NewTicker(l.poll)
 	defer tick.Stop()
@@ -125,12 +125,14 @@ func (l *listener) readSince(ctx context.Context, last int64) (int64, error) {
 	}
 	for {
 		var changes []change
-		err := l.db.Select(ctx, &changes, `SELECT id, topic, payload FROM change_log WHERE id > $1 ORDER BY id LIMIT $2`, last, changeBatch)
+		err := l.db.Select(ctx, &changes, `SELECT id, origin, topic, payload FROM change_log WHERE id > $1 ORDER BY id LIMIT $2`, last, changeBatch)
 		if err != nil || len(changes) == 0 {
 			return last, err
 		}
 		for _, c := range changes {
-			l.tell(ctx, c.Topic, c.Payload)
+			if c.Origin != l.db.listening.origin() {
+				l.tell(ctx, c.Topic, c.Payload)
+			}
 			last = c.ID
 		}
 	}

@@ -179,7 +179,7 @@ func TestChangeLogOverlaps(t *testing.T) {
 	a := masterdbtest.Open(t, direct)
 	tx, err := a.Pool().Begin(t.Context())
 	must(t, err)
-	_, err = tx.Exec(t.Context(), `INSERT INTO change_log (topic, payload) VALUES ($1, 'slow')`, topic)
+	_, err = tx.Exec(t.Context(), `INSERT INTO change_log (origin, topic, payload) VALUES ('another', $1, 'slow')`, topic)
 	must(t, err)
 	replica{DB: a}.notify(t, nil, "fast")
 	if got := receive(t, b.heard); got != "fast" {

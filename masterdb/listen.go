@@ -34,6 +34,15 @@ type listenTimes struct {
 // listenState is what Listen knows about whether this process hears others.
 type listenState struct {
 	deaf atomic.Bool // no notifications are received although Listen runs
+	once sync.Once
+	name string // of this DB in the change log
+}
+
+// origin names this DB in the change log, so that it is not told again of what it
+// has changed itself.
+func (s *listenState) origin() string {
+	s.once.Do(func() { s.name = rand.Text() })
+	return s.name
 }
 
 // Deaf reports whether Listen runs and receives no notifications from

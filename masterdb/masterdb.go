@@ -271,7 +271,7 @@ func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx
 			if err := fn(tx); err != nil {
 				return err
 			}
-			return tx.tellOthers(ctx)
+			return tx.tellOthers(ctx, db.listening.origin())
 		})
 	}
 	t, err := lite.BeginTx(ctx, nil)
@@ -283,7 +283,7 @@ func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx
 	if err := fn(tx); err != nil {
 		return err
 	}
-	if err := tx.tellOthers(ctx); err != nil {
+	if err := tx.tellOthers(ctx, db.listening.origin()); err != nil {
 		return err
 	}
 	err = t.Commit()

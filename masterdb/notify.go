@@ -37,14 +37,14 @@ func (tx *Tx) Notify(topic, payload string) error {
 	return nil
 }
 
-// tellOthers records the messages and has PostgreSQL deliver them when tx commits.
-func (tx *Tx) tellOthers(ctx context.Context) error {
+// tellOthers records the messages, which come from origin, and has PostgreSQL deliver them when tx commits.
+func (tx *Tx) tellOthers(ctx context.Context, origin string) error {
 	if len(tx.messages) == 0 {
 		return nil
 	}
 	if tx.pg == nil {
 		for _, m := range tx.messages {
-			if _, err := tx.Exec(ctx, `INSERT INTO change_log (topic, payload, at) VALUES ($1, $2, $3)`, m.topic, m.payload, tx.Now); err != nil {
+			if _, err := tx.Exec(ctx, `INSERT INTO change_log (origin, topic, payload, at) VALUES ($1, $2, $3, $4)`, origin, m.topic, m.payload, tx.Now); err != nil {
 				return err
 			}
 		}
@@ -55,8 +55,8 @@ func (tx *Tx) tellOthers(ctx context.Context) error {
 		topics[i], payloads[i] = m.topic, m.payload
 	}
 	_, err := tx.pg.Exec(ctx, `WITH messages AS (SELECT topic, payload FROM unnest($1::text[], $2::text[]) AS m (topic, payload)),
-			logged AS (INSERT INTO change_log (topic, payload) SELECT topic, payload FROM messages)
-		SELECT pg_notify(topic, payload) FROM messages`, topics, payloads)
+			logged AS (INSERT INTO change_log (origin, topic, payload) SELECT $3, topic, payload FROM messages)
+		SELECT pg_notify(topic, payload) FROM messages`, topics, payloads, origin)
 	return err
 }
 

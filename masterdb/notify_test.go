@@ -357,5 +357,15 @@ func TestListenOnSQLite(t *testing.T) {
 	if b.Deaf() {
 		t.Error("a process is deaf on SQLite")
 	}
+	// Its own changes it has heard of when they were made, and not again.
+	b.notify(t, nil, "own")
+	a.notify(t, nil, "last")
+	var heard []string
+	for len(heard) == 0 || heard[len(heard)-1] != "last" {
+		heard = append(heard, receive(t, b.heard))
+	}
+	if len(heard) != 2 || heard[0] != "own" {
+		t.Errorf("heard %q", heard)
+	}
 	must(t, b.CheckListen(t.Context()))
 }

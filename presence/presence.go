@@ -137,19 +137,18 @@ func (p *Process) Start(ctx context.Context) error {
 }
 
 // Stop ends the presence. What this process still owns goes on elsewhere, so
-// call it when the process has finished its work.
-func (p *Process) Stop(ctx context.Context) error {
+// call it when the process has finished its work. If the master cannot be asked,
+// others notice the end by the lock.
+func (p *Process) Stop(ctx context.Context) {
 	if p.stop == nil {
-		return nil
+		return
 	}
 	p.stop()
 	p.running.Wait()
-	err := p.release(ctx, observed{Name: p.name}, false)
-	p.lock.release(ctx)
-	if err != nil {
-		return fmt.Errorf("unregister this process: %w", err)
+	if err := p.release(ctx, observed{Name: p.name}, false); err != nil {
+		p.log.WarnContext(ctx, "the end of this process is not recorded; others notice it within seconds", "process", p.name, "err", err)
 	}
-	return nil
+	p.lock.release(ctx)
 }
 
 // register puts the process on record.

@@ -83,7 +83,8 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
 	}
 	if err := errors.Join(a.queue.Start(ctx), a.fleet.Start(ctx, a.queue)); err != nil {
-		return nil, errors.Join(err, closeAll(listener, private), a.presence.Stop(ctx), a.close(ctx))
+		a.presence.Stop(ctx)
+		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
 	}
 	a.provisioning.Start(ctx)
 	s := &server{app: a, listener: listener, url: url, failed: make(chan error, 2), deafen: a.listen(ctx)}
@@ -152,8 +153,8 @@ func (s *server) stop() error {
 		queueErr = fmt.Errorf("some jobs did not stop; they run again after the next start: %w", queueErr)
 	}
 	s.deafen()
-	queueErr = errors.Join(queueErr, s.presence.Stop(ctx)) // what did not stop goes on elsewhere
-	if s.private != nil {                                  // to the end: a stop is worth watching
+	s.presence.Stop(ctx)  // what did not stop goes on elsewhere
+	if s.private != nil { // to the end: a stop is worth watching
 		httpErr = errors.Join(httpErr, s.private.Close())
 	}
 	return errors.Join(httpErr, queueErr, s.close(ctx))

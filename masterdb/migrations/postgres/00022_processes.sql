@@ -14,6 +14,7 @@ CREATE TABLE processes (
 -- at is the server's time just before the commit.
 CREATE TABLE change_log (
     id      bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    origin  text        NOT NULL, -- the process that has told itself already
     topic   text        NOT NULL,
     payload text        NOT NULL,
     at      timestamptz NOT NULL DEFAULT clock_timestamp()

@@ -14,6 +14,7 @@ CREATE TABLE processes (
 -- a time, so ids rise in the order of the commits.
 CREATE TABLE change_log (
     id      integer   PRIMARY KEY AUTOINCREMENT,
+    origin  text      NOT NULL, -- the process that has told itself already
     topic   text      NOT NULL,
     payload text      NOT NULL,
     at      timestamp NOT NULL
