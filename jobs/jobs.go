@@ -19,7 +19,6 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
-	"github.com/riverqueue/river/rivermigrate"
 	"github.com/riverqueue/river/rivertype"
 
 	"github.com/stoahq/stoa/masterdb"
@@ -292,48 +291,6 @@ func ReadStats(ctx context.Context, db masterdb.Querier) (Stats, error) {
 		}
 	}
 	return s, nil
-}
-
-// Migrate creates or updates River's own tables. Like masterdb.Migrate it
-// may be called by several replicas at once.
-func Migrate(ctx context.Context, db *masterdb.DB) (int, error) {
-	if db.Engine == masterdb.SQLite {
-		unlock, err := db.LockSchema(ctx)
-		if err != nil {
-			return 0, err
-		}
-		defer unlock()
-		return migrate(ctx, func() (*rivermigrate.Migrator[*sql.Tx], error) {
-			return rivermigrate.New(riversqlite.New(db.Writer()), nil)
-		})
-	}
-	conn, err := db.Pool().Acquire(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Release()
-	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, migrationLock); err != nil {
-		return 0, err
-	}
-	defer conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, migrationLock) //nolint:errcheck // the session's end frees it too
-	return migrate(ctx, func() (*rivermigrate.Migrator[pgx.Tx], error) {
-		return rivermigrate.New(riverpgxv5.New(db.Pool()), nil)
-	})
-}
-
-// migrationLock is an arbitrary number that only this package uses.
-const migrationLock int64 = 0x73746f61_6a6f6273 // "stoajobs"
-
-func migrate[T any](ctx context.Context, open func() (*rivermigrate.Migrator[T], error)) (int, error) {
-	m, err := open()
-	if err != nil {
-		return 0, err
-	}
-	res, err := m.Migrate(ctx, rivermigrate.DirectionUp, nil)
-	if err != nil {
-		return 0, fmt.Errorf("migrate job queue: %w", err)
-	}
-	return len(res.Versions), nil
 }
 
 // IsCancelled reports whether err was made by Cancel.

@@ -264,7 +264,12 @@ func migrateMaster(ctx context.Context, master *masterdb.DB, log *slog.Logger) e
 	if applied+queue > 0 {
 		log.InfoContext(ctx, "master database migrated", "schema", applied, "queue", queue)
 	}
-	return nil
+	schema, err := master.Schema(ctx)
+	if err == nil && schema.Newer() {
+		log.InfoContext(ctx, "master database schema is newer than this release, which may run on it",
+			"version", schema.Version, "binary", schema.Binary, "oldest_binary", schema.OldestBinary)
+	}
+	return err
 }
 
 // migrateAll returns how many migrations it applied, of the schema and of the

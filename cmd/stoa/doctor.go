@@ -157,7 +157,7 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 	}
 	defer master.Close()
 	detail, err = checkSchema(ctx, master)
-	if !add("schema", err, detail, "run 'stoa migrate'") {
+	if !add("schema", err, detail, schemaRemedy(err)) {
 		return out, false
 	}
 	if detail, err = cfg.checkSealed(ctx, master); detail != "" || err != nil {
@@ -261,17 +261,33 @@ func roundTrip(ring *keyring.Ring) error {
 	return nil
 }
 
+// checkSchema applies the rule by which 'stoa serve' starts: the schemas of the
+// master and of its queue are this binary's, or a newer release has made them
+// and states that this one may run on them.
 func checkSchema(ctx context.Context, master *masterdb.DB) (string, error) {
-	current, target, err := master.SchemaVersion(ctx)
-	switch {
-	case err != nil:
-		return "", err
-	case current < target:
-		return "", fmt.Errorf("version %d, this binary needs %d", current, target)
-	case current > target:
-		return "", fmt.Errorf("version %d is newer than this binary (%d): use the newer release", current, target)
+	schema, err := master.Schema(ctx)
+	if err == nil {
+		err = schema.Check()
 	}
-	return fmt.Sprintf("version %d on %s", current, master.Engine), nil
+	if err == nil {
+		err = jobs.CheckSchema(ctx, master)
+	}
+	if err != nil {
+		return "", err
+	}
+	detail := fmt.Sprintf("version %d on %s", schema.Version, master.Engine)
+	if schema.Newer() {
+		detail += fmt.Sprintf(", of a newer release; this one (%d) may run on it", schema.Binary)
+	}
+	return detail, nil
+}
+
+// schemaRemedy says what to do about an error of checkSchema.
+func schemaRemedy(err error) string {
+	if errors.Is(err, masterdb.ErrSchemaTooNew) {
+		return "start the newer release here; to go back to this one, restore the backup from before the upgrade"
+	}
+	return "run 'stoa migrate'"
 }
 
 func checkQueue(ctx context.Context, master *masterdb.DB) (string, error) {
