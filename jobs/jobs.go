@@ -62,6 +62,7 @@ type Queue struct {
 	workers *river.Workers
 
 	stopping *atomic.Bool
+	now      func() time.Time // by the master's clock
 }
 
 // Options tune a Queue.
@@ -82,7 +83,7 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	if opts.Drain == 0 {
 		opts.Drain = 10 * time.Second
 	}
-	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool)}
+	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool), now: db.Now}
 	cfg := &river.Config{
 		Logger:  quiet(log, q.stopping),
 		Workers: q.workers,
@@ -100,6 +101,7 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		// time, whatever is said here.
 		RescueStuckJobsAfter: 10 * time.Minute,
 	}
+	useMasterClock(cfg, db)
 	var err error
 	if db.Engine == masterdb.Postgres {
 		if !mayReindex(db) {
@@ -164,13 +166,14 @@ func (h atLeastWarn) WithGroup(name string) slog.Handler {
 // within timeout. An error is retried with growing delay unless it is
 // wrapped with Cancel. Call it before Start.
 func Handle[A Args](q *Queue, timeout time.Duration, work func(context.Context, A) error) {
-	river.AddWorker(q.workers, &worker[A]{work: work, timeout: timeout})
+	river.AddWorker(q.workers, &worker[A]{work: work, timeout: timeout, now: q.now})
 }
 
 type worker[A Args] struct {
 	river.WorkerDefaults[A]
 	work    func(context.Context, A) error
 	timeout time.Duration
+	now     func() time.Time
 }
 
 func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) error { return w.work(ctx, job.Args) }
@@ -188,7 +191,7 @@ func (w *worker[A]) NextRetry(job *river.Job[A]) time.Time {
 		return time.Time{}
 	}
 	delay := time.Duration(math.Pow(float64(job.Attempt), 4)) * time.Second
-	return time.Now().Add(min(delay, args.RetryWithin()))
+	return w.now().Add(min(delay, args.RetryWithin()))
 }
 
 func (w *worker[A]) Timeout(*river.Job[A]) time.Duration { return w.timeout }
@@ -223,7 +226,8 @@ func (q *Queue) EnqueueOnce(ctx context.Context, tx *masterdb.Tx, args Args) err
 	return q.insert(ctx, tx, args, &river.InsertOpts{UniqueOpts: river.UniqueOpts{ByArgs: true, ByState: unfinished}})
 }
 
-// EnqueueAt is Enqueue for a job that is not to run before at.
+// EnqueueAt is Enqueue for a job that is not to run before at, by the master's
+// clock: tx.Now and DB.Now tell it.
 func (q *Queue) EnqueueAt(ctx context.Context, tx *masterdb.Tx, at time.Time, args Args) error {
 	return q.insert(ctx, tx, args, &river.InsertOpts{ScheduledAt: at})
 }

@@ -178,7 +178,7 @@ func (s *Service) Watch(ctx context.Context) {
 func (s *Service) Reconcile(ctx context.Context) (resumed int, err error) {
 	const lost = ` FROM provisioning_runs WHERE state IN ('queued', 'running') AND (claimed_until IS NULL OR claimed_until < $1)`
 	var n int
-	if err := s.db.Get(ctx, &n, `SELECT count(*)`+lost, time.Now().UTC()); err != nil || n == 0 {
+	if err := s.db.Get(ctx, &n, `SELECT count(*)`+lost, s.db.Now()); err != nil || n == 0 {
 		return 0, err // most looks end here, and lock nothing
 	}
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {

@@ -70,6 +70,9 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		master.Close()
 		return nil, err
 	}
+	if master.Engine == masterdb.Postgres {
+		masterdb.LogSkew(ctx, log, master.Skew())
+	}
 	a := &app{cfg: cfg, log: log, master: master, memory: cfg.memory(), started: time.Now()}
 	if a.queue, err = jobs.New(master, log, jobs.Options{}); err != nil {
 		master.Close()
@@ -229,6 +232,7 @@ func (a *app) listen(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // requests that finish during a stop want to know too
 	var running sync.WaitGroup
 	running.Go(func() { a.master.Listen(ctx, a.log) })
+	running.Go(func() { a.master.WatchSkew(ctx, a.log) })
 	running.Go(func() { a.provisioning.Watch(ctx) })
 	running.Go(func() { a.feed.Run(ctx) })
 	return func() {

@@ -32,7 +32,7 @@ func (cmd doctorCmd) Validate() error {
 
 // Help is shown by 'stoa doctor --help'.
 func (doctorCmd) Help() string {
-	return "Checks configuration, data directory, keys, payments, Supabase, master database, schema, job queue and the order of your own migrations, with a remedy for each fault. " +
+	return "Checks configuration, data directory, keys, payments, Supabase, master database, clock, schema, job queue and the order of your own migrations, with a remedy for each fault. " +
 		"It changes nothing, but for a database and a role named stoa_selftest_… that it makes on the server for managed databases, " +
 		"to see whether that works, and drops at once. The exit status is 1 when something is wrong.\n\n" +
 		"With --fleet it also looks over the stores: provisioning runs without a job, stores that are stuck or should be gone, and managed databases, " +
@@ -156,6 +156,10 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 		return out, false
 	}
 	defer master.Close()
+	if master.Engine == masterdb.Postgres {
+		detail, err = checkClock(ctx, master)
+		add("clock", err, detail, "synchronise this machine's clock and the database server's by NTP; until then the platform goes by the server's")
+	}
 	detail, err = checkSchema(ctx, master)
 	if !add("schema", err, detail, schemaRemedy(err)) {
 		return out, false
