@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"time"
@@ -146,6 +147,11 @@ func NewBudget(limit int, reclaim func(server string)) Budget {
 
 func (b Budget) Take(ctx context.Context, server string) error { return b.b.take(ctx, server) }
 func (b Budget) Give(server string)                            { b.b.give(server) }
+func (b Budget) SpareFiles(do func())                          { b.b.spareFiles = do }
+
+func (b Budget) Dial(ctx context.Context, server string, next DialFunc) (net.Conn, error) {
+	return b.b.dial(server, account{}, next)(ctx, "tcp", server)
+}
 
 // AskAsAPI reads tables as the roles of an HTTP API.
 func AskAsAPI(ctx context.Context, db *DB, tables []string) error { return db.askAsAPI(ctx, tables) }

@@ -203,8 +203,9 @@ func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring, memo
 	if err != nil {
 		return nil, err
 	}
+	files := cfg.fileShares()
 	return tenantdb.NewManager(master, encryption, tenantdb.Options{
-		DataDir: cfg.DataDir, MaxEmbedded: cfg.MaxEmbedded,
+		DataDir: cfg.DataDir, MaxEmbedded: files.embedded, ConnsPerEmbedded: files.connsPerStore,
 		ConnsPerServer: cfg.ConnsPerServer, ConnsPerStore: cfg.ConnsPerStore,
 		Dialer:   tenantdb.Dialer{Allow: networks, PublicPlaintext: cfg.development()},
 		Supabase: rules,

@@ -32,7 +32,7 @@ func (cmd doctorCmd) Validate() error {
 
 // Help is shown by 'stoa doctor --help'.
 func (doctorCmd) Help() string {
-	return "Checks configuration, data directory, keys, payments, Supabase, master database, clock, schema, job queue and the order of your own migrations, with a remedy for each fault. " +
+	return "Checks configuration, data directory, open files, keys, payments, Supabase, master database, clock, schema, job queue and the order of your own migrations, with a remedy for each fault. " +
 		"It changes nothing, but for a database and a role named stoa_selftest_… that it makes on the server for managed databases, " +
 		"to see whether that works, and drops at once. The exit status is 1 when something is wrong.\n\n" +
 		"With --fleet it also looks over the stores: provisioning runs without a job, stores that are stuck or should be gone, and managed databases, " +
@@ -130,6 +130,8 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 		detail, err = checkPrivate(cfg.keyFile())
 		add("key file", err, detail, "chmod 600 "+cfg.keyFile())
 	}
+	detail, err = cfg.fileShares().check()
+	add("open files", err, detail, fmt.Sprintf("raise the limit to %d for 'stoa serve' (ulimit -n, LimitNOFILE=), or lower STOA_EMBEDDED_OPEN", cfg.fileShares().wanted))
 	detail, err = cfg.checkKeys()
 	add("keys", err, detail, "restore the keys this installation was set up with, or make some with 'stoa keys generate'")
 	if server, err := cfg.managedServer(); err == nil && server != nil {
