@@ -61,6 +61,7 @@ func (m *Manager) keep(p *pool, db *DB) bool {
 	m.pools[p.store] = p
 	m.drain.Add(1)
 	p.place = m.idle.PushFront(p)
+	m.index(p)
 	m.evictOver()
 	return true
 }

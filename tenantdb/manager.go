@@ -57,6 +57,7 @@ type Manager struct {
 	mu       sync.Mutex
 	pools    map[stoa.StoreID]*pool
 	idle     *list.List // of *pool without leases, most recently used first
+	servers  map[string]*serverPools
 	breakers map[stoa.StoreID]*breaker
 	closed   bool
 
@@ -64,6 +65,7 @@ type Manager struct {
 	stale    uint64 // pools whose credentials had changed unheard
 	draining int    // pools that are retired and not closed yet
 	counts   counts
+	looked   uint64 // pools that were asked for a connection to spare
 
 	drain sync.WaitGroup     // pools that are not closed yet
 	stop  context.CancelFunc // ends the sweep
@@ -89,6 +91,8 @@ type pool struct {
 	leases   int
 	retired  bool // no longer in the map: close when the last lease ends
 	place    *list.Element
+	set      *poolSet // of its server, and where it is there; see Manager.index
+	at       int
 	lastUsed time.Time
 	use      float64 // see usedAt
 }
@@ -113,7 +117,7 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 	opts.spareFiles = func() { m.SpareFiles() }
 	m = &Manager{
 		master: master, ring: ring, engines: NewEngines(opts), opts: opts, idle: list.New(),
-		pools: map[stoa.StoreID]*pool{}, breakers: map[stoa.StoreID]*breaker{}, stop: stop,
+		pools: map[stoa.StoreID]*pool{}, servers: map[string]*serverPools{}, breakers: map[stoa.StoreID]*breaker{}, stop: stop,
 		counts: newCounts(), missed: make(chan struct{}, 1),
 	}
 	m.budget = newBudget(opts.ConnsPerServer, m.reclaim)
@@ -223,6 +227,7 @@ func (m *Manager) lease(store stoa.StoreID) (p *pool, opener bool, err error) {
 	}
 	p.drained = false
 	p.leases++
+	m.index(p)
 	return p, opener, nil
 }
 
@@ -253,6 +258,7 @@ func (m *Manager) release(p *pool) {
 		return
 	}
 	p.place = m.idle.PushFront(p)
+	m.index(p)
 	m.evictOver()
 }
 
@@ -280,6 +286,7 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 		m.retire(p)
 	} else if !p.embedded {
 		p.server = serverOf(r.Credentials)
+		m.index(p)
 	}
 	m.mu.Unlock()
 	close(p.ready)
@@ -401,6 +408,7 @@ func (m *Manager) retire(p *pool) {
 		m.idle.Remove(p.place)
 		p.place = nil
 	}
+	m.index(p)
 	if p.leases == 0 {
 		m.closePool(p)
 	}
