@@ -94,11 +94,12 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning, Cloud: a.cloud, Mail: a.mail, Limits: a.limits, Memory: a.memory,
 	}, cfg.api(url, log, metrics, stopping)), log)
 	s.http.RegisterOnShutdown(sync.OnceFunc(func() { close(stopping) }))
-	s.serve(s.http, listener)
+	s.serve(s.http, bound(listener, s.http, cfg.fileShares().clients, a.tenants.SpareFiles, log))
 	if private != nil {
 		s.private, s.privateURL = newPrivate(s.http.Handler, a, metrics), "http://"+private.Addr().String()
 		s.serve(s.private, private)
 	}
+	cfg.fileShares().warn(ctx, log)
 	if !a.mail.Goes() {
 		log.WarnContext(ctx, "mail waits until SMTP_URL is set")
 	}

@@ -110,7 +110,7 @@ func (e *env) openMaster() (*masterdb.DB, error) {
 	}
 	if _, err := checkSchema(ctx, master); err != nil {
 		master.Close()
-		return nil, fmt.Errorf("the master database's schema: %w (run 'stoa migrate')", err)
+		return nil, fmt.Errorf("the master database's schema: %w (%s)", err, schemaRemedy(err))
 	}
 	return master, nil
 }
