@@ -67,6 +67,7 @@ const (
 	RateLimited                Code = "rate_limited"
 	PayloadTooLarge            Code = "payload_too_large"
 	URITooLong                 Code = "uri_too_long"
+	PlatformUnavailable        Code = "platform_unavailable"
 	Internal                   Code = "internal"
 )
 

@@ -109,6 +109,7 @@ var statuses = map[stoa.Code]int{
 	stoa.RateLimited:                http.StatusTooManyRequests,
 	stoa.PayloadTooLarge:            http.StatusRequestEntityTooLarge,
 	stoa.URITooLong:                 http.StatusRequestURITooLong,
+	stoa.PlatformUnavailable:        http.StatusServiceUnavailable,
 	stoa.Internal:                   http.StatusInternalServerError,
 }
 

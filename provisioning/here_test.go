@@ -92,7 +92,7 @@ func TestStopHandsOver(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		shared := newPlatform(t)
 		first := setupWith(t, db, shared, jobs.Options{}, tenantdb.Loopback)
-		first.drain = time.Millisecond
+		first.opts.Drain = time.Millisecond
 		first.Start(t.Context())
 		c := credentials(t, servers(t)[0])
 		g := stand(t, &c)
@@ -120,7 +120,7 @@ func TestStopWaits(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		b.Start(t.Context())
-		b.drain = time.Hour
+		b.opts.Drain = time.Hour
 		c := credentials(t, servers(t)[0])
 		g := stand(t, &c)
 		p, s := b.store(t)

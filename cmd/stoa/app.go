@@ -47,6 +47,9 @@ type app struct {
 	limits       *limits.Limiter
 	memory       *limits.ByteBudget
 	started      time.Time
+	draining     chan struct{} // closed when the server is told to stop
+
+	stopListening func() // to other replicas; see listen
 }
 
 // newApp opens the master database, migrates it and builds the domains.
@@ -70,8 +73,8 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		master.Close()
 		return nil, err
 	}
-	a := &app{cfg: cfg, log: log, master: master, memory: cfg.memory(), started: time.Now()}
-	if a.queue, err = jobs.New(master, log, jobs.Options{}); err != nil {
+	a := &app{cfg: cfg, log: log, master: master, memory: cfg.memory(), started: time.Now(), draining: make(chan struct{}), stopListening: func() {}}
+	if a.queue, err = jobs.New(master, log, jobs.Options{Drain: cfg.finishTime()}); err != nil {
 		master.Close()
 		return nil, err
 	}
@@ -106,7 +109,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	}
 	a.cloud = cloud.New(master, encryption, a.tenants, cloud.Options{API: cfg.supabase(), Redirect: publicURL + "/api/supabase/callback", Log: log})
 	a.registry.UseCloud(a.cloud)
-	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log, provisioning.Options{Claim: cfg.ProvisioningClaim, Cloud: a.cloud, Quotas: cfg.limits()})
+	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log, provisioning.Options{Claim: cfg.ProvisioningClaim, Cloud: a.cloud, Quotas: cfg.limits(), Drain: cfg.finishTime()})
 	a.fleet = fleet.New(master, a.tenants, log, fleet.Options{Hold: cfg.HoldTenantMigrations})
 
 	jobs.Handle(a.queue, fleet.Timeout, a.fleet.Run)
@@ -235,16 +238,6 @@ func (a *app) listen(ctx context.Context) (stop func()) {
 		cancel()
 		running.Wait()
 	}
-}
-
-// close waits for leases and closes every database, as long as ctx allows.
-func (a *app) close(ctx context.Context) error {
-	if a.cloud != nil {
-		a.cloud.Wait() // each call has a deadline
-	}
-	err := a.tenants.Close(ctx)
-	a.master.Close()
-	return errors.Join(err, a.limits.Close())
 }
 
 // migrateMaster needs a role that may change the schema only when there is
