@@ -157,9 +157,42 @@ func (p *ownPostgres) start() {
 // stop is PostgreSQL's immediate shutdown: no connection is ended in an
 // orderly way, and the next start has to recover.
 func (p *ownPostgres) stop() {
+	p.signal(syscall.SIGCONT)
 	_ = p.server.Process.Signal(syscall.SIGQUIT)
 	_ = p.server.Wait()
 	p.server = nil
+}
+
+// freeze halts every process of the server: its connections stay and nothing
+// answers, as with a machine that has lost its disk. thaw lets it go on; the
+// test's end does too.
+func (p *ownPostgres) freeze() { p.signal(syscall.SIGSTOP) }
+func (p *ownPostgres) thaw()   { p.signal(syscall.SIGCONT) }
+
+// signal reaches the server and its children, first the one that makes more.
+func (p *ownPostgres) signal(s syscall.Signal) {
+	_ = p.server.Process.Signal(s)
+	for _, child := range childrenOf(p.server.Process.Pid) {
+		_ = syscall.Kill(child, s)
+	}
+}
+
+// childrenOf reads /proc, which Linux has.
+func childrenOf(parent int) (children []int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, file := range files {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		// The name of a program, in parentheses, may hold anything.
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
+			child, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			children = append(children, child)
+		}
+	}
+	return children
 }
 
 func (p *ownPostgres) url() string {
