@@ -31,6 +31,7 @@ type ownPostgres struct {
 	as       *syscall.SysProcAttr // PostgreSQL does not run as root
 	password string
 	port     string
+	settings []string // more of them, as arguments
 	server   *exec.Cmd
 	log      bytes.Buffer // to be read when it has ended
 }
@@ -59,10 +60,21 @@ func postgresBin(t *testing.T) string {
 	return ""
 }
 
-// newOwnPostgres starts a server on loopback.
-func newOwnPostgres(t *testing.T) *ownPostgres {
+// newOwnPostgres starts a server on loopback, with more settings as arguments.
+func newOwnPostgres(t *testing.T, settings ...string) *ownPostgres {
 	t.Helper()
-	p := &ownPostgres{t: t, bin: postgresBin(t), password: rand.Text(), as: &syscall.SysProcAttr{}}
+	p := &ownPostgres{t: t, bin: postgresBin(t), password: rand.Text(), settings: settings}
+	p.makeDir()
+	p.initialise()
+	p.start()
+	return p
+}
+
+// makeDir gives the server a folder and a port, and stops it at the end.
+func (p *ownPostgres) makeDir() {
+	t := p.t
+	t.Helper()
+	p.as = &syscall.SysProcAttr{}
 	dir, err := os.MkdirTemp("", "stoa-own-postgres-") //nolint:usetesting // t.TempDir's parents are closed to another user
 	if err != nil {
 		t.Fatal(err)
@@ -72,6 +84,17 @@ func newOwnPostgres(t *testing.T) *ownPostgres {
 	if os.Geteuid() == 0 {
 		p.dropRoot()
 	}
+	_, p.port, _ = net.SplitHostPort(closedPort(t))
+	t.Cleanup(func() {
+		if p.server != nil {
+			p.stop()
+		}
+	})
+}
+
+func (p *ownPostgres) initialise() {
+	t, dir := p.t, p.dir
+	t.Helper()
 	secret := filepath.Join(dir, "password")
 	if err := os.WriteFile(secret, []byte(p.password), 0o600); err != nil {
 		t.Fatal(err)
@@ -81,14 +104,6 @@ func newOwnPostgres(t *testing.T) *ownPostgres {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
-	_, p.port, _ = net.SplitHostPort(closedPort(t))
-	t.Cleanup(func() {
-		if p.server != nil {
-			p.stop()
-		}
-	})
-	p.start()
-	return p
 }
 
 // dropRoot has the programs run as the user that Debian's package makes, or
@@ -131,8 +146,12 @@ func (p *ownPostgres) command(name string, args ...string) *exec.Cmd {
 // which outlives the server; without fsync they are fast.
 func (p *ownPostgres) start() {
 	p.t.Helper()
-	p.server = p.command("postgres", "-D", p.data(), "-p", p.port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
-		"-c", "fsync=off", "-c", "max_connections=100", "-c", "shared_buffers=32MB")
+	args := []string{"-D", p.data(), "-p", p.port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
+		"-c", "fsync=off", "-c", "max_connections=100", "-c", "shared_buffers=32MB"}
+	for _, setting := range p.settings {
+		args = append(args, "-c", setting)
+	}
+	p.server = p.command("postgres", args...)
 	p.server.Stdout, p.server.Stderr = &p.log, &p.log
 	if err := p.server.Start(); err != nil {
 		p.t.Fatal(err)
