@@ -65,9 +65,9 @@ const (
 	SupabaseProjectUnknown     Code = "supabase_project_unknown"
 	QuotaExceeded              Code = "quota_exceeded"
 	RateLimited                Code = "rate_limited"
+	PlatformUnavailable        Code = "platform_unavailable"
 	PayloadTooLarge            Code = "payload_too_large"
 	URITooLong                 Code = "uri_too_long"
-	PlatformUnavailable        Code = "platform_unavailable"
 	Internal                   Code = "internal"
 )
 

@@ -66,15 +66,16 @@ type Config struct {
 type api struct {
 	Domains
 	Config
-	huma       huma.API
-	mux        *http.ServeMux
-	metrics    *metrics
-	hosts      map[string]bool
-	streams    streams
-	readiness  readiness
-	connecting connecting
-	unheard    sync.Once     // of a proxy that is not trusted, it is told once
-	stall      time.Duration // see recorder
+	huma        huma.API
+	mux         *http.ServeMux
+	metrics     *metrics
+	hosts       map[string]bool
+	streams     streams
+	readiness   readiness
+	connecting  connecting
+	unheard     sync.Once     // of a proxy that is not trusted, it is told once
+	unavailable occasion      // of a request that the master could not serve
+	stall       time.Duration // see recorder
 }
 
 // New returns the handler of the public listener.

@@ -69,7 +69,7 @@ func (a *api) readyz(ctx context.Context, in *struct{}) (*healthOutput, error) {
 	}
 	if err := a.readiness.check(ctx, a.Master.Ping); err != nil {
 		a.Log.WarnContext(ctx, "master database does not answer", "err", err)
-		p := newProblem(ctx, http.StatusServiceUnavailable, stoa.Internal, "The master database does not answer.")
+		p := newProblem(ctx, http.StatusServiceUnavailable, stoa.PlatformUnavailable, "The master database cannot serve at the moment.")
 		p.header.Set("Retry-After", "5")
 		return nil, p
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/validation"
@@ -107,9 +109,9 @@ var statuses = map[stoa.Code]int{
 	stoa.SupabaseProjectUnknown:     http.StatusUnprocessableEntity,
 	stoa.QuotaExceeded:              http.StatusForbidden,
 	stoa.RateLimited:                http.StatusTooManyRequests,
+	stoa.PlatformUnavailable:        http.StatusServiceUnavailable,
 	stoa.PayloadTooLarge:            http.StatusRequestEntityTooLarge,
 	stoa.URITooLong:                 http.StatusRequestURITooLong,
-	stoa.PlatformUnavailable:        http.StatusServiceUnavailable,
 	stoa.Internal:                   http.StatusInternalServerError,
 }
 
@@ -121,7 +123,15 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 		return p
 	}
 	var known *stoa.Error
-	if !errors.As(err, &known) {
+	switch {
+	case errors.As(err, &known):
+		if known.Code == stoa.PlatformUnavailable && a.unavailable.due() {
+			a.Log.WarnContext(ctx, "the master database cannot serve requests", "requestId", requestID(ctx), "err", err)
+		}
+	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
+		known = stoa.Errorf(stoa.PlatformUnavailable, "This took too long, and it is not known whether it was done. Try again in a few seconds.").Because(err)
+		known.RetryAfter = 5 * time.Second
+	default:
 		if ctx.Err() == nil {
 			a.Log.ErrorContext(ctx, "request failed", "requestId", requestID(ctx), "err", err)
 		}
@@ -152,6 +162,17 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 		p.header.Set("WWW-Authenticate", `Bearer realm="stoa"`)
 	}
 	return p
+}
+
+// occasion is what is logged once in a while, however often it happens.
+type occasion struct{ last atomic.Int64 }
+
+const occasionEvery = 10 * time.Second
+
+// due reports whether it is to be logged now.
+func (o *occasion) due() bool {
+	last, now := o.last.Load(), time.Now().UnixNano()
+	return now-last > int64(occasionEvery) && o.last.CompareAndSwap(last, now)
 }
 
 func newProblem(ctx context.Context, status int, code stoa.Code, detail string) *Problem {

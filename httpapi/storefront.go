@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -51,9 +52,16 @@ func newFrontView(p shop.Profile) frontView {
 		p.City, p.Region, p.PostalCode, p.Country, p.Currency, p.Timezone, p.Locale, p.LogoURL, p.Theme}
 }
 
+// staleHeader has how many seconds ago the platform last read where a hostname
+// leads, when its master database could not be asked again.
+const staleHeader = "Stoa-Stale-Seconds"
+
 // visit leases the database of the store at this request's hostname.
 func (a *api) visit(ctx context.Context, host string) (stores.Site, tenantdb.Lease, error) {
 	site, err := a.Stores.Resolve(ctx, host)
+	if site.StaleFor > 0 {
+		requestOf(ctx).header.Set(staleHeader, strconv.Itoa(int(site.StaleFor.Seconds())))
+	}
 	if err == nil {
 		err = a.take(ctx, limits.ID("store-front", site.StoreID), a.Rates.front())
 	}

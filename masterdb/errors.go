@@ -1,11 +1,17 @@
 package masterdb
 
 import (
+	"context"
 	"errors"
+	"io"
+	"net"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/stoahq/stoa"
 )
 
 // ErrNotFound means that a query for one row found none.
@@ -46,6 +52,86 @@ func IsRefused(err error) bool {
 // changes since a failover, and may succeed if run again.
 func isRetryable(err error) bool {
 	return hasCode(err, "40001") || hasCode(err, "40P01") || hasCode(err, readOnly)
+}
+
+// retryAfter is when it is worth to try again.
+const retryAfter = 5 * time.Second
+
+// fullFor is how long a full disk is believed in when nothing is written that
+// would show otherwise.
+const fullFor = 30 * time.Second
+
+// Fault returns err as platform_unavailable when it means that the master
+// database cannot do what it was asked at the moment, whatever that was: it is
+// away, starts or ends, is busy, or has no room. Otherwise it returns err. What
+// the methods of DB return has gone through it; who uses DB.Pool or DB.Writer
+// calls it.
+func (db *DB) Fault(ctx context.Context, err error) error {
+	var known *stoa.Error
+	if err == nil || ctx.Err() != nil || errors.As(err, &known) {
+		return err
+	}
+	const nothingLost = "Nothing is lost. Try again in a few seconds."
+	switch {
+	case isFull(err):
+		db.full.Store(time.Now().UnixNano())
+		known = stoa.Errorf(stoa.PlatformUnavailable, "The platform cannot store anything at the moment. "+nothingLost)
+	case isAbsence(err):
+		if db.gate != nil {
+			db.gate.suspect()
+		}
+		known = stoa.Errorf(stoa.PlatformUnavailable, "The platform's own database cannot be reached at the moment. "+nothingLost)
+	case isRetryable(err), isOverloaded(err):
+		known = stoa.Errorf(stoa.PlatformUnavailable, "The platform's own database has too much to do at the moment. "+nothingLost)
+	default:
+		return err
+	}
+	known.RetryAfter = retryAfter
+	return known.Because(err)
+}
+
+// isFull: there is no room on the disk.
+func isFull(err error) bool { return hasCode(err, "53100", sqlite3.SQLITE_FULL) }
+
+// isAbsence: the server, or SQLite's file, was not there to answer. A connection
+// that ended in the middle says so too.
+// Source: PostgreSQL manual, "PostgreSQL Error Codes".
+func isAbsence(err error) bool {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		switch pgErr.Code {
+		case "57P01", "57P02", "57P03", "57P05", readOnly: // it ends, crashes, starts, has waited for too long, or is no primary any more
+			return true
+		}
+		return pgErr.Code[:min(2, len(pgErr.Code))] == "08" || pgErr.Code == "58030" // a connection's fault; an input or output error
+	}
+	if isLite(err, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT) {
+		return true
+	}
+	var connectErr *pgconn.ConnectError
+	var netErr net.Error
+	return errors.Is(err, errAway) || errors.As(err, &connectErr) || errors.As(err, &netErr) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || pgconn.SafeToRetry(err)
+}
+
+// isOverloaded: the server has no connection, memory or time for this.
+func isOverloaded(err error) bool {
+	return errors.Is(err, ErrBusy) || hasCode(err, "53000") || hasCode(err, "53200") || hasCode(err, "53300") || hasCode(err, "53400") || hasCode(err, "57014") ||
+		isLite(err, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL)
+}
+
+// isLite matches SQLite's primary result code.
+func isLite(err error, codes ...int) bool {
+	var liteErr *sqlite.Error
+	if !errors.As(err, &liteErr) {
+		return false
+	}
+	for _, code := range codes {
+		if liteErr.Code()&0xff == code {
+			return true
+		}
+	}
+	return false
 }
 
 // hasCode matches PostgreSQL's SQLSTATE or SQLite's extended result code.

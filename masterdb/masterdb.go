@@ -12,12 +12,15 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/georgysavva/scany/v2/dbscan"
 	"github.com/georgysavva/scany/v2/pgxscan"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/stoahq/stoa"
 )
 
 // Engine is the kind of server behind the master database.
@@ -39,6 +42,9 @@ type DB struct {
 	pool        *pgxpool.Pool // PostgreSQL
 	write, read *sql.DB       // SQLite
 	path        string        // SQLite
+	gate        *gate         // PostgreSQL
+	stopGate    func()
+	full        atomic.Int64 // when there was no room to write, in nanoseconds of Unix time; 0: there is
 
 	subscribers   sync.RWMutex
 	subscriptions []subscription
@@ -94,23 +100,69 @@ func isPostgres(url string) bool {
 	return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
 }
 
-// Close waits for running queries and closes every connection.
+// closeTimeout is how long Close waits for queries under way, and then for what
+// is left of them when their connections were cut.
+const closeTimeout = 3 * time.Second
+
+// Close waits a while for queries under way and closes every connection. It
+// returns after twice closeTimeout at most, whatever hangs.
 func (db *DB) Close() {
-	if db.pool != nil {
-		db.pool.Close()
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		if db.pool != nil {
+			db.pool.Close()
+			return
+		}
+		_ = db.read.Close()
+		_ = db.write.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeTimeout):
+	}
+	if db.gate == nil {
 		return
 	}
-	_ = db.read.Close()
-	_ = db.write.Close()
+	db.stopGate()
+	db.gate.cutAll()
+	select {
+	case <-closed:
+	case <-time.After(closeTimeout):
+	}
 }
 
-// Ping checks that the server answers.
+// Ping checks that the server answers, and that it had room for what it was
+// last given to store.
 func (db *DB) Ping(ctx context.Context) error {
+	ping := func() error { return db.read.PingContext(ctx) }
 	if db.pool != nil {
-		return db.pool.Ping(ctx)
+		ping = func() error { return db.pool.Ping(ctx) }
 	}
-	return db.read.PingContext(ctx)
+	if err := db.Fault(ctx, ping()); err != nil {
+		return err
+	}
+	if full := db.full.Load(); full != 0 && time.Since(time.Unix(0, full)) < fullFor {
+		return stoa.Errorf(stoa.PlatformUnavailable, "The master database has no room left to write: free some, or give its disk more.")
+	}
+	return nil
 }
+
+// OnOutage has fn called when the master is found to be away, with the cause,
+// and when it is back, with nil. It must return at once. On SQLite nobody
+// calls it.
+func (db *DB) OnOutage(fn func(cause error)) {
+	if db.gate == nil {
+		return
+	}
+	db.gate.mu.Lock()
+	defer db.gate.mu.Unlock()
+	db.gate.callbacks = append(db.gate.callbacks, fn)
+}
+
+// IsAway reports whether the master is known to be away: whatever is asked of
+// it fails at once.
+func (db *DB) IsAway() bool { return db.gate != nil && db.gate.check() != nil }
 
 // Pool is the PostgreSQL pool, nil on SQLite. It exists for libraries that
 // bring their own SQL, such as the job queue.
@@ -127,13 +179,13 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 	for attempt := 1; ; attempt++ {
 		err := db.tx(ctx, fn)
 		if attempt == attempts || !isRetryable(err) {
-			return err
+			return db.Fault(ctx, err)
 		}
 		// A pause, so that the transaction this one lost to is through first.
 		select {
 		case <-time.After(time.Duration(attempt) * (10*time.Millisecond + rand.N(20*time.Millisecond))): //nolint:gosec // not a secret
 		case <-ctx.Done():
-			return err
+			return db.Fault(ctx, err)
 		}
 	}
 }
@@ -151,14 +203,14 @@ func (db *DB) Within(ctx context.Context, fn func(*Tx) error) error {
 	conn, err := db.write.Conn(waiting)
 	if err != nil {
 		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-			return ErrBusy
+			err = ErrBusy
 		}
-		return err
+		return db.Fault(ctx, err)
 	}
 	tx := newTx()
 	err = db.commit(ctx, conn, tx, fn)
 	_ = conn.Close() // back to the pool, before others are told of the commit
-	return db.committed(tx, err)
+	return db.Fault(ctx, db.committed(tx, err))
 }
 
 // Within implements Handle: fn runs in tx itself.
@@ -180,6 +232,9 @@ func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
 func (db *DB) committed(tx *Tx, err error) error {
 	if err != nil {
 		return err
+	}
+	if db.full.Load() != 0 {
+		db.full.Store(0)
 	}
 	db.tellLocally(tx.messages)
 	for _, fn := range tx.after {
@@ -221,6 +276,10 @@ func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx
 // Snapshot runs fn with a Querier for which the database stands still:
 // everything it reads is as it was when fn began.
 func (db *DB) Snapshot(ctx context.Context, fn func(Querier) error) error {
+	return db.Fault(ctx, db.snapshot(ctx, fn))
+}
+
+func (db *DB) snapshot(ctx context.Context, fn func(Querier) error) error {
 	if db.pool != nil {
 		return pgx.BeginTxFunc(ctx, db.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
 			func(t pgx.Tx) error { return fn(&Tx{pg: t}) })
@@ -236,17 +295,17 @@ func (db *DB) Snapshot(ctx context.Context, fn func(Querier) error) error {
 // Get implements Querier outside a transaction.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
 	if db.pool != nil {
-		return pgGet(ctx, db.pool, dst, query, args)
+		return db.Fault(ctx, pgGet(ctx, db.pool, dst, query, args))
 	}
-	return liteGet(ctx, db.read, dst, query, args)
+	return db.Fault(ctx, liteGet(ctx, db.read, dst, query, args))
 }
 
 // Select implements Querier outside a transaction.
 func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
 	if db.pool != nil {
-		return pgxscan.Select(ctx, db.pool, dst, query, args...)
+		return db.Fault(ctx, pgxscan.Select(ctx, db.pool, dst, query, args...))
 	}
-	return liteSelect(ctx, db.read, dst, query, args)
+	return db.Fault(ctx, liteSelect(ctx, db.read, dst, query, args))
 }
 
 // Get implements Querier.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
@@ -72,13 +73,13 @@ const ownSession = `SELECT pg_catalog.pg_backend_pid()`
 const protocolViolation = "08P01"
 
 // sessionID returns the id of the server's session that executed query, whose
-// only row has it. Nothing is prepared for it.
+// last row has it. Nothing is prepared for it.
 func sessionID(ctx context.Context, conn *pgx.Conn, query string) (uint32, error) {
 	results, err := conn.PgConn().Exec(ctx, query).ReadAll()
 	if err != nil {
 		return 0, err
 	}
-	for _, r := range results {
+	for _, r := range slices.Backward(results) {
 		if len(r.Rows) == 1 && len(r.Rows[0]) == 1 {
 			id, err := strconv.ParseUint(string(r.Rows[0][0]), 10, 32)
 			return uint32(id), err

@@ -62,11 +62,15 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	if err := refusePooler(ctx, cfg.ConnConfig); err != nil {
 		return nil, fmt.Errorf("master database: %w", err)
 	}
+	g := newGate(cfg.ConnConfig)
+	cfg.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return g.check() } // before the name is resolved
 	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
 		// In the session and not as parameters of its start, which poolers refuse.
-		if _, err := c.PgConn().Exec(ctx, planning+"; "+pinned).ReadAll(); err != nil {
+		session, err := sessionID(ctx, c, planning+"; "+pinned+"; "+ownSession)
+		if err != nil {
 			return err
 		}
+		g.identify(c.PgConn().Conn(), session)
 		// Times come back in UTC, as they were written and as SQLite gives them.
 		c.TypeMap().RegisterType(&pgtype.Type{
 			Name: "timestamptz", OID: pgtype.TimestamptzOID,
@@ -90,7 +94,10 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 		return nil, fmt.Errorf("master database: %w", err)
 	}
 	open.Store(pool)
-	return &DB{Engine: Postgres, pool: pool}, nil
+	g.callbacks = append(g.callbacks, func(error) { go pool.Reset() }) // whatever it holds was cut, or is of before
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	go g.watch(watching)
+	return &DB{Engine: Postgres, pool: pool, gate: g, stopGate: stop}, nil
 }
 
 // refuseSettings names a setting that no session may change, and with which

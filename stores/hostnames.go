@@ -45,8 +45,9 @@ const (
 
 // Site is what a hostname leads to.
 type Site struct {
-	StoreID stoa.StoreID
-	Status  Status
+	StoreID  stoa.StoreID
+	Status   Status
+	StaleFor time.Duration `db:"-"` // how long ago it was read, when the master could not be asked again; else 0
 }
 
 // Resolve returns the store that answers at host, a Host header. It fails

@@ -127,7 +127,7 @@ func TestResolveFromTheCacheAsksNobody(t *testing.T) {
 			}
 		}
 		_, err = b.Resolve(t.Context(), "other.shops.test")
-		wantCode(t, err, stoa.Internal) // not "no such store": the master does not answer
+		wantCode(t, err, stoa.PlatformUnavailable) // not "no such store": the master does not answer
 	})
 }
 

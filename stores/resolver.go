@@ -25,6 +25,12 @@ const (
 	maxUnknown    = 4               // looked up at the same time
 	lookupTimeout = 5 * time.Second // for one look into the master
 	shards        = 1 << 12
+
+	// patience is how long who asks for a name that is known from before waits for
+	// the master, before it gets what is known.
+	patience = 250 * time.Millisecond
+	// staleFor is the default of how old that may be.
+	staleFor = time.Hour
 )
 
 // Resolver remembers which store answers at which hostname. A hit asks
@@ -42,6 +48,10 @@ const (
 // is no longer believed. A lookup takes its generation before it reads, so
 // that one under way during a change cannot bring back what was true before.
 // Stores that share a shard are read again too, which is rare and harmless.
+//
+// While the master cannot be asked, or is slow, what was last read goes on for
+// staleFor, unless a change of that store has been heard of since: a suspension
+// holds. That changes may have been missed is no reason to stop.
 type Resolver struct {
 	load    func(ctx context.Context, name string) (Site, error) // from the master
 	ttl     time.Duration
@@ -50,8 +60,12 @@ type Resolver struct {
 
 	platform map[string]bool // hosts of the platform, at which no store answers
 
+	staleFor time.Duration
+	stale    atomic.Uint64 // lookups that were answered by what was known from before
+
 	generation atomic.Uint64
 	changed    [shards]atomic.Uint64 // the generation in which a store of the shard last changed
+	doubted    atomic.Uint64         // the generation before which any change may have been missed
 
 	mu      sync.Mutex // orders changes; guards flights
 	flights map[string]*flight
@@ -75,7 +89,7 @@ type flight struct {
 
 func newResolver(db *masterdb.DB) *Resolver {
 	r := &Resolver{
-		ttl:     postgresTTL,
+		ttl: postgresTTL, staleFor: staleFor,
 		cache:   otter.Must(&otter.Options[string, entry]{MaximumSize: maxNames}),
 		unknown: make(chan struct{}, maxUnknown),
 		flights: map[string]*flight{},
@@ -103,10 +117,59 @@ func (r *Resolver) lookup(ctx context.Context, host string) (Site, error) {
 		return Site{}, unknownHost()
 	}
 	e, seen := r.cache.GetIfPresent(name)
-	if seen && e.generation >= r.changed[shard(e.StoreID)].Load() && time.Since(e.asOf) < r.ttl {
+	if seen && r.holds(e) && e.generation >= r.doubted.Load() && time.Since(e.asOf) < r.ttl {
 		return e.Site, nil
 	}
-	return r.ask(ctx, name, seen)
+	if !seen {
+		return r.ask(ctx, name, false)
+	}
+	return r.refresh(ctx, name, e)
+}
+
+// holds reports whether no change of the entry's store was heard of.
+func (r *Resolver) holds(e entry) bool { return e.generation >= r.changed[shard(e.StoreID)].Load() }
+
+// refresh asks the master anew for a name that was seen before. What was known
+// of it is the answer while the master has none.
+func (r *Resolver) refresh(ctx context.Context, name string, e entry) (Site, error) {
+	impatient := time.NewTimer(patience)
+	defer impatient.Stop()
+	for {
+		f, mine := r.join(name)
+		if mine {
+			go r.fly(context.WithoutCancel(ctx), f, name, true) // the next visitor wants to know it too
+		}
+		select {
+		case <-f.done:
+			if f.abandoned {
+				continue
+			}
+			if f.err == nil || stoa.CodeOf(f.err) == stoa.StoreNotFound {
+				return f.site, f.err
+			}
+			if site, ok := r.lastKnown(e); ok {
+				return site, nil
+			}
+			return Site{}, f.err
+		case <-impatient.C: // it fires once
+			if site, ok := r.lastKnown(e); ok {
+				return site, nil
+			}
+		case <-ctx.Done():
+			return Site{}, ctx.Err()
+		}
+	}
+}
+
+// lastKnown is the entry, if it may be used although it is old.
+func (r *Resolver) lastKnown(e entry) (Site, bool) {
+	age := time.Since(e.asOf)
+	if !r.holds(e) || age >= r.staleFor {
+		return Site{}, false
+	}
+	r.stale.Add(1)
+	e.StaleFor = age
+	return e.Site, true
 }
 
 // ask joins the lookup that is under way for name, or makes one. Who makes it
@@ -164,7 +227,7 @@ func (r *Resolver) read(ctx context.Context, generation uint64, name string, see
 		case r.unknown <- struct{}{}:
 			defer func() { <-r.unknown }()
 		case <-ctx.Done():
-			return Site{}, stoa.Errorf(stoa.TenantUnavailable, "Too many unknown addresses are being asked for. Try again in a moment.")
+			return Site{}, unresolved(stoa.TenantUnavailable, "Too many unknown addresses are being asked for. Try again in a moment.")
 		}
 	}
 	asOf := time.Now()
@@ -174,10 +237,19 @@ func (r *Resolver) read(ctx context.Context, generation uint64, name string, see
 		r.cache.Invalidate(name) // it may have led somewhere before
 		return Site{}, unknownHost()
 	case err != nil:
-		return Site{}, err
+		return Site{}, unresolved(stoa.PlatformUnavailable, "This address cannot be looked up at the moment. Try again in a few seconds.").Because(err)
 	}
 	r.cache.Set(name, entry{site, generation, asOf})
 	return site, nil
+}
+
+// retryAfter is when a lookup that failed is worth another.
+const retryAfter = 5 * time.Second
+
+func unresolved(code stoa.Code, message string) *stoa.Error {
+	e := stoa.Errorf(code, "%s", message)
+	e.RetryAfter = retryAfter
+	return e
 }
 
 // forget makes all names of the store be read again.
@@ -187,14 +259,11 @@ func (r *Resolver) forget(store stoa.StoreID) {
 	r.changed[shard(store)].Store(r.generation.Add(1))
 }
 
-// forgetAll makes every name be read again.
+// forgetAll makes every name be read again: changes may have been missed.
 func (r *Resolver) forgetAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.generation.Add(1)
-	for i := range r.changed {
-		r.changed[i].Store(now)
-	}
+	r.doubted.Store(r.generation.Add(1))
 }
 
 // shard takes the end of the id, where it is random.

@@ -29,7 +29,7 @@ type names struct {
 func newNames(hosts ...string) *names {
 	n := &names{Resolver: newResolver(&masterdb.DB{Engine: masterdb.Postgres}), table: map[string]Site{}}
 	for _, h := range hosts {
-		n.put(h, Site{stoa.NewID[stoa.StoreID](), Active})
+		n.put(h, Site{StoreID: stoa.NewID[stoa.StoreID](), Status: Active})
 	}
 	nothing := func(context.Context, string) {}
 	n.before, n.after = nothing, nothing
@@ -176,7 +176,7 @@ func TestUnknownNamesAreNotRemembered(t *testing.T) {
 	t.Parallel()
 	n := newNames()
 	n.missing(t, "new.test")
-	n.put("new.test", Site{stoa.NewID[stoa.StoreID](), Active}) // and nobody is told
+	n.put("new.test", Site{StoreID: stoa.NewID[stoa.StoreID](), Status: Active}) // and nobody is told
 	n.find(t, "new.test")
 }
 
@@ -189,7 +189,7 @@ func TestUnknownNamesEvictNobody(t *testing.T) {
 	var hosts []string
 	for i := range 20 {
 		hosts = append(hosts, fmt.Sprintf("good-%d.test", i))
-		n.put(hosts[i], Site{stoa.NewID[stoa.StoreID](), Active})
+		n.put(hosts[i], Site{StoreID: stoa.NewID[stoa.StoreID](), Status: Active})
 		n.find(t, hosts[i])
 	}
 	for i := range 5000 {
@@ -215,7 +215,7 @@ func TestResolverIsBounded(t *testing.T) {
 	n.cache.SetMaximum(50)
 	for i := range 1000 {
 		host := fmt.Sprintf("%d.test", i)
-		n.put(host, Site{stoa.NewID[stoa.StoreID](), Active})
+		n.put(host, Site{StoreID: stoa.NewID[stoa.StoreID](), Status: Active})
 		n.find(t, host)
 	}
 	n.cache.CleanUp()
@@ -267,7 +267,7 @@ func TestFloodOfUnknownNames(t *testing.T) {
 			})
 		}
 		flood.Wait()
-		for _, want := range []stoa.Code{stoa.Internal, stoa.TenantUnavailable} {
+		for _, want := range []stoa.Code{stoa.PlatformUnavailable, stoa.TenantUnavailable} {
 			if _, ok := codes.Load(want); !ok {
 				t.Errorf("nobody was told %s", want)
 			}
@@ -312,7 +312,7 @@ func TestLookupsAreShared(t *testing.T) {
 func TestForgetConcernsOneStore(t *testing.T) {
 	t.Parallel()
 	n := newNames("a.test", "b.test")
-	a, b := Site{stoa.StoreID{15: 1}, Active}, Site{stoa.StoreID{15: 2}, Active}
+	a, b := Site{StoreID: stoa.StoreID{15: 1}, Status: Active}, Site{StoreID: stoa.StoreID{15: 2}, Status: Active}
 	n.put("a.test", a)
 	n.put("www.a.test", a)
 	n.put("b.test", b)
@@ -409,4 +409,71 @@ func BenchmarkResolverHit(b *testing.B) {
 			}
 		})
 	})
+}
+
+// TestWhatIsKnownOutlivesTheMaster: names that were seen go on while the master
+// cannot be asked, for as long as is set; a change that was heard of holds, and
+// that changes may have been missed ends nothing.
+func TestWhatIsKnownOutlivesTheMaster(t *testing.T) {
+	t.Parallel()
+	for name, fault := range map[string]struct {
+		before func(context.Context, string)
+		wait   time.Duration // of a visitor, at most
+	}{
+		"refuses":   {func(context.Context, string) {}, 0},
+		"is silent": {func(ctx context.Context, _ string) { <-ctx.Done() }, patience},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				n := newNames("a.test", "b.test")
+				a, b := n.table["a.test"], n.table["b.test"]
+				n.find(t, "a.test")
+				n.find(t, "b.test")
+				load := n.load
+				n.load = func(ctx context.Context, name string) (Site, error) {
+					fault.before(ctx, name)
+					return Site{}, stoa.Errorf(stoa.PlatformUnavailable, "away")
+				}
+				stale := func(host string, want Site, age time.Duration) {
+					t.Helper()
+					begin := time.Now()
+					site, err := n.lookup(t.Context(), host)
+					must(t, err)
+					if took := time.Since(begin); took > fault.wait {
+						t.Errorf("a visitor waited %v", took)
+					}
+					if site.StoreID != want.StoreID || site.StaleFor < age || site.StaleFor > age+15*time.Second {
+						t.Errorf("%+v, want %+v read %v ago", site, want, age)
+					}
+				}
+				unavailable := func(host string) {
+					t.Helper()
+					_, err := n.lookup(t.Context(), host)
+					wantCode(t, err, stoa.PlatformUnavailable)
+					var known *stoa.Error
+					if !errors.As(err, &known) || known.RetryAfter <= 0 {
+						t.Errorf("%v says not when to come again", err)
+					}
+				}
+				time.Sleep(n.ttl)
+				stale("a.test", a, n.ttl)
+				unavailable("new.test")
+				n.forgetAll() // as after a listener that was cut off
+				stale("a.test", a, n.ttl)
+				n.forget(b.StoreID) // it was suspended: what it is now cannot be read
+				unavailable("b.test")
+				stale("a.test", a, n.ttl)
+				if n.stale.Load() != 3 {
+					t.Errorf("%d stale answers are counted, want 3", n.stale.Load())
+				}
+				time.Sleep(n.staleFor)
+				unavailable("a.test")
+				n.load = load
+				time.Sleep(lookupTimeout)
+				n.find(t, "a.test")
+				n.find(t, "b.test")
+			})
+		})
+	}
 }

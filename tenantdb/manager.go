@@ -33,6 +33,7 @@ type Options struct {
 	WaitTimeout      time.Duration // for another caller of the same store to finish; default 5 s
 	StatementTimeout time.Duration // for a statement or a whole transaction of a lease; default 10 s
 	Cooldown         time.Duration // how long a database that fails is left alone; default 5 s
+	ServeStale       time.Duration // how old credentials may be that are used while the master cannot be asked; default 1 h
 	Dialer           Dialer
 	Own              *OwnMigrations     // the operator's migrations; nil without any
 	Supabase         SupabaseRules      // which servers are Supabase's, and what signs their certificates
@@ -57,6 +58,7 @@ type Manager struct {
 	idle     *list.List // of *pool without leases, most recently used first
 	breakers map[stoa.StoreID]*breaker
 	closed   bool
+	changes  uint64 // of credentials that were heard of
 
 	evicted  uint64 // pools closed to make room
 	stale    uint64 // pools whose credentials had changed unheard
@@ -67,6 +69,8 @@ type Manager struct {
 	stop  context.CancelFunc // ends the sweep
 
 	missed chan struct{} // credentials may have changed unheard
+
+	known known
 
 	reclaimed atomic.Uint64 // times that a store gave up its idle connections for another
 }
@@ -104,12 +108,13 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 	setDefault(&opts.WaitTimeout, 5*time.Second)
 	setDefault(&opts.StatementTimeout, 10*time.Second)
 	setDefault(&opts.Cooldown, 5*time.Second)
+	setDefault(&opts.ServeStale, time.Hour)
 	setDefault(&opts.sweepInterval, 30*time.Second)
 	ctx, stop := context.WithCancel(context.Background())
 	m := &Manager{
 		master: master, ring: ring, engines: NewEngines(opts), opts: opts, idle: list.New(),
 		pools: map[stoa.StoreID]*pool{}, breakers: map[stoa.StoreID]*breaker{}, stop: stop,
-		counts: newCounts(), missed: make(chan struct{}, 1),
+		counts: newCounts(), missed: make(chan struct{}, 1), known: newKnown(opts.ServeStale),
 	}
 	m.budget = newBudget(opts.ConnsPerServer, m.reclaim)
 	m.files = newBudget(opts.MaxEmbedded, m.reclaimFile)
@@ -281,11 +286,11 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 
 // readyToOpen reads what the pool is to connect to, and waits until it may.
 func (m *Manager) readyToOpen(ctx context.Context, p *pool) (Registered, error) {
-	r, err := m.Read(ctx, m.master, p.store)
+	r, err := m.readForOpening(ctx, p.store)
 	if err == nil {
 		err = r.readable()
 	}
-	if stoa.CodeOf(err) == stoa.DatabaseCredentialsLost {
+	if code := stoa.CodeOf(err); code == stoa.DatabaseCredentialsLost || code == stoa.PlatformUnavailable {
 		err = unavailable(err) // the cause is not for shoppers
 	}
 	if err == nil && r.Credentials.Engine == SQLite {
@@ -367,6 +372,8 @@ func (m *Manager) Forget(store stoa.StoreID) {
 }
 
 func (m *Manager) forget(store stoa.StoreID) {
+	m.changes++
+	m.known.cache.Invalidate(store)
 	if p := m.pools[store]; p != nil {
 		m.retire(p)
 	}

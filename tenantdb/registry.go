@@ -85,20 +85,31 @@ func (m *Manager) Load(ctx context.Context, q masterdb.Querier, store stoa.Store
 // Read is Load with what else is kept. It fails with database_credentials_lost
 // when the key is gone that they were encrypted with.
 func (m *Manager) Read(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Registered, error) {
-	var row struct {
-		Credentials       string
-		CredentialVersion int64
-		SchemaVersion     int64
-		OwnVersion        int64
-	}
-	err := q.Get(ctx, &row, `SELECT credentials, credential_version, schema_version, own_version FROM store_databases
-		WHERE store_id = $1 AND credentials <> ''`, store) // '' once they were destroyed
-	if errors.Is(err, masterdb.ErrNotFound) {
-		return Registered{}, stoa.Errorf(stoa.StorePendingDatabase, "This store has no database yet. Connect one first.")
-	}
+	row, err := readRegistered(ctx, q, store)
 	if err != nil {
 		return Registered{}, err
 	}
+	return m.unsealRow(store, row)
+}
+
+// registeredRow is a store's row as far as Registered says.
+type registeredRow struct {
+	Credentials       string
+	CredentialVersion int64
+	SchemaVersion     int64
+	OwnVersion        int64
+}
+
+func readRegistered(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (row registeredRow, err error) {
+	err = q.Get(ctx, &row, `SELECT credentials, credential_version, schema_version, own_version FROM store_databases
+		WHERE store_id = $1 AND credentials <> ''`, store) // '' once they were destroyed
+	if errors.Is(err, masterdb.ErrNotFound) {
+		err = stoa.Errorf(stoa.StorePendingDatabase, "This store has no database yet. Connect one first.")
+	}
+	return row, err
+}
+
+func (m *Manager) unsealRow(store stoa.StoreID, row registeredRow) (Registered, error) {
 	c, err := unseal(m.ring, store, row.Credentials)
 	if err != nil {
 		err = credentialsLost(err)

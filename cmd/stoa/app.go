@@ -46,6 +46,7 @@ type app struct {
 	feed         *credits.Feed
 	limits       *limits.Limiter
 	memory       *limits.ByteBudget
+	outage       outage
 	started      time.Time
 	draining     chan struct{} // closed when the server is told to stop
 
@@ -74,6 +75,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		return nil, err
 	}
 	a := &app{cfg: cfg, log: log, master: master, memory: cfg.memory(), started: time.Now(), draining: make(chan struct{}), stopListening: func() {}}
+	a.watchMaster()
 	if a.queue, err = jobs.New(master, log, jobs.Options{Drain: cfg.finishTime()}); err != nil {
 		master.Close()
 		return nil, err
@@ -95,6 +97,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, cfg.BaseDomain, log)
 	a.registry.KeepDeleted(cfg.DeletionGrace)
 	a.registry.KeepSlugs(cfg.KeepSlugs)
+	a.registry.ServeStale(cfg.ServeStale)
 	a.registry.UseQuotas(cfg.limits())
 	a.registry.ServePlatformAt(cfg.platformHosts(publicURL))
 	a.registry.UseDNS(cfg.DNSServer)
@@ -211,7 +214,9 @@ func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring, memo
 		Managed:  managed,
 		Own:      own,
 		Memory:   memory,
-		Log:      log,
+
+		ServeStale: max(cfg.ServeStale, 1), // 0 would be the default
+		Log:        log,
 	}), nil
 }
 

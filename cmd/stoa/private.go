@@ -53,6 +53,7 @@ func closeAll(listeners ...net.Listener) (err error) {
 func (a *app) newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), a.tenants)
+	r.MustRegister(a.masterMetrics()...)
 	return r
 }
 
