@@ -143,11 +143,11 @@ func (l *faultLoad) spend(i int) {
 		key := fmt.Sprintf("%d/%d", i, n)
 		for begun := time.Now(); ; <-time.After(spendRetry) {
 			transaction, result := l.pay(key)
-			l.paidOr(key, transaction, result)
+			l.record(key, transaction, result)
 			if transaction != "" {
 				break
 			}
-			if time.Since(begun) > spendLostIn {
+			if time.Since(begun) > l.lostIn() {
 				l.mu.Lock()
 				l.counts.lost++
 				l.mu.Unlock()
@@ -157,7 +157,17 @@ func (l *faultLoad) spend(i int) {
 	}
 }
 
-func (l *faultLoad) paidOr(key, transaction, result string) {
+// lostIn is less at the end of a suite that has failed in between.
+func (l *faultLoad) lostIn() time.Duration {
+	select {
+	case <-l.ending:
+		return 15 * time.Second
+	default:
+		return spendLostIn
+	}
+}
+
+func (l *faultLoad) record(key, transaction, result string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.counts.attempts++
