@@ -104,7 +104,7 @@ func (f *faultSuite) verify() map[string]string {
 	paid := f.load.paidSoFar()
 	f.stoa("credits", "verify")
 	conn := f.connect(f.primary)
-	defer conn.Close(context.Background())
+	defer conn.Close(context.Background()) //nolint:errcheck // the query has told
 	rows, err := conn.Query(context.Background(), `SELECT idempotency_key, CAST(id AS text) FROM credit_transactions WHERE store_id = $1 AND type = 'spend'`, f.load.store)
 	if err != nil {
 		f.t.Fatal(err)

@@ -156,11 +156,11 @@ func (f *faultSuite) connect(p *ownPostgres) *pgx.Conn {
 	return conn
 }
 
-func (f *faultSuite) exec(p *ownPostgres, query string, args ...any) {
+func (f *faultSuite) exec(p *ownPostgres, query string) {
 	f.t.Helper()
 	conn := f.connect(p)
-	defer conn.Close(context.Background())
-	if _, err := conn.Exec(context.Background(), query, args...); err != nil {
+	defer conn.Close(context.Background()) //nolint:errcheck // the query has told
+	if _, err := conn.Exec(context.Background(), query); err != nil {
 		f.t.Fatal(err)
 	}
 }
@@ -168,7 +168,7 @@ func (f *faultSuite) exec(p *ownPostgres, query string, args ...any) {
 func (f *faultSuite) ask(p *ownPostgres, query string) (n int) {
 	f.t.Helper()
 	conn := f.connect(p)
-	defer conn.Close(context.Background())
+	defer conn.Close(context.Background()) //nolint:errcheck // the query has told
 	if err := conn.QueryRow(context.Background(), query).Scan(&n); err != nil {
 		f.t.Fatal(err)
 	}

@@ -60,10 +60,10 @@ func postgresBin(t *testing.T) string {
 	return ""
 }
 
-// newOwnPostgres starts a server on loopback, with more settings as arguments.
-func newOwnPostgres(t *testing.T, settings ...string) *ownPostgres {
+// newOwnPostgres starts a server on loopback.
+func newOwnPostgres(t *testing.T) *ownPostgres {
 	t.Helper()
-	p := &ownPostgres{t: t, bin: postgresBin(t), password: rand.Text(), settings: settings}
+	p := &ownPostgres{t: t, bin: postgresBin(t), password: rand.Text()}
 	p.makeDir()
 	p.initialise()
 	p.start()
@@ -75,7 +75,7 @@ func (p *ownPostgres) makeDir() {
 	t := p.t
 	t.Helper()
 	p.as = &syscall.SysProcAttr{}
-	dir, err := os.MkdirTemp("", "stoa-own-postgres-") //nolint:usetesting // t.TempDir's parents are closed to another user
+	dir, err := os.MkdirTemp("", "stoa-own-postgres-") // not t.TempDir, whose parents are closed to another user
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -86,7 +86,8 @@ func (s *server) drain() {
 	s.log.Info("stopping: /readyz answers 503, requests are taken as before", "drain_delay", delay, "requests", s.requests.Load())
 	select {
 	case <-time.After(delay):
-	case <-s.failed: // nobody can reach it
+	case err := <-s.failed: // nobody can reach it
+		s.log.Info("stopping: nothing to wait for", "err", err)
 	}
 }
 

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
@@ -248,10 +250,9 @@ func TestDrain(t *testing.T) {
 	cfg.DrainDelay, cfg.PrivateListen = &delay, "127.0.0.1:0"
 	s := startForStop(t, cfg)
 	_, _, host := connected(t, s, "owner@example.com")
-	old := bufio.NewReader(nil)
 	conn := dialServer(t, s)
-	old.Reset(conn)
-	ask := func() *http.Response {
+	old := bufio.NewReader(conn)
+	ask := func() (status int, closes bool) {
 		t.Helper()
 		fmt.Fprintf(conn, "GET /api/storefront/store HTTP/1.1\r\nHost: %s\r\n\r\n", host)
 		res, err := http.ReadResponse(old, nil)
@@ -260,10 +261,10 @@ func TestDrain(t *testing.T) {
 		}
 		_, _ = io.Copy(io.Discard, res.Body)
 		_ = res.Body.Close()
-		return res
+		return res.StatusCode, res.Close
 	}
-	if res := ask(); res.StatusCode != http.StatusOK || res.Close {
-		t.Errorf("before: %d, closes %v", res.StatusCode, res.Close)
+	if status, closes := ask(); status != http.StatusOK || closes {
+		t.Errorf("before: %d, closes %v", status, closes)
 	}
 	stopped, begun := make(chan error, 1), time.Now()
 	go func() { stopped <- s.stop() }()
@@ -275,8 +276,8 @@ func TestDrain(t *testing.T) {
 	private.call("GET", "/health", nil).want(http.StatusOK).is("stopping", "status")
 	public.call("GET", "/healthz", nil).want(http.StatusOK)
 	public.call("GET", "/api/storefront/store", nil, "Host", host).want(http.StatusOK)
-	if res := ask(); res.StatusCode != http.StatusOK || !res.Close {
-		t.Errorf("an old connection: %d, closes %v", res.StatusCode, res.Close)
+	if status, closes := ask(); status != http.StatusOK || !closes {
+		t.Errorf("an old connection: %d, closes %v", status, closes)
 	}
 	if took := time.Since(begun); took > delay {
 		t.Skipf("the machine is too slow to ask within the drain delay: %v", took)
@@ -340,5 +341,46 @@ func TestExitStatusOfAStop(t *testing.T) {
 	}
 	if err := next.cmd.Wait(); err == nil || !strings.Contains(next.log.String(), "requests that did not finish and were cut off: 1") {
 		t.Errorf("ended with %v:\n%s", err, next.log)
+	}
+}
+
+// TestStopSettings: what the two settings take, and what they are unless told.
+func TestStopSettings(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args  []string
+		drain time.Duration
+		fault string // "" without one
+	}{
+		{nil, 0, ""},
+		{[]string{"--env=production"}, 5 * time.Second, ""},
+		{[]string{"--env=production", "--stop-timeout=5s"}, time.Second, ""},
+		{[]string{"--env=production", "--drain-delay=0s"}, 0, ""},
+		{[]string{"--drain-delay=7s"}, 7 * time.Second, ""},
+		{[]string{"--drain-delay=25s"}, 25 * time.Second, "STOA_DRAIN_DELAY must be between 0s and less than STOA_STOP_TIMEOUT, which is 25s"},
+		{[]string{"--drain-delay=-1s"}, -time.Second, "STOA_DRAIN_DELAY must be"},
+		{[]string{"--stop-timeout=0s"}, 0, "STOA_STOP_TIMEOUT must be between 1s and 1h0m0s"},
+		{[]string{"--stop-timeout=2h"}, 0, "STOA_STOP_TIMEOUT must be"},
+	} {
+		var config cli
+		parser, err := kong.New(&config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parser.Parse(append([]string{"serve"}, c.args...)); err != nil {
+			t.Fatal(err)
+		}
+		if got := config.drainDelay(); got != c.drain {
+			t.Errorf("%v: the drain delay is %v, want %v", c.args, got, c.drain)
+		}
+		var faults []string
+		for _, f := range config.faults() {
+			if strings.Contains(f.name, "STOA_STOP_TIMEOUT") || strings.Contains(f.name, "STOA_DRAIN_DELAY") {
+				faults = append(faults, f.Error())
+			}
+		}
+		if got := strings.Join(faults, "\n"); c.fault == "" && got != "" || !strings.Contains(got, c.fault) {
+			t.Errorf("%v: faults %q, want %q", c.args, got, c.fault)
+		}
 	}
 }
