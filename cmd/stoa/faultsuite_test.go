@@ -137,10 +137,7 @@ func (f *faultSuite) promote() {
 func (f *faultSuite) renewStandby() {
 	f.t.Helper()
 	if f.standby.server != nil {
-		_ = f.standby.server.Process.Kill()
-		f.standby.signal(syscall.SIGKILL)
-		_ = f.standby.server.Wait()
-		f.standby.server = nil
+		f.standby.kill()
 	}
 	f.standby = f.attachStandby("127.0.0.1:" + f.standby.port)
 }

@@ -188,12 +188,22 @@ func (p *ownPostgres) stop() {
 func (p *ownPostgres) freeze() { p.signal(syscall.SIGSTOP) }
 func (p *ownPostgres) thaw()   { p.signal(syscall.SIGCONT) }
 
-// signal reaches the server and its children, first the one that makes more.
+// signal reaches the server and its children: those that there are, since they
+// are nobody's when the server has ended, and those that it has made meanwhile.
 func (p *ownPostgres) signal(s syscall.Signal) {
+	children := childrenOf(p.server.Process.Pid)
 	_ = p.server.Process.Signal(s)
-	for _, child := range childrenOf(p.server.Process.Pid) {
+	for _, child := range append(children, childrenOf(p.server.Process.Pid)...) {
 		_ = syscall.Kill(child, s)
 	}
+}
+
+// kill ends every process of the server at once, frozen or not.
+func (p *ownPostgres) kill() {
+	p.signal(syscall.SIGSTOP) // it makes no more of them
+	p.signal(syscall.SIGKILL)
+	_ = p.server.Wait()
+	p.server = nil
 }
 
 // childrenOf reads /proc, which Linux has.
