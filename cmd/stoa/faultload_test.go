@@ -27,8 +27,8 @@ const (
 type faultLoad struct {
 	f       *faultSuite
 	fronts  []string // hostnames
-	store   string
-	key     string
+	keyed   account  // spent with idempotency keys
+	unkeyed account  // spent without
 	http    *http.Client
 	running sync.WaitGroup
 	ending  chan struct{}
@@ -41,18 +41,24 @@ type faultLoad struct {
 	errors map[string]int    // of fronts and of spends, by what happened
 }
 
+// account is a store with credits and an API key that may spend them.
+type account struct{ store, key string }
+
 // counts are what has happened so far.
 type counts struct {
 	fronts, frontsFailed int // but for the store at the server that the suite may freeze
 	own, ownFailed       int // of that store
 	spends, lost         int
 	attempts, internal   int // of spends; internal is status 500
+	once, onceFailed     int // spends without a key, which nobody repeats
 }
 
 func newFaultLoad(f *faultSuite) *faultLoad {
 	l := &faultLoad{f: f, ending: make(chan struct{}), paid: map[string]string{}, errors: map[string]int{}}
 	l.http = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: frontReaders + spenders}}
-	l.fronts, l.store, l.key = f.stores()
+	var accounts [2]account
+	l.fronts, accounts = f.stores()
+	l.keyed, l.unkeyed = accounts[0], accounts[1]
 	l.warm()
 	for i := range frontReaders {
 		l.running.Go(func() { l.read(i) })
@@ -142,7 +148,7 @@ func (l *faultLoad) spend(i int) {
 	for n := 0; l.pause(spendPause); n++ {
 		key := fmt.Sprintf("%d/%d", i, n)
 		for begun := time.Now(); ; <-time.After(spendRetry) {
-			transaction, result := l.pay(key)
+			transaction, result := l.pay(l.keyed, key)
 			l.record(key, transaction, result)
 			if transaction != "" {
 				break
@@ -187,9 +193,29 @@ func (l *faultLoad) record(key, transaction, result string) {
 	l.last = now
 }
 
+// spendOnce pays without keys until done is closed: what fails then is lost, since
+// neither HAProxy nor the client may repeat it.
+func (l *faultLoad) spendOnce(done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		case <-time.After(spendPause):
+		}
+		transaction, result := l.pay(l.unkeyed, "")
+		l.mu.Lock()
+		l.counts.once++
+		if transaction == "" {
+			l.counts.onceFailed++
+			l.errors["spend without a key: "+result]++
+		}
+		l.mu.Unlock()
+	}
+}
+
 // pay makes the call once and returns the id of the transaction, or what went
 // wrong.
-func (l *faultLoad) pay(key string) (transaction, result string) {
+func (l *faultLoad) pay(from account, key string) (transaction, result string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 35*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, "POST", l.f.proxy+"/api/credits/spend", bytes.NewReader([]byte(`{"amount":"0.01"}`)))
@@ -197,8 +223,10 @@ func (l *faultLoad) pay(key string) (transaction, result string) {
 		return "", err.Error()
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+l.key)
-	req.Header.Set("Idempotency-Key", key)
+	req.Header.Set("Authorization", "Bearer "+from.key)
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
 	req.GetBody = nil // with it the transport would repeat the call by itself
 	res, err := l.http.Do(req)
 	if err != nil {
@@ -231,6 +259,7 @@ func (l *faultLoad) since(before counts) (now counts, gap time.Duration, errors 
 	return counts{
 		c.fronts - before.fronts, c.frontsFailed - before.frontsFailed, c.own - before.own, c.ownFailed - before.ownFailed,
 		c.spends - before.spends, c.lost - before.lost, c.attempts - before.attempts, c.internal - before.internal,
+		c.once - before.once, c.onceFailed - before.onceFailed,
 	}, l.gap, l.errors
 }
 

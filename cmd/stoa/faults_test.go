@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -79,6 +80,9 @@ func (f *faultSuite) try(s scenario, long bool) string {
 	if c.lost > 0 {
 		t.Errorf("%s: %d spends were lost", s.name, c.lost)
 	}
+	if c.onceFailed > 0 {
+		t.Errorf("%s: %d of %d spends without a key failed", s.name, c.onceFailed, c.once)
+	}
 	if c.internal > 0 {
 		t.Errorf("%s: %d spends were answered 500", s.name, c.internal)
 	}
@@ -105,7 +109,7 @@ func (f *faultSuite) verify() map[string]string {
 	f.stoa("credits", "verify")
 	conn := f.connect(f.primary)
 	defer conn.Close(context.Background()) //nolint:errcheck // the query has told
-	rows, err := conn.Query(context.Background(), `SELECT idempotency_key, CAST(id AS text) FROM credit_transactions WHERE store_id = $1 AND type = 'spend'`, f.load.store)
+	rows, err := conn.Query(context.Background(), `SELECT idempotency_key, CAST(id AS text) FROM credit_transactions WHERE store_id = $1 AND type = 'spend'`, f.load.keyed.store)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -145,7 +149,15 @@ func (f *faultSuite) settle() {
 	}
 }
 
+// rollingRestart loses nothing that nobody may repeat, either.
 func rollingRestart(f *faultSuite, long bool) {
+	done := make(chan struct{})
+	var once sync.WaitGroup
+	for range spenders {
+		once.Go(func() { f.load.spendOnce(done) })
+	}
+	defer once.Wait()
+	defer close(done)
 	times := 1
 	if long {
 		times = 3

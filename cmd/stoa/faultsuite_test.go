@@ -309,10 +309,11 @@ func tail(text string, lines int) string {
 
 // stores makes the stores of the suite. The last is at the server that the suite
 // may freeze.
-func (f *faultSuite) stores() (fronts []string, account string, key string) {
+func (f *faultSuite) stores() (fronts []string, accounts [2]account) {
 	f.t.Helper()
 	owner, first := register(f.t, &server{url: f.proxy}, "owner@example.com")
 	f.exec(f.primary, `UPDATE users SET email_verified = true`)
+	ids := []string{first}
 	bodies := []object{
 		connectBody(f.t, tenantdb.SQLite), connectBody(f.t, tenantdb.SQLite), connectBody(f.t, tenantdb.MySQL),
 		{"type": "postgresql", "connectionString": f.tenants.url()},
@@ -321,14 +322,18 @@ func (f *faultSuite) stores() (fronts []string, account string, key string) {
 		id := first
 		if i > 0 {
 			id = owner.call("POST", "/api/stores", object{"name": fmt.Sprintf("Shop %d", i)}).want(http.StatusCreated).text("id")
+			ids = append(ids, id)
 		}
 		a := owner.call("POST", "/api/stores/"+id+"/connect-database", body).want(http.StatusOK)
 		fronts = append(fronts, a.list("hostnames")[0].(object)["hostname"].(string))
 	}
-	key = owner.call("POST", "/api/stores/"+first+"/api-keys", object{"name": "fault suite", "scopes": []string{"credits:read", "credits:spend"}}).
-		want(http.StatusCreated).text("key")
-	f.stoa("credits", "grant", first, "1000000", "--reason=fault suite")
-	return fronts, first, key
+	for i := range accounts {
+		accounts[i] = account{store: ids[i], key: owner.call("POST", "/api/stores/"+ids[i]+"/api-keys", object{
+			"name": "fault suite", "scopes": []string{"credits:read", "credits:spend"},
+		}).want(http.StatusCreated).text("key")}
+		f.stoa("credits", "grant", ids[i], "1000000", "--reason=fault suite")
+	}
+	return fronts, accounts
 }
 
 // stoa runs a command in this process on the master.
