@@ -8,7 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -383,4 +388,97 @@ func TestStopSettings(t *testing.T) {
 			t.Errorf("%v: faults %q, want %q", c.args, got, c.fault)
 		}
 	}
+}
+
+// TestStopBehindBalancer: under a load of requests on connections that are kept,
+// a stop loses none of them at a balancer that never repeats a request.
+func TestStopBehindBalancer(t *testing.T) {
+	t.Parallel()
+	program := haproxyPath(t)
+	address, config := closedPort(t), strings.Builder{}
+	fmt.Fprintf(&config, `defaults
+	mode http
+	timeout connect 2s
+	timeout client 30s
+	timeout server 30s
+	retries 0
+listen stoa
+	bind %s
+	option httpchk
+	http-check send meth GET uri /readyz ver HTTP/1.1 hdr Host localhost
+	default-server check inter 500ms fall 2 rise 1
+`, address)
+	var servers []*server
+	for i := range 2 {
+		cfg := testConfig(t, masterdb.SQLite)
+		delay := 4 * time.Second
+		cfg.DrainDelay, cfg.RateLimitAddress = &delay, 0
+		s := startForStop(t, cfg)
+		servers = append(servers, s)
+		fmt.Fprintf(&config, "\tserver stoa%d 127.0.0.1:%d\n", i, s.listener.Addr().(*net.TCPAddr).Port)
+	}
+	file := filepath.Join(t.TempDir(), "haproxy.cfg")
+	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	proxy := exec.CommandContext(t.Context(), program, "-db", "-f", file)
+	if err := proxy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = proxy.Wait() })
+	url := "http://" + address + "/"
+	eventually(t, "HAProxy answers", func() bool { return status(url) == http.StatusOK })
+
+	done, failed, asked := make(chan struct{}), make(chan string, 1000), new(atomic.Int64)
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				case <-time.After(2 * time.Millisecond):
+				}
+				asked.Add(1)
+				if result := getOnce(t, url); result != "200 OK" {
+					select {
+					case failed <- result:
+					default:
+					}
+				}
+			}
+		})
+	}
+	eventually(t, "the load is on", func() bool { return asked.Load() > 50 })
+	if err := servers[0].stop(); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	after := asked.Load()
+	eventually(t, "the other one serves", func() bool { return asked.Load() > after+50 })
+	close(done)
+	readers.Wait()
+	t.Logf("%d requests", asked.Load())
+	if n := len(failed); n > 0 {
+		t.Errorf("%d of %d requests failed, the first with %s", n, asked.Load(), <-failed)
+	}
+	if err := servers[1].stop(); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+}
+
+// getOnce returns the status, or what went wrong.
+func getOnce(t *testing.T, url string) string {
+	req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+	if err != nil {
+		return err.Error()
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err.Error()
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		return err.Error()
+	}
+	return res.Status
 }
