@@ -54,7 +54,9 @@ type Options struct {
 	// Claim is how long a renewal of tokens may take. Default 30 s, which is
 	// more than a call has.
 	Claim time.Duration
-	Log   *slog.Logger
+	// Process names this process to Release. Default: a random name.
+	Process string
+	Log     *slog.Logger
 }
 
 // Lists are the same for a moment: the rate limit is every store's.
@@ -77,8 +79,11 @@ func New(db *masterdb.DB, ring *keyring.Ring, tenants *tenantdb.Manager, opts Op
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
+	if opts.Process == "" {
+		opts.Process = rand.Text()
+	}
 	return &Service{
-		db: db, ring: ring, tenants: tenants, opts: opts, name: rand.Text(),
+		db: db, ring: ring, tenants: tenants, opts: opts, name: opts.Process,
 		organizations: newCache[[]supabase.Organization](), projects: newCache[[]supabase.Project](),
 	}
 }

@@ -59,7 +59,8 @@ func (s *Service) Authorize(ctx context.Context, p access.Principal, store stoa.
 	c := Consent{URL: s.opts.API.AuthorizeURL(s.opts.Redirect, sealed, verifier), Browser: keyring.NewSecret(st.Browser)}
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		c.Expires = tx.Now.Add(ConsentTTL)
-		if _, err := tx.Exec(ctx, `DELETE FROM supabase_consents WHERE expires_at < $1`, tx.Now); err != nil {
+		if _, err := tx.Exec(ctx, `DELETE FROM supabase_consents WHERE id IN (
+			SELECT id FROM supabase_consents WHERE expires_at < $1 ORDER BY expires_at LIMIT 100)`, tx.Now); err != nil {
 			return err
 		}
 		// The newest ones of a store are kept: each call adds a row.

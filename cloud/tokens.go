@@ -200,3 +200,11 @@ func (s *Service) settle(ctx context.Context, store stoa.StoreID, c connection, 
 		return err
 	})
 }
+
+// Release has the renewals that a process was making when it ended not waited for
+// any more, in tx. Whether their tokens are spent, the next one to try will find out.
+func (s *Service) Release(ctx context.Context, tx *masterdb.Tx, process string) error {
+	prefix := process + "."
+	_, err := tx.Exec(ctx, `UPDATE supabase_connections SET claimed_until = NULL WHERE substr(claimed_by, 1, $2) = $1`, prefix, len(prefix))
+	return err
+}

@@ -148,6 +148,43 @@ func TestKilledWhileRefreshing(t *testing.T) {
 	})
 }
 
+// TestProcessEndsWhileRefreshing: nobody waits for the renewal of a process that
+// is known to have ended, and the owner is told the truth if its answer was lost.
+func TestProcessEndsWhileRefreshing(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, b bench) {
+		b.opts.Claim = time.Hour
+		for _, answered := range []bool{false, true} {
+			p, store := b.connected(t)
+			b.outdate(t, store)
+			c, err := b.read(t.Context(), b.db, store)
+			must(t, err)
+			must(t, b.claim(t.Context(), store, c, "dead.1"))
+			if answered {
+				old, err := b.unseal(store, c.Tokens)
+				must(t, err)
+				_, err = b.opts.API.Refresh(t.Context(), old.Refresh)
+				must(t, err)
+			}
+			for _, process := range []string{"dead.1", "dea", "another"} { // no process of that name
+				must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.Release(t.Context(), tx, process) }))
+				if c, err = b.read(t.Context(), b.db, store); err != nil || c.ClaimedUntil == nil {
+					t.Fatalf("the claim was released with %q: %v", process, err)
+				}
+			}
+			must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.Release(t.Context(), tx, "dead") }))
+			_, err = b.Organizations(t.Context(), p, store)
+			if answered {
+				wantCode(t, err, stoa.SupabaseReconnect)
+				b.wantState(t, p, store, Reconnect, AnswerLost)
+				continue
+			}
+			must(t, err)
+			b.wantState(t, p, store, Connected, "")
+		}
+	})
+}
+
 // TestLeftWhileRefreshing: the owner ends the connection while new tokens are
 // on their way. Nothing brings it back, and the tokens are of no use.
 func TestLeftWhileRefreshing(t *testing.T) {

@@ -141,8 +141,10 @@ func route[I, O any](a *api, op huma.Operation, handle func(context.Context, *I)
 	if op.OperationID == "" {
 		op.OperationID = operationID(op)
 	}
-	if !slices.Contains(op.Errors, http.StatusTooManyRequests) {
-		op.Errors = append(slices.Clone(op.Errors), http.StatusTooManyRequests)
+	for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} { // by limits, and without a master
+		if !slices.Contains(op.Errors, status) {
+			op.Errors = append(slices.Clone(op.Errors), status)
+		}
 	}
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)

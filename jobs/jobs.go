@@ -76,6 +76,9 @@ type Options struct {
 	// Drain is how long jobs may go on after StopFetching before they are
 	// cancelled. Default 10 s.
 	Drain time.Duration
+	// Process names this process to Release, in up to 100 bytes. Default: a name
+	// that River makes.
+	Process string
 }
 
 // New prepares the queue on db. Register handlers with Handle, then Start.
@@ -88,7 +91,8 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	}
 	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool)}
 	cfg := &river.Config{
-		Logger:  quiet(log, q.stopping),
+		ID:      opts.Process,
+		Logger:  slog.New(atLeastWarn{log.With("component", "jobs").Handler(), db, q.stopping}),
 		Workers: q.workers,
 		Queues: map[string]river.QueueConfig{
 			river.QueueDefault: {MaxWorkers: opts.Workers}, tenantQueue: {MaxWorkers: opts.Workers}, newTenantQueue: {MaxWorkers: opts.Workers},
@@ -100,8 +104,8 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		// transaction commits after that was heard waits for the next look too. Each
 		// look costs a millisecond on SQLite.
 		FetchPollInterval: 200 * time.Millisecond,
-		// Jobs of a process that died. River leaves one alone that may still have
-		// time, whatever is said here.
+		// Jobs of a process whose end nobody has noticed, see Release. River leaves one
+		// alone that may still have time, whatever is said here.
 		RescueStuckJobsAfter: 10 * time.Minute,
 	}
 	var err error
@@ -129,15 +133,13 @@ func mayReindex(db *masterdb.DB) bool {
 	return err != nil || owner // without an answer River says itself what it lacks
 }
 
-// quiet keeps River's chatter out of the log: it reports its counts every few
-// seconds at level info, and as an error that a stop has cancelled what it was
-// about to look up.
-func quiet(log *slog.Logger, stopping *atomic.Bool) *slog.Logger {
-	return slog.New(atLeastWarn{log.With("component", "jobs").Handler(), stopping})
-}
-
+// atLeastWarn keeps River's chatter out of the log: it reports its counts every
+// few seconds at level info, as an error that a stop has cancelled what it was
+// about to look up, and many times a second that the master is away, which others
+// say once.
 type atLeastWarn struct {
 	slog.Handler
+	master   *masterdb.DB
 	stopping *atomic.Bool
 }
 
@@ -148,7 +150,7 @@ func (h atLeastWarn) Handle(ctx context.Context, r slog.Record) error {
 		cancelled = cancelled || a.Key == "error" && a.Value.String() == context.Canceled.Error()
 		return true
 	})
-	if cancelled && h.stopping.Load() {
+	if cancelled && h.stopping.Load() || h.master.IsAway() {
 		return nil
 	}
 	return h.Handler.Handle(ctx, r)
@@ -158,10 +160,10 @@ func (h atLeastWarn) Enabled(ctx context.Context, level slog.Level) bool {
 	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, level)
 }
 func (h atLeastWarn) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return atLeastWarn{h.Handler.WithAttrs(attrs), h.stopping}
+	return atLeastWarn{h.Handler.WithAttrs(attrs), h.master, h.stopping}
 }
 func (h atLeastWarn) WithGroup(name string) slog.Handler {
-	return atLeastWarn{h.Handler.WithGroup(name), h.stopping}
+	return atLeastWarn{h.Handler.WithGroup(name), h.master, h.stopping}
 }
 
 // Handle registers the function that runs jobs of kind A, each attempt

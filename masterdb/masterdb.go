@@ -48,6 +48,7 @@ type DB struct {
 
 	subscribers   sync.RWMutex
 	subscriptions []subscription
+	listening     listenState
 }
 
 // Querier reads; *DB and *Tx both do.
@@ -146,6 +147,22 @@ func (db *DB) Ping(ctx context.Context) error {
 		return stoa.Errorf(stoa.PlatformUnavailable, "The master database has no room left to write: free some, or give its disk more.")
 	}
 	return nil
+}
+
+// CheckWrite writes 64 KiB to the disk, of which nothing stays.
+func (db *DB) CheckWrite(ctx context.Context) error {
+	return db.Tx(ctx, func(tx *Tx) error {
+		if tx.pg != nil {
+			_, err := tx.Exec(ctx, `SELECT pg_logical_emit_message(true, 'stoa', repeat('x', 65536))`)
+			return err
+		}
+		for _, statement := range []string{`CREATE TABLE stoa_write_check (x BLOB)`, `INSERT INTO stoa_write_check VALUES (randomblob(65536))`, `DROP TABLE stoa_write_check`} {
+			if _, err := tx.Exec(ctx, statement); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // OnOutage has fn called when the master is found to be away, with the cause,
@@ -264,6 +281,9 @@ func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx
 	defer t.Rollback() //nolint:errcheck // after Commit it has nothing to do
 	tx.lite = t
 	if err := fn(tx); err != nil {
+		return err
+	}
+	if err := tx.tellOthers(ctx); err != nil {
 		return err
 	}
 	err = t.Commit()

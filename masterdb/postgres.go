@@ -59,10 +59,10 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = "stoa"
 	cfg.ConnConfig.ConnectTimeout = 10 * time.Second
+	g := newGate(cfg.ConnConfig)
 	if err := refusePooler(ctx, cfg.ConnConfig); err != nil {
 		return nil, fmt.Errorf("master database: %w", err)
 	}
-	g := newGate(cfg.ConnConfig)
 	cfg.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return g.check() } // before the name is resolved
 	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
 		// In the session and not as parameters of its start, which poolers refuse.

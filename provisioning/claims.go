@@ -13,11 +13,13 @@ import (
 )
 
 // A run under way is claimed by the one execution that works on it, so that no
-// two do, on however many replicas. The claim holds for Options.Claim and is
-// renewed; when its process dies it lapses, and Reconcile has the run taken up
-// again. A run that waits for its job has the same time for that, without a
-// claimant. Replicas measure by their own clocks, which must agree to well
-// within that time.
+// two do, on however many replicas. When a process ends, whoever notices releases
+// its claims (Release), and the run goes on at once. The claim also holds for
+// Options.Claim only and is renewed: so the claim of an execution that ended within
+// a process that lives lapses by that process's own clock, and so does that of a
+// process that nobody knows, such as one of an earlier release. Reconcile has such
+// runs taken up again. A run that waits for its job has the same time for that,
+// without a claimant.
 
 // errOvertaken means that there is nothing to do: the run has ended, goes on
 // in an attempt after the job's, or is another execution's.
@@ -37,16 +39,20 @@ func errCrashed() error {
 		"Nothing is lost. Try again; if it happens again, use another database and tell the operator the run's id.", maxCrashes)
 }
 
+// claimedElsewhere is an SQL condition: the claimant is an execution of another process
+// that is present. $%d is the name of this one.
+const claimedElsewhere = `EXISTS (SELECT 1 FROM processes p WHERE p.name <> $%d AND substr(claimed_by, 1, length(p.name) + 1) = p.name || '.')`
+
 // claim marks the job's run as under way by claimant, begins its first step
 // that is not done, and returns it. It may be under way already, left behind
 // by an execution whose claim has ended. The execution counts from here on,
 // before it works; crashes is how many before it died.
-func claim(ctx context.Context, tx *masterdb.Tx, job Provision, claimant string, hold time.Duration) (run Run, crashes int, err error) {
+func (s *Service) claim(ctx context.Context, tx *masterdb.Tx, job Provision, claimant string) (run Run, crashes int, err error) {
 	var counted struct{ UnendedStarts int }
 	err = tx.Get(ctx, &counted, `UPDATE provisioning_runs SET claimed_by = $3, claimed_until = $4, unended_starts = unended_starts + 1
 		WHERE id = $1 AND attempt = $2 AND state IN ('queued', 'running')
-		AND (claimed_by IS NULL OR claimed_until IS NULL OR claimed_until < $5) RETURNING unended_starts`,
-		job.RunID, job.Attempt, claimant, tx.Now.Add(hold), tx.Now)
+		AND (claimed_by IS NULL OR claimed_until IS NULL OR claimed_until < $5 AND NOT `+fmt.Sprintf(claimedElsewhere, 6)+`) RETURNING unended_starts`,
+		job.RunID, job.Attempt, claimant, tx.Now.Add(s.opts.Claim), tx.Now, s.name)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return Run{}, 0, errOvertaken
 	}
@@ -172,54 +178,75 @@ func (s *Service) Watch(ctx context.Context) {
 	}
 }
 
+// lost is an SQL condition: a run is to be worked on and is nobody's. $1 is the
+// time, $2 the name of this process.
+var lost = `state IN ('queued', 'running') AND (claimed_until IS NULL OR claimed_until < $1) AND (claimed_by IS NULL OR NOT ` + fmt.Sprintf(claimedElsewhere, 2) + `)`
+
 // Reconcile finds runs that are to be worked on and are nobody's: their claim
 // has lapsed, or their job did not begin in time and is in no queue. It
 // enqueues a job for each and returns how many those were. Any number of
 // replicas may call it at once.
 func (s *Service) Reconcile(ctx context.Context) (resumed int, err error) {
-	const lost = ` FROM provisioning_runs WHERE state IN ('queued', 'running') AND (claimed_until IS NULL OR claimed_until < $1)`
 	var n int
-	if err := s.db.Get(ctx, &n, `SELECT count(*)`+lost, time.Now().UTC()); err != nil || n == 0 {
+	if err := s.db.Get(ctx, &n, `SELECT count(*) FROM provisioning_runs WHERE `+lost, time.Now().UTC(), s.name); err != nil || n == 0 {
 		return 0, err // most looks end here, and lock nothing
 	}
-	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		resumed = 0
-		lock := tx.ForUpdate()
-		if lock != "" {
-			lock += " SKIP LOCKED" // another replica's look, or the execution itself
-		}
-		var runs []struct {
-			ID      stoa.RunID
-			Attempt int
-		}
-		if err := tx.Select(ctx, &runs, `SELECT id, attempt`+lost+` ORDER BY created_at LIMIT 1000`+lock, tx.Now); err != nil || len(runs) == 0 {
-			return err
-		}
-		jobs, err := jobs.Waiting[Provision](ctx, tx)
-		if err != nil {
-			return err
-		}
-		waiting := map[Provision]bool{}
-		for _, job := range jobs {
-			waiting[job] = true
-		}
-		for _, run := range runs {
-			job := Provision{RunID: run.ID, Attempt: run.Attempt}
-			if !waiting[job] {
-				if err := s.queue.Enqueue(ctx, tx, job); err != nil {
-					return err
-				}
-				resumed++
-			}
-			_, err := tx.Exec(ctx, `UPDATE provisioning_runs SET claimed_by = NULL, claimed_until = $2 WHERE id = $1`, run.ID, tx.Now.Add(s.opts.Claim))
-			if err != nil {
-				return fmt.Errorf("run %s: %w", run.ID, err)
-			}
-		}
-		return nil
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
+		resumed, err = s.takeUp(ctx, tx)
+		return err
 	})
 	if err == nil && resumed > 0 {
 		s.log.InfoContext(ctx, "provisioning runs that nobody worked on are taken up again", "runs", resumed)
 	}
 	return resumed, err
+}
+
+// Release gives up the claims of a process that has ended, in tx, and enqueues a
+// job for each of its runs that has none.
+func (s *Service) Release(ctx context.Context, tx *masterdb.Tx, process string) error {
+	prefix := process + "."
+	n, err := tx.Exec(ctx, `UPDATE provisioning_runs SET claimed_by = NULL, claimed_until = NULL
+		WHERE state IN ('queued', 'running') AND substr(claimed_by, 1, $2) = $1`, prefix, len(prefix))
+	if err != nil || n == 0 {
+		return err
+	}
+	_, err = s.takeUp(ctx, tx)
+	return err
+}
+
+// takeUp enqueues a job for each run that is nobody's, unless one waits for it.
+func (s *Service) takeUp(ctx context.Context, tx *masterdb.Tx) (resumed int, err error) {
+	lock := tx.ForUpdate()
+	if lock != "" {
+		lock += " SKIP LOCKED" // another replica's look, or the execution itself
+	}
+	var runs []struct {
+		ID      stoa.RunID
+		Attempt int
+	}
+	if err := tx.Select(ctx, &runs, `SELECT id, attempt FROM provisioning_runs WHERE `+lost+` ORDER BY created_at LIMIT 1000`+lock, tx.Now, s.name); err != nil || len(runs) == 0 {
+		return 0, err
+	}
+	jobs, err := jobs.Waiting[Provision](ctx, tx)
+	if err != nil {
+		return 0, err
+	}
+	waiting := map[Provision]bool{}
+	for _, job := range jobs {
+		waiting[job] = true
+	}
+	for _, run := range runs {
+		job := Provision{RunID: run.ID, Attempt: run.Attempt}
+		if !waiting[job] {
+			if err := s.queue.Enqueue(ctx, tx, job); err != nil {
+				return resumed, err
+			}
+			resumed++
+		}
+		_, err := tx.Exec(ctx, `UPDATE provisioning_runs SET claimed_by = NULL, claimed_until = $2 WHERE id = $1`, run.ID, tx.Now.Add(s.opts.Claim))
+		if err != nil {
+			return resumed, fmt.Errorf("run %s: %w", run.ID, err)
+		}
+	}
+	return resumed, nil
 }

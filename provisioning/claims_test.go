@@ -329,3 +329,87 @@ func (b bench) follow(t *testing.T, p access.Principal, id stoa.StoreID, at Posi
 		}
 	}
 }
+
+// present puts a process on record, as package presence does.
+func (b bench) present(t *testing.T, process string) {
+	t.Helper()
+	b.exec(t, `INSERT INTO processes (name, host, lock_key, started_at) VALUES ($1, 'test', 1, $2)`, process, time.Now().UTC())
+}
+
+// Whatever the clocks say: no claim of a process that is present lapses for
+// others. When the process has ended its runs go on at once, those that have a job
+// with that job.
+func TestClaimsOfAnEndedProcess(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		shared := newPlatform(t)
+		dead, living := setupWith(t, db, shared, jobs.Options{}, tenantdb.Loopback), setupWith(t, db, shared, jobs.Options{}, tenantdb.Loopback)
+		dead.present(t, dead.name)
+		living.present(t, living.name)
+		begin := func() (access.Principal, Run) {
+			p, s := dead.store(t)
+			run, err := dead.Connect(t.Context(), p, s.ID, managed)
+			must(t, err)
+			dead.begin(t, run).close()
+			dead.lapse(t, run.ID) // by the clock of a machine that is ahead
+			return p, run
+		}
+		p, jobless := begin()
+		dead.exec(t, `DELETE FROM river_job`)
+		q, queued := begin()
+		for range 2 {
+			n, err := living.Reconcile(t.Context())
+			if must(t, err); n != 0 {
+				t.Errorf("%d runs of a process that is present were taken up", n)
+			}
+			must(t, living.Provision(t.Context(), job(queued))) // its second job, if it had one
+		}
+		for _, run := range []Run{jobless, queued} {
+			if n := living.count(t, `provisioning_runs WHERE id = '`+run.ID.String()+`' AND claimed_by LIKE '`+dead.name+`.%'`); n != 1 {
+				t.Error("a run was taken from a process that is present")
+			}
+		}
+		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return living.Release(t.Context(), tx, "another") }))
+		if n := living.count(t, `river_job`); n != 1 {
+			t.Errorf("%d jobs, want 1", n)
+		}
+		for range 2 { // the second finds nothing
+			must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+				if _, err := tx.Exec(t.Context(), `DELETE FROM processes WHERE name = $1`, dead.name); err != nil {
+					return err
+				}
+				return living.Release(t.Context(), tx, dead.name)
+			}))
+		}
+		if n := living.count(t, `river_job`); n != 2 {
+			t.Errorf("%d jobs, want 2", n)
+		}
+		if n := living.starts(t, queued); n != 1 {
+			t.Errorf("%d executions have died, want 1", n)
+		}
+		living.start(t)
+		living.succeeded(t, p, living.wait(t, jobless))
+		living.succeeded(t, q, living.wait(t, queued))
+	})
+}
+
+// An execution that ended within its process, without giving up its claim, does
+// not keep its run: the claim lapses by that process's own clock.
+func TestOwnClaimLapses(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		b.present(t, b.name)
+		p, s := b.store(t)
+		run, err := b.Connect(t.Context(), p, s.ID, managed)
+		must(t, err)
+		b.begin(t, run).close()
+		b.exec(t, `DELETE FROM river_job`)
+		b.lapse(t, run.ID)
+		n, err := b.Reconcile(t.Context())
+		if must(t, err); n != 1 {
+			t.Errorf("%d runs were taken up, want 1", n)
+		}
+		b.start(t).succeeded(t, p, b.wait(t, run))
+	})
+}

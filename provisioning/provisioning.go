@@ -35,10 +35,11 @@ type Service struct {
 
 // Options tune a Service.
 type Options struct {
-	// Claim is how long a run stays with the process that works on it after
-	// that has last been heard of. Default 15 s: a run whose process was killed
-	// goes on elsewhere after that and one look of Reconcile's.
+	// Claim is how long a run stays with an execution that does not renew its
+	// claim. Default 15 s. The runs of a process that ended go on sooner, see Release.
 	Claim time.Duration
+	// Process names this process to Release. Default: a random name.
+	Process string
 	// Pauses are those before each further try at a step whose fault may pass.
 	// Default four, of 5 s together.
 	Pauses []time.Duration
@@ -62,7 +63,10 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	if opts.Pauses == nil {
 		opts.Pauses = []time.Duration{250 * time.Millisecond, 750 * time.Millisecond, 1500 * time.Millisecond, 2500 * time.Millisecond}
 	}
-	s := &Service{db: db, registry: registry, tenants: tenants, queue: queue, log: log, opts: opts, name: rand.Text(), lookEvery: lookEvery}
+	if opts.Process == "" {
+		opts.Process = rand.Text()
+	}
+	s := &Service{db: db, registry: registry, tenants: tenants, queue: queue, log: log, opts: opts, name: opts.Process, lookEvery: lookEvery}
 	s.waiting.calls = map[chan struct{}]stoa.RunID{}
 	s.waiting.subscribe(db)
 	return s
@@ -179,7 +183,7 @@ func (s *Service) Retry(ctx context.Context, p access.Principal, store stoa.Stor
 			return Run{}, err
 		}
 		if claimant != "" {
-			run, _, err := claim(ctx, tx, Provision{RunID: failed.ID, Attempt: attempt}, claimant, s.opts.Claim)
+			run, _, err := s.claim(ctx, tx, Provision{RunID: failed.ID, Attempt: attempt}, claimant)
 			return run, err
 		}
 		run, err := readRun(ctx, tx, `id = $1`, failed.ID)

@@ -44,7 +44,7 @@ func (s *Service) Provision(ctx context.Context, job Provision) error {
 func (s *Service) begin(ctx context.Context, job Provision) (*work, error) {
 	w := &work{Service: s, claimant: s.claimant()}
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
-		w.run, w.crashes, err = claim(ctx, tx, job, w.claimant, s.opts.Claim)
+		w.run, w.crashes, err = s.claim(ctx, tx, job, w.claimant)
 		w.steps = w.run.steps()
 		return err
 	})

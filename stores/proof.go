@@ -144,13 +144,19 @@ const (
 	CheckHostnamesTimeout = 10 * time.Minute
 )
 
+// expiredClaims is the rule by which claims that nobody has proven go.
+var expiredClaims = masterdb.Expiry{Table: "hostname_claims", Key: []string{"store_id", "hostname"}, Age: "expires_at", Keep: time.Microsecond}
+
 // CheckHostnames runs the job.
 func (r *Registry) CheckHostnames(ctx context.Context, _ CheckHostnames) error {
+	if _, err := r.db.DeleteExpired(ctx, []masterdb.Expiry{expiredClaims}); err != nil {
+		return err
+	}
 	var now time.Time
 	err := r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		now = tx.Now
-		_, err := tx.Exec(ctx, `DELETE FROM hostname_claims WHERE expires_at <= $1
-			OR store_id IN (SELECT id FROM stores WHERE status = 'deleted')`, tx.Now)
+		_, err := tx.Exec(ctx, `DELETE FROM hostname_claims WHERE (store_id, hostname) IN (
+			SELECT c.store_id, c.hostname FROM hostname_claims c JOIN stores s ON s.id = c.store_id WHERE s.status = 'deleted' LIMIT 1000)`)
 		return err
 	})
 	for err == nil {

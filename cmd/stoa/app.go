@@ -22,6 +22,7 @@ import (
 	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/payments"
+	"github.com/stoahq/stoa/presence"
 	"github.com/stoahq/stoa/provisioning"
 	"github.com/stoahq/stoa/stores"
 	"github.com/stoahq/stoa/supabase"
@@ -33,6 +34,7 @@ type app struct {
 	cfg          *Config
 	log          *slog.Logger
 	master       *masterdb.DB
+	presence     *presence.Process
 	queue        *jobs.Queue
 	tenants      *tenantdb.Manager
 	ledger       *credits.Ledger
@@ -76,7 +78,8 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	}
 	a := &app{cfg: cfg, log: log, master: master, memory: cfg.memory(), started: time.Now(), draining: make(chan struct{}), stopListening: func() {}}
 	a.watchMaster()
-	if a.queue, err = jobs.New(master, log, jobs.Options{Drain: cfg.finishTime()}); err != nil {
+	a.presence = presence.New(master, log)
+	if a.queue, err = jobs.New(master, log, jobs.Options{Drain: cfg.finishTime(), Process: a.presence.Name()}); err != nil {
 		master.Close()
 		return nil, err
 	}
@@ -110,9 +113,11 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	if err != nil {
 		return nil, errors.Join(err, a.close(ctx))
 	}
-	a.cloud = cloud.New(master, encryption, a.tenants, cloud.Options{API: cfg.supabase(), Redirect: publicURL + "/api/supabase/callback", Log: log})
+	a.cloud = cloud.New(master, encryption, a.tenants, cloud.Options{API: cfg.supabase(), Redirect: publicURL + "/api/supabase/callback", Process: a.presence.Name(), Log: log})
 	a.registry.UseCloud(a.cloud)
-	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log, provisioning.Options{Claim: cfg.ProvisioningClaim, Cloud: a.cloud, Quotas: cfg.limits(), Drain: cfg.finishTime()})
+	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log, provisioning.Options{
+		Claim: cfg.ProvisioningClaim, Process: a.presence.Name(), Cloud: a.cloud, Quotas: cfg.limits(), Drain: cfg.finishTime(),
+	})
 	a.fleet = fleet.New(master, a.tenants, log, fleet.Options{Hold: cfg.HoldTenantMigrations})
 
 	jobs.Handle(a.queue, fleet.Timeout, a.fleet.Run)
@@ -131,7 +136,19 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.followCredits(publicURL)
 	jobs.Handle(a.queue, credits.SweepTimeout, a.ledger.Sweep)
 	jobs.Every(a.queue, credits.SweepEvery, credits.Sweep{})
+	a.releaseWork()
 	return a, nil
+}
+
+// releaseWork has the work of a process that ended go on: its jobs first, so that a
+// run whose job runs again gets no second one.
+func (a *app) releaseWork() {
+	a.presence.OnGone(a.queue.Release)
+	a.presence.OnGone(a.provisioning.Release)
+	a.presence.OnGone(a.cloud.Release)
+	a.presence.OnGone(func(ctx context.Context, tx *masterdb.Tx, _ string) error { // what it had marked in memory
+		return a.queue.EnqueueOnce(ctx, tx, credits.SweepFeed{})
+	})
 }
 
 // followCredits has the work done that follows a change of credits.

@@ -64,7 +64,7 @@ type Config struct {
 	DeletionGrace        time.Duration  `name:"deletion-grace" env:"STOA_DELETION_GRACE" default:"720h" help:"How long a deleted store can be restored before it is gone for good." placeholder:"TIME" group:"config"`
 	TenantMigrations     string         `name:"tenant-migrations" env:"STOA_TENANT_MIGRATIONS" help:"Folder with your own migrations of store databases: sqlite/, postgres/, mysql/ in goose's form. They run after the built-in ones." placeholder:"DIR" group:"config"`
 	HoldTenantMigrations bool           `name:"hold-tenant-migrations" env:"STOA_HOLD_TENANT_MIGRATIONS" help:"Leave the migration of store databases to 'stoa tenants migrate'." group:"config"`
-	ProvisioningClaim    time.Duration  `name:"provisioning-claim" env:"STOA_PROVISIONING_CLAIM" default:"15s" help:"How long a provisioning run waits for a process that died before another one goes on with it." placeholder:"TIME" group:"config"`
+	ProvisioningClaim    time.Duration  `name:"provisioning-claim" env:"STOA_PROVISIONING_CLAIM" default:"15s" help:"How long a provisioning run waits for an execution that gives no sign of life. A process that ended is noticed within seconds, whatever is set here." placeholder:"TIME" group:"config"`
 
 	StripeSecretKey     keyring.Secret `name:"stripe-secret-key" env:"STRIPE_SECRET_KEY" help:"Secret or restricted API key: credits are sold through Stripe. Unless told, development has a sandbox and production sells none." placeholder:"KEY" group:"config"`
 	StripeWebhookSecret keyring.Secret `name:"stripe-webhook-secret" env:"STRIPE_WEBHOOK_SECRET" help:"Signing secret of the webhook endpoint at <base-url>/api/webhooks/stripe." placeholder:"SECRET" group:"config"`

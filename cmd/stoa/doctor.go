@@ -156,6 +156,7 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 		return out, false
 	}
 	defer master.Close()
+	add("writing", master.CheckWrite(ctx), "the master database stores what it is given", "free room on its disk, or give it more; see that it is the primary and its folder can be written to")
 	detail, err = checkSchema(ctx, master)
 	if !add("schema", err, detail, "run 'stoa migrate'") {
 		return out, false
@@ -168,6 +169,10 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 	add("users", err, detail, "have them prove or change the address; 'stoa users verify' and 'stoa users demote' are yours. Such an address signs in as it is, and is nobody else's")
 	detail, err = checkPurchases(ctx, master)
 	add("purchases", err, detail, "'stoa payments list --state mismatched' names them: refund each payment at Stripe, all of it; then its purchase is refunded")
+	if master.Engine == masterdb.Postgres {
+		add("notifications", master.CheckListen(ctx), "a notification to itself arrives",
+			"give MASTER_DB_URL the address of the database server itself, or of a pooler in session mode; until then replicas see each other's changes a second late")
+	}
 	detail, err = checkQueue(ctx, master)
 	add("job queue", err, detail, "run 'stoa migrate', then look for the job's error in the server's log")
 	return out, len(faults) == 0

@@ -20,7 +20,7 @@ func (a *app) watchMaster() {
 		if cause != nil {
 			a.outage.since.Store(&now)
 			a.log.ErrorContext(ctx, "the master database does not answer: store fronts are served from what is known, everything else is refused",
-				"for at most", a.cfg.ServeStale.String(), "err", cause)
+				"atMost", a.cfg.ServeStale.String(), "err", cause)
 			return
 		}
 		if since := a.outage.since.Swap(nil); since != nil {

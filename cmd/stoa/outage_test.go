@@ -4,10 +4,12 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
@@ -155,4 +157,76 @@ func TestFrontsOutliveTheMaster(t *testing.T) {
 	if n := s.registry.StaleAnswers(); n < 4 {
 		t.Errorf("%d stale answers are counted", n)
 	}
+}
+
+// TestMasterThatIsFull: when the master's disk is full, what cannot be stored is
+// refused with when to try again, the checks of health say why, and all goes on
+// once there is room.
+func TestMasterThatIsFull(t *testing.T) {
+	t.Parallel()
+	onEachMaster(t, func(t *testing.T, s *server) {
+		c := client{t: t, url: s.url}
+		_, _, host := connected(t, s, "shop@example.com")
+		n := 0
+		signUp := func() answer {
+			n++
+			return c.call("POST", "/api/auth/register", object{"email": "full" + strconv.Itoa(n) + "@example.com", "password": testPassword, "firstName": "A", "lastName": "B"})
+		}
+		free := fillMaster(t, s.master)
+		var refused answer
+		eventually(t, "a person cannot be stored", func() bool { refused = signUp(); return refused.status != http.StatusCreated })
+		refused.problem(http.StatusServiceUnavailable, "platform_unavailable")
+		if refused.header.Get("Retry-After") == "" {
+			t.Error("no Retry-After")
+		}
+		eventually(t, "it is not ready", func() bool {
+			signUp()
+			return c.call("GET", "/readyz", nil).status == http.StatusServiceUnavailable
+		})
+		if s.master.Engine == masterdb.SQLite { // PostgreSQL's disk is not full here
+			if err := s.master.CheckWrite(context.Background()); stoa.CodeOf(err) != stoa.PlatformUnavailable {
+				t.Errorf("a look by writing: %v", err)
+			}
+		}
+		health := client{t: t, url: s.privateURL}.call("GET", "/health", nil).want(http.StatusServiceUnavailable)
+		if !strings.Contains(health.raw, "no room left") {
+			t.Errorf("the operator is not told the cause: %s", health.raw)
+		}
+		c.call("GET", "/api/storefront/store", nil, "Host", host).want(http.StatusOK)
+		free()
+		signUp().want(http.StatusCreated)
+		if err := s.master.CheckWrite(context.Background()); err != nil {
+			t.Error(err)
+		}
+		eventually(t, "it is ready", func() bool { return c.call("GET", "/readyz", nil).status == http.StatusOK })
+	}, unlimited, func(cfg *Config) { cfg.PrivateListen = "127.0.0.1:0" })
+}
+
+// fillMaster has the master fail as one whose disk is full does, until free is
+// called.
+func fillMaster(t *testing.T, db *masterdb.DB) (free func()) {
+	t.Helper()
+	ctx := context.Background()
+	if db.Engine == masterdb.SQLite {
+		limit := func(pages string) {
+			if _, err := db.Writer().ExecContext(ctx, `PRAGMA max_page_count = `+pages); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var pages int
+		if err := db.Writer().QueryRowContext(ctx, `PRAGMA page_count`).Scan(&pages); err != nil {
+			t.Fatal(err)
+		}
+		limit(strconv.Itoa(pages))
+		return func() { limit("1073741823") }
+	}
+	exec := func(statement string) {
+		if _, err := db.Pool().Exec(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		RAISE 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$`)
+	exec(`CREATE TRIGGER no_room BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION no_room()`)
+	return func() { exec(`DROP TRIGGER no_room ON users`) }
 }

@@ -54,6 +54,15 @@ func (a *app) newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), a.tenants)
 	r.MustRegister(a.masterMetrics()...)
+	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "stoa_listen_deaf",
+		Help: "1 while the master's notifications of other replicas' changes do not arrive and the change log is read instead.",
+	}, func() float64 {
+		if a.master.Deaf() {
+			return 1
+		}
+		return 0
+	}))
 	return r
 }
 

@@ -61,7 +61,7 @@ func (a *app) expiries(ctx context.Context) ([]masterdb.Expiry, error) {
 	audit, err := access.AuditRetention(ctx, a.master)
 	return append(accounts.Expiries(accounts.DefaultRefreshTTL),
 		access.Expiry(audit), payments.Expiry(a.cfg.EventRetention), provisioning.Expiry(a.cfg.EventRetention), credits.CrossingsExpiry(a.cfg.EventRetention),
-		stores.Expiry(),
+		stores.Expiry(), masterdb.ChangeLogExpiry(),
 	), err
 }
 

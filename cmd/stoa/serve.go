@@ -88,6 +88,9 @@ func (a *app) serve(ctx context.Context, listener, private net.Listener) (*serve
 	if err := checkOrder(ctx, a.fleet, a.log); err != nil {
 		return nil, err
 	}
+	if err := a.presence.Start(ctx); err != nil {
+		return nil, err
+	}
 	if err := errors.Join(a.queue.Start(ctx), a.fleet.Start(ctx, a.queue)); err != nil {
 		return nil, err
 	}

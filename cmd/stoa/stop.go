@@ -163,7 +163,11 @@ func (a *app) close(ctx context.Context) error {
 	first, cancel := shareOf(ctx)
 	defer cancel()
 	failed := make(chan error, 3)
-	go func() { failed <- within(first, "listening to other replicas", a.stopListening) }()
+	go func() {
+		err := within(first, "listening to other replicas", a.stopListening)
+		a.unregister(first)
+		failed <- err
+	}()
 	go func() {
 		if a.cloud == nil { // it was not built yet
 			failed <- nil
@@ -180,6 +184,19 @@ func (a *app) close(ctx context.Context) error {
 	}()
 	err := errors.Join(<-failed, <-failed, <-failed)
 	return errors.Join(err, within(ctx, "closing the master database", a.master.Close), a.limits.Close())
+}
+
+// unregister ends the presence of this process, so that what it still owns goes
+// on elsewhere at once. Else the others notice the end of its session.
+func (a *app) unregister(ctx context.Context) {
+	var stopErr error
+	err := within(ctx, "unregistering this process", func() { stopErr = a.presence.Stop(ctx) })
+	if err == nil {
+		err = stopErr
+	}
+	if err != nil {
+		a.log.WarnContext(ctx, "this process could not be unregistered: others notice its end", "err", err)
+	}
 }
 
 // shareOf returns a context with half of the time that ctx has left.

@@ -1,0 +1,137 @@
+package masterdb
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// ChangeLogExpiry deletes messages long after the last process may read them.
+func ChangeLogExpiry() Expiry {
+	return Expiry{Table: "change_log", Key: []string{"id"}, Age: "at", Keep: 10 * time.Minute}
+}
+
+// changeWindow is how far back the change log is read on PostgreSQL, by the
+// server's clock: longer than a transaction takes from its last statement to its
+// commit, and than the pause between two looks that do not fail.
+const changeWindow = 15 * time.Second
+
+// change is one row of the change log.
+type change struct {
+	ID      int64
+	Topic   string
+	Payload string
+}
+
+// pollPostgres reads the change log while no notifications are received.
+func (l *listener) pollPostgres(ctx context.Context) {
+	tick := time.NewTicker(l.poll)
+	defer tick.Stop()
+	var seen map[int64]bool // by earlier looks; nil before the first
+	var last time.Time
+	said := false
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if !l.db.Deaf() {
+			if seen != nil { // what came between the last look and the first notification
+				_, _ = l.readRecent(ctx, seen) // the listener has had all resync
+			}
+			seen, said = nil, false
+			continue
+		}
+		if time.Since(last) > changeWindow/2 {
+			seen = nil
+		}
+		now, err := l.readRecent(ctx, seen)
+		if err != nil {
+			if ctx.Err() == nil && !said {
+				l.log.WarnContext(ctx, "nor can the change log be read: changes by other replicas are not heard", "err", err)
+				said = true
+			}
+			continue
+		}
+		if seen == nil {
+			l.log.WarnContext(ctx, "changes by other replicas are read from the change log, up to a second late", "every", l.poll.String())
+			said = false
+		}
+		seen, last = now, time.Now()
+	}
+}
+
+// readRecent tells the subscribers of the changes that are not in seen, or has
+// them resync if that is nil. It returns all that it has read.
+func (l *listener) readRecent(ctx context.Context, seen map[int64]bool) (map[int64]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.answer)
+	defer cancel()
+	var changes []change
+	err := l.db.Select(ctx, &changes, `SELECT id, topic, payload FROM change_log WHERE at > clock_timestamp() - make_interval(secs => $1) ORDER BY id`,
+		changeWindow.Seconds())
+	if err != nil {
+		return nil, err
+	}
+	now := make(map[int64]bool, len(changes))
+	for _, c := range changes {
+		now[c.ID] = true
+		if seen != nil && !seen[c.ID] {
+			l.tell(ctx, c.Topic, c.Payload)
+		}
+	}
+	if seen == nil {
+		l.resync(ctx)
+	}
+	return now, nil
+}
+
+// changeBatch is how many changes are read at a time on SQLite.
+const changeBatch = 1000
+
+// pollSQLite tells the subscribers what other processes change. It tells them
+// again of this process's own changes, which is allowed.
+func (l *listener) pollSQLite(ctx context.Context) {
+	tick := time.NewTicker(l.poll)
+	defer tick.Stop()
+	last, failed := int64(-1), false
+	for {
+		var err error
+		if last, err = l.readSince(ctx, last); err != nil && ctx.Err() == nil {
+			level := slog.LevelDebug
+			if !failed {
+				level = slog.LevelWarn
+			}
+			l.log.Log(ctx, level, "the change log cannot be read: changes by other processes are not heard", "err", err)
+		}
+		failed = err != nil
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// readSince tells the subscribers of the changes after last, of none if that is
+// negative, and returns the last one's id.
+func (l *listener) readSince(ctx context.Context, last int64) (int64, error) {
+	if last < 0 {
+		var newest int64
+		if err := l.db.Get(ctx, &newest, `SELECT coalesce(max(id), 0) FROM change_log`); err != nil {
+			return last, err
+		}
+		return newest, nil
+	}
+	for {
+		var changes []change
+		err := l.db.Select(ctx, &changes, `SELECT id, topic, payload FROM change_log WHERE id > $1 ORDER BY id LIMIT $2`, last, changeBatch)
+		if err != nil || len(changes) == 0 {
+			return last, err
+		}
+		for _, c := range changes {
+			l.tell(ctx, c.Topic, c.Payload)
+			last = c.ID
+		}
+	}
+}

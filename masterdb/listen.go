@@ -1,0 +1,246 @@
+package masterdb
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// ListenName is the application_name of the connection that Listen keeps.
+const ListenName = "stoa listen"
+
+// listenTimes: a dead connection is noticed after idle + answer at most, one on
+// which no notification arrives after echo + 2 × answer.
+type listenTimes struct {
+	idle     time.Duration // without a message for so long, the server is asked whether it is there
+	answer   time.Duration // and has so long to answer, or to deliver a notification
+	echo     time.Duration // between two notifications to itself
+	minPause time.Duration // before the first attempt to connect again
+	maxPause time.Duration // between later ones
+	poll     time.Duration // between two looks at the change log
+}
+
+// listenState is what Listen knows about whether this process hears others.
+type listenState struct {
+	deaf atomic.Bool // no notifications are received although Listen runs
+}
+
+// Deaf reports whether Listen runs and receives no notifications from
+// PostgreSQL. Changes are then read from the change log.
+func (db *DB) Deaf() bool { return db.listening.deaf.Load() }
+
+// Listen hears what other processes notify and tells the subscribers, until
+// ctx is done. On PostgreSQL it keeps one connection of its own and makes a new one
+// when that is lost. It sends a notification to itself every few seconds: a pooler,
+// or a session that does not go on, lets the connection live and delivers nothing.
+// Meanwhile, and always on SQLite, it reads the change log every second.
+func (db *DB) Listen(ctx context.Context, log *slog.Logger) {
+	db.listen(ctx, log, listenTimes{
+		idle: time.Second, answer: 2 * time.Second, echo: 5 * time.Second, minPause: 100 * time.Millisecond, maxPause: 5 * time.Second, poll: time.Second,
+	})
+}
+
+func (db *DB) listen(ctx context.Context, log *slog.Logger, times listenTimes) {
+	l := &listener{db: db, log: log, channel: echoChannel(), listenTimes: times}
+	if db.pool == nil {
+		l.pollSQLite(ctx)
+		return
+	}
+	defer db.listening.deaf.Store(false)
+	var polling sync.WaitGroup
+	polling.Go(func() { l.pollPostgres(ctx) })
+	defer polling.Wait()
+	l.sessions(ctx)
+}
+
+// listener is one run of DB.Listen.
+type listener struct {
+	db      *DB
+	log     *slog.Logger
+	channel string // where it notifies itself
+	listenTimes
+}
+
+// echoChannel is a name that no topic has.
+func echoChannel() string { return "stoa_echo_" + strings.ToLower(rand.Text()) }
+
+// sessions keeps a connection. That it is lost is logged once, not for each
+// attempt to replace it.
+func (l *listener) sessions(ctx context.Context) {
+	pause := l.minPause
+	for said := false; ; {
+		began := time.Now()
+		heard, err := l.session(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if heard {
+			said = false
+		}
+		if heard && time.Since(began) > l.maxPause {
+			pause = l.minPause // that connection was a good one
+		}
+		level := slog.LevelDebug
+		if !said {
+			level, said = slog.LevelWarn, true
+		}
+		l.log.Log(ctx, level, "changes by other replicas are not received as notifications at the moment", "retry", pause.String(), "err", err)
+		select {
+		case <-time.After(pause + mathrand.N(pause)): //nolint:gosec // not a secret: replicas should not come back in step
+		case <-ctx.Done():
+			return
+		}
+		pause = min(2*pause, l.maxPause)
+	}
+}
+
+// errDeaf: the connection lives, and a notification did not arrive on it.
+var errDeaf = errors.New("the connection receives no notifications: a pooler that keeps no sessions stands before the server, or the session is stuck")
+
+// session lives as long as one connection. It returns why that ended, and
+// whether notifications arrived on it.
+func (l *listener) session(ctx context.Context) (heard bool, err error) {
+	defer l.db.listening.deaf.Store(true)
+	conn, err := l.connect(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer l.hangUp(ctx, conn)
+	var e echo
+	for {
+		e.send(ctx, l)
+		n, err := l.next(ctx, conn, &e)
+		if err != nil {
+			return heard, err
+		}
+		if n == nil {
+			continue
+		}
+		if n.Channel != l.channel {
+			l.tell(ctx, n.Channel, n.Payload)
+			continue
+		}
+		if e.received(n.Payload) && !heard {
+			heard = true
+			l.db.listening.deaf.Store(false)
+			l.log.InfoContext(ctx, "listening for changes by other replicas")
+			l.resync(ctx)
+		}
+	}
+}
+
+func (l *listener) tell(ctx context.Context, topic, payload string) {
+	for _, s := range l.db.subscribed(topic) {
+		l.contain(ctx, s.topic, func() { s.handle(payload) })
+	}
+}
+
+func (l *listener) resync(ctx context.Context) {
+	for _, s := range l.db.subscribed("") {
+		l.contain(ctx, s.topic, s.resync)
+	}
+}
+
+// connect opens the connection outside the pool, where it would take a place
+// for good, and returns when it hears all topics.
+func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
+	cfg := l.db.pool.Config().ConnConfig
+	cfg.RuntimeParams["application_name"] = ListenName
+	ctx, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout+l.answer)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	topics := []string{l.channel}
+	for _, s := range l.db.subscribed("") {
+		topics = append(topics, s.topic)
+	}
+	for _, topic := range topics {
+		if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{topic}.Sanitize()); err != nil {
+			l.hangUp(ctx, conn)
+			return nil, fmt.Errorf("listen: %w", err)
+		}
+	}
+	return conn, nil
+}
+
+// next waits for a message. It returns nil when none came for a while and the
+// server is there. The question matters: a server that vanished without a
+// word, or a router that forgot the connection, looks just like silence.
+func (l *listener) next(ctx context.Context, conn *pgx.Conn, e *echo) (*pgconn.Notification, error) {
+	idle, cancel := context.WithTimeout(ctx, e.patience(l))
+	defer cancel()
+	n, err := conn.WaitForNotification(idle)
+	if err == nil || idle.Err() == nil || ctx.Err() != nil {
+		return n, err
+	}
+	answer, cancel := context.WithTimeout(ctx, l.answer)
+	defer cancel()
+	if err := conn.Ping(answer); err != nil {
+		return nil, err
+	}
+	// What came before the server's answer was received with it.
+	if n, err := conn.WaitForNotification(idle); err == nil {
+		return n, nil
+	}
+	if e.overdue() {
+		return nil, errDeaf
+	}
+	return nil, nil //nolint:nilnil // nothing came
+}
+
+// CheckListen reports whether a notification arrives on a connection such as
+// Listen makes. It says nothing on SQLite.
+func (db *DB) CheckListen(ctx context.Context) error {
+	if db.pool == nil {
+		return nil
+	}
+	l := &listener{db: db, log: slog.New(slog.DiscardHandler), channel: echoChannel(), listenTimes: listenTimes{answer: 5 * time.Second}}
+	conn, err := l.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.hangUp(ctx, conn)
+	if _, err := db.pool.Exec(ctx, `SELECT pg_notify($1, '')`, l.channel); err != nil {
+		return err
+	}
+	waiting, cancel := context.WithTimeout(ctx, l.answer)
+	defer cancel()
+	for {
+		n, err := conn.WaitForNotification(waiting)
+		if err != nil && ctx.Err() == nil && waiting.Err() != nil {
+			return errDeaf
+		}
+		if err != nil || n.Channel == l.channel {
+			return err
+		}
+	}
+}
+
+func (l *listener) hangUp(ctx context.Context, conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = conn.Close(ctx)
+}
+
+// contain keeps one subscriber's panic from making the process deaf.
+func (l *listener) contain(ctx context.Context, topic string, fn func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			l.log.ErrorContext(ctx, "a subscriber panicked", "topic", topic, "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	fn()
+}

@@ -1,0 +1,97 @@
+package masterdb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+
+	"github.com/jackc/pgx/v5"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// Dedicated opens a connection to a PostgreSQL master outside the pool, with the
+// settings that the pool's connections have. The caller closes it.
+func (db *DB) Dedicated(ctx context.Context, applicationName string) (*pgx.Conn, error) {
+	cfg := db.pool.Config()
+	cfg.ConnConfig.RuntimeParams["application_name"] = applicationName
+	conn, err := pgx.ConnectConfig(ctx, cfg.ConnConfig)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.AfterConnect == nil {
+		return conn, nil
+	}
+	if err := cfg.AfterConnect(ctx, conn); err != nil {
+		_ = conn.Close(ctx)
+		return nil, err
+	}
+	return conn, nil
+}
+
+// LockProcess takes the lock of the process called name on a SQLite master. It
+// ends with the process, or when unlock is called. Like LockSchema's it is an
+// exclusive transaction on an empty database beside the master.
+func (db *DB) LockProcess(ctx context.Context, name string) (unlock func(), err error) {
+	path := db.processFile(name)
+	if err := createPrivate(path); err != nil {
+		return nil, fmt.Errorf("lock of the process: %w", err)
+	}
+	release, err := lockFile(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("lock of the process: %w", err)
+	}
+	return func() {
+		release()
+		_ = os.Remove(path)
+	}, nil
+}
+
+// ProcessLocked reports whether the process called name holds its lock on a
+// SQLite master.
+func (db *DB) ProcessLocked(ctx context.Context, name string) (bool, error) {
+	path := db.processFile(name)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	release, err := lockFile(ctx, path)
+	switch {
+	case hasCode(err, "", sqlite3.SQLITE_BUSY):
+		return true, nil
+	case err != nil:
+		return false, err
+	}
+	release()
+	return false, nil
+}
+
+// RemoveProcess removes what is left of the lock of a process that has ended.
+func (db *DB) RemoveProcess(name string) error {
+	err := os.Remove(db.processFile(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func (db *DB) processFile(name string) string { return db.path + "-process-" + name }
+
+// lockFile begins an exclusive transaction on the file, if nobody else has one.
+func lockFile(ctx context.Context, path string) (release func(), err error) {
+	handle, err := sql.Open("sqlite", fileURI(path, url.Values{"_txlock": {"exclusive"}, "mode": {"rw"}, "_pragma": {"busy_timeout(0)"}}))
+	if err != nil {
+		return nil, err
+	}
+	tx, err := handle.BeginTx(context.WithoutCancel(ctx), nil) // the transaction outlives ctx
+	if err != nil {
+		_ = handle.Close()
+		return nil, err
+	}
+	return func() {
+		_ = tx.Rollback()
+		_ = handle.Close()
+	}, nil
+}

@@ -1,0 +1,70 @@
+package presence
+
+import "time"
+
+// observer decides which processes have ended, from what it saw of them at each
+// look. It is not safe for concurrent use.
+type observer struct {
+	self   string
+	timing timing
+	last   time.Time // of the last look
+	trust  time.Time // before it, no process is taken for ended
+	seen   map[string]sight
+}
+
+// sight is what is known of one process.
+type sight struct {
+	beats    int64
+	unlocked time.Duration // without its lock and without a heartbeat
+	still    time.Duration // without a heartbeat
+}
+
+func newObserver(self string, t timing) *observer {
+	return &observer{self: self, timing: t, seen: map[string]sight{}}
+}
+
+// doubt notes that a look failed. The others may have lost the master as well,
+// and their locks with it: they get time to come back.
+func (o *observer) doubt(now time.Time) {
+	o.last, o.trust = now, now.Add(o.timing.careful)
+	clear(o.seen)
+}
+
+// observe takes in a look. It returns the processes that have ended, and
+// whether this process itself is on record.
+func (o *observer) observe(now time.Time, processes []observed) (gone []observed, self bool) {
+	elapsed := now.Sub(o.last)
+	switch {
+	case o.last.IsZero():
+		elapsed = 0
+	case elapsed > o.timing.answer+2*o.timing.look: // this process was suspended, and maybe its machine with others
+		o.doubt(now)
+	}
+	o.last = now
+	before := o.seen
+	o.seen = make(map[string]sight, len(processes))
+	for _, p := range processes {
+		if p.Name == o.self {
+			self = true
+			continue
+		}
+		s, known := before[p.Name]
+		if known && s.beats == p.Beats {
+			s.still += elapsed
+			s.unlocked += elapsed
+		} else {
+			s = sight{beats: p.Beats}
+		}
+		if p.Held {
+			s.unlocked = 0
+		}
+		o.seen[p.Name] = s
+		if !p.Held && s.unlocked >= o.timing.grace || s.still >= o.timing.frozen {
+			if now.Before(o.trust) {
+				continue
+			}
+			gone = append(gone, p)
+		}
+	}
+	return gone, self
+}
