@@ -63,6 +63,9 @@ type Queue struct {
 
 	stopping *atomic.Bool
 	now      func() time.Time // by the master's clock
+	running  running
+
+	stopFetching context.CancelFunc // nil until Start
 }
 
 // Options tune a Queue.
@@ -70,8 +73,8 @@ type Options struct {
 	// Workers is how many jobs run at once in this process, how many at tenants
 	// besides, and how many at new tenants besides. Default 10.
 	Workers int
-	// Drain is how long Stop waits for running jobs before it cancels them.
-	// Default 10 s.
+	// Drain is how long jobs may go on after StopFetching before they are
+	// cancelled. Default 10 s.
 	Drain time.Duration
 	// Process names this process to Release, in up to 100 bytes. Default: a name
 	// that River makes.
@@ -168,17 +171,26 @@ func (h atLeastWarn) WithGroup(name string) slog.Handler {
 // within timeout. An error is retried with growing delay unless it is
 // wrapped with Cancel. Call it before Start.
 func Handle[A Args](q *Queue, timeout time.Duration, work func(context.Context, A) error) {
-	river.AddWorker(q.workers, &worker[A]{work: work, timeout: timeout, now: q.now})
+	river.AddWorker(q.workers, &worker[A]{queue: q, work: work, timeout: timeout, now: q.now})
 }
 
 type worker[A Args] struct {
 	river.WorkerDefaults[A]
+	queue   *Queue
 	work    func(context.Context, A) error
 	timeout time.Duration
 	now     func() time.Time
 }
 
-func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) error { return w.work(ctx, job.Args) }
+// Work implements river.Worker. A fetch that was under way when the queue began
+// to stop may still return jobs: they go back at once, for another process.
+func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) error {
+	if w.queue.stopping.Load() {
+		return Snooze(0)
+	}
+	defer w.queue.running.add(job.Kind)()
+	return w.work(ctx, job.Args)
+}
 
 // RetryWithin is implemented by Args whose job is to run again soon after its
 // cause of failure has gone. It returns the longest delay before an attempt;
@@ -245,26 +257,6 @@ func (q *Queue) insert(ctx context.Context, tx *masterdb.Tx, args Args, opts *ri
 		return fmt.Errorf("enqueue %s: %w", args.Kind(), err)
 	}
 	return nil
-}
-
-// Start begins to run jobs. They outlive ctx; Stop ends them.
-func (q *Queue) Start(ctx context.Context) error {
-	ctx = context.WithoutCancel(ctx)
-	if q.pg != nil {
-		return q.pg.Start(ctx)
-	}
-	return q.lite.Start(ctx)
-}
-
-// Stop takes no new jobs, waits for the running ones as long as
-// Options.Drain, cancels what is left and returns when all have ended or
-// ctx is done. A cancelled job runs again after the next start.
-func (q *Queue) Stop(ctx context.Context) error {
-	q.stopping.Store(true)
-	if q.pg != nil {
-		return q.pg.Stop(ctx)
-	}
-	return q.lite.Stop(ctx)
 }
 
 // Stats counts the jobs that need attention.

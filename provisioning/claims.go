@@ -158,6 +158,7 @@ func (w *work) release(ctx context.Context, handOver func(context.Context, *mast
 	})
 	if err != nil {
 		w.log.WarnContext(ctx, "a claim could not be given up and lapses", "run", w.run.ID.String(), "err", err)
+		w.here.keep()
 	}
 }
 

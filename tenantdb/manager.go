@@ -445,7 +445,8 @@ func (m *Manager) closePool(p *pool) {
 }
 
 // Close refuses new leases, waits until all are released and every
-// connection is closed, or until ctx is done.
+// connection is closed, or until ctx is done. Then it fails if there are leases
+// left; a connection that its server has not ended yet ends with the process.
 func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	if !m.closed {
@@ -456,18 +457,23 @@ func (m *Manager) Close(ctx context.Context) error {
 		}
 	}
 	m.mu.Unlock()
-	drained := make(chan struct{})
+	released, drained := make(chan struct{}), make(chan struct{})
 	go func() {
 		m.drain.Wait()
+		close(released)
 		m.budget.drain()
 		close(drained)
 	}()
 	select {
-	case <-drained:
-		return nil
+	case <-released:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	select {
+	case <-drained:
+	case <-ctx.Done():
+	}
+	return nil
 }
 
 // Open reports how many pools are open or opening.

@@ -50,6 +50,9 @@ type app struct {
 	memory       *limits.ByteBudget
 	outage       outage
 	started      time.Time
+	draining     chan struct{} // closed when the server is told to stop
+
+	stopListening func() // to other replicas; see listen
 }
 
 // newApp opens the master database, migrates it and builds the domains.
@@ -76,10 +79,10 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	if master.Engine == masterdb.Postgres {
 		masterdb.LogSkew(ctx, log, master.Skew())
 	}
-	a := &app{cfg: cfg, log: log, master: master, memory: cfg.memory(), started: time.Now()}
+	a := &app{cfg: cfg, log: log, master: master, memory: cfg.memory(), started: time.Now(), draining: make(chan struct{}), stopListening: func() {}}
 	a.watchMaster()
 	a.presence = presence.New(master, log)
-	if a.queue, err = jobs.New(master, log, jobs.Options{Process: a.presence.Name()}); err != nil {
+	if a.queue, err = jobs.New(master, log, jobs.Options{Drain: cfg.finishTime(), Process: a.presence.Name()}); err != nil {
 		master.Close()
 		return nil, err
 	}
@@ -116,7 +119,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.cloud = cloud.New(master, encryption, a.tenants, cloud.Options{API: cfg.supabase(), Redirect: publicURL + "/api/supabase/callback", Process: a.presence.Name(), Log: log})
 	a.registry.UseCloud(a.cloud)
 	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log, provisioning.Options{
-		Claim: cfg.ProvisioningClaim, Process: a.presence.Name(), Cloud: a.cloud, Quotas: cfg.limits(),
+		Claim: cfg.ProvisioningClaim, Process: a.presence.Name(), Cloud: a.cloud, Quotas: cfg.limits(), Drain: cfg.finishTime(),
 	})
 	a.fleet = fleet.New(master, a.tenants, log, fleet.Options{Hold: cfg.HoldTenantMigrations})
 
@@ -262,16 +265,6 @@ func (a *app) listen(ctx context.Context) (stop func()) {
 		cancel()
 		running.Wait()
 	}
-}
-
-// close waits for leases and closes every database, as long as ctx allows.
-func (a *app) close(ctx context.Context) error {
-	if a.cloud != nil {
-		a.cloud.Wait() // each call has a deadline
-	}
-	err := a.tenants.Close(ctx)
-	a.master.Close()
-	return errors.Join(err, a.limits.Close())
 }
 
 // migrateMaster needs a role that may change the schema only when there is

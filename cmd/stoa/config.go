@@ -45,6 +45,7 @@ type Config struct {
 	BaseURL       string   `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
 
 	Door
+	Stopping
 	Quotas
 	Retention
 
@@ -143,6 +144,7 @@ func (c *Config) faults() []defect {
 	c.checkStripe(fault)
 	c.checkSupabase(fault)
 	c.Door.check(fault)
+	c.Stopping.check(fault)
 	c.Quotas.check(fault)
 	c.Retention.check(fault)
 	if err := c.price().Check(); err != nil {

@@ -42,6 +42,7 @@ func TestCommandProcess(t *testing.T) {
 	}()
 	limitOpenFiles(t)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // as main does
 	status := run(ctx, strings.Fields(command), os.Stdout, os.Stderr)
 	stop()
 	os.Exit(status)

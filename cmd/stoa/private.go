@@ -113,7 +113,7 @@ func privateHosts(names []string, next http.Handler) http.Handler {
 
 // health is how this server is, for the operator's eyes.
 type health struct {
-	Status  string   `json:"status"` // "ok", or "failing" when it cannot serve
+	Status  string   `json:"status"` // "ok", "stopping", or "failing" when it cannot serve
 	Version string   `json:"version"`
 	Uptime  string   `json:"uptime"`
 	Checks  []detail `json:"checks"`
@@ -141,6 +141,11 @@ func (a *app) health(w http.ResponseWriter, r *http.Request) {
 		}
 		out.Checks = append(out.Checks, detail{name, err == nil, text, time.Since(start).Round(time.Microsecond).String()})
 		return err == nil
+	}
+	select {
+	case <-a.draining:
+		out.Status = "stopping"
+	default:
 	}
 	status := http.StatusOK
 	if !look("master database", func() (string, error) { return string(a.master.Engine), a.master.Ping(ctx) }) {
