@@ -62,13 +62,16 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		return nil, fmt.Errorf("configuration:\n%w", err)
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", newUnwritable(cfg.DataDir, err))
+	}
+	if err := cfg.checkDirs(); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	encryption, signing, err := cfg.rings()
 	if err != nil {
 		return nil, err
 	}
-	master, err := masterdb.Open(ctx, cfg.masterURL())
+	master, err := cfg.openMasterDB(ctx)
 	if err != nil {
 		return nil, err
 	}

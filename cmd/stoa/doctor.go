@@ -33,8 +33,8 @@ func (cmd doctorCmd) Validate() error {
 // Help is shown by 'stoa doctor --help'.
 func (doctorCmd) Help() string {
 	return "Checks configuration, data directory, open files, keys, payments, Supabase, master database, clock, schema, job queue and the order of your own migrations, with a remedy for each fault. " +
-		"It changes nothing, but for a database and a role named stoa_selftest_… that it makes on the server for managed databases, " +
-		"to see whether that works, and drops at once. The exit status is 1 when something is wrong.\n\n" +
+		"It changes nothing, but for a file that it writes into the data directory, and a database and a role named stoa_selftest_… that it makes on the server for managed databases, " +
+		"to see whether that works, and removes at once. The exit status is 1 when something is wrong.\n\n" +
 		"With --fleet it also looks over the stores: provisioning runs without a job, stores that are stuck or should be gone, and managed databases, " +
 		"files and hostnames that no store has, and stores on Supabase whose tables the project's HTTP API can reach. --mend mends what it finds, but a stray database it drops only when --drop names it: run without first, " +
 		"and with the same configuration as 'stoa serve'. The exit status is 1 when something was found, mended or not."
@@ -130,6 +130,11 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 		detail, err = checkPrivate(cfg.keyFile())
 		add("key file", err, detail, "chmod 600 "+cfg.keyFile())
 	}
+	if err = cfg.checkDirs(); err != nil {
+		var u *unwritable
+		errors.As(err, &u)
+		add("data directory", errors.New(u.path+" cannot be written to: "+u.cause), "", u.remedy)
+	}
 	detail, err = cfg.fileShares().check()
 	add("open files", err, detail, fmt.Sprintf("raise the limit to %d for 'stoa serve' (ulimit -n, LimitNOFILE=), or lower STOA_EMBEDDED_OPEN", cfg.fileShares().wanted))
 	detail, err = cfg.checkKeys()
@@ -153,7 +158,7 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 		add("master database", nil, "not made yet; 'stoa serve' makes it", "")
 		return out, false
 	}
-	master, err := masterdb.Open(ctx, cfg.masterURL())
+	master, err := cfg.openMasterDB(ctx)
 	if !add("master database", err, "answers", "check MASTER_DB_URL and that the server runs and admits this machine") {
 		return out, false
 	}

@@ -30,7 +30,7 @@ func (cmd migrateCmd) Run(e *env) error {
 	if err := e.cfg.check(); err != nil {
 		return fmt.Errorf("configuration:\n%w", err)
 	}
-	master, err := masterdb.Open(e.ctx, e.cfg.masterURL())
+	master, err := e.cfg.openMasterDB(e.ctx)
 	if err != nil {
 		return err
 	}

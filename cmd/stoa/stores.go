@@ -104,7 +104,7 @@ func (e *env) openMaster() (*masterdb.DB, error) {
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, time.Minute)
 	defer cancel()
-	master, err := masterdb.Open(ctx, e.cfg.masterURL())
+	master, err := e.cfg.openMasterDB(ctx)
 	if err != nil {
 		return nil, err
 	}
