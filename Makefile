@@ -36,6 +36,11 @@ test: ## run every test, on private servers and a real browser (TESTFLAGS="-run 
 test-long: ## run every test in its long form
 	@$(MAKE) --no-print-directory test SHORT=
 
+# FAULT="fail-over" tries those with such a name.
+.PHONY: faults
+faults: ## run the fault suite in its long form: replicas, fail-over, full disk (FAULT="part of a name")
+	STOA_TEST_FAULTS="$(FAULT)" STOA_TEST_REQUIRE_SERVERS=1 STOA_NEW_SERVERS=0 scripts/with-servers go test -timeout 45m -run '^TestFaults$$' -v -count 1 $(TESTFLAGS) ./cmd/stoa
+
 .PHONY: test-quick
 test-quick: ## run the tests that need nothing but SQLite
 	env -u STOA_TEST_REQUIRE_SERVERS -u STOA_TEST_POSTGRES_URL -u STOA_TEST_MYSQL_URL -u STOA_TEST_PGBOUNCER_URL -u STOA_TEST_REDIS_URL -u STOA_TEST_CHROMIUM go test $(TESTFLAGS) ./...

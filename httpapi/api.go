@@ -59,7 +59,8 @@ type Config struct {
 	CORS        CORS
 	Log         *slog.Logger
 	Metrics     prometheus.Registerer // nil: nobody asks for them
-	Stopping    <-chan struct{}       // closed when the server is to end: streams end then
+	Draining    <-chan struct{}       // closed when the server is about to stop: see stopping.go; nil: never
+	Stopping    <-chan struct{}       // closed when it stops: what waits is answered, and streams end; nil: never
 }
 
 type api struct {

@@ -148,6 +148,7 @@ func (s *stream) run(ctx context.Context, events []provisioning.Event, ended boo
 			}
 			continue
 		case <-s.Stopping:
+			_ = s.send(fmt.Sprintf("retry: %d\n: this server stops; connect again with Last-Event-ID\n\n", reconnectAfter.Milliseconds()))
 			return
 		case <-ctx.Done():
 			return

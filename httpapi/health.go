@@ -64,6 +64,9 @@ func (a *api) healthz(context.Context, *struct{}) (*healthOutput, error) {
 }
 
 func (a *api) readyz(ctx context.Context, in *struct{}) (*healthOutput, error) {
+	if isClosed(a.Draining) {
+		return nil, errStopping(ctx)
+	}
 	if err := a.readiness.check(ctx, a.Master.Ping); err != nil {
 		a.Log.WarnContext(ctx, "master database does not answer", "err", err)
 		p := newProblem(ctx, http.StatusServiceUnavailable, stoa.PlatformUnavailable, "The master database cannot serve at the moment.")

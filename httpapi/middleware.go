@@ -66,6 +66,7 @@ func (a *api) middleware(next http.Handler) http.Handler {
 		rec := &recorder{
 			ResponseWriter: w, control: http.NewResponseController(w), memory: a.Memory, held: held,
 			client: limits.Address("answers-to-address", req.address), stall: a.stall, until: start.Add(limit + sendTimeout),
+			draining: a.Draining,
 		}
 		inner := r.WithContext(ctx) // in which the mux leaves its pattern
 		a.metrics.inFlight.Inc()

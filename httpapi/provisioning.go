@@ -246,10 +246,11 @@ func (a *api) retryProvisioning(ctx context.Context, in *retryInput) (*connectOu
 	return a.await(ctx, run, in.Prefer)
 }
 
-// await answers when the run has ended or the caller's patience has.
+// await answers when the run has ended, the caller's patience has, or the server
+// stops.
 func (a *api) await(ctx context.Context, run provisioning.Run, prefer string) (*connectOutput, error) {
 	patience, applied := preferredWait(prefer)
-	run, err := a.Provisioning.Wait(ctx, run.ID, patience)
+	run, err := a.wait(ctx, run, patience)
 	if err != nil {
 		return nil, err
 	}

@@ -35,6 +35,8 @@ type recorder struct {
 	stall   time.Duration // stallTimeout, but in tests
 	until   time.Time     // when all has to be sent
 
+	draining <-chan struct{} // once it is closed, an answer ends its connection
+
 	status  int
 	bytes   int64
 	sent    bool          // the status has left
@@ -65,6 +67,9 @@ func (w *recorder) sendStatus() {
 	w.sent = true
 	if w.status == 0 {
 		w.status = http.StatusOK
+	}
+	if isClosed(w.draining) {
+		w.Header().Set("Connection", "close")
 	}
 	w.ResponseWriter.WriteHeader(w.status)
 }

@@ -137,18 +137,20 @@ func (p *Process) Start(ctx context.Context) error {
 }
 
 // Stop ends the presence. What this process still owns goes on elsewhere, so
-// call it when the process has finished its work. If the master cannot be asked,
-// others notice the end by the lock.
-func (p *Process) Stop(ctx context.Context) {
+// call it when the process has finished its work. It fails when the master cannot be
+// asked: then others notice the end by the lock.
+func (p *Process) Stop(ctx context.Context) error {
 	if p.stop == nil {
-		return
+		return nil
 	}
 	p.stop()
 	p.running.Wait()
-	if err := p.release(ctx, observed{Name: p.name}, false); err != nil {
-		p.log.WarnContext(ctx, "the end of this process is not recorded; others notice it within seconds", "process", p.name, "err", err)
-	}
+	err := p.release(ctx, observed{Name: p.name}, false)
 	p.lock.release(ctx)
+	if err != nil {
+		return fmt.Errorf("unregister this process: %w", err)
+	}
+	return nil
 }
 
 // register puts the process on record.

@@ -26,7 +26,7 @@ func join(t *testing.T, url string, settings ...func(*Process)) member {
 	t.Helper()
 	m := prepare(t, url, settings...)
 	must(t, m.Start(t.Context()))
-	t.Cleanup(func() { m.Stop(context.Background()) })
+	t.Cleanup(func() { must(t, m.Stop(context.Background())) })
 	return m
 }
 
@@ -184,9 +184,9 @@ func TestStopReleases(t *testing.T) {
 	eachURL(t, func(t *testing.T, url string) {
 		other := join(t, url)
 		m := prepare(t, url)
-		m.Stop(t.Context()) // was not started
+		must(t, m.Stop(t.Context())) // was not started
 		must(t, m.Start(t.Context()))
-		m.Stop(t.Context())
+		must(t, m.Stop(t.Context()))
 		if got := receive(t, m.gone); got != m.Name() {
 			t.Errorf("released %q", got)
 		}
@@ -309,5 +309,5 @@ func TestSuspendedProcess(t *testing.T) {
 	if !other.registered(t, m.Name()) {
 		t.Error("it is not on record again")
 	}
-	m.Stop(t.Context())
+	must(t, m.Stop(t.Context()))
 }

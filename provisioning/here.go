@@ -20,9 +20,6 @@ import (
 // atOnceHere is how many runs are under way here at the same time.
 const atOnceHere = 10
 
-// drain is how long Stop waits for runs before it interrupts them.
-const drain = 10 * time.Second
-
 // here are the runs that began in this process.
 type here struct {
 	mu      sync.Mutex
@@ -30,6 +27,16 @@ type here struct {
 	cancel  context.CancelFunc
 	free    int // places
 	running sync.WaitGroup
+	kept    int // runs that could not be handed over in a stop: their claims lapse
+}
+
+// keep counts a run that could not be handed over, if that was for a stop.
+func (h *here) keep() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.cancel != nil && h.ctx == nil {
+		h.kept++
+	}
 }
 
 // Start has runs begin in this process from now on. They outlive ctx; Stop
@@ -43,7 +50,8 @@ func (s *Service) Start(ctx context.Context) {
 
 // Stop has no more runs begin here, waits a while for those under way, hands
 // what is left over to the queue, and returns when none is left or ctx is
-// done.
+// done. It fails when a run is then still under way or could not be handed
+// over: such a run goes on elsewhere when its claim has lapsed.
 func (s *Service) Stop(ctx context.Context) error {
 	s.here.mu.Lock()
 	cancel := s.here.cancel
@@ -58,14 +66,29 @@ func (s *Service) Stop(ctx context.Context) error {
 		s.here.running.Wait()
 		close(ended)
 	}()
-	patience := time.AfterFunc(s.drain, cancel)
-	defer patience.Stop()
+	interrupt := time.AfterFunc(s.opts.Drain, cancel)
+	defer interrupt.Stop()
 	select {
 	case <-ended:
-		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("provisioning runs are under way: %w", ctx.Err())
+		return fmt.Errorf("provisioning runs under way: %d: %w", s.UnderWay(), ctx.Err())
 	}
+	s.here.mu.Lock()
+	defer s.here.mu.Unlock()
+	if s.here.kept > 0 {
+		return fmt.Errorf("provisioning runs that could not be handed over: %d", s.here.kept)
+	}
+	return nil
+}
+
+// UnderWay is how many runs are under way that began in this process.
+func (s *Service) UnderWay() int {
+	s.here.mu.Lock()
+	defer s.here.mu.Unlock()
+	if s.here.cancel == nil {
+		return 0
+	}
+	return atOnceHere - s.here.free
 }
 
 // place is where a run may begin.

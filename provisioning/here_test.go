@@ -92,7 +92,7 @@ func TestStopHandsOver(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		shared := newPlatform(t)
 		first := setupWith(t, db, shared, jobs.Options{}, tenantdb.Loopback)
-		first.drain = time.Millisecond
+		first.opts.Drain = time.Millisecond
 		first.Start(t.Context())
 		c := credentials(t, servers(t)[0])
 		g := stand(t, &c)
@@ -114,13 +114,42 @@ func TestStopHandsOver(t *testing.T) {
 	})
 }
 
+// A stop says how many runs it could not hand over, here because the master does
+// not take it.
+func TestStopCountsWhatItCannotHandOver(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		b.opts.Drain = time.Millisecond
+		b.Start(t.Context())
+		c := credentials(t, servers(t)[0])
+		g := stand(t, &c)
+		p, s := b.store(t)
+		_, err := b.Connect(t.Context(), p, s.ID, c)
+		must(t, err)
+		<-g.held
+		if n := b.UnderWay(); n != 1 {
+			t.Errorf("%d runs are under way", n)
+		}
+		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+			_, err := tx.Exec(t.Context(), `ALTER TABLE river_job RENAME TO river_job_away`)
+			return err
+		}))
+		err = b.Stop(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "could not be handed over: 1") {
+			t.Errorf("Stop: %v", err)
+		}
+		g.drop()
+	})
+}
+
 // A stop that may wait lets a run end well.
 func TestStopWaits(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		b.Start(t.Context())
-		b.drain = time.Hour
+		b.opts.Drain = time.Hour
 		c := credentials(t, servers(t)[0])
 		g := stand(t, &c)
 		p, s := b.store(t)

@@ -30,7 +30,7 @@ type Service struct {
 	waiting  waiting
 	here     here
 
-	lookEvery, drain time.Duration
+	lookEvery time.Duration
 }
 
 // Options tune a Service.
@@ -47,6 +47,9 @@ type Options struct {
 	Cloud *cloud.Service
 	// Quotas are how many managed databases a user may have.
 	Quotas quotas.Limits
+	// Drain is how long Stop waits for runs before it interrupts them and hands
+	// them over to the queue. Default 10 s.
+	Drain time.Duration
 }
 
 // New returns a service. Its Provision method is the handler of Provision jobs.
@@ -54,13 +57,16 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	if opts.Claim == 0 {
 		opts.Claim = 15 * time.Second
 	}
+	if opts.Drain == 0 {
+		opts.Drain = 10 * time.Second
+	}
 	if opts.Pauses == nil {
 		opts.Pauses = []time.Duration{250 * time.Millisecond, 750 * time.Millisecond, 1500 * time.Millisecond, 2500 * time.Millisecond}
 	}
 	if opts.Process == "" {
 		opts.Process = rand.Text()
 	}
-	s := &Service{db: db, registry: registry, tenants: tenants, queue: queue, log: log, opts: opts, name: opts.Process, lookEvery: lookEvery, drain: drain}
+	s := &Service{db: db, registry: registry, tenants: tenants, queue: queue, log: log, opts: opts, name: opts.Process, lookEvery: lookEvery}
 	s.waiting.calls = map[chan struct{}]stoa.RunID{}
 	s.waiting.subscribe(db)
 	return s

@@ -50,6 +50,9 @@ type app struct {
 	memory       *limits.ByteBudget
 	outage       outage
 	started      time.Time
+	draining     chan struct{} // closed when the server is told to stop
+
+	stopListening func() // to other replicas; see listen
 }
 
 // newApp opens the master database, migrates it and builds the domains.
@@ -59,13 +62,16 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		return nil, fmt.Errorf("configuration:\n%w", err)
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", newUnwritable(cfg.DataDir, err))
+	}
+	if err := cfg.checkDirs(); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	encryption, signing, err := cfg.rings()
 	if err != nil {
 		return nil, err
 	}
-	master, err := masterdb.Open(ctx, cfg.masterURL())
+	master, err := cfg.openMasterDB(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -73,10 +79,13 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		master.Close()
 		return nil, err
 	}
-	a := &app{cfg: cfg, log: log, master: master, memory: cfg.memory(), started: time.Now()}
+	if master.Engine == masterdb.Postgres {
+		masterdb.LogSkew(ctx, log, master.Skew())
+	}
+	a := &app{cfg: cfg, log: log, master: master, memory: cfg.memory(), started: time.Now(), draining: make(chan struct{}), stopListening: func() {}}
 	a.watchMaster()
 	a.presence = presence.New(master, log)
-	if a.queue, err = jobs.New(master, log, jobs.Options{Process: a.presence.Name()}); err != nil {
+	if a.queue, err = jobs.New(master, log, jobs.Options{Drain: cfg.finishTime(), Process: a.presence.Name()}); err != nil {
 		master.Close()
 		return nil, err
 	}
@@ -113,7 +122,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.cloud = cloud.New(master, encryption, a.tenants, cloud.Options{API: cfg.supabase(), Redirect: publicURL + "/api/supabase/callback", Process: a.presence.Name(), Log: log})
 	a.registry.UseCloud(a.cloud)
 	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log, provisioning.Options{
-		Claim: cfg.ProvisioningClaim, Process: a.presence.Name(), Cloud: a.cloud, Quotas: cfg.limits(),
+		Claim: cfg.ProvisioningClaim, Process: a.presence.Name(), Cloud: a.cloud, Quotas: cfg.limits(), Drain: cfg.finishTime(),
 	})
 	a.fleet = fleet.New(master, a.tenants, log, fleet.Options{Hold: cfg.HoldTenantMigrations})
 
@@ -220,8 +229,9 @@ func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring, memo
 	if err != nil {
 		return nil, err
 	}
+	files := cfg.fileShares()
 	return tenantdb.NewManager(master, encryption, tenantdb.Options{
-		DataDir: cfg.DataDir, MaxEmbedded: cfg.MaxEmbedded,
+		DataDir: cfg.DataDir, MaxEmbedded: files.embedded, ConnsPerEmbedded: files.connsPerStore,
 		ConnsPerServer: cfg.ConnsPerServer, ConnsPerStore: cfg.ConnsPerStore,
 		Dialer:   tenantdb.Dialer{Allow: networks, PublicPlaintext: cfg.development()},
 		Supabase: rules,
@@ -251,22 +261,13 @@ func (a *app) listen(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // requests that finish during a stop want to know too
 	var running sync.WaitGroup
 	running.Go(func() { a.master.Listen(ctx, a.log) })
+	running.Go(func() { a.master.WatchSkew(ctx, a.log) })
 	running.Go(func() { a.provisioning.Watch(ctx) })
 	running.Go(func() { a.feed.Run(ctx) })
 	return func() {
 		cancel()
 		running.Wait()
 	}
-}
-
-// close waits for leases and closes every database, as long as ctx allows.
-func (a *app) close(ctx context.Context) error {
-	if a.cloud != nil {
-		a.cloud.Wait() // each call has a deadline
-	}
-	err := a.tenants.Close(ctx)
-	a.master.Close()
-	return errors.Join(err, a.limits.Close())
 }
 
 // migrateMaster needs a role that may change the schema only when there is
@@ -286,7 +287,12 @@ func migrateMaster(ctx context.Context, master *masterdb.DB, log *slog.Logger) e
 	if applied+queue > 0 {
 		log.InfoContext(ctx, "master database migrated", "schema", applied, "queue", queue)
 	}
-	return nil
+	schema, err := master.Schema(ctx)
+	if err == nil && schema.Newer() {
+		log.InfoContext(ctx, "master database schema is newer than this release, which may run on it",
+			"version", schema.Version, "binary", schema.Binary, "oldest_binary", schema.OldestBinary)
+	}
+	return err
 }
 
 // migrateAll returns how many migrations it applied, of the schema and of the

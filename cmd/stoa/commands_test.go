@@ -83,7 +83,7 @@ func TestServeOnEmbeddedDefaults(t *testing.T) {
 		if status != 0 {
 			t.Errorf("exit status %d: %s", status, log.String())
 		}
-	case <-time.After(drainTimeout):
+	case <-time.After(time.Minute):
 		t.Fatal("serve did not stop")
 	}
 	if strings.Contains(log.String(), "level=ERROR") || strings.Contains(log.String(), "level=WARN") {
@@ -91,8 +91,8 @@ func TestServeOnEmbeddedDefaults(t *testing.T) {
 	}
 }
 
-// TestStopLetsRequestsFinish: a request that waits on a slow database when
-// the server is told to stop gets its answer.
+// TestStopLetsRequestsFinish: a request that is under way when the server is
+// told to stop gets its answer, without waiting for what it has begun.
 func TestStopLetsRequestsFinish(t *testing.T) {
 	t.Parallel()
 	s, err := start(t.Context(), testConfig(t, masterdb.SQLite), slog.New(slog.DiscardHandler))
@@ -136,7 +136,7 @@ func TestStopLetsRequestsFinish(t *testing.T) {
 		t.Fatalf("the request under way was cut off: %v", err)
 	}
 	defer res.Body.Close()
-	if raw, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusOK {
+	if raw, err := io.ReadAll(res.Body); err != nil || res.StatusCode != http.StatusAccepted || res.Header.Get("Location") == "" || !res.Close {
 		t.Errorf("the request under way got %d: %s %v", res.StatusCode, raw, err)
 	}
 	if err := <-stopped; err != nil {

@@ -91,7 +91,7 @@ func (cmd demoCmd) Run(e *env) error {
 	}
 	a.provisioning.Start(e.ctx)
 	results, err := cmd.build(e.ctx, a)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), drainTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), e.cfg.StopTimeout)
 	defer cancel()
 	if err := errors.Join(err, a.provisioning.Stop(ctx), a.queue.Stop(ctx), a.close(ctx)); err != nil {
 		return err

@@ -31,8 +31,10 @@ type ownPostgres struct {
 	as       *syscall.SysProcAttr // PostgreSQL does not run as root
 	password string
 	port     string
+	settings []string // more of them, as arguments
 	server   *exec.Cmd
 	log      bytes.Buffer // to be read when it has ended
+	env      []string     // besides
 }
 
 // postgresBin finds the programs where scripts/with-servers finds them.
@@ -62,8 +64,19 @@ func postgresBin(t *testing.T) string {
 // newOwnPostgres starts a server on loopback.
 func newOwnPostgres(t *testing.T) *ownPostgres {
 	t.Helper()
-	p := &ownPostgres{t: t, bin: postgresBin(t), password: rand.Text(), as: &syscall.SysProcAttr{}}
-	dir, err := os.MkdirTemp("", "stoa-own-postgres-") //nolint:usetesting // t.TempDir's parents are closed to another user
+	p := &ownPostgres{t: t, bin: postgresBin(t), password: rand.Text()}
+	p.makeDir()
+	p.initialise()
+	p.start()
+	return p
+}
+
+// makeDir gives the server a folder and a port, and stops it at the end.
+func (p *ownPostgres) makeDir() {
+	t := p.t
+	t.Helper()
+	p.as = &syscall.SysProcAttr{}
+	dir, err := os.MkdirTemp("", "stoa-own-postgres-") // not t.TempDir, whose parents are closed to another user
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,6 +85,17 @@ func newOwnPostgres(t *testing.T) *ownPostgres {
 	if os.Geteuid() == 0 {
 		p.dropRoot()
 	}
+	_, p.port, _ = net.SplitHostPort(closedPort(t))
+	t.Cleanup(func() {
+		if p.server != nil {
+			p.stop()
+		}
+	})
+}
+
+func (p *ownPostgres) initialise() {
+	t, dir := p.t, p.dir
+	t.Helper()
 	secret := filepath.Join(dir, "password")
 	if err := os.WriteFile(secret, []byte(p.password), 0o600); err != nil {
 		t.Fatal(err)
@@ -81,14 +105,6 @@ func newOwnPostgres(t *testing.T) *ownPostgres {
 	if out, err := initdb.CombinedOutput(); err != nil {
 		t.Fatalf("initdb: %v\n%s", err, out)
 	}
-	_, p.port, _ = net.SplitHostPort(closedPort(t))
-	t.Cleanup(func() {
-		if p.server != nil {
-			p.stop()
-		}
-	})
-	p.start()
-	return p
 }
 
 // dropRoot has the programs run as the user that Debian's package makes, or
@@ -123,7 +139,7 @@ func (p *ownPostgres) data() string { return filepath.Join(p.dir, "data") }
 func (p *ownPostgres) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(p.bin, name), args...)
 	cmd.Dir, cmd.SysProcAttr = p.dir, p.as
-	cmd.Env = []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH")}
+	cmd.Env = append([]string{"LC_ALL=C", "PATH=" + os.Getenv("PATH")}, p.env...)
 	return cmd
 }
 
@@ -131,8 +147,12 @@ func (p *ownPostgres) command(name string, args ...string) *exec.Cmd {
 // which outlives the server; without fsync they are fast.
 func (p *ownPostgres) start() {
 	p.t.Helper()
-	p.server = p.command("postgres", "-D", p.data(), "-p", p.port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
-		"-c", "fsync=off", "-c", "max_connections=100", "-c", "shared_buffers=32MB")
+	args := []string{"-D", p.data(), "-p", p.port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
+		"-c", "fsync=off", "-c", "max_connections=100", "-c", "shared_buffers=32MB"}
+	for _, setting := range p.settings {
+		args = append(args, "-c", setting)
+	}
+	p.server = p.command("postgres", args...)
 	p.server.Stdout, p.server.Stderr = &p.log, &p.log
 	if err := p.server.Start(); err != nil {
 		p.t.Fatal(err)
@@ -157,9 +177,52 @@ func (p *ownPostgres) start() {
 // stop is PostgreSQL's immediate shutdown: no connection is ended in an
 // orderly way, and the next start has to recover.
 func (p *ownPostgres) stop() {
+	p.signal(syscall.SIGCONT)
 	_ = p.server.Process.Signal(syscall.SIGQUIT)
 	_ = p.server.Wait()
 	p.server = nil
+}
+
+// freeze halts every process of the server: its connections stay and nothing
+// answers, as with a machine that has lost its disk. thaw lets it go on; the
+// test's end does too.
+func (p *ownPostgres) freeze() { p.signal(syscall.SIGSTOP) }
+func (p *ownPostgres) thaw()   { p.signal(syscall.SIGCONT) }
+
+// signal reaches the server and its children: those that there are, since they
+// are nobody's when the server has ended, and those that it has made meanwhile.
+func (p *ownPostgres) signal(s syscall.Signal) {
+	children := childrenOf(p.server.Process.Pid)
+	_ = p.server.Process.Signal(s)
+	for _, child := range append(children, childrenOf(p.server.Process.Pid)...) {
+		_ = syscall.Kill(child, s)
+	}
+}
+
+// kill ends every process of the server at once, frozen or not.
+func (p *ownPostgres) kill() {
+	p.signal(syscall.SIGSTOP) // it makes no more of them
+	p.signal(syscall.SIGKILL)
+	_ = p.server.Wait()
+	p.server = nil
+}
+
+// childrenOf reads /proc, which Linux has.
+func childrenOf(parent int) (children []int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, file := range files {
+		stat, err := os.ReadFile(file)
+		if err != nil {
+			continue // it has ended
+		}
+		// The name of a program, in parentheses, may hold anything.
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
+			child, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			children = append(children, child)
+		}
+	}
+	return children
 }
 
 func (p *ownPostgres) url() string {

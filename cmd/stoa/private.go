@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/stores"
 )
 
@@ -52,7 +53,7 @@ func closeAll(listeners ...net.Listener) (err error) {
 // newRegistry gathers what this process can be watched by.
 func (a *app) newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), a.tenants)
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), a.tenants, skewGauge(a.master))
 	r.MustRegister(a.masterMetrics()...)
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "stoa_listen_deaf",
@@ -112,7 +113,7 @@ func privateHosts(names []string, next http.Handler) http.Handler {
 
 // health is how this server is, for the operator's eyes.
 type health struct {
-	Status  string   `json:"status"` // "ok", or "failing" when it cannot serve
+	Status  string   `json:"status"` // "ok", "stopping", or "failing" when it cannot serve
 	Version string   `json:"version"`
 	Uptime  string   `json:"uptime"`
 	Checks  []detail `json:"checks"`
@@ -141,12 +142,20 @@ func (a *app) health(w http.ResponseWriter, r *http.Request) {
 		out.Checks = append(out.Checks, detail{name, err == nil, text, time.Since(start).Round(time.Microsecond).String()})
 		return err == nil
 	}
+	select {
+	case <-a.draining:
+		out.Status = "stopping"
+	default:
+	}
 	status := http.StatusOK
 	if !look("master database", func() (string, error) { return string(a.master.Engine), a.master.Ping(ctx) }) {
 		out.Status, status = "failing", http.StatusServiceUnavailable
 	} else {
 		look("schema", func() (string, error) { return checkSchema(ctx, a.master) })
 		look("job queue", func() (string, error) { return checkQueue(ctx, a.master) })
+		if a.master.Engine == masterdb.Postgres {
+			look("clock", func() (string, error) { return checkClock(ctx, a.master) })
+		}
 	}
 	if a.limits.Shared() {
 		look("rate limits", func() (string, error) { return "shared through REDIS_URL", a.limits.Ping(ctx) })

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,7 +24,7 @@ type serveCmd struct{}
 // Help is shown by 'stoa serve --help'.
 func (serveCmd) Help() string {
 	return "Without any option it runs a whole platform on embedded SQLite: data and keys in ./stoa-data, " +
-		"listening on http://localhost:3000. Stop it with Ctrl-C: requests under way finish first."
+		"listening on http://localhost:3000. Stop it with Ctrl-C: requests under way finish first; a second Ctrl-C ends it at once."
 }
 
 func (serveCmd) Run(e *env) error {
@@ -37,8 +38,8 @@ func (serveCmd) Run(e *env) error {
 	s.welcome(e.stdout)
 	select {
 	case <-e.ctx.Done():
-		log.Info("stopping: requests and jobs under way finish first")
 	case err = <-s.failed:
+		s.failed <- err // which leaves nothing to wait for: see drain
 	}
 	return errors.Join(err, s.stop())
 }
@@ -52,11 +53,10 @@ type server struct {
 	private    *http.Server // nil unless the operator wants it
 	privateURL string
 	failed     chan error
-	deafen     func() // stops hearing other replicas
-}
+	requests   *atomic.Int64 // under way at the public listener
 
-// drainTimeout bounds the whole of a clean stop.
-const drainTimeout = 30 * time.Second
+	beginDrain, beginStop func() // see stop; each has an effect once
+}
 
 // start listens first, so that a taken port is found before anything is
 // written, and returns when requests are answered.
@@ -68,52 +68,62 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 	if err != nil {
 		return nil, err
 	}
-	url := cfg.publicURL(listener.Addr().(*net.TCPAddr).Port)
-	a, err := newApp(ctx, cfg, log, url)
+	a, err := newApp(ctx, cfg, log, cfg.publicURL(listener.Addr().(*net.TCPAddr).Port))
 	if err != nil {
 		return nil, errors.Join(err, closeAll(listener, private))
 	}
-	if err := setAuditRetention(ctx, cfg, a.master, access.CommandLine("serve"), log); err != nil {
+	s, err := a.serve(ctx, listener, private)
+	if err != nil {
 		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
 	}
-	if err := checkOrder(ctx, a.fleet, log); err != nil {
-		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
+	return s, nil
+}
+
+// serve starts the jobs and answers requests at the listeners; private is nil
+// unless the operator wants it.
+func (a *app) serve(ctx context.Context, listener, private net.Listener) (*server, error) {
+	if err := setAuditRetention(ctx, a.cfg, a.master, access.CommandLine("serve"), a.log); err != nil {
+		return nil, err
+	}
+	if err := checkOrder(ctx, a.fleet, a.log); err != nil {
+		return nil, err
 	}
 	if err := a.presence.Start(ctx); err != nil {
-		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
+		return nil, err
 	}
 	if err := errors.Join(a.queue.Start(ctx), a.fleet.Start(ctx, a.queue)); err != nil {
-		a.presence.Stop(ctx)
-		return nil, errors.Join(err, closeAll(listener, private), a.close(ctx))
+		return nil, err
 	}
 	a.provisioning.Start(ctx)
-	s := &server{app: a, listener: listener, url: url, failed: make(chan error, 2), deafen: a.listen(ctx)}
-	metrics := a.newRegistry()
+	a.stopListening = a.listen(ctx)
+	s := &server{app: a, listener: listener, url: a.cfg.publicURL(listener.Addr().(*net.TCPAddr).Port), failed: make(chan error, 2), requests: new(atomic.Int64)}
 	stopping := make(chan struct{})
-	s.http = newPublic(httpapi.New(httpapi.Domains{
+	s.beginDrain, s.beginStop = sync.OnceFunc(func() { close(a.draining) }), sync.OnceFunc(func() { close(stopping) })
+	metrics := a.newRegistry()
+	s.http = newPublic(counted(httpapi.New(httpapi.Domains{
 		Master: a.master, Accounts: a.accounts, Stores: a.registry, Tenants: a.tenants,
 		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning, Cloud: a.cloud, Mail: a.mail, Limits: a.limits, Memory: a.memory,
-	}, cfg.api(url, log, metrics, stopping)), log)
-	s.http.RegisterOnShutdown(sync.OnceFunc(func() { close(stopping) }))
-	s.serve(s.http, listener)
+	}, a.cfg.api(s.url, a.log, metrics, a.draining, stopping)), s.requests), a.log)
+	s.listenAt(s.http, bound(listener, s.http, a.cfg.fileShares().clients, a.tenants.SpareFiles, a.log))
 	if private != nil {
 		s.private, s.privateURL = newPrivate(s.http.Handler, a, metrics), "http://"+private.Addr().String()
-		s.serve(s.private, private)
+		s.listenAt(s.private, private)
 	}
+	a.cfg.fileShares().warn(ctx, a.log)
 	if !a.mail.Goes() {
-		log.WarnContext(ctx, "mail waits until SMTP_URL is set")
+		a.log.WarnContext(ctx, "mail waits until SMTP_URL is set")
 	}
-	log.InfoContext(ctx, "serving", "url", url, "address", listener.Addr().String(), "private", s.privateURL,
-		"env", cfg.Env, "master", string(a.master.Engine), "version", stoa.Build())
+	a.log.InfoContext(ctx, "serving", "url", s.url, "address", listener.Addr().String(), "private", s.privateURL,
+		"env", a.cfg.Env, "master", string(a.master.Engine), "version", stoa.Build())
 	return s, nil
 }
 
 // api is what the configuration, which has been checked, says to the API.
-func (c *Config) api(url string, log *slog.Logger, metrics prometheus.Registerer, stopping <-chan struct{}) httpapi.Config {
+func (c *Config) api(url string, log *slog.Logger, metrics prometheus.Registerer, draining, stopping <-chan struct{}) httpapi.Config {
 	proxies, _ := c.proxies()
 	return httpapi.Config{
 		BaseURL: url, BaseDomain: c.BaseDomain, Development: c.development(), Sandbox: c.sandbox(), Log: log, Metrics: metrics,
-		Stopping: stopping, Rates: c.rates(), Proxies: proxies, Hosts: c.PlatformHosts, CORS: c.cors(),
+		Draining: draining, Stopping: stopping, Rates: c.rates(), Proxies: proxies, Hosts: c.PlatformHosts, CORS: c.cors(),
 	}
 }
 
@@ -131,33 +141,12 @@ func newPublic(handler http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-func (s *server) serve(h *http.Server, l net.Listener) {
+func (s *server) listenAt(h *http.Server, l net.Listener) {
 	go func() {
 		if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- err
 		}
 	}()
-}
-
-// stop lets requests finish, then jobs, then closes the databases.
-func (s *server) stop() error {
-	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
-	defer cancel()
-	httpErr := s.http.Shutdown(ctx)
-	if httpErr != nil {
-		httpErr = errors.Join(fmt.Errorf("some requests did not finish: %w", httpErr), s.http.Close())
-	}
-	// The queue gets the runs that have not ended, before it stops itself.
-	queueErr := errors.Join(s.provisioning.Stop(ctx), s.queue.Stop(ctx))
-	if queueErr != nil {
-		queueErr = fmt.Errorf("some jobs did not stop; they run again after the next start: %w", queueErr)
-	}
-	s.deafen()
-	s.presence.Stop(ctx)  // what did not stop goes on elsewhere
-	if s.private != nil { // to the end: a stop is worth watching
-		httpErr = errors.Join(httpErr, s.private.Close())
-	}
-	return errors.Join(httpErr, queueErr, s.close(ctx))
 }
 
 // welcome says where to go next.

@@ -165,7 +165,7 @@ func (e *env) withFleet(keys bool, do func(*masterdb.DB, *fleet.Service) error) 
 		return err
 	}
 	err = do(master, fleet.New(master, tenants, slog.New(slog.DiscardHandler), fleet.Options{}))
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), drainTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), e.cfg.StopTimeout)
 	defer cancel()
 	return errors.Join(err, tenants.Close(ctx))
 }

@@ -1,0 +1,100 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// Start begins to run jobs. They outlive ctx; Stop ends them.
+func (q *Queue) Start(ctx context.Context) error {
+	ctx, q.stopFetching = context.WithCancel(context.WithoutCancel(ctx))
+	if q.pg != nil {
+		return q.pg.Start(ctx)
+	}
+	return q.lite.Start(ctx)
+}
+
+// StopFetching has no job begin in this process from now on. Jobs under way go
+// on until Options.Drain is over and are then cancelled. It returns at once;
+// Stop waits.
+func (q *Queue) StopFetching() {
+	if q.stopFetching == nil {
+		return // it was never started
+	}
+	q.stopping.Store(true)
+	q.stopFetching()
+}
+
+// Stop does what StopFetching does, cancels jobs that are still under way after
+// Options.Drain, and returns when all have ended. When ctx is done before, its
+// error names the kinds of those that have not. A cancelled job runs again
+// after the next start, or in another process.
+func (q *Queue) Stop(ctx context.Context) error {
+	if q.stopFetching == nil {
+		return nil
+	}
+	q.StopFetching()
+	stopped := q.stopped()
+	select {
+	case <-stopped:
+		return nil
+	case <-ctx.Done():
+	}
+	select {
+	case <-stopped:
+		return nil
+	default:
+	}
+	if under := q.Running(); under != "" {
+		return fmt.Errorf("jobs under way: %s: %w", under, ctx.Err())
+	}
+	return fmt.Errorf("the job queue waits for the master database: %w", ctx.Err())
+}
+
+func (q *Queue) stopped() <-chan struct{} {
+	if q.pg != nil {
+		return q.pg.Stopped()
+	}
+	return q.lite.Stopped()
+}
+
+// Running names the kinds of the jobs under way in this process, each with its
+// number: "greet (2), other (1)". It is empty without any.
+func (q *Queue) Running() string { return q.running.String() }
+
+// running counts jobs by kind. It is safe for concurrent use.
+type running struct {
+	mu     sync.Mutex
+	byKind map[string]int
+}
+
+// add counts one more until done is called.
+func (r *running) add(kind string) (done func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byKind == nil {
+		r.byKind = map[string]int{}
+	}
+	r.byKind[kind]++
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.byKind[kind]--; r.byKind[kind] == 0 {
+			delete(r.byKind, kind)
+		}
+	}
+}
+
+func (r *running) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var words []string
+	for _, kind := range slices.Sorted(maps.Keys(r.byKind)) {
+		words = append(words, fmt.Sprintf("%s (%d)", kind, r.byKind[kind]))
+	}
+	return strings.Join(words, ", ")
+}
