@@ -82,7 +82,7 @@ func New(db *masterdb.DB, registry *stores.Registry, signing *keyring.Ring, opts
 		db:        db,
 		stores:    registry,
 		passwords: newHasher(recommended),
-		tokens:    newTokens(signing, opts.Issuer, opts.AccessTTL),
+		tokens:    newTokens(signing, opts.Issuer, opts.AccessTTL, db.Now),
 		opts:      opts,
 	}
 }

@@ -36,7 +36,7 @@ func (a *Accounts) Sessions(ctx context.Context, p access.Principal) ([]Device, 
 	err := a.db.Select(ctx, &out, `
 		SELECT id, user_agent, address, created_at, last_used_at, expires_at, id = $2 AS current, impersonator IS NOT NULL AS impersonated
 		FROM sessions WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > $3
-		ORDER BY last_used_at DESC, id DESC LIMIT $4`, p.UserID, p.SessionID, time.Now().UTC().Truncate(time.Microsecond), maxDevices)
+		ORDER BY last_used_at DESC, id DESC LIMIT $4`, p.UserID, p.SessionID, a.db.Now(), maxDevices)
 	return out, err
 }
 

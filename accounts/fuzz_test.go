@@ -19,7 +19,7 @@ import (
 // was signed, names anybody; every other text is refused in our words.
 func FuzzAccessToken(f *testing.F) {
 	key := base64.StdEncoding.EncodeToString(make([]byte, keyring.KeySize)) // the same in every process
-	tokens := newTokens(testRing(f, keyring.NewSecret("k:"+key)), "stoa", time.Minute)
+	tokens := newTokens(testRing(f, keyring.NewSecret("k:"+key)), "stoa", time.Minute, time.Now)
 	p := access.Principal{UserID: stoa.UserID{1}, SessionID: stoa.SessionID{2}}
 	// Of fixed claims, so that every fuzzing process has the same.
 	id, secret := tokens.ring.Current()

@@ -190,7 +190,7 @@ func (a *Accounts) authenticateKey(ctx context.Context, text string) (access.Pri
 		SELECT k.id, k.store_id, k.scopes, k.created_by AS user_id, k.expires_at, k.revoked_at, k.last_used_at
 		FROM api_keys k JOIN store_members m ON m.store_id = k.store_id AND m.user_id = k.created_by
 		WHERE k.hash = $1`, tokenHash(keyring.NewSecret(text)))
-	now := time.Now()
+	now := a.db.Now()
 	switch {
 	case errors.Is(err, masterdb.ErrNotFound):
 		return access.Principal{}, errKeyInvalid()

@@ -218,7 +218,7 @@ func (a *Accounts) Authenticate(ctx context.Context, token string) (access.Princ
 		return access.Principal{}, errAccessInvalid()
 	case session.RevokedAt != nil:
 		return access.Principal{}, errSessionRevoked()
-	case !time.Now().Before(session.ExpiresAt):
+	case !a.db.Now().Before(session.ExpiresAt):
 		return access.Principal{}, errTokenExpired()
 	}
 	if session.Impersonator != nil {

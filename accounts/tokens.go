@@ -36,7 +36,9 @@ type tokens struct {
 	parser *jwt.Parser
 }
 
-func newTokens(ring *keyring.Ring, issuer string, ttl time.Duration) *tokens {
+// newTokens returns tokens whose lifetimes go by now, on every replica the same
+// clock.
+func newTokens(ring *keyring.Ring, issuer string, ttl time.Duration, now func() time.Time) *tokens {
 	return &tokens{
 		ring: ring, issuer: issuer, ttl: ttl,
 		parser: jwt.NewParser(
@@ -46,6 +48,7 @@ func newTokens(ring *keyring.Ring, issuer string, ttl time.Duration) *tokens {
 			jwt.WithIssuer(issuer),
 			jwt.WithAudience(audience),
 			jwt.WithStrictDecoding(),
+			jwt.WithTimeFunc(now),
 		),
 	}
 }

@@ -196,7 +196,7 @@ func TestSigningKeyRotation(t *testing.T) {
 
 func TestAccessTokenClaims(t *testing.T) {
 	t.Parallel()
-	tokens := newTokens(testRing(t), "stoa.example", 5*time.Minute)
+	tokens := newTokens(testRing(t), "stoa.example", 5*time.Minute, time.Now)
 	p := access.Principal{UserID: stoa.NewID[stoa.UserID](), SessionID: stoa.NewID[stoa.SessionID]()}
 	now := time.Now()
 	seen := map[string]bool{}

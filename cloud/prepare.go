@@ -128,7 +128,7 @@ func (w *work) makeProject(ctx context.Context) error {
 			return w.keepRef(ctx, found.Ref)
 		}
 		why := projectFault(stoa.SupabaseProjectStarting)
-		if at := w.plan.RequestedAt; at == nil || time.Since(*at) > min(inFlight, 10*w.opts.Poll) {
+		if at := w.plan.RequestedAt; at == nil || w.db.Now().Sub(*at) > min(inFlight, 10*w.opts.Poll) {
 			ref, err := w.request(ctx)
 			if err == nil {
 				return w.keepRef(ctx, ref)

@@ -142,7 +142,7 @@ func (s *Service) renew(ctx context.Context, store stoa.StoreID, c connection) (
 }
 
 func (s *Service) claim(ctx context.Context, store stoa.StoreID, c connection, me string) error {
-	if c.ClaimedUntil != nil && c.ClaimedUntil.After(time.Now()) {
+	if c.ClaimedUntil != nil && c.ClaimedUntil.After(s.db.Now()) {
 		return errBusy
 	}
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {

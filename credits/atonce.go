@@ -22,7 +22,7 @@ import (
 // connection is lost, nobody knows whether the statement was carried out: the
 // calls fail, and must not be tried again here.
 func (l *Ledger) spendAtOnce(ctx context.Context, batch []group, finish func(group)) (rest []group) {
-	now := time.Now().UTC().Truncate(time.Microsecond)
+	now := l.db.Now()
 	var services []string
 	for _, g := range batch {
 		for _, it := range g.calls {

@@ -18,7 +18,7 @@ func (l *Ledger) expiresSoon(ctx context.Context, store stoa.StoreID) (*Expiring
 		ExpiresAt time.Time
 		Remaining Amount
 	}
-	now := time.Now().UTC()
+	now := l.db.Now()
 	err := l.db.Select(ctx, &lots, `
 		SELECT expires_at, remaining FROM credit_lots WHERE store_id = $1 AND remaining > 0 AND expires_at > $2 AND expires_at <= $3
 		ORDER BY expires_at`, store, now, now.Add(soon))
@@ -60,7 +60,7 @@ func (l *Ledger) Sweep(ctx context.Context, _ Sweep) error {
 			UNION
 			SELECT l.store_id FROM credit_lots l JOIN credit_balances b ON b.store_id = l.store_id
 			WHERE l.remaining > 0 AND l.expires_at <= $1 AND l.store_id > $2 AND b.balance > b.reserved
-			ORDER BY 1 LIMIT $3`, time.Now().UTC(), after, sweepAtOnce)
+			ORDER BY 1 LIMIT $3`, l.db.Now(), after, sweepAtOnce)
 		if err != nil {
 			return errors.Join(append(faults, err)...)
 		}

@@ -124,7 +124,7 @@ func (s *Service) closeAll(ctx context.Context) error {
 }
 
 func (s *Service) unproven(ctx context.Context) ([]Store, error) {
-	return s.list(ctx, selectStores+unproven+` ORDER BY s.id`, time.Now().UTC().Add(-exposurePause))
+	return s.list(ctx, selectStores+unproven+` ORDER BY s.id`, s.db.Now().Add(-exposurePause))
 }
 
 // withDatabase lends the database that c leads to to fn, for as long as a store

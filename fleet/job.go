@@ -68,7 +68,7 @@ func (s *Service) Run(ctx context.Context, job Migrations) error {
 	}
 	sum, err := s.Migrate(ctx, MigrateOptions{
 		Concurrency: jobConcurrency, Canary: Share{N: 1}, MaxFailures: Share{N: 10, Percent: true},
-		skip: func(st Store) bool { return !due(st, time.Now()) },
+		skip: func(st Store) bool { return !due(st, s.db.Now()) },
 	}, func(int) {}, func(Result) {})
 	if err != nil || sum.Lagging == 0 {
 		return err

@@ -208,7 +208,7 @@ type pricesOutput struct {
 }
 
 func (a *api) prices(ctx context.Context, _ *struct{}) (*pricesOutput, error) {
-	list, err := a.Credits.Prices(ctx, time.Now())
+	list, err := a.Credits.Prices(ctx, a.Master.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,6 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/riverqueue/river/riverdriver/riversqlite"
-	"github.com/riverqueue/river/rivermigrate"
 	"github.com/riverqueue/river/rivertype"
 
 	"github.com/stoahq/stoa/masterdb"
@@ -63,6 +62,7 @@ type Queue struct {
 	workers *river.Workers
 
 	stopping *atomic.Bool
+	now      func() time.Time // by the master's clock
 	running  running
 
 	stopFetching context.CancelFunc // nil until Start
@@ -89,7 +89,7 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	if opts.Drain == 0 {
 		opts.Drain = 10 * time.Second
 	}
-	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool)}
+	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool), now: db.Now}
 	cfg := &river.Config{
 		ID:      opts.Process,
 		Logger:  slog.New(atLeastWarn{log.With("component", "jobs").Handler(), db, q.stopping}),
@@ -108,6 +108,7 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		// alone that may still have time, whatever is said here.
 		RescueStuckJobsAfter: 10 * time.Minute,
 	}
+	useMasterClock(cfg, db)
 	var err error
 	if db.Engine == masterdb.Postgres {
 		if !mayReindex(db) {
@@ -170,7 +171,7 @@ func (h atLeastWarn) WithGroup(name string) slog.Handler {
 // within timeout. An error is retried with growing delay unless it is
 // wrapped with Cancel. Call it before Start.
 func Handle[A Args](q *Queue, timeout time.Duration, work func(context.Context, A) error) {
-	river.AddWorker(q.workers, &worker[A]{queue: q, work: work, timeout: timeout})
+	river.AddWorker(q.workers, &worker[A]{queue: q, work: work, timeout: timeout, now: q.now})
 }
 
 type worker[A Args] struct {
@@ -178,6 +179,7 @@ type worker[A Args] struct {
 	queue   *Queue
 	work    func(context.Context, A) error
 	timeout time.Duration
+	now     func() time.Time
 }
 
 // Work implements river.Worker. A fetch that was under way when the queue began
@@ -203,7 +205,7 @@ func (w *worker[A]) NextRetry(job *river.Job[A]) time.Time {
 		return time.Time{}
 	}
 	delay := time.Duration(math.Pow(float64(job.Attempt), 4)) * time.Second
-	return time.Now().Add(min(delay, args.RetryWithin()))
+	return w.now().Add(min(delay, args.RetryWithin()))
 }
 
 func (w *worker[A]) Timeout(*river.Job[A]) time.Duration { return w.timeout }
@@ -238,7 +240,8 @@ func (q *Queue) EnqueueOnce(ctx context.Context, tx *masterdb.Tx, args Args) err
 	return q.insert(ctx, tx, args, &river.InsertOpts{UniqueOpts: river.UniqueOpts{ByArgs: true, ByState: unfinished}})
 }
 
-// EnqueueAt is Enqueue for a job that is not to run before at.
+// EnqueueAt is Enqueue for a job that is not to run before at, by the master's
+// clock: tx.Now and DB.Now tell it.
 func (q *Queue) EnqueueAt(ctx context.Context, tx *masterdb.Tx, at time.Time, args Args) error {
 	return q.insert(ctx, tx, args, &river.InsertOpts{ScheduledAt: at})
 }
@@ -286,48 +289,6 @@ func ReadStats(ctx context.Context, db masterdb.Querier) (Stats, error) {
 		}
 	}
 	return s, nil
-}
-
-// Migrate creates or updates River's own tables. Like masterdb.Migrate it
-// may be called by several replicas at once.
-func Migrate(ctx context.Context, db *masterdb.DB) (int, error) {
-	if db.Engine == masterdb.SQLite {
-		unlock, err := db.LockSchema(ctx)
-		if err != nil {
-			return 0, err
-		}
-		defer unlock()
-		return migrate(ctx, func() (*rivermigrate.Migrator[*sql.Tx], error) {
-			return rivermigrate.New(riversqlite.New(db.Writer()), nil)
-		})
-	}
-	conn, err := db.Pool().Acquire(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer conn.Release()
-	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, migrationLock); err != nil {
-		return 0, err
-	}
-	defer conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, migrationLock) //nolint:errcheck // the session's end frees it too
-	return migrate(ctx, func() (*rivermigrate.Migrator[pgx.Tx], error) {
-		return rivermigrate.New(riverpgxv5.New(db.Pool()), nil)
-	})
-}
-
-// migrationLock is an arbitrary number that only this package uses.
-const migrationLock int64 = 0x73746f61_6a6f6273 // "stoajobs"
-
-func migrate[T any](ctx context.Context, open func() (*rivermigrate.Migrator[T], error)) (int, error) {
-	m, err := open()
-	if err != nil {
-		return 0, err
-	}
-	res, err := m.Migrate(ctx, rivermigrate.DirectionUp, nil)
-	if err != nil {
-		return 0, fmt.Errorf("migrate job queue: %w", err)
-	}
-	return len(res.Versions), nil
 }
 
 // IsCancelled reports whether err was made by Cancel.

@@ -25,3 +25,6 @@ func (db *DB) MigrateTo(ctx context.Context, version int64) error {
 	_, err = p.UpTo(ctx, version)
 	return err
 }
+
+// SetSkew has db take ahead for what it measured.
+func (db *DB) SetSkew(ahead time.Duration) { db.clock.set(ahead) }

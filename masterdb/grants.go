@@ -10,8 +10,8 @@ import (
 )
 
 // ownersTables are those that only the tables' owner writes: which migrations
-// were applied, and how long the audit log is kept.
-var ownersTables = map[string]bool{"goose_db_version": true, "river_migration": true, "audit_retention": true}
+// were applied, which releases may run on them, and how long the audit log is kept.
+var ownersTables = map[string]bool{"goose_db_version": true, "river_migration": true, "schema_compatibility": true, "audit_retention": true}
 
 // grantLock is an arbitrary number that only this file uses. PostgreSQL fails
 // two transactions that change the rights to one table at the same time.

@@ -46,6 +46,8 @@ type DB struct {
 	stopGate    func()
 	full        atomic.Int64 // when there was no room to write, in nanoseconds of Unix time; 0: there is
 
+	clock clock
+
 	subscribers   sync.RWMutex
 	subscriptions []subscription
 	listening     listenState
@@ -72,8 +74,8 @@ type Handle interface {
 	Within(ctx context.Context, fn func(*Tx) error) error
 }
 
-// Tx is one transaction. Now is its clock: every row written in it carries
-// the same time, in UTC and in whole microseconds, which both engines keep.
+// Tx is one transaction. Now is its clock, as DB.Now has it when it begins:
+// every row written in it carries the same time.
 type Tx struct {
 	Now time.Time
 
@@ -88,7 +90,15 @@ type Tx struct {
 func Open(ctx context.Context, url string) (*DB, error) {
 	switch {
 	case isPostgres(url):
-		return openPostgres(ctx, url)
+		db, err := openPostgres(ctx, url)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := db.MeasureSkew(ctx); err != nil {
+			db.Close()
+			return nil, fmt.Errorf("master database: %w", err)
+		}
+		return db, nil
 	case strings.HasPrefix(url, "sqlite:"):
 		return openSQLite(ctx, strings.TrimPrefix(url, "sqlite:"))
 	default:
@@ -224,7 +234,7 @@ func (db *DB) Within(ctx context.Context, fn func(*Tx) error) error {
 		}
 		return db.Fault(ctx, err)
 	}
-	tx := newTx()
+	tx := db.newTx()
 	err = db.commit(ctx, conn, tx, fn)
 	_ = conn.Close() // back to the pool, before others are told of the commit
 	return db.Fault(ctx, db.committed(tx, err))
@@ -238,10 +248,10 @@ type liteBeginner interface {
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
 }
 
-func newTx() *Tx { return &Tx{Now: time.Now().UTC().Truncate(time.Microsecond)} }
+func (db *DB) newTx() *Tx { return &Tx{Now: db.Now()} }
 
 func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
-	tx := newTx()
+	tx := db.newTx()
 	return db.committed(tx, db.commit(ctx, db.write, tx, fn))
 }
 

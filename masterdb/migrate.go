@@ -6,6 +6,9 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"path"
+	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -19,8 +22,12 @@ var Migrations embed.FS
 
 // Migrate brings the schema to this binary's version. Several replicas may
 // call it at once: one works, the others wait. It returns how many
-// migrations it applied.
+// migrations it applied. A newer schema on which this binary must not run is
+// ErrSchemaTooNew; any other newer schema is left as it is.
 func (db *DB) Migrate(ctx context.Context) (int, error) {
+	if err := db.refuseNewer(ctx); err != nil {
+		return 0, err
+	}
 	if db.Engine == SQLite {
 		unlock, err := db.LockSchema(ctx)
 		if err != nil {
@@ -37,18 +44,8 @@ func (db *DB) Migrate(ctx context.Context) (int, error) {
 	if err != nil {
 		return len(results), fmt.Errorf("migrate master database: %w", err)
 	}
-	return len(results), nil
-}
-
-// SchemaVersion returns the version in the database and the one this binary
-// brings.
-func (db *DB) SchemaVersion(ctx context.Context) (current, target int64, err error) {
-	p, closeProvider, err := db.migrations()
-	if err != nil {
-		return 0, 0, err
-	}
-	defer closeProvider()
-	return p.GetVersions(ctx)
+	// A newer release may have migrated while this one waited for the lock.
+	return len(results), db.refuseNewer(ctx)
 }
 
 func (db *DB) migrations() (*goose.Provider, func(), error) {
@@ -58,11 +55,7 @@ func (db *DB) migrations() (*goose.Provider, func(), error) {
 	if db.pool != nil {
 		handle, dialect, folder = stdlib.OpenDBFromPool(db.pool), goose.DialectPostgres, "postgres"
 		closeHandle = func() { _ = handle.Close() }
-		locker, err := lock.NewPostgresSessionLocker()
-		if err != nil {
-			return nil, nil, err
-		}
-		opts = append(opts, goose.WithSessionLocker(locker))
+		opts = append(opts, goose.WithSessionLocker(schemaLock{}))
 	}
 	p, err := newProvider(dialect, handle, folder, opts...)
 	if err != nil {
@@ -71,6 +64,64 @@ func (db *DB) migrations() (*goose.Provider, func(), error) {
 	}
 	return p, closeHandle, nil
 }
+
+// schemaLock implements goose's lock.SessionLocker with the lock of goose's own
+// implementation, which earlier releases use and which tries only every 5 s.
+type schemaLock struct{}
+
+// SessionLock implements lock.SessionLocker.
+func (schemaLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
+	return WaitForLock(ctx, func(ctx context.Context) (locked bool, err error) {
+		err = conn.QueryRowContext(ctx, `SELECT pg_try_advisory_lock($1)`, lock.DefaultLockID).Scan(&locked)
+		return locked, err
+	})
+}
+
+// SessionUnlock implements lock.SessionLocker.
+func (schemaLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, unlockTimeout)
+	defer cancel()
+	_, err := conn.ExecContext(ctx, `SELECT pg_advisory_unlock($1)`, lock.DefaultLockID)
+	return err
+}
+
+const (
+	// lockInterval is the time between two attempts to take a migration lock.
+	lockInterval = 50 * time.Millisecond
+	// lockTimeout bounds the wait for another process's migration.
+	lockTimeout = 5 * time.Minute
+	// unlockTimeout bounds the release, which the session's end brings too.
+	unlockTimeout = 5 * time.Second
+)
+
+// WaitForLock calls try until it takes the lock, at most for 5 min. It does not
+// wait inside a statement: one that waits for an advisory lock keeps a snapshot,
+// for which CREATE INDEX CONCURRENTLY of the lock's owner would wait in turn.
+func WaitForLock(ctx context.Context, try func(context.Context) (locked bool, err error)) error {
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	ticker := time.NewTicker(lockInterval)
+	defer ticker.Stop()
+	for {
+		if locked, err := try(ctx); err != nil || locked {
+			return err
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait until another process has migrated the master database: %w", ctx.Err())
+		}
+	}
+}
+
+// latestMigration is the number of the last migration that this binary brings.
+var latestMigration = sync.OnceValues(func() (int64, error) {
+	names, err := fs.Glob(Migrations, "migrations/postgres/*.sql")
+	if err != nil {
+		return 0, err
+	}
+	return goose.NumericComponent(path.Base(names[len(names)-1])) // Glob sorts them
+})
 
 func newProvider(d goose.Dialect, h *sql.DB, folder string, opts ...goose.ProviderOption) (*goose.Provider, error) {
 	files, err := fs.Sub(Migrations, "migrations/"+folder)

@@ -1,6 +1,7 @@
 package masterdb_test
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -43,9 +44,9 @@ func TestMigrateByManyReplicas(t *testing.T) {
 			wg.Wait()
 
 			db := masterdbtest.Open(t, url)
-			current, target, err := db.SchemaVersion(t.Context())
-			if err != nil || current != target || target < 2 {
-				t.Errorf("the schema has version %d of %d, %v", current, target, err)
+			schema, err := db.Schema(t.Context())
+			if err != nil || schema.Check() != nil || schema.Binary < 21 {
+				t.Errorf("the schema is %+v, %v", schema, err)
 			}
 			sum := 0
 			for _, n := range applied {
@@ -71,9 +72,9 @@ func TestSchemaVersionOfAnEmptyDatabase(t *testing.T) {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
 			db := masterdbtest.Open(t, emptyURL(t, engine))
-			current, target, err := db.SchemaVersion(t.Context())
-			if err != nil || current != 0 || target < 2 {
-				t.Errorf("SchemaVersion = %d, %d, %v, want 0 and what the binary brings", current, target, err)
+			schema, err := db.Schema(t.Context())
+			if err != nil || schema.Version != 0 || schema.Binary < 21 || !errors.Is(schema.Check(), masterdb.ErrSchemaTooOld) {
+				t.Errorf("Schema = %+v, %v, want 0 and what the binary brings", schema, err)
 			}
 		})
 	}

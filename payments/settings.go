@@ -38,7 +38,7 @@ func (s *Service) AutoRecharge(ctx context.Context, p access.Principal, store st
 	if _, err := access.Check(ctx, s.db, p, store, access.PurchaseCredits); err != nil {
 		return AutoRecharge{}, err
 	}
-	return readAutoRecharge(ctx, s.db, store, time.Now())
+	return readAutoRecharge(ctx, s.db, store, s.db.Now())
 }
 
 func readAutoRecharge(ctx context.Context, q masterdb.Querier, store stoa.StoreID, now time.Time) (AutoRecharge, error) {

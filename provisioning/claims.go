@@ -188,7 +188,7 @@ var lost = `state IN ('queued', 'running') AND (claimed_until IS NULL OR claimed
 // replicas may call it at once.
 func (s *Service) Reconcile(ctx context.Context) (resumed int, err error) {
 	var n int
-	if err := s.db.Get(ctx, &n, `SELECT count(*) FROM provisioning_runs WHERE `+lost, time.Now().UTC(), s.name); err != nil || n == 0 {
+	if err := s.db.Get(ctx, &n, `SELECT count(*) FROM provisioning_runs WHERE `+lost, s.db.Now(), s.name); err != nil || n == 0 {
 		return 0, err // most looks end here, and lock nothing
 	}
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {

@@ -79,7 +79,7 @@ func (s *Service) orphanedRuns(ctx context.Context) (found []Anomaly, err error)
 	}
 	err = s.db.Select(ctx, &runs, `SELECT r.id, r.store_id, s.slug, r.state, r.step FROM provisioning_runs r JOIN stores s ON s.id = r.store_id
 		WHERE r.state IN ('queued', 'running') AND r.created_at < $1
-		AND (r.claimed_by IS NULL OR r.claimed_until IS NULL OR r.claimed_until < $1) ORDER BY r.id`, time.Now().UTC().Add(-settling))
+		AND (r.claimed_by IS NULL OR r.claimed_until IS NULL OR r.claimed_until < $1) ORDER BY r.id`, s.db.Now().Add(-settling))
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +105,7 @@ func (s *Service) stuckStores(ctx context.Context) (found []Anomaly, err error) 
 	}
 	err = s.db.Select(ctx, &stuck, `SELECT s.id, s.slug FROM stores s WHERE (s.status = 'provisioning' OR s.status_before = 'provisioning')
 		AND s.updated_at < $1 AND NOT EXISTS (SELECT 1 FROM provisioning_runs r WHERE r.store_id = s.id AND r.state IN ('queued', 'running'))
-		ORDER BY s.id`, time.Now().UTC().Add(-settling))
+		ORDER BY s.id`, s.db.Now().Add(-settling))
 	for _, store := range stuck {
 		found = append(found, Anomaly{
 			Disorder: StuckStore, StoreID: store.ID, Name: store.Slug,

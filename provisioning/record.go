@@ -209,7 +209,7 @@ func (w *work) done(ctx context.Context, step string, also func(context.Context,
 }
 
 func (w *work) passage(step string, also func(context.Context, *masterdb.Tx) error) passage {
-	return passage{step, w.then, time.Now().UTC().Truncate(time.Microsecond), also}
+	return passage{step, w.then, w.db.Now(), also}
 }
 
 // requeue starts the next attempt of a failed run. Steps that succeeded keep

@@ -309,17 +309,18 @@ func (w *work) hostname(ctx context.Context) error {
 }
 
 // activate leaves the database open for those who come next, the owner who
-// waits for the store among them.
+// waits for the store among them. That may wait for another database to be
+// closed, so it follows the commit.
 func (w *work) activate(ctx context.Context) error {
-	return w.record(ctx, func(ctx context.Context, tx *masterdb.Tx) error {
+	err := w.record(ctx, func(ctx context.Context, tx *masterdb.Tx) error {
 		if err := tenantdb.RecordHealth(ctx, tx, w.run.StoreID, nil); err != nil {
 			return err
 		}
-		if err := w.registry.Activate(ctx, tx, w.run.StoreID); err != nil || w.tenant == nil {
-			return err
-		}
+		return w.registry.Activate(ctx, tx, w.run.StoreID)
+	}, change{step: "activate", state: Succeeded}, change{state: Succeeded})
+	if err == nil && w.tenant != nil {
 		w.tenants.Adopt(ctx, w.run.StoreID, w.database, w.tenant)
 		w.tenant = nil
-		return nil
-	}, change{step: "activate", state: Succeeded}, change{state: Succeeded})
+	}
+	return err
 }

@@ -52,7 +52,7 @@ var disorders = []struct {
 func (r *Registry) Disorders(ctx context.Context) (found []Case, err error) {
 	for _, d := range disorders {
 		var cases []Case
-		if err := r.db.Select(ctx, &cases, d.query+` ORDER BY s.id`, time.Now().UTC().Add(-overdueAfter)); err != nil {
+		if err := r.db.Select(ctx, &cases, d.query+` ORDER BY s.id`, r.db.Now().Add(-overdueAfter)); err != nil {
 			return nil, err
 		}
 		for _, c := range cases {

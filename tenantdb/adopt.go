@@ -54,10 +54,14 @@ func (m *Manager) keep(p *pool, db *DB) bool {
 	p.db = &DB{Engine: db.Engine, sqlx: db.sqlx, engine: db.engine, credentials: db.credentials,
 		dial: db.dial, dialled: db.dialled, guard: p.guard, account: p.guard.account, own: db.own, pinned: db.pinned, log: db.log}
 	p.db.informGate()
+	if p.embedded {
+		p.guard.gate.setLimit(m.opts.ConnsPerEmbedded)
+	}
 	m.limit(p.db)
 	m.pools[p.store] = p
 	m.drain.Add(1)
 	p.place = m.idle.PushFront(p)
+	m.index(p)
 	m.evictOver()
 	return true
 }

@@ -42,6 +42,8 @@ type budget struct {
 	limit   int
 	reclaim func(server string) // closes an idle connection of any store on server, if there is one
 
+	spareFiles func() // see Options; nil does nothing
+
 	mu      sync.Mutex
 	servers map[string]*serverBudget
 	ending  int        // connections closed by us and not yet by their server
@@ -72,6 +74,13 @@ func (b *budget) dial(server string, a account, next DialFunc) DialFunc {
 		}
 		b.dials.Add(1)
 		conn, err := next(ctx, network, address)
+		for try := 1; isExhausted(err) && try < fileTries && b.spareFiles != nil; try++ {
+			b.spareFiles()
+			if pause(ctx, filePause) != nil {
+				break
+			}
+			conn, err = next(ctx, network, address)
+		}
 		if err != nil {
 			b.failedDials.Add(1)
 			b.give(server)

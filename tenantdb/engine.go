@@ -72,7 +72,7 @@ func (in *Inspection) listTables(ctx context.Context, db *DB, query string) erro
 // and Log.
 func NewEngines(opts Options) map[EngineName]Engine {
 	return map[EngineName]Engine{
-		SQLite:     sqliteEngine{dir: opts.DataDir},
+		SQLite:     sqliteEngine{dir: opts.DataDir, spareFiles: opts.spareFiles},
 		PostgreSQL: postgresEngine{opts.Log},
 		MySQL:      mysqlEngine{log: opts.Log},
 		Supabase:   supabaseEngine{postgresEngine{opts.Log}, opts.Supabase.withDefaults()},

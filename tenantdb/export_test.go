@@ -1,9 +1,11 @@
 package tenantdb
 
 import (
+	"container/list"
 	"context"
 	"database/sql"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"time"
@@ -146,6 +148,11 @@ func NewBudget(limit int, reclaim func(server string)) Budget {
 
 func (b Budget) Take(ctx context.Context, server string) error { return b.b.take(ctx, server) }
 func (b Budget) Give(server string)                            { b.b.give(server) }
+func (b Budget) SpareFiles(do func())                          { b.b.spareFiles = do }
+
+func (b Budget) Dial(ctx context.Context, server string, next DialFunc) (net.Conn, error) {
+	return b.b.dial(server, account{}, next)(ctx, "tcp", server)
+}
 
 // AskAsAPI reads tables as the roles of an HTTP API.
 func AskAsAPI(ctx context.Context, db *DB, tables []string) error { return db.askAsAPI(ctx, tables) }
@@ -212,3 +219,38 @@ func FaultKeys(engine EngineName) (keys []string) {
 	}
 	return slices.Collect(maps.Keys(postgresFaults))
 }
+
+// Looks bounds how many stores are looked at for a connection to spare.
+const Looks = looks
+
+// Spares is a manager's choice of the store that gives up a connection, without
+// the connections.
+type Spares struct{ m *Manager }
+
+// NewSpares has so many stores on each server, all of which use db.
+func NewSpares(db *DB, stores map[string]int) Spares {
+	m := &Manager{idle: list.New(), pools: map[stoa.StoreID]*pool{}, servers: map[string]*serverPools{}}
+	for server, n := range stores {
+		for range n {
+			p := &pool{store: stoa.NewID[stoa.StoreID](), server: server, db: db}
+			m.pools[p.store] = p
+			p.place = m.idle.PushFront(p)
+			m.index(p)
+		}
+	}
+	return Spares{m}
+}
+
+// Next returns the store that gives up a connection on server, the zero id for
+// none, and how many were looked at.
+func (s Spares) Next(server string) (stoa.StoreID, uint64) {
+	before := s.m.looked
+	p := s.m.spare(server)
+	if p == nil {
+		return stoa.StoreID{}, s.m.looked - before
+	}
+	return p.store, s.m.looked - before
+}
+
+// Servers is how many servers are kept in mind.
+func (s Spares) Servers() int { return len(s.m.servers) }

@@ -97,6 +97,13 @@ func (g *gate) wait(ctx context.Context, turn chan struct{}, place *list.Element
 	}
 }
 
+// setLimit is for a database that may have fewer connections than others.
+func (g *gate) setLimit(limit int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.limit = limit
+}
+
 func (g *gate) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

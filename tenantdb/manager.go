@@ -28,6 +28,7 @@ type Options struct {
 	MaxEmbedded      int           // embedded databases open at most, leased ones too; default 200
 	ConnsPerServer   int           // connections to one database server at most; default 90, which leaves some of a stock server's 100
 	ConnsPerStore    int           // connections of one store at most; default 8, at least 2, which a migration needs
+	ConnsPerEmbedded int           // of one embedded store; default ConnsPerStore
 	IdleTimeout      time.Duration // a store or a connection unused for so long is closed; default 5 min
 	OpenTimeout      time.Duration // to reach a store's server for the first time; default 10 s
 	WaitTimeout      time.Duration // for another caller of the same store to finish; default 5 s
@@ -41,6 +42,7 @@ type Options struct {
 	Memory           *limits.ByteBudget // of answers that are read or sent; nil: without bounds
 	Log              *slog.Logger       // of panics; default slog.Default()
 	sweepInterval    time.Duration
+	spareFiles       func() // closes databases that nobody uses, when the process can open no more files
 }
 
 // Manager opens tenant databases on demand, shares each among its callers
@@ -56,6 +58,7 @@ type Manager struct {
 	mu       sync.Mutex
 	pools    map[stoa.StoreID]*pool
 	idle     *list.List // of *pool without leases, most recently used first
+	servers  map[string]*serverPools
 	breakers map[stoa.StoreID]*breaker
 	closed   bool
 	changes  uint64 // of credentials that were heard of
@@ -64,6 +67,7 @@ type Manager struct {
 	stale    uint64 // pools whose credentials had changed unheard
 	draining int    // pools that are retired and not closed yet
 	counts   counts
+	looked   uint64 // pools that were asked for a connection to spare
 
 	drain sync.WaitGroup     // pools that are not closed yet
 	stop  context.CancelFunc // ends the sweep
@@ -91,6 +95,8 @@ type pool struct {
 	leases   int
 	retired  bool // no longer in the map: close when the last lease ends
 	place    *list.Element
+	set      *poolSet // of its server, and where it is there; see Manager.index
+	at       int
 	lastUsed time.Time
 	use      float64 // see usedAt
 }
@@ -103,6 +109,7 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 	opts.ConnsPerServer = max(opts.ConnsPerServer, 2)
 	setDefault(&opts.ConnsPerStore, 8)
 	opts.ConnsPerStore = max(opts.ConnsPerStore, 2)
+	setDefault(&opts.ConnsPerEmbedded, opts.ConnsPerStore)
 	setDefault(&opts.IdleTimeout, 5*time.Minute)
 	setDefault(&opts.OpenTimeout, 10*time.Second)
 	setDefault(&opts.WaitTimeout, 5*time.Second)
@@ -111,12 +118,15 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 	setDefault(&opts.ServeStale, time.Hour)
 	setDefault(&opts.sweepInterval, 30*time.Second)
 	ctx, stop := context.WithCancel(context.Background())
-	m := &Manager{
+	var m *Manager
+	opts.spareFiles = func() { m.SpareFiles() }
+	m = &Manager{
 		master: master, ring: ring, engines: NewEngines(opts), opts: opts, idle: list.New(),
-		pools: map[stoa.StoreID]*pool{}, breakers: map[stoa.StoreID]*breaker{}, stop: stop,
+		pools: map[stoa.StoreID]*pool{}, servers: map[string]*serverPools{}, breakers: map[stoa.StoreID]*breaker{}, stop: stop,
 		counts: newCounts(), missed: make(chan struct{}, 1), known: newKnown(opts.ServeStale),
 	}
 	m.budget = newBudget(opts.ConnsPerServer, m.reclaim)
+	m.budget.spareFiles = opts.spareFiles
 	m.files = newBudget(opts.MaxEmbedded, m.reclaimFile)
 	m.subscribe()
 	go m.sweep(ctx)
@@ -222,6 +232,7 @@ func (m *Manager) lease(store stoa.StoreID) (p *pool, opener bool, err error) {
 	}
 	p.drained = false
 	p.leases++
+	m.index(p)
 	return p, opener, nil
 }
 
@@ -252,6 +263,7 @@ func (m *Manager) release(p *pool) {
 		return
 	}
 	p.place = m.idle.PushFront(p)
+	m.index(p)
 	m.evictOver()
 }
 
@@ -279,6 +291,7 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 		m.retire(p)
 	} else if !p.embedded {
 		p.server = serverOf(r.Credentials)
+		m.index(p)
 	}
 	m.mu.Unlock()
 	close(p.ready)
@@ -311,6 +324,9 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c Credentials
 	db, err := m.newDB(c, g)
 	if err == nil {
 		db.informGate()
+		if db.Engine == SQLite {
+			g.gate.setLimit(m.opts.ConnsPerEmbedded)
+		}
 		err = db.pinOrClose(ctx, store)
 	}
 	if outcome = verdict(ctx, err); err != nil {
@@ -346,8 +362,12 @@ func (m *Manager) newDB(c Credentials, g *guard) (*DB, error) {
 // limit: how many are in use is the gate's business, how many there are the
 // budget's.
 func (m *Manager) limit(db *DB) {
-	db.sqlx.SetMaxOpenConns(m.opts.ConnsPerStore)
-	db.sqlx.SetMaxIdleConns(m.opts.ConnsPerStore)
+	conns := m.opts.ConnsPerStore
+	if db.Engine == SQLite {
+		conns = m.opts.ConnsPerEmbedded
+	}
+	db.sqlx.SetMaxOpenConns(conns)
+	db.sqlx.SetMaxIdleConns(conns)
 	db.sqlx.SetConnMaxIdleTime(m.opts.IdleTimeout)
 }
 
@@ -395,6 +415,7 @@ func (m *Manager) retire(p *pool) {
 		m.idle.Remove(p.place)
 		p.place = nil
 	}
+	m.index(p)
 	if p.leases == 0 {
 		m.closePool(p)
 	}

@@ -2,7 +2,6 @@ package tenantdb
 
 import (
 	"math"
-	"math/rand/v2"
 	"time"
 )
 
@@ -17,6 +16,10 @@ const candidates = 8
 func (p *pool) usedAt(now time.Time) float64 {
 	return p.use * math.Exp2(-now.Sub(p.lastUsed).Seconds()/halfLife.Seconds())
 }
+
+// looks is how many stores are looked at, at most, for some that have a
+// connection to give up.
+const looks = 8 * candidates
 
 // reclaim closes the idle connections of one store on server, so that another
 // can have one there. The store stays at hand: its next caller connects anew,
@@ -33,6 +36,10 @@ func (m *Manager) reclaim(server string) {
 // spare finds a store on server with an idle connection: one that nobody has
 // leased, or else one that has more connections than its callers use.
 //
+// It looks at few stores, however many there are on the server: it is called
+// every few milliseconds while a server has no connection left. What it does not
+// find it finds soon.
+//
 // Of a few stores taken at random it is the one that was used least. The one
 // unused for longest would be the wrong choice whenever many stores take
 // turns: with one store more than there are connections, each would lose its
@@ -40,36 +47,40 @@ func (m *Manager) reclaim(server string) {
 func (m *Manager) spare(server string) *pool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var idle []*pool
-	for place := m.idle.Front(); place != nil; place = place.Next() {
-		if p := place.Value.(*pool); p.server == server && !p.drained {
-			idle = append(idle, p)
-		}
+	s := m.servers[server]
+	if s == nil {
+		return nil
 	}
 	now := time.Now()
 	var least *pool
-	for compared := 0; compared < candidates && len(idle) > 0; {
-		i := rand.IntN(len(idle)) //nolint:gosec // not a secret
-		p := idle[i]
-		idle[i] = idle[len(idle)-1]
-		idle = idle[:len(idle)-1]
+	compared := 0
+	for _, p := range s.idle.sample(looks) {
+		m.looked++
 		if p.db.sqlx.Stats().Idle == 0 {
-			p.drained = true // its connections were closed for their age
+			m.markDrained(p) // its connections were closed for their age
 			continue
 		}
-		compared++
 		if least == nil || p.usedAt(now) < least.usedAt(now) {
 			least = p
 		}
+		if compared++; compared == candidates {
+			break
+		}
 	}
 	if least != nil {
-		least.drained = true
+		m.markDrained(least)
 		return least
 	}
-	for _, p := range m.pools {
-		if p.server == server && p.leases > 0 && p.db.sqlx.Stats().Idle > 0 {
+	for _, p := range s.leased.sample(looks) {
+		m.looked++
+		if p.db.sqlx.Stats().Idle > 0 {
 			return p
 		}
 	}
 	return nil
+}
+
+func (m *Manager) markDrained(p *pool) {
+	p.drained = true
+	m.index(p)
 }

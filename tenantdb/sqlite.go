@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +21,10 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-type sqliteEngine struct{ dir string }
+type sqliteEngine struct {
+	dir        string
+	spareFiles func() // see Options; nil does nothing
+}
 
 // path derives the file from the store's id alone, never from a name that a
 // person chose. Two characters of the random part spread the files over 256
@@ -55,7 +59,7 @@ func (e sqliteEngine) Open(c Credentials, _ DialFunc, _ *sessionState) (*sql.DB,
 	if err != nil {
 		return nil, err
 	}
-	return sql.OpenDB(patient{connector}), nil
+	return sql.OpenDB(patient{connector, e.spareFiles}), nil
 }
 
 func sqliteURI(path string, q url.Values) string {
@@ -65,17 +69,27 @@ func sqliteURI(path string, q url.Values) string {
 
 // patient tries a connection again while the file is busy becoming WAL, or
 // ceasing to be: SQLite then says so at once, whatever busy_timeout is. Two
-// pools of one store meet there when one is opened as the other closes.
-type patient struct{ driver.Connector }
+// pools of one store meet there when one is opened as the other closes. It also
+// does while this process can open no more files, and has some closed.
+type patient struct {
+	driver.Connector
+	spareFiles func()
+}
 
 // Connect implements driver.Connector.
 func (p patient) Connect(ctx context.Context) (driver.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	for {
+	for try := 1; ; try++ {
 		conn, err := p.Connector.Connect(ctx)
-		var busy *sqlite.Error
-		if !errors.As(err, &busy) || busy.Code()&0xff != sqlite3.SQLITE_BUSY {
+		switch {
+		case hasSQLiteCode(err, sqlite3.SQLITE_BUSY):
+		case !hasSQLiteCode(err, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR):
+			return conn, err
+		case filesExhausted() && p.spareFiles != nil:
+			p.spareFiles()
+		case try < fileTries: // a file may have been closed between the attempt and the look
+		default:
 			return conn, err
 		}
 		select {
@@ -84,6 +98,12 @@ func (p patient) Connect(ctx context.Context) (driver.Conn, error) {
 			return nil, err
 		}
 	}
+}
+
+// hasSQLiteCode reports whether err is one of SQLite's primary result codes.
+func hasSQLiteCode(err error, codes ...int) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && slices.Contains(codes, e.Code()&0xff)
 }
 
 func (sqliteEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
@@ -159,7 +179,11 @@ func (sqliteEngine) Fault(err error) *stoa.Error {
 			return faultFull.because(err)
 		case sqlite3.SQLITE_READONLY:
 			return stoa.Errorf(stoa.DatabasePermissionDenied, "The store's embedded database cannot be written to.").Because(err)
-		case sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		case sqlite3.SQLITE_CANTOPEN:
+			if broken = true; filesExhausted() {
+				cause = mayPass(err)
+			}
+		case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 			broken = true
 		case sqlite3.SQLITE_BUSY:
 			broken, cause = true, mayPass(err)

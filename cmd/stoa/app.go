@@ -62,19 +62,25 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		return nil, fmt.Errorf("configuration:\n%w", err)
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", newUnwritable(cfg.DataDir, err))
+	}
+	if err := cfg.checkDirs(); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
 	encryption, signing, err := cfg.rings()
 	if err != nil {
 		return nil, err
 	}
-	master, err := masterdb.Open(ctx, cfg.masterURL())
+	master, err := cfg.openMasterDB(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if err := migrateMaster(ctx, master, log); err != nil {
 		master.Close()
 		return nil, err
+	}
+	if master.Engine == masterdb.Postgres {
+		masterdb.LogSkew(ctx, log, master.Skew())
 	}
 	a := &app{cfg: cfg, log: log, master: master, memory: cfg.memory(), started: time.Now(), draining: make(chan struct{}), stopListening: func() {}}
 	a.watchMaster()
@@ -223,8 +229,9 @@ func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring, memo
 	if err != nil {
 		return nil, err
 	}
+	files := cfg.fileShares()
 	return tenantdb.NewManager(master, encryption, tenantdb.Options{
-		DataDir: cfg.DataDir, MaxEmbedded: cfg.MaxEmbedded,
+		DataDir: cfg.DataDir, MaxEmbedded: files.embedded, ConnsPerEmbedded: files.connsPerStore,
 		ConnsPerServer: cfg.ConnsPerServer, ConnsPerStore: cfg.ConnsPerStore,
 		Dialer:   tenantdb.Dialer{Allow: networks, PublicPlaintext: cfg.development()},
 		Supabase: rules,
@@ -254,6 +261,7 @@ func (a *app) listen(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // requests that finish during a stop want to know too
 	var running sync.WaitGroup
 	running.Go(func() { a.master.Listen(ctx, a.log) })
+	running.Go(func() { a.master.WatchSkew(ctx, a.log) })
 	running.Go(func() { a.provisioning.Watch(ctx) })
 	running.Go(func() { a.feed.Run(ctx) })
 	return func() {
@@ -279,7 +287,12 @@ func migrateMaster(ctx context.Context, master *masterdb.DB, log *slog.Logger) e
 	if applied+queue > 0 {
 		log.InfoContext(ctx, "master database migrated", "schema", applied, "queue", queue)
 	}
-	return nil
+	schema, err := master.Schema(ctx)
+	if err == nil && schema.Newer() {
+		log.InfoContext(ctx, "master database schema is newer than this release, which may run on it",
+			"version", schema.Version, "binary", schema.Binary, "oldest_binary", schema.OldestBinary)
+	}
+	return err
 }
 
 // migrateAll returns how many migrations it applied, of the schema and of the

@@ -56,7 +56,7 @@ type Config struct {
 	ConnsPerServer int      `name:"connections-per-server" env:"STOA_CONNECTIONS_PER_SERVER" default:"90" help:"Connections to one tenant database server at most, from this process." group:"config"`
 	ConnsPerStore  int      `name:"connections-per-store" env:"STOA_CONNECTIONS_PER_STORE" default:"8" help:"Connections of one store at most, from this process." group:"config"`
 	AnswerMemory   int      `name:"answer-memory" env:"STOA_ANSWER_MEMORY" default:"256" help:"Memory, in MiB, of answers that are read from stores' databases or wait for clients that read slowly; one store gets a sixteenth, at least 16." placeholder:"MIB" group:"config"`
-	MaxEmbedded    int      `name:"embedded-open" env:"STOA_EMBEDDED_OPEN" default:"200" help:"Embedded (SQLite) store databases kept open at most." group:"config"`
+	MaxEmbedded    int      `name:"embedded-open" env:"STOA_EMBEDDED_OPEN" default:"200" help:"Embedded (SQLite) store databases kept open at most; fewer where the limit of open files is low." group:"config"`
 
 	ManagedDatabaseURL   keyring.Secret `name:"managed-database-url" env:"STOA_MANAGED_DATABASE_URL" help:"postgres://… or mysql://… of a server whose user may create databases and roles: managed stores get theirs there. Unless told, an embedded (SQLite) one." placeholder:"URL" group:"config"`
 	ManagedDatabaseCA    string         `name:"managed-database-ca" env:"STOA_MANAGED_DATABASE_CA" help:"PEM file of the authority that signed that server's certificate, if the system does not know it." placeholder:"FILE" group:"config"`

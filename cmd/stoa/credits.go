@@ -159,7 +159,7 @@ func (cmd creditsGrantCmd) Run(e *env) error {
 	if s.Status == stores.Deleted {
 		return fmt.Errorf("%s is deleted: nobody could spend the credits", s.Slug)
 	}
-	key, expires := "", cmd.Expires.from(time.Now())
+	key, expires := "", cmd.Expires.from(master.Now())
 	if cmd.Key != nil {
 		key = *cmd.Key
 	} else {

@@ -32,9 +32,9 @@ func (cmd doctorCmd) Validate() error {
 
 // Help is shown by 'stoa doctor --help'.
 func (doctorCmd) Help() string {
-	return "Checks configuration, data directory, keys, payments, Supabase, master database, schema, job queue and the order of your own migrations, with a remedy for each fault. " +
-		"It changes nothing, but for a database and a role named stoa_selftest_… that it makes on the server for managed databases, " +
-		"to see whether that works, and drops at once. The exit status is 1 when something is wrong.\n\n" +
+	return "Checks configuration, data directory, open files, keys, payments, Supabase, master database, clock, schema, job queue and the order of your own migrations, with a remedy for each fault. " +
+		"It changes nothing, but for a file that it writes into the data directory, and a database and a role named stoa_selftest_… that it makes on the server for managed databases, " +
+		"to see whether that works, and removes at once. The exit status is 1 when something is wrong.\n\n" +
 		"With --fleet it also looks over the stores: provisioning runs without a job, stores that are stuck or should be gone, and managed databases, " +
 		"files and hostnames that no store has, and stores on Supabase whose tables the project's HTTP API can reach. --mend mends what it finds, but a stray database it drops only when --drop names it: run without first, " +
 		"and with the same configuration as 'stoa serve'. The exit status is 1 when something was found, mended or not."
@@ -130,6 +130,13 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 		detail, err = checkPrivate(cfg.keyFile())
 		add("key file", err, detail, "chmod 600 "+cfg.keyFile())
 	}
+	if err = cfg.checkDirs(); err != nil {
+		var u *unwritable
+		errors.As(err, &u)
+		add("data directory", errors.New(u.path+" cannot be written to: "+u.cause), "", u.remedy)
+	}
+	detail, err = cfg.fileShares().check()
+	add("open files", err, detail, fmt.Sprintf("raise the limit to %d for 'stoa serve' (ulimit -n, LimitNOFILE=), or lower STOA_EMBEDDED_OPEN", cfg.fileShares().wanted))
 	detail, err = cfg.checkKeys()
 	add("keys", err, detail, "restore the keys this installation was set up with, or make some with 'stoa keys generate'")
 	if server, err := cfg.managedServer(); err == nil && server != nil {
@@ -151,14 +158,18 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 		add("master database", nil, "not made yet; 'stoa serve' makes it", "")
 		return out, false
 	}
-	master, err := masterdb.Open(ctx, cfg.masterURL())
+	master, err := cfg.openMasterDB(ctx)
 	if !add("master database", err, "answers", "check MASTER_DB_URL and that the server runs and admits this machine") {
 		return out, false
 	}
 	defer master.Close()
+	if master.Engine == masterdb.Postgres {
+		detail, err = checkClock(ctx, master)
+		add("clock", err, detail, "synchronise this machine's clock and the database server's by NTP; until then the platform goes by the server's")
+	}
 	add("writing", master.CheckWrite(ctx), "the master database stores what it is given", "free room on its disk, or give it more; see that it is the primary and its folder can be written to")
 	detail, err = checkSchema(ctx, master)
-	if !add("schema", err, detail, "run 'stoa migrate'") {
+	if !add("schema", err, detail, schemaRemedy(err)) {
 		return out, false
 	}
 	if detail, err = cfg.checkSealed(ctx, master); detail != "" || err != nil {
@@ -266,17 +277,33 @@ func roundTrip(ring *keyring.Ring) error {
 	return nil
 }
 
+// checkSchema applies the rule by which 'stoa serve' starts: the schemas of the
+// master and of its queue are this binary's, or a newer release has made them
+// and states that this one may run on them.
 func checkSchema(ctx context.Context, master *masterdb.DB) (string, error) {
-	current, target, err := master.SchemaVersion(ctx)
-	switch {
-	case err != nil:
-		return "", err
-	case current < target:
-		return "", fmt.Errorf("version %d, this binary needs %d", current, target)
-	case current > target:
-		return "", fmt.Errorf("version %d is newer than this binary (%d): use the newer release", current, target)
+	schema, err := master.Schema(ctx)
+	if err == nil {
+		err = schema.Check()
 	}
-	return fmt.Sprintf("version %d on %s", current, master.Engine), nil
+	if err == nil {
+		err = jobs.CheckSchema(ctx, master)
+	}
+	if err != nil {
+		return "", err
+	}
+	detail := fmt.Sprintf("version %d on %s", schema.Version, master.Engine)
+	if schema.Newer() {
+		detail += fmt.Sprintf(", of a newer release; this one (%d) may run on it", schema.Binary)
+	}
+	return detail, nil
+}
+
+// schemaRemedy says what to do about an error of checkSchema.
+func schemaRemedy(err error) string {
+	if errors.Is(err, masterdb.ErrSchemaTooNew) {
+		return "start the newer release here; to go back to this one, restore the backup from before the upgrade"
+	}
+	return "run 'stoa migrate'"
 }
 
 func checkQueue(ctx context.Context, master *masterdb.DB) (string, error) {

@@ -40,6 +40,7 @@ func TestCommandProcess(t *testing.T) {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(1)
 	}()
+	limitOpenFiles(t)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // as main does
 	status := run(ctx, strings.Fields(command), os.Stdout, os.Stderr)

@@ -19,7 +19,8 @@ type migrateCmd struct {
 // Help is shown by 'stoa migrate --help'.
 func (migrateCmd) Help() string {
 	return "'stoa serve' does this on its own when it starts. Run it by hand to migrate before a roll-out; " +
-		"several replicas may do so at once, and a second run changes nothing.\n\n" +
+		"several replicas may do so at once, and a second run changes nothing. " +
+		"A schema that a newer release has migrated is left as it is, and refused where it needs a newer release than this one.\n\n" +
 		"On PostgreSQL the servers need not own the tables. Make a role (CREATE ROLE stoa_serve LOGIN PASSWORD '…'), run this as the owner with " +
 		"--grant-to stoa_serve, and start 'stoa serve' with a MASTER_DB_URL of that role. It can then add and read the rows of the ledger, of billing and " +
 		"of the audit trail, and not change or delete one, whatever happens to a server; only audit entries that have expired it deletes. Do so again with each release: serve says when it has to be."
@@ -29,7 +30,7 @@ func (cmd migrateCmd) Run(e *env) error {
 	if err := e.cfg.check(); err != nil {
 		return fmt.Errorf("configuration:\n%w", err)
 	}
-	master, err := masterdb.Open(e.ctx, e.cfg.masterURL())
+	master, err := e.cfg.openMasterDB(e.ctx)
 	if err != nil {
 		return err
 	}
@@ -52,13 +53,13 @@ func (cmd migrateCmd) Run(e *env) error {
 			return err
 		}
 	}
-	version, _, err := master.SchemaVersion(e.ctx)
+	found, err := master.Schema(e.ctx)
 	if err != nil {
 		return err
 	}
 	if cmd.JSON {
 		return json.NewEncoder(e.stdout).Encode(map[string]any{
-			"engine": master.Engine, "version": version, "applied": schema, "queueApplied": queue, "grantedTo": cmd.GrantTo,
+			"engine": master.Engine, "version": found.Version, "applied": schema, "queueApplied": queue, "grantedTo": cmd.GrantTo,
 		})
 	}
 	granted := ""
@@ -66,7 +67,7 @@ func (cmd migrateCmd) Run(e *env) error {
 		granted = fmt.Sprintf(" The role %s may serve it.", *cmd.GrantTo)
 	}
 	printf(e.stdout, "The %s master database is at version %d (%d migrations applied, %d of the job queue).%s\n",
-		master.Engine, version, schema, queue, granted)
+		master.Engine, found.Version, schema, queue, granted)
 	return nil
 }
 

@@ -34,6 +34,7 @@ type ownPostgres struct {
 	settings []string // more of them, as arguments
 	server   *exec.Cmd
 	log      bytes.Buffer // to be read when it has ended
+	env      []string     // besides
 }
 
 // postgresBin finds the programs where scripts/with-servers finds them.
@@ -138,7 +139,7 @@ func (p *ownPostgres) data() string { return filepath.Join(p.dir, "data") }
 func (p *ownPostgres) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(filepath.Join(p.bin, name), args...)
 	cmd.Dir, cmd.SysProcAttr = p.dir, p.as
-	cmd.Env = []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH")}
+	cmd.Env = append([]string{"LC_ALL=C", "PATH=" + os.Getenv("PATH")}, p.env...)
 	return cmd
 }
 

@@ -60,7 +60,7 @@ func (cmd pricesListCmd) Run(e *env) error {
 	defer master.Close()
 	at := cmd.At
 	if at.IsZero() {
-		at = time.Now()
+		at = master.Now()
 	}
 	ledger := credits.New(master)
 	var list []credits.Price

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/stores"
 )
 
@@ -52,7 +53,7 @@ func closeAll(listeners ...net.Listener) (err error) {
 // newRegistry gathers what this process can be watched by.
 func (a *app) newRegistry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), a.tenants)
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), a.tenants, skewGauge(a.master))
 	r.MustRegister(a.masterMetrics()...)
 	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "stoa_listen_deaf",
@@ -152,6 +153,9 @@ func (a *app) health(w http.ResponseWriter, r *http.Request) {
 	} else {
 		look("schema", func() (string, error) { return checkSchema(ctx, a.master) })
 		look("job queue", func() (string, error) { return checkQueue(ctx, a.master) })
+		if a.master.Engine == masterdb.Postgres {
+			look("clock", func() (string, error) { return checkClock(ctx, a.master) })
+		}
 	}
 	if a.limits.Shared() {
 		look("rate limits", func() (string, error) { return "shared through REDIS_URL", a.limits.Ping(ctx) })

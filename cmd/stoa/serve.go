@@ -104,11 +104,12 @@ func (a *app) serve(ctx context.Context, listener, private net.Listener) (*serve
 		Master: a.master, Accounts: a.accounts, Stores: a.registry, Tenants: a.tenants,
 		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning, Cloud: a.cloud, Mail: a.mail, Limits: a.limits, Memory: a.memory,
 	}, a.cfg.api(s.url, a.log, metrics, a.draining, stopping)), s.requests), a.log)
-	s.listenAt(s.http, listener)
+	s.listenAt(s.http, bound(listener, s.http, a.cfg.fileShares().clients, a.tenants.SpareFiles, a.log))
 	if private != nil {
 		s.private, s.privateURL = newPrivate(s.http.Handler, a, metrics), "http://"+private.Addr().String()
 		s.listenAt(s.private, private)
 	}
+	a.cfg.fileShares().warn(ctx, a.log)
 	if !a.mail.Goes() {
 		a.log.WarnContext(ctx, "mail waits until SMTP_URL is set")
 	}

@@ -104,13 +104,13 @@ func (e *env) openMaster() (*masterdb.DB, error) {
 	}
 	ctx, cancel := context.WithTimeout(e.ctx, time.Minute)
 	defer cancel()
-	master, err := masterdb.Open(ctx, e.cfg.masterURL())
+	master, err := e.cfg.openMasterDB(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := checkSchema(ctx, master); err != nil {
 		master.Close()
-		return nil, fmt.Errorf("the master database's schema: %w (run 'stoa migrate')", err)
+		return nil, fmt.Errorf("the master database's schema: %w (%s)", err, schemaRemedy(err))
 	}
 	return master, nil
 }

@@ -1,0 +1,4 @@
+package jobs
+
+// LatestMigration is what this release says of River's migrations.
+const LatestMigration = latestMigration
