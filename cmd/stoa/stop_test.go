@@ -226,7 +226,9 @@ func TestStopAnswersWhatWaits(t *testing.T) {
 	go func() {
 		waiting <- c.call("POST", "/api/stores/"+id+"/connect-database", object{"type": "postgresql", "connectionString": "postgres://u:p@" + address + "/d?sslmode=disable"})
 	}()
-	eventually(t, "the request waits for its run", func() bool { return s.provisioning.UnderWay() == 1 && s.requests.Load() == 1 })
+	eventually(t, "the request waits for its run", func() bool {
+		return c.call("GET", "/api/stores/"+id+"/provisioning", nil).status == http.StatusOK && s.requests.Load() == 1
+	})
 	stream := c.events(id, "")
 	begun := time.Now()
 	s.beginStop()
