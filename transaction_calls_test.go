@@ -30,7 +30,7 @@ var waiting = map[string]string{
 	"net/http.Get": "network", "net/http.Post": "network", "net/http.Head": "network", "(*net/http.Client).": "network",
 	"(net/http.RoundTripper).": "network", "(*github.com/wneessen/go-mail.Client).": "network",
 	"(*github.com/redis/go-redis/v9.Client).": "network", "(*github.com/redis/go-redis/v9.Script).": "network",
-	"(*os/exec.Cmd).": "another process",
+	"(*os/exec.Cmd).":                "another process",
 	"(*" + module + "/tenantdb.DB).": "a store's database", "(" + module + "/tenantdb.Lease).": "a store's database",
 	"(" + module + "/tenantdb.Engine).": "a store's database",
 	"(*database/sql.DB).":               "another database", "(*github.com/jmoiron/sqlx.DB).": "another database",

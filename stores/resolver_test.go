@@ -456,7 +456,7 @@ func TestWhatIsKnownOutlivesTheMaster(t *testing.T) {
 						t.Errorf("%v says not when to come again", err)
 					}
 				}
-				time.Sleep(n.ttl)
+				<-time.After(n.ttl)
 				stale("a.test", a, n.ttl)
 				unavailable("new.test")
 				n.forgetAll() // as after a listener that was cut off
@@ -467,10 +467,10 @@ func TestWhatIsKnownOutlivesTheMaster(t *testing.T) {
 				if n.stale.Load() != 3 {
 					t.Errorf("%d stale answers are counted, want 3", n.stale.Load())
 				}
-				time.Sleep(n.staleFor)
+				<-time.After(n.staleFor)
 				unavailable("a.test")
 				n.load = load
-				time.Sleep(lookupTimeout)
+				<-time.After(lookupTimeout)
 				n.find(t, "a.test")
 				n.find(t, "b.test")
 			})

@@ -14,7 +14,7 @@ func TestSpareLooksAtFew(t *testing.T) {
 	h := setup(t, tenantdb.Options{})
 	db, err := h.OpenUnleased(tenantdb.ManagedSQLite(stoa.NewID[stoa.StoreID]()))
 	must(t, err)
-	defer db.Close()
+	defer db.Close() //nolint:errcheck // nothing is pending
 	var one int
 	must(t, db.Get(t.Context(), &one, `SELECT 1`)) // leaves an idle connection
 

@@ -42,7 +42,7 @@ func shareFiles(limit uint64, maxEmbedded, connsPerStore int) fileShares {
 		s.limit = 0
 		return s
 	}
-	all := int(limit) //nolint:gosec // at most 1<<30
+	all := int(limit)
 	for s.connsPerStore > 2 && maxEmbedded*filesPerStore(s.connsPerStore) > all/2 {
 		s.connsPerStore--
 	}

@@ -10,5 +10,5 @@ func openFileLimit() uint64 {
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) != nil {
 		return 0
 	}
-	return uint64(l.Cur) //nolint:unconvert,gosec // signed on some systems, and not negative
+	return uint64(l.Cur) //nolint:unconvert // signed on some systems, and not negative
 }
