@@ -62,7 +62,7 @@ type Queue struct {
 	workers *river.Workers
 
 	stopping *atomic.Bool
-	now      func() time.Time // by the master's clock
+	master   *masterdb.DB
 	running  running
 
 	stopFetching context.CancelFunc // nil until Start
@@ -89,7 +89,7 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	if opts.Drain == 0 {
 		opts.Drain = 10 * time.Second
 	}
-	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool), now: db.Now}
+	q := &Queue{workers: river.NewWorkers(), stopping: new(atomic.Bool), master: db}
 	cfg := &river.Config{
 		ID:      opts.Process,
 		Logger:  slog.New(atLeastWarn{log.With("component", "jobs").Handler(), db, q.stopping}),
@@ -171,7 +171,7 @@ func (h atLeastWarn) WithGroup(name string) slog.Handler {
 // within timeout. An error is retried with growing delay unless it is
 // wrapped with Cancel. Call it before Start.
 func Handle[A Args](q *Queue, timeout time.Duration, work func(context.Context, A) error) {
-	river.AddWorker(q.workers, &worker[A]{queue: q, work: work, timeout: timeout, now: q.now})
+	river.AddWorker(q.workers, &worker[A]{queue: q, work: work, timeout: timeout})
 }
 
 type worker[A Args] struct {
@@ -179,7 +179,6 @@ type worker[A Args] struct {
 	queue   *Queue
 	work    func(context.Context, A) error
 	timeout time.Duration
-	now     func() time.Time
 }
 
 // Work implements river.Worker. A fetch that was under way when the queue began
@@ -205,7 +204,7 @@ func (w *worker[A]) NextRetry(job *river.Job[A]) time.Time {
 		return time.Time{}
 	}
 	delay := time.Duration(math.Pow(float64(job.Attempt), 4)) * time.Second
-	return w.now().Add(min(delay, args.RetryWithin()))
+	return w.queue.master.Now().Add(min(delay, args.RetryWithin()))
 }
 
 func (w *worker[A]) Timeout(*river.Job[A]) time.Duration { return w.timeout }

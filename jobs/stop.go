@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Start begins to run jobs. They outlive ctx; Stop ends them.
@@ -39,20 +40,37 @@ func (q *Queue) Stop(ctx context.Context) error {
 	}
 	q.StopFetching()
 	stopped := q.stopped()
-	select {
-	case <-stopped:
-		return nil
-	case <-ctx.Done():
+	tick := time.NewTicker(stopTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stopped:
+			return nil
+		case <-tick.C:
+			// River would go on asking a master that is away. What it could not
+			// record there runs again.
+			if q.Running() == "" && q.master.IsAway() {
+				return nil
+			}
+		case <-ctx.Done():
+			return q.unfinished(ctx.Err())
+		}
 	}
+}
+
+const stopTick = 100 * time.Millisecond
+
+// unfinished says what has not ended, if anything has not.
+func (q *Queue) unfinished(cause error) error {
 	select {
-	case <-stopped:
+	case <-q.stopped():
 		return nil
 	default:
 	}
 	if under := q.Running(); under != "" {
-		return fmt.Errorf("jobs under way: %s: %w", under, ctx.Err())
+		return fmt.Errorf("jobs under way: %s: %w", under, cause)
 	}
-	return fmt.Errorf("the job queue waits for the master database: %w", ctx.Err())
+	return fmt.Errorf("the job queue waits for the master database: %w", cause)
 }
 
 func (q *Queue) stopped() <-chan struct{} {
