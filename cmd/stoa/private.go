@@ -157,6 +157,7 @@ func (a *app) health(w http.ResponseWriter, r *http.Request) {
 			look("clock", func() (string, error) { return checkClock(ctx, a.master) })
 		}
 	}
+	look("data directory", func() (string, error) { return a.cfg.DataDir, a.cfg.checkDirs() })
 	if a.limits.Shared() {
 		look("rate limits", func() (string, error) { return "shared through REDIS_URL", a.limits.Ping(ctx) })
 	}
@@ -177,7 +178,9 @@ func askHandler(registry *stores.Registry, log *slog.Logger) http.Handler {
 		case stoa.CodeOf(err) == stoa.TenantUnavailable, r.Context().Err() != nil:
 			http.Error(w, "busy", http.StatusServiceUnavailable)
 		case err != nil:
-			log.ErrorContext(r.Context(), "hostname not looked up", "err", err)
+			if stoa.CodeOf(err) != stoa.PlatformUnavailable { // an outage is logged once
+				log.ErrorContext(r.Context(), "hostname not looked up", "err", err)
+			}
 			http.Error(w, "the master database does not answer", http.StatusServiceUnavailable)
 		case !answers:
 			http.Error(w, "no store answers there", http.StatusNotFound)

@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -152,4 +154,54 @@ func TestWritableDirectories(t *testing.T) {
 			t.Errorf("%v: %v", errno, err)
 		}
 	}
+}
+
+// TestStoresDiskIsFull: when the disk of the embedded stores is full, shoppers
+// read on, who writes is told that there is no room and when to try again, the
+// operator sees it, and all goes on once there is room.
+func TestStoresDiskIsFull(t *testing.T) {
+	t.Parallel()
+	disk := mounted(t)
+	cfg := testConfig(t, masterdb.SQLite)
+	cfg.PrivateListen = "127.0.0.1:0"
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(disk, filepath.Join(cfg.DataDir, "stores")); err != nil {
+		t.Fatal(err)
+	}
+	s := startServer(t, cfg)
+	owner, id, host := connected(t, s, "full@example.com")
+	front := client{t: t, url: s.url}
+	health := func() string {
+		return client{t: t, url: s.privateURL}.call("GET", "/health", nil).want(http.StatusOK).raw
+	}
+	if raw := health(); strings.Contains(raw, "no space") {
+		t.Error(raw)
+	}
+	rename := func(n int) answer {
+		return owner.call("PATCH", "/api/stores/"+id, object{"description": strings.Repeat(strconv.Itoa(n), 2000)})
+	}
+	rename(1).want(http.StatusOK)
+	fill(t, disk)
+	var refused answer
+	eventually(t, "a change finds no room", func() bool { refused = rename(2); return refused.status != http.StatusOK })
+	if refused.status != http.StatusServiceUnavailable || refused.header.Get("Retry-After") == "" {
+		t.Errorf("a change: %d, %v, %s", refused.status, refused.header, refused.raw)
+	}
+	front.call("GET", "/api/storefront/store", nil, "Host", host).want(http.StatusOK)
+	other := owner.call("POST", "/api/stores", object{"name": "Another"}).want(http.StatusCreated).text("id")
+	if a := owner.call("POST", "/api/stores/"+other+"/connect-database", object{"type": "managed"}); a.status < 400 || a.status == http.StatusInternalServerError {
+		t.Errorf("a new store: %d, %s", a.status, a.raw)
+	} else {
+		t.Logf("a new store: %s", a.raw)
+	}
+	if raw := health(); !strings.Contains(raw, "no space") {
+		t.Errorf("the operator is not told: %s", raw)
+	}
+	if err := os.Remove(filepath.Join(disk, "filling")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a change is stored again", func() bool { return rename(3).status == http.StatusOK })
+	owner.call("POST", "/api/stores/"+other+"/connect-database", object{"type": "managed"}).want(http.StatusOK)
 }
