@@ -107,7 +107,7 @@ func (l *Ledger) spendQuotes(ctx context.Context, quotes []quote, now time.Time)
 	}
 	rows, err := l.db.Pool().Query(ctx, query, args...)
 	if err != nil {
-		return nil, l.db.Fault(ctx, err)
+		return nil, l.db.MapError(ctx, err)
 	}
 	done := make(map[stoa.StoreID]Balance, len(quotes))
 	// Plain types: what a lone caller waits for is also how long the driver takes
@@ -123,7 +123,7 @@ func (l *Ledger) spendQuotes(ctx context.Context, quotes []quote, now time.Time)
 		return nil
 	})
 	if err != nil {
-		return nil, l.db.Fault(ctx, err)
+		return nil, l.db.MapError(ctx, err)
 	}
 	return done, nil
 }

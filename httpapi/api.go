@@ -16,6 +16,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
@@ -66,21 +67,24 @@ type Config struct {
 type api struct {
 	Domains
 	Config
-	huma        huma.API
-	mux         *http.ServeMux
-	metrics     *metrics
-	hosts       map[string]bool
-	streams     streams
-	readiness   readiness
-	connecting  connecting
-	unheard     sync.Once     // of a proxy that is not trusted, it is told once
-	unavailable occasion      // of a request that the master could not serve
-	stall       time.Duration // see recorder
+	huma           huma.API
+	mux            *http.ServeMux
+	metrics        *metrics
+	hosts          map[string]bool
+	streams        streams
+	readiness      readiness
+	connecting     connecting
+	unheard        sync.Once      // of a proxy that is not trusted, it is told once
+	logUnavailable rate.Sometimes // a master outage fails many requests
+	stall          time.Duration  // see recorder
 }
 
 // New returns the handler of the public listener.
 func New(d Domains, cfg Config) http.Handler {
-	a := &api{Domains: d, Config: cfg, mux: http.NewServeMux(), metrics: newMetrics(cfg.Metrics, d.Memory), hosts: cfg.platformHosts(), stall: stallTimeout}
+	a := &api{
+		Domains: d, Config: cfg, mux: http.NewServeMux(), metrics: newMetrics(cfg.Metrics, d.Memory), hosts: cfg.platformHosts(), stall: stallTimeout,
+		logUnavailable: rate.Sometimes{Interval: 10 * time.Second},
+	}
 	a.huma = humago.New(a.mux, openAPI())
 	a.authRoutes()
 	a.sessionRoutes()

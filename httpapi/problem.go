@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -125,8 +124,10 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 	var known *stoa.Error
 	switch {
 	case errors.As(err, &known):
-		if known.Code == stoa.PlatformUnavailable && a.unavailable.due() {
-			a.Log.WarnContext(ctx, "the master database cannot serve requests", "requestId", requestID(ctx), "err", err)
+		if known.Code == stoa.PlatformUnavailable {
+			a.logUnavailable.Do(func() {
+				a.Log.WarnContext(ctx, "request failed: master database unavailable", "requestId", requestID(ctx), "err", err)
+			})
 		}
 	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
 		known = stoa.Errorf(stoa.PlatformUnavailable, "This took too long, and it is not known whether it was done. Try again in a few seconds.").Because(err)
@@ -162,17 +163,6 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 		p.header.Set("WWW-Authenticate", `Bearer realm="stoa"`)
 	}
 	return p
-}
-
-// occasion is what is logged once in a while, however often it happens.
-type occasion struct{ last atomic.Int64 }
-
-const occasionEvery = 10 * time.Second
-
-// due reports whether it is to be logged now.
-func (o *occasion) due() bool {
-	last, now := o.last.Load(), time.Now().UnixNano()
-	return now-last > int64(occasionEvery) && o.last.CompareAndSwap(last, now)
 }
 
 func newProblem(ctx context.Context, status int, code stoa.Code, detail string) *Problem {

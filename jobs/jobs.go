@@ -151,7 +151,7 @@ func (h atLeastWarn) Handle(ctx context.Context, r slog.Record) error {
 		cancelled = cancelled || a.Key == "error" && a.Value.String() == context.Canceled.Error()
 		return true
 	})
-	if cancelled && h.stopping.Load() || h.master.IsAway() {
+	if cancelled && h.stopping.Load() || h.master.IsUnreachable() {
 		return nil
 	}
 	return h.Handler.Handle(ctx, r)

@@ -49,7 +49,7 @@ func (q *Queue) Stop(ctx context.Context) error {
 		case <-tick.C:
 			// River would go on asking a master that is away. What it could not
 			// record there runs again.
-			if q.Running() == "" && q.master.IsAway() {
+			if q.Running() == "" && q.master.IsUnreachable() {
 				return nil
 			}
 		case <-ctx.Done():

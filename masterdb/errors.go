@@ -54,19 +54,18 @@ func isRetryable(err error) bool {
 	return hasCode(err, "40001") || hasCode(err, "40P01") || hasCode(err, readOnly)
 }
 
-// retryAfter is when it is worth to try again.
+// retryAfter is the Retry-After of platform_unavailable.
 const retryAfter = 5 * time.Second
 
-// fullFor is how long a full disk is believed in when nothing is written that
-// would show otherwise.
+// fullFor is how long Ping reports a full disk after the last write that failed
+// for it, unless a later write succeeds.
 const fullFor = 30 * time.Second
 
-// Fault returns err as platform_unavailable when it means that the master
-// database cannot do what it was asked at the moment, whatever that was: it is
-// away, starts or ends, is busy, or has no room. Otherwise it returns err. What
-// the methods of DB return has gone through it; who uses DB.Pool or DB.Writer
-// calls it.
-func (db *DB) Fault(ctx context.Context, err error) error {
+// MapError returns err as platform_unavailable when the master database cannot
+// serve any request at the moment: it is unreachable, starting, stopping,
+// overloaded, or its disk is full. Otherwise it returns err unchanged. The methods
+// of DB call it; callers of DB.Pool and DB.Writer call it themselves.
+func (db *DB) MapError(ctx context.Context, err error) error {
 	var known *stoa.Error
 	if err == nil || ctx.Err() != nil || errors.As(err, &known) {
 		return err
@@ -76,9 +75,9 @@ func (db *DB) Fault(ctx context.Context, err error) error {
 	case isFull(err):
 		db.full.Store(time.Now().UnixNano())
 		known = stoa.Errorf(stoa.PlatformUnavailable, "The platform cannot store anything at the moment. "+nothingLost)
-	case isAbsence(err):
-		if db.gate != nil {
-			db.gate.suspect()
+	case isUnreachable(err):
+		if db.breaker != nil {
+			db.breaker.requestProbe()
 		}
 		known = stoa.Errorf(stoa.PlatformUnavailable, "The platform's own database cannot be reached at the moment. "+nothingLost)
 	case isRetryable(err), isOverloaded(err):
@@ -90,13 +89,13 @@ func (db *DB) Fault(ctx context.Context, err error) error {
 	return known.Because(err)
 }
 
-// isFull: there is no room on the disk.
+// isFull reports whether the disk is full.
 func isFull(err error) bool { return hasCode(err, "53100", sqlite3.SQLITE_FULL) }
 
-// isAbsence: the server, or SQLite's file, was not there to answer. A connection
-// that ended in the middle says so too.
+// isUnreachable reports whether the server, or SQLite's file, could not be
+// reached, or the connection was lost.
 // Source: PostgreSQL manual, "PostgreSQL Error Codes".
-func isAbsence(err error) bool {
+func isUnreachable(err error) bool {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
 		switch pgErr.Code {
@@ -110,11 +109,11 @@ func isAbsence(err error) bool {
 	}
 	var connectErr *pgconn.ConnectError
 	var netErr net.Error
-	return errors.Is(err, errAway) || errors.As(err, &connectErr) || errors.As(err, &netErr) || errors.Is(err, net.ErrClosed) ||
+	return errors.Is(err, errUnreachable) || errors.As(err, &connectErr) || errors.As(err, &netErr) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || pgconn.SafeToRetry(err)
 }
 
-// isOverloaded: the server has no connection, memory or time for this.
+// isOverloaded reports whether the server lacks a connection, memory or time.
 func isOverloaded(err error) bool {
 	return errors.Is(err, ErrBusy) || hasCode(err, "53000") || hasCode(err, "53200") || hasCode(err, "53300") || hasCode(err, "53400") || hasCode(err, "57014") ||
 		isLite(err, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL)

@@ -42,8 +42,8 @@ type DB struct {
 	pool        *pgxpool.Pool // PostgreSQL
 	write, read *sql.DB       // SQLite
 	path        string        // SQLite
-	gate        *gate         // PostgreSQL
-	stopGate    func()
+	breaker     *breaker      // PostgreSQL
+	stopBreaker func()
 	full        atomic.Int64 // when there was no room to write, in nanoseconds of Unix time; 0: there is
 
 	clock clock
@@ -111,12 +111,12 @@ func isPostgres(url string) bool {
 	return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
 }
 
-// closeTimeout is how long Close waits for queries under way, and then for what
-// is left of them when their connections were cut.
+// closeTimeout is how long Close waits for queries under way, and again after it
+// has aborted them.
 const closeTimeout = 3 * time.Second
 
-// Close waits a while for queries under way and closes every connection. It
-// returns after twice closeTimeout at most, whatever hangs.
+// Close waits closeTimeout for queries under way, then aborts them, and closes
+// every connection. It returns after twice closeTimeout at most.
 func (db *DB) Close() {
 	closed := make(chan struct{})
 	go func() {
@@ -132,11 +132,11 @@ func (db *DB) Close() {
 	case <-closed:
 	case <-time.After(closeTimeout):
 	}
-	if db.gate == nil {
+	if db.breaker == nil {
 		return
 	}
-	db.stopGate()
-	db.gate.cutAll()
+	db.stopBreaker()
+	db.breaker.abortAll()
 	select {
 	case <-closed:
 	case <-time.After(closeTimeout):
@@ -150,7 +150,7 @@ func (db *DB) Ping(ctx context.Context) error {
 	if db.pool != nil {
 		ping = func() error { return db.pool.Ping(ctx) }
 	}
-	if err := db.Fault(ctx, ping()); err != nil {
+	if err := db.MapError(ctx, ping()); err != nil {
 		return err
 	}
 	if full := db.full.Load(); full != 0 && time.Since(time.Unix(0, full)) < fullFor {
@@ -175,21 +175,21 @@ func (db *DB) CheckWrite(ctx context.Context) error {
 	})
 }
 
-// OnOutage has fn called when the master is found to be away, with the cause,
-// and when it is back, with nil. It must return at once. On SQLite nobody
-// calls it.
+// OnOutage registers fn to be called with the cause when the master becomes
+// unreachable, and with nil when it answers again. fn must return at once. On
+// SQLite it is never called.
 func (db *DB) OnOutage(fn func(cause error)) {
-	if db.gate == nil {
+	if db.breaker == nil {
 		return
 	}
-	db.gate.mu.Lock()
-	defer db.gate.mu.Unlock()
-	db.gate.callbacks = append(db.gate.callbacks, fn)
+	db.breaker.mu.Lock()
+	defer db.breaker.mu.Unlock()
+	db.breaker.callbacks = append(db.breaker.callbacks, fn)
 }
 
-// IsAway reports whether the master is known to be away: whatever is asked of
-// it fails at once.
-func (db *DB) IsAway() bool { return db.gate != nil && db.gate.check() != nil }
+// IsUnreachable reports whether the breaker in front of the master is open:
+// every call fails at once.
+func (db *DB) IsUnreachable() bool { return db.breaker != nil && db.breaker.allow() != nil }
 
 // Pool is the PostgreSQL pool, nil on SQLite. It exists for libraries that
 // bring their own SQL, such as the job queue.
@@ -206,13 +206,13 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 	for attempt := 1; ; attempt++ {
 		err := db.tx(ctx, fn)
 		if attempt == attempts || !isRetryable(err) {
-			return db.Fault(ctx, err)
+			return db.MapError(ctx, err)
 		}
 		// A pause, so that the transaction this one lost to is through first.
 		select {
 		case <-time.After(time.Duration(attempt) * (10*time.Millisecond + rand.N(20*time.Millisecond))): //nolint:gosec // not a secret
 		case <-ctx.Done():
-			return db.Fault(ctx, err)
+			return db.MapError(ctx, err)
 		}
 	}
 }
@@ -232,12 +232,12 @@ func (db *DB) Within(ctx context.Context, fn func(*Tx) error) error {
 		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 			err = ErrBusy
 		}
-		return db.Fault(ctx, err)
+		return db.MapError(ctx, err)
 	}
 	tx := db.newTx()
 	err = db.commit(ctx, conn, tx, fn)
 	_ = conn.Close() // back to the pool, before others are told of the commit
-	return db.Fault(ctx, db.committed(tx, err))
+	return db.MapError(ctx, db.committed(tx, err))
 }
 
 // Within implements Handle: fn runs in tx itself.
@@ -306,7 +306,7 @@ func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx
 // Snapshot runs fn with a Querier for which the database stands still:
 // everything it reads is as it was when fn began.
 func (db *DB) Snapshot(ctx context.Context, fn func(Querier) error) error {
-	return db.Fault(ctx, db.snapshot(ctx, fn))
+	return db.MapError(ctx, db.snapshot(ctx, fn))
 }
 
 func (db *DB) snapshot(ctx context.Context, fn func(Querier) error) error {
@@ -325,17 +325,17 @@ func (db *DB) snapshot(ctx context.Context, fn func(Querier) error) error {
 // Get implements Querier outside a transaction.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
 	if db.pool != nil {
-		return db.Fault(ctx, pgGet(ctx, db.pool, dst, query, args))
+		return db.MapError(ctx, pgGet(ctx, db.pool, dst, query, args))
 	}
-	return db.Fault(ctx, liteGet(ctx, db.read, dst, query, args))
+	return db.MapError(ctx, liteGet(ctx, db.read, dst, query, args))
 }
 
 // Select implements Querier outside a transaction.
 func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
 	if db.pool != nil {
-		return db.Fault(ctx, pgxscan.Select(ctx, db.pool, dst, query, args...))
+		return db.MapError(ctx, pgxscan.Select(ctx, db.pool, dst, query, args...))
 	}
-	return db.Fault(ctx, liteSelect(ctx, db.read, dst, query, args))
+	return db.MapError(ctx, liteSelect(ctx, db.read, dst, query, args))
 }
 
 // Get implements Querier.

@@ -59,18 +59,18 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = "stoa"
 	cfg.ConnConfig.ConnectTimeout = 10 * time.Second
-	g := newGate(cfg.ConnConfig)
+	b := newBreaker(cfg.ConnConfig)
 	if err := refusePooler(ctx, cfg.ConnConfig); err != nil {
 		return nil, fmt.Errorf("master database: %w", err)
 	}
-	cfg.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return g.check() } // before the name is resolved
+	cfg.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return b.allow() } // before the name is resolved
 	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
 		// In the session and not as parameters of its start, which poolers refuse.
 		session, err := sessionID(ctx, c, planning+"; "+pinned+"; "+ownSession)
 		if err != nil {
 			return err
 		}
-		g.identify(c.PgConn().Conn(), session)
+		b.identify(c.PgConn().Conn(), session)
 		// Times come back in UTC, as they were written and as SQLite gives them.
 		c.TypeMap().RegisterType(&pgtype.Type{
 			Name: "timestamptz", OID: pgtype.TimestamptzOID,
@@ -94,10 +94,10 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 		return nil, fmt.Errorf("master database: %w", err)
 	}
 	open.Store(pool)
-	g.callbacks = append(g.callbacks, func(error) { go pool.Reset() }) // whatever it holds was cut, or is of before
-	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
-	go g.watch(watching)
-	return &DB{Engine: Postgres, pool: pool, gate: g, stopGate: stop}, nil
+	b.callbacks = append(b.callbacks, func(error) { go pool.Reset() }) // its connections were aborted
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	go b.run(running)
+	return &DB{Engine: Postgres, pool: pool, breaker: b, stopBreaker: stop}, nil
 }
 
 // refuseSettings names a setting that no session may change, and with which

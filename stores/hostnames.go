@@ -47,7 +47,7 @@ const (
 type Site struct {
 	StoreID  stoa.StoreID
 	Status   Status
-	StaleFor time.Duration `db:"-"` // how long ago it was read, when the master could not be asked again; else 0
+	StaleFor time.Duration `db:"-"` // its age when the master gave no answer to a newer read; else 0
 }
 
 // Resolve returns the store that answers at host, a Host header. It fails

@@ -26,11 +26,11 @@ const (
 	lookupTimeout = 5 * time.Second // for one look into the master
 	shards        = 1 << 12
 
-	// patience is how long who asks for a name that is known from before waits for
-	// the master, before it gets what is known.
-	patience = 250 * time.Millisecond
-	// staleFor is the default of how old that may be.
-	staleFor = time.Hour
+	// refreshWait is how long a lookup of a cached name waits for the master before it
+	// returns the cached site.
+	refreshWait = 250 * time.Millisecond
+	// defaultMaxStale is the default of Registry.ServeStale.
+	defaultMaxStale = time.Hour
 )
 
 // Resolver remembers which store answers at which hostname. A hit asks
@@ -49,9 +49,10 @@ const (
 // that one under way during a change cannot bring back what was true before.
 // Stores that share a shard are read again too, which is rare and harmless.
 //
-// While the master cannot be asked, or is slow, what was last read goes on for
-// staleFor, unless a change of that store has been heard of since: a suspension
-// holds. That changes may have been missed is no reason to stop.
+// While the master is unreachable or slow, a cached site is returned up to maxStale
+// after it was read, unless a change of its store was notified since: a suspension
+// holds. A resync, which says only that notifications may have been missed, does
+// not end this.
 type Resolver struct {
 	load    func(ctx context.Context, name string) (Site, error) // from the master
 	ttl     time.Duration
@@ -60,12 +61,12 @@ type Resolver struct {
 
 	platform map[string]bool // hosts of the platform, at which no store answers
 
-	staleFor time.Duration
-	stale    atomic.Uint64 // lookups that were answered by what was known from before
+	maxStale time.Duration
+	stale    atomic.Uint64 // lookups that returned a stale site
 
 	generation atomic.Uint64
 	changed    [shards]atomic.Uint64 // the generation in which a store of the shard last changed
-	doubted    atomic.Uint64         // the generation before which any change may have been missed
+	resynced   atomic.Uint64         // the generation of the last resync: entries of earlier ones are read again
 
 	mu      sync.Mutex // orders changes; guards flights
 	flights map[string]*flight
@@ -89,7 +90,7 @@ type flight struct {
 
 func newResolver(db *masterdb.DB) *Resolver {
 	r := &Resolver{
-		ttl: postgresTTL, staleFor: staleFor,
+		ttl: postgresTTL, maxStale: defaultMaxStale,
 		cache:   otter.Must(&otter.Options[string, entry]{MaximumSize: maxNames}),
 		unknown: make(chan struct{}, maxUnknown),
 		flights: map[string]*flight{},
@@ -117,7 +118,7 @@ func (r *Resolver) lookup(ctx context.Context, host string) (Site, error) {
 		return Site{}, unknownHost()
 	}
 	e, seen := r.cache.GetIfPresent(name)
-	if seen && r.holds(e) && e.generation >= r.doubted.Load() && time.Since(e.asOf) < r.ttl {
+	if seen && r.isCurrent(e) && e.generation >= r.resynced.Load() && time.Since(e.asOf) < r.ttl {
 		return e.Site, nil
 	}
 	if !seen {
@@ -126,18 +127,19 @@ func (r *Resolver) lookup(ctx context.Context, host string) (Site, error) {
 	return r.refresh(ctx, name, e)
 }
 
-// holds reports whether no change of the entry's store was heard of.
-func (r *Resolver) holds(e entry) bool { return e.generation >= r.changed[shard(e.StoreID)].Load() }
+// isCurrent reports whether no change of the entry's store was notified since it
+// was read.
+func (r *Resolver) isCurrent(e entry) bool { return e.generation >= r.changed[shard(e.StoreID)].Load() }
 
-// refresh asks the master anew for a name that was seen before. What was known
-// of it is the answer while the master has none.
+// refresh reads a cached name again. It returns the cached site when the master
+// fails or takes longer than refreshWait.
 func (r *Resolver) refresh(ctx context.Context, name string, e entry) (Site, error) {
-	impatient := time.NewTimer(patience)
-	defer impatient.Stop()
+	timer := time.NewTimer(refreshWait)
+	defer timer.Stop()
 	for {
 		f, mine := r.join(name)
 		if mine {
-			go r.fly(context.WithoutCancel(ctx), f, name, true) // the next visitor wants to know it too
+			go r.fly(context.WithoutCancel(ctx), f, name, true) // not under ctx: later lookups need the result too
 		}
 		select {
 		case <-f.done:
@@ -147,12 +149,12 @@ func (r *Resolver) refresh(ctx context.Context, name string, e entry) (Site, err
 			if f.err == nil || stoa.CodeOf(f.err) == stoa.StoreNotFound {
 				return f.site, f.err
 			}
-			if site, ok := r.lastKnown(e); ok {
+			if site, ok := r.staleSite(e); ok {
 				return site, nil
 			}
 			return Site{}, f.err
-		case <-impatient.C: // it fires once
-			if site, ok := r.lastKnown(e); ok {
+		case <-timer.C: // fires once
+			if site, ok := r.staleSite(e); ok {
 				return site, nil
 			}
 		case <-ctx.Done():
@@ -161,10 +163,10 @@ func (r *Resolver) refresh(ctx context.Context, name string, e entry) (Site, err
 	}
 }
 
-// lastKnown is the entry, if it may be used although it is old.
-func (r *Resolver) lastKnown(e entry) (Site, bool) {
+// staleSite returns the cached site with its age, if it may still be used.
+func (r *Resolver) staleSite(e entry) (Site, bool) {
 	age := time.Since(e.asOf)
-	if !r.holds(e) || age >= r.staleFor {
+	if !r.isCurrent(e) || age >= r.maxStale {
 		return Site{}, false
 	}
 	r.stale.Add(1)
@@ -243,7 +245,7 @@ func (r *Resolver) read(ctx context.Context, generation uint64, name string, see
 	return site, nil
 }
 
-// retryAfter is when a lookup that failed is worth another.
+// retryAfter is the Retry-After of a failed lookup.
 const retryAfter = 5 * time.Second
 
 func unresolved(code stoa.Code, message string) *stoa.Error {
@@ -259,11 +261,11 @@ func (r *Resolver) forget(store stoa.StoreID) {
 	r.changed[shard(store)].Store(r.generation.Add(1))
 }
 
-// forgetAll makes every name be read again: changes may have been missed.
+// forgetAll makes every name be read again, since notifications may have been missed.
 func (r *Resolver) forgetAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.doubted.Store(r.generation.Add(1))
+	r.resynced.Store(r.generation.Add(1))
 }
 
 // shard takes the end of the id, where it is random.

@@ -276,7 +276,7 @@ func TestFloodOfUnknownNames(t *testing.T) {
 }
 
 // Visitors who come at once share one look into the master, and the answer
-// does not depend on the patience of the one who came first.
+// does not depend on the refreshWait of the one who came first.
 func TestLookupsAreShared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -411,17 +411,16 @@ func BenchmarkResolverHit(b *testing.B) {
 	})
 }
 
-// TestWhatIsKnownOutlivesTheMaster: names that were seen go on while the master
-// cannot be asked, for as long as is set; a change that was heard of holds, and
-// that changes may have been missed ends nothing.
-func TestWhatIsKnownOutlivesTheMaster(t *testing.T) {
+// TestStaleLookups: cached names resolve while the master is unreachable, up to
+// maxStale. A notified change holds, and a resync does not end it.
+func TestStaleLookups(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]struct {
 		before func(context.Context, string)
 		wait   time.Duration // of a visitor, at most
 	}{
 		"refuses":   {func(context.Context, string) {}, 0},
-		"is silent": {func(ctx context.Context, _ string) { <-ctx.Done() }, patience},
+		"is silent": {func(ctx context.Context, _ string) { <-ctx.Done() }, refreshWait},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -467,7 +466,7 @@ func TestWhatIsKnownOutlivesTheMaster(t *testing.T) {
 				if n.stale.Load() != 3 {
 					t.Errorf("%d stale answers are counted, want 3", n.stale.Load())
 				}
-				<-time.After(n.staleFor)
+				<-time.After(n.maxStale)
 				unavailable("a.test")
 				n.load = load
 				<-time.After(lookupTimeout)

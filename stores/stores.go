@@ -94,14 +94,13 @@ func (r *Registry) UseCloud(c *cloud.Service) { r.cloud = c }
 // hostnames a store. It is for the time before the registry is used.
 func (r *Registry) UseQuotas(l quotas.Limits) { r.quotas = l }
 
-// ServeStale sets for how long what is known of a hostname is used while the
-// master database cannot be asked. It is for the time before the registry is
-// used.
-func (r *Registry) ServeStale(d time.Duration) { r.resolver.staleFor = d }
+// ServeStale sets the maximum age of a cached hostname, which is used while the
+// master database is unreachable. Call it before the registry is used.
+func (r *Registry) ServeStale(d time.Duration) { r.resolver.maxStale = d }
 
-// StaleAnswers counts the lookups that were answered by what was known from
-// before.
-func (r *Registry) StaleAnswers() uint64 { return r.resolver.stale.Load() }
+// StaleLookups returns how many lookups were answered from the cache because the
+// master database gave no answer.
+func (r *Registry) StaleLookups() uint64 { return r.resolver.stale.Load() }
 
 // Get returns the store with all there is to know. A tenant database that
 // cannot be read does not fail the call: Profile is nil and Database.Status

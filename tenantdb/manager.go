@@ -34,7 +34,7 @@ type Options struct {
 	WaitTimeout      time.Duration // for another caller of the same store to finish; default 5 s
 	StatementTimeout time.Duration // for a statement or a whole transaction of a lease; default 10 s
 	Cooldown         time.Duration // how long a database that fails is left alone; default 5 s
-	ServeStale       time.Duration // how old credentials may be that are used while the master cannot be asked; default 1 h
+	ServeStale       time.Duration // maximum age of cached credentials, which are used while the master is unreachable; default 1 h
 	Dialer           Dialer
 	Own              *OwnMigrations     // the operator's migrations; nil without any
 	Supabase         SupabaseRules      // which servers are Supabase's, and what signs their certificates
@@ -61,7 +61,7 @@ type Manager struct {
 	servers  map[string]*serverPools
 	breakers map[stoa.StoreID]*breaker
 	closed   bool
-	changes  uint64 // of credentials that were heard of
+	changes  uint64 // of credentials, as notified
 
 	evicted  uint64 // pools closed to make room
 	stale    uint64 // pools whose credentials had changed unheard
@@ -74,7 +74,7 @@ type Manager struct {
 
 	missed chan struct{} // credentials may have changed unheard
 
-	known known
+	credentials credentialCache
 
 	reclaimed atomic.Uint64 // times that a store gave up its idle connections for another
 }
@@ -123,7 +123,7 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 	m = &Manager{
 		master: master, ring: ring, engines: NewEngines(opts), opts: opts, idle: list.New(),
 		pools: map[stoa.StoreID]*pool{}, servers: map[string]*serverPools{}, breakers: map[stoa.StoreID]*breaker{}, stop: stop,
-		counts: newCounts(), missed: make(chan struct{}, 1), known: newKnown(opts.ServeStale),
+		counts: newCounts(), missed: make(chan struct{}, 1), credentials: newCredentialCache(opts.ServeStale),
 	}
 	m.budget = newBudget(opts.ConnsPerServer, m.reclaim)
 	m.budget.spareFiles = opts.spareFiles
@@ -299,7 +299,7 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 
 // readyToOpen reads what the pool is to connect to, and waits until it may.
 func (m *Manager) readyToOpen(ctx context.Context, p *pool) (Registered, error) {
-	r, err := m.readForOpening(ctx, p.store)
+	r, err := m.readCached(ctx, p.store)
 	if err == nil {
 		err = r.readable()
 	}
@@ -393,7 +393,7 @@ func (m *Manager) Forget(store stoa.StoreID) {
 
 func (m *Manager) forget(store stoa.StoreID) {
 	m.changes++
-	m.known.cache.Invalidate(store)
+	m.credentials.rows.Invalidate(store)
 	if p := m.pools[store]; p != nil {
 		m.retire(p)
 	}

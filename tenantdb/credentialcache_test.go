@@ -12,10 +12,10 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// TestKnownCredentialsOutliveTheMaster: a database that was open before is opened
-// again while the master cannot be asked, for as long as is set, and never with
-// credentials that are known to have changed.
-func TestKnownCredentialsOutliveTheMaster(t *testing.T) {
+// TestCachedCredentials: a database that was open before opens again while the
+// master is unreachable, up to ServeStale, and never with credentials whose change
+// was notified.
+func TestCachedCredentials(t *testing.T) {
 	t.Parallel()
 	if os.Getenv(masterdbtest.PostgresEnv) == "" {
 		masterdbtest.Engines()

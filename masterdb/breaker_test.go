@@ -118,7 +118,7 @@ func TestMasterThatIsAway(t *testing.T) {
 
 func awaitAway(t *testing.T, db *masterdb.DB) {
 	t.Helper()
-	for begin := time.Now(); !db.IsAway(); <-time.After(10 * time.Millisecond) {
+	for begin := time.Now(); !db.IsUnreachable(); <-time.After(10 * time.Millisecond) {
 		if time.Since(begin) > 5*time.Second {
 			t.Fatal("the master is away, and that was not noticed")
 		}

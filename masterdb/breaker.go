@@ -1,0 +1,359 @@
+package masterdb
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// An unreachable PostgreSQL master is detected within silence + breakerTick +
+// probeTimeout, which is less than 3 s.
+const (
+	breakerTick   = 100 * time.Millisecond
+	silence       = 500 * time.Millisecond  // without a byte from the server while an answer is due, before it is probed
+	probeTimeout  = 2000 * time.Millisecond // for a probe
+	probePause    = 250 * time.Millisecond  // between two probes of an unreachable master
+	staleAfter    = 1500 * time.Millisecond // without an answer, a connection is compared with the server's sessions
+	staleAgain    = 5 * time.Second         // between such comparisons of one connection
+	lookupTimeout = 2 * time.Second         // to resolve the master's name
+	hostTimeout   = 1200 * time.Millisecond // for a host's first byte, if there are others
+	skipFor       = 3 * time.Second         // a host that did not send it is left out
+)
+
+// errUnreachable is the cause of every failure while the breaker is open.
+var errUnreachable = errors.New("masterdb: the server is unreachable; it is probed until it answers")
+
+// errSkipped is why a host is not tried.
+var errSkipped = errors.New("masterdb: this host did not answer a moment ago; the others are tried first")
+
+// breaker is the circuit breaker in front of a PostgreSQL master. It tracks the
+// bytes of every connection, so that it knows when an answer is due and for how
+// long the server has sent nothing. When the server refuses connections or is
+// silent, the breaker opens: it closes all connections, so that whatever waits for
+// an answer fails at once, and allows none until a probe has succeeded.
+// It is safe for concurrent use.
+type breaker struct {
+	probeConfig  *pgx.ConnConfig
+	severalHosts bool
+	probes       chan struct{} // asks for a probe
+	lastRead     atomic.Int64  // when a byte last came from the server, by now
+	start        time.Time
+
+	mu        sync.Mutex
+	conns     map[*trackedConn]struct{}
+	skipped   map[string]time.Time // addresses that are left out, and until when
+	openSince time.Time            // zero while the breaker is closed
+	callbacks []func(error)
+}
+
+// newBreaker makes every connection that cfg opens go through a new breaker.
+func newBreaker(cfg *pgx.ConnConfig) *breaker {
+	b := &breaker{
+		probes: make(chan struct{}, 1), start: time.Now(), conns: map[*trackedConn]struct{}{}, skipped: map[string]time.Time{},
+		severalHosts: slices.ContainsFunc(cfg.Fallbacks, func(f *pgconn.FallbackConfig) bool { return f.Host != cfg.Host || f.Port != cfg.Port }),
+	}
+	lookup := cfg.LookupFunc
+	cfg.LookupFunc = func(ctx context.Context, host string) ([]string, error) {
+		ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+		defer cancel()
+		return lookup(ctx, host)
+	}
+	b.probeConfig = cfg.Copy()
+	b.probeConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		return b.dial(ctx, network, address, true)
+	}
+	cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		return b.dial(ctx, network, address, false)
+	}
+	return b
+}
+
+// now is a monotonic time in nanoseconds. It is never 0.
+func (b *breaker) now() int64 { return int64(time.Since(b.start)) + 1 }
+
+// trackedConn is the socket of one connection, from the moment it is dialled.
+type trackedConn struct {
+	net.Conn  // set under breaker.mu once it is dialled
+	breaker   *breaker
+	address   string
+	probe     bool
+	cancel    context.CancelFunc // of the dial
+	skipTimer *time.Timer        // aborts it when no byte comes; nil if there is no other host
+
+	asked    atomic.Int64  // since when an answer is due, by breaker.now; 0: none is
+	answered atomic.Bool   // a byte has come
+	session  atomic.Uint32 // the server's id of the session; 0: unknown
+	compared int64         // when it was last compared with the server's sessions; under breaker.mu
+}
+
+// Write implements net.Conn.
+func (c *trackedConn) Write(p []byte) (int, error) {
+	c.asked.CompareAndSwap(0, c.breaker.now())
+	return c.Conn.Write(p)
+}
+
+// Read implements net.Conn.
+func (c *trackedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.asked.Store(0)
+		c.answered.Store(true)
+		if !c.probe {
+			c.breaker.lastRead.Store(c.breaker.now())
+		}
+	}
+	return n, err
+}
+
+// Close implements net.Conn.
+func (c *trackedConn) Close() error {
+	c.breaker.forget(c)
+	return c.Conn.Close()
+}
+
+// abort fails whatever waits on the connection. Its user then closes it.
+func (c *trackedConn) abort() {
+	c.breaker.mu.Lock()
+	conn := c.Conn
+	c.breaker.mu.Unlock()
+	c.cancel()
+	if conn != nil {
+		_ = conn.Close()
+	}
+}
+
+// forget removes a connection that has ended.
+func (b *breaker) forget(c *trackedConn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.conns, c)
+	c.cancel()
+	if c.skipTimer != nil {
+		c.skipTimer.Stop()
+	}
+}
+
+// dialer detects within about 12 s that the peer of an idle connection is gone.
+var dialer = net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}}
+
+func (b *breaker) dial(ctx context.Context, network, address string, probe bool) (net.Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	c := &trackedConn{breaker: b, address: address, probe: probe, cancel: cancel}
+	c.asked.Store(b.now())
+	if err := b.admit(c); err != nil {
+		cancel()
+		return nil, err
+	}
+	conn, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		b.forget(c)
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c.Conn = conn
+	return c, nil
+}
+
+// admit registers a connection that is about to be dialled.
+func (b *breaker) admit(c *trackedConn) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.openSince.IsZero() && !c.probe {
+		return errUnreachable
+	}
+	if b.severalHosts {
+		if time.Now().Before(b.skipped[c.address]) {
+			return errSkipped
+		}
+		c.skipTimer = time.AfterFunc(hostTimeout, func() { b.skip(c) })
+	}
+	b.conns[c] = struct{}{}
+	return nil
+}
+
+// skip leaves the connection's host out for skipFor, unless it has answered.
+func (b *breaker) skip(c *trackedConn) {
+	if c.answered.Load() {
+		return
+	}
+	b.mu.Lock()
+	b.skipped[c.address] = time.Now().Add(skipFor)
+	b.mu.Unlock()
+	c.abort()
+}
+
+// identify records which session of the server a connection has.
+func (b *breaker) identify(conn net.Conn, session uint32) {
+	for {
+		if c, ok := conn.(*trackedConn); ok {
+			c.session.Store(session)
+			return
+		}
+		under, ok := conn.(interface{ NetConn() net.Conn }) // TLS
+		if !ok {
+			return
+		}
+		conn = under.NetConn()
+	}
+}
+
+// allow returns errUnreachable while the breaker is open.
+func (b *breaker) allow() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.openSince.IsZero() {
+		return nil
+	}
+	return errUnreachable
+}
+
+// requestProbe has the master probed at once. It does not wait.
+func (b *breaker) requestProbe() {
+	select {
+	case b.probes <- struct{}{}:
+	default:
+	}
+}
+
+// run probes the master when there is reason to, until ctx ends.
+func (b *breaker) run(ctx context.Context) {
+	tick := time.NewTicker(breakerTick)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-b.probes:
+			b.probe(ctx)
+		case <-tick.C:
+			if b.isSilent() {
+				b.probe(ctx)
+			}
+		}
+		for ctx.Err() == nil && b.allow() != nil {
+			select {
+			case <-ctx.Done():
+			case <-time.After(probePause):
+				b.probe(ctx)
+			}
+		}
+	}
+}
+
+// isSilent reports whether an answer is overdue: the server sends nothing at all,
+// or nothing on one connection.
+func (b *breaker) isSilent() bool {
+	now := b.now()
+	quiet := time.Duration(now-b.lastRead.Load()) > silence
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for c := range b.conns {
+		if asked := c.asked.Load(); asked != 0 && (quiet && time.Duration(now-asked) > silence || c.isStale(now)) {
+			return true
+		}
+	}
+	return false
+}
+
+// isStale reports whether the connection is to be compared with the server's sessions.
+func (c *trackedConn) isStale(now int64) bool {
+	asked := c.asked.Load()
+	return asked != 0 && c.session.Load() != 0 && time.Duration(now-asked) > staleAfter && (c.compared == 0 || time.Duration(now-c.compared) > staleAgain)
+}
+
+// probe asks the master for an answer and opens or closes the breaker by it.
+func (b *breaker) probe(ctx context.Context) {
+	began := b.now()
+	probing, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(probing, b.probeConfig)
+	if err == nil {
+		defer conn.Close(probing) //nolint:errcheck // nothing is pending
+		err = conn.Ping(probing)
+	}
+	switch {
+	case ctx.Err() != nil: // closing
+	case err == nil:
+		b.lastRead.Store(b.now())
+		b.set(nil)
+		b.abortStale(probing, conn)
+	case !isUnreachable(err), b.lastRead.Load() > began: // it answers others
+		b.set(nil)
+	default:
+		b.set(err)
+	}
+}
+
+// set closes the breaker, or opens it when err is not nil.
+func (b *breaker) set(err error) {
+	b.mu.Lock()
+	if b.openSince.IsZero() == (err == nil) {
+		b.mu.Unlock()
+		return
+	}
+	b.openSince = time.Time{}
+	var conns []*trackedConn
+	if err != nil {
+		b.openSince = time.Now()
+		conns = slices.Collect(maps.Keys(b.conns))
+	}
+	callbacks := slices.Clone(b.callbacks)
+	b.mu.Unlock()
+	for _, c := range conns {
+		c.abort()
+	}
+	for _, fn := range callbacks {
+		fn(err)
+	}
+}
+
+// abortStale aborts connections that wait for an answer although the server,
+// asked through conn, is not working on one: their session is gone, as after a
+// fail-over, or idle.
+// Source: PostgreSQL manual, "The Cumulative Statistics System": pg_stat_activity.
+func (b *breaker) abortStale(ctx context.Context, conn *pgx.Conn) {
+	now := b.now()
+	waiting := map[*trackedConn]int64{}
+	var sessions []int32
+	b.mu.Lock()
+	for c := range b.conns {
+		if c.isStale(now) {
+			c.compared = now
+			waiting[c] = c.asked.Load()
+			sessions = append(sessions, int32(c.session.Load())) //nolint:gosec // as the server gave it
+		}
+	}
+	b.mu.Unlock()
+	if len(waiting) == 0 {
+		return
+	}
+	var busy []int32
+	err := conn.QueryRow(ctx, `SELECT coalesce(array_agg(pid), '{}') FROM pg_stat_activity
+		WHERE pid = ANY($1) AND (state IS NULL OR state NOT LIKE 'idle%' OR state_change > now() - interval '1 second')`, sessions).Scan(&busy)
+	if err != nil {
+		return
+	}
+	for c, asked := range waiting {
+		if c.asked.Load() == asked && !slices.Contains(busy, int32(c.session.Load())) { //nolint:gosec // as above
+			c.abort()
+		}
+	}
+}
+
+// abortAll aborts every connection.
+func (b *breaker) abortAll() {
+	b.mu.Lock()
+	conns := slices.Collect(maps.Keys(b.conns))
+	b.mu.Unlock()
+	for _, c := range conns {
+		c.abort()
+	}
+}
