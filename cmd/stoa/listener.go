@@ -143,6 +143,15 @@ type boundedConn struct {
 	place   *list.Element // guarded by boundedListener.mu
 }
 
+// CloseWrite lets net/http end the answer to a body that it has not read without
+// a reset, which could overtake the answer.
+func (c *boundedConn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
 // Close implements net.Conn.
 func (c *boundedConn) Close() error {
 	defer c.release()
