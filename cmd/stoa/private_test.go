@@ -152,7 +152,7 @@ func TestPrivateDetails(t *testing.T) {
 	for _, c := range a.list("checks") {
 		checks[c.(object)["name"].(string)] = c.(object)["ok"].(bool)
 	}
-	if want := map[string]bool{"master database": true, "schema": true, "job queue": true, "rate limits": false}; !maps.Equal(checks, want) {
+	if want := map[string]bool{"master database": true, "schema": true, "data directory": true, "job queue": true, "rate limits": false}; !maps.Equal(checks, want) {
 		t.Errorf("checks %v, want %v", checks, want)
 	}
 	if strings.Contains(a.raw, "hunter2") {
