@@ -3,7 +3,6 @@ package masterdb_test
 import (
 	"context"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -147,11 +146,7 @@ func TestSlowStatementIsNoOutage(t *testing.T) {
 // fail-over that the connection has not noticed, does not hold up who uses it.
 func TestConnectionThatIsDead(t *testing.T) {
 	t.Parallel()
-	dsn := os.Getenv(masterdbtest.PostgresEnv)
-	if dsn == "" {
-		masterdbtest.Engines()
-		t.Skip("no PostgreSQL")
-	}
+	dsn := postgresURL(t)
 	r, through := masterdbtest.NewRelay(t, dsn)
 	db, err := masterdb.Open(t.Context(), through+"&pool_max_conns=2")
 	must(t, err)
@@ -173,11 +168,7 @@ func TestConnectionThatIsDead(t *testing.T) {
 // for the others, and not waited for again and again.
 func TestHostThatIsSilent(t *testing.T) {
 	t.Parallel()
-	dsn := os.Getenv(masterdbtest.PostgresEnv)
-	if dsn == "" {
-		masterdbtest.Engines()
-		t.Skip("no PostgreSQL")
-	}
+	dsn := postgresURL(t)
 	first, through := masterdbtest.NewRelay(t, dsn)
 	u, err := url.Parse(through)
 	must(t, err)
@@ -201,11 +192,7 @@ func TestHostThatIsSilent(t *testing.T) {
 // TestCloseOfASilentMaster: closing does not wait for answers that never come.
 func TestCloseOfASilentMaster(t *testing.T) {
 	t.Parallel()
-	dsn := os.Getenv(masterdbtest.PostgresEnv)
-	if dsn == "" {
-		masterdbtest.Engines()
-		t.Skip("no PostgreSQL")
-	}
+	dsn := postgresURL(t)
 	r, through := masterdbtest.NewRelay(t, dsn)
 	db, err := masterdb.Open(t.Context(), through)
 	must(t, err)

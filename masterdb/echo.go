@@ -62,9 +62,9 @@ func (e *echo) received(payload string) bool {
 // overdue reports whether the echo was sent and should have arrived.
 func (e *echo) overdue() bool { return e.token != "" && e.sent == nil && time.Now().After(e.due) }
 
-// patience is how long to wait for a message: a short while when there is an echo
-// to send or to wait for.
-func (e *echo) patience(l *listener) time.Duration {
+// waitTime returns how long to wait for a message: less than idle when an echo is
+// due before.
+func (e *echo) waitTime(l *listener) time.Duration {
 	if e.token != "" && e.sent == nil {
 		return min(l.idle, max(time.Until(e.due), time.Millisecond))
 	}

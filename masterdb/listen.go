@@ -189,7 +189,7 @@ func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
 // server is there. The question matters: a server that vanished without a
 // word, or a router that forgot the connection, looks just like silence.
 func (l *listener) next(ctx context.Context, conn *pgx.Conn, e *echo) (*pgconn.Notification, error) {
-	idle, cancel := context.WithTimeout(ctx, e.patience(l))
+	idle, cancel := context.WithTimeout(ctx, e.waitTime(l))
 	defer cancel()
 	n, err := conn.WaitForNotification(idle)
 	if err == nil || idle.Err() == nil || ctx.Err() != nil {

@@ -32,7 +32,7 @@ type replica struct {
 func newReplica(t *testing.T, url string) replica {
 	t.Helper()
 	r := replica{DB: masterdbtest.Open(t, url), heard: make(chan string, 1000), resyncs: make(chan string, 1000)}
-	r.Subscribe(topic, func(payload string) { r.heard <- payload }, func() { r.resyncs <- "resync" })
+	r.Subscribe(topic, func(payload string) { r.heard <- payload }, func() { r.resyncs <- time.Now().Format(time.RFC3339Nano) })
 	r.deaf = listen(t, r.DB)
 	if r.Engine == masterdb.Postgres {
 		receive(t, r.resyncs)
@@ -215,15 +215,20 @@ func TestListenComesBack(t *testing.T) {
 		until(t, "both hear", func() bool { return !a.Deaf() && !b.Deaf() }) // or only one session would be there to end
 		hangUp(t, a.DB)
 		receive(t, b.resyncs)
+		committing := time.Now()
 		a.notify(t, nil, payload)
-		for told := false; !told; { // an earlier one may come again, from the change log
+		for told := false; !told; { // an earlier payload may come again, from the change log
 			select {
 			case got := <-b.heard:
 				told = got == payload
-			case <-b.resyncs: // it was committed before b heard again: the subscriber reads everything anew
-				told = true
+			case at := <-b.resyncs:
+				// A change that was committed before b listened again is covered by the
+				// resync that follows; one from before it covers nothing.
+				resynced, err := time.Parse(time.RFC3339Nano, at)
+				must(t, err)
+				told = resynced.After(committing)
 			case <-time.After(30 * time.Second):
-				t.Fatalf("%q was not told, nor a resync", payload)
+				t.Fatalf("%q was not told, nor covered by a resync", payload)
 			}
 		}
 	}
