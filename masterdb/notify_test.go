@@ -231,6 +231,10 @@ func TestListenComesBack(t *testing.T) {
 				t.Fatalf("%q was not told, nor covered by a resync", payload)
 			}
 		}
+		until(t, "b hears again", func() bool { return !b.Deaf() })
+		a.notify(t, nil, payload+" again")
+		for receive(t, b.heard) != payload+" again" { // nothing but the message itself will do now
+		}
 	}
 }
 
