@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -24,7 +25,9 @@ func (p *ownPostgres) setClock(skew string) {
 	p.t.Helper()
 	found, _ := filepath.Glob("/usr/lib/*/faketime/libfaketime.so.1")
 	if len(found) == 0 {
-		masterdbtest.Engines() // which insists on servers if they were promised
+		if os.Getenv("STOA_TEST_REQUIRE_SERVERS") != "" {
+			p.t.Fatal("libfaketime is not installed")
+		}
 		p.t.Skip("libfaketime is not installed here")
 	}
 	p.env = []string{"LD_PRELOAD=" + found[0], "FAKETIME=" + skew, "FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1"}
