@@ -114,7 +114,7 @@ func New(url keyring.Secret, log *slog.Logger) (*Limiter, error) {
 		return l, nil
 	}
 	var err error
-	if l.shared, err = newShared(url); err != nil {
+	if l.shared, err = newShared(url, sharedTimeout); err != nil {
 		return nil, err
 	}
 	l.breaker = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{

@@ -26,7 +26,7 @@ func eachCounter(t *testing.T, test func(t *testing.T, c counter)) {
 	})
 	t.Run("redis", func(t *testing.T) {
 		t.Parallel()
-		s, err := newShared(keyring.NewSecret(limitstest.URL(t)))
+		s, err := newShared(keyring.NewSecret(limitstest.URL(t)), time.Minute)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,28 +12,30 @@ import (
 	"github.com/stoahq/stoa/keyring"
 )
 
-// patience with the server: a request waits for it no longer.
 const (
-	sharedTimeout = 250 * time.Millisecond
+	sharedTimeout = 250 * time.Millisecond // the longest that a request waits for the server
 	sharedConns   = 32
 )
 
 // shared counts in a Redis or Valkey server, by its clock.
-type shared struct{ client *redis.Client }
+type shared struct {
+	client  *redis.Client
+	timeout time.Duration // for one call
+}
 
 // newShared does not connect yet.
-func newShared(url keyring.Secret) (*shared, error) {
+func newShared(url keyring.Secret, timeout time.Duration) (*shared, error) {
 	opts, err := redis.ParseURL(url.Reveal())
 	if err != nil { // which repeats the password
 		return nil, errors.New("must be redis://HOST:PORT or, with TLS, rediss://HOST:PORT, with user:password@ before the host if need be")
 	}
-	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout, opts.PoolTimeout = sharedTimeout, sharedTimeout, sharedTimeout, sharedTimeout
+	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout, opts.PoolTimeout = timeout, timeout, timeout, timeout
 	opts.MaxRetries, opts.DialerRetries, opts.PoolSize = -1, 1, sharedConns
 	opts.ContextTimeoutEnabled = true
 	opts.DisableIdentity = true // servers before 7.2 know neither this
 	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	redis.SetLogger(&logging.VoidLogger{}) // it would write each failure to standard error: ours are in the log once
-	return &shared{redis.NewClient(opts)}, nil
+	return &shared{redis.NewClient(opts), timeout}, nil
 }
 
 // takeScript is memory.take. All times are in microseconds: as Lua's numbers
@@ -64,7 +66,7 @@ redis.call('PEXPIRE', KEYS[1], math.ceil((delay + kept) / 1000))
 return 0`)
 
 func (s *shared) take(ctx context.Context, k Key, limit Limit) (Result, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	interval := limit.interval().Microseconds()
 	answer, err := takeScript.Run(ctx, s.client, []string{k.String()}, interval, interval*int64(limit.PerMinute)).Int64Slice()
@@ -78,14 +80,14 @@ func (s *shared) take(ctx context.Context, k Key, limit Limit) (Result, error) {
 }
 
 func (s *shared) attempt(ctx context.Context, k Key, p Patience) (time.Duration, error) {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	wait, err := attemptScript.Run(ctx, s.client, []string{k.String()}, p.Free, p.Most.Microseconds(), memoryOfAttempts.Microseconds()).Int64()
 	return time.Duration(wait) * time.Microsecond, err
 }
 
 func (s *shared) forget(ctx context.Context, keys ...Key) error {
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	names := make([]string, len(keys))
 	for i, k := range keys {
@@ -96,6 +98,6 @@ func (s *shared) forget(ctx context.Context, keys ...Key) error {
 
 // bounded is for one call. A client that goes away must not look like a server
 // that does not answer.
-func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), sharedTimeout)
+func (s *shared) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -96,6 +97,7 @@ func dialServer(t *testing.T, s *server) net.Conn {
 
 // unreadAnswers asks for more than the sockets' buffers hold, and reads nothing.
 func unreadAnswers(t *testing.T, cfg *Config) *server {
+	cfg.PrivateListen = "127.0.0.1:0"
 	s := startForStop(t, cfg)
 	conn := dialServer(t, s)
 	_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
@@ -104,14 +106,12 @@ func unreadAnswers(t *testing.T, cfg *Config) *server {
 			t.Fatal(err)
 		}
 	}
+	answered := regexp.MustCompile(`stoa_http_request_duration_seconds_count\{.*openapi.* (\d+)`)
+	metrics := client{t: t, url: s.privateURL}
 	eventually(t, "an answer waits for its client", func() bool {
-		for range 50 { // between two answers there is no request for a moment
-			if s.requests.Load() == 0 {
-				return false
-			}
-			<-time.After(10 * time.Millisecond)
-		}
-		return true
+		before := answered.FindString(metrics.call("GET", "/metrics", nil).raw)
+		time.Sleep(time.Second)
+		return before != "" && before == answered.FindString(metrics.call("GET", "/metrics", nil).raw) && s.requests.Load() == 1
 	})
 	return s
 }
