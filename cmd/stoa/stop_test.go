@@ -110,7 +110,7 @@ func unreadAnswers(t *testing.T, cfg *Config) *server {
 	metrics := client{t: t, url: s.privateURL}
 	eventually(t, "an answer waits for its client", func() bool {
 		before := answered.FindString(metrics.call("GET", "/metrics", nil).raw)
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		return before != "" && before == answered.FindString(metrics.call("GET", "/metrics", nil).raw) && s.requests.Load() == 1
 	})
 	return s
