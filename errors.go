@@ -111,8 +111,8 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Because records the underlying fault for the log and returns e.
-func (e *Error) Because(cause error) *Error {
+// WithCause records the underlying fault for the log and returns e.
+func (e *Error) WithCause(cause error) *Error {
 	e.Cause = cause
 	return e
 }

@@ -24,7 +24,7 @@ func TestCodeOf(t *testing.T) {
 		{"plain", notFound, stoa.StoreNotFound},
 		{"wrapped", fmt.Errorf("resolve: %w", notFound), stoa.StoreNotFound},
 		{"joined", errors.Join(io.EOF, notFound), stoa.StoreNotFound},
-		{"the outermost wins", stoa.Errorf(stoa.TenantUnavailable, "Try again.").Because(notFound), stoa.TenantUnavailable},
+		{"the outermost wins", stoa.Errorf(stoa.TenantUnavailable, "Try again.").WithCause(notFound), stoa.TenantUnavailable},
 		{"a foreign error", io.EOF, stoa.Internal},
 	} {
 		if got := stoa.CodeOf(c.err); got != c.want {
@@ -35,7 +35,7 @@ func TestCodeOf(t *testing.T) {
 
 func TestErrorKeepsItsCauseForTheLog(t *testing.T) {
 	t.Parallel()
-	err := stoa.Errorf(stoa.DatabaseUnreachable, "The server %s does not answer.", "db.example").Because(io.ErrUnexpectedEOF)
+	err := stoa.Errorf(stoa.DatabaseUnreachable, "The server %s does not answer.", "db.example").WithCause(io.ErrUnexpectedEOF)
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Error("errors.Is does not find the cause")
 	}

@@ -167,7 +167,7 @@ func (h *hasher) verify(ctx context.Context, stored string, password keyring.Sec
 }
 
 func errBusy(cause error) error {
-	busy := stoa.Errorf(stoa.RateLimited, "Very many people are signing in at this moment. Try again later.").Because(cause)
+	busy := stoa.Errorf(stoa.RateLimited, "Very many people are signing in at this moment. Try again later.").WithCause(cause)
 	busy.RetryAfter = queueWait
 	return busy
 }

@@ -84,12 +84,12 @@ func (t *tokens) verify(token string) (access.Principal, error) {
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return access.Principal{}, stoa.Errorf(stoa.TokenExpired, "The access token has expired. Refresh it, or sign in again.")
 	case err != nil:
-		return access.Principal{}, errAccessInvalid().Because(err)
+		return access.Principal{}, errAccessInvalid().WithCause(err)
 	}
 	user, userErr := stoa.ParseID[stoa.UserID](c.Subject)
 	session, sessionErr := stoa.ParseID[stoa.SessionID](c.SessionID)
 	if err := errors.Join(userErr, sessionErr); err != nil {
-		return access.Principal{}, errAccessInvalid().Because(err)
+		return access.Principal{}, errAccessInvalid().WithCause(err)
 	}
 	return access.Principal{UserID: user, SessionID: session}, nil
 }

@@ -201,7 +201,7 @@ func (s *Service) seal(store stoa.StoreID, t supabase.Tokens) (string, error) {
 func (s *Service) unseal(store stoa.StoreID, envelope string) (supabase.Tokens, error) {
 	plain, err := s.ring.Open(envelope, tokensOwner(store.String()))
 	if err != nil { // its key is gone
-		return supabase.Tokens{}, stoa.Errorf(stoa.SupabaseReconnect, "The stored connection to Supabase cannot be decrypted. Connect Supabase again.").Because(err)
+		return supabase.Tokens{}, stoa.Errorf(stoa.SupabaseReconnect, "The stored connection to Supabase cannot be decrypted. Connect Supabase again.").WithCause(err)
 	}
 	var t sealedTokens
 	if err := json.Unmarshal(plain, &t); err != nil {

@@ -117,7 +117,7 @@ func (s *Service) Finish(ctx context.Context, r Return) error {
 	}
 	tokens, err := s.opts.API.Exchange(ctx, r.Code, s.opts.Redirect, keyring.NewSecret(st.Verifier))
 	if supabase.Refused(err) {
-		return stoa.Errorf(stoa.TokenInvalid, "Supabase does not accept this consent any more. Connect Supabase again.").Because(err)
+		return stoa.Errorf(stoa.TokenInvalid, "Supabase does not accept this consent any more. Connect Supabase again.").WithCause(err)
 	}
 	if err != nil {
 		return err

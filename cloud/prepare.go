@@ -316,15 +316,15 @@ func (w *work) roleFault(ctx context.Context, ref string, refusal error) error {
 		if why := w.status(ctx, ref); why != nil {
 			return why
 		}
-		return stoa.Errorf(stoa.SupabaseUnavailable, "Supabase does not reach the project's database at the moment. Try again shortly.").Because(refusal)
+		return stoa.Errorf(stoa.SupabaseUnavailable, "Supabase does not reach the project's database at the moment. Try again shortly.").WithCause(refusal)
 	case "25006", "53100": // read_only_sql_transaction, disk_full
 		return stoa.Errorf(stoa.DatabaseUnreachable, "The project's database takes no changes: it is read-only, as Supabase makes it when its disk is full. "+
-			"Look at the project's page at Supabase, and try again.").Because(refusal)
+			"Look at the project's page at Supabase, and try again.").WithCause(refusal)
 	case "42501": // insufficient_privilege
 	default:
 		return stoa.Errorf(stoa.DatabaseUnreachable, "No role for the store could be made in the project's database: it answers with the error %s. "+
-			"The project's logs at Supabase say more.", state).Because(refusal)
+			"The project's logs at Supabase say more.", state).WithCause(refusal)
 	}
 	return stoa.Errorf(stoa.DatabasePermissionDenied, "No role for the store could be made in the project's database. "+
-		"Its role postgres must be allowed to make roles and schemas, as it is unless somebody changed it.").Because(refusal)
+		"Its role postgres must be allowed to make roles and schemas, as it is unless somebody changed it.").WithCause(refusal)
 }

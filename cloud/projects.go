@@ -197,7 +197,7 @@ func (s *Service) explainOrganization(ctx context.Context, store stoa.StoreID, s
 	if err != nil || slices.ContainsFunc(all, func(o supabase.Organization) bool { return o.Slug == slug }) {
 		return refusal
 	}
-	return stoa.Errorf(stoa.SupabaseRefused, "No project can be made in %.100q: %s.", slug, noOrganization(all)).Because(refusal)
+	return stoa.Errorf(stoa.SupabaseRefused, "No project can be made in %.100q: %s.", slug, noOrganization(all)).WithCause(refusal)
 }
 
 // plan is a row of supabase_projects.
@@ -289,7 +289,7 @@ func (s *Service) readPlan(ctx context.Context, store stoa.StoreID) (plan, error
 	}
 	plain, err := s.ring.Open(p.Secrets, planOwner(store.String()))
 	if err != nil { // its key is gone
-		return p, stoa.Errorf(stoa.DatabaseCredentialsLost, "What was planned for this store cannot be decrypted. Choose its project again.").Because(err)
+		return p, stoa.Errorf(stoa.DatabaseCredentialsLost, "What was planned for this store cannot be decrypted. Choose its project again.").WithCause(err)
 	}
 	if err := json.Unmarshal(plain, &p.secrets); err != nil {
 		return p, errors.New("a plan cannot be read") // the cause would quote it

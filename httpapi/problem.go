@@ -130,7 +130,7 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 			})
 		}
 	case errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-		known = stoa.Errorf(stoa.PlatformUnavailable, "This took too long, and it is not known whether it was done. Try again in a few seconds.").Because(err)
+		known = stoa.Errorf(stoa.PlatformUnavailable, "This took too long, and it is not known whether it was done. Try again in a few seconds.").WithCause(err)
 		known.RetryAfter = 5 * time.Second
 	default:
 		if ctx.Err() == nil {

@@ -86,7 +86,7 @@ func (db *DB) MapError(ctx context.Context, err error) error {
 		return err
 	}
 	known.RetryAfter = retryAfter
-	return known.Because(err)
+	return known.WithCause(err)
 }
 
 // isFull reports whether the disk is full.

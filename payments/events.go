@@ -59,10 +59,10 @@ func (s *Service) store(ctx context.Context, id, typ, payload string) (fresh boo
 func refuseDelivery(err error) error {
 	for _, fault := range []error{webhook.ErrNotSigned, webhook.ErrInvalidHeader, webhook.ErrNoValidSignature, webhook.ErrTooOld} {
 		if errors.Is(err, fault) {
-			return stoa.Errorf(stoa.InvalidRequest, "The webhook signature is missing, wrong or too old.").Because(err)
+			return stoa.Errorf(stoa.InvalidRequest, "The webhook signature is missing, wrong or too old.").WithCause(err)
 		}
 	}
-	return stoa.Errorf(stoa.InvalidRequest, "The event cannot be read. The webhook endpoint must use API version %s.", stripe.APIVersion).Because(err)
+	return stoa.Errorf(stoa.InvalidRequest, "The event cannot be read. The webhook endpoint must use API version %s.", stripe.APIVersion).WithCause(err)
 }
 
 // ApplyEvent is the job that carries out a stored event.

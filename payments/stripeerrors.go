@@ -98,12 +98,12 @@ func (s *Service) callError(ctx context.Context, call string, err error) error {
 		err = explained(err)
 		s.cfg.Log.ErrorContext(ctx, "Stripe refuses the key", "call", call, "error", err)
 		return stoa.Errorf(stoa.PaymentsUnavailable,
-			"The payment provider does not accept this platform's key. Nothing was charged, and sending the request again does not help. Ask the platform's operator.").Because(err)
+			"The payment provider does not accept this platform's key. Nothing was charged, and sending the request again does not help. Ask the platform's operator.").WithCause(err)
 	case final:
 		s.cfg.Log.ErrorContext(ctx, "Stripe refused a request", "call", call, "type", e.Type, "code", e.Code, "param", e.Param,
 			"status", e.HTTPStatusCode, "request", e.RequestID, "message", e.Msg)
 		return stoa.Errorf(stoa.PaymentRefused,
-			"The payment provider refused this request (%s). Nothing was charged, and sending it again does not help. Ask the platform's operator.", summary(e)).Because(err)
+			"The payment provider refused this request (%s). Nothing was charged, and sending it again does not help. Ask the platform's operator.", summary(e)).WithCause(err)
 	default:
 		return errProvider(err)
 	}
@@ -112,7 +112,7 @@ func (s *Service) callError(ctx context.Context, call string, err error) error {
 // errProvider is the answer when Stripe gave none.
 func errProvider(err error) error {
 	out := stoa.Errorf(stoa.PaymentsUnavailable,
-		"The payment provider cannot be reached at the moment. Nothing was charged. Send the same request with the same Idempotency-Key again.").Because(err)
+		"The payment provider cannot be reached at the moment. Nothing was charged. Send the same request with the same Idempotency-Key again.").WithCause(err)
 	out.RetryAfter = 5 * time.Second
 	return out
 }

@@ -36,7 +36,7 @@ var injections = []injection{
 	{"a panic", func(context.Context) error { panic("a bug") }, stoa.Internal, false},
 	{"a hang", func(ctx context.Context) error {
 		<-ctx.Done()
-		return stoa.Errorf(stoa.DatabaseUnreachable, "The database server does not answer.").Because(ctx.Err())
+		return stoa.Errorf(stoa.DatabaseUnreachable, "The database server does not answer.").WithCause(ctx.Err())
 	}, stoa.DatabaseUnreachable, true},
 }
 

@@ -34,7 +34,7 @@ func CreateOwner(ctx context.Context, db *tenantdb.DB, o Owner) error {
 		return err
 	}
 	return stoa.Errorf(stoa.EmailTaken,
-		"This database already has another user with the owner's e-mail address. Remove or change that user, then retry.").Because(err)
+		"This database already has another user with the owner's e-mail address. Remove or change that user, then retry.").WithCause(err)
 }
 
 func holdsUser(ctx context.Context, db *tenantdb.DB, id stoa.UserID) (bool, error) {

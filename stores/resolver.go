@@ -239,7 +239,7 @@ func (r *Resolver) read(ctx context.Context, generation uint64, name string, see
 		r.cache.Invalidate(name) // it may have led somewhere before
 		return Site{}, unknownHost()
 	case err != nil:
-		return Site{}, unresolved(stoa.PlatformUnavailable, "This address cannot be looked up at the moment. Try again in a few seconds.").Because(err)
+		return Site{}, unresolved(stoa.PlatformUnavailable, "This address cannot be looked up at the moment. Try again in a few seconds.").WithCause(err)
 	}
 	r.cache.Set(name, entry{site, generation, asOf})
 	return site, nil

@@ -184,7 +184,7 @@ func withoutURL(err error) error {
 }
 
 func unavailable(cause error) error {
-	return stoa.Errorf(stoa.SupabaseUnavailable, "Supabase does not answer at the moment. Try again shortly.").Because(cause)
+	return stoa.Errorf(stoa.SupabaseUnavailable, "Supabase does not answer at the moment. Try again shortly.").WithCause(cause)
 }
 
 // refused reads a refusal. The words of a failed query are never shown, those
@@ -206,23 +206,23 @@ func refused(what call, status int, body []byte) error {
 	case status >= http.StatusInternalServerError:
 		return unavailable(a)
 	case status == http.StatusUnauthorized && what.form != nil:
-		return stoa.Errorf(stoa.SupabaseUnavailable, "Supabase does not accept this platform's own credentials. Tell the operator.").Because(a)
+		return stoa.Errorf(stoa.SupabaseUnavailable, "Supabase does not accept this platform's own credentials. Tell the operator.").WithCause(a)
 	case status == http.StatusUnauthorized:
-		return stoa.Errorf(stoa.SupabaseReconnect, "Supabase no longer accepts this connection. Connect Supabase again.").Because(a)
+		return stoa.Errorf(stoa.SupabaseReconnect, "Supabase no longer accepts this connection. Connect Supabase again.").WithCause(a)
 	case status == http.StatusNotFound && what.project:
-		return stoa.Errorf(stoa.SupabaseProjectRemoved, "The Supabase project has been removed, or the connected account does not see it any more.").Because(a)
+		return stoa.Errorf(stoa.SupabaseProjectRemoved, "The Supabase project has been removed, or the connected account does not see it any more.").WithCause(a)
 	case status == http.StatusForbidden:
 		advice := "The connection to Supabase lacks a right that this needs. Connect again as somebody who administers the organisation."
 		if text := printable(a.message); text != "" {
 			advice += " Supabase says: " + text
 		}
-		return stoa.Errorf(stoa.SupabaseRefused, "%s", advice).Because(a)
+		return stoa.Errorf(stoa.SupabaseRefused, "%s", advice).WithCause(a)
 	}
 	advice := "Supabase refuses this."
 	if text := printable(a.message); text != "" {
 		advice = "Supabase refuses this and says: " + text
 	}
-	return stoa.Errorf(stoa.SupabaseRefused, "%s", advice).Because(a)
+	return stoa.Errorf(stoa.SupabaseRefused, "%s", advice).WithCause(a)
 }
 
 // printable keeps a message of somebody else's short and on one line.
@@ -239,7 +239,7 @@ func printable(s string) string {
 func withoutSecret(err error, secret keyring.Secret) error {
 	var a *Answer
 	if errors.As(err, &a) && strings.Contains(a.message, secret.Reveal()) {
-		return stoa.Errorf(stoa.CodeOf(err), "Supabase refuses this.").Because(&Answer{Status: a.Status})
+		return stoa.Errorf(stoa.CodeOf(err), "Supabase refuses this.").WithCause(&Answer{Status: a.Status})
 	}
 	return err
 }

@@ -21,7 +21,7 @@ func TestBreakerProbes(t *testing.T) {
 		h := setup(t, tenantdb.Options{Cooldown: cooldown})
 		store := h.embedded(t)
 		broken := errors.New("no route")
-		h.beforeOpen(func() error { return stoa.Errorf(stoa.TenantUnavailable, "down").Because(broken) })
+		h.beforeOpen(func() error { return stoa.Errorf(stoa.TenantUnavailable, "down").WithCause(broken) })
 		for range tenantdb.TripAfter {
 			if err := h.ask(t.Context(), store); !errors.Is(err, broken) {
 				t.Fatalf("got %v", err)

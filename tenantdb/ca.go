@@ -192,5 +192,5 @@ func certificateFault(err error) *stoa.Error {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		text = "The database server's certificate could not be verified: it, or its authority's, has expired or is not valid yet. Renew it at the server, or correct the server's clock."
 	}
-	return stoa.Errorf(stoa.DatabaseTLSFailed, "%s", text).Because(err)
+	return stoa.Errorf(stoa.DatabaseTLSFailed, "%s", text).WithCause(err)
 }

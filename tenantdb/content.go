@@ -65,7 +65,7 @@ func isContent(err error) bool {
 func contentInvalid(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseContentInvalid, "The database holds something in Stoa's tables that cannot be used: "+
 		"a text longer than its column allows or not in UTF-8, a date outside the years 1 to 9999, a number out of range, or a table that was changed. "+
-		"Correct it there; the operator's log names the column.").Because(err)
+		"Correct it there; the operator's log names the column.").WithCause(err)
 }
 
 // MissingRow gives ErrNotFound, of a query that has a row in every database, a

@@ -272,7 +272,7 @@ func (db *DB) failed(fault *stoa.Error) *stoa.Error {
 func unavailable(err error) *stoa.Error {
 	e := stoa.Errorf(stoa.TenantUnavailable, "This store's database cannot be reached at the moment. Try again shortly.")
 	e.RetryAfter = retryAfter
-	return e.Because(err)
+	return e.WithCause(err)
 }
 
 // Tx is one transaction in a tenant database.

@@ -102,24 +102,24 @@ func unreachable(err error) *stoa.Error { return faultUnreachable.because(err) }
 // same way.
 func protocolBroken(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseUnreachable,
-		"The server does not speak the protocol correctly. Check host and port, and that a database server of the chosen type answers there.").Because(err)
+		"The server does not speak the protocol correctly. Check host and port, and that a database server of the chosen type answers there.").WithCause(err)
 }
 
 func answerTooLong(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseUnreachable,
-		"The database answered with more data than this platform accepts for one request. Check that nothing else writes to the store's tables.").Because(err)
+		"The database answered with more data than this platform accepts for one request. Check that nothing else writes to the store's tables.").WithCause(err)
 }
 
 // tooManyIterations is of an account whose password was set on a server with
 // an unusual setting.
 func tooManyIterations(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseAuthFailed, "The database server asks for more than %d rounds of SCRAM to check this user's password. "+
-		"Set scram_iterations to %d or less there, and then the password again.", maxIterations, maxIterations).Because(err)
+		"Set scram_iterations to %d or less there, and then the password again.", maxIterations, maxIterations).WithCause(err)
 }
 
 // busy is this side's: so many connections are being made.
 func busy(err error) *stoa.Error {
-	return stoa.Errorf(stoa.DatabaseUnreachable, "This platform makes too many database connections at the moment. Try again shortly.").Because(mayPass(err))
+	return stoa.Errorf(stoa.DatabaseUnreachable, "This platform makes too many database connections at the moment. Try again shortly.").WithCause(mayPass(err))
 }
 
 // networkFault recognises what happens below every driver: names, sockets, TLS.
@@ -134,25 +134,25 @@ func networkFault(err error) *stoa.Error {
 	switch {
 	case errors.Is(err, errUnknownHost):
 		return stoa.Errorf(stoa.DatabaseUnreachable, "The server's name is not known, or leads to an address that this platform may not connect to. "+
-			"Check the name; it must be the server's public one, unless the operator has allowed its network.").Because(err)
+			"Check the name; it must be the server's public one, unless the operator has allowed its network.").WithCause(err)
 	case errors.As(err, &protoErr):
 		return protocolBroken(err)
 	case errors.Is(err, errTooMuch):
 		return answerTooLong(err)
 	case errors.Is(err, ErrHostForbidden):
 		return stoa.Errorf(stoa.DatabaseHostForbidden,
-			"This platform may not connect to that address. Use the server's public address, or ask the operator to allow its network.").Because(err)
+			"This platform may not connect to that address. Use the server's public address, or ask the operator to allow its network.").WithCause(err)
 	case errors.Is(err, ErrPlaintextForbidden):
 		return stoa.Errorf(stoa.DatabaseTLSFailed,
-			"A connection to a public address must use TLS. Remove sslmode=disable.").Because(err)
+			"A connection to a public address must use TLS. Remove sslmode=disable.").WithCause(err)
 	case errors.Is(err, errNoTLS):
 		return stoa.Errorf(stoa.DatabaseTLSFailed,
-			"The database server does not offer TLS. Enable it there, or, on a network you trust, ask for plaintext with TLS mode %q (sslmode=disable).", TLSDisable).Because(err)
+			"The database server does not offer TLS. Enable it there, or, on a network you trust, ask for plaintext with TLS mode %q (sslmode=disable).", TLSDisable).WithCause(err)
 	case errors.As(err, &certErr):
 		return certificateFault(err)
 	case errors.As(err, &recordErr), errors.As(err, &alertErr):
 		return stoa.Errorf(stoa.DatabaseTLSFailed, "The database server broke off while the encrypted connection was made. "+
-			"It must speak TLS 1.2 or newer and must not ask for a client certificate; check that host and port are the database's.").Because(err)
+			"It must speak TLS 1.2 or newer and must not ask for a client certificate; check that host and port are the database's.").WithCause(err)
 	case errors.As(err, &netErr), errors.Is(err, context.DeadlineExceeded),
 		errors.Is(err, driver.ErrBadConn), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return unreachable(err)

@@ -32,7 +32,7 @@ func (f serverFault) because(err error) *stoa.Error {
 	if f.passes {
 		err = mayPass(err)
 	}
-	return fault.Because(err)
+	return fault.WithCause(err)
 }
 
 // The faults that both servers have.
@@ -118,7 +118,7 @@ func ServerFault(err error) *stoa.Error {
 		return nil
 	}
 	return stoa.Errorf(stoa.TenantError, "The database server reported an error%s that Stoa does not expect. "+
-		"Its log says more; correct what it names and try again.", code).Because(err)
+		"Its log says more; correct what it names and try again.", code).WithCause(err)
 }
 
 // tenantError is what a shopper is told of an error that a store's server
@@ -127,5 +127,5 @@ func tenantError(err error) *stoa.Error {
 	code, _ := serverCode(err)
 	fault := stoa.Errorf(stoa.TenantError, "This store's database reported an error%s. Try again shortly.", code)
 	fault.RetryAfter = retryAfter
-	return fault.Because(err)
+	return fault.WithCause(err)
 }

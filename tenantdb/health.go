@@ -22,7 +22,7 @@ func HealthCode(cause error) stoa.Code {
 // meets it waits longer after each time.
 func NoProgress(cause error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseNoProgress, "The database confirms changes to Stoa's tables and does not keep them, or never grants the migration lock. "+
-		"Remove the triggers, rules and views on these tables that are not Stoa's, end other sessions, then try again.").Because(cause)
+		"Remove the triggers, rules and views on these tables that are not Stoa's, end other sessions, then try again.").WithCause(cause)
 }
 
 // HealthMessage tells the store's owner what a code of HealthCode means and

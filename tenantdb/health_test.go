@@ -15,8 +15,8 @@ import (
 
 func TestHealthCode(t *testing.T) {
 	t.Parallel()
-	fault := stoa.Errorf(stoa.DatabaseAuthFailed, "no").Because(errors.New("28P01"))
-	shown := stoa.Errorf(stoa.TenantUnavailable, "down").Because(fault)
+	fault := stoa.Errorf(stoa.DatabaseAuthFailed, "no").WithCause(errors.New("28P01"))
+	shown := stoa.Errorf(stoa.TenantUnavailable, "down").WithCause(fault)
 	for _, test := range []struct {
 		err  error
 		want stoa.Code
@@ -25,8 +25,8 @@ func TestHealthCode(t *testing.T) {
 		{fault, stoa.DatabaseAuthFailed},
 		{shown, stoa.DatabaseAuthFailed},
 		{fmt.Errorf("wrapped: %w", shown), stoa.DatabaseAuthFailed},
-		{stoa.Errorf(stoa.TenantUnavailable, "down").Because(fmt.Errorf("open after: %w", shown)), stoa.DatabaseAuthFailed},
-		{stoa.Errorf(stoa.TenantUnavailable, "busy").Because(errors.New("queue")), stoa.TenantUnavailable},
+		{stoa.Errorf(stoa.TenantUnavailable, "down").WithCause(fmt.Errorf("open after: %w", shown)), stoa.DatabaseAuthFailed},
+		{stoa.Errorf(stoa.TenantUnavailable, "busy").WithCause(errors.New("queue")), stoa.TenantUnavailable},
 		{errors.New("anything"), stoa.Internal},
 	} {
 		if got := tenantdb.HealthCode(test.err); got != test.want {

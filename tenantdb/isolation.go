@@ -119,7 +119,7 @@ func (m *Manager) Isolate(ctx context.Context, db *DB, in Isolation, password ke
 	if _, err := db.Exec(ctx, statement); err != nil {
 		if isState(err, "42501") {
 			return Credentials{}, stoa.Errorf(stoa.DatabasePermissionDenied, "No role for the store could be made in the project's database. "+
-				"Use the connection string of the role postgres; it must be allowed to make roles and schemas, as it is unless somebody changed it.").Because(err)
+				"Use the connection string of the role postgres; it must be allowed to make roles and schemas, as it is unless somebody changed it.").WithCause(err)
 		}
 		return Credentials{}, err
 	}

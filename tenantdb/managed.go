@@ -136,7 +136,7 @@ func (m *Manager) MakeManaged(ctx context.Context, c Credentials) error {
 	err := m.onServer(c.Engine, c.Host, c.Port, c.Database, func(h host, db *DB) error { return h.make(ctx, db, c) })
 	if err != nil {
 		return stoa.Errorf(stoa.DatabaseUnreachable,
-			"The platform's own database server could not make the database. Try again; if it persists, tell the operator.").Because(err)
+			"The platform's own database server could not make the database. Try again; if it persists, tell the operator.").WithCause(err)
 	}
 	return nil
 }

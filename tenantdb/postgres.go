@@ -184,7 +184,7 @@ func (db *DB) EnsureSchema(ctx context.Context) error {
 	}
 	_, err := db.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{name}.Sanitize())
 	if isState(err, "42501") {
-		return db.schemaFault().Because(err)
+		return db.schemaFault().WithCause(err)
 	}
 	return err
 }

@@ -121,7 +121,7 @@ func (m *Manager) unsealRow(store stoa.StoreID, row registeredRow) (Registered, 
 // the store's own fault to bear: no other store's credentials are concerned.
 func credentialsLost(cause error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseCredentialsLost, "The stored credentials of this store's database cannot be decrypted. "+
-		"The operator can give the platform the key they were encrypted with; or give the store new ones: rotate its credentials.").Because(cause)
+		"The operator can give the platform the key they were encrypted with; or give the store new ones: rotate its credentials.").WithCause(cause)
 }
 
 // SealedCredentials is where envelopes are kept here.
@@ -137,7 +137,7 @@ func (r Registered) readable() error {
 	}
 	e := stoa.Errorf(stoa.TenantUnavailable, "This store is being brought up to date. Try again shortly.")
 	e.RetryAfter = migrationRetryAfter
-	return e.Because(fmt.Errorf("its schema has version %d, this binary needs %d: 'stoa tenants migrate'", r.Schema.Version, OldestReadable))
+	return e.WithCause(fmt.Errorf("its schema has version %d, this binary needs %d: 'stoa tenants migrate'", r.Schema.Version, OldestReadable))
 }
 
 // migrationRetryAfter is what a shopper is told to wait whose store is next

@@ -99,7 +99,7 @@ func TestRecordHealthKeepsOnlyTheCode(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{})
 	store := h.embedded(t)
-	cause := stoa.Errorf(stoa.DatabaseAuthFailed, "%s", marker).Because(errors.New(marker))
+	cause := stoa.Errorf(stoa.DatabaseAuthFailed, "%s", marker).WithCause(errors.New(marker))
 	h.tx(t, func(tx *masterdb.Tx) error { return tenantdb.RecordHealth(t.Context(), tx, store, cause) })
 	var got string
 	must(t, h.master.Get(t.Context(), &got, `SELECT status || ' ' || last_error FROM store_databases WHERE store_id = $1`, store))

@@ -61,7 +61,7 @@ func (e *settingError) Error() string {
 
 func (e *settingError) fault() *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseSettingRefused, "The database server's setting %.63q is %.80q for this user, which Stoa cannot work with and cannot change for its own connections here. %s",
-		e.name, e.value, e.remedy).Because(e)
+		e.name, e.value, e.remedy).WithCause(e)
 }
 
 // PinSession makes sure that the server's settings change nothing of what is

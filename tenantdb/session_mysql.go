@@ -130,7 +130,7 @@ const newAborting = 1184
 // user who may not set server variables.
 func initConnectFailed(err error) *stoa.Error {
 	e := &settingError{name: "init_connect", value: "(fails)", remedy: "Correct its statement, or remove it: SET GLOBAL init_connect = ''; then try again."}
-	return stoa.Errorf(stoa.DatabaseSettingRefused, "%s", e.fault().Message).Because(errors.Join(e, err))
+	return stoa.Errorf(stoa.DatabaseSettingRefused, "%s", e.fault().Message).WithCause(errors.Join(e, err))
 }
 
 // isMySQL reports whether err is the server's answer with one of the numbers.

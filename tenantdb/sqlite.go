@@ -178,7 +178,7 @@ func (sqliteEngine) Fault(err error) *stoa.Error {
 		case sqlite3.SQLITE_FULL:
 			return faultFull.because(err)
 		case sqlite3.SQLITE_READONLY:
-			return stoa.Errorf(stoa.DatabasePermissionDenied, "The store's embedded database cannot be written to.").Because(err)
+			return stoa.Errorf(stoa.DatabasePermissionDenied, "The store's embedded database cannot be written to.").WithCause(err)
 		case sqlite3.SQLITE_CANTOPEN:
 			if broken = true; filesExhausted() {
 				cause = mayPass(err)
@@ -192,5 +192,5 @@ func (sqliteEngine) Fault(err error) *stoa.Error {
 	if !broken {
 		return nil
 	}
-	return stoa.Errorf(stoa.DatabaseUnreachable, "The store's embedded database cannot be used at the moment.").Because(cause)
+	return stoa.Errorf(stoa.DatabaseUnreachable, "The store's embedded database cannot be used at the moment.").WithCause(cause)
 }

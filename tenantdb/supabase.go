@@ -115,7 +115,7 @@ func (m *Manager) NewSupabase(ref, host, database, role string, password keyring
 	}
 	if err := m.Validate(&c); err != nil {
 		return Credentials{}, stoa.Errorf(stoa.DatabaseHostForbidden,
-			"The pooler that is named for this project is not one of Supabase's. Nothing was sent there; tell the operator.").Because(err)
+			"The pooler that is named for this project is not one of Supabase's. Nothing was sent there; tell the operator.").WithCause(err)
 	}
 	return c, nil
 }
@@ -216,7 +216,7 @@ func (e supabaseEngine) Fault(err error) *stoa.Error {
 		if fault != nil && fault.Code == stoa.DatabaseUnreachable && errors.As(err, &connectErr) {
 			if _, direct := e.rules.directRef(connectErr.Config.Host); direct {
 				return stoa.Errorf(stoa.DatabaseUnreachable, "The project's own database host does not answer; unless the project pays for IPv4, it has only IPv6. "+
-					"Use the connection string of the session pooler.").Because(mayPass(err))
+					"Use the connection string of the session pooler.").WithCause(mayPass(err))
 			}
 		}
 		return fault
@@ -231,23 +231,23 @@ func poolerFault(code string, err error) *stoa.Error {
 	switch code {
 	case "ENOTFOUND":
 		return stoa.Errorf(stoa.DatabaseUnreachable, "Supabase's pooler knows no such project or user. "+
-			"Copy the connection string again from the project's page, and see that the project is not paused.").Because(err)
+			"Copy the connection string again from the project's page, and see that the project is not paused.").WithCause(err)
 	case "EMAXCONNSESSION":
 		return stoa.Errorf(stoa.DatabaseUnreachable, "All connections of the session pooler are in use. "+
-			"Connect through the transaction pooler, or raise the project's pool size.").Because(mayPass(err))
+			"Connect through the transaction pooler, or raise the project's pool size.").WithCause(mayPass(err))
 	case "EMAXCONN":
 		return faultOverloaded.because(err)
 	case "ESSLREQUIRED":
 		return faultTLSRequired.because(err)
 	case "EADDRNOTALLOWED":
 		return stoa.Errorf(stoa.DatabaseUnreachable, "The project's network restrictions do not admit this platform. "+
-			"Add its address in the project's database settings.").Because(err)
+			"Add its address in the project's database settings.").WithCause(err)
 	case "ECIRCUITBREAKER":
 		// Whoever tries again by itself must not: each failure prolongs it.
 		fault := stoa.Errorf(stoa.DatabaseAuthFailed, "Supabase refuses all log-ins for two minutes after too many that failed. "+
 			"Correct user and password, wait, and connect again.")
 		fault.RetryAfter = 2 * time.Minute
-		return fault.Because(err)
+		return fault.WithCause(err)
 	}
 	return unreachable(err)
 }
