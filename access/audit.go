@@ -9,6 +9,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/page"
 )
 
 // Outcome is how an act ended.
@@ -187,12 +188,6 @@ type AuditPage struct {
 	NextCursor *string
 }
 
-const (
-	maxPage     = 100
-	defaultPage = 20
-	lastID      = "ffffffff-ffff-ffff-ffff-ffffffffffff" // sorts after every id there is
-)
-
 // ReadAuditLog returns a page of what happened to the store. It fails with
 // invalid_request, and as Check does.
 func ReadAuditLog(ctx context.Context, q masterdb.Handle, p Principal, store stoa.StoreID, f AuditFilter) (AuditPage, error) {
@@ -212,35 +207,24 @@ func ReadPlatformLog(ctx context.Context, q masterdb.Handle, p Principal, f Audi
 
 func (f AuditFilter) read(ctx context.Context, q masterdb.Querier, where string, arg any) (AuditPage, error) {
 	var faults stoa.Invalid
-	limit := cmp.Or(f.Limit, defaultPage)
-	if limit < 1 || limit > maxPage {
-		faults.Add("limit", "must be between 1 and %d", maxPage)
-	}
-	before, err := stoa.ParseID[stoa.EventID](cmp.Or(f.Cursor, lastID))
-	if err != nil {
-		faults.Add("cursor", "is not one that this list gave out")
-	}
+	bounds := page.ByID[stoa.EventID](f.Limit, f.Cursor, &faults)
 	if err := faults.Err(); err != nil {
 		return AuditPage{}, err
 	}
-	var page AuditPage
-	err = q.Select(ctx, &page.Entries, `
+	var entries []Entry
+	err := q.Select(ctx, &entries, `
 		SELECT e.id, e.created_at, e.user_id, u.email, e.store_id, e.action, e.outcome, e.address, e.request_id, e.details
 		FROM audit_events e LEFT JOIN users u ON u.id = e.user_id
 		WHERE `+where+` AND e.id < $2 AND ($3 = '' OR e.action = $3) AND ($4 = '' OR e.outcome = $4)
 			AND ($5 = '' OR CAST(e.user_id AS text) = $5)
 			AND e.created_at >= $6 AND e.created_at < $7
 		ORDER BY e.id DESC LIMIT $8`,
-		arg, before, f.Action, f.Outcome, textOf(f.UserID), orTime(f.From, time.Time{}), orTime(f.To, endOfTime), limit+1)
+		arg, bounds.Before, f.Action, f.Outcome, textOf(f.UserID), orTime(f.From, time.Time{}), orTime(f.To, endOfTime), bounds.Rows())
 	if err != nil {
 		return AuditPage{}, err
 	}
-	if len(page.Entries) > limit {
-		page.Entries = page.Entries[:limit]
-		next := page.Entries[limit-1].ID.String()
-		page.NextCursor = &next
-	}
-	return page, nil
+	entries, next := page.Cut(entries, bounds.Limit, func(e Entry) string { return e.ID.String() })
+	return AuditPage{Entries: entries, NextCursor: next}, nil
 }
 
 var endOfTime = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)

@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/page"
 	"github.com/stoahq/stoa/quotas"
 )
 
@@ -21,10 +22,7 @@ import (
 // before; the zero id begins. A role of "" lists all.
 func ListUsers(ctx context.Context, q masterdb.Querier, role string, before stoa.UserID, limit int) ([]User, error) {
 	if before.IsZero() {
-		var err error
-		if before, err = stoa.ParseID[stoa.UserID]("ffffffff-ffff-ffff-ffff-ffffffffffff"); err != nil {
-			return nil, err
-		}
+		before = page.LastID[stoa.UserID]()
 	}
 	var out []User
 	err := q.Select(ctx, &out, `SELECT `+userColumns+` FROM users WHERE id < $1 AND ($2 = '' OR role = $2) ORDER BY id DESC LIMIT $3`, before, role, limit)

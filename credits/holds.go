@@ -9,6 +9,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/page"
 )
 
 // HoldState is where a hold stands.
@@ -385,33 +386,18 @@ func (l *Ledger) Holds(ctx context.Context, p access.Principal, store stoa.Store
 	default:
 		faults.Add("state", "must be open, captured, released or expired")
 	}
-	limit := Filter{Limit: f.Limit}.limit()
-	if f.Limit < 0 || f.Limit > maxLimit {
-		faults.Add("limit", "must be between 1 and %d", maxLimit)
-	}
-	if f.Cursor != "" {
-		before, err := stoa.ParseID[stoa.HoldID](f.Cursor)
-		if err != nil {
-			faults.Add("cursor", "is not a cursor of this list; begin again without one")
-		}
-		args = append(args, before)
-		query += fmt.Sprintf(` AND id < $%d`, len(args))
-	}
+	bounds := page.ByID[stoa.HoldID](f.Limit, f.Cursor, &faults)
 	if err := faults.Err(); err != nil {
 		return HoldPage{}, err
 	}
 	if _, err := access.Check(ctx, l.db, p, store, access.ReadCredits); err != nil {
 		return HoldPage{}, err
 	}
-	args = append(args, limit+1)
-	out := HoldPage{Holds: []Hold{}}
-	if err := l.db.Select(ctx, &out.Holds, query+fmt.Sprintf(` ORDER BY id DESC LIMIT $%d`, len(args)), args...); err != nil {
+	args = append(args, bounds.Before, bounds.Rows())
+	rows := []Hold{}
+	if err := l.db.Select(ctx, &rows, query+fmt.Sprintf(` AND id < $%d ORDER BY id DESC LIMIT $%d`, len(args)-1, len(args)), args...); err != nil {
 		return HoldPage{}, err
 	}
-	if len(out.Holds) > limit {
-		out.Holds = out.Holds[:limit]
-		next := out.Holds[limit-1].ID.String()
-		out.NextCursor = &next
-	}
-	return out, nil
+	rows, next := page.Cut(rows, bounds.Limit, func(h Hold) string { return h.ID.String() })
+	return HoldPage{Holds: rows, NextCursor: next}, nil
 }

@@ -2,15 +2,14 @@ package credits
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
 	"iter"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/page"
 )
 
 // Type is the kind of a transaction.
@@ -65,12 +64,6 @@ type Filter struct {
 	Cursor     string     // NextCursor of the page before
 }
 
-// The sizes of a page.
-const (
-	defaultLimit = 20
-	maxLimit     = 100
-)
-
 // Page is one page of transactions, newest first. NextCursor is nil on the
 // last one.
 type Page struct {
@@ -83,19 +76,20 @@ type Page struct {
 // fails with invalid_request for a wrong filter and with store_not_found for
 // anyone but a member.
 func (l *Ledger) Transactions(ctx context.Context, p access.Principal, store stoa.StoreID, f Filter) (Page, error) {
-	before, err := f.validate()
+	bounds, err := f.validate()
 	if err != nil {
 		return Page{}, err
 	}
 	if _, err := access.Check(ctx, l.db, p, store, access.ReadCredits); err != nil {
 		return Page{}, err
 	}
-	query, args := f.query(store, before)
+	query, args := f.query(store, bounds)
 	rows := []Transaction{}
 	if err := l.db.Select(ctx, &rows, query, args...); err != nil {
 		return Page{}, err
 	}
-	return page(rows, f.limit()), nil
+	rows, next := page.Cut(rows, bounds.Limit, func(t Transaction) string { return page.EncodeSequence(t.Sequence) })
+	return Page{Transactions: rows, NextCursor: next}, nil
 }
 
 // historyChunk is how many rows History reads at a time.
@@ -107,16 +101,17 @@ const historyChunk = 1000
 // sequence.
 func (l *Ledger) History(ctx context.Context, p access.Principal, store stoa.StoreID, f Filter) (iter.Seq2[Transaction, error], error) {
 	f.Limit, f.Cursor = 0, ""
-	if _, err := f.validate(); err != nil {
+	bounds, err := f.validate()
+	if err != nil {
 		return nil, err
 	}
 	if _, err := access.Check(ctx, l.db, p, store, access.ReadCredits); err != nil {
 		return nil, err
 	}
-	f.Limit = historyChunk
+	bounds.Limit = historyChunk
 	return func(yield func(Transaction, error) bool) {
-		for before := int64(0); ; {
-			query, args := f.query(store, before)
+		for at := bounds; ; {
+			query, args := f.query(store, at)
 			var rows []Transaction
 			if err := l.db.Select(ctx, &rows, query, args...); err != nil {
 				yield(Transaction{}, err)
@@ -126,7 +121,7 @@ func (l *Ledger) History(ctx context.Context, p access.Principal, store stoa.Sto
 				if !yield(t, nil) {
 					return
 				}
-				before = t.Sequence
+				at.Before = t.Sequence
 			}
 			if len(rows) <= historyChunk {
 				return
@@ -144,27 +139,13 @@ func (l *Ledger) ReadSpendings(ctx context.Context, store stoa.StoreID, after, u
 	return out, err
 }
 
-// page cuts the row that was read beyond the limit only to see whether
-// there is more.
-func page(rows []Transaction, limit int) Page {
-	if len(rows) <= limit {
-		return Page{Transactions: rows}
-	}
-	rows = rows[:limit]
-	next := encodeCursor(rows[limit-1].Sequence)
-	return Page{Transactions: rows, NextCursor: &next}
-}
-
 // query has only the conditions that are asked for: PostgreSQL cannot infer
 // the type of a parameter that is only compared with NULL.
-func (f Filter) query(store stoa.StoreID, before int64) (string, []any) {
-	query, args := selectTransaction+` FROM credit_transactions WHERE store_id = $1`, []any{store}
+func (f Filter) query(store stoa.StoreID, bounds page.Bounds[int64]) (string, []any) {
+	query, args := selectTransaction+` FROM credit_transactions WHERE store_id = $1 AND seq < $2`, []any{store, bounds.Before}
 	and := func(column, operator string, value any) {
 		args = append(args, value)
 		query += fmt.Sprintf(` AND %s %s $%d`, column, operator, len(args))
-	}
-	if before > 0 {
-		and("seq", "<", before)
 	}
 	if f.Type != "" {
 		and("type", "=", string(f.Type))
@@ -178,19 +159,12 @@ func (f Filter) query(store stoa.StoreID, before int64) (string, []any) {
 	if f.To != nil {
 		and("created_at", "<", *f.To)
 	}
-	args = append(args, f.limit()+1)
+	args = append(args, bounds.Rows())
 	return query + fmt.Sprintf(` ORDER BY seq DESC LIMIT $%d`, len(args)), args
 }
 
-func (f Filter) limit() int {
-	if f.Limit == 0 {
-		return defaultLimit
-	}
-	return f.Limit
-}
-
-// validate returns the sequence the page ends before, 0 for the first page.
-func (f Filter) validate() (before int64, err error) {
+// validate returns the bounds of the page.
+func (f Filter) validate() (page.Bounds[int64], error) {
 	var faults stoa.Invalid
 	if f.Type != "" && !slices.Contains(types, f.Type) {
 		faults.Add("type", "must be one of %v", types)
@@ -201,28 +175,6 @@ func (f Filter) validate() (before int64, err error) {
 	if f.From != nil && f.To != nil && !f.From.Before(*f.To) {
 		faults.Add("from", "must be before to")
 	}
-	if f.Limit < 0 || f.Limit > maxLimit {
-		faults.Add("limit", "must be between 1 and %d", maxLimit)
-	}
-	if f.Cursor != "" {
-		var ok bool
-		if before, ok = decodeCursor(f.Cursor); !ok {
-			faults.Add("cursor", "is not a cursor of this list; begin again without one")
-		}
-	}
-	return before, faults.Err()
-}
-
-// A cursor is the sequence of the last transaction shown.
-func encodeCursor(seq int64) string {
-	return base64.RawURLEncoding.EncodeToString(strconv.AppendInt(nil, seq, 10))
-}
-
-func decodeCursor(cursor string) (seq int64, ok bool) {
-	text, err := base64.RawURLEncoding.DecodeString(cursor)
-	if err != nil {
-		return 0, false
-	}
-	seq, err = strconv.ParseInt(string(text), 10, 64)
-	return seq, err == nil && seq > 0 && encodeCursor(seq) == cursor
+	bounds := page.BySequence(f.Limit, f.Cursor, &faults)
+	return bounds, faults.Err()
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/keyring"
-	"github.com/stoahq/stoa/stores"
+	"github.com/stoahq/stoa/page"
 )
 
 func (a *api) authRoutes() {
@@ -141,7 +141,7 @@ func (a *api) me(ctx context.Context, _ *struct{}) (*meOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	page, err := a.Stores.List(ctx, principal(ctx), stores.MaxPage, "")
+	page, err := a.Stores.List(ctx, principal(ctx), page.MaxLimit, "")
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/page"
 	"github.com/stoahq/stoa/quotas"
 )
 
@@ -269,33 +270,13 @@ type Page struct {
 	NextCursor *string
 }
 
-// The sizes of a page.
-const (
-	defaultLimit = 20
-	maxLimit     = 100
-)
-
 // List returns the store's purchases, newest first, limit (1 to 100; 0 means
 // 20) at a time; cursor is the NextCursor of the page before. It fails with
 // invalid_request for a wrong limit or cursor and with store_not_found for
 // anyone but a member.
 func (s *Service) List(ctx context.Context, p access.Principal, store stoa.StoreID, limit int, cursor string) (Page, error) {
 	var faults stoa.Invalid
-	if limit == 0 {
-		limit = defaultLimit
-	}
-	if limit < 0 || limit > maxLimit {
-		faults.Add("limit", "must be between 1 and %d", maxLimit)
-	}
-	where, args := ` WHERE store_id = $1`, []any{store, limit + 1}
-	if cursor != "" {
-		// A cursor is the id of the last purchase shown: they sort by time.
-		before, err := stoa.ParseID[stoa.PurchaseID](cursor)
-		if err != nil {
-			faults.Add("cursor", "is not a cursor of this list; begin again without one")
-		}
-		where, args = where+` AND id < $3`, append(args, before)
-	}
+	bounds := page.ByID[stoa.PurchaseID](limit, cursor, &faults)
 	if err := faults.Err(); err != nil {
 		return Page{}, err
 	}
@@ -303,14 +284,13 @@ func (s *Service) List(ctx context.Context, p access.Principal, store stoa.Store
 		return Page{}, err
 	}
 	rows := []Purchase{}
-	if err := s.db.Select(ctx, &rows, selectPurchase+where+` ORDER BY id DESC LIMIT $2`, args...); err != nil {
+	err := s.db.Select(ctx, &rows, selectPurchase+` WHERE store_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3`,
+		store, bounds.Before, bounds.Rows())
+	if err != nil {
 		return Page{}, err
 	}
-	if len(rows) <= limit {
-		return Page{Purchases: rows}, nil
-	}
-	next := rows[limit-1].ID.String()
-	return Page{Purchases: rows[:limit], NextCursor: &next}, nil
+	rows, next := page.Cut(rows, bounds.Limit, func(p Purchase) string { return p.ID.String() })
+	return Page{Purchases: rows, NextCursor: next}, nil
 }
 
 func orNotFound(err error) error {

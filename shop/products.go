@@ -2,10 +2,10 @@ package shop
 
 import (
 	"context"
-	"encoding/base64"
 	"time"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/page"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
@@ -84,53 +84,21 @@ func (r productRow) product() Product {
 // sort by time; the keyset is the id alone, which compares alike on every
 // engine whatever else wrote the row. It fails with invalid_request.
 func Products(ctx context.Context, db *tenantdb.DB, list ListProducts) (ProductPage, error) {
-	before, err := list.resolve()
-	if err != nil {
+	var faults stoa.Invalid
+	bounds := page.ByEncodedID[ProductID](list.Limit, list.Cursor, &faults)
+	if err := faults.Err(); err != nil {
 		return ProductPage{}, err
 	}
 	var rows []productRow
-	// One row more than asked for tells whether there is another page.
-	err = db.Select(ctx, &rows, selectProducts+` WHERE p.status = 'published' AND p.id < ? ORDER BY p.id DESC LIMIT ?`,
-		before, list.Limit+1)
+	err := db.Select(ctx, &rows, selectProducts+` WHERE p.status = 'published' AND p.id < ? ORDER BY p.id DESC LIMIT ?`,
+		bounds.Before, bounds.Rows())
 	if err != nil {
 		return ProductPage{}, err
 	}
-	page := ProductPage{Products: make([]Product, 0, len(rows))}
-	if len(rows) > list.Limit {
-		rows = rows[:list.Limit]
-		next := cursor(rows[list.Limit-1].ID)
-		page.NextCursor = &next
-	}
+	rows, next := page.Cut(rows, bounds.Limit, func(r productRow) string { return page.EncodeID(r.ID) })
+	out := ProductPage{Products: make([]Product, 0, len(rows)), NextCursor: next}
 	for _, r := range rows {
-		page.Products = append(page.Products, r.product())
+		out.Products = append(out.Products, r.product())
 	}
-	return page, nil
+	return out, nil
 }
-
-// resolve fills in the default limit and returns the id that the page's
-// products come before: the last possible one for the first page.
-func (l *ListProducts) resolve() (ProductID, error) {
-	var faults stoa.Invalid
-	if l.Limit == 0 {
-		l.Limit = 20
-	}
-	if l.Limit < 1 || l.Limit > 100 {
-		faults.Add("limit", "must be between 1 and 100")
-	}
-	var before ProductID
-	if l.Cursor == "" {
-		for i := range before {
-			before[i] = 0xff
-		}
-		return before, faults.Err()
-	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(l.Cursor)
-	if err != nil || len(b) != len(before) {
-		faults.Add("cursor", "is not one that this list gave out")
-		return before, faults.Err()
-	}
-	copy(before[:], b)
-	return before, faults.Err()
-}
-
-func cursor(id ProductID) string { return base64.RawURLEncoding.EncodeToString(id[:]) }

@@ -1,13 +1,13 @@
 package stores
 
 import (
-	"cmp"
 	"context"
 	"errors"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/page"
 )
 
 // What follows is the operator's view of the registry: whoever may open the
@@ -21,46 +21,38 @@ const selectStore = `SELECT s.id, s.name, s.slug, s.status, s.created_at, s.upda
 // begins. Like List it opens no store's database.
 func Survey(ctx context.Context, q masterdb.Querier, status Status, before stoa.StoreID, limit int) ([]Store, error) {
 	if before.IsZero() {
-		var err error
-		if before, err = stoa.ParseID[stoa.StoreID](lastID); err != nil {
-			return nil, err
-		}
+		before = page.LastID[stoa.StoreID]()
 	}
-	var page []Store
-	err := q.Select(ctx, &page, selectStore+` WHERE s.id < $1 AND (s.status = $2 OR $2 = '') ORDER BY s.id DESC LIMIT $3`,
+	var list []Store
+	err := q.Select(ctx, &list, selectStore+` WHERE s.id < $1 AND (s.status = $2 OR $2 = '') ORDER BY s.id DESC LIMIT $3`,
 		before, string(status), limit)
-	if err != nil || len(page) == 0 {
+	if err != nil || len(list) == 0 {
 		return nil, err
 	}
-	return page, addDetails(ctx, q, page, "")
+	return list, addDetails(ctx, q, list, "")
 }
 
 // ListAny is List over the stores of every owner, those of one status unless
 // that is "", for an operator of the platform.
 func (r *Registry) ListAny(ctx context.Context, p access.Principal, status Status, limit int, cursor string) (Page, error) {
-	before, err := checkPage(limit, cursor)
-	if err != nil {
+	var faults stoa.Invalid
+	bounds := page.ByID[stoa.StoreID](limit, cursor, &faults)
+	if err := faults.Err(); err != nil {
 		return Page{}, err
 	}
 	if err := access.CheckOperator(ctx, r.db, p, access.ReadStore); err != nil {
 		return Page{}, err
 	}
-	limit = cmp.Or(limit, defaultPage)
-	list, err := Survey(ctx, r.db, status, before, limit+1)
+	list, err := Survey(ctx, r.db, status, bounds.Before, bounds.Rows())
 	if err != nil {
 		return Page{}, err
 	}
-	page := Page{Stores: list}
-	if len(list) > limit {
-		page.Stores = list[:limit]
-		next := list[limit-1].ID.String()
-		page.NextCursor = &next
+	list, next := page.Cut(list, bounds.Limit, Store.cursor)
+	for i := range list {
+		list[i].Role = access.Operator
 	}
-	for i := range page.Stores {
-		page.Stores[i].Role = access.Operator
-	}
-	r.addRefusals(page.Stores)
-	return page, nil
+	r.addRefusals(list)
+	return Page{Stores: list, NextCursor: next}, nil
 }
 
 // Inspect returns the store with that id, slug or hostname, deleted ones

@@ -4,7 +4,6 @@
 package stores
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/page"
 	"github.com/stoahq/stoa/quotas"
 	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/tenantdb"
@@ -202,24 +202,15 @@ type Page struct {
 	NextCursor *string
 }
 
-// MaxPage is the longest page List gives, defaultPage the one it gives
-// unless told.
-const (
-	MaxPage     = 100
-	defaultPage = 20
-)
-
 // List returns the caller's stores with hostnames, database and credits but
 // without profiles: a list must not open a database for each of its rows.
-// Limit is 1 to MaxPage, or 0 for 20; cursor is NextCursor of the page
-// before. It fails with invalid_request.
+// Limit is 1 to page.MaxLimit, or 0 for page.DefaultLimit; cursor is NextCursor
+// of the page before. It fails with invalid_request.
 func (r *Registry) List(ctx context.Context, p access.Principal, limit int, cursor string) (Page, error) {
-	before, err := checkPage(limit, cursor)
-	if err != nil {
+	var faults stoa.Invalid
+	bounds := page.ByID[stoa.StoreID](limit, cursor, &faults)
+	if err := faults.Err(); err != nil {
 		return Page{}, err
-	}
-	if limit == 0 {
-		limit = defaultPage
 	}
 	// An API key is of one store.
 	if err := p.Within(p.Key.StoreID, access.ReadStore); err != nil {
@@ -229,24 +220,22 @@ func (r *Registry) List(ctx context.Context, p access.Principal, limit int, curs
 	if p.IsKey() {
 		only = p.Key.StoreID.String()
 	}
-	var page Page
-	err = r.db.Select(ctx, &page.Stores, `
+	var list []Store
+	err := r.db.Select(ctx, &list, `
 		SELECT s.id, s.name, s.slug, s.status, m.role, s.created_at, s.updated_at, s.delete_after, s.held
 		FROM store_members m JOIN stores s ON s.id = m.store_id
 		WHERE m.user_id = $1 AND m.store_id < $2 AND s.status <> 'deleted' AND ($4 = '' OR CAST(m.store_id AS text) = $4)
-		ORDER BY m.store_id DESC LIMIT $3`, p.UserID, before, limit+1, only)
-	if err != nil || len(page.Stores) == 0 {
-		return page, err
+		ORDER BY m.store_id DESC LIMIT $3`, p.UserID, bounds.Before, bounds.Rows(), only)
+	if err != nil || len(list) == 0 {
+		return Page{}, err
 	}
-	if len(page.Stores) > limit {
-		page.Stores = page.Stores[:limit]
-		next := page.Stores[limit-1].ID.String()
-		page.NextCursor = &next
-	}
-	err = addDetails(ctx, r.db, page.Stores, ` JOIN store_members m ON m.store_id = x.store_id AND m.user_id = $3`, p.UserID)
-	r.addRefusals(page.Stores)
-	return page, err
+	list, next := page.Cut(list, bounds.Limit, Store.cursor)
+	err = addDetails(ctx, r.db, list, ` JOIN store_members m ON m.store_id = x.store_id AND m.user_id = $3`, p.UserID)
+	r.addRefusals(list)
+	return Page{Stores: list, NextCursor: next}, err
 }
+
+func (s Store) cursor() string { return s.ID.String() }
 
 // addRefusals marks the stores whose callers are turned away: that is newer
 // than what the registry has noted.
@@ -256,22 +245,6 @@ func (r *Registry) addRefusals(page []Store) {
 			s.Database.Status, s.Database.LastError = tenantdb.StatusFailed, tenantdb.HealthCode(cause)
 		}
 	}
-}
-
-// lastID sorts after every id there is.
-const lastID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
-
-// checkPage returns the id that the page ends before. A cursor is the id of
-// the last store shown.
-func checkPage(limit int, cursor string) (before stoa.StoreID, err error) {
-	var faults stoa.Invalid
-	if limit < 0 || limit > MaxPage {
-		faults.Add("limit", "must be between 1 and %d", MaxPage)
-	}
-	if before, err = stoa.ParseID[stoa.StoreID](cmp.Or(cursor, lastID)); err != nil {
-		faults.Add("cursor", "is not one that this list gave out")
-	}
-	return before, faults.Err()
 }
 
 // addDetails fills a page, sorted by id descending, with four queries

@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/page"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
@@ -31,7 +32,7 @@ func TestListPages(t *testing.T) {
 			}
 			want = slices.Insert(want, 0, s.ID)
 		}
-		for _, limit := range []int{1, 7, len(want), 0, MaxPage} {
+		for _, limit := range []int{1, 7, len(want), 0, page.MaxLimit} {
 			if diff := cmp.Diff(want, walk(t, b, p, limit)); diff != "" {
 				t.Errorf("limit %d: %s", limit, diff)
 			}
@@ -98,7 +99,7 @@ func TestListRefuses(t *testing.T) {
 			cursor, want string
 		}{
 			{-1, "", "[limit]"},
-			{MaxPage + 1, "", "[limit]"},
+			{page.MaxLimit + 1, "", "[limit]"},
 			{1, "x", "[cursor]"},
 			{1, "' OR 1=1 --", "[cursor]"},
 			{1, "\x00", "[cursor]"},
