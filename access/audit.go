@@ -1,3 +1,7 @@
+// Package audit records who did what, and reads that record. It owns the tables
+// audit_events and audit_retention. Whether a caller may read the log is a
+// question for package authz, which imports this one.
+
 package access
 
 import (
@@ -5,30 +9,52 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
-	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/masterdb"
-	"github.com/stoahq/stoa/page"
 )
 
-// Outcome is how an act ended.
+// Actor is who acts, as an entry of the audit log names them. The zero Actor is
+// the platform itself.
+type Actor struct {
+	UserID       stoa.UserID // zero: a command or the platform acts
+	KeyID        stoa.KeyID  // zero unless an API key acts
+	Impersonator stoa.UserID // the operator who acts as the user; zero: nobody does
+	Origin       Origin
+}
+
+// Subject is what asks for an action, such as the principal of a request.
+type Subject interface {
+	Actor() Actor
+}
+
+// Origin is where a request comes from.
+type Origin struct {
+	Address   string
+	RequestID string // the platform's id of the request or of the run of a command
+	// ClientRequestID is the name that a trusted proxy gave the request. It helps
+	// to find the request in the proxy's log; no decision depends on it.
+	ClientRequestID string
+	Command         string // the command, such as "stores suspend"; empty for a request
+}
+
+// Outcome is the result of an action.
 type Outcome string
 
-// The outcomes. Denied is what a right was missing for, Failed what did not
-// prove itself.
+// The outcomes. Denied is an action for which a permission was missing, Failed
+// one with a wrong credential or a failed verification.
 const (
 	Success Outcome = "success"
 	Denied  Outcome = "denied"
 	Failed  Outcome = "failed"
 )
 
-// What is written to the audit log.
+// The actions that the audit log records.
 const (
 	Registered         = "auth.registered"
-	SignedIn           = "auth.sign_in" // or tried to
+	SignedIn           = "auth.sign_in" // or an attempt
 	SignedOut          = "auth.sign_out"
-	TokenReused        = "auth.token_reused" //nolint:gosec // an act, not a credential
+	TokenReused        = "auth.token_reused" //nolint:gosec // an action, not a credential
 	SessionRevoked     = "auth.session_revoked"
 	PasswordChanged    = "auth.password_changed"
 	PasswordReset      = "auth.password_reset"
@@ -52,14 +78,14 @@ const (
 	StoreRestored      = "store.restored"
 	StoreDeleted       = "store.deleted"
 	HostnameClaimed    = "hostname.claimed"
-	HostnameVerified   = "hostname.verified" // or tried to
+	HostnameVerified   = "hostname.verified" // or an attempt
 	HostnamePrimary    = "hostname.made_primary"
 	HostnameRemoved    = "hostname.removed"
-	HostnameLost       = "hostname.lost" // its record is gone from the DNS
+	HostnameLost       = "hostname.lost" // the DNS record is gone
 	DatabaseConnected  = "database.connected"
 	ConnectRetried     = "database.connect_retried"
 	DatabaseTested     = "database.tested"
-	CredentialsRotated = "database.credentials_rotated" // or refused
+	CredentialsRotated = "database.credentials_rotated" // or an attempt
 	SupabaseConnected  = "supabase.connected"
 	SupabaseLeft       = "supabase.disconnected"
 	CreditsGranted     = "credits.granted"
@@ -81,8 +107,8 @@ const (
 	RetentionSet       = "audit.retention_set"
 )
 
-// Event is one entry of the audit log to be. The zero store is none; the zero
-// outcome is Success. Details never hold a secret.
+// Event is an action to record. The zero StoreID is no store, the zero Outcome
+// is Success. Details never contain a secret.
 type Event struct {
 	Action  string
 	Store   stoa.StoreID
@@ -90,156 +116,71 @@ type Event struct {
 	Details map[string]string
 }
 
-// Record writes to the audit log, in the transaction of the act: neither is
-// there without the other. The zero principal is the platform itself; one of
-// CommandLine is the operator there.
-func Record(ctx context.Context, tx *masterdb.Tx, p Principal, e Event) error {
-	details, err := detailsOf(p, e)
+// Record writes an entry to the audit log in tx, the transaction of the action,
+// so that both are committed or neither.
+func Record(ctx context.Context, tx *masterdb.Tx, by Subject, e Event) error {
+	actor := by.Actor()
+	details, err := encodeDetails(actor, e)
 	if err != nil {
 		return err
 	}
 	_, err = tx.Exec(ctx, `
 		INSERT INTO audit_events (id, user_id, store_id, action, outcome, address, request_id, details, created_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		stoa.NewID[stoa.EventID](), orNull(p.UserID), orNull(e.Store), e.Action, string(cmp.Or(e.Outcome, Success)),
-		p.Origin.Address, p.Origin.RequestID, details, tx.Now)
+		stoa.NewID[stoa.EventID](), orNull(actor.UserID), orNull(e.Store), e.Action, string(cmp.Or(e.Outcome, Success)),
+		actor.Origin.Address, actor.Origin.RequestID, details, tx.Now)
 	return err
 }
 
-// detailsOf returns an entry's details as JSON, with what the principal adds.
-func detailsOf(p Principal, e Event) (string, error) {
+// RecordOperator records that an operator of the platform accesses a store that
+// is not theirs, or all stores (the zero id), once for each request and action.
+// A request is identified by the platform's id, not by a client's.
+func RecordOperator(ctx context.Context, h masterdb.Handle, by Subject, store stoa.StoreID, action string) error {
+	actor := by.Actor()
+	e := Event{Action: OperatorActed, Store: store, Details: map[string]string{"action": action}}
+	if actor.Origin.RequestID != "" {
+		details, err := encodeDetails(actor, e)
+		if err != nil {
+			return err
+		}
+		var recorded int
+		err = h.Get(ctx, &recorded, `
+			SELECT count(*) FROM audit_events WHERE action = 'operator.access' AND request_id = $1
+				AND coalesce(CAST(store_id AS text), '') = $2 AND user_id = $3 AND details = $4`,
+			actor.Origin.RequestID, textOf(store), actor.UserID, details)
+		if err != nil || recorded > 0 {
+			return err
+		}
+	}
+	return h.Within(ctx, func(tx *masterdb.Tx) error { return Record(ctx, tx, by, e) })
+}
+
+// encodeDetails returns an entry's details as JSON, with those of the actor.
+func encodeDetails(actor Actor, e Event) (string, error) {
 	details := maps.Clone(e.Details)
 	if details == nil {
 		details = map[string]string{}
 	}
-	if p.IsKey() {
-		details["apiKey"] = p.Key.ID.String()
+	if !actor.KeyID.IsZero() {
+		details["apiKey"] = actor.KeyID.String()
 	}
-	if !p.Impersonator.IsZero() {
-		details["impersonator"] = p.Impersonator.String()
+	if !actor.Impersonator.IsZero() {
+		details["impersonator"] = actor.Impersonator.String()
 	}
-	if p.Origin.ClientRequestID != "" {
-		details["clientRequestId"] = p.Origin.ClientRequestID
+	if actor.Origin.ClientRequestID != "" {
+		details["clientRequestId"] = actor.Origin.ClientRequestID
 	}
-	if p.Origin.Command != "" {
-		details["command"] = p.Origin.Command
+	if actor.Origin.Command != "" {
+		details["command"] = actor.Origin.Command
 	}
 	text, err := json.Marshal(details)
 	return string(text), err
 }
 
-// orNull leaves an id that was never set out of the row.
+// orNull returns nil for the zero id, which is stored as NULL.
 func orNull[K any](id stoa.ID[K]) *stoa.ID[K] {
 	if id.IsZero() {
 		return nil
 	}
 	return &id
-}
-
-// recordOperator records that an operator reaches into a store that is not
-// theirs, or over all of them (the zero store), once for each request and
-// action. A request is known by the platform's own id, never by a client's.
-func recordOperator(ctx context.Context, h masterdb.Handle, p Principal, store stoa.StoreID, a Action) error {
-	e := Event{Action: OperatorActed, Store: store, Details: map[string]string{"action": string(a)}}
-	if p.Origin.RequestID != "" {
-		details, err := detailsOf(p, e)
-		if err != nil {
-			return err
-		}
-		var known int
-		err = h.Get(ctx, &known, `
-			SELECT count(*) FROM audit_events WHERE action = 'operator.access' AND request_id = $1
-				AND coalesce(CAST(store_id AS text), '') = $2 AND user_id = $3 AND details = $4`,
-			p.Origin.RequestID, textOf(store), p.UserID, details)
-		if err != nil || known > 0 {
-			return err
-		}
-	}
-	return h.Within(ctx, func(tx *masterdb.Tx) error { return Record(ctx, tx, p, e) })
-}
-
-// Entry is one entry of the audit log as it is read.
-type Entry struct {
-	ID        stoa.EventID
-	CreatedAt time.Time
-	UserID    *stoa.UserID // nil: the command line, which Details then name, or the platform itself
-	Email     *string      // of the user, if there still is one
-	StoreID   *stoa.StoreID
-	Action    string
-	Outcome   Outcome
-	Address   string
-	RequestID string
-	Details   string // a JSON object of strings
-}
-
-// AuditFilter says which entries are wanted. Zero fields leave all.
-type AuditFilter struct {
-	Action   string
-	Outcome  string
-	UserID   stoa.UserID
-	From, To *time.Time // from <= time < to
-	Limit    int        // 1 to 100, or 0 for 20
-	Cursor   string     // of the page before
-}
-
-// AuditPage is one page of the log, newest first.
-type AuditPage struct {
-	Entries    []Entry
-	NextCursor *string
-}
-
-// ReadAuditLog returns a page of what happened to the store. It fails with
-// invalid_request, and as Check does.
-func ReadAuditLog(ctx context.Context, q masterdb.Handle, p Principal, store stoa.StoreID, f AuditFilter) (AuditPage, error) {
-	if _, err := Check(ctx, q, p, store, ReadAudit); err != nil {
-		return AuditPage{}, err
-	}
-	return f.read(ctx, q, `e.store_id = $1`, store)
-}
-
-// ReadPlatformLog is ReadAuditLog over all stores and people, for operators.
-func ReadPlatformLog(ctx context.Context, q masterdb.Handle, p Principal, f AuditFilter) (AuditPage, error) {
-	if err := CheckOperator(ctx, q, p, "audit"); err != nil {
-		return AuditPage{}, err
-	}
-	return f.read(ctx, q, `$1 = ''`, "")
-}
-
-func (f AuditFilter) read(ctx context.Context, q masterdb.Querier, where string, arg any) (AuditPage, error) {
-	var faults stoa.Invalid
-	bounds := page.ByID[stoa.EventID](f.Limit, f.Cursor, &faults)
-	if err := faults.Err(); err != nil {
-		return AuditPage{}, err
-	}
-	var entries []Entry
-	err := q.Select(ctx, &entries, `
-		SELECT e.id, e.created_at, e.user_id, u.email, e.store_id, e.action, e.outcome, e.address, e.request_id, e.details
-		FROM audit_events e LEFT JOIN users u ON u.id = e.user_id
-		WHERE `+where+` AND e.id < $2 AND ($3 = '' OR e.action = $3) AND ($4 = '' OR e.outcome = $4)
-			AND ($5 = '' OR CAST(e.user_id AS text) = $5)
-			AND e.created_at >= $6 AND e.created_at < $7
-		ORDER BY e.id DESC LIMIT $8`,
-		arg, bounds.Before, f.Action, f.Outcome, textOf(f.UserID), orTime(f.From, time.Time{}), orTime(f.To, endOfTime), bounds.Rows())
-	if err != nil {
-		return AuditPage{}, err
-	}
-	entries, next := page.Cut(entries, bounds.Limit, func(e Entry) string { return e.ID.String() })
-	return AuditPage{Entries: entries, NextCursor: next}, nil
-}
-
-var endOfTime = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
-
-func orTime(t *time.Time, otherwise time.Time) time.Time {
-	if t == nil {
-		return otherwise
-	}
-	return t.UTC().Truncate(time.Microsecond)
-}
-
-// textOf is empty for an id that was never set.
-func textOf[K any](id stoa.ID[K]) string {
-	if id.IsZero() {
-		return ""
-	}
-	return id.String()
 }

@@ -20,7 +20,7 @@ func (w world) record(p access.Principal, e access.Event) {
 	w.tx(func(tx *masterdb.Tx) error { return access.Record(w.Context(), tx, p, e) })
 }
 
-func (w world) read(p access.Principal, store stoa.StoreID, f access.AuditFilter) access.AuditPage {
+func (w world) read(p access.Principal, store stoa.StoreID, f access.Filter) access.Page {
 	w.Helper()
 	page, err := access.ReadAuditLog(w.Context(), w.db, p, store, f)
 	if err != nil {
@@ -40,7 +40,7 @@ func TestAuditEntry(t *testing.T) {
 		w.record(key, access.Event{Action: "a.b", Store: store, Outcome: access.Denied, Details: map[string]string{"note": "\"quoted\"\n"}})
 		w.record(access.Principal{}, access.Event{Action: "c.d", Store: store})
 
-		got := w.read(owner, store, access.AuditFilter{}).Entries
+		got := w.read(owner, store, access.Filter{}).Entries
 		if len(got) != 2 {
 			t.Fatalf("%d entries", len(got))
 		}
@@ -91,7 +91,7 @@ func TestAuditPagesAndFilters(t *testing.T) {
 			w.record(who, access.Event{Action: "act.0", Store: foreign})
 		}
 		var seen []stoa.EventID
-		f := access.AuditFilter{Limit: 3}
+		f := access.Filter{Limit: 3}
 		for {
 			page := w.read(owner, store, f)
 			for _, e := range page.Entries {
@@ -102,7 +102,7 @@ func TestAuditPagesAndFilters(t *testing.T) {
 			}
 			f.Cursor = *page.NextCursor
 		}
-		all := w.read(owner, store, access.AuditFilter{Limit: 100}).Entries
+		all := w.read(owner, store, access.Filter{Limit: 100}).Entries
 		if len(seen) != 7 || len(all) != 7 {
 			w.Fatalf("%d entries in pages, %d at once, want 7", len(seen), len(all))
 		}
@@ -113,32 +113,32 @@ func TestAuditPagesAndFilters(t *testing.T) {
 		}
 		at := all[3].CreatedAt
 		for name, c := range map[string]struct {
-			f    access.AuditFilter
+			f    access.Filter
 			want int
 		}{
-			"action":  {access.AuditFilter{Action: "act.0"}, 3},
-			"outcome": {access.AuditFilter{Outcome: "failed"}, 3},
-			"user":    {access.AuditFilter{UserID: owner.UserID}, 4},
-			"from":    {access.AuditFilter{From: &at}, 4},
-			"to":      {access.AuditFilter{To: &at}, 3},
-			"none":    {access.AuditFilter{Action: "x' OR 1=1 --"}, 0},
+			"action":  {access.Filter{Action: "act.0"}, 3},
+			"outcome": {access.Filter{Outcome: "failed"}, 3},
+			"user":    {access.Filter{UserID: owner.UserID}, 4},
+			"from":    {access.Filter{From: &at}, 4},
+			"to":      {access.Filter{To: &at}, 3},
+			"none":    {access.Filter{Action: "x' OR 1=1 --"}, 0},
 		} {
 			if got := len(w.read(owner, store, c.f).Entries); got != c.want {
 				w.Errorf("by %s: %d entries, want %d", name, got, c.want)
 			}
 		}
-		for name, f := range map[string]access.AuditFilter{"limit": {Limit: 101}, "negative": {Limit: -1}, "cursor": {Cursor: "zzz"}} {
+		for name, f := range map[string]access.Filter{"limit": {Limit: 101}, "negative": {Limit: -1}, "cursor": {Cursor: "zzz"}} {
 			if _, err := access.ReadAuditLog(w.Context(), w.db, owner, store, f); stoa.CodeOf(err) != stoa.InvalidRequest {
 				w.Errorf("%s: %v, want invalid_request", name, err)
 			}
 		}
-		if _, err := access.ReadAuditLog(w.Context(), w.db, owner, foreign, access.AuditFilter{}); stoa.CodeOf(err) != stoa.StoreNotFound {
+		if _, err := access.ReadAuditLog(w.Context(), w.db, owner, foreign, access.Filter{}); stoa.CodeOf(err) != stoa.StoreNotFound {
 			w.Errorf("a foreign log: %v", err)
 		}
-		if _, err := access.ReadPlatformLog(w.Context(), w.db, owner, access.AuditFilter{}); stoa.CodeOf(err) != stoa.Forbidden {
+		if _, err := access.ReadPlatformLog(w.Context(), w.db, owner, access.Filter{}); stoa.CodeOf(err) != stoa.Forbidden {
 			w.Errorf("the platform's log: %v", err)
 		}
-		page, err := access.ReadPlatformLog(w.Context(), w.db, w.operator(), access.AuditFilter{Limit: 100, Action: "act.0"})
+		page, err := access.ReadPlatformLog(w.Context(), w.db, w.operator(), access.Filter{Limit: 100, Action: "act.0"})
 		if err != nil || len(page.Entries) != 10 {
 			w.Errorf("an operator sees %d entries, %v; want 10 of both stores", len(page.Entries), err)
 		}
@@ -161,7 +161,7 @@ func TestCheckInsideATransaction(t *testing.T) {
 			},
 			"CheckOperator": func(h masterdb.Handle) error { return access.CheckOperator(ctx, h, op, access.ReadStore) },
 			"ReadAuditLog": func(h masterdb.Handle) error {
-				_, err := access.ReadAuditLog(ctx, h, op, store, access.AuditFilter{})
+				_, err := access.ReadAuditLog(ctx, h, op, store, access.Filter{})
 				return err
 			},
 		} {
@@ -197,7 +197,7 @@ func TestClientChoosesNoAuditID(t *testing.T) {
 				}
 			}
 		}
-		entries := w.read(op, store, access.AuditFilter{Action: access.OperatorActed}).Entries
+		entries := w.read(op, store, access.Filter{Action: access.OperatorActed}).Entries
 		seen := map[string]bool{}
 		for _, e := range entries {
 			if e.Details == `{"action":"store:read","clientRequestId":"always-the-same"}` {
@@ -221,7 +221,7 @@ func TestCommandLineIsNamed(t *testing.T) {
 			w.record(by, access.Event{Action: "a.b", Store: store})
 			w.record(by, access.Event{Action: "c.d", Store: store})
 		}
-		got := w.read(owner, store, access.AuditFilter{}).Entries
+		got := w.read(owner, store, access.Filter{}).Entries
 		ids := map[string]int{}
 		for _, e := range got {
 			ids[e.RequestID]++

@@ -17,8 +17,8 @@ func Grant(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, user stoa.U
 	return err
 }
 
-// LockOwners returns the store's owners, whose rows are locked until tx ends:
-// of several changes of members at once, each sees what the one before it did.
+// LockOwners returns the store's owners and locks their rows until tx ends, so
+// that concurrent changes of members run one after the other.
 func LockOwners(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) ([]stoa.UserID, error) {
 	var owners []stoa.UserID
 	err := tx.Select(ctx, &owners, `
@@ -26,7 +26,7 @@ func LockOwners(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) ([]sto
 	return owners, err
 }
 
-// SetRole changes what a member is. It reports whether there is such a member.
+// SetRole changes a member's role. It reports whether the member exists.
 func SetRole(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, user stoa.UserID, role Role) (bool, error) {
 	n, err := tx.Exec(ctx, `UPDATE store_members SET role = $3 WHERE store_id = $1 AND user_id = $2`, store, user, string(role))
 	return n > 0, err
@@ -56,7 +56,7 @@ func WithdrawOthers(ctx context.Context, tx *masterdb.Tx, owner stoa.UserID) ([]
 	return out, err
 }
 
-// RoleOf returns what the user is to the store, "" for no member.
+// RoleOf returns the user's role in the store, "" if they are not a member.
 func RoleOf(ctx context.Context, q masterdb.Querier, store stoa.StoreID, user stoa.UserID) (Role, error) {
 	var role Role
 	err := q.Get(ctx, &role, `SELECT role FROM store_members WHERE store_id = $1 AND user_id = $2`, store, user)
@@ -66,15 +66,15 @@ func RoleOf(ctx context.Context, q masterdb.Querier, store stoa.StoreID, user st
 	return role, err
 }
 
-// StoreMember is a member as the others see them.
+// StoreMember is a member as other members see them.
 type StoreMember struct {
 	Person
 	Role  Role
 	Since time.Time `db:"created_at"`
 }
 
-// Members lists who belongs to the store, oldest first. It fails as Check
-// does.
+// Members lists the store's members, the oldest membership first. It fails as
+// Check does.
 func Members(ctx context.Context, q masterdb.Handle, p Principal, store stoa.StoreID) ([]StoreMember, error) {
 	if _, err := Check(ctx, q, p, store, ReadMembers); err != nil {
 		return nil, err
@@ -93,7 +93,7 @@ type Membership struct {
 	Since   time.Time `db:"created_at"`
 }
 
-// Memberships lists the user's stores, newest first, deleted ones left out.
+// Memberships lists the user's stores, newest first, without deleted ones.
 func Memberships(ctx context.Context, q masterdb.Querier, user stoa.UserID) ([]Membership, error) {
 	var out []Membership
 	err := q.Select(ctx, &out, `
@@ -102,7 +102,7 @@ func Memberships(ctx context.Context, q masterdb.Querier, user stoa.UserID) ([]M
 	return out, err
 }
 
-// OwnerOf returns the store's owner; of several, the first.
+// OwnerOf returns the store's owner, the first of several.
 func OwnerOf(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (stoa.UserID, error) {
 	var id stoa.UserID
 	err := q.Get(ctx, &id, `SELECT user_id FROM store_members WHERE store_id = $1 AND role = 'owner'
@@ -110,7 +110,7 @@ func OwnerOf(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (stoa.
 	return id, err
 }
 
-// Person is a member as the platform writes to them.
+// Person is a user as the recipient of a mail.
 type Person struct {
 	UserID    stoa.UserID
 	Email     string
@@ -123,16 +123,16 @@ const selectPerson = `
 	FROM store_members m JOIN users u ON u.id = m.user_id JOIN stores s ON s.id = m.store_id
 	WHERE m.store_id = $1 AND m.role = 'owner' AND s.status <> 'deleted' AND u.email_verified`
 
-// Owners lists the store's owners to whom the platform may write, the first one
-// first: an address that is not proven may be that of somebody else.
+// Owners lists the store's owners with a verified address, the oldest
+// membership first. An address that is not verified may be somebody else's.
 func Owners(ctx context.Context, q masterdb.Querier, store stoa.StoreID) ([]Person, error) {
 	var out []Person
 	err := q.Select(ctx, &out, selectPerson+` ORDER BY m.created_at, m.user_id`, store)
 	return out, err
 }
 
-// OwnerByID returns the user, who owns the store and may be written to. For
-// anybody else it fails with masterdb.ErrNotFound.
+// OwnerByID returns the user if they are an owner of the store with a verified
+// address. Otherwise it fails with masterdb.ErrNotFound.
 func OwnerByID(ctx context.Context, q masterdb.Querier, store stoa.StoreID, user stoa.UserID) (Person, error) {
 	var p Person
 	err := q.Get(ctx, &p, selectPerson+` AND m.user_id = $2`, store, user)

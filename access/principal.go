@@ -7,11 +7,12 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// Principal is who is asking, as proven by their access token or API key.
+// Principal is the caller, as authenticated by an access token or API key. The
+// zero Principal is the platform itself.
 type Principal struct {
 	UserID       stoa.UserID
 	SessionID    stoa.SessionID // zero for an API key
-	Key          Key            // zero unless an API key asks
+	Key          Key            // zero unless the caller is an API key
 	Impersonator stoa.UserID    // the operator who acts as this user; zero: nobody does
 	Origin       Origin
 }
@@ -24,29 +25,25 @@ type Key struct {
 	Scopes  string // separated by spaces
 }
 
-// Origin is where a request comes from, for the audit log.
-type Origin struct {
-	Address   string
-	RequestID string // the platform's own id of the request or of the command's run
-	// ClientRequestID is what a trusted proxy named the request. It only helps to
-	// find the request in the proxy's log; nothing is decided by it.
-	ClientRequestID string
-	Command         string // of the command line, such as "stores suspend"; empty for a request
+// Actor implements Subject.
+func (p Principal) Actor() Actor {
+	return Actor{UserID: p.UserID, KeyID: p.Key.ID, Impersonator: p.Impersonator, Origin: p.Origin}
 }
 
-// CommandLine returns the principal of one run of a command: an operator who
-// may open the master database. It has no user.
+// CommandLine returns the principal of one run of a command: an operator with
+// access to the master database. It has no user.
 func CommandLine(command string) Principal {
 	return Principal{Origin: Origin{RequestID: stoa.NewID[stoa.RequestID]().String(), Command: command}}
 }
 
-// IsKey reports whether an API key asks.
+// IsKey reports whether the caller is an API key.
 func (p Principal) IsKey() bool { return !p.Key.ID.IsZero() }
 
-// Within fails when the caller's way in does not reach that far. An API key
-// fails with store_not_found for another store than its own, with forbidden
-// without the scope; an operator who acts as a user with forbidden for what
-// would outlive their visit. Check calls it; who asks by MaySQL must do so too.
+// Within fails when the caller's credential does not allow the action. For an
+// API key it fails with store_not_found for another store than the key's, and
+// with forbidden without the scope. For an operator who acts as a user it fails
+// with forbidden for an action that outlasts the impersonation. Check calls it;
+// users of MaySQL must call it themselves.
 func (p Principal) Within(store stoa.StoreID, a Action) error {
 	rule := ruleOf(a)
 	if !p.Impersonator.IsZero() && !rule.Impersonated {
@@ -67,8 +64,7 @@ func (p Principal) Within(store stoa.StoreID, a Action) error {
 	return nil
 }
 
-// SignedIn fails with forbidden for an API key: what a person does for
-// themselves, or to no store, is none of its business.
+// SignedIn fails with forbidden for an API key, which may only act on a store.
 func (p Principal) SignedIn() error {
 	if p.IsKey() {
 		return stoa.Errorf(stoa.Forbidden, "No API key may do this. Sign in.")
@@ -76,8 +72,8 @@ func (p Principal) SignedIn() error {
 	return nil
 }
 
-// InPerson is SignedIn, and fails too for an operator who acts as the user: an
-// account's keys to itself are not lent.
+// InPerson is SignedIn, and fails too for an operator who acts as the user:
+// credentials of an account are managed by its user only.
 func (p Principal) InPerson() error {
 	if !p.Impersonator.IsZero() {
 		return stoa.Errorf(stoa.Forbidden, "Only the user themselves may do this.")

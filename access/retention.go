@@ -7,31 +7,30 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// How long the audit log may be kept, unless for ever.
+// The bounds of the retention, unless entries are kept for ever.
 const (
-	MinAuditRetention = 24 * time.Hour
-	MaxAuditRetention = 10 * 365 * 24 * time.Hour
+	MinRetention = 24 * time.Hour
+	MaxRetention = 10 * 365 * 24 * time.Hour
 )
 
-// clockSkew is by how much the clocks of a server and of its database may
-// differ: the database decides what has expired, and refuses a batch with one
-// row that has not.
+// clockSkew is the greatest assumed difference between the clocks of a server
+// and of its database. The database decides what has expired, and rejects a
+// batch that contains a row that has not.
 const clockSkew = time.Hour
 
-// AuditRetention returns how long entries of the audit log are kept; 0 is for
-// ever. The database holds it, since its trigger refuses to delete any entry
-// before that.
-func AuditRetention(ctx context.Context, q masterdb.Querier) (time.Duration, error) {
+// Retention returns how long entries are kept; 0 is for ever. It is stored in
+// the database, whose trigger rejects the deletion of younger entries.
+func Retention(ctx context.Context, q masterdb.Querier) (time.Duration, error) {
 	var seconds int64
 	err := q.Get(ctx, &seconds, `SELECT keep_seconds FROM audit_retention`)
 	return time.Duration(seconds) * time.Second, err
 }
 
-// SetAuditRetention changes it. The change has an entry in the log, by by. On
+// SetRetention changes how long entries are kept, and records the change. On
 // PostgreSQL only the role that owns the tables may do so.
-func SetAuditRetention(ctx context.Context, db *masterdb.DB, by Principal, keep time.Duration) error {
+func SetRetention(ctx context.Context, db *masterdb.DB, by Subject, keep time.Duration) error {
 	return db.Tx(ctx, func(tx *masterdb.Tx) error {
-		before, err := AuditRetention(ctx, tx)
+		before, err := Retention(ctx, tx)
 		if err != nil || before == keep.Truncate(time.Second) {
 			return err
 		}
@@ -42,8 +41,7 @@ func SetAuditRetention(ctx context.Context, db *masterdb.DB, by Principal, keep 
 	})
 }
 
-// Expiry is the rule by which entries of the audit log are deleted that are
-// kept so long.
+// Expiry returns the rule that deletes entries after the retention.
 func Expiry(keep time.Duration) masterdb.Expiry {
 	if keep > 0 {
 		keep += clockSkew

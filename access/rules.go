@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Role is what a member is to a store.
+// Role is the role of a member in a store.
 type Role string
 
 // The roles, from most to least powerful.
@@ -16,14 +16,14 @@ const (
 	Viewer Role = "viewer"
 )
 
-// Operator is what a user with the platform's role admin is to every store.
+// Operator is the role in every store of a user with the platform's role admin.
 // No member has it.
 const Operator Role = "operator"
 
-// Roles are those that a member can have.
+// Roles are the roles that a member can have.
 var Roles = []Role{Owner, Admin, Member, Viewer}
 
-// Action is something that can be done to a store.
+// Action is an action on a store that a role allows.
 type Action string
 
 // The actions that are checked.
@@ -46,42 +46,42 @@ const (
 	ReadAudit         Action = "audit:read"
 )
 
-// Scope is what an API key may be given.
+// Scope is a permission of an API key.
 type Scope string
 
-// Rule is a row of the table of who may do what.
+// Rule says who may do one action.
 type Rule struct {
 	Action Action
 	About  string
 	Roles  []Role
-	Scope  Scope // what an API key needs; empty: no key may, whosever it is
-	// Impersonated: an operator who acts as a member may do it too. What would
-	// outlive their visit, or cost credits, is the member's own to do.
+	Scope  Scope // the scope that an API key needs; empty: no key may
+	// Impersonated: an operator who acts as a member may do it too. Actions that
+	// outlast the impersonation or cost credits are left to the member.
 	Impersonated bool
 }
 
-// rules is the one table of who may do what.
+// rules is the table of who may do what.
 var rules = []Rule{
-	{ReadStore, "See the store", []Role{Owner, Admin, Member, Viewer, Operator}, "store:read", true},
-	{UpdateStore, "Change the store's profile", []Role{Owner, Admin, Member, Operator}, "store:write", true},
-	{ManageHostnames, "Add, prove and remove hostnames", []Role{Owner, Admin, Operator}, "hostnames:write", false},
-	{ConnectDatabase, "Connect the store's database", []Role{Owner, Admin, Operator}, "database:write", false},
-	// It makes the platform connect to an address of the caller's choice.
-	{TestDatabase, "Try a database", []Role{Owner, Admin, Operator}, "database:write", true},
-	{RotateCredentials, "Change the database's credentials", []Role{Owner, Admin, Operator}, "database:write", false},
-	{SuspendStore, "Suspend and resume the store", []Role{Owner, Admin, Operator}, "", false},
-	{DeleteStore, "Delete and restore the store", []Role{Owner, Operator}, "", false},
-	{ReadCredits, "See credits and what they went to", []Role{Owner, Admin, Member, Viewer, Operator}, "credits:read", true},
-	{SpendCredits, "Spend and hold credits", []Role{Owner, Admin, Member}, "credits:spend", false},
-	{PurchaseCredits, "Buy credits and set when to be told", []Role{Owner, Admin}, "credits:purchase", false},
-	{ReadMembers, "See who belongs to the store", []Role{Owner, Admin, Member, Viewer, Operator}, "members:read", true},
-	{ManageMembers, "Invite, change and remove members", []Role{Owner, Admin, Operator}, "", false},
-	{ManageOwners, "Make and unmake owners", []Role{Owner, Operator}, "", false},
-	{ManageKeys, "Make and revoke API keys", []Role{Owner, Admin}, "", false},
-	{ReadAudit, "Read the audit log", []Role{Owner, Admin, Operator}, "audit:read", true},
+	{Action: ReadStore, About: "See the store", Roles: []Role{Owner, Admin, Member, Viewer, Operator}, Scope: "store:read", Impersonated: true},
+	{Action: UpdateStore, About: "Change the store's profile", Roles: []Role{Owner, Admin, Member, Operator}, Scope: "store:write", Impersonated: true},
+	{Action: ManageHostnames, About: "Add, prove and remove hostnames", Roles: []Role{Owner, Admin, Operator}, Scope: "hostnames:write"},
+	{Action: ConnectDatabase, About: "Connect the store's database", Roles: []Role{Owner, Admin, Operator}, Scope: "database:write"},
+	// The platform connects to an address that the caller chooses.
+	{Action: TestDatabase, About: "Try a database", Roles: []Role{Owner, Admin, Operator}, Scope: "database:write", Impersonated: true},
+	{Action: RotateCredentials, About: "Change the database's credentials", Roles: []Role{Owner, Admin, Operator}, Scope: "database:write"},
+	{Action: SuspendStore, About: "Suspend and resume the store", Roles: []Role{Owner, Admin, Operator}},
+	{Action: DeleteStore, About: "Delete and restore the store", Roles: []Role{Owner, Operator}},
+	{Action: ReadCredits, About: "See credits and what they went to", Roles: []Role{Owner, Admin, Member, Viewer, Operator}, Scope: "credits:read", Impersonated: true},
+	{Action: SpendCredits, About: "Spend and hold credits", Roles: []Role{Owner, Admin, Member}, Scope: "credits:spend"},
+	{Action: PurchaseCredits, About: "Buy credits and set when to be told", Roles: []Role{Owner, Admin}, Scope: "credits:purchase"},
+	{Action: ReadMembers, About: "See who belongs to the store", Roles: []Role{Owner, Admin, Member, Viewer, Operator}, Scope: "members:read", Impersonated: true},
+	{Action: ManageMembers, About: "Invite, change and remove members", Roles: []Role{Owner, Admin, Operator}},
+	{Action: ManageOwners, About: "Make and unmake owners", Roles: []Role{Owner, Operator}},
+	{Action: ManageKeys, About: "Make and revoke API keys", Roles: []Role{Owner, Admin}},
+	{Action: ReadAudit, About: "Read the audit log", Roles: []Role{Owner, Admin, Operator}, Scope: "audit:read", Impersonated: true},
 }
 
-// Rules returns the table, for who prints it.
+// Rules returns a copy of the table.
 func Rules() []Rule { return slices.Clone(rules) }
 
 func ruleOf(a Action) Rule {
@@ -95,7 +95,7 @@ func ruleOf(a Action) Rule {
 // Can reports whether a role may do an action.
 func (r Role) Can(a Action) bool { return slices.Contains(ruleOf(a).Roles, r) }
 
-// Scopes lists what API keys can be given, each once.
+// Scopes lists the scopes of API keys.
 func Scopes() []Scope {
 	var out []Scope
 	for _, r := range rules {
@@ -106,7 +106,7 @@ func Scopes() []Scope {
 	return out
 }
 
-// Markdown is the table as the documentation shows it.
+// Markdown returns the table as the documentation shows it.
 func Markdown() string {
 	roles := append(slices.Clone(Roles), Operator)
 	var b strings.Builder

@@ -63,8 +63,8 @@ type AuditInput struct {
 	To      time.Time `query:"to" doc:"Before this moment"`
 }
 
-func (in AuditInput) filter() access.AuditFilter {
-	f := access.AuditFilter{Action: in.Action, Outcome: in.Outcome, From: given(in.From), To: given(in.To), Limit: in.Limit, Cursor: in.Cursor}
+func (in AuditInput) filter() access.Filter {
+	f := access.Filter{Action: in.Action, Outcome: in.Outcome, From: given(in.From), To: given(in.To), Limit: in.Limit, Cursor: in.Cursor}
 	f.UserID, _ = stoa.ParseID[stoa.UserID](in.User) // its shape was checked
 	return f
 }
@@ -84,19 +84,19 @@ func (a *api) storeAudit(ctx context.Context, in *storeAuditInput) (*huma.Stream
 	if err != nil {
 		return nil, err
 	}
-	return a.audit(in.AuditInput, "audit-"+id.String(), func(f access.AuditFilter) (access.AuditPage, error) {
+	return a.audit(in.AuditInput, "audit-"+id.String(), func(f access.Filter) (access.Page, error) {
 		return access.ReadAuditLog(ctx, a.Master, principal(ctx), id, f)
 	})
 }
 
 func (a *api) platformAudit(ctx context.Context, in *AuditInput) (*huma.StreamResponse, error) {
-	return a.audit(*in, "audit", func(f access.AuditFilter) (access.AuditPage, error) {
+	return a.audit(*in, "audit", func(f access.Filter) (access.Page, error) {
 		return access.ReadPlatformLog(ctx, a.Master, principal(ctx), f)
 	})
 }
 
 // audit answers with a page, or with all pages one after the other.
-func (a *api) audit(in AuditInput, name string, read func(access.AuditFilter) (access.AuditPage, error)) (*huma.StreamResponse, error) {
+func (a *api) audit(in AuditInput, name string, read func(access.Filter) (access.Page, error)) (*huma.StreamResponse, error) {
 	f := in.filter()
 	asCSV := negotiation.SelectQValue(in.Accept, []string{jsonType, csvType}) == csvType
 	if asCSV {
@@ -117,7 +117,7 @@ func (a *api) audit(in AuditInput, name string, read func(access.AuditFilter) (a
 }
 
 // entries goes from page to page.
-func entries(page access.AuditPage, f access.AuditFilter, read func(access.AuditFilter) (access.AuditPage, error)) iter.Seq2[access.Entry, error] {
+func entries(page access.Page, f access.Filter, read func(access.Filter) (access.Page, error)) iter.Seq2[access.Entry, error] {
 	return func(yield func(access.Entry, error) bool) {
 		for {
 			for _, e := range page.Entries {

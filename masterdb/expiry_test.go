@@ -49,7 +49,7 @@ func TestExpiryOfAuditEntries(t *testing.T) {
 			{400 * day, -day, false}, // of a clock that is ahead
 		} {
 			if c.keep >= 0 {
-				must(t, access.SetAuditRetention(t.Context(), db, access.Principal{}, c.keep))
+				must(t, access.SetRetention(t.Context(), db, access.Principal{}, c.keep))
 			}
 			action := fmt.Sprintf("old.%d", i)
 			manyEntries(t, db, action, 1, c.age)
@@ -61,7 +61,7 @@ func TestExpiryOfAuditEntries(t *testing.T) {
 				t.Errorf("kept for %v, %v old: %v, %d are left, want it gone: %t", c.keep, c.age, err, n, c.gone)
 			}
 		}
-		if err := access.SetAuditRetention(t.Context(), db, access.Principal{}, time.Hour); !masterdb.IsCheck(err) {
+		if err := access.SetRetention(t.Context(), db, access.Principal{}, time.Hour); !masterdb.IsCheck(err) {
 			t.Errorf("an hour: %v, want that the table refuses it", err)
 		}
 		if n := countEntries(t, db, access.RetentionSet); n != 4 {

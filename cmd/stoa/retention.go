@@ -33,11 +33,11 @@ func (r *Retention) check(fault func(name, format string, args ...any)) {
 		set *time.Duration
 		min time.Duration
 	}{
-		"STOA_AUDIT_RETENTION": {r.AuditRetention, access.MinAuditRetention},
+		"STOA_AUDIT_RETENTION": {r.AuditRetention, access.MinRetention},
 		"STOA_EVENT_RETENTION": {&r.EventRetention, minEventRetention},
 	} {
-		if c.set != nil && *c.set != 0 && (*c.set < c.min || *c.set > access.MaxAuditRetention) {
-			fault(name, "must be between %.0fh and %.0fh, or 0s for ever", c.min.Hours(), access.MaxAuditRetention.Hours())
+		if c.set != nil && *c.set != 0 && (*c.set < c.min || *c.set > access.MaxRetention) {
+			fault(name, "must be between %.0fh and %.0fh, or 0s for ever", c.min.Hours(), access.MaxRetention.Hours())
 		}
 	}
 }
@@ -58,7 +58,7 @@ const (
 // expiries are the rules for everything that expires. docs/retention.md has
 // them, and why all other tables are kept.
 func (a *app) expiries(ctx context.Context) ([]masterdb.Expiry, error) {
-	audit, err := access.AuditRetention(ctx, a.master)
+	audit, err := access.Retention(ctx, a.master)
 	return append(accounts.Expiries(accounts.DefaultRefreshTTL),
 		access.Expiry(audit), payments.Expiry(a.cfg.EventRetention), provisioning.Expiry(a.cfg.EventRetention), credits.CrossingsExpiry(a.cfg.EventRetention),
 		stores.Expiry(), masterdb.ChangeLogExpiry(),
@@ -88,7 +88,7 @@ func setAuditRetention(ctx context.Context, cfg *Config, master *masterdb.DB, by
 	if cfg.AuditRetention == nil {
 		return nil
 	}
-	err := access.SetAuditRetention(ctx, master, by, *cfg.AuditRetention)
+	err := access.SetRetention(ctx, master, by, *cfg.AuditRetention)
 	if masterdb.IsForbidden(err) {
 		log.WarnContext(ctx, "STOA_AUDIT_RETENTION is not the database's, and this role may not change it: "+
 			"run 'stoa migrate' with it as the role that owns the master database")

@@ -217,7 +217,7 @@ func TestRestrictedRoleDeletesOnlyExpired(t *testing.T) {
 	if err := s.deleteExpired(t.Context(), deleteExpired{}); err != nil {
 		t.Error(err)
 	}
-	if got, err := access.AuditRetention(t.Context(), s.master); err != nil || got != keep {
+	if got, err := access.Retention(t.Context(), s.master); err != nil || got != keep {
 		t.Errorf("the audit log is kept for %v, %v, want %v", got, err, keep)
 	}
 	r.forbidden(`UPDATE audit_retention SET keep_seconds = 86400`)
@@ -284,7 +284,7 @@ func TestAuditRetentionIsRemembered(t *testing.T) {
 					cfg.AuditRetention = &c.set
 				}
 				s := startServer(t, cfg)
-				if got, err := access.AuditRetention(t.Context(), s.master); err != nil || got != c.want {
+				if got, err := access.Retention(t.Context(), s.master); err != nil || got != c.want {
 					t.Errorf("set to %v: kept for %v, %v, want %v", c.set, got, err, c.want)
 				}
 				if rules, err := s.expiries(t.Context()); err != nil || len(rules) == 0 {
