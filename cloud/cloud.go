@@ -10,15 +10,14 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
-	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/lease"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/supabase"
 	"github.com/stoahq/stoa/tenantdb"
@@ -30,10 +29,10 @@ type Service struct {
 	ring    *keyring.Ring
 	tenants *tenantdb.Manager
 	opts    Options
-	name    string       // of this process, in claims
-	claims  atomic.Int64 // made so far
+	process *lease.Process
 
-	renewals sync.WaitGroup // under way
+	renewing sync.WaitGroup // the renewals of tokens under way
+	waiters  *lease.Waiters // for the end of a renewal
 
 	organizations *otter.Cache[stoa.StoreID, []supabase.Organization]
 	projects      *otter.Cache[stoa.StoreID, []supabase.Project]
@@ -51,9 +50,9 @@ type Options struct {
 	Poll time.Duration
 	// Patience is how long a project may take to be ready. Default 4 min.
 	Patience time.Duration
-	// Claim is how long a renewal of tokens may take. Default 30 s, which is
-	// more than a call has.
-	Claim time.Duration
+	// Lease is how long a renewal of tokens may take. Default 30 s, which is more
+	// than the timeout of a call.
+	Lease time.Duration
 	// Process names this process to Release. Default: a random name.
 	Process string
 	Log     *slog.Logger
@@ -73,8 +72,8 @@ func New(db *masterdb.DB, ring *keyring.Ring, tenants *tenantdb.Manager, opts Op
 	if opts.Patience == 0 {
 		opts.Patience = 4 * time.Minute
 	}
-	if opts.Claim == 0 {
-		opts.Claim = 30 * time.Second
+	if opts.Lease == 0 {
+		opts.Lease = 30 * time.Second
 	}
 	if opts.Log == nil {
 		opts.Log = slog.Default()
@@ -83,7 +82,8 @@ func New(db *masterdb.DB, ring *keyring.Ring, tenants *tenantdb.Manager, opts Op
 		opts.Process = rand.Text()
 	}
 	return &Service{
-		db: db, ring: ring, tenants: tenants, opts: opts, name: opts.Process,
+		db: db, ring: ring, tenants: tenants, opts: opts,
+		process: lease.NewProcess(opts.Process), waiters: lease.NewWaiters(db, renewalTopic),
 		organizations: newCache[[]supabase.Organization](), projects: newCache[[]supabase.Project](),
 	}
 }
@@ -99,9 +99,6 @@ func (s *Service) forget(store stoa.StoreID) {
 	s.organizations.Invalidate(store)
 	s.projects.Invalidate(store)
 }
-
-// claimant names one renewal.
-func (s *Service) claimant() string { return s.name + "." + strconv.FormatInt(s.claims.Add(1), 10) }
 
 func (s *Service) configured() error {
 	if s == nil || s.opts.API == nil {

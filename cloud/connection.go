@@ -87,7 +87,10 @@ func (s *Service) connect(ctx context.Context, p access.Principal, store stoa.St
 		if _, err := access.Check(ctx, tx, p, store, access.ConnectDatabase); err != nil {
 			return err
 		}
-		return access.Record(ctx, tx, p, access.Event{Action: access.SupabaseConnected, Store: store})
+		if err := access.Record(ctx, tx, p, access.Event{Action: access.SupabaseConnected, Store: store}); err != nil {
+			return err
+		}
+		return tx.Notify(renewalTopic, store.String())
 	})
 	s.forget(store)
 	return err
@@ -112,7 +115,10 @@ func (s *Service) Disconnect(ctx context.Context, p access.Principal, store stoa
 		if err != nil {
 			return err
 		}
-		return access.Record(ctx, tx, p, access.Event{Action: access.SupabaseLeft, Store: store})
+		if err := access.Record(ctx, tx, p, access.Event{Action: access.SupabaseLeft, Store: store}); err != nil {
+			return err
+		}
+		return tx.Notify(renewalTopic, store.String())
 	})
 	s.forget(store)
 	if err != nil || sealed == "" {

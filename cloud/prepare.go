@@ -15,13 +15,18 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Prepare does what is planned for the store: it makes the project, if there
-// is none yet, waits until it is ready, and gives the store a role and a
-// schema in its database. It returns the credentials of that role. Whatever
-// was cut off before is completed by doing it again.
-//
-// waiting is called with what is being waited for, each time that changes.
-func (s *Service) Prepare(ctx context.Context, store stoa.StoreID, waiting func(error) error) (tenantdb.Credentials, error) {
+// WaitReporter is told what Prepare waits for.
+type WaitReporter interface {
+	// ReportWait is called each time the cause of a wait changes. An error ends
+	// Prepare.
+	ReportWait(ctx context.Context, cause error) error
+}
+
+// Prepare executes the store's plan: it creates the project if there is none,
+// waits until it is ready, and creates a role and a schema for the store in its
+// database. It returns the credentials of that role. After an interruption it
+// completes what was begun.
+func (s *Service) Prepare(ctx context.Context, store stoa.StoreID, reporter WaitReporter) (tenantdb.Credentials, error) {
 	var none tenantdb.Credentials
 	if err := s.configured(); err != nil {
 		return none, err
@@ -30,7 +35,7 @@ func (s *Service) Prepare(ctx context.Context, store stoa.StoreID, waiting func(
 	if err != nil {
 		return none, err
 	}
-	w := &work{Service: s, store: store, plan: plan, waiting: waiting, until: time.Now().Add(s.opts.Patience), pause: s.opts.Poll}
+	w := &work{Service: s, store: store, plan: plan, reporter: reporter, until: time.Now().Add(s.opts.Patience), pause: s.opts.Poll}
 	if plan.Ref == nil {
 		if err := w.makeProject(ctx); err != nil {
 			return none, err
@@ -59,12 +64,12 @@ func (s *Service) Prepare(ctx context.Context, store stoa.StoreID, waiting func(
 // work is a preparation under way.
 type work struct {
 	*Service
-	store   stoa.StoreID
-	plan    plan
-	waiting func(error) error
-	told    stoa.Code // what was last waited for
-	until   time.Time // when patience ends
-	pause   time.Duration
+	store    stoa.StoreID
+	plan     plan
+	reporter WaitReporter
+	told     stoa.Code // what was last waited for
+	until    time.Time // when patience ends
+	pause    time.Duration
 }
 
 // call calls fn with a token. Of a call that may be repeated, faults that pass
@@ -98,7 +103,7 @@ func (w *work) wait(ctx context.Context, why error) error {
 	}
 	if code := stoa.CodeOf(why); code != w.told {
 		w.told = code
-		if err := w.waiting(why); err != nil {
+		if err := w.reporter.ReportWait(ctx, why); err != nil {
 			return err
 		}
 	}

@@ -37,10 +37,15 @@ func (b bench) fresh() Choice {
 	return Choice{Organization: b.sb.Organization, Region: "emea", Name: "bakery"}
 }
 
+// reporter is a WaitReporter that calls itself.
+type reporter func(cause error) error
+
+func (r reporter) ReportWait(_ context.Context, cause error) error { return r(cause) }
+
 // prepare works on the plan.
 func (b bench) prepare(t *testing.T, store stoa.StoreID) (tenantdb.Credentials, error) {
 	t.Helper()
-	return b.Prepare(t.Context(), store, func(error) error { return nil })
+	return b.Prepare(t.Context(), store, reporter(func(error) error { return nil }))
 }
 
 // project gives the account a project that is there already.
@@ -73,11 +78,11 @@ func TestPrepareNew(t *testing.T) {
 		_, store := b.connected(t)
 		b.plan(t, store, b.fresh())
 		var waited []stoa.Code
-		c, err := b.Prepare(t.Context(), store, func(why error) error {
+		c, err := b.Prepare(t.Context(), store, reporter(func(why error) error {
 			waited = append(waited, stoa.CodeOf(why))
 			b.sb.Pass(time.Hour / 2)
 			return nil
-		})
+		}))
 		must(t, err)
 		b.opens(t, store, c)
 		made := b.sb.Projects()
@@ -123,7 +128,7 @@ func TestPrepareLostAnswer(t *testing.T) {
 
 func (b bench) work(store stoa.StoreID, p plan) *work {
 	return &work{
-		Service: b.Service, store: store, plan: p, waiting: func(error) error { return nil },
+		Service: b.Service, store: store, plan: p, reporter: reporter(func(error) error { return nil }),
 		until: time.Now().Add(b.opts.Patience), pause: b.opts.Poll,
 	}
 }
@@ -162,7 +167,7 @@ func TestPrepareKilled(t *testing.T) {
 			ctx, kill := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() {
-				_, err := b.Prepare(ctx, store, func(error) error { return nil })
+				_, err := b.Prepare(ctx, store, reporter(func(error) error { return nil }))
 				done <- err
 			}()
 			select {

@@ -8,7 +8,6 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
-	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
@@ -44,17 +43,13 @@ func (s *Service) Rotate(ctx context.Context, p access.Principal, store stoa.Sto
 	}
 	var found Finding
 	c, err := s.roleCredentials(ctx, store, c)
+	check := preflight{store: store, credentials: c, atWork: true, rotation: true}
 	if err == nil {
-		found, err = s.examine(ctx, store, c, true, func(ctx context.Context, db *tenantdb.DB) error {
-			if err := shop.ProveWritable(ctx, db, store); err != nil {
-				return err
-			}
-			return db.SelfTest(ctx)
-		})
+		found, err = s.runPreflight(ctx, check)
 	}
 	if err != nil {
 		s.log.InfoContext(ctx, "rotation refused", "store", store.String(), "code", string(stoa.CodeOf(err)), "err", err)
-		return s.recordLook(ctx, access.CredentialsRotated, p, store, c, err, nil)
+		return s.recordPreflight(ctx, access.CredentialsRotated, p, check, err, nil)
 	}
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error { return s.replace(ctx, tx, p, store, c, found) })
 	// Also after an error: whether a lost connection has committed is unknown.
@@ -70,7 +65,7 @@ func (s *Service) Rotate(ctx context.Context, p access.Principal, store stoa.Sto
 // a store with a password that is not its role's. Other credentials are returned
 // as they are.
 func (s *Service) roleCredentials(ctx context.Context, store stoa.StoreID, c tenantdb.Credentials) (tenantdb.Credentials, error) {
-	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
+	ctx, cancel := context.WithTimeout(ctx, preflightTimeout)
 	defer cancel()
 	db, err := s.tenants.OpenUnleased(c)
 	if err != nil {
