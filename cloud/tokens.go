@@ -33,7 +33,7 @@ const (
 
 // with calls fn with an access token of the store's owner, and once more with
 // another one when that token is not accepted.
-func (s *Service) with(ctx context.Context, store stoa.StoreID, fn func(token keyring.Secret) error) error {
+func (s *Service) withToken(ctx context.Context, store stoa.StoreID, fn func(token keyring.Secret) error) error {
 	if err := s.configured(); err != nil {
 		return err
 	}

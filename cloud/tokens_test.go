@@ -33,7 +33,7 @@ func TestRefreshedOnce(t *testing.T) {
 				before := first.sb.Count(tokenCall)
 				errs := atOnce(10, func(i int) error {
 					b := []bench{first, second}[i%2]
-					return b.with(t.Context(), store, func(token keyring.Secret) error {
+					return b.withToken(t.Context(), store, func(token keyring.Secret) error {
 						_, err := b.opts.API.Organizations(t.Context(), token)
 						return err
 					})

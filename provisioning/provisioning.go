@@ -1,3 +1,5 @@
+// Package provisioning turns a store and credentials into a working store, step by
+// step. Each run and each of its steps is recorded in the master database.
 package provisioning
 
 import (
@@ -69,7 +71,7 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	}
 	return &Service{
 		db: db, registry: registry, tenants: tenants, queue: queue, log: log, opts: opts,
-		process: lease.NewProcess(opts.Process), waiters: lease.NewWaiters(db, endTopic), poll: lease.Poll,
+		process: lease.NewProcess(opts.Process), waiters: lease.NewWaiters(db, eventTopic), poll: lease.Poll,
 	}
 }
 
@@ -188,7 +190,7 @@ func (s *Service) saveRequest(ctx context.Context, tx *masterdb.Tx, r request) e
 	if err := s.tenants.Save(ctx, tx, r.store, r.credentials); err != nil {
 		return err
 	}
-	return cloud.Note(ctx, tx, r.store, s.tenants.ProjectRef(r.credentials))
+	return cloud.RecordProject(ctx, tx, r.store, s.tenants.ProjectRef(r.credentials))
 }
 
 // Retry resumes the store's last run at the step that failed, with the same

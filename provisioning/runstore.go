@@ -107,8 +107,7 @@ type applyError struct {
 func (e *applyError) Unwrap() error { return e.error }
 
 // record commits the pending transitions and then the given ones, with what their
-// steps change in the master database, and notifies the callers that wait for the
-// end of the run. It fails with lease.ErrLost when the lease has another owner.
+// steps change in the master database. It fails with lease.ErrLost when the lease has another owner.
 func (e *execution) record(ctx context.Context, transitions ...transition) error {
 	all := append(slices.Clip(e.pending), transitions...)
 	var changes []change
@@ -125,10 +124,7 @@ func (e *execution) record(ctx context.Context, transitions ...transition) error
 				return &applyError{err, t.ended.name, i}
 			}
 		}
-		if err := insertEvents(ctx, tx, e.run.ID, log, changes...); err != nil || log.State == Running {
-			return err
-		}
-		return tx.Notify(endTopic, e.run.ID.String())
+		return insertEvents(ctx, tx, e.run.ID, log, changes...)
 	})
 	if err == nil {
 		e.pending, e.credentials, e.recordedAt = nil, nil, time.Now()
@@ -274,9 +270,9 @@ func (s *Service) enqueue(ctx context.Context, tx *masterdb.Tx, run Run) error {
 	return s.queue.Enqueue(ctx, tx, Provision{RunID: run.ID, Attempt: run.Attempt})
 }
 
-// insertEvents writes the last of the changes that the run's log counts. The
-// caller has changed the run's row in tx: so the numbers of events are in the
-// order in which they become visible.
+// insertEvents writes the last of the changes that the run's log counts, and
+// notifies the callers that wait for the run. The caller has changed the run's row
+// in tx: so the numbers of events are in the order in which they become visible.
 func insertEvents(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, log eventLog, changes ...change) error {
 	var values []any
 	for i, c := range changes {
@@ -288,7 +284,10 @@ func insertEvents(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, log even
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO provisioning_events (run_id, seq, attempt, step, state, error_code, error_message, created_at)
 		VALUES `+placeholders(len(changes), 8), values...)
-	return err
+	if err != nil {
+		return err
+	}
+	return tx.Notify(eventTopic, run.String())
 }
 
 // placeholders returns those of n rows of so many columns.

@@ -80,7 +80,7 @@ func (e *execution) settleProject(ctx context.Context, tx *masterdb.Tx) error {
 	if err := e.saveCredentials(ctx, tx); err != nil {
 		return err
 	}
-	return cloud.Settle(ctx, tx, e.run.StoreID)
+	return cloud.CompletePlan(ctx, tx, e.run.StoreID)
 }
 
 // saveCredentials saves those that the step has made, if any.

@@ -7,14 +7,15 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// endTopic is notified with the id of a run when it ends.
-const endTopic = "stoa_run_ends"
+// eventTopic is notified with the id of a run when events of it are recorded. Its
+// name is that of earlier releases, which notified the end alone.
+const eventTopic = "stoa_run_ends"
 
 // Wait returns the run when it has ended, or as it is after timeout; it fails when
 // ctx ends before. Any replica may execute the run: it notifies the others. Wait
 // checks no permission: the id comes from Connect or Retry, which did.
 func (s *Service) Wait(ctx context.Context, id stoa.RunID, timeout time.Duration) (Run, error) {
-	ended, leave := s.waiters.Join(id.String())
+	woken, leave := s.waiters.Join(id.String())
 	defer leave()
 	deadline, poll := time.After(timeout), time.NewTicker(s.poll)
 	defer poll.Stop()
@@ -27,7 +28,7 @@ func (s *Service) Wait(ctx context.Context, id stoa.RunID, timeout time.Duration
 			return withSteps(ctx, s.db, run)
 		}
 		select {
-		case <-ended:
+		case <-woken:
 		case <-poll.C:
 		case <-deadline:
 			return s.read(ctx, id)
