@@ -27,7 +27,7 @@ const module = "github.com/stoahq/stoa"
 var floors = map[string]int{
 	".":        0,
 	"masterdb": 1, "keyring": 1, "page": 1,
-	"jobs": 2, "access": 2, "mail": 2, "limits": 2, "quotas": 2, "reseal": 2, "supabase": 2, "presence": 2,
+	"jobs": 2, "access": 2, "mail": 2, "limits": 2, "quotas": 2, "reseal": 2, "supabase": 2, "presence": 2, "lease": 2,
 	"credits": 3, "tenantdb": 3,
 	"shop": 4, "payments": 4, "cloud": 4,
 	"stores":       5,

@@ -14,35 +14,35 @@ import (
 	"github.com/stoahq/stoa/supabase"
 )
 
-// State is how a store stands with Supabase.
+// State is the state of a store's connection to Supabase.
 type State string
 
-// The states of a connection. Reconnect means that its owner has to consent
-// again; a store that has its database goes on without.
+// The states of a connection. Reconnect means that the owner has to consent again;
+// a store that has its database works without the connection.
 const (
 	None      State = "none"
 	Connected State = "connected"
 	Reconnect State = "reconnect"
 )
 
-// Reason is why an owner has to consent again.
+// Reason is why the owner has to consent again.
 type Reason string
 
 // The reasons.
 const (
 	Refused    Reason = "refused"     // access was revoked at Supabase, or has expired there
-	AnswerLost Reason = "answer_lost" // new tokens were made and never arrived
+	AnswerLost Reason = "answer_lost" // new tokens were issued and did not arrive
 )
 
-// Connection is what may be shown of a store's connection.
+// Connection is the public part of a store's connection.
 type Connection struct {
 	State       State
 	Reason      Reason // "" unless the state is Reconnect
 	ConnectedAt *time.Time
-	ProjectRef  string // of the store's database; "" when it is in none, or not yet
+	ProjectRef  string // of the store's database; "" when it is in no project, or not yet
 }
 
-// Connection tells how the store stands with Supabase.
+// Connection returns the store's connection to Supabase.
 func (s *Service) Connection(ctx context.Context, p access.Principal, store stoa.StoreID) (Connection, error) {
 	if _, err := access.Check(ctx, s.db, p, store, access.ReadStore); err != nil {
 		return Connection{}, err
@@ -68,7 +68,7 @@ func (s *Service) Connection(ctx context.Context, p access.Principal, store stoa
 	return c, nil
 }
 
-// connect stores what a consent has given.
+// connect saves the tokens that a consent has given.
 func (s *Service) connect(ctx context.Context, p access.Principal, store stoa.StoreID, t supabase.Tokens) error {
 	sealed, err := s.seal(store, t)
 	if err != nil {
@@ -83,18 +83,22 @@ func (s *Service) connect(ctx context.Context, p access.Principal, store stoa.St
 		if err != nil {
 			return err
 		}
-		// After the row, which holds the store: it may be deleted at this moment.
+		// After the insert, whose foreign key locks the store: it may be deleted
+		// concurrently.
 		if _, err := access.Check(ctx, tx, p, store, access.ConnectDatabase); err != nil {
 			return err
 		}
-		return access.Record(ctx, tx, p, access.Event{Action: access.SupabaseConnected, Store: store})
+		if err := access.Record(ctx, tx, p, access.Event{Action: access.SupabaseConnected, Store: store}); err != nil {
+			return err
+		}
+		return tx.Notify(renewalTopic, store.String())
 	})
 	s.forget(store)
 	return err
 }
 
-// Disconnect ends the store's connection. Here that is certain; at Supabase
-// it is tried. A store that has its database goes on with it.
+// Disconnect ends the store's connection and tries to revoke its tokens at Supabase.
+// A store that has its database keeps it.
 func (s *Service) Disconnect(ctx context.Context, p access.Principal, store stoa.StoreID) error {
 	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
 		return err
@@ -112,7 +116,10 @@ func (s *Service) Disconnect(ctx context.Context, p access.Principal, store stoa
 		if err != nil {
 			return err
 		}
-		return access.Record(ctx, tx, p, access.Event{Action: access.SupabaseLeft, Store: store})
+		if err := access.Record(ctx, tx, p, access.Event{Action: access.SupabaseLeft, Store: store}); err != nil {
+			return err
+		}
+		return tx.Notify(renewalTopic, store.String())
 	})
 	s.forget(store)
 	if err != nil || sealed == "" {
@@ -124,9 +131,9 @@ func (s *Service) Disconnect(ctx context.Context, p access.Principal, store stoa
 	return nil
 }
 
-// ForgetUser ends, in tx, the connections that a user has consented to and the
-// consents that have not come back. At Supabase the tokens go on until its owner
-// takes them back: nobody here can use them any more. Stores keep their databases.
+// ForgetUser deletes, in tx, the connections that a user has consented to and the
+// user's open consents. The tokens stay valid at Supabase until the user revokes
+// them there, but the platform no longer has them. Stores keep their databases.
 func ForgetUser(ctx context.Context, tx *masterdb.Tx, p access.Principal) error {
 	if _, err := tx.Exec(ctx, `DELETE FROM supabase_consents WHERE user_id = $1`, p.UserID); err != nil {
 		return err
@@ -143,12 +150,12 @@ func ForgetUser(ctx context.Context, tx *masterdb.Tx, p access.Principal) error 
 	return nil
 }
 
-// revoke ends tokens at Supabase, as far as it answers.
+// revoke revokes tokens at Supabase. A failure is only logged.
 func (s *Service) revoke(ctx context.Context, store stoa.StoreID, refresh keyring.Secret) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	if err := s.opts.API.Revoke(ctx, refresh); err != nil {
-		s.opts.Log.WarnContext(ctx, "a connection could not be revoked at Supabase", "store", store.String(), "err", err)
+		s.opts.Log.WarnContext(ctx, "connection to Supabase not revoked there", "store", store.String(), "err", err)
 	}
 }
 
@@ -174,7 +181,7 @@ func (s *Service) read(ctx context.Context, q masterdb.Querier, store stoa.Store
 	return c, err
 }
 
-// Sealed is where envelopes are kept here.
+// Sealed returns the columns that hold encrypted values.
 func Sealed() []reseal.Column {
 	return []reseal.Column{
 		{Table: "supabase_connections", Key: "store_id", Name: "tokens", Owner: tokensOwner},
@@ -182,7 +189,7 @@ func Sealed() []reseal.Column {
 	}
 }
 
-// sealedTokens is the only form in which tokens are written out.
+// sealedTokens is the form in which tokens are encrypted.
 type sealedTokens struct {
 	Access  string `json:"access"`
 	Refresh string `json:"refresh"`
@@ -191,7 +198,7 @@ type sealedTokens struct {
 func tokensOwner(store string) string { return "supabase_connections/" + store }
 
 func (s *Service) seal(store stoa.StoreID, t supabase.Tokens) (string, error) {
-	plain, err := json.Marshal(sealedTokens{t.Access.Reveal(), t.Refresh.Reveal()})
+	plain, err := json.Marshal(sealedTokens{Access: t.Access.Reveal(), Refresh: t.Refresh.Reveal()})
 	if err != nil {
 		return "", err
 	}
@@ -200,7 +207,7 @@ func (s *Service) seal(store stoa.StoreID, t supabase.Tokens) (string, error) {
 
 func (s *Service) unseal(store stoa.StoreID, envelope string) (supabase.Tokens, error) {
 	plain, err := s.ring.Open(envelope, tokensOwner(store.String()))
-	if err != nil { // its key is gone
+	if err != nil { // the key is no longer in the ring
 		return supabase.Tokens{}, stoa.Errorf(stoa.SupabaseReconnect, "The stored connection to Supabase cannot be decrypted. Connect Supabase again.").WithCause(err)
 	}
 	var t sealedTokens

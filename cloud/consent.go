@@ -18,15 +18,15 @@ import (
 // ConsentTTL is how long an owner has to consent.
 const ConsentTTL = 10 * time.Minute
 
-// Consent is one that is being asked for.
+// Consent is an open request for the owner's consent.
 type Consent struct {
 	URL     string         // at Supabase, for the owner's browser
-	Browser keyring.Secret // proves that the browser that comes back is the one that asked
+	Browser keyring.Secret // proves that the browser that returns is the one that asked
 	Expires time.Time
 }
 
-// state travels through the owner's browser, sealed: nobody reads or changes
-// it. Its row makes it good for one use and says whose it is.
+// state passes through the owner's browser, encrypted and authenticated. Its row
+// allows one use and names the store and the user.
 type state struct {
 	ID       string `json:"id"`
 	Verifier string `json:"verifier"`
@@ -35,7 +35,7 @@ type state struct {
 
 const stateOwner = "supabase_consents"
 
-// maxConsents is how many consents of one store may be under way.
+// maxConsents limits the open consents of one store.
 const maxConsents = 20
 
 // Authorize begins a connection of the store to a Supabase account.
@@ -63,7 +63,7 @@ func (s *Service) Authorize(ctx context.Context, p access.Principal, store stoa.
 			SELECT id FROM supabase_consents WHERE expires_at < $1 ORDER BY expires_at LIMIT 100)`, tx.Now); err != nil {
 			return err
 		}
-		// The newest ones of a store are kept: each call adds a row.
+		// Only the newest consents of a store are kept: each call adds a row.
 		if _, err := tx.Exec(ctx, `DELETE FROM supabase_consents WHERE id IN (SELECT id FROM supabase_consents
 			WHERE store_id = $1 ORDER BY created_at DESC, id LIMIT 1000 OFFSET $2)`, store, maxConsents-1); err != nil {
 			return err
@@ -75,30 +75,30 @@ func (s *Service) Authorize(ctx context.Context, p access.Principal, store stoa.
 	return c, err
 }
 
-// Return is what a browser brings back from Supabase.
+// Return is what the browser brings back from Supabase.
 type Return struct {
 	State   keyring.Secret
 	Code    keyring.Secret
 	Browser keyring.Secret // of Consent, if it is the same browser
-	// Confirmed says that the person at another browser has been shown for
-	// whom the connection would be, and wants it.
+	// Confirmed says that the person at another browser has seen whose store would
+	// be connected, and agrees.
 	Confirmed bool
 }
 
-// Unconfirmed means that another browser came back than the one that asked:
-// somebody may have sent the owner of a Supabase account there, to have it
-// connected to a store of their own. Nothing has happened yet.
+// Unconfirmed is the error when another browser returned than the one that asked:
+// an attacker may have sent the owner of a Supabase account there, to have it
+// connected to the attacker's store. Nothing has been changed.
 type Unconfirmed struct {
 	Store string // its name
-	Email string // of who asked
+	Email string // of the user who asked
 }
 
 func (u *Unconfirmed) Error() string { return "the consent came back in another browser" }
 
-// Finish turns a consent into the store's connection, in place of the one
-// before. It fails with token_invalid for a state that is not of this
-// platform's making or was used, with token_expired after its time, and as
-// access.Check does when who asked may not connect the store any more.
+// Finish turns a consent into the store's connection, and replaces an earlier one.
+// It fails with token_invalid for a state that this platform did not issue or that
+// was used, with token_expired after ConsentTTL, and as access.Check does when the
+// user who asked may no longer connect the store.
 func (s *Service) Finish(ctx context.Context, r Return) error {
 	st, err := s.openState(r.State)
 	if err != nil {
@@ -111,7 +111,7 @@ func (s *Service) Finish(ctx context.Context, r Return) error {
 	if !same && !r.Confirmed {
 		return s.unconfirmed(ctx, st)
 	}
-	p, store, err := s.takeState(ctx, st)
+	p, store, err := s.consumeState(ctx, st)
 	if err != nil {
 		return err
 	}
@@ -129,11 +129,11 @@ func (s *Service) Finish(ctx context.Context, r Return) error {
 	return nil
 }
 
-// Decline ends a consent that the owner has refused.
+// Decline deletes a consent that the owner has refused.
 func (s *Service) Decline(ctx context.Context, sealed keyring.Secret) error {
 	st, err := s.openState(sealed)
 	if err == nil {
-		_, _, err = s.takeState(ctx, st)
+		_, _, err = s.consumeState(ctx, st)
 	}
 	return err
 }
@@ -154,8 +154,8 @@ func (s *Service) openState(sealed keyring.Secret) (state, error) {
 	return st, nil
 }
 
-// takeState makes the state useless and returns who asked, if they still may.
-func (s *Service) takeState(ctx context.Context, st state) (access.Principal, stoa.StoreID, error) {
+// consumeState makes the state useless and returns who asked, if they still may.
+func (s *Service) consumeState(ctx context.Context, st state) (access.Principal, stoa.StoreID, error) {
 	var row struct {
 		StoreID   stoa.StoreID
 		UserID    stoa.UserID

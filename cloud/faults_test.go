@@ -55,7 +55,7 @@ func TestMissingScope(t *testing.T) {
 		b.plan(t, store, Choice{Ref: project.Ref})
 		plan, err := b.readPlan(t.Context(), store)
 		must(t, err)
-		w := b.work(store, plan)
+		w := b.preparation(store, plan)
 		for scope, call := range map[string]func() error{
 			"organizations:read": func() error { _, err := b.Organizations(t.Context(), p, store); return err },
 			"projects:read":      func() error { _, err := b.Projects(t.Context(), p, store, ""); return err },
@@ -80,12 +80,12 @@ func TestRoleFault(t *testing.T) {
 	t.Parallel()
 	eachWhole(t, func(t *testing.T, b bench) {
 		project := b.project(t)
-		work := func() (*work, string) {
+		work := func() (*preparation, string) {
 			_, store := b.connected(t)
 			b.plan(t, store, Choice{Ref: project.Ref})
 			plan, err := b.readPlan(t.Context(), store)
 			must(t, err)
-			return b.work(store, plan), tenantdb.SupabaseRole(store)
+			return b.preparation(store, plan), tenantdb.SupabaseRole(store)
 		}
 		password := tenantdb.NewPassword()
 		w, role := work()

@@ -15,13 +15,18 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Prepare does what is planned for the store: it makes the project, if there
-// is none yet, waits until it is ready, and gives the store a role and a
-// schema in its database. It returns the credentials of that role. Whatever
-// was cut off before is completed by doing it again.
-//
-// waiting is called with what is being waited for, each time that changes.
-func (s *Service) Prepare(ctx context.Context, store stoa.StoreID, waiting func(error) error) (tenantdb.Credentials, error) {
+// WaitReporter is told what Prepare waits for.
+type WaitReporter interface {
+	// ReportWait is called each time the cause of a wait changes. An error ends
+	// Prepare.
+	ReportWait(ctx context.Context, cause error) error
+}
+
+// Prepare executes the store's plan: it creates the project if there is none,
+// waits until it is ready, and creates a role and a schema for the store in its
+// database. It returns the credentials of that role. After an interruption it
+// completes what was begun.
+func (s *Service) Prepare(ctx context.Context, store stoa.StoreID, reporter WaitReporter) (tenantdb.Credentials, error) {
 	var none tenantdb.Credentials
 	if err := s.configured(); err != nil {
 		return none, err
@@ -30,7 +35,7 @@ func (s *Service) Prepare(ctx context.Context, store stoa.StoreID, waiting func(
 	if err != nil {
 		return none, err
 	}
-	w := &work{Service: s, store: store, plan: plan, waiting: waiting, until: time.Now().Add(s.opts.Patience), pause: s.opts.Poll}
+	w := &preparation{Service: s, store: store, plan: plan, reporter: reporter, until: time.Now().Add(s.opts.ReadyTimeout), pause: s.opts.Poll}
 	if plan.Ref == nil {
 		if err := w.makeProject(ctx); err != nil {
 			return none, err
@@ -56,22 +61,22 @@ func (s *Service) Prepare(ctx context.Context, store stoa.StoreID, waiting func(
 	return c, s.tenants.Validate(&c)
 }
 
-// work is a preparation under way.
-type work struct {
+// preparation is one execution of a store's plan.
+type preparation struct {
 	*Service
-	store   stoa.StoreID
-	plan    plan
-	waiting func(error) error
-	told    stoa.Code // what was last waited for
-	until   time.Time // when patience ends
-	pause   time.Duration
+	store    stoa.StoreID
+	plan     plan
+	reporter WaitReporter
+	reported stoa.Code // code of the cause that was last reported
+	until    time.Time // when waiting ends
+	pause    time.Duration
 }
 
-// call calls fn with a token. Of a call that may be repeated, faults that pass
-// are waited out: a spent rate limit, a Supabase that does not answer.
-func (w *work) call(ctx context.Context, fn func(token keyring.Secret) error) error {
+// call calls fn with a token, and again after a transient fault: an exhausted rate
+// limit, no answer from Supabase. The call must be safe to repeat.
+func (w *preparation) call(ctx context.Context, fn func(token keyring.Secret) error) error {
 	for {
-		err := w.with(ctx, w.store, fn)
+		err := w.withToken(ctx, w.store, fn)
 		switch stoa.CodeOf(err) {
 		case stoa.RateLimited, stoa.SupabaseUnavailable:
 			if err := w.wait(ctx, err); err != nil {
@@ -83,11 +88,11 @@ func (w *work) call(ctx context.Context, fn func(token keyring.Secret) error) er
 	}
 }
 
-// maxPause is between two looks at most.
+// maxPause bounds the pause between two checks.
 const maxPause = 10 * time.Second
 
-// wait says why and waits a little, or returns why when patience is at an end.
-func (w *work) wait(ctx context.Context, why error) error {
+// wait reports the cause and pauses. It returns the cause when ReadyTimeout is over.
+func (w *preparation) wait(ctx context.Context, why error) error {
 	pause := w.pause
 	var known *stoa.Error
 	if errors.As(why, &known) {
@@ -96,9 +101,9 @@ func (w *work) wait(ctx context.Context, why error) error {
 	if time.Now().Add(pause).After(w.until) {
 		return why
 	}
-	if code := stoa.CodeOf(why); code != w.told {
-		w.told = code
-		if err := w.waiting(why); err != nil {
+	if code := stoa.CodeOf(why); code != w.reported {
+		w.reported = code
+		if err := w.reporter.ReportWait(ctx, why); err != nil {
 			return err
 		}
 	}
@@ -113,25 +118,26 @@ func (w *work) wait(ctx context.Context, why error) error {
 	}
 }
 
-// inFlight is how long a project may be on its way whose making had no answer.
-const inFlight = 20 * time.Second
+// creationGrace is how long a project may take to appear whose creation had no
+// answer.
+const creationGrace = 20 * time.Second
 
-// makeProject looks for the store's project and makes it when there is none.
-// A making without an answer is looked for, before it is repeated.
-func (w *work) makeProject(ctx context.Context) error {
+// makeProject finds the store's project and creates it when there is none. After a
+// creation without an answer it looks for the project before it repeats the call.
+func (w *preparation) makeProject(ctx context.Context) error {
 	for {
 		found, err := w.findProject(ctx)
 		if err != nil {
 			return w.explainOrganization(ctx, w.store, w.plan.Organization, err)
 		}
 		if found != nil {
-			return w.keepRef(ctx, found.Ref)
+			return w.saveRef(ctx, found.Ref)
 		}
 		why := projectFault(stoa.SupabaseProjectStarting)
-		if at := w.plan.RequestedAt; at == nil || w.db.Now().Sub(*at) > min(inFlight, 10*w.opts.Poll) {
+		if at := w.plan.RequestedAt; at == nil || w.db.Now().Sub(*at) > min(creationGrace, 10*w.opts.Poll) {
 			ref, err := w.request(ctx)
 			if err == nil {
-				return w.keepRef(ctx, ref)
+				return w.saveRef(ctx, ref)
 			}
 			if why = err; w.plan.RequestedAt == nil && stoa.CodeOf(err) != stoa.RateLimited {
 				return w.explainOrganization(ctx, w.store, w.plan.Organization, err) // refused: there is none
@@ -143,9 +149,9 @@ func (w *work) makeProject(ctx context.Context) error {
 	}
 }
 
-// findProject looks for a project with the store's marker. One that is being
-// removed does not count.
-func (w *work) findProject(ctx context.Context) (found *supabase.Project, err error) {
+// findProject returns the project with the store's marker, or nil. A project that is
+// being removed does not count.
+func (w *preparation) findProject(ctx context.Context) (found *supabase.Project, err error) {
 	suffix := marker(w.store)
 	err = w.call(ctx, func(token keyring.Secret) error {
 		all, err := w.opts.API.Projects(ctx, token, w.plan.Organization, suffix[1:])
@@ -160,14 +166,14 @@ func (w *work) findProject(ctx context.Context) (found *supabase.Project, err er
 	return found, err
 }
 
-// request asks for the project, which is on record before. When the answer is
-// known to be no, it is off the record again.
-func (w *work) request(ctx context.Context) (ref string, err error) {
+// request creates the project. The request is recorded before the call, and is
+// deleted when the project was certainly not created.
+func (w *preparation) request(ctx context.Context) (ref string, err error) {
 	region, _ := supabase.FindRegion(w.plan.Region)
-	if err := w.markRequest(ctx, true); err != nil {
+	if err := w.recordRequest(ctx, true); err != nil {
 		return "", err
 	}
-	err = w.with(ctx, w.store, func(token keyring.Secret) error {
+	err = w.withToken(ctx, w.store, func(token keyring.Secret) error {
 		p, err := w.opts.API.CreateProject(ctx, token, supabase.NewProject{
 			Name: w.plan.Name, Organization: w.plan.Organization, Region: region, Password: keyring.NewSecret(w.plan.secrets.Database),
 		})
@@ -175,14 +181,14 @@ func (w *work) request(ctx context.Context) (ref string, err error) {
 		return err
 	})
 	if err != nil && (supabase.StatusOf(err)/100 == 4 || stoa.CodeOf(err) == stoa.RateLimited) {
-		if err := w.markRequest(ctx, false); err != nil {
+		if err := w.recordRequest(ctx, false); err != nil {
 			return "", err
 		}
 	}
 	return ref, err
 }
 
-func (w *work) markRequest(ctx context.Context, begun bool) error {
+func (w *preparation) recordRequest(ctx context.Context, begun bool) error {
 	return w.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if w.plan.RequestedAt = nil; begun {
 			w.plan.RequestedAt = &tx.Now
@@ -192,7 +198,7 @@ func (w *work) markRequest(ctx context.Context, begun bool) error {
 	})
 }
 
-func (w *work) keepRef(ctx context.Context, ref string) error {
+func (w *preparation) saveRef(ctx context.Context, ref string) error {
 	w.plan.Ref = &ref
 	w.forget(w.store)
 	return w.db.Tx(ctx, func(tx *masterdb.Tx) error {
@@ -201,9 +207,9 @@ func (w *work) keepRef(ctx context.Context, ref string) error {
 	})
 }
 
-// awaitReady waits until the project's database and pooler are healthy. It
-// fails at once when the project's status says that they will not be.
-func (w *work) awaitReady(ctx context.Context, ref string) error {
+// awaitReady waits until the project's database and pooler are healthy. It fails at
+// once when the project's status says that they will not become so.
+func (w *preparation) awaitReady(ctx context.Context, ref string) error {
 	for {
 		var health []supabase.Health
 		err := w.call(ctx, func(token keyring.Secret) (err error) {
@@ -220,7 +226,7 @@ func (w *work) awaitReady(ctx context.Context, ref string) error {
 		switch stoa.CodeOf(why) {
 		case stoa.SupabaseProjectStarting:
 		case "":
-			if why = err; err == nil { // it is said to run, but not all of it does
+			if why = err; err == nil { // the project is active, but not all of its services are
 				why = projectFault(stoa.SupabaseProjectStarting)
 			}
 		default:
@@ -232,12 +238,13 @@ func (w *work) awaitReady(ctx context.Context, ref string) error {
 	}
 }
 
-// healthy: of both services, and none else was asked after.
+// healthy reports whether all services of the list are healthy. Only the database and
+// the pooler were asked for.
 func healthy(list []supabase.Health) bool {
 	return len(list) > 0 && !slices.ContainsFunc(list, func(h supabase.Health) bool { return h.Status != string(supabase.ActiveHealthy) })
 }
 
-func (w *work) status(ctx context.Context, ref string) error {
+func (w *preparation) status(ctx context.Context, ref string) error {
 	var all []supabase.Project
 	err := w.call(ctx, func(token keyring.Secret) (err error) {
 		all, err = w.opts.API.AllProjects(ctx, token)
@@ -249,8 +256,9 @@ func (w *work) status(ctx context.Context, ref string) error {
 	return faultAmong(all, ref)
 }
 
-// pooler returns the way to the project's primary database, if it is that.
-func (w *work) pooler(ctx context.Context, ref string) (supabase.Pooler, error) {
+// pooler returns the pooler of the project's primary database. It fails when the
+// pooler is another project's.
+func (w *preparation) pooler(ctx context.Context, ref string) (supabase.Pooler, error) {
 	var all []supabase.Pooler
 	err := w.call(ctx, func(token keyring.Secret) (err error) {
 		all, err = w.opts.API.Poolers(ctx, token, ref)
@@ -269,16 +277,16 @@ func (w *work) pooler(ctx context.Context, ref string) (supabase.Pooler, error) 
 	return all[i], nil
 }
 
-// addKeys keeps the project's address and keys for the store's own use, as far
-// as the connection may see them.
-func (w *work) addKeys(ctx context.Context, ref string, c *tenantdb.Credentials) {
+// addKeys adds the project's API keys to the credentials, for the store's own use, if
+// the connection may read them.
+func (w *preparation) addKeys(ctx context.Context, ref string, c *tenantdb.Credentials) {
 	var keys []supabase.Key
-	err := w.with(ctx, w.store, func(token keyring.Secret) (err error) {
+	err := w.withToken(ctx, w.store, func(token keyring.Secret) (err error) {
 		keys, err = w.opts.API.Keys(ctx, token, ref)
 		return err
 	})
 	if err != nil {
-		w.opts.Log.InfoContext(ctx, "a project's API keys are not kept", "store", w.store.String(), "err", err)
+		w.opts.Log.InfoContext(ctx, "API keys of a project not read", "store", w.store.String(), "err", err)
 		return
 	}
 	for _, k := range keys {
@@ -289,13 +297,13 @@ func (w *work) addKeys(ctx context.Context, ref string, c *tenantdb.Credentials)
 			c.ServiceRoleKey = k.Secret
 		}
 	}
-	if bare := *c; w.tenants.Validate(&bare) != nil { // keys that are none do not keep a store from opening
+	if bare := *c; w.tenants.Validate(&bare) != nil { // malformed keys are no reason not to open a store
 		c.AnonKey, c.ServiceRoleKey = keyring.Secret{}, keyring.Secret{}
 	}
 }
 
-// makeRole makes the store's role. See tenantdb.RoleStatement.
-func (w *work) makeRole(ctx context.Context, ref, role string, password keyring.Secret) error {
+// makeRole creates the store's role; see tenantdb.RoleStatement.
+func (w *preparation) makeRole(ctx context.Context, ref, role string, password keyring.Secret) error {
 	statement, err := tenantdb.RoleStatement(role, password)
 	if err != nil {
 		return err
@@ -307,10 +315,10 @@ func (w *work) makeRole(ctx context.Context, ref, role string, password keyring.
 	return w.roleFault(ctx, ref, err)
 }
 
-// roleFault says why the statement that makes the store's role failed: by the
-// project's own state, or the SQLSTATE.
+// roleFault explains why the statement that creates the store's role failed, by the
+// state of the project or by the SQLSTATE.
 // Source: PostgreSQL manual, appendix A.
-func (w *work) roleFault(ctx context.Context, ref string, refusal error) error {
+func (w *preparation) roleFault(ctx context.Context, ref string, refusal error) error {
 	switch state := supabase.SQLStateOf(refusal); state {
 	case "": // the statement has not reached the database
 		if why := w.status(ctx, ref); why != nil {

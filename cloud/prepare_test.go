@@ -37,10 +37,15 @@ func (b bench) fresh() Choice {
 	return Choice{Organization: b.sb.Organization, Region: "emea", Name: "bakery"}
 }
 
+// reporter is a WaitReporter that calls itself.
+type reporter func(cause error) error
+
+func (r reporter) ReportWait(_ context.Context, cause error) error { return r(cause) }
+
 // prepare works on the plan.
 func (b bench) prepare(t *testing.T, store stoa.StoreID) (tenantdb.Credentials, error) {
 	t.Helper()
-	return b.Prepare(t.Context(), store, func(error) error { return nil })
+	return b.Prepare(t.Context(), store, reporter(func(error) error { return nil }))
 }
 
 // project gives the account a project that is there already.
@@ -73,11 +78,11 @@ func TestPrepareNew(t *testing.T) {
 		_, store := b.connected(t)
 		b.plan(t, store, b.fresh())
 		var waited []stoa.Code
-		c, err := b.Prepare(t.Context(), store, func(why error) error {
+		c, err := b.Prepare(t.Context(), store, reporter(func(why error) error {
 			waited = append(waited, stoa.CodeOf(why))
 			b.sb.Pass(time.Hour / 2)
 			return nil
-		})
+		}))
 		must(t, err)
 		b.opens(t, store, c)
 		made := b.sb.Projects()
@@ -87,7 +92,7 @@ func TestPrepareNew(t *testing.T) {
 		if len(waited) != 1 || waited[0] != stoa.SupabaseProjectStarting {
 			t.Errorf("waited for %v", waited)
 		}
-		must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return Settle(t.Context(), tx, store) }))
+		must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return CompletePlan(t.Context(), tx, store) }))
 		if _, err := b.prepare(t, store); stoa.CodeOf(err) != stoa.NotFound {
 			t.Errorf("a plan that is carried out: %v", err)
 		}
@@ -104,7 +109,7 @@ func TestPrepareNew(t *testing.T) {
 func TestPrepareLostAnswer(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
-		b.opts.Patience = 3 * time.Second
+		b.opts.ReadyTimeout = 3 * time.Second
 		for _, f := range []supabasetest.Fault{
 			supabasetest.CutAfter, supabasetest.BrokenAfter, supabasetest.Cut, supabasetest.Broken,
 		} {
@@ -114,17 +119,17 @@ func TestPrepareLostAnswer(t *testing.T) {
 			b.sb.Break(listCall, supabasetest.Cut, supabasetest.Broken)
 			plan, err := b.readPlan(t.Context(), store)
 			must(t, err)
-			w := b.work(store, plan)
+			w := b.preparation(store, plan)
 			must(t, w.makeProject(t.Context()))
 			b.wantOne(t, store, *w.plan.Ref)
 		}
 	})
 }
 
-func (b bench) work(store stoa.StoreID, p plan) *work {
-	return &work{
-		Service: b.Service, store: store, plan: p, waiting: func(error) error { return nil },
-		until: time.Now().Add(b.opts.Patience), pause: b.opts.Poll,
+func (b bench) preparation(store stoa.StoreID, p plan) *preparation {
+	return &preparation{
+		Service: b.Service, store: store, plan: p, reporter: reporter(func(error) error { return nil }),
+		until: time.Now().Add(b.opts.ReadyTimeout), pause: b.opts.Poll,
 	}
 }
 
@@ -162,7 +167,7 @@ func TestPrepareKilled(t *testing.T) {
 			ctx, kill := context.WithCancel(t.Context())
 			done := make(chan error, 1)
 			go func() {
-				_, err := b.Prepare(ctx, store, func(error) error { return nil })
+				_, err := b.Prepare(ctx, store, reporter(func(error) error { return nil }))
 				done <- err
 			}()
 			select {
@@ -229,7 +234,7 @@ func TestPrepareDoomed(t *testing.T) {
 			b.plan(t, store, b.fresh())
 			plan, err := b.readPlan(t.Context(), store)
 			must(t, err)
-			w := b.work(store, plan)
+			w := b.preparation(store, plan)
 			must(t, w.makeProject(t.Context()))
 			b.sb.SetStatus(*w.plan.Ref, status)
 			_, err = b.prepare(t, store)
@@ -298,7 +303,7 @@ func TestRoleIsAlone(t *testing.T) {
 		// As it is when the schema was there before, open to all.
 		plan, err := b.readPlan(t.Context(), store)
 		must(t, err)
-		w := b.work(store, plan)
+		w := b.preparation(store, plan)
 		must(t, w.makeRole(t.Context(), project.Ref, role, keyring.NewSecret(rand.Text())))
 		_, err = admin.Exec(t.Context(), `GRANT ALL ON SCHEMA `+role+` TO anon, authenticated, PUBLIC`)
 		must(t, err)
@@ -347,7 +352,7 @@ func TestProjectFault(t *testing.T) {
 		project := b.project(t)
 		ctx, unreachable := t.Context(), stoa.Errorf(stoa.DatabaseUnreachable, "It does not answer.")
 		must(t, b.ProjectFault(ctx, store, nil)) // in no project
-		must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error { return Note(ctx, tx, store, project.Ref) }))
+		must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error { return RecordProject(ctx, tx, store, project.Ref) }))
 		for _, c := range []struct {
 			status string
 			want   stoa.Code
@@ -377,7 +382,7 @@ func TestProjectFault(t *testing.T) {
 		wantCode(t, b.ProjectFault(ctx, store, unreachable), stoa.SupabaseProjectUnknown)
 		must(t, b.ProjectFault(ctx, store, stoa.Errorf(stoa.DatabaseAuthFailed, "no"))) // a paused project has another fault
 		_, never := b.store(t)
-		must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error { return Note(ctx, tx, never, project.Ref) }))
+		must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error { return RecordProject(ctx, tx, never, project.Ref) }))
 		wantCode(t, b.ProjectFault(ctx, never, unreachable), stoa.SupabaseProjectUnknown)
 	})
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Organizations lists those of the connected account.
+// Organizations lists the organisations of the connected account.
 func (s *Service) Organizations(ctx context.Context, p access.Principal, store stoa.StoreID) ([]supabase.Organization, error) {
 	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
 		return nil, err
@@ -26,13 +26,14 @@ func (s *Service) Organizations(ctx context.Context, p access.Principal, store s
 	return s.listOrganizations(ctx, store)
 }
 
-// listOrganizations returns those of the connected account, as of a moment ago.
+// listOrganizations returns the organisations of the connected account, from the
+// cache if they are there.
 func (s *Service) listOrganizations(ctx context.Context, store stoa.StoreID) ([]supabase.Organization, error) {
 	if known, ok := s.organizations.GetIfPresent(store); ok {
 		return known, nil
 	}
 	var list []supabase.Organization
-	err := s.with(ctx, store, func(token keyring.Secret) (err error) {
+	err := s.withToken(ctx, store, func(token keyring.Secret) (err error) {
 		list, err = s.opts.API.Organizations(ctx, token)
 		return err
 	})
@@ -42,20 +43,20 @@ func (s *Service) listOrganizations(ctx context.Context, store stoa.StoreID) ([]
 	return list, err
 }
 
-// Projects lists those of the connected account, or of one organisation of
-// its when that is not "".
+// Projects lists the projects of the connected account, or of one of its
+// organisations unless that is "".
 func (s *Service) Projects(ctx context.Context, p access.Principal, store stoa.StoreID, organization string) ([]supabase.Project, error) {
 	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
 		return nil, err
 	}
-	all, err := s.list(ctx, store)
+	all, err := s.listProjects(ctx, store)
 	if err != nil || organization == "" {
 		return all, err
 	}
 	return slices.DeleteFunc(slices.Clone(all), func(p supabase.Project) bool { return p.Organization != organization }), nil
 }
 
-// Regions lists where a project can be made.
+// Regions lists the regions in which a project can be created.
 func (s *Service) Regions(ctx context.Context, p access.Principal, store stoa.StoreID) ([]supabase.Region, error) {
 	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
 		return nil, err
@@ -63,13 +64,14 @@ func (s *Service) Regions(ctx context.Context, p access.Principal, store stoa.St
 	return supabase.Regions(), s.configured()
 }
 
-// list returns all projects of the connected account, as of a moment ago.
-func (s *Service) list(ctx context.Context, store stoa.StoreID) ([]supabase.Project, error) {
+// listProjects returns all projects of the connected account, from the cache if they
+// are there.
+func (s *Service) listProjects(ctx context.Context, store stoa.StoreID) ([]supabase.Project, error) {
 	if known, ok := s.projects.GetIfPresent(store); ok {
 		return known, nil
 	}
 	var list []supabase.Project
-	err := s.with(ctx, store, func(token keyring.Secret) (err error) {
+	err := s.withToken(ctx, store, func(token keyring.Secret) (err error) {
 		list, err = s.opts.API.AllProjects(ctx, token)
 		return err
 	})
@@ -79,10 +81,9 @@ func (s *Service) list(ctx context.Context, store stoa.StoreID) ([]supabase.Proj
 	return list, err
 }
 
-// Choice is the project that a store's database shall be in: one that there
-// is, or one to be made.
+// Choice is the project for a store's database: an existing one or a new one.
 type Choice struct {
-	Ref string
+	Ref string // of an existing project; "" for a new one
 
 	Organization string // slug
 	Region       string // code of a supabase.Region
@@ -91,7 +92,7 @@ type Choice struct {
 
 const maxName = 60
 
-// Check says what is wrong with a choice, before anything is begun.
+// Check fails when the choice is not valid.
 func (s *Service) Check(ctx context.Context, store stoa.StoreID, c Choice) error {
 	if err := s.configured(); err != nil {
 		return err
@@ -116,21 +117,21 @@ func (s *Service) Check(ctx context.Context, store stoa.StoreID, c Choice) error
 		faults.Add("projectRef", "must be 20 small letters, such as abcdefghijklmnopqrst")
 		return faults.Err()
 	}
-	all, err := s.list(ctx, store)
+	all, err := s.listProjects(ctx, store)
 	if err != nil {
 		return err
 	}
 	i := slices.IndexFunc(all, func(p supabase.Project) bool { return p.Ref == c.Ref })
 	if i < 0 {
-		faults.Add("projectRef", "%s", noProject(all))
+		faults.Add("projectRef", "%s", unknownProject(all))
 		return faults.Err()
 	}
 	return statusFault(all[i].Status)
 }
 
-// checkOrganization refuses an organisation that is not the connected account's.
-// While the account's cannot be listed, as when the rate limit is spent, it leaves
-// that to the run, which waits.
+// checkOrganization fails for an organisation that is not the connected account's.
+// While the organisations cannot be listed, as with an exhausted rate limit, it
+// succeeds: the run checks later, and waits.
 func (s *Service) checkOrganization(ctx context.Context, store stoa.StoreID, slug string) error {
 	all, err := s.listOrganizations(ctx, store)
 	switch stoa.CodeOf(err) {
@@ -145,40 +146,40 @@ func (s *Service) checkOrganization(ctx context.Context, store stoa.StoreID, slu
 		return nil
 	}
 	var faults stoa.Invalid
-	faults.Add("organization", "%s", noOrganization(all))
+	faults.Add("organization", "%s", unknownOrganization(all))
 	return faults.Err()
 }
 
-// noOrganization says that there is no such organisation, and which there are.
-func noOrganization(all []supabase.Organization) string {
+// unknownOrganization says that there is no such organisation, and which there are.
+func unknownOrganization(all []supabase.Organization) string {
 	if len(all) == 0 {
 		return "the connected account shows this platform no organisation; connect again, and choose one"
 	}
 	var known []string
 	for _, o := range all {
-		known = append(known, named(o.Slug, o.Name))
+		known = append(known, quoteName(o.Slug, o.Name))
 	}
-	return "the connected account has no organisation of that slug; yours are: " + some(known)
+	return "the connected account has no organisation of that slug; yours are: " + listFirst(known)
 }
 
-// noProject says that there is no such project, and which there are.
-func noProject(all []supabase.Project) string {
+// unknownProject says that there is no such project, and which there are.
+func unknownProject(all []supabase.Project) string {
 	if len(all) == 0 {
 		return "the connected account has no project; make one at Supabase, or choose an organisation to have one made in"
 	}
 	var known []string
 	for _, p := range all {
-		known = append(known, named(p.Ref, p.Name))
+		known = append(known, quoteName(p.Ref, p.Name))
 	}
-	return "is not one of the connected account's projects; yours are: " + some(known)
+	return "is not one of the connected account's projects; yours are: " + listFirst(known)
 }
 
-// named quotes an id and a name of Supabase's: names are the owner's own, and may
-// be anything.
-func named(id, name string) string { return fmt.Sprintf("%.100q (%.60q)", id, name) }
+// quoteName quotes an id and a name from Supabase. Names are chosen by the owner and
+// may contain anything.
+func quoteName(id, name string) string { return fmt.Sprintf("%.100q (%.60q)", id, name) }
 
-// some lists the first few.
-func some(known []string) string {
+// listFirst lists the first entries.
+func listFirst(known []string) string {
 	const few = 10
 	text := strings.Join(known[:min(few, len(known))], ", ")
 	if more := len(known) - few; more > 0 {
@@ -197,7 +198,7 @@ func (s *Service) explainOrganization(ctx context.Context, store stoa.StoreID, s
 	if err != nil || slices.ContainsFunc(all, func(o supabase.Organization) bool { return o.Slug == slug }) {
 		return refusal
 	}
-	return stoa.Errorf(stoa.SupabaseRefused, "No project can be made in %.100q: %s.", slug, noOrganization(all)).WithCause(refusal)
+	return stoa.Errorf(stoa.SupabaseRefused, "No project can be made in %.100q: %s.", slug, unknownOrganization(all)).WithCause(refusal)
 }
 
 // plan is a row of supabase_projects.
@@ -212,7 +213,7 @@ type plan struct {
 	secrets secrets `db:"-"`
 }
 
-// secrets are made before anything else is, so that whatever is cut off can be
+// secrets are created before anything else, so that an interrupted preparation can be
 // completed.
 type secrets struct {
 	Role     string `json:"role"`     // password of the store's role
@@ -221,8 +222,8 @@ type secrets struct {
 
 func planOwner(store string) string { return "supabase_projects/" + store }
 
-// Plan records the choice with all passwords that will be needed, in the
-// transaction that begins a run.
+// Plan records the choice with all passwords that it needs, in the transaction that
+// begins a run.
 func (s *Service) Plan(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, c Choice) error {
 	made := secrets{Role: tenantdb.NewPassword().Reveal()}
 	name := ""
@@ -237,7 +238,7 @@ func (s *Service) Plan(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 	if err != nil {
 		return err
 	}
-	if err := Leave(ctx, tx, store); err != nil {
+	if err := ForgetProject(ctx, tx, store); err != nil {
 		return err
 	}
 	var ref *string
@@ -249,30 +250,32 @@ func (s *Service) Plan(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 	return err
 }
 
-// marker ends the name of a project that is made for the store. By it the
-// project is found when the answer to its making was lost.
+// marker returns the end of the name of a project that is created for the store. By
+// it the project is found when the answer to its creation was lost.
 func marker(store stoa.StoreID) string {
 	return "-" + strings.ReplaceAll(tenantdb.SupabaseRole(store), "_", "-")
 }
 
-// Note records which project a store's database is in whose credentials its
-// owner has given; "" is none.
-func Note(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ref string) error {
-	if err := Leave(ctx, tx, store); err != nil || ref == "" {
+// RecordProject records the project of a store's database whose credentials the owner
+// has given; "" is none.
+func RecordProject(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ref string) error {
+	if err := ForgetProject(ctx, tx, store); err != nil || ref == "" {
 		return err
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO supabase_projects (store_id, ref, created_at) VALUES ($1, $2, $3)`, store, ref, tx.Now)
 	return err
 }
 
-// Leave forgets the project of a store whose database is to be elsewhere.
-func Leave(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+// ForgetProject deletes the record of the project of a store whose database will be
+// elsewhere.
+func ForgetProject(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	_, err := tx.Exec(ctx, `DELETE FROM supabase_projects WHERE store_id = $1`, store)
 	return err
 }
 
-// Settle ends the plan: the passwords are in the store's credentials now.
-func Settle(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+// CompletePlan deletes the secrets of the plan: they are in the store's credentials
+// now.
+func CompletePlan(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	_, err := tx.Exec(ctx, `UPDATE supabase_projects SET secrets = '', requested_at = NULL WHERE store_id = $1`, store)
 	return err
 }
@@ -288,7 +291,7 @@ func (s *Service) readPlan(ctx context.Context, store stoa.StoreID) (plan, error
 		return p, err
 	}
 	plain, err := s.ring.Open(p.Secrets, planOwner(store.String()))
-	if err != nil { // its key is gone
+	if err != nil { // the key is no longer in the ring
 		return p, stoa.Errorf(stoa.DatabaseCredentialsLost, "What was planned for this store cannot be decrypted. Choose its project again.").WithCause(err)
 	}
 	if err := json.Unmarshal(plain, &p.secrets); err != nil {
@@ -297,26 +300,26 @@ func (s *Service) readPlan(ctx context.Context, store stoa.StoreID) (plan, error
 	return p, nil
 }
 
-// faultFor is how long is spent on finding out why a database is down.
-const faultFor = 4 * time.Second
+// faultTimeout bounds the search for the reason why a database is down.
+const faultTimeout = 4 * time.Second
 
-// ProjectFault tells what state of the project explains that the store's
-// database fails with cause: one of the codes supabase_project_…. It is nil when
-// nothing is known to be wrong with the project, or Supabase does not answer. Where
-// the account has to be connected first and the database cannot be reached, it is
-// supabase_project_unknown. It is for the store's owner, never for a shopper's
-// request.
+// ProjectFault returns the state of the project that explains why the store's
+// database fails with cause, as one of the codes supabase_project_…. It returns nil
+// when no fault of the project is known, or Supabase does not answer. When the
+// account has to be connected first and the database is unreachable, it returns
+// supabase_project_unknown. It calls Supabase: use it for the store's owner, never
+// for a request of a shopper.
 func (s *Service) ProjectFault(ctx context.Context, store stoa.StoreID, cause error) error {
 	if s.configured() != nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, faultFor)
+	ctx, cancel := context.WithTimeout(ctx, faultTimeout)
 	defer cancel()
 	var project struct{ Ref string }
 	if err := s.db.Get(ctx, &project, `SELECT ref FROM supabase_projects WHERE store_id = $1 AND ref IS NOT NULL`, store); err != nil {
 		return nil
 	}
-	all, err := s.list(ctx, store)
+	all, err := s.listProjects(ctx, store)
 	switch code := stoa.CodeOf(err); {
 	case err == nil:
 		return faultAmong(all, project.Ref)
@@ -335,8 +338,8 @@ func faultAmong(all []supabase.Project, ref string) error {
 	return projectFault(stoa.SupabaseProjectRemoved)
 }
 
-// statusFault: a status that says nothing of why a database would be down is
-// no fault.
+// statusFault returns the fault that a project's status stands for. A status that
+// does not explain a database that is down is no fault.
 func statusFault(s supabase.Status) error {
 	switch s {
 	case supabase.Inactive, supabase.Pausing:

@@ -55,7 +55,7 @@ func newBench(t *testing.T, db *masterdb.DB, sb *supabasetest.Server) bench {
 	t.Cleanup(func() { must(t, tenants.Close(context.Background())) })
 	b := bench{sb: sb, logged: logged}
 	b.Service = New(db, ring, tenants, Options{
-		API: api(sb), Redirect: redirect, Poll: 10 * time.Millisecond, Patience: 20 * time.Second,
+		API: api(sb), Redirect: redirect, Poll: 10 * time.Millisecond, ReadyTimeout: 20 * time.Second,
 		Log: slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	return b

@@ -8,22 +8,32 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/lease"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/supabase"
 )
 
-// margin is how long an access token must hold yet to be used.
-const margin = time.Minute
+// A refresh token is good for one use. So whoever needs other tokens leases the
+// connection, for as long as a call to Supabase may take, and all others, on
+// whatever replica, wait for the outcome. An owner that stays on record after its
+// lease may have spent the refresh token.
 
-// recheck is how often those look who wait for another one's renewal.
-const recheck = 50 * time.Millisecond
+// renewals are the leases of renewals of tokens.
+var renewals = lease.Table{Name: "supabase_connections", Key: "store_id", Where: `state = 'connected'`}
 
-// errBusy: somebody else renews the tokens, or has.
-var errBusy = errors.New("cloud: the tokens are another one's to renew")
+// renewalTopic is notified with the id of a store when a renewal of its tokens
+// ends, and with "" when renewals of many stores have ended.
+const renewalTopic = "stoa_supabase_renewals"
+
+const (
+	minValidity  = time.Minute            // an access token that expires sooner is not used
+	minRecheck   = 10 * time.Millisecond  // between two looks at another's renewal
+	saveInterval = 250 * time.Millisecond // between two tries to save new tokens
+)
 
 // with calls fn with an access token of the store's owner, and once more with
 // another one when that token is not accepted.
-func (s *Service) with(ctx context.Context, store stoa.StoreID, fn func(token keyring.Secret) error) error {
+func (s *Service) withToken(ctx context.Context, store stoa.StoreID, fn func(token keyring.Secret) error) error {
 	if err := s.configured(); err != nil {
 		return err
 	}
@@ -40,15 +50,11 @@ func (s *Service) with(ctx context.Context, store stoa.StoreID, fn func(token ke
 	return fn(token)
 }
 
-// token returns an access token with its version. That of the version spent
-// is not accepted, whatever its time; 0 is none.
-//
-// A refresh token is good for one use. So whoever needs other tokens claims
-// the connection in the master first, for as long as a call may take, and all
-// others, on whatever replica, wait for the outcome.
-func (s *Service) token(ctx context.Context, store stoa.StoreID, spent int64) (keyring.Secret, int64, error) {
-	tick := time.NewTicker(recheck)
-	defer tick.Stop()
+// token returns an access token with its version. The token of the version refused
+// is not used, whenever it expires; 0 is none.
+func (s *Service) token(ctx context.Context, store stoa.StoreID, refused int64) (keyring.Secret, int64, error) {
+	ended, leave := s.waiters.Join(store.String())
+	defer leave()
 	for {
 		c, err := s.read(ctx, s.db, store)
 		if err != nil {
@@ -57,20 +63,36 @@ func (s *Service) token(ctx context.Context, store stoa.StoreID, spent int64) (k
 		if c.State == Reconnect {
 			return keyring.Secret{}, 0, errReconnect(c.Reason)
 		}
-		if c.Version != spent && time.Until(c.ExpiresAt) > margin {
+		if c.Version != refused && time.Until(c.ExpiresAt) > minValidity {
 			t, err := s.unseal(store, c.Tokens)
 			return t.Access, c.Version, err
 		}
-		t, err := s.renewAside(ctx, store, c)
-		if !errors.Is(err, errBusy) {
+		t, err := s.renewDetached(ctx, store, c)
+		if !errors.Is(err, lease.ErrLost) {
 			return t.Access, c.Version + 1, err
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return keyring.Secret{}, 0, ctx.Err()
+		if err := s.awaitRenewal(ctx, c, ended); err != nil {
+			return keyring.Secret{}, 0, err
 		}
 	}
+}
+
+// awaitRenewal returns when the renewal that c shows may have ended: by a
+// notification, by the expiry of its lease, or after lease.Poll.
+func (s *Service) awaitRenewal(ctx context.Context, c connection, ended <-chan struct{}) error {
+	pause := minRecheck
+	if c.ClaimedUntil != nil {
+		pause = max(pause, c.ClaimedUntil.Sub(s.db.Now()))
+	}
+	timer := time.NewTimer(min(pause, lease.Poll))
+	defer timer.Stop()
+	select {
+	case <-ended:
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
 }
 
 func errReconnect(why *Reason) error {
@@ -80,107 +102,112 @@ func errReconnect(why *Reason) error {
 	return stoa.Errorf(stoa.SupabaseReconnect, "Access to the Supabase account was revoked or has expired. Connect Supabase again; the store's database is not affected.")
 }
 
-// renewAside is renew for a caller who may leave before it has ended.
-func (s *Service) renewAside(ctx context.Context, store stoa.StoreID, c connection) (supabase.Tokens, error) {
-	type outcome struct {
+// renewDetached is renew for a caller that may leave before it has ended.
+func (s *Service) renewDetached(ctx context.Context, store stoa.StoreID, c connection) (supabase.Tokens, error) {
+	type result struct {
 		tokens supabase.Tokens
 		err    error
 	}
-	ended := make(chan outcome, 1)
-	s.renewals.Go(func() {
-		var o outcome
-		o.err = stoa.CatchPanic(func() (err error) {
-			o.tokens, err = s.renew(ctx, store, c)
+	ended := make(chan result, 1)
+	s.renewing.Go(func() {
+		var r result
+		r.err = stoa.CatchPanic(func() (err error) {
+			r.tokens, err = s.renew(ctx, store, c)
 			return err
 		})
-		ended <- o
+		ended <- r
 	})
 	select {
-	case o := <-ended:
-		return o.tokens, o.err
+	case r := <-ended:
+		return r.tokens, r.err
 	case <-ctx.Done():
 		return supabase.Tokens{}, ctx.Err()
 	}
 }
 
-// Wait returns when no tokens are being renewed any more. New ones are lost
-// when the master is closed before.
-func (s *Service) Wait() { s.renewals.Wait() }
+// Wait returns when no renewal of tokens is under way. New tokens are lost when
+// the master database is closed before.
+func (s *Service) Wait() { s.renewing.Wait() }
 
-// renew spends the refresh token. The new tokens are stored before anybody
-// uses them. It fails with errBusy when that is somebody else's to do.
+// renew spends the refresh token and saves the new tokens before anybody uses
+// them. It fails with lease.ErrLost when another caller renews the tokens, or has.
 func (s *Service) renew(ctx context.Context, store stoa.StoreID, c connection) (supabase.Tokens, error) {
 	old, err := s.unseal(store, c.Tokens)
 	if err != nil {
 		return supabase.Tokens{}, err
 	}
-	me := s.claimant()
-	// Once claimed, it is brought to an end, whether or not the caller waits.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.Claim)
+	// A renewal that has begun is completed, whether or not the caller waits.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.Lease)
 	defer cancel()
-	if err := s.claim(ctx, store, c, me); err != nil {
+	l := s.lease(store, s.process.NewOwner())
+	abandoned, err := s.acquire(ctx, l, c)
+	if err != nil {
 		return supabase.Tokens{}, err
 	}
 	t, err := s.opts.API.Refresh(ctx, old.Refresh)
 	switch {
 	case err == nil:
-		return t, s.keep(ctx, store, c, me, t)
+		return t, s.saveTokens(ctx, store, l, t)
 	case supabase.Refused(err):
 		why := Refused
-		if c.ClaimedBy != nil { // an earlier try had no answer: it may have spent the token
+		if abandoned {
 			why = AnswerLost
 		}
-		s.forget(store) // what was listed may not be so any more, and nobody can ask
-		s.opts.Log.WarnContext(ctx, "a connection to Supabase has ended", "store", store.String(), "reason", string(why), "err", err)
-		return t, errors.Join(errReconnect(&why), s.settle(ctx, store, c, me,
-			`state = 'reconnect', reason = '`+string(why)+`', tokens = '', claimed_by = NULL, claimed_until = NULL`))
-	case stoa.CodeOf(err) == stoa.RateLimited, supabase.StatusOf(err)/100 == 4 && c.ClaimedBy == nil:
-		return t, errors.Join(err, s.settle(ctx, store, c, me, `claimed_by = NULL, claimed_until = NULL`))
+		s.forget(store) // the account may have changed, and can no longer be read
+		s.opts.Log.WarnContext(ctx, "connection to Supabase ended", "store", store.String(), "reason", string(why), "err", err)
+		return t, errors.Join(errReconnect(&why), s.endRenewal(ctx, store, l, outcome{refused: why}))
+	case stoa.CodeOf(err) == stoa.RateLimited, supabase.StatusOf(err)/100 == 4 && !abandoned:
+		return t, errors.Join(err, s.endRenewal(ctx, store, l, outcome{}))
 	}
-	// Whether the token is spent, the next one to try will find out.
-	return t, errors.Join(err, s.settle(ctx, store, c, me, `claimed_until = NULL`))
+	return t, errors.Join(err, s.endRenewal(ctx, store, l, outcome{unknown: true}))
 }
 
-func (s *Service) claim(ctx context.Context, store stoa.StoreID, c connection, me string) error {
+// lease returns the lease of a renewal.
+func (s *Service) lease(store stoa.StoreID, owner lease.Owner) lease.Lease {
+	return lease.Lease{Table: renewals, Key: store, Owner: owner, Duration: s.opts.Lease}
+}
+
+// acquire leases the connection, which must still be as it was read. abandoned
+// reports that an earlier renewal may have spent the refresh token: its outcome is
+// not on record.
+func (s *Service) acquire(ctx context.Context, l lease.Lease, c connection) (abandoned bool, err error) {
 	if c.ClaimedUntil != nil && c.ClaimedUntil.After(s.db.Now()) {
-		return errBusy
+		return false, lease.ErrLost
 	}
-	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		n, err := tx.Exec(ctx, `UPDATE supabase_connections SET claimed_by = $3, claimed_until = $4
-			WHERE store_id = $1 AND version = $2 AND state = 'connected' AND (claimed_until IS NULL OR claimed_until <= $5)
-			AND (claimed_by IS NULL) = $6`, store, c.Version, me, tx.Now.Add(s.opts.Claim), tx.Now, c.ClaimedBy == nil)
-		if err == nil && n == 0 {
-			return errBusy
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		var now struct {
+			Version   int64
+			ClaimedBy *string
 		}
-		return err
+		err := tx.Get(ctx, &now, `SELECT version, claimed_by FROM supabase_connections WHERE store_id = $1`+tx.ForUpdate(), l.Key)
+		if errors.Is(err, masterdb.ErrNotFound) || err == nil && now.Version != c.Version {
+			return lease.ErrLost
+		}
+		if err != nil {
+			return err
+		}
+		abandoned = now.ClaimedBy != nil
+		return l.Acquire(ctx, tx)
 	})
+	return abandoned, err
 }
 
-// keep stores new tokens. They exist nowhere else: it tries as long as the
-// claim holds. Tokens of a connection that has ended meanwhile are ended too.
-func (s *Service) keep(ctx context.Context, store stoa.StoreID, c connection, me string, t supabase.Tokens) error {
+// saveTokens saves new tokens and releases the lease. The tokens exist nowhere
+// else, so it tries until ctx is done. It revokes tokens of a connection that has
+// ended meanwhile.
+func (s *Service) saveTokens(ctx context.Context, store stoa.StoreID, l lease.Lease, t supabase.Tokens) error {
 	sealed, err := s.seal(store, t)
 	if err != nil {
 		return err
 	}
-	tick := time.NewTicker(5 * recheck)
+	tick := time.NewTicker(saveInterval)
 	defer tick.Stop()
 	for {
-		var kept bool
-		err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
-			_, err := tx.Exec(ctx, `UPDATE supabase_connections SET tokens = $4, version = version + 1, expires_at = $5,
-				claimed_by = NULL, claimed_until = NULL, updated_at = $6 WHERE store_id = $1 AND version = $2 AND claimed_by = $3`,
-				store, c.Version, me, sealed, t.Expires, tx.Now)
-			if err != nil {
-				return err
-			}
-			// Asked by what is there: an earlier try may have worked unheard.
-			return tx.Get(ctx, &kept, `SELECT count(*) > 0 FROM supabase_connections WHERE store_id = $1 AND tokens = $2`, store, sealed)
-		})
+		saved, err := s.trySaveTokens(ctx, store, l, sealed, t.Expires)
 		switch {
-		case err == nil && !kept:
+		case err == nil && !saved:
 			s.revoke(ctx, store, t.Refresh)
-			return errBusy
+			return lease.ErrLost
 		case err == nil:
 			return nil
 		}
@@ -192,19 +219,69 @@ func (s *Service) keep(ctx context.Context, store stoa.StoreID, c connection, me
 	}
 }
 
-// settle ends the claim otherwise.
-func (s *Service) settle(ctx context.Context, store stoa.StoreID, c connection, me, set string) error {
-	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		_, err := tx.Exec(ctx, `UPDATE supabase_connections SET `+set+`, updated_at = $4
-			WHERE store_id = $1 AND version = $2 AND claimed_by = $3`, store, c.Version, me, tx.Now)
-		return err
+// trySaveTokens reports whether the tokens are saved, by this try or by an earlier
+// one whose answer was lost.
+func (s *Service) trySaveTokens(ctx context.Context, store stoa.StoreID, l lease.Lease, sealed string, expires time.Time) (saved bool, err error) {
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		err := l.Release(ctx, tx)
+		if err == nil {
+			_, err = tx.Exec(ctx, `UPDATE supabase_connections SET tokens = $2, version = version + 1, expires_at = $3, updated_at = $4 WHERE store_id = $1`,
+				store, sealed, expires, tx.Now)
+		}
+		if err != nil && !errors.Is(err, lease.ErrLost) {
+			return err
+		}
+		if err := tx.Get(ctx, &saved, `SELECT count(*) > 0 FROM supabase_connections WHERE store_id = $1 AND tokens = $2`, store, sealed); err != nil {
+			return err
+		}
+		return tx.Notify(renewalTopic, store.String())
 	})
+	return saved, err
 }
 
-// Release has the renewals that a process was making when it ended not waited for
-// any more, in tx. Whether their tokens are spent, the next one to try will find out.
-func (s *Service) Release(ctx context.Context, tx *masterdb.Tx, process string) error {
-	prefix := process + "."
-	_, err := tx.Exec(ctx, `UPDATE supabase_connections SET claimed_until = NULL WHERE substr(claimed_by, 1, $2) = $1`, prefix, len(prefix))
+// outcome is how a renewal without new tokens ended. The zero value says that the
+// refresh token can still be used.
+type outcome struct {
+	unknown bool   // whether the refresh token is spent
+	refused Reason // the owner has to consent again
+}
+
+// endRenewal records the outcome and ends the lease, unless another owner has it.
+func (s *Service) endRenewal(ctx context.Context, store stoa.StoreID, l lease.Lease, o outcome) error {
+	err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if err := s.endLease(ctx, tx, l, o); err != nil {
+			return err
+		}
+		if o.refused != "" {
+			_, err := tx.Exec(ctx, `UPDATE supabase_connections SET state = 'reconnect', reason = $2, tokens = '', updated_at = $3 WHERE store_id = $1`,
+				store, string(o.refused), tx.Now)
+			if err != nil {
+				return err
+			}
+		}
+		return tx.Notify(renewalTopic, store.String())
+	})
+	if errors.Is(err, lease.ErrLost) {
+		return nil
+	}
 	return err
+}
+
+// endLease expires the lease of a renewal with an unknown outcome, which leaves its
+// owner on record for the next renewal, and releases every other one.
+func (s *Service) endLease(ctx context.Context, tx *masterdb.Tx, l lease.Lease, o outcome) error {
+	if o.unknown {
+		return l.Expire(ctx, tx)
+	}
+	return l.Release(ctx, tx)
+}
+
+// Release expires, in tx, the renewals of a process that has ended. The next
+// renewal finds out whether their refresh tokens are spent.
+func (s *Service) Release(ctx context.Context, tx *masterdb.Tx, process string) error {
+	n, err := renewals.ExpireProcess(ctx, tx, process)
+	if err != nil || n == 0 {
+		return err
+	}
+	return tx.Notify(renewalTopic, "")
 }

@@ -33,7 +33,7 @@ func TestRefreshedOnce(t *testing.T) {
 				before := first.sb.Count(tokenCall)
 				errs := atOnce(10, func(i int) error {
 					b := []bench{first, second}[i%2]
-					return b.with(t.Context(), store, func(token keyring.Secret) error {
+					return b.withToken(t.Context(), store, func(token keyring.Secret) error {
 						_, err := b.opts.API.Organizations(t.Context(), token)
 						return err
 					})
@@ -123,13 +123,14 @@ func TestRefreshNeverReached(t *testing.T) {
 func TestKilledWhileRefreshing(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
-		b.opts.Claim = 300 * time.Millisecond
+		b.opts.Lease = 300 * time.Millisecond
 		for _, answered := range []bool{false, true} {
 			p, store := b.connected(t)
 			b.outdate(t, store)
 			c, err := b.read(t.Context(), b.db, store)
 			must(t, err)
-			must(t, b.claim(t.Context(), store, c, "a process that dies"))
+			_, err = b.acquire(t.Context(), b.lease(store, "a process that dies"), c)
+			must(t, err)
 			if answered {
 				old, err := b.unseal(store, c.Tokens)
 				must(t, err)
@@ -153,13 +154,14 @@ func TestKilledWhileRefreshing(t *testing.T) {
 func TestProcessEndsWhileRefreshing(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
-		b.opts.Claim = time.Hour
+		b.opts.Lease = time.Hour
 		for _, answered := range []bool{false, true} {
 			p, store := b.connected(t)
 			b.outdate(t, store)
 			c, err := b.read(t.Context(), b.db, store)
 			must(t, err)
-			must(t, b.claim(t.Context(), store, c, "dead.1"))
+			_, err = b.acquire(t.Context(), b.lease(store, "dead.1"), c)
+			must(t, err)
 			if answered {
 				old, err := b.unseal(store, c.Tokens)
 				must(t, err)

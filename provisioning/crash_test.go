@@ -7,6 +7,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/lease"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/stores"
@@ -15,7 +16,7 @@ import (
 
 // crash ends an execution as the death of its process does: nothing is
 // recorded, and the claim lapses.
-func (b bench) crash(t *testing.T, w *work) {
+func (b bench) crash(t *testing.T, w *execution) {
 	t.Helper()
 	w.close()
 	b.lapse(t, w.run.ID)
@@ -80,7 +81,7 @@ func TestRunIsNotResumedAfterTwoCrashes(t *testing.T) {
 					if err = b.tenants.Save(t.Context(), tx, store, tenantdb.ManagedSQLite(store)); err != nil {
 						return err
 					}
-					run, err = insertRun(t.Context(), tx, store, false, "dead.1", b.opts.Claim)
+					run, err = b.insertRun(t.Context(), tx, store, false, "dead.1")
 					return err
 				}))
 				b.lapse(t, run.ID)
@@ -143,11 +144,11 @@ func TestReleaseIsNoCrash(t *testing.T) {
 		for range 2 * maxCrashes {
 			w, err := b.Service.begin(t.Context(), job(run))
 			must(t, err)
-			if _, err := b.Service.begin(t.Context(), job(run)); !errors.Is(err, errOvertaken) {
+			if _, err := b.Service.begin(t.Context(), job(run)); !errors.Is(err, lease.ErrLost) {
 				t.Fatalf("a claimed run is claimed: %v", err)
 			}
 			w.close()
-			w.release(t.Context(), nil)
+			w.handOver(t.Context())
 			if n := b.starts(t, run); n != 0 {
 				t.Fatalf("%d starts are counted after a release", n)
 			}

@@ -10,8 +10,8 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// Position is a place among the events of a store's runs: after event Seq of
-// a run. The zero value is before all events of the last run.
+// Position is a position in the events of a store's runs: after event Seq of a run.
+// The zero value is before all events of the last run.
 type Position struct {
 	Run stoa.RunID
 	Seq int64
@@ -28,23 +28,23 @@ type Event struct {
 	At       time.Time
 }
 
-// maxEvents is how many events one call of Events returns at most.
+// maxEvents limits the events that one call of Events returns.
 const maxEvents = 200
 
-// Events returns what was recorded after a position, in order, without gaps
-// and each event once. It goes on to the last run when the position's own has
-// no more. ended means that the last run is over and this was all of it; a
-// retry would add to it. It fails with not_found when there never was a run. A
-// position that does not exist counts as the zero one.
+// Events returns the events that were recorded after a position, in order, without
+// gaps and each event once. After the last event of the position's run it continues
+// with the last run. ended reports that the last run has ended and no events are
+// left; a retry adds more. Events fails with not_found when the store has had no
+// run. A position that does not exist counts as the zero one.
 //
-// Every replica gives the same answer, since all of it is in the master.
+// Every replica returns the same events: they are read from the master database.
 func (s *Service) Events(ctx context.Context, p access.Principal, store stoa.StoreID, after Position) (events []Event, ended bool, err error) {
 	if _, err := access.Check(ctx, s.db, p, store, access.ReadStore); err != nil {
 		return nil, false, err
 	}
 	last, err := readLog(ctx, s.db, `store_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1`, store)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		return nil, false, errNeverConnected()
+		return nil, false, errNoRun()
 	}
 	if err != nil {
 		return nil, false, err
@@ -74,7 +74,7 @@ func (s *Service) Events(ctx context.Context, p access.Principal, store stoa.Sto
 	return events, log.ID == last.ID && done && after.Seq == log.Changes, nil
 }
 
-// eventLog is what a run says of its events.
+// eventLog is what the row of a run says about its events.
 type eventLog struct {
 	ID      stoa.RunID
 	State   State

@@ -270,12 +270,12 @@ func TestFaultsQuoteTheServer(t *testing.T) {
 		}
 	})
 	for _, names := range [][]string{{"a\x00b"}, {"a\xffb", "c"}, {"\u202ea", "b", "c", "d"}} {
-		got := some(names)
+		got := listTables(names)
 		if !utf8.ValidString(got) || strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Errorf("%q", got)
 		}
 	}
-	if got, want := some([]string{"a", "b", "c", "d", "e"}), `"a", "b", "c" and 2 more`; got != want {
+	if got, want := listTables([]string{"a", "b", "c", "d", "e"}), `"a", "b", "c" and 2 more`; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/keyring"
+	"github.com/stoahq/stoa/lease"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/stores"
@@ -42,12 +43,12 @@ var injections = []injection{
 
 // disturb has the i-th step of the execution end with end, before its own work
 // or after.
-func (w *work) disturb(i int, end func(context.Context) error, after bool) {
+func (w *execution) disturb(i int, end func(context.Context) error, after bool) {
 	w.steps = slices.Clone(w.steps)
-	run := w.steps[i].run
-	w.steps[i].run = func(w *work, ctx context.Context) error {
-		if after {
-			if err := run(w, ctx); err != nil {
+	do := w.steps[i].do
+	w.steps[i].do = func(w *execution, ctx context.Context) error {
+		if after && do != nil {
+			if err := do(w, ctx); err != nil {
 				return err
 			}
 		}
@@ -67,7 +68,7 @@ func (b bench) disturbed(t *testing.T, run Run, i int, in injection, after bool)
 		}
 		return in.end(inner)
 	}, after)
-	if err := w.carryOut(ctx, nil); err != nil && !errors.Is(err, errOvertaken) {
+	if err := w.execute(ctx); err != nil && !errors.Is(err, lease.ErrLost) {
 		t.Fatalf("the queue would run the job again: %v", err)
 	}
 }
@@ -261,7 +262,7 @@ func TestFaultOfAnyWords(t *testing.T) {
 		b := setup(t, db)
 		for name, words := range map[string]string{
 			"long": strings.Repeat("é", 1<<20), "zero bytes": "a\x00b", "invalid UTF-8": "a\xff\xc3", "cut within a character": strings.Repeat("x", maxMessage-4) + "éé",
-			"tables of a hostile server": some([]string{strings.Repeat("t", 1<<20), "b\x00", "\xff", "d"}),
+			"tables of a hostile server": listTables([]string{strings.Repeat("t", 1<<20), "b\x00", "\xff", "d"}),
 		} {
 			t.Run(name, func(t *testing.T) {
 				p, s := b.store(t)

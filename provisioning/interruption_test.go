@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/jobs"
+	"github.com/stoahq/stoa/lease"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/stores"
@@ -30,7 +31,7 @@ func eachIdle(t *testing.T, test func(t *testing.T, b bench, engine tenantdb.Eng
 }
 
 // begin claims the run, as its job does, and opens the tenant database.
-func (b bench) begin(t *testing.T, run Run) *work {
+func (b bench) begin(t *testing.T, run Run) *execution {
 	t.Helper()
 	b.lapse(t, run.ID) // of whoever died with it
 	w, err := b.Service.begin(t.Context(), job(run))
@@ -40,11 +41,10 @@ func (b bench) begin(t *testing.T, run Run) *work {
 }
 
 // doStep works on one step and records it.
-func (w *work) doStep(t *testing.T, i int) {
+func (w *execution) doStep(t *testing.T, i int) {
 	t.Helper()
-	w.then = "" // nothing follows with which it could be recorded
-	must(t, w.record(t.Context(), nil, change{step: steps[i].name, state: Running}))
-	must(t, w.step(t.Context(), steps[i].name, steps[i].run))
+	must(t, w.record(t.Context(), transition{begun: steps[i].name}))
+	must(t, w.runStep(t.Context(), steps[i], "")) // nothing follows with which it could be recorded
 }
 
 // The process dies in every single step, after the step's work and before
@@ -89,11 +89,11 @@ func TestDeathBeforeTheRecord(t *testing.T) {
 				if w.run.did(step.name) {
 					continue
 				}
-				w.then, w.recorded = steps[i+1].name, time.Now().Add(time.Hour)
-				must(t, w.step(t.Context(), step.name, step.run))
+				w.recordedAt = time.Now().Add(time.Hour)
+				must(t, w.runStep(t.Context(), step, steps[i+1].name))
 			}
-			if long := steps[n].name == "migrate" && engine != tenantdb.SQLite; long != (len(w.passed) == 0) {
-				t.Errorf("%d of the first %d steps are not on record", len(w.passed), n)
+			if long := steps[n].name == "migrate" && engine != tenantdb.SQLite; long != (len(w.pending) == 0) {
+				t.Errorf("%d of the first %d steps are not on record", len(w.pending), n)
 			}
 			w.close()
 			b.resumable(t, p, run)
@@ -176,7 +176,7 @@ func TestStoppedBetweenSteps(t *testing.T) {
 			w := b.begin(t, run)
 			ctx, stop := context.WithCancel(t.Context())
 			stop()
-			if err := w.do(ctx); !errors.Is(err, context.Canceled) {
+			if err := w.runSteps(ctx); !errors.Is(err, context.Canceled) {
 				t.Errorf("stopped before %s: %v", steps[i].name, err)
 			}
 			b.resumable(t, p, run)
@@ -354,7 +354,7 @@ func TestOvertakenBetweenSteps(t *testing.T) {
 			must(t, b.Provision(t.Context(), job(run)))
 			before, err := b.Latest(t.Context(), p, s.ID)
 			must(t, err)
-			if err := w.do(t.Context()); !errors.Is(err, errOvertaken) {
+			if err := w.runSteps(t.Context()); !errors.Is(err, lease.ErrLost) {
 				t.Errorf("overtaken before %s: %v", steps[i].name, err)
 			}
 			after, err := b.Latest(t.Context(), p, s.ID)

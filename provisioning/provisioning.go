@@ -1,23 +1,26 @@
+// Package provisioning turns a store and credentials into a working store, step by
+// step. Each run and each of its steps is recorded in the master database.
 package provisioning
 
 import (
 	"context"
 	"crypto/rand"
 	"log/slog"
-	"sync/atomic"
+	"slices"
 	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/jobs"
+	"github.com/stoahq/stoa/lease"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/quotas"
 	"github.com/stoahq/stoa/stores"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Service provisions stores.
+// Service provisions stores. It is safe for concurrent use.
 type Service struct {
 	db       *masterdb.DB
 	registry *stores.Registry
@@ -25,37 +28,37 @@ type Service struct {
 	queue    *jobs.Queue
 	log      *slog.Logger
 	opts     Options
-	name     string       // of this process, in claims
-	works    atomic.Int64 // begun so far
-	waiting  waiting
-	here     here
-
-	lookEvery time.Duration
+	process  *lease.Process
+	slots    slots
+	waiters  *lease.Waiters
+	poll     time.Duration // between two looks of Wait
 }
 
 // Options tune a Service.
 type Options struct {
-	// Claim is how long a run stays with an execution that does not renew its
-	// claim. Default 15 s. The runs of a process that ended go on sooner, see Release.
-	Claim time.Duration
-	// Process names this process to Release. Default: a random name.
+	// Lease is how long a run stays leased to an execution that does not renew its
+	// lease. Default 15 s. The runs of a process that ended are resumed sooner; see
+	// Release.
+	Lease time.Duration
+	// Process is the name of this process, for Release. Default: a random name.
 	Process string
-	// Pauses are those before each further try at a step whose fault may pass.
-	// Default four, of 5 s together.
+	// Pauses are those before each further try of a step after a transient fault.
+	// Default: four, of 5 s together.
 	Pauses []time.Duration
-	// Cloud makes databases in Supabase projects. Without it there are none.
+	// Cloud creates databases in Supabase projects. Nil: there are none.
 	Cloud *cloud.Service
-	// Quotas are how many managed databases a user may have.
+	// Quotas limit the managed databases of a user.
 	Quotas quotas.Limits
 	// Drain is how long Stop waits for runs before it interrupts them and hands
 	// them over to the queue. Default 10 s.
 	Drain time.Duration
 }
 
-// New returns a service. Its Provision method is the handler of Provision jobs.
+// New returns a service. Its method Provision is the handler of Provision jobs.
+// Call New before masterdb.DB.Listen.
 func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, queue *jobs.Queue, log *slog.Logger, opts Options) *Service {
-	if opts.Claim == 0 {
-		opts.Claim = 15 * time.Second
+	if opts.Lease == 0 {
+		opts.Lease = 15 * time.Second
 	}
 	if opts.Drain == 0 {
 		opts.Drain = 10 * time.Second
@@ -66,17 +69,25 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	if opts.Process == "" {
 		opts.Process = rand.Text()
 	}
-	s := &Service{db: db, registry: registry, tenants: tenants, queue: queue, log: log, opts: opts, name: opts.Process, lookEvery: lookEvery}
-	s.waiting.calls = map[chan struct{}]stoa.RunID{}
-	s.waiting.subscribe(db)
-	return s
+	return &Service{
+		db: db, registry: registry, tenants: tenants, queue: queue, log: log, opts: opts,
+		process: lease.NewProcess(opts.Process), waiters: lease.NewWaiters(db, eventTopic), poll: lease.Poll,
+	}
 }
 
-// Connect stores the credentials, encrypted, and begins the run that makes
-// the store work, here or in the queue. A managed database needs no more than its Kind. It fails
-// with already_connected or provisioning_in_progress when the store is not
-// waiting for a database, with quota_exceeded for a managed database more than
-// the store's creator may have, and with rate_limited for a store that has
+// request is what a new run is asked to do.
+type request struct {
+	principal   access.Principal
+	store       stoa.StoreID
+	credentials tenantdb.Credentials // of the database; only its kind with a project
+	project     *cloud.Choice        // the Supabase project of the database; nil: none
+}
+
+// Connect saves the credentials, encrypted, and begins the run that makes the
+// store work, in this process or in the queue. A managed database needs only its
+// Kind. It fails with already_connected or provisioning_in_progress when the store
+// does not wait for a database, with quota_exceeded for a managed database more
+// than the store's creator may have, and with rate_limited for a store that has
 // begun or retried many runs within an hour.
 func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.StoreID, c tenantdb.Credentials) (Run, error) {
 	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
@@ -94,17 +105,12 @@ func (s *Service) Connect(ctx context.Context, p access.Principal, store stoa.St
 	if c.Engine == tenantdb.PostgreSQL && c.Kind != tenantdb.Managed {
 		c.RolePassword = tenantdb.NewPassword()
 	}
-	return s.begun(ctx, p, store, c.Kind, false, func(tx *masterdb.Tx) error {
-		if err := s.tenants.Save(ctx, tx, store, c); err != nil {
-			return err
-		}
-		return cloud.Note(ctx, tx, store, s.tenants.ProjectRef(c))
-	})
+	return s.start(ctx, request{principal: p, store: store, credentials: c})
 }
 
 // ConnectProject is Connect to a database in a Supabase project of the account
-// that the store is connected to, one that there is or one to be made. The
-// store gets a role and a schema of its own there.
+// that the store is connected to: an existing project or a new one. The store gets
+// a role and a schema of its own there.
 func (s *Service) ConnectProject(ctx context.Context, p access.Principal, store stoa.StoreID, c cloud.Choice) (Run, error) {
 	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
 		return Run{}, err
@@ -119,77 +125,136 @@ func (s *Service) ConnectProject(ctx context.Context, p access.Principal, store 
 		}
 		c.Name = identity.Slug
 	}
-	return s.begun(ctx, p, store, tenantdb.KindSupabase, true, func(tx *masterdb.Tx) error {
-		if err := tenantdb.Strike(ctx, tx, store); err != nil { // of a run that failed
+	return s.start(ctx, request{principal: p, store: store, credentials: tenantdb.Credentials{Kind: tenantdb.KindSupabase}, project: &c})
+}
+
+// start records a run and begins it in this process, if a slot is free, or else in
+// the queue.
+func (s *Service) start(ctx context.Context, r request) (run Run, err error) {
+	sl, begun := s.acquireSlot(), false
+	defer func() {
+		if !begun {
+			s.releaseSlot(sl)
+		}
+	}()
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
+		if run, err = s.recordRun(ctx, tx, r, sl.owner); err != nil || sl.ok() {
 			return err
 		}
-		return s.opts.Cloud.Plan(ctx, tx, store, c)
+		return s.enqueue(ctx, tx, run)
 	})
+	if err != nil {
+		return Run{}, err
+	}
+	if begun = sl.ok(); begun {
+		go s.executeInProcess(sl, s.newExecution(run, s.lease(run.ID, sl.owner)))
+	}
+	return run, nil
 }
 
-// begun records a run with what it needs, and begins it here or in the queue.
-func (s *Service) begun(ctx context.Context, p access.Principal, store stoa.StoreID, kind tenantdb.Kind, inProject bool, needs func(*masterdb.Tx) error) (Run, error) {
-	return s.launch(ctx, func(tx *masterdb.Tx, claimant string) (Run, error) {
-		creator, err := lockCreator(ctx, tx, store, kind)
-		if err != nil {
-			return Run{}, err
-		}
-		if err := s.registry.BeginProvisioning(ctx, tx, store); err != nil {
-			return Run{}, err
-		}
-		if err := checkRate(ctx, tx, store); err != nil {
-			return Run{}, err
-		}
-		if err := s.checkManaged(ctx, tx, store, creator); err != nil {
-			return Run{}, err
-		}
-		if err := needs(tx); err != nil {
-			return Run{}, err
-		}
-		err = access.Record(ctx, tx, p, access.Event{Action: access.DatabaseConnected, Store: store, Details: map[string]string{"type": string(kind)}})
-		if err != nil {
-			return Run{}, err
-		}
-		return insertRun(ctx, tx, store, inProject, claimant, s.opts.Claim)
-	})
+// recordRun records a run with all that it needs. It is leased to the owner, or
+// queued when that is "".
+func (s *Service) recordRun(ctx context.Context, tx *masterdb.Tx, r request, owner lease.Owner) (Run, error) {
+	creator, err := lockCreator(ctx, tx, r.store, r.credentials.Kind)
+	if err != nil {
+		return Run{}, err
+	}
+	if err := s.registry.BeginProvisioning(ctx, tx, r.store); err != nil {
+		return Run{}, err
+	}
+	if err := checkRate(ctx, tx, r.store); err != nil {
+		return Run{}, err
+	}
+	if err := s.checkManaged(ctx, tx, r.store, creator); err != nil {
+		return Run{}, err
+	}
+	if err := s.saveRequest(ctx, tx, r); err != nil {
+		return Run{}, err
+	}
+	details := map[string]string{"type": string(r.credentials.Kind)}
+	err = access.Record(ctx, tx, r.principal, access.Event{Action: access.DatabaseConnected, Store: r.store, Details: details})
+	if err != nil {
+		return Run{}, err
+	}
+	return s.insertRun(ctx, tx, r.store, r.project != nil, owner)
 }
 
-// Retry resumes the store's last run at the step that failed, with the
-// credentials it had. It fails with not_found when no run has failed, and in
+// saveRequest saves the credentials, or the choice of a project in their place.
+func (s *Service) saveRequest(ctx context.Context, tx *masterdb.Tx, r request) error {
+	if r.project != nil {
+		if err := tenantdb.Strike(ctx, tx, r.store); err != nil { // of a run that failed
+			return err
+		}
+		return s.opts.Cloud.Plan(ctx, tx, r.store, *r.project)
+	}
+	if err := s.tenants.Save(ctx, tx, r.store, r.credentials); err != nil {
+		return err
+	}
+	return cloud.RecordProject(ctx, tx, r.store, s.tenants.ProjectRef(r.credentials))
+}
+
+// Retry resumes the store's last run at the step that failed, with the same
+// credentials. It fails with not_found when the last run has not failed, and in
 // other states of the store as Connect does.
 func (s *Service) Retry(ctx context.Context, p access.Principal, store stoa.StoreID) (Run, error) {
 	if _, err := access.Check(ctx, s.db, p, store, access.ConnectDatabase); err != nil {
 		return Run{}, err
 	}
-	return s.launch(ctx, func(tx *masterdb.Tx, claimant string) (Run, error) {
-		if err := s.registry.BeginProvisioning(ctx, tx, store); err != nil {
-			return Run{}, err
+	sl, begun := s.acquireSlot(), false
+	defer func() {
+		if !begun {
+			s.releaseSlot(sl)
 		}
-		failed, err := latest(ctx, tx, store)
+	}()
+	var e *execution // nil without a slot
+	var run Run
+	err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		job, err := s.recordRetry(ctx, tx, p, store)
 		if err != nil {
-			return Run{}, err
+			return err
 		}
-		if failed.State != Failed {
-			return Run{}, stoa.Errorf(stoa.NotFound, "There is no failed run to resume. Connect a database.")
+		if sl.ok() {
+			e, err = s.acquire(ctx, tx, job, sl.owner)
+			return err
 		}
-		if err := checkRate(ctx, tx, store); err != nil {
-			return Run{}, err
+		if run, err = readRun(ctx, tx, `id = $1`, job.RunID); err != nil {
+			return err
 		}
-		if err := access.Record(ctx, tx, p, access.Event{Action: access.ConnectRetried, Store: store, Details: map[string]string{"run": failed.ID.String()}}); err != nil {
-			return Run{}, err
+		if run, err = withSteps(ctx, tx, run); err != nil {
+			return err
 		}
-		attempt, err := requeue(ctx, tx, failed.ID, s.opts.Claim)
-		if err != nil {
-			return Run{}, err
-		}
-		if claimant != "" {
-			run, _, err := s.claim(ctx, tx, Provision{RunID: failed.ID, Attempt: attempt}, claimant)
-			return run, err
-		}
-		run, err := readRun(ctx, tx, `id = $1`, failed.ID)
-		if err != nil {
-			return Run{}, err
-		}
-		return withSteps(ctx, tx, run)
+		return s.enqueue(ctx, tx, run)
 	})
+	if err != nil {
+		return Run{}, err
+	}
+	if begun = sl.ok(); begun {
+		run = e.run
+		run.Steps = slices.Clone(run.Steps) // the execution changes those of e
+		go s.executeInProcess(sl, e)
+	}
+	return run, nil
+}
+
+// recordRetry records the next attempt of the store's last run, and returns its job.
+func (s *Service) recordRetry(ctx context.Context, tx *masterdb.Tx, p access.Principal, store stoa.StoreID) (Provision, error) {
+	if err := s.registry.BeginProvisioning(ctx, tx, store); err != nil {
+		return Provision{}, err
+	}
+	failed, err := latest(ctx, tx, store)
+	if err != nil {
+		return Provision{}, err
+	}
+	if failed.State != Failed {
+		return Provision{}, stoa.Errorf(stoa.NotFound, "There is no failed run to resume. Connect a database.")
+	}
+	if err := checkRate(ctx, tx, store); err != nil {
+		return Provision{}, err
+	}
+	details := map[string]string{"run": failed.ID.String()}
+	if err := access.Record(ctx, tx, p, access.Event{Action: access.ConnectRetried, Store: store, Details: details}); err != nil {
+		return Provision{}, err
+	}
+	attempt, err := s.requeue(ctx, tx, failed.ID)
+	return Provision{RunID: failed.ID, Attempt: attempt}, err
 }

@@ -8,22 +8,19 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
-	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Rotate gives a store at work new credentials for the database it has. They
-// are proven first: they must lead to this store's own data and be allowed to
-// change them. Then they are saved, and who comes next is served with them,
-// while leases that are out finish on the pool of before. Whatever fails
-// before that leaves the old ones in use.
+// Rotate replaces the credentials of the database of a store at work. It verifies
+// the new ones first: they must lead to the store's own data and be allowed to
+// change it. Then it saves them. Later requests use them; open leases of the
+// database finish with the old ones. After a failure the old ones stay in use.
 //
-// It fails with a database_… code for what is wrong at the server, with
-// database_not_empty or invalid_request for a database that is not this
-// store's, and with provisioning_in_progress, store_pending_database or
-// store_suspended in a state without a database at work. Of two calls at once
-// both are proven and the last to be saved holds. The same credentials again
-// change nothing.
+// It fails with a database_… code for a fault of the server, with
+// database_not_empty or invalid_request for a database that is not this store's,
+// and with provisioning_in_progress, store_pending_database or store_suspended in a
+// state without a database at work. Of two concurrent calls the last to save wins.
+// The same credentials again change nothing.
 func (s *Service) Rotate(ctx context.Context, p access.Principal, store stoa.StoreID, c tenantdb.Credentials) error {
 	if _, err := access.Check(ctx, s.db, p, store, access.RotateCredentials); err != nil {
 		return err
@@ -37,40 +34,35 @@ func (s *Service) Rotate(ctx context.Context, p access.Principal, store stoa.Sto
 	if err := s.registry.Connected(ctx, store); err != nil {
 		return err
 	}
-	// The schema is where the tables are, and is no credential: who leaves it out
-	// means the same one.
+	// The schema is where the tables are and no credential: without one, the present
+	// schema is meant.
 	if current, err := s.tenants.Load(ctx, s.db, store); err == nil && c.Schema == "" && c.Kind == current.Kind {
 		c.Schema = current.Schema
 	}
 	var found Finding
 	c, err := s.roleCredentials(ctx, store, c)
+	check := preflight{store: store, credentials: c, atWork: true, rotation: true}
 	if err == nil {
-		found, err = s.examine(ctx, store, c, true, func(ctx context.Context, db *tenantdb.DB) error {
-			if err := shop.ProveWritable(ctx, db, store); err != nil {
-				return err
-			}
-			return db.SelfTest(ctx)
-		})
+		found, err = s.runPreflight(ctx, check)
 	}
 	if err != nil {
 		s.log.InfoContext(ctx, "rotation refused", "store", store.String(), "code", string(stoa.CodeOf(err)), "err", err)
-		return s.recordLook(ctx, access.CredentialsRotated, p, store, c, err, nil)
+		return s.recordPreflight(ctx, access.CredentialsRotated, p, check, err, nil)
 	}
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error { return s.replace(ctx, tx, p, store, c, found) })
-	// Also after an error: whether a lost connection has committed is unknown.
+	// Also after an error: a transaction whose connection was lost may have committed.
 	s.tenants.Forget(store)
 	return err
 }
 
-// roleCredentials returns the credentials of the store's own role when the
-// store has one in the Supabase project that c leads to and c is another's, such
-// as the role postgres. The role's rights, settings and password are then made
-// as they should be. The password stays the one that is stored, if that can be
-// read: so nothing that fails afterwards, and no call at the same time, leaves
-// a store with a password that is not its role's. Other credentials are returned
-// as they are.
+// roleCredentials returns the credentials of the store's own role when the store
+// has one in the Supabase project that c leads to and c is of another role, such as
+// postgres. It then restores the role's rights, settings and password. The password
+// stays the stored one, if that can be read: so neither a later failure nor a
+// concurrent call leaves the store with a password that is not its role's. Other
+// credentials are returned unchanged.
 func (s *Service) roleCredentials(ctx context.Context, store stoa.StoreID, c tenantdb.Credentials) (tenantdb.Credentials, error) {
-	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
+	ctx, cancel := context.WithTimeout(ctx, preflightTimeout)
 	defer cancel()
 	db, err := s.tenants.OpenUnleased(c)
 	if err != nil {
@@ -98,7 +90,8 @@ func (s *Service) roleCredentials(ctx context.Context, store stoa.StoreID, c ten
 	return s.tenants.Isolate(ctx, db, in, password)
 }
 
-// checkRotatable refuses a store whose credentials are Stoa's own business.
+// checkRotatable fails for a managed database, whose credentials are not the
+// owner's to change.
 func (s *Service) checkRotatable(ctx context.Context, q masterdb.Querier, store stoa.StoreID) error {
 	info, err := tenantdb.ReadInfo(ctx, q, store)
 	if err == nil && info != nil && info.Kind == tenantdb.Managed {
@@ -109,7 +102,7 @@ func (s *Service) checkRotatable(ctx context.Context, q masterdb.Querier, store 
 	return err
 }
 
-// replace saves proven credentials with what the proof has shown.
+// replace saves verified credentials with the findings of the preflight.
 func (s *Service) replace(ctx context.Context, tx *masterdb.Tx, p access.Principal, store stoa.StoreID, c tenantdb.Credentials, found Finding) error {
 	if err := s.registry.HoldConnected(ctx, tx, store); err != nil {
 		return err
@@ -117,9 +110,9 @@ func (s *Service) replace(ctx context.Context, tx *masterdb.Tx, p access.Princip
 	if err := s.checkRotatable(ctx, tx, store); err != nil {
 		return err
 	}
-	// Credentials that cannot be read any more are there to be replaced.
+	// Credentials that can no longer be decrypted are replaced, too.
 	current, err := s.tenants.Load(ctx, tx, store)
-	current.RolePassword = keyring.Secret{} // planned for a run, and never needed
+	current.RolePassword = keyring.Secret{} // planned for a run; not needed any more
 	if err != nil || current != c {
 		if err := s.tenants.Save(ctx, tx, store, c); err != nil {
 			return err

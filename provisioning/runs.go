@@ -1,6 +1,3 @@
-// Package provisioning turns a store and credentials into a working store,
-// step by step. Each run and each of its steps is recorded in the master
-// database as it goes.
 package provisioning
 
 import (
@@ -30,31 +27,31 @@ const (
 	Failed    State = "failed"
 )
 
-// Run is one attempt to give a store its database.
+// Run connects a store to its database, step by step.
 type Run struct {
 	ID         stoa.RunID
 	StoreID    stoa.StoreID
 	State      State
-	Step       string // the step under way, or the one that failed
+	Step       string // the step that is running or has failed
 	Attempt    int
 	Fault      *Fault `db:"-"`
 	Steps      []Step `db:"-"`
 	CreatedAt  time.Time
 	StartedAt  *time.Time
 	FinishedAt *time.Time
-	Warnings   []tenantdb.Warning `db:"-"` // what the owner should know of a database that works
-	InProject  bool               // its database is in a Supabase project, where a role is to be made first
+	Warnings   []tenantdb.Warning `db:"-"` // for the owner of a database that works
+	InProject  bool               // the database is in a Supabase project, where a role is created first
 }
 
-// Done reports whether the run has ended, well or not.
+// Done reports whether the run has ended, with success or not.
 func (r Run) Done() bool { return r.State == Succeeded || r.State == Failed }
 
-// did reports whether a step is behind the run.
+// did reports whether the step has succeeded.
 func (r Run) did(step string) bool {
 	return slices.ContainsFunc(r.Steps, func(s Step) bool { return s.Name == step && s.State == Succeeded })
 }
 
-// steps are those of the run, in their order.
+// steps returns the steps of the run, in order.
 func (r Run) steps() []step {
 	if r.InProject {
 		return projectSteps
@@ -62,7 +59,7 @@ func (r Run) steps() []step {
 	return steps
 }
 
-// pass notes that a step is behind the run.
+// pass sets the step to succeeded.
 func (r Run) pass(step string) {
 	for i := range r.Steps {
 		if r.Steps[i].Name == step {
@@ -71,8 +68,8 @@ func (r Run) pass(step string) {
 	}
 }
 
-// next returns the first of the steps from the i-th on that is not behind the
-// run, or "".
+// next returns the name of the first step from the i-th on that has not succeeded,
+// or "".
 func (r Run) next(i int) string {
 	for _, s := range r.steps()[i:] {
 		if !r.did(s.name) {
@@ -91,13 +88,13 @@ type Step struct {
 	FinishedAt *time.Time
 }
 
-// Fault is why a step failed, fit for the store's owner.
+// Fault is why a step failed, as the store's owner reads it.
 type Fault struct {
 	Code    stoa.Code
 	Message string
 }
 
-// Err returns the fault as the error that the API would give.
+// Err returns the fault as an error, or nil.
 func (f *Fault) Err() error {
 	if f == nil {
 		return nil
@@ -108,9 +105,9 @@ func (f *Fault) Err() error {
 // maxMessage bounds what is recorded of a fault, in bytes.
 const maxMessage = 2000
 
-// storable is a message that every master database takes. It may name what a
-// stranger's server calls its tables, at any length and in any bytes; a failure
-// that cannot be recorded would leave its run unended.
+// storable returns the message in a form that every master database accepts. A
+// message may quote the table names of an untrusted server, of any length and any
+// bytes; a failure that cannot be recorded would leave its run open.
 func storable(message string) string {
 	const rest = "…"
 	if len(message) > maxMessage {
@@ -126,7 +123,7 @@ func newFault(code, message *string) *Fault {
 	return &Fault{Code: stoa.Code(*code), Message: *message}
 }
 
-// columns is the inverse of newFault.
+// columns returns the code and the message, the inverse of newFault.
 func (f *Fault) columns() (code, message *string) {
 	if f == nil {
 		return nil, nil
@@ -135,8 +132,8 @@ func (f *Fault) columns() (code, message *string) {
 	return &c, &f.Message
 }
 
-// faultOf keeps the message of an error that is meant for people and hides
-// every other one.
+// faultOf returns the fault that an error stands for. Only the message of an error
+// that is meant for people is kept.
 func faultOf(err error) *Fault {
 	var e *stoa.Error
 	if errors.As(err, &e) {
@@ -148,8 +145,8 @@ func faultOf(err error) *Fault {
 	return &Fault{Code: stoa.Internal, Message: "Something went wrong on our side. Try again; if it persists, tell the operator the run's id."}
 }
 
-// Latest returns the store's last run with its steps, or not_found when
-// there never was one.
+// Latest returns the store's last run with its steps. It fails with not_found when
+// the store has had none.
 func (s *Service) Latest(ctx context.Context, p access.Principal, store stoa.StoreID) (Run, error) {
 	if _, err := access.Check(ctx, s.db, p, store, access.ReadStore); err != nil {
 		return Run{}, err
@@ -186,7 +183,7 @@ func readRun(ctx context.Context, q masterdb.Querier, where string, arg any) (Ru
 		warnings AS warning_list
 		FROM provisioning_runs WHERE `+where, arg)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		return Run{}, errNeverConnected()
+		return Run{}, errNoRun()
 	}
 	if err != nil {
 		return Run{}, err
@@ -195,20 +192,20 @@ func readRun(ctx context.Context, q masterdb.Querier, where string, arg any) (Ru
 	return row.Run, json.Unmarshal([]byte(row.WarningList), &row.Warnings)
 }
 
-func errNeverConnected() error {
+func errNoRun() error {
 	return stoa.Errorf(stoa.NotFound, "No database was ever connected to this store.")
 }
 
-// withSteps fills in the steps, from the run's events. They are read after the
-// run: of one that has ended, they are all there.
+// withSteps adds the steps, which it derives from the run's events. The events are
+// read after the run: those of a run that has ended are complete.
 func withSteps(ctx context.Context, q masterdb.Querier, run Run) (Run, error) {
 	events, err := readEvents(ctx, q, Position{Run: run.ID}, math.MaxInt32)
 	run.Steps = stepsOf(run.steps(), events)
 	return run, err
 }
 
-// stepsOf returns how these steps stand after a run's events. A step that has
-// succeeded stays so; the next attempt begins the others anew.
+// stepsOf returns the state of the steps after the events of a run. A step that has
+// succeeded stays so; the next attempt resets the others.
 func stepsOf(steps []step, events []Event) []Step {
 	all := make([]Step, len(steps))
 	for i, s := range steps {

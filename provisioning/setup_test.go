@@ -71,7 +71,7 @@ func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options
 	t.Cleanup(func() { must(t, tenants.Close(context.Background())) })
 	registry := stores.New(db, credits.New(db), tenants, queue, "shops.test", log)
 	// What may pass is tried again soon; claims last longer than any test.
-	quick := Options{Claim: 5 * time.Minute, Pauses: []time.Duration{time.Millisecond, 2 * time.Millisecond}}
+	quick := Options{Lease: 5 * time.Minute, Pauses: []time.Duration{time.Millisecond, 2 * time.Millisecond}}
 	b := bench{shared, New(db, registry, tenants, queue, log, quick), logged}
 	jobs.Handle(queue, Timeout, b.Provision)
 	jobs.Handle(queue, stores.DeleteStoreTimeout, registry.FinishDeletion)

@@ -3,10 +3,7 @@ package provisioning
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -19,8 +16,8 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Provision is the job that works on a run. Attempt makes a job harmless
-// that a retry has overtaken.
+// Provision is the job that executes a run. A job whose attempt is over does
+// nothing.
 type Provision struct {
 	jobs.AtNewTenant `json:"-"`
 
@@ -31,95 +28,107 @@ type Provision struct {
 // Kind implements jobs.Args.
 func (Provision) Kind() string { return "provisioning.provision" }
 
-// Timeout bounds one attempt of a run.
+// Timeout bounds one execution of a run.
 const Timeout = 5 * time.Minute
 
+// step is one step of a run.
 type step struct {
 	name string
-	run  func(*work, context.Context) error
+	// do works outside the master database. After an interruption it is called
+	// again and finds its work done. It may be nil.
+	do func(*execution, context.Context) error
+	// apply changes the master database, in the transaction that records the end of
+	// the step. It may be nil.
+	apply func(*execution, context.Context, *masterdb.Tx) error
+	final bool // the run has succeeded with this step
 }
 
-// steps in their order. Each may run again after an interruption and then
-// finds its work done.
+// steps are those of every run, in order.
 var steps = []step{
-	{"connect", (*work).connect},
-	{"inspect", (*work).inspect},
-	{"migrate", (*work).migrate},
-	{"seed", (*work).seed},
-	{"store_record", (*work).storeRecord},
-	{"owner_record", (*work).ownerRecord},
-	{"hostname", (*work).hostname},
-	{"activate", (*work).activate},
+	{name: "connect", do: (*execution).connect, apply: (*execution).saveCredentials},
+	{name: "inspect", do: (*execution).inspect},
+	{name: "migrate", do: (*execution).migrate, apply: (*execution).recordSchema},
+	{name: "seed", do: (*execution).seed, apply: (*execution).recordWarnings},
+	{name: "store_record", do: (*execution).createStore},
+	{name: "owner_record", do: (*execution).createOwner},
+	{name: "hostname", apply: (*execution).mapHostname},
+	{name: "activate", apply: (*execution).activate, final: true},
 }
 
-// stepProject comes first in those runs that find their database in a Supabase
-// project: before it there are no credentials.
+// stepProject comes first in the runs whose database is in a Supabase project:
+// before it there are no credentials.
 const stepProject = "project"
 
-var projectSteps = slices.Concat([]step{{stepProject, (*work).project}}, steps)
+var projectSteps = slices.Concat([]step{{name: stepProject, do: (*execution).prepareProject, apply: (*execution).settleProject}}, steps)
 
-// project has the store's role made in its Supabase project, and the project
-// too if there is none. All that takes is planned and sealed since Connect.
-func (w *work) project(ctx context.Context) error {
-	c, err := w.opts.Cloud.Prepare(ctx, w.run.StoreID, func(why error) error {
-		return w.record(ctx, nil, change{step: stepProject, state: Running, fault: faultOf(why)})
-	})
-	if err != nil {
-		return err
-	}
-	err = w.record(ctx, func(ctx context.Context, tx *masterdb.Tx) error { // at once: the next step reads the credentials
-		if err := w.tenants.Save(ctx, tx, w.run.StoreID, c); err != nil {
-			return err
-		}
-		return cloud.Settle(ctx, tx, w.run.StoreID)
-	}, w.passage(stepProject, nil).changes()...)
+// prepareProject creates the store's role in its Supabase project, and the project
+// if there is none. What that needs was recorded by Connect.
+func (e *execution) prepareProject(ctx context.Context) error {
+	c, err := e.opts.Cloud.Prepare(ctx, e.run.StoreID, e)
 	if err == nil {
-		w.run.pass(stepProject)
+		e.credentials = &c
 	}
 	return err
 }
 
-func (w *work) connect(ctx context.Context) error {
+// ReportWait implements cloud.WaitReporter.
+func (e *execution) ReportWait(ctx context.Context, cause error) error {
+	return e.record(ctx, transition{begun: stepProject, fault: faultOf(cause)})
+}
+
+func (e *execution) settleProject(ctx context.Context, tx *masterdb.Tx) error {
+	if err := e.saveCredentials(ctx, tx); err != nil {
+		return err
+	}
+	return cloud.CompletePlan(ctx, tx, e.run.StoreID)
+}
+
+// saveCredentials saves those that the step has made, if any.
+func (e *execution) saveCredentials(ctx context.Context, tx *masterdb.Tx) error {
+	if e.credentials == nil {
+		return nil
+	}
+	return e.tenants.Save(ctx, tx, e.run.StoreID, *e.credentials)
+}
+
+func (e *execution) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	// Of a managed database the credentials were stored before the run began: an
-	// interruption between role, database and grants leaves nothing that the
-	// next execution does not find and complete.
-	if err := w.tenants.MakeManaged(ctx, w.database.Credentials); err != nil {
+	// The credentials of a managed database were saved before the run began: what an
+	// interruption leaves of role, database and grants, the next execution finds and
+	// completes.
+	if err := e.tenants.MakeManaged(ctx, e.database.Credentials); err != nil {
 		return err
 	}
-	if err := w.tenant.Ping(ctx); err != nil {
+	if err := e.tenant.Ping(ctx); err != nil {
 		return err
 	}
-	in, err := w.tenants.PlanIsolation(ctx, w.tenant, w.run.StoreID)
+	in, err := e.tenants.PlanIsolation(ctx, e.tenant, e.run.StoreID)
 	if err != nil {
 		return err
 	}
 	if in.Role != "" {
-		return w.isolate(ctx, in)
+		return e.isolate(ctx, in)
 	}
-	if err := w.tenant.EnsureSchema(ctx); err != nil {
+	if err := e.tenant.EnsureSchema(ctx); err != nil {
 		return err
 	}
-	if err := w.tenant.PinSession(ctx, w.run.StoreID); err != nil {
-		return err
-	}
-	return w.done(ctx, "connect", nil)
+	return e.tenant.PinSession(ctx, e.run.StoreID)
 }
 
 // isolate gives the store a role and a schema of its own in its owner's Supabase
-// project. The role's credentials replace those that the owner gave, once they
-// are known to work.
-func (w *work) isolate(ctx context.Context, in tenantdb.Isolation) error {
-	password := w.database.Credentials.RolePassword
+// project. The credentials of the role replace those that the owner gave, once
+// they are known to work; the database is opened with them by the next step.
+func (e *execution) isolate(ctx context.Context, in tenantdb.Isolation) error {
+	password := e.database.Credentials.RolePassword
 	if password.IsZero() { // the run was begun by a release that planned none
 		password = tenantdb.NewPassword()
 	}
-	c, err := w.tenants.Isolate(ctx, w.tenant, in, password)
+	c, err := e.tenants.Isolate(ctx, e.tenant, in, password)
 	if err != nil {
 		return err
 	}
-	own, err := w.tenants.OpenUnleased(c)
+	own, err := e.tenants.OpenUnleased(c)
 	if err != nil {
 		return err
 	}
@@ -127,200 +136,92 @@ func (w *work) isolate(ctx context.Context, in tenantdb.Isolation) error {
 	if err := own.Ping(ctx); err != nil {
 		return err
 	}
-	err = w.record(ctx, func(ctx context.Context, tx *masterdb.Tx) error { // at once: the next step reads the credentials
-		return w.tenants.Save(ctx, tx, w.run.StoreID, c)
-	}, w.passage("connect", nil).changes()...)
-	if err == nil {
-		w.run.pass("connect")
-		w.close()
-		w.tenant = nil
-	}
-	return err
+	e.credentials = &c
+	e.close()
+	return nil
 }
 
 // inspect refuses a server that is too old and a database that holds anything
-// but this store. What it accepts it marks as the store's before anything else
-// is written there.
-func (w *work) inspect(ctx context.Context) error {
-	in, err := w.tenant.Inspect(ctx)
+// but this store. It marks the database as the store's before anything else is
+// written there.
+func (e *execution) inspect(ctx context.Context) error {
+	in, err := e.tenant.Inspect(ctx)
 	if err != nil {
 		return err
 	}
-	if err := acceptable(in); err != nil {
+	if err := checkServer(in); err != nil {
 		return err
 	}
-	if err := ownable(ctx, w.tenant, in, w.run.StoreID); err != nil {
+	if err := checkOwnership(ctx, e.tenant, in, e.run.StoreID); err != nil {
 		return err
 	}
-	if err := w.tenant.Mark(ctx, w.run.StoreID); err != nil {
-		return foreign(err)
-	}
-	return w.done(ctx, "inspect", nil)
+	return foreignStore(e.tenant.Mark(ctx, e.run.StoreID))
 }
 
-// acceptable says why no store can live in the inspected database, or nil.
-func acceptable(in tenantdb.Inspection) error {
-	switch {
-	case !in.Supported:
-		return stoa.Errorf(stoa.DatabaseVersionUnsupported, "The server runs version %.40q; at least %s is needed.", in.Version, in.Minimum)
-	case !in.MayCreate:
-		return stoa.Errorf(stoa.DatabasePermissionDenied,
-			"The database user may not create tables. On PostgreSQL: GRANT CREATE, USAGE ON SCHEMA public TO the user.")
-	case !in.Unicode:
-		return stoa.Errorf(stoa.DatabaseVersionUnsupported, "The database keeps text as %.40q, which cannot hold every character. "+
-			"Make one in UTF-8; on PostgreSQL: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0.", in.Encoding)
-	}
-	return nil
-}
-
-// ownable refuses a database that is another store's or a stranger's. The
-// store's own has its mark; one from before there were marks, or a copy that
-// lost it, is known by what else it holds.
-func ownable(ctx context.Context, db *tenantdb.DB, in tenantdb.Inspection, store stoa.StoreID) error {
-	marked := false
-	if slices.Contains(in.Tables, tenantdb.MarkerTable) {
-		var err error
-		if marked, err = db.Marked(ctx, store); err != nil {
-			return foreign(err)
-		}
-	}
-	if slices.Contains(in.Tables, tenantdb.VersionTable) {
-		if slices.Contains(in.Tables, "stores") {
-			_, err := holds(ctx, db, store)
-			return err
-		}
-		return nil
-	}
-	if marked {
-		return nil
-	}
-	if others := slices.DeleteFunc(slices.Clone(in.Tables), func(t string) bool { return t == tenantdb.MarkerTable }); len(others) > 0 {
-		return stoa.Errorf(stoa.DatabaseNotEmpty, "The database already holds other tables (%s). Give the store a database of its own.", some(others))
-	}
-	return nil
-}
-
-// foreign says of a database marked as another store's what there is to say.
-func foreign(err error) error {
-	if errors.Is(err, tenantdb.ErrMarked) {
-		return shop.ErrForeignStore
-	}
+func (e *execution) migrate(ctx context.Context) (err error) {
+	e.schema, err = e.tenant.MigrateTo(ctx, tenantdb.MigrateOptions{})
 	return err
 }
 
-// holds reports whether the database has the store in it, and refuses the
-// one of another store.
-func holds(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) (bool, error) {
-	ids, err := shop.StoreIDs(ctx, db)
-	if err != nil {
-		return false, err
-	}
-	for _, id := range ids {
-		if id != store {
-			return false, shop.ErrForeignStore
-		}
-	}
-	return len(ids) > 0, nil
+func (e *execution) recordSchema(ctx context.Context, tx *masterdb.Tx) error {
+	return tenantdb.RecordSchema(ctx, tx, e.run.StoreID, e.schema)
 }
 
-// some names a few of a list. What a server calls its tables may hold any
-// bytes, so they are quoted.
-func some(names []string) string {
-	const few = 3
-	var quoted []string
-	for _, name := range names[:min(few, len(names))] {
-		quoted = append(quoted, fmt.Sprintf("%.80q", name)) // longer than any server allows
+// seed writes the first rows, checks that the database returns what is written as
+// it was written, and requires that no HTTP API of the database reads the rows.
+func (e *execution) seed(ctx context.Context) error {
+	if err := shop.Seed(ctx, e.tenant); err != nil {
+		return err
 	}
-	list := strings.Join(quoted, ", ")
-	if more := len(names) - few; more > 0 {
-		list += fmt.Sprintf(" and %d more", more)
+	if err := e.tenant.SelfTest(ctx); err != nil {
+		return err
 	}
-	return list
+	if err := e.tenant.ProveClosed(ctx); err != nil {
+		return err
+	}
+	e.warnings = e.readerWarnings(ctx, e.tenant, e.run.StoreID)
+	return nil
 }
 
-func (w *work) migrate(ctx context.Context) error {
-	schema, err := w.tenant.MigrateTo(ctx, tenantdb.MigrateOptions{})
+func (e *execution) recordWarnings(ctx context.Context, tx *masterdb.Tx) error {
+	warnings, err := json.Marshal(append([]tenantdb.Warning{}, e.warnings...))
 	if err != nil {
 		return err
 	}
-	return w.done(ctx, "migrate", func(ctx context.Context, tx *masterdb.Tx) error {
-		return tenantdb.RecordSchema(ctx, tx, w.run.StoreID, schema)
-	})
-}
-
-// seed writes the first rows, proves that the database keeps what is written as
-// it was written, and then wants proof that nobody reads it through an HTTP API
-// of the database's.
-func (w *work) seed(ctx context.Context) error {
-	if err := shop.Seed(ctx, w.tenant); err != nil {
+	if err := tenantdb.RecordExposure(ctx, tx, e.run.StoreID, e.database.Version, nil); err != nil {
 		return err
 	}
-	if err := w.tenant.SelfTest(ctx); err != nil {
-		return err
-	}
-	if err := w.tenant.ProveClosed(ctx); err != nil {
-		return err
-	}
-	warnings, err := json.Marshal(append([]tenantdb.Warning{}, w.warnings(ctx, w.tenant, w.run.StoreID)...))
-	if err != nil {
-		return err
-	}
-	return w.done(ctx, "seed", func(ctx context.Context, tx *masterdb.Tx) error {
-		if err := tenantdb.RecordExposure(ctx, tx, w.run.StoreID, w.database.Version, nil); err != nil {
-			return err
-		}
-		_, err := tx.Exec(ctx, `UPDATE provisioning_runs SET warnings = $2 WHERE id = $1`, w.run.ID, string(warnings))
-		return err
-	})
-}
-
-func (w *work) storeRecord(ctx context.Context) error {
-	identity, err := w.registry.ReadIdentity(ctx, w.run.StoreID)
-	if err != nil {
-		return err
-	}
-	err = shop.CreateStore(ctx, w.tenant, shop.Profile{ID: w.run.StoreID, Name: identity.Name, Slug: identity.Slug})
-	if err != nil {
-		return err
-	}
-	return w.done(ctx, "store_record", nil)
-}
-
-func (w *work) ownerRecord(ctx context.Context) error {
-	id, err := access.OwnerOf(ctx, w.db, w.run.StoreID)
-	if err != nil {
-		return err
-	}
-	user, err := accounts.ReadUser(ctx, w.db, id)
-	if err != nil {
-		return err
-	}
-	owner := shop.Owner{ID: user.ID, Email: user.Email, FirstName: user.FirstName, LastName: user.LastName}
-	if err := shop.CreateOwner(ctx, w.tenant, owner); err != nil {
-		return err
-	}
-	return w.done(ctx, "owner_record", nil)
-}
-
-func (w *work) hostname(ctx context.Context) error {
-	return w.done(ctx, "hostname", func(ctx context.Context, tx *masterdb.Tx) error {
-		return w.registry.MapHostname(ctx, tx, w.run.StoreID)
-	})
-}
-
-// activate leaves the database open for those who come next, the owner who
-// waits for the store among them. That may wait for another database to be
-// closed, so it follows the commit.
-func (w *work) activate(ctx context.Context) error {
-	err := w.record(ctx, func(ctx context.Context, tx *masterdb.Tx) error {
-		if err := tenantdb.RecordHealth(ctx, tx, w.run.StoreID, nil); err != nil {
-			return err
-		}
-		return w.registry.Activate(ctx, tx, w.run.StoreID)
-	}, change{step: "activate", state: Succeeded}, change{state: Succeeded})
-	if err == nil && w.tenant != nil {
-		w.tenants.Adopt(ctx, w.run.StoreID, w.database, w.tenant)
-		w.tenant = nil
-	}
+	_, err = tx.Exec(ctx, `UPDATE provisioning_runs SET warnings = $2 WHERE id = $1`, e.run.ID, string(warnings))
 	return err
+}
+
+func (e *execution) createStore(ctx context.Context) error {
+	identity, err := e.registry.ReadIdentity(ctx, e.run.StoreID)
+	if err != nil {
+		return err
+	}
+	return shop.CreateStore(ctx, e.tenant, shop.Profile{ID: e.run.StoreID, Name: identity.Name, Slug: identity.Slug})
+}
+
+func (e *execution) createOwner(ctx context.Context) error {
+	id, err := access.OwnerOf(ctx, e.db, e.run.StoreID)
+	if err != nil {
+		return err
+	}
+	user, err := accounts.ReadUser(ctx, e.db, id)
+	if err != nil {
+		return err
+	}
+	return shop.CreateOwner(ctx, e.tenant, shop.Owner{ID: user.ID, Email: user.Email, FirstName: user.FirstName, LastName: user.LastName})
+}
+
+func (e *execution) mapHostname(ctx context.Context, tx *masterdb.Tx) error {
+	return e.registry.MapHostname(ctx, tx, e.run.StoreID)
+}
+
+func (e *execution) activate(ctx context.Context, tx *masterdb.Tx) error {
+	if err := tenantdb.RecordHealth(ctx, tx, e.run.StoreID, nil); err != nil {
+		return err
+	}
+	return e.registry.Activate(ctx, tx, e.run.StoreID)
 }

@@ -122,7 +122,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.cloud = cloud.New(master, encryption, a.tenants, cloud.Options{API: cfg.supabase(), Redirect: publicURL + "/api/supabase/callback", Process: a.presence.Name(), Log: log})
 	a.registry.UseCloud(a.cloud)
 	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log, provisioning.Options{
-		Claim: cfg.ProvisioningClaim, Process: a.presence.Name(), Cloud: a.cloud, Quotas: cfg.limits(), Drain: cfg.finishTime(),
+		Lease: cfg.ProvisioningClaim, Process: a.presence.Name(), Cloud: a.cloud, Quotas: cfg.limits(), Drain: cfg.finishTime(),
 	})
 	a.fleet = fleet.New(master, a.tenants, log, fleet.Options{Hold: cfg.HoldTenantMigrations})
 

@@ -23,7 +23,7 @@ var managed = tenantdb.Credentials{Kind: tenantdb.Managed}
 func setupQuick(t *testing.T, db *masterdb.DB, shared platform) bench {
 	t.Helper()
 	b := setupWith(t, db, shared, jobs.Options{}, tenantdb.Loopback)
-	b.opts.Claim = 3 * time.Second // a slow machine must renew it in time
+	b.opts.Lease = 3 * time.Second // a slow machine must renew it in time
 	return b
 }
 
@@ -153,9 +153,9 @@ func TestClaimIsRenewed(t *testing.T) {
 			must(t, db.Get(t.Context(), dst, `SELECT claimed_until FROM provisioning_runs WHERE id = $1`, run.ID))
 		}
 		read(&first)
-		_, stop := w.keep(t.Context())
+		_, stop := w.lease.Keep(t.Context(), w.db, w.log)
 		defer stop()
-		for deadline := time.Now().Add(time.Minute); !now.ClaimedUntil.After(first.ClaimedUntil.Add(b.opts.Claim)); {
+		for deadline := time.Now().Add(time.Minute); !now.ClaimedUntil.After(first.ClaimedUntil.Add(b.opts.Lease)); {
 			if time.Now().After(deadline) {
 				t.Fatalf("the claim until %v was never renewed", now.ClaimedUntil)
 			}
@@ -344,8 +344,8 @@ func TestClaimsOfAnEndedProcess(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		shared := newPlatform(t)
 		dead, living := setupWith(t, db, shared, jobs.Options{}, tenantdb.Loopback), setupWith(t, db, shared, jobs.Options{}, tenantdb.Loopback)
-		dead.present(t, dead.name)
-		living.present(t, living.name)
+		dead.present(t, dead.process.Name())
+		living.present(t, living.process.Name())
 		begin := func() (access.Principal, Run) {
 			p, s := dead.store(t)
 			run, err := dead.Connect(t.Context(), p, s.ID, managed)
@@ -365,7 +365,7 @@ func TestClaimsOfAnEndedProcess(t *testing.T) {
 			must(t, living.Provision(t.Context(), job(queued))) // its second job, if it had one
 		}
 		for _, run := range []Run{jobless, queued} {
-			if n := living.count(t, `provisioning_runs WHERE id = '`+run.ID.String()+`' AND claimed_by LIKE '`+dead.name+`.%'`); n != 1 {
+			if n := living.count(t, `provisioning_runs WHERE id = '`+run.ID.String()+`' AND claimed_by LIKE '`+dead.process.Name()+`.%'`); n != 1 {
 				t.Error("a run was taken from a process that is present")
 			}
 		}
@@ -375,10 +375,10 @@ func TestClaimsOfAnEndedProcess(t *testing.T) {
 		}
 		for range 2 { // the second finds nothing
 			must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
-				if _, err := tx.Exec(t.Context(), `DELETE FROM processes WHERE name = $1`, dead.name); err != nil {
+				if _, err := tx.Exec(t.Context(), `DELETE FROM processes WHERE name = $1`, dead.process.Name()); err != nil {
 					return err
 				}
-				return living.Release(t.Context(), tx, dead.name)
+				return living.Release(t.Context(), tx, dead.process.Name())
 			}))
 		}
 		if n := living.count(t, `river_job`); n != 2 {
@@ -399,7 +399,7 @@ func TestOwnClaimLapses(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
-		b.present(t, b.name)
+		b.present(t, b.process.Name())
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, managed)
 		must(t, err)

@@ -62,9 +62,9 @@ func TestNoPlaceHere(t *testing.T) {
 		held, err := b.Connect(t.Context(), p, s.ID, c)
 		must(t, err)
 		<-g.held
-		b.here.mu.Lock()
-		b.here.free = 0
-		b.here.mu.Unlock()
+		b.slots.mu.Lock()
+		b.slots.free = 0
+		b.slots.mu.Unlock()
 		other, o := b.store(t)
 		queued, err := b.Connect(t.Context(), other, o.ID, managed)
 		must(t, err)
@@ -171,12 +171,20 @@ func TestPanicBeforeTheRun(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
 	b.startHere(t)
+	p, s := b.store(t)
 	func() {
-		defer func() { _ = recover() }()
-		_, _ = b.launch(t.Context(), func(*masterdb.Tx, string) (Run, error) { panic("a bug") })
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		tenants := b.tenants
+		defer func() { b.tenants = tenants }()
+		b.tenants = nil
+		_, _ = b.Service.start(t.Context(), request{principal: p, store: s.ID, credentials: managed})
 	}()
-	if b.here.free != atOnceHere {
-		t.Errorf("%d of %d places are free", b.here.free, atOnceHere)
+	if b.slots.free != maxInProcess {
+		t.Errorf("%d of %d slots are free", b.slots.free, maxInProcess)
 	}
 }
 

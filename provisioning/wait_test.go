@@ -18,7 +18,7 @@ import (
 // returns. The function it returns gives what it heard.
 func (b bench) waitFor(t *testing.T, run Run) (ended func() Run) {
 	t.Helper()
-	b.lookEvery = time.Hour
+	b.poll = time.Hour
 	heard := make(chan Run, 1)
 	go func() {
 		got, err := b.Wait(t.Context(), run.ID, time.Hour)
@@ -28,10 +28,7 @@ func (b bench) waitFor(t *testing.T, run Run) (ended func() Run) {
 		heard <- got
 	}()
 	for deadline := time.Now().Add(time.Minute); ; {
-		b.waiting.mu.Lock()
-		n := len(b.waiting.calls)
-		b.waiting.mu.Unlock()
-		if n > 0 {
+		if b.waiters.Len() > 0 {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -70,7 +67,7 @@ func TestWaitIsTold(t *testing.T) {
 		ended = b.waitFor(t, run)
 		must(t, b.Provision(t.Context(), job(run)))
 		b.succeeded(t, p, ended())
-		if n := len(b.waiting.calls); n != 0 {
+		if n := b.waiters.Len(); n != 0 {
 			t.Errorf("%d calls are still waited for", n)
 		}
 	})
@@ -102,40 +99,4 @@ func TestWaitAtAnotherReplica(t *testing.T) {
 	ended := b.waitFor(t, run)
 	must(t, worker.Provision(t.Context(), job(run)))
 	b.succeeded(t, p, ended())
-}
-
-// A caller hears of what it waits for, or of everything when something may
-// have been missed; what others wait for is not its business.
-func TestWake(t *testing.T) {
-	t.Parallel()
-	w := waiting{calls: map[chan struct{}]stoa.RunID{}}
-	run, other := stoa.NewID[stoa.RunID](), stoa.NewID[stoa.RunID]()
-	first, leave := w.join(run)
-	second, leaveToo := w.join(run)
-	third, _ := w.join(other)
-	woken := func() (n int) {
-		for _, call := range []<-chan struct{}{first, second, third} {
-			select {
-			case <-call:
-				n++
-			default:
-			}
-		}
-		return n
-	}
-	w.wake(run)
-	w.wake(run) // nobody has looked yet: this must not block
-	if n := woken(); n != 2 {
-		t.Errorf("%d of three were woken, want the two that wait for the run", n)
-	}
-	w.wake(stoa.RunID{})
-	if n := woken(); n != 3 {
-		t.Errorf("%d of three were woken when something may have been missed", n)
-	}
-	leave()
-	leaveToo()
-	w.wake(run)
-	if n := woken(); n != 0 || len(w.calls) != 1 {
-		t.Errorf("%d were woken after they left, %d are left", n, len(w.calls))
-	}
 }
