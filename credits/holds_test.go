@@ -16,7 +16,7 @@ import (
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 )
 
-func (b bench) hold(t testing.TB, req credits.SpendRequest) credits.Held {
+func (b bench) hold(t testing.TB, req credits.SpendRequest) credits.HoldResult {
 	t.Helper()
 	held, err := b.ledger.Hold(t.Context(), b.owner, b.store, credits.HoldRequest{SpendRequest: req})
 	must(t, err)

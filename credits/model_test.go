@@ -335,7 +335,7 @@ func (m *model) doHold(r *rapid.T) outcome {
 	if key != "" {
 		key = "hold:" + key
 	}
-	var held credits.Held
+	var held credits.HoldResult
 	out := m.run(r, key, fmt.Sprint("hold", req.Amount), func() (_ string, err error) {
 		held, err = m.ledger.Hold(r.Context(), m.owner, m.store, req)
 		return held.Hold.ID.String(), err

@@ -78,7 +78,7 @@ func (b bench) give(t testing.TB, amount credits.Amount) {
 	must(t, err)
 }
 
-func (b bench) spend(ctx context.Context, req credits.SpendRequest) (credits.Spent, error) {
+func (b bench) spend(ctx context.Context, req credits.SpendRequest) (credits.SpendResult, error) {
 	return b.ledger.Spend(ctx, b.owner, b.store, req)
 }
 

@@ -53,7 +53,7 @@ func TestCancelledSpends(t *testing.T) {
 			_, err := b.spend(underWayCtx, credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "under way"})
 			underWay <- err
 		}()
-		eventually(t, "the first call is under way", func() bool { return credits.UnderWay(b.ledger, b.store) })
+		eventually(t, "the first call is under way", func() bool { return credits.SpendInProgress(b.ledger, b.store) })
 		ctx, cancel := context.WithCancel(t.Context())
 		waiting := make(chan []error, 1)
 		go func() {
@@ -62,7 +62,7 @@ func TestCancelledSpends(t *testing.T) {
 				return err
 			})
 		}()
-		eventually(t, "ten calls wait", func() bool { return credits.Waiting(b.ledger, b.store) == 10 })
+		eventually(t, "ten calls wait", func() bool { return credits.WaitingSpends(b.ledger, b.store) == 10 })
 		cancel()
 		for _, err := range <-waiting {
 			if !errors.Is(err, context.Canceled) {
@@ -79,7 +79,7 @@ func TestCancelledSpends(t *testing.T) {
 		if got := b.balance(t); got.Balance != 99*credits.Credit {
 			t.Errorf("balance %s, want 99: one call of eleven was carried out, once", got.Balance)
 		}
-		eventually(t, "nothing is kept", func() bool { return credits.Queues(b.ledger) == 0 })
+		eventually(t, "nothing is kept", func() bool { return credits.SpendQueues(b.ledger) == 0 })
 	})
 }
 
@@ -122,7 +122,7 @@ func TestHotStoreDelaysNoOther(t *testing.T) {
 				return err
 			})
 		}()
-		eventually(t, "a crowd waits", func() bool { return credits.Waiting(hot.ledger, hot.store) > 200 })
+		eventually(t, "a crowd waits", func() bool { return credits.WaitingSpends(hot.ledger, hot.store) > 200 })
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		for range 50 {
@@ -177,7 +177,7 @@ func TestEveryCallerGetsItsOwnAnswer(t *testing.T) {
 		all := make(chan []error, 1)
 		const each = 80
 		go func() { all <- concurrently(6*each, func(i int) error { call(i%6, i); return nil }) }()
-		eventually(t, "a crowd waits", func() bool { return credits.Waiting(b.ledger, b.store) > 200 })
+		eventually(t, "a crowd waits", func() bool { return credits.WaitingSpends(b.ledger, b.store) > 200 })
 		unlock()
 		<-all
 		for kind, want := range []map[stoa.Code]int64{
@@ -234,7 +234,11 @@ func TestOneStatementForMany(t *testing.T) {
 			before[name] = b.dump(t)
 		}
 		const each = 4
-		got := credits.AtOnce(t.Context(), stores["rich"].ledger, each, requests, func(id stoa.StoreID) access.Principal { return users[id] })
+		calls := map[stoa.StoreID][]credits.Call{}
+		for store, req := range requests {
+			calls[store] = credits.Repeated(each, users[store], req)
+		}
+		got := credits.SpendByStatement(t.Context(), stores["rich"].ledger, calls)
 		for name, b := range stores {
 			answers, served := got[b.store]
 			if want := name == "rich" || name == "keyed" || name == "service"; served != want {
@@ -247,7 +251,8 @@ func TestOneStatementForMany(t *testing.T) {
 				continue
 			}
 			rows := b.rows(t)
-			for i, s := range answers {
+			for i, outcome := range answers {
+				s := outcome.Result
 				if d := cmp.Diff(rows[1+i], s.Transaction); d != "" || s.Balance.Balance != s.Transaction.BalanceAfter || s.Balance.Seq != s.Transaction.Sequence {
 					t.Errorf("%s, call %d: %s, %+v", name, i, d, s.Balance)
 				}
@@ -255,7 +260,7 @@ func TestOneStatementForMany(t *testing.T) {
 			if len(rows) != 1+each {
 				t.Errorf("%s: %d rows", name, len(rows))
 			}
-			last, now := answers[each-1].Balance, b.balance(t)
+			last, now := answers[each-1].Result.Balance, b.balance(t)
 			if d := cmp.Diff(now, last); d != "" {
 				t.Errorf("%s: the last answer is not the account: %s", name, d)
 			}
