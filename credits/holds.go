@@ -237,7 +237,7 @@ func (r CaptureRequest) of(h Hold) (Transaction, error) {
 	case r.Quantity != nil && h.UnitPrice == nil:
 		faults.Add("quantity", "this hold is for an amount, not for a service")
 	case r.Quantity != nil:
-		total, ok := h.UnitPrice.times(*r.Quantity)
+		total, ok := h.UnitPrice.Times(*r.Quantity)
 		if !ok {
 			total = h.Amount + 1
 		}

@@ -57,7 +57,7 @@ func (r SpendRequest) price(prices map[string]Amount) (Transaction, error) {
 	var faults stoa.Invalid
 	unit, found := prices[r.ServiceKey]
 	quantity := r.quantity()
-	total, ok := unit.times(quantity)
+	total, ok := unit.Times(quantity)
 	switch {
 	case !found:
 		faults.Add("serviceKey", "there is no such service in the price list")

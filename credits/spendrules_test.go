@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/creditstest"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 )
@@ -36,18 +37,18 @@ func TestSpendFormsAgree(t *testing.T) {
 			bySQL, byGo := map[stoa.StoreID][]credits.Call{}, map[stoa.StoreID][]credits.Call{}
 			for range rapid.IntRange(1, 2).Draw(r, "accounts") {
 				p := drawPair(r, t, db, people)
-				bySQL[p.sql.store], byGo[p.golang.store] = p.calls, p.calls
+				bySQL[p.sql.Store], byGo[p.golang.Store] = p.calls, p.calls
 				pairs = append(pairs, p)
 			}
-			statement := credits.SpendByStatement(r.Context(), pairs[0].sql.ledger, bySQL)
-			locked := credits.SpendUnderLock(r.Context(), pairs[0].sql.ledger, byGo)
+			statement := credits.SpendByStatement(r.Context(), pairs[0].sql.Ledger, bySQL)
+			locked := credits.SpendUnderLock(r.Context(), pairs[0].sql.Ledger, byGo)
 			for _, p := range pairs {
-				if outcomes, ok := statement[p.sql.store]; ok {
+				if outcomes, ok := statement[p.sql.Store]; ok {
 					answered++
-					p.checkAnswered(r, t, outcomes, locked[p.golang.store])
+					p.checkAnswered(r, t, outcomes, locked[p.golang.Store])
 				} else {
 					declined++
-					p.checkDeclined(r, t, locked[p.golang.store], slices.ContainsFunc(pairs, func(p accountPair) bool { return p.overflow }))
+					p.checkDeclined(r, t, locked[p.golang.Store], slices.ContainsFunc(pairs, func(p accountPair) bool { return p.overflow }))
 				}
 			}
 		})
@@ -59,7 +60,7 @@ func TestSpendFormsAgree(t *testing.T) {
 
 // accountPair is two accounts in the same state and the calls made on each.
 type accountPair struct {
-	sql, golang bench
+	sql, golang creditstest.Account
 	calls       []credits.Call
 	lots        bool
 	overflow    bool   // the account has almost spent what it can count
@@ -74,7 +75,7 @@ func newPeople(t *testing.T, db *masterdb.DB) map[string]access.Principal {
 	must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		for _, name := range []string{"owner", "admin", "member", "viewer", "stranger", "operator"} {
 			people[name] = access.Principal{UserID: stoa.NewID[stoa.UserID]()}
-			if err := insertUser(t.Context(), tx, people[name].UserID); err != nil {
+			if err := creditstest.InsertUser(t.Context(), tx, people[name].UserID); err != nil {
 				return err
 			}
 		}
@@ -104,31 +105,31 @@ func drawPair(r *rapid.T, t *testing.T, db *masterdb.DB, people map[string]acces
 	}
 	status := rapid.SampledFrom([]string{"active", "active", "active", "active", "active", "suspended", "deleting", "deleted"}).Draw(r, "status")
 	used := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a", "b"}), 0, 2, rapid.ID).Draw(r, "used keys")
-	prepare := func() bench {
-		b := setup(t, db)
+	prepare := func() creditstest.Account {
+		b := creditstest.New(t, db)
 		for _, role := range []access.Role{access.Owner, access.Admin, access.Member, access.Viewer} {
 			must(t, db.Tx(r.Context(), func(tx *masterdb.Tx) error {
-				return access.Grant(r.Context(), tx, b.store, people[string(role)].UserID, role)
+				return access.Grant(r.Context(), tx, b.Store, people[string(role)].UserID, role)
 			}))
 		}
-		b.give(t, credits.Credit)
+		b.Give(t, credits.Credit)
 		for _, key := range used {
-			_, err := b.spend(r.Context(), credits.SpendRequest{Amount: 1, IdempotencyKey: key})
+			_, err := b.Spend(r.Context(), credits.SpendRequest{Amount: 1, IdempotencyKey: key})
 			must(t, err)
 		}
 		lotted := 0
 		if p.lots {
-			_, err := b.grant(r.Context(), credits.Grant{Type: credits.TypeBonus, Amount: 1, Priority: 1, IdempotencyKey: "lot"})
+			_, err := b.Grant(r.Context(), credits.Grant{Type: credits.TypeBonus, Amount: 1, Priority: 1, IdempotencyKey: "lot"})
 			must(t, err)
 			lotted = 1
 		}
-		b.exec(t, `UPDATE credit_balances SET balance = $2, reserved = $3, debt = $4, lifetime_spent = $5, lotted = $6 WHERE store_id = $1`,
-			b.store, balance, reserved, debt, spent, lotted)
-		b.exec(t, `UPDATE stores SET status = $2 WHERE id = $1`, b.store, status)
+		b.Exec(t, `UPDATE credit_balances SET balance = $2, reserved = $3, debt = $4, lifetime_spent = $5, lotted = $6 WHERE store_id = $1`,
+			b.Store, balance, reserved, debt, spent, lotted)
+		b.Exec(t, `UPDATE stores SET status = $2 WHERE id = $1`, b.Store, status)
 		return b
 	}
 	p.sql, p.golang = prepare(), prepare()
-	p.before = p.sql.dump(t)
+	p.before = p.sql.Dump(t)
 	available := balance - reserved
 	p.calls = rapid.SliceOfN(rapid.Custom(func(r *rapid.T) credits.Call { return drawCall(r, people, available) }), 1, 3).Draw(r, "calls")
 	return p
@@ -174,7 +175,7 @@ func (p accountPair) checkAnswered(r *rapid.T, t *testing.T, statement, locked [
 // checkDeclined requires a reason for which the statement carried out nothing.
 func (p accountPair) checkDeclined(r *rapid.T, t *testing.T, locked []credits.Outcome, overflow bool) {
 	t.Helper()
-	if after := p.sql.dump(t); after != p.before {
+	if after := p.sql.Dump(t); after != p.before {
 		r.Fatalf("%s: the statement declined and changed\n%s\nto\n%s", p, p.before, after)
 	}
 	for i, out := range locked {
@@ -188,7 +189,7 @@ func (p accountPair) checkDeclined(r *rapid.T, t *testing.T, locked []credits.Ou
 	keys := map[string]bool{}
 	for i, out := range locked {
 		key := p.calls[i].Request.IdempotencyKey
-		if out.Err != nil || key != "" && keys[key] || out.Result.Transaction.Sequence <= int64(len(p.golang.rows(t))-len(p.calls)) {
+		if out.Err != nil || key != "" && keys[key] || out.Result.Transaction.Sequence <= int64(len(p.golang.Rows(t))-len(p.calls)) {
 			return
 		}
 		keys[key] = true
@@ -196,9 +197,9 @@ func (p accountPair) checkDeclined(r *rapid.T, t *testing.T, locked []credits.Ou
 	r.Fatalf("%s: the statement declined what the locked form carried out", p)
 }
 
-func (p accountPair) read(r *rapid.T, t *testing.T, b bench) credits.Balance {
+func (p accountPair) read(r *rapid.T, t *testing.T, b creditstest.Account) credits.Balance {
 	t.Helper()
-	got, err := b.ledger.ReadBalance(r.Context(), b.db, b.store)
+	got, err := b.Ledger.ReadBalance(r.Context(), b.DB, b.Store)
 	must(t, err)
 	return got
 }
