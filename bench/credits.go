@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/verify"
 	"github.com/stoahq/stoa/masterdb"
 )
 
@@ -304,12 +305,12 @@ func (b *book) statements(ctx context.Context, callers int, duration time.Durati
 
 // verify makes sure that what was measured is a ledger still.
 func (b *book) verify(ctx context.Context) error {
-	report, err := b.ledger.Verify(ctx, nil)
+	report, err := verify.Run(ctx, b.db, nil)
 	if err != nil {
 		return err
 	}
-	for _, fault := range report.Faults {
-		err = errors.Join(err, errors.New(fault.String()))
+	for _, i := range report.Inconsistencies {
+		err = errors.Join(err, errors.New(i.String()))
 	}
 	return err
 }

@@ -80,9 +80,9 @@ func (a *Amount) UnmarshalText(b []byte) error {
 // canAdd reports whether a + b, both not negative, fits.
 func (a Amount) canAdd(b Amount) bool { return b <= math.MaxInt64-a }
 
-// times multiplies a price, not negative, by a quantity of at least 1; ok is
-// false on overflow.
-func (a Amount) times(quantity int64) (product Amount, ok bool) {
+// Times returns a times quantity. a is not negative and quantity is at least 1.
+// ok is false on overflow.
+func (a Amount) Times(quantity int64) (product Amount, ok bool) {
 	if a > math.MaxInt64/Amount(quantity) {
 		return 0, false
 	}

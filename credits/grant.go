@@ -90,7 +90,7 @@ func (a *account) addLot(g Grant, t Transaction) {
 // move is one movement under a key: it loads the account, returns the first
 // answer if the key has been used, and otherwise makes and writes the change.
 func (l *Ledger) move(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, key, hash string, change func(*account) (Transaction, error)) (Transaction, error) {
-	a, err := load(ctx, tx, store)
+	a, err := lockAccount(ctx, tx, store)
 	if err != nil {
 		return Transaction{}, err
 	}

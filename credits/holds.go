@@ -69,10 +69,10 @@ const (
 	maxHold     = 30 * 24 * time.Hour
 )
 
-// Held is the outcome of a call on a hold. Transaction is that of a capture.
+// HoldResult is the outcome of a call on a hold. Transaction is that of a capture.
 // When the answer is a replay, Hold and Transaction are as they were made
 // while Balance is the account as it is now.
-type Held struct {
+type HoldResult struct {
 	Hold        Hold
 	Transaction *Transaction
 	Balance     Balance
@@ -80,11 +80,11 @@ type Held struct {
 
 // Hold sets credits aside, or fails like Spend and changes nothing. The price
 // of a service is the one in force now, also for the capture.
-func (l *Ledger) Hold(ctx context.Context, p access.Principal, store stoa.StoreID, req HoldRequest) (Held, error) {
+func (l *Ledger) Hold(ctx context.Context, p access.Principal, store stoa.StoreID, req HoldRequest) (HoldResult, error) {
 	if err := req.validate(); err != nil {
-		return Held{}, err
+		return HoldResult{}, err
 	}
-	var out Held
+	var out HoldResult
 	err := l.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		a, err := l.loadFor(ctx, tx, p, store)
 		if err != nil {
@@ -94,7 +94,7 @@ func (l *Ledger) Hold(ctx context.Context, p access.Principal, store stoa.StoreI
 		return err
 	})
 	if err != nil {
-		return Held{}, err
+		return HoldResult{}, err
 	}
 	return out, nil
 }
@@ -104,32 +104,32 @@ func (l *Ledger) loadFor(ctx context.Context, tx *masterdb.Tx, p access.Principa
 	if _, err := access.Check(ctx, tx, p, store, access.SpendCredits); err != nil {
 		return nil, err
 	}
-	return load(ctx, tx, store)
+	return lockAccount(ctx, tx, store)
 }
 
-func (l *Ledger) hold(ctx context.Context, tx *masterdb.Tx, a *account, user stoa.UserID, req HoldRequest) (Held, error) {
+func (l *Ledger) hold(ctx context.Context, tx *masterdb.Tx, a *account, user stoa.UserID, req HoldRequest) (HoldResult, error) {
 	hash := RequestHash("hold", req.Amount, req.ServiceKey, req.quantity(), req.Description, req.ExpiresIn)
 	if req.IdempotencyKey != "" {
 		first, err := findHold(ctx, tx, `idempotency_key = $2`, a.StoreID, req.IdempotencyKey)
 		switch {
 		case err == nil && *first.RequestHash != hash:
-			return Held{}, ErrIdempotencyConflict()
+			return HoldResult{}, ErrIdempotencyConflict()
 		case err == nil:
-			return Held{Hold: first.asMade(), Balance: a.Balance}, nil
+			return HoldResult{Hold: first.asMade(), Balance: a.Balance}, nil
 		case !errors.Is(err, masterdb.ErrNotFound):
-			return Held{}, err
+			return HoldResult{}, err
 		}
 	}
 	prices, err := pricesOf(ctx, tx, []string{req.ServiceKey}, tx.Now)
 	if err != nil {
-		return Held{}, err
+		return HoldResult{}, err
 	}
 	t, err := req.price(prices)
 	if err != nil {
-		return Held{}, err
+		return HoldResult{}, err
 	}
 	if err := a.covers(t.Amount); err != nil {
-		return Held{}, err
+		return HoldResult{}, err
 	}
 	a.reserve(t.Amount)
 	h := Hold{
@@ -138,10 +138,10 @@ func (l *Ledger) hold(ctx context.Context, tx *masterdb.Tx, a *account, user sto
 		CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(req.lifetime()),
 	}
 	if err := insertHold(ctx, tx, h, req.IdempotencyKey, hash); err != nil {
-		return Held{}, err
+		return HoldResult{}, err
 	}
 	err = l.flush(ctx, tx, a)
-	return Held{Hold: h, Balance: a.Balance}, err
+	return HoldResult{Hold: h, Balance: a.Balance}, err
 }
 
 func (r HoldRequest) validate() error {
@@ -198,7 +198,7 @@ type CaptureRequest struct {
 // Capture spends a hold, once. It fails with hold_not_found, hold_not_open
 // when it has been captured, released or has expired, and invalid_request
 // when more is asked for than is held.
-func (l *Ledger) Capture(ctx context.Context, p access.Principal, store stoa.StoreID, id stoa.HoldID, req CaptureRequest) (Held, error) {
+func (l *Ledger) Capture(ctx context.Context, p access.Principal, store stoa.StoreID, id stoa.HoldID, req CaptureRequest) (HoldResult, error) {
 	var faults stoa.Invalid
 	if req.Amount < 0 || req.Quantity != nil && *req.Quantity < 1 {
 		faults.Add("amount", "must be above 0; to spend nothing, release the hold")
@@ -208,7 +208,7 @@ func (l *Ledger) Capture(ctx context.Context, p access.Principal, store stoa.Sto
 	}
 	CheckIdempotencyKey(&faults, req.IdempotencyKey)
 	if err := faults.Err(); err != nil {
-		return Held{}, err
+		return HoldResult{}, err
 	}
 	r := resolution{id: id, state: HoldCaptured, hash: RequestHash("capture", id, req.Amount, req.Quantity)}
 	if req.IdempotencyKey != "" {
@@ -238,7 +238,7 @@ func (r CaptureRequest) of(h Hold) (Transaction, error) {
 	case r.Quantity != nil && h.UnitPrice == nil:
 		faults.Add("quantity", "this hold is for an amount, not for a service")
 	case r.Quantity != nil:
-		total, ok := h.UnitPrice.times(*r.Quantity)
+		total, ok := h.UnitPrice.Times(*r.Quantity)
 		if !ok {
 			total = h.Amount + 1
 		}
@@ -254,11 +254,11 @@ func (r CaptureRequest) of(h Hold) (Transaction, error) {
 }
 
 // Release gives a hold's credits back, once. It fails as Capture does.
-func (l *Ledger) Release(ctx context.Context, p access.Principal, store stoa.StoreID, id stoa.HoldID, key string) (Held, error) {
+func (l *Ledger) Release(ctx context.Context, p access.Principal, store stoa.StoreID, id stoa.HoldID, key string) (HoldResult, error) {
 	var faults stoa.Invalid
 	CheckIdempotencyKey(&faults, key)
 	if err := faults.Err(); err != nil {
-		return Held{}, err
+		return HoldResult{}, err
 	}
 	r := resolution{id: id, state: HoldReleased, hash: RequestHash("release", id)}
 	if key != "" {
@@ -277,8 +277,8 @@ type resolution struct {
 	key, hash string // key is empty for none
 }
 
-func (l *Ledger) resolve(ctx context.Context, p access.Principal, store stoa.StoreID, r resolution, change func(*account, *Hold) (*Transaction, error)) (Held, error) {
-	var out Held
+func (l *Ledger) resolve(ctx context.Context, p access.Principal, store stoa.StoreID, r resolution, change func(*account, *Hold) (*Transaction, error)) (HoldResult, error) {
+	var out HoldResult
 	err := l.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		a, err := l.loadFor(ctx, tx, p, store)
 		if err != nil {
@@ -296,16 +296,16 @@ func (l *Ledger) resolve(ctx context.Context, p access.Principal, store stoa.Sto
 		return err
 	})
 	if err != nil {
-		return Held{}, err
+		return HoldResult{}, err
 	}
 	return out, nil
 }
 
 // end makes the change of an open hold.
-func (l *Ledger) end(ctx context.Context, tx *masterdb.Tx, a *account, h Hold, r resolution, change func(*account, *Hold) (*Transaction, error)) (Held, error) {
+func (l *Ledger) end(ctx context.Context, tx *masterdb.Tx, a *account, h Hold, r resolution, change func(*account, *Hold) (*Transaction, error)) (HoldResult, error) {
 	t, err := change(a, &h)
 	if err != nil {
-		return Held{}, err
+		return HoldResult{}, err
 	}
 	h.State, h.ResolvedAt = r.state, &tx.Now
 	hash := r.hash
@@ -315,10 +315,10 @@ func (l *Ledger) end(ctx context.Context, tx *masterdb.Tx, a *account, h Hold, r
 	if _, err := tx.Exec(ctx, `
 		UPDATE credit_holds SET state = $2, captured = $3, resolved_at = $4, resolution_key = $5, resolution_hash = $6 WHERE id = $1`,
 		h.ID, string(h.State), h.Captured, h.ResolvedAt, nullable(r.key), nullable(hash)); err != nil {
-		return Held{}, err
+		return HoldResult{}, err
 	}
 	err = l.flush(ctx, tx, a)
-	return Held{Hold: h, Transaction: t, Balance: a.Balance}, err
+	return HoldResult{Hold: h, Transaction: t, Balance: a.Balance}, err
 }
 
 // find returns the hold, and whether the key has already resolved it.
@@ -350,8 +350,8 @@ func (r resolution) find(ctx context.Context, tx *masterdb.Tx, store stoa.StoreI
 
 func errHoldNotFound() error { return stoa.Errorf(stoa.HoldNotFound, "This store has no such hold.") }
 
-func replayed(ctx context.Context, tx *masterdb.Tx, h Hold, a *account) (Held, error) {
-	out := Held{Hold: h, Balance: a.Balance}
+func replayed(ctx context.Context, tx *masterdb.Tx, h Hold, a *account) (HoldResult, error) {
+	out := HoldResult{Hold: h, Balance: a.Balance}
 	if h.State != HoldCaptured {
 		return out, nil
 	}

@@ -12,43 +12,38 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/creditstest"
+	"github.com/stoahq/stoa/credits/verify"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 )
 
-func (b bench) hold(t testing.TB, req credits.SpendRequest) credits.Held {
-	t.Helper()
-	held, err := b.ledger.Hold(t.Context(), b.owner, b.store, credits.HoldRequest{SpendRequest: req})
-	must(t, err)
-	return held
-}
-
 func TestHoldOfAService(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
-		b.give(t, 10*credits.Credit)
-		b.price(t, "paint", 3_000, time.Now().UTC().Add(-time.Hour))
-		held := b.hold(t, credits.SpendRequest{ServiceKey: "paint", Quantity: ptr(int64(10)), Description: "a wall"})
+		b := creditstest.New(t, db)
+		b.Give(t, 10*credits.Credit)
+		b.Price(t, "paint", 3_000, time.Now().UTC().Add(-time.Hour))
+		held := b.Hold(t, credits.SpendRequest{ServiceKey: "paint", Quantity: ptr(int64(10)), Description: "a wall"})
 		want := credits.Hold{
-			ID: held.Hold.ID, StoreID: b.store, Amount: 30_000, State: credits.HoldOpen, ServiceKey: ptr("paint"), Quantity: ptr(int64(10)),
-			UnitPrice: ptr(credits.Amount(3_000)), Description: "a wall", UserID: &b.owner.UserID,
+			ID: held.Hold.ID, StoreID: b.Store, Amount: 30_000, State: credits.HoldOpen, ServiceKey: ptr("paint"), Quantity: ptr(int64(10)),
+			UnitPrice: ptr(credits.Amount(3_000)), Description: "a wall", UserID: &b.Owner.UserID,
 			CreatedAt: held.Hold.CreatedAt, ExpiresAt: held.Hold.CreatedAt.Add(15 * time.Minute),
 		}
 		if d := cmp.Diff(want, held.Hold); d != "" {
 			t.Error(d)
 		}
-		if got := b.balance(t); got.Reserved != 30_000 || got.Available() != 70_000 || held.Balance.Reserved != 30_000 {
+		if got := b.Balance(t); got.Reserved != 30_000 || got.Available() != 70_000 || held.Balance.Reserved != 30_000 {
 			t.Errorf("%+v", got)
 		}
 		// The price at the time of the hold counts.
-		b.price(t, "paint", 9_000, time.Now().UTC().Add(-time.Minute))
-		got, err := b.ledger.Capture(t.Context(), b.owner, b.store, held.Hold.ID, credits.CaptureRequest{Quantity: ptr(int64(7))})
+		b.Price(t, "paint", 9_000, time.Now().UTC().Add(-time.Minute))
+		got, err := b.Ledger.Capture(t.Context(), b.Owner, b.Store, held.Hold.ID, credits.CaptureRequest{Quantity: ptr(int64(7))})
 		must(t, err)
 		wantRow := credits.Transaction{
-			ID: got.Transaction.ID, StoreID: b.store, Sequence: 2, Type: credits.TypeCapture, Amount: -21_000, BalanceAfter: 79_000,
+			ID: got.Transaction.ID, StoreID: b.Store, Sequence: 2, Type: credits.TypeCapture, Amount: -21_000, BalanceAfter: 79_000,
 			ServiceKey: ptr("paint"), Quantity: ptr(int64(7)), UnitPrice: ptr(credits.Amount(3_000)), Description: "a wall",
-			UserID: &b.owner.UserID, HoldID: &held.Hold.ID, CreatedAt: got.Transaction.CreatedAt,
+			UserID: &b.Owner.UserID, HoldID: &held.Hold.ID, CreatedAt: got.Transaction.CreatedAt,
 		}
 		if d := cmp.Diff(wantRow, *got.Transaction); d != "" {
 			t.Error(d)
@@ -62,59 +57,59 @@ func TestHoldOfAService(t *testing.T) {
 func TestHoldsRefuseFaults(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b, other := setup(t, db), setup(t, db)
-		b.give(t, 10*credits.Credit)
-		other.give(t, 10*credits.Credit)
-		theirs := other.hold(t, credits.SpendRequest{Amount: credits.Credit}).Hold.ID
-		plain := b.hold(t, credits.SpendRequest{Amount: credits.Credit}).Hold.ID
-		service := b.hold(t, credits.SpendRequest{ServiceKey: "storage"}).Hold.ID
-		before := b.dump(t)
-		viewer := b.member(t, access.Viewer)
+		b, other := creditstest.New(t, db), creditstest.New(t, db)
+		b.Give(t, 10*credits.Credit)
+		other.Give(t, 10*credits.Credit)
+		theirs := other.Hold(t, credits.SpendRequest{Amount: credits.Credit}).Hold.ID
+		plain := b.Hold(t, credits.SpendRequest{Amount: credits.Credit}).Hold.ID
+		service := b.Hold(t, credits.SpendRequest{ServiceKey: "storage"}).Hold.ID
+		before := b.Dump(t)
+		viewer := b.Member(t, access.Viewer)
 		hold := func(p access.Principal, req credits.HoldRequest) error {
-			_, err := b.ledger.Hold(t.Context(), p, b.store, req)
+			_, err := b.Ledger.Hold(t.Context(), p, b.Store, req)
 			return err
 		}
 		one := credits.SpendRequest{Amount: credits.Credit}
 		capture := func(p access.Principal, id stoa.HoldID, req credits.CaptureRequest) error {
-			_, err := b.ledger.Capture(t.Context(), p, b.store, id, req)
+			_, err := b.Ledger.Capture(t.Context(), p, b.Store, id, req)
 			return err
 		}
 		release := func(p access.Principal, id stoa.HoldID, key string) error {
-			_, err := b.ledger.Release(t.Context(), p, b.store, id, key)
+			_, err := b.Ledger.Release(t.Context(), p, b.Store, id, key)
 			return err
 		}
 		for name, c := range map[string]struct {
 			err  error
 			code stoa.Code
 		}{
-			"a stranger holds":             {hold(other.owner, credits.HoldRequest{SpendRequest: one}), stoa.StoreNotFound},
+			"a stranger holds":             {hold(other.Owner, credits.HoldRequest{SpendRequest: one}), stoa.StoreNotFound},
 			"a viewer holds":               {hold(viewer, credits.HoldRequest{SpendRequest: one}), stoa.Forbidden},
-			"nothing is held":              {hold(b.owner, credits.HoldRequest{}), stoa.InvalidRequest},
-			"too short":                    {hold(b.owner, credits.HoldRequest{SpendRequest: one, ExpiresIn: time.Millisecond}), stoa.InvalidRequest},
-			"in the past":                  {hold(b.owner, credits.HoldRequest{SpendRequest: one, ExpiresIn: -time.Hour}), stoa.InvalidRequest},
-			"too long":                     {hold(b.owner, credits.HoldRequest{SpendRequest: one, ExpiresIn: 31 * 24 * time.Hour}), stoa.InvalidRequest},
-			"more than there is":           {hold(b.owner, credits.HoldRequest{SpendRequest: credits.SpendRequest{Amount: 9 * credits.Credit}}), stoa.InsufficientCredits},
-			"an unknown service":           {hold(b.owner, credits.HoldRequest{SpendRequest: credits.SpendRequest{ServiceKey: "none"}}), stoa.InvalidRequest},
-			"a stranger captures":          {capture(other.owner, plain, credits.CaptureRequest{}), stoa.StoreNotFound},
+			"nothing is held":              {hold(b.Owner, credits.HoldRequest{}), stoa.InvalidRequest},
+			"too short":                    {hold(b.Owner, credits.HoldRequest{SpendRequest: one, ExpiresIn: time.Millisecond}), stoa.InvalidRequest},
+			"in the past":                  {hold(b.Owner, credits.HoldRequest{SpendRequest: one, ExpiresIn: -time.Hour}), stoa.InvalidRequest},
+			"too long":                     {hold(b.Owner, credits.HoldRequest{SpendRequest: one, ExpiresIn: 31 * 24 * time.Hour}), stoa.InvalidRequest},
+			"more than there is":           {hold(b.Owner, credits.HoldRequest{SpendRequest: credits.SpendRequest{Amount: 9 * credits.Credit}}), stoa.InsufficientCredits},
+			"an unknown service":           {hold(b.Owner, credits.HoldRequest{SpendRequest: credits.SpendRequest{ServiceKey: "none"}}), stoa.InvalidRequest},
+			"a stranger captures":          {capture(other.Owner, plain, credits.CaptureRequest{}), stoa.StoreNotFound},
 			"a viewer captures":            {capture(viewer, plain, credits.CaptureRequest{}), stoa.Forbidden},
-			"another store's hold":         {capture(b.owner, theirs, credits.CaptureRequest{}), stoa.HoldNotFound},
-			"no hold":                      {capture(b.owner, stoa.HoldID{}, credits.CaptureRequest{}), stoa.HoldNotFound},
-			"more than is held":            {capture(b.owner, plain, credits.CaptureRequest{Amount: credits.Credit + 1}), stoa.InvalidRequest},
-			"less than nothing":            {capture(b.owner, plain, credits.CaptureRequest{Amount: -1}), stoa.InvalidRequest},
-			"an amount and a quantity":     {capture(b.owner, service, credits.CaptureRequest{Amount: 1, Quantity: ptr(int64(1))}), stoa.InvalidRequest},
-			"a quantity of nothing":        {capture(b.owner, plain, credits.CaptureRequest{Quantity: ptr(int64(1))}), stoa.InvalidRequest},
-			"no quantity":                  {capture(b.owner, service, credits.CaptureRequest{Quantity: ptr(int64(0))}), stoa.InvalidRequest},
-			"a larger quantity":            {capture(b.owner, service, credits.CaptureRequest{Quantity: ptr(int64(2))}), stoa.InvalidRequest},
-			"a quantity beyond all":        {capture(b.owner, service, credits.CaptureRequest{Quantity: ptr(int64(1) << 62)}), stoa.InvalidRequest},
-			"a stranger releases":          {release(other.owner, plain, ""), stoa.StoreNotFound},
-			"another store's is released":  {release(b.owner, theirs, ""), stoa.HoldNotFound},
-			"a key that cannot be printed": {release(b.owner, plain, "\x00"), stoa.InvalidRequest},
+			"another store's hold":         {capture(b.Owner, theirs, credits.CaptureRequest{}), stoa.HoldNotFound},
+			"no hold":                      {capture(b.Owner, stoa.HoldID{}, credits.CaptureRequest{}), stoa.HoldNotFound},
+			"more than is held":            {capture(b.Owner, plain, credits.CaptureRequest{Amount: credits.Credit + 1}), stoa.InvalidRequest},
+			"less than nothing":            {capture(b.Owner, plain, credits.CaptureRequest{Amount: -1}), stoa.InvalidRequest},
+			"an amount and a quantity":     {capture(b.Owner, service, credits.CaptureRequest{Amount: 1, Quantity: ptr(int64(1))}), stoa.InvalidRequest},
+			"a quantity of nothing":        {capture(b.Owner, plain, credits.CaptureRequest{Quantity: ptr(int64(1))}), stoa.InvalidRequest},
+			"no quantity":                  {capture(b.Owner, service, credits.CaptureRequest{Quantity: ptr(int64(0))}), stoa.InvalidRequest},
+			"a larger quantity":            {capture(b.Owner, service, credits.CaptureRequest{Quantity: ptr(int64(2))}), stoa.InvalidRequest},
+			"a quantity beyond all":        {capture(b.Owner, service, credits.CaptureRequest{Quantity: ptr(int64(1) << 62)}), stoa.InvalidRequest},
+			"a stranger releases":          {release(other.Owner, plain, ""), stoa.StoreNotFound},
+			"another store's is released":  {release(b.Owner, theirs, ""), stoa.HoldNotFound},
+			"a key that cannot be printed": {release(b.Owner, plain, "\x00"), stoa.InvalidRequest},
 		} {
 			if got := stoa.CodeOf(c.err); got != c.code {
 				t.Errorf("%s: %v, want %s", name, c.err, c.code)
 			}
 		}
-		if after := b.dump(t); after != before {
+		if after := b.Dump(t); after != before {
 			t.Errorf("the refusals changed\n%s\nto\n%s", before, after)
 		}
 	})
@@ -123,16 +118,16 @@ func TestHoldsRefuseFaults(t *testing.T) {
 // A hold is resolved once, whoever comes at the same time.
 func TestConcurrentResolutions(t *testing.T) {
 	t.Parallel()
-	eachTwice(t, func(t *testing.T, b bench, ledgers [2]*credits.Ledger) {
-		b.give(t, 100*credits.Credit)
+	eachTwice(t, func(t *testing.T, b creditstest.Account, ledgers [2]*credits.Ledger) {
+		b.Give(t, 100*credits.Credit)
 		for round := range 5 {
-			id := b.hold(t, credits.SpendRequest{Amount: credits.Credit}).Hold.ID
+			id := b.Hold(t, credits.SpendRequest{Amount: credits.Credit}).Hold.ID
 			errs := concurrently(12, func(i int) error {
 				if i%3 == 0 {
-					_, err := ledgers[i%2].Release(t.Context(), b.owner, b.store, id, "")
+					_, err := ledgers[i%2].Release(t.Context(), b.Owner, b.Store, id, "")
 					return err
 				}
-				_, err := ledgers[i%2].Capture(t.Context(), b.owner, b.store, id, credits.CaptureRequest{Amount: credits.Credit / 2})
+				_, err := ledgers[i%2].Capture(t.Context(), b.Owner, b.Store, id, credits.CaptureRequest{Amount: credits.Credit / 2})
 				return err
 			})
 			won := 0
@@ -149,13 +144,13 @@ func TestConcurrentResolutions(t *testing.T) {
 				t.Errorf("round %d: %d of 12 resolved the hold", round, won)
 			}
 		}
-		if got := b.balance(t); got.Reserved != 0 {
+		if got := b.Balance(t); got.Reserved != 0 {
 			t.Errorf("%+v", got)
 		}
-		report, err := b.ledger.Verify(t.Context(), nil)
+		report, err := verify.Run(t.Context(), b.DB, nil)
 		must(t, err)
-		if len(report.Faults) > 0 {
-			t.Error(report.Faults)
+		if len(report.Inconsistencies) > 0 {
+			t.Error(report.Inconsistencies)
 		}
 	})
 }
@@ -165,29 +160,29 @@ func TestConcurrentResolutions(t *testing.T) {
 func TestOverdueHolds(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b, idle := setup(t, db), setup(t, db)
+		b, idle := creditstest.New(t, db), creditstest.New(t, db)
 		var changed []stoa.StoreID
-		b.ledger.OnChange(func(id stoa.StoreID) { changed = append(changed, id) })
-		for _, s := range []bench{b, idle} {
-			s.give(t, credits.Credit)
-			s.hold(t, credits.SpendRequest{Amount: credits.Credit})
-			s.exec(t, `UPDATE credit_holds SET expires_at = $2 WHERE store_id = $1`, s.store, time.Now().UTC().Add(-time.Second))
+		b.Ledger.OnChange(func(id stoa.StoreID) { changed = append(changed, id) })
+		for _, s := range []creditstest.Account{b, idle} {
+			s.Give(t, credits.Credit)
+			s.Hold(t, credits.SpendRequest{Amount: credits.Credit})
+			s.Exec(t, `UPDATE credit_holds SET expires_at = $2 WHERE store_id = $1`, s.Store, time.Now().UTC().Add(-time.Second))
 		}
-		_, err := b.spend(t.Context(), credits.SpendRequest{Amount: credits.Credit})
+		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit})
 		must(t, err)
-		if got := idle.balance(t); got.Available() != 0 {
+		if got := idle.Balance(t); got.Available() != 0 {
 			t.Errorf("nobody has touched it: %+v", got)
 		}
 		changed = nil
-		must(t, b.ledger.Sweep(t.Context(), credits.Sweep{}))
-		must(t, b.ledger.Sweep(t.Context(), credits.Sweep{}))
-		if got := idle.balance(t); got.Available() != credits.Credit {
+		must(t, b.Ledger.Sweep(t.Context(), credits.Sweep{}))
+		must(t, b.Ledger.Sweep(t.Context(), credits.Sweep{}))
+		if got := idle.Balance(t); got.Available() != credits.Credit {
 			t.Errorf("after the sweep: %+v", got)
 		}
-		if !slices.Equal(changed, []stoa.StoreID{idle.store}) {
-			t.Errorf("told of changes to %v, want one of %s", changed, idle.store)
+		if !slices.Equal(changed, []stoa.StoreID{idle.Store}) {
+			t.Errorf("told of changes to %v, want one of %s", changed, idle.Store)
 		}
-		page, err := idle.ledger.Holds(t.Context(), idle.owner, idle.store, credits.HoldFilter{State: credits.HoldExpired})
+		page, err := idle.Ledger.Holds(t.Context(), idle.Owner, idle.Store, credits.HoldFilter{State: credits.HoldExpired})
 		must(t, err)
 		if len(page.Holds) != 1 || page.Holds[0].ResolvedAt == nil {
 			t.Errorf("%+v", page)
@@ -198,16 +193,16 @@ func TestOverdueHolds(t *testing.T) {
 func TestHoldsArePaged(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b, other := setup(t, db), setup(t, db)
-		b.give(t, 100*credits.Credit)
+		b, other := creditstest.New(t, db), creditstest.New(t, db)
+		b.Give(t, 100*credits.Credit)
 		var want []stoa.HoldID
 		for i := range 7 {
-			h := b.hold(t, credits.SpendRequest{Amount: credits.Credit, Description: fmt.Sprint(i)})
+			h := b.Hold(t, credits.SpendRequest{Amount: credits.Credit, Description: fmt.Sprint(i)})
 			want = append([]stoa.HoldID{h.Hold.ID}, want...)
 		}
 		var got []stoa.HoldID
 		for f := (credits.HoldFilter{Limit: 3}); ; {
-			page, err := b.ledger.Holds(t.Context(), b.owner, b.store, f)
+			page, err := b.Ledger.Holds(t.Context(), b.Owner, b.Store, f)
 			must(t, err)
 			for _, h := range page.Holds {
 				got = append(got, h.ID)
@@ -221,11 +216,11 @@ func TestHoldsArePaged(t *testing.T) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 		for _, f := range []credits.HoldFilter{{State: "held"}, {Limit: 101}, {Limit: -1}, {Cursor: "x"}} {
-			if _, err := b.ledger.Holds(t.Context(), b.owner, b.store, f); stoa.CodeOf(err) != stoa.InvalidRequest {
+			if _, err := b.Ledger.Holds(t.Context(), b.Owner, b.Store, f); stoa.CodeOf(err) != stoa.InvalidRequest {
 				t.Errorf("%+v: %v", f, err)
 			}
 		}
-		_, err := b.ledger.Holds(t.Context(), other.owner, b.store, credits.HoldFilter{})
+		_, err := b.Ledger.Holds(t.Context(), other.Owner, b.Store, credits.HoldFilter{})
 		wantCode(t, err, stoa.StoreNotFound)
 	})
 }
@@ -233,7 +228,7 @@ func TestHoldsArePaged(t *testing.T) {
 func TestReversalsRefuseFaults(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
+		b := creditstest.New(t, db)
 		good := credits.Reversal{Type: credits.TypeRefund, Amount: 1, IdempotencyKey: "r"}
 		for name, c := range map[string]struct {
 			change func(*credits.Reversal)
@@ -248,8 +243,8 @@ func TestReversalsRefuseFaults(t *testing.T) {
 			r := good
 			c.change(&r)
 			for _, move := range []func(*masterdb.Tx) error{
-				func(tx *masterdb.Tx) error { _, err := b.ledger.ClawBack(t.Context(), tx, b.store, r); return err },
-				func(tx *masterdb.Tx) error { _, err := b.ledger.Reinstate(t.Context(), tx, b.store, r); return err },
+				func(tx *masterdb.Tx) error { _, err := b.Ledger.ClawBack(t.Context(), tx, b.Store, r); return err },
+				func(tx *masterdb.Tx) error { _, err := b.Ledger.Reinstate(t.Context(), tx, b.Store, r); return err },
 			} {
 				if err := db.Tx(t.Context(), move); !slices.Equal(fields(err), []string{c.field}) {
 					t.Errorf("%s: %v", name, err)
@@ -258,26 +253,26 @@ func TestReversalsRefuseFaults(t *testing.T) {
 		}
 		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			for _, err := range []error{
-				b.ledger.Freeze(t.Context(), tx, b.store, "", 1), b.ledger.Freeze(t.Context(), tx, b.store, "d", 0),
+				b.Ledger.Freeze(t.Context(), tx, b.Store, "", 1), b.Ledger.Freeze(t.Context(), tx, b.Store, "d", 0),
 			} {
 				if stoa.CodeOf(err) != stoa.InvalidRequest {
 					t.Errorf("got %v", err)
 				}
 			}
-			return errors.Join(b.ledger.Unfreeze(t.Context(), tx, b.store, "unknown"))
+			return errors.Join(b.Ledger.Unfreeze(t.Context(), tx, b.Store, "unknown"))
 		}))
 		// A debt blocks spending and is repaid first, by whatever comes.
 		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
-			_, err := b.ledger.ClawBack(t.Context(), tx, b.store, credits.Reversal{Type: credits.TypeDispute, Amount: 3 * credits.Credit, IdempotencyKey: "d"})
+			_, err := b.Ledger.ClawBack(t.Context(), tx, b.Store, credits.Reversal{Type: credits.TypeDispute, Amount: 3 * credits.Credit, IdempotencyKey: "d"})
 			return err
 		}))
-		b.give(t, credits.Credit)
-		_, err := b.spend(t.Context(), credits.SpendRequest{Amount: 1})
+		b.Give(t, credits.Credit)
+		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: 1})
 		wantCode(t, err, stoa.InsufficientCredits)
-		b.give(t, 3*credits.Credit)
-		if got := b.balance(t); got.Debt != 0 || got.Balance != credits.Credit {
+		b.Give(t, 3*credits.Credit)
+		if got := b.Balance(t); got.Debt != 0 || got.Balance != credits.Credit {
 			t.Errorf("%+v", got)
 		}
-		b.checkInvariants(t)
+		b.CheckInvariants(t)
 	})
 }

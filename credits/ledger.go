@@ -10,7 +10,7 @@
 //
 // All that changes an account reads it under its lock into an account, changes
 // that in memory and writes it back with flush. Spends alone have a shorter
-// way: see combiner.
+// way: see spendBatcher.
 package credits
 
 import (
@@ -27,14 +27,14 @@ import (
 // several processes on one master database.
 type Ledger struct {
 	db       *masterdb.DB
-	combiner *combiner
+	spends   *spendBatcher
 	onChange []func(stoa.StoreID)
 }
 
 // New returns the ledger kept in db.
 func New(db *masterdb.DB) *Ledger {
 	l := &Ledger{db: db}
-	l.combiner = newCombiner(l)
+	l.spends = newSpendBatcher(l)
 	return l
 }
 

@@ -78,7 +78,7 @@ func (l *Ledger) Sweep(ctx context.Context, _ Sweep) error {
 
 func (l *Ledger) settle(ctx context.Context, store stoa.StoreID) error {
 	return l.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		a, err := load(ctx, tx, store)
+		a, err := lockAccount(ctx, tx, store)
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,8 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/creditstest"
+	"github.com/stoahq/stoa/credits/verify"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 )
@@ -25,7 +27,7 @@ func TestLedgerModel(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		rapid.Check(t, func(r *rapid.T) {
-			m := &model{bench: setup(t, db), used: map[string]used{}}
+			m := &model{Account: creditstest.New(t, db), used: map[string]used{}}
 			m.freezes, m.paid = map[string]credits.Amount{}, map[string]credits.Amount{}
 			steps := []func(*rapid.T) outcome{
 				m.doGrant, m.doGrant, m.doSpend, m.doSpend, m.doHold, m.doCapture, m.doRelease,
@@ -33,16 +35,16 @@ func TestLedgerModel(t *testing.T) {
 			}
 			// Not rapid's Repeat: its 30 steps a run are half a minute of commits.
 			for range rapid.IntRange(1, 20).Draw(r, "steps") {
-				before := m.dump(t)
+				before := m.Dump(t)
 				out := rapid.SampledFrom(steps).Draw(r, "step")(r)
-				if got := m.dump(t); out == refused && got != before {
+				if got := m.Dump(t); out == refused && got != before {
 					r.Fatalf("a refusal changed\n%s\nto\n%s", before, got)
 				}
 				m.compare(r, t)
 			}
-			report, err := m.ledger.Verify(r.Context(), nil)
+			report, err := verify.Run(r.Context(), m.DB, nil)
 			must(t, err)
-			for _, fault := range report.Faults {
+			for _, fault := range report.Inconsistencies {
 				r.Errorf("verify: %s", fault)
 			}
 		})
@@ -172,7 +174,7 @@ func (s *state) take(amount credits.Amount, rank func(modelLot) int, expired boo
 type used struct{ request, answer string }
 
 type model struct {
-	bench
+	creditstest.Account
 	state
 	used map[string]used
 	keys int
@@ -184,32 +186,11 @@ var (
 	references = rapid.SampledFrom([]string{"p", "q"})
 )
 
-// dump is every byte that the ledger keeps of the store.
-func (b bench) dump(t testing.TB) string {
-	t.Helper()
-	var out string
-	for _, query := range []string{
-		`SELECT * FROM credit_balances WHERE store_id = $1`,
-		`SELECT * FROM credit_transactions WHERE store_id = $1 ORDER BY seq`,
-		`SELECT * FROM credit_holds WHERE store_id = $1 ORDER BY id`,
-		`SELECT * FROM credit_lots WHERE store_id = $1 ORDER BY seq`,
-		`SELECT * FROM credit_lot_uses WHERE store_id = $1 ORDER BY seq, lot_id`,
-		`SELECT * FROM credit_freezes WHERE store_id = $1 ORDER BY reference`,
-	} {
-		var rows []map[string]any
-		must(t, b.db.Select(t.Context(), &rows, query, b.store))
-		for _, row := range rows {
-			out += fmt.Sprintln(row)
-		}
-	}
-	return out
-}
-
 // compare checks the account against the model.
 func (m *model) compare(r *rapid.T, t *testing.T) {
-	got := m.bench.balance(t)
+	got := m.Account.Balance(t)
 	want := credits.Balance{
-		StoreID: m.store, Balance: m.state.balance(), Reserved: m.reserved(), Debt: m.debt,
+		StoreID: m.Store, Balance: m.state.balance(), Reserved: m.reserved(), Debt: m.debt,
 		LifetimePurchased: m.purchased, LifetimeSpent: m.spent,
 		Seq: got.Seq, Version: got.Version, UpdatedAt: got.UpdatedAt, ExpiresSoon: got.ExpiresSoon,
 	}
@@ -217,13 +198,13 @@ func (m *model) compare(r *rapid.T, t *testing.T) {
 		r.Fatalf("got %+v, want %+v", got, want)
 	}
 	var lots []credits.Amount
-	must(t, m.db.Select(t.Context(), &lots, `SELECT remaining FROM credit_lots WHERE store_id = $1 ORDER BY seq`, m.store))
+	must(t, m.DB.Select(t.Context(), &lots, `SELECT remaining FROM credit_lots WHERE store_id = $1 ORDER BY seq`, m.Store))
 	for i, l := range m.lots {
 		if lots[i] != l.remaining {
 			r.Fatalf("lot %d has %s left, want %s", i, lots[i], l.remaining)
 		}
 	}
-	m.checkInvariants(t)
+	m.CheckInvariants(t)
 }
 
 // run carries out one operation: call makes it, apply says what the model
@@ -270,7 +251,7 @@ func (m *model) runWith(settle func(*state), r *rapid.T, key, request string, ca
 
 func (m *model) inTx(ctx context.Context, fn func(*masterdb.Tx) (credits.Transaction, error)) (string, error) {
 	var t credits.Transaction
-	err := m.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
+	err := m.DB.Tx(ctx, func(tx *masterdb.Tx) (err error) {
 		t, err = fn(tx)
 		return err
 	})
@@ -289,7 +270,7 @@ func (m *model) doGrant(r *rapid.T) outcome {
 		g.ExpiresAt = &at
 	}
 	return m.run(r, g.IdempotencyKey, fmt.Sprint("grant", g.Type, g.Amount, g.Reference, g.Priority, days), func() (string, error) {
-		return m.inTx(r.Context(), func(tx *masterdb.Tx) (credits.Transaction, error) { return m.ledger.Grant(r.Context(), tx, m.store, g) })
+		return m.inTx(r.Context(), func(tx *masterdb.Tx) (credits.Transaction, error) { return m.Ledger.Grant(r.Context(), tx, m.Store, g) })
 	}, "", func(s *state) bool {
 		s.grants++
 		if g.Type == credits.TypePurchase {
@@ -312,11 +293,11 @@ func (m *model) doSpend(r *rapid.T) outcome {
 		key = "spend:" + key
 	}
 	settle := (*state).settle
-	if m.db.Engine == masterdb.Postgres && m.lotted() == 0 && m.available() >= req.Amount {
+	if m.DB.Engine == masterdb.Postgres && m.lotted() == 0 && m.available() >= req.Amount {
 		settle = func(*state) {} // one statement suffices, and leaves overdue holds to the next
 	}
 	return m.runWith(settle, r, key, fmt.Sprint("spend", req.Amount), func() (string, error) {
-		got, err := m.spend(r.Context(), req)
+		got, err := m.Spend(r.Context(), req)
 		return got.Transaction.ID.String(), err
 	}, stoa.InsufficientCredits, func(s *state) bool {
 		if req.Amount > s.available() {
@@ -335,9 +316,9 @@ func (m *model) doHold(r *rapid.T) outcome {
 	if key != "" {
 		key = "hold:" + key
 	}
-	var held credits.Held
+	var held credits.HoldResult
 	out := m.run(r, key, fmt.Sprint("hold", req.Amount), func() (_ string, err error) {
-		held, err = m.ledger.Hold(r.Context(), m.owner, m.store, req)
+		held, err = m.Ledger.Hold(r.Context(), m.Owner, m.Store, req)
 		return held.Hold.ID.String(), err
 	}, stoa.InsufficientCredits, func(s *state) bool {
 		if req.Amount > s.available() {
@@ -373,7 +354,7 @@ func (m *model) doCapture(r *rapid.T) outcome {
 		code = stoa.HoldNotFound
 	}
 	return m.run(r, "capture:"+req.IdempotencyKey, fmt.Sprint("capture", h.id, req.Amount), func() (string, error) {
-		got, err := m.ledger.Capture(r.Context(), m.owner, m.store, h.id, req)
+		got, err := m.Ledger.Capture(r.Context(), m.Owner, m.Store, h.id, req)
 		if err != nil {
 			return "", err
 		}
@@ -401,7 +382,7 @@ func (m *model) doRelease(r *rapid.T) outcome {
 		code = stoa.HoldNotOpen
 	}
 	return m.run(r, "release:"+key, fmt.Sprint("release", h.id), func() (string, error) {
-		got, err := m.ledger.Release(r.Context(), m.owner, m.store, h.id, key)
+		got, err := m.Ledger.Release(r.Context(), m.Owner, m.Store, h.id, key)
 		return got.Hold.ID.String(), err
 	}, code, func(s *state) bool {
 		if h.overdue || h.amount == 0 {
@@ -421,7 +402,7 @@ func (m *model) doClawBack(r *rapid.T) outcome {
 	}
 	return m.run(r, rev.IdempotencyKey, fmt.Sprint("clawback", rev.Amount), func() (string, error) {
 		return m.inTx(r.Context(), func(tx *masterdb.Tx) (credits.Transaction, error) {
-			return m.ledger.ClawBack(r.Context(), tx, m.store, rev)
+			return m.Ledger.ClawBack(r.Context(), tx, m.Store, rev)
 		})
 	}, "", func(s *state) bool {
 		taken := min(rev.Amount, s.available())
@@ -443,7 +424,7 @@ func (m *model) doReinstate(r *rapid.T) outcome {
 	rev := credits.Reversal{Type: credits.TypeDispute, Amount: amounts.Draw(r, "amount"), IdempotencyKey: m.fresh()}
 	return m.run(r, rev.IdempotencyKey, fmt.Sprint("reinstate", rev.Amount), func() (string, error) {
 		return m.inTx(r.Context(), func(tx *masterdb.Tx) (credits.Transaction, error) {
-			return m.ledger.Reinstate(r.Context(), tx, m.store, rev)
+			return m.Ledger.Reinstate(r.Context(), tx, m.Store, rev)
 		})
 	}, "", func(s *state) bool {
 		s.loose += rev.Amount
@@ -459,7 +440,7 @@ func (m *model) fresh() string {
 func (m *model) doFreeze(r *rapid.T) outcome {
 	ref, amount := references.Draw(r, "reference"), amounts.Draw(r, "amount")
 	_, known := m.used["freeze:"+ref]
-	err := m.db.Tx(r.Context(), func(tx *masterdb.Tx) error { return m.ledger.Freeze(r.Context(), tx, m.store, ref, amount) })
+	err := m.DB.Tx(r.Context(), func(tx *masterdb.Tx) error { return m.Ledger.Freeze(r.Context(), tx, m.Store, ref, amount) })
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -475,7 +456,7 @@ func (m *model) doFreeze(r *rapid.T) outcome {
 
 func (m *model) doUnfreeze(r *rapid.T) outcome {
 	ref := references.Draw(r, "reference")
-	err := m.db.Tx(r.Context(), func(tx *masterdb.Tx) error { return m.ledger.Unfreeze(r.Context(), tx, m.store, ref) })
+	err := m.DB.Tx(r.Context(), func(tx *masterdb.Tx) error { return m.Ledger.Unfreeze(r.Context(), tx, m.Store, ref) })
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -507,8 +488,8 @@ func (m *model) passTime(r *rapid.T) outcome {
 }
 
 func (m *model) pass(r *rapid.T, query string, args ...any) {
-	err := m.db.Tx(r.Context(), func(tx *masterdb.Tx) error {
-		_, err := tx.Exec(r.Context(), query, append([]any{m.store}, args...)...)
+	err := m.DB.Tx(r.Context(), func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(r.Context(), query, append([]any{m.Store}, args...)...)
 		return err
 	})
 	if err != nil {
@@ -517,7 +498,7 @@ func (m *model) pass(r *rapid.T, query string, args ...any) {
 }
 
 func (m *model) doSweep(r *rapid.T) outcome {
-	if err := m.ledger.Sweep(r.Context(), credits.Sweep{}); err != nil {
+	if err := m.Ledger.Sweep(r.Context(), credits.Sweep{}); err != nil {
 		r.Fatal(err)
 	}
 	due := slices.ContainsFunc(m.holds, func(h modelHold) bool { return h.overdue }) ||

@@ -8,6 +8,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/creditstest"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 )
@@ -17,13 +18,13 @@ import (
 func TestSetPrice(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
-		b.give(t, 100*credits.Credit)
-		history, err := b.ledger.PriceHistory(t.Context())
+		b := creditstest.New(t, db)
+		b.Give(t, 100*credits.Credit)
+		history, err := b.Ledger.PriceHistory(t.Context())
 		must(t, err)
 		set := func(p credits.Price) credits.Price {
 			t.Helper()
-			got, added, err := b.ledger.SetPrice(t.Context(), access.Principal{}, p)
+			got, added, err := b.Ledger.SetPrice(t.Context(), access.Principal{}, p)
 			must(t, err)
 			if !added {
 				t.Fatalf("%+v was not added", p)
@@ -32,7 +33,7 @@ func TestSetPrice(t *testing.T) {
 		}
 		spend := func() credits.Amount {
 			t.Helper()
-			s, err := b.spend(t.Context(), credits.SpendRequest{ServiceKey: "product_import", Quantity: ptr(int64(3))})
+			s, err := b.Spend(t.Context(), credits.SpendRequest{ServiceKey: "product_import", Quantity: ptr(int64(3))})
 			must(t, err)
 			return -s.Transaction.Amount
 		}
@@ -52,7 +53,7 @@ func TestSetPrice(t *testing.T) {
 		}
 		set(credits.Price{ServiceKey: "x-ray.scan", UnitPrice: 1, Unit: "scan", Description: "Röntgen für Produkte"})
 
-		after, err := b.ledger.PriceHistory(t.Context())
+		after, err := b.Ledger.PriceHistory(t.Context())
 		must(t, err)
 		if len(after) != len(history)+3 {
 			t.Errorf("%d rows became %d", len(history), len(after))
@@ -64,7 +65,7 @@ func TestSetPrice(t *testing.T) {
 		}
 		at := func(moment time.Time) credits.Amount {
 			t.Helper()
-			list, err := b.ledger.Prices(t.Context(), moment)
+			list, err := b.Ledger.Prices(t.Context(), moment)
 			must(t, err)
 			for _, p := range list {
 				if p.ServiceKey == "product_import" {

@@ -19,61 +19,33 @@ type SpendRequest struct {
 	IdempotencyKey string // empty for none
 }
 
-// Spent is the outcome of a spend. When the answer is a replay, Transaction
-// is the first one, with the balance right after it in BalanceAfter, while
-// Balance is the account as it is now.
-type Spent struct {
+// SpendResult is the result of a spend. When it is a replay, Transaction is the
+// first one, with the balance right after it in BalanceAfter, while Balance is
+// the account as it is now.
+type SpendResult struct {
 	Transaction Transaction
 	Balance     Balance
 }
 
-// Spend takes credits from the store, or fails and changes nothing:
-// invalid_request names the fields at fault, insufficient_credits says what
-// is missing, idempotency_conflict that the key belongs to another request.
-// The same request under the same key spends once, however often and from
-// wherever it is sent; a failed attempt leaves its key free. When ctx ends
-// first, the outcome is unknown unless the request is sent again with its key.
-func (l *Ledger) Spend(ctx context.Context, p access.Principal, store stoa.StoreID, req SpendRequest) (Spent, error) {
+// Spend takes credits from the store. When it fails, it changes nothing:
+// invalid_request names the fields at fault, insufficient_credits says what is
+// missing, and idempotency_conflict means that the key belongs to another
+// request. The same request under the same key spends once, however often and
+// through whichever process it is sent. A failed attempt leaves its key free.
+// When ctx ends first, the outcome is unknown until the request is sent again
+// with its key.
+func (l *Ledger) Spend(ctx context.Context, p access.Principal, store stoa.StoreID, req SpendRequest) (SpendResult, error) {
 	if err := req.validate(); err != nil {
-		return Spent{}, err
+		return SpendResult{}, err
 	}
-	// The statements ask about the user; what an API key is limited to is known here.
+	// The SQL form of the rules checks the user. What an API key is limited to is
+	// known without the database.
 	if err := p.Within(store, access.SpendCredits); err != nil {
-		return Spent{}, err
+		return SpendResult{}, err
 	}
-	c := &call{user: p, store: store, req: req, done: make(chan struct{})}
-	c.key, c.hash = req.idempotency()
-	return l.combiner.do(ctx, c)
-}
-
-// spend is a spend on an account that has been loaded.
-func (a *account) spend(c *call, prices map[string]Amount) (Spent, error) {
-	t, err := c.req.price(prices)
-	if err != nil {
-		return Spent{}, err
-	}
-	if err := a.covers(t.Amount); err != nil {
-		return Spent{}, err
-	}
-	t.Type, t.Amount, t.Description, t.UserID = TypeSpend, -t.Amount, c.req.Description, &c.user.UserID
-	t = a.post(entry{Transaction: t, key: c.key, hash: c.hash})
-	return Spent{Transaction: t, Balance: a.Balance}, nil
-}
-
-// covers returns insufficient_credits when the account cannot pay amount.
-func (a *account) covers(amount Amount) error {
-	if a.Debt > 0 {
-		return stoa.Errorf(stoa.InsufficientCredits,
-			"This needs %s credits, but the store owes %s from a payment that was reversed. Buy credits to settle it.", amount, a.Debt)
-	}
-	if amount > a.Available() {
-		return stoa.Errorf(stoa.InsufficientCredits,
-			"This needs %s credits and %s are available. Buy credits and try again.", amount, a.Available())
-	}
-	if !a.LifetimeSpent.canAdd(amount) {
-		return stoa.Errorf(stoa.InsufficientCredits, "This account has spent all that an account can count.")
-	}
-	return nil
+	call := &spendCall{user: p, store: store, req: req}
+	call.key, call.hash = req.idempotency()
+	return l.spends.spend(ctx, call)
 }
 
 // price fills in what the request costs: Amount, and for a service its key,
@@ -85,7 +57,7 @@ func (r SpendRequest) price(prices map[string]Amount) (Transaction, error) {
 	var faults stoa.Invalid
 	unit, found := prices[r.ServiceKey]
 	quantity := r.quantity()
-	total, ok := unit.times(quantity)
+	total, ok := unit.Times(quantity)
 	switch {
 	case !found:
 		faults.Add("serviceKey", "there is no such service in the price list")

@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/creditstest"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 )
@@ -22,29 +23,29 @@ import (
 func TestSpendAmount(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
-		b.give(t, 10*credits.Credit)
+		b := creditstest.New(t, db)
+		b.Give(t, 10*credits.Credit)
 
-		got, err := b.spend(t.Context(), credits.SpendRequest{Amount: 25_000, Description: "two and a half"})
+		got, err := b.Spend(t.Context(), credits.SpendRequest{Amount: 25_000, Description: "two and a half"})
 		must(t, err)
 
 		want := credits.Transaction{
-			ID: got.Transaction.ID, StoreID: b.store, Sequence: 2, Type: credits.TypeSpend, Amount: -25_000,
-			BalanceAfter: 75_000, Description: "two and a half", UserID: &b.owner.UserID, CreatedAt: got.Transaction.CreatedAt,
+			ID: got.Transaction.ID, StoreID: b.Store, Sequence: 2, Type: credits.TypeSpend, Amount: -25_000,
+			BalanceAfter: 75_000, Description: "two and a half", UserID: &b.Owner.UserID, CreatedAt: got.Transaction.CreatedAt,
 		}
 		if d := cmp.Diff(want, got.Transaction); d != "" {
 			t.Error(d)
 		}
-		if d := cmp.Diff(want, b.rows(t)[1]); d != "" {
+		if d := cmp.Diff(want, b.Rows(t)[1]); d != "" {
 			t.Error("stored:", d)
 		}
 		wantBalance := credits.Balance{
-			StoreID: b.store, Balance: 75_000, LifetimeSpent: 25_000, Seq: 2, Version: 2, UpdatedAt: want.CreatedAt,
+			StoreID: b.Store, Balance: 75_000, LifetimeSpent: 25_000, Seq: 2, Version: 2, UpdatedAt: want.CreatedAt,
 		}
 		if d := cmp.Diff(wantBalance, got.Balance); d != "" {
 			t.Error(d)
 		}
-		if d := cmp.Diff(wantBalance, b.balance(t)); d != "" {
+		if d := cmp.Diff(wantBalance, b.Balance(t)); d != "" {
 			t.Error("stored:", d)
 		}
 	})
@@ -53,28 +54,28 @@ func TestSpendAmount(t *testing.T) {
 func TestSpendService(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
-		b.give(t, 10*credits.Credit)
+		b := creditstest.New(t, db)
+		b.Give(t, 10*credits.Credit)
 		now := time.Now().UTC()
-		b.price(t, "paint", 3_000, now.Add(-2*time.Hour))
-		b.price(t, "paint", 5_000, now.Add(-time.Hour))
-		b.price(t, "paint", 9_000, now.Add(time.Hour))
+		b.Price(t, "paint", 3_000, now.Add(-2*time.Hour))
+		b.Price(t, "paint", 5_000, now.Add(-time.Hour))
+		b.Price(t, "paint", 9_000, now.Add(time.Hour))
 
-		got, err := b.spend(t.Context(), credits.SpendRequest{ServiceKey: "paint", Quantity: ptr(int64(3))})
+		got, err := b.Spend(t.Context(), credits.SpendRequest{ServiceKey: "paint", Quantity: ptr(int64(3))})
 		must(t, err)
 		want := credits.Transaction{
-			ID: got.Transaction.ID, StoreID: b.store, Sequence: 2, Type: credits.TypeSpend, Amount: -15_000, BalanceAfter: 85_000,
+			ID: got.Transaction.ID, StoreID: b.Store, Sequence: 2, Type: credits.TypeSpend, Amount: -15_000, BalanceAfter: 85_000,
 			ServiceKey: ptr("paint"), Quantity: ptr(int64(3)), UnitPrice: ptr(credits.Amount(5_000)),
-			UserID: &b.owner.UserID, CreatedAt: got.Transaction.CreatedAt,
+			UserID: &b.Owner.UserID, CreatedAt: got.Transaction.CreatedAt,
 		}
 		if d := cmp.Diff(want, got.Transaction); d != "" {
 			t.Error(d)
 		}
-		if d := cmp.Diff(want, b.rows(t)[1]); d != "" {
+		if d := cmp.Diff(want, b.Rows(t)[1]); d != "" {
 			t.Error("stored:", d)
 		}
 
-		got, err = b.spend(t.Context(), credits.SpendRequest{ServiceKey: "paint"})
+		got, err = b.Spend(t.Context(), credits.SpendRequest{ServiceKey: "paint"})
 		must(t, err)
 		if got.Transaction.Amount != -5_000 || *got.Transaction.Quantity != 1 {
 			t.Errorf("without a quantity: %+v", got.Transaction)
@@ -85,11 +86,11 @@ func TestSpendService(t *testing.T) {
 func TestSpendRefusesFaults(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
-		b.give(t, 10*credits.Credit)
-		b.price(t, "free", 0, time.Now().UTC().Add(-time.Hour))
-		b.price(t, "dear", math.MaxInt64, time.Now().UTC().Add(-time.Hour))
-		b.price(t, "tomorrow", 1, time.Now().UTC().Add(24*time.Hour))
+		b := creditstest.New(t, db)
+		b.Give(t, 10*credits.Credit)
+		b.Price(t, "free", 0, time.Now().UTC().Add(-time.Hour))
+		b.Price(t, "dear", math.MaxInt64, time.Now().UTC().Add(-time.Hour))
+		b.Price(t, "tomorrow", 1, time.Now().UTC().Add(24*time.Hour))
 		for name, c := range map[string]struct {
 			req    credits.SpendRequest
 			fields []string
@@ -115,16 +116,16 @@ func TestSpendRefusesFaults(t *testing.T) {
 				[]string{"amount", "description", "idempotencyKey"},
 			},
 		} {
-			_, err := b.spend(t.Context(), c.req)
+			_, err := b.Spend(t.Context(), c.req)
 			if got := fields(err); stoa.CodeOf(err) != stoa.InvalidRequest || !slices.Equal(got, c.fields) {
 				t.Errorf("%s: %v, fields %v; want invalid_request with %v", name, err, got, c.fields)
 			}
 		}
-		if got := len(b.rows(t)); got != 1 {
+		if got := len(b.Rows(t)); got != 1 {
 			t.Errorf("%d rows, want only the grant", got)
 		}
 		// The longest that is allowed is allowed.
-		_, err := b.spend(t.Context(), credits.SpendRequest{
+		_, err := b.Spend(t.Context(), credits.SpendRequest{
 			Amount: 1, Description: strings.Repeat("é", 500), IdempotencyKey: strings.Repeat("~", 255),
 		})
 		must(t, err)
@@ -156,12 +157,12 @@ func TestSpendNeedsEnoughAvailable(t *testing.T) {
 			"debt":          {"debt = 5000, reserved = balance", 1, []string{"0.0001", "0.5"}},
 			"the most ever": {"updated_at = updated_at", math.MaxInt64, []string{"922337203685477.5807"}},
 		} {
-			b := setup(t, db)
-			b.give(t, 10*credits.Credit)
-			b.exec(t, `UPDATE credit_balances SET `+c.set+` WHERE store_id = $1`, b.store)
-			before := b.balance(t)
+			b := creditstest.New(t, db)
+			b.Give(t, 10*credits.Credit)
+			b.Exec(t, `UPDATE credit_balances SET `+c.set+` WHERE store_id = $1`, b.Store)
+			before := b.Balance(t)
 
-			_, err := b.spend(t.Context(), credits.SpendRequest{Amount: c.spend, IdempotencyKey: "k"})
+			_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: c.spend, IdempotencyKey: "k"})
 			if stoa.CodeOf(err) != stoa.InsufficientCredits {
 				t.Errorf("%s: %v", name, err)
 				continue
@@ -171,10 +172,10 @@ func TestSpendNeedsEnoughAvailable(t *testing.T) {
 					t.Errorf("%s: %v: does not say %q", name, err, say)
 				}
 			}
-			if d := cmp.Diff(before, b.balance(t)); d != "" {
+			if d := cmp.Diff(before, b.Balance(t)); d != "" {
 				t.Errorf("%s: changed the balance: %s", name, d)
 			}
-			b.checkInvariants(t)
+			b.CheckInvariants(t)
 		}
 	})
 }
@@ -182,10 +183,10 @@ func TestSpendNeedsEnoughAvailable(t *testing.T) {
 func TestSpendAllThatIsAvailable(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
-		b.give(t, 10*credits.Credit)
-		b.exec(t, `UPDATE credit_balances SET reserved = 75000 WHERE store_id = $1`, b.store)
-		got, err := b.spend(t.Context(), credits.SpendRequest{Amount: 25_000})
+		b := creditstest.New(t, db)
+		b.Give(t, 10*credits.Credit)
+		b.Exec(t, `UPDATE credit_balances SET reserved = 75000 WHERE store_id = $1`, b.Store)
+		got, err := b.Spend(t.Context(), credits.SpendRequest{Amount: 25_000})
 		must(t, err)
 		if got.Balance.Available() != 0 || got.Balance.Balance != 75_000 {
 			t.Errorf("%+v", got.Balance)
@@ -193,30 +194,22 @@ func TestSpendAllThatIsAvailable(t *testing.T) {
 	})
 }
 
-func (b bench) exec(t testing.TB, query string, args ...any) {
-	t.Helper()
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
-		_, err := tx.Exec(t.Context(), query, args...)
-		return err
-	}))
-}
-
 func TestSpendReplay(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
-		b.give(t, 10*credits.Credit)
-		b.price(t, "paint", 5_000, time.Now().UTC().Add(-time.Hour))
+		b := creditstest.New(t, db)
+		b.Give(t, 10*credits.Credit)
+		b.Price(t, "paint", 5_000, time.Now().UTC().Add(-time.Hour))
 		req := credits.SpendRequest{ServiceKey: "paint", Description: "d", IdempotencyKey: "k"}
-		first, err := b.spend(t.Context(), req)
+		first, err := b.Spend(t.Context(), req)
 		must(t, err)
-		other, err := b.spend(t.Context(), credits.SpendRequest{Amount: credits.Credit})
+		other, err := b.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit})
 		must(t, err)
 		// A new price does not make it another request.
-		b.price(t, "paint", 6_000, time.Now().UTC().Add(-time.Minute))
+		b.Price(t, "paint", 6_000, time.Now().UTC().Add(-time.Minute))
 
 		req.Quantity = ptr(int64(1)) // the default, spelled out
-		again, err := b.spend(t.Context(), req)
+		again, err := b.Spend(t.Context(), req)
 		must(t, err)
 		if d := cmp.Diff(first.Transaction, again.Transaction); d != "" {
 			t.Error(d)
@@ -235,11 +228,11 @@ func TestSpendReplay(t *testing.T) {
 		} {
 			changed := req
 			change(&changed)
-			if _, err := b.spend(t.Context(), changed); stoa.CodeOf(err) != stoa.IdempotencyConflict {
+			if _, err := b.Spend(t.Context(), changed); stoa.CodeOf(err) != stoa.IdempotencyConflict {
 				t.Errorf("another %s: %v", name, err)
 			}
 		}
-		if got := len(b.rows(t)); got != 3 {
+		if got := len(b.Rows(t)); got != 3 {
 			t.Errorf("%d rows, want 3", got)
 		}
 	})
@@ -249,11 +242,11 @@ func TestKeysAreTheStoresOwn(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		for range 2 {
-			b := setup(t, db)
-			b.give(t, credits.Credit)
-			got, err := b.spend(t.Context(), credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "same"})
+			b := creditstest.New(t, db)
+			b.Give(t, credits.Credit)
+			got, err := b.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "same"})
 			must(t, err)
-			if got.Transaction.StoreID != b.store {
+			if got.Transaction.StoreID != b.Store {
 				t.Error("answered with another store's transaction")
 			}
 		}
@@ -263,11 +256,11 @@ func TestKeysAreTheStoresOwn(t *testing.T) {
 func TestFailedSpendLeavesItsKeyFree(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
-		_, err := b.spend(t.Context(), credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "k"})
+		b := creditstest.New(t, db)
+		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "k"})
 		wantCode(t, err, stoa.InsufficientCredits)
-		b.give(t, 3*credits.Credit)
-		_, err = b.spend(t.Context(), credits.SpendRequest{Amount: 2 * credits.Credit, IdempotencyKey: "k"})
+		b.Give(t, 3*credits.Credit)
+		_, err = b.Spend(t.Context(), credits.SpendRequest{Amount: 2 * credits.Credit, IdempotencyKey: "k"})
 		must(t, err)
 	})
 }
@@ -275,31 +268,31 @@ func TestFailedSpendLeavesItsKeyFree(t *testing.T) {
 func TestSpendIsForMembersWhoMay(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b, other := setup(t, db), setup(t, db)
-		b.give(t, 10*credits.Credit)
+		b, other := creditstest.New(t, db), creditstest.New(t, db)
+		b.Give(t, 10*credits.Credit)
 		req := credits.SpendRequest{Amount: credits.Credit}
 
-		_, theirs := b.ledger.Spend(t.Context(), other.owner, b.store, req)
-		_, nobodys := b.ledger.Spend(t.Context(), other.owner, stoa.NewID[stoa.StoreID](), req)
+		_, theirs := b.Ledger.Spend(t.Context(), other.Owner, b.Store, req)
+		_, nobodys := b.Ledger.Spend(t.Context(), other.Owner, stoa.NewID[stoa.StoreID](), req)
 		wantCode(t, theirs, stoa.StoreNotFound)
 		if d := cmp.Diff(nobodys, theirs); d != "" {
 			t.Error("another's store can be told from none:", d)
 		}
-		_, theirs = b.ledger.Balance(t.Context(), other.owner, b.store)
+		_, theirs = b.Ledger.Balance(t.Context(), other.Owner, b.Store)
 		wantCode(t, theirs, stoa.StoreNotFound)
-		_, theirs = b.ledger.Transactions(t.Context(), other.owner, b.store, credits.Filter{})
+		_, theirs = b.Ledger.Transactions(t.Context(), other.Owner, b.Store, credits.Filter{})
 		wantCode(t, theirs, stoa.StoreNotFound)
 
-		viewer := b.member(t, access.Viewer)
-		_, err := b.ledger.Spend(t.Context(), viewer, b.store, req)
+		viewer := b.Member(t, access.Viewer)
+		_, err := b.Ledger.Spend(t.Context(), viewer, b.Store, req)
 		wantCode(t, err, stoa.Forbidden)
-		_, err = b.ledger.Balance(t.Context(), viewer, b.store)
+		_, err = b.Ledger.Balance(t.Context(), viewer, b.Store)
 		must(t, err)
-		_, err = b.ledger.Transactions(t.Context(), viewer, b.store, credits.Filter{})
+		_, err = b.Ledger.Transactions(t.Context(), viewer, b.Store, credits.Filter{})
 		must(t, err)
 
-		member := b.member(t, access.Member)
-		got, err := b.ledger.Spend(t.Context(), member, b.store, req)
+		member := b.Member(t, access.Member)
+		got, err := b.Ledger.Spend(t.Context(), member, b.Store, req)
 		must(t, err)
 		if *got.Transaction.UserID != member.UserID {
 			t.Error("recorded for another user")
@@ -309,23 +302,23 @@ func TestSpendIsForMembersWhoMay(t *testing.T) {
 
 // eachTwice is masterdbtest.Each with a second handle on the same database:
 // another process, as far as locks go.
-func eachTwice(t *testing.T, test func(t *testing.T, b bench, ledgers [2]*credits.Ledger)) {
+func eachTwice(t *testing.T, test func(t *testing.T, b creditstest.Account, ledgers [2]*credits.Ledger)) {
 	for _, engine := range masterdbtest.Engines() {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
 			url := masterdbtest.URL(t, engine)
-			b, second := setup(t, masterdbtest.Open(t, url)), masterdbtest.Open(t, url)
-			test(t, b, [2]*credits.Ledger{b.ledger, credits.New(second)})
+			b, second := creditstest.New(t, masterdbtest.Open(t, url)), masterdbtest.Open(t, url)
+			test(t, b, [2]*credits.Ledger{b.Ledger, credits.New(second)})
 		})
 	}
 }
 
 func TestConcurrentSpends(t *testing.T) {
 	t.Parallel()
-	eachTwice(t, func(t *testing.T, b bench, ledgers [2]*credits.Ledger) {
-		b.give(t, 100*credits.Credit)
+	eachTwice(t, func(t *testing.T, b creditstest.Account, ledgers [2]*credits.Ledger) {
+		b.Give(t, 100*credits.Credit)
 		errs := concurrently(200, func(i int) error {
-			_, err := ledgers[i%2].Spend(t.Context(), b.owner, b.store, credits.SpendRequest{Amount: credits.Credit})
+			_, err := ledgers[i%2].Spend(t.Context(), b.Owner, b.Store, credits.SpendRequest{Amount: credits.Credit})
 			return err
 		})
 		count := map[stoa.Code]int{}
@@ -338,25 +331,25 @@ func TestConcurrentSpends(t *testing.T) {
 		if d := cmp.Diff(map[stoa.Code]int{"": 100, stoa.InsufficientCredits: 100}, count); d != "" {
 			t.Error(d)
 		}
-		if got := b.balance(t); got.Balance != 0 || got.LifetimeSpent != 100*credits.Credit {
+		if got := b.Balance(t); got.Balance != 0 || got.LifetimeSpent != 100*credits.Credit {
 			t.Errorf("%+v", got)
 		}
-		if got := len(b.rows(t)); got != 101 {
+		if got := len(b.Rows(t)); got != 101 {
 			t.Errorf("%d rows, want the grant and 100 spends", got)
 		}
-		b.checkInvariants(t)
+		b.CheckInvariants(t)
 	})
 }
 
 func TestConcurrentSpendsWithOneKey(t *testing.T) {
 	t.Parallel()
-	eachTwice(t, func(t *testing.T, b bench, ledgers [2]*credits.Ledger) {
-		b.give(t, 10*credits.Credit)
+	eachTwice(t, func(t *testing.T, b creditstest.Account, ledgers [2]*credits.Ledger) {
+		b.Give(t, 10*credits.Credit)
 		const rounds = 5 // in the first, few connections are open yet
 		for round := range rounds {
 			var ids [20]stoa.TransactionID
 			errs := concurrently(len(ids), func(i int) error {
-				got, err := ledgers[i%2].Spend(t.Context(), b.owner, b.store,
+				got, err := ledgers[i%2].Spend(t.Context(), b.Owner, b.Store,
 					credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: fmt.Sprint(round)})
 				ids[i] = got.Transaction.ID
 				return err
@@ -366,10 +359,10 @@ func TestConcurrentSpendsWithOneKey(t *testing.T) {
 				t.Error("different answers to one key")
 			}
 		}
-		if got := b.balance(t).Balance; got != (10-rounds)*credits.Credit {
+		if got := b.Balance(t).Balance; got != (10-rounds)*credits.Credit {
 			t.Errorf("balance %s, want %d", got, 10-rounds)
 		}
-		b.checkInvariants(t)
+		b.CheckInvariants(t)
 	})
 }
 

@@ -10,29 +10,30 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/creditstest"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 )
 
 // filled is a store with 25 transactions: 5 grants, 10 spends of an amount
 // and 10 of a service.
-func filled(t *testing.T, db *masterdb.DB) bench {
-	b := setup(t, db)
+func filled(t *testing.T, db *masterdb.DB) creditstest.Account {
+	b := creditstest.New(t, db)
 	for range 5 {
-		b.give(t, 10*credits.Credit)
+		b.Give(t, 10*credits.Credit)
 	}
 	for range 10 {
-		_, err := b.spend(t.Context(), credits.SpendRequest{Amount: 1})
+		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: 1})
 		must(t, err)
-		_, err = b.spend(t.Context(), credits.SpendRequest{ServiceKey: "product_import"})
+		_, err = b.Spend(t.Context(), credits.SpendRequest{ServiceKey: "product_import"})
 		must(t, err)
 	}
 	return b
 }
 
-func (b bench) page(t *testing.T, f credits.Filter) credits.Page {
+func readPage(t *testing.T, b creditstest.Account, f credits.Filter) credits.Page {
 	t.Helper()
-	got, err := b.ledger.Transactions(t.Context(), b.owner, b.store, f)
+	got, err := b.Ledger.Transactions(t.Context(), b.Owner, b.Store, f)
 	must(t, err)
 	return got
 }
@@ -42,13 +43,13 @@ func TestTransactionsArePagedWithoutGaps(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := filled(t, db)
 		filled(t, db) // another store's rows stay out
-		want := b.rows(t)
+		want := b.Rows(t)
 		slices.Reverse(want)
 		for limit, size := range map[int]int{0: 20, 1: 1, 7: 7, 24: 24, 25: 25, 26: 26, 100: 100} {
 			var got []credits.Transaction
 			f := credits.Filter{Limit: limit}
 			for pages := 1; ; pages++ {
-				p := b.page(t, f)
+				p := readPage(t, b, f)
 				got = append(got, p.Transactions...)
 				if p.NextCursor == nil {
 					break
@@ -69,9 +70,9 @@ func TestNewTransactionsDoNotShiftPages(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := filled(t, db)
-		first := b.page(t, credits.Filter{Limit: 10})
-		b.give(t, 1)
-		second := b.page(t, credits.Filter{Limit: 10, Cursor: *first.NextCursor})
+		first := readPage(t, b, credits.Filter{Limit: 10})
+		b.Give(t, 1)
+		second := readPage(t, b, credits.Filter{Limit: 10, Cursor: *first.NextCursor})
 		if got := second.Transactions[0].Sequence; got != 15 {
 			t.Errorf("the second page begins with %d, want 15", got)
 		}
@@ -82,7 +83,7 @@ func TestTransactionFilters(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := filled(t, db)
-		rows := b.rows(t)
+		rows := b.Rows(t)
 		// From is included and To is not, to the microsecond.
 		from, to := rows[7].CreatedAt, rows[11].CreatedAt
 		for name, c := range map[string]struct {
@@ -112,7 +113,7 @@ func TestTransactionFilters(t *testing.T) {
 				}
 			}
 			c.filter.Limit = 100
-			if d := cmp.Diff(want, b.page(t, c.filter).Transactions); d != "" {
+			if d := cmp.Diff(want, readPage(t, b, c.filter).Transactions); d != "" {
 				t.Errorf("%s: %s", name, d)
 			}
 		}
@@ -122,7 +123,7 @@ func TestTransactionFilters(t *testing.T) {
 func TestTransactionsRefuseFaults(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
+		b := creditstest.New(t, db)
 		now := time.Now()
 		for _, c := range []struct {
 			filter credits.Filter
@@ -140,7 +141,7 @@ func TestTransactionsRefuseFaults(t *testing.T) {
 			{credits.Filter{Cursor: "MR"}, "cursor"},   // "1" with stray bits
 			{credits.Filter{Cursor: "YWJj"}, "cursor"}, // "abc"
 		} {
-			_, err := b.ledger.Transactions(t.Context(), b.owner, b.store, c.filter)
+			_, err := b.Ledger.Transactions(t.Context(), b.Owner, b.Store, c.filter)
 			if stoa.CodeOf(err) != stoa.InvalidRequest || !slices.Equal(fields(err), []string{c.field}) {
 				t.Errorf("%+v: %v, fields %v; want %s", c.filter, err, fields(err), c.field)
 			}
@@ -179,18 +180,18 @@ func TestPricesFromMigrations(t *testing.T) {
 func TestPricesInForce(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
+		b := creditstest.New(t, db)
 		now := time.Now().UTC().Truncate(time.Microsecond)
 		seeded := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 		// Each a hair beside a time that the migration wrote as text.
-		b.price(t, "storage", 1, seeded.Add(-time.Microsecond))
-		b.price(t, "api_call", 2, seeded.Add(time.Microsecond))
-		b.price(t, "email_send", 3, seeded.Add(time.Second))
-		b.price(t, "product_import", 4, now.Add(-time.Second))
-		b.price(t, "product_import", 5, now.Add(time.Hour))
-		b.price(t, "not_yet", 6, now.Add(time.Hour))
+		b.Price(t, "storage", 1, seeded.Add(-time.Microsecond))
+		b.Price(t, "api_call", 2, seeded.Add(time.Microsecond))
+		b.Price(t, "email_send", 3, seeded.Add(time.Second))
+		b.Price(t, "product_import", 4, now.Add(-time.Second))
+		b.Price(t, "product_import", 5, now.Add(time.Hour))
+		b.Price(t, "not_yet", 6, now.Add(time.Hour))
 
-		prices, err := b.ledger.Prices(t.Context(), time.Now())
+		prices, err := b.Ledger.Prices(t.Context(), time.Now())
 		must(t, err)
 		got := map[string]credits.Amount{}
 		for _, p := range prices {
@@ -206,8 +207,8 @@ func TestPricesInForce(t *testing.T) {
 			if want == 0 {
 				continue
 			}
-			b.give(t, credits.Credit)
-			spent, err := b.spend(t.Context(), credits.SpendRequest{ServiceKey: service})
+			b.Give(t, credits.Credit)
+			spent, err := b.Spend(t.Context(), credits.SpendRequest{ServiceKey: service})
 			must(t, err)
 			if *spent.Transaction.UnitPrice != want {
 				t.Errorf("%s was charged %d, want %d", service, *spent.Transaction.UnitPrice, want)

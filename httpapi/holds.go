@@ -55,7 +55,7 @@ type heldOutput struct {
 	}
 }
 
-func newHeldOutput(h credits.Held, err error) (*heldOutput, error) {
+func newHeldOutput(h credits.HoldResult, err error) (*heldOutput, error) {
 	if err != nil {
 		return nil, err
 	}

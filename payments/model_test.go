@@ -6,6 +6,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/verify"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/payments"
@@ -37,9 +38,9 @@ func TestPaymentsModel(t *testing.T) {
 			w.compare(r, t)
 			w.leave(t)
 		})
-		report, err := s.ledger.Verify(t.Context(), nil)
+		report, err := verify.Run(t.Context(), s.db, nil)
 		must(t, err)
-		for _, fault := range report.Faults {
+		for _, fault := range report.Inconsistencies {
 			t.Error("verify: ", fault)
 		}
 	})

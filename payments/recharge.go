@@ -10,6 +10,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/feed"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
 )
@@ -59,10 +60,10 @@ const selectRecharge = `
 const due = `r.enabled AND b.debt = 0 AND b.balance - b.reserved < r.threshold AND s.status NOT IN ('suspended', 'deleting', 'deleted')`
 
 // FollowCredits has a store recharged a moment after its balance has fallen.
-func (s *Service) FollowCredits(feed *credits.Feed) {
-	feed.Follow(credits.Follower{
-		Behind: `JOIN auto_recharges r ON r.store_id = b.store_id JOIN stores s ON s.id = b.store_id WHERE ` + due,
-		Job:    func(store stoa.StoreID) jobs.Args { return Recharge{store} },
+func (s *Service) FollowCredits(changes *feed.Feed) {
+	changes.Follow(feed.Follower{
+		Pending: `JOIN auto_recharges r ON r.store_id = b.store_id JOIN stores s ON s.id = b.store_id WHERE ` + due,
+		Job:     func(store stoa.StoreID) jobs.Args { return Recharge{StoreID: store} },
 	})
 }
 

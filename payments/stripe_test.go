@@ -15,6 +15,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/verify"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
@@ -115,10 +116,10 @@ func (s till) wantBalance(t testing.TB, balance, reserved, debt credits.Amount) 
 	if got.Balance != balance*credits.Credit || got.Reserved != reserved*credits.Credit || got.Debt != debt*credits.Credit {
 		t.Fatalf("balance %s, reserved %s, debt %s; want %d, %d, %d", got.Balance, got.Reserved, got.Debt, balance, reserved, debt)
 	}
-	report, err := s.ledger.Verify(t.Context(), nil)
+	report, err := verify.Run(t.Context(), s.db, nil)
 	must(t, err)
-	if len(report.Faults) > 0 {
-		t.Fatal(report.Faults)
+	if len(report.Inconsistencies) > 0 {
+		t.Fatal(report.Inconsistencies)
 	}
 }
 

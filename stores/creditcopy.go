@@ -9,6 +9,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/feed"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/shop"
@@ -38,9 +39,9 @@ const (
 
 // FollowCredits has the copies follow feed. A store without a database at work,
 // or with one of an older schema, is passed by until it has one.
-func (r *Registry) FollowCredits(feed *credits.Feed) {
-	feed.Follow(credits.Follower{
-		Behind: fmt.Sprintf(`
+func (r *Registry) FollowCredits(changes *feed.Feed) {
+	changes.Follow(feed.Follower{
+		Pending: fmt.Sprintf(`
 			JOIN stores s ON s.id = b.store_id AND s.status IN ('active', 'suspended')
 			JOIN store_databases d ON d.store_id = b.store_id AND d.schema_version >= %d
 			LEFT JOIN credit_copies c ON c.store_id = b.store_id

@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/feed"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
@@ -23,21 +24,21 @@ import (
 )
 
 // follow has a replica copy what changes, as 'stoa serve' does.
-func (b bench) follow(t *testing.T) *credits.Feed {
+func (b bench) follow(t *testing.T) *feed.Feed {
 	t.Helper()
-	feed := credits.NewFeed(b.ledger, b.queue, b.log)
-	b.FollowCredits(feed)
+	changes := feed.New(b.db, b.ledger, b.queue, b.log)
+	b.FollowCredits(changes)
 	jobs.Handle(b.queue, CopyCreditsTimeout, b.CopyCredits)
-	jobs.Handle(b.queue, time.Minute, feed.Sweep)
+	jobs.Handle(b.queue, time.Minute, changes.Sweep)
 	b.start(t)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup
-	running.Go(func() { feed.Run(ctx) })
+	running.Go(func() { changes.Run(ctx) })
 	t.Cleanup(func() {
 		cancel()
 		running.Wait()
 	})
-	return feed
+	return changes
 }
 
 // migrated notes in the master what connect leaves out.
@@ -265,10 +266,10 @@ func TestCopiesWait(t *testing.T) {
 		p := b.user(t)
 		s := b.create(t, p, "Bakery")
 		silent := credits.New(db) // whose changes nobody hears of
-		feed := b.follow(t)
+		changes := b.follow(t)
 		sweep := func() {
 			t.Helper()
-			must(t, feed.Sweep(t.Context(), credits.SweepFeed{}))
+			must(t, changes.Sweep(t.Context(), feed.Sweep{}))
 			b.settle(t)
 		}
 		b.give(t, s.ID, 100)

@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/feed"
 	"github.com/stoahq/stoa/fleet"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/keyring"
@@ -45,7 +46,7 @@ type app struct {
 	provisioning *provisioning.Service
 	fleet        *fleet.Service
 	mail         *mail.Sender
-	feed         *credits.Feed
+	feed         *feed.Feed
 	limits       *limits.Limiter
 	memory       *limits.ByteBudget
 	outage       outage
@@ -102,7 +103,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		return nil, err
 	}
 	a.ledger = credits.New(master)
-	a.feed = credits.NewFeed(a.ledger, a.queue, log)
+	a.feed = feed.New(master, a.ledger, a.queue, log)
 	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, cfg.BaseDomain, log)
 	a.registry.KeepDeleted(cfg.DeletionGrace)
 	a.registry.KeepSlugs(cfg.KeepSlugs)
@@ -153,19 +154,19 @@ func (a *app) releaseWork() {
 	a.presence.OnGone(a.provisioning.Release)
 	a.presence.OnGone(a.cloud.Release)
 	a.presence.OnGone(func(ctx context.Context, tx *masterdb.Tx, _ string) error { // what it had marked in memory
-		return a.queue.EnqueueOnce(ctx, tx, credits.SweepFeed{})
+		return a.queue.EnqueueOnce(ctx, tx, feed.Sweep{})
 	})
 }
 
 // followCredits has the work done that follows a change of credits.
 func (a *app) followCredits(publicURL string) {
-	warner := credits.NewWarner(a.ledger, a.feed, a.queue, a.mail, publicURL)
-	jobs.Handle(a.queue, time.Minute, warner.Announce)
-	jobs.Handle(a.queue, time.Minute, warner.Mail)
+	lowBalance := feed.NewLowBalanceNotifier(a.master, a.feed, a.queue, a.mail, publicURL)
+	jobs.Handle(a.queue, time.Minute, lowBalance.Announce)
+	jobs.Handle(a.queue, time.Minute, lowBalance.Mail)
 	a.registry.FollowCredits(a.feed)
 	jobs.Handle(a.queue, stores.CopyCreditsTimeout, a.registry.CopyCredits)
 	jobs.Handle(a.queue, time.Minute, a.feed.Sweep)
-	jobs.Every(a.queue, credits.SweepFeedEvery, credits.SweepFeed{})
+	jobs.Every(a.queue, feed.SweepEvery, feed.Sweep{})
 }
 
 func (a *app) handlePayments() {

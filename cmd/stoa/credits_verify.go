@@ -7,7 +7,7 @@ import (
 	"io"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/verify"
 )
 
 type creditsVerifyCmd struct {
@@ -46,7 +46,7 @@ func (cmd creditsVerifyCmd) Run(e *env) error {
 	}
 	defer master.Close()
 	p := &verifyProgress{bar: newBar(e.terminal, cmd.JSON, "accounts", "faulty"), out: e.stderr, silent: cmd.JSON}
-	report, err := credits.New(master).Verify(e.ctx, p.show)
+	report, err := verify.Run(e.ctx, master, p.show)
 	p.end()
 	if err != nil {
 		return fmt.Errorf("the ledger could not be read to its end: %w", err)
@@ -54,25 +54,25 @@ func (cmd creditsVerifyCmd) Run(e *env) error {
 	if err := cmd.print(e.stdout, report); err != nil {
 		return err
 	}
-	if len(report.Faults) > 0 {
+	if len(report.Inconsistencies) > 0 {
 		return errors.New("the ledger is not as it must be")
 	}
 	return nil
 }
 
-func (cmd creditsVerifyCmd) print(w io.Writer, r credits.Report) error {
-	v := verification{len(r.Faults) == 0, r.Accounts >= r.Of, r.Accounts, r.Transactions, []ledgerFault{}}
-	for _, f := range r.Faults {
+func (cmd creditsVerifyCmd) print(w io.Writer, r verify.Report) error {
+	v := verification{len(r.Inconsistencies) == 0, r.Accounts >= r.Of, r.Accounts, r.Transactions, []ledgerFault{}}
+	for _, f := range r.Inconsistencies {
 		v.Faults = append(v.Faults, ledgerFault{f.StoreID, f.Row, f.Message})
 	}
 	if cmd.JSON {
 		return json.NewEncoder(w).Encode(v)
 	}
-	for _, f := range r.Faults {
+	for _, f := range r.Inconsistencies {
 		printf(w, "%s\n", f)
 	}
 	printf(w, "%d transactions of %d accounts: %s%s.\n", v.Transactions, v.Accounts,
-		map[bool]string{true: "everything adds up", false: fmt.Sprintf("%d of them are wrong", len(r.Faults))}[v.OK],
+		map[bool]string{true: "everything adds up", false: fmt.Sprintf("%d of them are wrong", len(r.Inconsistencies))}[v.OK],
 		note(!v.Complete, fmt.Sprintf("; of %d accounts the others were not looked at", r.Of)))
 	return nil
 }
@@ -85,10 +85,10 @@ type verifyProgress struct {
 	silent bool
 }
 
-func (p *verifyProgress) show(r credits.Report) {
+func (p *verifyProgress) show(r verify.Report) {
 	const parts = 10
 	before := p.done
-	p.total, p.done, p.failed = r.Of, r.Accounts, int64(len(r.Faults))
+	p.total, p.done, p.failed = r.Of, r.Accounts, int64(len(r.Inconsistencies))
 	switch {
 	case p.silent:
 	case p.terminal != nil:

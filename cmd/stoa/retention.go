@@ -9,7 +9,7 @@ import (
 
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
-	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/feed"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
@@ -60,7 +60,7 @@ const (
 func (a *app) expiries(ctx context.Context) ([]masterdb.Expiry, error) {
 	audit, err := access.Retention(ctx, a.master)
 	return append(accounts.Expiries(accounts.DefaultRefreshTTL),
-		access.Expiry(audit), payments.Expiry(a.cfg.EventRetention), provisioning.Expiry(a.cfg.EventRetention), credits.CrossingsExpiry(a.cfg.EventRetention),
+		access.Expiry(audit), payments.Expiry(a.cfg.EventRetention), provisioning.Expiry(a.cfg.EventRetention), feed.LowBalanceExpiry(a.cfg.EventRetention),
 		stores.Expiry(), masterdb.ChangeLogExpiry(),
 	), err
 }

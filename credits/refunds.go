@@ -102,7 +102,7 @@ func (l *Ledger) Freeze(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	a, err := load(ctx, tx, store)
+	a, err := lockAccount(ctx, tx, store)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (l *Ledger) Freeze(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID
 // Unfreeze makes frozen credits available again, in the caller's transaction.
 // Without an open freeze of that reference it changes nothing.
 func (l *Ledger) Unfreeze(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, reference string) error {
-	a, err := load(ctx, tx, store)
+	a, err := lockAccount(ctx, tx, store)
 	if err != nil {
 		return err
 	}

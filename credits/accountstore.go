@@ -11,11 +11,11 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// load reads the store's account, keeps every other writer of it waiting
+// lockAccount reads the store's account, keeps every other writer of it waiting
 // until tx ends, and settles what is due. Whoever moves credits loads first
 // and looks for the idempotency key afterwards, in a statement of its own:
 // only then does PostgreSQL show what the writer before has committed.
-func load(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (*account, error) {
+func lockAccount(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (*account, error) {
 	a := &account{now: tx.Now}
 	err := tx.Get(ctx, a, selectBalance+`, lotted FROM credit_balances WHERE store_id = $1`+tx.ForUpdate(), store)
 	if errors.Is(err, masterdb.ErrNotFound) {

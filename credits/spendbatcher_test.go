@@ -15,17 +15,18 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/creditstest"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 )
 
-// lock keeps the store's account locked until the returned function is called.
-func (b bench) lock(t *testing.T) (unlock func()) {
+// lockAccount keeps the store's account locked until the returned function is called.
+func lockAccount(t *testing.T, b creditstest.Account) (unlock func()) {
 	t.Helper()
 	locked, release, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	go func() {
-		ended <- b.db.Tx(context.Background(), func(tx *masterdb.Tx) error {
-			_, err := tx.Exec(context.Background(), `UPDATE credit_balances SET updated_at = updated_at WHERE store_id = $1`, b.store)
+		ended <- b.DB.Tx(context.Background(), func(tx *masterdb.Tx) error {
+			_, err := tx.Exec(context.Background(), `UPDATE credit_balances SET updated_at = updated_at WHERE store_id = $1`, b.Store)
 			close(locked)
 			<-release
 			return err
@@ -44,25 +45,25 @@ func (b bench) lock(t *testing.T) (unlock func()) {
 func TestCancelledSpends(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
-		b.give(t, 100*credits.Credit)
-		unlock := b.lock(t)
+		b := creditstest.New(t, db)
+		b.Give(t, 100*credits.Credit)
+		unlock := lockAccount(t, b)
 		underWay := make(chan error, 1)
 		underWayCtx, cancelUnderWay := context.WithCancel(t.Context())
 		go func() {
-			_, err := b.spend(underWayCtx, credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "under way"})
+			_, err := b.Spend(underWayCtx, credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "under way"})
 			underWay <- err
 		}()
-		eventually(t, "the first call is under way", func() bool { return credits.UnderWay(b.ledger, b.store) })
+		creditstest.Eventually(t, "the first call is under way", func() bool { return credits.SpendInProgress(b.Ledger, b.Store) })
 		ctx, cancel := context.WithCancel(t.Context())
 		waiting := make(chan []error, 1)
 		go func() {
 			waiting <- concurrently(10, func(int) error {
-				_, err := b.spend(ctx, credits.SpendRequest{Amount: credits.Credit})
+				_, err := b.Spend(ctx, credits.SpendRequest{Amount: credits.Credit})
 				return err
 			})
 		}()
-		eventually(t, "ten calls wait", func() bool { return credits.Waiting(b.ledger, b.store) == 10 })
+		creditstest.Eventually(t, "ten calls wait", func() bool { return credits.WaitingSpends(b.Ledger, b.Store) == 10 })
 		cancel()
 		for _, err := range <-waiting {
 			if !errors.Is(err, context.Canceled) {
@@ -74,12 +75,12 @@ func TestCancelledSpends(t *testing.T) {
 			t.Errorf("the caller under way got %v", err)
 		}
 		unlock()
-		_, err := b.spend(t.Context(), credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "under way"})
+		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "under way"})
 		must(t, err)
-		if got := b.balance(t); got.Balance != 99*credits.Credit {
+		if got := b.Balance(t); got.Balance != 99*credits.Credit {
 			t.Errorf("balance %s, want 99: one call of eleven was carried out, once", got.Balance)
 		}
-		eventually(t, "nothing is kept", func() bool { return credits.Queues(b.ledger) == 0 })
+		creditstest.Eventually(t, "nothing is kept", func() bool { return credits.SpendQueues(b.Ledger) == 0 })
 	})
 }
 
@@ -87,16 +88,16 @@ func TestCancelledSpends(t *testing.T) {
 func TestSpendAfterTheEnd(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
-		b.give(t, credits.Credit)
+		b := creditstest.New(t, db)
+		b.Give(t, credits.Credit)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		for range 20 {
-			if _, err := b.spend(ctx, credits.SpendRequest{Amount: 1}); !errors.Is(err, context.Canceled) {
+			if _, err := b.Spend(ctx, credits.SpendRequest{Amount: 1}); !errors.Is(err, context.Canceled) {
 				t.Errorf("got %v", err)
 			}
 		}
-		if got := b.balance(t).Balance; got != credits.Credit {
+		if got := b.Balance(t).Balance; got != credits.Credit {
 			t.Errorf("balance %s, want 1", got)
 		}
 	})
@@ -110,28 +111,28 @@ func TestHotStoreDelaysNoOther(t *testing.T) {
 		if db.Engine == masterdb.SQLite {
 			return
 		}
-		hot, cold := setup(t, db), setup(t, db)
-		cold.ledger = hot.ledger
-		hot.give(t, 1000*credits.Credit)
-		cold.give(t, 1000*credits.Credit)
-		unlock := hot.lock(t)
+		hot, cold := creditstest.New(t, db), creditstest.New(t, db)
+		cold.Ledger = hot.Ledger
+		hot.Give(t, 1000*credits.Credit)
+		cold.Give(t, 1000*credits.Credit)
+		unlock := lockAccount(t, hot)
 		crowd := make(chan []error, 1)
 		go func() {
 			crowd <- concurrently(300, func(int) error {
-				_, err := hot.spend(t.Context(), credits.SpendRequest{Amount: credits.Credit})
+				_, err := hot.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit})
 				return err
 			})
 		}()
-		eventually(t, "a crowd waits", func() bool { return credits.Waiting(hot.ledger, hot.store) > 200 })
+		creditstest.Eventually(t, "a crowd waits", func() bool { return credits.WaitingSpends(hot.Ledger, hot.Store) > 200 })
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		for range 50 {
-			_, err := cold.spend(ctx, credits.SpendRequest{Amount: credits.Credit})
+			_, err := cold.Spend(ctx, credits.SpendRequest{Amount: credits.Credit})
 			must(t, err)
 		}
 		unlock()
 		must(t, errors.Join(<-crowd...))
-		if got := hot.balance(t).Balance; got != 700*credits.Credit {
+		if got := hot.Balance(t).Balance; got != 700*credits.Credit {
 			t.Errorf("balance %s, want 700", got)
 		}
 	})
@@ -142,12 +143,12 @@ func TestHotStoreDelaysNoOther(t *testing.T) {
 func TestEveryCallerGetsItsOwnAnswer(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b, stranger := setup(t, db), setup(t, db).owner
-		viewer := b.member(t, access.Viewer)
-		b.give(t, 60*credits.Credit)
-		_, err := b.spend(t.Context(), credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "old"})
+		b, stranger := creditstest.New(t, db), creditstest.New(t, db).Owner
+		viewer := b.Member(t, access.Viewer)
+		b.Give(t, 60*credits.Credit)
+		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "old"})
 		must(t, err)
-		unlock := b.lock(t) // so that they all meet in one batch
+		unlock := lockAccount(t, b) // so that they all meet in one batch
 		var answers [6]map[stoa.Code]*atomic.Int64
 		for i := range answers {
 			answers[i] = map[stoa.Code]*atomic.Int64{}
@@ -156,7 +157,7 @@ func TestEveryCallerGetsItsOwnAnswer(t *testing.T) {
 			}
 		}
 		call := func(kind, i int) {
-			p, req := b.owner, credits.SpendRequest{Amount: credits.Credit}
+			p, req := b.Owner, credits.SpendRequest{Amount: credits.Credit}
 			switch kind {
 			case 0: // 40 of these are served, or fewer if others come first
 				req.IdempotencyKey = fmt.Sprint("new", i)
@@ -171,13 +172,13 @@ func TestEveryCallerGetsItsOwnAnswer(t *testing.T) {
 			case 5:
 				req = credits.SpendRequest{ServiceKey: "nothing"}
 			}
-			_, err := b.ledger.Spend(t.Context(), p, b.store, req)
+			_, err := b.Ledger.Spend(t.Context(), p, b.Store, req)
 			answers[kind][stoa.CodeOf(err)].Add(1)
 		}
 		all := make(chan []error, 1)
 		const each = 80
 		go func() { all <- concurrently(6*each, func(i int) error { call(i%6, i); return nil }) }()
-		eventually(t, "a crowd waits", func() bool { return credits.Waiting(b.ledger, b.store) > 200 })
+		creditstest.Eventually(t, "a crowd waits", func() bool { return credits.WaitingSpends(b.Ledger, b.Store) > 200 })
 		unlock()
 		<-all
 		for kind, want := range []map[stoa.Code]int64{
@@ -190,10 +191,10 @@ func TestEveryCallerGetsItsOwnAnswer(t *testing.T) {
 				}
 			}
 		}
-		if got := b.balance(t); got.Balance != 0 || got.Seq != 61 {
+		if got := b.Balance(t); got.Balance != 0 || got.Seq != 61 {
 			t.Errorf("%+v", got)
 		}
-		b.checkInvariants(t)
+		b.CheckInvariants(t)
 	})
 }
 
@@ -205,49 +206,54 @@ func TestOneStatementForMany(t *testing.T) {
 		if db.Engine == masterdb.SQLite {
 			return // it goes the locked way always
 		}
-		stores := map[string]bench{}
+		stores := map[string]creditstest.Account{}
 		for _, name := range []string{"rich", "keyed", "service", "poor", "reserved", "viewer", "stranger", "used", "lots", "locked", "unknown service"} {
-			b := setup(t, db)
-			b.give(t, 10*credits.Credit)
+			b := creditstest.New(t, db)
+			b.Give(t, 10*credits.Credit)
 			stores[name] = b
 		}
 		requests, users := map[stoa.StoreID]credits.SpendRequest{}, map[stoa.StoreID]access.Principal{}
 		for _, b := range stores {
-			requests[b.store], users[b.store] = credits.SpendRequest{Amount: 2 * credits.Credit}, b.owner
+			requests[b.Store], users[b.Store] = credits.SpendRequest{Amount: 2 * credits.Credit}, b.Owner
 		}
-		request := func(name string, req credits.SpendRequest) { requests[stores[name].store] = req }
+		request := func(name string, req credits.SpendRequest) { requests[stores[name].Store] = req }
 		request("keyed", credits.SpendRequest{Amount: 2 * credits.Credit, Description: "d", IdempotencyKey: "k"})
 		request("service", credits.SpendRequest{ServiceKey: "product_translation"})
 		request("poor", credits.SpendRequest{Amount: 2*credits.Credit + 5_001})
 		request("unknown service", credits.SpendRequest{ServiceKey: "none"})
-		stores["reserved"].hold(t, credits.SpendRequest{Amount: 5 * credits.Credit})
-		users[stores["viewer"].store] = stores["viewer"].member(t, access.Viewer)
-		users[stores["stranger"].store] = stores["rich"].owner
+		stores["reserved"].Hold(t, credits.SpendRequest{Amount: 5 * credits.Credit})
+		users[stores["viewer"].Store] = stores["viewer"].Member(t, access.Viewer)
+		users[stores["stranger"].Store] = stores["rich"].Owner
 		request("used", credits.SpendRequest{Amount: 1, IdempotencyKey: "k#1"})
-		_, err := stores["used"].spend(t.Context(), credits.SpendRequest{Amount: 1, IdempotencyKey: "k#1#1"})
+		_, err := stores["used"].Spend(t.Context(), credits.SpendRequest{Amount: 1, IdempotencyKey: "k#1#1"})
 		must(t, err)
-		_, err = stores["lots"].grant(t.Context(), credits.Grant{Type: credits.TypeBonus, Amount: credits.Credit, Priority: 1, IdempotencyKey: "lot"})
+		_, err = stores["lots"].Grant(t.Context(), credits.Grant{Type: credits.TypeBonus, Amount: credits.Credit, Priority: 1, IdempotencyKey: "lot"})
 		must(t, err)
-		unlock := stores["locked"].lock(t)
+		unlock := lockAccount(t, stores["locked"])
 		before := map[string]string{}
 		for name, b := range stores {
-			before[name] = b.dump(t)
+			before[name] = b.Dump(t)
 		}
 		const each = 4
-		got := credits.AtOnce(t.Context(), stores["rich"].ledger, each, requests, func(id stoa.StoreID) access.Principal { return users[id] })
+		calls := map[stoa.StoreID][]credits.Call{}
+		for store, req := range requests {
+			calls[store] = credits.Repeated(each, users[store], req)
+		}
+		got := credits.SpendByStatement(t.Context(), stores["rich"].Ledger, calls)
 		for name, b := range stores {
-			answers, served := got[b.store]
+			answers, served := got[b.Store]
 			if want := name == "rich" || name == "keyed" || name == "service"; served != want {
 				t.Errorf("%s: answered %t, want %t", name, served, want)
 			}
 			if !served {
-				if after := b.dump(t); after != before[name] {
+				if after := b.Dump(t); after != before[name] {
 					t.Errorf("%s: changed\n%s\nto\n%s", name, before[name], after)
 				}
 				continue
 			}
-			rows := b.rows(t)
-			for i, s := range answers {
+			rows := b.Rows(t)
+			for i, outcome := range answers {
+				s := outcome.Result
 				if d := cmp.Diff(rows[1+i], s.Transaction); d != "" || s.Balance.Balance != s.Transaction.BalanceAfter || s.Balance.Seq != s.Transaction.Sequence {
 					t.Errorf("%s, call %d: %s, %+v", name, i, d, s.Balance)
 				}
@@ -255,11 +261,11 @@ func TestOneStatementForMany(t *testing.T) {
 			if len(rows) != 1+each {
 				t.Errorf("%s: %d rows", name, len(rows))
 			}
-			last, now := answers[each-1].Balance, b.balance(t)
+			last, now := answers[each-1].Result.Balance, b.Balance(t)
 			if d := cmp.Diff(now, last); d != "" {
 				t.Errorf("%s: the last answer is not the account: %s", name, d)
 			}
-			b.checkInvariants(t)
+			b.CheckInvariants(t)
 		}
 		unlock()
 	})
@@ -269,13 +275,13 @@ func TestOneStatementForMany(t *testing.T) {
 // nothing deadlocks, and what was answered is what is recorded.
 func TestTwoProcessesOverManyStores(t *testing.T) {
 	t.Parallel()
-	eachTwice(t, func(t *testing.T, first bench, ledgers [2]*credits.Ledger) {
-		stores := []bench{first}
+	eachTwice(t, func(t *testing.T, first creditstest.Account, ledgers [2]*credits.Ledger) {
+		stores := []creditstest.Account{first}
 		for range 9 {
-			stores = append(stores, setup(t, first.db))
+			stores = append(stores, creditstest.New(t, first.DB))
 		}
 		for _, b := range stores {
-			b.give(t, 1000*credits.Credit)
+			b.Give(t, 1000*credits.Credit)
 		}
 		var spent atomic.Int64
 		must(t, errors.Join(concurrently(32, func(i int) error {
@@ -286,14 +292,14 @@ func TestTwoProcessesOverManyStores(t *testing.T) {
 					req.IdempotencyKey = fmt.Sprint(n) // the same from everyone
 				}
 				before := b
-				before.ledger = ledgers[i%2]
-				got, err := before.spend(t.Context(), req)
+				before.Ledger = ledgers[i%2]
+				got, err := before.Spend(t.Context(), req)
 				if err != nil {
 					return err
 				}
 				if req.IdempotencyKey == "" {
 					spent.Add(1)
-				} else if *got.Transaction.UserID != b.owner.UserID {
+				} else if *got.Transaction.UserID != b.Owner.UserID {
 					return errors.New("another store's transaction")
 				}
 			}
@@ -301,10 +307,10 @@ func TestTwoProcessesOverManyStores(t *testing.T) {
 		})...))
 		var rows, keyed int64
 		for _, b := range stores {
-			b.checkInvariants(t)
-			rows += b.balance(t).Seq - 1
+			b.CheckInvariants(t)
+			rows += b.Balance(t).Seq - 1
 		}
-		must(t, first.db.Get(t.Context(), &keyed, `SELECT count(*) FROM credit_transactions WHERE idempotency_key LIKE 'spend:%'`))
+		must(t, first.DB.Get(t.Context(), &keyed, `SELECT count(*) FROM credit_transactions WHERE idempotency_key LIKE 'spend:%'`))
 		if rows != spent.Load()+keyed {
 			t.Errorf("%d spends are recorded, %d were answered and %d have a key", rows, spent.Load(), keyed)
 		}
@@ -316,21 +322,21 @@ func TestTwoProcessesOverManyStores(t *testing.T) {
 func TestSpendOnLots(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b, plain := setup(t, db), setup(t, db)
-		plain.ledger = b.ledger
-		plain.give(t, 100*credits.Credit)
+		b, plain := creditstest.New(t, db), creditstest.New(t, db)
+		plain.Ledger = b.Ledger
+		plain.Give(t, 100*credits.Credit)
 		later := time.Now().UTC().Add(time.Hour)
 		for i, g := range []credits.Grant{{Priority: 1}, {}, {ExpiresAt: ptr(later.Add(time.Hour))}, {ExpiresAt: &later}, {Priority: -1}} {
 			g.Type, g.Amount, g.IdempotencyKey = credits.TypeBonus, 10*credits.Credit, fmt.Sprint("grant:", i)
-			_, err := b.grant(t.Context(), g)
+			_, err := b.Grant(t.Context(), g)
 			must(t, err)
 		}
-		if soon := b.balance(t).ExpiresSoon; soon == nil || soon.Amount != 20*credits.Credit || !soon.Next.Equal(later.Truncate(time.Microsecond)) {
+		if soon := b.Balance(t).ExpiresSoon; soon == nil || soon.Amount != 20*credits.Credit || !soon.Next.Equal(later.Truncate(time.Microsecond)) {
 			t.Errorf("expires soon: %+v, want 20 from %s on", soon, later)
 		}
 		left := func() (out [4]credits.Amount) { // of the lots, by sequence: transactions 1, 3, 4 and 5
 			var rows []credits.Amount
-			must(t, db.Select(t.Context(), &rows, `SELECT remaining FROM credit_lots WHERE store_id = $1 ORDER BY seq`, b.store))
+			must(t, db.Select(t.Context(), &rows, `SELECT remaining FROM credit_lots WHERE store_id = $1 ORDER BY seq`, b.Store))
 			copy(out[:], rows)
 			return out
 		}
@@ -343,7 +349,7 @@ func TestSpendOnLots(t *testing.T) {
 				if i%2 == 0 {
 					who = plain
 				}
-				_, err := who.spend(t.Context(), credits.SpendRequest{Amount: c})
+				_, err := who.Spend(t.Context(), credits.SpendRequest{Amount: c})
 				return err
 			})...))
 			if got := left(); got != want {
@@ -353,23 +359,11 @@ func TestSpendOnLots(t *testing.T) {
 	})
 }
 
-// eventually polls until done, for 20 seconds at most.
-func eventually(t testing.TB, what string, done func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(2 * time.Minute); !done(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatal("waited in vain: ", what)
-		}
-	}
-}
-
 // A key is found by its index, on a table of any size.
 func TestKeysAreFoundByIndex(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
+		b := creditstest.New(t, db)
 		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			explain, prepare := `EXPLAIN QUERY PLAN `, `SELECT 1`
 			if tx.Postgres() != nil {
@@ -379,7 +373,7 @@ func TestKeysAreFoundByIndex(t *testing.T) {
 				return err
 			}
 			var plan []map[string]any
-			err := tx.Select(t.Context(), &plan, explain+`SELECT 1 FROM credit_transactions WHERE store_id = $1 AND idempotency_key = $2`, b.store, "k")
+			err := tx.Select(t.Context(), &plan, explain+`SELECT 1 FROM credit_transactions WHERE store_id = $1 AND idempotency_key = $2`, b.Store, "k")
 			if text := fmt.Sprint(plan); !strings.Contains(text, "credit_transactions_key") {
 				t.Errorf("the plan is %s", text)
 			}
@@ -396,7 +390,7 @@ func TestOneStatementReadsNoWholeTable(t *testing.T) {
 		if db.Engine == masterdb.SQLite {
 			return // it goes the locked way always
 		}
-		b := setup(t, db)
+		b := creditstest.New(t, db)
 		for _, fill := range []string{
 			`INSERT INTO stores (id, slug, name, status, created_by, created_at, updated_at)
 				SELECT gen_random_uuid(), 's' || n, 'A store', 'active', $1, now(), now() FROM generate_series(1, 1000) n`,
@@ -405,12 +399,12 @@ func TestOneStatementReadsNoWholeTable(t *testing.T) {
 			`INSERT INTO credit_balances (store_id, balance, updated_at)
 				SELECT store_id, 1000, now() FROM store_members WHERE user_id = $1 ON CONFLICT DO NOTHING`,
 		} {
-			b.exec(t, fill, b.owner.UserID)
+			b.Exec(t, fill, b.Owner.UserID)
 		}
-		b.exec(t, `ANALYZE`)
+		b.Exec(t, `ANALYZE`)
 		var stores []stoa.StoreID
 		must(t, db.Select(t.Context(), &stores, `SELECT store_id FROM credit_balances ORDER BY store_id LIMIT 50`))
-		plan, err := credits.Plan(t.Context(), b.ledger, stores, b.owner)
+		plan, err := credits.Plan(t.Context(), b.Ledger, stores, b.Owner)
 		must(t, err)
 		if text := strings.Join(plan, "\n"); strings.Contains(text, "Seq Scan") || !strings.Contains(text, "credit_balances_pkey") {
 			t.Error(text)

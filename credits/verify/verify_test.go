@@ -1,4 +1,4 @@
-package credits_test
+package verify_test
 
 import (
 	"strings"
@@ -7,6 +7,8 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/credits/creditstest"
+	"github.com/stoahq/stoa/credits/verify"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 )
@@ -14,32 +16,32 @@ import (
 // eventful is a store in which everything has happened that a ledger can
 // record: its transactions are 1 purchase, 2 bonus (a lot), 3 spend of a
 // service, 4 capture, 5 refund, 6 purchase of less than is owed, 7 repayment.
-func eventful(t *testing.T, db *masterdb.DB) bench {
+func eventful(t *testing.T, db *masterdb.DB) creditstest.Account {
 	t.Helper()
-	b := setup(t, db)
+	b := creditstest.New(t, db)
 	later := time.Now().UTC().Add(time.Hour)
 	grant := func(g credits.Grant) {
 		g.IdempotencyKey = stoa.NewID[stoa.TransactionID]().String()
-		_, err := b.grant(t.Context(), g)
+		_, err := b.Grant(t.Context(), g)
 		must(t, err)
 	}
 	grant(credits.Grant{Type: credits.TypePurchase, Amount: 10 * credits.Credit, Reference: "p"})
 	grant(credits.Grant{Type: credits.TypeBonus, Amount: 5 * credits.Credit, ExpiresAt: &later})
-	_, err := b.spend(t.Context(), credits.SpendRequest{ServiceKey: "product_translation"})
+	_, err := b.Spend(t.Context(), credits.SpendRequest{ServiceKey: "product_translation"})
 	must(t, err)
 	for i := range 2 {
-		held, err := b.ledger.Hold(t.Context(), b.owner, b.store, credits.HoldRequest{SpendRequest: credits.SpendRequest{Amount: credits.Credit}})
+		held, err := b.Ledger.Hold(t.Context(), b.Owner, b.Store, credits.HoldRequest{SpendRequest: credits.SpendRequest{Amount: credits.Credit}})
 		must(t, err)
 		if i == 0 {
-			_, err = b.ledger.Capture(t.Context(), b.owner, b.store, held.Hold.ID, credits.CaptureRequest{Amount: 5_000})
+			_, err = b.Ledger.Capture(t.Context(), b.Owner, b.Store, held.Hold.ID, credits.CaptureRequest{Amount: 5_000})
 			must(t, err)
 		}
 	}
 	must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
-		if err := b.ledger.Freeze(t.Context(), tx, b.store, "d", 4*credits.Credit); err != nil {
+		if err := b.Ledger.Freeze(t.Context(), tx, b.Store, "d", 4*credits.Credit); err != nil {
 			return err
 		}
-		_, err := b.ledger.ClawBack(t.Context(), tx, b.store, credits.Reversal{
+		_, err := b.Ledger.ClawBack(t.Context(), tx, b.Store, credits.Reversal{
 			Type: credits.TypeRefund, Amount: 10 * credits.Credit, Reference: "p", IdempotencyKey: "refund:1"})
 		return err
 	}))
@@ -50,20 +52,20 @@ func eventful(t *testing.T, db *masterdb.DB) bench {
 func TestVerifyFindsNothing(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		report, err := credits.New(db).Verify(t.Context(), nil)
+		report, err := verify.Run(t.Context(), db, nil)
 		must(t, err)
-		if report.Accounts != 0 || report.Transactions != 0 || report.Faults != nil {
+		if report.Accounts != 0 || report.Transactions != 0 || report.Inconsistencies != nil {
 			t.Errorf("an empty ledger: %+v", report)
 		}
-		a, b := eventful(t, db), setup(t, db)
+		a, b := eventful(t, db), creditstest.New(t, db)
 		var seen []int64
-		report, err = b.ledger.Verify(t.Context(), func(r credits.Report) { seen = append(seen, r.Accounts) })
+		report, err = verify.Run(t.Context(), b.DB, func(r verify.Report) { seen = append(seen, r.Accounts) })
 		must(t, err)
-		if report.Accounts != 2 || report.Transactions != int64(len(a.rows(t))) || report.Faults != nil || len(seen) != 2 {
+		if report.Accounts != 2 || report.Transactions != int64(len(a.Rows(t))) || report.Inconsistencies != nil || len(seen) != 2 {
 			t.Errorf("%+v after %v", report, seen)
 		}
-		if got := a.balance(t); got.Debt == 0 || got.Reserved != 5*credits.Credit || len(a.rows(t)) != 7 {
-			t.Errorf("the store is not as eventful as it should be: %+v, %d rows", got, len(a.rows(t)))
+		if got := a.Balance(t); got.Debt == 0 || got.Reserved != 5*credits.Credit || len(a.Rows(t)) != 7 {
+			t.Errorf("the store is not as eventful as it should be: %+v, %d rows", got, len(a.Rows(t)))
 		}
 	})
 }
@@ -102,12 +104,12 @@ func TestVerifyNamesTheRow(t *testing.T) {
 			"more than was paid":  {`UPDATE credit_transactions SET reference = 'q'` + row("5"), "payment q", "1 credits were granted and 10 of them taken back"},
 		} {
 			b := eventful(t, db)
-			b.exec(t, c.change, b.store)
-			report, err := b.ledger.Verify(t.Context(), nil)
+			b.Exec(t, c.change, b.Store)
+			report, err := verify.Run(t.Context(), b.DB, nil)
 			must(t, err)
-			var found *credits.Fault
-			for _, f := range report.Faults {
-				if f.StoreID == b.store {
+			var found *verify.Inconsistency
+			for _, f := range report.Inconsistencies {
+				if f.StoreID == b.Store {
 					found = &f
 				}
 			}
@@ -126,18 +128,18 @@ func TestVerifyFindsStrays(t *testing.T) {
 		a := eventful(t, db)
 		for _, id := range []string{"00000000-0000-7000-8000-000000000001", "ffffffff-ffff-7fff-8fff-ffffffffffff"} {
 			for seq := range 2 {
-				a.exec(t, `
+				a.Exec(t, `
 					INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, created_at)
 					VALUES ($1, $2, $3, 'bonus', 1, 1, $4)`, stoa.NewID[stoa.TransactionID](), id, seq+1, time.Now().UTC())
 			}
 		}
-		report, err := a.ledger.Verify(t.Context(), nil)
+		report, err := verify.Run(t.Context(), a.DB, nil)
 		must(t, err)
-		if len(report.Faults) != 2 || report.Accounts != 1 || report.Transactions != 7 {
+		if len(report.Inconsistencies) != 2 || report.Accounts != 1 || report.Transactions != 7 {
 			t.Fatalf("%+v", report)
 		}
 		for i, first := range []string{"0", "f"} {
-			f := report.Faults[i]
+			f := report.Inconsistencies[i]
 			if !strings.HasPrefix(f.StoreID.String(), first) || !strings.HasPrefix(f.Row, "transaction 1 (") || f.Message != "there is no such store" {
 				t.Error(f)
 			}
@@ -163,5 +165,12 @@ func unlock(t *testing.T, db *masterdb.DB) {
 			_, err := tx.Exec(t.Context(), change)
 			return err
 		}))
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
