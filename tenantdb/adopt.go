@@ -33,7 +33,7 @@ func (m *Manager) Adopt(ctx context.Context, store stoa.StoreID, r Registered, d
 	}
 	_ = db.Close()
 	if p.embedded {
-		m.files.give(embeddedFiles)
+		m.files.release(embeddedFiles)
 	}
 }
 
@@ -50,18 +50,20 @@ func (m *Manager) keep(p *pool, db *DB) bool {
 	if m.closed || m.pools[p.store] != nil {
 		return false
 	}
-	p.guard = m.newGuard(p.store)
+	p.bulkhead = m.newBulkhead(p.store)
 	p.db = &DB{Engine: db.Engine, sqlx: db.sqlx, engine: db.engine, credentials: db.credentials,
-		dial: db.dial, dialled: db.dialled, guard: p.guard, account: p.guard.account, own: db.own, pinned: db.pinned, log: db.log}
-	p.db.informGate()
+		dial: db.dial, dials: db.dials, bulkhead: p.bulkhead, account: p.bulkhead.account, own: db.own, pinned: db.pinned, log: db.log}
+	p.db.protectPool()
 	if p.embedded {
-		p.guard.gate.setLimit(m.opts.ConnsPerEmbedded)
+		p.bulkhead.limiter.setLimit(m.opts.ConnsPerEmbedded)
 	}
+	p.bulkhead.conns, p.bulkhead.server = m.conns, p.server
 	m.limit(p.db)
 	m.pools[p.store] = p
 	m.drain.Add(1)
 	p.place = m.idle.PushFront(p)
 	m.index(p)
 	m.evictOver()
+	m.notifyIdle(p)
 	return true
 }

@@ -29,7 +29,7 @@ func newBreaker(cooldown time.Duration) *breaker {
 	return &breaker{circuit: gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		Timeout:     cooldown,
 		ReadyToTrip: func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
-		IsExcluded:  func(err error) bool { return errors.Is(err, errNoVerdict) },
+		IsExcluded:  func(err error) bool { return errors.Is(err, errNoSignal) },
 	})}
 }
 
@@ -53,8 +53,8 @@ func (b *breaker) isCalm() bool {
 	return b.circuit.State() == gobreaker.StateClosed && b.circuit.Counts().ConsecutiveFailures == 0
 }
 
-// errNoVerdict is the outcome of a call that says nothing about the database.
-var errNoVerdict = errors.New("no verdict")
+// errNoSignal is the outcome of a call that says nothing about the database.
+var errNoSignal = errors.New("tenantdb: no health signal")
 
 // allow admits a call, which then reports its error to done.
 func (b *breaker) allow() (done func(error), err error) {
@@ -63,21 +63,22 @@ func (b *breaker) allow() (done func(error), err error) {
 		return nil, b.refusal()
 	}
 	return func(outcome error) {
-		if outcome != nil && !errors.Is(outcome, errNoVerdict) {
+		if outcome != nil && !errors.Is(outcome, errNoSignal) {
 			b.last.Store(&failure{outcome})
 		}
 		report(outcome)
 	}, nil
 }
 
-// verdict is what err, met by a call under ctx, says about the database: nil
-// when it answered, whatever it said.
-func verdict(ctx context.Context, err error) error {
+// healthSignal returns what err, of a call under ctx, says about the database's
+// health: nil when the database answered, whatever the answer, and errNoSignal
+// when err says nothing.
+func healthSignal(ctx context.Context, err error) error {
 	switch {
 	case err == nil || stoa.CodeOf(err) != stoa.TenantUnavailable || isContent(err):
 		return nil
-	case errors.Is(err, errBudget), errors.Is(err, errNoMemory), ctx.Err() != nil && !errors.Is(context.Cause(ctx), errSlow):
-		return errNoVerdict // the fault is this side's, or the caller gave up
+	case errors.Is(err, errNoConnection), errors.Is(err, errNoMemory), ctx.Err() != nil && !errors.Is(context.Cause(ctx), errSlow):
+		return errNoSignal // the fault is this side's, or the caller gave up
 	}
 	return err
 }

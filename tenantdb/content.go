@@ -81,7 +81,7 @@ func MissingRow(err error) error {
 // that cannot be used. It returns nil for every other error.
 func contentFault(err error) *stoa.Error {
 	var tooLong *pgproto3.ExceededMaxBodyLenErr
-	if errors.Is(err, errTooMuch) || errors.As(err, &tooLong) || isContent(err) {
+	if errors.Is(err, errAnswerTooLong) || errors.As(err, &tooLong) || isContent(err) {
 		return contentInvalid(err)
 	}
 	return nil

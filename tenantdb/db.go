@@ -43,22 +43,22 @@ type DB struct {
 	engine      Engine
 	credentials Credentials
 	dial        DialFunc
-	dialled     *dialled
+	dials       *dialTracker
 	account     account
-	guard       *guard // nil when it is not leased: see failed
+	bulkhead    *bulkhead // nil when it is not leased: see failed
 	own         *OwnMigrations
 	pinned      *sessionState
 	log         *slog.Logger // nil: slog.Default()
 	migrating   sync.Mutex   // held by whoever migrates on the pool
 }
 
-// newDB opens c, with a guard if it is to be leased.
-func newDB(engines map[EngineName]Engine, c Credentials, dial DialFunc, g *guard) (*DB, error) {
+// newDB opens c, with a bulkhead if it is to be leased.
+func newDB(engines map[EngineName]Engine, c Credentials, dial DialFunc, b *bulkhead) (*DB, error) {
 	engine, ok := engines[c.rules()]
 	if !ok {
 		return nil, fmt.Errorf("no engine %q", c.rules())
 	}
-	db := &DB{Engine: c.Engine, engine: engine, credentials: c, dial: dial, guard: g, pinned: new(sessionState)}
+	db := &DB{Engine: c.Engine, engine: engine, credentials: c, dial: dial, bulkhead: b, pinned: new(sessionState)}
 	pool, err := engine.Open(c, dial, db.pinned)
 	if err != nil {
 		return nil, db.wrap(err)
@@ -72,7 +72,7 @@ func newDB(engines map[EngineName]Engine, c Credentials, dial DialFunc, g *guard
 // Close closes every connection. A leased database is the manager's to
 // close: others use it too.
 func (db *DB) Close() error {
-	if db.guard != nil {
+	if db.bulkhead != nil {
 		return errors.New("tenantdb: a leased database is released, not closed")
 	}
 	return db.sqlx.Close()
@@ -167,12 +167,12 @@ func (db *DB) txOptions() *sql.TxOptions {
 	return nil
 }
 
-// do runs op past the guard, if there is one, and gives its error a code.
+// do runs op through the bulkhead, if there is one, and gives its error a code.
 func (db *DB) do(ctx context.Context, op func(context.Context) error) error {
-	if db.guard == nil {
+	if db.bulkhead == nil {
 		return db.wrap(op(ctx))
 	}
-	return db.guard.run(ctx, func(ctx context.Context) error { return db.wrap(op(ctx)) })
+	return db.bulkhead.run(ctx, func(ctx context.Context) error { return db.wrap(op(ctx)) })
 }
 
 // read is do for what changes nothing: it runs op again, once, if the server had
@@ -233,7 +233,7 @@ func (db *DB) wrap(err error) error {
 	switch fault := db.faultOf(err); {
 	case fault != nil:
 		return db.failed(fault)
-	case db.guard != nil && isOfServer(err):
+	case db.bulkhead != nil && isOfServer(err):
 		return tenantError(err)
 	}
 	return err
@@ -247,7 +247,7 @@ func (db *DB) faultOf(err error) *stoa.Error {
 	}
 	fault := db.engine.Fault(err)
 	if fault == nil || fault.Code == stoa.TenantError && !IsPassing(fault) {
-		if schema := schemaFault(err, db.guard != nil); schema != nil {
+		if schema := schemaFault(err, db.bulkhead != nil); schema != nil {
 			return schema
 		}
 	}
@@ -259,11 +259,11 @@ func (db *DB) faultOf(err error) *stoa.Error {
 // fault as the cause: see HealthCode.
 func (db *DB) failed(fault *stoa.Error) *stoa.Error {
 	switch {
-	case db.guard == nil:
+	case db.bulkhead == nil:
 		return fault
 	case fault.Code == stoa.TenantError: // of one statement
 		return tenantError(fault)
-	case errors.Is(fault, errBudget): // a want of connections is this side's
+	case errors.Is(fault, errNoConnection): // a want of connections is this side's
 		return unavailable(fault.Cause)
 	}
 	return unavailable(fault)

@@ -137,7 +137,7 @@ func networkFault(err error) *stoa.Error {
 			"Check the name; it must be the server's public one, unless the operator has allowed its network.").WithCause(err)
 	case errors.As(err, &protoErr):
 		return protocolBroken(err)
-	case errors.Is(err, errTooMuch):
+	case errors.Is(err, errAnswerTooLong):
 		return answerTooLong(err)
 	case errors.Is(err, ErrHostForbidden):
 		return stoa.Errorf(stoa.DatabaseHostForbidden,

@@ -19,7 +19,7 @@ const embeddedFiles = "embedded"
 
 // takeFile waits until p may open its file.
 func (m *Manager) takeFile(ctx context.Context, p *pool) error {
-	if err := m.files.take(ctx, embeddedFiles); err != nil {
+	if err := m.files.acquire(ctx, embeddedFiles); err != nil {
 		return unavailable(err)
 	}
 	m.mu.Lock()
@@ -30,16 +30,17 @@ func (m *Manager) takeFile(ctx context.Context, p *pool) error {
 
 // reclaimFile closes the embedded database that nobody has used for longest,
 // so that another can be opened.
-func (m *Manager) reclaimFile(string) {
+func (m *Manager) reclaimFile(string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for place := m.idle.Back(); place != nil; place = place.Prev() {
 		if p := place.Value.(*pool); p.embedded {
 			m.evicted++
 			m.retire(p)
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // sweep closes pools that nobody has used for a while, and those whose
@@ -67,7 +68,7 @@ func (m *Manager) tidy() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.pools {
-		p.guard.gate.narrow()
+		p.bulkhead.limiter.shrink()
 	}
 	for store, b := range m.breakers {
 		if m.pools[store] == nil && b.isCalm() {

@@ -78,37 +78,49 @@ func LackMySQLSetting() (off func()) {
 // SQL is the pool below db.
 func (db *DB) SQL() *sql.DB { return db.sqlx.DB }
 
-// Gate is a store's bulkhead, without the store.
-type Gate struct{ g *gate }
+// ConcurrencyLimiter is the limiter of a store, without the store.
+type ConcurrencyLimiter struct{ l *concurrencyLimiter }
 
-func NewGate(limit int, connected func() bool) Gate {
-	g := newGate(limit)
-	g.connected = connected
-	return Gate{g}
+// ReadyIn is a connectionState.
+type ReadyIn func() time.Duration
+
+func (f ReadyIn) readyIn(int) time.Duration { return f() }
+
+func NewConcurrencyLimiter(limit int, conns ReadyIn) ConcurrencyLimiter {
+	l := newConcurrencyLimiter(limit)
+	l.protect(conns)
+	return ConcurrencyLimiter{l}
 }
 
-func (g Gate) Enter(ctx context.Context) error { return g.g.enter(ctx) }
-func (g Gate) Leave()                          { g.g.leave() }
-func (g Gate) Narrow()                         { g.g.narrow() }
-func (g Gate) Slots() int                      { return g.g.width() }
+func (c ConcurrencyLimiter) Acquire(ctx context.Context) error { return c.l.acquire(ctx) }
+func (c ConcurrencyLimiter) Release()                          { c.l.release() }
+func (c ConcurrencyLimiter) Shrink()                           { c.l.shrink() }
+func (c ConcurrencyLimiter) ConnectionBegun()                  { c.l.connectionBegun() }
 
-func (g Gate) Waiting() int {
-	g.g.mu.Lock()
-	defer g.g.mu.Unlock()
-	return g.g.queue.Len()
+func (c ConcurrencyLimiter) Slots() int {
+	c.l.mu.Lock()
+	defer c.l.mu.Unlock()
+	return c.l.slots
+}
+
+func (c ConcurrencyLimiter) Waiting() int {
+	c.l.mu.Lock()
+	defer c.l.mu.Unlock()
+	return c.l.queue.Len()
 }
 
 var (
-	ErrCrowded = errCrowded
-	ErrOpen    = errOpen
-	ErrTooMuch = errTooMuch
-	ErrBudget  = errBudget
-	ErrHashing = errHashing
+	ErrQueueFull     = errQueueFull
+	ErrOpen          = errOpen
+	ErrAnswerTooLong = errAnswerTooLong
+	ErrNoConnection  = errNoConnection
+	ErrHashing       = errHashing
 )
 
 const (
-	GatePatience  = gatePatience
-	GateQueue     = gateQueue
+	GrowAfter     = growAfter
+	QueuePerConn  = queuePerConn
+	SafetyNet     = safetyNet
 	MaxAnswer     = maxAnswer
 	MaxAsideBytes = maxAsideBytes
 	MaxIterations = maxIterations
@@ -119,9 +131,9 @@ const (
 // Connections is how many connections the manager counts to c's server, and
 // how many callers wait for one.
 func (m *Manager) Connections(c Credentials) (open, waiting int) {
-	m.budget.mu.Lock()
-	defer m.budget.mu.Unlock()
-	if s := m.budget.servers[serverOf(c)]; s != nil {
+	m.conns.mu.Lock()
+	defer m.conns.mu.Unlock()
+	if s := m.conns.servers[serverOf(c)]; s != nil {
 		return s.open, s.queue.Len()
 	}
 	return 0, 0
@@ -139,19 +151,23 @@ func (m *Manager) Tidy() { m.tidy() }
 // ReconcileBy is Reconcile with so many stores in one query.
 func (m *Manager) ReconcileBy(ctx context.Context, size int) error { return m.reconcile(ctx, size) }
 
-// Budget limits connections to each server, without the stores.
-type Budget struct{ b *budget }
+// ConnectionLimiter limits connections to each server, without the stores.
+type ConnectionLimiter struct{ l *connectionLimiter }
 
-func NewBudget(limit int, reclaim func(server string)) Budget {
-	return Budget{newBudget(limit, reclaim)}
+func NewConnectionLimiter(limit int, reclaim func(server string) bool) ConnectionLimiter {
+	return ConnectionLimiter{newConnectionLimiter(limit, reclaim)}
 }
 
-func (b Budget) Take(ctx context.Context, server string) error { return b.b.take(ctx, server) }
-func (b Budget) Give(server string)                            { b.b.give(server) }
-func (b Budget) SpareFiles(do func())                          { b.b.spareFiles = do }
+func (c ConnectionLimiter) Acquire(ctx context.Context, server string) error {
+	return c.l.acquire(ctx, server)
+}
+func (c ConnectionLimiter) Release(server string) { c.l.release(server) }
+func (c ConnectionLimiter) Idle(server string)    { c.l.idle(server) }
+func (c ConnectionLimiter) SpareFiles(do func())  { c.l.spareFiles = do }
+func (c ConnectionLimiter) Waiting() int          { return int(c.l.waiting.Load()) }
 
-func (b Budget) Dial(ctx context.Context, server string, next DialFunc) (net.Conn, error) {
-	return b.b.dial(server, account{}, next)(ctx, "tcp", server)
+func (c ConnectionLimiter) Dial(ctx context.Context, server string, next DialFunc) (net.Conn, error) {
+	return c.l.dial(server, account{}, next)(ctx, "tcp", server)
 }
 
 // AskAsAPI reads tables as the roles of an HTTP API.

@@ -28,9 +28,9 @@ func TestDialWithoutFiles(t *testing.T) {
 		{"refused", syscall.ECONNREFUSED, 1, 1, 0, false},
 	} {
 		calls, spared := 0, 0
-		b := tenantdb.NewBudget(1, func(string) {})
-		b.SpareFiles(func() { spared++ })
-		conn, err := b.Dial(t.Context(), "server", func(context.Context, string, string) (net.Conn, error) {
+		l := tenantdb.NewConnectionLimiter(1, func(string) bool { return false })
+		l.SpareFiles(func() { spared++ })
+		conn, err := l.Dial(t.Context(), "server", func(context.Context, string, string) (net.Conn, error) {
 			if calls++; calls <= c.fails {
 				return nil, &net.OpError{Op: "dial", Err: os.NewSyscallError("socket", c.err)}
 			}

@@ -14,7 +14,7 @@ import (
 var errIterations = errors.New("tenantdb: the server asks for too many iterations of SCRAM")
 
 // errHashing: no password could be hashed in time, since others were.
-var errHashing = fmt.Errorf("%w: too many passwords are hashed at the same time", errBudget)
+var errHashing = fmt.Errorf("%w: too many passwords are hashed at the same time", errNoConnection)
 
 // hashingWait bounds how long a connection waits until its password may be
 // hashed. One password costs a hundredth of a second at most.

@@ -19,7 +19,7 @@ import (
 //   - A cap without eviction refused one tenant more: TestOneTenantMoreThanTheCap.
 //   - Eviction without leases closed pools in use: TestEvictionSparesLeased.
 //   - Opening under a global lock deadlocked: TestOneOpeningHoldsUpNoOther.
-//   - A cap enforced by a reaper overshot, and eight meant sixteen: TestBudgetHolds, TestOpenFilesStayWithinTheCap.
+//   - A cap enforced by a reaper overshot, and eight meant sixteen: TestConnectionLimit, TestOpenFilesStayWithinTheCap.
 //   - A loop over all tenants left a connection open at each: TestLoopOverAllTenants.
 //   - Rotated credentials fought the pool cache: TestForgetWhileLeased, TestForgetWhileOpening, and the tests of
 //     rotation in package provisioning.

@@ -52,8 +52,8 @@ type Manager struct {
 	ring    *keyring.Ring
 	engines map[EngineName]Engine
 	opts    Options
-	budget  *budget
-	files   *budget // of embedded databases: each counts until it is closed
+	conns   *connectionLimiter
+	files   *connectionLimiter // of embedded databases: each counts until it is closed
 
 	mu       sync.Mutex
 	pools    map[stoa.StoreID]*pool
@@ -81,11 +81,11 @@ type Manager struct {
 
 // pool is one open (or opening) tenant database.
 type pool struct {
-	store stoa.StoreID
-	guard *guard
-	ready chan struct{} // closed when db or err is set
-	db    *DB
-	err   error
+	store    stoa.StoreID
+	bulkhead *bulkhead
+	ready    chan struct{} // closed when db or err is set
+	db       *DB
+	err      error
 
 	// Guarded by Manager.mu:
 	version  int64  // of its credentials; 0 until they are loaded
@@ -125,9 +125,9 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 		pools: map[stoa.StoreID]*pool{}, servers: map[string]*serverPools{}, breakers: map[stoa.StoreID]*breaker{}, stop: stop,
 		counts: newCounts(), missed: make(chan struct{}, 1), credentials: newCredentialCache(opts.ServeStale),
 	}
-	m.budget = newBudget(opts.ConnsPerServer, m.reclaim)
-	m.budget.spareFiles = opts.spareFiles
-	m.files = newBudget(opts.MaxEmbedded, m.reclaimFile)
+	m.conns = newConnectionLimiter(opts.ConnsPerServer, m.reclaim)
+	m.conns.spareFiles = opts.spareFiles
+	m.files = newConnectionLimiter(opts.MaxEmbedded, m.reclaimFile)
 	m.subscribe()
 	go m.sweep(ctx)
 	return m
@@ -218,13 +218,13 @@ func (m *Manager) lease(store stoa.StoreID) (p *pool, opener bool, err error) {
 		if b := m.breakers[store]; b != nil && b.isOpen() {
 			return nil, false, b.refusal()
 		}
-		p = &pool{store: store, guard: m.newGuard(store), ready: make(chan struct{})}
+		p = &pool{store: store, bulkhead: m.newBulkhead(store), ready: make(chan struct{})}
 		m.pools[store] = p
 		m.drain.Add(1)
 		m.evictOver()
 		opener = true
-	} else if p.guard.breaker.isOpen() {
-		return nil, false, p.guard.breaker.refusal()
+	} else if p.bulkhead.breaker.isOpen() {
+		return nil, false, p.bulkhead.breaker.refusal()
 	}
 	if p.place != nil {
 		m.idle.Remove(p.place)
@@ -236,15 +236,15 @@ func (m *Manager) lease(store stoa.StoreID) (p *pool, opener bool, err error) {
 	return p, opener, nil
 }
 
-// newGuard gives a store's new pool the breaker of its last one.
-func (m *Manager) newGuard(store stoa.StoreID) *guard {
+// newBulkhead gives a store's new pool the breaker of its last one.
+func (m *Manager) newBulkhead(store stoa.StoreID) *bulkhead {
 	b := m.breakers[store]
 	if b == nil {
 		b = newBreaker(m.opts.Cooldown)
 		m.breakers[store] = b
 	}
-	return &guard{
-		breaker: b, gate: newGate(m.opts.ConnsPerStore), wait: m.opts.WaitTimeout, statement: m.opts.StatementTimeout,
+	return &bulkhead{
+		breaker: b, limiter: newConcurrencyLimiter(m.opts.ConnsPerStore), wait: m.opts.WaitTimeout, statement: m.opts.StatementTimeout,
 		waited: m.counts.waiting, account: account{m.opts.Memory, limits.ID("answers", store)},
 	}
 }
@@ -265,6 +265,7 @@ func (m *Manager) release(p *pool) {
 	p.place = m.idle.PushFront(p)
 	m.index(p)
 	m.evictOver()
+	m.notifyIdle(p)
 }
 
 // open connects the pool and wakes all who wait for it. A failed pool leaves
@@ -276,7 +277,7 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 	err := stoa.CatchPanic(func() (err error) { // a driver's, at what the server sends
 		r, err = m.readyToOpen(ctx, p)
 		if err == nil {
-			p.db, err = m.connect(ctx, p.store, r.Credentials, p.guard)
+			p.db, err = m.connect(ctx, p.store, r.Credentials, p.bulkhead)
 		}
 		return err
 	})
@@ -293,6 +294,7 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 		p.server = serverOf(r.Credentials)
 		m.index(p)
 	}
+	m.notifyIdle(p)
 	m.mu.Unlock()
 	close(p.ready)
 }
@@ -314,22 +316,23 @@ func (m *Manager) readyToOpen(ctx context.Context, p *pool) (Registered, error) 
 
 // connect opens c and sees that its server answers, with settings that Stoa can
 // work with, and where the store is.
-func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c Credentials, g *guard) (_ *DB, err error) {
-	done, err := g.breaker.allow()
+func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c Credentials, b *bulkhead) (_ *DB, err error) {
+	done, err := b.breaker.allow()
 	if err != nil {
 		return nil, err
 	}
 	outcome := errInterrupted // of a panic
 	defer func() { done(outcome) }()
-	db, err := m.newDB(c, g)
+	db, err := m.newDB(c, b)
 	if err == nil {
-		db.informGate()
+		db.protectPool()
+		b.conns, b.server = m.conns, serverOf(c)
 		if db.Engine == SQLite {
-			g.gate.setLimit(m.opts.ConnsPerEmbedded)
+			b.limiter.setLimit(m.opts.ConnsPerEmbedded)
 		}
 		err = db.pinOrClose(ctx, store)
 	}
-	if outcome = verdict(ctx, err); err != nil {
+	if outcome = healthSignal(ctx, err); err != nil {
 		return nil, err
 	}
 	return db, nil
@@ -343,18 +346,18 @@ func (m *Manager) OpenUnleased(c Credentials) (*DB, error) { return m.newDB(c, n
 // Validate is Credentials.Validate under this manager's options.
 func (m *Manager) Validate(c *Credentials) error { return c.validate(m.opts.Supabase) }
 
-func (m *Manager) newDB(c Credentials, g *guard) (*DB, error) {
+func (m *Manager) newDB(c Credentials, b *bulkhead) (*DB, error) {
 	c = m.present(c)
-	d := new(dialled)
+	d := new(dialTracker)
 	a := account{m.opts.Memory, limits.Of("answers-of-server", serverOf(c))}
-	if g != nil {
-		a = g.account
+	if b != nil {
+		a = b.account
 	}
-	db, err := newDB(m.engines, c, d.note(m.budget.dial(serverOf(c), a, m.opts.Dialer.For(c))), g)
+	db, err := newDB(m.engines, c, d.track(m.conns.dial(serverOf(c), a, m.opts.Dialer.For(c))), b)
 	if err != nil {
 		return nil, err
 	}
-	db.own, db.dialled, db.account, db.log = m.opts.Own, d, a, m.opts.Log
+	db.own, db.dials, db.account, db.log = m.opts.Own, d, a, m.opts.Log
 	m.limit(db)
 	return db, nil
 }
@@ -408,7 +411,7 @@ func (m *Manager) retire(p *pool) {
 	p.retired = true
 	m.draining++
 	delete(m.pools, p.store)
-	if p.guard.breaker.isCalm() {
+	if p.bulkhead.breaker.isCalm() {
 		delete(m.breakers, p.store)
 	}
 	if p.place != nil {
@@ -424,7 +427,7 @@ func (m *Manager) retire(p *pool) {
 // closePool closes without holding up the lock: a server may answer slowly.
 func (m *Manager) closePool(p *pool) {
 	if p.embedded {
-		m.files.part(embeddedFiles)
+		m.files.markClosing(embeddedFiles)
 	}
 	closing := p.embedded
 	go func() {
@@ -434,9 +437,9 @@ func (m *Manager) closePool(p *pool) {
 			_ = stoa.CatchPanic(p.db.sqlx.Close) // the rest is to be given back in any case
 		}
 		if closing {
-			m.files.parted(embeddedFiles)
+			m.files.markClosed(embeddedFiles)
 		} else if p.embedded {
-			m.files.give(embeddedFiles) // it was still being opened
+			m.files.release(embeddedFiles) // it was still being opened
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -461,7 +464,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	go func() {
 		m.drain.Wait()
 		close(released)
-		m.budget.drain()
+		m.conns.waitClosed()
 		close(drained)
 	}()
 	select {

@@ -163,7 +163,7 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 // It is db's own where that will do and nobody else has it: a connection is
 // dearer than all that is done with it.
 func (db *DB) session() (pool *sql.DB, end func(), err error) {
-	if db.guard == nil && db.engine.sessions(db.credentials) && db.migrating.TryLock() {
+	if db.bulkhead == nil && db.engine.sessions(db.credentials) && db.migrating.TryLock() {
 		pool, most := db.sqlx.DB, db.sqlx.Stats().MaxOpenConnections
 		pool.SetMaxOpenConns(1)
 		return pool, func() {

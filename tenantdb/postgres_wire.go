@@ -87,7 +87,7 @@ func (c *frontendConn) Close() error {
 	return c.wire.conn.Close()
 }
 
-// limitedConn ends with errTooMuch once received is beyond most, also for who
+// limitedConn ends with errAnswerTooLong once received is beyond most, also for who
 // is writing meanwhile.
 type limitedConn struct {
 	net.Conn
@@ -99,10 +99,10 @@ type limitedConn struct {
 
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if c.received.Add(int64(n)) > c.most || errors.Is(err, errTooMuch) { // the connection below counts too
+	if c.received.Add(int64(n)) > c.most || errors.Is(err, errAnswerTooLong) { // the connection below counts too
 		c.exceeded.Store(true)
 		_ = c.Close()
-		return 0, errTooMuch
+		return 0, errAnswerTooLong
 	}
 	return n, err
 }
@@ -110,7 +110,7 @@ func (c *limitedConn) Read(p []byte) (int, error) {
 func (c *limitedConn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	if err != nil && c.exceeded.Load() {
-		err = errTooMuch
+		err = errAnswerTooLong
 	}
 	return n, err
 }

@@ -106,7 +106,7 @@ func (s *mysqlScreen) received(p []byte) error {
 	for len(p) > 0 {
 		switch {
 		case s.count > maxAnswer:
-			return errTooMuch
+			return errAnswerTooLong
 		case !s.ready && s.count > maxMySQLConnect:
 			return errMySQLConnect
 		}

@@ -99,9 +99,6 @@ func checkOf(conn net.Conn) *socketCheck {
 	}
 }
 
-// NetConn returns the connection below, as tls.Conn's does.
-func (c *countedConn) NetConn() net.Conn { return c.Conn }
-
 // NetConn returns the connection below.
 func (c *limitedConn) NetConn() net.Conn { return c.Conn }
 

@@ -81,8 +81,8 @@ func (m *Manager) Stats() Stats {
 	}
 	s.Warm, s.Cold, s.Failed, s.Refused = m.counts.warm.Load(), m.counts.cold.Load(), m.counts.failed.Load(), m.counts.refused.Load()
 	s.Unreconciled = m.counts.unreconciled.Load()
-	s.Dials, s.FailedDials = m.budget.dials.Load(), m.budget.failedDials.Load()
-	s.Servers = m.budget.stats()
+	s.Dials, s.FailedDials = m.conns.dials.Load(), m.conns.failedDials.Load()
+	s.Servers = m.conns.stats()
 	return s
 }
 
@@ -95,28 +95,18 @@ func (m *Manager) stats() (Stats, []*breaker) {
 		breakers = append(breakers, b)
 	}
 	return Stats{
-		Open: len(m.pools), Leased: len(m.pools) - m.idle.Len(), Embedded: m.files.held(embeddedFiles), Draining: m.draining,
+		Open: len(m.pools), Leased: len(m.pools) - m.idle.Len(), Embedded: m.files.active(embeddedFiles), Draining: m.draining,
 		Evicted: m.evicted, Reclaimed: m.reclaimed.Load(), Stale: m.stale,
 	}, breakers
 }
 
-// held is how many connections to server there are that are not ending.
-func (b *budget) held(server string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if s := b.servers[server]; s != nil {
-		return s.open - s.ending
-	}
-	return 0
-}
-
-func (b *budget) stats() []ServerStats {
-	b.mu.Lock()
-	servers := make([]ServerStats, 0, len(b.servers))
-	for name, s := range b.servers {
+func (l *connectionLimiter) stats() []ServerStats {
+	l.mu.Lock()
+	servers := make([]ServerStats, 0, len(l.servers))
+	for name, s := range l.servers {
 		servers = append(servers, ServerStats{name, s.open, s.queue.Len()})
 	}
-	b.mu.Unlock()
+	l.mu.Unlock()
 	slices.SortFunc(servers, func(x, y ServerStats) int {
 		return cmp.Or(cmp.Compare(y.Open+y.Waiting, x.Open+x.Waiting), strings.Compare(x.Server, y.Server))
 	})

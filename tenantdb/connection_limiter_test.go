@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -49,9 +52,9 @@ func census(t *testing.T, h *house, databases []tenantdb.Credentials) func() int
 }
 
 // More stores than connections, used by many at once: nobody meets an error
-// and the server never has more than the budget says. A cap that something
-// enforces afterwards would be seen here.
-func TestBudgetHolds(t *testing.T) {
+// and the server never has more than the limit. A limit that
+// is enforced later would be seen here.
+func TestConnectionLimit(t *testing.T) {
 	t.Parallel()
 	const limit = 4
 	for _, engine := range servers() {
@@ -79,7 +82,7 @@ func TestBudgetHolds(t *testing.T) {
 			samples := 0
 			for ; ; samples++ {
 				if n := count(); n > limit {
-					t.Errorf("%d connections on the server, the budget is %d", n, limit)
+					t.Errorf("%d connections on the server, the limit is %d", n, limit)
 				}
 				select {
 				case <-done:
@@ -131,7 +134,7 @@ func hold(t *testing.T, l tenantdb.Lease) (release func()) {
 
 // While every connection is at work a caller waits until its deadline, which
 // says nothing against its own store; then it has its turn.
-func TestBudgetInUse(t *testing.T) {
+func TestWaitForConnectionInUse(t *testing.T) {
 	t.Parallel()
 	for _, engine := range servers() {
 		t.Run(string(engine), func(t *testing.T) {
@@ -159,7 +162,7 @@ func TestBudgetInUse(t *testing.T) {
 
 // What a store's rush needed is taken back for another store, though the
 // first is still leased.
-func TestBudgetTakesSpareConnections(t *testing.T) {
+func TestReclaimIdleConnectionsOfLeasedStore(t *testing.T) {
 	t.Parallel()
 	for _, engine := range servers() {
 		t.Run(string(engine), func(t *testing.T) {
@@ -187,7 +190,7 @@ func TestBudgetTakesSpareConnections(t *testing.T) {
 }
 
 // A dial that fails gives its right back.
-func TestBudgetSurvivesFailures(t *testing.T) {
+func TestFailedDialReleasesItsConnection(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{ConnsPerServer: 2, Cooldown: time.Millisecond})
 	store, c := h.store(t), tenantdbtest.Create(t, servers()[0])
@@ -213,9 +216,9 @@ func TestBudgetSurvivesFailures(t *testing.T) {
 	})
 }
 
-// A server that never hangs up cannot hold the budget for ever, and closing
+// A server that never hangs up cannot use up the limit for ever, and closing
 // does not wait for it.
-func TestServerThatNeverHangsUp(t *testing.T) {
+func TestServerNeverClosesConnection(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{ConnsPerServer: 2})
 	end := make(chan struct{})
@@ -239,7 +242,7 @@ func TestServerThatNeverHangsUp(t *testing.T) {
 
 // A merchant's server may answer without end; the platform's memory does not
 // follow.
-func TestAnswerWithoutEnd(t *testing.T) {
+func TestEndlessAnswer(t *testing.T) {
 	t.Parallel()
 	for _, engine := range servers() {
 		t.Run(string(engine), func(t *testing.T) {
@@ -256,7 +259,7 @@ func TestAnswerWithoutEnd(t *testing.T) {
 				X string `max:"1000000"`
 			}
 			err := l.Select(t.Context(), &rows, query)
-			if !errors.Is(err, tenantdb.ErrTooMuch) {
+			if !errors.Is(err, tenantdb.ErrAnswerTooLong) {
 				t.Errorf("%d rows were read: %v", len(rows), err)
 			}
 			works(t, l)
@@ -290,27 +293,134 @@ func TestStatementDeadline(t *testing.T) {
 
 // A server that is slow to let a connection go holds up who waits for it, and
 // nobody who waits for another.
-func TestSlowReclaimHoldsUpNoOtherServer(t *testing.T) {
+func TestSlowReclaimDelaysNoOtherServer(t *testing.T) {
 	t.Parallel()
 	slow, release := make(chan struct{}), make(chan struct{})
-	var b tenantdb.Budget
-	b = tenantdb.NewBudget(1, func(server string) {
+	var l tenantdb.ConnectionLimiter
+	l = tenantdb.NewConnectionLimiter(1, func(server string) bool {
 		if server == "slow" {
 			close(slow)
 			<-release
-			return
+			return false
 		}
-		b.Give(server) // as an idle connection that was closed
+		l.Release(server) // as an idle connection that was closed
+		return true
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	must(t, b.Take(ctx, "slow"))
-	must(t, b.Take(ctx, "other"))
+	must(t, l.Acquire(ctx, "slow"))
+	must(t, l.Acquire(ctx, "other"))
 	served := make(chan error, 1)
-	go func() { served <- b.Take(ctx, "slow") }()
+	go func() { served <- l.Acquire(ctx, "slow") }()
 	<-slow
-	must(t, b.Take(ctx, "other"))
-	b.Give("slow")
+	must(t, l.Acquire(ctx, "other"))
+	l.Release("slow")
 	close(release)
 	must(t, <-served)
+}
+
+// A waiter is served at once when a connection becomes idle, without a poll.
+func TestIdleConnectionWakesWaiter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var l tenantdb.ConnectionLimiter
+		var idle atomic.Bool
+		var searches atomic.Int32
+		l = tenantdb.NewConnectionLimiter(1, func(server string) bool {
+			searches.Add(1)
+			found := idle.Swap(false)
+			if found {
+				l.Release(server)
+			}
+			return found
+		})
+		must(t, l.Acquire(t.Context(), "server"))
+		start, served := time.Now(), make(chan error, 1)
+		go func() { served <- l.Acquire(t.Context(), "server") }()
+		synctest.Wait()
+		<-time.After(tenantdb.SafetyNet / 2) // of the bubble
+		if n := searches.Load(); n != 1 {
+			t.Errorf("%d searches while nothing changed", n)
+		}
+		idle.Store(true)
+		l.Idle("server")
+		must(t, <-served)
+		if took := time.Since(start); took != tenantdb.SafetyNet/2 {
+			t.Errorf("served after %v", took)
+		}
+		l.Release("server")
+	})
+}
+
+// A lost notification delays a waiter by the safety net's interval.
+func TestSafetyNetServesWaiter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var l tenantdb.ConnectionLimiter
+		var idle atomic.Bool
+		l = tenantdb.NewConnectionLimiter(1, func(server string) bool {
+			found := idle.Swap(false)
+			if found {
+				l.Release(server)
+			}
+			return found
+		})
+		must(t, l.Acquire(t.Context(), "server"))
+		start, served := time.Now(), make(chan error, 1)
+		go func() { served <- l.Acquire(t.Context(), "server") }()
+		synctest.Wait()
+		idle.Store(true)
+		must(t, <-served)
+		if took := time.Since(start); took != tenantdb.SafetyNet {
+			t.Errorf("served after %v", took)
+		}
+		l.Release("server")
+	})
+}
+
+// Waiters who give up at any moment lose no connection and are given none twice.
+func TestConnectionLimiterUnderStress(t *testing.T) {
+	t.Parallel()
+	const limit = 3
+	var spare atomic.Int32 // connections that are open and unused
+	var l tenantdb.ConnectionLimiter
+	l = tenantdb.NewConnectionLimiter(limit, func(server string) bool {
+		for n := spare.Load(); n > 0; n = spare.Load() {
+			if spare.CompareAndSwap(n, n-1) {
+				l.Release(server)
+				return true
+			}
+		}
+		return false
+	})
+	var inUse, most atomic.Int32
+	var callers sync.WaitGroup
+	for range 32 {
+		callers.Go(func() {
+			for range 200 {
+				ctx, cancel := context.WithTimeout(t.Context(), rand.N(2*time.Millisecond))
+				if l.Acquire(ctx, "server") == nil {
+					n := inUse.Add(1)
+					for seen := most.Load(); n > seen && !most.CompareAndSwap(seen, n); seen = most.Load() {
+					}
+					inUse.Add(-1)
+					spare.Add(1)
+					l.Idle("server")
+				}
+				cancel()
+			}
+		})
+	}
+	callers.Wait()
+	if n := most.Load(); n > limit || n == 0 {
+		t.Errorf("%d connections in use at once, the limit is %d", n, limit)
+	}
+	if n := l.Waiting(); n != 0 {
+		t.Errorf("%d callers wait", n)
+	}
+	for range limit { // each can still be had
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		must(t, l.Acquire(ctx, "server"))
+		cancel()
+	}
 }

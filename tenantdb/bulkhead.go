@@ -1,0 +1,70 @@
+package tenantdb
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// bulkhead stands between the callers of one store and its database. It limits
+// what a slow or unreachable database costs the callers of its own store, and
+// keeps it from costing the callers of others.
+type bulkhead struct {
+	breaker   *breaker
+	limiter   *concurrencyLimiter
+	conns     *connectionLimiter  // notified when a connection may have become idle; nil: nobody is
+	server    string              // as conns knows it
+	wait      time.Duration       // maximum wait for a connection
+	statement time.Duration       // maximum duration of a statement or a whole transaction
+	waited    prometheus.Observer // seconds of each wait for a connection
+	account   account             // counts the bytes of the store's answers
+}
+
+// errInterrupted is the result of a call while it runs.
+var errInterrupted = errors.New("tenantdb: call did not return")
+
+// run calls op with a free connection and a deadline. It returns op's error or
+// tenant_unavailable.
+func (b *bulkhead) run(ctx context.Context, op func(context.Context) error) error {
+	if b.breaker.isOpen() {
+		return b.breaker.refusal()
+	}
+	if err := b.acquire(ctx); err != nil {
+		return unavailable(err)
+	}
+	defer b.release()
+	done, err := b.breaker.allow()
+	if err != nil {
+		return err
+	}
+	result := errInterrupted
+	defer func() { done(result) }()
+
+	inner, cancel := context.WithTimeout(ctx, b.statement)
+	defer cancel()
+	err = op(inner)
+	result = healthSignal(ctx, err)
+	return err
+}
+
+// acquire waits for a slot. It starts no timer when a slot is free.
+func (b *bulkhead) acquire(ctx context.Context) error {
+	if b.limiter.tryAcquire() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.wait)
+	defer cancel()
+	begin := time.Now()
+	defer func() { b.waited.Observe(time.Since(begin).Seconds()) }()
+	return b.limiter.acquire(ctx)
+}
+
+// release gives the slot back. The connection of the call is idle by then.
+func (b *bulkhead) release() {
+	b.limiter.release()
+	if b.conns != nil {
+		b.conns.idle(b.server)
+	}
+}

@@ -1,0 +1,211 @@
+package tenantdb
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"sync"
+	"time"
+)
+
+// errQueueFull means that too many callers already wait for one store.
+var errQueueFull = errors.New("tenantdb: too many callers wait for this store")
+
+const (
+	// growAfter is how long the queue must be non-empty before the store gets
+	// another connection. A new connection costs about a hundred times as much as a
+	// query, so a short wait is cheaper, also on a busy machine.
+	growAfter = 50 * time.Millisecond
+	// queuePerConn is how many callers may wait, for each connection of a store.
+	queuePerConn = 64
+	// safetyNet is how often a waiter checks again for itself, in case a
+	// notification was lost.
+	safetyNet = time.Second
+)
+
+// connectionState describes the connections of the pool that a
+// concurrencyLimiter protects.
+type connectionState interface {
+	// readyIn returns 0 when the pool has made n connections and the newest has
+	// had time to serve callers. Otherwise it returns when to ask again.
+	readyIn(n int) time.Duration
+}
+
+// concurrencyLimiter bounds how many callers use a store's database at the same
+// time and how many wait for it. It starts with one slot. It adds a slot, which
+// is one connection, only while callers wait for longer than growAfter, so that
+// many stores share few connections. It is safe for concurrent use.
+type concurrencyLimiter struct {
+	mu    sync.Mutex
+	conns connectionState // nil until the pool is open
+	limit int             // maximum of slots
+	slots int             // current maximum of inUse
+	inUse int
+	peak  int         // maximum of inUse since the last shrink
+	queue list.List   // of chan struct{}, closed when its owner has a slot
+	since time.Time   // when the queue was last empty or a slot was added
+	timer *time.Timer // calls grow; set while callers wait
+}
+
+func newConcurrencyLimiter(limit int) *concurrencyLimiter {
+	return &concurrencyLimiter{limit: limit, slots: 1}
+}
+
+// protect sets the pool whose connections the slots stand for.
+func (l *concurrencyLimiter) protect(conns connectionState) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conns = conns
+}
+
+// tryAcquire takes a slot if that needs no wait.
+func (l *concurrencyLimiter) tryAcquire() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.inUse >= l.slots || l.queue.Len() > 0 {
+		return false
+	}
+	l.admit()
+	return true
+}
+
+// acquire waits for a slot until ctx is done. It returns errQueueFull when too
+// many callers wait already. After a nil error the caller must call release.
+func (l *concurrencyLimiter) acquire(ctx context.Context) error {
+	if l.tryAcquire() {
+		return nil
+	}
+	l.mu.Lock()
+	if l.queue.Len() >= l.limit*queuePerConn {
+		l.mu.Unlock()
+		return errQueueFull
+	}
+	admitted := make(chan struct{})
+	place := l.queue.PushBack(admitted)
+	if l.queue.Len() == 1 {
+		l.since = time.Now()
+		l.growIn(growAfter)
+	}
+	l.admitWaiters() // a slot may have become free meanwhile
+	l.mu.Unlock()
+	select {
+	case <-admitted:
+		return nil
+	case <-ctx.Done():
+		l.abandon(admitted, place)
+		return ctx.Err()
+	}
+}
+
+// abandon removes a waiter. A slot that it was given meanwhile goes to the next.
+func (l *concurrencyLimiter) abandon(admitted chan struct{}, place *list.Element) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-admitted:
+		l.inUse--
+		l.admitWaiters()
+	default:
+		l.queue.Remove(place)
+	}
+}
+
+// setLimit changes the maximum of slots.
+func (l *concurrencyLimiter) setLimit(limit int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limit = limit
+}
+
+func (l *concurrencyLimiter) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.inUse--
+	l.admitWaiters()
+}
+
+// connectionBegun notifies the limiter that its pool makes another connection,
+// which may let it grow.
+func (l *concurrencyLimiter) connectionBegun() {
+	l.mu.Lock()
+	waiting := l.queue.Len() > 0
+	l.mu.Unlock()
+	if waiting {
+		l.grow()
+	}
+}
+
+// grow adds a slot if callers have waited for growAfter and the connections of
+// all slots are ready. Otherwise it schedules itself for the moment when that can
+// first be true. It asks the pool without the lock.
+func (l *concurrencyLimiter) grow() {
+	l.mu.Lock()
+	slots, conns := l.slots, l.conns
+	due := l.growDue()
+	l.mu.Unlock()
+	if !due {
+		return
+	}
+	wait := safetyNet
+	if conns != nil {
+		wait = min(wait, conns.readyIn(slots))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.slots != slots || !l.growDue():
+	case wait > 0:
+		l.growIn(wait)
+	case l.inUse >= l.slots:
+		l.slots++
+		l.since = time.Now()
+		l.admitWaiters()
+		l.growIn(growAfter)
+	}
+}
+
+// growDue reports whether callers have waited for growAfter. If they will have,
+// it schedules grow for that moment.
+func (l *concurrencyLimiter) growDue() bool {
+	if l.queue.Len() == 0 || l.slots >= l.limit {
+		return false
+	}
+	if wait := growAfter - time.Since(l.since); wait > 0 {
+		l.growIn(wait)
+		return false
+	}
+	return true
+}
+
+// growIn schedules grow, in place of an earlier schedule.
+func (l *concurrencyLimiter) growIn(d time.Duration) {
+	if l.timer == nil {
+		l.timer = time.AfterFunc(d, l.grow)
+		return
+	}
+	l.timer.Reset(d)
+}
+
+// shrink removes the slots that were not needed since the last call.
+func (l *concurrencyLimiter) shrink() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.slots = max(l.peak, 1)
+	l.peak = l.inUse
+}
+
+// admitWaiters gives free slots to waiters, longest wait first.
+func (l *concurrencyLimiter) admitWaiters() {
+	for l.inUse < l.slots && l.queue.Len() > 0 {
+		close(l.queue.Remove(l.queue.Front()).(chan struct{}))
+		l.admit()
+	}
+	if l.queue.Len() == 0 && l.timer != nil {
+		l.timer.Stop()
+	}
+}
+
+func (l *concurrencyLimiter) admit() {
+	l.inUse++
+	l.peak = max(l.peak, l.inUse)
+}

@@ -1,0 +1,91 @@
+package tenantdb
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// errAnswerTooLong means that a server's answer to one request was longer than
+// any answer to Stoa's queries is.
+var errAnswerTooLong = errors.New("tenantdb: the database's answer is too long")
+
+const (
+	// maxAnswer limits what a server may send for one request, in bytes. A
+	// merchant's database is not trusted: it could answer without end. The largest
+	// answer to one of Stoa's queries, a page of products, has 3 MiB.
+	maxAnswer = 8 << 20
+	// freeAnswer is how many bytes of an answer a connection may have in memory
+	// uncounted: there are few connections, and most answers are shorter.
+	freeAnswer = 64 << 10
+	// closeTimeout limits how long a server may take to close its end of a
+	// connection that Stoa has closed.
+	closeTimeout = 3 * time.Second
+)
+
+// countedConn is a connection that a connectionLimiter counts.
+type countedConn struct {
+	net.Conn
+	limiter *connectionLimiter
+	server  string
+	account account
+	closed  sync.Once
+	answer  atomic.Int64 // bytes received since the last request
+}
+
+// Read counts, while it waits for the server, the bytes of the answer that the
+// driver has and the buffer for the rest. A driver waits only in the middle of an
+// answer; its reader counts what it has read.
+func (c *countedConn) Read(p []byte) (int, error) {
+	if held := c.answer.Load() + int64(len(p)); held > freeAnswer {
+		if err := c.account.take(held); err != nil {
+			return 0, err
+		}
+		defer c.account.give(held)
+	}
+	n, err := c.Conn.Read(p)
+	if c.answer.Add(int64(n)) > maxAnswer {
+		return 0, errAnswerTooLong
+	}
+	return n, err
+}
+
+// Write starts the count of the answer anew.
+func (c *countedConn) Write(p []byte) (int, error) {
+	c.answer.Store(0)
+	return c.Conn.Write(p)
+}
+
+// Close returns at once. The connection counts until the server has closed it
+// too, because only then has the server room for another.
+func (c *countedConn) Close() error {
+	err := net.ErrClosed
+	c.closed.Do(func() {
+		err = nil
+		_ = c.SetDeadline(time.Unix(1, 0)) // ends pending reads and writes
+		c.limiter.markClosing(c.server)
+		go c.waitForServer()
+	})
+	return err
+}
+
+// waitForServer closes the sending side and reads until the server has closed
+// its own. It uses its own timer because a driver may still change the deadlines
+// of a connection that it has closed.
+func (c *countedConn) waitForServer() {
+	defer c.limiter.markClosed(c.server)
+	defer c.Conn.Close()
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil || c.SetReadDeadline(time.Time{}) != nil {
+		return
+	}
+	late := time.AfterFunc(closeTimeout, func() { _ = c.Conn.Close() })
+	defer late.Stop()
+	_, _ = io.Copy(io.Discard, io.LimitReader(c.Conn, 1<<20)) // until the server closes
+}
+
+// NetConn returns the connection below, as tls.Conn's does.
+func (c *countedConn) NetConn() net.Conn { return c.Conn }
