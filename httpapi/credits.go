@@ -15,17 +15,20 @@ import (
 
 func (a *api) creditRoutes() {
 	tags := []string{"Credits"}
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/balance", Tags: tags,
-		Summary: "The store's balance", Errors: []int{401, 404, 422}}), a.balance)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadCredits), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/credits/balance", Tags: tags,
+			Summary: "The store's balance", Errors: []int{401, 404, 422}}, a.balance)
 	a.historyRoute(tags)
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/credits/spend", Tags: tags,
-		Summary:     "Spend credits",
-		Description: "Either amount, or serviceKey and quantity at the price list's price. Deducts and records, or changes nothing. " + exactPrices,
-		Errors:      []int{400, 401, 402, 403, 404, 409, 413, 422}}), a.spend)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.SpendCredits), maxBody: maxJSON},
+		huma.Operation{Method: http.MethodPost, Path: "/api/credits/spend", Tags: tags,
+			Summary:     "Spend credits",
+			Description: "Either amount, or serviceKey and quantity at the price list's price. Deducts and records, or changes nothing. " + exactPrices,
+			Errors:      []int{400, 401, 402, 403, 404, 409, 413, 422}}, a.spend)
 	a.holdRoutes(tags)
 	a.creditSettingsRoutes(tags)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/prices", Tags: tags,
-		Summary: "What services cost", Description: "The prices in force now. " + exactPrices, Errors: []int{401}}), a.prices)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopeCaller, maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/credits/prices", Tags: tags,
+			Summary: "What services cost", Description: "The prices in force now. " + exactPrices, Errors: []int{401}}, a.prices)
 }
 
 // exactPrices is the rounding rule.

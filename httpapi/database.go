@@ -6,6 +6,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/provisioning"
 	"github.com/stoahq/stoa/tenantdb"
 )
@@ -13,18 +14,20 @@ import (
 // The database that a store has. How it comes by one is in provisioning.go.
 func (a *api) databaseRoutes() {
 	tags := []string{"Stores"}
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/database/test", Tags: tags,
-		Summary: "Test a database",
-		Description: "Without a body the store's own, and its health is recorded; with a body like that of connect-database the one it leads to, " +
-			"and nothing is kept. Nothing is changed in either. A database that fails the test is a result, not a problem: 200 with `ok: false` " +
-			"and the error that the same credentials would meet when the store is connected or its credentials rotated.",
-		MaxBodyBytes: maxCredentials, Errors: []int{400, 401, 403, 404, 409, 413, 422}}), waitsForServer(a, a.testDatabase))
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/database/rotate-credentials", Tags: tags,
-		Summary: "Give the store new credentials for its database",
-		Description: "They are tried first: they must reach the database that holds this store and be allowed to change it. Then they replace the old " +
-			"ones, without a pause for the store's shoppers. If anything is wrong with them the old ones stay in use. To send the same again changes " +
-			"nothing. A managed database has no credentials to rotate.",
-		MaxBodyBytes: maxCredentials, Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}), waitsForServer(a, a.rotateCredentials))
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabaseWait, scope: scope(access.TestDatabase), maxBody: maxCredentials},
+		huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/database/test", Tags: tags,
+			Summary: "Test a database",
+			Description: "Without a body the store's own, and its health is recorded; with a body like that of connect-database the one it leads to, " +
+				"and nothing is kept. Nothing is changed in either. A database that fails the test is a result, not a problem: 200 with `ok: false` " +
+				"and the error that the same credentials would meet when the store is connected or its credentials rotated.",
+			Errors: []int{400, 401, 403, 404, 409, 413, 422}}, a.testDatabase)
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabaseWait, scope: scope(access.RotateCredentials), maxBody: maxCredentials},
+		huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/database/rotate-credentials", Tags: tags,
+			Summary: "Give the store new credentials for its database",
+			Description: "They are tried first: they must reach the database that holds this store and be allowed to change it. Then they replace the old " +
+				"ones, without a pause for the store's shoppers. If anything is wrong with them the old ones stay in use. To send the same again changes " +
+				"nothing. A managed database has no credentials to rotate.",
+			Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}, a.rotateCredentials)
 }
 
 type testInput struct {

@@ -23,15 +23,16 @@ import (
 
 func (a *api) eventRoutes() {
 	schema := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[eventView](), true, "")
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/provisioning/events", Tags: []string{"Stores"},
-		Summary: "Follow the store's last provisioning run",
-		Description: "Server-sent events: one for each change of the run from its beginning, then each as it happens. The stream ends after the run's end, " +
-			"and also after some minutes or when the server stops: connect again with the last id as Last-Event-ID, as EventSource does by itself, " +
-			"and it goes on where it was, on any server. Comments keep the connection alive.",
-		Responses: map[string]*huma.Response{
-			"200": {Description: "Events; data of each is the JSON object described here", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: schema}}},
-			"204": {Description: "The run is over and Last-Event-ID was its last event"},
-		}, Errors: []int{401, 404, 422, 429}}), a.followProvisioning)
+	route(a, routeOptions{timeout: streamLifetime + requestTimeout, rate: rateCaller, scope: scope(access.ReadStore), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/provisioning/events", Tags: []string{"Stores"},
+			Summary: "Follow the store's last provisioning run",
+			Description: "Server-sent events: one for each change of the run from its beginning, then each as it happens. The stream ends after the run's end, " +
+				"and also after some minutes or when the server stops: connect again with the last id as Last-Event-ID, as EventSource does by itself, " +
+				"and it goes on where it was, on any server. Comments keep the connection alive.",
+			Responses: map[string]*huma.Response{
+				"200": {Description: "Events; data of each is the JSON object described here", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: schema}}},
+				"204": {Description: "The run is over and Last-Event-ID was its last event"},
+			}, Errors: []int{401, 404, 422, 429}}, a.followProvisioning)
 }
 
 // eventView is the data of one event.
@@ -69,7 +70,7 @@ func parsePosition(s string) provisioning.Position {
 }
 
 const (
-	streamLimit     = 10 * time.Minute // then the client connects again, with its present rights
+	streamLifetime  = 10 * time.Minute // then the client connects again, with its present rights
 	streamHeartbeat = 15 * time.Second // proxies end a connection that is silent for long
 	streamPause     = 400 * time.Millisecond
 	streamWrite     = 20 * time.Second // a client that takes nothing for so long is gone
@@ -123,7 +124,7 @@ type stream struct {
 // the time is up. Any replica may be the one that works: it looks in the
 // master.
 func (s *stream) run(ctx context.Context, events []provisioning.Event, ended bool) {
-	ctx, cancel := context.WithTimeout(ctx, streamLimit)
+	ctx, cancel := context.WithTimeout(ctx, streamLifetime)
 	defer cancel()
 	_ = s.control.SetReadDeadline(time.Time{}) // the request's own would end the connection
 	s.w.Header().Set("Content-Type", "text/event-stream")
@@ -148,7 +149,7 @@ func (s *stream) run(ctx context.Context, events []provisioning.Event, ended boo
 			}
 			continue
 		case <-s.Stopping:
-			_ = s.send(fmt.Sprintf("retry: %d\n: this server stops; connect again with Last-Event-ID\n\n", reconnectAfter.Milliseconds()))
+			_ = s.send(fmt.Sprintf("retry: %d\n: this server stops; connect again with Last-Event-ID\n\n", reconnectDelay.Milliseconds()))
 			return
 		case <-ctx.Done():
 			return

@@ -13,10 +13,12 @@ import (
 
 func (a *api) healthRoutes() {
 	tags := []string{"Operations"}
-	route(a, huma.Operation{Method: http.MethodGet, Path: "/healthz", OperationID: "healthz", Tags: tags,
-		Summary: "Is the process alive?"}, a.healthz)
-	route(a, huma.Operation{Method: http.MethodGet, Path: "/readyz", OperationID: "readyz", Tags: tags,
-		Summary: "Can it serve? Checks the master database.", Errors: []int{503}}, a.readyz)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateHealth, scope: scopePublic, maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/healthz", OperationID: "healthz", Tags: tags,
+			Summary: "Is the process alive?"}, a.healthz)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateHealth, scope: scopePublic, maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/readyz", OperationID: "readyz", Tags: tags,
+			Summary: "Can it serve? Checks the master database.", Errors: []int{503}}, a.readyz)
 }
 
 // readiness keeps what the last look at the master found, so that however many

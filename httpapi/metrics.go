@@ -43,7 +43,7 @@ func newMetrics(r prometheus.Registerer, memory *limits.ByteBudget) *metrics {
 }
 
 // observe counts an answered request. pattern is http.Request.Pattern.
-func (m *metrics) observe(pattern, method string, w *recorder, took time.Duration) {
+func (m *metrics) observe(pattern, method string, w *responseWriter, took time.Duration) {
 	m.duration.WithLabelValues(routeOf(pattern), knownMethod(method), classOf(w.status)).Observe(took.Seconds())
 	if w.cut {
 		m.cut.Inc()

@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/payments"
 	"github.com/stoahq/stoa/web"
@@ -16,27 +17,28 @@ import (
 
 func (a *api) paymentRoutes() {
 	tags := []string{"Credits"}
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/credits/purchase", Tags: tags, DefaultStatus: http.StatusCreated,
-		Summary:     "Buy credits",
-		Description: "Answers with a checkout page to send the buyer to. The credits are granted when the payment is confirmed, exactly once.",
-		Errors:      []int{400, 401, 403, 404, 409, 413, 422, 503}}), a.purchase)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/purchases", Tags: tags,
-		Summary: "The store's purchases, newest first", Errors: []int{401, 404, 422}}), a.purchases)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/purchases/{id}", Tags: tags,
-		Summary: "A purchase", Errors: []int{401, 404, 422}}), a.getPurchase)
-	route(a, huma.Operation{Method: http.MethodPost, Path: "/api/webhooks/stripe", Tags: tags, DefaultStatus: http.StatusOK,
-		Summary: "Payment events", Description: "For the payment provider: the signature is checked on the raw body, the event stored once, acknowledged, then applied.",
-		SkipValidateBody: true, MaxBodyBytes: maxWebhook, BodyReadTimeout: bodyTimeout, Errors: []int{400, 413, 422}}, a.webhook)
-	a.mux.HandleFunc("GET /checkout/{outcome}", a.checkoutLeft)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.PurchaseCredits), maxBody: maxJSON},
+		huma.Operation{Method: http.MethodPost, Path: "/api/credits/purchase", Tags: tags, DefaultStatus: http.StatusCreated,
+			Summary:     "Buy credits",
+			Description: "Answers with a checkout page to send the buyer to. The credits are granted when the payment is confirmed, exactly once.",
+			Errors:      []int{400, 401, 403, 404, 409, 413, 422, 503}}, a.purchase)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadCredits), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/credits/purchases", Tags: tags,
+			Summary: "The store's purchases, newest first", Errors: []int{401, 404, 422}}, a.purchases)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadCredits), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/credits/purchases/{id}", Tags: tags,
+			Summary: "A purchase", Errors: []int{401, 404, 422}}, a.getPurchase)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: maxWebhook},
+		huma.Operation{Method: http.MethodPost, Path: "/api/webhooks/stripe", Tags: tags, DefaultStatus: http.StatusOK,
+			Summary: "Payment events", Description: "For the payment provider: the signature is checked on the raw body, the event stored once, acknowledged, then applied.",
+			SkipValidateBody: true, BodyReadTimeout: bodyTimeout, Errors: []int{400, 413, 422}}, a.webhook)
+	public := routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}
+	a.page("GET /checkout/{outcome}", public, a.checkoutLeft)
 	if a.Sandbox {
-		a.mux.HandleFunc("GET /sandbox/checkout/{ref}", a.sandboxCheckout)
-		a.mux.HandleFunc("POST /sandbox/checkout/{ref}/pay", a.sandboxPay)
+		a.page("GET /sandbox/checkout/{ref}", public, a.sandboxCheckout)
+		a.page("POST /sandbox/checkout/{ref}/pay", public, a.sandboxPay)
 	}
 }
-
-// maxWebhook is huma's limit for all other bodies, which it does not set for raw
-// ones.
-const maxWebhook = 1 << 20 // bytes
 
 type purchaseView struct {
 	ID          stoa.PurchaseID `json:"id" format:"uuid"`

@@ -114,6 +114,9 @@ var statuses = map[stoa.Code]int{
 	stoa.Internal:                   http.StatusInternalServerError,
 }
 
+// internalMessage is all that a client learns of an unexpected error.
+const internalMessage = "Something went wrong on our side. Try again; if it persists, name this request's id."
+
 // problem is the one way from an error to an answer. What is not a
 // *stoa.Error is logged under the request's id and not shown.
 func (a *api) problem(ctx context.Context, err error) *Problem {
@@ -136,7 +139,7 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 		if ctx.Err() == nil {
 			a.Log.ErrorContext(ctx, "request failed", "requestId", requestID(ctx), "err", err)
 		}
-		known = stoa.Errorf(stoa.Internal, "Something went wrong on our side. Try again; if it persists, name this request's id.")
+		known = stoa.Errorf(stoa.Internal, "%s", internalMessage)
 	}
 	if known.Code == stoa.TenantUnavailable && tenantdb.HealthCode(err) == stoa.DatabaseContentInvalid {
 		a.Log.WarnContext(ctx, "store database holds unusable content", "requestId", requestID(ctx), "host", requestOf(ctx).host, "err", err)
@@ -197,7 +200,7 @@ func humaProblem(ctx context.Context, status int, detail string, errs []error) *
 	case status == http.StatusRequestEntityTooLarge:
 		code, detail = stoa.PayloadTooLarge, "The body is larger than this call accepts (1 MiB)."
 	case status >= http.StatusInternalServerError:
-		code, detail = stoa.Internal, "Something went wrong on our side. Try again; if it persists, name this request's id."
+		code, detail = stoa.Internal, internalMessage
 	case status == http.StatusBadRequest:
 		detail = "The body cannot be read as JSON."
 	case status == http.StatusUnprocessableEntity:

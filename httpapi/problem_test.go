@@ -92,11 +92,11 @@ func TestPrintableMethod(t *testing.T) {
 func TestRecorder(t *testing.T) {
 	t.Parallel()
 	answer := httptest.NewRecorder()
-	w := &recorder{ResponseWriter: answer, control: http.NewResponseController(answer)}
+	w := &responseWriter{ResponseWriter: answer, control: http.NewResponseController(answer)}
 	if _, err := w.Write([]byte("four")); err != nil || w.status != 200 || w.bytes != 4 {
 		t.Errorf("status %d, %d bytes, %v", w.status, w.bytes, err)
 	}
-	w = &recorder{ResponseWriter: httptest.NewRecorder()}
+	w = &responseWriter{ResponseWriter: httptest.NewRecorder()}
 	w.WriteHeader(404)
 	w.WriteHeader(500)
 	if w.status != 404 {

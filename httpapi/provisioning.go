@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/provisioning"
@@ -22,18 +23,21 @@ func (a *api) provisioningRoutes() {
 		"200": {Description: "The store is active"},
 		"202": {Description: "Still at work; follow Location"},
 	}
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/connect-database", Tags: tags,
-		Summary: "Give the store its database",
-		Description: "The credentials are encrypted, checked, and the database is set up. In a Supabase project the store gets a role and a schema of its own, " +
-			"and only that role's credentials are kept. Waits for the outcome as `Prefer: wait=N` says " +
-			"(seconds, 25 unless told, 60 at most): 200 with the active store, 202 with the run while it goes on, or the fault that ended it; " +
-			"after a fault, mend its cause and make the same call again. `ignoredSettings` names what a connection string holds that is its client's own.",
-		MaxBodyBytes: maxCredentials, Responses: waits, Errors: []int{400, 401, 403, 404, 409, 413, 422, 429, 503}}), connects(a, a.connectDatabase))
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/provisioning", Tags: tags,
-		Summary: "The store's last provisioning run", Errors: []int{401, 404}}), a.getProvisioning)
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/provisioning/retry", Tags: tags,
-		Summary: "Resume a failed run at the failed step", Description: "Waits like connect-database.",
-		Responses: waits, Errors: []int{401, 403, 404, 409, 422, 429, 503}}), connects(a, a.retryProvisioning))
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(access.ConnectDatabase), maxBody: maxCredentials},
+		huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/connect-database", Tags: tags,
+			Summary: "Give the store its database",
+			Description: "The credentials are encrypted, checked, and the database is set up. In a Supabase project the store gets a role and a schema of its own, " +
+				"and only that role's credentials are kept. Waits for the outcome as `Prefer: wait=N` says " +
+				"(seconds, 25 unless told, 60 at most): 200 with the active store, 202 with the run while it goes on, or the fault that ended it; " +
+				"after a fault, mend its cause and make the same call again. `ignoredSettings` names what a connection string holds that is its client's own.",
+			Responses: waits, Errors: []int{400, 401, 403, 404, 409, 413, 422, 429, 503}}, a.connectDatabase)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadStore), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/provisioning", Tags: tags,
+			Summary: "The store's last provisioning run", Errors: []int{401, 404}}, a.getProvisioning)
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(access.ConnectDatabase), maxBody: noBody},
+		huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/provisioning/retry", Tags: tags,
+			Summary: "Resume a failed run at the failed step", Description: "Waits like connect-database.",
+			Responses: waits, Errors: []int{401, 403, 404, 409, 422, 429, 503}}, a.retryProvisioning)
 }
 
 // maxCredentials bounds a body with credentials: a bundle of certificates has
@@ -250,7 +254,7 @@ func (a *api) retryProvisioning(ctx context.Context, in *retryInput) (*connectOu
 // stops.
 func (a *api) await(ctx context.Context, run provisioning.Run, prefer string) (*connectOutput, error) {
 	patience, applied := preferredWait(prefer)
-	run, err := a.wait(ctx, run, patience)
+	run, err := a.waitForRun(ctx, run, patience)
 	if err != nil {
 		return nil, err
 	}

@@ -25,17 +25,20 @@ func (a *api) storeRoutes() {
 		Errors: []int{400, 401, 403, 409, 413, 422, 429}}
 	for _, path := range []string{"/api/stores", "/api/stores/create"} {
 		create.Path = path
-		route(a, a.private(create), a.createStore)
+		route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: maxJSON}, create, a.createStore)
 	}
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores", Tags: tags,
-		Summary: "List the caller's stores", Description: "Newest first, without profiles.", Errors: []int{401, 422}}), a.listStores)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}", Tags: tags,
-		Summary: "One store, with its profile", Description: "When the store's database is down, profile is null and database.status is failed.",
-		Errors: []int{401, 404}}), a.getStore)
-	route(a, a.private(huma.Operation{Method: http.MethodPatch, Path: "/api/stores/{id}", Tags: tags,
-		Summary: "Change a store's profile", Description: "Fields left out stay as they are. name and slug are kept in step in the registry. " +
-			"The slug of before is kept for the store's owners for a while and leads nowhere meanwhile.",
-		Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}), a.updateStore)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadStore), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/stores", Tags: tags,
+			Summary: "List the caller's stores", Description: "Newest first, without profiles.", Errors: []int{401, 422}}, a.listStores)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadStore), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}", Tags: tags,
+			Summary: "One store, with its profile", Description: "When the store's database is down, profile is null and database.status is failed.",
+			Errors: []int{401, 404}}, a.getStore)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.UpdateStore), maxBody: maxJSON},
+		huma.Operation{Method: http.MethodPatch, Path: "/api/stores/{id}", Tags: tags,
+			Summary: "Change a store's profile", Description: "Fields left out stay as they are. name and slug are kept in step in the registry. " +
+				"The slug of before is kept for the store's owners for a while and leads nowhere meanwhile.",
+			Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}, a.updateStore)
 }
 
 type storeView struct {

@@ -16,21 +16,23 @@ import (
 	"github.com/danielgtaylor/huma/v2/negotiation"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
 )
 
 func (a *api) historyRoute(tags []string) {
 	page := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[transactionPage](), true, "")
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/transactions", Tags: tags,
-		Summary: "The store's ledger, newest first",
-		Description: "With Accept: text/csv the answer is the whole filtered history as a file (RFC 4180, UTF-8, a header row, newest first): " +
-			"limit and cursor have no part in it. So that no spreadsheet runs a text as a formula, serviceKey, description and reference begin " +
-			"with an apostrophe there when they would begin with one of = + - @, a tab or a line break. A file that ends early was cut off: " +
-			"its last chunk is missing.",
-		Responses: map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
-			jsonType: {Schema: page},
-			csvType:  {Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{strings.Join(csvHeader, ",") + "\r\n"}}},
-		}}}, Errors: []int{401, 404, 422}}), a.transactions)
+	route(a, routeOptions{timeout: requestTimeout, exportTimeout: csvTimeout, rate: rateCaller, scope: scope(access.ReadCredits), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/credits/transactions", Tags: tags,
+			Summary: "The store's ledger, newest first",
+			Description: "With Accept: text/csv the answer is the whole filtered history as a file (RFC 4180, UTF-8, a header row, newest first): " +
+				"limit and cursor have no part in it. So that no spreadsheet runs a text as a formula, serviceKey, description and reference begin " +
+				"with an apostrophe there when they would begin with one of = + - @, a tab or a line break. A file that ends early was cut off: " +
+				"its last chunk is missing.",
+			Responses: map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
+				jsonType: {Schema: page},
+				csvType:  {Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{strings.Join(csvHeader, ",") + "\r\n"}}},
+			}}}, Errors: []int{401, 404, 422}}, a.transactions)
 }
 
 const (

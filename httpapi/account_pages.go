@@ -11,9 +11,9 @@ import (
 	"github.com/stoahq/stoa/web"
 )
 
-// accountPages are where the links in mails lead. A link is only looked at
+// accountPageRoutes are where the links in mails lead. A link is only looked at
 // until its form is sent: what opens links on its own uses none up.
-func (a *api) accountPages() {
+func (a *api) accountPageRoutes() {
 	password := web.FieldView{Name: "password", Label: "New password", Type: "password", Autocomplete: "new-password"}
 	opened := web.FieldView{Name: "password", Label: "Password", Type: "password", Autocomplete: "current-password"}
 	a.form("/verify-email", "Your address is confirmed",
@@ -48,21 +48,19 @@ func (a *api) accountPages() {
 				r.PostForm.Get("code"), requestOf(r.Context()).client)
 		})
 	if a.Development {
-		a.mux.HandleFunc("GET /dev/mailbox", a.mailbox)
+		a.page("GET /dev/mailbox", routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}, a.mailbox)
 	}
 }
-
-const maxForm = 64 << 10 // bytes
 
 // form serves a page with a form, and what becomes of it.
 func (a *api) form(path, done string, view web.FormView, act func(*http.Request, keyring.Secret) error) {
 	view.Action = path
-	a.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+	a.page("GET "+path, routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}, func(w http.ResponseWriter, r *http.Request) {
 		view := view
 		view.Token = r.URL.Query().Get("token")
 		web.Serve(w, r, http.StatusOK, web.FormPage(view))
 	})
-	a.mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+	a.page("POST "+path, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePublic, maxBody: maxForm}, func(w http.ResponseWriter, r *http.Request) {
 		if err := readForm(w, r); err != nil {
 			a.errorPage(w, r, stoa.Errorf(stoa.InvalidRequest, "The form cannot be read."))
 			return
@@ -93,7 +91,6 @@ func (a *api) form(path, done string, view web.FormView, act func(*http.Request,
 // readForm leaves no deadline behind: one that passes later would end the
 // request.
 func readForm(w http.ResponseWriter, r *http.Request) error {
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	setReadDeadline(w, bodyTimeout)
 	defer http.NewResponseController(w).SetReadDeadline(time.Time{}) //nolint:errcheck // nothing was set then either
 	return r.ParseForm()

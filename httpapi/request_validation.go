@@ -13,10 +13,10 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// checkAddress refuses what no path or query parameter may hold, before any of
+// checkURL refuses what no path or query parameter may hold, before any of
 // it reaches a domain: text that the databases cannot keep or compare, and a
 // query that cannot be read or names a parameter twice.
-func checkAddress(r *http.Request) error {
+func checkURL(r *http.Request) error {
 	if !isText(r.URL.Path) {
 		return stoa.Errorf(stoa.NotFound, "There is nothing at this address: it holds characters that no address here has.")
 	}
