@@ -76,7 +76,7 @@ func insertEvents(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, log even
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO provisioning_events (run_id, seq, attempt, step, state, error_code, error_message, created_at)
 		VALUES `+rows(len(changes), 8), values...)
-	return err
+	return errors.Join(err, tx.Notify(endTopic, run.String()))
 }
 
 // rows are the placeholders of n rows of so many columns.
