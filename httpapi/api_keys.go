@@ -112,7 +112,7 @@ func (a *api) revokeKey(ctx context.Context, in *keyPath) (*struct{}, error) {
 	}
 	key, err := stoa.ParseID[stoa.KeyID](in.KeyID)
 	if err != nil {
-		key = stoa.KeyID{} // no key's
+		key = stoa.KeyID{} // no key has it
 	}
 	return nil, a.Accounts.RevokeKey(ctx, principal(ctx), id, key)
 }

@@ -50,7 +50,7 @@ type auditView struct {
 
 func newAuditView(e access.Entry) auditView {
 	v := auditView{e.ID, e.CreatedAt, e.Action, e.Outcome, e.UserID, e.Email, e.StoreID, e.Address, e.RequestID, map[string]string{}}
-	_ = json.Unmarshal([]byte(e.Details), &v.Details) // access writes it
+	_ = json.Unmarshal([]byte(e.Details), &v.Details) // written as JSON by package access
 	return v
 }
 
@@ -66,8 +66,8 @@ type AuditInput struct {
 }
 
 func (in AuditInput) filter() access.AuditFilter {
-	f := access.AuditFilter{Action: in.Action, Outcome: in.Outcome, From: given(in.From), To: given(in.To), Limit: in.Limit, Cursor: in.Cursor}
-	f.UserID, _ = stoa.ParseID[stoa.UserID](in.User) // its shape was checked
+	f := access.AuditFilter{Action: in.Action, Outcome: in.Outcome, From: optionalTime(in.From), To: optionalTime(in.To), Limit: in.Limit, Cursor: in.Cursor}
+	f.UserID, _ = stoa.ParseID[stoa.UserID](in.User) // huma has checked its format
 	return f
 }
 
@@ -97,7 +97,7 @@ func (a *api) platformAudit(ctx context.Context, in *AuditInput) (*huma.StreamRe
 	})
 }
 
-// audit answers with a page, or with all pages one after the other.
+// audit answers with a page as JSON, or with all pages as one CSV file.
 func (a *api) audit(in AuditInput, name string, read func(access.AuditFilter) (access.AuditPage, error)) (*huma.StreamResponse, error) {
 	f := in.filter()
 	asCSV := negotiation.SelectQValue(in.Accept, []string{jsonType, csvType}) == csvType
@@ -109,17 +109,17 @@ func (a *api) audit(in AuditInput, name string, read func(access.AuditFilter) (a
 		return nil, err
 	}
 	if asCSV {
-		return &huma.StreamResponse{Body: func(ctx huma.Context) { writeCSV(a, ctx, name, auditHeader, auditRow, entries(page, f, read)) }}, nil
+		return &huma.StreamResponse{Body: func(ctx huma.Context) { writeCSV(a, ctx, name, auditHeader, auditRow, allEntries(page, f, read)) }}, nil
 	}
 	out := auditPage{Data: make([]auditView, len(page.Entries)), NextCursor: page.NextCursor}
 	for i, e := range page.Entries {
 		out.Data[i] = newAuditView(e)
 	}
-	return a.asJSON(out), nil
+	return a.jsonResponse(out), nil
 }
 
-// entries goes from page to page.
-func entries(page access.AuditPage, f access.AuditFilter, read func(access.AuditFilter) (access.AuditPage, error)) iter.Seq2[access.Entry, error] {
+// allEntries iterates over page and all pages after it.
+func allEntries(page access.AuditPage, f access.AuditFilter, read func(access.AuditFilter) (access.AuditPage, error)) iter.Seq2[access.Entry, error] {
 	return func(yield func(access.Entry, error) bool) {
 		for {
 			for _, e := range page.Entries {
@@ -145,13 +145,13 @@ var auditHeader = []string{"id", "createdAt", "action", "outcome", "userId", "em
 func auditRow(e access.Entry) []string {
 	row := []string{
 		e.ID.String(), e.CreatedAt.UTC().Format(time.RFC3339Nano), e.Action, string(e.Outcome), "", "", "",
-		harmless(e.Address), harmless(e.RequestID), harmless(e.Details),
+		escapeFormula(e.Address), escapeFormula(e.RequestID), escapeFormula(e.Details),
 	}
 	if e.UserID != nil {
 		row[4] = e.UserID.String()
 	}
 	if e.Email != nil {
-		row[5] = harmless(*e.Email)
+		row[5] = escapeFormula(*e.Email)
 	}
 	if e.StoreID != nil {
 		row[6] = e.StoreID.String()

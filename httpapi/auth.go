@@ -57,7 +57,7 @@ type sessionView struct {
 	ExpiresIn    int      `json:"expiresIn" example:"900" doc:"Seconds until the access token expires"`
 }
 
-// newSessionView is where tokens leave: to the caller they belong to.
+// newSessionView reveals the tokens to the caller they belong to.
 func newSessionView(s accounts.Session) sessionView {
 	return sessionView{
 		User: userView(s.User), AccessToken: s.AccessToken.Reveal(), RefreshToken: s.RefreshToken.Reveal(),

@@ -66,7 +66,7 @@ func newAutoRechargeView(r payments.AutoRecharge) autoRechargeView {
 }
 
 func (a *api) getAutoRecharge(ctx context.Context, in *StoreChoice) (*struct{ Body autoRechargeView }, error) {
-	id, err := a.chosen(ctx, *in)
+	id, err := a.chosenStore(ctx, *in)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ type setAutoRechargeInput struct {
 }
 
 func (a *api) setAutoRecharge(ctx context.Context, in *setAutoRechargeInput) (*struct{ Body autoRechargeView }, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ type saveCardOutput struct {
 }
 
 func (a *api) saveCard(ctx context.Context, in *saveCardInput) (*saveCardOutput, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}

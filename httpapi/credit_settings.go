@@ -29,7 +29,7 @@ type creditSettingsOutput struct {
 }
 
 func (a *api) creditSettings(ctx context.Context, in *StoreChoice) (*creditSettingsOutput, error) {
-	id, err := a.chosen(ctx, *in)
+	id, err := a.chosenStore(ctx, *in)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (a *api) creditSettings(ctx context.Context, in *StoreChoice) (*creditSetti
 	return out, nil
 }
 
-// optionalAmount is an amountInput or null.
+// optionalAmount accepts what amountInput does, and null.
 type optionalAmount struct{ amountInput }
 
 // Schema implements huma.SchemaProvider.
@@ -60,7 +60,7 @@ type setCreditSettingsInput struct {
 }
 
 func (a *api) setCreditSettings(ctx context.Context, in *setCreditSettingsInput) (*creditSettingsOutput, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,8 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// The database that a store has. How it comes by one is in provisioning.go.
+// databaseRoutes registers the calls on a store's existing database. provisioning.go
+// connects one.
 func (a *api) databaseRoutes() {
 	tags := []string{"Stores"}
 	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabaseWait, scope: scope(access.TestDatabase), maxBody: maxCredentials},
@@ -69,15 +70,15 @@ func (a *api) testDatabase(ctx context.Context, in *testInput) (*testOutput, err
 	if err != nil {
 		return nil, err
 	}
-	var given *tenantdb.Credentials
+	var tested *tenantdb.Credentials // nil: the store's own
 	var pasted tenantdb.Pasted
 	if in.Body != nil {
 		if pasted, err = a.credentials(*in.Body); err != nil {
 			return nil, err
 		}
-		given = &pasted.Credentials
+		tested = &pasted.Credentials
 	}
-	found, err := a.Provisioning.Test(ctx, principal(ctx), id, given)
+	found, err := a.Provisioning.Test(ctx, principal(ctx), id, tested)
 	if err != nil {
 		return nil, err
 	}
@@ -103,10 +104,10 @@ func (a *api) rotateCredentials(ctx context.Context, in *rotateInput) (*changedO
 	if err := a.Provisioning.Rotate(ctx, principal(ctx), id, pasted.Credentials); err != nil {
 		return nil, err
 	}
-	if !maySee(ctx, id) {
+	if !mayRead(ctx, id) {
 		return &changedOutput{Status: http.StatusNoContent}, nil
 	}
-	out, err := changed(a.showStore(ctx, id))
+	out, err := newChangedOutput(a.readStore(ctx, id))
 	if err == nil {
 		out.Body.IgnoredSettings = pasted.Ignored
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/stoahq/stoa/access"
 )
 
-// Suspension, deletion and what takes them back.
+// lifecycleRoutes registers suspension and deletion of a store and their reversal.
 func (a *api) lifecycleRoutes() {
 	tags := []string{"Stores"}
 	errors := []int{401, 403, 404, 409, 503}
@@ -32,19 +32,19 @@ func (a *api) lifecycleRoutes() {
 }
 
 func (a *api) suspendStore(ctx context.Context, in *StorePath) (*storeOutput, error) {
-	return a.turn(ctx, in, a.Stores.Suspend)
+	return a.transition(ctx, in, a.Stores.Suspend)
 }
 
 func (a *api) resumeStore(ctx context.Context, in *StorePath) (*storeOutput, error) {
-	return a.turn(ctx, in, a.Stores.Resume)
+	return a.transition(ctx, in, a.Stores.Resume)
 }
 
 func (a *api) restoreStore(ctx context.Context, in *StorePath) (*storeOutput, error) {
-	return a.turn(ctx, in, a.Stores.Restore)
+	return a.transition(ctx, in, a.Stores.Restore)
 }
 
-// turn changes the store's state and shows the store.
-func (a *api) turn(ctx context.Context, in *StorePath, change func(context.Context, access.Principal, stoa.StoreID) error) (*storeOutput, error) {
+// transition changes the store's state and returns the store.
+func (a *api) transition(ctx context.Context, in *StorePath, change func(context.Context, access.Principal, stoa.StoreID) error) (*storeOutput, error) {
 	id, err := storeID(in.ID)
 	if err != nil {
 		return nil, err
@@ -52,7 +52,7 @@ func (a *api) turn(ctx context.Context, in *StorePath, change func(context.Conte
 	if err := change(ctx, principal(ctx), id); err != nil {
 		return nil, err
 	}
-	return a.showStore(ctx, id)
+	return a.readStore(ctx, id)
 }
 
 func (a *api) deleteStore(ctx context.Context, in *StorePath) (*storeOutput, error) {

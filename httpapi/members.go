@@ -12,7 +12,7 @@ import (
 	"github.com/stoahq/stoa/keyring"
 )
 
-// Members of stores, and those who are to be.
+// memberRoutes registers the members of a store and invitations to it.
 func (a *api) memberRoutes() {
 	tags := []string{"People"}
 	const members, invitations = "/api/stores/{id}/members", "/api/stores/{id}/invitations"
@@ -79,13 +79,14 @@ func (a *api) listMembers(ctx context.Context, in *StorePath) (*membersOutput, e
 	return out, nil
 }
 
-// MemberPath names a member of a store.
+// MemberPath names a member of a store. It is exported because huma reads only
+// exported embedded structs.
 type MemberPath struct {
 	StorePath
 	UserID string `path:"userId" doc:"A UUID"`
 }
 
-// ids reads the path. What is no id is nobody's.
+// ids parses the path. An invalid user id becomes the zero id, which nobody has.
 func (in MemberPath) ids() (stoa.StoreID, stoa.UserID, error) {
 	store, err := storeID(in.ID)
 	user, _ := stoa.ParseID[stoa.UserID](in.UserID)
@@ -193,7 +194,7 @@ func (a *api) revokeInvitation(ctx context.Context, in *invitationPath) (*struct
 	if err != nil {
 		return nil, err
 	}
-	id, _ := stoa.ParseID[stoa.InvitationID](in.InvitationID) // what is no id is no invitation's
+	id, _ := stoa.ParseID[stoa.InvitationID](in.InvitationID) // an invalid id becomes the zero id, which no invitation has
 	return nil, a.Accounts.RevokeInvitation(ctx, principal(ctx), store, id)
 }
 
@@ -202,7 +203,7 @@ func (a *api) acceptInvitation(ctx context.Context, in *acceptInput) (*storeOutp
 	if err != nil {
 		return nil, err
 	}
-	return a.showStore(ctx, id)
+	return a.readStore(ctx, id)
 }
 
 type acceptInput struct {

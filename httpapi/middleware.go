@@ -78,7 +78,7 @@ func (a *api) middleware(next http.Handler) http.Handler {
 }
 
 func (a *api) newRequest(w http.ResponseWriter, r *http.Request) *request {
-	if r.Header.Get(forwardedFor) != "" && a.Proxies.ignores(r) {
+	if r.Header.Get(forwardedFor) != "" && a.Proxies.isUntrusted(r) {
 		a.warnProxyOnce.Do(func() {
 			a.Log.WarnContext(r.Context(), "X-Forwarded-For ignored: the proxy is not trusted, so all its clients share one address and its rate limits; "+
 				"add the proxy to STOA_TRUSTED_PROXIES", "proxy", r.RemoteAddr)
@@ -86,7 +86,7 @@ func (a *api) newRequest(w http.ResponseWriter, r *http.Request) *request {
 	}
 	// The id is always generated here: a client that could choose it could make
 	// two requests look like one in the audit log.
-	req := &request{id: stoa.NewID[stoa.RequestID]().String(), address: a.Proxies.client(r), host: r.Host, header: w.Header(), options: a.optionsOf(r)}
+	req := &request{id: stoa.NewID[stoa.RequestID]().String(), address: a.Proxies.clientIP(r), host: r.Host, header: w.Header(), options: a.optionsOf(r)}
 	req.client = accounts.Client{UserAgent: r.UserAgent(), RequestID: req.id, ClientRequestID: a.Proxies.requestID(r)}
 	if req.address.IsValid() {
 		req.client.Address = req.address.String()

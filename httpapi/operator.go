@@ -10,8 +10,8 @@ import (
 	"github.com/stoahq/stoa/stores"
 )
 
-// What operators of the platform may do beyond the stores' own routes, where
-// they are let in as well.
+// operatorRoutes registers what operators of the platform may do beyond the stores'
+// own routes, which admit them too.
 func (a *api) operatorRoutes() {
 	tags := []string{"Operator"}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopeOperator, maxBody: noBody},

@@ -9,7 +9,8 @@ import (
 	"github.com/stoahq/stoa/keyring"
 )
 
-// Passwords and the address they are set by.
+// passwordRoutes registers changes of passwords and the verification of e-mail
+// addresses.
 func (a *api) passwordRoutes() {
 	tags := []string{"Auth"}
 	post := func(path, summary, description string, errors ...int) huma.Operation {

@@ -33,7 +33,7 @@ func (a *api) paymentRoutes() {
 			Summary: "Payment events", Description: "For the payment provider: the signature is checked on the raw body, the event stored once, acknowledged, then applied.",
 			SkipValidateBody: true, BodyReadTimeout: bodyTimeout, Errors: []int{400, 413, 422}}, a.webhook)
 	public := routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}
-	a.page("GET /checkout/{outcome}", public, a.checkoutLeft)
+	a.page("GET /checkout/{outcome}", public, a.checkoutReturn)
 	if a.Sandbox {
 		a.page("GET /sandbox/checkout/{ref}", public, a.sandboxCheckout)
 		a.page("POST /sandbox/checkout/{ref}/pay", public, a.sandboxPay)
@@ -81,7 +81,7 @@ type purchaseInput struct {
 }
 
 func (a *api) purchase(ctx context.Context, in *purchaseInput) (*struct{ Body purchaseView }, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ type purchasesOutput struct {
 }
 
 func (a *api) purchases(ctx context.Context, in *purchasesInput) (*purchasesOutput, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}
@@ -133,11 +133,11 @@ type getPurchaseInput struct {
 }
 
 func (a *api) getPurchase(ctx context.Context, in *getPurchaseInput) (*struct{ Body purchaseView }, error) {
-	store, err := a.chosen(ctx, in.StoreChoice)
+	store, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}
-	id, _ := stoa.ParseID[stoa.PurchaseID](in.ID) // what is no id is the id of nothing
+	id, _ := stoa.ParseID[stoa.PurchaseID](in.ID) // an invalid id becomes the zero id, which no purchase has
 	p, err := a.Payments.Get(ctx, principal(ctx), store, id)
 	if err != nil {
 		return nil, err
@@ -165,9 +165,9 @@ func (a *api) webhook(ctx context.Context, in *webhookInput) (*webhookOutput, er
 	return out, nil
 }
 
-// checkoutLeft is where the payment provider sends the buyer afterwards. It
-// knows nothing: the provider's events tell what happened.
-func (a *api) checkoutLeft(w http.ResponseWriter, r *http.Request) {
+// checkoutReturn is the page that the payment provider sends the buyer to afterwards.
+// It does not know the outcome, which arrives as an event.
+func (a *api) checkoutReturn(w http.ResponseWriter, r *http.Request) {
 	view, ok := map[string]web.NoteView{
 		"done":      {Title: "Thank you", Text: "The credits are added to the store’s balance as soon as the payment is confirmed. You can close this page."},
 		"saved":     {Title: "Card saved", Text: "Automatic recharges can be switched on in a moment. You can close this page."},
@@ -180,7 +180,7 @@ func (a *api) checkoutLeft(w http.ResponseWriter, r *http.Request) {
 	web.Serve(w, r, http.StatusOK, web.NotePage(view))
 }
 
-// sandboxCheckout is the page that stands where Stripe's would.
+// sandboxCheckout is the sandbox's counterpart of Stripe's checkout page.
 func (a *api) sandboxCheckout(w http.ResponseWriter, r *http.Request) {
 	p, err := a.Payments.Checkout(r.Context(), r.PathValue("ref"))
 	if err != nil {
@@ -193,8 +193,8 @@ func (a *api) sandboxCheckout(w http.ResponseWriter, r *http.Request) {
 	}))
 }
 
-// sandboxPay signs the event that Stripe would send and goes the webhook's
-// way. The page that follows reads the outcome.
+// sandboxPay signs the event that Stripe would send and handles it as a webhook. It
+// redirects to the checkout page, which shows the outcome.
 func (a *api) sandboxPay(w http.ResponseWriter, r *http.Request) {
 	if err := a.Payments.Pay(r.Context(), r.PathValue("ref")); err != nil {
 		a.errorPage(w, r, err)

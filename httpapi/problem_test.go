@@ -80,7 +80,7 @@ func TestPreferredWait(t *testing.T) {
 func TestPrintableMethod(t *testing.T) {
 	t.Parallel()
 	for method, want := range map[string]string{"DELETE": "DELETE", "<b>": "this method", "AVERYLONGMETHOD": "this method"} {
-		if got := printable(method); got != want {
+		if got := printableMethod(method); got != want {
 			t.Errorf("%q: %q, want %q", method, got, want)
 		}
 	}

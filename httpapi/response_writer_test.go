@@ -88,7 +88,7 @@ func TestSlowReaderIsCutOff(t *testing.T) {
 				for yield(credits.Transaction{Description: "row"}, nil) {
 				}
 			}
-			writeCSV(a, humago.NewContext(&huma.Operation{}, r, w), "credits", csvHeader, csvRow, rows)
+			writeCSV(a, humago.NewContext(&huma.Operation{}, r, w), "credits", transactionHeader, transactionRow, rows)
 		},
 		"stream": func(a *api, w http.ResponseWriter, _ *http.Request) {
 			s := &stream{api: a, w: w, control: http.NewResponseController(w)}
@@ -289,7 +289,7 @@ func TestUnencodableAnswer(t *testing.T) {
 		return &output{"/api/elsewhere", bad}, nil
 	})
 	route(a, fallbackOptions, huma.Operation{Method: http.MethodGet, Path: "/api/stream"}, func(context.Context, *struct{}) (*huma.StreamResponse, error) {
-		return a.asJSON(bad), nil
+		return a.jsonResponse(bad), nil
 	})
 	address := serveTCP(t, a, a.mux.ServeHTTP)
 	for _, path := range []string{"/api/plain", "/api/stream"} {

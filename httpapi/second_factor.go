@@ -9,7 +9,7 @@ import (
 	"github.com/stoahq/stoa/keyring"
 )
 
-// The second factor.
+// secondFactorRoutes registers enrolment and use of a second factor.
 func (a *api) secondFactorRoutes() {
 	tags := []string{"Auth"}
 	const path = "/api/auth/second-factor"
@@ -86,7 +86,7 @@ func (a *api) enrolFactor(ctx context.Context, in *passwordInput) (*enrolOutput,
 		return nil, err
 	}
 	out := &enrolOutput{}
-	out.Body.Secret, out.Body.URL = e.Secret.Reveal(), e.URL.Reveal() // to whom they belong
+	out.Body.Secret, out.Body.URL = e.Secret.Reveal(), e.URL.Reveal() // the caller's own
 	return out, nil
 }
 

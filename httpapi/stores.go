@@ -198,11 +198,11 @@ func (a *api) getStore(ctx context.Context, in *StorePath) (*storeOutput, error)
 	if err != nil {
 		return nil, err
 	}
-	return a.showStore(ctx, id)
+	return a.readStore(ctx, id)
 }
 
-// showStore reads the store with its last provisioning run.
-func (a *api) showStore(ctx context.Context, id stoa.StoreID) (*storeOutput, error) {
+// readStore reads the store with its last provisioning run.
+func (a *api) readStore(ctx context.Context, id stoa.StoreID) (*storeOutput, error) {
 	s, err := a.Stores.Get(ctx, principal(ctx), id)
 	if err != nil {
 		return nil, err
@@ -234,16 +234,16 @@ type changedOutput struct {
 	Body   storeView
 }
 
-func changed(out *storeOutput, err error) (*changedOutput, error) {
+func newChangedOutput(out *storeOutput, err error) (*changedOutput, error) {
 	if err != nil {
 		return nil, err
 	}
 	return &changedOutput{http.StatusOK, out.Body}, nil
 }
 
-// maySee reports whether the caller may be shown the store. Whoever may change
-// it may, but for API keys without the scope.
-func maySee(ctx context.Context, id stoa.StoreID) bool {
+// mayRead reports whether the caller, who may change the store, may read it too. An
+// API key may lack that scope.
+func mayRead(ctx context.Context, id stoa.StoreID) bool {
 	return principal(ctx).Within(id, access.ReadStore) == nil
 }
 
@@ -256,8 +256,8 @@ func (a *api) updateStore(ctx context.Context, in *updateStoreInput) (*changedOu
 	if err != nil {
 		return nil, err
 	}
-	if !maySee(ctx, id) {
+	if !mayRead(ctx, id) {
 		return &changedOutput{Status: http.StatusNoContent}, nil
 	}
-	return changed(a.withRun(ctx, s))
+	return newChangedOutput(a.withRun(ctx, s))
 }

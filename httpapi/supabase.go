@@ -19,8 +19,8 @@ import (
 
 const callbackPath = "/api/supabase/callback"
 
-// The store's owner lets the platform into their Supabase account, and picks
-// or makes the project that the store's database will be in.
+// supabaseRoutes registers the connection of a store to its owner's Supabase
+// account, and the choice of the project that holds the store's database.
 func (a *api) supabaseRoutes() {
 	tags := []string{"Supabase"}
 	list := []int{401, 403, 404, 409, 422, 429, 503}
@@ -59,7 +59,7 @@ func (a *api) supabaseRoutes() {
 	public := routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}
 	a.page("GET "+callbackPath, public, a.supabaseCallback)
 	a.page("POST "+callbackPath, routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: maxForm}, a.supabaseConfirmed)
-	a.page("GET /supabase/{outcome}", public, a.supabaseDone)
+	a.page("GET /supabase/{outcome}", public, a.supabaseResult)
 }
 
 type authorizeOutput struct {
@@ -70,11 +70,11 @@ type authorizeOutput struct {
 	}
 }
 
-// browserCookie proves that the browser that comes back is the one that asked.
+// browserCookie identifies the browser that began the connection when it returns.
 const browserCookie = "stoa_supabase"
 
 func (a *api) supabaseAuthorize(ctx context.Context, in *StoreChoice) (*authorizeOutput, error) {
-	store, err := a.chosen(ctx, *in)
+	store, err := a.chosenStore(ctx, *in)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func (a *api) supabaseAuthorize(ctx context.Context, in *StoreChoice) (*authoriz
 	if err != nil {
 		return nil, err
 	}
-	cookie := http.Cookie{ //nolint:gosec // not Secure only where the platform itself is reached by http
+	cookie := http.Cookie{ //nolint:gosec // not Secure only when the platform itself is served over HTTP
 		Name: browserCookie, Value: c.Browser.Reveal(), Path: callbackPath, MaxAge: int(cloud.ConsentTTL.Seconds()),
 		HttpOnly: true, Secure: strings.HasPrefix(a.BaseURL, "https:"), SameSite: http.SameSiteLaxMode,
 	}
@@ -91,9 +91,9 @@ func (a *api) supabaseAuthorize(ctx context.Context, in *StoreChoice) (*authoriz
 	return out, nil
 }
 
-// supabaseCallback is where a browser comes back from Supabase. It bears no
-// token of ours: whose consent it is, the state says. The code leaves the
-// address bar at once.
+// supabaseCallback is where the browser returns from Supabase. The request has no
+// access token: the state says whose consent it is. The redirect removes the code
+// from the address bar.
 func (a *api) supabaseCallback(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	back := cloud.Return{State: keyring.NewSecret(q.Get("state")), Code: keyring.NewSecret(q.Get("code"))}
@@ -111,7 +111,7 @@ func (a *api) supabaseCallback(w http.ResponseWriter, r *http.Request) {
 	a.finishSupabase(w, r, back)
 }
 
-// supabaseConfirmed is the same for a browser whose owner was asked first.
+// supabaseConfirmed completes the connection after the browser's owner confirmed it.
 func (a *api) supabaseConfirmed(w http.ResponseWriter, r *http.Request) {
 	if err := r.ParseForm(); err != nil {
 		a.errorPage(w, r, stoa.Errorf(stoa.InvalidRequest, "The form cannot be read."))
@@ -123,12 +123,12 @@ func (a *api) supabaseConfirmed(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) finishSupabase(w http.ResponseWriter, r *http.Request, back cloud.Return) {
 	err := a.Cloud.Finish(r.Context(), back)
-	var ask *cloud.Unconfirmed
+	var unconfirmed *cloud.Unconfirmed
 	switch {
-	case errors.As(err, &ask):
+	case errors.As(err, &unconfirmed):
 		web.Serve(w, r, http.StatusOK, web.FormPage(web.FormView{
 			Title: "Connect Supabase?", Action: callbackPath, Token: back.State.Reveal() + " " + back.Code.Reveal(), Button: "Connect",
-			Text: "Your Supabase account would be connected to the store “" + ask.Store + "”, for " + ask.Email +
+			Text: "Your Supabase account would be connected to the store “" + unconfirmed.Store + "”, for " + unconfirmed.Email +
 				". Go on only if that is you, or somebody whom you would let into your projects. Otherwise close this page: nothing has happened yet.",
 		}))
 	case err != nil:
@@ -138,7 +138,7 @@ func (a *api) finishSupabase(w http.ResponseWriter, r *http.Request, back cloud.
 	}
 }
 
-func (a *api) supabaseDone(w http.ResponseWriter, r *http.Request) {
+func (a *api) supabaseResult(w http.ResponseWriter, r *http.Request) {
 	view, ok := map[string]web.NoteView{
 		"connected": {Title: "Supabase is connected", Text: "Choose a project for the store now, or have one made. You can close this page."},
 		"declined":  {Title: "Supabase is not connected", Text: "You have declined, and nothing has changed. You can close this page."},
@@ -187,7 +187,7 @@ func (a *api) supabaseDisconnect(ctx context.Context, in *StorePath) (*struct{},
 	return nil, a.Cloud.Disconnect(ctx, principal(ctx), id)
 }
 
-// listOf is a list that comes whole.
+// listOf is a list without pages.
 type listOf[T any] struct {
 	Body struct {
 		Data       []T     `json:"data"`
@@ -287,5 +287,5 @@ func (a *api) supabaseCreate(ctx context.Context, in *createProjectInput) (*conn
 	if err != nil {
 		return nil, err
 	}
-	return a.await(ctx, run, in.Prefer)
+	return a.awaitRun(ctx, run, in.Prefer)
 }
