@@ -1,15 +1,13 @@
-// Package httpapi is the JSON API: one file per resource with its routes at
-// the head, the middleware, and one mapping from error codes to statuses. A
-// handler decodes, calls one domain method and encodes.
+// Package httpapi is the JSON API: one file per resource with its routes at the
+// head, the middleware, and one mapping from error codes to HTTP statuses. Each
+// route states its timeout, rate class, scope and body limit. A handler decodes,
+// calls one domain method and encodes.
 package httpapi
 
 import (
-	"context"
 	"log/slog"
 	"net/http"
 	"reflect"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -33,7 +31,7 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Domains are what the API speaks for.
+// Domains are the domain services that the API calls.
 type Domains struct {
 	Master       *masterdb.DB
 	Accounts     *accounts.Accounts
@@ -45,52 +43,60 @@ type Domains struct {
 	Cloud        *cloud.Service
 	Mail         *mail.Sender
 	Limits       *limits.Limiter
-	Memory       *limits.ByteBudget // of answers, the one that Tenants counts in
+	Memory       *limits.ByteBudget // of responses; the budget that Tenants uses too
 }
 
-// Config is what the API needs to know of its surroundings.
+// Config is the configuration of the API.
 type Config struct {
-	BaseURL     string // the platform's own address, such as http://localhost:3000
-	BaseDomain  string // stores live at <slug>.<BaseDomain>
+	BaseURL     string // the platform's own URL, such as http://localhost:3000
+	BaseDomain  string // stores are served at <slug>.<BaseDomain>
 	Development bool
 	Sandbox     bool // serve the sandbox's payment page
 	Rates       Rates
 	Proxies     Proxies
-	Hosts       []string // the platform answers there too, beside localhost, BaseDomain and BaseURL
+	Hosts       []string // hostnames of the platform besides localhost, BaseDomain and that of BaseURL
 	CORS        CORS
 	Log         *slog.Logger
-	Metrics     prometheus.Registerer // nil: nobody asks for them
-	Draining    <-chan struct{}       // closed when the server is about to stop: see stopping.go; nil: never
-	Stopping    <-chan struct{}       // closed when it stops: what waits is answered, and streams end; nil: never
+	Metrics     prometheus.Registerer // nil: no metrics
+	Draining    <-chan struct{}       // closed when the server begins to drain, see shutdown.go; nil: never
+	Stopping    <-chan struct{}       // closed when the server stops: waiting requests are answered and streams end; nil: never
 }
 
 type api struct {
 	Domains
 	Config
 	huma           huma.API
-	mux            *http.ServeMux
+	mux            *mux
+	options        map[string]routeOptions // by pattern
 	metrics        *metrics
 	hosts          map[string]bool
 	streams        streams
 	readiness      readiness
-	connecting     connecting
-	unheard        sync.Once      // of a proxy that is not trusted, it is told once
+	databaseSlots  databaseSlots
+	warnProxyOnce  sync.Once      // an untrusted proxy is logged once
 	logUnavailable rate.Sometimes // a master outage fails many requests
-	stall          time.Duration  // see recorder
+	stall          time.Duration  // see responseWriter
 }
 
 // New returns the handler of the public listener.
 func New(d Domains, cfg Config) http.Handler {
+	a := newAPI(d, cfg)
+	return a.middleware(a.security(a.mux))
+}
+
+// newAPI returns an api with all routes.
+func newAPI(d Domains, cfg Config) *api {
 	a := &api{
-		Domains: d, Config: cfg, mux: http.NewServeMux(), metrics: newMetrics(cfg.Metrics, d.Memory), hosts: cfg.platformHosts(), stall: stallTimeout,
-		logUnavailable: rate.Sometimes{Interval: 10 * time.Second},
+		Domains: d, Config: cfg, mux: &mux{}, options: map[string]routeOptions{}, metrics: newMetrics(cfg.Metrics, d.Memory), hosts: cfg.platformHosts(),
+		stall: stallTimeout, logUnavailable: rate.Sometimes{Interval: 10 * time.Second},
 	}
 	a.huma = humago.New(a.mux, openAPI())
+	a.openAPIRoutes()
 	a.authRoutes()
 	a.sessionRoutes()
 	a.passwordRoutes()
-	a.factorRoutes()
-	a.keyRoutes()
+	a.secondFactorRoutes()
+	a.apiKeyRoutes()
 	a.memberRoutes()
 	a.auditRoutes()
 	a.operatorRoutes()
@@ -103,22 +109,31 @@ func New(d Domains, cfg Config) http.Handler {
 	a.supabaseRoutes()
 	a.creditRoutes()
 	a.paymentRoutes()
-	a.rechargeRoutes()
+	a.autoRechargeRoutes()
 	a.storefrontRoutes()
 	a.healthRoutes()
-	a.pageRoutes()
-	a.accountPages()
-	a.mux.HandleFunc("/", a.noRoute)
-	return a.middleware(a.door(a.mux))
+	a.homeRoutes()
+	a.accountPageRoutes()
+	a.page("/", fallbackOptions, a.noRoute)
+	return a
+}
+
+const openAPIPath = "/api/openapi"
+
+// openAPIRoutes states the options of the documents that huma serves.
+func (a *api) openAPIRoutes() {
+	for _, document := range []string{".json", "-3.0.json", ".yaml", "-3.0.yaml"} {
+		a.options["GET "+openAPIPath+document] = routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}
+	}
 }
 
 func openAPI() huma.Config {
 	cfg := huma.DefaultConfig("Stoa", stoa.Version)
 	cfg.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
-	cfg.CreateHooks = nil // they would add a $schema field to every answer
-	cfg.OpenAPIPath = "/api/openapi"
+	cfg.CreateHooks = nil // they would add a $schema field to every response
+	cfg.OpenAPIPath = openAPIPath
 	cfg.DocsPath, cfg.SchemasPath = "", ""
-	// A column of JSON is an object to the API, not the bytes it is kept in.
+	// A JSON column is an object in the API, not the bytes that store it.
 	cfg.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[shop.JSON](), reflect.TypeFor[map[string]any]())
 	cfg.Info.Description = "The platform under many online stores: people, stores, their databases and credits. " +
 		"Errors are RFC 9457 problem documents with a stable code. Times are RFC 3339 in UTC, credits decimal strings, ids UUIDs."
@@ -139,61 +154,3 @@ func openAPI() huma.Config {
 	}
 	return cfg
 }
-
-// route registers a handler and gives its errors their documents.
-func route[I, O any](a *api, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
-	if op.OperationID == "" {
-		op.OperationID = operationID(op)
-	}
-	for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} { // by limits, and without a master
-		if !slices.Contains(op.Errors, status) {
-			op.Errors = append(slices.Clone(op.Errors), status)
-		}
-	}
-	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
-		out, err := handle(ctx, in)
-		if err != nil {
-			return nil, a.problem(ctx, err)
-		}
-		return out, nil
-	})
-}
-
-// operationID names an operation after its method and path:
-// POST /api/stores/{id}/connect-database → postStoresIdConnectDatabase.
-func operationID(op huma.Operation) string {
-	var b strings.Builder
-	b.WriteString(strings.ToLower(op.Method))
-	for _, word := range strings.FieldsFunc(strings.TrimPrefix(op.Path, "/api"), func(r rune) bool { return strings.ContainsRune("/{}-", r) }) {
-		b.WriteString(strings.ToUpper(word[:1]) + word[1:])
-	}
-	return b.String()
-}
-
-// private makes an operation ask for an access token or an API key, which may
-// lack the scope.
-func (a *api) private(op huma.Operation) huma.Operation {
-	if !slices.Contains(op.Errors, http.StatusForbidden) {
-		op.Errors = append(slices.Clone(op.Errors), http.StatusForbidden)
-	}
-	op.Security = []map[string][]string{{"bearer": {}}}
-	op.Middlewares = append(op.Middlewares, a.authenticate)
-	return op
-}
-
-// optional makes an operation take an access token or an API key, if there is
-// one.
-func (a *api) optional(op huma.Operation) huma.Operation {
-	op.Security = []map[string][]string{{}, {"bearer": {}}}
-	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
-		if ctx.Header("Authorization") == "" {
-			next(ctx)
-			return
-		}
-		a.authenticate(ctx, next)
-	})
-	return op
-}
-
-// requestTimeout bounds every request but those that wait on purpose.
-const requestTimeout = 30 * time.Second

@@ -19,18 +19,20 @@ import (
 func (a *api) auditRoutes() {
 	page := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[auditPage](), true, "")
 	op := func(path, tag, summary, description string, errors ...int) huma.Operation {
-		return a.private(huma.Operation{Method: http.MethodGet, Path: path, Tags: []string{tag}, Summary: summary,
+		return huma.Operation{Method: http.MethodGet, Path: path, Tags: []string{tag}, Summary: summary,
 			Description: description + "Newest first. With Accept: text/csv the answer is all that the filters leave, as a file in the form of " +
 				"the credits' history. Nobody can change the log.",
 			Responses: map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
 				jsonType: {Schema: page},
 				csvType:  {Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{strings.Join(auditHeader, ",") + "\r\n"}}},
-			}}}, Errors: errors})
+			}}}, Errors: errors}
 	}
-	route(a, op("/api/stores/{id}/audit", "People", "The store's audit log",
-		"Who did what to the store, from where, when and how it ended: members, keys, database, lifecycle, credits, and what operators of the platform did. ",
-		401, 403, 404, 422), a.storeAudit)
-	route(a, op("/api/operator/audit", "Operator", "The platform's audit log", "All stores, sign-ins and operators. ", 401, 403, 422), a.platformAudit)
+	route(a, routeOptions{timeout: requestTimeout, exportTimeout: csvTimeout, rate: rateCaller, scope: scope(access.ReadAudit), maxBody: noBody},
+		op("/api/stores/{id}/audit", "People", "The store's audit log",
+			"Who did what to the store, from where, when and how it ended: members, keys, database, lifecycle, credits, and what operators of the platform did. ",
+			401, 403, 404, 422), a.storeAudit)
+	route(a, routeOptions{timeout: requestTimeout, exportTimeout: csvTimeout, rate: rateCaller, scope: scopeOperator, maxBody: noBody},
+		op("/api/operator/audit", "Operator", "The platform's audit log", "All stores, sign-ins and operators. ", 401, 403, 422), a.platformAudit)
 }
 
 type auditView struct {
@@ -48,7 +50,7 @@ type auditView struct {
 
 func newAuditView(e access.Entry) auditView {
 	v := auditView{e.ID, e.CreatedAt, e.Action, e.Outcome, e.UserID, e.Email, e.StoreID, e.Address, e.RequestID, map[string]string{}}
-	_ = json.Unmarshal([]byte(e.Details), &v.Details) // access writes it
+	_ = json.Unmarshal([]byte(e.Details), &v.Details) // written as JSON by package access
 	return v
 }
 
@@ -64,8 +66,8 @@ type AuditInput struct {
 }
 
 func (in AuditInput) filter() access.Filter {
-	f := access.Filter{Action: in.Action, Outcome: in.Outcome, From: given(in.From), To: given(in.To), Limit: in.Limit, Cursor: in.Cursor}
-	f.UserID, _ = stoa.ParseID[stoa.UserID](in.User) // its shape was checked
+	f := access.Filter{Action: in.Action, Outcome: in.Outcome, From: optionalTime(in.From), To: optionalTime(in.To), Limit: in.Limit, Cursor: in.Cursor}
+	f.UserID, _ = stoa.ParseID[stoa.UserID](in.User) // huma has checked its format
 	return f
 }
 
@@ -95,7 +97,7 @@ func (a *api) platformAudit(ctx context.Context, in *AuditInput) (*huma.StreamRe
 	})
 }
 
-// audit answers with a page, or with all pages one after the other.
+// audit answers with a page as JSON, or with all pages as one CSV file.
 func (a *api) audit(in AuditInput, name string, read func(access.Filter) (access.Page, error)) (*huma.StreamResponse, error) {
 	f := in.filter()
 	asCSV := negotiation.SelectQValue(in.Accept, []string{jsonType, csvType}) == csvType
@@ -107,17 +109,17 @@ func (a *api) audit(in AuditInput, name string, read func(access.Filter) (access
 		return nil, err
 	}
 	if asCSV {
-		return &huma.StreamResponse{Body: func(ctx huma.Context) { writeCSV(a, ctx, name, auditHeader, auditRow, entries(page, f, read)) }}, nil
+		return &huma.StreamResponse{Body: func(ctx huma.Context) { writeCSV(a, ctx, name, auditHeader, auditRow, allEntries(page, f, read)) }}, nil
 	}
 	out := auditPage{Data: make([]auditView, len(page.Entries)), NextCursor: page.NextCursor}
 	for i, e := range page.Entries {
 		out.Data[i] = newAuditView(e)
 	}
-	return a.asJSON(out), nil
+	return a.jsonResponse(out), nil
 }
 
-// entries goes from page to page.
-func entries(page access.Page, f access.Filter, read func(access.Filter) (access.Page, error)) iter.Seq2[access.Entry, error] {
+// allEntries iterates over page and all pages after it.
+func allEntries(page access.Page, f access.Filter, read func(access.Filter) (access.Page, error)) iter.Seq2[access.Entry, error] {
 	return func(yield func(access.Entry, error) bool) {
 		for {
 			for _, e := range page.Entries {
@@ -143,13 +145,13 @@ var auditHeader = []string{"id", "createdAt", "action", "outcome", "userId", "em
 func auditRow(e access.Entry) []string {
 	row := []string{
 		e.ID.String(), e.CreatedAt.UTC().Format(time.RFC3339Nano), e.Action, string(e.Outcome), "", "", "",
-		harmless(e.Address), harmless(e.RequestID), harmless(e.Details),
+		escapeFormula(e.Address), escapeFormula(e.RequestID), escapeFormula(e.Details),
 	}
 	if e.UserID != nil {
 		row[4] = e.UserID.String()
 	}
 	if e.Email != nil {
-		row[5] = harmless(*e.Email)
+		row[5] = escapeFormula(*e.Email)
 	}
 	if e.StoreID != nil {
 		row[6] = e.StoreID.String()

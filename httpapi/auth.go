@@ -15,23 +15,28 @@ import (
 
 func (a *api) authRoutes() {
 	tags := []string{"Auth"}
-	route(a, a.dear(huma.Operation{Method: http.MethodPost, Path: "/api/auth/register", Tags: tags, DefaultStatus: http.StatusCreated,
-		Summary: "Open an account", Description: "Creates a user, a first store when storeName is given, and a session, all or nothing.",
-		Errors: []int{400, 409, 413, 422}}), a.register)
-	route(a, a.dear(huma.Operation{Method: http.MethodPost, Path: "/api/auth/login", Tags: tags,
-		Summary: "Open a session",
-		Description: "For a user with a second factor the answer to the right password is 401 second_factor_required, with a challengeToken for " +
-			"/api/auth/login/second-factor.",
-		Errors: []int{400, 401, 413, 422}}), a.login)
-	route(a, huma.Operation{Method: http.MethodPost, Path: "/api/auth/refresh", Tags: tags,
-		Summary: "Exchange a refresh token for a new pair",
-		Description: "The old refresh token is spent. Using a spent one revokes the whole session, but for the first 10 seconds: tabs that refresh " +
-			"at the same time do not sign each other out, and an answer that was lost can be asked for again.",
-		Errors: []int{400, 401, 413, 422}}, a.refresh)
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/auth/logout", Tags: tags, DefaultStatus: http.StatusNoContent,
-		Summary: "End this session", Description: "Its access and refresh tokens stop working at once.", Errors: []int{401, 403}}), a.logout)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/auth/me", Tags: tags,
-		Summary: "The caller and their stores", Errors: []int{401, 403}}), a.me)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePublic, maxBody: maxJSON},
+		huma.Operation{Method: http.MethodPost, Path: "/api/auth/register", Tags: tags, DefaultStatus: http.StatusCreated,
+			Summary: "Open an account", Description: "Creates a user, a first store when storeName is given, and a session, all or nothing.",
+			Errors: []int{400, 409, 413, 422}}, a.register)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePublic, maxBody: maxJSON},
+		huma.Operation{Method: http.MethodPost, Path: "/api/auth/login", Tags: tags,
+			Summary: "Open a session",
+			Description: "For a user with a second factor the answer to the right password is 401 second_factor_required, with a challengeToken for " +
+				"/api/auth/login/second-factor.",
+			Errors: []int{400, 401, 413, 422}}, a.login)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: maxJSON},
+		huma.Operation{Method: http.MethodPost, Path: "/api/auth/refresh", Tags: tags,
+			Summary: "Exchange a refresh token for a new pair",
+			Description: "The old refresh token is spent. Using a spent one revokes the whole session, but for the first 10 seconds: tabs that refresh " +
+				"at the same time do not sign each other out, and an answer that was lost can be asked for again.",
+			Errors: []int{400, 401, 413, 422}}, a.refresh)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
+		huma.Operation{Method: http.MethodPost, Path: "/api/auth/logout", Tags: tags, DefaultStatus: http.StatusNoContent,
+			Summary: "End this session", Description: "Its access and refresh tokens stop working at once.", Errors: []int{401, 403}}, a.logout)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/auth/me", Tags: tags,
+			Summary: "The caller and their stores", Errors: []int{401, 403}}, a.me)
 }
 
 type userView struct {
@@ -52,7 +57,7 @@ type sessionView struct {
 	ExpiresIn    int      `json:"expiresIn" example:"900" doc:"Seconds until the access token expires"`
 }
 
-// newSessionView is where tokens leave: to the caller they belong to.
+// newSessionView reveals the tokens to the caller they belong to.
 func newSessionView(s accounts.Session) sessionView {
 	return sessionView{
 		User: userView(s.User), AccessToken: s.AccessToken.Reveal(), RefreshToken: s.RefreshToken.Reveal(),

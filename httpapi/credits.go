@@ -15,30 +15,33 @@ import (
 
 func (a *api) creditRoutes() {
 	tags := []string{"Credits"}
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/balance", Tags: tags,
-		Summary: "The store's balance", Errors: []int{401, 404, 422}}), a.balance)
-	a.historyRoute(tags)
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/credits/spend", Tags: tags,
-		Summary:     "Spend credits",
-		Description: "Either amount, or serviceKey and quantity at the price list's price. Deducts and records, or changes nothing. " + exactPrices,
-		Errors:      []int{400, 401, 402, 403, 404, 409, 413, 422}}), a.spend)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadCredits), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/credits/balance", Tags: tags,
+			Summary: "The store's balance", Errors: []int{401, 404, 422}}, a.balance)
+	a.transactionRoutes(tags)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.SpendCredits), maxBody: maxJSON},
+		huma.Operation{Method: http.MethodPost, Path: "/api/credits/spend", Tags: tags,
+			Summary:     "Spend credits",
+			Description: "Either amount, or serviceKey and quantity at the price list's price. Deducts and records, or changes nothing. " + exactPrices,
+			Errors:      []int{400, 401, 402, 403, 404, 409, 413, 422}}, a.spend)
 	a.holdRoutes(tags)
 	a.creditSettingsRoutes(tags)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/prices", Tags: tags,
-		Summary: "What services cost", Description: "The prices in force now. " + exactPrices, Errors: []int{401}}), a.prices)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopeCaller, maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/credits/prices", Tags: tags,
+			Summary: "What services cost", Description: "The prices in force now. " + exactPrices, Errors: []int{401}}, a.prices)
 }
 
-// exactPrices is the rounding rule.
+// exactPrices documents that prices are never rounded.
 const exactPrices = "A unit price has at most 4 decimals and a quantity is a whole number: the product is exact, and nothing is ever rounded."
 
-// StoreChoice names the store that a credits call is about.
+// StoreChoice names the store of a credits call.
 type StoreChoice struct {
 	Header string `header:"X-Store-Id" doc:"The store; may be left out by a caller with one store, and with an API key"`
 	Query  string `query:"storeId" doc:"The same, as a parameter"`
 }
 
-// chosen returns the named store, or the caller's only one.
-func (a *api) chosen(ctx context.Context, c StoreChoice) (stoa.StoreID, error) {
+// chosenStore returns the named store, or the caller's only one.
+func (a *api) chosenStore(ctx context.Context, c StoreChoice) (stoa.StoreID, error) {
 	var faults stoa.Invalid
 	name := c.Header
 	if name == "" {
@@ -67,8 +70,8 @@ func (a *api) chosen(ctx context.Context, c StoreChoice) (stoa.StoreID, error) {
 	return mine[0].StoreID, nil
 }
 
-// amountInput accepts "12.5" and 12.5. A JSON number is read as the decimal
-// it is written as, never through a float.
+// amountInput accepts "12.5" and 12.5. A JSON number is parsed from its decimal
+// text, never through a float.
 type amountInput struct{ text string }
 
 // Schema implements huma.SchemaProvider.
@@ -89,7 +92,7 @@ func (a *amountInput) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// parse returns the amount, or the fault of the field that it stands in.
+// parse returns the amount, or a validation error that names the field.
 func (a amountInput) parse(field string) (credits.Amount, error) {
 	amount, err := credits.ParseAmount(a.text)
 	if err != nil {
@@ -124,7 +127,7 @@ func newBalanceView(b credits.Balance) balanceView {
 }
 
 func (a *api) balance(ctx context.Context, in *StoreChoice) (*struct{ Body balanceView }, error) {
-	id, err := a.chosen(ctx, *in)
+	id, err := a.chosenStore(ctx, *in)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +138,8 @@ func (a *api) balance(ctx context.Context, in *StoreChoice) (*struct{ Body balan
 	return &struct{ Body balanceView }{newBalanceView(b)}, nil
 }
 
-func given(t time.Time) *time.Time {
+// optionalTime returns nil for a zero time, which is a parameter that was not given.
+func optionalTime(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
@@ -149,7 +153,8 @@ type spendInput struct {
 	Body           SpendBody
 }
 
-// SpendBody says what to pay for. Exported, as huma only looks into exported embedded structs.
+// SpendBody says what to pay for. It is exported because huma reads only exported
+// embedded structs.
 type SpendBody struct {
 	Amount      *amountInput `json:"amount,omitempty"`
 	ServiceKey  string       `json:"serviceKey,omitempty" maxLength:"100" example:"product_import"`
@@ -175,7 +180,7 @@ type spendOutput struct {
 }
 
 func (a *api) spend(ctx context.Context, in *spendInput) (*spendOutput, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}

@@ -6,25 +6,29 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/provisioning"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// The database that a store has. How it comes by one is in provisioning.go.
+// databaseRoutes registers the calls on a store's existing database. provisioning.go
+// connects one.
 func (a *api) databaseRoutes() {
 	tags := []string{"Stores"}
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/database/test", Tags: tags,
-		Summary: "Test a database",
-		Description: "Without a body the store's own, and its health is recorded; with a body like that of connect-database the one it leads to, " +
-			"and nothing is kept. Nothing is changed in either. A database that fails the test is a result, not a problem: 200 with `ok: false` " +
-			"and the error that the same credentials would meet when the store is connected or its credentials rotated.",
-		MaxBodyBytes: maxCredentials, Errors: []int{400, 401, 403, 404, 409, 413, 422}}), waitsForServer(a, a.testDatabase))
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/database/rotate-credentials", Tags: tags,
-		Summary: "Give the store new credentials for its database",
-		Description: "They are tried first: they must reach the database that holds this store and be allowed to change it. Then they replace the old " +
-			"ones, without a pause for the store's shoppers. If anything is wrong with them the old ones stay in use. To send the same again changes " +
-			"nothing. A managed database has no credentials to rotate.",
-		MaxBodyBytes: maxCredentials, Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}), waitsForServer(a, a.rotateCredentials))
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabaseWait, scope: scope(access.TestDatabase), maxBody: maxCredentials},
+		huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/database/test", Tags: tags,
+			Summary: "Test a database",
+			Description: "Without a body the store's own, and its health is recorded; with a body like that of connect-database the one it leads to, " +
+				"and nothing is kept. Nothing is changed in either. A database that fails the test is a result, not a problem: 200 with `ok: false` " +
+				"and the error that the same credentials would meet when the store is connected or its credentials rotated.",
+			Errors: []int{400, 401, 403, 404, 409, 413, 422}}, a.testDatabase)
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabaseWait, scope: scope(access.RotateCredentials), maxBody: maxCredentials},
+		huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/database/rotate-credentials", Tags: tags,
+			Summary: "Give the store new credentials for its database",
+			Description: "They are tried first: they must reach the database that holds this store and be allowed to change it. Then they replace the old " +
+				"ones, without a pause for the store's shoppers. If anything is wrong with them the old ones stay in use. To send the same again changes " +
+				"nothing. A managed database has no credentials to rotate.",
+			Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}, a.rotateCredentials)
 }
 
 type testInput struct {
@@ -66,15 +70,15 @@ func (a *api) testDatabase(ctx context.Context, in *testInput) (*testOutput, err
 	if err != nil {
 		return nil, err
 	}
-	var given *tenantdb.Credentials
+	var tested *tenantdb.Credentials // nil: the store's own
 	var pasted tenantdb.Pasted
 	if in.Body != nil {
 		if pasted, err = a.credentials(*in.Body); err != nil {
 			return nil, err
 		}
-		given = &pasted.Credentials
+		tested = &pasted.Credentials
 	}
-	found, err := a.Provisioning.Test(ctx, principal(ctx), id, given)
+	found, err := a.Provisioning.Test(ctx, principal(ctx), id, tested)
 	if err != nil {
 		return nil, err
 	}
@@ -100,10 +104,10 @@ func (a *api) rotateCredentials(ctx context.Context, in *rotateInput) (*changedO
 	if err := a.Provisioning.Rotate(ctx, principal(ctx), id, pasted.Credentials); err != nil {
 		return nil, err
 	}
-	if !maySee(ctx, id) {
+	if !mayRead(ctx, id) {
 		return &changedOutput{Status: http.StatusNoContent}, nil
 	}
-	out, err := changed(a.showStore(ctx, id))
+	out, err := newChangedOutput(a.readStore(ctx, id))
 	if err == nil {
 		out.Body.IgnoredSettings = pasted.Ignored
 	}

@@ -23,15 +23,16 @@ import (
 
 func (a *api) eventRoutes() {
 	schema := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[eventView](), true, "")
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/provisioning/events", Tags: []string{"Stores"},
-		Summary: "Follow the store's last provisioning run",
-		Description: "Server-sent events: one for each change of the run from its beginning, then each as it happens. The stream ends after the run's end, " +
-			"and also after some minutes or when the server stops: connect again with the last id as Last-Event-ID, as EventSource does by itself, " +
-			"and it goes on where it was, on any server. Comments keep the connection alive.",
-		Responses: map[string]*huma.Response{
-			"200": {Description: "Events; data of each is the JSON object described here", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: schema}}},
-			"204": {Description: "The run is over and Last-Event-ID was its last event"},
-		}, Errors: []int{401, 404, 422, 429}}), a.followProvisioning)
+	route(a, routeOptions{timeout: streamLifetime + requestTimeout, rate: rateCaller, scope: scope(access.ReadStore), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/provisioning/events", Tags: []string{"Stores"},
+			Summary: "Follow the store's last provisioning run",
+			Description: "Server-sent events: one for each change of the run from its beginning, then each as it happens. The stream ends after the run's end, " +
+				"and also after some minutes or when the server stops: connect again with the last id as Last-Event-ID, as EventSource does by itself, " +
+				"and it goes on where it was, on any server. Comments keep the connection alive.",
+			Responses: map[string]*huma.Response{
+				"200": {Description: "Events; data of each is the JSON object described here", Content: map[string]*huma.MediaType{"text/event-stream": {Schema: schema}}},
+				"204": {Description: "The run is over and Last-Event-ID was its last event"},
+			}, Errors: []int{401, 404, 422, 429}}, a.followProvisioning)
 }
 
 // eventView is the data of one event.
@@ -52,12 +53,12 @@ func newEventView(e provisioning.Event) eventView {
 	return v
 }
 
-// An event's id is its position: the run and the event's number in it.
+// formatPosition returns an event's id: the run and the event's number in it.
 func formatPosition(p provisioning.Position) string {
 	return p.Run.String() + "." + strconv.FormatInt(p.Seq, 10)
 }
 
-// parsePosition takes what is no position of ours as none given.
+// parsePosition returns the zero position for what formatPosition does not write.
 func parsePosition(s string) provisioning.Position {
 	run, seq, _ := strings.Cut(s, ".")
 	id, err := stoa.ParseID[stoa.RunID](run)
@@ -69,10 +70,12 @@ func parsePosition(s string) provisioning.Position {
 }
 
 const (
-	streamLimit     = 10 * time.Minute // then the client connects again, with its present rights
-	streamHeartbeat = 15 * time.Second // proxies end a connection that is silent for long
-	streamPause     = 400 * time.Millisecond
-	streamWrite     = 20 * time.Second // a client that takes nothing for so long is gone
+	streamLifetime  = 10 * time.Minute // then the client reconnects and is authorized again
+	streamHeartbeat = 15 * time.Second // proxies close a connection that is silent for long
+	// streamPoll is how often a stream looks for events, and whether its caller
+	// may still see them, when no notification arrives.
+	streamPoll  = time.Second
+	streamWrite = 20 * time.Second // a client that takes nothing for so long is gone
 )
 
 type eventsInput struct {
@@ -86,7 +89,7 @@ func (a *api) followProvisioning(ctx context.Context, in *eventsInput) (*huma.St
 		return nil, err
 	}
 	at := parsePosition(in.LastEventID)
-	// The first look is before the answer's status, which may say no.
+	// The first read precedes the response's status, which may be an error.
 	events, ended, err := a.Provisioning.Events(ctx, principal(ctx), id, at)
 	if err != nil {
 		return nil, err
@@ -94,77 +97,119 @@ func (a *api) followProvisioning(ctx context.Context, in *eventsInput) (*huma.St
 	if ended && len(events) == 0 {
 		return &huma.StreamResponse{Body: func(ctx huma.Context) { ctx.SetStatus(http.StatusNoContent) }}, nil
 	}
-	leave, err := a.streams.enter(id, principal(ctx))
+	release, err := a.streams.acquire(id, principal(ctx))
 	if err != nil {
 		return nil, err
 	}
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
-		defer leave()
+		defer release()
 		_, w := humago.Unwrap(ctx)
-		s := &stream{api: a, store: id, at: at, w: w, control: http.NewResponseController(w)}
-		s.authenticate = func() (access.Principal, error) { return a.principal(ctx) }
+		s := &stream{api: a, request: ctx, store: id, at: at, w: w, control: http.NewResponseController(w)}
 		s.run(ctx.Context(), events, ended)
 	}}, nil
 }
 
-// stream is one connection that follows a store's run.
+// stream is one connection that follows the runs of a store. It is not safe for
+// concurrent use.
 type stream struct {
 	*api
+	request huma.Context
 	store   stoa.StoreID
-	at      provisioning.Position
+	at      provisioning.Position // of the last event sent
 	w       http.ResponseWriter
 	control *http.ResponseController
-	// authenticate asks again who the caller is: a session or key that has
-	// ended meanwhile ends the stream.
-	authenticate func() (access.Principal, error)
+
+	joined stoa.RunID // the run whose notifications woken receives
+	woken  <-chan struct{}
+	leave  func() // ends them; nil before the first join
 }
 
-// run sends events until there are no more, the client or the server goes, or
-// the time is up. Any replica may be the one that works: it looks in the
-// master.
+// run sends events until there are no more, the client has gone, the server
+// stops, or streamLifetime has passed. Any replica may execute the run: events
+// are read from the master database.
 func (s *stream) run(ctx context.Context, events []provisioning.Event, ended bool) {
-	ctx, cancel := context.WithTimeout(ctx, streamLimit)
+	ctx, cancel := context.WithTimeout(ctx, streamLifetime)
 	defer cancel()
-	_ = s.control.SetReadDeadline(time.Time{}) // the request's own would end the connection
+	_ = s.control.SetReadDeadline(time.Time{}) // the request's deadline would end the connection
 	s.w.Header().Set("Content-Type", "text/event-stream")
-	s.w.Header().Set("X-Accel-Buffering", "no") // nginx would keep events back
+	s.w.Header().Set("X-Accel-Buffering", "no") // nginx would buffer events
 	s.w.WriteHeader(http.StatusOK)
-	tick, beat := time.NewTicker(streamPause), time.NewTicker(streamHeartbeat)
-	defer tick.Stop()
-	defer beat.Stop()
 	if s.send("retry: 2000\n\n") != nil {
 		return
 	}
+	defer s.unsubscribe()
+	poll, heartbeat := time.NewTicker(streamPoll), time.NewTicker(streamHeartbeat)
+	defer poll.Stop()
+	defer heartbeat.Stop()
 	for {
 		if s.sendEvents(events) != nil || ended {
 			return
 		}
-		select {
-		case <-tick.C:
-		case <-beat.C:
-			events = nil
-			if s.send(": still here\n\n") != nil {
-				return
-			}
-			continue
-		case <-s.Stopping:
-			_ = s.send(fmt.Sprintf("retry: %d\n: this server stops; connect again with Last-Event-ID\n\n", reconnectAfter.Milliseconds()))
-			return
-		case <-ctx.Done():
+		// Events that were recorded before the subscription notify nobody: read once
+		// more after it, and again until nothing is left.
+		if subscribed := s.subscribe(); !subscribed && len(events) == 0 && !s.wait(ctx, poll.C, heartbeat.C) {
 			return
 		}
-		p, err := s.authenticate()
-		if err == nil {
-			events, ended, err = s.Provisioning.Events(ctx, p, s.store, s.at)
-		}
-		if err != nil {
-			var known *stoa.Error // such as the end of the caller's rights
-			if ctx.Err() == nil && !errors.As(err, &known) {
-				s.Log.WarnContext(ctx, "a stream of events ends early", "requestId", requestID(ctx), "err", err)
-			}
-			return // the client comes back and is told
+		var ok bool
+		if events, ended, ok = s.read(ctx); !ok {
+			return
 		}
 	}
+}
+
+// subscribe makes woken receive the notifications of the run at the stream's
+// position. It reports whether it did not receive them before.
+func (s *stream) subscribe() bool {
+	if s.leave != nil && s.joined == s.at.Run {
+		return false
+	}
+	s.unsubscribe()
+	s.joined = s.at.Run
+	s.woken, s.leave = s.Provisioning.JoinEvents(s.joined)
+	return true
+}
+
+func (s *stream) unsubscribe() {
+	if s.leave != nil {
+		s.leave()
+	}
+}
+
+// wait returns true when it is time to read events, and false when the stream is
+// to end.
+func (s *stream) wait(ctx context.Context, poll, heartbeat <-chan time.Time) bool {
+	for {
+		select {
+		case <-s.woken:
+			return true
+		case <-poll:
+			return true
+		case <-heartbeat:
+			if s.send(": still here\n\n") != nil {
+				return false
+			}
+		case <-s.Stopping:
+			_ = s.send(fmt.Sprintf("retry: %d\n: this server stops; connect again with Last-Event-ID\n\n", reconnectDelay.Milliseconds()))
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// read returns the events after the stream's position. It authenticates the
+// caller again: the end of a session or key ends the stream. ok is false when the
+// stream is to end; the client reconnects and receives the error.
+func (s *stream) read(ctx context.Context) (events []provisioning.Event, ended, ok bool) {
+	p, err := s.principal(s.request)
+	if err == nil {
+		events, ended, err = s.Provisioning.Events(ctx, p, s.store, s.at)
+	}
+	var known *stoa.Error // such as the end of the caller's rights
+	if err != nil && ctx.Err() == nil && !errors.As(err, &known) {
+		s.Log.WarnContext(ctx, "event stream ended early", "requestId", requestID(ctx), "err", err)
+	}
+	return events, ended, err == nil
 }
 
 func (s *stream) sendEvents(events []provisioning.Event) error {
@@ -189,13 +234,13 @@ func (s *stream) send(text string) error {
 	return s.control.Flush()
 }
 
-// streams counts the open streams: each costs a connection and a look at the
-// master now and then.
+// streams counts the open streams. Each needs a connection and queries to the
+// master database. It is safe for concurrent use.
 type streams struct {
 	mu      sync.Mutex
-	all     int
+	total   int
 	byStore map[stoa.StoreID]int
-	byUser  map[stoa.UserID]int // with the keys that act for them
+	byUser  map[stoa.UserID]int // API keys count for their user
 }
 
 const (
@@ -204,11 +249,12 @@ const (
 	maxStreamsPerUser  = 20
 )
 
-// enter counts one more, until leave is called, or fails with rate_limited.
-func (s *streams) enter(store stoa.StoreID, p access.Principal) (leave func(), err error) {
+// acquire counts one more stream until release is called, or fails with
+// rate_limited.
+func (s *streams) acquire(store stoa.StoreID, p access.Principal) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all >= maxStreams || s.byStore[store] >= maxStreamsPerStore || s.byUser[p.UserID] >= maxStreamsPerUser {
+	if s.total >= maxStreams || s.byStore[store] >= maxStreamsPerStore || s.byUser[p.UserID] >= maxStreamsPerUser {
 		busy := stoa.Errorf(stoa.RateLimited, "Too many streams are open. Close one, or ask for the run itself: GET /api/stores/%s/provisioning.", store)
 		busy.RetryAfter = 10 * time.Second
 		return nil, busy
@@ -216,13 +262,13 @@ func (s *streams) enter(store stoa.StoreID, p access.Principal) (leave func(), e
 	if s.byStore == nil {
 		s.byStore, s.byUser = map[stoa.StoreID]int{}, map[stoa.UserID]int{}
 	}
-	s.all++
+	s.total++
 	s.byStore[store]++
 	s.byUser[p.UserID]++
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.all--
+		s.total--
 		if s.byStore[store]--; s.byStore[store] == 0 {
 			delete(s.byStore, store)
 		}

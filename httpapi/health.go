@@ -13,18 +13,20 @@ import (
 
 func (a *api) healthRoutes() {
 	tags := []string{"Operations"}
-	route(a, huma.Operation{Method: http.MethodGet, Path: "/healthz", OperationID: "healthz", Tags: tags,
-		Summary: "Is the process alive?"}, a.healthz)
-	route(a, huma.Operation{Method: http.MethodGet, Path: "/readyz", OperationID: "readyz", Tags: tags,
-		Summary: "Can it serve? Checks the master database.", Errors: []int{503}}, a.readyz)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateHealth, scope: scopePublic, maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/healthz", OperationID: "healthz", Tags: tags,
+			Summary: "Is the process alive?"}, a.healthz)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateHealth, scope: scopePublic, maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/readyz", OperationID: "readyz", Tags: tags,
+			Summary: "Can it serve? Checks the master database.", Errors: []int{503}}, a.readyz)
 }
 
-// readiness keeps what the last look at the master found, so that however many
-// ask, it is looked at once a second.
+// readiness caches the result of the last check of the master database, so that
+// it is pinged at most once per readinessAge. It is safe for concurrent use.
 type readiness struct {
-	mu     sync.Mutex
-	looked time.Time
-	err    error
+	mu        sync.Mutex
+	checkedAt time.Time
+	err       error
 }
 
 const (
@@ -32,18 +34,18 @@ const (
 	readinessTimeout = 2 * time.Second
 )
 
-// check returns what ping does, or did a moment ago.
+// check returns the error of ping, or that of its last call within readinessAge.
 func (r *readiness) check(ctx context.Context, ping func(context.Context) error) error {
-	r.mu.Lock() // those who come meanwhile wait for the same look
+	r.mu.Lock() // callers that arrive during a ping wait for its result
 	defer r.mu.Unlock()
-	if time.Since(r.looked) < readinessAge {
+	if time.Since(r.checkedAt) < readinessAge {
 		return r.err
 	}
-	// Not under the caller's context, whose end would be everybody's answer.
+	// The ping does not end with the caller, because its result is shared.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readinessTimeout)
 	defer cancel()
 	r.err = ping(ctx)
-	r.looked = time.Now()
+	r.checkedAt = time.Now()
 	return r.err
 }
 
@@ -57,7 +59,7 @@ type healthOutput struct {
 func (a *api) healthz(context.Context, *struct{}) (*healthOutput, error) {
 	out := &healthOutput{}
 	out.Body.Status = "ok"
-	if a.Development { // else it is for the private listener to say
+	if a.Development { // in production only the private listener tells the version
 		out.Body.Version = stoa.Version
 	}
 	return out, nil
@@ -68,7 +70,7 @@ func (a *api) readyz(ctx context.Context, in *struct{}) (*healthOutput, error) {
 		return nil, errStopping(ctx)
 	}
 	if err := a.readiness.check(ctx, a.Master.Ping); err != nil {
-		a.Log.WarnContext(ctx, "master database does not answer", "err", err)
+		a.Log.WarnContext(ctx, "master database unreachable", "err", err)
 		p := newProblem(ctx, http.StatusServiceUnavailable, stoa.PlatformUnavailable, "The master database cannot serve at the moment.")
 		p.header.Set("Retry-After", "5")
 		return nil, p

@@ -8,24 +8,29 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
 )
 
 func (a *api) holdRoutes(tags []string) {
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/credits/holds", Tags: tags, DefaultStatus: http.StatusCreated,
-		Summary: "Set credits aside",
-		Description: "For work whose cost is known only at its end: nothing else spends held credits until they are captured, released, or the " +
-			"hold expires. What to hold is said as for a spend. " + exactPrices,
-		Errors: []int{400, 401, 402, 403, 404, 409, 413, 422}}), a.hold)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/holds", Tags: tags,
-		Summary: "The store's holds, newest first", Errors: []int{401, 404, 422}}), a.holds)
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/credits/holds/{id}/capture", Tags: tags,
-		Summary: "Spend a hold",
-		Description: "All of it, or with amount, or with the quantity of the hold's service, a part; the rest is released. A hold is captured " +
-			"once: 409 hold_not_open when it has ended.",
-		Errors: []int{400, 401, 403, 404, 409, 413, 422}}), a.capture)
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/credits/holds/{id}/release", Tags: tags,
-		Summary: "Give a hold's credits back", Errors: []int{401, 403, 404, 409, 422}}), a.release)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.SpendCredits), maxBody: maxJSON},
+		huma.Operation{Method: http.MethodPost, Path: "/api/credits/holds", Tags: tags, DefaultStatus: http.StatusCreated,
+			Summary: "Set credits aside",
+			Description: "For work whose cost is known only at its end: nothing else spends held credits until they are captured, released, or the " +
+				"hold expires. What to hold is said as for a spend. " + exactPrices,
+			Errors: []int{400, 401, 402, 403, 404, 409, 413, 422}}, a.hold)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadCredits), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/credits/holds", Tags: tags,
+			Summary: "The store's holds, newest first", Errors: []int{401, 404, 422}}, a.holds)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.SpendCredits), maxBody: maxJSON},
+		huma.Operation{Method: http.MethodPost, Path: "/api/credits/holds/{id}/capture", Tags: tags,
+			Summary: "Spend a hold",
+			Description: "All of it, or with amount, or with the quantity of the hold's service, a part; the rest is released. A hold is captured " +
+				"once: 409 hold_not_open when it has ended.",
+			Errors: []int{400, 401, 403, 404, 409, 413, 422}}, a.capture)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.SpendCredits), maxBody: noBody},
+		huma.Operation{Method: http.MethodPost, Path: "/api/credits/holds/{id}/release", Tags: tags,
+			Summary: "Give a hold's credits back", Errors: []int{401, 403, 404, 409, 422}}, a.release)
 }
 
 type holdView struct {
@@ -78,7 +83,7 @@ type holdInput struct {
 }
 
 func (a *api) hold(ctx context.Context, in *holdInput) (*heldOutput, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}
@@ -89,15 +94,16 @@ func (a *api) hold(ctx context.Context, in *holdInput) (*heldOutput, error) {
 	return newHeldOutput(a.Credits.Hold(ctx, principal(ctx), id, req))
 }
 
-// HoldPath names a hold. Exported, as huma only looks into exported embedded structs.
+// HoldPath names a hold. It is exported because huma reads only exported embedded
+// structs.
 type HoldPath struct {
 	StoreChoice
 	ID             string `path:"id" doc:"The hold's id, a UUID"`
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body changes the hold once and gets the first answer again"`
 }
 
-// hold is the id; one that is none names no hold of anybody.
-func (p HoldPath) hold() stoa.HoldID {
+// holdID returns the id of the path, or the zero id, which no hold has.
+func (p HoldPath) holdID() stoa.HoldID {
 	id, err := stoa.ParseID[stoa.HoldID](p.ID)
 	if err != nil {
 		return stoa.HoldID{}
@@ -114,7 +120,7 @@ type captureInput struct {
 }
 
 func (a *api) capture(ctx context.Context, in *captureInput) (*heldOutput, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}
@@ -125,22 +131,22 @@ func (a *api) capture(ctx context.Context, in *captureInput) (*heldOutput, error
 			if req.Amount, err = in.Body.Amount.parse("amount"); err != nil {
 				return nil, err
 			}
-			if req.Amount == 0 { // to the ledger, that is all of it
+			if req.Amount == 0 { // for the ledger zero means the whole hold
 				var faults stoa.Invalid
 				faults.Add("amount", "must be above 0; to spend nothing, release the hold")
 				return nil, faults.Err()
 			}
 		}
 	}
-	return newHeldOutput(a.Credits.Capture(ctx, principal(ctx), id, in.hold(), req))
+	return newHeldOutput(a.Credits.Capture(ctx, principal(ctx), id, in.holdID(), req))
 }
 
 func (a *api) release(ctx context.Context, in *HoldPath) (*heldOutput, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}
-	return newHeldOutput(a.Credits.Release(ctx, principal(ctx), id, in.hold(), in.IdempotencyKey))
+	return newHeldOutput(a.Credits.Release(ctx, principal(ctx), id, in.holdID(), in.IdempotencyKey))
 }
 
 type holdsInput struct {
@@ -157,7 +163,7 @@ type holdsOutput struct {
 }
 
 func (a *api) holds(ctx context.Context, in *holdsInput) (*holdsOutput, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}

@@ -12,30 +12,38 @@ import (
 	"github.com/stoahq/stoa/keyring"
 )
 
-// Members of stores, and those who are to be.
+// memberRoutes registers the members of a store and invitations to it.
 func (a *api) memberRoutes() {
 	tags := []string{"People"}
 	const members, invitations = "/api/stores/{id}/members", "/api/stores/{id}/invitations"
 	op := func(method, path string, status int, summary, description string, errors ...int) huma.Operation {
-		return a.private(huma.Operation{Method: method, Path: path, Tags: tags, DefaultStatus: status, Summary: summary, Description: description, Errors: errors})
+		return huma.Operation{Method: method, Path: path, Tags: tags, DefaultStatus: status, Summary: summary, Description: description, Errors: errors}
 	}
-	route(a, op(http.MethodGet, members, 200, "Who belongs to the store", "Oldest first, without pages.", 401, 403, 404), a.listMembers)
-	route(a, op(http.MethodPatch, members+"/{userId}", 204, "Change a member's role",
-		"Only owners make and unmake owners. The last owner stays one: 403.", 400, 401, 403, 404, 413, 422), a.changeRole)
-	route(a, op(http.MethodDelete, members+"/{userId}", 204, "Remove a member, or leave",
-		"With the keys that the member made. Everybody may leave, but for the last owner: 403.", 401, 403, 404), a.removeMember)
-	route(a, op(http.MethodPost, "/api/stores/{id}/transfer-ownership", 204, "Hand the store over",
-		"The member becomes an owner, the caller an admin.", 400, 401, 403, 404, 413, 422), a.transferOwnership)
-	route(a, op(http.MethodGet, invitations, 200, "Open invitations", "Newest first, without pages.", 401, 403, 404), a.listInvitations)
-	route(a, a.dear(op(http.MethodPost, invitations, 201, "Invite somebody by mail",
-		"To invite an address again renews the invitation, with the role given now. The mail's token is good for a week. "+
-			"The caller's address must be proven (403 email_unverified). 429 rate_limited bounds them: 3 of one store to one address without an answer, "+
-			"then one a week; 4 of all stores to an address that shares none with the caller, then one a day; 20 of one caller, then one in three minutes, "+
-			"and 100 that are open; 50 of one store, then one in half an hour.",
-		400, 401, 403, 404, 413, 422, 429)), a.invite)
-	route(a, op(http.MethodDelete, invitations+"/{invitationId}", 204, "Take an invitation back", "", 401, 403, 404), a.revokeInvitation)
-	route(a, a.dear(op(http.MethodPost, "/api/invitations/accept", 200, "Accept an invitation",
-		"The caller's address must be the one that was invited. Answers with the store.", 400, 401, 403, 413, 422)), a.acceptInvitation)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadMembers), maxBody: noBody},
+		op(http.MethodGet, members, 200, "Who belongs to the store", "Oldest first, without pages.", 401, 403, 404), a.listMembers)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ManageMembers), maxBody: maxJSON},
+		op(http.MethodPatch, members+"/{userId}", 204, "Change a member's role",
+			"Only owners make and unmake owners. The last owner stays one: 403.", 400, 401, 403, 404, 413, 422), a.changeRole)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ManageMembers), maxBody: noBody},
+		op(http.MethodDelete, members+"/{userId}", 204, "Remove a member, or leave",
+			"With the keys that the member made. Everybody may leave, but for the last owner: 403.", 401, 403, 404), a.removeMember)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ManageOwners), maxBody: maxJSON},
+		op(http.MethodPost, "/api/stores/{id}/transfer-ownership", 204, "Hand the store over",
+			"The member becomes an owner, the caller an admin.", 400, 401, 403, 404, 413, 422), a.transferOwnership)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ManageMembers), maxBody: noBody},
+		op(http.MethodGet, invitations, 200, "Open invitations", "Newest first, without pages.", 401, 403, 404), a.listInvitations)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scope(access.ManageMembers), maxBody: maxJSON},
+		op(http.MethodPost, invitations, 201, "Invite somebody by mail",
+			"To invite an address again renews the invitation, with the role given now. The mail's token is good for a week. "+
+				"The caller's address must be proven (403 email_unverified). 429 rate_limited bounds them: 3 of one store to one address without an answer, "+
+				"then one a week; 4 of all stores to an address that shares none with the caller, then one a day; 20 of one caller, then one in three minutes, "+
+				"and 100 that are open; 50 of one store, then one in half an hour.",
+			400, 401, 403, 404, 413, 422, 429), a.invite)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ManageMembers), maxBody: noBody},
+		op(http.MethodDelete, invitations+"/{invitationId}", 204, "Take an invitation back", "", 401, 403, 404), a.revokeInvitation)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
+		op(http.MethodPost, "/api/invitations/accept", 200, "Accept an invitation",
+			"The caller's address must be the one that was invited. Answers with the store.", 400, 401, 403, 413, 422), a.acceptInvitation)
 }
 
 type memberView struct {
@@ -71,13 +79,14 @@ func (a *api) listMembers(ctx context.Context, in *StorePath) (*membersOutput, e
 	return out, nil
 }
 
-// MemberPath names a member of a store.
+// MemberPath names a member of a store. It is exported because huma reads only
+// exported embedded structs.
 type MemberPath struct {
 	StorePath
 	UserID string `path:"userId" doc:"A UUID"`
 }
 
-// ids reads the path. What is no id is nobody's.
+// ids parses the path. An invalid user id becomes the zero id, which nobody has.
 func (in MemberPath) ids() (stoa.StoreID, stoa.UserID, error) {
 	store, err := storeID(in.ID)
 	user, _ := stoa.ParseID[stoa.UserID](in.UserID)
@@ -185,7 +194,7 @@ func (a *api) revokeInvitation(ctx context.Context, in *invitationPath) (*struct
 	if err != nil {
 		return nil, err
 	}
-	id, _ := stoa.ParseID[stoa.InvitationID](in.InvitationID) // what is no id is no invitation's
+	id, _ := stoa.ParseID[stoa.InvitationID](in.InvitationID) // an invalid id becomes the zero id, which no invitation has
 	return nil, a.Accounts.RevokeInvitation(ctx, principal(ctx), store, id)
 }
 
@@ -194,7 +203,7 @@ func (a *api) acceptInvitation(ctx context.Context, in *acceptInput) (*storeOutp
 	if err != nil {
 		return nil, err
 	}
-	return a.showStore(ctx, id)
+	return a.readStore(ctx, id)
 }
 
 type acceptInput struct {

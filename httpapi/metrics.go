@@ -10,8 +10,8 @@ import (
 	"github.com/stoahq/stoa/limits"
 )
 
-// metrics count requests. Their labels come from this program alone: a route
-// is the pattern, not the path, and what a client makes up is "other".
+// metrics counts requests. Label values never come from a client: a route is the
+// pattern, not the path, and an unknown method is "other".
 type metrics struct {
 	inFlight prometheus.Gauge
 	duration *prometheus.HistogramVec
@@ -42,15 +42,15 @@ func newMetrics(r prometheus.Registerer, memory *limits.ByteBudget) *metrics {
 	return m
 }
 
-// observe counts an answered request. pattern is http.Request.Pattern.
-func (m *metrics) observe(pattern, method string, w *recorder, took time.Duration) {
-	m.duration.WithLabelValues(routeOf(pattern), knownMethod(method), classOf(w.status)).Observe(took.Seconds())
+// observe counts a request that has been answered. pattern is http.Request.Pattern.
+func (m *metrics) observe(pattern, method string, w *responseWriter, took time.Duration) {
+	m.duration.WithLabelValues(routeLabel(pattern), methodLabel(method), statusLabel(w.status)).Observe(took.Seconds())
 	if w.cut {
 		m.cut.Inc()
 	}
 }
 
-// memoryMetrics tell how much memory answers take.
+// memoryMetrics report the memory that responses use.
 func memoryMetrics(memory *limits.ByteBudget) []prometheus.Collector {
 	return []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
@@ -65,15 +65,15 @@ func memoryMetrics(memory *limits.ByteBudget) []prometheus.Collector {
 	}
 }
 
-// routeOf leaves the method out: "GET /api/stores/{id}" → "/api/stores/{id}".
-func routeOf(pattern string) string {
+// routeLabel removes the method from a pattern: "GET /api/stores/{id}" → "/api/stores/{id}".
+func routeLabel(pattern string) string {
 	if _, path, found := strings.Cut(pattern, " "); found {
 		return path
 	}
-	return "none" // only the fallback takes every method
+	return "none" // only the fallback has no method
 }
 
-func knownMethod(method string) string {
+func methodLabel(method string) string {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
 		return method
@@ -81,9 +81,9 @@ func knownMethod(method string) string {
 	return "other"
 }
 
-func classOf(status int) string {
+func statusLabel(status int) string {
 	if status < 100 || status > 599 {
-		return "none" // cut off before there was an answer
+		return "none" // no response was sent
 	}
 	return [...]string{"1xx", "2xx", "3xx", "4xx", "5xx"}[status/100-1]
 }

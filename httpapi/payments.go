@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/payments"
 	"github.com/stoahq/stoa/web"
@@ -16,27 +17,28 @@ import (
 
 func (a *api) paymentRoutes() {
 	tags := []string{"Credits"}
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/credits/purchase", Tags: tags, DefaultStatus: http.StatusCreated,
-		Summary:     "Buy credits",
-		Description: "Answers with a checkout page to send the buyer to. The credits are granted when the payment is confirmed, exactly once.",
-		Errors:      []int{400, 401, 403, 404, 409, 413, 422, 503}}), a.purchase)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/purchases", Tags: tags,
-		Summary: "The store's purchases, newest first", Errors: []int{401, 404, 422}}), a.purchases)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/purchases/{id}", Tags: tags,
-		Summary: "A purchase", Errors: []int{401, 404, 422}}), a.getPurchase)
-	route(a, huma.Operation{Method: http.MethodPost, Path: "/api/webhooks/stripe", Tags: tags, DefaultStatus: http.StatusOK,
-		Summary: "Payment events", Description: "For the payment provider: the signature is checked on the raw body, the event stored once, acknowledged, then applied.",
-		SkipValidateBody: true, MaxBodyBytes: maxWebhook, BodyReadTimeout: bodyTimeout, Errors: []int{400, 413, 422}}, a.webhook)
-	a.mux.HandleFunc("GET /checkout/{outcome}", a.checkoutLeft)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.PurchaseCredits), maxBody: maxJSON},
+		huma.Operation{Method: http.MethodPost, Path: "/api/credits/purchase", Tags: tags, DefaultStatus: http.StatusCreated,
+			Summary:     "Buy credits",
+			Description: "Answers with a checkout page to send the buyer to. The credits are granted when the payment is confirmed, exactly once.",
+			Errors:      []int{400, 401, 403, 404, 409, 413, 422, 503}}, a.purchase)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadCredits), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/credits/purchases", Tags: tags,
+			Summary: "The store's purchases, newest first", Errors: []int{401, 404, 422}}, a.purchases)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadCredits), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/credits/purchases/{id}", Tags: tags,
+			Summary: "A purchase", Errors: []int{401, 404, 422}}, a.getPurchase)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: maxWebhook},
+		huma.Operation{Method: http.MethodPost, Path: "/api/webhooks/stripe", Tags: tags, DefaultStatus: http.StatusOK,
+			Summary: "Payment events", Description: "For the payment provider: the signature is checked on the raw body, the event stored once, acknowledged, then applied.",
+			SkipValidateBody: true, BodyReadTimeout: bodyTimeout, Errors: []int{400, 413, 422}}, a.webhook)
+	public := routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}
+	a.page("GET /checkout/{outcome}", public, a.checkoutReturn)
 	if a.Sandbox {
-		a.mux.HandleFunc("GET /sandbox/checkout/{ref}", a.sandboxCheckout)
-		a.mux.HandleFunc("POST /sandbox/checkout/{ref}/pay", a.sandboxPay)
+		a.page("GET /sandbox/checkout/{ref}", public, a.sandboxCheckout)
+		a.page("POST /sandbox/checkout/{ref}/pay", public, a.sandboxPay)
 	}
 }
-
-// maxWebhook is huma's limit for all other bodies, which it does not set for raw
-// ones.
-const maxWebhook = 1 << 20 // bytes
 
 type purchaseView struct {
 	ID          stoa.PurchaseID `json:"id" format:"uuid"`
@@ -79,7 +81,7 @@ type purchaseInput struct {
 }
 
 func (a *api) purchase(ctx context.Context, in *purchaseInput) (*struct{ Body purchaseView }, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +111,7 @@ type purchasesOutput struct {
 }
 
 func (a *api) purchases(ctx context.Context, in *purchasesInput) (*purchasesOutput, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}
@@ -131,11 +133,11 @@ type getPurchaseInput struct {
 }
 
 func (a *api) getPurchase(ctx context.Context, in *getPurchaseInput) (*struct{ Body purchaseView }, error) {
-	store, err := a.chosen(ctx, in.StoreChoice)
+	store, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}
-	id, _ := stoa.ParseID[stoa.PurchaseID](in.ID) // what is no id is the id of nothing
+	id, _ := stoa.ParseID[stoa.PurchaseID](in.ID) // an invalid id becomes the zero id, which no purchase has
 	p, err := a.Payments.Get(ctx, principal(ctx), store, id)
 	if err != nil {
 		return nil, err
@@ -163,9 +165,9 @@ func (a *api) webhook(ctx context.Context, in *webhookInput) (*webhookOutput, er
 	return out, nil
 }
 
-// checkoutLeft is where the payment provider sends the buyer afterwards. It
-// knows nothing: the provider's events tell what happened.
-func (a *api) checkoutLeft(w http.ResponseWriter, r *http.Request) {
+// checkoutReturn is the page that the payment provider sends the buyer to afterwards.
+// It does not know the outcome, which arrives as an event.
+func (a *api) checkoutReturn(w http.ResponseWriter, r *http.Request) {
 	view, ok := map[string]web.NoteView{
 		"done":      {Title: "Thank you", Text: "The credits are added to the store’s balance as soon as the payment is confirmed. You can close this page."},
 		"saved":     {Title: "Card saved", Text: "Automatic recharges can be switched on in a moment. You can close this page."},
@@ -178,7 +180,7 @@ func (a *api) checkoutLeft(w http.ResponseWriter, r *http.Request) {
 	web.Serve(w, r, http.StatusOK, web.NotePage(view))
 }
 
-// sandboxCheckout is the page that stands where Stripe's would.
+// sandboxCheckout is the sandbox's counterpart of Stripe's checkout page.
 func (a *api) sandboxCheckout(w http.ResponseWriter, r *http.Request) {
 	p, err := a.Payments.Checkout(r.Context(), r.PathValue("ref"))
 	if err != nil {
@@ -191,8 +193,8 @@ func (a *api) sandboxCheckout(w http.ResponseWriter, r *http.Request) {
 	}))
 }
 
-// sandboxPay signs the event that Stripe would send and goes the webhook's
-// way. The page that follows reads the outcome.
+// sandboxPay signs the event that Stripe would send and handles it as a webhook. It
+// redirects to the checkout page, which shows the outcome.
 func (a *api) sandboxPay(w http.ResponseWriter, r *http.Request) {
 	if err := a.Payments.Pay(r.Context(), r.PathValue("ref")); err != nil {
 		a.errorPage(w, r, err)

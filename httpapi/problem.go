@@ -46,16 +46,16 @@ type ProblemQuota struct {
 
 func (p *Problem) Error() string { return string(p.Code) + ": " + p.Detail }
 
-// GetStatus is what huma answers with; the next two are asked for headers and type.
+// GetStatus returns the HTTP status.
 func (p *Problem) GetStatus() int { return p.Status }
 
-// GetHeaders gives Retry-After, WWW-Authenticate and the like.
+// GetHeaders returns Retry-After and WWW-Authenticate where they apply.
 func (p *Problem) GetHeaders() http.Header { return p.header }
 
-// ContentType names the document's type, whatever was negotiated.
+// ContentType returns the problem document's media type, whatever was negotiated.
 func (p *Problem) ContentType(string) string { return "application/problem+json" }
 
-// statuses maps every code to its HTTP status; what is missing is 500.
+// statuses maps every code to its HTTP status. A missing code is 500.
 var statuses = map[stoa.Code]int{
 	stoa.InvalidRequest:             http.StatusUnprocessableEntity,
 	stoa.EmailTaken:                 http.StatusConflict,
@@ -86,7 +86,7 @@ var statuses = map[stoa.Code]int{
 	stoa.DatabaseSettingRefused:     http.StatusUnprocessableEntity,
 	stoa.DatabaseNoProgress:         http.StatusUnprocessableEntity,
 	stoa.DatabaseContentInvalid:     http.StatusUnprocessableEntity,
-	stoa.TenantError:                http.StatusUnprocessableEntity, // 503 where it may pass
+	stoa.TenantError:                http.StatusUnprocessableEntity, // 503 when it has RetryAfter
 	stoa.TenantUnavailable:          http.StatusServiceUnavailable,
 	stoa.HostnameTaken:              http.StatusConflict,
 	stoa.HostnameInvalid:            http.StatusUnprocessableEntity,
@@ -114,8 +114,11 @@ var statuses = map[stoa.Code]int{
 	stoa.Internal:                   http.StatusInternalServerError,
 }
 
-// problem is the one way from an error to an answer. What is not a
-// *stoa.Error is logged under the request's id and not shown.
+// internalMessage is all that a client learns of an unexpected error.
+const internalMessage = "Something went wrong on our side. Try again; if it persists, name this request's id."
+
+// problem maps an error to a problem document. An error that is not a *stoa.Error is
+// logged with the request's id and not shown.
 func (a *api) problem(ctx context.Context, err error) *Problem {
 	var p *Problem
 	if errors.As(err, &p) {
@@ -136,7 +139,7 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 		if ctx.Err() == nil {
 			a.Log.ErrorContext(ctx, "request failed", "requestId", requestID(ctx), "err", err)
 		}
-		known = stoa.Errorf(stoa.Internal, "Something went wrong on our side. Try again; if it persists, name this request's id.")
+		known = stoa.Errorf(stoa.Internal, "%s", internalMessage)
 	}
 	if known.Code == stoa.TenantUnavailable && tenantdb.HealthCode(err) == stoa.DatabaseContentInvalid {
 		a.Log.WarnContext(ctx, "store database holds unusable content", "requestId", requestID(ctx), "host", requestOf(ctx).host, "err", err)
@@ -150,7 +153,7 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 		p.Errors = append(p.Errors, ProblemField(f))
 	}
 	if known.Quota != nil {
-		p.Quota = &ProblemQuota{known.Quota.Name, known.Quota.Limit, known.Quota.Used}
+		p.Quota = &ProblemQuota{Name: known.Quota.Name, Limit: known.Quota.Limit, Used: known.Quota.Used}
 	}
 	var second *accounts.SecondFactorRequired
 	if errors.As(err, &second) {
@@ -175,13 +178,12 @@ func newProblem(ctx context.Context, status int, code stoa.Code, detail string) 
 	}
 }
 
-// huma asks these two, global, functions for the documents of the faults it
-// finds itself: bodies it cannot read, fields that do not fit the schema.
-// They are set once, before any server starts.
+// init sets huma's global error constructors, which make the documents of errors
+// that huma finds itself: unreadable bodies and fields that do not fit the schema.
 func init() {
-	// huma puts the name of a missing field into the message only; the
-	// separator lets fieldFault take it out again.
-	huma.ValidateStrictCasing = true // {"Email":…} is no "email", or one could be given twice
+	huma.ValidateStrictCasing = true // "Email" is not "email": otherwise a field could be given twice
+	// huma puts the name of a missing field only into the message. The separator
+	// lets fieldFault extract it.
 	validation.MsgExpectedRequiredProperty = "%s" + missingField
 	huma.NewError = func(status int, detail string, errs ...error) huma.StatusError {
 		return humaProblem(context.Background(), status, detail, errs)
@@ -197,7 +199,7 @@ func humaProblem(ctx context.Context, status int, detail string, errs []error) *
 	case status == http.StatusRequestEntityTooLarge:
 		code, detail = stoa.PayloadTooLarge, "The body is larger than this call accepts (1 MiB)."
 	case status >= http.StatusInternalServerError:
-		code, detail = stoa.Internal, "Something went wrong on our side. Try again; if it persists, name this request's id."
+		code, detail = stoa.Internal, internalMessage
 	case status == http.StatusBadRequest:
 		detail = "The body cannot be read as JSON."
 	case status == http.StatusUnprocessableEntity:
@@ -213,12 +215,12 @@ func humaProblem(ctx context.Context, status int, detail string, errs []error) *
 	return p
 }
 
-// missingField follows the name of a field in huma's message that it is
-// missing. No field name holds a NUL.
+// missingField follows the field's name in huma's message about a missing field. No
+// field name contains a NUL.
 const missingField = "\x00is required"
 
-// fieldFault names the field without huma's prefix: "body.email" → "email".
-// It leaves out the value: that may be a password.
+// fieldFault removes huma's prefix from the field's name: "body.email" → "email". It
+// omits the value, which may be a password.
 func fieldFault(d *huma.ErrorDetail) ProblemField {
 	path, message := d.Location, d.Message
 	if name, missing := strings.CutSuffix(message, missingField); missing {
@@ -226,35 +228,35 @@ func fieldFault(d *huma.ErrorDetail) ProblemField {
 	}
 	for _, prefix := range []string{"body.", "query.", "header.", "path."} {
 		if rest, ok := strings.CutPrefix(path, prefix); ok {
-			return ProblemField{rest, message}
+			return ProblemField{Field: rest, Message: message}
 		}
 	}
-	return ProblemField{path, message}
+	return ProblemField{Field: path, Message: message}
 }
 
-// writeProblem answers outside huma.
+// writeProblem writes a problem document outside huma.
 func writeProblem(w http.ResponseWriter, p *Problem) {
 	for key, values := range p.header {
 		w.Header()[key] = values
 	}
 	w.Header().Set("Content-Type", p.ContentType(""))
 	w.WriteHeader(p.Status)
-	_ = json.NewEncoder(w).Encode(p) // the client may be gone
+	_ = json.NewEncoder(w).Encode(p) // the client may have gone
 }
 
-// noRoute answers for paths and methods that lead nowhere.
+// noRoute answers requests that match no route.
 func (a *api) noRoute(w http.ResponseWriter, r *http.Request) {
 	allowed := a.allowedMethods(r)
 	if len(allowed) == 0 {
 		detail := "There is nothing at this address."
-		if a.isPlatform(r.Host) { // a shopper is told nothing of the platform behind the store
+		if a.isPlatform(r.Host) { // a visitor of a store learns nothing about the platform
 			detail += " The API is described at /api/docs."
 		}
 		writeProblem(w, a.problem(r.Context(), stoa.Errorf(stoa.NotFound, "%s", detail)))
 		return
 	}
 	p := a.problem(r.Context(), stoa.Errorf(stoa.MethodNotAllowed, "This address does not take %s; it takes %s.",
-		printable(r.Method), strings.Join(allowed, ", ")))
+		printableMethod(r.Method), strings.Join(allowed, ", ")))
 	p.header.Set("Allow", strings.Join(allowed, ", "))
 	writeProblem(w, p)
 }
@@ -271,8 +273,8 @@ func (a *api) allowedMethods(r *http.Request) []string {
 	return allowed
 }
 
-// printable keeps a hostile method name out of the answer.
-func printable(method string) string {
+// printableMethod replaces a method name that is not plain letters.
+func printableMethod(method string) string {
 	if len(method) > 10 || strings.ContainsFunc(method, func(r rune) bool { return r < 'A' || r > 'Z' }) {
 		return "this method"
 	}

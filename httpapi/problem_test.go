@@ -4,8 +4,6 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"net/http"
-	"net/http/httptest"
 	"strconv"
 	"testing"
 	"time"
@@ -82,24 +80,8 @@ func TestPreferredWait(t *testing.T) {
 func TestPrintableMethod(t *testing.T) {
 	t.Parallel()
 	for method, want := range map[string]string{"DELETE": "DELETE", "<b>": "this method", "AVERYLONGMETHOD": "this method"} {
-		if got := printable(method); got != want {
+		if got := printableMethod(method); got != want {
 			t.Errorf("%q: %q, want %q", method, got, want)
 		}
-	}
-}
-
-// TestRecorder: the access log says what was sent, also when nothing was said.
-func TestRecorder(t *testing.T) {
-	t.Parallel()
-	answer := httptest.NewRecorder()
-	w := &recorder{ResponseWriter: answer, control: http.NewResponseController(answer)}
-	if _, err := w.Write([]byte("four")); err != nil || w.status != 200 || w.bytes != 4 {
-		t.Errorf("status %d, %d bytes, %v", w.status, w.bytes, err)
-	}
-	w = &recorder{ResponseWriter: httptest.NewRecorder()}
-	w.WriteHeader(404)
-	w.WriteHeader(500)
-	if w.status != 404 {
-		t.Errorf("status %d, want the first", w.status)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/provisioning"
@@ -22,22 +23,25 @@ func (a *api) provisioningRoutes() {
 		"200": {Description: "The store is active"},
 		"202": {Description: "Still at work; follow Location"},
 	}
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/connect-database", Tags: tags,
-		Summary: "Give the store its database",
-		Description: "The credentials are encrypted, checked, and the database is set up. In a Supabase project the store gets a role and a schema of its own, " +
-			"and only that role's credentials are kept. Waits for the outcome as `Prefer: wait=N` says " +
-			"(seconds, 25 unless told, 60 at most): 200 with the active store, 202 with the run while it goes on, or the fault that ended it; " +
-			"after a fault, mend its cause and make the same call again. `ignoredSettings` names what a connection string holds that is its client's own.",
-		MaxBodyBytes: maxCredentials, Responses: waits, Errors: []int{400, 401, 403, 404, 409, 413, 422, 429, 503}}), connects(a, a.connectDatabase))
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/provisioning", Tags: tags,
-		Summary: "The store's last provisioning run", Errors: []int{401, 404}}), a.getProvisioning)
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/provisioning/retry", Tags: tags,
-		Summary: "Resume a failed run at the failed step", Description: "Waits like connect-database.",
-		Responses: waits, Errors: []int{401, 403, 404, 409, 422, 429, 503}}), connects(a, a.retryProvisioning))
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(access.ConnectDatabase), maxBody: maxCredentials},
+		huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/connect-database", Tags: tags,
+			Summary: "Give the store its database",
+			Description: "The credentials are encrypted, checked, and the database is set up. In a Supabase project the store gets a role and a schema of its own, " +
+				"and only that role's credentials are kept. Waits for the outcome as `Prefer: wait=N` says " +
+				"(seconds, 25 unless told, 60 at most): 200 with the active store, 202 with the run while it goes on, or the fault that ended it; " +
+				"after a fault, mend its cause and make the same call again. `ignoredSettings` names what a connection string holds that is its client's own.",
+			Responses: waits, Errors: []int{400, 401, 403, 404, 409, 413, 422, 429, 503}}, a.connectDatabase)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadStore), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/provisioning", Tags: tags,
+			Summary: "The store's last provisioning run", Errors: []int{401, 404}}, a.getProvisioning)
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(access.ConnectDatabase), maxBody: noBody},
+		huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/provisioning/retry", Tags: tags,
+			Summary: "Resume a failed run at the failed step", Description: "Waits like connect-database.",
+			Responses: waits, Errors: []int{401, 403, 404, 409, 422, 429, 503}}, a.retryProvisioning)
 }
 
-// maxCredentials bounds a body with credentials: a bundle of certificates has
-// up to 1 MiB, and each line end in it is two bytes in JSON.
+// maxCredentials is the body limit of calls with credentials: a CA bundle may have
+// 1 MiB, and each of its line ends takes two bytes in JSON.
 const maxCredentials = tenantdb.MaxCABytes * 5 / 4
 
 type faultView struct {
@@ -114,8 +118,8 @@ type connectBody struct {
 	ProjectRef     string         `json:"projectRef,omitempty" maxLength:"100" doc:"of a Supabase project of the connected account (GET /api/stores/{id}/supabase/projects), instead of all other fields: the store gets a role and a schema of its own there" example:"abcdefghijklmnopqrst"`
 }
 
-// project returns the ref of the Supabase project that the body names, or "".
-func (b connectBody) project() (string, error) {
+// projectRef returns the ref of the Supabase project that the body names, or "".
+func (b connectBody) projectRef() (string, error) {
 	var faults stoa.Invalid
 	if alone := (connectBody{Type: tenantdb.KindSupabase, ProjectRef: b.ProjectRef}); b.ProjectRef != "" && b != alone {
 		faults.Add("projectRef", "goes with the type supabase and with nothing else")
@@ -123,7 +127,7 @@ func (b connectBody) project() (string, error) {
 	return b.ProjectRef, faults.Err()
 }
 
-// credentials turns the body into credentials; the domain validates them.
+// credentials converts the body to credentials. The domain validates them.
 func (a *api) credentials(b connectBody) (tenantdb.Pasted, error) {
 	fields := b.Host != "" || b.Port != 0 || b.Database != "" || b.User != "" || b.Schema != "" || !b.Password.IsZero()
 	project := b.ProjectURL != "" || !b.AnonKey.IsZero() || !b.ServiceRoleKey.IsZero()
@@ -165,7 +169,7 @@ func (a *api) credentials(b connectBody) (tenantdb.Pasted, error) {
 	return tenantdb.Pasted{Credentials: c}, nil
 }
 
-// connectOutput is the active store, or the run that is still at work.
+// connectOutput is the active store, or the run while it is in progress.
 type connectOutput struct {
 	Status   int
 	Location string `header:"Location"`
@@ -173,9 +177,10 @@ type connectOutput struct {
 	Body     any
 }
 
+// defaultWait is how long a request waits without the header Prefer.
 const defaultWait = 25 * time.Second
 
-// MaxWait is how long a request may wait for an outcome at most.
+// MaxWait is the longest time that a request may wait for a provisioning run.
 const MaxWait = 60 * time.Second
 
 func (a *api) connectDatabase(ctx context.Context, in *connectInput) (*connectOutput, error) {
@@ -183,7 +188,7 @@ func (a *api) connectDatabase(ctx context.Context, in *connectInput) (*connectOu
 	if err != nil {
 		return nil, err
 	}
-	ref, err := in.Body.project()
+	ref, err := in.Body.projectRef()
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +197,7 @@ func (a *api) connectDatabase(ctx context.Context, in *connectInput) (*connectOu
 		if err != nil {
 			return nil, err
 		}
-		return a.await(ctx, run, in.Prefer)
+		return a.awaitRun(ctx, run, in.Prefer)
 	}
 	pasted, err := a.credentials(in.Body)
 	if err != nil {
@@ -202,7 +207,7 @@ func (a *api) connectDatabase(ctx context.Context, in *connectInput) (*connectOu
 	if err != nil {
 		return nil, err
 	}
-	out, err := a.await(ctx, run, in.Prefer)
+	out, err := a.awaitRun(ctx, run, in.Prefer)
 	if err != nil {
 		return nil, err
 	}
@@ -243,20 +248,20 @@ func (a *api) retryProvisioning(ctx context.Context, in *retryInput) (*connectOu
 	if err != nil {
 		return nil, err
 	}
-	return a.await(ctx, run, in.Prefer)
+	return a.awaitRun(ctx, run, in.Prefer)
 }
 
-// await answers when the run has ended, the caller's patience has, or the server
-// stops.
-func (a *api) await(ctx context.Context, run provisioning.Run, prefer string) (*connectOutput, error) {
-	patience, applied := preferredWait(prefer)
-	run, err := a.wait(ctx, run, patience)
+// awaitRun answers when the run has ended, the preferred wait has passed, or the
+// server stops.
+func (a *api) awaitRun(ctx context.Context, run provisioning.Run, prefer string) (*connectOutput, error) {
+	timeout, applied := preferredWait(prefer)
+	run, err := a.waitForRun(ctx, run, timeout)
 	if err != nil {
 		return nil, err
 	}
 	switch run.State {
 	case provisioning.Succeeded:
-		if !maySee(ctx, run.StoreID) {
+		if !mayRead(ctx, run.StoreID) {
 			return &connectOutput{Status: http.StatusNoContent, Applied: applied}, nil
 		}
 		store, err := a.Stores.Get(ctx, principal(ctx), run.StoreID)
@@ -274,15 +279,15 @@ func (a *api) await(ctx context.Context, run provisioning.Run, prefer string) (*
 	}
 }
 
-// preferredWait reads "wait=N" (RFC 7240). What cannot be read is ignored,
-// as a preference may be.
-func preferredWait(prefer string) (patience time.Duration, applied string) {
+// preferredWait parses "wait=N" (RFC 7240). A preference that cannot be parsed is
+// ignored, which the RFC allows.
+func preferredWait(prefer string) (timeout time.Duration, applied string) {
 	for _, p := range strings.FieldsFunc(prefer, func(r rune) bool { return r == ',' || r == ';' }) {
 		key, value, _ := strings.Cut(strings.TrimSpace(p), "=")
 		n, err := strconv.Atoi(strings.Trim(strings.TrimSpace(value), `"`))
 		if strings.EqualFold(strings.TrimSpace(key), "wait") && err == nil && n >= 0 {
-			patience = min(time.Duration(min(n, 3600))*time.Second, MaxWait)
-			return patience, "wait=" + strconv.Itoa(int(patience.Seconds()))
+			timeout = min(time.Duration(min(n, 3600))*time.Second, MaxWait)
+			return timeout, "wait=" + strconv.Itoa(int(timeout.Seconds()))
 		}
 	}
 	return defaultWait, ""

@@ -12,12 +12,15 @@ import (
 
 func (a *api) sessionRoutes() {
 	tags := []string{"Auth"}
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/auth/sessions", Tags: tags,
-		Summary: "The caller's open sessions", Description: "Those used last first, at most 100: the list has no pages.", Errors: []int{401, 403}}), a.listSessions)
-	route(a, a.private(huma.Operation{Method: http.MethodDelete, Path: "/api/auth/sessions/{sessionId}", Tags: tags, DefaultStatus: http.StatusNoContent,
-		Summary: "End one session", Description: "Its tokens stop working at once.", Errors: []int{401, 403, 404}}), a.endSession)
-	route(a, a.private(huma.Operation{Method: http.MethodDelete, Path: "/api/auth/sessions", Tags: tags, DefaultStatus: http.StatusNoContent,
-		Summary: "End all other sessions", Description: "All but the one that asks.", Errors: []int{401, 403}}), a.endOtherSessions)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/auth/sessions", Tags: tags,
+			Summary: "The caller's open sessions", Description: "Those used last first, at most 100: the list has no pages.", Errors: []int{401, 403}}, a.listSessions)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
+		huma.Operation{Method: http.MethodDelete, Path: "/api/auth/sessions/{sessionId}", Tags: tags, DefaultStatus: http.StatusNoContent,
+			Summary: "End one session", Description: "Its tokens stop working at once.", Errors: []int{401, 403, 404}}, a.endSession)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
+		huma.Operation{Method: http.MethodDelete, Path: "/api/auth/sessions", Tags: tags, DefaultStatus: http.StatusNoContent,
+			Summary: "End all other sessions", Description: "All but the one that asks.", Errors: []int{401, 403}}, a.endOtherSessions)
 }
 
 type deviceView struct {
@@ -58,7 +61,7 @@ type sessionPath struct {
 func (a *api) endSession(ctx context.Context, in *sessionPath) (*struct{}, error) {
 	id, err := stoa.ParseID[stoa.SessionID](in.SessionID)
 	if err != nil {
-		id = stoa.SessionID{} // no session's
+		id = stoa.SessionID{} // no session has it
 	}
 	return nil, a.Accounts.EndSession(ctx, principal(ctx), id)
 }

@@ -7,25 +7,24 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/stores"
-	"github.com/stoahq/stoa/tenantdb"
 )
 
-// The store front: host → store → its own database → shop. Nothing here
-// reads the master but the resolver, and that only when its cache is cold.
+// storefrontRoutes registers the read API of a store. The request's Host header
+// names the store.
 func (a *api) storefrontRoutes() {
 	tags := []string{"Store front"}
 	errors := []int{404, 409, 503}
-	route(a, huma.Operation{Method: http.MethodGet, Path: "/api/storefront/store", Tags: tags,
-		Summary: "The store at this hostname", Errors: errors}, a.storefrontStore)
-	route(a, huma.Operation{Method: http.MethodGet, Path: "/api/storefront/products", Tags: tags,
-		Summary: "Its published products, newest first", Errors: append(errors, 422)}, a.storefrontProducts)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateStorefront, scope: scopePublic, maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/storefront/store", Tags: tags,
+			Summary: "The store at this hostname", Errors: errors}, a.storefrontStore)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateStorefront, scope: scopePublic, maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/storefront/products", Tags: tags,
+			Summary: "Its published products, newest first", Errors: append(errors, 422)}, a.storefrontProducts)
 }
 
-// frontView is the part of a profile that is meant for shoppers; settings
-// are the merchant's own.
+// frontView is the public part of a profile.
 type frontView struct {
 	ID           string    `json:"id" format:"uuid"`
 	Name         string    `json:"name"`
@@ -48,54 +47,42 @@ type frontView struct {
 }
 
 func newFrontView(p shop.Profile) frontView {
-	return frontView{p.ID.String(), p.Name, p.Slug, p.Description, p.ContactEmail, p.ContactPhone, p.Website, p.AddressLine1, p.AddressLine2,
-		p.City, p.Region, p.PostalCode, p.Country, p.Currency, p.Timezone, p.Locale, p.LogoURL, p.Theme}
+	return frontView{
+		ID: p.ID.String(), Name: p.Name, Slug: p.Slug, Description: p.Description,
+		ContactEmail: p.ContactEmail, ContactPhone: p.ContactPhone, Website: p.Website,
+		AddressLine1: p.AddressLine1, AddressLine2: p.AddressLine2, City: p.City, Region: p.Region, PostalCode: p.PostalCode, Country: p.Country,
+		Currency: p.Currency, Timezone: p.Timezone, Locale: p.Locale, LogoURL: p.LogoURL, Theme: p.Theme,
+	}
 }
 
-// staleHeader has how many seconds ago the platform last read where a hostname
-// leads, when its master database could not be asked again.
+// staleHeader is the age of the cached hostname in seconds. It is sent when the
+// master database gave no answer.
 const staleHeader = "Stoa-Stale-Seconds"
 
-// visit leases the database of the store at this request's hostname.
-func (a *api) visit(ctx context.Context, host string) (stores.Site, tenantdb.Lease, error) {
-	site, err := a.Stores.Resolve(ctx, host)
-	if site.StaleFor > 0 {
-		requestOf(ctx).header.Set(staleHeader, strconv.Itoa(int(site.StaleFor.Seconds())))
+func setStaleHeader(h http.Header, s stores.Storefront) {
+	if s.StaleFor > 0 {
+		h.Set(staleHeader, strconv.Itoa(int(s.StaleFor.Seconds())))
 	}
-	if err == nil {
-		err = a.take(ctx, limits.ID("store-front", site.StoreID), a.Rates.front())
-	}
-	if err != nil {
-		return site, tenantdb.Lease{}, err
-	}
-	lease, err := a.Tenants.Acquire(ctx, site.StoreID)
-	return site, lease, err
 }
 
 func (a *api) storefrontStore(ctx context.Context, _ *struct{}) (*struct{ Body frontView }, error) {
-	site, lease, err := a.visit(ctx, requestOf(ctx).host)
+	req := requestOf(ctx)
+	s, err := a.Stores.StorefrontProfile(ctx, req.host, a)
+	setStaleHeader(req.header, s)
 	if err != nil {
 		return nil, err
 	}
-	defer lease.Release()
-	profile, err := shop.ReadProfile(ctx, lease.DB, site.StoreID)
-	if err != nil {
-		return nil, err
-	}
-	return &struct{ Body frontView }{newFrontView(profile)}, nil
+	return &struct{ Body frontView }{newFrontView(s.Profile)}, nil
 }
 
 func (a *api) storefrontProducts(ctx context.Context, in *PageInput) (*struct{ Body productsView }, error) {
-	_, lease, err := a.visit(ctx, requestOf(ctx).host)
+	req := requestOf(ctx)
+	s, err := a.Stores.StorefrontProducts(ctx, req.host, a, shop.ListProducts{Limit: in.Limit, Cursor: in.Cursor})
+	setStaleHeader(req.header, s)
 	if err != nil {
 		return nil, err
 	}
-	defer lease.Release()
-	page, err := shop.Products(ctx, lease.DB, shop.ListProducts{Limit: in.Limit, Cursor: in.Cursor})
-	if err != nil {
-		return nil, err
-	}
-	return &struct{ Body productsView }{productsView{page.Products, page.NextCursor}}, nil
+	return &struct{ Body productsView }{productsView{Data: s.Products.Products, NextCursor: s.Products.NextCursor}}, nil
 }
 
 type productsView struct {

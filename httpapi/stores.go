@@ -25,17 +25,20 @@ func (a *api) storeRoutes() {
 		Errors: []int{400, 401, 403, 409, 413, 422, 429}}
 	for _, path := range []string{"/api/stores", "/api/stores/create"} {
 		create.Path = path
-		route(a, a.private(create), a.createStore)
+		route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: maxJSON}, create, a.createStore)
 	}
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores", Tags: tags,
-		Summary: "List the caller's stores", Description: "Newest first, without profiles.", Errors: []int{401, 422}}), a.listStores)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}", Tags: tags,
-		Summary: "One store, with its profile", Description: "When the store's database is down, profile is null and database.status is failed.",
-		Errors: []int{401, 404}}), a.getStore)
-	route(a, a.private(huma.Operation{Method: http.MethodPatch, Path: "/api/stores/{id}", Tags: tags,
-		Summary: "Change a store's profile", Description: "Fields left out stay as they are. name and slug are kept in step in the registry. " +
-			"The slug of before is kept for the store's owners for a while and leads nowhere meanwhile.",
-		Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}), a.updateStore)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadStore), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/stores", Tags: tags,
+			Summary: "List the caller's stores", Description: "Newest first, without profiles.", Errors: []int{401, 422}}, a.listStores)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadStore), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}", Tags: tags,
+			Summary: "One store, with its profile", Description: "When the store's database is down, profile is null and database.status is failed.",
+			Errors: []int{401, 404}}, a.getStore)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.UpdateStore), maxBody: maxJSON},
+		huma.Operation{Method: http.MethodPatch, Path: "/api/stores/{id}", Tags: tags,
+			Summary: "Change a store's profile", Description: "Fields left out stay as they are. name and slug are kept in step in the registry. " +
+				"The slug of before is kept for the store's owners for a while and leads nowhere meanwhile.",
+			Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}, a.updateStore)
 }
 
 type storeView struct {
@@ -195,11 +198,11 @@ func (a *api) getStore(ctx context.Context, in *StorePath) (*storeOutput, error)
 	if err != nil {
 		return nil, err
 	}
-	return a.showStore(ctx, id)
+	return a.readStore(ctx, id)
 }
 
-// showStore reads the store with its last provisioning run.
-func (a *api) showStore(ctx context.Context, id stoa.StoreID) (*storeOutput, error) {
+// readStore reads the store with its last provisioning run.
+func (a *api) readStore(ctx context.Context, id stoa.StoreID) (*storeOutput, error) {
 	s, err := a.Stores.Get(ctx, principal(ctx), id)
 	if err != nil {
 		return nil, err
@@ -231,16 +234,16 @@ type changedOutput struct {
 	Body   storeView
 }
 
-func changed(out *storeOutput, err error) (*changedOutput, error) {
+func newChangedOutput(out *storeOutput, err error) (*changedOutput, error) {
 	if err != nil {
 		return nil, err
 	}
 	return &changedOutput{http.StatusOK, out.Body}, nil
 }
 
-// maySee reports whether the caller may be shown the store. Whoever may change
-// it may, but for API keys without the scope.
-func maySee(ctx context.Context, id stoa.StoreID) bool {
+// mayRead reports whether the caller, who may change the store, may read it too. An
+// API key may lack that scope.
+func mayRead(ctx context.Context, id stoa.StoreID) bool {
 	return principal(ctx).Within(id, access.ReadStore) == nil
 }
 
@@ -253,8 +256,8 @@ func (a *api) updateStore(ctx context.Context, in *updateStoreInput) (*changedOu
 	if err != nil {
 		return nil, err
 	}
-	if !maySee(ctx, id) {
+	if !mayRead(ctx, id) {
 		return &changedOutput{Status: http.StatusNoContent}, nil
 	}
-	return changed(a.withRun(ctx, s))
+	return newChangedOutput(a.withRun(ctx, s))
 }

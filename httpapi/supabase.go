@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/supabase"
@@ -18,39 +19,47 @@ import (
 
 const callbackPath = "/api/supabase/callback"
 
-// The store's owner lets the platform into their Supabase account, and picks
-// or makes the project that the store's database will be in.
+// supabaseRoutes registers the connection of a store to its owner's Supabase
+// account, and the choice of the project that holds the store's database.
 func (a *api) supabaseRoutes() {
 	tags := []string{"Supabase"}
 	list := []int{401, 403, 404, 409, 422, 429, 503}
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/supabase/authorize", Tags: tags,
-		Summary: "Begin to connect a Supabase account to a store",
-		Description: "Send the owner's browser to `url`. Supabase asks whether this platform may in, and the browser comes back here, where a page says " +
-			"what has become of it. The address is good for ten minutes and one use. The browser that makes this call gets a cookie; when another one comes " +
-			"back, its owner is asked first whether they want the connection.",
-		Errors: []int{401, 403, 404, 422, 503}}), a.supabaseAuthorize)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/supabase/connection", Tags: tags,
-		Summary: "How the store stands with Supabase", Description: "When it is `reconnect`, its owner has to consent again; a store with a database goes on without.",
-		Errors: []int{401, 404}}), a.supabaseConnection)
-	route(a, a.private(huma.Operation{Method: http.MethodDelete, Path: "/api/stores/{id}/supabase/connection", Tags: tags, DefaultStatus: http.StatusNoContent,
-		Summary: "End the store's connection to Supabase", Description: "What lets the platform in is destroyed here and revoked there. A store that has its database keeps it.",
-		Errors: []int{401, 403, 404}}), a.supabaseDisconnect)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/supabase/organizations", Tags: tags,
-		Summary: "The connected account's organisations", Errors: list}), a.supabaseOrganizations)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/supabase/projects", Tags: tags,
-		Summary: "The connected account's projects", Errors: list}), a.supabaseProjects)
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/supabase/regions", Tags: tags,
-		Summary: "Where a project can be made", Errors: list}), a.supabaseRegions)
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/supabase/projects", Tags: tags,
-		Summary: "Make a Supabase project and give the store its database there",
-		Description: "Begins a provisioning run whose first step, `project`, makes the project and waits until it is healthy, which takes some minutes: " +
-			"follow `Location`. Waits and answers like connect-database. Whatever is cut off goes on by `provisioning/retry`; a project that an earlier try " +
-			"has made is found and used.",
-		Responses: map[string]*huma.Response{"200": {Description: "The store is active"}, "202": {Description: "Still at work; follow Location"}},
-		Errors:    append([]int{400, 413}, list...)}), connects(a, a.supabaseCreate))
-	a.mux.HandleFunc("GET "+callbackPath, a.supabaseCallback)
-	a.mux.HandleFunc("POST "+callbackPath, a.supabaseConfirmed)
-	a.mux.HandleFunc("GET /supabase/{outcome}", a.supabaseDone)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ConnectDatabase), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/supabase/authorize", Tags: tags,
+			Summary: "Begin to connect a Supabase account to a store",
+			Description: "Send the owner's browser to `url`. Supabase asks whether this platform may in, and the browser comes back here, where a page says " +
+				"what has become of it. The address is good for ten minutes and one use. The browser that makes this call gets a cookie; when another one comes " +
+				"back, its owner is asked first whether they want the connection.",
+			Errors: []int{401, 403, 404, 422, 503}}, a.supabaseAuthorize)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadStore), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/supabase/connection", Tags: tags,
+			Summary: "How the store stands with Supabase", Description: "When it is `reconnect`, its owner has to consent again; a store with a database goes on without.",
+			Errors: []int{401, 404}}, a.supabaseConnection)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ConnectDatabase), maxBody: noBody},
+		huma.Operation{Method: http.MethodDelete, Path: "/api/stores/{id}/supabase/connection", Tags: tags, DefaultStatus: http.StatusNoContent,
+			Summary: "End the store's connection to Supabase", Description: "What lets the platform in is destroyed here and revoked there. A store that has its database keeps it.",
+			Errors: []int{401, 403, 404}}, a.supabaseDisconnect)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ConnectDatabase), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/supabase/organizations", Tags: tags,
+			Summary: "The connected account's organisations", Errors: list}, a.supabaseOrganizations)
+	route(a, routeOptions{timeout: waitTimeout, rate: rateCaller, scope: scope(access.ConnectDatabase), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/supabase/projects", Tags: tags,
+			Summary: "The connected account's projects", Errors: list}, a.supabaseProjects)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ConnectDatabase), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/supabase/regions", Tags: tags,
+			Summary: "Where a project can be made", Errors: list}, a.supabaseRegions)
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(access.ConnectDatabase), maxBody: maxJSON},
+		huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/supabase/projects", Tags: tags,
+			Summary: "Make a Supabase project and give the store its database there",
+			Description: "Begins a provisioning run whose first step, `project`, makes the project and waits until it is healthy, which takes some minutes: " +
+				"follow `Location`. Waits and answers like connect-database. Whatever is cut off goes on by `provisioning/retry`; a project that an earlier try " +
+				"has made is found and used.",
+			Responses: map[string]*huma.Response{"200": {Description: "The store is active"}, "202": {Description: "Still at work; follow Location"}},
+			Errors:    append([]int{400, 413}, list...)}, a.supabaseCreate)
+	public := routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}
+	a.page("GET "+callbackPath, public, a.supabaseCallback)
+	a.page("POST "+callbackPath, routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: maxForm}, a.supabaseConfirmed)
+	a.page("GET /supabase/{outcome}", public, a.supabaseResult)
 }
 
 type authorizeOutput struct {
@@ -61,11 +70,11 @@ type authorizeOutput struct {
 	}
 }
 
-// browserCookie proves that the browser that comes back is the one that asked.
+// browserCookie identifies the browser that began the connection when it returns.
 const browserCookie = "stoa_supabase"
 
 func (a *api) supabaseAuthorize(ctx context.Context, in *StoreChoice) (*authorizeOutput, error) {
-	store, err := a.chosen(ctx, *in)
+	store, err := a.chosenStore(ctx, *in)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +82,7 @@ func (a *api) supabaseAuthorize(ctx context.Context, in *StoreChoice) (*authoriz
 	if err != nil {
 		return nil, err
 	}
-	cookie := http.Cookie{ //nolint:gosec // not Secure only where the platform itself is reached by http
+	cookie := http.Cookie{ //nolint:gosec // not Secure only when the platform itself is served over HTTP
 		Name: browserCookie, Value: c.Browser.Reveal(), Path: callbackPath, MaxAge: int(cloud.ConsentTTL.Seconds()),
 		HttpOnly: true, Secure: strings.HasPrefix(a.BaseURL, "https:"), SameSite: http.SameSiteLaxMode,
 	}
@@ -82,9 +91,9 @@ func (a *api) supabaseAuthorize(ctx context.Context, in *StoreChoice) (*authoriz
 	return out, nil
 }
 
-// supabaseCallback is where a browser comes back from Supabase. It bears no
-// token of ours: whose consent it is, the state says. The code leaves the
-// address bar at once.
+// supabaseCallback is where the browser returns from Supabase. The request has no
+// access token: the state says whose consent it is. The redirect removes the code
+// from the address bar.
 func (a *api) supabaseCallback(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	back := cloud.Return{State: keyring.NewSecret(q.Get("state")), Code: keyring.NewSecret(q.Get("code"))}
@@ -102,9 +111,8 @@ func (a *api) supabaseCallback(w http.ResponseWriter, r *http.Request) {
 	a.finishSupabase(w, r, back)
 }
 
-// supabaseConfirmed is the same for a browser whose owner was asked first.
+// supabaseConfirmed completes the connection after the browser's owner confirmed it.
 func (a *api) supabaseConfirmed(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	if err := r.ParseForm(); err != nil {
 		a.errorPage(w, r, stoa.Errorf(stoa.InvalidRequest, "The form cannot be read."))
 		return
@@ -115,12 +123,12 @@ func (a *api) supabaseConfirmed(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) finishSupabase(w http.ResponseWriter, r *http.Request, back cloud.Return) {
 	err := a.Cloud.Finish(r.Context(), back)
-	var ask *cloud.Unconfirmed
+	var unconfirmed *cloud.Unconfirmed
 	switch {
-	case errors.As(err, &ask):
+	case errors.As(err, &unconfirmed):
 		web.Serve(w, r, http.StatusOK, web.FormPage(web.FormView{
 			Title: "Connect Supabase?", Action: callbackPath, Token: back.State.Reveal() + " " + back.Code.Reveal(), Button: "Connect",
-			Text: "Your Supabase account would be connected to the store “" + ask.Store + "”, for " + ask.Email +
+			Text: "Your Supabase account would be connected to the store “" + unconfirmed.Store + "”, for " + unconfirmed.Email +
 				". Go on only if that is you, or somebody whom you would let into your projects. Otherwise close this page: nothing has happened yet.",
 		}))
 	case err != nil:
@@ -130,7 +138,7 @@ func (a *api) finishSupabase(w http.ResponseWriter, r *http.Request, back cloud.
 	}
 }
 
-func (a *api) supabaseDone(w http.ResponseWriter, r *http.Request) {
+func (a *api) supabaseResult(w http.ResponseWriter, r *http.Request) {
 	view, ok := map[string]web.NoteView{
 		"connected": {Title: "Supabase is connected", Text: "Choose a project for the store now, or have one made. You can close this page."},
 		"declined":  {Title: "Supabase is not connected", Text: "You have declined, and nothing has changed. You can close this page."},
@@ -179,7 +187,7 @@ func (a *api) supabaseDisconnect(ctx context.Context, in *StorePath) (*struct{},
 	return nil, a.Cloud.Disconnect(ctx, principal(ctx), id)
 }
 
-// listOf is a list that comes whole.
+// listOf is a list without pages.
 type listOf[T any] struct {
 	Body struct {
 		Data       []T     `json:"data"`
@@ -279,5 +287,5 @@ func (a *api) supabaseCreate(ctx context.Context, in *createProjectInput) (*conn
 	if err != nil {
 		return nil, err
 	}
-	return a.await(ctx, run, in.Prefer)
+	return a.awaitRun(ctx, run, in.Prefer)
 }

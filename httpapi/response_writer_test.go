@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,7 +27,10 @@ import (
 
 // newTestAPI is an API without domains.
 func newTestAPI(memory *limits.ByteBudget) *api {
-	return &api{Config: Config{Log: slog.New(slog.DiscardHandler)}, Domains: Domains{Memory: memory}, metrics: newMetrics(nil, memory), stall: stallTimeout}
+	return &api{
+		Config: Config{Log: slog.New(slog.DiscardHandler)}, Domains: Domains{Memory: memory}, metrics: newMetrics(nil, memory), stall: stallTimeout,
+		mux: &mux{}, options: map[string]routeOptions{},
+	}
 }
 
 // smallBuffers is a listener whose connections keep little in the kernel.
@@ -84,7 +88,7 @@ func TestSlowReaderIsCutOff(t *testing.T) {
 				for yield(credits.Transaction{Description: "row"}, nil) {
 				}
 			}
-			writeCSV(a, humago.NewContext(&huma.Operation{}, r, w), "credits", csvHeader, csvRow, rows)
+			writeCSV(a, humago.NewContext(&huma.Operation{}, r, w), "credits", transactionHeader, transactionRow, rows)
 		},
 		"stream": func(a *api, w http.ResponseWriter, _ *http.Request) {
 			s := &stream{api: a, w: w, control: http.NewResponseController(w)}
@@ -275,18 +279,17 @@ func TestUnencodableAnswer(t *testing.T) {
 		At time.Time `json:"at"`
 	}
 	a := newTestAPI(nil)
-	a.mux = http.NewServeMux()
 	a.huma = humago.New(a.mux, openAPI())
 	bad := body{time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)}
 	type output struct {
 		Location string `header:"Location"`
 		Body     body
 	}
-	route(a, huma.Operation{Method: http.MethodGet, Path: "/api/plain"}, func(context.Context, *struct{}) (*output, error) {
+	route(a, fallbackOptions, huma.Operation{Method: http.MethodGet, Path: "/api/plain"}, func(context.Context, *struct{}) (*output, error) {
 		return &output{"/api/elsewhere", bad}, nil
 	})
-	route(a, huma.Operation{Method: http.MethodGet, Path: "/api/stream"}, func(context.Context, *struct{}) (*huma.StreamResponse, error) {
-		return a.asJSON(bad), nil
+	route(a, fallbackOptions, huma.Operation{Method: http.MethodGet, Path: "/api/stream"}, func(context.Context, *struct{}) (*huma.StreamResponse, error) {
+		return a.jsonResponse(bad), nil
 	})
 	address := serveTCP(t, a, a.mux.ServeHTTP)
 	for _, path := range []string{"/api/plain", "/api/stream"} {
@@ -300,5 +303,21 @@ func TestUnencodableAnswer(t *testing.T) {
 			res.Header.Get("Location") != "" || !strings.HasPrefix(string(text), `{"type":"about:blank"`) || !strings.Contains(string(text), `"code":"internal"`) {
 			t.Errorf("%s: %d %v %s: %v", path, res.StatusCode, res.Header, text, err)
 		}
+	}
+}
+
+// TestResponseWriterRecords: the access log has what was sent, also without an explicit status.
+func TestResponseWriterRecords(t *testing.T) {
+	t.Parallel()
+	answer := httptest.NewRecorder()
+	w := &responseWriter{ResponseWriter: answer, control: http.NewResponseController(answer)}
+	if _, err := w.Write([]byte("four")); err != nil || w.status != 200 || w.bytes != 4 {
+		t.Errorf("status %d, %d bytes, %v", w.status, w.bytes, err)
+	}
+	w = &responseWriter{ResponseWriter: httptest.NewRecorder()}
+	w.WriteHeader(404)
+	w.WriteHeader(500)
+	if w.status != 404 {
+		t.Errorf("status %d, want the first", w.status)
 	}
 }

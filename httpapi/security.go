@@ -8,37 +8,34 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/stores"
 )
 
-// CORS says which other origins' pages may read answers of the API.
+// CORS says which other origins' pages may read responses of the API.
 type CORS struct {
 	Origins     []string // exact: scheme, host and port
-	Credentials bool     // they may send cookies and the like
+	Credentials bool     // they may send cookies and other credentials
 }
-
-// healthRate is for the health checks, by address.
-var healthRate = limits.Limit{Name: "health", PerMinute: 1200}
 
 const (
 	maxURL      = 8 << 10         // bytes
-	maxBody     = 2 << 20         // bytes; what an operation takes is less
-	bodyTimeout = 5 * time.Second // for a body to arrive; huma's own is as long
+	maxBody     = 2 << 20         // bytes, above the limit of every route
+	bodyTimeout = 5 * time.Second // for a body to arrive; huma's default is the same
 )
 
-// door is what every request passes before it is routed.
-func (a *api) door(next http.Handler) http.Handler {
+// security checks every request before it is routed and sets the security
+// headers.
+func (a *api) security(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		platform := a.isPlatform(r.Host)
-		a.secure(w.Header(), r, platform)
-		if a.shareAcross(w, r) {
-			return // a preflight
+		a.setSecurityHeaders(w.Header(), r, platform)
+		if a.setCORSHeaders(w, r) {
+			return // a preflight request
 		}
-		switch err := a.refusal(r, platform); {
+		switch err := a.checkRequest(r, platform); {
 		case err == nil:
 		case stoa.CodeOf(err) == stoa.NotFound:
-			a.refuse(w, r, err)
+			a.writeError(w, r, err)
 			return
 		default:
 			writeProblem(w, a.problem(r.Context(), err))
@@ -46,15 +43,15 @@ func (a *api) door(next http.Handler) http.Handler {
 		}
 		if r.ContentLength != 0 {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-			// What no handler has read the server does, before the next request.
+			// The server reads what the handler left, before the next request.
 			defer setReadDeadline(w, bodyTimeout)
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// refuse answers with a page, or within the API with a problem document.
-func (a *api) refuse(w http.ResponseWriter, r *http.Request, err error) {
+// writeError answers with a problem document under /api/ and with a page elsewhere.
+func (a *api) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if strings.HasPrefix(r.URL.Path, "/api/") {
 		writeProblem(w, a.problem(r.Context(), err))
 		return
@@ -62,33 +59,29 @@ func (a *api) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	a.errorPage(w, r, err)
 }
 
-// refusal says why a request goes no further.
-func (a *api) refusal(r *http.Request, platform bool) error {
+// checkRequest returns why a request is refused, or nil.
+func (a *api) checkRequest(r *http.Request, platform bool) error {
 	if len(r.RequestURI) > maxURL {
 		return stoa.Errorf(stoa.URITooLong, "The address is longer than %d bytes.", maxURL)
 	}
-	if err := checkAddress(r); err != nil {
+	if err := checkURL(r); err != nil {
 		return err
 	}
-	if r.URL.Path == "/healthz" || r.URL.Path == "/readyz" {
-		// A load balancer asks by address, and often: what others use up is not its.
-		return a.take(r.Context(), limits.Address("health", requestOf(r.Context()).address), healthRate)
-	}
-	if err := a.takeAddress(r.Context()); err != nil {
+	if err := a.limitAddress(r.Context()); err != nil {
 		return err
 	}
-	if !platform && !ofStores(r.URL.Path) {
+	if requestOf(r.Context()).options.rate != rateHealth && !platform && !isStorefrontPath(r.URL.Path) {
 		return stoa.Errorf(stoa.NotFound, "There is nothing at this address.")
 	}
 	return nil
 }
 
-// ofStores reports whether a store's hostname answers there.
-func ofStores(path string) bool {
+// isStorefrontPath reports whether a store's hostname serves the path.
+func isStorefrontPath(path string) bool {
 	return path == "/" || strings.HasPrefix(path, "/api/storefront/") || strings.HasPrefix(path, "/assets/")
 }
 
-// platformHosts are the names that the platform itself answers at.
+// platformHosts are the hostnames of the platform itself.
 func (c Config) platformHosts() map[string]bool {
 	hosts := map[string]bool{}
 	for _, h := range stores.PlatformHosts(c.BaseDomain, c.BaseURL, c.Hosts) {
@@ -97,17 +90,17 @@ func (c Config) platformHosts() map[string]bool {
 	return hosts
 }
 
-// isPlatform reports whether a host is the platform's own. In development any
-// address is: it may be that of a container, or of another device's view.
+// isPlatform reports whether a host is the platform's own. In development every
+// IP address is: it may be that of a container or of another device.
 func (a *api) isPlatform(host string) bool {
 	name, err := stores.NormalHostname(host)
 	if err != nil {
-		return a.Development && isAddress(host)
+		return a.Development && isIPAddress(host)
 	}
-	return a.hosts[name] || a.Development && isAddress(name)
+	return a.hosts[name] || a.Development && isIPAddress(name)
 }
 
-func isAddress(host string) bool {
+func isIPAddress(host string) bool {
 	if withPort, err := netip.ParseAddrPort(host); err == nil {
 		host = withPort.Addr().String()
 	}
@@ -115,9 +108,9 @@ func isAddress(host string) bool {
 	return err == nil
 }
 
-// secure sets what browsers are told of every answer. Pages have a policy of
-// their own.
-func (a *api) secure(h http.Header, r *http.Request, platform bool) {
+// setSecurityHeaders sets the headers of every response. Pages replace the
+// Content-Security-Policy by their own.
+func (a *api) setSecurityHeaders(h http.Header, r *http.Request, platform bool) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("X-Frame-Options", "DENY")
@@ -131,9 +124,10 @@ func (a *api) secure(h http.Header, r *http.Request, platform bool) {
 	}
 }
 
-// shareAcross lets the pages of known origins read the API (the Fetch
-// standard's CORS protocol). It answers their preflights and then reports true.
-func (a *api) shareAcross(w http.ResponseWriter, r *http.Request) (answered bool) {
+// setCORSHeaders lets pages of the configured origins read the API (the Fetch
+// standard's CORS protocol). It answers preflight requests and reports whether
+// it did.
+func (a *api) setCORSHeaders(w http.ResponseWriter, r *http.Request) (answered bool) {
 	if len(a.CORS.Origins) == 0 || !strings.HasPrefix(r.URL.Path, "/api/") {
 		return false
 	}
@@ -158,8 +152,8 @@ func (a *api) shareAcross(w http.ResponseWriter, r *http.Request) (answered bool
 	return true
 }
 
-// setReadDeadline bounds what is still to be read of a request. The server sets
-// the next one's anew.
+// setReadDeadline bounds the reading of the rest of a request. The server sets
+// a new deadline for the next request.
 func setReadDeadline(w http.ResponseWriter, d time.Duration) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(d)) // without one there is nothing to bound
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(d)) // a writer without a connection has none
 }

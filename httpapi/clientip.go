@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// Proxies are the networks whose word is taken for where a request comes from,
-// in the one header that they set: X-Forwarded-For or Forwarded (RFC 7239). The
-// other one passes through them as the client wrote it, so it is never read.
+// Proxies are the trusted proxies and the one header in which they send the client's
+// address: X-Forwarded-For or Forwarded (RFC 7239). They pass the other header on as
+// the client wrote it, so it is never read.
 type Proxies struct {
 	Networks []netip.Prefix
 	Header   string
@@ -18,7 +18,7 @@ const (
 	forwardedFor = "X-Forwarded-For"
 	forwarded    = "Forwarded"
 
-	// maxHops is more than any chain of proxies has.
+	// maxHops bounds how many addresses of the header are read.
 	maxHops = 16
 )
 
@@ -31,19 +31,20 @@ func (p Proxies) trusts(a netip.Addr) bool {
 	return false
 }
 
-// ignores reports whether a request comes from a private network, as those of
-// proxies do, that is not trusted.
-func (p Proxies) ignores(r *http.Request) bool {
+// isUntrusted reports whether a request comes from a private network, as a proxy's
+// requests do, that is not trusted.
+func (p Proxies) isUntrusted(r *http.Request) bool {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	at := peer.Addr().Unmap()
 	return err == nil && (at.IsPrivate() || at.IsLoopback()) && !p.trusts(at)
 }
 
-// maxRequestID bounds, in bytes, what a proxy may call a request.
+// maxRequestID is the maximum length, in bytes, of a proxy's request id.
 const maxRequestID = 64
 
-// requestID returns what a trusted proxy calls the request (X-Request-Id), or
-// "" from anybody else and for anything but letters, digits, '-', '_' and '.'.
+// requestID returns the request id of a trusted proxy (X-Request-Id). It returns ""
+// for other peers and for an id with characters other than letters, digits, '-',
+// '_' and '.'.
 func (p Proxies) requestID(r *http.Request) string {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	given := r.Header.Get("X-Request-Id")
@@ -58,11 +59,11 @@ func (p Proxies) requestID(r *http.Request) string {
 	return given
 }
 
-// client is where a request comes from: the last address, seen from this
-// server, that is not a trusted proxy's. Each proxy writes at the end, so what
-// a client has made up stands before that and is not reached. An entry that
-// cannot be read ends the walk too. The zero address is none.
-func (p Proxies) client(r *http.Request) netip.Addr {
+// clientIP returns the client's address: the right-most one in the header that is
+// not a trusted proxy's. Each proxy appends the address of its peer, so what the
+// client wrote itself is further left and is not reached. An entry that cannot be
+// parsed ends the search. The zero address means unknown.
+func (p Proxies) clientIP(r *http.Request) netip.Addr {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return netip.Addr{}
@@ -84,8 +85,8 @@ func (p Proxies) client(r *http.Request) netip.Addr {
 	return at
 }
 
-// hops lists the addresses in the header, the one added last at the end. What
-// has none is "".
+// hops returns the addresses in the header, the one added last at the end. An
+// element without an address is "".
 func (p Proxies) hops(h http.Header) []string {
 	if p.Header == forwarded {
 		var out []string
@@ -97,7 +98,7 @@ func (p Proxies) hops(h http.Header) []string {
 	return strings.Split(strings.Join(h.Values(forwardedFor), ","), ",")
 }
 
-// forParameter is the value of for= in an element of Forwarded.
+// forParameter returns the value of for= in an element of Forwarded.
 func forParameter(element string) string {
 	for _, pair := range splitQuoted(element, ';') {
 		name, value, _ := strings.Cut(pair, "=")
@@ -108,9 +109,8 @@ func forParameter(element string) string {
 	return ""
 }
 
-// splitQuoted splits where no quotes are open. With quotes that stay open it
-// returns nothing: a client that left them open would make its own words of
-// what a proxy adds.
+// splitQuoted splits s at separators outside quotes. It returns nothing when a quote
+// is not closed: a client that leaves one open could hide what the proxy appends.
 func splitQuoted(s string, sep byte) []string {
 	var out []string
 	quoted, from := false, 0
@@ -131,7 +131,7 @@ func splitQuoted(s string, sep byte) []string {
 	return append(out, s[from:])
 }
 
-// parseHop reads an address, with or without a port, brackets and quotes.
+// parseHop parses an address with or without port, brackets and quotes.
 func parseHop(s string) (netip.Addr, bool) {
 	s = strings.TrimSpace(s)
 	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {

@@ -16,21 +16,23 @@ import (
 	"github.com/danielgtaylor/huma/v2/negotiation"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
 )
 
-func (a *api) historyRoute(tags []string) {
+func (a *api) transactionRoutes(tags []string) {
 	page := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[transactionPage](), true, "")
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/transactions", Tags: tags,
-		Summary: "The store's ledger, newest first",
-		Description: "With Accept: text/csv the answer is the whole filtered history as a file (RFC 4180, UTF-8, a header row, newest first): " +
-			"limit and cursor have no part in it. So that no spreadsheet runs a text as a formula, serviceKey, description and reference begin " +
-			"with an apostrophe there when they would begin with one of = + - @, a tab or a line break. A file that ends early was cut off: " +
-			"its last chunk is missing.",
-		Responses: map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
-			jsonType: {Schema: page},
-			csvType:  {Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{strings.Join(csvHeader, ",") + "\r\n"}}},
-		}}}, Errors: []int{401, 404, 422}}), a.transactions)
+	route(a, routeOptions{timeout: requestTimeout, exportTimeout: csvTimeout, rate: rateCaller, scope: scope(access.ReadCredits), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/credits/transactions", Tags: tags,
+			Summary: "The store's ledger, newest first",
+			Description: "With Accept: text/csv the answer is the whole filtered history as a file (RFC 4180, UTF-8, a header row, newest first): " +
+				"limit and cursor have no part in it. So that no spreadsheet runs a text as a formula, serviceKey, description and reference begin " +
+				"with an apostrophe there when they would begin with one of = + - @, a tab or a line break. A file that ends early was cut off: " +
+				"its last chunk is missing.",
+			Responses: map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
+				jsonType: {Schema: page},
+				csvType:  {Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{strings.Join(transactionHeader, ",") + "\r\n"}}},
+			}}}, Errors: []int{401, 404, 422}}, a.transactions)
 }
 
 const (
@@ -77,17 +79,19 @@ type transactionPage struct {
 }
 
 func (a *api) transactions(ctx context.Context, in *transactionsInput) (*huma.StreamResponse, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}
-	filter := credits.Filter{Type: credits.Type(in.Type), ServiceKey: in.Service, From: given(in.From), To: given(in.To)}
+	filter := credits.Filter{Type: credits.Type(in.Type), ServiceKey: in.Service, From: optionalTime(in.From), To: optionalTime(in.To)}
 	if negotiation.SelectQValue(in.Accept, []string{jsonType, csvType}) == csvType {
 		rows, err := a.Credits.History(ctx, principal(ctx), id, filter)
 		if err != nil {
 			return nil, err
 		}
-		return &huma.StreamResponse{Body: func(ctx huma.Context) { writeCSV(a, ctx, "credits-"+id.String(), csvHeader, csvRow, rows) }}, nil
+		return &huma.StreamResponse{Body: func(ctx huma.Context) {
+			writeCSV(a, ctx, "credits-"+id.String(), transactionHeader, transactionRow, rows)
+		}}, nil
 	}
 	filter.Limit, filter.Cursor = in.Limit, in.Cursor
 	page, err := a.Credits.Transactions(ctx, principal(ctx), id, filter)
@@ -98,30 +102,30 @@ func (a *api) transactions(ctx context.Context, in *transactionsInput) (*huma.St
 	for i, t := range page.Transactions {
 		out.Data[i] = newTransactionView(t)
 	}
-	return a.asJSON(out), nil
+	return a.jsonResponse(out), nil
 }
 
-// asJSON answers with what could have been CSV.
-func (a *api) asJSON(out any) *huma.StreamResponse {
+// jsonResponse is the JSON form of a response that has a CSV form too.
+func (a *api) jsonResponse(out any) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
 		ctx.SetHeader("Content-Type", jsonType)
 		ctx.SetHeader("Vary", "Accept")
 		ctx.SetStatus(http.StatusOK)
-		_ = a.huma.Marshal(ctx.BodyWriter(), jsonType, out) // the client may be gone
+		_ = a.huma.Marshal(ctx.BodyWriter(), jsonType, out) // the client may have gone
 	}}
 }
 
-var csvHeader = []string{
+var transactionHeader = []string{
 	"sequence", "id", "createdAt", "type", "amount", "balanceAfter", "debtChange", "serviceKey", "quantity", "unitPrice", "description", "reference",
 }
 
-func csvRow(t credits.Transaction) []string {
+func transactionRow(t credits.Transaction) []string {
 	row := []string{
 		strconv.FormatInt(t.Sequence, 10), t.ID.String(), t.CreatedAt.UTC().Format(time.RFC3339Nano), string(t.Type), t.Amount.String(),
-		t.BalanceAfter.String(), t.DebtChange.String(), "", "", "", harmless(t.Description), "",
+		t.BalanceAfter.String(), t.DebtChange.String(), "", "", "", escapeFormula(t.Description), "",
 	}
 	if t.ServiceKey != nil {
-		row[7] = harmless(*t.ServiceKey)
+		row[7] = escapeFormula(*t.ServiceKey)
 	}
 	if t.Quantity != nil {
 		row[8] = strconv.FormatInt(*t.Quantity, 10)
@@ -130,48 +134,48 @@ func csvRow(t credits.Transaction) []string {
 		row[9] = t.UnitPrice.String()
 	}
 	if t.Reference != nil {
-		row[11] = harmless(*t.Reference)
+		row[11] = escapeFormula(*t.Reference)
 	}
 	return row
 }
 
-// harmless keeps a spreadsheet from taking a text for a formula (OWASP, CSV
-// Injection; the wide characters are the same ones in East Asian scripts).
-func harmless(text string) string {
+// escapeFormula prefixes a text that a spreadsheet would run as a formula (OWASP,
+// CSV Injection). The full-width characters are the same signs in East Asian scripts.
+func escapeFormula(text string) string {
 	if strings.IndexAny(text, "=+-@\t\r\n＝＋－＠") == 0 {
 		return "'" + text
 	}
 	return text
 }
 
-// csvFlush is after how many rows the client has to have taken what there is.
-const csvFlush = 500
+// csvFlushRows is the number of rows between two flushes.
+const csvFlushRows = 500
 
-// writeCSV sends the rows as they come. When that fails it cuts the connection:
-// the status is long sent, and the client must not take a part for the whole.
+// writeCSV streams rows. When an error ends the rows it aborts the connection: the
+// status has been sent, and the client must not take a part for the whole.
 func writeCSV[T any](a *api, ctx huma.Context, name string, header []string, row func(T) []string, rows iter.Seq2[T, error]) {
 	_, w := humago.Unwrap(ctx)
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Time{}) // the request's own would end the connection
+	_ = control.SetReadDeadline(time.Time{}) // the request's deadline would end the connection
 	w.Header().Set("Content-Type", csvType+"; charset=utf-8; header=present")
 	w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s-%s.csv"`, name, time.Now().UTC().Format(time.DateOnly)))
 	w.Header().Set("Vary", "Accept")
 	w.WriteHeader(http.StatusOK)
 	out := csv.NewWriter(w)
 	out.UseCRLF = true
-	_ = out.Write(header) // an error stays for Error
+	_ = out.Write(header) // out.Error returns its error
 	n := 0
 	for t, err := range rows {
 		if err != nil {
-			a.Log.ErrorContext(ctx.Context(), "an export ends early", "requestId", requestID(ctx.Context()), "err", err)
+			a.Log.ErrorContext(ctx.Context(), "CSV export ended early", "requestId", requestID(ctx.Context()), "err", err)
 			panic(http.ErrAbortHandler)
 		}
 		_ = out.Write(row(t))
-		if n++; n%csvFlush == 0 {
+		if n++; n%csvFlushRows == 0 {
 			out.Flush()
 			_ = control.SetWriteDeadline(time.Now().Add(streamWrite))
 			if out.Error() != nil {
-				return // the client is gone
+				return // the client has gone
 			}
 		}
 	}

@@ -1,59 +1,43 @@
 package httpapi
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/shop"
-	"github.com/stoahq/stoa/tenantdb"
 	"github.com/stoahq/stoa/web"
 )
 
-// pageRoutes serve people: the front page of the platform or of a store, the
-// API's documentation, and what both are drawn with.
-func (a *api) pageRoutes() {
-	a.mux.HandleFunc("GET /{$}", a.home)
-	a.mux.Handle("GET /assets/", web.Assets())
-	a.mux.Handle("GET /api/docs", web.Docs("/api/openapi.json", "/api/docs"))
-	a.mux.Handle("GET /api/docs/", web.Docs("/api/openapi.json", "/api/docs"))
+// homeRoutes registers the home page of the platform and of a store, the API
+// documentation and the assets of both.
+func (a *api) homeRoutes() {
+	public := routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}
+	docs := web.Docs(openAPIPath+".json", "/api/docs").ServeHTTP
+	a.page("GET /{$}", routeOptions{timeout: requestTimeout, rate: rateStorefront, scope: scopePublic, maxBody: noBody}, a.home)
+	a.page("GET /assets/", public, web.Assets().ServeHTTP)
+	a.page("GET /api/docs", public, docs)
+	a.page("GET /api/docs/", public, docs)
 }
 
-// home is the platform's page at its own address and a store's page at its
-// hostname.
+// home serves the platform's page at the platform's own address and a store's
+// page at its hostname.
 func (a *api) home(w http.ResponseWriter, r *http.Request) {
 	if a.isPlatform(r.Host) {
 		web.Serve(w, r, http.StatusOK, web.LandingPage(web.LandingView{BaseURL: a.BaseURL, Version: stoa.Version, Development: a.Development}))
 		return
 	}
-	site, lease, err := a.visit(r.Context(), r.Host)
+	s, err := a.Stores.StorefrontPage(r.Context(), r.Host, a, shop.ListProducts{Limit: storePageProducts})
+	setStaleHeader(w.Header(), s)
 	if err != nil {
 		a.errorPage(w, r, err)
 		return
 	}
-	view, err := readStorePage(r.Context(), site.StoreID, lease)
-	if err != nil {
-		a.errorPage(w, r, err)
-		return
-	}
-	web.Serve(w, r, http.StatusOK, web.StorePage(view))
+	web.Serve(w, r, http.StatusOK, web.StorePage(newStorePage(s.Profile, s.Products.Products)))
 }
 
-// readStorePage ends the lease: the database is not kept while the client
-// reads.
-func readStorePage(ctx context.Context, store stoa.StoreID, lease tenantdb.Lease) (web.StoreView, error) {
-	defer lease.Release()
-	profile, err := shop.ReadProfile(ctx, lease.DB, store)
-	if err != nil {
-		return web.StoreView{}, err
-	}
-	products, err := shop.Products(ctx, lease.DB, shop.ListProducts{Limit: 24})
-	if err != nil {
-		return web.StoreView{}, err
-	}
-	return newStorePage(profile, products.Products), nil
-}
+// storePageProducts is how many products a store's page shows.
+const storePageProducts = 24
 
 func (a *api) errorPage(w http.ResponseWriter, r *http.Request, err error) {
 	p := a.problem(r.Context(), err)
@@ -81,8 +65,8 @@ func newStorePage(p shop.Profile, products []shop.Product) web.StoreView {
 	return v
 }
 
-// primaryColor reads the one setting of a theme that this page follows; the
-// page itself judges whether it is a colour.
+// primaryColor returns the theme's primary colour, unchecked: web.StorePage
+// ignores what is not a colour.
 func primaryColor(theme shop.JSON) string {
 	var t struct {
 		PrimaryColor string `json:"primaryColor"`

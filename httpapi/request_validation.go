@@ -13,10 +13,10 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// checkAddress refuses what no path or query parameter may hold, before any of
-// it reaches a domain: text that the databases cannot keep or compare, and a
-// query that cannot be read or names a parameter twice.
-func checkAddress(r *http.Request) error {
+// checkURL refuses a path or query that holds control characters or invalid UTF-8,
+// which databases cannot store or compare, a query that cannot be parsed, and one
+// that has a parameter twice.
+func checkURL(r *http.Request) error {
 	if !isText(r.URL.Path) {
 		return stoa.Errorf(stoa.NotFound, "There is nothing at this address: it holds characters that no address here has.")
 	}
@@ -42,10 +42,10 @@ const maxParameterName = 64 // bytes
 
 func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl) }
 
-// unmarshal reads a body as encoding/json does, and refuses one that names a
-// member twice: it would keep the last one, and others the first.
+// unmarshal decodes a body as encoding/json does, and refuses an object that has a
+// member twice: encoding/json keeps the last one, other parsers the first.
 func unmarshal(data []byte, v any) error {
-	if _, first := v.(*any); first { // huma reads a body twice, first for its validation
+	if _, first := v.(*any); first { // huma decodes a body twice, first for validation
 		if err := checkJSON(data); err != nil {
 			return err
 		}
@@ -53,11 +53,11 @@ func unmarshal(data []byte, v any) error {
 	return json.Unmarshal(data, v)
 }
 
-// maxDepth is how many objects and arrays of a body may be within each other.
+// maxDepth is the maximum nesting depth of a body.
 const maxDepth = 64
 
-// checkJSON fails when an object of a JSON text has a member twice, or when
-// the text is nested too deeply. Other faults it leaves to json.Unmarshal.
+// checkJSON fails when an object in a JSON text has a member twice, or when the
+// text is nested too deeply. json.Unmarshal reports all other errors.
 func checkJSON(data []byte) error {
 	type level struct {
 		members map[string]bool // nil in an array
@@ -66,8 +66,8 @@ func checkJSON(data []byte) error {
 	var open []level
 	for d := json.NewDecoder(bytes.NewReader(data)); ; {
 		token, err := d.Token()
-		if err != nil { // its end, or a fault that json.Unmarshal meets too and names
-			return nil //nolint:nilerr // see above
+		if err != nil { // the end, or an error that json.Unmarshal reports too
+			return nil //nolint:nilerr // see the line above
 		}
 		delim, isDelim := token.(json.Delim)
 		switch {
@@ -91,7 +91,7 @@ func checkJSON(data []byte) error {
 			open = append(open, l)
 			continue
 		}
-		if len(open) > 0 { // a value has ended: in an object, a name follows
+		if len(open) > 0 { // a value has ended; in an object a name follows
 			open[len(open)-1].inValue = false
 		}
 	}

@@ -7,24 +7,28 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/payments"
 )
 
-func (a *api) rechargeRoutes() {
+func (a *api) autoRechargeRoutes() {
 	tags := []string{"Credits"}
 	const path = "/api/credits/auto-recharge"
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: path, Tags: tags,
-		Summary: "Automatic recharges", Errors: []int{401, 403, 404, 422}}), a.getAutoRecharge)
-	route(a, a.private(huma.Operation{Method: http.MethodPut, Path: path, Tags: tags,
-		Summary: "Buy credits automatically",
-		Description: "While fewer credits than threshold are available, the saved card is charged for more, one purchase at a time and at most monthlyCap " +
-			"credits in a calendar month (UTC). A declined card, a dispute or a refund of such a purchase switches it off: see stopped. Nothing is charged while credits are owed.",
-		Errors: []int{400, 401, 403, 404, 413, 422, 503}}), a.setAutoRecharge)
-	route(a, a.private(huma.Operation{Method: http.MethodPost, Path: path + "/card", Tags: tags, DefaultStatus: http.StatusCreated,
-		Summary:     "Save a card",
-		Description: "Answers with a page of the payment provider where a card is given; it replaces the one before. No money moves.",
-		Errors:      []int{400, 401, 403, 404, 413, 422, 503}}), a.saveCard)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.PurchaseCredits), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: path, Tags: tags,
+			Summary: "Automatic recharges", Errors: []int{401, 403, 404, 422}}, a.getAutoRecharge)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.PurchaseCredits), maxBody: maxJSON},
+		huma.Operation{Method: http.MethodPut, Path: path, Tags: tags,
+			Summary: "Buy credits automatically",
+			Description: "While fewer credits than threshold are available, the saved card is charged for more, one purchase at a time and at most monthlyCap " +
+				"credits in a calendar month (UTC). A declined card, a dispute or a refund of such a purchase switches it off: see stopped. Nothing is charged while credits are owed.",
+			Errors: []int{400, 401, 403, 404, 413, 422, 503}}, a.setAutoRecharge)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.PurchaseCredits), maxBody: noBody},
+		huma.Operation{Method: http.MethodPost, Path: path + "/card", Tags: tags, DefaultStatus: http.StatusCreated,
+			Summary:     "Save a card",
+			Description: "Answers with a page of the payment provider where a card is given; it replaces the one before. No money moves.",
+			Errors:      []int{400, 401, 403, 404, 413, 422, 503}}, a.saveCard)
 }
 
 type autoRechargeView struct {
@@ -62,7 +66,7 @@ func newAutoRechargeView(r payments.AutoRecharge) autoRechargeView {
 }
 
 func (a *api) getAutoRecharge(ctx context.Context, in *StoreChoice) (*struct{ Body autoRechargeView }, error) {
-	id, err := a.chosen(ctx, *in)
+	id, err := a.chosenStore(ctx, *in)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +88,7 @@ type setAutoRechargeInput struct {
 }
 
 func (a *api) setAutoRecharge(ctx context.Context, in *setAutoRechargeInput) (*struct{ Body autoRechargeView }, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +123,7 @@ type saveCardOutput struct {
 }
 
 func (a *api) saveCard(ctx context.Context, in *saveCardInput) (*saveCardOutput, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}

@@ -6,17 +6,20 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
 )
 
 func (a *api) creditSettingsRoutes(tags []string) {
-	route(a, a.private(huma.Operation{Method: http.MethodGet, Path: "/api/credits/settings", Tags: tags,
-		Summary: "When the store's owners are told that credits run low", Errors: []int{401, 404, 422}}), a.creditSettings)
-	route(a, a.private(huma.Operation{Method: http.MethodPut, Path: "/api/credits/settings", Tags: tags,
-		Summary: "Choose when the store's owners are told that credits run low",
-		Description: "Each time that what is available falls from at least lowBalanceThreshold to less, every owner gets one mail. " +
-			"A threshold above what is available now causes none: the next fall below it does. null turns the mails off.",
-		Errors: []int{400, 401, 403, 404, 413, 422}}), a.setCreditSettings)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.ReadCredits), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/credits/settings", Tags: tags,
+			Summary: "When the store's owners are told that credits run low", Errors: []int{401, 404, 422}}, a.creditSettings)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(access.PurchaseCredits), maxBody: maxJSON},
+		huma.Operation{Method: http.MethodPut, Path: "/api/credits/settings", Tags: tags,
+			Summary: "Choose when the store's owners are told that credits run low",
+			Description: "Each time that what is available falls from at least lowBalanceThreshold to less, every owner gets one mail. " +
+				"A threshold above what is available now causes none: the next fall below it does. null turns the mails off.",
+			Errors: []int{400, 401, 403, 404, 413, 422}}, a.setCreditSettings)
 }
 
 type creditSettingsOutput struct {
@@ -26,7 +29,7 @@ type creditSettingsOutput struct {
 }
 
 func (a *api) creditSettings(ctx context.Context, in *StoreChoice) (*creditSettingsOutput, error) {
-	id, err := a.chosen(ctx, *in)
+	id, err := a.chosenStore(ctx, *in)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +42,7 @@ func (a *api) creditSettings(ctx context.Context, in *StoreChoice) (*creditSetti
 	return out, nil
 }
 
-// optionalAmount is an amountInput or null.
+// optionalAmount accepts what amountInput does, and null.
 type optionalAmount struct{ amountInput }
 
 // Schema implements huma.SchemaProvider.
@@ -57,7 +60,7 @@ type setCreditSettingsInput struct {
 }
 
 func (a *api) setCreditSettings(ctx context.Context, in *setCreditSettingsInput) (*creditSettingsOutput, error) {
-	id, err := a.chosen(ctx, in.StoreChoice)
+	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}

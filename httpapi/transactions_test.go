@@ -18,14 +18,14 @@ import (
 	"github.com/stoahq/stoa/credits"
 )
 
-func TestHarmless(t *testing.T) {
+func TestEscapeFormula(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"": "", "plain": "plain", "1=1": "1=1", "'=1": "'=1", "ümlaut": "ümlaut",
 		"=HYPERLINK(1)": "'=HYPERLINK(1)", "+1": "'+1", "-1": "'-1", "@SUM(A1)": "'@SUM(A1)", "\t=1": "'\t=1", "\r=1": "'\r=1", "\n=1": "'\n=1", "＝1": "'＝1",
 	} {
-		if got := harmless(text); got != want {
-			t.Errorf("harmless(%q) = %q, want %q", text, got, want)
+		if got := escapeFormula(text); got != want {
+			t.Errorf("escapeFormula(%q) = %q, want %q", text, got, want)
 		}
 	}
 }
@@ -38,7 +38,7 @@ func TestCSVThatFailsIsCutOff(t *testing.T) {
 			t.Parallel()
 			a := &api{Config: Config{Log: slog.New(slog.DiscardHandler)}}
 			rows := func(yield func(credits.Transaction, error) bool) {
-				for i := range 3 * csvFlush {
+				for i := range 3 * csvFlushRows {
 					if !yield(credits.Transaction{Sequence: int64(i), Description: "a, \"b\"\nc"}, nil) {
 						return
 					}
@@ -48,7 +48,7 @@ func TestCSVThatFailsIsCutOff(t *testing.T) {
 				}
 			}
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				writeCSV(a, humago.NewContext(&huma.Operation{}, r, w), "credits", csvHeader, csvRow, rows)
+				writeCSV(a, humago.NewContext(&huma.Operation{}, r, w), "credits", transactionHeader, transactionRow, rows)
 			}))
 			defer server.Close()
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
@@ -71,7 +71,7 @@ func TestCSVThatFailsIsCutOff(t *testing.T) {
 				t.Error("lines do not end with CRLF")
 			}
 			records, err := csv.NewReader(bytes.NewReader(raw)).ReadAll()
-			if err != nil || len(records) != 3*csvFlush+1 || records[1][10] != "a, \"b\"\nc" {
+			if err != nil || len(records) != 3*csvFlushRows+1 || records[1][10] != "a, \"b\"\nc" {
 				t.Errorf("%d records, %v", len(records), err)
 			}
 			if got := res.Header.Get("Content-Disposition"); !strings.HasPrefix(got, `attachment; filename="credits-`) {

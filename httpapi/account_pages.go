@@ -11,16 +11,16 @@ import (
 	"github.com/stoahq/stoa/web"
 )
 
-// accountPages are where the links in mails lead. A link is only looked at
+// accountPageRoutes registers the pages where the links in mails lead. A link is only looked at
 // until its form is sent: what opens links on its own uses none up.
-func (a *api) accountPages() {
+func (a *api) accountPageRoutes() {
 	password := web.FieldView{Name: "password", Label: "New password", Type: "password", Autocomplete: "new-password"}
-	opened := web.FieldView{Name: "password", Label: "Password", Type: "password", Autocomplete: "current-password"}
+	current := web.FieldView{Name: "password", Label: "Password", Type: "password", Autocomplete: "current-password"}
 	a.form("/verify-email", "Your address is confirmed",
 		web.FormView{Title: "Confirm your e-mail address",
 			Text: "With the password that you chose when you opened the account. If you have opened none, do not confirm: " +
 				"at /forgot-password you set a password of your own, which ends what others made in it.",
-			Fields: []web.FieldView{opened}, Button: "Confirm"},
+			Fields: []web.FieldView{current}, Button: "Confirm"},
 		func(r *http.Request, token keyring.Secret) error {
 			return a.Accounts.VerifyEmail(r.Context(), access.Principal{}, token, keyring.NewSecret(r.PostForm.Get("password")), requestOf(r.Context()).client)
 		})
@@ -48,21 +48,20 @@ func (a *api) accountPages() {
 				r.PostForm.Get("code"), requestOf(r.Context()).client)
 		})
 	if a.Development {
-		a.mux.HandleFunc("GET /dev/mailbox", a.mailbox)
+		a.page("GET /dev/mailbox", routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}, a.mailbox)
 	}
 }
 
-const maxForm = 64 << 10 // bytes
-
-// form serves a page with a form, and what becomes of it.
+// form registers a page with a form and the action of its POST. done is the title
+// of the page that confirms it.
 func (a *api) form(path, done string, view web.FormView, act func(*http.Request, keyring.Secret) error) {
 	view.Action = path
-	a.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+	a.page("GET "+path, routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}, func(w http.ResponseWriter, r *http.Request) {
 		view := view
 		view.Token = r.URL.Query().Get("token")
 		web.Serve(w, r, http.StatusOK, web.FormPage(view))
 	})
-	a.mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
+	a.page("POST "+path, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePublic, maxBody: maxForm}, func(w http.ResponseWriter, r *http.Request) {
 		if err := readForm(w, r); err != nil {
 			a.errorPage(w, r, stoa.Errorf(stoa.InvalidRequest, "The form cannot be read."))
 			return
@@ -90,12 +89,11 @@ func (a *api) form(path, done string, view web.FormView, act func(*http.Request,
 	})
 }
 
-// readForm leaves no deadline behind: one that passes later would end the
-// request.
+// readForm parses a form within bodyTimeout. It clears the deadline afterwards:
+// one that passes later would end the request.
 func readForm(w http.ResponseWriter, r *http.Request) error {
-	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	setReadDeadline(w, bodyTimeout)
-	defer http.NewResponseController(w).SetReadDeadline(time.Time{}) //nolint:errcheck // nothing was set then either
+	defer http.NewResponseController(w).SetReadDeadline(time.Time{}) //nolint:errcheck // a writer without a connection has no deadline
 	return r.ParseForm()
 }
 

@@ -16,7 +16,7 @@ func proxies(header string, networks ...string) Proxies {
 	return p
 }
 
-func TestClientAddress(t *testing.T) {
+func TestClientIP(t *testing.T) {
 	t.Parallel()
 	one, two := proxies(forwardedFor, "10.0.0.0/8"), proxies(forwardedFor, "10.0.0.0/8", "198.51.100.7/32", "2001:db8:aa::/48")
 	rfc := proxies(forwarded, "10.0.0.0/8")
@@ -59,7 +59,7 @@ func TestClientAddress(t *testing.T) {
 		for i := 0; i+1 < len(c.header); i += 2 {
 			r.Header.Add(c.header[i], c.header[i+1])
 		}
-		if got := c.proxies.client(r).String(); got != c.want {
+		if got := c.proxies.clientIP(r).String(); got != c.want {
 			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}
@@ -78,14 +78,14 @@ func FuzzForwarded(f *testing.F) {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 		r.RemoteAddr = "10.0.0.1:1"
 		r.Header.Set(forwardedFor, s+", 203.0.113.9")
-		if got := proxies(forwardedFor, "10.0.0.0/8").client(r); got != netip.MustParseAddr("203.0.113.9") {
+		if got := proxies(forwardedFor, "10.0.0.0/8").clientIP(r); got != netip.MustParseAddr("203.0.113.9") {
 			t.Errorf("X-Forwarded-For %q: %s", s, got)
 		}
 		// A proxy that adds to a client's open quotes makes nonsense of both,
 		// which is nobody's address.
 		r.Header.Set(forwarded, s+`, for="203.0.113.9";host="x;,"`)
 		peer := netip.MustParseAddr("10.0.0.1")
-		if got := proxies(forwarded, "10.0.0.0/8").client(r); got != netip.MustParseAddr("203.0.113.9") && got != peer {
+		if got := proxies(forwarded, "10.0.0.0/8").clientIP(r); got != netip.MustParseAddr("203.0.113.9") && got != peer {
 			t.Errorf("Forwarded %q: %s", s, got)
 		}
 	})
