@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/limits"
-	"github.com/stoahq/stoa/stores"
 )
 
 // CORS says which other origins' pages may read answers of the API.
@@ -91,7 +91,7 @@ func ofStores(path string) bool {
 // platformHosts are the names that the platform itself answers at.
 func (c Config) platformHosts() map[string]bool {
 	hosts := map[string]bool{}
-	for _, h := range stores.PlatformHosts(c.BaseDomain, c.BaseURL, c.Hosts) {
+	for _, h := range hostnames.PlatformHosts(c.BaseDomain, c.BaseURL, c.Hosts) {
 		hosts[h] = true
 	}
 	return hosts
@@ -100,7 +100,7 @@ func (c Config) platformHosts() map[string]bool {
 // isPlatform reports whether a host is the platform's own. In development any
 // address is: it may be that of a container, or of another device's view.
 func (a *api) isPlatform(host string) bool {
-	name, err := stores.NormalHostname(host)
+	name, err := hostnames.Normalize(host)
 	if err != nil {
 		return a.Development && isAddress(host)
 	}

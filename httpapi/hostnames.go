@@ -8,7 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/stores"
+	"github.com/stoahq/stoa/hostnames"
 )
 
 func (a *api) hostnameRoutes() {
@@ -63,16 +63,16 @@ type recordView struct {
 }
 
 type hostnameFaultView struct {
-	Code    stores.ProofFault `json:"code" enum:"record_not_found,record_mismatch,dns_unavailable"`
-	Message string            `json:"message"`
+	Code    hostnames.VerificationFault `json:"code" enum:"record_not_found,record_mismatch,dns_unavailable"`
+	Message string                      `json:"message"`
 }
 
-func newHostnameDetailsView(h stores.HostnameDetails) hostnameDetailsView {
+func newHostnameDetailsView(h hostnames.Details) hostnameDetailsView {
 	v := hostnameDetailsView{
 		Hostname: h.Hostname.Hostname, Primary: h.Primary, Custom: h.Custom, Verified: h.VerifiedAt != nil,
 		CreatedAt: h.CreatedAt, VerifiedAt: h.VerifiedAt, PointTo: h.PointTo,
 	}
-	if p := h.Proof; p != nil {
+	if p := h.Verification; p != nil {
 		v.Verification = &verificationView{
 			Record:    recordView{"TXT", h.RecordName(), h.RecordValue()},
 			ExpiresAt: p.ExpiresAt, LastCheckedAt: p.CheckedAt, Misses: p.Misses,
@@ -107,7 +107,7 @@ func (a *api) listHostnames(ctx context.Context, in *StorePath) (*hostnamesOutpu
 	if err != nil {
 		return nil, err
 	}
-	list, err := a.Stores.Hostnames(ctx, principal(ctx), id)
+	list, err := a.Hostnames.List(ctx, principal(ctx), id)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (a *api) claimHostname(ctx context.Context, in *claimHostnameInput) (*hostn
 	if err != nil {
 		return nil, err
 	}
-	h, made, err := a.Stores.ClaimHostname(ctx, principal(ctx), id, in.Body.Hostname)
+	h, made, err := a.Hostnames.Claim(ctx, principal(ctx), id, in.Body.Hostname)
 	if err != nil {
 		return nil, err
 	}
@@ -147,7 +147,7 @@ func (a *api) verifyHostname(ctx context.Context, in *HostnamePath) (*hostnameOu
 	if err != nil {
 		return nil, err
 	}
-	h, err := a.Stores.VerifyHostname(ctx, principal(ctx), id, in.Hostname)
+	h, err := a.Hostnames.Verify(ctx, principal(ctx), id, in.Hostname)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +171,7 @@ func (a *api) updateHostname(ctx context.Context, in *updateHostnameInput) (*hos
 		faults.Add("primary", "can only be true; to unmake a primary hostname, make another one primary")
 		return nil, faults.Err()
 	}
-	h, err := a.Stores.MakePrimary(ctx, principal(ctx), id, in.Hostname)
+	h, err := a.Hostnames.MakePrimary(ctx, principal(ctx), id, in.Hostname)
 	if err != nil {
 		return nil, err
 	}
@@ -183,5 +183,5 @@ func (a *api) removeHostname(ctx context.Context, in *HostnamePath) (*struct{}, 
 	if err != nil {
 		return nil, err
 	}
-	return nil, a.Stores.RemoveHostname(ctx, principal(ctx), id, in.Hostname)
+	return nil, a.Hostnames.Remove(ctx, principal(ctx), id, in.Hostname)
 }

@@ -7,9 +7,9 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/shop"
-	"github.com/stoahq/stoa/stores"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
@@ -57,7 +57,7 @@ func newFrontView(p shop.Profile) frontView {
 const staleHeader = "Stoa-Stale-Seconds"
 
 // visit leases the database of the store at this request's hostname.
-func (a *api) visit(ctx context.Context, host string) (stores.Site, tenantdb.Lease, error) {
+func (a *api) visit(ctx context.Context, host string) (hostnames.Resolution, tenantdb.Lease, error) {
 	site, err := a.Stores.Resolve(ctx, host)
 	if site.StaleFor > 0 {
 		requestOf(ctx).header.Set(staleHeader, strconv.Itoa(int(site.StaleFor.Seconds())))

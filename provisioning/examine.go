@@ -42,7 +42,7 @@ func (s *Service) Test(ctx context.Context, p access.Principal, store stoa.Store
 	if _, err := access.Check(ctx, s.db, p, store, access.TestDatabase); err != nil {
 		return Finding{}, err
 	}
-	atWork := s.registry.Connected(ctx, store) == nil
+	atWork := s.registry.CheckConnected(ctx, store) == nil
 	if given != nil {
 		c := *given
 		if err := s.checkOwn(&c); err != nil {

@@ -34,7 +34,7 @@ func (s *Service) Rotate(ctx context.Context, p access.Principal, store stoa.Sto
 	if err := s.checkRotatable(ctx, s.db, store); err != nil {
 		return err
 	}
-	if err := s.registry.Connected(ctx, store); err != nil {
+	if err := s.registry.CheckConnected(ctx, store); err != nil {
 		return err
 	}
 	// The schema is where the tables are, and is no credential: who leaves it out
@@ -111,7 +111,7 @@ func (s *Service) checkRotatable(ctx context.Context, q masterdb.Querier, store 
 
 // replace saves proven credentials with what the proof has shown.
 func (s *Service) replace(ctx context.Context, tx *masterdb.Tx, p access.Principal, store stoa.StoreID, c tenantdb.Credentials, found Finding) error {
-	if err := s.registry.HoldConnected(ctx, tx, store); err != nil {
+	if err := s.registry.LockConnected(ctx, tx, store); err != nil {
 		return err
 	}
 	if err := s.checkRotatable(ctx, tx, store); err != nil {

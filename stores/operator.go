@@ -7,19 +7,17 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// What follows is the operator's view of the registry: whoever may open the
-// master database sees every store. Only ListAny asks who is calling: requests
-// come no other way.
-
 const selectStore = `SELECT s.id, s.name, s.slug, s.status, s.created_at, s.updated_at, s.delete_after, s.held FROM stores s`
 
-// Survey lists the stores of every owner, those of one status unless that is
-// "", newest first, up to limit and after the store before. The zero id
-// begins. Like List it opens no store's database.
-func Survey(ctx context.Context, q masterdb.Querier, status Status, before stoa.StoreID, limit int) ([]Store, error) {
+// ListAll lists the stores of every owner, those of one status unless that is "",
+// newest first, up to limit and after the store before. The zero id means from
+// the beginning. Like List it opens no tenant database. It checks no rights: it is
+// for whoever can open the master database.
+func ListAll(ctx context.Context, q masterdb.Querier, status Status, before stoa.StoreID, limit int) ([]Store, error) {
 	if before.IsZero() {
 		var err error
 		if before, err = stoa.ParseID[stoa.StoreID](lastID); err != nil {
@@ -35,9 +33,9 @@ func Survey(ctx context.Context, q masterdb.Querier, status Status, before stoa.
 	return page, addDetails(ctx, q, page, "")
 }
 
-// ListAny is List over the stores of every owner, those of one status unless
-// that is "", for an operator of the platform.
-func (r *Registry) ListAny(ctx context.Context, p access.Principal, status Status, limit int, cursor string) (Page, error) {
+// ListForOperator is List over the stores of every owner, those of one status
+// unless that is "". The caller must be an operator of the platform.
+func (r *Registry) ListForOperator(ctx context.Context, p access.Principal, status Status, limit int, cursor string) (Page, error) {
 	before, err := checkPage(limit, cursor)
 	if err != nil {
 		return Page{}, err
@@ -46,7 +44,7 @@ func (r *Registry) ListAny(ctx context.Context, p access.Principal, status Statu
 		return Page{}, err
 	}
 	limit = cmp.Or(limit, defaultPage)
-	list, err := Survey(ctx, r.db, status, before, limit+1)
+	list, err := ListAll(ctx, r.db, status, before, limit+1)
 	if err != nil {
 		return Page{}, err
 	}
@@ -59,13 +57,13 @@ func (r *Registry) ListAny(ctx context.Context, p access.Principal, status Statu
 	for i := range page.Stores {
 		page.Stores[i].Role = access.Operator
 	}
-	r.addRefusals(page.Stores)
+	r.addUnreachable(page.Stores)
 	return page, nil
 }
 
-// Inspect returns the store with that id, slug or hostname, deleted ones
-// included, as Survey does. It fails with store_not_found.
-func Inspect(ctx context.Context, q masterdb.Querier, name string) (Store, error) {
+// Find returns the store with that id, slug or hostname, deleted ones included,
+// with the details of ListAll. It fails with store_not_found and checks no rights.
+func Find(ctx context.Context, q masterdb.Querier, name string) (Store, error) {
 	where, arg := `s.slug = $1`, any(name)
 	if id, err := stoa.ParseID[stoa.StoreID](name); err == nil {
 		where, arg = `s.id = $1`, id
@@ -73,7 +71,7 @@ func Inspect(ctx context.Context, q masterdb.Querier, name string) (Store, error
 	page := make([]Store, 1)
 	err := q.Get(ctx, &page[0], selectStore+` WHERE `+where, arg)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		if name, normal := NormalHostname(name); normal == nil {
+		if name, invalid := hostnames.Normalize(name); invalid == nil {
 			err = q.Get(ctx, &page[0], selectStore+` JOIN store_hostnames h ON h.store_id = s.id WHERE h.hostname = $1`, name)
 		}
 	}
@@ -84,10 +82,4 @@ func Inspect(ctx context.Context, q masterdb.Querier, name string) (Store, error
 		return Store{}, err
 	}
 	return page[0], addDetails(ctx, q, page, "")
-}
-
-// SurveyHostnames lists the store's hostnames with what proves them, those not
-// proven last. domain is the platform's.
-func SurveyHostnames(ctx context.Context, q masterdb.Querier, id stoa.StoreID, domain string) ([]HostnameDetails, error) {
-	return readDetails(ctx, q, id, domain)
 }
