@@ -14,6 +14,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/mail"
@@ -31,7 +32,7 @@ var cheap = cost{memory: 64, passes: 1, threads: 1}
 func setup(t testing.TB, db *masterdb.DB, ring *keyring.Ring) *Accounts {
 	t.Helper()
 	// Registration needs neither tenant databases nor the queue.
-	registry := stores.New(db, credits.New(db), nil, nil, "shops.test", slog.New(slog.DiscardHandler))
+	registry := stores.New(db, credits.New(db), nil, nil, hostnames.New(db, "shops.test", slog.New(slog.DiscardHandler)), slog.New(slog.DiscardHandler))
 	log := slog.New(slog.DiscardHandler)
 	queue, err := jobs.New(db, log, jobs.Options{})
 	if err != nil {

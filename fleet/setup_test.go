@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/fleet"
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
@@ -45,7 +46,7 @@ func setup(t *testing.T, db *masterdb.DB) bench {
 	must(t, err)
 	b := bench{db: db, ring: ring, dataDir: t.TempDir(), ownDir: t.TempDir(), queue: queue, rules: tenantdbtest.SupabaseRules()}
 	b.old = b.manager(t, "")
-	b.registry = stores.New(db, credits.New(db), b.old, queue, "shops.test", log)
+	b.registry = stores.New(db, credits.New(db), b.old, queue, hostnames.New(db, "shops.test", log), log)
 	b.owner = access.Principal{UserID: stoa.NewID[stoa.UserID]()}
 	b.exec(t, `INSERT INTO users (id, email, password_hash, first_name, last_name, created_at, updated_at)
 		VALUES ($1, 'owner@example.com', 'x', 'Olive', 'Owner', $2, $2)`, b.owner.UserID, time.Now().UTC())

@@ -21,6 +21,7 @@ import (
 	"github.com/stoahq/stoa/accounts"
 	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
@@ -36,6 +37,7 @@ type Domains struct {
 	Master       *masterdb.DB
 	Accounts     *accounts.Accounts
 	Stores       *stores.Registry
+	Hostnames    *hostnames.Service
 	Tenants      *tenantdb.Manager
 	Credits      *credits.Ledger
 	Payments     *payments.Service

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
-	"github.com/stoahq/stoa/stores"
+	"github.com/stoahq/stoa/hostnames"
 )
 
 func (a *api) hostnameRoutes() {
@@ -69,16 +69,16 @@ type recordView struct {
 }
 
 type hostnameFaultView struct {
-	Code    stores.ProofFault `json:"code" enum:"record_not_found,record_mismatch,dns_unavailable"`
-	Message string            `json:"message"`
+	Code    hostnames.VerificationFault `json:"code" enum:"record_not_found,record_mismatch,dns_unavailable"`
+	Message string                      `json:"message"`
 }
 
-func newHostnameDetailsView(h stores.HostnameDetails) hostnameDetailsView {
+func newHostnameDetailsView(h hostnames.Details) hostnameDetailsView {
 	v := hostnameDetailsView{
 		Hostname: h.Hostname.Hostname, Primary: h.Primary, Custom: h.Custom, Verified: h.VerifiedAt != nil,
 		CreatedAt: h.CreatedAt, VerifiedAt: h.VerifiedAt, PointTo: h.PointTo,
 	}
-	if p := h.Proof; p != nil {
+	if p := h.Verification; p != nil {
 		v.Verification = &verificationView{
 			Record:    recordView{"TXT", h.RecordName(), h.RecordValue()},
 			ExpiresAt: p.ExpiresAt, LastCheckedAt: p.CheckedAt, Misses: p.Misses,
@@ -113,7 +113,7 @@ func (a *api) listHostnames(ctx context.Context, in *StorePath) (*hostnamesOutpu
 	if err != nil {
 		return nil, err
 	}
-	list, err := a.Stores.Hostnames(ctx, principal(ctx), id)
+	list, err := a.Hostnames.List(ctx, principal(ctx), id)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func (a *api) claimHostname(ctx context.Context, in *claimHostnameInput) (*hostn
 	if err != nil {
 		return nil, err
 	}
-	h, made, err := a.Stores.ClaimHostname(ctx, principal(ctx), id, in.Body.Hostname)
+	h, made, err := a.Hostnames.Claim(ctx, principal(ctx), id, in.Body.Hostname)
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func (a *api) verifyHostname(ctx context.Context, in *HostnamePath) (*hostnameOu
 	if err != nil {
 		return nil, err
 	}
-	h, err := a.Stores.VerifyHostname(ctx, principal(ctx), id, in.Hostname)
+	h, err := a.Hostnames.Verify(ctx, principal(ctx), id, in.Hostname)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +177,7 @@ func (a *api) updateHostname(ctx context.Context, in *updateHostnameInput) (*hos
 		faults.Add("primary", "can only be true; to unmake a primary hostname, make another one primary")
 		return nil, faults.Err()
 	}
-	h, err := a.Stores.MakePrimary(ctx, principal(ctx), id, in.Hostname)
+	h, err := a.Hostnames.MakePrimary(ctx, principal(ctx), id, in.Hostname)
 	if err != nil {
 		return nil, err
 	}
@@ -189,5 +189,5 @@ func (a *api) removeHostname(ctx context.Context, in *HostnamePath) (*struct{}, 
 	if err != nil {
 		return nil, err
 	}
-	return nil, a.Stores.RemoveHostname(ctx, principal(ctx), id, in.Hostname)
+	return nil, a.Hostnames.Remove(ctx, principal(ctx), id, in.Hostname)
 }

@@ -31,7 +31,7 @@ type listAnyInput struct {
 }
 
 func (a *api) listAnyStores(ctx context.Context, in *listAnyInput) (*listStoresOutput, error) {
-	page, err := a.Stores.ListAny(ctx, principal(ctx), stores.Status(in.Status), in.Limit, in.Cursor)
+	page, err := a.Stores.ListForOperator(ctx, principal(ctx), stores.Status(in.Status), in.Limit, in.Cursor)
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/stores"
+	"github.com/stoahq/stoa/hostnames"
 )
 
 // CORS says which other origins' pages may read responses of the API.
@@ -84,7 +84,7 @@ func isStorefrontPath(path string) bool {
 // platformHosts are the hostnames of the platform itself.
 func (c Config) platformHosts() map[string]bool {
 	hosts := map[string]bool{}
-	for _, h := range stores.PlatformHosts(c.BaseDomain, c.BaseURL, c.Hosts) {
+	for _, h := range hostnames.PlatformHosts(c.BaseDomain, c.BaseURL, c.Hosts) {
 		hosts[h] = true
 	}
 	return hosts
@@ -93,7 +93,7 @@ func (c Config) platformHosts() map[string]bool {
 // isPlatform reports whether a host is the platform's own. In development every
 // IP address is: it may be that of a container or of another device.
 func (a *api) isPlatform(host string) bool {
-	name, err := stores.NormalHostname(host)
+	name, err := hostnames.Normalize(host)
 	if err != nil {
 		return a.Development && isIPAddress(host)
 	}

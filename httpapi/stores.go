@@ -110,7 +110,7 @@ func newStoreView(s stores.Store, run *provisioning.Run) storeView {
 	v := storeView{
 		ID: s.ID, Name: s.Name, Slug: s.Slug, Status: s.Status, Role: s.Role, Profile: s.Profile,
 		Hostnames: make([]hostnameView, len(s.Hostnames)), CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt,
-		DeleteAfter: s.DeleteAfter, Held: s.Held,
+		DeleteAfter: s.DeleteAfter, Held: s.SuspendedByOperator,
 	}
 	for i, h := range s.Hostnames {
 		v.Hostnames[i] = hostnameView{h.Hostname, h.Primary, h.Custom, h.VerifiedAt != nil}

@@ -13,16 +13,16 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Disorders that the registry alone does not show; see stores.Disorder.
+// Disorders that the registry alone does not show; see stores.InconsistencyKind.
 const (
-	RunWithoutJob stores.Disorder = "run_without_job"
-	StuckStore    stores.Disorder = "stuck_in_provisioning"
-	StrayDatabase stores.Disorder = "stray_database"
+	RunWithoutJob stores.InconsistencyKind = "run_without_job"
+	StuckStore    stores.InconsistencyKind = "stuck_in_provisioning"
+	StrayDatabase stores.InconsistencyKind = "stray_database"
 )
 
 // Anomaly is something in the fleet that should not be.
 type Anomaly struct {
-	Disorder stores.Disorder
+	Disorder stores.InconsistencyKind
 	StoreID  stoa.StoreID // zero for a stray database
 	Name     string       // of the store, or of the stray database
 	Detail   string       // what is wrong
@@ -130,21 +130,21 @@ func (s *Service) giveBack(ctx context.Context, tx *masterdb.Tx, store stoa.Stor
 }
 
 // words are what an operator reads about a disorder of the registry.
-var words = map[stores.Disorder]struct{ detail, remedy string }{
+var words = map[stores.InconsistencyKind]struct{ detail, remedy string }{
 	stores.ActiveWithoutDatabase: {"the store is %s and has no database", "--mend sets it to pending_database, for its owner to connect one"},
 	stores.DeletionOverdue:       {"the store (%s before it was deleted) should be gone by now", "--mend queues its deletion, unless a job for it waits already; 'stoa serve' runs it"},
-	stores.DatabaseLeft: {"the store is deleted and its database is still in the registry (%s)",
+	stores.DeletedWithDatabase: {"the store is deleted and its database is still in the registry (%s)",
 		"mend what keeps it from being dropped: the server's log says why. --mend queues another attempt, unless one waits already"},
 	stores.HostnameOfDeleted: {"the store is deleted and still holds the hostname %s", "--mend frees it"},
 }
 
 func (s *Service) registryDisorders(ctx context.Context) (found []Anomaly, err error) {
-	cases, err := s.registry.Disorders(ctx)
+	cases, err := s.registry.FindInconsistencies(ctx)
 	for _, c := range cases {
-		w := words[c.Disorder]
+		w := words[c.Kind]
 		found = append(found, Anomaly{
-			Disorder: c.Disorder, StoreID: c.StoreID, Name: c.Slug, Detail: fmt.Sprintf(w.detail, c.Detail), Remedy: w.remedy,
-			mend: func(ctx context.Context) error { return s.registry.Mend(ctx, c) },
+			Disorder: c.Kind, StoreID: c.StoreID, Name: c.Slug, Detail: fmt.Sprintf(w.detail, c.Detail), Remedy: w.remedy,
+			mend: func(ctx context.Context) error { return s.registry.Repair(ctx, c) },
 		})
 	}
 	return found, err

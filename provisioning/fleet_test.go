@@ -31,7 +31,7 @@ func TestAnomalies(t *testing.T) {
 		long := time.Now().UTC().Add(-time.Hour)
 		deleting := `UPDATE stores SET status = 'deleting', status_before = 'active', delete_after = $2 WHERE id = $1`
 		deleted := `UPDATE stores SET status = 'deleted', slug = 'deleted.' || id, created_at = $2 WHERE id = $1`
-		for want, c := range map[stores.Disorder]struct {
+		for want, c := range map[stores.InconsistencyKind]struct {
 			statements []string // $1 is a store that was active, $2 an hour ago
 			after      stores.Status
 			queued     bool // --mend leaves the rest to a job
@@ -39,7 +39,7 @@ func TestAnomalies(t *testing.T) {
 			StuckStore:                   {statements: []string{`UPDATE stores SET status = 'provisioning', updated_at = $2 WHERE id = $1`}, after: stores.PendingDatabase},
 			stores.ActiveWithoutDatabase: {statements: []string{`DELETE FROM store_databases WHERE store_id = $1 AND created_at > $2`, `UPDATE stores SET created_at = $2 WHERE id = $1`}, after: stores.PendingDatabase},
 			stores.DeletionOverdue:       {statements: []string{deleting}, after: stores.Deleted, queued: true},
-			stores.DatabaseLeft: {
+			stores.DeletedWithDatabase: {
 				statements: []string{deleted, `DELETE FROM store_hostnames WHERE store_id = $1 AND created_at > $2`, `UPDATE store_databases SET updated_at = $2 WHERE store_id = $1`},
 				after:      stores.Deleted, queued: true,
 			},

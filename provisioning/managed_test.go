@@ -121,7 +121,7 @@ func TestManagedLife(t *testing.T) {
 		if err := b.registry.FinishDeletion(t.Context(), doomed); stoa.CodeOf(err) != stoa.DatabaseUnreachable {
 			t.Errorf("with the server down: %v", err)
 		}
-		kept, err := stores.Inspect(t.Context(), b.db, s.ID.String())
+		kept, err := stores.Find(t.Context(), b.db, s.ID.String())
 		if err != nil || kept.Status != stores.Deleted || kept.Database == nil || kept.Database.LastError != stoa.DatabaseUnreachable {
 			t.Errorf("the operator is shown %+v, %v", kept.Database, err)
 		}

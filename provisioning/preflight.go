@@ -42,7 +42,7 @@ func (s *Service) Test(ctx context.Context, p access.Principal, store stoa.Store
 	if _, err := access.Check(ctx, s.db, p, store, access.TestDatabase); err != nil {
 		return Finding{}, err
 	}
-	check := preflight{store: store, atWork: s.registry.Connected(ctx, store) == nil}
+	check := preflight{store: store, atWork: s.registry.CheckConnected(ctx, store) == nil}
 	if given != nil {
 		check.credentials = *given
 		if err := s.checkOwn(&check.credentials); err != nil {

@@ -31,7 +31,7 @@ func (s *Service) Rotate(ctx context.Context, p access.Principal, store stoa.Sto
 	if err := s.checkRotatable(ctx, s.db, store); err != nil {
 		return err
 	}
-	if err := s.registry.Connected(ctx, store); err != nil {
+	if err := s.registry.CheckConnected(ctx, store); err != nil {
 		return err
 	}
 	// The schema is where the tables are and no credential: without one, the present
@@ -104,7 +104,7 @@ func (s *Service) checkRotatable(ctx context.Context, q masterdb.Querier, store 
 
 // replace saves verified credentials with the findings of the preflight.
 func (s *Service) replace(ctx context.Context, tx *masterdb.Tx, p access.Principal, store stoa.StoreID, c tenantdb.Credentials, found Finding) error {
-	if err := s.registry.HoldConnected(ctx, tx, store); err != nil {
+	if err := s.registry.LockConnected(ctx, tx, store); err != nil {
 		return err
 	}
 	if err := s.checkRotatable(ctx, tx, store); err != nil {

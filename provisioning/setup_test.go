@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
@@ -69,7 +70,7 @@ func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options
 		Managed: shared.managed,
 	})
 	t.Cleanup(func() { must(t, tenants.Close(context.Background())) })
-	registry := stores.New(db, credits.New(db), tenants, queue, "shops.test", log)
+	registry := stores.New(db, credits.New(db), tenants, queue, hostnames.New(db, "shops.test", log), log)
 	// What may pass is tried again soon; claims last longer than any test.
 	quick := Options{Lease: 5 * time.Minute, Pauses: []time.Duration{time.Millisecond, 2 * time.Millisecond}}
 	b := bench{shared, New(db, registry, tenants, queue, log, quick), logged}

@@ -14,23 +14,23 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// NewStore is what it takes to create a store. Without a Slug one is derived
-// from the name.
+// NewStore describes a store to create. Without a Slug one is derived from the
+// name.
 type NewStore struct {
 	Name           string
 	Slug           string
 	IdempotencyKey string
 }
 
-// Create registers a store that belongs to the caller: pending_database,
-// with a zero balance. The same idempotency key with the same request
-// returns the store of the first call, with another request
+// Create creates a store that belongs to the caller, in the state
+// pending_database and with a zero balance. The same idempotency key with the same
+// request returns the store of the first call. With another request it fails with
 // idempotency_conflict.
 func (r *Registry) Create(ctx context.Context, p access.Principal, n NewStore) (Store, error) {
 	if err := p.InPerson(); err != nil {
 		return Store{}, err
 	}
-	n, err := r.checked(n)
+	n, err := r.validateNew(n)
 	if err != nil {
 		return Store{}, err
 	}
@@ -46,8 +46,8 @@ func (r *Registry) Create(ctx context.Context, p access.Principal, n NewStore) (
 		return err
 	})
 	if code := stoa.CodeOf(err); masterdb.IsUnique(err) || code == stoa.HostnameTaken || code == stoa.QuotaExceeded || code == stoa.RateLimited {
-		// Of two calls with one key at the same moment, the other one may have
-		// taken the key, and with it the slug or the last place of the quota.
+		// Of two concurrent calls with one key, the other may have used the key, and
+		// with it the slug or the last place of the quota.
 		earlier, lookup := earlierCreation(ctx, r.db, p.UserID, n)
 		if lookup != nil || !earlier.IsZero() {
 			id, err = earlier, lookup
@@ -59,10 +59,10 @@ func (r *Registry) Create(ctx context.Context, p access.Principal, n NewStore) (
 	return r.read(ctx, p, id)
 }
 
-// CreateFirst registers a store for a new user, inside the transaction that
-// registers the user.
+// CreateFirst creates a store for a new user in the transaction that creates the
+// user.
 func (r *Registry) CreateFirst(ctx context.Context, tx *masterdb.Tx, owner access.Principal, name string) (Store, error) {
-	n, err := r.checked(NewStore{Name: name})
+	n, err := r.validateNew(NewStore{Name: name})
 	if err != nil {
 		return Store{}, err
 	}
@@ -70,7 +70,7 @@ func (r *Registry) CreateFirst(ctx context.Context, tx *masterdb.Tx, owner acces
 }
 
 func (r *Registry) create(ctx context.Context, tx *masterdb.Tx, owner access.Principal, n NewStore) (Store, error) {
-	if err := r.checkStores(ctx, tx, owner.UserID); err != nil {
+	if err := r.checkStoreQuota(ctx, tx, owner.UserID); err != nil {
 		return Store{}, err
 	}
 	s := Store{
@@ -91,12 +91,12 @@ func (r *Registry) create(ctx context.Context, tx *masterdb.Tx, owner access.Pri
 	return s, r.ledger.Open(ctx, tx, s.ID)
 }
 
-// insertStore writes the row under the first slug that is free. A slug that
-// the caller chose is not bargained over.
+// insertStore inserts the row with the first slug that is free. A slug that the
+// caller chose is the only candidate.
 func (r *Registry) insertStore(ctx context.Context, tx *masterdb.Tx, s Store, owner stoa.UserID, n NewStore) (slug string, err error) {
 	candidates := []string{n.Slug}
 	if n.Slug == "" {
-		candidates = r.platform.slugCandidates(n.Name)
+		candidates = r.slugCandidates(n.Name)
 	}
 	key, hash := n.idempotency()
 	for _, slug = range candidates {
@@ -118,11 +118,11 @@ func (r *Registry) insertStore(ctx context.Context, tx *masterdb.Tx, s Store, ow
 			return "", err
 		}
 	}
-	return "", slugTaken(slug)
+	return "", errSlugTaken(slug)
 }
 
-// idempotency returns the columns that make a request happen once; without a
-// key both are NULL.
+// idempotency returns the columns that make a request idempotent. Without a key
+// both are NULL.
 func (n NewStore) idempotency() (key, hash *string) {
 	if n.IdempotencyKey == "" {
 		return nil, nil
@@ -131,9 +131,9 @@ func (n NewStore) idempotency() (key, hash *string) {
 	return &n.IdempotencyKey, &h
 }
 
-// earlierCreation returns the store that the request's key made before, or
-// the zero id. It fails with idempotency_conflict when the key belongs to
-// another request.
+// earlierCreation returns the store that an earlier request with the same key
+// created, or the zero id. It fails with idempotency_conflict when the key belongs
+// to another request.
 func earlierCreation(ctx context.Context, q masterdb.Querier, user stoa.UserID, n NewStore) (stoa.StoreID, error) {
 	key, hash := n.idempotency()
 	if key == nil {
@@ -155,16 +155,16 @@ func earlierCreation(ctx context.Context, q masterdb.Querier, user stoa.UserID, 
 	return row.ID, nil
 }
 
-// checked returns the request as it is stored, or invalid_request with every
+// validateNew returns the request as it is stored, or invalid_request with every
 // fault.
-func (r *Registry) checked(n NewStore) (NewStore, error) {
+func (r *Registry) validateNew(n NewStore) (NewStore, error) {
 	n.Name = strings.TrimSpace(n.Name)
 	var faults stoa.Invalid
 	if fault := NameFault(n.Name); fault != "" {
 		faults.Add("name", "%s", fault)
 	}
 	if n.Slug != "" {
-		if fault := r.platform.slugFault(n.Slug); fault != "" {
+		if fault := r.slugFault(n.Slug); fault != "" {
 			faults.Add("slug", "%s", fault)
 		}
 	}
@@ -172,8 +172,8 @@ func (r *Registry) checked(n NewStore) (NewStore, error) {
 	return n, faults.Err()
 }
 
-// NameFault says what keeps a store's name from being accepted, or "". White
-// space at either end does not count.
+// NameFault returns why a store's name is not accepted, or "". White space at
+// either end does not count.
 func NameFault(name string) string {
 	name = strings.TrimSpace(name)
 	length := utf8.RuneCountInString(name)
@@ -183,9 +183,9 @@ func NameFault(name string) string {
 	case length > 120:
 		return "must be at most 120 characters"
 	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsFunc(name, mail.IsHidden):
-		return "must not hold control or invisible characters"
-	case mail.HasLink(name): // it goes into mails
-		return "must not hold a web or e-mail address: a hostname of your own is added once the store is there"
+		return "must not contain control or invisible characters"
+	case mail.HasLink(name): // mails contain it
+		return "must not contain a web or e-mail address: a hostname of your own is added once the store is there"
 	}
 	return ""
 }

@@ -8,38 +8,41 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/cloud"
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// DefaultGrace is how long a deleted store can be restored, unless told.
+// DefaultGrace is the default grace period, in which a deleted store can be
+// restored.
 const DefaultGrace = 30 * 24 * time.Hour
 
-// KeepDeleted sets how long from its deletion on a store can be restored. It
-// is for the time before the registry is used.
+// KeepDeleted sets the grace period, in which a deleted store can be restored.
+// Call it before the registry is in use.
 func (r *Registry) KeepDeleted(grace time.Duration) { r.grace = grace }
 
-// Delete closes the store at once and has it go for good after the grace
-// period, until when Restore takes it back. It returns the store with that
-// time. A store in any state can be deleted; one that is being deleted
-// already keeps its time.
+// Delete closes the store at once and schedules its final deletion for the end of
+// the grace period, until when Restore cancels it. It returns the store with that
+// time. A store in any state can be deleted; one that is being deleted already
+// keeps its time.
 func (r *Registry) Delete(ctx context.Context, p access.Principal, id stoa.StoreID) (Store, error) {
 	if _, err := access.Check(ctx, r.db, p, id, access.DeleteStore); err != nil {
 		return Store{}, err
 	}
-	// Read first: without a grace period there may be nothing to read after.
+	// Read first: without a grace period the store may be deleted already afterwards.
 	s, err := r.read(ctx, p, id)
 	if err != nil {
 		return Store{}, err
 	}
 	l, err := r.delete(ctx, p, id)
-	s.Status, s.StatusBefore, s.DeleteAfter, s.Held = l.Status, l.StatusBefore, l.DeleteAfter, l.Held
+	s.Status, s.StatusBefore, s.DeleteAfter, s.SuspendedByOperator = l.Status, l.StatusBefore, l.DeleteAfter, l.SuspendedByOperator
 	return s, err
 }
 
-// DeleteAny is Delete by the operator. It returns when the store will be gone.
-func (r *Registry) DeleteAny(ctx context.Context, by access.Principal, id stoa.StoreID) (time.Time, error) {
+// DeleteByOperator is Delete by the operator. It checks no rights and returns when
+// the store will be deleted.
+func (r *Registry) DeleteByOperator(ctx context.Context, by access.Principal, id stoa.StoreID) (time.Time, error) {
 	l, err := r.delete(ctx, by, id)
 	if err != nil {
 		return time.Time{}, err
@@ -47,9 +50,9 @@ func (r *Registry) DeleteAny(ctx context.Context, by access.Principal, id stoa.S
 	return *l.DeleteAfter, nil
 }
 
-func (r *Registry) delete(ctx context.Context, p access.Principal, id stoa.StoreID) (l life, err error) {
+func (r *Registry) delete(ctx context.Context, p access.Principal, id stoa.StoreID) (l lifecycle, err error) {
 	err = r.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		if l, err = lockLife(ctx, tx, id); err != nil {
+		if l, err = lockLifecycle(ctx, tx, id); err != nil {
 			return err
 		}
 		switch l.Status {
@@ -61,7 +64,7 @@ func (r *Registry) delete(ctx context.Context, p access.Principal, id stoa.Store
 		}
 		before, at := l.Status, tx.Now.Add(r.grace)
 		l.Status, l.StatusBefore, l.DeleteAfter = Deleting, &before, &at
-		if err := writeLife(ctx, tx, id, l); err != nil {
+		if err := writeLifecycle(ctx, tx, id, l); err != nil {
 			return err
 		}
 		if err := access.Record(ctx, tx, p, access.Event{Action: access.StoreDeleting, Store: id}); err != nil {
@@ -72,8 +75,8 @@ func (r *Registry) delete(ctx context.Context, p access.Principal, id stoa.Store
 	return l, err
 }
 
-// DeleteStore is the job that deletes a store for good, once its time has
-// come. It is harmless for a store that was restored.
+// DeleteStore is the job that finalizes a store's deletion after the grace
+// period. It does nothing for a store that was restored.
 type DeleteStore struct {
 	StoreID stoa.StoreID `json:"storeId"`
 }
@@ -84,17 +87,17 @@ func (DeleteStore) Kind() string { return "stores.delete" }
 // DeleteStoreTimeout bounds one attempt.
 const DeleteStoreTimeout = 2 * time.Minute
 
-// runPatience is how long a deletion waits for a provisioning run to end that
-// is still at work on the store's database.
-const runPatience = 15 * time.Minute
+// provisioningWait is how long a deletion waits for a provisioning run that still
+// uses the store's database to end.
+const provisioningWait = 15 * time.Minute
 
-// FinishDeletion runs the job. First, in one transaction, the store ceases to
-// exist for everybody and its credentials are destroyed: from there on there
-// is no way back. Then its managed database is dropped; a merchant's own is
-// never touched. As long as that fails the registry keeps the database and
-// says why. Each part may run again.
+// FinishDeletion runs the job. First, in one transaction, it marks the store as
+// deleted and destroys its credentials, which cannot be undone. Then it drops the
+// store's managed database; it never touches a merchant's own. While dropping
+// fails, the registry keeps the database's record with the reason. Each part is
+// idempotent.
 func (r *Registry) FinishDeletion(ctx context.Context, job DeleteStore) error {
-	deleted, err := r.bury(ctx, job.StoreID)
+	deleted, err := r.finalizeDeletion(ctx, job.StoreID)
 	if err != nil || !deleted {
 		return err
 	}
@@ -104,19 +107,19 @@ func (r *Registry) FinishDeletion(ctx context.Context, job DeleteStore) error {
 	}
 	r.tenants.Forget(job.StoreID)
 	if err := r.tenants.DropManaged(ctx, job.StoreID, *info); err != nil {
-		return r.keepFault(ctx, job.StoreID, err)
+		return r.recordDropFailure(ctx, job.StoreID, err)
 	}
 	r.log.InfoContext(ctx, "store deleted", "store", job.StoreID.String(), "database", string(info.Kind))
 	return r.db.Tx(ctx, func(tx *masterdb.Tx) error { return tenantdb.Strike(ctx, tx, job.StoreID) })
 }
 
-// bury makes the store one that does not exist, or reports false for one
-// that is to stay. Ledger, billing and runs are kept; custom hostnames are free
-// for others, and so is the slug when its time is over.
-func (r *Registry) bury(ctx context.Context, id stoa.StoreID) (deleted bool, err error) {
+// finalizeDeletion marks the store as deleted, or reports false for one that must
+// stay. Ledger, billing and provisioning runs are kept. Other stores can have its
+// custom hostnames at once, and its slug when KeepSlugs has passed.
+func (r *Registry) finalizeDeletion(ctx context.Context, id stoa.StoreID) (deleted bool, err error) {
 	err = r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		deleted = false
-		l, err := lockLife(ctx, tx, id)
+		l, err := lockLifecycle(ctx, tx, id)
 		if stoa.CodeOf(err) == stoa.StoreNotFound {
 			return nil
 		}
@@ -130,12 +133,12 @@ func (r *Registry) bury(ctx context.Context, id stoa.StoreID) (deleted bool, err
 		if wait := l.DeleteAfter.Sub(tx.Now); wait > 0 {
 			return jobs.Snooze(wait + time.Second)
 		}
-		if l.StatusBefore != nil && *l.StatusBefore == Provisioning && tx.Now.Sub(*l.DeleteAfter) < runPatience {
+		if l.StatusBefore != nil && *l.StatusBefore == Provisioning && tx.Now.Sub(*l.DeleteAfter) < provisioningWait {
 			return jobs.Snooze(30 * time.Second)
 		}
 		deleted = true
-		l.Status, l.StatusBefore, l.Held = Deleted, nil, false
-		if err := writeLife(ctx, tx, id, l); err != nil {
+		l.Status, l.StatusBefore, l.SuspendedByOperator = Deleted, nil, false
+		if err := writeLifecycle(ctx, tx, id, l); err != nil {
 			return err
 		}
 		if err := access.Record(ctx, tx, access.Principal{}, access.Event{Action: access.StoreDeleted, Store: id}); err != nil {
@@ -152,7 +155,7 @@ func (r *Registry) bury(ctx context.Context, id stoa.StoreID) (deleted bool, err
 		if _, err := tx.Exec(ctx, `UPDATE stores SET slug = $2 WHERE id = $1`, id, "deleted."+id.String()); err != nil {
 			return err
 		}
-		if err := freeHostnames(ctx, tx, id); err != nil {
+		if err := hostnames.Release(ctx, tx, id); err != nil {
 			return err
 		}
 		if err := cloud.Destroy(ctx, tx, id); err != nil {
@@ -163,15 +166,15 @@ func (r *Registry) bury(ctx context.Context, id stoa.StoreID) (deleted bool, err
 	return deleted, err
 }
 
-// keepFault notes why the database could not be dropped and returns the cause
-// for the queue, which tries again with growing pauses.
-func (r *Registry) keepFault(ctx context.Context, id stoa.StoreID, cause error) error {
+// recordDropFailure records why the database could not be dropped and returns the
+// cause for the queue, which retries with growing pauses.
+func (r *Registry) recordDropFailure(ctx context.Context, id stoa.StoreID, cause error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return cause // this process stops, which says nothing about the database
+		return cause // the process is stopping, which is no sign of the database's health
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	r.log.WarnContext(ctx, "a deleted store's database could not be dropped", "store", id.String(), "err", cause)
+	r.log.WarnContext(ctx, "database of a deleted store not dropped", "store", id.String(), "err", cause)
 	if err := r.db.Tx(ctx, func(tx *masterdb.Tx) error { return tenantdb.RecordHealth(ctx, tx, id, cause) }); err != nil {
 		return err
 	}

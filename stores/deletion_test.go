@@ -89,7 +89,7 @@ func TestProvisioningEndsDuringDeletion(t *testing.T) {
 }
 
 // doom deletes the store and has its time come.
-func (b bench) doom(t *testing.T, p access.Principal, id stoa.StoreID) DeleteStore {
+func (b replica) doom(t *testing.T, p access.Principal, id stoa.StoreID) DeleteStore {
 	t.Helper()
 	_, err := b.Delete(t.Context(), p, id)
 	must(t, err)
@@ -98,7 +98,7 @@ func (b bench) doom(t *testing.T, p access.Principal, id stoa.StoreID) DeleteSto
 }
 
 // gone checks that nothing is left but what is to be kept.
-func (b bench) gone(t *testing.T, p access.Principal, s Store) {
+func (b replica) gone(t *testing.T, p access.Principal, s Store) {
 	t.Helper()
 	_, err := b.Get(t.Context(), p, s.ID)
 	wantCode(t, err, stoa.StoreNotFound)
@@ -122,7 +122,7 @@ func (b bench) gone(t *testing.T, p access.Principal, s Store) {
 
 func TestFinalDeletion(t *testing.T) {
 	t.Parallel()
-	eachTenant(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
+	eachTenant(t, func(t *testing.T, b replica, engine tenantdb.EngineName) {
 		p := b.user(t)
 		s, tn := b.open(t, p, engine, "Bakery "+string(engine))
 		_, err := b.Delete(t.Context(), p, s.ID)
@@ -137,7 +137,7 @@ func TestFinalDeletion(t *testing.T) {
 
 		lease, err := b.tenants.Acquire(t.Context(), s.ID) // somebody is at work to the end
 		must(t, err)
-		_, _, err = b.ClaimHostname(t.Context(), p, s.ID, "shop.example.com")
+		_, _, err = b.Registry.hostnames.Claim(t.Context(), p, s.ID, "shop.example.com")
 		must(t, err)
 		job := b.doom(t, p, s.ID)
 		for range 2 {
@@ -202,7 +202,7 @@ func TestDropFails(t *testing.T) {
 			}
 			_, err := b.Get(t.Context(), p, s.ID)
 			wantCode(t, err, stoa.StoreNotFound)
-			kept, err := Inspect(t.Context(), db, s.ID.String())
+			kept, err := Find(t.Context(), db, s.ID.String())
 			if err != nil || kept.Status != Deleted || kept.Database == nil || kept.Database.Status != tenantdb.StatusFailed || kept.Database.LastError == "" {
 				t.Errorf("the operator is shown %+v, %v", kept, err)
 			}
@@ -233,11 +233,11 @@ func TestDeletionInterrupted(t *testing.T) {
 				}
 			},
 			func(t *testing.T, job DeleteStore) {
-				_, err := b.bury(t.Context(), job.StoreID)
+				_, err := b.finalizeDeletion(t.Context(), job.StoreID)
 				must(t, err)
 			},
 			func(t *testing.T, job DeleteStore) {
-				_, err := b.bury(t.Context(), job.StoreID)
+				_, err := b.finalizeDeletion(t.Context(), job.StoreID)
 				must(t, err)
 				info, err := tenantdb.ReadInfo(t.Context(), db, job.StoreID)
 				must(t, err)
@@ -298,7 +298,7 @@ func TestDeletionWaitsForARun(t *testing.T) {
 		if err := b.FinishDeletion(t.Context(), job); !errors.As(err, &wait) || b.status(t, s.ID) != Deleting {
 			t.Errorf("while the run goes on: %v", err)
 		}
-		b.exec(t, `UPDATE stores SET delete_after = $2 WHERE id = $1`, s.ID, time.Now().UTC().Add(-runPatience))
+		b.exec(t, `UPDATE stores SET delete_after = $2 WHERE id = $1`, s.ID, time.Now().UTC().Add(-provisioningWait))
 		must(t, b.FinishDeletion(t.Context(), job)) // but not for one that never ends
 		b.gone(t, p, s)
 	})

@@ -1,157 +1,91 @@
 package stores
 
 import (
-	"context"
-	"errors"
-	"strings"
 	"testing"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/hostnames"
+	"github.com/stoahq/stoa/hostnames/hostnamestest"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/shop"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-func TestNormalHostname(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]string{
-		"bakery.shops.test":        "bakery.shops.test",
-		"Bakery.SHOPS.Test":        "bakery.shops.test",
-		"bakery.shops.test:3000":   "bakery.shops.test",
-		"bakery.shops.test:":       "bakery.shops.test",
-		"bakery.shops.test.":       "bakery.shops.test",
-		"BAKERY.shops.test.:443":   "bakery.shops.test",
-		"localhost":                "localhost",
-		"127.0.0.1:3000":           "127.0.0.1",
-		"a--b.example":             "a--b.example",
-		"müller.example":           "xn--mller-kva.example",
-		"MÜLLER.example:80":        "xn--mller-kva.example",
-		"mu\u0308ller.example":     "xn--mller-kva.example",
-		"xn--mller-kva.example":    "xn--mller-kva.example",
-		"XN--MLLER-KVA.example":    "xn--mller-kva.example",
-		"straße.example":           "xn--strae-oqa.example",
-		"ｂａｋｅｒｙ.example":           "bakery.example",
-		"bakery。shops。test":        "bakery.shops.test",
-		strings.Repeat("a", 253):   strings.Repeat("a", 253),
-		"小店.example":               "xn--yetu2d.example",
-		"xn--yetu2d.example.:8080": "xn--yetu2d.example",
-	} {
-		if got, err := NormalHostname(in); got != want || err != nil {
-			t.Errorf("%q becomes %q, %v, want %q", in, got, err, want)
-		}
-	}
-	for name, in := range map[string]string{
-		"empty": "", "dot": ".", "port only": ":80", "too long": strings.Repeat("a", 254),
-		"IPv6": "::1", "IPv6 in brackets": "[::1]", "IPv6 with port": "[::1]:80", "IPv6 with zone": "[fe80::1%eth0]:80",
-		"NUL": "a\x00.example", "newline": "a.example\nb", "space": "a b.example", "tab": "\ta.example", "broken UTF-8": "a\xff.example",
-		"slash": "a.example/b", "at": "a@b.example", "percent": "a%2e.example", "wildcard": "*.example", "quote": "a'.example",
-		"underscore": "_a.example", "two ports": "a.example:80:90", "bad punycode": "xn--a.example", "not normal punycode": "xn--ls8h=.example",
-		"bidi override": "a\u202eb.example",
-	} {
-		if got, err := NormalHostname(in); err == nil {
-			t.Errorf("%s: %q becomes %q", name, in, got)
-		}
-	}
-}
-
-func TestResolve(t *testing.T) {
+// TestPlatformLabelsAreReserved: no store gets a slug under which the platform
+// answers, by any way to a slug. One that has it keeps it, and can be changed.
+func TestPlatformLabelsAreReserved(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		p := b.user(t)
+		before, _ := b.open(t, p, tenantdb.SQLite, "Hub")
+		b.Registry.hostnames.ReservePlatformHosts(hostnames.PlatformHosts(
+			"shops.test", "https://hub.shops.test", []string{"a.deep.shops.test", "panel.example.com"}))
+		s, _ := b.open(t, p, tenantdb.SQLite, "Bakery")
+		for _, slug := range []string{"hub", "deep", "wpad", "autodiscover", "autoconfig", "mta-sts", "isatap", "localhost", "smtp", "imap", "ns1", "www", "postmaster"} {
+			_, err := b.Create(t.Context(), p, NewStore{Name: "A store", Slug: slug})
+			wantCode(t, err, stoa.InvalidRequest)
+			_, err = b.Update(t.Context(), p, s.ID, shop.ProfilePatch{Slug: &slug})
+			wantCode(t, err, stoa.InvalidRequest)
+			if got := fields(err); got != "[slug]" {
+				t.Errorf("%s: faults in %s", slug, got)
+			}
+		}
+		for name, want := range map[string]string{"Hub": "hub-2", "Deep": "deep-2", "WPAD": "wpad-2", "panel example com": "panel-example-com", "A": "a"} {
+			if got := b.create(t, p, name).Slug; got != want {
+				t.Errorf("%q is named %s, want %s", name, got, want)
+			}
+		}
+		got, err := b.Update(t.Context(), p, before.ID, shop.ProfilePatch{Slug: ptr("hub"), City: ptr("Wien")})
+		must(t, err)
+		if got.Slug != "hub" || got.Profile.City != "Wien" {
+			t.Errorf("the store of before became %+v", got)
+		}
+	})
+}
+
+// TestHostnameBeforeTheStore: a custom hostname can be verified before the store
+// has a database. The store's hostname below the platform's domain is added then.
+func TestHostnameBeforeTheStore(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b, dns := setup(t, db), hostnamestest.NewDNS(t)
+		hosts := b.Registry.hostnames
+		hosts.UseDNS(dns.Address)
+		p := b.user(t)
 		s := b.create(t, p, "Bakery")
-		const host = "bakery.shops.test"
-		resolve := func(host string) error {
+		const host = "shop.example.com"
+		leads := func(host string) {
 			t.Helper()
-			site, err := b.Resolve(t.Context(), host)
-			if err == nil && site != (Site{StoreID: s.ID, Status: Active}) {
-				t.Errorf("%q leads to %+v", host, site)
-			}
-			return err
-		}
-		wantCode(t, resolve(host), stoa.StoreNotFound)
-		wantCode(t, resolve("no such host"), stoa.StoreNotFound)
-		wantCode(t, resolve(""), stoa.StoreNotFound)
-		must(t, b.mapHostname(t.Context(), s.ID))
-		wantCode(t, resolve(host), stoa.StorePendingDatabase) // the miss was not kept
-		for _, c := range []struct {
-			status Status
-			want   stoa.Code
-		}{
-			{Provisioning, stoa.StorePendingDatabase}, {Active, ""}, {Suspended, stoa.StoreSuspended}, {Active, ""},
-			{Deleting, stoa.StoreSuspended}, {Deleted, stoa.StoreNotFound},
-		} {
-			b.setStatus(t, s.ID, c.status)
-			for range 2 { // from the master, then from the cache
-				wantCode(t, resolve(host), c.want)
-				wantCode(t, resolve("Bakery.Shops.Test.:3000"), c.want)
-			}
-		}
-	})
-}
-
-func TestResolveCustomHostname(t *testing.T) {
-	t.Parallel()
-	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
-		s := b.create(t, b.user(t), "Bakery")
-		b.setStatus(t, s.ID, Active)
-		b.exec(t, `INSERT INTO store_hostnames (hostname, store_id, is_primary, custom, created_at)
-			SELECT 'xn--mller-kva.example', id, false, true, created_at FROM stores`)
-		_, err := b.Resolve(t.Context(), "müller.example")
-		wantCode(t, err, stoa.StoreNotFound)
-		b.exec(t, `UPDATE store_hostnames SET verified_at = created_at`)
-		site, err := b.Resolve(t.Context(), "Müller.example:443")
-		must(t, err)
-		if site.StoreID != s.ID {
-			t.Errorf("leads to %+v", site)
-		}
-	})
-}
-
-func TestResolveFromTheCacheAsksNobody(t *testing.T) {
-	t.Parallel()
-	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
-		s := b.create(t, b.user(t), "Bakery")
-		b.setStatus(t, s.ID, Active)
-		must(t, b.mapHostname(t.Context(), s.ID))
-		_, err := b.Resolve(t.Context(), "bakery.shops.test")
-		must(t, err)
-		db.Close()
-		for range 100 {
-			site, err := b.Resolve(t.Context(), "bakery.shops.test")
+			found, err := b.Resolve(t.Context(), host)
 			must(t, err)
-			if site.StoreID != s.ID {
-				t.Fatalf("leads to %+v", site)
+			if found.StoreID != s.ID {
+				t.Errorf("%s leads to %+v", host, found)
 			}
 		}
-		_, err = b.Resolve(t.Context(), "other.shops.test")
-		wantCode(t, err, stoa.PlatformUnavailable) // not "no such store": the master does not answer
-	})
-}
-
-// Visitors who come at once share one look into the master. One who leaves
-// early must not take the answer away from the others.
-func TestResolveAtOnce(t *testing.T) {
-	t.Parallel()
-	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
-		s, _ := b.open(t, b.user(t), tenantdb.SQLite, "Bakery")
-		for range 20 {
-			b.setStatus(t, s.ID, Active)
-			ctx, leave := context.WithCancel(t.Context())
-			_, errs := atOnce(8, func(i int) (Site, error) {
-				if i%4 == 3 {
-					leave()
-				}
-				if i%2 == 0 {
-					return b.Resolve(t.Context(), "bakery.shops.test")
-				}
-				_, _ = b.Resolve(ctx, "bakery.shops.test") // may fail or not
-				return Site{}, nil
-			})
-			must(t, errors.Join(errs...))
+		h, _, err := hosts.Claim(t.Context(), p, s.ID, host)
+		must(t, err)
+		dns.Put(h.RecordName(), h.RecordValue())
+		h, err = hosts.Verify(t.Context(), p, s.ID, host)
+		must(t, err)
+		if h.VerifiedAt == nil {
+			t.Fatalf("not verified: %+v", *h.Verification)
 		}
+		_, err = b.Resolve(t.Context(), host)
+		wantCode(t, err, stoa.StorePendingDatabase)
+		_, err = hosts.MakePrimary(t.Context(), p, s.ID, host)
+		must(t, err)
+		b.connect(t, s, tenantdb.ManagedSQLite(s.ID))
+		leads(host)
+		leads("bakery.shops.test")
+		list, err := hosts.List(t.Context(), p, s.ID)
+		must(t, err)
+		if len(list) != 2 || list[0].Hostname.Hostname != host || !list[0].Primary || list[1].Primary {
+			t.Errorf("the hostnames are %+v", list)
+		}
+		_, err = b.Update(t.Context(), p, s.ID, shop.ProfilePatch{Slug: ptr("moved")})
+		must(t, err)
+		leads("moved.shops.test")
 	})
 }

@@ -3,15 +3,15 @@ package stores
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// BeginProvisioning takes a store from pending_database to provisioning. Any
-// other state is an error that names it.
+// BeginProvisioning moves a store from pending_database to provisioning. It fails
+// in any other state, with an error that names it.
 func (r *Registry) BeginProvisioning(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
 	status, err := lockStatus(ctx, tx, id)
 	if err != nil {
@@ -19,79 +19,80 @@ func (r *Registry) BeginProvisioning(ctx context.Context, tx *masterdb.Tx, id st
 	}
 	switch status {
 	case PendingDatabase:
-		return move(ctx, tx, id, PendingDatabase, Provisioning)
+		return transition(ctx, tx, id, PendingDatabase, Provisioning)
 	case Provisioning:
-		return beingProvisioned(id)
+		return errBeingProvisioned()
 	case Active:
 		return stoa.Errorf(stoa.AlreadyConnected, "This store already has a database.")
 	case Suspended:
 		return stoa.Errorf(stoa.StoreSuspended, "This store is suspended. Resume it first.")
 	case Deleting:
-		return beingDeleted()
+		return errBeingDeleted()
 	case Deleted:
 	}
 	return access.ErrStoreNotFound()
 }
 
-// Connected fails unless the store has a database that it works with; the
-// error names the state it is in.
-func (r *Registry) Connected(ctx context.Context, id stoa.StoreID) error {
+// CheckConnected fails unless the store has a database that it works with. The
+// error names the store's state.
+func (r *Registry) CheckConnected(ctx context.Context, id stoa.StoreID) error {
 	status, err := readStatus(ctx, r.db, id, "")
 	if err != nil {
 		return err
 	}
-	return status.requireDatabase(id)
+	return status.requireDatabase()
 }
 
-// HoldConnected is Connected, and keeps the store as it is until tx ends.
-func (r *Registry) HoldConnected(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
+// LockConnected is CheckConnected and locks the store's row until tx ends.
+func (r *Registry) LockConnected(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
 	status, err := lockStatus(ctx, tx, id)
 	if err != nil {
 		return err
 	}
-	return status.requireDatabase(id)
+	return status.requireDatabase()
 }
 
-// requireDatabase: a suspended store keeps its database at work, so that its
-// owner can put it in order before it opens again.
-func (s Status) requireDatabase(id stoa.StoreID) error {
+// requireDatabase fails for a state in which a store has no database. A suspended
+// store keeps its database in use, so that its owner can make corrections before
+// it opens again.
+func (s Status) requireDatabase() error {
 	switch s {
 	case Active, Suspended:
 		return nil
 	case PendingDatabase:
 		return s.requireActive()
 	case Provisioning:
-		return beingProvisioned(id)
+		return errBeingProvisioned()
 	case Deleting:
-		return beingDeleted()
+		return errBeingDeleted()
 	case Deleted:
 	}
 	return access.ErrStoreNotFound()
 }
 
-func beingDeleted() error {
+func errBeingDeleted() error {
 	return stoa.Errorf(stoa.StoreSuspended, "This store is being deleted. Restore it first.")
 }
 
-func beingProvisioned(id stoa.StoreID) error {
-	return stoa.Errorf(stoa.ProvisioningInProgress, "A database is being connected to this store. Follow it at /api/stores/%s/provisioning.", id)
+func errBeingProvisioned() error {
+	return stoa.Errorf(stoa.ProvisioningInProgress, "A database is being connected to this store. Wait until that is done.")
 }
 
-// FailProvisioning takes the store back from provisioning to
-// pending_database. A store in any other state stays as it is.
+// FailProvisioning moves the store from provisioning back to pending_database. It
+// leaves a store in any other state unchanged.
 func (r *Registry) FailProvisioning(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
-	return move(ctx, tx, id, Provisioning, PendingDatabase)
+	return transition(ctx, tx, id, Provisioning, PendingDatabase)
 }
 
-// Activate takes the store from provisioning to active and so opens it to
-// shoppers. A store in any other state stays as it is.
+// Activate moves the store from provisioning to active and so opens it to
+// shoppers. It leaves a store in any other state unchanged.
 func (r *Registry) Activate(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
-	return move(ctx, tx, id, Provisioning, Active)
+	return transition(ctx, tx, id, Provisioning, Active)
 }
 
-// move takes the store from one state to another. Of a store that is being
-// deleted, the state moves to which it would be restored.
-func move(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, from, to Status) error {
+// transition moves the store from one state to another. For a store that is being
+// deleted it changes the state to which the store would be restored.
+func transition(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, from, to Status) error {
 	n, err := tx.Exec(ctx, `UPDATE stores SET status = $3, updated_at = $4 WHERE id = $1 AND status = $2`,
 		id, string(from), string(to), tx.Now)
 	if err == nil && n == 0 {
@@ -101,10 +102,10 @@ func move(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, from, to Status
 	if err != nil || n == 0 {
 		return err
 	}
-	return notify(tx, id)
+	return hostnames.NotifyChange(tx, id)
 }
 
-// lockStatus reads the store's state and keeps it until tx ends.
+// lockStatus locks the store's row until tx ends and returns its state.
 func lockStatus(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) (Status, error) {
 	return readStatus(ctx, tx, id, tx.ForUpdate())
 }
@@ -118,8 +119,8 @@ func readStatus(ctx context.Context, q masterdb.Querier, id stoa.StoreID, lock s
 	return status, err
 }
 
-// requireActive says to its owner why a store cannot be changed; nil for one
-// that can.
+// requireActive fails for a state in which a store cannot be changed, with an
+// error for its owner.
 func (s Status) requireActive() error {
 	switch s {
 	case Active:
@@ -131,13 +132,13 @@ func (s Status) requireActive() error {
 	case Suspended:
 		return stoa.Errorf(stoa.StoreSuspended, "This store is suspended. Resume it first.")
 	case Deleting:
-		return beingDeleted()
+		return errBeingDeleted()
 	case Deleted:
 	}
 	return access.ErrStoreNotFound()
 }
 
-// Identity is the part of a store's profile that the master decides.
+// Identity is the part of a store's profile whose source is the master.
 type Identity struct {
 	Name string
 	Slug string
@@ -157,9 +158,9 @@ func readIdentity(ctx context.Context, q masterdb.Querier, id stoa.StoreID) (Ide
 	return identity, err
 }
 
-// MapHostname gives the store its address <slug>.<domain>, in place of the
-// one it may have had. Doing it again changes nothing. It fails with
-// hostname_taken when another store answers there.
+// MapHostname gives the store the hostname <slug>.<domain> in place of the one it
+// may have had. It is idempotent. It fails with hostname_taken when another store
+// answers there.
 func (r *Registry) MapHostname(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
 	var slug string
 	err := tx.Get(ctx, &slug, `SELECT slug FROM stores WHERE id = $1 AND status <> 'deleted'`+tx.ForUpdate(), id)
@@ -169,34 +170,14 @@ func (r *Registry) MapHostname(ctx context.Context, tx *masterdb.Tx, id stoa.Sto
 	if err != nil {
 		return err
 	}
-	return r.putHostname(ctx, tx, id, slug)
+	return r.mapSlug(ctx, tx, id, slug)
 }
 
-// freeHostnames lets other stores have the store's hostnames, and drops what
-// it claims.
-func freeHostnames(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
-	if _, err := tx.Exec(ctx, `DELETE FROM hostname_claims WHERE store_id = $1`, id); err != nil {
-		return err
-	}
-	_, err := tx.Exec(ctx, `DELETE FROM store_hostnames WHERE store_id = $1`, id)
-	return err
-}
-
-// putHostname writes the one hostname of a store that is not custom; it is
-// the primary one unless the owner has chosen another. The caller has locked
-// the store.
-func (r *Registry) putHostname(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, slug string) error {
-	hostname := slug + "." + strings.ToLower(r.domain)
-	n, err := tx.Exec(ctx, `UPDATE store_hostnames SET hostname = $2 WHERE store_id = $1 AND NOT custom`, id, hostname)
-	if err == nil && n == 0 {
-		_, err = tx.Exec(ctx, `INSERT INTO store_hostnames (hostname, store_id, is_primary, custom, verified_at, created_at)
-			VALUES ($1, $2, NOT EXISTS (SELECT 1 FROM store_hostnames WHERE store_id = $2 AND is_primary), false, $3, $3)`, hostname, id, tx.Now)
-	}
+// mapSlug is hostnames.MapSlug with hostname_taken as its error.
+func (r *Registry) mapSlug(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, slug string) error {
+	err := r.hostnames.MapSlug(ctx, tx, id, slug)
 	if masterdb.IsUnique(err) {
-		return slugTaken(slug)
+		return errSlugTaken(slug)
 	}
-	if err != nil {
-		return err
-	}
-	return notify(tx, id)
+	return err
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 )
@@ -24,7 +25,7 @@ func TestMapHostname(t *testing.T) {
 			t.Errorf("hostnames %s, want %s", got, want)
 		}
 		// An operator moves the platform to another domain: the store follows.
-		moved := New(db, b.ledger, b.tenants, b.queue, "Shops.Example", b.log)
+		moved := New(db, b.ledger, b.tenants, b.queue, hostnames.New(db, "Shops.Example", b.log), b.log)
 		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return moved.MapHostname(t.Context(), tx, s.ID) }))
 		want = fmt.Sprint([]string{"bakery.shops.example"})
 		if got := fmt.Sprint(b.hostnames(t, p, s.ID)); got != want {
@@ -48,7 +49,7 @@ func TestMapHostnameTaken(t *testing.T) {
 	})
 }
 
-func (b bench) hostnames(t *testing.T, p access.Principal, id stoa.StoreID) []string {
+func (b replica) hostnames(t *testing.T, p access.Principal, id stoa.StoreID) []string {
 	t.Helper()
 	s, err := b.Get(t.Context(), p, id)
 	must(t, err)
@@ -110,7 +111,7 @@ func TestEndOfProvisioning(t *testing.T) {
 	})
 }
 
-func (b bench) status(t *testing.T, id stoa.StoreID) Status {
+func (b replica) status(t *testing.T, id stoa.StoreID) Status {
 	t.Helper()
 	var s Status
 	must(t, b.db.Get(t.Context(), &s, `SELECT status FROM stores WHERE id = $1`, id))

@@ -6,20 +6,18 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/page"
 )
 
-// What follows is the operator's view of the registry: whoever may open the
-// master database sees every store. Only ListAny asks who is calling: requests
-// come no other way.
-
 const selectStore = `SELECT s.id, s.name, s.slug, s.status, s.created_at, s.updated_at, s.delete_after, s.held FROM stores s`
 
-// Survey lists the stores of every owner, those of one status unless that is
-// "", newest first, up to limit and after the store before. The zero id
-// begins. Like List it opens no store's database.
-func Survey(ctx context.Context, q masterdb.Querier, status Status, before stoa.StoreID, limit int) ([]Store, error) {
+// ListAll lists the stores of every owner, those of one status unless that is "",
+// newest first, up to limit and after the store before. The zero id means from
+// the beginning. Like List it opens no tenant database. It checks no rights: it is
+// for whoever can open the master database.
+func ListAll(ctx context.Context, q masterdb.Querier, status Status, before stoa.StoreID, limit int) ([]Store, error) {
 	if before.IsZero() {
 		before = page.LastID[stoa.StoreID]()
 	}
@@ -32,9 +30,9 @@ func Survey(ctx context.Context, q masterdb.Querier, status Status, before stoa.
 	return list, addDetails(ctx, q, list, "")
 }
 
-// ListAny is List over the stores of every owner, those of one status unless
-// that is "", for an operator of the platform.
-func (r *Registry) ListAny(ctx context.Context, p access.Principal, status Status, limit int, cursor string) (Page, error) {
+// ListForOperator is List over the stores of every owner, those of one status
+// unless that is "". The caller must be an operator of the platform.
+func (r *Registry) ListForOperator(ctx context.Context, p access.Principal, status Status, limit int, cursor string) (Page, error) {
 	var faults stoa.Invalid
 	bounds := page.ByID[stoa.StoreID](limit, cursor, &faults)
 	if err := faults.Err(); err != nil {
@@ -43,7 +41,7 @@ func (r *Registry) ListAny(ctx context.Context, p access.Principal, status Statu
 	if err := access.CheckOperator(ctx, r.db, p, access.ReadStore); err != nil {
 		return Page{}, err
 	}
-	list, err := Survey(ctx, r.db, status, bounds.Before, bounds.Rows())
+	list, err := ListAll(ctx, r.db, status, bounds.Before, bounds.Rows())
 	if err != nil {
 		return Page{}, err
 	}
@@ -51,13 +49,13 @@ func (r *Registry) ListAny(ctx context.Context, p access.Principal, status Statu
 	for i := range list {
 		list[i].Role = access.Operator
 	}
-	r.addRefusals(list)
+	r.addUnreachable(list)
 	return Page{Stores: list, NextCursor: next}, nil
 }
 
-// Inspect returns the store with that id, slug or hostname, deleted ones
-// included, as Survey does. It fails with store_not_found.
-func Inspect(ctx context.Context, q masterdb.Querier, name string) (Store, error) {
+// Find returns the store with that id, slug or hostname, deleted ones included,
+// with the details of ListAll. It fails with store_not_found and checks no rights.
+func Find(ctx context.Context, q masterdb.Querier, name string) (Store, error) {
 	where, arg := `s.slug = $1`, any(name)
 	if id, err := stoa.ParseID[stoa.StoreID](name); err == nil {
 		where, arg = `s.id = $1`, id
@@ -65,7 +63,7 @@ func Inspect(ctx context.Context, q masterdb.Querier, name string) (Store, error
 	page := make([]Store, 1)
 	err := q.Get(ctx, &page[0], selectStore+` WHERE `+where, arg)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		if name, normal := NormalHostname(name); normal == nil {
+		if name, invalid := hostnames.Normalize(name); invalid == nil {
 			err = q.Get(ctx, &page[0], selectStore+` JOIN store_hostnames h ON h.store_id = s.id WHERE h.hostname = $1`, name)
 		}
 	}
@@ -76,10 +74,4 @@ func Inspect(ctx context.Context, q masterdb.Querier, name string) (Store, error
 		return Store{}, err
 	}
 	return page[0], addDetails(ctx, q, page, "")
-}
-
-// SurveyHostnames lists the store's hostnames with what proves them, those not
-// proven last. domain is the platform's.
-func SurveyHostnames(ctx context.Context, q masterdb.Querier, id stoa.StoreID, domain string) ([]HostnameDetails, error) {
-	return readDetails(ctx, q, id, domain)
 }

@@ -9,12 +9,12 @@ import (
 	"github.com/stoahq/stoa/quotas"
 )
 
-// checkStores fails with quota_exceeded when the user has as many stores as
+// checkStoreQuota fails with quota_exceeded when the user has as many stores as
 // they may have, and with rate_limited when they have created as many within an
-// hour. Stores count for the user who created them, whoever owns them now, and
-// until they are deleted for good: else creating and deleting in turn would make
-// any number. It locks the user's row until tx ends.
-func (r *Registry) checkStores(ctx context.Context, tx *masterdb.Tx, id stoa.UserID) error {
+// hour. A store counts for the user who created it, whoever owns it now, until its
+// deletion is final: otherwise creating and deleting in turn would make any number.
+// It locks the user's row until tx ends.
+func (r *Registry) checkStoreQuota(ctx context.Context, tx *masterdb.Tx, id stoa.UserID) error {
 	user, err := quotas.LockUser(ctx, tx, id)
 	if err != nil {
 		return err
@@ -34,14 +34,14 @@ func (r *Registry) checkStores(ctx context.Context, tx *masterdb.Tx, id stoa.Use
 			found.Present, limit, r.quotas.Stores.Verification(user, user.Stores))
 	}
 	if limit := r.quotas.HourlyStoreLimit(user); quotas.Exceeded(limit, found.Recent) {
-		return r.tooManyStores(ctx, tx, id, limit, found.Recent)
+		return r.hourlyQuotaError(ctx, tx, id, limit, found.Recent)
 	}
 	return nil
 }
 
-// tooManyStores says when the user may create the next store: when enough of
-// the recent ones are an hour old.
-func (r *Registry) tooManyStores(ctx context.Context, tx *masterdb.Tx, id stoa.UserID, limit, used int) error {
+// hourlyQuotaError returns rate_limited with the time after which the user may
+// create the next store: when enough of the recent ones are an hour old.
+func (r *Registry) hourlyQuotaError(ctx context.Context, tx *masterdb.Tx, id stoa.UserID, limit, used int) error {
 	var next struct{ CreatedAt time.Time }
 	err := tx.Get(ctx, &next, `SELECT created_at FROM stores WHERE created_by = $1 ORDER BY created_at DESC LIMIT 1 OFFSET $2`, id, limit-1)
 	if err != nil {

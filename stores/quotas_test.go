@@ -83,7 +83,7 @@ func TestStoreQuotaCountsDeletedStores(t *testing.T) {
 }
 
 // end deletes a store for good, as if its grace period were over.
-func (b bench) end(t *testing.T, id stoa.StoreID) {
+func (b replica) end(t *testing.T, id stoa.StoreID) {
 	t.Helper()
 	b.exec(t, `UPDATE stores SET delete_after = $2 WHERE id = $1`, id, time.Now().UTC().Add(-time.Second))
 	must(t, b.FinishDeletion(t.Context(), DeleteStore{StoreID: id}))

@@ -18,6 +18,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
@@ -27,25 +28,25 @@ import (
 	"github.com/stoahq/stoa/tenantdb/tenantdbtest"
 )
 
-// bench is one replica: a registry with all it stands on.
-type bench struct {
+// replica is one replica: a registry with all it stands on.
+type replica struct {
 	*Registry
 	dataDir string
 	logged  *atomic.Int64 // how many lines
 }
 
 // setup wires a replica on db. Its queue takes jobs and runs none.
-func setup(t *testing.T, db *masterdb.DB) bench {
+func setup(t *testing.T, db *masterdb.DB) replica {
 	t.Helper()
 	ring, err := keyring.Parse(keyring.Generate("test"))
 	must(t, err)
-	b := bench{dataDir: t.TempDir(), logged: new(atomic.Int64)}
+	b := replica{dataDir: t.TempDir(), logged: new(atomic.Int64)}
 	log := slog.New(slog.NewTextHandler(lines{b.logged}, nil))
 	queue, err := jobs.New(db, log, jobs.Options{})
 	must(t, err)
 	tenants := tenantdb.NewManager(db, ring, tenantdb.Options{DataDir: b.dataDir, Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}})
-	b.Registry = New(db, credits.New(db), tenants, queue, "shops.test", log)
-	jobs.Handle(queue, CarryIdentityTimeout, b.CarryIdentity)
+	b.Registry = New(db, credits.New(db), tenants, queue, hostnames.New(db, "shops.test", log), log)
+	jobs.Handle(queue, SyncIdentityTimeout, b.SyncIdentity)
 	jobs.Handle(queue, DeleteStoreTimeout, b.FinishDeletion)
 	t.Cleanup(func() {
 		must(t, tenants.Close(context.Background()))
@@ -62,7 +63,7 @@ func (l lines) Write(p []byte) (int, error) {
 }
 
 // eachTenant runs test on every pair of a master and a tenant engine.
-func eachTenant(t *testing.T, test func(t *testing.T, b bench, engine tenantdb.EngineName)) {
+func eachTenant(t *testing.T, test func(t *testing.T, b replica, engine tenantdb.EngineName)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		for _, engine := range tenantdbtest.Engines() {
@@ -74,7 +75,7 @@ func eachTenant(t *testing.T, test func(t *testing.T, b bench, engine tenantdb.E
 }
 
 // start runs the queue's jobs until the test ends.
-func (b bench) start(t *testing.T) {
+func (b replica) start(t *testing.T) {
 	t.Helper()
 	must(t, b.queue.Start(t.Context()))
 	t.Cleanup(func() {
@@ -83,7 +84,7 @@ func (b bench) start(t *testing.T) {
 }
 
 // settle waits until no job is left to run.
-func (b bench) settle(t *testing.T) {
+func (b replica) settle(t *testing.T) {
 	t.Helper()
 	until(t, "the jobs are done", func() bool {
 		stats, err := jobs.ReadStats(t.Context(), b.db)
@@ -92,7 +93,7 @@ func (b bench) settle(t *testing.T) {
 	})
 }
 
-func (b bench) user(t *testing.T) access.Principal {
+func (b replica) user(t *testing.T) access.Principal {
 	t.Helper()
 	p := access.Principal{UserID: stoa.NewID[stoa.UserID]()}
 	b.exec(t, `INSERT INTO users (id, email, password_hash, first_name, last_name, created_at, updated_at)
@@ -101,7 +102,7 @@ func (b bench) user(t *testing.T) access.Principal {
 }
 
 // member adds a person with that role to the store.
-func (b bench) member(t *testing.T, id stoa.StoreID, role access.Role) access.Principal {
+func (b replica) member(t *testing.T, id stoa.StoreID, role access.Role) access.Principal {
 	t.Helper()
 	p := b.user(t)
 	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
@@ -110,7 +111,14 @@ func (b bench) member(t *testing.T, id stoa.StoreID, role access.Role) access.Pr
 	return p
 }
 
-func (b bench) create(t *testing.T, p access.Principal, name string) Store {
+// renameMaster changes name and slug in the master alone.
+func (b replica) renameMaster(t *testing.T, id stoa.StoreID, patch shop.ProfilePatch) error {
+	t.Helper()
+	_, err := b.rename(t.Context(), access.Principal{}, id, patch)
+	return err
+}
+
+func (b replica) create(t *testing.T, p access.Principal, name string) Store {
 	t.Helper()
 	s, err := b.Create(t.Context(), p, NewStore{Name: name})
 	must(t, err)
@@ -118,7 +126,7 @@ func (b bench) create(t *testing.T, p access.Principal, name string) Store {
 }
 
 // exec runs a statement in the master.
-func (b bench) exec(t *testing.T, query string, args ...any) {
+func (b replica) exec(t *testing.T, query string, args ...any) {
 	t.Helper()
 	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(t.Context(), query, args...)
@@ -126,7 +134,7 @@ func (b bench) exec(t *testing.T, query string, args ...any) {
 	}))
 }
 
-func (b bench) count(t *testing.T, what string) int {
+func (b replica) count(t *testing.T, what string) int {
 	t.Helper()
 	var n int
 	must(t, b.db.Get(t.Context(), &n, `SELECT count(*) FROM `+what))
@@ -134,20 +142,20 @@ func (b bench) count(t *testing.T, what string) int {
 }
 
 // setStatus changes a store's state whatever it was.
-func (b bench) setStatus(t *testing.T, id stoa.StoreID, s Status) {
+func (b replica) setStatus(t *testing.T, id stoa.StoreID, s Status) {
 	t.Helper()
 	b.change(t, id, `UPDATE stores SET status = $2 WHERE id = $1`, id, string(s))
 }
 
 // change runs a statement in the master that concerns the store's state or
 // hostnames, and says so.
-func (b bench) change(t *testing.T, id stoa.StoreID, query string, args ...any) {
+func (b replica) change(t *testing.T, id stoa.StoreID, query string, args ...any) {
 	t.Helper()
 	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		if _, err := tx.Exec(t.Context(), query, args...); err != nil {
 			return err
 		}
-		return notify(tx, id)
+		return hostnames.NotifyChange(tx, id)
 	}))
 }
 
@@ -158,7 +166,7 @@ type tenant struct {
 }
 
 // open makes a store of p's active on an empty database of that engine.
-func (b bench) open(t *testing.T, p access.Principal, engine tenantdb.EngineName, name string) (Store, tenant) {
+func (b replica) open(t *testing.T, p access.Principal, engine tenantdb.EngineName, name string) (Store, tenant) {
 	t.Helper()
 	s := b.create(t, p, name)
 	tn := b.tenant(t, engine, s.ID)
@@ -169,7 +177,7 @@ func (b bench) open(t *testing.T, p access.Principal, engine tenantdb.EngineName
 }
 
 // connect does in short what provisioning does.
-func (b bench) connect(t *testing.T, s Store, c tenantdb.Credentials) {
+func (b replica) connect(t *testing.T, s Store, c tenantdb.Credentials) {
 	t.Helper()
 	ctx := t.Context()
 	db, err := b.tenants.OpenUnleased(c)
@@ -194,11 +202,11 @@ func (b bench) connect(t *testing.T, s Store, c tenantdb.Credentials) {
 }
 
 // mapHostname is MapHostname in a transaction of its own.
-func (b bench) mapHostname(ctx context.Context, id stoa.StoreID) error {
+func (b replica) mapHostname(ctx context.Context, id stoa.StoreID) error {
 	return b.db.Tx(ctx, func(tx *masterdb.Tx) error { return b.MapHostname(ctx, tx, id) })
 }
 
-func (b bench) tenant(t *testing.T, engine tenantdb.EngineName, id stoa.StoreID) tenant {
+func (b replica) tenant(t *testing.T, engine tenantdb.EngineName, id stoa.StoreID) tenant {
 	t.Helper()
 	if engine == tenantdb.SQLite {
 		return b.embedded(t, id)
@@ -211,7 +219,7 @@ func (b bench) tenant(t *testing.T, engine tenantdb.EngineName, id stoa.StoreID)
 
 // embedded is cut off by a folder in the place of its file. That works while
 // the registry holds no pool for it.
-func (b bench) embedded(t *testing.T, id stoa.StoreID) tenant {
+func (b replica) embedded(t *testing.T, id stoa.StoreID) tenant {
 	path := filepath.Join(b.dataDir, "stores", id.String()[34:], id.String()+".db")
 	return tenant{
 		tenantdb.ManagedSQLite(id),
@@ -228,7 +236,7 @@ func (b bench) embedded(t *testing.T, id stoa.StoreID) tenant {
 
 // fileInUse reports whether the embedded database is open: SQLite removes its
 // write-ahead log with the last connection.
-func (b bench) fileInUse(t *testing.T, id stoa.StoreID) bool {
+func (b replica) fileInUse(t *testing.T, id stoa.StoreID) bool {
 	t.Helper()
 	_, err := os.Stat(filepath.Join(b.dataDir, "stores", id.String()[34:], id.String()+".db-wal"))
 	return err == nil
@@ -303,7 +311,7 @@ func (w *wire) mend() {
 }
 
 // profile reads what the tenant database holds, past the registry.
-func (b bench) profile(t *testing.T, id stoa.StoreID) shop.Profile {
+func (b replica) profile(t *testing.T, id stoa.StoreID) shop.Profile {
 	t.Helper()
 	lease, err := b.tenants.Acquire(t.Context(), id)
 	must(t, err)

@@ -17,11 +17,10 @@ import (
 // for encoded names (RFC 5891).
 var slugPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// reserved are labels that software, or people, take for the platform itself:
-// names of its pages, of services that clients look for by name (such as WPAD,
-// RFC 8461 and RFC 7929), and of mailboxes that speak for a domain (RFC 2142).
-// Labels that begin with an underscore, and encoded names (xn--…), are no slugs
-// in any case.
+// reserved lists labels that software or people take for the platform itself:
+// names of its pages, of services that clients look up by name (such as WPAD, RFC
+// 8461 and RFC 7929), and of mailboxes that represent a domain (RFC 2142). Labels
+// that begin with an underscore and encoded names (xn--…) are never slugs.
 var reserved = strings.Fields(`
 	www web api app apps admin administrator root console dashboard panel portal operator stoa platform
 	static assets cdn status health metrics help docs blog billing payments checkout legal privacy
@@ -37,6 +36,18 @@ var reserved = strings.Fields(`
 
 const reservedFault = "is reserved for the platform"
 
+// slugFault returns why a store may not have the slug, or "".
+func (r *Registry) slugFault(slug string) string {
+	if fault := slugFault(slug); fault != "" {
+		return fault
+	}
+	if r.hostnames.IsReserved(slug) {
+		return reservedFault
+	}
+	return ""
+}
+
+// slugFault returns why no store may have the slug on any platform, or "".
 func slugFault(slug string) string {
 	switch {
 	case !slugPattern.MatchString(slug):
@@ -49,12 +60,12 @@ func slugFault(slug string) string {
 	return ""
 }
 
-// slugCandidates proposes slugs for a name: the plain one, a few numbered
-// ones, and one with a random ending that is practically always free.
-func (p platform) slugCandidates(name string) []string {
+// slugCandidates returns slugs for a name: the plain one, a few numbered ones, and
+// one with a random suffix that is practically always free.
+func (r *Registry) slugCandidates(name string) []string {
 	base := slugify(name)
 	var out []string
-	if p.slugFault(base) == "" {
+	if r.slugFault(base) == "" {
 		out = append(out, base)
 	}
 	for n := 2; n <= 5; n++ {
@@ -63,12 +74,13 @@ func (p platform) slugCandidates(name string) []string {
 	return append(out, base+"-"+strings.ToLower(rand.Text()[:8]))
 }
 
-// plainLetters spells out the Latin letters that are no letter with an accent.
+// plainLetters replaces the Latin letters that have no decomposition into a plain
+// letter and an accent.
 var plainLetters = strings.NewReplacer("ß", "ss", "æ", "ae", "œ", "oe", "ø", "o", "ł", "l", "đ", "d", "ð", "d", "þ", "th", "ı", "i")
 
-// slugify keeps what is ASCII after taking accents off: "Café Zoë" gives
-// "cafe-zoe". A name in another script gives "store". The result leaves room
-// for an ending.
+// slugify returns the ASCII letters and digits of name without accents: "Café Zoë"
+// gives "cafe-zoe". A name in another script gives "store". The result leaves room
+// for a suffix.
 func slugify(name string) string {
 	var b strings.Builder
 	for _, r := range plainLetters.Replace(strings.ToLower(norm.NFKD.String(name))) {
@@ -76,7 +88,7 @@ func slugify(name string) string {
 		case r >= 'a' && r <= 'z' || r >= '0' && r <= '9':
 			b.WriteRune(r)
 		case unicode.Is(unicode.Mn, r) || r == '\'' || r == '’':
-			// An accent or apostrophe ends no word.
+			// An accent or apostrophe does not separate words.
 		case b.Len() > 0 && !strings.HasSuffix(b.String(), "-"):
 			b.WriteByte('-')
 		}
@@ -91,7 +103,7 @@ func slugify(name string) string {
 	return slug
 }
 
-func slugTaken(slug string) error {
+func errSlugTaken(slug string) error {
 	e := stoa.Errorf(stoa.HostnameTaken, "The slug %q is taken. Choose another.", slug)
 	e.Fields = []stoa.FieldError{{Field: "slug", Message: "is taken"}}
 	return e

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/stoahq/stoa/hostnames"
 )
 
 func TestSlugify(t *testing.T) {
@@ -46,6 +48,7 @@ func TestSlugify(t *testing.T) {
 
 func TestSlugCandidates(t *testing.T) {
 	t.Parallel()
+	r := &Registry{hostnames: &hostnames.Service{}}
 	for _, c := range []struct {
 		name  string
 		plain []string
@@ -55,13 +58,13 @@ func TestSlugCandidates(t *testing.T) {
 		{"小店", []string{"store", "store-2", "store-3", "store-4", "store-5"}},
 		{"X", []string{"x", "x-2", "x-3", "x-4", "x-5"}},
 	} {
-		got := platform{}.slugCandidates(c.name)
+		got := r.slugCandidates(c.name)
 		if diff := cmp.Diff(c.plain, got[:len(got)-1]); diff != "" {
 			t.Error(diff)
 		}
 	}
 	for _, name := range []string{"Bakery", "API", "xn", "Q", strings.Repeat("ab ", 40), strings.Repeat("z", 120), "a b", "ab c"} {
-		first, second := platform{}.slugCandidates(name), platform{}.slugCandidates(name)
+		first, second := r.slugCandidates(name), r.slugCandidates(name)
 		if last := len(first) - 1; first[last] == second[last] {
 			t.Errorf("%q: the last resort is %q twice", name, first[last])
 		}
@@ -82,6 +85,16 @@ func TestSlugFault(t *testing.T) {
 	}
 	bad := []string{"", "-", "-a", "a-", "A", "ä", "a b", "a.b", "a_b", "a\n", "a\x00", "ab--c", "xn--abc", "xn--", strings.Repeat("a", 64)}
 	for _, slug := range slices.Concat(bad, reserved) {
+		if slugFault(slug) == "" {
+			t.Errorf("%q is accepted", slug)
+		}
+	}
+}
+
+// TestConfusableSlugs: a slug is ASCII, so no other script can imitate a name.
+func TestConfusableSlugs(t *testing.T) {
+	t.Parallel()
+	for _, slug := range []string{"аpi", "ａpi", "apı", "api\u200d", "WWW", "ｗww", "xn--pi-6kc", "xn--80ak6aa92e", "_dmarc", "_acme-challenge"} {
 		if slugFault(slug) == "" {
 			t.Errorf("%q is accepted", slug)
 		}

@@ -1,6 +1,6 @@
-// Package stores is the registry of stores: their lifecycle, hostnames and
-// how a hostname leads to a store. It joins what the master knows of a store
-// with the profile that lives in the store's own database.
+// Package stores is the registry of stores and their lifecycle. It joins what
+// the master database has of a store with the profile in the store's own
+// database.
 package stores
 
 import (
@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/page"
@@ -20,7 +21,7 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Status is where a store is in its life:
+// Status is a state of the store's lifecycle:
 // pending_database → provisioning → active ⇄ suspended → deleting → deleted.
 type Status string
 
@@ -34,9 +35,9 @@ const (
 	Deleted         Status = "deleted"
 )
 
-// Store is what the platform knows of one store, as one of its members sees
-// it. Database and Credits may be nil in places that do not read them;
-// Profile is nil until the store is active, and while its database is down.
+// Store is one store as one of its members sees it. Database and Credits may be
+// nil in results that do not read them. Profile is nil until the store is active,
+// and while its database is unreachable.
 type Store struct {
 	ID        stoa.StoreID
 	Name      string
@@ -46,79 +47,95 @@ type Store struct {
 	CreatedAt time.Time
 	UpdatedAt time.Time
 
-	DeleteAfter *time.Time // when a store that is being deleted will be gone, or a deleted one went
-	Held        bool       // suspended by the operator: its owner cannot resume it
+	DeleteAfter         *time.Time // when a store that is being deleted will be deleted, or a deleted one was
+	SuspendedByOperator bool       `db:"held"` // its owner cannot resume it
 
 	StatusBefore *Status // of a store that is being deleted
 
-	Hostnames []Hostname       `db:"-"`
-	Database  *tenantdb.Info   `db:"-"`
-	Credits   *credits.Balance `db:"-"`
-	Profile   *shop.Profile    `db:"-"`
+	Hostnames []hostnames.Hostname `db:"-"`
+	Database  *tenantdb.Info       `db:"-"`
+	Credits   *credits.Balance     `db:"-"`
+	Profile   *shop.Profile        `db:"-"`
 }
 
-// Registry knows every store.
+// Registry manages all stores. It is safe for concurrent use.
 type Registry struct {
-	db       *masterdb.DB
-	ledger   *credits.Ledger
-	tenants  *tenantdb.Manager
-	queue    *jobs.Queue
-	resolver *Resolver
-	domain   string
-	grace    time.Duration // see KeepDeleted
-	dns      dns
-	platform platform      // see ServePlatformAt
-	quotas   quotas.Limits // see UseQuotas
-
-	keepSlugs time.Duration
+	db        *masterdb.DB
+	ledger    *credits.Ledger
+	tenants   *tenantdb.Manager
+	queue     *jobs.Queue
+	hostnames *hostnames.Service
 	cloud     *cloud.Service // see UseCloud
+	quotas    quotas.Limits  // see UseQuotas
+	grace     time.Duration  // see KeepDeleted
+	keepSlugs time.Duration  // see KeepSlugs
 	log       *slog.Logger
 }
 
-// New returns a registry whose stores live at <slug>.<domain>.
-func New(db *masterdb.DB, ledger *credits.Ledger, tenants *tenantdb.Manager, queue *jobs.Queue, domain string, log *slog.Logger) *Registry {
-	r := &Registry{
-		db: db, ledger: ledger, tenants: tenants, queue: queue, resolver: newResolver(db),
-		domain: domain, grace: DefaultGrace, keepSlugs: DefaultKeepSlugs, dns: newDNS(""), log: log,
+// New returns a registry of stores, which answer at names of the hostname
+// service.
+func New(db *masterdb.DB, ledger *credits.Ledger, tenants *tenantdb.Manager, queue *jobs.Queue, hosts *hostnames.Service, log *slog.Logger) *Registry {
+	return &Registry{
+		db: db, ledger: ledger, tenants: tenants, queue: queue, hostnames: hosts,
+		grace: DefaultGrace, keepSlugs: DefaultKeepSlugs, log: log,
 	}
-	db.Subscribe(ChangeTopic, r.changed, r.resolver.forgetAll)
-	return r
 }
 
-// UseCloud lets the registry find out what is wrong with the Supabase project
-// of a store whose database is down. It is for the time before the registry is
-// used.
+// UseCloud sets the service that finds out what is wrong with the Supabase
+// project of a store whose database is unreachable. Call it before the registry
+// is in use.
 func (r *Registry) UseCloud(c *cloud.Service) { r.cloud = c }
 
-// UseQuotas sets how many stores a user may have, and how many custom
-// hostnames a store. It is for the time before the registry is used.
+// UseQuotas sets how many stores a user may have. Call it before the registry is
+// in use.
 func (r *Registry) UseQuotas(l quotas.Limits) { r.quotas = l }
 
-// ServeStale sets the maximum age of a cached hostname, which is used while the
-// master database is unreachable. Call it before the registry is used.
-func (r *Registry) ServeStale(d time.Duration) { r.resolver.maxStale = d }
+// Resolve returns the store that answers at host, a Host header. It fails with
+// store_not_found for an unknown name, and with store_suspended or
+// store_pending_database when the store is not open.
+func (r *Registry) Resolve(ctx context.Context, host string) (hostnames.Resolution, error) {
+	found, err := r.hostnames.Resolve(ctx, host)
+	if err != nil {
+		return hostnames.Resolution{}, err
+	}
+	switch Status(found.Status) {
+	case Active:
+		return found, nil
+	case Suspended, Deleting:
+		return hostnames.Resolution{}, stoa.Errorf(stoa.StoreSuspended, "This store is closed at the moment.")
+	case PendingDatabase, Provisioning:
+		return hostnames.Resolution{}, stoa.Errorf(stoa.StorePendingDatabase, "This store is being set up.")
+	case Deleted:
+	}
+	return hostnames.Resolution{}, hostnames.ErrUnknown()
+}
 
-// StaleLookups returns how many lookups were answered from the cache because the
-// master database gave no answer.
-func (r *Registry) StaleLookups() uint64 { return r.resolver.stale.Load() }
+// Answers reports whether a store, open or not, answers at host, and so whether
+// a certificate for that name is worth having. It uses the cache of Resolve.
+func (r *Registry) Answers(ctx context.Context, host string) (bool, error) {
+	found, err := r.hostnames.Resolve(ctx, host)
+	if stoa.CodeOf(err) == stoa.StoreNotFound {
+		return false, nil
+	}
+	return err == nil && Status(found.Status) != Deleted, err
+}
 
-// Get returns the store with all there is to know. A tenant database that
-// cannot be read does not fail the call: Profile is nil and Database.Status
-// is failed.
+// Get returns the store with all its details. A tenant database that cannot be
+// read does not fail the call: Profile is nil and Database.Status is failed.
 func (r *Registry) Get(ctx context.Context, p access.Principal, id stoa.StoreID) (Store, error) {
 	s, err := r.read(ctx, p, id)
 	if err != nil {
 		return Store{}, err
 	}
-	if !s.worksWithDatabase() {
+	if !s.hasUsableDatabase() {
 		return s, nil
 	}
 	return s, r.addProfile(ctx, &s)
 }
 
-// worksWithDatabase: before it was active for the first time, a store's
+// hasUsableDatabase reports whether the store has been active. Before that its
 // credentials may lead to anybody's database.
-func (s Store) worksWithDatabase() bool {
+func (s Store) hasUsableDatabase() bool {
 	status := s.Status
 	if s.StatusBefore != nil {
 		status = *s.StatusBefore
@@ -126,20 +143,26 @@ func (s Store) worksWithDatabase() bool {
 	return status == Active || status == Suspended
 }
 
-// read returns what the master knows of the store.
+// read returns what the master has of the store, for a caller who may read it.
 func (r *Registry) read(ctx context.Context, p access.Principal, id stoa.StoreID) (Store, error) {
 	role, err := access.Check(ctx, r.db, p, id, access.ReadStore)
 	if err != nil {
 		return Store{}, err
 	}
+	return r.readAs(ctx, role, id)
+}
+
+// readAs returns what the master has of the store for a caller whose role was
+// checked.
+func (r *Registry) readAs(ctx context.Context, role access.Role, id stoa.StoreID) (Store, error) {
 	var s Store
-	err = r.db.Get(ctx, &s, `
+	err := r.db.Get(ctx, &s, `
 		SELECT id, name, slug, status, created_at, updated_at, delete_after, held, status_before FROM stores WHERE id = $1`, id)
 	if err != nil {
 		return Store{}, err
 	}
 	s.Role = role
-	if s.Hostnames, err = readHostnames(ctx, r.db, id); err != nil {
+	if s.Hostnames, err = hostnames.Select(ctx, r.db, ` WHERE x.store_id = $1`, id); err != nil {
 		return Store{}, err
 	}
 	if s.Database, err = tenantdb.ReadInfo(ctx, r.db, id); err != nil {
@@ -153,27 +176,35 @@ func (r *Registry) read(ctx context.Context, p access.Principal, id stoa.StoreID
 	return s, nil
 }
 
-// addProfile reads the profile from the store's own database and keeps the
-// registry's note of that database's health in step with what it met. Down
-// or in disorder, it is the merchant's to mend and does not fail the call.
+// addProfile reads the profile from the store's own database and records that
+// database's health if it has changed. An unreachable or damaged database is the
+// merchant's to repair and does not fail the call.
 func (r *Registry) addProfile(ctx context.Context, s *Store) error {
 	profile, cause := r.readProfile(ctx, s.ID)
-	status := tenantdb.StatusOK
 	switch {
 	case cause == nil:
 		s.Profile = &profile
 	case ctx.Err() != nil:
-		return ctx.Err() // the caller has gone, which says nothing about the database
+		return ctx.Err() // the caller left, which is no sign of the database's health
 	case tenantdb.IsBusy(cause):
 		return cause
 	default:
-		status = tenantdb.StatusFailed
 		r.log.WarnContext(ctx, "tenant database unavailable", "store", s.ID.String(), "err", cause)
 		if s.Database != nil && s.Database.Kind == tenantdb.KindSupabase {
 			if fault := r.cloud.ProjectFault(ctx, s.ID, cause); fault != nil {
 				cause = fault
 			}
 		}
+	}
+	return r.recordHealth(ctx, s, cause)
+}
+
+// recordHealth records the result of a use of the store's database, with nil for
+// success, unless it is the recorded one.
+func (r *Registry) recordHealth(ctx context.Context, s *Store, cause error) error {
+	status := tenantdb.StatusOK
+	if cause != nil {
+		status = tenantdb.StatusFailed
 	}
 	if s.Database == nil || s.Database.Status == status && s.Database.LastError == tenantdb.HealthCode(cause) {
 		return nil
@@ -203,16 +234,16 @@ type Page struct {
 }
 
 // List returns the caller's stores with hostnames, database and credits but
-// without profiles: a list must not open a database for each of its rows.
-// Limit is 1 to page.MaxLimit, or 0 for page.DefaultLimit; cursor is NextCursor
-// of the page before. It fails with invalid_request.
+// without profiles: a list must not open a database for each of its rows. limit
+// is 1 to page.MaxLimit, or 0 for page.DefaultLimit; cursor is NextCursor of the
+// previous page. It fails with invalid_request.
 func (r *Registry) List(ctx context.Context, p access.Principal, limit int, cursor string) (Page, error) {
 	var faults stoa.Invalid
 	bounds := page.ByID[stoa.StoreID](limit, cursor, &faults)
 	if err := faults.Err(); err != nil {
 		return Page{}, err
 	}
-	// An API key is of one store.
+	// An API key belongs to one store.
 	if err := p.Within(p.Key.StoreID, access.ReadStore); err != nil {
 		return Page{}, err
 	}
@@ -231,15 +262,15 @@ func (r *Registry) List(ctx context.Context, p access.Principal, limit int, curs
 	}
 	list, next := page.Cut(list, bounds.Limit, Store.cursor)
 	err = addDetails(ctx, r.db, list, ` JOIN store_members m ON m.store_id = x.store_id AND m.user_id = $3`, p.UserID)
-	r.addRefusals(list)
+	r.addUnreachable(list)
 	return Page{Stores: list, NextCursor: next}, err
 }
 
 func (s Store) cursor() string { return s.ID.String() }
 
-// addRefusals marks the stores whose callers are turned away: that is newer
-// than what the registry has noted.
-func (r *Registry) addRefusals(page []Store) {
+// addUnreachable marks the stores whose databases the connection manager refuses
+// to open at the moment, which is newer than the recorded health.
+func (r *Registry) addUnreachable(page []Store) {
 	for _, s := range page {
 		if cause := r.tenants.Refusing(s.ID); s.Database != nil && cause != nil {
 			s.Database.Status, s.Database.LastError = tenantdb.StatusFailed, tenantdb.HealthCode(cause)
@@ -247,29 +278,22 @@ func (r *Registry) addRefusals(page []Store) {
 	}
 }
 
-// addDetails fills a page, sorted by id descending, with four queries
-// whatever its length. join, with its argument as $3, may leave out rows of
-// stores between the first and the last.
+// addDetails adds the details of a page, which is sorted by id descending, with
+// four queries whatever its length. join, with its argument as $3, may exclude
+// rows of stores between the first and the last.
 func addDetails(ctx context.Context, q masterdb.Querier, page []Store, join string, args ...any) error {
 	args = append([]any{page[0].ID, page[len(page)-1].ID}, args...)
 	at := make(map[stoa.StoreID]*Store, len(page))
 	for i := range page {
 		at[page[i].ID] = &page[i]
 	}
-	between := ` x` + join + ` WHERE x.store_id <= $1 AND x.store_id >= $2`
+	between := join + ` WHERE x.store_id <= $1 AND x.store_id >= $2`
 
-	var hostnames []Hostname
-	err := q.Select(ctx, &hostnames, `SELECT x.store_id, x.hostname, x.is_primary, x.custom, x.verified_at
-		FROM store_hostnames`+between+` ORDER BY x.is_primary DESC, x.created_at, x.hostname`, args...)
+	names, err := hostnames.Select(ctx, q, between, args...)
 	if err != nil {
 		return err
 	}
-	var claimed []Hostname
-	err = q.Select(ctx, &claimed, selectUnproven+between+` AND `+unproven+` ORDER BY x.created_at, x.hostname`, args...)
-	if err != nil {
-		return err
-	}
-	for _, h := range append(hostnames, claimed...) {
+	for _, h := range names {
 		if s := at[h.StoreID]; s != nil {
 			s.Hostnames = append(s.Hostnames, h)
 		}
@@ -278,7 +302,7 @@ func addDetails(ctx context.Context, q masterdb.Querier, page []Store, join stri
 		StoreID stoa.StoreID
 		tenantdb.Info
 	}
-	err = q.Select(ctx, &databases, `SELECT x.store_id, `+tenantdb.InfoColumns+` FROM store_databases`+between, args...)
+	err = q.Select(ctx, &databases, `SELECT x.store_id, `+tenantdb.InfoColumns+` FROM store_databases x`+between, args...)
 	if err != nil {
 		return err
 	}
@@ -289,7 +313,7 @@ func addDetails(ctx context.Context, q masterdb.Querier, page []Store, join stri
 	}
 	var balances []credits.Balance
 	err = q.Select(ctx, &balances, `SELECT x.store_id, x.balance, x.reserved, x.debt, x.lifetime_purchased,
-		x.lifetime_spent, x.updated_at FROM credit_balances`+between, args...)
+		x.lifetime_spent, x.updated_at FROM credit_balances x`+between, args...)
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func TestListPages(t *testing.T) {
 }
 
 // walk follows the cursors to the end.
-func walk(t *testing.T, b bench, p access.Principal, limit int) []stoa.StoreID {
+func walk(t *testing.T, b replica, p access.Principal, limit int) []stoa.StoreID {
 	t.Helper()
 	var ids []stoa.StoreID
 	cursor := ""
@@ -178,7 +178,7 @@ func TestGetOfAStranger(t *testing.T) {
 
 func TestGetWithTheTenantDown(t *testing.T) {
 	t.Parallel()
-	eachTenant(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
+	eachTenant(t, func(t *testing.T, b replica, engine tenantdb.EngineName) {
 		p := b.user(t)
 		s := b.create(t, p, "Bakery")
 		tn := b.tenant(t, engine, s.ID)
@@ -218,7 +218,7 @@ func TestGetWithTheTenantDown(t *testing.T) {
 // knowledge away.
 func TestGetWithTheTenantInDisorder(t *testing.T) {
 	t.Parallel()
-	eachTenant(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
+	eachTenant(t, func(t *testing.T, b replica, engine tenantdb.EngineName) {
 		p := b.user(t)
 		for _, damage := range []string{`DELETE FROM stores`, `ALTER TABLE stores RENAME TO stores_old`} {
 			s, _ := b.open(t, p, engine, "Bakery")

@@ -16,29 +16,22 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Update changes a store's profile in its own database. Name and slug are
-// kept in the master too, which decides: they change there first, together
-// with a job that carries them into the tenant database should the write
-// below not get through.
+// Update changes a store's profile in its own database. The master has the name
+// and slug too, and its values are authoritative: they change there first,
+// together with a job that writes them to the tenant database should the write
+// below fail.
 //
-// It fails with invalid_request, naming every fault, with hostname_taken, and
-// with tenant_unavailable when the store's database cannot be reached.
-// Nothing has changed then, but for a database lost in the middle of the
-// call: the job finishes what the master has. A store that is not active
-// cannot be changed. A caller that may write and not read gets its ID alone.
+// Update fails with invalid_request, naming every fault, with hostname_taken, and
+// with tenant_unavailable when the store's database cannot be reached. Nothing has
+// changed then, unless the database was lost during the call: the job completes
+// what the master has. A store that is not active cannot be changed. A caller that
+// may write but not read gets the store's ID alone.
 func (r *Registry) Update(ctx context.Context, p access.Principal, id stoa.StoreID, patch shop.ProfilePatch) (Store, error) {
-	if _, err := access.Check(ctx, r.db, p, id, access.UpdateStore); err != nil {
-		return Store{}, err
-	}
-	if err := r.checkPatch(ctx, id, patch); err != nil {
-		return Store{}, err
-	}
-	// Before activation the credentials may lead to anybody's database.
-	status, err := readStatus(ctx, r.db, id, "")
+	role, err := access.Check(ctx, r.db, p, id, access.UpdateStore)
 	if err != nil {
 		return Store{}, err
 	}
-	if err := status.requireActive(); err != nil {
+	if err := r.checkUpdate(ctx, id, patch); err != nil {
 		return Store{}, err
 	}
 	lease, err := r.tenants.Acquire(ctx, id)
@@ -46,41 +39,103 @@ func (r *Registry) Update(ctx context.Context, p access.Principal, id stoa.Store
 		return Store{}, err
 	}
 	defer lease.Release()
-	if err := r.write(ctx, lease.DB, p, id, patch); err != nil {
+	var profile shop.Profile
+	if patch.Name == nil && patch.Slug == nil {
+		profile, err = r.updateTenant(ctx, lease.DB, p, id, patch)
+	} else {
+		profile, err = r.updateBoth(ctx, lease.DB, p, id, patch)
+	}
+	if err != nil {
 		return Store{}, err
 	}
 	if p.Within(id, access.ReadStore) != nil {
 		return Store{ID: id}, nil
 	}
-	return r.Get(ctx, p, id)
+	s, err := r.readAs(ctx, role, id)
+	if err != nil {
+		return Store{}, err
+	}
+	s.Profile = &profile
+	return s, r.recordHealth(ctx, &s, nil)
 }
 
-// write records the change in the audit log before the tenant database has
-// it, since no transaction spans both. Should the tenant's part then fail, a
-// second entry says so.
-func (r *Registry) write(ctx context.Context, db *tenantdb.DB, p access.Principal, id stoa.StoreID, patch shop.ProfilePatch) error {
-	if patch.Name == nil && patch.Slug == nil {
-		if err := r.db.Tx(ctx, func(tx *masterdb.Tx) error { return recordUpdate(ctx, tx, p, id, patch, access.Success, nil) }); err != nil {
-			return err
+// checkUpdate fails for a patch with faults, and for a store that cannot be
+// changed: before activation its credentials may lead to anybody's database.
+func (r *Registry) checkUpdate(ctx context.Context, id stoa.StoreID, patch shop.ProfilePatch) error {
+	var present struct {
+		Identity
+		Status Status
+	}
+	err := r.db.Get(ctx, &present, `SELECT name, slug, status FROM stores WHERE id = $1`, id)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return access.ErrStoreNotFound()
+	}
+	if err != nil {
+		return err
+	}
+	if err := r.checkPatch(present.Identity, patch); err != nil {
+		return err
+	}
+	return present.Status.requireActive()
+}
+
+// checkPatch finds every fault before anything is written. The registry is
+// stricter about names and slugs than a tenant database. The present name and slug
+// are no fault, even if the rules have changed since.
+func (r *Registry) checkPatch(present Identity, patch shop.ProfilePatch) error {
+	var faults stoa.Invalid
+	if patch.Name != nil && *patch.Name != present.Name {
+		if fault := NameFault(*patch.Name); fault != "" {
+			faults.Add("name", "%s", fault)
 		}
-		_, err := shop.UpdateProfile(ctx, db, id, patch)
-		return r.recordFailure(ctx, p, id, patch, err)
 	}
-	// The lease may be on connections that have died since; find out before
-	// the master changes.
-	if _, err := shop.ReadProfile(ctx, db, id); err != nil {
-		return err
+	if patch.Slug != nil && *patch.Slug != present.Slug {
+		if fault := r.slugFault(*patch.Slug); fault != "" {
+			faults.Add("slug", "%s", fault)
+		}
 	}
-	if err := r.rename(ctx, p, id, patch); err != nil {
-		return err
+	var others *stoa.Error
+	if errors.As(patch.Validate(), &others) {
+		for _, f := range others.Fields {
+			if !slices.ContainsFunc(faults, func(known stoa.FieldError) bool { return known.Field == f.Field }) {
+				faults = append(faults, f)
+			}
+		}
 	}
-	err := r.carry(ctx, db, id, patch)
-	patch.Name, patch.Slug = nil, nil // these the job carries on
-	return r.recordFailure(ctx, p, id, patch, err)
+	return faults.Err()
 }
 
-// recordUpdate names the changed fields and, of name and slug, the values. An
-// empty patch changes nothing.
+// updateTenant changes fields that only the tenant database has. No transaction
+// spans both databases, so the audit log gets the change first and, if the tenant
+// database fails, a second entry that says so.
+func (r *Registry) updateTenant(ctx context.Context, db *tenantdb.DB, p access.Principal, id stoa.StoreID, patch shop.ProfilePatch) (shop.Profile, error) {
+	err := r.db.Tx(ctx, func(tx *masterdb.Tx) error { return recordUpdate(ctx, tx, p, id, patch, access.Success, nil) })
+	if err != nil {
+		return shop.Profile{}, err
+	}
+	profile, err := shop.UpdateProfile(ctx, db, id, patch)
+	return profile, r.recordFailure(ctx, p, id, patch, err)
+}
+
+// updateBoth changes name or slug, which the master has too, with the other
+// fields of the patch.
+func (r *Registry) updateBoth(ctx context.Context, db *tenantdb.DB, p access.Principal, id stoa.StoreID, patch shop.ProfilePatch) (shop.Profile, error) {
+	// The lease may be on connections that have failed since. Find out before the
+	// master changes.
+	if _, err := shop.ReadProfile(ctx, db, id); err != nil {
+		return shop.Profile{}, err
+	}
+	identity, err := r.rename(ctx, p, id, patch)
+	if err != nil {
+		return shop.Profile{}, err
+	}
+	profile, err := r.writeIdentity(ctx, db, id, identity, patch)
+	patch.Name, patch.Slug = nil, nil // the job completes these
+	return profile, r.recordFailure(ctx, p, id, patch, err)
+}
+
+// recordUpdate writes the names of the changed fields and, of name and slug, the
+// values to the audit log. An empty patch is not recorded.
 func recordUpdate(ctx context.Context, tx *masterdb.Tx, p access.Principal, id stoa.StoreID, patch shop.ProfilePatch, o access.Outcome, values map[string]string) error {
 	fields := patch.Fields()
 	if len(fields) == 0 {
@@ -91,8 +146,8 @@ func recordUpdate(ctx context.Context, tx *masterdb.Tx, p access.Principal, id s
 	return access.Record(ctx, tx, p, access.Event{Action: access.StoreUpdated, Store: id, Outcome: o, Details: details})
 }
 
-// recordFailure notes that the tenant's part of a recorded change failed with
-// cause, which it returns.
+// recordFailure writes to the audit log that the tenant's part of a recorded
+// change failed with cause, which it returns.
 func (r *Registry) recordFailure(ctx context.Context, p access.Principal, id stoa.StoreID, patch shop.ProfilePatch, cause error) error {
 	if cause == nil {
 		return nil
@@ -108,64 +163,29 @@ func (r *Registry) recordFailure(ctx context.Context, p access.Principal, id sto
 	return cause
 }
 
-// carry writes patch to the tenant, with name and slug as the master has
-// them. Of several writers the slowest must not have the last word with a
-// name of before: each looks into the master again after its write, and
-// whoever finds another name there writes that.
-func (r *Registry) carry(ctx context.Context, db *tenantdb.DB, id stoa.StoreID, patch shop.ProfilePatch) error {
-	identity, err := r.ReadIdentity(ctx, id)
-	for err == nil {
+// writeIdentity writes the patch to the tenant database, with name and slug as the
+// master has them. Of several concurrent writers the slowest must not leave an old
+// name behind: each reads the master again after its write, and writes once more
+// if the identity there has changed.
+func (r *Registry) writeIdentity(ctx context.Context, db *tenantdb.DB, id stoa.StoreID, identity Identity, patch shop.ProfilePatch) (shop.Profile, error) {
+	for {
 		written := identity
 		patch.Name, patch.Slug = &written.Name, &written.Slug
-		if _, err := shop.UpdateProfile(ctx, db, id, patch); err != nil {
-			return err
-		}
-		if identity, err = r.ReadIdentity(ctx, id); identity == written {
-			return err
-		}
-		patch = shop.ProfilePatch{} // the rest is written
-	}
-	return err
-}
-
-// checkPatch finds every fault before anything is written anywhere. The
-// registry is stricter about names and slugs than a store on its own would be.
-// The name and slug that the store has are no fault, even if what is allowed has
-// changed since.
-func (r *Registry) checkPatch(ctx context.Context, id stoa.StoreID, patch shop.ProfilePatch) error {
-	var faults stoa.Invalid
-	add := func(field string, value *string, fault func(string) string) {
-		if value != nil && fault(*value) != "" {
-			faults.Add(field, "%s", fault(*value))
-		}
-	}
-	add("name", patch.Name, NameFault)
-	add("slug", patch.Slug, r.platform.slugFault)
-	if len(faults) > 0 {
-		present, err := r.ReadIdentity(ctx, id)
+		profile, err := shop.UpdateProfile(ctx, db, id, patch)
 		if err != nil {
-			return err
+			return shop.Profile{}, err
 		}
-		faults = slices.DeleteFunc(faults, func(f stoa.FieldError) bool {
-			return f.Field == "name" && *patch.Name == present.Name || f.Field == "slug" && *patch.Slug == present.Slug
-		})
-	}
-	var others *stoa.Error
-	if errors.As(patch.Validate(), &others) {
-		for _, f := range others.Fields {
-			if !slices.ContainsFunc(faults, func(known stoa.FieldError) bool { return known.Field == f.Field }) {
-				faults = append(faults, f)
-			}
+		if identity, err = r.ReadIdentity(ctx, id); err != nil || identity == written {
+			return profile, err
 		}
+		patch = shop.ProfilePatch{} // the other fields are written
 	}
-	return faults.Err()
 }
 
-// rename changes what the master holds. The store's own hostname follows its
-// slug.
-func (r *Registry) rename(ctx context.Context, p access.Principal, id stoa.StoreID, patch shop.ProfilePatch) error {
-	name, slug := patch.Name, patch.Slug
-	return r.db.Tx(ctx, func(tx *masterdb.Tx) error {
+// rename changes name and slug in the master and returns them as they are there
+// then. The store's hostname below the platform's domain follows its slug.
+func (r *Registry) rename(ctx context.Context, p access.Principal, id stoa.StoreID, patch shop.ProfilePatch) (identity Identity, err error) {
+	err = r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		status, err := lockStatus(ctx, tx, id)
 		if err != nil {
 			return err
@@ -177,50 +197,50 @@ func (r *Registry) rename(ctx context.Context, p access.Principal, id stoa.Store
 		if err != nil {
 			return err
 		}
+		identity = before
 		values := map[string]string{}
-		if name != nil {
-			values["oldName"], values["newName"] = before.Name, *name
-			if _, err := tx.Exec(ctx, `UPDATE stores SET name = $2, updated_at = $3 WHERE id = $1`, id, *name, tx.Now); err != nil {
+		if patch.Name != nil {
+			identity.Name = *patch.Name
+			values["oldName"], values["newName"] = before.Name, identity.Name
+			if _, err := tx.Exec(ctx, `UPDATE stores SET name = $2, updated_at = $3 WHERE id = $1`, id, identity.Name, tx.Now); err != nil {
 				return err
 			}
 		}
-		if slug != nil {
-			values["oldSlug"], values["newSlug"] = before.Slug, *slug
-			if err := r.moveSlug(ctx, tx, id, *slug); err != nil {
+		if patch.Slug != nil {
+			identity.Slug = *patch.Slug
+			values["oldSlug"], values["newSlug"] = before.Slug, identity.Slug
+			if err := r.changeSlug(ctx, tx, id, before.Slug, identity.Slug); err != nil {
 				return err
 			}
 		}
 		if err := recordUpdate(ctx, tx, p, id, patch, access.Success, values); err != nil {
 			return err
 		}
-		return r.queue.Enqueue(ctx, tx, CarryIdentity{StoreID: id})
+		return r.queue.Enqueue(ctx, tx, SyncIdentity{StoreID: id})
 	})
+	return identity, err
 }
 
-// moveSlug gives the store another slug and keeps the one of before for its
+// changeSlug gives the store another slug and keeps the previous one for its
 // owner. The caller has locked the store.
-func (r *Registry) moveSlug(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, slug string) error {
-	before, err := readIdentity(ctx, tx, id)
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, `UPDATE stores SET slug = $2, updated_at = $3 WHERE id = $1`, id, slug, tx.Now)
+func (r *Registry) changeSlug(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, before, slug string) error {
+	_, err := tx.Exec(ctx, `UPDATE stores SET slug = $2, updated_at = $3 WHERE id = $1`, id, slug, tx.Now)
 	if masterdb.IsUnique(err) {
-		return slugTaken(slug)
+		return errSlugTaken(slug)
 	}
 	if err != nil {
 		return err
 	}
-	if before.Slug != slug {
-		if err := r.exchangeSlug(ctx, tx, id, before.Slug, slug); err != nil {
+	if before != slug {
+		if err := r.exchangeSlug(ctx, tx, id, before, slug); err != nil {
 			return err
 		}
 	}
-	return r.putHostname(ctx, tx, id, slug)
+	return r.mapSlug(ctx, tx, id, slug)
 }
 
 // exchangeSlug claims the slug that the store's row has now and releases the
-// one of before.
+// previous one.
 func (r *Registry) exchangeSlug(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, before, slug string) error {
 	owner, err := access.OwnerOf(ctx, tx, id)
 	if err != nil && !errors.Is(err, masterdb.ErrNotFound) { // a store may have no owner left
@@ -231,7 +251,7 @@ func (r *Registry) exchangeSlug(ctx context.Context, tx *masterdb.Tx, id stoa.St
 		return err
 	}
 	if !free {
-		return slugTaken(slug)
+		return errSlugTaken(slug)
 	}
 	if err := checkReleased(ctx, tx, id); err != nil {
 		return err
@@ -239,29 +259,34 @@ func (r *Registry) exchangeSlug(ctx context.Context, tx *masterdb.Tx, id stoa.St
 	return r.releaseSlug(ctx, tx, id, before)
 }
 
-// CarryIdentity is the job that writes a store's name and slug, as the
-// master has them, into its tenant database.
-type CarryIdentity struct {
+// SyncIdentity is the job that writes a store's name and slug, as the master has
+// them, to its tenant database.
+type SyncIdentity struct {
 	jobs.AtTenant `json:"-"`
 
 	StoreID stoa.StoreID `json:"storeId"`
 }
 
 // Kind implements jobs.Args.
-func (CarryIdentity) Kind() string { return "stores.carry_identity" }
+func (SyncIdentity) Kind() string { return "stores.carry_identity" }
 
-// CarryIdentityTimeout bounds one attempt.
-const CarryIdentityTimeout = 30 * time.Second
+// SyncIdentityTimeout bounds one attempt.
+const SyncIdentityTimeout = 30 * time.Second
 
-// CarryIdentity runs the job.
-func (r *Registry) CarryIdentity(ctx context.Context, job CarryIdentity) error {
+// SyncIdentity runs the job.
+func (r *Registry) SyncIdentity(ctx context.Context, job SyncIdentity) error {
 	lease, err := r.tenants.Acquire(ctx, job.StoreID)
 	if stoa.CodeOf(err) == stoa.StorePendingDatabase {
-		return nil // deleted meanwhile
+		return nil // the store was deleted meanwhile
 	}
 	if err != nil {
 		return err
 	}
 	defer lease.Release()
-	return r.carry(ctx, lease.DB, job.StoreID, shop.ProfilePatch{})
+	identity, err := r.ReadIdentity(ctx, job.StoreID)
+	if err != nil {
+		return err
+	}
+	_, err = r.writeIdentity(ctx, lease.DB, job.StoreID, identity, shop.ProfilePatch{})
+	return err
 }

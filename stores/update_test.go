@@ -20,7 +20,7 @@ import (
 
 func TestUpdate(t *testing.T) {
 	t.Parallel()
-	eachTenant(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
+	eachTenant(t, func(t *testing.T, b replica, engine tenantdb.EngineName) {
 		p := b.user(t)
 		s, _ := b.open(t, p, engine, "Bakery")
 		_, err := b.Resolve(t.Context(), s.Hostnames[0].Hostname) // now it is cached
@@ -59,7 +59,7 @@ func TestUpdate(t *testing.T) {
 }
 
 // state is all that an update may touch.
-func (b bench) state(t *testing.T, p access.Principal, id stoa.StoreID) string {
+func (b replica) state(t *testing.T, p access.Principal, id stoa.StoreID) string {
 	t.Helper()
 	s, err := b.Get(t.Context(), p, id)
 	must(t, err)
@@ -134,7 +134,7 @@ func TestUpdateAsksForTheRight(t *testing.T) {
 
 func TestUpdateWithTheTenantDown(t *testing.T) {
 	t.Parallel()
-	eachTenant(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
+	eachTenant(t, func(t *testing.T, b replica, engine tenantdb.EngineName) {
 		p := b.user(t)
 		s := b.create(t, p, "Bakery")
 		tn := b.tenant(t, engine, s.ID)
@@ -199,15 +199,15 @@ func TestUpdateOfAStoreThatIsNotActive(t *testing.T) {
 }
 
 // The process dies between the master's commit and the tenant's write.
-func TestCarryIdentityRepairsTheTenant(t *testing.T) {
+func TestSyncIdentityRepairsTheTenant(t *testing.T) {
 	t.Parallel()
-	eachTenant(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
+	eachTenant(t, func(t *testing.T, b replica, engine tenantdb.EngineName) {
 		p := b.user(t)
 		s, _ := b.open(t, p, engine, "Bakery")
 		_, err := b.Update(t.Context(), p, s.ID, shop.ProfilePatch{City: ptr("Wien")})
 		must(t, err)
 		slug := "bread-" + string(engine)
-		must(t, b.rename(t.Context(), access.Principal{}, s.ID, shop.ProfilePatch{Name: ptr("Bread"), Slug: &slug}))
+		must(t, b.renameMaster(t, s.ID, shop.ProfilePatch{Name: ptr("Bread"), Slug: &slug}))
 		if got := b.profile(t, s.ID); got.Name != "Bakery" {
 			t.Fatalf("the tenant knows already: %+v", got)
 		}
@@ -220,23 +220,23 @@ func TestCarryIdentityRepairsTheTenant(t *testing.T) {
 }
 
 // A writer who was overtaken writes what the master has by then.
-func TestCarryIdentityOvertaken(t *testing.T) {
+func TestSyncIdentityOvertaken(t *testing.T) {
 	t.Parallel()
-	eachTenant(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
+	eachTenant(t, func(t *testing.T, b replica, engine tenantdb.EngineName) {
 		p := b.user(t)
 		s, _ := b.open(t, p, engine, "Bakery")
 		first, second := "first-"+string(engine), "second-"+string(engine)
-		must(t, b.rename(t.Context(), access.Principal{}, s.ID, shop.ProfilePatch{Name: ptr("First"), Slug: &first}))
+		must(t, b.renameMaster(t, s.ID, shop.ProfilePatch{Name: ptr("First"), Slug: &first}))
 		_, err := b.Update(t.Context(), p, s.ID, shop.ProfilePatch{Name: ptr("Second"), Slug: &second})
 		must(t, err)
-		must(t, b.CarryIdentity(t.Context(), CarryIdentity{StoreID: s.ID})) // the first one's, late
+		must(t, b.SyncIdentity(t.Context(), SyncIdentity{StoreID: s.ID})) // the first one's, late
 		b.agree(t, p, s.ID, "Second", second)
 	})
 }
 
 // Between a writer's look into the master and its write, the name changes
 // again and the other writer finishes. The late one must notice.
-func TestCarryIdentityOvertakenInTheMiddle(t *testing.T) {
+func TestSyncIdentityOvertakenInTheMiddle(t *testing.T) {
 	t.Parallel()
 	if !slices.Contains(tenantdbtest.Engines(), tenantdb.PostgreSQL) {
 		t.Skip("needs PostgreSQL, which tells who waits for a lock")
@@ -245,21 +245,21 @@ func TestCarryIdentityOvertakenInTheMiddle(t *testing.T) {
 		b := setup(t, db)
 		p := b.user(t)
 		s, tn := b.open(t, p, tenantdb.PostgreSQL, "Bakery")
-		must(t, b.rename(t.Context(), access.Principal{}, s.ID, shop.ProfilePatch{Name: ptr("First"), Slug: ptr("first")}))
+		must(t, b.renameMaster(t, s.ID, shop.ProfilePatch{Name: ptr("First"), Slug: ptr("first")}))
 		other := tenantdbtest.Open(t, tn.Credentials)
 		done := make(chan error, 1)
 		must(t, other.Tx(t.Context(), func(tx *tenantdb.Tx) error {
 			if _, err := tx.Exec(t.Context(), `UPDATE stores SET city = city`); err != nil {
 				return err
 			}
-			go func() { done <- b.CarryIdentity(t.Context(), CarryIdentity{StoreID: s.ID}) }()
+			go func() { done <- b.SyncIdentity(t.Context(), SyncIdentity{StoreID: s.ID}) }()
 			until(t, "the writer waits for the row", func() bool {
 				var n int
 				must(t, other.Get(t.Context(), &n, `SELECT count(*) FROM pg_stat_activity
 					WHERE datname = current_database() AND wait_event_type = 'Lock'`))
 				return n == 1
 			})
-			must(t, b.rename(t.Context(), access.Principal{}, s.ID, shop.ProfilePatch{Name: ptr("Second"), Slug: ptr("second")}))
+			must(t, b.renameMaster(t, s.ID, shop.ProfilePatch{Name: ptr("Second"), Slug: ptr("second")}))
 			_, err := tx.Exec(t.Context(), `UPDATE stores SET name = 'Second', slug = 'second'`)
 			return err
 		}))
@@ -269,7 +269,7 @@ func TestCarryIdentityOvertakenInTheMiddle(t *testing.T) {
 }
 
 // agree checks that master, hostname and tenant all have the name and slug.
-func (b bench) agree(t *testing.T, p access.Principal, id stoa.StoreID, name, slug string) {
+func (b replica) agree(t *testing.T, p access.Principal, id stoa.StoreID, name, slug string) {
 	t.Helper()
 	s, err := b.Get(t.Context(), p, id)
 	must(t, err)
@@ -284,7 +284,7 @@ func (b bench) agree(t *testing.T, p access.Principal, id stoa.StoreID, name, sl
 
 func TestUpdateAtOnce(t *testing.T) {
 	t.Parallel()
-	eachTenant(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
+	eachTenant(t, func(t *testing.T, b replica, engine tenantdb.EngineName) {
 		b.start(t)
 		p := b.user(t)
 		s, _ := b.open(t, p, engine, "Bakery")

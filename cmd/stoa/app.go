@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/credits/feed"
 	"github.com/stoahq/stoa/fleet"
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/limits"
@@ -39,6 +40,7 @@ type app struct {
 	queue        *jobs.Queue
 	tenants      *tenantdb.Manager
 	ledger       *credits.Ledger
+	hostnames    *hostnames.Service
 	registry     *stores.Registry
 	accounts     *accounts.Accounts
 	payments     *payments.Service
@@ -104,13 +106,15 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	}
 	a.ledger = credits.New(master)
 	a.feed = feed.New(master, a.ledger, a.queue, log)
-	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, cfg.BaseDomain, log)
+	a.hostnames = hostnames.New(master, cfg.BaseDomain, log)
+	a.hostnames.SetMaxStale(cfg.ServeStale)
+	a.hostnames.LimitPerStore(cfg.limits().Hostnames)
+	a.hostnames.ReservePlatformHosts(cfg.platformHosts(publicURL))
+	a.hostnames.UseDNS(cfg.DNSServer)
+	a.registry = stores.New(master, a.ledger, a.tenants, a.queue, a.hostnames, log)
 	a.registry.KeepDeleted(cfg.DeletionGrace)
 	a.registry.KeepSlugs(cfg.KeepSlugs)
-	a.registry.ServeStale(cfg.ServeStale)
 	a.registry.UseQuotas(cfg.limits())
-	a.registry.ServePlatformAt(cfg.platformHosts(publicURL))
-	a.registry.UseDNS(cfg.DNSServer)
 	a.accounts = accounts.New(master, a.registry, signing, accounts.Options{
 		AccessTTL: cfg.JWTExpiresIn, Encryption: encryption, Queue: a.queue, Mail: a.mail, BaseURL: publicURL, Limits: a.limits,
 		Quotas:             cfg.limits(),
@@ -132,10 +136,10 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 		jobs.Every(a.queue, fleet.Interval, a.fleet.Job())
 	}
 	jobs.Handle(a.queue, provisioning.Timeout, a.provisioning.Provision)
-	jobs.Handle(a.queue, stores.CarryIdentityTimeout, a.registry.CarryIdentity)
+	jobs.Handle(a.queue, stores.SyncIdentityTimeout, a.registry.SyncIdentity)
 	jobs.Handle(a.queue, stores.DeleteStoreTimeout, a.registry.FinishDeletion)
-	jobs.Handle(a.queue, stores.CheckHostnamesTimeout, a.registry.CheckHostnames)
-	jobs.Every(a.queue, stores.CheckHostnamesEvery, stores.CheckHostnames{})
+	jobs.Handle(a.queue, hostnames.RecheckTimeout, a.hostnames.Recheck)
+	jobs.Every(a.queue, hostnames.RecheckInterval, hostnames.Recheck{})
 	a.accounts.HandleMails(a.queue)
 	jobs.Handle(a.queue, accounts.PurgeTimeout, a.accounts.PurgeExpired) // which earlier releases enqueue
 	a.handleExpiry()
@@ -164,7 +168,7 @@ func (a *app) followCredits(publicURL string) {
 	jobs.Handle(a.queue, time.Minute, lowBalance.Announce)
 	jobs.Handle(a.queue, time.Minute, lowBalance.Mail)
 	a.registry.FollowCredits(a.feed)
-	jobs.Handle(a.queue, stores.CopyCreditsTimeout, a.registry.CopyCredits)
+	jobs.Handle(a.queue, stores.SyncCreditsTimeout, a.registry.SyncCredits)
 	jobs.Handle(a.queue, time.Minute, a.feed.Sweep)
 	jobs.Every(a.queue, feed.SweepEvery, feed.Sweep{})
 }

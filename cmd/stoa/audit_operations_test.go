@@ -15,10 +15,10 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/credits"
+	"github.com/stoahq/stoa/hostnames/hostnamestest"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/payments/stripetest"
-	"github.com/stoahq/stoa/stores/storestest"
 	"github.com/stoahq/stoa/supabase/supabasetest"
 	"github.com/stoahq/stoa/tenantdb"
 	"github.com/stoahq/stoa/tenantdb/tenantdbtest"
@@ -133,7 +133,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 	for _, engine := range masterdbtest.Engines() {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
-			stripe, names := stripetest.New(t, ""), storestest.NewDNS(t)
+			stripe, names := stripetest.New(t, ""), hostnamestest.NewDNS(t)
 			sb := supabasetest.New(t, supabasetest.Options{})
 			cfg := atStripe(supabaseConfig(t, engine, sb), stripe)
 			cfg.DNSServer = names.Address
@@ -311,7 +311,7 @@ func (w *auditedWorld) databases(owner client) {
 	w.do(owner, "POST /api/stores/{id}/database/rotate-credentials", []string{id}, body(renewed), http.StatusOK)
 }
 
-func (w *auditedWorld) hostnames(owner client, id string, names *storestest.DNS) {
+func (w *auditedWorld) hostnames(owner client, id string, names *hostnamestest.DNS) {
 	w.t.Helper()
 	const name = "shop.example.com"
 	claim := w.do(owner, "POST /api/stores/{id}/hostnames", []string{id}, object{"hostname": name}, http.StatusCreated)

@@ -18,11 +18,11 @@ import (
 	"github.com/alecthomas/kong"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/payments"
-	"github.com/stoahq/stoa/stores"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
@@ -110,14 +110,14 @@ func (c *Config) faults() []defect {
 		fault("STOA_PRIVATE_LISTEN", "must be an IP address with a port, such as 127.0.0.1:9090")
 	}
 	for _, h := range c.PrivateHosts {
-		if name, err := stores.NormalHostname(h); err != nil || name != h {
+		if name, err := hostnames.Normalize(h); err != nil || name != h {
 			fault("STOA_PRIVATE_HOSTS", "%q is no host: name it in lower case, without scheme or port, as DNS has it", h)
 		}
 	}
 	if c.JWTExpiresIn < time.Minute || c.JWTExpiresIn > 24*time.Hour {
 		fault("JWT_EXPIRES_IN", "must be between 1m and 24h")
 	}
-	if name, err := stores.NormalHostname(c.BaseDomain); err != nil || name != c.BaseDomain {
+	if name, err := hostnames.Normalize(c.BaseDomain); err != nil || name != c.BaseDomain {
 		fault("STOA_BASE_DOMAIN", "must be a domain name in lower case, without scheme, port or final dot, as DNS has it (xn--… for other scripts)")
 	}
 	if u, err := url.Parse(c.BaseURL); c.BaseURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {

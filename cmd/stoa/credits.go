@@ -152,7 +152,7 @@ func (cmd creditsGrantCmd) Run(e *env) error {
 		return err
 	}
 	defer master.Close()
-	s, err := stores.Inspect(e.ctx, master, cmd.Store)
+	s, err := stores.Find(e.ctx, master, cmd.Store)
 	if err != nil {
 		return plain(err)
 	}

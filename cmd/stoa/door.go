@@ -9,10 +9,10 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/httpapi"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/limits"
-	"github.com/stoahq/stoa/stores"
 )
 
 // Door is what can be set of how requests come in.
@@ -43,7 +43,7 @@ func (d *Door) check(fault func(name, format string, args ...any)) {
 		fault("STOA_TRUSTED_PROXIES", "%v", err)
 	}
 	for _, h := range d.PlatformHosts {
-		if name, err := stores.NormalHostname(h); (err != nil || name != h) && !isIP(h) {
+		if name, err := hostnames.Normalize(h); (err != nil || name != h) && !isIP(h) {
 			fault("STOA_PLATFORM_HOSTS", "%q is no host: name it in lower case, without scheme or port, as DNS has it", h)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/stores"
 )
 
@@ -24,13 +25,13 @@ func (storesHostnamesCmd) Help() string {
 // storeHostnameProof is a hostname as printed; its names are the API's.
 type storeHostnameProof struct {
 	storeHostname
-	CreatedAt     time.Time         `json:"createdAt"`
-	RecordName    string            `json:"recordName,omitempty"`
-	RecordValue   string            `json:"recordValue,omitempty"`
-	ExpiresAt     *time.Time        `json:"expiresAt,omitempty"`
-	LastCheckedAt *time.Time        `json:"lastCheckedAt,omitempty"`
-	LastError     stores.ProofFault `json:"lastError,omitempty"`
-	Misses        int               `json:"misses"`
+	CreatedAt     time.Time                   `json:"createdAt"`
+	RecordName    string                      `json:"recordName,omitempty"`
+	RecordValue   string                      `json:"recordValue,omitempty"`
+	ExpiresAt     *time.Time                  `json:"expiresAt,omitempty"`
+	LastCheckedAt *time.Time                  `json:"lastCheckedAt,omitempty"`
+	LastError     hostnames.VerificationFault `json:"lastError,omitempty"`
+	Misses        int                         `json:"misses"`
 }
 
 func (cmd storesHostnamesCmd) Run(e *env) error {
@@ -39,11 +40,11 @@ func (cmd storesHostnamesCmd) Run(e *env) error {
 		return err
 	}
 	defer master.Close()
-	s, err := stores.Inspect(e.ctx, master, cmd.Store)
+	s, err := stores.Find(e.ctx, master, cmd.Store)
 	if err != nil {
 		return err
 	}
-	list, err := stores.SurveyHostnames(e.ctx, master, s.ID, e.cfg.BaseDomain)
+	list, err := hostnames.ReadDetails(e.ctx, master, s.ID, e.cfg.BaseDomain)
 	if err != nil {
 		return err
 	}
@@ -52,7 +53,7 @@ func (cmd storesHostnamesCmd) Run(e *env) error {
 		r := storeHostnameProof{
 			storeHostname: storeHostname{h.Hostname.Hostname, h.Primary, h.Custom, h.VerifiedAt != nil}, CreatedAt: h.CreatedAt,
 		}
-		if p := h.Proof; p != nil {
+		if p := h.Verification; p != nil {
 			r.RecordName, r.RecordValue = h.RecordName(), h.RecordValue()
 			r.ExpiresAt, r.LastCheckedAt, r.LastError, r.Misses = p.ExpiresAt, p.CheckedAt, p.Fault, p.Misses
 		}

@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/hostnames/hostnamestest"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
-	"github.com/stoahq/stoa/stores/storestest"
 )
 
 // ask is what a proxy asks before it gets a certificate.
@@ -30,7 +30,7 @@ func TestCustomHostname(t *testing.T) {
 	for _, engine := range masterdbtest.Engines() {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
-			names := storestest.NewDNS(t)
+			names := hostnamestest.NewDNS(t)
 			cfg := testConfig(t, engine)
 			cfg.PrivateListen, cfg.DNSServer = "127.0.0.1:0", names.Address
 			s := startServer(t, cfg)
@@ -104,7 +104,7 @@ func testHostnamesCommand(t *testing.T, cfg *Config, id, record string) {
 }
 
 // testDailyCheck: a server looks at start whether a check is due.
-func testDailyCheck(t *testing.T, cfg *Config, s *server, names *storestest.DNS) {
+func testDailyCheck(t *testing.T, cfg *Config, s *server, names *hostnamestest.DNS) {
 	t.Helper()
 	names.Remove("_stoa.shop.example.com")
 	err := s.master.Tx(t.Context(), func(tx *masterdb.Tx) error {

@@ -29,7 +29,7 @@ func (storesSuspendCmd) Help() string {
 
 func (cmd storesSuspendCmd) Run(e *env) error {
 	return cmd.change(e, "%s is suspended; shoppers are turned away until 'stoa stores resume'", func(ctx context.Context, a *app, s stores.Store) error {
-		return a.registry.Hold(ctx, e.by, s.ID)
+		return a.registry.SuspendByOperator(ctx, e.by, s.ID)
 	})
 }
 
@@ -39,7 +39,9 @@ type storesResumeCmd struct{ oneStore }
 func (storesResumeCmd) Help() string { return "Whoever suspended the store, it is open again." }
 
 func (cmd storesResumeCmd) Run(e *env) error {
-	return cmd.change(e, "%s is open", func(ctx context.Context, a *app, s stores.Store) error { return a.registry.Release(ctx, e.by, s.ID) })
+	return cmd.change(e, "%s is open", func(ctx context.Context, a *app, s stores.Store) error {
+		return a.registry.ResumeByOperator(ctx, e.by, s.ID)
+	})
 }
 
 type storesDeleteCmd struct {
@@ -63,7 +65,7 @@ func (cmd storesDeleteCmd) Run(e *env) error {
 				return errors.New("that is not the store's slug: nothing was changed (--yes does not ask)")
 			}
 		}
-		_, err := a.registry.DeleteAny(ctx, e.by, s.ID)
+		_, err := a.registry.DeleteByOperator(ctx, e.by, s.ID)
 		return err
 	})
 }
@@ -76,7 +78,9 @@ func (storesRestoreCmd) Help() string {
 }
 
 func (cmd storesRestoreCmd) Run(e *env) error {
-	return cmd.change(e, "%s is restored", func(ctx context.Context, a *app, s stores.Store) error { return a.registry.RestoreAny(ctx, e.by, s.ID) })
+	return cmd.change(e, "%s is restored", func(ctx context.Context, a *app, s stores.Store) error {
+		return a.registry.RestoreByOperator(ctx, e.by, s.ID)
+	})
 }
 
 // change finds the store, has it changed and prints what it is then.
@@ -88,14 +92,14 @@ func (cmd oneStore) change(e *env, done string, change func(context.Context, *ap
 		return err
 	}
 	defer a.close(context.WithoutCancel(ctx)) //nolint:errcheck // the change is made
-	s, err := stores.Inspect(ctx, a.master, cmd.Store)
+	s, err := stores.Find(ctx, a.master, cmd.Store)
 	if err != nil {
 		return plain(err)
 	}
 	if err := change(ctx, a, s); err != nil {
 		return plain(err)
 	}
-	if s, err = stores.Inspect(ctx, a.master, s.ID.String()); err != nil {
+	if s, err = stores.Find(ctx, a.master, s.ID.String()); err != nil {
 		return plain(err)
 	}
 	if cmd.JSON {

@@ -41,6 +41,6 @@ func (a *app) masterMetrics() []prometheus.Collector {
 		}),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "stoa_stale_lookups_total", Help: "Lookups of hostnames answered from the cache because the master database gave no answer.",
-		}, func() float64 { return float64(a.registry.StaleLookups()) }),
+		}, func() float64 { return float64(a.hostnames.StaleLookups()) }),
 	}
 }

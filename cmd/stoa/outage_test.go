@@ -156,7 +156,7 @@ func TestFrontsOutliveTheMaster(t *testing.T) {
 	if cold.header.Get("Retry-After") == "" {
 		t.Error("a store that is not known: no Retry-After")
 	}
-	if n := s.registry.StaleLookups(); n < 4 {
+	if n := s.hostnames.StaleLookups(); n < 4 {
 		t.Errorf("%d stale answers are counted", n)
 	}
 }

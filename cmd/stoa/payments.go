@@ -52,7 +52,7 @@ func (cmd paymentsListCmd) Run(e *env) error {
 	defer master.Close()
 	filter := payments.Filter{Status: payments.Status(cmd.State), Limit: cmd.Limit}
 	if cmd.Store != "" {
-		s, err := stores.Inspect(e.ctx, master, cmd.Store)
+		s, err := stores.Find(e.ctx, master, cmd.Store)
 		if err != nil {
 			return err
 		}

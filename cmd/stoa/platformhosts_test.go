@@ -6,8 +6,8 @@ import (
 	"testing"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/masterdb"
-	"github.com/stoahq/stoa/stores"
 )
 
 // onPlatformHosts has the platform answer at hosts under its base domain and
@@ -55,7 +55,7 @@ func (s *server) moveTo(t *testing.T, store, slug, hostname string) {
 		if _, err := tx.Exec(t.Context(), `UPDATE store_hostnames SET hostname = $2 WHERE store_id = $1`, id, hostname); err != nil {
 			return err
 		}
-		return tx.Notify(stores.ChangeTopic, id.String())
+		return tx.Notify(hostnames.ChangeTopic, id.String())
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/quotas"
-	"github.com/stoahq/stoa/stores"
 )
 
 // Quotas are the settings of how much one user and one store may have.
@@ -62,7 +62,7 @@ func (q *Quotas) limits() quotas.Limits {
 
 // platformHosts are the names that the platform itself answers at.
 func (c *Config) platformHosts(publicURL string) []string {
-	return stores.PlatformHosts(c.BaseDomain, publicURL, c.PlatformHosts)
+	return hostnames.PlatformHosts(c.BaseDomain, publicURL, c.PlatformHosts)
 }
 
 // checkPlatformHosts names the stores that have a slug or hostname of the
@@ -70,7 +70,7 @@ func (c *Config) platformHosts(publicURL string) []string {
 func (c *Config) checkPlatformHosts(ctx context.Context, master *masterdb.DB) []finding {
 	const check = "platform hosts"
 	hosts := c.platformHosts(c.publicURL(c.Port))
-	found, err := stores.Collisions(ctx, master, c.BaseDomain, hosts)
+	found, err := hostnames.Collisions(ctx, master, c.BaseDomain, hosts)
 	switch {
 	case err != nil:
 		return []finding{{Check: check, Detail: err.Error(), Remedy: "see that the master database answers"}}

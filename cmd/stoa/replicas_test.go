@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
-	"github.com/stoahq/stoa/stores"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
@@ -120,7 +120,7 @@ func (r twoReplicas) change(id stoa.StoreID, query string) {
 		if _, err := tx.Exec(r.t.Context(), query, id); err != nil {
 			return err
 		}
-		return tx.Notify(stores.ChangeTopic, id.String())
+		return tx.Notify(hostnames.ChangeTopic, id.String())
 	})
 }
 

@@ -101,7 +101,7 @@ func (a *app) serve(ctx context.Context, listener, private net.Listener) (*serve
 	s.beginDrain, s.beginStop = sync.OnceFunc(func() { close(a.draining) }), sync.OnceFunc(func() { close(stopping) })
 	metrics := a.newRegistry()
 	s.http = newPublic(counted(httpapi.New(httpapi.Domains{
-		Master: a.master, Accounts: a.accounts, Stores: a.registry, Tenants: a.tenants,
+		Master: a.master, Accounts: a.accounts, Stores: a.registry, Hostnames: a.hostnames, Tenants: a.tenants,
 		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning, Cloud: a.cloud, Mail: a.mail, Limits: a.limits, Memory: a.memory,
 	}, a.cfg.api(s.url, a.log, metrics, a.draining, stopping)), s.requests), a.log)
 	s.listenAt(s.http, bound(listener, s.http, a.cfg.fileShares().clients, a.tenants.SpareFiles, a.log))

@@ -59,7 +59,7 @@ func (cmd storesListCmd) Run(e *env) error {
 	defer master.Close()
 	all := []storeRecord{}
 	for last := (stoa.StoreID{}); ; {
-		page, err := stores.Survey(e.ctx, master, stores.Status(cmd.Status), last, surveyPage)
+		page, err := stores.ListAll(e.ctx, master, stores.Status(cmd.Status), last, surveyPage)
 		if err != nil {
 			return err
 		}
@@ -83,7 +83,7 @@ func (cmd storesShowCmd) Run(e *env) error {
 		return err
 	}
 	defer master.Close()
-	s, err := stores.Inspect(e.ctx, master, cmd.Store)
+	s, err := stores.Find(e.ctx, master, cmd.Store)
 	if err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ type storeFault struct {
 func newStoreRecord(s stores.Store) storeRecord {
 	r := storeRecord{
 		ID: s.ID, Name: s.Name, Slug: s.Slug, Status: s.Status, Hostnames: []storeHostname{},
-		CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt, DeleteAfter: s.DeleteAfter, Held: s.Held,
+		CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt, DeleteAfter: s.DeleteAfter, Held: s.SuspendedByOperator,
 	}
 	for _, h := range s.Hostnames {
 		r.Hostnames = append(r.Hostnames, storeHostname{h.Hostname, h.Primary, h.Custom, h.VerifiedAt != nil})

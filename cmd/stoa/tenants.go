@@ -137,7 +137,7 @@ func (cmd tenantsMigrateCmd) conclude(w io.Writer, sum fleet.Summary) error {
 func (e *env) storeIDs(master *masterdb.DB, names []string) ([]stoa.StoreID, error) {
 	var ids []stoa.StoreID
 	for _, name := range names {
-		s, err := stores.Inspect(e.ctx, master, name)
+		s, err := stores.Find(e.ctx, master, name)
 		if err != nil {
 			return nil, err
 		}

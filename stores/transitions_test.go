@@ -11,7 +11,7 @@ import (
 )
 
 // resolves checks what shoppers at the store's hostname get.
-func (b bench) resolves(t *testing.T, s Store, want stoa.Code) {
+func (b replica) resolves(t *testing.T, s Store, want stoa.Code) {
 	t.Helper()
 	_, err := b.Resolve(t.Context(), s.Slug+".shops.test")
 	wantCode(t, err, want)
@@ -29,7 +29,7 @@ func TestSuspendAndResume(t *testing.T) {
 			must(t, b.Suspend(t.Context(), admin, s.ID))
 			b.resolves(t, s, stoa.StoreSuspended)
 		}
-		if got, err := b.Get(t.Context(), p, s.ID); err != nil || got.Status != Suspended || got.Profile == nil || got.Held {
+		if got, err := b.Get(t.Context(), p, s.ID); err != nil || got.Status != Suspended || got.Profile == nil || got.SuspendedByOperator {
 			t.Errorf("suspended: %+v, %v", got, err)
 		}
 		for range 2 {
@@ -54,7 +54,7 @@ func TestHeldByTheOperator(t *testing.T) {
 		p := b.user(t)
 		s, _ := b.open(t, p, tenantdb.SQLite, "Bakery")
 		must(t, b.Suspend(t.Context(), p, s.ID)) // even if its owner was first
-		must(t, b.Hold(t.Context(), access.Principal{}, s.ID))
+		must(t, b.SuspendByOperator(t.Context(), access.Principal{}, s.ID))
 		must(t, b.Suspend(t.Context(), p, s.ID))
 		wantCode(t, b.Resume(t.Context(), p, s.ID), stoa.Forbidden)
 		// Nor is there a way round.
@@ -63,7 +63,7 @@ func TestHeldByTheOperator(t *testing.T) {
 		must(t, b.Restore(t.Context(), p, s.ID))
 		wantCode(t, b.Resume(t.Context(), p, s.ID), stoa.Forbidden)
 		b.resolves(t, s, stoa.StoreSuspended)
-		must(t, b.Release(t.Context(), access.Principal{}, s.ID))
+		must(t, b.ResumeByOperator(t.Context(), access.Principal{}, s.ID))
 		b.resolves(t, s, "")
 		must(t, b.Suspend(t.Context(), p, s.ID))
 		must(t, b.Resume(t.Context(), p, s.ID))
@@ -93,9 +93,9 @@ func TestTurnsFromEveryState(t *testing.T) {
 				func() error { return b.Suspend(t.Context(), p, s.ID) },
 				func() error { return b.Resume(t.Context(), p, s.ID) },
 				func() error { return b.Restore(t.Context(), p, s.ID) },
-				func() error { return b.Hold(t.Context(), access.Principal{}, s.ID) },
-				func() error { return b.Release(t.Context(), access.Principal{}, s.ID) },
-				func() error { return b.RestoreAny(t.Context(), access.Principal{}, s.ID) },
+				func() error { return b.SuspendByOperator(t.Context(), access.Principal{}, s.ID) },
+				func() error { return b.ResumeByOperator(t.Context(), access.Principal{}, s.ID) },
+				func() error { return b.RestoreByOperator(t.Context(), access.Principal{}, s.ID) },
 			} {
 				b.change(t, s.ID, `UPDATE stores SET status = $2, held = false,
 					status_before = CASE WHEN $2 = 'deleting' THEN 'active' END, delete_after = CASE WHEN $2 = 'deleting' THEN created_at END WHERE id = $1`,
@@ -109,7 +109,7 @@ func TestTurnsFromEveryState(t *testing.T) {
 			}
 		}
 		nobody := stoa.NewID[stoa.StoreID]()
-		wantCode(t, b.Hold(t.Context(), access.Principal{}, nobody), stoa.StoreNotFound)
+		wantCode(t, b.SuspendByOperator(t.Context(), access.Principal{}, nobody), stoa.StoreNotFound)
 		wantCode(t, b.Restore(t.Context(), p, nobody), stoa.StoreNotFound)
 	})
 }

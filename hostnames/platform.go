@@ -1,4 +1,4 @@
-package stores
+package hostnames
 
 import (
 	"context"
@@ -12,14 +12,14 @@ import (
 
 // PlatformHosts returns the names at which the platform itself answers, in
 // stored form: localhost, its base domain, the host of its base URL and the
-// others that the operator has named.
+// others that the operator has configured.
 func PlatformHosts(domain, baseURL string, others []string) []string {
 	hosts := append([]string{"localhost", domain}, others...)
 	if own, err := url.Parse(baseURL); err == nil {
 		hosts = append(hosts, own.Hostname())
 	}
 	for i, host := range hosts {
-		if name, err := NormalHostname(host); err == nil { // else it is an IPv6 address
+		if name, err := Normalize(host); err == nil { // else it is an IPv6 address
 			hosts[i] = name
 		}
 	}
@@ -27,42 +27,36 @@ func PlatformHosts(domain, baseURL string, others []string) []string {
 	return slices.DeleteFunc(slices.Compact(hosts), func(host string) bool { return host == "" })
 }
 
-// platform are the hosts of the platform and the slugs that would lead there.
+// platform is the set of the platform's hosts and of the slugs that would lead
+// to them.
 type platform struct {
 	hosts  map[string]bool
 	labels map[string]string // a label under the base domain → the platform's host with it
 }
 
-// ServePlatformAt keeps hosts, as PlatformHosts returns them, for the platform:
-// no store answers there, and none gets a slug that would lead there. It is for
-// the time before the registry is used.
-func (r *Registry) ServePlatformAt(hosts []string) {
-	r.platform = newPlatform(r.domain, hosts)
-	r.resolver.platform = r.platform.hosts
+// ReservePlatformHosts reserves hosts, as PlatformHosts returns them, for the
+// platform: no store answers there, and IsReserved holds for slugs that would
+// lead there. Call it before the service is in use.
+func (s *Service) ReservePlatformHosts(hosts []string) {
+	s.platform = newPlatform(s.domain, hosts)
+	s.resolver.platform = s.platform.hosts
 }
+
+// IsReserved reports whether <slug>.<domain> would lead to a host of the
+// platform.
+func (s *Service) IsReserved(slug string) bool { return s.platform.labels[slug] != "" }
 
 func newPlatform(domain string, hosts []string) platform {
 	p := platform{hosts: map[string]bool{}, labels: map[string]string{}}
 	for _, host := range hosts {
 		p.hosts[host] = true
-		// Of a.b.<domain> the label b is kept too: a page at b.<domain> could set
+		// Of a.b.<domain> the label b is reserved too: a page at b.<domain> could set
 		// cookies for the platform's host.
 		if prefix, ok := strings.CutSuffix(host, "."+strings.ToLower(domain)); ok {
 			p.labels[prefix[strings.LastIndexByte(prefix, '.')+1:]] = host
 		}
 	}
 	return p
-}
-
-// slugFault says what keeps a slug from being chosen, or "".
-func (p platform) slugFault(slug string) string {
-	if fault := slugFault(slug); fault != "" {
-		return fault
-	}
-	if p.labels[slug] != "" {
-		return reservedFault
-	}
-	return ""
 }
 
 // Collision is a store whose slug or hostname belongs to the platform.
@@ -72,9 +66,9 @@ type Collision struct {
 	Host    string // the platform's
 }
 
-// Collisions lists the stores that have a slug or a hostname of the platform's:
-// from before the platform answered there. hosts are as PlatformHosts returns
-// them. It is for the operator and checks no rights.
+// Collisions lists the stores whose slug or hostname belongs to the platform:
+// they are older than the configuration of that host. hosts are as PlatformHosts
+// returns them. It checks no rights.
 func Collisions(ctx context.Context, q masterdb.Querier, domain string, hosts []string) ([]Collision, error) {
 	p := newPlatform(domain, hosts)
 	var all []Collision
@@ -86,7 +80,7 @@ func Collisions(ctx context.Context, q masterdb.Querier, domain string, hosts []
 			return nil, err
 		}
 		for _, c := range found {
-			all = append(all, Collision{c.StoreID, c.Slug, host})
+			all = append(all, Collision{StoreID: c.StoreID, Slug: c.Slug, Host: host})
 		}
 	}
 	for label, host := range p.labels {
@@ -96,7 +90,7 @@ func Collisions(ctx context.Context, q masterdb.Querier, domain string, hosts []
 		}
 		for _, c := range found {
 			if !slices.ContainsFunc(all, func(known Collision) bool { return known.StoreID == c.StoreID }) {
-				all = append(all, Collision{c.StoreID, c.Slug, host})
+				all = append(all, Collision{StoreID: c.StoreID, Slug: c.Slug, Host: host})
 			}
 		}
 	}

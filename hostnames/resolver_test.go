@@ -1,4 +1,4 @@
-package stores
+package hostnames
 
 import (
 	"context"
@@ -12,28 +12,27 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/masterdb"
-	"github.com/stoahq/stoa/masterdb/masterdbtest"
 )
 
 // names is a resolver over a table of its own in place of the master, whose
 // answers can be held back.
 type names struct {
-	*Resolver
+	*resolver
 	mu    sync.Mutex
-	table map[string]Site
+	table map[string]Resolution
 	loads atomic.Int64
 	// before and after are called around each look into the table.
 	before, after func(ctx context.Context, name string)
 }
 
 func newNames(hosts ...string) *names {
-	n := &names{Resolver: newResolver(&masterdb.DB{Engine: masterdb.Postgres}), table: map[string]Site{}}
+	n := &names{resolver: newResolver(&masterdb.DB{Engine: masterdb.Postgres}), table: map[string]Resolution{}}
 	for _, h := range hosts {
-		n.put(h, Site{StoreID: stoa.NewID[stoa.StoreID](), Status: Active})
+		n.put(h, Resolution{StoreID: stoa.NewID[stoa.StoreID](), Status: "active"})
 	}
 	nothing := func(context.Context, string) {}
 	n.before, n.after = nothing, nothing
-	n.load = func(ctx context.Context, name string) (Site, error) {
+	n.load = func(ctx context.Context, name string) (Resolution, error) {
 		n.loads.Add(1)
 		n.before(ctx, name)
 		n.mu.Lock()
@@ -42,16 +41,16 @@ func newNames(hosts ...string) *names {
 		n.after(ctx, name)
 		switch {
 		case ctx.Err() != nil:
-			return Site{}, ctx.Err()
+			return Resolution{}, ctx.Err()
 		case !ok:
-			return Site{}, masterdb.ErrNotFound
+			return Resolution{}, masterdb.ErrNotFound
 		}
 		return site, nil
 	}
 	return n
 }
 
-func (n *names) put(host string, s Site) {
+func (n *names) put(host string, s Resolution) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.table[host] = s
@@ -64,7 +63,7 @@ func (n *names) remove(host string) {
 	site := n.table[host]
 	delete(n.table, host)
 	n.mu.Unlock()
-	n.forget(site.StoreID)
+	n.invalidate(site.StoreID)
 }
 
 // find fails the test unless host leads to its store.
@@ -104,7 +103,7 @@ func TestInFlightLookupDoesNotResurrectARemovedHostname(t *testing.T) {
 		"removed": func(n *names) { n.remove("a.test") },
 		"missed": func(n *names) { // its notification was lost with the listener's connection
 			delete(n.table, "a.test")
-			n.forgetAll()
+			n.invalidateAll()
 		},
 	} {
 		for _, seen := range []bool{false, true} {
@@ -113,7 +112,7 @@ func TestInFlightLookupDoesNotResurrectARemovedHostname(t *testing.T) {
 				n := newNames("a.test")
 				if seen {
 					n.find(t, "a.test")
-					n.forget(n.table["a.test"].StoreID)
+					n.invalidate(n.table["a.test"].StoreID)
 				}
 				read, proceed := make(chan struct{}), make(chan struct{})
 				n.after = func(context.Context, string) {
@@ -138,34 +137,32 @@ func TestInFlightLookupDoesNotResurrectARemovedHostname(t *testing.T) {
 	}
 }
 
-// The same with the master's own rows and the notification of the change.
+// TestInFlightLookupOfTheMaster is the same with the master's own rows and the
+// notification of the change.
 func TestInFlightLookupOfTheMaster(t *testing.T) {
 	t.Parallel()
-	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db)
-		s := b.create(t, b.user(t), "Bakery")
-		b.setStatus(t, s.ID, Active)
-		must(t, b.mapHostname(t.Context(), s.ID))
+	eachMaster(t, func(t *testing.T, r replica) {
+		s := r.store(t, "bakery")
 		read, proceed := make(chan struct{}), make(chan struct{})
-		query, once := b.resolver.load, sync.Once{}
-		b.resolver.load = func(ctx context.Context, name string) (Site, error) {
-			site, err := query(ctx, name)
+		query, once := r.resolver.load, sync.Once{}
+		r.resolver.load = func(ctx context.Context, name string) (Resolution, error) {
+			found, err := query(ctx, name)
 			once.Do(func() {
 				close(read)
 				<-proceed
 			})
-			return site, err
+			return found, err
 		}
 		answered := make(chan error)
 		go func() {
-			_, err := b.Resolve(context.Background(), "bakery.shops.test")
+			_, err := r.Resolve(context.Background(), "bakery.shops.test")
 			answered <- err
 		}()
 		<-read
-		b.change(t, s.ID, `DELETE FROM store_hostnames WHERE store_id = $1`, s.ID)
+		r.change(t, s.ID, `DELETE FROM store_hostnames WHERE store_id = $1`, s.ID)
 		close(proceed)
 		must(t, <-answered)
-		_, err := b.Resolve(t.Context(), "bakery.shops.test")
+		_, err := r.Resolve(t.Context(), "bakery.shops.test")
 		wantCode(t, err, stoa.StoreNotFound)
 	})
 }
@@ -176,7 +173,7 @@ func TestUnknownNamesAreNotRemembered(t *testing.T) {
 	t.Parallel()
 	n := newNames()
 	n.missing(t, "new.test")
-	n.put("new.test", Site{StoreID: stoa.NewID[stoa.StoreID](), Status: Active}) // and nobody is told
+	n.put("new.test", Resolution{StoreID: stoa.NewID[stoa.StoreID](), Status: "active"}) // and nobody is told
 	n.find(t, "new.test")
 }
 
@@ -189,7 +186,7 @@ func TestUnknownNamesEvictNobody(t *testing.T) {
 	var hosts []string
 	for i := range 20 {
 		hosts = append(hosts, fmt.Sprintf("good-%d.test", i))
-		n.put(hosts[i], Site{StoreID: stoa.NewID[stoa.StoreID](), Status: Active})
+		n.put(hosts[i], Resolution{StoreID: stoa.NewID[stoa.StoreID](), Status: "active"})
 		n.find(t, hosts[i])
 	}
 	for i := range 5000 {
@@ -201,21 +198,21 @@ func TestUnknownNamesEvictNobody(t *testing.T) {
 			n.find(t, h)
 		}
 	})
-	if len(n.flights) != 0 || n.cache.EstimatedSize() != len(hosts) {
-		t.Errorf("%d lookups and %d names are left over", len(n.flights), n.cache.EstimatedSize())
+	if n.cache.EstimatedSize() != len(hosts) {
+		t.Errorf("%d names are cached", n.cache.EstimatedSize())
 	}
 }
 
 func TestResolverIsBounded(t *testing.T) {
 	t.Parallel()
 	n := newNames()
-	if got := n.cache.GetMaximum(); got != maxNames {
+	if got := n.cache.GetMaximum(); got != maxCached {
 		t.Errorf("at most %d names", got)
 	}
 	n.cache.SetMaximum(50)
 	for i := range 1000 {
 		host := fmt.Sprintf("%d.test", i)
-		n.put(host, Site{StoreID: stoa.NewID[stoa.StoreID](), Status: Active})
+		n.put(host, Resolution{StoreID: stoa.NewID[stoa.StoreID](), Status: "active"})
 		n.find(t, host)
 	}
 	n.cache.CleanUp()
@@ -231,7 +228,7 @@ func TestFloodOfUnknownNames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNames("good.test")
 		n.find(t, "good.test")
-		n.forgetAll()
+		n.invalidateAll()
 		stuck := make(chan struct{})
 		var inside, most atomic.Int64
 		n.before = func(_ context.Context, name string) {
@@ -312,7 +309,7 @@ func TestLookupsAreShared(t *testing.T) {
 func TestForgetConcernsOneStore(t *testing.T) {
 	t.Parallel()
 	n := newNames("a.test", "b.test")
-	a, b := Site{StoreID: stoa.StoreID{15: 1}, Status: Active}, Site{StoreID: stoa.StoreID{15: 2}, Status: Active}
+	a, b := Resolution{StoreID: stoa.StoreID{15: 1}, Status: "active"}, Resolution{StoreID: stoa.StoreID{15: 2}, Status: "active"}
 	n.put("a.test", a)
 	n.put("www.a.test", a)
 	n.put("b.test", b)
@@ -323,18 +320,18 @@ func TestForgetConcernsOneStore(t *testing.T) {
 	}
 	n.made(t, 3, all)
 	n.made(t, 0, all)
-	n.forget(a.StoreID)
+	n.invalidate(a.StoreID)
 	n.made(t, 2, all)
 	n.made(t, 0, all)
-	n.forget(stoa.StoreID{15: 3})
+	n.invalidate(stoa.StoreID{15: 3})
 	n.made(t, 0, all)
-	n.forgetAll()
+	n.invalidateAll()
 	n.made(t, 3, all)
 	n.made(t, 0, all)
 
 	// A name that moves to another store leaves the first one.
 	n.put("www.a.test", b)
-	n.forget(a.StoreID)
+	n.invalidate(a.StoreID)
 	n.made(t, 2, all)
 }
 
@@ -363,19 +360,19 @@ func TestResolverTTL(t *testing.T) {
 	}
 }
 
-// hit is a registry that has seen the host of plainHits.
-func hit(t testing.TB) *Registry {
+// cachedService returns a service that has cached the host of cachedHosts.
+func cachedService(t testing.TB) *Service {
 	n := newNames("bakery.shops.test")
 	n.find(t, "bakery.shops.test")
-	return &Registry{resolver: n.Resolver}
+	return &Service{resolver: n.resolver}
 }
 
-var plainHits = []string{"bakery.shops.test:3000", "bakery.shops.test", "bakery.shops.test.:443"}
+var cachedHosts = []string{"bakery.shops.test:3000", "bakery.shops.test", "bakery.shops.test.:443"}
 
 // No t.Parallel: the allocations of other tests would be counted.
 func TestResolverHitAllocatesNothing(t *testing.T) { //nolint:paralleltest // see above
-	r := hit(t)
-	for _, host := range plainHits {
+	r := cachedService(t)
+	for _, host := range cachedHosts {
 		allocs := testing.AllocsPerRun(1000, func() {
 			if _, err := r.Resolve(t.Context(), host); err != nil {
 				t.Fatal(err)
@@ -388,8 +385,8 @@ func TestResolverHitAllocatesNothing(t *testing.T) { //nolint:paralleltest // se
 }
 
 func BenchmarkResolverHit(b *testing.B) {
-	r := hit(b)
-	for _, host := range plainHits {
+	r := cachedService(b)
+	for _, host := range cachedHosts {
 		b.Run(host, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
@@ -403,7 +400,7 @@ func BenchmarkResolverHit(b *testing.B) {
 		b.ReportAllocs()
 		b.RunParallel(func(pb *testing.PB) {
 			for pb.Next() {
-				if _, err := r.Resolve(b.Context(), plainHits[0]); err != nil {
+				if _, err := r.Resolve(b.Context(), cachedHosts[0]); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -430,11 +427,11 @@ func TestStaleLookups(t *testing.T) {
 				n.find(t, "a.test")
 				n.find(t, "b.test")
 				load := n.load
-				n.load = func(ctx context.Context, name string) (Site, error) {
+				n.load = func(ctx context.Context, name string) (Resolution, error) {
 					fault.before(ctx, name)
-					return Site{}, stoa.Errorf(stoa.PlatformUnavailable, "away")
+					return Resolution{}, stoa.Errorf(stoa.PlatformUnavailable, "away")
 				}
-				stale := func(host string, want Site, age time.Duration) {
+				stale := func(host string, want Resolution, age time.Duration) {
 					t.Helper()
 					begin := time.Now()
 					site, err := n.lookup(t.Context(), host)
@@ -458,9 +455,9 @@ func TestStaleLookups(t *testing.T) {
 				<-time.After(n.ttl)
 				stale("a.test", a, n.ttl)
 				unavailable("new.test")
-				n.forgetAll() // as after a listener that was cut off
+				n.invalidateAll() // as after a listener that was cut off
 				stale("a.test", a, n.ttl)
-				n.forget(b.StoreID) // it was suspended: what it is now cannot be read
+				n.invalidate(b.StoreID) // it was suspended: what it is now cannot be read
 				unavailable("b.test")
 				stale("a.test", a, n.ttl)
 				if n.stale.Load() != 3 {

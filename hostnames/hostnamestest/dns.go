@@ -1,5 +1,6 @@
-// Package storestest gives tests a DNS server to put proofs into.
-package storestest
+// Package hostnamestest provides tests with a DNS server for the verification of
+// hostnames.
+package hostnamestest
 
 import (
 	"net"

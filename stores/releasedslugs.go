@@ -11,28 +11,25 @@ import (
 	"github.com/stoahq/stoa/quotas"
 )
 
-// A slug that a store has given up is kept for its owner for a while: links,
-// bookmarks and passwords saved for the old address must not lead to a
-// stranger's store. Until then nobody answers there.
-//
-// A custom hostname is not kept: only who controls its DNS can verify it.
-
-// DefaultKeepSlugs is how long a released slug is kept, unless told.
+// DefaultKeepSlugs is the default time for which a released slug is kept for its
+// owner: links, bookmarks and passwords saved for the old address must not lead to
+// a stranger's store. During that time nothing answers there. A custom hostname is
+// not kept: only who controls its DNS can verify it.
 const DefaultKeepSlugs = 90 * 24 * time.Hour
 
-// maxReleasedSlugs is how many released slugs one store may have: with renames
-// alone it could otherwise reserve any number of names.
+// maxReleasedSlugs is how many released slugs one store may have. Without it a
+// store could reserve any number of names by renaming.
 const maxReleasedSlugs = 10
 
-// KeepSlugs sets how long a slug that a store has given up is kept for its
-// owner; 0 frees it at once. It is for the time before the registry is used.
+// KeepSlugs sets how long a released slug is kept for its owner; 0 frees it at
+// once. Call it before the registry is in use.
 func (r *Registry) KeepSlugs(d time.Duration) { r.keepSlugs = d }
 
 // claimSlug reports whether the store, whose row has the slug already, may have
-// it: not while the slug is kept for another store, unless owner owns that too,
-// or owned it until it was deleted. Call it after the row is
-// written. A query before that would miss a release that commits meanwhile; the
-// unique slug of the row has waited for it.
+// it: not while the slug is kept for another store, unless owner owns that store
+// too, or owned it until it was deleted. Call it after the row is written: a query
+// before that would miss a release that commits meanwhile, for which the unique
+// slug of the row has waited.
 func claimSlug(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, owner stoa.UserID, slug string) (bool, error) {
 	var kept struct {
 		StoreID   stoa.StoreID
@@ -54,7 +51,8 @@ func claimSlug(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, owner s
 	return true, err
 }
 
-// releaseSlug keeps a slug that the store has given up for its owners. The caller has locked the store.
+// releaseSlug keeps a slug that the store no longer has for its owner. The caller
+// has locked the store.
 func (r *Registry) releaseSlug(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, slug string) error {
 	if r.keepSlugs <= 0 {
 		return nil
@@ -74,11 +72,11 @@ func checkReleased(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) err
 		return err
 	}
 	return quotas.Error(quotas.ReleasedSlugs, maxReleasedSlugs, used,
-		"This store has given up %d slugs that are still kept for it. Take one of them back, or wait until one is free.", used)
+		"This store has released %d slugs that are still kept for it. Take one of them back, or wait until one is free.", used)
 }
 
-// Expiry is the rule by which rows of released slugs are deleted once they are
-// free, which they are without it.
+// Expiry returns the retention rule of released slugs. A slug is free when its
+// time has passed, whether its row is deleted or not.
 func Expiry() masterdb.Expiry {
 	return masterdb.Expiry{Table: "released_slugs", Key: []string{"slug"}, Age: "kept_until", Keep: time.Hour}
 }

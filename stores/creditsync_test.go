@@ -24,11 +24,11 @@ import (
 )
 
 // follow has a replica copy what changes, as 'stoa serve' does.
-func (b bench) follow(t *testing.T) *feed.Feed {
+func (b replica) follow(t *testing.T) *feed.Feed {
 	t.Helper()
 	changes := feed.New(b.db, b.ledger, b.queue, b.log)
 	b.FollowCredits(changes)
-	jobs.Handle(b.queue, CopyCreditsTimeout, b.CopyCredits)
+	jobs.Handle(b.queue, SyncCreditsTimeout, b.SyncCredits)
 	jobs.Handle(b.queue, time.Minute, changes.Sweep)
 	b.start(t)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
@@ -42,12 +42,12 @@ func (b bench) follow(t *testing.T) *feed.Feed {
 }
 
 // migrated notes in the master what connect leaves out.
-func (b bench) migrated(t *testing.T, id stoa.StoreID, version int64) {
+func (b replica) migrated(t *testing.T, id stoa.StoreID, version int64) {
 	t.Helper()
 	b.exec(t, `UPDATE store_databases SET schema_version = $2 WHERE store_id = $1`, id, version)
 }
 
-func (b bench) give(t *testing.T, id stoa.StoreID, amount credits.Amount) {
+func (b replica) give(t *testing.T, id stoa.StoreID, amount credits.Amount) {
 	t.Helper()
 	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		_, err := b.ledger.Grant(t.Context(), tx, id, credits.Grant{
@@ -57,7 +57,7 @@ func (b bench) give(t *testing.T, id stoa.StoreID, amount credits.Amount) {
 	}))
 }
 
-func (b bench) spend(t *testing.T, p access.Principal, id stoa.StoreID) {
+func (b replica) spend(t *testing.T, p access.Principal, id stoa.StoreID) {
 	t.Helper()
 	if _, err := b.ledger.Spend(t.Context(), p, id, credits.SpendRequest{Amount: 1, Description: "Käse ☕"}); err != nil {
 		t.Error(err)
@@ -65,7 +65,7 @@ func (b bench) spend(t *testing.T, p access.Principal, id stoa.StoreID) {
 }
 
 // spendMany spends n times at once.
-func (b bench) spendMany(t *testing.T, p access.Principal, id stoa.StoreID, n int) {
+func (b replica) spendMany(t *testing.T, p access.Principal, id stoa.StoreID, n int) {
 	t.Helper()
 	var wg sync.WaitGroup
 	for range n {
@@ -107,7 +107,7 @@ func readCached(t *testing.T, db *tenantdb.DB) (c copied, err error) {
 }
 
 // converge waits until the copies are what the ledger says, to the row.
-func (b bench) converge(t *testing.T, id stoa.StoreID) (got copied) {
+func (b replica) converge(t *testing.T, id stoa.StoreID) (got copied) {
 	t.Helper()
 	until(t, "the copies are those of the ledger", func() bool {
 		want, err := b.ledger.ReadBalance(t.Context(), b.db, id)
@@ -143,10 +143,10 @@ func (b bench) converge(t *testing.T, id stoa.StoreID) (got copied) {
 // TestCreditsAreCopied: a thousand spends in more than one step, and holds.
 func TestCreditsAreCopied(t *testing.T) {
 	t.Parallel()
-	eachTenant(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
+	eachTenant(t, func(t *testing.T, b replica, engine tenantdb.EngineName) {
 		p := b.user(t)
 		s, _ := b.open(t, p, engine, "Bakery")
-		b.migrated(t, s.ID, copySchema)
+		b.migrated(t, s.ID, syncMinSchema)
 		b.follow(t)
 		b.give(t, s.ID, 5000)
 		b.spendMany(t, p, s.ID, 1000)
@@ -176,12 +176,12 @@ func TestCreditsAreCopied(t *testing.T) {
 // on, other stores' copies too, and when it is back all follows in order.
 func TestCopiesOutliveAnOutage(t *testing.T) {
 	t.Parallel()
-	eachTenant(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
+	eachTenant(t, func(t *testing.T, b replica, engine tenantdb.EngineName) {
 		p := b.user(t)
 		s, tn := b.open(t, p, engine, "Bakery")
 		healthy, _ := b.open(t, p, tenantdb.SQLite, "Dairy")
 		for _, id := range []stoa.StoreID{s.ID, healthy.ID} {
-			b.migrated(t, id, copySchema)
+			b.migrated(t, id, syncMinSchema)
 			b.give(t, id, 5000)
 		}
 		b.follow(t)
@@ -221,7 +221,7 @@ func TestCopiersAtOnce(t *testing.T) {
 				b := setup(t, db)
 				p := b.user(t)
 				s, tn := b.open(t, p, engine, "Bakery")
-				b.migrated(t, s.ID, copySchema)
+				b.migrated(t, s.ID, syncMinSchema)
 				other := setup(t, db)
 				other.tenants = b.tenants // with the keys to the same databases
 				b.follow(t)
@@ -233,7 +233,7 @@ func TestCopiersAtOnce(t *testing.T) {
 				for i := range 10 {
 					for range 3 {
 						background.Go(func() {
-							err := b.CopyCredits(t.Context(), CopyCredits{StoreID: s.ID})
+							err := b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID})
 							var later *rivertype.JobSnoozeError // no room at the database: converge sees that the copy comes
 							if err != nil && !errors.As(err, &later) {
 								t.Error(err)
@@ -246,7 +246,7 @@ func TestCopiersAtOnce(t *testing.T) {
 							seen.Store(max(now, seen.Load()))
 						})
 					}
-					[]bench{b, other}[i%2].spendMany(t, p, s.ID, 60)
+					[]replica{b, other}[i%2].spendMany(t, p, s.ID, 60)
 				}
 				background.Wait()
 				if got := b.converge(t, s.ID); len(got.log) != 600 {
@@ -283,15 +283,15 @@ func TestCopiesWait(t *testing.T) {
 		if n := b.count(t, `river_job WHERE kind = 'stores.copy_credits'`); n != 0 {
 			t.Fatalf("%d jobs for a store without a database", n)
 		}
-		must(t, b.CopyCredits(t.Context(), CopyCredits{StoreID: s.ID})) // nor does one do anything
+		must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID})) // nor does one do anything
 		b.connect(t, s, b.tenant(t, tenantdb.SQLite, s.ID).Credentials)
-		b.migrated(t, s.ID, copySchema-1)
+		b.migrated(t, s.ID, syncMinSchema-1)
 		sweep()
-		must(t, b.CopyCredits(t.Context(), CopyCredits{StoreID: s.ID}))
+		must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID}))
 		if n := b.count(t, `credit_copies`); n != 0 {
 			t.Fatalf("a store of an older schema was copied to")
 		}
-		b.migrated(t, s.ID, copySchema)
+		b.migrated(t, s.ID, syncMinSchema)
 		spend()
 		sweep()
 		if got := b.converge(t, s.ID); len(got.log) != 2 || got.Seq != 3 {
@@ -308,7 +308,7 @@ func TestCopiesWait(t *testing.T) {
 		if n := b.count(t, `river_job WHERE kind = 'stores.copy_credits'`); n != jobsBefore {
 			t.Error("a sweep found work for a store that is being deleted")
 		}
-		must(t, b.CopyCredits(t.Context(), CopyCredits{StoreID: s.ID}))
+		must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID}))
 		lease, err := b.tenants.Acquire(t.Context(), s.ID)
 		must(t, err)
 		defer lease.Release()
@@ -322,10 +322,10 @@ func TestCopiesWait(t *testing.T) {
 // mend; until then the job waits.
 func TestBrokenTablesHurtNobody(t *testing.T) {
 	t.Parallel()
-	eachTenant(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
+	eachTenant(t, func(t *testing.T, b replica, engine tenantdb.EngineName) {
 		p := b.user(t)
 		s, _ := b.open(t, p, engine, "Bakery")
-		b.migrated(t, s.ID, copySchema)
+		b.migrated(t, s.ID, syncMinSchema)
 		b.follow(t)
 		b.give(t, s.ID, 100)
 		b.converge(t, s.ID)

@@ -39,14 +39,14 @@ var traps = []trap{
 	}, []string{`DROP TRIGGER refuse ON credit_copies`}},
 	{"a rule instead of the update", tenantdb.PostgreSQL, 1,
 		[]string{`CREATE RULE refuse AS ON UPDATE TO credit_copies DO INSTEAD NOTHING`}, []string{`DROP RULE refuse ON credit_copies`}},
-	{"an update that is not kept", tenantdb.PostgreSQL, copyAtOnce + 1, []string{
+	{"an update that is not kept", tenantdb.PostgreSQL, syncBatchSize + 1, []string{
 		`CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN OLD; END $$`,
 		`CREATE TRIGGER forget BEFORE UPDATE ON credit_copies FOR EACH ROW EXECUTE FUNCTION forget()`,
 	}, []string{`DROP TRIGGER forget ON credit_copies`}},
-	{"an update that is not kept", tenantdb.MySQL, copyAtOnce + 1,
+	{"an update that is not kept", tenantdb.MySQL, syncBatchSize + 1,
 		[]string{`CREATE TRIGGER forget BEFORE UPDATE ON credit_copies FOR EACH ROW SET NEW.version = OLD.version, NEW.seq = OLD.seq`},
 		[]string{`DROP TRIGGER forget`}},
-	{"one step of many", tenantdb.MySQL, copyAtOnce + 20,
+	{"one step of many", tenantdb.MySQL, syncBatchSize + 20,
 		[]string{`CREATE TRIGGER forget BEFORE UPDATE ON credit_copies FOR EACH ROW SET NEW.version = OLD.version, NEW.seq = OLD.seq + 1`},
 		[]string{`DROP TRIGGER forget`}},
 	{"a position that moves by itself", tenantdb.PostgreSQL, 100, []string{
@@ -87,12 +87,12 @@ func TestCopyWithoutProgress(t *testing.T) {
 }
 
 // catch runs the copy of a store in whose database the trap is.
-func (c trap) catch(t *testing.T, b bench, statements func() int64) {
+func (c trap) catch(t *testing.T, b replica, statements func() int64) {
 	p := b.user(t)
 	s, tn := b.open(t, p, c.engine, "Bakery")
-	b.migrated(t, s.ID, copySchema)
+	b.migrated(t, s.ID, syncMinSchema)
 	b.give(t, s.ID, 5000)
-	must(t, b.CopyCredits(t.Context(), CopyCredits{StoreID: s.ID}))
+	must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID}))
 	b.spendMany(t, p, s.ID, c.spent)
 	tenant := b.own(t, s, tn)
 	for _, statement := range c.set {
@@ -103,12 +103,12 @@ func (c trap) catch(t *testing.T, b bench, statements func() int64) {
 	before := statements()
 	for i := range tries {
 		var snooze *river.JobSnoozeError
-		if err := b.CopyCredits(t.Context(), CopyCredits{StoreID: s.ID}); !errors.As(err, &snooze) {
+		if err := b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID}); !errors.As(err, &snooze) {
 			t.Fatalf("try %d ends with %v, want that the next one waits", i+1, err)
 		}
-		longest := copyPatience
+		longest := syncMaxWait
 		if i < 9 {
-			longest = min(copyPatience, 2<<i*time.Second)
+			longest = min(syncMaxWait, 2<<i*time.Second)
 		}
 		if wait := snooze.Duration; wait > longest || wait < longest*3/4 {
 			t.Errorf("after %d tries the next one waits %s, want up to %s", i+1, wait, longest)
@@ -123,7 +123,7 @@ func (c trap) catch(t *testing.T, b bench, statements func() int64) {
 }
 
 // settleFault checks that the owner is told of a fault, and that it is gone with its cause.
-func (b bench) settleFault(t *testing.T, s Store, tenant *tenantdb.DB, c trap) {
+func (b replica) settleFault(t *testing.T, s Store, tenant *tenantdb.DB, c trap) {
 	t.Helper()
 	info, err := tenantdb.ReadInfo(t.Context(), b.db, s.ID)
 	must(t, err)
@@ -134,7 +134,7 @@ func (b bench) settleFault(t *testing.T, s Store, tenant *tenantdb.DB, c trap) {
 		_, err := tenant.Exec(t.Context(), statement)
 		must(t, err)
 	}
-	must(t, b.CopyCredits(t.Context(), CopyCredits{StoreID: s.ID}))
+	must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID}))
 	if got := b.converge(t, s.ID); len(got.log) != c.spent {
 		t.Errorf("%d spendings are copied, want %d", len(got.log), c.spent)
 	}
@@ -144,7 +144,7 @@ func (b bench) settleFault(t *testing.T, s Store, tenant *tenantdb.DB, c trap) {
 }
 
 // own opens the store's database as its merchant does.
-func (b bench) own(t *testing.T, s Store, tn tenant) *tenantdb.DB {
+func (b replica) own(t *testing.T, s Store, tn tenant) *tenantdb.DB {
 	t.Helper()
 	c := tn.Credentials
 	if c.Engine == tenantdb.SQLite {

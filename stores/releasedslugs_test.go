@@ -14,13 +14,13 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-func (b bench) renameTo(t *testing.T, id stoa.StoreID, slug string) error {
+func (b replica) renameTo(t *testing.T, id stoa.StoreID, slug string) error {
 	t.Helper()
-	return b.rename(t.Context(), access.Principal{}, id, shop.ProfilePatch{Slug: &slug})
+	return b.renameMaster(t, id, shop.ProfilePatch{Slug: &slug})
 }
 
 // active is a store that can be renamed, without a database.
-func (b bench) active(t *testing.T, p access.Principal, slug string) Store {
+func (b replica) active(t *testing.T, p access.Principal, slug string) Store {
 	t.Helper()
 	s, err := b.Create(t.Context(), p, NewStore{Name: slug, Slug: slug})
 	must(t, err)
@@ -30,7 +30,7 @@ func (b bench) active(t *testing.T, p access.Principal, slug string) Store {
 }
 
 // expire ends the time for which released slugs are kept.
-func (b bench) expire(t *testing.T) {
+func (b replica) expire(t *testing.T) {
 	t.Helper()
 	b.exec(t, `UPDATE released_slugs SET kept_until = $1`, time.Now().UTC().Add(-time.Second))
 }
@@ -40,12 +40,12 @@ func (b bench) expire(t *testing.T) {
 // its owner takes it back; and when its time is over it is free.
 func TestReleasedSlugIsKept(t *testing.T) {
 	t.Parallel()
-	releases := map[string]func(t *testing.T, b bench, p access.Principal, s Store){
-		"renamed": func(t *testing.T, b bench, p access.Principal, s Store) {
+	releases := map[string]func(t *testing.T, b replica, p access.Principal, s Store){
+		"renamed": func(t *testing.T, b replica, p access.Principal, s Store) {
 			_, err := b.Update(t.Context(), p, s.ID, shop.ProfilePatch{Slug: ptr("elsewhere")})
 			must(t, err)
 		},
-		"deleted": func(t *testing.T, b bench, p access.Principal, s Store) {
+		"deleted": func(t *testing.T, b replica, p access.Principal, s Store) {
 			_, err := b.Delete(t.Context(), p, s.ID)
 			must(t, err)
 			b.end(t, s.ID)
