@@ -97,13 +97,9 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		Queues: map[string]river.QueueConfig{
 			river.QueueDefault: {MaxWorkers: opts.Workers}, tenantQueue: {MaxWorkers: opts.Workers}, newTenantQueue: {MaxWorkers: opts.Workers},
 		},
-		SoftStopTimeout: opts.Drain,
-		FetchCooldown:   10 * time.Millisecond,
-		// How long a job may wait. On SQLite nothing wakes the queue. PostgreSQL
-		// notifies once of jobs that are enqueued within FetchCooldown: one whose
-		// transaction commits after that was heard waits for the next look too. Each
-		// look costs a millisecond on SQLite.
-		FetchPollInterval: 200 * time.Millisecond,
+		SoftStopTimeout:   opts.Drain,
+		FetchCooldown:     10 * time.Millisecond,
+		FetchPollInterval: fetchPoll,
 		// Jobs of a process whose end nobody has noticed, see Release. River leaves one
 		// alone that may still have time, whatever is said here.
 		RescueStuckJobsAfter: 10 * time.Minute,
@@ -114,7 +110,7 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		if !mayReindex(db) {
 			cfg.ReindexerIndexNames = []string{}
 		}
-		q.pg, err = river.NewClient(riverpgxv5.New(db.Pool()), cfg)
+		q.pg, err = river.NewClient[pgx.Tx](postgresDriver{riverpgxv5.New(db.Pool())}, cfg)
 	} else {
 		q.lite, err = river.NewClient(riversqlite.New(db.Writer()), cfg)
 	}
@@ -246,14 +242,21 @@ func (q *Queue) EnqueueAt(ctx context.Context, tx *masterdb.Tx, at time.Time, ar
 }
 
 func (q *Queue) insert(ctx context.Context, tx *masterdb.Tx, args Args, opts *river.InsertOpts) error {
+	var inserted *rivertype.JobInsertResult
 	var err error
 	if q.pg != nil {
-		_, err = q.pg.InsertTx(ctx, tx.Postgres(), args, opts)
+		inserted, err = q.pg.InsertTx(ctx, tx.Postgres(), args, opts)
 	} else {
-		_, err = q.lite.InsertTx(ctx, tx.SQLite(), args, opts)
+		inserted, err = q.lite.InsertTx(ctx, tx.SQLite(), args, opts)
+	}
+	if err == nil {
+		err = q.notifyTx(ctx, tx, inserted.Job.Queue)
 	}
 	if err != nil {
 		return fmt.Errorf("enqueue %s: %w", args.Kind(), err)
+	}
+	if inserted.Job.State == rivertype.JobStateScheduled {
+		tx.AfterCommit(func() { q.wakeAt(inserted.Job.Queue, inserted.Job.ScheduledAt) })
 	}
 	return nil
 }

@@ -6,9 +6,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver"
-	"github.com/riverqueue/river/riverdriver/riverpgxv5"
-	"github.com/riverqueue/river/riverdriver/riversqlite"
 	"github.com/riverqueue/river/rivertype"
 
 	"github.com/stoahq/stoa/masterdb"
@@ -56,6 +55,9 @@ func (q *Queue) Release(ctx context.Context, tx *masterdb.Tx, process string) er
 			continue
 		}
 		if _, err := db.JobRescueMany(ctx, &rescue); err != nil {
+			return err
+		}
+		if err := q.notifyTx(ctx, tx, river.QueueDefault, tenantQueue, newTenantQueue); err != nil {
 			return err
 		}
 	}
@@ -110,8 +112,16 @@ func resign(ctx context.Context, db riverdriver.Executor, process string) error 
 
 // executor runs River's own statements in tx.
 func (q *Queue) executor(tx *masterdb.Tx) riverdriver.Executor {
-	if t := tx.Postgres(); t != nil {
-		return riverpgxv5.New(nil).UnwrapExecutor(t)
+	if q.pg != nil {
+		return q.pg.Driver().UnwrapExecutor(tx.Postgres())
 	}
-	return riversqlite.New(nil).UnwrapExecutor(tx.SQLite())
+	return q.lite.Driver().UnwrapExecutor(tx.SQLite())
+}
+
+// driverExecutor runs River's own statements outside a transaction.
+func (q *Queue) driverExecutor() riverdriver.Executor {
+	if q.pg != nil {
+		return q.pg.Driver().GetExecutor()
+	}
+	return q.lite.Driver().GetExecutor()
 }

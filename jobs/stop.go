@@ -13,6 +13,7 @@ import (
 // Start begins to run jobs. They outlive ctx; Stop ends them.
 func (q *Queue) Start(ctx context.Context) error {
 	ctx, q.stopFetching = context.WithCancel(context.WithoutCancel(ctx))
+	q.wakeForRetries()
 	if q.pg != nil {
 		return q.pg.Start(ctx)
 	}

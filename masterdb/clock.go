@@ -24,7 +24,7 @@ const (
 	// operator is told.
 	WarnSkew = time.Second
 	// skewInterval is the time between two measurements.
-	skewInterval = 30 * time.Second
+	skewInterval = time.Minute
 	// skewTimeout bounds one.
 	skewTimeout = 5 * time.Second
 	// skewSamples are taken each time; the one that was answered first counts.

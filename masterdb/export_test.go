@@ -10,7 +10,7 @@ import (
 // connection noticed.
 func (db *DB) ListenQuickly(ctx context.Context, log *slog.Logger) {
 	db.listen(ctx, log, listenTimes{
-		idle: 50 * time.Millisecond, answer: 2 * time.Second, echo: 200 * time.Millisecond, minPause: 10 * time.Millisecond, maxPause: time.Second,
+		answer: 2 * time.Second, echo: 200 * time.Millisecond, minPause: 10 * time.Millisecond, maxPause: time.Second,
 		poll: 50 * time.Millisecond,
 	})
 }

@@ -20,11 +20,11 @@ import (
 // ListenName is the application_name of the connection that Listen keeps.
 const ListenName = "stoa listen"
 
-// listenTimes: a dead connection is noticed after idle + answer at most, one on
-// which no notification arrives after echo + 2 × answer.
+// listenTimes are the times of a listener. A connection on which no notification
+// arrives is detected after echo + 2 × answer; TCP keep-alive detects a lost peer
+// after about 12 s.
 type listenTimes struct {
-	idle     time.Duration // without a message for so long, the server is asked whether it is there
-	answer   time.Duration // and has so long to answer, or to deliver a notification
+	answer   time.Duration // how long the server may take to answer, or to deliver a notification
 	echo     time.Duration // between two notifications to itself
 	minPause time.Duration // before the first attempt to connect again
 	maxPause time.Duration // between later ones
@@ -56,7 +56,7 @@ func (db *DB) Deaf() bool { return db.listening.deaf.Load() }
 // Meanwhile, and always on SQLite, it reads the change log every second.
 func (db *DB) Listen(ctx context.Context, log *slog.Logger) {
 	db.listen(ctx, log, listenTimes{
-		idle: time.Second, answer: 2 * time.Second, echo: 5 * time.Second, minPause: 100 * time.Millisecond, maxPause: 5 * time.Second, poll: time.Second,
+		answer: 2 * time.Second, echo: 5 * time.Second, minPause: 100 * time.Millisecond, maxPause: 5 * time.Second, poll: time.Second,
 	})
 }
 
@@ -185,23 +185,27 @@ func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// next waits for a message. It returns nil when none came for a while and the
-// server is there. The question matters: a server that vanished without a
-// word, or a router that forgot the connection, looks just like silence.
+// next waits for a message. It returns nil when none came and the server is
+// there, as far as is known. A server that vanished, or a router that forgot the
+// connection, looks like silence: an echo that does not arrive tells them apart.
 func (l *listener) next(ctx context.Context, conn *pgx.Conn, e *echo) (*pgconn.Notification, error) {
-	idle, cancel := context.WithTimeout(ctx, e.waitTime(l))
+	waiting, cancel := context.WithTimeout(ctx, e.waitTime(l))
 	defer cancel()
-	n, err := conn.WaitForNotification(idle)
-	if err == nil || idle.Err() == nil || ctx.Err() != nil {
+	n, err := conn.WaitForNotification(waiting)
+	if err == nil || waiting.Err() == nil || ctx.Err() != nil {
 		return n, err
 	}
+	if !e.check && !e.overdue() {
+		return nil, nil //nolint:nilnil // nothing came
+	}
+	e.check = false
 	answer, cancel := context.WithTimeout(ctx, l.answer)
 	defer cancel()
 	if err := conn.Ping(answer); err != nil {
 		return nil, err
 	}
 	// What came before the server's answer was received with it.
-	if n, err := conn.WaitForNotification(idle); err == nil {
+	if n, err := conn.WaitForNotification(waiting); err == nil {
 		return n, nil
 	}
 	if e.overdue() {

@@ -7,8 +7,9 @@ import "time"
 type observer struct {
 	self   string
 	timing timing
-	last   time.Time // of the last look
-	trust  time.Time // before it, no process is taken for ended
+	last   time.Time     // of the last look
+	pause  time.Duration // before the next look
+	trust  time.Time     // before it, no process is taken for ended
 	seen   map[string]sight
 }
 
@@ -20,13 +21,13 @@ type sight struct {
 }
 
 func newObserver(self string, t timing) *observer {
-	return &observer{self: self, timing: t, seen: map[string]sight{}}
+	return &observer{self: self, timing: t, pause: t.look, seen: map[string]sight{}}
 }
 
 // doubt notes that a look failed. The others may have lost the master as well,
 // and their locks with it: they get time to come back.
 func (o *observer) doubt(now time.Time) {
-	o.last, o.trust = now, now.Add(o.timing.careful)
+	o.last, o.trust, o.pause = now, now.Add(o.timing.careful), o.timing.lost
 	clear(o.seen)
 }
 
@@ -37,15 +38,16 @@ func (o *observer) observe(now time.Time, processes []observed) (gone []observed
 	switch {
 	case o.last.IsZero():
 		elapsed = 0
-	case elapsed > o.timing.answer+2*o.timing.look: // this process was suspended, and maybe its machine with others
+	case elapsed > o.timing.answer+o.pause+o.timing.look: // this process was suspended, and maybe its machine with others
 		o.doubt(now)
 	}
 	o.last = now
 	before := o.seen
 	o.seen = make(map[string]sight, len(processes))
+	held := false
 	for _, p := range processes {
 		if p.Name == o.self {
-			self = true
+			self, held = true, p.Held
 			continue
 		}
 		s, known := before[p.Name]
@@ -65,6 +67,14 @@ func (o *observer) observe(now time.Time, processes []observed) (gone []observed
 			}
 			gone = append(gone, p)
 		}
+	}
+	switch {
+	case !held:
+		o.pause = o.timing.lost
+	case len(processes) == 1:
+		o.pause = o.timing.alone
+	default:
+		o.pause = o.timing.look
 	}
 	return gone, self
 }

@@ -32,14 +32,28 @@ type Process struct {
 	timing  timing
 	lock    lock
 	onGone  []func(ctx context.Context, tx *masterdb.Tx, process string) error
+	joined  chan struct{} // receives when another process may have registered
 	stop    context.CancelFunc
 	running sync.WaitGroup
+}
+
+// registered is the topic of processes that register; its payload is their name.
+const registered = "stoa_process_registered"
+
+// lookNow ends the pause before the next look.
+func (p *Process) lookNow() {
+	select {
+	case p.joined <- struct{}{}:
+	default:
+	}
 }
 
 // timing says how fast the end of a process is noticed. A killed process is
 // noticed after grace and two looks at most.
 type timing struct {
 	look     time.Duration // between two looks at the other processes
+	alone    time.Duration // between two looks while no other process is on record
+	lost     time.Duration // between two looks while this process is without its lock
 	beat     time.Duration // between two heartbeats while the lock is held
 	grace    time.Duration // how long a process may be without its lock
 	frozen   time.Duration // how long a process that holds its lock may be without a heartbeat
@@ -53,10 +67,10 @@ type timing struct {
 // process that is suspended keeps its work.
 func timingOn(engine masterdb.Engine) timing {
 	if engine == masterdb.SQLite {
-		return timing{look: time.Second, frozen: math.MaxInt64, answer: 3 * time.Second, register: 10 * time.Second}
+		return timing{look: time.Second, alone: time.Second, lost: time.Second, frozen: math.MaxInt64, answer: 3 * time.Second, register: 10 * time.Second}
 	}
 	return timing{
-		look: 500 * time.Millisecond, beat: 2 * time.Second, grace: 2 * time.Second, frozen: 15 * time.Second,
+		look: time.Second, alone: 5 * time.Second, lost: 500 * time.Millisecond, beat: 2 * time.Second, grace: 2 * time.Second, frozen: 15 * time.Second,
 		careful: 10 * time.Second, answer: 3 * time.Second, register: 10 * time.Second,
 	}
 }
@@ -88,7 +102,7 @@ type observed struct {
 
 // New gives this process a name. It is not present before Start.
 func New(db *masterdb.DB, log *slog.Logger) *Process {
-	p := &Process{db: db, log: log.With("component", "presence"), name: rand.Text(), timing: timingOn(db.Engine)}
+	p := &Process{db: db, log: log.With("component", "presence"), name: rand.Text(), timing: timingOn(db.Engine), joined: make(chan struct{}, 1)}
 	if n, err := rand.Int(rand.Reader, big.NewInt(1<<31)); err == nil { // it never fails
 		p.lockKey = int32(n.Int64()) //nolint:gosec // below 2^31
 	}
@@ -116,21 +130,29 @@ func (p *Process) Start(ctx context.Context) error {
 		p.lock.release(ctx)
 		return fmt.Errorf("register this process: %w", err)
 	}
+	// Another process that registers ends the long pause of a process that is alone.
+	p.db.Subscribe(registered, func(process string) {
+		if process != p.name {
+			p.lookNow()
+		}
+	}, p.lookNow)
 	o := newObserver(p.name, p.timing)
 	if p.db.Engine == masterdb.SQLite {
 		p.look(ctx, o)
 	}
 	ctx, p.stop = context.WithCancel(context.WithoutCancel(ctx))
 	p.running.Go(func() {
-		tick := time.NewTicker(p.timing.look)
-		defer tick.Stop()
+		next := time.NewTimer(p.timing.look)
+		defer next.Stop()
 		for {
 			select {
-			case <-tick.C:
-				p.look(ctx, o)
+			case <-next.C:
+			case <-p.joined:
 			case <-ctx.Done():
 				return
 			}
+			p.look(ctx, o)
+			next.Reset(o.pause)
 		}
 	})
 	return nil
@@ -162,7 +184,10 @@ func (p *Process) register(ctx context.Context) error {
 	return p.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(ctx, `INSERT INTO processes (name, host, lock_key, started_at) VALUES ($1, $2, $3, $4) ON CONFLICT (name) DO NOTHING`,
 			p.name, host, p.lockKey, tx.Now)
-		return err
+		if err != nil {
+			return err
+		}
+		return tx.Notify(registered, p.name)
 	})
 }
 

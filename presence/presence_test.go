@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -228,6 +229,27 @@ func TestReleaseIsTriedAgain(t *testing.T) {
 			t.Errorf("%d records after %d attempts", n, attempts.Load())
 		}
 	})
+}
+
+// A process that is alone looks rarely. It hears of another one that registers, and
+// notices when that ends.
+func TestRegistrationEndsTheLongPause(t *testing.T) {
+	t.Parallel()
+	url := postgresURL(t)
+	m := join(t, url, func(p *Process) {
+		p.timing.look, p.timing.alone = 200*time.Millisecond, time.Hour
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var listening sync.WaitGroup
+	listening.Go(func() { m.db.Listen(ctx, slog.New(slog.DiscardHandler)) })
+	defer listening.Wait()
+	defer cancel()
+	victim := prepare(t, url)
+	must(t, victim.Start(t.Context()))
+	victim.die()
+	if got := receive(t, m.gone); got != victim.Name() {
+		t.Errorf("released %q", got)
+	}
 }
 
 // endSessions ends the sessions of presence from the server's side, and returns
