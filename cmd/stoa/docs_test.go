@@ -24,7 +24,7 @@ import (
 const documentedCommand = "STOA_TEST_DOCUMENTED_COMMAND"
 
 // maxNotRun is how many shell blocks of all documents may go untested.
-const maxNotRun = 20
+const maxNotRun = 8
 
 // TestDocumentedCommandProcess is stoa for TestDocumentedCommands: the arguments
 // behind "--" are the command line. A server ends with its standard input.
