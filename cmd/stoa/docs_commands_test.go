@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,22 +51,20 @@ func TestDocumentsNameRealCommands(t *testing.T) {
 }
 
 // commandOf returns the command that words begin with, nil when there is none.
-
+// Of alternatives, as in "list|show", all must exist; the last one is returned.
 func commandOf(node *kong.Node, words []string) *kong.Node {
 	for _, word := range words {
 		if len(node.Children) == 0 || strings.HasPrefix(word, "-") {
 			break
 		}
-		var next *kong.Node
-		for _, child := range node.Children {
-			if child.Type == kong.CommandNode && child.Name == word {
-				next = child
+		parent := node
+		for alternative := range strings.SplitSeq(word, "|") {
+			i := slices.IndexFunc(parent.Children, func(n *kong.Node) bool { return n.Type == kong.CommandNode && n.Name == alternative })
+			if i < 0 {
+				return nil
 			}
+			node = parent.Children[i]
 		}
-		if next == nil {
-			return nil
-		}
-		node = next
 	}
 	return node
 }

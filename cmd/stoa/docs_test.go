@@ -48,8 +48,9 @@ func TestDocumentedCommandProcess(t *testing.T) {
 
 // TestDocumentedCommands runs the shell blocks of each document in order, as a
 // reader would, against a fresh server on the embedded defaults. Every document
-// continues README.md, so its blocks run first. A block whose fence says
-// "norun: reason" is not run.
+// continues README.md, so its blocks run first. Documents that change nothing
+// through the API share a server. A block whose fence says "norun: reason" is not
+// run.
 func TestDocumentedCommands(t *testing.T) {
 	t.Parallel()
 	for _, program := range []string{"bash", "curl", "jq"} {
@@ -60,7 +61,9 @@ func TestDocumentedCommands(t *testing.T) {
 			t.Skipf("%s is missing", program)
 		}
 	}
-	readme := shellBlocks(t, "README.md")
+	const shared = "documents that change nothing through the API"
+	readme := runnable(shellBlocks(t, "README.md"))
+	sessions := map[string][]shellBlock{shared: slices.Clone(readme)}
 	var notRun []string
 	for _, name := range documents(t) {
 		blocks := shellBlocks(t, name)
@@ -69,12 +72,15 @@ func TestDocumentedCommands(t *testing.T) {
 				notRun = append(notRun, fmt.Sprintf("%s:%d %s", name, b.line, b.reason))
 			}
 		}
-		if name != "README.md" {
-			if !slices.ContainsFunc(blocks, func(b shellBlock) bool { return b.reason == "" }) {
-				continue // has no commands to run
-			}
-			blocks = append(slices.Clone(readme), blocks...)
+		switch blocks = runnable(blocks); {
+		case name == "README.md" || len(blocks) == 0:
+		case slices.ContainsFunc(blocks, func(b shellBlock) bool { return strings.Contains(b.text, "curl -X ") || strings.Contains(b.text, "curl -s -X ") }):
+			sessions[name] = append(slices.Clone(readme), blocks...)
+		default:
+			sessions[shared] = append(sessions[shared], blocks...)
 		}
+	}
+	for name, blocks := range sessions {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			runBlocks(t, blocks)
@@ -92,6 +98,10 @@ type shellBlock struct {
 	line     int // of the fence
 	reason   string
 	text     string
+}
+
+func runnable(blocks []shellBlock) []shellBlock {
+	return slices.DeleteFunc(slices.Clone(blocks), func(b shellBlock) bool { return b.reason != "" })
 }
 
 // shellBlocks reads a document's shell blocks. It fails on a command in a block
@@ -145,9 +155,6 @@ func runBlocks(t *testing.T, blocks []shellBlock) {
 	var script strings.Builder
 	script.WriteString(scriptHead)
 	for _, b := range blocks {
-		if b.reason != "" {
-			continue
-		}
 		text := serveCommand.ReplaceAllString(b.text, "serve_in_background $1")
 		text = strings.NewReplacer("localhost:3000", "localhost:"+public, "127.0.0.1:9090", "127.0.0.1:"+private, "bin/stoa", "stoa").Replace(text)
 		fmt.Fprintf(&script, "at=%s:%d\n%s\n", b.document, b.line, text)
