@@ -74,7 +74,9 @@ func TestDocumentedCommands(t *testing.T) {
 		}
 		switch blocks = runnable(blocks); {
 		case name == "README.md" || len(blocks) == 0:
-		case slices.ContainsFunc(blocks, func(b shellBlock) bool { return strings.Contains(b.text, "curl -X ") || strings.Contains(b.text, "curl -s -X ") }):
+		case slices.ContainsFunc(blocks, func(b shellBlock) bool {
+			return strings.Contains(b.text, "curl -X ") || strings.Contains(b.text, "curl -s -X ")
+		}):
 			sessions[name] = append(slices.Clone(readme), blocks...)
 		default:
 			sessions[shared] = append(sessions[shared], blocks...)
