@@ -342,7 +342,7 @@ func TestYAML(t *testing.T) {
 	}
 }
 
-// TestDocumentsListEverySetting keeps README.md and .env.example true.
+// TestDocumentsListEverySetting keeps docs/configuration.md and .env.example true.
 func TestDocumentsListEverySetting(t *testing.T) {
 	t.Parallel()
 	var c cli
@@ -350,7 +350,7 @@ func TestDocumentsListEverySetting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"README.md", ".env.example"} {
+	for _, name := range []string{"docs/configuration.md", ".env.example"} {
 		text, err := os.ReadFile(filepath.Join("..", "..", name))
 		if err != nil {
 			t.Fatal(err)
