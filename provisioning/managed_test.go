@@ -111,7 +111,7 @@ func TestManagedLife(t *testing.T) {
 			t.Errorf("the database is %+v", s.Database)
 		}
 		b.checkOwner(t, p, s.ID)
-		if found := b.anomalies(t); len(found) != 0 {
+		if found := b.inconsistencies(t); len(found) != 0 {
 			t.Errorf("of a store that is well: %+v", found)
 		}
 
