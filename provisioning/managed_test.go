@@ -163,7 +163,7 @@ func TestManagedConnectDies(t *testing.T) {
 		must(t, b.tenants.MakeManaged(t.Context(), c))
 		w.close()
 		b.resumable(t, p, run)
-		b.lapse(t, run.ID)
+		b.expireLease(t, run.ID)
 		must(t, b.Provision(t.Context(), job(run)))
 		run, err = b.Latest(t.Context(), p, s.ID)
 		must(t, err)
