@@ -176,7 +176,7 @@ func (s *Service) read(ctx context.Context, q masterdb.Querier, store stoa.Store
 	err := q.Get(ctx, &c, `SELECT state, reason, tokens, version, expires_at, claimed_by, claimed_until, created_at
 		FROM supabase_connections WHERE store_id = $1`, store)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		return c, stoa.Errorf(stoa.SupabaseNotConnected, "This store is not connected to Supabase. Begin at GET /api/supabase/authorize?storeId=%s.", store)
+		return c, stoa.Errorf(stoa.SupabaseNotConnected, "This store is not connected to Supabase. Connect it to its owner's Supabase account first.")
 	}
 	return c, err
 }

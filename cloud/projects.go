@@ -103,7 +103,7 @@ func (s *Service) Check(ctx context.Context, store stoa.StoreID, c Choice) error
 			faults.Add("organization", "must be the slug of one of your organisations")
 		}
 		if _, known := supabase.FindRegion(c.Region); !known {
-			faults.Add("region", "must be the code of a region; GET /api/stores/%s/supabase/regions lists them", store)
+			faults.Add("region", "must be the code of one of Supabase's regions, such as emea or eu-central-1")
 		}
 		if len([]rune(c.Name)) > maxName || strings.ContainsFunc(c.Name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			faults.Add("name", "must be at most %d characters on one line", maxName)

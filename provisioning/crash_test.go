@@ -14,15 +14,15 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// crash ends an execution as the death of its process does: nothing is
-// recorded, and the claim lapses.
+// crash ends an execution as the end of its process does: nothing is recorded, and
+// the lease expires.
 func (b bench) crash(t *testing.T, w *execution) {
 	t.Helper()
 	w.close()
-	b.lapse(t, w.run.ID)
+	b.expireLease(t, w.run.ID)
 }
 
-// starts reads how many executions of the run have begun and not ended.
+// starts returns how many executions of the run have begun and not ended.
 func (b bench) starts(t *testing.T, run Run) int {
 	t.Helper()
 	var row struct{ UnendedStarts int }
@@ -30,8 +30,8 @@ func (b bench) starts(t *testing.T, run Run) int {
 	return row.UnendedStarts
 }
 
-// crashed checks that the run ended for the deaths of its processes, that the
-// log names it, and that the store can be connected again.
+// crashed checks that the run failed because its processes crashed, that the log
+// names it, and that the store can be connected again.
 func (b bench) crashed(t *testing.T, p access.Principal, run Run, step string) {
 	t.Helper()
 	got, err := b.Latest(t.Context(), p, run.StoreID)
@@ -46,7 +46,7 @@ func (b bench) crashed(t *testing.T, p access.Principal, run Run, step string) {
 	b.succeeded(t, p, b.retryNow(t, p, run.StoreID))
 }
 
-// retryNow resumes the store's run and works on it as a job does.
+// retryNow resumes the store's run and executes it as a job does.
 func (b bench) retryNow(t *testing.T, p access.Principal, store stoa.StoreID) Run {
 	t.Helper()
 	run, err := b.Retry(t.Context(), p, store)
@@ -57,8 +57,8 @@ func (b bench) retryNow(t *testing.T, p access.Principal, store stoa.StoreID) Ru
 	return run
 }
 
-// A run whose process has died twice is not resumed a third time: it may be
-// what kills the processes.
+// A run whose process has crashed twice is not resumed a third time: it may be the
+// cause of the crashes.
 func TestRunIsNotResumedAfterTwoCrashes(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -84,7 +84,7 @@ func TestRunIsNotResumedAfterTwoCrashes(t *testing.T) {
 					run, err = b.insertRun(t.Context(), tx, store, false, "dead.1")
 					return err
 				}))
-				b.lapse(t, run.ID)
+				b.expireLease(t, run.ID)
 				return run
 			},
 		} {
@@ -109,7 +109,8 @@ func TestRunIsNotResumedAfterTwoCrashes(t *testing.T) {
 	})
 }
 
-// A run whose process died once, or that finished a step between two deaths, goes on.
+// A run whose process crashed once, or that finished a step between two crashes, is
+// resumed.
 func TestProgressForgivesACrash(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -133,8 +134,8 @@ func TestProgressForgivesACrash(t *testing.T) {
 	})
 }
 
-// A process that gives its claim up has not died.
-func TestReleaseIsNoCrash(t *testing.T) {
+// A run that is handed over does not count as a crash.
+func TestHandOverIsNoCrash(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
@@ -160,7 +161,7 @@ func TestReleaseIsNoCrash(t *testing.T) {
 	})
 }
 
-// The next attempt of a run begins without the deaths of the one before.
+// The next attempt of a run does not count the crashes of the one before.
 func TestRetryForgetsCrashes(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

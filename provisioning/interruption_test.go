@@ -19,8 +19,8 @@ import (
 	"github.com/stoahq/stoa/tenantdb/tenantdbtest"
 )
 
-// eachIdle runs test on every master with a replica that runs no jobs by
-// itself, and a store with a run that was never worked on.
+// eachIdle runs test on every pair of engines with a replica whose queue is not
+// started.
 func eachIdle(t *testing.T, test func(t *testing.T, b bench, engine tenantdb.EngineName)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -30,26 +30,26 @@ func eachIdle(t *testing.T, test func(t *testing.T, b bench, engine tenantdb.Eng
 	})
 }
 
-// begin claims the run, as its job does, and opens the tenant database.
+// begin acquires the lease of the run, as its job does.
 func (b bench) begin(t *testing.T, run Run) *execution {
 	t.Helper()
-	b.lapse(t, run.ID) // of whoever died with it
+	b.expireLease(t, run.ID) // of the execution that crashed
 	w, err := b.Service.begin(t.Context(), job(run))
 	must(t, err)
 	t.Cleanup(w.close)
 	return w
 }
 
-// doStep works on one step and records it.
+// doStep executes one step and records it.
 func (w *execution) doStep(t *testing.T, i int) {
 	t.Helper()
 	must(t, w.record(t.Context(), transition{begun: steps[i].name}))
 	must(t, w.runStep(t.Context(), steps[i], "")) // nothing follows with which it could be recorded
 }
 
-// The process dies in every single step, after the step's work and before
-// its record. The run still ends where an undisturbed one does.
-func TestDeathInEveryStep(t *testing.T) {
+// The process crashes in each step, after the work of the step and before its record.
+// The run has the same result as an undisturbed one.
+func TestCrashInEveryStep(t *testing.T) {
 	t.Parallel()
 	eachIdle(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
 		p, s := b.store(t)
@@ -66,7 +66,7 @@ func TestDeathInEveryStep(t *testing.T) {
 			b.exec(t, `DELETE FROM provisioning_events WHERE run_id = $1 AND step = $2 AND state = 'succeeded'`, run.ID, steps[i].name)
 			b.resumable(t, p, run)
 		}
-		b.lapse(t, run.ID)
+		b.expireLease(t, run.ID)
 		must(t, b.Provision(t.Context(), job(run)))
 		run, err = b.Latest(t.Context(), p, s.ID)
 		must(t, err)
@@ -75,9 +75,9 @@ func TestDeathInEveryStep(t *testing.T) {
 	})
 }
 
-// The process dies after every number of steps that are done and not on record
-// yet. The run goes on, and its record shows each step once and in its time.
-func TestDeathBeforeTheRecord(t *testing.T) {
+// The process crashes after each number of steps that are done and not recorded. The
+// run is resumed, and its events show each step once and in order of time.
+func TestCrashBeforeTheRecord(t *testing.T) {
 	t.Parallel()
 	eachIdle(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
 		p, s := b.store(t)
@@ -99,7 +99,7 @@ func TestDeathBeforeTheRecord(t *testing.T) {
 			b.resumable(t, p, run)
 			b.exec(t, `UPDATE provisioning_runs SET unended_starts = 0 WHERE id = $1`, run.ID) // for one run to die this often
 		}
-		b.lapse(t, run.ID)
+		b.expireLease(t, run.ID)
 		must(t, b.Provision(t.Context(), job(run)))
 		run, err = b.Latest(t.Context(), p, s.ID)
 		must(t, err)
@@ -124,7 +124,7 @@ func TestDeathBeforeTheRecord(t *testing.T) {
 	})
 }
 
-// Every step a second time changes nothing.
+// Each step changes nothing when it is executed a second time.
 func TestStepsAreIdempotent(t *testing.T) {
 	t.Parallel()
 	eachIdle(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
@@ -165,7 +165,7 @@ func (b bench) get(t *testing.T, p access.Principal, id stoa.StoreID) stores.Sto
 	return s
 }
 
-// The process is told to stop before each of the steps.
+// The process stops before each of the steps.
 func TestStoppedBetweenSteps(t *testing.T) {
 	t.Parallel()
 	eachIdle(t, func(t *testing.T, b bench, engine tenantdb.EngineName) {
@@ -202,7 +202,7 @@ func (b bench) resumable(t *testing.T, p access.Principal, run Run) {
 	}
 }
 
-// The process is told to stop in the middle of a step.
+// The process stops in the middle of a step.
 func TestStoppedWithinAStep(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -231,8 +231,8 @@ func TestStoppedWithinAStep(t *testing.T) {
 	})
 }
 
-// One replica stops while it works on a run; the next one that starts
-// finishes it, with nobody's help.
+// One replica stops while it executes a run; the next replica that starts finishes
+// the run.
 func TestStopAndStart(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -270,8 +270,8 @@ func (e expiring) Err() error {
 	}
 }
 
-// A run that does not come to an end in the time a job has is the owner's
-// again. To try on forever would leave the store where nobody can touch it.
+// A run that does not end within the timeout of a job fails: while it is under way,
+// nobody can connect the store.
 func TestOutOfTime(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -301,9 +301,9 @@ func TestOutOfTime(t *testing.T) {
 	})
 }
 
-// The queue may deliver a job twice. An execution that is overtaken while it
-// hangs must not undo what the other one has achieved.
-func TestOvertaken(t *testing.T) {
+// The queue may deliver a job twice. An execution that loses its lease while it hangs
+// must not undo the work of the next one.
+func TestLeaseLostInStep(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
@@ -318,7 +318,7 @@ func TestOvertaken(t *testing.T) {
 			<-g.held
 			must(t, b.Provision(t.Context(), job(run))) // the run is the slow one's
 			b.resumable(t, p, run)
-			b.lapse(t, run.ID)
+			b.expireLease(t, run.ID)
 			must(t, b.Provision(t.Context(), job(run)))
 			before, err := b.Latest(t.Context(), p, s.ID)
 			must(t, err)
@@ -335,9 +335,9 @@ func TestOvertaken(t *testing.T) {
 	})
 }
 
-// The same, with an execution that has lost nothing but time: it must stop
-// and not go over the steps again.
-func TestOvertakenBetweenSteps(t *testing.T) {
+// An execution that loses its lease between two steps stops and does not repeat the
+// steps.
+func TestLeaseLostBetweenSteps(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
@@ -350,7 +350,7 @@ func TestOvertakenBetweenSteps(t *testing.T) {
 				w.doStep(t, done)
 				w.run.Steps[done].State = Succeeded
 			}
-			b.lapse(t, run.ID)
+			b.expireLease(t, run.ID)
 			must(t, b.Provision(t.Context(), job(run)))
 			before, err := b.Latest(t.Context(), p, s.ID)
 			must(t, err)

@@ -111,7 +111,7 @@ func TestManagedLife(t *testing.T) {
 			t.Errorf("the database is %+v", s.Database)
 		}
 		b.checkOwner(t, p, s.ID)
-		if found := b.anomalies(t); len(found) != 0 {
+		if found := b.inconsistencies(t); len(found) != 0 {
 			t.Errorf("of a store that is well: %+v", found)
 		}
 
@@ -163,7 +163,7 @@ func TestManagedConnectDies(t *testing.T) {
 		must(t, b.tenants.MakeManaged(t.Context(), c))
 		w.close()
 		b.resumable(t, p, run)
-		b.lapse(t, run.ID)
+		b.expireLease(t, run.ID)
 		must(t, b.Provision(t.Context(), job(run)))
 		run, err = b.Latest(t.Context(), p, s.ID)
 		must(t, err)

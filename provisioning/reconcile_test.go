@@ -19,7 +19,7 @@ import (
 
 var managed = tenantdb.Credentials{Kind: tenantdb.Managed}
 
-// setupQuick is a replica whose claims lapse soon.
+// setupQuick returns a replica whose leases expire soon.
 func setupQuick(t *testing.T, db *masterdb.DB, shared platform) bench {
 	t.Helper()
 	b := setupWith(t, db, shared, jobs.Options{}, tenantdb.Loopback)
@@ -27,8 +27,8 @@ func setupQuick(t *testing.T, db *masterdb.DB, shared platform) bench {
 	return b
 }
 
-// The process that works on a run is gone without a word, and so is its job.
-// Another one finishes the run, long before the queue itself would find out.
+// The process that executes a run was killed, and so was its job. Another process
+// finishes the run, long before the queue would notice.
 func TestDeadProcess(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -53,8 +53,8 @@ func TestDeadProcess(t *testing.T) {
 	})
 }
 
-// Of many looks at once, by several replicas, each lost run gets one job, and
-// none gets one that is worked on or waits for its job.
+// When several replicas reconcile concurrently, each lost run gets one job. A run
+// that is executed or waits for its job gets none.
 func TestReconcile(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -67,14 +67,14 @@ func TestReconcile(t *testing.T) {
 		}
 		waiting, working, late, lost, jobless, overdue := connect(), connect(), connect(), connect(), connect(), connect()
 		b.begin(t, working)
-		b.lapse(t, late.ID) // its job is still in the queue, behind others
+		b.expireLease(t, late.ID) // its job is still in the queue, behind others
 		b.begin(t, lost)
-		b.lapse(t, lost.ID)
-		b.lapse(t, jobless.ID)
+		b.expireLease(t, lost.ID)
+		b.expireLease(t, jobless.ID)
 		for _, run := range []Run{working, lost, jobless} {
 			b.exec(t, `DELETE FROM river_job WHERE id = (SELECT id FROM river_job WHERE `+argsText(db)+` LIKE $1)`, "%"+run.ID.String()+"%")
 		}
-		b.lapse(t, overdue.ID) // and its job's next try, which no leader has seen to
+		b.expireLease(t, overdue.ID) // and its job's next try, which no leader has seen to
 		b.exec(t, `UPDATE river_job SET state = 'retryable', scheduled_at = $2 WHERE `+argsText(db)+` LIKE $1`,
 			"%"+overdue.ID.String()+"%", time.Now().UTC().Add(-time.Hour))
 		look := func() (sum int) {
@@ -109,9 +109,9 @@ func argsText(db *masterdb.DB) string {
 	return `CAST(args AS text)`
 }
 
-// An execution whose claim another one has taken stops in the middle of a
-// step, and does not disturb.
-func TestLostClaim(t *testing.T) {
+// An execution whose lease another owner has stops in the middle of a step and
+// writes nothing more.
+func TestLeaseLostToAnotherOwner(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setupQuick(t, db, newPlatform(t))
@@ -134,13 +134,13 @@ func TestLostClaim(t *testing.T) {
 		var by struct{ ClaimedBy string }
 		must(t, db.Get(t.Context(), &by, `SELECT claimed_by FROM provisioning_runs WHERE id = $1`, run.ID))
 		if by.ClaimedBy != "another" {
-			t.Errorf("the run is claimed by %q", by.ClaimedBy)
+			t.Errorf("the owner is %q", by.ClaimedBy)
 		}
 	})
 }
 
-// A claim outlives the time it is given for as long as its execution works.
-func TestClaimIsRenewed(t *testing.T) {
+// A lease is renewed for as long as its execution works.
+func TestLeaseIsRenewed(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setupQuick(t, db, newPlatform(t))
@@ -157,7 +157,7 @@ func TestClaimIsRenewed(t *testing.T) {
 		defer stop()
 		for deadline := time.Now().Add(time.Minute); !now.ClaimedUntil.After(first.ClaimedUntil.Add(b.opts.Lease)); {
 			if time.Now().After(deadline) {
-				t.Fatalf("the claim until %v was never renewed", now.ClaimedUntil)
+				t.Fatalf("the lease until %v was never renewed", now.ClaimedUntil)
 			}
 			<-time.After(10 * time.Millisecond)
 			read(&now)
@@ -165,8 +165,8 @@ func TestClaimIsRenewed(t *testing.T) {
 	})
 }
 
-// What may pass is tried again, on record; in the end it is the owner's.
-func TestPassingFault(t *testing.T) {
+// A step is tried again after a transient fault, which is recorded.
+func TestTransientFault(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
@@ -196,7 +196,7 @@ func TestPassingFault(t *testing.T) {
 	})
 }
 
-// While a step is tried again its record says so.
+// While a step is tried again its fault is on record.
 func TestRetryIsSeen(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -236,8 +236,8 @@ func TestRetryIsSeen(t *testing.T) {
 	})
 }
 
-// What cannot pass is not tried again: a server that counts failed log-ins
-// would lock the user out.
+// A step is not tried again after a permanent fault: a server that counts failed
+// log-ins would lock the user out.
 func TestFinalFaultIsNotTriedAgain(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -258,8 +258,8 @@ func TestFinalFaultIsNotTriedAgain(t *testing.T) {
 	})
 }
 
-// Whoever follows a run from wherever sees each change once and in order,
-// over attempts and runs.
+// Events returns each event once and in order from any position, across attempts
+// and runs.
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -330,16 +330,16 @@ func (b bench) follow(t *testing.T, p access.Principal, id stoa.StoreID, at Posi
 	}
 }
 
-// present puts a process on record, as package presence does.
+// present registers a process, as package presence does.
 func (b bench) present(t *testing.T, process string) {
 	t.Helper()
 	b.exec(t, `INSERT INTO processes (name, host, lock_key, started_at) VALUES ($1, 'test', 1, $2)`, process, time.Now().UTC())
 }
 
-// Whatever the clocks say: no claim of a process that is present lapses for
-// others. When the process has ended its runs go on at once, those that have a job
-// with that job.
-func TestClaimsOfAnEndedProcess(t *testing.T) {
+// No lease of a present process expires for other processes, whatever the clocks
+// say. When the process has ended its runs are resumed at once, those that have a job
+// by that job.
+func TestLeasesOfAnEndedProcess(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		shared := newPlatform(t)
@@ -351,7 +351,7 @@ func TestClaimsOfAnEndedProcess(t *testing.T) {
 			run, err := dead.Connect(t.Context(), p, s.ID, managed)
 			must(t, err)
 			dead.begin(t, run).close()
-			dead.lapse(t, run.ID) // by the clock of a machine that is ahead
+			dead.expireLease(t, run.ID) // by the clock of a machine that is ahead
 			return p, run
 		}
 		p, jobless := begin()
@@ -393,9 +393,9 @@ func TestClaimsOfAnEndedProcess(t *testing.T) {
 	})
 }
 
-// An execution that ended within its process, without giving up its claim, does
-// not keep its run: the claim lapses by that process's own clock.
-func TestOwnClaimLapses(t *testing.T) {
+// The lease of an execution that ended within a live process, without a release,
+// expires by the clock of that process.
+func TestOwnLeaseExpires(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
@@ -405,7 +405,7 @@ func TestOwnClaimLapses(t *testing.T) {
 		must(t, err)
 		b.begin(t, run).close()
 		b.exec(t, `DELETE FROM river_job`)
-		b.lapse(t, run.ID)
+		b.expireLease(t, run.ID)
 		n, err := b.Reconcile(t.Context())
 		if must(t, err); n != 1 {
 			t.Errorf("%d runs were taken up, want 1", n)

@@ -14,8 +14,8 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// startHere has runs begin in b's process; nothing looks at its queue.
-func (b bench) startHere(t *testing.T) {
+// startInProcess lets runs begin in b's process. The queue is not started.
+func (b bench) startInProcess(t *testing.T) {
 	t.Helper()
 	b.Start(t.Context())
 	t.Cleanup(func() {
@@ -26,11 +26,11 @@ func (b bench) startHere(t *testing.T) {
 }
 
 // A run, and the next attempt of one that failed, need no job.
-func TestRunBeginsHere(t *testing.T) {
+func TestRunBeginsInProcess(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
-		b.startHere(t)
+		b.startInProcess(t)
 		p, s := b.store(t)
 		mend := b.takeHostname(t, s)
 		begun, err := b.Connect(t.Context(), p, s.ID, managed)
@@ -50,12 +50,12 @@ func TestRunBeginsHere(t *testing.T) {
 	})
 }
 
-// Who has enough to do leaves the run to the queue.
-func TestNoPlaceHere(t *testing.T) {
+// A run begins in the queue when the process has no free slot.
+func TestNoFreeSlot(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
-		b.startHere(t)
+		b.startInProcess(t)
 		c := credentials(t, servers(t)[0])
 		g := stand(t, &c)
 		p, s := b.store(t)
@@ -76,7 +76,7 @@ func TestNoPlaceHere(t *testing.T) {
 		g.drop() // connect is tried again
 		b.succeeded(t, p, b.wait(t, held))
 		third, r := b.store(t)
-		here, err := b.Connect(t.Context(), third, r.ID, managed) // in the place that is free again
+		here, err := b.Connect(t.Context(), third, r.ID, managed) // in the slot that is free again
 		must(t, err)
 		b.succeeded(t, third, b.wait(t, here))
 		if n := b.count(t, `river_job`); n != 1 {
@@ -85,8 +85,8 @@ func TestNoPlaceHere(t *testing.T) {
 	})
 }
 
-// A stop waits for what is under way. What takes longer goes to the queue,
-// where another replica finds it at once.
+// A stop waits for the runs under way. It hands a run that takes longer over to the
+// queue, where another replica finds it at once.
 func TestStopHandsOver(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -103,7 +103,7 @@ func TestStopHandsOver(t *testing.T) {
 		must(t, first.Stop(t.Context()))
 		first.resumable(t, p, run)
 		if n := first.count(t, `provisioning_runs WHERE claimed_by IS NULL`); n != 1 || first.count(t, `river_job`) != 1 {
-			t.Errorf("%d runs are given up, %d jobs", n, first.count(t, `river_job`))
+			t.Errorf("%d runs are without an owner, %d jobs", n, first.count(t, `river_job`))
 		}
 		other, o := first.store(t)
 		late, err := first.Connect(t.Context(), other, o.ID, managed) // by a request that is still under way
@@ -114,8 +114,8 @@ func TestStopHandsOver(t *testing.T) {
 	})
 }
 
-// A stop says how many runs it could not hand over, here because the master does
-// not take it.
+// Stop reports how many runs could not be handed over, in this test because the
+// master database refuses the job.
 func TestStopCountsWhatItCannotHandOver(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -143,7 +143,7 @@ func TestStopCountsWhatItCannotHandOver(t *testing.T) {
 	})
 }
 
-// A stop that may wait lets a run end well.
+// A stop with enough time lets a run end.
 func TestStopWaits(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -166,11 +166,11 @@ func TestStopWaits(t *testing.T) {
 	})
 }
 
-// A bug while a run is being recorded costs no place: a stop would wait for it.
+// A panic while a run is being recorded frees the slot: a stop would wait for it.
 func TestPanicBeforeTheRun(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
-	b.startHere(t)
+	b.startInProcess(t)
 	p, s := b.store(t)
 	func() {
 		defer func() {
@@ -188,9 +188,9 @@ func TestPanicBeforeTheRun(t *testing.T) {
 	}
 }
 
-// A bug in one run is not the end of the process, and not of the store: the run
-// fails at once, and the owner tries again.
-func TestPanicHere(t *testing.T) {
+// A panic in a run ends neither the process nor the store: the run fails at once, and
+// the owner can retry it.
+func TestPanicInProcess(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)

@@ -90,7 +90,7 @@ func withRules(t *testing.T, db *masterdb.DB, rules tenantdb.SupabaseRules) benc
 // start runs the queue's jobs until the test ends, and has runs begin here.
 func (b bench) start(t *testing.T) bench {
 	t.Helper()
-	b.startHere(t)
+	b.startInProcess(t)
 	must(t, b.queue.Start(t.Context()))
 	t.Cleanup(func() { must(t, b.queue.Stop(context.Background())) })
 	return b
@@ -241,7 +241,7 @@ func (b bench) status(t *testing.T, id stoa.StoreID) stores.Status {
 func job(run Run) Provision { return Provision{RunID: run.ID, Attempt: run.Attempt} }
 
 // lapse ends the claim on a run, as time does when its process is dead.
-func (b bench) lapse(t *testing.T, id stoa.RunID) {
+func (b bench) expireLease(t *testing.T, id stoa.RunID) {
 	t.Helper()
 	b.exec(t, `UPDATE provisioning_runs SET claimed_until = $2 WHERE id = $1`, id, time.Now().UTC().Add(-time.Minute))
 }

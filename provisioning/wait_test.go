@@ -14,8 +14,8 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// waitFor waits with hardly ever a look of its own, and is at it when this
-// returns. The function it returns gives what it heard.
+// waitFor calls Wait without its poll, and returns when the call waits. The function
+// that it returns gives the result of the call.
 func (b bench) waitFor(t *testing.T, run Run) (ended func() Run) {
 	t.Helper()
 	b.poll = time.Hour
@@ -32,7 +32,7 @@ func (b bench) waitFor(t *testing.T, run Run) (ended func() Run) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("nobody waits")
+			t.Fatal("Wait does not wait")
 		}
 		<-time.After(time.Millisecond)
 	}
@@ -42,14 +42,14 @@ func (b bench) waitFor(t *testing.T, run Run) (ended func() Run) {
 		case got := <-heard:
 			return got
 		case <-time.After(20 * time.Second):
-			t.Fatal("the end was not heard of")
+			t.Fatal("Wait was not woken")
 			return Run{}
 		}
 	}
 }
 
-// Who waits is told of the end, be it good or bad, and of that run's only.
-func TestWaitIsTold(t *testing.T) {
+// Wait is woken by the end of its run, with success or failure.
+func TestWaitIsWoken(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
@@ -73,7 +73,7 @@ func TestWaitIsTold(t *testing.T) {
 	})
 }
 
-// The replica that works need not be the one where the caller waits.
+// Wait is woken by the end of a run that another replica executes.
 func TestWaitAtAnotherReplica(t *testing.T) {
 	t.Parallel()
 	engines := masterdbtest.Engines()

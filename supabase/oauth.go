@@ -13,22 +13,22 @@ import (
 	"github.com/stoahq/stoa/keyring"
 )
 
-// Tokens are what an owner's consent gives. The refresh token is good for one
-// use, which makes both tokens anew and ends these.
+// Tokens are those that an owner's consent gives. The refresh token can be used once:
+// that issues two new tokens and invalidates both.
 type Tokens struct {
 	Access  keyring.Secret
 	Refresh keyring.Secret
 	Expires time.Time // of Access
 }
 
-// NewVerifier returns a fresh PKCE verifier (RFC 7636, 4.1).
+// NewVerifier returns a new PKCE verifier (RFC 7636, 4.1).
 func NewVerifier() keyring.Secret {
 	var b [32]byte
 	_, _ = rand.Read(b[:]) // it never fails
 	return keyring.NewSecret(base64.RawURLEncoding.EncodeToString(b[:]))
 }
 
-// AuthorizeURL is where the owner's browser goes to consent. It comes back to
+// AuthorizeURL returns the page where the owner consents. The browser returns to
 // redirect with state and a code for Exchange, or with an error.
 func (c *Client) AuthorizeURL(redirect, state string, verifier keyring.Secret) string {
 	challenge := sha256.Sum256([]byte(verifier.Reveal()))
@@ -38,7 +38,7 @@ func (c *Client) AuthorizeURL(redirect, state string, verifier keyring.Secret) s
 	}.Encode()
 }
 
-// Exchange turns the code of a consent into tokens, once.
+// Exchange exchanges the code of a consent for tokens. A code can be used once.
 func (c *Client) Exchange(ctx context.Context, code keyring.Secret, redirect string, verifier keyring.Secret) (Tokens, error) {
 	return c.token(ctx, url.Values{
 		"grant_type": {"authorization_code"}, "code": {code.Reveal()},
@@ -46,8 +46,8 @@ func (c *Client) Exchange(ctx context.Context, code keyring.Secret, redirect str
 	})
 }
 
-// Refresh spends a refresh token. When it fails for another reason than
-// Refused, nobody knows whether the token is spent.
+// Refresh exchanges a refresh token for new tokens. After an error that is not
+// Refused it is unknown whether the token is spent.
 func (c *Client) Refresh(ctx context.Context, refresh keyring.Secret) (Tokens, error) {
 	return c.token(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh.Reveal()}})
 }
@@ -66,12 +66,12 @@ func (c *Client) token(ctx context.Context, form url.Values) (Tokens, error) {
 		return Tokens{}, unavailable(errors.New("an answer without tokens"))
 	}
 	lifetime := time.Duration(min(max(answer.Seconds, 1), 30*24*3600)) * time.Second
-	return Tokens{answer.Access, answer.Refresh, asked.Add(lifetime).UTC().Truncate(time.Microsecond)}, nil
+	return Tokens{Access: answer.Access, Refresh: answer.Refresh, Expires: asked.Add(lifetime).UTC().Truncate(time.Microsecond)}, nil
 }
 
-// Refused reports whether err is Supabase's final word on a code or a refresh
-// token: it is spent, expired or revoked. That the application's own
-// credentials are not accepted is the operator's affair and no such word.
+// Refused reports whether err says that a code or a refresh token is spent, expired or
+// revoked. It is false when the credentials of the application are not accepted, which
+// only the operator can correct.
 func Refused(err error) bool {
 	var a *Answer
 	if !errors.As(err, &a) {
@@ -90,8 +90,8 @@ func Refused(err error) bool {
 	return false
 }
 
-// Check asks whether Supabase accepts the application's own credentials. It
-// spends nothing: the token it shows is nobody's.
+// Check fails when Supabase does not accept the credentials of the application. It
+// presents a token that does not exist, and so spends none.
 func (c *Client) Check(ctx context.Context) error {
 	_, err := c.Refresh(ctx, keyring.NewSecret("none"))
 	if Refused(err) {
@@ -100,7 +100,7 @@ func (c *Client) Check(ctx context.Context) error {
 	return err
 }
 
-// oauthCode reads the code of RFC 6749, 5.2, and nothing that is none.
+// oauthCode returns the error code of RFC 6749, 5.2, or "" for anything else.
 func oauthCode(v any) string {
 	code, _ := v.(string)
 	switch code {
@@ -110,12 +110,12 @@ func oauthCode(v any) string {
 	return ""
 }
 
-// Revoke ends what the refresh token stands for.
+// Revoke revokes the consent that the refresh token belongs to.
 func (c *Client) Revoke(ctx context.Context, refresh keyring.Secret) error {
 	body := struct {
 		ID      string `json:"client_id"`
 		Secret  string `json:"client_secret"`
 		Refresh string `json:"refresh_token"`
-	}{c.id, c.secret.Reveal(), refresh.Reveal()}
+	}{ID: c.id, Secret: c.secret.Reveal(), Refresh: refresh.Reveal()}
 	return c.do(ctx, call{method: http.MethodPost, path: "/v1/oauth/revoke", json: body, quiet: true}, nil)
 }

@@ -12,14 +12,14 @@ import (
 	"github.com/stoahq/stoa/keyring"
 )
 
-// Organization is one that the connection reaches.
+// Organization is an organisation of the account.
 type Organization struct {
 	ID   string `json:"id"`
 	Slug string `json:"slug"`
 	Name string `json:"name"`
 }
 
-// Status is where a project is in its life.
+// Status is the status of a project.
 type Status string
 
 // The statuses of a project. There may be others.
@@ -40,7 +40,7 @@ const (
 	Resizing        Status = "RESIZING"
 )
 
-// Project is a project as a list shows it.
+// Project is an entry of a list of projects.
 type Project struct {
 	Ref          string `json:"ref"`
 	Organization string `json:"organization_slug"`
@@ -55,19 +55,19 @@ var refPattern = regexp.MustCompile(`^[a-z]{20}$`)
 // IsRef reports whether s has the form of a project's ref.
 func IsRef(s string) bool { return refPattern.MatchString(s) }
 
-// Organizations lists all that the token reaches.
+// Organizations lists the organisations that the token gives access to.
 func (c *Client) Organizations(ctx context.Context, token keyring.Secret) (out []Organization, err error) {
 	err = c.do(ctx, call{method: http.MethodGet, path: "/v1/organizations", token: token}, &out)
 	return out, err
 }
 
-// A list is read in pages, of which there are not endlessly many.
+// A list is read in pages, at most maxPages.
 const (
 	pageSize = 100
 	maxPages = 20
 )
 
-// Projects lists those of an organisation; search may name a part of the name.
+// Projects lists the projects of an organisation whose name contains search.
 func (c *Client) Projects(ctx context.Context, token keyring.Secret, organization, search string) ([]Project, error) {
 	var all []Project
 	for range maxPages {
@@ -94,13 +94,13 @@ func (c *Client) Projects(ctx context.Context, token keyring.Secret, organizatio
 	return all, nil
 }
 
-// AllProjects lists those of every organisation that the token reaches.
+// AllProjects lists the projects of all organisations that the token gives access to.
 func (c *Client) AllProjects(ctx context.Context, token keyring.Secret) (out []Project, err error) {
 	err = c.do(ctx, call{method: http.MethodGet, path: "/v1/projects", token: token}, &out)
 	return out, err
 }
 
-// NewProject is a project to be made.
+// NewProject describes a project to create.
 type NewProject struct {
 	Name         string
 	Organization string // its slug
@@ -108,8 +108,8 @@ type NewProject struct {
 	Password     keyring.Secret // of the database's role postgres
 }
 
-// CreateProject makes a project. When it fails without an Answer, nobody
-// knows whether there is one now: look for its name before asking again.
+// CreateProject creates a project. After an error without an Answer it is unknown
+// whether the project exists: look for its name before the next call.
 func (c *Client) CreateProject(ctx context.Context, token keyring.Secret, p NewProject) (out Project, err error) {
 	type region struct {
 		Type string `json:"type"`
@@ -120,7 +120,10 @@ func (c *Client) CreateProject(ctx context.Context, token keyring.Secret, p NewP
 		Organization string `json:"organization_slug"`
 		Password     string `json:"db_pass"`
 		Region       region `json:"region_selection"`
-	}{p.Name, p.Organization, p.Password.Reveal(), region{p.Region.kind(), p.Region.Code}}
+	}{
+		Name: p.Name, Organization: p.Organization, Password: p.Password.Reveal(),
+		Region: region{Type: p.Region.kind(), Code: p.Region.Code},
+	}
 	if err := c.do(ctx, call{method: http.MethodPost, path: "/v1/projects", token: token, json: body}, &out); err != nil {
 		return Project{}, withoutSecret(err, p.Password)
 	}
@@ -130,13 +133,13 @@ func (c *Client) CreateProject(ctx context.Context, token keyring.Secret, p NewP
 	return out, nil
 }
 
-// Health is how one service of a project does.
+// Health is the health of one service of a project.
 type Health struct {
 	Name   string `json:"name"`
 	Status string `json:"status"` // COMING_UP, ACTIVE_HEALTHY or UNHEALTHY
 }
 
-// Health asks after a project's database and pooler.
+// Health returns the health of a project's database and pooler.
 func (c *Client) Health(ctx context.Context, token keyring.Secret, ref string) (out []Health, err error) {
 	query := url.Values{"services": {"db", "pooler"}}
 	err = c.do(ctx, call{method: http.MethodGet, project: true, path: projectPath(ref, "/health"), query: query, token: token}, &out)
@@ -151,14 +154,14 @@ type Key struct {
 	Secret keyring.Secret `json:"api_key"`
 }
 
-// Keys reveals the project's API keys. The token needs the scope secrets:read.
+// Keys returns the project's API keys in plain text. The token needs the scope secrets:read.
 func (c *Client) Keys(ctx context.Context, token keyring.Secret, ref string) (out []Key, err error) {
 	query := url.Values{"reveal": {"true"}}
 	err = c.do(ctx, call{method: http.MethodGet, project: true, path: projectPath(ref, "/api-keys"), query: query, token: token, quiet: true}, &out)
 	return out, err
 }
 
-// Pooler is the way to one database of a project's through the poolers.
+// Pooler is the address of one database of a project through the poolers.
 type Pooler struct {
 	Type     string `json:"database_type"` // PRIMARY or READ_REPLICA
 	User     string `json:"db_user"`       // <role>.<ref>
@@ -166,25 +169,24 @@ type Pooler struct {
 	Database string `json:"db_name"`
 }
 
-// Poolers reads the project's pooler configuration.
+// Poolers returns the project's pooler configuration.
 func (c *Client) Poolers(ctx context.Context, token keyring.Secret, ref string) (out []Pooler, err error) {
 	err = c.do(ctx, call{method: http.MethodGet, project: true, path: projectPath(ref, "/config/database/pooler"), token: token}, &out)
 	return out, err
 }
 
-// Query runs one statement in the project's database, as its role postgres. A
-// failure tells no more than its SQLSTATE.
+// Query runs one statement in the project's database, as its role postgres. An error
+// holds no more than the SQLSTATE.
 func (c *Client) Query(ctx context.Context, token keyring.Secret, ref, statement string) error {
 	body := struct {
 		Query string `json:"query"`
-	}{statement}
+	}{Query: statement}
 	return c.do(ctx, call{method: http.MethodPost, project: true, path: projectPath(ref, "/database/query"), token: token, json: body, quiet: true}, nil)
 }
 
 func projectPath(ref, rest string) string { return "/v1/projects/" + url.PathEscape(ref) + rest }
 
-// statePattern finds the SQLSTATE in the one form in which a failed query is
-// told: "Failed to run sql query: ERROR: 42P01: …".
+// statePattern finds the SQLSTATE in the message of a failed query: "Failed to run sql query: ERROR: 42P01: …".
 var statePattern = regexp.MustCompile(`^Failed to run sql query: [A-Z]+: +([0-9A-Z]{5}):`)
 
 func sqlState(message string) string {

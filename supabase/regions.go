@@ -2,11 +2,11 @@ package supabase
 
 import "slices"
 
-// Region is where a project can be.
+// Region is a region for projects.
 type Region struct {
 	Code string
 	Name string
-	Area bool // Supabase picks a region within it
+	Area bool // it contains several regions, of which Supabase picks one
 }
 
 func (r Region) kind() string {
@@ -16,31 +16,31 @@ func (r Region) kind() string {
 	return "specific"
 }
 
-// regions as of mid-2026. Source: Supabase documentation, "Available regions".
+// regions are those of mid-2026. Source: Supabase documentation, "Available regions".
 var regions = []Region{
-	{"americas", "Americas", true},
-	{"emea", "Europe, Middle East and Africa", true},
-	{"apac", "Asia and Pacific", true},
-	{"us-east-1", "East US (North Virginia)", false},
-	{"us-east-2", "East US (Ohio)", false},
-	{"us-west-1", "West US (North California)", false},
-	{"us-west-2", "West US (Oregon)", false},
-	{"ca-central-1", "Canada (Central)", false},
-	{"sa-east-1", "South America (São Paulo)", false},
-	{"eu-west-1", "West EU (Ireland)", false},
-	{"eu-west-2", "West Europe (London)", false},
-	{"eu-west-3", "West EU (Paris)", false},
-	{"eu-central-1", "Central EU (Frankfurt)", false},
-	{"eu-central-2", "Central Europe (Zurich)", false},
-	{"eu-north-1", "North EU (Stockholm)", false},
-	{"ap-south-1", "South Asia (Mumbai)", false},
-	{"ap-southeast-1", "Southeast Asia (Singapore)", false},
-	{"ap-southeast-2", "Oceania (Sydney)", false},
-	{"ap-northeast-1", "Northeast Asia (Tokyo)", false},
-	{"ap-northeast-2", "Northeast Asia (Seoul)", false},
+	{Code: "americas", Name: "Americas", Area: true},
+	{Code: "emea", Name: "Europe, Middle East and Africa", Area: true},
+	{Code: "apac", Name: "Asia and Pacific", Area: true},
+	{Code: "us-east-1", Name: "East US (North Virginia)"},
+	{Code: "us-east-2", Name: "East US (Ohio)"},
+	{Code: "us-west-1", Name: "West US (North California)"},
+	{Code: "us-west-2", Name: "West US (Oregon)"},
+	{Code: "ca-central-1", Name: "Canada (Central)"},
+	{Code: "sa-east-1", Name: "South America (São Paulo)"},
+	{Code: "eu-west-1", Name: "West EU (Ireland)"},
+	{Code: "eu-west-2", Name: "West Europe (London)"},
+	{Code: "eu-west-3", Name: "West EU (Paris)"},
+	{Code: "eu-central-1", Name: "Central EU (Frankfurt)"},
+	{Code: "eu-central-2", Name: "Central Europe (Zurich)"},
+	{Code: "eu-north-1", Name: "North EU (Stockholm)"},
+	{Code: "ap-south-1", Name: "South Asia (Mumbai)"},
+	{Code: "ap-southeast-1", Name: "Southeast Asia (Singapore)"},
+	{Code: "ap-southeast-2", Name: "Oceania (Sydney)"},
+	{Code: "ap-northeast-1", Name: "Northeast Asia (Tokyo)"},
+	{Code: "ap-northeast-2", Name: "Northeast Asia (Seoul)"},
 }
 
-// Regions lists where projects can be made.
+// Regions returns the regions in which projects can be created.
 func Regions() []Region { return slices.Clone(regions) }
 
 // FindRegion returns the region with that code.

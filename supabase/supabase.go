@@ -1,7 +1,6 @@
-// Package supabase is a client for Supabase's Management API: what an
-// integration that its owner has let in by OAuth 2 may do with organisations
-// and projects. It knows no store. Every error is a *stoa.Error, with an
-// *Answer behind it when Supabase has answered.
+// Package supabase is a client for Supabase's Management API, for an application that
+// the owner of an account has authorized by OAuth 2. It knows no store. Every error is
+// a *stoa.Error, and wraps an *Answer when Supabase has answered.
 package supabase
 
 import (
@@ -21,27 +20,27 @@ import (
 	"github.com/stoahq/stoa/keyring"
 )
 
-// DefaultURL is where Supabase answers.
+// DefaultURL is the address of the Management API.
 const DefaultURL = "https://api.supabase.com"
 
-// Options say who asks, and where.
+// Options configure a Client.
 type Options struct {
 	URL          string // DefaultURL when empty
 	ClientID     string
 	ClientSecret keyring.Secret
 }
 
-// Client makes calls. It is safe for concurrent use. No call is repeated:
-// most must not be without a look first.
+// Client makes calls. It is safe for concurrent use. It repeats no call: most calls
+// are not idempotent.
 type Client struct {
 	base   string
 	id     string
 	secret keyring.Secret
 	http   *http.Client
-	limit  limit
+	limit  rateLimit
 }
 
-// callTimeout bounds one call, the answer's body too.
+// callTimeout bounds one call, including the body of the answer.
 const callTimeout = 15 * time.Second
 
 // New returns a client. It makes no call.
@@ -53,14 +52,14 @@ func New(opts Options) *Client {
 		base: strings.TrimRight(opts.URL, "/"), id: opts.ClientID, secret: opts.ClientSecret,
 		http: &http.Client{
 			Timeout: callTimeout,
-			// A redirect would take the token elsewhere.
+			// A redirect would send the token to another host.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
 }
 
-// Answer is a refusal of Supabase's. Message is its own words, which may quote
-// what was sent: it is not for a log.
+// Answer is an error answer of Supabase. Its message may quote the request: it must
+// not be logged.
 type Answer struct {
 	Status  int
 	Code    string // an OAuth error code, or the SQLSTATE of a query; often ""
@@ -71,8 +70,7 @@ func (a *Answer) Error() string {
 	return strings.TrimSpace(fmt.Sprintf("supabase answered %d %s", a.Status, a.Code))
 }
 
-// StatusOf returns the HTTP status that Supabase refused with, or 0 when err
-// is not a refusal of its.
+// StatusOf returns the HTTP status of the answer that err wraps, or 0 without one.
 func StatusOf(err error) int {
 	var a *Answer
 	if errors.As(err, &a) {
@@ -81,8 +79,8 @@ func StatusOf(err error) int {
 	return 0
 }
 
-// SQLStateOf returns the SQLSTATE that a query failed with, or "" when it has not
-// reached the database.
+// SQLStateOf returns the SQLSTATE of the query that failed with err, or "" when the
+// query has not reached the database.
 func SQLStateOf(err error) string {
 	var a *Answer
 	if errors.As(err, &a) {
@@ -94,20 +92,20 @@ func SQLStateOf(err error) string {
 // call is one request.
 type call struct {
 	method, path string
-	project      bool // it is about one project
+	project      bool // the path names one project
 	query        url.Values
 	token        keyring.Secret // of the owner; zero: none is sent
 	json         any            // the body, unless form is set
 	form         url.Values     // the body, sent with the client's own credentials
-	quiet        bool           // the refusal's words are never shown: they may quote the body
+	quiet        bool           // the message of an error is never shown: it may quote the body
 }
 
-// maxAnswer is far above what any call here is answered with, in bytes. What is
-// longer is cut off, and so cannot be read.
+// maxAnswer bounds an answer, in bytes, far above any expected one. A longer answer
+// is truncated and fails to parse.
 const maxAnswer = 4 << 20
 
-// do makes the call and reads a successful answer into out, unless that is
-// nil. Unknown fields and any status of 2xx are fine.
+// do makes the call and decodes a successful answer into out, unless that is nil. It
+// accepts unknown fields and any 2xx status.
 func (c *Client) do(ctx context.Context, what call, out any) error {
 	if wait := c.limit.wait(time.Now()); wait > 0 && what.form == nil {
 		return limited(wait)
@@ -173,8 +171,8 @@ func (c *Client) request(ctx context.Context, what call) (*http.Request, error) 
 	return req, nil
 }
 
-// withoutURL drops what net/http puts around an error: the address may hold
-// what is nobody's business.
+// withoutURL returns the error without the URL that net/http adds: it may contain
+// secrets.
 func withoutURL(err error) error {
 	var e *url.Error
 	if errors.As(err, &e) {
@@ -187,12 +185,12 @@ func unavailable(cause error) error {
 	return stoa.Errorf(stoa.SupabaseUnavailable, "Supabase does not answer at the moment. Try again shortly.").WithCause(cause)
 }
 
-// refused reads a refusal. The words of a failed query are never shown, those
-// of other calls are Supabase's own advice to the owner.
+// refused returns the error for an answer that is no success. The message of a failed
+// query is never shown; those of other calls are Supabase's advice to the owner.
 func refused(what call, status int, body []byte) error {
 	var said struct {
 		Message string
-		Error   any // a code at the token endpoint, else a word of HTTP's
+		Error   any // a code at the token endpoint, else the reason phrase of the status
 	}
 	_ = json.Unmarshal(body, &said) // a proxy may answer with a page
 	a := &Answer{Status: status, message: said.Message}
@@ -225,7 +223,7 @@ func refused(what call, status int, body []byte) error {
 	return stoa.Errorf(stoa.SupabaseRefused, "%s", advice).WithCause(a)
 }
 
-// printable keeps a message of somebody else's short and on one line.
+// printable shortens a message of Supabase and puts it on one line.
 func printable(s string) string {
 	const most = 300
 	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }), " ")
@@ -235,7 +233,7 @@ func printable(s string) string {
 	return s
 }
 
-// withoutSecret drops a refusal's words when they quote the secret.
+// withoutSecret drops the message of an answer that quotes the secret.
 func withoutSecret(err error, secret keyring.Secret) error {
 	var a *Answer
 	if errors.As(err, &a) && strings.Contains(a.message, secret.Reveal()) {

@@ -201,7 +201,7 @@ func TestLimit(t *testing.T) {
 		{429, map[string]string{"X-RateLimit-Reset": "50", "Retry-After": "7"}, 7 * time.Second},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			var l limit
+			var l rateLimit
 			res := &http.Response{StatusCode: c.status, Header: http.Header{}}
 			for k, v := range c.header {
 				res.Header.Set(k, v)

@@ -31,13 +31,15 @@ func (cmd doctorCmd) fleet(ctx context.Context, e *env) ([]finding, error) {
 		return nil, err
 	}
 	defer a.close(context.WithoutCancel(ctx)) //nolint:errcheck // what was found is printed all the same
-	found, err := a.provisioning.Anomalies(ctx)
+	found, err := a.provisioning.Inconsistencies(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range cmd.Drop {
-		if !slices.ContainsFunc(found, func(a provisioning.Anomaly) bool { return a.Disorder == provisioning.StrayDatabase && a.Name == name }) {
-			return nil, fmt.Errorf("--drop %s: there is no stray database of that name; nothing was mended", name)
+		if !slices.ContainsFunc(found, func(a provisioning.Inconsistency) bool {
+			return a.Kind == provisioning.OrphanDatabase && a.Name == name
+		}) {
+			return nil, fmt.Errorf("--drop %s: there is no orphan database of that name; nothing was mended", name)
 		}
 	}
 	var out []finding
@@ -88,15 +90,21 @@ func (cmd doctorCmd) exposed(ctx context.Context, a *app) (out []finding, err er
 
 // treat mends one anomaly, if that is wanted. A database is dropped only by
 // its name.
-func (cmd doctorCmd) treat(ctx context.Context, a provisioning.Anomaly) finding {
-	f := finding{Check: string(a.Disorder), Name: a.Name, Detail: a.Name + ": " + a.Detail, Remedy: a.Remedy}
+func (cmd doctorCmd) treat(ctx context.Context, a provisioning.Inconsistency) finding {
+	f := finding{Check: string(a.Kind), Name: a.Name, Detail: a.Name + ": " + a.Detail, Remedy: a.Remedy}
 	if !a.StoreID.IsZero() {
 		f.Store = a.StoreID.String()
 	}
-	if !cmd.Mend || !a.Mendable() || a.Disorder == provisioning.StrayDatabase && !slices.Contains(cmd.Drop, a.Name) {
+	switch {
+	case a.Kind == provisioning.OrphanDatabase:
+		f.Remedy += ": --mend --drop " + a.Name
+	case a.Repairable():
+		f.Remedy += " (--mend)"
+	}
+	if !cmd.Mend || !a.Repairable() || a.Kind == provisioning.OrphanDatabase && !slices.Contains(cmd.Drop, a.Name) {
 		return f
 	}
-	if err := a.Mend(ctx); err != nil {
+	if err := a.Repair(ctx); err != nil {
 		f.Detail += fmt.Sprintf(" (could not be mended: %v)", err)
 		return f
 	}

@@ -15,16 +15,16 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-func (b bench) anomalies(t *testing.T) []Anomaly {
+func (b bench) inconsistencies(t *testing.T) []Inconsistency {
 	t.Helper()
-	found, err := b.Anomalies(t.Context())
+	found, err := b.Inconsistencies(t.Context())
 	must(t, err)
 	return found
 }
 
-// TestAnomalies makes one disorder after another, finds it and nothing else,
-// and mends it.
-func TestAnomalies(t *testing.T) {
+// TestInconsistencies causes one inconsistency after another, finds it and nothing
+// else, and repairs it.
+func TestInconsistencies(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
@@ -34,7 +34,7 @@ func TestAnomalies(t *testing.T) {
 		for want, c := range map[stores.InconsistencyKind]struct {
 			statements []string // $1 is a store that was active, $2 an hour ago
 			after      stores.Status
-			queued     bool // --mend leaves the rest to a job
+			queued     bool // a repair leaves the rest to a job
 		}{
 			StuckStore:                   {statements: []string{`UPDATE stores SET status = 'provisioning', updated_at = $2 WHERE id = $1`}, after: stores.PendingDatabase},
 			stores.ActiveWithoutDatabase: {statements: []string{`DELETE FROM store_databases WHERE store_id = $1 AND created_at > $2`, `UPDATE stores SET created_at = $2 WHERE id = $1`}, after: stores.PendingDatabase},
@@ -55,27 +55,27 @@ func TestAnomalies(t *testing.T) {
 				run, err := b.Connect(t.Context(), p, s.ID, tenantdb.Credentials{Kind: tenantdb.Managed})
 				must(t, err)
 				must(t, b.Provision(t.Context(), job(run)))
-				if found := b.anomalies(t); len(found) != 0 {
+				if found := b.inconsistencies(t); len(found) != 0 {
 					t.Fatalf("beforehand: %+v", found)
 				}
 				for _, statement := range c.statements {
 					b.exec(t, statement, s.ID, long)
 				}
-				found := b.anomalies(t)
-				var other []Anomaly
+				found := b.inconsistencies(t)
+				var other []Inconsistency
 				for _, a := range found {
-					if a.Disorder != StrayDatabase { // where the registry lost the database, its file is one
+					if a.Kind != OrphanDatabase { // where the registry lost the database, its file is one
 						other = append(other, a)
 					}
 				}
-				if len(other) != 1 || other[0].Disorder != want || other[0].StoreID != s.ID || other[0].Detail == "" || other[0].Remedy == "" {
+				if len(other) != 1 || other[0].Kind != want || other[0].StoreID != s.ID || other[0].Detail == "" || other[0].Remedy == "" {
 					t.Fatalf("found %+v", found)
 				}
 				for range 2 {
 					for i := range found {
-						must(t, found[i].Mend(t.Context()))
-						if !found[i].Mended {
-							t.Errorf("not mended: %+v", found[i])
+						must(t, found[i].Repair(t.Context()))
+						if !found[i].Repaired {
+							t.Errorf("not repaired: %+v", found[i])
 						}
 					}
 				}
@@ -93,7 +93,7 @@ func TestAnomalies(t *testing.T) {
 						t.Errorf("%d jobs were queued", mine)
 					}
 				}
-				if found := b.anomalies(t); len(found) != 0 {
+				if found := b.inconsistencies(t); len(found) != 0 {
 					t.Errorf("afterwards: %+v", found)
 				}
 				if got := b.status(t, s.ID); got != c.after {
@@ -113,16 +113,16 @@ func TestRunWithoutJob(t *testing.T) {
 		run, err := b.Connect(t.Context(), p, s.ID, tenantdb.Credentials{Kind: tenantdb.Managed})
 		must(t, err)
 		b.exec(t, `UPDATE provisioning_runs SET created_at = $2 WHERE id = $1`, run.ID, time.Now().UTC().Add(-time.Hour))
-		if found := b.anomalies(t); len(found) != 0 {
+		if found := b.inconsistencies(t); len(found) != 0 {
 			t.Errorf("with its job: %+v", found)
 		}
 		b.exec(t, `DELETE FROM river_job`)
-		found := b.anomalies(t)
-		if len(found) != 1 || found[0].Disorder != RunWithoutJob || found[0].StoreID != s.ID || found[0].Mendable() {
+		found := b.inconsistencies(t)
+		if len(found) != 1 || found[0].Kind != RunWithoutJob || found[0].StoreID != s.ID || found[0].Repairable() {
 			t.Errorf("without: %+v", found)
 		}
 		b.exec(t, `UPDATE provisioning_runs SET claimed_by = 'a process', claimed_until = $2 WHERE id = $1`, run.ID, time.Now().UTC().Add(time.Minute))
-		if found := b.anomalies(t); len(found) != 0 {
+		if found := b.inconsistencies(t); len(found) != 0 {
 			t.Errorf("while a process works on it: %+v", found)
 		}
 	})
@@ -140,22 +140,22 @@ func TestStrayFile(t *testing.T) {
 		for _, suffix := range []string{".db", ".db-wal"} {
 			must(t, os.WriteFile(filepath.Join(dir, s.ID.String()+suffix), nil, 0o600))
 		}
-		found := b.anomalies(t)
-		if len(found) != 1 || found[0].Disorder != StrayDatabase || found[0].Name != s.ID.String() {
+		found := b.inconsistencies(t)
+		if len(found) != 1 || found[0].Kind != OrphanDatabase || found[0].Name != s.ID.String() {
 			t.Fatalf("found %+v", found)
 		}
 		run, err := b.Connect(t.Context(), p, s.ID, tenantdb.Credentials{Kind: tenantdb.Managed})
 		must(t, err)
-		if err := found[0].Mend(t.Context()); err == nil || found[0].Mended {
+		if err := found[0].Repair(t.Context()); err == nil || found[0].Repaired {
 			t.Error("a database that a store owns by now was dropped")
 		}
 		must(t, b.Provision(t.Context(), job(run)))
 		b.exec(t, `DELETE FROM store_databases WHERE store_id = $1`, s.ID)
-		must(t, found[0].Mend(t.Context()))
+		must(t, found[0].Repair(t.Context()))
 		if _, err := os.Stat(filepath.Join(dir, s.ID.String()+".db")); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the file: %v", err)
 		}
-		if stoa.CodeOf(found[0].Mend(t.Context())) != "" {
+		if stoa.CodeOf(found[0].Repair(t.Context())) != "" {
 			t.Error("to drop it twice is an error")
 		}
 	})

@@ -9,30 +9,30 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// limit remembers until when Supabase takes no more calls. It counts them for
-// the whole application, so one store's haste is every store's: no call is
-// made in vain meanwhile. Replicas learn it each from an answer of their own.
-type limit struct {
+// rateLimit records until when Supabase accepts no more calls. Supabase counts calls
+// per application, so the limit holds for all stores, and no call is sent meanwhile.
+// Each replica learns it from an answer of its own. It is safe for concurrent use.
+type rateLimit struct {
 	mu    sync.Mutex
 	until time.Time
 }
 
-// wait returns how long no call is to be made.
-func (l *limit) wait(now time.Time) time.Duration {
+// wait returns how long no call may be sent.
+func (l *rateLimit) wait(now time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.until.Sub(now)
 }
 
-// A window is a minute; what an answer claims beyond maxWindow is not believed.
+// A window is a minute. A longer wait than maxWindow is not believed.
 const (
 	window    = time.Minute
 	maxWindow = 10 * time.Minute
 )
 
-// note reads the headers of an answer. After a 429 it returns how long to
-// wait. Source: Supabase, Management API, "Rate limits".
-func (l *limit) note(res *http.Response, now time.Time) time.Duration {
+// note records the limit that the headers of an answer state. After a 429 it returns
+// how long to wait. Source: Supabase, Management API, "Rate limits".
+func (l *rateLimit) note(res *http.Response, now time.Time) time.Duration {
 	left, err := strconv.Atoi(res.Header.Get("X-RateLimit-Remaining"))
 	spent := err == nil && left <= 0
 	refused := res.StatusCode == http.StatusTooManyRequests
