@@ -8,13 +8,13 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// account is a store's account as the transaction that locked it has read it.
-// Its methods only change memory and never fail: they keep what is to be
-// written until flush writes it all. Callers check first.
+// account is a store's account as read by the transaction that locked it. Its
+// methods change memory only and never fail. flush writes the changes. Callers
+// check the rules before they change the account.
 //
-// Four things hold after each method: 0 <= reserved <= balance, a debt means
-// that nothing is available, the lots hold Lotted, and what has expired and
-// is not held is gone.
+// Each method keeps four invariants: 0 <= reserved <= balance, an account in debt
+// has nothing available, the lots add up to Lotted, and expired credits are gone
+// as far as they are not reserved.
 type account struct {
 	Balance
 	Lotted Amount // the part of the balance that is in lots
@@ -35,7 +35,7 @@ type dueHold struct {
 	Amount Amount
 }
 
-// lot is credits that expire, or are spent before or after others.
+// lot is credits that expire or have a priority.
 type lot struct {
 	ID        lotID
 	Seq       int64 // of the transaction that granted them
@@ -53,15 +53,15 @@ type (
 	lotID   = stoa.ID[lotKind]
 )
 
-// lotUse is what one transaction took from one lot.
+// lotUse is the amount that one transaction took from one lot.
 type lotUse struct {
 	lot    lotID
 	seq    int64
 	amount Amount
 }
 
-// entry is a movement about to be written: a Transaction without what the
-// account gives it, and the key that makes it happen once.
+// entry is a transaction to be written, with its idempotency key. post fills in
+// the fields that follow from the account.
 type entry struct {
 	Transaction
 	key, hash string // both empty: not idempotent
@@ -69,13 +69,12 @@ type entry struct {
 
 func (l *lot) expired(now time.Time) bool { return l.ExpiresAt != nil && !l.ExpiresAt.After(now) }
 
-// compareLots gives the order in which credits are spent: priority, then
-// expiry, then age.
+// compareLots orders lots as they are spent: by priority, then expiry, then age.
 func compareLots(a, b *lot) int {
 	return cmp.Or(cmp.Compare(a.Priority, b.Priority), compareExpiry(a.ExpiresAt, b.ExpiresAt), cmp.Compare(a.Seq, b.Seq))
 }
 
-// compareExpiry: what never expires comes last.
+// compareExpiry orders expiry times. nil, which never expires, comes last.
 func compareExpiry(a, b *time.Time) int {
 	switch {
 	case a == nil && b == nil:
@@ -91,7 +90,7 @@ func compareExpiry(a, b *time.Time) int {
 // post appends e and moves the balance, the debt and the lots.
 func (a *account) post(e entry) Transaction { return a.postFrom(nil, e) }
 
-// postFrom is post for what leaves one certain lot.
+// postFrom is post for an amount that is taken from lot l.
 func (a *account) postFrom(l *lot, e entry) Transaction {
 	a.Seq++
 	switch {
@@ -116,7 +115,7 @@ func (a *account) postFrom(l *lot, e entry) Transaction {
 	return e.Transaction
 }
 
-// touch says that there is something to write.
+// touch marks the account as changed.
 func (a *account) touch() {
 	if !a.changed {
 		a.Version++
@@ -124,11 +123,11 @@ func (a *account) touch() {
 	a.changed, a.UpdatedAt = true, a.now
 }
 
-// consume takes amount from the lots in their order, with the credits that
-// are in no lot between them: those have priority 0 and never expire.
+// consume takes amount from the lots in their order. Credits that are in no lot
+// count as a lot with priority 0 that never expires.
 //
-// Held credits are taken to be the ones that expire first. So a capture takes
-// expired ones first, and nothing else takes them at all.
+// Reserved credits are those that expire first. So a capture takes expired lots
+// first, and no other transaction takes from them.
 func (a *account) consume(amount Amount, e entry) {
 	if a.Lotted == 0 {
 		return
@@ -173,17 +172,17 @@ func (a *account) take(l *lot, part Amount) {
 	l.Remaining -= part
 	l.touched = true
 	a.Lotted -= part
-	a.uses = append(a.uses, lotUse{l.ID, a.Seq, part})
+	a.uses = append(a.uses, lotUse{lot: l.ID, seq: a.Seq, amount: part})
 }
 
-// reserve sets credits aside, or with a negative amount gives them back.
+// reserve reserves credits, or with a negative amount releases them.
 func (a *account) reserve(amount Amount) {
 	a.Reserved += amount
 	a.touch()
 }
 
-// settle does what is due before and after anything else: overdue holds end,
-// lots expire, and a debt is repaid from what is available.
+// settle carries out what is due: overdue holds expire, lots expire, and a debt
+// is repaid from what is available. It runs before and after each change.
 func (a *account) settle() {
 	for _, h := range a.overdue {
 		a.reserve(-h.Amount)
@@ -197,7 +196,7 @@ func (a *account) settle() {
 	}
 }
 
-// expire ends the lots whose time has come, as far as nothing holds them.
+// expire expires due lots, as far as their credits are not reserved.
 func (a *account) expire() {
 	var due Amount
 	for _, l := range a.lots {

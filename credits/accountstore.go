@@ -11,10 +11,10 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// lockAccount reads the store's account, keeps every other writer of it waiting
-// until tx ends, and settles what is due. Whoever moves credits loads first
-// and looks for the idempotency key afterwards, in a statement of its own:
-// only then does PostgreSQL show what the writer before has committed.
+// lockAccount locks the store's account until tx ends, reads it and settles what
+// is due. It fails with store_not_found when there is no account. Callers look up
+// the idempotency key afterwards, in a statement of its own: only then does
+// PostgreSQL show what the previous writer has committed.
 func lockAccount(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (*account, error) {
 	a := &account{now: tx.Now}
 	err := tx.Get(ctx, a, selectBalance+`, lotted FROM credit_balances WHERE store_id = $1`+tx.ForUpdate(), store)
@@ -42,7 +42,7 @@ func lockAccount(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (*acc
 	return a, nil
 }
 
-// flush settles the account once more and writes everything that has changed.
+// flush settles the account once more and writes all changes.
 func (l *Ledger) flush(ctx context.Context, tx *masterdb.Tx, a *account) error {
 	a.settle()
 	if !a.changed {
@@ -105,7 +105,7 @@ func (e entry) args() []any {
 		e.UnitPrice, e.Description, e.Reference, e.UserID, e.HoldID, nullable(e.key), nullable(e.hash), e.CreatedAt}
 }
 
-// insertEntries writes many rows in one round trip where there is one.
+// insertEntries inserts the rows, on PostgreSQL in one round trip.
 func insertEntries(ctx context.Context, tx *masterdb.Tx, entries []entry) error {
 	if pg := tx.Postgres(); pg != nil {
 		batch := &pgx.Batch{}

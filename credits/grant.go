@@ -34,9 +34,8 @@ const maxReference = 255
 
 var grantTypes = []Type{TypePurchase, TypeBonus, TypeAdjustment}
 
-// Grant adds credits in the caller's transaction. The caller has decided
-// that they are due: there is no principal to check. A debt is repaid from
-// them first.
+// Grant adds credits in the caller's transaction. It checks no permission: the
+// caller has decided that they are due. They repay a debt first.
 //
 // The same grant under the same key again returns the first transaction and
 // changes nothing; another type, amount, reference, expiry or priority under
@@ -45,13 +44,13 @@ func (l *Ledger) Grant(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 	if err := g.validate(tx.Now); err != nil {
 		return Transaction{}, err
 	}
-	if g.ExpiresAt != nil { // in what both engines keep
+	if g.ExpiresAt != nil { // both engines store microseconds
 		at := g.ExpiresAt.UTC().Truncate(time.Microsecond)
 		g.ExpiresAt = &at
 	}
 	hash := RequestHash("grant", g.Type, g.Amount, g.Reference, g.ExpiresAt, g.Priority)
 	return l.move(ctx, tx, store, g.IdempotencyKey, hash, func(a *account) (Transaction, error) {
-		if err := a.holds(g.Amount); err != nil {
+		if err := a.checkCapacity(g.Amount); err != nil {
 			return Transaction{}, err
 		}
 		t := a.post(entry{
@@ -78,7 +77,7 @@ func (g Grant) record(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) 
 	}})
 }
 
-// addLot puts the credits of t into a lot of their own.
+// addLot adds a lot with the credits of t.
 func (a *account) addLot(g Grant, t Transaction) {
 	a.lots = append(a.lots, &lot{
 		ID: stoa.NewID[lotID](), Seq: t.Sequence, Priority: g.Priority, ExpiresAt: g.ExpiresAt,
@@ -87,8 +86,9 @@ func (a *account) addLot(g Grant, t Transaction) {
 	a.Lotted += t.Amount
 }
 
-// move is one movement under a key: it loads the account, returns the first
-// answer if the key has been used, and otherwise makes and writes the change.
+// move makes one change under an idempotency key. It locks the account, returns
+// the first transaction if the key was used, and otherwise applies and writes the
+// change.
 func (l *Ledger) move(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, key, hash string, change func(*account) (Transaction, error)) (Transaction, error) {
 	a, err := lockAccount(ctx, tx, store)
 	if err != nil {
@@ -108,8 +108,8 @@ func (l *Ledger) move(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, 
 	return t, l.flush(ctx, tx, a)
 }
 
-// holds returns invalid_request when amount would overflow the account.
-func (a *account) holds(amount Amount) error {
+// checkCapacity returns invalid_request when amount would overflow the account.
+func (a *account) checkCapacity(amount Amount) error {
 	var faults stoa.Invalid
 	if !a.Balance.Balance.canAdd(amount) || !a.LifetimePurchased.canAdd(amount) {
 		faults.Add("amount", "is more than an account can hold")
@@ -132,15 +132,15 @@ func (g Grant) validate(now time.Time) error {
 	if g.Priority < -maxPriority || g.Priority > maxPriority {
 		faults.Add("priority", "must be between %d and %d", -maxPriority, maxPriority)
 	}
-	checkOwnKey(&faults, g.IdempotencyKey)
+	checkPlatformKey(&faults, g.IdempotencyKey)
 	return faults.Err()
 }
 
 const maxPriority = 100
 
-// checkOwnKey adds a fault when a key that the platform itself has chosen
-// cannot be used.
-func checkOwnKey(faults *stoa.Invalid, key string) {
+// checkPlatformKey adds a fault when a key that the platform has chosen cannot be
+// used.
+func checkPlatformKey(faults *stoa.Invalid, key string) {
 	switch {
 	case key == "":
 		faults.Add("idempotencyKey", "is required")

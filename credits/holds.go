@@ -12,7 +12,7 @@ import (
 	"github.com/stoahq/stoa/page"
 )
 
-// HoldState is where a hold stands.
+// HoldState is the state of a hold.
 type HoldState string
 
 // The states of a hold. Only an open one can change, and does so once.
@@ -23,8 +23,8 @@ const (
 	HoldExpired  HoldState = "expired"
 )
 
-// Hold is credits set aside for work under way: nothing else spends them,
-// until they are captured, released, or the hold expires.
+// Hold is credits reserved for work in progress. Nothing else spends them until
+// they are captured or released, or until the hold expires.
 type Hold struct {
 	ID          stoa.HoldID
 	StoreID     stoa.StoreID
@@ -56,29 +56,29 @@ type holdRow struct {
 
 const selectHoldRow = selectHold + `, idempotency_key, request_hash, resolution_key, resolution_hash`
 
-// HoldRequest says what to set aside, as SpendRequest does, and for how long.
+// HoldRequest says what to reserve, as SpendRequest does, and for how long.
 type HoldRequest struct {
 	SpendRequest
 	ExpiresIn time.Duration // 1 second to 30 days; 0 means 15 minutes
 }
 
-// The times of holds.
+// The lifetimes of holds.
 const (
 	defaultHold = 15 * time.Minute
 	minHold     = time.Second
 	maxHold     = 30 * 24 * time.Hour
 )
 
-// HoldResult is the outcome of a call on a hold. Transaction is that of a capture.
-// When the answer is a replay, Hold and Transaction are as they were made
-// while Balance is the account as it is now.
+// HoldResult is the result of a call on a hold. Transaction is nil except for a
+// capture. When the result is a replay, Hold and Transaction are as they were
+// then, while Balance is the account as it is now.
 type HoldResult struct {
 	Hold        Hold
 	Transaction *Transaction
 	Balance     Balance
 }
 
-// Hold sets credits aside, or fails like Spend and changes nothing. The price
+// Hold reserves credits. It fails like Spend, and changes nothing then. The price
 // of a service is the one in force now, also for the capture.
 func (l *Ledger) Hold(ctx context.Context, p access.Principal, store stoa.StoreID, req HoldRequest) (HoldResult, error) {
 	if err := req.validate(); err != nil {
@@ -86,7 +86,7 @@ func (l *Ledger) Hold(ctx context.Context, p access.Principal, store stoa.StoreI
 	}
 	var out HoldResult
 	err := l.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		a, err := l.loadFor(ctx, tx, p, store)
+		a, err := l.lockForSpender(ctx, tx, p, store)
 		if err != nil {
 			return err
 		}
@@ -99,8 +99,8 @@ func (l *Ledger) Hold(ctx context.Context, p access.Principal, store stoa.StoreI
 	return out, nil
 }
 
-// loadFor is load for somebody who has to be allowed to spend.
-func (l *Ledger) loadFor(ctx context.Context, tx *masterdb.Tx, p access.Principal, store stoa.StoreID) (*account, error) {
+// lockForSpender locks the account for a caller that must have the right to spend.
+func (l *Ledger) lockForSpender(ctx context.Context, tx *masterdb.Tx, p access.Principal, store stoa.StoreID) (*account, error) {
 	if _, err := access.Check(ctx, tx, p, store, access.SpendCredits); err != nil {
 		return nil, err
 	}
@@ -180,7 +180,7 @@ func insertHold(ctx context.Context, tx *masterdb.Tx, h Hold, key, hash string) 
 	return err
 }
 
-// findHold returns the store's hold that meets a condition about $2.
+// findHold returns the store's hold that satisfies a condition on $2.
 func findHold(ctx context.Context, tx *masterdb.Tx, condition string, store stoa.StoreID, arg any) (holdRow, error) {
 	var h holdRow
 	err := tx.Get(ctx, &h, selectHoldRow+` FROM credit_holds WHERE store_id = $1 AND `+condition, store, arg)
@@ -270,7 +270,7 @@ func (l *Ledger) Release(ctx context.Context, p access.Principal, store stoa.Sto
 	})
 }
 
-// resolution is the one change of a hold.
+// resolution is the change that ends a hold.
 type resolution struct {
 	id        stoa.HoldID
 	state     HoldState
@@ -280,7 +280,7 @@ type resolution struct {
 func (l *Ledger) resolve(ctx context.Context, p access.Principal, store stoa.StoreID, r resolution, change func(*account, *Hold) (*Transaction, error)) (HoldResult, error) {
 	var out HoldResult
 	err := l.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		a, err := l.loadFor(ctx, tx, p, store)
+		a, err := l.lockForSpender(ctx, tx, p, store)
 		if err != nil {
 			return err
 		}
@@ -301,7 +301,7 @@ func (l *Ledger) resolve(ctx context.Context, p access.Principal, store stoa.Sto
 	return out, nil
 }
 
-// end makes the change of an open hold.
+// end applies the change to an open hold.
 func (l *Ledger) end(ctx context.Context, tx *masterdb.Tx, a *account, h Hold, r resolution, change func(*account, *Hold) (*Transaction, error)) (HoldResult, error) {
 	t, err := change(a, &h)
 	if err != nil {
@@ -321,7 +321,8 @@ func (l *Ledger) end(ctx context.Context, tx *masterdb.Tx, a *account, h Hold, r
 	return HoldResult{Hold: h, Transaction: t, Balance: a.Balance}, err
 }
 
-// find returns the hold, and whether the key has already resolved it.
+// find returns the hold to resolve. replay reports whether the key has already
+// resolved it.
 func (r resolution) find(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (h Hold, replay bool, err error) {
 	if r.key != "" {
 		first, err := findHold(ctx, tx, `resolution_key = $2`, store, r.key)

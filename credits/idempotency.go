@@ -26,9 +26,9 @@ func CheckIdempotencyKey(faults *stoa.Invalid, key string) {
 	}
 }
 
-// RequestHash is the fingerprint of a request that is stored with its
-// idempotency key, so that another request under the same key is noticed.
-// The parts are what makes the request that request, defaults filled in.
+// RequestHash returns the hash of a request that is stored with its idempotency
+// key, so that another request under the same key is detected. The parts identify
+// the request, with defaults filled in.
 func RequestHash(parts ...any) string {
 	// JSON keeps the boundaries between the parts; plain values never fail.
 	text, err := json.Marshal(parts)
@@ -39,14 +39,14 @@ func RequestHash(parts ...any) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// ErrIdempotencyConflict is the answer to a key that was used for another
+// ErrIdempotencyConflict returns the error for a key that was used for another
 // request.
 func ErrIdempotencyConflict() error {
 	return stoa.Errorf(stoa.IdempotencyConflict,
 		"This idempotency key was already used for a different request. Use a new key for a new request.")
 }
 
-// firstAnswer is what a key was used for before.
+// firstAnswer is the transaction that a key was used for.
 type firstAnswer struct {
 	Transaction
 	Key         string `db:"idempotency_key"`

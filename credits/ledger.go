@@ -1,16 +1,14 @@
-// Package credits is the ledger: what each store owns in credits, every
-// movement of it, and the price list of services.
+// Package credits is the ledger: the credits of each store, every transaction, and
+// the price list of services.
 //
-// A store has one balance row and an append-only list of transactions,
-// numbered without gaps. These always hold, and Verify proves them: the
-// amounts add up to the balance and the debt, each balance_after is the one
-// before plus the amount, what is reserved is what open holds and freezes
-// hold, who owes has nothing available, and an idempotency key moves credits
-// once.
+// A store has one balance row and an append-only list of transactions, numbered
+// without gaps. Package verify checks the invariants: the amounts add up to the
+// balance and the debt, each balance_after is the one before plus the amount, the
+// open holds and freezes add up to what is reserved, an account in debt has
+// nothing available, and an idempotency key moves credits once.
 //
-// All that changes an account reads it under its lock into an account, changes
-// that in memory and writes it back with flush. Spends alone have a shorter
-// way: see spendBatcher.
+// A change of an account locks it (lockAccount), changes it in memory and writes
+// it back (flush). Most spends are faster: see spendBatcher.
 package credits
 
 import (
@@ -38,8 +36,9 @@ func New(db *masterdb.DB) *Ledger {
 	return l
 }
 
-// OnChange has fn called with the store after each change of its account that
-// this process has committed. fn must return at once. Call it before use.
+// OnChange registers fn, which is called with the store after each change of its
+// account that this process commits. fn must not block. OnChange must not be
+// called once the ledger is in use.
 func (l *Ledger) OnChange(fn func(stoa.StoreID)) { l.onChange = append(l.onChange, fn) }
 
 func (l *Ledger) changed(store stoa.StoreID) {
@@ -95,8 +94,8 @@ func (l *Ledger) Balance(ctx context.Context, p access.Principal, store stoa.Sto
 	return b, err
 }
 
-// ReadBalance is Balance without the question who asks, for other domains
-// that have already checked. It fails with store_not_found when there is no
+// ReadBalance is Balance without a permission check, for domains that have
+// checked already. It fails with store_not_found when there is no
 // such account.
 func (l *Ledger) ReadBalance(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Balance, error) {
 	var b Balance

@@ -9,7 +9,7 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// soon is how far Balance.ExpiresSoon looks ahead.
+// soon is the period that Balance.ExpiresSoon covers.
 const soon = 30 * 24 * time.Hour
 
 // expiresSoon sums the credits that expire within soon, nil for none.
@@ -32,25 +32,25 @@ func (l *Ledger) expiresSoon(ctx context.Context, store stoa.StoreID) (*Expiring
 	return out, nil
 }
 
-// Sweep is the job that ends what has run out of time: holds and lots. An
-// account that is used meanwhile does it by itself; this is for the others.
+// Sweep is the job that expires holds and lots. Each change of an account does so
+// too, so that the job is for the accounts that nobody uses.
 type Sweep struct{}
 
 // Kind implements jobs.Args.
 func (Sweep) Kind() string { return "credits.sweep" }
 
-// How often Sweep runs, and how long it may. What it did not get to it does
-// the next time.
+// The interval and the timeout of Sweep. The next run continues what a run did
+// not finish.
 const (
 	SweepEvery   = time.Minute
 	SweepTimeout = 5 * time.Minute
 )
 
-// sweepAtOnce bounds how many accounts are read ahead.
-const sweepAtOnce = 500
+// sweepChunk is how many accounts one query returns.
+const sweepChunk = 500
 
-// Sweep settles every account in which something is due. A fault of one
-// account does not keep the others from theirs.
+// Sweep settles every account in which something is due. An error of one account
+// does not stop the sweep.
 func (l *Ledger) Sweep(ctx context.Context, _ Sweep) error {
 	var faults []error
 	for after := (stoa.StoreID{}); ; {
@@ -60,7 +60,7 @@ func (l *Ledger) Sweep(ctx context.Context, _ Sweep) error {
 			UNION
 			SELECT l.store_id FROM credit_lots l JOIN credit_balances b ON b.store_id = l.store_id
 			WHERE l.remaining > 0 AND l.expires_at <= $1 AND l.store_id > $2 AND b.balance > b.reserved
-			ORDER BY 1 LIMIT $3`, l.db.Now(), after, sweepAtOnce)
+			ORDER BY 1 LIMIT $3`, l.db.Now(), after, sweepChunk)
 		if err != nil {
 			return errors.Join(append(faults, err)...)
 		}
@@ -70,7 +70,7 @@ func (l *Ledger) Sweep(ctx context.Context, _ Sweep) error {
 			}
 			after = store
 		}
-		if len(due) < sweepAtOnce || ctx.Err() != nil {
+		if len(due) < sweepChunk || ctx.Err() != nil {
 			return errors.Join(append(faults, ctx.Err())...)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // Price is what one unit of a service costs from a moment on, until a later
-// price takes its place. A unit price has at most 4 decimals and quantities
+// price replaces it. A unit price has at most 4 decimals and quantities
 // are whole: what a spend costs is exact, and nothing is ever rounded.
 type Price struct {
 	ServiceKey    string
@@ -51,11 +51,10 @@ func (l *Ledger) PriceHistory(ctx context.Context) ([]Price, error) {
 	return out, err
 }
 
-// SetPrice adds a price to the list and returns it. It changes no price that
-// is in force or was: those explain the spends of their time. EffectiveFrom
-// is now when it is zero; an empty Unit or Description is that of the
-// service's price before. It is the operator's and asks nobody; by is for the
-// audit log.
+// SetPrice adds a price to the list and returns it. It never changes an earlier
+// price, since spends were made at it. A zero EffectiveFrom means now. An empty
+// Unit or Description is that of the service's previous price. It checks no
+// permission: it is for the operator. by is recorded in the audit log.
 //
 // When the same price is in force at that moment anyway, nothing is added:
 // added is false and the price is that one. It fails with invalid_request,
@@ -69,7 +68,7 @@ func (l *Ledger) SetPrice(ctx context.Context, by access.Principal, p Price) (ou
 			"service": out.ServiceKey, "price": out.UnitPrice.String(), "unit": out.Unit, "from": out.EffectiveFrom.Format(time.RFC3339Nano),
 		}})
 	})
-	if masterdb.IsUnique(err) { // somebody was faster
+	if masterdb.IsUnique(err) { // another caller has set it meanwhile
 		err = priceTaken(p.EffectiveFrom)
 	}
 	return out, added, err

@@ -9,8 +9,8 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// Reversal is credits that go back because the money for them went back, or
-// that return with it.
+// Reversal is credits that are taken back because their payment was reversed, or
+// that are returned because the reversal ended.
 type Reversal struct {
 	Type           Type // TypeRefund or TypeDispute
 	Amount         Amount
@@ -19,9 +19,8 @@ type Reversal struct {
 	IdempotencyKey string // required; must not begin with "spend:"
 }
 
-// ClawBack takes credits back in the caller's transaction: what is available,
-// and the rest becomes a debt, which the next credits repay. Keys work as with
-// Grant.
+// ClawBack takes credits back in the caller's transaction. What is not available
+// becomes a debt, which the next credits repay. Keys work as with Grant.
 func (l *Ledger) ClawBack(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, r Reversal) (Transaction, error) {
 	if err := r.validate(); err != nil {
 		return Transaction{}, err
@@ -39,16 +38,15 @@ func (l *Ledger) ClawBack(ctx context.Context, tx *masterdb.Tx, store stoa.Store
 	})
 }
 
-// Reinstate gives credits back that ClawBack took, in the caller's
-// transaction. They do not return to the lot they were in: they no longer
-// expire. Keys work as with Grant.
+// Reinstate returns credits that ClawBack took, in the caller's transaction. They
+// do not return to their lot and no longer expire. Keys work as with Grant.
 func (l *Ledger) Reinstate(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, r Reversal) (Transaction, error) {
 	if err := r.validate(); err != nil {
 		return Transaction{}, err
 	}
 	hash := RequestHash("reinstate", r.Type, r.Amount, r.Reference)
 	return l.move(ctx, tx, store, r.IdempotencyKey, hash, func(a *account) (Transaction, error) {
-		if err := a.holds(r.Amount); err != nil {
+		if err := a.checkCapacity(r.Amount); err != nil {
 			return Transaction{}, err
 		}
 		return a.post(r.entry(r.Amount, 0, hash)), nil
@@ -73,7 +71,7 @@ func (r Reversal) validate() error {
 		faults.Add("amount", "must be above 0")
 	}
 	checkTexts(&faults, r.Description, r.Reference)
-	checkOwnKey(&faults, r.IdempotencyKey)
+	checkPlatformKey(&faults, r.IdempotencyKey)
 	return faults.Err()
 }
 
@@ -87,9 +85,9 @@ func checkTexts(faults *stoa.Invalid, description, reference string) {
 	}
 }
 
-// Freeze sets credits aside in the caller's transaction while the payment for
-// them is disputed: amount, or what is available if that is less. The store
-// spends the rest as before. It happens once for each reference.
+// Freeze reserves credits in the caller's transaction while the payment for them
+// is disputed: amount, or what is available if that is less. It happens once for
+// each reference.
 func (l *Ledger) Freeze(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, reference string, amount Amount) error {
 	var faults stoa.Invalid
 	if amount <= 0 {

@@ -9,8 +9,8 @@ import (
 	"github.com/stoahq/stoa/access"
 )
 
-// SpendRequest says what to pay for: either an Amount, or a service of the
-// price list.
+// SpendRequest says what to pay for: either an Amount, or a service of the price
+// list.
 type SpendRequest struct {
 	Amount         Amount // 0 when ServiceKey is given
 	ServiceKey     string
@@ -48,8 +48,8 @@ func (l *Ledger) Spend(ctx context.Context, p access.Principal, store stoa.Store
 	return l.spends.spend(ctx, call)
 }
 
-// price fills in what the request costs: Amount, and for a service its key,
-// quantity and unit price. Prices has those in force.
+// price returns a transaction with what the request costs: Amount, and for a
+// service its key, quantity and unit price. prices are those in force.
 func (r SpendRequest) price(prices map[string]Amount) (Transaction, error) {
 	if r.ServiceKey == "" {
 		return Transaction{Amount: r.Amount}, nil
@@ -117,9 +117,9 @@ func (r SpendRequest) quantity() int64 {
 	return *r.Quantity
 }
 
-// spendKeys begins the key of every spend in the ledger. It keeps a caller
-// from taking the key that a grant will need, such as that of a payment on
-// its way.
+// spendKeys is the prefix of the key of every spend in the ledger. It keeps a
+// caller from using the key that a grant will need, such as that of a payment in
+// progress.
 const spendKeys = "spend:"
 
 // idempotency returns the key under which the spend is recorded and the

@@ -39,9 +39,9 @@ func lockAccount(t *testing.T, b creditstest.Account) (unlock func()) {
 	}
 }
 
-// A caller that gives up while its call waits takes it back: nothing is spent.
-// One whose call is under way gets its error, and a retry with the same key
-// finds out what came of it.
+// A cancelled call that still waits is withdrawn: nothing is spent. A caller whose
+// call is in progress gets its context's error, and a retry with the same key
+// returns the outcome.
 func TestCancelledSpends(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -84,8 +84,8 @@ func TestCancelledSpends(t *testing.T) {
 	})
 }
 
-// A caller whose context has ended changes nothing.
-func TestSpendAfterTheEnd(t *testing.T) {
+// A call whose context has ended changes nothing.
+func TestSpendWithEndedContext(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := creditstest.New(t, db)
@@ -103,13 +103,13 @@ func TestSpendAfterTheEnd(t *testing.T) {
 	})
 }
 
-// A store whose account is locked, with a crowd waiting for it, does not
-// delay the others. On SQLite there is one writer for all.
-func TestHotStoreDelaysNoOther(t *testing.T) {
+// A store whose account is locked, with many calls waiting for it, does not delay
+// the others. SQLite has one writer for all.
+func TestBusyStoreDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		if db.Engine == masterdb.SQLite {
-			return
+			t.Skip("SQLite has one writer: a locked account delays all others")
 		}
 		hot, cold := creditstest.New(t, db), creditstest.New(t, db)
 		cold.Ledger = hot.Ledger
@@ -138,9 +138,9 @@ func TestHotStoreDelaysNoOther(t *testing.T) {
 	})
 }
 
-// Every caller of a batch gets its own answer: who comes first is served,
-// who cannot be is told so, and who may not learns that the store is none.
-func TestEveryCallerGetsItsOwnAnswer(t *testing.T) {
+// Every call of a batch gets its own outcome: the first calls are served, those
+// that cannot be paid fail, and callers without the right are refused.
+func TestEachCallGetsItsOwnOutcome(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b, stranger := creditstest.New(t, db), creditstest.New(t, db).Owner
@@ -198,13 +198,13 @@ func TestEveryCallerGetsItsOwnAnswer(t *testing.T) {
 	})
 }
 
-// The one statement answers for those accounts of a batch for which it can,
-// and leaves the others as they are.
-func TestOneStatementForMany(t *testing.T) {
+// The spend statement carries out those accounts of a batch that it can decide
+// about, and leaves the others unchanged.
+func TestSpendStatement(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		if db.Engine == masterdb.SQLite {
-			return // it goes the locked way always
+			t.Skip("SQLite has no spend statement")
 		}
 		stores := map[string]creditstest.Account{}
 		for _, name := range []string{"rich", "keyed", "service", "poor", "reserved", "viewer", "stranger", "used", "lots", "locked", "unknown service"} {
@@ -271,8 +271,8 @@ func TestOneStatementForMany(t *testing.T) {
 	})
 }
 
-// Two processes spend on many accounts at random, also with keys that meet:
-// nothing deadlocks, and what was answered is what is recorded.
+// Two processes spend from many accounts at random, also with the same keys:
+// nothing deadlocks, and the outcomes are what is recorded.
 func TestTwoProcessesOverManyStores(t *testing.T) {
 	t.Parallel()
 	eachTwice(t, func(t *testing.T, first creditstest.Account, ledgers [2]*credits.Ledger) {
@@ -317,8 +317,8 @@ func TestTwoProcessesOverManyStores(t *testing.T) {
 	})
 }
 
-// An account with lots goes the locked way, in the
-// same batch as accounts that do not.
+// An account with lots is spent from under its lock, in the same batch as
+// accounts that the statement carries out.
 func TestSpendOnLots(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -359,7 +359,7 @@ func TestSpendOnLots(t *testing.T) {
 	})
 }
 
-// A key is found by its index, on a table of any size.
+// A key is found by its index on a table of any size.
 func TestKeysAreFoundByIndex(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -382,13 +382,13 @@ func TestKeysAreFoundByIndex(t *testing.T) {
 	})
 }
 
-// The one statement finds its rows by their indexes among a thousand others,
-// where a planner would rather read whole tables.
-func TestOneStatementReadsNoWholeTable(t *testing.T) {
+// The spend statement finds its rows by index among a thousand others, where the
+// planner would prefer to read whole tables.
+func TestSpendStatementReadsNoWholeTable(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		if db.Engine == masterdb.SQLite {
-			return // it goes the locked way always
+			t.Skip("SQLite has no spend statement")
 		}
 		b := creditstest.New(t, db)
 		for _, fill := range []string{

@@ -15,7 +15,7 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// charge takes the money for p from the saved card, with nobody there.
+// charge charges the saved card for p, off session.
 func (c *stripeClient) charge(ctx context.Context, p purchase, r recharge) (*stripe.PaymentIntent, error) {
 	params := &stripe.PaymentIntentCreateParams{
 		Amount: stripe.Int64(p.AmountMinor), Currency: stripe.String(strings.ToLower(p.Currency)),
@@ -31,7 +31,7 @@ func (c *stripeClient) charge(ctx context.Context, p purchase, r recharge) (*str
 func (c *stripeClient) findCharge(ctx context.Context, p purchase, r recharge) (found *stripe.PaymentIntent, err error) {
 	params := &stripe.PaymentIntentListParams{
 		Customer: r.CustomerRef,
-		// The clocks of two houses.
+		// The two clocks may differ.
 		CreatedRange: &stripe.RangeQueryParams{GreaterThanOrEqual: p.CreatedAt.Add(-time.Hour).Unix()},
 	}
 	for pi, err := range c.api.V1PaymentIntents.List(ctx, params).All(ctx) {
@@ -56,7 +56,7 @@ func (c *stripeClient) cancel(ctx context.Context, intent string) error {
 	return err
 }
 
-// createCustomer makes the one under whom the store's card is kept.
+// createCustomer creates the customer that the store's card belongs to.
 func (c *stripeClient) createCustomer(ctx context.Context, store stoa.StoreID, name string) (string, error) {
 	customer, err := withFreshKeys("customer:"+store.String(), func(key string) (*stripe.Customer, error) {
 		params := &stripe.CustomerCreateParams{
@@ -71,7 +71,7 @@ func (c *stripeClient) createCustomer(ctx context.Context, store stoa.StoreID, n
 	return customer.ID, nil
 }
 
-// createSetup makes the page where a card is saved.
+// createSetup creates the page where a card is saved.
 func (c *stripeClient) createSetup(ctx context.Context, store stoa.StoreID, customer, key, baseURL string) (*stripe.CheckoutSession, error) {
 	metadata := map[string]string{"store_id": store.String()}
 	params := &stripe.CheckoutSessionCreateParams{
@@ -117,13 +117,13 @@ func (s *Service) SaveCard(ctx context.Context, p access.Principal, store stoa.S
 	if err != nil {
 		return "", s.callError(ctx, "create a page to save a card", err)
 	}
-	// Before the page's address is known to anybody.
+	// This is recorded before anybody knows the page's address.
 	return session.URL, s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		return access.Record(ctx, tx, p, access.Event{Action: access.CardRequested, Store: store})
 	})
 }
 
-// customer returns the store's customer at Stripe, made when first needed.
+// customer returns the store's customer at Stripe, and creates it if needed.
 func (s *Service) customer(ctx context.Context, user stoa.UserID, store stoa.StoreID) (string, error) {
 	var known struct {
 		Name        string
@@ -171,8 +171,9 @@ func (c *stripeClient) savedCard(ctx context.Context, checkout string) (*card, s
 	return saved, store, nil
 }
 
-// saveCard keeps the card of a checkout, unless a later one is kept already.
-func (s *Service) saveCard(ctx context.Context, checkout string, also func(*masterdb.Tx) error) error {
+// saveCard saves the card of a checkout, unless a later card is saved already.
+// The same transaction marks event as applied.
+func (s *Service) saveCard(ctx context.Context, checkout string, event string) error {
 	if s.stripe == nil {
 		return refuse("checkout %s saved a card at Stripe, and there is no key to ask Stripe with", checkout)
 	}
@@ -182,16 +183,16 @@ func (s *Service) saveCard(ctx context.Context, checkout string, also func(*mast
 	}
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if saved != nil {
-			if err := saved.keep(ctx, tx, store); err != nil {
+			if err := saved.save(ctx, tx, store); err != nil {
 				return err
 			}
 		}
-		return also(tx)
+		return markApplied(ctx, tx, event)
 	})
 }
 
-// keep makes the card the store's, unless a later one is kept already.
-func (c *card) keep(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+// save makes the card the store's, unless a later card is saved already.
+func (c *card) save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	n, err := tx.Exec(ctx, `
 		UPDATE auto_recharges SET card_ref = $3, card_brand = $4, card_last4 = $5, card_expires = $6, card_saved_at = $7, updated_at = $8
 		WHERE store_id = $1 AND customer_ref = $2 AND (card_saved_at IS NULL OR card_saved_at <= $7)`,

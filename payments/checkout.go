@@ -11,10 +11,10 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// openCheckout has Stripe make the page for p, which is committed, and keeps
-// its address. If the process dies between, the same request finds p again,
-// asks under the same key and gets the same page; without a key nobody can
-// ask again, and Reconcile ends p.
+// openCheckout creates the page for p, which is committed, and saves its
+// address. When the process dies in between, the same request finds p again, uses
+// the same key at Stripe and gets the same page. A request without a key cannot
+// be repeated, and Reconcile expires p.
 func (s *Service) openCheckout(ctx context.Context, p purchase) (Purchase, error) {
 	if s.stripe == nil { // p is from before the key was taken away
 		return Purchase{}, errNoProvider()
@@ -23,7 +23,7 @@ func (s *Service) openCheckout(ctx context.Context, p purchase) (Purchase, error
 		session, err := s.stripe.createCheckout(ctx, p, s.cfg.BaseURL)
 		switch {
 		case err == nil:
-			return s.keepCheckout(ctx, p.ID, session)
+			return s.saveCheckout(ctx, p.ID, session)
 		case needsNewKey(err):
 			if p, err = s.nextAttempt(ctx, p); err != nil {
 				return Purchase{}, err
@@ -37,8 +37,8 @@ func (s *Service) openCheckout(ctx context.Context, p purchase) (Purchase, error
 	return Purchase{}, errKeptFailures()
 }
 
-// refuseCheckout ends a purchase for which Stripe makes no page, and returns
-// the answer to the buyer.
+// refuseCheckout ends a purchase for which Stripe refuses to create a page. It
+// returns the error for the buyer.
 func (s *Service) refuseCheckout(ctx context.Context, p Purchase, err error) error {
 	if err := s.discard(ctx, p); err != nil {
 		return err
@@ -49,7 +49,7 @@ func (s *Service) refuseCheckout(ctx context.Context, p Purchase, err error) err
 	return s.callError(ctx, "create a checkout", err)
 }
 
-func (s *Service) keepCheckout(ctx context.Context, id stoa.PurchaseID, session *stripe.CheckoutSession) (out Purchase, err error) {
+func (s *Service) saveCheckout(ctx context.Context, id stoa.PurchaseID, session *stripe.CheckoutSession) (out Purchase, err error) {
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if _, err := tx.Exec(ctx, `
 			UPDATE purchases SET provider_ref = $2, checkout_url = $3, updated_at = $4
@@ -61,8 +61,8 @@ func (s *Service) keepCheckout(ctx context.Context, id stoa.PurchaseID, session 
 	return out, err
 }
 
-// nextAttempt changes the key under which Stripe is asked, once for all who
-// have met the same failure.
+// nextAttempt changes the idempotency key for Stripe, once for all callers that
+// met the same failure.
 func (s *Service) nextAttempt(ctx context.Context, p purchase) (out purchase, err error) {
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if _, err := tx.Exec(ctx, `UPDATE purchases SET attempt = $2 + 1 WHERE id = $1 AND attempt = $2`, p.ID, p.Attempt); err != nil {
@@ -73,8 +73,8 @@ func (s *Service) nextAttempt(ctx context.Context, p purchase) (out purchase, er
 	return out, err
 }
 
-// priceFault is the fault of the request when Stripe finds the price too
-// small or too large: it has bounds in each currency.
+// priceFault returns invalid_request when Stripe refuses the price as too small
+// or too large, otherwise nil.
 func priceFault(err error) error {
 	e, ok := errors.AsType[*stripe.Error](err)
 	if !ok {
@@ -91,7 +91,7 @@ func priceFault(err error) error {
 	return faults.Err()
 }
 
-// discard forgets a purchase that can never begin, and gives its key back.
+// discard deletes a purchase that can never begin, which frees its key.
 func (s *Service) discard(ctx context.Context, p Purchase) error {
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		n, err := tx.Exec(ctx, `DELETE FROM purchases WHERE id = $1 AND provider_ref IS NULL AND status = 'pending'`, p.ID)

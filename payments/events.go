@@ -17,9 +17,9 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// Receive stores an event of the payment provider and leaves the rest to a
-// job, since providers wait seconds at most. Body is the request's, byte for
-// byte, and signature its Stripe-Signature header. An event that is already
+// Receive stores an event of the payment provider and enqueues a job that
+// applies it, since providers wait seconds at most. body is the request's, byte
+// for byte, and signature is its Stripe-Signature header. An event that is already
 // stored is acknowledged again. It fails with invalid_request when the
 // signature is wrong or more than 5 minutes old, and with
 // payments_unavailable when no webhook secret is configured.
@@ -88,10 +88,10 @@ type storedEvent struct {
 	AppliedAt *time.Time
 }
 
-// Apply carries out an event, once. Two attempts at one event, and two
-// events about one payment, wait for each other and have one effect. An
-// event that contradicts what was sold changes nothing, stays unapplied, is
-// logged as an error and is not tried again; Reconcile looks at it every day.
+// Apply carries out an event once. Two attempts at one event, and two events
+// about one payment, wait for each other and have one effect. An event that
+// contradicts what was sold changes nothing, stays unapplied, is logged as an
+// error and is not retried. Reconcile checks it every day.
 func (s *Service) Apply(ctx context.Context, job ApplyEvent) error {
 	err := s.apply(ctx, job.EventID)
 	if errors.Is(err, errRefused) {
@@ -110,33 +110,43 @@ func (s *Service) apply(ctx context.Context, id string) error {
 	if err != nil || event.AppliedAt != nil {
 		return err
 	}
-	done := func(tx *masterdb.Tx) error {
-		_, err := tx.Exec(ctx, `UPDATE stripe_events SET applied_at = $2 WHERE id = $1 AND applied_at IS NULL`, id, tx.Now)
-		return err
-	}
 	sub, err := s.subject(ctx, event)
 	switch {
 	case err != nil:
 		return err
 	case sub.setup != "":
-		return s.saveCard(ctx, sub.setup, done)
+		return s.saveCard(ctx, sub.setup, id)
 	case sub.purchase.IsZero():
-		return s.db.Tx(ctx, done)
+		return s.markApplied(ctx, id)
 	}
-	return s.bring(ctx, sub, done)
+	return s.syncPurchase(ctx, sub, id)
+}
+
+// markApplied marks an event as applied in a transaction of its own.
+func (s *Service) markApplied(ctx context.Context, event string) error {
+	return s.db.Tx(ctx, func(tx *masterdb.Tx) error { return markApplied(ctx, tx, event) })
+}
+
+// markApplied marks an event as applied. It does nothing without an event.
+func markApplied(ctx context.Context, tx *masterdb.Tx, event string) error {
+	if event == "" {
+		return nil
+	}
+	_, err := tx.Exec(ctx, `UPDATE stripe_events SET applied_at = $2 WHERE id = $1 AND applied_at IS NULL`, event, tx.Now)
+	return err
 }
 
 // subject is what an event is about.
 type subject struct {
-	purchase         stoa.PurchaseID // zero: nothing of ours
+	purchase         stoa.PurchaseID // zero for an event that is not about a purchase of Stoa's
 	setup            string          // the checkout where a card was saved
-	checkout, intent string          // where to look, when the event says
-	reversal         bool            // a refund or dispute of intent
-	said             facts           // what the event itself says of the purchase
+	checkout, intent string          // the ids that the event names
+	reversal         bool            // the event is about a refund or dispute of intent
+	state            providerState   // the state that the event itself tells
 }
 
 // subject reads what the event is about. The account at the provider may sell
-// other things too: their events are nobody's.
+// other things too. Their events have a zero subject.
 func (s *Service) subject(ctx context.Context, e storedEvent) (sub subject, err error) {
 	var event stripe.Event
 	if err := json.Unmarshal([]byte(e.Payload), &event); err != nil { // Receive has read it, data and all
@@ -156,7 +166,7 @@ func (s *Service) subject(ctx context.Context, e storedEvent) (sub subject, err 
 		if err := json.Unmarshal(event.Data.Raw, &pi); err != nil {
 			return sub, refuse("its payment intent cannot be read: %v", err)
 		}
-		sub.intent, sub.said = pi.ID, intentFacts(&pi)
+		sub.intent, sub.state = pi.ID, intentState(&pi)
 		sub.purchase, err = named(pi.Metadata)
 		return sub, err
 	case strings.HasPrefix(e.Type, "refund."):
@@ -174,8 +184,8 @@ func (s *Service) subject(ctx context.Context, e storedEvent) (sub subject, err 
 	}
 }
 
-// eventTypes are those that say where to look. Stripe lists the undelivered
-// ones of at most 20.
+// eventTypes are the types of events that change a purchase or a card. Stripe
+// lists undelivered events of at most 20 types.
 var eventTypes = []string{
 	string(stripe.EventTypeCheckoutSessionCompleted), string(stripe.EventTypeCheckoutSessionExpired),
 	string(stripe.EventTypeCheckoutSessionAsyncPaymentSucceeded), string(stripe.EventTypeCheckoutSessionAsyncPaymentFailed),
@@ -192,21 +202,20 @@ func (s *Service) sessionSubject(cs *stripe.CheckoutSession) (sub subject, err e
 	if cs.Mode == stripe.CheckoutSessionModeSetup {
 		return subject{setup: cs.ID}, nil
 	}
-	sub = subject{checkout: cs.ID, said: sessionFacts(cs)}
+	sub = subject{checkout: cs.ID, state: sessionState(cs)}
 	if sub.purchase, err = stoa.ParseID[stoa.PurchaseID](cs.ClientReferenceID); err != nil {
 		return sub, refuse("it names no purchase")
 	}
 	return sub, nil
 }
 
-// reversalSubject finds the purchase behind a refund or dispute: by the
-// payment that is known, or by asking whose the payment is, when the news of
-// it is still to come.
+// reversalSubject finds the purchase of a refund or dispute by its payment. It
+// asks Stripe about a payment whose own event has not been applied yet.
 func (s *Service) reversalSubject(ctx context.Context, pi *stripe.PaymentIntent, r reversal) (sub subject, err error) {
 	if pi == nil || pi.ID == "" {
 		return sub, nil
 	}
-	sub = subject{intent: pi.ID, reversal: true, said: facts{reversals: []reversal{r}}}
+	sub = subject{intent: pi.ID, reversal: true, state: providerState{reversals: []reversal{r}}}
 	err = s.db.Get(ctx, &sub.purchase, `SELECT id FROM purchases WHERE payment_ref = $1`, pi.ID)
 	if !errors.Is(err, masterdb.ErrNotFound) {
 		return sub, err
@@ -233,9 +242,9 @@ func named(metadata map[string]string) (id stoa.PurchaseID, err error) {
 	return id, nil
 }
 
-// Expiry is the rule by which applied events are deleted. One that comes again
-// later is stored and applied again, which changes nothing. An event that was
-// not applied stays: it needs a person.
+// Expiry returns the rule by which applied events are deleted. A deleted event
+// that is delivered again is stored and applied again, which changes nothing. An
+// event that was not applied is kept, since it needs a person.
 func Expiry(keep time.Duration) masterdb.Expiry {
 	return masterdb.Expiry{Table: "stripe_events", Key: []string{"id"}, Age: "applied_at", Keep: keep}
 }

@@ -2,14 +2,14 @@
 // payment provider then sends a signed event, which is stored, acknowledged
 // and applied by a job.
 //
-// Events are not replayed: they only say where to look. Apply asks Stripe how
-// the purchase stands (look) and brings the master to that (converge). So it
-// does not matter in which order events come, how often, or whether they do:
-// Reconcile looks without one.
+// Events are not replayed: they only name the purchase. Apply reads the state of
+// the purchase from Stripe (readState) and applies it to the master
+// (applyState). So the order of events does not matter, nor how often they are
+// delivered. Reconcile finds what lost events would have told.
 //
 // The sandbox is the provider for development. Its Pay button signs the event
-// that Stripe would send and takes the very same way; having nobody to ask, it
-// takes the event's word.
+// that Stripe would send, and that event is applied in the same way. There is
+// nobody to ask for the state, so that the event's own data is used.
 package payments
 
 import (
@@ -34,14 +34,14 @@ type Service struct {
 	cfg    Config
 }
 
-// Config is what the operator decides.
+// Config is the operator's configuration.
 type Config struct {
 	// Sandbox offers the sandbox provider. Never in production: its page
 	// lets everyone "pay". Not together with StripeKey.
 	Sandbox bool
 	// StripeKey makes Stripe the provider: a secret or restricted API key.
 	StripeKey keyring.Secret
-	// StripeURL replaces Stripe's address, for a stand-in in development.
+	// StripeURL replaces Stripe's address, for a fake Stripe in development.
 	StripeURL string
 	// WebhookSecret signs events. Every replica has the same one, also after
 	// a restart: an event made by one may be received by another.
@@ -51,7 +51,7 @@ type Config struct {
 	// BaseURL is where browsers reach this platform, such as
 	// "http://localhost:3000". The sandbox's checkout page is below it.
 	BaseURL string
-	// Log is told of events that can never be applied. Default slog.Default.
+	// Log receives events that can never be applied. Default slog.Default.
 	Log *slog.Logger
 }
 
@@ -61,7 +61,7 @@ type Price struct {
 	Currency       string // ISO 4217, such as "USD"
 }
 
-// maxMinorPerCredit keeps the largest purchase far within an int64.
+// maxMinorPerCredit keeps the price of the largest purchase within an int64.
 const maxMinorPerCredit = 1_000_000
 
 // New returns the service, or an error that lists every fault of cfg. The

@@ -15,7 +15,7 @@ import (
 	"github.com/stoahq/stoa/quotas"
 )
 
-// Provider is who takes the money.
+// Provider is a payment provider.
 type Provider string
 
 // The providers that the table knows.
@@ -24,14 +24,14 @@ const (
 	Sandbox Provider = "sandbox"
 )
 
-// Status is where a purchase stands.
+// Status is the state of a purchase.
 type Status string
 
-// The states of a purchase. An expired one whose money comes late is paid
-// after all; refunded means that all the money has gone back. Mismatched means
-// that another amount or currency was paid than the purchase's: no credits were
-// granted, and a person has to give the money back at the provider, after which
-// it is refunded.
+// The states of a purchase. An expired purchase becomes paid when its money
+// arrives late. Refunded means that all the money was taken back. Mismatched
+// means that another amount or currency was paid than the purchase's: no credits
+// were granted, and a person has to refund the money at the provider. The
+// purchase then becomes refunded.
 const (
 	Pending    Status = "pending"
 	Paid       Status = "paid"
@@ -63,11 +63,11 @@ type Purchase struct {
 	PaidAt        *time.Time
 }
 
-// purchase is a row with what only this package needs of it.
+// purchase is a row of purchases with the columns that only this package needs.
 type purchase struct {
 	Purchase
 	Attempt int   // numbers the idempotency keys at Stripe
-	Version int64 // of what is known from the provider
+	Version int64 // counts the provider states applied
 	Frozen  credits.Amount
 	Freezes int
 }
@@ -80,15 +80,15 @@ const selectPurchase = `SELECT ` + purchaseColumns + ` FROM purchases`
 
 const selectPurchaseRow = `SELECT ` + purchaseColumns + `, attempt, version, frozen, freezes FROM purchases`
 
-// AmountDecimal is the price as a person writes it: "10.00", or "1000" in
+// AmountDecimal returns the price in decimal notation: "10.00", or "1000" in
 // yen.
 func (p Purchase) AmountDecimal() string { return decimalAmount(p.AmountMinor, p.Currency) }
 
-// ReversedDecimal is the money that has gone back, in the same form.
+// ReversedDecimal returns the money that was taken back, in the same form.
 func (p Purchase) ReversedDecimal() string { return decimalAmount(p.ReversedMinor, p.MoneyCurrency()) }
 
-// MoneyCurrency is the currency of the money that came: another one than
-// Currency for some payments that do not match.
+// MoneyCurrency returns the currency of the money that was received. It differs
+// from Currency for some payments that do not match.
 func (p Purchase) MoneyCurrency() string {
 	if p.PaidCurrency != nil {
 		return *p.PaidCurrency
@@ -96,11 +96,10 @@ func (p Purchase) MoneyCurrency() string {
 	return p.Currency
 }
 
-// PaidDecimal is what was paid of a payment that does not match, in the form
-// of AmountDecimal.
+// PaidDecimal returns the money that was received, in the form of AmountDecimal.
 func (p Purchase) PaidDecimal() string { return decimalAmount(p.receivedMinor(), p.MoneyCurrency()) }
 
-// receivedMinor is the money that came or is to come.
+// receivedMinor returns the money that was received or is expected.
 func (p Purchase) receivedMinor() int64 {
 	if p.PaidMinor != nil {
 		return *p.PaidMinor
@@ -120,8 +119,8 @@ const maxCredits = 1_000_000 * credits.Credit
 // Purchase begins a purchase: it is pending until its CheckoutURL has been
 // visited and paid. The same request under the same key makes one purchase,
 // another one is idempotency_conflict. Without a provider, or while it does
-// not answer, it fails with payments_unavailable; the same request under the
-// same key then goes on with the same purchase.
+// not answer, it fails with payments_unavailable. The same request under the
+// same key then continues the same purchase.
 func (s *Service) Purchase(ctx context.Context, p access.Principal, store stoa.StoreID, req PurchaseRequest) (Purchase, error) {
 	if err := req.validate(); err != nil {
 		return Purchase{}, err
@@ -156,8 +155,8 @@ func (s *Service) Purchase(ctx context.Context, p access.Principal, store stoa.S
 	return s.openCheckout(ctx, row)
 }
 
-// maxPending is how many purchases of a store may wait for payment. One that is
-// older than a day does not count: its checkout has expired.
+// maxPending is how many purchases of a store may wait for payment. A purchase
+// that is older than a day does not count, since its checkout has expired.
 const maxPending = 100
 
 // checkPending fails with quota_exceeded when the purchase that tx has just
@@ -173,7 +172,8 @@ func checkPending(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) erro
 		"This store has %d purchases that wait for payment. Pay one of them, or wait until they expire.", pending-1)
 }
 
-// checkMinimum is Price.checkMinimum at Stripe. The sandbox takes any amount.
+// checkMinimum calls Price.checkMinimum when Stripe is the provider. The sandbox
+// accepts any amount.
 func (s *Service) checkMinimum(field string, amount credits.Amount) error {
 	if s.stripe == nil {
 		return nil
@@ -196,7 +196,8 @@ func (s *Service) newPurchase(now time.Time, user stoa.UserID, store stoa.StoreI
 	return p, errNoProvider()
 }
 
-// recordPurchase writes a purchase that begins, or could not, to the audit log.
+// recordPurchase writes the begin of a purchase, or its failure, to the audit
+// log.
 func recordPurchase(ctx context.Context, tx *masterdb.Tx, by access.Principal, p Purchase, o access.Outcome) error {
 	return access.Record(ctx, tx, by, access.Event{Action: access.PurchaseStarted, Store: p.StoreID, Outcome: o, Details: map[string]string{
 		"purchase": p.ID.String(), "credits": p.Credits.String(), "amount": p.AmountDecimal(), "currency": p.Currency,
@@ -246,6 +247,8 @@ func (r PurchaseRequest) validate() error {
 	return faults.Err()
 }
 
+// checkWholeCredits adds a fault for field unless amount is whole credits within
+// the limits of a purchase.
 func checkWholeCredits(faults *stoa.Invalid, field string, amount credits.Amount) {
 	if amount < credits.Credit || amount > maxCredits || amount%credits.Credit != 0 {
 		faults.Add(field, "must be a whole number from 1 to %s", maxCredits)
@@ -300,7 +303,7 @@ func orNotFound(err error) error {
 	return err
 }
 
-// title names the purchase in the ledger and on the checkout page.
+// title returns the purchase's name in the ledger and on the checkout page.
 func (p Purchase) title() string {
 	noun := "credits"
 	if p.Credits == credits.Credit {

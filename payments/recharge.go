@@ -15,9 +15,9 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// Recharge is the job that buys credits for a store that runs low and wants
-// that. It may be enqueued at any time: it looks for itself whether anything
-// is to be done.
+// Recharge is the job that buys credits for a store with automatic recharges
+// whose balance is low. It may be enqueued at any time: it reads for itself
+// whether a charge is due.
 type Recharge struct {
 	StoreID stoa.StoreID `json:"store_id"`
 }
@@ -25,12 +25,12 @@ type Recharge struct {
 // Kind implements jobs.Args.
 func (Recharge) Kind() string { return "payments.recharge" }
 
-// RetryWithin implements jobs.RetryWithin: stores that run low do not wait for
-// days after Stripe has been out of reach.
+// RetryWithin implements jobs.RetryWithin. It keeps stores with a low balance
+// from waiting for days after an outage of Stripe.
 func (Recharge) RetryWithin() time.Duration { return time.Hour }
 
-// RechargeDue is the job that enqueues Recharge for every store that needs
-// it: whoever follows the ledger may have died before doing so.
+// RechargeDue is the job that enqueues Recharge for every store that needs it.
+// It finds the stores whose change a killed process had not followed.
 type RechargeDue struct{}
 
 // Kind implements jobs.Args.
@@ -39,7 +39,7 @@ func (RechargeDue) Kind() string { return "payments.recharge_due" }
 // RechargeDueEvery is how often RechargeDue runs.
 const RechargeDueEvery = time.Minute
 
-// recharge is what a store has asked for.
+// recharge is a store's settings of automatic recharges, with its card.
 type recharge struct {
 	StoreID     stoa.StoreID
 	UserID      stoa.UserID
@@ -54,20 +54,21 @@ type recharge struct {
 const selectRecharge = `
 	SELECT store_id, user_id, enabled, threshold, credits, monthly_cap, customer_ref, card_ref FROM auto_recharges WHERE store_id = $1`
 
-// due is the condition for a charge: the account is below the threshold.
-// Whoever owes credits is not charged: the debt comes from money that was
-// taken back, and taking it again by itself would start that anew.
-const due = `r.enabled AND b.debt = 0 AND b.balance - b.reserved < r.threshold AND s.status NOT IN ('suspended', 'deleting', 'deleted')`
+// dueSQL is the condition for a charge: the account is below the threshold. An
+// account in debt is not charged: the debt comes from money that was taken back,
+// and another charge would likely be taken back too.
+const dueSQL = `r.enabled AND b.debt = 0 AND b.balance - b.reserved < r.threshold AND s.status NOT IN ('suspended', 'deleting', 'deleted')`
 
-// FollowCredits has a store recharged a moment after its balance has fallen.
+// FollowCredits makes recharges follow the changes of credits: a store is
+// recharged a moment after its balance has fallen.
 func (s *Service) FollowCredits(changes *feed.Feed) {
 	changes.Follow(feed.Follower{
-		Pending: `JOIN auto_recharges r ON r.store_id = b.store_id JOIN stores s ON s.id = b.store_id WHERE ` + due,
+		Pending: `JOIN auto_recharges r ON r.store_id = b.store_id JOIN stores s ON s.id = b.store_id WHERE ` + dueSQL,
 		Job:     func(store stoa.StoreID) jobs.Args { return Recharge{StoreID: store} },
 	})
 }
 
-// QueueRecharges is the handler of RechargeDue.
+// QueueRecharges handles RechargeDue.
 func (s *Service) QueueRecharges(ctx context.Context, _ RechargeDue) error {
 	if s.stripe == nil {
 		return nil
@@ -75,12 +76,12 @@ func (s *Service) QueueRecharges(ctx context.Context, _ RechargeDue) error {
 	var stores []stoa.StoreID
 	if err := s.db.Select(ctx, &stores, `
 		SELECT r.store_id FROM auto_recharges r JOIN credit_balances b ON b.store_id = r.store_id JOIN stores s ON s.id = r.store_id
-		WHERE `+due+`
+		WHERE `+dueSQL+`
 		UNION SELECT store_id FROM purchases WHERE automatic AND status = 'pending'`); err != nil {
 		return err
 	}
 	for _, store := range stores {
-		if err := s.db.Tx(ctx, func(tx *masterdb.Tx) error { return s.queue.EnqueueOnce(ctx, tx, Recharge{store}) }); err != nil {
+		if err := s.db.Tx(ctx, func(tx *masterdb.Tx) error { return s.queue.EnqueueOnce(ctx, tx, Recharge{StoreID: store}) }); err != nil {
 			return err
 		}
 	}
@@ -118,8 +119,8 @@ func (s *Service) recharge(ctx context.Context, job Recharge) error {
 	return s.charge(ctx, row, r)
 }
 
-// beginRecharge makes the purchase if one is due. An earlier one that is
-// still open comes first: fresh is false then.
+// beginRecharge inserts the purchase of a recharge that is due. When an earlier
+// recharge is still pending, it returns that one, and fresh is false.
 func (s *Service) beginRecharge(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (row purchase, r recharge, fresh bool, err error) {
 	err = tx.Get(ctx, &r, selectRecharge+tx.ForUpdate(), store)
 	if errors.Is(err, masterdb.ErrNotFound) {
@@ -146,8 +147,8 @@ func (s *Service) beginRecharge(ctx context.Context, tx *masterdb.Tx, store stoa
 	return row, r, true, recordPurchase(ctx, tx, access.Principal{}, p, access.Success)
 }
 
-// wanted reports whether a charge is due now. Whoever switched recharges on
-// must still be allowed to buy.
+// wanted reports whether a charge is due now. The user who enabled recharges must
+// still be allowed to buy. Otherwise it disables the recharges.
 func (r recharge) wanted(ctx context.Context, tx *masterdb.Tx) (bool, error) {
 	if is, err := r.isDue(ctx, tx); err != nil || !is {
 		return false, err
@@ -163,13 +164,13 @@ func (r recharge) wanted(ctx context.Context, tx *masterdb.Tx) (bool, error) {
 
 func (r recharge) isDue(ctx context.Context, q masterdb.Querier) (is bool, err error) {
 	err = q.Get(ctx, &is, `
-		SELECT `+due+` FROM auto_recharges r JOIN credit_balances b ON b.store_id = r.store_id JOIN stores s ON s.id = r.store_id
+		SELECT `+dueSQL+` FROM auto_recharges r JOIN credit_balances b ON b.store_id = r.store_id JOIN stores s ON s.id = r.store_id
 		WHERE r.store_id = $1`, r.StoreID)
 	return is, err
 }
 
-// usedThisMonth is what has been bought automatically in now's calendar
-// month, in UTC.
+// usedThisMonth returns the credits that were bought automatically in now's
+// calendar month in UTC.
 func usedThisMonth(ctx context.Context, q masterdb.Querier, store stoa.StoreID, now time.Time) (used credits.Amount, err error) {
 	now = now.UTC()
 	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
@@ -179,9 +180,10 @@ func usedThisMonth(ctx context.Context, q masterdb.Querier, store stoa.StoreID, 
 	return used, err
 }
 
-// resumeCharge takes up a purchase whose outcome is unknown. Stripe remembers
-// idempotency keys for a day only and its own failures under them too, so it
-// is asked whether it has charged already.
+// resumeCharge continues a purchase whose outcome is unknown. It asks Stripe for
+// an earlier charge, since Stripe remembers idempotency keys for a day only, and
+// remembers its own failures under them. done is false when a charge is to be
+// made.
 func (s *Service) resumeCharge(ctx context.Context, row purchase, r recharge) (done bool, err error) {
 	pi, err := s.stripe.findCharge(ctx, row, r)
 	if outcomeOf(err) == final { // such as a customer that is gone; a charge that was made all the same is told by its event
@@ -191,7 +193,7 @@ func (s *Service) resumeCharge(ctx context.Context, row purchase, r recharge) (d
 		return false, err
 	}
 	if pi != nil {
-		return true, s.bringCharge(ctx, row, pi)
+		return true, s.syncCharge(ctx, row, pi)
 	}
 	is, err := r.isDue(ctx, s.db)
 	if err != nil || is {
@@ -200,12 +202,12 @@ func (s *Service) resumeCharge(ctx context.Context, row purchase, r recharge) (d
 	return true, s.failCharge(ctx, row, "") // switched off meanwhile, or bought by hand
 }
 
-// charge has Stripe take the money.
+// charge charges the card and applies the result.
 func (s *Service) charge(ctx context.Context, row purchase, r recharge) error {
 	for range maxAttempts {
 		pi, err := s.stripe.charge(ctx, row, r)
 		if err == nil {
-			return s.bringCharge(ctx, row, pi)
+			return s.syncCharge(ctx, row, pi)
 		}
 		e, answered := errors.AsType[*stripe.Error](err)
 		switch {
@@ -217,50 +219,52 @@ func (s *Service) charge(ctx context.Context, row purchase, r recharge) error {
 				return err
 			}
 		case answered && e.Type == stripe.ErrorTypeCard && e.PaymentIntent != nil:
-			return s.bringCharge(ctx, row, e.PaymentIntent)
+			return s.syncCharge(ctx, row, e.PaymentIntent)
 		case answered && e.Type == stripe.ErrorTypeCard:
 			return s.failCharge(ctx, row, reasonOf(e))
 		case outcomeOf(err) == final:
 			return s.refusedCharge(ctx, row, err)
 		default:
-			return err // the job is tried again
+			return err // the job is retried
 		}
 	}
 	return errors.New("every attempt met a failure that Stripe has kept")
 }
 
-// refusedCharge ends a charge that Stripe refuses to make, and the recharges.
+// refusedCharge expires the purchase of a charge that Stripe refuses to make, and
+// disables the recharges.
 func (s *Service) refusedCharge(ctx context.Context, row purchase, err error) error {
 	s.cfg.Log.WarnContext(ctx, "an automatic recharge was refused", "purchase", row.ID, "error", err)
 	return s.failCharge(ctx, row, stopRefused)
 }
 
-// bringCharge brings in what came of a charge. One that failed is cancelled
-// first, so that nobody pays it later.
-func (s *Service) bringCharge(ctx context.Context, row purchase, pi *stripe.PaymentIntent) error {
-	f := intentFacts(pi)
+// syncCharge applies the result of a charge. A failed charge is cancelled first,
+// so that nobody pays it later.
+func (s *Service) syncCharge(ctx context.Context, row purchase, pi *stripe.PaymentIntent) error {
+	f := intentState(pi)
 	if f.closed && pi.Status != stripe.PaymentIntentStatusCanceled {
 		if err := s.stripe.cancel(ctx, pi.ID); err != nil {
 			return err
 		}
 		return s.failCharge(ctx, row, f.stop)
 	}
-	return s.bring(ctx, subject{purchase: row.ID, intent: pi.ID}, func(*masterdb.Tx) error { return nil })
+	return s.syncPurchase(ctx, subject{purchase: row.ID, intent: pi.ID}, "")
 }
 
-// failCharge ends a purchase that was not paid, and with a reason the
-// recharges too.
+// failCharge expires a purchase that was not paid. With a reason it also disables
+// the recharges.
 func (s *Service) failCharge(ctx context.Context, row purchase, why stopReason) error {
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		var p purchase
 		if err := tx.Get(ctx, &p, selectPurchaseRow+` WHERE id = $1`+tx.ForUpdate(), row.ID); err != nil {
 			return err
 		}
-		return s.converge(ctx, tx, &p, facts{closed: true, stop: why})
+		return s.applyState(ctx, tx, &p, providerState{closed: true, stop: why})
 	})
 }
 
-// stopReason says why automatic recharges have ended.
+// stopReason is why automatic recharges were disabled. Empty means that they
+// were not.
 type stopReason string
 
 const (
@@ -273,8 +277,8 @@ const (
 	stopPermission     stopReason = "not_permitted"
 )
 
-// stopRecharge switches the store's automatic recharges off; without a reason
-// it leaves them.
+// stopRecharge disables the store's automatic recharges. It does nothing without
+// a reason.
 func stopRecharge(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, why stopReason) error {
 	if why == "" {
 		return nil

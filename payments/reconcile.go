@@ -19,8 +19,8 @@ type Reconcile struct{}
 // Kind implements jobs.Args.
 func (Reconcile) Kind() string { return "payments.reconcile" }
 
-// RetryWithin implements jobs.RetryWithin: after the operator has corrected the
-// key, payments are compared within the hour.
+// RetryWithin implements jobs.RetryWithin. Payments are compared within an hour
+// after the operator has corrected the key.
 func (Reconcile) RetryWithin() time.Duration { return time.Hour }
 
 // The job's interval, and how long one attempt may take.
@@ -29,7 +29,7 @@ const (
 	ReconcileTimeout = time.Hour
 )
 
-// Report is what a reconciliation has found and done.
+// Report is the result of a reconciliation.
 type Report struct {
 	Events   int      `json:"events"`   // that Stripe could not deliver and were missing here
 	Applied  int      `json:"applied"`  // events carried out now, also ones that had been stored before
@@ -39,7 +39,7 @@ type Report struct {
 	Refused  []string `json:"refused"`  // events and purchases that need a person, with the reason
 }
 
-// RunReconcile is the handler of Reconcile.
+// RunReconcile handles the job Reconcile.
 func (s *Service) RunReconcile(ctx context.Context, job Reconcile) error {
 	if s.stripe == nil {
 		return nil
@@ -53,10 +53,10 @@ func (s *Service) RunReconcile(ctx context.Context, job Reconcile) error {
 	return nil
 }
 
-// Reconcile makes up for events that never came: it fetches those of the last
-// 30 days that Stripe could not deliver, takes up those that are stored but
-// not applied, looks at each open purchase, and ends those that were never
-// begun at Stripe. It may run at any time, also twice at once. The report says
+// Reconcile replaces lost events: it fetches the events of the last 30 days that
+// Stripe could not deliver, applies those that are stored but not applied,
+// compares each pending purchase with Stripe, and expires those that were never
+// begun there. It may run at any time, also concurrently. The report says
 // what was done before an error. It fails with payments_unavailable without
 // Stripe.
 func (s *Service) Reconcile(ctx context.Context) (Report, error) {
@@ -114,7 +114,8 @@ func (c *stripeClient) undelivered(ctx context.Context, since time.Time) stripe.
 	return c.api.V1Events.List(ctx, params).All(ctx)
 }
 
-// applyStored carries out what is stored, whatever became of its job.
+// applyStored applies every stored event that is not applied, whatever the state
+// of its job.
 func (s *Service) applyStored(ctx context.Context, report *Report) error {
 	var faults []error
 	after := ""
@@ -147,8 +148,8 @@ func (s *Service) applyStored(ctx context.Context, report *Report) error {
 // maxFaults ends a reconciliation with a provider that does not answer.
 const maxFaults = 10
 
-// compareOpen looks at every purchase that is open here and has a checkout,
-// and at those whose payment is to be refunded.
+// compareOpen compares every pending purchase with a checkout, and every purchase
+// whose payment is to be refunded, with Stripe.
 func (s *Service) compareOpen(ctx context.Context, report *Report) error {
 	var faults []error
 	var after stoa.PurchaseID
@@ -177,7 +178,7 @@ func (s *Service) compareOpen(ctx context.Context, report *Report) error {
 
 func (s *Service) compare(ctx context.Context, id stoa.PurchaseID, report *Report) error {
 	report.Compared++
-	err := s.bring(ctx, subject{purchase: id}, func(*masterdb.Tx) error { return nil })
+	err := s.syncPurchase(ctx, subject{purchase: id}, "")
 	if errors.Is(err, errRefused) {
 		report.Refused = append(report.Refused, "purchase "+id.String()+": "+err.Error())
 		return nil
@@ -201,8 +202,9 @@ func (s *Service) compare(ctx context.Context, id stoa.PurchaseID, report *Repor
 	return nil
 }
 
-// expireUnbegun ends the purchases that have no checkout after a day: whoever
-// began them has gone. A recharge has none ever; its own job ends it.
+// expireUnbegun expires the purchases that have no checkout after a day, since
+// their buyers have left. A recharge never has a checkout, and its own job ends
+// it.
 func (s *Service) expireUnbegun(ctx context.Context, report *Report) error {
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		n, err := tx.Exec(ctx, `

@@ -15,16 +15,16 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// atSandbox gives p a checkout at the sandbox. As with Stripe, its id cannot
-// be guessed, and knowing it is the right to pay.
+// atSandbox gives p a checkout at the sandbox. As at Stripe, the checkout's id
+// cannot be guessed, and whoever knows it may pay.
 func (s *Service) atSandbox(p Purchase) Purchase {
 	ref := "cs_sandbox_" + rand.Text()
 	p.Provider, p.ProviderRef, p.CheckoutURL = Sandbox, &ref, s.cfg.BaseURL+"/sandbox/checkout/"+ref
 	return p
 }
 
-// Checkout returns the purchase behind a sandbox checkout page. Knowing ref
-// is the permission. Outside the sandbox every ref is not_found.
+// Checkout returns the purchase of a sandbox checkout page. Whoever knows ref may
+// read it. Without the sandbox every ref is not_found.
 func (s *Service) Checkout(ctx context.Context, ref string) (Purchase, error) {
 	var p Purchase
 	if !s.cfg.Sandbox || !strings.HasPrefix(ref, "cs_sandbox_") {
@@ -34,9 +34,9 @@ func (s *Service) Checkout(ctx context.Context, ref string) (Purchase, error) {
 	return p, orNotFound(err)
 }
 
-// Pay is the Pay button of the sandbox's page: it sends the platform the
-// event that Stripe sends after a payment. The credits follow when the event
-// has been applied. Paying again changes nothing.
+// Pay carries out the Pay button of the sandbox's page: it delivers the event
+// that Stripe sends after a payment. The credits are granted when the event is
+// applied. Paying again changes nothing.
 func (s *Service) Pay(ctx context.Context, ref string) error {
 	p, err := s.Checkout(ctx, ref)
 	if err != nil {
@@ -57,7 +57,7 @@ func (s *Service) Pay(ctx context.Context, ref string) error {
 	return s.Receive(ctx, body, signed.Header)
 }
 
-// paidEvent has the shape of Stripe's checkout.session.completed:
+// paidEvent returns an event in the format of Stripe's checkout.session.completed:
 // https://docs.stripe.com/api/checkout/sessions/object
 func paidEvent(p Purchase, ref string, now time.Time) map[string]any {
 	return map[string]any{
@@ -82,9 +82,9 @@ func paidEvent(p Purchase, ref string, now time.Time) map[string]any {
 	}
 }
 
-// sandboxIntent names the one payment a checkout can have, so that a double
-// click tells twice of one payment. A hash, since the ledger shows the
-// payment to everyone who may read it and ref is the right to pay.
+// sandboxIntent returns the payment id of a checkout. It is the same each time, so
+// that a double click pays once. It is a hash, since everyone who may read the
+// ledger sees it, and whoever knows ref may pay.
 func sandboxIntent(ref string) string {
 	sum := sha256.Sum256([]byte(ref))
 	return "pi_sandbox_" + hex.EncodeToString(sum[:16])

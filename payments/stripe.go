@@ -13,14 +13,14 @@ import (
 	"github.com/stoahq/stoa/keyring"
 )
 
-// stripeClient is every call to Stripe. None of them is made inside a
-// transaction of the master database.
+// stripeClient makes every call to Stripe. No call is made inside a transaction
+// of the master database.
 type stripeClient struct{ api *stripe.Client }
 
 func newStripeClient(key keyring.Secret, url string) *stripeClient {
 	cfg := &stripe.BackendConfig{
 		HTTPClient: &http.Client{Timeout: 12 * time.Second},
-		// Once: a person waits for the answer, and jobs are tried again anyway.
+		// One retry: a person waits for the answer, and jobs are retried anyway.
 		MaxNetworkRetries: stripe.Int64(1),
 		EnableTelemetry:   stripe.Bool(false),
 		LeveledLogger:     &stripe.LeveledLogger{Level: stripe.LevelNull}, // errors are returned
@@ -31,15 +31,15 @@ func newStripeClient(key keyring.Secret, url string) *stripeClient {
 	return &stripeClient{stripe.NewClient(key.Reveal(), stripe.WithBackends(stripe.NewBackendsWithConfig(cfg)))}
 }
 
-// metadata names the purchase wherever Stripe shows the payment.
+// metadata returns the metadata by which Stripe shows the purchase of a payment.
 func (p Purchase) metadata() map[string]string {
 	return map[string]string{"purchase_id": p.ID.String(), "store_id": p.StoreID.String()}
 }
 
-// key is the idempotency key of this attempt to begin the payment.
+// key returns the idempotency key of this attempt to begin the payment.
 func (p purchase) key() *string { return stripe.String(fmt.Sprintf("purchase:%s:%d", p.ID, p.Attempt)) }
 
-// createCheckout makes the page where p is paid, once for each key of p.
+// createCheckout creates the page where p is paid, once for each key of p.
 func (c *stripeClient) createCheckout(ctx context.Context, p purchase, baseURL string) (*stripe.CheckoutSession, error) {
 	params := &stripe.CheckoutSessionCreateParams{
 		Mode:              stripe.String(string(stripe.CheckoutSessionModePayment)),
@@ -55,8 +55,8 @@ func (c *stripeClient) createCheckout(ctx context.Context, p purchase, baseURL s
 				ProductData: &stripe.CheckoutSessionCreateLineItemPriceDataProductDataParams{Name: stripe.String(p.title())},
 			},
 		}},
-		// The account's own setting could have another currency paid than the
-		// purchase's, and with it another amount.
+		// Adaptive pricing, which the account may enable, would charge another
+		// currency and amount than the purchase's.
 		AdaptivePricing: &stripe.CheckoutSessionCreateAdaptivePricingParams{Enabled: stripe.Bool(false)},
 		SuccessURL:      stripe.String(baseURL + "/checkout/done"),
 		CancelURL:       stripe.String(baseURL + "/checkout/cancelled"),
@@ -65,16 +65,16 @@ func (c *stripeClient) createCheckout(ctx context.Context, p purchase, baseURL s
 	return c.api.V1CheckoutSessions.Create(ctx, params)
 }
 
-// look reads how p stands: by its checkout if it has one, otherwise by the
-// payment intent, with all refunds and disputes of the payment.
-func (c *stripeClient) look(ctx context.Context, p Purchase, checkout, intent string) (facts, error) {
+// readState reads the state of p: from its checkout if it has one, otherwise from
+// the payment intent, with all refunds and disputes of the payment.
+func (c *stripeClient) readState(ctx context.Context, p Purchase, checkout, intent string) (providerState, error) {
 	if checkout == "" && p.ProviderRef != nil {
 		checkout = *p.ProviderRef
 	}
 	if intent == "" && p.PaymentRef != nil {
 		intent = *p.PaymentRef
 	}
-	var f facts
+	var f providerState
 	switch {
 	case checkout != "":
 		cs, err := c.session(ctx, checkout, "payment_intent")
@@ -84,7 +84,7 @@ func (c *stripeClient) look(ctx context.Context, p Purchase, checkout, intent st
 		if cs.ClientReferenceID != p.ID.String() {
 			return f, refuse("checkout %s is not for purchase %s", checkout, p.ID)
 		}
-		f = sessionFacts(cs)
+		f = sessionState(cs)
 		if p.ProviderRef != nil && *p.ProviderRef != checkout {
 			f.closed = false // another checkout is still to be paid
 		}
@@ -96,7 +96,7 @@ func (c *stripeClient) look(ctx context.Context, p Purchase, checkout, intent st
 		if pi.Metadata["purchase_id"] != p.ID.String() {
 			return f, refuse("payment %s is not for purchase %s", intent, p.ID)
 		}
-		f = intentFacts(pi)
+		f = intentState(pi)
 	}
 	if f.payment == nil {
 		return f, nil
@@ -116,7 +116,7 @@ func (c *stripeClient) intent(ctx context.Context, id string) (*stripe.PaymentIn
 	return pi, lookupError(err, id)
 }
 
-// reversals lists what has been taken or may be taken of a payment.
+// reversals lists the refunds and disputes of a payment.
 func (c *stripeClient) reversals(ctx context.Context, intent string) ([]reversal, error) {
 	var out []reversal
 	for r, err := range c.api.V1Refunds.List(ctx, &stripe.RefundListParams{PaymentIntent: &intent}).All(ctx) {
@@ -134,8 +134,7 @@ func (c *stripeClient) reversals(ctx context.Context, intent string) ([]reversal
 	return out, nil
 }
 
-// reads are the calls that need each of the key's rights to read that jobs
-// need, by the name of the right.
+// reads returns a call for each right to read that jobs need.
 func (c *stripeClient) reads() []stripeRead {
 	one := func(p *stripe.ListParams) { p.Limit, p.Single = stripe.Int64(1), true }
 	return []stripeRead{

@@ -53,8 +53,8 @@ func isUnauthorized(err error) bool {
 	return ok && e.HTTPStatusCode == http.StatusUnauthorized
 }
 
-// explained gives an error of Stripe about the key a text that an operator
-// understands. Every other error is returned unchanged.
+// explained replaces the text of Stripe's errors about the key by one for the
+// operator. It returns every other error unchanged.
 func explained(err error) error {
 	e, ok := errors.AsType[*stripe.Error](err)
 	if _, done := errors.AsType[*keyError](err); done || !ok || outcomeOf(err) != keyRefused {
@@ -64,7 +64,8 @@ func explained(err error) error {
 	if e.HTTPStatusCode == http.StatusForbidden {
 		what = "the key lacks a right at Stripe"
 	}
-	return &keyError{fmt.Sprintf("%s (status %d, request %s): correct the Stripe key", what, e.HTTPStatusCode, e.RequestID), err}
+	text := fmt.Sprintf("%s (status %d, request %s): correct the Stripe key", what, e.HTTPStatusCode, e.RequestID)
+	return &keyError{text: text, cause: err}
 }
 
 // keyError hides Stripe's own text, which shows a part of the key.
@@ -88,9 +89,9 @@ func summary(e *stripe.Error) string {
 	return fmt.Sprintf("%s, status %d, request %s", text, e.HTTPStatusCode, e.RequestID)
 }
 
-// callError is the answer to a person whose request made a call to Stripe that
-// failed with err. Refused calls are logged, since only the operator can do
-// something about them.
+// callError returns the error for a caller whose request made a call to Stripe
+// that failed with err. Refused calls are logged, since only the operator can
+// correct them.
 func (s *Service) callError(ctx context.Context, call string, err error) error {
 	e, _ := errors.AsType[*stripe.Error](err)
 	switch outcomeOf(err) {
@@ -109,7 +110,7 @@ func (s *Service) callError(ctx context.Context, call string, err error) error {
 	}
 }
 
-// errProvider is the answer when Stripe gave none.
+// errProvider returns the error for a call that Stripe did not answer.
 func errProvider(err error) error {
 	out := stoa.Errorf(stoa.PaymentsUnavailable,
 		"The payment provider cannot be reached at the moment. Nothing was charged. Send the same request with the same Idempotency-Key again.").WithCause(err)
@@ -117,8 +118,9 @@ func errProvider(err error) error {
 	return out
 }
 
-// lookupError is the error of a look-up of id for a job: what Stripe does not
-// know or refuses to tell now, no later attempt will learn.
+// lookupError converts the error of a job's look-up of id. An object that Stripe
+// does not know or refuses to show is refused for good, since a later attempt
+// gets the same answer.
 func lookupError(err error, id string) error {
 	e, ok := errors.AsType[*stripe.Error](err)
 	switch {
@@ -136,7 +138,8 @@ func isReplayed(e *stripe.Error) bool {
 	return e.LastResponse != nil && e.LastResponse.Header.Get("Idempotent-Replayed") == "true"
 }
 
-// needsNewKey: under this key there will be no other answer for a day.
+// needsNewKey reports whether Stripe gives the same failure under this
+// idempotency key for a day.
 func needsNewKey(err error) bool {
 	e, ok := errors.AsType[*stripe.Error](err)
 	return ok && (e.Type == stripe.ErrorTypeIdempotency && e.HTTPStatusCode == http.StatusBadRequest ||
@@ -146,14 +149,15 @@ func needsNewKey(err error) bool {
 // maxAttempts is how many idempotency keys a call tries before it gives up.
 const maxAttempts = 3
 
-// errKeptFailures ends a call whose every attempt met a kept failure.
+// errKeptFailures returns the error of a call whose every attempt met a failure
+// that Stripe has kept.
 func errKeptFailures() error {
 	return errProvider(errors.New("every attempt met a failure that Stripe has kept"))
 }
 
-// withFreshKeys makes a call under the idempotency keys base, base:2, base:3
-// until Stripe answers with something else than a failure it has kept. The keys
-// are always the same ones, so that a repeated request finds what was made.
+// withFreshKeys makes a call under the idempotency keys base, base:2 and base:3
+// until Stripe answers with anything but a failure that it has kept. The keys are
+// the same for each request, so that a repeated request finds what was created.
 func withFreshKeys[T any](base string, call func(key string) (T, error)) (out T, err error) {
 	for attempt := 1; attempt <= maxAttempts; attempt++ {
 		key := base
@@ -167,8 +171,8 @@ func withFreshKeys[T any](base string, call func(key string) (T, error)) (out T,
 	return out, err
 }
 
-// jobFailed logs why a job of this package failed and returns the error, for
-// which the queue runs the job again. A refused key is an error, since it needs
+// jobFailed logs why a job of this package failed and returns the error. The
+// queue then retries the job. A refused key is an error, since it needs
 // the operator. Cancellation at the end of the process is not a failure.
 func (s *Service) jobFailed(ctx context.Context, job interface{ Kind() string }, err error) error {
 	if err == nil || errors.Is(context.Cause(ctx), context.Canceled) {
@@ -179,6 +183,6 @@ func (s *Service) jobFailed(ctx context.Context, job interface{ Kind() string },
 		level = slog.LevelError
 	}
 	err = explained(err)
-	s.cfg.Log.Log(ctx, level, "a payment job failed and is tried again", "job", job.Kind(), "error", err)
+	s.cfg.Log.Log(ctx, level, "a payment job failed and is retried", "job", job.Kind(), "error", err)
 	return err
 }

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// handle is the API.
+// handle answers a call of the API.
 func (s *Stripe) handle(r *http.Request) *answer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,7 +65,7 @@ func (s *Stripe) retrieve(kind, id string, form url.Values) *answer {
 	return reply(s.expanded(o, form))
 }
 
-// expanded replaces the references that the caller wants whole.
+// expanded replaces the references that the caller expands by their objects.
 func (s *Stripe) expanded(o object, form url.Values) object {
 	for key, values := range form {
 		if strings.HasPrefix(key, "expand[") {
@@ -89,7 +89,7 @@ func (s *Stripe) expand(o object, path []string) object {
 	return o
 }
 
-// list filters by the members that are asked for, newest first.
+// list returns the objects that have the requested values, newest first.
 func (s *Stripe) list(kind string, form url.Values) *answer {
 	var all []object
 	for _, id := range slices.Backward(s.ids) {
@@ -140,7 +140,7 @@ func (s *Stripe) listEvents(form url.Values) *answer {
 		}
 		var o object
 		if err := json.Unmarshal(e.body, &o); err != nil {
-			panic(err) // own words
+			panic(err) // addEvent marshalled it
 		}
 		all = append(all, o)
 	}
@@ -165,7 +165,7 @@ func (s *Stripe) createSession(form url.Values) *answer {
 		if fault := priceFault(amount, form.Get("line_items[0][price_data][currency]")); fault != nil {
 			return fault
 		}
-		// The account has adaptive pricing switched on.
+		// The account has adaptive pricing enabled.
 		o["adaptive_pricing"] = object{"enabled": form.Get("adaptive_pricing[enabled]") != "false"}
 		o["amount_total"], o["currency"], o["payment_status"] = amount, form.Get("line_items[0][price_data][currency]"), "unpaid"
 		o["intent_metadata"] = metadata(form, "payment_intent_data[metadata]")
@@ -182,8 +182,8 @@ func (s *Stripe) createSession(form url.Values) *answer {
 	return reply(o)
 }
 
-// priceFault: the bounds of US dollars, and what the parts of some currencies
-// must be.
+// priceFault checks the limits of US dollars and the multiples that some
+// currencies require. It returns nil for a valid price.
 func priceFault(amount int64, currency string) *answer {
 	multiple := int64(1)
 	switch currency {
@@ -205,7 +205,7 @@ func priceFault(amount int64, currency string) *answer {
 	return nil
 }
 
-// currencies are those that the stand-in takes.
+// currencies are those that the fake accepts.
 var currencies = strings.Fields("usd eur gbp chf jpy krw huf twd isk ugx bhd jod kwd omr tnd")
 
 func (s *Stripe) createIntent(form url.Values) *answer {
@@ -221,7 +221,7 @@ func (s *Stripe) createIntent(form url.Values) *answer {
 		return bad("resource_missing", "No such PaymentMethod")
 	}
 	if form.Get("confirm") != "true" || form.Get("off_session") != "true" {
-		return bad("", "The stand-in only knows charges off session.")
+		return bad("", "The fake only supports charges off session.")
 	}
 	o := s.add("pi", "payment_intent", object{
 		"amount": amount, "amount_received": int64(0), "currency": form.Get("currency"), "customer": form.Get("customer"),
@@ -230,7 +230,7 @@ func (s *Stripe) createIntent(form url.Values) *answer {
 	switch card["behaviour"].(Card) {
 	case Good:
 		o["status"], o["amount_received"] = "succeeded", amount
-		s.tell("payment_intent.succeeded", o)
+		s.addEvent("payment_intent.succeeded", o)
 		return reply(o)
 	case Slow:
 		o["status"] = "processing"
@@ -245,7 +245,7 @@ func (s *Stripe) createIntent(form url.Values) *answer {
 func (s *Stripe) decline(intent object, code, declineCode string) *answer {
 	fault := object{"type": "card_error", "code": code, "decline_code": declineCode, "message": "The card was declined."}
 	intent["status"], intent["last_payment_error"] = "requires_payment_method", maps.Clone(fault)
-	s.tell("payment_intent.payment_failed", intent)
+	s.addEvent("payment_intent.payment_failed", intent)
 	fault["payment_intent"] = intent
 	return failure(http.StatusPaymentRequired, fault)
 }
@@ -259,7 +259,7 @@ func (s *Stripe) cancel(id string) *answer {
 		return bad("payment_intent_unexpected_state", "This PaymentIntent cannot be canceled.")
 	}
 	o["status"] = "canceled"
-	s.tell("payment_intent.canceled", o)
+	s.addEvent("payment_intent.canceled", o)
 	return reply(o)
 }
 

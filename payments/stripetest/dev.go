@@ -9,20 +9,19 @@ import (
 	"time"
 )
 
-// Options are those of a stand-in that is used by hand.
+// Options configure a fake Stripe that is used by hand.
 type Options struct {
 	Listen string       // address to listen on, such as 127.0.0.1:12111
 	Hook   string       // address of the platform's webhook endpoint
-	Log    *slog.Logger // is told of events that cannot be delivered
+	Log    *slog.Logger // receives events that cannot be delivered
 }
 
-// redeliver is how often events that no endpoint has acknowledged are sent.
+// redeliver is the interval at which unacknowledged events are sent.
 const redeliver = 500 * time.Millisecond
 
-// Run serves a stand-in until ctx ends: the API, pages with what the person at
-// the checkout and the bank may do, and events sent as soon as they happen, in
-// order, until the endpoint acknowledges them. It calls ready with the
-// stand-in once it listens.
+// Run serves a fake Stripe until ctx ends: the API, and pages with the actions of
+// the buyer and the bank. It delivers events in order, each until the endpoint
+// acknowledges it. It calls ready once it listens.
 func Run(ctx context.Context, opts Options, ready func(*Stripe)) error {
 	var listen net.ListenConfig
 	listener, err := listen.Listen(ctx, "tcp", opts.Listen)
@@ -50,8 +49,8 @@ func Run(ctx context.Context, opts Options, ready func(*Stripe)) error {
 	}
 }
 
-// deliverInOrder sends what has not been delivered, up to the first event that
-// is not acknowledged.
+// deliverInOrder sends the undelivered events, up to the first one that is not
+// acknowledged.
 func (s *Stripe) deliverInOrder() {
 	for _, e := range s.Undelivered() {
 		if s.Deliver(e)/100 != 2 {
@@ -60,7 +59,7 @@ func (s *Stripe) deliverInOrder() {
 	}
 }
 
-// logReporter is the reporter outside of a test. It tells the same fault once.
+// logReporter is the reporter outside of a test. It logs a repeated failure once.
 type logReporter struct {
 	log  *slog.Logger
 	last string
@@ -77,5 +76,5 @@ func (r *logReporter) Errorf(format string, args ...any) {
 	}
 }
 
-// Fatalf is for what the pages have made sure of before.
+// Fatalf panics: the pages check before they act.
 func (r *logReporter) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }

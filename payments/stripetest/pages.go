@@ -17,10 +17,9 @@ var pagesText string
 
 var pageTemplates = template.Must(template.New("").Parse(pagesText))
 
-// pages serves the API below /v1/ and, for whoever plays with the stand-in, a
-// page with everything that there is, the checkout pages, and one POST for
-// each thing that a person, a card or a bank may do. Programs that do not ask
-// for HTML are answered with JSON.
+// pages serves the API below /v1/, a page with all objects, the checkout pages,
+// and one POST for each action of the buyer, the card and the bank. Clients that
+// do not accept HTML get JSON.
 func (s *Stripe) pages() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { show(w, r, "overview", s.overview()) })
@@ -34,7 +33,7 @@ func (s *Stripe) pages() http.Handler {
 	return all
 }
 
-// overviewView is all that the page shows, newest first.
+// overviewView is what the overview page shows, newest first.
 type overviewView struct {
 	Hook      string         `json:"hook"`
 	Checkouts []checkoutView `json:"checkouts"`
@@ -62,7 +61,7 @@ type paymentView struct {
 	Disputes []disputeView `json:"disputes"`
 }
 
-// Left is what can still be refunded.
+// Left returns what can still be refunded.
 func (p paymentView) Left() int64 { return p.Received - p.Refunded }
 
 type disputeView struct {
@@ -89,12 +88,12 @@ func (s *Stripe) overview() overviewView {
 		}
 	}
 	for _, e := range slices.Backward(s.events) {
-		v.Events = append(v.Events, eventView{e.ID, e.Type, e.delivered})
+		v.Events = append(v.Events, eventView{ID: e.ID, Type: e.Type, Delivered: e.delivered})
 	}
 	return v
 }
 
-// checkout is called with the lock held, with the id of a checkout.
+// checkout returns the view of a checkout. The caller holds mu.
 func (s *Stripe) checkout(id string) checkoutView {
 	o := s.objects[id]
 	v := checkoutView{ID: id}
@@ -108,7 +107,7 @@ func (s *Stripe) checkout(id string) checkoutView {
 	return v
 }
 
-// payment is called with the lock held, with the id of a payment intent.
+// payment returns the view of a payment intent. The caller holds mu.
 func (s *Stripe) payment(id string) paymentView {
 	o := s.objects[id]
 	v := paymentView{ID: id, Disputes: []disputeView{}}
@@ -124,13 +123,14 @@ func (s *Stripe) payment(id string) paymentView {
 			v.Refunded += amount
 		case o["object"] == "dispute":
 			status, _ := o["status"].(string)
-			v.Disputes = append(v.Disputes, disputeView{other, status})
+			v.Disputes = append(v.Disputes, disputeView{ID: other, Status: status})
 		}
 	}
 	return v
 }
 
-// find returns whether there is an object of that kind, and its status.
+// find returns the status of an object. ok is false when there is no object of
+// that kind and id.
 func (s *Stripe) find(kind, id string) (status string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,7 +156,7 @@ func (s *Stripe) checkoutPage(w http.ResponseWriter, r *http.Request) {
 
 var currencyCode = regexp.MustCompile(`^[a-z]{3}$`)
 
-// checkoutAction is what the person at the checkout does.
+// checkoutAction carries out an action of the buyer at the checkout.
 func (s *Stripe) checkoutAction(w http.ResponseWriter, r *http.Request) {
 	s.acting.Lock()
 	defer s.acting.Unlock()
@@ -203,7 +203,8 @@ func (s *Stripe) checkoutAction(w http.ResponseWriter, r *http.Request) {
 	acted(w, r, done, v.Success)
 }
 
-// paymentAction is what the account's owner, or the buyer's bank, does.
+// paymentAction carries out a refund by the account's owner, or a dispute by the
+// buyer's bank.
 func (s *Stripe) paymentAction(w http.ResponseWriter, r *http.Request) {
 	s.acting.Lock()
 	defer s.acting.Unlock()
@@ -236,7 +237,7 @@ func (s *Stripe) paymentAction(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// disputeAction is how the bank decides.
+// disputeAction carries out the decision of the bank.
 func (s *Stripe) disputeAction(w http.ResponseWriter, r *http.Request) {
 	s.acting.Lock()
 	defer s.acting.Unlock()
@@ -269,7 +270,8 @@ func refuseAction(w http.ResponseWriter, known bool, kind, id, status string) {
 
 func wantsHTML(r *http.Request) bool { return strings.Contains(r.Header.Get("Accept"), "text/html") }
 
-// acted answers an action: a browser goes on to next.
+// acted answers an action: with a redirect to next in a browser, otherwise with
+// JSON.
 func acted(w http.ResponseWriter, r *http.Request, done map[string]string, next string) {
 	if wantsHTML(r) {
 		http.Redirect(w, r, next, http.StatusSeeOther)

@@ -1,8 +1,8 @@
-// Package stripetest is a stand-in for Stripe: an HTTP server with the part of
-// its API that payments uses. It keeps what it is told, signs events as Stripe
-// does, honours idempotency keys as Stripe does, also with its own failures,
-// and fails in the ways that Stripe and the network may. The person at the
-// checkout, the bank and the card are methods.
+// Package stripetest is a fake Stripe: an HTTP server with the part of its API
+// that payments uses. It keeps its objects in memory, signs events as Stripe
+// does, honours idempotency keys as Stripe does, also for its own failures, and
+// injects the failures of Stripe and of the network. Methods do what the buyer,
+// the bank and the card would do.
 package stripetest
 
 import (
@@ -19,23 +19,23 @@ import (
 	"github.com/stripe/stripe-go/v86"
 )
 
-// What the stand-in and its clients agree on.
+// The key and the webhook secret of the fake.
 const (
 	Key    = "sk_test_standin"
 	Secret = "whsec_standin"
 )
 
-// Stripe is one account at the stand-in. It ends with its test.
+// Stripe is one account at the fake. It is closed with its test.
 type Stripe struct {
 	URL string
 
 	t      reporter
 	hook   string
 	client *http.Client // delivers events
-	acting sync.Mutex   // held by an action of the pages, from its look to its end
+	acting sync.Mutex   // held by an action of the pages, from its check to its end
 
 	mu      sync.Mutex
-	ids     []string // of objects, in the order of their making
+	ids     []string // of objects, oldest first
 	objects map[string]object
 	events  []*Event
 	kept    map[string]*answer // by idempotency key
@@ -45,7 +45,7 @@ type Stripe struct {
 	asked   []string
 }
 
-// reporter is told what should not happen: the test, or the log.
+// reporter receives unexpected failures. It is the test, or a log.
 type reporter interface {
 	Helper()
 	Error(args ...any)
@@ -56,8 +56,8 @@ type reporter interface {
 // object is a resource as the API shows it, with references as ids.
 type object = map[string]any
 
-// New starts a stand-in. Events go to hook, the address of a webhook
-// endpoint, when a test delivers them.
+// New starts a fake Stripe. Deliver sends events to hook, the address of a
+// webhook endpoint.
 func New(t testing.TB, hook string) *Stripe {
 	t.Helper()
 	s := newStripe(t, hook)
@@ -95,7 +95,7 @@ func (s *Stripe) Forget() {
 	s.kept = map[string]*answer{}
 }
 
-// Fault is a way to fail.
+// Fault is a kind of failure.
 type Fault int
 
 // The faults. Stripe keeps its own failures under the idempotency key.
@@ -112,12 +112,12 @@ const (
 type fault struct {
 	call  string
 	fault Fault
-	late  chan struct{} // instead: the answer waits for it
+	late  chan struct{} // not nil: instead of a fault, the answer waits for it
 }
 
-// Delay holds back the answer to the next call that begins so: it says how
-// things were when it was asked. The functions wait for the call, and let the
-// answer go.
+// Delay delays the answer to the next call that begins with call. The answer has
+// the state at the time of the call. asked is closed when the call arrives, and
+// release sends the answer.
 func (s *Stripe) Delay(call string) (asked <-chan struct{}, release func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,16 +128,16 @@ func (s *Stripe) Delay(call string) (asked <-chan struct{}, release func()) {
 	return reached, func() { close(f.late) }
 }
 
-// Break has the next call that begins so, such as "POST /v1/checkout", meet a
-// fault. Called twice, so do the next two.
+// Break injects a fault into the next call that begins with call, such as "POST
+// /v1/checkout". Each further Break injects one into a further call.
 func (s *Stripe) Break(call string, f Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = append(s.faults, &fault{call: call, fault: f})
 }
 
-// Refuse has every later call that begins so, such as "POST /v1/checkout", or
-// every call with "", answered with this error, until Admit.
+// Refuse answers every later call that begins with call, such as "POST
+// /v1/checkout", with an error, until Admit. An empty call matches all.
 func (s *Stripe) Refuse(call string, status int, typ, code string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,14 +147,15 @@ func (s *Stripe) Refuse(call string, status int, typ, code string) {
 	s.refused[call] = problem(status, typ, code, "This call is refused.")
 }
 
-// Admit ends what Refuse began.
+// Admit ends the effect of Refuse.
 func (s *Stripe) Admit() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refused = nil
 }
 
-// refusal is the answer to a refused call, nil for any other. The lock is held.
+// refusal returns the answer to a refused call, nil for any other call. The
+// caller holds mu.
 func (s *Stripe) refusal(call string) *answer {
 	for begin, a := range s.refused {
 		if strings.HasPrefix(call, begin) {
@@ -164,7 +165,8 @@ func (s *Stripe) refusal(call string) *answer {
 	return nil
 }
 
-// takeFault is called with the lock held.
+// takeFault removes and returns the fault for a call, nil for none. The caller
+// holds mu.
 func (s *Stripe) takeFault(call string) *fault {
 	for i, f := range s.faults {
 		if strings.HasPrefix(call, f.call) {
@@ -175,8 +177,8 @@ func (s *Stripe) takeFault(call string) *fault {
 	return nil
 }
 
-// answer is one, and the request it was given to. While it is being made its
-// status is 0.
+// answer is an HTTP answer and the request it was given to. Its status is 0 while
+// the request is in progress.
 type answer struct {
 	request string
 	status  int
@@ -185,7 +187,7 @@ type answer struct {
 
 func (s *Stripe) serve(w http.ResponseWriter, r *http.Request) {
 	call := r.Method + " " + r.URL.Path
-	_ = r.ParseForm() // what cannot be read is missing
+	_ = r.ParseForm() // a parameter that cannot be read is missing
 	s.mu.Lock()
 	s.asked = append(s.asked, call)
 	refusal := s.refusal(call)
@@ -226,7 +228,7 @@ func (s *Stripe) serve(w http.ResponseWriter, r *http.Request) {
 	write(w, a, replayed)
 }
 
-// once makes an answer, or gives the one that the idempotency key had before:
+// once calls do for a new idempotency key, or returns the answer kept for it:
 // https://docs.stripe.com/api/idempotent_requests
 func (s *Stripe) once(r *http.Request, call string, do func() *answer) (a *answer, replayed bool) {
 	key := r.Header.Get("Idempotency-Key")
@@ -280,7 +282,7 @@ func write(w http.ResponseWriter, a *answer, replayed bool) {
 func reply(body any) *answer {
 	b, err := json.Marshal(body)
 	if err != nil {
-		panic(err) // made of plain values
+		panic(err) // plain values always marshal
 	}
 	return &answer{status: http.StatusOK, body: b}
 }
@@ -295,7 +297,7 @@ func failure(status int, fault object) *answer {
 	return a
 }
 
-// add makes an object. The lock is held.
+// add adds an object. The caller holds mu.
 func (s *Stripe) add(prefix, kind string, o object) object {
 	id := prefix + "_" + rand.Text()
 	o["id"], o["object"], o["created"], o["livemode"] = id, kind, time.Now().Unix(), false

@@ -1,5 +1,5 @@
-// Command stripe-dev runs the stand-in for Stripe beside a platform that
-// somebody is working on: `make stripe-dev`.
+// Command stripe-dev runs a fake Stripe beside a platform in development:
+// `make stripe-dev`.
 package main
 
 import (
@@ -33,11 +33,11 @@ func main() {
 func (c *cli) run(ctx context.Context, out io.Writer) error {
 	log := slog.New(slog.NewTextHandler(out, nil))
 	return stripetest.Run(ctx, stripetest.Options{Listen: c.Listen, Hook: c.Hook, Log: log}, func(s *stripetest.Stripe) {
-		fmt.Fprint(out, welcome(s.URL, c.Hook))
+		fmt.Fprint(out, banner(s.URL, c.Hook))
 	})
 }
 
-func welcome(url, hook string) string {
+func banner(url, hook string) string {
 	return fmt.Sprintf("A stand-in for Stripe answers at %[1]s until you press Ctrl-C. Its page has the checkouts, payments and events.\n"+
 		"Events go to %[2]s. What the stand-in knows ends with it.\n\n"+
 		"Start the platform beside it:\n\n"+

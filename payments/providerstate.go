@@ -9,16 +9,16 @@ import (
 	"github.com/stoahq/stoa/credits"
 )
 
-// facts are how a purchase stands at the provider, as one look has found it.
-type facts struct {
-	checkout  string   // the checkout looked at; empty for a charge without one
-	payment   *payment // nil while no money has come
-	closed    bool     // no money will come any more
-	stop      stopReason
-	reversals []reversal // of that payment; those not listed are as they were
+// providerState is the state of a purchase at the provider at one moment.
+type providerState struct {
+	checkout  string     // the checkout that was read; empty for a charge without one
+	payment   *payment   // nil while no money was received
+	closed    bool       // no money can be received any more
+	stop      stopReason // why recharges end, when closed
+	reversals []reversal // of that payment; reversals that are not listed are unchanged
 }
 
-// payment is money that has come.
+// payment is money that was received.
 type payment struct {
 	intent      string
 	amountMinor int64
@@ -31,12 +31,12 @@ type reversal struct {
 	kind        credits.Type // TypeRefund or TypeDispute
 	amountMinor int64
 	currency    string
-	taken       bool // the money is gone
-	open        bool // it may go
+	taken       bool // the money was taken back
+	open        bool // the money may be taken back
 }
 
-func sessionFacts(cs *stripe.CheckoutSession) facts {
-	f := facts{checkout: cs.ID}
+func sessionState(cs *stripe.CheckoutSession) providerState {
+	f := providerState{checkout: cs.ID}
 	intent := cs.PaymentIntent
 	switch {
 	case cs.PaymentStatus == stripe.CheckoutSessionPaymentStatusPaid:
@@ -47,7 +47,8 @@ func sessionFacts(cs *stripe.CheckoutSession) facts {
 	case cs.Status == stripe.CheckoutSessionStatusExpired:
 		f.closed = true
 	case cs.Status == stripe.CheckoutSessionStatusComplete && intent != nil:
-		// Whoever paid by a slow method left the page; it cannot be used again.
+		// The buyer chose a delayed payment method, and its payment has failed. A
+		// completed checkout cannot be used again.
 		f.closed = hasFailed(intent.Status)
 	}
 	return f
@@ -57,21 +58,22 @@ func hasFailed(s stripe.PaymentIntentStatus) bool {
 	return s == stripe.PaymentIntentStatusRequiresPaymentMethod || s == stripe.PaymentIntentStatusCanceled
 }
 
-// intentFacts are those of a charge without a checkout. Nobody is there to
-// give another card or to prove who they are: what is not paid at once fails.
-func intentFacts(pi *stripe.PaymentIntent) facts {
+// intentState returns the state of a charge without a checkout. Such a charge is
+// off session: what is not paid at once fails, since nobody can give another
+// card or authenticate.
+func intentState(pi *stripe.PaymentIntent) providerState {
 	switch {
 	case pi.Status == stripe.PaymentIntentStatusSucceeded:
-		return facts{payment: &payment{intent: pi.ID, amountMinor: pi.AmountReceived, currency: string(pi.Currency)}}
+		return providerState{payment: &payment{intent: pi.ID, amountMinor: pi.AmountReceived, currency: string(pi.Currency)}}
 	case pi.Status == stripe.PaymentIntentStatusRequiresAction:
-		return facts{closed: true, stop: stopAuthentication}
+		return providerState{closed: true, stop: stopAuthentication}
 	case hasFailed(pi.Status):
-		return facts{closed: true, stop: reasonOf(pi.LastPaymentError)}
+		return providerState{closed: true, stop: reasonOf(pi.LastPaymentError)}
 	}
-	return facts{}
+	return providerState{}
 }
 
-// reasonOf says why a charge failed.
+// reasonOf returns why a charge failed.
 func reasonOf(err *stripe.Error) stopReason {
 	if err != nil && (err.Code == stripe.ErrorCodeAuthenticationRequired || err.DeclineCode == stripe.DeclineCodeAuthenticationRequired) {
 		return stopAuthentication
@@ -79,8 +81,8 @@ func reasonOf(err *stripe.Error) stopReason {
 	return stopDeclined
 }
 
-// refundReversal: a refund that waits for something has taken nothing yet, and
-// one that failed has given the money back to us.
+// refundReversal converts a refund. A pending refund has taken nothing yet, and
+// a failed refund has returned the money.
 func refundReversal(r *stripe.Refund) reversal {
 	return reversal{
 		ref: r.ID, kind: credits.TypeRefund, amountMinor: r.Amount, currency: string(r.Currency),
@@ -88,9 +90,9 @@ func refundReversal(r *stripe.Refund) reversal {
 	}
 }
 
-// disputeReversal: the balance transactions tell where the money is. There is
-// one when it was withdrawn and another, positive, when it came back. What is
-// won comes back, perhaps a moment later.
+// disputeReversal converts a dispute. Its balance transactions tell where the
+// money is: a negative one withdraws it, and a positive one returns it. The money
+// of a dispute that is won is returned, perhaps a moment later.
 func disputeReversal(d *stripe.Dispute) reversal {
 	out := reversal{ref: d.ID, kind: credits.TypeDispute, amountMinor: d.Amount, currency: string(d.Currency)}
 	withdrawn, returned := false, false
@@ -108,8 +110,8 @@ func disputeReversal(d *stripe.Dispute) reversal {
 	return out
 }
 
-// of is the reversed money as a part of what came for p. Money in another
-// currency, as a dispute may have it, counts as the whole.
+// of returns the reversed money as a part of what was received for p. Money in
+// another currency, which a dispute may have, counts as the whole.
 func (r reversal) of(p Purchase) int64 {
 	if !strings.EqualFold(r.currency, p.MoneyCurrency()) {
 		return p.receivedMinor()
@@ -117,7 +119,7 @@ func (r reversal) of(p Purchase) int64 {
 	return max(0, min(r.amountMinor, p.receivedMinor()))
 }
 
-// card is a payment card that the provider keeps.
+// card is a payment card saved at the provider.
 type card struct {
 	customer, ref string
 	brand, last4  string

@@ -12,11 +12,10 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// share is the part of p's credits that its first money units paid for,
-// rounded down to a unit of credit. What a reversal claws back is the
-// difference of two shares, so that parts add up to the whole: all the money
-// is all the credits, in however many refunds it goes back. A payment that does
-// not match paid for none.
+// share returns the part of p's credits that the first money minor units paid
+// for, rounded down to a unit of credit. A reversal claws back the difference of
+// two shares, so that the parts add up to the whole, in however many refunds the
+// money goes back. A payment that does not match paid for no credits.
 func (p Purchase) share(money int64) credits.Amount {
 	if p.PaidMinor != nil {
 		return 0
@@ -26,7 +25,7 @@ func (p Purchase) share(money int64) credits.Amount {
 	return credits.Amount(quotient)                          //nolint:gosec // at most Credits
 }
 
-// reversalRow is what the master knows of a refund or dispute.
+// reversalRow is the master's row of a refund or dispute.
 type reversalRow struct {
 	Type          string
 	ProviderRef   string
@@ -34,15 +33,15 @@ type reversalRow struct {
 	DisputedMinor int64
 	Changes       int
 
-	taken int64 // what the provider says now
-	news  bool  // money went, or was disputed, that was not before
+	taken int64 // the money that is gone according to the provider
+	news  bool  // more money is gone or disputed than before
 }
 
-// reverse brings the credits of p to what refunds and disputes have left of
-// its payment. Money that two of them claim is gone once: together they claw
-// back no more than was granted. While money is disputed, its credits are
-// frozen; those are let go first, to be there for what is clawed back.
-func (s *Service) reverse(ctx context.Context, tx *masterdb.Tx, p *purchase, found []reversal) error {
+// applyReversals changes the credits of p to what refunds and disputes have left
+// of its payment. Money that two of them claim counts once: together they claw
+// back no more than was granted. Credits of disputed money are frozen. They are
+// unfrozen first, so that they are available for what is clawed back.
+func (s *Service) applyReversals(ctx context.Context, tx *masterdb.Tx, p *purchase, found []reversal) error {
 	if len(found) == 0 {
 		return nil
 	}
@@ -55,19 +54,19 @@ func (s *Service) reverse(ctx context.Context, tx *masterdb.Tx, p *purchase, fou
 	}
 	gone, disputed := p.sums(rows)
 	freeze := p.share(min(p.receivedMinor(), gone+disputed)) - p.share(gone)
-	thaw := freeze != p.Frozen
-	if thaw && p.Frozen > 0 {
+	changed := freeze != p.Frozen
+	if changed && p.Frozen > 0 {
 		if err := s.ledger.Unfreeze(ctx, tx, p.StoreID, p.freezeRef()); err != nil {
 			return err
 		}
 	}
 	for i := range rows {
-		if err := s.take(ctx, tx, p, rows, &rows[i]); err != nil {
+		if err := s.applyReversal(ctx, tx, p, rows, &rows[i]); err != nil {
 			return err
 		}
 	}
 	p.Frozen = freeze
-	if thaw && freeze > 0 {
+	if changed && freeze > 0 {
 		p.Freezes++
 		if err := s.ledger.Freeze(ctx, tx, p.StoreID, p.freezeRef(), freeze); err != nil {
 			return err
@@ -84,11 +83,11 @@ func (s *Service) reverse(ctx context.Context, tx *masterdb.Tx, p *purchase, fou
 	return p.endRecharge(ctx, tx, rows)
 }
 
-// freezeRef names the freeze of p's credits in the ledger, which keeps each
-// name for one freeze.
+// freezeRef returns the reference of the freeze of p's credits. The ledger
+// accepts each reference for one freeze.
 func (p purchase) freezeRef() string { return fmt.Sprintf("purchase:%s:%d", p.ID, p.Freezes) }
 
-// sums are the money that is gone and the money that is disputed.
+// sums returns the money that is gone and the money that is disputed.
 func (p purchase) sums(rows []reversalRow) (gone, disputed int64) {
 	for _, r := range rows {
 		gone = min(p.receivedMinor(), gone+r.taken)
@@ -97,7 +96,8 @@ func (p purchase) sums(rows []reversalRow) (gone, disputed int64) {
 	return gone, disputed
 }
 
-// reversalRows are all reversals of p, those just found with what was found.
+// reversalRows returns all reversals of p. Those in found have the provider's
+// state.
 func reversalRows(ctx context.Context, tx *masterdb.Tx, p *purchase, found []reversal) ([]reversalRow, error) {
 	var rows []reversalRow
 	if err := tx.Select(ctx, &rows, `
@@ -137,9 +137,9 @@ func reversalRows(ctx context.Context, tx *masterdb.Tx, p *purchase, found []rev
 	return rows, nil
 }
 
-// take moves the credits and records the money of one reversal, and writes
+// applyReversal moves the credits of one reversal, records its money and writes
 // its row.
-func (s *Service) take(ctx context.Context, tx *masterdb.Tx, p *purchase, rows []reversalRow, r *reversalRow) error {
+func (s *Service) applyReversal(ctx context.Context, tx *masterdb.Tx, p *purchase, rows []reversalRow, r *reversalRow) error {
 	if change := r.taken - r.TakenMinor; change != 0 {
 		r.TakenMinor = r.taken
 		r.Changes++
@@ -156,7 +156,7 @@ func (s *Service) take(ctx context.Context, tx *masterdb.Tx, p *purchase, rows [
 		if change < 0 {
 			typ = "reinstatement"
 		}
-		if err := recordMoney(ctx, tx, p, typ, -change, r.name()); err != nil {
+		if err := recordMoney(ctx, tx, p, typ, -change, r.changeRef()); err != nil {
 			return err
 		}
 	}
@@ -168,18 +168,20 @@ func (s *Service) take(ctx context.Context, tx *masterdb.Tx, p *purchase, rows [
 	return err
 }
 
-// name tells the changes of a reversal apart: re_1 for the first, re_1:2 when
-// the refund failed after all.
-func (r reversalRow) name() string {
+// changeRef returns a reference that is unique for each change of a reversal:
+// re_1 for the first, re_1:2 when the refund failed after all.
+func (r reversalRow) changeRef() string {
 	if r.Changes == 1 {
 		return r.ProviderRef
 	}
 	return fmt.Sprintf("%s:%d", r.ProviderRef, r.Changes)
 }
 
+// moveCredits claws clawed credits back, or with a negative number reinstates
+// them.
 func (s *Service) moveCredits(ctx context.Context, tx *masterdb.Tx, p *purchase, r *reversalRow, clawed credits.Amount) (err error) {
 	v := credits.Reversal{
-		Type: credits.Type(r.Type), Amount: clawed, Reference: p.ID.String(), IdempotencyKey: r.Type + ":" + r.name(),
+		Type: credits.Type(r.Type), Amount: clawed, Reference: p.ID.String(), IdempotencyKey: r.Type + ":" + r.changeRef(),
 		Description: p.title() + ": " + map[string]string{"refund": "money refunded", "dispute": "payment disputed"}[r.Type],
 	}
 	switch {
@@ -196,9 +198,8 @@ func (s *Service) moveCredits(ctx context.Context, tx *masterdb.Tx, p *purchase,
 	return err
 }
 
-// endRecharge stops automatic recharges after a dispute or after one of them
-// was given back: what money was taken back for must not be charged again by
-// itself.
+// endRecharge stops automatic recharges after a dispute, or after a recharge was
+// refunded: money that was taken back must not be charged again automatically.
 func (p purchase) endRecharge(ctx context.Context, tx *masterdb.Tx, rows []reversalRow) error {
 	for _, r := range rows {
 		reason := stopRefunded

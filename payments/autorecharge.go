@@ -12,8 +12,7 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// AutoRecharge is a store's automatic recharges: what it wants, and how they
-// stand.
+// AutoRecharge is a store's settings of automatic recharges and their state.
 type AutoRecharge struct {
 	Enabled       bool
 	Threshold     credits.Amount // a charge is due while less than this is available
@@ -21,7 +20,7 @@ type AutoRecharge struct {
 	MonthlyCap    credits.Amount // bought in a calendar month (UTC) at most
 	UsedThisMonth credits.Amount
 	Card          *Card
-	StoppedReason *string // why they were switched off, if not by a member
+	StoppedReason *string // why they were disabled, if not by a member
 	StoppedAt     *time.Time
 }
 
@@ -32,8 +31,9 @@ type Card struct {
 	Expires string // YYYY-MM
 }
 
-// AutoRecharge returns the store's automatic recharges; zero for a store that
-// has never asked for them. Only who may buy credits may read them.
+// AutoRecharge returns the store's automatic recharges. It returns the zero value
+// for a store that has never enabled them. The caller needs the right to buy
+// credits.
 func (s *Service) AutoRecharge(ctx context.Context, p access.Principal, store stoa.StoreID) (AutoRecharge, error) {
 	if _, err := access.Check(ctx, s.db, p, store, access.PurchaseCredits); err != nil {
 		return AutoRecharge{}, err
@@ -64,13 +64,13 @@ func readAutoRecharge(ctx context.Context, q masterdb.Querier, store stoa.StoreI
 		StoppedReason: row.StoppedReason, StoppedAt: row.StoppedAt,
 	}
 	if row.CardRef != nil {
-		a.Card = &Card{row.CardBrand, row.CardLast4, row.CardExpires}
+		a.Card = &Card{Brand: row.CardBrand, Last4: row.CardLast4, Expires: row.CardExpires}
 	}
 	a.UsedThisMonth, err = usedThisMonth(ctx, q, store, now)
 	return a, err
 }
 
-// AutoRechargeRequest is what a member wants.
+// AutoRechargeRequest is new settings of automatic recharges.
 type AutoRechargeRequest struct {
 	Enabled    bool
 	Threshold  credits.Amount
@@ -90,7 +90,7 @@ func (r AutoRechargeRequest) validate() error {
 	return faults.Err()
 }
 
-// details are what the audit log keeps of the wishes.
+// details returns the settings as the audit log records them.
 func (r AutoRechargeRequest) details() map[string]string {
 	return map[string]string{
 		"enabled": strconv.FormatBool(r.Enabled), "threshold": r.Threshold.String(), "credits": r.Credits.String(), "monthlyCap": r.MonthlyCap.String(),
@@ -99,9 +99,9 @@ func (r AutoRechargeRequest) details() map[string]string {
 
 const maxMonthlyCap = 1000 * maxCredits
 
-// SetAutoRecharge replaces the store's wishes. Switching recharges on needs a
-// saved card, forgets why they were stopped, and charges soon if the balance
-// is below the threshold.
+// SetAutoRecharge replaces the store's settings. Enabling recharges needs a saved
+// card, clears the reason for which they were stopped, and enqueues a charge if
+// the balance is below the threshold.
 func (s *Service) SetAutoRecharge(ctx context.Context, p access.Principal, store stoa.StoreID, r AutoRechargeRequest) (out AutoRecharge, err error) {
 	if err := r.validate(); err != nil {
 		return AutoRecharge{}, err
@@ -130,7 +130,7 @@ func (s *Service) SetAutoRecharge(ctx context.Context, p access.Principal, store
 			return err
 		}
 		if r.Enabled {
-			if err := s.queue.EnqueueOnce(ctx, tx, Recharge{store}); err != nil {
+			if err := s.queue.EnqueueOnce(ctx, tx, Recharge{StoreID: store}); err != nil {
 				return err
 			}
 		}
@@ -140,7 +140,7 @@ func (s *Service) SetAutoRecharge(ctx context.Context, p access.Principal, store
 	return out, err
 }
 
-// canRecharge: without a provider or a card there is nothing to charge.
+// canRecharge fails without a provider or without a saved card.
 func (s *Service) canRecharge(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	if s.stripe == nil {
 		return stoa.Errorf(stoa.PaymentsUnavailable, "Automatic recharges need Stripe, which is not configured here. Ask the platform's operator.")
@@ -151,6 +151,6 @@ func (s *Service) canRecharge(ctx context.Context, tx *masterdb.Tx, store stoa.S
 		return err
 	}
 	var faults stoa.Invalid
-	faults.Add("enabled", "needs a saved card: open the page that POST /api/credits/auto-recharge/card gives")
+	faults.Add("enabled", "needs a saved card: save a card first")
 	return faults.Err()
 }

@@ -11,12 +11,12 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// bring looks how a purchase stands at the provider and brings the master to
-// that, together with what else the transaction is to do.
+// syncPurchase reads the state of sub's purchase from the provider and applies
+// it to the master. The same transaction marks event as applied.
 //
-// The look is outside the transaction. If another one was brought in between,
-// this one may be older than it, and is made again.
-func (s *Service) bring(ctx context.Context, sub subject, also func(*masterdb.Tx) error) error {
+// The state is read outside the transaction. When another call has applied a
+// state meanwhile, this one may be older, and it is read again.
+func (s *Service) syncPurchase(ctx context.Context, sub subject, event string) error {
 	for {
 		var seen purchase
 		err := s.db.Get(ctx, &seen, selectPurchaseRow+` WHERE id = $1`, sub.purchase)
@@ -27,54 +27,64 @@ func (s *Service) bring(ctx context.Context, sub subject, also func(*masterdb.Tx
 			return err
 		}
 		if sub.reversal && seen.PaymentRef != nil && *seen.PaymentRef != sub.intent {
-			return s.db.Tx(ctx, also) // of a second payment, for which nothing was given
+			return s.markApplied(ctx, event) // it is about a second payment, for which nothing was granted
 		}
-		found := sub.said
+		state := sub.state
 		if seen.Provider == Stripe {
-			if found, err = s.ask(ctx, seen.Purchase, sub); err != nil {
+			if state, err = s.readState(ctx, seen.Purchase, sub); err != nil {
 				return err
 			}
 		}
-		stale := false
-		var p purchase
-		err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
-			p = purchase{}
-			if err := tx.Get(ctx, &p, selectPurchaseRow+` WHERE id = $1`+tx.ForUpdate(), seen.ID); err != nil {
-				return err
-			}
-			if stale = p.Provider == Stripe && p.Version != seen.Version; stale {
-				return nil
-			}
-			if err := s.converge(ctx, tx, &p, found); err != nil {
-				return err
-			}
-			return also(tx)
-		})
-		if err == nil && !stale && p.Status == Mismatched && seen.Status != Mismatched {
+		p, stale, err := s.applyUnlessStale(ctx, seen, state, event)
+		if err != nil {
+			return err
+		}
+		if stale {
+			continue
+		}
+		if p.Status == Mismatched && seen.Status != Mismatched {
 			s.cfg.Log.ErrorContext(ctx, "a payment does not match its purchase and is to be refunded", "purchase", p.ID, "store", p.StoreID,
 				"payment", *p.PaymentRef, "reason", p.mismatch())
 		}
-		if err != nil || !stale {
+		return nil
+	}
+}
+
+// applyUnlessStale applies state to the purchase, unless the purchase has
+// changed since it was read as seen.
+func (s *Service) applyUnlessStale(ctx context.Context, seen purchase, state providerState, event string) (p purchase, stale bool, err error) {
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		p = purchase{}
+		if err := tx.Get(ctx, &p, selectPurchaseRow+` WHERE id = $1`+tx.ForUpdate(), seen.ID); err != nil {
 			return err
 		}
-	}
+		if stale = p.Provider == Stripe && p.Version != seen.Version; stale {
+			return nil
+		}
+		if err := s.applyState(ctx, tx, &p, state); err != nil {
+			return err
+		}
+		return markApplied(ctx, tx, event)
+	})
+	return p, stale, err
 }
 
-func (s *Service) ask(ctx context.Context, p Purchase, sub subject) (facts, error) {
+// readState asks Stripe for the state of p.
+func (s *Service) readState(ctx context.Context, p Purchase, sub subject) (providerState, error) {
 	if s.stripe == nil {
-		return facts{}, refuse("purchase %s is Stripe's, and there is no key to ask Stripe with", p.ID)
+		return providerState{}, refuse("purchase %s is Stripe's, and there is no key to ask Stripe with", p.ID)
 	}
-	return s.stripe.look(ctx, p, sub.checkout, sub.intent)
+	return s.stripe.readState(ctx, p, sub.checkout, sub.intent)
 }
 
-// converge brings the locked purchase p to the facts. What is so already is
-// left alone.
-func (s *Service) converge(ctx context.Context, tx *masterdb.Tx, p *purchase, f facts) error {
+// applyState changes the locked purchase p to the provider's state. It changes
+// nothing that is in that state already.
+func (s *Service) applyState(ctx context.Context, tx *masterdb.Tx, p *purchase, f providerState) error {
 	switch {
 	case p.isSecond(f.payment):
 		return f.secondPayment(p.Purchase)
 	case f.payment != nil:
-		if err := s.settle(ctx, tx, p, f); err != nil {
+		if err := s.applyPayment(ctx, tx, p, f); err != nil {
 			return err
 		}
 	case f.closed && p.Status == Pending:
@@ -85,7 +95,7 @@ func (s *Service) converge(ctx context.Context, tx *masterdb.Tx, p *purchase, f 
 			}
 		}
 	}
-	if err := s.reverse(ctx, tx, p, f.reversals); err != nil {
+	if err := s.applyReversals(ctx, tx, p, f.reversals); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, `
@@ -100,8 +110,8 @@ func (s *Service) converge(ctx context.Context, tx *masterdb.Tx, p *purchase, f 
 	return err
 }
 
-// settle turns a payment into credits, once for each payment intent.
-func (s *Service) settle(ctx context.Context, tx *masterdb.Tx, p *purchase, f facts) error {
+// applyPayment grants the credits of a payment, once for each payment intent.
+func (s *Service) applyPayment(ctx context.Context, tx *masterdb.Tx, p *purchase, f providerState) error {
 	intent := f.payment.intent
 	switch {
 	case p.Provider == Sandbox && f.checkout != *p.ProviderRef:
@@ -113,7 +123,7 @@ func (s *Service) settle(ctx context.Context, tx *masterdb.Tx, p *purchase, f fa
 	case p.PaymentRef != nil:
 		return nil
 	case !p.matches(f.payment):
-		return s.keepMismatch(ctx, tx, p, f.payment)
+		return s.recordMismatch(ctx, tx, p, f.payment)
 	}
 	p.Status, p.PaymentRef, p.PaidAt = Paid, &intent, &tx.Now
 	_, err := s.ledger.Grant(ctx, tx, p.StoreID, credits.Grant{
@@ -129,14 +139,13 @@ func (s *Service) settle(ctx context.Context, tx *masterdb.Tx, p *purchase, f fa
 	return recordMoney(ctx, tx, p, "payment", p.AmountMinor, intent)
 }
 
-// isSecond reports whether another payment has come for p before this one.
+// isSecond reports whether p was paid by another payment before this one.
 func (p purchase) isSecond(paid *payment) bool {
 	return paid != nil && paid.intent != "" && p.PaymentRef != nil && *p.PaymentRef != paid.intent
 }
 
-// secondPayment refuses a payment for which nothing is owed until a person has
-// given it back.
-func (f facts) secondPayment(p Purchase) error {
+// secondPayment refuses a second payment of p until a person has refunded it.
+func (f providerState) secondPayment(p Purchase) error {
 	var back int64
 	for _, r := range f.reversals {
 		if r.taken {
@@ -149,14 +158,14 @@ func (f facts) secondPayment(p Purchase) error {
 	return refuse("purchase %s has already been paid by another payment than %s: refund payment %s at the provider", p.ID, f.payment.intent, f.payment.intent)
 }
 
-// matches reports whether the payment is for what was sold.
+// matches reports whether the payment has the purchase's amount and currency.
 func (p purchase) matches(paid *payment) bool {
 	return paid.amountMinor == p.AmountMinor && strings.EqualFold(paid.currency, p.Currency)
 }
 
-// keepMismatch keeps a payment that is not for what was sold. It grants no
-// credits: how many, is not for the platform to guess.
-func (s *Service) keepMismatch(ctx context.Context, tx *masterdb.Tx, p *purchase, paid *payment) error {
+// recordMismatch records a payment that is not for what was sold. It grants no
+// credits, since their number is unknown.
+func (s *Service) recordMismatch(ctx context.Context, tx *masterdb.Tx, p *purchase, paid *payment) error {
 	currency := strings.ToUpper(paid.currency)
 	p.Status, p.PaymentRef, p.PaidMinor, p.PaidCurrency = Mismatched, &paid.intent, &paid.amountMinor, &currency
 	if p.Automatic {
@@ -167,14 +176,14 @@ func (s *Service) keepMismatch(ctx context.Context, tx *masterdb.Tx, p *purchase
 	return recordMoney(ctx, tx, p, "payment", paid.amountMinor, paid.intent)
 }
 
-// mismatch says what is wrong with the payment of a mismatched purchase.
+// mismatch describes the payment of a mismatched purchase.
 func (p Purchase) mismatch() string {
 	return fmt.Sprintf("it costs %s %s, but %s %s were paid: refund payment %s at the provider",
 		p.AmountDecimal(), p.Currency, p.PaidDecimal(), p.MoneyCurrency(), *p.PaymentRef)
 }
 
-// recordMoney notes money that has come, or with a negative amount gone. Ref
-// is unique among those of a type.
+// recordMoney records money that was received, or with a negative amount money
+// that was taken back. ref is unique within its type.
 func recordMoney(ctx context.Context, tx *masterdb.Tx, p *purchase, typ string, minor int64, ref string) error {
 	_, err := tx.Exec(ctx, `
 		INSERT INTO billing_transactions (id, store_id, purchase_id, type, amount_minor, currency, provider, provider_ref, created_at)

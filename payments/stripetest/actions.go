@@ -18,12 +18,12 @@ type Card int
 // The cards.
 const (
 	Good       Card = iota
-	Declined        // for want of money
-	NeedsOwner      // the bank wants its owner to be there
-	Slow            // charged, with the outcome later
+	Declined        // insufficient funds
+	NeedsOwner      // the bank requires authentication by its owner
+	Slow            // the charge is processed later
 )
 
-// Event is news that Stripe has for the platform.
+// Event is an event of Stripe for the platform.
 type Event struct {
 	ID   string
 	Type string
@@ -33,28 +33,29 @@ type Event struct {
 	delivered bool
 }
 
-// tell makes an event about an object as it is now. The lock is held.
-func (s *Stripe) tell(typ string, o object) {
+// addEvent records an event about an object in its present state. The caller
+// holds mu.
+func (s *Stripe) addEvent(typ string, o object) {
 	e := &Event{ID: "evt_" + rand.Text(), Type: typ, created: time.Now().Unix()}
 	body, err := json.Marshal(object{
 		"id": e.ID, "object": "event", "type": typ, "api_version": stripe.APIVersion, "created": e.created,
 		"livemode": false, "data": object{"object": o},
 	})
 	if err != nil {
-		panic(err) // made of plain values
+		panic(err) // plain values always marshal
 	}
 	e.body = body
 	s.events = append(s.events, e)
 }
 
-// Events lists all news so far, oldest first.
+// Events lists all events so far, oldest first.
 func (s *Stripe) Events() []*Event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]*Event(nil), s.events...)
 }
 
-// SendTo changes where events go.
+// SendTo changes the address that events are delivered to.
 func (s *Stripe) SendTo(hook string) { s.hook = hook }
 
 // Deliver sends an event, signed, once more, and returns the status of the
@@ -100,7 +101,7 @@ func (s *Stripe) Acknowledge() {
 	}
 }
 
-// Undelivered lists the news that no endpoint has acknowledged, oldest first.
+// Undelivered lists the events that no endpoint has acknowledged, oldest first.
 func (s *Stripe) Undelivered() (out []*Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,28 +113,28 @@ func (s *Stripe) Undelivered() (out []*Event) {
 	return out
 }
 
-// change does something to an object that must be there.
+// change calls do with an object, which must exist.
 func (s *Stripe) change(id string, do func(object)) {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := s.objects[id]
 	if o == nil {
-		s.t.Fatalf("the stand-in knows no %s", id)
+		s.t.Fatalf("the fake Stripe has no object %s", id)
 	}
 	do(o)
 }
 
-// begin makes the payment intent of a checkout and completes it. The lock is
-// held.
-func (s *Stripe) begin(session object) object {
+// complete creates the payment intent of a checkout and completes the checkout.
+// The caller holds mu.
+func (s *Stripe) complete(session object) object {
 	intent := s.attempt(session)
 	session["status"], session["url"] = "complete", nil
 	return intent
 }
 
-// attempt returns the payment intent of a checkout, made with the first attempt
-// to pay. The lock is held.
+// attempt returns the payment intent of a checkout. The first attempt to pay
+// creates it. The caller holds mu.
 func (s *Stripe) attempt(session object) object {
 	if id, ok := session["payment_intent"].(string); ok {
 		intent := s.objects[id]
@@ -148,7 +149,7 @@ func (s *Stripe) attempt(session object) object {
 	return intent
 }
 
-// Decline has a card declined at a checkout, which stays open for another one.
+// Decline declines a card at a checkout, which stays open.
 func (s *Stripe) Decline(session string) {
 	s.t.Helper()
 	s.change(session, func(o object) { s.decline(s.attempt(o), "card_declined", "generic_decline") })
@@ -158,17 +159,17 @@ func (s *Stripe) Decline(session string) {
 func (s *Stripe) Pay(session string) (intent string) {
 	s.t.Helper()
 	s.change(session, func(o object) {
-		pi := s.begin(o)
+		pi := s.complete(o)
 		intent = pi["id"].(string)
 		s.succeed(o, pi)
-		s.tell("checkout.session.completed", o)
+		s.addEvent("checkout.session.completed", o)
 	})
 	return intent
 }
 
 func (s *Stripe) succeed(session, intent object) {
 	intent["status"], intent["amount_received"], session["payment_status"] = "succeeded", intent["amount"], "paid"
-	s.tell("payment_intent.succeeded", intent)
+	s.addEvent("payment_intent.succeeded", intent)
 }
 
 // PayOther is Pay with another amount, in the minor unit, or another currency
@@ -179,53 +180,53 @@ func (s *Stripe) PayOther(session string, minor int64, currency string) (intent 
 	return s.Pay(session)
 }
 
-// PayLater ends a checkout with a slow way to pay: the money comes, or not,
-// with Arrive or Bounce.
+// PayLater completes a checkout with a delayed payment method. Arrive or Bounce
+// then decide about the payment.
 func (s *Stripe) PayLater(session string) (intent string) {
 	s.t.Helper()
 	s.change(session, func(o object) {
-		pi := s.begin(o)
+		pi := s.complete(o)
 		pi["status"], intent = "processing", pi["id"].(string)
-		s.tell("checkout.session.completed", o)
+		s.addEvent("checkout.session.completed", o)
 	})
 	return intent
 }
 
-// Arrive has the money of a slow payment come.
+// Arrive lets a delayed payment succeed.
 func (s *Stripe) Arrive(session string) {
 	s.t.Helper()
 	s.change(session, func(o object) {
 		s.succeed(o, s.objects[o["payment_intent"].(string)])
-		s.tell("checkout.session.async_payment_succeeded", o)
+		s.addEvent("checkout.session.async_payment_succeeded", o)
 	})
 }
 
-// Bounce has a slow payment fail.
+// Bounce lets a delayed payment fail.
 func (s *Stripe) Bounce(session string) {
 	s.t.Helper()
 	s.change(session, func(o object) {
 		pi := s.objects[o["payment_intent"].(string)]
 		pi["status"] = "requires_payment_method"
-		s.tell("payment_intent.payment_failed", pi)
-		s.tell("checkout.session.async_payment_failed", o)
+		s.addEvent("payment_intent.payment_failed", pi)
+		s.addEvent("checkout.session.async_payment_failed", o)
 	})
 }
 
-// Finish ends a slow charge of a saved card.
+// Finish lets a processing charge of a saved card succeed.
 func (s *Stripe) Finish(intent string) {
 	s.t.Helper()
 	s.change(intent, func(o object) {
 		o["status"], o["amount_received"] = "succeeded", o["amount"]
-		s.tell("payment_intent.succeeded", o)
+		s.addEvent("payment_intent.succeeded", o)
 	})
 }
 
-// FinishWith is Finish with another amount than was asked for.
+// FinishWith is Finish with another amount than was requested.
 func (s *Stripe) FinishWith(intent string, minor int64) {
 	s.t.Helper()
 	s.change(intent, func(o object) {
 		o["status"], o["amount_received"] = "succeeded", minor
-		s.tell("payment_intent.succeeded", o)
+		s.addEvent("payment_intent.succeeded", o)
 	})
 }
 
@@ -234,11 +235,11 @@ func (s *Stripe) Expire(session string) {
 	s.t.Helper()
 	s.change(session, func(o object) {
 		o["status"], o["url"] = "expired", nil
-		s.tell("checkout.session.expired", o)
+		s.addEvent("checkout.session.expired", o)
 	})
 }
 
-// SaveCard gives a card at a checkout for cards.
+// SaveCard saves a card at a checkout in setup mode.
 func (s *Stripe) SaveCard(session string, behaviour Card) {
 	s.t.Helper()
 	s.change(session, func(o object) {
@@ -248,18 +249,18 @@ func (s *Stripe) SaveCard(session string, behaviour Card) {
 		})
 		intent := s.add("seti", "setup_intent", object{"status": "succeeded", "payment_method": card["id"], "customer": o["customer"]})
 		o["setup_intent"], o["status"], o["url"] = intent["id"], "complete", nil
-		s.tell("checkout.session.completed", o)
+		s.addEvent("checkout.session.completed", o)
 	})
 }
 
-// Refund gives back a part of a payment, in the minor unit, and returns the
+// Refund refunds a part of a payment, in the minor unit, and returns the
 // refund's id. Status is Stripe's, such as "succeeded" or "pending".
 func (s *Stripe) Refund(intent string, minor int64, status string) (id string) {
 	s.t.Helper()
 	s.change(intent, func(pi object) {
 		o := s.add("re", "refund", object{"amount": minor, "currency": pi["currency"], "payment_intent": intent, "status": status})
 		id = o["id"].(string)
-		s.tell("refund.created", o)
+		s.addEvent("refund.created", o)
 	})
 	return id
 }
@@ -269,15 +270,15 @@ func (s *Stripe) SetRefund(id, status string) {
 	s.t.Helper()
 	s.change(id, func(o object) {
 		o["status"] = status
-		s.tell("refund.updated", o)
+		s.addEvent("refund.updated", o)
 		if status == "failed" {
-			s.tell("refund.failed", o)
+			s.addEvent("refund.failed", o)
 		}
 	})
 }
 
-// Dispute has the buyer's bank ask for a part of a payment, and returns the
-// dispute's id. No money has moved yet.
+// Dispute opens a dispute about a part of a payment, and returns its id. No money
+// has moved yet.
 func (s *Stripe) Dispute(intent string, minor int64) (id string) {
 	s.t.Helper()
 	s.change(intent, func(pi object) {
@@ -286,18 +287,18 @@ func (s *Stripe) Dispute(intent string, minor int64) (id string) {
 			"balance_transactions": []object{}, "reason": "fraudulent",
 		})
 		id = o["id"].(string)
-		s.tell("charge.dispute.created", o)
+		s.addEvent("charge.dispute.created", o)
 	})
 	return id
 }
 
-// Withdraw has the bank take the disputed money.
+// Withdraw withdraws the disputed money.
 func (s *Stripe) Withdraw(dispute string) {
 	s.t.Helper()
 	s.move(dispute, -1, "charge.dispute.funds_withdrawn")
 }
 
-// Reinstate has the bank give it back.
+// Reinstate returns the disputed money.
 func (s *Stripe) Reinstate(dispute string) {
 	s.t.Helper()
 	s.move(dispute, 1, "charge.dispute.funds_reinstated")
@@ -308,7 +309,7 @@ func (s *Stripe) move(dispute string, sign int64, typ string) {
 	s.change(dispute, func(o object) {
 		o["balance_transactions"] = append(o["balance_transactions"].([]object),
 			object{"id": "txn", "object": "balance_transaction", "amount": sign * o["amount"].(int64)})
-		s.tell(typ, o)
+		s.addEvent(typ, o)
 	})
 }
 
@@ -317,7 +318,7 @@ func (s *Stripe) Close(dispute, status string) {
 	s.t.Helper()
 	s.change(dispute, func(o object) {
 		o["status"] = status
-		s.tell("charge.dispute.closed", o)
+		s.addEvent("charge.dispute.closed", o)
 	})
 }
 
@@ -335,7 +336,7 @@ func (s *Stripe) SessionOf(url string) string {
 	return ""
 }
 
-// Count says how many objects of a kind there are, such as "payment_intent".
+// Count returns how many objects of a kind there are, such as "payment_intent".
 func (s *Stripe) Count(kind string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -348,12 +349,12 @@ func (s *Stripe) Count(kind string) (n int) {
 }
 
 // Intents lists the payment intents, oldest first.
-func (s *Stripe) Intents() []string { return s.kind("payment_intent") }
+func (s *Stripe) Intents() []string { return s.idsOf("payment_intent") }
 
 // Sessions lists the checkouts, oldest first.
-func (s *Stripe) Sessions() []string { return s.kind("checkout.session") }
+func (s *Stripe) Sessions() []string { return s.idsOf("checkout.session") }
 
-func (s *Stripe) kind(kind string) (ids []string) {
+func (s *Stripe) idsOf(kind string) (ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, id := range s.ids {
