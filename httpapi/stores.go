@@ -229,8 +229,8 @@ type updateStoreInput struct {
 	Body shop.ProfilePatch
 }
 
-// changedOutput is the store as it is after a change. For an API key that may
-// not see it there is no body and the status is 204: the change was made.
+// changedOutput is the store after a change. For an API key without the scope to
+// read it, the status is 204 and there is no body.
 type changedOutput struct {
 	Status int
 	Body   storeView
