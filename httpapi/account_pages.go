@@ -11,8 +11,8 @@ import (
 	"github.com/stoahq/stoa/web"
 )
 
-// accountPageRoutes registers the pages where the links in mails lead. A link is only looked at
-// until its form is sent: what opens links on its own uses none up.
+// accountPageRoutes registers the pages that links in mails lead to. Opening a link
+// does not use up its token, only sending the form does: mail scanners open links.
 func (a *api) accountPageRoutes() {
 	password := web.FieldView{Name: "password", Label: "New password", Type: "password", Autocomplete: "new-password"}
 	current := web.FieldView{Name: "password", Label: "Password", Type: "password", Autocomplete: "current-password"}

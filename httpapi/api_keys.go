@@ -43,7 +43,10 @@ type keyView struct {
 }
 
 func newKeyView(k accounts.APIKey) keyView {
-	return keyView{k.ID, k.Name, k.Prefix, strings.Fields(k.Scopes), k.CreatedBy, k.CreatedAt, k.ExpiresAt, k.LastUsedAt}
+	return keyView{
+		ID: k.ID, Name: k.Name, Prefix: k.Prefix, Scopes: strings.Fields(k.Scopes), CreatedBy: k.CreatedBy,
+		CreatedAt: k.CreatedAt, ExpiresAt: k.ExpiresAt, LastUsedAt: k.LastUsedAt,
+	}
 }
 
 type keysOutput struct {

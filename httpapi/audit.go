@@ -49,7 +49,10 @@ type auditView struct {
 }
 
 func newAuditView(e access.Entry) auditView {
-	v := auditView{e.ID, e.CreatedAt, e.Action, e.Outcome, e.UserID, e.Email, e.StoreID, e.Address, e.RequestID, map[string]string{}}
+	v := auditView{
+		ID: e.ID, CreatedAt: e.CreatedAt, Action: e.Action, Outcome: e.Outcome, UserID: e.UserID, Email: e.Email, StoreID: e.StoreID,
+		Address: e.Address, RequestID: e.RequestID, Details: map[string]string{},
+	}
 	_ = json.Unmarshal([]byte(e.Details), &v.Details) // written as JSON by package access
 	return v
 }

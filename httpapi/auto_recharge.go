@@ -57,10 +57,10 @@ func newAutoRechargeView(r payments.AutoRecharge) autoRechargeView {
 		Enabled: r.Enabled, Threshold: r.Threshold, Credits: r.Credits, MonthlyCap: r.MonthlyCap, UsedThisMonth: r.UsedThisMonth,
 	}
 	if r.Card != nil {
-		v.Card = &cardView{r.Card.Brand, r.Card.Last4, r.Card.Expires}
+		v.Card = &cardView{Brand: r.Card.Brand, Last4: r.Card.Last4, Expires: r.Card.Expires}
 	}
 	if r.StoppedReason != nil {
-		v.Stopped = &stoppedView{*r.StoppedReason, r.StoppedAt}
+		v.Stopped = &stoppedView{Reason: *r.StoppedReason, At: r.StoppedAt}
 	}
 	return v
 }

@@ -65,8 +65,8 @@ func TestClientIP(t *testing.T) {
 	}
 }
 
-// FuzzForwarded: whatever a client writes before what the proxy adds, the
-// proxy's word counts; and nothing makes the walk fail.
+// FuzzForwarded: the address that the proxy appends counts, whatever the client wrote
+// before it, and no header makes clientIP panic.
 func FuzzForwarded(f *testing.F) {
 	for _, s := range []string{"", "1.1.1.1", "1.1.1.1, 10.0.0.9", "for=1.1.1.1", `for="[::1]:80";by=x`, `for="a,b\"c`, ",,,", "\"", strings.Repeat("10.0.0.9,", 40)} {
 		f.Add(s)
@@ -81,8 +81,8 @@ func FuzzForwarded(f *testing.F) {
 		if got := proxies(forwardedFor, "10.0.0.0/8").clientIP(r); got != netip.MustParseAddr("203.0.113.9") {
 			t.Errorf("X-Forwarded-For %q: %s", s, got)
 		}
-		// A proxy that adds to a client's open quotes makes nonsense of both,
-		// which is nobody's address.
+		// An element that the proxy appends inside the client's open quotes cannot be
+		// parsed: the peer's address counts.
 		r.Header.Set(forwarded, s+`, for="203.0.113.9";host="x;,"`)
 		peer := netip.MustParseAddr("10.0.0.1")
 		if got := proxies(forwarded, "10.0.0.0/8").clientIP(r); got != netip.MustParseAddr("203.0.113.9") && got != peer {
@@ -91,8 +91,8 @@ func FuzzForwarded(f *testing.F) {
 	})
 }
 
-// TestClientRequestID: only a trusted proxy names a request, and only in a
-// bounded, safe alphabet.
+// TestClientRequestID: a request id is accepted only from a trusted proxy, with a
+// limited length and alphabet.
 func TestClientRequestID(t *testing.T) {
 	t.Parallel()
 	trusted := proxies(forwardedFor, "10.0.0.0/8")

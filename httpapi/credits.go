@@ -122,7 +122,8 @@ type expiringView struct {
 
 func newBalanceView(b credits.Balance) balanceView {
 	return balanceView{
-		b.StoreID, b.Balance, b.Reserved, b.Available(), b.Debt, b.LifetimePurchased, b.LifetimeSpent, b.UpdatedAt, (*expiringView)(b.ExpiresSoon),
+		StoreID: b.StoreID, Balance: b.Balance, Reserved: b.Reserved, Available: b.Available(), Debt: b.Debt,
+		LifetimePurchased: b.LifetimePurchased, LifetimeSpent: b.LifetimeSpent, UpdatedAt: b.UpdatedAt, ExpiresSoon: (*expiringView)(b.ExpiresSoon),
 	}
 }
 

@@ -145,8 +145,8 @@ func (s *stream) run(ctx context.Context, events []provisioning.Event, ended boo
 		if s.sendEvents(events) != nil || ended {
 			return
 		}
-		// Events that were recorded before the subscription notify nobody: read once
-		// more after it, and again until nothing is left.
+		// Events that were recorded before the subscription are not notified: read once
+		// more after it, and again until no events are left.
 		if subscribed := s.subscribe(); !subscribed && len(events) == 0 && !s.wait(ctx, poll.C, heartbeat.C) {
 			return
 		}

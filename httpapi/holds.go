@@ -49,7 +49,10 @@ type holdView struct {
 }
 
 func newHoldView(h credits.Hold) holdView {
-	return holdView{h.ID, h.StoreID, h.State, h.Amount, h.Captured, h.ServiceKey, h.Quantity, h.UnitPrice, h.Description, h.CreatedAt, h.ExpiresAt, h.ResolvedAt}
+	return holdView{
+		ID: h.ID, StoreID: h.StoreID, State: h.State, Amount: h.Amount, Captured: h.Captured, ServiceKey: h.ServiceKey, Quantity: h.Quantity,
+		UnitPrice: h.UnitPrice, Description: h.Description, CreatedAt: h.CreatedAt, ExpiresAt: h.ExpiresAt, ResolvedAt: h.ResolvedAt,
+	}
 }
 
 type heldOutput struct {

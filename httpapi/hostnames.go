@@ -80,11 +80,11 @@ func newHostnameDetailsView(h hostnames.Details) hostnameDetailsView {
 	}
 	if p := h.Verification; p != nil {
 		v.Verification = &verificationView{
-			Record:    recordView{"TXT", h.RecordName(), h.RecordValue()},
+			Record:    recordView{Type: "TXT", Name: h.RecordName(), Value: h.RecordValue()},
 			ExpiresAt: p.ExpiresAt, LastCheckedAt: p.CheckedAt, Misses: p.Misses,
 		}
 		if p.Fault != "" {
-			v.Verification.LastError = &hostnameFaultView{p.Fault, p.Fault.Message(h.RecordName())}
+			v.Verification.LastError = &hostnameFaultView{Code: p.Fault, Message: p.Fault.Message(h.RecordName())}
 		}
 	}
 	return v
@@ -141,7 +141,7 @@ func (a *api) claimHostname(ctx context.Context, in *claimHostnameInput) (*hostn
 	if err != nil {
 		return nil, err
 	}
-	out := &hostnameOutput{http.StatusOK, newHostnameDetailsView(h)}
+	out := &hostnameOutput{Status: http.StatusOK, Body: newHostnameDetailsView(h)}
 	if made {
 		out.Status = http.StatusCreated
 	}
@@ -157,7 +157,7 @@ func (a *api) verifyHostname(ctx context.Context, in *HostnamePath) (*hostnameOu
 	if err != nil {
 		return nil, err
 	}
-	return &hostnameOutput{http.StatusOK, newHostnameDetailsView(h)}, nil
+	return &hostnameOutput{Status: http.StatusOK, Body: newHostnameDetailsView(h)}, nil
 }
 
 type updateHostnameInput struct {
@@ -181,7 +181,7 @@ func (a *api) updateHostname(ctx context.Context, in *updateHostnameInput) (*hos
 	if err != nil {
 		return nil, err
 	}
-	return &hostnameOutput{http.StatusOK, newHostnameDetailsView(h)}, nil
+	return &hostnameOutput{Status: http.StatusOK, Body: newHostnameDetailsView(h)}, nil
 }
 
 func (a *api) removeHostname(ctx context.Context, in *HostnamePath) (*struct{}, error) {

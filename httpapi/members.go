@@ -74,7 +74,7 @@ func (a *api) listMembers(ctx context.Context, in *StorePath) (*membersOutput, e
 	out := &membersOutput{}
 	out.Body.Data = make([]memberView, len(list))
 	for i, m := range list {
-		out.Body.Data[i] = memberView{m.UserID, m.Email, m.FirstName, m.LastName, m.Role, m.Since}
+		out.Body.Data[i] = memberView{UserID: m.UserID, Email: m.Email, FirstName: m.FirstName, LastName: m.LastName, Role: m.Role, Since: m.Since}
 	}
 	return out, nil
 }

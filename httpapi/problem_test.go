@@ -14,8 +14,8 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// TestEveryCodeHasAStatus reads the codes from their source, so that a new
-// one cannot be forgotten and answered as 500.
+// TestEveryCodeHasAStatus reads the codes from their source, so that a new code
+// without a status, which would be 500, fails.
 func TestEveryCodeHasAStatus(t *testing.T) {
 	t.Parallel()
 	file, err := parser.ParseFile(token.NewFileSet(), "../errors.go", nil, 0)

@@ -53,7 +53,7 @@ func newFaultView(f *provisioning.Fault) *faultView {
 	if f == nil {
 		return nil
 	}
-	return &faultView{f.Code, f.Message}
+	return &faultView{Code: f.Code, Message: f.Message}
 }
 
 func newWarningViews(list []tenantdb.Warning) []faultView {
@@ -88,7 +88,7 @@ func newRunView(r provisioning.Run) runView {
 	v := runView{ID: r.ID, StoreID: r.StoreID, State: r.State, Attempt: r.Attempt, CreatedAt: r.CreatedAt, Steps: make([]stepView, len(r.Steps)),
 		Warnings: newWarningViews(r.Warnings)}
 	for i, s := range r.Steps {
-		v.Steps[i] = stepView{s.Name, s.State, s.StartedAt, s.FinishedAt, newFaultView(s.Fault)}
+		v.Steps[i] = stepView{Name: s.Name, State: s.State, StartedAt: s.StartedAt, FinishedAt: s.FinishedAt, Error: newFaultView(s.Fault)}
 	}
 	return v
 }

@@ -57,7 +57,8 @@ func serveTCP(t *testing.T, a *api, handler http.HandlerFunc) string {
 	return l.Addr().String()
 }
 
-// ask sends a request and reads nothing. The client's receive buffer is small.
+// ask sends a request and does not read the response. The client's receive buffer is
+// small.
 func ask(t *testing.T, address, path string) net.Conn {
 	t.Helper()
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
@@ -76,7 +77,7 @@ func ask(t *testing.T, address, path string) net.Conn {
 }
 
 // TestSlowReaderIsCutOff: over TCP, a client that reads nothing loses its
-// connection, whatever kind of answer it asked for, and holds no memory then.
+// connection, for every kind of response, and its memory is released.
 func TestSlowReaderIsCutOff(t *testing.T) {
 	t.Parallel()
 	big := strings.Repeat("x", 8<<20)
@@ -146,9 +147,9 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { return nil }
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// TestRateOfReading: a slow client gets its answer as long as it takes
-// stallBytes in stallTimeout, up to the whole time that an answer has.
-func TestRateOfReading(t *testing.T) {
+// TestStallTimeout: a slow client gets its response while it takes stallBytes within
+// stallTimeout, up to the deadline of the whole response.
+func TestStallTimeout(t *testing.T) {
 	t.Parallel()
 	const size = 256 << 10
 	for name, c := range map[string]struct {
@@ -205,9 +206,9 @@ func readSlowly(conn net.Conn, n int, every time.Duration) string {
 	}
 }
 
-// TestMemoryOfAnswers: what waits for clients that do not read is bounded for
-// each store; a store that has its share is refused, and others are served.
-func TestMemoryOfAnswers(t *testing.T) {
+// TestResponseMemory: the memory of responses that wait for their clients is bounded
+// for each store. A store that has used its share is refused; others are served.
+func TestResponseMemory(t *testing.T) {
 	t.Parallel()
 	const body = 1 << 20
 	memory := limits.NewByteBudget(8*body, 3*body)
@@ -271,9 +272,9 @@ func TestMemoryOfAnswers(t *testing.T) {
 	}
 }
 
-// TestUnencodableAnswer: an answer that cannot be encoded is a whole problem
-// document with its own headers, and not the first half of an answer.
-func TestUnencodableAnswer(t *testing.T) {
+// TestUnencodableResponse: a response that cannot be encoded becomes a complete problem
+// document with its own headers.
+func TestUnencodableResponse(t *testing.T) {
 	t.Parallel()
 	type body struct {
 		At time.Time `json:"at"`

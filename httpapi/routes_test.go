@@ -46,7 +46,7 @@ func TestRoutesStateTheirOptions(t *testing.T) {
 		if r.MaxBody == 0 || r.MaxBody > maxBody {
 			t.Errorf("%s states no body limit: %d", name, r.MaxBody)
 		}
-		// By the caller is counted who is known, and only who is known.
+		// Requests are counted by caller if and only if the caller is authenticated.
 		byCaller := slices.Contains([]rateClass{rateCaller, rateDatabase, rateDatabaseWait}, rateClass(r.Rate))
 		if authenticated := scope(r.Scope).needsAuthentication(); byCaller != authenticated && rateClass(r.Rate) != rateAuth {
 			t.Errorf("%s has the rate class %s and the scope %s", name, r.Rate, r.Scope)

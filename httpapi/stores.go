@@ -85,7 +85,7 @@ func newDatabaseView(d *tenantdb.Info) *databaseView {
 		Status: d.Status, SchemaVersion: d.SchemaVersion, LastCheckedAt: d.LastCheckedAt,
 	}
 	if d.LastError != "" {
-		v.LastError = &faultView{d.LastError, tenantdb.HealthMessage(d.LastError)}
+		v.LastError = &faultView{Code: d.LastError, Message: tenantdb.HealthMessage(d.LastError)}
 	}
 	return v
 }
@@ -113,16 +113,18 @@ func newStoreView(s stores.Store, run *provisioning.Run) storeView {
 		DeleteAfter: s.DeleteAfter, Held: s.SuspendedByOperator,
 	}
 	for i, h := range s.Hostnames {
-		v.Hostnames[i] = hostnameView{h.Hostname, h.Primary, h.Custom, h.VerifiedAt != nil}
+		v.Hostnames[i] = hostnameView{Hostname: h.Hostname, Primary: h.Primary, Custom: h.Custom, Verified: h.VerifiedAt != nil}
 	}
 	if d := s.Database; d != nil {
 		v.Database = newDatabaseView(d)
 	}
 	if b := s.Credits; b != nil {
-		v.Credits = &creditsView{b.Balance, b.Reserved, b.Available(), b.Debt}
+		v.Credits = &creditsView{Balance: b.Balance, Reserved: b.Reserved, Available: b.Available(), Debt: b.Debt}
 	}
 	if run != nil {
-		v.Provisioning = &runSummaryView{run.ID, run.State, run.Step, newFaultView(run.Fault), newWarningViews(run.Warnings)}
+		v.Provisioning = &runSummaryView{
+			ID: run.ID, State: run.State, Step: run.Step, Error: newFaultView(run.Fault), Warnings: newWarningViews(run.Warnings),
+		}
 	}
 	return v
 }
@@ -227,8 +229,8 @@ type updateStoreInput struct {
 	Body shop.ProfilePatch
 }
 
-// changedOutput is the store as it is after a change. For an API key that may
-// not see it there is no body and the status is 204: the change was made.
+// changedOutput is the store after a change. For an API key without the scope to
+// read it, the status is 204 and there is no body.
 type changedOutput struct {
 	Status int
 	Body   storeView
@@ -238,7 +240,7 @@ func newChangedOutput(out *storeOutput, err error) (*changedOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &changedOutput{http.StatusOK, out.Body}, nil
+	return &changedOutput{Status: http.StatusOK, Body: out.Body}, nil
 }
 
 // mayRead reports whether the caller, who may change the store, may read it too. An

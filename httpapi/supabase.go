@@ -218,7 +218,7 @@ func (a *api) supabaseOrganizations(ctx context.Context, in *StorePath) (*listOf
 	if err != nil {
 		return nil, err
 	}
-	return newListOf(all, func(o supabase.Organization) organizationView { return organizationView{o.Slug, o.Name} }), nil
+	return newListOf(all, func(o supabase.Organization) organizationView { return organizationView{Slug: o.Slug, Name: o.Name} }), nil
 }
 
 type projectsInput struct {
@@ -244,7 +244,7 @@ func (a *api) supabaseProjects(ctx context.Context, in *projectsInput) (*listOf[
 		return nil, err
 	}
 	return newListOf(all, func(p supabase.Project) projectView {
-		return projectView{p.Ref, p.Name, p.Organization, p.Region, p.Status}
+		return projectView{Ref: p.Ref, Name: p.Name, Organization: p.Organization, Region: p.Region, Status: p.Status}
 	}), nil
 }
 

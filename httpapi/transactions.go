@@ -58,8 +58,9 @@ type transactionView struct {
 
 func newTransactionView(t credits.Transaction) transactionView {
 	return transactionView{
-		t.ID, t.Sequence, t.Type, t.Amount, t.BalanceAfter, t.DebtChange, t.ServiceKey, t.Quantity, t.UnitPrice,
-		t.Description, t.Reference, t.HoldID, t.CreatedAt,
+		ID: t.ID, Sequence: t.Sequence, Type: t.Type, Amount: t.Amount, BalanceAfter: t.BalanceAfter, DebtChange: t.DebtChange,
+		ServiceKey: t.ServiceKey, Quantity: t.Quantity, UnitPrice: t.UnitPrice, Description: t.Description, Reference: t.Reference,
+		HoldID: t.HoldID, CreatedAt: t.CreatedAt,
 	}
 }
 

@@ -30,10 +30,10 @@ func TestEscapeFormula(t *testing.T) {
 	}
 }
 
-// TestCSVThatFailsIsCutOff: a client never takes a part for the whole.
-func TestCSVThatFailsIsCutOff(t *testing.T) {
+// TestFailedCSVExportAborts: a client can tell an incomplete export from a whole one.
+func TestFailedCSVExportAborts(t *testing.T) {
 	t.Parallel()
-	for name, fault := range map[string]error{"whole": nil, "failed": errors.New("the master is gone")} {
+	for name, fault := range map[string]error{"whole": nil, "failed": errors.New("master database unavailable")} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			a := &api{Config: Config{Log: slog.New(slog.DiscardHandler)}}

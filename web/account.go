@@ -2,11 +2,11 @@ package web
 
 import "regexp"
 
-// FormView fills FormPage. Without a Button there is no form.
+// FormView fills FormPage. Without a Button the page has no form.
 type FormView struct {
 	Title  string
 	Text   string
-	Fault  string // what was wrong with what was sent
+	Fault  string // what was wrong with the form that was sent
 	Action string // takes the POST
 	Token  string
 	Fields []FieldView
@@ -31,20 +31,20 @@ type MailView struct {
 	Text    string
 }
 
-// span is a part of a text: a link, or what is between two.
-type span struct {
+// textPart is a part of a text: a link, or the text between links.
+type textPart struct {
 	text string
 	url  bool
 }
 
 var webLink = regexp.MustCompile(`https?://[^\s<>"]+`)
 
-// linked takes the links of a text apart from the rest.
-func linked(text string) (out []span) {
+// splitLinks splits a text into its links and the text between them.
+func splitLinks(text string) (out []textPart) {
 	at := 0
 	for _, m := range webLink.FindAllStringIndex(text, -1) {
-		out = append(out, span{text[at:m[0]], false}, span{text[m[0]:m[1]], true})
+		out = append(out, textPart{text: text[at:m[0]]}, textPart{text: text[m[0]:m[1]], url: true})
 		at = m[1]
 	}
-	return append(out, span{text[at:], false})
+	return append(out, textPart{text: text[at:]})
 }

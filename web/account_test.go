@@ -11,7 +11,7 @@ import (
 
 const evil = `"><script>alert(1)</script>`
 
-// source is the page as it is sent.
+// source returns the HTML of a page.
 func source(t *testing.T, page templ.Component) string {
 	t.Helper()
 	var b strings.Builder

@@ -18,29 +18,29 @@ var (
 	//go:embed static/icon.svg
 	faviconSVG []byte
 
-	stylesheet = newAsset("style", ".css", "text/css; charset=utf-8", styleCSS)
-	favicon    = newAsset("icon", ".svg", "image/svg+xml", faviconSVG)
+	stylesheet = NewAsset("style", ".css", "text/css; charset=utf-8", styleCSS)
+	favicon    = NewAsset("icon", ".svg", "image/svg+xml", faviconSVG)
 )
 
-// The addresses of what Assets serves. They change with the content, so that
-// a browser may keep what it has for ever.
+// The paths of the files that Assets serves. They change with the content, so
+// browsers may cache them forever.
 var (
-	StylesheetURL = assetsPath + stylesheet.name
-	FaviconURL    = assetsPath + favicon.name
+	StylesheetURL = assetsPath + stylesheet.Name
+	FaviconURL    = assetsPath + favicon.Name
 )
 
 // Assets serves the stylesheet and the icon at /assets/, and 404 for every
 // other path. It takes the whole path of the request.
 func Assets() http.Handler {
-	return serveAssets(assetsPath, http.NotFoundHandler(), stylesheet, favicon)
+	return ServeAssets(assetsPath, http.NotFoundHandler(), stylesheet, favicon)
 }
 
-// serveAssets answers for the assets by their exact path under prefix. There
-// is no file system behind it, so no path leads out of it.
-func serveAssets(prefix string, otherwise http.Handler, assets ...asset) http.Handler {
-	byPath := make(map[string]asset, len(assets))
+// ServeAssets serves the assets by their exact path under prefix, and every other
+// path with otherwise. It uses no file system, so no path can leave it.
+func ServeAssets(prefix string, otherwise http.Handler, assets ...Asset) http.Handler {
+	byPath := make(map[string]Asset, len(assets))
 	for _, a := range assets {
-		byPath[prefix+a.name] = a
+		byPath[prefix+a.Name] = a
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if a, ok := byPath[r.URL.Path]; ok {
@@ -51,19 +51,23 @@ func serveAssets(prefix string, otherwise http.Handler, assets ...asset) http.Ha
 	})
 }
 
-// asset is an embedded file, named by its content.
-type asset struct {
-	name, contentType, etag string
-	body                    []byte
+// Asset is an embedded file whose name contains a hash of its content.
+type Asset struct {
+	Name string // of the file, with the hash
+
+	contentType, etag string
+	body              []byte
 }
 
-func newAsset(stem, extension, contentType string, body []byte) asset {
+// NewAsset returns the asset <stem>-<hash><extension>.
+func NewAsset(stem, extension, contentType string, body []byte) Asset {
 	sum := sha256.Sum256(body)
 	hash := hex.EncodeToString(sum[:8])
-	return asset{name: stem + "-" + hash + extension, contentType: contentType, etag: `"` + hash + `"`, body: body}
+	return Asset{Name: stem + "-" + hash + extension, contentType: contentType, etag: `"` + hash + `"`, body: body}
 }
 
-func (a asset) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP implements http.Handler.
+func (a Asset) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -74,5 +78,5 @@ func (a asset) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Type", a.contentType)
 	h.Set("Cache-Control", "public, max-age=31536000, immutable")
 	h.Set("ETag", a.etag)
-	http.ServeContent(w, r, a.name, time.Time{}, bytes.NewReader(a.body))
+	http.ServeContent(w, r, a.Name, time.Time{}, bytes.NewReader(a.body))
 }

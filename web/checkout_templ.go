@@ -8,7 +8,7 @@ package web
 import "github.com/a-h/templ"
 import templruntime "github.com/a-h/templ/runtime"
 
-// CheckoutPage is the sandbox's stand-in for the payment provider's page.
+// CheckoutPage is the sandbox's counterpart of the payment provider's page.
 func CheckoutPage(v CheckoutView) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
@@ -42,7 +42,7 @@ func CheckoutPage(v CheckoutView) templ.Component {
 				}()
 			}
 			ctx = templ.InitializeContext(ctx)
-			templ_7745c5c3_Err = platformHeader().Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = PlatformHeader().Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -51,7 +51,7 @@ func CheckoutPage(v CheckoutView) templ.Component {
 				return templ_7745c5c3_Err
 			}
 			if settled(v) {
-				templ_7745c5c3_Err = tick().Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = checkIcon().Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
@@ -69,19 +69,19 @@ func CheckoutPage(v CheckoutView) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = entry("Credits", v.Credits).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = detail("Credits", v.Credits).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = entry("Amount", price(v.Amount, v.Currency)).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = detail("Amount", Price(v.Amount, v.Currency)).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = entry("Status", checkoutStatus(v)).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = detail("Status", checkoutStatus(v)).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = entry("Purchase", v.PurchaseID).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = detail("Purchase", v.PurchaseID).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -135,7 +135,7 @@ func CheckoutPage(v CheckoutView) templ.Component {
 			}
 			return nil
 		})
-		templ_7745c5c3_Err = layout(shell{title: checkoutTitle(v), private: true}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var2), templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = Layout(Head{Title: checkoutTitle(v), Private: true}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var2), templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
@@ -143,7 +143,7 @@ func CheckoutPage(v CheckoutView) templ.Component {
 	})
 }
 
-func entry(name, value string) templ.Component {
+func detail(name, value string) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 		if templ_7745c5c3_CtxErr := ctx.Err(); templ_7745c5c3_CtxErr != nil {
@@ -200,7 +200,7 @@ func entry(name, value string) templ.Component {
 	})
 }
 
-// checkoutNext tells what to do once there is nothing left to pay.
+// checkoutNext says what happens after a purchase that cannot be paid any more.
 func checkoutNext(v CheckoutView) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
@@ -237,7 +237,7 @@ func checkoutNext(v CheckoutView) templ.Component {
 	})
 }
 
-func tick() templ.Component {
+func checkIcon() templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 		if templ_7745c5c3_CtxErr := ctx.Err(); templ_7745c5c3_CtxErr != nil {
@@ -268,7 +268,7 @@ func tick() templ.Component {
 
 func settled(v CheckoutView) bool { return v.Paid || v.Status == "paid" }
 
-// payable also refuses a purchase that ended in another way than being paid.
+// payable reports whether the purchase can still be paid.
 func payable(v CheckoutView) bool {
 	return !settled(v) && v.PayURL != "" && (v.Status == "" || v.Status == "pending")
 }
@@ -297,7 +297,7 @@ func payLabel(v CheckoutView) string {
 	if v.Amount == "" {
 		return "Pay"
 	}
-	return "Pay " + price(v.Amount, v.Currency)
+	return "Pay " + Price(v.Amount, v.Currency)
 }
 
 var _ = templruntime.GeneratedTemplate

@@ -8,8 +8,8 @@ import (
 	"github.com/swaggest/swgui/v5emb"
 )
 
-// DocsContentSecurityPolicy is for the API documentation, which needs script,
-// pictures out of its stylesheet, and calls to this host to try the API.
+// DocsContentSecurityPolicy is the policy of the API documentation, which needs
+// script, pictures from its stylesheet, and calls to this host to try the API.
 const DocsContentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; " +
 	"img-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 
@@ -19,21 +19,21 @@ var (
 	//go:embed static/docs.js
 	docsJS []byte
 
-	docsStyle  = newAsset("docs", ".css", "text/css; charset=utf-8", docsCSS)
-	docsScript = newAsset("docs", ".js", "text/javascript; charset=utf-8", docsJS)
+	docsStyle  = NewAsset("docs", ".css", "text/css; charset=utf-8", docsCSS)
+	docsScript = NewAsset("docs", ".js", "text/javascript; charset=utf-8", docsJS)
 )
 
-// Docs serves the API documentation at basePath and everything that page
-// loads under it; mount it at both basePath and basePath + "/". It shows the
-// OpenAPI document at openAPIURL, which must be on the same host, and asks no
-// other host for anything.
+// Docs serves the API documentation at basePath and the files that the page loads
+// under it. Mount it at both basePath and basePath + "/". The page shows the OpenAPI
+// document at openAPIURL, which must be on the same host, and sends no request to
+// another host.
 func Docs(openAPIURL, basePath string) http.Handler {
 	basePath = strings.TrimSuffix(basePath, "/")
 	page := docsPage(openAPIURL, basePath)
-	files := serveAssets(basePath+"/", swaggerUI(basePath), docsStyle, docsScript)
+	files := ServeAssets(basePath+"/", swaggerUI(basePath), docsStyle, docsScript)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == basePath || r.URL.Path == basePath+"/" {
-			serve(w, r, http.StatusOK, page, DocsContentSecurityPolicy)
+			ServeWithPolicy(w, r, http.StatusOK, page, DocsContentSecurityPolicy)
 			return
 		}
 		files.ServeHTTP(w, r)
@@ -45,15 +45,15 @@ const (
 	swaggerStyle  = "swagger-ui.css"
 )
 
-// swaggerUI serves the two files of Swagger UI that the page needs. The
-// module's own page stays out: its inline script would need a laxer policy.
+// swaggerUI serves the two files of Swagger UI that the page needs. It does not serve
+// the module's own page, whose inline script would need a weaker policy.
 func swaggerUI(basePath string) http.Handler {
 	embedded := v5emb.New("", "", basePath)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch strings.TrimPrefix(r.URL.Path, basePath+"/") {
 		case swaggerScript, swaggerStyle:
 			w.Header().Set("X-Content-Type-Options", "nosniff")
-			// Their names outlive an upgrade, so they are asked for again.
+			// Their names do not change with an upgrade, so the cache expires.
 			w.Header().Set("Cache-Control", "public, max-age=3600")
 			embedded.ServeHTTP(w, r)
 		default:

@@ -10,7 +10,7 @@ import templruntime "github.com/a-h/templ/runtime"
 
 import "strings"
 
-// LandingPage is GET / of the platform's own host.
+// LandingPage is the platform's home page.
 func LandingPage(v LandingView) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
@@ -44,7 +44,7 @@ func LandingPage(v LandingView) templ.Component {
 				}()
 			}
 			ctx = templ.InitializeContext(ctx)
-			templ_7745c5c3_Err = platformHeader().Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = PlatformHeader().Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -53,7 +53,7 @@ func LandingPage(v LandingView) templ.Component {
 				return templ_7745c5c3_Err
 			}
 			if v.Development {
-				templ_7745c5c3_Err = firstMinute(v.BaseURL).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = quickStart(v.BaseURL).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
@@ -87,7 +87,7 @@ func LandingPage(v LandingView) templ.Component {
 			}
 			return nil
 		})
-		templ_7745c5c3_Err = layout(shell{title: "Stoa: many stores under one roof"}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var2), templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = Layout(Head{Title: "Stoa: many stores under one roof"}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var2), templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
@@ -95,8 +95,8 @@ func LandingPage(v LandingView) templ.Component {
 	})
 }
 
-// firstMinute leads from nothing to a signed-in owner of a store.
-func firstMinute(baseURL string) templ.Component {
+// quickStart shows the commands that register and sign in the owner of a store.
+func quickStart(baseURL string) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 		if templ_7745c5c3_CtxErr := ctx.Err(); templ_7745c5c3_CtxErr != nil {
@@ -151,8 +151,8 @@ func firstMinute(baseURL string) templ.Component {
 	})
 }
 
-// The commands are written for a shell; baseURL is the operator's own
-// configuration.
+// registerCommand and loginCommand return shell commands. baseURL comes from the
+// operator's configuration.
 func registerCommand(baseURL string) string {
 	return post(baseURL, "/api/auth/register", `{
     "email": "owner@example.com",

@@ -1,10 +1,10 @@
-// Package web holds the pages that a browser meets: the platform's front
-// page, a store's page, the sandbox's payment page, the error page and the
-// API documentation. They are templ components over plain views, which
-// httpapi fills from the domains; nothing here reads a database.
+// Package web holds the HTML pages: the platform's home page, a store's page, the
+// sandbox's payment page, the error page and the API documentation. Pages are templ
+// components over plain views, which httpapi fills from the domains. This package
+// reads no database.
 //
-// No page has inline script or style, so that the strictest policy holds for
-// all of them and a hostile name can do nothing even where escaping failed.
+// No page has inline script or style, so a strict Content-Security-Policy applies to
+// all of them: it protects even where escaping fails.
 //
 // The generated files are committed. After a change of a .templ file run, in
 // this directory:
@@ -18,18 +18,19 @@ import (
 	"github.com/a-h/templ"
 )
 
-// ContentSecurityPolicy is for every page but the API documentation: no
-// script, styles from here alone, pictures from here or over https.
+// ContentSecurityPolicy is the policy of every page but the API documentation: no
+// script, styles from this host only, pictures from this host or over https.
 const ContentSecurityPolicy = "default-src 'none'; style-src 'self'; img-src 'self' https: data:; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// Serve answers with a page and the headers that every page needs. A
-// Cache-Control that the caller has set stays; without one nothing is kept.
+// Serve writes a page with the headers that every page needs. It keeps a
+// Cache-Control that the caller has set; the default is no-store.
 func Serve(w http.ResponseWriter, r *http.Request, status int, page templ.Component) {
-	serve(w, r, status, page, ContentSecurityPolicy)
+	ServeWithPolicy(w, r, status, page, ContentSecurityPolicy)
 }
 
-func serve(w http.ResponseWriter, r *http.Request, status int, page templ.Component, policy string) {
+// ServeWithPolicy is Serve with another Content-Security-Policy.
+func ServeWithPolicy(w http.ResponseWriter, r *http.Request, status int, page templ.Component, policy string) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")

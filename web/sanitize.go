@@ -1,9 +1,7 @@
 package web
 
 import (
-	"cmp"
 	"math"
-	"net/http"
 	"net/mail"
 	"net/url"
 	"regexp"
@@ -14,8 +12,8 @@ import (
 	"github.com/a-h/templ"
 )
 
-// pictureURL returns s when ContentSecurityPolicy lets a browser load it, and
-// "" otherwise, so that a page shows its placeholder and not a broken image.
+// pictureURL returns s when ContentSecurityPolicy allows it, and "" otherwise, so
+// that a page shows its placeholder instead of a broken image.
 func pictureURL(s string) templ.SafeURL {
 	u, err := url.Parse(s)
 	if err != nil {
@@ -37,8 +35,8 @@ func mailURL(address string) templ.SafeURL {
 	if err != nil || a.Address != address {
 		return ""
 	}
-	// A question mark in the address would begin headers, such as a copy to
-	// someone else: RFC 6068, section 2.
+	// An unescaped question mark in the address would start header fields, such as
+	// cc (RFC 6068, section 2).
 	return templ.SafeURL("mailto:" + url.PathEscape(address))
 }
 
@@ -52,23 +50,23 @@ func safeColor(s string) string {
 	return s
 }
 
-// inkOn returns the colour of letters on a hex colour: black or white,
-// whichever is easier to read. Both reach 4.5:1 or more at luminance 0.179,
-// so no colour leaves less than that. Source: WCAG 2.2, relative luminance.
-func inkOn(color string) string {
+// textColor returns the text colour with the higher contrast on a hex colour: black
+// or white. The contrast is at least 4.5:1, since both reach it at luminance 0.179
+// (WCAG 2.2, relative luminance).
+func textColor(color string) string {
 	digits := color[1:]
 	if len(digits) == 3 {
 		digits = string([]byte{digits[0], digits[0], digits[1], digits[1], digits[2], digits[2]})
 	}
-	rgb, _ := strconv.ParseUint(digits, 16, 32) // hexColor has seen it
-	if 0.2126*linear(rgb>>16)+0.7152*linear(rgb>>8)+0.0722*linear(rgb) > 0.179 {
+	rgb, _ := strconv.ParseUint(digits, 16, 32) // hexColor has matched it
+	if 0.2126*linearChannel(rgb>>16)+0.7152*linearChannel(rgb>>8)+0.0722*linearChannel(rgb) > 0.179 {
 		return "#000000"
 	}
 	return "#ffffff"
 }
 
-// linear turns the low byte of an sRGB channel into its share of light.
-func linear(channel uint64) float64 {
+// linearChannel converts the low byte of an sRGB channel to linear light.
+func linearChannel(channel uint64) float64 {
 	c := float64(channel&255) / 255
 	if c <= 0.04045 {
 		return c / 12.92
@@ -76,7 +74,7 @@ func linear(channel uint64) float64 {
 	return math.Pow((c+0.055)/1.055, 2.4)
 }
 
-// initial is the letter that stands in for a missing picture.
+// initial returns the letter that replaces a missing picture.
 func initial(name string) string {
 	for _, r := range name {
 		if unicode.IsLetter(r) || unicode.IsNumber(r) {
@@ -84,17 +82,4 @@ func initial(name string) string {
 		}
 	}
 	return ""
-}
-
-// price writes an amount with its currency.
-func price(amount, currency string) string {
-	if amount == "" {
-		return ""
-	}
-	return strings.TrimSpace(amount + "\u00a0" + currency)
-}
-
-// statusTitle is the heading of an error that brings none.
-func statusTitle(status int) string {
-	return cmp.Or(http.StatusText(status), "Something went wrong")
 }
