@@ -82,7 +82,7 @@ func register(t testing.TB, a *Accounts) Session {
 }
 
 // prove marks the address as proven, as its owner would.
-func prove(t testing.TB, a *Accounts, email string) {
+func markVerified(t testing.TB, a *Accounts, email string) {
 	t.Helper()
 	if _, err := ConfirmEmail(t.Context(), a.db, access.Principal{}, email); err != nil {
 		t.Fatal(err)
@@ -306,7 +306,7 @@ func TestSecretsAreNotStored(t *testing.T) {
 			t.Fatal(err)
 		}
 		dump := dumpTables(t, db, "users", "sessions", "refresh_tokens")
-		for _, present := range []string{"owner@example.com", "$argon2id$", tokenHash(first.RefreshToken), tokenHash(second.RefreshToken)} {
+		for _, present := range []string{"owner@example.com", "$argon2id$", first.RefreshToken.Hash(), second.RefreshToken.Hash()} {
 			if !strings.Contains(dump, present) {
 				t.Fatalf("the dump lacks %q, so it proves nothing:\n%s", present, dump)
 			}

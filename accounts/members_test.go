@@ -17,15 +17,15 @@ import (
 )
 
 // shop is a store with its owner and whom the test adds.
-type shopBench struct {
+type storeFixture struct {
 	*testing.T
 	*Accounts
 	store stoa.StoreID
 	owner access.Principal
 }
 
-// eachShop runs test with a store on every engine.
-func eachShop(t *testing.T, test func(shopBench)) {
+// eachStoreFixture runs test with a store on every engine.
+func eachStoreFixture(t *testing.T, test func(storeFixture)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
@@ -35,12 +35,12 @@ func eachShop(t *testing.T, test func(shopBench)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		prove(t, a, r.Email)
-		test(shopBench{t, a, store.ID, principal(t, a, session)})
+		markVerified(t, a, r.Email)
+		test(storeFixture{t, a, store.ID, principal(t, a, session)})
 	})
 }
 
-func (b shopBench) person(email string) access.Principal {
+func (b storeFixture) person(email string) access.Principal {
 	b.Helper()
 	r := registration()
 	r.Email = email
@@ -51,11 +51,11 @@ func (b shopBench) person(email string) access.Principal {
 	return principal(b.T, b.Accounts, session)
 }
 
-func (b shopBench) member(role access.Role) access.Principal {
+func (b storeFixture) member(role access.Role) access.Principal {
 	b.Helper()
 	email := fmt.Sprintf("%s-%s@example.com", role, stoa.NewID[stoa.UserID]())
 	p := b.person(email)
-	prove(b.T, b.Accounts, email)
+	markVerified(b.T, b.Accounts, email)
 	err := b.db.Tx(b.Context(), func(tx *masterdb.Tx) error { return access.Grant(b.Context(), tx, b.store, p.UserID, role) })
 	if err != nil {
 		b.Fatal(err)
@@ -63,7 +63,7 @@ func (b shopBench) member(role access.Role) access.Principal {
 	return p
 }
 
-func (b shopBench) roleOf(p access.Principal) access.Role {
+func (b storeFixture) roleOf(p access.Principal) access.Role {
 	b.Helper()
 	role, err := access.RoleOf(b.Context(), b.db, b.store, p.UserID)
 	if err != nil {
@@ -75,7 +75,7 @@ func (b shopBench) roleOf(p access.Principal) access.Role {
 // TestChangeMembers tries each role on each role.
 func TestChangeMembers(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		for _, actor := range []access.Role{access.Owner, access.Admin, access.Member, access.Viewer, ""} {
 			for _, target := range access.Roles {
 				for _, to := range access.Roles {
@@ -110,7 +110,7 @@ func TestChangeMembers(t *testing.T) {
 // TestNobodyRaisesThemselves.
 func TestNobodyRaisesThemselves(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		for _, role := range []access.Role{access.Admin, access.Member, access.Viewer} {
 			p := b.member(role)
 			if err := b.ChangeRole(b.Context(), p, b.store, p.UserID, access.Owner); stoa.CodeOf(err) != stoa.Forbidden || b.roleOf(p) != role {
@@ -125,7 +125,7 @@ func TestNobodyRaisesThemselves(t *testing.T) {
 
 func TestLastOwnerStays(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		wantCode(b.T, b.RemoveMember(b.Context(), b.owner, b.store, b.owner.UserID), stoa.Forbidden)
 		wantCode(b.T, b.ChangeRole(b.Context(), b.owner, b.store, b.owner.UserID, access.Admin), stoa.Forbidden)
 		if got := b.roleOf(b.owner); got != access.Owner {
@@ -143,7 +143,7 @@ func TestLastOwnerStays(t *testing.T) {
 // same moment leave one behind.
 func TestOwnersAtOnce(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		for round := range 5 {
 			second := b.member(access.Owner)
 			people := []access.Principal{b.owner, second}
@@ -180,7 +180,7 @@ func TestOwnersAtOnce(t *testing.T) {
 // the lock in access.LockOwners keeps the second from counting the first.
 func TestOwnersSideBySide(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		people := []access.Principal{b.owner, b.member(access.Owner)}
 		errs := sideBySide(b.T, b.db, `SELECT user_id FROM store_members`, func(i int) error {
 			return b.RemoveMember(b.Context(), people[i], b.store, people[i].UserID)
@@ -193,7 +193,7 @@ func TestOwnersSideBySide(t *testing.T) {
 
 func TestTransferOwnership(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		to := b.member(access.Viewer)
 		wantCode(b.T, b.TransferOwnership(b.Context(), b.owner, b.store, b.person("stranger@example.com").UserID), stoa.NotFound)
 		wantCode(b.T, b.TransferOwnership(b.Context(), b.owner, b.store, b.owner.UserID), stoa.InvalidRequest)
@@ -209,7 +209,7 @@ func TestTransferOwnership(t *testing.T) {
 }
 
 // invite invites the guest and returns the token that the mail holds.
-func (b shopBench) invite(role access.Role) keyring.Secret {
+func (b storeFixture) invite(role access.Role) keyring.Secret {
 	b.Helper()
 	const email = "guest@example.com"
 	if _, err := b.Invite(b.Context(), b.owner, b.store, email, role); err != nil {
@@ -226,7 +226,7 @@ func (b shopBench) invite(role access.Role) keyring.Secret {
 
 func TestInvitation(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		guest, other := b.person("guest@example.com"), b.person("other@example.com")
 		token := b.invite(access.Member)
 		if dump := dumpTables(b.T, b.db, "one_time_tokens", "invitations"); strings.Contains(dump, token.Reveal()) {
@@ -255,7 +255,7 @@ func TestInvitation(t *testing.T) {
 
 func TestInvitationsThatAreNone(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		guest := b.person("guest@example.com")
 		refused := func(name string, token keyring.Secret, want stoa.Code) {
 			b.Helper()
@@ -317,7 +317,7 @@ func TestInvitationsThatAreNone(t *testing.T) {
 // TestInviteAtOnce: one invitation for each address.
 func TestInviteAtOnce(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		errs := together(6, func(int) error {
 			_, err := b.Invite(b.Context(), b.owner, b.store, "guest@example.com", access.Member)
 			return err

@@ -143,7 +143,7 @@ func TestRefreshRefusals(t *testing.T) {
 			"never issued":         newRefreshToken().Reveal(),
 			"without prefix":       strings.TrimPrefix(session.RefreshToken.Reveal(), refreshPrefix),
 			"longer":               session.RefreshToken.Reveal() + "A",
-			"with its hash":        tokenHash(session.RefreshToken),
+			"with its hash":        session.RefreshToken.Hash(),
 			"an access token":      session.AccessToken.Reveal(),
 			"bytes not in a token": refreshPrefix + strings.Repeat("\x00", 43),
 		} {
@@ -211,7 +211,7 @@ func TestRefreshGraceEnds(t *testing.T) {
 		session := register(t, a)
 		spent := func() (at time.Time) {
 			var row struct{ SpentAt time.Time }
-			if err := db.Get(t.Context(), &row, `SELECT spent_at FROM refresh_tokens WHERE hash = $1`, tokenHash(session.RefreshToken)); err != nil {
+			if err := db.Get(t.Context(), &row, `SELECT spent_at FROM refresh_tokens WHERE hash = $1`, session.RefreshToken.Hash()); err != nil {
 				t.Fatal(err)
 			}
 			return row.SpentAt

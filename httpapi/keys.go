@@ -9,7 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/accounts"
+	"github.com/stoahq/stoa/apikeys"
 )
 
 func (a *api) keyRoutes() {
@@ -38,7 +38,7 @@ type keyView struct {
 	LastUsedAt *time.Time  `json:"lastUsedAt" doc:"To the minute"`
 }
 
-func newKeyView(k accounts.APIKey) keyView {
+func newKeyView(k apikeys.Key) keyView {
 	return keyView{k.ID, k.Name, k.Prefix, strings.Fields(k.Scopes), k.CreatedBy, k.CreatedAt, k.ExpiresAt, k.LastUsedAt}
 }
 
@@ -54,7 +54,7 @@ func (a *api) listKeys(ctx context.Context, in *StorePath) (*keysOutput, error) 
 	if err != nil {
 		return nil, err
 	}
-	list, err := a.Accounts.Keys(ctx, principal(ctx), id)
+	list, err := a.APIKeys.List(ctx, principal(ctx), id)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func (a *api) createKey(ctx context.Context, in *createKeyInput) (*createKeyOutp
 	if err != nil {
 		return nil, err
 	}
-	k, secret, err := a.Accounts.CreateKey(ctx, principal(ctx), id, accounts.NewKey{Name: in.Body.Name, Scopes: in.Body.Scopes, ExpiresAt: in.Body.ExpiresAt})
+	k, secret, err := a.APIKeys.Create(ctx, principal(ctx), id, apikeys.NewKey{Name: in.Body.Name, Scopes: in.Body.Scopes, ExpiresAt: in.Body.ExpiresAt})
 	if err != nil {
 		return nil, err
 	}
@@ -110,5 +110,5 @@ func (a *api) revokeKey(ctx context.Context, in *keyPath) (*struct{}, error) {
 	if err != nil {
 		key = stoa.KeyID{} // no key's
 	}
-	return nil, a.Accounts.RevokeKey(ctx, principal(ctx), id, key)
+	return nil, a.APIKeys.Revoke(ctx, principal(ctx), id, key)
 }

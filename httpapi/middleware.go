@@ -59,7 +59,7 @@ func (a *api) middleware(next http.Handler) http.Handler {
 		limit := a.timeout(r)
 		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
-		ctx, held := a.Memory.Hold(ctx)
+		ctx, held := a.Memory.Reserve(ctx)
 		defer held.Release()
 
 		w.Header().Set("X-Request-Id", req.id)

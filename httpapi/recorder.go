@@ -30,7 +30,7 @@ type recorder struct {
 	http.ResponseWriter
 	control *http.ResponseController // of the ResponseWriter
 	memory  *limits.ByteBudget
-	held    *limits.Held
+	held    *limits.Reservation
 	client  limits.Key    // whose memory it is if the request has read no store's database
 	stall   time.Duration // stallTimeout, but in tests
 	until   time.Time     // when all has to be sent

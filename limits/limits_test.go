@@ -47,7 +47,7 @@ func take(t *testing.T, c counter, k Key, l Limit) Result {
 	return r
 }
 
-func attempt(t *testing.T, c counter, k Key, p Patience) time.Duration {
+func attempt(t *testing.T, c counter, k Key, p Backoff) time.Duration {
 	t.Helper()
 	wait, err := c.attempt(t.Context(), k, p)
 	if err != nil {
@@ -127,7 +127,7 @@ func TestTakeAtOnce(t *testing.T) {
 func TestAttempts(t *testing.T) {
 	t.Parallel()
 	eachCounter(t, func(t *testing.T, c counter) {
-		k, p := fresh(), Patience{Free: 3, Most: 3 * time.Second}
+		k, p := fresh(), Backoff{Free: 3, Most: 3 * time.Second}
 		for n := range 4 {
 			if wait := attempt(t, c, k, p); wait != 0 {
 				t.Fatalf("attempt %d waits %v", n, wait)
@@ -153,7 +153,7 @@ func TestAttempts(t *testing.T) {
 func TestAttemptsAtOnce(t *testing.T) {
 	t.Parallel()
 	eachCounter(t, func(t *testing.T, c counter) {
-		k, p := fresh(), Patience{Free: 4, Most: time.Hour}
+		k, p := fresh(), Backoff{Free: 4, Most: time.Hour}
 		var made atomic.Int32
 		var all sync.WaitGroup
 		for range 50 {
@@ -174,7 +174,7 @@ func TestAttemptsAtOnce(t *testing.T) {
 func TestDelaysGrow(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, k, p := newMemory(maxKeys), fresh(), Patience{Free: 2, Most: 10 * time.Second}
+		m, k, p := newMemory(maxKeys), fresh(), Backoff{Free: 2, Most: 10 * time.Second}
 		attempt(t, m, k, p)
 		attempt(t, m, k, p)
 		for _, want := range []time.Duration{1, 2, 4, 8, 10, 10} {
@@ -186,7 +186,7 @@ func TestDelaysGrow(t *testing.T) {
 			}
 			time.Sleep(want * time.Second) //nolint:forbidigo // the bubble's time
 		}
-		time.Sleep(memoryOfAttempts + time.Second) //nolint:forbidigo // the bubble's time
+		time.Sleep(attemptTTL + time.Second) //nolint:forbidigo // the bubble's time
 		for n := range 3 {
 			if wait := attempt(t, m, k, p); wait != 0 {
 				t.Errorf("attempt %d of another day waits %v", n, wait)
@@ -197,7 +197,7 @@ func TestDelaysGrow(t *testing.T) {
 
 func TestDelayHasABound(t *testing.T) {
 	t.Parallel()
-	p := Patience{Free: 1, Most: time.Minute}
+	p := Backoff{Free: 1, Most: time.Minute}
 	for _, n := range []int{8, 40, 1000, 1 << 40} {
 		if d := p.delay(n); d != time.Minute {
 			t.Errorf("after %d: %v", n, d)
@@ -210,7 +210,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	const most = 4096
 	m, guessed := newMemory(most), fresh()
-	p := Patience{Free: 1, Most: time.Hour}
+	p := Backoff{Free: 1, Most: time.Hour}
 	attempt(t, m, guessed, p)
 	attempt(t, m, guessed, p)
 	for i := range 20 * most {
@@ -278,7 +278,7 @@ func TestSharedByTwo(t *testing.T) {
 	if ok != 10 {
 		t.Errorf("two servers let %d pass, want 10", ok)
 	}
-	k, p := fresh(), Patience{Free: 1, Most: time.Minute}
+	k, p := fresh(), Backoff{Free: 1, Most: time.Minute}
 	both[0].Attempt(t.Context(), k, p)
 	both[1].Attempt(t.Context(), k, p)
 	if both[0].Attempt(t.Context(), k, p) == 0 {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"math"
 	"net/http"
-	"net/mail"
 	"net/url"
 	"regexp"
 	"strconv"
@@ -12,6 +11,8 @@ import (
 	"unicode"
 
 	"github.com/a-h/templ"
+
+	"github.com/stoahq/stoa/mail"
 )
 
 // pictureURL returns s when ContentSecurityPolicy lets a browser load it, and
@@ -33,8 +34,7 @@ func pictureURL(s string) templ.SafeURL {
 
 // mailURL returns a link for a bare address, and "" for anything else.
 func mailURL(address string) templ.SafeURL {
-	a, err := mail.ParseAddress(address)
-	if err != nil || a.Address != address {
+	if !mail.IsBareAddress(address) {
 		return ""
 	}
 	// A question mark in the address would begin headers, such as a copy to

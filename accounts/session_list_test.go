@@ -163,8 +163,8 @@ func TestImpersonate(t *testing.T) {
 			t.Fatal(err)
 		}
 		op := principal(t, a, session)
-		prove(t, a, registration().Email)
-		prove(t, a, r.Email)
+		markVerified(t, a, registration().Email)
+		markVerified(t, a, r.Email)
 		const reason = "ticket 17: sees no orders"
 		act := func(p access.Principal, who stoa.UserID, reason string) (Session, error) {
 			return a.Impersonate(t.Context(), p, who, reason, Client{Address: "192.0.2.1"})

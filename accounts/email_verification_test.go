@@ -11,6 +11,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/apikeys"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
@@ -22,7 +23,7 @@ const otherPassword = "quite another one"
 // make nothing in its owner's name that lasts.
 func TestNothingLastsBeforeTheProof(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		exec(b.T, b.db, `UPDATE users SET email_verified = $1 WHERE id = $2`, false, b.owner.UserID)
 		token := tokensIn(b.T, sendAll(b.T, b.Accounts), verifyEmail)[0]
 		good := keyring.NewSecret(goodPassword)
@@ -30,7 +31,7 @@ func TestNothingLastsBeforeTheProof(t *testing.T) {
 			"a second factor":  func() error { _, err := b.EnrolFactor(b.Context(), b.owner, good); return err },
 			"its confirmation": func() error { _, err := b.ConfirmFactor(b.Context(), b.owner, "123456"); return err },
 			"an API key": func() error {
-				_, _, err := b.CreateKey(b.Context(), b.owner, b.store, NewKey{Name: "K", Scopes: []string{"store:read"}})
+				_, _, err := b.keys().Create(b.Context(), b.owner, b.store, apikeys.NewKey{Name: "K", Scopes: []string{"store:read"}})
 				return err
 			},
 			"an invitation": func() error {
@@ -69,7 +70,7 @@ func TestNothingLastsBeforeTheProof(t *testing.T) {
 // else has registered does not confirm it for them by a click.
 func TestVerifyEmailNeedsWhoOpenedTheAccount(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		exec(b.T, b.db, `UPDATE users SET email_verified = $1`, false)
 		token := tokensIn(b.T, sendAll(b.T, b.Accounts), verifyEmail)[0]
 		other := b.person("other@example.com")
@@ -124,7 +125,7 @@ func TestVerifyEmailGuesses(t *testing.T) {
 // squatter has made in an account all that could be made before it was proven,
 // as accounts of earlier releases can have.
 type squatter struct {
-	shopBench
+	storeFixture
 	key    keyring.Secret
 	guest  keyring.Secret // the token of an invitation
 	verify keyring.Secret
@@ -132,13 +133,13 @@ type squatter struct {
 	theirs keyring.Secret // the member's key
 }
 
-func squat(b shopBench) squatter {
+func squat(b storeFixture) squatter {
 	b.Helper()
 	ctx, good := b.Context(), keyring.NewSecret(goodPassword)
-	s := squatter{shopBench: b}
+	s := squatter{storeFixture: b}
 	exec(b.T, b.db, `UPDATE users SET email_verified = $1`, false)
 	s.verify = tokensIn(b.T, sendAll(b.T, b.Accounts), verifyEmail)[0]
-	prove(b.T, b.Accounts, "owner@example.com")
+	markVerified(b.T, b.Accounts, "owner@example.com")
 	enrolment, err := b.EnrolFactor(ctx, b.owner, good)
 	if err != nil {
 		b.Fatal(err)
@@ -153,7 +154,7 @@ func squat(b shopBench) squatter {
 	s.guest = b.invite(access.Admin)
 	s.member = b.member(access.Owner)
 	for p, key := range map[*access.Principal]*keyring.Secret{&b.owner: &s.key, &s.member: &s.theirs} {
-		if _, *key, err = b.CreateKey(ctx, *p, b.store, NewKey{Name: "K", Scopes: []string{"store:read"}}); err != nil {
+		if _, *key, err = b.keys().Create(ctx, *p, b.store, apikeys.NewKey{Name: "K", Scopes: []string{"store:read"}}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -181,7 +182,7 @@ func (s squatter) reset() {
 // but the store.
 func TestFirstProofVoids(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		s := squat(b)
 		guest := b.person("guest@example.com")
 		s.reset()
@@ -224,9 +225,9 @@ func TestFirstProofVoids(t *testing.T) {
 // it ended before, and no more.
 func TestLaterProofKeeps(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		s := squat(b)
-		prove(b.T, b.Accounts, "owner@example.com")
+		markVerified(b.T, b.Accounts, "owner@example.com")
 		s.reset()
 		if _, err := b.Authenticate(b.Context(), s.key.Reveal()); err != nil {
 			b.Errorf("the key: %v", err)
@@ -241,7 +242,7 @@ func TestLaterProofKeeps(t *testing.T) {
 // TestVerifyKeeps: who has opened the account loses nothing by the proof.
 func TestVerifyKeeps(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		s := squat(b)
 		if err := b.VerifyEmail(b.Context(), b.owner, s.verify, keyring.Secret{}, Client{}); err != nil {
 			b.Fatal(err)
@@ -257,7 +258,7 @@ func TestVerifyKeeps(t *testing.T) {
 // is removed.
 func TestProofLeavesOthersStores(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		squatter := b.member(access.Admin)
 		viewer := b.member(access.Viewer)
 		var email string
@@ -283,7 +284,7 @@ func TestProofLeavesOthersStores(t *testing.T) {
 // after it. Both wait for the user's row.
 func TestKeyBesideTheProof(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		exec(b.T, b.db, `UPDATE users SET email_verified = $1`, false)
 		sendAll(b.T, b.Accounts)
 		if err := b.ForgotPassword(b.Context(), "owner@example.com"); err != nil {
@@ -294,14 +295,14 @@ func TestKeyBesideTheProof(t *testing.T) {
 			if i == 0 {
 				return b.ResetPassword(b.Context(), token, keyring.NewSecret(otherPassword), Client{})
 			}
-			_, _, err := b.CreateKey(b.Context(), b.owner, b.store, NewKey{Name: "K", Scopes: []string{"store:read"}})
+			_, _, err := b.keys().Create(b.Context(), b.owner, b.store, apikeys.NewKey{Name: "K", Scopes: []string{"store:read"}})
 			return err
 		})
 		if code := stoa.CodeOf(errs[1]); errs[0] != nil || code != stoa.EmailUnverified && code != stoa.SessionRevoked {
 			b.Errorf("outcomes %v", errs)
 		}
 		// The session has ended, though the address is proven now.
-		_, _, err := b.CreateKey(b.Context(), b.owner, b.store, NewKey{Name: "K", Scopes: []string{"store:read"}})
+		_, _, err := b.keys().Create(b.Context(), b.owner, b.store, apikeys.NewKey{Name: "K", Scopes: []string{"store:read"}})
 		wantCode(b.T, err, stoa.SessionRevoked)
 		wantRows(b.T, b.db, map[string]int{"api_keys": 0})
 	})
