@@ -25,7 +25,7 @@ import (
 const goodPassword = "SecurePassword123!"
 
 // cheap keeps tests fast: argon2 is slow under the race detector.
-var cheap = cost{memory: 64, passes: 1, threads: 1}
+var testCost = cost{memory: 64, passes: 1, threads: 1}
 
 // setup returns accounts on db as one replica sees them.
 func setup(t testing.TB, db *masterdb.DB, ring *keyring.Ring) *Accounts {
@@ -43,7 +43,7 @@ func setup(t testing.TB, db *masterdb.DB, ring *keyring.Ring) *Accounts {
 	}
 	a := New(db, registry, ring, Options{Encryption: ring, Queue: queue, Mail: sender, BaseURL: "https://stoa.test"})
 	a.HandleMails(queue)
-	a.passwords = newHasher(cheap)
+	a.passwords = newHasher(testCost)
 	return a
 }
 
@@ -247,7 +247,7 @@ func TestRegisterConcurrently(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
-		errs := together(8, func(i int) error {
+		errs := concurrently(8, func(i int) error {
 			r := registration()
 			r.Email = strings.ToUpper(r.Email[:i%5]) + r.Email[i%5:]
 			r.StoreName = new(fmt.Sprintf("Store %d", i))
@@ -262,7 +262,7 @@ func TestRegisterConcurrently(t *testing.T) {
 }
 
 // together calls fn n times at once and returns the errors.
-func together(n int, fn func(i int) error) []error {
+func concurrently(n int, fn func(i int) error) []error {
 	errs := make([]error, n)
 	start := make(chan struct{})
 	var wg sync.WaitGroup

@@ -108,7 +108,7 @@ func TestAPIKeyRefusals(t *testing.T) {
 	})
 }
 
-// TestAPIKeyExpires, and is written down as used once a minute.
+// TestAPIKeyTimes: a key expires, and its last use is recorded once a minute.
 func TestAPIKeyTimes(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
@@ -129,7 +129,7 @@ func TestAPIKeyTimes(t *testing.T) {
 			b.Error("the second use within a minute was written down")
 		}
 		exec(b.T, b.db, `UPDATE api_keys SET last_used_at = $1`, first.Add(-time.Minute-time.Second))
-		errs := together(5, func(int) error {
+		errs := concurrently(5, func(int) error {
 			_, err := b.Authenticate(b.Context(), secret.Reveal())
 			return err
 		})
@@ -141,8 +141,8 @@ func TestAPIKeyTimes(t *testing.T) {
 	})
 }
 
-// TestAPIKeyEndsWithItsMaker: it is worth what its maker is, and nothing once
-// they have left; to come back does not revive it.
+// TestAPIKeyEndsWithItsMaker: a key has its creator's permissions, and none after
+// they have left; rejoining does not restore it.
 func TestAPIKeyEndsWithItsMaker(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
@@ -180,8 +180,8 @@ func TestAPIKeyEndsWithItsMaker(t *testing.T) {
 	})
 }
 
-// TestAPIKeysAreNobody: what a person does for themselves no key does.
-func TestAPIKeysAreNobody(t *testing.T) {
+// TestAPIKeysCannotActAsPerson: a key cannot manage its user's account.
+func TestAPIKeysCannotActAsPerson(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
 		var scopes []string

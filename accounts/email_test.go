@@ -203,7 +203,7 @@ func TestRegisterTogetherInSpellings(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
 		spellings := []string{"Zoë@Bücher.Example", "zoe\u0308@xn--bcher-kva.example", "ZOË@bücher.example", "zoë@BÜCHER.EXAMPLE"}
-		errs := together(len(spellings), func(i int) error {
+		errs := concurrently(len(spellings), func(i int) error {
 			r := registration()
 			r.Email = spellings[i]
 			_, _, err := a.Register(t.Context(), r)

@@ -19,9 +19,9 @@ import (
 
 const otherPassword = "quite another one"
 
-// TestNothingLastsBeforeTheProof: somebody who has registered an address can
-// make nothing in its owner's name that lasts.
-func TestNothingLastsBeforeTheProof(t *testing.T) {
+// TestUnverifiedAccountCreatesNothingLasting: an account whose address is not
+// verified can create nothing that lasts.
+func TestUnverifiedAccountCreatesNothingLasting(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
 		exec(b.T, b.db, `UPDATE users SET email_verified = $1 WHERE id = $2`, false, b.owner.UserID)
@@ -66,9 +66,9 @@ func TestNothingLastsBeforeTheProof(t *testing.T) {
 	})
 }
 
-// TestVerifyEmailNeedsWhoOpenedTheAccount: the owner of an address that somebody
-// else has registered does not confirm it for them by a click.
-func TestVerifyEmailNeedsWhoOpenedTheAccount(t *testing.T) {
+// TestVerifyEmailNeedsPasswordOrSession: the owner of an address that somebody else
+// has registered does not verify it by following the link.
+func TestVerifyEmailNeedsPasswordOrSession(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
 		exec(b.T, b.db, `UPDATE users SET email_verified = $1`, false)
@@ -122,8 +122,8 @@ func TestVerifyEmailGuesses(t *testing.T) {
 	})
 }
 
-// squatter has made in an account all that could be made before it was proven,
-// as accounts of earlier releases can have.
+// squatter has created in an account everything that an account of an earlier
+// release could have before its address was verified.
 type squatter struct {
 	storeFixture
 	key    keyring.Secret
@@ -165,7 +165,7 @@ func squat(b storeFixture) squatter {
 	return s
 }
 
-// reset has the owner of the address set a password by mail.
+// reset sets the password by mail, as the owner of the address.
 func (s squatter) reset() {
 	s.Helper()
 	if err := s.ForgotPassword(s.Context(), "owner@example.com"); err != nil {
@@ -177,10 +177,10 @@ func (s squatter) reset() {
 	}
 }
 
-// TestFirstProofVoids: the owner of an address that somebody else has registered
-// takes the account over with a new password, and nothing of the other's is left
-// but the store.
-func TestFirstProofVoids(t *testing.T) {
+// TestFirstVerificationRevokesEverything: the owner of an address that somebody
+// else has registered takes the account over with a new password. Only the store
+// is kept.
+func TestFirstVerificationRevokesEverything(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
 		s := squat(b)
@@ -221,9 +221,9 @@ func TestFirstProofVoids(t *testing.T) {
 	})
 }
 
-// TestLaterProofKeeps: a reset in an account whose address is proven ends what
-// it ended before, and no more.
-func TestLaterProofKeeps(t *testing.T) {
+// TestPasswordResetKeepsVerifiedAccount: a reset in an account whose address is
+// verified revokes sessions and tokens only.
+func TestPasswordResetKeepsVerifiedAccount(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
 		s := squat(b)
@@ -239,8 +239,9 @@ func TestLaterProofKeeps(t *testing.T) {
 	})
 }
 
-// TestVerifyKeeps: who has opened the account loses nothing by the proof.
-func TestVerifyKeeps(t *testing.T) {
+// TestVerifyEmailKeepsEverything: the person who opened the account keeps
+// everything in it.
+func TestVerifyEmailKeepsEverything(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
 		s := squat(b)
@@ -254,9 +255,9 @@ func TestVerifyKeeps(t *testing.T) {
 	})
 }
 
-// TestProofLeavesOthersStores: in a store that the account does not own nobody
-// is removed.
-func TestProofLeavesOthersStores(t *testing.T) {
+// TestVerificationKeepsMembersOfOtherStores: nobody is removed from a store that
+// the account does not own.
+func TestVerificationKeepsMembersOfOtherStores(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
 		squatter := b.member(access.Admin)
@@ -280,9 +281,9 @@ func TestProofLeavesOthersStores(t *testing.T) {
 	})
 }
 
-// TestKeyBesideTheProof: a request that began before the proof makes nothing
-// after it. Both wait for the user's row.
-func TestKeyBesideTheProof(t *testing.T) {
+// TestCreateKeyDuringVerification: a request that began before the verification
+// creates nothing after it. Both wait for the user's row.
+func TestCreateKeyDuringVerification(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
 		exec(b.T, b.db, `UPDATE users SET email_verified = $1`, false)
@@ -291,7 +292,7 @@ func TestKeyBesideTheProof(t *testing.T) {
 			b.Fatal(err)
 		}
 		token := tokensIn(b.T, sendAll(b.T, b.Accounts), resetPassword)[0]
-		errs := sideBySide(b.T, b.db, `SELECT id FROM users`, func(i int) error {
+		errs := bothAtRows(b.T, b.db, `SELECT id FROM users`, func(i int) error {
 			if i == 0 {
 				return b.ResetPassword(b.Context(), token, keyring.NewSecret(otherPassword), Client{})
 			}
@@ -301,16 +302,16 @@ func TestKeyBesideTheProof(t *testing.T) {
 		if code := stoa.CodeOf(errs[1]); errs[0] != nil || code != stoa.EmailUnverified && code != stoa.SessionRevoked {
 			b.Errorf("outcomes %v", errs)
 		}
-		// The session has ended, though the address is proven now.
+		// The session is revoked, although the address is verified now.
 		_, _, err := b.keys().Create(b.Context(), b.owner, b.store, apikeys.NewKey{Name: "K", Scopes: []string{"store:read"}})
 		wantCode(b.T, err, stoa.SessionRevoked)
 		wantRows(b.T, b.db, map[string]int{"api_keys": 0})
 	})
 }
 
-// TestMailsToUnprovenAddresses hold nothing that whoever registered them has
-// written, and say what to do for who has not registered.
-func TestMailsToUnprovenAddresses(t *testing.T) {
+// TestMailsToUnverifiedAddresses: such mails contain no text of the person who
+// registered the address, and say what its owner can do.
+func TestMailsToUnverifiedAddresses(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))

@@ -150,11 +150,11 @@ func sum(counts map[stoa.Code]int) (n int) {
 	return n
 }
 
-// TestInvitationLimitsAtOnce: what is asked for at once counts as exactly.
-func TestInvitationLimitsAtOnce(t *testing.T) {
+// TestConcurrentInvitationLimits: what is asked for at once counts as exactly.
+func TestConcurrentInvitationLimits(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
-		errs := together(30, func(i int) error {
+		errs := concurrently(30, func(i int) error {
 			_, err := b.Invite(b.Context(), b.owner, b.store, fmt.Sprintf("guest%d@example.com", i), access.Member)
 			return err
 		})

@@ -89,7 +89,7 @@ func TestVerifyEmail(t *testing.T) {
 		if dump := dumpTables(t, db, "one_time_tokens", "email_requests", "river_job"); strings.Contains(dump, tokens[0].Reveal()) || !strings.Contains(dump, tokens[0].Hash()) {
 			t.Errorf("not the hash alone is kept:\n%s", dump)
 		}
-		errs := together(4, func(int) error { return a.VerifyEmail(t.Context(), p, tokens[0], keyring.Secret{}, Client{}) })
+		errs := concurrently(4, func(int) error { return a.VerifyEmail(t.Context(), p, tokens[0], keyring.Secret{}, Client{}) })
 		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.TokenInvalid: 3}, codes(errs)); diff != "" {
 			t.Errorf("four at once (-want +got):\n%s", diff)
 		}
@@ -110,7 +110,7 @@ func TestOneTimeTokenSideBySide(t *testing.T) {
 		a := setup(t, db, testRing(t))
 		register(t, a)
 		token := tokensIn(t, sendAll(t, a), verifyEmail)[0]
-		errs := sideBySide(t, db, `SELECT hash FROM one_time_tokens`, func(int) error {
+		errs := bothAtRows(t, db, `SELECT hash FROM one_time_tokens`, func(int) error {
 			return a.VerifyEmail(t.Context(), access.Principal{}, token, keyring.NewSecret(goodPassword), Client{})
 		})
 		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.TokenInvalid: 1}, codes(errs)); diff != "" {
@@ -119,8 +119,8 @@ func TestOneTimeTokenSideBySide(t *testing.T) {
 	})
 }
 
-// sideBySide makes two calls both come to the rows before either may go on.
-func sideBySide(t *testing.T, db *masterdb.DB, rows string, call func(i int) error) []error {
+// bothAtRows makes two calls both come to the rows before either may go on.
+func bothAtRows(t *testing.T, db *masterdb.DB, rows string, call func(i int) error) []error {
 	t.Helper()
 	results := make(chan []error, 1)
 	err := db.Tx(t.Context(), func(tx *masterdb.Tx) error {
@@ -128,7 +128,7 @@ func sideBySide(t *testing.T, db *masterdb.DB, rows string, call func(i int) err
 		if err := tx.Select(t.Context(), &held, rows+tx.ForUpdate()); err != nil {
 			return err
 		}
-		go func() { results <- together(2, call) }()
+		go func() { results <- concurrently(2, call) }()
 		waitForBlocked(t, db, 2)
 		return nil
 	})
@@ -222,7 +222,7 @@ func TestResetPassword(t *testing.T) {
 			t.Errorf("a bad password: %v\n%s", err, diff)
 		}
 		const next = "quite another one"
-		errs := together(4, func(int) error { return a.ResetPassword(t.Context(), token, keyring.NewSecret(next), Client{}) })
+		errs := concurrently(4, func(int) error { return a.ResetPassword(t.Context(), token, keyring.NewSecret(next), Client{}) })
 		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.TokenInvalid: 3}, codes(errs)); diff != "" {
 			t.Errorf("four at once (-want +got):\n%s", diff)
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 )
 
-// shop is a store with its owner and whom the test adds.
+// storeFixture is a store with its owner and the members that a test adds.
 type storeFixture struct {
 	*testing.T
 	*Accounts
@@ -107,8 +107,8 @@ func TestChangeMembers(t *testing.T) {
 	})
 }
 
-// TestNobodyRaisesThemselves.
-func TestNobodyRaisesThemselves(t *testing.T) {
+// TestMembersCannotRaiseTheirRole checks every role.
+func TestMembersCannotRaiseTheirRole(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
 		for _, role := range []access.Role{access.Admin, access.Member, access.Viewer} {
@@ -139,15 +139,15 @@ func TestLastOwnerStays(t *testing.T) {
 	})
 }
 
-// TestOwnersAtOnce: two owners who leave, or take each other's place, at the
-// same moment leave one behind.
-func TestOwnersAtOnce(t *testing.T) {
+// TestConcurrentOwnerChanges: when two owners leave, or demote each other, at the
+// same time, one owner is left.
+func TestConcurrentOwnerChanges(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
 		for round := range 5 {
 			second := b.member(access.Owner)
 			people := []access.Principal{b.owner, second}
-			errs := together(2, func(i int) error {
+			errs := concurrently(2, func(i int) error {
 				switch round % 3 {
 				case 0:
 					return b.RemoveMember(b.Context(), people[i], b.store, people[i].UserID)
@@ -182,7 +182,7 @@ func TestOwnersSideBySide(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
 		people := []access.Principal{b.owner, b.member(access.Owner)}
-		errs := sideBySide(b.T, b.db, `SELECT user_id FROM store_members`, func(i int) error {
+		errs := bothAtRows(b.T, b.db, `SELECT user_id FROM store_members`, func(i int) error {
 			return b.RemoveMember(b.Context(), people[i], b.store, people[i].UserID)
 		})
 		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.Forbidden: 1}, codes(errs)); diff != "" {
@@ -234,7 +234,7 @@ func TestInvitation(t *testing.T) {
 		}
 		_, err := b.AcceptInvitation(b.Context(), other, token)
 		wantCode(b.T, err, stoa.Forbidden)
-		errs := together(3, func(int) error {
+		errs := concurrently(3, func(int) error {
 			_, err := b.AcceptInvitation(b.Context(), guest, token)
 			return err
 		})
@@ -314,11 +314,11 @@ func TestInvitationsThatAreNone(t *testing.T) {
 	})
 }
 
-// TestInviteAtOnce: one invitation for each address.
-func TestInviteAtOnce(t *testing.T) {
+// TestConcurrentInvites: one invitation for each address.
+func TestConcurrentInvites(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
-		errs := together(6, func(int) error {
+		errs := concurrently(6, func(int) error {
 			_, err := b.Invite(b.Context(), b.owner, b.store, "guest@example.com", access.Member)
 			return err
 		})

@@ -38,7 +38,7 @@ func TestStoreQuotasAreExact(t *testing.T) {
 				b.opts.Quotas = quotas.Limits{APIKeys: limit, Invitations: limit}
 				created := 0
 				// Fewer than the invitations that a store may send in a day.
-				for _, err := range together(40, func(i int) error { return c.create(b, i) }) {
+				for _, err := range concurrently(40, func(i int) error { return c.create(b, i) }) {
 					if err == nil {
 						created++
 						continue

@@ -141,8 +141,8 @@ func TestSecondFactor(t *testing.T) {
 	})
 }
 
-// TestSecondFactorAtOnce: of several calls with one code, one signs in.
-func TestSecondFactorAtOnce(t *testing.T) {
+// TestConcurrentSecondFactor: of several calls with one code, one signs in.
+func TestConcurrentSecondFactor(t *testing.T) {
 	t.Parallel()
 	eachFactorFixture(t, func(b factorFixture) {
 		challenges := make([]keyring.Secret, 6)
@@ -150,7 +150,7 @@ func TestSecondFactorAtOnce(t *testing.T) {
 			challenges[i] = b.challengeFor()
 		}
 		code := b.code(0)
-		got := codes(together(len(challenges), func(i int) error { return b.second(challenges[i], code) }))
+		got := codes(concurrently(len(challenges), func(i int) error { return b.second(challenges[i], code) }))
 		if got[""] != 1 {
 			b.Errorf("outcomes %v", got)
 		}

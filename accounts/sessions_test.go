@@ -180,7 +180,7 @@ func TestRefreshConcurrently(t *testing.T) {
 		replicas := []*Accounts{setup(t, db, ring), setup(t, db, ring)}
 		session := register(t, replicas[0])
 		won := make([]Session, 10)
-		errs := together(len(won), func(i int) (err error) {
+		errs := concurrently(len(won), func(i int) (err error) {
 			won[i], err = replicas[i%2].Refresh(t.Context(), session.RefreshToken, Client{})
 			return err
 		})
@@ -273,7 +273,7 @@ func TestLogoutDuringRefresh(t *testing.T) {
 		session := register(t, a)
 		p := principal(t, a, session)
 		next := session
-		errs := together(2, func(i int) error {
+		errs := concurrently(2, func(i int) error {
 			if i == 0 {
 				return a.Logout(t.Context(), p)
 			}

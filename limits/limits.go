@@ -124,9 +124,9 @@ func New(url keyring.Secret, log *slog.Logger) (*Limiter, error) {
 		OnStateChange: func(_ string, from, to gobreaker.State) {
 			switch {
 			case to == gobreaker.StateClosed:
-				log.Info("REDIS_URL answers again: rate limits are shared")
+				log.Info("rate limit server reachable again: limits are shared")
 			case from == gobreaker.StateClosed:
-				log.Warn("REDIS_URL does not answer: each process counts its rate limits by itself")
+				log.Warn("rate limit server unreachable: each process counts by itself")
 			}
 		},
 	})
