@@ -138,11 +138,11 @@ func (a *Accounts) takeAllowances(ctx context.Context, tx *masterdb.Tx, sender s
 		mail.Allowance
 		key, message string
 	}{
-		{invitedBySender, sender.String(), "You have sent many invitations. Try again later."},
-		{invitedByStore, store.String(), "This store has sent many invitations. Try again later."},
-		{invitedAgain, againKey(store, email), "This address has been invited several times and has not answered. Try again later, or ask in another way."},
-		{address, email, "This address has been sent many invitations. Try again later."},
-		{a.invitedInAll(), "", "Many invitations are being sent. Try again later."},
+		{Allowance: invitedBySender, key: sender.String(), message: "You have sent many invitations. Try again later."},
+		{Allowance: invitedByStore, key: store.String(), message: "This store has sent many invitations. Try again later."},
+		{Allowance: invitedAgain, key: againKey(store, email), message: "This address has been invited several times and has not answered. Try again later, or ask in another way."},
+		{Allowance: address, key: email, message: "This address has been sent many invitations. Try again later."},
+		{Allowance: a.invitedInAll(), key: "", message: "Many invitations are being sent. Try again later."},
 	} {
 		wait, err := limit.Take(ctx, tx, limit.key)
 		if err != nil {

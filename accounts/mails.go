@@ -198,27 +198,22 @@ func (a *Accounts) link(p purpose, token keyring.Secret) string {
 type mailTemplate struct{ subject, text string }
 
 var (
-	verifyMail = mailTemplate{"Confirm your e-mail address",
-		"somebody, probably you, has opened an account at %s with this address. Please confirm that it is yours, with the password you chose:\n\n%s\n\n" +
-			"The link is good for two days and for one use.\n\n" +
-			"If you have opened no account, do not confirm. Nothing that lasts can be done with the account in your name until you do. " +
-			"You can take it over by setting a password of your own, which ends what others made in it:\n\n%s"}
-	resetMail = mailTemplate{"Set a new password",
-		"somebody, probably you, has asked for a new password. Set it here:\n\n%s\n\n" +
-			"The link is good for an hour and for one use. If it was not you, do nothing: your password stays as it is."}
+	verifyMail = mailTemplate{subject: "Confirm your e-mail address", text: "somebody, probably you, has opened an account at %s with this address. Please confirm that it is yours, with the password you chose:\n\n%s\n\n" +
+		"The link is good for two days and for one use.\n\n" +
+		"If you have opened no account, do not confirm. Nothing that lasts can be done with the account in your name until you do. " +
+		"You can take it over by setting a password of your own, which ends what others made in it:\n\n%s"}
+	resetMail = mailTemplate{subject: "Set a new password", text: "somebody, probably you, has asked for a new password. Set it here:\n\n%s\n\n" +
+		"The link is good for an hour and for one use. If it was not you, do nothing: your password stays as it is."}
 	// takeOverMail is sent to an address that is not verified.
-	takeOverMail = mailTemplate{"Set a new password",
-		"somebody, probably you, has asked for a new password. Set it here:\n\n%s\n\n" +
-			"The link is good for an hour and for one use. If it was not you, do nothing: nothing changes.\n\n" +
-			"This address has not been confirmed before, so the account may have been opened by somebody else. A new password makes it yours: " +
-			"its stores stay, and all else that was made in it ends: sessions, second factor, API keys, invitations and other members. " +
-			"If you have opened it and know its password, confirm the address instead, and nothing ends."}
-	signInMail = mailTemplate{"New sign-in to your account",
-		"somebody has signed in to your account on %s, from %s (%s), where you have not been before.\n\n" +
-			"If it was not you, change your password at once, which ends all other sessions:\n\n%s"}
-	invitationMail = mailTemplate{"Invitation to a store",
-		"%s (%s) invites you to be %s of the store \"%s\" at %s. The names are as they wrote them; only their address is confirmed.\n\n" +
-			"If you know them, accept until %s, signed in with this address:\n\n%s\n\nIf you do not, do nothing: nothing happens without you."}
+	takeOverMail = mailTemplate{subject: "Set a new password", text: "somebody, probably you, has asked for a new password. Set it here:\n\n%s\n\n" +
+		"The link is good for an hour and for one use. If it was not you, do nothing: nothing changes.\n\n" +
+		"This address has not been confirmed before, so the account may have been opened by somebody else. A new password makes it yours: " +
+		"its stores stay, and all else that was made in it ends: sessions, second factor, API keys, invitations and other members. " +
+		"If you have opened it and know its password, confirm the address instead, and nothing ends."}
+	signInMail = mailTemplate{subject: "New sign-in to your account", text: "somebody has signed in to your account on %s, from %s (%s), where you have not been before.\n\n" +
+		"If it was not you, change your password at once, which ends all other sessions:\n\n%s"}
+	invitationMail = mailTemplate{subject: "Invitation to a store", text: "%s (%s) invites you to be %s of the store \"%s\" at %s. The names are as they wrote them; only their address is confirmed.\n\n" +
+		"If you know them, accept until %s, signed in with this address:\n\n%s\n\nIf you do not, do nothing: nothing happens without you."}
 )
 
 // send renders and sends the mail. A permanent failure cancels the job.

@@ -135,7 +135,7 @@ func newHasher(c cost) *hasher {
 		cost:        c,
 		slots:       make(chan struct{}, runtime.GOMAXPROCS(0)),
 		queue:       make(chan struct{}, runtime.GOMAXPROCS(0)*maxQueue),
-		unmatchable: phc{c, random(saltSize), random(hashSize)}.String(),
+		unmatchable: phc{cost: c, salt: random(saltSize), key: random(hashSize)}.String(),
 	}
 }
 
