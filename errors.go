@@ -1,5 +1,5 @@
-// Package stoa is the ground floor: the error codes, typed ids and version
-// that every other room shares. It imports nothing of the project.
+// Package stoa holds the error codes, typed ids and version that all other
+// packages share. It imports no package of the project.
 package stoa
 
 import (
@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// Code names a kind of failure. Codes are part of the public API: clients
+// Code identifies a kind of failure. Codes are part of the public API: clients
 // branch on them, so a code never changes its meaning.
 type Code string
 
-// The codes of the API contract.
+// The codes of the public API.
 const (
 	InvalidRequest             Code = "invalid_request"
 	EmailTaken                 Code = "email_taken"
@@ -71,26 +71,26 @@ const (
 	Internal                   Code = "internal"
 )
 
-// FieldError says what is wrong with one field of a request. Field is its
-// JSON path, such as "email" or "tls.mode".
+// FieldError is a fault of one field of a request. Field is its JSON path, such as
+// "email" or "tls.mode".
 type FieldError struct {
 	Field   string
 	Message string
 }
 
-// Error is a failure that may be shown to the caller. Message is written for
-// a person and says what to do next; it never holds a secret. Cause, when
-// set, is for the log only.
+// Error is a failure that may be shown to the caller. Message is written for a
+// person and says what to do next; it never contains a secret. Cause, when set, is
+// for the log only.
 type Error struct {
 	Code       Code
 	Message    string
 	Fields     []FieldError
 	RetryAfter time.Duration
-	Quota      *Quota // of an error about a quota
+	Quota      *Quota // the quota that was exceeded; nil for other errors
 	Cause      error
 }
 
-// Quota is a limit on how many of something there may be, and its use.
+// Quota is a limit on the number of something, and the number in use.
 type Quota struct {
 	Name  string
 	Limit int
@@ -130,16 +130,16 @@ func CodeOf(err error) Code {
 	return Internal
 }
 
-// Invalid collects field faults, so that a caller learns of all of them at once.
+// Invalid collects the faults of fields, so that a caller sees all of them at once.
 type Invalid []FieldError
 
-// Add records a fault of one field.
+// Add adds a fault of one field.
 func (v *Invalid) Add(field, format string, args ...any) {
 	*v = append(*v, FieldError{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
-// Err returns nil when nothing was added, else an InvalidRequest error that
-// lists every fault.
+// Err returns an InvalidRequest error that lists every fault, or nil if there is
+// none.
 func (v Invalid) Err() error {
 	switch len(v) {
 	case 0:

@@ -7,9 +7,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// ID is a UUIDv7 that carries its kind in its type, so that a user's id
-// cannot be passed for a store's. Version 7 ids sort by creation time, which
-// keeps index inserts local.
+// ID is a UUIDv7 whose type contains its kind, so that a user's id cannot be
+// passed for a store's. Version 7 ids sort by creation time, which keeps index
+// inserts local.
 type ID[Kind any] uuid.UUID
 
 type (
@@ -40,20 +40,20 @@ type (
 	EventID       = ID[eventKind]
 )
 
-// RequestID names one request to the API, or one run of a command, in logs and
-// in the audit log. The platform makes it; callers never choose it.
+// RequestID identifies one request to the API, or one run of a command, in logs
+// and in the audit log. The platform generates it; callers never choose it.
 type RequestID = ID[requestKind]
 
-// NewID returns a fresh id: NewID[StoreID]().
+// NewID returns a new id: NewID[StoreID]().
 func NewID[T ~[16]byte]() T { return T(uuid.Must(uuid.NewV7())) }
 
-// ParseID reads the canonical 36-character form.
+// ParseID parses the canonical 36-character form.
 func ParseID[T ~[16]byte](s string) (T, error) {
 	if len(s) != 36 {
 		return T{}, fmt.Errorf("not a UUID")
 	}
 	u, err := uuid.Parse(s)
-	if err != nil { // u holds what was read up to the fault
+	if err != nil { // u contains what was parsed before the fault
 		return T{}, err
 	}
 	return T(u), nil
@@ -64,7 +64,7 @@ func (id ID[K]) String() string { return uuid.UUID(id).String() }
 // IsZero reports whether the id was never set.
 func (id ID[K]) IsZero() bool { return id == ID[K]{} }
 
-// MarshalText gives the canonical form; JSON uses it too.
+// MarshalText returns the canonical form; JSON uses it too.
 func (id ID[K]) MarshalText() ([]byte, error) { return uuid.UUID(id).MarshalText() }
 
 // UnmarshalText accepts the canonical form only.
@@ -77,7 +77,7 @@ func (id *ID[K]) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Value and Scan let ids travel to and from both master engines as text.
+// Value returns the text of the id, for a column.
 func (id ID[K]) Value() (driver.Value, error) { return id.String(), nil }
 
 // Scan reads an id from a column.

@@ -28,7 +28,7 @@ var floors = map[string]int{
 	".":        0,
 	"masterdb": 1, "keyring": 1, "page": 1,
 	"jobs": 2, "access": 2, "mail": 2, "limits": 2, "quotas": 2, "reseal": 2, "supabase": 2, "presence": 2, "lease": 2,
-	"credits": 3, "tenantdb": 3, "hostnames": 3,
+	"credits": 3, "tenantdb": 3, "hostnames": 3, "apikeys": 3,
 	"credits/feed": 4, "credits/verify": 4,
 	"shop": 4, "cloud": 4,
 	"payments":     5,

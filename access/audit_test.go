@@ -15,12 +15,12 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-func (w world) record(p access.Principal, e access.Event) {
+func (w fixture) record(p access.Principal, e access.Event) {
 	w.Helper()
 	w.tx(func(tx *masterdb.Tx) error { return access.Record(w.Context(), tx, p, e) })
 }
 
-func (w world) read(p access.Principal, store stoa.StoreID, f access.Filter) access.Page {
+func (w fixture) read(p access.Principal, store stoa.StoreID, f access.Filter) access.Page {
 	w.Helper()
 	page, err := access.ReadAuditLog(w.Context(), w.db, p, store, f)
 	if err != nil {
@@ -31,7 +31,7 @@ func (w world) read(p access.Principal, store stoa.StoreID, f access.Filter) acc
 
 func TestAuditEntry(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		owner := w.user()
 		store := w.store(owner)
 		key := keyOf(owner, store, "store:read")
@@ -63,15 +63,15 @@ func TestAuditEntry(t *testing.T) {
 	})
 }
 
-// TestAuditIsOfTheAct: what is rolled back was never done.
-func TestAuditIsOfTheAct(t *testing.T) {
+// TestRollbackLeavesNoEntry: the entry of an action is rolled back with it.
+func TestRollbackLeavesNoEntry(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		cause := errors.New("undone")
 		err := w.db.Tx(w.Context(), func(tx *masterdb.Tx) error {
 			return errors.Join(access.Record(w.Context(), tx, access.Principal{}, access.Event{Action: "a.b"}), cause)
 		})
-		if n := w.logged("a.b"); !errors.Is(err, cause) || n != 0 {
+		if n := w.countEntries("a.b"); !errors.Is(err, cause) || n != 0 {
 			w.Errorf("%v, %d entries", err, n)
 		}
 	})
@@ -79,7 +79,7 @@ func TestAuditIsOfTheAct(t *testing.T) {
 
 func TestAuditPagesAndFilters(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		owner, other := w.user(), w.user()
 		store, foreign := w.store(owner), w.store(other)
 		for i := range 7 {
@@ -150,7 +150,7 @@ func TestAuditPagesAndFilters(t *testing.T) {
 // soon; through the transaction it is written with it.
 func TestCheckInsideATransaction(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		op, store := w.operator(), w.store(w.user())
 		ctx, cancel := context.WithTimeout(w.Context(), 20*time.Second)
 		defer cancel()
@@ -165,7 +165,7 @@ func TestCheckInsideATransaction(t *testing.T) {
 				return err
 			},
 		} {
-			before := w.logged(access.OperatorActed)
+			before := w.countEntries(access.OperatorActed)
 			err := w.db.Tx(ctx, func(tx *masterdb.Tx) error {
 				if err := check(w.db); w.db.Engine == masterdb.SQLite != errors.Is(err, masterdb.ErrBusy) {
 					w.Errorf("%s through the database, inside a transaction: %v", name, err)
@@ -176,18 +176,18 @@ func TestCheckInsideATransaction(t *testing.T) {
 			if w.db.Engine == masterdb.Postgres {
 				want++ // which has another connection for the first one
 			}
-			if n := w.logged(access.OperatorActed); err != nil || n != want {
+			if n := w.countEntries(access.OperatorActed); err != nil || n != want {
 				w.Errorf("%s: %v, %d entries, want %d", name, err, n, want)
 			}
 		}
 	})
 }
 
-// TestClientChoosesNoAuditID: what a proxy calls the requests neither hides an
-// entry nor takes the place of the platform's own id.
-func TestClientChoosesNoAuditID(t *testing.T) {
+// TestClientCannotChooseRequestID: a proxy's name of a request neither suppresses
+// an entry nor replaces the platform's id.
+func TestClientCannotChooseRequestID(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		op, store := w.operator(), w.store(w.user())
 		for i := range 5 {
 			op.Origin = access.Origin{RequestID: fmt.Sprintf("own-%d", i), ClientRequestID: "always-the-same"}
@@ -210,10 +210,10 @@ func TestClientChoosesNoAuditID(t *testing.T) {
 	})
 }
 
-// TestCommandLineIsNamed: each run of a command has an id of its own.
-func TestCommandLineIsNamed(t *testing.T) {
+// TestCommandIsRecorded: each run of a command has its own request id.
+func TestCommandIsRecorded(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		owner := w.user()
 		store := w.store(owner)
 		for range 2 {

@@ -22,8 +22,7 @@ var (
 	}
 )
 
-// TestRoles writes the table down a second time: who gains or loses a right
-// does so on purpose.
+// TestRoles repeats the table, so that a change of permissions is deliberate.
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	want := map[access.Role][]access.Action{
@@ -46,20 +45,20 @@ func TestRoles(t *testing.T) {
 	}
 }
 
-// world is one master database with its stores and people.
-type world struct {
+// fixture is a master database with stores and users.
+type fixture struct {
 	*testing.T
 	db *masterdb.DB
 }
 
-func (w world) tx(fn func(*masterdb.Tx) error) {
+func (w fixture) tx(fn func(*masterdb.Tx) error) {
 	w.Helper()
 	if err := w.db.Tx(w.Context(), fn); err != nil {
 		w.Fatal(err)
 	}
 }
 
-func (w world) user() access.Principal {
+func (w fixture) user() access.Principal {
 	w.Helper()
 	id := stoa.NewID[stoa.UserID]()
 	w.tx(func(tx *masterdb.Tx) error {
@@ -71,7 +70,7 @@ func (w world) user() access.Principal {
 	return access.Principal{UserID: id, SessionID: stoa.NewID[stoa.SessionID]()}
 }
 
-func (w world) store(owner access.Principal) stoa.StoreID {
+func (w fixture) store(owner access.Principal) stoa.StoreID {
 	w.Helper()
 	id := stoa.NewID[stoa.StoreID]()
 	w.tx(func(tx *masterdb.Tx) error {
@@ -86,14 +85,14 @@ func (w world) store(owner access.Principal) stoa.StoreID {
 	return id
 }
 
-func (w world) member(store stoa.StoreID, role access.Role) access.Principal {
+func (w fixture) member(store stoa.StoreID, role access.Role) access.Principal {
 	w.Helper()
 	p := w.user()
 	w.tx(func(tx *masterdb.Tx) error { return access.Grant(w.Context(), tx, store, p.UserID, role) })
 	return p
 }
 
-func (w world) setStatus(store stoa.StoreID, status string) {
+func (w fixture) setStatus(store stoa.StoreID, status string) {
 	w.Helper()
 	w.tx(func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(w.Context(), `UPDATE stores SET status = $1 WHERE id = $2`, status, store)
@@ -101,15 +100,15 @@ func (w world) setStatus(store stoa.StoreID, status string) {
 	})
 }
 
-// each runs test on every engine.
-func each(t *testing.T, test func(world)) {
+// eachEngine runs test on every engine.
+func eachEngine(t *testing.T, test func(fixture)) {
 	t.Helper()
-	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) { test(world{t, db}) })
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) { test(fixture{t, db}) })
 }
 
 func TestCheck(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		store := w.store(w.user())
 		for _, role := range roles {
 			p := w.member(store, role)
@@ -128,10 +127,10 @@ func TestCheck(t *testing.T) {
 	})
 }
 
-// TestMaySQL: what a statement asks for itself is what Check says.
+// TestMaySQL: the condition agrees with Check.
 func TestMaySQL(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		own, deleted := w.store(w.user()), w.store(w.user())
 		people := []access.Principal{w.user(), {}}
 		for _, role := range roles {
@@ -158,10 +157,10 @@ func TestMaySQL(t *testing.T) {
 	})
 }
 
-// TestCheckHidesOtherStores: the answer must not tell which stores exist.
+// TestCheckHidesOtherStores: the error does not reveal which stores exist.
 func TestCheckHidesOtherStores(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		owner := w.user()
 		own, foreign, deleted := w.store(owner), w.store(w.user()), w.store(owner)
 		w.setStatus(deleted, "deleted")
@@ -195,7 +194,7 @@ func TestCheckHidesOtherStores(t *testing.T) {
 // TestCheckInTx: a right given or taken in the transaction counts in it.
 func TestCheckInTx(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		store, p := w.store(w.user()), w.user()
 		w.tx(func(tx *masterdb.Tx) error {
 			if err := access.Grant(w.Context(), tx, store, p.UserID, access.Viewer); err != nil {
@@ -212,7 +211,7 @@ func TestCheckInTx(t *testing.T) {
 
 func TestGrantOnce(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		store := w.store(w.user())
 		p := w.member(store, access.Viewer)
 		grant := func(role access.Role) error {
@@ -232,7 +231,7 @@ func TestGrantOnce(t *testing.T) {
 
 func TestMemberships(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		p := w.user()
 		first, deleted := w.store(p), w.store(p)
 		second := w.store(w.user())
@@ -262,7 +261,7 @@ func TestMemberships(t *testing.T) {
 
 func TestOwnerOf(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		owner := w.user()
 		store := w.store(owner)
 		w.member(store, access.Admin)
@@ -277,15 +276,15 @@ func TestOwnerOf(t *testing.T) {
 	})
 }
 
-// TestImpersonation: an operator who acts as an owner may do what the table
-// marks, and nothing that would outlive their visit or cost credits.
+// TestImpersonation: an operator who acts as an owner may do what the table marks,
+// and nothing that outlasts the impersonation or costs credits.
 func TestImpersonation(t *testing.T) {
 	t.Parallel()
 	lasting := []access.Action{
 		access.ManageHostnames, access.ConnectDatabase, access.RotateCredentials, access.SuspendStore, access.DeleteStore,
 		access.SpendCredits, access.PurchaseCredits, access.ManageMembers, access.ManageOwners, access.ManageKeys,
 	}
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		acting := w.user()
 		store := w.store(acting)
 		acting.Impersonator = stoa.NewID[stoa.UserID]()

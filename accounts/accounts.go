@@ -1,13 +1,12 @@
-// Package accounts knows the people and what acts for them: it registers them,
-// checks their passwords and second factors, opens and ends their sessions,
-// makes API keys, and invites people to stores. It owns the tables users,
-// sessions, refresh_tokens, api_keys, invitations, email_requests,
-// one_time_tokens, second_factors and recovery_codes.
+// Package accounts manages users: it registers them, checks their passwords and
+// second factors, opens and revokes their sessions, and invites them to stores. It owns the tables users, sessions, refresh_tokens,
+// invitations, email_requests, one_time_tokens, second_factors and
+// recovery_codes.
 //
-// A session is a row in the master database. What a caller holds are two
-// tokens for it: a short-lived access token, sent with each request, and a
-// refresh token that buys the next pair. Ending the session ends both, at
-// once and on every replica.
+// A session is a row in the master database. Its caller has two tokens: a
+// short-lived access token, sent with each request, and a refresh token that is
+// exchanged for the next pair. Revoking the session invalidates both, at once and
+// on every replica.
 package accounts
 
 import (
@@ -26,7 +25,7 @@ import (
 	"github.com/stoahq/stoa/stores"
 )
 
-// Accounts is the register of people. It is safe for concurrent use.
+// Accounts manages users and their sessions. It is safe for concurrent use.
 type Accounts struct {
 	db        *masterdb.DB
 	stores    *stores.Registry
@@ -38,7 +37,7 @@ type Accounts struct {
 // DefaultRefreshTTL is how long a session lives after its last refresh.
 const DefaultRefreshTTL = 30 * 24 * time.Hour
 
-// Options tune Accounts.
+// Options configure Accounts.
 type Options struct {
 	// AccessTTL is how long an access token is valid. Default 15 m.
 	AccessTTL time.Duration
@@ -48,23 +47,22 @@ type Options struct {
 	// Issuer is the "iss" of access tokens; installations that share a
 	// signing key need different ones. Default "stoa".
 	Issuer string
-	// Encryption seals what second factors are made of.
+	// Encryption encrypts the secrets of second factors.
 	Encryption *keyring.Ring
-	// Queue and Mail bring what people are told, with links to BaseURL.
+	// Queue and Mail send mails, whose links lead to BaseURL.
 	Queue   *jobs.Queue
 	Mail    *mail.Sender
 	BaseURL string
-	// InvitationsPerHour is how many invitations all users together may have
-	// sent. 0: no limit.
+	// InvitationsPerHour limits the invitations of all users together. 0: no limit.
 	InvitationsPerHour int
-	// Limits counts attempts with passwords. Default: in this process.
+	// Limits counts sign-in attempts. Default: in memory.
 	Limits *limits.Limiter
-	// Quotas are how many API keys and open invitations a store may have.
+	// Quotas limit the open invitations of a store.
 	Quotas quotas.Limits
 }
 
-// New returns the register on db. The first key of signing signs access
-// tokens, the others still verify them.
+// New returns Accounts on db. The first key of signing signs access tokens, the
+// others still verify them.
 func New(db *masterdb.DB, registry *stores.Registry, signing *keyring.Ring, opts Options) *Accounts {
 	if opts.AccessTTL == 0 {
 		opts.AccessTTL = 15 * time.Minute
@@ -76,7 +74,7 @@ func New(db *masterdb.DB, registry *stores.Registry, signing *keyring.Ring, opts
 		opts.Issuer = "stoa"
 	}
 	if opts.Limits == nil {
-		opts.Limits = newLimits()
+		opts.Limits = newMemoryLimiter()
 	}
 	return &Accounts{
 		db:        db,
@@ -87,8 +85,8 @@ func New(db *masterdb.DB, registry *stores.Registry, signing *keyring.Ring, opts
 	}
 }
 
-// User is one person. Role is what they are to the platform, "user" or
-// "admin"; what they are to a store is access.Role.
+// User is a person with an account. Role is their role on the platform, "user"
+// or "admin"; the role in a store is access.Role.
 type User struct {
 	ID            stoa.UserID
 	Email         string
@@ -99,11 +97,11 @@ type User struct {
 	CreatedAt     time.Time
 }
 
-// userColumns are the fields of User.
+// userColumns are the columns of User.
 const userColumns = "id, email, first_name, last_name, role, email_verified, created_at"
 
-// Session is what a caller receives when a session is opened or refreshed.
-// ExpiresIn is the lifetime of the access token.
+// Session is the result of opening or refreshing a session. ExpiresIn is the
+// lifetime of the access token.
 type Session struct {
 	User         User
 	AccessToken  keyring.Secret
@@ -113,30 +111,30 @@ type Session struct {
 	id stoa.SessionID
 }
 
-// Client is where a session is used from, kept so that its owner can
-// recognise it. UserAgent is cut to 256 bytes.
+// Client describes the client of a session, by which its owner recognises it.
+// UserAgent is truncated to 256 bytes.
 type Client struct {
 	Address   string
 	UserAgent string
-	RequestID string // for the audit log, as the next one
+	RequestID string // for the audit log
 
-	ClientRequestID string // access.Origin has it
+	ClientRequestID string // for the audit log: see access.Origin
 }
 
-// as is the user as the one who asks from there.
+// as returns the user as a principal with the client as origin.
 func (c Client) as(user stoa.UserID) access.Principal {
 	return access.Principal{UserID: user, Origin: access.Origin{
-		Address: cleaned(c.Address, maxAddress), RequestID: c.RequestID, ClientRequestID: c.ClientRequestID,
+		Address: sanitize(c.Address, maxAddress), RequestID: c.RequestID, ClientRequestID: c.ClientRequestID,
 	}}
 }
 
 // Register creates a user, their first store when StoreName is set, and a
 // session, in one transaction. The store is nil when none was asked for.
 //
-// It fails with invalid_request, naming every fault it can see, and with
-// email_taken when the address belongs to another account in any case.
+// It fails with invalid_request, naming every fault, and with email_taken when
+// the address belongs to another account, whatever its case.
 func (a *Accounts) Register(ctx context.Context, r Registration) (Session, *stores.Store, error) {
-	r, err := r.checked()
+	r, err := r.validate()
 	if err != nil {
 		return Session{}, nil, err
 	}
@@ -169,8 +167,8 @@ func (a *Accounts) Register(ctx context.Context, r Registration) (Session, *stor
 	return session, store, nil
 }
 
-// insertUser relies on the unique index: of several callers with one
-// address, the database lets one through.
+// insertUser relies on the unique index: of concurrent calls with one address,
+// one succeeds.
 func insertUser(ctx context.Context, tx *masterdb.Tx, r Registration, hash string) (User, error) {
 	u := User{
 		ID: stoa.NewID[stoa.UserID](), Email: r.Email, FirstName: r.FirstName, LastName: r.LastName,
@@ -207,12 +205,12 @@ func (a *Accounts) Me(ctx context.Context, p access.Principal) (User, error) {
 	}
 	user, err := ReadUser(ctx, a.db, p.UserID)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		return User{}, errSessionRevoked()
+		return User{}, access.ErrSessionRevoked()
 	}
 	return user, err
 }
 
-// ReadUser returns a user to other domains, or masterdb.ErrNotFound.
+// ReadUser returns a user. It fails with masterdb.ErrNotFound.
 func ReadUser(ctx context.Context, q masterdb.Querier, id stoa.UserID) (User, error) {
 	var user User
 	err := q.Get(ctx, &user, `SELECT `+userColumns+` FROM users WHERE id = $1`, id)

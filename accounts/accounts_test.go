@@ -26,7 +26,7 @@ import (
 const goodPassword = "SecurePassword123!"
 
 // cheap keeps tests fast: argon2 is slow under the race detector.
-var cheap = cost{memory: 64, passes: 1, threads: 1}
+var testCost = cost{memory: 64, passes: 1, threads: 1}
 
 // setup returns accounts on db as one replica sees them.
 func setup(t testing.TB, db *masterdb.DB, ring *keyring.Ring) *Accounts {
@@ -44,7 +44,7 @@ func setup(t testing.TB, db *masterdb.DB, ring *keyring.Ring) *Accounts {
 	}
 	a := New(db, registry, ring, Options{Encryption: ring, Queue: queue, Mail: sender, BaseURL: "https://stoa.test"})
 	a.HandleMails(queue)
-	a.passwords = newHasher(cheap)
+	a.passwords = newHasher(testCost)
 	return a
 }
 
@@ -83,7 +83,7 @@ func register(t testing.TB, a *Accounts) Session {
 }
 
 // prove marks the address as proven, as its owner would.
-func prove(t testing.TB, a *Accounts, email string) {
+func markVerified(t testing.TB, a *Accounts, email string) {
 	t.Helper()
 	if _, err := ConfirmEmail(t.Context(), a.db, access.Principal{}, email); err != nil {
 		t.Fatal(err)
@@ -248,7 +248,7 @@ func TestRegisterConcurrently(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
-		errs := together(8, func(i int) error {
+		errs := concurrently(8, func(i int) error {
 			r := registration()
 			r.Email = strings.ToUpper(r.Email[:i%5]) + r.Email[i%5:]
 			r.StoreName = new(fmt.Sprintf("Store %d", i))
@@ -263,7 +263,7 @@ func TestRegisterConcurrently(t *testing.T) {
 }
 
 // together calls fn n times at once and returns the errors.
-func together(n int, fn func(i int) error) []error {
+func concurrently(n int, fn func(i int) error) []error {
 	errs := make([]error, n)
 	start := make(chan struct{})
 	var wg sync.WaitGroup
@@ -307,7 +307,7 @@ func TestSecretsAreNotStored(t *testing.T) {
 			t.Fatal(err)
 		}
 		dump := dumpTables(t, db, "users", "sessions", "refresh_tokens")
-		for _, present := range []string{"owner@example.com", "$argon2id$", tokenHash(first.RefreshToken), tokenHash(second.RefreshToken)} {
+		for _, present := range []string{"owner@example.com", "$argon2id$", first.RefreshToken.Hash(), second.RefreshToken.Hash()} {
 			if !strings.Contains(dump, present) {
 				t.Fatalf("the dump lacks %q, so it proves nothing:\n%s", present, dump)
 			}

@@ -2,7 +2,6 @@ package accounts
 
 import (
 	"context"
-	"net/mail"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -11,6 +10,7 @@ import (
 	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
 
+	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
 )
 
@@ -26,21 +26,15 @@ const (
 // international domain to one (UTS 46, non-transitional).
 var mailDomain = idna.New(idna.MapForLookup(), idna.BidiRule(), idna.StrictDomainName(true), idna.VerifyDNSLength(true))
 
-// canonicalEmail returns the one form under which an address is stored and
-// compared: lower case, the domain in ASCII. Two addresses are equal exactly
-// when their canonical forms are the same bytes. The fault is empty when s is a
-// bare address: no display name, no comment, no quotes, and no characters
-// before the @ that are confusable with others.
+// canonicalEmail returns the form in which an address is stored and compared:
+// lower case, the domain in ASCII. Two addresses are equal exactly when their
+// canonical forms are the same bytes. The fault is empty when s is a bare address
+// without confusable characters before the @.
 func canonicalEmail(s string) (email, fault string) {
 	if len(s) > maxEmail {
 		return s, "must be at most 254 characters long"
 	}
-	if strings.ContainsFunc(s, unfitForEmail) || !utf8.ValidString(s) {
-		return s, malformedEmail
-	}
-	// What mail.Address renders equals its input only for a bare address.
-	address, err := mail.ParseAddress(s)
-	if err != nil || address.Address != s {
+	if !mail.IsBareAddress(s) {
 		return s, malformedEmail
 	}
 	at := strings.LastIndexByte(s, '@')
@@ -49,7 +43,7 @@ func canonicalEmail(s string) (email, fault string) {
 		return s, malformedEmail
 	}
 	name := lowerEmailName(s[:at])
-	if !onlyASCII(s[:at]) && (lowersToASCII(s[:at]) || isConfusable(name)) {
+	if !isASCII(s[:at]) && (lowersToASCII(s[:at]) || isConfusable(name)) {
 		return s, confusableEmail
 	}
 	email = name + "@" + domain
@@ -59,10 +53,10 @@ func canonicalEmail(s string) (email, fault string) {
 	return email, ""
 }
 
-// storedEmail returns the form under which an address may be stored: the
-// canonical one or, for an address that is not accepted any more, the form of
-// before. It serves to find an account, never to make or compare one. ok is
-// false for what is no address.
+// storedEmail returns the form in which an address may be stored: the canonical
+// one or, for an address that is no longer accepted, its form in earlier releases.
+// It is for finding an account only, not for creating or comparing one. ok is
+// false for a malformed address.
 func storedEmail(s string) (email string, ok bool) {
 	email, fault := canonicalEmail(s)
 	switch fault {
@@ -78,9 +72,8 @@ func storedEmail(s string) (email string, ok bool) {
 	return "", false
 }
 
-// IrregularEmails lists the users whose address is not in canonical form: they
-// registered when it was still accepted. They sign in by that spelling, and
-// their address equals no other.
+// IrregularEmails lists the users whose address is not in canonical form, because
+// an earlier release accepted it. They sign in with that spelling.
 func IrregularEmails(ctx context.Context, q masterdb.Querier) ([]User, error) {
 	var users, out []User
 	// ASCII addresses have always been stored in canonical form.
@@ -93,15 +86,11 @@ func IrregularEmails(ctx context.Context, q masterdb.Querier) ([]User, error) {
 	return out, err
 }
 
-// unfitForEmail: net/mail lets every character beyond ASCII pass, invisible
-// and direction-changing ones included.
-func unfitForEmail(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }
-
-// lowerEmailName maps case and the two ways to write an accent. It changes
-// nothing that a mail server distinguishes.
+// lowerEmailName normalises case and accents. It changes nothing that mail
+// servers distinguish.
 func lowerEmailName(s string) string { return strings.ToLower(norm.NFC.String(s)) }
 
-func onlyASCII(s string) bool {
+func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
@@ -114,9 +103,9 @@ func lowersToASCII(s string) bool {
 }
 
 // isConfusable reports whether the part of an address before the @, in lower
-// case, can be taken for another one, by a program that folds case or width, or
-// by a person. It is strict: letters of one script, each in its plainest form,
-// and ASCII digits and punctuation.
+// case, can be confused with another one, by a program that folds case or width or
+// by a person. It is strict: it accepts letters of one script, each in its
+// plainest form, and ASCII digits and punctuation.
 func isConfusable(name string) bool {
 	if !norm.NFKC.IsNormalString(name) || cases.Fold().String(name) != name {
 		return true
@@ -136,22 +125,23 @@ func isConfusable(name string) bool {
 
 func isLetter(r rune) bool { return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' }
 
-// scripts are those of the letters of a name.
+// scripts collects the scripts of the letters of a name.
 type scripts struct {
 	names      map[string]bool
 	looksLatin bool // every letter so far has the look of a Latin one, and none is Latin
 }
 
 // latinLooks are letters of other scripts that look like Latin ones: a word of
-// nothing else is read as Latin (as browsers judge domains: UTS 39, 4.1).
+// only such letters is read as Latin (browsers apply the same rule to domains:
+// UTS 39, 4.1).
 const latinLooks = "аысԁеԍһіюјӏорԗԛѕԝхуъьҽпгѵѡ" + "αικνρυωηοτγχ" + "ոսւօհցյզ"
 
-// plainLatin are the Latin letters of common alphabets that are no ASCII letter
-// with an accent.
+// plainLatin are the Latin letters of common alphabets other than ASCII letters
+// with accents.
 const plainLatin = "æœøðþđłħŋ"
 
-// add takes one letter into account, or a mark that belongs to it. It reports
-// whether the character may be part of a name at all.
+// add adds one letter, or a mark that follows it. It reports whether the
+// character is allowed in a name.
 func (s *scripts) add(r, before rune) bool {
 	if s.names == nil {
 		s.names, s.looksLatin = map[string]bool{}, true

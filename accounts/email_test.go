@@ -98,7 +98,7 @@ func TestMalformedEmails(t *testing.T) {
 // in, reset, invite, accept and promote find the same account.
 func TestEmailSpellingsAreOneAccount(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		spellings := []string{"Zoë@Bücher.Example", "zoe\u0308@xn--bcher-kva.example", "ZOË@ｂüｃｈｅｒ.example"}
 		guest := b.person(spellings[0])
 		for _, s := range spellings[1:] {
@@ -129,7 +129,7 @@ func TestEmailSpellingsAreOneAccount(t *testing.T) {
 // accepted any more signs in by that spelling alone, and is nobody else.
 func TestConfusableAccountFromBefore(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		old := map[string]access.Principal{}
 		for i, email := range []string{"\u017fam@example.com", "ｓａｍ@example.com", "s\u0430m@example.com"} {
 			p := b.person(strings.Repeat("x", i+1) + "@example.com")
@@ -190,7 +190,7 @@ func FuzzCanonicalEmail(f *testing.F) {
 		if at < 1 || at > maxEmailName || len(email) > maxEmail || strings.ToLower(email) != email {
 			t.Fatalf("%q becomes %q", s, email)
 		}
-		if onlyASCII(email[:at]) && !strings.EqualFold(email[:at], s[:from]) || onlyASCII(email[:at]) != onlyASCII(s[:from]) {
+		if isASCII(email[:at]) && !strings.EqualFold(email[:at], s[:from]) || isASCII(email[:at]) != isASCII(s[:from]) {
 			t.Fatalf("%q becomes %q", s, email)
 		}
 	})
@@ -203,7 +203,7 @@ func TestRegisterTogetherInSpellings(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
 		spellings := []string{"Zoë@Bücher.Example", "zoe\u0308@xn--bcher-kva.example", "ZOË@bücher.example", "zoë@BÜCHER.EXAMPLE"}
-		errs := together(len(spellings), func(i int) error {
+		errs := concurrently(len(spellings), func(i int) error {
 			r := registration()
 			r.Email = spellings[i]
 			_, _, err := a.Register(t.Context(), r)

@@ -14,7 +14,7 @@ import (
 	"github.com/stoahq/stoa/quotas"
 )
 
-// Invitation asks somebody to join a store.
+// Invitation is an invitation to join a store.
 type Invitation struct {
 	ID        stoa.InvitationID
 	Email     string
@@ -24,18 +24,18 @@ type Invitation struct {
 	ExpiresAt time.Time
 }
 
-// How many invitations may be sent. Whoever is invited has not asked for it.
+// The limits of invitations, which are mails to people who have not asked for them.
 var (
 	invitedBySender = mail.Allowance{Name: "invitation-sender", Burst: 20, Every: time.Hour / 20}
 	invitedByStore  = mail.Allowance{Name: "invitation-store", Burst: 50, Every: 24 * time.Hour / 50}
-	// invitedAgain is for one store and one address, until the guest accepts.
+	// invitedAgain is for one store and one address, until the invitation is accepted.
 	invitedAgain = mail.Allowance{Name: "invitation-again", Burst: 3, Every: 7 * 24 * time.Hour}
-	// invitedAddress is for one address and all stores: at most 5 in a day. It is
-	// not for who belongs to a store with the sender already.
+	// invitedAddress is for one address and all stores: at most 5 in a day. It does
+	// not apply to an address that is a member of a store together with the sender.
 	invitedAddress = mail.Allowance{Name: "invitation-address", Burst: 4, Every: 24 * time.Hour}
 )
 
-// invitedInAll is for all users together.
+// invitedInAll returns the limit for all users together.
 func (a *Accounts) invitedInAll() mail.Allowance {
 	n := a.opts.InvitationsPerHour
 	return mail.Allowance{Name: "invitation-all", Burst: n, Every: time.Hour / time.Duration(max(n, 1))}
@@ -45,17 +45,18 @@ const (
 	// maxPending is how many invitations of one sender may be open.
 	maxPending    = 100
 	selectInvited = `SELECT id, email, role, invited_by, created_at, expires_at FROM invitations`
-	stillOpen     = ` AND accepted_at IS NULL AND revoked_at IS NULL`
+	openCondition = ` AND accepted_at IS NULL AND revoked_at IS NULL`
 )
 
-// Invite has an invitation sent. To invite an address again renews the
-// invitation, with the role given now, and sends another mail, a minute after
-// the last at the earliest (rate_limited). How many are sent is bounded for the
-// recipient, the sender, the store and all users together, and a store has a
-// bounded number of open ones (quota_exceeded). Only owners invite owners. It
-// fails with email_unverified before the caller's address is proven.
+// Invite creates an invitation and enqueues its mail. Inviting an address again
+// renews the invitation with the given role and sends another mail, a minute
+// after the last at the earliest (rate_limited). The number of mails is limited
+// for the recipient, the sender, the store and all users together (rate_limited),
+// the number of open invitations for the store (quota_exceeded). Only owners
+// invite owners. It fails with email_unverified until the caller's address is
+// verified.
 func (a *Accounts) Invite(ctx context.Context, p access.Principal, store stoa.StoreID, email string, role access.Role) (Invitation, error) {
-	if _, err := access.Check(ctx, a.db, p, store, inviting(role)); err != nil {
+	if _, err := access.Check(ctx, a.db, p, store, inviteAction(role)); err != nil {
 		return Invitation{}, err
 	}
 	var faults stoa.Invalid
@@ -72,13 +73,13 @@ func (a *Accounts) Invite(ctx context.Context, p access.Principal, store stoa.St
 	i := Invitation{ID: stoa.NewID[stoa.InvitationID](), Email: email, Role: role, InvitedBy: p.UserID}
 	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		i.CreatedAt, i.ExpiresAt = tx.Now, tx.Now.Add(lifetimes[invitation])
-		if err := requireProven(ctx, tx, p); err != nil {
+		if err := access.CheckVerified(ctx, tx, p); err != nil {
 			return err
 		}
 		if err := a.checkInvited(ctx, tx, p, store, email); err != nil {
 			return err
 		}
-		if err := a.put(ctx, tx, store, &i); err != nil {
+		if err := a.upsertInvitation(ctx, tx, store, &i); err != nil {
 			return err
 		}
 		if err := a.opts.Queue.Enqueue(ctx, tx, MailInvitation{InvitationID: i.ID}); err != nil {
@@ -93,16 +94,16 @@ func (a *Accounts) Invite(ctx context.Context, p access.Principal, store stoa.St
 	return i, nil
 }
 
-// inviting is the action that it takes to invite somebody to a role.
-func inviting(role access.Role) access.Action {
+// inviteAction returns the action that inviting somebody to a role requires.
+func inviteAction(role access.Role) access.Action {
 	if role == access.Owner {
 		return access.ManageOwners
 	}
 	return access.ManageMembers
 }
 
-// checkInvited refuses who is a member, was invited a moment ago, or is one too
-// many, and counts the others.
+// checkInvited fails when the address is a member's, was invited within the last
+// minute, or exceeds a limit. Otherwise it counts the invitation.
 func (a *Accounts) checkInvited(ctx context.Context, tx *masterdb.Tx, p access.Principal, store stoa.StoreID, email string) error {
 	var found struct{ Members, Recent, Shared int }
 	err := tx.Get(ctx, &found, `
@@ -120,14 +121,15 @@ func (a *Accounts) checkInvited(ctx context.Context, tx *masterdb.Tx, p access.P
 		faults.Add("email", "belongs to a member already")
 		return faults.Err()
 	case found.Recent > 0:
-		return tooMany(mailPause, "This address was invited a moment ago. Try again later.")
+		return errRateLimited(mailPause, "This address was invited a moment ago. Try again later.")
 	}
-	return a.takeInvitation(ctx, tx, p.UserID, store, email, found.Shared > 0)
+	return a.takeAllowances(ctx, tx, p.UserID, store, email, found.Shared > 0)
 }
 
-// takeInvitation counts an invitation for the sender first, whose row orders
-// their calls: the number of open ones is exact too.
-func (a *Accounts) takeInvitation(ctx context.Context, tx *masterdb.Tx, sender stoa.UserID, store stoa.StoreID, email string, acquainted bool) error {
+// takeAllowances counts an invitation. It locks the sender's allowance first,
+// which serialises the sender's calls, so that the count of open invitations is
+// exact.
+func (a *Accounts) takeAllowances(ctx context.Context, tx *masterdb.Tx, sender stoa.UserID, store stoa.StoreID, email string, acquainted bool) error {
 	address := invitedAddress
 	if acquainted {
 		address.Burst = 0 // no limit
@@ -136,41 +138,43 @@ func (a *Accounts) takeInvitation(ctx context.Context, tx *masterdb.Tx, sender s
 		mail.Allowance
 		key, message string
 	}{
-		{invitedBySender, sender.String(), "You have sent many invitations. Try again later."},
-		{invitedByStore, store.String(), "This store has sent many invitations. Try again later."},
-		{invitedAgain, againKey(store, email), "This address has been invited several times and has not answered. Try again later, or ask in another way."},
-		{address, email, "This address has been sent many invitations. Try again later."},
-		{a.invitedInAll(), "", "Many invitations are being sent. Try again later."},
+		{Allowance: invitedBySender, key: sender.String(), message: "You have sent many invitations. Try again later."},
+		{Allowance: invitedByStore, key: store.String(), message: "This store has sent many invitations. Try again later."},
+		{Allowance: invitedAgain, key: againKey(store, email), message: "This address has been invited several times and has not answered. Try again later, or ask in another way."},
+		{Allowance: address, key: email, message: "This address has been sent many invitations. Try again later."},
+		{Allowance: a.invitedInAll(), key: "", message: "Many invitations are being sent. Try again later."},
 	} {
 		wait, err := limit.Take(ctx, tx, limit.key)
 		if err != nil {
 			return err
 		}
 		if wait > 0 {
-			return tooMany(wait, limit.message)
+			return errRateLimited(wait, limit.message)
 		}
 	}
 	var pending int
-	err := tx.Get(ctx, &pending, `SELECT count(*) FROM invitations WHERE invited_by = $1 AND expires_at > $2 AND NOT (store_id = $3 AND email = $4)`+stillOpen,
+	err := tx.Get(ctx, &pending, `SELECT count(*) FROM invitations WHERE invited_by = $1 AND expires_at > $2 AND NOT (store_id = $3 AND email = $4)`+openCondition,
 		sender, tx.Now, store, email)
 	if err == nil && pending >= maxPending {
-		return tooMany(time.Hour, "Many of your invitations have not been answered. Take some back, or wait until they expire.")
+		return errRateLimited(time.Hour, "Many of your invitations have not been answered. Take some back, or wait until they expire.")
 	}
 	return err
 }
 
+// againKey returns the key of invitedAgain.
 func againKey(store stoa.StoreID, email string) string { return store.String() + " " + email }
 
-func tooMany(wait time.Duration, message string) error {
+// errRateLimited returns rate_limited with the time to wait.
+func errRateLimited(wait time.Duration, message string) error {
 	err := &stoa.Error{Code: stoa.RateLimited, Message: message}
 	err.RetryAfter = wait
 	return err
 }
 
-// put writes the invitation, or renews the one that the address has.
-func (a *Accounts) put(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, i *Invitation) error {
+// upsertInvitation inserts the invitation, or renews the open one of the address.
+func (a *Accounts) upsertInvitation(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, i *Invitation) error {
 	var open Invitation
-	err := tx.Get(ctx, &open, selectInvited+` WHERE store_id = $1 AND email = $2`+stillOpen+tx.ForUpdate(), store, i.Email)
+	err := tx.Get(ctx, &open, selectInvited+` WHERE store_id = $1 AND email = $2`+openCondition+tx.ForUpdate(), store, i.Email)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		if err := a.checkInvitations(ctx, tx, store); err != nil {
 			return err
@@ -179,8 +183,8 @@ func (a *Accounts) put(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 			INSERT INTO invitations (id, store_id, email, role, invited_by, created_at, sent_at, expires_at)
 			VALUES ($1, $2, $3, $4, $5, $6, $6, $7) ON CONFLICT DO NOTHING`,
 			i.ID, store, i.Email, string(i.Role), i.InvitedBy, tx.Now, i.ExpiresAt)
-		if err == nil && n == 0 { // another call has just made it
-			return tooMany(mailPause, "This address was invited a moment ago. Try again later.")
+		if err == nil && n == 0 { // a concurrent call inserted it
+			return errRateLimited(mailPause, "This address was invited a moment ago. Try again later.")
 		}
 		return err
 	}
@@ -193,20 +197,19 @@ func (a *Accounts) put(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 	if err != nil {
 		return err
 	}
-	// What was sent before was for another role.
+	// Earlier tokens were sent for another role.
 	_, err = tx.Exec(ctx, `UPDATE one_time_tokens SET spent_at = $2 WHERE invitation_id = $1 AND spent_at IS NULL`, i.ID, tx.Now)
 	return err
 }
 
-// checkInvitations fails with quota_exceeded when the store has as many open
-// invitations as it may have, those that have expired included. It locks the
-// store until tx ends.
+// checkInvitations fails with quota_exceeded when the store has reached its limit
+// of open invitations, expired ones included. It locks the store until tx ends.
 func (a *Accounts) checkInvitations(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	if err := quotas.LockStore(ctx, tx, store); err != nil {
 		return err
 	}
 	var used int
-	if err := tx.Get(ctx, &used, `SELECT count(*) FROM invitations WHERE store_id = $1`+stillOpen, store); err != nil {
+	if err := tx.Get(ctx, &used, `SELECT count(*) FROM invitations WHERE store_id = $1`+openCondition, store); err != nil {
 		return err
 	}
 	if limit := a.opts.Quotas.Invitations; quotas.Exceeded(limit, used) {
@@ -216,25 +219,25 @@ func (a *Accounts) checkInvitations(ctx context.Context, tx *masterdb.Tx, store 
 	return nil
 }
 
-// Invitations lists the store's open invitations, newest first, those that have
-// expired included.
+// Invitations lists the store's open invitations, newest first, expired ones
+// included.
 func (a *Accounts) Invitations(ctx context.Context, p access.Principal, store stoa.StoreID) ([]Invitation, error) {
 	if _, err := access.Check(ctx, a.db, p, store, access.ManageMembers); err != nil {
 		return nil, err
 	}
 	var out []Invitation
-	err := a.db.Select(ctx, &out, selectInvited+` WHERE store_id = $1`+stillOpen+` ORDER BY id DESC`, store)
+	err := a.db.Select(ctx, &out, selectInvited+` WHERE store_id = $1`+openCondition+` ORDER BY id DESC`, store)
 	return out, err
 }
 
-// RevokeInvitation takes an invitation back. It fails with not_found when the
-// store has no such open invitation.
+// RevokeInvitation revokes an invitation. It fails with not_found when the store
+// has no such open invitation.
 func (a *Accounts) RevokeInvitation(ctx context.Context, p access.Principal, store stoa.StoreID, id stoa.InvitationID) error {
 	if _, err := access.Check(ctx, a.db, p, store, access.ManageMembers); err != nil {
 		return err
 	}
 	return a.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		n, err := tx.Exec(ctx, `UPDATE invitations SET revoked_at = $1 WHERE id = $2 AND store_id = $3`+stillOpen, tx.Now, id, store)
+		n, err := tx.Exec(ctx, `UPDATE invitations SET revoked_at = $1 WHERE id = $2 AND store_id = $3`+openCondition, tx.Now, id, store)
 		if err != nil {
 			return err
 		}
@@ -245,21 +248,21 @@ func (a *Accounts) RevokeInvitation(ctx context.Context, p access.Principal, sto
 	})
 }
 
-// AcceptInvitation makes the caller a member of the store they were invited to,
-// and returns which. The account's address must be the one that was invited,
-// which the token proves to be theirs: else it fails with forbidden. Who is a
-// member already stays what they are.
+// AcceptInvitation makes the caller a member of the store of the invitation and
+// returns that store. It verifies the caller's address, which must be the invited
+// one: otherwise it fails with forbidden. A caller who is a member already keeps
+// their role.
 func (a *Accounts) AcceptInvitation(ctx context.Context, p access.Principal, token keyring.Secret) (stoa.StoreID, error) {
 	if err := p.InPerson(); err != nil {
 		return stoa.StoreID{}, err
 	}
 	var store stoa.StoreID
 	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		t, err := heldToken(ctx, tx, invitation, token)
+		t, err := lockToken(ctx, tx, invitation, token)
 		if err != nil {
 			return err
 		}
-		i, err := openInvitation(ctx, tx, *t.InvitationID)
+		i, err := lockInvitation(ctx, tx, *t.InvitationID)
 		if err != nil {
 			return err
 		}
@@ -271,13 +274,14 @@ func (a *Accounts) AcceptInvitation(ctx context.Context, p access.Principal, tok
 			return stoa.Errorf(stoa.Forbidden, "This invitation is for another address. Sign in with an account of the address it was sent to.")
 		}
 		store = i.StoreID
-		return join(ctx, tx, p, *t.InvitationID, i)
+		return joinStore(ctx, tx, p, *t.InvitationID, i)
 	})
 	return store, err
 }
 
-// SignInAndAccept is AcceptInvitation for a page without a session: it opens one
-// for that and ends it. The code is of a second factor, for who has one.
+// SignInAndAccept is AcceptInvitation for a page without a session: it opens a
+// session and revokes it afterwards. The code is that of a second factor, if the
+// user has one.
 func (a *Accounts) SignInAndAccept(ctx context.Context, token keyring.Secret, email string, password keyring.Secret, code string, c Client) error {
 	session, err := a.Login(ctx, email, password, c)
 	var required *SecondFactorRequired
@@ -293,7 +297,7 @@ func (a *Accounts) SignInAndAccept(ctx context.Context, token keyring.Secret, em
 	return errors.Join(err, a.Logout(ctx, p))
 }
 
-// invited is what an invitation is good for.
+// invited is an open invitation.
 type invited struct {
 	StoreID   stoa.StoreID
 	Email     string
@@ -301,26 +305,28 @@ type invited struct {
 	InvitedBy stoa.UserID
 }
 
-func openInvitation(ctx context.Context, tx *masterdb.Tx, id stoa.InvitationID) (invited, error) {
+// lockInvitation reads an open invitation and locks its row.
+func lockInvitation(ctx context.Context, tx *masterdb.Tx, id stoa.InvitationID) (invited, error) {
 	var i invited
-	err := tx.Get(ctx, &i, `SELECT store_id, email, role, invited_by FROM invitations WHERE id = $1`+stillOpen+tx.ForUpdate(), id)
+	err := tx.Get(ctx, &i, `SELECT store_id, email, role, invited_by FROM invitations WHERE id = $1`+openCondition+tx.ForUpdate(), id)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return i, stoa.Errorf(stoa.TokenInvalid, "This invitation was taken back. Ask for another one.")
 	}
 	return i, err
 }
 
-// stillMeant asks whether who invited may still do so.
-func stillMeant(ctx context.Context, tx *masterdb.Tx, i invited) error {
-	_, err := access.Check(ctx, tx, access.Principal{UserID: i.InvitedBy}, i.StoreID, inviting(i.Role))
+// checkInviter fails with token_invalid when the inviter may no longer invite.
+func checkInviter(ctx context.Context, tx *masterdb.Tx, i invited) error {
+	_, err := access.Check(ctx, tx, access.Principal{UserID: i.InvitedBy}, i.StoreID, inviteAction(i.Role))
 	if code := stoa.CodeOf(err); code == stoa.Forbidden || code == stoa.StoreNotFound {
 		return stoa.Errorf(stoa.TokenInvalid, "Who invited you may not do so any more. Ask for another invitation.")
 	}
 	return err
 }
 
-func join(ctx context.Context, tx *masterdb.Tx, p access.Principal, id stoa.InvitationID, i invited) error {
-	if err := stillMeant(ctx, tx, i); err != nil {
+// joinStore accepts the invitation for p.
+func joinStore(ctx context.Context, tx *masterdb.Tx, p access.Principal, id stoa.InvitationID, i invited) error {
+	if err := checkInviter(ctx, tx, i); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, `UPDATE invitations SET accepted_at = $1 WHERE id = $2`, tx.Now, id); err != nil {

@@ -10,12 +10,11 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// Login opens a session. It fails with invalid_credentials, and says no more
-// than that: neither the answer nor the work tells a wrong password from an
-// address that has no account. Of a user with a second factor it asks for that
-// too: it fails with a *SecondFactorRequired, whose challenge goes to
-// LoginSecondFactor. After many wrong passwords it fails with rate_limited for a
-// while, and then neither hashes nor writes anything.
+// Login opens a session. It fails with invalid_credentials for a wrong password
+// and for an unknown address; neither the response nor its time distinguishes
+// them. For a user with a second factor it fails with a *SecondFactorRequired,
+// whose challenge is passed to LoginSecondFactor. After many wrong passwords it
+// fails with rate_limited for some time, without hashing or writing anything.
 func (a *Accounts) Login(ctx context.Context, email string, password keyring.Secret, c Client) (Session, error) {
 	for {
 		session, err := a.login(ctx, email, password, c)
@@ -25,12 +24,12 @@ func (a *Accounts) Login(ctx context.Context, email string, password keyring.Sec
 	}
 }
 
-// errHashChanged means that the password was changed, or hashed anew, while it
-// was being checked.
+// errHashChanged reports that the stored hash was replaced while the password was
+// being checked.
 var errHashChanged = errors.New("accounts: the password's hash has changed")
 
 func (a *Accounts) login(ctx context.Context, email string, password keyring.Secret, c Client) (Session, error) {
-	user, stored, proven, err := a.admit(ctx, email, c)
+	user, stored, resetAttempts, err := a.admitLogin(ctx, email, c)
 	if err != nil {
 		return Session{}, err
 	}
@@ -41,7 +40,7 @@ func (a *Accounts) login(ctx context.Context, email string, password keyring.Sec
 	if !match {
 		return Session{}, a.refuseLogin(ctx, c.as(user.ID), "password")
 	}
-	proven()
+	resetAttempts()
 	fresh := stored
 	if outdated {
 		if fresh, err = a.passwords.hash(ctx, password); err != nil {
@@ -70,9 +69,9 @@ func (a *Accounts) login(ctx context.Context, email string, password keyring.Sec
 	return session, nil
 }
 
-// signIn opens a session and tells of it.
+// signIn opens a session, records it, and notifies the user of an unknown device.
 func (a *Accounts) signIn(ctx context.Context, tx *masterdb.Tx, user User, c Client, by string) (Session, error) {
-	known, err := a.knows(ctx, tx, user.ID, c)
+	known, err := a.isKnownDevice(ctx, tx, user.ID, c)
 	if err != nil {
 		return Session{}, err
 	}
@@ -81,15 +80,15 @@ func (a *Accounts) signIn(ctx context.Context, tx *masterdb.Tx, user User, c Cli
 		return Session{}, err
 	}
 	if !known && user.EmailVerified {
-		if err := a.noticeSignIn(ctx, tx, user, session.id); err != nil {
+		if err := a.notifySignIn(ctx, tx, user, session.id); err != nil {
 			return Session{}, err
 		}
 	}
 	return session, access.Record(ctx, tx, c.as(user.ID), access.Event{Action: access.SignedIn, Details: map[string]string{"by": by}})
 }
 
-// noticeSignIn has the user told of a sign-in, unless they had many such mails.
-func (a *Accounts) noticeSignIn(ctx context.Context, tx *masterdb.Tx, user User, session stoa.SessionID) error {
+// notifySignIn enqueues a mail about a sign-in, unless the user had many such mails.
+func (a *Accounts) notifySignIn(ctx context.Context, tx *masterdb.Tx, user User, session stoa.SessionID) error {
 	wait, err := signInNotices.Take(ctx, tx, user.Email)
 	if err != nil || wait > 0 {
 		return err
@@ -97,16 +96,16 @@ func (a *Accounts) noticeSignIn(ctx context.Context, tx *masterdb.Tx, user User,
 	return a.opts.Queue.Enqueue(ctx, tx, MailSignIn{SessionID: session})
 }
 
-// knows reports whether the user has had a session from there.
-func (a *Accounts) knows(ctx context.Context, tx *masterdb.Tx, user stoa.UserID, c Client) (bool, error) {
+// isKnownDevice reports whether the user has had a session of this client.
+func (a *Accounts) isKnownDevice(ctx context.Context, tx *masterdb.Tx, user stoa.UserID, c Client) (bool, error) {
 	var n int
 	err := tx.Get(ctx, &n, `SELECT count(*) FROM sessions WHERE user_id = $1 AND user_agent = $2 AND address = $3 AND impersonator IS NULL`,
-		user, cleaned(c.UserAgent, maxUserAgent), cleaned(c.Address, maxAddress))
+		user, sanitize(c.UserAgent, maxUserAgent), sanitize(c.Address, maxAddress))
 	return n > 0, err
 }
 
-// refuseLogin writes the attempt down, whether or not there is such a user,
-// and returns the answer to it.
+// refuseLogin records the failed attempt, whether or not the user exists, and
+// returns the error for it.
 func (a *Accounts) refuseLogin(ctx context.Context, p access.Principal, by string) error {
 	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		return access.Record(ctx, tx, p, access.Event{Action: access.SignedIn, Outcome: access.Failed, Details: map[string]string{"by": by}})
@@ -120,8 +119,8 @@ func (a *Accounts) refuseLogin(ctx context.Context, p access.Principal, by strin
 // userByEmail returns the user and their password hash. For an address
 // without an account it returns a hash that no password matches.
 func (a *Accounts) userByEmail(ctx context.Context, email string) (User, string, error) {
-	// Nobody could have registered an address that is not one, and
-	// PostgreSQL refuses some bytes that it may hold.
+	// A malformed address cannot be registered, and may contain bytes that
+	// PostgreSQL rejects.
 	email, ok := storedEmail(email)
 	if !ok {
 		return User{}, a.passwords.unmatchable, nil
@@ -137,10 +136,9 @@ func (a *Accounts) userByEmail(ctx context.Context, email string) (User, string,
 	return row.User, row.PasswordHash, err
 }
 
-// replaceHash holds the user until tx ends and stores a hash made at today's
-// cost; fresh is old when there is nothing to replace. It fails with
-// errHashChanged when the hash is not the one that was read: it belongs to a
-// newer password or to another login's replacement.
+// replaceHash locks the user until tx ends and stores fresh, which equals old
+// when there is nothing to replace. It fails with errHashChanged when the stored
+// hash is not old: the password was changed or hashed again.
 func replaceHash(ctx context.Context, tx *masterdb.Tx, user stoa.UserID, old, fresh string) error {
 	n, err := tx.Exec(ctx, `
 		UPDATE users SET password_hash = $1, updated_at = CASE WHEN password_hash = $1 THEN updated_at ELSE $4 END

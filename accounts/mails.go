@@ -17,19 +17,18 @@ import (
 
 type requestKind struct{}
 
-// requestID names a wish for a mail.
+// requestID identifies a request for a mail.
 type requestID = stoa.ID[requestKind]
 
-// MailTimeout bounds one attempt at a mail.
+// MailTimeout limits one attempt to send a mail.
 const MailTimeout = time.Minute
 
-// mailPause is how long after a mail an account gets no other one of its
-// purpose: nobody's mailbox can be filled from here.
+// mailPause is the minimum time between two mails of one purpose to an account.
 const mailPause = time.Minute
 
-// MailAccount is the job that sends the link which a request asked for. Like
-// the other mails, it is rendered when it is sent: a token is made then, and is
-// in no job and, but for its hash, in no table.
+// MailAccount is the job that sends the link of a request. Like the other mails,
+// it is rendered when it is sent: the token is issued then, so that no job
+// contains it and only its hash is stored.
 type MailAccount struct {
 	RequestID requestID `json:"requestId"`
 }
@@ -37,7 +36,7 @@ type MailAccount struct {
 // Kind implements jobs.Args.
 func (MailAccount) Kind() string { return "accounts.mail_account" }
 
-// MailSignIn is the job that tells a user of a sign-in from a place that is new.
+// MailSignIn is the job that notifies a user of a sign-in from an unknown device.
 type MailSignIn struct {
 	SessionID stoa.SessionID `json:"sessionId"`
 }
@@ -53,10 +52,10 @@ type MailInvitation struct {
 // Kind implements jobs.Args.
 func (MailInvitation) Kind() string { return "accounts.mail_invitation" }
 
-// How many mails one address gets, whoever asks for them.
+// The limits of mails to one address.
 var (
-	// After five links at once there is one in the lifetime of a link at the
-	// latest: who floods a mailbox with them keeps nobody from using the last.
+	// After a burst of five, one link is sent per lifetime of a link, so that
+	// flooding a mailbox does not keep its owner from using the last link.
 	requestLimits = map[purpose]mail.Allowance{
 		verifyEmail:   {Name: "verify-email", Burst: 5, Every: 6 * time.Hour},
 		resetPassword: {Name: "reset-password", Burst: 5, Every: lifetimes[resetPassword]},
@@ -64,15 +63,15 @@ var (
 	signInNotices = mail.Allowance{Name: "sign-in-notice", Burst: 10, Every: 2 * time.Hour}
 )
 
-// HandleMails registers the jobs.
+// HandleMails registers the workers of the mail jobs.
 func (a *Accounts) HandleMails(q *jobs.Queue) {
 	jobs.Handle(q, MailTimeout, a.mailAccount)
 	jobs.Handle(q, MailTimeout, a.mailSignIn)
 	jobs.Handle(q, MailTimeout, a.mailInvitation)
 }
 
-// requestMail asks for a mail to an address, in the same way whether or not it
-// has an account: the job finds out.
+// requestMail enqueues a mail to an address, in the same way whether or not the
+// address has an account: the job reads that.
 func (a *Accounts) requestMail(ctx context.Context, tx *masterdb.Tx, p purpose, email string) error {
 	id := stoa.NewID[requestID]()
 	_, err := tx.Exec(ctx, `INSERT INTO email_requests (id, purpose, email, created_at) VALUES ($1, $2, $3, $4)`, id, string(p), email, tx.Now)
@@ -91,7 +90,7 @@ func (a *Accounts) mailAccount(ctx context.Context, job MailAccount) error {
 		SELECT r.purpose, u.id, u.email, u.first_name, u.last_name, u.role, u.email_verified, u.created_at
 		FROM email_requests r JOIN users u ON u.email = r.email WHERE r.id = $1`, job.RequestID)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		return nil // nobody has that address
+		return nil // no account has that address
 	}
 	if err != nil || request.Purpose == verifyEmail && request.EmailVerified {
 		return err
@@ -110,8 +109,8 @@ func (a *Accounts) mailAccount(ctx context.Context, job MailAccount) error {
 	return a.send(ctx, request.User, id, verifyMail, a.opts.BaseURL, link, a.opts.BaseURL+"/forgot-password")
 }
 
-// tokenFor makes the request's token; the zero one when the account has had
-// such a mail a moment ago, or many.
+// tokenFor issues the request's token. It returns the zero Secret when the account
+// had such a mail within the last minute, or many.
 func (a *Accounts) tokenFor(ctx context.Context, id requestID, p purpose, user User) (token keyring.Secret, err error) {
 	err = a.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		token = keyring.Secret{}
@@ -123,7 +122,7 @@ func (a *Accounts) tokenFor(ctx context.Context, id requestID, p purpose, user U
 		if err != nil || found.Recent > 0 {
 			return err
 		}
-		if found.Again == 0 { // another attempt at the same mail has been counted
+		if found.Again == 0 { // an earlier attempt at the same mail is counted already
 			if wait, err := requestLimits[p].Take(ctx, tx, user.Email); err != nil || wait > 0 {
 				return err
 			}
@@ -146,7 +145,7 @@ func (a *Accounts) mailSignIn(ctx context.Context, job MailSignIn) error {
 			s.address, s.user_agent, s.created_at AS session_at
 		FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.id = $1 AND u.email_verified`, job.SessionID)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		return nil // it is gone already, or nobody knows whom it would tell
+		return nil // the session is deleted, or the address is not verified
 	}
 	if err != nil {
 		return err
@@ -160,8 +159,8 @@ func (a *Accounts) mailInvitation(ctx context.Context, job MailInvitation) error
 		Email     string
 		Role      string
 		Store     string
-		Sender    string // the address of who invites
-		FirstName string // of who invites
+		Sender    string // the address of the inviter
+		FirstName string // of the inviter
 		LastName  string
 		SentAt    time.Time
 		ExpiresAt time.Time
@@ -171,7 +170,7 @@ func (a *Accounts) mailInvitation(ctx context.Context, job MailInvitation) error
 		FROM invitations i JOIN stores s ON s.id = i.store_id JOIN users u ON u.id = i.invited_by
 		WHERE i.id = $1 AND i.accepted_at IS NULL AND i.revoked_at IS NULL AND s.status <> 'deleted' AND u.email_verified`, job.InvitationID)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		return nil // it is none any more
+		return nil // the invitation is not open any more
 	}
 	if err != nil {
 		return err
@@ -189,44 +188,38 @@ func (a *Accounts) mailInvitation(ctx context.Context, job MailInvitation) error
 		to.Role, mail.Plain(to.Store, mail.MaxName), a.opts.BaseURL, to.ExpiresAt.UTC().Format("2 January 2006"), a.link(invitation, token))
 }
 
-// link leads to the page where a token is used.
+// link returns the URL of the page where a token is used.
 func (a *Accounts) link(p purpose, token keyring.Secret) string {
 	page := map[purpose]string{verifyEmail: "/verify-email", resetPassword: "/reset-password", invitation: "/accept-invitation"}[p]
 	return a.opts.BaseURL + page + "?token=" + url.QueryEscape(token.Reveal())
 }
 
-// letter is a mail to be: a subject and a text with room for what it is about.
-type letter struct{ subject, text string }
+// mailTemplate is the subject and the text of a mail, with verbs for its values.
+type mailTemplate struct{ subject, text string }
 
 var (
-	verifyMail = letter{"Confirm your e-mail address",
-		"somebody, probably you, has opened an account at %s with this address. Please confirm that it is yours, with the password you chose:\n\n%s\n\n" +
-			"The link is good for two days and for one use.\n\n" +
-			"If you have opened no account, do not confirm. Nothing that lasts can be done with the account in your name until you do. " +
-			"You can take it over by setting a password of your own, which ends what others made in it:\n\n%s"}
-	resetMail = letter{"Set a new password",
-		"somebody, probably you, has asked for a new password. Set it here:\n\n%s\n\n" +
-			"The link is good for an hour and for one use. If it was not you, do nothing: your password stays as it is."}
-	// takeOverMail goes to an address that has not been proven.
-	takeOverMail = letter{"Set a new password",
-		"somebody, probably you, has asked for a new password. Set it here:\n\n%s\n\n" +
-			"The link is good for an hour and for one use. If it was not you, do nothing: nothing changes.\n\n" +
-			"This address has not been confirmed before, so the account may have been opened by somebody else. A new password makes it yours: " +
-			"its stores stay, and all else that was made in it ends: sessions, second factor, API keys, invitations and other members. " +
-			"If you have opened it and know its password, confirm the address instead, and nothing ends."}
-	signInMail = letter{"New sign-in to your account",
-		"somebody has signed in to your account on %s, from %s (%s), where you have not been before.\n\n" +
-			"If it was not you, change your password at once, which ends all other sessions:\n\n%s"}
-	invitationMail = letter{"Invitation to a store",
-		"%s (%s) invites you to be %s of the store \"%s\" at %s. The names are as they wrote them; only their address is confirmed.\n\n" +
-			"If you know them, accept until %s, signed in with this address:\n\n%s\n\nIf you do not, do nothing: nothing happens without you."}
+	verifyMail = mailTemplate{subject: "Confirm your e-mail address", text: "somebody, probably you, has opened an account at %s with this address. Please confirm that it is yours, with the password you chose:\n\n%s\n\n" +
+		"The link is good for two days and for one use.\n\n" +
+		"If you have opened no account, do not confirm. Nothing that lasts can be done with the account in your name until you do. " +
+		"You can take it over by setting a password of your own, which ends what others made in it:\n\n%s"}
+	resetMail = mailTemplate{subject: "Set a new password", text: "somebody, probably you, has asked for a new password. Set it here:\n\n%s\n\n" +
+		"The link is good for an hour and for one use. If it was not you, do nothing: your password stays as it is."}
+	// takeOverMail is sent to an address that is not verified.
+	takeOverMail = mailTemplate{subject: "Set a new password", text: "somebody, probably you, has asked for a new password. Set it here:\n\n%s\n\n" +
+		"The link is good for an hour and for one use. If it was not you, do nothing: nothing changes.\n\n" +
+		"This address has not been confirmed before, so the account may have been opened by somebody else. A new password makes it yours: " +
+		"its stores stay, and all else that was made in it ends: sessions, second factor, API keys, invitations and other members. " +
+		"If you have opened it and know its password, confirm the address instead, and nothing ends."}
+	signInMail = mailTemplate{subject: "New sign-in to your account", text: "somebody has signed in to your account on %s, from %s (%s), where you have not been before.\n\n" +
+		"If it was not you, change your password at once, which ends all other sessions:\n\n%s"}
+	invitationMail = mailTemplate{subject: "Invitation to a store", text: "%s (%s) invites you to be %s of the store \"%s\" at %s. The names are as they wrote them; only their address is confirmed.\n\n" +
+		"If you know them, accept until %s, signed in with this address:\n\n%s\n\nIf you do not, do nothing: nothing happens without you."}
 )
 
-// send renders the mail and sends it. What the server refuses for good is not
-// tried again.
-func (a *Accounts) send(ctx context.Context, to User, id string, l letter, about ...any) error {
+// send renders and sends the mail. A permanent failure cancels the job.
+func (a *Accounts) send(ctx context.Context, to User, id string, l mailTemplate, about ...any) error {
 	if !to.EmailVerified {
-		to.FirstName, to.LastName = "", "" // whoever wrote them, perhaps to this address
+		to.FirstName, to.LastName = "", "" // they may have been chosen by somebody else
 	}
 	hello := "Hello,"
 	if to.FirstName != "" {

@@ -86,10 +86,10 @@ func TestVerifyEmail(t *testing.T) {
 		if len(box) != 1 || len(tokens) != 1 || !strings.Contains(box[0].To, "owner@example.com") || !strings.Contains(box[0].Text, "https://stoa.test/verify-email?token=") {
 			t.Fatalf("mails %+v", box)
 		}
-		if dump := dumpTables(t, db, "one_time_tokens", "email_requests", "river_job"); strings.Contains(dump, tokens[0].Reveal()) || !strings.Contains(dump, tokenHash(tokens[0])) {
+		if dump := dumpTables(t, db, "one_time_tokens", "email_requests", "river_job"); strings.Contains(dump, tokens[0].Reveal()) || !strings.Contains(dump, tokens[0].Hash()) {
 			t.Errorf("not the hash alone is kept:\n%s", dump)
 		}
-		errs := together(4, func(int) error { return a.VerifyEmail(t.Context(), p, tokens[0], keyring.Secret{}, Client{}) })
+		errs := concurrently(4, func(int) error { return a.VerifyEmail(t.Context(), p, tokens[0], keyring.Secret{}, Client{}) })
 		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.TokenInvalid: 3}, codes(errs)); diff != "" {
 			t.Errorf("four at once (-want +got):\n%s", diff)
 		}
@@ -110,7 +110,7 @@ func TestOneTimeTokenSideBySide(t *testing.T) {
 		a := setup(t, db, testRing(t))
 		register(t, a)
 		token := tokensIn(t, sendAll(t, a), verifyEmail)[0]
-		errs := sideBySide(t, db, `SELECT hash FROM one_time_tokens`, func(int) error {
+		errs := bothAtRows(t, db, `SELECT hash FROM one_time_tokens`, func(int) error {
 			return a.VerifyEmail(t.Context(), access.Principal{}, token, keyring.NewSecret(goodPassword), Client{})
 		})
 		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.TokenInvalid: 1}, codes(errs)); diff != "" {
@@ -119,8 +119,8 @@ func TestOneTimeTokenSideBySide(t *testing.T) {
 	})
 }
 
-// sideBySide makes two calls both come to the rows before either may go on.
-func sideBySide(t *testing.T, db *masterdb.DB, rows string, call func(i int) error) []error {
+// bothAtRows makes two calls both come to the rows before either may go on.
+func bothAtRows(t *testing.T, db *masterdb.DB, rows string, call func(i int) error) []error {
 	t.Helper()
 	results := make(chan []error, 1)
 	err := db.Tx(t.Context(), func(tx *masterdb.Tx) error {
@@ -128,7 +128,7 @@ func sideBySide(t *testing.T, db *masterdb.DB, rows string, call func(i int) err
 		if err := tx.Select(t.Context(), &held, rows+tx.ForUpdate()); err != nil {
 			return err
 		}
-		go func() { results <- together(2, call) }()
+		go func() { results <- concurrently(2, call) }()
 		waitForBlocked(t, db, 2)
 		return nil
 	})
@@ -168,7 +168,7 @@ func TestOneTimeTokenRefusals(t *testing.T) {
 		token := tokensIn(t, sendAll(t, a), verifyEmail)[0]
 		for name, wrong := range map[string]string{
 			"empty": "", "of another purpose": resetPassword.prefix() + strings.TrimPrefix(token.Reveal(), verifyEmail.prefix()),
-			"never issued": newToken(verifyEmail.prefix()).Reveal(), "its hash": tokenHash(token), "longer": token.Reveal() + "A",
+			"never issued": newToken(verifyEmail.prefix()).Reveal(), "its hash": token.Hash(), "longer": token.Reveal() + "A",
 		} {
 			if err := a.VerifyEmail(t.Context(), access.Principal{}, keyring.NewSecret(wrong), keyring.NewSecret(goodPassword), Client{}); stoa.CodeOf(err) != stoa.TokenInvalid {
 				t.Errorf("%s: %v", name, err)
@@ -222,7 +222,7 @@ func TestResetPassword(t *testing.T) {
 			t.Errorf("a bad password: %v\n%s", err, diff)
 		}
 		const next = "quite another one"
-		errs := together(4, func(int) error { return a.ResetPassword(t.Context(), token, keyring.NewSecret(next), Client{}) })
+		errs := concurrently(4, func(int) error { return a.ResetPassword(t.Context(), token, keyring.NewSecret(next), Client{}) })
 		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.TokenInvalid: 3}, codes(errs)); diff != "" {
 			t.Errorf("four at once (-want +got):\n%s", diff)
 		}
@@ -288,7 +288,7 @@ func TestSignInNotice(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
 		register(t, a)
-		prove(t, a, "owner@example.com")
+		markVerified(t, a, "owner@example.com")
 		before := len(sendAll(t, a))
 		notices := func(c Client) int {
 			t.Helper()
@@ -335,12 +335,12 @@ func TestPurge(t *testing.T) {
 		rows(1, 2, 1)
 		old := func(d time.Duration) time.Time { return time.Now().UTC().Add(-d) }
 		exec(t, db, `UPDATE refresh_tokens SET spent_at = $1 WHERE spent_at IS NOT NULL`, old(31*24*time.Hour))
-		exec(t, db, `UPDATE one_time_tokens SET expires_at = $1`, old(kept-time.Hour))
+		exec(t, db, `UPDATE one_time_tokens SET expires_at = $1`, old(tokenRetention-time.Hour))
 		rows(1, 1, 1)
-		exec(t, db, `UPDATE one_time_tokens SET expires_at = $1`, old(kept+time.Hour))
-		exec(t, db, `UPDATE sessions SET expires_at = $1`, old(kept-time.Hour))
+		exec(t, db, `UPDATE one_time_tokens SET expires_at = $1`, old(tokenRetention+time.Hour))
+		exec(t, db, `UPDATE sessions SET expires_at = $1`, old(tokenRetention-time.Hour))
 		rows(1, 1, 0)
-		exec(t, db, `UPDATE sessions SET expires_at = $1`, old(kept+time.Hour))
+		exec(t, db, `UPDATE sessions SET expires_at = $1`, old(tokenRetention+time.Hour))
 		rows(0, 0, 0)
 	})
 }

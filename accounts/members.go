@@ -6,21 +6,22 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/apikeys"
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// Members lists who belongs to the store, as access.Members does.
+// Members lists the store's members, as access.Members does.
 func (a *Accounts) Members(ctx context.Context, p access.Principal, store stoa.StoreID) ([]access.StoreMember, error) {
 	return access.Members(ctx, a.db, p, store)
 }
 
-// ChangeRole makes a member something else. Only owners make and unmake
-// owners, and the last owner stays one: else it fails with forbidden. It fails
-// with not_found for somebody who is no member.
+// ChangeRole changes the role of a member. It fails with forbidden when somebody
+// who is not an owner adds or removes an owner, and when no owner would be left;
+// with not_found when the user is not a member.
 func (a *Accounts) ChangeRole(ctx context.Context, p access.Principal, store stoa.StoreID, user stoa.UserID, role access.Role) error {
 	return a.changeMember(ctx, p, store, user, access.ManageMembers, func(tx *masterdb.Tx, before access.Role) error {
 		if !slices.Contains(access.Roles, role) {
-			return badRole()
+			return errInvalidRole()
 		}
 		if role == access.Owner {
 			if _, err := access.Check(ctx, tx, p, store, access.ManageOwners); err != nil {
@@ -38,8 +39,8 @@ func (a *Accounts) ChangeRole(ctx context.Context, p access.Principal, store sto
 	})
 }
 
-// RemoveMember ends a membership, with the keys that the member made. Whoever
-// is a member may leave. Otherwise as ChangeRole.
+// RemoveMember ends a membership and revokes the API keys that the member created
+// for the store. Every member may leave. It fails as ChangeRole does.
 func (a *Accounts) RemoveMember(ctx context.Context, p access.Principal, store stoa.StoreID, user stoa.UserID) error {
 	needed := access.ManageMembers
 	if user == p.UserID && p.InPerson() == nil {
@@ -49,7 +50,7 @@ func (a *Accounts) RemoveMember(ctx context.Context, p access.Principal, store s
 		if _, err := access.Withdraw(ctx, tx, store, user); err != nil {
 			return err
 		}
-		if err := revokeKeysOf(ctx, tx, store, user); err != nil {
+		if err := apikeys.RevokeOfMember(ctx, tx, store, user); err != nil {
 			return err
 		}
 		return access.Record(ctx, tx, p, access.Event{Action: access.MemberRemoved, Store: store,
@@ -57,9 +58,9 @@ func (a *Accounts) RemoveMember(ctx context.Context, p access.Principal, store s
 	})
 }
 
-// changeMember holds the store's owners, and has change do to the member what
-// the caller may do. What is done to an owner, others than they themselves need
-// more for.
+// changeMember locks the store's owners, checks that the caller may do action to
+// the member, and calls change. For an owner other than the caller the action is
+// ManageOwners.
 func (a *Accounts) changeMember(ctx context.Context, p access.Principal, store stoa.StoreID, user stoa.UserID, needed access.Action,
 	change func(tx *masterdb.Tx, before access.Role) error) error {
 	return a.db.Tx(ctx, func(tx *masterdb.Tx) error {
@@ -84,13 +85,13 @@ func (a *Accounts) changeMember(ctx context.Context, p access.Principal, store s
 		if err := change(tx, before); err != nil {
 			return err
 		}
-		return mustHaveOwner(ctx, tx, store)
+		return requireOwner(ctx, tx, store)
 	})
 }
 
-// mustHaveOwner undoes, by its error, what would leave a store without an
+// requireOwner fails with forbidden, which rolls tx back, when the store has no
 // owner.
-func mustHaveOwner(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+func requireOwner(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	owners, err := access.LockOwners(ctx, tx, store)
 	if err == nil && len(owners) == 0 {
 		return stoa.Errorf(stoa.Forbidden, "A store needs an owner. Make another member one first.")
@@ -98,8 +99,8 @@ func mustHaveOwner(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) err
 	return err
 }
 
-// TransferOwnership makes another member an owner and the caller, who is one, an
-// admin.
+// TransferOwnership makes another member an owner and the caller, who must be an
+// owner, an admin.
 func (a *Accounts) TransferOwnership(ctx context.Context, p access.Principal, store stoa.StoreID, to stoa.UserID) error {
 	return a.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if _, err := access.LockOwners(ctx, tx, store); err != nil {
@@ -137,7 +138,7 @@ func (a *Accounts) TransferOwnership(ctx context.Context, p access.Principal, st
 	})
 }
 
-func badRole() error {
+func errInvalidRole() error {
 	var faults stoa.Invalid
 	faults.Add("role", "must be one of %v", access.Roles)
 	return faults.Err()

@@ -16,16 +16,16 @@ import (
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
 )
 
-// shop is a store with its owner and whom the test adds.
-type shopBench struct {
+// storeFixture is a store with its owner and the members that a test adds.
+type storeFixture struct {
 	*testing.T
 	*Accounts
 	store stoa.StoreID
 	owner access.Principal
 }
 
-// eachShop runs test with a store on every engine.
-func eachShop(t *testing.T, test func(shopBench)) {
+// eachStoreFixture runs test with a store on every engine.
+func eachStoreFixture(t *testing.T, test func(storeFixture)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
@@ -35,12 +35,12 @@ func eachShop(t *testing.T, test func(shopBench)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		prove(t, a, r.Email)
-		test(shopBench{t, a, store.ID, principal(t, a, session)})
+		markVerified(t, a, r.Email)
+		test(storeFixture{t, a, store.ID, principal(t, a, session)})
 	})
 }
 
-func (b shopBench) person(email string) access.Principal {
+func (b storeFixture) person(email string) access.Principal {
 	b.Helper()
 	r := registration()
 	r.Email = email
@@ -51,11 +51,11 @@ func (b shopBench) person(email string) access.Principal {
 	return principal(b.T, b.Accounts, session)
 }
 
-func (b shopBench) member(role access.Role) access.Principal {
+func (b storeFixture) member(role access.Role) access.Principal {
 	b.Helper()
 	email := fmt.Sprintf("%s-%s@example.com", role, stoa.NewID[stoa.UserID]())
 	p := b.person(email)
-	prove(b.T, b.Accounts, email)
+	markVerified(b.T, b.Accounts, email)
 	err := b.db.Tx(b.Context(), func(tx *masterdb.Tx) error { return access.Grant(b.Context(), tx, b.store, p.UserID, role) })
 	if err != nil {
 		b.Fatal(err)
@@ -63,7 +63,7 @@ func (b shopBench) member(role access.Role) access.Principal {
 	return p
 }
 
-func (b shopBench) roleOf(p access.Principal) access.Role {
+func (b storeFixture) roleOf(p access.Principal) access.Role {
 	b.Helper()
 	role, err := access.RoleOf(b.Context(), b.db, b.store, p.UserID)
 	if err != nil {
@@ -75,7 +75,7 @@ func (b shopBench) roleOf(p access.Principal) access.Role {
 // TestChangeMembers tries each role on each role.
 func TestChangeMembers(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		for _, actor := range []access.Role{access.Owner, access.Admin, access.Member, access.Viewer, ""} {
 			for _, target := range access.Roles {
 				for _, to := range access.Roles {
@@ -107,10 +107,10 @@ func TestChangeMembers(t *testing.T) {
 	})
 }
 
-// TestNobodyRaisesThemselves.
-func TestNobodyRaisesThemselves(t *testing.T) {
+// TestMembersCannotRaiseTheirRole checks every role.
+func TestMembersCannotRaiseTheirRole(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		for _, role := range []access.Role{access.Admin, access.Member, access.Viewer} {
 			p := b.member(role)
 			if err := b.ChangeRole(b.Context(), p, b.store, p.UserID, access.Owner); stoa.CodeOf(err) != stoa.Forbidden || b.roleOf(p) != role {
@@ -125,7 +125,7 @@ func TestNobodyRaisesThemselves(t *testing.T) {
 
 func TestLastOwnerStays(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		wantCode(b.T, b.RemoveMember(b.Context(), b.owner, b.store, b.owner.UserID), stoa.Forbidden)
 		wantCode(b.T, b.ChangeRole(b.Context(), b.owner, b.store, b.owner.UserID, access.Admin), stoa.Forbidden)
 		if got := b.roleOf(b.owner); got != access.Owner {
@@ -139,15 +139,15 @@ func TestLastOwnerStays(t *testing.T) {
 	})
 }
 
-// TestOwnersAtOnce: two owners who leave, or take each other's place, at the
-// same moment leave one behind.
-func TestOwnersAtOnce(t *testing.T) {
+// TestConcurrentOwnerChanges: when two owners leave, or demote each other, at the
+// same time, one owner is left.
+func TestConcurrentOwnerChanges(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		for round := range 5 {
 			second := b.member(access.Owner)
 			people := []access.Principal{b.owner, second}
-			errs := together(2, func(i int) error {
+			errs := concurrently(2, func(i int) error {
 				switch round % 3 {
 				case 0:
 					return b.RemoveMember(b.Context(), people[i], b.store, people[i].UserID)
@@ -180,9 +180,9 @@ func TestOwnersAtOnce(t *testing.T) {
 // the lock in access.LockOwners keeps the second from counting the first.
 func TestOwnersSideBySide(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		people := []access.Principal{b.owner, b.member(access.Owner)}
-		errs := sideBySide(b.T, b.db, `SELECT user_id FROM store_members`, func(i int) error {
+		errs := bothAtRows(b.T, b.db, `SELECT user_id FROM store_members`, func(i int) error {
 			return b.RemoveMember(b.Context(), people[i], b.store, people[i].UserID)
 		})
 		if diff := cmp.Diff(map[stoa.Code]int{"": 1, stoa.Forbidden: 1}, codes(errs)); diff != "" {
@@ -193,7 +193,7 @@ func TestOwnersSideBySide(t *testing.T) {
 
 func TestTransferOwnership(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		to := b.member(access.Viewer)
 		wantCode(b.T, b.TransferOwnership(b.Context(), b.owner, b.store, b.person("stranger@example.com").UserID), stoa.NotFound)
 		wantCode(b.T, b.TransferOwnership(b.Context(), b.owner, b.store, b.owner.UserID), stoa.InvalidRequest)
@@ -209,7 +209,7 @@ func TestTransferOwnership(t *testing.T) {
 }
 
 // invite invites the guest and returns the token that the mail holds.
-func (b shopBench) invite(role access.Role) keyring.Secret {
+func (b storeFixture) invite(role access.Role) keyring.Secret {
 	b.Helper()
 	const email = "guest@example.com"
 	if _, err := b.Invite(b.Context(), b.owner, b.store, email, role); err != nil {
@@ -226,7 +226,7 @@ func (b shopBench) invite(role access.Role) keyring.Secret {
 
 func TestInvitation(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		guest, other := b.person("guest@example.com"), b.person("other@example.com")
 		token := b.invite(access.Member)
 		if dump := dumpTables(b.T, b.db, "one_time_tokens", "invitations"); strings.Contains(dump, token.Reveal()) {
@@ -234,7 +234,7 @@ func TestInvitation(t *testing.T) {
 		}
 		_, err := b.AcceptInvitation(b.Context(), other, token)
 		wantCode(b.T, err, stoa.Forbidden)
-		errs := together(3, func(int) error {
+		errs := concurrently(3, func(int) error {
 			_, err := b.AcceptInvitation(b.Context(), guest, token)
 			return err
 		})
@@ -255,7 +255,7 @@ func TestInvitation(t *testing.T) {
 
 func TestInvitationsThatAreNone(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		guest := b.person("guest@example.com")
 		refused := func(name string, token keyring.Secret, want stoa.Code) {
 			b.Helper()
@@ -314,11 +314,11 @@ func TestInvitationsThatAreNone(t *testing.T) {
 	})
 }
 
-// TestInviteAtOnce: one invitation for each address.
-func TestInviteAtOnce(t *testing.T) {
+// TestConcurrentInvites: one invitation for each address.
+func TestConcurrentInvites(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
-		errs := together(6, func(int) error {
+	eachStoreFixture(t, func(b storeFixture) {
+		errs := concurrently(6, func(int) error {
 			_, err := b.Invite(b.Context(), b.owner, b.store, "guest@example.com", access.Member)
 			return err
 		})

@@ -15,11 +15,11 @@ import (
 	"github.com/stoahq/stoa/quotas"
 )
 
-// The operator at the command line is whoever may open the master database:
-// nothing there asks who is calling.
+// The functions of this file without an Accounts are for the command line, whose
+// user has access to the master database. They check no permission.
 
-// ListUsers lists the users, newest first, up to limit and after the one
-// before; the zero id begins. A role of "" lists all.
+// ListUsers lists up to limit users, newest first, whose id is less than before;
+// the zero id starts with the newest. A role of "" selects all.
 func ListUsers(ctx context.Context, q masterdb.Querier, role string, before stoa.UserID, limit int) ([]User, error) {
 	if before.IsZero() {
 		before = page.LastID[stoa.UserID]()
@@ -30,18 +30,18 @@ func ListUsers(ctx context.Context, q masterdb.Querier, role string, before stoa
 }
 
 // SetPlatformRole makes the user with that address or id an operator of the
-// platform ("admin") or an ordinary user ("user"). With the role go the
-// sessions in which they act as others. It fails with not_found, and for who is
-// to be an operator with email_unverified before their address is proven. To set
-// it again changes nothing. by is for the audit log.
+// platform ("admin") or an ordinary user ("user"). Removing the operator's role
+// revokes their impersonations. It fails with not_found, and with email_unverified
+// for an operator whose address is not verified. Setting the same role again
+// changes nothing.
 func SetPlatformRole(ctx context.Context, db *masterdb.DB, by access.Principal, name, role string) (User, error) {
 	var user User
 	err := db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
-		if user, err = lockNamed(ctx, tx, name); err != nil || user.Role == role {
+		if user, err = lockUserByName(ctx, tx, name); err != nil || user.Role == role {
 			return err
 		}
 		if role == "admin" && !user.EmailVerified {
-			// Anybody could have registered the address of who is meant.
+			// Anybody could have registered this address.
 			return stoa.Errorf(stoa.EmailUnverified, "%s has not been confirmed as the address of who registered it. Have it confirmed first.", user.Email)
 		}
 		user.Role = role
@@ -61,19 +61,19 @@ func SetPlatformRole(ctx context.Context, db *masterdb.DB, by access.Principal, 
 	return user, err
 }
 
-// UserQuotas are limits that are set for one user, in place of the platform's:
-// nil is the platform's, 0 is no limit.
+// UserQuotas are the limits of one user, in place of the platform's: nil is the
+// platform's limit, 0 is no limit.
 type UserQuotas struct {
 	Stores           *int
 	ManagedDatabases *int
 }
 
 // SetQuotas sets the limits of the user with that address or id. What the user
-// has already stays. It fails with not_found. by is for the audit log.
+// has already is kept. It fails with not_found.
 func SetQuotas(ctx context.Context, db *masterdb.DB, by access.Principal, name string, q UserQuotas) (User, error) {
 	var user User
 	err := db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
-		if user, err = lockNamed(ctx, tx, name); err != nil {
+		if user, err = lockUserByName(ctx, tx, name); err != nil {
 			return err
 		}
 		_, err = tx.Exec(ctx, `UPDATE users SET quota_stores = $1, quota_managed_databases = $2, updated_at = $3 WHERE id = $4`,
@@ -87,7 +87,7 @@ func SetQuotas(ctx context.Context, db *masterdb.DB, by access.Principal, name s
 	return user, err
 }
 
-// limitText is a limit in the audit log.
+// limitText returns a limit as the audit log shows it.
 func limitText(limit *int) string {
 	switch {
 	case limit == nil:
@@ -98,10 +98,10 @@ func limitText(limit *int) string {
 	return strconv.Itoa(*limit)
 }
 
-// lockNamed finds a user by their address or id and locks their row. It fails
-// with not_found.
-func lockNamed(ctx context.Context, tx *masterdb.Tx, name string) (User, error) {
-	id, _ := stoa.ParseID[stoa.UserID](name) // what is no id is nobody's
+// lockUserByName reads a user by address or id and locks their row. It fails with
+// not_found.
+func lockUserByName(ctx context.Context, tx *masterdb.Tx, name string) (User, error) {
+	id, _ := stoa.ParseID[stoa.UserID](name) // the zero id, which no user has, unless name is an id
 	email, _ := storedEmail(name)
 	var user User
 	err := tx.Get(ctx, &user, `SELECT `+userColumns+` FROM users WHERE email = $1 OR id = $2`+tx.ForUpdate(), email, id)
@@ -111,23 +111,23 @@ func lockNamed(ctx context.Context, tx *masterdb.Tx, name string) (User, error) 
 	return user, err
 }
 
-// impersonation is how long an operator acts as a user at most.
+// impersonation is the lifetime of an impersonation.
 const impersonation = 15 * time.Minute
 
 const maxReason = 500 // characters
 
 // Impersonate opens a session in which an operator acts as another user. It
-// ends after 15 minutes and cannot be refreshed, has the user's rights and not
-// the operator's, and reaches neither the user's password nor their other keys.
-// The reason is written to the audit log. It fails with forbidden for who is no
-// operator, and for another operator as the one to be, and with email_unverified
-// for a user whose address is not proven.
+// expires after 15 minutes, cannot be refreshed, has the user's permissions and
+// not the operator's, and cannot change the user's credentials. The reason is
+// recorded in the audit log. It fails with forbidden unless the caller is an
+// operator, and for a user who is one, and with email_unverified for a user whose
+// address is not verified.
 func (a *Accounts) Impersonate(ctx context.Context, p access.Principal, user stoa.UserID, reason string, c Client) (Session, error) {
 	if err := access.CheckOperator(ctx, a.db, p, "impersonate"); err != nil {
 		return Session{}, err
 	}
 	reason = strings.TrimSpace(reason)
-	if n := utf8.RuneCountInString(reason); n < 10 || n > maxReason || cleaned(reason, 4*maxReason) != reason {
+	if n := utf8.RuneCountInString(reason); n < 10 || n > maxReason || sanitize(reason, 4*maxReason) != reason {
 		var faults stoa.Invalid
 		faults.Add("reason", "must be 10 to %d characters on one line: others will read it", maxReason)
 		return Session{}, faults.Err()
@@ -164,7 +164,7 @@ func (a *Accounts) openImpersonation(ctx context.Context, tx *masterdb.Tx, p acc
 	_, err := tx.Exec(ctx, `
 		INSERT INTO sessions (id, user_id, impersonator, user_agent, address, created_at, last_used_at, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $6, $7)`,
-		id, to.ID, p.UserID, cleaned(c.UserAgent, maxUserAgent), cleaned(c.Address, maxAddress), tx.Now, tx.Now.Add(impersonation))
+		id, to.ID, p.UserID, sanitize(c.UserAgent, maxUserAgent), sanitize(c.Address, maxAddress), tx.Now, tx.Now.Add(impersonation))
 	if err != nil {
 		return Session{}, err
 	}

@@ -10,15 +10,15 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// ChangePassword gives the caller another password and ends their other
-// sessions. It fails with invalid_credentials when old is not the password they
-// have, and with invalid_request for one that is not good enough.
+// ChangePassword sets the caller's password and revokes their other sessions. It
+// fails with invalid_credentials when old is not the current password, and with
+// invalid_request for a weak new one.
 func (a *Accounts) ChangePassword(ctx context.Context, p access.Principal, old, next keyring.Secret) error {
-	stored, email, err := a.provePassword(ctx, p, old, access.PasswordChanged)
+	stored, email, err := a.reauthenticate(ctx, p, old, access.PasswordChanged)
 	if err != nil {
 		return err
 	}
-	fresh, err := a.hashNew(ctx, "newPassword", next, email)
+	fresh, err := a.hashNewPassword(ctx, "newPassword", next, email)
 	if err != nil {
 		return err
 	}
@@ -26,21 +26,21 @@ func (a *Accounts) ChangePassword(ctx context.Context, p access.Principal, old, 
 		if err := replaceHash(ctx, tx, p.UserID, stored, fresh); err != nil {
 			return err
 		}
-		if err := endAllElse(ctx, tx, p.UserID, p.SessionID); err != nil {
+		if err := revokeOtherAccess(ctx, tx, p.UserID, p.SessionID); err != nil {
 			return err
 		}
 		return access.Record(ctx, tx, p, access.Event{Action: access.PasswordChanged})
 	})
 	if err == errHashChanged { //nolint:errorlint // it comes from right here
-		return errWrongPassword() // another change was first
+		return errWrongPassword() // a concurrent change was first
 	}
 	return err
 }
 
-// provePassword returns the caller's hash and address when that is their
-// password. What else it was given for is written to the audit log. It fails
-// with rate_limited after many that were not.
-func (a *Accounts) provePassword(ctx context.Context, p access.Principal, password keyring.Secret, action string) (stored, email string, err error) {
+// reauthenticate checks the caller's password and returns their hash and address.
+// It records a wrong password as a failure of the action. It fails with
+// invalid_credentials, and with rate_limited after many wrong passwords.
+func (a *Accounts) reauthenticate(ctx context.Context, p access.Principal, password keyring.Secret, action string) (stored, email string, err error) {
 	if err := p.InPerson(); err != nil {
 		return "", "", err
 	}
@@ -73,8 +73,9 @@ func errWrongPassword() error {
 	return stoa.Errorf(stoa.InvalidCredentials, "That is not your password.")
 }
 
-// hashNew hashes a password that is to be, or names what is wrong with it.
-func (a *Accounts) hashNew(ctx context.Context, field string, password keyring.Secret, email string) (string, error) {
+// hashNewPassword hashes a new password. It fails with invalid_request for a weak
+// one, naming the field.
+func (a *Accounts) hashNewPassword(ctx context.Context, field string, password keyring.Secret, email string) (string, error) {
 	password = normalPassword(password)
 	if fault := passwordFault(password, email); fault != "" {
 		var faults stoa.Invalid
@@ -84,13 +85,13 @@ func (a *Accounts) hashNew(ctx context.Context, field string, password keyring.S
 	return a.passwords.hash(ctx, password)
 }
 
-// endAllElse ends what the password before has opened: sessions, sign-ins that
-// wait for a second factor, and links that set a password.
-func endAllElse(ctx context.Context, tx *masterdb.Tx, user stoa.UserID, keep stoa.SessionID) error {
+// revokeOtherAccess revokes the access that the previous password gave: sessions
+// but keep, sign-ins that wait for a second factor, and password links.
+func revokeOtherAccess(ctx context.Context, tx *masterdb.Tx, user stoa.UserID, keep stoa.SessionID) error {
 	_, err := tx.Exec(ctx, `UPDATE one_time_tokens SET spent_at = $1
 		WHERE user_id = $2 AND purpose IN ('reset_password', 'second_factor') AND spent_at IS NULL`, tx.Now, user)
 	if err != nil {
 		return err
 	}
-	return revokeOthers(ctx, tx, user, keep)
+	return revokeOtherSessions(ctx, tx, user, keep)
 }

@@ -32,9 +32,8 @@ const (
 	hashSize = 32 // bytes
 )
 
-// normalPassword makes the ways to type one character equal: an "é" may
-// arrive as one code point or as two, depending on the keyboard (NIST SP
-// 800-63B, 3.1.1.2).
+// normalPassword normalises a password to NFC: an "é" arrives as one code point
+// or as two, depending on the keyboard (NIST SP 800-63B, 3.1.1.2).
 func normalPassword(p keyring.Secret) keyring.Secret {
 	if len(p.Reveal()) > maxPasswordBytes {
 		return p
@@ -45,8 +44,8 @@ func normalPassword(p keyring.Secret) keyring.Secret {
 //go:embed common_passwords.txt
 var commonPasswords string
 
-// wellKnown are the passwords that are tried first, in lower case.
-var wellKnown = func() map[string]bool {
+// commonPasswordSet contains the most common passwords, in lower case.
+var commonPasswordSet = func() map[string]bool {
 	set := map[string]bool{}
 	for _, line := range strings.Fields(commonPasswords) {
 		set[line] = true
@@ -54,9 +53,9 @@ var wellKnown = func() map[string]bool {
 	return set
 }()
 
-// passwordFault says what keeps a normalised password from being accepted,
-// or "". Length does the work; the other rules only turn away what is
-// guessed first, and demand no mixture of character classes.
+// passwordFault returns why a normalised password is not accepted, or "". Length
+// is the main rule; the other rules reject what is guessed first, and demand no
+// mixture of character classes.
 func passwordFault(password keyring.Secret, email string) string {
 	p := password.Reveal()
 	lower := strings.ToLower(p)
@@ -65,9 +64,9 @@ func passwordFault(password keyring.Secret, email string) string {
 		return "must have at least 10 characters"
 	case n > maxPassword:
 		return "must have at most 256 characters"
-	case distinct(p) < 5:
+	case countDistinct(p) < 5:
 		return "must have at least 5 different characters"
-	case wellKnown[lower]:
+	case commonPasswordSet[lower]:
 		return "is one of the best-known passwords; choose another"
 	case utf8.RuneCountInString(withoutName(lower, email)) < minPassword:
 		return "must have at least 10 characters besides the name in your e-mail address"
@@ -75,7 +74,7 @@ func passwordFault(password keyring.Secret, email string) string {
 	return ""
 }
 
-func distinct(s string) int {
+func countDistinct(s string) int {
 	set := map[rune]bool{}
 	for _, r := range s {
 		set[r] = true
@@ -83,9 +82,9 @@ func distinct(s string) int {
 	return len(set)
 }
 
-// withoutName takes the part before the @ out of a lower-case password: it
-// is no secret, so it does not count. A name of up to three characters may
-// be in any word by chance.
+// withoutName removes the part before the @ from a lower-case password: it is not
+// secret, so it does not count. A name of up to three characters is ignored, since
+// any word may contain it by chance.
 func withoutName(lower, email string) string {
 	name, _, _ := strings.Cut(strings.ToLower(email), "@")
 	if utf8.RuneCountInString(name) < 4 {
@@ -94,7 +93,7 @@ func withoutName(lower, email string) string {
 	return strings.ReplaceAll(lower, name, "")
 }
 
-// cost is what one hash takes.
+// cost is the cost of one hash.
 type cost struct {
 	memory  uint32 // KiB
 	passes  uint32
@@ -105,25 +104,25 @@ type cost struct {
 // Sheet: 19 MiB, two passes, one thread.
 var recommended = cost{memory: 19 * 1024, passes: 2, threads: 1}
 
-// ceiling bounds what a stored hash may ask for: a row that somebody changed
-// must not be able to exhaust the machine.
-var ceiling = cost{memory: 128 * 1024, passes: 8, threads: 8}
+// maxCost limits the cost of a stored hash, so that a manipulated row cannot
+// exhaust the machine.
+var maxCost = cost{memory: 128 * 1024, passes: 8, threads: 8}
 
 func (c cost) acceptable() bool {
-	return c.memory >= 8*uint32(c.threads) && c.memory <= ceiling.memory && // RFC 9106, 3.1
-		c.passes >= 1 && c.passes <= ceiling.passes &&
-		c.threads >= 1 && c.threads <= ceiling.threads
+	return c.memory >= 8*uint32(c.threads) && c.memory <= maxCost.memory && // RFC 9106, 3.1
+		c.passes >= 1 && c.passes <= maxCost.passes &&
+		c.threads >= 1 && c.threads <= maxCost.threads
 }
 
-// maxQueue is how many may wait for each core: what comes after them would not
-// have its turn before its client is gone.
+// maxQueue is how many hashes may wait per core: a longer queue would outlast the
+// timeouts of clients.
 const (
 	maxQueue  = 60
 	queueWait = 10 * time.Second
 )
 
-// hasher hashes passwords with argon2id. Each hash holds a core and its
-// memory until it is done, so only as many run at once as there are cores.
+// hasher hashes passwords with argon2id. A hash occupies a core and its memory
+// until it is done, so at most one runs per core.
 type hasher struct {
 	cost        cost
 	slots       chan struct{}
@@ -136,13 +135,12 @@ func newHasher(c cost) *hasher {
 		cost:        c,
 		slots:       make(chan struct{}, runtime.GOMAXPROCS(0)),
 		queue:       make(chan struct{}, runtime.GOMAXPROCS(0)*maxQueue),
-		unmatchable: phc{c, random(saltSize), random(hashSize)}.String(),
+		unmatchable: phc{cost: c, salt: random(saltSize), key: random(hashSize)}.String(),
 	}
 }
 
-// hash returns the PHC string of a password, with a salt of its own. It
-// fails with rate_limited when too many wait, or ctx ends before it is this
-// caller's turn.
+// hash returns the PHC string of a password, with a random salt. It fails with
+// rate_limited when too many calls wait, or ctx ends while it waits.
 func (h *hasher) hash(ctx context.Context, password keyring.Secret) (string, error) {
 	out := phc{cost: h.cost, salt: random(saltSize)}
 	var err error
@@ -150,9 +148,9 @@ func (h *hasher) hash(ctx context.Context, password keyring.Secret) (string, err
 	return out.String(), err
 }
 
-// verify reports whether password is the one behind the stored hash, and
-// whether that hash was made at another cost than today's. It fails when the
-// stored hash cannot be read, too many wait or ctx ends first.
+// verify reports whether password matches the stored hash, and whether that hash
+// has another cost than new ones. It fails when the stored hash cannot be read,
+// too many calls wait or ctx ends first.
 func (h *hasher) verify(ctx context.Context, stored string, password keyring.Secret) (match, outdated bool, err error) {
 	want, err := parsePHC(stored)
 	if err != nil {
@@ -187,7 +185,7 @@ func (h *hasher) derive(ctx context.Context, password keyring.Secret, p phc, siz
 	defer late.Stop()
 	select {
 	case h.slots <- struct{}{}:
-	case <-late.C: // what comes after the hash needs time too
+	case <-late.C: // the rest of the request needs time too
 		return nil, errBusy(nil)
 	case <-ctx.Done():
 		return nil, errBusy(ctx.Err())
@@ -196,8 +194,8 @@ func (h *hasher) derive(ctx context.Context, password keyring.Secret, p phc, siz
 	return argon2.IDKey([]byte(input), p.salt, p.cost.passes, p.cost.memory, p.cost.threads, uint32(size)), nil //nolint:gosec // size is at most 64
 }
 
-// phc is a hash with all that is needed to repeat it, in the PHC string
-// format: "$argon2id$v=19$m=19456,t=2,p=1$<salt>$<key>".
+// phc is a hash with its parameters, in the PHC string format:
+// "$argon2id$v=19$m=19456,t=2,p=1$<salt>$<key>".
 type phc struct {
 	cost cost
 	salt []byte
@@ -210,7 +208,7 @@ func (p phc) String() string {
 		p.cost.memory, p.cost.passes, p.cost.threads, b64.EncodeToString(p.salt), b64.EncodeToString(p.key))
 }
 
-// errBadHash never repeats the hash.
+// errBadHash does not contain the hash.
 var errBadHash = errors.New("accounts: the stored password hash cannot be read")
 
 func parsePHC(s string) (phc, error) {
@@ -225,8 +223,8 @@ func parsePHC(s string) (phc, error) {
 	var saltErr, keyErr error
 	p.salt, saltErr = base64.RawStdEncoding.DecodeString(parts[4])
 	p.key, keyErr = base64.RawStdEncoding.DecodeString(parts[5])
-	// Only the exact form String gives is accepted, which settles the
-	// algorithm, the version and all that Sscanf lets pass.
+	// Only the exact form of String is accepted, which checks the algorithm, the
+	// version and everything that Sscanf ignores.
 	if saltErr != nil || keyErr != nil || p.String() != s {
 		return phc{}, errBadHash
 	}

@@ -32,7 +32,7 @@ func TestHashInProduction(t *testing.T) {
 
 func TestHashIsSalted(t *testing.T) {
 	t.Parallel()
-	h := newHasher(cheap)
+	h := newHasher(testCost)
 	first, err1 := h.hash(t.Context(), keyring.NewSecret(goodPassword))
 	second, err2 := h.hash(t.Context(), keyring.NewSecret(goodPassword))
 	if err := errors.Join(err1, err2); err != nil || first == second {
@@ -44,7 +44,7 @@ func TestHashIsSalted(t *testing.T) {
 func TestVerifyReferenceHash(t *testing.T) {
 	t.Parallel()
 	const reference = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"
-	h := newHasher(cheap)
+	h := newHasher(testCost)
 	match, outdated, err := h.verify(t.Context(), reference, keyring.NewSecret("password"))
 	if !match || !outdated || err != nil {
 		t.Errorf("match %v, outdated %v, error %v", match, outdated, err)
@@ -90,7 +90,7 @@ func TestParsePHCFaults(t *testing.T) {
 
 func TestHashWaitsForItsTurn(t *testing.T) {
 	t.Parallel()
-	h := newHasher(cheap)
+	h := newHasher(testCost)
 	for range cap(h.slots) {
 		h.slots <- struct{}{}
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/apikeys"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
@@ -20,24 +21,24 @@ func TestStoreQuotasAreExact(t *testing.T) {
 	t.Parallel()
 	const limit = 7
 	for name, c := range map[string]struct {
-		create func(b shopBench, i int) error
+		create func(b storeFixture, i int) error
 		free   string
 	}{
-		quotas.APIKeys: {func(b shopBench, i int) error {
-			_, _, err := b.CreateKey(b.Context(), b.owner, b.store, NewKey{Name: fmt.Sprint(i), Scopes: []string{"store:read"}})
+		quotas.APIKeys: {func(b storeFixture, i int) error {
+			_, _, err := b.keys().Create(b.Context(), b.owner, b.store, apikeys.NewKey{Name: fmt.Sprint(i), Scopes: []string{"store:read"}})
 			return err
 		}, `UPDATE api_keys SET revoked_at = $1`},
-		quotas.Invitations: {func(b shopBench, i int) error {
+		quotas.Invitations: {func(b storeFixture, i int) error {
 			_, err := b.Invite(b.Context(), b.owner, b.store, fmt.Sprintf("guest%d@example.com", i), access.Member)
 			return err
 		}, `UPDATE invitations SET revoked_at = $1`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			eachShop(t, func(b shopBench) {
+			eachStoreFixture(t, func(b storeFixture) {
 				b.opts.Quotas = quotas.Limits{APIKeys: limit, Invitations: limit}
 				created := 0
 				// Fewer than the invitations that a store may send in a day.
-				for _, err := range together(40, func(i int) error { return c.create(b, i) }) {
+				for _, err := range concurrently(40, func(i int) error { return c.create(b, i) }) {
 					if err == nil {
 						created++
 						continue

@@ -11,8 +11,8 @@ import (
 	"github.com/stoahq/stoa/stores"
 )
 
-// Registration is what a person gives to open an account. StoreName, when
-// not nil, asks for a first store of that name.
+// Registration is a request to open an account. StoreName, unless nil, is the
+// name of a first store to create.
 type Registration struct {
 	Email     string
 	Password  keyring.Secret
@@ -22,11 +22,9 @@ type Registration struct {
 	Client    Client
 }
 
-const maxName = 100 // characters
-
-// checked returns the registration as it is stored, or invalid_request with
-// every fault.
-func (r Registration) checked() (Registration, error) {
+// validate returns the registration in the form that is stored. It fails with
+// invalid_request, naming every fault.
+func (r Registration) validate() (Registration, error) {
 	var faults stoa.Invalid
 	add := func(field, fault string) {
 		if fault != "" {
@@ -48,32 +46,18 @@ func (r Registration) checked() (Registration, error) {
 	return r, faults.Err()
 }
 
-// personName trims a first or last name. It goes into mails to others, so it may
-// hold nothing that a mail client makes a link of.
+// personName normalises a first or last name. Names appear in mails to other
+// people, so they may not contain what a mail client turns into a link.
 func personName(s string) (name, fault string) {
-	if name, fault = normalName(s); fault == "" && mail.HasLink(name) {
+	if name, fault = stoa.NormalName(s); fault == "" && mail.HasLink(name) {
 		fault = "must not hold a web or e-mail address"
 	}
 	return name, fault
 }
 
-// normalName trims what a person calls something.
-func normalName(s string) (name, fault string) {
-	name = strings.TrimSpace(s)
-	switch n := utf8.RuneCountInString(name); {
-	case n == 0:
-		return name, "must not be empty"
-	case n > maxName:
-		return name, "must be at most 100 characters long"
-	case strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsFunc(name, mail.IsHidden) || !utf8.ValidString(name):
-		return name, "must not contain control or invisible characters"
-	}
-	return name, ""
-}
-
-// cleaned makes what a client says about itself fit for a text column:
-// valid, without control characters, at most so many bytes.
-func cleaned(s string, most int) string {
+// sanitize makes a text from a client fit for a column: valid UTF-8, without
+// control characters, at most so many bytes.
+func sanitize(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return -1

@@ -38,7 +38,7 @@ func TestRegistrationFaults(t *testing.T) {
 	} {
 		r := registration()
 		c.change(&r)
-		_, err := r.checked()
+		_, err := r.validate()
 		if got := strings.Join(faultyFields(err), " "); got != c.field {
 			t.Errorf("%s: faults in %q, want %q", name, got, c.field)
 		}
@@ -89,7 +89,7 @@ func TestCleaned(t *testing.T) {
 		{"cut inside a long character", strings.Repeat("a", 253) + "😀", strings.Repeat("a", 253)},
 		{"controls and bad bytes", "a\x00b\nc\xff", "abc"},
 	} {
-		if got := cleaned(c.in, 256); got != c.want {
+		if got := sanitize(c.in, 256); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}

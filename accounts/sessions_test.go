@@ -143,7 +143,7 @@ func TestRefreshRefusals(t *testing.T) {
 			"never issued":         newRefreshToken().Reveal(),
 			"without prefix":       strings.TrimPrefix(session.RefreshToken.Reveal(), refreshPrefix),
 			"longer":               session.RefreshToken.Reveal() + "A",
-			"with its hash":        tokenHash(session.RefreshToken),
+			"with its hash":        session.RefreshToken.Hash(),
 			"an access token":      session.AccessToken.Reveal(),
 			"bytes not in a token": refreshPrefix + strings.Repeat("\x00", 43),
 		} {
@@ -180,7 +180,7 @@ func TestRefreshConcurrently(t *testing.T) {
 		replicas := []*Accounts{setup(t, db, ring), setup(t, db, ring)}
 		session := register(t, replicas[0])
 		won := make([]Session, 10)
-		errs := together(len(won), func(i int) (err error) {
+		errs := concurrently(len(won), func(i int) (err error) {
 			won[i], err = replicas[i%2].Refresh(t.Context(), session.RefreshToken, Client{})
 			return err
 		})
@@ -211,7 +211,7 @@ func TestRefreshGraceEnds(t *testing.T) {
 		session := register(t, a)
 		spent := func() (at time.Time) {
 			var row struct{ SpentAt time.Time }
-			if err := db.Get(t.Context(), &row, `SELECT spent_at FROM refresh_tokens WHERE hash = $1`, tokenHash(session.RefreshToken)); err != nil {
+			if err := db.Get(t.Context(), &row, `SELECT spent_at FROM refresh_tokens WHERE hash = $1`, session.RefreshToken.Hash()); err != nil {
 				t.Fatal(err)
 			}
 			return row.SpentAt
@@ -273,7 +273,7 @@ func TestLogoutDuringRefresh(t *testing.T) {
 		session := register(t, a)
 		p := principal(t, a, session)
 		next := session
-		errs := together(2, func(i int) error {
+		errs := concurrently(2, func(i int) error {
 			if i == 0 {
 				return a.Logout(t.Context(), p)
 			}

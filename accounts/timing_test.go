@@ -35,7 +35,7 @@ func TestLoginTakesAsLong(t *testing.T) {
 		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 		times := map[string][]float64{}
 		for _, email := range order {
-			a.opts.Limits = newLimits() // each try is a first one
+			a.opts.Limits = newMemoryLimiter() // each try is a first one
 			began := time.Now()
 			_, err := a.Login(t.Context(), email, keyring.NewSecret("another password"), Client{})
 			times[email] = append(times[email], time.Since(began).Seconds())

@@ -19,6 +19,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
+	"github.com/stoahq/stoa/apikeys"
 	"github.com/stoahq/stoa/cloud"
 	"github.com/stoahq/stoa/credits"
 	"github.com/stoahq/stoa/hostnames"
@@ -36,6 +37,7 @@ import (
 type Domains struct {
 	Master       *masterdb.DB
 	Accounts     *accounts.Accounts
+	APIKeys      *apikeys.Service
 	Stores       *stores.Registry
 	Hostnames    *hostnames.Service
 	Tenants      *tenantdb.Manager

@@ -10,7 +10,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
-	"github.com/stoahq/stoa/accounts"
+	"github.com/stoahq/stoa/apikeys"
 )
 
 func (a *api) apiKeyRoutes() {
@@ -42,7 +42,7 @@ type keyView struct {
 	LastUsedAt *time.Time  `json:"lastUsedAt" doc:"To the minute"`
 }
 
-func newKeyView(k accounts.APIKey) keyView {
+func newKeyView(k apikeys.Key) keyView {
 	return keyView{
 		ID: k.ID, Name: k.Name, Prefix: k.Prefix, Scopes: strings.Fields(k.Scopes), CreatedBy: k.CreatedBy,
 		CreatedAt: k.CreatedAt, ExpiresAt: k.ExpiresAt, LastUsedAt: k.LastUsedAt,
@@ -61,7 +61,7 @@ func (a *api) listKeys(ctx context.Context, in *StorePath) (*keysOutput, error) 
 	if err != nil {
 		return nil, err
 	}
-	list, err := a.Accounts.Keys(ctx, principal(ctx), id)
+	list, err := a.APIKeys.List(ctx, principal(ctx), id)
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +94,7 @@ func (a *api) createKey(ctx context.Context, in *createKeyInput) (*createKeyOutp
 	if err != nil {
 		return nil, err
 	}
-	k, secret, err := a.Accounts.CreateKey(ctx, principal(ctx), id, accounts.NewKey{Name: in.Body.Name, Scopes: in.Body.Scopes, ExpiresAt: in.Body.ExpiresAt})
+	k, secret, err := a.APIKeys.Create(ctx, principal(ctx), id, apikeys.NewKey{Name: in.Body.Name, Scopes: in.Body.Scopes, ExpiresAt: in.Body.ExpiresAt})
 	if err != nil {
 		return nil, err
 	}
@@ -117,5 +117,5 @@ func (a *api) revokeKey(ctx context.Context, in *keyPath) (*struct{}, error) {
 	if err != nil {
 		key = stoa.KeyID{} // no key has it
 	}
-	return nil, a.Accounts.RevokeKey(ctx, principal(ctx), id, key)
+	return nil, a.APIKeys.Revoke(ctx, principal(ctx), id, key)
 }

@@ -47,7 +47,7 @@ func (a *api) middleware(next http.Handler) http.Handler {
 		timeout := req.options.timeoutOf(r)
 		ctx, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		ctx, memory := a.Memory.Hold(ctx)
+		ctx, memory := a.Memory.Reserve(ctx)
 		defer memory.Release()
 
 		w.Header().Set("X-Request-Id", req.id)

@@ -29,7 +29,7 @@ type responseWriter struct {
 	http.ResponseWriter
 	control  *http.ResponseController // of the ResponseWriter
 	memory   *limits.ByteBudget
-	held     *limits.Held
+	held     *limits.Reservation
 	client   limits.Key    // the memory's owner when the request has read no store's database
 	stall    time.Duration // stallTimeout, except in tests
 	deadline time.Time     // for the whole response

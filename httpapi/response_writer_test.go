@@ -216,7 +216,7 @@ func TestResponseMemory(t *testing.T) {
 	a.stall = time.Hour
 	store := func(path string) limits.Key { return limits.Of("store", path) }
 	address := serveTCP(t, a, func(w http.ResponseWriter, r *http.Request) {
-		if !limits.HeldIn(r.Context()).Take(store(r.URL.Path), 1) {
+		if !limits.ReservationIn(r.Context()).Take(store(r.URL.Path), 1) {
 			t.Error("no byte is left")
 		}
 		w.Header().Set("ETag", "of-the-body")

@@ -1,6 +1,6 @@
-// Package keyring encrypts what must not be readable in the master database
-// and holds the keys that sign access tokens. Keys have ids, so that a new
-// key can be introduced while the old one still decrypts.
+// Package keyring encrypts secrets in the master database and holds the keys that
+// sign access tokens. Keys have ids, so that a new key can be introduced while the
+// old one still decrypts.
 package keyring
 
 import (
@@ -18,12 +18,12 @@ import (
 // KeySize is the length of every key in bytes: AES-256 and HMAC-SHA-256.
 const KeySize = 32
 
-// ErrUnknownKey means that a value was encrypted or signed with a key that
-// is no longer in the configuration.
+// ErrUnknownKey reports that a value was encrypted or signed with a key that is
+// not configured.
 var ErrUnknownKey = errors.New("keyring: encrypted with a key that is not configured")
 
-// ErrTampered means that a value does not decrypt: it was changed, or it
-// belongs to another owner.
+// ErrTampered reports that a value does not decrypt: it was changed, or it belongs
+// to another owner.
 var ErrTampered = errors.New("keyring: value does not authenticate")
 
 var idPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
@@ -35,7 +35,7 @@ type Ring struct {
 	keys map[string][]byte
 }
 
-// Parse reads "id:base64,id:base64"; a bare base64 key has id "1".
+// Parse parses "id:base64,id:base64"; a base64 key without id has id "1".
 func Parse(spec Secret) (*Ring, error) {
 	r := &Ring{keys: map[string][]byte{}}
 	for _, part := range strings.Split(spec.Reveal(), ",") {
@@ -66,8 +66,8 @@ func Parse(spec Secret) (*Ring, error) {
 	return r, nil
 }
 
-// decodeKey accepts standard and URL-safe base64, padded or not. It never
-// repeats its input in an error: the input is a key.
+// decodeKey accepts standard and URL-safe base64, padded or not. Its errors do not
+// contain the input, which is a key.
 func decodeKey(s string) ([]byte, error) {
 	s = strings.TrimRight(s, "=")
 	s = strings.NewReplacer("-", "+", "_", "/").Replace(s)
@@ -81,7 +81,7 @@ func decodeKey(s string) ([]byte, error) {
 	return key, nil
 }
 
-// Generate returns a new key in the form Parse reads.
+// Generate returns a new key in the form that Parse accepts.
 func Generate(id string) Secret {
 	key := make([]byte, KeySize)
 	_, _ = rand.Read(key) // never fails: see crypto/rand
@@ -120,7 +120,7 @@ func (r *Ring) Seal(plaintext []byte, owner string) (string, error) {
 	return "v1." + id + "." + base64.RawURLEncoding.EncodeToString(sealed), nil
 }
 
-// KeyID names the key that an envelope of Seal asks for; "" when it is none.
+// KeyID returns the id of the key of an envelope of Seal; "" if it is not one.
 func KeyID(envelope string) string {
 	parts := strings.Split(envelope, ".")
 	if len(parts) != 3 || parts[0] != "v1" {
@@ -129,8 +129,9 @@ func KeyID(envelope string) string {
 	return parts[1]
 }
 
-// Open decrypts what Seal made for the same owner. It returns ErrUnknownKey
-// when the key is gone and ErrTampered when the value does not authenticate.
+// Open decrypts an envelope that Seal returned for the same owner. It fails with
+// ErrUnknownKey when the key is not configured, and with ErrTampered when the
+// envelope does not authenticate.
 func (r *Ring) Open(envelope, owner string) ([]byte, error) {
 	parts := strings.Split(envelope, ".")
 	if len(parts) != 3 || parts[0] != "v1" {
@@ -141,7 +142,7 @@ func (r *Ring) Open(envelope, owner string) ([]byte, error) {
 		return nil, err
 	}
 	sealed, err := base64.RawURLEncoding.DecodeString(parts[2])
-	// Decoding ignores line breaks and unused bits: only the one spelling that Seal writes counts.
+	// Decoding ignores line breaks and unused bits. Only the form of Seal is accepted.
 	if err != nil || base64.RawURLEncoding.EncodeToString(sealed) != parts[2] {
 		return nil, ErrTampered
 	}
@@ -168,6 +169,6 @@ func newAEAD(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCM(block)
 }
 
-// additionalData authenticates the key id with the owner, so that neither
-// can be exchanged. Ids hold no '.', which makes the join unambiguous.
+// additionalData authenticates the key id and the owner, so that neither can be
+// exchanged. Ids contain no '.', so the result is unambiguous.
 func additionalData(id, owner string) []byte { return []byte("v1." + id + "." + owner) }

@@ -5,10 +5,9 @@ import (
 	"fmt"
 )
 
-// Weak returns an error that names a key which no generator has drawn: bytes
-// that repeat or count, too few different ones, or a text that somebody typed.
-// Of all keys that are drawn by chance it finds fault with less than one in a
-// million million.
+// Weak returns an error that names a key that is not random: bytes that repeat or
+// count, too few different bytes, or a typed text. It rejects less than one in a
+// million million random keys.
 func (r *Ring) Weak() error {
 	for _, id := range r.ids {
 		if fault := weakness(r.keys[id]); fault != "" {
@@ -18,7 +17,7 @@ func (r *Ring) Weak() error {
 	return nil
 }
 
-// weakness says what is wrong with a key of KeySize bytes.
+// weakness returns why a key of KeySize bytes is weak, or "".
 func weakness(key []byte) string {
 	distinct, typed, steady := map[byte]bool{}, true, true
 	for i, b := range key {
@@ -37,7 +36,7 @@ func weakness(key []byte) string {
 	return ""
 }
 
-// Shares reports whether the rings have a key in common, under whatever ids.
+// Shares reports whether the rings have a key in common, whatever its ids.
 func (r *Ring) Shares(other *Ring) bool {
 	for _, a := range r.keys {
 		for _, b := range other.keys {

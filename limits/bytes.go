@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// ByteBudget bounds how many bytes are held in memory at one time, in all and
-// under each key. It is safe for concurrent use. A nil *ByteBudget has no bound.
+// ByteBudget limits how many bytes are in memory at one time, in total and for
+// each key. It is safe for concurrent use. A nil *ByteBudget has no limit.
 type ByteBudget struct {
 	total, share int64
 
@@ -16,33 +16,33 @@ type ByteBudget struct {
 	refused uint64
 }
 
-// NewByteBudget returns a budget of total bytes, of which one key gets share
-// at most.
+// NewByteBudget returns a budget of total bytes, of which one key gets at most
+// share.
 func NewByteBudget(total, share int64) *ByteBudget {
 	return &ByteBudget{total: total, share: min(share, total), keys: map[Key]int64{}}
 }
 
-// Take counts n bytes under k and reports whether they are within the budget.
-// A key may hold its share and never more than is left for all others: so
-// whoever holds much is refused first, and whoever holds little last.
-// (The rule is the dynamic threshold of Choudhury and Hahne, 1998.)
+// Take counts n bytes for k and reports whether they are within the budget. A key
+// may have at most its share, and at most as much as is left for all others, so
+// that the keys with the most bytes are refused first (the dynamic threshold of
+// Choudhury and Hahne, 1998).
 func (b *ByteBudget) Take(k Key, n int64) bool {
 	if b == nil || n <= 0 {
 		return true
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	held := b.keys[k] + n
-	if held > b.share || held > b.total-b.used {
+	taken := b.keys[k] + n
+	if taken > b.share || taken > b.total-b.used {
 		b.refused++
 		return false
 	}
 	b.used += n
-	b.keys[k] = held
+	b.keys[k] = taken
 	return true
 }
 
-// Give returns n bytes that were taken under k.
+// Give returns n bytes that were taken for k.
 func (b *ByteBudget) Give(k Key, n int64) {
 	if b == nil || n <= 0 {
 		return
@@ -55,89 +55,90 @@ func (b *ByteBudget) Give(k Key, n int64) {
 	}
 }
 
-// ByteStats is how much of a budget is in use.
+// ByteStats is the use of a budget.
 type ByteStats struct {
 	Used, Total int64
-	Refused     uint64 // calls of Take, since the start
+	Refused     uint64 // refused calls of Take since the start
 }
 
-// Stats takes a snapshot.
+// Stats returns the use of the budget.
 func (b *ByteBudget) Stats() ByteStats {
 	if b == nil {
 		return ByteStats{}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return ByteStats{b.used, b.total, b.refused}
+	return ByteStats{Used: b.used, Total: b.total, Refused: b.refused}
 }
 
-// Held are the bytes that one request holds until it ends. It is safe for
-// concurrent use. A nil *Held has no bound and counts nothing.
-type Held struct {
+// Reservation is the bytes that one request has taken from a budget until it ends.
+// It is safe for concurrent use. A nil *Reservation has no limit and counts nothing.
+type Reservation struct {
 	budget *ByteBudget
 	mu     sync.Mutex
-	parts  []heldPart // in the order of the first Take
+	parts  []reservedPart // in the order of the first Take
 }
 
-type heldPart struct {
+type reservedPart struct {
 	key   Key
 	bytes int64
 }
 
-type heldKey struct{}
+type reservationKey struct{}
 
-// Hold returns a context whose readers count what they read in the returned
-// Held. The caller ends it with Release.
-func (b *ByteBudget) Hold(ctx context.Context) (context.Context, *Held) {
-	h := &Held{budget: b}
-	return context.WithValue(ctx, heldKey{}, h), h
+// Reserve returns a context whose readers count what they read in the returned
+// Reservation. The caller ends it with Release.
+func (b *ByteBudget) Reserve(ctx context.Context) (context.Context, *Reservation) {
+	r := &Reservation{budget: b}
+	return context.WithValue(ctx, reservationKey{}, r), r
 }
 
-// HeldIn returns the Held that the context carries, or nil.
-func HeldIn(ctx context.Context) *Held {
-	h, _ := ctx.Value(heldKey{}).(*Held)
-	return h
+// ReservationIn returns the Reservation of the context, or nil.
+func ReservationIn(ctx context.Context) *Reservation {
+	r, _ := ctx.Value(reservationKey{}).(*Reservation)
+	return r
 }
 
-// Take counts n bytes under k until Release, or reports false.
-func (h *Held) Take(k Key, n int64) bool {
-	if h == nil {
+// Take counts n bytes for k until Release. It reports whether they are within the
+// budget.
+func (r *Reservation) Take(k Key, n int64) bool {
+	if r == nil {
 		return true
 	}
-	if !h.budget.Take(k, n) {
+	if !r.budget.Take(k, n) {
 		return false
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for i := range h.parts {
-		if h.parts[i].key == k {
-			h.parts[i].bytes += n
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.parts {
+		if r.parts[i].key == k {
+			r.parts[i].bytes += n
 			return true
 		}
 	}
-	h.parts = append(h.parts, heldPart{k, n})
+	r.parts = append(r.parts, reservedPart{key: k, bytes: n})
 	return true
 }
 
-// Key returns the key of the first bytes that were taken, if there are any.
-func (h *Held) Key() (k Key, ok bool) {
-	if h == nil {
+// Key returns the key of the first bytes that were taken, if any were.
+func (r *Reservation) Key() (k Key, ok bool) {
+	if r == nil {
 		return k, false
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if len(h.parts) == 0 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.parts) == 0 {
 		return k, false
 	}
-	return h.parts[0].key, true
+	return r.parts[0].key, true
 }
 
 // Release returns all bytes to the budget.
-func (h *Held) Release() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, p := range h.parts {
-		h.budget.Give(p.key, p.bytes)
+func (r *Reservation) Release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.parts {
+		r.budget.Give(p.key, p.bytes)
 	}
-	h.parts = nil
+	r.parts = nil
 }

@@ -40,41 +40,41 @@ func TestByteBudgetIsFair(t *testing.T) {
 
 // All bytes of a request return when it ends, whoever took them and however
 // many did at once.
-func TestHeldBytesReturn(t *testing.T) {
+func TestReservedBytesReturn(t *testing.T) {
 	t.Parallel()
 	b := limits.NewByteBudget(1000, 500)
-	ctx, held := b.Hold(t.Context())
-	if limits.HeldIn(t.Context()) != nil || limits.HeldIn(ctx) != held {
+	ctx, reserved := b.Reserve(t.Context())
+	if limits.ReservationIn(t.Context()) != nil || limits.ReservationIn(ctx) != reserved {
 		t.Fatal("the context carries another one")
 	}
-	if _, ok := held.Key(); ok {
+	if _, ok := reserved.Key(); ok {
 		t.Error("a key before anything was taken")
 	}
 	first := limits.Of("test", "first")
-	if !held.Take(first, 1) {
+	if !reserved.Take(first, 1) {
 		t.Fatal("refused")
 	}
 	var wg sync.WaitGroup
 	for _, name := range []string{"first", "second"} {
 		for range 50 {
 			wg.Go(func() {
-				if !held.Take(limits.Of("test", name), 2) {
+				if !reserved.Take(limits.Of("test", name), 2) {
 					t.Error("refused")
 				}
 			})
 		}
 	}
 	wg.Wait()
-	if k, ok := held.Key(); !ok || k != first {
+	if k, ok := reserved.Key(); !ok || k != first {
 		t.Errorf("the key is %v", k)
 	}
 	if used := b.Stats().Used; used != 201 {
-		t.Errorf("%d bytes are held", used)
+		t.Errorf("%d bytes are reserved", used)
 	}
-	held.Release()
-	held.Release()
+	reserved.Release()
+	reserved.Release()
 	if used := b.Stats().Used; used != 0 {
-		t.Errorf("%d bytes are held by nobody", used)
+		t.Errorf("%d bytes are reserved by nobody", used)
 	}
 	if !b.Take(first, 500) {
 		t.Error("the share has not returned")
@@ -85,13 +85,13 @@ func TestHeldBytesReturn(t *testing.T) {
 func TestNoByteBudget(t *testing.T) {
 	t.Parallel()
 	var none *limits.ByteBudget
-	_, held := none.Hold(t.Context())
+	_, reserved := none.Reserve(t.Context())
 	k := limits.Of("test", "k")
-	if !none.Take(k, 1<<60) || !held.Take(k, 1<<60) || !(*limits.Held)(nil).Take(k, 1<<60) {
+	if !none.Take(k, 1<<60) || !reserved.Take(k, 1<<60) || !(*limits.Reservation)(nil).Take(k, 1<<60) {
 		t.Error("refused")
 	}
 	none.Give(k, 1)
-	held.Release()
+	reserved.Release()
 	if none.Stats() != (limits.ByteStats{}) {
 		t.Error("counted")
 	}

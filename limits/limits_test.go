@@ -36,7 +36,7 @@ func eachCounter(t *testing.T, test func(t *testing.T, c counter)) {
 }
 
 // fresh is a key that no other test has.
-func fresh() Key { return Of("test", rand.Text()) }
+func newKey() Key { return Of("test", rand.Text()) }
 
 func take(t *testing.T, c counter, k Key, l Limit) Result {
 	t.Helper()
@@ -47,7 +47,7 @@ func take(t *testing.T, c counter, k Key, l Limit) Result {
 	return r
 }
 
-func attempt(t *testing.T, c counter, k Key, p Patience) time.Duration {
+func attempt(t *testing.T, c counter, k Key, p Backoff) time.Duration {
 	t.Helper()
 	wait, err := c.attempt(t.Context(), k, p)
 	if err != nil {
@@ -59,7 +59,7 @@ func attempt(t *testing.T, c counter, k Key, p Patience) time.Duration {
 func TestTake(t *testing.T) {
 	t.Parallel()
 	eachCounter(t, func(t *testing.T, c counter) {
-		slow, k := Limit{Name: "slow", PerMinute: 5}, fresh()
+		slow, k := Limit{Name: "slow", PerMinute: 5}, newKey()
 		for left := 4; left >= 0; left-- {
 			r := take(t, c, k, slow)
 			if !r.OK || r.Remaining != left || r.Reset <= 0 || r.RetryAfter != 0 {
@@ -70,7 +70,7 @@ func TestTake(t *testing.T) {
 		if r.OK || r.Remaining != 0 || r.RetryAfter <= 10*time.Second || r.RetryAfter > 12*time.Second || r.Reset > time.Minute {
 			t.Errorf("the sixth: %+v", r)
 		}
-		if r := take(t, c, fresh(), slow); !r.OK {
+		if r := take(t, c, newKey(), slow); !r.OK {
 			t.Errorf("another caller: %+v", r)
 		}
 		// A refusal costs nothing: who goes on asking does not wait longer.
@@ -86,11 +86,11 @@ func TestTake(t *testing.T) {
 	})
 }
 
-// TestTakeRegains: what was used comes back, one by one.
-func TestTakeRegains(t *testing.T) {
+// TestTakeRefills: what was used comes back, one by one.
+func TestTakeRefills(t *testing.T) {
 	t.Parallel()
 	eachCounter(t, func(t *testing.T, c counter) {
-		quick, k := Limit{Name: "quick", PerMinute: 3000}, fresh() // one in 20 ms
+		quick, k := Limit{Name: "quick", PerMinute: 3000}, newKey() // one in 20 ms
 		for take(t, c, k, quick).OK {
 		}
 		deadline := time.Now().Add(10 * time.Second)
@@ -102,12 +102,12 @@ func TestTakeRegains(t *testing.T) {
 	})
 }
 
-// TestTakeAtOnce: however many ask at once, no more than the limit get it.
-func TestTakeAtOnce(t *testing.T) {
+// TestConcurrentTake: however many ask at once, no more than the limit get it.
+func TestConcurrentTake(t *testing.T) {
 	t.Parallel()
 	eachCounter(t, func(t *testing.T, c counter) {
 		const most = 10
-		limit, k := Limit{Name: "at-once", PerMinute: most}, fresh()
+		limit, k := Limit{Name: "at-once", PerMinute: most}, newKey()
 		var got atomic.Int32
 		var all sync.WaitGroup
 		for range 50 {
@@ -127,7 +127,7 @@ func TestTakeAtOnce(t *testing.T) {
 func TestAttempts(t *testing.T) {
 	t.Parallel()
 	eachCounter(t, func(t *testing.T, c counter) {
-		k, p := fresh(), Patience{Free: 3, Most: 3 * time.Second}
+		k, p := newKey(), Backoff{Free: 3, Most: 3 * time.Second}
 		for n := range 4 {
 			if wait := attempt(t, c, k, p); wait != 0 {
 				t.Fatalf("attempt %d waits %v", n, wait)
@@ -136,7 +136,7 @@ func TestAttempts(t *testing.T) {
 		if wait := attempt(t, c, k, p); wait <= 0 || wait > time.Second {
 			t.Errorf("the fifth waits %v", wait)
 		}
-		if wait := attempt(t, c, fresh(), p); wait != 0 {
+		if wait := attempt(t, c, newKey(), p); wait != 0 {
 			t.Errorf("another waits %v", wait)
 		}
 		if err := c.forget(t.Context(), k); err != nil {
@@ -148,12 +148,12 @@ func TestAttempts(t *testing.T) {
 	})
 }
 
-// TestAttemptsAtOnce: an attempt counts before it is made, so that many at
+// TestConcurrentAttempts: an attempt counts before it is made, so that many at
 // once are not all the first.
-func TestAttemptsAtOnce(t *testing.T) {
+func TestConcurrentAttempts(t *testing.T) {
 	t.Parallel()
 	eachCounter(t, func(t *testing.T, c counter) {
-		k, p := fresh(), Patience{Free: 4, Most: time.Hour}
+		k, p := newKey(), Backoff{Free: 4, Most: time.Hour}
 		var made atomic.Int32
 		var all sync.WaitGroup
 		for range 50 {
@@ -170,11 +170,11 @@ func TestAttemptsAtOnce(t *testing.T) {
 	})
 }
 
-// TestDelaysGrow is in time that the test moves.
-func TestDelaysGrow(t *testing.T) {
+// TestDelaysDouble is in time that the test moves.
+func TestDelaysDouble(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m, k, p := newMemory(maxKeys), fresh(), Patience{Free: 2, Most: 10 * time.Second}
+		m, k, p := newMemory(maxKeys), newKey(), Backoff{Free: 2, Most: 10 * time.Second}
 		attempt(t, m, k, p)
 		attempt(t, m, k, p)
 		for _, want := range []time.Duration{1, 2, 4, 8, 10, 10} {
@@ -186,7 +186,7 @@ func TestDelaysGrow(t *testing.T) {
 			}
 			time.Sleep(want * time.Second) //nolint:forbidigo // the bubble's time
 		}
-		time.Sleep(memoryOfAttempts + time.Second) //nolint:forbidigo // the bubble's time
+		time.Sleep(attemptTTL + time.Second) //nolint:forbidigo // the bubble's time
 		for n := range 3 {
 			if wait := attempt(t, m, k, p); wait != 0 {
 				t.Errorf("attempt %d of another day waits %v", n, wait)
@@ -197,7 +197,7 @@ func TestDelaysGrow(t *testing.T) {
 
 func TestDelayHasABound(t *testing.T) {
 	t.Parallel()
-	p := Patience{Free: 1, Most: time.Minute}
+	p := Backoff{Free: 1, Most: time.Minute}
 	for _, n := range []int{8, 40, 1000, 1 << 40} {
 		if d := p.delay(n); d != time.Minute {
 			t.Errorf("after %d: %v", n, d)
@@ -209,8 +209,8 @@ func TestDelayHasABound(t *testing.T) {
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	const most = 4096
-	m, guessed := newMemory(most), fresh()
-	p := Patience{Free: 1, Most: time.Hour}
+	m, guessed := newMemory(most), newKey()
+	p := Backoff{Free: 1, Most: time.Hour}
 	attempt(t, m, guessed, p)
 	attempt(t, m, guessed, p)
 	for i := range 20 * most {
@@ -255,8 +255,8 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-// TestSharedByTwo: two servers count as one.
-func TestSharedByTwo(t *testing.T) {
+// TestTwoLimitersShareCounts: two servers count as one.
+func TestTwoLimitersShareCounts(t *testing.T) {
 	t.Parallel()
 	url := keyring.NewSecret(limitstest.URL(t))
 	var both [2]*Limiter
@@ -268,7 +268,7 @@ func TestSharedByTwo(t *testing.T) {
 		t.Cleanup(func() { l.Close() }) //nolint:errcheck // the test is over
 		both[i] = l
 	}
-	limited, limit := fresh(), Limit{Name: "both", PerMinute: 10}
+	limited, limit := newKey(), Limit{Name: "both", PerMinute: 10}
 	ok := 0
 	for i := range 30 {
 		if both[i%2].Take(t.Context(), limited, limit).OK {
@@ -278,7 +278,7 @@ func TestSharedByTwo(t *testing.T) {
 	if ok != 10 {
 		t.Errorf("two servers let %d pass, want 10", ok)
 	}
-	k, p := fresh(), Patience{Free: 1, Most: time.Minute}
+	k, p := newKey(), Backoff{Free: 1, Most: time.Minute}
 	both[0].Attempt(t.Context(), k, p)
 	both[1].Attempt(t.Context(), k, p)
 	if both[0].Attempt(t.Context(), k, p) == 0 {
@@ -298,7 +298,7 @@ func TestWithoutServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, limit := fresh(), Limit{Name: "alone", PerMinute: 5}
+	k, limit := newKey(), Limit{Name: "alone", PerMinute: 5}
 	ok, start := 0, time.Now()
 	for range 200 {
 		if l.Take(t.Context(), k, limit).OK {
@@ -326,7 +326,7 @@ func TestNoLimit(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 1000 {
-		if !l.Take(t.Context(), fresh(), Limit{Name: "none"}).OK {
+		if !l.Take(t.Context(), newKey(), Limit{Name: "none"}).OK {
 			t.Fatal("refused")
 		}
 	}
@@ -346,7 +346,7 @@ func TestBadURL(t *testing.T) {
 }
 
 func BenchmarkTakeInMemory(b *testing.B) {
-	m, k := newMemory(maxKeys), fresh()
+	m, k := newMemory(maxKeys), newKey()
 	for b.Loop() {
 		_, _ = m.take(b.Context(), k, Limit{Name: "bench", PerMinute: 1 << 20})
 	}

@@ -8,17 +8,16 @@ import (
 )
 
 const (
-	// maxKeys bounds what is kept: some 20 MB.
+	// maxKeys limits the memory in use to about 20 MB.
 	maxKeys = 1 << 17
 	shards  = 32
-	// sampled is how many keys are looked at to find one to drop.
+	// sampled is how many keys are compared to find one to evict.
 	sampled = 8
 )
 
-// memory counts in this process. What it keeps is bounded: of a full shard it
-// drops the key that would soonest be forgotten anyway, of a few taken at
-// random. So a flood of addresses drops its own kind first, and not the
-// attempts to sign in, which are kept for an hour.
+// memory counts in this process. The number of keys is limited: a full shard
+// evicts, of a few random keys, the one that expires first. A flood of addresses
+// therefore evicts addresses before attempts to sign in, which expire after an hour.
 type memory struct {
 	seed   maphash.Seed
 	shards [shards]shard
@@ -30,10 +29,10 @@ type shard struct {
 	keys map[Key]count
 }
 
-// count is what is kept of a key.
+// count is the state of a key.
 type count struct {
-	full     time.Time // of a limit: when all of it is free again (GCRA's theoretical arrival time)
-	open     time.Time // of attempts: when the next may be
+	full     time.Time // of a limit: when all of it is available again (GCRA's theoretical arrival time)
+	open     time.Time // of attempts: when the next is allowed
 	attempts int
 	expires  time.Time
 }
@@ -50,8 +49,8 @@ func (m *memory) shard(k Key) *shard {
 	return &m.shards[maphash.Comparable(m.seed, k)%shards]
 }
 
-// take is the generic cell rate algorithm: a bucket that holds a minute's acts
-// and regains them one by one, in one moment of time.
+// take implements the generic cell rate algorithm: a bucket of a minute's requests
+// that refills one by one, stored as one point in time.
 func (m *memory) take(_ context.Context, k Key, limit Limit) (Result, error) {
 	s, now := m.shard(k), time.Now()
 	s.mu.Lock()
@@ -69,7 +68,7 @@ func (m *memory) take(_ context.Context, k Key, limit Limit) (Result, error) {
 	return resultOf(limit, full.Sub(now), true), nil
 }
 
-// resultOf reads a bucket: used is how long it takes to be whole again.
+// resultOf returns the result for a bucket that is full again after used.
 func resultOf(limit Limit, used time.Duration, ok bool) Result {
 	whole := time.Duration(limit.PerMinute) * limit.interval()
 	r := Result{OK: ok, Reset: used, Remaining: int((whole - used) / limit.interval())}
@@ -79,7 +78,7 @@ func resultOf(limit Limit, used time.Duration, ok bool) Result {
 	return r
 }
 
-func (m *memory) attempt(_ context.Context, k Key, p Patience) (time.Duration, error) {
+func (m *memory) attempt(_ context.Context, k Key, p Backoff) (time.Duration, error) {
 	s, now := m.shard(k), time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,7 +91,7 @@ func (m *memory) attempt(_ context.Context, k Key, p Patience) (time.Duration, e
 	}
 	c.attempts++
 	c.open = now.Add(p.delay(c.attempts))
-	c.expires = c.open.Add(memoryOfAttempts)
+	c.expires = c.open.Add(attemptTTL)
 	s.put(k, c, now, m.most)
 	return 0, nil
 }
@@ -107,15 +106,16 @@ func (m *memory) forget(_ context.Context, keys ...Key) error {
 	return nil
 }
 
-// put keeps a count, in place of another one when the shard is full.
+// put stores a count, and evicts another one when the shard is full.
 func (s *shard) put(k Key, c count, now time.Time, most int) {
 	if _, known := s.keys[k]; !known && len(s.keys) >= most {
-		s.drop(now)
+		s.evict(now)
 	}
 	s.keys[k] = c
 }
 
-func (s *shard) drop(now time.Time) {
+// evict deletes the key, of a few random ones, that expires first.
+func (s *shard) evict(now time.Time) {
 	var victim Key
 	var soonest time.Time
 	looked := 0
@@ -130,7 +130,7 @@ func (s *shard) drop(now time.Time) {
 	delete(s.keys, victim)
 }
 
-// size is how many keys are kept.
+// size returns the number of keys.
 func (m *memory) size() (n int) {
 	for i := range m.shards {
 		s := &m.shards[i]

@@ -13,34 +13,34 @@ import (
 )
 
 const (
-	sharedTimeout = 250 * time.Millisecond // the longest that a request waits for the server
+	sharedTimeout = 250 * time.Millisecond // how long a request waits for the server
 	sharedConns   = 32
 )
 
-// shared counts in a Redis or Valkey server, by its clock.
+// shared counts in a Redis or Valkey server, with its clock.
 type shared struct {
 	client  *redis.Client
 	timeout time.Duration // for one call
 }
 
-// newShared does not connect yet.
+// newShared returns a counter on the server at url. It does not connect.
 func newShared(url keyring.Secret, timeout time.Duration) (*shared, error) {
 	opts, err := redis.ParseURL(url.Reveal())
-	if err != nil { // which repeats the password
+	if err != nil { // err contains the password
 		return nil, errors.New("must be redis://HOST:PORT or, with TLS, rediss://HOST:PORT, with user:password@ before the host if need be")
 	}
 	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout, opts.PoolTimeout = timeout, timeout, timeout, timeout
 	opts.MaxRetries, opts.DialerRetries, opts.PoolSize = -1, 1, sharedConns
 	opts.ContextTimeoutEnabled = true
-	opts.DisableIdentity = true // servers before 7.2 know neither this
+	opts.DisableIdentity = true // servers before 7.2 support neither this nor the next option
 	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	redis.SetLogger(&logging.VoidLogger{}) // it would write each failure to standard error: ours are in the log once
+	redis.SetLogger(&logging.VoidLogger{}) // it writes each failure to standard error
 	return &shared{redis.NewClient(opts), timeout}, nil
 }
 
-// takeScript is memory.take. All times are in microseconds: as Lua's numbers
-// they are exact for the next centuries. It answers whether it is allowed, and
-// how long the bucket takes to be whole again.
+// takeScript is memory.take. Times are in microseconds, which Lua's numbers
+// represent exactly for centuries. It returns whether the request is allowed, and
+// the time until the bucket is full again.
 var takeScript = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
@@ -51,7 +51,7 @@ full = full + interval
 redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000))
 return {1, full - now}`)
 
-// attemptScript is memory.attempt. It answers how long to wait.
+// attemptScript is memory.attempt. It returns the wait.
 var attemptScript = redis.NewScript(`
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
@@ -74,15 +74,15 @@ func (s *shared) take(ctx context.Context, k Key, limit Limit) (Result, error) {
 		return Result{}, err
 	}
 	if len(answer) != 2 {
-		return Result{}, errors.New("limits: the script's answer has another form")
+		return Result{}, errors.New("limits: unexpected result of the script")
 	}
 	return resultOf(limit, time.Duration(answer[1])*time.Microsecond, answer[0] == 1), nil
 }
 
-func (s *shared) attempt(ctx context.Context, k Key, p Patience) (time.Duration, error) {
+func (s *shared) attempt(ctx context.Context, k Key, p Backoff) (time.Duration, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	wait, err := attemptScript.Run(ctx, s.client, []string{k.String()}, p.Free, p.Most.Microseconds(), memoryOfAttempts.Microseconds()).Int64()
+	wait, err := attemptScript.Run(ctx, s.client, []string{k.String()}, p.Free, p.Most.Microseconds(), attemptTTL.Microseconds()).Int64()
 	return time.Duration(wait) * time.Microsecond, err
 }
 
@@ -96,8 +96,8 @@ func (s *shared) forget(ctx context.Context, keys ...Key) error {
 	return s.client.Unlink(ctx, names...).Err()
 }
 
-// bounded is for one call. A client that goes away must not look like a server
-// that does not answer.
+// bounded returns the context of one call. It ignores the cancellation of ctx: a
+// client that disconnects is not a failure of the server.
 func (s *shared) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
 }

@@ -7,25 +7,23 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// Allowance bounds how many mails of one kind may leave for one key, such as a
-// recipient or a sender: Burst at once, and one more after each Every. What was
-// taken is kept in the master database (mail_allowances), so it is exact over
-// all replicas and holds after a restart.
+// Allowance limits the mails of one kind for one key, such as a recipient or a
+// sender: Burst at once, and one more after each Every. The counts are in the master
+// database (mail_allowances), so that they are exact across replicas and restarts.
 type Allowance struct {
-	Name  string // of the kind; keys of different kinds are counted apart
+	Name  string // the kind of mail; keys of different kinds are independent
 	Burst int    // 0 is no limit
 	Every time.Duration
 }
 
-// Take counts one mail in tx and returns zero, or counts none and returns how
-// long to wait for the next. The count ends with tx: a rolled-back act has cost
-// nothing. The key's row is locked until then, so whoever takes several
-// allowances takes them in one order.
+// Take counts one mail in tx and returns zero, or counts none and returns the wait
+// for the next. A rollback of tx undoes the count. The key's row is locked until tx
+// ends, so callers take several allowances in a fixed order.
 func (a Allowance) Take(ctx context.Context, tx *masterdb.Tx, key string) (wait time.Duration, err error) {
 	if a.Burst == 0 {
 		return 0, nil
 	}
-	// The row says when the whole burst is free again (GCRA): one number holds
+	// The row stores when the whole burst is available again (GCRA): one number for
 	// both the count and its time.
 	now, every := tx.Now.UnixMicro(), a.Every.Microseconds()
 	latest := now + int64(a.Burst-1)*every
@@ -44,16 +42,16 @@ func (a Allowance) Take(ctx context.Context, tx *masterdb.Tx, key string) (wait 
 	return time.Duration(fullAt-latest) * time.Microsecond, nil
 }
 
-// Forget takes back all that was counted under the key.
+// Forget deletes the count of the key.
 func (a Allowance) Forget(ctx context.Context, tx *masterdb.Tx, key string) error {
 	_, err := tx.Exec(ctx, `DELETE FROM mail_allowances WHERE name = $1 AND key = $2`, a.Name, key)
 	return err
 }
 
-// purgeBatch is how many allowances one transaction removes.
+// purgeBatch is how many allowances one transaction deletes.
 const purgeBatch = 1000
 
-// PurgeAllowances removes what does not count any more, a batch at a time.
+// PurgeAllowances deletes counts that have expired, in batches.
 func PurgeAllowances(ctx context.Context, db *masterdb.DB) error {
 	for {
 		var n int64

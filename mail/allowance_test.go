@@ -71,8 +71,8 @@ func TestAllowance(t *testing.T) {
 	})
 }
 
-// TestAllowanceAtOnce: of 20 at once exactly the burst passes.
-func TestAllowanceAtOnce(t *testing.T) {
+// TestConcurrentAllowance: of 20 at once exactly the burst passes.
+func TestConcurrentAllowance(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		var passed atomic.Int32

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Written is a message that went into a file, since there is no server.
+// Written is a message that was written to a file, without a server.
 type Written struct {
 	ID      string
 	At      time.Time
@@ -27,8 +27,8 @@ type Written struct {
 // maxBox is how many messages Box shows.
 const maxBox = 100
 
-// Box returns the messages that were written, newest first, at most 100. With
-// a server there are none.
+// Box returns the messages that were written to files, newest first, at most 100.
+// It returns none with a server.
 func (s *Sender) Box() ([]Written, error) {
 	if s.server != nil || s.opts.Dir == "" {
 		return nil, nil
@@ -53,7 +53,7 @@ func (s *Sender) Box() ([]Written, error) {
 	return box, s.fill(box)
 }
 
-// fill reads the messages themselves.
+// fill reads the contents of the messages.
 func (s *Sender) fill(box []Written) error {
 	for i := range box {
 		file, err := os.Open(filepath.Join(s.opts.Dir, box[i].ID+".eml"))
@@ -72,7 +72,7 @@ func (w *Written) read(r io.Reader) error {
 	msg, err := netmail.ReadMessage(r)
 	if err != nil {
 		w.Subject = "(cannot be read)"
-		return nil //nolint:nilerr // not one of ours: shown as such
+		return nil //nolint:nilerr // another program wrote it: shown as unreadable
 	}
 	var words mime.WordDecoder
 	if w.Subject, err = words.DecodeHeader(msg.Header.Get("Subject")); err != nil {

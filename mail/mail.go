@@ -1,6 +1,6 @@
-// Package mail sends e-mail: through the operator's SMTP server or, in
-// development without one, into files. It knows no domain: what a message says,
-// and to whom, is rendered by the domain at the time of sending.
+// Package mail sends e-mail, through the operator's SMTP server or, in development
+// without one, into files. It knows no domain: the domain renders a message when
+// it sends it.
 package mail
 
 import (
@@ -20,15 +20,15 @@ import (
 	"github.com/stoahq/stoa/keyring"
 )
 
-// Message is one message to one person.
+// Message is a message to one person.
 type Message struct {
-	// ID is the message's own: 1 to 100 letters, digits and hyphens. Sent again
-	// after a failure of which nobody knows what came of it, a message has the
-	// same one, so that mail systems can tell.
+	// ID is 1 to 100 letters, digits and hyphens. A message that is sent again after
+	// a failure with an unknown result has the same ID, so that mail systems can
+	// detect the duplicate.
 	ID      string
 	To      Address
 	Subject string
-	Text    string // plain, lines of any length
+	Text    string // plain text, lines of any length
 }
 
 // Address is a person's mailbox. Name may be empty.
@@ -37,16 +37,16 @@ type Address struct {
 	Email string
 }
 
-// Options say how messages leave.
+// Options configure a Sender.
 type Options struct {
 	// URL is smtps://user:password@host:465 (TLS from the first byte) or
 	// smtp://user:password@host:587 (STARTTLS, which the server must offer).
-	// The server's certificate is verified. Only to a loopback address does
-	// smtp:// send without TLS. Zero: no server.
+	// The server's certificate is verified. smtp:// sends without TLS to a loopback
+	// address only. Zero: no server.
 	URL   keyring.Secret
 	From  string         // such as "Stoa <no-reply@example.com>"
-	Dir   string         // where messages go, as .eml files, without a server; empty: nowhere
-	Roots *x509.CertPool // who may sign the server's certificate; nil: whom the system trusts
+	Dir   string         // the directory of .eml files, without a server; empty: none
+	Roots *x509.CertPool // the roots of the server's certificate; nil: the system's
 	Log   *slog.Logger
 }
 
@@ -57,10 +57,10 @@ type Sender struct {
 	server *server // nil without one
 }
 
-// ErrNoServer means that there is no way for messages to leave.
+// ErrNoServer reports that neither a server nor a directory is configured.
 var ErrNoServer = errors.New("no mail can be sent: SMTP_URL is not set")
 
-// New fails when an option cannot be used. It connects to nothing.
+// New returns a Sender. It fails when an option is invalid, and does not connect.
 func New(opts Options) (*Sender, error) {
 	from, err := netmail.ParseAddress(opts.From)
 	if err != nil || !printable(from.Name) {
@@ -75,7 +75,7 @@ func New(opts Options) (*Sender, error) {
 	return s, nil
 }
 
-// Describe says where messages go, without a secret.
+// Describe returns where messages go, without secrets.
 func (s *Sender) Describe() string {
 	switch {
 	case s.server != nil:
@@ -86,12 +86,12 @@ func (s *Sender) Describe() string {
 	return ErrNoServer.Error()
 }
 
-// Goes reports whether messages go anywhere.
-func (s *Sender) Goes() bool { return s.server != nil || s.opts.Dir != "" }
+// Enabled reports whether messages can be sent or written.
+func (s *Sender) Enabled() bool { return s.server != nil || s.opts.Dir != "" }
 
-// Send sends m. It fails with ErrNoServer, with an *Error, or with what kept it
-// from reaching the server. A message that failed may have been taken all the
-// same, when the connection broke at the last moment.
+// Send sends m. It fails with ErrNoServer, with an *Error of the server, or with
+// the error of the connection. When the connection breaks at the end, the server
+// may have accepted the message despite the error.
 func (s *Sender) Send(ctx context.Context, m Message) error {
 	msg, err := s.compose(m)
 	if err != nil {
@@ -106,7 +106,7 @@ func (s *Sender) Send(ctx context.Context, m Message) error {
 	return ErrNoServer
 }
 
-// Check connects to the server, as Send would, and sends nothing.
+// Check connects to the server as Send does, and sends nothing.
 func (s *Sender) Check(ctx context.Context) error {
 	if s.server == nil {
 		return ErrNoServer
@@ -118,7 +118,7 @@ func (s *Sender) Check(ctx context.Context) error {
 	return client.Close()
 }
 
-// compose writes the message. Whatever a text holds, it becomes no header.
+// compose builds the message. No text of m can add a header.
 func (s *Sender) compose(m Message) (*gomail.Msg, error) {
 	to, err := netmail.ParseAddress(m.To.Email)
 	if err != nil || m.ID == "" || len(m.ID) > 100 || strings.ContainsFunc(m.ID, notInID) {
@@ -132,19 +132,19 @@ func (s *Sender) compose(m Message) (*gomail.Msg, error) {
 	msg.Subject(oneLine(m.Subject))
 	msg.SetMessageIDWithValue(m.ID + "@" + s.domain())
 	msg.SetDate()
-	msg.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: no holiday greeting comes back
+	msg.SetGenHeader("Auto-Submitted", "auto-generated") // RFC 3834: prevents automatic replies
 	msg.SetBodyString(gomail.TypeTextPlain, m.Text)
 	return msg, nil
 }
 
-// badMailbox is SMTP's code for an address that is none (RFC 5321, 4.2.3).
+// badMailbox is SMTP's code for an invalid address (RFC 5321, 4.2.3).
 const badMailbox = 553
 
 func notInID(r rune) bool {
 	return r != '-' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
 }
 
-// oneLine makes one line of a text, of at most 200 characters.
+// oneLine returns a text as one line of at most 200 characters.
 func oneLine(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || r == unicode.ReplacementChar {
@@ -163,7 +163,7 @@ func printable(s string) bool { return s == oneLine(s) }
 
 func (s *Sender) domain() string { return s.from.Address[strings.LastIndex(s.from.Address, "@")+1:] }
 
-// write puts the message into a file of its own that nobody else can read.
+// write writes the message to a new file that only this user can read.
 func (s *Sender) write(ctx context.Context, id string, msg *gomail.Msg) error {
 	if err := os.MkdirAll(s.opts.Dir, 0o700); err != nil {
 		return err
@@ -173,7 +173,7 @@ func (s *Sender) write(ctx context.Context, id string, msg *gomail.Msg) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(file.Name()) //nolint:errcheck // after the rename it is not there
+	defer os.Remove(file.Name()) //nolint:errcheck // it does not exist after the rename
 	_, err = msg.WriteTo(file)
 	if err := errors.Join(err, file.Close()); err != nil {
 		return err

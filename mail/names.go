@@ -1,21 +1,37 @@
 package mail
 
 import (
+	netmail "net/mail"
 	"regexp"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 	"golang.org/x/net/publicsuffix"
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/stoahq/stoa"
 )
 
-// MaxName is how long, in characters, a name in a mail should be at most.
+// IsBareAddress reports whether s is an e-mail address alone, without display
+// name, comment or quotes, and of visible characters. net/mail accepts all
+// characters beyond ASCII, invisible and direction-changing ones included.
+func IsBareAddress(s string) bool {
+	unfit := func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, unfit) {
+		return false
+	}
+	// What mail.Address renders equals its input only for a bare address.
+	address, err := netmail.ParseAddress(s)
+	return err == nil && address.Address == s
+}
+
+// MaxName is the maximum length of a name in a mail, in characters.
 const MaxName = 80
 
-// HasLink reports whether a mail client may make a link of some part of a
-// text: a URL, an e-mail address, or what has the form of a host's name under a
-// top-level domain that exists.
+// HasLink reports whether a mail client may turn a part of a text into a link: a
+// URL, an e-mail address, or a host name under an existing top-level domain.
 func HasLink(s string) bool {
 	s = asClientsRead(s)
 	if atSign.MatchString(s) || strings.Contains(s, "//") || scheme.MatchString(s) {
@@ -29,19 +45,19 @@ func HasLink(s string) bool {
 	return false
 }
 
-// atSign joins the parts of an address.
+// atSign matches the middle of an address.
 var atSign = regexp.MustCompile(`\S@\S`)
 
-// scheme begins a URL without slashes that clients know.
+// scheme matches the start of a URL without slashes.
 var scheme = regexp.MustCompile(`(?i)\b(mailto|tel|sms|javascript|data|skype|whatsapp|bitcoin|callto|facetime):\S`)
 
-// Plain makes a text that somebody has chosen, such as the name of a person or
-// a store, fit for a mail to somebody else: one line of at most so many
-// characters, without control and direction-changing characters, and with
-// spaces in what a client would make a link of.
+// Plain makes a text that a user has chosen, such as the name of a person or a
+// store, safe for a mail to somebody else: one line of at most so many characters,
+// without control and hidden characters, and with spaces in what a client would
+// turn into a link.
 func Plain(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
-		if IsHidden(r) {
+		if stoa.IsHidden(r) {
 			return -1
 		}
 		return r
@@ -57,18 +73,11 @@ func Plain(s string, most int) string {
 	return s
 }
 
-// separator is what the parts of a link are joined by.
+// separator matches the separators of a link.
 var separator = regexp.MustCompile(`[.:。．｡\x{2024}]`)
 
-// IsHidden reports whether a character is not seen or changes how those around
-// it are: format characters such as direction overrides, and line separators.
-// The joiners that several scripts are written with are none.
-func IsHidden(r rune) bool {
-	return unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp, unicode.Co, unicode.Cs) && r != '\u200c' && r != '\u200d'
-}
-
-// asClientsRead is a text as the most lenient client takes it: compatibility
-// forms as what they stand for, without what is not seen.
+// asClientsRead returns a text as the most lenient client reads it: with
+// compatibility forms replaced, and without invisible characters.
 func asClientsRead(s string) string {
 	s = strings.NewReplacer("。", ".", "｡", ".").Replace(norm.NFKC.String(s))
 	return strings.Map(func(r rune) rune {
@@ -79,13 +88,13 @@ func asClientsRead(s string) string {
 	}, s)
 }
 
-// endsHost reports whether a character is none of a host's name.
+// endsHost reports whether a character cannot be part of a host name.
 func endsHost(r rune) bool {
 	return r != '.' && r != '-' && !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsMark(r)
 }
 
-// isHost reports whether a word is a host's name under a public suffix, begins
-// with www.
+// isHost reports whether a word is a host name under a public suffix or begins
+// with "www.".
 func isHost(word string) bool {
 	word = strings.ToLower(word)
 	if rest, ok := strings.CutPrefix(word, "www."); ok && rest != "" {

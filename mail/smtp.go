@@ -19,12 +19,11 @@ import (
 	"github.com/stoahq/stoa/keyring"
 )
 
-// Error is a mail server's refusal. It holds nothing of what the server or the
-// message says, which may name people.
+// Error is a refusal of a mail server. It contains no text of the server or the
+// message, which may contain personal data.
 type Error struct {
-	Code int // of SMTP; 0 for a failure on the way
-	// Final refusals are about this message (5xx): sent again, it would be
-	// refused again.
+	Code int // of SMTP; 0 for a failure of the connection
+	// Final refusals (5xx) are permanent: the message would be refused again.
 	Final bool
 	Step  string // what was refused
 }
@@ -36,7 +35,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("the mail server refused with %d: %s", e.Code, e.Step)
 }
 
-// IsFinal reports whether err is a refusal that another attempt will meet too.
+// IsFinal reports whether err is a permanent refusal.
 func IsFinal(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.Final
@@ -47,7 +46,7 @@ func (s *Sender) deliver(ctx context.Context, msg *gomail.Msg) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close() //nolint:errcheck // the message is through or it is not
+	defer client.Close() //nolint:errcheck // the result of Send decides
 	err = client.Send(msg)
 	if err == nil || msg.IsDelivered() {
 		return nil
@@ -60,8 +59,7 @@ func (s *Sender) deliver(ctx context.Context, msg *gomail.Msg) error {
 	return &Error{Code: code, Final: code >= 500, Step: refused.Reason.String()}
 }
 
-// dial connects, encrypts and signs in. What fails here is no fault of a
-// message.
+// dial connects, encrypts and signs in. Its errors are not about a message.
 func (s *Sender) dial(ctx context.Context) (*gomail.Client, error) {
 	client, err := gomail.NewClient(s.server.host, s.server.options(s.domain(), s.opts.Roots)...)
 	if err != nil {
@@ -77,21 +75,20 @@ func (s *Sender) dial(ctx context.Context) (*gomail.Client, error) {
 	return client, nil
 }
 
-// server is an SMTP server as SMTP_URL names it.
+// server is the address of an SMTP server.
 type server struct {
 	host     string
 	port     int
 	implicit bool // TLS from the first byte
-	plain    bool // no TLS: it is this machine
+	plain    bool // no TLS, to a loopback address
 	user     string
 	password keyring.Secret
 }
 
-// sendTimeout bounds reaching the server, and the exchange with it.
+// sendTimeout limits connecting to the server, and each exchange with it.
 const sendTimeout = 20 * time.Second
 
-// parseURL reads an SMTP_URL. Its error says what is wrong and nothing of what
-// the URL holds.
+// parseURL parses the URL of an SMTP server. Its errors contain no part of the URL.
 func parseURL(secret keyring.Secret) (*server, error) {
 	u, err := url.Parse(secret.Reveal())
 	if err != nil || u.Host == "" || u.Hostname() == "" || u.Scheme != "smtp" && u.Scheme != "smtps" {

@@ -1,7 +1,7 @@
 // Package quotas limits how many things one user, or one store, may have on
 // the platform. It holds the names and the limits. Each domain counts its own
-// rows in the transaction that adds one, under the lock of LockUser or
-// LockStore: so a quota is exact, however many calls come at once.
+// rows in the transaction that adds one, under the lock of LockUser or LockStore,
+// so that a quota is exact under concurrent calls.
 package quotas
 
 import (
@@ -22,7 +22,7 @@ const (
 	Hostnames        = "hostnames"         // custom ones of a store, verified or not
 	APIKeys          = "api_keys"          // of a store
 	Invitations      = "invitations"       // open ones of a store
-	ReleasedSlugs    = "released_slugs"    // slugs that a store has given up and that are kept for it
+	ReleasedSlugs    = "released_slugs"    // former slugs that are reserved for a store
 	PendingPurchases = "pending_purchases" // of a store
 )
 
@@ -40,7 +40,7 @@ type Limits struct {
 // their e-mail address.
 type PerUser struct{ Unverified, Verified int }
 
-// User is a user whom quotas are counted for.
+// User is a user with quotas.
 type User struct {
 	ID               stoa.UserID
 	Verified         bool // their e-mail address
@@ -49,10 +49,10 @@ type User struct {
 	ManagedDatabases *int // likewise
 }
 
-// LockUser reads the user and locks their row until tx ends: of several calls
-// that create something for one user, each counts what the one before it
-// created. Call it before any store's row is locked. It fails with
-// session_revoked when there is no such user.
+// LockUser reads the user and locks their row until tx ends, so that concurrent
+// calls that create something for one user run one after the other. Call it before
+// a store's row is locked. It fails with session_revoked when the user does not
+// exist.
 func LockUser(ctx context.Context, tx *masterdb.Tx, id stoa.UserID) (User, error) {
 	u := User{ID: id}
 	err := tx.Get(ctx, &u, `SELECT id, email_verified AS verified, role = 'admin' AS operator, quota_stores AS stores,
@@ -63,7 +63,8 @@ func LockUser(ctx context.Context, tx *masterdb.Tx, id stoa.UserID) (User, error
 	return u, err
 }
 
-// LockStore locks the store's row until tx ends, for quotas of a store.
+// LockStore locks the store's row until tx ends, for quotas of a store. It fails
+// with store_not_found.
 func LockStore(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
 	var locked stoa.StoreID
 	err := tx.Get(ctx, &locked, `SELECT id FROM stores WHERE id = $1`+tx.ForUpdate(), id)
@@ -103,8 +104,8 @@ func (p PerUser) limit(u User, own *int) int {
 	return p.Unverified
 }
 
-// Verification returns what verifying their e-mail address would do for a
-// user who has reached the limit: a sentence for the error, or "".
+// Verification returns a sentence for the error that says what verifying the
+// e-mail address would do for a user who has reached the limit, or "".
 func (p PerUser) Verification(u User, own *int) string {
 	switch {
 	case u.Verified || own != nil || p.Verified == p.Unverified:
@@ -126,7 +127,7 @@ func Error(name string, limit, used int, format string, args ...any) *stoa.Error
 	return e
 }
 
-// RateError returns rate_limited for a quota that is regained with time.
+// RateError returns rate_limited for a quota that is available again after wait.
 func RateError(name string, limit, used int, wait time.Duration, format string, args ...any) *stoa.Error {
 	e := Error(name, limit, used, format, args...)
 	e.Code, e.RetryAfter = stoa.RateLimited, wait

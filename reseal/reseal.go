@@ -1,6 +1,6 @@
-// Package reseal brings what is encrypted in the master database under the
-// current key, and counts what each key is still needed for. The rooms that
-// keep such values say where (Column); what they mean is nobody's business here.
+// Package reseal encrypts the encrypted values of the master database again with
+// the current key, and counts how many values need each key. The packages that
+// store such values name their columns (Column).
 package reseal
 
 import (
@@ -11,29 +11,29 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// Column holds envelopes of keyring.Seal, one per row; NULL or empty where there
-// is none. Its names are written into SQL: they are constants of the code.
+// Column is a column of envelopes of keyring.Seal; NULL or empty is no envelope.
+// Its names become part of SQL, so they must be constants of the code.
 type Column struct {
 	Table string
 	Key   string                  // the table's primary key: one column, of ids
 	Name  string                  // the column
-	Owner func(key string) string // what a row's envelope is bound to
+	Owner func(key string) string // the owner to which a row's envelope is bound
 }
 
 func (c Column) String() string { return c.Table + "." + c.Name }
 
-// filled is the condition that a row has an envelope.
+// filled returns the SQL condition that a row has an envelope.
 func (c Column) filled() string { return fmt.Sprintf("%s IS NOT NULL AND %s <> ''", c.Name, c.Name) }
 
-// Count is how many rows of a column ask for a key. KeyID is "" for what is no
-// envelope at all.
+// Count is the number of rows of a column that need a key. KeyID is "" for values
+// that are not envelopes.
 type Count struct {
 	Column Column
 	KeyID  string
 	Rows   int64
 }
 
-// Counts tells which keys the columns' rows ask for.
+// Counts returns which keys the rows of the columns need.
 func Counts(ctx context.Context, db *masterdb.DB, columns []Column) ([]Count, error) {
 	// The second of the parts between dots; see keyring.Seal.
 	keyID := `CASE WHEN substr(%[1]s, 1, 3) = 'v1.' THEN split_part(%[1]s, '.', 2) ELSE '' END`
@@ -52,14 +52,14 @@ func Counts(ctx context.Context, db *masterdb.DB, columns []Column) ([]Count, er
 			return nil, fmt.Errorf("%s: %w", c, err)
 		}
 		for _, r := range rows {
-			out = append(out, Count{c, r.KeyID, r.Rows})
+			out = append(out, Count{Column: c, KeyID: r.KeyID, Rows: r.Rows})
 		}
 	}
 	return out, nil
 }
 
-// Progress is how far a run is, in rows. Failed are those that cannot be
-// decrypted; of those that changed meanwhile nothing is said.
+// Progress is the progress of a run, in rows. Failed rows cannot be decrypted. Rows
+// that were changed during the run are in Done only.
 type Progress struct {
 	Total, Done, Resealed, Failed int64
 }
@@ -68,14 +68,14 @@ type Progress struct {
 type Lost struct {
 	Column Column
 	Key    string // of the row
-	KeyID  string // what its envelope asks for
+	KeyID  string // the key that its envelope needs
 	Cause  error  // keyring.ErrUnknownKey or keyring.ErrTampered
 }
 
-// maxLost bounds the list of Run, not what is counted.
+// maxLost limits the list that Run returns, not the count.
 const maxLost = 100
 
-// run is one run over all columns.
+// run is a run over all columns.
 type run struct {
 	db   *masterdb.DB
 	ring *keyring.Ring
@@ -84,11 +84,11 @@ type run struct {
 	lost []Lost
 }
 
-// Run encrypts every row anew that is not under the ring's current key, a few
-// at a time, and tells show after each few. It may be stopped and run again,
-// beside servers at work and beside itself: a row is replaced only if it is
-// still what was decrypted, so that a change of its value meanwhile stays. A
-// row that cannot be decrypted is left as it is and listed, up to 100 of them.
+// Run encrypts every row that is not encrypted with the ring's current key again,
+// in batches, and calls show after each batch. It may be interrupted and repeated,
+// and may run while servers and other runs do: a row is replaced only if it has
+// not changed since it was decrypted. It does not change rows that cannot be
+// decrypted, and returns up to 100 of them.
 func Run(ctx context.Context, db *masterdb.DB, ring *keyring.Ring, columns []Column, show func(Progress)) (Progress, []Lost, error) {
 	r := &run{db: db, ring: ring, show: show}
 	counts, err := Counts(ctx, db, columns)
@@ -109,21 +109,21 @@ func Run(ctx context.Context, db *masterdb.DB, ring *keyring.Ring, columns []Col
 	return r.at, r.lost, nil
 }
 
-// few rows are changed in one transaction, which on SQLite keeps every other
-// writer waiting.
-const few = 100
+// batchSize is how many rows one transaction changes. On SQLite, other writers wait
+// meanwhile.
+const batchSize = 100
 
-// row is one envelope.
+// row is an envelope and its key.
 type row struct{ Key, Envelope string }
 
-// column walks by the primary key, so that rows that cannot be decrypted do
-// not come again.
+// column processes a column in the order of the primary key, so that rows that
+// cannot be decrypted are read once.
 func (r *run) column(ctx context.Context, c Column) error {
 	id, _ := r.ring.Current()
 	current := "v1." + id + "."
 	query := fmt.Sprintf(`SELECT CAST(%[1]s AS text) AS key, %[2]s AS envelope FROM %[3]s
 		WHERE %[4]s AND substr(%[2]s, 1, %[5]d) <> $1 AND %[1]s > $2 ORDER BY %[1]s LIMIT %[6]d`,
-		c.Key, c.Name, c.Table, c.filled(), len(current), few)
+		c.Key, c.Name, c.Table, c.filled(), len(current), batchSize)
 	after := "00000000-0000-0000-0000-000000000000" // before every id
 	for {
 		var rows []row
@@ -148,7 +148,7 @@ func (r *run) batch(ctx context.Context, c Column, rows []row) error {
 		if err != nil {
 			r.at.Failed++
 			if len(r.lost) < maxLost {
-				r.lost = append(r.lost, Lost{c, old.Key, keyring.KeyID(old.Envelope), err})
+				r.lost = append(r.lost, Lost{Column: c, Key: old.Key, KeyID: keyring.KeyID(old.Envelope), Cause: err})
 			}
 			continue
 		}
@@ -160,7 +160,7 @@ func (r *run) batch(ctx context.Context, c Column, rows []row) error {
 	var changed int64
 	err := r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		changed = 0
-		for _, old := range rows { // in the order of the ids, as every other run, so that two never wait for each other
+		for _, old := range rows { // in the order of the ids, so that concurrent runs cannot deadlock
 			envelope, ok := renewed[old]
 			if !ok {
 				continue

@@ -187,8 +187,8 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// TestStopped: what a run has done when it is stopped stays, and the next goes on.
-func TestStopped(t *testing.T) {
+// TestInterruptedRun: what a run has done when it is stopped stays, and the next goes on.
+func TestInterruptedRun(t *testing.T) {
 	t.Parallel()
 	each(t, func(b bench) {
 		const n = 350
@@ -214,8 +214,8 @@ func TestStopped(t *testing.T) {
 	})
 }
 
-// TestTwoAtOnce: each row is encrypted anew by one of two runs.
-func TestTwoAtOnce(t *testing.T) {
+// TestConcurrentRuns: each row is encrypted anew by one of two runs.
+func TestConcurrentRuns(t *testing.T) {
 	t.Parallel()
 	each(t, func(b bench) {
 		const n = 600

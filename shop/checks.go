@@ -2,7 +2,6 @@ package shop
 
 import (
 	"fmt"
-	"net/mail"
 	"net/url"
 	"regexp"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/text/language"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/mail"
 )
 
 // A check says what is wrong with a value, in words that follow the field's
@@ -84,12 +84,9 @@ func checkSKU(s string) string {
 	return checkName(64)(s)
 }
 
-// checkEmail takes a bare address: no display name, no quotes. net/mail lets
-// every character beyond ASCII pass, invisible ones included.
+// checkEmail accepts a bare address of at most 254 characters.
 func checkEmail(s string) string {
-	unfit := func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }
-	a, err := mail.ParseAddress(s)
-	if err != nil || a.Address != s || utf8.RuneCountInString(s) > 254 || strings.ContainsFunc(s, unfit) {
+	if utf8.RuneCountInString(s) > 254 || !mail.IsBareAddress(s) {
 		return "must be an e-mail address"
 	}
 	return ""

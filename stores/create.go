@@ -182,7 +182,7 @@ func NameFault(name string) string {
 		return "is required"
 	case length > 120:
 		return "must be at most 120 characters"
-	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsFunc(name, mail.IsHidden):
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsFunc(name, stoa.IsHidden):
 		return "must not contain control or invisible characters"
 	case mail.HasLink(name): // mails contain it
 		return "must not contain a web or e-mail address: a hostname of your own is added once the store is there"

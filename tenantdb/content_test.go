@@ -140,7 +140,7 @@ func TestAnswersCountAsMemory(t *testing.T) {
 		}
 		eventually(t, func() bool { return memory.Stats().Used == 0 })
 
-		ctx, held := memory.Hold(t.Context())
+		ctx, held := memory.Reserve(t.Context())
 		var rows []string
 		must(t, l.Select(ctx, &rows, whole))
 		if used := memory.Stats().Used; used < 1_000_000 {

@@ -39,7 +39,7 @@ func (a account) give(n int64) { a.budget.Give(a.key, n) }
 // hold counts n bytes to the request that ctx is of. They are held until it
 // has been answered.
 func (a account) hold(ctx context.Context, n int) error {
-	if limits.HeldIn(ctx).Take(a.key, int64(n)) {
+	if limits.ReservationIn(ctx).Take(a.key, int64(n)) {
 		return nil
 	}
 	return errNoMemory

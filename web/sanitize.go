@@ -2,7 +2,6 @@ package web
 
 import (
 	"math"
-	"net/mail"
 	"net/url"
 	"regexp"
 	"strconv"
@@ -10,6 +9,8 @@ import (
 	"unicode"
 
 	"github.com/a-h/templ"
+
+	"github.com/stoahq/stoa/mail"
 )
 
 // pictureURL returns s when ContentSecurityPolicy allows it, and "" otherwise, so
@@ -31,8 +32,7 @@ func pictureURL(s string) templ.SafeURL {
 
 // mailURL returns a link for a bare address, and "" for anything else.
 func mailURL(address string) templ.SafeURL {
-	a, err := mail.ParseAddress(address)
-	if err != nil || a.Address != address {
+	if !mail.IsBareAddress(address) {
 		return ""
 	}
 	// An unescaped question mark in the address would start header fields, such as

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/accounts"
+	"github.com/stoahq/stoa/apikeys"
 	"github.com/stoahq/stoa/credits/feed"
 	"github.com/stoahq/stoa/jobs"
 	"github.com/stoahq/stoa/mail"
@@ -59,7 +60,7 @@ const (
 // them, and why all other tables are kept.
 func (a *app) expiries(ctx context.Context) ([]masterdb.Expiry, error) {
 	audit, err := access.Retention(ctx, a.master)
-	return append(accounts.Expiries(accounts.DefaultRefreshTTL),
+	return append(append(accounts.Expiries(accounts.DefaultRefreshTTL), apikeys.Expiries()...),
 		access.Expiry(audit), payments.Expiry(a.cfg.EventRetention), provisioning.Expiry(a.cfg.EventRetention), feed.LowBalanceExpiry(a.cfg.EventRetention),
 		stores.Expiry(), masterdb.ChangeLogExpiry(),
 	), err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/apikeys"
 	"github.com/stoahq/stoa/httpapi"
 )
 
@@ -101,7 +102,7 @@ func (a *app) serve(ctx context.Context, listener, private net.Listener) (*serve
 	s.beginDrain, s.beginStop = sync.OnceFunc(func() { close(a.draining) }), sync.OnceFunc(func() { close(stopping) })
 	metrics := a.newRegistry()
 	s.http = newPublic(counted(httpapi.New(httpapi.Domains{
-		Master: a.master, Accounts: a.accounts, Stores: a.registry, Hostnames: a.hostnames, Tenants: a.tenants,
+		Master: a.master, Accounts: a.accounts, APIKeys: apikeys.New(a.master, a.cfg.limits().APIKeys), Stores: a.registry, Hostnames: a.hostnames, Tenants: a.tenants,
 		Credits: a.ledger, Payments: a.payments, Provisioning: a.provisioning, Cloud: a.cloud, Mail: a.mail, Limits: a.limits, Memory: a.memory,
 	}, a.cfg.api(s.url, a.log, metrics, a.draining, stopping)), s.requests), a.log)
 	s.listenAt(s.http, bound(listener, s.http, a.cfg.fileShares().clients, a.tenants.SpareFiles, a.log))
@@ -110,7 +111,7 @@ func (a *app) serve(ctx context.Context, listener, private net.Listener) (*serve
 		s.listenAt(s.private, private)
 	}
 	a.cfg.fileShares().warn(ctx, a.log)
-	if !a.mail.Goes() {
+	if !a.mail.Enabled() {
 		a.log.WarnContext(ctx, "mail waits until SMTP_URL is set")
 	}
 	a.log.InfoContext(ctx, "serving", "url", s.url, "address", listener.Addr().String(), "private", s.privateURL,

@@ -1,5 +1,5 @@
-// Package mailtest is an SMTP server for tests: it keeps what it is sent and
-// refuses what it is told to.
+// Package mailtest is an SMTP server for tests. It stores the messages it receives
+// and refuses commands as configured.
 package mailtest
 
 import (
@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// Mail is one message that the server has taken.
+// Mail is a message that the server has accepted.
 type Mail struct {
 	From string
 	To   []string
@@ -37,22 +37,22 @@ func (m Mail) Message(t testing.TB) *mail.Message {
 	return msg
 }
 
-// Options say how the server behaves. The zero value takes everything.
+// Options configure a Server. The zero value accepts everything.
 type Options struct {
-	// User and Password have to be given (AUTH PLAIN), unless empty.
+	// User and Password are required (AUTH PLAIN), unless empty.
 	User, Password string
-	// StartTLS offers encryption, Implicit begins with it.
+	// StartTLS offers encryption, Implicit starts with it.
 	StartTLS, Implicit bool
-	// Refuse answers a command, such as "MAIL", "RCPT", "DATA" or "." (the end of
-	// a message), with this code instead of taking it; 0 takes it, 1 cuts the
-	// connection, and 2 takes it and cuts the connection.
+	// Refuse returns the code with which a command, such as "MAIL", "RCPT", "DATA"
+	// or "." (the end of a message), is refused; 0 accepts it, 1 closes the
+	// connection, 2 accepts it and closes the connection.
 	Refuse func(command, argument string) int
 }
 
 // Server is a running server.
 type Server struct {
 	Options
-	// Roots is who has signed its certificate, which is for 127.0.0.1 and
+	// Roots contains the root of its certificate, which is for 127.0.0.1 and
 	// mail.example.com.
 	Roots *x509.CertPool
 
@@ -65,7 +65,7 @@ type Server struct {
 	closed   bool
 }
 
-// Start starts a server that ends with the test.
+// Start starts a server and stops it when the test ends.
 func Start(t testing.TB, opts Options) *Server {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -95,17 +95,17 @@ func Start(t testing.TB, opts Options) *Server {
 	return s
 }
 
-// Address is where it listens.
+// Address returns the address on which the server listens.
 func (s *Server) Address() string { return s.listener.Addr().String() }
 
-// Mails returns what it has taken so far.
+// Mails returns the messages that the server has accepted.
 func (s *Server) Mails() []Mail {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]Mail(nil), s.mails...)
 }
 
-// SignedIn reports whether anybody has tried to sign in.
+// SignedIn reports whether a client has tried to sign in.
 func (s *Server) SignedIn() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,7 +135,7 @@ func (s *Server) certify(t testing.TB) {
 	s.Roots.AddCert(leaf)
 }
 
-// session is one connection.
+// session is a connection.
 type session struct {
 	*Server
 	conn   net.Conn
@@ -181,7 +181,7 @@ func (c *session) encrypt() {
 
 func (c *session) say(lines ...string) { _ = c.text.PrintfLine("%s", strings.Join(lines, "\r\n")) }
 
-// answer reports whether the connection goes on.
+// answer answers a command. It reports whether the connection stays open.
 func (c *session) answer(line string) bool {
 	verb, argument, _ := strings.Cut(line, " ")
 	verb = strings.ToUpper(verb)
@@ -218,7 +218,7 @@ func (c *session) answer(line string) bool {
 	return true
 }
 
-// refuse does what Refuse says.
+// refuse applies Options.Refuse.
 func (c *session) refuse(verb, argument string) (refused, goesOn bool) {
 	if c.Refuse == nil {
 		return false, true

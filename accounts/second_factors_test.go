@@ -54,8 +54,8 @@ func TestMatchCode(t *testing.T) {
 	}
 }
 
-// factorBench is a user with a second factor.
-type factorBench struct {
+// factorFixture is a user with a second factor.
+type factorFixture struct {
 	*testing.T
 	*Accounts
 	p      access.Principal
@@ -63,12 +63,12 @@ type factorBench struct {
 	codes  []keyring.Secret // recovery codes
 }
 
-func eachFactor(t *testing.T, test func(factorBench)) {
+func eachFactorFixture(t *testing.T, test func(factorFixture)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := factorBench{T: t, Accounts: setup(t, db, testRing(t))}
+		b := factorFixture{T: t, Accounts: setup(t, db, testRing(t))}
 		b.p = principal(t, b.Accounts, register(t, b.Accounts))
-		prove(t, b.Accounts, registration().Email)
+		markVerified(t, b.Accounts, registration().Email)
 		e, err := b.EnrolFactor(t.Context(), b.p, keyring.NewSecret(goodPassword))
 		if err != nil {
 			t.Fatal(err)
@@ -86,7 +86,7 @@ func eachFactor(t *testing.T, test func(factorBench)) {
 }
 
 // code is the app's, so many periods from now.
-func (b factorBench) code(periods int) string {
+func (b factorFixture) code(periods int) string {
 	b.Helper()
 	code, err := totp.GenerateCode(b.secret, time.Now().Add(time.Duration(periods)*codePeriod))
 	if err != nil {
@@ -96,12 +96,12 @@ func (b factorBench) code(periods int) string {
 }
 
 // forget lets the present code be used again, as if a period had passed.
-func (b factorBench) forget() {
+func (b factorFixture) forget() {
 	b.Helper()
 	exec(b.T, b.db, `UPDATE second_factors SET last_step = 0`)
 }
 
-func (b factorBench) challengeFor() keyring.Secret {
+func (b factorFixture) challengeFor() keyring.Secret {
 	b.Helper()
 	_, err := b.Login(b.Context(), "owner@example.com", keyring.NewSecret(goodPassword), Client{})
 	wantCode(b.T, err, stoa.SecondFactorRequired)
@@ -112,14 +112,14 @@ func (b factorBench) challengeFor() keyring.Secret {
 	return required.Challenge
 }
 
-func (b factorBench) second(challenge keyring.Secret, code string) error {
+func (b factorFixture) second(challenge keyring.Secret, code string) error {
 	_, err := b.LoginSecondFactor(b.Context(), challenge, code, Client{})
 	return err
 }
 
 func TestSecondFactor(t *testing.T) {
 	t.Parallel()
-	eachFactor(t, func(b factorBench) {
+	eachFactorFixture(t, func(b factorFixture) {
 		dump := dumpTables(b.T, b.db, "second_factors", "recovery_codes", "one_time_tokens")
 		if strings.Contains(dump, b.secret) || strings.Contains(dump, b.codes[0].Reveal()) {
 			b.Errorf("the secret or a recovery code is kept:\n%s", dump)
@@ -141,16 +141,16 @@ func TestSecondFactor(t *testing.T) {
 	})
 }
 
-// TestSecondFactorAtOnce: of several calls with one code, one signs in.
-func TestSecondFactorAtOnce(t *testing.T) {
+// TestConcurrentSecondFactor: of several calls with one code, one signs in.
+func TestConcurrentSecondFactor(t *testing.T) {
 	t.Parallel()
-	eachFactor(t, func(b factorBench) {
+	eachFactorFixture(t, func(b factorFixture) {
 		challenges := make([]keyring.Secret, 6)
 		for i := range challenges {
 			challenges[i] = b.challengeFor()
 		}
 		code := b.code(0)
-		got := codes(together(len(challenges), func(i int) error { return b.second(challenges[i], code) }))
+		got := codes(concurrently(len(challenges), func(i int) error { return b.second(challenges[i], code) }))
 		if got[""] != 1 {
 			b.Errorf("outcomes %v", got)
 		}
@@ -159,7 +159,7 @@ func TestSecondFactorAtOnce(t *testing.T) {
 
 func TestRecoveryCodes(t *testing.T) {
 	t.Parallel()
-	eachFactor(t, func(b factorBench) {
+	eachFactorFixture(t, func(b factorFixture) {
 		if len(b.codes) != recoveryCodes {
 			b.Fatalf("%d codes", len(b.codes))
 		}
@@ -180,7 +180,7 @@ func TestRecoveryCodes(t *testing.T) {
 // TestWrongCodes: guessing rests after some, and nobody is locked out for good.
 func TestWrongCodes(t *testing.T) {
 	t.Parallel()
-	eachFactor(t, func(b factorBench) {
+	eachFactorFixture(t, func(b factorFixture) {
 		challenge := b.challengeFor()
 		for range maxFailures {
 			wantCode(b.T, b.second(challenge, "000000"), stoa.InvalidCredentials)
@@ -202,7 +202,7 @@ func TestWrongCodes(t *testing.T) {
 
 func TestDisableFactor(t *testing.T) {
 	t.Parallel()
-	eachFactor(t, func(b factorBench) {
+	eachFactorFixture(t, func(b factorFixture) {
 		password := keyring.NewSecret(goodPassword)
 		_, err := b.EnrolFactor(b.Context(), b.p, password)
 		wantCode(b.T, err, stoa.Forbidden)
@@ -226,7 +226,7 @@ func TestDisableFactor(t *testing.T) {
 // TestPasswordChangeEndsChallenges: what the old password has opened is shut.
 func TestPasswordChangeEndsChallenges(t *testing.T) {
 	t.Parallel()
-	eachFactor(t, func(b factorBench) {
+	eachFactorFixture(t, func(b factorFixture) {
 		pending := b.challengeFor()
 		if err := b.ChangePassword(b.Context(), b.p, keyring.NewSecret(goodPassword), keyring.NewSecret("quite another one")); err != nil {
 			b.Fatal(err)

@@ -16,7 +16,7 @@ import (
 )
 
 // another makes one more store with its owner, both ready to invite.
-func (b shopBench) another(email string) shopBench {
+func (b storeFixture) another(email string) storeFixture {
 	b.Helper()
 	r := registration()
 	r.Email, r.StoreName = email, new("Another")
@@ -24,13 +24,13 @@ func (b shopBench) another(email string) shopBench {
 	if err != nil {
 		b.Fatal(err)
 	}
-	prove(b.T, b.Accounts, email)
+	markVerified(b.T, b.Accounts, email)
 	b.store, b.owner = store.ID, principal(b.T, b.Accounts, session)
 	return b
 }
 
 // outcomes counts the codes of n invitations to the addresses of a pattern.
-func (b shopBench) outcomes(n int, pattern string) map[stoa.Code]int {
+func (b storeFixture) outcomes(n int, pattern string) map[stoa.Code]int {
 	b.Helper()
 	got := map[stoa.Code]int{}
 	for i := range n {
@@ -61,11 +61,11 @@ func retryAfter(err error) time.Duration {
 func TestInvitationLimits(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		run  func(shopBench) map[stoa.Code]int
+		run  func(storeFixture) map[stoa.Code]int
 		want int
 	}{
-		"one address, one store": {func(b shopBench) map[stoa.Code]int { return b.outcomes(10, "victim@example.com") }, 3},
-		"one address, many stores": {func(b shopBench) map[stoa.Code]int {
+		"one address, one store": {func(b storeFixture) map[stoa.Code]int { return b.outcomes(10, "victim@example.com") }, 3},
+		"one address, many stores": {func(b storeFixture) map[stoa.Code]int {
 			got := map[stoa.Code]int{}
 			for i := range 10 {
 				for code, n := range b.another(fmt.Sprintf("sender%d@example.com", i)).outcomes(1, "victim@example.com") {
@@ -74,9 +74,9 @@ func TestInvitationLimits(t *testing.T) {
 			}
 			return got
 		}, 4},
-		"one address, many stores, acquainted": {func(b shopBench) map[stoa.Code]int {
+		"one address, many stores, acquainted": {func(b storeFixture) map[stoa.Code]int {
 			guest := b.person("colleague@example.com")
-			prove(b.T, b.Accounts, "colleague@example.com")
+			markVerified(b.T, b.Accounts, "colleague@example.com")
 			err := b.db.Tx(b.Context(), func(tx *masterdb.Tx) error {
 				return access.Grant(b.Context(), tx, b.store, guest.UserID, access.Viewer)
 			})
@@ -97,8 +97,8 @@ func TestInvitationLimits(t *testing.T) {
 			}
 			return got
 		}, 10},
-		"one sender": {func(b shopBench) map[stoa.Code]int { return b.outcomes(25, "guest%d@example.com") }, 20},
-		"one sender, many open": {func(b shopBench) map[stoa.Code]int {
+		"one sender": {func(b storeFixture) map[stoa.Code]int { return b.outcomes(25, "guest%d@example.com") }, 20},
+		"one sender, many open": {func(b storeFixture) map[stoa.Code]int {
 			got := map[stoa.Code]int{}
 			for i := range 11 { // hours
 				exec(b.T, b.db, `DELETE FROM mail_allowances`)
@@ -108,7 +108,7 @@ func TestInvitationLimits(t *testing.T) {
 			}
 			return got
 		}, 100},
-		"one store": {func(b shopBench) map[stoa.Code]int {
+		"one store": {func(b storeFixture) map[stoa.Code]int {
 			got := map[stoa.Code]int{}
 			for i := range 6 {
 				b.owner = b.member(access.Owner)
@@ -118,7 +118,7 @@ func TestInvitationLimits(t *testing.T) {
 			}
 			return got
 		}, 50},
-		"all together": {func(b shopBench) map[stoa.Code]int {
+		"all together": {func(b storeFixture) map[stoa.Code]int {
 			b.opts.InvitationsPerHour = 8
 			got := b.outcomes(5, "guest%d@example.com")
 			for code, n := range b.another("sender@example.com").outcomes(5, "other%d@example.com") {
@@ -129,7 +129,7 @@ func TestInvitationLimits(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			eachShop(t, func(b shopBench) {
+			eachStoreFixture(t, func(b storeFixture) {
 				got := c.run(b)
 				if got[""] != c.want || got[""]+got[stoa.RateLimited] != sum(got) {
 					b.Errorf("outcomes %v, want %d that pass", got, c.want)
@@ -150,11 +150,11 @@ func sum(counts map[stoa.Code]int) (n int) {
 	return n
 }
 
-// TestInvitationLimitsAtOnce: what is asked for at once counts as exactly.
-func TestInvitationLimitsAtOnce(t *testing.T) {
+// TestConcurrentInvitationLimits: what is asked for at once counts as exactly.
+func TestConcurrentInvitationLimits(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
-		errs := together(30, func(i int) error {
+	eachStoreFixture(t, func(b storeFixture) {
+		errs := concurrently(30, func(i int) error {
 			_, err := b.Invite(b.Context(), b.owner, b.store, fmt.Sprintf("guest%d@example.com", i), access.Member)
 			return err
 		})
@@ -167,7 +167,7 @@ func TestInvitationLimitsAtOnce(t *testing.T) {
 // TestAnsweredInvitation: who has accepted can be invited anew after they left.
 func TestAnsweredInvitation(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		guest := b.person("guest@example.com")
 		for range 4 {
 			exec(b.T, b.db, `UPDATE invitations SET sent_at = $1`, time.Now().UTC().Add(-2*mailPause))
@@ -185,7 +185,7 @@ func TestAnsweredInvitation(t *testing.T) {
 // words become a link.
 func TestInvitationMail(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		// Names of before.
 		exec(b.T, b.db, `UPDATE users SET first_name = 'Win at http://evil.test/pay', last_name = 'or www.evil.test' WHERE id = $1`, b.owner.UserID)
 		exec(b.T, b.db, `UPDATE stores SET name = $1`, "Evil.com \u202etxt.exe\r\nBcc: me@evil.com")
@@ -265,7 +265,7 @@ func TestSignInNoticeFlood(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
 		register(t, a)
-		prove(t, a, "owner@example.com")
+		markVerified(t, a, "owner@example.com")
 		for i := range 15 {
 			c := Client{Address: "198.51.100.1", UserAgent: fmt.Sprintf("Visit http://evil.test/%d", i)}
 			if _, err := a.Login(t.Context(), "owner@example.com", keyring.NewSecret(goodPassword), c); err != nil {

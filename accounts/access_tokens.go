@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	// audience keeps a token made for another purpose with the same key from
-	// being taken for an access token.
+	// audience distinguishes access tokens from tokens that are signed with the same
+	// key for another purpose.
 	audience = "stoa-api"
 
-	// maxAccessToken is in bytes. A token of ours takes about 450; what is
-	// much longer is not worth decoding.
+	// maxAccessToken is in bytes. An issued token has about 450; longer ones are
+	// rejected without decoding.
 	maxAccessToken = 2048
 )
 
@@ -36,13 +36,13 @@ type tokens struct {
 	parser *jwt.Parser
 }
 
-// newTokens returns tokens whose lifetimes go by now, on every replica the same
-// clock.
+// newTokens returns tokens whose lifetimes are measured with now, a clock that all
+// replicas share.
 func newTokens(ring *keyring.Ring, issuer string, ttl time.Duration, now func() time.Time) *tokens {
 	return &tokens{
 		ring: ring, issuer: issuer, ttl: ttl,
 		parser: jwt.NewParser(
-			// The token must not choose how it is checked (RFC 8725, 3.1).
+			// The token must not select the algorithm (RFC 8725, 3.1).
 			jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
 			jwt.WithExpirationRequired(),
 			jwt.WithIssuer(issuer),
@@ -53,7 +53,7 @@ func newTokens(ring *keyring.Ring, issuer string, ttl time.Duration, now func() 
 	}
 }
 
-// sign returns an access token for p that is valid from now on for the ttl.
+// sign returns an access token for p that is valid from now for the ttl.
 func (t *tokens) sign(p access.Principal, now time.Time) (keyring.Secret, error) {
 	token := jwt.NewWithClaims(jwt.SigningMethodHS256, claims{
 		RegisteredClaims: jwt.RegisteredClaims{
@@ -72,8 +72,8 @@ func (t *tokens) sign(p access.Principal, now time.Time) (keyring.Secret, error)
 	return keyring.NewSecret(signed), err
 }
 
-// verify returns whom a token names. Whether their session still stands is
-// for the caller to ask. It fails with token_invalid or token_expired.
+// verify returns the principal of a token. The caller checks whether the session
+// is open. It fails with token_invalid or token_expired.
 func (t *tokens) verify(token string) (access.Principal, error) {
 	if len(token) > maxAccessToken {
 		return access.Principal{}, errAccessInvalid()
@@ -94,8 +94,8 @@ func (t *tokens) verify(token string) (access.Principal, error) {
 	return access.Principal{UserID: user, SessionID: session}, nil
 }
 
-// key selects the key a token says it was signed with. A key taken out of
-// the configuration takes its tokens with it.
+// key returns the key that a token names. Removing a key from the configuration
+// invalidates its tokens.
 func (t *tokens) key(token *jwt.Token) (any, error) {
 	id, _ := token.Header["kid"].(string)
 	return t.ring.Key(id)

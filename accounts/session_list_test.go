@@ -109,7 +109,7 @@ func TestLoginDuringChange(t *testing.T) {
 		p := principal(t, a, register(t, a))
 		const next = "quite another one"
 		opened := make([]Session, 8)
-		errs := together(len(opened)+1, func(i int) (err error) {
+		errs := concurrently(len(opened)+1, func(i int) (err error) {
 			if i == len(opened) {
 				return a.ChangePassword(t.Context(), p, keyring.NewSecret(goodPassword), keyring.NewSecret(next))
 			}
@@ -129,8 +129,8 @@ func TestLoginDuringChange(t *testing.T) {
 	})
 }
 
-// TestSignInsAreWrittenDown, those that fail whoever they were for.
-func TestSignInsAreWrittenDown(t *testing.T) {
+// TestSignInsAreAudited, those that fail whoever they were for.
+func TestSignInsAreAudited(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
@@ -163,8 +163,8 @@ func TestImpersonate(t *testing.T) {
 			t.Fatal(err)
 		}
 		op := principal(t, a, session)
-		prove(t, a, registration().Email)
-		prove(t, a, r.Email)
+		markVerified(t, a, registration().Email)
+		markVerified(t, a, r.Email)
 		const reason = "ticket 17: sees no orders"
 		act := func(p access.Principal, who stoa.UserID, reason string) (Session, error) {
 			return a.Impersonate(t.Context(), p, who, reason, Client{Address: "192.0.2.1"})

@@ -10,7 +10,7 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// purpose is what a one-time token is good for.
+// purpose is the purpose of a one-time token.
 type purpose string
 
 const (
@@ -20,7 +20,7 @@ const (
 	secondFactor  purpose = "second_factor"
 )
 
-// lifetimes are how long tokens are good for.
+// lifetimes are how long tokens are valid.
 var lifetimes = map[purpose]time.Duration{
 	verifyEmail:   48 * time.Hour,
 	resetPassword: time.Hour,
@@ -33,7 +33,7 @@ func (p purpose) prefix() string {
 	return map[purpose]string{verifyEmail: "stoa_ve_", resetPassword: "stoa_pr_", invitation: "stoa_in_", secondFactor: "stoa_sf_"}[p]
 }
 
-// oneTime is a token's row. Of its ids those are set that its purpose needs.
+// oneTime is a row of one_time_tokens. Its purpose decides which ids are set.
 type oneTime struct {
 	UserID       *stoa.UserID
 	InvitationID *stoa.InvitationID
@@ -42,38 +42,38 @@ type oneTime struct {
 	SpentAt      *time.Time
 }
 
-// issueToken makes a token. Only its hash is kept.
+// issueToken creates a token and stores its hash.
 func issueToken(ctx context.Context, tx *masterdb.Tx, p purpose, t oneTime) (keyring.Secret, error) {
 	token := newToken(p.prefix())
 	_, err := tx.Exec(ctx, `
 		INSERT INTO one_time_tokens (hash, purpose, user_id, invitation_id, request_id, created_at, expires_at)
 		VALUES ($1, $2, $3, $4, $5, $6, $7)`,
-		tokenHash(token), string(p), t.UserID, t.InvitationID, t.RequestID, tx.Now, t.ExpiresAt)
+		token.Hash(), string(p), t.UserID, t.InvitationID, t.RequestID, tx.Now, t.ExpiresAt)
 	return token, err
 }
 
-// spendToken takes a token, once: of several calls at once one gets it. It
-// fails with token_invalid, and with token_expired after its time. Other tokens
-// of the same user and purpose are spent with it.
+// spendToken uses a token up: of concurrent calls one succeeds. It fails with
+// token_invalid and token_expired. It uses up the other tokens of the same user
+// and purpose too.
 func spendToken(ctx context.Context, tx *masterdb.Tx, p purpose, token keyring.Secret) (oneTime, error) {
-	t, err := heldToken(ctx, tx, p, token)
+	t, err := lockToken(ctx, tx, p, token)
 	if err != nil {
 		return oneTime{}, err
 	}
 	_, err = tx.Exec(ctx, `UPDATE one_time_tokens SET spent_at = $1 WHERE spent_at IS NULL AND purpose = $2
-		AND (hash = $3 OR user_id = $4)`, tx.Now, string(p), tokenHash(token), t.UserID)
+		AND (hash = $3 OR user_id = $4)`, tx.Now, string(p), token.Hash(), t.UserID)
 	return t, err
 }
 
-// heldToken finds a token and locks it.
-func heldToken(ctx context.Context, tx *masterdb.Tx, p purpose, token keyring.Secret) (oneTime, error) {
-	if !looksLike(token, p.prefix()) {
+// lockToken reads a token and locks its row.
+func lockToken(ctx context.Context, tx *masterdb.Tx, p purpose, token keyring.Secret) (oneTime, error) {
+	if !hasTokenForm(token, p.prefix()) {
 		return oneTime{}, errLinkInvalid()
 	}
 	var t oneTime
 	err := tx.Get(ctx, &t, `
 		SELECT user_id, invitation_id, request_id, expires_at, spent_at FROM one_time_tokens WHERE hash = $1 AND purpose = $2`+tx.ForUpdate(),
-		tokenHash(token), string(p))
+		token.Hash(), string(p))
 	switch {
 	case errors.Is(err, masterdb.ErrNotFound):
 		return oneTime{}, errLinkInvalid()

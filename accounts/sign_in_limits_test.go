@@ -18,7 +18,7 @@ import (
 var wrong = keyring.NewSecret("Wrong-Password-42")
 
 // guess tries a wrong password from there and returns the code of the answer.
-func guess(t *testing.T, a *Accounts, email, address string) stoa.Code {
+func tryWrongPassword(t *testing.T, a *Accounts, email, address string) stoa.Code {
 	t.Helper()
 	_, err := a.Login(t.Context(), email, wrong, Client{Address: address})
 	return stoa.CodeOf(err)
@@ -34,26 +34,26 @@ func failedSignIns(t *testing.T, db *masterdb.DB) (n int) {
 }
 
 // exhaust guesses from ever new addresses until strangers have to wait.
-func exhaust(t *testing.T, a *Accounts, email string) {
+func exhaustUnknownNetworks(t *testing.T, a *Accounts, email string) {
 	t.Helper()
 	for n := range 200 {
-		if guess(t, a, email, "198.51.100."+string(rune('0'+n%10))+string(rune('0'+n/10%2))) == stoa.RateLimited {
+		if tryWrongPassword(t, a, email, "198.51.100."+string(rune('0'+n%10))+string(rune('0'+n/10%2))) == stoa.RateLimited {
 			return
 		}
 	}
 	t.Fatal("200 guesses from many addresses are all heard")
 }
 
-// TestGuessesAreSlowedDown: from one address, whatever the spelling, and
+// TestWrongPasswordsAreDelayed: from one address, whatever the spelling, and
 // neither hashed nor written down.
-func TestGuessesAreSlowedDown(t *testing.T) {
+func TestWrongPasswordsAreDelayed(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
 		register(t, a)
 		for n := range fromNetwork.Free + 1 {
 			email := []string{"owner@example.com", "OWNER@Example.COM"}[n%2]
-			if code := guess(t, a, email, "203.0.113.5"); code != stoa.InvalidCredentials {
+			if code := tryWrongPassword(t, a, email, "203.0.113.5"); code != stoa.InvalidCredentials {
 				t.Fatalf("guess %d: %s", n, code)
 			}
 		}
@@ -68,24 +68,24 @@ func TestGuessesAreSlowedDown(t *testing.T) {
 		if n := failedSignIns(t, db); n != written || n != fromNetwork.Free+1 {
 			t.Errorf("%d failures are written down, %d before the refusals", n, written)
 		}
-		if code := guess(t, a, "other@example.com", "203.0.113.5"); code != stoa.InvalidCredentials {
+		if code := tryWrongPassword(t, a, "other@example.com", "203.0.113.5"); code != stoa.InvalidCredentials {
 			t.Errorf("another account: %s", code)
 		}
-		if code := guess(t, a, "owner@example.com", "203.0.113.6"); code != stoa.InvalidCredentials {
+		if code := tryWrongPassword(t, a, "owner@example.com", "203.0.113.6"); code != stoa.InvalidCredentials {
 			t.Errorf("another address: %s", code)
 		}
 	})
 }
 
-// TestGuessesOfManyAtOnce: they are not all the first.
-func TestGuessesOfManyAtOnce(t *testing.T) {
+// TestConcurrentWrongPasswords: they are not all the first.
+func TestConcurrentWrongPasswords(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
 		register(t, a)
 		var all sync.WaitGroup
 		for range 60 {
-			all.Go(func() { guess(t, a, "owner@example.com", "203.0.113.5") })
+			all.Go(func() { tryWrongPassword(t, a, "owner@example.com", "203.0.113.5") })
 		}
 		all.Wait()
 		if n := failedSignIns(t, db); n > fromNetwork.Free+2 {
@@ -94,16 +94,16 @@ func TestGuessesOfManyAtOnce(t *testing.T) {
 	})
 }
 
-// TestOwnerGetsIn: however many addresses guess, the owner signs in where they
+// TestOwnerIsNotLockedOut: however many addresses guess, the owner signs in where they
 // have signed in before, and from the same IPv6 network; elsewhere a link helps.
-func TestOwnerGetsIn(t *testing.T) {
+func TestOwnerIsNotLockedOut(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
 		register(t, a) // from 192.0.2.7
 		right := keyring.NewSecret(goodPassword)
 		login(t, a, Client{Address: "2001:db8::1"})
-		exhaust(t, a, "owner@example.com")
+		exhaustUnknownNetworks(t, a, "owner@example.com")
 		for _, known := range []string{"192.0.2.7", "2001:db8::ffff"} {
 			for range 3 {
 				if _, err := a.Login(t.Context(), "owner@example.com", right, Client{Address: known}); err != nil {
@@ -137,8 +137,8 @@ func TestOwnerGetsIn(t *testing.T) {
 	})
 }
 
-// TestUnknownAddressIsSlowedAlike: the delay does not tell who has an account.
-func TestUnknownAddressIsSlowedAlike(t *testing.T) {
+// TestUnknownAddressIsDelayedAlike: the delay does not tell who has an account.
+func TestUnknownAddressIsDelayedAlike(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
@@ -146,7 +146,7 @@ func TestUnknownAddressIsSlowedAlike(t *testing.T) {
 		var answers [2][]stoa.Code
 		for i, email := range []string{"owner@example.com", "nobody@example.com"} {
 			for range fromNetwork.Free + 3 {
-				answers[i] = append(answers[i], guess(t, a, email, "203.0.113.5"))
+				answers[i] = append(answers[i], tryWrongPassword(t, a, email, "203.0.113.5"))
 			}
 		}
 		for n := range answers[0] {
@@ -178,11 +178,11 @@ func TestSessionGuessesPassword(t *testing.T) {
 	})
 }
 
-// TestHashesDoNotPileUp: of very many at once some are told to come back, and
+// TestHashQueueIsBounded: of very many at once some are told to come back, and
 // nobody waits for ever.
-func TestHashesDoNotPileUp(t *testing.T) {
+func TestHashQueueIsBounded(t *testing.T) {
 	t.Parallel()
-	h := newHasher(cheap)
+	h := newHasher(testCost)
 	for range cap(h.slots) {
 		h.slots <- struct{}{} // nobody gets on
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/apikeys"
 	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/masterdb/masterdbtest"
@@ -18,11 +19,11 @@ import (
 
 const otherPassword = "quite another one"
 
-// TestNothingLastsBeforeTheProof: somebody who has registered an address can
-// make nothing in its owner's name that lasts.
-func TestNothingLastsBeforeTheProof(t *testing.T) {
+// TestUnverifiedAccountCreatesNothingLasting: an account whose address is not
+// verified can create nothing that lasts.
+func TestUnverifiedAccountCreatesNothingLasting(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		exec(b.T, b.db, `UPDATE users SET email_verified = $1 WHERE id = $2`, false, b.owner.UserID)
 		token := tokensIn(b.T, sendAll(b.T, b.Accounts), verifyEmail)[0]
 		good := keyring.NewSecret(goodPassword)
@@ -30,7 +31,7 @@ func TestNothingLastsBeforeTheProof(t *testing.T) {
 			"a second factor":  func() error { _, err := b.EnrolFactor(b.Context(), b.owner, good); return err },
 			"its confirmation": func() error { _, err := b.ConfirmFactor(b.Context(), b.owner, "123456"); return err },
 			"an API key": func() error {
-				_, _, err := b.CreateKey(b.Context(), b.owner, b.store, NewKey{Name: "K", Scopes: []string{"store:read"}})
+				_, _, err := b.keys().Create(b.Context(), b.owner, b.store, apikeys.NewKey{Name: "K", Scopes: []string{"store:read"}})
 				return err
 			},
 			"an invitation": func() error {
@@ -65,11 +66,11 @@ func TestNothingLastsBeforeTheProof(t *testing.T) {
 	})
 }
 
-// TestVerifyEmailNeedsWhoOpenedTheAccount: the owner of an address that somebody
-// else has registered does not confirm it for them by a click.
-func TestVerifyEmailNeedsWhoOpenedTheAccount(t *testing.T) {
+// TestVerifyEmailNeedsPasswordOrSession: the owner of an address that somebody else
+// has registered does not verify it by following the link.
+func TestVerifyEmailNeedsPasswordOrSession(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		exec(b.T, b.db, `UPDATE users SET email_verified = $1`, false)
 		token := tokensIn(b.T, sendAll(b.T, b.Accounts), verifyEmail)[0]
 		other := b.person("other@example.com")
@@ -121,10 +122,10 @@ func TestVerifyEmailGuesses(t *testing.T) {
 	})
 }
 
-// squatter has made in an account all that could be made before it was proven,
-// as accounts of earlier releases can have.
+// squatter has created in an account everything that an account of an earlier
+// release could have before its address was verified.
 type squatter struct {
-	shopBench
+	storeFixture
 	key    keyring.Secret
 	guest  keyring.Secret // the token of an invitation
 	verify keyring.Secret
@@ -132,13 +133,13 @@ type squatter struct {
 	theirs keyring.Secret // the member's key
 }
 
-func squat(b shopBench) squatter {
+func squat(b storeFixture) squatter {
 	b.Helper()
 	ctx, good := b.Context(), keyring.NewSecret(goodPassword)
-	s := squatter{shopBench: b}
+	s := squatter{storeFixture: b}
 	exec(b.T, b.db, `UPDATE users SET email_verified = $1`, false)
 	s.verify = tokensIn(b.T, sendAll(b.T, b.Accounts), verifyEmail)[0]
-	prove(b.T, b.Accounts, "owner@example.com")
+	markVerified(b.T, b.Accounts, "owner@example.com")
 	enrolment, err := b.EnrolFactor(ctx, b.owner, good)
 	if err != nil {
 		b.Fatal(err)
@@ -153,7 +154,7 @@ func squat(b shopBench) squatter {
 	s.guest = b.invite(access.Admin)
 	s.member = b.member(access.Owner)
 	for p, key := range map[*access.Principal]*keyring.Secret{&b.owner: &s.key, &s.member: &s.theirs} {
-		if _, *key, err = b.CreateKey(ctx, *p, b.store, NewKey{Name: "K", Scopes: []string{"store:read"}}); err != nil {
+		if _, *key, err = b.keys().Create(ctx, *p, b.store, apikeys.NewKey{Name: "K", Scopes: []string{"store:read"}}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -164,7 +165,7 @@ func squat(b shopBench) squatter {
 	return s
 }
 
-// reset has the owner of the address set a password by mail.
+// reset sets the password by mail, as the owner of the address.
 func (s squatter) reset() {
 	s.Helper()
 	if err := s.ForgotPassword(s.Context(), "owner@example.com"); err != nil {
@@ -176,12 +177,12 @@ func (s squatter) reset() {
 	}
 }
 
-// TestFirstProofVoids: the owner of an address that somebody else has registered
-// takes the account over with a new password, and nothing of the other's is left
-// but the store.
-func TestFirstProofVoids(t *testing.T) {
+// TestFirstVerificationRevokesEverything: the owner of an address that somebody
+// else has registered takes the account over with a new password. Only the store
+// is kept.
+func TestFirstVerificationRevokesEverything(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		s := squat(b)
 		guest := b.person("guest@example.com")
 		s.reset()
@@ -220,13 +221,13 @@ func TestFirstProofVoids(t *testing.T) {
 	})
 }
 
-// TestLaterProofKeeps: a reset in an account whose address is proven ends what
-// it ended before, and no more.
-func TestLaterProofKeeps(t *testing.T) {
+// TestPasswordResetKeepsVerifiedAccount: a reset in an account whose address is
+// verified revokes sessions and tokens only.
+func TestPasswordResetKeepsVerifiedAccount(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		s := squat(b)
-		prove(b.T, b.Accounts, "owner@example.com")
+		markVerified(b.T, b.Accounts, "owner@example.com")
 		s.reset()
 		if _, err := b.Authenticate(b.Context(), s.key.Reveal()); err != nil {
 			b.Errorf("the key: %v", err)
@@ -238,10 +239,11 @@ func TestLaterProofKeeps(t *testing.T) {
 	})
 }
 
-// TestVerifyKeeps: who has opened the account loses nothing by the proof.
-func TestVerifyKeeps(t *testing.T) {
+// TestVerifyEmailKeepsEverything: the person who opened the account keeps
+// everything in it.
+func TestVerifyEmailKeepsEverything(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		s := squat(b)
 		if err := b.VerifyEmail(b.Context(), b.owner, s.verify, keyring.Secret{}, Client{}); err != nil {
 			b.Fatal(err)
@@ -253,11 +255,11 @@ func TestVerifyKeeps(t *testing.T) {
 	})
 }
 
-// TestProofLeavesOthersStores: in a store that the account does not own nobody
-// is removed.
-func TestProofLeavesOthersStores(t *testing.T) {
+// TestVerificationKeepsMembersOfOtherStores: nobody is removed from a store that
+// the account does not own.
+func TestVerificationKeepsMembersOfOtherStores(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		squatter := b.member(access.Admin)
 		viewer := b.member(access.Viewer)
 		var email string
@@ -279,37 +281,37 @@ func TestProofLeavesOthersStores(t *testing.T) {
 	})
 }
 
-// TestKeyBesideTheProof: a request that began before the proof makes nothing
-// after it. Both wait for the user's row.
-func TestKeyBesideTheProof(t *testing.T) {
+// TestCreateKeyDuringVerification: a request that began before the verification
+// creates nothing after it. Both wait for the user's row.
+func TestCreateKeyDuringVerification(t *testing.T) {
 	t.Parallel()
-	eachShop(t, func(b shopBench) {
+	eachStoreFixture(t, func(b storeFixture) {
 		exec(b.T, b.db, `UPDATE users SET email_verified = $1`, false)
 		sendAll(b.T, b.Accounts)
 		if err := b.ForgotPassword(b.Context(), "owner@example.com"); err != nil {
 			b.Fatal(err)
 		}
 		token := tokensIn(b.T, sendAll(b.T, b.Accounts), resetPassword)[0]
-		errs := sideBySide(b.T, b.db, `SELECT id FROM users`, func(i int) error {
+		errs := bothAtRows(b.T, b.db, `SELECT id FROM users`, func(i int) error {
 			if i == 0 {
 				return b.ResetPassword(b.Context(), token, keyring.NewSecret(otherPassword), Client{})
 			}
-			_, _, err := b.CreateKey(b.Context(), b.owner, b.store, NewKey{Name: "K", Scopes: []string{"store:read"}})
+			_, _, err := b.keys().Create(b.Context(), b.owner, b.store, apikeys.NewKey{Name: "K", Scopes: []string{"store:read"}})
 			return err
 		})
 		if code := stoa.CodeOf(errs[1]); errs[0] != nil || code != stoa.EmailUnverified && code != stoa.SessionRevoked {
 			b.Errorf("outcomes %v", errs)
 		}
-		// The session has ended, though the address is proven now.
-		_, _, err := b.CreateKey(b.Context(), b.owner, b.store, NewKey{Name: "K", Scopes: []string{"store:read"}})
+		// The session is revoked, although the address is verified now.
+		_, _, err := b.keys().Create(b.Context(), b.owner, b.store, apikeys.NewKey{Name: "K", Scopes: []string{"store:read"}})
 		wantCode(b.T, err, stoa.SessionRevoked)
 		wantRows(b.T, b.db, map[string]int{"api_keys": 0})
 	})
 }
 
-// TestMailsToUnprovenAddresses hold nothing that whoever registered them has
-// written, and say what to do for who has not registered.
-func TestMailsToUnprovenAddresses(t *testing.T) {
+// TestMailsToUnverifiedAddresses: such mails contain no text of the person who
+// registered the address, and say what its owner can do.
+func TestMailsToUnverifiedAddresses(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))

@@ -10,8 +10,7 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// scopes writes down a second time what keys can be given for what: the rest
-// no key may do, whosever it is.
+// scopes repeats which scope each action requires. No key may do other actions.
 var scopes = map[access.Action]access.Scope{
 	access.ReadStore: "store:read", access.UpdateStore: "store:write", access.ManageHostnames: "hostnames:write",
 	access.ConnectDatabase: "database:write", access.TestDatabase: "database:write", access.RotateCredentials: "database:write",
@@ -23,11 +22,11 @@ func keyOf(p access.Principal, store stoa.StoreID, scopes ...string) access.Prin
 	return access.Principal{UserID: p.UserID, Key: access.Key{ID: stoa.NewID[stoa.KeyID](), StoreID: store, Scopes: strings.Join(scopes, " ")}}
 }
 
-// TestKeys: a key may what its scopes, its maker's role and its store allow
-// together.
+// TestKeys: a key may do what its scopes, its creator's role and its store all
+// allow.
 func TestKeys(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		owner := w.user()
 		own, other := w.store(owner), w.store(owner)
 		viewer := w.member(own, access.Viewer)
@@ -60,7 +59,7 @@ func TestKeys(t *testing.T) {
 	})
 }
 
-func (w world) operator() access.Principal {
+func (w fixture) operator() access.Principal {
 	w.Helper()
 	p := w.user()
 	w.tx(func(tx *masterdb.Tx) error {
@@ -70,7 +69,7 @@ func (w world) operator() access.Principal {
 	return p
 }
 
-func (w world) logged(action string) (n int) {
+func (w fixture) countEntries(action string) (n int) {
 	w.Helper()
 	if err := w.db.Get(w.Context(), &n, `SELECT count(*) FROM audit_events WHERE action = $1`, action); err != nil {
 		w.Fatal(err)
@@ -78,11 +77,11 @@ func (w world) logged(action string) (n int) {
 	return n
 }
 
-// TestOperator: every store, and each look is written down; not through a key,
-// not while acting as somebody, and no credits.
+// TestOperator: an operator may access every store, and each access is recorded;
+// not with a key, not while impersonating, and not to spend credits.
 func TestOperator(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		op, deleted := w.operator(), w.store(w.user())
 		store := w.store(w.user())
 		w.setStatus(deleted, "deleted")
@@ -97,8 +96,8 @@ func TestOperator(t *testing.T) {
 				continue
 			}
 			written++
-			if role != access.Operator || err != nil || w.logged(access.OperatorActed) != written {
-				w.Errorf("%s: %q, %v, %d entries, want %d", action, role, err, w.logged(access.OperatorActed), written)
+			if role != access.Operator || err != nil || w.countEntries(access.OperatorActed) != written {
+				w.Errorf("%s: %q, %v, %d entries, want %d", action, role, err, w.countEntries(access.OperatorActed), written)
 			}
 			if _, err := access.Check(w.Context(), w.db, op, deleted, action); stoa.CodeOf(err) != stoa.StoreNotFound {
 				w.Errorf("%s in a deleted store: %v", action, err)
@@ -114,11 +113,11 @@ func TestOperator(t *testing.T) {
 	})
 }
 
-// TestOperatorIsLoggedOnceARequest: a request that asks again and again, such
-// as a stream, fills no log.
-func TestOperatorIsLoggedOnceARequest(t *testing.T) {
+// TestOperatorIsRecordedOncePerRequest: a request with many checks, such as a
+// stream, adds one entry.
+func TestOperatorIsRecordedOncePerRequest(t *testing.T) {
 	t.Parallel()
-	each(t, func(w world) {
+	eachEngine(t, func(w fixture) {
 		op, store := w.operator(), w.store(w.user())
 		op.Origin = access.Origin{Address: "192.0.2.9", RequestID: "r1"}
 		look := func(q masterdb.Handle, a access.Action) {
@@ -134,16 +133,16 @@ func TestOperatorIsLoggedOnceARequest(t *testing.T) {
 			look(tx, access.ReadCredits)
 			return nil
 		})
-		if n := w.logged(access.OperatorActed); n != 2 {
+		if n := w.countEntries(access.OperatorActed); n != 2 {
 			w.Errorf("%d entries, want 2: two actions in one request", n)
 		}
 		op.Origin.RequestID = "r2"
 		look(w.db, access.ReadStore)
-		if n := w.logged(access.OperatorActed); n != 3 {
+		if n := w.countEntries(access.OperatorActed); n != 3 {
 			w.Errorf("%d entries after another request, want 3", n)
 		}
-		if err := access.CheckOperator(w.Context(), w.db, op, access.ReadStore); err != nil || w.logged(access.OperatorActed) != 4 {
-			w.Errorf("all stores: %v, %d entries", err, w.logged(access.OperatorActed))
+		if err := access.CheckOperator(w.Context(), w.db, op, access.ReadStore); err != nil || w.countEntries(access.OperatorActed) != 4 {
+			w.Errorf("all stores: %v, %d entries", err, w.countEntries(access.OperatorActed))
 		}
 		for name, p := range map[string]access.Principal{"an owner": w.user(), "nobody": {}, "a key": keyOf(op, store)} {
 			if err := access.CheckOperator(w.Context(), w.db, p, access.ReadStore); stoa.CodeOf(err) != stoa.Forbidden {
@@ -153,7 +152,7 @@ func TestOperatorIsLoggedOnceARequest(t *testing.T) {
 	})
 }
 
-// TestMarkdown: each action has its row, and the marks are the table's.
+// TestMarkdown: each action has a row with the marks of the table.
 func TestMarkdown(t *testing.T) {
 	t.Parallel()
 	table := access.Markdown()

@@ -19,7 +19,7 @@ type object = map[string]any
 
 // craft signs any header and claims with HMAC-SHA-256, whatever algorithm
 // the header names.
-func craft(t *testing.T, header, claims object, key []byte) string {
+func signToken(t *testing.T, header, claims object, key []byte) string {
 	t.Helper()
 	var parts []string
 	for _, part := range []object{header, claims} {
@@ -87,7 +87,7 @@ func TestAuthenticateCraftedTokens(t *testing.T) {
 		} {
 			header, claims := goodToken(p)
 			c.change(header, claims)
-			got, err := a.Authenticate(t.Context(), craft(t, header, claims, key))
+			got, err := a.Authenticate(t.Context(), signToken(t, header, claims, key))
 			if stoa.CodeOf(err) != c.want {
 				t.Errorf("%s: error %v, want code %q", name, err, c.want)
 			}
@@ -110,8 +110,8 @@ func TestAuthenticateDamagedTokens(t *testing.T) {
 		parts := strings.Split(good, ".")
 		for name, token := range map[string]string{
 			"empty": "", "dots": "..", "garbage": "garbage", "a refresh token": session.RefreshToken.Reveal(),
-			"other key": craft(t, header, claims, otherKey), "other key, expired": craft(t, header, expired, otherKey),
-			"empty key":           craft(t, header, claims, nil),
+			"other key": signToken(t, header, claims, otherKey), "other key, expired": signToken(t, header, expired, otherKey),
+			"empty key":           signToken(t, header, claims, nil),
 			"no signature":        parts[0] + "." + parts[1] + ".",
 			"two parts":           parts[0] + "." + parts[1],
 			"four parts":          good + ".x",
@@ -137,7 +137,7 @@ func TestAuthenticateUnsignedToken(t *testing.T) {
 		header, claims := goodToken(principal(t, a, register(t, a)))
 		for _, alg := range []string{"none", "None", "NONE", ""} {
 			header["alg"] = alg
-			token := craft(t, header, claims, nil)
+			token := signToken(t, header, claims, nil)
 			_, err := a.Authenticate(t.Context(), token[:strings.LastIndexByte(token, '.')+1])
 			wantCode(t, err, stoa.TokenInvalid)
 		}

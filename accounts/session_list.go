@@ -7,11 +7,12 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
+	"github.com/stoahq/stoa/apikeys"
 	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// Device is an open session as its owner sees it.
+// Device is an open session as its user sees it.
 type Device struct {
 	ID           stoa.SessionID
 	UserAgent    string // as it was at the last use
@@ -19,15 +20,14 @@ type Device struct {
 	CreatedAt    time.Time
 	LastUsedAt   time.Time // the last refresh: up to the life of an access token ago
 	ExpiresAt    time.Time
-	Current      bool // the one that asks
+	Current      bool // the caller's own
 	Impersonated bool // an operator acts as the user
 }
 
-// maxDevices bounds the list; the oldest are left out.
+// maxDevices limits the list; the oldest sessions are omitted.
 const maxDevices = 100
 
-// Sessions lists the caller's open sessions, those used last first, at most
-// 100.
+// Sessions lists the caller's open sessions, the last used first, at most 100.
 func (a *Accounts) Sessions(ctx context.Context, p access.Principal) ([]Device, error) {
 	if err := p.SignedIn(); err != nil {
 		return nil, err
@@ -40,8 +40,8 @@ func (a *Accounts) Sessions(ctx context.Context, p access.Principal) ([]Device, 
 	return out, err
 }
 
-// EndSession ends one of the caller's sessions, which may be the one that
-// asks. It fails with not_found for any other.
+// EndSession revokes one of the caller's sessions, which may be the current one.
+// It fails with not_found for any other.
 func (a *Accounts) EndSession(ctx context.Context, p access.Principal, id stoa.SessionID) error {
 	if err := p.InPerson(); err != nil {
 		return err
@@ -58,65 +58,63 @@ func (a *Accounts) EndSession(ctx context.Context, p access.Principal, id stoa.S
 	})
 }
 
-// EndOtherSessions ends all of the caller's sessions but the one that asks.
+// EndOtherSessions revokes the caller's sessions but the current one.
 func (a *Accounts) EndOtherSessions(ctx context.Context, p access.Principal) error {
 	if err := p.InPerson(); err != nil {
 		return err
 	}
 	return a.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		if err := revokeOthers(ctx, tx, p.UserID, p.SessionID); err != nil {
+		if err := revokeOtherSessions(ctx, tx, p.UserID, p.SessionID); err != nil {
 			return err
 		}
 		return access.Record(ctx, tx, p, access.Event{Action: access.SessionRevoked, Details: map[string]string{"session": "all others"}})
 	})
 }
 
-// revokeOthers ends the user's sessions, but the kept one: the zero id keeps
+// revokeOtherSessions revokes the user's sessions except one; the zero id excepts
 // none.
-func revokeOthers(ctx context.Context, tx *masterdb.Tx, user stoa.UserID, kept stoa.SessionID) error {
-	_, err := tx.Exec(ctx, `UPDATE sessions SET revoked_at = $1 WHERE user_id = $2 AND id <> $3 AND revoked_at IS NULL`, tx.Now, user, kept)
+func revokeOtherSessions(ctx context.Context, tx *masterdb.Tx, user stoa.UserID, except stoa.SessionID) error {
+	_, err := tx.Exec(ctx, `UPDATE sessions SET revoked_at = $1 WHERE user_id = $2 AND id <> $3 AND revoked_at IS NULL`, tx.Now, user, except)
 	return err
 }
 
-// Purge is the job by which earlier releases removed what has run out. What
-// they have enqueued is still carried out.
+// Purge is the job with which earlier releases deleted expired rows. Jobs that
+// they enqueued still run.
 type Purge struct{}
 
 // Kind implements jobs.Args.
 func (Purge) Kind() string { return "accounts.purge" }
 
-// PurgeTimeout bounds one run.
+// PurgeTimeout limits one run.
 const PurgeTimeout = 10 * time.Minute
 
-// kept is how long what has run out still gets an answer of its own, keptRecords
-// how long invitations and API keys that have ended are kept.
+// tokenRetention is how long expired tokens and sessions still get an error of
+// their own, recordRetention how long ended invitations are kept.
 const (
-	kept        = 7 * 24 * time.Hour
-	keptRecords = 90 * 24 * time.Hour
+	tokenRetention  = 7 * 24 * time.Hour
+	recordRetention = 90 * 24 * time.Hour
 )
 
 // PurgeExpired runs the job.
 func (a *Accounts) PurgeExpired(ctx context.Context, _ Purge) error {
-	_, err := a.db.DeleteExpired(ctx, Expiries(a.opts.RefreshTTL))
+	_, err := a.db.DeleteExpired(ctx, append(Expiries(a.opts.RefreshTTL), apikeys.Expiries()...))
 	return errors.Join(err, mail.PurgeAllowances(ctx, a.db))
 }
 
-// Expiries are the rules by which rows of this package's tables are deleted,
-// given how long a session lives after its last refresh. Of a session that goes
-// on, tokens go that were spent so long ago that the session would not have
-// outlived them: a thief of one gets token_invalid. A session waits until its
-// spent tokens are gone: no batch is to take thousands with it.
+// Expiries returns the rules that delete rows of this package's tables, given how
+// long a session lives after its last refresh. Used refresh tokens of an open
+// session are deleted after that time: reusing one then fails with token_invalid.
+// A session is deleted after its used tokens, so that no batch cascades to
+// thousands of rows.
 func Expiries(refreshTTL time.Duration) []masterdb.Expiry {
 	id, hash := []string{"id"}, []string{"hash"}
 	return []masterdb.Expiry{
 		{Table: "refresh_tokens", Key: hash, Age: "spent_at", Keep: refreshTTL},
-		{Table: "sessions", Key: id, Age: "expires_at", Keep: kept,
+		{Table: "sessions", Key: id, Age: "expires_at", Keep: tokenRetention,
 			Only: "NOT EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.session_id = t.id AND r.spent_at IS NOT NULL)"},
-		{Table: "one_time_tokens", Key: hash, Age: "expires_at", Keep: kept},
-		{Table: "email_requests", Key: id, Age: "created_at", Keep: kept},
-		{Table: "second_factors", Key: []string{"user_id"}, Age: "created_at", Only: "t.confirmed_at IS NULL", Keep: kept},
-		{Table: "invitations", Key: id, Age: "expires_at", Keep: keptRecords},
-		{Table: "api_keys", Key: id, Age: "revoked_at", Keep: keptRecords},
-		{Table: "api_keys", Key: id, Age: "expires_at", Keep: keptRecords},
+		{Table: "one_time_tokens", Key: hash, Age: "expires_at", Keep: tokenRetention},
+		{Table: "email_requests", Key: id, Age: "created_at", Keep: tokenRetention},
+		{Table: "second_factors", Key: []string{"user_id"}, Age: "created_at", Only: "t.confirmed_at IS NULL", Keep: tokenRetention},
+		{Table: "invitations", Key: id, Age: "expires_at", Keep: recordRetention},
 	}
 }

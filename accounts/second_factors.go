@@ -19,58 +19,59 @@ import (
 )
 
 const (
-	codePeriod = 30 * time.Second // of a code (RFC 6238, 4.1)
-	codeSkew   = 1                // periods that a clock may be off, before and after
+	codePeriod = 30 * time.Second // the time step of a code (RFC 6238, 4.1)
+	codeSkew   = 1                // accepted clock skew, in periods before and after
 
 	recoveryCodes = 10
 	recoverySize  = 16 // characters of base32: 80 bits
 
-	// maxFailures in a row make the factor rest for lockTime: a code has a
-	// million values, and the right password comes first.
+	// maxFailures wrong codes in a row lock the factor for lockTime. A code has a
+	// million values, and is asked for only after the correct password.
 	maxFailures = 10
 	lockTime    = 15 * time.Minute
 )
 
-// SecondFactorRequired says that the password was right and a code is needed
-// too. Challenge goes to LoginSecondFactor with the code, within five minutes.
+// SecondFactorRequired reports that the password is correct and a code is required
+// too. The caller passes Challenge and the code to LoginSecondFactor within five
+// minutes.
 type SecondFactorRequired struct {
 	Challenge keyring.Secret
 }
 
 func (e *SecondFactorRequired) Error() string { return e.Unwrap().Error() }
 
-// Unwrap gives the error its code.
+// Unwrap returns the error with its code.
 func (e *SecondFactorRequired) Unwrap() error {
 	return stoa.Errorf(stoa.SecondFactorRequired, "Your account has a second factor. Send its code with the challenge.")
 }
 
-// factor is a user's second factor.
+// factor is a row of second_factors.
 type factor struct {
 	UserID      stoa.UserID
-	Secret      string // sealed
+	Secret      string // encrypted
 	LastStep    int64
 	Failures    int
 	LockedUntil *time.Time
 	ConfirmedAt *time.Time
 }
 
-// SealedFactors is where envelopes are kept here.
+// SealedFactors returns the column with encrypted secrets, for key rotation.
 func SealedFactors() reseal.Column {
 	return reseal.Column{Table: "second_factors", Key: "user_id", Name: "secret", Owner: func(user string) string { return user }}
 }
 
-// Enrolment is what an authenticator app needs to know.
+// Enrolment is the configuration of an authenticator app.
 type Enrolment struct {
 	Secret keyring.Secret // base32
 	URL    keyring.Secret // otpauth://…, as a QR code shows it
 }
 
-// EnrolFactor begins a second factor (TOTP, RFC 6238), or begins it anew. It
-// counts once ConfirmFactor has seen a code. It needs the password
-// (invalid_credentials), fails with forbidden when there is one already, and with
-// email_unverified before the address is proven.
+// EnrolFactor starts the enrolment of a second factor (TOTP, RFC 6238), or starts
+// it again. The factor is active after ConfirmFactor. It fails with
+// invalid_credentials for a wrong password, with forbidden when a second factor is
+// active, and with email_unverified until the address is verified.
 func (a *Accounts) EnrolFactor(ctx context.Context, p access.Principal, password keyring.Secret) (Enrolment, error) {
-	_, email, err := a.provePassword(ctx, p, password, access.FactorEnabled)
+	_, email, err := a.reauthenticate(ctx, p, password, access.FactorEnabled)
 	if err != nil {
 		return Enrolment{}, err
 	}
@@ -83,7 +84,7 @@ func (a *Accounts) EnrolFactor(ctx context.Context, p access.Principal, password
 		return Enrolment{}, err
 	}
 	err = a.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		if err := requireProven(ctx, tx, p); err != nil {
+		if err := access.CheckVerified(ctx, tx, p); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `DELETE FROM second_factors WHERE user_id = $1 AND confirmed_at IS NULL`, p.UserID); err != nil {
@@ -102,10 +103,10 @@ func (a *Accounts) EnrolFactor(ctx context.Context, p access.Principal, password
 	return Enrolment{Secret: keyring.NewSecret(key.Secret()), URL: keyring.NewSecret(key.URL())}, nil
 }
 
-// ConfirmFactor makes the second factor count and returns the recovery codes,
-// which cannot be seen again: each signs in once without the app. It fails with
-// invalid_credentials for a wrong code, with not_found when there is nothing to
-// confirm, and with email_unverified before the address is proven.
+// ConfirmFactor activates the second factor and returns the recovery codes, which
+// cannot be read again. Each signs in once without the app. It fails with
+// invalid_credentials for a wrong code, with not_found when no enrolment is
+// pending, and with email_unverified until the address is verified.
 func (a *Accounts) ConfirmFactor(ctx context.Context, p access.Principal, code string) ([]keyring.Secret, error) {
 	if err := p.InPerson(); err != nil {
 		return nil, err
@@ -117,17 +118,17 @@ func (a *Accounts) ConfirmFactor(ctx context.Context, p access.Principal, code s
 	var refused error
 	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		refused = nil
-		if err := requireProven(ctx, tx, p); err != nil {
+		if err := access.CheckVerified(ctx, tx, p); err != nil {
 			return err
 		}
-		f, err := heldFactor(ctx, tx, p.UserID)
+		f, err := lockFactor(ctx, tx, p.UserID)
 		if err != nil {
 			return err
 		}
 		if f == nil || f.ConfirmedAt != nil {
 			return stoa.Errorf(stoa.NotFound, "There is no second factor to confirm. Enrol one first.")
 		}
-		if refused, err = a.takeCode(ctx, tx, *f, code); err != nil || refused != nil {
+		if refused, err = a.verifyCode(ctx, tx, *f, code); err != nil || refused != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `UPDATE second_factors SET confirmed_at = $1 WHERE user_id = $2`, tx.Now, p.UserID); err != nil {
@@ -140,15 +141,16 @@ func (a *Accounts) ConfirmFactor(ctx context.Context, p access.Principal, code s
 		}
 		return access.Record(ctx, tx, p, access.Event{Action: access.FactorEnabled})
 	})
-	if err := firstOf(err, refused); err != nil {
+	if err := eitherError(err, refused); err != nil {
 		return nil, err
 	}
 	return codes, nil
 }
 
-// DisableFactor takes the second factor away. It needs the password.
+// DisableFactor removes the second factor. It fails with invalid_credentials for a
+// wrong password.
 func (a *Accounts) DisableFactor(ctx context.Context, p access.Principal, password keyring.Secret) error {
-	if _, _, err := a.provePassword(ctx, p, password, access.FactorDisabled); err != nil {
+	if _, _, err := a.reauthenticate(ctx, p, password, access.FactorDisabled); err != nil {
 		return err
 	}
 	return a.db.Tx(ctx, func(tx *masterdb.Tx) error {
@@ -173,8 +175,8 @@ func (a *Accounts) HasFactor(ctx context.Context, p access.Principal) (has bool,
 	return found.Factors > 0, found.Codes, err
 }
 
-// challenge makes the token that stands for a password which was right, or
-// returns the zero one for a user without a second factor.
+// challenge issues the token that proves a correct password, or returns the zero
+// Secret for a user without a second factor.
 func (a *Accounts) challenge(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) (keyring.Secret, error) {
 	var n int
 	err := tx.Get(ctx, &n, `SELECT count(*) FROM second_factors WHERE user_id = $1 AND confirmed_at IS NOT NULL`, user)
@@ -184,27 +186,27 @@ func (a *Accounts) challenge(ctx context.Context, tx *masterdb.Tx, user stoa.Use
 	return issueToken(ctx, tx, secondFactor, oneTime{UserID: &user, ExpiresAt: tx.Now.Add(lifetimes[secondFactor])})
 }
 
-// LoginSecondFactor opens the session that Login has asked a code for: the
-// app's, or a recovery code. Each is good once. It fails with token_invalid or
-// token_expired for the challenge, with invalid_credentials for the code, and
-// with rate_limited after many wrong ones.
+// LoginSecondFactor opens a session with the challenge of Login and a code, of the
+// app or a recovery code. A code is accepted once. It fails with token_invalid or
+// token_expired for the challenge, with invalid_credentials for a wrong code, and
+// with rate_limited after many wrong codes.
 func (a *Accounts) LoginSecondFactor(ctx context.Context, challenge keyring.Secret, code string, c Client) (Session, error) {
 	var session Session
 	var refused error
 	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		session, refused = Session{}, nil
-		t, err := heldToken(ctx, tx, secondFactor, challenge)
+		t, err := lockToken(ctx, tx, secondFactor, challenge)
 		if err != nil {
 			return err
 		}
-		f, err := heldFactor(ctx, tx, *t.UserID)
+		f, err := lockFactor(ctx, tx, *t.UserID)
 		if err != nil {
 			return err
 		}
 		if f == nil {
-			return errLinkInvalid() // it was disabled meanwhile: the password suffices
+			return errLinkInvalid() // the factor was disabled meanwhile: the password suffices
 		}
-		by, refusal, err := a.takeAny(ctx, tx, *f, code, c)
+		by, refusal, err := a.verifyAnyCode(ctx, tx, *f, code, c)
 		if err != nil {
 			return err
 		}
@@ -221,60 +223,60 @@ func (a *Accounts) LoginSecondFactor(ctx context.Context, challenge keyring.Secr
 		session, err = a.signIn(ctx, tx, user, c, by)
 		return err
 	})
-	if err := firstOf(err, refused); err != nil {
+	if err := eitherError(err, refused); err != nil {
 		return Session{}, err
 	}
 	return session, nil
 }
 
-// firstOf returns the error that is there. What was refused has been committed,
-// so both never are.
-func firstOf(err, refused error) error {
+// eitherError returns err or the refusal. A refusal is committed, so at most one
+// of them is not nil.
+func eitherError(err, refused error) error {
 	if err != nil {
 		return err
 	}
 	return refused
 }
 
-// takeAny takes a recovery code, or one of the app.
-func (a *Accounts) takeAny(ctx context.Context, tx *masterdb.Tx, f factor, code string, c Client) (by string, refused, err error) {
-	if refused := f.rests(tx.Now); refused != nil {
+// verifyAnyCode verifies and uses up a recovery code or a code of the app.
+func (a *Accounts) verifyAnyCode(ctx context.Context, tx *masterdb.Tx, f factor, code string, c Client) (by string, refused, err error) {
+	if refused := f.checkLock(tx.Now); refused != nil {
 		return "", refused, nil
 	}
-	if plain := recoveryForm(code); len(plain) == recoverySize {
+	if plain := normalRecoveryCode(code); len(plain) == recoverySize {
 		n, err := tx.Exec(ctx, `UPDATE recovery_codes SET used_at = $1 WHERE user_id = $2 AND hash = $3 AND used_at IS NULL`,
 			tx.Now, f.UserID, recoveryHash(plain))
 		if err != nil || n == 0 {
-			return "", errWrongCode(), errors.Join(err, f.failed(ctx, tx))
+			return "", errWrongCode(), errors.Join(err, f.recordFailure(ctx, tx))
 		}
 		return "recovery code", nil, access.Record(ctx, tx, c.as(f.UserID), access.Event{Action: access.RecoveryCodeUsed})
 	}
-	refused, err = a.takeCode(ctx, tx, f, code)
+	refused, err = a.verifyCode(ctx, tx, f, code)
 	return "second factor", refused, err
 }
 
-// takeCode takes a code of the app, once. What it refuses it returns apart from
-// its own failure: the count of failures must be committed.
-func (a *Accounts) takeCode(ctx context.Context, tx *masterdb.Tx, f factor, code string) (refused, err error) {
-	if refused := f.rests(tx.Now); refused != nil {
+// verifyCode verifies and uses up a code of the app. It returns a refusal apart
+// from an error, because the count of failures must be committed.
+func (a *Accounts) verifyCode(ctx context.Context, tx *masterdb.Tx, f factor, code string) (refused, err error) {
+	if refused := f.checkLock(tx.Now); refused != nil {
 		return refused, nil
 	}
 	secret, err := a.opts.Encryption.Open(f.Secret, f.UserID.String())
 	if err != nil {
 		return nil, err
 	}
-	// The app goes by the time of the day, and so does this machine, whatever the
-	// master's clock says.
+	// The app uses the time of day, as this machine does; the master's clock is not
+	// relevant here.
 	step, ok := matchCode(string(secret), code, time.Now(), f.LastStep)
 	if !ok {
-		return errWrongCode(), f.failed(ctx, tx)
+		return errWrongCode(), f.recordFailure(ctx, tx)
 	}
 	_, err = tx.Exec(ctx, `UPDATE second_factors SET last_step = $1, failures = 0, locked_until = NULL WHERE user_id = $2`, step, f.UserID)
 	return nil, err
 }
 
-// matchCode finds the period that a code is of, later than the last one that
-// was taken.
+// matchCode returns the period of a code, if it is later than the last accepted
+// one.
 func matchCode(secret, code string, now time.Time, last int64) (step int64, ok bool) {
 	current := now.Unix() / int64(codePeriod.Seconds())
 	for step := max(current-codeSkew, last+1); step <= current+codeSkew; step++ {
@@ -286,16 +288,16 @@ func matchCode(secret, code string, now time.Time, last int64) (step int64, ok b
 	return 0, false
 }
 
-// rests refuses every code after too many wrong ones.
-func (f factor) rests(now time.Time) error {
+// checkLock fails with rate_limited while the factor is locked.
+func (f factor) checkLock(now time.Time) error {
 	if f.LockedUntil == nil || !now.Before(*f.LockedUntil) {
 		return nil
 	}
-	return tooMany(f.LockedUntil.Sub(now).Round(time.Second)+time.Second, "There were too many wrong codes. Try again later.")
+	return errRateLimited(f.LockedUntil.Sub(now).Round(time.Second)+time.Second, "There were too many wrong codes. Try again later.")
 }
 
-// failed counts a wrong code.
-func (f factor) failed(ctx context.Context, tx *masterdb.Tx) error {
+// recordFailure counts a wrong code.
+func (f factor) recordFailure(ctx context.Context, tx *masterdb.Tx) error {
 	var until *time.Time
 	failures := f.Failures + 1
 	if failures >= maxFailures {
@@ -306,8 +308,9 @@ func (f factor) failed(ctx context.Context, tx *masterdb.Tx) error {
 	return err
 }
 
-// heldFactor locks the user's second factor; nil when there is none.
-func heldFactor(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) (*factor, error) {
+// lockFactor reads the user's second factor and locks its row; nil when there is
+// none.
+func lockFactor(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) (*factor, error) {
 	var f factor
 	err := tx.Get(ctx, &f, `
 		SELECT user_id, secret, last_step, failures, locked_until, confirmed_at FROM second_factors WHERE user_id = $1`+tx.ForUpdate(), user)
@@ -317,18 +320,18 @@ func heldFactor(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) (*factor
 	return &f, err
 }
 
-// newRecoveryCode is written in groups, to be copied by hand.
+// newRecoveryCode returns a random code in groups of four characters.
 func newRecoveryCode() string {
 	s := strings.ToLower(rand.Text()[:recoverySize])
 	return s[:4] + "-" + s[4:8] + "-" + s[8:12] + "-" + s[12:]
 }
 
-// recoveryForm is a code without what a person may have typed around it.
-func recoveryForm(s string) string {
+// normalRecoveryCode returns a code in lower case, without hyphens and spaces.
+func normalRecoveryCode(s string) string {
 	return strings.ToLower(strings.NewReplacer("-", "", " ", "").Replace(s))
 }
 
-func recoveryHash(code string) string { return tokenHash(keyring.NewSecret(recoveryForm(code))) }
+func recoveryHash(code string) string { return keyring.NewSecret(normalRecoveryCode(code)).Hash() }
 
 func errWrongCode() error {
 	return stoa.Errorf(stoa.InvalidCredentials, "The code is not correct, or was used before. Wait for the next one.")
