@@ -188,8 +188,8 @@ func (s *Service) look(ctx context.Context, store stoa.StoreID, c tenantdb.Crede
 			return found, err
 		}
 	}
-	if slices.Contains(in.Tables, tenantdb.OwnVersionTable) {
-		if found.Schema.Own, err = db.OwnVersion(ctx); err != nil {
+	if slices.Contains(in.Tables, tenantdb.CustomVersionTable) {
+		if found.Schema.Own, err = db.CustomVersion(ctx); err != nil {
 			return found, err
 		}
 	}

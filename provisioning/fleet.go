@@ -153,7 +153,7 @@ func (s *Service) registryDisorders(ctx context.Context) (found []Anomaly, err e
 // strays are managed databases that no store has, such as one left when a
 // store was connected to its merchant's own after a failed run.
 func (s *Service) strays(ctx context.Context) (found []Anomaly, err error) {
-	strays, err := s.tenants.Strays(ctx)
+	strays, err := s.tenants.Orphans(ctx)
 	for _, stray := range strays {
 		where := "on the server " + stray.Place
 		if stray.Engine == tenantdb.SQLite {
@@ -163,7 +163,7 @@ func (s *Service) strays(ctx context.Context) (found []Anomaly, err error) {
 			Disorder: StrayDatabase, Name: stray.Name,
 			Detail: "a managed database that no store has, " + where,
 			Remedy: "look at it; if nobody misses it: --mend --drop " + stray.Name,
-			mend:   func(ctx context.Context) error { return s.tenants.DropStray(ctx, stray) },
+			mend:   func(ctx context.Context) error { return s.tenants.DropOrphan(ctx, stray) },
 		})
 	}
 	return found, err

@@ -120,7 +120,7 @@ func (s *Service) ConnectProject(ctx context.Context, p access.Principal, store 
 		c.Name = identity.Slug
 	}
 	return s.begun(ctx, p, store, tenantdb.KindSupabase, true, func(tx *masterdb.Tx) error {
-		if err := tenantdb.Strike(ctx, tx, store); err != nil { // of a run that failed
+		if err := tenantdb.DeleteRecord(ctx, tx, store); err != nil { // of a run that failed
 			return err
 		}
 		return s.opts.Cloud.Plan(ctx, tx, store, c)

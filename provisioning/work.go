@@ -104,7 +104,7 @@ func (w *work) step(ctx context.Context, name string, run func(*work, context.Co
 	begun := time.Now()
 	for try := 0; ; try++ {
 		err := w.try(ctx, run)
-		if err == nil || ctx.Err() != nil || !tenantdb.IsPassing(err) || try == len(w.opts.Pauses) ||
+		if err == nil || ctx.Err() != nil || !tenantdb.IsTransient(err) || try == len(w.opts.Pauses) ||
 			time.Since(begun)+w.opts.Pauses[try] > tryFor {
 			return err
 		}

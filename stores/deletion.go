@@ -107,7 +107,7 @@ func (r *Registry) FinishDeletion(ctx context.Context, job DeleteStore) error {
 		return r.keepFault(ctx, job.StoreID, err)
 	}
 	r.log.InfoContext(ctx, "store deleted", "store", job.StoreID.String(), "database", string(info.Kind))
-	return r.db.Tx(ctx, func(tx *masterdb.Tx) error { return tenantdb.Strike(ctx, tx, job.StoreID) })
+	return r.db.Tx(ctx, func(tx *masterdb.Tx) error { return tenantdb.DeleteRecord(ctx, tx, job.StoreID) })
 }
 
 // bury makes the store one that does not exist, or reports false for one
