@@ -113,8 +113,8 @@ func (s *Service) drift(ctx context.Context, st Store) ([]string, error) {
 	if st.Schema.Own == 0 {
 		return drift, nil
 	}
-	applied, err := db.OwnVersions(ctx)
-	for _, f := range s.tenants.Own().OrderFaults(db.Engine, applied) {
+	applied, err := db.CustomVersions(ctx)
+	for _, f := range s.tenants.CustomMigrations().OrderFaults(db.Engine, applied) {
 		drift = append(drift, f.String())
 	}
 	return drift, err

@@ -165,7 +165,7 @@ func TestFleetCloses(t *testing.T) {
 		}
 		after := x.content(t)
 		for table, digest := range before {
-			if table != tenantdb.OwnVersionTable && after[table] != digest {
+			if table != tenantdb.CustomVersionTable && after[table] != digest {
 				t.Errorf("table %s has changed", table)
 			}
 		}
@@ -228,9 +228,9 @@ func TestPanicAtAnExposedStore(t *testing.T) {
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
 	st := b.store(t, tenantdb.SQLite)
 	b.exec(t, `UPDATE store_databases SET engine = 'postgresql', kind = 'postgresql', own_version = 1`)
-	own, err := tenantdb.LoadOwnMigrations(b.ownDir)
+	own, err := tenantdb.LoadCustomMigrations(b.ownDir)
 	must(t, err)
-	broken := tenantdb.NewManager(b.db, nil, tenantdb.Options{DataDir: b.dataDir, Own: own}) // without keys: to read credentials panics
+	broken := tenantdb.NewManager(b.db, nil, tenantdb.Options{DataDir: b.dataDir, Custom: own}) // without keys: to read credentials panics
 	t.Cleanup(func() { must(t, broken.Close(context.Background())) })
 	s := fleet.New(b.db, broken, slog.New(slog.DiscardHandler), fleet.Options{})
 	looked := 0

@@ -122,9 +122,9 @@ func TestPanicAtAStore(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
 	b.store(t, tenantdb.SQLite)
-	own, err := tenantdb.LoadOwnMigrations(b.ownDir)
+	own, err := tenantdb.LoadCustomMigrations(b.ownDir)
 	must(t, err)
-	broken := tenantdb.NewManager(b.db, nil, tenantdb.Options{DataDir: b.dataDir, Own: own}) // without keys: to read credentials panics
+	broken := tenantdb.NewManager(b.db, nil, tenantdb.Options{DataDir: b.dataDir, Custom: own}) // without keys: to read credentials panics
 	t.Cleanup(func() { must(t, broken.Close(context.Background())) })
 	s := fleet.New(b.db, broken, slog.New(slog.DiscardHandler), fleet.Options{})
 	sum, r := migrate(t, s, fleet.MigrateOptions{MaxFailures: many})

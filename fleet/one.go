@@ -40,7 +40,7 @@ func (s *Service) one(ctx context.Context, st Store, target tenantdb.Schema, opt
 		return result
 	}
 	registered, reached := a.registered, a.reached
-	outcome := tenantdb.Outcome{CredentialVersion: registered.Version, Schema: reached}
+	outcome := tenantdb.MigrationStatus{CredentialVersion: registered.Version, Schema: reached}
 	result.State = Migrated
 	if err != nil {
 		result.State = Failed
@@ -179,7 +179,7 @@ func (s *Service) logPanic(ctx context.Context, store stoa.StoreID, err error) {
 	}
 }
 
-func (s *Service) record(ctx context.Context, store stoa.StoreID, o tenantdb.Outcome, fault error) error {
+func (s *Service) record(ctx context.Context, store stoa.StoreID, o tenantdb.MigrationStatus, fault error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {

@@ -31,7 +31,7 @@ const (
 // OrderFault is a fault in the order of the operator's own migrations, with the
 // stores that it concerns.
 type OrderFault struct {
-	tenantdb.OrderFault
+	tenantdb.MigrationOrderFault
 	Stores []string // slugs of those that were found
 	Asked  int      // stores that answered and could have it
 	sure   bool     // a database on the operator's own server has it
@@ -53,7 +53,7 @@ func (f OrderFault) String() string {
 	if more := len(f.Stores) - few; more > 0 {
 		list += fmt.Sprintf(" and %d more", more)
 	}
-	return fmt.Sprintf("%s (stores: %s)", f.OrderFault, list)
+	return fmt.Sprintf("%s (stores: %s)", f.MigrationOrderFault, list)
 }
 
 // storeVersions is what a store's database has on record.
@@ -70,7 +70,7 @@ type storeVersions struct {
 // every store. Stores that do not answer in time are left out. If a fault of the
 // few refuses a start, all are asked, to name the stores.
 func (s *Service) CheckOrder(ctx context.Context, all bool) ([]OrderFault, error) {
-	own := s.tenants.Own()
+	own := s.tenants.CustomMigrations()
 	if own == nil {
 		return nil, nil
 	}
@@ -160,7 +160,7 @@ func (s *Service) versionsOf(ctx context.Context, st Store) *storeVersions {
 			if err := checkOwn(ctx, db, st.ID); err != nil {
 				return err
 			}
-			answer.applied, err = db.OwnVersions(ctx)
+			answer.applied, err = db.CustomVersions(ctx)
 			return err
 		})
 	})
@@ -172,12 +172,12 @@ func (s *Service) versionsOf(ctx context.Context, st Store) *storeVersions {
 }
 
 // orderFaults gathers the faults of the stores.
-func orderFaults(own *tenantdb.OwnMigrations, answers []storeVersions) (faults []OrderFault) {
+func orderFaults(own *tenantdb.CustomMigrations, answers []storeVersions) (faults []OrderFault) {
 	for _, a := range answers {
 		for _, f := range own.OrderFaults(a.store.Engine, a.applied) {
-			i := slices.IndexFunc(faults, OrderFault{OrderFault: f}.same)
+			i := slices.IndexFunc(faults, OrderFault{MigrationOrderFault: f}.same)
 			if i < 0 {
-				i, faults = len(faults), append(faults, OrderFault{OrderFault: f})
+				i, faults = len(faults), append(faults, OrderFault{MigrationOrderFault: f})
 			}
 			faults[i].Stores = append(faults[i].Stores, a.store.Slug)
 			faults[i].sure = faults[i].sure || a.managed

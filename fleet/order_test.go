@@ -98,7 +98,7 @@ func TestCheckOrderIsNoMerchants(t *testing.T) {
 	migrate(t, b.release(t, fleet.Options{}), fleet.MigrateOptions{})
 	b.redirect(t, away, newHole(t).address)
 	b.exec(t, `UPDATE store_databases SET own_version = 3 WHERE store_id = $1`, away.ID)
-	b.tenant(t, hostile, `DELETE FROM `+tenantdb.OwnVersionTable+` WHERE version_id = 2`)
+	b.tenant(t, hostile, `DELETE FROM `+tenantdb.CustomVersionTable+` WHERE version_id = 2`)
 	found := b.order(t, false)
 	if len(found) != 1 || strings.HasPrefix(found[0], "!") || !strings.Contains(found[0], hostile.Slug) {
 		t.Errorf("found: %q", found)

@@ -66,10 +66,10 @@ func (b bench) write(t *testing.T, name, statement string) {
 // manager is a replica's, with the operator's migrations in ownDir if any.
 func (b bench) manager(t *testing.T, ownDir string) *tenantdb.Manager {
 	t.Helper()
-	own, err := tenantdb.LoadOwnMigrations(ownDir)
+	own, err := tenantdb.LoadCustomMigrations(ownDir)
 	must(t, err)
 	m := tenantdb.NewManager(b.db, b.ring, tenantdb.Options{
-		DataDir: b.dataDir, Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}, Supabase: b.rules, Own: own,
+		DataDir: b.dataDir, Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}, Supabase: b.rules, Custom: own,
 	})
 	t.Cleanup(func() { must(t, m.Close(context.Background())) })
 	return m

@@ -151,7 +151,7 @@ func (s *Service) registryInconsistencies(ctx context.Context) (found []Inconsis
 // orphans returns the managed databases that belong to no store, such as one left
 // when a store was connected to its merchant's own after a failed run.
 func (s *Service) orphans(ctx context.Context) (found []Inconsistency, err error) {
-	all, err := s.tenants.Strays(ctx)
+	all, err := s.tenants.Orphans(ctx)
 	for _, o := range all {
 		where := "on the server " + o.Place
 		if o.Engine == tenantdb.SQLite {
@@ -161,7 +161,7 @@ func (s *Service) orphans(ctx context.Context) (found []Inconsistency, err error
 			Kind: OrphanDatabase, Name: o.Name,
 			Detail: "a managed database that belongs to no store, " + where,
 			Remedy: "look at it; if nobody needs it, a repair drops it",
-			repair: func(ctx context.Context) error { return s.tenants.DropStray(ctx, o) },
+			repair: func(ctx context.Context) error { return s.tenants.DropOrphan(ctx, o) },
 		})
 	}
 	return found, err

@@ -80,10 +80,10 @@ func (b bench) dropManaged(t *testing.T) {
 		_, err := tx.Exec(ctx, `DELETE FROM store_databases`)
 		return err
 	}))
-	strays, err := b.tenants.Strays(ctx)
+	strays, err := b.tenants.Orphans(ctx)
 	must(t, err)
 	for _, s := range strays {
-		must(t, b.tenants.DropStray(ctx, s))
+		must(t, b.tenants.DropOrphan(ctx, s))
 	}
 }
 
@@ -130,7 +130,7 @@ func TestManagedLife(t *testing.T) {
 		if n := b.count(t, `store_databases WHERE store_id = '`+s.ID.String()+`'`); n != 0 {
 			t.Error("the registry still has the database")
 		}
-		if strays, err := b.tenants.Strays(t.Context()); err != nil || len(strays) > 0 {
+		if strays, err := b.tenants.Orphans(t.Context()); err != nil || len(strays) > 0 {
 			t.Errorf("left on the server: %v, %v", strays, err)
 		}
 	})
@@ -156,7 +156,7 @@ func TestManagedConnectDies(t *testing.T) {
 		// Sealed before anything is made; then it dies after making and before the record.
 		c, err := b.tenants.Load(t.Context(), b.db, s.ID)
 		must(t, err)
-		if strays, err := b.tenants.Strays(t.Context()); err != nil || len(strays) > 0 || c.Password.IsZero() {
+		if strays, err := b.tenants.Orphans(t.Context()); err != nil || len(strays) > 0 || c.Password.IsZero() {
 			t.Fatalf("before the run: %v, %v", strays, err)
 		}
 		w := b.begin(t, run)

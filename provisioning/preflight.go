@@ -211,8 +211,8 @@ func (check preflight) inspectDatabase(ctx context.Context, db *tenantdb.DB, fou
 			return found, err
 		}
 	}
-	if slices.Contains(in.Tables, tenantdb.OwnVersionTable) {
-		if found.Schema.Own, err = db.OwnVersion(ctx); err != nil {
+	if slices.Contains(in.Tables, tenantdb.CustomVersionTable) {
+		if found.Schema.Own, err = db.CustomVersion(ctx); err != nil {
 			return found, err
 		}
 	}

@@ -182,7 +182,7 @@ func (s *Service) recordRun(ctx context.Context, tx *masterdb.Tx, r request, own
 // saveRequest saves the credentials, or the choice of a project in their place.
 func (s *Service) saveRequest(ctx context.Context, tx *masterdb.Tx, r request) error {
 	if r.project != nil {
-		if err := tenantdb.Strike(ctx, tx, r.store); err != nil { // of a run that failed
+		if err := tenantdb.DeleteRecord(ctx, tx, r.store); err != nil { // of a run that failed
 			return err
 		}
 		return s.opts.Cloud.Plan(ctx, tx, r.store, *r.project)

@@ -156,7 +156,7 @@ func (e *execution) try(ctx context.Context, s step) error {
 	begun := time.Now()
 	for try := 0; ; try++ {
 		err := e.do(ctx, s)
-		if err == nil || ctx.Err() != nil || !tenantdb.IsPassing(err) || try == len(e.opts.Pauses) ||
+		if err == nil || ctx.Err() != nil || !tenantdb.IsTransient(err) || try == len(e.opts.Pauses) ||
 			time.Since(begun)+e.opts.Pauses[try] > tryFor {
 			return err
 		}

@@ -110,7 +110,7 @@ func (r *Registry) FinishDeletion(ctx context.Context, job DeleteStore) error {
 		return r.recordDropFailure(ctx, job.StoreID, err)
 	}
 	r.log.InfoContext(ctx, "store deleted", "store", job.StoreID.String(), "database", string(info.Kind))
-	return r.db.Tx(ctx, func(tx *masterdb.Tx) error { return tenantdb.Strike(ctx, tx, job.StoreID) })
+	return r.db.Tx(ctx, func(tx *masterdb.Tx) error { return tenantdb.DeleteRecord(ctx, tx, job.StoreID) })
 }
 
 // finalizeDeletion marks the store as deleted, or reports false for one that must

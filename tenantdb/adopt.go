@@ -7,16 +7,15 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// adoptTimeout bounds how long an embedded database that is to be kept open
-// waits for others to be closed.
+// adoptTimeout limits how long an adopted embedded database waits for others to be
+// closed.
 const adoptTimeout = time.Second
 
-// Adopt keeps a database that OpenUnleased has opened and that has become the
-// store's: the next lease finds it open, with its connection. r is what it was
-// opened with. It is the manager's from now on, which closes it where it has no
-// use for it.
+// Adopt takes over a database that OpenUnleased has opened and that has become the
+// store's, so that the next lease finds it open. r is the record that it was opened with.
+// The manager owns db afterwards and closes it if it cannot be used.
 func (m *Manager) Adopt(ctx context.Context, store stoa.StoreID, r Registered, db *DB) {
-	if db.sqlx.Stats().OpenConnections == 0 { // nothing that would be spared
+	if db.sqlx.Stats().OpenConnections == 0 { // there is no connection to keep
 		_ = db.Close()
 		return
 	}
@@ -24,7 +23,7 @@ func (m *Manager) Adopt(ctx context.Context, store stoa.StoreID, r Registered, d
 	close(p.ready)
 	if r.Credentials.Engine != SQLite {
 		p.server = serverOf(r.Credentials)
-	} else if !m.takeFileSoon(ctx, p) {
+	} else if !m.acquireFileSoon(ctx, p) {
 		_ = db.Close()
 		return
 	}
@@ -37,13 +36,13 @@ func (m *Manager) Adopt(ctx context.Context, store stoa.StoreID, r Registered, d
 	}
 }
 
-func (m *Manager) takeFileSoon(ctx context.Context, p *pool) bool {
+func (m *Manager) acquireFileSoon(ctx context.Context, p *pool) bool {
 	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
 	defer cancel()
-	return m.takeFile(ctx, p) == nil
+	return m.acquireFile(ctx, p) == nil
 }
 
-// keep makes p the store's pool, of db's connections, unless there is one.
+// keep makes p, with db's connections, the store's pool, unless the store has one.
 func (m *Manager) keep(p *pool, db *DB) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

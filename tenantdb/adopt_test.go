@@ -13,7 +13,7 @@ import (
 
 // unleased opens a new store's database, connected and with a mark on its
 // connection.
-func (h *house) unleased(t *testing.T, engine tenantdb.EngineName) (stoa.StoreID, tenantdb.Registered, *tenantdb.DB) {
+func (h *testManager) unleased(t *testing.T, engine tenantdb.EngineName) (stoa.StoreID, tenantdb.Registered, *tenantdb.DB) {
 	t.Helper()
 	store := h.store(t)
 	c := tenantdb.ManagedSQLite(store)

@@ -15,12 +15,12 @@ import (
 // tripAfter is how many failures in a row open a breaker.
 const tripAfter = 3
 
-// breaker keeps callers off a database that does not answer: after some
-// failures in a row it turns them away at once, and after a pause it lets one
-// through to see. It outlives the pools of its store.
+// breaker refuses calls to a database that does not answer. After tripAfter
+// consecutive failures it opens and refuses calls at once; after the cooldown it
+// admits one trial call. It outlives the pools of its store.
 type breaker struct {
 	circuit *gobreaker.TwoStepCircuitBreaker[struct{}]
-	last    atomic.Pointer[failure] // the one met last
+	last    atomic.Pointer[failure] // the last one
 }
 
 type failure struct{ error }
@@ -33,14 +33,13 @@ func newBreaker(cooldown time.Duration) *breaker {
 	})}
 }
 
-// errOpen: the database failed a moment ago and is left alone for a while.
+// errOpen means that the database failed recently and calls are refused for a while.
 var errOpen = errors.New("tenantdb: circuit breaker is open")
 
-// isOpen reports whether a call made now would be turned away.
+// isOpen reports whether a call would be refused now.
 func (b *breaker) isOpen() bool { return b.circuit.State() == gobreaker.StateOpen }
 
-// refusal is the answer to a call that is turned away. It names the failure
-// that opened the breaker as its cause.
+// refusal returns the error of a refused call. Its cause names the last failure.
 func (b *breaker) refusal() error {
 	if last := b.last.Load(); last != nil {
 		return unavailable(fmt.Errorf("%w after: %w", errOpen, last.error))
@@ -48,15 +47,16 @@ func (b *breaker) refusal() error {
 	return unavailable(errOpen)
 }
 
-// isCalm reports whether there is nothing worth remembering.
-func (b *breaker) isCalm() bool {
+// isHealthy reports whether the breaker is closed and has counted no failure.
+func (b *breaker) isHealthy() bool {
 	return b.circuit.State() == gobreaker.StateClosed && b.circuit.Counts().ConsecutiveFailures == 0
 }
 
-// errNoSignal is the outcome of a call that says nothing about the database.
+// errNoSignal is the result of a call that says nothing about the database.
 var errNoSignal = errors.New("tenantdb: no health signal")
 
-// allow admits a call, which then reports its error to done.
+// allow admits a call or returns refusal. An admitted call must pass its error to
+// done.
 func (b *breaker) allow() (done func(error), err error) {
 	report, err := b.circuit.Allow()
 	if err != nil {
@@ -77,11 +77,11 @@ func healthSignal(ctx context.Context, err error) error {
 	switch {
 	case err == nil || stoa.CodeOf(err) != stoa.TenantUnavailable || isContent(err):
 		return nil
-	case errors.Is(err, errNoConnection), errors.Is(err, errNoMemory), ctx.Err() != nil && !errors.Is(context.Cause(ctx), errSlow):
-		return errNoSignal // the fault is this side's, or the caller gave up
+	case errors.Is(err, errNoConnection), errors.Is(err, errOutOfMemory), ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTimeout):
+		return errNoSignal // the fault is Stoa's, or the caller cancelled
 	}
 	return err
 }
 
-// errSlow is the cause of a deadline that the manager sets, not a caller.
-var errSlow = errors.New("tenantdb: the database takes too long")
+// errTimeout is the cause of a deadline that the manager sets, not the caller.
+var errTimeout = errors.New("tenantdb: the database takes too long")

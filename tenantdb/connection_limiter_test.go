@@ -19,7 +19,7 @@ import (
 )
 
 // fleet registers n stores with a database each on the engine's one server.
-func (h *house) fleet(t testing.TB, engine tenantdb.EngineName, n int) (stores []stoa.StoreID, databases []tenantdb.Credentials) {
+func (h *testManager) fleet(t testing.TB, engine tenantdb.EngineName, n int) (stores []stoa.StoreID, databases []tenantdb.Credentials) {
 	t.Helper()
 	for range n {
 		store, c := h.store(t), tenantdbtest.Create(t, engine)
@@ -32,7 +32,7 @@ func (h *house) fleet(t testing.TB, engine tenantdb.EngineName, n int) (stores [
 // census asks PostgreSQL itself how many connections the databases have.
 // MariaDB lists a connection for a moment longer than it has it, so there the
 // manager's own count must do.
-func census(t *testing.T, h *house, databases []tenantdb.Credentials) func() int {
+func census(t *testing.T, h *testManager, databases []tenantdb.Credentials) func() int {
 	t.Helper()
 	if databases[0].Engine == tenantdb.MySQL {
 		return func() int { n, _ := h.Connections(databases[0]); return n }

@@ -150,11 +150,11 @@ func (r *pasteReader) readForm(text string) {
 }
 
 func (r *pasteReader) notRecognised() {
-	r.fault("must begin with %s", beginnings[r.sql()])
+	r.fault("must begin with %s", urlPrefixes[r.sql()])
 }
 
-// beginnings of URLs, by engine.
-var beginnings = map[EngineName]string{PostgreSQL: "postgresql:// or postgres://", MySQL: "mysql:// or mariadb://"}
+// urlPrefixes are the prefixes of URLs, by engine.
+var urlPrefixes = map[EngineName]string{PostgreSQL: "postgresql:// or postgres://", MySQL: "mysql:// or mariadb://"}
 
 // mustEncode is the fault of a URL whose parts cannot be told apart.
 func (r *pasteReader) mustEncode() {
@@ -190,9 +190,9 @@ func (r *pasteReader) checkScheme(scheme string) bool {
 		return true
 	case engine != "":
 		r.fault("is of %s, and the type %q was chosen; choose the type %q for it, or paste a string that begins with %s",
-			productNames[engine], string(r.engine), string(engine), beginnings[r.sql()])
+			productNames[engine], string(r.engine), string(engine), urlPrefixes[r.sql()])
 	case strings.EqualFold(scheme, "https"), strings.EqualFold(scheme, "http"):
-		r.fault("is the address of a web page or an API; the connection string of the database must begin with %s", beginnings[r.sql()])
+		r.fault("is the address of a web page or an API; the connection string of the database must begin with %s", urlPrefixes[r.sql()])
 	default:
 		r.notRecognised()
 	}

@@ -162,7 +162,7 @@ func TestAnswersCountAsMemory(t *testing.T) {
 	}
 }
 
-func setupMemory(t *testing.T, total, share int64) (*house, *limits.ByteBudget) {
+func setupMemory(t *testing.T, total, share int64) (*testManager, *limits.ByteBudget) {
 	t.Helper()
 	memory := limits.NewByteBudget(total, share)
 	return setup(t, tenantdb.Options{Memory: memory, StatementTimeout: time.Minute}), memory

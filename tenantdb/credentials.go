@@ -13,10 +13,10 @@ import (
 	"github.com/stoahq/stoa/keyring"
 )
 
-// Kind is how a store came to its database.
+// Kind says where a store's database comes from.
 type Kind string
 
-// The kinds. Managed databases are made by Stoa, the others are the merchant's.
+// The kinds. Stoa creates managed databases; the others are the merchant's.
 const (
 	Managed        Kind = "managed"
 	KindPostgreSQL Kind = "postgresql"
@@ -24,18 +24,18 @@ const (
 	KindSupabase   Kind = "supabase"
 )
 
-// TLSMode says how the connection to a database server is protected.
+// TLSMode is how the connection to a database server is protected.
 type TLSMode string
 
-// The TLS modes. There is none that encrypts without verifying: it would
-// protect from nobody who can redirect the connection.
+// The TLS modes. None encrypts without verification, which would not protect against
+// an attacker who can redirect the connection.
 const (
 	TLSVerify   TLSMode = "verify-full" // the default
 	TLSVerifyCA TLSMode = "verify-ca"   // a chain to CACertificate, whatever the name
 	TLSDisable  TLSMode = "disable"     // plaintext, by explicit choice only
 )
 
-// Credentials are all it takes to reach one tenant database.
+// Credentials are what Stoa needs to connect to one tenant database.
 type Credentials struct {
 	Kind          Kind
 	Engine        EngineName
@@ -56,7 +56,7 @@ type Credentials struct {
 	// host, port and pgbouncer=true; with NoPooler one is looked for.
 	Pooler Pooler
 
-	// Of a Supabase project only, and kept for the store's own use.
+	// Set for a Supabase project only, for the store's own use.
 	ProjectURL     string
 	AnonKey        keyring.Secret
 	ServiceRoleKey keyring.Secret
@@ -75,8 +75,7 @@ func ManagedSQLite(store stoa.StoreID) Credentials {
 // defaultPorts are used when a connection string names none.
 var defaultPorts = map[EngineName]int{PostgreSQL: 5432, MySQL: 3306}
 
-// Validate checks credentials given field by field and fills in the
-// defaults. Every fault is reported at once.
+// Validate checks credentials and sets defaults. It reports all faults at once.
 func (c *Credentials) Validate() error { return c.validate(SupabaseRules{}) }
 
 func (c *Credentials) validate(rules SupabaseRules) error {
@@ -120,7 +119,7 @@ func (c *Credentials) validate(rules SupabaseRules) error {
 	return faults.Err()
 }
 
-// checkHost lets through one DNS name or IP address: no list, no socket path.
+// checkHost accepts one DNS name or IP address, but no list and no socket path.
 func (c *Credentials) checkHost(faults *stoa.Invalid) {
 	c.Host = strings.TrimSuffix(strings.TrimPrefix(c.Host, "["), "]")
 	switch {
@@ -147,7 +146,7 @@ func isAddress(s string) bool {
 // most 63 bytes, which are letters.
 var schemaName = regexp.MustCompile(`^[\p{L}_][\p{L}\p{N}_$-]*$`)
 
-// endpointName is how Neon names a server.
+// endpointName matches Neon's server names.
 var endpointName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 func (c *Credentials) checkSchema(faults *stoa.Invalid) {
@@ -170,8 +169,8 @@ func (c *Credentials) checkSchema(faults *stoa.Invalid) {
 // Supavisor's.
 var poolerPorts = []int{6432, 6543}
 
-// guessPooler takes what host and port say of a transaction pooler as a hint.
-// Neon's poolers are ep-….-pooler.…: the first label tells.
+// guessPooler sets the pooler that host and port suggest. The first label of a Neon
+// pooler's host name ends in -pooler.
 func (c *Credentials) guessPooler() {
 	label, _, _ := strings.Cut(strings.ToLower(c.Host), ".")
 	neon := strings.HasPrefix(label, "ep-") && strings.HasSuffix(label, "-pooler")
@@ -183,8 +182,8 @@ func (c *Credentials) guessPooler() {
 	}
 }
 
-// sealed is what is encrypted into the master database. It is the only form
-// in which the password is written out.
+// sealed is the JSON form of credentials, which is encrypted and stored in the master
+// database. It is the only form that contains the password.
 type sealed struct {
 	Kind          Kind       `json:"kind"`
 	Engine        EngineName `json:"engine"`
@@ -206,11 +205,14 @@ type sealed struct {
 	RolePassword string `json:"rolePassword,omitempty"`
 }
 
-// seal encrypts c for one store: the envelope does not open for another.
+// seal encrypts c for one store. The result cannot be decrypted for another.
 func (c Credentials) seal(ring *keyring.Ring, store stoa.StoreID) (string, error) {
 	plain, err := json.Marshal(sealed{ //nolint:gosec // the one place where the password is written out, to be encrypted
-		c.Kind, c.Engine, c.Host, c.Port, c.Database, c.User, c.Password.Reveal(), c.TLS, c.CACertificate,
-		c.Schema, c.Endpoint, c.Pooler, c.ProjectURL, c.AnonKey.Reveal(), c.ServiceRoleKey.Reveal(), c.RolePassword.Reveal(),
+		Kind: c.Kind, Engine: c.Engine, Host: c.Host, Port: c.Port, Database: c.Database,
+		User: c.User, Password: c.Password.Reveal(), TLS: c.TLS, CACertificate: c.CACertificate,
+		Schema: c.Schema, Endpoint: c.Endpoint, Pooler: c.Pooler,
+		ProjectURL: c.ProjectURL, AnonKey: c.AnonKey.Reveal(), ServiceRoleKey: c.ServiceRoleKey.Reveal(),
+		RolePassword: c.RolePassword.Reveal(),
 	})
 	if err != nil {
 		return "", err
@@ -228,8 +230,11 @@ func unseal(ring *keyring.Ring, store stoa.StoreID, envelope string) (Credential
 		return Credentials{}, errors.New("credentials cannot be read") // the cause would quote them
 	}
 	return Credentials{
-		s.Kind, s.Engine, s.Host, s.Port, s.Database, s.User, keyring.NewSecret(s.Password), s.TLS, s.CACertificate,
-		s.Schema, s.Endpoint, s.Pooler, s.ProjectURL, keyring.NewSecret(s.AnonKey), keyring.NewSecret(s.ServiceRoleKey), keyring.NewSecret(s.RolePassword),
+		Kind: s.Kind, Engine: s.Engine, Host: s.Host, Port: s.Port, Database: s.Database,
+		User: s.User, Password: keyring.NewSecret(s.Password), TLS: s.TLS, CACertificate: s.CACertificate,
+		Schema: s.Schema, Endpoint: s.Endpoint, Pooler: s.Pooler,
+		ProjectURL: s.ProjectURL, AnonKey: keyring.NewSecret(s.AnonKey), ServiceRoleKey: keyring.NewSecret(s.ServiceRoleKey),
+		RolePassword: keyring.NewSecret(s.RolePassword),
 	}, nil
 }
 

@@ -25,17 +25,17 @@ import (
 // ErrNotFound means that a query for one row found none.
 var ErrNotFound = sql.ErrNoRows
 
-// retryAfter is what a caller is told to wait before it tries a store again
-// whose database cannot be reached.
+// retryAfter is how long a caller is asked to wait before it retries a store whose
+// database cannot be reached.
 const retryAfter = 5 * time.Second
 
 // DB is one open tenant database. Queries are written once, with ?
 // placeholders, in the subset that PostgreSQL, MySQL, MariaDB and SQLite
 // share.
 //
-// An error that means "this database cannot be used" comes back as a
-// *stoa.Error with a database_… code, or as tenant_unavailable from a lease;
-// every other error is the driver's own.
+// An error that means that the database cannot be used is a *stoa.Error with a
+// database_… code, or tenant_unavailable from a lease. Other errors are the driver's.
+// A DB is safe for concurrent use.
 type DB struct {
 	Engine EngineName
 
@@ -45,14 +45,14 @@ type DB struct {
 	dial        DialFunc
 	dials       *dialTracker
 	account     account
-	bulkhead    *bulkhead // nil when it is not leased: see failed
-	own         *OwnMigrations
+	bulkhead    *bulkhead // nil when the database is not leased: see failed
+	own         *CustomMigrations
 	pinned      *sessionState
 	log         *slog.Logger // nil: slog.Default()
-	migrating   sync.Mutex   // held by whoever migrates on the pool
+	migrating   sync.Mutex   // locked while a migration uses the pool
 }
 
-// newDB opens c, with a bulkhead if it is to be leased.
+// newDB opens the database of c. b is nil unless the database is leased.
 func newDB(engines map[EngineName]Engine, c Credentials, dial DialFunc, b *bulkhead) (*DB, error) {
 	engine, ok := engines[c.rules()]
 	if !ok {
@@ -69,8 +69,8 @@ func newDB(engines map[EngineName]Engine, c Credentials, dial DialFunc, b *bulkh
 	return db, nil
 }
 
-// Close closes every connection. A leased database is the manager's to
-// close: others use it too.
+// Close closes every connection. It fails for a leased database, which the manager
+// closes because others use it too.
 func (db *DB) Close() error {
 	if db.bulkhead != nil {
 		return errors.New("tenantdb: a leased database is released, not closed")
@@ -78,13 +78,13 @@ func (db *DB) Close() error {
 	return db.sqlx.Close()
 }
 
-// Ping makes sure that a connection can be had. Whatever kept it from being
-// made, known or not, is the database's failure.
+// Ping checks that a connection can be made. Every failure counts as the database's.
 func (db *DB) Ping(ctx context.Context) error { return db.do(ctx, db.ping) }
 
 func (db *DB) ping(ctx context.Context) error { return db.settle(ctx, db.roundTrip) }
 
-// settle runs the first operation on a connection.
+// settle runs the first operation on a database. An unknown error counts as
+// unreachable.
 func (db *DB) settle(ctx context.Context, op func(context.Context) error) error {
 	err := db.wrap(op(ctx))
 	var known *stoa.Error
@@ -94,25 +94,25 @@ func (db *DB) settle(ctx context.Context, op func(context.Context) error) error 
 	return db.failed(unreachable(err))
 }
 
-// roundTrip asks the server for nothing. database/sql's own way on PostgreSQL
-// would keep the cause of a failure to itself.
+// roundTrip sends an empty request to the server. On PostgreSQL it bypasses
+// database/sql, which hides the cause of a failure.
 func (db *DB) roundTrip(ctx context.Context) error {
 	if db.Engine == PostgreSQL {
-		return db.native(ctx, func(c *pgx.Conn) error { return c.Ping(ctx) })
+		return db.withPgx(ctx, func(c *pgx.Conn) error { return c.Ping(ctx) })
 	}
 	return db.sqlx.PingContext(ctx)
 }
 
-// Inspect reports what is in the database before anything is written to it.
+// Inspect describes the database before anything is written to it.
 func (db *DB) Inspect(ctx context.Context) (Inspection, error) {
 	in, err := db.engine.Inspect(ctx, db)
 	return in, MissingRow(db.wrap(err))
 }
 
-// Get scans one row into dst, or returns ErrNotFound. What cannot be used is
-// an error of the code database_content_invalid: text that is not in UTF-8 or
-// has more characters than the max tag of its field says (255 without one), a
-// date outside the years 1 to 9999, a number that is not finite.
+// Get scans one row into dst, or returns ErrNotFound. It returns
+// database_content_invalid for text that is not UTF-8 or has more characters than
+// the max tag of its field allows (255 by default), for a date outside the years 1
+// to 9999 and for a number that is not finite.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
 	return db.read(ctx, func(ctx context.Context) (err error) {
 		defer recoverDriver(db.log, &err)
@@ -128,9 +128,8 @@ func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) er
 	})
 }
 
-// Exec runs a statement and returns how many rows it matched, whether or not
-// their values changed, on every engine. One that lost a deadlock is run
-// again.
+// Exec runs a statement and returns how many rows it matched, whether or not their
+// values changed, on every engine. It retries after a deadlock.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
 	err = db.retry(ctx, func(ctx context.Context) (err error) {
 		defer recoverDriver(db.log, &err)
@@ -142,7 +141,7 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err
 
 // Tx runs fn in one transaction and commits when it returns nil. A deadlock
 // or serialization failure runs fn again, so fn must not keep results of an
-// earlier attempt. A panic of fn ends the transaction and goes on to the
+// earlier attempt. A panic of fn rolls the transaction back and continues in the
 // caller.
 func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 	return db.retry(ctx, func(ctx context.Context) error {
@@ -158,8 +157,8 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 	})
 }
 
-// txOptions name the isolation that every transaction has, where a pooler keeps
-// the setting of the session from being pinned.
+// txOptions names the isolation level on PostgreSQL, where a pooler may prevent
+// Stoa from setting it for the session.
 func (db *DB) txOptions() *sql.TxOptions {
 	if db.Engine == PostgreSQL {
 		return &sql.TxOptions{Isolation: sql.LevelReadCommitted}
@@ -167,7 +166,7 @@ func (db *DB) txOptions() *sql.TxOptions {
 	return nil
 }
 
-// do runs op through the bulkhead, if there is one, and gives its error a code.
+// do runs op through the bulkhead, if there is one, and adds a code to its error.
 func (db *DB) do(ctx context.Context, op func(context.Context) error) error {
 	if db.bulkhead == nil {
 		return db.wrap(op(ctx))
@@ -175,8 +174,8 @@ func (db *DB) do(ctx context.Context, op func(context.Context) error) error {
 	return db.bulkhead.run(ctx, func(ctx context.Context) error { return db.wrap(op(ctx)) })
 }
 
-// read is do for what changes nothing: it runs op again, once, if the server had
-// ended the session, or a pooler had given it to others.
+// read runs an operation that changes nothing. It retries once if the server had
+// ended the session or a pooler had given it to another client.
 func (db *DB) read(ctx context.Context, op func(context.Context) error) error {
 	err := db.do(ctx, op)
 	if sessionEnded(err) || isPooled(err) {
@@ -185,15 +184,15 @@ func (db *DB) read(ctx context.Context, op func(context.Context) error) error {
 	return err
 }
 
-// retry is do for what is undone as a whole when it fails: it runs op again
-// if that lost to another transaction, or met a server that had ended the session
-// or takes no changes any more, or a pooler that had given the session to others.
-// The pause lets the other one get through first.
+// retry runs an operation that leaves nothing behind when it fails. It retries
+// after a deadlock or serialization failure, and once when the server had ended the
+// session, has become read-only, or a pooler had given the session to another
+// client. The pause lets a concurrent transaction finish.
 func (db *DB) retry(ctx context.Context, op func(context.Context) error) error {
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
 		err := db.do(ctx, op)
-		again := isRetryable(err) || attempt == 1 && keptNothing(err)
+		again := isRetryable(err) || attempt == 1 && changedNothing(err)
 		if attempt == attempts || !again {
 			return err
 		}
@@ -205,9 +204,8 @@ func (db *DB) retry(ctx context.Context, op func(context.Context) error) error {
 	}
 }
 
-// isRetryable: the transaction lost to another one and may succeed if run
-// again. Serialization failure and deadlock on PostgreSQL, ER_LOCK_DEADLOCK on
-// MySQL.
+// isRetryable reports whether err is a serialization failure or deadlock
+// (ER_LOCK_DEADLOCK on MySQL), after which the transaction may succeed.
 func isRetryable(err error) bool {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
@@ -217,9 +215,9 @@ func isRetryable(err error) bool {
 	return errors.As(err, &myErr) && myErr.Number == 1213
 }
 
-// wrap gives an error that is the database's own failure its code.
+// wrap adds a code to an error that is a failure of the database.
 func (db *DB) wrap(err error) error {
-	// Who cancels learns nothing about the database.
+	// Cancellation is not a health signal.
 	if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -227,7 +225,7 @@ func (db *DB) wrap(err error) error {
 	if errors.As(err, &known) {
 		return err
 	}
-	if errors.Is(err, errNoMemory) {
+	if errors.Is(err, errOutOfMemory) {
 		return unavailable(err)
 	}
 	switch fault := db.faultOf(err); {
@@ -239,14 +237,14 @@ func (db *DB) wrap(err error) error {
 	return err
 }
 
-// faultOf returns what err means, nil for an error that has no meaning of its
-// own. What a statement met in Stoa's tables is told by their content.
+// faultOf returns the fault that err means, or nil. Faults in the content or the
+// schema of Stoa's tables come before the engine's.
 func (db *DB) faultOf(err error) *stoa.Error {
 	if fault := contentFault(err); fault != nil {
 		return fault
 	}
 	fault := db.engine.Fault(err)
-	if fault == nil || fault.Code == stoa.TenantError && !IsPassing(fault) {
+	if fault == nil || fault.Code == stoa.TenantError && !IsTransient(fault) {
 		if schema := schemaFault(err, db.bulkhead != nil); schema != nil {
 			return schema
 		}
@@ -254,16 +252,16 @@ func (db *DB) faultOf(err error) *stoa.Error {
 	return fault
 }
 
-// failed tells the owner who is connecting a database the cause; a shopper
-// whose request meets it learns that the store cannot be reached, with the
-// fault as the cause: see HealthCode.
+// failed returns the error for a fault. The owner who connects a database gets the
+// fault itself. A caller of a leased database gets tenant_unavailable, with the fault
+// as its cause: see HealthCode.
 func (db *DB) failed(fault *stoa.Error) *stoa.Error {
 	switch {
 	case db.bulkhead == nil:
 		return fault
-	case fault.Code == stoa.TenantError: // of one statement
+	case fault.Code == stoa.TenantError: // a fault of one statement
 		return tenantError(fault)
-	case errors.Is(fault, errNoConnection): // a want of connections is this side's
+	case errors.Is(fault, errNoConnection): // Stoa, not the database, lacks connections
 		return unavailable(fault.Cause)
 	}
 	return unavailable(fault)
@@ -300,8 +298,8 @@ func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (n int64, err
 	return affected(tx.sqlx.ExecContext(ctx, tx.sqlx.Rebind(query), values(args)...))
 }
 
-// values asks ids and the like for their values. database/sql does so by
-// itself, but pgx asks it not to and then makes twenty allocations of each.
+// values replaces arguments that implement driver.Valuer by their values. pgx does
+// the same with about twenty allocations each.
 func values(args []any) []any {
 	out := slices.Clone(args)
 	for i, arg := range args {
@@ -310,7 +308,7 @@ func values(args []any) []any {
 		}
 		if v, err := driver.DefaultParameterConverter.ConvertValue(arg); err == nil {
 			out[i] = v
-		} // else the driver meets the error too and reports it
+		} // else the driver reports the same error
 	}
 	return out
 }

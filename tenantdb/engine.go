@@ -16,18 +16,18 @@ import (
 
 // Engine is one kind of database server.
 type Engine interface {
-	// Open prepares a pool for the database that c names. It makes no
-	// connection: the first query does. state is what all connections of the
-	// database share, those of Session too.
+	// Open returns a pool for the database of c. The first query makes the first
+	// connection. All connections of the database, those of Session too, share
+	// state.
 	Open(c Credentials, dial DialFunc, state *sessionState) (*sql.DB, error)
-	// Inspect reports what is on the other end, before anything is written.
+	// Inspect describes the database before anything is written.
 	Inspect(ctx context.Context, db *DB) (Inspection, error)
-	// Session is Open for a migration: by a way that a session can go, which
-	// keeps its locks from one transaction to the next.
+	// Session returns a pool for a migration, whose connections keep a session and
+	// its locks from one transaction to the next.
 	Session(c Credentials, dial DialFunc, state *sessionState) (*sql.DB, error)
-	// sessions reports that the way of Open is such a way.
+	// sessions reports whether the connections of Open keep a session too.
 	sessions(c Credentials) bool
-	// migrator says how migrations of c's database run, one caller at a time.
+	// migrator returns how migrations of c's database run and lock.
 	migrator(c Credentials, state *sessionState) migrator
 	// Fault turns a driver's error into one of the database_… codes, with a
 	// message for the store's owner. It returns nil for an error that says
@@ -35,26 +35,26 @@ type Engine interface {
 	Fault(err error) *stoa.Error
 }
 
-// Inspection is what Engine.Inspect found.
+// Inspection is the result of Engine.Inspect.
 type Inspection struct {
 	// Version is the server's own, such as "15.4" or "10.11.6-MariaDB".
 	Version string
 	// Supported is false when the server is older than Minimum.
 	Supported bool
 	Minimum   string
-	// Encoding is what the database keeps text in, by the server's own name; Unicode
-	// is false when that cannot hold every character.
+	// Encoding is the server's name of the database's character set. Unicode is
+	// false when it lacks characters.
 	Encoding string
 	Unicode  bool
 	// MayCreate is false when the user lacks the right to create tables.
 	MayCreate bool
-	// Tables are the names of all tables and views where ours would be: in the
-	// database, on PostgreSQL in its current schema.
+	// Tables are the names of all tables and views in the database, on PostgreSQL in
+	// its current schema.
 	Tables []string
 }
 
-// maxTables bounds the tables that Inspect lists. A database with more is
-// refused: it is no store's own, and a part of the list says too little.
+// maxTables is the maximum number of tables that Inspect lists. A database with more is
+// refused, because it is not dedicated to a store.
 const maxTables = 10_000
 
 // listTables reads the names of tables with a query that ends in a LIMIT.
@@ -68,8 +68,7 @@ func (in *Inspection) listTables(ctx context.Context, db *DB, query string) erro
 	return nil
 }
 
-// NewEngines returns every engine. Of the options it heeds DataDir, Supabase
-// and Log.
+// NewEngines returns every engine. It uses the options DataDir, Supabase and Log.
 func NewEngines(opts Options) map[EngineName]Engine {
 	return map[EngineName]Engine{
 		SQLite:     sqliteEngine{dir: opts.DataDir, spareFiles: opts.spareFiles},
@@ -79,7 +78,7 @@ func NewEngines(opts Options) map[EngineName]Engine {
 	}
 }
 
-// rules names the engine under whose rules c's database is used.
+// rules returns the engine whose rules apply to c's database.
 func (c Credentials) rules() EngineName {
 	if c.Kind == KindSupabase {
 		return Supabase
@@ -91,15 +90,14 @@ func (c Credentials) rules() EngineName {
 // authenticate, for callers without a deadline.
 const connectTimeout = 10 * time.Second
 
-// errNoTLS: the server answered that it does not speak TLS.
+// errNoTLS means that the server does not support TLS.
 var errNoTLS = errors.New("server does not support TLS")
 
-// The messages that all engines share. They say what to do and no more than
-// the owner needs: whether a port answers is nobody's business.
+// The messages that all engines share. They do not reveal whether a port answers.
 func unreachable(err error) *stoa.Error { return faultUnreachable.because(err) }
 
-// protocolBroken is not transient: whatever answers there will answer in the
-// same way.
+// protocolBroken returns the fault of a server that violates the protocol. It is not
+// transient.
 func protocolBroken(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseUnreachable,
 		"The server does not speak the protocol correctly. Check host and port, and that a database server of the chosen type answers there.").WithCause(err)
@@ -110,19 +108,19 @@ func answerTooLong(err error) *stoa.Error {
 		"The database answered with more data than this platform accepts for one request. Check that nothing else writes to the store's tables.").WithCause(err)
 }
 
-// tooManyIterations is of an account whose password was set on a server with
-// an unusual setting.
+// tooManyIterations returns the fault of an account whose password was set on a server
+// with an unusual setting.
 func tooManyIterations(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseAuthFailed, "The database server asks for more than %d rounds of SCRAM to check this user's password. "+
 		"Set scram_iterations to %d or less there, and then the password again.", maxIterations, maxIterations).WithCause(err)
 }
 
-// busy is this side's: so many connections are being made.
+// busy returns the fault for too many concurrent connection attempts of Stoa.
 func busy(err error) *stoa.Error {
-	return stoa.Errorf(stoa.DatabaseUnreachable, "This platform makes too many database connections at the moment. Try again shortly.").WithCause(mayPass(err))
+	return stoa.Errorf(stoa.DatabaseUnreachable, "This platform makes too many database connections at the moment. Try again shortly.").WithCause(markTransient(err))
 }
 
-// networkFault recognises what happens below every driver: names, sockets, TLS.
+// networkFault returns the fault of name resolution, sockets and TLS, or nil.
 func networkFault(err error) *stoa.Error {
 	var (
 		certErr   *tls.CertificateVerificationError

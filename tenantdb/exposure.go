@@ -128,7 +128,7 @@ func (db *DB) madeByMigrations() (map[string]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	made := map[string]bool{VersionTable: true, OwnVersionTable: true, MarkerTable: true}
+	made := map[string]bool{VersionTable: true, CustomVersionTable: true, MarkerTable: true}
 	for what := range expected {
 		made[tableOf(what)] = true
 	}

@@ -62,9 +62,9 @@ func (p project) direct(t *testing.T) tenantdb.Credentials {
 // manager has the operator's migrations of dir, if any.
 func (p project) manager(t *testing.T, dir string) *tenantdb.Manager {
 	t.Helper()
-	own, err := tenantdb.LoadOwnMigrations(dir)
+	own, err := tenantdb.LoadCustomMigrations(dir)
 	must(t, err)
-	m := tenantdb.NewManager(nil, nil, tenantdb.Options{Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}, Supabase: p.sb.Rules(), Own: own})
+	m := tenantdb.NewManager(nil, nil, tenantdb.Options{Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}, Supabase: p.sb.Rules(), Custom: own})
 	t.Cleanup(func() { must(t, m.Close(context.Background())) })
 	return m
 }

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// ofExtension is an SQL condition: the relation c of pg_class is a member of an
+// fromExtension is an SQL condition: the relation c of pg_class is a member of an
 // extension, such as a view of pg_stat_statements or a table of PostGIS. Whoever
 // runs the database server has put it there, and no store has it.
 // Source: PostgreSQL manual, "pg_depend" (DEPENDENCY_EXTENSION).
-const ofExtension = `EXISTS (SELECT FROM pg_catalog.pg_depend e
+const fromExtension = `EXISTS (SELECT FROM pg_catalog.pg_depend e
 	WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')`
 
 // storeTables names the tables that a store on PostgreSQL has before the
@@ -21,7 +21,7 @@ func storeTables() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := map[string]bool{VersionTable: true, OwnVersionTable: true, MarkerTable: true}
+	names := map[string]bool{VersionTable: true, CustomVersionTable: true, MarkerTable: true}
 	for what := range expected {
 		if name, ok := strings.CutPrefix(what, "table "); ok {
 			names[name] = true

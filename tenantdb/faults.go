@@ -30,7 +30,7 @@ func (f serverFault) because(err error) *stoa.Error {
 		}
 	}
 	if f.passes {
-		err = mayPass(err)
+		err = markTransient(err)
 	}
 	return fault.WithCause(err)
 }

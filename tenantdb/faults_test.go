@@ -82,7 +82,7 @@ func TestWaitsMayPass(t *testing.T) {
 			for _, code := range codes {
 				for range 2 { // more than a breaker bears
 					_, err := lease.Exec(t.Context(), raise(engine, code))
-					if stoa.CodeOf(err) != stoa.TenantError || !tenantdb.IsPassing(err) {
+					if stoa.CodeOf(err) != stoa.TenantError || !tenantdb.IsTransient(err) {
 						t.Errorf("%s: %v", code, err)
 					}
 				}

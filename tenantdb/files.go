@@ -11,14 +11,14 @@ import (
 const (
 	// sparedAtOnce is how many databases are closed when no file can be opened.
 	sparedAtOnce = 4
-	// fileTries is how often a connection is begun that finds no file, with
-	// filePause between two attempts.
+	// fileTries is how often a connection is attempted while no file can be opened,
+	// with filePause between attempts.
 	fileTries = 10
 	filePause = 10 * time.Millisecond
 )
 
-// SpareFiles closes the databases that were unused for longest, a few of them,
-// because this process or its machine can open no more files.
+// SpareFiles closes a few of the least recently used databases, because the process or
+// the machine can open no more files.
 func (m *Manager) SpareFiles() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -32,14 +32,14 @@ func (m *Manager) SpareFiles() {
 	}
 }
 
-// isExhausted reports that err came of too many open files, of this process or
-// of the machine.
+// isExhausted reports whether err means too many open files of the process or the
+// machine.
 func isExhausted(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// filesExhausted finds out whether a file can be opened at the moment: SQLite
-// does not say why it could not open one.
+// filesExhausted reports whether no file can be opened now. SQLite does not return the
+// reason of a failure.
 func filesExhausted() bool {
 	f, err := os.Open(os.DevNull)
 	if err == nil {

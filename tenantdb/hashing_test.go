@@ -249,7 +249,7 @@ func TestHashingTakesTooLong(t *testing.T) {
 		first.Release()
 		must(t, second.Take())
 		fault := tenantdb.NewEngines(tenantdb.Options{})[tenantdb.PostgreSQL].Fault(fmt.Errorf("wrapped: %w", tenantdb.ErrHashing))
-		if stoa.CodeOf(fault) != stoa.DatabaseUnreachable || !tenantdb.IsPassing(fault) {
+		if stoa.CodeOf(fault) != stoa.DatabaseUnreachable || !tenantdb.IsTransient(fault) {
 			t.Errorf("got %v", fault)
 		}
 	})

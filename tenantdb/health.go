@@ -6,9 +6,8 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// HealthCode is what a failed attempt to use a store's database says about
-// it: the database_… code behind a tenant_unavailable, if there is one. It is
-// "" for nil.
+// HealthCode returns the code of a failed attempt to use a store's database: the
+// database_… code below tenant_unavailable, if there is one. It returns "" for nil.
 func HealthCode(cause error) stoa.Code {
 	code := stoa.CodeOf(cause)
 	for e := (*stoa.Error)(nil); errors.As(cause, &e); cause = e.Cause {
@@ -17,17 +16,15 @@ func HealthCode(cause error) stoa.Code {
 	return code
 }
 
-// NoProgress is the fault of a database that answers, and with which the same
-// work would be done again and again: what it confirms it does not keep. Who
-// meets it waits longer after each time.
+// NoProgress returns the fault of a database that answers but does not keep what it
+// confirms, so that a retry would repeat the same work. Callers should back off.
 func NoProgress(cause error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseNoProgress, "The database confirms changes to Stoa's tables and does not keep them, or never grants the migration lock. "+
 		"Remove the triggers, rules and views on these tables that are not Stoa's, end other sessions, then try again.").WithCause(cause)
 }
 
-// HealthMessage tells the store's owner what a code of HealthCode means and
-// what to do about it. The registry keeps no more than the code: the words of
-// a failure may name what is nobody's business.
+// HealthMessage returns the meaning of a HealthCode and the remedy for the store's owner.
+// Only the code is stored, because the text of an error may be confidential.
 func HealthMessage(code stoa.Code) string {
 	switch code {
 	case "":
@@ -78,8 +75,7 @@ func HealthMessage(code stoa.Code) string {
 	}
 }
 
-// Refusing reports why callers of the store are turned away at present, or
-// nil when they are let through. It opens nothing.
+// Refusing returns why calls to the store are refused now, or nil. It opens nothing.
 func (m *Manager) Refusing(store stoa.StoreID) error {
 	m.mu.Lock()
 	b := m.breakers[store]

@@ -136,7 +136,7 @@ func (db *DB) Isolated(ctx context.Context, store stoa.StoreID) (held bool, sche
 	table := func(name string) string { return pgx.Identifier{SupabaseRole(store), name}.Sanitize() }
 	var found struct{ Marker, Versions, Own bool }
 	err = db.Get(ctx, &found, `SELECT to_regclass(?) IS NOT NULL AS marker, to_regclass(?) IS NOT NULL AS versions, to_regclass(?) IS NOT NULL AS own`,
-		table(MarkerTable), table(VersionTable), table(OwnVersionTable))
+		table(MarkerTable), table(VersionTable), table(CustomVersionTable))
 	if err != nil || !found.Marker {
 		return false, schema, err
 	}
@@ -146,7 +146,7 @@ func (db *DB) Isolated(ctx context.Context, store stoa.StoreID) (held bool, sche
 		}
 	}
 	if found.Own {
-		if err := db.Get(ctx, &schema.Own, `SELECT coalesce(max(version_id), 0) FROM `+table(OwnVersionTable)); err != nil {
+		if err := db.Get(ctx, &schema.Own, `SELECT coalesce(max(version_id), 0) FROM `+table(CustomVersionTable)); err != nil {
 			return false, schema, err
 		}
 	}

@@ -17,10 +17,10 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// Server is the operator's own PostgreSQL or MySQL/MariaDB server, on which
-// managed databases are made: for each store a database and a role of the same
-// name that may do everything there and nothing elsewhere. Unlike a merchant's
-// server it is trusted: the dialer takes managed databases to any address.
+// Server is the operator's PostgreSQL or MySQL/MariaDB server, on which Stoa creates
+// managed databases: for each store a database and a role of the same name, which has
+// all rights there and none elsewhere. Unlike a merchant's server it is trusted: the
+// dialer may reach it at any address.
 type Server struct {
 	admin Credentials // of one who may create databases and roles
 }
@@ -60,8 +60,8 @@ func (s *Server) String() string {
 	return fmt.Sprintf("%s at %s", s.admin.Engine, net.JoinHostPort(s.admin.Host, strconv.Itoa(s.admin.Port)))
 }
 
-// host is what the operator's server does, by engine. Every operation may run
-// again after it was cut off anywhere.
+// host administers the operator's server, by engine. Every operation can be repeated
+// after an interruption.
 type host interface {
 	// make leaves a database with a role of the same name and c's password.
 	make(ctx context.Context, db *DB, c Credentials) error
@@ -178,10 +178,10 @@ func (m *Manager) onServer(engine EngineName, address string, port int, name str
 	if server.admin.Engine != engine || !strings.EqualFold(server.admin.Host, address) || server.admin.Port != port {
 		return fmt.Errorf("%s is on %s at %s, but STOA_MANAGED_DATABASE_URL names %s", name, engine, at, server)
 	}
-	return m.asAdmin(fn)
+	return m.withAdmin(fn)
 }
 
-func (m *Manager) asAdmin(fn func(host, *DB) error) error {
+func (m *Manager) withAdmin(fn func(host, *DB) error) error {
 	admin := m.opts.Managed.admin
 	db, err := m.newDB(admin, nil)
 	if err != nil {
@@ -192,9 +192,9 @@ func (m *Manager) asAdmin(fn func(host, *DB) error) error {
 	return fn(hosts[admin.Engine], db)
 }
 
-// present brings a managed database's credentials in step with how the server
-// it is on is reached today: certificates are replaced and TLS is switched on.
-func (m *Manager) present(c Credentials) Credentials {
+// withServerTLS returns c with the TLS settings that the operator's server has now, if c
+// is a managed database there.
+func (m *Manager) withServerTLS(c Credentials) Credentials {
 	if s := m.opts.Managed; s != nil && c.Kind == Managed && serverOf(c) == serverOf(s.admin) {
 		c.TLS, c.CACertificate = s.admin.TLS, s.admin.CACertificate
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // trialPrefix begins the names of the databases that CheckServer makes. It is
-// that of no installation: Strays does not list them.
+// that of no installation: Orphans does not list them.
 const trialPrefix = "stoa_selftest_"
 
 // trialDrop bounds the removal of what CheckServer has made, for which the
@@ -25,7 +25,7 @@ const trialDrop = 30 * time.Second
 // can be made there. It tries it: it makes a database with its role, enters it as
 // that role, and drops both. What it could not drop its error names.
 func (m *Manager) CheckServer(ctx context.Context) (version string, err error) {
-	err = m.asAdmin(func(h host, db *DB) (err error) {
+	err = m.withAdmin(func(h host, db *DB) (err error) {
 		db.sqlx.SetMaxOpenConns(2) // to tell a pooler from a server
 		if err := db.PinSession(ctx, stoa.NewID[stoa.StoreID]()); err != nil {
 			return err

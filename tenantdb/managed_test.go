@@ -134,11 +134,11 @@ func (h hosting) enter(t *testing.T, c tenantdb.Credentials) error {
 
 func (h hosting) names(t *testing.T) string {
 	t.Helper()
-	strays, err := h.Strays(t.Context())
+	orphans, err := h.Orphans(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprint(strays)
+	return fmt.Sprint(orphans)
 }
 
 // TestManagedIsolation: one store's role has no way into another's database,
@@ -280,20 +280,20 @@ func TestManagedStrays(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		strays, err := h.Strays(t.Context())
-		if err != nil || len(strays) != 2 || strays[0].Name != embedded.String() || strays[1].Name != c.Database {
-			t.Fatalf("strays %+v, %v", strays, err)
+		orphans, err := h.Orphans(t.Context())
+		if err != nil || len(orphans) != 2 || orphans[0].Name != embedded.String() || orphans[1].Name != c.Database {
+			t.Fatalf("orphans %+v, %v", orphans, err)
 		}
-		for _, s := range strays {
-			if err := h.DropStray(t.Context(), s); err != nil {
+		for _, s := range orphans {
+			if err := h.DropOrphan(t.Context(), s); err != nil {
 				t.Error(err)
 			}
 		}
 		if left := h.names(t); left != "[]" {
 			t.Errorf("left: %s", left)
 		}
-		hostile := tenantdb.Stray{Name: `x"; DROP DATABASE postgres; --`, Engine: h.engine}
-		if err := h.DropStray(t.Context(), hostile); err == nil {
+		hostile := tenantdb.Orphan{Name: `x"; DROP DATABASE postgres; --`, Engine: h.engine}
+		if err := h.DropOrphan(t.Context(), hostile); err == nil {
 			t.Error("a name that is none of ours was dropped")
 		}
 	})

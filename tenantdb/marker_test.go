@@ -107,7 +107,7 @@ func TestIsPassing(t *testing.T) {
 		fault := tenantdb.NewEngines(tenantdb.Options{})[tt.engine].Fault(fmt.Errorf("wrapped: %w", tt.err))
 		if fault == nil {
 			t.Errorf("%s: %v is no fault", tt.engine, tt.err)
-		} else if got := tenantdb.IsPassing(fault); got != tt.want {
+		} else if got := tenantdb.IsTransient(fault); got != tt.want {
 			t.Errorf("%s: %v passes: %t", tt.engine, tt.err, got)
 		}
 	}

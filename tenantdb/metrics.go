@@ -2,9 +2,9 @@ package tenantdb
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// busiest is how many database servers have series of their own. A fleet may
+// maxServerSeries is how many database servers have series of their own. A fleet may
 // use more of them than a monitoring system likes to hear of.
-const busiest = 10
+const maxServerSeries = 10
 
 // otherServers is the name of the rest.
 const otherServers = "other"
@@ -74,13 +74,13 @@ func (m *Manager) Collect(ch chan<- prometheus.Metric) {
 
 // topServers sums up all but the busiest, which come first.
 func topServers(servers []ServerStats) []ServerStats {
-	if len(servers) <= busiest {
+	if len(servers) <= maxServerSeries {
 		return servers
 	}
 	other := ServerStats{Server: otherServers}
-	for _, s := range servers[busiest:] {
+	for _, s := range servers[maxServerSeries:] {
 		other.Open += s.Open
 		other.Waiting += s.Waiting
 	}
-	return append(servers[:busiest:busiest], other)
+	return append(servers[:maxServerSeries:maxServerSeries], other)
 }

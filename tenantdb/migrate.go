@@ -22,11 +22,11 @@ import (
 //go:embed migrations
 var Migrations embed.FS
 
-// VersionTable records which migrations a tenant database has, and
-// OwnVersionTable which of the operator's own.
+// VersionTable records the applied built-in migrations of a tenant database,
+// CustomVersionTable the operator's.
 const (
-	VersionTable    = "stoa_schema_migrations"
-	OwnVersionTable = "stoa_own_migrations"
+	VersionTable       = "stoa_schema_migrations"
+	CustomVersionTable = "stoa_own_migrations"
 )
 
 // OldestReadable is the oldest version of the tenant schema that this binary
@@ -39,8 +39,8 @@ const OldestReadable = 14
 // that is otherwise well. Operators see it; no answer of the API has it.
 const MigrationFailed stoa.Code = "migration_failed"
 
-// Schema is how far a tenant database is: the version of the built-in
-// migrations and that of the operator's own, 0 without any.
+// Schema is the version of a tenant database's schema: of the built-in migrations and
+// of the operator's custom ones, 0 without any.
 type Schema struct {
 	Version int64 `json:"version"`
 	Own     int64 `json:"own"`
@@ -61,7 +61,7 @@ var latestVersion = sync.OnceValue(func() int64 {
 	return versions[len(versions)-1]
 })
 
-// MigrateOptions say how far a migration goes.
+// MigrateOptions configure a migration.
 type MigrateOptions struct {
 	// To is the last built-in migration to be applied; 0 means all, and then
 	// the operator's own follow. Those may build on any built-in one, so they
@@ -106,7 +106,7 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 	if err != nil {
 		return schema, err
 	}
-	// A look at an embedded database costs less than a connection and a turn.
+	// Reading an embedded database's version is cheaper than a connection and the lock.
 	if db.Engine == SQLite && own == nil && opts.To == 0 && opts.Before == nil {
 		if version, err := db.SchemaVersion(ctx); err == nil && version == LatestVersion() {
 			return Schema{Version: version}, nil
@@ -153,15 +153,15 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 	if err != nil || own == nil || opts.To != 0 {
 		return schema, err
 	}
-	schema.Own, err = s.up(ctx, own, OwnVersionTable, db.own.Latest(), func(p *goose.Provider) error {
+	schema.Own, err = s.up(ctx, own, CustomVersionTable, db.own.Latest(), func(p *goose.Provider) error {
 		return s.checkOrder(ctx, p, db.own, db.Engine)
 	})
 	return schema, err
 }
 
-// session returns a pool of one connection, which a session can go through.
-// It is db's own where that will do and nobody else has it: a connection is
-// dearer than all that is done with it.
+// session returns a pool of one connection that keeps its session. It is db's own pool
+// where that keeps sessions and is unused, because a new connection costs more than the
+// work on it.
 func (db *DB) session() (pool *sql.DB, end func(), err error) {
 	if db.bulkhead == nil && db.engine.sessions(db.credentials) && db.migrating.TryLock() {
 		pool, most := db.sqlx.DB, db.sqlx.Stats().MaxOpenConnections
@@ -178,7 +178,7 @@ func (db *DB) session() (pool *sql.DB, end func(), err error) {
 	return pool, func() { _ = pool.Close() }, nil
 }
 
-// migrator is what migrations need to know of an engine.
+// migrator describes how migrations run on an engine.
 type migrator struct {
 	dialect goose.Dialect
 	folder  string
@@ -204,12 +204,11 @@ type session struct {
 	lockWait time.Duration
 }
 
-// giveTimeout bounds the giving back of a lock, which ends with its session
-// in any case.
-const giveTimeout = 5 * time.Second
+// unlockTimeout limits the release of a lock, which ends with its session in any case.
+const unlockTimeout = 5 * time.Second
 
-// lockMigration waits until nobody else migrates the database. The context that
-// it returns ends when the lock is lost, with the cause.
+// lockMigration waits for the migration lock of the database. The returned context is
+// cancelled, with the cause, when the lock is lost.
 func (db *DB) lockMigration(ctx context.Context, s *session) (locked context.Context, unlock func(), err error) {
 	switch {
 	case s.turn != nil:
@@ -225,7 +224,7 @@ func (db *DB) lockMigration(ctx context.Context, s *session) (locked context.Con
 		if s.Stats().OpenConnections == 0 {
 			return // the session has ended, and another has nothing to give
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 		defer cancel()
 		_ = s.on(ctx, s.give)
 	}, nil
@@ -276,7 +275,7 @@ func (s *session) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	return s.inTurn(ctx, func(limited context.Context) error { return s.take(limited, conn) })
 }
 
-// inTurn bounds how long take waits for the lock.
+// inTurn limits how long take waits for the lock.
 func (s *session) inTurn(ctx context.Context, take func(context.Context) error) error {
 	limited, cancel := context.WithTimeout(ctx, s.lockWait)
 	defer cancel()
@@ -392,9 +391,9 @@ func (db *DB) SchemaVersion(ctx context.Context) (version int64, err error) {
 	return version, err
 }
 
-// OwnVersion reads how far the operator's own migrations are in a database
+// CustomVersion reads how far the operator's own migrations are in a database
 // that has some.
-func (db *DB) OwnVersion(ctx context.Context) (version int64, err error) {
-	err = db.Get(ctx, &version, `SELECT coalesce(max(version_id), 0) FROM `+OwnVersionTable)
+func (db *DB) CustomVersion(ctx context.Context) (version int64, err error) {
+	err = db.Get(ctx, &version, `SELECT coalesce(max(version_id), 0) FROM `+CustomVersionTable)
 	return version, err
 }

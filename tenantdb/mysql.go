@@ -44,15 +44,15 @@ func mysqlConfig(c Credentials) *mysql.Config {
 	cfg.Addr = net.JoinHostPort(c.Host, strconv.Itoa(c.Port))
 	cfg.Collation = "utf8mb4_unicode_ci"
 	cfg.ParseTime, cfg.Loc = true, time.UTC
-	cfg.ClientFoundRows = true // rows matched, as on the other engines
-	cfg.Logger = silent{}      // faults are returned; the driver's own log would say them twice
+	cfg.ClientFoundRows = true   // rows matched, as on the other engines
+	cfg.Logger = discardLogger{} // faults are returned; the driver's own log would say them twice
 	cfg.Params = mysqlSettings
 	return cfg
 }
 
-type silent struct{}
+type discardLogger struct{}
 
-func (silent) Print(...any) {}
+func (discardLogger) Print(...any) {}
 
 func (mysqlEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	var in Inspection
@@ -96,11 +96,11 @@ func (e mysqlEngine) Session(c Credentials, dial DialFunc, state *sessionState) 
 func (mysqlEngine) sessions(Credentials) bool { return true }
 
 func (mysqlEngine) migrator(Credentials, *sessionState) migrator {
-	return migrator{dialect: goose.DialectMySQL, folder: "mysql", take: takeLock, give: giveLocks, prepare: repairVersionTable}
+	return migrator{dialect: goose.DialectMySQL, folder: "mysql", take: acquireLock, give: releaseLocks, prepare: repairVersionTable}
 }
 
-// takeLock waits as long as ctx allows.
-func takeLock(ctx context.Context, conn *sql.Conn) error {
+// acquireLock waits as long as ctx allows.
+func acquireLock(ctx context.Context, conn *sql.Conn) error {
 	var database string
 	if err := conn.QueryRowContext(ctx, `SELECT database()`).Scan(&database); err != nil {
 		return err
@@ -117,7 +117,7 @@ func takeLock(ctx context.Context, conn *sql.Conn) error {
 	return nil
 }
 
-func giveLocks(ctx context.Context, conn *sql.Conn) error {
+func releaseLocks(ctx context.Context, conn *sql.Conn) error {
 	_, err := conn.ExecContext(ctx, `DO RELEASE_ALL_LOCKS()`)
 	return err
 }

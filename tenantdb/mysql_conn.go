@@ -97,7 +97,7 @@ func (m *mysqlConnector) open(ctx context.Context) (_ *recoveringConn, _ *mysqlS
 		}
 		return nil, nil, asConnectError(err)
 	}
-	return &recoveringConn{sessionConn: conn.(mysqlConn), socket: socket, explain: socket.explain, log: m.log, life: newLife(m.state, generation), check: checkOf(socket.link)}, socket.screen, nil
+	return &recoveringConn{sessionConn: conn.(mysqlConn), socket: socket, explain: socket.explain, log: m.log, lifetime: newLifetime(m.state, generation), check: checkOf(socket.link)}, socket.screen, nil
 }
 
 // mysqlSocket is what a driver's connection reads from and writes to.

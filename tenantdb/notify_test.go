@@ -44,14 +44,14 @@ func TestSaveRetiresThePool(t *testing.T) {
 
 // same fails the test unless the store's pool is still, or no longer, the
 // one of that lease.
-func (h *house) same(t *testing.T, store stoa.StoreID, as tenantdb.Lease, want bool) {
+func (h *testManager) same(t *testing.T, store stoa.StoreID, as tenantdb.Lease, want bool) {
 	t.Helper()
 	if h.isSame(t, store, as) != want {
 		t.Errorf("the pool is the one of before: %t, want %t", !want, want)
 	}
 }
 
-func (h *house) isSame(t *testing.T, store stoa.StoreID, as tenantdb.Lease) bool {
+func (h *testManager) isSame(t *testing.T, store stoa.StoreID, as tenantdb.Lease) bool {
 	t.Helper()
 	now := h.lease(t, store)
 	defer now.Release()

@@ -67,7 +67,7 @@ func holdAdvisory(ctx context.Context, conn *sql.Conn, lost func(error)) (releas
 		return nil, err
 	}
 	stop := func() { // a server that does not answer holds up nobody
-		overdue := time.AfterFunc(giveTimeout, end)
+		overdue := time.AfterFunc(unlockTimeout, end)
 		_ = tx.Rollback()
 		overdue.Stop()
 		end()
@@ -103,7 +103,7 @@ func holdAdvisory(ctx context.Context, conn *sql.Conn, lost func(error)) (releas
 const transactionPause = 5 * time.Second
 
 // stayInTransaction keeps the transaction from being idle until ctx ends, which
-// is no error. A server that does not answer in giveTimeout has lost it.
+// is no error. A server that does not answer in unlockTimeout has lost it.
 func stayInTransaction(ctx context.Context, tx *sql.Tx) (err error) {
 	defer recoverDriver(nil, &err)
 	for err == nil {
@@ -118,7 +118,7 @@ func stayInTransaction(ctx context.Context, tx *sql.Tx) (err error) {
 }
 
 func askInTransaction(ctx context.Context, tx *sql.Tx) error {
-	ctx, cancel := context.WithTimeout(ctx, giveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, unlockTimeout)
 	defer cancel()
 	_, err := tx.ExecContext(ctx, `SELECT 1`)
 	return err

@@ -52,7 +52,7 @@ func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, err
 	}
 	cfg.Host, cfg.Port = c.Host, uint16(c.Port) //nolint:gosec // Validate keeps it within 1..65535
 	cfg.Database, cfg.User, cfg.Password = c.Database, c.User, c.Password.Reveal()
-	cfg.RuntimeParams = ownParameters(c)
+	cfg.RuntimeParams = credentialParameters(c)
 	cfg.ConnectTimeout = connectTimeout
 	// Names are the dialer's to resolve, within its time limit.
 	cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
@@ -67,9 +67,9 @@ func (postgresEngine) config(c Credentials, dial DialFunc) (*pgx.ConnConfig, err
 	return cfg, nil
 }
 
-// ownParameters are what the server is told with the log-in because the
+// credentialParameters are what the server is told with the log-in because the
 // credentials say so. Inspect checks that the schema is where they lead.
-func ownParameters(c Credentials) map[string]string {
+func credentialParameters(c Credentials) map[string]string {
 	parameters := map[string]string{}
 	if c.Schema != "" {
 		parameters[searchPath] = pgx.Identifier{c.Schema}.Sanitize()
@@ -154,7 +154,7 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	// extension counts only where it has the place of one of the store's tables.
 	err = in.listTables(ctx, db, `SELECT c.relname FROM pg_catalog.pg_class c
 		WHERE c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema())
-		AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND (c.relname IN ('`+strings.Join(names, "', '")+`') OR NOT `+ofExtension+`)
+		AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND (c.relname IN ('`+strings.Join(names, "', '")+`') OR NOT `+fromExtension+`)
 		ORDER BY c.relname LIMIT ?`)
 	return in, err
 }
@@ -200,7 +200,7 @@ func (e postgresEngine) Session(c Credentials, dial DialFunc, state *sessionStat
 func (postgresEngine) sessions(Credentials) bool { return true }
 
 func (postgresEngine) migrator(c Credentials, state *sessionState) migrator {
-	m := migrator{dialect: goose.DialectPostgres, folder: "postgres", take: takeAdvisory, give: giveAdvisory, isNew: hasNoTable}
+	m := migrator{dialect: goose.DialectPostgres, folder: "postgres", take: acquireAdvisory, give: releaseAdvisory, isNew: hasNoTable}
 	if state.poolerOf(c) == TransactionPooler { // a lock of a session would be left with somebody else's
 		m.take, m.give, m.hold = nil, nil, holdAdvisory
 	}
@@ -213,7 +213,7 @@ func hasNoTable(ctx context.Context, conn *sql.Conn, table string) (missing bool
 	return missing, err
 }
 
-func takeAdvisory(ctx context.Context, conn *sql.Conn) error {
+func acquireAdvisory(ctx context.Context, conn *sql.Conn) error {
 	return tryAdvisory(ctx, conn, `SELECT pg_try_advisory_lock($1)`)
 }
 
@@ -236,8 +236,8 @@ func tryAdvisory(ctx context.Context, at interface {
 	}
 }
 
-// giveAdvisory leaves nothing behind at a pooler, whose session lives on.
-func giveAdvisory(ctx context.Context, conn *sql.Conn) error {
+// releaseAdvisory leaves nothing behind at a pooler, whose session lives on.
+func releaseAdvisory(ctx context.Context, conn *sql.Conn) error {
 	_, err := conn.ExecContext(ctx, `SELECT pg_advisory_unlock_all()`)
 	return err
 }

@@ -47,7 +47,7 @@ func (p *postgresConnector) Connect(ctx context.Context) (_ driver.Conn, err err
 	}
 	c := conn.(*stdlib.Conn)
 	socket := c.Conn().PgConn().Conn()
-	return &recoveringConn{sessionConn: c, socket: socket, log: p.log, life: newLife(p.state, generation), check: checkOf(socket)}, nil
+	return &recoveringConn{sessionConn: c, socket: socket, log: p.log, lifetime: newLifetime(p.state, generation), check: checkOf(socket)}, nil
 }
 
 func (p *postgresConnector) connect(ctx context.Context, how pinning, bare bool) (driver.Conn, error) {
@@ -90,9 +90,9 @@ func unprepared(cfg *pgx.ConnConfig) {
 // Driver implements driver.Connector.
 func (p *postgresConnector) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
 
-// nativeConn calls op with the driver's own connection below conn, which is
+// pgxConn calls op with the driver's own connection below conn, which is
 // one of a postgresConnector.
-func nativeConn(conn any, op func(*pgx.Conn) error) (err error) {
+func pgxConn(conn any, op func(*pgx.Conn) error) (err error) {
 	c := conn.(*recoveringConn)
 	defer c.recovered(&err)
 	return op(c.sessionConn.(*stdlib.Conn).Conn())

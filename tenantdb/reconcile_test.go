@@ -13,7 +13,7 @@ import (
 )
 
 // changeUnheard is what a replica does whose word is lost.
-func (h *house) changeUnheard(t *testing.T, store stoa.StoreID) {
+func (h *testManager) changeUnheard(t *testing.T, store stoa.StoreID) {
 	t.Helper()
 	h.tx(t, func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(t.Context(), `UPDATE store_databases SET credential_version = credential_version + 1 WHERE store_id = $1`, store)

@@ -322,7 +322,7 @@ func checkBroken(t *testing.T, err error, c tenantdb.Credentials) {
 	if !strings.Contains(err.Error(), "does not speak the protocol correctly") {
 		t.Errorf("got %v", err)
 	}
-	if tenantdb.IsPassing(err) {
+	if tenantdb.IsTransient(err) {
 		t.Errorf("%v is tried again", err)
 	}
 	for _, theirs := range []string{"/etc/passwd", "eeee", "abc"} {

@@ -208,7 +208,7 @@ func TestHostilePostgres(t *testing.T) { //nolint:paralleltest // it counts this
 				if !strings.Contains(err.Error(), "does not speak the protocol correctly") {
 					t.Errorf("got %v", err)
 				}
-				if tenantdb.IsPassing(err) {
+				if tenantdb.IsTransient(err) {
 					t.Error("it would be tried again")
 				}
 				if allocated > most {

@@ -90,7 +90,7 @@ func (db *DB) SelfTest(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 		defer cancel()
 		if _, dropErr := db.Exec(ctx, `DROP TABLE `+table); err == nil {
 			err = dropErr

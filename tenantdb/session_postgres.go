@@ -288,7 +288,7 @@ func wrongSchema(is, want string) error {
 
 // pinPostgres pins the settings of the connection at hand, and the schema of all.
 func (db *DB) pinPostgres(ctx context.Context, store stoa.StoreID) error {
-	return db.native(ctx, func(conn *pgx.Conn) error {
+	return db.withPgx(ctx, func(conn *pgx.Conn) error {
 		found, err := lookAtSession(ctx, conn)
 		if err != nil {
 			return err
@@ -298,7 +298,7 @@ func (db *DB) pinPostgres(ctx context.Context, store stoa.StoreID) error {
 		}
 		how := db.pinned.pinning(db.credentials)
 		if how == pinInSession { // conn may be from before that was known
-			if _, err := simpleQuery(ctx, conn, db.pinned.setStatement(ownParameters(db.credentials)[searchPath])); err != nil {
+			if _, err := simpleQuery(ctx, conn, db.pinned.setStatement(credentialParameters(db.credentials)[searchPath])); err != nil {
 				return err
 			}
 			if found, err = lookAtSession(ctx, conn); err != nil {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// halfLife is the time after which a past use of a store counts half.
-const halfLife = time.Minute
+// useHalfLife is the time after which a past use of a store counts half.
+const useHalfLife = time.Minute
 
 // candidates is how many stores are compared before one of them loses its idle
 // connections.
@@ -14,7 +14,7 @@ const candidates = 8
 
 // usedAt returns how often the pool was leased, recent uses counting most.
 func (p *pool) usedAt(now time.Time) float64 {
-	return p.use * math.Exp2(-now.Sub(p.lastUsed).Seconds()/halfLife.Seconds())
+	return p.use * math.Exp2(-now.Sub(p.lastUsed).Seconds()/useHalfLife.Seconds())
 }
 
 // looks is the maximum number of stores that one search examines.

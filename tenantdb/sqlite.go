@@ -26,9 +26,9 @@ type sqliteEngine struct {
 	spareFiles func() // see Options; nil does nothing
 }
 
-// path derives the file from the store's id alone, never from a name that a
-// person chose. Two characters of the random part spread the files over 256
-// folders.
+// path returns the file of the database. It depends only on the store's id, never on a
+// name that a person chose. Two characters of the random part distribute the files over
+// many folders.
 func (e sqliteEngine) path(c Credentials) (string, error) {
 	id, err := stoa.ParseID[stoa.StoreID](c.Database)
 	if err != nil {
@@ -47,8 +47,8 @@ func (e sqliteEngine) Open(c Credentials, _ DialFunc, _ *sessionState) (*sql.DB,
 		return nil, err
 	}
 	q := url.Values{
-		// The file gets the folder's mode, from its first moment. To create it
-		// ourselves is no way: to close a file releases SQLite's locks on it.
+		// SQLite creates the file with the folder's mode. Stoa does not create it,
+		// because closing a file releases SQLite's locks on it.
 		"modeof":       {filepath.Dir(path)},
 		"_txlock":      {"immediate"},
 		"_time_format": {"sqlite"},
@@ -59,7 +59,7 @@ func (e sqliteEngine) Open(c Credentials, _ DialFunc, _ *sessionState) (*sql.DB,
 	if err != nil {
 		return nil, err
 	}
-	return sql.OpenDB(patient{connector, e.spareFiles}), nil
+	return sql.OpenDB(retryingConnector{connector, e.spareFiles}), nil
 }
 
 func sqliteURI(path string, q url.Values) string {
@@ -67,17 +67,17 @@ func sqliteURI(path string, q url.Values) string {
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query}).String()
 }
 
-// patient tries a connection again while the file is busy becoming WAL, or
-// ceasing to be: SQLite then says so at once, whatever busy_timeout is. Two
-// pools of one store meet there when one is opened as the other closes. It also
-// does while this process can open no more files, and has some closed.
-type patient struct {
+// retryingConnector retries a connection while the file switches to or from WAL mode,
+// when SQLite reports busy at once regardless of busy_timeout. That happens when one
+// pool of a store is opened while another closes. It also retries while the process can
+// open no more files, after some were closed.
+type retryingConnector struct {
 	driver.Connector
 	spareFiles func()
 }
 
 // Connect implements driver.Connector.
-func (p patient) Connect(ctx context.Context) (driver.Conn, error) {
+func (p retryingConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for try := 1; ; try++ {
@@ -126,11 +126,11 @@ func (e sqliteEngine) migrator(c Credentials, _ *sessionState) migrator {
 	return migrator{dialect: goose.DialectSQLite3, folder: "sqlite", turn: func(ctx context.Context) (func(), error) { return e.turn(ctx, c) }}
 }
 
-// turn takes turns across processes: SQLite has no lock that outlasts a
-// transaction and leaves readers alone. So it is an exclusive transaction on
-// an empty database beside the store's, which ends with the process. One
-// serves all stores in the folder: a file for each would have to be removed
-// with the store, and no file can be removed that others may be waiting for.
+// turn waits for the migration lock, which excludes other processes too. SQLite has no
+// lock that outlasts a transaction and admits readers, so the lock is an exclusive
+// transaction on an empty database in the same folder; it ends with the process. All
+// stores in the folder share it, because a file per store could not be removed while
+// others wait for it.
 func (e sqliteEngine) turn(ctx context.Context, c Credentials) (give func(), err error) {
 	path, err := e.path(c)
 	if err != nil {
@@ -165,8 +165,8 @@ func (e sqliteEngine) turn(ctx context.Context, c Credentials) (give func(), err
 	}
 }
 
-// Fault: a file of our own has no password and no network; what can fail is
-// the disk below it.
+// Fault implements Engine. A local file has no password and no network; only the disk
+// can fail.
 func (sqliteEngine) Fault(err error) *stoa.Error {
 	var (
 		pathErr *fs.PathError // from making the folder
@@ -181,12 +181,12 @@ func (sqliteEngine) Fault(err error) *stoa.Error {
 			return stoa.Errorf(stoa.DatabasePermissionDenied, "The store's embedded database cannot be written to.").WithCause(err)
 		case sqlite3.SQLITE_CANTOPEN:
 			if broken = true; filesExhausted() {
-				cause = mayPass(err)
+				cause = markTransient(err)
 			}
 		case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 			broken = true
 		case sqlite3.SQLITE_BUSY:
-			broken, cause = true, mayPass(err)
+			broken, cause = true, markTransient(err)
 		}
 	}
 	if !broken {

@@ -10,17 +10,17 @@ import (
 	"github.com/sony/gobreaker/v2"
 )
 
-// counts are what the manager counts without its lock.
+// counts are the counters that need no lock.
 type counts struct {
 	warm    atomic.Uint64 // leases of a pool that was open
 	cold    atomic.Uint64 // leases that had to wait for it to open
-	failed  atomic.Uint64 // that waited in vain
-	refused atomic.Uint64 // that were turned away at once
+	failed  atomic.Uint64 // leases whose wait failed
+	refused atomic.Uint64 // leases that were refused at once
 
 	unreconciled atomic.Uint64 // passes of Reconcile that failed
 
-	// How long callers waited, in seconds: for a pool to open, and for one of
-	// its connections. Who need not wait is not in it.
+	// Seconds that callers waited for a pool to open and for a connection.
+	// Callers that did not have to wait are not included.
 	opening, waiting prometheus.Histogram
 }
 
@@ -37,19 +37,19 @@ func newCounts() counts {
 	return counts{opening: histogram("open"), waiting: histogram("connection")}
 }
 
-// Stats is what the manager has open, and what it has done since it was made.
+// Stats describes what the manager has open and has done since it was created.
 type Stats struct {
 	Open     int // pools, also those that are being opened
-	Leased   int // of these, in somebody's hands
-	Embedded int // of these, files
-	Draining int // pools that were replaced or closed and end with their last lease
+	Leased   int // of these, with leases
+	Embedded int // of these, embedded databases
+	Draining int // retired pools that still have a lease
 
 	Evicted   uint64 // pools closed to make room
-	Reclaimed uint64 // times that a store gave up idle connections to another
-	Stale     uint64 // pools replaced because their credentials had changed unheard
+	Reclaimed uint64 // how often a store's idle connections were closed for another store
+	Stale     uint64 // pools replaced because their credentials had changed without a notification
 
 	Warm, Cold, Failed, Refused uint64 // outcomes of Acquire
-	Dials, FailedDials          uint64 // connections tried, and those of them that came to nothing
+	Dials, FailedDials          uint64 // connections attempted, and those that failed
 	Unreconciled                uint64 // passes of Reconcile that failed
 
 	Servers  []ServerStats // the busiest first
@@ -63,7 +63,7 @@ type ServerStats struct {
 	Waiting int // callers who wait for one
 }
 
-// BreakerStats are how many stores are served, on trial and turned away.
+// BreakerStats counts the circuit breakers by state.
 type BreakerStats struct{ Closed, HalfOpen, Open int }
 
 // Stats takes a snapshot.
@@ -86,7 +86,7 @@ func (m *Manager) Stats() Stats {
 	return s
 }
 
-// stats is the part of Stats that needs the lock: every caller waits for it.
+// stats returns the part of Stats that needs the manager's lock.
 func (m *Manager) stats() (Stats, []*breaker) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -104,7 +104,7 @@ func (l *connectionLimiter) stats() []ServerStats {
 	l.mu.Lock()
 	servers := make([]ServerStats, 0, len(l.servers))
 	for name, s := range l.servers {
-		servers = append(servers, ServerStats{name, s.open, s.queue.Len()})
+		servers = append(servers, ServerStats{Server: name, Open: s.open, Waiting: s.queue.Len()})
 	}
 	l.mu.Unlock()
 	slices.SortFunc(servers, func(x, y ServerStats) int {

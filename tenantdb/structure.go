@@ -57,7 +57,7 @@ func tableOf(what string) string {
 // is left out: see Structure.
 func Expected(engine EngineName) (Structure, error) {
 	var s Structure
-	text, err := structures.ReadFile("structure/" + ownFolders[engine] + ".json")
+	text, err := structures.ReadFile("structure/" + dialectFolders[engine] + ".json")
 	if err == nil {
 		err = json.Unmarshal(text, &s)
 	}
@@ -89,7 +89,7 @@ var partsQueries = map[EngineName]string{
 			FROM sqlite_schema m JOIN pragma_foreign_key_list(m.name) f WHERE m.type = 'table'`,
 	PostgreSQL: `
 		WITH t AS (SELECT c.oid, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-			WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND NOT ` + ofExtension + `)
+			WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND NOT ` + fromExtension + `)
 		SELECT 'table ' || relname AS what, '' AS made FROM t
 		UNION ALL SELECT 'column ' || t.relname || '.' || a.attname, format_type(a.atttypid, a.atttypmod)
 			|| CASE WHEN a.attnotnull THEN ' not null' ELSE '' END
@@ -140,7 +140,7 @@ func (db *DB) Structure(ctx context.Context) (Structure, error) {
 	}
 	maps.DeleteFunc(s, func(what, _ string) bool {
 		table := tableOf(what)
-		return table == VersionTable || table == OwnVersionTable || table == MarkerTable
+		return table == VersionTable || table == CustomVersionTable || table == MarkerTable
 	})
 	return s, nil
 }

@@ -216,7 +216,7 @@ func (e supabaseEngine) Fault(err error) *stoa.Error {
 		if fault != nil && fault.Code == stoa.DatabaseUnreachable && errors.As(err, &connectErr) {
 			if _, direct := e.rules.directRef(connectErr.Config.Host); direct {
 				return stoa.Errorf(stoa.DatabaseUnreachable, "The project's own database host does not answer; unless the project pays for IPv4, it has only IPv6. "+
-					"Use the connection string of the session pooler.").WithCause(mayPass(err))
+					"Use the connection string of the session pooler.").WithCause(markTransient(err))
 			}
 		}
 		return fault
@@ -234,7 +234,7 @@ func poolerFault(code string, err error) *stoa.Error {
 			"Copy the connection string again from the project's page, and see that the project is not paused.").WithCause(err)
 	case "EMAXCONNSESSION":
 		return stoa.Errorf(stoa.DatabaseUnreachable, "All connections of the session pooler are in use. "+
-			"Connect through the transaction pooler, or raise the project's pool size.").WithCause(mayPass(err))
+			"Connect through the transaction pooler, or raise the project's pool size.").WithCause(markTransient(err))
 	case "EMAXCONN":
 		return faultOverloaded.because(err)
 	case "ESSLREQUIRED":

@@ -1,14 +1,14 @@
-// Package tenantdb reaches the tenant databases: one per store, on SQLite,
-// PostgreSQL or MySQL/MariaDB. It owns the encrypted credentials, the
-// connection manager with its leases, the outbound dialer and the schema
-// migrations of one tenant. What the tables mean is package shop's business.
+// Package tenantdb connects to the tenant databases: one per store, on SQLite,
+// PostgreSQL or MySQL/MariaDB. It contains the encrypted credentials, the
+// connection manager with its leases, the guarded dialer and the schema migrations
+// of one tenant. The queries on the tables are not part of it.
 package tenantdb
 
 // EngineName is the kind of server behind a tenant database.
 type EngineName string
 
-// The tenant engines. MariaDB counts as MySQL. Supabase is chosen by the kind of
-// the credentials: its databases are PostgreSQL and say so in DB.Engine.
+// The engines. MariaDB is MySQL. Supabase is chosen by the kind of the credentials;
+// DB.Engine of such a database is PostgreSQL.
 const (
 	SQLite     EngineName = "sqlite"
 	PostgreSQL EngineName = "postgresql"

@@ -55,7 +55,7 @@ func (w *ways) poison(kind, attributes string) {
 func (w *ways) cure() { w.proxy.Toxics.ResetToxics(w.t.Context()) }
 
 // comesBack waits until the store can be used, without a new manager.
-func (h *house) comesBack(t *testing.T, store stoa.StoreID) {
+func (h *testManager) comesBack(t *testing.T, store stoa.StoreID) {
 	t.Helper()
 	eventually(t, func() bool {
 		l, err := h.Acquire(t.Context(), store)
@@ -69,7 +69,7 @@ func (h *house) comesBack(t *testing.T, store stoa.StoreID) {
 }
 
 // ask makes one request to the store.
-func (h *house) ask(ctx context.Context, store stoa.StoreID) error {
+func (h *testManager) ask(ctx context.Context, store stoa.StoreID) error {
 	l, err := h.Acquire(ctx, store)
 	if err != nil {
 		return err

@@ -230,7 +230,7 @@ func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring, memo
 	if err != nil {
 		return nil, err
 	}
-	own, err := tenantdb.LoadOwnMigrations(cfg.TenantMigrations)
+	own, err := tenantdb.LoadCustomMigrations(cfg.TenantMigrations)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +241,7 @@ func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring, memo
 		Dialer:   tenantdb.Dialer{Allow: networks, PublicPlaintext: cfg.development()},
 		Supabase: rules,
 		Managed:  managed,
-		Own:      own,
+		Custom:   own,
 		Memory:   memory,
 
 		ServeStale: max(cfg.ServeStale, 1), // 0 would be the default

@@ -177,7 +177,7 @@ func (c *Config) faults() []defect {
 	if c.DeletionGrace < 0 || c.DeletionGrace > 10*365*24*time.Hour {
 		fault("STOA_DELETION_GRACE", "must be between 0s and 87600h")
 	}
-	if _, err := tenantdb.LoadOwnMigrations(c.TenantMigrations); err != nil {
+	if _, err := tenantdb.LoadCustomMigrations(c.TenantMigrations); err != nil {
 		fault("STOA_TENANT_MIGRATIONS", "cannot be used: %v", err)
 	}
 	for name, key := range map[string]keyring.Secret{"ENCRYPTION_KEY": c.EncryptionKey, "JWT_SECRET": c.JWTSecret} {

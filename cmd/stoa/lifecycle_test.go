@@ -195,7 +195,7 @@ func TestManagedServer(t *testing.T) {
 				err := s.master.Get(t.Context(), &n, `SELECT count(*) FROM store_databases`)
 				return err == nil && n == 0
 			})
-			if strays, err := s.tenants.Strays(t.Context()); err != nil || len(strays) > 0 {
+			if strays, err := s.tenants.Orphans(t.Context()); err != nil || len(strays) > 0 {
 				t.Errorf("left: %v, %v", strays, err)
 			}
 		})

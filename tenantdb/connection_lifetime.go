@@ -10,47 +10,45 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// maxLifetime is how long a connection is used, more or less: by then names have
-// been resolved anew, and a server that was demoted without a word is left. The
-// end differs by up to a fifth, so that connections made together do not end
-// together.
+// maxLifetime is the approximate lifetime of a connection. It bounds how long a changed
+// DNS entry or an unannounced failover goes unnoticed. It varies by up to a fifth, so
+// that connections made together do not end together.
 const maxLifetime = 30 * time.Minute
 
 // life says how long a connection may be used. The zero value has no end.
-type life struct {
+type lifetime struct {
 	state      *sessionState
-	generation int64 // of state, from before the connection was begun
+	generation int64 // of state, before the connection was made
 	ends       time.Time
 }
 
-func newLife(state *sessionState, generation int64) life {
+func newLifetime(state *sessionState, generation int64) lifetime {
 	jitter := rand.N(2 * maxLifetime / 5) //nolint:gosec // not a secret
-	return life{state, generation, time.Now().Add(maxLifetime - maxLifetime/5 + jitter)}
+	return lifetime{state: state, generation: generation, ends: time.Now().Add(maxLifetime - maxLifetime/5 + jitter)}
 }
 
-// isOver reports whether the connection is to be discarded before its next use.
-func (l life) isOver() bool {
+// isExpired reports whether the connection must be discarded before its next use.
+func (l lifetime) isExpired() bool {
 	return l.state != nil && (l.state.generation.Load() != l.generation || time.Now().After(l.ends))
 }
 
-// endAll has every connection that is as old as this one discarded.
-func (l life) endAll() {
+// expireAll discards every connection of the same generation before its next use.
+func (l lifetime) expireAll() {
 	if l.state != nil {
 		l.state.generation.CompareAndSwap(l.generation, l.generation+1)
 	}
 }
 
-// isReadOnly: the server, or the transaction, takes no changes. After a failover
-// that is the server which was the primary before; a new connection finds the
-// one which is it now.
+// isReadOnly reports whether the server, or the transaction, refuses changes. After a
+// failover that is the former primary; a new connection finds the present one.
 // Source: PostgreSQL manual, appendix A; MySQL server error message reference:
 // ER_OPTION_PREVENTS_STATEMENT, ER_READ_ONLY_MODE, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION.
 func isReadOnly(err error) bool {
 	return isState(err, "25006") || isMySQL(err, 1290, 1836, 1792)
 }
 
-// sessionEnded: the server has ended the session, perhaps before the statement
-// and perhaps after it was committed. PostgreSQL's admin_shutdown,
+// sessionEnded reports whether the server has ended the session, possibly before the
+// statement and possibly after it was committed. PostgreSQL's admin_shutdown,
 // idle_session_timeout and idle_in_transaction_session_timeout;
 // ER_SERVER_SHUTDOWN, MariaDB's ER_CONNECTION_KILLED,
 // ER_CLIENT_INTERACTION_TIMEOUT.
@@ -76,16 +74,15 @@ func beforeCommit(err error) error {
 	return err
 }
 
-// keptNothing reports whether err says that the server has changed nothing, on a
-// connection that is of no use any more: on another one the same may succeed.
-// MySQL says that a session was ended by wait_timeout in the place of executing
-// the next statement.
-func keptNothing(err error) bool {
+// changedNothing reports whether err means that the server has changed nothing and the
+// connection is unusable, so that a retry on another connection may succeed. MySQL
+// reports the end of a session by wait_timeout instead of executing the next statement.
+func changedNothing(err error) bool {
 	var before uncommitted
 	return errors.As(err, &before) || isReadOnly(err) || isPooled(err) || isMySQL(err, 4031)
 }
 
-// checkOf returns what asks the operating system's socket below conn, or nil.
+// checkOf returns the check of the operating system's socket below conn, or nil.
 func checkOf(conn net.Conn) *socketCheck {
 	for {
 		if socket, ok := conn.(syscall.Conn); ok {

@@ -13,12 +13,12 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// A driver may panic over what a server sends, and database/sql calls drivers
-// on goroutines of its own, where nobody recovers: to open a connection, and to
-// close rows and transactions whose context has ended. The types here stand
-// between both. A panic becomes a protocolError that ends the connection.
+// A driver may panic over what a server sends. The package database/sql calls drivers
+// on its own goroutines, which do not recover: to open a connection and to close rows
+// and transactions whose context has ended. The types in this file turn a panic into a
+// protocolError and close the connection.
 
-// sessionConn is what the connections of both drivers can do.
+// sessionConn lists the interfaces that the connections of both drivers implement.
 type sessionConn interface {
 	driver.Conn
 	driver.ConnBeginTx
@@ -30,34 +30,34 @@ type sessionConn interface {
 	driver.SessionResetter
 }
 
-// recoveringConn is a driver's connection whose panics are errors.
+// recoveringConn is a driver's connection that returns panics as errors.
 type recoveringConn struct {
 	sessionConn
-	socket io.Closer // what the connection is made of
-	// explain turns an error of the driver into the one that caused it. decoding
-	// says that a row was read.
-	explain func(err error, decoding bool) error
-	log     *slog.Logger
-	life    life
-	check   *socketCheck // nil: the socket cannot be asked whether the server has ended it
-	broken  atomic.Bool  // not to be used again
+	socket io.Closer // the network connection
+	// explain returns the cause of a driver's error. decoding is true while a row is
+	// read.
+	explain  func(err error, decoding bool) error
+	log      *slog.Logger
+	lifetime lifetime
+	check    *socketCheck // nil: the socket does not tell whether the server has closed it
+	broken   atomic.Bool  // must not be used again
 }
 
-// recovered is deferred by every call of the driver.
+// recovered handles a panic or an error of a driver's call. Every call defers it.
 func (c *recoveringConn) recovered(err *error) {
 	if cause := recover(); cause != nil {
-		*err = c.condemn(cause)
+		*err = c.panicked(cause)
 		return
 	}
 	if *err != nil && c.explain != nil {
 		*err = c.explain(*err, false)
 	}
-	c.leave(*err)
+	c.discardAfter(*err)
 }
 
-// leave discards this connection and all that are as old, if err says that the
-// server takes no changes, or that a pooler keeps no session for it.
-func (c *recoveringConn) leave(err error) {
+// discardAfter discards this connection and all of its generation if err says that the
+// server refuses changes or that a pooler keeps no session for the connection.
+func (c *recoveringConn) discardAfter(err error) {
 	switch err { //nolint:errorlint // these two come with every query, as they are
 	case nil, io.EOF, driver.ErrSkip:
 		return
@@ -65,35 +65,35 @@ func (c *recoveringConn) leave(err error) {
 	switch {
 	case isReadOnly(err):
 		c.broken.Store(true)
-		c.life.endAll()
-	case isPooled(err) && c.life.state != nil:
+		c.lifetime.expireAll()
+	case isPooled(err) && c.lifetime.state != nil:
 		c.broken.Store(true)
-		c.life.state.found(TransactionPooler)
+		c.lifetime.state.found(TransactionPooler)
 	}
 }
 
-func (c *recoveringConn) condemn(cause any) error {
+func (c *recoveringConn) panicked(cause any) error {
 	c.broken.Store(true)
 	_ = c.socket.Close()
 	return driverPanicked(c.log, cause)
 }
 
-// recoverDriver is deferred where a driver, or what scans its rows, is called
-// on a goroutine that may end the process.
+// recoverDriver turns a panic of a driver, or of the code that scans its rows, into an
+// error. Callers defer it.
 func recoverDriver(log *slog.Logger, err *error) {
 	if cause := recover(); cause != nil {
 		*err = driverPanicked(log, cause)
 	}
 }
 
-// driverPanicked logs a driver's panic and returns what it means.
+// driverPanicked logs a driver's panic and returns its error.
 func driverPanicked(log *slog.Logger, cause any) error {
 	logPanic(log, cause)
 	return &protocolError{"the driver could not read the answer"}
 }
 
-// logPanic logs a panic with its stack. Other causes than the runtime's may hold
-// a value that is not for the log: of them it names the type.
+// logPanic logs a panic with its stack. It logs only the type of a cause that is not a
+// runtime error, because its value may be confidential.
 func logPanic(log *slog.Logger, cause any) {
 	if log == nil {
 		log = slog.Default()
@@ -107,7 +107,7 @@ func logPanic(log *slog.Logger, cause any) {
 
 // IsValid implements driver.Validator.
 func (c *recoveringConn) IsValid() (valid bool) {
-	if c.broken.Load() || c.life.isOver() {
+	if c.broken.Load() || c.lifetime.isExpired() {
 		return false
 	}
 	v, ok := c.sessionConn.(driver.Validator)
@@ -130,20 +130,20 @@ func (c *recoveringConn) Ping(ctx context.Context) (err error) {
 // connection that was used before is used again.
 func (c *recoveringConn) ResetSession(ctx context.Context) (err error) {
 	defer c.recovered(&err)
-	if c.life.isOver() {
+	if c.lifetime.isExpired() {
 		return driver.ErrBadConn
 	}
 	if c.check.hasPending() {
-		if err := c.heard(ctx); err != nil {
+		if err := c.readPending(ctx); err != nil {
 			return driver.ErrBadConn
 		}
 	}
 	return c.sessionConn.ResetSession(ctx)
 }
 
-// heard deals with what the server has said without being asked. PostgreSQL may
-// report a parameter or a notice; MySQL says nothing but farewell.
-func (c *recoveringConn) heard(ctx context.Context) error {
+// readPending handles data that the server sent without a request. PostgreSQL may
+// report a parameter or a notice; MySQL only sends an error before it closes.
+func (c *recoveringConn) readPending(ctx context.Context) error {
 	if _, isPostgres := c.sessionConn.(*stdlib.Conn); isPostgres {
 		return c.sessionConn.Ping(ctx)
 	}

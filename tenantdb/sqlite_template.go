@@ -14,10 +14,10 @@ import (
 	"modernc.org/sqlite"
 )
 
-// blank is the file of an embedded database that has the built-in migrations
-// and is nobody's yet. The operator's own are not in it: what they write may
-// be meant to differ from store to store.
-var blank = sync.OnceValues(func() (file []byte, err error) {
+// sqliteTemplate returns the file of an embedded database with the built-in
+// migrations, which new stores copy. Custom migrations are not in it, because their
+// results may differ between stores.
+var sqliteTemplate = sync.OnceValues(func() (file []byte, err error) {
 	ctx := context.Background()
 	connector, err := sqlite.NewConnector("file::memory:")
 	if err != nil {
@@ -52,9 +52,9 @@ var blank = sync.OnceValues(func() (file []byte, err error) {
 	return file, err
 })
 
-// make begins a new store's file as a copy of blank, which spares the
-// migrations. A file that is there stays as it is. Of a copy that was cut off
-// nothing is seen: the file has its name when the disk has its content.
+// make creates a new store's file as a copy of the template, which is faster than the
+// migrations. It keeps an existing file. An interrupted copy leaves no file of that
+// name: the file is named after its content is on disk.
 func (e sqliteEngine) make(c Credentials) error {
 	path, err := e.path(c)
 	if err != nil {
@@ -66,15 +66,15 @@ func (e sqliteEngine) make(c Credentials) error {
 			return err
 		}
 	}
-	file, err := blank()
+	file, err := sqliteTemplate()
 	if err != nil {
-		return fmt.Errorf("blank database: %w", err)
+		return fmt.Errorf("template database: %w", err)
 	}
 	folder := filepath.Dir(path)
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return err
 	}
-	draft := path + draftSuffix
+	draft := path + partialSuffix
 	err = writeSynced(draft, file)
 	if errors.Is(err, fs.ErrExist) { // somebody else's, or left behind: SQLite begins the file, empty
 		return nil
@@ -91,11 +91,11 @@ func (e sqliteEngine) make(c Credentials) error {
 	return syncFolder(folder)
 }
 
-// draftSuffix is what the name of a copy ends in until it is whole.
-const draftSuffix = "-new"
+// partialSuffix ends the name of an incomplete copy.
+const partialSuffix = "-new"
 
-// writeSynced makes a file that only this user reads and returns when it is
-// on the disk.
+// writeSynced creates a file that only this user can read and returns when it is on
+// disk.
 func writeSynced(path string, content []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // of a store's id
 	if err != nil {

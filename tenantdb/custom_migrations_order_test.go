@@ -37,7 +37,7 @@ func TestOrderFaults(t *testing.T) {
 		for _, v := range tt.files {
 			files[fmt.Sprintf("sqlite/%d_m.sql", v)] = up
 		}
-		own, err := tenantdb.LoadOwnMigrations(ownMigrations(t, files))
+		own, err := tenantdb.LoadCustomMigrations(ownMigrations(t, files))
 		must(t, err)
 		var got []string
 		for _, f := range own.OrderFaults(tenantdb.SQLite, tt.applied) {
@@ -47,7 +47,7 @@ func TestOrderFaults(t *testing.T) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
-	if faults := (*tenantdb.OwnMigrations)(nil).OrderFaults(tenantdb.SQLite, []int64{1}); faults != nil {
+	if faults := (*tenantdb.CustomMigrations)(nil).OrderFaults(tenantdb.SQLite, []int64{1}); faults != nil {
 		t.Errorf("without any: %v", faults)
 	}
 }

@@ -88,7 +88,7 @@ func TestEveryFileInUse(t *testing.T) {
 const openFiles = "/proc/self/fd"
 
 // openFiles counts the databases in the house that are open.
-func (h *house) openFiles(t *testing.T) int {
+func (h *testManager) openFiles(t *testing.T) int {
 	links, err := os.ReadDir(openFiles)
 	if err != nil {
 		t.Error(err)

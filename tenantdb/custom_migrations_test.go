@@ -31,7 +31,7 @@ const up = "-- +goose Up\n"
 // is read, by the file's name.
 func TestOwnMigrationsAreChecked(t *testing.T) {
 	t.Parallel()
-	if own, err := tenantdb.LoadOwnMigrations(""); own != nil || err != nil || own.Latest() != 0 {
+	if own, err := tenantdb.LoadCustomMigrations(""); own != nil || err != nil || own.Latest() != 0 {
 		t.Errorf("none: %v %v", own, err)
 	}
 	for name, tt := range map[string]struct {
@@ -53,12 +53,12 @@ func TestOwnMigrationsAreChecked(t *testing.T) {
 		"a folder":         {map[string]string{"sqlite/1_a.sql/x": ""}, 0, "1_a.sql"},
 		"empty dialect":    {map[string]string{"sqlite/1_a.sql": up, "mysql": ""}, 0, "mysql"},
 	} {
-		own, err := tenantdb.LoadOwnMigrations(ownMigrations(t, tt.files))
+		own, err := tenantdb.LoadCustomMigrations(ownMigrations(t, tt.files))
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) || own.Latest() != tt.latest {
 			t.Errorf("%s: %d, %v", name, own.Latest(), err)
 		}
 	}
-	if _, err := tenantdb.LoadOwnMigrations(filepath.Join(t.TempDir(), "no")); err == nil {
+	if _, err := tenantdb.LoadCustomMigrations(filepath.Join(t.TempDir(), "no")); err == nil {
 		t.Error("a folder that is not there is accepted")
 	}
 }
@@ -66,10 +66,10 @@ func TestOwnMigrationsAreChecked(t *testing.T) {
 // opened is tenantdbtest.Open with an operator's migrations.
 func opened(t *testing.T, c tenantdb.Credentials, dataDir, ownDir string) *tenantdb.DB {
 	t.Helper()
-	own, err := tenantdb.LoadOwnMigrations(ownDir)
+	own, err := tenantdb.LoadCustomMigrations(ownDir)
 	must(t, err)
 	m := tenantdb.NewManager(nil, nil, tenantdb.Options{
-		DataDir: dataDir, Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}, Supabase: tenantdbtest.SupabaseRules(), Own: own,
+		DataDir: dataDir, Dialer: tenantdb.Dialer{Allow: tenantdb.Loopback}, Supabase: tenantdbtest.SupabaseRules(), Custom: own,
 	})
 	t.Cleanup(func() { must(t, m.Close(context.Background())) })
 	db, err := m.OpenUnleased(c)

@@ -5,14 +5,14 @@ import (
 	"slices"
 )
 
-// serverPools are the pools on one server that may have a connection to spare.
+// serverPools are the pools of one server that may have an idle connection.
 // Guarded by Manager.mu.
 type serverPools struct {
-	idle   poolSet // without leases; their idle connections were not closed since the last one
+	idle   poolSet // without leases, whose idle connections were not closed since the last lease
 	leased poolSet
 }
 
-// poolSet is a set from which a member can be taken at random.
+// poolSet is a set with random sampling.
 type poolSet struct{ all []*pool }
 
 func (s *poolSet) add(p *pool) {
@@ -28,7 +28,7 @@ func (s *poolSet) remove(p *pool) {
 	p.set = nil
 }
 
-// sample returns at most n members, taken at random.
+// sample returns at most n random members.
 func (s *poolSet) sample(n int) []*pool {
 	n = min(n, len(s.all))
 	for k := range n {
@@ -42,8 +42,8 @@ func (s *poolSet) swap(i, j int) {
 	s.all[i].at, s.all[j].at = i, j
 }
 
-// index puts p into the set that it belongs to after a change of its leases, its
-// place, its server or its connections.
+// index moves p to the set that it belongs to. It must be called after each change of
+// p's leases, place, server or connections.
 func (m *Manager) index(p *pool) {
 	s := m.servers[p.server]
 	if s == nil {

@@ -10,22 +10,21 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// get reads one row. On PostgreSQL it goes past database/sql, which would
-// start a goroutine for each query and turn each column into a value of its
-// own: store fronts read this way.
+// get reads one row. On PostgreSQL it bypasses database/sql, which starts a goroutine
+// for each query and allocates each column. Storefronts read this way.
 func (db *DB) get(ctx context.Context, dst any, query string, args []any) error {
 	_, isTime := dst.(*time.Time) // scany takes it for a struct to fill
 	if db.Engine != PostgreSQL || isTime {
 		return db.account.getRow(ctx, db.sqlx, dst, db.sqlx.Rebind(query), args)
 	}
-	return db.native(ctx, func(c *pgx.Conn) error {
-		return db.account.getNative(ctx, c, dst, db.sqlx.Rebind(query), args)
+	return db.withPgx(ctx, func(c *pgx.Conn) error {
+		return db.account.getPgx(ctx, c, dst, db.sqlx.Rebind(query), args)
 	})
 }
 
-// native lends the driver's own connection to op, a connection that has not
-// gone stale.
-func (db *DB) native(ctx context.Context, op func(*pgx.Conn) error) error {
+// withPgx calls op with a pgx connection of the pool. It retries with another connection
+// if the server had closed the first.
+func (db *DB) withPgx(ctx context.Context, op func(*pgx.Conn) error) error {
 	const attempts = 3 // as database/sql does
 	for attempt := 1; ; attempt++ {
 		err := db.lend(ctx, op)
@@ -42,7 +41,7 @@ func (db *DB) lend(ctx context.Context, op func(*pgx.Conn) error) error {
 	}
 	defer conn.Close() //nolint:errcheck // it goes back to the pool
 	return conn.Raw(func(c any) error {
-		err := nativeConn(c, op)
+		err := pgxConn(c, op)
 		if pgconn.SafeToRetry(err) {
 			return errors.Join(driver.ErrBadConn, err)
 		}

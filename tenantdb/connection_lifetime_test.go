@@ -12,25 +12,25 @@ func TestLifeOfConnections(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		state := new(sessionState)
-		first, ends := newLife(state, 0), map[time.Time]bool{}
+		first, ends := newLifetime(state, 0), map[time.Time]bool{}
 		for range 20 {
-			ends[newLife(state, 0).ends] = true
+			ends[newLifetime(state, 0).ends] = true
 		}
 		if len(ends) < 2 {
 			t.Error("connections made together end together")
 		}
 		time.Sleep(maxLifetime - maxLifetime/5 - time.Second) //nolint:forbidigo // the clock is the test's
-		if first.isOver() {
+		if first.isExpired() {
 			t.Error("over too early")
 		}
 		time.Sleep(2*maxLifetime/5 + time.Second) //nolint:forbidigo // the clock is the test's
-		if !first.isOver() {
+		if !first.isExpired() {
 			t.Error("not over in time")
 		}
-		old, young := newLife(state, 0), newLife(state, 1)
-		old.endAll()
-		old.endAll()
-		if !old.isOver() || young.isOver() {
+		old, young := newLifetime(state, 0), newLifetime(state, 1)
+		old.expireAll()
+		old.expireAll()
+		if !old.isExpired() || young.isExpired() {
 			t.Error("not just those that are as old are over")
 		}
 	})

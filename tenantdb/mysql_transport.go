@@ -53,7 +53,7 @@ func (l *mysqlLink) current() net.Conn {
 // Read implements net.Conn.
 func (l *mysqlLink) Read(p []byte) (int, error) {
 	n, err := l.current().Read(p)
-	if errors.Is(err, errAnswerTooLong) || errors.Is(err, errNoMemory) {
+	if errors.Is(err, errAnswerTooLong) || errors.Is(err, errOutOfMemory) {
 		l.fault = err
 	}
 	return n, err

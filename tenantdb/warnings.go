@@ -54,7 +54,7 @@ const maxReaders = 100
 const postgresReaders = `WITH
 	space AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()),
 	relation AS (SELECT c.oid, c.relowner, c.relacl FROM pg_catalog.pg_class c JOIN space ON c.relnamespace = space.oid
-		WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT ` + ofExtension + `),
+		WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT ` + fromExtension + `),
 	holder AS (SELECT acl.grantee AS oid FROM relation, aclexplode(relacl) acl
 		UNION SELECT acl.grantee FROM relation JOIN pg_catalog.pg_attribute a ON a.attrelid = relation.oid, aclexplode(a.attacl) acl
 		UNION SELECT oid FROM pg_catalog.pg_roles WHERE rolname IN ('pg_read_all_data', 'pg_write_all_data'))
@@ -64,9 +64,9 @@ const postgresReaders = `WITH
 		AND (has_schema_privilege(holder.oid, space.oid, 'USAGE') OR has_schema_privilege(r.oid, space.oid, 'USAGE'))
 	ORDER BY 1 LIMIT 100`
 
-// supabaseOwn reports whether a role is one that Supabase keeps in every project
+// isSupabaseRole reports whether a role is one that Supabase keeps in every project
 // for itself.
-func supabaseOwn(role string) bool {
+func isSupabaseRole(role string) bool {
 	return strings.HasPrefix(role, "supabase_") || slices.Contains([]string{"authenticator", "dashboard_user", "pgbouncer"}, role)
 }
 
@@ -75,7 +75,7 @@ func (db *DB) postgresWarnings(ctx context.Context) (all []Warning, err error) {
 	err = db.Get(ctx, &public, `SELECT has_database_privilege('public', current_database(), 'CONNECT') AS connect,
 		coalesce(has_schema_privilege('public', current_schema(), 'CREATE'), false) AS create,
 		EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
-			AND c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()) AND NOT `+ofExtension+`
+			AND c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()) AND NOT `+fromExtension+`
 			AND (has_table_privilege('public', c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
 				OR has_any_column_privilege('public', c.oid, 'SELECT, UPDATE'))) AS tables`)
 	if err != nil {
@@ -98,7 +98,7 @@ func (db *DB) postgresWarnings(ctx context.Context) (all []Warning, err error) {
 		return nil, err
 	}
 	if db.credentials.Kind == KindSupabase {
-		readers = slices.DeleteFunc(readers, supabaseOwn)
+		readers = slices.DeleteFunc(readers, isSupabaseRole)
 	}
 	return append(all, otherReaders(readers)...), nil
 }

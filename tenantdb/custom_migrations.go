@@ -15,33 +15,33 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// OwnMigrations are the operator's: they run in every store after the
-// built-in ones and have a version table of their own. A nil one has none.
-type OwnMigrations struct {
+// CustomMigrations are the operator's migrations. They run in every store after the
+// built-in ones and have their own version table. A nil value contains none.
+type CustomMigrations struct {
 	folders  map[EngineName]fs.FS
 	versions []int64 // sorted
 	latest   int64
 }
 
-// ownFolders are where a folder of migrations keeps each dialect's.
-var ownFolders = map[EngineName]string{SQLite: "sqlite", PostgreSQL: "postgres", MySQL: "mysql"}
+// dialectFolders names the folder of each engine's migrations.
+var dialectFolders = map[EngineName]string{SQLite: "sqlite", PostgreSQL: "postgres", MySQL: "mysql"}
 
-// LoadOwnMigrations reads the folders sqlite, postgres and mysql in dir, as
+// LoadCustomMigrations reads the folders sqlite, postgres and mysql in dir, as
 // many of them as there are. It fails when there is none, when a file in one
 // of them is no migration, and when two of them differ in their versions. For
 // "" it returns nil.
-func LoadOwnMigrations(dir string) (*OwnMigrations, error) {
+func LoadCustomMigrations(dir string) (*CustomMigrations, error) {
 	if dir == "" {
 		return nil, nil //nolint:nilnil // documented: nil has no migrations
 	}
 	if _, err := os.ReadDir(dir); err != nil {
 		return nil, fmt.Errorf("cannot be read: %w", err)
 	}
-	own := &OwnMigrations{folders: map[EngineName]fs.FS{}}
+	own := &CustomMigrations{folders: map[EngineName]fs.FS{}}
 	var first string
 	var versions []int64
 	for _, engine := range []EngineName{SQLite, PostgreSQL, MySQL} {
-		folder := filepath.Join(dir, ownFolders[engine])
+		folder := filepath.Join(dir, dialectFolders[engine])
 		if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -64,7 +64,7 @@ func LoadOwnMigrations(dir string) (*OwnMigrations, error) {
 	return own, nil
 }
 
-// versionsIn lists the versions of a folder's migrations in their order.
+// versionsIn returns the sorted versions of a folder's migrations.
 func versionsIn(files fs.FS) ([]int64, error) {
 	entries, err := fs.ReadDir(files, ".")
 	if err != nil {
@@ -97,23 +97,23 @@ func versionsIn(files fs.FS) ([]int64, error) {
 	return versions, nil
 }
 
-// Latest is the version of the last one, 0 without any.
-func (o *OwnMigrations) Latest() int64 {
+// Latest returns the version of the last migration, 0 without any.
+func (o *CustomMigrations) Latest() int64 {
 	if o == nil {
 		return 0
 	}
 	return o.latest
 }
 
-// of returns those of an engine, nil without any.
-func (o *OwnMigrations) of(engine EngineName) (fs.FS, error) {
+// of returns the migrations of an engine, nil without any.
+func (o *CustomMigrations) of(engine EngineName) (fs.FS, error) {
 	if o == nil {
 		return nil, nil //nolint:nilnil // documented
 	}
 	files, ok := o.folders[engine]
 	if !ok {
 		return nil, stoa.Errorf(MigrationFailed, "The platform's own migrations have no folder %q, which a store on %s needs.",
-			ownFolders[engine], engine)
+			dialectFolders[engine], engine)
 	}
 	return files, nil
 }

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// evictOver closes the least recently used idle pools beyond the limit.
-// Leased ones stay, even if that leaves more open.
+// evictOver closes the least recently used idle pools beyond MaxOpen. Leased pools
+// stay open, even beyond the limit.
 func (m *Manager) evictOver() {
 	for place := m.idle.Back(); place != nil && len(m.pools) > m.opts.MaxOpen; place = m.idle.Back() {
 		m.evicted++
@@ -14,11 +14,11 @@ func (m *Manager) evictOver() {
 	}
 }
 
-// embeddedFiles is what Manager.files calls the one server it knows.
+// embeddedFiles is the name of the only server that Manager.files limits.
 const embeddedFiles = "embedded"
 
-// takeFile waits until p may open its file.
-func (m *Manager) takeFile(ctx context.Context, p *pool) error {
+// acquireFile waits until p may open its file, or ctx is done.
+func (m *Manager) acquireFile(ctx context.Context, p *pool) error {
 	if err := m.files.acquire(ctx, embeddedFiles); err != nil {
 		return unavailable(err)
 	}
@@ -28,8 +28,8 @@ func (m *Manager) takeFile(ctx context.Context, p *pool) error {
 	return nil
 }
 
-// reclaimFile closes the embedded database that nobody has used for longest,
-// so that another can be opened.
+// reclaimFile closes the least recently used idle embedded database, so that
+// another can be opened, and reports whether there was one.
 func (m *Manager) reclaimFile(string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -43,8 +43,8 @@ func (m *Manager) reclaimFile(string) bool {
 	return false
 }
 
-// sweep closes pools that nobody has used for a while, and those whose
-// credentials have changed unheard.
+// sweep periodically closes unused pools and pools whose credentials have changed
+// without a notification. It runs until ctx is done.
 func (m *Manager) sweep(ctx context.Context) {
 	ticker := time.NewTicker(m.opts.sweepInterval)
 	defer ticker.Stop()
@@ -62,8 +62,7 @@ func (m *Manager) sweep(ctx context.Context) {
 	}
 }
 
-// tidy takes back connections that stores had for a rush, and forgets the
-// breakers of stores that are well.
+// tidy removes slots that stores no longer need and breakers that hold no failure.
 func (m *Manager) tidy() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -71,7 +70,7 @@ func (m *Manager) tidy() {
 		p.bulkhead.limiter.shrink()
 	}
 	for store, b := range m.breakers {
-		if m.pools[store] == nil && b.isCalm() {
+		if m.pools[store] == nil && b.isHealthy() {
 			delete(m.breakers, store)
 		}
 	}

@@ -18,7 +18,7 @@ func embeddedFile(dir string, store stoa.StoreID) string {
 }
 
 // made is a new store's embedded database, of which nothing is open yet.
-func (h *house) made(t *testing.T) (stoa.StoreID, tenantdb.Credentials) {
+func (h *testManager) made(t *testing.T) (stoa.StoreID, tenantdb.Credentials) {
 	t.Helper()
 	store := h.store(t)
 	c := tenantdb.ManagedSQLite(store)
@@ -26,7 +26,7 @@ func (h *house) made(t *testing.T) (stoa.StoreID, tenantdb.Credentials) {
 	return store, c
 }
 
-func (h *house) unleasedAt(t *testing.T, c tenantdb.Credentials) *tenantdb.DB {
+func (h *testManager) unleasedAt(t *testing.T, c tenantdb.Credentials) *tenantdb.DB {
 	t.Helper()
 	db, err := h.OpenUnleased(c)
 	must(t, err)
@@ -88,9 +88,9 @@ func TestEmbeddedDatabaseBeginsMigrated(t *testing.T) {
 func TestOwnMigrationsRunAfterTheCopy(t *testing.T) {
 	t.Parallel()
 	dir := ownMigrations(t, map[string]string{"sqlite/1_a.sql": up + "CREATE TABLE mine AS SELECT hex(randomblob(16)) AS secret;"})
-	own, err := tenantdb.LoadOwnMigrations(dir)
+	own, err := tenantdb.LoadCustomMigrations(dir)
 	must(t, err)
-	h, secrets := setup(t, tenantdb.Options{Own: own}), map[string]bool{}
+	h, secrets := setup(t, tenantdb.Options{Custom: own}), map[string]bool{}
 	for range 2 {
 		_, c := h.made(t)
 		db := h.unleasedAt(t, c)

@@ -20,9 +20,9 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// house is a manager over a master database, with an eye on the pools that
+// testManager is a manager over a master database, with an eye on the pools that
 // it opens.
-type house struct {
+type testManager struct {
 	*tenantdb.Manager
 	master *masterdb.DB
 	ring   *keyring.Ring
@@ -34,16 +34,16 @@ type house struct {
 	onOpen func() error // before a pool is opened
 }
 
-func setup(t testing.TB, opts tenantdb.Options) *house {
+func setup(t testing.TB, opts tenantdb.Options) *testManager {
 	t.Helper()
 	return setupOn(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)), opts)
 }
 
-func setupOn(t testing.TB, master *masterdb.DB, opts tenantdb.Options) *house {
+func setupOn(t testing.TB, master *masterdb.DB, opts tenantdb.Options) *testManager {
 	t.Helper()
 	opts.DataDir = t.TempDir()
 	opts.Dialer.Allow = tenantdb.Loopback
-	h := &house{master: master, ring: newRing(t), dir: opts.DataDir, owner: stoa.NewID[stoa.UserID]()}
+	h := &testManager{master: master, ring: newRing(t), dir: opts.DataDir, owner: stoa.NewID[stoa.UserID]()}
 	h.Manager = tenantdb.NewManager(master, h.ring, opts)
 	for _, engine := range []tenantdb.EngineName{tenantdb.SQLite, tenantdb.PostgreSQL, tenantdb.MySQL} {
 		h.Wrap(engine, func(e tenantdb.Engine) tenantdb.Engine { return spy{e, h} })
@@ -69,7 +69,7 @@ func setupOn(t testing.TB, master *masterdb.DB, opts tenantdb.Options) *house {
 // spy keeps every pool that an engine opens.
 type spy struct {
 	tenantdb.Engine
-	h *house
+	h *testManager
 }
 
 func (s spy) Open(c tenantdb.Credentials, dial tenantdb.DialFunc, state *tenantdb.SessionState) (*sql.DB, error) {
@@ -90,20 +90,20 @@ func (s spy) Open(c tenantdb.Credentials, dial tenantdb.DialFunc, state *tenantd
 	return db, err
 }
 
-func (h *house) beforeOpen(f func() error) {
+func (h *testManager) beforeOpen(f func() error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.onOpen = f
 }
 
 // opened is how many pools there ever were, open how many are not closed.
-func (h *house) opened() int {
+func (h *testManager) opened() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.pools)
 }
 
-func (h *house) open() (n int) {
+func (h *testManager) open() (n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, db := range h.pools {
@@ -121,7 +121,7 @@ func isOpen(db *sql.DB) bool {
 	return errors.Is(db.PingContext(ctx), context.Canceled)
 }
 
-func (h *house) tx(t testing.TB, fn func(*masterdb.Tx) error) {
+func (h *testManager) tx(t testing.TB, fn func(*masterdb.Tx) error) {
 	t.Helper()
 	if err := h.master.Tx(t.Context(), fn); err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func (h *house) tx(t testing.TB, fn func(*masterdb.Tx) error) {
 }
 
 // store registers a store without a database.
-func (h *house) store(t testing.TB) stoa.StoreID {
+func (h *testManager) store(t testing.TB) stoa.StoreID {
 	t.Helper()
 	id := stoa.NewID[stoa.StoreID]()
 	h.tx(t, func(tx *masterdb.Tx) error {
@@ -140,13 +140,13 @@ func (h *house) store(t testing.TB) stoa.StoreID {
 	return id
 }
 
-func (h *house) save(t testing.TB, store stoa.StoreID, c tenantdb.Credentials) {
+func (h *testManager) save(t testing.TB, store stoa.StoreID, c tenantdb.Credentials) {
 	t.Helper()
 	h.tx(t, func(tx *masterdb.Tx) error { return h.Save(t.Context(), tx, store, c) })
 }
 
 // embedded registers a store with an embedded database.
-func (h *house) embedded(t testing.TB) stoa.StoreID {
+func (h *testManager) embedded(t testing.TB) stoa.StoreID {
 	t.Helper()
 	store := h.store(t)
 	h.save(t, store, tenantdb.ManagedSQLite(store))
@@ -154,7 +154,7 @@ func (h *house) embedded(t testing.TB) stoa.StoreID {
 }
 
 // lease acquires or fails the test.
-func (h *house) lease(t testing.TB, store stoa.StoreID) tenantdb.Lease {
+func (h *testManager) lease(t testing.TB, store stoa.StoreID) tenantdb.Lease {
 	t.Helper()
 	l, err := h.Acquire(t.Context(), store)
 	if err != nil {
@@ -180,7 +180,7 @@ func checkUnavailable(t testing.TB, err error) {
 }
 
 // gate makes openers wait: entered reports one that has come, pass lets all through.
-func (h *house) gate() (entered <-chan struct{}, pass func()) {
+func (h *testManager) gate() (entered <-chan struct{}, pass func()) {
 	in, through := make(chan struct{}, 100), make(chan struct{})
 	h.beforeOpen(func() error {
 		in <- struct{}{}
@@ -196,7 +196,7 @@ type acquired struct {
 }
 
 // come starts n callers and waits until they hold or await the store's pool.
-func (h *house) come(t testing.TB, n int, ctx context.Context, store stoa.StoreID) <-chan acquired {
+func (h *testManager) come(t testing.TB, n int, ctx context.Context, store stoa.StoreID) <-chan acquired {
 	t.Helper()
 	before, results := h.Leases(store), make(chan acquired, n)
 	for range n {

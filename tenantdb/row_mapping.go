@@ -13,15 +13,15 @@ import (
 	"github.com/stoahq/stoa/limits"
 )
 
-// errNoMemory: the bytes that are read from this database or sent to its
-// store's visitors are as many as the process has room for.
-var errNoMemory = errors.New("tenantdb: the memory for answers is used up")
+// errOutOfMemory means that answers use all the memory that the process, or the
+// database's account, may use for them.
+var errOutOfMemory = errors.New("tenantdb: the memory for answers is used up")
 
-// IsBusy reports whether err says that this process, and not the database, had
-// no room for the call: it is worth trying again.
-func IsBusy(err error) bool { return errors.Is(err, errNoMemory) }
+// IsBusy reports whether err means that this process, not the database, lacked memory
+// for the call. A retry may succeed.
+func IsBusy(err error) bool { return errors.Is(err, errOutOfMemory) }
 
-// account is where the bytes that come from one database are counted.
+// account counts the bytes that come from one database.
 type account struct {
 	budget *limits.ByteBudget
 	key    limits.Key
@@ -31,18 +31,17 @@ func (a account) take(n int64) error {
 	if a.budget.Take(a.key, n) {
 		return nil
 	}
-	return errNoMemory
+	return errOutOfMemory
 }
 
 func (a account) give(n int64) { a.budget.Give(a.key, n) }
 
-// hold counts n bytes to the request that ctx is of. They are held until it
-// has been answered.
+// hold counts n bytes for the request of ctx until it has been answered.
 func (a account) hold(ctx context.Context, n int) error {
 	if limits.ReservationIn(ctx).Take(a.key, int64(n)) {
 		return nil
 	}
-	return errNoMemory
+	return errOutOfMemory
 }
 
 // queryer is a pool or a transaction.
@@ -70,8 +69,8 @@ func (a account) getRow(ctx context.Context, q queryer, dst any, query string, a
 	return ErrNotFound
 }
 
-// getNative is getRow on PostgreSQL's own driver.
-func (a account) getNative(ctx context.Context, c *pgx.Conn, dst any, query string, args []any) error {
+// getPgx is getRow without database/sql, on a pgx connection.
+func (a account) getPgx(ctx context.Context, c *pgx.Conn, dst any, query string, args []any) error {
 	rows, err := c.Query(ctx, query, args...)
 	if err != nil {
 		return readError{err}
@@ -141,7 +140,7 @@ func scanRow(rows *sqlx.Rows, v reflect.Value) error {
 	return nil
 }
 
-// scanFault says that a column cannot be read as what it should be.
+// scanFault returns the content error for a column that cannot be converted.
 func scanFault(err error) error {
 	var arg pgx.ScanArgError
 	if errors.As(err, &arg) {

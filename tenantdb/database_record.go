@@ -11,7 +11,7 @@ import (
 	"github.com/stoahq/stoa/reseal"
 )
 
-// Info is what may be shown of a store's database: never a secret.
+// Info describes a store's database. It contains no secret.
 type Info struct {
 	Kind              Kind
 	Engine            EngineName
@@ -19,18 +19,18 @@ type Info struct {
 	Port              int
 	DatabaseName      string
 	Status            Status
-	LastError         stoa.Code // why the status is failed, else ""
+	LastError         stoa.Code // why the status is failed; "" otherwise
 	SchemaVersion     int64
-	OwnVersion        int64 // of the operator's migrations, 0 without any
+	OwnVersion        int64 // of the operator's custom migrations, 0 without any
 	CredentialVersion int64 // grows with each change of the credentials
 	LastCheckedAt     *time.Time
 }
 
-// InfoColumns are what Info is read from, of store_databases as x.
+// InfoColumns lists the columns of Info, from store_databases as x.
 const InfoColumns = `x.kind, x.engine, x.host, x.port, x.database_name, x.status, coalesce(x.last_error, '') AS last_error,
 	x.schema_version, x.own_version, x.credential_version, x.last_checked_at`
 
-// Status is what the last attempt to use a database found.
+// Status is the result of the last attempt to use a database.
 type Status string
 
 // The states of a database as last seen.
@@ -40,9 +40,9 @@ const (
 	StatusFailed  Status = "failed"
 )
 
-// Save encrypts c and stores it for the store, in place of what was there.
-// The credential version grows with each call. When tx has committed, every
-// replica retires the pool it has open: see Forget.
+// Save encrypts c and stores it for the store, replacing earlier credentials. It
+// increments the credential version. When tx has committed, every replica retires
+// its open pool: see Forget.
 func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, c Credentials) error {
 	if c.Engine == SQLite && c.Database != store.String() {
 		return errors.New("tenantdb: the embedded database of another store")
@@ -68,22 +68,22 @@ func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 	return notifyCredentials(tx, store)
 }
 
-// Registered is what is kept of a store's database.
+// Registered is the record of a store's database.
 type Registered struct {
 	Credentials Credentials
-	Version     int64  // of the credentials: it grows with each change of them
+	Version     int64  // of the credentials; incremented with each change
 	Schema      Schema // as last recorded
 }
 
-// Load decrypts a store's credentials. Without any it returns
-// store_pending_database; see Read.
+// Load returns a store's decrypted credentials, or store_pending_database if it has
+// none; see Read.
 func (m *Manager) Load(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Credentials, error) {
 	r, err := m.Read(ctx, q, store)
 	return r.Credentials, err
 }
 
-// Read is Load with what else is kept. It fails with database_credentials_lost
-// when the key is gone that they were encrypted with.
+// Read returns the record of a store's database. It fails with
+// database_credentials_lost when the encryption key of the credentials is missing.
 func (m *Manager) Read(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Registered, error) {
 	row, err := readRegistered(ctx, q, store)
 	if err != nil {
@@ -92,7 +92,7 @@ func (m *Manager) Read(ctx context.Context, q masterdb.Querier, store stoa.Store
 	return m.unsealRow(store, row)
 }
 
-// registeredRow is a store's row as far as Registered says.
+// registeredRow is the row that Registered is read from.
 type registeredRow struct {
 	Credentials       string
 	CredentialVersion int64
@@ -114,23 +114,27 @@ func (m *Manager) unsealRow(store stoa.StoreID, row registeredRow) (Registered, 
 	if err != nil {
 		err = credentialsLost(err)
 	}
-	return Registered{c, row.CredentialVersion, Schema{row.SchemaVersion, row.OwnVersion}}, err
+	return Registered{
+		Credentials: c, Version: row.CredentialVersion,
+		Schema: Schema{Version: row.SchemaVersion, Own: row.OwnVersion},
+	}, err
 }
 
-// credentialsLost: the key is gone, or the row is not as it was written. It is
-// the store's own fault to bear: no other store's credentials are concerned.
+// credentialsLost returns the error for credentials that cannot be decrypted: the key
+// is missing or the row was changed. It concerns one store only.
 func credentialsLost(cause error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseCredentialsLost, "The stored credentials of this store's database cannot be decrypted. "+
 		"The operator can give the platform the key they were encrypted with; or give the store new ones: rotate its credentials.").WithCause(cause)
 }
 
-// SealedCredentials is where envelopes are kept here.
+// SealedCredentials names the column that contains encrypted credentials, for key
+// rotation.
 func SealedCredentials() reseal.Column {
 	return reseal.Column{Table: "store_databases", Key: "store_id", Name: "credentials", Owner: sealOwner}
 }
 
-// readable refuses a store whose schema is older than this binary can serve.
-// A version of 0 says nothing: none was recorded yet.
+// readable returns tenant_unavailable for a store whose schema is older than this
+// binary can serve. Version 0 means that none was recorded yet.
 func (r Registered) readable() error {
 	if v := r.Schema.Version; v == 0 || v >= OldestReadable {
 		return nil
@@ -140,11 +144,11 @@ func (r Registered) readable() error {
 	return e.WithCause(fmt.Errorf("its schema has version %d, this binary needs %d: 'stoa tenants migrate'", r.Schema.Version, OldestReadable))
 }
 
-// migrationRetryAfter is what a shopper is told to wait whose store is next
-// in line for a migration.
+// migrationRetryAfter is how long a shopper is asked to wait for the migration of the
+// store.
 const migrationRetryAfter = 30 * time.Second
 
-// ReadInfo describes a store's database, or returns nil when none was ever
+// ReadInfo returns the description of a store's database, or nil when none was ever
 // connected.
 func ReadInfo(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (*Info, error) {
 	var info Info
@@ -158,9 +162,9 @@ func ReadInfo(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (*Inf
 	return &info, nil
 }
 
-// CountManaged returns how many managed databases the stores have that the user
-// created, those that are still to be made or dropped included, except for one
-// store.
+// CountManaged returns how many managed databases belong to stores that the user
+// created, without the store except. It includes databases that are yet to be created
+// or dropped.
 func CountManaged(ctx context.Context, q masterdb.Querier, creator stoa.UserID, except stoa.StoreID) (int, error) {
 	var n int
 	err := q.Get(ctx, &n, `SELECT count(*) FROM store_databases d JOIN stores s ON s.id = d.store_id
@@ -168,14 +172,14 @@ func CountManaged(ctx context.Context, q masterdb.Querier, creator stoa.UserID, 
 	return n, err
 }
 
-// RecordHealth notes what an attempt to use the database found; cause is nil
-// when it worked.
+// RecordHealth records the result of an attempt to use the database. cause is nil for
+// a success.
 func RecordHealth(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, cause error) error {
 	return RecordHealthOf(ctx, tx, store, 0, cause)
 }
 
-// RecordHealthOf is RecordHealth for an attempt that used the credentials of
-// that version. If they have been replaced since, it notes nothing.
+// RecordHealthOf records the result of an attempt with the given version of the
+// credentials. It records nothing if the credentials have been replaced since.
 func RecordHealthOf(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64, cause error) error {
 	status, code := StatusOK, (*string)(nil)
 	if cause != nil {
@@ -187,9 +191,9 @@ func RecordHealthOf(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ve
 	return err
 }
 
-// RecordExposure notes whether an HTTP API can reach the store's tables, as a
-// look with the credentials of that version found; cause is nil when none can.
-// If the credentials have been replaced since, it notes nothing; version 0 is any.
+// RecordExposure records whether an HTTP API can reach the store's tables, as checked
+// with the given version of the credentials. cause is nil when none can. It records
+// nothing if the credentials have been replaced since; version 0 means any.
 func RecordExposure(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64, cause error) error {
 	var code *string
 	if cause != nil {
@@ -201,9 +205,9 @@ func RecordExposure(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ve
 	return err
 }
 
-// Destroy makes a store's credentials unreadable for ever, in the transaction
-// that deletes the store. What else is known of its database stays until
-// Strike: a managed one is still to be dropped.
+// Destroy removes a store's credentials for ever, in the transaction
+// that deletes the store. The rest of the record stays until DeleteRecord, because a
+// managed database is still to be dropped.
 func Destroy(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	_, err := tx.Exec(ctx, `UPDATE store_databases SET credentials = '', credential_version = credential_version + 1, updated_at = $2
 		WHERE store_id = $1`, store, tx.Now)
@@ -213,8 +217,9 @@ func Destroy(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	return notifyCredentials(tx, store)
 }
 
-// Strike takes a database that is gone, or was never Stoa's, off the registry.
-func Strike(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+// DeleteRecord deletes the record of a database that was dropped or does not belong to
+// Stoa.
+func DeleteRecord(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	_, err := tx.Exec(ctx, `DELETE FROM store_databases WHERE store_id = $1`, store)
 	return err
 }

@@ -1,0 +1,31 @@
+package tenantdb
+
+import (
+	"errors"
+	"net"
+)
+
+// transient marks the cause of a fault that may disappear without a change: a
+// network failure, or a server that starts, stops or has no free connection. An
+// engine decides it by the driver's error code.
+type transient struct{ error }
+
+func (p transient) Unwrap() error { return p.error }
+
+// IsTransient reports whether err is a database fault that a later retry may not
+// meet. A fault that only the owner can correct, such as a wrong password, name or
+// missing right, is never transient.
+func IsTransient(err error) bool {
+	var p transient
+	return errors.As(err, &p)
+}
+
+// markTransient marks cause as transient, unless it says that a host name does not
+// exist, which is a definite answer of the resolver.
+func markTransient(cause error) error {
+	var dns *net.DNSError
+	if cause == nil || errors.As(cause, &dns) && dns.IsNotFound {
+		return cause
+	}
+	return transient{cause}
+}
