@@ -1,8 +1,6 @@
 // Package jobs is the durable queue: River on both master engines. A job is
-// enqueued inside the transaction that makes it necessary, so that neither
-// exists without the other. The package knows no domain.
-//
-// A job may run more than once; every handler must be idempotent.
+// enqueued in the transaction that makes it necessary, so that neither exists
+// without the other. A job may run more than once: every handler is idempotent.
 package jobs
 
 import (
@@ -28,16 +26,15 @@ import (
 // ids go in, secrets never.
 type Args = river.JobArgs
 
-// AtTenant, embedded in the arguments of a job, has it run apart from others: a
-// job that waits for stores' own databases may wait for long.
+// AtTenant, embedded in the arguments of a job, puts it into the queue of jobs that
+// wait for tenant databases, which may take long.
 type AtTenant struct{}
 
 // InsertOpts implements river.JobArgsWithInsertOpts.
 func (AtTenant) InsertOpts() river.InsertOpts { return river.InsertOpts{Queue: tenantQueue} }
 
-// AtNewTenant is AtTenant for databases that nobody has made sure of yet.
-// Anybody can name a server that hangs: that delays others who connect a
-// database, and nothing else.
+// AtNewTenant is AtTenant for databases that are not verified yet. Anybody can name
+// a server that hangs: it delays other new databases only.
 type AtNewTenant struct{}
 
 // InsertOpts implements river.JobArgsWithInsertOpts.
@@ -48,11 +45,11 @@ const (
 	newTenantQueue = "new_tenants"
 )
 
-// Cancel marks err as final: the job is not tried again.
+// Cancel marks err as final: the job is not retried.
 func Cancel(err error) error { return river.JobCancel(err) }
 
-// Snooze returns an error with which a handler has the job run again after d.
-// It does not count as a failure.
+// Snooze returns the error with which a handler makes its job run again after d. It
+// does not count as a failure.
 func Snooze(d time.Duration) error { return river.JobSnooze(d) }
 
 // Queue enqueues and runs jobs.
@@ -70,18 +67,18 @@ type Queue struct {
 
 // Options tune a Queue.
 type Options struct {
-	// Workers is how many jobs run at once in this process, how many at tenants
-	// besides, and how many at new tenants besides. Default 10.
+	// Workers is the number of jobs that run at once in this process, in each of the
+	// three queues. Default 10.
 	Workers int
-	// Drain is how long jobs may go on after StopFetching before they are
+	// Drain is how long jobs may continue after StopFetching before they are
 	// cancelled. Default 10 s.
 	Drain time.Duration
-	// Process names this process to Release, in up to 100 bytes. Default: a name
-	// that River makes.
+	// Process is the name of this process for Release, of at most 100 bytes. Default:
+	// a name that River generates.
 	Process string
 }
 
-// New prepares the queue on db. Register handlers with Handle, then Start.
+// New returns the queue on db. Register handlers with Handle before Start.
 func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	if opts.Workers == 0 {
 		opts.Workers = 10
@@ -100,8 +97,8 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 		SoftStopTimeout:   opts.Drain,
 		FetchCooldown:     10 * time.Millisecond,
 		FetchPollInterval: fetchPoll,
-		// Jobs of a process whose end nobody has noticed, see Release. River leaves one
-		// alone that may still have time, whatever is said here.
+		// For jobs of a process whose end was not detected, see Release. River never
+		// rescues a job before its own timeout.
 		RescueStuckJobsAfter: 10 * time.Minute,
 	}
 	useMasterClock(cfg, db)
@@ -120,27 +117,26 @@ func New(db *masterdb.DB, log *slog.Logger, opts Options) (*Queue, error) {
 	return q, nil
 }
 
-// mayReindex reports whether this connection's role owns the queue's tables:
-// River rebuilds their indexes every day, and another role may not.
+// mayReindex reports whether this connection's role owns the queue's tables. River
+// rebuilds their indexes every day, which only the owner may.
 func mayReindex(db *masterdb.DB) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	var owner bool
 	err := db.Get(ctx, &owner, `SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('river_job')`)
-	return err != nil || owner // without an answer River says itself what it lacks
+	return err != nil || owner // after an error River logs what fails
 }
 
-// atLeastWarn keeps River's chatter out of the log: it reports its counts every
-// few seconds at level info, as an error that a stop has cancelled what it was
-// about to look up, and many times a second that the master is away, which others
-// say once.
+// atLeastWarn drops records of River: those below the level warn, errors of queries
+// that a stop has cancelled, and errors while the master is unreachable, which is
+// logged once elsewhere.
 type atLeastWarn struct {
 	slog.Handler
 	master   *masterdb.DB
 	stopping *atomic.Bool
 }
 
-// Handle implements slog.Handler. River gives an error as its words only.
+// Handle implements slog.Handler. River logs an error as text.
 func (h atLeastWarn) Handle(ctx context.Context, r slog.Record) error {
 	cancelled := false
 	r.Attrs(func(a slog.Attr) bool {
@@ -163,9 +159,9 @@ func (h atLeastWarn) WithGroup(name string) slog.Handler {
 	return atLeastWarn{h.Handler.WithGroup(name), h.master, h.stopping}
 }
 
-// Handle registers the function that runs jobs of kind A, each attempt
-// within timeout. An error is retried with growing delay unless it is
-// wrapped with Cancel. Call it before Start.
+// Handle registers the function that runs jobs of kind A. Each attempt ends within
+// timeout. After an error the job is retried with a growing delay, unless the error
+// is wrapped with Cancel. Call Handle before Start.
 func Handle[A Args](q *Queue, timeout time.Duration, work func(context.Context, A) error) {
 	river.AddWorker(q.workers, &worker[A]{queue: q, work: work, timeout: timeout})
 }
@@ -177,8 +173,8 @@ type worker[A Args] struct {
 	timeout time.Duration
 }
 
-// Work implements river.Worker. A fetch that was under way when the queue began
-// to stop may still return jobs: they go back at once, for another process.
+// Work implements river.Worker. A fetch in progress when the queue begins to stop
+// may still return jobs: they are returned at once, for another process.
 func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) error {
 	if w.queue.stopping.Load() {
 		return Snooze(0)
@@ -187,13 +183,12 @@ func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) error {
 	return w.work(ctx, job.Args)
 }
 
-// RetryWithin is implemented by Args whose job is to run again soon after its
-// cause of failure has gone. It returns the longest delay before an attempt;
-// without it the delay grows to days.
+// RetryWithin is implemented by Args whose job must not wait long for its next
+// attempt. It returns the longest delay; without it the delay grows to days.
 type RetryWithin interface{ RetryWithin() time.Duration }
 
-// NextRetry implements river.Worker. The zero time stands for the queue's own
-// policy: the fourth power of the number of failures, in seconds.
+// NextRetry implements river.Worker. The zero time selects River's policy: the
+// fourth power of the number of failures, in seconds.
 func (w *worker[A]) NextRetry(job *river.Job[A]) time.Time {
 	args, ok := any(job.Args).(RetryWithin)
 	if !ok {
@@ -205,9 +200,9 @@ func (w *worker[A]) NextRetry(job *river.Job[A]) time.Time {
 
 func (w *worker[A]) Timeout(*river.Job[A]) time.Duration { return w.timeout }
 
-// Every adds a job with args when the queue starts and then at each interval,
-// once for all replicas. Until one has run there is no other of its kind and
-// args. Call it before Start.
+// Every adds a job with args when the queue starts and then at each interval, once
+// for all replicas, unless an unfinished one with these args exists. Call it before
+// Start.
 func Every(q *Queue, interval time.Duration, args Args) {
 	job := river.NewPeriodicJob(river.PeriodicInterval(interval), func() (river.JobArgs, *river.InsertOpts) {
 		return args, &river.InsertOpts{UniqueOpts: river.UniqueOpts{ByArgs: true, ByState: unfinished}}
@@ -219,24 +214,23 @@ func Every(q *Queue, interval time.Duration, args Args) {
 	}
 }
 
-// unfinished are the states of a job that is still to end.
+// unfinished lists the states of a job that has not ended.
 var unfinished = []rivertype.JobState{
 	rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRetryable, rivertype.JobStateRunning, rivertype.JobStateScheduled,
 }
 
-// Enqueue adds a job in tx: it runs soon after tx commits, or never.
+// Enqueue adds a job in tx. It runs soon after tx commits, and never if it does not.
 func (q *Queue) Enqueue(ctx context.Context, tx *masterdb.Tx, args Args) error {
 	return q.insert(ctx, tx, args, nil)
 }
 
-// EnqueueOnce is Enqueue, unless there is such a job with these args that is
-// still to end.
+// EnqueueOnce is Enqueue, unless an unfinished job with these args exists.
 func (q *Queue) EnqueueOnce(ctx context.Context, tx *masterdb.Tx, args Args) error {
 	return q.insert(ctx, tx, args, &river.InsertOpts{UniqueOpts: river.UniqueOpts{ByArgs: true, ByState: unfinished}})
 }
 
-// EnqueueAt is Enqueue for a job that is not to run before at, by the master's
-// clock: tx.Now and DB.Now tell it.
+// EnqueueAt is Enqueue for a job that must not run before at, by the master's clock
+// (tx.Now, DB.Now).
 func (q *Queue) EnqueueAt(ctx context.Context, tx *masterdb.Tx, at time.Time, args Args) error {
 	return q.insert(ctx, tx, args, &river.InsertOpts{ScheduledAt: at})
 }
@@ -264,8 +258,8 @@ func (q *Queue) insert(ctx context.Context, tx *masterdb.Tx, args Args, opts *ri
 // Stats counts the jobs that need attention.
 type Stats struct {
 	Waiting   int64 `json:"waiting"`   // ready or running
-	Retrying  int64 `json:"retrying"`  // failed at least once, will be tried again
-	Discarded int64 `json:"discarded"` // gave up
+	Retrying  int64 `json:"retrying"`  // failed at least once, will be retried
+	Discarded int64 `json:"discarded"` // failed for the last time
 }
 
 // ReadStats counts jobs by state.

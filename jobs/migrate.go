@@ -14,14 +14,14 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// latestMigration is the number of River's last migration. A release of Stoa
-// that raises it brings a migration of the master database too, which states
-// whether older releases may run on the new tables (schema_compatibility).
+// latestMigration is the number of River's last migration. A release that raises it
+// has a migration of the master database as well, which states whether older releases
+// may run on the new tables (schema_compatibility).
 const latestMigration = 8
 
-// Migrate creates or updates River's own tables. Like masterdb.Migrate, which
-// comes first, it may be called by several replicas at once, and returns
-// masterdb.ErrSchemaTooNew where this binary must not run.
+// Migrate creates or updates River's tables, after masterdb.Migrate. Several replicas
+// may call it at once. It returns masterdb.ErrSchemaTooNew if this binary must not
+// run.
 func Migrate(ctx context.Context, db *masterdb.DB) (int, error) {
 	if db.Engine == masterdb.SQLite {
 		unlock, err := db.LockSchema(ctx)

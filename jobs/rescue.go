@@ -13,29 +13,27 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// rescueBatch is how many running jobs are read at a time. A process has some
-// dozens.
+// rescueBatch is the number of running jobs that are read at a time.
 const rescueBatch = 1000
 
-// maxRescuePause is the longest pause before a job that has outlived several
-// processes runs again.
+// maxRescuePause is the longest pause before a job that was interrupted several
+// times runs again.
 const maxRescuePause = time.Hour
 
-// leadershipTopic is River's, where a leader's resignation is notified.
+// leadershipTopic is River's topic for the resignation of a leader.
 const leadershipTopic = "river_leadership"
 
-// Release makes the jobs available that a process was running when it ended, in
-// tx, and has another process elected that schedules jobs, if it was that one. process is its
-// Options.Process. A job that the end of a process interrupts for the first time
-// runs again at once; each further time it waits longer, since the job may be what
-// ends the processes, and after its last attempt it is discarded.
-// As River does it with jobs that are stuck for long, see its JobRescuer.
+// Release makes the jobs available, in tx, that a process was running when it ended,
+// and ends its leadership, if it was River's leader. process is its Options.Process.
+// A job that is interrupted for the first time runs again at once; each further time
+// it waits longer, since the job may be what ends the processes. After its last
+// attempt it is discarded. River's JobRescuer treats stuck jobs in the same way.
 func (q *Queue) Release(ctx context.Context, tx *masterdb.Tx, process string) error {
 	db := q.executor(tx)
 	if err := resign(ctx, db, process); err != nil {
 		return err
 	}
-	horizon := time.Now().Add(365 * 24 * time.Hour) // every running job, by whichever clock it was begun
+	horizon := time.Now().Add(365 * 24 * time.Hour) // every running job, whichever clock started it
 	var after int64
 	for {
 		running, err := db.JobGetStuck(ctx, &riverdriver.JobGetStuckParams{AfterID: after, Max: rescueBatch, StuckHorizon: horizon})
@@ -63,7 +61,7 @@ func (q *Queue) Release(ctx context.Context, tx *masterdb.Tx, process string) er
 	}
 }
 
-// addRescued adds what becomes of a job whose process has ended.
+// addRescued adds the new state of a job whose process has ended.
 func addRescued(to *riverdriver.JobRescueManyParams, job *rivertype.JobRow, now time.Time) error {
 	var metadata struct {
 		Rescues         int       `json:"river:rescue_count"`

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Start begins to run jobs. They outlive ctx; Stop ends them.
+// Start starts to run jobs, until Stop. They do not end with ctx.
 func (q *Queue) Start(ctx context.Context) error {
 	ctx, q.stopFetching = context.WithCancel(context.WithoutCancel(ctx))
 	q.wakeForRetries()
@@ -20,21 +20,20 @@ func (q *Queue) Start(ctx context.Context) error {
 	return q.lite.Start(ctx)
 }
 
-// StopFetching has no job begin in this process from now on. Jobs under way go
-// on until Options.Drain is over and are then cancelled. It returns at once;
-// Stop waits.
+// StopFetching prevents that further jobs start in this process. Running jobs may
+// continue for Options.Drain and are then cancelled. It returns at once; Stop waits.
 func (q *Queue) StopFetching() {
 	if q.stopFetching == nil {
-		return // it was never started
+		return // not started
 	}
 	q.stopping.Store(true)
 	q.stopFetching()
 }
 
-// Stop does what StopFetching does, cancels jobs that are still under way after
-// Options.Drain, and returns when all have ended. When ctx is done before, its
-// error names the kinds of those that have not. A cancelled job runs again
-// after the next start, or in another process.
+// Stop calls StopFetching, cancels the jobs that still run after Options.Drain, and
+// returns when all have ended. If ctx is done before, the error names the kinds of
+// those that have not. A cancelled job runs again after the next start, or in another
+// process.
 func (q *Queue) Stop(ctx context.Context) error {
 	if q.stopFetching == nil {
 		return nil
@@ -48,8 +47,8 @@ func (q *Queue) Stop(ctx context.Context) error {
 		case <-stopped:
 			return nil
 		case <-tick.C:
-			// River would go on asking a master that is away. What it could not
-			// record there runs again.
+			// River would keep asking an unreachable master. Jobs whose end it could not
+			// record run again.
 			if q.Running() == "" && q.master.IsUnreachable() {
 				return nil
 			}
@@ -61,7 +60,7 @@ func (q *Queue) Stop(ctx context.Context) error {
 
 const stopTick = 100 * time.Millisecond
 
-// unfinished says what has not ended, if anything has not.
+// unfinished returns an error that names what has not ended, or nil.
 func (q *Queue) unfinished(cause error) error {
 	select {
 	case <-q.stopped():
@@ -81,8 +80,8 @@ func (q *Queue) stopped() <-chan struct{} {
 	return q.lite.Stopped()
 }
 
-// Running names the kinds of the jobs under way in this process, each with its
-// number: "greet (2), other (1)". It is empty without any.
+// Running returns the kinds of the jobs that run in this process with their numbers,
+// such as "greet (2), other (1)", or "".
 func (q *Queue) Running() string { return q.running.String() }
 
 // running counts jobs by kind. It is safe for concurrent use.
@@ -91,7 +90,7 @@ type running struct {
 	byKind map[string]int
 }
 
-// add counts one more until done is called.
+// add counts one more job until done is called.
 func (r *running) add(kind string) (done func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

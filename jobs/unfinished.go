@@ -8,24 +8,23 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// Unfinished returns the arguments of every job of A's kind that is still to
-// end: running, waiting for its time or to be tried again.
+// Unfinished returns the arguments of every job of A's kind that has not ended:
+// running, waiting for its time or to be retried.
 func Unfinished[A Args](ctx context.Context, db *masterdb.DB) ([]A, error) {
 	return arguments[A](ctx, db, db.Engine == masterdb.Postgres, `CAST(state AS text) NOT IN ('cancelled', 'completed', 'discarded')`)
 }
 
-// Waiting returns the arguments of the jobs of A's kind that are still to
-// begin, now or at their time. Those under way are not among them, since
-// whether their process lives is not known here, nor those whose time has
-// passed without their becoming available: that is a leader's work, and a dead
-// leader is replaced only after a while.
+// Waiting returns the arguments of the jobs of A's kind that have not started.
+// It leaves out running jobs, whose process may have ended, and jobs whose time has
+// passed without becoming available: only River's leader makes them so, and an ended
+// leader is replaced after a while.
 func Waiting[A Args](ctx context.Context, tx *masterdb.Tx) ([]A, error) {
 	return arguments[A](ctx, tx, tx.Postgres() != nil,
 		`(state IN ('available', 'pending') OR state IN ('retryable', 'scheduled') AND scheduled_at > $2)`, tx.Now)
 }
 
-// arguments are those of the jobs of A's kind that meet a condition, whose
-// parameters are numbered from $2 on.
+// arguments returns those of the jobs of A's kind that meet a condition. The
+// condition's parameters are numbered from $2 on.
 func arguments[A Args](ctx context.Context, q masterdb.Querier, postgres bool, condition string, params ...any) ([]A, error) {
 	var none A
 	column := `json(args)` // SQLite keeps it in a binary form

@@ -6,14 +6,15 @@ import (
 	"time"
 )
 
-// ChangeLogExpiry deletes messages long after the last process may read them.
+// ChangeLogExpiry returns the rule that deletes messages long after all processes have
+// read them.
 func ChangeLogExpiry() Expiry {
 	return Expiry{Table: "change_log", Key: []string{"id"}, Age: "at", Keep: 10 * time.Minute}
 }
 
-// changeWindow is how far back the change log is read on PostgreSQL, by the
-// server's clock: longer than a transaction takes from its last statement to its
-// commit, and than the pause between two looks that do not fail.
+// changeWindow is how far back the change log is read on PostgreSQL, by the server's
+// clock. It is longer than the time from a transaction's last statement to its commit,
+// and than the pause between two reads.
 const changeWindow = 15 * time.Second
 
 // change is one row of the change log.
@@ -24,13 +25,13 @@ type change struct {
 	Payload string
 }
 
-// pollPostgres reads the change log while no notifications are received.
+// pollPostgres reads the change log while no notifications arrive.
 func (l *listener) pollPostgres(ctx context.Context) {
 	tick := time.NewTicker(l.poll)
 	defer tick.Stop()
 	var seen map[int64]bool // by earlier looks; nil before the first
 	var last time.Time
-	said := false
+	logged := false
 	for {
 		select {
 		case <-tick.C:
@@ -41,7 +42,7 @@ func (l *listener) pollPostgres(ctx context.Context) {
 			if seen != nil { // what came between the last look and the first notification
 				_, _ = l.readRecent(ctx, seen) // the listener has had all resync
 			}
-			seen, said = nil, false
+			seen, logged = nil, false
 			continue
 		}
 		if time.Since(last) > changeWindow/2 {
@@ -49,22 +50,22 @@ func (l *listener) pollPostgres(ctx context.Context) {
 		}
 		now, err := l.readRecent(ctx, seen)
 		if err != nil {
-			if ctx.Err() == nil && !said {
-				l.log.WarnContext(ctx, "nor can the change log be read: changes by other replicas are not heard", "err", err)
-				said = true
+			if ctx.Err() == nil && !logged {
+				l.log.WarnContext(ctx, "change log unreadable: changes of other replicas are not received", "err", err)
+				logged = true
 			}
 			continue
 		}
 		if seen == nil {
-			l.log.WarnContext(ctx, "changes by other replicas are read from the change log, up to a second late", "every", l.poll.String())
-			said = false
+			l.log.WarnContext(ctx, "changes of other replicas are read from the change log, up to a second late", "every", l.poll.String())
+			logged = false
 		}
 		seen, last = now, time.Now()
 	}
 }
 
-// readRecent tells the subscribers of the changes that are not in seen, or has
-// them resync if that is nil. It returns all that it has read.
+// readRecent passes the changes that are not in seen to the subscribers, or calls
+// their resync if seen is nil. It returns the ids of all recent changes.
 func (l *listener) readRecent(ctx context.Context, seen map[int64]bool) (map[int64]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.answer)
 	defer cancel()
@@ -87,10 +88,10 @@ func (l *listener) readRecent(ctx context.Context, seen map[int64]bool) (map[int
 	return now, nil
 }
 
-// changeBatch is how many changes are read at a time on SQLite.
+// changeBatch is the number of changes that are read at a time on SQLite.
 const changeBatch = 1000
 
-// pollSQLite tells the subscribers what other processes change.
+// pollSQLite passes the changes of other processes to the subscribers.
 func (l *listener) pollSQLite(ctx context.Context) {
 	tick := time.NewTicker(l.poll)
 	defer tick.Stop()
@@ -102,7 +103,7 @@ func (l *listener) pollSQLite(ctx context.Context) {
 			if !failed {
 				level = slog.LevelWarn
 			}
-			l.log.Log(ctx, level, "the change log cannot be read: changes by other processes are not heard", "err", err)
+			l.log.Log(ctx, level, "change log unreadable: changes of other processes are not received", "err", err)
 		}
 		failed = err != nil
 		select {
@@ -113,8 +114,8 @@ func (l *listener) pollSQLite(ctx context.Context) {
 	}
 }
 
-// readSince tells the subscribers of the changes after last, of none if that is
-// negative, and returns the last one's id.
+// readSince passes the changes after last to the subscribers, none if last is
+// negative, and returns the id of the last change.
 func (l *listener) readSince(ctx context.Context, last int64) (int64, error) {
 	if last < 0 {
 		var newest int64

@@ -7,46 +7,43 @@ import (
 	"time"
 )
 
-// clock tells the time of the master database's server: the one clock of the
-// platform. Processes on machines whose clocks disagree write and compare the
-// same times. A SQLite master is on this machine, and so is its clock.
+// clock returns the time of the master database's server, which is the one clock of
+// the platform: processes on machines whose clocks differ write and compare the same
+// times. The clock of a SQLite master is this machine's.
 type clock struct {
 	ahead      atomic.Int64 // of this machine's clock, as last measured, in ns
 	correction atomic.Int64 // what is added to this machine's clock, in ns
 }
 
 const (
-	// toleratedSkew is not corrected. Machines that keep their time by NTP differ by
-	// less, and a measurement over a busy network errs by some milliseconds: times
-	// must not jump by that.
+	// toleratedSkew is the skew that is not corrected. Machines with NTP differ by
+	// less, and a measurement errs by some milliseconds, by which times must not jump.
 	toleratedSkew = 250 * time.Millisecond
-	// WarnSkew is how far this machine's clock may be from the master's before the
-	// operator is told.
+	// WarnSkew is the skew from which a warning is logged.
 	WarnSkew = time.Second
 	// skewInterval is the time between two measurements.
 	skewInterval = time.Minute
-	// skewTimeout bounds one.
+	// skewTimeout is the time limit of one measurement.
 	skewTimeout = 5 * time.Second
-	// skewSamples are taken each time; the one that was answered first counts.
+	// skewSamples is the number of samples of a measurement; the fastest one counts.
 	skewSamples = 3
 )
 
-// Now returns the time by the master's clock, in UTC and whole microseconds,
-// which both engines keep. Everything that is compared with a time of the master
-// database is compared with this.
+// Now returns the time by the master's clock, in UTC and whole microseconds, which
+// both engines store. Times of the master database are compared with it only.
 func (db *DB) Now() time.Time {
 	return time.Now().Add(db.Correction()).UTC().Truncate(time.Microsecond)
 }
 
-// Correction returns what to add to this machine's clock to have the master's.
+// Correction returns the difference of the master's clock to this machine's.
 func (db *DB) Correction() time.Duration { return time.Duration(db.clock.correction.Load()) }
 
-// Skew returns how far this machine's clock was ahead of the master's when it
-// was measured last; negative is behind.
+// Skew returns how far this machine's clock was ahead of the master's at the last
+// measurement; negative is behind.
 func (db *DB) Skew() time.Duration { return time.Duration(db.clock.ahead.Load()) }
 
-// MeasureSkew compares this machine's clock with the master's, and corrects Now
-// by it. Half of the time that the answer took counts as the way there.
+// MeasureSkew measures the skew and corrects Now by it. It assumes that the request
+// took half of the round trip.
 func (db *DB) MeasureSkew(ctx context.Context) (time.Duration, error) {
 	if db.pool == nil {
 		return 0, nil
@@ -79,8 +76,8 @@ func (c *clock) set(ahead time.Duration) {
 	c.correction.Store(int64(-ahead))
 }
 
-// WatchSkew measures the skew until ctx is done, and logs a warning when it
-// comes to be WarnSkew or more.
+// WatchSkew measures the skew regularly until ctx is done. It logs when the skew
+// reaches WarnSkew and when it no longer does.
 func (db *DB) WatchSkew(ctx context.Context, log *slog.Logger) {
 	if db.pool == nil {
 		return
@@ -95,7 +92,7 @@ func (db *DB) WatchSkew(ctx context.Context, log *slog.Logger) {
 		}
 		ahead, err := db.MeasureSkew(ctx)
 		if err != nil {
-			continue // the next one follows soon, and others say that the master is away
+			continue // an outage is logged elsewhere
 		}
 		if off := ahead.Abs() >= WarnSkew; off != warned {
 			warned = off
@@ -104,8 +101,8 @@ func (db *DB) WatchSkew(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// LogSkew says how far this machine's clock is ahead of the master's, as a
-// warning from WarnSkew on.
+// LogSkew logs how far this machine's clock is ahead of the master's, as a warning
+// from WarnSkew on.
 func LogSkew(ctx context.Context, log *slog.Logger, ahead time.Duration) {
 	level, text := slog.LevelInfo, "clock agrees with the master database's"
 	if ahead.Abs() >= WarnSkew {

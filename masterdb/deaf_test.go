@@ -150,7 +150,7 @@ func TestDeafListener(t *testing.T) {
 			if n := log.count("change log"); n != 1 {
 				t.Errorf("the log says %d times that the change log is read", n)
 			}
-			if n := log.count("not received as notifications"); n != 1 {
+			if n := log.count("notifications of other replicas are not received"); n != 1 {
 				t.Errorf("the log says %d times that no notifications are received", n)
 			}
 

@@ -31,15 +31,15 @@ type listenTimes struct {
 	poll     time.Duration // between two looks at the change log
 }
 
-// listenState is what Listen knows about whether this process hears others.
+// listenState is the state of Listen.
 type listenState struct {
 	deaf atomic.Bool // no notifications are received although Listen runs
 	once sync.Once
 	name string // of this DB in the change log
 }
 
-// origin names this DB in the change log, so that it is not told again of what it
-// has changed itself.
+// origin returns the name of this DB in the change log, by which it skips its own
+// changes.
 func (s *listenState) origin() string {
 	s.once.Do(func() { s.name = rand.Text() })
 	return s.name
@@ -49,11 +49,11 @@ func (s *listenState) origin() string {
 // PostgreSQL. Changes are then read from the change log.
 func (db *DB) Deaf() bool { return db.listening.deaf.Load() }
 
-// Listen hears what other processes notify and tells the subscribers, until
-// ctx is done. On PostgreSQL it keeps one connection of its own and makes a new one
-// when that is lost. It sends a notification to itself every few seconds: a pooler,
-// or a session that does not go on, lets the connection live and delivers nothing.
-// Meanwhile, and always on SQLite, it reads the change log every second.
+// Listen passes the notifications of other processes to the subscribers, until ctx is
+// done. On PostgreSQL it keeps one connection of its own and opens a new one when that
+// is lost. It sends a notification to itself every few seconds, since a pooler or a
+// stuck session keeps the connection and delivers nothing. While no notifications
+// arrive, and always on SQLite, it reads the change log every second.
 func (db *DB) Listen(ctx context.Context, log *slog.Logger) {
 	db.listen(ctx, log, listenTimes{
 		answer: 2 * time.Second, echo: 5 * time.Second, minPause: 100 * time.Millisecond, maxPause: 5 * time.Second, poll: time.Second,
@@ -81,32 +81,32 @@ type listener struct {
 	listenTimes
 }
 
-// echoChannel is a name that no topic has.
+// echoChannel returns a new channel name, which no topic has.
 func echoChannel() string { return "stoa_echo_" + strings.ToLower(rand.Text()) }
 
-// sessions keeps a connection. That it is lost is logged once, not for each
-// attempt to replace it.
+// sessions keeps a connection. It logs a loss once, and not each attempt to connect
+// again.
 func (l *listener) sessions(ctx context.Context) {
 	pause := l.minPause
-	for said := false; ; {
+	for logged := false; ; {
 		began := time.Now()
 		heard, err := l.session(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if heard {
-			said = false
+			logged = false
 		}
 		if heard && time.Since(began) > l.maxPause {
-			pause = l.minPause // that connection was a good one
+			pause = l.minPause // the connection worked
 		}
 		level := slog.LevelDebug
-		if !said {
-			level, said = slog.LevelWarn, true
+		if !logged {
+			level, logged = slog.LevelWarn, true
 		}
-		l.log.Log(ctx, level, "changes by other replicas are not received as notifications at the moment", "retry", pause.String(), "err", err)
+		l.log.Log(ctx, level, "notifications of other replicas are not received", "retry", pause.String(), "err", err)
 		select {
-		case <-time.After(pause + mathrand.N(pause)): //nolint:gosec // not a secret: replicas should not come back in step
+		case <-time.After(pause + mathrand.N(pause)): //nolint:gosec // not a secret: replicas must not reconnect at the same time
 		case <-ctx.Done():
 			return
 		}
@@ -114,18 +114,18 @@ func (l *listener) sessions(ctx context.Context) {
 	}
 }
 
-// errDeaf: the connection lives, and a notification did not arrive on it.
+// errDeaf means that a notification did not arrive on a connection that is open.
 var errDeaf = errors.New("the connection receives no notifications: a pooler that keeps no sessions stands before the server, or the session is stuck")
 
-// session lives as long as one connection. It returns why that ended, and
-// whether notifications arrived on it.
+// session opens a connection and receives notifications until it fails. It returns the
+// cause, and whether notifications arrived.
 func (l *listener) session(ctx context.Context) (heard bool, err error) {
 	defer l.db.listening.deaf.Store(true)
 	conn, err := l.connect(ctx)
 	if err != nil {
 		return false, err
 	}
-	defer l.hangUp(ctx, conn)
+	defer l.close(ctx, conn)
 	var e echo
 	for {
 		e.send(ctx, l)
@@ -161,8 +161,8 @@ func (l *listener) resync(ctx context.Context) {
 	}
 }
 
-// connect opens the connection outside the pool, where it would take a place
-// for good, and returns when it hears all topics.
+// connect opens a connection outside the pool, of which it would occupy one
+// permanently, and listens on all topics.
 func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
 	cfg := l.db.pool.Config().ConnConfig
 	cfg.RuntimeParams["application_name"] = ListenName
@@ -178,7 +178,7 @@ func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
 	}
 	for _, topic := range topics {
 		if _, err := conn.Exec(ctx, "LISTEN "+pgx.Identifier{topic}.Sanitize()); err != nil {
-			l.hangUp(ctx, conn)
+			l.close(ctx, conn)
 			return nil, fmt.Errorf("listen: %w", err)
 		}
 	}
@@ -214,8 +214,8 @@ func (l *listener) next(ctx context.Context, conn *pgx.Conn, e *echo) (*pgconn.N
 	return nil, nil //nolint:nilnil // nothing came
 }
 
-// CheckListen reports whether a notification arrives on a connection such as
-// Listen makes. It says nothing on SQLite.
+// CheckListen checks that a notification arrives on a connection like that of Listen.
+// It does nothing on SQLite.
 func (db *DB) CheckListen(ctx context.Context) error {
 	if db.pool == nil {
 		return nil
@@ -225,7 +225,7 @@ func (db *DB) CheckListen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer l.hangUp(ctx, conn)
+	defer l.close(ctx, conn)
 	if _, err := db.pool.Exec(ctx, `SELECT pg_notify($1, '')`, l.channel); err != nil {
 		return err
 	}
@@ -242,13 +242,13 @@ func (db *DB) CheckListen(ctx context.Context) error {
 	}
 }
 
-func (l *listener) hangUp(ctx context.Context, conn *pgx.Conn) {
+func (l *listener) close(ctx context.Context, conn *pgx.Conn) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	_ = conn.Close(ctx)
 }
 
-// contain keeps one subscriber's panic from making the process deaf.
+// contain calls fn and logs a panic, which would otherwise end the listener.
 func (l *listener) contain(ctx context.Context, topic string, fn func()) {
 	defer func() {
 		if p := recover(); p != nil {

@@ -34,8 +34,8 @@ const (
 
 // DB is the master database. It is safe for concurrent use.
 //
-// On SQLite all writes share one connection, so code inside Tx must use only
-// that Tx: a call on the DB from within would wait for itself.
+// On SQLite all writes share one connection. Code inside Tx must use that Tx only: a
+// write on the DB would wait for itself.
 type DB struct {
 	Engine Engine
 
@@ -53,7 +53,7 @@ type DB struct {
 	listening     listenState
 }
 
-// Querier reads; *DB and *Tx both do.
+// Querier reads. *DB and *Tx implement it.
 type Querier interface {
 	// Get scans exactly one row into dst, a struct pointer or a pointer to a
 	// single value (a time needs a struct around it). Without a row it returns
@@ -63,19 +63,19 @@ type Querier interface {
 	Select(ctx context.Context, dst any, query string, args ...any) error
 }
 
-// Handle reads, and writes within the transaction at hand or one of its own:
-// *DB and *Tx both do.
+// Handle reads, and writes in its own transaction or in a new one. *DB and *Tx
+// implement it.
 type Handle interface {
 	Querier
-	// Within runs fn in the transaction that the handle is, or else in a new
-	// one. On SQLite the new one waits at most withinWait for the one connection
-	// that writes and then fails with ErrBusy: a caller that hands on the DB from
-	// within a transaction gets an error and does not wait for itself.
+	// Within runs fn in the transaction that the handle is, or else in a new one. On
+	// SQLite a new one waits at most withinWait for the writing connection and then
+	// fails with ErrBusy, so that a caller that passes the DB from within a
+	// transaction gets an error instead of a deadlock.
 	Within(ctx context.Context, fn func(*Tx) error) error
 }
 
-// Tx is one transaction. Now is its clock, as DB.Now has it when it begins:
-// every row written in it carries the same time.
+// Tx is one transaction. Now is the time of DB.Now when it begins: every row written
+// in it has the same time.
 type Tx struct {
 	Now time.Time
 
@@ -86,7 +86,7 @@ type Tx struct {
 }
 
 // Open connects to url, "postgres://…" or "sqlite:PATH", and checks that the
-// server answers. The schema is Migrate's business.
+// server answers. It does not check the schema: see Migrate.
 func Open(ctx context.Context, url string) (*DB, error) {
 	switch {
 	case isPostgres(url):
@@ -143,8 +143,8 @@ func (db *DB) Close() {
 	}
 }
 
-// Ping checks that the server answers, and that it had room for what it was
-// last given to store.
+// Ping checks that the server answers, and that its disk was not full at the last
+// write.
 func (db *DB) Ping(ctx context.Context) error {
 	ping := func() error { return db.read.PingContext(ctx) }
 	if db.pool != nil {
@@ -159,7 +159,7 @@ func (db *DB) Ping(ctx context.Context) error {
 	return nil
 }
 
-// CheckWrite writes 64 KiB to the disk, of which nothing stays.
+// CheckWrite writes 64 KiB to the disk and removes them.
 func (db *DB) CheckWrite(ctx context.Context) error {
 	return db.Tx(ctx, func(tx *Tx) error {
 		if tx.pg != nil {
@@ -191,16 +191,16 @@ func (db *DB) OnOutage(fn func(cause error)) {
 // every call fails at once.
 func (db *DB) IsUnreachable() bool { return db.breaker != nil && db.breaker.allow() != nil }
 
-// Pool is the PostgreSQL pool, nil on SQLite. It exists for libraries that
-// bring their own SQL, such as the job queue.
+// Pool returns the PostgreSQL pool, or nil on SQLite. It is for libraries with SQL of
+// their own, such as the job queue.
 func (db *DB) Pool() *pgxpool.Pool { return db.pool }
 
-// Writer is the SQLite write connection, nil on PostgreSQL. See Pool.
+// Writer returns the SQLite write connection, or nil on PostgreSQL. See Pool.
 func (db *DB) Writer() *sql.DB { return db.write }
 
-// Tx runs fn in one read-write transaction and commits when it returns nil.
-// A deadlock or serialization failure runs fn again, so fn must not keep
-// results of an earlier attempt.
+// Tx runs fn in one read-write transaction and commits when it returns nil. After a
+// deadlock or serialization failure it runs fn again: fn must not keep results of an
+// earlier attempt.
 func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 	const attempts = 3
 	for attempt := 1; ; attempt++ {
@@ -208,7 +208,7 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 		if attempt == attempts || !isRetryable(err) {
 			return db.MapError(ctx, err)
 		}
-		// A pause, so that the transaction this one lost to is through first.
+		// The pause lets the transaction that won finish first.
 		select {
 		case <-time.After(time.Duration(attempt) * (10*time.Millisecond + rand.N(20*time.Millisecond))): //nolint:gosec // not a secret
 		case <-ctx.Done():
@@ -217,7 +217,7 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 	}
 }
 
-// withinWait is long for a short write, and short for a person.
+// withinWait is how long Within waits for the writing connection of SQLite.
 const withinWait = 3 * time.Second
 
 // Within implements Handle with a transaction of its own.
@@ -255,7 +255,8 @@ func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
 	return db.committed(tx, db.commit(ctx, db.write, tx, fn))
 }
 
-// committed tells of a transaction that has committed: err is nil.
+// committed informs the subscribers of a transaction that has committed, which is one
+// without an error.
 func (db *DB) committed(tx *Tx, err error) error {
 	if err != nil {
 		return err
@@ -263,15 +264,15 @@ func (db *DB) committed(tx *Tx, err error) error {
 	if db.full.Load() != 0 {
 		db.full.Store(0)
 	}
-	db.tellLocally(tx.messages)
+	db.deliver(tx.messages)
 	for _, fn := range tx.after {
 		fn()
 	}
 	return nil
 }
 
-// AfterCommit has fn called when tx has committed; never, if it does not. A
-// process that dies in between does not call it.
+// AfterCommit registers fn to be called when tx has committed. A process that ends in
+// between does not call it.
 func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
 
 func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx) error) error {
@@ -281,7 +282,7 @@ func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx
 			if err := fn(tx); err != nil {
 				return err
 			}
-			return tx.tellOthers(ctx, db.listening.origin())
+			return tx.publish(ctx, db.listening.origin())
 		})
 	}
 	t, err := lite.BeginTx(ctx, nil)
@@ -293,7 +294,7 @@ func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx
 	if err := fn(tx); err != nil {
 		return err
 	}
-	if err := tx.tellOthers(ctx, db.listening.origin()); err != nil {
+	if err := tx.publish(ctx, db.listening.origin()); err != nil {
 		return err
 	}
 	err = t.Commit()
@@ -303,8 +304,7 @@ func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx
 	return err
 }
 
-// Snapshot runs fn with a Querier for which the database stands still:
-// everything it reads is as it was when fn began.
+// Snapshot runs fn with a Querier that reads the database as it was when fn began.
 func (db *DB) Snapshot(ctx context.Context, fn func(Querier) error) error {
 	return db.MapError(ctx, db.snapshot(ctx, fn))
 }
@@ -367,9 +367,9 @@ func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (int64, error
 	return res.RowsAffected()
 }
 
-// ForUpdate is the clause that locks the rows a SELECT returns until the end
-// of the transaction. It is empty on SQLite, where a write transaction holds
-// the whole database.
+// ForUpdate returns the clause that locks the rows of a SELECT until the end of the
+// transaction. It is empty on SQLite, where a write transaction locks the whole
+// database.
 func (tx *Tx) ForUpdate() string {
 	if tx.pg != nil {
 		return " FOR UPDATE"

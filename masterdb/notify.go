@@ -6,10 +6,10 @@ import (
 	"slices"
 )
 
-// message is what one transaction has to tell under one topic.
+// message is one notification of a transaction.
 type message struct{ topic, payload string }
 
-// subscription is one domain's interest in one topic.
+// subscription is one subscriber of one topic.
 type subscription struct {
 	topic  string
 	handle func(payload string)
@@ -19,14 +19,14 @@ type subscription struct {
 // maxPayload is PostgreSQL's limit in bytes (sql-notify.html).
 const maxPayload = 7999
 
-// Notify tells the subscribers of topic, in every replica, when tx commits;
-// never, if it does not. In this process they have been called when DB.Tx
-// returns. The same message twice in one transaction is delivered once.
+// Notify sends a message to the subscribers of topic, in every replica, when tx
+// commits. In this process they have been called when DB.Tx returns. Equal messages of
+// one transaction are delivered once.
 //
-// PostgreSQL lets transactions that notify commit one after the other: this
-// is for what changes rarely, not for what every request does. The messages are
-// also in the change log, which other processes on SQLite read every second, and
-// replicas on PostgreSQL while they receive no notifications.
+// PostgreSQL commits transactions that notify one after the other: Notify is for rare
+// changes. The messages are also stored in the change log, which other processes on
+// SQLite read every second, and replicas on PostgreSQL while they receive no
+// notifications.
 func (tx *Tx) Notify(topic, payload string) error {
 	if len(payload) > maxPayload {
 		return errors.New("masterdb: the payload of a notification is too long")
@@ -37,8 +37,9 @@ func (tx *Tx) Notify(topic, payload string) error {
 	return nil
 }
 
-// tellOthers records the messages, which come from origin, and has PostgreSQL deliver them when tx commits.
-func (tx *Tx) tellOthers(ctx context.Context, origin string) error {
+// publish stores the messages of origin in the change log. PostgreSQL delivers them
+// when tx commits.
+func (tx *Tx) publish(ctx context.Context, origin string) error {
 	if len(tx.messages) == 0 {
 		return nil
 	}
@@ -60,12 +61,14 @@ func (tx *Tx) tellOthers(ctx context.Context, origin string) error {
 	return err
 }
 
-// Subscribe has handle called with the payload of each message on topic, and
-// resync whenever messages may have been missed: when Listen begins to receive
-// them, and when it begins to read the change log instead. Both must return at once, since they hold up all that comes
-// after them; both may be called at the same time from several goroutines,
-// and handle again for the same message. Payloads come from whoever can reach
-// the database: handle has to check them. Subscribe before Listen.
+// Subscribe registers handle to be called with the payload of each message on topic,
+// and resync to be called when messages may have been missed: when Listen begins to
+// receive them, and when it begins to read the change log instead.
+//
+// Both must return at once, since later messages wait for them. Both may be called by
+// several goroutines at the same time, and handle repeatedly for the same message.
+// Anybody who can reach the database can send a payload: handle checks it. Call
+// Subscribe before Listen.
 func (db *DB) Subscribe(topic string, handle func(payload string), resync func()) {
 	db.subscribers.Lock()
 	defer db.subscribers.Unlock()
@@ -85,8 +88,9 @@ func (db *DB) subscribed(topic string) []subscription {
 	return out
 }
 
-// tellLocally is for this process, whose own changes must hold at once.
-func (db *DB) tellLocally(messages []message) {
+// deliver calls the subscribers in this process, whose own changes take effect at
+// once.
+func (db *DB) deliver(messages []message) {
 	for _, m := range messages {
 		for _, s := range db.subscribed(m.topic) {
 			s.handle(m.payload)

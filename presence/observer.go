@@ -2,8 +2,8 @@ package presence
 
 import "time"
 
-// observer decides which processes have ended, from what it saw of them at each
-// look. It is not safe for concurrent use.
+// observer decides which processes have ended, by what each look returned. It is not
+// safe for concurrent use.
 type observer struct {
 	self   string
 	timing timing
@@ -24,15 +24,15 @@ func newObserver(self string, t timing) *observer {
 	return &observer{self: self, timing: t, pause: t.look, seen: map[string]sight{}}
 }
 
-// doubt notes that a look failed. The others may have lost the master as well,
-// and their locks with it: they get time to come back.
+// doubt records that a look failed. The others may have lost the master and their
+// locks as well: they get time to take them again.
 func (o *observer) doubt(now time.Time) {
 	o.last, o.trust, o.pause = now, now.Add(o.timing.careful), o.timing.lost
 	clear(o.seen)
 }
 
-// observe takes in a look. It returns the processes that have ended, and
-// whether this process itself is on record.
+// observe records the result of a look. It returns the processes that have ended, and
+// whether this process itself is registered.
 func (o *observer) observe(now time.Time, processes []observed) (gone []observed, self bool) {
 	elapsed := now.Sub(o.last)
 	switch {

@@ -28,13 +28,13 @@ var look = fmt.Sprintf(`WITH beat AS (UPDATE processes SET beats = beats + 1 WHE
 	LEFT JOIN pg_catalog.pg_locks l ON l.locktype = 'advisory' AND l.classid = %d AND l.objid = p.lock_key::bigint::oid AND l.objsubid = 2 AND l.granted
 		AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())`, lockClass)
 
-// errLocked: the lock is held by an earlier session of this process, which the
-// server has not ended yet.
+// errLocked means that an earlier session of this process holds the lock: the server
+// has not ended it yet.
 var errLocked = errors.New("presence: the lock is held by another session")
 
 // postgresLock is an advisory lock of a session that does nothing else. When the
-// session is lost the process goes on with heartbeats through the pool, which
-// keep it present, and opens another session meanwhile.
+// session is lost, heartbeats through the pool keep the process present until another
+// session is open.
 type postgresLock struct {
 	db      *masterdb.DB
 	log     *slog.Logger
@@ -99,7 +99,7 @@ func (l *postgresLock) look(ctx context.Context) ([]observed, error) {
 		}
 	}
 	if err != nil && ctx.Err() == nil {
-		l.log.WarnContext(ctx, "the session that shows this process's presence is lost; another is opened", "err", err)
+		l.log.WarnContext(ctx, "presence session lost; another is opened", "err", err)
 		l.close(ctx)
 	}
 	return processes, err
@@ -126,7 +126,7 @@ func (l *postgresLock) query(ctx context.Context, dst any, sql string, args ...a
 	return err
 }
 
-// reopen opens a session if there is none, without waiting for it.
+// reopen starts to open a session if there is none. It does not wait.
 func (l *postgresLock) reopen(ctx context.Context) {
 	if l.session != nil {
 		return
@@ -137,7 +137,7 @@ func (l *postgresLock) reopen(ctx context.Context) {
 		go func() {
 			conn, err := l.open(ctx)
 			if err != nil {
-				l.log.DebugContext(ctx, "no session for this process's presence yet", "err", err)
+				l.log.DebugContext(ctx, "presence session not open yet", "err", err)
 			}
 			opened <- conn
 		}()
@@ -149,7 +149,7 @@ func (l *postgresLock) reopen(ctx context.Context) {
 	}
 }
 
-// close leaves the session.
+// close closes the session.
 func (l *postgresLock) close(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()

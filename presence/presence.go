@@ -1,11 +1,11 @@
-// Package presence tells which processes share the master database, and has
-// the work of a process go on elsewhere when that process has ended.
+// Package presence detects which processes share the master database, and releases
+// the work of a process that has ended, so that another process continues it.
 //
 // A process is present while it holds a lock that ends with it: on PostgreSQL an
 // advisory lock of a session, on SQLite the lock of a file. Times are measured by
 // the observer's own monotonic clock; clocks of different machines are never
-// compared. A process that is wrongly taken for ended does no harm: whatever it
-// owns is checked again at each of its writes, and its jobs may run twice.
+// compared. A process that is wrongly taken for ended does no harm: its ownership is
+// checked again at each of its writes, and its jobs may run twice.
 package presence
 
 import (
@@ -22,8 +22,7 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// Process is this process, as the others see it, and its view of them.
-// It is safe for concurrent use after Start.
+// Process is the presence of this process. It is safe for concurrent use after Start.
 type Process struct {
 	db      *masterdb.DB
 	log     *slog.Logger
@@ -48,8 +47,8 @@ func (p *Process) lookNow() {
 	}
 }
 
-// timing says how fast the end of a process is noticed. A killed process is
-// noticed after grace and two looks at most.
+// timing determines how fast the end of a process is detected: after grace and two
+// looks at most for a killed process.
 type timing struct {
 	look     time.Duration // between two looks at the other processes
 	alone    time.Duration // between two looks while no other process is on record
@@ -57,14 +56,14 @@ type timing struct {
 	beat     time.Duration // between two heartbeats while the lock is held
 	grace    time.Duration // how long a process may be without its lock
 	frozen   time.Duration // how long a process that holds its lock may be without a heartbeat
-	careful  time.Duration // how long nobody is taken for ended after this process lost the master
+	careful  time.Duration // how long no process is taken for ended after this one lost the master
 	answer   time.Duration // how long the master may take to answer a look
 	register time.Duration // how long a transaction that records an end may take
 }
 
-// timingOn returns the times for an engine. The lock of a file ends with its
-// process and never before, so that SQLite needs no grace and no heartbeats, and a
-// process that is suspended keeps its work.
+// timingOn returns the times for an engine. The lock of a file ends with its process
+// and never before: SQLite needs no grace and no heartbeats, and a suspended process
+// keeps its work.
 func timingOn(engine masterdb.Engine) timing {
 	if engine == masterdb.SQLite {
 		return timing{look: time.Second, alone: time.Second, lost: time.Second, frozen: math.MaxInt64, answer: 3 * time.Second, register: 10 * time.Second}
@@ -82,17 +81,17 @@ func (p *Process) newLock() lock {
 	return &postgresLock{db: p.db, log: p.log, name: p.name, key: p.lockKey, timing: p.timing}
 }
 
-// lock is what holds this process's lock and sees those of the others.
+// lock holds this process's lock and reads those of the others.
 type lock interface {
-	// acquire takes the lock. It fails when that is not possible at once.
+	// acquire takes the lock. It fails if that is not possible at once.
 	acquire(ctx context.Context) error
-	// look returns the processes on record. It keeps the lock, or takes it again.
+	// look returns the registered processes. It keeps the lock, or takes it again.
 	look(ctx context.Context) ([]observed, error)
-	// release gives the lock up.
+	// release releases the lock.
 	release(ctx context.Context)
 }
 
-// observed is one process on record.
+// observed is one registered process.
 type observed struct {
 	Name  string
 	Host  string
@@ -100,7 +99,7 @@ type observed struct {
 	Held  bool // it holds its lock
 }
 
-// New gives this process a name. It is not present before Start.
+// New returns a Process with a new name. It is not present before Start.
 func New(db *masterdb.DB, log *slog.Logger) *Process {
 	p := &Process{db: db, log: log.With("component", "presence"), name: rand.Text(), timing: timingOn(db.Engine), joined: make(chan struct{}, 1)}
 	if n, err := rand.Int(rand.Reader, big.NewInt(1<<31)); err == nil { // it never fails
@@ -109,12 +108,12 @@ func New(db *masterdb.DB, log *slog.Logger) *Process {
 	return p
 }
 
-// Name is the process's name, which no other process has or had.
+// Name returns the process's name, which no other process has or had.
 func (p *Process) Name() string { return p.name }
 
-// OnGone registers fn to be called in one transaction with the record that a
-// process has ended, once for each process, in whichever process sees it first.
-// The functions are called in the order of their registration. Call it before Start.
+// OnGone registers fn to be called when a process has ended, once for each process,
+// in the transaction that removes it, in whichever process detects it first. The
+// functions are called in the order of their registration. Call OnGone before Start.
 func (p *Process) OnGone(fn func(ctx context.Context, tx *masterdb.Tx, process string) error) {
 	p.onGone = append(p.onGone, fn)
 }
@@ -130,7 +129,7 @@ func (p *Process) Start(ctx context.Context) error {
 		p.lock.release(ctx)
 		return fmt.Errorf("register this process: %w", err)
 	}
-	// Another process that registers ends the long pause of a process that is alone.
+	// A process that is alone looks rarely until another one registers.
 	p.db.Subscribe(registered, func(process string) {
 		if process != p.name {
 			p.lookNow()
@@ -158,9 +157,9 @@ func (p *Process) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends the presence. What this process still owns goes on elsewhere, so
-// call it when the process has finished its work. It fails when the master cannot be
-// asked: then others notice the end by the lock.
+// Stop ends the presence and releases what this process still owns: call it when the
+// process has finished its work. If it fails since the master does not answer, other
+// processes detect the end by the lock.
 func (p *Process) Stop(ctx context.Context) error {
 	if p.stop == nil {
 		return nil
@@ -175,7 +174,7 @@ func (p *Process) Stop(ctx context.Context) error {
 	return nil
 }
 
-// register puts the process on record.
+// register inserts the process into the table.
 func (p *Process) register(ctx context.Context) error {
 	host, err := os.Hostname()
 	if err != nil {
@@ -191,7 +190,7 @@ func (p *Process) register(ctx context.Context) error {
 	})
 }
 
-// look notices the ends of other processes and releases their work.
+// look detects the ends of other processes and releases their work.
 func (p *Process) look(ctx context.Context, o *observer) {
 	processes, err := p.lock.look(ctx)
 	if ctx.Err() != nil {
@@ -204,22 +203,22 @@ func (p *Process) look(ctx context.Context, o *observer) {
 	}
 	gone, self := o.observe(time.Now(), processes)
 	if !self {
-		p.log.WarnContext(ctx, "another process took this process for ended and released its work; this process registers again", "process", p.name)
+		p.log.WarnContext(ctx, "this process was taken for ended and its work was released; it registers again", "process", p.name)
 		if err := p.register(ctx); err != nil {
 			p.log.WarnContext(ctx, "this process is not registered", "process", p.name, "err", err)
 		}
 	}
 	for _, process := range gone {
 		if err := p.release(ctx, process, true); err != nil {
-			p.log.WarnContext(ctx, "the work of a process that ended is not released yet", "process", process.Name, "err", err)
+			p.log.WarnContext(ctx, "work of an ended process is not released yet", "process", process.Name, "err", err)
 			return
 		}
 	}
 }
 
-// release removes a process from the record and calls what is registered with
-// OnGone, unless another process has done so or, with unlessBeats set, the
-// process has shown a sign of life meanwhile.
+// release removes a process from the table and calls what is registered with OnGone,
+// unless another process has done so or, with unlessBeats set, the process has sent a
+// heartbeat meanwhile.
 func (p *Process) release(ctx context.Context, process observed, unlessBeats bool) error {
 	ctx, cancel := context.WithTimeout(ctx, p.timing.register)
 	defer cancel()
@@ -242,7 +241,7 @@ func (p *Process) release(ctx context.Context, process observed, unlessBeats boo
 	if p.db.Engine == masterdb.SQLite {
 		err = p.db.RemoveProcess(process.Name)
 	}
-	p.log.InfoContext(ctx, "a process has ended; its work goes on here or elsewhere", "process", process.Name, "host", process.Host)
+	p.log.InfoContext(ctx, "process has ended; its work is released", "process", process.Name, "host", process.Host)
 	return err
 }
 

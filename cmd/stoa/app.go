@@ -2,9 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/hkdf"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,7 +24,6 @@ import (
 	"github.com/stoahq/stoa/presence"
 	"github.com/stoahq/stoa/provisioning"
 	"github.com/stoahq/stoa/stores"
-	"github.com/stoahq/stoa/supabase"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
@@ -59,7 +55,7 @@ type app struct {
 }
 
 // newApp opens the master database, migrates it and builds the domains.
-// publicURL is the platform's own address.
+// publicURL is the platform's public address.
 func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string) (*app, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("configuration:\n%w", err)
@@ -147,22 +143,24 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.followCredits(publicURL)
 	jobs.Handle(a.queue, credits.SweepTimeout, a.ledger.Sweep)
 	jobs.Every(a.queue, credits.SweepEvery, credits.Sweep{})
-	a.releaseWork()
+	a.releaseEnded()
 	return a, nil
 }
 
-// releaseWork has the work of a process that ended go on: its jobs first, so that a
-// run whose job runs again gets no second one.
-func (a *app) releaseWork() {
+// releaseEnded registers what releases the work of a process that ended. Jobs are
+// released first, so that a provisioning run whose job runs again gets no second
+// job.
+func (a *app) releaseEnded() {
 	a.presence.OnGone(a.queue.Release)
 	a.presence.OnGone(a.provisioning.Release)
 	a.presence.OnGone(a.cloud.Release)
-	a.presence.OnGone(func(ctx context.Context, tx *masterdb.Tx, _ string) error { // what it had marked in memory
+	a.presence.OnGone(func(ctx context.Context, tx *masterdb.Tx, _ string) error { // accounts that it had marked in memory
 		return a.queue.EnqueueOnce(ctx, tx, feed.Sweep{})
 	})
 }
 
-// followCredits has the work done that follows a change of credits.
+// followCredits registers the consumers of credit changes: low-balance warnings and
+// the copies in the stores' databases.
 func (a *app) followCredits(publicURL string) {
 	lowBalance := feed.NewLowBalanceNotifier(a.master, a.feed, a.queue, a.mail, publicURL)
 	jobs.Handle(a.queue, time.Minute, lowBalance.Announce)
@@ -185,38 +183,7 @@ func (a *app) handlePayments() {
 	}
 }
 
-// sales says who takes the money: Stripe with a key, else in development the
-// sandbox, else nobody.
-func (c *Config) sales(publicURL string, signing *keyring.Ring, log *slog.Logger) payments.Config {
-	out := payments.Config{
-		StripeKey: c.StripeSecretKey, StripeURL: c.StripeURL, WebhookSecret: c.StripeWebhookSecret,
-		CreditPrice: c.price(), BaseURL: publicURL, Log: log,
-	}
-	if c.sandbox() {
-		out.Sandbox, out.WebhookSecret = true, sandboxSecret(signing)
-	}
-	return out
-}
-
-// supabase is the way to Supabase's Management API, nil without an OAuth
-// application.
-func (c *Config) supabase() *supabase.Client {
-	if c.SupabaseClientID == "" {
-		return nil
-	}
-	return supabase.New(supabase.Options{URL: c.SupabaseURL, ClientID: c.SupabaseClientID, ClientSecret: c.SupabaseClientSecret})
-}
-
-// checkSupabase says how owners connect their Supabase projects.
-func checkSupabase(ctx context.Context, cfg *Config) (string, error) {
-	api := cfg.supabase()
-	if api == nil {
-		return "no OAuth application: projects are connected by connection string only", nil
-	}
-	return "Supabase accepts the OAuth application", api.Check(ctx)
-}
-
-// newTenants is the way to the tenant databases.
+// newTenants returns the manager of the tenant databases.
 func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring, memory *limits.ByteBudget, log *slog.Logger) (*tenantdb.Manager, error) {
 	networks, err := cfg.allowedNetworks()
 	if err != nil {
@@ -249,21 +216,11 @@ func newTenants(cfg *Config, master *masterdb.DB, encryption *keyring.Ring, memo
 	}), nil
 }
 
-// sandboxSecret signs the sandbox's payment events. It derives from the
-// signing key, so that all replicas share it and it outlives a restart.
-func sandboxSecret(signing *keyring.Ring) keyring.Secret {
-	_, key := signing.Current()
-	secret, err := hkdf.Key(sha256.New, key, nil, "stoa sandbox webhook", sha256.Size)
-	if err != nil {
-		panic(err) // the length is within HKDF's bounds
-	}
-	return keyring.NewSecret("whsec_" + hex.EncodeToString(secret))
-}
-
-// listen hears what other replicas change and looks for what they leave
-// behind, until stop is called. The domains have subscribed when they were built.
+// listen starts what runs beside requests and jobs, until stop is called: it
+// receives the changes of other replicas, and finds work that they have left. The
+// domains have subscribed before.
 func (a *app) listen(ctx context.Context) (stop func()) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // requests that finish during a stop want to know too
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // requests that finish during a stop need the changes as well
 	var running sync.WaitGroup
 	running.Go(func() { a.master.Listen(ctx, a.log) })
 	running.Go(func() { a.master.WatchSkew(ctx, a.log) })
@@ -273,39 +230,4 @@ func (a *app) listen(ctx context.Context) (stop func()) {
 		cancel()
 		running.Wait()
 	}
-}
-
-// migrateMaster needs a role that may change the schema only when there is
-// something to change.
-func migrateMaster(ctx context.Context, master *masterdb.DB, log *slog.Logger) error {
-	applied, queue, err := migrateAll(ctx, master)
-	if masterdb.IsForbidden(err) {
-		return fmt.Errorf("the master database has to be migrated, which this role may not: "+
-			"as the role that owns it, run 'stoa migrate --grant-to' with the name of this one first (%w)", err)
-	}
-	if err == nil {
-		err = master.CheckGrants(ctx)
-	}
-	if err != nil {
-		return err
-	}
-	if applied+queue > 0 {
-		log.InfoContext(ctx, "master database migrated", "schema", applied, "queue", queue)
-	}
-	schema, err := master.Schema(ctx)
-	if err == nil && schema.Newer() {
-		log.InfoContext(ctx, "master database schema is newer than this release, which may run on it",
-			"version", schema.Version, "binary", schema.Binary, "oldest_binary", schema.OldestBinary)
-	}
-	return err
-}
-
-// migrateAll returns how many migrations it applied, of the schema and of the
-// queue's.
-func migrateAll(ctx context.Context, master *masterdb.DB) (schema, queue int, err error) {
-	if schema, err = master.Migrate(ctx); err != nil {
-		return schema, 0, err
-	}
-	queue, err = jobs.Migrate(ctx, master)
-	return schema, queue, err
 }

@@ -1,32 +1,26 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/alecthomas/kong"
-	"go.yaml.in/yaml/v3"
-
 	"github.com/stoahq/stoa/hostnames"
 	"github.com/stoahq/stoa/keyring"
-	"github.com/stoahq/stoa/limits"
 	"github.com/stoahq/stoa/mail"
 	"github.com/stoahq/stoa/payments"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Config is everything that can be set: as a flag, in the environment, or in
+// Config holds all settings. Each can be given as a flag, in the environment, or in
 // stoa.yaml under the flag's name.
 type Config struct {
 	Env         string         `name:"env" env:"STOA_ENV" enum:"development,production" default:"development" help:"development or production. In production nothing is generated or assumed." group:"config"`
@@ -44,7 +38,7 @@ type Config struct {
 	BaseDomain    string   `name:"base-domain" env:"STOA_BASE_DOMAIN" default:"localhost" help:"Stores live at <slug>.<this>." placeholder:"NAME" group:"config"`
 	BaseURL       string   `name:"base-url" env:"STOA_BASE_URL" help:"The platform's public address. Unless told, http://localhost:<port>." placeholder:"URL" group:"config"`
 
-	Door
+	HTTP
 	Stopping
 	Quotas
 	Retention
@@ -85,16 +79,9 @@ type Config struct {
 	LogFormat string     `name:"log-format" env:"STOA_LOG_FORMAT" enum:"auto,text,json" default:"auto" help:"text, json or auto: text in development, json in production." group:"config"`
 }
 
-// memory is the budget for the bytes of answers. The longest page of products
-// takes less than half of the least share, read and written.
-func (c *Config) memory() *limits.ByteBudget {
-	total := int64(c.AnswerMemory) << 20
-	return limits.NewByteBudget(total, max(total/16, 16<<20))
-}
-
 func (c *Config) development() bool { return c.Env == "development" }
 
-// faults lists everything that is wrong, each by the name it is set under.
+// faults returns every fault, by the setting's environment variable.
 func (c *Config) faults() []defect {
 	var faults []defect
 	fault := func(name, format string, args ...any) {
@@ -143,7 +130,7 @@ func (c *Config) faults() []defect {
 	}
 	c.checkStripe(fault)
 	c.checkSupabase(fault)
-	c.Door.check(fault)
+	c.HTTP.check(fault)
 	c.Stopping.check(fault)
 	c.Quotas.check(fault)
 	c.Retention.check(fault)
@@ -182,21 +169,21 @@ func (c *Config) faults() []defect {
 	}
 	for name, key := range map[string]keyring.Secret{"ENCRYPTION_KEY": c.EncryptionKey, "JWT_SECRET": c.JWTSecret} {
 		if key.IsZero() {
-			continue // production asks for it
+			continue // a fault in production only
 		}
 		if _, err := keyring.Parse(key); err != nil {
 			fault(name, "cannot be used: %v", err)
 		}
 	}
 	if !c.development() {
-		faults = append(faults, c.inEarnest()...)
+		faults = append(faults, c.productionFaults()...)
 	}
 	slices.SortFunc(faults, func(a, b defect) int { return strings.Compare(a.Error(), b.Error()) })
 	return faults
 }
 
-// checkStripe: events cannot be verified without the secret, nor looked up
-// without the key.
+// checkStripe checks the settings of Stripe. Events cannot be verified without the
+// secret, nor looked up without the key.
 func (c *Config) checkStripe(fault func(name, format string, args ...any)) {
 	key := c.StripeSecretKey.Reveal()
 	switch {
@@ -212,8 +199,8 @@ func (c *Config) checkStripe(fault func(name, format string, args ...any)) {
 	}
 }
 
-// checkSupabase: tokens go to that address, and stores' passwords to those
-// poolers.
+// checkSupabase checks the settings of Supabase. Tokens are sent to its address, and
+// stores' passwords to its poolers.
 func (c *Config) checkSupabase(fault func(name, format string, args ...any)) {
 	if c.SupabaseClientID == "" && !c.SupabaseClientSecret.IsZero() {
 		fault("SUPABASE_OAUTH_CLIENT_ID", "is required with SUPABASE_OAUTH_CLIENT_SECRET")
@@ -232,28 +219,6 @@ func (c *Config) checkSupabase(fault func(name, format string, args ...any)) {
 	}
 }
 
-// supabaseRules tell Supabase's servers, or a stand-in's, from all others. A
-// CA file that cannot be read is a fault of its own.
-func (c *Config) supabaseRules() (tenantdb.SupabaseRules, error) {
-	rules := tenantdb.SupabaseRules{}
-	rules.Roots, _ = c.supabaseRoots()
-	if c.SupabasePooler == "" {
-		return rules, nil
-	}
-	first, transaction, _ := strings.Cut(c.SupabasePooler, ",")
-	host, session, err := net.SplitHostPort(first)
-	if err != nil || host == "" || !isPort(session) || !isPort(transaction) {
-		return rules, errors.New("must be a host with two ports, such as 127.0.0.1:5432,6543")
-	}
-	rules.PoolerDomain = host
-	rules.SessionPort, _ = strconv.Atoi(session)
-	rules.TransactionPort, _ = strconv.Atoi(transaction)
-	return rules, nil
-}
-
-// sandbox reports whether purchases are tried without money.
-func (c *Config) sandbox() bool { return c.development() && c.StripeSecretKey.IsZero() }
-
 func isPort(s string) bool {
 	n, err := strconv.Atoi(s)
 	return err == nil && n > 0 && n <= 65535
@@ -268,70 +233,12 @@ func (c *Config) masterURL() string {
 
 func (c *Config) address() string { return net.JoinHostPort(c.Listen, strconv.Itoa(c.Port)) }
 
-// publicURL is where people reach the platform, given the port in use.
+// publicURL returns the platform's public address, given the port in use.
 func (c *Config) publicURL(port int) string {
 	if c.BaseURL != "" {
 		return strings.TrimRight(c.BaseURL, "/")
 	}
 	return "http://localhost:" + strconv.Itoa(port)
-}
-
-// allowedNetworks are the special networks that tenant databases may be in.
-func (c *Config) allowedNetworks() ([]netip.Prefix, error) {
-	out, err := parseNetworks(c.AllowNetworks)
-	if err != nil {
-		return nil, err
-	}
-	if c.development() {
-		out = append(out, tenantdb.Loopback...)
-	}
-	return out, nil
-}
-
-// supabaseRoots are the PEM certificates to trust at Supabase's servers;
-// empty leaves it to the system's.
-func (c *Config) supabaseRoots() (string, error) { return pemFile(c.SupabaseCA) }
-
-// pemFile reads certificates; without a path there are none.
-func pemFile(path string) (string, error) {
-	if path == "" {
-		return "", nil
-	}
-	roots, err := os.ReadFile(path) //nolint:gosec // the operator's own setting
-	if err != nil {
-		return "", fmt.Errorf("cannot be read: %w", err)
-	}
-	certificates, err := tenantdb.ReadCertificates(string(roots))
-	if err != nil {
-		return "", fmt.Errorf("%s %w", path, err)
-	}
-	return certificates, nil
-}
-
-// managedServer is where managed databases are made; nil without the setting.
-// A CA file that cannot be read is a fault of its own.
-func (c *Config) managedServer() (*tenantdb.Server, error) {
-	if c.ManagedDatabaseURL.IsZero() {
-		return nil, nil //nolint:nilnil // documented: no server
-	}
-	ca, _ := pemFile(c.ManagedDatabaseCA)
-	return tenantdb.ParseServer(c.ManagedDatabaseURL, ca)
-}
-
-func (c *Config) price() payments.Price {
-	return payments.Price{MinorPerCredit: c.CreditPrice, Currency: strings.ToUpper(c.Currency)}
-}
-
-// mail is how mail leaves. In production, without a server, it does not.
-func (c *Config) mail(log *slog.Logger) (*mail.Sender, error) {
-	opts := mail.Options{URL: c.SMTPURL, From: c.MailFrom, Log: log}
-	if opts.From == "" {
-		opts.From = "Stoa <no-reply@" + c.BaseDomain + ">"
-	}
-	if c.development() {
-		opts.Dir = filepath.Join(c.DataDir, "mail")
-	}
-	return mail.New(opts)
 }
 
 func (c *Config) logger(w io.Writer) *slog.Logger { return slog.New(c.logHandler(w)) }
@@ -342,36 +249,4 @@ func (c *Config) logHandler(w io.Writer) slog.Handler {
 		return slog.NewJSONHandler(w, opts)
 	}
 	return slog.NewTextHandler(w, opts)
-}
-
-// yamlConfig resolves flags from stoa.yaml. A key that is no option is a
-// fault: a misspelt setting must not be silently without effect.
-type yamlConfig map[string]any
-
-func loadYAML(r io.Reader) (kong.Resolver, error) {
-	values := yamlConfig{}
-	if err := yaml.NewDecoder(r).Decode(&values); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("cannot be read as YAML: %w", err)
-	}
-	return values, nil
-}
-
-// Validate implements kong.Resolver.
-func (y yamlConfig) Validate(app *kong.Application) error {
-	for key := range y {
-		known := slices.ContainsFunc(app.Flags, func(f *kong.Flag) bool { return f.Name == key })
-		if !known {
-			return fmt.Errorf("stoa.yaml: %q is not an option; 'stoa --help' lists them", key)
-		}
-	}
-	return nil
-}
-
-// Resolve implements kong.Resolver.
-func (y yamlConfig) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	value, ok := y[flag.Name]
-	if !ok {
-		return nil, nil //nolint:nilnil // kong's word for "not set here"
-	}
-	return value, nil
 }

@@ -166,7 +166,7 @@ func (d demoStore) build(ctx context.Context, a *app, p access.Principal, c tena
 	if s, err = a.registry.Get(ctx, p, s.ID); err != nil {
 		return demoResult{}, err
 	}
-	return demoResult{Name: s.Name, URL: a.storeURL(s), Engine: s.Database.Engine, Credits: s.Credits.Balance}, nil
+	return demoResult{Name: s.Name, URL: storeURL(a.cfg, s), Engine: s.Database.Engine, Credits: s.Credits.Balance}, nil
 }
 
 func connectDemo(ctx context.Context, a *app, p access.Principal, id stoa.StoreID, c tenantdb.Credentials) error {
@@ -237,11 +237,11 @@ func buyDemoCredits(ctx context.Context, a *app, p access.Principal, id stoa.Sto
 	return nil
 }
 
-// storeURL is where shoppers find the store, on the port this server uses.
-func (a *app) storeURL(s stores.Store) string {
+// storeURL returns the address of the store, on the configured port.
+func storeURL(cfg *Config, s stores.Store) string {
 	for _, h := range s.Hostnames {
 		if h.Primary {
-			return fmt.Sprintf("http://%s:%d", h.Hostname, a.cfg.Port)
+			return fmt.Sprintf("http://%s:%d", h.Hostname, cfg.Port)
 		}
 	}
 	return ""

@@ -6,12 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
-	"github.com/stoahq/stoa/jobs"
-	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
 )
 
@@ -22,7 +19,7 @@ type doctorCmd struct {
 	JSON  bool     `help:"Print JSON."`
 }
 
-// Validate is kong's: it is called when the flags are read.
+// Validate is called by kong after it has read the flags.
 func (cmd doctorCmd) Validate() error {
 	if cmd.Mend && !cmd.Fleet || len(cmd.Drop) > 0 && !cmd.Mend {
 		return errors.New("--mend belongs to --fleet, and --drop to --mend")
@@ -104,8 +101,8 @@ func report(w io.Writer, findings []finding, asJSON bool) error {
 	return nil
 }
 
-// examine runs every check that still makes sense after those before it. With
-// a master database that can be worked with it reports true.
+// examine runs every check whose preconditions hold. usable reports whether the
+// master database can be used.
 func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 	add := func(check string, err error, detail, remedy string) bool {
 		f := finding{Check: check, OK: err == nil, Detail: detail}
@@ -137,14 +134,14 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 	}
 	detail, err = cfg.fileShares().check()
 	add("open files", err, detail, fmt.Sprintf("raise the limit to %d for 'stoa serve' (ulimit -n, LimitNOFILE=), or lower STOA_EMBEDDED_OPEN", cfg.fileShares().wanted))
-	detail, err = cfg.checkKeys()
+	detail, err = checkKeys(cfg)
 	add("keys", err, detail, "restore the keys this installation was set up with, or make some with 'stoa keys generate'")
 	if server, err := cfg.managedServer(); err == nil && server != nil {
 		detail, err = checkManaged(ctx, server)
 		add("managed server", err, detail, "correct STOA_MANAGED_DATABASE_URL, or that user's rights on the server")
 	}
 	if !cfg.development() || !cfg.SMTPURL.IsZero() {
-		detail, err = cfg.checkMail(ctx)
+		detail, err = checkMail(ctx, cfg)
 		add("mail", err, detail, "correct SMTP_URL, or see that its server runs and admits this machine")
 	}
 	if !cfg.RedisURL.IsZero() {
@@ -172,10 +169,10 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 	if !add("schema", err, detail, schemaRemedy(err)) {
 		return out, false
 	}
-	if detail, err = cfg.checkSealed(ctx, master); detail != "" || err != nil {
+	if detail, err = checkSealed(ctx, cfg, master); detail != "" || err != nil {
 		add("encrypted data", err, detail, "give the missing keys back to ENCRYPTION_KEY, behind the first; 'stoa keys list' names them")
 	}
-	out = append(out, cfg.checkPlatformHosts(ctx, master)...)
+	out = append(out, checkPlatformHosts(ctx, cfg, master)...)
 	detail, err = checkUsers(ctx, master)
 	add("users", err, detail, "have them prove or change the address; 'stoa users verify' and 'stoa users demote' are yours. Such an address signs in as it is, and is nobody else's")
 	detail, err = checkPurchases(ctx, master)
@@ -187,132 +184,4 @@ func examine(ctx context.Context, cfg *Config) (out []finding, usable bool) {
 	detail, err = checkQueue(ctx, master)
 	add("job queue", err, detail, "run 'stoa migrate', then look for the job's error in the server's log")
 	return out, len(faults) == 0
-}
-
-func missing(path string) bool {
-	_, err := os.Stat(path)
-	return errors.Is(err, os.ErrNotExist)
-}
-
-// checkPrivate wants a file or folder that nobody else can read.
-func checkPrivate(path string) (string, error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return path + " (not made yet; 'stoa serve' makes it)", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("%s can be read by others (mode %04o)", path, info.Mode().Perm())
-	}
-	return path, nil
-}
-
-// checkMail signs in at the mail server, if there is one, and sends nothing.
-func (c *Config) checkMail(ctx context.Context) (string, error) {
-	sender, err := c.mail(nil)
-	if err != nil {
-		return "", err
-	}
-	if !c.SMTPURL.IsZero() {
-		if err := sender.Check(ctx); err != nil {
-			return "", err
-		}
-	}
-	return sender.Describe(), nil
-}
-
-// checkKeys makes no keys: it only says whether serve would have to.
-func (c *Config) checkKeys() (string, error) {
-	if c.development() && (c.EncryptionKey.IsZero() || c.JWTSecret.IsZero()) && missing(c.keyFile()) {
-		return "not made yet; 'stoa serve' makes them in development", nil
-	}
-	encryption, signing, err := c.rings()
-	if err != nil {
-		return "", err
-	}
-	if err := roundTrip(encryption); err != nil {
-		return "", err
-	}
-	encryptionID, _ := encryption.Current()
-	signingID, _ := signing.Current()
-	return fmt.Sprintf("encrypting with %q, signing with %q; a round trip works", encryptionID, signingID), nil
-}
-
-// checkSealed asks whether the keys are here that the data was encrypted with.
-func (c *Config) checkSealed(ctx context.Context, master *masterdb.DB) (string, error) {
-	if c.development() && c.EncryptionKey.IsZero() && missing(c.keyFile()) {
-		return "", nil
-	}
-	encryption, signing, err := c.rings()
-	if err != nil {
-		return "", nil // checkKeys has said it
-	}
-	list, err := listKeys(ctx, master, encryption, signing)
-	switch {
-	case err != nil:
-		return "", err
-	case list.lost() > 0:
-		return "", fmt.Errorf("%d rows are encrypted with keys that are missing here", list.lost())
-	case list.needed() > 0:
-		return fmt.Sprintf("%d rows are encrypted with an older key; 'stoa keys rotate' changes that", list.needed()), nil
-	}
-	return "all with the first key", nil
-}
-
-func roundTrip(ring *keyring.Ring) error {
-	const plain, owner = "a secret", "doctor"
-	sealed, err := ring.Seal([]byte(plain), owner)
-	if err != nil {
-		return err
-	}
-	opened, err := ring.Open(sealed, owner)
-	if err != nil {
-		return err
-	}
-	if string(opened) != plain {
-		return errors.New("encryption does not give back what was put in")
-	}
-	return nil
-}
-
-// checkSchema applies the rule by which 'stoa serve' starts: the schemas of the
-// master and of its queue are this binary's, or a newer release has made them
-// and states that this one may run on them.
-func checkSchema(ctx context.Context, master *masterdb.DB) (string, error) {
-	schema, err := master.Schema(ctx)
-	if err == nil {
-		err = schema.Check()
-	}
-	if err == nil {
-		err = jobs.CheckSchema(ctx, master)
-	}
-	if err != nil {
-		return "", err
-	}
-	detail := fmt.Sprintf("version %d on %s", schema.Version, master.Engine)
-	if schema.Newer() {
-		detail += fmt.Sprintf(", of a newer release; this one (%d) may run on it", schema.Binary)
-	}
-	return detail, nil
-}
-
-// schemaRemedy says what to do about an error of checkSchema.
-func schemaRemedy(err error) string {
-	if errors.Is(err, masterdb.ErrSchemaTooNew) {
-		return "start the newer release here; to go back to this one, restore the backup from before the upgrade"
-	}
-	return "run 'stoa migrate'"
-}
-
-func checkQueue(ctx context.Context, master *masterdb.DB) (string, error) {
-	stats, err := jobs.ReadStats(ctx, master)
-	if err != nil {
-		return "", err
-	}
-	if stats.Discarded > 0 {
-		return "", fmt.Errorf("%d jobs were given up (%d waiting, %d to be tried again)", stats.Discarded, stats.Waiting, stats.Retrying)
-	}
-	return fmt.Sprintf("%d waiting, %d to be tried again", stats.Waiting, stats.Retrying), nil
 }

@@ -256,20 +256,6 @@ func (l keyList) print(w io.Writer) error {
 	return table.Flush()
 }
 
-// withKeys opens the master and reads the keys.
-func (e *env) withKeys(do func(master *masterdb.DB, encryption, signing *keyring.Ring) error) error {
-	master, err := e.openMaster()
-	if err != nil {
-		return err
-	}
-	defer master.Close()
-	encryption, signing, err := e.cfg.rings()
-	if err != nil {
-		return err
-	}
-	return do(master, encryption, signing)
-}
-
 // rotateProgress is the bar on a terminal, and elsewhere a line for every
 // tenth of the rows.
 type rotateProgress struct {

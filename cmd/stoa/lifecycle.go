@@ -5,11 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
-	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/stores"
 )
 
@@ -107,31 +105,4 @@ func (cmd oneStore) change(e *env, done string, change func(context.Context, *ap
 	}
 	printf(e.stdout, done+".\n", s.Slug)
 	return printStore(e.stdout, newStoreRecord(s))
-}
-
-// plain leaves a person the words of an error.
-func plain(err error) error {
-	var known *stoa.Error
-	if !errors.As(err, &known) {
-		return err
-	}
-	if len(known.Fields) < 2 {
-		return errors.New(known.Message)
-	}
-	var faults []error
-	for _, f := range known.Fields {
-		faults = append(faults, fmt.Errorf("%s: %s", f.Field, f.Message))
-	}
-	return errors.Join(faults...)
-}
-
-// openApp builds the domains over a master database that is there and up to
-// date, as openMaster has it. Nothing is served and no job is run.
-func (e *env) openApp(ctx context.Context) (*app, error) {
-	master, err := e.openMaster()
-	if err != nil {
-		return nil, err
-	}
-	master.Close()
-	return newApp(ctx, e.cfg, e.cfg.logger(e.stderr), e.cfg.publicURL(e.cfg.Port))
 }

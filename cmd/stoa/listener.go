@@ -12,17 +12,17 @@ import (
 	"time"
 )
 
-// boundedListener accepts at most so many connections at once, so that clients
-// cannot take the files that stores' databases need. Beyond that, connections
+// boundedListener limits how many connections are open at once, so that clients
+// cannot use up the files that stores' databases need. Beyond the limit, connections
 // wait in the operating system's queue, and those that were idle for longest are
 // closed.
 type boundedListener struct {
 	net.Listener
 	log    *slog.Logger
-	slots  chan struct{} // nil: without bounds
+	slots  chan struct{} // nil: no limit
 	closed chan struct{}
 	close  func()
-	spare  func() // closes files that can be done without
+	spare  func() // closes files that are not needed at the moment
 	warned atomic.Int64
 
 	mu   sync.Mutex
@@ -32,7 +32,7 @@ type boundedListener struct {
 // warnPause is the least time between two warnings.
 const warnPause = time.Minute
 
-// bound wraps l for server. most is the bound, 0 is none.
+// bound returns l with a limit on the open connections of server; 0 is no limit.
 func bound(l net.Listener, server *http.Server, most int, spare func(), log *slog.Logger) *boundedListener {
 	b := &boundedListener{Listener: l, log: log, closed: make(chan struct{}), spare: spare, idle: list.New()}
 	b.close = sync.OnceFunc(func() { close(b.closed) })
@@ -43,7 +43,7 @@ func bound(l net.Listener, server *http.Server, most int, spare func(), log *slo
 	return b
 }
 
-// note keeps track of which connections are idle. It is http.Server's ConnState.
+// note records which connections are idle. It is http.Server's ConnState.
 func (b *boundedListener) note(conn net.Conn, state http.ConnState) {
 	c, ok := conn.(*boundedConn)
 	if !ok {
@@ -60,7 +60,7 @@ func (b *boundedListener) note(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// closeIdle closes the connection that was idle for longest, if there is one.
+// closeIdle closes the connection that was idle for longest, if any is idle.
 func (b *boundedListener) closeIdle() {
 	b.mu.Lock()
 	first := b.idle.Front()
@@ -74,7 +74,7 @@ func (b *boundedListener) closeIdle() {
 	_ = c.Close()
 }
 
-// Accept implements net.Listener. net/http tries again after a temporary error.
+// Accept implements net.Listener. net/http retries after a temporary error.
 func (b *boundedListener) Accept() (net.Conn, error) {
 	if err := b.acquire(); err != nil {
 		return nil, err
@@ -92,7 +92,7 @@ func (b *boundedListener) Accept() (net.Conn, error) {
 	return &boundedConn{Conn: conn, release: sync.OnceFunc(b.release)}, nil
 }
 
-// acquire waits until there is room for one more connection.
+// acquire waits until one more connection may be open.
 func (b *boundedListener) acquire() error {
 	if b.slots == nil {
 		return nil
@@ -136,7 +136,7 @@ func (b *boundedListener) warn(text string, args ...any) {
 	}
 }
 
-// boundedConn gives its place back once, when it is closed.
+// boundedConn releases its slot once, when it is closed.
 type boundedConn struct {
 	net.Conn
 	release func()

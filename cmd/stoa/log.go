@@ -9,13 +9,12 @@ import (
 	"time"
 )
 
-// flushEvery is how long an ordinary line of the log may wait to be written.
+// flushEvery is the longest time after which a line of the log is written.
 const flushEvery = 100 * time.Millisecond
 
-// bufferedLog writes the log in larger pieces: a server writes a line for each
-// request, and each write of its own would cost as much as a query. Warnings
-// and errors are written at once, and what came before them; if the process
-// is killed, at most the last moment's ordinary lines are lost.
+// bufferedLog writes the log in larger pieces: a server logs each request, and one
+// write per line costs as much as a query. A killed process loses at most the lines
+// of the last flushEvery.
 type bufferedLog struct {
 	mu   sync.Mutex
 	w    *bufio.Writer
@@ -58,13 +57,13 @@ func (b *bufferedLog) flush() {
 	_ = b.w.Flush() // there is nowhere to report it
 }
 
-// Close writes what is left. Lines that come later are lost.
+// Close writes the remaining lines. Later ones are lost.
 func (b *bufferedLog) Close() {
 	close(b.stop)
 	<-b.done
 }
 
-// urgent makes a handler's warnings appear at once.
+// urgent flushes the buffer after a warning or an error.
 type urgent struct {
 	slog.Handler
 	log *bufferedLog

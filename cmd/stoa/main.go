@@ -2,106 +2,15 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
-
-	"github.com/alecthomas/kong"
-
-	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/access"
 )
-
-// cli is the whole command line.
-type cli struct {
-	Config
-
-	Serve    serveCmd    `cmd:"" help:"Run the platform: API, pages and background jobs."`
-	Migrate  migrateCmd  `cmd:"" help:"Bring the master database to this version's schema."`
-	Keys     keysCmd     `cmd:"" help:"Make, list and rotate encryption and signing keys."`
-	Doctor   doctorCmd   `cmd:"" help:"Check this installation and say how to mend what is wrong."`
-	Stores   storesCmd   `cmd:"" help:"Look at the stores of this platform, close, delete and restore them."`
-	Credits  creditsCmd  `cmd:"" help:"Give stores credits, and check the ledger."`
-	Payments paymentsCmd `cmd:"" help:"List purchases, and compare them with the payment provider."`
-	Tenants  tenantsCmd  `cmd:"" help:"Keep the stores' databases on one schema."`
-	Prices   pricesCmd   `cmd:"" help:"Look at what services cost in credits, and set it."`
-	Users    usersCmd    `cmd:"" help:"Look at the users and choose who operates the platform."`
-	Demo     demoCmd     `cmd:"" help:"Make an owner, three stores, products and credits to look at."`
-	Version  versionCmd  `cmd:"" help:"Print the version."`
-}
-
-// env is what commands may use of the world.
-type env struct {
-	ctx    context.Context
-	by     access.Principal // this run of the command, in the audit log
-	cfg    *Config
-	stdin  io.Reader // for a question that only a person answers
-	stdout io.Writer
-	stderr io.Writer
-	// terminal is where a line may be drawn over and over; nil unless stderr is one.
-	terminal *os.File
-}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
-}
-
-// run is main with everything it touches as an argument. It returns the exit
-// status: 0 done, 1 failed, 2 called wrongly.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	var c cli
-	terminal := terminalOf(stderr)
-	out := &safeWriter{w: stdout}
-	stdout, stderr = out, &safeWriter{w: stderr}
-	status := -1
-	parser, err := kong.New(&c,
-		kong.Name("stoa"),
-		kong.Description("Many online stores on one platform, each with a database of its own.\n\n"+
-			"Every option can also be given as an environment variable or in stoa.yaml. 'stoa serve' needs none of them."),
-		kong.UsageOnError(),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.Writers(stdout, stderr),
-		kong.Exit(func(code int) { status = code }),
-		kong.Vars{"version": stoa.Build()},
-		kong.Configuration(loadYAML, "stoa.yaml"),
-	)
-	if err != nil {
-		printError(stderr, err)
-		return 2
-	}
-	kctx, err := parser.Parse(args)
-	if status >= 0 { // --help
-		return status
-	}
-	if err != nil {
-		printError(stderr, err)
-		printf(stderr, "Run 'stoa --help' for the commands and options.\n")
-		return 2
-	}
-	e := &env{ctx: ctx, by: access.CommandLine(commandName(kctx.Command())), cfg: &c.Config, stdin: os.Stdin, stdout: stdout, stderr: stderr, terminal: terminal}
-	if err := kctx.Run(e); err != nil || out.failure() != nil {
-		printError(stderr, cmp.Or(err, out.failure()))
-		return 1
-	}
-	return 0
-}
-
-// commandName leaves out a command's arguments: "stores suspend <store>".
-func commandName(command string) string {
-	name, _, _ := strings.Cut(command, " <")
-	return name
-}
-
-type versionCmd struct{}
-
-func (versionCmd) Run(e *env) error { //nolint:unparam // every command has this form
-	printf(e.stdout, "stoa %s\n", stoa.Build())
-	return nil
 }

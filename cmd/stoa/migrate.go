@@ -1,11 +1,9 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/masterdb"
@@ -69,14 +67,4 @@ func (cmd migrateCmd) Run(e *env) error {
 	printf(e.stdout, "The %s master database is at version %d (%d migrations applied, %d of the job queue).%s\n",
 		master.Engine, found.Version, schema, queue, granted)
 	return nil
-}
-
-// record writes what a command has done to the audit log, where the act itself
-// has no transaction of the master to write it in.
-func (e *env) record(master *masterdb.DB, action string, details map[string]string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), 10*time.Second)
-	defer cancel()
-	return master.Tx(ctx, func(tx *masterdb.Tx) error {
-		return access.Record(ctx, tx, e.by, access.Event{Action: action, Details: details})
-	})
 }

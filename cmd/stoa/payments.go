@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/credits"
-	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/payments"
 	"github.com/stoahq/stoa/stores"
 )
@@ -174,38 +172,4 @@ func printReport(w io.Writer, r payments.Report, asJSON bool) error {
 		printf(w, "NEEDS A PERSON  %s\n", refused)
 	}
 	return nil
-}
-
-// checkPayments says who takes the money, and whether Stripe would.
-func checkPayments(ctx context.Context, cfg *Config) (string, error) {
-	key := cfg.StripeSecretKey
-	switch {
-	case cfg.sandbox():
-		return "the sandbox: no money moves", nil
-	case key.IsZero():
-		return "no provider: credits cannot be bought", nil
-	}
-	mode := "live"
-	if strings.Contains(key.Reveal(), "_test_") {
-		mode = "test"
-	}
-	if err := payments.CheckStripe(ctx, key, cfg.StripeURL); err != nil {
-		return "", err
-	}
-	if cfg.StripeWebhookSecret.IsZero() {
-		return "", errors.New("STRIPE_WEBHOOK_SECRET is not set: no purchase would be noticed before the next day")
-	}
-	return "Stripe accepts the key (" + mode + " mode); the webhook secret is set", nil
-}
-
-// checkPurchases wants no purchase whose money is to be given back.
-func checkPurchases(ctx context.Context, master *masterdb.DB) (string, error) {
-	n, err := payments.CountMismatched(ctx, master)
-	if err != nil {
-		return "", err
-	}
-	if n > 0 {
-		return "", fmt.Errorf("%d purchases were paid with another amount or currency than they cost, and granted no credits", n)
-	}
-	return "every payment is the price of its purchase", nil
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/stoahq/stoa"
@@ -23,24 +22,24 @@ import (
 	"github.com/stoahq/stoa/stores"
 )
 
-// listen opens the public listener and, when the operator wants one, the
-// private.
-func (c *Config) listen(ctx context.Context) (public, private net.Listener, err error) {
+// openListeners opens the public listener and, if it is configured, the private
+// one, which is nil otherwise.
+func openListeners(ctx context.Context, cfg *Config) (public, private net.Listener, err error) {
 	var lc net.ListenConfig
-	if public, err = lc.Listen(ctx, "tcp", c.address()); err != nil {
-		return nil, nil, fmt.Errorf("cannot listen on %s: %w (another port: --port N or PORT=N)", c.address(), err)
+	if public, err = lc.Listen(ctx, "tcp", cfg.address()); err != nil {
+		return nil, nil, fmt.Errorf("cannot listen on %s: %w (another port: --port N or PORT=N)", cfg.address(), err)
 	}
-	if c.PrivateListen == "" {
+	if cfg.PrivateListen == "" {
 		return public, nil, nil
 	}
-	if private, err = lc.Listen(ctx, "tcp", c.PrivateListen); err != nil {
-		err = fmt.Errorf("cannot listen on %s: %w (another address: --private-listen or STOA_PRIVATE_LISTEN)", c.PrivateListen, err)
+	if private, err = lc.Listen(ctx, "tcp", cfg.PrivateListen); err != nil {
+		err = fmt.Errorf("cannot listen on %s: %w (another address: --private-listen or STOA_PRIVATE_LISTEN)", cfg.PrivateListen, err)
 		return nil, nil, errors.Join(err, public.Close())
 	}
 	return public, private, nil
 }
 
-// closeAll closes the listeners that there are.
+// closeAll closes the listeners that are not nil.
 func closeAll(listeners ...net.Listener) (err error) {
 	for _, l := range listeners {
 		if l != nil {
@@ -50,26 +49,9 @@ func closeAll(listeners ...net.Listener) (err error) {
 	return err
 }
 
-// newRegistry gathers what this process can be watched by.
-func (a *app) newRegistry() *prometheus.Registry {
-	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), a.tenants, skewGauge(a.master))
-	r.MustRegister(a.masterMetrics()...)
-	r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "stoa_listen_deaf",
-		Help: "1 while the master's notifications of other replicas' changes do not arrive and the change log is read instead.",
-	}, func() float64 {
-		if a.master.Deaf() {
-			return 1
-		}
-		return 0
-	}))
-	return r
-}
-
-// newPrivate serves what is for the operator's own machines: the metrics, what
-// a proxy asks before it gets a certificate, how this server is in detail, its
-// profiles, and beside them the health checks of the public listener.
+// newPrivate returns the server for the operator's own machines: metrics, the
+// question of a proxy before it requests a certificate, detailed health, profiles,
+// and the health checks of the public listener.
 func newPrivate(public http.Handler, a *app, metrics *prometheus.Registry) *http.Server {
 	errorLog := slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)
 	mux := http.NewServeMux()
@@ -90,12 +72,11 @@ func newPrivate(public http.Handler, a *app, metrics *prometheus.Registry) *http
 	}
 }
 
-// privateHosts refuses requests that name the private listener by a name that
-// could be anybody's. A page that an operator's browser has open can have its
-// own name resolve to this listener's address (DNS rebinding), and its script
-// would then read what is here; it cannot choose what Host says. Addresses are
-// nobody's name, nor are names without a dot, such as localhost or a container's;
-// others are to be listed.
+// privateHosts refuses requests whose Host is a public name that is not in names. A
+// page in an operator's browser can make its own name resolve to this listener's
+// address (DNS rebinding), and its script could then read the answers; it cannot
+// choose the Host header. Addresses, and names without a dot such as localhost, are
+// allowed.
 func privateHosts(names []string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host := r.Host
@@ -111,7 +92,7 @@ func privateHosts(names []string, next http.Handler) http.Handler {
 	})
 }
 
-// health is how this server is, for the operator's eyes.
+// health is the state of this server in detail.
 type health struct {
 	Status  string   `json:"status"` // "ok", "stopping", or "failing" when it cannot serve
 	Version string   `json:"version"`
@@ -119,7 +100,7 @@ type health struct {
 	Checks  []detail `json:"checks"`
 }
 
-// detail is one thing that the server needs.
+// detail is the state of one dependency.
 type detail struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
@@ -127,19 +108,19 @@ type detail struct {
 	Took   string `json:"took"`
 }
 
-// health looks at everything that the server needs. Only without a master it
-// cannot serve: 503.
+// health checks every dependency. The status is 503 only if the master database does
+// not answer.
 func (a *app) health(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
 	defer cancel()
 	out := health{Status: "ok", Version: stoa.Build(), Uptime: time.Since(a.started).Round(time.Second).String()}
-	look := func(name string, check func() (string, error)) bool {
+	check := func(name string, run func() (string, error)) bool {
 		start := time.Now()
-		text, err := check()
+		text, err := run()
 		if err != nil {
 			text = err.Error()
 		}
-		out.Checks = append(out.Checks, detail{name, err == nil, text, time.Since(start).Round(time.Microsecond).String()})
+		out.Checks = append(out.Checks, detail{Name: name, OK: err == nil, Detail: text, Took: time.Since(start).Round(time.Microsecond).String()})
 		return err == nil
 	}
 	select {
@@ -148,18 +129,18 @@ func (a *app) health(w http.ResponseWriter, r *http.Request) {
 	default:
 	}
 	status := http.StatusOK
-	if !look("master database", func() (string, error) { return string(a.master.Engine), a.master.Ping(ctx) }) {
+	if !check("master database", func() (string, error) { return string(a.master.Engine), a.master.Ping(ctx) }) {
 		out.Status, status = "failing", http.StatusServiceUnavailable
 	} else {
-		look("schema", func() (string, error) { return checkSchema(ctx, a.master) })
-		look("job queue", func() (string, error) { return checkQueue(ctx, a.master) })
+		check("schema", func() (string, error) { return checkSchema(ctx, a.master) })
+		check("job queue", func() (string, error) { return checkQueue(ctx, a.master) })
 		if a.master.Engine == masterdb.Postgres {
-			look("clock", func() (string, error) { return checkClock(ctx, a.master) })
+			check("clock", func() (string, error) { return checkClock(ctx, a.master) })
 		}
 	}
-	look("data directory", func() (string, error) { return a.cfg.DataDir, a.cfg.checkDirs() })
+	check("data directory", func() (string, error) { return a.cfg.DataDir, a.cfg.checkDirs() })
 	if a.limits.Shared() {
-		look("rate limits", func() (string, error) { return "shared through REDIS_URL", a.limits.Ping(ctx) })
+		check("rate limits", func() (string, error) { return "shared through REDIS_URL", a.limits.Ping(ctx) })
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
@@ -167,10 +148,10 @@ func (a *app) health(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(out) // the client may be gone
 }
 
-// askHandler answers a proxy that is about to get a certificate on demand
-// (Caddy's on_demand_tls ask): 200 for a hostname that leads to a store, 404
-// for any other. Handshakes with invented names cost what the resolver allows
-// them: few lookups at the same time, whoever waits longer gets 503.
+// askHandler answers a proxy that is about to request a certificate on demand
+// (Caddy's on_demand_tls ask): 200 for a hostname of a store, 404 for any other.
+// The resolver limits how many lookups of invented names run at a time; others get
+// 503.
 func askHandler(registry *stores.Registry, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answers, err := registry.Answers(r.Context(), r.URL.Query().Get("domain"))

@@ -14,13 +14,13 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// defect is something wrong with a setting, and what to do about it.
+// defect is a fault of a setting, with its remedy.
 type defect struct{ name, text, remedy string }
 
 func (f defect) Error() string { return f.name + " " + f.text }
 
-// check returns all faults as one error. 'stoa doctor' shows the same with
-// their remedies.
+// check returns all faults as one error. Each line begins with the setting's
+// environment variable.
 func (c *Config) check() error {
 	var all []error
 	for _, f := range c.faults() {
@@ -29,67 +29,66 @@ func (c *Config) check() error {
 	return errors.Join(all...)
 }
 
-// inEarnest lists what is tolerated in development only.
-func (c *Config) inEarnest() []defect {
+// productionFaults returns what is allowed in development only.
+func (c *Config) productionFaults() []defect {
 	const generate = "make keys with 'stoa keys generate' and keep the old ones behind the new: what they have sealed needs them"
 	var out []defect
 	keys := map[string]keyring.Secret{"ENCRYPTION_KEY": c.EncryptionKey, "JWT_SECRET": c.JWTSecret}
 	for name, key := range keys {
 		if key.IsZero() {
-			out = append(out, defect{name, "is required in production", "make one with 'stoa keys generate'"})
+			out = append(out, defect{name: name, text: "is required in production", remedy: "make one with 'stoa keys generate'"})
 			continue
 		}
 		ring, err := keyring.Parse(key)
 		if err != nil {
-			continue // which is a fault anywhere
+			continue // a fault in development as well
 		}
 		if err := ring.Weak(); err != nil {
-			out = append(out, defect{name, "can be guessed: " + err.Error(), generate})
+			out = append(out, defect{name: name, text: "can be guessed: " + err.Error(), remedy: generate})
 		}
 	}
 	if sameKeys(c.EncryptionKey, c.JWTSecret) {
-		out = append(out, defect{"JWT_SECRET", "is the ENCRYPTION_KEY: who learns one has both", generate})
+		out = append(out, defect{name: "JWT_SECRET", text: "is the ENCRYPTION_KEY: who learns one has both", remedy: generate})
 	}
-	out = append(out, c.earnestPayments()...)
-	out = append(out, c.earnestSupabase()...)
+	out = append(out, c.productionPaymentFaults()...)
+	out = append(out, c.productionSupabaseFaults()...)
 	if hosts := publicHosts(masterdb.Plaintext(c.masterURL())); len(hosts) > 0 {
-		out = append(out, defect{"MASTER_DB_URL", "lets passwords and data travel in plaintext to " + strings.Join(hosts, ", "),
-			"add sslmode=verify-full, or sslmode=require when the server's certificate cannot be checked"})
+		out = append(out, defect{name: "MASTER_DB_URL", text: "lets passwords and data travel in plaintext to " + strings.Join(hosts, ", "),
+			remedy: "add sslmode=verify-full, or sslmode=require when the server's certificate cannot be checked"})
 	}
 	if _, err := checkPrivate(c.DataDir); err != nil {
-		out = append(out, defect{"STOA_DATA_DIR", err.Error(), "chmod 700 " + c.DataDir})
+		out = append(out, defect{name: "STOA_DATA_DIR", text: err.Error(), remedy: "chmod 700 " + c.DataDir})
 	}
 	return out
 }
 
-func (c *Config) earnestPayments() []defect {
+func (c *Config) productionPaymentFaults() []defect {
 	var out []defect
 	if c.StripeURL != "" {
-		out = append(out, defect{"STOA_STRIPE_URL", "is for development only: it would be told of every payment", "take it away"})
+		out = append(out, defect{name: "STOA_STRIPE_URL", text: "is for development only: it would be told of every payment", remedy: "remove it"})
 	}
 	if key := c.StripeSecretKey.Reveal(); strings.HasPrefix(key, "sk_test_") || strings.HasPrefix(key, "rk_test_") {
-		out = append(out, defect{"STRIPE_SECRET_KEY", "is of Stripe's sandbox: credits would be had for no money", "use the live key, or none to sell nothing"})
+		out = append(out, defect{name: "STRIPE_SECRET_KEY", text: "is of Stripe's sandbox: credits would be had for no money", remedy: "use the live key, or none to sell nothing"})
 	}
-	// Stripe's are longer. With one that is known anybody can say that they have paid.
+	// Stripe's secrets are longer. Whoever knows the secret can claim to have paid.
 	if secret := c.StripeWebhookSecret.Reveal(); secret != "" && (!strings.HasPrefix(secret, "whsec_") || differentBytes(secret) < 12) {
-		out = append(out, defect{"STRIPE_WEBHOOK_SECRET", "can be guessed", "copy the signing secret (whsec_…) from the webhook endpoint's page at Stripe"})
+		out = append(out, defect{name: "STRIPE_WEBHOOK_SECRET", text: "can be guessed", remedy: "copy the signing secret (whsec_…) from the webhook endpoint's page at Stripe"})
 	}
 	return out
 }
 
-func (c *Config) earnestSupabase() []defect {
+func (c *Config) productionSupabaseFaults() []defect {
 	var out []defect
 	if c.SupabaseURL != "" && !strings.HasPrefix(c.SupabaseURL, "https://") {
-		out = append(out, defect{"STOA_SUPABASE_URL", "lets tokens travel in plaintext", "take it away: Supabase's own address is the default"})
+		out = append(out, defect{name: "STOA_SUPABASE_URL", text: "lets tokens travel in plaintext", remedy: "remove it: Supabase's own address is the default"})
 	}
 	if c.SupabasePooler != "" {
-		out = append(out, defect{"STOA_SUPABASE_POOLER", "is for development only: every store at Supabase would be reached through it", "take it away"})
+		out = append(out, defect{name: "STOA_SUPABASE_POOLER", text: "is for development only: every store at Supabase would be reached through it", remedy: "remove it"})
 	}
 	return out
 }
 
-// sameKeys reports whether two settings hold a key in common, under whatever
-// ids.
+// sameKeys reports whether two settings have a key in common, under any ids.
 func sameKeys(a, b keyring.Secret) bool {
 	first, err := keyring.Parse(a)
 	if err != nil {
@@ -107,8 +106,8 @@ func differentBytes(s string) int {
 	return len(set)
 }
 
-// publicHosts are those that have a public address. One that has none cannot be
-// connected to, which is found soon enough.
+// publicHosts returns the hosts that have a public address. It leaves out hosts whose
+// name cannot be resolved.
 func publicHosts(hosts []string) (public []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()

@@ -19,45 +19,21 @@ import (
 	"github.com/stoahq/stoa/stores"
 )
 
-// Retention is what can be set of how long records are kept.
-type Retention struct {
-	AuditRetention *time.Duration `name:"audit-retention" env:"STOA_AUDIT_RETENTION" help:"How long entries of the audit log are kept; 0s keeps them for ever. The master database remembers it. Unless told, as it has it: 9600h (400 days) at first." placeholder:"TIME" group:"config"`
-	EventRetention time.Duration  `name:"event-retention" env:"STOA_EVENT_RETENTION" default:"2160h" help:"How long applied events of Stripe, earlier provisioning runs and announced low balances are kept; 0s keeps them for ever." placeholder:"TIME" group:"config"`
-}
-
-// minEventRetention is longer than the 30 days for which Stripe lists events
-// that it could not deliver.
-const minEventRetention = 31 * 24 * time.Hour
-
-func (r *Retention) check(fault func(name, format string, args ...any)) {
-	for name, c := range map[string]struct {
-		set *time.Duration
-		min time.Duration
-	}{
-		"STOA_AUDIT_RETENTION": {r.AuditRetention, access.MinRetention},
-		"STOA_EVENT_RETENTION": {&r.EventRetention, minEventRetention},
-	} {
-		if c.set != nil && *c.set != 0 && (*c.set < c.min || *c.set > access.MaxRetention) {
-			fault(name, "must be between %.0fh and %.0fh, or 0s for ever", c.min.Hours(), access.MaxRetention.Hours())
-		}
-	}
-}
-
-// deleteExpired is the job that deletes what was kept long enough.
+// deleteExpired is the job that deletes expired rows.
 type deleteExpired struct{}
 
 // Kind implements jobs.Args.
 func (deleteExpired) Kind() string { return "stoa.delete_expired" }
 
-// How often the job is due, and how long one run may take. Ten minutes are
-// enough for millions of rows; what is left goes in the next run.
+// The interval of the job and the timeout of one run. Ten minutes are enough for
+// millions of rows; the next run deletes the rest.
 const (
 	deleteExpiredEvery   = time.Hour
 	deleteExpiredTimeout = 10 * time.Minute
 )
 
-// expiries are the rules for everything that expires. docs/retention.md has
-// them, and why all other tables are kept.
+// expiries returns the rules for all rows that expire. docs/retention.md lists them,
+// and says why all other tables are kept.
 func (a *app) expiries(ctx context.Context) ([]masterdb.Expiry, error) {
 	audit, err := access.Retention(ctx, a.master)
 	return append(append(accounts.Expiries(accounts.DefaultRefreshTTL), apikeys.Expiries()...),
@@ -83,8 +59,8 @@ func (a *app) deleteExpired(ctx context.Context, _ deleteExpired) error {
 	return errors.Join(err, mail.PurgeAllowances(ctx, a.master))
 }
 
-// setAuditRetention brings the setting, when it is given, to the database. A
-// server whose role may not change it goes on with what the database has.
+// setAuditRetention stores the setting in the database if it is given. A server
+// whose role may not change it uses the database's.
 func setAuditRetention(ctx context.Context, cfg *Config, master *masterdb.DB, by access.Principal, log *slog.Logger) error {
 	if cfg.AuditRetention == nil {
 		return nil

@@ -9,64 +9,22 @@ import (
 	"time"
 )
 
-// Stopping is what can be set of how a server stops.
-type Stopping struct {
-	StopTimeout time.Duration  `name:"stop-timeout" env:"STOA_STOP_TIMEOUT" default:"25s" help:"How long a stop may take in all, whatever hangs. Keep it below the time after which your process manager kills." placeholder:"TIME" group:"config"`
-	DrainDelay  *time.Duration `name:"drain-delay" env:"STOA_DRAIN_DELAY" help:"How long a server that is told to stop goes on taking requests while /readyz answers 503, so that a load balancer sends none any more; part of the stop timeout. Unless told, none in development, else 5s or, if that is less, a fifth of the stop timeout." placeholder:"TIME" group:"config"`
-}
-
-const (
-	minStopTimeout    = time.Second
-	maxStopTimeout    = time.Hour
-	defaultDrainDelay = 5 * time.Second
-)
-
-func (s *Stopping) check(fault func(name, format string, args ...any)) {
-	if s.StopTimeout < minStopTimeout || s.StopTimeout > maxStopTimeout {
-		fault("STOA_STOP_TIMEOUT", "must be between %v and %v", minStopTimeout, maxStopTimeout)
-	}
-	if s.DrainDelay != nil && (*s.DrainDelay < 0 || *s.DrainDelay >= s.StopTimeout) {
-		fault("STOA_DRAIN_DELAY", "must be between 0s and less than STOA_STOP_TIMEOUT, which is %v", s.StopTimeout)
-	}
-}
-
-// drainDelay is the setting or, unless told, what it is in this environment.
-func (c *Config) drainDelay() time.Duration {
-	switch {
-	case c.DrainDelay != nil:
-		return *c.DrainDelay
-	case c.development():
-		return 0
-	default:
-		return min(defaultDrainDelay, c.StopTimeout/5)
-	}
-}
-
-// finishTime is how long requests, jobs and provisioning runs may go on after
-// the drain delay. What is left of the stop timeout is for cutting off, handing
-// over and closing.
-func (c *Config) finishTime() time.Duration { return (c.StopTimeout - c.drainDelay()) * 6 / 10 }
-
-// handOverTime is how long after the drain delay everything must have ended or
-// been handed over. The databases are closed in the rest.
-func (c *Config) handOverTime() time.Duration { return (c.StopTimeout - c.drainDelay()) * 8 / 10 }
-
-// closeReserve is how long before the end of the stop timeout the last wait
-// ends: the process then has to log and exit.
-func (c *Config) closeReserve() time.Duration { return c.StopTimeout / 50 }
-
-// stop ends the server within Config.StopTimeout, whatever hangs, in this order:
-// /readyz says so, and requests are taken as before (drain delay); then nothing
-// new begins, and what is under way may finish; then it is cut off, cancelled or
-// handed over to other processes; then the databases are closed. Its error says
-// what was neither finished nor handed over.
+// stop stops the server within Config.StopTimeout, whatever hangs:
+//
+//  1. The server reports that it is not ready and accepts requests as before, for
+//     the drain delay.
+//  2. Nothing new begins; requests, jobs and runs in progress may finish.
+//  3. The rest is cancelled or handed over to other processes.
+//  4. The databases are closed.
+//
+// The error names what was neither finished nor handed over.
 func (s *server) stop() error {
 	begun := time.Now()
 	s.drain()
 	finish, cancel := context.WithDeadline(context.Background(), begun.Add(s.cfg.drainDelay()+s.cfg.handOverTime()))
 	defer cancel()
 	err := s.finish(finish)
-	if s.private != nil { // so late because a stop is worth watching
+	if s.private != nil { // last, so that the stop can be observed
 		err = errors.Join(err, s.private.Close())
 	}
 	end, cancelEnd := context.WithDeadline(context.Background(), begun.Add(s.cfg.StopTimeout-s.cfg.closeReserve()))
@@ -76,28 +34,27 @@ func (s *server) stop() error {
 	return err
 }
 
-// drain waits until load balancers have noticed that this server stops.
+// drain waits until load balancers have detected that this server stops.
 func (s *server) drain() {
 	s.beginDrain()
 	delay := s.cfg.drainDelay()
 	if delay == 0 {
 		return
 	}
-	s.log.Info("stopping: /readyz answers 503, requests are taken as before", "drain_delay", delay, "requests", s.requests.Load())
+	s.log.Info("stopping: /readyz answers 503, requests are accepted as before", "drain_delay", delay, "requests", s.requests.Load())
 	select {
 	case <-time.After(delay):
-	case err := <-s.failed: // nobody can reach it
+	case err := <-s.failed: // no request can arrive
 		s.log.Info("stopping: nothing to wait for", "err", err)
 	}
 }
 
 // finish returns when all requests, jobs and runs have ended or been handed
-// over, or when ctx is done.
+// over, or ctx is done.
 func (s *server) finish(ctx context.Context) error {
-	s.log.Info("stopping: what is under way may finish", "requests", s.requests.Load(), "jobs", s.queue.Running(),
+	s.log.Info("stopping: work in progress may finish", "requests", s.requests.Load(), "jobs", s.queue.Running(),
 		"provisioning_runs", s.provisioning.UnderWay(), "within", s.cfg.finishTime())
-	// No job begins here from now on: the queue would fetch the runs that this
-	// process is about to hand over.
+	// The queue stops first: it would fetch the runs that this process hands over.
 	s.queue.StopFetching()
 	s.beginStop()
 	failed := make(chan error, 3)
@@ -109,7 +66,7 @@ func (s *server) finish(ctx context.Context) error {
 	return errors.Join(<-failed, <-failed, <-failed)
 }
 
-// stopHTTP lets requests finish, and then cuts off those that have not.
+// stopHTTP waits for requests to finish, then closes their connections.
 func (s *server) stopHTTP(ctx context.Context) error {
 	finish, cancel := context.WithTimeout(ctx, s.cfg.finishTime())
 	defer cancel()
@@ -124,7 +81,7 @@ func (s *server) stopHTTP(ctx context.Context) error {
 	return errors.Join(fmt.Errorf("requests that did not finish and were cut off: %d", n), err)
 }
 
-// incomplete adds to an error what becomes of the work that it names.
+// incomplete adds to an error what happens to the work that it names.
 func incomplete(fate string, err error) error {
 	if err == nil {
 		return nil
@@ -132,8 +89,8 @@ func incomplete(fate string, err error) error {
 	return fmt.Errorf("%w; they %s", err, fate)
 }
 
-// within returns when fn has returned, or with an error when ctx is done. Then fn
-// goes on by itself: the process is about to end.
+// within calls fn and returns when it has returned, or with an error when ctx is
+// done. fn then continues in its goroutine: the process is about to exit.
 func within(ctx context.Context, what string, fn func()) error {
 	ended := make(chan struct{})
 	go func() {
@@ -148,7 +105,7 @@ func within(ctx context.Context, what string, fn func()) error {
 	}
 }
 
-// counted counts the requests that are under way at a handler.
+// counted counts a handler's requests in progress.
 func counted(next http.Handler, n *atomic.Int64) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n.Add(1)
@@ -157,9 +114,9 @@ func counted(next http.Handler, n *atomic.Int64) http.Handler {
 	})
 }
 
-// close closes every database, as long as ctx allows.
+// close closes every database, within the time of ctx.
 func (a *app) close(ctx context.Context) error {
-	// Stores' servers that do not answer must leave time for the master.
+	// Tenant database servers that do not answer leave time for the master.
 	first, cancel := shareOf(ctx)
 	defer cancel()
 	failed := make(chan error, 3)
@@ -169,7 +126,7 @@ func (a *app) close(ctx context.Context) error {
 		failed <- err
 	}()
 	go func() {
-		if a.cloud == nil { // it was not built yet
+		if a.cloud == nil { // newApp failed before
 			failed <- nil
 			return
 		}
@@ -186,8 +143,8 @@ func (a *app) close(ctx context.Context) error {
 	return errors.Join(err, within(ctx, "closing the master database", a.master.Close), a.limits.Close())
 }
 
-// unregister ends the presence of this process, so that what it still owns goes
-// on elsewhere at once. Else the others notice the end of its session.
+// unregister ends the presence of this process, so that other processes continue
+// its work at once. If it fails they detect the end of its session.
 func (a *app) unregister(ctx context.Context) {
 	var stopErr error
 	err := within(ctx, "unregistering this process", func() { stopErr = a.presence.Stop(ctx) })
@@ -195,7 +152,7 @@ func (a *app) unregister(ctx context.Context) {
 		err = stopErr
 	}
 	if err != nil {
-		a.log.WarnContext(ctx, "this process could not be unregistered: others notice its end", "err", err)
+		a.log.WarnContext(ctx, "process could not be unregistered: others detect its end", "err", err)
 	}
 }
 

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/credits"
-	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/stores"
 	"github.com/stoahq/stoa/tenantdb"
 )
@@ -91,28 +89,6 @@ func (cmd storesShowCmd) Run(e *env) error {
 		return json.NewEncoder(e.stdout).Encode(newStoreRecord(s))
 	}
 	return printStore(e.stdout, newStoreRecord(s))
-}
-
-// openMaster opens a master database that is there and up to date. What only
-// looks at it should not be what makes or migrates it.
-func (e *env) openMaster() (*masterdb.DB, error) {
-	if err := e.cfg.check(); err != nil {
-		return nil, fmt.Errorf("configuration:\n%w", err)
-	}
-	if e.cfg.MasterDBURL.IsZero() && missing(e.cfg.masterURL()[len("sqlite:"):]) {
-		return nil, fmt.Errorf("there is no master database in %s yet; 'stoa serve' makes it (another place: --data-dir or MASTER_DB_URL)", e.cfg.DataDir)
-	}
-	ctx, cancel := context.WithTimeout(e.ctx, time.Minute)
-	defer cancel()
-	master, err := e.cfg.openMasterDB(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := checkSchema(ctx, master); err != nil {
-		master.Close()
-		return nil, fmt.Errorf("the master database's schema: %w (%s)", err, schemaRemedy(err))
-	}
-	return master, nil
 }
 
 // storeRecord is a store as printed; its names are the API's.
@@ -260,11 +236,4 @@ func (d *storeDatabase) print(line func(name, format string, args ...any)) {
 	if d.LastCheckedAt != nil {
 		line("  last checked", "%s", d.LastCheckedAt.Format(time.RFC3339))
 	}
-}
-
-func note(when bool, text string) string {
-	if when {
-		return text
-	}
-	return ""
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,12 +11,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/access"
 	"github.com/stoahq/stoa/fleet"
-	"github.com/stoahq/stoa/keyring"
 	"github.com/stoahq/stoa/masterdb"
-	"github.com/stoahq/stoa/stores"
 	"github.com/stoahq/stoa/tenantdb"
 )
 
@@ -131,43 +127,6 @@ func (cmd tenantsMigrateCmd) conclude(w io.Writer, sum fleet.Summary) error {
 		message += ": " + sum.Stopped
 	}
 	return errors.New(message + "; run this again to go on")
-}
-
-// storeIDs finds the stores that are named.
-func (e *env) storeIDs(master *masterdb.DB, names []string) ([]stoa.StoreID, error) {
-	var ids []stoa.StoreID
-	for _, name := range names {
-		s, err := stores.Find(e.ctx, master, name)
-		if err != nil {
-			return nil, err
-		}
-		ids = append(ids, s.ID)
-	}
-	return ids, nil
-}
-
-// withFleet opens what a look at the fleet needs, and with keys what it needs
-// to reach the stores' databases.
-func (e *env) withFleet(keys bool, do func(*masterdb.DB, *fleet.Service) error) error {
-	master, err := e.openMaster()
-	if err != nil {
-		return err
-	}
-	defer master.Close()
-	var encryption *keyring.Ring
-	if keys {
-		if encryption, _, err = e.cfg.rings(); err != nil {
-			return err
-		}
-	}
-	tenants, err := newTenants(e.cfg, master, encryption, e.cfg.memory(), slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	err = do(master, fleet.New(master, tenants, slog.New(slog.DiscardHandler), fleet.Options{}))
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), e.cfg.StopTimeout)
-	defer cancel()
-	return errors.Join(err, tenants.Close(ctx))
 }
 
 func printFleet(w io.Writer, s fleet.Status) error {

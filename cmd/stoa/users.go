@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -108,9 +106,11 @@ func (cmd usersListCmd) Run(e *env) error {
 func (cmd usersVerifyCmd) Run(e *env) error {
 	return cmd.change(e, "has a proven address", accounts.ConfirmEmail)
 }
+
 func (cmd usersPromoteCmd) Run(e *env) error {
 	return cmd.change(e, "is an operator of the platform", roleSetter("admin"))
 }
+
 func (cmd usersDemoteCmd) Run(e *env) error {
 	return cmd.change(e, "is an ordinary user", roleSetter("user"))
 }
@@ -188,32 +188,4 @@ func quotaText(limit *int) string {
 		return "without limit"
 	}
 	return strconv.Itoa(*limit)
-}
-
-// checkUsers looks for users whom somebody else could be taken for.
-func checkUsers(ctx context.Context, master *masterdb.DB) (string, error) {
-	irregular, err := accounts.IrregularEmails(ctx, master)
-	if err != nil {
-		return "", err
-	}
-	operators, err := accounts.ListUsers(ctx, master, "admin", stoa.UserID{}, 500)
-	if err != nil {
-		return "", err
-	}
-	var faults []string
-	for _, u := range operators {
-		if !u.EmailVerified {
-			faults = append(faults, fmt.Sprintf("%s is an operator and has not proven the address %q", u.ID, u.Email))
-		}
-	}
-	for _, u := range irregular[:min(len(irregular), 20)] {
-		faults = append(faults, fmt.Sprintf("%s has the address %+q, which can be mistaken for another", u.ID, u.Email))
-	}
-	if n := len(irregular) - 20; n > 0 {
-		faults = append(faults, fmt.Sprintf("%d more have such addresses", n))
-	}
-	if len(faults) > 0 {
-		return "", errors.New(strings.Join(faults, "; "))
-	}
-	return "every address stands for one person, every operator's is proven", nil
 }

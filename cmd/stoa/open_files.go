@@ -7,33 +7,32 @@ import (
 	"log/slog"
 )
 
-// fileShares is how the files that this process may have open are shared out.
-// Without a share some part would take all of them, and the others fail: the
-// listener could accept nobody.
+// fileShares divides the files that this process may have open. Without it one part
+// could take all of them, and the listener could accept no connection.
 type fileShares struct {
-	limit           uint64 // of the operating system; 0 is none
+	limit           uint64 // of the operating system; 0: no limit
 	embedded        int    // embedded store databases open at once
 	connsPerStore   int    // connections of each
-	clients         int    // connections of clients; 0 is without bounds
+	clients         int    // connections of clients; 0: no limit
 	wanted          uint64 // the limit with which nothing is lowered
 	embeddedLowered bool
 }
 
 const (
-	// reservedFiles are for the master, stores' servers, Redis, mail, migrations and
-	// what the process itself has open.
+	// reservedFiles are for the master, tenant database servers, Redis, mail,
+	// migrations and the process's own files.
 	reservedFiles = 512
-	// leastClients is how many clients' connections a sensible limit allows besides.
+	// leastClients is the number of client connections below which a warning is logged.
 	leastClients = 1024
 )
 
-// filesPerStore is what an embedded database takes: each connection has the
-// database and its write-ahead log open, and all share the log's index.
+// filesPerStore returns the number of files of an embedded database: each connection
+// has the database and its write-ahead log open, and all share the log's index.
 func filesPerStore(conns int) int { return 2*conns + 1 }
 
-// shareFiles shares limit out: at most half for embedded stores, at most a
-// quarter in reserve, the rest for clients. Embedded stores have fewer
-// connections first, and then fewer of them are open.
+// shareFiles divides limit: at most half for embedded stores, at most a quarter in
+// reserve, the rest for clients. Under a low limit embedded stores first get fewer
+// connections, and then fewer of them are kept open.
 func shareFiles(limit uint64, maxEmbedded, connsPerStore int) fileShares {
 	s := fileShares{limit: limit, embedded: maxEmbedded, connsPerStore: connsPerStore}
 	full := maxEmbedded * filesPerStore(connsPerStore)
@@ -52,12 +51,13 @@ func shareFiles(limit uint64, maxEmbedded, connsPerStore int) fileShares {
 	return s
 }
 
-// fileShares of this process, whose limit Go has raised as far as it may.
+// fileShares returns the shares of this process, whose limit Go has raised as far
+// as allowed.
 func (c *Config) fileShares() fileShares {
 	return shareFiles(openFileLimit(), c.MaxEmbedded, c.ConnsPerStore)
 }
 
-// warn says what a low limit costs.
+// warn logs what a low limit restricts.
 func (s fileShares) warn(ctx context.Context, log *slog.Logger) {
 	switch {
 	case s.embeddedLowered:
@@ -69,7 +69,7 @@ func (s fileShares) warn(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// check is the doctor's.
+// check describes the shares, as an error if the limit is too low.
 func (s fileShares) check() (string, error) {
 	if s.limit == 0 {
 		return "no limit", nil

@@ -2,5 +2,5 @@
 
 package main
 
-// openFileLimit is unknown here.
+// openFileLimit returns 0: the limit is unknown on this system.
 func openFileLimit() uint64 { return 0 }

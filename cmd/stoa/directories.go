@@ -13,7 +13,27 @@ import (
 	"github.com/stoahq/stoa/masterdb"
 )
 
-// unwritable is a directory that this process has to write to and cannot.
+func missing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, os.ErrNotExist)
+}
+
+// checkPrivate checks that nobody else can read a file or directory.
+func checkPrivate(path string) (string, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return path + " (not made yet; 'stoa serve' makes it)", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return "", fmt.Errorf("%s can be read by others (mode %04o)", path, info.Mode().Perm())
+	}
+	return path, nil
+}
+
+// unwritable is the error of a directory that this process cannot write to.
 type unwritable struct {
 	path, cause, remedy string
 	err                 error
@@ -25,7 +45,7 @@ func (u *unwritable) Error() string {
 
 func (u *unwritable) Unwrap() error { return u.err }
 
-// newUnwritable explains the operating system's error.
+// newUnwritable returns the operating system's error with its cause and remedy.
 func newUnwritable(path string, err error) *unwritable {
 	u := &unwritable{path: path, cause: err.Error(), remedy: "see that it is a directory on a disk that works", err: err}
 	switch {
@@ -41,11 +61,11 @@ func newUnwritable(path string, err error) *unwritable {
 	return u
 }
 
-// probeSize is what a probe writes: a page of SQLite's.
+// probeSize is the size of a page of SQLite, in bytes.
 const probeSize = 4096
 
-// checkWritable writes a file into dir and removes it. A directory that is not
-// there yet is made by whoever needs it: its nearest parent is tried.
+// checkWritable writes a file into dir and removes it. If dir does not exist, it
+// checks its nearest parent.
 func checkWritable(dir string) error {
 	at := dir
 	for missing(at) && filepath.Dir(at) != at {
@@ -67,7 +87,7 @@ func probe(dir string) (err error) {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// checkDirs tries every directory that the platform writes to.
+// checkDirs checks every directory that the platform writes to.
 func (c *Config) checkDirs() error {
 	dirs := []string{c.DataDir}
 	for _, sub := range []string{"stores", "mail"} { // they may be mounted from elsewhere
@@ -86,8 +106,8 @@ func (c *Config) checkDirs() error {
 	return nil
 }
 
-// openMasterDB opens the master database. SQLite does not say why it cannot
-// write: if its directory does, that is the error.
+// openMasterDB opens the master database. SQLite does not report why it cannot
+// write: the error is that of its directory, if there is one.
 func (c *Config) openMasterDB(ctx context.Context) (*masterdb.DB, error) {
 	master, err := masterdb.Open(ctx, c.masterURL())
 	path, ok := strings.CutPrefix(c.masterURL(), "sqlite:")

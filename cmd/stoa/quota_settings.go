@@ -1,16 +1,13 @@
 package main
 
 import (
-	"context"
-	"fmt"
 	"time"
 
 	"github.com/stoahq/stoa/hostnames"
-	"github.com/stoahq/stoa/masterdb"
 	"github.com/stoahq/stoa/quotas"
 )
 
-// Quotas are the settings of how much one user and one store may have.
+// Quotas holds the limits of one user and of one store.
 type Quotas struct {
 	QuotaStoresUnverified  int `name:"quota-stores-unverified" env:"STOA_QUOTA_STORES_UNVERIFIED" default:"3" help:"Stores that one user may create before their e-mail address is verified; deleted ones count until their grace period is over. 0 is no limit. No quota of a user applies to operators." placeholder:"N" group:"config"`
 	QuotaStores            int `name:"quota-stores" env:"STOA_QUOTA_STORES" default:"100" help:"Stores that one user may create after that; 0 is no limit." placeholder:"N" group:"config"`
@@ -24,7 +21,7 @@ type Quotas struct {
 	KeepSlugs time.Duration `name:"keep-slugs" env:"STOA_KEEP_SLUGS" default:"2160h" help:"How long a slug that a store has given up, renamed or deleted, is kept for its owners; 0s frees it at once." placeholder:"TIME" group:"config"`
 }
 
-// maxQuota fits the columns of the limits that are set for one user.
+// maxQuota is the largest limit that the columns of a user's own limits can hold.
 const maxQuota = 1_000_000
 
 func (q *Quotas) check(fault func(name, format string, args ...any)) {
@@ -60,30 +57,7 @@ func (q *Quotas) limits() quotas.Limits {
 	}
 }
 
-// platformHosts are the names that the platform itself answers at.
+// platformHosts returns the hosts at which the platform itself answers.
 func (c *Config) platformHosts(publicURL string) []string {
 	return hostnames.PlatformHosts(c.BaseDomain, publicURL, c.PlatformHosts)
-}
-
-// checkPlatformHosts names the stores that have a slug or hostname of the
-// platform's: from before it answered there.
-func (c *Config) checkPlatformHosts(ctx context.Context, master *masterdb.DB) []finding {
-	const check = "platform hosts"
-	hosts := c.platformHosts(c.publicURL(c.Port))
-	found, err := hostnames.Collisions(ctx, master, c.BaseDomain, hosts)
-	switch {
-	case err != nil:
-		return []finding{{Check: check, Detail: err.Error(), Remedy: "see that the master database answers"}}
-	case len(found) == 0:
-		return []finding{{Check: check, OK: true, Detail: "no store has a name of theirs"}}
-	}
-	var out []finding
-	for _, s := range found {
-		out = append(out, finding{
-			Check: check, Store: s.StoreID.String(), Name: s.Slug,
-			Detail: fmt.Sprintf("the store %s (%s) has the platform's host %s, which leads to the platform alone", s.Slug, s.StoreID, s.Host),
-			Remedy: "have the store's owner choose another slug or hostname, or take the host out of STOA_BASE_URL and STOA_PLATFORM_HOSTS",
-		})
-	}
-	return out
 }

@@ -4,7 +4,7 @@ package main
 
 import "syscall"
 
-// openFileLimit is how many files this process may have open; 0 is unknown.
+// openFileLimit returns how many files this process may have open; 0 if unknown.
 func openFileLimit() uint64 {
 	var l syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l) != nil {

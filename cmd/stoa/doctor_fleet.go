@@ -8,23 +8,10 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/fleet"
 	"github.com/stoahq/stoa/provisioning"
-	"github.com/stoahq/stoa/tenantdb"
 )
 
-// checkManaged says whether managed databases can be made on the operator's
-// server.
-func checkManaged(ctx context.Context, server *tenantdb.Server) (string, error) {
-	m := tenantdb.NewManager(nil, nil, tenantdb.Options{Managed: server})
-	defer m.Close(ctx) //nolint:errcheck // nothing was leased
-	version, err := m.CheckServer(ctx)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", server, err)
-	}
-	return fmt.Sprintf("%s (%s) makes databases and roles", server, version), nil
-}
-
-// fleet finds what should not be and mends what it is told to. Without a
-// schema that fits it is not called.
+// fleet finds inconsistencies of the stores and repairs those that it is told to.
+// The schema must be current.
 func (cmd doctorCmd) fleet(ctx context.Context, e *env) ([]finding, error) {
 	a, err := e.openApp(ctx)
 	if err != nil {
@@ -44,7 +31,7 @@ func (cmd doctorCmd) fleet(ctx context.Context, e *env) ([]finding, error) {
 	}
 	var out []finding
 	for _, anomaly := range found {
-		out = append(out, cmd.treat(ctx, anomaly))
+		out = append(out, cmd.repair(ctx, anomaly))
 	}
 	open, err := cmd.exposed(ctx, a)
 	if out = append(out, open...); len(out) == 0 && err == nil {
@@ -54,8 +41,8 @@ func (cmd doctorCmd) fleet(ctx context.Context, e *env) ([]finding, error) {
 }
 
 // exposed finds the stores whose tables the HTTP API of a Supabase project can
-// reach, and closes them if that is wanted. One whose database cannot be looked
-// at is counted only: its health says why.
+// reach, and revokes those rights with Mend. It only counts stores whose database
+// cannot be checked: their health says why.
 func (cmd doctorCmd) exposed(ctx context.Context, a *app) (out []finding, err error) {
 	var open []fleet.Exposure
 	unknown := 0
@@ -88,9 +75,9 @@ func (cmd doctorCmd) exposed(ctx context.Context, a *app) (out []finding, err er
 	return out, err
 }
 
-// treat mends one anomaly, if that is wanted. A database is dropped only by
-// its name.
-func (cmd doctorCmd) treat(ctx context.Context, a provisioning.Inconsistency) finding {
+// repair repairs one inconsistency with Mend. It drops a database only if Drop names
+// it.
+func (cmd doctorCmd) repair(ctx context.Context, a provisioning.Inconsistency) finding {
 	f := finding{Check: string(a.Kind), Name: a.Name, Detail: a.Name + ": " + a.Detail, Remedy: a.Remedy}
 	if !a.StoreID.IsZero() {
 		f.Store = a.StoreID.String()

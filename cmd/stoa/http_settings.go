@@ -15,8 +15,8 @@ import (
 	"github.com/stoahq/stoa/limits"
 )
 
-// Door is what can be set of how requests come in.
-type Door struct {
+// HTTP holds the settings of the HTTP listener: proxies, hosts, CORS, rate limits.
+type HTTP struct {
 	TrustedProxies []string `name:"trusted-proxies" env:"STOA_TRUSTED_PROXIES" help:"Networks of the proxies in front, as CIDR: only they are believed where a request comes from." placeholder:"CIDR" group:"config"`
 	ProxyHeader    string   `name:"proxy-header" env:"STOA_PROXY_HEADER" enum:"X-Forwarded-For,Forwarded" default:"X-Forwarded-For" help:"The header in which they say it: X-Forwarded-For or Forwarded." placeholder:"NAME" group:"config"`
 	PlatformHosts  []string `name:"platform-hosts" env:"STOA_PLATFORM_HOSTS" help:"Hosts that the platform itself answers at, beside localhost and those of the base domain and base URL; stores' hostnames lead to stores alone." placeholder:"NAME" group:"config"`
@@ -35,72 +35,72 @@ type Door struct {
 	InvitationsPerHour int `name:"invitations-per-hour" env:"STOA_INVITATIONS_PER_HOUR" default:"1000" help:"Invitations sent by mail an hour, of all users together; 0 is no limit." placeholder:"N" group:"config"`
 }
 
-// maxRate keeps the arithmetic of limits exact.
+// maxRate keeps the arithmetic of rate limits exact.
 const maxRate = 10_000_000
 
-func (d *Door) check(fault func(name, format string, args ...any)) {
-	if _, err := d.proxies(); err != nil {
+func (h *HTTP) check(fault func(name, format string, args ...any)) {
+	if _, err := h.proxies(); err != nil {
 		fault("STOA_TRUSTED_PROXIES", "%v", err)
 	}
-	for _, h := range d.PlatformHosts {
-		if name, err := hostnames.Normalize(h); (err != nil || name != h) && !isIP(h) {
-			fault("STOA_PLATFORM_HOSTS", "%q is no host: name it in lower case, without scheme or port, as DNS has it", h)
+	for _, host := range h.PlatformHosts {
+		if name, err := hostnames.Normalize(host); (err != nil || name != host) && !isIP(host) {
+			fault("STOA_PLATFORM_HOSTS", "%q is no host: name it in lower case, without scheme or port, as DNS has it", host)
 		}
 	}
-	for _, o := range d.CORSOrigins {
+	for _, o := range h.CORSOrigins {
 		if u, err := url.Parse(o); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || o != u.Scheme+"://"+strings.ToLower(u.Host) {
 			fault("STOA_CORS_ORIGINS", "%q is no origin: name scheme and host, with a port unless it is the scheme's own, such as https://app.example.com", o)
 		}
 	}
-	if d.CORSCredentials && len(d.CORSOrigins) == 0 {
+	if h.CORSCredentials && len(h.CORSOrigins) == 0 {
 		fault("STOA_CORS_CREDENTIALS", "needs STOA_CORS_ORIGINS")
 	}
 	for name, rate := range map[string]int{
-		"STOA_RATE_LIMIT_AUTH": d.RateLimitAuth, "STOA_RATE_LIMIT_ADDRESS": d.RateLimitAddress, "STOA_RATE_LIMIT_USER": d.RateLimitUser,
-		"STOA_RATE_LIMIT_KEY": d.RateLimitKey, "STOA_RATE_LIMIT_STORE": d.RateLimitStore, "STOA_RATE_LIMIT_DATABASE": d.RateLimitDatabase,
-		"STOA_INVITATIONS_PER_HOUR": d.InvitationsPerHour,
+		"STOA_RATE_LIMIT_AUTH": h.RateLimitAuth, "STOA_RATE_LIMIT_ADDRESS": h.RateLimitAddress, "STOA_RATE_LIMIT_USER": h.RateLimitUser,
+		"STOA_RATE_LIMIT_KEY": h.RateLimitKey, "STOA_RATE_LIMIT_STORE": h.RateLimitStore, "STOA_RATE_LIMIT_DATABASE": h.RateLimitDatabase,
+		"STOA_INVITATIONS_PER_HOUR": h.InvitationsPerHour,
 	} {
 		if rate < 0 || rate > maxRate {
 			fault(name, "must be between 0, which is no limit, and %d", maxRate)
 		}
 	}
-	if l, err := d.limiter(slog.New(slog.DiscardHandler)); err != nil {
+	if l, err := h.limiter(slog.New(slog.DiscardHandler)); err != nil {
 		fault("REDIS_URL", "%v", err)
 	} else {
 		l.Close() //nolint:errcheck // it has no connection yet
 	}
 }
 
-func (d *Door) limiter(log *slog.Logger) (*limits.Limiter, error) { return limits.New(d.RedisURL, log) }
+func (h *HTTP) limiter(log *slog.Logger) (*limits.Limiter, error) { return limits.New(h.RedisURL, log) }
 
-// checkRedis asks the server whether it is there.
-func (d *Door) checkRedis(ctx context.Context) error {
-	l, err := d.limiter(slog.New(slog.DiscardHandler))
+// checkRedis checks that the Redis server answers.
+func (h *HTTP) checkRedis(ctx context.Context) error {
+	l, err := h.limiter(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
 	return errors.Join(l.Ping(ctx), l.Close())
 }
 
-func (d *Door) rates() httpapi.Rates {
+func (h *HTTP) rates() httpapi.Rates {
 	return httpapi.Rates{
-		Auth: d.RateLimitAuth, Address: d.RateLimitAddress, User: d.RateLimitUser, Key: d.RateLimitKey, Store: d.RateLimitStore,
-		Database: d.RateLimitDatabase,
+		Auth: h.RateLimitAuth, Address: h.RateLimitAddress, User: h.RateLimitUser, Key: h.RateLimitKey, Store: h.RateLimitStore,
+		Database: h.RateLimitDatabase,
 	}
 }
 
-func (d *Door) proxies() (httpapi.Proxies, error) {
-	networks, err := parseNetworks(d.TrustedProxies)
+func (h *HTTP) proxies() (httpapi.Proxies, error) {
+	networks, err := parseNetworks(h.TrustedProxies)
 	for _, n := range networks {
 		if n.Bits() == 0 {
 			return httpapi.Proxies{}, fmt.Errorf("must not be %s: whoever comes would be believed", n)
 		}
 	}
-	return httpapi.Proxies{Networks: networks, Header: d.ProxyHeader}, err
+	return httpapi.Proxies{Networks: networks, Header: h.ProxyHeader}, err
 }
 
-func (d *Door) cors() httpapi.CORS {
-	return httpapi.CORS{Origins: d.CORSOrigins, Credentials: d.CORSCredentials}
+func (h *HTTP) cors() httpapi.CORS {
+	return httpapi.CORS{Origins: h.CORSOrigins, Credentials: h.CORSCredentials}
 }
 
 func isIP(s string) bool {
