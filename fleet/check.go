@@ -10,26 +10,25 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Checked is what a check of a store's schema found.
+// Checked is the result of a check of a store's schema.
 type Checked struct {
 	Store   Store
-	Lagging bool      // not looked at: a migration would change it
-	Drift   []string  // what differs, in words
-	Code    stoa.Code // why it could not be looked at, or ""
+	Lagging bool      // not checked: a migration would change it
+	Drift   []string  // descriptions of the differences
+	Code    stoa.Code // why it could not be checked, or ""
 	Message string
 }
 
-// OK reports whether the schema is as it should be.
+// OK reports whether the schema is the expected one.
 func (c Checked) OK() bool { return c.Code == "" && len(c.Drift) == 0 }
 
-// checkTimeout bounds the look at one store.
+// checkTimeout bounds the check of one store.
 const checkTimeout = 30 * time.Second
 
-// Check compares the schema of the stores, all that count or only these, with
-// the one that the built-in migrations make, and tells report of each, one
-// call at a time. It changes nothing. Where the operator has migrations of
-// their own, what these add is not looked at; what they change is reported, and
-// so is a fault in their order.
+// Check compares the schema of the stores, all or only those given, with the schema
+// of the built-in migrations, and passes each result to report, one call at a time.
+// It changes nothing. Additions of the operator's custom migrations are not checked.
+// Their changes to the built-in schema and faults in their order are reported.
 func (s *Service) Check(ctx context.Context, only []stoa.StoreID, concurrency int, report func(Checked)) error {
 	list, err := s.list(ctx, selectStores+` ORDER BY s.id`)
 	if err != nil {
@@ -98,7 +97,7 @@ func (s *Service) drift(ctx context.Context, st Store) ([]string, error) {
 	if err := db.PinSession(ctx, st.ID); err != nil {
 		return nil, err
 	}
-	if err := checkOwn(ctx, db, st.ID); err != nil {
+	if err := checkHoldsStore(ctx, db, st.ID); err != nil {
 		return nil, err
 	}
 	expected, err := tenantdb.Expected(db.Engine)

@@ -12,35 +12,33 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// reachable are the stores whose tables an HTTP API such as Supabase's might
-// reach: in merchants' own databases on PostgreSQL.
+// reachable selects the stores whose tables an HTTP API such as Supabase's might
+// reach: those in merchants' own databases on PostgreSQL.
 const reachable = ` AND x.engine = 'postgresql' AND x.kind <> 'managed'`
 
-// unproven are those of reachable that were not found closed yet, or not since
-// the moment $1.
-const unproven = reachable + ` AND (x.exposure_checked_at IS NULL OR x.exposure_error IS NOT NULL AND x.exposure_checked_at < $1)`
+// unverified selects the stores of reachable that were not found closed yet and not
+// checked since the time $1.
+const unverified = reachable + ` AND (x.exposure_checked_at IS NULL OR x.exposure_error IS NOT NULL AND x.exposure_checked_at < $1)`
 
 const (
 	// exposureTimeout bounds the work on one store.
 	exposureTimeout = 30 * time.Second
-	// exposurePause is between two attempts at a store that could not be closed,
-	// such as one whose server was away.
+	// exposurePause is the time between two attempts for a store that could not be
+	// closed, such as one whose server was unreachable.
 	exposurePause = time.Hour
-	// exposurePass bounds one pass over the fleet, after which others have their
-	// turn in the queue.
-	exposurePass = 10 * time.Minute
+	// exposurePassTimeout bounds one pass over the fleet, so that other jobs can run.
+	exposurePassTimeout = 10 * time.Minute
 )
 
-// Exposure is what a look at who can reach a store's tables through an HTTP API
-// found.
+// Exposure tells whether an HTTP API reaches a store's tables.
 type Exposure struct {
 	Store   Store
-	Code    stoa.Code // database_exposed, or why it could not be looked at; "" when nobody can
+	Code    stoa.Code // database_exposed, or why it could not be checked; "" when the store is closed
 	Message string
 }
 
-// Exposed looks at all stores that an HTTP API might reach and tells report of
-// each, one call at a time. It changes nothing.
+// Exposed checks all stores that an HTTP API might reach and passes each result to
+// report, one call at a time. It changes nothing.
 func (s *Service) Exposed(ctx context.Context, concurrency int, report func(Exposure)) error {
 	list, err := s.list(ctx, selectStores+reachable+` ORDER BY s.id`)
 	if err != nil {
@@ -67,9 +65,9 @@ func (s *Service) Exposed(ctx context.Context, concurrency int, report func(Expo
 	return ctx.Err()
 }
 
-// CloseExposed takes all rights on a store's tables from the roles of an HTTP
-// API, proves that, and records it. The tables stay where they are, and the
-// store is served meanwhile.
+// CloseExposed revokes all rights on a store's tables from the roles of an HTTP API,
+// verifies that, and records it. The tables stay where they are, and the store is
+// served meanwhile.
 func (s *Service) CloseExposed(ctx context.Context, store stoa.StoreID) error {
 	var version int64 // of the credentials; 0, which is any, until it is known
 	err := stoa.CatchPanic(func() error {
@@ -78,7 +76,7 @@ func (s *Service) CloseExposed(ctx context.Context, store stoa.StoreID) error {
 			return err
 		}
 		return s.withDatabase(ctx, store, registered.Credentials, func(ctx context.Context, db *tenantdb.DB) error {
-			if err := checkOwn(ctx, db, store); err != nil {
+			if err := checkHoldsStore(ctx, db, store); err != nil {
 				return err
 			}
 			if err := db.CloseToAPI(ctx); err != nil {
@@ -88,7 +86,7 @@ func (s *Service) CloseExposed(ctx context.Context, store stoa.StoreID) error {
 		})
 	})
 	s.logPanic(ctx, store, err)
-	if ctx.Err() != nil { // stopping: nothing is known of the store
+	if ctx.Err() != nil { // stopping, which is no sign of the store's state
 		return ctx.Err()
 	}
 	recordErr := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
@@ -100,14 +98,14 @@ func (s *Service) CloseExposed(ctx context.Context, store stoa.StoreID) error {
 	return recordErr
 }
 
-// closeAll closes the stores that were not found closed yet: those that were
-// connected before each had a schema of its own.
+// closeAll closes the stores that were not found closed yet. They were connected
+// before each store had a schema of its own.
 func (s *Service) closeAll(ctx context.Context) error {
-	list, err := s.unproven(ctx)
+	list, err := s.unverified(ctx)
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	pass, cancel := context.WithTimeout(ctx, exposurePass)
+	pass, cancel := context.WithTimeout(ctx, exposurePassTimeout)
 	defer cancel()
 	var closed atomic.Int64
 	s.each(pass, list, jobConcurrency, func(st Store) {
@@ -123,12 +121,12 @@ func (s *Service) closeAll(ctx context.Context) error {
 	return ctx.Err()
 }
 
-func (s *Service) unproven(ctx context.Context) ([]Store, error) {
-	return s.list(ctx, selectStores+unproven+` ORDER BY s.id`, s.db.Now().Add(-exposurePause))
+func (s *Service) unverified(ctx context.Context) ([]Store, error) {
+	return s.list(ctx, selectStores+unverified+` ORDER BY s.id`, s.db.Now().Add(-exposurePause))
 }
 
-// withDatabase lends the database that c leads to to fn, for as long as a store
-// has.
+// withDatabase opens the database of the credentials for fn, within
+// exposureTimeout.
 func (s *Service) withDatabase(ctx context.Context, store stoa.StoreID, c tenantdb.Credentials, fn func(context.Context, *tenantdb.DB) error) error {
 	ctx, cancel := context.WithTimeout(ctx, exposureTimeout)
 	defer cancel()
@@ -143,7 +141,7 @@ func (s *Service) withDatabase(ctx context.Context, store stoa.StoreID, c tenant
 	return fn(ctx, db)
 }
 
-// each calls fn for the stores, so many at a time, until ctx ends.
+// each calls fn for the stores, a number of them concurrently, until ctx ends.
 func (s *Service) each(ctx context.Context, list []Store, concurrency int, fn func(Store)) {
 	var workers sync.WaitGroup
 	for part := range slices.Chunk(list, max(concurrency, 1)) {

@@ -24,7 +24,7 @@ import (
 // exposed is a fleet with a store in a project of a stand-in for Supabase whose
 // tables are in public, open to the project's HTTP API.
 type exposed struct {
-	bench
+	fixture
 	admin *pgx.Conn
 	store stores.Store
 }
@@ -194,7 +194,7 @@ func (x exposed) visits(t *testing.T, s *fleet.Service) (n int) {
 func TestExposedIsNamedAndClosed(t *testing.T) {
 	t.Parallel()
 	eachExposed(t, func(t *testing.T, x exposed) {
-		s := x.release(t, fleet.Options{Hold: true})
+		s := x.release(t, fleet.Options{Paused: true})
 		named := func() (code stoa.Code) {
 			must(t, s.Exposed(t.Context(), 4, func(e fleet.Exposure) {
 				if e.Store.ID == x.store.ID {
@@ -243,7 +243,7 @@ func TestPanicAtAnExposedStore(t *testing.T) {
 		t.Errorf("%d stores were looked at", looked)
 	}
 	must(t, s.Run(t.Context(), s.Job()))
-	x := exposed{bench: b, store: st}
+	x := exposed{fixture: b, store: st}
 	if at, code := x.checked(t); at != "checked" || code != string(stoa.Internal) {
 		t.Errorf("recorded: %q, %q", at, code)
 	}

@@ -1,7 +1,6 @@
-// Package fleet keeps all tenant databases on one schema: which stores lag,
-// their migration in order and with care, and what of a store's schema is not
-// as it should be. It is the operator's: nothing here asks who is calling, so
-// no request may come this way.
+// Package fleet keeps all tenant databases on one schema: it lists the stores that
+// lag, migrates them, and finds drift from the expected schema. It is for the
+// operator and checks no rights, so requests must not reach it.
 package fleet
 
 import (
@@ -14,22 +13,23 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Service looks after the fleet.
+// Service manages the schemas of all tenant databases. It is safe for concurrent
+// use.
 type Service struct {
 	db      *masterdb.DB
 	tenants *tenantdb.Manager
 	log     *slog.Logger
-	hold    bool
+	paused  bool
 }
 
 // Options tune a Service.
 type Options struct {
-	Hold bool // keeps the migrations back that no operator has asked for
+	Paused bool // runs only the migrations that an operator starts
 }
 
 // New returns a service. Its Run method is the handler of Migrations jobs.
 func New(db *masterdb.DB, tenants *tenantdb.Manager, log *slog.Logger, opts Options) *Service {
-	return &Service{db: db, tenants: tenants, log: log, hold: opts.Hold}
+	return &Service{db: db, tenants: tenants, log: log, paused: opts.Paused}
 }
 
 // Store is a store that has a database, as the registry knows it.
@@ -38,13 +38,13 @@ type Store struct {
 	Slug     string
 	Engine   tenantdb.EngineName
 	Schema   tenantdb.Schema
-	Attempts int       // of migrations since the last that went well, those that died with their process too
-	Code     stoa.Code // why the last one failed, or ""
+	Attempts int       // migrations since the last success, including those whose process died
+	Code     stoa.Code // of the last failure, or ""
 	Message  string
-	At       *time.Time // when it ended
+	At       *time.Time // when the last migration ended
 }
 
-// storeRow is Store as the registry has it.
+// storeRow is the registry's row of a Store.
 type storeRow struct {
 	ID                stoa.StoreID
 	Slug              string
@@ -56,16 +56,19 @@ type storeRow struct {
 	Message           string
 	MigratedAt        *time.Time
 
-	MigrationStarts    int // begun and not ended
+	MigrationStarts    int // started and not ended
 	MigrationStartedAt *time.Time
 }
 
-// store counts a migration that has begun and not ended as one that failed when
-// it began. It is under way, or its process died, as a database may have it do:
-// either way it is not for others to begin at once.
+// store returns the row as a Store. A migration that has started and not ended
+// counts as one that failed when it started: it is in flight, or its process died,
+// which the database may have caused. Either way no other process may start one at
+// once.
 func (r storeRow) store() Store {
-	st := Store{r.ID, r.Slug, r.Engine, tenantdb.Schema{Version: r.SchemaVersion, Own: r.OwnVersion},
-		r.MigrationAttempts + r.MigrationStarts, r.Code, r.Message, r.MigratedAt}
+	st := Store{
+		ID: r.ID, Slug: r.Slug, Engine: r.Engine, Schema: tenantdb.Schema{Version: r.SchemaVersion, Own: r.OwnVersion},
+		Attempts: r.MigrationAttempts + r.MigrationStarts, Code: r.Code, Message: r.Message, At: r.MigratedAt,
+	}
 	if r.MigrationStarts > 0 && r.MigrationStartedAt != nil {
 		st.Code, st.At = tenantdb.MigrationFailed, r.MigrationStartedAt
 		st.Message = "The migration has begun and not ended: it is under way, or its process stopped unexpectedly."
@@ -73,22 +76,22 @@ func (r storeRow) store() Store {
 	return st
 }
 
-// selectStores are the stores that count: whose database is at work, open or
-// suspended. One that waits for a database gets this binary's schema with it.
+// selectStores selects the stores whose database is in use: active and suspended
+// ones. A store without a database gets this binary's schema with its database.
 const selectStores = `SELECT s.id, s.slug, x.engine, x.schema_version, x.own_version, x.migration_attempts,
 		coalesce(x.migration_error, '') AS code, coalesce(x.migration_message, '') AS message, x.migrated_at,
 		x.migration_starts, x.migration_started_at
-	FROM store_databases x JOIN stores s ON s.id = x.store_id` + counted
+	FROM store_databases x JOIN stores s ON s.id = x.store_id` + inUse
 
-const counted = ` WHERE s.status IN ('active', 'suspended')`
+const inUse = ` WHERE s.status IN ('active', 'suspended')`
 
-// lags is the condition that a store is behind the versions $1 and $2.
+// lags is the condition that a store's schema is older than the versions $1 and $2.
 const lags = ` AND (x.schema_version < $1 OR x.own_version < $2)`
 
-// behind reports whether a schema lacks something of target.
+// behind reports whether a schema lacks migrations of target.
 func behind(s, target tenantdb.Schema) bool { return s.Version < target.Version || s.Own < target.Own }
 
-// lagging lists the stores behind target, oldest first.
+// lagging lists the stores whose schema is behind target, oldest first.
 func (s *Service) lagging(ctx context.Context, target tenantdb.Schema) ([]Store, error) {
 	return s.list(ctx, selectStores+lags+` ORDER BY s.id`, target.Version, target.Own)
 }
@@ -105,32 +108,32 @@ func (s *Service) list(ctx context.Context, query string, args ...any) ([]Store,
 	return list, nil
 }
 
-// count is how many stores there are in all that count.
+// count returns the number of stores whose database is in use.
 func (s *Service) count(ctx context.Context) (n int, err error) {
-	err = s.db.Get(ctx, &n, `SELECT count(*) FROM store_databases x JOIN stores s ON s.id = x.store_id`+counted)
+	err = s.db.Get(ctx, &n, `SELECT count(*) FROM store_databases x JOIN stores s ON s.id = x.store_id`+inUse)
 	return n, err
 }
 
 // Status is the state of the fleet.
 type Status struct {
-	Expected tenantdb.Schema `json:"expected"` // what this binary brings, with the operator's migrations
+	Expected tenantdb.Schema `json:"expected"` // of this binary and the operator's custom migrations
 	Oldest   int64           `json:"oldestReadable"`
 	Stores   int             `json:"stores"`
 	Current  int             `json:"current"`
 	Lagging  int             `json:"lagging"`
-	Ahead    int             `json:"ahead"`  // of this binary: migrated by a newer one
-	Failed   int             `json:"failed"` // the last migration did
+	Ahead    int             `json:"ahead"`  // migrated by a newer binary
+	Failed   int             `json:"failed"` // stores whose last migration failed
 	Versions []VersionCount  `json:"versions"`
 	Causes   []Cause         `json:"causes"`
 }
 
-// VersionCount is how many stores are at one version.
+// VersionCount is the number of stores at one version.
 type VersionCount struct {
 	tenantdb.Schema
 	Stores int `json:"stores"`
 }
 
-// Cause is why migrations failed, with the stores in which they did.
+// Cause is a reason why migrations failed, with the stores where they did.
 type Cause struct {
 	Code    stoa.Code `json:"code"`
 	Message string    `json:"message"`
@@ -145,13 +148,13 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 		Stores                    int
 	}
 	err := s.db.Select(ctx, &rows, `SELECT x.schema_version, x.own_version, count(*) AS stores
-		FROM store_databases x JOIN stores s ON s.id = x.store_id`+counted+`
+		FROM store_databases x JOIN stores s ON s.id = x.store_id`+inUse+`
 		GROUP BY x.schema_version, x.own_version ORDER BY x.schema_version, x.own_version`)
 	if err != nil {
 		return st, err
 	}
 	for _, r := range rows {
-		v := VersionCount{tenantdb.Schema{Version: r.SchemaVersion, Own: r.OwnVersion}, r.Stores}
+		v := VersionCount{Schema: tenantdb.Schema{Version: r.SchemaVersion, Own: r.OwnVersion}, Stores: r.Stores}
 		st.Versions = append(st.Versions, v)
 		st.Stores += r.Stores
 		switch {
@@ -174,7 +177,7 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 	return st, nil
 }
 
-// addCause groups stores by what went wrong in them.
+// addCause adds a store to the cause of its failure.
 func addCause(causes []Cause, code stoa.Code, message, slug string) []Cause {
 	for i := range causes {
 		if causes[i].Code == code && causes[i].Message == message {
@@ -182,5 +185,5 @@ func addCause(causes []Cause, code stoa.Code, message, slug string) []Cause {
 			return causes
 		}
 	}
-	return append(causes, Cause{code, message, []string{slug}})
+	return append(causes, Cause{Code: code, Message: message, Stores: []string{slug}})
 }

@@ -9,9 +9,9 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Migrations is the job that migrates the stores that lag behind the schema
-// it names. The replica that queues it has those migrations; one that has
-// not leaves it to others.
+// Migrations is the job that migrates the stores that lag behind a schema. The
+// replica that queues it has the migrations of that schema. A replica without them
+// leaves the job to others.
 type Migrations struct {
 	Schema int64 `json:"schema"`
 	Own    int64 `json:"own"`
@@ -21,34 +21,34 @@ type Migrations struct {
 func (Migrations) Kind() string { return "fleet.migrations" }
 
 const (
-	// Timeout bounds one execution of the job; what is left waits for the next.
+	// Timeout bounds one execution of the job. The next one continues.
 	Timeout = 30 * time.Minute
-	// Interval is how often the fleet is looked at for stores that lag still,
-	// or again: such as one whose server was away.
+	// Interval is how often the job runs for stores that still lag, or lag again,
+	// such as one whose server was unreachable.
 	Interval = 10 * time.Minute
-	// leaveTime is how long a replica leaves a job to others that it cannot do.
-	leaveTime = 30 * time.Second
-	// jobConcurrency leaves a server to its shoppers.
+	// snooze is how long a replica that cannot run a job leaves it to others.
+	snooze = 30 * time.Second
+	// jobConcurrency is low, so that the job does not slow down shoppers' requests.
 	jobConcurrency = 4
 )
 
-// Job is the job for what this process brings.
+// Job returns the job for the migrations of this process.
 func (s *Service) Job() Migrations {
 	target := s.tenants.Expected()
-	return Migrations{target.Version, target.Own}
+	return Migrations{Schema: target.Version, Own: target.Own}
 }
 
-// Start queues the migration of the stores that lag, if any do and it is not
-// held back. The same job closes stores to HTTP APIs: see closeAll.
+// Start queues the migration of the stores that lag, if there are any and
+// migrations are not paused. The same job closes stores to HTTP APIs: see closeAll.
 func (s *Service) Start(ctx context.Context, queue *jobs.Queue) error {
-	if s.hold {
+	if s.paused {
 		return nil
 	}
 	todo, err := s.lagging(ctx, s.tenants.Expected())
 	if err != nil {
 		return err
 	}
-	open, err := s.unproven(ctx)
+	open, err := s.unverified(ctx)
 	if err != nil || len(todo)+len(open) == 0 {
 		return err
 	}
@@ -56,20 +56,20 @@ func (s *Service) Start(ctx context.Context, queue *jobs.Queue) error {
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error { return queue.EnqueueOnce(ctx, tx, s.Job()) })
 }
 
-// Run is the job's handler. Stores that failed are tried again after a while
-// that grows with each failure.
+// Run runs the job. Stores that failed are retried after a pause that grows with
+// each failure.
 func (s *Service) Run(ctx context.Context, job Migrations) error {
 	target := s.tenants.Expected()
-	if s.hold || behind(target, tenantdb.Schema{Version: job.Schema, Own: job.Own}) {
-		return jobs.Snooze(leaveTime)
+	if s.paused || behind(target, tenantdb.Schema{Version: job.Schema, Own: job.Own}) {
+		return jobs.Snooze(snooze)
 	}
 	if err := s.closeAll(ctx); err != nil {
 		return err
 	}
 	sum, err := s.Migrate(ctx, MigrateOptions{
 		Concurrency: jobConcurrency, Canary: Share{N: 1}, MaxFailures: Share{N: 10, Percent: true},
-		skip: func(st Store) bool { return !due(st, s.db.Now()) },
-	}, func(int) {}, func(Result) {})
+		onlyDue: true,
+	}, discard{})
 	if err != nil || sum.Lagging == 0 {
 		return err
 	}
@@ -78,8 +78,8 @@ func (s *Service) Run(ctx context.Context, job Migrations) error {
 	return ctx.Err() // stopping: the queue runs the job again after the next start
 }
 
-// due reports whether it is time to try a store that failed before: 5 minutes
-// after the first time, twice as long after each further one, up to a day.
+// due reports whether it is time to retry a store that failed: 5 minutes after the
+// first failure, twice as long after each further one, up to a day.
 func due(st Store, now time.Time) bool {
 	if st.Code == "" || st.At == nil {
 		return true

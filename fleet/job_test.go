@@ -25,7 +25,7 @@ func TestJob(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		list := b.stores(t, 2)
-		held, s := b.release(t, fleet.Options{Hold: true}), b.release(t, fleet.Options{})
+		held, s := b.release(t, fleet.Options{Paused: true}), b.release(t, fleet.Options{})
 		jobs.Handle(b.queue, fleet.Timeout, s.Run)
 		queued := func() (n int) {
 			t.Helper()

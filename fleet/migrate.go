@@ -10,17 +10,17 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// MigrateOptions say which stores are migrated, how far and how carefully.
+// MigrateOptions select the stores to migrate and limit the run.
 type MigrateOptions struct {
-	To          int64          // the last built-in migration, as in tenantdb.MigrateOptions; 0 means all and the operator's own
+	To          int64          // the last built-in migration, as in tenantdb.MigrateOptions; 0 means all, and the operator's custom migrations
 	Concurrency int            // stores at a time; default 8
-	Canary      Share          // so many go first, and the rest only if all of them went well
-	MaxFailures Share          // of all stores; once more than these have failed no other is begun
+	Canary      Share          // stores that are migrated first; the others follow only if none of these fails
+	MaxFailures Share          // of all stores; no further store is started once more have failed
 	Stores      []stoa.StoreID // only these; none means all that lag
-	Timeout     time.Duration  // for one store; default 2 min
-	Grace       time.Duration  // for stores under way when the run is told to stop; default 10 s
-	DryRun      bool           // only says which stores would be migrated
-	skip        func(Store) bool
+	Timeout     time.Duration  // of one store; default 2 min
+	Grace       time.Duration  // for migrations in flight when the run is stopped; default 10 s
+	DryRun      bool           // only reports which stores would be migrated
+	onlyDue     bool           // excludes stores whose last failure is too recent
 }
 
 func (o MigrateOptions) withDefaults() MigrateOptions {
@@ -36,23 +36,23 @@ func (o MigrateOptions) withDefaults() MigrateOptions {
 	return o
 }
 
-// State is how a store came out of a run.
+// State is the state of a store after a run.
 type State string
 
 // The states of a store after a run.
 const (
-	Pending     State = "pending"     // a dry run would migrate it
-	Migrated    State = "migrated"    // its schema is the one asked for
-	Current     State = "current"     // somebody else has migrated it meanwhile
-	Failed      State = "failed"      // as recorded, with the cause
-	Interrupted State = "interrupted" // the run was stopped; what was under way is undone, or done by the next run
+	Pending     State = "pending"     // a dry run: it would be migrated
+	Migrated    State = "migrated"    // its schema is the target
+	Current     State = "current"     // another process has migrated it meanwhile
+	Failed      State = "failed"      // the cause is recorded
+	Interrupted State = "interrupted" // the run was stopped; the migration in flight is rolled back, or completed by the next run
 )
 
-// Result is what became of one store.
+// Result is the result of one store.
 type Result struct {
 	Store    Store
 	State    State
-	Schema   tenantdb.Schema // after the run, where that is known
+	Schema   tenantdb.Schema // after the run, if it is known
 	Code     stoa.Code       // of a failure
 	Message  string
 	Duration time.Duration
@@ -62,11 +62,11 @@ type Result struct {
 // Summary is the outcome of a run.
 type Summary struct {
 	Target      tenantdb.Schema `json:"target"`
-	Lagging     int             `json:"lagging"`  // when the run began
-	Migrated    int             `json:"migrated"` // those that somebody else migrated meanwhile among them
+	Lagging     int             `json:"lagging"`  // at the start of the run
+	Migrated    int             `json:"migrated"` // including those that another process migrated meanwhile
 	Failed      int             `json:"failed"`
 	Interrupted int             `json:"interrupted"`
-	Untouched   int             `json:"untouched"` // never begun
+	Untouched   int             `json:"untouched"` // not started
 	Stopped     string          `json:"stopped,omitempty"`
 	Causes      []Cause         `json:"causes"`
 	Seconds     float64         `json:"seconds"`
@@ -75,60 +75,97 @@ type Summary struct {
 // OK reports whether every store that lagged is migrated.
 func (s Summary) OK() bool { return s.Failed+s.Interrupted+s.Untouched == 0 }
 
-// Why a run stopped before its end.
+// An Observer follows a run. Its methods are called one at a time.
+type Observer interface {
+	Begin(stores int) // before the first store, with the number of stores to migrate
+	Add(Result)       // after each store
+}
+
+// discard is the Observer of a run that nobody follows.
+type discard struct{}
+
+func (discard) Begin(int)  {}
+func (discard) Add(Result) {}
+
+// The reasons for which a run stops early.
 const (
-	stoppedByCanary   = "a canary failed, so the others were not begun"
-	stoppedByFailures = "more stores failed than --max-failures allows"
+	stoppedByCanary   = "a canary failed, so the others were not started"
+	stoppedByFailures = "more stores failed than allowed"
 	stoppedByCaller   = "the run was told to stop"
 )
 
-// Migrate brings the stores that lag, as the registry has it, to the newest
-// schema. It connects to no other store. What became of each is recorded as
-// it ends and told to report, one call at a time, after begin was told how
-// many there are. When ctx ends no store is begun any more, and those under
-// way have a while to end. Runs may go on at the same time.
+// Migrate migrates the stores that lag, according to the registry, to the newest
+// schema. It connects to no other store. Each store's result is recorded when its
+// migration ends. When ctx ends, no further store is started, and migrations in
+// flight have a while to end. Runs may be concurrent.
 //
-// The error is for what kept the run from being made: invalid_request for
-// options that cannot be, or a fault of the master database.
-func (s *Service) Migrate(ctx context.Context, opts MigrateOptions, begin func(total int), report func(Result)) (Summary, error) {
-	opts = opts.withDefaults()
-	target := s.tenants.Expected()
-	sum := Summary{Target: target, Causes: []Cause{}}
-	if opts.To != 0 {
-		if opts.To < 1 || opts.To > target.Version {
-			return sum, stoa.Errorf(stoa.InvalidRequest, "The version to migrate to must be between 1 and %d, the newest schema of this binary.", target.Version)
-		}
-		sum.Target = tenantdb.Schema{Version: opts.To}
-	}
-	todo, err := s.lagging(ctx, sum.Target)
-	if err != nil {
-		return sum, err
-	}
-	all, err := s.count(ctx)
-	if err != nil {
-		return sum, err
-	}
-	todo = slices.DeleteFunc(todo, func(st Store) bool {
-		return len(opts.Stores) > 0 && !slices.Contains(opts.Stores, st.ID) || opts.skip != nil && opts.skip(st)
-	})
-	todo = inOrder(todo)
-	sum.Lagging = len(todo)
-	begin(len(todo))
-	r := &run{Service: s, opts: opts, summary: sum, report: report, limit: opts.MaxFailures.Of(all)}
-	if opts.DryRun {
-		for _, st := range todo {
-			report(Result{Store: st, State: Pending, Schema: st.Schema})
-		}
-		return sum, nil
-	}
+// The error tells why there was no run: invalid_request for invalid options, or a
+// fault of the master database.
+func (s *Service) Migrate(ctx context.Context, opts MigrateOptions, observer Observer) (Summary, error) {
 	started := time.Now()
-	r.all(ctx, todo)
+	r, err := s.plan(ctx, opts, observer)
+	if err != nil {
+		return r.summary, err
+	}
+	observer.Begin(len(r.todo))
+	if r.opts.DryRun {
+		for _, st := range r.todo {
+			observer.Add(Result{Store: st, State: Pending, Schema: st.Schema})
+		}
+		return r.summary, nil
+	}
+	canaries := min(r.opts.Canary.Of(len(r.todo)), len(r.todo))
+	r.migrateAll(ctx, r.todo[:canaries], true)
+	if canaries > 0 && canaries < len(r.todo) {
+		r.stopAfterCanary()
+	}
+	r.migrateAll(ctx, r.todo[canaries:], false)
+	r.summary.Untouched = r.summary.Lagging - r.summary.Migrated - r.summary.Failed - r.summary.Interrupted
 	r.summary.Seconds = time.Since(started).Seconds()
 	return r.summary, nil
 }
 
-// inOrder puts stores first whose last migration went well, and takes the
-// engines by turns: among the first few, the canaries, are stores of each.
+// run is a migration of the fleet.
+type run struct {
+	*Service
+	opts     MigrateOptions
+	observer Observer
+	todo     []Store // in the order in which they are migrated
+	limit    int     // failures that are allowed
+
+	mu      sync.Mutex // guards summary, and orders calls of the observer
+	summary Summary
+}
+
+// plan validates the options and selects the stores of a run.
+func (s *Service) plan(ctx context.Context, opts MigrateOptions, observer Observer) (*run, error) {
+	target := s.tenants.Expected()
+	r := &run{Service: s, opts: opts.withDefaults(), observer: observer, summary: Summary{Target: target, Causes: []Cause{}}}
+	if opts.To != 0 {
+		if opts.To < 1 || opts.To > target.Version {
+			return r, stoa.Errorf(stoa.InvalidRequest, "The version to migrate to must be between 1 and %d, the newest schema of this binary.", target.Version)
+		}
+		r.summary.Target = tenantdb.Schema{Version: opts.To}
+	}
+	lagging, err := s.lagging(ctx, r.summary.Target)
+	if err != nil {
+		return r, err
+	}
+	all, err := s.count(ctx)
+	if err != nil {
+		return r, err
+	}
+	now := s.db.Now()
+	r.todo = inOrder(slices.DeleteFunc(lagging, func(st Store) bool {
+		return len(opts.Stores) > 0 && !slices.Contains(opts.Stores, st.ID) || opts.onlyDue && !due(st, now)
+	}))
+	r.limit = opts.MaxFailures.Of(all)
+	r.summary.Lagging = len(r.todo)
+	return r, nil
+}
+
+// inOrder sorts stores whose last migration failed to the end, and alternates the
+// engines of the others, so that the canaries are of each.
 func inOrder(todo []Store) []Store {
 	byEngine, failed := map[tenantdb.EngineName][]Store{}, []Store{}
 	for _, st := range todo {
@@ -150,31 +187,17 @@ func inOrder(todo []Store) []Store {
 	return append(ordered, failed...)
 }
 
-// run is a migration of the fleet under way.
-type run struct {
-	*Service
-	opts   MigrateOptions
-	report func(Result)
-	limit  int // of failures
-
-	mu      sync.Mutex
-	summary Summary
-}
-
-func (r *run) all(ctx context.Context, todo []Store) {
-	canaries := todo[:min(r.opts.Canary.Of(len(todo)), len(todo))]
-	r.some(ctx, canaries, true)
+// stopAfterCanary stops the run if a canary failed.
+func (r *run) stopAfterCanary() {
 	r.mu.Lock()
-	if r.summary.Failed > 0 && len(canaries) > 0 && len(canaries) < len(todo) && r.summary.Stopped == "" {
+	defer r.mu.Unlock()
+	if r.summary.Failed > 0 && r.summary.Stopped == "" {
 		r.summary.Stopped = stoppedByCanary
 	}
-	r.mu.Unlock()
-	r.some(ctx, todo[len(canaries):], false)
-	r.summary.Untouched = r.summary.Lagging - r.summary.Migrated - r.summary.Failed - r.summary.Interrupted
 }
 
-// some migrates stores side by side, until all are done or the run stops.
-func (r *run) some(ctx context.Context, todo []Store, canary bool) {
+// migrateAll migrates stores concurrently until all are done or the run stops.
+func (r *run) migrateAll(ctx context.Context, todo []Store, canary bool) {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	release := context.AfterFunc(ctx, func() { time.AfterFunc(r.opts.Grace, cancel) })
@@ -184,10 +207,10 @@ func (r *run) some(ctx context.Context, todo []Store, canary bool) {
 	for range min(r.opts.Concurrency, len(todo)) {
 		workers.Go(func() {
 			for st := range queue {
-				if r.stopped(ctx) { // since this one was handed out
+				if r.stopped(ctx) { // after this store was queued
 					continue
 				}
-				result := r.one(work, st, r.summary.Target, r.opts)
+				result := r.migrateStore(work, st, r.summary.Target, r.opts)
 				result.Canary = canary
 				r.add(result)
 			}
@@ -206,7 +229,7 @@ func (r *run) some(ctx context.Context, todo []Store, canary bool) {
 	workers.Wait()
 }
 
-// stopped reports whether no more stores are to be begun.
+// stopped reports whether no further store may be started.
 func (r *run) stopped(ctx context.Context) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -216,7 +239,7 @@ func (r *run) stopped(ctx context.Context) bool {
 	return r.summary.Stopped != ""
 }
 
-// add counts a result and passes it on.
+// add counts a result and passes it to the observer.
 func (r *run) add(result Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -232,5 +255,5 @@ func (r *run) add(result Result) {
 	case Migrated, Current, Pending:
 		r.summary.Migrated++
 	}
-	r.report(result)
+	r.observer.Add(result)
 }

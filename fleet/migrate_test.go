@@ -132,7 +132,7 @@ func TestNamedStoresAndVersions(t *testing.T) {
 		t.Errorf("%+v", sum)
 	}
 	for _, to := range []int64{-1, tenantdb.LatestVersion() + 1} {
-		if _, err := s.Migrate(t.Context(), fleet.MigrateOptions{To: to}, func(int) {}, func(fleet.Result) {}); stoa.CodeOf(err) != stoa.InvalidRequest {
+		if _, err := s.Migrate(t.Context(), fleet.MigrateOptions{To: to}, &results{}); stoa.CodeOf(err) != stoa.InvalidRequest {
 			t.Errorf("--to %d: %v", to, err)
 		}
 	}
@@ -159,7 +159,7 @@ func TestRunsAtOnce(t *testing.T) {
 		for range 2 {
 			s := b.release(t, fleet.Options{})
 			go func() {
-				sum, err := s.Migrate(t.Context(), fleet.MigrateOptions{MaxFailures: many}, func(int) {}, func(fleet.Result) {})
+				sum, err := s.Migrate(t.Context(), fleet.MigrateOptions{MaxFailures: many}, &results{})
 				if err != nil {
 					t.Error(err)
 				}
@@ -188,7 +188,7 @@ func TestStop(t *testing.T) {
 	s := b.release(t, fleet.Options{})
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	sum, err := s.Migrate(ctx, fleet.MigrateOptions{Concurrency: 1, Grace: time.Minute}, func(int) {}, func(fleet.Result) { stop() })
+	sum, err := s.Migrate(ctx, fleet.MigrateOptions{Concurrency: 1, Grace: time.Minute}, &results{added: stop})
 	must(t, err)
 	if sum.Migrated != 1 || sum.Untouched != 4 || sum.Failed+sum.Interrupted != 0 || sum.OK() || sum.Stopped == "" {
 		t.Errorf("%+v", sum)
@@ -215,7 +215,7 @@ func TestStopWithAStoreThatHangs(t *testing.T) {
 		<-h.reached
 		stop()
 	}()
-	sum, err := service.Migrate(ctx, fleet.MigrateOptions{Grace: time.Millisecond, Timeout: time.Minute}, func(int) {}, func(fleet.Result) {})
+	sum, err := service.Migrate(ctx, fleet.MigrateOptions{Grace: time.Millisecond, Timeout: time.Minute}, &results{})
 	must(t, err)
 	if sum.Interrupted != 1 || sum.Failed != 0 {
 		t.Errorf("%+v", sum)
@@ -316,7 +316,7 @@ func copies(t *testing.T, tx *masterdb.Tx, of stoa.StoreID, n int) error {
 }
 
 // redirect gives the store credentials that lead to address.
-func (b bench) redirect(t *testing.T, s stores.Store, address *net.TCPAddr) {
+func (b fixture) redirect(t *testing.T, s stores.Store, address *net.TCPAddr) {
 	t.Helper()
 	c := tenantdb.Credentials{
 		Kind: tenantdb.KindPostgreSQL, Engine: tenantdb.PostgreSQL, Host: address.IP.String(), Port: address.Port,

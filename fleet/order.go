@@ -14,39 +14,39 @@ import (
 )
 
 const (
-	// orderSample is how many stores of each version are asked at a start, the
-	// oldest: one that was connected after a file was added has it.
+	// orderSample is how many stores of each version are checked at a start: the
+	// oldest, since a store that was connected after a file was added has it.
 	orderSample = 5
-	// orderVersions bounds the versions of which stores are asked: those that most
+	// orderVersions bounds the versions whose stores are checked: those that most
 	// stores have.
 	orderVersions = 8
-	// orderTimeout bounds the questions at a start, and orderSearch those to all
-	// stores, which only names those that a fault concerns.
-	orderTimeout = 5 * time.Second
-	orderSearch  = 30 * time.Second
-	// orderConcurrency is how many stores are asked at a time.
+	// orderTimeout bounds the check of the sample. orderSearchTimeout bounds the check
+	// of all stores, which only adds the names of those that a fault concerns.
+	orderTimeout       = 5 * time.Second
+	orderSearchTimeout = 30 * time.Second
+	// orderConcurrency is how many stores are checked at the same time.
 	orderConcurrency = 16
 )
 
-// OrderFault is a fault in the order of the operator's own migrations, with the
+// OrderFault is a fault in the order of the operator's custom migrations, with the
 // stores that it concerns.
 type OrderFault struct {
 	tenantdb.MigrationOrderFault
-	Stores []string // slugs of those that were found
-	Asked  int      // stores that answered and could have it
-	sure   bool     // a database on the operator's own server has it
+	Stores  []string // slugs of those that were found
+	Asked   int      // stores that answered and could have the fault
+	managed bool     // a database on the operator's own server has it
 }
 
-// Refuses reports whether no process may start with such files: a managed
-// database has the fault, or most of those asked. What a single merchant's
-// database claims keeps no platform from starting.
-func (f OrderFault) Refuses() bool { return f.sure || 2*len(f.Stores) > f.Asked }
+// Refuses reports whether no process may start with such files: a managed database
+// has the fault, or most of those that were checked. The claim of a single
+// merchant's database must not prevent a start.
+func (f OrderFault) Refuses() bool { return f.managed || 2*len(f.Stores) > f.Asked }
 
 // same reports whether of is the same fault: the files of each engine have the
 // same numbers.
 func (f OrderFault) same(of OrderFault) bool { return of.Version == f.Version && of.Gone() == f.Gone() }
 
-// String says what is wrong, in which stores, and what to do.
+// String describes the fault, its stores, and what to do.
 func (f OrderFault) String() string {
 	const few = 3
 	list := strings.Join(f.Stores[:min(few, len(f.Stores))], ", ")
@@ -56,19 +56,20 @@ func (f OrderFault) String() string {
 	return fmt.Sprintf("%s (stores: %s)", f.MigrationOrderFault, list)
 }
 
-// storeVersions is what a store's database has on record.
+// storeVersions is the content of a store's version table.
 type storeVersions struct {
 	store   Store
 	managed bool
 	applied []int64
 }
 
-// CheckOrder finds out whether the operator's own migrations can run in the order
-// of their numbers: whether a file was added below one that has run already, or
-// one that has run is gone. The registry knows only the highest version of each
-// store, so the version tables of a few stores are read, or with all set those of
-// every store. Stores that do not answer in time are left out. If a fault of the
-// few refuses a start, all are asked, to name the stores.
+// CheckOrder checks that the operator's custom migrations can run in the order of
+// their numbers: that no file was added below one that has run already, and that
+// none that has run is missing. The registry has only the highest version of each
+// store, so CheckOrder reads the version tables of a sample of the stores, or of
+// every store if all is set. Stores that do not answer in time are left out. If a
+// fault in the sample refuses a start, all stores are checked, to name those that it
+// concerns.
 func (s *Service) CheckOrder(ctx context.Context, all bool) ([]OrderFault, error) {
 	own := s.tenants.CustomMigrations()
 	if own == nil {
@@ -79,11 +80,11 @@ func (s *Service) CheckOrder(ctx context.Context, all bool) ([]OrderFault, error
 		return nil, err
 	}
 	if all {
-		return orderFaults(own, s.askVersions(ctx, list, orderSearch)), nil
+		return orderFaults(own, s.readVersions(ctx, list, orderSearchTimeout)), nil
 	}
-	faults := orderFaults(own, s.askVersions(ctx, sampled(list), orderTimeout))
+	faults := orderFaults(own, s.readVersions(ctx, sample(list), orderTimeout))
 	if slices.ContainsFunc(faults, OrderFault.Refuses) {
-		for _, f := range orderFaults(own, s.askVersions(ctx, list, orderSearch)) {
+		for _, f := range orderFaults(own, s.readVersions(ctx, list, orderSearchTimeout)) {
 			if i := slices.IndexFunc(faults, f.same); i >= 0 && len(f.Stores) > len(faults[i].Stores) {
 				faults[i].Stores = f.Stores
 			}
@@ -92,9 +93,9 @@ func (s *Service) CheckOrder(ctx context.Context, all bool) ([]OrderFault, error
 	return faults, nil
 }
 
-// sampled takes the first few of each version, for the versions that most stores
-// have.
-func sampled(list []Store) (few []Store) {
+// sample returns the first few stores of each version, for the versions that most
+// stores have.
+func sample(list []Store) (few []Store) {
 	count := map[int64]int{}
 	for _, st := range list {
 		count[st.Schema.Own]++
@@ -115,9 +116,9 @@ func sampled(list []Store) (few []Store) {
 	return few
 }
 
-// askVersions reads the version tables of the stores that answer in time, in
+// readVersions reads the version tables of the stores that answer in time, in
 // their order.
-func (s *Service) askVersions(ctx context.Context, list []Store, limit time.Duration) []storeVersions {
+func (s *Service) readVersions(ctx context.Context, list []Store, limit time.Duration) []storeVersions {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	answers := make([]*storeVersions, len(list))
@@ -147,7 +148,7 @@ func (s *Service) askVersions(ctx context.Context, list []Store, limit time.Dura
 	return found
 }
 
-// versionsOf reads a store's version table; nil where that cannot be done.
+// versionsOf reads a store's version table. It returns nil if that fails.
 func (s *Service) versionsOf(ctx context.Context, st Store) *storeVersions {
 	answer := &storeVersions{store: st}
 	err := stoa.CatchPanic(func() error {
@@ -157,7 +158,7 @@ func (s *Service) versionsOf(ctx context.Context, st Store) *storeVersions {
 		}
 		answer.managed = c.Kind == tenantdb.Managed
 		return s.withDatabase(ctx, st.ID, c, func(ctx context.Context, db *tenantdb.DB) (err error) {
-			if err := checkOwn(ctx, db, st.ID); err != nil {
+			if err := checkHoldsStore(ctx, db, st.ID); err != nil {
 				return err
 			}
 			answer.applied, err = db.CustomVersions(ctx)
@@ -171,7 +172,7 @@ func (s *Service) versionsOf(ctx context.Context, st Store) *storeVersions {
 	return answer
 }
 
-// orderFaults gathers the faults of the stores.
+// orderFaults collects the faults of the stores.
 func orderFaults(own *tenantdb.CustomMigrations, answers []storeVersions) (faults []OrderFault) {
 	for _, a := range answers {
 		for _, f := range own.OrderFaults(a.store.Engine, a.applied) {
@@ -180,7 +181,7 @@ func orderFaults(own *tenantdb.CustomMigrations, answers []storeVersions) (fault
 				i, faults = len(faults), append(faults, OrderFault{MigrationOrderFault: f})
 			}
 			faults[i].Stores = append(faults[i].Stores, a.store.Slug)
-			faults[i].sure = faults[i].sure || a.managed
+			faults[i].managed = faults[i].managed || a.managed
 		}
 	}
 	for i, f := range faults {

@@ -15,7 +15,7 @@ import (
 )
 
 // remove takes a migration from the operator's.
-func (b bench) remove(t *testing.T, name string) {
+func (b fixture) remove(t *testing.T, name string) {
 	t.Helper()
 	for _, folder := range []string{"sqlite", "postgres", "mysql"} {
 		must(t, os.Remove(filepath.Join(b.ownDir, folder, name)))
@@ -24,7 +24,7 @@ func (b bench) remove(t *testing.T, name string) {
 
 // order is what CheckOrder finds in a replica with the migrations as they are
 // now: in one line each, with "!" first where no process may start.
-func (b bench) order(t *testing.T, all bool) (found []string) {
+func (b fixture) order(t *testing.T, all bool) (found []string) {
 	t.Helper()
 	faults, err := b.release(t, fleet.Options{}).CheckOrder(t.Context(), all)
 	must(t, err)

@@ -23,9 +23,9 @@ import (
 	"github.com/stoahq/stoa/tenantdb/tenantdbtest"
 )
 
-// bench is a platform with stores, and a replica of a release that brings
+// fixture is a platform with stores, and a replica of a release that brings
 // migrations which they have not.
-type bench struct {
+type fixture struct {
 	db       *masterdb.DB
 	ring     *keyring.Ring
 	dataDir  string
@@ -37,14 +37,14 @@ type bench struct {
 	rules    tenantdb.SupabaseRules
 }
 
-func setup(t *testing.T, db *masterdb.DB) bench {
+func setup(t *testing.T, db *masterdb.DB) fixture {
 	t.Helper()
 	ring, err := keyring.Parse(keyring.Generate("test"))
 	must(t, err)
 	log := slog.New(slog.DiscardHandler)
 	queue, err := jobs.New(db, log, jobs.Options{})
 	must(t, err)
-	b := bench{db: db, ring: ring, dataDir: t.TempDir(), ownDir: t.TempDir(), queue: queue, rules: tenantdbtest.SupabaseRules()}
+	b := fixture{db: db, ring: ring, dataDir: t.TempDir(), ownDir: t.TempDir(), queue: queue, rules: tenantdbtest.SupabaseRules()}
 	b.old = b.manager(t, "")
 	b.registry = stores.New(db, credits.New(db), b.old, queue, hostnames.New(db, "shops.test", log), log)
 	b.owner = access.Principal{UserID: stoa.NewID[stoa.UserID]()}
@@ -55,7 +55,7 @@ func setup(t *testing.T, db *masterdb.DB) bench {
 }
 
 // write adds a migration to the operator's, the same for every engine.
-func (b bench) write(t *testing.T, name, statement string) {
+func (b fixture) write(t *testing.T, name, statement string) {
 	t.Helper()
 	for _, folder := range []string{"sqlite", "postgres", "mysql"} {
 		must(t, os.MkdirAll(filepath.Join(b.ownDir, folder), 0o700))
@@ -64,7 +64,7 @@ func (b bench) write(t *testing.T, name, statement string) {
 }
 
 // manager is a replica's, with the operator's migrations in ownDir if any.
-func (b bench) manager(t *testing.T, ownDir string) *tenantdb.Manager {
+func (b fixture) manager(t *testing.T, ownDir string) *tenantdb.Manager {
 	t.Helper()
 	own, err := tenantdb.LoadCustomMigrations(ownDir)
 	must(t, err)
@@ -76,13 +76,13 @@ func (b bench) manager(t *testing.T, ownDir string) *tenantdb.Manager {
 }
 
 // release is a replica with the operator's migrations as they are now.
-func (b bench) release(t *testing.T, opts fleet.Options) *fleet.Service {
+func (b fixture) release(t *testing.T, opts fleet.Options) *fleet.Service {
 	t.Helper()
 	return fleet.New(b.db, b.manager(t, b.ownDir), slog.New(slog.DiscardHandler), opts)
 }
 
 // store makes an active store with the schema of the release before.
-func (b bench) store(t *testing.T, engine tenantdb.EngineName) stores.Store {
+func (b fixture) store(t *testing.T, engine tenantdb.EngineName) stores.Store {
 	t.Helper()
 	s, err := b.registry.Create(t.Context(), b.owner, stores.NewStore{Name: "Shop"})
 	must(t, err)
@@ -94,7 +94,7 @@ func (b bench) store(t *testing.T, engine tenantdb.EngineName) stores.Store {
 	return s
 }
 
-func (b bench) stores(t *testing.T, n int) (list []stores.Store) {
+func (b fixture) stores(t *testing.T, n int) (list []stores.Store) {
 	t.Helper()
 	for range n {
 		list = append(list, b.store(t, tenantdb.SQLite))
@@ -102,7 +102,7 @@ func (b bench) stores(t *testing.T, n int) (list []stores.Store) {
 	return list
 }
 
-func (b bench) connect(t *testing.T, s stores.Store, c tenantdb.Credentials) {
+func (b fixture) connect(t *testing.T, s stores.Store, c tenantdb.Credentials) {
 	t.Helper()
 	ctx := t.Context()
 	db, err := b.old.OpenUnleased(c)
@@ -126,7 +126,7 @@ func (b bench) connect(t *testing.T, s stores.Store, c tenantdb.Credentials) {
 }
 
 // tenant runs a statement in a store's own database.
-func (b bench) tenant(t *testing.T, s stores.Store, query string, args ...any) {
+func (b fixture) tenant(t *testing.T, s stores.Store, query string, args ...any) {
 	t.Helper()
 	must(t, b.in(t, s, func(db *tenantdb.DB) error {
 		_, err := db.Exec(t.Context(), query, args...)
@@ -134,7 +134,7 @@ func (b bench) tenant(t *testing.T, s stores.Store, query string, args ...any) {
 	}))
 }
 
-func (b bench) in(t *testing.T, s stores.Store, do func(*tenantdb.DB) error) error {
+func (b fixture) in(t *testing.T, s stores.Store, do func(*tenantdb.DB) error) error {
 	t.Helper()
 	c, err := b.old.Load(t.Context(), b.db, s.ID)
 	must(t, err)
@@ -145,7 +145,7 @@ func (b bench) in(t *testing.T, s stores.Store, do func(*tenantdb.DB) error) err
 }
 
 // usurp makes the store's database another store's.
-func (b bench) usurp(t *testing.T, s stores.Store) (mend func()) {
+func (b fixture) usurp(t *testing.T, s stores.Store) (mend func()) {
 	t.Helper()
 	other := stoa.NewID[stoa.StoreID]()
 	b.tenant(t, s, `UPDATE stores SET id = ? WHERE id = ?`, other, s.ID)
@@ -153,7 +153,7 @@ func (b bench) usurp(t *testing.T, s stores.Store) (mend func()) {
 }
 
 // hasNotes reports whether the operator's table is there.
-func (b bench) hasNotes(t *testing.T, s stores.Store) bool {
+func (b fixture) hasNotes(t *testing.T, s stores.Store) bool {
 	t.Helper()
 	return b.in(t, s, func(db *tenantdb.DB) error {
 		var n int
@@ -162,7 +162,7 @@ func (b bench) hasNotes(t *testing.T, s stores.Store) bool {
 }
 
 // exec runs a statement in the master.
-func (b bench) exec(t *testing.T, query string, args ...any) {
+func (b fixture) exec(t *testing.T, query string, args ...any) {
 	t.Helper()
 	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(t.Context(), query, args...)
@@ -170,16 +170,25 @@ func (b bench) exec(t *testing.T, query string, args ...any) {
 	}))
 }
 
-// results collects what a run reports.
+// results is an observer that collects the results of a run.
 type results struct {
-	mu   sync.Mutex
-	list []fleet.Result
+	mu    sync.Mutex
+	total int
+	list  []fleet.Result
+	added func() // called after each result, unless nil
 }
 
-func (r *results) add(one fleet.Result) {
+// Begin implements fleet.Observer.
+func (r *results) Begin(total int) { r.total = total }
+
+// Add implements fleet.Observer.
+func (r *results) Add(one fleet.Result) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.list = append(r.list, one)
+	if r.added != nil {
+		r.added()
+	}
 }
 
 // states counts the results.
@@ -194,12 +203,11 @@ func (r *results) states() map[fleet.State]int {
 // migrate runs over the fleet and fails the test if it could not.
 func migrate(t *testing.T, s *fleet.Service, opts fleet.MigrateOptions) (fleet.Summary, *results) {
 	t.Helper()
-	r := &results{}
-	total := -1
-	sum, err := s.Migrate(t.Context(), opts, func(n int) { total = n }, r.add)
+	r := &results{total: -1}
+	sum, err := s.Migrate(t.Context(), opts, r)
 	must(t, err)
-	if total != sum.Lagging {
-		t.Errorf("begins with %d stores, %d lag", total, sum.Lagging)
+	if r.total != sum.Lagging {
+		t.Errorf("begins with %d stores, %d lag", r.total, sum.Lagging)
 	}
 	return sum, r
 }

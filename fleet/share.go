@@ -21,7 +21,7 @@ func ParseShare(s string) (Share, error) {
 	if err != nil || n < 0 || percent && n > 100 {
 		return Share{}, errShare
 	}
-	return Share{n, percent}, nil
+	return Share{N: n, Percent: percent}, nil
 }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
@@ -30,7 +30,7 @@ func (s *Share) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// Of is the share of total stores; a percentage is rounded up.
+// Of returns the share of total stores. A percentage is rounded up.
 func (s Share) Of(total int) int {
 	if s.Percent {
 		return (total*s.N + 99) / 100

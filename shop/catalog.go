@@ -23,8 +23,8 @@ type (
 	ImageID    = stoa.ID[imageKind]
 )
 
-// The largest values that are accepted: far above any price, far below what
-// overflows in a sum, and the range of an INTEGER column.
+// The largest accepted values. maxPriceMinor is far above any price and far below
+// what overflows in a sum. maxStock is the range of an INTEGER column.
 const (
 	maxPriceMinor = 1_000_000_000_000
 	maxStock      = 1<<31 - 1
@@ -38,7 +38,7 @@ type Category struct {
 	Description string     `json:"description"`
 }
 
-// NewCategory is what AddCategory needs. Parent is another category's slug,
+// NewCategory describes a category to create. Parent is another category's slug,
 // or empty.
 type NewCategory struct {
 	Name        string `json:"name"`
@@ -93,7 +93,7 @@ func categoryID(ctx context.Context, tx *tenantdb.Tx, field, slug string) (*Cate
 	return &id, err
 }
 
-// NewProduct is what AddProduct needs: a product with one variant and at
+// NewProduct describes a product to create, with one variant and at
 // most one image.
 type NewProduct struct {
 	Name        string `json:"name"`
@@ -177,7 +177,7 @@ func (n NewProduct) insert(ctx context.Context, tx *tenantdb.Tx) (ProductID, err
 	return id, err
 }
 
-// duplicate finds out, after the transaction, which unique value was in use.
+// duplicate returns, after the transaction, which unique value is in use.
 func (n NewProduct) duplicate(ctx context.Context, db *tenantdb.DB, cause error) error {
 	var faults stoa.Invalid
 	for _, u := range []struct{ field, value, query string }{
@@ -195,5 +195,5 @@ func (n NewProduct) duplicate(ctx context.Context, db *tenantdb.DB, cause error)
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	return cause // gone again meanwhile
+	return cause // it is free again meanwhile
 }

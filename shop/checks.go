@@ -16,11 +16,11 @@ import (
 	"github.com/stoahq/stoa/mail"
 )
 
-// A check says what is wrong with a value, in words that follow the field's
-// name, or "" when nothing is.
+// A check returns what is wrong with a value, as text that follows the field's name,
+// or "".
 type check func(string) string
 
-// optional lets the empty string pass.
+// optional returns c for which the empty string is valid.
 func optional(c check) check {
 	return func(s string) string {
 		if s == "" {
@@ -30,13 +30,13 @@ func optional(c check) check {
 	}
 }
 
-// checkLine takes text of at most limit characters without line breaks. What passes
-// is kept literally, spaces at the ends included.
+// checkLine accepts text of at most limit characters without line breaks. The text is
+// stored literally, including spaces at its ends.
 func checkLine(limit int) check {
 	return func(s string) string { return checkText(s, limit, "") }
 }
 
-// checkLines takes text of at most limit characters in any number of lines.
+// checkLines accepts text of at most limit characters in any number of lines.
 func checkLines(limit int) check {
 	return func(s string) string { return checkText(s, limit, "\n\r\t") }
 }
@@ -55,7 +55,7 @@ func checkText(s string, limit int, controls string) string {
 	return ""
 }
 
-// checkName takes a line that shows something.
+// checkName accepts a line with a visible character.
 func checkName(limit int) check {
 	return func(s string) string {
 		if strings.TrimSpace(s) == "" {
@@ -76,7 +76,7 @@ func checkSlug(limit int) check {
 	}
 }
 
-// checkSKU keeps out spaces at the ends, which MySQL does not tell apart.
+// checkSKU refuses spaces at the ends, which MySQL does not distinguish.
 func checkSKU(s string) string {
 	if s != strings.TrimSpace(s) {
 		return "must not begin or end with a space"
@@ -101,8 +101,8 @@ func checkPhone(s string) string {
 	return ""
 }
 
-// checkURL accepts no user information: a link with a password in it is
-// either a mistake or a disguise.
+// checkURL refuses user information: a link that contains a password is a mistake or
+// a deception.
 func checkURL(s string) string {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || strings.ContainsFunc(s, unicode.IsSpace) {
@@ -111,7 +111,7 @@ func checkURL(s string) string {
 	return checkLine(2048)(s)
 }
 
-// checkCountry takes ISO 3166-1 alpha-2. Canonicalize turns codes of former
+// checkCountry accepts ISO 3166-1 alpha-2. Canonicalize turns codes of former
 // countries, and UK, into today's.
 func checkCountry(s string) string {
 	r, err := language.ParseRegion(s)
@@ -128,8 +128,8 @@ func checkCurrency(s string) string {
 	return ""
 }
 
-// zoneForm keeps out what LoadLocation would take from the machine's own
-// folders ("posix/UTC", "localtime"); every name in the IANA database fits.
+// zoneForm refuses names that LoadLocation would read from the machine's own folders
+// ("posix/UTC", "localtime"). Every name in the IANA database matches.
 var zoneForm = regexp.MustCompile(`^[A-Z][A-Za-z0-9_+-]*(?:/[A-Z][A-Za-z0-9_+-]*){0,2}$`)
 
 func checkTimezone(s string) string {
@@ -143,8 +143,8 @@ func checkTimezone(s string) string {
 	return ""
 }
 
-// checkLocale takes a BCP 47 tag in its canonical spelling, so that everyone who
-// reads it finds the same text.
+// checkLocale accepts a BCP 47 tag in its canonical spelling, so that each locale has
+// one text.
 func checkLocale(s string) string {
 	tag, err := language.Parse(s)
 	base, _, _ := tag.Raw()
@@ -157,7 +157,7 @@ func checkLocale(s string) string {
 	return ""
 }
 
-// verify runs one check and records what it says.
+// verify runs one check and adds its result to faults.
 func verify(faults *stoa.Invalid, field, value string, c check) {
 	if message := c(value); message != "" {
 		faults.Add(field, "%s", message)

@@ -6,29 +6,29 @@ import (
 	"strings"
 )
 
-// A merchant's database may hold more than the schema allows: a constraint can
-// be dropped and a table replaced by a view. So each query bounds what it
-// reads. A text is cut one character behind its limit, by which tenantdb sees
-// that it is too long and refuses it: a text that was cut is never used.
+// A merchant's database may contain more than the schema allows: a constraint can be
+// dropped and a table replaced by a view. So each query bounds what it reads. A text
+// is cut one character after its limit. tenantdb recognizes by that character that
+// the text is too long and refuses it, so a text that was cut is never used.
 
 // idLength is the number of characters of an id.
 const idLength = 36
 
-// cutText is SQL for a text of at most limit characters.
+// cutText returns SQL for a text of at most limit characters.
 func cutText(expression string, limit int) string {
 	return "substr(" + expression + ", 1, " + strconv.Itoa(limit+1) + ")"
 }
 
-// cutAny is cutText for an expression of another type, such as an id or JSON.
+// cutAny is like cutText, for an expression of another type, such as an id or JSON.
 // NULL may become an empty text.
 func cutAny(expression string, limit int) string {
 	return cutText("concat("+expression+", '')", limit)
 }
 
-// cutID is SQL for an id.
+// cutID returns SQL for an id.
 func cutID(expression string) string { return cutAny(expression, idLength) }
 
-// selectList is SQL for the columns that a T is read from. The db tag of a
+// selectList returns SQL for the columns that a T is read from. The db tag of a
 // field names its column, the sql tag an expression for it; without one it is
 // the column of that name in table. Text needs a max tag: its limit in
 // characters. JSON needs none.
@@ -45,8 +45,8 @@ func selectList[T any](table string) string {
 	return strings.Join(list, ", ")
 }
 
-// bounded panics for text without a limit: the queries are made when the
-// program starts, and a test makes them too.
+// bounded returns SQL for a bounded expression. It panics for a text without a limit:
+// the queries are built when the program starts, and in every test.
 func bounded(f reflect.StructField, expression string) string {
 	t := f.Type
 	if t.Kind() == reflect.Pointer {

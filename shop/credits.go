@@ -11,18 +11,19 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// CreditPosition says how far the copies of the store's credits are.
+// CreditPosition is the position of the copies of the store's credits.
 type CreditPosition struct {
 	Version int64 `db:"version"` // of the account in credit_balance_cache; -1 for none
 	Seq     int64 `db:"seq"`     // of the last transaction that credit_spending_log has seen
 }
 
-// Before reports whether p is behind q. Copies only ever go forward.
+// Before reports whether p is before q. The position of the copies only increases.
 func (p CreditPosition) Before(q CreditPosition) bool {
 	return p.Seq < q.Seq || p.Seq == q.Seq && p.Version < q.Version
 }
 
-// ReadCreditPosition returns it, and puts it there if there is none yet.
+// ReadCreditPosition returns the position. It inserts the initial one if there is
+// none.
 func ReadCreditPosition(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) (CreditPosition, error) {
 	const query = `SELECT version, seq FROM credit_copies WHERE store_id = ? LIMIT 1`
 	var p CreditPosition
@@ -31,7 +32,7 @@ func ReadCreditPosition(ctx context.Context, db *tenantdb.DB, store stoa.StoreID
 		return p, err
 	}
 	_, err = db.Exec(ctx, `INSERT INTO credit_copies (store_id, version, seq) VALUES (?, -1, 0)`, store)
-	if err != nil && !tenantdb.IsUnique(err) { // unique: someone was faster
+	if err != nil && !tenantdb.IsUnique(err) { // unique: a concurrent call has inserted it
 		return p, err
 	}
 	if err = db.Get(ctx, &p, query, store); errors.Is(err, tenantdb.ErrNotFound) {
@@ -40,10 +41,9 @@ func ReadCreditPosition(ctx context.Context, db *tenantdb.DB, store stoa.StoreID
 	return p, err
 }
 
-// CopyCredits takes the copies from one position to a later one, in one
-// transaction: the log gets what was spent between the two, and the account is
-// balance. It reports false, and has changed nothing, when the copies are not at
-// the first position any more.
+// CopyCredits moves the copies from one position to a later one in one transaction:
+// it adds the spendings between the two to the log and stores the balance. It reports
+// false, and changes nothing, when the copies are no longer at the first position.
 func CopyCredits(ctx context.Context, db *tenantdb.DB, from, to CreditPosition, spent []credits.Transaction, balance credits.Balance) (moved bool, err error) {
 	return moveCredits(ctx, db, balance.StoreID, from, to, func(tx *tenantdb.Tx) error {
 		if err := logSpendings(ctx, tx, balance.StoreID, from, to, spent); err != nil {
@@ -53,14 +53,15 @@ func CopyCredits(ctx context.Context, db *tenantdb.DB, from, to CreditPosition, 
 	})
 }
 
-// LogSpendings is CopyCredits on the way there: it leaves the balance.
+// LogSpendings is CopyCredits without the balance, for a position in between.
 func LogSpendings(ctx context.Context, db *tenantdb.DB, store stoa.StoreID, from, to CreditPosition, spent []credits.Transaction) (moved bool, err error) {
 	return moveCredits(ctx, db, store, from, to, func(tx *tenantdb.Tx) error {
 		return logSpendings(ctx, tx, store, from, to, spent)
 	})
 }
 
-// moveCredits runs write for the one who moves the position.
+// moveCredits moves the position and runs write in the same transaction, unless the
+// copies are no longer at from.
 func moveCredits(ctx context.Context, db *tenantdb.DB, store stoa.StoreID, from, to CreditPosition, write func(*tenantdb.Tx) error) (moved bool, err error) {
 	err = db.Tx(ctx, func(tx *tenantdb.Tx) error {
 		n, err := tx.Exec(ctx, `UPDATE credit_copies SET version = ?, seq = ? WHERE store_id = ? AND version = ? AND seq = ?`,
@@ -78,7 +79,7 @@ func moveCredits(ctx context.Context, db *tenantdb.DB, store stoa.StoreID, from,
 const spendingsAtOnce = 100
 
 func logSpendings(ctx context.Context, tx *tenantdb.Tx, store stoa.StoreID, from, to CreditPosition, spent []credits.Transaction) error {
-	// The position decides what is there. Rows beyond it are no copies of ours.
+	// The position is authoritative: rows beyond it were not written by this package.
 	_, err := tx.Exec(ctx, `DELETE FROM credit_spending_log WHERE store_id = ? AND seq > ? AND seq <= ?`, store, from.Seq, to.Seq)
 	if err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Owner is the platform's user who owns the store.
+// Owner is the user of the platform who owns the store.
 type Owner struct {
 	ID        stoa.UserID
 	Email     string
@@ -15,10 +15,10 @@ type Owner struct {
 	LastName  string
 }
 
-// CreateOwner writes the owner's row of users unless a user of this id is
-// there; an existing row is never changed. It fails with email_taken when the
-// address is another user's: to make that user the owner would hand the shop
-// to whoever signed up with the address first.
+// CreateOwner inserts the owner's row of users unless a user with this id exists; it
+// never changes an existing row. It fails with email_taken when the address is
+// another user's: to make that user the owner would give the store to whoever signed
+// up with the address first.
 func CreateOwner(ctx context.Context, db *tenantdb.DB, o Owner) error {
 	if present, err := holdsUser(ctx, db, o.ID); present || err != nil {
 		return err
@@ -30,7 +30,7 @@ func CreateOwner(ctx context.Context, db *tenantdb.DB, o Owner) error {
 	if !tenantdb.IsUnique(err) {
 		return err
 	}
-	if present, err := holdsUser(ctx, db, o.ID); present || err != nil { // someone was faster
+	if present, err := holdsUser(ctx, db, o.ID); present || err != nil { // a concurrent call has inserted it
 		return err
 	}
 	return stoa.Errorf(stoa.EmailTaken,

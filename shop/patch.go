@@ -1,38 +1,17 @@
 package shop
 
 import (
-	"cmp"
 	"encoding/json"
 	"maps"
+	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/stoahq/stoa"
 )
 
-// ProfilePatch changes a profile: nil leaves a field alone, an empty string
-// clears an optional one. Theme and Settings are replaced as a whole.
-type ProfilePatch struct {
-	Name         *string `json:"name,omitempty"`
-	Slug         *string `json:"slug,omitempty"`
-	Description  *string `json:"description,omitempty"`
-	ContactEmail *string `json:"contactEmail,omitempty"`
-	ContactPhone *string `json:"contactPhone,omitempty"`
-	Website      *string `json:"website,omitempty"`
-	AddressLine1 *string `json:"addressLine1,omitempty"`
-	AddressLine2 *string `json:"addressLine2,omitempty"`
-	City         *string `json:"city,omitempty"`
-	Region       *string `json:"region,omitempty"`
-	PostalCode   *string `json:"postalCode,omitempty"`
-	Country      *string `json:"country,omitempty"`
-	Currency     *string `json:"currency,omitempty"`
-	Timezone     *string `json:"timezone,omitempty"`
-	Locale       *string `json:"locale,omitempty"`
-	Theme        *JSON   `json:"theme,omitempty"`
-	Settings     *JSON   `json:"settings,omitempty"`
-	LogoURL      *string `json:"logoUrl,omitempty"`
-}
-
-// Fields lists the JSON names of the fields that the patch sets, sorted.
+// Fields returns the JSON names of the fields that the patch sets, sorted.
 func (p ProfilePatch) Fields() []string {
 	text, err := json.Marshal(p)
 	if err != nil {
@@ -45,70 +24,106 @@ func (p ProfilePatch) Fields() []string {
 	return slices.Sorted(maps.Keys(set))
 }
 
-// patch is the patch that sets every field of p, with the defaults of a new
-// store.
-func (p Profile) patch() ProfilePatch {
-	p.Currency = cmp.Or(p.Currency, defaultCurrency)
-	p.Timezone = cmp.Or(p.Timezone, defaultTimezone)
-	p.Locale = cmp.Or(p.Locale, defaultLocale)
-	return ProfilePatch{
-		Name: &p.Name, Slug: &p.Slug, Description: &p.Description,
-		ContactEmail: &p.ContactEmail, ContactPhone: &p.ContactPhone, Website: &p.Website,
-		AddressLine1: &p.AddressLine1, AddressLine2: &p.AddressLine2, City: &p.City,
-		Region: &p.Region, PostalCode: &p.PostalCode, Country: &p.Country,
-		Currency: &p.Currency, Timezone: &p.Timezone, Locale: &p.Locale,
-		Theme: &p.Theme, Settings: &p.Settings, LogoURL: &p.LogoURL,
-	}
+// profileField is a field of Profile that a patch can set.
+type profileField struct {
+	column  string
+	name    string // in JSON
+	initial string // its value in a new store, unless it is given
+	check   check  // nil for JSON
+	profile int    // its index in Profile
+	patch   int    // its index in ProfilePatch
 }
 
-// Validate reports everything that is wrong with the patch, by JSON field
-// name, so that a caller can refuse it before it writes anywhere else.
+// profileFields are derived from the tags of Profile, texts first.
+var profileFields = makeProfileFields()
+
+// makeProfileFields panics for a field without a check: it runs when the program
+// starts, and in every test.
+func makeProfileFields() []profileField {
+	var texts, objects []profileField
+	profile := reflect.TypeFor[Profile]()
+	patch := reflect.TypeFor[ProfilePatch]()
+	for i := range patch.NumField() {
+		f, ok := profile.FieldByName(patch.Field(i).Name)
+		if !ok || f.Type != patch.Field(i).Type.Elem() {
+			panic("shop: Profile has no field " + patch.Field(i).Name + " of the patch's type")
+		}
+		field := profileField{
+			column: f.Tag.Get("db"), name: f.Tag.Get("json"), initial: f.Tag.Get("initial"), profile: f.Index[0], patch: i,
+		}
+		if name, _, _ := strings.Cut(patch.Field(i).Tag.Get("json"), ","); name != field.name {
+			panic("shop: " + f.Name + " has two names in JSON")
+		}
+		if f.Type == reflect.TypeFor[JSON]() {
+			objects = append(objects, field)
+			continue
+		}
+		field.check = checkOf(f)
+		texts = append(texts, field)
+	}
+	return append(texts, objects...)
+}
+
+// checkOf returns the check that the tags of a text name.
+func checkOf(f reflect.StructField) check {
+	limit, err := strconv.Atoi(f.Tag.Get("max"))
+	if err != nil {
+		panic("shop: the text " + f.Name + " has no max tag")
+	}
+	checks := map[string]check{
+		"name": checkName(limit), "slug": checkSlug(limit), "line": checkLine(limit), "lines": checkLines(limit),
+		"email": optional(checkEmail), "phone": optional(checkPhone), "url": optional(checkURL), "country": optional(checkCountry),
+		"currency": checkCurrency, "timezone": checkTimezone, "locale": checkLocale,
+	}
+	c := checks[f.Tag.Get("check")]
+	if c == nil {
+		panic("shop: the text " + f.Name + " has no check tag")
+	}
+	return c
+}
+
+// patch returns the patch that sets every field of p, with the initial values of a
+// new store.
+func (p Profile) patch() ProfilePatch {
+	var patch ProfilePatch
+	from, to := reflect.ValueOf(&p).Elem(), reflect.ValueOf(&patch).Elem()
+	for _, f := range profileFields {
+		value := from.Field(f.profile)
+		if f.initial != "" && value.String() == "" {
+			value.SetString(f.initial)
+		}
+		to.Field(f.patch).Set(value.Addr())
+	}
+	return patch
+}
+
+// Validate reports all faults of the patch, by JSON field name, so that a caller can
+// refuse it before it writes anywhere else.
 func (p ProfilePatch) Validate() error {
 	_, _, err := p.assignments()
 	return err
 }
 
-// assignments checks every field that is set and returns the columns to
-// write with their values.
+// assignments checks every field that is set and returns the columns to write with
+// their values.
 func (p ProfilePatch) assignments() (columns []string, values []any, err error) {
 	var faults stoa.Invalid
-	for _, f := range []struct {
-		column, field string
-		value         *string
-		check         check
-	}{
-		{"name", "name", p.Name, checkName(120)},
-		{"slug", "slug", p.Slug, checkSlug(63)},
-		{"description", "description", p.Description, checkLines(2000)},
-		{"contact_email", "contactEmail", p.ContactEmail, optional(checkEmail)},
-		{"contact_phone", "contactPhone", p.ContactPhone, optional(checkPhone)},
-		{"website", "website", p.Website, optional(checkURL)},
-		{"address_line1", "addressLine1", p.AddressLine1, checkLine(200)},
-		{"address_line2", "addressLine2", p.AddressLine2, checkLine(200)},
-		{"city", "city", p.City, checkLine(120)},
-		{"region", "region", p.Region, checkLine(120)},
-		{"postal_code", "postalCode", p.PostalCode, checkLine(20)},
-		{"country", "country", p.Country, optional(checkCountry)},
-		{"currency", "currency", p.Currency, checkCurrency},
-		{"timezone", "timezone", p.Timezone, checkTimezone},
-		{"locale", "locale", p.Locale, checkLocale},
-		{"logo_url", "logoUrl", p.LogoURL, optional(checkURL)},
-	} {
-		if f.value != nil {
-			verify(&faults, f.field, *f.value, f.check)
-			columns, values = append(columns, f.column), append(values, *f.value)
-		}
-	}
-	for _, f := range []struct {
-		name  string // of column and field
-		value *JSON
-	}{{"theme", p.Theme}, {"settings", p.Settings}} {
-		if f.value != nil {
-			object, err := f.value.canonical()
-			if err != nil {
-				faults.Add(f.name, "%s", err)
+	patch := reflect.ValueOf(p)
+	for _, f := range profileFields {
+		switch value := patch.Field(f.patch).Interface().(type) {
+		case *string:
+			if value != nil {
+				verify(&faults, f.name, *value, f.check)
+				columns, values = append(columns, f.column), append(values, *value)
 			}
-			columns, values = append(columns, f.name), append(values, object)
+		case *JSON:
+			if value != nil {
+				object, err := value.canonical()
+				if err != nil {
+					faults.Add(f.name, "%s", err)
+				}
+				columns, values = append(columns, f.column), append(values, object)
+			}
 		}
 	}
 	return columns, values, faults.Err()

@@ -9,7 +9,7 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Product is a product as a shopper sees it in a list.
+// Product is a product in a list for shoppers.
 type Product struct {
 	ID          ProductID `json:"id"`
 	Slug        string    `json:"slug"`

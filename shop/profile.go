@@ -10,48 +10,69 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Profile is everything a store says about itself. An optional text that is
-// not given is empty. The max tags are the limits of the columns.
+// Profile is everything that a store tells about itself. A text that is not given
+// is empty.
+//
+// The tags define a field: db its column, max the column's limit in characters,
+// check the check of its values, initial its value in a new store. Select lists,
+// validation and updates follow from them. A field becomes public when a view of the
+// API or of the storefront names it.
 type Profile struct {
 	ID           stoa.StoreID `db:"id" json:"id"`
-	Name         string       `db:"name" max:"120" json:"name"`
-	Slug         string       `db:"slug" max:"63" json:"slug"`
-	Description  string       `db:"description" max:"2000" json:"description"`
-	ContactEmail string       `db:"contact_email" max:"254" json:"contactEmail"`
-	ContactPhone string       `db:"contact_phone" max:"40" json:"contactPhone"`
-	Website      string       `db:"website" max:"2048" json:"website"`
-	AddressLine1 string       `db:"address_line1" max:"200" json:"addressLine1"`
-	AddressLine2 string       `db:"address_line2" max:"200" json:"addressLine2"`
-	City         string       `db:"city" max:"120" json:"city"`
-	Region       string       `db:"region" max:"120" json:"region"`
-	PostalCode   string       `db:"postal_code" max:"20" json:"postalCode"`
-	Country      string       `db:"country" max:"2" json:"country"`    // ISO 3166-1 alpha-2
-	Currency     string       `db:"currency" max:"3" json:"currency"`  // ISO 4217
-	Timezone     string       `db:"timezone" max:"64" json:"timezone"` // IANA
-	Locale       string       `db:"locale" max:"35" json:"locale"`     // BCP 47
+	Name         string       `db:"name" max:"120" check:"name" json:"name"`
+	Slug         string       `db:"slug" max:"63" check:"slug" json:"slug"`
+	Description  string       `db:"description" max:"2000" check:"lines" json:"description"`
+	ContactEmail string       `db:"contact_email" max:"254" check:"email" json:"contactEmail"`
+	ContactPhone string       `db:"contact_phone" max:"40" check:"phone" json:"contactPhone"`
+	Website      string       `db:"website" max:"2048" check:"url" json:"website"`
+	AddressLine1 string       `db:"address_line1" max:"200" check:"line" json:"addressLine1"`
+	AddressLine2 string       `db:"address_line2" max:"200" check:"line" json:"addressLine2"`
+	City         string       `db:"city" max:"120" check:"line" json:"city"`
+	Region       string       `db:"region" max:"120" check:"line" json:"region"`
+	PostalCode   string       `db:"postal_code" max:"20" check:"line" json:"postalCode"`
+	Country      string       `db:"country" max:"2" check:"country" json:"country"`                   // ISO 3166-1 alpha-2
+	Currency     string       `db:"currency" max:"3" check:"currency" initial:"USD" json:"currency"`  // ISO 4217
+	Timezone     string       `db:"timezone" max:"64" check:"timezone" initial:"UTC" json:"timezone"` // IANA
+	Locale       string       `db:"locale" max:"35" check:"locale" initial:"en" json:"locale"`        // BCP 47
 	Theme        JSON         `db:"theme" json:"theme"`
 	Settings     JSON         `db:"settings" json:"settings"`
-	LogoURL      string       `db:"logo_url" max:"2048" json:"logoUrl"`
+	LogoURL      string       `db:"logo_url" max:"2048" check:"url" json:"logoUrl"`
 	CreatedAt    time.Time    `db:"created_at" json:"createdAt"`
 	UpdatedAt    time.Time    `db:"updated_at" json:"updatedAt"`
 }
 
-// What a new store has until its owner chooses.
-const (
-	defaultCurrency = "USD"
-	defaultTimezone = "UTC"
-	defaultLocale   = "en"
-)
+// ProfilePatch changes the fields of Profile with the same names: nil leaves a field
+// unchanged, an empty string clears an optional one. Theme and Settings are replaced
+// as a whole.
+type ProfilePatch struct {
+	Name         *string `json:"name,omitempty"`
+	Slug         *string `json:"slug,omitempty"`
+	Description  *string `json:"description,omitempty"`
+	ContactEmail *string `json:"contactEmail,omitempty"`
+	ContactPhone *string `json:"contactPhone,omitempty"`
+	Website      *string `json:"website,omitempty"`
+	AddressLine1 *string `json:"addressLine1,omitempty"`
+	AddressLine2 *string `json:"addressLine2,omitempty"`
+	City         *string `json:"city,omitempty"`
+	Region       *string `json:"region,omitempty"`
+	PostalCode   *string `json:"postalCode,omitempty"`
+	Country      *string `json:"country,omitempty"`
+	Currency     *string `json:"currency,omitempty"`
+	Timezone     *string `json:"timezone,omitempty"`
+	Locale       *string `json:"locale,omitempty"`
+	Theme        *JSON   `json:"theme,omitempty"`
+	Settings     *JSON   `json:"settings,omitempty"`
+	LogoURL      *string `json:"logoUrl,omitempty"`
+}
 
 // ErrForeignStore means that the database already holds another store.
 var ErrForeignStore error = stoa.Errorf(stoa.DatabaseNotEmpty,
 	"This database already belongs to another store. Give each store a database of its own.")
 
-// CreateStore writes the one row of stores unless it is there; an existing
-// row is never changed. Currency, time zone and locale have defaults, and
-// the times are the database row's own business. It fails with
-// ErrForeignStore when the row is another store's, and with invalid_request
-// when the profile could not be kept.
+// CreateStore inserts the one row of stores unless it exists; it never changes an
+// existing row. Currency, time zone and locale have initial values, and the times of
+// p are ignored. It fails with ErrForeignStore when the row is another store's, and
+// with invalid_request for an invalid profile.
 func CreateStore(ctx context.Context, db *tenantdb.DB, p Profile) error {
 	columns, args, err := p.patch().assignments()
 	if err != nil {
@@ -64,7 +85,7 @@ func CreateStore(ctx context.Context, db *tenantdb.DB, p Profile) error {
 	columns = append(columns, "id", "created_at", "updated_at")
 	args = append(args, p.ID, at, at)
 	_, err = db.Exec(ctx, `INSERT INTO stores (`+strings.Join(columns, ", ")+`) VALUES (`+marks(len(args))+`)`, args...)
-	if tenantdb.IsUnique(err) { // someone was faster: with this store, or with another
+	if tenantdb.IsUnique(err) { // a concurrent call has inserted this store, or another
 		if present, err := holdsStore(ctx, db, p.ID); present || err != nil {
 			return err
 		}
@@ -83,18 +104,17 @@ func holdsStore(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) (bool, er
 	return true, nil
 }
 
-// StoreIDs lists the stores in a migrated database: none, or one. Of a database
-// that was changed by hand it lists two.
+// StoreIDs returns the stores in a migrated database: none, or one. For a database
+// that was changed by hand it returns at most two.
 func StoreIDs(ctx context.Context, db *tenantdb.DB) ([]stoa.StoreID, error) {
 	var ids []stoa.StoreID
 	err := db.Select(ctx, &ids, `SELECT `+cutID("id")+` AS id FROM stores LIMIT 2`)
 	return ids, err
 }
 
-// ProveWritable makes sure that the database holds the store and that its
-// user may change it, by writing what is there already. It fails with
-// ErrForeignStore when the database is another store's and with
-// tenantdb.ErrNotFound when it is nobody's.
+// ProveWritable verifies that the database holds the store and that its user may
+// write, by writing a present value. It fails with ErrForeignStore when the database
+// is another store's and with tenantdb.ErrNotFound when it holds none.
 func ProveWritable(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) error {
 	if present, err := holdsStore(ctx, db, store); err != nil {
 		return err
@@ -108,8 +128,7 @@ func ProveWritable(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) err
 var selectProfile = `SELECT ` + selectList[Profile]("s") + ` FROM stores s WHERE s.id = ? LIMIT 1`
 
 // ReadProfile reads the store's profile with one query by primary key: every
-// shopper's request comes through here. Without the row it returns
-// tenantdb.ErrNotFound.
+// shopper's request calls it. Without the row it fails with tenantdb.ErrNotFound.
 func ReadProfile(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) (Profile, error) {
 	var p Profile
 	err := db.Get(ctx, &p, selectProfile, store)
@@ -118,7 +137,7 @@ func ReadProfile(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) (Prof
 
 // UpdateProfile writes the fields that are set in patch and returns the
 // whole profile. It fails with invalid_request, listing every fault, and with
-// tenantdb.ErrNotFound. Whether the slug is free is the caller's to know.
+// tenantdb.ErrNotFound. The caller checks that the slug is free.
 func UpdateProfile(ctx context.Context, db *tenantdb.DB, store stoa.StoreID, patch ProfilePatch) (Profile, error) {
 	columns, args, err := patch.assignments()
 	if err != nil {

@@ -82,6 +82,27 @@ func TestProfileJSON(t *testing.T) {
 	})
 }
 
+// TestNewColumnIsPrivate: a column that no struct names is in no result.
+func TestNewColumnIsPrivate(t *testing.T) {
+	t.Parallel()
+	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
+		p := setup(t, db)
+		_, err := db.Exec(t.Context(), `ALTER TABLE stores ADD COLUMN margin_note varchar(40) DEFAULT 'confidential'`)
+		must(t, err)
+		read, err := shop.ReadProfile(t.Context(), db, p.ID)
+		must(t, err)
+		updated, err := shop.UpdateProfile(t.Context(), db, p.ID, shop.ProfilePatch{City: ptr("Wien")})
+		must(t, err)
+		for what, profile := range map[string]shop.Profile{"read": read, "updated": updated} {
+			text, err := json.Marshal(profile)
+			must(t, err)
+			if strings.Contains(string(text), "margin") || strings.Contains(string(text), "confidential") {
+				t.Errorf("%s: %s", what, text)
+			}
+		}
+	})
+}
+
 func TestTimesKeepMicroseconds(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {

@@ -11,12 +11,12 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// Seed writes what a new shop starts with: settings, a category and the
-// usual pages. It adds what is absent and never changes what is there. Two
-// runs at once do no harm.
+// Seed inserts the initial rows of a new store: settings, a category and the usual
+// pages. It inserts missing rows and never changes existing ones. It may run
+// concurrently.
 func Seed(ctx context.Context, db *tenantdb.DB) error {
 	for _, s := range []seeds{firstSettings(), firstCategories(), firstPages()} {
-		if err := s.plant(ctx, db); err != nil {
+		if err := s.insertMissing(ctx, db); err != nil {
 			return err
 		}
 	}
@@ -26,7 +26,7 @@ func Seed(ctx context.Context, db *tenantdb.DB) error {
 // maxKey is the limit of the first columns of seeds, in characters.
 const maxKey = 120
 
-// seeds are rows of one table. The first column tells them apart.
+// seeds are rows of one table. The first column identifies a row.
 type seeds struct {
 	table   string
 	columns []string
@@ -56,8 +56,8 @@ func firstCategories() seeds {
 	}
 }
 
-// firstPages publishes what is true of any shop. Terms and privacy are for
-// the owner to write, so they begin as drafts.
+// firstPages returns the usual pages. Terms and privacy are drafts, since the owner
+// has to write them.
 func firstPages() seeds {
 	s := seeds{table: "pages", columns: []string{"slug", "id", "title", "body", "published", "created_at", "updated_at"}}
 	for _, p := range []struct {
@@ -78,9 +78,10 @@ func firstPages() seeds {
 // newID is an id for a row that no code refers to by type.
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
-// plant inserts the missing rows in one statement. When another run gets in
-// between, all of the statement fails, and the next look finds less missing.
-func (s seeds) plant(ctx context.Context, db *tenantdb.DB) error {
+// insertMissing inserts the missing rows in one statement. If a concurrent run
+// inserts one of them first, the whole statement fails, and the next attempt finds
+// fewer rows missing.
+func (s seeds) insertMissing(ctx context.Context, db *tenantdb.DB) error {
 	const attempts = 3
 	for attempt := 1; ; attempt++ {
 		missing, err := s.missing(ctx, db)

@@ -1,12 +1,12 @@
-// Package shop is all SQL that runs inside one tenant database: the store's
-// profile, its owner, what a new shop starts with, and its catalogue. It
-// knows nothing of the master database or of other tenants, and it does not
-// ask who may do what: its callers have decided that.
+// Package shop contains all SQL that runs inside one tenant database: the store's
+// profile, its owner, the initial rows of a new store, its catalogue, and the copies
+// of its credits. It uses neither the master database nor other tenants, and it
+// checks no rights: its callers do.
 //
-// Queries are written once, in the subset the engines share. Three habits
-// make that safe. Nothing sorts by a column that may be NULL. Nothing relies
-// on a collation: what is looked up or unique has a binary one. And a text is
-// checked before it is looked up, since MySQL ignores spaces at the end.
+// Each query is written once, in the subset that the engines share. Three rules make
+// that safe. No query sorts by a column that may be NULL. No query relies on a
+// collation: columns that are looked up or unique have a binary one. A text is
+// checked before it is looked up, since MySQL ignores trailing spaces.
 package shop
 
 import (
@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// now is the time a row is written with: UTC in whole microseconds, which is
-// what every engine keeps.
+// now returns the time for a row: UTC in whole microseconds, which every engine
+// keeps.
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }
 
 // marks returns n placeholders for a list: "?, ?, ?".

@@ -125,7 +125,7 @@ func newApp(ctx context.Context, cfg *Config, log *slog.Logger, publicURL string
 	a.provisioning = provisioning.New(master, a.registry, a.tenants, a.queue, log, provisioning.Options{
 		Lease: cfg.ProvisioningClaim, Process: a.presence.Name(), Cloud: a.cloud, Quotas: cfg.limits(), Drain: cfg.finishTime(),
 	})
-	a.fleet = fleet.New(master, a.tenants, log, fleet.Options{Hold: cfg.HoldTenantMigrations})
+	a.fleet = fleet.New(master, a.tenants, log, fleet.Options{Paused: cfg.HoldTenantMigrations})
 
 	jobs.Handle(a.queue, fleet.Timeout, a.fleet.Run)
 	if !cfg.HoldTenantMigrations {

@@ -89,7 +89,8 @@ func newProgress(stdout io.Writer, terminal *os.File, asJSON bool) *progress {
 	return &progress{bar: newBar(terminal, asJSON, "stores", "failed"), out: stdout, asJSON: asJSON}
 }
 
-func (p *progress) begin(total int) { p.total, p.started = int64(total), time.Now() }
+// Begin implements fleet.Observer.
+func (p *progress) Begin(total int) { p.total, p.started = int64(total), time.Now() }
 
 // storeEvent is what became of a store, as printed.
 type storeEvent struct {
@@ -105,7 +106,8 @@ type storeEvent struct {
 	DurationMS int64               `json:"durationMs"`
 }
 
-func (p *progress) add(r fleet.Result) {
+// Add implements fleet.Observer.
+func (p *progress) Add(r fleet.Result) {
 	p.done++
 	if r.State == fleet.Failed {
 		p.failed++

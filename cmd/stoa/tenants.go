@@ -87,7 +87,7 @@ func (cmd tenantsMigrateCmd) Run(e *env) error {
 		sum, err := f.Migrate(e.ctx, fleet.MigrateOptions{
 			To: cmd.To, Concurrency: cmd.Concurrency, Canary: cmd.Canary, MaxFailures: cmd.MaxFailures,
 			Stores: only, Timeout: cmd.Timeout, DryRun: cmd.DryRun,
-		}, p.begin, p.add)
+		}, p)
 		p.end()
 		if !cmd.DryRun {
 			if recordErr := e.record(master, access.TenantsMigrated, migrationDetails(sum)); recordErr != nil {

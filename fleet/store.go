@@ -16,20 +16,20 @@ import (
 	"github.com/stoahq/stoa/tenantdb"
 )
 
-// recordTimeout bounds the recording of an outcome, for which the store's
-// own time may have run out.
+// recordTimeout bounds the recording of a result, for which the store's own
+// timeout may have passed.
 const recordTimeout = 15 * time.Second
 
-// one migrates a store and records how that ended. A store whose run was
-// stopped stays as recorded before: what the database holds of the migration
-// is whole versions, and the next run goes on from there.
-func (s *Service) one(ctx context.Context, st Store, target tenantdb.Schema, opts MigrateOptions) (result Result) {
+// migrateStore migrates a store and records the result. The record of a store whose
+// run was stopped does not change: its database has whole versions of the migration,
+// and the next run continues from there.
+func (s *Service) migrateStore(ctx context.Context, st Store, target tenantdb.Schema, opts MigrateOptions) (result Result) {
 	begin := time.Now()
 	result = Result{Store: st, Schema: st.Schema}
 	defer func() { result.Duration = time.Since(begin) }()
 	var a attempt
-	// A driver's panic would end the process, and with it every other migration.
-	err := stoa.CatchPanic(func() error { return s.try(ctx, st, target, opts, &a) })
+	// A driver's panic must not end the process and every other migration.
+	err := stoa.CatchPanic(func() error { return a.run(ctx, s, st, target, opts) })
 	if err == nil && a.current {
 		result.State, result.Schema = Current, a.registered.Schema
 		return result
@@ -49,7 +49,7 @@ func (s *Service) one(ctx context.Context, st Store, target tenantdb.Schema, opt
 		s.logPanic(ctx, st.ID, err)
 	}
 	if recordErr := s.record(ctx, st.ID, outcome, err); recordErr != nil {
-		s.log.ErrorContext(ctx, "outcome of a migration not recorded", "store", st.ID.String(), "err", recordErr)
+		s.log.ErrorContext(ctx, "migration result not recorded", "store", st.ID.String(), "err", recordErr)
 		if err == nil {
 			result.State = Failed
 			outcome.Code, outcome.Message = stoa.Internal, "The outcome could not be recorded in the master database. Run this again."
@@ -60,16 +60,16 @@ func (s *Service) one(ctx context.Context, st Store, target tenantdb.Schema, opt
 	return result
 }
 
-// attempt is what is known of one attempt to migrate a store.
+// attempt is the progress of one attempt to migrate a store. It is complete up to
+// the point where the attempt fails or panics.
 type attempt struct {
 	registered tenantdb.Registered
-	current    bool // it lacks nothing
+	current    bool // the schema is not behind the target
 	reached    tenantdb.Schema
 }
 
-// try migrates a store, after it has counted that it will, and notes in a what
-// it learns, also before it fails or panics.
-func (s *Service) try(ctx context.Context, st Store, target tenantdb.Schema, opts MigrateOptions, a *attempt) (err error) {
+// run counts the attempt in the registry and migrates the store.
+func (a *attempt) run(ctx context.Context, s *Service, st Store, target tenantdb.Schema, opts MigrateOptions) (err error) {
 	if a.registered, err = s.tenants.Read(ctx, s.db, st.ID); err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (s *Service) try(ctx context.Context, st Store, target tenantdb.Schema, opt
 	return err
 }
 
-// migrate works on the database that c leads to, for as long as a store has.
+// migrate migrates the database of the credentials within the store's timeout.
 func (s *Service) migrate(ctx context.Context, st Store, c tenantdb.Credentials, opts MigrateOptions) (tenantdb.Schema, error) {
 	ctx, cancel := context.WithTimeout(ctx, opts.Timeout)
 	defer cancel()
@@ -97,12 +97,12 @@ func (s *Service) migrate(ctx context.Context, st Store, c tenantdb.Credentials,
 		return tenantdb.Schema{}, err
 	}
 	return db.MigrateTo(ctx, tenantdb.MigrateOptions{To: opts.To, Before: func(ctx context.Context, db *tenantdb.DB) error {
-		return checkOwn(ctx, db, st.ID)
+		return checkHoldsStore(ctx, db, st.ID)
 	}})
 }
 
-// checkOwn refuses a database that does not hold the store.
-func checkOwn(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) error {
+// checkHoldsStore fails for a database that does not hold the store.
+func checkHoldsStore(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) error {
 	ids, err := shop.StoreIDs(ctx, db)
 	var known *stoa.Error
 	switch {
@@ -111,44 +111,45 @@ func checkOwn(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) error {
 	case err != nil:
 		in, inspectErr := db.Inspect(ctx)
 		if inspectErr == nil && !slices.Contains(in.Tables, "stores") {
-			return notHeld()
+			return errStoreMissing()
 		}
 		return err
 	case len(ids) == 0:
-		return notHeld()
+		return errStoreMissing()
 	case len(ids) != 1 || ids[0] != store:
 		return shop.ErrForeignStore
 	}
 	return nil
 }
 
-func notHeld() error {
+func errStoreMissing() error {
 	return stoa.Errorf(stoa.DatabaseNotEmpty, "The database does not hold this store, so it was left alone. Rotate the store's credentials to the database that does.")
 }
 
-// maxCause is how much of a server's words is kept, in bytes.
+// maxCause is the maximum length of a server's message that is kept, in bytes.
 const maxCause = 500
 
-// cause says why a migration failed, for the operator.
+// cause returns why a migration failed, for the operator.
 func cause(err error) (stoa.Code, string) {
 	var known *stoa.Error
 	var panicked *stoa.Panic
 	var partial *goose.PartialError
 	switch {
-	case errors.As(err, &known) && (known.Code != stoa.TenantError || !errors.As(err, &partial)): // else the statement says more
-		return known.Code, words(known.Message)
+	case errors.As(err, &known) && (known.Code != stoa.TenantError || !errors.As(err, &partial)): // else the statement tells more
+		return known.Code, printable(known.Message)
 	case errors.As(err, &panicked):
-		return stoa.Internal, "The platform failed at what this database answers. The log says where."
+		return stoa.Internal, "The platform failed to process an answer of this database. The log has the details."
 	case errors.As(err, &partial) && partial.Failed != nil:
-		return tenantdb.MigrationFailed, words(fmt.Sprintf("%s: %v", partial.Failed.Source.Path, partial.Failed.Error))
+		return tenantdb.MigrationFailed, printable(fmt.Sprintf("%s: %v", partial.Failed.Source.Path, partial.Failed.Error))
 	case errors.Is(err, context.DeadlineExceeded):
 		return tenantdb.MigrationFailed, "The migration took longer than a store may take."
 	}
-	return tenantdb.MigrationFailed, words(err.Error())
+	return tenantdb.MigrationFailed, printable(err.Error())
 }
 
-// words are a server's, without what a terminal or a table could stumble on.
-func words(s string) string {
+// printable returns a server's message without control characters, at most
+// maxCause bytes of it.
+func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' {
 			return ' '
@@ -161,24 +162,25 @@ func words(s string) string {
 	return s
 }
 
-// abandon takes a migration that was stopped cleanly off the count. If that
-// fails, it counts as one that died.
+// abandon uncounts a migration that was stopped cleanly. If that fails, it counts
+// as one whose process died.
 func (s *Service) abandon(ctx context.Context, store stoa.StoreID, version int64) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	if err := s.db.Tx(ctx, func(tx *masterdb.Tx) error { return tenantdb.AbandonMigration(ctx, tx, store, version) }); err != nil {
-		s.log.WarnContext(ctx, "a stopped migration is tried again later", "store", store.String(), "err", err)
+		s.log.WarnContext(ctx, "stopped migration counts as failed", "store", store.String(), "err", err)
 	}
 }
 
-// logPanic logs where the panic was that err is, if it is one.
+// logPanic logs the stack of err if it is a panic.
 func (s *Service) logPanic(ctx context.Context, store stoa.StoreID, err error) {
 	var p *stoa.Panic
 	if errors.As(err, &p) {
-		s.log.ErrorContext(ctx, "panic at a store's database", "store", store.String(), "panic", p.Error(), "stack", string(p.Stack))
+		s.log.ErrorContext(ctx, "panic in the use of a store's database", "store", store.String(), "panic", p.Error(), "stack", string(p.Stack))
 	}
 }
 
+// record records the result of a migration and, from fault, the database's health.
 func (s *Service) record(ctx context.Context, store stoa.StoreID, o tenantdb.MigrationStatus, fault error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
@@ -186,7 +188,7 @@ func (s *Service) record(ctx context.Context, store stoa.StoreID, o tenantdb.Mig
 		if err := tenantdb.RecordMigration(ctx, tx, store, o); err != nil {
 			return err
 		}
-		// What only the migration met says nothing about the database's health.
+		// A failure of the migration alone is no sign of the database's health.
 		if o.Code == tenantdb.MigrationFailed || o.Code == stoa.Internal {
 			return nil
 		}

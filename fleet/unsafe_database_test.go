@@ -25,7 +25,7 @@ type recorded struct {
 	LastError                          stoa.Code
 }
 
-func (b bench) recorded(t *testing.T, s stores.Store) (r recorded) {
+func (b fixture) recorded(t *testing.T, s stores.Store) (r recorded) {
 	t.Helper()
 	must(t, b.db.Get(t.Context(), &r, `SELECT migration_attempts, migration_starts, coalesce(migration_error, '') AS migration_error, status,
 		coalesce(last_error, '') AS last_error FROM store_databases WHERE store_id = $1`, s.ID))
@@ -33,7 +33,7 @@ func (b bench) recorded(t *testing.T, s stores.Store) (r recorded) {
 }
 
 // die leaves a migration of the store behind as a process does that was killed.
-func (b bench) die(t *testing.T, s stores.Store) {
+func (b fixture) die(t *testing.T, s stores.Store) {
 	t.Helper()
 	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return tenantdb.BeginMigration(t.Context(), tx, s.ID, 1) }))
 }
