@@ -83,7 +83,7 @@ func (a *app) serve(ctx context.Context, listener, private net.Listener) (*serve
 		s.listenAt(s.private, private)
 	}
 	a.cfg.fileShares().warn(ctx, a.log)
-	if !a.mail.Goes() {
+	if !a.mail.Enabled() {
 		a.log.WarnContext(ctx, "mail waits until SMTP_URL is set")
 	}
 	a.log.InfoContext(ctx, "serving", "url", s.url, "address", listener.Addr().String(), "private", s.privateURL,
