@@ -20,9 +20,6 @@ const (
 	maxCertificates = 500 // in number
 )
 
-// caField is the field of the request that holds certificates.
-const caField = "tls.caCertificate"
-
 // Why text is no set of certificates.
 var (
 	errCATooLong    = errors.New("is longer than 1 MiB; give the authority's certificates alone")

@@ -239,3 +239,6 @@ func unseal(ring *keyring.Ring, store stoa.StoreID, envelope string) (Credential
 }
 
 func sealOwner(store string) string { return "store_databases/" + store }
+
+// caField is the field of a request that contains certificates.
+const caField = "tls.caCertificate"

@@ -191,7 +191,7 @@ func TestDialerLooksAtResolvedAddress(t *testing.T) {
 			t.Parallel()
 			port, accepted := listen(t)
 			d := &tenantdb.Dialer{Timeout: 2 * time.Second}
-			conn, err := d.For(tenantdb.Credentials{TLS: tenantdb.TLSDisable})(t.Context(), "tcp", net.JoinHostPort(host, port))
+			conn, err := d.For(tenantdb.Target{Plaintext: true})(t.Context(), "tcp", net.JoinHostPort(host, port))
 			if err == nil {
 				_ = conn.Close()
 				t.Fatal("connected")
@@ -213,7 +213,7 @@ func TestDialerLooksAtResolvedAddress(t *testing.T) {
 		t.Parallel()
 		port, accepted := listen(t)
 		d := &tenantdb.Dialer{Allow: tenantdb.Loopback}
-		conn, err := d.For(tenantdb.Credentials{TLS: tenantdb.TLSDisable})(t.Context(), "tcp", net.JoinHostPort("localhost", port))
+		conn, err := d.For(tenantdb.Target{Plaintext: true})(t.Context(), "tcp", net.JoinHostPort("localhost", port))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -234,7 +234,7 @@ func TestDialerRefusesOtherNetworks(t *testing.T) {
 	defer l.Close()
 	d := &tenantdb.Dialer{Allow: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}}
 	for network, address := range map[string]string{"unix": path, "udp": "127.0.0.1:53", "unixgram": path} {
-		conn, err := d.For(tenantdb.Credentials{})(t.Context(), network, address)
+		conn, err := d.For(tenantdb.Target{})(t.Context(), network, address)
 		if err == nil {
 			_ = conn.Close()
 		}

@@ -78,14 +78,6 @@ func NewEngines(opts Options) map[EngineName]Engine {
 	}
 }
 
-// rules returns the engine whose rules apply to c's database.
-func (c Credentials) rules() EngineName {
-	if c.Kind == KindSupabase {
-		return Supabase
-	}
-	return c.Engine
-}
-
 // connectTimeout bounds how long a server may take to greet, encrypt and
 // authenticate, for callers without a deadline.
 const connectTimeout = 10 * time.Second

@@ -82,6 +82,12 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c Credentials
 	return db, nil
 }
 
+// dialTarget returns what the dialer has to know of c's database. No merchant can
+// choose the kind Managed: Validate and the domain refuse it.
+func dialTarget(c Credentials) Target {
+	return Target{Host: c.Host, Trusted: c.Kind == Managed, Plaintext: c.TLS == TLSDisable}
+}
+
 func (m *Manager) newDB(c Credentials, b *bulkhead) (*DB, error) {
 	c = m.withServerTLS(c)
 	d := new(dialTracker)
@@ -89,7 +95,7 @@ func (m *Manager) newDB(c Credentials, b *bulkhead) (*DB, error) {
 	if b != nil {
 		a = b.account
 	}
-	db, err := newDB(m.engines, c, d.track(m.conns.dial(serverOf(c), a, m.opts.Dialer.For(c))), b)
+	db, err := newDB(m.engines, c, d.track(m.conns.dial(serverOf(c), a, m.opts.Dialer.For(dialTarget(c)))), b)
 	if err != nil {
 		return nil, err
 	}

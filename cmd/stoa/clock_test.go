@@ -66,7 +66,7 @@ func skewedPlatform(t *testing.T, url string) {
 	cfg.MasterDBURL, cfg.PrivateListen = keyring.NewSecret(url), "127.0.0.1:0"
 	cfg.JWTExpiresIn = 15 * time.Minute
 	var log syncBuffer
-	s, err := start(t.Context(), cfg, cfg.logger(&log))
+	s, err := launch(t.Context(), cfg, cfg.logger(&log))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,7 +95,7 @@ func TestServeOnEmbeddedDefaults(t *testing.T) {
 // told to stop gets its answer, without waiting for what it has begun.
 func TestStopLetsRequestsFinish(t *testing.T) {
 	t.Parallel()
-	s, err := start(t.Context(), testConfig(t, masterdb.SQLite), slog.New(slog.DiscardHandler))
+	s, err := launch(t.Context(), testConfig(t, masterdb.SQLite), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestStopLetsRequestsFinish(t *testing.T) {
 func TestSurvivesRestart(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
-	s, err := start(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	s, err := launch(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ func TestCommandsOnANewerSchema(t *testing.T) {
 				}
 			}
 			var log syncBuffer
-			s, err := start(t.Context(), cfg, cfg.logger(&log))
+			s, err := launch(t.Context(), cfg, cfg.logger(&log))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -180,7 +180,7 @@ func silentServer(t *testing.T) (address string, release func()) {
 // more, and a stop of the server ends them all.
 func TestEventStreamsAreBounded(t *testing.T) {
 	t.Parallel()
-	s, err := start(t.Context(), testConfig(t, masterdb.SQLite), slog.New(slog.DiscardHandler))
+	s, err := launch(t.Context(), testConfig(t, masterdb.SQLite), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -311,7 +311,7 @@ func tail(text string, lines int) string {
 // may freeze.
 func (f *faultSuite) stores() (fronts []string, accounts [2]account) {
 	f.t.Helper()
-	owner, first := register(f.t, &server{url: f.proxy}, "owner@example.com")
+	owner, first := register(f.t, serverAt(f.proxy), "owner@example.com")
 	f.exec(f.primary, `UPDATE users SET email_verified = true`)
 	ids := []string{first}
 	bodies := []object{

@@ -437,7 +437,7 @@ func TestServeMigratesStores(t *testing.T) {
 	cfg := *f.cfg
 	cfg.TenantMigrations = strings.TrimPrefix(f.notes(), "--tenant-migrations=")
 	cfg.HoldTenantMigrations = true
-	held, err := start(t.Context(), &cfg, slog.New(slog.DiscardHandler))
+	held, err := launch(t.Context(), &cfg, slog.New(slog.DiscardHandler))
 	f.must(err)
 	var queued int
 	f.must(f.master.Get(t.Context(), &queued, `SELECT count(*) FROM river_job WHERE kind = 'fleet.migrations'`))

@@ -93,7 +93,7 @@ func (r restricted) exec(cfg *Config, query string) error {
 // refuses wants a server of the role not to start, and to say what to do.
 func (r restricted) refuses(want string) {
 	r.t.Helper()
-	s, err := start(r.t.Context(), r.server, slog.New(slog.DiscardHandler))
+	s, err := launch(r.t.Context(), r.server, slog.New(slog.DiscardHandler))
 	if err == nil {
 		_ = s.stop()
 		r.t.Fatal("the server starts")
@@ -117,7 +117,7 @@ func TestGrantTo(t *testing.T) {
 	}
 	again.Wait()
 	var log bytes.Buffer
-	s, err := start(t.Context(), r.server, slog.New(slog.NewTextHandler(&log, nil)))
+	s, err := launch(t.Context(), r.server, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

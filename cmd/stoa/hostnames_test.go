@@ -117,7 +117,7 @@ func testDailyCheck(t *testing.T, cfg *Config, s *server, names *hostnamestest.D
 	if err := s.stop(); err != nil {
 		t.Fatal(err)
 	}
-	again, err := start(t.Context(), cfg, s.log)
+	again, err := launch(t.Context(), cfg, s.log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,7 +59,7 @@ func (o *operatorBench) restart(encryption, signing keyring.Secret) {
 	}
 	next := *o.cfg
 	next.EncryptionKey, next.JWTSecret = encryption, signing
-	s, err := start(o.t.Context(), &next, slog.New(slog.DiscardHandler))
+	s, err := launch(o.t.Context(), &next, slog.New(slog.DiscardHandler))
 	if err != nil {
 		o.t.Fatal(err)
 	}

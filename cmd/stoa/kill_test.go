@@ -188,7 +188,7 @@ type killing struct {
 // prepare makes the stores and, at their servers, the databases.
 func (k *killing) prepare(p *process, n int) {
 	k.t.Helper()
-	k.owner, _ = register(k.t, &server{url: p.url}, "owner@example.com")
+	k.owner, _ = register(k.t, serverAt(p.url), "owner@example.com")
 	engines := tenantdbtest.Engines()
 	for i := range n { // with three engines, each is the first of a pair in turn
 		id := k.owner.call("POST", "/api/stores", object{"name": fmt.Sprintf("Shop %d", i)}).want(http.StatusCreated).text("id")
@@ -260,7 +260,7 @@ func (k *killing) count(what string, args ...any) (n int) {
 // finish has a last server end what the dead ones began.
 func (k *killing) finish() {
 	k.t.Helper()
-	s, err := start(k.t.Context(), k.cfg, slog.New(slog.DiscardHandler))
+	s, err := launch(k.t.Context(), k.cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		k.t.Fatal(err)
 	}

@@ -159,7 +159,7 @@ func TestForgottenProxy(t *testing.T) {
 			cfg = behindProxy(t, masterdb.SQLite)
 		}
 		var log syncBuffer
-		s, err := start(t.Context(), cfg, slog.New(slog.NewTextHandler(&log, nil)))
+		s, err := launch(t.Context(), cfg, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -459,7 +459,7 @@ func TestLinearServers(t *testing.T) {
 			t.Parallel()
 			cfg := testConfig(t, engine)
 			servers := []*process{startProcess(t, cfg), nil}
-			owner, store := register(t, &server{url: servers[0].url}, "owner@example.com")
+			owner, store := register(t, serverAt(servers[0].url), "owner@example.com")
 			if engine == masterdb.Postgres {
 				servers[1] = startProcess(t, cfg)
 			} else {

@@ -75,7 +75,7 @@ func TestMailWithoutServer(t *testing.T) {
 	prod := testConfig(t, masterdb.SQLite)
 	prod.Env, prod.EncryptionKey, prod.JWTSecret = "production", keyring.Generate("a"), keyring.Generate("b")
 	var log syncBuffer
-	p, err := start(t.Context(), prod, slog.New(slog.NewTextHandler(&log, nil)))
+	p, err := launch(t.Context(), prod, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func TestOwnMigrationsOutOfOrder(t *testing.T) {
 	cfg := *f.cfg
 	cfg.TenantMigrations = dir
 	serves := func() error {
-		s, err := start(t.Context(), &cfg, slog.New(slog.DiscardHandler))
+		s, err := launch(t.Context(), &cfg, slog.New(slog.DiscardHandler))
 		if err == nil {
 			f.must(s.stop())
 		}

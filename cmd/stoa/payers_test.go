@@ -53,7 +53,7 @@ func newPayers(t *testing.T, cfg *Config, url string) *payers {
 	t.Helper()
 	p := &payers{t: t, cfg: cfg, began: 1_000_000 * credits.Credit, ending: make(chan struct{}), paid: map[string]payment{}}
 	p.url.Store(&url)
-	p.owner, p.store = register(t, &server{url: url}, "payer@example.com")
+	p.owner, p.store = register(t, serverAt(url), "payer@example.com")
 	if status, out := p.command("credits", "grant", p.store, p.began.String(), "--reason=x"); status != 0 {
 		t.Fatal(out)
 	}

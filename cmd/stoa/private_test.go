@@ -115,7 +115,7 @@ func TestPrivateListener(t *testing.T) {
 
 	taken := testConfig(t, masterdb.SQLite)
 	taken.PrivateListen = strings.TrimPrefix(s.privateURL, "http://")
-	if _, err := start(t.Context(), taken, s.log); err == nil || !strings.Contains(err.Error(), "STOA_PRIVATE_LISTEN") {
+	if _, err := launch(t.Context(), taken, s.log); err == nil || !strings.Contains(err.Error(), "STOA_PRIVATE_LISTEN") {
 		t.Errorf("a taken address: %v", err)
 	}
 	if off := startServer(t, testConfig(t, masterdb.SQLite)); off.private != nil {
@@ -165,7 +165,7 @@ func TestHealthWithoutMaster(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
 	cfg.PrivateListen = "127.0.0.1:0"
-	s, err := start(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	s, err := launch(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	must(t, err)
 	t.Cleanup(func() { _ = s.stop() }) // which cannot record its jobs any more
 	s.master.Close()

@@ -67,7 +67,7 @@ func TestProductionRefuses(t *testing.T) {
 		case strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "change-me"):
 			t.Errorf("%s: the error repeats a secret: %v", name, err)
 		}
-		if _, err := start(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := launch(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: it starts, or says something else: %v", name, err)
 		}
 		dev := *cfg

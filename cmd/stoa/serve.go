@@ -19,7 +19,7 @@ func (serveCmd) Run(e *env) error {
 	buffer := newBufferedLog(e.stderr)
 	defer buffer.Close()
 	log := slog.New(urgent{e.cfg.logHandler(buffer), buffer})
-	s, err := start(e.ctx, e.cfg, log)
+	s, err := Start(e.ctx, e.cfg, log)
 	if err != nil {
 		return err
 	}

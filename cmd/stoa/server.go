@@ -18,7 +18,7 @@ import (
 )
 
 // server is a running platform.
-type server struct {
+type Server struct {
 	*app
 	http       *http.Server
 	listener   net.Listener
@@ -33,7 +33,7 @@ type server struct {
 
 // start starts a server and returns when it answers requests. It listens first, so
 // that a port in use is found before anything is written.
-func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) {
+func Start(ctx context.Context, cfg *Config, log *slog.Logger) (*Server, error) {
 	if err := cfg.check(); err != nil {
 		return nil, fmt.Errorf("configuration:\n%w", err)
 	}
@@ -54,7 +54,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) 
 
 // serve starts the jobs and serves requests at the listeners. private is nil unless
 // it is configured.
-func (a *app) serve(ctx context.Context, listener, private net.Listener) (*server, error) {
+func (a *app) serve(ctx context.Context, listener, private net.Listener) (*Server, error) {
 	if err := setAuditRetention(ctx, a.cfg, a.master, access.CommandLine("serve"), a.log); err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func (a *app) serve(ctx context.Context, listener, private net.Listener) (*serve
 	}
 	a.provisioning.Start(ctx)
 	a.stopListening = a.listen(ctx)
-	s := &server{app: a, listener: listener, url: a.cfg.publicURL(listener.Addr().(*net.TCPAddr).Port), failed: make(chan error, 2), requests: new(atomic.Int64)}
+	s := &Server{app: a, listener: listener, url: a.cfg.publicURL(listener.Addr().(*net.TCPAddr).Port), failed: make(chan error, 2), requests: new(atomic.Int64)}
 	stopping := make(chan struct{})
 	s.beginDrain, s.beginStop = sync.OnceFunc(func() { close(a.draining) }), sync.OnceFunc(func() { close(stopping) })
 	metrics := a.newRegistry()
@@ -105,7 +105,7 @@ func newPublic(handler http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-func (s *server) listenAt(h *http.Server, l net.Listener) {
+func (s *Server) listenAt(h *http.Server, l net.Listener) {
 	go func() {
 		if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- err
@@ -115,7 +115,7 @@ func (s *server) listenAt(h *http.Server, l net.Listener) {
 
 // wait returns when ctx is done or a listener has failed, and the server has
 // stopped.
-func (s *server) wait(ctx context.Context) error {
+func (s *Server) wait(ctx context.Context) error {
 	var err error
 	select {
 	case <-ctx.Done():

@@ -50,10 +50,22 @@ func productionConfig(t *testing.T) *Config {
 	return cfg
 }
 
+// server is a running platform under test.
+type server struct{ *Server }
+
+// launch starts a server, which the caller stops.
+func launch(ctx context.Context, cfg *Config, log *slog.Logger) (*server, error) {
+	s, err := Start(ctx, cfg, log)
+	return &server{s}, err
+}
+
+// serverAt is a server in another process, at url.
+func serverAt(url string) *server { return &server{&Server{url: url}} }
+
 // startServer runs the real server, as 'stoa serve' does, until the test ends.
 func startServer(t testing.TB, cfg *Config) *server {
 	t.Helper()
-	s, err := start(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	s, err := launch(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

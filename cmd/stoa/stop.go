@@ -18,7 +18,7 @@ import (
 //  4. The databases are closed.
 //
 // The error names what was neither finished nor handed over.
-func (s *server) stop() error {
+func (s *Server) stop() error {
 	begun := time.Now()
 	s.drain()
 	finish, cancel := context.WithDeadline(context.Background(), begun.Add(s.cfg.drainDelay()+s.cfg.handOverTime()))
@@ -35,7 +35,7 @@ func (s *server) stop() error {
 }
 
 // drain waits until load balancers have detected that this server stops.
-func (s *server) drain() {
+func (s *Server) drain() {
 	s.beginDrain()
 	delay := s.cfg.drainDelay()
 	if delay == 0 {
@@ -51,7 +51,7 @@ func (s *server) drain() {
 
 // finish returns when all requests, jobs and runs have ended or been handed
 // over, or ctx is done.
-func (s *server) finish(ctx context.Context) error {
+func (s *Server) finish(ctx context.Context) error {
 	s.log.Info("stopping: work in progress may finish", "requests", s.requests.Load(), "jobs", s.queue.Running(),
 		"provisioning_runs", s.provisioning.UnderWay(), "within", s.cfg.finishTime())
 	// The queue stops first: it would fetch the runs that this process hands over.
@@ -67,7 +67,7 @@ func (s *server) finish(ctx context.Context) error {
 }
 
 // stopHTTP waits for requests to finish, then closes their connections.
-func (s *server) stopHTTP(ctx context.Context) error {
+func (s *Server) stopHTTP(ctx context.Context) error {
 	finish, cancel := context.WithTimeout(ctx, s.cfg.finishTime())
 	defer cancel()
 	if s.http.Shutdown(finish) == nil {

@@ -78,7 +78,7 @@ func TestStopTakesItsTime(t *testing.T) {
 
 func startForStop(t *testing.T, cfg *Config) *server {
 	t.Helper()
-	s, err := start(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	s, err := launch(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func ignoringJob(t *testing.T, cfg *Config) *server {
 		t.Fatal(err)
 	}
 	<-running
-	return s
+	return &server{s}
 }
 
 func silentRedis(t *testing.T, cfg *Config) *server {
@@ -324,7 +324,7 @@ func TestExitStatusOfAStop(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
 	handing := startProcess(t, cfg, "STOA_STOP_TIMEOUT=3s")
-	c, id := register(t, &server{url: handing.url}, "owner@example.com")
+	c, id := register(t, serverAt(handing.url), "owner@example.com")
 	address, release := silentServer(t)
 	c.call("POST", "/api/stores/"+id+"/connect-database", object{"type": "postgresql", "connectionString": "postgres://u:p@" + address + "/d?sslmode=disable"},
 		"Prefer", "wait=0").want(http.StatusAccepted)
@@ -337,7 +337,7 @@ func TestExitStatusOfAStop(t *testing.T) {
 		return c.call("GET", "/api/stores/"+id+"/provisioning", nil).want(http.StatusOK).at("state") == "failed"
 	})
 	const body = `{"type":"managed"}`
-	conn := dialServer(t, &server{url: next.url})
+	conn := dialServer(t, serverAt(next.url))
 	fmt.Fprintf(conn, "POST /api/stores/%s/connect-database HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"+
 		"Content-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", id, c.token, len(body))
 	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {

@@ -274,7 +274,7 @@ func TestSupabaseKilled(t *testing.T) {
 			settings := []string{"STOA_LOG_LEVEL=debug", "ENCRYPTION_KEY=" + key.Reveal(), "STOA_SUPABASE_URL=" + sb.URL, "STOA_SUPABASE_CA=" + cfg.SupabaseCA,
 				"STOA_SUPABASE_POOLER=" + cfg.SupabasePooler, "SUPABASE_OAUTH_CLIENT_ID=" + supabasetest.ClientID, "SUPABASE_OAUTH_CLIENT_SECRET=" + supabasetest.ClientSecret}
 			first := startProcess(t, cfg, settings...)
-			c, id := register(t, &server{url: first.url}, "owner@example.com")
+			c, id := register(t, serverAt(first.url), "owner@example.com")
 			consent(t, c, sb, id)
 
 			asked, release := sb.Delay("POST /v1/projects/{ref}/database/query")
