@@ -16,11 +16,11 @@ run: ## start the platform on this machine
 
 .PHONY: supabase-dev
 supabase-dev: ## run a stand-in for Supabase, to try connections with; it keeps its refs, ports and CA in SUPABASE_STATE
-	scripts/with-servers go run ./supabase/supabasetest/supabase-dev --state "$(or $(SUPABASE_STATE),.supabase-dev)"
+	scripts/with-servers go run ./internal/supabase/supabasetest/supabase-dev --state "$(or $(SUPABASE_STATE),.supabase-dev)"
 
 .PHONY: stripe-dev
 stripe-dev: ## run a stand-in for Stripe, to try payments with
-	go run ./payments/stripetest/stripe-dev
+	go run ./internal/payments/stripetest/stripe-dev
 
 .PHONY: build
 build: ## build bin/stoa
@@ -30,6 +30,7 @@ build: ## build bin/stoa
 .PHONY: test
 test: ## run every test, on private servers and a real browser (TESTFLAGS="-run X -v")
 	STOA_TEST_REQUIRE_SERVERS=1 scripts/with-servers go test -timeout 45m -parallel 4 $(SHORT) $(TESTFLAGS) ./...
+	go test -C bench $(SHORT) $(TESTFLAGS) ./...
 
 # The long forms kill, flood and repeat several times as often.
 .PHONY: test-long
@@ -39,7 +40,7 @@ test-long: ## run every test in its long form
 # FAULT="fail-over" tries those with such a name.
 .PHONY: faults
 faults: ## run the fault suite in its long form: replicas, fail-over, full disk (FAULT="part of a name")
-	STOA_TEST_FAULTS="$(FAULT)" STOA_TEST_REQUIRE_SERVERS=1 STOA_NEW_SERVERS=0 scripts/with-servers go test -timeout 45m -run '^TestFaults$$' -v -count 1 $(TESTFLAGS) ./cmd/stoa
+	STOA_TEST_FAULTS="$(FAULT)" STOA_TEST_REQUIRE_SERVERS=1 STOA_NEW_SERVERS=0 scripts/with-servers go test -timeout 45m -run '^TestFaults$$' -v -count 1 $(TESTFLAGS) ./internal/app
 
 .PHONY: test-quick
 test-quick: ## run the tests that need nothing but SQLite
@@ -77,46 +78,52 @@ bench-quick: ## run every measurement in a small size, to see that it works
 
 .PHONY: bench-micro
 bench-micro: ## measure single calls (BENCHTIME=1s)
-	go test -run '^$$' -bench '^Benchmark(AcquireWarm|ResolverHit)$$' -benchmem -benchtime $(BENCHTIME) ./tenantdb ./stores
+	go test -run '^$$' -bench '^Benchmark(AcquireWarm|ResolverHit)$$' -benchmem -benchtime $(BENCHTIME) ./internal/tenantdb ./internal/hostnames
 
 BENCHTIME ?= 1s
 
 bench-%:
-	scripts/with-servers go run ./bench $* $(BENCHFLAGS)
+	scripts/with-servers go run -C bench . $* $(BENCHFLAGS)
 
 # A golangci-lint of another version would find other faults than CI does.
 .PHONY: lint
-lint: ## check the code with golangci-lint
-	@for tool in bin/tools/golangci-lint golangci-lint "$$(go env GOPATH)/bin/golangci-lint"; do \
-		if [ "v$$("$$tool" version --short 2>/dev/null)" = "$(GOLANGCI)" ]; then exec "$$tool" run ./...; fi; \
-	done; \
-	echo "installing golangci-lint $(GOLANGCI) into bin/tools"; \
-	GOBIN="$(CURDIR)/bin/tools" go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI) && \
-	exec bin/tools/golangci-lint run ./...
+lint: bin/tools/golangci-lint ## check the code with golangci-lint
+	bin/tools/golangci-lint run ./...
+	cd bench && ../bin/tools/golangci-lint run ./...
+
+.PHONY: bin/tools/golangci-lint
+bin/tools/golangci-lint:
+	@if [ "v$$($@ version --short 2>/dev/null)" != "$(GOLANGCI)" ]; then \
+		echo "installing golangci-lint $(GOLANGCI) into bin/tools"; \
+		GOBIN="$(CURDIR)/bin/tools" go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI); \
+	fi
 
 # The generator has the version of the library that its output calls.
 .PHONY: generate
 generate: ## write the Go code of the templ pages
-	go run github.com/a-h/templ/cmd/templ@$$(go list -m -f '{{.Version}}' github.com/a-h/templ) generate -path web
+	go run github.com/a-h/templ/cmd/templ@$$(go list -m -f '{{.Version}}' github.com/a-h/templ) generate -path internal
 
 .PHONY: generate-check
 generate-check: ## check that the generated code is fresh
-	@before=$$(cat web/*_templ.go | cksum) && $(MAKE) --no-print-directory generate && \
-	if [ "$$before" != "$$(cat web/*_templ.go | cksum)" ]; then \
+	@before=$$(cat internal/*/*_templ.go | cksum) && $(MAKE) --no-print-directory generate && \
+	if [ "$$before" != "$$(cat internal/*/*_templ.go | cksum)" ]; then \
 		echo "the code of the pages was not fresh: commit what 'make generate' has written"; exit 1; \
 	fi
 
 .PHONY: vet
 vet: ## check the code with go vet
 	go vet ./...
+	go vet -C bench ./...
 
 .PHONY: fmt
 fmt: ## format the code
 	go fmt ./...
+	go fmt -C bench ./...
 
 .PHONY: tidy-check
 tidy-check: ## check that go.mod and go.sum are exact
 	go mod tidy -diff
+	go mod tidy -C bench -diff
 
 .PHONY: clean
 clean: ## remove what was built

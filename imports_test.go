@@ -22,31 +22,31 @@ import (
 
 const module = "github.com/stoahq/stoa"
 
-// floors is the house: a package may import only packages on lower floors.
-// ARCHITECTURE.md says what lives in each.
-var floors = map[string]int{
+// layers gives the layer of each package. A package imports only packages of lower
+// layers. ARCHITECTURE.md says what each contains. Names are import paths below the
+// module, without internal/.
+var layers = map[string]int{
 	".":        0,
 	"masterdb": 1, "keyring": 1, "page": 1,
-	"jobs": 2, "access": 2, "mail": 2, "limits": 2, "quotas": 2, "reseal": 2, "supabase": 2, "presence": 2, "lease": 2,
-	"credits": 3, "tenantdb": 3, "hostnames": 3, "apikeys": 3,
-	"credits/feed": 4, "credits/verify": 4,
-	"shop": 4, "cloud": 4,
-	"payments":     5,
-	"stores":       5,
-	"accounts":     6,
-	"provisioning": 7, "fleet": 7,
-	"httpapi": 8, "web": 8,
-	"cmd/stoa": 9,
+	"jobs": 2, "audit": 2, "mail": 2, "ratelimit": 2, "quotas": 2, "keyrotation": 2, "supabase": 2, "presence": 2, "lease": 2, "tenantdb/dial": 2,
+	"authz": 3, "tenantdb/credential": 3,
+	"credits": 4, "tenantdb": 4, "hostnames": 4, "apikeys": 4,
+	"credits/feed": 5, "credits/verify": 5, "storedata": 5, "supabase/link": 5,
+	"stores": 6, "payments": 6,
+	"accounts":     7,
+	"provisioning": 8, "fleet": 8,
+	"web":     9,
+	"console": 10, "storefront": 10,
+	"httpapi":  11,
+	"config":   12,
+	"app":      13,
+	"cli":      14,
+	"cmd/stoa": 15,
 }
 
-// supportCeiling: test-support packages, named *test or within such a one, see
-// everything below it.
-const supportCeiling = 8
-
-// sameFloor are the imports allowed between neighbours, from importer to imported.
-var sameFloor = map[[2]string]bool{
-	{"httpapi", "web"}: true, // the API's server also hands out the pages
-}
+// fixtureCeiling is the layer below which fixtures may import: packages named
+// *test, or within such a package.
+const fixtureCeiling = 9
 
 // goPackage is what `go list -json` says of one package. Imports are those of
 // its ordinary files: test files may import anything.
@@ -83,17 +83,32 @@ func TestMayImport(t *testing.T) {
 		allowed            bool
 	}{
 		{"masterdb", ".", true},
-		{"cmd/stoa", "httpapi", true},
+		{"cmd/stoa", "cli", true},
+		{"cli", "app", true},
+		{"app", "config", true},
+		{"app", "httpapi", true},
 		{"accounts", "stores", true},
+		{"authz", "audit", true},
+		{"tenantdb", "tenantdb/credential", true},
+		{"stores", "hostnames", true},
 		{"stores", "accounts", false},
+		{"hostnames", "stores", false},
+		{"audit", "authz", false},
+		{"tenantdb/credential", "tenantdb", false},
+		{"tenantdb/dial", "tenantdb/credential", false},
 		{"accounts", "provisioning", false},
-		{"jobs", "access", false},
+		{"credits", "credits/feed", false},
+		{"jobs", "authz", false},
+		{"jobs", "presence", false},
 		{".", "masterdb", false},
-		{"httpapi", "web", true},
-		{"web", "httpapi", false},
-		{"httpapi", "cmd/stoa", false},
+		{"httpapi", "console", true},
+		{"console", "httpapi", false},
+		{"console", "storefront", false},
+		{"config", "app", false},
+		{"app", "cli", false},
+		{"cli", "cmd/stoa", false},
 		{"stores", "masterdb/masterdbtest", false},
-		{"cmd/stoa", "masterdb/masterdbtest", false},
+		{"cli", "masterdb/masterdbtest", false},
 		{"hostnames/hostnamestest", "masterdb/masterdbtest", true},
 		{"masterdb/masterdbtest", "jobs", true},
 		{"masterdb/masterdbtest", "provisioning", true},
@@ -102,8 +117,7 @@ func TestMayImport(t *testing.T) {
 		{"supabase/supabasetest/supabase-dev", "httpapi", false},
 		{"payments/stripetest/stripe-dev", "payments/stripetest", true},
 		{"cmd/stoa", "payments/stripetest/stripe-dev", false},
-		{"cmd/stoa", "supabase/supabasetest", false},
-		{"cmd/stoa", "supabase/supabasetest/supabase-dev", false},
+		{"app", "supabase/supabasetest", false},
 		{"bench", ".", true},
 		{"bench", "credits", true},
 		{"bench", "cmd/stoa", false},
@@ -127,7 +141,7 @@ func TestTestModulesStayOutside(t *testing.T) {
 	t.Parallel()
 	for _, p := range listPackages(t) {
 		importer := relative(p.ImportPath)
-		if isSupport(importer) || isBench(importer) {
+		if isFixture(importer) || isBench(importer) {
 			continue
 		}
 		for _, imported := range p.Imports {
@@ -146,47 +160,45 @@ func mayImport(importer, imported string) error {
 	}
 	switch {
 	case isBench(imported):
-		return fmt.Errorf("%s imports %s, which stands outside the house", importer, imported)
-	case isSupport(imported):
-		if !isSupport(importer) {
+		return fmt.Errorf("%s imports %s, which only measures", importer, imported)
+	case isFixture(imported):
+		if !isFixture(importer) {
 			return fmt.Errorf("%s imports %s, which is only for tests", importer, imported)
 		}
 		return nil
-	case sameFloor[[2]string{importer, imported}]:
-		return nil
 	}
-	floor, ok := floors[imported]
+	layer, ok := layers[imported]
 	if !ok {
-		return errNoFloor(imported)
+		return errNoLayer(imported)
 	}
-	if floor >= below {
-		return fmt.Errorf("%s must not import %s: it sees only what is below floor %d, and %s is on floor %d",
-			importer, imported, below, imported, floor)
+	if layer >= below {
+		return fmt.Errorf("%s must not import %s: it imports only layers below %d, and %s is in layer %d",
+			importer, imported, below, imported, layer)
 	}
 	return nil
 }
 
-// ceiling returns the floor below which a package may import.
+// ceiling returns the layer below which a package may import.
 func ceiling(pkg string) (int, error) {
 	switch {
 	case isBench(pkg):
-		return floors["cmd/stoa"], nil // it uses the house as the binary does
-	case isSupport(pkg):
-		return supportCeiling, nil
+		return layers["cmd/stoa"], nil // it uses the packages as the binary does
+	case isFixture(pkg):
+		return fixtureCeiling, nil
 	}
-	floor, ok := floors[pkg]
+	layer, ok := layers[pkg]
 	if !ok {
-		return 0, errNoFloor(pkg)
+		return 0, errNoLayer(pkg)
 	}
-	return floor, nil
+	return layer, nil
 }
 
-func errNoFloor(pkg string) error {
-	return fmt.Errorf("package %s stands on no floor: add it to the table in imports_test.go, "+
-		"and to ARCHITECTURE.md a sentence that says what lives there and why no existing room fits", pkg)
+func errNoLayer(pkg string) error {
+	return fmt.Errorf("package %s has no layer: add it to the table in imports_test.go, "+
+		"and a row to ARCHITECTURE.md that says what it contains", pkg)
 }
 
-func isSupport(pkg string) bool {
+func isFixture(pkg string) bool {
 	return slices.ContainsFunc(strings.Split(pkg, "/"), func(part string) bool { return strings.HasSuffix(part, "test") })
 }
 
@@ -196,11 +208,12 @@ func relative(importPath string) string {
 	if importPath == module {
 		return "."
 	}
-	return strings.TrimPrefix(importPath, module+"/")
+	return strings.TrimPrefix(strings.TrimPrefix(importPath, module+"/"), "internal/")
 }
 
-// TestArchitectureShowsTheFloors: the table people read is the table in force.
-func TestArchitectureShowsTheFloors(t *testing.T) {
+// TestArchitectureShowsTheLayers compares the table of the document with that of the
+// test.
+func TestArchitectureShowsTheLayers(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("ARCHITECTURE.md")
 	if err != nil {
@@ -208,39 +221,43 @@ func TestArchitectureShowsTheFloors(t *testing.T) {
 	}
 	shown := map[string]int{}
 	for _, row := range regexp.MustCompile("(?m)^\\| (\\d+) \\| `([a-z/]+)`( \\(root\\))? \\|").FindAllStringSubmatch(string(text), -1) {
-		floor, err := strconv.Atoi(row[1])
+		layer, err := strconv.Atoi(row[1])
 		if err != nil {
 			t.Fatal(err)
 		}
 		if row[3] != "" {
 			row[2] = "."
 		}
-		shown[row[2]] = floor
+		shown[strings.TrimPrefix(row[2], "internal/")] = layer
 	}
-	if diff := cmp.Diff(floors, shown); diff != "" {
+	if diff := cmp.Diff(layers, shown); diff != "" {
 		t.Errorf("imports_test.go and ARCHITECTURE.md differ (-test +document):\n%s", diff)
 	}
 }
 
+// listPackages lists the packages of the module and those of bench, which is a
+// module of its own.
 func listPackages(t *testing.T) []goPackage {
 	t.Helper()
 	touchSources(t)
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports", "./...")
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("go list: %v\n%s", err, stderr.String())
-	}
 	var packages []goPackage
-	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
-		var p goPackage
-		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			t.Fatal(err)
+	for _, folder := range []string{".", "bench"} {
+		cmd := exec.CommandContext(t.Context(), "go", "list", "-C", folder, "-json=ImportPath,Imports", "./...")
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("go list: %v\n%s", err, stderr.String())
 		}
-		packages = append(packages, p)
+		for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+			var p goPackage
+			if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+				break
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			packages = append(packages, p)
+		}
 	}
 	if len(packages) < 3 {
 		t.Fatalf("go list found only %v", packages)
@@ -277,8 +294,8 @@ func touchSources(t *testing.T) {
 func TestMigrationsExistForEveryEngine(t *testing.T) {
 	t.Parallel()
 	for dir, engines := range map[string][]string{
-		"masterdb/migrations": {"postgres", "sqlite"},
-		"tenantdb/migrations": {"postgres", "mysql", "sqlite"},
+		"internal/masterdb/migrations": {"postgres", "sqlite"},
+		"internal/tenantdb/migrations": {"postgres", "mysql", "sqlite"},
 	} {
 		want := fileNames(t, path.Join(dir, engines[0]))
 		if len(want) == 0 {

@@ -31,10 +31,10 @@ var waiting = map[string]string{
 	"(net/http.RoundTripper).": "network", "(*github.com/wneessen/go-mail.Client).": "network",
 	"(*github.com/redis/go-redis/v9.Client).": "network", "(*github.com/redis/go-redis/v9.Script).": "network",
 	"(*os/exec.Cmd).":                "another process",
-	"(*" + module + "/tenantdb.DB).": "a store's database", "(" + module + "/tenantdb.Lease).": "a store's database",
-	"(" + module + "/tenantdb.Engine).": "a store's database",
+	"(*" + module + "/internal/tenantdb.DB).": "a store's database", "(" + module + "/internal/tenantdb.Lease).": "a store's database",
+	"(" + module + "/internal/tenantdb.Engine).": "a store's database",
 	"(*database/sql.DB).":               "another database", "(*github.com/jmoiron/sqlx.DB).": "another database",
-	"(*" + module + "/masterdb.DB).Tx": "another transaction", "(*" + module + "/masterdb.DB).Snapshot": "another transaction",
+	"(*" + module + "/internal/masterdb.DB).Tx": "another transaction", "(*" + module + "/internal/masterdb.DB).Snapshot": "another transaction",
 	"(*sync.WaitGroup).Wait": "other goroutines", "(*sync.Cond).Wait": "other goroutines",
 	"golang.org/x/crypto/argon2.IDKey": "long computation",
 }
@@ -79,7 +79,7 @@ func TestWaitingIsFound(t *testing.T) {
 	}
 	want := []string{
 		"sleeps time.Sleep", "helper time.Sleep", "receives channel receive", "selects select", "sends channel send", "ranges channel receive",
-		"opens (*" + module + "/tenantdb.DB).Ping", "snapshot time.Sleep", "dials (*net.Dialer).DialContext", "nested (*" + module + "/masterdb.DB).Tx",
+		"opens (*" + module + "/internal/tenantdb.DB).Ping", "snapshot time.Sleep", "dials (*net.Dialer).DialContext", "nested (*" + module + "/internal/masterdb.DB).Tx",
 	}
 	for _, w := range want {
 		if !found[w] {
@@ -138,7 +138,7 @@ func newCallAnalysis(t *testing.T, pattern string) *callAnalysis {
 		if _, err := (&types.Config{Importer: imports}).Check(path, a.files, files, info); err != nil {
 			t.Fatal(err)
 		}
-		if path != module+"/masterdb" { // it is what runs transactions
+		if path != module+"/internal/masterdb" { // it is what runs transactions
 			for _, file := range files {
 				a.collect(file, info)
 			}
@@ -190,7 +190,7 @@ func (a *callAnalysis) collect(file *ast.File, info *types.Info) {
 					a.roots = append(a.roots, &source{name: name, body: n.Body, info: info})
 				}
 			case *ast.CallExpr:
-				if callee(n, info) == "(*"+module+"/masterdb.DB).Snapshot" {
+				if callee(n, info) == "(*"+module+"/internal/masterdb.DB).Snapshot" {
 					if lit, ok := n.Args[1].(*ast.FuncLit); ok {
 						a.roots = append(a.roots, &source{name: name, body: lit.Body, info: info})
 					}
@@ -205,7 +205,7 @@ func (a *callAnalysis) collect(file *ast.File, info *types.Info) {
 func hasTx(f *ast.FuncType, info *types.Info) bool {
 	return slices.ContainsFunc(f.Params.List, func(p *ast.Field) bool {
 		t := info.Types[p.Type].Type
-		return t != nil && t.String() == "*"+module+"/masterdb.Tx"
+		return t != nil && t.String() == "*"+module+"/internal/masterdb.Tx"
 	})
 }
 
@@ -260,7 +260,7 @@ func (a *callAnalysis) look(s *source, follow func(string)) {
 		case *ast.CallExpr:
 			call := callee(n, s.info)
 			switch {
-			case call == "(*"+module+"/masterdb.Tx).AfterCommit":
+			case call == "(*"+module+"/internal/masterdb.Tx).AfterCommit":
 				return false
 			case why(call) != "":
 				a.note(s, call, why(call), n.Pos())

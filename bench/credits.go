@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/access"
-	"github.com/stoahq/stoa/credits"
-	"github.com/stoahq/stoa/credits/verify"
-	"github.com/stoahq/stoa/masterdb"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/credits/verify"
+	"github.com/stoahq/stoa/internal/masterdb"
 )
 
 // What the ledger is meant to reach, beside the best single statement for the
@@ -168,7 +168,7 @@ func (b *books) close() {
 type book struct {
 	db     *masterdb.DB
 	ledger *credits.Ledger
-	owner  access.Principal
+	owner  authz.Principal
 }
 
 func openBooks(ctx context.Context, f *fleet, stores int) (*books, error) {
@@ -225,7 +225,7 @@ func openBook(ctx context.Context, address string, stores int) (*book, error) {
 	if _, err := db.Migrate(ctx); err != nil {
 		return nil, err
 	}
-	b := &book{db: db, ledger: credits.New(db), owner: access.Principal{UserID: stoa.NewID[stoa.UserID]()}}
+	b := &book{db: db, ledger: credits.New(db), owner: authz.Principal{UserID: stoa.NewID[stoa.UserID]()}}
 	return b, db.Tx(ctx, func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(ctx, `
 			INSERT INTO users (id, email, password_hash, first_name, last_name, created_at, updated_at)
@@ -243,7 +243,7 @@ func (b *book) openStore(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) 
 		id, id.String(), b.owner.UserID, tx.Now); err != nil {
 		return err
 	}
-	if err := access.Grant(ctx, tx, id, b.owner.UserID, access.Owner); err != nil {
+	if err := authz.Grant(ctx, tx, id, b.owner.UserID, authz.Owner); err != nil {
 		return err
 	}
 	if err := b.ledger.Open(ctx, tx, id); err != nil {

@@ -23,10 +23,11 @@ type platform struct {
 
 const logName = "stoa.log"
 
-// buildPlatform builds the binary into folder, where it will also keep its data.
+// buildPlatform builds the binary into folder, where it will also keep its data. It
+// must run in the folder of this module.
 func buildPlatform(ctx context.Context, folder, masterURL string) (*platform, error) {
 	p := &platform{binary: filepath.Join(folder, "stoa"), folder: folder, master: masterURL}
-	build := exec.CommandContext(ctx, "go", "build", "-o", p.binary, "github.com/stoahq/stoa/cmd/stoa") //nolint:gosec // our own folder
+	build := exec.CommandContext(ctx, "go", "build", "-C", "..", "-o", p.binary, "./cmd/stoa") //nolint:gosec // our own folder
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		return p, fmt.Errorf("go build: %w", err)

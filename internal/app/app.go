@@ -1,0 +1,235 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/stoahq/stoa/internal/accounts"
+	"github.com/stoahq/stoa/internal/config"
+	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/credits/feed"
+	"github.com/stoahq/stoa/internal/fleet"
+	"github.com/stoahq/stoa/internal/hostnames"
+	"github.com/stoahq/stoa/internal/jobs"
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/mail"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/payments"
+	"github.com/stoahq/stoa/internal/presence"
+	"github.com/stoahq/stoa/internal/provisioning"
+	"github.com/stoahq/stoa/internal/ratelimit"
+	"github.com/stoahq/stoa/internal/stores"
+	"github.com/stoahq/stoa/internal/supabase/link"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/dial"
+)
+
+// App is every domain, wired together in one place.
+type App struct {
+	Cfg          *config.Config
+	Log          *slog.Logger
+	Master       *masterdb.DB
+	presence     *presence.Process
+	Queue        *jobs.Queue
+	Tenants      *tenantdb.Manager
+	Ledger       *credits.Ledger
+	Hostnames    *hostnames.Service
+	Registry     *stores.Registry
+	Accounts     *accounts.Accounts
+	Payments     *payments.Service
+	cloud        *link.Service
+	Provisioning *provisioning.Service
+	Fleet        *fleet.Service
+	mail         *mail.Sender
+	feed         *feed.Feed
+	limits       *ratelimit.Limiter
+	Memory       *ratelimit.ByteBudget
+	outage       outage
+	started      time.Time
+	draining     chan struct{} // closed when the server is told to stop
+
+	stopListening func() // to other replicas; see listen
+}
+
+// NewApp opens the master database, migrates it and builds the domains.
+// publicURL is the platform's public address.
+func NewApp(ctx context.Context, cfg *config.Config, log *slog.Logger, publicURL string) (*App, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, fmt.Errorf("configuration:\n%w", err)
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("data directory: %w", config.NewUnwritable(cfg.DataDir, err))
+	}
+	if err := cfg.CheckDirs(); err != nil {
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	encryption, signing, err := cfg.Rings()
+	if err != nil {
+		return nil, err
+	}
+	master, err := cfg.OpenMasterDB(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := migrateMaster(ctx, master, log); err != nil {
+		master.Close()
+		return nil, err
+	}
+	if master.Engine == masterdb.Postgres {
+		masterdb.LogSkew(ctx, log, master.Skew())
+	}
+	a := &App{Cfg: cfg, Log: log, Master: master, Memory: cfg.Memory(), started: time.Now(), draining: make(chan struct{}), stopListening: func() {}}
+	a.watchMaster()
+	a.presence = presence.New(master, log)
+	if a.Queue, err = jobs.New(master, log, jobs.Options{Drain: cfg.FinishTime(), Process: a.presence.Name()}); err != nil {
+		master.Close()
+		return nil, err
+	}
+	if a.Tenants, err = NewTenants(cfg, master, encryption, a.Memory, log); err != nil {
+		master.Close()
+		return nil, err
+	}
+	if a.mail, err = cfg.Mail(log); err != nil {
+		master.Close()
+		return nil, err
+	}
+	if a.limits, err = cfg.Limiter(log); err != nil {
+		master.Close()
+		return nil, err
+	}
+	a.Ledger = credits.New(master)
+	a.feed = feed.New(master, a.Ledger, a.Queue, log)
+	a.Hostnames = hostnames.New(master, cfg.BaseDomain, log)
+	a.Hostnames.SetMaxStale(cfg.ServeStale)
+	a.Hostnames.LimitPerStore(cfg.Limits().Hostnames)
+	a.Hostnames.ReservePlatformHosts(cfg.AllPlatformHosts(publicURL))
+	a.Hostnames.UseDNS(cfg.DNSServer)
+	a.Registry = stores.New(master, a.Ledger, a.Tenants, a.Queue, a.Hostnames, log)
+	a.Registry.KeepDeleted(cfg.DeletionGrace)
+	a.Registry.KeepSlugs(cfg.KeepSlugs)
+	a.Registry.UseQuotas(cfg.Limits())
+	a.Accounts = accounts.New(master, a.Registry, signing, accounts.Options{
+		AccessTTL: cfg.JWTExpiresIn, Encryption: encryption, Queue: a.Queue, Mail: a.mail, BaseURL: publicURL, Limits: a.limits,
+		Quotas:             cfg.Limits(),
+		InvitationsPerHour: cfg.InvitationsPerHour,
+	})
+	a.Payments, err = payments.New(master, a.Ledger, a.Queue, cfg.Sales(publicURL, signing, log))
+	if err != nil {
+		return nil, errors.Join(err, a.Close(ctx))
+	}
+	a.cloud = link.New(master, encryption, a.Tenants, link.Options{API: cfg.Supabase(), Redirect: publicURL + "/api/supabase/callback", Process: a.presence.Name(), Log: log})
+	a.Registry.UseCloud(a.cloud)
+	a.Provisioning = provisioning.New(master, a.Registry, a.Tenants, a.Queue, log, provisioning.Options{
+		Lease: cfg.ProvisioningClaim, Process: a.presence.Name(), Cloud: a.cloud, Quotas: cfg.Limits(), Drain: cfg.FinishTime(),
+	})
+	a.Fleet = fleet.New(master, a.Tenants, log, fleet.Options{Paused: cfg.HoldTenantMigrations})
+
+	jobs.Handle(a.Queue, fleet.Timeout, a.Fleet.Run)
+	if !cfg.HoldTenantMigrations {
+		jobs.Every(a.Queue, fleet.Interval, a.Fleet.Job())
+	}
+	jobs.Handle(a.Queue, provisioning.Timeout, a.Provisioning.Provision)
+	jobs.Handle(a.Queue, stores.SyncIdentityTimeout, a.Registry.SyncIdentity)
+	jobs.Handle(a.Queue, stores.DeleteStoreTimeout, a.Registry.FinishDeletion)
+	jobs.Handle(a.Queue, hostnames.RecheckTimeout, a.Hostnames.Recheck)
+	jobs.Every(a.Queue, hostnames.RecheckInterval, hostnames.Recheck{})
+	a.Accounts.HandleMails(a.Queue)
+	jobs.Handle(a.Queue, accounts.PurgeTimeout, a.Accounts.PurgeExpired) // which earlier releases enqueue
+	a.handleExpiry()
+	a.handlePayments()
+	a.followCredits(publicURL)
+	jobs.Handle(a.Queue, credits.SweepTimeout, a.Ledger.Sweep)
+	jobs.Every(a.Queue, credits.SweepEvery, credits.Sweep{})
+	a.releaseEnded()
+	return a, nil
+}
+
+// releaseEnded registers what releases the work of a process that ended. Jobs are
+// released first, so that a provisioning run whose job runs again gets no second
+// job.
+func (a *App) releaseEnded() {
+	a.presence.OnGone(a.Queue.Release)
+	a.presence.OnGone(a.Provisioning.Release)
+	a.presence.OnGone(a.cloud.Release)
+	a.presence.OnGone(func(ctx context.Context, tx *masterdb.Tx, _ string) error { // accounts that it had marked in memory
+		return a.Queue.EnqueueOnce(ctx, tx, feed.Sweep{})
+	})
+}
+
+// followCredits registers the consumers of credit changes: low-balance warnings and
+// the copies in the stores' databases.
+func (a *App) followCredits(publicURL string) {
+	lowBalance := feed.NewLowBalanceNotifier(a.Master, a.feed, a.Queue, a.mail, publicURL)
+	jobs.Handle(a.Queue, time.Minute, lowBalance.Announce)
+	jobs.Handle(a.Queue, time.Minute, lowBalance.Mail)
+	a.Registry.FollowCredits(a.feed)
+	jobs.Handle(a.Queue, stores.SyncCreditsTimeout, a.Registry.SyncCredits)
+	jobs.Handle(a.Queue, time.Minute, a.feed.Sweep)
+	jobs.Every(a.Queue, feed.SweepEvery, feed.Sweep{})
+}
+
+func (a *App) handlePayments() {
+	jobs.Handle(a.Queue, time.Minute, a.Payments.Apply)
+	jobs.Handle(a.Queue, time.Minute, a.Payments.Recharge)
+	jobs.Handle(a.Queue, time.Minute, a.Payments.QueueRecharges)
+	jobs.Handle(a.Queue, payments.ReconcileTimeout, a.Payments.RunReconcile)
+	if !a.Cfg.StripeSecretKey.IsZero() {
+		a.Payments.FollowCredits(a.feed)
+		jobs.Every(a.Queue, payments.RechargeDueEvery, payments.RechargeDue{})
+		jobs.Every(a.Queue, payments.ReconcileEvery, payments.Reconcile{})
+	}
+}
+
+// NewTenants returns the manager of the tenant databases.
+func NewTenants(cfg *config.Config, master *masterdb.DB, encryption *keyring.Ring, memory *ratelimit.ByteBudget, log *slog.Logger) (*tenantdb.Manager, error) {
+	networks, err := cfg.AllowedNetworks()
+	if err != nil {
+		return nil, err
+	}
+	rules, err := cfg.SupabaseRules()
+	if err != nil {
+		return nil, err
+	}
+	managed, err := cfg.ManagedServer()
+	if err != nil {
+		return nil, err
+	}
+	own, err := tenantdb.LoadCustomMigrations(cfg.TenantMigrations)
+	if err != nil {
+		return nil, err
+	}
+	files := cfg.FileShares()
+	return tenantdb.NewManager(master, encryption, tenantdb.Options{
+		DataDir: cfg.DataDir, MaxEmbedded: files.Embedded, ConnsPerEmbedded: files.ConnsPerStore,
+		ConnsPerServer: cfg.ConnsPerServer, ConnsPerStore: cfg.ConnsPerStore,
+		Dialer:   dial.Dialer{Allow: networks, PublicPlaintext: cfg.Development()},
+		Supabase: rules,
+		Managed:  managed,
+		Custom:   own,
+		Memory:   memory,
+
+		ServeStale: max(cfg.ServeStale, 1), // 0 would be the default
+		Log:        log,
+	}), nil
+}
+
+// listen starts what runs beside requests and jobs, until stop is called: it
+// receives the changes of other replicas, and finds work that they have left. The
+// domains have subscribed before.
+func (a *App) listen(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // requests that finish during a stop need the changes as well
+	var running sync.WaitGroup
+	running.Go(func() { a.Master.Listen(ctx, a.Log) })
+	running.Go(func() { a.Master.WatchSkew(ctx, a.Log) })
+	running.Go(func() { a.Provisioning.Watch(ctx) })
+	running.Go(func() { a.feed.Run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}

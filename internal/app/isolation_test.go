@@ -1,0 +1,281 @@
+package app_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/stoahq/stoa/internal/authz"
+)
+
+var placeholder = regexp.MustCompile(`\{[^}]+\}`)
+
+// requestID differs from answer to answer by design.
+var requestIDMember = regexp.MustCompile(`"requestId":"[^"]*"`)
+
+// placeholderInBody is a value of a body that stands for something that exists.
+var placeholderInBody = regexp.MustCompile(`"\{[a-zA-Z]+\}"`)
+
+// bodies get a call past the checks of its shape, so that it comes as far as
+// asking who calls and whose store this is. "{userId}" and the like stand for
+// things that TestWhoMayDoWhat makes. Every operation but a GET has a line.
+var bodies = map[string]any{
+	"POST /api/auth/register":               object{"email": "{email}", "password": testPassword, "firstName": "A", "lastName": "B"},
+	"POST /api/auth/login":                  object{"email": "{email}", "password": testPassword},
+	"POST /api/auth/login/second-factor":    object{"challengeToken": "stoa_sf_x", "code": "123456"},
+	"POST /api/auth/refresh":                object{"refreshToken": "stoa_rt_x"},
+	"POST /api/auth/logout":                 nil,
+	"POST /api/auth/forgot-password":        object{"email": "{email}"},
+	"POST /api/auth/reset-password":         object{"token": "stoa_pr_x", "password": "quite another one"},
+	"POST /api/auth/verify-email":           object{"token": "stoa_ve_x"},
+	"POST /api/auth/verify-email/resend":    nil,
+	"POST /api/auth/change-password":        object{"oldPassword": testPassword, "newPassword": "quite another one"},
+	"POST /api/auth/second-factor":          object{"password": testPassword},
+	"POST /api/auth/second-factor/confirm":  object{"code": "123456"},
+	"POST /api/auth/second-factor/disable":  object{"password": testPassword},
+	"DELETE /api/auth/sessions":             nil,
+	"DELETE /api/auth/sessions/{sessionId}": nil,
+	"POST /api/invitations/accept":          object{"token": "stoa_in_x"},
+	"POST /api/operator/impersonations":     object{"userId": "{userId}", "reason": "Ticket 17: sees no orders"},
+	"POST /api/webhooks/stripe":             object{"id": "evt_x"},
+	"POST /api/stores":                      object{"name": "Mine"},
+	"POST /api/stores/create":               object{"name": "Mine"},
+
+	"POST /api/stores/{id}/connect-database":             object{"type": "managed"},
+	"POST /api/stores/{id}/provisioning/retry":           nil,
+	"POST /api/stores/{id}/database/test":                nil,
+	"POST /api/stores/{id}/database/rotate-credentials":  object{"type": "mysql", "connectionString": "mysql://u:p@127.0.0.1:1/d"},
+	"POST /api/stores/{id}/suspend":                      nil,
+	"POST /api/stores/{id}/resume":                       nil,
+	"POST /api/stores/{id}/restore":                      nil,
+	"DELETE /api/stores/{id}":                            nil,
+	"POST /api/stores/{id}/hostnames":                    object{"hostname": "shop.example.com"},
+	"PATCH /api/stores/{id}/hostnames/{hostname}":        object{"primary": true},
+	"DELETE /api/stores/{id}/hostnames/{hostname}":       nil,
+	"POST /api/stores/{id}/hostnames/{hostname}/verify":  nil,
+	"PATCH /api/stores/{id}":                             object{"name": "Taken over"},
+	"POST /api/stores/{id}/api-keys":                     object{"name": "Mine", "scopes": []string{"store:read"}},
+	"DELETE /api/stores/{id}/api-keys/{keyId}":           nil,
+	"PATCH /api/stores/{id}/members/{userId}":            object{"role": "viewer"},
+	"DELETE /api/stores/{id}/members/{userId}":           nil,
+	"POST /api/stores/{id}/transfer-ownership":           object{"userId": "{userId}"},
+	"POST /api/stores/{id}/invitations":                  object{"email": "{email}", "role": "owner"},
+	"DELETE /api/stores/{id}/invitations/{invitationId}": nil,
+	"DELETE /api/stores/{id}/supabase/connection":        nil,
+	"POST /api/stores/{id}/supabase/projects":            object{"organization": "demo", "region": "eu-central-1"},
+	"POST /api/credits/spend":                            object{"amount": "1"},
+	"POST /api/credits/holds":                            object{"amount": "1"},
+	"POST /api/credits/holds/{id}/capture":               object{"amount": "1"},
+	"POST /api/credits/holds/{id}/release":               nil,
+	"PUT /api/credits/settings":                          object{"lowBalanceThreshold": "1"},
+	"POST /api/credits/purchase":                         object{"credits": 5},
+	"PUT /api/credits/auto-recharge":                     object{"enabled": false, "threshold": "1", "credits": 5, "monthlyCap": 5},
+	"POST /api/credits/auto-recharge/card":               nil,
+}
+
+// TestStoresAreNeverMixed tries every private operation of the OpenAPI
+// document on somebody else's store, as a person and with an API key: the answer is the one for a store that
+// does not exist, to the byte. A new operation is tried without being asked.
+func TestStoresAreNeverMixed(t *testing.T) {
+	t.Parallel()
+	onEachMaster(t, func(t *testing.T, s *server) {
+		mallory, own, _ := connected(t, s, "mallory@example.com")
+		malloryKey := mallory.withKey(own, authz.Scopes()...)
+		victim, theirs, _ := connected(t, s, "victim@example.com")
+		victim.buy(theirs, 10)
+		before := victim.call("GET", "/api/stores/"+theirs, nil).want(http.StatusOK).raw
+
+		tried := 0
+		for _, op := range operations(t, s) {
+			key := op.method + " " + op.path
+			if !op.ofStore() {
+				continue
+			}
+			body := anybody(t, key)
+			tried++
+			for _, c := range []client{mallory, malloryKey} {
+				ask := func(id string) answer {
+					path := placeholder.ReplaceAllString(op.path, id)
+					if op.byChoice {
+						return c.call(op.method, path, body, "X-Store-Id", id)
+					}
+					return c.call(op.method, path, body)
+				}
+				nobodys := uuid.NewString()
+				foreign, nobody := ask(theirs).problem(http.StatusNotFound, "store_not_found"), ask(nobodys).problem(http.StatusNotFound, "store_not_found")
+				sameAnswer(t, key, foreign, nobody, theirs, nobodys)
+			}
+		}
+		if tried < 8 {
+			t.Errorf("only %d operations name a store", tried)
+		}
+		if after := victim.call("GET", "/api/stores/"+theirs, nil).want(http.StatusOK).raw; after != before {
+			t.Errorf("the victim's store changed:\n%s\n%s", before, after)
+		}
+		mallory.call("GET", "/api/stores/"+own, nil).want(http.StatusOK)
+		if list := mallory.call("GET", "/api/stores", nil).want(http.StatusOK); strings.Contains(list.raw, theirs) {
+			t.Errorf("the list shows a foreign store: %s", list.raw)
+		}
+	})
+}
+
+// anybody is the operation's body, with ids of nothing.
+func anybody(t *testing.T, operation string) any {
+	t.Helper()
+	if bodies[operation] == nil {
+		return nil
+	}
+	raw, err := json.Marshal(bodies[operation])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return placeholderInBody.ReplaceAllStringFunc(string(raw), func(name string) string {
+		if name == `"{email}"` {
+			return `"mallory@example.com"`
+		}
+		return `"` + uuid.NewString() + `"`
+	})
+}
+
+// sameAnswer fails the test unless two answers, about a and about b, are alike
+// to the byte: status, headers and body, but for what was asked about.
+func sameAnswer(t *testing.T, what string, foreign, nobody answer, a, b string) {
+	t.Helper()
+	plain := func(x answer, id string) string {
+		h := x.header.Clone()
+		h.Del("Date")
+		h.Del("X-Request-Id") // as long as in every other answer
+		return strings.ReplaceAll(fmt.Sprint(x.status, h, requestIDMember.ReplaceAllString(x.raw, "")), id, "ID")
+	}
+	if a, b := plain(foreign, a), plain(nobody, b); a != b {
+		t.Errorf("%s tells what is somebody else's from what does not exist:\n%s\n%s", what, a, b)
+	}
+}
+
+// TestHostsAreNeverMixed: each hostname shows its own store only, whoever
+// asks and however many at once.
+func TestHostsAreNeverMixed(t *testing.T) {
+	t.Parallel()
+	onEachMaster(t, func(t *testing.T, s *server) {
+		hosts := map[string]string{}
+		for i := range 4 {
+			_, id, host := connected(t, s, fmt.Sprintf("owner%d@example.com", i))
+			hosts[host] = id
+		}
+		var wg sync.WaitGroup
+		for host, id := range hosts {
+			for range 8 {
+				wg.Go(func() {
+					c := client{t: t, url: s.URL}
+					for range 20 {
+						if a := c.call("GET", "/api/storefront/store", nil, "Host", host); a.status != http.StatusOK || a.body["id"] != id {
+							t.Errorf("%s answered %d %s", host, a.status, a.raw)
+						}
+					}
+				})
+			}
+		}
+		wg.Wait()
+	})
+}
+
+// TestConcurrentSpends: two hundred spends of 1 from a balance of 100.
+func TestConcurrentSpends(t *testing.T) {
+	t.Parallel()
+	onEachMaster(t, func(t *testing.T, s *server) {
+		c, id := register(t, s, "owner@example.com")
+		c.buy(id, 100)
+		var mu sync.Mutex
+		statuses := map[int]int{}
+		var wg sync.WaitGroup
+		for range 200 {
+			wg.Go(func() {
+				a := c.call("POST", "/api/credits/spend", object{"amount": "1"})
+				mu.Lock()
+				defer mu.Unlock()
+				statuses[a.status]++
+			})
+		}
+		wg.Wait()
+		if statuses[http.StatusOK] != 100 || statuses[http.StatusPaymentRequired] != 100 {
+			t.Errorf("statuses %v, want 100 of 200 and 100 of 402", statuses)
+		}
+		c.call("GET", "/api/credits/balance", nil).want(http.StatusOK).is("0", "balance").is("100", "lifetimeSpent")
+	})
+}
+
+// TestPrivateOperationsAskForAToken tries every operation that the document
+// marks as private without a token and with a broken one.
+func TestPrivateOperationsAskForAToken(t *testing.T) {
+	t.Parallel()
+	onEachMaster(t, func(t *testing.T, s *server) {
+		_, id := register(t, s, "owner@example.com")
+		private := 0
+		for _, op := range operations(t, s) {
+			if !op.private {
+				continue
+			}
+			private++
+			path := placeholder.ReplaceAllString(op.path, id)
+			for _, authorization := range []string{"", "Bearer ", "Bearer nonsense", "Basic b3duZXI6eA==", "Bearer a.b.c"} {
+				c := client{t: t, url: s.URL}
+				a := c.call(op.method, path, nil, "Authorization", authorization).problem(http.StatusUnauthorized, "token_invalid")
+				if a.header.Get("WWW-Authenticate") == "" {
+					t.Errorf("%s %s: 401 without WWW-Authenticate", op.method, op.path)
+				}
+			}
+		}
+		if private < 12 {
+			t.Errorf("only %d private operations", private)
+		}
+	})
+}
+
+// operation is one entry of the OpenAPI document.
+type operation struct {
+	method, path string
+	private      bool // asks for a token
+	inPath       bool // names a store in its path
+	byChoice     bool // names a store with X-Store-Id
+	paged        bool // takes a cursor
+	json         bool // takes a body of JSON
+}
+
+func operations(t *testing.T, s *server) []operation {
+	t.Helper()
+	return operationsOf(client{t: t, url: s.URL}.call("GET", "/api/openapi.json", nil).want(http.StatusOK).is("3.1.0", "openapi").body)
+}
+
+func operationsOf(doc object) (out []operation) {
+	for path, methods := range doc["paths"].(object) {
+		for method, spec := range methods.(object) {
+			spec := spec.(object)
+			op := operation{method: strings.ToUpper(method), path: path, private: needsToken(spec)}
+			op.inPath = strings.HasPrefix(path, "/api/stores/{")
+			parameters, _ := spec["parameters"].([]any)
+			for _, p := range parameters {
+				op.byChoice = op.byChoice || p.(object)["name"] == "X-Store-Id"
+				op.paged = op.paged || p.(object)["name"] == "cursor"
+			}
+			if body, ok := spec["requestBody"].(object); ok {
+				op.json = body["content"].(object)["application/json"] != nil
+			}
+			out = append(out, op)
+		}
+	}
+	return out
+}
+
+// needsToken reports whether an operation asks every caller for a token: one of
+// its ways in may be none.
+func needsToken(spec object) bool {
+	ways, _ := spec["security"].([]any)
+	return len(ways) > 0 && !slices.ContainsFunc(ways, func(way any) bool { return len(way.(object)) == 0 })
+}

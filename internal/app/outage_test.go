@@ -1,0 +1,235 @@
+package app_test
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/config"
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+)
+
+// needNoMaster are the operations that answer without the master database.
+var needNoMaster = map[string]int{
+	"GET /healthz":                 http.StatusOK,
+	"GET /api/storefront/store":    http.StatusOK, // of a store that was visited before
+	"GET /api/storefront/products": http.StatusOK,
+	"POST /api/webhooks/stripe":    http.StatusUnprocessableEntity, // nobody has signed it
+	"GET /api/supabase/callback":   http.StatusOK,                  // a page, which says what went wrong
+	"POST /api/auth/refresh":       http.StatusUnauthorized,        // with what was never a token
+}
+
+// TestEveryOperationWithoutAMaster: while the master database is away, every
+// operation answers in time that it cannot be done now, and when to try again.
+// Stores that were visited before are open.
+func TestEveryOperationWithoutAMaster(t *testing.T) {
+	t.Parallel()
+	for _, engine := range masterdbtest.Engines() {
+		if engine != masterdb.Postgres {
+			continue
+		}
+		cfg := testConfig(t, engine)
+		unlimited(cfg)
+		cfg.PrivateListen = "127.0.0.1:0"
+		relay, through := masterdbtest.NewRelay(t, cfg.MasterDBURL.Reveal())
+		cfg.MasterDBURL = keyring.NewSecret(through)
+		s := startServer(t, cfg)
+		w := newLeakWorld(t, s)
+		_, _, host := connected(t, s, "shop@example.com")
+		front := client{t: t, url: s.URL}
+		calls := map[string]func() answer{}
+		for _, op := range operations(t, s) {
+			store := w.storeFor(op, "operator")
+			if op.byChoice || op.inPath {
+				store = w.store(w.ids["owner"])
+			}
+			caller := w.people["operator"]
+			body, path := w.fill(op, store, caller)
+			header := []string{"X-Store-Id", store}
+			if path == "/api/storefront/store" || path == "/api/storefront/products" {
+				header = []string{"Host", host}
+			}
+			calls[op.method+" "+op.path] = func() answer { return caller.call(op.method, path, body, header...) }
+		}
+		// After the long preparation: the change that connected the store was heard
+		// long ago.
+		front.call("GET", "/api/storefront/store", nil, "Host", host).want(http.StatusOK)
+		for _, fault := range []struct {
+			name   string
+			begin  func()
+			notice time.Duration
+		}{
+			{"silent", func() { relay.SetSilent(true) }, 3 * time.Second},
+			{"refuses", relay.Refuse, 3 * time.Second},
+		} {
+			fault.begin()
+			withoutMaster(t, fault.name, calls, fault.notice+2*time.Second) // all at once, on a busy machine
+			for _, path := range []string{"/readyz"} {
+				a := front.call("GET", path, nil).problem(http.StatusServiceUnavailable, "platform_unavailable")
+				if a.header.Get("Retry-After") == "" {
+					t.Errorf("%s says not when to ask again", path)
+				}
+			}
+			private := client{t: t, url: s.PrivateURL}
+			private.call("GET", "/health", nil).want(http.StatusServiceUnavailable)
+			private.call("GET", "/ask?domain=unseen.example.com", nil).want(http.StatusServiceUnavailable)
+			private.call("GET", "/ask?domain="+host, nil).want(http.StatusOK)
+			front.call("GET", "/", nil, "Host", "unseen.localhost").want(http.StatusServiceUnavailable)
+			withoutMaster(t, fault.name+", known", calls, time.Second+2*time.Second)
+			relay.SetSilent(false)
+		}
+		relay.Listen()
+		eventually(t, "the master is back", func() bool { return front.call("GET", "/readyz", nil).status == http.StatusOK })
+	}
+}
+
+// withoutMaster makes all calls at once.
+func withoutMaster(t *testing.T, when string, calls map[string]func() answer, most time.Duration) {
+	t.Helper()
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	var slowest time.Duration
+	for name, call := range calls {
+		all.Go(func() {
+			begin := time.Now()
+			a := call()
+			took := time.Since(begin)
+			mu.Lock()
+			defer mu.Unlock()
+			slowest = max(slowest, took)
+			if want, ok := needNoMaster[name]; ok && a.status == want {
+				return
+			}
+			seconds, err := strconv.Atoi(a.header.Get("Retry-After"))
+			if a.status != http.StatusServiceUnavailable || err != nil || seconds < 1 || a.body["code"] != "platform_unavailable" {
+				t.Errorf("%s, %s: %d, Retry-After %q: %s", when, name, a.status, a.header.Get("Retry-After"), a.raw)
+			}
+			if took > most {
+				t.Errorf("%s, %s: answered after %v", when, name, took)
+			}
+		})
+	}
+	all.Wait()
+	t.Logf("%s: %d operations, the slowest took %v", when, len(calls), slowest.Round(time.Millisecond))
+}
+
+// TestFrontsOutliveTheMaster: a store that was visited before is open when the
+// master database is not, and its answers say how old what is known of it is.
+func TestFrontsOutliveTheMaster(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, testConfig(t, masterdb.SQLite))
+	_, _, host := connected(t, s, "shop@example.com")
+	front := client{t: t, url: s.URL}
+	paths := []string{"/api/storefront/store", "/api/storefront/products", "/"}
+	for _, path := range paths {
+		if a := front.call("GET", path, nil, "Host", host).want(http.StatusOK); a.header.Get("Stoa-Stale-Seconds") != "" {
+			t.Errorf("%s: %v", path, a.header)
+		}
+	}
+	// It cannot read where hostnames lead: to close it would keep the server from stopping.
+	rename := func(from, to string) {
+		if err := s.Master.Tx(context.Background(), func(tx *masterdb.Tx) error {
+			_, err := tx.Exec(context.Background(), `ALTER TABLE `+from+` RENAME TO `+to)
+			return err
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	rename("store_hostnames", "away")
+	defer rename("away", "store_hostnames")
+	eventually(t, "what is known is old", func() bool { // SQLite's time to live is 5 s
+		return front.call("GET", "/api/storefront/store", nil, "Host", host).want(http.StatusOK).header.Get("Stoa-Stale-Seconds") != ""
+	})
+	for _, path := range paths {
+		age, err := strconv.Atoi(front.call("GET", path, nil, "Host", host).want(http.StatusOK).header.Get("Stoa-Stale-Seconds"))
+		if err != nil || age < 4 || age > 60 {
+			t.Errorf("%s: %d s old, %v", path, age, err)
+		}
+	}
+	cold := front.call("GET", "/api/storefront/store", nil, "Host", "other.localhost").problem(http.StatusServiceUnavailable, "platform_unavailable")
+	if cold.header.Get("Retry-After") == "" {
+		t.Error("a store that is not known: no Retry-After")
+	}
+	if n := s.Hostnames.StaleLookups(); n < 4 {
+		t.Errorf("%d stale answers are counted", n)
+	}
+}
+
+// TestMasterThatIsFull: when the master's disk is full, what cannot be stored is
+// refused with when to try again, the checks of health say why, and all goes on
+// once there is room.
+func TestMasterThatIsFull(t *testing.T) {
+	t.Parallel()
+	onEachMaster(t, func(t *testing.T, s *server) {
+		c := client{t: t, url: s.URL}
+		_, _, host := connected(t, s, "shop@example.com")
+		n := 0
+		signUp := func() answer {
+			n++
+			return c.call("POST", "/api/auth/register", object{"email": "full" + strconv.Itoa(n) + "@example.com", "password": testPassword, "firstName": "A", "lastName": "B"})
+		}
+		free := fillMaster(t, s.Master)
+		var refused answer
+		eventually(t, "a person cannot be stored", func() bool { refused = signUp(); return refused.status != http.StatusCreated })
+		refused.problem(http.StatusServiceUnavailable, "platform_unavailable")
+		if refused.header.Get("Retry-After") == "" {
+			t.Error("no Retry-After")
+		}
+		eventually(t, "it is not ready", func() bool {
+			signUp()
+			return c.call("GET", "/readyz", nil).status == http.StatusServiceUnavailable
+		})
+		if s.Master.Engine == masterdb.SQLite { // PostgreSQL's disk is not full here
+			if err := s.Master.CheckWrite(context.Background()); stoa.CodeOf(err) != stoa.PlatformUnavailable {
+				t.Errorf("a look by writing: %v", err)
+			}
+		}
+		health := client{t: t, url: s.PrivateURL}.call("GET", "/health", nil).want(http.StatusServiceUnavailable)
+		if !strings.Contains(health.raw, "no room left") {
+			t.Errorf("the operator is not told the cause: %s", health.raw)
+		}
+		c.call("GET", "/api/storefront/store", nil, "Host", host).want(http.StatusOK)
+		free()
+		signUp().want(http.StatusCreated)
+		if err := s.Master.CheckWrite(context.Background()); err != nil {
+			t.Error(err)
+		}
+		eventually(t, "it is ready", func() bool { return c.call("GET", "/readyz", nil).status == http.StatusOK })
+	}, unlimited, func(cfg *config.Config) { cfg.PrivateListen = "127.0.0.1:0" })
+}
+
+// fillMaster has the master fail as one whose disk is full does, until free is
+// called.
+func fillMaster(t *testing.T, db *masterdb.DB) (free func()) {
+	t.Helper()
+	ctx := context.Background()
+	if db.Engine == masterdb.SQLite {
+		limit := func(pages string) {
+			if _, err := db.Writer().ExecContext(ctx, `PRAGMA max_page_count = `+pages); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var pages int
+		if err := db.Writer().QueryRowContext(ctx, `PRAGMA page_count`).Scan(&pages); err != nil {
+			t.Fatal(err)
+		}
+		limit(strconv.Itoa(pages))
+		return func() { limit("1073741823") }
+	}
+	exec := func(statement string) {
+		if _, err := db.Pool().Exec(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+		RAISE 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$`)
+	exec(`CREATE TRIGGER no_room BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION no_room()`)
+	return func() { exec(`DROP TRIGGER no_room ON users`) }
+}

@@ -1,0 +1,336 @@
+package app_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/stoahq/stoa/internal/accounts"
+	"github.com/stoahq/stoa/internal/app"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/cli"
+	"github.com/stoahq/stoa/internal/config"
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+)
+
+// testConfig is what a developer gets without setting anything, on a free
+// port, with a master database and a data directory of its own, and without
+// quotas: one user of a test may have many stores.
+func testConfig(t testing.TB, engine masterdb.Engine) *config.Config {
+	t.Helper()
+	var c cli.Commands
+	parser, err := kong.New(&c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.Parse([]string{"serve", "--port=0", "--data-dir=" + filepath.Join(t.TempDir(), "data")}); err != nil {
+		t.Fatal(err)
+	}
+	c.Quotas = config.Quotas{KeepSlugs: c.KeepSlugs}
+	c.JWTExpiresIn = 12 * time.Hour // a test that runs beside others may wait long between two calls
+	c.MasterDBURL = keyring.NewSecret(masterdbtest.URL(t, engine))
+	return &c.Config
+}
+
+// productionConfig is testConfig as it has to be in earnest.
+func productionConfig(t *testing.T) *config.Config {
+	t.Helper()
+	cfg := testConfig(t, masterdb.SQLite)
+	cfg.Env, cfg.EncryptionKey, cfg.JWTSecret = "production", keyring.Generate("e"), keyring.Generate("j")
+	return cfg
+}
+
+// server is a running platform under test.
+type server struct{ *app.Server }
+
+// launch starts a server, which the caller stops.
+func launch(ctx context.Context, cfg *config.Config, log *slog.Logger) (*server, error) {
+	s, err := app.Start(ctx, cfg, log)
+	return &server{s}, err
+}
+
+// serverAt is a server in another process, at url.
+func serverAt(url string) *server { return &server{&app.Server{URL: url}} }
+
+// startServer runs the real server, as 'stoa serve' does, until the test ends.
+func startServer(t testing.TB, cfg *config.Config) *server {
+	t.Helper()
+	s, err := launch(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			t.Errorf("stop: %v", err)
+		}
+	})
+	return s
+}
+
+// onEachMaster runs test against a server on every master engine at hand.
+func onEachMaster(t *testing.T, test func(t *testing.T, s *server), settings ...func(*config.Config)) {
+	t.Helper()
+	for _, engine := range masterdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			cfg := testConfig(t, engine)
+			for _, set := range settings {
+				set(cfg)
+			}
+			test(t, startServer(t, cfg))
+		})
+	}
+}
+
+// unlimited is for tests that are many people at one address.
+func unlimited(cfg *config.Config) {
+	cfg.RateLimitAuth, cfg.RateLimitAddress, cfg.RateLimitUser, cfg.RateLimitDatabase = 0, 0, 0, 0
+}
+
+// client speaks to a server as one person does.
+type client struct {
+	t     *testing.T
+	url   string
+	token string
+	s     *server // of who was registered by register
+}
+
+// proven has the client's e-mail address proven, as the mail to it would.
+func (c client) proven() client {
+	c.t.Helper()
+	id := c.call("GET", "/api/auth/me", nil).want(http.StatusOK).text("user", "id")
+	if _, err := accounts.ConfirmEmail(c.t.Context(), c.s.Master, authz.Principal{}, id); err != nil {
+		c.t.Fatal(err)
+	}
+	return c
+}
+
+// object is a JSON object of an answer.
+type object = map[string]any
+
+// answer is what came back.
+type answer struct {
+	t      *testing.T
+	status int
+	header http.Header
+	raw    string
+	body   object
+}
+
+// call sends a request; header holds pairs of names and values.
+func (c client) call(method, path string, body any, header ...string) answer {
+	c.t.Helper()
+	var payload io.Reader
+	switch body := body.(type) {
+	case nil:
+	case string:
+		payload = strings.NewReader(body)
+	default:
+		b, err := json.Marshal(body)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		payload = bytes.NewReader(b)
+	}
+	ctx, cancel := context.WithTimeout(c.t.Context(), 90*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, c.url+path, payload)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	req.Header.Set("Prefer", "wait=60") // a busy machine may take longer than the ordinary time
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		if header[i] == "Host" {
+			req.Host = header[i+1]
+			continue
+		}
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := noRedirect.Do(req)
+	if err != nil {
+		c.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer res.Body.Close()
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	a := answer{t: c.t, status: res.StatusCode, header: res.Header, raw: string(raw)}
+	if strings.Contains(res.Header.Get("Content-Type"), "json") {
+		if err := json.Unmarshal(raw, &a.body); err != nil {
+			c.t.Fatalf("%s %s: answer is not JSON: %s", method, path, raw)
+		}
+	}
+	return a
+}
+
+var noRedirect = &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+
+// want fails the test unless the answer has this status.
+func (a answer) want(status int) answer {
+	a.t.Helper()
+	if a.status != status {
+		a.t.Fatalf("status %d, want %d: %s", a.status, status, a.raw)
+	}
+	return a
+}
+
+// problem fails the test unless the answer is this problem document, whole.
+func (a answer) problem(status int, code string) answer {
+	a.t.Helper()
+	a.want(status)
+	if got := a.header.Get("Content-Type"); got != "application/problem+json" {
+		a.t.Errorf("content type %q, want application/problem+json", got)
+	}
+	if a.body["code"] != code {
+		a.t.Fatalf("code %v, want %s: %s", a.body["code"], code, a.raw)
+	}
+	for _, member := range []string{"type", "title", "detail", "requestId"} {
+		if s, _ := a.body[member].(string); s == "" {
+			a.t.Errorf("problem without %s: %s", member, a.raw)
+		}
+	}
+	if a.body["status"] != float64(status) {
+		a.t.Errorf("problem says status %v: %s", a.body["status"], a.raw)
+	}
+	if id := a.header.Get("X-Request-Id"); id != a.body["requestId"] {
+		a.t.Errorf("requestId %v differs from the header's %q", a.body["requestId"], id)
+	}
+	return a
+}
+
+// at walks into the answer: at("store", "id").
+func (a answer) at(path ...string) any {
+	a.t.Helper()
+	var v any = a.body
+	for _, key := range path {
+		m, ok := v.(object)
+		if !ok {
+			a.t.Fatalf("no %v in %s", path, a.raw)
+		}
+		if v, ok = m[key]; !ok {
+			a.t.Fatalf("no %v in %s", path, a.raw)
+		}
+	}
+	return v
+}
+
+func (a answer) text(path ...string) string {
+	a.t.Helper()
+	s, ok := a.at(path...).(string)
+	if !ok {
+		a.t.Fatalf("%v is no string in %s", path, a.raw)
+	}
+	return s
+}
+
+func (a answer) list(path ...string) []any {
+	a.t.Helper()
+	l, ok := a.at(path...).([]any)
+	if !ok {
+		a.t.Fatalf("%v is no list in %s", path, a.raw)
+	}
+	return l
+}
+
+// is fails the test unless the value at path is want.
+func (a answer) is(want any, path ...string) answer {
+	a.t.Helper()
+	if got := a.at(path...); got != want {
+		a.t.Errorf("%v is %v, want %v in %s", path, got, want, a.raw)
+	}
+	return a
+}
+
+const testPassword = "SecurePassword123!"
+
+// register opens an account, whose address is not proven, and returns its owner,
+// signed in, with the id of the first store.
+func register(t *testing.T, s *server, email string) (client, string) {
+	t.Helper()
+	c := client{t: t, url: s.URL, s: s}
+	a := c.call("POST", "/api/auth/register", object{
+		"email": email, "password": testPassword, "firstName": "John", "lastName": "Doe",
+		"storeName": "Store of " + strings.NewReplacer("@", " ", ".", " ").Replace(email),
+	}).want(http.StatusCreated)
+	c.token = a.text("accessToken")
+	return c, a.text("store", "id")
+}
+
+// connected opens an account with an active store on embedded SQLite.
+func connected(t *testing.T, s *server, email string) (c client, storeID, hostname string) {
+	t.Helper()
+	c, id := register(t, s, email)
+	a := c.call("POST", "/api/stores/"+id+"/connect-database", object{"type": "managed"}).want(http.StatusOK)
+	return c, id, a.list("hostnames")[0].(object)["hostname"].(string)
+}
+
+// buy pays for credits in the sandbox and waits until they are there.
+func (c client) buy(store string, amount int) {
+	c.t.Helper()
+	before := c.call("GET", "/api/credits/balance?storeId="+store, nil).want(http.StatusOK).text("balance")
+	p := c.call("POST", "/api/credits/purchase", object{"credits": amount}, "X-Store-Id", store).want(http.StatusCreated)
+	page := client{t: c.t}
+	page.call("POST", p.text("checkoutUrl")+"/pay", nil).want(http.StatusSeeOther)
+	eventually(c.t, "the credits are granted", func() bool {
+		return c.call("GET", "/api/credits/balance?storeId="+store, nil).want(http.StatusOK).text("balance") != before
+	})
+}
+
+// eventually polls until ok or half a minute has passed.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(2 * time.Minute)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline.C:
+			t.Fatalf("in vain: %s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+func withURL(t *testing.T, s string, change func(*url.URL)) string {
+	t.Helper()
+	u, err := url.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(u)
+	return u.String()
+}
+
+// closedPort is an address where nobody listens.
+func closedPort(t *testing.T) string {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func secretOf(s string) keyring.Secret { return keyring.NewSecret(s) }

@@ -1,0 +1,186 @@
+// Package audit records who did what, and reads that record. It owns the tables
+// audit_events and audit_retention. Whether a caller may read the log is a
+// question for package authz, which imports this one.
+
+package audit
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"maps"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/masterdb"
+)
+
+// Actor is who acts, as an entry of the audit log names them. The zero Actor is
+// the platform itself.
+type Actor struct {
+	UserID       stoa.UserID // zero: a command or the platform acts
+	KeyID        stoa.KeyID  // zero unless an API key acts
+	Impersonator stoa.UserID // the operator who acts as the user; zero: nobody does
+	Origin       Origin
+}
+
+// Subject is what asks for an action, such as the principal of a request.
+type Subject interface {
+	Actor() Actor
+}
+
+// Origin is where a request comes from.
+type Origin struct {
+	Address   string
+	RequestID string // the platform's id of the request or of the run of a command
+	// ClientRequestID is the name that a trusted proxy gave the request. It helps
+	// to find the request in the proxy's log; no decision depends on it.
+	ClientRequestID string
+	Command         string // the command, such as "stores suspend"; empty for a request
+}
+
+// Outcome is the result of an action.
+type Outcome string
+
+// The outcomes. Denied is an action for which a permission was missing, Failed
+// one with a wrong credential or a failed verification.
+const (
+	Success Outcome = "success"
+	Denied  Outcome = "denied"
+	Failed  Outcome = "failed"
+)
+
+// The actions that the audit log records.
+const (
+	Registered         = "auth.registered"
+	SignedIn           = "auth.sign_in" // or an attempt
+	SignedOut          = "auth.sign_out"
+	TokenReused        = "auth.token_reused" //nolint:gosec // an action, not a credential
+	SessionRevoked     = "auth.session_revoked"
+	PasswordChanged    = "auth.password_changed"
+	PasswordReset      = "auth.password_reset"
+	EmailVerified      = "auth.email_verified"
+	FactorEnabled      = "auth.second_factor_enabled"
+	FactorDisabled     = "auth.second_factor_disabled"
+	RecoveryCodeUsed   = "auth.recovery_code_used"
+	MemberInvited      = "member.invited"
+	InvitationRevoked  = "member.invitation_revoked"
+	MemberJoined       = "member.joined"
+	MemberRoleChanged  = "member.role_changed"
+	MemberRemoved      = "member.removed"
+	OwnershipMoved     = "member.ownership_transferred"
+	KeyCreated         = "key.created"
+	KeyRevoked         = "key.revoked"
+	StoreCreated       = "store.created"
+	StoreUpdated       = "store.updated"
+	StoreSuspended     = "store.suspended"
+	StoreResumed       = "store.resumed"
+	StoreDeleting      = "store.deletion_scheduled"
+	StoreRestored      = "store.restored"
+	StoreDeleted       = "store.deleted"
+	HostnameClaimed    = "hostname.claimed"
+	HostnameVerified   = "hostname.verified" // or an attempt
+	HostnamePrimary    = "hostname.made_primary"
+	HostnameRemoved    = "hostname.removed"
+	HostnameLost       = "hostname.lost" // the DNS record is gone
+	DatabaseConnected  = "database.connected"
+	ConnectRetried     = "database.connect_retried"
+	DatabaseTested     = "database.tested"
+	CredentialsRotated = "database.credentials_rotated" // or an attempt
+	SupabaseConnected  = "supabase.connected"
+	SupabaseLeft       = "supabase.disconnected"
+	CreditsGranted     = "credits.granted"
+	CreditSettings     = "credits.settings_changed"
+	RechargeChanged    = "credits.auto_recharge_changed"
+	RechargeStopped    = "credits.auto_recharge_stopped" // by the platform
+	CardRequested      = "credits.card_requested"
+	CardSaved          = "credits.card_saved"
+	PurchaseStarted    = "credits.purchase_started"
+	OperatorActed      = "operator.access"
+	OperatorPromoted   = "operator.promoted"
+	OperatorDemoted    = "operator.demoted"
+	QuotasSet          = "operator.quotas_set"
+	Impersonated       = "operator.impersonated"
+	PriceSet           = "prices.set"
+	KeysRotated        = "keys.rotated"
+	TenantsMigrated    = "tenants.migrated"
+	RoleGranted        = "platform.role_granted"
+	RetentionSet       = "audit.retention_set"
+)
+
+// Event is an action to record. The zero StoreID is no store, the zero Outcome
+// is Success. Details never contain a secret.
+type Event struct {
+	Action  string
+	Store   stoa.StoreID
+	Outcome Outcome
+	Details map[string]string
+}
+
+// Record writes an entry to the audit log in tx, the transaction of the action,
+// so that both are committed or neither.
+func Record(ctx context.Context, tx *masterdb.Tx, by Subject, e Event) error {
+	actor := by.Actor()
+	details, err := encodeDetails(actor, e)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `
+		INSERT INTO audit_events (id, user_id, store_id, action, outcome, address, request_id, details, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+		stoa.NewID[stoa.EventID](), orNull(actor.UserID), orNull(e.Store), e.Action, string(cmp.Or(e.Outcome, Success)),
+		actor.Origin.Address, actor.Origin.RequestID, details, tx.Now)
+	return err
+}
+
+// RecordOperator records that an operator of the platform accesses a store that
+// is not theirs, or all stores (the zero id), once for each request and action.
+// A request is identified by the platform's id, not by a client's.
+func RecordOperator(ctx context.Context, h masterdb.Handle, by Subject, store stoa.StoreID, action string) error {
+	actor := by.Actor()
+	e := Event{Action: OperatorActed, Store: store, Details: map[string]string{"action": action}}
+	if actor.Origin.RequestID != "" {
+		details, err := encodeDetails(actor, e)
+		if err != nil {
+			return err
+		}
+		var recorded int
+		err = h.Get(ctx, &recorded, `
+			SELECT count(*) FROM audit_events WHERE action = 'operator.access' AND request_id = $1
+				AND coalesce(CAST(store_id AS text), '') = $2 AND user_id = $3 AND details = $4`,
+			actor.Origin.RequestID, textOf(store), actor.UserID, details)
+		if err != nil || recorded > 0 {
+			return err
+		}
+	}
+	return h.Within(ctx, func(tx *masterdb.Tx) error { return Record(ctx, tx, by, e) })
+}
+
+// encodeDetails returns an entry's details as JSON, with those of the actor.
+func encodeDetails(actor Actor, e Event) (string, error) {
+	details := maps.Clone(e.Details)
+	if details == nil {
+		details = map[string]string{}
+	}
+	if !actor.KeyID.IsZero() {
+		details["apiKey"] = actor.KeyID.String()
+	}
+	if !actor.Impersonator.IsZero() {
+		details["impersonator"] = actor.Impersonator.String()
+	}
+	if actor.Origin.ClientRequestID != "" {
+		details["clientRequestId"] = actor.Origin.ClientRequestID
+	}
+	if actor.Origin.Command != "" {
+		details["command"] = actor.Origin.Command
+	}
+	text, err := json.Marshal(details)
+	return string(text), err
+}
+
+// orNull returns nil for the zero id, which is stored as NULL.
+func orNull[K any](id stoa.ID[K]) *stoa.ID[K] {
+	if id.IsZero() {
+		return nil
+	}
+	return &id
+}

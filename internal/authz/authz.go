@@ -1,0 +1,117 @@
+// Package access decides who may do what to which store. Every domain method
+// that acts on a store calls Check first, so that the API, the console and the
+// CLI apply the same rules. It owns the table store_members.
+package authz
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/audit"
+	"github.com/stoahq/stoa/internal/masterdb"
+)
+
+// Check returns the caller's role in the store. It fails with store_not_found
+// when the caller is not a member, exactly as for a store that does not
+// exist, and with forbidden when the role or, for an API key, its scopes do not
+// allow the action.
+//
+// An operator of the platform has the role Operator where their membership does
+// not suffice. Check records that in the audit log, so that no domain method
+// can omit it. It writes through h: in a transaction, in that transaction.
+func Check(ctx context.Context, h masterdb.Handle, p Principal, store stoa.StoreID, a Action) (Role, error) {
+	if err := p.Within(store, a); err != nil {
+		return "", err
+	}
+	var found struct {
+		Role     Role
+		Operator bool
+	}
+	err := h.Get(ctx, &found, `
+		SELECT coalesce(m.role, '') AS role, u.role = 'admin' AS operator
+		FROM stores s JOIN users u ON u.id = $2 LEFT JOIN store_members m ON m.store_id = s.id AND m.user_id = u.id
+		WHERE s.id = $1 AND s.status <> 'deleted'`, store, p.UserID)
+	if err != nil && !errors.Is(err, masterdb.ErrNotFound) {
+		return "", err
+	}
+	operator := found.Operator && p.InPerson() == nil
+	switch {
+	case found.Role.Can(a):
+		return found.Role, nil
+	case operator && Operator.Can(a):
+		return Operator, audit.RecordOperator(ctx, h, p, store, string(a))
+	case found.Role == "" && !operator:
+		return "", ErrStoreNotFound()
+	case found.Role == "":
+		return "", stoa.Errorf(stoa.Forbidden, "Operators of the platform may not do this to a store that is not theirs.")
+	}
+	return "", stoa.Errorf(stoa.Forbidden, "Your role in this store (%s) does not allow this. Ask an owner.", found.Role)
+}
+
+// CheckOperator fails with forbidden unless the caller is an operator of the
+// platform, in person. It records the access in the audit log.
+func CheckOperator(ctx context.Context, h masterdb.Handle, p Principal, a Action) error {
+	if err := p.InPerson(); err != nil {
+		return err
+	}
+	var role string
+	err := h.Get(ctx, &role, `SELECT role FROM users WHERE id = $1`, p.UserID)
+	if err != nil && !errors.Is(err, masterdb.ErrNotFound) {
+		return err
+	}
+	if role != "admin" {
+		return stoa.Errorf(stoa.Forbidden, "Only operators of the platform may do this.")
+	}
+	return audit.RecordOperator(ctx, h, p, stoa.StoreID{}, string(a))
+}
+
+// CheckVerified fails with email_unverified unless the caller's address is
+// verified, and with session_revoked when their session has ended since the
+// request began. It locks the user's row until tx ends, so that a concurrent
+// verification is ordered before or after tx.
+func CheckVerified(ctx context.Context, tx *masterdb.Tx, p Principal) error {
+	var verified bool
+	err := tx.Get(ctx, &verified, `UPDATE users SET updated_at = updated_at WHERE id = $1 RETURNING email_verified`, p.UserID)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return ErrSessionRevoked()
+	}
+	if err != nil {
+		return err
+	}
+	if !verified {
+		return stoa.Errorf(stoa.EmailUnverified, "Confirm your e-mail address first, with the link that was sent to it. Ask for another mail if it is lost.")
+	}
+	var open int
+	err = tx.Get(ctx, &open, `SELECT count(*) FROM sessions WHERE id = $1 AND user_id = $2 AND revoked_at IS NULL`, p.SessionID, p.UserID)
+	if err == nil && open == 0 {
+		return ErrSessionRevoked()
+	}
+	return err
+}
+
+// MaySQL returns Check as an SQL condition, for a statement that cannot afford
+// a query before it; store and user are expressions of the statement. The
+// condition covers members only: the caller applies Within to an API key and
+// Check to an operator.
+func MaySQL(a Action, store, user string) string {
+	var roles []string
+	for _, role := range Roles {
+		if slices.Contains(ruleOf(a).Roles, role) {
+			roles = append(roles, "'"+string(role)+"'")
+		}
+	}
+	return `EXISTS (SELECT 1 FROM store_members m JOIN stores s ON s.id = m.store_id WHERE m.store_id = ` + store +
+		` AND m.user_id = ` + user + ` AND m.role IN (` + strings.Join(roles, ", ") + `) AND s.status <> 'deleted')`
+}
+
+// ErrStoreNotFound returns the error for a store that does not exist and for
+// one that is not the caller's: a caller cannot tell them apart.
+func ErrStoreNotFound() error { return stoa.Errorf(stoa.StoreNotFound, "There is no such store.") }
+
+// ErrSessionRevoked returns the error for a session that has ended.
+func ErrSessionRevoked() error {
+	return stoa.Errorf(stoa.SessionRevoked, "This session has ended. Sign in again.")
+}

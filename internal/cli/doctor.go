@@ -1,0 +1,189 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/stoahq/stoa/internal/app"
+	"github.com/stoahq/stoa/internal/config"
+	"github.com/stoahq/stoa/internal/masterdb"
+)
+
+type doctorCmd struct {
+	Fleet bool     `help:"Also look over all stores for what should not be."`
+	Mend  bool     `help:"With --fleet: mend what can be mended without losing anything."`
+	Drop  []string `help:"With --mend: also drop this stray database, for good. May be repeated." placeholder:"NAME"`
+	JSON  bool     `help:"Print JSON."`
+}
+
+// Validate is called by kong after it has read the flags.
+func (cmd doctorCmd) Validate() error {
+	if cmd.Mend && !cmd.Fleet || len(cmd.Drop) > 0 && !cmd.Mend {
+		return errors.New("--mend belongs to --fleet, and --drop to --mend")
+	}
+	return nil
+}
+
+// Help is shown by 'stoa doctor --help'.
+func (doctorCmd) Help() string {
+	return "Checks configuration, data directory, open files, keys, payments, Supabase, master database, clock, schema, job queue and the order of your own migrations, with a remedy for each fault. " +
+		"It changes nothing, but for a file that it writes into the data directory, and a database and a role named stoa_selftest_… that it makes on the server for managed databases, " +
+		"to see whether that works, and removes at once. The exit status is 1 when something is wrong.\n\n" +
+		"With --fleet it also looks over the stores: provisioning runs without a job, stores that are stuck or should be gone, and managed databases, " +
+		"files and hostnames that no store has, and stores on Supabase whose tables the project's HTTP API can reach. --mend mends what it finds, but a stray database it drops only when --drop names it: run without first, " +
+		"and with the same configuration as 'stoa serve'. The exit status is 1 when something was found, mended or not."
+}
+
+// Finding is the outcome of one check.
+type Finding struct {
+	Check  string `json:"check"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail"`
+	Remedy string `json:"remedy,omitempty"`
+
+	// Of the fleet only.
+	Store  string `json:"store,omitempty"`
+	Name   string `json:"name,omitempty"`
+	Mended bool   `json:"mended,omitempty"`
+}
+
+var errUnwell = errors.New("something needs attention; the remedies are above")
+
+func (cmd doctorCmd) Run(e *Env) error {
+	limit := time.Minute
+	if cmd.Fleet {
+		limit = 30 * time.Minute // a drop takes its time
+	}
+	ctx, cancel := context.WithTimeout(e.Ctx, limit)
+	defer cancel()
+	findings, usable := Examine(ctx, e.Cfg)
+	if usable {
+		findings = append(findings, cmd.order(e)...)
+	}
+	if cmd.Fleet && usable {
+		fleet, err := cmd.fleet(ctx, e)
+		if err != nil {
+			fleet = append(fleet, Finding{Check: "fleet", Detail: err.Error(), Remedy: "correct this and run the check again"})
+		}
+		findings = append(findings, fleet...)
+	}
+	if err := report(e.Stdout, findings, cmd.JSON); err != nil {
+		return err
+	}
+	for _, f := range findings {
+		if !f.OK {
+			return errUnwell
+		}
+	}
+	return nil
+}
+
+func report(w io.Writer, findings []Finding, asJSON bool) error {
+	if asJSON {
+		return json.NewEncoder(w).Encode(findings)
+	}
+	for _, f := range findings {
+		mark := "ok  "
+		switch {
+		case f.Mended:
+			mark = "mend"
+		case !f.OK:
+			mark = "FAIL"
+		}
+		Printf(w, "%s  %-16s %s\n", mark, f.Check, strings.ReplaceAll(f.Detail, "\n", "; "))
+		if f.Remedy != "" {
+			Printf(w, "      %-16s → %s\n", "", f.Remedy)
+		}
+	}
+	return nil
+}
+
+// Examine runs every check whose preconditions hold. usable reports whether the
+// master database can be used.
+func Examine(ctx context.Context, cfg *config.Config) (out []Finding, usable bool) {
+	add := func(check string, err error, detail, remedy string) bool {
+		f := Finding{Check: check, OK: err == nil, Detail: detail}
+		if err != nil {
+			f.Detail, f.Remedy = err.Error(), remedy
+		}
+		out = append(out, f)
+		return f.OK
+	}
+	faults := cfg.Faults()
+	for _, f := range faults {
+		add("configuration", f, "", f.Remedy)
+	}
+	if len(faults) == 0 {
+		add("configuration", nil, cfg.Env, "")
+	}
+	var detail string
+	var err error
+	if cfg.Development() { // else it is among the faults
+		detail, err = config.CheckPrivate(cfg.DataDir)
+		add("data directory", err, detail, "chmod 700 "+cfg.DataDir)
+		detail, err = config.CheckPrivate(cfg.KeyFile())
+		add("key file", err, detail, "chmod 600 "+cfg.KeyFile())
+	}
+	if err = cfg.CheckDirs(); err != nil {
+		var u *config.Unwritable
+		errors.As(err, &u)
+		add("data directory", errors.New(u.Path+" cannot be written to: "+u.Cause), "", u.Remedy)
+	}
+	detail, err = cfg.FileShares().Check()
+	add("open files", err, detail, fmt.Sprintf("raise the limit to %d for 'stoa serve' (ulimit -n, LimitNOFILE=), or lower STOA_EMBEDDED_OPEN", cfg.FileShares().Wanted))
+	detail, err = checkKeys(cfg)
+	add("keys", err, detail, "restore the keys this installation was set up with, or make some with 'stoa keys generate'")
+	if server, err := cfg.ManagedServer(); err == nil && server != nil {
+		detail, err = checkManaged(ctx, server)
+		add("managed server", err, detail, "correct STOA_MANAGED_DATABASE_URL, or that user's rights on the server")
+	}
+	if !cfg.Development() || !cfg.SMTPURL.IsZero() {
+		detail, err = checkMail(ctx, cfg)
+		add("mail", err, detail, "correct SMTP_URL, or see that its server runs and admits this machine")
+	}
+	if !cfg.RedisURL.IsZero() {
+		add("rate limits", cfg.CheckRedis(ctx), "shared through REDIS_URL", "see that the server runs and admits this machine; until then each process counts by itself")
+	}
+	detail, err = checkPayments(ctx, cfg)
+	add("payments", err, detail, "correct STRIPE_SECRET_KEY and that this machine may reach api.stripe.com")
+	detail, err = CheckSupabase(ctx, cfg)
+	add("supabase", err, detail, "correct SUPABASE_OAUTH_CLIENT_ID and its secret, and see that this machine may reach api.supabase.com")
+	if cfg.MasterDBURL.IsZero() && config.Missing(cfg.MasterURL()[len("sqlite:"):]) {
+		add("master database", nil, "not made yet; 'stoa serve' makes it", "")
+		return out, false
+	}
+	master, err := cfg.OpenMasterDB(ctx)
+	if !add("master database", err, "answers", "check MASTER_DB_URL and that the server runs and admits this machine") {
+		return out, false
+	}
+	defer master.Close()
+	if master.Engine == masterdb.Postgres {
+		detail, err = app.CheckClock(ctx, master)
+		add("clock", err, detail, "synchronise this machine's clock and the database server's by NTP; until then the platform goes by the server's")
+	}
+	add("writing", master.CheckWrite(ctx), "the master database stores what it is given", "free room on its disk, or give it more; see that it is the primary and its folder can be written to")
+	detail, err = app.CheckSchema(ctx, master)
+	if !add("schema", err, detail, schemaRemedy(err)) {
+		return out, false
+	}
+	if detail, err = checkSealed(ctx, cfg, master); detail != "" || err != nil {
+		add("encrypted data", err, detail, "give the missing keys back to ENCRYPTION_KEY, behind the first; 'stoa keys list' names them")
+	}
+	out = append(out, checkPlatformHosts(ctx, cfg, master)...)
+	detail, err = checkUsers(ctx, master)
+	add("users", err, detail, "have them prove or change the address; 'stoa users verify' and 'stoa users demote' are yours. Such an address signs in as it is, and is nobody else's")
+	detail, err = checkPurchases(ctx, master)
+	add("purchases", err, detail, "'stoa payments list --state mismatched' names them: refund each payment at Stripe, all of it; then its purchase is refunded")
+	if master.Engine == masterdb.Postgres {
+		add("notifications", master.CheckListen(ctx), "a notification to itself arrives",
+			"give MASTER_DB_URL the address of the database server itself, or of a pooler in session mode; until then replicas see each other's changes a second late")
+	}
+	detail, err = app.CheckQueue(ctx, master)
+	add("job queue", err, detail, "run 'stoa migrate', then look for the job's error in the server's log")
+	return out, len(faults) == 0
+}

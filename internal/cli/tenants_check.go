@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/fleet"
+	"github.com/stoahq/stoa/internal/masterdb"
+)
+
+type tenantsCheckCmd struct {
+	Store       []string `help:"Only this store: id, slug or hostname. May be given several times." placeholder:"STORE"`
+	Concurrency int      `help:"Stores at a time." default:"8"`
+	JSON        bool     `help:"Print one JSON object per store, and then the summary."`
+}
+
+// Help is shown by 'stoa tenants check --help'.
+func (tenantsCheckCmd) Help() string {
+	return "Looks into every store's database, changes nothing, and names each table, column, index and constraint that is missing, " +
+		"made otherwise or, unless you have migrations of your own, not Stoa's. Stores that lag are passed over: 'stoa tenants migrate' " +
+		"comes first.\n\nThe exit status is 1 when a store differs or could not be looked at."
+}
+
+// checkEvent is what was found of a store, as printed.
+type checkEvent struct {
+	Store   stoa.StoreID `json:"store"`
+	Slug    string       `json:"slug"`
+	OK      bool         `json:"ok"`
+	Lagging bool         `json:"lagging"`
+	Drift   []string     `json:"drift"`
+	Code    stoa.Code    `json:"code,omitempty"`
+	Message string       `json:"message,omitempty"`
+}
+
+// checkSummary counts what was found.
+type checkSummary struct {
+	OK      int `json:"ok"`
+	Lagging int `json:"lagging"`
+	Drifted int `json:"drifted"`
+	Failed  int `json:"failed"`
+}
+
+func (s *checkSummary) add(c fleet.Checked) {
+	switch {
+	case c.Lagging:
+		s.Lagging++
+	case c.Code != "":
+		s.Failed++
+	case len(c.Drift) > 0:
+		s.Drifted++
+	default:
+		s.OK++
+	}
+}
+
+func (cmd tenantsCheckCmd) Run(e *Env) error {
+	if cmd.Concurrency < 1 || cmd.Concurrency > 1000 {
+		return errors.New("--concurrency must be between 1 and 1000")
+	}
+	return e.withFleet(true, func(master *masterdb.DB, f *fleet.Service) error {
+		only, err := e.storeIDs(master, cmd.Store)
+		if err != nil {
+			return err
+		}
+		var sum checkSummary
+		err = f.Check(e.Ctx, only, cmd.Concurrency, func(c fleet.Checked) {
+			sum.add(c)
+			cmd.print(e, c)
+		})
+		if err != nil {
+			return err
+		}
+		if cmd.JSON {
+			err = json.NewEncoder(e.Stdout).Encode(map[string]any{"summary": sum})
+		} else {
+			Printf(e.Stdout, "%d stores are as they should be, %d differ, %d could not be looked at, %d lag.\n",
+				sum.OK, sum.Drifted, sum.Failed, sum.Lagging)
+		}
+		if err == nil && sum.Drifted+sum.Failed > 0 {
+			err = fmt.Errorf("%d stores differ, %d could not be looked at", sum.Drifted, sum.Failed)
+		}
+		return err
+	})
+}
+
+// print shows what is to be known of a store: of one that is well nothing.
+func (cmd tenantsCheckCmd) print(e *Env, c fleet.Checked) {
+	if cmd.JSON {
+		event := checkEvent{c.Store.ID, c.Store.Slug, c.OK() && !c.Lagging, c.Lagging, []string{}, c.Code, c.Message}
+		event.Drift = append(event.Drift, c.Drift...)
+		_ = json.NewEncoder(e.Stdout).Encode(event) // whoever reads may be gone
+		return
+	}
+	if c.Code != "" {
+		Printf(e.Stdout, "%s: could not be looked at (%s: %s)\n", c.Store.Slug, c.Code, c.Message)
+	}
+	for _, d := range c.Drift {
+		Printf(e.Stdout, "%s: %s\n", c.Store.Slug, d)
+	}
+}

@@ -1,0 +1,197 @@
+// Package feed has other work follow the changes of credit accounts: copies in
+// the stores' own databases, automatic recharges, mails about a low balance.
+package feed
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/jobs"
+	"github.com/stoahq/stoa/internal/masterdb"
+)
+
+// Follower is one kind of work that follows the changes of accounts.
+type Follower struct {
+	// Pending is the SQL that follows "FROM credit_balances b" and ends with the
+	// condition under which there is work for an account: "JOIN … WHERE …".
+	Pending string
+	// Job returns the job for an account. The job is idempotent and reads for
+	// itself what there is to do.
+	Job func(stoa.StoreID) jobs.Args
+}
+
+// Feed enqueues the jobs of its followers a moment after accounts have changed.
+// It never delays a change: a change only marks its account in memory. What a
+// killed process had marked is found by Sweep. A Feed is safe for concurrent
+// use once all followers are added.
+type Feed struct {
+	db        *masterdb.DB
+	queue     *jobs.Queue
+	log       *slog.Logger
+	followers []Follower
+	pause     time.Duration
+
+	mu      sync.Mutex
+	changed map[stoa.StoreID]bool
+	wake    chan struct{} // has one element when an account is marked
+}
+
+// collectFor is how long changes of an account are collected into one job.
+const collectFor = time.Second
+
+// maxAccounts is how many accounts one query names or returns.
+const maxAccounts = 500
+
+// New returns the feed of the accounts that l changes. The caller adds the
+// followers before it uses l.
+func New(db *masterdb.DB, l *credits.Ledger, queue *jobs.Queue, log *slog.Logger) *Feed {
+	f := &Feed{
+		db: db, queue: queue, log: log, pause: collectFor,
+		changed: map[stoa.StoreID]bool{}, wake: make(chan struct{}, 1),
+	}
+	l.OnChange(f.mark)
+	return f
+}
+
+// Follow adds a follower.
+func (f *Feed) Follow(w Follower) { f.followers = append(f.followers, w) }
+
+func (f *Feed) mark(store stoa.StoreID) {
+	f.mu.Lock()
+	f.changed[store] = true
+	f.mu.Unlock()
+	select {
+	case f.wake <- struct{}{}:
+	default: // Run is awake
+	}
+}
+
+func (f *Feed) takeChanged() map[stoa.StoreID]bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	changed := f.changed
+	f.changed = map[stoa.StoreID]bool{}
+	return changed
+}
+
+// Run enqueues the jobs for what changes in this process, until ctx ends. It
+// checks each account a second time: a job that ran during the first check may
+// have read the account before the change.
+func (f *Feed) Run(ctx context.Context) {
+	var again map[stoa.StoreID]bool
+	for {
+		if len(again) == 0 {
+			select {
+			case <-f.wake:
+			case <-ctx.Done():
+				return
+			}
+		}
+		select {
+		case <-time.After(f.pause):
+		case <-ctx.Done():
+			return
+		}
+		changed := f.takeChanged()
+		due := make([]stoa.StoreID, 0, len(changed)+len(again))
+		for store := range again {
+			if !changed[store] {
+				due = append(due, store)
+			}
+		}
+		for store := range changed {
+			due = append(due, store)
+		}
+		again = changed
+		for part := range slices.Chunk(due, maxAccounts) {
+			if err := f.enqueuePending(ctx, part); err != nil && ctx.Err() == nil {
+				f.log.WarnContext(ctx, "jobs after credit changes not enqueued; the next sweep enqueues them", "err", err)
+			}
+		}
+	}
+}
+
+// enqueuePending enqueues the jobs for those of the accounts that have pending
+// work.
+func (f *Feed) enqueuePending(ctx context.Context, stores []stoa.StoreID) error {
+	only, arg := ` AND b.store_id = ANY ($1::uuid[])`, any(uuids(stores))
+	if f.db.Engine == masterdb.SQLite {
+		text, err := json.Marshal(stores)
+		if err != nil {
+			return err
+		}
+		only, arg = ` AND b.store_id IN (SELECT value FROM json_each($1))`, string(text)
+	}
+	for _, w := range f.followers {
+		var pending []stoa.StoreID
+		if err := f.db.Select(ctx, &pending, `SELECT b.store_id FROM credit_balances b `+w.Pending+only, arg); err != nil {
+			return err
+		}
+		if err := f.enqueue(ctx, w, pending); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// uuids returns ids as PostgreSQL takes an array of them.
+func uuids(stores []stoa.StoreID) [][16]byte {
+	out := make([][16]byte, len(stores))
+	for i, store := range stores {
+		out[i] = store
+	}
+	return out
+}
+
+// enqueue enqueues the follower's job for each store in one transaction.
+func (f *Feed) enqueue(ctx context.Context, w Follower, stores []stoa.StoreID) error {
+	if len(stores) == 0 {
+		return nil
+	}
+	return f.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		for _, store := range stores {
+			if err := f.queue.EnqueueOnce(ctx, tx, w.Job(store)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Sweep is the job that enqueues the jobs for every account with pending work.
+type Sweep struct{}
+
+// Kind implements jobs.Args.
+func (Sweep) Kind() string { return "credits.sweep_feed" }
+
+// SweepEvery is the interval of Sweep. It bounds the delay of work that nobody
+// has enqueued, such as after a change by a process that was killed.
+const SweepEvery = time.Minute
+
+// Sweep runs the job.
+func (f *Feed) Sweep(ctx context.Context, _ Sweep) error {
+	for _, w := range f.followers {
+		for after := (stoa.StoreID{}); ; {
+			var pending []stoa.StoreID
+			err := f.db.Select(ctx, &pending, `SELECT b.store_id FROM credit_balances b `+w.Pending+
+				` AND b.store_id > $1 ORDER BY b.store_id LIMIT $2`, after, maxAccounts)
+			if err != nil {
+				return err
+			}
+			if err := f.enqueue(ctx, w, pending); err != nil {
+				return err
+			}
+			if len(pending) < maxAccounts {
+				break
+			}
+			after = pending[len(pending)-1]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,404 @@
+package credits
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/page"
+)
+
+// HoldState is the state of a hold.
+type HoldState string
+
+// The states of a hold. Only an open one can change, and does so once.
+const (
+	HoldOpen     HoldState = "open"
+	HoldCaptured HoldState = "captured"
+	HoldReleased HoldState = "released"
+	HoldExpired  HoldState = "expired"
+)
+
+// Hold is credits reserved for work in progress. Nothing else spends them until
+// they are captured or released, or until the hold expires.
+type Hold struct {
+	ID          stoa.HoldID
+	StoreID     stoa.StoreID
+	Amount      Amount
+	Captured    Amount // what was spent of it
+	State       HoldState
+	ServiceKey  *string // with Quantity and UnitPrice, when a service is to be paid for
+	Quantity    *int64
+	UnitPrice   *Amount
+	Description string
+	UserID      *stoa.UserID
+	CreatedAt   time.Time
+	ExpiresAt   time.Time
+	ResolvedAt  *time.Time
+}
+
+const selectHold = `
+	SELECT id, store_id, amount, captured, state, service_key, quantity, unit_price, description, user_id,
+		created_at, expires_at, resolved_at`
+
+// holdRow is a hold with its keys.
+type holdRow struct {
+	Hold
+	IdempotencyKey *string
+	RequestHash    *string
+	ResolutionKey  *string
+	ResolutionHash *string
+}
+
+const selectHoldRow = selectHold + `, idempotency_key, request_hash, resolution_key, resolution_hash`
+
+// HoldRequest says what to reserve, as SpendRequest does, and for how long.
+type HoldRequest struct {
+	SpendRequest
+	ExpiresIn time.Duration // 1 second to 30 days; 0 means 15 minutes
+}
+
+// The lifetimes of holds.
+const (
+	defaultHold = 15 * time.Minute
+	minHold     = time.Second
+	maxHold     = 30 * 24 * time.Hour
+)
+
+// HoldResult is the result of a call on a hold. Transaction is nil except for a
+// capture. When the result is a replay, Hold and Transaction are as they were
+// then, while Balance is the account as it is now.
+type HoldResult struct {
+	Hold        Hold
+	Transaction *Transaction
+	Balance     Balance
+}
+
+// Hold reserves credits. It fails like Spend, and changes nothing then. The price
+// of a service is the one in force now, also for the capture.
+func (l *Ledger) Hold(ctx context.Context, p authz.Principal, store stoa.StoreID, req HoldRequest) (HoldResult, error) {
+	if err := req.validate(); err != nil {
+		return HoldResult{}, err
+	}
+	var out HoldResult
+	err := l.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		a, err := l.lockForSpender(ctx, tx, p, store)
+		if err != nil {
+			return err
+		}
+		out, err = l.hold(ctx, tx, a, p.UserID, req)
+		return err
+	})
+	if err != nil {
+		return HoldResult{}, err
+	}
+	return out, nil
+}
+
+// lockForSpender locks the account for a caller that must have the right to spend.
+func (l *Ledger) lockForSpender(ctx context.Context, tx *masterdb.Tx, p authz.Principal, store stoa.StoreID) (*account, error) {
+	if _, err := authz.Check(ctx, tx, p, store, authz.SpendCredits); err != nil {
+		return nil, err
+	}
+	return lockAccount(ctx, tx, store)
+}
+
+func (l *Ledger) hold(ctx context.Context, tx *masterdb.Tx, a *account, user stoa.UserID, req HoldRequest) (HoldResult, error) {
+	hash := RequestHash("hold", req.Amount, req.ServiceKey, req.quantity(), req.Description, req.ExpiresIn)
+	if req.IdempotencyKey != "" {
+		first, err := findHold(ctx, tx, `idempotency_key = $2`, a.StoreID, req.IdempotencyKey)
+		switch {
+		case err == nil && *first.RequestHash != hash:
+			return HoldResult{}, ErrIdempotencyConflict()
+		case err == nil:
+			return HoldResult{Hold: first.asMade(), Balance: a.Balance}, nil
+		case !errors.Is(err, masterdb.ErrNotFound):
+			return HoldResult{}, err
+		}
+	}
+	prices, err := pricesOf(ctx, tx, []string{req.ServiceKey}, tx.Now)
+	if err != nil {
+		return HoldResult{}, err
+	}
+	t, err := req.price(prices)
+	if err != nil {
+		return HoldResult{}, err
+	}
+	if err := a.covers(t.Amount); err != nil {
+		return HoldResult{}, err
+	}
+	a.reserve(t.Amount)
+	h := Hold{
+		ID: stoa.NewID[stoa.HoldID](), StoreID: a.StoreID, Amount: t.Amount, State: HoldOpen, ServiceKey: t.ServiceKey,
+		Quantity: t.Quantity, UnitPrice: t.UnitPrice, Description: req.Description, UserID: &user,
+		CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(req.lifetime()),
+	}
+	if err := insertHold(ctx, tx, h, req.IdempotencyKey, hash); err != nil {
+		return HoldResult{}, err
+	}
+	err = l.flush(ctx, tx, a)
+	return HoldResult{Hold: h, Balance: a.Balance}, err
+}
+
+func (r HoldRequest) validate() error {
+	var faults stoa.Invalid
+	r.check(&faults)
+	if d := r.ExpiresIn; d != 0 && (d < minHold || d > maxHold) {
+		faults.Add("expiresIn", "must be between %d and %d seconds", int(minHold.Seconds()), int(maxHold.Seconds()))
+	}
+	return faults.Err()
+}
+
+func (r HoldRequest) lifetime() time.Duration {
+	if r.ExpiresIn == 0 {
+		return defaultHold
+	}
+	return r.ExpiresIn.Truncate(time.Microsecond)
+}
+
+// asMade is the hold as it was when it was made.
+func (h holdRow) asMade() Hold {
+	made := h.Hold
+	made.Captured, made.State, made.ResolvedAt = 0, HoldOpen, nil
+	return made
+}
+
+func insertHold(ctx context.Context, tx *masterdb.Tx, h Hold, key, hash string) error {
+	if key == "" {
+		hash = ""
+	}
+	_, err := tx.Exec(ctx, `
+		INSERT INTO credit_holds (id, store_id, amount, captured, state, service_key, quantity, unit_price, description, user_id,
+			idempotency_key, request_hash, created_at, expires_at)
+		VALUES ($1, $2, $3, 0, 'open', $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+		h.ID, h.StoreID, h.Amount, h.ServiceKey, h.Quantity, h.UnitPrice, h.Description, h.UserID,
+		nullable(key), nullable(hash), h.CreatedAt, h.ExpiresAt)
+	return err
+}
+
+// findHold returns the store's hold that satisfies a condition on $2.
+func findHold(ctx context.Context, tx *masterdb.Tx, condition string, store stoa.StoreID, arg any) (holdRow, error) {
+	var h holdRow
+	err := tx.Get(ctx, &h, selectHoldRow+` FROM credit_holds WHERE store_id = $1 AND `+condition, store, arg)
+	return h, err
+}
+
+// CaptureRequest says how much of a hold to spend: at most one of the two,
+// neither for all of it. What is left is released.
+type CaptureRequest struct {
+	Amount         Amount
+	Quantity       *int64 // of the hold's service
+	IdempotencyKey string // empty for none
+}
+
+// Capture spends a hold, once. It fails with hold_not_found, hold_not_open
+// when it has been captured, released or has expired, and invalid_request
+// when more is asked for than is held.
+func (l *Ledger) Capture(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.HoldID, req CaptureRequest) (HoldResult, error) {
+	var faults stoa.Invalid
+	if req.Amount < 0 || req.Quantity != nil && *req.Quantity < 1 {
+		faults.Add("amount", "must be above 0; to spend nothing, release the hold")
+	}
+	if req.Amount > 0 && req.Quantity != nil {
+		faults.Add("amount", "give either an amount or a quantity, not both")
+	}
+	CheckIdempotencyKey(&faults, req.IdempotencyKey)
+	if err := faults.Err(); err != nil {
+		return HoldResult{}, err
+	}
+	r := resolution{id: id, state: HoldCaptured, hash: RequestHash("capture", id, req.Amount, req.Quantity)}
+	if req.IdempotencyKey != "" {
+		r.key = "capture:" + req.IdempotencyKey
+	}
+	return l.resolve(ctx, p, store, r, func(a *account, h *Hold) (*Transaction, error) {
+		t, err := req.of(*h)
+		if err != nil {
+			return nil, err
+		}
+		a.reserve(-h.Amount)
+		t.HoldID, t.UserID = &h.ID, &p.UserID
+		t = a.post(entry{Transaction: t})
+		h.Captured = -t.Amount
+		return &t, nil
+	})
+}
+
+// of is the movement that captures h.
+func (r CaptureRequest) of(h Hold) (Transaction, error) {
+	var faults stoa.Invalid
+	t := Transaction{Type: TypeCapture, Description: h.Description, ServiceKey: h.ServiceKey}
+	amount := h.Amount
+	switch {
+	case r.Amount > 0 && r.Amount != h.Amount:
+		amount = r.Amount // a part that need not be whole units
+	case r.Quantity != nil && h.UnitPrice == nil:
+		faults.Add("quantity", "this hold is for an amount, not for a service")
+	case r.Quantity != nil:
+		total, ok := h.UnitPrice.Times(*r.Quantity)
+		if !ok {
+			total = h.Amount + 1
+		}
+		amount, t.Quantity, t.UnitPrice = total, r.Quantity, h.UnitPrice
+	default:
+		t.Quantity, t.UnitPrice = h.Quantity, h.UnitPrice
+	}
+	if amount > h.Amount {
+		faults.Add("amount", "is more than the %s credits that are held", h.Amount)
+	}
+	t.Amount = -amount
+	return t, faults.Err()
+}
+
+// Release gives a hold's credits back, once. It fails as Capture does.
+func (l *Ledger) Release(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.HoldID, key string) (HoldResult, error) {
+	var faults stoa.Invalid
+	CheckIdempotencyKey(&faults, key)
+	if err := faults.Err(); err != nil {
+		return HoldResult{}, err
+	}
+	r := resolution{id: id, state: HoldReleased, hash: RequestHash("release", id)}
+	if key != "" {
+		r.key = "release:" + key
+	}
+	return l.resolve(ctx, p, store, r, func(a *account, h *Hold) (*Transaction, error) {
+		a.reserve(-h.Amount)
+		return nil, nil //nolint:nilnil // a release is no transaction
+	})
+}
+
+// resolution is the change that ends a hold.
+type resolution struct {
+	id        stoa.HoldID
+	state     HoldState
+	key, hash string // key is empty for none
+}
+
+func (l *Ledger) resolve(ctx context.Context, p authz.Principal, store stoa.StoreID, r resolution, change func(*account, *Hold) (*Transaction, error)) (HoldResult, error) {
+	var out HoldResult
+	err := l.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		a, err := l.lockForSpender(ctx, tx, p, store)
+		if err != nil {
+			return err
+		}
+		h, replay, err := r.find(ctx, tx, store)
+		switch {
+		case err != nil:
+			return err
+		case replay:
+			out, err = replayed(ctx, tx, h, a)
+			return err
+		}
+		out, err = l.end(ctx, tx, a, h, r, change)
+		return err
+	})
+	if err != nil {
+		return HoldResult{}, err
+	}
+	return out, nil
+}
+
+// end applies the change to an open hold.
+func (l *Ledger) end(ctx context.Context, tx *masterdb.Tx, a *account, h Hold, r resolution, change func(*account, *Hold) (*Transaction, error)) (HoldResult, error) {
+	t, err := change(a, &h)
+	if err != nil {
+		return HoldResult{}, err
+	}
+	h.State, h.ResolvedAt = r.state, &tx.Now
+	hash := r.hash
+	if r.key == "" {
+		hash = ""
+	}
+	if _, err := tx.Exec(ctx, `
+		UPDATE credit_holds SET state = $2, captured = $3, resolved_at = $4, resolution_key = $5, resolution_hash = $6 WHERE id = $1`,
+		h.ID, string(h.State), h.Captured, h.ResolvedAt, nullable(r.key), nullable(hash)); err != nil {
+		return HoldResult{}, err
+	}
+	err = l.flush(ctx, tx, a)
+	return HoldResult{Hold: h, Transaction: t, Balance: a.Balance}, err
+}
+
+// find returns the hold to resolve. replay reports whether the key has already
+// resolved it.
+func (r resolution) find(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (h Hold, replay bool, err error) {
+	if r.key != "" {
+		first, err := findHold(ctx, tx, `resolution_key = $2`, store, r.key)
+		switch {
+		case err == nil && *first.ResolutionHash != r.hash:
+			return Hold{}, false, ErrIdempotencyConflict()
+		case err == nil:
+			return first.Hold, true, nil
+		case !errors.Is(err, masterdb.ErrNotFound):
+			return Hold{}, false, err
+		}
+	}
+	row, err := findHold(ctx, tx, `id = $2`, store, r.id)
+	switch {
+	case errors.Is(err, masterdb.ErrNotFound):
+		return Hold{}, false, errHoldNotFound()
+	case err != nil:
+		return Hold{}, false, err
+	case row.State != HoldOpen:
+		return Hold{}, false, stoa.Errorf(stoa.HoldNotOpen, "This hold is %s: it cannot change any more.", row.State)
+	case !row.ExpiresAt.After(tx.Now):
+		return Hold{}, false, stoa.Errorf(stoa.HoldNotOpen, "This hold expired at %s: it cannot change any more.", row.ExpiresAt.Format(time.RFC3339))
+	}
+	return row.Hold, false, nil
+}
+
+func errHoldNotFound() error { return stoa.Errorf(stoa.HoldNotFound, "This store has no such hold.") }
+
+func replayed(ctx context.Context, tx *masterdb.Tx, h Hold, a *account) (HoldResult, error) {
+	out := HoldResult{Hold: h, Balance: a.Balance}
+	if h.State != HoldCaptured {
+		return out, nil
+	}
+	out.Transaction = &Transaction{}
+	err := tx.Get(ctx, out.Transaction, selectTransaction+` FROM credit_transactions WHERE hold_id = $1`, h.ID)
+	return out, err
+}
+
+// HoldFilter selects holds. Its zero value is the newest 20.
+type HoldFilter struct {
+	State  HoldState
+	Limit  int    // 1 to 100; 0 means 20
+	Cursor string // NextCursor of the page before
+}
+
+// HoldPage is one page of holds, newest first. NextCursor is nil on the last.
+type HoldPage struct {
+	Holds      []Hold
+	NextCursor *string
+}
+
+// Holds lists the store's holds. It fails with invalid_request for a wrong
+// filter and with store_not_found for anyone but a member.
+func (l *Ledger) Holds(ctx context.Context, p authz.Principal, store stoa.StoreID, f HoldFilter) (HoldPage, error) {
+	var faults stoa.Invalid
+	query, args := selectHold+` FROM credit_holds WHERE store_id = $1`, []any{store}
+	switch f.State {
+	case "":
+	case HoldOpen, HoldCaptured, HoldReleased, HoldExpired:
+		args = append(args, string(f.State))
+		query += ` AND state = $2`
+	default:
+		faults.Add("state", "must be open, captured, released or expired")
+	}
+	bounds := page.ByID[stoa.HoldID](f.Limit, f.Cursor, &faults)
+	if err := faults.Err(); err != nil {
+		return HoldPage{}, err
+	}
+	if _, err := authz.Check(ctx, l.db, p, store, authz.ReadCredits); err != nil {
+		return HoldPage{}, err
+	}
+	args = append(args, bounds.Before, bounds.Rows())
+	rows := []Hold{}
+	if err := l.db.Select(ctx, &rows, query+fmt.Sprintf(` AND id < $%d ORDER BY id DESC LIMIT $%d`, len(args)-1, len(args)), args...); err != nil {
+		return HoldPage{}, err
+	}
+	rows, next := page.Cut(rows, bounds.Limit, func(h Hold) string { return h.ID.String() })
+	return HoldPage{Holds: rows, NextCursor: next}, nil
+}

@@ -1,0 +1,114 @@
+// Package credits is the ledger: the credits of each store, every transaction, and
+// the price list of services.
+//
+// A store has one balance row and an append-only list of transactions, numbered
+// without gaps. Package verify checks the invariants: the amounts add up to the
+// balance and the debt, each balance_after is the one before plus the amount, the
+// open holds and freezes add up to what is reserved, an account in debt has
+// nothing available, and an idempotency key moves credits once.
+//
+// A change of an account locks it (lockAccount), changes it in memory and writes
+// it back (flush). Most spends are faster: see spendBatcher.
+package credits
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/masterdb"
+)
+
+// Ledger reads and moves credits. It is safe for concurrent use, also by
+// several processes on one master database.
+type Ledger struct {
+	db       *masterdb.DB
+	spends   *spendBatcher
+	onChange []func(stoa.StoreID)
+}
+
+// New returns the ledger kept in db.
+func New(db *masterdb.DB) *Ledger {
+	l := &Ledger{db: db}
+	l.spends = newSpendBatcher(l)
+	return l
+}
+
+// OnChange registers fn, which is called with the store after each change of its
+// account that this process commits. fn must not block. OnChange must not be
+// called once the ledger is in use.
+func (l *Ledger) OnChange(fn func(stoa.StoreID)) { l.onChange = append(l.onChange, fn) }
+
+func (l *Ledger) changed(store stoa.StoreID) {
+	for _, fn := range l.onChange {
+		fn(store)
+	}
+}
+
+// Balance is the state of a store's account.
+type Balance struct {
+	StoreID           stoa.StoreID
+	Balance           Amount
+	Reserved          Amount // held for spends that are not captured yet
+	Debt              Amount // owed after a reversed payment; blocks spending
+	LifetimePurchased Amount
+	LifetimeSpent     Amount
+	Seq               int64 // how many transactions there are
+	Version           int64 // how often the account has changed, also by holds
+	UpdatedAt         time.Time
+	ExpiresSoon       *Expiring `db:"-"` // only Ledger.Balance fills it in
+}
+
+// Expiring is credits that expire within 30 days.
+type Expiring struct {
+	Amount Amount
+	Next   time.Time // when the first of them do
+}
+
+// Available is what can be spent now, debt aside.
+func (b Balance) Available() Amount { return b.Balance - b.Reserved }
+
+const selectBalance = `
+	SELECT store_id, balance, reserved, debt, lifetime_purchased, lifetime_spent, seq, version, updated_at`
+
+// Open creates the account of a new store, empty, in the transaction that
+// creates the store.
+func (l *Ledger) Open(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	_, err := tx.Exec(ctx, `INSERT INTO credit_balances (store_id, updated_at) VALUES ($1, $2)`, store, tx.Now)
+	return err
+}
+
+// Balance returns the state of the store's account. It fails with
+// store_not_found for anyone but a member.
+func (l *Ledger) Balance(ctx context.Context, p authz.Principal, store stoa.StoreID) (Balance, error) {
+	if _, err := authz.Check(ctx, l.db, p, store, authz.ReadCredits); err != nil {
+		return Balance{}, err
+	}
+	b, err := l.ReadBalance(ctx, l.db, store)
+	if err != nil {
+		return Balance{}, err
+	}
+	b.ExpiresSoon, err = l.expiresSoon(ctx, store)
+	return b, err
+}
+
+// ReadBalance is Balance without a permission check, for domains that have
+// checked already. It fails with store_not_found when there is no
+// such account.
+func (l *Ledger) ReadBalance(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Balance, error) {
+	var b Balance
+	err := q.Get(ctx, &b, selectBalance+` FROM credit_balances WHERE store_id = $1`, store)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return Balance{}, authz.ErrStoreNotFound()
+	}
+	return b, err
+}
+
+func nullable(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

@@ -1,0 +1,87 @@
+package credits
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/masterdb"
+)
+
+// soon is the period that Balance.ExpiresSoon covers.
+const soon = 30 * 24 * time.Hour
+
+// expiresSoon sums the credits that expire within soon, nil for none.
+func (l *Ledger) expiresSoon(ctx context.Context, store stoa.StoreID) (*Expiring, error) {
+	var lots []struct {
+		ExpiresAt time.Time
+		Remaining Amount
+	}
+	now := l.db.Now()
+	err := l.db.Select(ctx, &lots, `
+		SELECT expires_at, remaining FROM credit_lots WHERE store_id = $1 AND remaining > 0 AND expires_at > $2 AND expires_at <= $3
+		ORDER BY expires_at`, store, now, now.Add(soon))
+	if err != nil || len(lots) == 0 {
+		return nil, err
+	}
+	out := &Expiring{Next: lots[0].ExpiresAt}
+	for _, l := range lots {
+		out.Amount += l.Remaining
+	}
+	return out, nil
+}
+
+// Sweep is the job that expires holds and lots. Each change of an account does so
+// too, so that the job is for the accounts that nobody uses.
+type Sweep struct{}
+
+// Kind implements jobs.Args.
+func (Sweep) Kind() string { return "credits.sweep" }
+
+// The interval and the timeout of Sweep. The next run continues what a run did
+// not finish.
+const (
+	SweepEvery   = time.Minute
+	SweepTimeout = 5 * time.Minute
+)
+
+// sweepChunk is how many accounts one query returns.
+const sweepChunk = 500
+
+// Sweep settles every account in which something is due. An error of one account
+// does not stop the sweep.
+func (l *Ledger) Sweep(ctx context.Context, _ Sweep) error {
+	var faults []error
+	for after := (stoa.StoreID{}); ; {
+		var due []stoa.StoreID
+		err := l.db.Select(ctx, &due, `
+			SELECT store_id FROM credit_holds WHERE state = 'open' AND expires_at <= $1 AND store_id > $2
+			UNION
+			SELECT l.store_id FROM credit_lots l JOIN credit_balances b ON b.store_id = l.store_id
+			WHERE l.remaining > 0 AND l.expires_at <= $1 AND l.store_id > $2 AND b.balance > b.reserved
+			ORDER BY 1 LIMIT $3`, l.db.Now(), after, sweepChunk)
+		if err != nil {
+			return errors.Join(append(faults, err)...)
+		}
+		for _, store := range due {
+			if err := l.settle(ctx, store); err != nil {
+				faults = append(faults, err)
+			}
+			after = store
+		}
+		if len(due) < sweepChunk || ctx.Err() != nil {
+			return errors.Join(append(faults, ctx.Err())...)
+		}
+	}
+}
+
+func (l *Ledger) settle(ctx context.Context, store stoa.StoreID) error {
+	return l.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		a, err := lockAccount(ctx, tx, store)
+		if err != nil {
+			return err
+		}
+		return l.flush(ctx, tx, a)
+	})
+}

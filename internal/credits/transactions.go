@@ -1,0 +1,180 @@
+package credits
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/page"
+)
+
+// Type is the kind of a transaction.
+type Type string
+
+// The types. Amounts of purchases and bonuses are positive, of spends,
+// captures and expiries negative; the others go both ways.
+const (
+	TypePurchase   Type = "purchase"
+	TypeSpend      Type = "spend"
+	TypeCapture    Type = "capture"
+	TypeRefund     Type = "refund"
+	TypeDispute    Type = "dispute"
+	TypeAdjustment Type = "adjustment"
+	TypeBonus      Type = "bonus"
+	TypeExpiry     Type = "expiry"
+)
+
+var types = []Type{
+	TypePurchase, TypeSpend, TypeCapture, TypeRefund, TypeDispute, TypeAdjustment, TypeBonus, TypeExpiry,
+}
+
+// Transaction is one movement of a store's credits. It never changes.
+type Transaction struct {
+	ID           stoa.TransactionID
+	StoreID      stoa.StoreID
+	Sequence     int64 `db:"seq"` // 1, 2, 3, … in each store
+	Type         Type
+	Amount       Amount // negative when credits went away
+	BalanceAfter Amount
+	DebtChange   Amount  // positive when more is owed
+	ServiceKey   *string // with Quantity and UnitPrice, when a service was paid for
+	Quantity     *int64
+	UnitPrice    *Amount
+	Description  string
+	Reference    *string
+	UserID       *stoa.UserID
+	HoldID       *stoa.HoldID // of a capture
+	CreatedAt    time.Time
+}
+
+const selectTransaction = `
+	SELECT id, store_id, seq, type, amount, balance_after, debt_change, service_key, quantity, unit_price,
+		description, reference, user_id, hold_id, created_at`
+
+// Filter selects transactions. Its zero value is the newest 20.
+type Filter struct {
+	Type       Type
+	ServiceKey string
+	From, To   *time.Time // From is included, To is not
+	Limit      int        // 1 to 100; 0 means 20
+	Cursor     string     // NextCursor of the page before
+}
+
+// Page is one page of transactions, newest first. NextCursor is nil on the
+// last one.
+type Page struct {
+	Transactions []Transaction
+	NextCursor   *string
+}
+
+// Transactions lists the store's movements, newest first. Pages follow the
+// sequence, so that none is missed or shown twice while new ones arrive. It
+// fails with invalid_request for a wrong filter and with store_not_found for
+// anyone but a member.
+func (l *Ledger) Transactions(ctx context.Context, p authz.Principal, store stoa.StoreID, f Filter) (Page, error) {
+	bounds, err := f.validate()
+	if err != nil {
+		return Page{}, err
+	}
+	if _, err := authz.Check(ctx, l.db, p, store, authz.ReadCredits); err != nil {
+		return Page{}, err
+	}
+	query, args := f.query(store, bounds)
+	rows := []Transaction{}
+	if err := l.db.Select(ctx, &rows, query, args...); err != nil {
+		return Page{}, err
+	}
+	rows, next := page.Cut(rows, bounds.Limit, func(t Transaction) string { return page.EncodeSequence(t.Sequence) })
+	return Page{Transactions: rows, NextCursor: next}, nil
+}
+
+// historyChunk is how many rows History reads at a time.
+const historyChunk = 1000
+
+// History is Transactions without pages: every transaction the filter selects,
+// newest first, a chunk at a time. What comes later than the first is not
+// among them. Limit and Cursor have no part in it. An error ends the
+// sequence.
+func (l *Ledger) History(ctx context.Context, p authz.Principal, store stoa.StoreID, f Filter) (iter.Seq2[Transaction, error], error) {
+	f.Limit, f.Cursor = 0, ""
+	bounds, err := f.validate()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := authz.Check(ctx, l.db, p, store, authz.ReadCredits); err != nil {
+		return nil, err
+	}
+	bounds.Limit = historyChunk
+	return func(yield func(Transaction, error) bool) {
+		for at := bounds; ; {
+			query, args := f.query(store, at)
+			var rows []Transaction
+			if err := l.db.Select(ctx, &rows, query, args...); err != nil {
+				yield(Transaction{}, err)
+				return
+			}
+			for _, t := range rows {
+				if !yield(t, nil) {
+					return
+				}
+				at.Before = t.Sequence
+			}
+			if len(rows) <= historyChunk {
+				return
+			}
+		}
+	}, nil
+}
+
+// ReadSpendings returns what was spent after one transaction and up to another,
+// oldest first, at most limit of them. Like ReadBalance it asks nobody.
+func (l *Ledger) ReadSpendings(ctx context.Context, store stoa.StoreID, after, upTo int64, limit int) ([]Transaction, error) {
+	var out []Transaction
+	err := l.db.Select(ctx, &out, selectTransaction+` FROM credit_transactions
+		WHERE store_id = $1 AND seq > $2 AND seq <= $3 AND type IN ('spend', 'capture') ORDER BY seq LIMIT $4`, store, after, upTo, limit)
+	return out, err
+}
+
+// query has only the conditions that are asked for: PostgreSQL cannot infer
+// the type of a parameter that is only compared with NULL.
+func (f Filter) query(store stoa.StoreID, bounds page.Bounds[int64]) (string, []any) {
+	query, args := selectTransaction+` FROM credit_transactions WHERE store_id = $1 AND seq < $2`, []any{store, bounds.Before}
+	and := func(column, operator string, value any) {
+		args = append(args, value)
+		query += fmt.Sprintf(` AND %s %s $%d`, column, operator, len(args))
+	}
+	if f.Type != "" {
+		and("type", "=", string(f.Type))
+	}
+	if f.ServiceKey != "" {
+		and("service_key", "=", f.ServiceKey)
+	}
+	if f.From != nil {
+		and("created_at", ">=", *f.From)
+	}
+	if f.To != nil {
+		and("created_at", "<", *f.To)
+	}
+	args = append(args, bounds.Rows())
+	return query + fmt.Sprintf(` ORDER BY seq DESC LIMIT $%d`, len(args)), args
+}
+
+// validate returns the bounds of the page.
+func (f Filter) validate() (page.Bounds[int64], error) {
+	var faults stoa.Invalid
+	if f.Type != "" && !slices.Contains(types, f.Type) {
+		faults.Add("type", "must be one of %v", types)
+	}
+	if !storable(f.ServiceKey, maxServiceKey) {
+		faults.Add("serviceKey", "is not the key of a service")
+	}
+	if f.From != nil && f.To != nil && !f.From.Before(*f.To) {
+		faults.Add("from", "must be before to")
+	}
+	bounds := page.BySequence(f.Limit, f.Cursor, &faults)
+	return bounds, faults.Err()
+}

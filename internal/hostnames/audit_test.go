@@ -1,0 +1,48 @@
+package hostnames
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/audit"
+)
+
+// TestHostnamesAreAudited: what members do, what does not prove itself, and
+// what the daily check takes away.
+func TestHostnamesAreAudited(t *testing.T) {
+	t.Parallel()
+	eachMaster(t, func(t *testing.T, r replica) {
+		const host = "shop.example.com"
+		o := r.store(t, "bakery")
+		h := r.claim(t, o, host)
+		r.claim(t, o, host) // which there is already
+		_, err := r.verify(t, o, host)
+		must(t, err)
+		r.server.Put(h.RecordName(), h.RecordValue())
+		for range 2 { // the second time nothing changes
+			_, err = r.verify(t, o, host)
+			must(t, err)
+		}
+		_, err = r.MakePrimary(t.Context(), o.Principal, o.ID, host)
+		must(t, err)
+		r.server.Remove(h.RecordName())
+		for range maxMisses {
+			r.nextDay(t)
+		}
+		must(t, r.Remove(t.Context(), o.Principal, o.ID, host))
+		want := []string{
+			audit.HostnameClaimed + " success", audit.HostnameVerified + " failed", audit.HostnameVerified + " success",
+			audit.HostnamePrimary + " success", audit.HostnameLost + " success", audit.HostnameRemoved + " success",
+		}
+		if diff := cmp.Diff(want, r.audited(t, o.ID)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		var by *stoa.UserID
+		must(t, r.db.Get(t.Context(), &by, `SELECT user_id FROM audit_events WHERE action = 'hostname.lost'`))
+		if by != nil {
+			t.Errorf("the hostname was lost by %s", by)
+		}
+	})
+}

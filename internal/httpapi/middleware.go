@@ -1,0 +1,129 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/accounts"
+	"github.com/stoahq/stoa/internal/ratelimit"
+)
+
+type requestKey struct{}
+
+// request is what the middleware knows of a request.
+type request struct {
+	id      string
+	client  accounts.Client
+	address netip.Addr // the client's; zero when unknown
+	host    string
+	header  http.Header // of the response
+	options routeOptions
+}
+
+// requestOf returns the request that ctx belongs to, or the zero value.
+func requestOf(ctx context.Context) request {
+	r, _ := ctx.Value(requestKey{}).(*request)
+	if r == nil {
+		return request{}
+	}
+	return *r
+}
+
+func requestID(ctx context.Context) string { return requestOf(ctx).id }
+
+// middleware wraps every request. From the outside in: metrics, request id,
+// access log, recovery from panics, timeout. The security middleware follows.
+func (a *api) middleware(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		req := a.newRequest(w, r)
+		ctx := context.WithValue(r.Context(), requestKey{}, req)
+		timeout := req.options.timeoutOf(r)
+		ctx, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		ctx, memory := a.Memory.Reserve(ctx)
+		defer memory.Release()
+
+		w.Header().Set("X-Request-Id", req.id)
+		rw := &responseWriter{
+			ResponseWriter: w, control: http.NewResponseController(w), memory: a.Memory, held: memory,
+			client: ratelimit.Address("answers-to-address", req.address), stall: a.stall, deadline: start.Add(timeout + sendTimeout),
+			draining: a.Draining,
+		}
+		routed := r.WithContext(ctx) // the mux sets its Pattern
+		a.metrics.inFlight.Inc()
+		defer func() {
+			a.metrics.inFlight.Dec()
+			a.metrics.observe(routed.Pattern, r.Method, rw, time.Since(start))
+		}()
+		defer func() {
+			if p := recover(); p != nil {
+				a.recovered(rw, routed, p)
+			}
+			if rw.refused {
+				rw.reset()
+				a.writeError(rw, routed, errNoMemory())
+			}
+			rw.finish()
+			a.logAccess(ctx, rw, r, req, time.Since(start))
+		}()
+		next.ServeHTTP(rw, routed)
+	})
+}
+
+func (a *api) newRequest(w http.ResponseWriter, r *http.Request) *request {
+	if r.Header.Get(forwardedFor) != "" && a.Proxies.isUntrusted(r) {
+		a.warnProxyOnce.Do(func() {
+			a.Log.WarnContext(r.Context(), "X-Forwarded-For ignored: the proxy is not trusted, so all its clients share one address and its rate limits; "+
+				"add the proxy to STOA_TRUSTED_PROXIES", "proxy", r.RemoteAddr)
+		})
+	}
+	// The id is always generated here: a client that could choose it could make
+	// two requests look like one in the audit log.
+	req := &request{id: stoa.NewID[stoa.RequestID]().String(), address: a.Proxies.clientIP(r), host: r.Host, header: w.Header(), options: a.optionsOf(r)}
+	req.client = accounts.Client{UserAgent: r.UserAgent(), RequestID: req.id, ClientRequestID: a.Proxies.requestID(r)}
+	if req.address.IsValid() {
+		req.client.Address = req.address.String()
+	}
+	return req
+}
+
+// recovered answers a request whose handler panicked. A response that has begun
+// cannot be replaced.
+func (a *api) recovered(w *responseWriter, r *http.Request, p any) {
+	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(p)
+	}
+	a.Log.ErrorContext(r.Context(), "panic", "requestId", requestID(r.Context()), "panic", p, "stack", string(debug.Stack()))
+	if !w.sent {
+		w.reset()
+		writeProblem(w, a.problem(r.Context(), stoa.Errorf(stoa.Internal, "%s", internalMessage)))
+	}
+}
+
+func (a *api) logAccess(ctx context.Context, w *responseWriter, r *http.Request, req *request, took time.Duration) {
+	level := slog.LevelInfo
+	if w.status >= http.StatusInternalServerError {
+		level = slog.LevelWarn
+	}
+	message := "request"
+	if w.cut {
+		message = "request cut off: its client does not read the answer"
+	}
+	// The query is not logged: it may hold secrets.
+	attrs := []slog.Attr{
+		slog.String("method", r.Method), slog.String("host", r.Host), slog.String("path", r.URL.Path),
+		slog.Int("status", w.status), slog.Int64("bytes", w.bytes), slog.Duration("took", took),
+		slog.String("address", req.client.Address), slog.String("requestId", req.id),
+	}
+	if id := req.client.ClientRequestID; id != "" {
+		attrs = append(attrs, slog.String("clientRequestId", id))
+	}
+	a.Log.LogAttrs(ctx, level, message, attrs...)
+}

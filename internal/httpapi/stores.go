@@ -1,0 +1,266 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/provisioning"
+	"github.com/stoahq/stoa/internal/storedata"
+	"github.com/stoahq/stoa/internal/stores"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+func (a *api) storeRoutes() {
+	tags := []string{"Stores"}
+	create := huma.Operation{Method: http.MethodPost, Tags: tags, DefaultStatus: http.StatusCreated,
+		Summary: "Create a store", Description: "Without a slug one is derived from the name. A slug that another store gave up a short while ago " +
+			"counts as taken. Connect a database next. How many stores one user may create is limited: quota_exceeded, and rate_limited for many in an hour.",
+		Errors: []int{400, 401, 403, 409, 413, 422, 429}}
+	for _, path := range []string{"/api/stores", "/api/stores/create"} {
+		create.Path = path
+		route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: maxJSON}, create, a.createStore)
+	}
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/stores", Tags: tags,
+			Summary: "List the caller's stores", Description: "Newest first, without profiles.", Errors: []int{401, 422}}, a.listStores)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}", Tags: tags,
+			Summary: "One store, with its profile", Description: "When the store's database is down, profile is null and database.status is failed.",
+			Errors: []int{401, 404}}, a.getStore)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.UpdateStore), maxBody: maxJSON},
+		huma.Operation{Method: http.MethodPatch, Path: "/api/stores/{id}", Tags: tags,
+			Summary: "Change a store's profile", Description: "Fields left out stay as they are. name and slug are kept in step in the registry. " +
+				"The slug of before is kept for the store's owners for a while and leads nowhere meanwhile.",
+			Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}, a.updateStore)
+}
+
+type storeView struct {
+	ID           stoa.StoreID       `json:"id" format:"uuid"`
+	Name         string             `json:"name"`
+	Slug         string             `json:"slug"`
+	Status       stores.Status      `json:"status" enum:"pending_database,provisioning,active,suspended,deleting,deleted"`
+	Role         authz.Role         `json:"role" enum:"owner,admin,member,viewer,operator" doc:"What the caller is to the store"`
+	Hostnames    []hostnameView     `json:"hostnames"`
+	Database     *databaseView      `json:"database"`
+	Credits      *creditsView       `json:"credits"`
+	Profile      *storedata.Profile `json:"profile"`
+	Provisioning *runSummaryView    `json:"provisioning"`
+	CreatedAt    time.Time          `json:"createdAt"`
+	UpdatedAt    time.Time          `json:"updatedAt"`
+	DeleteAfter  *time.Time         `json:"deleteAfter" doc:"When a store that is being deleted will be gone for good; null for every other"`
+	Held         bool               `json:"held" doc:"The operator has suspended the store: only they can resume it"`
+
+	IgnoredSettings []string `json:"ignoredSettings,omitempty" doc:"Settings in a connection string that are the client's own and have no effect here; in the answer to it alone"`
+}
+
+type hostnameView struct {
+	Hostname string `json:"hostname"`
+	Primary  bool   `json:"primary"`
+	Custom   bool   `json:"custom"`
+	Verified bool   `json:"verified"`
+}
+
+type databaseView struct {
+	Type          credential.Kind       `json:"type" enum:"managed,postgresql,mysql,supabase"`
+	Engine        credential.EngineName `json:"engine" enum:"sqlite,postgresql,mysql"`
+	Host          string                `json:"host"`
+	Port          int                   `json:"port"`
+	Database      string                `json:"database"`
+	Status        tenantdb.Status       `json:"status" enum:"unknown,ok,failed"`
+	LastError     *faultView            `json:"lastError" doc:"Why the status is failed, and what to do about it"`
+	SchemaVersion int64                 `json:"schemaVersion"`
+	LastCheckedAt *time.Time            `json:"lastCheckedAt"`
+}
+
+func newDatabaseView(d *tenantdb.Info) *databaseView {
+	v := &databaseView{
+		Type: d.Kind, Engine: d.Engine, Host: d.Host, Port: d.Port, Database: d.DatabaseName,
+		Status: d.Status, SchemaVersion: d.SchemaVersion, LastCheckedAt: d.LastCheckedAt,
+	}
+	if d.LastError != "" {
+		v.LastError = &faultView{Code: d.LastError, Message: tenantdb.HealthMessage(d.LastError)}
+	}
+	return v
+}
+
+type creditsView struct {
+	Balance   credits.Amount `json:"balance" example:"100"`
+	Reserved  credits.Amount `json:"reserved" example:"0"`
+	Available credits.Amount `json:"available" example:"100" doc:"balance − reserved"`
+	Debt      credits.Amount `json:"debt" example:"0" doc:"Credits that are owed because money went back after they were spent; nothing can be spent until they are repaid"`
+}
+
+type runSummaryView struct {
+	ID    stoa.RunID         `json:"id" format:"uuid"`
+	State provisioning.State `json:"state" enum:"queued,running,succeeded,failed"`
+	Step  string             `json:"step"`
+	Error *faultView         `json:"error"`
+
+	Warnings []faultView `json:"warnings" doc:"What to know of a database that works: who else may read it"`
+}
+
+func newStoreView(s stores.Store, run *provisioning.Run) storeView {
+	v := storeView{
+		ID: s.ID, Name: s.Name, Slug: s.Slug, Status: s.Status, Role: s.Role, Profile: s.Profile,
+		Hostnames: make([]hostnameView, len(s.Hostnames)), CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt,
+		DeleteAfter: s.DeleteAfter, Held: s.SuspendedByOperator,
+	}
+	for i, h := range s.Hostnames {
+		v.Hostnames[i] = hostnameView{Hostname: h.Hostname, Primary: h.Primary, Custom: h.Custom, Verified: h.VerifiedAt != nil}
+	}
+	if d := s.Database; d != nil {
+		v.Database = newDatabaseView(d)
+	}
+	if b := s.Credits; b != nil {
+		v.Credits = &creditsView{Balance: b.Balance, Reserved: b.Reserved, Available: b.Available(), Debt: b.Debt}
+	}
+	if run != nil {
+		v.Provisioning = &runSummaryView{
+			ID: run.ID, State: run.State, Step: run.Step, Error: newFaultView(run.Fault), Warnings: newWarningViews(run.Warnings),
+		}
+	}
+	return v
+}
+
+func (a *api) storeViews(list []stores.Store) []storeView {
+	views := make([]storeView, len(list))
+	for i, s := range list {
+		views[i] = newStoreView(s, nil)
+	}
+	return views
+}
+
+// storeID reads an id from a path or header. What is no id is no store, and
+// answers like one.
+func storeID(s string) (stoa.StoreID, error) {
+	id, err := stoa.ParseID[stoa.StoreID](s)
+	if err != nil {
+		return id, authz.ErrStoreNotFound()
+	}
+	return id, nil
+}
+
+// StorePath names a store in a path. Exported, as huma only looks into exported embedded structs.
+type StorePath struct {
+	ID string `path:"id" doc:"The store's id, a UUID"`
+}
+
+type storeOutput struct{ Body storeView }
+
+type createStoreInput struct {
+	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body creates one store, however often it is sent"`
+	Body           struct {
+		Name string `json:"name" maxLength:"120" example:"My Second Store"`
+		Slug string `json:"slug,omitempty" maxLength:"63" doc:"Lower-case letters, digits and hyphens" example:"my-second-store"`
+	}
+}
+
+func (a *api) createStore(ctx context.Context, in *createStoreInput) (*storeOutput, error) {
+	s, err := a.Stores.Create(ctx, principal(ctx), stores.NewStore{
+		Name: in.Body.Name, Slug: in.Body.Slug, IdempotencyKey: in.IdempotencyKey,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &storeOutput{newStoreView(s, nil)}, nil
+}
+
+// PageInput asks for a page of a list.
+type PageInput struct {
+	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20"`
+	Cursor string `query:"cursor" maxLength:"200" doc:"nextCursor of the page before"`
+}
+
+type listStoresOutput struct {
+	Body struct {
+		Data       []storeView `json:"data"`
+		NextCursor *string     `json:"nextCursor"`
+	}
+}
+
+func (a *api) listStores(ctx context.Context, in *PageInput) (*listStoresOutput, error) {
+	page, err := a.Stores.List(ctx, principal(ctx), in.Limit, in.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	out := &listStoresOutput{}
+	out.Body.Data, out.Body.NextCursor = a.storeViews(page.Stores), page.NextCursor
+	return out, nil
+}
+
+func (a *api) getStore(ctx context.Context, in *StorePath) (*storeOutput, error) {
+	id, err := storeID(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	return a.readStore(ctx, id)
+}
+
+// readStore reads the store with its last provisioning run.
+func (a *api) readStore(ctx context.Context, id stoa.StoreID) (*storeOutput, error) {
+	s, err := a.Stores.Get(ctx, principal(ctx), id)
+	if err != nil {
+		return nil, err
+	}
+	return a.withRun(ctx, s)
+}
+
+func (a *api) withRun(ctx context.Context, s stores.Store) (*storeOutput, error) {
+	run, err := a.Provisioning.Latest(ctx, principal(ctx), s.ID)
+	var none *stoa.Error
+	if errors.As(err, &none) && none.Code == stoa.NotFound {
+		return &storeOutput{newStoreView(s, nil)}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &storeOutput{newStoreView(s, &run)}, nil
+}
+
+type updateStoreInput struct {
+	StorePath
+	Body storedata.ProfilePatch
+}
+
+// changedOutput is the store after a change. For an API key without the scope to
+// read it, the status is 204 and there is no body.
+type changedOutput struct {
+	Status int
+	Body   storeView
+}
+
+func newChangedOutput(out *storeOutput, err error) (*changedOutput, error) {
+	if err != nil {
+		return nil, err
+	}
+	return &changedOutput{Status: http.StatusOK, Body: out.Body}, nil
+}
+
+// mayRead reports whether the caller, who may change the store, may read it too. An
+// API key may lack that scope.
+func mayRead(ctx context.Context, id stoa.StoreID) bool {
+	return principal(ctx).Within(id, authz.ReadStore) == nil
+}
+
+func (a *api) updateStore(ctx context.Context, in *updateStoreInput) (*changedOutput, error) {
+	id, err := storeID(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	s, err := a.Stores.Update(ctx, principal(ctx), id, in.Body)
+	if err != nil {
+		return nil, err
+	}
+	if !mayRead(ctx, id) {
+		return &changedOutput{Status: http.StatusNoContent}, nil
+	}
+	return newChangedOutput(a.withRun(ctx, s))
+}

@@ -1,0 +1,184 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/csv"
+	"fmt"
+	"iter"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/danielgtaylor/huma/v2/negotiation"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/credits"
+)
+
+func (a *api) transactionRoutes(tags []string) {
+	page := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[transactionPage](), true, "")
+	route(a, routeOptions{timeout: requestTimeout, exportTimeout: csvTimeout, rate: rateCaller, scope: scope(authz.ReadCredits), maxBody: noBody},
+		huma.Operation{Method: http.MethodGet, Path: "/api/credits/transactions", Tags: tags,
+			Summary: "The store's ledger, newest first",
+			Description: "With Accept: text/csv the answer is the whole filtered history as a file (RFC 4180, UTF-8, a header row, newest first): " +
+				"limit and cursor have no part in it. So that no spreadsheet runs a text as a formula, serviceKey, description and reference begin " +
+				"with an apostrophe there when they would begin with one of = + - @, a tab or a line break. A file that ends early was cut off: " +
+				"its last chunk is missing.",
+			Responses: map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
+				jsonType: {Schema: page},
+				csvType:  {Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{strings.Join(transactionHeader, ",") + "\r\n"}}},
+			}}}, Errors: []int{401, 404, 422}}, a.transactions)
+}
+
+const (
+	jsonType = "application/json"
+	csvType  = "text/csv"
+)
+
+type transactionView struct {
+	ID           stoa.TransactionID `json:"id" format:"uuid"`
+	Sequence     int64              `json:"sequence" doc:"1, 2, 3, … in each store"`
+	Type         credits.Type       `json:"type" enum:"purchase,spend,capture,refund,dispute,adjustment,bonus,expiry"`
+	Amount       credits.Amount     `json:"amount" example:"-1" doc:"Negative when credits went away"`
+	BalanceAfter credits.Amount     `json:"balanceAfter" example:"99"`
+	DebtChange   credits.Amount     `json:"debtChange" example:"0" doc:"What is owed more, or with a minus less"`
+	ServiceKey   *string            `json:"serviceKey"`
+	Quantity     *int64             `json:"quantity"`
+	UnitPrice    *credits.Amount    `json:"unitPrice"`
+	Description  string             `json:"description"`
+	Reference    *string            `json:"reference"`
+	HoldID       *stoa.HoldID       `json:"holdId" format:"uuid" doc:"Of a capture"`
+	CreatedAt    time.Time          `json:"createdAt"`
+}
+
+func newTransactionView(t credits.Transaction) transactionView {
+	return transactionView{
+		ID: t.ID, Sequence: t.Sequence, Type: t.Type, Amount: t.Amount, BalanceAfter: t.BalanceAfter, DebtChange: t.DebtChange,
+		ServiceKey: t.ServiceKey, Quantity: t.Quantity, UnitPrice: t.UnitPrice, Description: t.Description, Reference: t.Reference,
+		HoldID: t.HoldID, CreatedAt: t.CreatedAt,
+	}
+}
+
+type transactionsInput struct {
+	StoreChoice
+	PageInput
+	Accept  string    `header:"Accept" maxLength:"2000" doc:"text/csv for the whole history as CSV"`
+	Type    string    `query:"type" enum:"purchase,spend,capture,refund,dispute,adjustment,bonus,expiry"`
+	Service string    `query:"service" maxLength:"100" doc:"A service key"`
+	From    time.Time `query:"from" doc:"Not before this moment"`
+	To      time.Time `query:"to" doc:"Before this moment"`
+}
+
+type transactionPage struct {
+	Data       []transactionView `json:"data"`
+	NextCursor *string           `json:"nextCursor"`
+}
+
+func (a *api) transactions(ctx context.Context, in *transactionsInput) (*huma.StreamResponse, error) {
+	id, err := a.chosenStore(ctx, in.StoreChoice)
+	if err != nil {
+		return nil, err
+	}
+	filter := credits.Filter{Type: credits.Type(in.Type), ServiceKey: in.Service, From: optionalTime(in.From), To: optionalTime(in.To)}
+	if negotiation.SelectQValue(in.Accept, []string{jsonType, csvType}) == csvType {
+		rows, err := a.Credits.History(ctx, principal(ctx), id, filter)
+		if err != nil {
+			return nil, err
+		}
+		return &huma.StreamResponse{Body: func(ctx huma.Context) {
+			writeCSV(a, ctx, "credits-"+id.String(), transactionHeader, transactionRow, rows)
+		}}, nil
+	}
+	filter.Limit, filter.Cursor = in.Limit, in.Cursor
+	page, err := a.Credits.Transactions(ctx, principal(ctx), id, filter)
+	if err != nil {
+		return nil, err
+	}
+	out := transactionPage{Data: make([]transactionView, len(page.Transactions)), NextCursor: page.NextCursor}
+	for i, t := range page.Transactions {
+		out.Data[i] = newTransactionView(t)
+	}
+	return a.jsonResponse(out), nil
+}
+
+// jsonResponse is the JSON form of a response that has a CSV form too.
+func (a *api) jsonResponse(out any) *huma.StreamResponse {
+	return &huma.StreamResponse{Body: func(ctx huma.Context) {
+		ctx.SetHeader("Content-Type", jsonType)
+		ctx.SetHeader("Vary", "Accept")
+		ctx.SetStatus(http.StatusOK)
+		_ = a.huma.Marshal(ctx.BodyWriter(), jsonType, out) // the client may have gone
+	}}
+}
+
+var transactionHeader = []string{
+	"sequence", "id", "createdAt", "type", "amount", "balanceAfter", "debtChange", "serviceKey", "quantity", "unitPrice", "description", "reference",
+}
+
+func transactionRow(t credits.Transaction) []string {
+	row := []string{
+		strconv.FormatInt(t.Sequence, 10), t.ID.String(), t.CreatedAt.UTC().Format(time.RFC3339Nano), string(t.Type), t.Amount.String(),
+		t.BalanceAfter.String(), t.DebtChange.String(), "", "", "", escapeFormula(t.Description), "",
+	}
+	if t.ServiceKey != nil {
+		row[7] = escapeFormula(*t.ServiceKey)
+	}
+	if t.Quantity != nil {
+		row[8] = strconv.FormatInt(*t.Quantity, 10)
+	}
+	if t.UnitPrice != nil {
+		row[9] = t.UnitPrice.String()
+	}
+	if t.Reference != nil {
+		row[11] = escapeFormula(*t.Reference)
+	}
+	return row
+}
+
+// escapeFormula prefixes a text that a spreadsheet would run as a formula (OWASP,
+// CSV Injection). The full-width characters are the same signs in East Asian scripts.
+func escapeFormula(text string) string {
+	if strings.IndexAny(text, "=+-@\t\r\n＝＋－＠") == 0 {
+		return "'" + text
+	}
+	return text
+}
+
+// csvFlushRows is the number of rows between two flushes.
+const csvFlushRows = 500
+
+// writeCSV streams rows. When an error ends the rows it aborts the connection: the
+// status has been sent, and the client must not take a part for the whole.
+func writeCSV[T any](a *api, ctx huma.Context, name string, header []string, row func(T) []string, rows iter.Seq2[T, error]) {
+	_, w := humago.Unwrap(ctx)
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Time{}) // the request's deadline would end the connection
+	w.Header().Set("Content-Type", csvType+"; charset=utf-8; header=present")
+	w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s-%s.csv"`, name, time.Now().UTC().Format(time.DateOnly)))
+	w.Header().Set("Vary", "Accept")
+	w.WriteHeader(http.StatusOK)
+	out := csv.NewWriter(w)
+	out.UseCRLF = true
+	_ = out.Write(header) // out.Error returns its error
+	n := 0
+	for t, err := range rows {
+		if err != nil {
+			a.Log.ErrorContext(ctx.Context(), "CSV export ended early", "requestId", requestID(ctx.Context()), "err", err)
+			panic(http.ErrAbortHandler)
+		}
+		_ = out.Write(row(t))
+		if n++; n%csvFlushRows == 0 {
+			out.Flush()
+			_ = control.SetWriteDeadline(time.Now().Add(streamWrite))
+			if out.Error() != nil {
+				return // the client has gone
+			}
+		}
+	}
+	out.Flush()
+}

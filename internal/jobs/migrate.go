@@ -1,0 +1,103 @@
+package jobs
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"github.com/riverqueue/river/riverdriver/riversqlite"
+	"github.com/riverqueue/river/rivermigrate"
+
+	"github.com/stoahq/stoa/internal/masterdb"
+)
+
+// latestMigration is the number of River's last migration. A release that raises it
+// has a migration of the master database as well, which states whether older releases
+// may run on the new tables (schema_compatibility).
+const latestMigration = 8
+
+// Migrate creates or updates River's tables, after masterdb.Migrate. Several replicas
+// may call it at once. It returns masterdb.ErrSchemaTooNew if this binary must not
+// run.
+func Migrate(ctx context.Context, db *masterdb.DB) (int, error) {
+	if db.Engine == masterdb.SQLite {
+		unlock, err := db.LockSchema(ctx)
+		if err != nil {
+			return 0, err
+		}
+		defer unlock()
+		return migrate(ctx, db, func() (*rivermigrate.Migrator[*sql.Tx], error) {
+			return rivermigrate.New(riversqlite.New(db.Writer()), nil)
+		})
+	}
+	conn, err := db.Pool().Acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Release()
+	if err := lockMigration(ctx, conn); err != nil {
+		return 0, err
+	}
+	defer conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, migrationLock) //nolint:errcheck // the session's end frees it too
+	return migrate(ctx, db, func() (*rivermigrate.Migrator[pgx.Tx], error) {
+		return rivermigrate.New(riverpgxv5.New(db.Pool()), nil)
+	})
+}
+
+// migrationLock is an arbitrary number that only this package uses.
+const migrationLock int64 = 0x73746f61_6a6f6273 // "stoajobs"
+
+func lockMigration(ctx context.Context, conn *pgxpool.Conn) error {
+	return masterdb.WaitForLock(ctx, func(ctx context.Context) (locked bool, err error) {
+		err = conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, migrationLock).Scan(&locked)
+		return locked, err
+	})
+}
+
+// CheckSchema returns masterdb.ErrSchemaTooNew when the queue's tables are newer
+// than this binary and no newer release has stated, in the schema of the master
+// database, that this one may run beside it. It changes nothing.
+func CheckSchema(ctx context.Context, db *masterdb.DB) error {
+	version, err := schemaVersion(ctx, db)
+	if err != nil || version <= latestMigration {
+		return err
+	}
+	schema, err := db.Schema(ctx)
+	if err != nil || schema.Newer() && schema.Check() == nil {
+		return err
+	}
+	return fmt.Errorf("job queue schema: version %d is newer than this binary (%d): %w", version, latestMigration, masterdb.ErrSchemaTooNew)
+}
+
+// schemaVersion is 0 before the first migration.
+func schemaVersion(ctx context.Context, db *masterdb.DB) (version int, err error) {
+	there := `SELECT to_regclass('river_migration') IS NOT NULL`
+	if db.Engine == masterdb.SQLite {
+		there = `SELECT count(*) > 0 FROM sqlite_master WHERE type = 'table' AND name = 'river_migration'`
+	}
+	var found bool
+	if err := db.Get(ctx, &found, there); err != nil || !found {
+		return 0, err
+	}
+	err = db.Get(ctx, &version, `SELECT coalesce(max(version), 0) FROM river_migration`)
+	return version, err
+}
+
+// migrate is called under the lock.
+func migrate[T any](ctx context.Context, db *masterdb.DB, open func() (*rivermigrate.Migrator[T], error)) (int, error) {
+	if err := CheckSchema(ctx, db); err != nil {
+		return 0, err
+	}
+	m, err := open()
+	if err != nil {
+		return 0, err
+	}
+	res, err := m.Migrate(ctx, rivermigrate.DirectionUp, nil)
+	if err != nil {
+		return 0, fmt.Errorf("migrate job queue: %w", err)
+	}
+	return len(res.Versions), nil
+}

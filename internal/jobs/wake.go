@@ -1,0 +1,109 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"github.com/stoahq/stoa/internal/masterdb"
+)
+
+// insertTopic is River's topic for queues that have new jobs. On SQLite River
+// keeps notifications in a table, which every process reads every 50 ms.
+const insertTopic = "river_insert"
+
+const (
+	// fetchPoll is the interval at which River looks for jobs without a
+	// notification: a safety net.
+	fetchPoll = 10 * time.Second
+	// wakeHorizon is how far ahead a process remembers when a job becomes due.
+	// fetchPoll finds a later one, and those of a process that ended.
+	wakeHorizon = 10 * time.Minute
+	// wakeDelay covers the error of a clock measurement: a fetch that comes too
+	// early finds nothing.
+	wakeDelay   = 20 * time.Millisecond
+	wakeTimeout = 5 * time.Second
+	// pingInterval is the interval at which River's listening connection is
+	// checked. TCP keep-alive detects a lost peer sooner.
+	pingInterval = 30 * time.Second
+)
+
+// notifyTx makes every process look for jobs in the queues when tx commits.
+// River notifies of the first of several insertions within FetchCooldown only:
+// its notification may arrive before the others' transactions commit.
+// PostgreSQL delivers equal notifications of one transaction once.
+func (q *Queue) notifyTx(ctx context.Context, tx *masterdb.Tx, queues ...string) error {
+	return notify(ctx, q.executor(tx), queues...)
+}
+
+func notify(ctx context.Context, db riverdriver.Executor, queues ...string) error {
+	payloads := make([]string, len(queues))
+	for i, queue := range queues {
+		payloads[i] = fmt.Sprintf(`{"queue": %q}`, queue)
+	}
+	return db.NotifyMany(ctx, &riverdriver.NotifyManyParams{Topic: insertTopic, Payload: payloads})
+}
+
+// wakeAt makes every process look for jobs in the queue at a time by the
+// master's clock, if that is within wakeHorizon. River notifies of no job that
+// becomes due within its scheduler's interval.
+func (q *Queue) wakeAt(queue string, at time.Time) {
+	delay := time.Until(at.Add(q.master.Skew()))
+	if delay > wakeHorizon {
+		return
+	}
+	time.AfterFunc(max(delay, 0)+wakeDelay, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), wakeTimeout)
+		defer cancel()
+		_ = notify(ctx, q.driverExecutor(), queue) // fetchPoll finds the job as well
+	})
+}
+
+// wakeForRetries calls wakeAt for every job of this process that is to run
+// again, until the client has stopped. Call it before the client starts.
+func (q *Queue) wakeForRetries() {
+	kinds := []river.EventKind{river.EventKindJobFailed, river.EventKindJobInterrupted, river.EventKindJobSnoozed}
+	var events <-chan *river.Event
+	if q.pg != nil {
+		events, _ = q.pg.Subscribe(kinds...)
+	} else {
+		events, _ = q.lite.Subscribe(kinds...)
+	}
+	go func() {
+		for e := range events {
+			if e.Job.FinalizedAt == nil {
+				q.wakeAt(e.Job.Queue, e.Job.ScheduledAt)
+			}
+		}
+	}()
+}
+
+// postgresDriver is River's driver with a listener that sends fewer pings.
+type postgresDriver struct{ *riverpgxv5.Driver }
+
+var _ riverdriver.Driver[pgx.Tx] = postgresDriver{}
+
+// GetListener implements riverdriver.Driver.
+func (d postgresDriver) GetListener(params *riverdriver.GetListenenerParams) riverdriver.Listener {
+	return &listener{Listener: d.Driver.GetListener(params)}
+}
+
+// listener is used by one goroutine of River's notifier.
+type listener struct {
+	riverdriver.Listener
+	pinged time.Time
+}
+
+// Ping implements riverdriver.Listener. River calls it every 5 s.
+func (l *listener) Ping(ctx context.Context) error {
+	if time.Since(l.pinged) < pingInterval {
+		return nil
+	}
+	l.pinged = time.Now()
+	return l.Listener.Ping(ctx)
+}

@@ -1,0 +1,46 @@
+package jobs_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa/internal/jobs"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+)
+
+// Of two jobs that are enqueued at the same time, River notifies with the first
+// one's transaction only. The second one starts although the first one's is open.
+func TestJobStartsWhileAnEarlierTransactionIsOpen(t *testing.T) {
+	t.Parallel()
+	if !slices.Contains(masterdbtest.Engines(), masterdb.Postgres) {
+		t.Skip(masterdbtest.PostgresEnv + " is not set")
+	}
+	db := masterdbtest.Open(t, masterdbtest.URL(t, masterdb.Postgres))
+	q := newQueue(t, db, jobs.Options{})
+	ran := make(chan int, 2)
+	jobs.Handle(q, patience, func(_ context.Context, a greet) error { ran <- a.N; return nil })
+	start(t, q)
+	begun := time.Now()
+	err := db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		if err := q.Enqueue(t.Context(), tx, greet{1}); err != nil {
+			return err
+		}
+		enqueue(t, db, q, 2, nil)
+		if n := receive(t, ran); n != 2 {
+			t.Errorf("job %d ran, want 2", n)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := receive(t, ran); n != 1 {
+		t.Errorf("job %d ran, want 1", n)
+	}
+	if d := time.Since(begun); d > 8*time.Second { // River's poll comes after 10 s
+		t.Errorf("the jobs ran after %v", d)
+	}
+}

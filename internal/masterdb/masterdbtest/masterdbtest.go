@@ -1,0 +1,169 @@
+// Package masterdbtest gives each test a master database of its own, fully
+// migrated, on every engine at hand.
+package masterdbtest
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/stoahq/stoa/internal/jobs"
+	"github.com/stoahq/stoa/internal/masterdb"
+)
+
+// PostgresEnv names the variable with the URL of a PostgreSQL server whose
+// role may create databases. `make test` sets it.
+const PostgresEnv = "STOA_TEST_POSTGRES_URL"
+
+// Engines returns the engines tests can run on: SQLite always, PostgreSQL
+// when PostgresEnv is set. It panics when `make test` has promised servers
+// (STOA_TEST_REQUIRE_SERVERS) and there is none.
+func Engines() []masterdb.Engine {
+	if os.Getenv(PostgresEnv) == "" {
+		if os.Getenv("STOA_TEST_REQUIRE_SERVERS") != "" {
+			panic(PostgresEnv + " is not set; run the tests with scripts/with-servers")
+		}
+		return []masterdb.Engine{masterdb.SQLite}
+	}
+	return []masterdb.Engine{masterdb.SQLite, masterdb.Postgres}
+}
+
+// Each runs test as a parallel subtest on every engine at hand, each with a
+// fresh database.
+func Each(t *testing.T, test func(t *testing.T, db *masterdb.DB)) {
+	t.Helper()
+	for _, engine := range Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			test(t, Open(t, URL(t, engine)))
+		})
+	}
+}
+
+// Open opens url and closes it at the end of the test.
+func Open(t testing.TB, url string) *masterdb.DB {
+	t.Helper()
+	db, err := masterdb.Open(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(db.Close)
+	return db
+}
+
+// URL makes a fresh, migrated master database and returns its URL. It is
+// removed at the end of the test.
+func URL(t testing.TB, engine masterdb.Engine) string {
+	t.Helper()
+	if engine == masterdb.SQLite {
+		return sqliteCopy(t)
+	}
+	return postgresClone(t)
+}
+
+// sqliteTemplate is migrated once per test process and then copied.
+var sqliteTemplate = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "stoa-master-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+	path := filepath.Join(dir, "master.db")
+	if err := migrate("sqlite:" + path); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
+func sqliteCopy(t testing.TB) string {
+	t.Helper()
+	content, err := sqliteTemplate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "master.db")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return "sqlite:" + path
+}
+
+// template is the name of a PostgreSQL database that is migrated once per
+// test process; CREATE DATABASE … TEMPLATE then copies it file by file.
+var template = sync.OnceValues(func() (string, error) {
+	name := "stoa_template_" + random()
+	if err := admin("CREATE DATABASE " + name); err != nil {
+		return "", err
+	}
+	return name, migrate(databaseURL(name))
+})
+
+func postgresClone(t testing.TB) string {
+	t.Helper()
+	source, err := template()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := "stoa_test_" + random()
+	if err := admin("CREATE DATABASE " + name + " TEMPLATE " + source); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := admin("DROP DATABASE " + name + " WITH (FORCE)"); err != nil {
+			t.Error(err)
+		}
+	})
+	return databaseURL(name)
+}
+
+// adminLock: PostgreSQL refuses to copy one template twice at the same time.
+var adminLock sync.Mutex
+
+func admin(sql string) error {
+	adminLock.Lock()
+	defer adminLock.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, os.Getenv(PostgresEnv))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // nothing is pending
+	_, err = conn.Exec(ctx, sql)
+	return err
+}
+
+func databaseURL(name string) string {
+	u, err := url.Parse(os.Getenv(PostgresEnv))
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", PostgresEnv, err))
+	}
+	u.Path = "/" + name
+	return u.String()
+}
+
+func migrate(url string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	db, err := masterdb.Open(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if _, err := db.Migrate(ctx); err != nil {
+		return err
+	}
+	_, err = jobs.Migrate(ctx, db)
+	return err
+}
+
+func random() string { return strings.ToLower(rand.Text()[:16]) }

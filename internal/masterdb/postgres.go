@@ -1,0 +1,147 @@
+package masterdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// planning has each statement planned once, by the indexes there are. Every
+// statement of the platform is prepared and looks rows up by their keys: to
+// plan it anew for each set of parameters costs more than it can gain. The one
+// plan may be made while a table is empty, and reading all of it seems best;
+// it is kept until the table is analyzed, when that is no longer true. What has
+// no index is read as a whole all the same, and is not to be compiled for it.
+const planning = `SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off`
+
+// pinned has every setting that a role, a database or the server may have and
+// that changes what is stored or read, or how long a statement may take, as Stoa
+// expects it. What only newer servers have is set where it is known.
+var pinned = `SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, MDY'; SET TimeZone = 'UTC'; SET standard_conforming_strings = on;
+	SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 1; SET array_nulls = on; SET backslash_quote = safe_encoding;
+	SET quote_all_identifiers = off; SET transform_null_equals = off; SET xmlbinary = 'base64'; SET xmloption = 'content';
+	SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; SET default_transaction_deferrable = off;
+	SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET row_security = on;
+	SET synchronous_commit = on; SET default_tablespace = ''; SET default_table_access_method = heap; SET check_function_bodies = on;
+	SET gin_fuzzy_search_limit = 0; SET exit_on_error = off; SET client_min_messages = notice;
+	SELECT CASE WHEN current_setting(n, true) IS NOT NULL THEN set_config(n, '0', false) END FROM unnest(ARRAY['idle_session_timeout', 'transaction_timeout']) n;
+	SELECT set_config('search_path', concat_ws(', ', quote_ident(coalesce(here.nspname, other.nspname)), nullif(rest.path, '')), false)
+		FROM (SELECT (SELECT n.nspname FROM pg_catalog.pg_namespace n JOIN unnest(current_schemas(false)) WITH ORDINALITY p (name, place) ON p.name = n.nspname
+				WHERE ` + holdsMaster + ` ORDER BY p.place LIMIT 1) AS nspname) here,
+			(SELECT CASE WHEN count(*) = 1 THEN min(n.nspname::text) ELSE current_schema()::text END AS nspname
+				FROM pg_catalog.pg_namespace n WHERE ` + holdsMaster + `) other,
+			(SELECT string_agg(quote_ident(name), ', ' ORDER BY place) AS path FROM unnest(current_schemas(false)) WITH ORDINALITY p (name, place)
+				WHERE name NOT LIKE 'pg!_%' ESCAPE '!') rest
+		WHERE coalesce(here.nspname, other.nspname) IS NOT NULL`
+
+// holdsMaster is of a schema n that Migrate has worked in.
+const holdsMaster = `EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_class s ON s.relnamespace = c.relnamespace AND s.relname = 'store_databases'
+	WHERE c.relnamespace = n.oid AND c.relname = 'goose_db_version')`
+
+// The lifetime of a connection: by then names have been resolved anew. It differs
+// so that connections made together do not end together.
+const (
+	maxLifetime    = 30 * time.Minute
+	lifetimeJitter = 6 * time.Minute
+)
+
+// The idle time of a connection after which its socket is checked before it is used,
+// and that after which the server is asked.
+const (
+	checkAfter = time.Second
+	pingAfter  = time.Minute
+)
+
+// shouldPing reports whether an idle connection has to be pinged before it is used.
+// A socket that the server has closed is found without a statement; a server that is
+// silent is the circuit breaker's business.
+func shouldPing(_ context.Context, p pgxpool.ShouldPingParams) bool {
+	return p.IdleDuration > pingAfter || p.IdleDuration > checkAfter && p.Conn.PgConn().CheckConn() != nil
+}
+
+func openPostgres(ctx context.Context, url string) (*DB, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("master database URL: %w", err) // pgx leaves the password out
+	}
+	cfg.ConnConfig.RuntimeParams["application_name"] = "stoa"
+	cfg.ConnConfig.ConnectTimeout = 10 * time.Second
+	b := newBreaker(cfg.ConnConfig)
+	if err := refusePooler(ctx, cfg.ConnConfig); err != nil {
+		return nil, fmt.Errorf("master database: %w", err)
+	}
+	cfg.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return b.allow() } // before the name is resolved
+	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+		// In the session and not as parameters of its start, which poolers refuse.
+		session, err := sessionID(ctx, c, planning+"; "+pinned+"; "+ownSession)
+		if err != nil {
+			return err
+		}
+		b.identify(c.PgConn().Conn(), session)
+		// Times come back in UTC, as they were written and as SQLite gives them.
+		c.TypeMap().RegisterType(&pgtype.Type{
+			Name: "timestamptz", OID: pgtype.TimestamptzOID,
+			Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
+		})
+		return nil
+	}
+	cfg.ShouldPing = shouldPing
+	cfg.MaxConnLifetime, cfg.MaxConnLifetimeJitter = maxLifetime, lifetimeJitter
+	var open atomic.Pointer[pgxpool.Pool]
+	cfg.ConnConfig.OnPgError = func(_ *pgconn.PgConn, err *pgconn.PgError) bool { return keepAfter(err, open.Load()) }
+	pool, err := pgxpool.NewWithConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("master database: %w", err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("master database does not answer: %w", err)
+	}
+	if err := refuseSettings(ctx, pool); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("master database: %w", err)
+	}
+	open.Store(pool)
+	b.callbacks = append(b.callbacks, func(error) { go pool.Reset() }) // its connections were aborted
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	go b.run(running)
+	return &DB{Engine: Postgres, pool: pool, breaker: b, stopBreaker: stop}, nil
+}
+
+// refuseSettings names a setting that no session may change, and with which
+// nothing may be stored.
+func refuseSettings(ctx context.Context, pool *pgxpool.Pool) error {
+	var encoding, replication, database string
+	err := pool.QueryRow(ctx, `SELECT current_setting('server_encoding'), current_setting('session_replication_role'), current_database()`).
+		Scan(&encoding, &replication, &database)
+	switch {
+	case err != nil:
+		return err
+	case encoding != "UTF8":
+		return fmt.Errorf("the encoding of the database %q is %s, which cannot hold every character: create one with ENCODING 'UTF8' TEMPLATE template0", database, encoding)
+	case replication == "replica":
+		return errors.New("session_replication_role is replica for this role, so that no foreign key is checked and no trigger keeps the ledger: " +
+			"remove it with ALTER ROLE … RESET session_replication_role")
+	}
+	return nil
+}
+
+// keepAfter reports whether a connection is of use after the server's error. A
+// server that takes no changes (25006) was the primary before a failover: every
+// connection to it is discarded, and new ones find the one which is it now.
+func keepAfter(err *pgconn.PgError, pool *pgxpool.Pool) bool {
+	if err.Code == readOnly && pool != nil {
+		go pool.Reset() // it may need what the caller holds
+	}
+	return err.Code != readOnly && err.SeverityUnlocalized != "FATAL"
+}
+
+// readOnly is the SQLSTATE read_only_sql_transaction.
+const readOnly = "25006"

@@ -1,0 +1,337 @@
+package presence
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+)
+
+// member is a process of a test, with a connection of its own to the master.
+type member struct {
+	*Process
+	gone chan string
+}
+
+// join starts a process on the database at url. It records the ends that it
+// releases.
+func join(t *testing.T, url string, settings ...func(*Process)) member {
+	t.Helper()
+	m := prepare(t, url, settings...)
+	must(t, m.Start(t.Context()))
+	t.Cleanup(func() { must(t, m.Stop(context.Background())) })
+	return m
+}
+
+func prepare(t *testing.T, url string, settings ...func(*Process)) member {
+	t.Helper()
+	m := member{New(masterdbtest.Open(t, url), slog.New(slog.DiscardHandler)), make(chan string, 100)}
+	for _, set := range settings {
+		set(m.Process)
+	}
+	m.OnGone(func(_ context.Context, _ *masterdb.Tx, process string) error {
+		m.gone <- process
+		return nil
+	})
+	return m
+}
+
+// die ends what keeps the process present, as a kill does.
+func (m member) die() {
+	m.suspend()
+	switch l := m.lock.(type) {
+	case *postgresLock:
+		l.release(context.Background())
+	case *fileLock:
+		l.unlock()
+	}
+}
+
+// suspend ends the process's looks and heartbeats. It keeps its lock.
+func (m member) suspend() {
+	m.stop()
+	m.running.Wait()
+}
+
+func (m member) registered(t *testing.T, name string) bool {
+	t.Helper()
+	var n int
+	must(t, m.db.Get(t.Context(), &n, `SELECT count(*) FROM processes WHERE name = $1`, name))
+	return n == 1
+}
+
+// awaitRemoval waits until the transaction that records an end has committed.
+func (m member) awaitRemoval(t *testing.T, name string) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(30 * time.Second); m.registered(t, name); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal("a process that ended is still on record")
+		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func receive(t *testing.T, from <-chan string) string {
+	t.Helper()
+	select {
+	case s := <-from:
+		return s
+	case <-time.After(30 * time.Second):
+		t.Fatal("no end is noticed")
+		return ""
+	}
+}
+
+func eachURL(t *testing.T, test func(t *testing.T, url string)) {
+	t.Helper()
+	for _, engine := range masterdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			test(t, masterdbtest.URL(t, engine))
+		})
+	}
+}
+
+func postgresURL(t *testing.T) string {
+	t.Helper()
+	engines := masterdbtest.Engines()
+	if engines[len(engines)-1] != masterdb.Postgres {
+		t.Skip(masterdbtest.PostgresEnv + " is not set")
+	}
+	return masterdbtest.URL(t, masterdb.Postgres)
+}
+
+// A process that ended is released once, however many see it, and within seconds.
+func TestEndIsReleasedOnce(t *testing.T) {
+	t.Parallel()
+	eachURL(t, func(t *testing.T, url string) {
+		victim := prepare(t, url)
+		must(t, victim.Start(t.Context()))
+		gone := make(chan string, 100)
+		others := make([]member, 4)
+		for i := range others {
+			others[i] = join(t, url, func(p *Process) {
+				p.OnGone(func(_ context.Context, _ *masterdb.Tx, process string) error {
+					gone <- process
+					return nil
+				})
+			})
+		}
+		victim.die()
+		start := time.Now()
+		if got := receive(t, gone); got != victim.Name() {
+			t.Errorf("released %q", got)
+		}
+		t.Logf("noticed after %v", time.Since(start))
+		if d := time.Since(start); d > 8*time.Second {
+			t.Errorf("noticed after %v", d)
+		}
+		others[0].awaitRemoval(t, victim.Name())
+		for _, o := range others {
+			if !o.registered(t, o.Name()) {
+				t.Error("a process that is present is not on record")
+			}
+		}
+		select {
+		case again := <-gone:
+			t.Errorf("%q is released again", again)
+		default:
+		}
+	})
+}
+
+// A start finds what ended before it: on SQLite at once.
+func TestStartReleasesWhatEndedBefore(t *testing.T) {
+	t.Parallel()
+	eachURL(t, func(t *testing.T, url string) {
+		victim := prepare(t, url)
+		must(t, victim.Start(t.Context()))
+		victim.die()
+		start := time.Now()
+		next := join(t, url)
+		if next.db.Engine == masterdb.SQLite && len(next.gone) != 1 {
+			t.Error("not released when Start returned")
+		}
+		if got := receive(t, next.gone); got != victim.Name() {
+			t.Errorf("released %q", got)
+		}
+		if d := time.Since(start); d > 8*time.Second {
+			t.Errorf("noticed after %v", d)
+		}
+	})
+}
+
+// Stop releases what the process leaves, without anybody to notice.
+func TestStopReleases(t *testing.T) {
+	t.Parallel()
+	eachURL(t, func(t *testing.T, url string) {
+		other := join(t, url)
+		m := prepare(t, url)
+		must(t, m.Stop(t.Context())) // was not started
+		must(t, m.Start(t.Context()))
+		must(t, m.Stop(t.Context()))
+		if got := receive(t, m.gone); got != m.Name() {
+			t.Errorf("released %q", got)
+		}
+		if other.registered(t, m.Name()) {
+			t.Error("it is still on record")
+		}
+		if m.db.Engine == masterdb.SQLite {
+			if held, err := m.db.ProcessLocked(t.Context(), m.Name()); held || err != nil {
+				t.Errorf("its lock is held: %t, %v", held, err)
+			}
+		}
+	})
+}
+
+// What cannot be released stays on record and is tried again, as a whole.
+func TestReleaseIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	eachURL(t, func(t *testing.T, url string) {
+		var attempts atomic.Int64
+		other := join(t, url, func(p *Process) {
+			p.OnGone(func(ctx context.Context, tx *masterdb.Tx, process string) error {
+				_, err := tx.Exec(ctx, `INSERT INTO change_log (origin, topic, payload, at) VALUES ('', 'test', $1, $2)`, process, tx.Now)
+				return err
+			})
+			p.OnGone(func(context.Context, *masterdb.Tx, string) error {
+				if attempts.Add(1) < 3 {
+					return errors.New("not now")
+				}
+				return nil
+			})
+		})
+		victim := prepare(t, url)
+		must(t, victim.Start(t.Context()))
+		victim.die()
+		other.awaitRemoval(t, victim.Name())
+		var n int
+		must(t, other.db.Get(t.Context(), &n, `SELECT count(*) FROM change_log WHERE topic = 'test'`))
+		if n != 1 || attempts.Load() != 3 {
+			t.Errorf("%d records after %d attempts", n, attempts.Load())
+		}
+	})
+}
+
+// A process that is alone looks rarely. It hears of another one that registers, and
+// notices when that ends.
+func TestRegistrationEndsTheLongPause(t *testing.T) {
+	t.Parallel()
+	url := postgresURL(t)
+	m := join(t, url, func(p *Process) {
+		p.timing.look, p.timing.alone = 200*time.Millisecond, time.Hour
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var listening sync.WaitGroup
+	listening.Go(func() { m.db.Listen(ctx, slog.New(slog.DiscardHandler)) })
+	defer listening.Wait()
+	defer cancel()
+	victim := prepare(t, url)
+	must(t, victim.Start(t.Context()))
+	victim.die()
+	if got := receive(t, m.gone); got != victim.Name() {
+		t.Errorf("released %q", got)
+	}
+}
+
+// endSessions ends the sessions of presence from the server's side, and returns
+// how many those were.
+func endSessions(t *testing.T, db *masterdb.DB) int {
+	t.Helper()
+	var ended []bool
+	must(t, db.Select(t.Context(), &ended, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE application_name = $1 AND datname = current_database()`, SessionName))
+	return len(ended)
+}
+
+// A process that loses its session, again and again, is not taken for ended.
+func TestLostSessionIsNoEnd(t *testing.T) {
+	t.Parallel()
+	url := postgresURL(t)
+	watcher := masterdbtest.Open(t, url)
+	a, b := join(t, url), join(t, url)
+	ended := 0
+	for end := time.Now().Add(8 * time.Second); time.Now().Before(end); <-time.After(50 * time.Millisecond) {
+		ended += endSessions(t, watcher)
+	}
+	if ended < 10 {
+		t.Errorf("only %d sessions were ended", ended)
+	}
+	for deadline := time.Now().Add(30 * time.Second); ; <-time.After(20 * time.Millisecond) {
+		var held int
+		must(t, watcher.Get(t.Context(), &held, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1
+			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, uint32(lockClass)))
+		if held == 2 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d processes hold their locks again", held)
+		}
+	}
+	if len(a.gone)+len(b.gone) > 0 {
+		t.Error("a process that is present was taken for ended")
+	}
+}
+
+// A process that is present without a session, since none can be opened, is not
+// taken for ended: its heartbeats go through the pool.
+func TestHeartbeatsReplaceTheSession(t *testing.T) {
+	t.Parallel()
+	url := postgresURL(t)
+	observer := join(t, url, func(p *Process) { p.timing.careful = 0 })
+	m := prepare(t, url)
+	must(t, m.Start(t.Context()))
+	m.suspend()
+	l := m.lock.(*postgresLock)
+	l.close(t.Context())
+	l.opening = make(chan *pgx.Conn) // never opened
+	for end := time.Now().Add(6 * time.Second); time.Now().Before(end); <-time.After(500 * time.Millisecond) {
+		if _, err := l.look(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(observer.gone) > 0 {
+		t.Error("a process with heartbeats was taken for ended")
+	}
+	receive(t, observer.gone) // and without them it is
+}
+
+// A process that does nothing any more is taken for ended although the server
+// keeps its session. When it goes on, it registers again.
+func TestSuspendedProcess(t *testing.T) {
+	t.Parallel()
+	url := postgresURL(t)
+	other := join(t, url, func(p *Process) { p.timing.frozen = 5 * time.Second })
+	m := prepare(t, url)
+	must(t, m.Start(t.Context()))
+	m.suspend()
+	if got := receive(t, other.gone); got != m.Name() {
+		t.Errorf("released %q", got)
+	}
+	o := newObserver(m.Name(), m.timing)
+	deadline := time.Now().Add(30 * time.Second)
+	for m.look(t.Context(), o); !other.registered(t, m.Name()); m.look(t.Context(), o) { // a busy server may not answer in time
+		if time.Now().After(deadline) {
+			t.Fatal("it is not on record again")
+		}
+	}
+	must(t, m.Stop(t.Context()))
+}

@@ -1,0 +1,191 @@
+package provisioning
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/lease"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/stores"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+// crash ends an execution as the end of its process does: nothing is recorded, and
+// the lease expires.
+func (b bench) crash(t *testing.T, w *execution) {
+	t.Helper()
+	w.close()
+	b.expireLease(t, w.run.ID)
+}
+
+// starts returns how many executions of the run have begun and not ended.
+func (b bench) starts(t *testing.T, run Run) int {
+	t.Helper()
+	var row struct{ UnendedStarts int }
+	must(t, b.db.Get(t.Context(), &row, `SELECT unended_starts FROM provisioning_runs WHERE id = $1`, run.ID))
+	return row.UnendedStarts
+}
+
+// crashed checks that the run failed because its processes crashed, that the log
+// names it, and that the store can be connected again.
+func (b bench) crashed(t *testing.T, p authz.Principal, run Run, step string) {
+	t.Helper()
+	got, err := b.Latest(t.Context(), p, run.StoreID)
+	must(t, err)
+	b.failed(t, p, got, step, stoa.ProvisioningCrashed)
+	if log := b.logged.String(); !strings.Contains(log, run.ID.String()) || !strings.Contains(log, run.StoreID.String()) || !strings.Contains(log, string(stoa.ProvisioningCrashed)) {
+		t.Errorf("the log does not name the run and its store:\n%s", log)
+	}
+	if n := b.starts(t, run); n != 0 {
+		t.Errorf("%d starts are counted of a run that has ended", n)
+	}
+	b.succeeded(t, p, b.retryNow(t, p, run.StoreID))
+}
+
+// retryNow resumes the store's run and executes it as a job does.
+func (b bench) retryNow(t *testing.T, p authz.Principal, store stoa.StoreID) Run {
+	t.Helper()
+	run, err := b.Retry(t.Context(), p, store)
+	must(t, err)
+	must(t, b.Provision(t.Context(), job(run)))
+	run, err = b.Latest(t.Context(), p, store)
+	must(t, err)
+	return run
+}
+
+// A run whose process has crashed twice is not resumed a third time: it may be the
+// cause of the crashes.
+func TestRunIsNotResumedAfterTwoCrashes(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		for name, first := range map[string]func(*testing.T, bench, stoa.StoreID, authz.Principal) Run{
+			"of a job": func(t *testing.T, b bench, store stoa.StoreID, p authz.Principal) Run {
+				t.Helper()
+				run, err := b.Connect(t.Context(), p, store, managed)
+				must(t, err)
+				w, err := b.Service.begin(t.Context(), job(run))
+				must(t, err)
+				b.crash(t, w)
+				return run
+			},
+			"in the process that was asked": func(t *testing.T, b bench, store stoa.StoreID, _ authz.Principal) (run Run) {
+				t.Helper()
+				must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) (err error) {
+					if err = b.registry.BeginProvisioning(t.Context(), tx, store); err != nil {
+						return err
+					}
+					if err = b.tenants.Save(t.Context(), tx, store, credential.ManagedSQLite(store)); err != nil {
+						return err
+					}
+					run, err = b.insertRun(t.Context(), tx, store, false, "dead.1")
+					return err
+				}))
+				b.expireLease(t, run.ID)
+				return run
+			},
+		} {
+			t.Run(name, func(t *testing.T) {
+				b := setup(t, db)
+				p, s := b.store(t)
+				run := first(t, b, s.ID, p)
+				if n, err := b.Reconcile(t.Context()); n != 1 && name != "of a job" || err != nil {
+					t.Fatalf("%d runs are taken up again, %v", n, err)
+				}
+				w, err := b.Service.begin(t.Context(), job(run))
+				must(t, err)
+				if n := b.starts(t, run); n != 2 {
+					t.Errorf("%d starts are counted, want 2", n)
+				}
+				b.crash(t, w)
+				b.resumable(t, p, run)
+				must(t, b.Provision(t.Context(), job(run)))
+				b.crashed(t, p, run, "connect")
+			})
+		}
+	})
+}
+
+// A run whose process crashed once, or that finished a step between two crashes, is
+// resumed.
+func TestProgressForgivesACrash(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		p, s := b.store(t)
+		run, err := b.Connect(t.Context(), p, s.ID, managed)
+		must(t, err)
+		for i := range 4 {
+			w, err := b.Service.begin(t.Context(), job(run))
+			must(t, err)
+			w.doStep(t, i)
+			b.crash(t, w)
+		}
+		for range maxCrashes - 1 { // the last of the four is the first of these
+			w, err := b.Service.begin(t.Context(), job(run))
+			must(t, err)
+			b.crash(t, w)
+		}
+		must(t, b.Provision(t.Context(), job(run)))
+		b.crashed(t, p, run, steps[4].name)
+	})
+}
+
+// A run that is handed over does not count as a crash.
+func TestHandOverIsNoCrash(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		p, s := b.store(t)
+		run, err := b.Connect(t.Context(), p, s.ID, managed)
+		must(t, err)
+		for range 2 * maxCrashes {
+			w, err := b.Service.begin(t.Context(), job(run))
+			must(t, err)
+			if _, err := b.Service.begin(t.Context(), job(run)); !errors.Is(err, lease.ErrLost) {
+				t.Fatalf("a claimed run is claimed: %v", err)
+			}
+			w.close()
+			w.handOver(t.Context())
+			if n := b.starts(t, run); n != 0 {
+				t.Fatalf("%d starts are counted after a release", n)
+			}
+		}
+		must(t, b.Provision(t.Context(), job(run)))
+		run, err = b.Latest(t.Context(), p, s.ID)
+		must(t, err)
+		b.succeeded(t, p, run)
+	})
+}
+
+// The next attempt of a run does not count the crashes of the one before.
+func TestRetryForgetsCrashes(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		p, s := b.store(t)
+		run, err := b.Connect(t.Context(), p, s.ID, managed)
+		must(t, err)
+		for range maxCrashes {
+			w, err := b.Service.begin(t.Context(), job(run))
+			must(t, err)
+			b.crash(t, w)
+		}
+		must(t, b.Provision(t.Context(), job(run)))
+		run, err = b.Retry(t.Context(), p, s.ID)
+		must(t, err)
+		w, err := b.Service.begin(t.Context(), job(run))
+		must(t, err)
+		b.crash(t, w)
+		if status := b.status(t, s.ID); status != stores.Provisioning {
+			t.Errorf("the store is %s", status)
+		}
+		must(t, b.Provision(t.Context(), job(run)))
+		run, err = b.Latest(t.Context(), p, s.ID)
+		must(t, err)
+		b.succeeded(t, p, run)
+	})
+}

@@ -1,0 +1,162 @@
+package provisioning
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/jobs"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/stores"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+func (b bench) inconsistencies(t *testing.T) []Inconsistency {
+	t.Helper()
+	found, err := b.Inconsistencies(t.Context())
+	must(t, err)
+	return found
+}
+
+// TestInconsistencies causes one inconsistency after another, finds it and nothing
+// else, and repairs it.
+func TestInconsistencies(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		long := time.Now().UTC().Add(-time.Hour)
+		deleting := `UPDATE stores SET status = 'deleting', status_before = 'active', delete_after = $2 WHERE id = $1`
+		deleted := `UPDATE stores SET status = 'deleted', slug = 'deleted.' || id, created_at = $2 WHERE id = $1`
+		for want, c := range map[stores.InconsistencyKind]struct {
+			statements []string // $1 is a store that was active, $2 an hour ago
+			after      stores.Status
+			queued     bool // a repair leaves the rest to a job
+		}{
+			StuckStore:                   {statements: []string{`UPDATE stores SET status = 'provisioning', updated_at = $2 WHERE id = $1`}, after: stores.PendingDatabase},
+			stores.ActiveWithoutDatabase: {statements: []string{`DELETE FROM store_databases WHERE store_id = $1 AND created_at > $2`, `UPDATE stores SET created_at = $2 WHERE id = $1`}, after: stores.PendingDatabase},
+			stores.DeletionOverdue:       {statements: []string{deleting}, after: stores.Deleted, queued: true},
+			stores.DeletedWithDatabase: {
+				statements: []string{deleted, `DELETE FROM store_hostnames WHERE store_id = $1 AND created_at > $2`, `UPDATE store_databases SET updated_at = $2 WHERE store_id = $1`},
+				after:      stores.Deleted, queued: true,
+			},
+			stores.HostnameOfDeleted: {
+				statements: []string{
+					deleted, `DELETE FROM store_databases WHERE store_id = $1 AND created_at > $2`, `UPDATE store_hostnames SET created_at = $2 WHERE store_id = $1`,
+				},
+				after: stores.Deleted,
+			},
+		} {
+			t.Run(string(want), func(t *testing.T) {
+				p, s := b.store(t)
+				run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
+				must(t, err)
+				must(t, b.Provision(t.Context(), job(run)))
+				if found := b.inconsistencies(t); len(found) != 0 {
+					t.Fatalf("beforehand: %+v", found)
+				}
+				for _, statement := range c.statements {
+					b.exec(t, statement, s.ID, long)
+				}
+				found := b.inconsistencies(t)
+				var other []Inconsistency
+				for _, a := range found {
+					if a.Kind != OrphanDatabase { // where the registry lost the database, its file is one
+						other = append(other, a)
+					}
+				}
+				if len(other) != 1 || other[0].Kind != want || other[0].StoreID != s.ID || other[0].Detail == "" || other[0].Remedy == "" {
+					t.Fatalf("found %+v", found)
+				}
+				for range 2 {
+					for i := range found {
+						must(t, found[i].Repair(t.Context()))
+						if !found[i].Repaired {
+							t.Errorf("not repaired: %+v", found[i])
+						}
+					}
+				}
+				if c.queued {
+					pending, err := jobs.Unfinished[stores.DeleteStore](t.Context(), db)
+					must(t, err)
+					mine := 0
+					for _, j := range pending {
+						if j.StoreID == s.ID {
+							mine++
+							must(t, b.registry.FinishDeletion(t.Context(), j))
+						}
+					}
+					if mine != 1 {
+						t.Errorf("%d jobs were queued", mine)
+					}
+				}
+				if found := b.inconsistencies(t); len(found) != 0 {
+					t.Errorf("afterwards: %+v", found)
+				}
+				if got := b.status(t, s.ID); got != c.after {
+					t.Errorf("the store is %s", got)
+				}
+			})
+		}
+	})
+}
+
+// TestRunWithoutJob: only reported, and only while nothing works on it.
+func TestRunWithoutJob(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		p, s := b.store(t)
+		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
+		must(t, err)
+		b.exec(t, `UPDATE provisioning_runs SET created_at = $2 WHERE id = $1`, run.ID, time.Now().UTC().Add(-time.Hour))
+		if found := b.inconsistencies(t); len(found) != 0 {
+			t.Errorf("with its job: %+v", found)
+		}
+		b.exec(t, `DELETE FROM river_job`)
+		found := b.inconsistencies(t)
+		if len(found) != 1 || found[0].Kind != RunWithoutJob || found[0].StoreID != s.ID || found[0].Repairable() {
+			t.Errorf("without: %+v", found)
+		}
+		b.exec(t, `UPDATE provisioning_runs SET claimed_by = 'a process', claimed_until = $2 WHERE id = $1`, run.ID, time.Now().UTC().Add(time.Minute))
+		if found := b.inconsistencies(t); len(found) != 0 {
+			t.Errorf("while a process works on it: %+v", found)
+		}
+	})
+}
+
+// TestStrayFile: a file that no store has is named, and dropped unless a
+// store has come to own it meanwhile.
+func TestStrayFile(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		p, s := b.store(t)
+		dir := filepath.Join(b.dataDir, "stores", s.ID.String()[34:])
+		must(t, os.MkdirAll(dir, 0o700))
+		for _, suffix := range []string{".db", ".db-wal"} {
+			must(t, os.WriteFile(filepath.Join(dir, s.ID.String()+suffix), nil, 0o600))
+		}
+		found := b.inconsistencies(t)
+		if len(found) != 1 || found[0].Kind != OrphanDatabase || found[0].Name != s.ID.String() {
+			t.Fatalf("found %+v", found)
+		}
+		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
+		must(t, err)
+		if err := found[0].Repair(t.Context()); err == nil || found[0].Repaired {
+			t.Error("a database that a store owns by now was dropped")
+		}
+		must(t, b.Provision(t.Context(), job(run)))
+		b.exec(t, `DELETE FROM store_databases WHERE store_id = $1`, s.ID)
+		must(t, found[0].Repair(t.Context()))
+		if _, err := os.Stat(filepath.Join(dir, s.ID.String()+".db")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the file: %v", err)
+		}
+		if stoa.CodeOf(found[0].Repair(t.Context())) != "" {
+			t.Error("to drop it twice is an error")
+		}
+	})
+}

@@ -1,0 +1,178 @@
+package provisioning
+
+import (
+	"context"
+	"net"
+	"net/url"
+	"os"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/jobs"
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/stores"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// door is what stands before the operator's server; closed, it answers nobody.
+type door struct{ closed atomic.Bool }
+
+// eachManaged runs test on every master with every kind of server of the
+// operator's. No network is allowed to merchants.
+func eachManaged(t *testing.T, test func(t *testing.T, b bench, engine credential.EngineName, d *door)) {
+	t.Helper()
+	engines := servers(t)
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		for _, engine := range engines {
+			t.Run(string(engine), func(t *testing.T) {
+				shared, d := newPlatform(t), &door{}
+				shared.managed = d.server(t, engine)
+				b := setupWith(t, db, shared, jobs.Options{}, nil)
+				t.Cleanup(func() { b.dropManaged(t) })
+				test(t, b, engine, d)
+			})
+		}
+	})
+}
+
+func (d *door) server(t *testing.T, engine credential.EngineName) *tenantdb.Server {
+	t.Helper()
+	env := tenantdbtest.PostgresEnv
+	if engine == credential.MySQL {
+		env = tenantdbtest.MySQLEnv
+	}
+	u, err := url.Parse(os.Getenv(env))
+	must(t, err)
+	target := u.Host
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			if d.closed.Load() {
+				_ = conn.Close()
+				continue
+			}
+			go pass(conn, target)
+		}
+	}()
+	u.Host, u.Path, u.RawQuery = listener.Addr().String(), "/", "sslmode=disable"
+	server, err := tenantdb.ParseServer(keyring.NewSecret(u.String()), "")
+	must(t, err)
+	return server
+}
+
+// dropManaged removes what the test has left on the server.
+func (b bench) dropManaged(t *testing.T) {
+	t.Helper()
+	ctx := context.Background()
+	must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(ctx, `DELETE FROM store_databases`)
+		return err
+	}))
+	strays, err := b.tenants.Orphans(ctx)
+	must(t, err)
+	for _, s := range strays {
+		must(t, b.tenants.DropOrphan(ctx, s))
+	}
+}
+
+// TestManagedLife: a store gets its database on the operator's server, and
+// with the store it goes again.
+func TestManagedLife(t *testing.T) {
+	t.Parallel()
+	eachManaged(t, func(t *testing.T, b bench, engine credential.EngineName, d *door) {
+		p, s := b.store(t)
+		d.closed.Store(true) // at first the server is down
+		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
+		must(t, err)
+		must(t, b.Provision(t.Context(), job(run)))
+		run, err = b.Latest(t.Context(), p, s.ID)
+		must(t, err)
+		b.failed(t, p, run, "connect", stoa.DatabaseUnreachable)
+		d.closed.Store(false)
+		run, err = b.Retry(t.Context(), p, s.ID)
+		must(t, err)
+		must(t, b.Provision(t.Context(), job(run)))
+		run, err = b.Latest(t.Context(), p, s.ID)
+		must(t, err)
+		s = b.succeeded(t, p, run)
+		if s.Database.Kind != credential.Managed || s.Database.Engine != engine {
+			t.Errorf("the database is %+v", s.Database)
+		}
+		b.checkOwner(t, p, s.ID)
+		if found := b.inconsistencies(t); len(found) != 0 {
+			t.Errorf("of a store that is well: %+v", found)
+		}
+
+		// It goes while the server is down: the registry says so, until it is gone.
+		doomed := b.doom(t, p, s.ID)
+		d.closed.Store(true)
+		if err := b.registry.FinishDeletion(t.Context(), doomed); stoa.CodeOf(err) != stoa.DatabaseUnreachable {
+			t.Errorf("with the server down: %v", err)
+		}
+		kept, err := stores.Find(t.Context(), b.db, s.ID.String())
+		if err != nil || kept.Status != stores.Deleted || kept.Database == nil || kept.Database.LastError != stoa.DatabaseUnreachable {
+			t.Errorf("the operator is shown %+v, %v", kept.Database, err)
+		}
+		d.closed.Store(false)
+		must(t, b.registry.FinishDeletion(t.Context(), doomed))
+		if n := b.count(t, `store_databases WHERE store_id = '`+s.ID.String()+`'`); n != 0 {
+			t.Error("the registry still has the database")
+		}
+		if strays, err := b.tenants.Orphans(t.Context()); err != nil || len(strays) > 0 {
+			t.Errorf("left on the server: %v, %v", strays, err)
+		}
+	})
+}
+
+// doom deletes the store and has its time come.
+func (b bench) doom(t *testing.T, p authz.Principal, id stoa.StoreID) stores.DeleteStore {
+	t.Helper()
+	_, err := b.registry.Delete(t.Context(), p, id)
+	must(t, err)
+	b.exec(t, `UPDATE stores SET delete_after = $2 WHERE id = $1`, id, time.Now().UTC().Add(-time.Second))
+	return stores.DeleteStore{StoreID: id}
+}
+
+// TestManagedConnectDies: the process dies in the step that makes the
+// database, at the worst moments seen from the master.
+func TestManagedConnectDies(t *testing.T) {
+	t.Parallel()
+	eachManaged(t, func(t *testing.T, b bench, _ credential.EngineName, _ *door) {
+		p, s := b.store(t)
+		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
+		must(t, err)
+		// Sealed before anything is made; then it dies after making and before the record.
+		c, err := b.tenants.Load(t.Context(), b.db, s.ID)
+		must(t, err)
+		if strays, err := b.tenants.Orphans(t.Context()); err != nil || len(strays) > 0 || c.Password.IsZero() {
+			t.Fatalf("before the run: %v, %v", strays, err)
+		}
+		w := b.begin(t, run)
+		must(t, b.tenants.MakeManaged(t.Context(), c))
+		w.close()
+		b.resumable(t, p, run)
+		b.expireLease(t, run.ID)
+		must(t, b.Provision(t.Context(), job(run)))
+		run, err = b.Latest(t.Context(), p, s.ID)
+		must(t, err)
+		b.succeeded(t, p, run)
+		// No merchant may claim to be on the operator's server.
+		if _, err := b.Test(t.Context(), p, s.ID, &c); stoa.CodeOf(err) != stoa.InvalidRequest {
+			t.Errorf("tested as given: %v", err)
+		}
+		wantCode(t, b.Rotate(t.Context(), p, s.ID, c), stoa.InvalidRequest)
+	})
+}

@@ -1,0 +1,77 @@
+package provisioning
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// A database with a mark is its store's, even if that is all there is in it.
+func TestMarkedDatabase(t *testing.T) {
+	t.Parallel()
+	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+		c := credentials(t, engine)
+		p, s := b.store(t)
+		must(t, tenantdbtest.Open(t, c).Mark(t.Context(), stoa.NewID[stoa.StoreID]()))
+		b.failed(t, p, b.connect(t, p, s.ID, c), "inspect", stoa.DatabaseNotEmpty)
+		if found, err := b.Test(t.Context(), p, s.ID, &c); err != nil || codeOf(found.Fault) != stoa.DatabaseNotEmpty {
+			t.Errorf("a test finds %+v, %v", found.Fault, err)
+		}
+		if got := tables(t, c); len(got) != 1 {
+			t.Errorf("the database was changed: %v", got)
+		}
+		// An interruption before the row, and a run that had got as far as the row.
+		tenantdbtest.Exec(t, c, `DELETE FROM `+tenantdb.MarkerTable)
+		b.succeeded(t, p, b.retry(t, p, s.ID))
+
+		other := credentials(t, engine)
+		q, z := b.store(t)
+		must(t, tenantdbtest.Open(t, other).Mark(t.Context(), z.ID))
+		b.succeeded(t, q, b.connect(t, q, z.ID, other))
+	})
+}
+
+// A migrated database without a mark: of a store of before there were marks,
+// or of nobody.
+func TestUnmarkedDatabase(t *testing.T) {
+	t.Parallel()
+	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+		c := credentials(t, engine)
+		p, s := b.store(t)
+		b.succeeded(t, p, b.connect(t, p, s.ID, c))
+		tenantdbtest.Exec(t, c, `DROP TABLE `+tenantdb.MarkerTable)
+		q, z := b.store(t)
+		b.failed(t, q, b.connect(t, q, z.ID, c), "inspect", stoa.DatabaseNotEmpty)
+		tenantdbtest.Exec(t, c, `DELETE FROM users`, `DELETE FROM stores`)
+		b.succeeded(t, q, b.retry(t, q, z.ID))
+		if marked, err := tenantdbtest.Open(t, c).Marked(t.Context(), z.ID); !marked || err != nil {
+			t.Errorf("marked %t, %v", marked, err)
+		}
+	})
+}
+
+// A database that cannot hold every character is refused untouched.
+func TestEncoding(t *testing.T) {
+	t.Parallel()
+	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+		c := credentials(t, engine)
+		if engine == credential.MySQL { // its tables name their own
+			tenantdbtest.Admin(t, engine, `ALTER DATABASE `+c.Database+` CHARACTER SET latin1`)
+			p, s := b.store(t)
+			b.succeeded(t, p, b.connect(t, p, s.ID, c))
+			return
+		}
+		tenantdbtest.Admin(t, engine, `DROP DATABASE `+c.Database,
+			`CREATE DATABASE `+c.Database+` OWNER `+c.User+` ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0`)
+		p, s := b.store(t)
+		run := b.connect(t, p, s.ID, c)
+		b.failed(t, p, run, "inspect", stoa.DatabaseVersionUnsupported)
+		if !strings.Contains(run.Fault.Message, "LATIN1") || len(tables(t, c)) != 0 {
+			t.Errorf("%s; tables %v", run.Fault.Message, tables(t, c))
+		}
+	})
+}

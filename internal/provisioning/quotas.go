@@ -1,0 +1,71 @@
+package provisioning
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/quotas"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+// maxBegun limits how often a store may begin or retry runs within an hour: each
+// time adds rows to the master database and connects to a server.
+const maxBegun = 60
+
+// lockCreator locks, until tx ends, the row of the user who created the store: a
+// managed database counts for that user. For another kind of database it returns
+// nil and locks nothing.
+func lockCreator(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, kind credential.Kind) (*quotas.User, error) {
+	if kind != credential.Managed {
+		return nil, nil //nolint:nilnil // documented: it counts for nobody
+	}
+	var creator stoa.UserID
+	err := tx.Get(ctx, &creator, `SELECT created_by FROM stores WHERE id = $1`, store)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return nil, authz.ErrStoreNotFound()
+	}
+	if err != nil {
+		return nil, err
+	}
+	user, err := quotas.LockUser(ctx, tx, creator)
+	return &user, err
+}
+
+// checkRate fails with rate_limited when the store has begun or retried maxBegun
+// runs within an hour. The caller has locked the store.
+func checkRate(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	var begun []struct{ CreatedAt time.Time }
+	err := tx.Select(ctx, &begun, `SELECT e.created_at FROM provisioning_events e JOIN provisioning_runs r ON r.id = e.run_id
+		WHERE r.store_id = $1 AND e.step = '' AND e.state = 'queued' AND e.created_at > $2
+		ORDER BY e.created_at DESC LIMIT $3`, store, tx.Now.Add(-time.Hour), maxBegun)
+	if err != nil || len(begun) < maxBegun {
+		return err
+	}
+	e := stoa.Errorf(stoa.RateLimited, "A database was connected to this store %d times within an hour. Correct what the last error says, and wait as long as Retry-After says.", maxBegun)
+	e.RetryAfter = begun[maxBegun-1].CreatedAt.Add(time.Hour).Sub(tx.Now)
+	return e
+}
+
+// checkManaged fails with quota_exceeded when the store's creator may have no
+// further managed database. A nil creator has no limit. The caller has locked the
+// creator.
+func (s *Service) checkManaged(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, creator *quotas.User) error {
+	if creator == nil {
+		return nil
+	}
+	used, err := tenantdb.CountManaged(ctx, tx, creator.ID, store)
+	if err != nil {
+		return err
+	}
+	if limit := s.opts.Quotas.ManagedDatabaseLimit(*creator); quotas.Exceeded(limit, used) {
+		return quotas.Error(quotas.ManagedDatabases, limit, used, "The user who created this store has %d managed databases, and %d are allowed. %s"+
+			"Connect a database of your own, delete a store that has a managed one, or ask the operator of the platform for more.",
+			used, limit, s.opts.Quotas.ManagedDatabases.Verification(*creator, creator.ManagedDatabases))
+	}
+	return nil
+}

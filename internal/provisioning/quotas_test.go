@@ -1,0 +1,137 @@
+package provisioning
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/quotas"
+	"github.com/stoahq/stoa/internal/stores"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+// TestManagedDatabaseQuotaIsExact: of fifty managed databases connected at the
+// same time to stores of one creator exactly as many are planned as are allowed,
+// whoever connects them. They count until they are dropped, and a store that has
+// one may have it again.
+func TestManagedDatabaseQuotaIsExact(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db) // it begins no run
+		b.opts.Quotas = quotas.Limits{ManagedDatabases: quotas.PerUser{Unverified: 7, Verified: 8}}
+		p := b.user(t)
+		admin := b.user(t)
+		list := make([]stores.Store, 50)
+		for i := range list {
+			s, err := b.registry.Create(t.Context(), p, stores.NewStore{Name: fmt.Sprintf("Store %d", i)})
+			must(t, err)
+			list[i] = s
+			must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return authz.Grant(t.Context(), tx, s.ID, admin.UserID, authz.Admin) }))
+		}
+		managed := credential.Credentials{Kind: credential.Managed}
+		errs := make([]error, len(list))
+		var running sync.WaitGroup
+		for i, s := range list {
+			running.Go(func() {
+				who := p
+				if i%2 == 1 {
+					who = admin
+				}
+				_, errs[i] = b.Connect(t.Context(), who, s.ID, managed)
+			})
+		}
+		running.Wait()
+		var with, without stoa.StoreID
+		planned := 0
+		for i, err := range errs {
+			if err == nil {
+				planned++
+				with = list[i].ID
+				continue
+			}
+			without = list[i].ID
+			wantQuota(t, err, 7)
+		}
+		if n := b.count(t, `store_databases`); planned != 7 || n != 7 {
+			t.Fatalf("%d databases are planned, %d rows, want 7", planned, n)
+		}
+		b.exec(t, `UPDATE provisioning_runs SET state = 'failed' WHERE store_id = $1`, with)
+		b.exec(t, `UPDATE stores SET status = 'pending_database' WHERE id = $1`, with)
+		_, err := b.Connect(t.Context(), p, with, managed)
+		must(t, err)
+
+		b.exec(t, `UPDATE stores SET status = 'deleted' WHERE id = $1`, with)
+		_, err = b.Connect(t.Context(), p, without, managed)
+		wantQuota(t, err, 7) // the database is still to be dropped
+		b.exec(t, `DELETE FROM store_databases WHERE store_id = $1`, with)
+		_, err = b.Connect(t.Context(), p, without, managed)
+		must(t, err)
+	})
+}
+
+func wantQuota(t *testing.T, err error, used int) {
+	t.Helper()
+	var e *stoa.Error
+	if !errors.As(err, &e) || e.Code != stoa.QuotaExceeded || *e.Quota != (stoa.Quota{Name: quotas.ManagedDatabases, Limit: used, Used: used}) {
+		t.Fatalf("%v, want quota_exceeded", err)
+	}
+}
+
+// TestOwnDatabasesHaveNoQuota: a merchant's own database costs the platform
+// nothing that would be counted.
+func TestOwnDatabasesHaveNoQuota(t *testing.T) {
+	t.Parallel()
+	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
+	b.opts.Quotas = quotas.Limits{ManagedDatabases: quotas.PerUser{Unverified: 1, Verified: 1}}
+	p := b.user(t)
+	for i := range 3 {
+		s, err := b.registry.Create(t.Context(), p, stores.NewStore{Name: fmt.Sprintf("Store %d", i)})
+		must(t, err)
+		_, err = b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.KindPostgreSQL, Engine: credential.PostgreSQL, Host: "127.0.0.1", Port: 1,
+			Database: "d", User: "u", Password: keyring.NewSecret("p"), TLS: credential.TLSDisable})
+		must(t, err)
+	}
+}
+
+// TestRunsPerHour: connecting and retrying without end is refused after a
+// number of times within an hour, for that store alone.
+func TestRunsPerHour(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		p, s := b.store(t)
+		managed := credential.Credentials{Kind: credential.Managed}
+		begin := func(i int) error {
+			b.exec(t, `UPDATE provisioning_runs SET state = 'failed' WHERE store_id = $1`, s.ID)
+			b.exec(t, `UPDATE stores SET status = 'pending_database' WHERE id = $1`, s.ID)
+			var err error
+			if i%3 == 0 {
+				_, err = b.Connect(t.Context(), p, s.ID, managed)
+			} else {
+				_, err = b.Retry(t.Context(), p, s.ID)
+			}
+			return err
+		}
+		for i := range maxBegun {
+			must(t, begin(i))
+		}
+		for i := range 3 {
+			var e *stoa.Error
+			if err := begin(i); !errors.As(err, &e) || e.Code != stoa.RateLimited || e.RetryAfter <= 55*time.Minute || e.RetryAfter > time.Hour {
+				t.Errorf("%v, retry after %v", err, e.RetryAfter)
+			}
+		}
+		other, second := b.store(t)
+		_, err := b.Connect(t.Context(), other, second.ID, managed)
+		must(t, err)
+		b.exec(t, `UPDATE provisioning_events SET created_at = $1 WHERE seq = 1`, time.Now().UTC().Add(-61*time.Minute))
+		must(t, begin(0))
+	})
+}

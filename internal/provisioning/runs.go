@@ -1,0 +1,232 @@
+package provisioning
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/tenantdb"
+)
+
+// State is the state of a run or of a step.
+type State string
+
+// The states. A step is pending where a run is queued.
+const (
+	Queued    State = "queued"
+	Pending   State = "pending"
+	Running   State = "running"
+	Succeeded State = "succeeded"
+	Failed    State = "failed"
+)
+
+// Run connects a store to its database, step by step.
+type Run struct {
+	ID         stoa.RunID
+	StoreID    stoa.StoreID
+	State      State
+	Step       string // the step that is running or has failed
+	Attempt    int
+	Fault      *Fault `db:"-"`
+	Steps      []Step `db:"-"`
+	CreatedAt  time.Time
+	StartedAt  *time.Time
+	FinishedAt *time.Time
+	Warnings   []tenantdb.Warning `db:"-"` // for the owner of a database that works
+	InProject  bool               // the database is in a Supabase project, where a role is created first
+}
+
+// Done reports whether the run has ended, with success or not.
+func (r Run) Done() bool { return r.State == Succeeded || r.State == Failed }
+
+// did reports whether the step has succeeded.
+func (r Run) did(step string) bool {
+	return slices.ContainsFunc(r.Steps, func(s Step) bool { return s.Name == step && s.State == Succeeded })
+}
+
+// steps returns the steps of the run, in order.
+func (r Run) steps() []step {
+	if r.InProject {
+		return projectSteps
+	}
+	return steps
+}
+
+// pass sets the step to succeeded.
+func (r Run) pass(step string) {
+	for i := range r.Steps {
+		if r.Steps[i].Name == step {
+			r.Steps[i].State = Succeeded
+		}
+	}
+}
+
+// next returns the name of the first step from the i-th on that has not succeeded,
+// or "".
+func (r Run) next(i int) string {
+	for _, s := range r.steps()[i:] {
+		if !r.did(s.name) {
+			return s.name
+		}
+	}
+	return ""
+}
+
+// Step is one step of a run.
+type Step struct {
+	Name       string
+	State      State
+	Fault      *Fault `db:"-"` // why it failed or, while it is running, why it is being tried again
+	StartedAt  *time.Time
+	FinishedAt *time.Time
+}
+
+// Fault is why a step failed, as the store's owner reads it.
+type Fault struct {
+	Code    stoa.Code
+	Message string
+}
+
+// Err returns the fault as an error, or nil.
+func (f *Fault) Err() error {
+	if f == nil {
+		return nil
+	}
+	return &stoa.Error{Code: f.Code, Message: f.Message}
+}
+
+// maxMessage bounds what is recorded of a fault, in bytes.
+const maxMessage = 2000
+
+// storable returns the message in a form that every master database accepts. A
+// message may quote the table names of an untrusted server, of any length and any
+// bytes; a failure that cannot be recorded would leave its run open.
+func storable(message string) string {
+	const rest = "…"
+	if len(message) > maxMessage {
+		message = message[:maxMessage-len(rest)] + rest
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(message, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+func newFault(code, message *string) *Fault {
+	if code == nil || message == nil {
+		return nil
+	}
+	return &Fault{Code: stoa.Code(*code), Message: *message}
+}
+
+// columns returns the code and the message, the inverse of newFault.
+func (f *Fault) columns() (code, message *string) {
+	if f == nil {
+		return nil, nil
+	}
+	c := string(f.Code)
+	return &c, &f.Message
+}
+
+// faultOf returns the fault that an error stands for. Only the message of an error
+// that is meant for people is kept.
+func faultOf(err error) *Fault {
+	var e *stoa.Error
+	if errors.As(err, &e) {
+		return &Fault{Code: e.Code, Message: storable(e.Message)}
+	}
+	if fault := tenantdb.ServerFault(err); fault != nil {
+		return &Fault{Code: fault.Code, Message: fault.Message}
+	}
+	return &Fault{Code: stoa.Internal, Message: "Something went wrong on our side. Try again; if it persists, tell the operator the run's id."}
+}
+
+// Latest returns the store's last run with its steps. It fails with not_found when
+// the store has had none.
+func (s *Service) Latest(ctx context.Context, p authz.Principal, store stoa.StoreID) (Run, error) {
+	if _, err := authz.Check(ctx, s.db, p, store, authz.ReadStore); err != nil {
+		return Run{}, err
+	}
+	run, err := latest(ctx, s.db, store)
+	if err != nil {
+		return Run{}, err
+	}
+	return withSteps(ctx, s.db, run)
+}
+
+// read returns a run with its steps.
+func (s *Service) read(ctx context.Context, id stoa.RunID) (Run, error) {
+	run, err := readRun(ctx, s.db, `id = $1`, id)
+	if err != nil {
+		return Run{}, err
+	}
+	return withSteps(ctx, s.db, run)
+}
+
+func latest(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Run, error) {
+	// The id breaks the tie of two runs in one microsecond.
+	return readRun(ctx, q, `store_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1`, store)
+}
+
+func readRun(ctx context.Context, q masterdb.Querier, where string, arg any) (Run, error) {
+	var row struct {
+		Run
+		ErrorCode    *string
+		ErrorMessage *string
+		WarningList  string
+	}
+	err := q.Get(ctx, &row, `SELECT id, store_id, state, step, attempt, error_code, error_message, created_at, started_at, finished_at, in_project,
+		warnings AS warning_list
+		FROM provisioning_runs WHERE `+where, arg)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return Run{}, errNoRun()
+	}
+	if err != nil {
+		return Run{}, err
+	}
+	row.Fault = newFault(row.ErrorCode, row.ErrorMessage)
+	return row.Run, json.Unmarshal([]byte(row.WarningList), &row.Warnings)
+}
+
+func errNoRun() error {
+	return stoa.Errorf(stoa.NotFound, "No database was ever connected to this store.")
+}
+
+// withSteps adds the steps, which it derives from the run's events. The events are
+// read after the run: those of a run that has ended are complete.
+func withSteps(ctx context.Context, q masterdb.Querier, run Run) (Run, error) {
+	events, err := readEvents(ctx, q, Position{Run: run.ID}, math.MaxInt32)
+	run.Steps = stepsOf(run.steps(), events)
+	return run, err
+}
+
+// stepsOf returns the state of the steps after the events of a run. A step that has
+// succeeded stays so; the next attempt resets the others.
+func stepsOf(steps []step, events []Event) []Step {
+	all := make([]Step, len(steps))
+	for i, s := range steps {
+		all[i] = Step{Name: s.name, State: Pending}
+	}
+	for _, e := range events {
+		at := e.At
+		for i := range all {
+			switch s := &all[i]; {
+			case s.State == Succeeded:
+			case e.Step == "" && e.State == Queued:
+				*s = Step{Name: s.Name, State: Pending}
+			case e.Step != s.Name:
+			case e.State == Running && e.Fault == nil:
+				*s = Step{Name: s.Name, State: Running, StartedAt: &at}
+			case e.State == Running:
+				s.Fault = e.Fault
+			default:
+				s.State, s.Fault, s.FinishedAt = e.State, e.Fault, &at
+			}
+		}
+	}
+	return all
+}

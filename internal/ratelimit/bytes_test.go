@@ -1,0 +1,98 @@
+package ratelimit_test
+
+import (
+	"sync"
+	"testing"
+
+	"github.com/stoahq/stoa/internal/ratelimit"
+)
+
+// A key gets its share and, when the budget runs short, no more than is left
+// for all others.
+func TestByteBudgetIsFair(t *testing.T) {
+	t.Parallel()
+	b := ratelimit.NewByteBudget(100, 30)
+	key := func(name string) ratelimit.Key { return ratelimit.Of("test", name) }
+	take := func(name string, n int64, want bool) {
+		t.Helper()
+		if got := b.Take(key(name), n); got != want {
+			t.Errorf("%s takes %d: %v, want %v; %+v", name, n, got, want, b.Stats())
+		}
+	}
+	take("a", 30, true)
+	take("a", 1, false) // above its share
+	take("b", 30, true)
+	take("c", 20, true)  // as much as is left
+	take("c", 1, false)  // 21 of 20
+	take("d", 10, true)  // half of what is left
+	take("d", 1, false)  // 11 of 10
+	take("e", 5, true)   // a newcomer is served
+	take("a", 1, false)  // and who holds much is not
+	take("e", 0, true)   // nothing costs nothing
+	take("f", 6, false)  // 5 are left
+	take("f", -6, true)  // nor does less
+	b.Give(key("a"), 30) // now 35 are left
+	take("f", 6, true)
+	if s := b.Stats(); s.Used != 71 || s.Total != 100 || s.Refused != 5 {
+		t.Errorf("stats are %+v", s)
+	}
+}
+
+// All bytes of a request return when it ends, whoever took them and however
+// many did at once.
+func TestReservedBytesReturn(t *testing.T) {
+	t.Parallel()
+	b := ratelimit.NewByteBudget(1000, 500)
+	ctx, reserved := b.Reserve(t.Context())
+	if ratelimit.ReservationIn(t.Context()) != nil || ratelimit.ReservationIn(ctx) != reserved {
+		t.Fatal("the context carries another one")
+	}
+	if _, ok := reserved.Key(); ok {
+		t.Error("a key before anything was taken")
+	}
+	first := ratelimit.Of("test", "first")
+	if !reserved.Take(first, 1) {
+		t.Fatal("refused")
+	}
+	var wg sync.WaitGroup
+	for _, name := range []string{"first", "second"} {
+		for range 50 {
+			wg.Go(func() {
+				if !reserved.Take(ratelimit.Of("test", name), 2) {
+					t.Error("refused")
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if k, ok := reserved.Key(); !ok || k != first {
+		t.Errorf("the key is %v", k)
+	}
+	if used := b.Stats().Used; used != 201 {
+		t.Errorf("%d bytes are reserved", used)
+	}
+	reserved.Release()
+	reserved.Release()
+	if used := b.Stats().Used; used != 0 {
+		t.Errorf("%d bytes are reserved by nobody", used)
+	}
+	if !b.Take(first, 500) {
+		t.Error("the share has not returned")
+	}
+}
+
+// Without a budget nothing is counted or refused.
+func TestNoByteBudget(t *testing.T) {
+	t.Parallel()
+	var none *ratelimit.ByteBudget
+	_, reserved := none.Reserve(t.Context())
+	k := ratelimit.Of("test", "k")
+	if !none.Take(k, 1<<60) || !reserved.Take(k, 1<<60) || !(*ratelimit.Reservation)(nil).Take(k, 1<<60) {
+		t.Error("refused")
+	}
+	none.Give(k, 1)
+	reserved.Release()
+	if none.Stats() != (ratelimit.ByteStats{}) {
+		t.Error("counted")
+	}
+}

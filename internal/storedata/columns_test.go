@@ -1,0 +1,248 @@
+package storedata_test
+
+import (
+	"context"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"net"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/storedata"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// readers call every function of this package that works with a database, by
+// its name. What they return matters only where it says so.
+var readers = map[string]func(context.Context, *tenantdb.DB, stoa.StoreID){
+	"AddCategory": func(ctx context.Context, db *tenantdb.DB, _ stoa.StoreID) {
+		_, _ = storedata.AddCategory(ctx, db, storedata.NewCategory{Name: "N", Slug: "n", Parent: "general"})
+	},
+	"AddProduct": func(ctx context.Context, db *tenantdb.DB, _ stoa.StoreID) {
+		_, _ = storedata.AddProduct(ctx, db, storedata.NewProduct{Name: "N", Slug: "n", Currency: "EUR", Category: "general"})
+	},
+	"CreateStore": func(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) {
+		_ = storedata.CreateStore(ctx, db, storedata.Profile{ID: id, Name: "N", Slug: "n"})
+	},
+	"CreateOwner": func(ctx context.Context, db *tenantdb.DB, _ stoa.StoreID) {
+		_ = storedata.CreateOwner(ctx, db, storedata.Owner{ID: stoa.NewID[stoa.UserID](), Email: "a@example.com"})
+	},
+	"ProveWritable": func(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) { _ = storedata.ProveWritable(ctx, db, id) },
+	"StoreIDs":      func(ctx context.Context, db *tenantdb.DB, _ stoa.StoreID) { _, _ = storedata.StoreIDs(ctx, db) },
+	"ReadProfile":   func(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) { _, _ = storedata.ReadProfile(ctx, db, id) },
+	"UpdateProfile": func(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) {
+		_, _ = storedata.UpdateProfile(ctx, db, id, storedata.ProfilePatch{City: ptr("C")})
+		_, _ = storedata.UpdateProfile(ctx, db, id, storedata.ProfilePatch{})
+	},
+	"Products": func(ctx context.Context, db *tenantdb.DB, _ stoa.StoreID) {
+		_, _ = storedata.Products(ctx, db, storedata.ListProducts{})
+	},
+	"Seed": func(ctx context.Context, db *tenantdb.DB, _ stoa.StoreID) { _ = storedata.Seed(ctx, db) },
+	"ReadCreditPosition": func(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) {
+		_, _ = storedata.ReadCreditPosition(ctx, db, id)
+	},
+	"CopyCredits": func(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) {
+		_, _ = storedata.CopyCredits(ctx, db, storedata.CreditPosition{Version: -1}, storedata.CreditPosition{Version: 1}, nil, credits.Balance{StoreID: id})
+	},
+	"LogSpendings": func(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) {
+		_, _ = storedata.LogSpendings(ctx, db, id, storedata.CreditPosition{Version: -1}, storedata.CreditPosition{Version: -1, Seq: 1}, nil)
+	},
+}
+
+// TestEveryReaderIsListed: a new function that takes a database has to be
+// among the readers, whose answers the next test measures.
+func TestEveryReaderIsListed(t *testing.T) {
+	t.Parallel()
+	set := token.NewFileSet()
+	packages, err := parser.ParseDir(set, ".", func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, 0) //nolint:staticcheck // one package without build tags
+	must(t, err)
+	found := 0
+	for _, file := range packages["shop"].Files {
+		for _, d := range file.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || !f.Name.IsExported() || !takesDatabase(f) {
+				continue
+			}
+			found++
+			if readers[f.Name.Name] == nil {
+				t.Errorf("%s takes a database and is not in readers: add it there", f.Name.Name)
+			}
+		}
+	}
+	if found != len(readers) {
+		t.Errorf("%d functions take a database, and %d are in readers", found, len(readers))
+	}
+}
+
+func takesDatabase(f *ast.FuncDecl) bool {
+	return slices.ContainsFunc(f.Type.Params.List, func(p *ast.Field) bool {
+		star, ok := p.Type.(*ast.StarExpr)
+		if !ok {
+			return false
+		}
+		sel, ok := star.X.(*ast.SelectorExpr)
+		return ok && (sel.Sel.Name == "DB" || sel.Sel.Name == "Tx")
+	})
+}
+
+const (
+	hugeText = 2_000_000 // characters that each column has more than it should
+	mostRead = 1 << 20   // bytes that a call may receive: two JSON columns have 256 KiB each
+)
+
+// TestReadersAreBounded: where a merchant has put a huge text into every
+// column, no call receives one: each column is cut in SQL.
+func TestReadersAreBounded(t *testing.T) {
+	t.Parallel()
+	for _, engine := range tenantdbtest.Engines() {
+		if engine == credential.SQLite {
+			continue // its answers cross no network
+		}
+		for _, ids := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/ids=%v", engine, ids), func(t *testing.T) {
+				t.Parallel()
+				c := tenantdbtest.Create(t, engine)
+				db := tenantdbtest.Open(t, c)
+				_, err := db.Migrate(t.Context())
+				must(t, err)
+				p := setup(t, db)
+				must(t, storedata.Seed(t.Context(), db))
+				_, err = storedata.AddProduct(t.Context(), db, storedata.NewProduct{Name: "Bread", Slug: "bread", Currency: "EUR", Category: "general", ImageURL: "https://example.com/x"})
+				must(t, err)
+				widen(t, db, ids)
+				counted, received := countReceived(t, c)
+				for name, read := range readers {
+					from := received.Load()
+					read(t.Context(), counted, p.ID)
+					if n := received.Load() - from; n > mostRead {
+						t.Errorf("%s receives %d bytes", name, n)
+					}
+				}
+				if !ids {
+					if _, err := storedata.Products(t.Context(), counted, storedata.ListProducts{}); stoa.CodeOf(err) != stoa.DatabaseContentInvalid {
+						t.Errorf("products with huge texts: %v", err)
+					}
+				}
+				if received.Load() == 0 {
+					t.Error("nothing was counted")
+				}
+			})
+		}
+	}
+}
+
+// widen puts a view in the place of every table, in which the texts, or the
+// ids, are much longer. Only what the queries look for keeps its value.
+func widen(t *testing.T, db *tenantdb.DB, ids bool) {
+	t.Helper()
+	schema := "current_schema()"
+	if db.Engine == credential.MySQL {
+		schema = "database()"
+	}
+	var columns []struct {
+		Table  string `db:"t"`
+		Column string `db:"c"`
+		Type   string `db:"k"`
+	}
+	must(t, db.Select(t.Context(), &columns, `SELECT table_name AS t, column_name AS c, data_type AS k FROM information_schema.columns
+		WHERE table_schema = `+schema+` AND table_name NOT LIKE 'stoa%' ORDER BY table_name, ordinal_position`))
+	views := map[string][]string{}
+	wide := 0
+	for _, c := range columns {
+		isID, expression := c.Type == "uuid" || c.Type == "char", c.Column
+		isText := slices.Contains([]string{"character varying", "varchar", "text", "longtext", "json", "jsonb"}, c.Type)
+		if ids && isID || !ids && isText && c.Column != "status" {
+			expression = fmt.Sprintf("concat(%s, repeat('x', %d)) AS %s", c.Column, hugeText, c.Column)
+			wide++
+		}
+		views[c.Table] = append(views[c.Table], expression)
+	}
+	if wide < 20 {
+		t.Fatalf("%d columns were widened", wide)
+	}
+	for table, list := range views {
+		for _, statement := range []string{
+			"ALTER TABLE " + table + " RENAME TO " + table + "_kept",
+			"CREATE VIEW " + table + " AS SELECT " + strings.Join(list, ", ") + " FROM " + table + "_kept",
+		} {
+			_, err := db.Exec(t.Context(), statement)
+			must(t, err)
+		}
+	}
+}
+
+// countReceived opens c through a proxy that counts what the server sends.
+func countReceived(t *testing.T, c credential.Credentials) (*tenantdb.DB, *atomic.Int64) {
+	t.Helper()
+	server := net.JoinHostPort(c.Host, fmt.Sprint(c.Port))
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	received := new(atomic.Int64)
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			upstream, err := (&net.Dialer{}).Dial("tcp", server)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(upstream, client); _ = upstream.Close() }()
+			go func() { _, _ = io.Copy(counting{client, received}, upstream); _ = client.Close() }()
+		}
+	}()
+	c.Port = l.Addr().(*net.TCPAddr).Port
+	return tenantdbtest.Open(t, c), received
+}
+
+type counting struct {
+	io.Writer
+	n *atomic.Int64
+}
+
+func (c counting) Write(p []byte) (int, error) {
+	n, err := c.Writer.Write(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// TestHostileServerIgnoresBounds: a server whose substr cuts nothing, and whose
+// LIMIT a merchant has no say in, still gets no text served.
+func TestHostileServerIgnoresBounds(t *testing.T) {
+	t.Parallel()
+	for _, engine := range tenantdbtest.Engines() {
+		if engine != credential.PostgreSQL {
+			continue // only there can a merchant replace a function
+		}
+		c := tenantdbtest.Create(t, engine)
+		db := tenantdbtest.Open(t, c)
+		_, err := db.Migrate(t.Context())
+		must(t, err)
+		p := setup(t, db)
+		tenantdbtest.Exec(t, c, `CREATE FUNCTION public.substr(text, integer, integer) RETURNS text LANGUAGE sql AS 'SELECT $1'`,
+			fmt.Sprintf(`ALTER ROLE %q SET search_path = public, pg_catalog`, c.User), `ALTER TABLE stores ALTER COLUMN description TYPE text`,
+			`ALTER TABLE stores DROP CONSTRAINT IF EXISTS stores_description_check`)
+		db = tenantdbtest.Open(t, c)
+		for _, n := range []int{2000, 2001, 1 << 20, 60 << 20} {
+			_, err := db.Exec(t.Context(), `UPDATE stores SET description = repeat('x', ?)`, n)
+			must(t, err)
+			got, err := storedata.ReadProfile(t.Context(), db, p.ID)
+			if want := n <= 2000; (err == nil) != want || err != nil && stoa.CodeOf(err) != stoa.DatabaseContentInvalid && (n < 60<<20 || stoa.CodeOf(err) != stoa.DatabaseUnreachable) { // the longest never reaches the driver
+				t.Errorf("a description of %d characters: %d are served, %v", n, len(got.Description), err)
+			}
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package storedata
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb"
+)
+
+// Profile is everything that a store tells about itself. A text that is not given
+// is empty.
+//
+// The tags define a field: db its column, max the column's limit in characters,
+// check the check of its values, initial its value in a new store. Select lists,
+// validation and updates follow from them. A field becomes public when a view of the
+// API or of the storefront names it.
+type Profile struct {
+	ID           stoa.StoreID `db:"id" json:"id"`
+	Name         string       `db:"name" max:"120" check:"name" json:"name"`
+	Slug         string       `db:"slug" max:"63" check:"slug" json:"slug"`
+	Description  string       `db:"description" max:"2000" check:"lines" json:"description"`
+	ContactEmail string       `db:"contact_email" max:"254" check:"email" json:"contactEmail"`
+	ContactPhone string       `db:"contact_phone" max:"40" check:"phone" json:"contactPhone"`
+	Website      string       `db:"website" max:"2048" check:"url" json:"website"`
+	AddressLine1 string       `db:"address_line1" max:"200" check:"line" json:"addressLine1"`
+	AddressLine2 string       `db:"address_line2" max:"200" check:"line" json:"addressLine2"`
+	City         string       `db:"city" max:"120" check:"line" json:"city"`
+	Region       string       `db:"region" max:"120" check:"line" json:"region"`
+	PostalCode   string       `db:"postal_code" max:"20" check:"line" json:"postalCode"`
+	Country      string       `db:"country" max:"2" check:"country" json:"country"`                   // ISO 3166-1 alpha-2
+	Currency     string       `db:"currency" max:"3" check:"currency" initial:"USD" json:"currency"`  // ISO 4217
+	Timezone     string       `db:"timezone" max:"64" check:"timezone" initial:"UTC" json:"timezone"` // IANA
+	Locale       string       `db:"locale" max:"35" check:"locale" initial:"en" json:"locale"`        // BCP 47
+	Theme        JSON         `db:"theme" json:"theme"`
+	Settings     JSON         `db:"settings" json:"settings"`
+	LogoURL      string       `db:"logo_url" max:"2048" check:"url" json:"logoUrl"`
+	CreatedAt    time.Time    `db:"created_at" json:"createdAt"`
+	UpdatedAt    time.Time    `db:"updated_at" json:"updatedAt"`
+}
+
+// ProfilePatch changes the fields of Profile with the same names: nil leaves a field
+// unchanged, an empty string clears an optional one. Theme and Settings are replaced
+// as a whole.
+type ProfilePatch struct {
+	Name         *string `json:"name,omitempty"`
+	Slug         *string `json:"slug,omitempty"`
+	Description  *string `json:"description,omitempty"`
+	ContactEmail *string `json:"contactEmail,omitempty"`
+	ContactPhone *string `json:"contactPhone,omitempty"`
+	Website      *string `json:"website,omitempty"`
+	AddressLine1 *string `json:"addressLine1,omitempty"`
+	AddressLine2 *string `json:"addressLine2,omitempty"`
+	City         *string `json:"city,omitempty"`
+	Region       *string `json:"region,omitempty"`
+	PostalCode   *string `json:"postalCode,omitempty"`
+	Country      *string `json:"country,omitempty"`
+	Currency     *string `json:"currency,omitempty"`
+	Timezone     *string `json:"timezone,omitempty"`
+	Locale       *string `json:"locale,omitempty"`
+	Theme        *JSON   `json:"theme,omitempty"`
+	Settings     *JSON   `json:"settings,omitempty"`
+	LogoURL      *string `json:"logoUrl,omitempty"`
+}
+
+// ErrForeignStore means that the database already holds another store.
+var ErrForeignStore error = stoa.Errorf(stoa.DatabaseNotEmpty,
+	"This database already belongs to another store. Give each store a database of its own.")
+
+// CreateStore inserts the one row of stores unless it exists; it never changes an
+// existing row. Currency, time zone and locale have initial values, and the times of
+// p are ignored. It fails with ErrForeignStore when the row is another store's, and
+// with invalid_request for an invalid profile.
+func CreateStore(ctx context.Context, db *tenantdb.DB, p Profile) error {
+	columns, args, err := p.patch().assignments()
+	if err != nil {
+		return err
+	}
+	if present, err := holdsStore(ctx, db, p.ID); present || err != nil {
+		return err
+	}
+	at := now()
+	columns = append(columns, "id", "created_at", "updated_at")
+	args = append(args, p.ID, at, at)
+	_, err = db.Exec(ctx, `INSERT INTO stores (`+strings.Join(columns, ", ")+`) VALUES (`+marks(len(args))+`)`, args...)
+	if tenantdb.IsUnique(err) { // a concurrent call has inserted this store, or another
+		if present, err := holdsStore(ctx, db, p.ID); present || err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func holdsStore(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) (bool, error) {
+	ids, err := StoreIDs(ctx, db)
+	switch {
+	case err != nil || len(ids) == 0:
+		return false, err
+	case !slices.Contains(ids, id):
+		return false, ErrForeignStore
+	}
+	return true, nil
+}
+
+// StoreIDs returns the stores in a migrated database: none, or one. For a database
+// that was changed by hand it returns at most two.
+func StoreIDs(ctx context.Context, db *tenantdb.DB) ([]stoa.StoreID, error) {
+	var ids []stoa.StoreID
+	err := db.Select(ctx, &ids, `SELECT `+cutID("id")+` AS id FROM stores LIMIT 2`)
+	return ids, err
+}
+
+// ProveWritable verifies that the database holds the store and that its user may
+// write, by writing a present value. It fails with ErrForeignStore when the database
+// is another store's and with tenantdb.ErrNotFound when it holds none.
+func ProveWritable(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) error {
+	if present, err := holdsStore(ctx, db, store); err != nil {
+		return err
+	} else if !present {
+		return tenantdb.ErrNotFound
+	}
+	_, err := db.Exec(ctx, `UPDATE stores SET updated_at = updated_at WHERE id = ?`, store)
+	return err
+}
+
+var selectProfile = `SELECT ` + selectList[Profile]("s") + ` FROM stores s WHERE s.id = ? LIMIT 1`
+
+// ReadProfile reads the store's profile with one query by primary key: every
+// shopper's request calls it. Without the row it fails with tenantdb.ErrNotFound.
+func ReadProfile(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) (Profile, error) {
+	var p Profile
+	err := db.Get(ctx, &p, selectProfile, store)
+	return p, err
+}
+
+// UpdateProfile writes the fields that are set in patch and returns the
+// whole profile. It fails with invalid_request, listing every fault, and with
+// tenantdb.ErrNotFound. The caller checks that the slug is free.
+func UpdateProfile(ctx context.Context, db *tenantdb.DB, store stoa.StoreID, patch ProfilePatch) (Profile, error) {
+	columns, args, err := patch.assignments()
+	if err != nil {
+		return Profile{}, err
+	}
+	if len(columns) == 0 {
+		return ReadProfile(ctx, db, store)
+	}
+	columns = append(columns, "updated_at")
+	args = append(args, now(), store)
+	var p Profile
+	err = db.Tx(ctx, func(tx *tenantdb.Tx) error {
+		if _, err := tx.Exec(ctx, `UPDATE stores SET `+strings.Join(columns, " = ?, ")+` = ? WHERE id = ?`, args...); err != nil {
+			return err
+		}
+		return tx.Get(ctx, &p, selectProfile, store)
+	})
+	return p, err
+}

@@ -1,0 +1,74 @@
+package storedata_test
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/storedata"
+	"github.com/stoahq/stoa/internal/tenantdb"
+)
+
+// hostile is text that breaks what is built by hand: SQL, LIKE patterns,
+// escapes, 4-byte characters, combining marks and spaces at the ends.
+const hostile = ` Robert'); DROP TABLE stores;-- "q" \ \' % _ ? $1 :x {} 🧁👩‍👩‍👧 Größe e` + "\u0301" + ` 漢字 العربية  `
+
+// setup puts one store into db.
+func setup(t *testing.T, db *tenantdb.DB) storedata.Profile {
+	t.Helper()
+	p := storedata.Profile{ID: stoa.NewID[stoa.StoreID](), Name: "Bakery", Slug: "bakery"}
+	must(t, storedata.CreateStore(t.Context(), db, p))
+	p, err := storedata.ReadProfile(t.Context(), db, p.ID)
+	must(t, err)
+	return p
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// atOnce runs fn n times concurrently, all released together, and returns
+// the errors.
+func atOnce(n int, fn func(i int) error) []error {
+	errs, start := make([]error, n), make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			<-start
+			errs[i] = fn(i)
+		})
+	}
+	close(start)
+	wg.Wait()
+	return errs
+}
+
+// count returns the number of rows in a table.
+func count(t *testing.T, db *tenantdb.DB, table string) int {
+	t.Helper()
+	var n int
+	must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM `+table))
+	return n
+}
+
+// faultsOf returns the names of the fields that err complains of, sorted.
+func faultsOf(t *testing.T, err error) []string {
+	t.Helper()
+	var e *stoa.Error
+	if !errors.As(err, &e) || e.Code != stoa.InvalidRequest {
+		t.Fatalf("got %v, want invalid_request", err)
+	}
+	var fields []string
+	for _, f := range e.Fields {
+		fields = append(fields, f.Field)
+	}
+	slices.Sort(fields)
+	return fields
+}

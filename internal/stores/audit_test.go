@@ -1,0 +1,29 @@
+package stores
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/audit"
+)
+
+// audited lists what the audit log has of the store with that prefix, as action
+// and outcome, oldest first.
+func (b replica) audited(t *testing.T, id stoa.StoreID, prefix string) []string {
+	t.Helper()
+	var out []string
+	must(t, b.db.Select(t.Context(), &out, `SELECT action || ' ' || outcome FROM audit_events WHERE store_id = $1 AND action LIKE $2 ORDER BY id`, id, prefix+"%"))
+	return out
+}
+
+// wantBalancedUpdates fails unless every change of the profile that is in the
+// log has a second entry that says it failed.
+func (b replica) wantBalancedUpdates(t *testing.T, id stoa.StoreID) {
+	t.Helper()
+	entries := b.audited(t, id, audit.StoreUpdated)
+	failed := slices.DeleteFunc(slices.Clone(entries), func(e string) bool { return e != audit.StoreUpdated+" failed" })
+	if 2*len(failed) != len(entries) {
+		t.Errorf("of a change that failed, the log has %v", entries)
+	}
+}

@@ -1,0 +1,225 @@
+package stores
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/credits/feed"
+	"github.com/stoahq/stoa/internal/jobs"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/storedata"
+	"github.com/stoahq/stoa/internal/tenantdb"
+)
+
+// SyncCredits is the job that updates the copies of a store's credits in its own
+// database: the balance and the spending log.
+type SyncCredits struct {
+	jobs.AtTenant `json:"-"`
+	StoreID       stoa.StoreID `json:"storeId"`
+}
+
+// Kind implements jobs.Args.
+func (SyncCredits) Kind() string { return "stores.copy_credits" }
+
+const (
+	// SyncCreditsTimeout bounds one attempt.
+	SyncCreditsTimeout = time.Minute
+
+	syncBudget     = 30 * time.Second // after which an attempt yields to other jobs
+	syncAcquire    = 5 * time.Second  // timeout for reaching the store's database
+	syncBatchSize  = 500              // spendings in one transaction
+	syncMaxWait    = 10 * time.Minute // between two attempts
+	syncMinSchema  = 15               // version of the store's database from which on it has all the tables
+	syncMaxRefused = 10               // steps of one attempt that other attempts may take first: there are few
+)
+
+// FollowCredits subscribes the copies to changes. A store without a usable database,
+// or with one of an older schema, is skipped until it has one.
+func (r *Registry) FollowCredits(changes *feed.Feed) {
+	changes.Follow(feed.Follower{
+		Pending: fmt.Sprintf(`
+			JOIN stores s ON s.id = b.store_id AND s.status IN ('active', 'suspended')
+			JOIN store_databases d ON d.store_id = b.store_id AND d.schema_version >= %d
+			LEFT JOIN credit_copies c ON c.store_id = b.store_id
+			WHERE coalesce(c.version, -1) < b.version AND (b.version > 0 OR b.seq > 0)`, syncMinSchema),
+		Job: func(store stoa.StoreID) jobs.Args { return SyncCredits{StoreID: store} },
+	})
+}
+
+// SyncCredits runs the job. While the store's database cannot be used, or makes no
+// progress, the job snoozes with growing pauses, up to syncMaxWait. That is no
+// failure of the job.
+func (r *Registry) SyncCredits(ctx context.Context, job SyncCredits) error {
+	info, err := r.syncTarget(ctx, job.StoreID)
+	if err != nil || info == nil {
+		return err
+	}
+	version, fault, err := r.syncAll(ctx, job.StoreID)
+	switch {
+	case err != nil:
+		return err
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case fault == nil:
+		return r.recordSync(ctx, job.StoreID, *info, version)
+	}
+	failures, err := r.recordFailedSync(ctx, job.StoreID, *info, fault)
+	if err != nil {
+		return err
+	}
+	if stoa.CodeOf(fault) == stoa.DatabaseNoProgress {
+		// A plan that PostgreSQL made under a rule outlives the rule, for as long as
+		// the connection.
+		r.tenants.Forget(job.StoreID)
+	}
+	wait := syncWait(failures)
+	r.log.WarnContext(ctx, "credit sync postponed", "store", job.StoreID.String(), "for", wait, "err", fault)
+	return jobs.Snooze(wait)
+}
+
+// syncWait returns how long a sync waits after so many failures in a row. The wait
+// doubles with each failure, with up to a quarter of jitter, so that stores that
+// failed together are not retried together.
+func syncWait(failures int) time.Duration {
+	wait := syncMaxWait
+	if failures < 10 {
+		wait = min(wait, time.Second<<failures)
+	}
+	return wait - rand.N(wait/4) //nolint:gosec // not a secret
+}
+
+// syncTarget returns the store's database, or nil when there is none to sync to.
+func (r *Registry) syncTarget(ctx context.Context, id stoa.StoreID) (*tenantdb.Info, error) {
+	status, err := readStatus(ctx, r.db, id, "")
+	if err != nil || status != Active && status != Suspended {
+		return nil, err
+	}
+	info, err := tenantdb.ReadInfo(ctx, r.db, id)
+	if err != nil || info == nil || info.SchemaVersion < syncMinSchema {
+		return nil, err
+	}
+	return info, nil
+}
+
+// syncAll updates the copies and returns the version of the account that they have
+// then. fault is a failure of the store's database, err any other.
+func (r *Registry) syncAll(ctx context.Context, id stoa.StoreID) (version int64, fault, err error) {
+	lease, fault := r.acquireForSync(ctx, id)
+	if fault != nil {
+		return 0, fault, nil
+	}
+	defer lease.Release()
+	p := syncProgress{least: storedata.CreditPosition{Version: math.MinInt64, Seq: math.MinInt64}}
+	for begin := time.Now(); ; {
+		at, fault := storedata.ReadCreditPosition(ctx, lease.DB, id)
+		if fault == nil {
+			fault = p.check(at)
+		}
+		if fault != nil {
+			return 0, fault, nil
+		}
+		// Read after the position, the account is never older than that.
+		balance, err := r.ledger.ReadBalance(ctx, r.db, id)
+		if err != nil {
+			return 0, nil, err
+		}
+		if at.Version >= balance.Version {
+			return balance.Version, nil, nil
+		}
+		done, fault, err := r.syncBatch(ctx, lease.DB, at, balance, &p)
+		switch {
+		case fault != nil || err != nil:
+			return 0, fault, err
+		case done: // later changes belong to the next job
+			return balance.Version, nil, nil
+		case time.Since(begin) > syncBudget:
+			return 0, nil, jobs.Snooze(0)
+		}
+	}
+}
+
+// syncProgress checks that the copies' position advances in one attempt. The
+// database is the merchant's: a trigger or a view may confirm each step and discard
+// it.
+type syncProgress struct {
+	least   storedata.CreditPosition // the minimum position of the copies
+	past    bool                     // they must be beyond that
+	refused int                      // steps that another attempt took first, or the database refused
+}
+
+// moved records a step from one position to another, or that it was not taken.
+func (p *syncProgress) moved(from, to storedata.CreditPosition, taken bool) {
+	if p.least, p.past = to, false; !taken {
+		p.least, p.past = from, true // another attempt has advanced from there
+		p.refused++
+	}
+}
+
+// check fails when the copies are not at the position that the steps have led to.
+func (p *syncProgress) check(at storedata.CreditPosition) error {
+	if at.Before(p.least) || p.past && at == p.least || p.refused > syncMaxRefused {
+		return tenantdb.NoProgress(fmt.Errorf("credit_copies is at version %d, seq %d, after %d steps that were not taken, and should be beyond version %d, seq %d",
+			at.Version, at.Seq, p.refused, p.least.Version, p.least.Seq))
+	}
+	return nil
+}
+
+// syncBatch advances the copies by one step. done reports that they are at balance
+// now: there are no more spendings, and no other attempt has moved them.
+func (r *Registry) syncBatch(ctx context.Context, db *tenantdb.DB, at storedata.CreditPosition, balance credits.Balance, p *syncProgress) (done bool, fault, err error) {
+	spent, err := r.ledger.ReadSpendings(ctx, balance.StoreID, at.Seq, balance.Seq, syncBatchSize)
+	if err != nil {
+		return false, nil, err
+	}
+	if len(spent) < syncBatchSize {
+		to := storedata.CreditPosition{Version: balance.Version, Seq: balance.Seq}
+		done, fault = storedata.CopyCredits(ctx, db, at, to, spent, balance)
+		p.moved(at, to, done)
+		return done, fault, nil
+	}
+	to := storedata.CreditPosition{Version: at.Version, Seq: spent[syncBatchSize-1].Sequence}
+	taken, fault := storedata.LogSpendings(ctx, db, balance.StoreID, at, to, spent)
+	p.moved(at, to, taken)
+	return false, fault, nil
+}
+
+func (r *Registry) acquireForSync(ctx context.Context, id stoa.StoreID) (tenantdb.Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, syncAcquire)
+	defer cancel()
+	return r.tenants.Acquire(ctx, id)
+}
+
+// recordSync records the version of the copies, and that the database makes
+// progress if it was recorded that it makes none.
+func (r *Registry) recordSync(ctx context.Context, id stoa.StoreID, info tenantdb.Info, version int64) error {
+	return r.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(ctx, `
+			INSERT INTO credit_copies (store_id, version) VALUES ($1, $2)
+			ON CONFLICT (store_id) DO UPDATE SET failures = 0,
+				version = CASE WHEN excluded.version > credit_copies.version THEN excluded.version ELSE credit_copies.version END`, id, version)
+		if err != nil || info.LastError != stoa.DatabaseNoProgress {
+			return err
+		}
+		return tenantdb.RecordHealthOf(ctx, tx, id, info.CredentialVersion, nil)
+	})
+}
+
+// recordFailedSync counts failures in a row, and records the fault in the
+// database's health if it makes no progress: nothing else would detect it.
+func (r *Registry) recordFailedSync(ctx context.Context, id stoa.StoreID, info tenantdb.Info, fault error) (failures int, err error) {
+	err = r.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		err := tx.Get(ctx, &failures, `
+			INSERT INTO credit_copies (store_id, failures) VALUES ($1, 1)
+			ON CONFLICT (store_id) DO UPDATE SET failures = credit_copies.failures + 1 RETURNING failures`, id)
+		if err != nil || stoa.CodeOf(fault) != stoa.DatabaseNoProgress {
+			return err
+		}
+		return tenantdb.RecordHealthOf(ctx, tx, id, info.CredentialVersion, fault)
+	})
+	return failures, err
+}

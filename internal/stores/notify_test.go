@@ -1,0 +1,84 @@
+package stores
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/hostnames"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/storedata"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+// Every way in which a store's state or hostnames change is told when it has
+// happened, and only then.
+func TestChangesAreNotified(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		p := b.user(t)
+		s := b.create(t, p, "Bakery")
+		var told []string
+		db.Subscribe(hostnames.ChangeTopic, func(id string) { told = append(told, id) }, func() {})
+		tx := func(fn func(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error) func() error {
+			return func() error {
+				return db.Tx(t.Context(), func(tx *masterdb.Tx) error { return fn(t.Context(), tx, s.ID) })
+			}
+		}
+		slug := func(slug string) func() error {
+			return func() error { return b.renameMaster(t, s.ID, storedata.ProfilePatch{Slug: &slug}) }
+		}
+		b.create(t, p, "Taken")
+		for _, c := range []struct {
+			what string
+			do   func() error
+			want int
+			fail stoa.Code
+		}{
+			{"begin", tx(b.BeginProvisioning), 1, ""},
+			{"begin again", tx(b.BeginProvisioning), 0, stoa.ProvisioningInProgress},
+			{"fail", tx(b.FailProvisioning), 1, ""},
+			{"fail again", tx(b.FailProvisioning), 0, ""},
+			{"begin once more", tx(b.BeginProvisioning), 1, ""},
+			{"map", func() error { return b.mapHostname(t.Context(), s.ID) }, 1, ""},
+			{"activate", tx(b.Activate), 1, ""},
+			{"activate again", tx(b.Activate), 0, ""},
+			{"move", slug("moved"), 1, ""},
+			{"move to a place that is taken", slug("taken"), 0, stoa.HostnameTaken},
+			{"rename", func() error {
+				return b.renameMaster(t, s.ID, storedata.ProfilePatch{Name: ptr("Bakery 2")})
+			}, 0, ""},
+		} {
+			told = nil
+			wantCode(t, c.do(), c.fail)
+			if len(told) != c.want || c.want > 0 && told[0] != s.ID.String() {
+				t.Errorf("%s: told %v, want %d times", c.what, told, c.want)
+			}
+		}
+	})
+}
+
+// A rename holds when the call returns, on the replica that made it: the old
+// address leads nowhere, the new one to the store.
+func TestRenameHoldsAtOnce(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		p := b.user(t)
+		s, _ := b.open(t, p, credential.SQLite, "Bakery")
+		at := "bakery"
+		for i := range 20 {
+			_, err := b.Resolve(t.Context(), at+".shops.test")
+			must(t, err)
+			next := fmt.Sprintf("bakery-%d", i%5) // few slugs of a store are kept
+			_, err = b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Slug: &next})
+			must(t, err)
+			_, err = b.Resolve(t.Context(), at+".shops.test")
+			wantCode(t, err, stoa.StoreNotFound)
+			at = next
+		}
+	})
+}

@@ -1,0 +1,77 @@
+package stores
+
+import (
+	"context"
+	"errors"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/hostnames"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/page"
+)
+
+const selectStore = `SELECT s.id, s.name, s.slug, s.status, s.created_at, s.updated_at, s.delete_after, s.held FROM stores s`
+
+// ListAll lists the stores of every owner, those of one status unless that is "",
+// newest first, up to limit and after the store before. The zero id means from
+// the beginning. Like List it opens no tenant database. It checks no rights: it is
+// for whoever can open the master database.
+func ListAll(ctx context.Context, q masterdb.Querier, status Status, before stoa.StoreID, limit int) ([]Store, error) {
+	if before.IsZero() {
+		before = page.LastID[stoa.StoreID]()
+	}
+	var list []Store
+	err := q.Select(ctx, &list, selectStore+` WHERE s.id < $1 AND (s.status = $2 OR $2 = '') ORDER BY s.id DESC LIMIT $3`,
+		before, string(status), limit)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return list, addDetails(ctx, q, list, "")
+}
+
+// ListForOperator is List over the stores of every owner, those of one status
+// unless that is "". The caller must be an operator of the platform.
+func (r *Registry) ListForOperator(ctx context.Context, p authz.Principal, status Status, limit int, cursor string) (Page, error) {
+	var faults stoa.Invalid
+	bounds := page.ByID[stoa.StoreID](limit, cursor, &faults)
+	if err := faults.Err(); err != nil {
+		return Page{}, err
+	}
+	if err := authz.CheckOperator(ctx, r.db, p, authz.ReadStore); err != nil {
+		return Page{}, err
+	}
+	list, err := ListAll(ctx, r.db, status, bounds.Before, bounds.Rows())
+	if err != nil {
+		return Page{}, err
+	}
+	list, next := page.Cut(list, bounds.Limit, Store.cursor)
+	for i := range list {
+		list[i].Role = authz.Operator
+	}
+	r.addUnreachable(list)
+	return Page{Stores: list, NextCursor: next}, nil
+}
+
+// Find returns the store with that id, slug or hostname, deleted ones included,
+// with the details of ListAll. It fails with store_not_found and checks no rights.
+func Find(ctx context.Context, q masterdb.Querier, name string) (Store, error) {
+	where, arg := `s.slug = $1`, any(name)
+	if id, err := stoa.ParseID[stoa.StoreID](name); err == nil {
+		where, arg = `s.id = $1`, id
+	}
+	page := make([]Store, 1)
+	err := q.Get(ctx, &page[0], selectStore+` WHERE `+where, arg)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		if name, invalid := hostnames.Normalize(name); invalid == nil {
+			err = q.Get(ctx, &page[0], selectStore+` JOIN store_hostnames h ON h.store_id = s.id WHERE h.hostname = $1`, name)
+		}
+	}
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return Store{}, stoa.Errorf(stoa.StoreNotFound, "No store has the id, slug or hostname %.100q.", name)
+	}
+	if err != nil {
+		return Store{}, err
+	}
+	return page[0], addDetails(ctx, q, page, "")
+}

@@ -1,0 +1,392 @@
+package stores
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/hostnames"
+	"github.com/stoahq/stoa/internal/jobs"
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/storedata"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// replica is one replica: a registry with all it stands on.
+type replica struct {
+	*Registry
+	dataDir string
+	logged  *atomic.Int64 // how many lines
+}
+
+// setup wires a replica on db. Its queue takes jobs and runs none.
+func setup(t *testing.T, db *masterdb.DB) replica {
+	t.Helper()
+	ring, err := keyring.Parse(keyring.Generate("test"))
+	must(t, err)
+	b := replica{dataDir: t.TempDir(), logged: new(atomic.Int64)}
+	log := slog.New(slog.NewTextHandler(lines{b.logged}, nil))
+	queue, err := jobs.New(db, log, jobs.Options{})
+	must(t, err)
+	tenants := tenantdb.NewManager(db, ring, tenantdb.Options{DataDir: b.dataDir, Dialer: dial.Dialer{Allow: dial.Loopback}})
+	b.Registry = New(db, credits.New(db), tenants, queue, hostnames.New(db, "shops.test", log), log)
+	jobs.Handle(queue, SyncIdentityTimeout, b.SyncIdentity)
+	jobs.Handle(queue, DeleteStoreTimeout, b.FinishDeletion)
+	t.Cleanup(func() {
+		must(t, tenants.Close(context.Background()))
+	})
+	return b
+}
+
+// lines counts what is logged.
+type lines struct{ n *atomic.Int64 }
+
+func (l lines) Write(p []byte) (int, error) {
+	l.n.Add(1)
+	return len(p), nil
+}
+
+// eachTenant runs test on every pair of a master and a tenant engine.
+func eachTenant(t *testing.T, test func(t *testing.T, b replica, engine credential.EngineName)) {
+	t.Helper()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		for _, engine := range tenantdbtest.Engines() {
+			t.Run(string(engine), func(t *testing.T) {
+				test(t, setup(t, db), engine)
+			})
+		}
+	})
+}
+
+// start runs the queue's jobs until the test ends.
+func (b replica) start(t *testing.T) {
+	t.Helper()
+	must(t, b.queue.Start(t.Context()))
+	t.Cleanup(func() {
+		must(t, b.queue.Stop(context.Background()))
+	})
+}
+
+// settle waits until no job is left to run.
+func (b replica) settle(t *testing.T) {
+	t.Helper()
+	until(t, "the jobs are done", func() bool {
+		stats, err := jobs.ReadStats(t.Context(), b.db)
+		must(t, err)
+		return stats.Waiting+stats.Retrying == 0
+	})
+}
+
+func (b replica) user(t *testing.T) authz.Principal {
+	t.Helper()
+	p := authz.Principal{UserID: stoa.NewID[stoa.UserID]()}
+	b.exec(t, `INSERT INTO users (id, email, password_hash, first_name, last_name, created_at, updated_at)
+		VALUES ($1, $2, 'x', 'A', 'B', $3, $3)`, p.UserID, p.UserID.String()+"@example.com", time.Now().UTC())
+	return p
+}
+
+// member adds a person with that role to the store.
+func (b replica) member(t *testing.T, id stoa.StoreID, role authz.Role) authz.Principal {
+	t.Helper()
+	p := b.user(t)
+	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		return authz.Grant(t.Context(), tx, id, p.UserID, role)
+	}))
+	return p
+}
+
+// renameMaster changes name and slug in the master alone.
+func (b replica) renameMaster(t *testing.T, id stoa.StoreID, patch storedata.ProfilePatch) error {
+	t.Helper()
+	_, err := b.rename(t.Context(), authz.Principal{}, id, patch)
+	return err
+}
+
+func (b replica) create(t *testing.T, p authz.Principal, name string) Store {
+	t.Helper()
+	s, err := b.Create(t.Context(), p, NewStore{Name: name})
+	must(t, err)
+	return s
+}
+
+// exec runs a statement in the master.
+func (b replica) exec(t *testing.T, query string, args ...any) {
+	t.Helper()
+	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(t.Context(), query, args...)
+		return err
+	}))
+}
+
+func (b replica) count(t *testing.T, what string) int {
+	t.Helper()
+	var n int
+	must(t, b.db.Get(t.Context(), &n, `SELECT count(*) FROM `+what))
+	return n
+}
+
+// setStatus changes a store's state whatever it was.
+func (b replica) setStatus(t *testing.T, id stoa.StoreID, s Status) {
+	t.Helper()
+	b.change(t, id, `UPDATE stores SET status = $2 WHERE id = $1`, id, string(s))
+}
+
+// change runs a statement in the master that concerns the store's state or
+// hostnames, and says so.
+func (b replica) change(t *testing.T, id stoa.StoreID, query string, args ...any) {
+	t.Helper()
+	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		if _, err := tx.Exec(t.Context(), query, args...); err != nil {
+			return err
+		}
+		return hostnames.NotifyChange(tx, id)
+	}))
+}
+
+// tenant is the database of an active store. It can be cut off.
+type tenant struct {
+	credential.Credentials
+	down, up func()
+}
+
+// open makes a store of p's active on an empty database of that engine.
+func (b replica) open(t *testing.T, p authz.Principal, engine credential.EngineName, name string) (Store, tenant) {
+	t.Helper()
+	s := b.create(t, p, name)
+	tn := b.tenant(t, engine, s.ID)
+	b.connect(t, s, tn.Credentials)
+	s, err := b.Get(t.Context(), p, s.ID)
+	must(t, err)
+	return s, tn
+}
+
+// connect does in short what provisioning does.
+func (b replica) connect(t *testing.T, s Store, c credential.Credentials) {
+	t.Helper()
+	ctx := t.Context()
+	db, err := b.tenants.OpenUnleased(c)
+	must(t, err)
+	_, err = db.Migrate(ctx)
+	must(t, err)
+	must(t, storedata.CreateStore(ctx, db, storedata.Profile{ID: s.ID, Name: s.Name, Slug: s.Slug}))
+	must(t, db.Close())
+	must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if err := b.BeginProvisioning(ctx, tx, s.ID); err != nil {
+			return err
+		}
+		if err := b.tenants.Save(ctx, tx, s.ID, c); err != nil {
+			return err
+		}
+		if err := tenantdb.RecordHealth(ctx, tx, s.ID, nil); err != nil {
+			return err
+		}
+		return b.Activate(ctx, tx, s.ID)
+	}))
+	must(t, b.mapHostname(ctx, s.ID))
+}
+
+// mapHostname is MapHostname in a transaction of its own.
+func (b replica) mapHostname(ctx context.Context, id stoa.StoreID) error {
+	return b.db.Tx(ctx, func(tx *masterdb.Tx) error { return b.MapHostname(ctx, tx, id) })
+}
+
+func (b replica) tenant(t *testing.T, engine credential.EngineName, id stoa.StoreID) tenant {
+	t.Helper()
+	if engine == credential.SQLite {
+		return b.embedded(t, id)
+	}
+	c := tenantdbtest.Create(t, engine)
+	wire := newWire(t, net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
+	c.Host, c.Port = "127.0.0.1", wire.port
+	return tenant{c, wire.cut, wire.mend}
+}
+
+// embedded is cut off by a folder in the place of its file. That works while
+// the registry holds no pool for it.
+func (b replica) embedded(t *testing.T, id stoa.StoreID) tenant {
+	path := filepath.Join(b.dataDir, "stores", id.String()[34:], id.String()+".db")
+	return tenant{
+		credential.ManagedSQLite(id),
+		func() {
+			must(t, os.Rename(path, path+".away"))
+			must(t, os.Mkdir(path, 0o700))
+		},
+		func() {
+			must(t, os.Remove(path))
+			must(t, os.Rename(path+".away", path))
+		},
+	}
+}
+
+// fileInUse reports whether the embedded database is open: SQLite removes its
+// write-ahead log with the last connection.
+func (b replica) fileInUse(t *testing.T, id stoa.StoreID) bool {
+	t.Helper()
+	_, err := os.Stat(filepath.Join(b.dataDir, "stores", id.String()[34:], id.String()+".db-wal"))
+	return err == nil
+}
+
+// wire is a connection to a server that can be cut and mended.
+type wire struct {
+	port   int
+	target string
+
+	mu    sync.Mutex
+	isCut bool
+	conns []net.Conn
+}
+
+func newWire(t *testing.T, target string) *wire {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	w := &wire{port: listener.Addr().(*net.TCPAddr).Port, target: target}
+	t.Cleanup(func() {
+		_ = listener.Close()
+		w.cut()
+	})
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go w.carry(conn)
+		}
+	}()
+	return w
+}
+
+func (w *wire) carry(client net.Conn) {
+	defer client.Close()
+	server, err := net.Dial("tcp", w.target)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	w.mu.Lock()
+	if w.isCut {
+		w.mu.Unlock()
+		return
+	}
+	w.conns = append(w.conns, client, server)
+	w.mu.Unlock()
+	go func() {
+		_, _ = io.Copy(server, client)
+		_ = server.Close()
+	}()
+	_, _ = io.Copy(client, server)
+}
+
+func (w *wire) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.isCut = true
+	for _, c := range w.conns {
+		_ = c.Close()
+	}
+	w.conns = nil
+}
+
+func (w *wire) mend() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.isCut = false
+}
+
+// profile reads what the tenant database holds, past the registry.
+func (b replica) profile(t *testing.T, id stoa.StoreID) storedata.Profile {
+	t.Helper()
+	lease, err := b.tenants.Acquire(t.Context(), id)
+	must(t, err)
+	defer lease.Release()
+	p, err := storedata.ReadProfile(t.Context(), lease.DB, id)
+	must(t, err)
+	return p
+}
+
+// atOnce runs fn n times at the same moment and returns what each gave.
+func atOnce[T any](n int, fn func(i int) (T, error)) ([]T, []error) {
+	values, errs := make([]T, n), make([]error, n)
+	var gate, done sync.WaitGroup
+	gate.Add(1)
+	for i := range n {
+		done.Go(func() {
+			gate.Wait()
+			values[i], errs[i] = fn(i)
+		})
+	}
+	gate.Done()
+	done.Wait()
+	return values, errs
+}
+
+// until polls for a condition that something else brings about.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(2 * time.Minute)
+	for !ok() {
+		select {
+		case <-deadline:
+			t.Fatalf("gave up waiting until %s", what)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantCode(t testing.TB, err error, want stoa.Code) {
+	t.Helper()
+	if got := stoa.CodeOf(err); got != want {
+		t.Fatalf("got %q (%v), want %q", got, err, want)
+	}
+}
+
+// wantQuota fails the test unless err is quota_exceeded with that quota.
+func wantQuota(t testing.TB, err error, want stoa.Quota) {
+	t.Helper()
+	wantCode(t, err, stoa.QuotaExceeded)
+	var e *stoa.Error
+	if !errors.As(err, &e) || e.Quota == nil || *e.Quota != want {
+		t.Fatalf("%v has the quota %+v, want %+v", err, e.Quota, want)
+	}
+}
+
+// fields returns the names of the fields that err finds fault with.
+func fields(err error) string {
+	var e *stoa.Error
+	if !errors.As(err, &e) {
+		return ""
+	}
+	var names []string
+	for _, f := range e.Fields {
+		names = append(names, f.Field)
+	}
+	return fmt.Sprint(names)
+}
+
+func ptr[T any](v T) *T { return &v }

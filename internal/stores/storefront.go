@@ -1,0 +1,96 @@
+package stores
+
+import (
+	"context"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/storedata"
+	"github.com/stoahq/stoa/internal/tenantdb"
+)
+
+// VisitLimiter counts requests to storefronts. LimitVisit fails when the store
+// has had too many.
+type VisitLimiter interface {
+	LimitVisit(ctx context.Context, store stoa.StoreID) error
+}
+
+// Storefront is what a store's hostname serves. A method fills the fields that
+// its name says.
+type Storefront struct {
+	Profile  storedata.Profile
+	Products storedata.ProductPage
+	// StaleFor is the age of the cached hostname when the master database gave no
+	// answer, else 0. It is also set when the method fails.
+	StaleFor time.Duration
+}
+
+// StorefrontProfile reads the profile of the store at host, a Host header. It
+// fails as Resolve, limiter and tenantdb.Manager.Acquire do.
+func (r *Registry) StorefrontProfile(ctx context.Context, host string, limiter VisitLimiter) (Storefront, error) {
+	v, err := r.visit(ctx, host, limiter)
+	if err != nil {
+		return v.Storefront, err
+	}
+	defer v.lease.Release()
+	err = v.readProfile(ctx)
+	return v.Storefront, err
+}
+
+// StorefrontProducts reads a page of published products of the store at host. It
+// fails as StorefrontProfile and shop.Products do.
+func (r *Registry) StorefrontProducts(ctx context.Context, host string, limiter VisitLimiter, list storedata.ListProducts) (Storefront, error) {
+	v, err := r.visit(ctx, host, limiter)
+	if err != nil {
+		return v.Storefront, err
+	}
+	defer v.lease.Release()
+	err = v.readProducts(ctx, list)
+	return v.Storefront, err
+}
+
+// StorefrontPage reads the profile and a page of published products of the store
+// at host. It fails as StorefrontProducts does.
+func (r *Registry) StorefrontPage(ctx context.Context, host string, limiter VisitLimiter, list storedata.ListProducts) (Storefront, error) {
+	v, err := r.visit(ctx, host, limiter)
+	if err != nil {
+		return v.Storefront, err
+	}
+	defer v.lease.Release()
+	if err := v.readProfile(ctx); err != nil {
+		return v.Storefront, err
+	}
+	err = v.readProducts(ctx, list)
+	return v.Storefront, err
+}
+
+// visit is one request to a storefront while it reads the store's database.
+type visit struct {
+	Storefront
+	store stoa.StoreID
+	lease tenantdb.Lease
+}
+
+// visit resolves host, counts the request and leases the store's database. The
+// master database is read only when the hostname is not cached.
+func (r *Registry) visit(ctx context.Context, host string, limiter VisitLimiter) (visit, error) {
+	found, err := r.hostnames.Resolve(ctx, host)
+	v := visit{Storefront: Storefront{StaleFor: found.StaleFor}, store: found.StoreID}
+	if err == nil {
+		err = limiter.LimitVisit(ctx, v.store)
+	}
+	if err == nil {
+		v.lease, err = r.tenants.Acquire(ctx, v.store)
+	}
+	return v, err
+}
+
+func (v *visit) readProfile(ctx context.Context) (err error) {
+	v.Profile, err = storedata.ReadProfile(ctx, v.lease.DB, v.store)
+	return err
+}
+
+func (v *visit) readProducts(ctx context.Context, list storedata.ListProducts) (err error) {
+	v.Products, err = storedata.Products(ctx, v.lease.DB, list)
+	return err
+}

@@ -1,0 +1,119 @@
+// Package cloud links a store to its owner's Supabase account and creates a
+// database for the store there: the consent, its tokens and their renewal, the
+// projects to choose from, the project and the role in it. Package supabase makes
+// the calls, package tenantdb uses the database. Package cloud owns the tables
+// supabase_consents, supabase_connections and supabase_projects.
+package link
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/lease"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/supabase"
+	"github.com/stoahq/stoa/internal/tenantdb"
+)
+
+// Service calls Supabase for stores. It is safe for concurrent use.
+type Service struct {
+	db      *masterdb.DB
+	ring    *keyring.Ring
+	tenants *tenantdb.Manager
+	opts    Options
+	process *lease.Process
+
+	renewing sync.WaitGroup // the renewals of tokens under way
+	waiters  *lease.Waiters // for the end of a renewal
+
+	organizations *otter.Cache[stoa.StoreID, []supabase.Organization]
+	projects      *otter.Cache[stoa.StoreID, []supabase.Project]
+}
+
+// Options tune a Service.
+type Options struct {
+	// API is nil when the operator has no OAuth application: most calls then
+	// fail with supabase_not_configured.
+	API *supabase.Client
+	// Redirect is the URL to which the browser returns, as registered with the
+	// application.
+	Redirect string
+	// Poll is the first pause between two checks whether a project is ready; the
+	// pauses grow. Default 2 s.
+	Poll time.Duration
+	// ReadyTimeout is how long a project may take to be ready. Default 4 min.
+	ReadyTimeout time.Duration
+	// Lease is how long a renewal of tokens may take. Default 30 s, which is more
+	// than the timeout of a call.
+	Lease time.Duration
+	// Process is the name of this process, for Release. Default: a random name.
+	Process string
+	Log     *slog.Logger
+}
+
+// Lists are cached: all stores share one rate limit.
+const (
+	listTTL         = 15 * time.Second
+	maxCachedStores = 1000 // stores
+)
+
+// New returns the service. Call it before masterdb.DB.Listen.
+func New(db *masterdb.DB, ring *keyring.Ring, tenants *tenantdb.Manager, opts Options) *Service {
+	if opts.Poll == 0 {
+		opts.Poll = 2 * time.Second
+	}
+	if opts.ReadyTimeout == 0 {
+		opts.ReadyTimeout = 4 * time.Minute
+	}
+	if opts.Lease == 0 {
+		opts.Lease = 30 * time.Second
+	}
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	if opts.Process == "" {
+		opts.Process = rand.Text()
+	}
+	return &Service{
+		db: db, ring: ring, tenants: tenants, opts: opts,
+		process: lease.NewProcess(opts.Process), waiters: lease.NewWaiters(db, renewalTopic),
+		organizations: newCache[[]supabase.Organization](), projects: newCache[[]supabase.Project](),
+	}
+}
+
+func newCache[V any]() *otter.Cache[stoa.StoreID, V] {
+	return otter.Must(&otter.Options[stoa.StoreID, V]{
+		MaximumSize: maxCachedStores, ExpiryCalculator: otter.ExpiryWriting[stoa.StoreID, V](listTTL),
+	})
+}
+
+// forget drops the cached lists of the store's account.
+func (s *Service) forget(store stoa.StoreID) {
+	s.organizations.Invalidate(store)
+	s.projects.Invalidate(store)
+}
+
+func (s *Service) configured() error {
+	if s == nil || s.opts.API == nil {
+		return stoa.Errorf(stoa.SupabaseNotConfigured, "This platform is not registered with Supabase. Connect the project by its connection string.")
+	}
+	return nil
+}
+
+// Destroy deletes, in the transaction that deletes the store, everything that gives
+// the platform access to the store's Supabase account.
+func Destroy(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	for _, table := range []string{"supabase_consents", "supabase_connections", "supabase_projects"} {
+		if _, err := tx.Exec(ctx, `DELETE FROM `+table+` WHERE store_id = $1`, store); err != nil {
+			return err
+		}
+	}
+	return nil
+}

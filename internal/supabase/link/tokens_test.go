@@ -1,0 +1,266 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/supabase/supabasetest"
+)
+
+// TestRefreshedOnce: ten callers on two replicas find tokens that are of no
+// more use, by this platform's clock or by Supabase's word. One call goes out.
+func TestRefreshedOnce(t *testing.T) {
+	t.Parallel()
+	for _, engine := range masterdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			dsn := masterdbtest.URL(t, engine)
+			first := newBench(t, masterdbtest.Open(t, dsn), supabasetest.NewAPI(t, supabasetest.Options{}))
+			second := first.replica(masterdbtest.Open(t, dsn))
+			_, store := first.connected(t)
+			for name, spoil := range map[string]func(){
+				"outdated": func() { first.outdate(t, store) },
+				"refused":  func() { first.sb.Pass(48 * time.Hour) },
+			} {
+				spoil()
+				before := first.sb.Count(tokenCall)
+				errs := atOnce(10, func(i int) error {
+					b := []bench{first, second}[i%2]
+					return b.withToken(t.Context(), store, func(token keyring.Secret) error {
+						_, err := b.opts.API.Organizations(t.Context(), token)
+						return err
+					})
+				})
+				if err := errors.Join(errs...); err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+				if n := first.sb.Count(tokenCall) - before; n != 1 {
+					t.Errorf("%s: %d calls for tokens", name, n)
+				}
+			}
+		})
+	}
+}
+
+// TestOwnerRevokes: the connection ends, says so, and makes no more calls.
+func TestOwnerRevokes(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, b bench) {
+		p, store := b.connected(t)
+		b.sb.RevokeAll()
+		_, err := b.Organizations(t.Context(), p, store)
+		wantCode(t, err, stoa.SupabaseReconnect)
+		b.wantState(t, p, store, Reconnect, Refused)
+		before := b.sb.Count(tokenCall)
+		_, err = b.Projects(t.Context(), p, store, "")
+		wantCode(t, err, stoa.SupabaseReconnect)
+		if n := b.sb.Count(tokenCall); n != before {
+			t.Errorf("%d calls for tokens of a connection that has ended", n-before)
+		}
+		must(t, b.Finish(t.Context(), b.ask(t, p, store)))
+		b.wantState(t, p, store, Connected, "")
+		_, err = b.Organizations(t.Context(), p, store)
+		must(t, err)
+	})
+}
+
+// TestAnswerLost: Supabase has rotated the tokens and nobody here has them.
+// That is found out by the next one to try, and said.
+func TestAnswerLost(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, b bench) {
+		for _, f := range []supabasetest.Fault{supabasetest.CutAfter, supabasetest.BrokenAfter} {
+			p, store := b.connected(t)
+			b.outdate(t, store)
+			b.sb.Break(tokenCall, f)
+			_, err := b.Organizations(t.Context(), p, store)
+			wantCode(t, err, stoa.SupabaseUnavailable)
+			b.wantState(t, p, store, Connected, "") // nobody knows yet
+			_, err = b.Organizations(t.Context(), p, store)
+			wantCode(t, err, stoa.SupabaseReconnect)
+			if !strings.Contains(err.Error(), "answer was lost") {
+				t.Errorf("says %v", err)
+			}
+			b.wantState(t, p, store, Reconnect, AnswerLost)
+		}
+	})
+}
+
+// TestRefreshNeverReached: what failed on the way there is tried again.
+func TestRefreshNeverReached(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, b bench) {
+		p, store := b.connected(t)
+		for _, f := range []supabasetest.Fault{supabasetest.Cut, supabasetest.Broken} {
+			b.outdate(t, store)
+			b.sb.Break(tokenCall, f)
+			_, err := b.Organizations(t.Context(), p, store)
+			wantCode(t, err, stoa.SupabaseUnavailable)
+			_, err = b.Organizations(t.Context(), p, store)
+			must(t, err)
+			b.forget(store)
+		}
+		b.outdate(t, store)
+		b.sb.Break(tokenCall, supabasetest.Busy)
+		_, err := b.Organizations(t.Context(), p, store)
+		wantCode(t, err, stoa.RateLimited)
+		_, _, err = b.token(t.Context(), store, 0)
+		must(t, err)
+		b.wantState(t, p, store, Connected, "")
+	})
+}
+
+// TestKilledWhileRefreshing: the process dies after it has claimed, before its
+// call or after Supabase has answered. Who comes next waits for the claim to
+// lapse, no longer, and goes on or says what has happened.
+func TestKilledWhileRefreshing(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, b bench) {
+		b.opts.Lease = 300 * time.Millisecond
+		for _, answered := range []bool{false, true} {
+			p, store := b.connected(t)
+			b.outdate(t, store)
+			c, err := b.read(t.Context(), b.db, store)
+			must(t, err)
+			_, err = b.acquire(t.Context(), b.lease(store, "a process that dies"), c)
+			must(t, err)
+			if answered {
+				old, err := b.unseal(store, c.Tokens)
+				must(t, err)
+				_, err = b.opts.API.Refresh(t.Context(), old.Refresh)
+				must(t, err)
+			}
+			_, err = b.Organizations(t.Context(), p, store)
+			if answered {
+				wantCode(t, err, stoa.SupabaseReconnect)
+				b.wantState(t, p, store, Reconnect, AnswerLost)
+				continue
+			}
+			must(t, err)
+			b.wantState(t, p, store, Connected, "")
+		}
+	})
+}
+
+// TestProcessEndsWhileRefreshing: nobody waits for the renewal of a process that
+// is known to have ended, and the owner is told the truth if its answer was lost.
+func TestProcessEndsWhileRefreshing(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, b bench) {
+		b.opts.Lease = time.Hour
+		for _, answered := range []bool{false, true} {
+			p, store := b.connected(t)
+			b.outdate(t, store)
+			c, err := b.read(t.Context(), b.db, store)
+			must(t, err)
+			_, err = b.acquire(t.Context(), b.lease(store, "dead.1"), c)
+			must(t, err)
+			if answered {
+				old, err := b.unseal(store, c.Tokens)
+				must(t, err)
+				_, err = b.opts.API.Refresh(t.Context(), old.Refresh)
+				must(t, err)
+			}
+			for _, process := range []string{"dead.1", "dea", "another"} { // no process of that name
+				must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.Release(t.Context(), tx, process) }))
+				if c, err = b.read(t.Context(), b.db, store); err != nil || c.ClaimedUntil == nil {
+					t.Fatalf("the claim was released with %q: %v", process, err)
+				}
+			}
+			must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.Release(t.Context(), tx, "dead") }))
+			_, err = b.Organizations(t.Context(), p, store)
+			if answered {
+				wantCode(t, err, stoa.SupabaseReconnect)
+				b.wantState(t, p, store, Reconnect, AnswerLost)
+				continue
+			}
+			must(t, err)
+			b.wantState(t, p, store, Connected, "")
+		}
+	})
+}
+
+// TestLeftWhileRefreshing: the owner ends the connection while new tokens are
+// on their way. Nothing brings it back, and the tokens are of no use.
+func TestLeftWhileRefreshing(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, b bench) {
+		p, store := b.connected(t)
+		b.outdate(t, store)
+		asked, release := b.sb.Delay(tokenCall)
+		done := make(chan error, 1)
+		go func() {
+			_, err := b.Organizations(t.Context(), p, store)
+			done <- err
+		}()
+		<-asked
+		must(t, b.Disconnect(t.Context(), p, store))
+		release()
+		wantCode(t, <-done, stoa.SupabaseNotConnected)
+		b.wantState(t, p, store, None, "")
+		if n := b.sb.Grants(); n != 0 {
+			t.Errorf("%d consents are in force at Supabase", n)
+		}
+	})
+}
+
+// TestCallerLeavesWhileRefreshing: a renewal that has begun is brought to an
+// end, whoever waits for it.
+func TestCallerLeavesWhileRefreshing(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, b bench) {
+		p, store := b.connected(t)
+		b.outdate(t, store)
+		asked, release := b.sb.Delay(tokenCall)
+		ctx, leave := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			_, _, err := b.token(ctx, store, 0)
+			done <- err
+		}()
+		<-asked
+		leave()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("who has left is told %v", err)
+		}
+		release()
+		b.Wait()
+		_, err := b.Organizations(t.Context(), p, store)
+		must(t, err)
+		if n := b.sb.Count(tokenCall); n != 2 {
+			t.Errorf("%d calls for tokens", n)
+		}
+	})
+}
+
+// TestTokensAreBound: tokens do not open in another store's row, nor under
+// another's key, and no secret is in the log.
+func TestTokensAreBound(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, b bench) {
+		_, one := b.connected(t)
+		p, other := b.connected(t)
+		token, _, err := b.token(t.Context(), one, 0)
+		must(t, err)
+		b.exec(t, `UPDATE supabase_connections SET tokens = (SELECT x.tokens FROM supabase_connections x WHERE x.store_id = $1) WHERE store_id = $2`, one, other)
+		if _, err := b.Organizations(t.Context(), p, other); !errors.Is(err, keyring.ErrTampered) {
+			t.Errorf("another store's tokens: %v", err)
+		}
+		must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return Destroy(t.Context(), tx, one) }))
+		if _, _, err := b.token(t.Context(), one, 0); stoa.CodeOf(err) != stoa.SupabaseNotConnected {
+			t.Errorf("after destruction: %v", err)
+		}
+		for _, secret := range []string{token.Reveal(), supabasetest.ClientSecret} {
+			if strings.Contains(b.logged.String(), secret) {
+				t.Errorf("logged: %s", b.logged)
+			}
+		}
+	})
+}

@@ -1,0 +1,153 @@
+package supabasetest_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/stoahq/stoa/internal/supabase/supabasetest"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// press sends what a button of the page sends, from a page of origin, or as curl
+// does.
+func press(t *testing.T, s *supabasetest.Server, path, origin string) (status int, text string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+path, nil)
+	must(t, err)
+	if origin != "" {
+		req.Header.Set("Origin", origin)
+	}
+	res, err := http.DefaultTransport.RoundTrip(req)
+	must(t, err)
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	must(t, err)
+	return res.StatusCode, string(body)
+}
+
+// The buttons do what the owner of a project does at Supabase, and refuse what
+// makes no sense. Another site's page presses none.
+func TestControls(t *testing.T) {
+	t.Parallel()
+	s := supabasetest.NewAPI(t, supabasetest.Options{Controls: true})
+	project, err := s.AddProject(t.Context(), s.Organization, "<Shop>")
+	must(t, err)
+	status := func() string { return s.Projects()[0].Status }
+	path := "/dev/projects/" + project.Ref + "/"
+	for _, step := range []struct {
+		path, origin string
+		answer       int
+		then         string
+	}{
+		{path + "resume", "", 409, "ACTIVE_HEALTHY"},
+		{path + "pause", "https://example.com", 403, "ACTIVE_HEALTHY"},
+		{path + "pause", s.URL, 303, "INACTIVE"},
+		{path + "pause", "", 409, "INACTIVE"},
+		{path + "resume", "", 303, "RESTORING"},
+		{"/dev/projects/abcdefghijklmnopqrst/pause", "", 404, "RESTORING"},
+		{path + "explode", "", 404, "RESTORING"},
+		{"/dev/revoke", "", 303, "RESTORING"},
+	} {
+		if answer, text := press(t, s, step.path, step.origin); answer != step.answer || text == "" || status() != step.then {
+			t.Errorf("%s: %d %s, and then %s", step.path, answer, text, status())
+		}
+	}
+	res, err := http.Get(s.URL + "/")
+	must(t, err)
+	defer res.Body.Close()
+	page, err := io.ReadAll(res.Body)
+	must(t, err)
+	for _, want := range []string{"&lt;Shop&gt;", path + "pause", path + "resume", path + "remove", "/dev/revoke"} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("no %s on the page: %s", want, page)
+		}
+	}
+	if strings.Contains(string(page), project.Password) {
+		t.Error("the page shows a password")
+	}
+	press(t, s, path+"remove", "")
+	if len(s.Projects()) > 0 {
+		t.Errorf("left: %+v", s.Projects())
+	}
+	plain := supabasetest.NewAPI(t, supabasetest.Options{})
+	if answer, _ := press(t, plain, "/dev/revoke", ""); answer != http.StatusNotFound {
+		t.Errorf("without controls: %d", answer)
+	}
+}
+
+// A stand-in that is started again with the folder of the one before knows its
+// projects, with what their databases hold, and its tokens, under the same
+// authority at the same ports.
+func TestState(t *testing.T) {
+	t.Parallel()
+	supabasetest.New(t, supabasetest.Options{}) // or skip
+	o := supabasetest.Options{
+		State: t.TempDir(), PostgresURL: os.Getenv(tenantdbtest.PostgresEnv),
+		SessionURL: os.Getenv(tenantdbtest.PgBouncerSessionEnv), TransactionURL: os.Getenv(tenantdbtest.PgBouncerEnv),
+	}
+	first, err := supabasetest.Start(t.Context(), o)
+	must(t, err)
+	project, err := first.AddProject(t.Context(), first.Organization, "Shop")
+	must(t, err)
+	client := connect(t, first)
+	rules := first.Rules()
+	query(t, first, project, `CREATE TABLE kept (n integer)`)
+	must(t, first.Close())
+
+	second, err := supabasetest.Start(t.Context(), o)
+	must(t, err)
+	if again := second.Projects(); len(again) != 1 || again[0] != project || second.Organization != first.Organization || !second.Restored {
+		t.Errorf("known again: %+v, were %+v", again, project)
+	}
+	if again := second.Rules(); again != rules {
+		t.Errorf("rules %+v, were %+v", again, rules)
+	}
+	query(t, second, project, `DROP TABLE kept`)
+	client.Server = second
+	client.get(t, "/v1/projects").want(t, http.StatusOK)
+	must(t, second.Close())
+
+	// On a server that has none of it the project's database is made anew.
+	tenantdbtest.Admin(t, credential.PostgreSQL, `DROP DATABASE supabase_`+project.Ref+` WITH (FORCE)`, `DROP ROLE postgres_`+project.Ref)
+	third, err := supabasetest.Start(t.Context(), o)
+	must(t, err)
+	t.Cleanup(func() {
+		must(t, third.Remove(context.Background(), project.Ref))
+		must(t, third.Close())
+	})
+	project.Empty = true
+	if again := third.Projects(); len(again) != 1 || again[0] != project {
+		t.Errorf("on another server: %+v", again)
+	}
+	query(t, third, project, `CREATE TABLE anew (n integer)`)
+	info, err := os.Stat(o.State + "/state.json")
+	must(t, err)
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("others may read the passwords: %v", info.Mode())
+	}
+}
+
+// query runs a statement in a project's database through the session pooler, as
+// its owner would.
+func query(t *testing.T, s *supabasetest.Server, p supabasetest.Project, statement string) {
+	t.Helper()
+	cfg, err := pgx.ParseConfig(s.ConnectionString(p.Ref, "postgres", p.Password, credential.SessionPooler))
+	must(t, err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(s.Rules().Roots))
+	cfg.TLSConfig, cfg.Fallbacks = &tls.Config{RootCAs: roots, ServerName: supabasetest.PoolerHost, MinVersion: tls.VersionTLS12}, nil
+	conn, err := pgx.ConnectConfig(t.Context(), cfg)
+	must(t, err)
+	defer conn.Close(t.Context()) //nolint:errcheck // nothing is pending
+	_, err = conn.Exec(t.Context(), statement)
+	must(t, err)
+}

@@ -1,0 +1,124 @@
+package tenantdb_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// unleased opens a new store's database, connected and with a mark on its
+// connection.
+func (h *testManager) unleased(t *testing.T, engine credential.EngineName) (stoa.StoreID, tenantdb.Registered, *tenantdb.DB) {
+	t.Helper()
+	store := h.store(t)
+	c := credential.ManagedSQLite(store)
+	if engine != credential.SQLite {
+		c = tenantdbtest.Create(t, engine)
+	}
+	h.save(t, store, c)
+	r, err := h.Read(t.Context(), h.master, store)
+	must(t, err)
+	db, err := h.OpenUnleased(r.Credentials)
+	must(t, err)
+	_, err = db.Migrate(t.Context())
+	must(t, err)
+	must(t, exec(t, db, `CREATE TEMPORARY TABLE here (n integer)`))
+	return store, r, db
+}
+
+// marked reports whether the lease has the connection that was marked.
+func marked(t *testing.T, l tenantdb.Lease) bool {
+	t.Helper()
+	var n int
+	return l.Get(t.Context(), &n, `SELECT count(*) FROM here`) == nil
+}
+
+// The first lease of an adopted database has the connection that is there;
+// the pool is closed, evicted and replaced as any other.
+func TestAdopt(t *testing.T) {
+	t.Parallel()
+	for _, engine := range tenantdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{})
+			store, r, db := h.unleased(t, engine)
+			h.Adopt(t.Context(), store, r, db)
+			first, second := h.lease(t, store), h.lease(t, store)
+			if !marked(t, first) || first.DB != second.DB {
+				t.Error("the first lease opened the database again")
+			}
+			if most := first.SQL().Stats().MaxOpenConnections; most != 8 {
+				t.Errorf("the pool may have %d connections", most)
+			}
+			must(t, h.Reconcile(t.Context())) // its credentials are the registry's
+			first.Release()
+			second.Release()
+			if !h.Has(store) || h.opened() != 1 || h.open() != 1 {
+				t.Errorf("%d pools were opened, %d are", h.opened(), h.open())
+			}
+			if engine != credential.SQLite {
+				if open, _ := h.Connections(r.Credentials); open != 1 {
+					t.Errorf("%d connections are counted", open)
+				}
+			}
+			h.save(t, store, r.Credentials) // as after a rotation
+			next := h.lease(t, store)
+			defer next.Release()
+			if marked(t, next) {
+				t.Error("the pool outlives its credentials")
+			}
+			eventually(t, func() bool { return h.open() == 1 })
+		})
+	}
+}
+
+// What is of no use is closed: where callers were faster, where no connection
+// was made, where no more files may be open, and when the manager is closed.
+func TestAdoptInVain(t *testing.T) {
+	t.Parallel()
+	for _, engine := range tenantdbtest.Engines() {
+		for _, files := range []int{1, 2} {
+			t.Run(fmt.Sprint(engine, files), func(t *testing.T) {
+				t.Parallel()
+				h := setup(t, tenantdb.Options{MaxEmbedded: files})
+				store, r, db := h.unleased(t, engine)
+				fast := h.lease(t, store)
+				soon, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+				defer cancel()
+				h.Adopt(soon, store, r, db)
+				if marked(t, fast) || isOpen(db.SQL()) {
+					t.Error("it takes the place of a pool that is leased")
+				}
+				fast.Release()
+				h.Forget(store)
+				// Nothing of the limit is lost: there is room for as many as before.
+				for range files {
+					l := h.lease(t, h.embedded(t))
+					defer l.Release()
+				}
+				bare, err := h.OpenUnleased(r.Credentials)
+				must(t, err)
+				h.Adopt(soon, store, r, bare)
+				if h.Has(store) || isOpen(bare.SQL()) {
+					t.Error("a pool without a connection is kept")
+				}
+			})
+		}
+		t.Run(string(engine)+" closed", func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{})
+			store, r, db := h.unleased(t, engine)
+			must(t, h.Close(t.Context()))
+			h.Adopt(t.Context(), store, r, db)
+			if isOpen(db.SQL()) {
+				t.Error("a closed manager keeps it")
+			}
+		})
+	}
+}

@@ -1,0 +1,231 @@
+package tenantdb_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stoahq/stoa/internal/tenantdb"
+)
+
+func always() time.Duration { return 0 }
+
+// queue starts n callers one after the other. Each reports its number when it has
+// a slot.
+func queue(ctx context.Context, l tenantdb.ConcurrencyLimiter, n int) <-chan int {
+	inside := make(chan int, n)
+	for i := range n {
+		go func() {
+			if l.Acquire(ctx) == nil {
+				inside <- i
+			}
+		}()
+		synctest.Wait()
+	}
+	return inside
+}
+
+func TestConcurrencyLimiterServesInOrder(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		l := tenantdb.NewConcurrencyLimiter(8, always)
+		must(t, l.Acquire(t.Context()))
+		inside := queue(t.Context(), l, 3)
+		if l.Waiting() != 3 || l.Slots() != 1 {
+			t.Fatalf("%d wait for %d slots", l.Waiting(), l.Slots())
+		}
+		for want := range 3 {
+			l.Release()
+			if got := <-inside; got != want {
+				t.Errorf("caller %d before caller %d", got, want)
+			}
+		}
+		l.Release()
+		if took := time.Since(start); took != 0 {
+			t.Errorf("a free slot was given away after %v", took)
+		}
+	})
+}
+
+func TestConcurrencyLimiterGrowsForWaiters(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := tenantdb.NewConcurrencyLimiter(3, always)
+		must(t, l.Acquire(t.Context()))
+		start := time.Now()
+		inside := queue(t.Context(), l, 5)
+		for range 2 {
+			<-inside
+		}
+		if took := time.Since(start); took > 3*tenantdb.GrowAfter {
+			t.Errorf("three slots after %v", took)
+		}
+		<-time.After(time.Second) // of the bubble
+		if l.Slots() != 3 || l.Waiting() != 3 {
+			t.Errorf("%d slots, %d wait; the limit is 3", l.Slots(), l.Waiting())
+		}
+		for range 6 {
+			l.Release()
+		}
+		l.Shrink() // three were needed since the last time
+		if l.Slots() != 3 {
+			t.Errorf("%d slots right after a rush", l.Slots())
+		}
+		l.Shrink()
+		if l.Slots() != 1 {
+			t.Errorf("%d slots after a time without a rush", l.Slots())
+		}
+	})
+}
+
+// A crowd now and then that is soon served costs no connection: a busy
+// machine looks like that.
+func TestConcurrencyLimiterDoesNotGrowForShortWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		l := tenantdb.NewConcurrencyLimiter(8, always)
+		for range 20 {
+			must(t, l.Acquire(t.Context()))
+			inside := queue(t.Context(), l, 1)
+			<-time.After(tenantdb.GrowAfter - time.Millisecond) // of the bubble
+			l.Release()
+			<-inside
+			l.Release()
+		}
+		if l.Slots() != 1 {
+			t.Errorf("%d slots", l.Slots())
+		}
+	})
+}
+
+// A store that somebody always waits for gets more, however short each wait.
+func TestConcurrencyLimiterGrowsForConstantQueue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		l := tenantdb.NewConcurrencyLimiter(2, always)
+		var callers sync.WaitGroup
+		for range 5 {
+			callers.Go(func() {
+				for ctx.Err() == nil && l.Acquire(ctx) == nil {
+					<-time.After(2 * time.Millisecond) // of the bubble
+					l.Release()
+				}
+			})
+		}
+		<-time.After(2 * tenantdb.GrowAfter) // of the bubble
+		cancel()
+		callers.Wait()
+		if l.Slots() != 2 {
+			t.Errorf("%d slots", l.Slots())
+		}
+	})
+}
+
+// While the first connection is still being made, a second would not be
+// there sooner.
+func TestConcurrencyLimiterDoesNotGrowWhileConnecting(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var connected atomic.Bool
+		var asked atomic.Int32
+		l := tenantdb.NewConcurrencyLimiter(8, func() time.Duration {
+			asked.Add(1)
+			if connected.Load() {
+				return 0
+			}
+			return tenantdb.SafetyNet
+		})
+		must(t, l.Acquire(t.Context()))
+		inside := queue(t.Context(), l, 1)
+		<-time.After(time.Second) // of the bubble
+		if l.Slots() != 1 || asked.Load() != 1 {
+			t.Errorf("%d slots, the pool was asked %d times", l.Slots(), asked.Load())
+		}
+		connected.Store(true)
+		before := time.Now()
+		l.ConnectionBegun()
+		<-inside
+		if took := time.Since(before); took != 0 {
+			t.Errorf("a slot %v after the notification", took)
+		}
+	})
+}
+
+// The limiter asks the pool again at the moment that the pool names, and not
+// before.
+func TestConcurrencyLimiterGrowsWhenConnectionSettles(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var asked atomic.Int32
+		l := tenantdb.NewConcurrencyLimiter(8, func() time.Duration {
+			asked.Add(1)
+			return max(0, 200*time.Millisecond-time.Since(start))
+		})
+		must(t, l.Acquire(t.Context()))
+		<-queue(t.Context(), l, 1)
+		if took := time.Since(start); took != 200*time.Millisecond || asked.Load() != 2 {
+			t.Errorf("a slot after %v, the pool was asked %d times", took, asked.Load())
+		}
+	})
+}
+
+func TestConcurrencyLimiterLimitsItsQueue(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		l := tenantdb.NewConcurrencyLimiter(1, always)
+		must(t, l.Acquire(ctx))
+		queue(ctx, l, tenantdb.QueuePerConn)
+		if err := l.Acquire(ctx); !errors.Is(err, tenantdb.ErrQueueFull) {
+			t.Errorf("got %v", err)
+		}
+		cancel()
+		synctest.Wait()
+		if l.Waiting() != 0 {
+			t.Errorf("%d wait who have given up", l.Waiting())
+		}
+		l.Release()
+		must(t, l.Acquire(t.Context()))
+	})
+}
+
+// Whoever gives up when, no slot is lost and none is given away twice.
+func TestConcurrencyLimiterUnderStress(t *testing.T) {
+	t.Parallel()
+	const limit = 4
+	l := tenantdb.NewConcurrencyLimiter(limit, always)
+	var inside, most atomic.Int32
+	var callers sync.WaitGroup
+	for range 64 {
+		callers.Go(func() {
+			for range 200 {
+				ctx, cancel := context.WithTimeout(t.Context(), rand.N(2*time.Millisecond))
+				if l.Acquire(ctx) == nil {
+					n := inside.Add(1)
+					for seen := most.Load(); n > seen && !most.CompareAndSwap(seen, n); seen = most.Load() {
+					}
+					inside.Add(-1)
+					l.Release()
+				}
+				cancel()
+			}
+		})
+	}
+	callers.Wait()
+	if n := most.Load(); n > limit {
+		t.Errorf("%d inside at once", n)
+	}
+	for range l.Slots() { // each slot can still be had
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		must(t, l.Acquire(ctx))
+		cancel()
+	}
+}

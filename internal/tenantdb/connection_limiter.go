@@ -1,0 +1,236 @@
+package tenantdb
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/stoahq/stoa/internal/tenantdb/dial"
+)
+
+// errNoConnection means that no connection to the server became free in time.
+var errNoConnection = errors.New("tenantdb: every connection to this database server is in use")
+
+// connectionLimiter limits the connections to each database server, whatever
+// number of stores lives there. A connection counts from before the dial until
+// the server has closed its end. It is safe for concurrent use.
+type connectionLimiter struct {
+	limit int
+	// reclaim closes idle connections of one store on server and reports whether
+	// it found any.
+	reclaim func(server string) bool
+
+	spareFiles func() // see Options; nil does nothing
+
+	mu      sync.Mutex
+	servers map[string]*serverConnections
+	closing int        // connections closed by Stoa and not yet by their server
+	closed  *sync.Cond // signalled when there are none
+
+	waiting            atomic.Int64 // length of all queues together
+	dials, failedDials atomic.Uint64
+}
+
+// serverConnections are the connections to one server.
+type serverConnections struct {
+	open       int
+	closing    int           // of these, closed by Stoa and not yet by the server
+	reclaiming bool          // a goroutine makes room for the waiters
+	changed    chan struct{} // wakes that goroutine; holds one signal
+	queue      list.List     // of chan struct{}, closed when its owner has a connection
+}
+
+func newConnectionLimiter(limit int, reclaim func(server string) bool) *connectionLimiter {
+	l := &connectionLimiter{limit: limit, reclaim: reclaim, servers: map[string]*serverConnections{}}
+	l.closed = sync.NewCond(&l.mu)
+	return l
+}
+
+// dial returns a dial function that counts the connections that next makes to
+// server, and their memory in the account.
+func (l *connectionLimiter) dial(server string, a account, next dial.DialFunc) dial.DialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if err := l.acquire(ctx, server); err != nil {
+			return nil, err
+		}
+		l.dials.Add(1)
+		conn, err := next(ctx, network, address)
+		for try := 1; isExhausted(err) && try < fileTries && l.spareFiles != nil; try++ {
+			l.spareFiles()
+			if pause(ctx, filePause) != nil {
+				break
+			}
+			conn, err = next(ctx, network, address)
+		}
+		if err != nil {
+			l.failedDials.Add(1)
+			l.release(server)
+			return nil, err
+		}
+		return &countedConn{Conn: conn, limiter: l, server: server, account: a}, nil
+	}
+}
+
+// acquire waits for the right to one connection until ctx is done. Waiters are
+// served in their order.
+func (l *connectionLimiter) acquire(ctx context.Context, server string) error {
+	l.mu.Lock()
+	s := l.servers[server]
+	if s == nil {
+		s = &serverConnections{changed: make(chan struct{}, 1)}
+		l.servers[server] = s
+	}
+	if s.open < l.limit && s.queue.Len() == 0 {
+		s.open++
+		l.mu.Unlock()
+		return nil
+	}
+	acquired := make(chan struct{})
+	place := s.queue.PushBack(acquired)
+	l.waiting.Add(1)
+	if !s.reclaiming {
+		s.reclaiming = true
+		go l.reclaimForWaiters(server, s)
+	} else {
+		s.signal()
+	}
+	l.mu.Unlock()
+	select {
+	case <-acquired:
+		return nil
+	case <-ctx.Done():
+		l.abandon(server, s, acquired, place)
+		return errors.Join(errNoConnection, ctx.Err())
+	}
+}
+
+// abandon removes a waiter. A connection that it was given meanwhile goes to the
+// next.
+func (l *connectionLimiter) abandon(server string, s *serverConnections, acquired chan struct{}, place *list.Element) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-acquired:
+		l.handOver(server, s)
+	default:
+		s.queue.Remove(place)
+		l.waiting.Add(-1)
+		s.signal()
+	}
+}
+
+// reclaimForWaiters makes room on a server while callers wait for it: at once,
+// and each time that a connection may have become idle. One goroutine does so for
+// each server, so that no more connections are closed than waiters need and a
+// server that is slow to close one delays no other server's callers.
+func (l *connectionLimiter) reclaimForWaiters(server string, s *serverConnections) {
+	check := time.NewTicker(safetyNet)
+	defer check.Stop()
+	for {
+		for l.needsRoom(s) && l.reclaim(server) {
+		}
+		select {
+		case <-s.changed:
+		case <-check.C:
+		}
+		l.mu.Lock()
+		if s.queue.Len() == 0 {
+			s.reclaiming = false
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+	}
+}
+
+// needsRoom reports whether more callers wait than connections are closing.
+func (l *connectionLimiter) needsRoom(s *serverConnections) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return s.closing < s.queue.Len()
+}
+
+// signal wakes the goroutine that makes room, if there is one.
+func (s *serverConnections) signal() {
+	select {
+	case s.changed <- struct{}{}:
+	default: // it has a signal already
+	}
+}
+
+// idle notifies the limiter that a connection to server may have become idle,
+// so that it can be reclaimed for a waiter. It is cheap while nobody waits.
+func (l *connectionLimiter) idle(server string) {
+	if l.waiting.Load() == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.servers[server]; s != nil && s.queue.Len() > 0 {
+		s.signal()
+	}
+}
+
+// release ends the count of a connection that was never made.
+func (l *connectionLimiter) release(server string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.handOver(server, l.servers[server])
+}
+
+// markClosing notes that Stoa has closed its end of a connection.
+func (l *connectionLimiter) markClosing(server string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.servers[server].closing++
+	l.closing++
+}
+
+// markClosed notes that the server has closed its end too. Another connection can
+// take the place.
+func (l *connectionLimiter) markClosed(server string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.servers[server]
+	s.closing--
+	l.handOver(server, s)
+	if l.closing--; l.closing == 0 {
+		l.closed.Broadcast()
+	}
+}
+
+// waitClosed waits until no connection is closing.
+func (l *connectionLimiter) waitClosed() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.closing > 0 {
+		l.closed.Wait()
+	}
+}
+
+// handOver gives the right to a connection to the first waiter.
+func (l *connectionLimiter) handOver(server string, s *serverConnections) {
+	if first := s.queue.Front(); first != nil {
+		close(s.queue.Remove(first).(chan struct{}))
+		l.waiting.Add(-1)
+		s.signal()
+		return
+	}
+	if s.open--; s.open == 0 {
+		delete(l.servers, server)
+	}
+}
+
+// active returns how many connections to server are open and not closing.
+func (l *connectionLimiter) active(server string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.servers[server]; s != nil {
+		return s.open - s.closing
+	}
+	return 0
+}

@@ -1,0 +1,427 @@
+package tenantdb_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// fleet registers n stores with a database each on the engine's one server.
+func (h *testManager) fleet(t testing.TB, engine credential.EngineName, n int) (stores []stoa.StoreID, databases []credential.Credentials) {
+	t.Helper()
+	for range n {
+		store, c := h.store(t), tenantdbtest.Create(t, engine)
+		h.save(t, store, c)
+		stores, databases = append(stores, store), append(databases, c)
+	}
+	return stores, databases
+}
+
+// census asks PostgreSQL itself how many connections the databases have.
+// MariaDB lists a connection for a moment longer than it has it, so there the
+// manager's own count must do.
+func census(t *testing.T, h *testManager, databases []credential.Credentials) func() int {
+	t.Helper()
+	if databases[0].Engine == credential.MySQL {
+		return func() int { n, _ := h.Connections(databases[0]); return n }
+	}
+	server := tenantdbtest.Postgres(t)
+	var names []string
+	for _, c := range databases {
+		names = append(names, "'"+c.Database+"'")
+	}
+	query := `SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'
+		AND datname IN (` + strings.Join(names, ", ") + `)`
+	return func() (n int) {
+		t.Helper()
+		must(t, server.QueryRowContext(t.Context(), query).Scan(&n))
+		return n
+	}
+}
+
+// More stores than connections, used by many at once: nobody meets an error
+// and the server never has more than the limit. A limit that
+// is enforced later would be seen here.
+func TestConnectionLimit(t *testing.T) {
+	t.Parallel()
+	const limit = 4
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{ConnsPerServer: limit, WaitTimeout: time.Minute, OpenTimeout: time.Minute, StatementTimeout: time.Minute})
+			stores, databases := h.fleet(t, engine, 10)
+			count := census(t, h, databases)
+			var workers sync.WaitGroup
+			for w := range 8 {
+				workers.Go(func() {
+					for i := range 6 {
+						l, err := h.Acquire(t.Context(), stores[(w+i*3)%len(stores)])
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						works(t, l)
+						l.Release()
+					}
+				})
+			}
+			done := make(chan struct{})
+			go func() { defer close(done); workers.Wait() }()
+			samples := 0
+			for ; ; samples++ {
+				if n := count(); n > limit {
+					t.Errorf("%d connections on the server, the limit is %d", n, limit)
+				}
+				select {
+				case <-done:
+					if samples < 3 {
+						t.Errorf("only %d samples", samples)
+					}
+					if n, _ := h.Connections(databases[0]); n == 0 || n > limit {
+						t.Errorf("%d connections counted", n)
+					}
+					must(t, h.Close(t.Context()))
+					if n, waiting := h.Connections(databases[0]); n+waiting != 0 || count() != 0 {
+						t.Errorf("%d connections are left, %d wait", n, waiting)
+					}
+					return
+				case <-time.After(5 * time.Millisecond): // between samples
+				}
+			}
+		})
+	}
+}
+
+// hold keeps n connections to the store busy until the returned function is
+// called.
+func hold(t *testing.T, l tenantdb.Lease) (release func()) {
+	t.Helper()
+	inside, end, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- l.Tx(context.WithoutCancel(t.Context()), func(tx *tenantdb.Tx) error {
+			var one int
+			if err := tx.Get(context.WithoutCancel(t.Context()), &one, `SELECT 1`); err != nil {
+				return err
+			}
+			close(inside)
+			<-end
+			return nil
+		})
+	}()
+	select {
+	case <-inside:
+	case err := <-done:
+		t.Fatal(err)
+	}
+	return func() {
+		close(end)
+		must(t, <-done)
+		l.Release()
+	}
+}
+
+// While every connection is at work a caller waits until its deadline, which
+// says nothing against its own store; then it has its turn.
+func TestWaitForConnectionInUse(t *testing.T) {
+	t.Parallel()
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{ConnsPerServer: 2, OpenTimeout: time.Minute, WaitTimeout: time.Minute, StatementTimeout: time.Minute})
+			stores, databases := h.fleet(t, engine, 3)
+			first, second := hold(t, h.lease(t, stores[0])), hold(t, h.lease(t, stores[1]))
+			for range tenantdb.TripAfter + 1 {
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+				_, err := h.Acquire(ctx, stores[2])
+				checkUnavailable(t, err)
+				cancel()
+			}
+			waiting := h.come(t, 1, t.Context(), stores[2])
+			eventually(t, func() bool { _, n := h.Connections(databases[2]); return n == 1 })
+			first()
+			r := <-waiting
+			must(t, r.err)
+			works(t, r.Lease)
+			r.Release()
+			second()
+		})
+	}
+}
+
+// What a store's rush needed is taken back for another store, though the
+// first is still leased.
+func TestReclaimIdleConnectionsOfLeasedStore(t *testing.T) {
+	t.Parallel()
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{ConnsPerServer: 3, ConnsPerStore: 3})
+			stores, databases := h.fleet(t, engine, 2)
+			busy := h.lease(t, stores[0])
+			var releases []func()
+			for range 3 {
+				releases = append(releases, hold(t, h.lease(t, stores[0])))
+			}
+			for _, release := range releases {
+				release()
+			}
+			if n, _ := h.Connections(databases[0]); n != 3 {
+				t.Fatalf("%d connections after a rush of 3", n)
+			}
+			l := h.lease(t, stores[1])
+			works(t, l)
+			works(t, busy)
+			l.Release()
+			busy.Release()
+		})
+	}
+}
+
+// A dial that fails gives its right back.
+func TestFailedDialReleasesItsConnection(t *testing.T) {
+	t.Parallel()
+	h := setup(t, tenantdb.Options{ConnsPerServer: 2, Cooldown: time.Millisecond})
+	store, c := h.store(t), tenantdbtest.Create(t, servers()[0])
+	way := newLink(t, c)
+	c.Port = way.port
+	h.save(t, store, c)
+	way.cut()
+	for range 10 {
+		_, err := h.Acquire(t.Context(), store)
+		checkUnavailable(t, err)
+	}
+	if n, waiting := h.Connections(c); n+waiting != 0 {
+		t.Errorf("%d connections counted, %d wait", n, waiting)
+	}
+	way.mend(t)
+	eventually(t, func() bool {
+		l, err := h.Acquire(t.Context(), store)
+		if err == nil {
+			works(t, l)
+			l.Release()
+		}
+		return err == nil
+	})
+}
+
+// A server that never hangs up cannot use up the limit for ever, and closing
+// does not wait for it.
+func TestServerNeverClosesConnection(t *testing.T) {
+	t.Parallel()
+	h := setup(t, tenantdb.Options{ConnsPerServer: 2})
+	end := make(chan struct{})
+	t.Cleanup(func() { close(end) })
+	c := at(t, credential.PostgreSQL, credential.TLSDisable, func(conn net.Conn) {
+		_, _ = conn.Write([]byte("E")) // and no more
+		<-end
+	})
+	for range 3 {
+		db, err := h.OpenUnleased(c)
+		must(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		if err := db.Ping(ctx); err == nil {
+			t.Error("connected")
+		}
+		cancel()
+		must(t, db.Close())
+	}
+	eventually(t, func() bool { n, _ := h.Connections(c); return n == 0 })
+}
+
+// A merchant's server may answer without end; the platform's memory does not
+// follow.
+func TestEndlessAnswer(t *testing.T) {
+	t.Parallel()
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{StatementTimeout: time.Minute})
+			stores, databases := h.fleet(t, engine, 1)
+			query := fmt.Sprintf(`SELECT repeat('x', 1000000) AS x FROM generate_series(1, %d)`, 2*tenantdb.MaxAnswer/1_000_000)
+			if engine == credential.MySQL {
+				query = `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 150) SELECT repeat('x', 1000000) AS x FROM n`
+			}
+			l := h.lease(t, stores[0])
+			defer l.Release()
+			var rows []struct {
+				X string `max:"1000000"`
+			}
+			err := l.Select(t.Context(), &rows, query)
+			if !errors.Is(err, tenantdb.ErrAnswerTooLong) {
+				t.Errorf("%d rows were read: %v", len(rows), err)
+			}
+			works(t, l)
+			eventually(t, func() bool { n, _ := h.Connections(databases[0]); return n == 1 })
+		})
+	}
+}
+
+// Long statements end at their deadline, and the connection with them.
+func TestStatementDeadline(t *testing.T) {
+	t.Parallel()
+	for engine, query := range map[credential.EngineName]string{
+		credential.PostgreSQL: `SELECT 1 FROM pg_sleep(100)`, credential.MySQL: `SELECT SLEEP(100)`,
+	} {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{StatementTimeout: time.Second})
+			stores, _ := h.fleet(t, engine, 1)
+			l := h.lease(t, stores[0])
+			defer l.Release()
+			var n int
+			err := l.Get(t.Context(), &n, query)
+			checkUnavailable(t, err)
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+			works(t, l)
+		})
+	}
+}
+
+// A server that is slow to let a connection go holds up who waits for it, and
+// nobody who waits for another.
+func TestSlowReclaimDelaysNoOtherServer(t *testing.T) {
+	t.Parallel()
+	slow, release := make(chan struct{}), make(chan struct{})
+	var l tenantdb.ConnectionLimiter
+	l = tenantdb.NewConnectionLimiter(1, func(server string) bool {
+		if server == "slow" {
+			close(slow)
+			<-release
+			return false
+		}
+		l.Release(server) // as an idle connection that was closed
+		return true
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	must(t, l.Acquire(ctx, "slow"))
+	must(t, l.Acquire(ctx, "other"))
+	served := make(chan error, 1)
+	go func() { served <- l.Acquire(ctx, "slow") }()
+	<-slow
+	must(t, l.Acquire(ctx, "other"))
+	l.Release("slow")
+	close(release)
+	must(t, <-served)
+}
+
+// A waiter is served at once when a connection becomes idle, without a poll.
+func TestIdleConnectionWakesWaiter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var l tenantdb.ConnectionLimiter
+		var idle atomic.Bool
+		var searches atomic.Int32
+		l = tenantdb.NewConnectionLimiter(1, func(server string) bool {
+			searches.Add(1)
+			found := idle.Swap(false)
+			if found {
+				l.Release(server)
+			}
+			return found
+		})
+		must(t, l.Acquire(t.Context(), "server"))
+		start, served := time.Now(), make(chan error, 1)
+		go func() { served <- l.Acquire(t.Context(), "server") }()
+		synctest.Wait()
+		<-time.After(tenantdb.SafetyNet / 2) // of the bubble
+		if n := searches.Load(); n != 1 {
+			t.Errorf("%d searches while nothing changed", n)
+		}
+		idle.Store(true)
+		l.Idle("server")
+		must(t, <-served)
+		if took := time.Since(start); took != tenantdb.SafetyNet/2 {
+			t.Errorf("served after %v", took)
+		}
+		l.Release("server")
+	})
+}
+
+// A lost notification delays a waiter by the safety net's interval.
+func TestSafetyNetServesWaiter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var l tenantdb.ConnectionLimiter
+		var idle atomic.Bool
+		l = tenantdb.NewConnectionLimiter(1, func(server string) bool {
+			found := idle.Swap(false)
+			if found {
+				l.Release(server)
+			}
+			return found
+		})
+		must(t, l.Acquire(t.Context(), "server"))
+		start, served := time.Now(), make(chan error, 1)
+		go func() { served <- l.Acquire(t.Context(), "server") }()
+		synctest.Wait()
+		idle.Store(true)
+		must(t, <-served)
+		if took := time.Since(start); took != tenantdb.SafetyNet {
+			t.Errorf("served after %v", took)
+		}
+		l.Release("server")
+	})
+}
+
+// Waiters who give up at any moment lose no connection and are given none twice.
+func TestConnectionLimiterUnderStress(t *testing.T) {
+	t.Parallel()
+	const limit = 3
+	var spare atomic.Int32 // connections that are open and unused
+	var l tenantdb.ConnectionLimiter
+	l = tenantdb.NewConnectionLimiter(limit, func(server string) bool {
+		for n := spare.Load(); n > 0; n = spare.Load() {
+			if spare.CompareAndSwap(n, n-1) {
+				l.Release(server)
+				return true
+			}
+		}
+		return false
+	})
+	var inUse, most atomic.Int32
+	var callers sync.WaitGroup
+	for range 32 {
+		callers.Go(func() {
+			for range 200 {
+				ctx, cancel := context.WithTimeout(t.Context(), rand.N(2*time.Millisecond))
+				if l.Acquire(ctx, "server") == nil {
+					n := inUse.Add(1)
+					for seen := most.Load(); n > seen && !most.CompareAndSwap(seen, n); seen = most.Load() {
+					}
+					inUse.Add(-1)
+					spare.Add(1)
+					l.Idle("server")
+				}
+				cancel()
+			}
+		})
+	}
+	callers.Wait()
+	if n := most.Load(); n > limit || n == 0 {
+		t.Errorf("%d connections in use at once, the limit is %d", n, limit)
+	}
+	if n := l.Waiting(); n != 0 {
+		t.Errorf("%d callers wait", n)
+	}
+	for range limit { // each can still be had
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		must(t, l.Acquire(ctx, "server"))
+		cancel()
+	}
+}

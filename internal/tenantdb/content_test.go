@@ -1,0 +1,170 @@
+package tenantdb_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/ratelimit"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// TestUnusableContent: what cannot be used is refused where rows are read, in
+// every way of reading, and the next read works.
+func TestUnusableContent(t *testing.T) {
+	t.Parallel()
+	type row struct {
+		Text  string     `db:"t" max:"3"`
+		Maybe *string    `db:"m" max:"3"`
+		Time  *time.Time `db:"at"`
+		Float float64    `db:"f"`
+	}
+	good := "SELECT 'abc' AS t, NULL AS m, NULL AS at, 1.5e0 AS f"
+	onPostgres := []credential.EngineName{credential.PostgreSQL, credential.Supabase}
+	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
+		for name, c := range map[string]struct {
+			query string
+			bad   bool
+			on    []credential.EngineName // none: all
+		}{
+			"good":                   {query: good},
+			"characters, not bytes":  {query: "SELECT 'äöü' AS t, '漢字漢' AS m, NULL AS at, 0e0 AS f"},
+			"long text":              {query: "SELECT 'abcd' AS t, NULL AS m, NULL AS at, 0e0 AS f", bad: true},
+			"long text in a pointer": {query: "SELECT '' AS t, 'abcd' AS m, NULL AS at, 0e0 AS f", bad: true},
+			"NULL":                   {query: "SELECT NULL AS t, NULL AS m, NULL AS at, 0e0 AS f", bad: true},
+			"text for a number":      {query: "SELECT '' AS t, NULL AS m, NULL AS at, 'x' AS f", bad: true},
+			"another column":         {query: "SELECT '' AS t, NULL AS m, NULL AS at, 0e0 AS f, 1 AS other", bad: true},
+			"NaN":                    {query: "SELECT '' AS t, NULL AS m, NULL AS at, 'NaN'::float8 AS f", bad: true, on: onPostgres},
+			"infinite":               {query: "SELECT '' AS t, NULL AS m, NULL AS at, '-inf'::float8 AS f", bad: true, on: onPostgres},
+			"year 9999":              {query: "SELECT '' AS t, NULL AS m, '9999-12-31 23:59:59+00'::timestamptz AS at, 0e0 AS f", on: onPostgres},
+			"year 1":                 {query: "SELECT '' AS t, NULL AS m, '0001-01-02 00:00:00+00'::timestamptz AS at, 0e0 AS f", on: onPostgres},
+			"year 10000":             {query: "SELECT '' AS t, NULL AS m, '10000-01-01 00:00:00+00'::timestamptz AS at, 0e0 AS f", bad: true, on: onPostgres},
+			"year 0":                 {query: "SELECT '' AS t, NULL AS m, '0001-12-31 23:59:59+00 BC'::timestamptz AS at, 0e0 AS f", bad: true, on: onPostgres},
+			"infinity":               {query: "SELECT '' AS t, NULL AS m, 'infinity'::timestamptz AS at, 0e0 AS f", bad: true, on: onPostgres},
+		} {
+			if c.on != nil && (db.Engine != credential.PostgreSQL) {
+				continue
+			}
+			var one row
+			var many []row
+			for how, err := range map[string]error{
+				"Get":       db.Get(t.Context(), &one, c.query),
+				"Select":    db.Select(t.Context(), &many, c.query),
+				"Tx.Get":    db.Tx(t.Context(), func(tx *tenantdb.Tx) error { return tx.Get(t.Context(), &one, c.query) }),
+				"Tx.Select": db.Tx(t.Context(), func(tx *tenantdb.Tx) error { return tx.Select(t.Context(), &many, c.query) }),
+			} {
+				if bad := stoa.CodeOf(err) == stoa.DatabaseContentInvalid; bad != c.bad || !bad && err != nil {
+					t.Errorf("%s, %s: %v", name, how, err)
+				}
+			}
+			must(t, db.Get(t.Context(), &one, good))
+		}
+		var rows []int
+		query := `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100001) SELECT i FROM n`
+		if db.Engine == credential.MySQL {
+			query = `SELECT 1 FROM information_schema.columns a, information_schema.columns b LIMIT 100001`
+		}
+		if err := db.Select(t.Context(), &rows, query); stoa.CodeOf(err) != stoa.DatabaseContentInvalid {
+			t.Errorf("%d rows are read: %v", len(rows), err)
+		}
+		var text string
+		if err := db.Get(t.Context(), &text, `SELECT 'a'`); err != nil || text != "a" {
+			t.Errorf("%q, %v", text, err)
+		}
+		if err := db.Get(t.Context(), &text, `SELECT 'a' WHERE 1 = 0`); !errors.Is(err, tenantdb.ErrNotFound) {
+			t.Errorf("nothing found is %v", err)
+		}
+	})
+}
+
+// TestContentIsNoFailure: a store whose content is unusable, or whose tables
+// were changed, stays open: its other reads and its owner's repairs work.
+func TestContentIsNoFailure(t *testing.T) {
+	t.Parallel()
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{})
+			stores, _ := h.fleet(t, engine, 1)
+			l := h.lease(t, stores[0])
+			defer l.Release()
+			var n int
+			var text string
+			for range 2 * tenantdb.TripAfter {
+				for _, err := range []error{
+					l.Get(t.Context(), &n, `SELECT 'x'`),
+					l.Get(t.Context(), &text, `SELECT repeat('x', 256)`),
+					l.Get(t.Context(), &n, `SELECT 1 FROM no_such_table`),
+					l.Get(t.Context(), &n, `SELECT no_such_function(1)`),
+				} {
+					checkUnavailable(t, err)
+					if code := tenantdb.HealthCode(err); code != stoa.DatabaseContentInvalid {
+						t.Errorf("the code is %s: %v", code, err)
+					}
+				}
+			}
+			works(t, l)
+		})
+	}
+}
+
+// TestAnswersCountAsMemory: what a server has sent of an answer counts against
+// its store's share while the rest is waited for, and what was read counts
+// until the request ends. A store without room is no failing database.
+func TestAnswersCountAsMemory(t *testing.T) {
+	t.Parallel()
+	const (
+		begun = `SELECT repeat('x', 200) FROM generate_series(1, 5000) UNION ALL SELECT 'y' FROM pg_sleep(60)` // 1 MB, then nothing
+		whole = `SELECT repeat('x', 200) FROM generate_series(1, 5000)`
+	)
+	for _, engine := range tenantdbtest.Engines() {
+		if engine != credential.PostgreSQL {
+			continue // it sends rows as it makes them
+		}
+		h, memory := setupMemory(t, 8<<20, 4<<20)
+		stores, _ := h.fleet(t, engine, 1)
+		l := h.lease(t, stores[0])
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			var rows []string
+			done <- l.Select(ctx, &rows, begun)
+		}()
+		eventually(t, func() bool { return memory.Stats().Used > 1_000_000 })
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("the cancelled read ends with %v", err)
+		}
+		eventually(t, func() bool { return memory.Stats().Used == 0 })
+
+		ctx, held := memory.Reserve(t.Context())
+		var rows []string
+		must(t, l.Select(ctx, &rows, whole))
+		if used := memory.Stats().Used; used < 1_000_000 {
+			t.Errorf("%d bytes of an answer that was read are counted", used)
+		}
+		for range 2 * tenantdb.TripAfter {
+			err := l.Select(ctx, &rows, whole+` UNION ALL `+whole+` UNION ALL `+whole)
+			checkUnavailable(t, err)
+			if !tenantdb.IsBusy(err) {
+				t.Errorf("above its share: %v", err)
+			}
+		}
+		held.Release()
+		if used := memory.Stats().Used; used != 0 {
+			t.Errorf("%d bytes are held by nobody", used)
+		}
+		works(t, l)
+		l.Release()
+	}
+}
+
+func setupMemory(t *testing.T, total, share int64) (*testManager, *ratelimit.ByteBudget) {
+	t.Helper()
+	memory := ratelimit.NewByteBudget(total, share)
+	return setup(t, tenantdb.Options{Memory: memory, StatementTimeout: time.Minute}), memory
+}

@@ -1,0 +1,103 @@
+package credential
+
+import (
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+var (
+	schemePattern  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
+	commandPattern = regexp.MustCompile(`^(?:(?:export\s+)?[A-Z][A-Z0-9_]*=(?:'[^']*'|"[^"]*"|[^\s'"])*\s*(?:;|&&)?\s+)*(?:\S*/)?(?:psql|pgcli|mysql|mysqlsh|mariadb|mycli)(?:\.exe)?\s`)
+	goDSNPattern   = regexp.MustCompile(`^[^\s=]*@tcp\([^()]*\)/`)
+
+	// assignment is a variable or a label in front of a connection string:
+	// DATABASE_URL=, export DATABASE_URL=, "url":, spring.datasource.url=.
+	assignment = regexp.MustCompile(`^(?i:export\s+|set\s+|env\s+|const\s+|let\s+|var\s+|\$env:)?(?:"[A-Za-z_][\w. -]{0,60}"|'[A-Za-z_][\w. -]{0,60}'|[A-Za-z_][\w. -]{0,60})\s*(?::=|[=:])\s*`)
+	// beginning is that of a connection string, behind quotes or not.
+	beginning = regexp.MustCompile("^[\\s\"'`“”‘’<]*(?:(?i:jdbc:)|[A-Za-z][A-Za-z0-9+.-]*://|(?:psql|pgcli|mysql|mysqlsh|mariadb|mycli)\\s|[^\\s=:]+:\\S*@tcp\\(|(?i:host|user|server|data source|dbname|driver)\\s*=)")
+)
+
+// maxWrappers bounds how deep a connection string may be wrapped, and with it
+// the time that is spent on one.
+const maxWrappers = 12
+
+// closing quotes, by their opening ones.
+var closing = map[string]string{`"`: `"`, `'`: `'`, "`": "`", "“": "”", "”": "”", "‘": "’", "’": "’", "«": "»", "„": "“", "<": ">"}
+
+// unwrap takes away what stands around a connection string in files, chats and
+// documents. Several is true when more than one would be left.
+func unwrap(text string) (_ string, several bool) {
+	text = strings.Map(plainSpace, text)
+	text = strings.NewReplacer("\\\r\n", " ", "\\\n", " ").Replace(text)
+	if text, several = contentLines(text); several {
+		return "", true
+	}
+	for range maxWrappers {
+		text = strings.TrimSpace(text)
+		text = strings.TrimPrefix(text, "$ ")
+		if beginning.MatchString(text) || strings.ContainsAny(text[:min(1, len(text))], "\"'`") {
+			text = trimEnd(text)
+		}
+		if prefix := assignment.FindString(text); prefix != "" && beginning.MatchString(text[len(prefix):]) {
+			text = text[len(prefix):]
+			continue
+		}
+		text = unquote(text)
+	}
+	return text, false
+}
+
+// plainSpace drops marks that are not seen, and makes every space a plain one.
+func plainSpace(r rune) rune {
+	switch {
+	case r == '\ufeff', r >= '\u200b' && r <= '\u200f', r == '\u2060':
+		return -1
+	case r != ' ' && unicode.Is(unicode.Zs, r):
+		return ' '
+	}
+	return r
+}
+
+// contentLines drops comments, blank lines and the marks of a code block. Lines
+// stay several when they are the settings of one connection.
+func contentLines(text string) (_ string, several bool) {
+	var lines []string
+	urls := 0
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "//") || strings.HasPrefix(line, "```") || strings.HasPrefix(line, "-- ") {
+			continue
+		}
+		lines = append(lines, line)
+		if strings.Contains(line, "://") {
+			urls++
+		}
+	}
+	return strings.Join(lines, "\n"), len(lines) > 1 && urls > 0
+}
+
+// trimEnd drops what ends a statement or a line. Of a keyword string it may be
+// a part of the password, and stays.
+func trimEnd(text string) string {
+	if schemePattern.MatchString(text) || closing[text[:1]] != "" || strings.HasPrefix(strings.ToLower(text), "jdbc:") {
+		text = strings.TrimRight(text, ";, ")
+		text = strings.TrimSuffix(strings.TrimSuffix(text, `\n`), `\r`)
+		text = strings.TrimRight(text, ";, ")
+	}
+	return text
+}
+
+// unquote takes away one pair of quotes around the whole of the text.
+func unquote(text string) string {
+	for open, end := range closing {
+		inner, ok := strings.CutPrefix(text, open)
+		if !ok {
+			continue
+		}
+		if inner, ok = strings.CutSuffix(inner, end); ok && (!strings.Contains(inner, end) || beginning.MatchString(inner)) {
+			return inner
+		}
+	}
+	return text
+}

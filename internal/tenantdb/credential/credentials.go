@@ -1,0 +1,244 @@
+package credential
+
+import (
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/keyring"
+)
+
+// Kind says where a store's database comes from.
+type Kind string
+
+// The kinds. Stoa creates managed databases; the others are the merchant's.
+const (
+	Managed        Kind = "managed"
+	KindPostgreSQL Kind = "postgresql"
+	KindMySQL      Kind = "mysql"
+	KindSupabase   Kind = "supabase"
+)
+
+// TLSMode is how the connection to a database server is protected.
+type TLSMode string
+
+// The TLS modes. None encrypts without verification, which would not protect against
+// an attacker who can redirect the connection.
+const (
+	TLSVerify   TLSMode = "verify-full" // the default
+	TLSVerifyCA TLSMode = "verify-ca"   // a chain to CACertificate, whatever the name
+	TLSDisable  TLSMode = "disable"     // plaintext, by explicit choice only
+)
+
+// Credentials are what Stoa needs to connect to one tenant database.
+type Credentials struct {
+	Kind          Kind
+	Engine        EngineName
+	Host          string
+	Port          int
+	Database      string // for SQLite the store's id, from which the file's path derives
+	User          string
+	Password      keyring.Secret
+	TLS           TLSMode
+	CACertificate string // PEM; empty means the system's roots
+
+	// Schema is that of the store's tables on PostgreSQL; empty means the user's
+	// own. Endpoint is Neon's name of the server, for its proxy.
+	Schema   string
+	Endpoint string
+
+	// Pooler follows from host and port at Supabase. Elsewhere it is a guess by
+	// host, port and pgbouncer=true; with NoPooler one is looked for.
+	Pooler Pooler
+
+	// Set for a Supabase project only, for the store's own use.
+	ProjectURL     string
+	AnonKey        keyring.Secret
+	ServiceRoleKey keyring.Secret
+
+	// RolePassword is that of the role that the run may make for the store: see
+	// Isolate. Planned before the run begins, it is the same however often the
+	// run's steps are done. Empty once the store has its role or needs none.
+	RolePassword keyring.Secret
+}
+
+// ManagedSQLite returns the credentials of a store's embedded database.
+func ManagedSQLite(store stoa.StoreID) Credentials {
+	return Credentials{Kind: Managed, Engine: SQLite, Database: store.String()}
+}
+
+// defaultPorts are used when a connection string names none.
+var defaultPorts = map[EngineName]int{PostgreSQL: 5432, MySQL: 3306}
+
+// Validate checks credentials and sets defaults. It reports all faults at once.
+func (c *Credentials) Validate() error { return c.ValidateUnder(SupabaseRules{}) }
+
+func (c *Credentials) ValidateUnder(rules SupabaseRules) error {
+	if c.Port == 0 {
+		c.Port = defaultPorts[c.Engine]
+	}
+	if c.TLS == "" {
+		c.TLS = TLSVerify
+	}
+	var faults stoa.Invalid
+	if defaultPorts[c.Engine] == 0 {
+		// An embedded database is Stoa's to name: it could be another store's.
+		faults.Add("type", "must be %q, %q or %q", KindPostgreSQL, KindMySQL, KindSupabase)
+	}
+	c.checkHost(&faults)
+	if c.Port < 1 || c.Port > 65535 {
+		faults.Add("port", "must be between 1 and 65535")
+	}
+	for field, value := range map[string]string{"database": c.Database, "user": c.User, "password": c.Password.Reveal()} {
+		switch {
+		case value == "":
+			faults.Add(field, "is required")
+		case len(value) > 1024 || strings.ContainsRune(value, 0) || !utf8.ValidString(value):
+			faults.Add(field, "is not usable: at most 1024 bytes of UTF-8, none of them NUL")
+		}
+	}
+	if c.TLS != TLSVerify && c.TLS != TLSVerifyCA && c.TLS != TLSDisable {
+		faults.Add("tls.mode", "must be %q, %q or %q", TLSVerify, TLSVerifyCA, TLSDisable)
+	}
+	c.checkCA(&faults)
+	if c.Kind == KindPostgreSQL && rules.serve(*c) {
+		c.Kind = KindSupabase // pasted as PostgreSQL, and held to the same rules
+	}
+	c.checkSchema(&faults)
+	if c.Kind == KindSupabase {
+		rules.Check(c, &faults)
+	} else if c.guessPooler(); c.ProjectURL != "" || !c.AnonKey.IsZero() || !c.ServiceRoleKey.IsZero() {
+		faults.Add("type", "must be %q to keep a project's address and keys", KindSupabase)
+	}
+	slices.SortFunc(faults, func(a, b stoa.FieldError) int { return strings.Compare(a.Field, b.Field) })
+	return faults.Err()
+}
+
+// checkHost accepts one DNS name or IP address, but no list and no socket path.
+func (c *Credentials) checkHost(faults *stoa.Invalid) {
+	c.Host = strings.TrimSuffix(strings.TrimPrefix(c.Host, "["), "]")
+	switch {
+	case c.Host == "":
+		faults.Add("host", "is required")
+	case len(c.Host) > 253 || !isHostName(c.Host) && !isAddress(c.Host):
+		faults.Add("host", "must be one host name or IP address")
+	}
+}
+
+func isHostName(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool {
+		ok := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' || r == '_'
+		return !ok
+	}) < 0
+}
+
+func isAddress(s string) bool {
+	a, err := netip.ParseAddr(s)
+	return err == nil && a.Zone() == ""
+}
+
+// schemaName is an identifier of PostgreSQL that needs no escapes. It has at
+// most 63 bytes, which are letters.
+var schemaName = regexp.MustCompile(`^[\p{L}_][\p{L}\p{N}_$-]*$`)
+
+// endpointName matches Neon's server names.
+var endpointName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+func (c *Credentials) checkSchema(faults *stoa.Invalid) {
+	if c.Kind == KindSupabase || c.Kind == Managed {
+		c.Schema, c.Endpoint = "", "" // the store gets a schema of its own
+	}
+	switch {
+	case c.Schema == "":
+	case c.Engine != PostgreSQL:
+		faults.Add("schema", "is PostgreSQL's; leave it out")
+	case len(c.Schema) > 63 || !schemaName.MatchString(c.Schema) || strings.HasPrefix(c.Schema, "pg_") || c.Schema == "information_schema":
+		faults.Add("schema", "must be the name of one schema: at most 63 bytes, of letters, digits, _, $ and -, and none of the server's own")
+	}
+	if c.Endpoint != "" && (c.Engine != PostgreSQL || !endpointName.MatchString(c.Endpoint)) {
+		faults.Add("endpoint", "must be the name of an endpoint of Neon")
+	}
+}
+
+// poolerPorts are PgBouncer's own port, which Azure and PlanetScale use, and
+// Supavisor's.
+var poolerPorts = []int{6432, 6543}
+
+// guessPooler sets the pooler that host and port suggest. The first label of a Neon
+// pooler's host name ends in -pooler.
+func (c *Credentials) guessPooler() {
+	label, _, _ := strings.Cut(strings.ToLower(c.Host), ".")
+	neon := strings.HasPrefix(label, "ep-") && strings.HasSuffix(label, "-pooler")
+	switch {
+	case c.Engine != PostgreSQL || c.Pooler == SessionPooler:
+		c.Pooler = NoPooler
+	case neon, slices.Contains(poolerPorts, c.Port):
+		c.Pooler = TransactionPooler
+	}
+}
+
+// sealed is the JSON form of credentials, which is encrypted and stored in the master
+// database. It is the only form that contains the password.
+type sealed struct {
+	Kind          Kind       `json:"kind"`
+	Engine        EngineName `json:"engine"`
+	Host          string     `json:"host,omitempty"`
+	Port          int        `json:"port,omitempty"`
+	Database      string     `json:"database"`
+	User          string     `json:"user,omitempty"`
+	Password      string     `json:"password,omitempty"`
+	TLS           TLSMode    `json:"tls,omitempty"`
+	CACertificate string     `json:"caCertificate,omitempty"`
+
+	Schema         string `json:"schema,omitempty"`
+	Endpoint       string `json:"endpoint,omitempty"`
+	Pooler         Pooler `json:"pooler,omitempty"`
+	ProjectURL     string `json:"projectUrl,omitempty"`
+	AnonKey        string `json:"anonKey,omitempty"`
+	ServiceRoleKey string `json:"serviceRoleKey,omitempty"`
+
+	RolePassword string `json:"rolePassword,omitempty"`
+}
+
+// Seal encrypts c for one store. The result cannot be decrypted for another.
+func (c Credentials) Seal(ring *keyring.Ring, store stoa.StoreID) (string, error) {
+	plain, err := json.Marshal(sealed{ //nolint:gosec // the one place where the password is written out, to be encrypted
+		Kind: c.Kind, Engine: c.Engine, Host: c.Host, Port: c.Port, Database: c.Database,
+		User: c.User, Password: c.Password.Reveal(), TLS: c.TLS, CACertificate: c.CACertificate,
+		Schema: c.Schema, Endpoint: c.Endpoint, Pooler: c.Pooler,
+		ProjectURL: c.ProjectURL, AnonKey: c.AnonKey.Reveal(), ServiceRoleKey: c.ServiceRoleKey.Reveal(),
+		RolePassword: c.RolePassword.Reveal(),
+	})
+	if err != nil {
+		return "", err
+	}
+	return ring.Seal(plain, SealOwner(store.String()))
+}
+
+func Unseal(ring *keyring.Ring, store stoa.StoreID, envelope string) (Credentials, error) {
+	plain, err := ring.Open(envelope, SealOwner(store.String()))
+	if err != nil {
+		return Credentials{}, err
+	}
+	var s sealed
+	if err := json.Unmarshal(plain, &s); err != nil {
+		return Credentials{}, errors.New("credentials cannot be read") // the cause would quote them
+	}
+	return Credentials{
+		Kind: s.Kind, Engine: s.Engine, Host: s.Host, Port: s.Port, Database: s.Database,
+		User: s.User, Password: keyring.NewSecret(s.Password), TLS: s.TLS, CACertificate: s.CACertificate,
+		Schema: s.Schema, Endpoint: s.Endpoint, Pooler: s.Pooler,
+		ProjectURL: s.ProjectURL, AnonKey: keyring.NewSecret(s.AnonKey), ServiceRoleKey: keyring.NewSecret(s.ServiceRoleKey),
+		RolePassword: keyring.NewSecret(s.RolePassword),
+	}, nil
+}
+
+func SealOwner(store string) string { return "store_databases/" + store }
+
+// caField is the field of a request that contains certificates.
+const CAField = "tls.caCertificate"

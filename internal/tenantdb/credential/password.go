@@ -1,0 +1,32 @@
+package credential
+
+import (
+	"crypto/rand"
+	"math/big"
+
+	"github.com/stoahq/stoa/internal/keyring"
+)
+
+// passwordClasses are the four classes of characters that password policies ask
+// for. Nothing in them needs quotes in SQL or an escape in a URL. There are no
+// vowels, so no word of a dictionary comes about, and no letters or digits that
+// look alike.
+var passwordClasses = [...]string{"bcdfghjkmnpqrstvwxz", "-._~", "23456789", "BCDFGHJKMNPQRSTVWXZ"}
+
+// passwordGroups is how many characters of each class a password has.
+const passwordGroups = 10
+
+// NewPassword returns a random password of 135 bits for a role that Stoa makes
+// on a database server. It has 40 characters, 10 of each class, no two of one
+// class side by side: policies such as MySQL's validate_password and MariaDB's
+// simple_password_check may ask for several of each.
+func NewPassword() keyring.Secret {
+	var password []byte
+	for range passwordGroups {
+		for _, class := range passwordClasses {
+			at, _ := rand.Int(rand.Reader, big.NewInt(int64(len(class)))) // it never fails
+			password = append(password, class[at.Int64()])
+		}
+	}
+	return keyring.NewSecret(string(password))
+}

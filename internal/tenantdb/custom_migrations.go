@@ -1,0 +1,120 @@
+package tenantdb
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+
+	"github.com/pressly/goose/v3"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+// CustomMigrations are the operator's migrations. They run in every store after the
+// built-in ones and have their own version table. A nil value contains none.
+type CustomMigrations struct {
+	folders  map[credential.EngineName]fs.FS
+	versions []int64 // sorted
+	latest   int64
+}
+
+// dialectFolders names the folder of each engine's migrations.
+var dialectFolders = map[credential.EngineName]string{credential.SQLite: "sqlite", credential.PostgreSQL: "postgres", credential.MySQL: "mysql"}
+
+// LoadCustomMigrations reads the folders sqlite, postgres and mysql in dir, as
+// many of them as there are. It fails when there is none, when a file in one
+// of them is no migration, and when two of them differ in their versions. For
+// "" it returns nil.
+func LoadCustomMigrations(dir string) (*CustomMigrations, error) {
+	if dir == "" {
+		return nil, nil //nolint:nilnil // documented: nil has no migrations
+	}
+	if _, err := os.ReadDir(dir); err != nil {
+		return nil, fmt.Errorf("cannot be read: %w", err)
+	}
+	own := &CustomMigrations{folders: map[credential.EngineName]fs.FS{}}
+	var first string
+	var versions []int64
+	for _, engine := range []credential.EngineName{credential.SQLite, credential.PostgreSQL, credential.MySQL} {
+		folder := filepath.Join(dir, dialectFolders[engine])
+		if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		files := os.DirFS(folder)
+		found, err := versionsIn(files)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", folder, err)
+		}
+		if first == "" {
+			first, versions = folder, found
+		} else if !slices.Equal(versions, found) {
+			return nil, fmt.Errorf("%s and %s differ: versions %v and %v", first, folder, versions, found)
+		}
+		own.folders[engine] = files
+	}
+	if first == "" {
+		return nil, fmt.Errorf("%s has none of the folders sqlite, postgres, mysql", dir)
+	}
+	own.versions, own.latest = versions, versions[len(versions)-1]
+	return own, nil
+}
+
+// versionsIn returns the sorted versions of a folder's migrations.
+func versionsIn(files fs.FS) ([]int64, error) {
+	entries, err := fs.ReadDir(files, ".")
+	if err != nil {
+		return nil, err
+	}
+	var versions []int64
+	for _, e := range entries {
+		version, err := goose.NumericComponent(e.Name())
+		if err != nil || e.IsDir() || path.Ext(e.Name()) != ".sql" {
+			return nil, fmt.Errorf("%s is no migration; they are named like 00001_notes.sql", e.Name())
+		}
+		text, err := fs.ReadFile(files, e.Name())
+		if err != nil {
+			return nil, err
+		}
+		if !bytes.Contains(text, []byte("-- +goose Up")) {
+			return nil, fmt.Errorf("%s has no line '-- +goose Up' before its statements", e.Name())
+		}
+		versions = append(versions, version)
+	}
+	slices.Sort(versions)
+	if len(versions) == 0 {
+		return nil, errors.New("no migration in it")
+	}
+	for i := range versions[1:] {
+		if versions[i] == versions[i+1] {
+			return nil, fmt.Errorf("two migrations have the version %d", versions[i])
+		}
+	}
+	return versions, nil
+}
+
+// Latest returns the version of the last migration, 0 without any.
+func (o *CustomMigrations) Latest() int64 {
+	if o == nil {
+		return 0
+	}
+	return o.latest
+}
+
+// of returns the migrations of an engine, nil without any.
+func (o *CustomMigrations) of(engine credential.EngineName) (fs.FS, error) {
+	if o == nil {
+		return nil, nil //nolint:nilnil // documented
+	}
+	files, ok := o.folders[engine]
+	if !ok {
+		return nil, stoa.Errorf(MigrationFailed, "The platform's own migrations have no folder %q, which a store on %s needs.",
+			dialectFolders[engine], engine)
+	}
+	return files, nil
+}

@@ -1,0 +1,205 @@
+package tenantdb_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// ownMigrations makes a folder of an operator's, with the files of each dialect.
+func ownMigrations(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		must(t, os.WriteFile(path, []byte(text), 0o600))
+	}
+	return dir
+}
+
+const up = "-- +goose Up\n"
+
+// TestOwnMigrationsAreChecked: what is wrong with the folder is said when it
+// is read, by the file's name.
+func TestOwnMigrationsAreChecked(t *testing.T) {
+	t.Parallel()
+	if own, err := tenantdb.LoadCustomMigrations(""); own != nil || err != nil || own.Latest() != 0 {
+		t.Errorf("none: %v %v", own, err)
+	}
+	for name, tt := range map[string]struct {
+		files  map[string]string
+		latest int64
+		want   string
+	}{
+		"good":             {map[string]string{"sqlite/00001_a.sql": up, "sqlite/00007_b.sql": up, "mysql/1_x.sql": up, "mysql/7_y.sql": up}, 7, ""},
+		"one dialect":      {map[string]string{"postgres/20260101120000_a.sql": up, "README.md": "x"}, 20260101120000, ""},
+		"empty":            {nil, 0, "none of the folders"},
+		"other versions":   {map[string]string{"sqlite/1_a.sql": up, "mysql/2_a.sql": up}, 0, "differ"},
+		"one more":         {map[string]string{"sqlite/1_a.sql": up, "mysql/1_a.sql": up, "mysql/2_a.sql": up}, 0, "differ"},
+		"same twice":       {map[string]string{"sqlite/1_a.sql": up, "sqlite/01_b.sql": up}, 0, "version 1"},
+		"not a migration":  {map[string]string{"sqlite/1_a.sql": up, "sqlite/notes.txt": ""}, 0, "notes.txt"},
+		"Go code":          {map[string]string{"sqlite/1_a.go": up}, 0, "1_a.go"},
+		"without a number": {map[string]string{"sqlite/a.sql": up}, 0, "a.sql"},
+		"version 0":        {map[string]string{"sqlite/0_a.sql": up}, 0, "0_a.sql"},
+		"no annotation":    {map[string]string{"sqlite/1_a.sql": "CREATE TABLE a (n integer);"}, 0, "+goose Up"},
+		"a folder":         {map[string]string{"sqlite/1_a.sql/x": ""}, 0, "1_a.sql"},
+		"empty dialect":    {map[string]string{"sqlite/1_a.sql": up, "mysql": ""}, 0, "mysql"},
+	} {
+		own, err := tenantdb.LoadCustomMigrations(ownMigrations(t, tt.files))
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) || own.Latest() != tt.latest {
+			t.Errorf("%s: %d, %v", name, own.Latest(), err)
+		}
+	}
+	if _, err := tenantdb.LoadCustomMigrations(filepath.Join(t.TempDir(), "no")); err == nil {
+		t.Error("a folder that is not there is accepted")
+	}
+}
+
+// opened is tenantdbtest.Open with an operator's migrations.
+func opened(t *testing.T, c credential.Credentials, dataDir, ownDir string) *tenantdb.DB {
+	t.Helper()
+	own, err := tenantdb.LoadCustomMigrations(ownDir)
+	must(t, err)
+	m := tenantdb.NewManager(nil, nil, tenantdb.Options{
+		DataDir: dataDir, Dialer: dial.Dialer{Allow: dial.Loopback}, Supabase: tenantdbtest.SupabaseRules(), Custom: own,
+	})
+	t.Cleanup(func() { must(t, m.Close(context.Background())) })
+	db, err := m.OpenUnleased(c)
+	must(t, err)
+	t.Cleanup(func() { must(t, db.Close()) })
+	return db
+}
+
+// An operator's migrations are interrupted after each statement and between,
+// and end all the same as if they had not been.
+func TestOwnMigrationsResume(t *testing.T) {
+	t.Parallel()
+	const table, row = up + "CREATE TABLE IF NOT EXISTS notes (id integer PRIMARY KEY, body char(200));", "INTO notes VALUES (1, 'one');"
+	dir := ownMigrations(t, map[string]string{
+		"sqlite/1_notes.sql": table, "postgres/1_notes.sql": table, "mysql/1_notes.sql": table,
+		"sqlite/2_row.sql": up + "INSERT " + row, "postgres/2_row.sql": up + "INSERT " + row, "mysql/2_row.sql": up + "REPLACE " + row,
+		"sqlite/3_index.sql":   up + "CREATE INDEX notes_body ON notes (body);",
+		"postgres/3_index.sql": "-- +goose NO TRANSACTION\n" + up + "CREATE INDEX CONCURRENTLY IF NOT EXISTS notes_body ON notes (body);",
+		"mysql/3_index.sql":    up + "ALTER TABLE notes ADD COLUMN IF NOT EXISTS more integer;",
+	})
+	for _, engine := range tenantdbtest.All() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			c, data := tenantdbtest.Create(t, engine), t.TempDir()
+			_, err := opened(t, c, data, "").Migrate(t.Context())
+			must(t, err)
+			db, interrupted := opened(t, c, data, dir), 0
+			for n := int32(1); !interrupt(t, db, n); n += 1 + n/8 {
+				interrupted++
+			}
+			if interrupted < 10 {
+				t.Errorf("interrupted only %d times", interrupted)
+			}
+			schema, err := db.MigrateTo(t.Context(), tenantdb.MigrateOptions{})
+			must(t, err)
+			if want := (tenantdb.Schema{Version: tenantdb.LatestVersion(), Own: 3}); schema != want {
+				t.Errorf("%+v", schema)
+			}
+			var rows int
+			must(t, db.Get(t.Context(), &rows, `SELECT count(*) FROM notes`))
+			if rows != 1 {
+				t.Errorf("%d rows", rows)
+			}
+		})
+	}
+}
+
+// As far as is asked, and what Before says goes before anything is written.
+func TestMigrateTo(t *testing.T) {
+	t.Parallel()
+	dir := ownMigrations(t, map[string]string{"postgres/1_a.sql": up + "CREATE TABLE notes (n integer);", "mysql/1_a.sql": up + "CREATE TABLE notes (n integer);"})
+	for _, engine := range tenantdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			c, data := tenantdbtest.Create(t, engine), t.TempDir()
+			if engine == credential.SQLite { // has no folder there
+				db := opened(t, c, data, dir)
+				if _, err := db.Migrate(t.Context()); stoa.CodeOf(err) != tenantdb.MigrationFailed || !strings.Contains(err.Error(), `"sqlite"`) {
+					t.Errorf("%v", err)
+				}
+				if in, err := db.Inspect(t.Context()); err != nil || len(in.Tables) != 0 {
+					t.Errorf("%+v %v", in, err)
+				}
+				return
+			}
+			db, no := opened(t, c, data, dir), errors.New("no")
+			_, err := db.MigrateTo(t.Context(), tenantdb.MigrateOptions{Before: func(ctx context.Context, db *tenantdb.DB) error {
+				return errors.Join(db.Ping(ctx), no)
+			}})
+			if !errors.Is(err, no) {
+				t.Errorf("%v", err)
+			}
+			if in, err := db.Inspect(t.Context()); err != nil || len(in.Tables) != 0 {
+				t.Errorf("%+v %v", in, err)
+			}
+			for _, tt := range []struct {
+				to   int64
+				want tenantdb.Schema
+			}{{3, tenantdb.Schema{Version: 3}}, {2, tenantdb.Schema{Version: 3}}, {0, tenantdb.Schema{Version: tenantdb.LatestVersion(), Own: 1}}} {
+				got, err := db.MigrateTo(t.Context(), tenantdb.MigrateOptions{To: tt.to})
+				if err != nil || got != tt.want {
+					t.Errorf("to %d: %+v, %v", tt.to, got, err)
+				}
+			}
+		})
+	}
+}
+
+// A migration that only writes rows leaves no trace that would stop it from
+// running twice: callers who come at once take turns.
+func TestMigrationsThatWriteRowsRunOnce(t *testing.T) {
+	t.Parallel()
+	first, files := map[string]string{}, map[string]string{}
+	for _, folder := range []string{"sqlite", "postgres", "mysql"} {
+		first[folder+"/1_notes.sql"] = up + "CREATE TABLE notes (body char(200));"
+		files[folder+"/1_notes.sql"] = first[folder+"/1_notes.sql"]
+		for _, n := range []string{"2", "3", "4", "5"} {
+			files[folder+"/"+n+"_row.sql"] = up + "INSERT INTO notes VALUES ('" + n + "');"
+		}
+	}
+	// Longer than the callers need to connect: they meet.
+	files["postgres/2_row.sql"] = up + "SELECT pg_sleep(0.3);\nINSERT INTO notes VALUES ('2');"
+	begun, dir := ownMigrations(t, first), ownMigrations(t, files)
+	for _, engine := range tenantdbtest.Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			c, data := tenantdbtest.Create(t, engine), t.TempDir()
+			_, err := opened(t, c, data, begun).Migrate(t.Context())
+			must(t, err)
+			const callers = 6
+			errs, start := make(chan error, callers), make(chan struct{})
+			for range callers {
+				db := opened(t, c, data, dir)
+				go func() {
+					<-start
+					_, err := db.Migrate(t.Context())
+					errs <- err
+				}()
+			}
+			close(start)
+			for range callers {
+				must(t, <-errs)
+			}
+			var rows int
+			must(t, opened(t, c, data, "").Get(t.Context(), &rows, `SELECT count(*) FROM notes`))
+			if rows != 4 {
+				t.Errorf("%d rows, want each once", rows)
+			}
+		})
+	}
+}

@@ -1,0 +1,69 @@
+package tenantdb_test
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// refusedGlobals cannot be set by a session: they are refused by name.
+var refusedGlobals = map[string]string{
+	`max_allowed_packet = 1048576`: "max_allowed_packet", `init_connect = 'USE stoa_elsewhere'`: "init_connect", `init_connect = 'no such statement'`: "init_connect",
+}
+
+func TestGlobalSettings(t *testing.T) {
+	for name, start := range tenantdbtest.MySQLServers {
+		t.Run(name, func(t *testing.T) {
+			admin, at := tenantdbtest.OwnMySQL(t, start)
+			set := func(t *testing.T, setting string) {
+				t.Helper()
+				variable, _, _ := strings.Cut(setting, " ")
+				var before string
+				err := admin.QueryRowContext(t.Context(), `SELECT coalesce(@@global.`+variable+`, '')`).Scan(&before)
+				if strings.HasPrefix(setting, "tx_") && name == "MySQL 9" || err != nil {
+					t.Skip(name + " has no such setting")
+				}
+				t.Cleanup(func() {
+					_, err := admin.ExecContext(context.Background(), `SET GLOBAL `+variable+` = DEFAULT`)
+					must(t, err)
+				})
+				_, err = admin.ExecContext(t.Context(), `SET GLOBAL `+setting)
+				must(t, err)
+			}
+			for _, setting := range some(tenantdbtest.HostileGlobals) {
+				t.Run(setting, func(t *testing.T) {
+					c := at(t)
+					set(t, setting)
+					checkKept(t, c)
+				})
+			}
+			for setting, names := range refusedGlobals {
+				t.Run(setting, func(t *testing.T) {
+					c := at(t)
+					set(t, setting)
+					checkRefused(t, tenantdbtest.Open(t, c), names, c)
+				})
+			}
+		})
+	}
+}
+
+// A server that speaks MySQL's protocol and lacks one of the variables is used
+// with what must hold.
+func TestServerWithoutASetting(t *testing.T) { //nolint:paralleltest // every connection meets it
+	defer tenantdb.LackMySQLSetting()()
+	for name, env := range map[string]string{"MariaDB": tenantdbtest.MySQLEnv, "MySQL 9": "STOA_TEST_MYSQL9_URL"} {
+		if os.Getenv(env) == "" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(tenantdbtest.MySQLEnv, os.Getenv(env))
+			checkKept(t, tenantdbtest.Create(t, credential.MySQL))
+		})
+	}
+}

@@ -1,0 +1,226 @@
+package tenantdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/keyrotation"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+// Info describes a store's database. It contains no secret.
+type Info struct {
+	Kind              credential.Kind
+	Engine            credential.EngineName
+	Host              string
+	Port              int
+	DatabaseName      string
+	Status            Status
+	LastError         stoa.Code // why the status is failed; "" otherwise
+	SchemaVersion     int64
+	OwnVersion        int64 // of the operator's custom migrations, 0 without any
+	CredentialVersion int64 // grows with each change of the credentials
+	LastCheckedAt     *time.Time
+}
+
+// InfoColumns lists the columns of Info, from store_databases as x.
+const InfoColumns = `x.kind, x.engine, x.host, x.port, x.database_name, x.status, coalesce(x.last_error, '') AS last_error,
+	x.schema_version, x.own_version, x.credential_version, x.last_checked_at`
+
+// Status is the result of the last attempt to use a database.
+type Status string
+
+// The states of a database as last seen.
+const (
+	StatusUnknown Status = "unknown"
+	StatusOK      Status = "ok"
+	StatusFailed  Status = "failed"
+)
+
+// Save encrypts c and stores it for the store, replacing earlier credentials. It
+// increments the credential version. When tx has committed, every replica retires
+// its open pool: see Forget.
+func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, c credential.Credentials) error {
+	if c.Engine == credential.SQLite && c.Database != store.String() {
+		return errors.New("tenantdb: the embedded database of another store")
+	}
+	envelope, err := c.Seal(m.ring, store)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `
+		INSERT INTO store_databases (store_id, kind, engine, host, port, database_name, credentials,
+			credential_version, status, created_at, updated_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, 1, 'unknown', $8, $8)
+		ON CONFLICT (store_id) DO UPDATE SET kind = excluded.kind, engine = excluded.engine, host = excluded.host,
+			port = excluded.port, database_name = excluded.database_name, credentials = excluded.credentials,
+			credential_version = store_databases.credential_version + 1, schema_version = 0, own_version = 0,
+			migration_attempts = 0, migration_error = NULL, migration_message = NULL, migrated_at = NULL, migration_starts = 0,
+			status = 'unknown', last_error = NULL, last_checked_at = NULL, exposure_checked_at = NULL, exposure_error = NULL,
+			updated_at = excluded.updated_at`,
+		store, string(c.Kind), string(c.Engine), c.Host, c.Port, c.Database, envelope, tx.Now)
+	if err != nil {
+		return err
+	}
+	return notifyCredentials(tx, store)
+}
+
+// Registered is the record of a store's database.
+type Registered struct {
+	Credentials credential.Credentials
+	Version     int64  // of the credentials; incremented with each change
+	Schema      Schema // as last recorded
+}
+
+// Load returns a store's decrypted credentials, or store_pending_database if it has
+// none; see Read.
+func (m *Manager) Load(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (credential.Credentials, error) {
+	r, err := m.Read(ctx, q, store)
+	return r.Credentials, err
+}
+
+// Read returns the record of a store's database. It fails with
+// database_credentials_lost when the encryption key of the credentials is missing.
+func (m *Manager) Read(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Registered, error) {
+	row, err := readRegistered(ctx, q, store)
+	if err != nil {
+		return Registered{}, err
+	}
+	return m.unsealRow(store, row)
+}
+
+// registeredRow is the row that Registered is read from.
+type registeredRow struct {
+	Credentials       string
+	CredentialVersion int64
+	SchemaVersion     int64
+	OwnVersion        int64
+}
+
+func readRegistered(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (row registeredRow, err error) {
+	err = q.Get(ctx, &row, `SELECT credentials, credential_version, schema_version, own_version FROM store_databases
+		WHERE store_id = $1 AND credentials <> ''`, store) // '' once they were destroyed
+	if errors.Is(err, masterdb.ErrNotFound) {
+		err = stoa.Errorf(stoa.StorePendingDatabase, "This store has no database yet. Connect one first.")
+	}
+	return row, err
+}
+
+func (m *Manager) unsealRow(store stoa.StoreID, row registeredRow) (Registered, error) {
+	c, err := credential.Unseal(m.ring, store, row.Credentials)
+	if err != nil {
+		err = credentialsLost(err)
+	}
+	return Registered{
+		Credentials: c, Version: row.CredentialVersion,
+		Schema: Schema{Version: row.SchemaVersion, Own: row.OwnVersion},
+	}, err
+}
+
+// credentialsLost returns the error for credentials that cannot be decrypted: the key
+// is missing or the row was changed. It concerns one store only.
+func credentialsLost(cause error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseCredentialsLost, "The stored credentials of this store's database cannot be decrypted. "+
+		"The operator can give the platform the key they were encrypted with; or give the store new ones: rotate its credentials.").WithCause(cause)
+}
+
+// SealedCredentials names the column that contains encrypted credentials, for key
+// rotation.
+func SealedCredentials() keyrotation.Column {
+	return keyrotation.Column{Table: "store_databases", Key: "store_id", Name: "credentials", Owner: credential.SealOwner}
+}
+
+// readable returns tenant_unavailable for a store whose schema is older than this
+// binary can serve. Version 0 means that none was recorded yet.
+func (r Registered) readable() error {
+	if v := r.Schema.Version; v == 0 || v >= OldestReadable {
+		return nil
+	}
+	e := stoa.Errorf(stoa.TenantUnavailable, "This store is being brought up to date. Try again shortly.")
+	e.RetryAfter = migrationRetryAfter
+	return e.WithCause(fmt.Errorf("its schema has version %d, this binary needs %d: 'stoa tenants migrate'", r.Schema.Version, OldestReadable))
+}
+
+// migrationRetryAfter is how long a shopper is asked to wait for the migration of the
+// store.
+const migrationRetryAfter = 30 * time.Second
+
+// ReadInfo returns the description of a store's database, or nil when none was ever
+// connected.
+func ReadInfo(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (*Info, error) {
+	var info Info
+	err := q.Get(ctx, &info, `SELECT `+InfoColumns+` FROM store_databases x WHERE x.store_id = $1`, store)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return nil, nil //nolint:nilnil // documented: no database, no info
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &info, nil
+}
+
+// CountManaged returns how many managed databases belong to stores that the user
+// created, without the store except. It includes databases that are yet to be created
+// or dropped.
+func CountManaged(ctx context.Context, q masterdb.Querier, creator stoa.UserID, except stoa.StoreID) (int, error) {
+	var n int
+	err := q.Get(ctx, &n, `SELECT count(*) FROM store_databases d JOIN stores s ON s.id = d.store_id
+		WHERE s.created_by = $1 AND d.kind = 'managed' AND d.store_id <> $2`, creator, except)
+	return n, err
+}
+
+// RecordHealth records the result of an attempt to use the database. cause is nil for
+// a success.
+func RecordHealth(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, cause error) error {
+	return RecordHealthOf(ctx, tx, store, 0, cause)
+}
+
+// RecordHealthOf records the result of an attempt with the given version of the
+// credentials. It records nothing if the credentials have been replaced since.
+func RecordHealthOf(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64, cause error) error {
+	status, code := StatusOK, (*string)(nil)
+	if cause != nil {
+		c := string(HealthCode(cause))
+		status, code = StatusFailed, &c
+	}
+	_, err := tx.Exec(ctx, `UPDATE store_databases SET status = $2, last_error = $3, last_checked_at = $4
+		WHERE store_id = $1 AND (credential_version = $5 OR $5 = 0)`, store, string(status), code, tx.Now, version)
+	return err
+}
+
+// RecordExposure records whether an HTTP API can reach the store's tables, as checked
+// with the given version of the credentials. cause is nil when none can. It records
+// nothing if the credentials have been replaced since; version 0 means any.
+func RecordExposure(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64, cause error) error {
+	var code *string
+	if cause != nil {
+		c := string(stoa.CodeOf(cause))
+		code = &c
+	}
+	_, err := tx.Exec(ctx, `UPDATE store_databases SET exposure_checked_at = $2, exposure_error = $3
+		WHERE store_id = $1 AND (credential_version = $4 OR $4 = 0)`, store, tx.Now, code, version)
+	return err
+}
+
+// Destroy removes a store's credentials for ever, in the transaction
+// that deletes the store. The rest of the record stays until DeleteRecord, because a
+// managed database is still to be dropped.
+func Destroy(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	_, err := tx.Exec(ctx, `UPDATE store_databases SET credentials = '', credential_version = credential_version + 1, updated_at = $2
+		WHERE store_id = $1`, store, tx.Now)
+	if err != nil {
+		return err
+	}
+	return notifyCredentials(tx, store)
+}
+
+// DeleteRecord deletes the record of a database that was dropped or does not belong to
+// Stoa.
+func DeleteRecord(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	_, err := tx.Exec(ctx, `DELETE FROM store_databases WHERE store_id = $1`, store)
+	return err
+}

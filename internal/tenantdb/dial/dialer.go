@@ -1,0 +1,101 @@
+package dial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// ErrHostForbidden means that an address is not public and the operator has not
+// allowed it.
+var ErrHostForbidden = errors.New("tenantdb: address is not allowed")
+
+// ErrUnknownHost means that a name does not exist or resolves to a forbidden address.
+// One error covers both, because the difference would reveal the names of an internal
+// network.
+var ErrUnknownHost = errors.New("tenantdb: the name leads to no address that may be reached")
+
+// ErrPlaintextForbidden means that an unencrypted connection to a public address is
+// not allowed.
+var ErrPlaintextForbidden = errors.New("tenantdb: plaintext to a public address is not allowed")
+
+// Dialer makes every connection to a tenant's database server. It checks the address
+// that is dialled, after name resolution, so that a name cannot resolve to one address
+// for the check and to another for the connection.
+type Dialer struct {
+	// Allow lists special networks (private, loopback, …) that may be reached.
+	// Public addresses are always allowed.
+	Allow []netip.Prefix
+	// PublicPlaintext permits unencrypted connections to public addresses.
+	PublicPlaintext bool
+	// Timeout bounds name resolution and connecting. Default 5 s.
+	Timeout time.Duration
+}
+
+// DialFunc is the type of dial functions that drivers accept.
+type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// allNetworks is what a managed database may be reached at, because its server is the
+// operator's.
+var allNetworks = prefixes("0.0.0.0/0", "::/0")
+
+// Target is what the dialer has to know of a database.
+type Target struct {
+	Host      string // a name or an IP address
+	Trusted   bool   // the operator's own server, at whatever address
+	Plaintext bool   // the connection is not encrypted
+}
+
+// For returns the dial function for one database.
+func (d *Dialer) For(t Target) DialFunc {
+	if t.Trusted {
+		trusting := *d
+		trusting.Allow = allNetworks
+		d = &trusting
+	}
+	timeout := d.Timeout
+	if timeout == 0 {
+		timeout = 5 * time.Second
+	}
+	dialer := &net.Dialer{Timeout: timeout, Control: func(network, address string, _ syscall.RawConn) error {
+		return d.Check(network, address, t.Plaintext)
+	}}
+	if _, err := netip.ParseAddr(t.Host); err == nil {
+		return dialer.DialContext
+	}
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dialer.DialContext(ctx, network, address)
+		var dns *net.DNSError
+		if errors.Is(err, ErrHostForbidden) || errors.As(err, &dns) {
+			return nil, fmt.Errorf("%w: %w", ErrUnknownHost, err)
+		}
+		return conn, err
+	}
+}
+
+func (d *Dialer) Check(network, address string, plaintext bool) error {
+	if network != "tcp4" && network != "tcp6" {
+		return ErrHostForbidden
+	}
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return ErrHostForbidden
+	}
+	// Prefix.Contains is false for zoned and IPv4-mapped addresses.
+	addr := ap.Addr().Unmap().WithZone("")
+	if IsPublic(addr) {
+		if plaintext && !d.PublicPlaintext {
+			return ErrPlaintextForbidden
+		}
+		return nil
+	}
+	if slices.ContainsFunc(d.Allow, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+		return nil
+	}
+	return ErrHostForbidden
+}

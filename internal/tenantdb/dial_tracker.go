@@ -1,0 +1,73 @@
+package tenantdb
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/stoahq/stoa/internal/tenantdb/dial"
+)
+
+// settleTime is how long a new connection gets before it is expected to serve
+// callers. Until then its store gets no further connection, which would not
+// serve a waiter sooner.
+const settleTime = 250 * time.Millisecond
+
+// dialTracker records when the pool of one database last dialled. It is safe for
+// concurrent use.
+type dialTracker struct {
+	mu      sync.Mutex
+	last    time.Time           // when a dial last began or ended
+	limiter *concurrencyLimiter // notified of each; nil for a database that is not leased
+}
+
+// track returns a dial function that records each call of next. A call may wait
+// for the connection limiter.
+func (d *dialTracker) track(next dial.DialFunc) dial.DialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		d.record()
+		defer d.record()
+		return next(ctx, network, address)
+	}
+}
+
+func (d *dialTracker) record() {
+	d.mu.Lock()
+	d.last = time.Now()
+	limiter := d.limiter
+	d.mu.Unlock()
+	if limiter != nil {
+		limiter.connectionBegun()
+	}
+}
+
+// notify makes l hear of each further dial.
+func (d *dialTracker) notify(l *concurrencyLimiter) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.limiter = l
+}
+
+// settlesIn returns how long the last connection still has to become useful, 0
+// or less when it has had its time.
+func (d *dialTracker) settlesIn() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return settleTime - time.Since(d.last)
+}
+
+// readyIn implements connectionState. The database/sql package counts a
+// connection from the moment it begins to make it.
+func (db *DB) readyIn(n int) time.Duration {
+	if db.sqlx.Stats().OpenConnections < n {
+		return safetyNet // the dial of the next one notifies the limiter
+	}
+	return max(db.dials.settlesIn(), 0)
+}
+
+// protectPool connects the limiter of db's bulkhead with its connections.
+func (db *DB) protectPool() {
+	db.bulkhead.limiter.protect(db)
+	db.dials.notify(db.bulkhead.limiter)
+}

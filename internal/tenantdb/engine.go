@@ -1,0 +1,166 @@
+package tenantdb
+
+import (
+	"context"
+	"crypto/tls"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/dial"
+)
+
+// Engine is one kind of database server.
+type Engine interface {
+	// Open returns a pool for the database of c. The first query makes the first
+	// connection. All connections of the database, those of Session too, share
+	// state.
+	Open(c credential.Credentials, dial dial.DialFunc, state *sessionState) (*sql.DB, error)
+	// Inspect describes the database before anything is written.
+	Inspect(ctx context.Context, db *DB) (Inspection, error)
+	// Session returns a pool for a migration, whose connections keep a session and
+	// its locks from one transaction to the next.
+	Session(c credential.Credentials, dial dial.DialFunc, state *sessionState) (*sql.DB, error)
+	// sessions reports whether the connections of Open keep a session too.
+	sessions(c credential.Credentials) bool
+	// migrator returns how migrations of c's database run and lock.
+	migrator(c credential.Credentials, state *sessionState) migrator
+	// Fault turns a driver's error into one of the database_… codes, with a
+	// message for the store's owner. It returns nil for an error that says
+	// nothing about the connection, such as a violated constraint.
+	Fault(err error) *stoa.Error
+}
+
+// Inspection is the result of Engine.Inspect.
+type Inspection struct {
+	// Version is the server's own, such as "15.4" or "10.11.6-MariaDB".
+	Version string
+	// Supported is false when the server is older than Minimum.
+	Supported bool
+	Minimum   string
+	// Encoding is the server's name of the database's character set. Unicode is
+	// false when it lacks characters.
+	Encoding string
+	Unicode  bool
+	// MayCreate is false when the user lacks the right to create tables.
+	MayCreate bool
+	// Tables are the names of all tables and views in the database, on PostgreSQL in
+	// its current schema.
+	Tables []string
+}
+
+// maxTables is the maximum number of tables that Inspect lists. A database with more is
+// refused, because it is not dedicated to a store.
+const maxTables = 10_000
+
+// listTables reads the names of tables with a query that ends in a LIMIT.
+func (in *Inspection) listTables(ctx context.Context, db *DB, query string) error {
+	if err := db.Select(ctx, &in.Tables, query, maxTables+1); err != nil {
+		return err
+	}
+	if len(in.Tables) > maxTables {
+		return stoa.Errorf(stoa.DatabaseNotEmpty, "The database holds more than %d tables. Give the store a database of its own.", maxTables)
+	}
+	return nil
+}
+
+// NewEngines returns every engine. It uses the options DataDir, Supabase and Log.
+func NewEngines(opts Options) map[credential.EngineName]Engine {
+	return map[credential.EngineName]Engine{
+		credential.SQLite:     sqliteEngine{dir: opts.DataDir, spareFiles: opts.spareFiles},
+		credential.PostgreSQL: postgresEngine{opts.Log},
+		credential.MySQL:      mysqlEngine{log: opts.Log},
+		credential.Supabase:   supabaseEngine{postgresEngine{opts.Log}, opts.Supabase.WithDefaults()},
+	}
+}
+
+// connectTimeout bounds how long a server may take to greet, encrypt and
+// authenticate, for callers without a deadline.
+const connectTimeout = 10 * time.Second
+
+// errNoTLS means that the server does not support TLS.
+var errNoTLS = errors.New("server does not support TLS")
+
+// The messages that all engines share. They do not reveal whether a port answers.
+func unreachable(err error) *stoa.Error { return faultUnreachable.because(err) }
+
+// protocolBroken returns the fault of a server that violates the protocol. It is not
+// transient.
+func protocolBroken(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseUnreachable,
+		"The server does not speak the protocol correctly. Check host and port, and that a database server of the chosen type answers there.").WithCause(err)
+}
+
+func answerTooLong(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseUnreachable,
+		"The database answered with more data than this platform accepts for one request. Check that nothing else writes to the store's tables.").WithCause(err)
+}
+
+// tooManyIterations returns the fault of an account whose password was set on a server
+// with an unusual setting.
+func tooManyIterations(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseAuthFailed, "The database server asks for more than %d rounds of SCRAM to check this user's password. "+
+		"Set scram_iterations to %d or less there, and then the password again.", maxIterations, maxIterations).WithCause(err)
+}
+
+// busy returns the fault for too many concurrent connection attempts of Stoa.
+func busy(err error) *stoa.Error {
+	return stoa.Errorf(stoa.DatabaseUnreachable, "This platform makes too many database connections at the moment. Try again shortly.").WithCause(markTransient(err))
+}
+
+// networkFault returns the fault of name resolution, sockets and TLS, or nil.
+func networkFault(err error) *stoa.Error {
+	var (
+		certErr   *tls.CertificateVerificationError
+		recordErr tls.RecordHeaderError
+		alertErr  tls.AlertError
+		netErr    net.Error
+		protoErr  *protocolError
+	)
+	switch {
+	case errors.Is(err, dial.ErrUnknownHost):
+		return stoa.Errorf(stoa.DatabaseUnreachable, "The server's name is not known, or leads to an address that this platform may not connect to. "+
+			"Check the name; it must be the server's public one, unless the operator has allowed its network.").WithCause(err)
+	case errors.As(err, &protoErr):
+		return protocolBroken(err)
+	case errors.Is(err, errAnswerTooLong):
+		return answerTooLong(err)
+	case errors.Is(err, dial.ErrHostForbidden):
+		return stoa.Errorf(stoa.DatabaseHostForbidden,
+			"This platform may not connect to that address. Use the server's public address, or ask the operator to allow its network.").WithCause(err)
+	case errors.Is(err, dial.ErrPlaintextForbidden):
+		return stoa.Errorf(stoa.DatabaseTLSFailed,
+			"A connection to a public address must use TLS. Remove sslmode=disable.").WithCause(err)
+	case errors.Is(err, errNoTLS):
+		return stoa.Errorf(stoa.DatabaseTLSFailed,
+			"The database server does not offer TLS. Enable it there, or, on a network you trust, ask for plaintext with TLS mode %q (sslmode=disable).", credential.TLSDisable).WithCause(err)
+	case errors.As(err, &certErr):
+		return credential.CertificateFault(err)
+	case errors.As(err, &recordErr), errors.As(err, &alertErr):
+		return stoa.Errorf(stoa.DatabaseTLSFailed, "The database server broke off while the encrypted connection was made. "+
+			"It must speak TLS 1.2 or newer and must not ask for a client certificate; check that host and port are the database's.").WithCause(err)
+	case errors.As(err, &netErr), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, driver.ErrBadConn), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return unreachable(err)
+	}
+	return nil
+}
+
+// atLeast compares dotted versions: 8.0.16 against 8.0.
+func atLeast(version, minimum string) bool {
+	var v, m [3]int
+	_, _ = fmt.Sscanf(version, "%d.%d.%d", &v[0], &v[1], &v[2])
+	_, _ = fmt.Sscanf(minimum, "%d.%d.%d", &m[0], &m[1], &m[2])
+	for i := range v {
+		if v[i] != m[i] {
+			return v[i] > m[i]
+		}
+	}
+	return true
+}

@@ -1,0 +1,86 @@
+package tenantdb_test
+
+import (
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// installExtensions puts two views of contrib extensions and a table, which an
+// extension such as PostGIS has, into the schema public of c's database.
+func installExtensions(t *testing.T, c credential.Credentials) {
+	t.Helper()
+	tenantdbtest.AdminIn(t, c.Database, `CREATE EXTENSION pg_stat_statements SCHEMA public`, `CREATE EXTENSION pg_buffercache SCHEMA public`,
+		`CREATE TABLE public.spatial_ref_sys (srid integer PRIMARY KEY, srtext varchar(2048))`,
+		`ALTER EXTENSION pg_buffercache ADD TABLE public.spatial_ref_sys`, `GRANT SELECT ON public.spatial_ref_sys TO PUBLIC`)
+}
+
+// eachPostgres runs test on each PostgreSQL server at hand.
+func eachPostgres(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	for name, env := range postgresServers {
+		if os.Getenv(env) == "" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(tenantdbtest.PostgresEnv, os.Getenv(env))
+			test(t)
+		})
+	}
+}
+
+// What belongs to an extension is nobody's table: a database that holds nothing
+// else is empty, its schema has not drifted, and no warning speaks of it.
+func TestExtensionMembersAreNotTables(t *testing.T) {
+	eachPostgres(t, func(t *testing.T) {
+		c := tenantdbtest.Create(t, credential.PostgreSQL)
+		installExtensions(t, c)
+		db := tenantdbtest.Open(t, c)
+		in, err := db.Inspect(t.Context())
+		must(t, err)
+		if len(in.Tables) > 0 {
+			t.Errorf("not empty: %v", in.Tables)
+		}
+		monitor := tenantdbtest.Guest(t, c)
+		tenantdbtest.Admin(t, credential.PostgreSQL, `GRANT pg_monitor TO `+monitor.User) // which reads pg_buffercache
+		checkKept(t, c)
+		warnings, err := db.Warnings(t.Context())
+		must(t, err)
+		for _, w := range warnings {
+			if w.Code != tenantdb.PublicConnect {
+				t.Errorf("warning %s: %s", w.Code, w.Message)
+			}
+		}
+		live, err := db.Structure(t.Context())
+		must(t, err)
+		expected, err := tenantdb.Expected(credential.PostgreSQL)
+		must(t, err)
+		if drift := live.Drift(expected, true); len(drift) > 0 {
+			t.Errorf("drift: %v", drift)
+		}
+	})
+}
+
+// A table of an extension's that has the name of one of Stoa's, and a table that
+// only looks like an extension's, are still in the way.
+func TestTablesInTheWay(t *testing.T) {
+	eachPostgres(t, func(t *testing.T) {
+		for _, name := range []string{"stores", tenantdb.VersionTable, tenantdb.MarkerTable} {
+			c := tenantdbtest.Create(t, credential.PostgreSQL)
+			installExtensions(t, c)
+			tenantdbtest.AdminIn(t, c.Database, `CREATE TABLE public.`+name+` (n integer)`, `ALTER EXTENSION pg_buffercache ADD TABLE public.`+name,
+				`CREATE TABLE public.geometry_columns (n integer)`)
+			in, err := tenantdbtest.Open(t, c).Inspect(t.Context())
+			must(t, err)
+			want := []string{"geometry_columns", name}
+			slices.Sort(want)
+			if !slices.Equal(in.Tables, want) {
+				t.Errorf("%s: %v", name, in.Tables)
+			}
+		}
+	})
+}

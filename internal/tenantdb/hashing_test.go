@@ -1,0 +1,269 @@
+package tenantdb_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// scram is a server that asks for a password by SCRAM.
+type scram struct {
+	challenge func(nonce string) string
+	then      func(net.Conn) // when the proof has come; nil: it refuses the password
+	mechanism chan string    // what each client has chosen
+	proofs    chan []byte
+}
+
+func newScram(challenge func(nonce string) string) *scram {
+	return &scram{challenge: challenge, mechanism: make(chan string, 100), proofs: make(chan []byte, 100)}
+}
+
+// challenged is a usual challenge with so many iterations.
+func challenged(iterations any) func(string) string {
+	return func(nonce string) string { return fmt.Sprintf("r=%sserver,s=c2FsdHNhbHRzYWx0,i=%v", nonce, iterations) }
+}
+
+func (s *scram) serve(conn net.Conn) {
+	b := pgproto3.NewBackend(conn, conn)
+	if _, err := b.ReceiveStartupMessage(); err != nil {
+		return
+	}
+	receive := func(asked pgproto3.BackendMessage, as uint32) pgproto3.FrontendMessage {
+		b.Send(asked)
+		if b.Flush() != nil || b.SetAuthType(as) != nil {
+			return nil
+		}
+		m, _ := b.Receive()
+		return m
+	}
+	first, ok := receive(&pgproto3.AuthenticationSASL{AuthMechanisms: []string{"SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"}}, pgproto3.AuthTypeSASL).(*pgproto3.SASLInitialResponse)
+	if !ok {
+		return
+	}
+	s.mechanism <- first.AuthMechanism
+	_, nonce, _ := bytes.Cut(first.Data, []byte(",r="))
+	challenge := &pgproto3.AuthenticationSASLContinue{Data: []byte(s.challenge(string(nonce)))}
+	proof, ok := receive(challenge, pgproto3.AuthTypeSASLContinue).(*pgproto3.SASLResponse)
+	if !ok {
+		return
+	}
+	s.proofs <- slices.Clone(proof.Data)
+	if s.then != nil {
+		s.then(conn)
+		return
+	}
+	_, _ = conn.Write(encoded(&pgproto3.ErrorResponse{Severity: "FATAL", Code: "28P01", Message: "no"}))
+}
+
+// A server may say how much work it is to prove a password, but not how much
+// work this platform does.
+func TestSCRAMChallenges(t *testing.T) {
+	t.Parallel()
+	salted := func(salt string) func(string) string {
+		return func(nonce string) string { return "r=" + nonce + "x,s=" + salt + ",i=4096" }
+	}
+	const refused, tooMany, broken = "refuses this user", "scram_iterations", "does not speak the protocol"
+	for name, tt := range map[string]struct {
+		challenge func(nonce string) string
+		want      string // in the message
+	}{
+		"usual":                {challenged(4096), refused},
+		"one":                  {challenged(1), refused},
+		"most":                 {challenged(tenantdb.MaxIterations), refused},
+		"one more":             {challenged(tenantdb.MaxIterations + 1), tooMany},
+		"ten million":          {challenged(10_000_000), tooMany},
+		"two thousand million": {challenged(2_000_000_000), tooMany},
+		"beyond 64 bits":       {challenged("99999999999999999999"), broken},
+		"none":                 {challenged(""), broken},
+		"zero":                 {challenged(0), broken},
+		"negative":             {challenged(-1), broken},
+		"signed":               {challenged("+4096"), broken},
+		"an extension":         {challenged("4096,x=1"), broken},
+		"no number":            {challenged("4096x"), broken},
+		"no salt":              {salted(""), broken},
+		"no base64":            {salted("!"), broken},
+		"long salt":            {salted(strings.Repeat("AAAA", 400)), broken},
+		"another nonce":        {func(string) string { return "r=other,s=AAAA,i=4096" }, broken},
+		"our nonce alone":      {func(nonce string) string { return "r=" + nonce + ",s=AAAA,i=4096" }, broken},
+		"an error":             {func(string) string { return "e=other-error" }, broken},
+		"nothing":              {func(string) string { return "" }, broken},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := newScram(tt.challenge)
+			c := at(t, credential.PostgreSQL, credential.TLSDisable, server.serve)
+			err := tenantdbtest.Open(t, c).Ping(t.Context())
+			code := stoa.DatabaseAuthFailed
+			if tt.want == broken {
+				code = stoa.DatabaseUnreachable
+			}
+			checkFault(t, err, code, c)
+			if !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got %v", err)
+			}
+			if proofs := len(server.proofs); proofs != 0 && tt.want != refused {
+				t.Errorf("%d proofs were computed", proofs)
+			}
+		})
+	}
+}
+
+// A real server keeps the number of iterations with the password, and asks for
+// as many.
+func TestSCRAMIterationsOfARealServer(t *testing.T) {
+	t.Parallel()
+	if !slices.Contains(tenantdbtest.Engines(), credential.PostgreSQL) {
+		t.Skip("needs PostgreSQL")
+	}
+	for iterations, good := range map[int]bool{tenantdb.MaxIterations: true, tenantdb.MaxIterations + 1: false} {
+		t.Run(fmt.Sprint(iterations), func(t *testing.T) {
+			t.Parallel()
+			c := tenantdbtest.Create(t, credential.PostgreSQL)
+			tenantdbtest.Exec(t, c, `ALTER ROLE `+c.User+` PASSWORD '`+verifier(t, c.Password.Reveal(), iterations)+`'`)
+			err := tenantdbtest.Open(t, c).Ping(t.Context())
+			if good {
+				must(t, err)
+				return
+			}
+			checkFault(t, err, stoa.DatabaseAuthFailed, c)
+			if !strings.Contains(err.Error(), "scram_iterations") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// verifier is what PostgreSQL keeps of a password.
+// Source: RFC 5802, section 3; PostgreSQL manual, pg_authid.
+func verifier(t *testing.T, password string, iterations int) string {
+	t.Helper()
+	salt := []byte("saltsaltsaltsalt")
+	salted, err := pbkdf2.Key(sha256.New, password, salt, iterations, sha256.Size)
+	must(t, err)
+	keyed := func(word string) []byte {
+		mac := hmac.New(sha256.New, salted)
+		mac.Write([]byte(word))
+		return mac.Sum(nil)
+	}
+	stored := sha256.Sum256(keyed("Client Key"))
+	b64 := base64.StdEncoding.EncodeToString
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, b64(salt), b64(stored[:]), b64(keyed("Server Key")))
+}
+
+// A connection whose password may not be hashed yet waits until its caller
+// gives up, and has then computed nothing.
+func TestHashingWaitsForItsTurn(t *testing.T) { //nolint:paralleltest // it takes all turns
+	for range cap(tenantdb.Hashings) {
+		tenantdb.Hashings <- struct{}{}
+	}
+	server := newScram(challenged(4096))
+	c := at(t, credential.PostgreSQL, credential.TLSDisable, server.serve)
+	db := tenantdbtest.Open(t, c)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		<-server.mechanism
+		cancel()
+	}()
+	if err := db.Ping(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if n := len(server.proofs); n != 0 {
+		t.Errorf("%d proofs were computed out of turn", n)
+	}
+	for range cap(tenantdb.Hashings) {
+		<-tenantdb.Hashings
+	}
+	checkFault(t, db.Ping(t.Context()), stoa.DatabaseAuthFailed, c)
+	if len(server.proofs) != 1 || len(tenantdb.Hashings) != 0 {
+		t.Errorf("%d proofs, %d turns are taken", len(server.proofs), len(tenantdb.Hashings))
+	}
+}
+
+// However a server behaves between its challenge and the end, it keeps no
+// turn: as many of them as there are turns do not keep a good one out.
+func TestHashingTurnsAreGivenBack(t *testing.T) { //nolint:paralleltest // it counts all turns
+	stall := make(chan struct{})
+	t.Cleanup(func() { close(stall) })
+	for name, server := range map[string]*scram{
+		"says nothing more":        {challenge: challenged(4096), then: func(net.Conn) { <-stall }},
+		"ends the connection":      {challenge: challenged(4096), then: func(net.Conn) {}},
+		"says what is not allowed": {challenge: challenged(4096), then: func(c net.Conn) { _, _ = c.Write(frame('R', u32(11), []byte("again"))) }},
+		"proves nothing":           {challenge: challenged(4096), then: func(c net.Conn) { _, _ = c.Write(frame('R', u32(12), []byte("v=wrong"))) }},
+	} {
+		server.mechanism, server.proofs = make(chan string, 100), make(chan []byte, 100)
+		c := at(t, credential.PostgreSQL, credential.TLSDisable, server.serve)
+		ctx, cancel := context.WithCancel(t.Context())
+		var callers sync.WaitGroup
+		for range 2 * cap(tenantdb.Hashings) {
+			callers.Go(func() {
+				if err := tenantdbtest.Open(t, c).Ping(ctx); err == nil {
+					t.Errorf("connected to a server that %s", name)
+				}
+			})
+		}
+		for range 2 * cap(tenantdb.Hashings) {
+			<-server.proofs
+		}
+		eventually(t, func() bool { return len(tenantdb.Hashings) == 0 })
+		cancel()
+		callers.Wait()
+	}
+}
+
+// Who waits too long for a turn is told that this side is busy, which says
+// nothing about the database.
+func TestHashingTakesTooLong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		all := make(chan struct{}, 1)
+		first, second := tenantdb.NewHashingSlot(t.Context(), all), tenantdb.NewHashingSlot(t.Context(), all)
+		must(t, first.Take())
+		begin := time.Now()
+		err := second.Take()
+		if took := time.Since(begin); !errors.Is(err, tenantdb.ErrHashing) || !errors.Is(err, tenantdb.ErrNoConnection) || took != tenantdb.HashingWait {
+			t.Errorf("after %v: %v", took, err)
+		}
+		second.Release() // which it does not have
+		if len(all) != 1 {
+			t.Error("a turn was given back that was not taken")
+		}
+		first.Release()
+		first.Release()
+		must(t, second.Take())
+		fault := tenantdb.NewEngines(tenantdb.Options{})[credential.PostgreSQL].Fault(fmt.Errorf("wrapped: %w", tenantdb.ErrHashing))
+		if stoa.CodeOf(fault) != stoa.DatabaseUnreachable || !tenantdb.IsTransient(fault) {
+			t.Errorf("got %v", fault)
+		}
+	})
+}
+
+// Over TLS a password is bound to the server's certificate, as without the
+// screen.
+func TestSCRAMIsBoundToTheCertificate(t *testing.T) {
+	t.Parallel()
+	server := newScram(challenged(4096))
+	c := postgresTLS(t, server.serve)
+	checkFault(t, tenantdbtest.Open(t, c).Ping(t.Context()), stoa.DatabaseAuthFailed, c)
+	if m := <-server.mechanism; m != "SCRAM-SHA-256-PLUS" {
+		t.Errorf("%s was chosen", m)
+	}
+}

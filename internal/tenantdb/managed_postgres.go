@@ -1,0 +1,176 @@
+package tenantdb
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/pbkdf2"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+type postgresHost struct{}
+
+// make lets nobody in before the doors are right: PostgreSQL gives every role
+// the right to connect to a new database.
+func (h postgresHost) make(ctx context.Context, db *DB, c credential.Credentials) error {
+	if err := h.makeRole(ctx, db, c); err != nil {
+		return err
+	}
+	owner, err := h.owner(ctx, db, c.Database)
+	if errors.Is(err, ErrNotFound) {
+		owner = c.User
+		_, err = db.Exec(ctx, `CREATE DATABASE "`+c.Database+`" OWNER "`+c.User+`" TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false`)
+		if isState(err, "42P04") { // duplicate_database: somebody else works on the same run
+			owner, err = h.owner(ctx, db, c.Database)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if owner != c.User {
+		return errForeign(c.Database, owner)
+	}
+	if _, err := db.Exec(ctx, `REVOKE ALL ON DATABASE "`+c.Database+`" FROM PUBLIC`); err != nil {
+		return err
+	}
+	_, err = db.Exec(ctx, `ALTER DATABASE "`+c.Database+`" WITH ALLOW_CONNECTIONS true`)
+	return err
+}
+
+// makeRole sends the password as what the server would make of it, so that no
+// log of the server's can hold it.
+func (h postgresHost) makeRole(ctx context.Context, db *DB, c credential.Credentials) error {
+	verifier, err := ScramVerifier(c.Password)
+	if err != nil {
+		return err
+	}
+	_, err = db.Exec(ctx, `CREATE ROLE "`+c.User+`" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD '`+verifier+`'`)
+	if isState(err, "42710") { // duplicate_object
+		_, err = db.Exec(ctx, `ALTER ROLE "`+c.User+`" LOGIN PASSWORD '`+verifier+`'`)
+	}
+	if err != nil {
+		return err
+	}
+	return h.join(ctx, db, c.User)
+}
+
+// join has the operator's user inherit from a role and be able to become it: who
+// is no superuser gives a database only to a role that it may become, and changes
+// and drops the database only as one that inherits from its owner. Since
+// PostgreSQL 16 both are options of the membership, and the attribute INHERIT of
+// the member is but the default of the latter.
+func (postgresHost) join(ctx context.Context, db *DB, role string) error {
+	var admin struct{ Super, Options bool }
+	err := db.Get(ctx, &admin, `SELECT rolsuper AS super, current_setting('server_version_num')::int >= 160000 AS options
+		FROM pg_catalog.pg_roles WHERE rolname = current_user`)
+	if err != nil || admin.Super {
+		return err
+	}
+	grant := `GRANT "` + role + `" TO CURRENT_USER`
+	if admin.Options {
+		grant += ` WITH INHERIT TRUE, SET TRUE`
+	}
+	_, err = db.Exec(ctx, grant)
+	return err
+}
+
+// owner returns the name of the database's owner, or ErrNotFound.
+func (postgresHost) owner(ctx context.Context, db *DB, name string) (string, error) {
+	var owner string
+	err := db.Get(ctx, &owner, `SELECT r.rolname FROM pg_catalog.pg_database d JOIN pg_catalog.pg_roles r ON r.oid = d.datdba
+		WHERE d.datname = ?`, name)
+	return owner, err
+}
+
+func errForeign(name, owner string) error {
+	return fmt.Errorf("the database %s belongs to %q: it was not made by this platform", name, owner)
+}
+
+func (h postgresHost) drop(ctx context.Context, db *DB, name string) error {
+	owner, err := h.owner(ctx, db, name)
+	switch {
+	case errors.Is(err, ErrNotFound):
+	case err != nil:
+		return err
+	case owner != name:
+		return errForeign(name, owner)
+	default:
+		// A release that did not ask for what join does may have made it. Where it may
+		// not be asked for, the next statement says so.
+		if err := h.join(ctx, db, name); err != nil && !isState(err, "42501") {
+			return err
+		}
+	}
+	if _, err := db.Exec(ctx, `DROP DATABASE IF EXISTS "`+name+`" WITH (FORCE)`); err != nil {
+		return err
+	}
+	_, err = db.Exec(ctx, `DROP ROLE IF EXISTS "`+name+`"`)
+	return err
+}
+
+func (postgresHost) list(ctx context.Context, db *DB, prefix string) (names []string, err error) {
+	err = db.Select(ctx, &names, `SELECT datname FROM pg_catalog.pg_database WHERE starts_with(datname::text, ?)
+		UNION SELECT rolname FROM pg_catalog.pg_roles WHERE starts_with(rolname::text, ?) ORDER BY 1`, prefix, prefix)
+	return names, err
+}
+
+func (postgresHost) Check(ctx context.Context, db *DB) (string, error) {
+	var row struct {
+		Version   string
+		Databases bool
+		Roles     bool
+		Inherits  bool
+	}
+	err := db.Get(ctx, &row, `SELECT current_setting('server_version') AS version, rolsuper OR rolcreatedb AS databases,
+		rolsuper OR rolcreaterole AS roles, rolsuper OR rolinherit OR current_setting('server_version_num')::int >= 160000 AS inherits FROM pg_catalog.pg_roles WHERE rolname = current_user`)
+	switch {
+	case err != nil:
+		return "", err
+	case !atLeast(row.Version, minPostgres):
+		return "", fmt.Errorf("the server runs PostgreSQL %.40s; at least %s is needed", row.Version, minPostgres)
+	case !row.Databases || !row.Roles:
+		return "", errors.New("its user may not create databases and roles: ALTER ROLE … CREATEDB CREATEROLE")
+	case !row.Inherits:
+		return "", errors.New("its user cannot drop the databases that it makes: ALTER ROLE … INHERIT")
+	}
+	return "PostgreSQL " + row.Version, nil
+}
+
+func (postgresHost) rights() string {
+	return "its user needs ALTER ROLE … CREATEDB CREATEROLE INHERIT"
+}
+
+func isState(err error, state string) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && pgErr.Code == state
+}
+
+// ScramVerifier returns what PostgreSQL keeps of a password and takes in its
+// place: with it no log of a server's holds the password. Of ASCII only:
+// anything else would have to be normalised.
+// Source: RFC 5802, section 3; PostgreSQL manual, pg_authid.
+func ScramVerifier(password keyring.Secret) (string, error) {
+	const iterations = 4096 // PostgreSQL's own; the password has 135 random bits
+	salt := make([]byte, 16)
+	_, _ = rand.Read(salt) // it never fails
+	salted, err := pbkdf2.Key(sha256.New, password.Reveal(), salt, iterations, sha256.Size)
+	if err != nil {
+		return "", err
+	}
+	keyed := func(word string) []byte {
+		mac := hmac.New(sha256.New, salted)
+		mac.Write([]byte(word))
+		return mac.Sum(nil)
+	}
+	stored := sha256.Sum256(keyed("Client Key"))
+	b64 := base64.StdEncoding.EncodeToString
+	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, b64(salt), b64(stored[:]), b64(keyed("Server Key"))), nil
+}

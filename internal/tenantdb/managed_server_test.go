@@ -1,0 +1,190 @@
+package tenantdb_test
+
+import (
+	"crypto/rand"
+	"database/sql"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// works proves that the server takes managed databases: CheckServer says so, and
+// one can be made, made again with the same password, used and dropped.
+func (h hosting) works(t *testing.T) {
+	t.Helper()
+	if version, err := h.CheckServer(t.Context()); err != nil || version == "" {
+		t.Errorf("%q, %v", version, err)
+	}
+	id, c := h.plan(t)
+	for range 2 {
+		h.make(t, c)
+		if err := h.enter(t, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.DropManaged(t.Context(), id, infoOf(c)); err != nil {
+		t.Error(err)
+	}
+	if left := h.names(t); left != "[]" {
+		t.Errorf("left: %s", left)
+	}
+}
+
+// strictMySQL are policies that a server asks for passwords that are longer and
+// have more of each class than by default, and for new ones each time. Each
+// needs a plugin, which the server may not have.
+var strictMySQL = map[string][]string{
+	"MariaDB/simple_password_check": {
+		`INSTALL SONAME 'simple_password_check'`, `SET GLOBAL simple_password_check_minimal_length = 24`, `SET GLOBAL simple_password_check_digits = 4`,
+		`SET GLOBAL simple_password_check_letters_same_case = 4`, `SET GLOBAL simple_password_check_other_characters = 4`,
+	},
+	"MariaDB/password_reuse_check": {`INSTALL SONAME 'password_reuse_check'`},
+	"MySQL 9/validate_password": {
+		`INSTALL COMPONENT 'file://component_validate_password'`, `SET GLOBAL validate_password.policy = STRONG`, `SET GLOBAL validate_password.length = 24`,
+		`SET GLOBAL validate_password.mixed_case_count = 4`, `SET GLOBAL validate_password.number_count = 4`, `SET GLOBAL validate_password.special_char_count = 4`,
+	},
+	"MySQL 9/password_history": {`SET GLOBAL password_history = 5`, `SET GLOBAL password_reuse_interval = 365`},
+}
+
+// Managed databases are made on servers with a strict password policy, also
+// when a run is repeated.
+func TestManagedUnderAPasswordPolicy(t *testing.T) {
+	for name, start := range tenantdbtest.MySQLServers {
+		t.Run(name, func(t *testing.T) {
+			admin, at := tenantdbtest.OwnMySQL(t, start)
+			port := at(t).Port
+			execOn(t, admin, `CREATE USER op@'%' IDENTIFIED BY 'Of-The-0perator-Alone'`, `GRANT ALL PRIVILEGES ON *.* TO op@'%' WITH GRANT OPTION`)
+			t.Setenv(tenantdbtest.MySQLEnv, fmt.Sprintf("mysql://127.0.0.1:%d/", port))
+			for policy, statements := range strictMySQL {
+				if !strings.HasPrefix(policy, name) {
+					continue
+				}
+				t.Run(policy, func(t *testing.T) {
+					if _, err := admin.ExecContext(t.Context(), statements[0]); err != nil {
+						t.Skipf("the server has no such policy: %v", err)
+					}
+					execOn(t, admin, statements[1:]...)
+					if strings.HasSuffix(policy, "check") || strings.HasSuffix(policy, "validate_password") {
+						if _, err := admin.ExecContext(t.Context(), `CREATE USER weak@'%' IDENTIFIED BY ''`); err == nil && !strings.Contains(policy, "reuse") {
+							t.Fatal("the policy is not in force")
+						}
+					}
+					newHosting(t, credential.MySQL, url.UserPassword("op", "Of-The-0perator-Alone")).works(t)
+					var left int
+					must(t, admin.QueryRowContext(t.Context(), `SELECT count(*) FROM mysql.user WHERE user LIKE 'stoa!_selftest!_%' ESCAPE '!'`).Scan(&left))
+					if left > 0 {
+						t.Errorf("%d users of a self-test are left", left)
+					}
+				})
+			}
+		})
+	}
+}
+
+func execOn(t *testing.T, db *sql.DB, statements ...string) {
+	t.Helper()
+	for _, s := range statements {
+		if _, err := db.ExecContext(t.Context(), s); err != nil {
+			t.Fatalf("%s: %v", s, err)
+		}
+	}
+}
+
+// The operator's user may have its rights through a role, which need not be a
+// default one. Without them CheckServer says what to grant.
+func TestManagedThroughRoles(t *testing.T) {
+	for name, env := range map[string]string{"MariaDB": tenantdbtest.MySQLEnv, "MySQL 9": "STOA_TEST_MYSQL9_URL"} {
+		if os.Getenv(env) == "" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(tenantdbtest.MySQLEnv, os.Getenv(env))
+			admin := func(statement string) { t.Helper(); tenantdbtest.Admin(t, credential.MySQL, statement) }
+			role, user := "stoa_r_"+strings.ToLower(rand.Text()[:14]), "stoa_u_"+strings.ToLower(rand.Text()[:14])
+			admin(`CREATE ROLE ` + role)
+			admin(`CREATE USER ` + user + `@'%' IDENTIFIED BY 'p'`)
+			admin(`GRANT ` + role + ` TO ` + user + `@'%'`)
+			t.Cleanup(func() { admin(`DROP USER ` + user + `@'%'`); admin(`DROP ROLE ` + role) })
+			h := newHosting(t, credential.MySQL, url.UserPassword(user, "p"))
+			version, err := h.CheckServer(t.Context())
+			if err == nil || !strings.Contains(err.Error(), "GRANT ALL PRIVILEGES") {
+				t.Errorf("without rights: %s, %v", version, err)
+			}
+			admin(`GRANT ALL PRIVILEGES ON *.* TO ` + role + ` WITH GRANT OPTION`)
+			h.works(t)
+			if name == "MariaDB" {
+				admin(`SET DEFAULT ROLE ` + role + ` FOR ` + user + `@'%'`)
+			} else {
+				admin(`SET DEFAULT ROLE ` + role + ` TO ` + user + `@'%'`)
+			}
+			newHosting(t, credential.MySQL, url.UserPassword(user, "p")).works(t)
+		})
+	}
+}
+
+// On a rented PostgreSQL nobody is superuser, and the operator's user need not
+// inherit from the roles that it makes: before PostgreSQL 16 it must, and
+// CheckServer says so.
+func TestManagedWithoutInheritance(t *testing.T) {
+	eachPostgres(t, func(t *testing.T) {
+		name := "stoa_t_" + strings.ToLower(rand.Text()[:14])
+		tenantdbtest.Admin(t, credential.PostgreSQL, `CREATE ROLE `+name+` LOGIN NOINHERIT CREATEROLE CREATEDB PASSWORD 'p'`)
+		t.Cleanup(func() { tenantdbtest.Admin(t, credential.PostgreSQL, `DROP ROLE `+name) })
+		h := newHosting(t, credential.PostgreSQL, url.UserPassword(name, "p"))
+		admin := tenantdbtest.Postgres(t)
+		var grants bool
+		must(t, admin.QueryRowContext(t.Context(), `SELECT current_setting('server_version_num')::int >= 160000`).Scan(&grants))
+		if !grants {
+			if version, err := h.CheckServer(t.Context()); err == nil || !strings.Contains(err.Error(), "INHERIT") {
+				t.Errorf("%s, %v", version, err)
+			}
+			tenantdbtest.Admin(t, credential.PostgreSQL, `ALTER ROLE `+name+` INHERIT`)
+		}
+		h.works(t)
+		id, c := h.plan(t)
+		h.make(t, c)
+		if grants { // as a release before made it
+			tenantdbtest.Admin(t, credential.PostgreSQL, `REVOKE `+c.User+` FROM `+name+` GRANTED BY `+name)
+		}
+		must(t, h.DropManaged(t.Context(), id, infoOf(c)))
+		var left int
+		must(t, admin.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_auth_members WHERE member = $1::regrole OR grantor = $1::regrole`, name).Scan(&left))
+		if left > 0 {
+			t.Errorf("%d roles are left", left)
+		}
+	})
+}
+
+// A store's role and schema are made by a user that may make roles and does not
+// inherit from them, where its server allows that.
+func TestRoleStatementWithoutInheritance(t *testing.T) {
+	eachPostgres(t, func(t *testing.T) {
+		c := tenantdbtest.Create(t, credential.PostgreSQL)
+		role := tenantdb.SupabaseRole(stoa.NewID[stoa.StoreID]())
+		name := "stoa_t_" + strings.ToLower(rand.Text()[:14])
+		inherit := "NOINHERIT"
+		if name := t.Name(); strings.HasSuffix(name, "/PostgreSQL") { // 15: it must inherit
+			inherit = "INHERIT"
+		}
+		tenantdbtest.AdminIn(t, c.Database, `CREATE ROLE `+name+` LOGIN CREATEROLE PASSWORD 'p' `+inherit, `GRANT CREATE ON DATABASE `+c.Database+` TO `+name)
+		t.Cleanup(func() {
+			tenantdbtest.AdminIn(t, c.Database, `DROP OWNED BY `+role+`; DROP ROLE `+role, `DROP OWNED BY `+name+`; DROP ROLE `+name)
+		})
+		c.User, c.Password = name, keyring.NewSecret("p")
+		db := tenantdbtest.Open(t, c)
+		statement, err := tenantdb.RoleStatement(role, credential.NewPassword())
+		must(t, err)
+		for range 2 {
+			_, err := db.Exec(t.Context(), statement)
+			must(t, err)
+		}
+	})
+}

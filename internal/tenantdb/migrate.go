@@ -1,0 +1,400 @@
+package tenantdb
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/pressly/goose/v3"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+// Migrations holds one folder per engine with the same file names.
+//
+//go:embed migrations
+var Migrations embed.FS
+
+// VersionTable records the applied built-in migrations of a tenant database,
+// CustomVersionTable the operator's.
+const (
+	VersionTable       = "stoa_schema_migrations"
+	CustomVersionTable = "stoa_own_migrations"
+)
+
+// OldestReadable is the oldest version of the tenant schema that this binary
+// can serve. It grows with the first release whose queries need a newer one,
+// and never beyond what the release before it brought: between the two, old
+// and new binaries serve the same stores.
+const OldestReadable = 14
+
+// MigrationFailed says that a statement of a migration failed in a database
+// that is otherwise well. Operators see it; no answer of the API has it.
+const MigrationFailed stoa.Code = "migration_failed"
+
+// Schema is the version of a tenant database's schema: of the built-in migrations and
+// of the operator's custom ones, 0 without any.
+type Schema struct {
+	Version int64 `json:"version"`
+	Own     int64 `json:"own"`
+}
+
+// LatestVersion is the version of the tenant schema that this binary brings.
+func LatestVersion() int64 { return latestVersion() }
+
+var latestVersion = sync.OnceValue(func() int64 {
+	files, err := fs.Sub(Migrations, "migrations/postgres")
+	if err != nil {
+		panic(err) // the folder is embedded
+	}
+	versions, err := versionsIn(files)
+	if err != nil {
+		panic(err) // a test reads the same files
+	}
+	return versions[len(versions)-1]
+})
+
+// MigrateOptions configure a migration.
+type MigrateOptions struct {
+	// To is the last built-in migration to be applied; 0 means all, and then
+	// the operator's own follow. Those may build on any built-in one, so they
+	// wait while an older one is asked for.
+	To int64
+	// Before is called on the connection of the migration before anything is
+	// written. Its error ends the migration.
+	Before func(context.Context, *DB) error
+	// LockWait is how long to wait for another migration of the database to
+	// end; default 2 min, in which that one ends or is stopped itself.
+	LockWait time.Duration
+}
+
+// Migrate brings the schema of one tenant database to this binary's version
+// and the operator's own, and returns the former. Run again after an
+// interruption it continues.
+func (db *DB) Migrate(ctx context.Context) (version int64, err error) {
+	schema, err := db.MigrateTo(ctx, MigrateOptions{})
+	if err != nil {
+		return 0, err
+	}
+	return schema.Version, nil
+}
+
+// MigrateTo is Migrate as far as opts say. It takes one connection, by a way
+// that a migration can go; a database that is not leased has no other
+// meanwhile. Callers who come at
+// once, from several processes too, end with one complete schema. With an
+// error it returns how far the schema is known to be all the same; 0 where
+// that is unknown.
+func (db *DB) MigrateTo(ctx context.Context, opts MigrateOptions) (Schema, error) {
+	schema, err := db.migrateTo(ctx, opts)
+	if err != nil {
+		return schema, db.wrap(fmt.Errorf("migrate: %w", err))
+	}
+	return schema, nil
+}
+
+func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema, err error) {
+	setDefault(&opts.LockWait, 2*time.Minute)
+	own, err := db.own.of(db.Engine)
+	if err != nil {
+		return schema, err
+	}
+	// Reading an embedded database's version is cheaper than a connection and the lock.
+	if db.Engine == credential.SQLite && own == nil && opts.To == 0 && opts.Before == nil {
+		if version, err := db.SchemaVersion(ctx); err == nil && version == LatestVersion() {
+			return Schema{Version: version}, nil
+		}
+	}
+	pool, end, err := db.session()
+	if err != nil {
+		return schema, err
+	}
+	defer end()
+	s := &session{DB: pool, migrator: db.engine.migrator(db.credentials, db.pinned), lockWait: opts.LockWait}
+	inner := &DB{Engine: db.Engine, sqlx: sqlx.NewDb(pool, db.sqlx.DriverName()), engine: db.engine, credentials: db.credentials, dial: db.dial, own: db.own, pinned: db.pinned, account: db.account, log: db.log}
+	if opts.Before != nil {
+		if err := opts.Before(ctx, inner); err != nil {
+			return schema, err
+		}
+	}
+	ctx, unlock, err := db.lockMigration(ctx, s)
+	if err != nil {
+		return schema, err
+	}
+	defer unlock()
+	defer func() {
+		if err != nil && ctx.Err() != nil { // perhaps the lock was lost
+			err = context.Cause(ctx)
+		}
+	}()
+	// Also after an error: what was created until then is there.
+	defer func() {
+		if closeErr := inner.CloseToAPI(ctx); err == nil && closeErr != nil {
+			err = fmt.Errorf("close to the HTTP API: %w", closeErr)
+		}
+	}()
+	builtin, err := fs.Sub(Migrations, "migrations/"+s.folder)
+	if err != nil {
+		return schema, err
+	}
+	if opts.To == 0 {
+		err = s.begin(ctx, builtin)
+	}
+	if err == nil {
+		schema.Version, err = s.up(ctx, builtin, VersionTable, opts.To, nil)
+	}
+	if err != nil || own == nil || opts.To != 0 {
+		return schema, err
+	}
+	schema.Own, err = s.up(ctx, own, CustomVersionTable, db.own.Latest(), func(p *goose.Provider) error {
+		return s.checkOrder(ctx, p, db.own, db.Engine)
+	})
+	return schema, err
+}
+
+// session returns a pool of one connection that keeps its session. It is db's own pool
+// where that keeps sessions and is unused, because a new connection costs more than the
+// work on it.
+func (db *DB) session() (pool *sql.DB, end func(), err error) {
+	if db.bulkhead == nil && db.engine.sessions(db.credentials) && db.migrating.TryLock() {
+		pool, most := db.sqlx.DB, db.sqlx.Stats().MaxOpenConnections
+		pool.SetMaxOpenConns(1)
+		return pool, func() {
+			pool.SetMaxOpenConns(most)
+			db.migrating.Unlock()
+		}, nil
+	}
+	if pool, err = db.engine.Session(db.credentials, db.dial, db.pinned); err != nil {
+		return nil, nil, err
+	}
+	pool.SetMaxOpenConns(1)
+	return pool, func() { _ = pool.Close() }, nil
+}
+
+// migrator describes how migrations run on an engine.
+type migrator struct {
+	dialect goose.Dialect
+	folder  string
+	// take waits for the turn of the connection's session, which may have it
+	// already, and give ends it. SQLite has no such thing, but turn.
+	take, give func(context.Context, *sql.Conn) error
+	// hold takes the turn, and keeps it, on a connection that nothing else uses:
+	// where no session lasts. lost is called when the turn ends before its release.
+	hold func(ctx context.Context, conn *sql.Conn, lost func(error)) (release func(), err error)
+	turn func(context.Context) (give func(), err error)
+	// prepare mends what an interruption left of a version table.
+	prepare func(ctx context.Context, conn *sql.Conn, table string) error
+	// isNew reports that there is no version table yet. Only an engine has it
+	// that takes many statements at once and all of them back.
+	isNew func(ctx context.Context, conn *sql.Conn, table string) (bool, error)
+}
+
+// session is a pool of one connection on which migrations run. What the
+// session of that connection holds, goose therefore has too.
+type session struct {
+	*sql.DB
+	migrator
+	lockWait time.Duration
+}
+
+// unlockTimeout limits the release of a lock, which ends with its session in any case.
+const unlockTimeout = 5 * time.Second
+
+// lockMigration waits for the migration lock of the database. The returned context is
+// cancelled, with the cause, when the lock is lost.
+func (db *DB) lockMigration(ctx context.Context, s *session) (locked context.Context, unlock func(), err error) {
+	switch {
+	case s.turn != nil:
+		unlock, err = s.turn(ctx)
+		return ctx, unlock, err
+	case s.hold != nil:
+		return db.holdLock(ctx, s)
+	}
+	if err := s.on(ctx, s.SessionLock); err != nil {
+		return nil, nil, err
+	}
+	return ctx, func() {
+		if s.Stats().OpenConnections == 0 {
+			return // the session has ended, and another has nothing to give
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
+		defer cancel()
+		_ = s.on(ctx, s.give)
+	}, nil
+}
+
+func (db *DB) holdLock(ctx context.Context, s *session) (locked context.Context, unlock func(), err error) {
+	pool, err := db.engine.Session(db.credentials, db.dial, db.pinned)
+	if err != nil {
+		return nil, nil, err
+	}
+	locked, lost := context.WithCancelCause(ctx)
+	var release func()
+	err = s.inTurn(ctx, func(limited context.Context) error {
+		conn, err := pool.Conn(limited)
+		if err == nil {
+			release, err = s.hold(limited, conn, lost)
+		}
+		return err
+	})
+	if err != nil {
+		lost(nil)
+		_ = pool.Close()
+		return nil, nil, err
+	}
+	return locked, func() {
+		release()
+		lost(nil)
+		_ = pool.Close()
+	}, nil
+}
+
+func (s *session) on(ctx context.Context, do func(context.Context, *sql.Conn) error) error {
+	conn, err := s.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // it goes back to the pool
+	return do(ctx, conn)
+}
+
+// SessionLock implements goose's lock.SessionLocker: should the connection
+// that had the lock be lost between two of goose's steps, the next one waits
+// for its turn anew.
+func (s *session) SessionLock(ctx context.Context, conn *sql.Conn) error {
+	if s.take == nil {
+		return nil
+	}
+	return s.inTurn(ctx, func(limited context.Context) error { return s.take(limited, conn) })
+}
+
+// inTurn limits how long take waits for the lock.
+func (s *session) inTurn(ctx context.Context, take func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, s.lockWait)
+	defer cancel()
+	err := take(limited)
+	if err != nil && limited.Err() != nil && ctx.Err() == nil {
+		return NoProgress(fmt.Errorf("the migration lock was not granted within %s: %w", s.lockWait, err))
+	}
+	return err
+}
+
+// SessionUnlock implements goose's lock.SessionLocker. The lock is kept for
+// the migrations that follow.
+func (s *session) SessionUnlock(context.Context, *sql.Conn) error { return nil }
+
+// begin applies all files to a database that has none of them, in one text and
+// one transaction, which takes its server two thirds of the time that one
+// after the other does. Their versions are on record all the same.
+func (s *session) begin(ctx context.Context, files fs.FS) error {
+	if s.isNew == nil {
+		return nil
+	}
+	isNew := false
+	err := s.on(ctx, func(ctx context.Context, conn *sql.Conn) (err error) {
+		isNew, err = s.isNew(ctx, conn, VersionTable)
+		return err
+	})
+	if err != nil || !isNew {
+		return err
+	}
+	text, last, err := joined(files)
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(s.dialect, s.DB, nil, goose.WithTableName(VersionTable), goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(s),
+		goose.WithGoMigrations(goose.NewGoMigration(last, &goose.GoFunc{RunTx: func(ctx context.Context, tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, text)
+			return err
+		}}, nil)))
+	if err == nil {
+		_, err = p.Up(ctx)
+	}
+	return err
+}
+
+// joined is the text of all files in their order, with which the versions of
+// all but the last are recorded.
+func joined(files fs.FS) (text string, last int64, err error) {
+	names, err := fs.Glob(files, "*.sql")
+	if err != nil {
+		return "", 0, err
+	}
+	var b strings.Builder
+	for i, name := range names { // Glob sorts them
+		if i > 0 {
+			fmt.Fprintf(&b, "\nINSERT INTO "+VersionTable+" (version_id, is_applied) VALUES (%d, true);\n", last)
+		}
+		if last, err = goose.NumericComponent(name); err != nil {
+			return "", 0, err
+		}
+		statements, err := fs.ReadFile(files, name)
+		if err != nil {
+			return "", 0, err
+		}
+		b.Write(statements)
+	}
+	return b.String(), last, nil
+}
+
+// up applies what is missing, up to and including the version to unless that
+// is 0, and returns the version reached, also with an error if it is known. An
+// error of before, if any, keeps it from applying anything.
+func (s *session) up(ctx context.Context, files fs.FS, table string, to int64, before func(*goose.Provider) error) (int64, error) {
+	if s.prepare != nil {
+		if err := s.on(ctx, func(ctx context.Context, conn *sql.Conn) error { return s.prepare(ctx, conn, table) }); err != nil {
+			return 0, err
+		}
+	}
+	p, err := goose.NewProvider(s.dialect, s.DB, files, goose.WithTableName(table), goose.WithDisableGlobalRegistry(true), goose.WithSessionLocker(s))
+	if err != nil {
+		return 0, err
+	}
+	if before != nil {
+		if err := before(p); err != nil {
+			return 0, err
+		}
+	}
+	if to == 0 {
+		_, err = p.Up(ctx)
+	} else {
+		_, err = p.UpTo(ctx, to)
+	}
+	var partial *goose.PartialError
+	if errors.As(err, &partial) && len(partial.Applied) > 0 {
+		return partial.Applied[len(partial.Applied)-1].Source.Version, err
+	}
+	if err != nil {
+		return 0, err
+	}
+	version, err := p.GetDBVersion(ctx)
+	if sources := p.ListSources(); err == nil && to == 0 {
+		to = sources[len(sources)-1].Version
+	}
+	if err == nil && version < to { // and whoever asks the registry would migrate it again and again
+		err = NoProgress(fmt.Errorf("%s is at version %d after a migration to %d", table, version, to))
+	}
+	return version, err
+}
+
+// SchemaVersion reads how far the schema of a database is that was migrated
+// before.
+func (db *DB) SchemaVersion(ctx context.Context) (version int64, err error) {
+	err = db.Get(ctx, &version, `SELECT coalesce(max(version_id), 0) FROM `+VersionTable)
+	return version, err
+}
+
+// CustomVersion reads how far the operator's own migrations are in a database
+// that has some.
+func (db *DB) CustomVersion(ctx context.Context) (version int64, err error) {
+	err = db.Get(ctx, &version, `SELECT coalesce(max(version_id), 0) FROM `+CustomVersionTable)
+	return version, err
+}

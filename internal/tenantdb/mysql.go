@@ -1,0 +1,166 @@
+package tenantdb
+
+import (
+	"context"
+	"crypto/sha1" //nolint:gosec // for a name
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/pressly/goose/v3"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/dial"
+)
+
+// The oldest versions with enforced CHECK constraints and the JSON functions
+// in use.
+const (
+	minMySQL   = "8.0.16"
+	minMariaDB = "10.6"
+)
+
+type mysqlEngine struct{ log *slog.Logger }
+
+// Open sets every field of the configuration by hand. A merchant's DSN never
+// reaches the driver: its parameters can read local files.
+func (e mysqlEngine) Open(c credential.Credentials, dial dial.DialFunc, state *sessionState) (*sql.DB, error) {
+	encryption, err := c.TlsConfig()
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(newMySQLConnector(mysqlConfig(c), dial, encryption, state, e.log)), nil
+}
+
+// mysqlConfig is what the driver is told of a database.
+func mysqlConfig(c credential.Credentials) *mysql.Config {
+	cfg := mysql.NewConfig()
+	cfg.User, cfg.Passwd, cfg.DBName = c.User, c.Password.Reveal(), c.Database
+	cfg.Addr = net.JoinHostPort(c.Host, strconv.Itoa(c.Port))
+	cfg.Collation = "utf8mb4_unicode_ci"
+	cfg.ParseTime, cfg.Loc = true, time.UTC
+	cfg.ClientFoundRows = true   // rows matched, as on the other engines
+	cfg.Logger = discardLogger{} // faults are returned; the driver's own log would say them twice
+	cfg.Params = mysqlSettings
+	return cfg
+}
+
+type discardLogger struct{}
+
+func (discardLogger) Print(...any) {}
+
+func (mysqlEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
+	var in Inspection
+	if err := db.Get(ctx, &in.Version, `SELECT version()`); err != nil {
+		return in, err
+	}
+	minimum := minMySQL
+	in.Minimum = "MySQL " + minMySQL
+	if strings.Contains(in.Version, "MariaDB") {
+		minimum, in.Minimum = minMariaDB, "MariaDB "+minMariaDB
+	}
+	in.Supported = atLeast(in.Version, minimum)
+	// MySQL has no function that answers this; the first CREATE TABLE does.
+	in.MayCreate = true
+	// The tables of a store name their character set; the database's own default
+	// is for tables of others.
+	in.Unicode = true
+	if err := db.Get(ctx, &in.Encoding, `SELECT @@character_set_database`); err != nil {
+		return in, err
+	}
+	var readOnly string // a number on MySQL, a word on newer MariaDB; servers that speak their protocol may lack it
+	err := db.Get(ctx, &readOnly, `SELECT concat(@@global.read_only, @@global.innodb_read_only)`)
+	if err != nil && !isMySQL(err, unknownVariable) {
+		return in, err
+	}
+	if err == nil && strings.Trim(strings.ReplaceAll(readOnly, "OFF", ""), "0") != "" {
+		return in, faultReadOnly.because(nil)
+	}
+	err = in.listTables(ctx, db, `SELECT table_name AS table_name FROM information_schema.tables
+		WHERE table_schema = database() ORDER BY table_name LIMIT ?`)
+	return in, err
+}
+
+// Session implements Engine.
+func (e mysqlEngine) Session(c credential.Credentials, dial dial.DialFunc, state *sessionState) (*sql.DB, error) {
+	return e.Open(c, dial, state)
+}
+
+// Statements of a schema are committed one by one here: what an interruption
+// left is completed by migrations that may run twice.
+func (mysqlEngine) sessions(credential.Credentials) bool { return true }
+
+func (mysqlEngine) migrator(credential.Credentials, *sessionState) migrator {
+	return migrator{dialect: goose.DialectMySQL, folder: "mysql", take: acquireLock, give: releaseLocks, prepare: repairVersionTable}
+}
+
+// acquireLock waits as long as ctx allows.
+func acquireLock(ctx context.Context, conn *sql.Conn) error {
+	var database string
+	if err := conn.QueryRowContext(ctx, `SELECT database()`).Scan(&database); err != nil {
+		return err
+	}
+	var granted sql.NullInt64
+	// The name is one for the whole server. MySQL 9.6 and newer have no sha1().
+	name := fmt.Sprintf("stoa.%x", sha1.Sum([]byte(database))) //nolint:gosec // a name; releases before this one use the same
+	if err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(?, 3600)`, name).Scan(&granted); err != nil {
+		return err
+	}
+	if granted.Int64 != 1 {
+		return NoProgress(errors.New("GET_LOCK did not grant the migration lock"))
+	}
+	return nil
+}
+
+func releaseLocks(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, `DO RELEASE_ALL_LOCKS()`)
+	return err
+}
+
+// repairVersionTable adds the row that goose writes right after creating its
+// table and without which it refuses to work, if an interruption came between.
+func repairVersionTable(ctx context.Context, conn *sql.Conn, table string) error {
+	//nolint:gosec // the table is one of two constants
+	_, err := conn.ExecContext(ctx, `INSERT INTO `+table+` (version_id, is_applied)
+		SELECT 0, true FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM `+table+`)`)
+	var myErr *mysql.MySQLError
+	if errors.As(err, &myErr) && myErr.Number == 1146 { // ER_NO_SUCH_TABLE: nothing was begun
+		return nil
+	}
+	return err
+}
+
+// Fault reads mysqlFaults.
+func (mysqlEngine) Fault(err error) *stoa.Error {
+	var setting *settingError
+	if errors.As(err, &setting) {
+		return setting.fault()
+	}
+	if isMySQL(err, newAborting) {
+		return initConnectFailed(err)
+	}
+	var myErr *mysql.MySQLError
+	if errors.As(err, &myErr) {
+		if fault, ok := mysqlFaults[myErr.Number]; ok {
+			return fault.because(err)
+		}
+	}
+	if fault := networkFault(err); fault != nil {
+		return fault
+	}
+	var connectErr *mysqlConnectError
+	switch {
+	case errors.Is(err, mysql.ErrMalformPkt), errors.Is(err, mysql.ErrPktSync), errors.Is(err, mysql.ErrPktSyncMul):
+		return protocolBroken(err)
+	case errors.As(err, &connectErr), errors.Is(err, mysql.ErrInvalidConn):
+		return unreachable(err)
+	}
+	return nil
+}

@@ -1,0 +1,141 @@
+package tenantdb
+
+import (
+	"context"
+	"crypto/tls"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/tenantdb/dial"
+)
+
+// mysqlConnector makes connections whose every byte from the server passes a
+// mysqlScreen.
+type mysqlConnector struct {
+	config *mysql.Config // without TLS and dial function
+	dial   dial.DialFunc
+	tls    *tls.Config // nil for plaintext
+	state  *sessionState
+	log    *slog.Logger
+	kills  chan struct{} // holds who kills a query: one more connection at a time
+	queued chan struct{} // holds who kills a query or waits to
+}
+
+func newMySQLConnector(cfg *mysql.Config, dial dial.DialFunc, encryption *tls.Config, state *sessionState, log *slog.Logger) *mysqlConnector {
+	cfg.Net = "tcp"
+	if encryption != nil {
+		cfg.Net = "unix" // which the driver takes for as secure as TLS; see mysqlLink
+	}
+	return &mysqlConnector{
+		config: cfg, dial: dial, tls: encryption, state: state, log: log,
+		kills: make(chan struct{}, 1), queued: make(chan struct{}, maxQueuedKills),
+	}
+}
+
+// Driver implements driver.Connector.
+func (m *mysqlConnector) Driver() driver.Driver { return &mysql.MySQLDriver{} }
+
+// Connect implements driver.Connector. It takes connectTimeout at most; the
+// driver's own timeout ends when the server has taken the connection.
+func (m *mysqlConnector) Connect(ctx context.Context) (driver.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	plain := m.state.plain.Load()
+	conn, screen, err := m.open(ctx)
+	if isMySQL(err, unknownVariable) && !plain {
+		m.state.plain.Store(true)
+		conn, screen, err = m.open(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	id, err := connectionID(ctx, conn)
+	if err != nil {
+		_ = conn.Close()
+		return nil, asConnectError(err)
+	}
+	conn.sessionConn = &cancellable{mysqlConn: conn.sessionConn.(mysqlConn), kill: func() { m.kill(id) }}
+	screen.established()
+	return conn, nil
+}
+
+// open makes a connection that is admitted and has its session's settings.
+func (m *mysqlConnector) open(ctx context.Context) (_ *recoveringConn, _ *mysqlScreen, err error) {
+	var socket *mysqlSocket
+	defer func() {
+		if err != nil && socket != nil {
+			_ = socket.Close()
+		}
+	}()
+	defer recoverDriver(m.log, &err)
+	generation := m.state.generation.Load()
+	cfg := m.config.Clone()
+	if m.state.plain.Load() {
+		cfg.Params = essentialMySQLSettings
+	}
+	cfg.DialFunc = func(ctx context.Context, _, address string) (net.Conn, error) {
+		conn, err := m.dial(ctx, "tcp", address)
+		if err != nil {
+			return nil, err
+		}
+		socket = newMySQLSocket(conn, secureBy(ctx, m.tls), keyring.NewSecret(cfg.Passwd))
+		return socket, nil
+	}
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := connector.Connect(ctx)
+	if err != nil {
+		if socket != nil {
+			err = socket.explain(err, false)
+		}
+		return nil, nil, asConnectError(err)
+	}
+	return &recoveringConn{sessionConn: conn.(mysqlConn), socket: socket, explain: socket.explain, log: m.log, lifetime: newLifetime(m.state, generation), check: checkOf(socket.link)}, socket.screen, nil
+}
+
+// mysqlSocket is what a driver's connection reads from and writes to.
+type mysqlSocket struct {
+	*screenedConn
+	link   *mysqlLink
+	screen *mysqlScreen
+}
+
+func newMySQLSocket(conn net.Conn, secure func(net.Conn) (net.Conn, error), password keyring.Secret) *mysqlSocket {
+	screen := &mysqlScreen{}
+	link := &mysqlLink{Conn: conn, screen: screen, secure: secure, password: password}
+	return &mysqlSocket{screened(link, screen).(*screenedConn), link, screen}
+}
+
+// explain returns why the driver failed: it keeps errors of the connection to
+// itself. driver.ErrBadConn means that nothing was asked of the server yet.
+func (s *mysqlSocket) explain(err error, decoding bool) error {
+	var answer *mysql.MySQLError
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, driver.ErrSkip), errors.Is(err, driver.ErrBadConn),
+		errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, &answer):
+		return err
+	case s.failure() != nil:
+		return s.failure()
+	case s.link.fault != nil:
+		return s.link.fault
+	case decoding && !errors.Is(err, mysql.ErrInvalidConn):
+		_ = s.Close()
+		return &protocolError{"a value that its column cannot have"}
+	}
+	return err
+}
+
+// mysqlConnectError is an error of connecting, whatever its kind.
+type mysqlConnectError struct{ error }
+
+func (e *mysqlConnectError) Unwrap() error { return e.error }
+
+func asConnectError(err error) error { return &mysqlConnectError{err} }

@@ -1,0 +1,77 @@
+package tenantdb_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// A server that hangs in a query, and greets the connection that would kill it
+// with what the driver panics over, costs a connection.
+func TestMySQLKillMeetsHostileGreeting(t *testing.T) { // alone: it counts goroutines
+	for name, greeting := range map[string]string{
+		"one byte": "\x01\x00\x00\x00\xff", "cut": "\x03\x00\x00\x00\x0a8\x00", "nothing": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			hanging, killed := make(chan struct{}), make(chan struct{})
+			var connections atomic.Int32
+			c := at(t, credential.MySQL, credential.TLSDisable, func(conn net.Conn) {
+				if connections.Add(1) > 1 {
+					_, _ = io.WriteString(conn, greeting)
+					if greeting != "" {
+						_, _ = io.Copy(io.Discard, conn)
+					}
+					close(killed)
+					return
+				}
+				mysqlServer{query: func(*mysqlSession) {
+					close(hanging)
+					_, _ = io.Copy(io.Discard, conn)
+				}}.serve(conn)
+			})
+			db := tenantdbtest.Open(t, c)
+			must(t, db.Ping(t.Context()))
+			goroutines := runtime.NumGoroutine()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			go func() {
+				<-hanging
+				cancel()
+			}()
+			var n int
+			if err := db.Get(ctx, &n, `SELECT 1`); !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+			}
+			select {
+			case <-killed:
+			case <-time.After(20 * time.Second):
+				t.Fatal("nobody came to kill the query")
+			}
+			must(t, db.Close())
+			eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines })
+		})
+	}
+}
+
+// Where more connections are wanted than there may be, database/sql makes them
+// on a goroutine of its own.
+func TestMySQLHostileGreetingToManyCallers(t *testing.T) {
+	t.Parallel()
+	c := at(t, credential.MySQL, credential.TLSDisable, say("\x01\x00\x00\x00\xff"))
+	db := tenantdbtest.Open(t, c)
+	db.SQL().SetMaxOpenConns(1)
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() { checkBroken(t, db.Ping(t.Context()), c) })
+	}
+	callers.Wait()
+}

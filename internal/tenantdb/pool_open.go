@@ -1,0 +1,129 @@
+package tenantdb
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/ratelimit"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/dial"
+)
+
+// open connects the pool and wakes its waiters. A pool that fails is removed from
+// the map at once, so that the next caller tries again.
+func (m *Manager) open(ctx context.Context, p *pool) {
+	ctx, cancel := context.WithTimeoutCause(ctx, m.opts.OpenTimeout, errTimeout)
+	defer cancel()
+	var r Registered
+	err := stoa.CatchPanic(func() (err error) { // a driver may panic over what the server sends
+		r, err = m.readyToOpen(ctx, p)
+		if err == nil {
+			p.db, err = m.connect(ctx, p.store, r.Credentials, p.bulkhead)
+		}
+		return err
+	})
+	var panicked *stoa.Panic
+	if errors.As(err, &panicked) {
+		err = unavailable(err)
+	}
+	p.err = err
+	m.mu.Lock()
+	p.version = r.Version
+	if p.err != nil {
+		m.retire(p)
+	} else if !p.embedded {
+		p.server = serverOf(r.Credentials)
+		m.index(p)
+	}
+	m.notifyIdle(p)
+	m.mu.Unlock()
+	close(p.ready)
+}
+
+// readyToOpen reads the store's credentials and, for an embedded database, waits
+// until another file may be opened.
+func (m *Manager) readyToOpen(ctx context.Context, p *pool) (Registered, error) {
+	r, err := m.readCached(ctx, p.store)
+	if err == nil {
+		err = r.readable()
+	}
+	if code := stoa.CodeOf(err); code == stoa.DatabaseCredentialsLost || code == stoa.PlatformUnavailable {
+		err = unavailable(err) // hides the cause from shoppers
+	}
+	if err == nil && r.Credentials.Engine == credential.SQLite {
+		err = m.acquireFile(ctx, p)
+	}
+	return r, err
+}
+
+// connect opens the database of c. It checks that the server answers, that its
+// settings are compatible with Stoa and where the store's tables are.
+func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c credential.Credentials, b *bulkhead) (_ *DB, err error) {
+	done, err := b.breaker.allow()
+	if err != nil {
+		return nil, err
+	}
+	result := errInterrupted // stays when a panic ends the call
+	defer func() { done(result) }()
+	db, err := m.newDB(c, b)
+	if err == nil {
+		db.protectPool()
+		b.conns, b.server = m.conns, serverOf(c)
+		if db.Engine == credential.SQLite {
+			b.limiter.setLimit(m.opts.ConnsPerEmbedded)
+		}
+		err = db.pinOrClose(ctx, store)
+	}
+	if result = healthSignal(ctx, err); err != nil {
+		return nil, err
+	}
+	return db, nil
+}
+
+// dialTarget returns what the dialer has to know of c's database. No merchant can
+// choose the kind Managed: Validate and the domain refuse it.
+func dialTarget(c credential.Credentials) dial.Target {
+	return dial.Target{Host: c.Host, Trusted: c.Kind == credential.Managed, Plaintext: c.TLS == credential.TLSDisable}
+}
+
+func (m *Manager) newDB(c credential.Credentials, b *bulkhead) (*DB, error) {
+	c = m.withServerTLS(c)
+	d := new(dialTracker)
+	a := account{m.opts.Memory, ratelimit.Of("answers-of-server", serverOf(c))}
+	if b != nil {
+		a = b.account
+	}
+	db, err := newDB(m.engines, c, d.track(m.conns.dial(serverOf(c), a, m.opts.Dialer.For(dialTarget(c)))), b)
+	if err != nil {
+		return nil, err
+	}
+	db.own, db.dials, db.account, db.log = m.opts.Custom, d, a, m.opts.Log
+	m.limit(db)
+	return db, nil
+}
+
+// limit sets the pool's own limits. The concurrency limiter decides how many
+// connections are in use, the connection limiter how many exist.
+func (m *Manager) limit(db *DB) {
+	conns := m.opts.ConnsPerStore
+	if db.Engine == credential.SQLite {
+		conns = m.opts.ConnsPerEmbedded
+	}
+	db.sqlx.SetMaxOpenConns(conns)
+	db.sqlx.SetMaxIdleConns(conns)
+	db.sqlx.SetConnMaxIdleTime(m.opts.IdleTimeout)
+}
+
+// serverOf returns the name of the database server of c. Behind one host of
+// Supabase's poolers each project has its own server.
+func serverOf(c credential.Credentials) string {
+	server := net.JoinHostPort(strings.ToLower(c.Host), strconv.Itoa(c.Port))
+	if c.Kind == credential.KindSupabase && c.Pooler != credential.NoPooler {
+		server += "/" + c.User[strings.LastIndex(c.User, ".")+1:]
+	}
+	return server
+}

@@ -1,0 +1,321 @@
+package tenantdb_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// pooled is a PostgreSQL database behind PgBouncer that nobody announced.
+func pooled(t *testing.T, env string) credential.Credentials {
+	t.Helper()
+	needPooler(t)
+	c := tenantdbtest.Create(t, credential.PostgreSQL)
+	return behind(t, c, address(t, env))
+}
+
+func behind(t *testing.T, c credential.Credentials, address string) credential.Credentials {
+	t.Helper()
+	host, port, err := net.SplitHostPort(address)
+	must(t, err)
+	c.Host = host
+	n, err := net.LookupPort("tcp", port)
+	must(t, err)
+	c.Port = n
+	return c
+}
+
+// lax stands before a pooler and swallows all startup parameters but those that
+// no pooler can do without, as PgBouncer does with ignore_startup_parameters.
+func lax(t *testing.T, behind string) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go relay(client, behind)
+		}
+	}()
+	return l.Addr().String()
+}
+
+func relay(client net.Conn, behind string) {
+	defer client.Close()
+	first, err := pgproto3.NewBackend(client, client).ReceiveStartupMessage()
+	if err != nil {
+		return
+	}
+	server, err := net.Dial("tcp", behind)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	if start, ok := first.(*pgproto3.StartupMessage); ok {
+		for name := range start.Parameters {
+			if !slices.Contains([]string{"user", "database", "client_encoding", "application_name"}, name) {
+				delete(start.Parameters, name)
+			}
+		}
+	}
+	message, err := first.Encode(nil)
+	if err != nil {
+		return
+	}
+	_, _ = server.Write(message)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		copyAll(server, client)
+		_ = server.Close()
+	}()
+	copyAll(client, server)
+	_ = client.Close()
+	<-done
+}
+
+func copyAll(to, from net.Conn) {
+	buf := make([]byte, 1<<16)
+	for {
+		n, err := from.Read(buf)
+		if _, writeErr := to.Write(buf[:n]); err != nil || writeErr != nil {
+			return
+		}
+	}
+}
+
+// work does with a database what a store does, many at a time.
+func work(t *testing.T, db *tenantdb.DB, store stoa.StoreID) {
+	t.Helper()
+	must(t, db.PinSession(t.Context(), store))
+	must(t, db.Mark(t.Context(), store))
+	_, err := db.Migrate(t.Context())
+	must(t, err)
+	must(t, db.SelfTest(t.Context()))
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := range 20 {
+				var n int
+				if err := db.Get(t.Context(), &n, `SELECT count(*) FROM `+tenantdb.MarkerTable+` WHERE store_id <> ?`, string(rune('a'+i))); err != nil || n != 1 {
+					t.Errorf("got %d, %v", n, err)
+				}
+				if err := db.Tx(t.Context(), func(tx *tenantdb.Tx) error {
+					_, err := tx.Exec(t.Context(), `UPDATE `+tenantdb.MarkerTable+` SET store_id = ? WHERE store_id = ?`, store, store)
+					return err
+				}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// A pooler that the credentials do not name is found, whatever it does with
+// startup parameters, and the store works behind it.
+func TestUnannouncedPoolers(t *testing.T) {
+	t.Parallel()
+	needPooler(t)
+	for name, c := range map[string]struct {
+		env  string
+		lax  bool
+		want credential.Pooler
+	}{
+		"transaction mode, refuses parameters": {tenantdbtest.PgBouncerEnv, false, credential.TransactionPooler},
+		"transaction mode, ignores parameters": {tenantdbtest.PgBouncerEnv, true, credential.TransactionPooler},
+		"session mode, refuses parameters":     {tenantdbtest.PgBouncerSessionEnv, false, credential.SessionPooler},
+		"session mode, ignores parameters":     {tenantdbtest.PgBouncerSessionEnv, true, credential.SessionPooler},
+		"none":                                 {tenantdbtest.PostgresEnv, false, credential.NoPooler},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			credentials := pooled(t, c.env)
+			if c.lax {
+				credentials = behind(t, credentials, lax(t, address(t, c.env)))
+			}
+			store := stoa.NewID[stoa.StoreID]()
+			db := tenantdbtest.Open(t, credentials)
+			work(t, db, store)
+			if got := db.FoundPooler(); got != c.want {
+				t.Errorf("found %q, want %q", got, c.want)
+			}
+			work(t, tenantdbtest.Open(t, credentials), store)
+		})
+	}
+}
+
+// What a credential says of the pooler is acted on before anything was found.
+func TestAnnouncedPooler(t *testing.T) {
+	t.Parallel()
+	c := pooled(t, tenantdbtest.PgBouncerEnv)
+	c.Pooler = credential.TransactionPooler
+	work(t, tenantdbtest.Open(t, c), stoa.NewID[stoa.StoreID]())
+}
+
+// A transaction pooler that is put before a server later costs nobody an answer.
+func TestPoolerComesLater(t *testing.T) {
+	t.Parallel()
+	c := pooled(t, tenantdbtest.PostgresEnv)
+	var way atomic.Pointer[string]
+	server, pooler := address(t, tenantdbtest.PostgresEnv), lax(t, address(t, tenantdbtest.PgBouncerEnv))
+	way.Store(&server)
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, *way.Load())
+	}
+	db, err := tenantdb.OpenWith(tenantdb.NewEngines(tenantdb.Options{}), c, dial)
+	must(t, err)
+	defer db.Close() //nolint:errcheck // nothing is pending
+	store := stoa.NewID[stoa.StoreID]()
+	work(t, db, store)
+	way.Store(&pooler)
+	db.SQL().SetMaxIdleConns(-1) // the next connections are new
+	db.SQL().SetMaxIdleConns(8)
+	work(t, db, store)
+}
+
+// Two who migrate through a transaction pooler take turns, with one who comes
+// directly too.
+func TestPooledMigrationsTakeTurns(t *testing.T) {
+	t.Parallel()
+	direct := pooled(t, tenantdbtest.PostgresEnv)
+	c := behind(t, direct, address(t, tenantdbtest.PgBouncerEnv))
+	var wg sync.WaitGroup
+	for _, c := range []credential.Credentials{c, direct, c, c} {
+		db := tenantdbtest.Open(t, c)
+		must(t, db.PinSession(t.Context(), stoa.NewID[stoa.StoreID]()))
+		wg.Go(func() {
+			if v, err := db.Migrate(t.Context()); err != nil || v != tenantdb.LatestVersion() {
+				t.Errorf("version %d, %v", v, err)
+			}
+		})
+	}
+	wg.Wait()
+	var locks int
+	must(t, tenantdbtest.Open(t, direct).Get(t.Context(), &locks, `SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+		WHERE l.locktype = 'advisory' AND d.datname = current_database()`))
+	if locks != 0 {
+		t.Errorf("%d locks were left behind", locks)
+	}
+}
+
+// A migration ends when the transaction that has its lock does.
+func TestPooledLockIsLost(t *testing.T) {
+	t.Parallel()
+	direct := pooled(t, tenantdbtest.PostgresEnv)
+	c := behind(t, direct, address(t, tenantdbtest.PgBouncerEnv))
+	c.Pooler = credential.TransactionPooler
+	db := tenantdbtest.Open(t, c)
+	locked, unlock, err := db.LockMigration(t.Context())
+	must(t, err)
+	defer unlock()
+	tenantdbtest.Admin(t, credential.PostgreSQL, `SELECT pg_terminate_backend(pid) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+		WHERE l.locktype = 'advisory' AND d.datname = '`+c.Database+`'`)
+	<-locked.Done()
+	if cause := context.Cause(locked); cause == nil || errors.Is(cause, context.Canceled) {
+		t.Errorf("the cause is %v", cause)
+	}
+}
+
+// Statement mode has no transactions, and is refused by name.
+func TestStatementPooling(t *testing.T) {
+	t.Parallel()
+	needPooler(t)
+	u, err := url.Parse(os.Getenv(tenantdbtest.PgBouncerEnv))
+	must(t, err)
+	u.Path = "/stoa_statement"
+	c, err := credential.ParseConnectionString(credential.PostgreSQL, keyring.NewSecret(u.String()))
+	must(t, err)
+	checkRefused(t, tenantdbtest.Open(t, c), "pool_mode", c)
+}
+
+// A migration with a statement that cannot run in a transaction runs behind a
+// transaction pooler, and waits for nobody but those who use the table.
+func TestPooledConcurrentIndex(t *testing.T) {
+	t.Parallel()
+	c := pooled(t, tenantdbtest.PgBouncerEnv)
+	c.Pooler = credential.TransactionPooler
+	db := tenantdbtest.Open(t, c)
+	_, unlock, err := db.LockMigration(t.Context())
+	must(t, err)
+	defer unlock()
+	tenantdbtest.Exec(t, c, `CREATE TABLE things (n int)`, `CREATE INDEX CONCURRENTLY things_n ON things (n)`)
+	var valid bool
+	must(t, db.Get(t.Context(), &valid, `SELECT indisvalid FROM pg_index WHERE indexrelid = 'things_n'::regclass`))
+	if !valid {
+		t.Error("the index is not valid")
+	}
+}
+
+// A server that falls silent holds up neither who waits for the migration lock
+// nor who gives it back.
+func TestPooledLockAtSilentServer(t *testing.T) {
+	t.Parallel()
+	for name, silentAt := range map[string]string{"waiting": "BEGIN", "holding": ""} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := pooled(t, tenantdbtest.PgBouncerEnv)
+			c.Pooler = credential.TransactionPooler
+			var silent atomic.Bool
+			db, err := tenantdb.OpenWith(tenantdb.NewEngines(tenantdb.Options{}), c, func(ctx context.Context, network, address string) (net.Conn, error) {
+				conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+				return &muted{Conn: conn, silent: &silent, at: silentAt}, err
+			})
+			must(t, err)
+			defer db.Close() //nolint:errcheck // nothing is pending
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			locked, unlock, err := db.LockMigration(ctx)
+			if silentAt != "" {
+				if err == nil {
+					t.Error("the lock was granted")
+				}
+				return
+			}
+			must(t, err)
+			silent.Store(true)
+			unlock()
+			if locked.Err() == nil {
+				t.Error("the lock is still held")
+			}
+		})
+	}
+}
+
+// muted is a connection whose words, from those of at on, do not arrive once it
+// is silent.
+type muted struct {
+	net.Conn
+	silent *atomic.Bool
+	at     string
+}
+
+func (m *muted) Write(p []byte) (int, error) {
+	if m.at != "" && strings.Contains(strings.ToUpper(string(p)), m.at) {
+		m.silent.Store(true)
+	}
+	if m.silent.Load() {
+		return len(p), nil
+	}
+	return m.Conn.Write(p)
+}

@@ -1,0 +1,274 @@
+package tenantdb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/pressly/goose/v3"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/dial"
+)
+
+// minPostgres is the oldest major version that the schema is tested on.
+const minPostgres = "13"
+
+type postgresEngine struct{ log *slog.Logger }
+
+// postgresBase holds every parameter that the process's environment could
+// set: what stands here has precedence. Nothing in it is a merchant's.
+// Authentication never sends the password in clear, whatever the server asks.
+const postgresBase = `host=tenant port=5432 user=tenant password=tenant dbname=tenant
+	connect_timeout=10 target_session_attrs=any min_protocol_version=3.0 max_protocol_version=3.0
+	sslmode=disable sslnegotiation=postgres sslrootcert='' sslcertmode=disable channel_binding=prefer require_auth=scram-sha-256,md5,none
+	default_query_exec_mode=cache_statement statement_cache_capacity=512 description_cache_capacity=512`
+
+// Open sets every field that credentials have a say in by hand: nothing of a
+// merchant's input passes through a parser, and nothing from the process's
+// environment (PGHOST, PGOPTIONS, …) remains.
+func (e postgresEngine) Open(c credential.Credentials, dial dial.DialFunc, state *sessionState) (*sql.DB, error) {
+	cfg, err := e.config(c, dial)
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(&postgresConnector{cfg, c, state, e.log}), nil
+}
+
+func (postgresEngine) config(c credential.Credentials, dial dial.DialFunc) (*pgx.ConnConfig, error) {
+	cfg, err := pgx.ParseConfig(postgresBase)
+	if err != nil {
+		return nil, fmt.Errorf("a PG… environment variable is in the way: %w", err)
+	}
+	if cfg.TLSConfig, err = c.TlsConfig(); err != nil {
+		return nil, err
+	}
+	cfg.Host, cfg.Port = c.Host, uint16(c.Port) //nolint:gosec // Validate keeps it within 1..65535
+	cfg.Database, cfg.User, cfg.Password = c.Database, c.User, c.Password.Reveal()
+	cfg.RuntimeParams = credentialParameters(c)
+	cfg.ConnectTimeout = connectTimeout
+	// Names are the dialer's to resolve, within its time limit.
+	cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
+	cfg.DialFunc = pgconn.DialFunc(dial)
+	if cfg.TLSConfig != nil {
+		cfg.DialFunc = refuseWithoutTLS(dial)
+	}
+	cfg.Fallbacks, cfg.ValidateConnect, cfg.KerberosSrvName, cfg.KerberosSpn = nil, nil, "", ""
+	cfg.MaxProtocolMessageBodyLen = maxAnswer // a server may claim any length
+	// Nothing listens on a store's database; without this the driver keeps what it is notified of.
+	cfg.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
+	return cfg, nil
+}
+
+// credentialParameters are what the server is told with the log-in because the
+// credentials say so. Inspect checks that the schema is where they lead.
+func credentialParameters(c credential.Credentials) map[string]string {
+	parameters := map[string]string{}
+	if c.Schema != "" {
+		parameters[searchPath] = pgx.Identifier{c.Schema}.Sanitize()
+	}
+	if c.Endpoint != "" {
+		parameters[endpointParameter] = "endpoint=" + c.Endpoint
+	}
+	return parameters
+}
+
+// registerTypes has the driver read times as UTC, and a numeric in text format
+// alone.
+func registerTypes(_ context.Context, conn *pgx.Conn) error {
+	conn.TypeMap().RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC}})
+	conn.TypeMap().RegisterType(numericType())
+	return nil
+}
+
+// refuseWithoutTLS turns the server's 'N' to our request for TLS into
+// errNoTLS; pgx has no error value for it.
+// Source: PostgreSQL protocol, "SSL Session Encryption".
+func refuseWithoutTLS(dial dial.DialFunc) pgconn.DialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &tlsAnswer{Conn: conn}, nil
+	}
+}
+
+type tlsAnswer struct {
+	net.Conn
+	seen bool
+}
+
+func (c *tlsAnswer) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if !c.seen && n > 0 {
+		c.seen = true
+		if p[0] == 'N' {
+			return 0, errNoTLS
+		}
+	}
+	return n, err
+}
+
+func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
+	in := Inspection{Minimum: "PostgreSQL " + minPostgres}
+	var row struct {
+		Version  string
+		Encoding string
+		Create   bool `db:"may_create"`
+		Schema   string
+		Schemas  bool `db:"may_create_schemas"`
+		Replica  bool
+	}
+	err := db.Get(ctx, &row, `SELECT current_setting('server_version') AS version, current_setting('server_encoding') AS encoding,
+		coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create, coalesce(current_schema()::text, '') AS schema,
+		has_database_privilege(current_database(), 'CREATE') AS may_create_schemas, pg_is_in_recovery() AS replica`)
+	if err != nil {
+		return in, err
+	}
+	if row.Replica {
+		return in, faultReadOnly.because(nil)
+	}
+	switch current, wanted := row.Schema, db.credentials.Schema; {
+	case wanted == "" || wanted == current:
+	case current == "" && row.Schemas:
+		row.Create = true // EnsureSchema makes the schema
+	default:
+		return in, db.schemaFault()
+	}
+	in.Version, in.MayCreate = row.Version, row.Create
+	in.Encoding, in.Unicode = row.Encoding, row.Encoding == "UTF8"
+	in.Supported = atLeast(row.Version, minPostgres)
+	names, err := storeTables()
+	if err != nil {
+		return in, err
+	}
+	// information_schema would hide what the user has no right to. A member of an
+	// extension counts only where it has the place of one of the store's tables.
+	err = in.listTables(ctx, db, `SELECT c.relname FROM pg_catalog.pg_class c
+		WHERE c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema())
+		AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND (c.relname IN ('`+strings.Join(names, "', '")+`') OR NOT `+fromExtension+`)
+		ORDER BY c.relname LIMIT ?`)
+	return in, err
+}
+
+// schemaFault says why tables would not go to the schema that the credentials
+// name.
+func (db *DB) schemaFault() *stoa.Error {
+	wanted := db.credentials.Schema
+	if db.pinned.poolerOf(db.credentials) == credential.TransactionPooler {
+		return stoa.Errorf(stoa.DatabasePermissionDenied, "Behind this connection pooler tables would not be in the schema %q. "+
+			"Use the direct connection string, or set the schema for the user: ALTER ROLE the_user SET search_path = %q.", wanted, wanted)
+	}
+	return stoa.Errorf(stoa.DatabasePermissionDenied, "The database has no schema %q that this user may use. "+
+		"Make it (CREATE SCHEMA %q AUTHORIZATION the_user), or leave out the schema.", wanted, wanted)
+}
+
+// EnsureSchema makes the schema that the credentials name, if they name one and
+// there is none.
+func (db *DB) EnsureSchema(ctx context.Context) error {
+	name := db.credentials.Schema
+	if name == "" || db.Engine != credential.PostgreSQL || db.pinned.poolerOf(db.credentials) == credential.TransactionPooler {
+		return nil
+	}
+	var exists bool
+	if err := db.Get(ctx, &exists, `SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = ?)`, name); err != nil || exists {
+		return err
+	}
+	_, err := db.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{name}.Sanitize())
+	if isState(err, "42501") {
+		return db.schemaFault().WithCause(err)
+	}
+	return err
+}
+
+// migrationLock is any number that nothing else in a tenant database locks.
+const migrationLock = 0x73746f61 // "stoa"
+
+// Session implements Engine.
+func (e postgresEngine) Session(c credential.Credentials, dial dial.DialFunc, state *sessionState) (*sql.DB, error) {
+	return e.Open(c, dial, state)
+}
+
+func (postgresEngine) sessions(credential.Credentials) bool { return true }
+
+func (postgresEngine) migrator(c credential.Credentials, state *sessionState) migrator {
+	m := migrator{dialect: goose.DialectPostgres, folder: "postgres", take: acquireAdvisory, give: releaseAdvisory, isNew: hasNoTable}
+	if state.poolerOf(c) == credential.TransactionPooler { // a lock of a session would be left with somebody else's
+		m.take, m.give, m.hold = nil, nil, holdAdvisory
+	}
+	return m
+}
+
+func hasNoTable(ctx context.Context, conn *sql.Conn, table string) (missing bool, err error) {
+	err = conn.QueryRowContext(ctx, `SELECT NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class
+		WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()) AND relname = $1)`, table).Scan(&missing)
+	return missing, err
+}
+
+func acquireAdvisory(ctx context.Context, conn *sql.Conn) error {
+	return tryAdvisory(ctx, conn, `SELECT pg_try_advisory_lock($1)`)
+}
+
+// tryAdvisory asks again and again. To wait in the server would be a
+// statement under way, for which CREATE INDEX CONCURRENTLY waits in turn.
+func tryAdvisory(ctx context.Context, at interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}, query string) error {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		var granted bool
+		err := at.QueryRowContext(ctx, query, migrationLock).Scan(&granted)
+		if err != nil || granted {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// releaseAdvisory leaves nothing behind at a pooler, whose session lives on.
+func releaseAdvisory(ctx context.Context, conn *sql.Conn) error {
+	_, err := conn.ExecContext(ctx, `SELECT pg_advisory_unlock_all()`)
+	return err
+}
+
+// Fault reads postgresFaults. The code is whatever the server sends, even
+// nothing.
+func (postgresEngine) Fault(err error) *stoa.Error {
+	var setting *settingError
+	if errors.As(err, &setting) {
+		return setting.fault()
+	}
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		if fault, ok := postgresFault(pgErr.Code); ok {
+			return fault.because(err)
+		}
+	}
+	switch {
+	case errors.Is(err, errIterations):
+		return tooManyIterations(err)
+	case errors.Is(err, errHashing):
+		return busy(err)
+	}
+	if fault := networkFault(err); fault != nil {
+		return fault
+	}
+	var connectErr *pgconn.ConnectError
+	if errors.As(err, &connectErr) || errors.Is(err, pgconn.ErrConnClosed) {
+		return unreachable(err)
+	}
+	return nil
+}

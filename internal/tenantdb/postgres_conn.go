@@ -1,0 +1,101 @@
+package tenantdb
+
+import (
+	"context"
+	"database/sql/driver"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+// postgresConnector makes connections whose panics are errors and whose settings
+// are Stoa's.
+type postgresConnector struct {
+	cfg         *pgx.ConnConfig
+	credentials credential.Credentials
+	state       *sessionState
+	log         *slog.Logger
+}
+
+const (
+	endpointParameter = "options" // what carries the name of a server at Neon
+	searchPath        = "search_path"
+)
+
+// Connect implements driver.Connector. A pooler that nobody announced may refuse
+// startup parameters; then the settings are what they are, and are looked at.
+func (p *postgresConnector) Connect(ctx context.Context) (_ driver.Conn, err error) {
+	defer recoverDriver(p.log, &err)
+	generation := p.state.generation.Load()
+	how, bare := p.state.pinning(p.credentials), p.state.bare.Load() || p.credentials.Endpoint == ""
+	conn, err := p.connect(ctx, how, bare)
+	if refusesParameters(err) && !bare { // the host's name is all that Neon needs
+		bare = true
+		conn, err = p.connect(ctx, how, bare)
+	}
+	if refusesParameters(err) && how == pinAtStartup {
+		how = pinByCheck
+		conn, err = p.connect(ctx, how, bare)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.state.bare.Store(bare)
+	if how == pinByCheck && p.state.pinning(p.credentials) == pinAtStartup {
+		p.state.plain.Store(true)
+	}
+	c := conn.(*stdlib.Conn)
+	socket := c.Conn().PgConn().Conn()
+	return &recoveringConn{sessionConn: c, socket: socket, log: p.log, lifetime: newLifetime(p.state, generation), check: checkOf(socket)}, nil
+}
+
+func (p *postgresConnector) connect(ctx context.Context, how pinning, bare bool) (driver.Conn, error) {
+	cfg := p.cfg.Copy()
+	own := cfg.RuntimeParams
+	cfg.RuntimeParams = p.state.startupParameters(how)
+	for name, value := range own {
+		_, pinned := cfg.RuntimeParams[name]
+		refused := name == endpointParameter && bare || name == searchPath && how != pinAtStartup // by poolers
+		if !pinned && !refused {
+			cfg.RuntimeParams[name] = value
+		}
+	}
+	if p.state.poolerOf(p.credentials) == credential.TransactionPooler {
+		unprepared(cfg)
+	}
+	screenConnection(cfg)
+	after := func(ctx context.Context, conn *pgx.Conn) error {
+		err := registerTypes(ctx, conn)
+		if err == nil {
+			err = p.state.established(ctx, conn, how, own[searchPath])
+		}
+		if err != nil {
+			_ = conn.PgConn().Conn().Close() // database/sql has not heard of it yet
+		}
+		return err
+	}
+	return stdlib.GetConnector(*cfg, stdlib.OptionAfterConnect(after)).Connect(ctx)
+}
+
+// unprepared has nothing prepared or described ahead: no statement outlives its
+// transaction behind a transaction pooler. Parameters then travel as text and
+// untyped, and the server finds their types, JSON's among them, as it does for a
+// prepared statement.
+func unprepared(cfg *pgx.ConnConfig) {
+	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
+	cfg.StatementCacheCapacity, cfg.DescriptionCacheCapacity = 0, 0
+}
+
+// Driver implements driver.Connector.
+func (p *postgresConnector) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
+
+// pgxConn calls op with the driver's own connection below conn, which is
+// one of a postgresConnector.
+func pgxConn(conn any, op func(*pgx.Conn) error) (err error) {
+	c := conn.(*recoveringConn)
+	defer c.recovered(&err)
+	return op(c.sessionConn.(*stdlib.Conn).Conn())
+}

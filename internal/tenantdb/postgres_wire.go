@@ -1,0 +1,123 @@
+package tenantdb
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/stoahq/stoa/internal/tenantdb/dial"
+)
+
+// maxCancelAnswer bounds what a server may send, in bytes, on the connection
+// that asks it to cancel a query: its side of a TLS handshake, and no more.
+const maxCancelAnswer = 256 << 10
+
+// postgresWire is one connection of the driver's: the network's connection,
+// perhaps TLS, and the screen above both. The screen is part of the driver's
+// reader and not of its connection, since the driver binds SCRAM to the
+// server's certificate only where its connection is a *tls.Conn itself.
+type postgresWire struct {
+	dial      dial.DialFunc
+	slot      hashingSlot
+	screen    postgresScreen
+	conn      net.Conn     // the network's
+	answer    atomic.Int64 // bytes received since the last request began, encrypted where TLS is on
+	dialed    atomic.Bool
+	condemned atomic.Bool
+}
+
+// screenConnection gives the one connection that is made with cfg a
+// screen of its own.
+func screenConnection(cfg *pgx.ConnConfig) {
+	w := &postgresWire{dial: dial.DialFunc(cfg.DialFunc)}
+	w.slot.all = hashings
+	w.screen.slot, w.screen.onRequest = &w.slot, func() { w.answer.Store(0) }
+	cfg.DialFunc, cfg.BuildFrontend = w.connect, w.frontend
+}
+
+// connect implements DialFunc. The driver dials once for the connection, and
+// again for each query that it has cancelled.
+func (w *postgresWire) connect(ctx context.Context, network, address string) (net.Conn, error) {
+	if w.dialed.Swap(true) {
+		return w.connectToCancel(ctx, network, address)
+	}
+	conn, err := w.dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	w.slot.ctx = ctx
+	w.conn = &limitedConn{Conn: conn, received: &w.answer, most: maxAnswer, onClose: w.slot.release}
+	return w.conn, nil
+}
+
+// connectToCancel spares a server that is not trusted any more.
+func (w *postgresWire) connectToCancel(ctx context.Context, network, address string) (net.Conn, error) {
+	if w.condemned.Load() {
+		return nil, net.ErrClosed
+	}
+	conn, err := w.dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &limitedConn{Conn: conn, received: new(atomic.Int64), most: maxCancelAnswer, onClose: func() {}}, nil
+}
+
+// frontend reads from r, the driver's own reader of conn, through the screen.
+func (w *postgresWire) frontend(r io.Reader, conn io.Writer) *pgproto3.Frontend {
+	c := screened(&frontendConn{Conn: conn.(net.Conn), r: r, wire: w}, &w.screen)
+	return pgproto3.NewFrontend(c, c)
+}
+
+// frontendConn is the connection as the screen sees it.
+type frontendConn struct {
+	net.Conn
+	r    io.Reader
+	wire *postgresWire
+}
+
+func (c *frontendConn) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+// Close is called by the screen alone. It does not wait for TLS to part in
+// peace.
+func (c *frontendConn) Close() error {
+	c.wire.condemned.Store(true)
+	return c.wire.conn.Close()
+}
+
+// limitedConn ends with errAnswerTooLong once received is beyond most, also for who
+// is writing meanwhile.
+type limitedConn struct {
+	net.Conn
+	received *atomic.Int64
+	most     int64
+	exceeded atomic.Bool
+	onClose  func()
+}
+
+func (c *limitedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.received.Add(int64(n)) > c.most || errors.Is(err, errAnswerTooLong) { // the connection below counts too
+		c.exceeded.Store(true)
+		_ = c.Close()
+		return 0, errAnswerTooLong
+	}
+	return n, err
+}
+
+func (c *limitedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if err != nil && c.exceeded.Load() {
+		err = errAnswerTooLong
+	}
+	return n, err
+}
+
+func (c *limitedConn) Close() error {
+	c.onClose()
+	return c.Conn.Close()
+}

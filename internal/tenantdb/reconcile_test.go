@@ -1,0 +1,87 @@
+package tenantdb_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/tenantdb"
+)
+
+// changeUnheard is what a replica does whose word is lost.
+func (h *testManager) changeUnheard(t *testing.T, store stoa.StoreID) {
+	t.Helper()
+	h.tx(t, func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(t.Context(), `UPDATE store_databases SET credential_version = credential_version + 1 WHERE store_id = $1`, store)
+		return err
+	})
+}
+
+// A pool lives as long as its credentials: of seven, those that changed give
+// way, whichever query they fell into, and nobody who holds one notices.
+func TestReconcile(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, master *masterdb.DB) {
+		h := setupOn(t, master, tenantdb.Options{})
+		var held []tenantdb.Lease
+		var list []stoa.StoreID
+		for range 7 {
+			store := h.embedded(t)
+			held, list = append(held, h.lease(t, store)), append(list, store)
+		}
+		must(t, h.Reconcile(t.Context()))
+		changed := map[int]bool{0: true, 3: true, 6: true}
+		for i := range changed {
+			h.changeUnheard(t, list[i])
+		}
+		must(t, h.ReconcileBy(t.Context(), 2))
+		if n := h.Stats().Stale; n != uint64(len(changed)) {
+			t.Errorf("%d pools gave way, want %d", n, len(changed))
+		}
+		for i, store := range list {
+			now := h.lease(t, store)
+			if (now.DB != held[i].DB) != changed[i] {
+				t.Errorf("store %d: changed %t, a new pool %t", i, changed[i], now.DB != held[i].DB)
+			}
+			works(t, held[i])
+			works(t, now)
+			now.Release()
+			held[i].Release()
+		}
+		eventually(t, func() bool { return h.open() == len(list) })
+
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if h.Reconcile(ctx) == nil {
+			t.Error("a pass that was cut short says that all is well")
+		}
+	})
+}
+
+func TestReconcileWithoutMaster(t *testing.T) {
+	t.Parallel()
+	m := tenantdb.NewManager(nil, nil, tenantdb.Options{DataDir: t.TempDir()})
+	must(t, m.Reconcile(t.Context()))
+	must(t, m.Close(t.Context()))
+}
+
+// The manager looks for changes by itself.
+func TestSweepReconciles(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := setup(t, tenantdb.Options{})
+		changed, other := h.embedded(t), h.embedded(t)
+		for _, store := range []stoa.StoreID{changed, other} {
+			h.lease(t, store).Release()
+		}
+		h.changeUnheard(t, changed)
+		<-time.After(35 * time.Second) // of the bubble
+		if h.Has(changed) || !h.Has(other) {
+			t.Errorf("after a sweep: changed %t, other %t", h.Has(changed), h.Has(other))
+		}
+	})
+}

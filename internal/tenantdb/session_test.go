@@ -1,0 +1,290 @@
+package tenantdb_test
+
+import (
+	"database/sql"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// postgresServers are those at hand, with the variable that names each.
+var postgresServers = map[string]string{"PostgreSQL": tenantdbtest.PostgresEnv, "PostgreSQL 18": "STOA_TEST_POSTGRES18_URL"}
+
+func TestRoleSettings(t *testing.T) {
+	for name, env := range postgresServers {
+		if os.Getenv(env) == "" {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(tenantdbtest.PostgresEnv, os.Getenv(env))
+			for _, setting := range append([]string{strings.Join(tenantdbtest.HostileRole, "; ")}, some(tenantdbtest.HostileRole)...) {
+				t.Run(fmt.Sprintf("%.60s", setting), func(t *testing.T) {
+					c := tenantdbtest.Create(t, credential.PostgreSQL)
+					for s := range strings.SplitSeq(setting, "; ") {
+						if name == "PostgreSQL" || !strings.HasPrefix(s, "password_encryption") {
+							tenantdbtest.Admin(t, credential.PostgreSQL, `ALTER ROLE `+c.User+` SET `+s)
+						}
+					}
+					checkKept(t, c)
+				})
+			}
+		})
+	}
+}
+
+// some is one in six of the settings in the short form, and all in the long one.
+func some(settings []string) (out []string) {
+	for i, s := range settings {
+		if !testing.Short() || i%6 == 0 {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// checkKept connects, migrates and proves that what is stored is what was
+// written.
+func checkKept(t *testing.T, c credential.Credentials) {
+	t.Helper()
+	db, store := tenantdbtest.Open(t, c), stoa.NewID[stoa.StoreID]()
+	must(t, db.PinSession(t.Context(), store))
+	must(t, db.Mark(t.Context(), store))
+	_, err := db.Migrate(t.Context())
+	must(t, err)
+	must(t, db.SelfTest(t.Context()))
+	must(t, db.PinSession(t.Context(), store))
+	in, err := db.Inspect(t.Context())
+	must(t, err)
+	for _, name := range in.Tables {
+		if strings.HasPrefix(name, "stoa_selftest") {
+			t.Errorf("%s was left behind", name)
+		}
+	}
+}
+
+// What a superuser sets for a role, and the role cannot set, is refused by name.
+func TestRefusedSettings(t *testing.T) {
+	t.Parallel()
+	c := tenantdbtest.Create(t, servers()[0])
+	tenantdbtest.Admin(t, credential.PostgreSQL, `ALTER ROLE `+c.User+` SET session_replication_role = replica`)
+	checkRefused(t, tenantdbtest.Open(t, c), "session_replication_role", c)
+}
+
+// Behind a transaction pooler nothing can be set: what Stoa cannot work with is
+// refused by name, and what it can work with is not.
+func TestPooledSettings(t *testing.T) {
+	t.Parallel()
+	if os.Getenv(tenantdbtest.PgBouncerEnv) == "" {
+		t.Skip("needs PgBouncer")
+	}
+	for setting, refused := range map[string]bool{
+		`default_transaction_read_only = on`: true, `statement_timeout = '1s'`: true, `lock_timeout = '10ms'`: true, `row_security = off`: true,
+		`synchronous_commit = off`: true, `statement_timeout = '2min'`: false, `TimeZone = 'Asia/Kathmandu'`: false, `DateStyle = 'German'`: false,
+		`client_encoding = 'LATIN1'`: false, `standard_conforming_strings = off`: false, `default_transaction_isolation = 'serializable'`: false,
+		`bytea_output = 'escape'`: false, `IntervalStyle = 'sql_standard'`: false,
+	} {
+		t.Run(setting, func(t *testing.T) {
+			t.Parallel()
+			c := tenantdbtest.Create(t, credential.Supabase)
+			tenantdbtest.Admin(t, credential.PostgreSQL, fmt.Sprintf(`ALTER ROLE %q SET %s`, c.User, setting))
+			if !refused {
+				checkKept(t, c)
+				return
+			}
+			name, _, _ := strings.Cut(setting, " ")
+			checkRefused(t, tenantdbtest.Open(t, c), name, c)
+		})
+	}
+}
+
+// A pooler in session mode that nobody announced refuses startup parameters. Its
+// database is used all the same: settings are set in each session.
+func TestUnannouncedPooler(t *testing.T) {
+	t.Parallel()
+	if os.Getenv(tenantdbtest.PgBouncerSessionEnv) == "" {
+		t.Skip("needs PgBouncer")
+	}
+	for _, setting := range []string{"", "default_transaction_read_only = on", "DateStyle = 'German'"} {
+		c := tenantdbtest.Create(t, credential.Supabase)
+		c.Kind, c.Pooler, c.Port = credential.KindPostgreSQL, credential.NoPooler, tenantdbtest.SupabaseRules().SessionPort
+		if setting != "" {
+			tenantdbtest.Admin(t, credential.PostgreSQL, fmt.Sprintf(`ALTER ROLE %q SET %s`, c.User, setting))
+		}
+		checkKept(t, c)
+	}
+}
+
+func checkRefused(t *testing.T, db *tenantdb.DB, name string, c credential.Credentials) {
+	t.Helper()
+	err := db.PinSession(t.Context(), stoa.NewID[stoa.StoreID]())
+	checkFault(t, err, stoa.DatabaseSettingRefused, c)
+	if err != nil && !strings.Contains(err.Error(), name) {
+		t.Errorf("%v does not name %s", err, name)
+	}
+}
+
+// The schema with the store's tables is used whatever the search path becomes,
+// and a schema of another store is not.
+func TestSchemaIsPinned(t *testing.T) {
+	t.Parallel()
+	c := tenantdbtest.Create(t, servers()[0])
+	store := stoa.NewID[stoa.StoreID]()
+	db := tenantdbtest.Open(t, c)
+	must(t, db.PinSession(t.Context(), store))
+	must(t, db.Mark(t.Context(), store))
+	_, err := db.MigrateTo(t.Context(), tenantdb.MigrateOptions{To: 3})
+	must(t, err)
+
+	tenantdbtest.Exec(t, c, `CREATE SCHEMA `+c.User) // which "$user" now names
+	for _, open := range []func() *tenantdb.DB{func() *tenantdb.DB { return db }, func() *tenantdb.DB { return tenantdbtest.Open(t, c) }} {
+		db := open()
+		must(t, db.PinSession(t.Context(), store))
+		_, err = db.Migrate(t.Context())
+		must(t, err)
+		db.SQL().SetMaxIdleConns(-1) // the next connections are new
+		var schema string
+		must(t, db.Get(t.Context(), &schema, `SELECT current_schema()::text`))
+		if schema != "public" {
+			t.Errorf("current schema is %s", schema)
+		}
+	}
+	var strays int
+	must(t, db.Get(t.Context(), &strays, `SELECT count(*) FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = ?)`, c.User))
+	if strays != 0 {
+		t.Errorf("%d objects were made in the new schema", strays)
+	}
+
+	second := stoa.NewID[stoa.StoreID]()
+	other := tenantdbtest.Open(t, c)
+	must(t, other.PinSession(t.Context(), second)) // the first one's schema is none of its business
+	var schema string
+	must(t, other.Get(t.Context(), &schema, `SELECT current_schema()::text`))
+	if schema != c.User {
+		t.Errorf("another store's schema is %s", schema)
+	}
+}
+
+// Behind a transaction pooler the search path cannot be pinned; one that leads
+// away from the store is refused.
+func TestPooledSchema(t *testing.T) {
+	t.Parallel()
+	if os.Getenv(tenantdbtest.PgBouncerEnv) == "" {
+		t.Skip("needs PgBouncer")
+	}
+	c := tenantdbtest.Create(t, credential.Supabase)
+	store := stoa.NewID[stoa.StoreID]()
+	db := tenantdbtest.Open(t, c)
+	must(t, db.PinSession(t.Context(), store))
+	must(t, db.Mark(t.Context(), store))
+	tenantdbtest.Exec(t, c, `CREATE SCHEMA elsewhere`)
+	tenantdbtest.Admin(t, credential.PostgreSQL, fmt.Sprintf(`ALTER ROLE %q IN DATABASE %s SET search_path = elsewhere`, c.User, c.Database))
+	must(t, db.Close())
+	eventually(t, func() bool { // PgBouncer hears of the end of its own connections a little later
+		tenantdbtest.Admin(t, credential.PostgreSQL, fmt.Sprintf(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '%s'`, c.User))
+		db := tenantdbtest.Open(t, c)
+		defer db.Close() //nolint:errcheck // nothing is pending
+		err := db.PinSession(t.Context(), store)
+		return stoa.CodeOf(err) == stoa.DatabaseSettingRefused && strings.Contains(err.Error(), "search_path")
+	})
+}
+
+// A connection that the server has ended while nobody used it costs nobody an
+// error.
+func TestSessionsEndedByServer(t *testing.T) {
+	t.Parallel()
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			db := tenantdbtest.Open(t, tenantdbtest.Create(t, engine))
+			must(t, db.PinSession(t.Context(), stoa.NewID[stoa.StoreID]()))
+			_, err := db.Exec(t.Context(), `CREATE TABLE notes (n integer NOT NULL)`)
+			must(t, err)
+			identify, end := `SELECT pg_backend_pid()`, `SELECT pg_terminate_backend(%d)`
+			count := `SELECT count(*) FROM pg_stat_activity WHERE pid = %d`
+			if engine == credential.MySQL {
+				identify, end, count = `SELECT CONNECTION_ID()`, `KILL %d`, `SELECT count(*) FROM information_schema.processlist WHERE id = %d`
+			}
+			for i, use := range []func() error{
+				func() error { _, err := db.Exec(t.Context(), `INSERT INTO notes (n) VALUES (1)`); return err },
+				func() error { var n int; return db.Get(t.Context(), &n, `SELECT count(*) FROM notes`) },
+				func() error { var n []int; return db.Select(t.Context(), &n, `SELECT n FROM notes`) },
+				func() error {
+					return db.Tx(t.Context(), func(tx *tenantdb.Tx) error {
+						_, err := tx.Exec(t.Context(), `INSERT INTO notes (n) VALUES (2)`)
+						return err
+					})
+				},
+			} {
+				var id int
+				must(t, db.Get(t.Context(), &id, identify))
+				tenantdbtest.Admin(t, engine, fmt.Sprintf(end, id))
+				eventually(t, func() bool { return gone(t, engine, fmt.Sprintf(count, id)) })
+				if err := use(); err != nil {
+					t.Errorf("use %d: %v", i, err)
+				}
+			}
+		})
+	}
+}
+
+// Connections of a server that takes no changes any more are all discarded.
+func TestConnectionsLeaveReadOnlyServer(t *testing.T) {
+	t.Parallel()
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			db := tenantdbtest.Open(t, tenantdbtest.Create(t, engine))
+			_, err := db.Exec(t.Context(), `CREATE TABLE notes (n integer NOT NULL)`)
+			must(t, err)
+			identify, demote := `SELECT pg_backend_pid()`, `SET default_transaction_read_only = on`
+			if engine == credential.MySQL {
+				identify, demote = `SELECT CONNECTION_ID()`, `SET SESSION tx_read_only = 1`
+			}
+			old := map[int]bool{}
+			var open []*sql.Conn
+			for range 3 {
+				conn, err := db.SQL().Conn(t.Context())
+				must(t, err)
+				var id int
+				must(t, conn.QueryRowContext(t.Context(), identify).Scan(&id))
+				_, err = conn.ExecContext(t.Context(), demote)
+				must(t, err)
+				old[id], open = true, append(open, conn)
+			}
+			for _, conn := range open {
+				must(t, conn.Close())
+			}
+			if _, err := db.Exec(t.Context(), `INSERT INTO notes (n) VALUES (1)`); err != nil {
+				t.Error(err)
+			}
+			for range 3 {
+				conn, err := db.SQL().Conn(t.Context())
+				must(t, err)
+				defer conn.Close() //nolint:errcheck // the test is over for it
+				var id int
+				must(t, conn.QueryRowContext(t.Context(), identify).Scan(&id))
+				if old[id] {
+					t.Errorf("session %d of the server that was left is in use", id)
+				}
+			}
+		})
+	}
+}
+
+// gone reports whether a count on the engine's server is 0.
+func gone(t *testing.T, engine credential.EngineName, count string) bool {
+	t.Helper()
+	server := tenantdbtest.Postgres
+	if engine == credential.MySQL {
+		server = tenantdbtest.MySQL
+	}
+	var n int
+	must(t, server(t).QueryRowContext(t.Context(), count).Scan(&n))
+	return n == 0
+}

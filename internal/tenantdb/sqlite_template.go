@@ -1,0 +1,119 @@
+package tenantdb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite"
+
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+// sqliteTemplate returns the file of an embedded database with the built-in
+// migrations, which new stores copy. Custom migrations are not in it, because their
+// results may differ between stores.
+var sqliteTemplate = sync.OnceValues(func() (file []byte, err error) {
+	ctx := context.Background()
+	connector, err := sqlite.NewConnector("file::memory:")
+	if err != nil {
+		return nil, err
+	}
+	pool := sql.OpenDB(connector)
+	defer pool.Close() //nolint:errcheck // all of it is in memory
+	pool.SetMaxOpenConns(1)
+	builtin, err := fs.Sub(Migrations, "migrations/sqlite")
+	if err != nil {
+		return nil, err
+	}
+	s := &session{DB: pool, migrator: migrator{dialect: goose.DialectSQLite3, folder: "sqlite"}}
+	if _, err := s.up(ctx, builtin, VersionTable, 0, nil); err != nil {
+		return nil, err
+	}
+	if _, err := pool.ExecContext(ctx, markerDDL[credential.SQLite]); err != nil {
+		return nil, err
+	}
+	err = s.on(ctx, func(_ context.Context, conn *sql.Conn) error {
+		return conn.Raw(func(driver any) error {
+			file, err = driver.(interface{ Serialize() ([]byte, error) }).Serialize()
+			return err
+		})
+	})
+	if err == nil {
+		// What PRAGMA journal_mode = WAL writes into a file, and cannot in memory.
+		// Source: sqlite.org/fileformat2.html, 1.3.3.
+		const wal, writeVersion, readVersion = 2, 18, 19
+		file[writeVersion], file[readVersion] = wal, wal
+	}
+	return file, err
+})
+
+// make creates a new store's file as a copy of the template, which is faster than the
+// migrations. It keeps an existing file. An interrupted copy leaves no file of that
+// name: the file is named after its content is on disk.
+func (e sqliteEngine) make(c credential.Credentials) error {
+	path, err := e.path(c)
+	if err != nil {
+		return err
+	}
+	// A log without its file would be applied to the next one of that name.
+	for _, suffix := range []string{"", "-wal", "-journal"} {
+		if _, err := os.Lstat(path + suffix); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	file, err := sqliteTemplate()
+	if err != nil {
+		return fmt.Errorf("template database: %w", err)
+	}
+	folder := filepath.Dir(path)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return err
+	}
+	draft := path + partialSuffix
+	err = writeSynced(draft, file)
+	if errors.Is(err, fs.ErrExist) { // somebody else's, or left behind: SQLite begins the file, empty
+		return nil
+	}
+	defer os.Remove(draft) //nolint:errcheck // it goes with the store at the latest: see removeFiles
+	if err != nil {
+		return err
+	}
+	// Unlike a renaming this never replaces a file that SQLite has begun
+	// meanwhile. Where the file system has no links, SQLite will begin it.
+	if os.Link(draft, path) != nil {
+		return nil
+	}
+	return syncFolder(folder)
+}
+
+// partialSuffix ends the name of an incomplete copy.
+const partialSuffix = "-new"
+
+// writeSynced creates a file that only this user can read and returns when it is on
+// disk.
+func writeSynced(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // of a store's id
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+func syncFolder(path string) error {
+	f, err := os.Open(path) //nolint:gosec // our own
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

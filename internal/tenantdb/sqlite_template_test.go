@@ -1,0 +1,180 @@
+package tenantdb_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+// embeddedFile is where a store's embedded database is.
+func embeddedFile(dir string, store stoa.StoreID) string {
+	id := store.String()
+	return filepath.Join(dir, "stores", id[len(id)-2:], id+".db")
+}
+
+// made is a new store's embedded database, of which nothing is open yet.
+func (h *testManager) made(t *testing.T) (stoa.StoreID, credential.Credentials) {
+	t.Helper()
+	store := h.store(t)
+	c := credential.ManagedSQLite(store)
+	must(t, h.MakeManaged(t.Context(), c))
+	return store, c
+}
+
+func (h *testManager) unleasedAt(t *testing.T, c credential.Credentials) *tenantdb.DB {
+	t.Helper()
+	db, err := h.OpenUnleased(c)
+	must(t, err)
+	t.Cleanup(func() { must(t, db.Close()) })
+	return db
+}
+
+// A copy has what the migrations make, and their versions; it is nobody's.
+func TestEmbeddedDatabaseBeginsMigrated(t *testing.T) {
+	t.Parallel()
+	h := setup(t, tenantdb.Options{})
+	store, c := h.made(t)
+	if diff := cmp.Diff(1, len(filesIn(t, h.dir))); diff != "" {
+		t.Errorf("files: %v", filesIn(t, h.dir))
+	}
+	db := h.unleasedAt(t, c)
+	got, err := db.Structure(t.Context())
+	must(t, err)
+	want, err := tenantdb.Expected(credential.SQLite)
+	must(t, err)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	var versions []int64
+	must(t, db.Select(t.Context(), &versions, `SELECT version_id FROM `+tenantdb.VersionTable+` WHERE is_applied ORDER BY id`))
+	if len(versions) != int(tenantdb.LatestVersion())+1 || versions[len(versions)-1] != tenantdb.LatestVersion() {
+		t.Errorf("versions %v", versions)
+	}
+	var mode string
+	must(t, db.Get(t.Context(), &mode, `PRAGMA journal_mode`))
+	var faults []string
+	must(t, db.Select(t.Context(), &faults, `PRAGMA integrity_check`))
+	if mode != "wal" || len(faults) != 1 || faults[0] != "ok" {
+		t.Errorf("journal %s, check %v", mode, faults)
+	}
+	if marked, err := db.Marked(t.Context(), store); marked || err != nil {
+		t.Errorf("marked %t, %v", marked, err)
+	}
+	must(t, db.Mark(t.Context(), store))
+	version, err := db.Migrate(t.Context())
+	must(t, err)
+	if version != tenantdb.LatestVersion() {
+		t.Errorf("version %d", version)
+	}
+	must(t, h.MakeManaged(t.Context(), c)) // again: what is there stays
+	if marked, err := db.Marked(t.Context(), store); !marked || err != nil {
+		t.Errorf("after a second time: marked %t, %v", marked, err)
+	}
+	for _, file := range filesIn(t, h.dir) {
+		info, err := os.Stat(filepath.Join(h.dir, file))
+		must(t, err)
+		if info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v", file, info.Mode())
+		}
+	}
+}
+
+// The operator's own migrations run in each store, after the copy.
+func TestOwnMigrationsRunAfterTheCopy(t *testing.T) {
+	t.Parallel()
+	dir := ownMigrations(t, map[string]string{"sqlite/1_a.sql": up + "CREATE TABLE mine AS SELECT hex(randomblob(16)) AS secret;"})
+	own, err := tenantdb.LoadCustomMigrations(dir)
+	must(t, err)
+	h, secrets := setup(t, tenantdb.Options{Custom: own}), map[string]bool{}
+	for range 2 {
+		_, c := h.made(t)
+		db := h.unleasedAt(t, c)
+		schema, err := db.MigrateTo(t.Context(), tenantdb.MigrateOptions{})
+		must(t, err)
+		if schema != (tenantdb.Schema{Version: tenantdb.LatestVersion(), Own: 1}) {
+			t.Errorf("%+v", schema)
+		}
+		var secret string
+		must(t, db.Get(t.Context(), &secret, `SELECT secret FROM mine`))
+		secrets[secret] = true
+	}
+	if len(secrets) != 2 {
+		t.Error("two stores share what was meant for one")
+	}
+}
+
+// Many at once make one file.
+func TestEmbeddedDatabaseIsMadeOnce(t *testing.T) {
+	t.Parallel()
+	h := setup(t, tenantdb.Options{})
+	for range 5 {
+		c := credential.ManagedSQLite(h.store(t))
+		errs := make(chan error, 8)
+		for range cap(errs) {
+			go func() {
+				err := h.MakeManaged(t.Context(), c)
+				if err == nil {
+					db, openErr := h.OpenUnleased(c)
+					if err = openErr; err == nil {
+						_, err = db.Migrate(t.Context())
+						_ = db.Close()
+					}
+				}
+				errs <- err
+			}()
+		}
+		for range cap(errs) {
+			must(t, <-errs)
+		}
+		if version, err := h.unleasedAt(t, c).SchemaVersion(t.Context()); err != nil || version != tenantdb.LatestVersion() {
+			t.Errorf("version %d, %v", version, err)
+		}
+	}
+}
+
+// What an interruption or somebody else has left decides: a log without its
+// file is not applied to the copy, a copy that was cut off is not taken for a
+// database, and all of it goes with the store.
+func TestWhatLiesWhereTheCopyGoes(t *testing.T) {
+	t.Parallel()
+	for _, suffix := range []string{"-wal", "-journal", "-new"} {
+		t.Run(suffix, func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{})
+			store := h.store(t)
+			c, path := credential.ManagedSQLite(store), embeddedFile(h.dir, store)
+			must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+			must(t, os.WriteFile(path+suffix, []byte("half of it"), 0o600))
+			must(t, h.MakeManaged(t.Context(), c))
+			if _, err := os.Stat(path); !os.IsNotExist(err) {
+				t.Errorf("the file was made beside %s: %v", suffix, err)
+			}
+			db, err := h.OpenUnleased(c)
+			must(t, err)
+			_, err = db.Migrate(t.Context()) // as before there were copies
+			must(t, err)
+			migrated(t, db)
+			must(t, db.Close())
+			must(t, h.DropManaged(t.Context(), store, tenantdb.Info{Kind: credential.Managed, Engine: credential.SQLite}))
+			for _, file := range filesIn(t, h.dir) {
+				if filepath.Base(file) != "migration-lock" {
+					t.Errorf("%s is left", file)
+				}
+			}
+		})
+	}
+}
+
+// A folder that cannot be written to is the store's fault to be told of.
+func TestEmbeddedDatabaseCannotBeMade(t *testing.T) {
+	t.Parallel()
+	h := setup(t, tenantdb.Options{})
+	must(t, os.WriteFile(filepath.Join(h.dir, "stores"), nil, 0o600))
+	checkEmbeddedFault(t, h.MakeManaged(t.Context(), credential.ManagedSQLite(h.store(t))))
+}

@@ -1,0 +1,321 @@
+package tenantdb_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	osexec "os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/Shopify/toxiproxy/v2"
+	"github.com/rs/zerolog"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// ways is the way to a store's database server, with faults to order.
+type ways struct {
+	t     *testing.T
+	proxy *toxiproxy.Proxy
+}
+
+// newWays returns c with its server behind a proxy.
+func newWays(t *testing.T, c credential.Credentials) (*ways, credential.Credentials) {
+	t.Helper()
+	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
+	w := &ways{t, toxiproxy.NewProxy(server, t.Name(), "127.0.0.1:0", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))}
+	must(t, w.proxy.Start())
+	t.Cleanup(w.proxy.Stop)
+	_, port, err := net.SplitHostPort(w.proxy.Listen)
+	must(t, err)
+	c.Port, err = strconv.Atoi(port)
+	must(t, err)
+	return w, c
+}
+
+func (w *ways) poison(kind, attributes string) {
+	w.t.Helper()
+	for _, stream := range []string{"upstream", "downstream"} {
+		_, err := w.proxy.Toxics.AddToxicJson(strings.NewReader(`{"name": "` + kind + stream + `", "type": "` + kind +
+			`", "stream": "` + stream + `", "attributes": {` + attributes + `}}`))
+		must(w.t, err)
+	}
+}
+
+func (w *ways) cure() { w.proxy.Toxics.ResetToxics(w.t.Context()) }
+
+// comesBack waits until the store can be used, without a new manager.
+func (h *testManager) comesBack(t *testing.T, store stoa.StoreID) {
+	t.Helper()
+	eventually(t, func() bool {
+		l, err := h.Acquire(t.Context(), store)
+		if err != nil {
+			return false
+		}
+		defer l.Release()
+		var one int
+		return l.Get(t.Context(), &one, `SELECT 1`) == nil
+	})
+}
+
+// ask makes one request to the store.
+func (h *testManager) ask(ctx context.Context, store stoa.StoreID) error {
+	l, err := h.Acquire(ctx, store)
+	if err != nil {
+		return err
+	}
+	defer l.Release()
+	var one int
+	return l.Get(ctx, &one, `SELECT 1`)
+}
+
+// A server that takes connections and never answers costs its store's callers
+// one deadline or a few; then they hear at once, and nobody dials. The other
+// stores on that same server do not notice.
+func TestBlackHole(t *testing.T) {
+	t.Parallel()
+	for _, engine := range servers() {
+		for _, when := range []string{"while open", "before it is opened"} {
+			t.Run(string(engine)+" "+when, func(t *testing.T) {
+				t.Parallel()
+				h := setup(t, tenantdb.Options{StatementTimeout: 300 * time.Millisecond, OpenTimeout: 300 * time.Millisecond, Cooldown: 2 * time.Second})
+				victim, other := h.store(t), h.store(t)
+				way, c := newWays(t, tenantdbtest.Create(t, engine))
+				h.save(t, victim, c)
+				h.save(t, other, tenantdbtest.Create(t, engine))
+				must(t, h.ask(t.Context(), other))
+				if when == "while open" {
+					must(t, h.ask(t.Context(), victim))
+				}
+				way.poison("timeout", `"timeout": 0`)
+				eventually(t, func() bool {
+					err := h.ask(t.Context(), victim)
+					checkUnavailable(t, err)
+					return errors.Is(err, tenantdb.ErrOpen)
+				})
+				before := h.opened()
+				for range 100 {
+					if err := h.ask(t.Context(), victim); !errors.Is(err, tenantdb.ErrOpen) {
+						break // the pause is over
+					}
+					must(t, h.ask(t.Context(), other))
+				}
+				if n := h.opened(); n > before+1 {
+					t.Errorf("%d pools were opened for a store that is left alone", n-before)
+				}
+				way.cure()
+				way.proxy.Stop() // what hangs in it is cut
+				must(t, way.proxy.Start())
+				h.comesBack(t, victim)
+			})
+		}
+	}
+}
+
+func TestResetInMidQuery(t *testing.T) {
+	t.Parallel()
+	for engine, query := range map[credential.EngineName]string{
+		credential.PostgreSQL: `SELECT 1 FROM pg_sleep(30)`, credential.MySQL: `SELECT SLEEP(30)`,
+	} {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{StatementTimeout: time.Minute, Cooldown: time.Millisecond})
+			store := h.store(t)
+			way, c := newWays(t, tenantdbtest.Create(t, engine))
+			h.save(t, store, c)
+			l := h.lease(t, store)
+			defer l.Release()
+			done := make(chan error, 1)
+			go func() {
+				var n int
+				done <- l.Get(t.Context(), &n, query)
+			}()
+			eventually(t, func() bool { return l.SQL().Stats().InUse == 1 })
+			way.poison("reset_peer", `"timeout": 0`)
+			checkUnavailable(t, <-done)
+			way.cure()
+			h.comesBack(t, store)
+			works(t, l)
+		})
+	}
+}
+
+// Slow is not dead: the store is served, and no breaker opens.
+func TestSlowServer(t *testing.T) {
+	t.Parallel()
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{})
+			store := h.store(t)
+			way, c := newWays(t, tenantdbtest.Create(t, engine))
+			h.save(t, store, c)
+			way.poison("latency", `"latency": 50`)
+			for range 2 * tenantdb.TripAfter {
+				start := time.Now()
+				must(t, h.ask(t.Context(), store))
+				if took := time.Since(start); took < 100*time.Millisecond {
+					t.Errorf("an answer after %v came another way", took)
+				}
+			}
+		})
+	}
+}
+
+func TestRefusedConnections(t *testing.T) {
+	t.Parallel()
+	for _, engine := range servers() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{Cooldown: time.Millisecond})
+			store := h.store(t)
+			way, c := newWays(t, tenantdbtest.Create(t, engine))
+			h.save(t, store, c)
+			must(t, h.ask(t.Context(), store))
+			way.proxy.Stop()
+			for range 5 {
+				checkUnavailable(t, h.ask(t.Context(), store))
+			}
+			must(t, way.proxy.Start())
+			h.comesBack(t, store)
+		})
+	}
+}
+
+// The server itself has no room, or no longer knows the user: the store's
+// callers hear 503, the owner can be told the cause, and it mends itself.
+func TestServerRefuses(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		engine       credential.EngineName
+		name         string
+		refuse, mend string
+	}{
+		{credential.PostgreSQL, "too many connections", `ALTER ROLE %s CONNECTION LIMIT 0`, `ALTER ROLE %s CONNECTION LIMIT -1`},
+		{credential.MySQL, "too many connections", `GRANT USAGE ON *.* TO %s@'%%' WITH MAX_USER_CONNECTIONS 1`, `GRANT USAGE ON *.* TO %s@'%%' WITH MAX_USER_CONNECTIONS 0`},
+		{credential.PostgreSQL, "user revoked", `ALTER ROLE %s NOLOGIN`, `ALTER ROLE %s LOGIN`},
+		{credential.MySQL, "user revoked", `ALTER USER %s@'%%' ACCOUNT LOCK`, `ALTER USER %s@'%%' ACCOUNT UNLOCK`},
+	} {
+		t.Run(string(tt.engine)+" "+tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := setup(t, tenantdb.Options{Cooldown: 10 * time.Millisecond})
+			store, c := h.store(t), tenantdbtest.Create(t, tt.engine)
+			h.save(t, store, c)
+			must(t, h.ask(t.Context(), store))
+			tenantdbtest.Admin(t, tt.engine, strings.ReplaceAll(strings.Replace(tt.refuse, "%s", c.User, 1), "%%", "%"))
+			h.Forget(store) // as eviction does
+			if tt.name == "too many connections" && tt.engine == credential.MySQL {
+				db := tenantdbtest.Open(t, c) // has the one there may be
+				db.SQL().SetMaxOpenConns(1)
+				eventually(t, func() bool { return db.Ping(t.Context()) == nil })
+			}
+			for range 5 {
+				checkUnavailable(t, h.ask(t.Context(), store))
+			}
+			tenantdbtest.Admin(t, tt.engine, strings.ReplaceAll(strings.Replace(tt.mend, "%s", c.User, 1), "%%", "%"))
+			h.comesBack(t, store)
+		})
+	}
+}
+
+// A PostgreSQL server of the test's own is killed and started again, with
+// stores open: they come back within seconds, without a restart of Stoa.
+func TestServerRestarts(t *testing.T) {
+	t.Parallel()
+	s := newPrivatePostgres(t)
+	h := setup(t, tenantdb.Options{Cooldown: 100 * time.Millisecond})
+	store := h.store(t)
+	h.save(t, store, s.credentials)
+	held := h.lease(t, store)
+	works(t, held)
+	s.kill()
+	for range 2 * tenantdb.TripAfter {
+		checkUnavailable(t, h.ask(t.Context(), store))
+	}
+	s.start()
+	h.comesBack(t, store)
+	works(t, held)
+	held.Release()
+}
+
+type privatePostgres struct {
+	t           *testing.T
+	bin, dir    string
+	as          *syscall.SysProcAttr
+	cmd         *osexec.Cmd
+	credentials credential.Credentials
+}
+
+func newPrivatePostgres(t *testing.T) *privatePostgres {
+	t.Helper()
+	bins, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	if len(bins) == 0 {
+		if os.Getenv("STOA_TEST_REQUIRE_SERVERS") != "" {
+			t.Fatal("needs PostgreSQL's programs")
+		}
+		t.Skip("needs PostgreSQL's programs")
+	}
+	dir := t.TempDir()
+	s := &privatePostgres{t: t, bin: filepath.Dir(bins[len(bins)-1]), dir: dir}
+	t.Cleanup(s.kill)
+	if os.Geteuid() == 0 { // which PostgreSQL refuses to be
+		u, err := user.Lookup("postgres")
+		must(t, err)
+		uid, _ := strconv.Atoi(u.Uid)
+		gid, _ := strconv.Atoi(u.Gid)
+		must(t, os.Chown(dir, uid, gid))
+		must(t, os.Chmod(filepath.Dir(dir), 0o711)) // let it through
+		s.as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "password"), []byte(marker), 0o644))
+	s.run("initdb", "-D", dir+"/data", "-U", "stoa", "--pwfile="+dir+"/password", "--auth=scram-sha-256", "--locale=C.UTF-8", "--encoding=UTF8", "--no-sync")
+	s.credentials = credential.Credentials{
+		Kind: credential.KindPostgreSQL, Engine: credential.PostgreSQL, Host: "127.0.0.1", Port: closedPort(t),
+		Database: "postgres", User: "stoa", Password: keyring.NewSecret(marker), TLS: credential.TLSDisable,
+	}
+	s.start()
+	return s
+}
+
+func (s *privatePostgres) command(name string, args ...string) *osexec.Cmd {
+	cmd := osexec.Command(filepath.Join(s.bin, name), args...)
+	cmd.Dir, cmd.SysProcAttr = s.dir, s.as
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	return cmd
+}
+
+func (s *privatePostgres) run(name string, args ...string) {
+	s.t.Helper()
+	if out, err := s.command(name, args...).CombinedOutput(); err != nil {
+		s.t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+}
+
+func (s *privatePostgres) start() {
+	s.t.Helper()
+	s.cmd = s.command("postgres", "-D", s.dir+"/data", "-p", strconv.Itoa(s.credentials.Port), "-k", s.dir,
+		"-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "shared_buffers=16MB")
+	must(s.t, s.cmd.Start())
+	db := tenantdbtest.Open(s.t, s.credentials)
+	eventually(s.t, func() bool { return db.Ping(s.t.Context()) == nil })
+	must(s.t, db.SQL().Close())
+}
+
+// kill ends the server as a crash would: SIGQUIT is its immediate shutdown.
+func (s *privatePostgres) kill() {
+	if s.cmd != nil && s.cmd.ProcessState == nil {
+		_ = s.cmd.Process.Signal(syscall.SIGQUIT)
+		_ = s.cmd.Wait()
+	}
+}

@@ -1,0 +1,220 @@
+package tenantdb_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+)
+
+// What a driver can be talked into, by parameters or by the other end, and
+// ours are not. The parameters are refused in TestParseConnectionStringRefuses.
+
+// mysqlOK ends a command. Source: MySQL protocol, "OK_Packet".
+func mysqlOK(sequence byte) []byte { return mysqlPacket(sequence, []byte{0, 0, 0, 2, 0, 0, 0}) }
+
+// A hostile MySQL server may answer any query with a request for a local
+// file. Source: MySQL manual, "Security Considerations for LOAD DATA LOCAL".
+func TestMySQLSendsNoFile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "secret")
+	must(t, os.WriteFile(file, []byte("the file's content"), 0o600))
+	heard := make(chan []byte, 8)
+	c := at(t, credential.MySQL, credential.TLSDisable, func(c net.Conn) {
+		_, _ = c.Write(mysqlGreeting("mysql_native_password"))
+		packet := make([]byte, 4096)
+		_, _ = c.Read(packet)
+		_, _ = c.Write(mysqlOK(2))
+		_, _ = c.Read(packet) // the first statement
+		_, _ = c.Write(mysqlPacket(1, append([]byte{0xfb}, file...)))
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		answer := make([]byte, 4)
+		_, err := io.ReadFull(c, answer) // an empty packet: no such file
+		_, _ = c.Write(mysqlOK(3))
+		rest, _ := io.ReadAll(io.LimitReader(c, 100))
+		heard <- append(answer, rest...)
+		if err != nil {
+			heard <- []byte(err.Error())
+		}
+	})
+	db := tenantdbtest.Open(t, c)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := db.Ping(ctx); err == nil {
+		t.Error("a server that answers so is taken for good")
+	}
+	if answer := <-heard; len(answer) < 4 || answer[0] != 0 || strings.Contains(string(answer), "content") {
+		t.Errorf("the server was told %q", answer)
+	}
+}
+
+// A MySQL server may ask to log in by another method. Those that hand it the
+// password, or as good as that, get no answer.
+func TestMySQLWeakMethods(t *testing.T) {
+	t.Parallel()
+	for _, method := range []string{"mysql_clear_password", "mysql_old_password", "dialog"} {
+		t.Run(method, func(t *testing.T) {
+			t.Parallel()
+			heard := make(chan []byte, 8)
+			c := at(t, credential.MySQL, credential.TLSDisable, func(c net.Conn) {
+				_, _ = c.Write(mysqlGreeting("mysql_native_password"))
+				packet := make([]byte, 4096)
+				_, _ = c.Read(packet)
+				_, _ = c.Write(mysqlPacket(2, append(append([]byte{0xfe}, method...), "\x0012345678901234567890\x00"...)))
+				answer, _ := io.ReadAll(c)
+				heard <- answer
+			})
+			checkFault(t, tenantdbtest.Open(t, c).Ping(t.Context()), stoa.DatabaseUnreachable, c)
+			if answer := <-heard; len(answer) != 0 {
+				t.Errorf("the server was told %q", answer)
+			}
+		})
+	}
+}
+
+// A parameter stays one, whatever it holds, and a statement with parameters
+// stays one: nothing behind a semicolon runs.
+func TestParametersAreNoSQL(t *testing.T) {
+	t.Parallel()
+	for _, engine := range tenantdbtest.All() {
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			db := things(t, tenantdbtest.Create(t, engine))
+			for _, name := range []string{`'; DROP TABLE things; --`, `\'; DROP TABLE things; --`, `' OR '1'='1`, "a\\", `"`, "`", "?", "$1", ":x", "é'\u2019"} {
+				must(t, exec(t, db, `UPDATE things SET name = ? WHERE id = ?`, name, "1"))
+				var got string
+				must(t, db.Get(t.Context(), &got, `SELECT name FROM things WHERE name = ? AND id = ?`, name, "1"))
+				if got != name {
+					t.Errorf("%q came back as %q", name, got)
+				}
+			}
+			if engine == credential.SQLite { // where the file is ours, and so is every statement
+				return
+			}
+			if err := exec(t, db, `UPDATE things SET n = 5 WHERE id = ?; DELETE FROM things`, "1"); err == nil {
+				t.Error("two statements run")
+			}
+			var n int
+			must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM things WHERE n < 5`))
+			if n != 2 {
+				t.Errorf("%d of 2 rows are as they were", n)
+			}
+		})
+	}
+}
+
+// The request that cancels a query is a connection too, and takes the same
+// door as all others.
+func TestCancelTakesTheSameDoor(t *testing.T) {
+	t.Parallel()
+	for _, engine := range tenantdbtest.All() {
+		if engine == credential.SQLite {
+			continue
+		}
+		t.Run(string(engine), func(t *testing.T) {
+			t.Parallel()
+			c := tenantdbtest.Create(t, engine)
+			var dials atomic.Int32
+			db, err := tenantdb.NewEngines(tenantdb.Options{Supabase: tenantdbtest.SupabaseRules()})[c.Rules()].
+				Open(c, func(ctx context.Context, network, address string) (net.Conn, error) {
+					dials.Add(1)
+					return (&net.Dialer{}).DialContext(ctx, network, address)
+				}, new(tenantdb.SessionState))
+			must(t, err)
+			defer db.Close() //nolint:errcheck // nothing is pending
+			must(t, db.PingContext(t.Context()))
+			endless := map[credential.EngineName]string{credential.PostgreSQL: `SELECT pg_sleep($1)::text`, credential.MySQL: `SELECT SLEEP(?)`}[c.Engine]
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			done, other := make(chan error, 1), tenantdbtest.Open(t, c)
+			go func() {
+				var s string
+				done <- db.QueryRowContext(ctx, endless, 120).Scan(&s)
+			}()
+			running := func() (n int) {
+				must(t, other.Get(t.Context(), &n, underWay[c.Engine]))
+				return n
+			}
+			eventually(t, func() bool { return running() == 1 })
+			cancel()
+			if err := <-done; !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+			}
+			eventually(t, func() bool { return running() == 0 })
+			if n := dials.Load(); n != 2 {
+				t.Errorf("%d dials for a connection and its cancellation", n)
+			}
+		})
+	}
+}
+
+// A PostgreSQL server may ask for the password in ways that give it away.
+func TestPostgresWeakMethods(t *testing.T) {
+	t.Parallel()
+	for name, request := range map[string]pgproto3.BackendMessage{
+		"cleartext":  &pgproto3.AuthenticationCleartextPassword{},
+		"GSS":        &pgproto3.AuthenticationGSS{},
+		"other SASL": &pgproto3.AuthenticationSASL{AuthMechanisms: []string{"OAUTHBEARER", "PLAIN"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			heard := make(chan []byte, 8)
+			c := at(t, credential.PostgreSQL, credential.TLSDisable, func(c net.Conn) {
+				b := pgproto3.NewBackend(c, c)
+				_, _ = b.ReceiveStartupMessage()
+				b.Send(request)
+				_ = b.Flush()
+				answer, _ := io.ReadAll(c)
+				heard <- answer
+			})
+			checkFault(t, tenantdbtest.Open(t, c).Ping(t.Context()), stoa.DatabaseUnreachable, c)
+			if answer := <-heard; len(answer) != 0 {
+				t.Errorf("the server was told %q", answer)
+			}
+		})
+	}
+}
+
+// Open must not fill in what credentials leave empty: a driver would take the
+// machine it runs on, or its user's files.
+func TestNothingIsFilledIn(t *testing.T) {
+	t.Parallel()
+	for _, field := range []string{"host", "user", "password", "database"} {
+		for _, engine := range []credential.EngineName{credential.PostgreSQL, credential.MySQL, credential.Supabase} {
+			c := full()
+			c.Kind, c.CACertificate = credential.Kind(engine), ""
+			if c.Engine = engine; engine == credential.Supabase {
+				c.Engine = credential.PostgreSQL
+			}
+			switch field {
+			case "host":
+				c.Host = ""
+			case "user":
+				c.User = ""
+			case "password":
+				c.Password = keyring.Secret{}
+			case "database":
+				c.Database = ""
+			}
+			var e *stoa.Error
+			if err := c.Validate(); !errors.As(err, &e) || !slices.ContainsFunc(e.Fields, func(f stoa.FieldError) bool { return f.Field == field }) {
+				t.Errorf("%s without %s: %v", engine, field, err)
+			}
+		}
+	}
+}
