@@ -6,8 +6,8 @@ import (
 	"net"
 	"time"
 
-	"github.com/stoahq/stoa/masterdb"
-	"github.com/stoahq/stoa/tenantdb"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
 func sleeps(_ *masterdb.Tx) { time.Sleep(1) }
