@@ -192,7 +192,7 @@ type bareAnswer struct {
 	createdAt, updatedAt time.Time
 }
 
-// bareQuery is the query of shop.ReadProfile.
+// bareQuery is the query of storedata.ReadProfile.
 const bareQuery = `
 	SELECT id, name, slug, description, contact_email, contact_phone, website, address_line1, address_line2,
 		city, region, postal_code, country, currency, timezone, locale, theme, settings, logo_url, created_at, updated_at

@@ -16,7 +16,7 @@ import (
 
 // Anybody can register an address that is not theirs. Until the address is
 // verified, the account cannot have a second factor, API keys, invitations,
-// impersonation or the operator's role (access.CheckVerified). An address is
+// impersonation or the operator's role (authz.CheckVerified). An address is
 // verified with a token that was mailed to it, in one of two ways. A person who
 // also has the account's password or a session (VerifyEmail, AcceptInvitation)
 // keeps everything in the account. A person who sets another password

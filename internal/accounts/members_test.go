@@ -178,7 +178,7 @@ func TestConcurrentOwnerChanges(t *testing.T) {
 }
 
 // Both owners are made to reach their rows before either may go on, so that only
-// the lock in access.LockOwners keeps the second from counting the first.
+// the lock in authz.LockOwners keeps the second from counting the first.
 func TestOwnersSideBySide(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {

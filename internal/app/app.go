@@ -1,3 +1,5 @@
+// Package app wires the domains together: a configuration becomes a running server,
+// which is drained and stopped in order. End-to-end tests of the platform are here.
 package app
 
 import (

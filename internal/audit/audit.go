@@ -1,7 +1,6 @@
 // Package audit records who did what, and reads that record. It owns the tables
 // audit_events and audit_retention. Whether a caller may read the log is a
 // question for package authz, which imports this one.
-
 package audit
 
 import (

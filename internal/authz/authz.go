@@ -1,4 +1,4 @@
-// Package access decides who may do what to which store. Every domain method
+// Package authz decides who may do what to which store. Every domain method
 // that acts on a store calls Check first, so that the API, the console and the
 // CLI apply the same rules. It owns the table store_members.
 package authz

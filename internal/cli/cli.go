@@ -1,3 +1,5 @@
+// Package cli holds the commands: one file for each, their output as tables, JSON and
+// progress.
 package cli
 
 import (

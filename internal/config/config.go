@@ -1,3 +1,5 @@
+// Package config holds the settings: how they are given, their validation, the rules
+// for production, and what they mean as options of the other packages.
 package config
 
 import (

@@ -40,11 +40,15 @@ func (c *Config) EffectiveDrainDelay() time.Duration {
 // FinishTime returns how long requests, jobs and provisioning runs may continue
 // after the drain delay. The rest of the stop timeout is for cancelling, handing
 // over and closing.
-func (c *Config) FinishTime() time.Duration { return (c.StopTimeout - c.EffectiveDrainDelay()) * 6 / 10 }
+func (c *Config) FinishTime() time.Duration {
+	return (c.StopTimeout - c.EffectiveDrainDelay()) * 6 / 10
+}
 
 // HandOverTime returns the time after the drain delay within which everything must
 // have ended or been handed over. The databases are closed in the rest.
-func (c *Config) HandOverTime() time.Duration { return (c.StopTimeout - c.EffectiveDrainDelay()) * 8 / 10 }
+func (c *Config) HandOverTime() time.Duration {
+	return (c.StopTimeout - c.EffectiveDrainDelay()) * 8 / 10
+}
 
 // CloseReserve returns how long before the end of the stop timeout the last wait
 // ends: the process then logs and exits.

@@ -1,3 +1,5 @@
+// Package console holds the platform's own pages: home, checkout, forms of accounts and
+// the API reference.
 package console
 
 // LandingView fills LandingPage.

@@ -61,7 +61,7 @@ const (
 )
 
 // scope says who may call a route: one of the constants below, or the
-// access.Action that the caller needs in the store. Authentication follows from
+// authz.Action that the caller needs in the store. Authentication follows from
 // it. Domain methods check authorization; the scope only states it.
 type scope string
 
@@ -190,7 +190,7 @@ type Route struct {
 	Path    string
 	Timeout time.Duration
 	Rate    string
-	Scope   string // an access.Action, or one of public, optional, caller, person, operator
+	Scope   string // an authz.Action, or one of public, optional, caller, person, operator
 	MaxBody int64  // bytes; -1: no body is read
 }
 

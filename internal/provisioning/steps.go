@@ -72,7 +72,7 @@ func (e *execution) prepareProject(ctx context.Context) error {
 	return err
 }
 
-// ReportWait implements cloud.WaitReporter.
+// ReportWait implements link.WaitReporter.
 func (e *execution) ReportWait(ctx context.Context, cause error) error {
 	return e.record(ctx, transition{begun: stepProject, fault: faultOf(cause)})
 }

@@ -1,3 +1,4 @@
+// Package storefront holds the page at a store's hostname.
 package storefront
 
 // StoreView fills StorePage. All of it is the merchant's own text: an invalid link

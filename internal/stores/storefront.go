@@ -38,7 +38,7 @@ func (r *Registry) StorefrontProfile(ctx context.Context, host string, limiter V
 }
 
 // StorefrontProducts reads a page of published products of the store at host. It
-// fails as StorefrontProfile and shop.Products do.
+// fails as StorefrontProfile and storedata.Products do.
 func (r *Registry) StorefrontProducts(ctx context.Context, host string, limiter VisitLimiter, list storedata.ListProducts) (Storefront, error) {
 	v, err := r.visit(ctx, host, limiter)
 	if err != nil {

@@ -25,7 +25,7 @@ import (
 //     rotation in package provisioning.
 //   - Negative caching hid a new tenant, a look-up in flight resurrected a removed domain, unknown hostnames evicted
 //     good ones: stores/resolver_test.go.
-//   - A token for one tenant was accepted on another's host: TestStoresAreNeverMixed in cmd/stoa.
+//   - A token for one tenant was accepted on another's host: TestStoresAreNeverMixed in internal/app.
 //   - A retry died on "already exists": the interruption tests of package provisioning.
 
 func TestOneTenantMoreThanTheCap(t *testing.T) {

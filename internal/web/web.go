@@ -1,13 +1,13 @@
-// Package web holds the HTML pages: the platform's home page, a store's page, the
-// sandbox's payment page, the error page and the API documentation. Pages are templ
-// components over plain views, which httpapi fills from the domains. This package
-// reads no database.
+// Package web holds what all pages share: layout, styles and other assets, the error
+// page, formats and response headers. Pages are templ components over plain views,
+// which httpapi fills from the domains. The packages console and storefront hold the
+// pages. None reads a database.
 //
 // No page has inline script or style, so a strict Content-Security-Policy applies to
 // all of them: it protects even where escaping fails.
 //
-// The generated files are committed. After a change of a .templ file run, in
-// this directory:
+// The generated files are committed. After a change of a .templ file run
+// make generate, or in its directory:
 //
 //	go run github.com/a-h/templ/cmd/templ@v0.3.1001 generate
 package web

@@ -97,7 +97,7 @@ func (u *Unconfirmed) Error() string { return "the consent came back in another 
 
 // Finish turns a consent into the store's connection, and replaces an earlier one.
 // It fails with token_invalid for a state that this platform did not issue or that
-// was used, with token_expired after ConsentTTL, and as access.Check does when the
+// was used, with token_expired after ConsentTTL, and as authz.Check does when the
 // user who asked may no longer connect the store.
 func (s *Service) Finish(ctx context.Context, r Return) error {
 	st, err := s.openState(r.State)

@@ -1,3 +1,5 @@
+// Package credential holds the credentials of tenant databases: their forms, validation
+// and encryption, connection strings as people paste them, and certificates.
 package credential
 
 import (

@@ -1,3 +1,5 @@
+// Package dial makes the outbound connections to tenants' database servers, to
+// addresses that are allowed.
 package dial
 
 import (

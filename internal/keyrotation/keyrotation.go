@@ -1,4 +1,4 @@
-// Package reseal encrypts the encrypted values of the master database again with
+// Package keyrotation encrypts the encrypted values of the master database again with
 // the current key, and counts how many values need each key. The packages that
 // store such values name their columns (Column).
 package keyrotation

@@ -1,4 +1,4 @@
-// Package limits limits the rate of requests and attempts. It knows no domain: the
+// Package ratelimit limits the rate of requests and attempts. It knows no domain: the
 // API counts requests, accounts counts attempts to sign in. The counts are in this
 // process's memory or, with a Redis server, shared by all processes. While that
 // server does not respond, each process counts by itself.

@@ -1,4 +1,4 @@
-// Package shop contains all SQL that runs inside one tenant database: the store's
+// Package storedata contains all SQL that runs inside one tenant database: the store's
 // profile, its owner, the initial rows of a new store, its catalogue, and the copies
 // of its credits. It uses neither the master database nor other tenants, and it
 // checks no rights: its callers do.

@@ -1,7 +1,7 @@
-// Package cloud links a store to its owner's Supabase account and creates a
+// Package link links a store to its owner's Supabase account and creates a
 // database for the store there: the consent, its tokens and their renewal, the
 // projects to choose from, the project and the role in it. Package supabase makes
-// the calls, package tenantdb uses the database. Package cloud owns the tables
+// the calls, package tenantdb uses the database. Package link owns the tables
 // supabase_consents, supabase_connections and supabase_projects.
 package link
 

@@ -1,4 +1,4 @@
-// Package limitstest gives tests a Redis database of their own.
+// Package ratelimittest gives tests a Redis database of their own.
 package ratelimittest
 
 import (
