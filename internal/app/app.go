@@ -61,19 +61,44 @@ type App struct {
 // NewApp opens the master database, migrates it and builds the domains.
 // publicURL is the platform's public address.
 func NewApp(ctx context.Context, cfg *config.Config, log *slog.Logger, publicURL string) (*App, error) {
-	if err := cfg.Check(); err != nil {
-		return nil, fmt.Errorf("configuration:\n%w", err)
-	}
-	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("data directory: %w", config.NewUnwritable(cfg.DataDir, err))
-	}
-	if err := cfg.CheckDirs(); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
-	}
-	encryption, signing, err := cfg.Rings()
+	encryption, signing, err := openKeys(cfg)
 	if err != nil {
 		return nil, err
 	}
+	master, err := openMaster(ctx, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	a := &App{Cfg: cfg, Log: log, Master: master, Memory: cfg.Memory(), started: time.Now(), draining: make(chan struct{}), stopListening: func() {}}
+	if err := a.buildServices(encryption); err != nil {
+		master.Close()
+		return nil, err
+	}
+	if err := a.buildDomains(publicURL, encryption, signing); err != nil {
+		return nil, errors.Join(err, a.Close(ctx))
+	}
+	a.registerJobs(publicURL)
+	a.releaseEnded()
+	return a, nil
+}
+
+// openKeys checks the configuration and the data directory, and returns the keys for
+// encryption and for signing.
+func openKeys(cfg *config.Config) (encryption, signing *keyring.Ring, err error) {
+	if err := cfg.Check(); err != nil {
+		return nil, nil, fmt.Errorf("configuration:\n%w", err)
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, nil, fmt.Errorf("data directory: %w", config.NewUnwritable(cfg.DataDir, err))
+	}
+	if err := cfg.CheckDirs(); err != nil {
+		return nil, nil, fmt.Errorf("data directory: %w", err)
+	}
+	return cfg.Rings()
+}
+
+// openMaster opens the master database and migrates it.
+func openMaster(ctx context.Context, cfg *config.Config, log *slog.Logger) (*masterdb.DB, error) {
 	master, err := cfg.OpenMasterDB(ctx)
 	if err != nil {
 		return nil, err
@@ -85,54 +110,67 @@ func NewApp(ctx context.Context, cfg *config.Config, log *slog.Logger, publicURL
 	if master.Engine == masterdb.Postgres {
 		masterdb.LogSkew(ctx, log, master.Skew())
 	}
-	a := &App{Cfg: cfg, Log: log, Master: master, Memory: cfg.Memory(), started: time.Now(), draining: make(chan struct{}), stopListening: func() {}}
+	return master, nil
+}
+
+// buildServices builds what the domains use: queue, connection manager, mail, limits.
+func (a *App) buildServices(encryption *keyring.Ring) error {
+	cfg := a.Cfg
 	a.watchMaster()
-	a.presence = presence.New(master, log)
-	if a.Queue, err = jobs.New(master, log, jobs.Options{Drain: cfg.FinishTime(), Process: a.presence.Name()}); err != nil {
-		master.Close()
-		return nil, err
+	a.presence = presence.New(a.Master, a.Log)
+	var err error
+	if a.Queue, err = jobs.New(a.Master, a.Log, jobs.Options{Drain: cfg.FinishTime(), Process: a.presence.Name()}); err != nil {
+		return err
 	}
-	if a.Tenants, err = NewTenants(cfg, master, encryption, a.Memory, log); err != nil {
-		master.Close()
-		return nil, err
+	if a.Tenants, err = NewTenants(cfg, a.Master, encryption, a.Memory, a.Log); err != nil {
+		return err
 	}
-	if a.mail, err = cfg.Mail(log); err != nil {
-		master.Close()
-		return nil, err
+	if a.mail, err = cfg.Mail(a.Log); err != nil {
+		return err
 	}
-	if a.limits, err = cfg.Limiter(log); err != nil {
-		master.Close()
-		return nil, err
+	if a.limits, err = cfg.Limiter(a.Log); err != nil {
+		return err
 	}
-	a.Ledger = credits.New(master)
-	a.feed = feed.New(master, a.Ledger, a.Queue, log)
-	a.Hostnames = hostnames.New(master, cfg.BaseDomain, log)
+	return nil
+}
+
+// buildDomains builds the domains, each from those below it.
+func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) error {
+	cfg := a.Cfg
+	a.Ledger = credits.New(a.Master)
+	a.feed = feed.New(a.Master, a.Ledger, a.Queue, a.Log)
+	a.Hostnames = hostnames.New(a.Master, cfg.BaseDomain, a.Log)
 	a.Hostnames.SetMaxStale(cfg.ServeStale)
 	a.Hostnames.LimitPerStore(cfg.Limits().Hostnames)
 	a.Hostnames.ReservePlatformHosts(cfg.AllPlatformHosts(publicURL))
 	a.Hostnames.UseDNS(cfg.DNSServer)
-	a.Registry = stores.New(master, a.Ledger, a.Tenants, a.Queue, a.Hostnames, log)
+	a.Registry = stores.New(a.Master, a.Ledger, a.Tenants, a.Queue, a.Hostnames, a.Log)
 	a.Registry.KeepDeleted(cfg.DeletionGrace)
 	a.Registry.KeepSlugs(cfg.KeepSlugs)
 	a.Registry.UseQuotas(cfg.Limits())
-	a.Accounts = accounts.New(master, a.Registry, signing, accounts.Options{
+	a.Accounts = accounts.New(a.Master, a.Registry, signing, accounts.Options{
 		AccessTTL: cfg.JWTExpiresIn, Encryption: encryption, Queue: a.Queue, Mail: a.mail, BaseURL: publicURL, Limits: a.limits,
 		Quotas:             cfg.Limits(),
 		InvitationsPerHour: cfg.InvitationsPerHour,
 	})
-	a.Payments, err = payments.New(master, a.Ledger, a.Queue, cfg.Sales(publicURL, signing, log))
+	var err error
+	a.Payments, err = payments.New(a.Master, a.Ledger, a.Queue, cfg.Sales(publicURL, signing, a.Log))
 	if err != nil {
-		return nil, errors.Join(err, a.Close(ctx))
+		return err
 	}
-	a.cloud = link.New(master, encryption, a.Tenants, link.Options{API: cfg.Supabase(), Redirect: publicURL + "/api/supabase/callback", Process: a.presence.Name(), Log: log})
+	a.cloud = link.New(a.Master, encryption, a.Tenants, link.Options{API: cfg.Supabase(), Redirect: publicURL + "/api/supabase/callback", Process: a.presence.Name(), Log: a.Log})
 	a.Registry.UseCloud(a.cloud)
-	a.Provisioning = provisioning.New(master, a.Registry, a.Tenants, a.Queue, log, provisioning.Options{
+	a.Provisioning = provisioning.New(a.Master, a.Registry, a.Tenants, a.Queue, a.Log, provisioning.Options{
 		Lease: cfg.ProvisioningClaim, Process: a.presence.Name(), Cloud: a.cloud, Quotas: cfg.Limits(), Drain: cfg.FinishTime(),
 	})
-	a.Fleet = fleet.New(master, a.Tenants, log, fleet.Options{Paused: cfg.HoldTenantMigrations})
+	a.Fleet = fleet.New(a.Master, a.Tenants, a.Log, fleet.Options{Paused: cfg.HoldTenantMigrations})
+	return nil
+}
 
+// registerJobs registers the handlers and schedules of all jobs.
+func (a *App) registerJobs(publicURL string) {
 	jobs.Handle(a.Queue, fleet.Timeout, a.Fleet.Run)
-	if !cfg.HoldTenantMigrations {
+	if !a.Cfg.HoldTenantMigrations {
 		jobs.Every(a.Queue, fleet.Interval, a.Fleet.Job())
 	}
 	jobs.Handle(a.Queue, provisioning.Timeout, a.Provisioning.Provision)
@@ -147,8 +185,6 @@ func NewApp(ctx context.Context, cfg *config.Config, log *slog.Logger, publicURL
 	a.followCredits(publicURL)
 	jobs.Handle(a.Queue, credits.SweepTimeout, a.Ledger.Sweep)
 	jobs.Every(a.Queue, credits.SweepEvery, credits.Sweep{})
-	a.releaseEnded()
-	return a, nil
 }
 
 // releaseEnded registers what releases the work of a process that ended. Jobs are

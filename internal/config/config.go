@@ -84,11 +84,30 @@ type Config struct {
 func (c *Config) Development() bool { return c.Env == "development" }
 
 // Faults returns every fault, by the setting's environment variable.
-func (c *Config) Faults() []defect {
-	var faults []defect
+func (c *Config) Faults() []Defect {
+	var faults []Defect
 	fault := func(name, format string, args ...any) {
-		faults = append(faults, defect{Name: name, text: fmt.Sprintf(format, args...), Remedy: "correct it: its flag, the environment or stoa.yaml"})
+		faults = append(faults, Defect{Name: name, text: fmt.Sprintf(format, args...), Remedy: "correct it: its flag, the environment or stoa.yaml"})
 	}
+	c.checkAddresses(fault)
+	c.checkLimits(fault)
+	c.checkStripe(fault)
+	c.checkSupabase(fault)
+	c.HTTP.check(fault)
+	c.Stopping.check(fault)
+	c.Quotas.check(fault)
+	c.Retention.check(fault)
+	c.checkServices(fault)
+	c.checkKeys(fault)
+	if !c.Development() {
+		faults = append(faults, c.productionFaults()...)
+	}
+	slices.SortFunc(faults, func(a, b Defect) int { return strings.Compare(a.Error(), b.Error()) })
+	return faults
+}
+
+// checkAddresses checks where the server listens and by which names it is reached.
+func (c *Config) checkAddresses(fault func(name, format string, args ...any)) {
 	if c.Port < 0 || c.Port > 65535 {
 		fault("PORT", "must be between 0 and 65535")
 	}
@@ -115,6 +134,10 @@ func (c *Config) Faults() []defect {
 	if host, port, err := net.SplitHostPort(c.DNSServer); c.DNSServer != "" && (err != nil || host == "" || !isPort(port)) {
 		fault("STOA_DNS_SERVER", "must be a host with a port, such as 127.0.0.1:53")
 	}
+}
+
+// checkLimits checks the limits of connections, memory and time.
+func (c *Config) checkLimits(fault func(name, format string, args ...any)) {
 	if c.ConnsPerServer < 2 {
 		fault("STOA_CONNECTIONS_PER_SERVER", "must be at least 2, which a migration needs")
 	}
@@ -130,12 +153,17 @@ func (c *Config) Faults() []defect {
 	if c.ProvisioningClaim < 500*time.Millisecond || c.ProvisioningClaim > 10*time.Minute {
 		fault("STOA_PROVISIONING_CLAIM", "must be between 500ms and 10m")
 	}
-	c.checkStripe(fault)
-	c.checkSupabase(fault)
-	c.HTTP.check(fault)
-	c.Stopping.check(fault)
-	c.Quotas.check(fault)
-	c.Retention.check(fault)
+	if c.ServeStale < 0 || c.ServeStale > 7*24*time.Hour {
+		fault("STOA_SERVE_STALE", "must be between 0s and 168h")
+	}
+	if c.DeletionGrace < 0 || c.DeletionGrace > 10*365*24*time.Hour {
+		fault("STOA_DELETION_GRACE", "must be between 0s and 87600h")
+	}
+}
+
+// checkServices checks prices, networks, certificates, the server for managed
+// databases, mail and custom migrations.
+func (c *Config) checkServices(fault func(name, format string, args ...any)) {
 	if err := c.price().Check(); err != nil {
 		fault("STOA_CREDIT_PRICE", "%v", err)
 	}
@@ -160,28 +188,21 @@ func (c *Config) Faults() []defect {
 	if _, err := mail.New(mail.Options{From: c.MailFrom}); c.MailFrom != "" && err != nil {
 		fault("STOA_MAIL_FROM", "cannot be used: %v", err)
 	}
-	if c.ServeStale < 0 || c.ServeStale > 7*24*time.Hour {
-		fault("STOA_SERVE_STALE", "must be between 0s and 168h")
-	}
-	if c.DeletionGrace < 0 || c.DeletionGrace > 10*365*24*time.Hour {
-		fault("STOA_DELETION_GRACE", "must be between 0s and 87600h")
-	}
 	if _, err := tenantdb.LoadCustomMigrations(c.TenantMigrations); err != nil {
 		fault("STOA_TENANT_MIGRATIONS", "cannot be used: %v", err)
 	}
+}
+
+// checkKeys checks the form of the keys. A missing key is a fault in production only.
+func (c *Config) checkKeys(fault func(name, format string, args ...any)) {
 	for name, key := range map[string]keyring.Secret{"ENCRYPTION_KEY": c.EncryptionKey, "JWT_SECRET": c.JWTSecret} {
 		if key.IsZero() {
-			continue // a fault in production only
+			continue
 		}
 		if _, err := keyring.Parse(key); err != nil {
 			fault(name, "cannot be used: %v", err)
 		}
 	}
-	if !c.Development() {
-		faults = append(faults, c.productionFaults()...)
-	}
-	slices.SortFunc(faults, func(a, b defect) int { return strings.Compare(a.Error(), b.Error()) })
-	return faults
 }
 
 // checkStripe checks the settings of Stripe. Events cannot be verified without the

@@ -14,10 +14,10 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
 
-// defect is a fault of a setting, with its remedy.
-type defect struct{ Name, text, Remedy string }
+// Defect is a fault of a setting, with its remedy.
+type Defect struct{ Name, text, Remedy string }
 
-func (f defect) Error() string { return f.Name + " " + f.text }
+func (f Defect) Error() string { return f.Name + " " + f.text }
 
 // Check returns all faults as one error. Each line begins with the setting's
 // environment variable.
@@ -30,13 +30,13 @@ func (c *Config) Check() error {
 }
 
 // productionFaults returns what is allowed in development only.
-func (c *Config) productionFaults() []defect {
+func (c *Config) productionFaults() []Defect {
 	const generate = "make keys with 'stoa keys generate' and keep the old ones behind the new: what they have sealed needs them"
-	var out []defect
+	var out []Defect
 	keys := map[string]keyring.Secret{"ENCRYPTION_KEY": c.EncryptionKey, "JWT_SECRET": c.JWTSecret}
 	for name, key := range keys {
 		if key.IsZero() {
-			out = append(out, defect{Name: name, text: "is required in production", Remedy: "make one with 'stoa keys generate'"})
+			out = append(out, Defect{Name: name, text: "is required in production", Remedy: "make one with 'stoa keys generate'"})
 			continue
 		}
 		ring, err := keyring.Parse(key)
@@ -44,46 +44,46 @@ func (c *Config) productionFaults() []defect {
 			continue // a fault in development as well
 		}
 		if err := ring.Weak(); err != nil {
-			out = append(out, defect{Name: name, text: "can be guessed: " + err.Error(), Remedy: generate})
+			out = append(out, Defect{Name: name, text: "can be guessed: " + err.Error(), Remedy: generate})
 		}
 	}
 	if sameKeys(c.EncryptionKey, c.JWTSecret) {
-		out = append(out, defect{Name: "JWT_SECRET", text: "is the ENCRYPTION_KEY: who learns one has both", Remedy: generate})
+		out = append(out, Defect{Name: "JWT_SECRET", text: "is the ENCRYPTION_KEY: who learns one has both", Remedy: generate})
 	}
 	out = append(out, c.productionPaymentFaults()...)
 	out = append(out, c.productionSupabaseFaults()...)
 	if hosts := publicHosts(masterdb.Plaintext(c.MasterURL())); len(hosts) > 0 {
-		out = append(out, defect{Name: "MASTER_DB_URL", text: "lets passwords and data travel in plaintext to " + strings.Join(hosts, ", "),
+		out = append(out, Defect{Name: "MASTER_DB_URL", text: "lets passwords and data travel in plaintext to " + strings.Join(hosts, ", "),
 			Remedy: "add sslmode=verify-full, or sslmode=require when the server's certificate cannot be checked"})
 	}
 	if _, err := CheckPrivate(c.DataDir); err != nil {
-		out = append(out, defect{Name: "STOA_DATA_DIR", text: err.Error(), Remedy: "chmod 700 " + c.DataDir})
+		out = append(out, Defect{Name: "STOA_DATA_DIR", text: err.Error(), Remedy: "chmod 700 " + c.DataDir})
 	}
 	return out
 }
 
-func (c *Config) productionPaymentFaults() []defect {
-	var out []defect
+func (c *Config) productionPaymentFaults() []Defect {
+	var out []Defect
 	if c.StripeURL != "" {
-		out = append(out, defect{Name: "STOA_STRIPE_URL", text: "is for development only: it would be told of every payment", Remedy: "remove it"})
+		out = append(out, Defect{Name: "STOA_STRIPE_URL", text: "is for development only: it would be told of every payment", Remedy: "remove it"})
 	}
 	if key := c.StripeSecretKey.Reveal(); strings.HasPrefix(key, "sk_test_") || strings.HasPrefix(key, "rk_test_") {
-		out = append(out, defect{Name: "STRIPE_SECRET_KEY", text: "is of Stripe's sandbox: credits would be had for no money", Remedy: "use the live key, or none to sell nothing"})
+		out = append(out, Defect{Name: "STRIPE_SECRET_KEY", text: "is of Stripe's sandbox: credits would be had for no money", Remedy: "use the live key, or none to sell nothing"})
 	}
 	// Stripe's secrets are longer. Whoever knows the secret can claim to have paid.
 	if secret := c.StripeWebhookSecret.Reveal(); secret != "" && (!strings.HasPrefix(secret, "whsec_") || differentBytes(secret) < 12) {
-		out = append(out, defect{Name: "STRIPE_WEBHOOK_SECRET", text: "can be guessed", Remedy: "copy the signing secret (whsec_…) from the webhook endpoint's page at Stripe"})
+		out = append(out, Defect{Name: "STRIPE_WEBHOOK_SECRET", text: "can be guessed", Remedy: "copy the signing secret (whsec_…) from the webhook endpoint's page at Stripe"})
 	}
 	return out
 }
 
-func (c *Config) productionSupabaseFaults() []defect {
-	var out []defect
+func (c *Config) productionSupabaseFaults() []Defect {
+	var out []Defect
 	if c.SupabaseURL != "" && !strings.HasPrefix(c.SupabaseURL, "https://") {
-		out = append(out, defect{Name: "STOA_SUPABASE_URL", text: "lets tokens travel in plaintext", Remedy: "remove it: Supabase's own address is the default"})
+		out = append(out, Defect{Name: "STOA_SUPABASE_URL", text: "lets tokens travel in plaintext", Remedy: "remove it: Supabase's own address is the default"})
 	}
 	if c.SupabasePooler != "" {
-		out = append(out, defect{Name: "STOA_SUPABASE_POOLER", text: "is for development only: every store at Supabase would be reached through it", Remedy: "remove it"})
+		out = append(out, Defect{Name: "STOA_SUPABASE_POOLER", text: "is for development only: every store at Supabase would be reached through it", Remedy: "remove it"})
 	}
 	return out
 }
