@@ -31,6 +31,7 @@ func CheckSchema(ctx context.Context, master *masterdb.DB) (string, error) {
 	return detail, nil
 }
 
+// CheckQueue checks the tables of the job queue and its jobs that wait.
 func CheckQueue(ctx context.Context, master *masterdb.DB) (string, error) {
 	stats, err := jobs.ReadStats(ctx, master)
 	if err != nil {

@@ -49,6 +49,7 @@ func (a *App) handleExpiry() {
 	jobs.Every(a.Queue, deleteExpiredEvery, DeleteExpired{})
 }
 
+// DeleteExpired is the handler of the job that deletes expired rows.
 func (a *App) DeleteExpired(ctx context.Context, _ DeleteExpired) error {
 	rules, err := a.Expiries(ctx)
 	if err != nil {

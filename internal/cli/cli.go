@@ -93,7 +93,7 @@ func commandName(command string) string {
 
 type versionCmd struct{}
 
-func (versionCmd) Run(e *Env) error { //nolint:unparam // every command has this form
+func (versionCmd) Run(e *Env) error {
 	Printf(e.Stdout, "stoa %s\n", stoa.Build())
 	return nil
 }

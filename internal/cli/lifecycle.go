@@ -43,6 +43,7 @@ func (cmd storesResumeCmd) Run(e *Env) error {
 	})
 }
 
+// StoresDeleteCmd is "stoa stores delete".
 type StoresDeleteCmd struct {
 	OneStore
 	Yes bool `help:"Do not ask."`
@@ -55,6 +56,7 @@ func (StoresDeleteCmd) Help() string {
 		"Until then 'stoa stores restore' takes it back. Asks for the store's slug, unless --yes is given."
 }
 
+// Run runs the command.
 func (cmd StoresDeleteCmd) Run(e *Env) error {
 	return cmd.change(e, "%s is closed and being deleted", func(ctx context.Context, a *app.App, s stores.Store) error {
 		if !cmd.Yes {

@@ -81,6 +81,7 @@ type Config struct {
 	LogFormat string     `name:"log-format" env:"STOA_LOG_FORMAT" enum:"auto,text,json" default:"auto" help:"text, json or auto: text in development, json in production." group:"config"`
 }
 
+// Development reports whether the platform runs for development.
 func (c *Config) Development() bool { return c.Env == "development" }
 
 // Faults returns every fault, by the setting's environment variable.
@@ -247,6 +248,8 @@ func isPort(s string) bool {
 	return err == nil && n > 0 && n <= 65535
 }
 
+// MasterURL returns the URL of the master database: the setting, or SQLite in the data
+// directory.
 func (c *Config) MasterURL() string {
 	if c.MasterDBURL.IsZero() {
 		return "sqlite:" + filepath.Join(c.DataDir, "master.db")
@@ -254,6 +257,7 @@ func (c *Config) MasterURL() string {
 	return c.MasterDBURL.Reveal()
 }
 
+// Address returns the address of the public listener.
 func (c *Config) Address() string { return net.JoinHostPort(c.Listen, strconv.Itoa(c.Port)) }
 
 // PublicURL returns the platform's public address, given the port in use.
@@ -264,8 +268,10 @@ func (c *Config) PublicURL(port int) string {
 	return "http://localhost:" + strconv.Itoa(port)
 }
 
+// Logger returns a logger that writes to w as configured.
 func (c *Config) Logger(w io.Writer) *slog.Logger { return slog.New(c.LogHandler(w)) }
 
+// LogHandler returns the handler of Logger.
 func (c *Config) LogHandler(w io.Writer) slog.Handler {
 	opts := &slog.HandlerOptions{Level: c.LogLevel}
 	if c.LogFormat == "json" || c.LogFormat == "auto" && !c.Development() {

@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
+// Missing reports whether nothing is at path.
 func Missing(path string) bool {
 	_, err := os.Stat(path)
 	return errors.Is(err, os.ErrNotExist)

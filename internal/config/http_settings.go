@@ -71,6 +71,7 @@ func (h *HTTP) check(fault func(name, format string, args ...any)) {
 	}
 }
 
+// Limiter returns the limiter of requests: shared through Redis if it is configured.
 func (h *HTTP) Limiter(log *slog.Logger) (*ratelimit.Limiter, error) {
 	return ratelimit.New(h.RedisURL, log)
 }

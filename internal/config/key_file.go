@@ -16,10 +16,12 @@ import (
 // keyNames lists the settings with keys in the order in which they are written.
 var keyNames = []string{"ENCRYPTION_KEY", "JWT_SECRET"}
 
+// NewKeys generates the keys of an installation, by the names of their settings.
 func NewKeys(id string) map[string]keyring.Secret {
 	return map[string]keyring.Secret{"ENCRYPTION_KEY": keyring.Generate(id), "JWT_SECRET": keyring.Generate(id)}
 }
 
+// FormatKeys returns keys in the form of the key file.
 func FormatKeys(keys map[string]keyring.Secret) []byte {
 	var b bytes.Buffer
 	for _, name := range keyNames {
@@ -104,4 +106,5 @@ func makeKeyFile(path string) error {
 	return nil
 }
 
+// KeyFile returns the path of the file with generated keys.
 func (c *Config) KeyFile() string { return filepath.Join(c.DataDir, "keys.env") }

@@ -123,6 +123,7 @@ func publicHosts(hosts []string) (public []string) {
 	return public
 }
 
+// FirstPublic returns the index of the first public address, or -1.
 func FirstPublic(addresses []netip.Addr) int {
 	for i, a := range addresses {
 		if dial.IsPublic(a.Unmap()) {

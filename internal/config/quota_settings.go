@@ -48,6 +48,7 @@ func (q *Quotas) check(fault func(name, format string, args ...any)) {
 // more reports whether limit a allows more than limit b, where 0 is no limit.
 func more(a, b int) bool { return b != 0 && (a == 0 || a > b) }
 
+// Limits returns the quotas as the domains take them.
 func (q *Quotas) Limits() quotas.Limits {
 	return quotas.Limits{
 		Stores:           quotas.PerUser{Unverified: q.QuotaStoresUnverified, Verified: q.QuotaStores},
@@ -57,7 +58,7 @@ func (q *Quotas) Limits() quotas.Limits {
 	}
 }
 
-// platformHosts returns the hosts at which the platform itself answers.
+// AllPlatformHosts returns the hosts at which the platform itself answers.
 func (c *Config) AllPlatformHosts(publicURL string) []string {
 	return hostnames.PlatformHosts(c.BaseDomain, publicURL, c.PlatformHosts)
 }

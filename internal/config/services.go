@@ -61,7 +61,7 @@ func (c *Config) Supabase() *supabase.Client {
 	return supabase.New(supabase.Options{URL: c.SupabaseURL, ClientID: c.SupabaseClientID, ClientSecret: c.SupabaseClientSecret})
 }
 
-// api returns the settings of the HTTP API. The configuration has been checked.
+// API returns the settings of the HTTP API. The configuration has been checked.
 func (c *Config) API(url string, log *slog.Logger, metrics prometheus.Registerer, draining, stopping <-chan struct{}) httpapi.Config {
 	proxies, _ := c.proxies()
 	return httpapi.Config{

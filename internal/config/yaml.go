@@ -14,6 +14,7 @@ import (
 // error, so that a misspelt setting is not ignored.
 type yamlConfig map[string]any
 
+// LoadYAML reads settings from stoa.yaml, under the names of their flags.
 func LoadYAML(r io.Reader) (kong.Resolver, error) {
 	values := yamlConfig{}
 	if err := yaml.NewDecoder(r).Decode(&values); err != nil && !errors.Is(err, io.EOF) {

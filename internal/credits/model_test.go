@@ -188,9 +188,9 @@ var (
 
 // compare checks the account against the model.
 func (m *model) compare(r *rapid.T, t *testing.T) {
-	got := m.Account.Balance(t)
+	got := m.Balance(t)
 	want := credits.Balance{
-		StoreID: m.Store, Balance: m.state.balance(), Reserved: m.reserved(), Debt: m.debt,
+		StoreID: m.Store, Balance: m.balance(), Reserved: m.reserved(), Debt: m.debt,
 		LifetimePurchased: m.purchased, LifetimeSpent: m.spent,
 		Seq: got.Seq, Version: got.Version, UpdatedAt: got.UpdatedAt, ExpiresSoon: got.ExpiresSoon,
 	}

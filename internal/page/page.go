@@ -53,11 +53,11 @@ func ByEncodedID[ID ~[16]byte](limit int, cursor string, faults *stoa.Invalid) B
 		return b
 	}
 	id, err := base64.RawURLEncoding.Strict().DecodeString(cursor)
-	if err != nil || len(id) != len(b.Before) {
+	if err != nil || len(id) != 16 {
 		addCursorFault(faults)
 		return b
 	}
-	b.Before = ID(id)
+	b.Before = ID([16]byte(id))
 	return b
 }
 
@@ -79,15 +79,18 @@ func BySequence(limit int, cursor string, faults *stoa.Invalid) Bounds[int64] {
 
 // LastID returns the id that sorts after every other.
 func LastID[ID ~[16]byte]() ID {
-	var id ID
-	for i := range id {
-		id[i] = 0xff
+	var last [16]byte
+	for i := range last {
+		last[i] = 0xff
 	}
-	return id
+	return ID(last)
 }
 
 // EncodeID returns an id as a cursor of ByEncodedID.
-func EncodeID[ID ~[16]byte](id ID) string { return base64.RawURLEncoding.EncodeToString(id[:]) }
+func EncodeID[ID ~[16]byte](id ID) string {
+	raw := [16]byte(id)
+	return base64.RawURLEncoding.EncodeToString(raw[:])
+}
 
 // EncodeSequence returns a number as a cursor of BySequence.
 func EncodeSequence(sequence int64) string {

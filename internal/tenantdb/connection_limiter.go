@@ -52,7 +52,7 @@ func newConnectionLimiter(limit int, reclaim func(server string) bool) *connecti
 
 // dial returns a dial function that counts the connections that next makes to
 // server, and their memory in the account.
-func (l *connectionLimiter) dial(server string, a account, next dial.DialFunc) dial.DialFunc {
+func (l *connectionLimiter) dial(server string, a account, next dial.Func) dial.Func {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		if err := l.acquire(ctx, server); err != nil {
 			return nil, err

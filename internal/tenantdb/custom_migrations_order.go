@@ -85,7 +85,7 @@ func (o *CustomMigrations) fileOf(engine credential.EngineName, version int64) s
 	return fmt.Sprintf("the migration %d", version)
 }
 
-// Own returns the operator's own migrations, nil without any.
+// CustomMigrations returns the operator's own migrations, nil without any.
 func (m *Manager) CustomMigrations() *CustomMigrations { return m.opts.Custom }
 
 // maxVersions bounds the versions that are read of a database. An operator has

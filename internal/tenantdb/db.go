@@ -44,7 +44,7 @@ type DB struct {
 	sqlx        *sqlx.DB
 	engine      Engine
 	credentials credential.Credentials
-	dial        dial.DialFunc
+	dial        dial.Func
 	dials       *dialTracker
 	account     account
 	bulkhead    *bulkhead // nil when the database is not leased: see failed
@@ -55,7 +55,7 @@ type DB struct {
 }
 
 // newDB opens the database of c. b is nil unless the database is leased.
-func newDB(engines map[credential.EngineName]Engine, c credential.Credentials, dial dial.DialFunc, b *bulkhead) (*DB, error) {
+func newDB(engines map[credential.EngineName]Engine, c credential.Credentials, dial dial.Func, b *bulkhead) (*DB, error) {
 	engine, ok := engines[c.Rules()]
 	if !ok {
 		return nil, fmt.Errorf("no engine %q", c.Rules())

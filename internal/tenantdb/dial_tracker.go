@@ -24,7 +24,7 @@ type dialTracker struct {
 
 // track returns a dial function that records each call of next. A call may wait
 // for the connection limiter.
-func (d *dialTracker) track(next dial.DialFunc) dial.DialFunc {
+func (d *dialTracker) track(next dial.Func) dial.Func {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		d.record()
 		defer d.record()

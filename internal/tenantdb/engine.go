@@ -21,12 +21,12 @@ type Engine interface {
 	// Open returns a pool for the database of c. The first query makes the first
 	// connection. All connections of the database, those of Session too, share
 	// state.
-	Open(c credential.Credentials, dial dial.DialFunc, state *sessionState) (*sql.DB, error)
+	Open(c credential.Credentials, dial dial.Func, state *sessionState) (*sql.DB, error)
 	// Inspect describes the database before anything is written.
 	Inspect(ctx context.Context, db *DB) (Inspection, error)
 	// Session returns a pool for a migration, whose connections keep a session and
 	// its locks from one transaction to the next.
-	Session(c credential.Credentials, dial dial.DialFunc, state *sessionState) (*sql.DB, error)
+	Session(c credential.Credentials, dial dial.Func, state *sessionState) (*sql.DB, error)
 	// sessions reports whether the connections of Open keep a session too.
 	sessions(c credential.Credentials) bool
 	// migrator returns how migrations of c's database run and lock.

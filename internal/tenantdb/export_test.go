@@ -55,7 +55,7 @@ func (m *Manager) Has(store stoa.StoreID) bool {
 func (m *Manager) EvictIdleSince(t time.Time) { m.evictIdleSince(t) }
 
 // OpenWith opens c by a way of the test's own.
-func OpenWith(engines map[credential.EngineName]Engine, c credential.Credentials, dial dial.DialFunc) (*DB, error) {
+func OpenWith(engines map[credential.EngineName]Engine, c credential.Credentials, dial dial.Func) (*DB, error) {
 	return newDB(engines, c, dial, nil)
 }
 
@@ -157,7 +157,7 @@ func (c ConnectionLimiter) Idle(server string)    { c.l.idle(server) }
 func (c ConnectionLimiter) SpareFiles(do func())  { c.l.spareFiles = do }
 func (c ConnectionLimiter) Waiting() int          { return int(c.l.waiting.Load()) }
 
-func (c ConnectionLimiter) Dial(ctx context.Context, server string, next dial.DialFunc) (net.Conn, error) {
+func (c ConnectionLimiter) Dial(ctx context.Context, server string, next dial.Func) (net.Conn, error) {
 	return c.l.dial(server, account{}, next)(ctx, "tcp", server)
 }
 
@@ -179,16 +179,16 @@ func (s HashingSlot) Release()    { s.s.release() }
 
 // ScreenedPool is a pool of the driver's own for c, where nobody recovers, and
 // UnscreenedPool one where nothing is checked.
-func ScreenedPool(c credential.Credentials, dial dial.DialFunc) *sql.DB {
+func ScreenedPool(c credential.Credentials, dial dial.Func) *sql.DB {
 	return driverPool(c, dial, stdlib.OptionBeforeConnect(func(_ context.Context, cfg *pgx.ConnConfig) error {
 		screenConnection(cfg)
 		return nil
 	}))
 }
 
-func UnscreenedPool(c credential.Credentials, dial dial.DialFunc) *sql.DB { return driverPool(c, dial) }
+func UnscreenedPool(c credential.Credentials, dial dial.Func) *sql.DB { return driverPool(c, dial) }
 
-func driverPool(c credential.Credentials, dial dial.DialFunc, options ...stdlib.OptionOpenDB) *sql.DB {
+func driverPool(c credential.Credentials, dial dial.Func, options ...stdlib.OptionOpenDB) *sql.DB {
 	cfg, err := postgresEngine{}.config(c, dial)
 	if err != nil {
 		panic(err) // its credentials are a test's

@@ -74,7 +74,7 @@ type spy struct {
 	h *testManager
 }
 
-func (s spy) Open(c credential.Credentials, dial dial.DialFunc, state *tenantdb.SessionState) (*sql.DB, error) {
+func (s spy) Open(c credential.Credentials, dial dial.Func, state *tenantdb.SessionState) (*sql.DB, error) {
 	s.h.mu.Lock()
 	onOpen := s.h.onOpen
 	s.h.mu.Unlock()

@@ -31,7 +31,7 @@ type mysqlEngine struct{ log *slog.Logger }
 
 // Open sets every field of the configuration by hand. A merchant's DSN never
 // reaches the driver: its parameters can read local files.
-func (e mysqlEngine) Open(c credential.Credentials, dial dial.DialFunc, state *sessionState) (*sql.DB, error) {
+func (e mysqlEngine) Open(c credential.Credentials, dial dial.Func, state *sessionState) (*sql.DB, error) {
 	encryption, err := c.TlsConfig()
 	if err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func (mysqlEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 }
 
 // Session implements Engine.
-func (e mysqlEngine) Session(c credential.Credentials, dial dial.DialFunc, state *sessionState) (*sql.DB, error) {
+func (e mysqlEngine) Session(c credential.Credentials, dial dial.Func, state *sessionState) (*sql.DB, error) {
 	return e.Open(c, dial, state)
 }
 

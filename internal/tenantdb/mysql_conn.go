@@ -19,7 +19,7 @@ import (
 // mysqlScreen.
 type mysqlConnector struct {
 	config *mysql.Config // without TLS and dial function
-	dial   dial.DialFunc
+	dial   dial.Func
 	tls    *tls.Config // nil for plaintext
 	state  *sessionState
 	log    *slog.Logger
@@ -27,7 +27,7 @@ type mysqlConnector struct {
 	queued chan struct{} // holds who kills a query or waits to
 }
 
-func newMySQLConnector(cfg *mysql.Config, dial dial.DialFunc, encryption *tls.Config, state *sessionState, log *slog.Logger) *mysqlConnector {
+func newMySQLConnector(cfg *mysql.Config, dial dial.Func, encryption *tls.Config, state *sessionState, log *slog.Logger) *mysqlConnector {
 	cfg.Net = "tcp"
 	if encryption != nil {
 		cfg.Net = "unix" // which the driver takes for as secure as TLS; see mysqlLink

@@ -36,7 +36,7 @@ const postgresBase = `host=tenant port=5432 user=tenant password=tenant dbname=t
 // Open sets every field that credentials have a say in by hand: nothing of a
 // merchant's input passes through a parser, and nothing from the process's
 // environment (PGHOST, PGOPTIONS, …) remains.
-func (e postgresEngine) Open(c credential.Credentials, dial dial.DialFunc, state *sessionState) (*sql.DB, error) {
+func (e postgresEngine) Open(c credential.Credentials, dial dial.Func, state *sessionState) (*sql.DB, error) {
 	cfg, err := e.config(c, dial)
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func (e postgresEngine) Open(c credential.Credentials, dial dial.DialFunc, state
 	return sql.OpenDB(&postgresConnector{cfg, c, state, e.log}), nil
 }
 
-func (postgresEngine) config(c credential.Credentials, dial dial.DialFunc) (*pgx.ConnConfig, error) {
+func (postgresEngine) config(c credential.Credentials, dial dial.Func) (*pgx.ConnConfig, error) {
 	cfg, err := pgx.ParseConfig(postgresBase)
 	if err != nil {
 		return nil, fmt.Errorf("a PG… environment variable is in the way: %w", err)
@@ -93,7 +93,7 @@ func registerTypes(_ context.Context, conn *pgx.Conn) error {
 // refuseWithoutTLS turns the server's 'N' to our request for TLS into
 // errNoTLS; pgx has no error value for it.
 // Source: PostgreSQL protocol, "SSL Session Encryption".
-func refuseWithoutTLS(dial dial.DialFunc) pgconn.DialFunc {
+func refuseWithoutTLS(dial dial.Func) pgconn.DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
 		if err != nil {
@@ -195,7 +195,7 @@ func (db *DB) EnsureSchema(ctx context.Context) error {
 const migrationLock = 0x73746f61 // "stoa"
 
 // Session implements Engine.
-func (e postgresEngine) Session(c credential.Credentials, dial dial.DialFunc, state *sessionState) (*sql.DB, error) {
+func (e postgresEngine) Session(c credential.Credentials, dial dial.Func, state *sessionState) (*sql.DB, error) {
 	return e.Open(c, dial, state)
 }
 

@@ -22,7 +22,7 @@ const maxCancelAnswer = 256 << 10
 // reader and not of its connection, since the driver binds SCRAM to the
 // server's certificate only where its connection is a *tls.Conn itself.
 type postgresWire struct {
-	dial      dial.DialFunc
+	dial      dial.Func
 	slot      hashingSlot
 	screen    postgresScreen
 	conn      net.Conn     // the network's
@@ -34,13 +34,13 @@ type postgresWire struct {
 // screenConnection gives the one connection that is made with cfg a
 // screen of its own.
 func screenConnection(cfg *pgx.ConnConfig) {
-	w := &postgresWire{dial: dial.DialFunc(cfg.DialFunc)}
+	w := &postgresWire{dial: dial.Func(cfg.DialFunc)}
 	w.slot.all = hashings
 	w.screen.slot, w.screen.onRequest = &w.slot, func() { w.answer.Store(0) }
 	cfg.DialFunc, cfg.BuildFrontend = w.connect, w.frontend
 }
 
-// connect implements DialFunc. The driver dials once for the connection, and
+// connect implements dial.Func. The driver dials once for the connection, and
 // again for each query that it has cancelled.
 func (w *postgresWire) connect(ctx context.Context, network, address string) (net.Conn, error) {
 	if w.dialed.Swap(true) {

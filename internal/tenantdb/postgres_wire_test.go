@@ -43,7 +43,7 @@ func TestScreenAllocatesNothing(t *testing.T) { //nolint:paralleltest // it coun
 		t.Skip("needs PostgreSQL")
 	}
 	c := tenantdbtest.Create(t, credential.PostgreSQL)
-	count := func(open func(credential.Credentials, dial.DialFunc) *sql.DB, use func(*pgx.Conn) error) float64 {
+	count := func(open func(credential.Credentials, dial.Func) *sql.DB, use func(*pgx.Conn) error) float64 {
 		pool := open(c, new(net.Dialer).DialContext)
 		defer pool.Close() //nolint:errcheck // nothing is pending
 		conn, err := pool.Conn(t.Context())

@@ -40,7 +40,7 @@ func (e sqliteEngine) path(c credential.Credentials) (string, error) {
 	return filepath.Join(e.dir, "stores", name[len(name)-2:], name+".db"), nil
 }
 
-func (e sqliteEngine) Open(c credential.Credentials, _ dial.DialFunc, _ *sessionState) (*sql.DB, error) {
+func (e sqliteEngine) Open(c credential.Credentials, _ dial.Func, _ *sessionState) (*sql.DB, error) {
 	path, err := e.path(c)
 	if err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ func (sqliteEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 }
 
 // Session implements Engine.
-func (e sqliteEngine) Session(c credential.Credentials, dial dial.DialFunc, state *sessionState) (*sql.DB, error) {
+func (e sqliteEngine) Session(c credential.Credentials, dial dial.Func, state *sessionState) (*sql.DB, error) {
 	return e.Open(c, dial, state)
 }
 

@@ -56,7 +56,7 @@ type supabaseEngine struct {
 }
 
 // Open implements Engine, with Supabase's roots unless c brings others.
-func (e supabaseEngine) Open(c credential.Credentials, dial dial.DialFunc, state *sessionState) (*sql.DB, error) {
+func (e supabaseEngine) Open(c credential.Credentials, dial dial.Func, state *sessionState) (*sql.DB, error) {
 	if c.CACertificate == "" {
 		c.CACertificate = e.rules.Roots
 	}
@@ -65,7 +65,7 @@ func (e supabaseEngine) Open(c credential.Credentials, dial dial.DialFunc, state
 
 // Session goes through the session pooler of the same host: a migration is
 // more than one transaction.
-func (e supabaseEngine) Session(c credential.Credentials, dial dial.DialFunc, state *sessionState) (*sql.DB, error) {
+func (e supabaseEngine) Session(c credential.Credentials, dial dial.Func, state *sessionState) (*sql.DB, error) {
 	return e.Open(e.throughSession(c), dial, state)
 }
 

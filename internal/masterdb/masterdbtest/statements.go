@@ -72,12 +72,12 @@ func DescribeStatements(counts map[string]int) string {
 }
 
 func (c *StatementCounter) forward(client net.Conn) {
-	defer client.Close() //nolint:errcheck // the other end sees it
+	defer client.Close()
 	server, err := net.Dial("tcp", c.target)
 	if err != nil {
 		return
 	}
-	defer server.Close() //nolint:errcheck // the other end sees it
+	defer server.Close()
 	read, write := io.Pipe()
 	go func() {
 		c.count(read)

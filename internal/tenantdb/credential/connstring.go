@@ -37,7 +37,7 @@ func ParseConnectionString(engine EngineName, raw keyring.Secret) (Credentials, 
 	return pasted.Credentials, err
 }
 
-// parseConnectionString is ParseConnectionString for credentials that come with
+// ParsePasted is ParseConnectionString for credentials that come with
 // the certificates ca, or none, under the rules for Supabase's hosts.
 func ParsePasted(engine EngineName, raw keyring.Secret, ca string, rules SupabaseRules) (Pasted, error) {
 	r := &pasteReader{engine: engine, hasCA: ca != ""}

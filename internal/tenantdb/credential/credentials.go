@@ -80,6 +80,7 @@ var defaultPorts = map[EngineName]int{PostgreSQL: 5432, MySQL: 3306}
 // Validate checks credentials and sets defaults. It reports all faults at once.
 func (c *Credentials) Validate() error { return c.ValidateUnder(SupabaseRules{}) }
 
+// ValidateUnder is Validate with the rules of another Supabase.
 func (c *Credentials) ValidateUnder(rules SupabaseRules) error {
 	if c.Port == 0 {
 		c.Port = defaultPorts[c.Engine]
@@ -209,7 +210,7 @@ type sealed struct {
 
 // Seal encrypts c for one store. The result cannot be decrypted for another.
 func (c Credentials) Seal(ring *keyring.Ring, store stoa.StoreID) (string, error) {
-	plain, err := json.Marshal(sealed{ //nolint:gosec // the one place where the password is written out, to be encrypted
+	plain, err := json.Marshal(sealed{
 		Kind: c.Kind, Engine: c.Engine, Host: c.Host, Port: c.Port, Database: c.Database,
 		User: c.User, Password: c.Password.Reveal(), TLS: c.TLS, CACertificate: c.CACertificate,
 		Schema: c.Schema, Endpoint: c.Endpoint, Pooler: c.Pooler,
@@ -222,6 +223,7 @@ func (c Credentials) Seal(ring *keyring.Ring, store stoa.StoreID) (string, error
 	return ring.Seal(plain, SealOwner(store.String()))
 }
 
+// Unseal decrypts what Seal returned for the same store.
 func Unseal(ring *keyring.Ring, store stoa.StoreID, envelope string) (Credentials, error) {
 	plain, err := ring.Open(envelope, SealOwner(store.String()))
 	if err != nil {
@@ -240,7 +242,8 @@ func Unseal(ring *keyring.Ring, store stoa.StoreID, envelope string) (Credential
 	}, nil
 }
 
+// SealOwner returns the additional data of a store's envelope.
 func SealOwner(store string) string { return "store_databases/" + store }
 
-// caField is the field of a request that contains certificates.
+// CAField is the field of a request that contains certificates.
 const CAField = "tls.caCertificate"

@@ -39,8 +39,8 @@ type Dialer struct {
 	Timeout time.Duration
 }
 
-// DialFunc is the type of dial functions that drivers accept.
-type DialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+// Func is the type of dial functions that drivers accept.
+type Func func(ctx context.Context, network, address string) (net.Conn, error)
 
 // allNetworks is what a managed database may be reached at, because its server is the
 // operator's.
@@ -54,7 +54,7 @@ type Target struct {
 }
 
 // For returns the dial function for one database.
-func (d *Dialer) For(t Target) DialFunc {
+func (d *Dialer) For(t Target) Func {
 	if t.Trusted {
 		trusting := *d
 		trusting.Allow = allNetworks
@@ -80,6 +80,8 @@ func (d *Dialer) For(t Target) DialFunc {
 	}
 }
 
+// Check fails unless the address may be dialled: with ErrHostForbidden or
+// ErrPlaintextForbidden.
 func (d *Dialer) Check(network, address string, plaintext bool) error {
 	if network != "tcp4" && network != "tcp6" {
 		return ErrHostForbidden
