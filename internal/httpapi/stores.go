@@ -43,20 +43,20 @@ func (a *api) storeRoutes() {
 }
 
 type storeView struct {
-	ID           stoa.StoreID       `json:"id" format:"uuid"`
-	Name         string             `json:"name"`
-	Slug         string             `json:"slug"`
-	Status       stores.Status      `json:"status" enum:"pending_database,provisioning,active,suspended,deleting,deleted"`
-	Role         authz.Role         `json:"role" enum:"owner,admin,member,viewer,operator" doc:"What the caller is to the store"`
-	Hostnames    []hostnameView     `json:"hostnames"`
-	Database     *databaseView      `json:"database"`
-	Credits      *creditsView       `json:"credits"`
-	Profile      *storedata.Profile `json:"profile"`
-	Provisioning *runSummaryView    `json:"provisioning"`
-	CreatedAt    time.Time          `json:"createdAt"`
-	UpdatedAt    time.Time          `json:"updatedAt"`
-	DeleteAfter  *time.Time         `json:"deleteAfter" doc:"When a store that is being deleted will be gone for good; null for every other"`
-	Held         bool               `json:"held" doc:"The operator has suspended the store: only they can resume it"`
+	ID           stoa.StoreID    `json:"id" format:"uuid"`
+	Name         string          `json:"name"`
+	Slug         string          `json:"slug"`
+	Status       stores.Status   `json:"status" enum:"pending_database,provisioning,active,suspended,deleting,deleted"`
+	Role         authz.Role      `json:"role" enum:"owner,admin,member,viewer,operator" doc:"What the caller is to the store"`
+	Hostnames    []hostnameView  `json:"hostnames"`
+	Database     *databaseView   `json:"database"`
+	Credits      *creditsView    `json:"credits"`
+	Profile      *Profile        `json:"profile"`
+	Provisioning *runSummaryView `json:"provisioning"`
+	CreatedAt    time.Time       `json:"createdAt"`
+	UpdatedAt    time.Time       `json:"updatedAt"`
+	DeleteAfter  *time.Time      `json:"deleteAfter" doc:"When a store that is being deleted will be gone for good; null for every other"`
+	Held         bool            `json:"held" doc:"The operator has suspended the store: only they can resume it"`
 
 	IgnoredSettings []string `json:"ignoredSettings,omitempty" doc:"Settings in a connection string that are the client's own and have no effect here; in the answer to it alone"`
 }
@@ -109,7 +109,7 @@ type runSummaryView struct {
 
 func newStoreView(s stores.Store, run *provisioning.Run) storeView {
 	v := storeView{
-		ID: s.ID, Name: s.Name, Slug: s.Slug, Status: s.Status, Role: s.Role, Profile: s.Profile,
+		ID: s.ID, Name: s.Name, Slug: s.Slug, Status: s.Status, Role: s.Role, Profile: newProfile(s.Profile),
 		Hostnames: make([]hostnameView, len(s.Hostnames)), CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt,
 		DeleteAfter: s.DeleteAfter, Held: s.SuspendedByOperator,
 	}
