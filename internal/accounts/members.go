@@ -11,7 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// Members lists the store's members, as access.Members does.
+// Members lists the store's members, as authz.Members does.
 func (a *Accounts) Members(ctx context.Context, p authz.Principal, store stoa.StoreID) ([]authz.StoreMember, error) {
 	return authz.Members(ctx, a.db, p, store)
 }

@@ -34,7 +34,7 @@ type responseWriter struct {
 	stall    time.Duration // stallTimeout, except in tests
 	deadline time.Time     // for the whole response
 
-	draining <-chan struct{} // once closed, a response closes its connection
+	draining <-chan struct{} // after it is closed, each response closes its connection
 
 	status  int
 	bytes   int64
@@ -82,7 +82,7 @@ func (w *responseWriter) Write(b []byte) (int, error) {
 		k := w.memoryKey()
 		if !w.memory.Take(k, n) {
 			if w.sent {
-				panic(http.ErrAbortHandler) // the client must not take a part for the whole
+				panic(http.ErrAbortHandler) // the client must not take a part of the response for the whole
 			}
 			w.refused = true
 			return len(b), nil

@@ -60,9 +60,9 @@ const (
 	rateStorefront   rateClass = "storefront"    // by store
 )
 
-// scope says who may call a route: one of the constants below, or the
-// access.Action that the caller needs in the store. Authentication follows from
-// it. Domain methods check authorization; the scope only states it.
+// scope says who may call a route: one of the constants below, or the authz.Action that
+// the caller needs in the store. Authentication follows from it. Domain methods check
+// authorization; the scope only states it.
 type scope string
 
 const (
@@ -148,7 +148,8 @@ func route[I, O any](a *api, o routeOptions, op huma.Operation, handle func(cont
 	})
 }
 
-// routeMiddlewares are what a request passes before its input is decoded.
+// routeMiddlewares returns the middlewares that a request passes before its input is
+// decoded.
 func (a *api) routeMiddlewares(o routeOptions) (all huma.Middlewares) {
 	if o.rate == rateAuth {
 		all = append(all, a.limitAuth)
@@ -190,7 +191,7 @@ type Route struct {
 	Path    string
 	Timeout time.Duration
 	Rate    string
-	Scope   string // an access.Action, or one of public, optional, caller, person, operator
+	Scope   string // an authz.Action, or one of public, optional, caller, person, operator
 	MaxBody int64  // bytes; -1: no body is read
 }
 

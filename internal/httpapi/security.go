@@ -43,7 +43,7 @@ func (a *api) security(next http.Handler) http.Handler {
 		}
 		if r.ContentLength != 0 {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-			// The server reads what the handler left, before the next request.
+			// The server reads the unread rest of the body before the next request.
 			defer setReadDeadline(w, bodyTimeout)
 		}
 		next.ServeHTTP(w, r)
