@@ -95,7 +95,8 @@ func TestAccountByMail(t *testing.T) {
 	})
 }
 
-// TestInvitationOverTheAPI checks inviting, accepting and refusing over HTTP.
+// TestInvitationOverTheAPI checks invitations, members and the transfer of ownership
+// over HTTP.
 func TestInvitationOverTheAPI(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t, masterdb.SQLite))
