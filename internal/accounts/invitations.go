@@ -282,9 +282,9 @@ func (a *Accounts) AcceptInvitation(ctx context.Context, p authz.Principal, toke
 	return store, err
 }
 
-// SignInAndAccept is AcceptInvitation for a page without a session: it opens a
-// session and revokes it afterwards. The code is that of a second factor, if the
-// user has one.
+// SignInAndAccept accepts an invitation as AcceptInvitation does, for a page without a
+// session: it opens a session and revokes it afterwards. The code is that of a second
+// factor, if the user has one.
 func (a *Accounts) SignInAndAccept(ctx context.Context, token keyring.Secret, email string, password keyring.Secret, code string, c Client) error {
 	session, err := a.Login(ctx, email, password, c)
 	var required *SecondFactorRequired

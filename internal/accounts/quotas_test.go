@@ -106,8 +106,8 @@ func TestSessionsAreBounded(t *testing.T) {
 	})
 }
 
-// TestSetQuotas checks the operator's limits for one user, and which values are
-// refused.
+// TestSetQuotas checks the operator's limits for one user. A limit of 0 is no limit,
+// and an operator has no limits.
 func TestSetQuotas(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

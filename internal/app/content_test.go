@@ -34,7 +34,7 @@ const (
 	my   = credential.MySQL
 )
 
-// longText is a value that needs a column of unlimited text on the servers.
+// longText returns a value that needs a column of unlimited text on the servers.
 func longText(name, table, column, value string) badValue {
 	return badValue{name, table, column, value, map[credential.EngineName]badWrite{lite: {}, pg: {typ: "text"}, my: {typ: "LONGTEXT NOT NULL"}}}
 }

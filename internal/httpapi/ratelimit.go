@@ -78,7 +78,8 @@ func (a *api) takeAuth(ctx context.Context) error {
 	return a.limit(ctx, ratelimit.Address("auth", requestOf(ctx).address), a.Rates.auth())
 }
 
-// limitAuth is the middleware of rateAuth. It precedes authentication.
+// limitAuth applies the limit of rateAuth, as a middleware that precedes
+// authentication.
 func (a *api) limitAuth(ctx huma.Context, next func(huma.Context)) {
 	if err := a.takeAuth(ctx.Context()); err != nil {
 		a.writeHumaProblem(ctx, err)

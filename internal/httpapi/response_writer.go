@@ -142,7 +142,8 @@ func (w *responseWriter) setDeadline(now time.Time) {
 	_ = w.control.SetWriteDeadline(deadline) // a writer without a connection has none
 }
 
-// FlushError is called by http.ResponseController.
+// FlushError sends the buffered bytes of the response. http.ResponseController calls
+// it.
 func (w *responseWriter) FlushError() error {
 	w.sendStatus()
 	return w.await(w.control.Flush)
@@ -169,8 +170,7 @@ func (w *responseWriter) reset() {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// errNoMemory is the error of a request whose response found no room in the
-// memory budget.
+// errNoMemory returns the error of a request whose response exceeds the memory budget.
 func errNoMemory() error {
 	e := stoa.Errorf(stoa.TenantUnavailable, "Too many answers wait for their readers at the moment. Try again shortly.")
 	e.RetryAfter = memoryRetryAfter

@@ -25,7 +25,7 @@ import (
 	"github.com/stoahq/stoa/internal/ratelimit"
 )
 
-// newTestAPI is an API without domains.
+// newTestAPI returns an API without domains.
 func newTestAPI(memory *ratelimit.ByteBudget) *api {
 	return &api{
 		Config: Config{Log: slog.New(slog.DiscardHandler)}, Domains: Domains{Memory: memory}, metrics: newMetrics(nil, memory), stall: stallTimeout,

@@ -14,7 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 )
 
-// allRoutes is a configuration that registers every route.
+// allRoutes returns a configuration that registers every route.
 func allRoutes() Config {
 	return Config{BaseURL: "http://localhost:3000", BaseDomain: "localhost", Development: true, Sandbox: true, Log: slog.New(slog.DiscardHandler)}
 }

@@ -81,7 +81,7 @@ func isStorefrontPath(path string) bool {
 	return path == "/" || strings.HasPrefix(path, "/api/storefront/") || strings.HasPrefix(path, "/assets/")
 }
 
-// platformHosts are the hostnames of the platform itself.
+// platformHosts returns the hostnames of the platform itself.
 func (c Config) platformHosts() map[string]bool {
 	hosts := map[string]bool{}
 	for _, h := range hostnames.PlatformHosts(c.BaseDomain, c.BaseURL, c.Hosts) {
