@@ -86,8 +86,8 @@ func New(db *masterdb.DB, registry *stores.Registry, signing *keyring.Ring, opts
 	}
 }
 
-// User is a person with an account. Role is their role on the platform, "user" or
-// "admin"; the role in a store is authz.Role.
+// User is a person with an account. Role is their role on the platform, "user"
+// or "admin"; the role in a store is authz.Role.
 type User struct {
 	ID            stoa.UserID
 	Email         string
@@ -119,7 +119,7 @@ type Client struct {
 	UserAgent string
 	RequestID string // for the audit log
 
-	ClientRequestID string // for the audit log: see audit.Origin
+	ClientRequestID string // for the audit log: see authz.Origin
 }
 
 // as returns the user as a principal with the client as origin.

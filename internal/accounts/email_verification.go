@@ -14,13 +14,13 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/link"
 )
 
-// Anybody can register an address that is not theirs. Until the address is verified,
-// the account cannot have a second factor, API keys, invitations, impersonation or the
-// operator's role (authz.CheckVerified). An address is verified with a token that was
-// mailed to it, in one of two ways. A person who also has the account's password or a
-// session (VerifyEmail, AcceptInvitation) keeps everything in the account. A person who
-// sets another password (ResetPassword) revokes everything that was created in it
-// before.
+// Anybody can register an address that is not theirs. Until the address is
+// verified, the account cannot have a second factor, API keys, invitations,
+// impersonation or the operator's role (authz.CheckVerified). An address is
+// verified with a token that was mailed to it, in one of two ways. A person who
+// also has the account's password or a session (VerifyEmail, AcceptInvitation)
+// keeps everything in the account. A person who sets another password
+// (ResetPassword) revokes everything that was created in it before.
 
 // VerifyEmail verifies an address for a person who has the token of the mail and
 // has opened the account: p is a session of it or, for the zero principal,

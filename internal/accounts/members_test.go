@@ -178,8 +178,8 @@ func TestConcurrentOwnerChanges(t *testing.T) {
 	})
 }
 
-// TestOwnersSideBySide makes both owners reach their rows before either may continue,
-// so that only the lock in authz.LockOwners keeps the second from counting the first.
+// Both owners are made to reach their rows before either may go on, so that only
+// the lock in authz.LockOwners keeps the second from counting the first.
 func TestOwnersSideBySide(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {

@@ -1,6 +1,6 @@
-// Package authz decides who may do what to which store. Every domain method that acts
-// on a store calls Check first, so that the API, the console and the CLI apply the same
-// rules. It owns the table store_members.
+// Package authz decides who may do what to which store. Every domain method
+// that acts on a store calls Check first, so that the API, the console and the
+// CLI apply the same rules. It owns the table store_members.
 package authz
 
 import (

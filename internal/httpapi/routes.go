@@ -60,9 +60,9 @@ const (
 	rateStorefront   rateClass = "storefront"    // by store
 )
 
-// scope says who may call a route: one of the constants below, or the authz.Action that
-// the caller needs in the store. Authentication follows from it. Domain methods check
-// authorization; the scope only states it.
+// scope says who may call a route: one of the constants below, or the
+// authz.Action that the caller needs in the store. Authentication follows from
+// it. Domain methods check authorization; the scope only states it.
 type scope string
 
 const (
