@@ -49,8 +49,8 @@ func newRole(t *testing.T) *url.Userinfo {
 	return url.UserPassword(name, password)
 }
 
-// restricted is a PostgreSQL master whose tables one role owns and which another role
-// serves.
+// restricted is a PostgreSQL master database whose tables one role owns. The server
+// uses another role.
 type restricted struct {
 	t      *testing.T
 	owner  *config.Config

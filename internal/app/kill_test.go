@@ -148,8 +148,8 @@ func moments(n int) (all []moment) {
 
 // TestKilled connects fifty stores, two by two, on both masters and all engines, and
 // kills their server meanwhile. In the end every store is active: without help, by a
-// retry, or by repeating a call that did not reach the server. Nothing exists twice,
-// and every credential can be read.
+// retry, or by repeating a call that did not reach the server. Everything exists exactly
+// once, and every credential can be read.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -293,7 +293,7 @@ func (k *killing) finish() {
 	}
 }
 
-// whole checks that nothing exists twice.
+// whole checks that everything of a store exists exactly once.
 func (k *killing) whole(s *server, id string) {
 	k.t.Helper()
 	for _, table := range []string{"provisioning_runs", "store_databases", "store_hostnames", "credit_balances"} {
