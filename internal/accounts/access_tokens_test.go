@@ -17,8 +17,8 @@ import (
 
 type object = map[string]any
 
-// craft signs any header and claims with HMAC-SHA-256, whatever algorithm
-// the header names.
+// signToken signs any header and claims with HMAC-SHA-256, whatever algorithm the
+// header names.
 func signToken(t *testing.T, header, claims object, key []byte) string {
 	t.Helper()
 	var parts []string
@@ -129,7 +129,8 @@ func TestAuthenticateDamagedTokens(t *testing.T) {
 	})
 }
 
-// A classic: the header says "none" and there is no signature at all.
+// TestAuthenticateUnsignedToken checks a token without a signature, whose header names
+// the algorithm "none".
 func TestAuthenticateUnsignedToken(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -144,8 +145,8 @@ func TestAuthenticateUnsignedToken(t *testing.T) {
 	})
 }
 
-// The signature is good and the key is ours: only the list of accepted
-// algorithms stands in the way.
+// TestAuthenticateOtherAlgorithm checks a token that is signed correctly with the
+// current key. Only the list of accepted algorithms rejects it.
 func TestAuthenticateOtherAlgorithm(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

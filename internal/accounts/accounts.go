@@ -168,8 +168,8 @@ func (a *Accounts) Register(ctx context.Context, r Registration) (Session, *stor
 	return session, store, nil
 }
 
-// insertUser relies on the unique index: of concurrent calls with one address,
-// one succeeds.
+// insertUser inserts the user. It relies on the unique index: of concurrent calls with
+// one address, one succeeds.
 func insertUser(ctx context.Context, tx *masterdb.Tx, r Registration, hash string) (User, error) {
 	u := User{
 		ID: stoa.NewID[stoa.UserID](), Email: r.Email, FirstName: r.FirstName, LastName: r.LastName,
@@ -186,7 +186,8 @@ func insertUser(ctx context.Context, tx *masterdb.Tx, r Registration, hash strin
 	return u, err
 }
 
-// createFirstStore returns nil when no name was given.
+// createFirstStore creates the user's first store. It returns nil when no name was
+// given.
 func (a *Accounts) createFirstStore(ctx context.Context, tx *masterdb.Tx, owner authz.Principal, name *string) (*stores.Store, error) {
 	if name == nil {
 		return nil, nil

@@ -25,10 +25,10 @@ import (
 
 const goodPassword = "SecurePassword123!"
 
-// cheap keeps tests fast: argon2 is slow under the race detector.
+// testCost keeps tests fast: argon2 is slow under the race detector.
 var testCost = cost{memory: 64, passes: 1, threads: 1}
 
-// setup returns accounts on db as one replica sees them.
+// setup returns accounts on db as one replica has them.
 func setup(t testing.TB, db *masterdb.DB, ring *keyring.Ring) *Accounts {
 	t.Helper()
 	// Registration needs neither tenant databases nor the queue.
@@ -72,7 +72,7 @@ func registration() Registration {
 	}
 }
 
-// register opens the account of registration().
+// register creates the account of registration().
 func register(t testing.TB, a *Accounts) Session {
 	t.Helper()
 	session, _, err := a.Register(t.Context(), registration())
@@ -82,7 +82,7 @@ func register(t testing.TB, a *Accounts) Session {
 	return session
 }
 
-// prove marks the address as proven, as its owner would.
+// markVerified marks the address as verified, as its owner would.
 func markVerified(t testing.TB, a *Accounts, email string) {
 	t.Helper()
 	if _, err := ConfirmEmail(t.Context(), a.db, authz.Principal{}, email); err != nil {
@@ -117,7 +117,7 @@ func exec(t *testing.T, db *masterdb.DB, query string, args ...any) {
 	}
 }
 
-// wantRows checks how many rows registration has written to each table.
+// wantRows checks the number of rows in each table.
 func wantRows(t *testing.T, db *masterdb.DB, want map[string]int) {
 	t.Helper()
 	got := map[string]int{}
@@ -262,7 +262,7 @@ func TestRegisterConcurrently(t *testing.T) {
 	})
 }
 
-// together calls fn n times at once and returns the errors.
+// concurrently makes n concurrent calls of fn and returns their errors.
 func concurrently(n int, fn func(i int) error) []error {
 	errs := make([]error, n)
 	start := make(chan struct{})

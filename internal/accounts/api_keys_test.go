@@ -109,7 +109,8 @@ func TestAPIKeyRefusals(t *testing.T) {
 	})
 }
 
-// TestAPIKeyTimes: a key expires, and its last use is recorded once a minute.
+// TestAPIKeyTimes checks that a key expires, and that its last use is recorded once a
+// minute.
 func TestAPIKeyTimes(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
@@ -142,8 +143,8 @@ func TestAPIKeyTimes(t *testing.T) {
 	})
 }
 
-// TestAPIKeyEndsWithItsMaker: a key has its creator's permissions, and none after
-// they have left; rejoining does not restore it.
+// TestAPIKeyEndsWithItsMaker checks that a key has its creator's permissions, and none
+// after they have left. Rejoining does not restore it.
 func TestAPIKeyEndsWithItsMaker(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
@@ -162,7 +163,7 @@ func TestAPIKeyEndsWithItsMaker(t *testing.T) {
 		if r, w := may(authz.ReadStore), may(authz.UpdateStore); r != "" || w != stoa.Forbidden {
 			b.Errorf("a viewer's key: %q and %q", r, w)
 		}
-		// However the membership has ended.
+		// The key ends with the membership, also when its row is only deleted.
 		lost := b.member(authz.Admin)
 		_, orphan := b.key(lost, apikeys.NewKey{Name: "K", Scopes: []string{"store:read"}})
 		exec(b.T, b.db, `DELETE FROM store_members WHERE user_id = $1`, lost.UserID)
@@ -181,7 +182,7 @@ func TestAPIKeyEndsWithItsMaker(t *testing.T) {
 	})
 }
 
-// TestAPIKeysCannotActAsPerson: a key cannot manage its user's account.
+// TestAPIKeysCannotActAsPerson checks that a key cannot manage its user's account.
 func TestAPIKeysCannotActAsPerson(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {

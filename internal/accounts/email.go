@@ -94,8 +94,9 @@ func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
-// lowersToASCII: the Kelvin sign and the dotted capital I are lower case in
-// ASCII, also when they come from two characters.
+// lowersToASCII reports whether s contains a character outside ASCII whose lower case
+// is ASCII: the Kelvin sign or the dotted capital I, which may also be composed of two
+// characters.
 func lowersToASCII(s string) bool {
 	return strings.ContainsFunc(s+norm.NFC.String(s), func(r rune) bool {
 		return r >= utf8.RuneSelf && unicode.ToLower(r) < utf8.RuneSelf
@@ -164,7 +165,8 @@ func (s *scripts) add(r, before rune) bool {
 	return true
 }
 
-// isPlainLatin: an ASCII letter, with accents or without, or one of few others.
+// isPlainLatin reports whether r is an ASCII letter, with or without accents, or one of
+// plainLatin.
 func isPlainLatin(r rune) bool {
 	base, _ := utf8.DecodeRuneInString(norm.NFD.String(string(r)))
 	return isLetter(base) || strings.ContainsRune(plainLatin, r)

@@ -13,8 +13,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// TestCanonicalEmail lists spellings with the one form under which they are
-// stored and compared.
+// TestCanonicalEmail lists spellings with the form in which they are stored and
+// compared.
 func TestCanonicalEmail(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
@@ -47,8 +47,8 @@ func TestCanonicalEmail(t *testing.T) {
 	}
 }
 
-// confusable are local parts that a person or another program may take for a
-// different one.
+// confusable are local parts that a person or another program may confuse with another
+// one.
 var confusable = map[string]string{
 	"long s": "\u017fam", "Kelvin sign": "\u212aim", "dotted capital I": "\u0130an", "dotted capital I of two": "I\u0307än", "dotless i": "\u0131an",
 	"sharp s": "gro\u00df", "capital sharp s": "GRO\u1e9e", "apostrophe n": "\u0149a", "j with caron": "\u01f0a",
@@ -94,8 +94,8 @@ func TestMalformedEmails(t *testing.T) {
 	}
 }
 
-// TestEmailSpellingsAreOneAccount: whatever spelling is used, register, sign
-// in, reset, invite, accept and promote find the same account.
+// TestEmailSpellingsAreOneAccount checks that registering, signing in, resetting,
+// inviting, accepting and promoting find the same account with any spelling.
 func TestEmailSpellingsAreOneAccount(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
@@ -125,8 +125,9 @@ func TestEmailSpellingsAreOneAccount(t *testing.T) {
 	})
 }
 
-// TestConfusableAccountFromBefore: an account with an address that is not
-// accepted any more signs in by that spelling alone, and is nobody else.
+// TestConfusableAccountFromBefore checks that an account with an address that is no
+// longer accepted signs in with that spelling only, and is not confused with another
+// account.
 func TestConfusableAccountFromBefore(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
@@ -169,8 +170,8 @@ func TestConfusableAccountFromBefore(t *testing.T) {
 	})
 }
 
-// FuzzCanonicalEmail: the form is stable, lower case, and differs from its
-// input in ASCII by nothing but case.
+// FuzzCanonicalEmail checks that the canonical form is stable and lower case, and that
+// for ASCII it differs from the input in case only.
 func FuzzCanonicalEmail(f *testing.F) {
 	for _, local := range confusable {
 		f.Add(local + "@example.com")
@@ -196,8 +197,8 @@ func FuzzCanonicalEmail(f *testing.F) {
 	})
 }
 
-// TestRegisterTogetherInSpellings: of several spellings at once one makes the
-// account.
+// TestRegisterTogetherInSpellings checks that of concurrent registrations with several
+// spellings only one creates an account.
 func TestRegisterTogetherInSpellings(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -63,7 +63,7 @@ func (a *Accounts) VerifyEmail(ctx context.Context, p authz.Principal, token, pa
 		return confirmEmail(ctx, tx, p)
 	})
 	if errors.Is(err, errHashChanged) {
-		return errWrongRegistrationPassword() // a concurrent change was first
+		return errWrongRegistrationPassword() // a concurrent change came first
 	}
 	return err
 }

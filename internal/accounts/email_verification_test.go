@@ -20,8 +20,8 @@ import (
 
 const otherPassword = "quite another one"
 
-// TestUnverifiedAccountCreatesNothingLasting: an account whose address is not
-// verified can create nothing that lasts.
+// TestUnverifiedAccountCreatesNothingLasting checks that an account whose address is
+// not verified cannot create anything that lasts.
 func TestUnverifiedAccountCreatesNothingLasting(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
@@ -67,8 +67,8 @@ func TestUnverifiedAccountCreatesNothingLasting(t *testing.T) {
 	})
 }
 
-// TestVerifyEmailNeedsPasswordOrSession: the owner of an address that somebody else
-// has registered does not verify it by following the link.
+// TestVerifyEmailNeedsPasswordOrSession checks that the owner of an address that
+// another person registered does not verify it by following the link.
 func TestVerifyEmailNeedsPasswordOrSession(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
@@ -123,8 +123,8 @@ func TestVerifyEmailGuesses(t *testing.T) {
 	})
 }
 
-// squatter has created in an account everything that an account of an earlier
-// release could have before its address was verified.
+// squatter is a user who has created in an account everything that an account of an
+// earlier release could have before its address was verified.
 type squatter struct {
 	storeFixture
 	key    keyring.Secret
@@ -178,8 +178,8 @@ func (s squatter) reset() {
 	}
 }
 
-// TestFirstVerificationRevokesEverything: the owner of an address that somebody
-// else has registered takes the account over with a new password. Only the store
+// TestFirstVerificationRevokesEverything checks that the owner of an address that
+// another person registered takes the account over with a new password. Only the store
 // is kept.
 func TestFirstVerificationRevokesEverything(t *testing.T) {
 	t.Parallel()
@@ -222,8 +222,8 @@ func TestFirstVerificationRevokesEverything(t *testing.T) {
 	})
 }
 
-// TestPasswordResetKeepsVerifiedAccount: a reset in an account whose address is
-// verified revokes sessions and tokens only.
+// TestPasswordResetKeepsVerifiedAccount checks that a reset in an account whose address
+// is verified revokes sessions and tokens only.
 func TestPasswordResetKeepsVerifiedAccount(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
@@ -240,7 +240,7 @@ func TestPasswordResetKeepsVerifiedAccount(t *testing.T) {
 	})
 }
 
-// TestVerifyEmailKeepsEverything: the person who opened the account keeps
+// TestVerifyEmailKeepsEverything checks that the person who created the account keeps
 // everything in it.
 func TestVerifyEmailKeepsEverything(t *testing.T) {
 	t.Parallel()
@@ -256,8 +256,8 @@ func TestVerifyEmailKeepsEverything(t *testing.T) {
 	})
 }
 
-// TestVerificationKeepsMembersOfOtherStores: nobody is removed from a store that
-// the account does not own.
+// TestVerificationKeepsMembersOfOtherStores checks that no member is removed from a
+// store that the account does not own.
 func TestVerificationKeepsMembersOfOtherStores(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
@@ -282,8 +282,8 @@ func TestVerificationKeepsMembersOfOtherStores(t *testing.T) {
 	})
 }
 
-// TestCreateKeyDuringVerification: a request that began before the verification
-// creates nothing after it. Both wait for the user's row.
+// TestCreateKeyDuringVerification checks that a request that began before the
+// verification creates nothing after it. Both wait for the user's row.
 func TestCreateKeyDuringVerification(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
@@ -303,15 +303,15 @@ func TestCreateKeyDuringVerification(t *testing.T) {
 		if code := stoa.CodeOf(errs[1]); errs[0] != nil || code != stoa.EmailUnverified && code != stoa.SessionRevoked {
 			b.Errorf("outcomes %v", errs)
 		}
-		// The session is revoked, although the address is verified now.
+		// The session is revoked, although the address is now verified.
 		_, _, err := b.keys().Create(b.Context(), b.owner, b.store, apikeys.NewKey{Name: "K", Scopes: []string{"store:read"}})
 		wantCode(b.T, err, stoa.SessionRevoked)
 		wantRows(b.T, b.db, map[string]int{"api_keys": 0})
 	})
 }
 
-// TestMailsToUnverifiedAddresses: such mails contain no text of the person who
-// registered the address, and say what its owner can do.
+// TestMailsToUnverifiedAddresses checks that such mails contain no text of the person
+// who registered the address, and state what the address's owner can do.
 func TestMailsToUnverifiedAddresses(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

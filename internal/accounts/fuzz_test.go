@@ -13,13 +13,14 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 )
 
-// FuzzAccessToken: of all that can be sent, only what was signed here, as it
-// was signed, names anybody; every other text is refused in our words.
+// FuzzAccessToken checks that only an unmodified token that was signed with the key
+// authenticates a user, and that any other text fails with token_invalid or
+// token_expired.
 func FuzzAccessToken(f *testing.F) {
 	key := base64.StdEncoding.EncodeToString(make([]byte, keyring.KeySize)) // the same in every process
 	tokens := newTokens(testRing(f, keyring.NewSecret("k:"+key)), "stoa", time.Minute, time.Now)
 	p := authz.Principal{UserID: stoa.UserID{1}, SessionID: stoa.SessionID{2}}
-	// Of fixed claims, so that every fuzzing process has the same.
+	// The claims are fixed, so that every fuzzing process has the same token.
 	id, secret := tokens.ring.Current()
 	unsigned := jwt.NewWithClaims(jwt.SigningMethodHS256, claims{RegisteredClaims: jwt.RegisteredClaims{
 		Issuer: "stoa", Subject: p.UserID.String(), Audience: jwt.ClaimStrings{audience}, ExpiresAt: jwt.NewNumericDate(time.Unix(1<<33, 0)), ID: "1",

@@ -25,14 +25,16 @@ type Invitation struct {
 	ExpiresAt time.Time
 }
 
-// The limits of invitations, which are mails to people who have not asked for them.
+// The limits of invitations, which are mails to people who have not requested them.
 var (
 	invitedBySender = mail.Allowance{Name: "invitation-sender", Burst: 20, Every: time.Hour / 20}
 	invitedByStore  = mail.Allowance{Name: "invitation-store", Burst: 50, Every: 24 * time.Hour / 50}
-	// invitedAgain is for one store and one address, until the invitation is accepted.
+	// invitedAgain limits mails from one store to one address, until the invitation is
+	// accepted.
 	invitedAgain = mail.Allowance{Name: "invitation-again", Burst: 3, Every: 7 * 24 * time.Hour}
-	// invitedAddress is for one address and all stores: at most 5 in a day. It does
-	// not apply to an address that is a member of a store together with the sender.
+	// invitedAddress limits mails from all stores to one address: at most 5 in a day.
+	// It does not apply to an address that is a member of a store together with the
+	// sender.
 	invitedAddress = mail.Allowance{Name: "invitation-address", Burst: 4, Every: 24 * time.Hour}
 )
 
@@ -280,9 +282,9 @@ func (a *Accounts) AcceptInvitation(ctx context.Context, p authz.Principal, toke
 	return store, err
 }
 
-// SignInAndAccept is AcceptInvitation for a page without a session: it opens a
-// session and revokes it afterwards. The code is that of a second factor, if the
-// user has one.
+// SignInAndAccept accepts an invitation as AcceptInvitation does, for a page without a
+// session: it opens a session and revokes it afterwards. The code is that of a second
+// factor, if the user has one.
 func (a *Accounts) SignInAndAccept(ctx context.Context, token keyring.Secret, email string, password keyring.Secret, code string, c Client) error {
 	session, err := a.Login(ctx, email, password, c)
 	var required *SecondFactorRequired

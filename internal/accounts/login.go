@@ -88,7 +88,8 @@ func (a *Accounts) signIn(ctx context.Context, tx *masterdb.Tx, user User, c Cli
 	return session, audit.Record(ctx, tx, c.as(user.ID), audit.Event{Action: audit.SignedIn, Details: map[string]string{"by": by}})
 }
 
-// notifySignIn enqueues a mail about a sign-in, unless the user had many such mails.
+// notifySignIn enqueues a mail about a sign-in, unless the user has had many such
+// mails.
 func (a *Accounts) notifySignIn(ctx context.Context, tx *masterdb.Tx, user User, session stoa.SessionID) error {
 	wait, err := signInNotices.Take(ctx, tx, user.Email)
 	if err != nil || wait > 0 {

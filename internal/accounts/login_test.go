@@ -25,7 +25,7 @@ func TestLogin(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The same account in another case, the same é as two code points.
+		// The same address in another case, and the same é as two code points.
 		session, err := a.Login(t.Context(), "OWNER@example.com", keyring.NewSecret("cafe\u0301 au lait"), Client{})
 		if err != nil {
 			t.Fatal(err)
@@ -68,8 +68,9 @@ func TestLoginRefusals(t *testing.T) {
 	})
 }
 
-// With every slot taken nobody can hash, so a login that gets as far as the
-// hash waits until its context ends. All must get that far.
+// TestLoginWorksAlikeForUnknownAddress checks that a login hashes the password for any
+// address. Every slot is taken, so a login that reaches the hash waits until its
+// context ends.
 func TestLoginWorksAlikeForUnknownAddress(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -122,8 +123,8 @@ func TestLoginUpgradesHash(t *testing.T) {
 	})
 }
 
-// Two logins read the old hash; the slower one must not put its replacement
-// over what came meanwhile, which may be that of another password.
+// TestUpgradeKeepsNewerHash checks two logins that read the same old hash. The slower
+// one must not overwrite a newer hash, which may be that of another password.
 func TestUpgradeKeepsNewerHash(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -15,7 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// another makes one more store with its owner, both ready to invite.
+// another creates another store with its owner, whose address is verified.
 func (b storeFixture) another(email string) storeFixture {
 	b.Helper()
 	r := registration()
@@ -38,7 +38,7 @@ func (b storeFixture) outcomes(n int, pattern string) map[stoa.Code]int {
 		if strings.Contains(pattern, "%") {
 			email = fmt.Sprintf(pattern, i)
 		}
-		// The pause between two mails to one address is another test's.
+		// The minimum time between two mails to one address is not tested here.
 		exec(b.T, b.db, `UPDATE invitations SET sent_at = $1`, time.Now().UTC().Add(-2*mailPause))
 		_, err := b.Invite(b.Context(), b.owner, b.store, email, authz.Member)
 		got[stoa.CodeOf(err)]++
@@ -50,14 +50,14 @@ func (b storeFixture) outcomes(n int, pattern string) map[stoa.Code]int {
 }
 
 func retryAfter(err error) time.Duration {
-	if e, ok := err.(*stoa.Error); ok { //nolint:errorlint // it comes from Invite as it is
+	if e, ok := err.(*stoa.Error); ok { //nolint:errorlint // Invite returns it without wrapping
 		return e.RetryAfter
 	}
 	return 0
 }
 
-// TestInvitationLimits: sixty mails to one person in half a second were
-// possible.
+// TestInvitationLimits checks the limits of invitations. Without them, sixty mails to
+// one person in half a second were possible.
 func TestInvitationLimits(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -150,7 +150,8 @@ func sum(counts map[stoa.Code]int) (n int) {
 	return n
 }
 
-// TestConcurrentInvitationLimits: what is asked for at once counts as exactly.
+// TestConcurrentInvitationLimits checks that concurrent invitations are counted
+// exactly.
 func TestConcurrentInvitationLimits(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
@@ -164,7 +165,8 @@ func TestConcurrentInvitationLimits(t *testing.T) {
 	})
 }
 
-// TestAnsweredInvitation: who has accepted can be invited anew after they left.
+// TestAnsweredInvitation checks that a user who has accepted and left can be invited
+// again.
 func TestAnsweredInvitation(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
@@ -181,12 +183,12 @@ func TestAnsweredInvitation(t *testing.T) {
 	})
 }
 
-// TestInvitationMail: it says who invites, by their proven address, and nobody's
-// words become a link.
+// TestInvitationMail checks that the mail names the inviter by their verified address,
+// and that no text of a user becomes a link.
 func TestInvitationMail(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
-		// Names of before.
+		// Names that earlier releases accepted.
 		exec(b.T, b.db, `UPDATE users SET first_name = 'Win at http://evil.test/pay', last_name = 'or www.evil.test' WHERE id = $1`, b.owner.UserID)
 		exec(b.T, b.db, `UPDATE stores SET name = $1`, "Evil.com \u202etxt.exe\r\nBcc: me@evil.com")
 		b.invite(authz.Member)
@@ -204,8 +206,8 @@ func TestInvitationMail(t *testing.T) {
 	})
 }
 
-// TestForgottenPasswordFlood: after five links there is one an hour, and always
-// one that is good.
+// TestForgottenPasswordFlood checks that after five links one is sent per hour, and
+// that a valid link always exists.
 func TestForgottenPasswordFlood(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -227,7 +229,7 @@ func TestForgottenPasswordFlood(t *testing.T) {
 		if n := links(); n != 5 {
 			t.Fatalf("%d mails, want 5", n)
 		}
-		// An hour later.
+		// An hour passes.
 		exec(t, db, `UPDATE mail_allowances SET full_at = full_at - 3600000000`)
 		ask(3)
 		if n := links(); n != 6 {
@@ -240,7 +242,8 @@ func TestForgottenPasswordFlood(t *testing.T) {
 	})
 }
 
-// A mail that is tried again, since the server did not take it, counts once.
+// TestMailTriedAgainCountsOnce checks that a mail that is sent again, because the mail
+// server refused it, counts once.
 func TestMailTriedAgainCountsOnce(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -259,7 +262,8 @@ func TestMailTriedAgainCountsOnce(t *testing.T) {
 	})
 }
 
-// TestSignInNoticeFlood: whoever has the password cannot fill the mailbox.
+// TestSignInNoticeFlood checks that an attacker with the password cannot flood the
+// mailbox with notices.
 func TestSignInNoticeFlood(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -122,7 +122,7 @@ func (a *Accounts) tokenFor(ctx context.Context, id requestID, p purpose, user U
 		if err != nil || found.Recent > 0 {
 			return err
 		}
-		if found.Again == 0 { // an earlier attempt at the same mail is counted already
+		if found.Again == 0 { // an earlier attempt at the same mail has been counted
 			if wait, err := requestLimits[p].Take(ctx, tx, user.Email); err != nil || wait > 0 {
 				return err
 			}
@@ -194,7 +194,7 @@ func (a *Accounts) link(p purpose, token keyring.Secret) string {
 	return a.opts.BaseURL + page + "?token=" + url.QueryEscape(token.Reveal())
 }
 
-// mailTemplate is the subject and the text of a mail, with verbs for its values.
+// mailTemplate is the subject and the text of a mail, with format verbs for its values.
 type mailTemplate struct{ subject, text string }
 
 var (

@@ -18,8 +18,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// sendAll does the work of all jobs that wait, in their order, and empties the
-// queue. It returns the mails that there are.
+// sendAll runs all pending jobs in order and empties the queue. It returns all mails
+// written so far.
 func sendAll(t *testing.T, a *Accounts) []mail.Written {
 	t.Helper()
 	var waiting []struct{ Kind, Args string }
@@ -61,7 +61,7 @@ func parse[T ~[16]byte](t *testing.T, s string) T {
 	return id
 }
 
-// tokens returns those in the mails that begin with the prefix, newest first.
+// tokensIn returns the tokens of a purpose in the mails, newest first.
 func tokensIn(t *testing.T, box []mail.Written, p purpose) []keyring.Secret {
 	t.Helper()
 	var out []keyring.Secret
@@ -98,7 +98,7 @@ func TestVerifyEmail(t *testing.T) {
 			t.Errorf("verified %t, %v", me.EmailVerified, err)
 		}
 		wantAudited(t, db, audit.EmailVerified, audit.Success, 1)
-		// There is nothing left to ask for.
+		// A verified address gets no further mail.
 		if err := a.ResendVerification(t.Context(), p); err != nil || len(sendAll(t, a)) != 1 {
 			t.Errorf("a mail to a verified address, %v", err)
 		}
@@ -120,7 +120,7 @@ func TestOneTimeTokenSideBySide(t *testing.T) {
 	})
 }
 
-// bothAtRows makes two calls both come to the rows before either may go on.
+// bothAtRows makes both calls reach the rows before either may continue.
 func bothAtRows(t *testing.T, db *masterdb.DB, rows string, call func(i int) error) []error {
 	t.Helper()
 	results := make(chan []error, 1)
@@ -139,8 +139,8 @@ func bothAtRows(t *testing.T, db *masterdb.DB, rows string, call func(i int) err
 	return <-results
 }
 
-// waitForBlocked returns when n connections wait for a lock. On SQLite the
-// open transaction itself keeps every other one from beginning.
+// waitForBlocked returns when n connections wait for a lock. On SQLite it returns
+// immediately: the open transaction keeps every other one from starting.
 func waitForBlocked(t *testing.T, db *masterdb.DB, n int) {
 	t.Helper()
 	if db.Engine == masterdb.SQLite {
@@ -175,7 +175,7 @@ func TestOneTimeTokenRefusals(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		// A token for one thing does nothing else.
+		// A token is valid for its own purpose only.
 		err := a.ResetPassword(t.Context(), token, keyring.NewSecret("another good one"), Client{})
 		wantCode(t, err, stoa.TokenInvalid)
 		exec(t, db, `UPDATE one_time_tokens SET expires_at = $1`, time.Now().UTC().Add(-time.Second))
@@ -183,8 +183,8 @@ func TestOneTimeTokenRefusals(t *testing.T) {
 	})
 }
 
-// A job that runs again sends another token, since it has not kept the first:
-// both are good, and the first use ends both.
+// TestMailSentAgain checks that a job that runs again sends another token, since the
+// first is not stored. Both tokens are valid, and using one invalidates both.
 func TestMailSentAgain(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -238,8 +238,8 @@ func TestResetPassword(t *testing.T) {
 	})
 }
 
-// For every address the same is written, and the same answer given; who has an
-// account is found out by the job.
+// TestForgotPasswordTellsNothing checks that every address causes the same rows and the
+// same result. Only the job reads whether the address has an account.
 func TestForgotPasswordTellsNothing(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -260,7 +260,7 @@ func TestForgotPasswordTellsNothing(t *testing.T) {
 	})
 }
 
-// Nobody's mailbox can be filled from here.
+// TestMailPause checks that repeated calls send one mail only.
 func TestMailPause(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -108,7 +108,8 @@ func TestChangeMembers(t *testing.T) {
 	})
 }
 
-// TestMembersCannotRaiseTheirRole checks every role.
+// TestMembersCannotRaiseTheirRole checks that no member can raise their own role, for
+// every role.
 func TestMembersCannotRaiseTheirRole(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
@@ -140,8 +141,8 @@ func TestLastOwnerStays(t *testing.T) {
 	})
 }
 
-// TestConcurrentOwnerChanges: when two owners leave, or demote each other, at the
-// same time, one owner is left.
+// TestConcurrentOwnerChanges checks that one owner is left when two owners leave, or
+// demote each other, at the same time.
 func TestConcurrentOwnerChanges(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
@@ -209,7 +210,7 @@ func TestTransferOwnership(t *testing.T) {
 	})
 }
 
-// invite invites the guest and returns the token that the mail holds.
+// invite invites the guest and returns the token of the mail.
 func (b storeFixture) invite(role authz.Role) keyring.Secret {
 	b.Helper()
 	const email = "guest@example.com"
@@ -290,7 +291,7 @@ func TestInvitationsThatAreNone(t *testing.T) {
 		exec(b.T, b.db, `UPDATE one_time_tokens SET expires_at = $1`, time.Now().UTC().Add(-time.Second))
 		refused("expired", second, stoa.TokenExpired)
 
-		// Whoever invited must still be one who may.
+		// The inviter must still have the permission to invite.
 		ago()
 		admin := b.member(authz.Admin)
 		owner := b.owner
@@ -315,7 +316,8 @@ func TestInvitationsThatAreNone(t *testing.T) {
 	})
 }
 
-// TestConcurrentInvites: one invitation for each address.
+// TestConcurrentInvites checks that concurrent calls create one invitation for each
+// address.
 func TestConcurrentInvites(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {

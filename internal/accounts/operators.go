@@ -16,8 +16,8 @@ import (
 	"github.com/stoahq/stoa/internal/quotas"
 )
 
-// The functions of this file without an Accounts are for the command line, whose
-// user has access to the master database. They check no permission.
+// The functions of this file without a receiver are for the command line, whose user
+// has access to the master database. They check no permission.
 
 // ListUsers lists up to limit users, newest first, whose id is less than before;
 // the zero id starts with the newest. A role of "" selects all.
@@ -42,7 +42,7 @@ func SetPlatformRole(ctx context.Context, db *masterdb.DB, by authz.Principal, n
 			return err
 		}
 		if role == "admin" && !user.EmailVerified {
-			// Anybody could have registered this address.
+			// The address may have been registered by another person.
 			return stoa.Errorf(stoa.EmailUnverified, "%s has not been confirmed as the address of who registered it. Have it confirmed first.", user.Email)
 		}
 		user.Role = role

@@ -33,7 +33,7 @@ func (a *Accounts) ChangePassword(ctx context.Context, p authz.Principal, old, n
 		return audit.Record(ctx, tx, p, audit.Event{Action: audit.PasswordChanged})
 	})
 	if err == errHashChanged { //nolint:errorlint // it comes from right here
-		return errWrongPassword() // a concurrent change was first
+		return errWrongPassword() // a concurrent change came first
 	}
 	return err
 }

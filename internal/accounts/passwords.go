@@ -126,8 +126,8 @@ const (
 type hasher struct {
 	cost        cost
 	slots       chan struct{}
-	queue       chan struct{} // those with a slot, and those that wait for one
-	unmatchable string        // a hash of nothing, at the same cost as the others
+	queue       chan struct{} // calls that have a slot or wait for one
+	unmatchable string        // a hash that no password matches, at the same cost as the others
 }
 
 func newHasher(c cost) *hasher {

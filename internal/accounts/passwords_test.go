@@ -40,7 +40,8 @@ func TestHashIsSalted(t *testing.T) {
 	}
 }
 
-// The vector is from the reference implementation: phc-winner-argon2, src/test.c.
+// TestVerifyReferenceHash uses a vector of the reference implementation:
+// phc-winner-argon2, src/test.c.
 func TestVerifyReferenceHash(t *testing.T) {
 	t.Parallel()
 	const reference = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"

@@ -16,8 +16,9 @@ import (
 	"github.com/stoahq/stoa/internal/quotas"
 )
 
-// TestStoreQuotasAreExact: of fifty calls at the same time for one store exactly
-// as many succeed as are allowed, and what is taken back makes room.
+// TestStoreQuotasAreExact checks that of fifty concurrent calls for one store exactly
+// as many succeed as the quota allows, and that a revocation frees its part of the
+// quota.
 func TestStoreQuotasAreExact(t *testing.T) {
 	t.Parallel()
 	const limit = 7
@@ -38,7 +39,7 @@ func TestStoreQuotasAreExact(t *testing.T) {
 			eachStoreFixture(t, func(b storeFixture) {
 				b.opts.Quotas = quotas.Limits{APIKeys: limit, Invitations: limit}
 				created := 0
-				// Fewer than the invitations that a store may send in a day.
+				// Forty is less than the invitations that a store may send in a day.
 				for _, err := range concurrently(40, func(i int) error { return c.create(b, i) }) {
 					if err == nil {
 						created++
@@ -61,8 +62,8 @@ func TestStoreQuotasAreExact(t *testing.T) {
 	}
 }
 
-// TestSessionsAreBounded: signing in again and again leaves a bounded number of
-// rows: the sessions that ended go first, then those used least recently.
+// TestSessionsAreBounded checks that repeated sign-ins leave a bounded number of rows.
+// Revoked sessions are deleted first, then those used least recently.
 func TestSessionsAreBounded(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -105,7 +106,8 @@ func TestSessionsAreBounded(t *testing.T) {
 	})
 }
 
-// TestSetQuotas: the operator's limits for one user, and what is no limit.
+// TestSetQuotas checks the operator's limits for one user. A limit of 0 is no limit,
+// and an operator has no limits.
 func TestSetQuotas(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -55,8 +55,8 @@ func personName(s string) (name, fault string) {
 	return name, fault
 }
 
-// sanitize makes a text from a client fit for a column: valid UTF-8, without
-// control characters, at most so many bytes.
+// sanitize makes a client's text fit for a column: valid UTF-8, without control
+// characters, at most most bytes.
 func sanitize(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {

@@ -25,7 +25,7 @@ func containsAll(s string, parts ...string) bool {
 	return true
 }
 
-// TestMatchCode: the values of RFC 6238, appendix B, shortened to six digits.
+// TestMatchCode checks the values of RFC 6238, appendix B, shortened to six digits.
 func TestMatchCode(t *testing.T) {
 	t.Parallel()
 	const secret = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ" // "12345678901234567890"
@@ -75,7 +75,7 @@ func eachFactorFixture(t *testing.T, test func(factorFixture)) {
 			t.Fatal(err)
 		}
 		b.secret = e.Secret.Reveal()
-		login(t, b.Accounts, Client{}) // as long as it is not confirmed it does not count
+		login(t, b.Accounts, Client{}) // a factor that is not confirmed is not required
 		_, err = b.ConfirmFactor(t.Context(), b.p, "000000")
 		wantCode(t, err, stoa.InvalidCredentials)
 		if b.codes, err = b.ConfirmFactor(t.Context(), b.p, b.code(0)); err != nil {
@@ -86,7 +86,7 @@ func eachFactorFixture(t *testing.T, test func(factorFixture)) {
 	})
 }
 
-// code is the app's, so many periods from now.
+// code returns a code of the app, periods periods from now.
 func (b factorFixture) code(periods int) string {
 	b.Helper()
 	code, err := totp.GenerateCode(b.secret, time.Now().Add(time.Duration(periods)*codePeriod))
@@ -96,7 +96,7 @@ func (b factorFixture) code(periods int) string {
 	return code
 }
 
-// forget lets the present code be used again, as if a period had passed.
+// forget allows the current code to be used again, as if a period had passed.
 func (b factorFixture) forget() {
 	b.Helper()
 	exec(b.T, b.db, `UPDATE second_factors SET last_step = 0`)
@@ -132,8 +132,8 @@ func TestSecondFactor(t *testing.T) {
 		if err != nil || principal(b.T, b.Accounts, session).UserID != b.p.UserID {
 			b.Fatal(err)
 		}
-		wantCode(b.T, b.second(challenge, b.code(1)), stoa.TokenInvalid)         // a challenge once
-		wantCode(b.T, b.second(b.challengeFor(), code), stoa.InvalidCredentials) // a code once
+		wantCode(b.T, b.second(challenge, b.code(1)), stoa.TokenInvalid)         // a challenge is accepted once
+		wantCode(b.T, b.second(b.challengeFor(), code), stoa.InvalidCredentials) // a code is accepted once
 		_, err = b.Login(b.Context(), "owner@example.com", keyring.NewSecret("wrong password"), Client{})
 		wantCode(b.T, err, stoa.InvalidCredentials)
 		expired := b.challengeFor()
@@ -142,7 +142,8 @@ func TestSecondFactor(t *testing.T) {
 	})
 }
 
-// TestConcurrentSecondFactor: of several calls with one code, one signs in.
+// TestConcurrentSecondFactor checks that of several calls with one code only one signs
+// in.
 func TestConcurrentSecondFactor(t *testing.T) {
 	t.Parallel()
 	eachFactorFixture(t, func(b factorFixture) {
@@ -178,7 +179,8 @@ func TestRecoveryCodes(t *testing.T) {
 	})
 }
 
-// TestWrongCodes: guessing rests after some, and nobody is locked out for good.
+// TestWrongCodes checks that wrong codes are limited, and that nobody is locked out
+// permanently.
 func TestWrongCodes(t *testing.T) {
 	t.Parallel()
 	eachFactorFixture(t, func(b factorFixture) {
@@ -224,7 +226,8 @@ func TestDisableFactor(t *testing.T) {
 	})
 }
 
-// TestPasswordChangeEndsChallenges: what the old password has opened is shut.
+// TestPasswordChangeEndsChallenges checks that a password change invalidates pending
+// challenges.
 func TestPasswordChangeEndsChallenges(t *testing.T) {
 	t.Parallel()
 	eachFactorFixture(t, func(b factorFixture) {

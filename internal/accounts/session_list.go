@@ -16,8 +16,8 @@ import (
 // Device is an open session as its user sees it.
 type Device struct {
 	ID           stoa.SessionID
-	UserAgent    string // as it was at the last use
-	Address      string // likewise
+	UserAgent    string // at the last use
+	Address      string // at the last use
 	CreatedAt    time.Time
 	LastUsedAt   time.Time // the last refresh: up to the life of an access token ago
 	ExpiresAt    time.Time

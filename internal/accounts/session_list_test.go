@@ -86,7 +86,7 @@ func TestChangePassword(t *testing.T) {
 		if diff := cmp.Diff([]string{"newPassword"}, faultyFields(change(goodPassword, "short"))); diff != "" {
 			t.Errorf("faults (-want +got):\n%s", diff)
 		}
-		principal(t, a, other) // nothing has happened yet
+		principal(t, a, other) // the session is still valid
 		if err := change(goodPassword, "quite another one"); err != nil {
 			t.Fatal(err)
 		}
@@ -101,8 +101,8 @@ func TestChangePassword(t *testing.T) {
 	})
 }
 
-// TestLoginDuringChange: a sign-in with the old password whose check was under
-// way when the password changed opens no session.
+// TestLoginDuringChange checks that a sign-in with the old password opens no session
+// when the password changes while it is being checked.
 func TestLoginDuringChange(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -130,7 +130,8 @@ func TestLoginDuringChange(t *testing.T) {
 	})
 }
 
-// TestSignInsAreAudited, those that fail whoever they were for.
+// TestSignInsAreAudited checks that sign-ins are recorded, failed ones for any address
+// included.
 func TestSignInsAreAudited(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

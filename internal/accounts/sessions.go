@@ -98,7 +98,7 @@ func (a *Accounts) Refresh(ctx context.Context, token keyring.Secret, c Client) 
 	return session, refused
 }
 
-// rotate is the transaction of Refresh. It returns a refusal apart from an
+// rotate runs in the transaction of Refresh. It returns a refusal separately from an
 // error, because the revocation that belongs to a refusal must be committed.
 func (a *Accounts) rotate(ctx context.Context, tx *masterdb.Tx, token keyring.Secret, c Client) (s Session, refused, err error) {
 	hash := token.Hash()

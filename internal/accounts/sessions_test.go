@@ -36,14 +36,14 @@ func TestLogout(t *testing.T) {
 		}
 		p := principal(t, elsewhere, session)
 
-		for range 2 { // the second time it is already done
+		for range 2 { // the second call changes nothing
 			if err := here.Logout(t.Context(), p); err != nil {
 				t.Fatal(err)
 			}
 		}
 		wantEnded(t, here, session)
 		wantEnded(t, elsewhere, session)
-		principal(t, elsewhere, other) // the user's other session goes on
+		principal(t, elsewhere, other) // the user's other session stays valid
 	})
 }
 
@@ -172,8 +172,8 @@ func TestSessionExpires(t *testing.T) {
 	})
 }
 
-// Tabs that refresh with one token at the same time all go on, on whatever
-// replica, and their pairs are good.
+// TestRefreshConcurrently checks that tabs that refresh with one token at the same
+// time, on any replica, all get a valid pair.
 func TestRefreshConcurrently(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -203,8 +203,8 @@ func TestRefreshConcurrently(t *testing.T) {
 	})
 }
 
-// The grace counts from the first use: a thief cannot keep a spent token alive
-// by using it.
+// TestRefreshGraceEnds checks that the grace period counts from the first use. A thief
+// cannot extend the life of a used token by using it.
 func TestRefreshGraceEnds(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -234,8 +234,8 @@ func TestRefreshGraceEnds(t *testing.T) {
 	})
 }
 
-// A token that is used again after its session was revoked buys nothing, and
-// no grace helps.
+// TestNoGraceAfterLogout checks that a used token is refused after its session was
+// revoked, also within the grace period.
 func TestNoGraceAfterLogout(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -265,8 +265,8 @@ func wantAudited(t *testing.T, db *masterdb.DB, action string, outcome audit.Out
 	}
 }
 
-// A logout and a refresh at the same moment: whichever comes first, no token
-// of the session works afterwards.
+// TestLogoutDuringRefresh checks a concurrent logout and refresh: in either order no
+// token of the session works afterwards.
 func TestLogoutDuringRefresh(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

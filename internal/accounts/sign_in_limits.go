@@ -13,12 +13,12 @@ import (
 	"github.com/stoahq/stoa/internal/ratelimit"
 )
 
-// The backoff of sign-in attempts at one account. Attempts from one network,
-// which may be the owner's, are delayed early and by at most a minute. Attempts
-// from all networks where the account has never signed in are delayed late and
-// down to a few an hour, however many addresses an attacker has. On a network
-// where the owner has signed in, or has set the password with a link, only that
-// network's attempts count, so that nobody can lock the owner out.
+// The backoff of sign-in attempts at one account. Attempts from one network, which may be
+// the owner's, are delayed early and by at most a minute. Attempts from all networks
+// where the account has never signed in are delayed late and down to a few an hour,
+// however many addresses an attacker has. On a network where the owner has signed in,
+// or has set the password with a link, only that network's attempts count, so that
+// nobody can lock the owner out.
 var (
 	fromNetwork   = ratelimit.Backoff{Free: 10, Most: time.Minute}
 	fromStrangers = ratelimit.Backoff{Free: 50, Most: 15 * time.Minute}

@@ -17,7 +17,8 @@ import (
 
 var wrong = keyring.NewSecret("Wrong-Password-42")
 
-// guess tries a wrong password from there and returns the code of the answer.
+// tryWrongPassword signs in with a wrong password from the address and returns the
+// error's code.
 func tryWrongPassword(t *testing.T, a *Accounts, email, address string) stoa.Code {
 	t.Helper()
 	_, err := a.Login(t.Context(), email, wrong, Client{Address: address})
@@ -33,7 +34,8 @@ func failedSignIns(t *testing.T, db *masterdb.DB) (n int) {
 	return n
 }
 
-// exhaust guesses from ever new addresses until strangers have to wait.
+// exhaustUnknownNetworks tries wrong passwords from many addresses until unknown
+// networks are delayed.
 func exhaustUnknownNetworks(t *testing.T, a *Accounts, email string) {
 	t.Helper()
 	for n := range 200 {
@@ -44,8 +46,8 @@ func exhaustUnknownNetworks(t *testing.T, a *Accounts, email string) {
 	t.Fatal("200 guesses from many addresses are all heard")
 }
 
-// TestWrongPasswordsAreDelayed: from one address, whatever the spelling, and
-// neither hashed nor written down.
+// TestWrongPasswordsAreDelayed checks that attempts from one network are delayed for
+// any spelling of the e-mail address. A delayed attempt is neither hashed nor recorded.
 func TestWrongPasswordsAreDelayed(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -77,7 +79,7 @@ func TestWrongPasswordsAreDelayed(t *testing.T) {
 	})
 }
 
-// TestConcurrentWrongPasswords: they are not all the first.
+// TestConcurrentWrongPasswords checks that concurrent attempts are all counted.
 func TestConcurrentWrongPasswords(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -94,13 +96,14 @@ func TestConcurrentWrongPasswords(t *testing.T) {
 	})
 }
 
-// TestOwnerIsNotLockedOut: however many addresses guess, the owner signs in where they
-// have signed in before, and from the same IPv6 network; elsewhere a link helps.
+// TestOwnerIsNotLockedOut checks that, however many addresses try passwords, the owner
+// can sign in from the networks where they have signed in before, one IPv6 network
+// counting as one. Elsewhere a password link makes the network known.
 func TestOwnerIsNotLockedOut(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
-		register(t, a) // from 192.0.2.7
+		register(t, a) // at 192.0.2.7
 		right := keyring.NewSecret(goodPassword)
 		login(t, a, Client{Address: "2001:db8::1"})
 		exhaustUnknownNetworks(t, a, "owner@example.com")
@@ -137,7 +140,8 @@ func TestOwnerIsNotLockedOut(t *testing.T) {
 	})
 }
 
-// TestUnknownAddressIsDelayedAlike: the delay does not tell who has an account.
+// TestUnknownAddressIsDelayedAlike checks that the delay does not reveal which
+// addresses have an account.
 func TestUnknownAddressIsDelayedAlike(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -157,8 +161,8 @@ func TestUnknownAddressIsDelayedAlike(t *testing.T) {
 	})
 }
 
-// TestSessionGuessesPassword: who has got hold of a session tries passwords in
-// vain, and the owner's own session is not slowed down.
+// TestSessionGuessesPassword checks that an attacker with a session cannot try many
+// passwords, and that the owner's own session is not delayed.
 func TestSessionGuessesPassword(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -178,13 +182,13 @@ func TestSessionGuessesPassword(t *testing.T) {
 	})
 }
 
-// TestHashQueueIsBounded: of very many at once some are told to come back, and
-// nobody waits for ever.
+// TestHashQueueIsBounded checks that with too many concurrent calls some are refused,
+// and that none waits forever.
 func TestHashQueueIsBounded(t *testing.T) {
 	t.Parallel()
 	h := newHasher(testCost)
 	for range cap(h.slots) {
-		h.slots <- struct{}{} // nobody gets on
+		h.slots <- struct{}{} // takes every slot, so that no call can hash
 	}
 	waiting := make(chan error, cap(h.queue))
 	for range cap(h.queue) {

@@ -14,13 +14,13 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// TestLoginTakesAsLong: a wrong password and an address without an account take
-// alike. No time is compared with a limit: 400 tries of each, shuffled, are
-// ranked together (Mann and Whitney). A busy machine slows both, so that it can
-// hide a difference but not make one; were there none, one run in ten thousand
-// would fail by chance. Hashing costs less here than in earnest, yet is most of
-// a try, as it is there: without it for an unknown address the two differ in
-// nearly every pair.
+// TestLoginTakesAsLong checks that a login takes the same time with a wrong password
+// and with an address without an account. It compares no time with a limit: it ranks
+// 400 attempts of each together, in random order (Mann-Whitney test). A busy machine
+// slows both, so it can hide a difference but not create one. Without a difference, one
+// run in ten thousand would fail by chance. Hashing costs less here than in production,
+// but takes most of the time of an attempt, as it does there: if it were skipped for an
+// unknown address, the two would differ in nearly every pair.
 func TestLoginTakesAsLong(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -35,7 +35,7 @@ func TestLoginTakesAsLong(t *testing.T) {
 		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
 		times := map[string][]float64{}
 		for _, email := range order {
-			a.opts.Limits = newMemoryLimiter() // each try is a first one
+			a.opts.Limits = newMemoryLimiter() // resets the limits, so that each attempt is the first
 			began := time.Now()
 			_, err := a.Login(t.Context(), email, keyring.NewSecret("another password"), Client{})
 			times[email] = append(times[email], time.Since(began).Seconds())
@@ -55,9 +55,9 @@ func median(x []float64) float64 {
 	return x[len(x)/2]
 }
 
-// mannWhitney is how likely two samples are at least as different as x and y
-// are if both come from one distribution: two-sided, by the normal
-// approximation with the correction for ties, which is good from 20 values on.
+// mannWhitney returns the probability that two samples differ at least as much as x and
+// y do if both come from one distribution. The test is two-sided. It uses the normal
+// approximation with the correction for ties, which is accurate from 20 values on.
 func mannWhitney(x, y []float64) float64 {
 	type value struct {
 		v   float64
@@ -95,11 +95,12 @@ func mannWhitney(x, y []float64) float64 {
 	return math.Erfc(math.Abs(u-nx*ny/2) / sigma / math.Sqrt2)
 }
 
-// TestMannWhitney holds the statistics to what is known of them: an example
-// with ties, chance under the same distribution, and differences that show.
+// TestMannWhitney checks the statistics against known results: an example with ties,
+// samples of one distribution, and clear differences.
 func TestMannWhitney(t *testing.T) {
 	t.Parallel()
-	// By hand: U = 5, its mean is 25/2 and, with three 2 and two 4, its variance 25/12·(11 - (24+6)/90), so z = 1.591.
+	// Calculated by hand: U = 5, its mean is 25/2 and, with three 2 and two 4, its
+	// variance 25/12·(11 - (24+6)/90), so z = 1.591.
 	if p := mannWhitney([]float64{1, 2, 2, 3, 5}, []float64{2, 4, 4, 6, 7}); math.Abs(p-0.11161) > 0.00001 {
 		t.Errorf("the example gives %.5f", p)
 	}
@@ -107,7 +108,7 @@ func TestMannWhitney(t *testing.T) {
 	sample := func(shift float64) []float64 {
 		out := make([]float64, 400)
 		for i := range out {
-			out[i] = source.ExpFloat64() + shift // as skewed as times are
+			out[i] = source.ExpFloat64() + shift // skewed, as response times are
 		}
 		return out
 	}

@@ -236,7 +236,7 @@ func Authenticate(ctx context.Context, db *masterdb.DB, text string) (authz.Prin
 	return p, nil
 }
 
-// recordUse updates the key's last use. Of concurrent calls one does.
+// recordUse updates the key's last use. Of concurrent calls only one updates it.
 func recordUse(ctx context.Context, db *masterdb.DB, id stoa.KeyID) error {
 	return db.Tx(ctx, func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE api_keys SET last_used_at = $1 WHERE id = $2 AND (last_used_at IS NULL OR last_used_at <= $3)`,

@@ -10,8 +10,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// FuzzAuthenticate: only a key that was issued authenticates anybody, and a
-// string that is not a key is refused without a query.
+// FuzzAuthenticate checks that only an issued key authenticates, and that a string that
+// is not a key is refused without a query.
 func FuzzAuthenticate(f *testing.F) {
 	db := masterdbtest.Open(f, masterdbtest.URL(f, masterdb.SQLite))
 	user, store, secret := stoa.NewID[stoa.UserID](), stoa.NewID[stoa.StoreID](), generate()

@@ -17,14 +17,14 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// withKey is a program with a key that c has made for it.
+// withKey creates an API key and returns a client that uses it.
 func (c client) withKey(store string, scopes ...authz.Scope) client {
 	c.t.Helper()
 	a := c.proven().call("POST", "/api/stores/"+store+"/api-keys", object{"name": "Test", "scopes": scopes}).want(http.StatusCreated)
 	return client{t: c.t, url: c.url, token: a.text("key")}
 }
 
-// mailed waits for a mail with such a link and returns the link's path.
+// mailed waits for a mail with a link to the page and returns the link's path.
 func (c client) mailed(page string) string {
 	c.t.Helper()
 	link := regexp.MustCompile(`href="[^"]*(/` + page + `\?token=[^"]+)"`)
@@ -48,8 +48,8 @@ func (c client) submit(link string, fields url.Values) answer {
 	return c.call("POST", u.Path, fields.Encode(), "Content-Type", "application/x-www-form-urlencoded")
 }
 
-// TestAccountByMail: from the mails in the developer's mailbox to what they are
-// for, by the pages that they lead to.
+// TestAccountByMail follows the links of the mails in the development mailbox through
+// the pages that they lead to.
 func TestAccountByMail(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -61,7 +61,7 @@ func TestAccountByMail(t *testing.T) {
 		visitor.submit(link, url.Values{}).want(http.StatusUnprocessableEntity)
 		visitor.submit(link, url.Values{"password": {"not the password"}}).want(http.StatusUnauthorized)
 		visitor.submit(link, url.Values{"password": {testPassword}}).want(http.StatusOK)
-		visitor.submit(link, url.Values{"password": {testPassword}}).want(http.StatusUnauthorized) // once
+		visitor.submit(link, url.Values{"password": {testPassword}}).want(http.StatusUnauthorized) // a token is accepted once
 		c.call("GET", "/api/auth/me", nil).want(http.StatusOK).is(true, "user", "emailVerified")
 
 		for _, email := range []string{"owner@example.com", "nobody@example.com"} {
@@ -89,13 +89,14 @@ func TestAccountByMail(t *testing.T) {
 		if n := len(c.call("GET", "/api/stores/"+id+"/members", nil).want(http.StatusOK).list("data")); n != 2 {
 			t.Errorf("%d members", n)
 		}
-		// The pages are the platform's alone.
+		// Only the platform's own hosts serve the pages.
 		visitor.call("GET", "/verify-email", nil, "Host", "shop.example.com").want(http.StatusNotFound)
 		visitor.call("GET", "/dev/mailbox", nil, "Host", "shop.example.com").want(http.StatusNotFound)
 	})
 }
 
-// TestInvitationOverTheAPI.
+// TestInvitationOverTheAPI checks invitations, members and the transfer of ownership
+// over HTTP.
 func TestInvitationOverTheAPI(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t, masterdb.SQLite))
@@ -181,8 +182,8 @@ func TestSecondFactorOverHTTP(t *testing.T) {
 	})
 }
 
-// TestAPIKeyOverHTTP: a key spends, in its store and within its scopes, also
-// when its calls are combined with those of others.
+// TestAPIKeyOverHTTP checks that a key spends in its store and within its scopes, also
+// when its calls are batched with those of others.
 func TestAPIKeyOverHTTP(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -267,8 +268,8 @@ func TestAuditOverHTTP(t *testing.T) {
 	})
 }
 
-// TestOperatorOverHTTP: promoted at the command line, in every store, and each
-// step in the store's log.
+// TestOperatorOverHTTP checks that a user promoted at the command line may act in every
+// store, and that each action is recorded in the store's audit log.
 func TestOperatorOverHTTP(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -311,7 +312,7 @@ func TestOperatorOverHTTP(t *testing.T) {
 			a := op.call("POST", path, object{"userId": ownerID, "reason": "ticket 17: sees no orders"}).want(http.StatusCreated)
 			as := client{t: t, url: s.URL, token: a.text("accessToken")}
 			as.call("PATCH", "/api/stores/"+id, object{"description": "Mended"}).want(http.StatusOK).is("owner", "role")
-			as.call("POST", "/api/stores/"+id+"/suspend", nil).problem(http.StatusForbidden, "forbidden") // it would outlive the hour
+			as.call("POST", "/api/stores/"+id+"/suspend", nil).problem(http.StatusForbidden, "forbidden") // a suspension would outlast the impersonation
 			as.call("POST", "/api/auth/change-password", object{"oldPassword": testPassword, "newPassword": "quite another one"}).problem(http.StatusForbidden, "forbidden")
 			log = owner.call("GET", "/api/stores/"+id+"/audit?action=store.updated&limit=1", nil).want(http.StatusOK)
 			if !strings.Contains(log.raw, `"impersonator":`) {
@@ -336,7 +337,8 @@ func TestOperatorOverHTTP(t *testing.T) {
 	}
 }
 
-// TestRightsAreInTheDocs: the table in the documentation is the one in force.
+// TestRightsAreInTheDocs checks that the documentation contains the current table of
+// permissions.
 func TestRightsAreInTheDocs(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t, masterdb.SQLite))

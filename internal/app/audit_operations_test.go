@@ -26,12 +26,11 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// auditedWorld makes calls and compares what they write to the audit log with
-// auditedOperations.
+// auditedWorld makes calls and compares their audit log entries with auditedOperations.
 type auditedWorld struct {
 	t    *testing.T
 	s    *server
-	done map[string]bool // operation + ": " + action that it was seen to write
+	done map[string]bool // operation + ": " + action, for each entry that was found
 }
 
 type auditRow struct {
@@ -42,7 +41,7 @@ type auditRow struct {
 	Details string
 }
 
-// entries returns what one request, or one run of a command, has written.
+// entries returns the entries that one request, or one run of a command, has written.
 func (w *auditedWorld) entries(where, arg string) (rows []auditRow) {
 	w.t.Helper()
 	err := w.s.Master.Select(w.t.Context(), &rows, `SELECT action, outcome, user_id, address, details FROM audit_events WHERE `+where+` ORDER BY id`, arg)
@@ -52,8 +51,8 @@ func (w *auditedWorld) entries(where, arg string) (rows []auditRow) {
 	return rows
 }
 
-// do carries out an operation, whose placeholders stand for params, and looks
-// for its entries by the id that the answer has.
+// do carries out an operation with params in place of its placeholders, and reads its
+// entries by the answer's request id.
 func (w *auditedWorld) do(c client, operation string, params []string, body any, status int, header ...string) answer {
 	w.t.Helper()
 	method, path, _ := strings.Cut(operation, " ")
@@ -71,7 +70,8 @@ func (w *auditedWorld) do(c client, operation string, params []string, body any,
 	return a
 }
 
-// compare notes that an operation writes what its row says.
+// compare compares the entries of an operation with its row, and marks their actions as
+// found.
 func (w *auditedWorld) compare(operation string, rule auditRule, rows []auditRow) {
 	w.t.Helper()
 	for _, r := range rows {
@@ -85,8 +85,8 @@ func (w *auditedWorld) compare(operation string, rule auditRule, rows []auditRow
 	}
 }
 
-// TestEveryOperationIsInTheAuditTable: a new operation or command has to say
-// what it writes to the audit log, or why nothing.
+// TestEveryOperationIsInTheAuditTable checks that every operation and command states
+// what it writes to the audit log, or why it writes nothing.
 func TestEveryOperationIsInTheAuditTable(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t, masterdb.SQLite))
@@ -128,8 +128,8 @@ func checkTable(t *testing.T, known map[string]bool, table map[string]auditRule)
 	}
 }
 
-// TestEveryChangeIsAudited carries out every operation that changes something,
-// and finds its entry under the id of its request.
+// TestEveryChangeIsAudited carries out every operation that changes something, and
+// checks its entry by the request id.
 func TestEveryChangeIsAudited(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -164,7 +164,7 @@ func (w *auditedWorld) register(email string) (client, answer) {
 	return c, a
 }
 
-// token is the one in the mail that leads to page.
+// token returns the token of the mail that links to page.
 func (w *auditedWorld) token(page string) object {
 	w.t.Helper()
 	u, err := url.Parse(client{t: w.t, url: w.s.URL}.mailed(page))
@@ -174,7 +174,8 @@ func (w *auditedWorld) token(page string) object {
 	return object{"token": u.Query().Get("token")}
 }
 
-// accounts is a person's life, and their store at its end.
+// accounts calls the operations on an account. It returns the user's client and first
+// store.
 func (w *auditedWorld) accounts() (client, string) {
 	w.t.Helper()
 	visitor := client{t: w.t, url: w.s.URL}
@@ -214,7 +215,7 @@ func (w *auditedWorld) accounts() (client, string) {
 	return c, a.text("store", "id")
 }
 
-// operatorActs: what an operator looks at is written too.
+// operatorActs checks that an operator's reads are recorded too.
 func (w *auditedWorld) operatorActs() {
 	w.t.Helper()
 	op, a := w.register("op@example.com")
@@ -233,7 +234,7 @@ func (w *auditedWorld) operatorActs() {
 	w.do(op, "POST /api/operator/impersonations", nil, object{"userId": me, "reason": "Ticket 17: sees no orders"}, http.StatusCreated)
 }
 
-// people come to a store, change and leave.
+// people adds, changes and removes members of a store.
 func (w *auditedWorld) people(owner client, id string) {
 	w.t.Helper()
 	guest, a := w.register("guest@example.com")
@@ -254,7 +255,8 @@ func (w *auditedWorld) people(owner client, id string) {
 	w.do(owner, "DELETE /api/stores/{id}/api-keys/{keyId}", []string{id, key}, nil, http.StatusNoContent)
 }
 
-// lifecycle is that of a store; what its profile was and is, is in the log.
+// lifecycle changes a store's state and profile. The log contains the profile's
+// previous and new values.
 func (w *auditedWorld) lifecycle(owner client) {
 	w.t.Helper()
 	id := w.do(owner, "POST /api/stores", nil, object{"name": "Bakery", "slug": "bakery"}, http.StatusCreated).text("id")
@@ -273,7 +275,7 @@ func (w *auditedWorld) lifecycle(owner client) {
 	}
 }
 
-// databases are tested, connected, connected again and rotated.
+// databases tests, connects and reconnects databases, and rotates their credentials.
 func (w *auditedWorld) databases(owner client) {
 	w.t.Helper()
 	engine := tenantdbtest.Engines()[1]
@@ -361,8 +363,8 @@ func (w *auditedWorld) supabase(owner client, sb *supabasetest.Server) {
 	w.do(owner, "DELETE /api/stores/{id}/supabase/connection", []string{id}, nil, http.StatusNoContent)
 }
 
-// TestCommandsAreAudited runs every command that changes something: each run
-// has an id of its own, and its entry names the command.
+// TestCommandsAreAudited runs every command that changes something. Each run has its
+// own request id, and its entry names the command.
 func TestCommandsAreAudited(t *testing.T) {
 	t.Parallel()
 	r := newRestricted(t)
@@ -410,7 +412,7 @@ func TestCommandsAreAudited(t *testing.T) {
 	w.checkAllTried(auditedCommands)
 }
 
-// checkAllTried fails for a row of which an action was never written.
+// checkAllTried fails for a row with an action that no call has written.
 func (w *auditedWorld) checkAllTried(table map[string]auditRule) {
 	w.t.Helper()
 	for operation, rule := range table {
@@ -422,9 +424,9 @@ func (w *auditedWorld) checkAllTried(table map[string]auditRule) {
 	}
 }
 
-// TestRequestIDsAreTheServersOwn: a client that always sends the same
-// X-Request-Id hides nothing that an operator does, and is answered with the
-// id that the logs have. A trusted proxy's is kept beside it.
+// TestRequestIDsAreTheServersOwn checks that a client that always sends the same
+// X-Request-Id hides no operator action, and that the answer contains the id of the
+// logs. The id of a trusted proxy is recorded in addition.
 func TestRequestIDsAreTheServersOwn(t *testing.T) {
 	t.Parallel()
 	for _, trusted := range []bool{false, true} {

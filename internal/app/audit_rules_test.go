@@ -4,8 +4,8 @@ import (
 	"github.com/stoahq/stoa/internal/audit"
 )
 
-// auditRule is what an operation writes to the audit log when it is done: at
-// least one of the actions, depending on the call, or none for a reason.
+// auditRule states what an operation writes to the audit log when it succeeds: at least
+// one of the actions, depending on the call, or none for a reason.
 type auditRule struct {
 	actions []string
 	reason  string
@@ -14,7 +14,7 @@ type auditRule struct {
 func writes(actions ...string) auditRule { return auditRule{actions: actions} }
 func writesNone(reason string) auditRule { return auditRule{reason: reason} }
 
-// Why an operation writes nothing.
+// The reasons why an operation writes nothing.
 const (
 	reads      = "it changes nothing; what an operator looks at is operator.access"
 	ledger     = "the ledger is the record: append-only, with user, time and key"
@@ -114,7 +114,7 @@ var auditedOperations = map[string]auditRule{
 // auditedCommands has a row for every command of the command line.
 var auditedCommands = map[string]auditRule{
 	"serve":              writesNone("what it is asked for has rows; a new audit retention is audit.retention_set"),
-	"migrate":            writes(audit.RoleGranted, audit.RetentionSet), // with their flags; the migrations are in goose_db_version
+	"migrate":            writes(audit.RoleGranted, audit.RetentionSet), // with their flags; goose_db_version records the migrations
 	"keys generate":      writesNone("it prints keys and stores none"),
 	"keys list":          writesNone(reads),
 	"keys rotate":        writes(audit.KeysRotated),

@@ -13,7 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// fieldsOf lists which fields a problem complains of.
+// fieldsOf lists the fields with errors in a problem document.
 func fieldsOf(a answer) string {
 	var fields []string
 	if a.body["errors"] != nil {
@@ -124,8 +124,8 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// TestNothingHalfWritten: a refused registration leaves no trace, and the
-// same call works once its cause is mended.
+// TestNothingHalfWritten checks that a refused registration writes nothing, and that
+// the same call succeeds after its cause is removed.
 func TestNothingHalfWritten(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -146,8 +146,8 @@ func TestNothingHalfWritten(t *testing.T) {
 	})
 }
 
-// TestBadDatabases: each fault of a merchant's database has its own code, is
-// kept with the run, and after mending it the same call works.
+// TestBadDatabases checks that each fault of a merchant's database has its own code and
+// is stored with the run, and that the same call succeeds after the fault is corrected.
 func TestBadDatabases(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.Engines() {
@@ -196,7 +196,7 @@ func TestBadDatabases(t *testing.T) {
 
 			connect(good).want(http.StatusOK).is("active", "status")
 
-			// Another store cannot take the database over.
+			// Another store cannot connect the same database.
 			other := c.call("POST", "/api/stores", object{"name": "Other"}).want(http.StatusCreated).text("id")
 			c.call("POST", "/api/stores/"+other+"/connect-database", object{"type": string(engine), "connectionString": good}).
 				problem(http.StatusUnprocessableEntity, "database_not_empty")
@@ -204,8 +204,9 @@ func TestBadDatabases(t *testing.T) {
 	}
 }
 
-// noDatabase: MariaDB answers a user without rights on a missing database
-// with "access denied", to give nothing away.
+// noDatabase returns the code for a missing database. MariaDB answers "access denied"
+// to a user without privileges on a missing database, so as not to reveal which
+// databases exist.
 func noDatabase(engine credential.EngineName) string {
 	if engine == credential.MySQL {
 		return "database_permission_denied"
@@ -213,12 +214,13 @@ func noDatabase(engine credential.EngineName) string {
 	return "database_unreachable"
 }
 
-// TestSecondConnect: while one runs, another is refused.
+// TestSecondConnect checks that a second connect is refused while one is in progress.
 func TestSecondConnect(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
 		c, id := register(t, s, "owner@example.com")
-		// A server that accepts and says nothing keeps the first one busy.
+		// A server that accepts connections and never replies keeps the first call
+		// waiting.
 		silent, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)

@@ -10,10 +10,10 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// The model of one account, for porcupine: is there an order of all calls, one
-// that keeps to when each began and ended, in which every answer is right?
+// The model of one account for porcupine. The check searches for an order of all calls
+// that respects when each began and ended, and in which every answer is correct.
 
-// bankKind is what a call does.
+// bankKind is the kind of a call.
 type bankKind int
 
 const (
@@ -28,23 +28,23 @@ const (
 // bankCall is one call. Amounts are in units.
 type bankCall struct {
 	kind   bankKind
-	amount int64 // of a capture, what is taken of the hold
-	held   int64 // of a capture and a release, what the hold had set aside
-	hold   int   // its number, below 64
-	key    int   // a key that several calls share, from 1 to 64; 0 for one of its own
+	amount int64 // of a capture: the amount captured
+	held   int64 // of a capture and a release: the amount held
+	hold   int   // the hold's number, below 64
+	key    int   // a key that several calls share, from 1 to 64; 0 for a key of its own
 }
 
-// bankAnswer is what came back. What a repetition was told of the account is
-// of no use: it is as it was then, not when the call took effect.
+// bankAnswer is the answer to a call. The account in the answer to a repetition is not
+// compared: it is the account at the first call.
 type bankAnswer struct {
 	unknown, refused  bool
-	recorded          bool // seq and after are those of the call's own row
+	recorded          bool // seq and after belong to the call's own row
 	seq, after        int64
-	seen              bool // balance and reserved are those right after the call
+	seen              bool // balance and reserved are the values right after the call
 	balance, reserved int64
 }
 
-// bankState is the account.
+// bankState is the state of the account.
 type bankState struct {
 	balance, reserved, seq int64
 	opened, closed         uint64 // holds
@@ -61,9 +61,9 @@ var bankModel = porcupine.Model{
 	Hash: func(state any) uint64 { return maphash.Comparable(bankSeed, state.(bankState)) },
 }
 
-// step is what the account does with the call, and whether that agrees with
-// the answer. A call without an answer may have happened at any time or never:
-// its end is open, and after all others nobody sees it.
+// step applies the call. It reports whether the answer is correct. A call without an
+// answer may have taken effect at any time or never: its end is open, so it may come
+// after all others, where no call observes it.
 func (s bankState) step(c bankCall, a bankAnswer) (bool, bankState) {
 	if c.key > 0 && s.used&(1<<(c.key-1)) != 0 { // a repetition changes nothing
 		return a.unknown || !a.refused, s
@@ -82,7 +82,7 @@ func (s bankState) step(c bankCall, a bankAnswer) (bool, bankState) {
 	return true, next
 }
 
-// apply makes the call, or reports false when it has to be refused.
+// apply applies the call, or returns false when the call must be refused.
 func (s bankState) apply(c bankCall) (bankState, bool) {
 	bit := uint64(1) << c.hold
 	switch c.kind {
@@ -119,10 +119,10 @@ func (s bankState) apply(c bankCall) (bankState, bool) {
 	return s, true
 }
 
-// never is the end of a call without an answer.
+// never is the end time of a call without an answer.
 const never = math.MaxInt64
 
-// checkBank fails the test unless the history can have happened.
+// checkBank fails the test unless the history is linearizable.
 func checkBank(t *testing.T, history []porcupine.Operation) {
 	t.Helper()
 	began := time.Now()
@@ -132,7 +132,7 @@ func checkBank(t *testing.T, history []porcupine.Operation) {
 	t.Logf("%d calls checked in %v", len(history), time.Since(began))
 }
 
-// TestBankModelRefuses: what must never happen the check does not let pass.
+// TestBankModelRefuses checks that the model rejects impossible histories.
 func TestBankModelRefuses(t *testing.T) {
 	t.Parallel()
 	at := func(from, to int64, c bankCall, a bankAnswer) porcupine.Operation {
@@ -170,7 +170,7 @@ func TestBankModelRefuses(t *testing.T) {
 		"unknown, and it did by half": {[]porcupine.Operation{grant, at(2, never, spend(4), bankAnswer{unknown: true}), at(4, 5, read, saw(8, 0))}, false},
 		"unknown before it began":     {[]porcupine.Operation{grant, at(2, 3, read, saw(6, 0)), at(4, never, spend(4), bankAnswer{unknown: true})}, false},
 	} {
-		for range 2 { // in whatever order they are written down
+		for range 2 { // in either order of recording
 			if got := porcupine.CheckOperations(bankModel, c.history); got != c.want {
 				t.Errorf("%s: %v, want %v", name, got, c.want)
 			}

@@ -15,11 +15,11 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// canaries are secrets by what they are. None may be found where the server
-// leaves anything behind.
+// canaries are secrets by name. The tests fail when one is found where the server
+// writes data.
 type canaries map[string]string
 
-// add takes a secret. A short one would be found by chance.
+// add adds a secret. It rejects a short one, which could be found by chance.
 func (c canaries) add(t *testing.T, name, secret string) string {
 	t.Helper()
 	if len(secret) < 10 {
@@ -29,7 +29,7 @@ func (c canaries) add(t *testing.T, name, secret string) string {
 	return secret
 }
 
-// forms are the ways in which a secret may be written.
+// forms returns the encodings in which a secret may appear, by name.
 func forms(secret string) map[string]string {
 	quoted, _ := json.Marshal(secret)
 	all := map[string]string{
@@ -41,7 +41,8 @@ func forms(secret string) map[string]string {
 		"in HEX":     strings.ToUpper(hex.EncodeToString([]byte(secret))),
 		"reversed":   reversed(secret),
 	}
-	// What surrounds it shifts it in base64: its inner characters are one of three.
+	// In base64 the preceding bytes shift the secret, so its inner characters have one
+	// of three forms.
 	for offset := range 3 {
 		padded := append(make([]byte, offset), secret...)
 		for name, encoding := range map[string]*base64.Encoding{"base64 ": base64.RawStdEncoding, "base64url ": base64.RawURLEncoding} {
@@ -60,7 +61,7 @@ func reversed(s string) string {
 	return string(b)
 }
 
-// search fails the test for every canary in a place.
+// search fails the test for every canary that the content of a place contains.
 func (c canaries) search(t *testing.T, place string, content []byte) {
 	t.Helper()
 	for name, secret := range c {
@@ -73,7 +74,7 @@ func (c canaries) search(t *testing.T, place string, content []byte) {
 	}
 }
 
-// TestFormsAreFound: the search would find a secret however it were written.
+// TestFormsAreFound checks that the search finds a secret in each encoding.
 func TestFormsAreFound(t *testing.T) {
 	t.Parallel()
 	const secret = "Pä/ss w0rd+?&\"x"
@@ -102,7 +103,7 @@ func TestFormsAreFound(t *testing.T) {
 	}
 }
 
-// filesBelow reads all files of a folder into one text.
+// filesBelow returns the content of all files in a directory and its subdirectories.
 func filesBelow(t *testing.T, dir string) []byte {
 	t.Helper()
 	var all bytes.Buffer
@@ -121,8 +122,9 @@ func filesBelow(t *testing.T, dir string) []byte {
 	return all.Bytes()
 }
 
-// masterBytes is all that the master holds, the tables of the queue with the
-// arguments of its jobs too; of SQLite also its files, with what was deleted.
+// masterBytes returns everything that the master database holds, the job queue's tables
+// with the job arguments included. On SQLite it also returns the database files, which
+// contain deleted rows.
 func masterBytes(t *testing.T, db *masterdb.DB) []byte {
 	t.Helper()
 	var all bytes.Buffer

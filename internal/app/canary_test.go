@@ -24,12 +24,12 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// mine is a journey through the whole server, with every secret it meets.
+// mine is a client of the whole server that collects every secret it sends or receives.
 type mine struct {
 	t        *testing.T
 	secrets  canaries
 	client   client
-	answers  bytes.Buffer // all that came back, but for what hands out a secret
+	answers  bytes.Buffer // all responses, except those that issue a secret
 	stripe   *stripetest.Stripe
 	smtp     *mailtest.Server
 	mailDown atomic.Bool
@@ -38,9 +38,9 @@ type mine struct {
 	store    string
 }
 
-// TestCanaries: whatever secret goes in, none is left behind in the log at its
-// most talkative, in answers, metrics, the arguments of jobs, the master or the
-// data folder, though much goes wrong on the way.
+// TestCanaries checks that no secret is left in the log at debug level, in responses,
+// metrics, job arguments, the master database or the data directory, even when
+// operations fail.
 func TestCanaries(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -62,7 +62,8 @@ func TestCanaries(t *testing.T) {
 			places := map[string][]byte{
 				"the log": []byte(log), "an answer": m.answers.Bytes(), "the master": masterBytes(t, db), "the data folder": filesBelow(t, m.cfg.DataDir),
 			}
-			// The search can find something: what is no secret is there.
+			// Each place contains a known value that is not secret, which shows that
+			// the search works.
 			for place, open := range map[string]string{"the log": m.store, "an answer": "invalid_credentials", "the master": "owner@example.com", "the data folder": "Shop of canaries"} {
 				if !bytes.Contains(places[place], []byte(open)) {
 					t.Errorf("%s does not hold %q: the search would find nothing", place, open)
@@ -76,7 +77,7 @@ func TestCanaries(t *testing.T) {
 	}
 }
 
-// start runs the server with secrets in every setting that takes one.
+// start runs the server with a secret in every setting that takes one.
 func (m *mine) start() *process {
 	m.t.Helper()
 	encryption, signing := keyring.Generate("e"), keyring.Generate("j")
@@ -100,7 +101,7 @@ func (m *mine) start() *process {
 	m.stripe = stripetest.New(m.t, "")
 	m.smtp = mailtest.Start(m.t, mailtest.Options{User: "stoa", Password: smtpPassword, Refuse: func(command, _ string) int {
 		if m.mailDown.Load() && command == "." {
-			return 2 // the mail is there, but the server says nothing
+			return 2 // the mail is stored, but the server does not reply
 		}
 		return 0
 	}})
@@ -112,13 +113,14 @@ func (m *mine) start() *process {
 	return p
 }
 
-// made is a new secret with characters that every encoding treats in its own way.
+// made returns a new secret with characters that each encoding escapes differently.
 func (m *mine) made(name string) string {
 	m.t.Helper()
 	return m.secrets.add(m.t, name, "Canary+"+rand.Text()[:12]+"/=&x")
 }
 
-// call keeps what comes back. Only what hands out a secret goes by itself.
+// call sends a request and keeps the response for the search. Callers that receive a
+// secret do not use it.
 func (m *mine) call(method, path string, body any, header ...string) answer {
 	m.t.Helper()
 	a := m.client.call(method, path, body, header...)
@@ -152,7 +154,7 @@ func (m *mine) signIn() {
 	m.call("GET", "/api/auth/sessions", nil).want(http.StatusOK)
 }
 
-// session takes a pair of tokens; the client goes on with it.
+// session adds the pair of tokens to the secrets. The client continues with that pair.
 func (m *mine) session(when string, a answer) {
 	m.client.token = m.secrets.add(m.t, "the access token "+when, a.text("accessToken"))
 	m.secrets.add(m.t, "the access token's signature "+when, m.client.token[strings.LastIndex(m.client.token, ".")+1:])
@@ -180,14 +182,14 @@ func (m *mine) factor() {
 
 var mailToken = regexp.MustCompile(`stoa_(?:ve|pr|in)_[A-Za-z0-9_-]{20,}`)
 
-// tokens waits for the n-th mail with a token and adds all there are.
+// tokens waits for the n-th mail with a token and adds the tokens of all mails.
 func (m *mine) tokens(n int) []string {
 	m.t.Helper()
 	var found []string
 	eventually(m.t, "the mail", func() bool {
 		found = nil
 		for _, mail := range m.smtp.Mails() {
-			text := strings.NewReplacer("=\r\n", "", "=\n", "", "=3D", "=").Replace(string(mail.Data)) // quoted-printable
+			text := strings.NewReplacer("=\r\n", "", "=\n", "", "=3D", "=").Replace(string(mail.Data)) // decodes quoted-printable
 			if token := mailToken.FindString(text); token != "" && !slices.Contains(found, token) {
 				found = append(found, token)
 			}
@@ -200,7 +202,7 @@ func (m *mine) tokens(n int) []string {
 	return found
 }
 
-// verify proves the address, without which there is no factor and no key.
+// verify verifies the e-mail address, which a second factor and an API key require.
 func (m *mine) verify() {
 	verify := m.tokens(1)[0]
 	stranger := mine{t: m.t, client: client{t: m.t, url: m.client.url}, secrets: m.secrets}
@@ -224,7 +226,7 @@ func (m *mine) mails() {
 		}
 	}
 	m.secrets["the password now"] = m.secrets["a password by form"]
-	m.call("GET", "/api/auth/me", nil).problem(http.StatusUnauthorized, "session_revoked") // the reset has ended it
+	m.call("GET", "/api/auth/me", nil).problem(http.StatusUnauthorized, "session_revoked") // the reset has revoked the session
 	challenge := m.client.call("POST", "/api/auth/login", object{"email": "owner@example.com", "password": m.secrets["the password now"]}).
 		problem(http.StatusUnauthorized, "second_factor_required").text("challengeToken")
 	m.session("after the reset", m.client.call("POST", "/api/auth/login/second-factor",
@@ -243,7 +245,8 @@ func (m *mine) keys() {
 	fmt.Fprintln(&m.answers, key.call("GET", "/api/stores/"+m.store, nil).problem(http.StatusUnauthorized, "token_invalid").raw)
 }
 
-// databases connects and rotates in every way, mostly in vain.
+// databases connects databases and rotates credentials in every way. Most attempts
+// fail.
 func (m *mine) databases() {
 	base := "/api/stores/" + m.store
 	host, port, _ := strings.Cut(closedPort(m.t), ":")
@@ -270,8 +273,8 @@ func (m *mine) databases() {
 	m.call("GET", base+"/audit", nil).want(http.StatusOK)
 }
 
-// server connects another store to a real server: with a wrong password, by
-// fields, over TLS that the server does not have, and then rightly.
+// server connects another store to a real server: with a wrong password, by separate
+// fields, over TLS that the server does not have, and finally with correct settings.
 func (m *mine) server(engine credential.EngineName) {
 	id := m.call("POST", "/api/stores", object{"name": string(engine)}).want(http.StatusCreated).text("id")
 	base, c := "/api/stores/"+id, tenantdbtest.Create(m.t, engine)
@@ -285,7 +288,7 @@ func (m *mine) server(engine credential.EngineName) {
 	m.call("POST", base+"/connect-database", fields(right, object{"mode": "verify-full"})).want(http.StatusUnprocessableEntity)
 	m.call("POST", base+"/connect-database", fields(right, plain)).want(http.StatusOK)
 	m.call("POST", base+"/database/rotate-credentials", fields(m.made("a wrong password to rotate to at "+string(engine)), plain)).problem(http.StatusUnprocessableEntity, "database_auth_failed")
-	m.secrets.add(m.t, "the next password at "+string(engine), tenantdbtest.Revoke(m.t, c).Password.Reveal()) // and the old one ends
+	m.secrets.add(m.t, "the next password at "+string(engine), tenantdbtest.Revoke(m.t, c).Password.Reveal()) // and the old password stops working
 	m.call("GET", base, nil).want(http.StatusOK)
 	m.call("POST", base+"/database/test", nil)
 	m.call("POST", base+"/database/rotate-credentials", fields(m.secrets["the next password at "+string(engine)], plain)).want(http.StatusOK)
@@ -295,7 +298,7 @@ func (m *mine) server(engine credential.EngineName) {
 func (m *mine) pay() {
 	store := []string{"X-Store-Id", m.store}
 	for _, fault := range []stripetest.Fault{stripetest.Broken, stripetest.Busy, stripetest.Cut} {
-		for range 4 { // the client tries again by itself
+		for range 4 { // the client retries on its own
 			m.stripe.Break("POST /v1/checkout/sessions", fault)
 		}
 		m.call("POST", "/api/credits/purchase", object{"credits": 100}, store...)
@@ -314,7 +317,7 @@ func (m *mine) pay() {
 	})
 }
 
-// operator lets somebody act as the owner.
+// operator impersonates the owner.
 func (m *mine) operator() {
 	me := m.call("GET", "/api/auth/me", nil).want(http.StatusOK).text("user", "id")
 	password := m.made("the operator's password")

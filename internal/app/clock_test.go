@@ -19,8 +19,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// setClock has the server go by a clock that is off by skew from its next start
-// on (libfaketime's notation).
+// setClock makes the server's clock differ by skew (libfaketime's notation) from its
+// next start on.
 func (p *ownPostgres) setClock(skew string) {
 	p.t.Helper()
 	found, _ := filepath.Glob("/usr/lib/*/faketime/libfaketime.so.1")
@@ -33,8 +33,8 @@ func (p *ownPostgres) setClock(skew string) {
 	p.env = []string{"LD_PRELOAD=" + found[0], "FAKETIME=" + skew, "FAKETIME_DONT_FAKE_MONOTONIC=1", "DONT_FAKE_MONOTONIC=1"}
 }
 
-// TestMasterClockSkew: a master whose clock is off delays nothing and ends
-// nothing too early, and the operator is told.
+// TestMasterClockSkew checks that a skewed clock of the master delays nothing and
+// expires nothing too early, and that the operator is told.
 func TestMasterClockSkew(t *testing.T) {
 	t.Parallel()
 	own := newOwnPostgres(t)
@@ -59,8 +59,9 @@ func TestMasterClockSkew(t *testing.T) {
 	}
 }
 
-// skewedPlatform: what is compared with times of the master, such as the end of
-// a session, holds, and every place that tells of the skew does.
+// skewedPlatform checks that comparisons with the master's times, such as the end of a
+// session, are correct, and that doctor, /health, the log and the metrics report the
+// skew.
 func skewedPlatform(t *testing.T, url string) {
 	cfg := testConfig(t, masterdb.SQLite)
 	cfg.MasterDBURL, cfg.PrivateListen = keyring.NewSecret(url), "127.0.0.1:0"
@@ -97,7 +98,8 @@ type skewProbe struct{ Name string }
 func (skewProbe) Kind() string               { return "skew_probe" }
 func (skewProbe) RetryWithin() time.Duration { return time.Second }
 
-// skewedJobs: a job runs at once, at its time, and again soon after it failed.
+// skewedJobs checks that a job runs immediately, at its scheduled time, and promptly
+// again after a failure.
 func skewedJobs(t *testing.T, url string) {
 	db := masterdbtest.Open(t, url)
 	q, err := jobs.New(db, slog.New(slog.DiscardHandler), jobs.Options{})
@@ -117,7 +119,7 @@ func skewedJobs(t *testing.T, url string) {
 	if err := q.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	defer q.Stop(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing is at work
+	defer q.Stop(context.WithoutCancel(t.Context())) //nolint:errcheck // no job is running
 	for _, c := range []struct {
 		name            string
 		after           time.Duration

@@ -28,7 +28,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// command runs a command as the shell would.
+// command runs a command as a shell would.
 func command(t testing.TB, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
@@ -36,7 +36,7 @@ func command(t testing.TB, args ...string) (status int, stdout, stderr string) {
 	return status, out.String(), err.String()
 }
 
-// syncBuffer may be written and read at once.
+// syncBuffer is a buffer that is safe for concurrent reads and writes.
 type syncBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -54,8 +54,8 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-// TestServeOnEmbeddedDefaults: the first minute. One command makes folder,
-// keys and database, says where to go, and stops cleanly.
+// TestServeOnEmbeddedDefaults checks the first start: one command creates the
+// directory, the keys and the database, prints its URL, and stops cleanly.
 func TestServeOnEmbeddedDefaults(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "stoa-data")
@@ -93,8 +93,9 @@ func TestServeOnEmbeddedDefaults(t *testing.T) {
 	}
 }
 
-// TestStopLetsRequestsFinish: a request that is under way when the server is
-// told to stop gets its answer, without waiting for what it has begun.
+// TestStopLetsRequestsFinish checks that a request in progress when the server is told
+// to stop gets its answer. The stop does not wait for the work that the request has
+// started.
 func TestStopLetsRequestsFinish(t *testing.T) {
 	t.Parallel()
 	s, err := launch(t.Context(), testConfig(t, masterdb.SQLite), slog.New(slog.DiscardHandler))
@@ -111,7 +112,7 @@ func TestStopLetsRequestsFinish(t *testing.T) {
 	fmt.Fprintf(conn, "POST /api/stores/%s/connect-database HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"+
 		"Content-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", id, c.token, len(body))
 	in := bufio.NewReader(conn)
-	// The server asks for the body when the handler reads it: it is at work.
+	// The server requests the body when the handler reads it: the handler is running.
 	if line, err := in.ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {
 		t.Fatalf("%q %v", line, err)
 	}
@@ -130,7 +131,7 @@ func TestStopLetsRequestsFinish(t *testing.T) {
 		return err != nil
 	})
 	fmt.Fprint(conn, body)
-	if _, err := in.ReadString('\n'); err != nil { // the empty line of the interim answer
+	if _, err := in.ReadString('\n'); err != nil { // the empty line that ends the interim response
 		t.Fatal(err)
 	}
 	res, err := http.ReadResponse(in, nil)
@@ -146,7 +147,7 @@ func TestStopLetsRequestsFinish(t *testing.T) {
 	}
 }
 
-// TestSurvivesRestart: what was there before is there after, keys included.
+// TestSurvivesRestart checks that data and keys are still there after a restart.
 func TestSurvivesRestart(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -188,8 +189,8 @@ func TestKeysGenerate(t *testing.T) {
 	}
 }
 
-// TestProductionAssumesNothing: every fault at once, by the name it is set
-// under, and no key is ever made up.
+// TestProductionAssumesNothing checks that all faults of a production configuration are
+// reported together, by the name of the setting, and that no key is generated.
 func TestProductionAssumesNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -220,7 +221,7 @@ func TestProductionHasNoSandbox(t *testing.T) {
 	c.call("POST", "/api/credits/purchase", object{"credits": 5}).problem(http.StatusServiceUnavailable, "payments_unavailable")
 	c.call("GET", "/sandbox/checkout/cs_sandbox_x", nil).problem(http.StatusNotFound, "not_found")
 	c.call("POST", "/api/webhooks/stripe", object{"id": "evt_1"}).problem(http.StatusServiceUnavailable, "payments_unavailable")
-	// Loopback is no tenant's network in production.
+	// In production the loopback network is not allowed for tenant databases.
 	list := c.call("GET", "/api/stores", nil).want(http.StatusOK)
 	id := list.list("data")[0].(object)["id"].(string)
 	c.call("POST", "/api/stores/"+id+"/connect-database", object{"type": "postgresql", "connectionString": "postgres://u:p@127.0.0.1:5432/d"}).
@@ -318,7 +319,8 @@ func TestCalledWrongly(t *testing.T) {
 	}
 }
 
-// TestYAML: settings come from stoa.yaml too, and a misspelt one is a fault.
+// TestYAML checks that settings are read from stoa.yaml too, and that a misspelt one is
+// a fault.
 func TestYAML(t *testing.T) {
 	t.Parallel()
 	resolver, err := config.LoadYAML(strings.NewReader("port: 4000\nallow-networks: [10.0.0.0/8]\n"))
@@ -344,7 +346,8 @@ func TestYAML(t *testing.T) {
 	}
 }
 
-// TestDocumentsListEverySetting keeps docs/configuration.md and .env.example true.
+// TestDocumentsListEverySetting checks that docs/configuration.md and .env.example list
+// every setting.
 func TestDocumentsListEverySetting(t *testing.T) {
 	t.Parallel()
 	var c cli.Commands

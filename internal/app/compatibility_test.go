@@ -8,9 +8,9 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// TestCommandsOnANewerSchema: one rule for every command that opens the master
-// database. What is refused says which version it found and what to do, and a
-// schema that allows this release is worked with.
+// TestCommandsOnANewerSchema checks every command that opens the master database with a
+// newer schema. A refusal states the version found and what to do. A schema that allows
+// this release is used.
 func TestCommandsOnANewerSchema(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {

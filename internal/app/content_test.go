@@ -18,13 +18,13 @@ import (
 type badValue struct {
 	name, table, column string
 	value               string                             // an SQL expression
-	on                  map[credential.EngineName]badWrite // nil: value on every engine as it is
+	on                  map[credential.EngineName]badWrite // nil: every engine stores value unchanged
 }
 
-// badWrite is how an engine is made to keep the value.
+// badWrite states how to make an engine store the value.
 type badWrite struct {
 	value string // an SQL expression; empty: badValue.value
-	typ   string // the column's new type; empty: as it is
+	typ   string // the column's new type; empty: unchanged
 	null  bool   // the column may be NULL
 }
 
@@ -34,7 +34,7 @@ const (
 	my   = credential.MySQL
 )
 
-// text is a value that needs a column of unlimited text on the servers.
+// longText returns a value that needs a column of unlimited text on the servers.
 func longText(name, table, column, value string) badValue {
 	return badValue{name, table, column, value, map[credential.EngineName]badWrite{lite: {}, pg: {typ: "text"}, my: {typ: "LONGTEXT NOT NULL"}}}
 }
@@ -66,7 +66,7 @@ func badValues() []badValue {
 		longText("huge description", "stores", "description", quote(strings.Repeat("x", 3<<20))),
 		{"invalid UTF-8", "stores", "city", `CAST(x'61ff62' AS text)`, map[credential.EngineName]badWrite{
 			lite: {}, pg: {value: `'\x61ff62'`, typ: "bytea USING ''"}, my: {value: `x'61ff62'`, typ: "VARBINARY(100)"}}},
-		{"U+0000", "stores", "city", `char(0)`, engines(my)}, // SQLite's substr ends there
+		{"U+0000", "stores", "city", `char(0)`, engines(my)}, // SQLite's substr ends at it
 		{"NULL text", "stores", "city", `NULL`, map[credential.EngineName]badWrite{pg: {null: true}, my: {typ: "VARCHAR(120) NULL"}}},
 		{"JSON list", "stores", "theme", `'[1]'`, nil},
 		{"JSON text", "stores", "settings", `'"a"'`, nil},
@@ -126,7 +126,7 @@ func newBadStore(t *testing.T, s *server, engine credential.EngineName, email st
 	return b
 }
 
-// copyGood keeps the tables as they are, for restore.
+// copyGood copies the tables, for restore.
 func (b badStore) copyGood() {
 	b.t.Helper()
 	for _, table := range []string{"stores", "products", "product_variants", "product_images", "categories"} {
@@ -134,10 +134,10 @@ func (b badStore) copyGood() {
 	}
 }
 
-// restore makes the table what it was, without its constraints.
+// restore restores the table's content, without its constraints.
 func (b badStore) restore(table, column string) {
 	b.t.Helper()
-	if b.engine == credential.SQLite { // there a copy has other types, and no column's type was changed
+	if b.engine == credential.SQLite { // on SQLite a copy has other column types, and write changes no column's type
 		b.exec("UPDATE " + table + " SET " + column + " = (SELECT g." + column + " FROM good_" + table + " g WHERE g.id = " + table + ".id)")
 		return
 	}
@@ -148,8 +148,8 @@ func (b badStore) restore(table, column string) {
 	b.exec(before, "DROP TABLE "+table+" CASCADE", "CREATE TABLE "+table+" AS SELECT * FROM good_"+table)
 }
 
-// exec runs statements on one connection, and has the next request open the
-// database anew: what was prepared may not fit any more.
+// exec runs statements on one connection, and makes the next request reopen the
+// database, since its prepared statements may not match any more.
 func (b badStore) exec(statements ...string) {
 	b.t.Helper()
 	must(b.t, b.db.Tx(b.t.Context(), func(tx *tenantdb.Tx) error {
@@ -173,11 +173,11 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// mysqlChecksNothing is for a connection that only this test has.
+// mysqlChecksNothing disables checks on a connection that only this test uses.
 const mysqlChecksNothing = "SET SESSION check_constraint_checks = 0, foreign_key_checks = 0, sql_mode = ''"
 
-// write puts the value there, whatever the schema says. All is done on one
-// connection, whose settings it restores.
+// write stores the value despite the schema. It uses one connection, whose settings it
+// restores.
 func (b badStore) write(v badValue, how badWrite) {
 	b.t.Helper()
 	value := v.value
@@ -207,16 +207,16 @@ func (b badStore) write(v badValue, how badWrite) {
 		if how.typ != "" {
 			alter = "ALTER TABLE " + v.table + " MODIFY " + v.column + " " + how.typ
 		}
-	default: // SQLite, whose columns take values of every type
+	default: // SQLite, whose columns accept values of every type
 	}
 	b.exec(before, alter, "UPDATE "+v.table+" SET "+v.column+" = "+value, after)
 }
 
 func (b badStore) front(path string) answer { return b.call("GET", path, nil, "Host", b.host) }
 
-// TestUnusableValues: what a merchant's database holds makes at most that
-// merchant's pages unavailable: 503 for shoppers, no profile for the owner,
-// never a 500, a panic or half an answer.
+// TestUnusableValues checks that the content of a merchant's database makes at most
+// that merchant's pages unavailable: 503 for shoppers and no profile for the owner, but
+// no 500, panic or partial answer.
 func TestUnusableValues(t *testing.T) {
 	t.Parallel()
 	for e, engine := range tenantdbtest.Engines() {
@@ -229,7 +229,7 @@ func TestUnusableValues(t *testing.T) {
 			b.copyGood()
 			for i, v := range badValues() {
 				how, ok := v.on[engine]
-				if v.on != nil && !ok || testing.Short() && len(v.on) != 1 && i%3 != e { // in short a third on each engine
+				if v.on != nil && !ok || testing.Short() && len(v.on) != 1 && i%3 != e { // the short form tests a third of the values on each engine
 					continue
 				}
 				t.Run(v.name, func(t *testing.T) {
@@ -246,7 +246,7 @@ func TestUnusableValues(t *testing.T) {
 	}
 }
 
-// checkAnswers asks for everything that reads the store's database.
+// checkAnswers calls everything that reads the store's database.
 func (b badStore) checkAnswers(v badValue) {
 	b.t.Helper()
 	profileIsBad := v.table == "stores"
@@ -258,7 +258,7 @@ func (b badStore) checkAnswers(v badValue) {
 	}
 	const frontPath, productsPath = "/api/storefront/store", "/api/storefront/products"
 	path := "/api/stores/" + b.id
-	for range 4 { // a breaker would open after three: it must not
+	for range 4 { // a circuit breaker would open after three failures; it must not
 		if profileIsBad {
 			unavailable(b.front(frontPath))
 			b.front(productsPath).want(http.StatusOK)
@@ -283,11 +283,11 @@ func (b badStore) checkAnswers(v badValue) {
 	b.call("GET", path, nil).want(http.StatusOK).is(nil, "profile").is("failed", "database", "status").
 		is("database_content_invalid", "database", "lastError", "code")
 	unavailable(b.call("PATCH", path, object{"name": "Other"}))
-	if v.column == "updated_at" && b.engine != credential.MySQL { // a change replaces it; there its type is another one
+	if v.column == "updated_at" && b.engine != credential.MySQL { // a change replaces it; on MySQL the column has another type
 		b.call("PATCH", path, patch).want(http.StatusOK)
 	} else {
 		unavailable(b.call("PATCH", path, patch))
 	}
-	b.call("GET", path, nil).want(http.StatusOK).is("Store of owner example com", "name") // the master has not changed
+	b.call("GET", path, nil).want(http.StatusOK).is("Store of owner example com", "name") // the master database has not changed
 	b.call("POST", path+"/database/test", nil).want(http.StatusOK).is(true, "ok")
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// TestSpendsSurviveKills: a server under load is killed twenty times. Of what
-// it acknowledged nothing is lost; what was repeated is there once.
+// TestSpendsSurviveKills kills a server under load twenty times. No acknowledged spend
+// is lost, and a repeated one is recorded once.
 func TestSpendsSurviveKills(t *testing.T) {
 	t.Parallel()
 	kills := 20
@@ -47,9 +47,8 @@ func TestSpendsSurviveKills(t *testing.T) {
 	}
 }
 
-// TestSpendsSurviveRestartOfPostgres: the master is stopped under load, at
-// once, and started again. Two servers, which go on all the while, lose and
-// double nothing.
+// TestSpendsSurviveRestartOfPostgres stops the master immediately under load and starts
+// it again. Two servers, which keep running, lose and double nothing.
 func TestSpendsSurviveRestartOfPostgres(t *testing.T) {
 	t.Parallel()
 	restarts := 5
@@ -69,7 +68,7 @@ func TestSpendsSurviveRestartOfPostgres(t *testing.T) {
 		eventually(t, "the servers are at work", func() bool { return len(p.acknowledged()) > acknowledged+5*payerCount })
 		<-time.After(rand.N(100 * time.Millisecond))
 		own.stop()
-		<-time.After(rand.N(300 * time.Millisecond)) // let them feel it
+		<-time.After(rand.N(300 * time.Millisecond)) // the servers run without the master for a while
 		own.start()
 		p.verify(masterdbtest.Open(t, own.url()))
 	}

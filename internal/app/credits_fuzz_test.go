@@ -10,8 +10,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// FuzzCreditsGrant: whatever is typed, the command grants once and says so, or
-// nothing and why.
+// FuzzCreditsGrant checks that for any arguments the command either grants once and
+// reports it, or grants nothing and reports why.
 func FuzzCreditsGrant(f *testing.F) {
 	for _, seed := range [][5]string{
 		{"shop", "12.5", "Sorry", "2100-01-01", "case-1"},
@@ -51,7 +51,8 @@ func FuzzCreditsGrant(f *testing.F) {
 	})
 }
 
-// FuzzExpiry: what is read is a time, and one after now when it says how long.
+// FuzzExpiry checks that a parsed expiry is a valid time, and is after now when it is
+// given as a duration.
 func FuzzExpiry(f *testing.F) {
 	for _, seed := range []string{"", "30d", "+1d", "0d", "65536d", "-1h", "1h", "876000h", "876001h", "2027-01-31", "2027-02-30", "2027-01-31T18:00:00Z", "NaNd"} {
 		f.Add(seed)

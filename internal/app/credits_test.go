@@ -16,7 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// counter is a master database with stores, and an operator at the shell.
+// counter is a master database with stores, on which an operator runs commands.
 type counter struct {
 	t      testing.TB
 	db     *masterdb.DB
@@ -31,7 +31,7 @@ func newCounter(t testing.TB, engine masterdb.Engine) counter {
 	return counter{t, db, credits.New(db), []string{"--data-dir=" + t.TempDir(), "--master-db-url=" + url}}
 }
 
-// eachCounter runs test over every master engine at hand.
+// eachCounter runs test on every available master engine.
 func eachCounter(t *testing.T, test func(counter)) {
 	t.Helper()
 	for _, engine := range masterdbtest.Engines() {
@@ -54,7 +54,7 @@ func (c counter) tx(fn func(context.Context, *masterdb.Tx) error) {
 	}
 }
 
-// store opens a store with an account, and nothing else.
+// store creates a store with a credit account only.
 func (c counter) store(slug, status string) stoa.StoreID {
 	c.t.Helper()
 	id, owner := stoa.NewID[stoa.StoreID](), stoa.NewID[stoa.UserID]()
@@ -81,7 +81,7 @@ func (c counter) balance(id stoa.StoreID) credits.Balance {
 	return b
 }
 
-// grant runs 'stoa credits grant --json' and wants it to work.
+// grant runs 'stoa credits grant --json', which must succeed.
 func (c counter) grant(args ...string) cli.Granted {
 	c.t.Helper()
 	status, out, errOut := c.stoa(append([]string{"credits", "grant", "--json"}, args...)...)
@@ -112,7 +112,7 @@ func TestCreditsGrant(t *testing.T) {
 			c.t.Errorf("recorded %+v", row)
 		}
 
-		// What was printed on the way repeats the grant, after any doubt.
+		// The command printed on stderr repeats the grant when its result is unknown.
 		_, hint, found := strings.Cut(strings.TrimSpace(errOut), "answer: ")
 		repeat := append([]string{"shop", "12.5", "--reason=Sorry for Tuesday", "--bonus"}, strings.Fields(hint)...)
 		if g := c.grant(repeat...); !found || !g.Replayed || g.Balance.Balance.String() != "12.5" {
@@ -130,7 +130,7 @@ func TestCreditsGrant(t *testing.T) {
 		if b := c.balance(id); b.Balance != 125_001 || b.Seq != 2 {
 			c.t.Errorf("%+v", b)
 		}
-		// The same key is another one in another store.
+		// The same key in another store is a different key.
 		other := c.store("other", "pending_database")
 		for range 2 {
 			c.grant("other", "1", "--reason=x", "--key="+g.Key)
@@ -144,7 +144,7 @@ func TestCreditsGrant(t *testing.T) {
 	})
 }
 
-// TestCreditsGrantRepaysDebt: who owes has less than was granted.
+// TestCreditsGrantRepaysDebt checks that a debt reduces the balance after a grant.
 func TestCreditsGrantRepaysDebt(t *testing.T) {
 	t.Parallel()
 	c := newCounter(t, masterdb.SQLite)
@@ -159,7 +159,7 @@ func TestCreditsGrantRepaysDebt(t *testing.T) {
 	}
 }
 
-// TestCreditsGrantAtOnce: one key, many commands, one grant.
+// TestCreditsGrantAtOnce checks that concurrent commands with one key make one grant.
 func TestCreditsGrantAtOnce(t *testing.T) {
 	t.Parallel()
 	eachCounter(t, func(c counter) {
@@ -184,7 +184,7 @@ func TestCreditsGrantAtOnce(t *testing.T) {
 	})
 }
 
-// TestCreditsGrantRefused: bad input is named and changes nothing.
+// TestCreditsGrantRefused checks that invalid input is named and changes nothing.
 func TestCreditsGrantRefused(t *testing.T) {
 	t.Parallel()
 	eachCounter(t, func(c counter) {
@@ -205,7 +205,7 @@ func TestCreditsGrantRefused(t *testing.T) {
 			{[]string{"shop", "1", "--reason=a\x00b"}, 1, "--reason must be text"},
 			{[]string{"shop", "0", reason}, 1, "AMOUNT must be above 0"},
 			{[]string{"shop", "-1", reason}, 2, "-1"},
-			{[]string{reason, "--", "shop", "-1"}, 2, ""}, // the flags of the test itself come after it
+			{[]string{reason, "--", "shop", "-1"}, 2, ""}, // after it come the flags that the test adds
 			{[]string{"shop", "1e3", reason}, 2, "plain decimal number"},
 			{[]string{"shop", "1,5", reason}, 2, "plain decimal number"},
 			{[]string{"shop", "", reason}, 2, "plain decimal number"},
@@ -249,13 +249,13 @@ func TestCreditsGrantRefused(t *testing.T) {
 	})
 }
 
-// TestCreditsGrantInterrupted: when the answer is lost the command says how to
-// find out, and that works.
+// TestCreditsGrantInterrupted checks that after a lost answer the command says how to
+// find out the result, and that its advice works.
 func TestCreditsGrantInterrupted(t *testing.T) {
 	t.Parallel()
 	c := newCounter(t, masterdb.SQLite)
 	id := c.store("shop", "active")
-	// Another writer keeps the command waiting until its time is over.
+	// Another transaction blocks the command until its timeout.
 	locked, release := make(chan struct{}), make(chan struct{})
 	var writer sync.WaitGroup
 	writer.Go(func() {
@@ -278,7 +278,7 @@ func TestCreditsGrantInterrupted(t *testing.T) {
 	writer.Wait()
 	status := <-done
 	_, key, _ := strings.Cut(strings.TrimSpace(errOut.String()), "is not known: run this again with --key ")
-	if status == 0 { // it was faster
+	if status == 0 { // the command ended before the interruption
 		_, key, _ = strings.Cut(strings.TrimSpace(out.String()), "Key: ")
 	}
 	c.grant("shop", "5", "--reason=x", "--key="+key)
@@ -322,8 +322,8 @@ func TestCreditsVerify(t *testing.T) {
 	})
 }
 
-// TestCreditsVerifyGivesUp: where everything is wrong, it says that it did not
-// read it all.
+// TestCreditsVerifyGivesUp checks that verify reports an incomplete check when it finds
+// too many faults.
 func TestCreditsVerifyGivesUp(t *testing.T) {
 	t.Parallel()
 	c := newCounter(t, masterdb.SQLite)
@@ -340,8 +340,8 @@ func TestCreditsVerifyGivesUp(t *testing.T) {
 	}
 }
 
-// TestServeEndsWhatIsOver: an overdue hold and an expired lot end while a
-// server runs, though nobody touches their accounts.
+// TestServeEndsWhatIsOver checks that a running server ends an overdue hold and an
+// expired lot without a call on their accounts.
 func TestServeEndsWhatIsOver(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -365,7 +365,8 @@ func TestServeEndsWhatIsOver(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// The sweep that a server begins with must have been, or the next would not be needed.
+			// The server's first sweep must be over, or it would do the work of the
+			// next one.
 			eventually(t, "the first sweep", func() bool { return k.sweeps() == 1 })
 			past := time.Now().UTC().Add(-time.Hour)
 			k.tx(func(ctx context.Context, tx *masterdb.Tx) error {
@@ -374,7 +375,7 @@ func TestServeEndsWhatIsOver(t *testing.T) {
 						return err
 					}
 				}
-				return before.Queue.Enqueue(ctx, tx, credits.Sweep{}) // as it does every minute
+				return before.Queue.Enqueue(ctx, tx, credits.Sweep{}) // as the server does every minute
 			})
 			eventually(t, "what is over has ended", func() bool {
 				b := k.balance(store)
@@ -395,7 +396,7 @@ func TestServeEndsWhatIsOver(t *testing.T) {
 	}
 }
 
-// sweeps counts those that have ended.
+// sweeps returns the number of completed sweeps.
 func (c counter) sweeps() (n int) {
 	c.t.Helper()
 	if err := c.db.Get(c.t.Context(), &n, `SELECT count(*) FROM river_job WHERE kind = $1 AND CAST(state AS text) = 'completed'`, credits.Sweep{}.Kind()); err != nil {

@@ -11,9 +11,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// TestDatabaseLife: a merchant tests, loses and rotates the credentials of
-// the store's database. Shoppers meet a 503 in between and nothing else, and
-// no restart is needed.
+// TestDatabaseLife checks that a merchant can test, lose and rotate the credentials of
+// the store's database. Shoppers get only 503 in between, and no restart is needed.
 func TestDatabaseLife(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.Engines()[1:] {

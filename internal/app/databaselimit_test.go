@@ -9,12 +9,13 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// databaseAt leads to a PostgreSQL server at the address, without TLS.
+// databaseAt returns the connection settings of a PostgreSQL server at the address,
+// without TLS.
 func databaseAt(address string) object {
 	return object{"type": "postgresql", "connectionString": "postgres://u:p@" + address + "/d?sslmode=disable"}
 }
 
-// serverThat listens and plays serve on each connection.
+// serverThat starts a listener that runs serve on each connection.
 func serverThat(t *testing.T, serve func(net.Conn)) (address string) {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -37,8 +38,8 @@ func serverThat(t *testing.T, serve func(net.Conn)) (address string) {
 	return l.Addr().String()
 }
 
-// A server that speaks no PostgreSQL is its owner's to correct, and no failure
-// of the platform's.
+// TestDatabaseOfAnotherProtocol checks that a server that does not speak PostgreSQL is
+// reported as a fault of the settings, not as a failure of the platform.
 func TestDatabaseOfAnotherProtocol(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t, masterdb.SQLite))
@@ -51,8 +52,8 @@ func TestDatabaseOfAnotherProtocol(t *testing.T) {
 	c.call("POST", path+"/database/rotate-credentials", body).want(http.StatusUnprocessableEntity)
 }
 
-// One user's calls that connect to a database server are counted together, and
-// nobody else's with them.
+// TestDatabaseLimit checks that one user's calls that connect to a database server are
+// counted together, and separately from other users' calls.
 func TestDatabaseLimit(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -78,8 +79,8 @@ func TestDatabaseLimit(t *testing.T) {
 	other.call("POST", "/api/stores/"+otherID+"/database/test", body).want(http.StatusOK)
 }
 
-// Few of a user's requests wait for a database server at the same time: it is
-// that server which decides how long.
+// TestDatabaseTestsAtTheSameTime checks that few of a user's requests may wait for a
+// database server at the same time, since that server decides how long they take.
 func TestDatabaseTestsAtTheSameTime(t *testing.T) {
 	t.Parallel()
 	const most = 4

@@ -14,8 +14,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// replicasOn starts two servers on one PostgreSQL master, with a store that is
-// warm on b.
+// replicasOn starts two servers on one PostgreSQL master, with a store that b has
+// cached.
 func replicasOn(t *testing.T, cfg *config.Config) twoReplicas {
 	t.Helper()
 	r := twoReplicas{t: t, a: startServer(t, cfg)}
@@ -28,7 +28,7 @@ func replicasOn(t *testing.T, cfg *config.Config) twoReplicas {
 	return r
 }
 
-// seen changes the store through a, and returns after how long b knows.
+// seen changes the store through a. It returns how long b takes to answer accordingly.
 func (r twoReplicas) seen(status string, want int) time.Duration {
 	r.t.Helper()
 	start := time.Now()
@@ -42,8 +42,8 @@ func (r twoReplicas) deaf() bool {
 	return value(scrape(r.t, r.b), "stoa_listen_deaf") == 1
 }
 
-// TestFrozenListener: the server's process for a listener's session does not go on,
-// while the master answers. The replica hears of changes within seconds.
+// TestFrozenListener freezes the server process of a listener's session while the
+// master answers. The replica receives changes within seconds.
 func TestFrozenListener(t *testing.T) {
 	t.Parallel()
 	own := newOwnPostgres(t)
@@ -72,8 +72,9 @@ func TestFrozenListener(t *testing.T) {
 	eventually(t, "both listen again", func() bool { return !r.a.Master.Deaf() && !r.deaf() })
 }
 
-// TestChangesWithoutNotifications: no session of a listener lives, while the master answers.
-// Changes come from the change log; doctor and the metrics tell.
+// TestChangesWithoutNotifications ends every session of a listener while the master
+// answers. The replica receives changes from the change log, and doctor and the metrics
+// report it.
 func TestChangesWithoutNotifications(t *testing.T) {
 	t.Parallel()
 	engines := masterdbtest.Engines()
@@ -122,7 +123,8 @@ func TestChangesWithoutNotifications(t *testing.T) {
 	eventually(t, "b hears again", func() bool { return !r.deaf() })
 }
 
-// TestDoctorTriesNotifications: on PostgreSQL, where there are some.
+// TestDoctorTriesNotifications checks doctor's test of notifications, which only
+// PostgreSQL has.
 func TestDoctorTriesNotifications(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {

@@ -32,7 +32,7 @@ func TestDocumentsNameRealCommands(t *testing.T) {
 		}
 		for _, m := range span.FindAllStringSubmatch(string(text), -1) {
 			if m[1] == "stoa presence" || m[1] == "stoa listen" {
-				continue // sessions at the master, not commands
+				continue // sessions at the master database, not commands
 			}
 			found++
 			node := commandOf(parser.Model.Node, strings.Fields(m[1])[1:])
@@ -52,8 +52,8 @@ func TestDocumentsNameRealCommands(t *testing.T) {
 	}
 }
 
-// commandOf returns the command that words begin with, nil when there is none.
-// Of alternatives, as in "list|show", all must exist; the last one is returned.
+// commandOf returns the command that words begin with, or nil. Of alternatives, as in
+// "list|show", all must exist; the last one is returned.
 func commandOf(node *kong.Node, words []string) *kong.Node {
 	for _, word := range words {
 		if len(node.Children) == 0 || strings.HasPrefix(word, "-") {

@@ -22,14 +22,15 @@ import (
 	"github.com/stoahq/stoa/internal/cli"
 )
 
-// documentedCommand makes the test binary be stoa: see TestDocumentedCommandProcess.
+// documentedCommand makes the test binary run as stoa: see
+// TestDocumentedCommandProcess.
 const documentedCommand = "STOA_TEST_DOCUMENTED_COMMAND"
 
 // maxNotRun is how many shell blocks of all documents may go untested.
 const maxNotRun = 8
 
-// TestDocumentedCommandProcess is stoa for TestDocumentedCommands: the arguments
-// behind "--" are the command line. A server ends with its standard input.
+// TestDocumentedCommandProcess runs stoa for TestDocumentedCommands. The arguments
+// after "--" are the command line. A server stops when its standard input is closed.
 func TestDocumentedCommandProcess(t *testing.T) {
 	if os.Getenv(documentedCommand) == "" {
 		t.Skip("TestDocumentedCommands starts it")
@@ -99,7 +100,7 @@ func TestDocumentedCommands(t *testing.T) {
 // shellBlock is a fenced block of shell commands in a document.
 type shellBlock struct {
 	document string
-	line     int // of the fence
+	line     int // of the opening fence
 	reason   string
 	text     string
 }
@@ -147,10 +148,11 @@ func shellBlocks(t *testing.T, name string) (blocks []shellBlock) {
 	return blocks
 }
 
-// serveCommand is a command that starts a server, with a comment behind it.
+// serveCommand matches a command that starts a server, with an optional comment after
+// it.
 var serveCommand = regexp.MustCompile(`(?m)^(?:go run \./cmd/stoa|bin/stoa|stoa) serve\b([^#\n]*)(?:#.*)?$`)
 
-// runBlocks runs shell blocks in one bash, in an empty folder.
+// runBlocks runs shell blocks in one bash process, in an empty directory.
 func runBlocks(t *testing.T, blocks []shellBlock) {
 	t.Helper()
 	dir, bin := t.TempDir(), t.TempDir()
@@ -171,7 +173,7 @@ func runBlocks(t *testing.T, blocks []shellBlock) {
 	cmd.Dir, cmd.WaitDelay = dir, 10*time.Second
 	cmd.Env = []string{documentedCommand + "=1", "PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + os.TempDir(),
 		"NO_PROXY=*", "PORT=" + public, "STOA_PRIVATE_LISTEN=127.0.0.1:" + private}
-	stdin, err := cmd.StdinPipe() // ends the server, however this test ends
+	stdin, err := cmd.StdinPipe() // closing it stops the server, however this test ends
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,8 +186,8 @@ func runBlocks(t *testing.T, blocks []shellBlock) {
 	}
 }
 
-// scriptHead makes every failure end the script and name the command, answers
-// with a status of 400 or more included.
+// scriptHead makes every failure end the script and name the command. A response with a
+// status of 400 or more is a failure.
 const scriptHead = `set -eEuo pipefail
 exec 3<&0
 trap 'echo "FAILED: $at: $BASH_COMMAND" >&2' ERR
@@ -208,8 +210,8 @@ kill -TERM $server
 wait $server
 `
 
-// installCommands puts a stoa into the folder, and a go that runs it. Both are
-// this test binary, which holds the program already.
+// installCommands writes a stoa command and a go command that runs it into the
+// directory. Both run this test binary, which contains the program.
 func installCommands(t *testing.T, bin string) {
 	t.Helper()
 	self, err := os.Executable()
@@ -235,7 +237,8 @@ func freePort(t *testing.T) string {
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
-// repository returns the folder of go.mod, wherever this package is.
+// repository returns the directory of go.mod, independent of the location of this
+// package.
 func repository(t *testing.T) string {
 	t.Helper()
 	dir, err := os.Getwd()
@@ -279,7 +282,7 @@ func documents(t *testing.T) []string {
 	return names
 }
 
-// TestDocumentsAreShort holds the lengths at which a document is still read.
+// TestDocumentsAreShort checks the maximum length of each document.
 func TestDocumentsAreShort(t *testing.T) {
 	t.Parallel()
 	for _, name := range documents(t) {
@@ -304,7 +307,7 @@ func TestDocumentsAreShort(t *testing.T) {
 	}
 }
 
-// TestDocumentsLinkToFiles follows every relative link of the documents.
+// TestDocumentsLinkToFiles checks every relative link of the documents.
 func TestDocumentsLinkToFiles(t *testing.T) {
 	t.Parallel()
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)

@@ -13,8 +13,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// TestHosts: the platform answers at its own hosts, a store's hostname gives
-// the store front and no more, and others nothing.
+// TestHosts checks that the platform answers at its own hosts, that a store's hostname
+// serves only the storefront, and that other hosts get no content.
 func TestHosts(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -49,13 +49,14 @@ func TestHosts(t *testing.T) {
 	owner.call("GET", "/", nil, "Host", host).want(http.StatusOK)
 }
 
-// address is where the server listens, whatever its public URL.
+// address returns the server's listen address, independent of its public URL.
 func (s *server) address(t *testing.T) string {
 	t.Helper()
 	return s.Listener.Addr().String()
 }
 
-// TestProductionAnswersAtNoAddress: an address is no name of the platform's.
+// TestProductionAnswersAtNoAddress checks that in production an IP address is not a
+// host of the platform.
 func TestProductionAnswersAtNoAddress(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, productionConfig(t))
@@ -115,7 +116,7 @@ func TestCORS(t *testing.T) {
 			t.Errorf("%q: %v", foreign, a.header)
 		}
 	}
-	// An answer that says no has to be readable too.
+	// Pages of other origins must be able to read error responses too.
 	for path, status := range map[string]int{"/api/auth/me": http.StatusOK, "/api/nothing": http.StatusNotFound} {
 		if a := c.call("GET", path, nil, "Origin", "http://localhost:5173").want(status); a.header.Get("Access-Control-Allow-Origin") != "http://localhost:5173" {
 			t.Errorf("%s cannot be read", path)
@@ -147,7 +148,7 @@ func TestDoorHostsSetWrongly(t *testing.T) {
 	}
 }
 
-// TestRequestsHaveBounds: address, headers and body.
+// TestRequestsHaveBounds checks the limits of URL, headers and body.
 func TestRequestsHaveBounds(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t, masterdb.SQLite))
@@ -161,8 +162,9 @@ func TestRequestsHaveBounds(t *testing.T) {
 	c.call("POST", "/verify-email", "token="+strings.Repeat("a", 1<<20), "Content-Type", "application/x-www-form-urlencoded").want(http.StatusUnprocessableEntity)
 }
 
-// TestSlowClients: who sends a request byte by byte, its header or its body,
-// whether or not anybody reads that, is cut off; others are served meanwhile.
+// TestSlowClients checks that a client that sends a request's header or body byte by
+// byte is disconnected, whether or not a handler reads the body. Other clients are
+// served meanwhile.
 func TestSlowClients(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t, masterdb.SQLite))
@@ -190,7 +192,7 @@ func TestSlowClients(t *testing.T) {
 			ended := make(chan struct{})
 			go func() {
 				defer close(ended)
-				_, _ = io.Copy(io.Discard, bufio.NewReader(conn)) // until the server closes
+				_, _ = io.Copy(io.Discard, bufio.NewReader(conn)) // until the server closes the connection
 			}()
 			drip := time.NewTicker(200 * time.Millisecond)
 			defer drip.Stop()
@@ -200,7 +202,7 @@ func TestSlowClients(t *testing.T) {
 					quick.call("GET", "/healthz", nil).want(http.StatusOK)
 					return
 				case <-drip.C:
-					fmt.Fprint(conn, "a") // whether it arrives does not matter
+					fmt.Fprint(conn, "a") // the connection may be closed already
 				}
 				if time.Since(start) > patience {
 					t.Fatalf("after %v it still may send", patience)

@@ -7,10 +7,10 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// cell is what one row holds in one column of the master.
+// cell is the value of one column in one row of the master database.
 type cell struct{ Table, Column, Value string }
 
-// dump reads everything that the master holds, the job queue's tables too.
+// dump reads all values of the master database, the job queue's tables included.
 func dump(t *testing.T, db *masterdb.DB) (all []cell) {
 	t.Helper()
 	query := `SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema()`

@@ -14,7 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// event is one of a stream.
+// event is one event of a stream.
 type event struct {
 	id   string
 	data object
@@ -27,7 +27,7 @@ type eventStream struct {
 	in  *bufio.Reader
 }
 
-// events follows the store's run after the event with that id.
+// events opens a stream of the store's run after the event with the id after.
 func (c client) events(store, after string) *eventStream {
 	c.t.Helper()
 	req, err := http.NewRequestWithContext(c.t.Context(), "GET", c.url+"/api/stores/"+store+"/provisioning/events", nil)
@@ -81,8 +81,8 @@ func (s *eventStream) rest() (all []event) {
 	}
 }
 
-// TestEventStream: whoever follows a run sees every change once and in order,
-// live, with a broken connection in between, and on another replica.
+// TestEventStream checks that a stream delivers every change of a run once and in
+// order: live, after a broken connection, and on another replica.
 func TestEventStream(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -105,7 +105,7 @@ func TestEventStream(t *testing.T) {
 				t.Fatalf("status %d, %s", live.res.StatusCode, got)
 			}
 			var seen []event
-			for len(seen) < 3 { // queued, running, connect running: and it waits
+			for len(seen) < 3 { // queued, running, step connect running: the run now waits
 				e, ok := live.next()
 				if !ok {
 					t.Fatalf("the stream ended after %v", seen)
@@ -143,8 +143,8 @@ func TestEventStream(t *testing.T) {
 	}
 }
 
-// silentServer accepts connections and says nothing, until release; then it
-// is gone.
+// silentServer accepts connections and never replies. After release it does not exist
+// any more.
 func silentServer(t *testing.T) (address string, release func()) {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -176,8 +176,8 @@ func silentServer(t *testing.T) (address string, release func()) {
 	return l.Addr().String(), release
 }
 
-// TestEventStreamsAreBounded: there are so many streams of one store and no
-// more, and a stop of the server ends them all.
+// TestEventStreamsAreBounded checks the limit of streams of one store, and that a stop
+// of the server ends all of them.
 func TestEventStreamsAreBounded(t *testing.T) {
 	t.Parallel()
 	s, err := launch(t.Context(), testConfig(t, masterdb.SQLite), slog.New(slog.DiscardHandler))

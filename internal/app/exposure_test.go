@@ -19,15 +19,15 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// connectionBodies are the bodies of connect-database for an owner who pastes
-// a connection string of a Supabase project, by the way that the string goes.
+// connectionBodies returns bodies of connect-database for an owner who pastes a
+// connection string of a Supabase project, by the way in which the string is passed.
 func connectionBodies(t *testing.T, sb *supabasetest.Server, p supabasetest.Project) map[string]object {
 	t.Helper()
 	u, err := url.Parse(os.Getenv(tenantdbtest.PostgresEnv))
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The stand-in's server in place of db.<ref>.supabase.co, which answers nowhere.
+	// The stub's server replaces db.<ref>.supabase.co, which does not resolve in tests.
 	u.User, u.Path, u.RawQuery = url.UserPassword("postgres_"+p.Ref, p.Password), "/supabase_"+p.Ref, "sslmode=disable"
 	session := sb.ConnectionString(p.Ref, "postgres", p.Password, credential.SessionPooler)
 	transaction := sb.ConnectionString(p.Ref, "postgres", p.Password, credential.TransactionPooler)
@@ -40,7 +40,7 @@ func connectionBodies(t *testing.T, sb *supabasetest.Server, p supabasetest.Proj
 	}
 }
 
-// addProject makes a project with a database.
+// addProject creates a project with a database.
 func addProject(t *testing.T, sb *supabasetest.Server) supabasetest.Project {
 	t.Helper()
 	added, err := sb.AddProject(t.Context(), sb.Organization, "Shop")
@@ -56,8 +56,8 @@ func addProject(t *testing.T, sb *supabasetest.Server) supabasetest.Project {
 	return added
 }
 
-// projectDatabase is a connection to a project's database as the server's own
-// user, who may become any role.
+// projectDatabase returns a connection to a project's database as the server's
+// superuser, which may assume any role.
 func projectDatabase(t *testing.T, sb *supabasetest.Server, ref string) *pgx.Conn {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), sb.DatabaseURL(ref))
@@ -68,7 +68,7 @@ func projectDatabase(t *testing.T, sb *supabasetest.Server, ref string) *pgx.Con
 	return conn
 }
 
-// storeSchema is the schema that holds the store's tables.
+// storeSchema returns the schema that contains the store's tables.
 func storeSchema(t *testing.T, admin *pgx.Conn, store string) string {
 	t.Helper()
 	rows, _ := admin.Query(t.Context(), `SELECT schemaname FROM pg_tables WHERE tablename = 'stoa_tenant'`)
@@ -89,8 +89,8 @@ func storeSchema(t *testing.T, admin *pgx.Conn, store string) string {
 	return ""
 }
 
-// restRequests are what PostgREST would run for a visitor who calls the
-// project's HTTP API: read the owner's address, rename the store, delete pages.
+// restRequests are the statements that PostgREST would run for an anonymous caller of
+// the project's HTTP API: read the owner's address, rename the store, delete pages.
 var restRequests = []string{
 	`SELECT email FROM %s.users`,
 	`UPDATE %s.stores SET name = 'Mine'`,
@@ -101,8 +101,8 @@ var restRequests = []string{
 	`SELECT nextval('%s.stoa_schema_migrations_id_seq')`,
 }
 
-// wantClosed checks that none of the API's roles may do anything with the
-// store: each request fails with insufficient_privilege.
+// wantClosed checks that none of the API's roles has a privilege on the store's tables:
+// each request fails with insufficient_privilege.
 func wantClosed(t *testing.T, admin *pgx.Conn, schema string) {
 	t.Helper()
 	for _, role := range []string{"anon", "authenticated", "service_role"} {
@@ -115,14 +115,14 @@ func wantClosed(t *testing.T, admin *pgx.Conn, schema string) {
 	}
 }
 
-// asAPIRole runs a statement as that role, and undoes what it did.
+// asAPIRole runs a statement as the role and rolls it back.
 func asAPIRole(t *testing.T, admin *pgx.Conn, role, statement string) error {
 	t.Helper()
 	tx, err := admin.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing is to be kept
+	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // the transaction is never committed
 	if _, err := tx.Exec(t.Context(), "SET LOCAL ROLE "+role); err != nil {
 		t.Fatal(err)
 	}
@@ -135,9 +135,9 @@ func isInsufficientPrivilege(err error) bool {
 	return errors.As(err, &pgErr) && pgErr.Code == "42501"
 }
 
-// TestConnectionStringIsPrivate: however an owner pastes the connection string
-// of a Supabase project, the README's own example among them, the store gets a
-// schema of its own that the project's HTTP API cannot see into, and works.
+// TestConnectionStringIsPrivate checks that, however an owner pastes the connection
+// string of a Supabase project, the README's example included, the store works and gets
+// a schema that the project's HTTP API cannot read.
 func TestConnectionStringIsPrivate(t *testing.T) {
 	t.Parallel()
 	onEachSupabase(t, func(t *testing.T, s *server, sb *supabasetest.Server) {
@@ -173,8 +173,8 @@ func TestConnectionStringIsPrivate(t *testing.T) {
 	})
 }
 
-// TestDoctorClosesExposedStores: the operator is told which stores the HTTP API
-// of a Supabase project can reach, and --mend ends that.
+// TestDoctorClosesExposedStores checks that doctor names the stores that the HTTP API
+// of a Supabase project can read, and that --mend revokes that access.
 func TestDoctorClosesExposedStores(t *testing.T) {
 	t.Parallel()
 	sb := supabasetest.New(t, supabasetest.Options{})

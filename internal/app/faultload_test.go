@@ -14,21 +14,21 @@ import (
 const (
 	frontReaders = 6
 	spenders     = 4
-	frontPause   = 20 * time.Millisecond // between two requests of one reader
+	frontPause   = 20 * time.Millisecond // pause between two requests of one reader
 	spendPause   = 10 * time.Millisecond
-	frontTimeout = 5 * time.Second // a shopper does not wait for longer
+	frontTimeout = 5 * time.Second // a shopper does not wait longer than this
 	spendRetry   = 100 * time.Millisecond
-	spendLostIn  = 2 * time.Minute // a spend without an answer for so long is lost
+	spendLostIn  = 2 * time.Minute // a spend without an answer for this long counts as lost
 )
 
-// faultLoad is what a platform's customers do all the while: shoppers look at
-// fronts, and stores' software spends credits. It repeats a spend with the same
+// faultLoad is the continuous load of a platform's customers: shoppers request
+// storefronts, and stores' programs spend credits. A spend is repeated with the same
 // key until it is answered.
 type faultLoad struct {
 	f       *faultSuite
 	fronts  []string // hostnames
 	keyed   account  // spent with idempotency keys
-	unkeyed account  // spent without
+	unkeyed account  // spent without idempotency keys
 	http    *http.Client
 	running sync.WaitGroup
 	ending  chan struct{}
@@ -36,21 +36,21 @@ type faultLoad struct {
 	mu     sync.Mutex
 	counts counts
 	last   time.Time         // when a spend was acknowledged
-	gap    time.Duration     // the longest between two of them
-	paid   map[string]string // transactions by key
-	errors map[string]int    // of fronts and of spends, by what happened
+	gap    time.Duration     // the longest interval between two acknowledged spends
+	paid   map[string]string // transaction ids by key
+	errors map[string]int    // failed storefront requests and spends, counted by error
 }
 
 // account is a store with credits and an API key that may spend them.
 type account struct{ store, key string }
 
-// counts are what has happened so far.
+// counts are the numbers of requests and results so far.
 type counts struct {
-	fronts, frontsFailed int // but for the store at the server that the suite may freeze
+	fronts, frontsFailed int // of all stores except the one at the server that the suite may freeze
 	own, ownFailed       int // of that store
 	spends, lost         int
 	attempts, internal   int // of spends; internal is status 500
-	once, onceFailed     int // spends without a key, which nobody repeats
+	once, onceFailed     int // spends without a key, which are never repeated
 }
 
 func newFaultLoad(f *faultSuite) *faultLoad {
@@ -79,7 +79,7 @@ func (l *faultLoad) stop() {
 	l.running.Wait()
 }
 
-// pause reports whether to go on.
+// pause waits for d. It reports whether the load continues.
 func (l *faultLoad) pause(d time.Duration) bool {
 	select {
 	case <-l.ending:
@@ -89,7 +89,7 @@ func (l *faultLoad) pause(d time.Duration) bool {
 	}
 }
 
-// warm has each replica serve each front.
+// warm has each replica serve each storefront, so that it is cached.
 func (l *faultLoad) warm() {
 	l.f.t.Helper()
 	for _, r := range l.f.replicas {
@@ -99,7 +99,7 @@ func (l *faultLoad) warm() {
 	}
 }
 
-// front asks for a store's front and returns the status or what went wrong.
+// front requests a store's storefront. It returns the status or the error.
 func (l *faultLoad) front(at, host string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), frontTimeout)
 	defer cancel()
@@ -143,7 +143,8 @@ func (l *faultLoad) read(i int) {
 	}
 }
 
-// spend pays until there is an answer, one key after the other.
+// spend spends with one key after the other, and repeats each spend until it is
+// answered.
 func (l *faultLoad) spend(i int) {
 	for n := 0; l.pause(spendPause); n++ {
 		key := fmt.Sprintf("%d/%d", i, n)
@@ -163,7 +164,8 @@ func (l *faultLoad) spend(i int) {
 	}
 }
 
-// lostIn is less at the end of a suite that has failed in between.
+// lostIn returns after how long a spend counts as lost. The time is shorter at the end
+// of a suite that has already failed.
 func (l *faultLoad) lostIn() time.Duration {
 	select {
 	case <-l.ending:
@@ -193,7 +195,7 @@ func (l *faultLoad) record(key, transaction, result string) {
 	l.last = now
 }
 
-// spendOnce pays without keys until done is closed: what fails then is lost, since
+// spendOnce spends without keys until done is closed. A failed spend is lost, since
 // neither HAProxy nor the client may repeat it.
 func (l *faultLoad) spendOnce(done <-chan struct{}) {
 	for {
@@ -213,8 +215,7 @@ func (l *faultLoad) spendOnce(done <-chan struct{}) {
 	}
 }
 
-// pay makes the call once and returns the id of the transaction, or what went
-// wrong.
+// pay makes the call once. It returns the id of the transaction, or the error.
 func (l *faultLoad) pay(from account, key string) (transaction, result string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 35*time.Second)
 	defer cancel()
@@ -227,7 +228,7 @@ func (l *faultLoad) pay(from account, key string) (transaction, result string) {
 	if key != "" {
 		req.Header.Set("Idempotency-Key", key)
 	}
-	req.GetBody = nil // with it the transport would repeat the call by itself
+	req.GetBody = nil // the transport would repeat the call if GetBody were set
 	res, err := l.http.Do(req)
 	if err != nil {
 		return "", strings.TrimPrefix(err.Error(), "Post ")
@@ -243,7 +244,7 @@ func (l *faultLoad) pay(from account, key string) (transaction, result string) {
 	return answer.Transaction.ID, "200"
 }
 
-// begin starts a scenario's figures.
+// begin resets the figures for a scenario and returns the current counts.
 func (l *faultLoad) begin() counts {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -251,7 +252,7 @@ func (l *faultLoad) begin() counts {
 	return l.counts
 }
 
-// since returns what has happened since begin.
+// since returns the counts, the longest gap and the errors since begin.
 func (l *faultLoad) since(before counts) (now counts, gap time.Duration, errors map[string]int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -263,14 +264,14 @@ func (l *faultLoad) since(before counts) (now counts, gap time.Duration, errors 
 	}, l.gap, l.errors
 }
 
-// acknowledged returns when the last spend was.
+// acknowledged returns when the last spend was acknowledged.
 func (l *faultLoad) acknowledged() time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.last
 }
 
-// paidSoFar are the acknowledged spends.
+// paidSoFar returns the acknowledged spends: transaction ids by key.
 func (l *faultLoad) paidSoFar() map[string]string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -15,16 +15,16 @@ import (
 	"time"
 )
 
-// recoverWithin is how long spends may take to go on after the end of a fault,
-// which for a fail-over is the promotion.
+// recoverWithin is the maximum time from the end of a fault until spends succeed again.
+// A failover ends with the promotion of the standby.
 const recoverWithin = 10 * time.Second
 
 // scenario is one fault. It returns when the fault is over.
 type scenario struct {
 	name   string
-	long   bool // not in the short form
+	long   bool // omitted in the short form
 	fault  func(f *faultSuite, long bool)
-	frozen bool // the server of one store: its own front may fail
+	frozen bool // the database server of one store is frozen: that store's storefront may fail
 }
 
 var scenarios = []scenario{
@@ -40,9 +40,9 @@ var scenarios = []scenario{
 	{name: "fail-over, frozen", fault: func(f *faultSuite, _ bool) { f.failOver((*ownPostgres).freeze) }},
 }
 
-// TestFaults: whatever happens to the master, to a process or to one store's
-// server, no request of a warm front fails, no spend with a key is lost or
-// doubled, and the ledger is sound. The long form is `make faults`.
+// TestFaults checks that faults of the master, of a process or of one store's database
+// server fail no request of a cached storefront, lose or double no spend with a key,
+// and leave the ledger consistent. `make faults` runs the long form.
 func TestFaults(t *testing.T) {
 	long := !testing.Short()
 	drain := 3 * time.Second
@@ -50,7 +50,7 @@ func TestFaults(t *testing.T) {
 		drain = 5 * time.Second
 	}
 	f := newFaultSuite(t, drain)
-	only := os.Getenv("STOA_TEST_FAULTS") // a part of the name of those to try
+	only := os.Getenv("STOA_TEST_FAULTS") // part of the names of the scenarios to run
 	var rows []string
 	for _, s := range scenarios {
 		if s.long && !long && only == "" || !strings.Contains(s.name, only) {
@@ -72,7 +72,7 @@ func (f *faultSuite) try(s scenario, long bool) string {
 	over := time.Now()
 	eventually(t, "spends go on", func() bool { return f.load.acknowledged().After(over) })
 	recovery := f.load.acknowledged().Sub(over)
-	<-time.After(2 * time.Second) // what comes late belongs to this scenario
+	<-time.After(2 * time.Second) // late requests and errors belong to this scenario
 	c, gap, errors := f.load.since(before)
 	if c.frontsFailed > 0 || c.ownFailed > 0 && !s.frozen {
 		t.Errorf("%s: %d of %d requests of warm fronts failed", s.name, c.frontsFailed+c.ownFailed, c.fronts+c.own)
@@ -102,13 +102,14 @@ func (f *faultSuite) try(s scenario, long bool) string {
 	return row
 }
 
-// verify wants a sound ledger in which each acknowledged spend is found.
+// verify checks that the ledger is consistent and contains each acknowledged spend. It
+// returns the recorded spends.
 func (f *faultSuite) verify() map[string]string {
 	f.t.Helper()
 	paid := f.load.paidSoFar()
 	f.stoa("credits", "verify")
 	conn := f.connect(f.primary)
-	defer conn.Close(context.Background()) //nolint:errcheck // the query has told
+	defer conn.Close(context.Background()) //nolint:errcheck // the query has reported any error
 	rows, err := conn.Query(context.Background(), `SELECT idempotency_key, CAST(id AS text) FROM credit_transactions WHERE store_id = $1 AND type = 'spend'`, f.load.keyed.store)
 	if err != nil {
 		f.t.Fatal(err)
@@ -136,7 +137,8 @@ func (f *faultSuite) verify() map[string]string {
 	return recorded
 }
 
-// settle ends the load and wants no spend in the ledger that was not acknowledged.
+// settle ends the load and checks that the ledger contains no spend that was not
+// acknowledged.
 func (f *faultSuite) settle() {
 	f.t.Helper()
 	f.load.stop()
@@ -149,7 +151,8 @@ func (f *faultSuite) settle() {
 	}
 }
 
-// rollingRestart loses nothing that nobody may repeat, either.
+// rollingRestart restarts the replicas one by one. It loses no request, not even those
+// that nobody may repeat.
 func rollingRestart(f *faultSuite, long bool) {
 	done := make(chan struct{})
 	var once sync.WaitGroup
@@ -181,14 +184,14 @@ func killReplicas(f *faultSuite, long bool) {
 	}
 }
 
-// restartMaster stops the master in the way of that signal, and starts it again.
+// restartMaster stops the master with the signal and starts it again.
 func (f *faultSuite) restartMaster(how syscall.Signal) {
 	f.primary.end(how)
 	f.primary.start()
 }
 
-// end stops the server in the way of a signal: SIGINT rolls back what is under
-// way (fast), SIGQUIT does not even do that (immediate).
+// end stops the server with a signal. SIGINT is PostgreSQL's fast shutdown, which rolls
+// back open transactions. SIGQUIT is the immediate shutdown, which does not.
 func (p *ownPostgres) end(how syscall.Signal) {
 	_ = p.server.Process.Signal(how)
 	_ = p.server.Wait()
@@ -215,16 +218,16 @@ func freezeTenant(f *faultSuite, long bool) {
 	f.tenants.thaw()
 }
 
-// failOver has the primary go in some way, and promotes the standby five seconds
-// later, as whoever watches the two would.
+// failOver makes the primary unavailable with away, and promotes the standby five
+// seconds later, as a failover manager would.
 func (f *faultSuite) failOver(away func(*ownPostgres)) {
 	away(f.primary)
 	<-time.After(5 * time.Second)
 	f.promote()
 }
 
-// fillDisk leaves the master no room for 20 seconds. A server that has ended for
-// want of it is started again by the operator who has made room.
+// fillDisk fills the master's disk for 20 seconds. If the server has exited for lack of
+// space, it is started again once there is space, as an operator would do.
 func fillDisk(f *faultSuite, _ bool) {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(f.primary.dir, &fs); err != nil || fs.Blocks*uint64(fs.Bsize) > 1<<30 {
@@ -252,7 +255,7 @@ func fillDisk(f *faultSuite, _ bool) {
 	}
 }
 
-// ended reports whether the server has ended by itself.
+// ended reports whether the server has exited on its own.
 func (p *ownPostgres) ended() bool {
 	var status syscall.WaitStatus
 	pid, _ := syscall.Wait4(p.server.Process.Pid, &status, syscall.WNOHANG, nil)

@@ -22,18 +22,18 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// faultSuite is a platform as it runs in production: three processes behind
-// HAProxy, on a PostgreSQL master with a synchronous standby, and stores on three
-// engines, one of them at a server that the suite may freeze.
+// faultSuite is a platform as it runs in production: three processes behind HAProxy, a
+// PostgreSQL master with a synchronous standby, and stores on three engines. One of the
+// stores is at a database server that the suite may freeze.
 type faultSuite struct {
 	t        *testing.T
-	dir      string   // shared by the replicas: embedded stores
+	dir      string   // shared by the replicas; holds the embedded stores
 	settings []string // the environment of the replicas
 	primary  *ownPostgres
 	standby  *ownPostgres
-	tenants  *ownPostgres // with one store
+	tenants  *ownPostgres // the database server of one store
 	replicas []*replica
-	proxy    string // HAProxy's address, with the name of the platform
+	proxy    string // HAProxy's URL, with the hostname of the platform
 	load     *faultLoad
 }
 
@@ -77,15 +77,16 @@ func newFaultSuite(t *testing.T, drainDelay time.Duration) *faultSuite {
 	for range 3 {
 		r := &replica{f: f, address: closedPort(t)}
 		f.replicas = append(f.replicas, r)
-		r.start() // one after the other: the first makes the schema
+		r.start() // one after the other: the first creates the schema
 	}
 	f.startProxy(program)
 	f.load = newFaultLoad(f)
 	return f
 }
 
-// newPrimary has its data on a small file system of its own, where the test may
-// mount one, so that it can be filled.
+// newPrimary starts a primary whose data is on a small file system of its own, so that
+// a test can fill it. Without the right to mount one, the data is in an ordinary
+// directory.
 func newPrimary(t *testing.T) *ownPostgres {
 	t.Helper()
 	p := &ownPostgres{t: t, bin: postgresBin(t), password: "fault-suite", settings: []string{"max_wal_size=64MB", "min_wal_size=32MB", "wal_retrieve_retry_interval=200ms"}}
@@ -99,8 +100,8 @@ func newPrimary(t *testing.T) *ownPostgres {
 	return p
 }
 
-// attachStandby copies the primary to a new server at address, and has each
-// commit wait for it.
+// attachStandby copies the primary to a new server at address, and makes each commit
+// wait for that server.
 func (f *faultSuite) attachStandby(address string) *ownPostgres {
 	f.t.Helper()
 	s := &ownPostgres{t: f.t, bin: f.primary.bin, password: f.primary.password, settings: f.primary.settings}
@@ -125,16 +126,16 @@ func (f *faultSuite) attachStandby(address string) *ownPostgres {
 	return s
 }
 
-// promote makes the standby the primary. The other server, stopped or frozen, is
-// ended later: see renewStandby.
+// promote makes the standby the primary. renewStandby later ends the other server,
+// which is stopped or frozen.
 func (f *faultSuite) promote() {
 	f.t.Helper()
 	f.exec(f.standby, `SELECT pg_promote()`)
 	f.primary, f.standby = f.standby, f.primary
 }
 
-// renewStandby replaces the server that was the primary before a fail-over by a
-// copy of the present one, at the same address.
+// renewStandby replaces the former primary after a failover by a copy of the current
+// one, at the same address.
 func (f *faultSuite) renewStandby() {
 	f.t.Helper()
 	if f.standby.server != nil {
@@ -157,7 +158,7 @@ func (f *faultSuite) connect(p *ownPostgres) *pgx.Conn {
 func (f *faultSuite) exec(p *ownPostgres, query string) {
 	f.t.Helper()
 	conn := f.connect(p)
-	defer conn.Close(context.Background()) //nolint:errcheck // the query has told
+	defer conn.Close(context.Background()) //nolint:errcheck // the query has reported any error
 	if _, err := conn.Exec(context.Background(), query); err != nil {
 		f.t.Fatal(err)
 	}
@@ -166,14 +167,15 @@ func (f *faultSuite) exec(p *ownPostgres, query string) {
 func (f *faultSuite) ask(p *ownPostgres, query string) (n int) {
 	f.t.Helper()
 	conn := f.connect(p)
-	defer conn.Close(context.Background()) //nolint:errcheck // the query has told
+	defer conn.Close(context.Background()) //nolint:errcheck // the query has reported any error
 	if err := conn.QueryRow(context.Background(), query).Scan(&n); err != nil {
 		f.t.Fatal(err)
 	}
 	return n
 }
 
-// masterURL names both servers: whichever takes changes is the master.
+// masterURL returns a URL that names both servers. The one that accepts writes is the
+// master.
 func (f *faultSuite) masterURL() string {
 	u := url.URL{
 		Scheme: "postgres", User: url.UserPassword("stoa", f.primary.password), Path: "/postgres",
@@ -183,8 +185,8 @@ func (f *faultSuite) masterURL() string {
 	return u.String()
 }
 
-// startProxy runs HAProxy with the configuration that the documentation shows,
-// but for its addresses.
+// startProxy runs HAProxy with the configuration that the documentation shows, except
+// for its addresses.
 func (f *faultSuite) startProxy(program string) {
 	f.t.Helper()
 	text, err := os.ReadFile("../../docs/haproxy.cfg")
@@ -218,7 +220,7 @@ func (f *faultSuite) startProxy(program string) {
 	eventually(f.t, "HAProxy sends requests to a replica", func() bool { return status(f.proxy+"/readyz") == http.StatusOK })
 }
 
-// replica is one of the processes.
+// replica is one of the server processes.
 type replica struct {
 	f       *faultSuite
 	address string
@@ -226,7 +228,7 @@ type replica struct {
 	log     *os.File
 }
 
-// start returns when the process is ready.
+// start starts the process. It returns when the process is ready.
 func (r *replica) start() {
 	t := r.f.t
 	t.Helper()
@@ -255,7 +257,7 @@ func (r *replica) start() {
 	eventually(t, "the replica is ready", func() bool { return status("http://localhost:"+port+"/readyz") == http.StatusOK })
 }
 
-// end is the end of the suite.
+// end stops the process at the end of the suite.
 func (r *replica) end(failed bool) {
 	r.process.kill()
 	if text, err := os.ReadFile(r.log.Name()); err == nil && failed {
@@ -269,7 +271,7 @@ func (r *replica) end(failed bool) {
 	}
 }
 
-// restart stops the process as an operator does, and starts another.
+// restart stops the process as an operator does, and starts another one.
 func (r *replica) restart() {
 	r.f.t.Helper()
 	begun := time.Now()
@@ -286,7 +288,8 @@ func (r *replica) restart() {
 	r.start()
 }
 
-// status asks once, without keeping the connection; 0 is no answer.
+// status sends one request without keeping the connection. It returns the status, or 0
+// without an answer.
 func status(url string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -308,7 +311,7 @@ func tail(text string, lines int) string {
 	return strings.Join(all[max(0, len(all)-lines):], "")
 }
 
-// stores makes the stores of the suite. The last is at the server that the suite
+// stores creates the stores of the suite. The last one is at the server that the suite
 // may freeze.
 func (f *faultSuite) stores() (fronts []string, accounts [2]account) {
 	f.t.Helper()

@@ -19,8 +19,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// openFiles has a command's own process start with so many open files at most,
-// and heldFiles with so many of them taken by something that nobody reckoned with.
+// openFiles and heldFiles are environment variables of a command's own process: the
+// limit of its open files, and how many of them it keeps open from its start without the
+// server's knowledge.
 const (
 	openFiles = "STOA_TEST_OPEN_FILES"
 	heldFiles = "STOA_TEST_HELD_FILES"
@@ -43,10 +44,10 @@ func limitOpenFiles(t *testing.T) {
 	}
 }
 
-// TestFewOpenFiles: with 128 open files a server goes on serving many more
-// embedded stores than it can keep open, and accepts connections while clients
-// hold more of them than there is room for. It does so too when fewer files are
-// left than it reckons with, and opening one fails.
+// TestFewOpenFiles checks that a server with 128 open files serves many more embedded
+// stores than it can keep open, and accepts connections while clients hold more of them
+// than the limit allows. It does so too when fewer files are left than it assumes, so
+// that opening one fails.
 func TestFewOpenFiles(t *testing.T) {
 	t.Parallel()
 	count := 300
@@ -95,8 +96,8 @@ func serveAll(t *testing.T, cfg *config.Config, hosts []string, settings ...stri
 	}
 }
 
-// holdIdle opens connections that say nothing, as clients do that keep some for
-// later, and some in the middle of a request.
+// holdIdle opens connections that send nothing, as clients with keep-alive connections
+// do, and some with an incomplete request.
 func holdIdle(t *testing.T, url string, n int) {
 	t.Helper()
 	for range n {
@@ -127,7 +128,7 @@ func visit(ctx context.Context, client *http.Client, url, host string) error {
 	return err
 }
 
-// inParallel calls do with each item, n at a time.
+// inParallel calls do with each item, up to n calls at a time.
 func inParallel(n int, items []string, do func(string)) {
 	var wg sync.WaitGroup
 	next := make(chan string)
@@ -145,8 +146,8 @@ func inParallel(n int, items []string, do func(string)) {
 	wg.Wait()
 }
 
-// TestShareFiles: nothing is lowered where the limit allows all, and every part
-// has its share of any limit.
+// TestShareFiles checks that nothing is reduced when the limit allows everything, and
+// that every part gets a share of any limit.
 func TestShareFiles(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

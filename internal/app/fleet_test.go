@@ -30,7 +30,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// fleetBench is a platform with stores, and an operator at the shell.
+// fleetBench is a platform with stores, on which an operator runs commands.
 type fleetBench struct {
 	*app.App
 	t     *testing.T
@@ -71,7 +71,7 @@ func (f fleetBench) tx(fn func(context.Context, *masterdb.Tx) error) {
 	f.must(f.Master.Tx(f.t.Context(), func(tx *masterdb.Tx) error { return fn(f.t.Context(), tx) }))
 }
 
-// stoa runs a command on the platform, as the shell would.
+// stoa runs a command on the platform, as a shell would.
 func (f fleetBench) stoa(args ...string) (status int, stdout, stderr string) {
 	f.t.Helper()
 	return command(f.t, append(args, f.flags...)...)
@@ -83,8 +83,7 @@ type member struct {
 	c credential.Credentials
 }
 
-// store makes an active store. The credentials that are kept lead by way of
-// via, if any.
+// store creates an active store. Its stored credentials lead through via, if not nil.
 func (f fleetBench) store(engine credential.EngineName, via *gateway) member {
 	f.t.Helper()
 	ctx := f.t.Context()
@@ -123,14 +122,14 @@ func (f fleetBench) store(engine credential.EngineName, via *gateway) member {
 	return member{s, c}
 }
 
-// embeddedSchema is a migrated, empty embedded database, made once: most of a
-// fleet of them is then a copy.
+// embeddedSchema is a migrated, empty embedded database. It is created once and copied
+// for most stores of a fleet.
 var embeddedSchema = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "stoa-fleet-")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
 	id := stoa.NewID[stoa.StoreID]()
 	m := tenantdb.NewManager(nil, nil, tenantdb.Options{DataDir: dir})
 	db, err := m.OpenUnleased(credential.ManagedSQLite(id))
@@ -163,7 +162,7 @@ func (f fleetBench) in(c credential.Credentials, do func(*tenantdb.DB) error) {
 	f.t.Helper()
 	db, err := f.Tenants.OpenUnleased(c)
 	f.must(err)
-	defer db.Close() //nolint:errcheck // nothing is pending
+	defer db.Close() //nolint:errcheck // no statement is running
 	f.must(do(db))
 }
 
@@ -176,7 +175,7 @@ func (f fleetBench) exec(m member, query string, args ...any) {
 	})
 }
 
-// gateway stands before a server: a black hole until it is open.
+// gateway is a proxy in front of a server. It forwards nothing until it is open.
 type gateway struct {
 	port   int
 	target string
@@ -220,7 +219,8 @@ func (g *gateway) pass(client net.Conn) {
 	_, _ = io.Copy(client, server)
 }
 
-// trouble breaks a store, and says what a migration finds and how to mend it.
+// trouble breaks a store, and states what a migration reports and how to repair the
+// store.
 type trouble struct {
 	name string
 	member
@@ -228,7 +228,7 @@ type trouble struct {
 	mend func()
 }
 
-// troubles are five stores, each broken in its own way.
+// troubles returns five stores, each broken in a different way.
 func (f fleetBench) troubles() []trouble {
 	f.t.Helper()
 	password := f.store(credential.PostgreSQL, nil)
@@ -241,19 +241,19 @@ func (f fleetBench) troubles() []trouble {
 	other := stoa.NewID[stoa.StoreID]()
 	f.exec(foreign, `UPDATE stores SET id = ?`, other)
 
-	// A table that takes no more rows, where the migration wants to add one.
+	// A table without room for another row, in which the migration inserts one.
 	full := f.store(credential.MySQL, nil)
 	f.exec(full, `CREATE TABLE notes (id integer PRIMARY KEY, body char(200)) ENGINE=MEMORY MAX_ROWS=1`)
 	f.in(full.c, func(db *tenantdb.DB) error {
 		for n := 100; n < 100_000; n++ {
 			if _, err := db.Exec(f.t.Context(), `INSERT INTO notes VALUES (?, 'x')`, n); err != nil {
-				return nil //nolint:nilerr // full at last
+				return nil //nolint:nilerr // the table is full
 			}
 		}
 		return fmt.Errorf("the table takes every row")
 	})
 
-	// No trouble: the setting does not hold for Stoa's sessions.
+	// This is not a fault: the setting does not apply to Stoa's sessions.
 	readOnly := f.store(credential.PostgreSQL, nil)
 	tenantdbtest.Admin(f.t, credential.PostgreSQL, fmt.Sprintf(`ALTER DATABASE %s SET default_transaction_read_only = on`, readOnly.c.Database))
 
@@ -273,7 +273,8 @@ func (f fleetBench) troubles() []trouble {
 	}
 }
 
-// events are what 'stoa tenants migrate --json' printed of each store.
+// events returns the event of each store in the output of 'stoa tenants migrate
+// --json'.
 func (f fleetBench) events(out string) map[string]cli.StoreEvent {
 	f.t.Helper()
 	events := map[string]cli.StoreEvent{}
@@ -298,7 +299,8 @@ func (f fleetBench) status() (s fleet.Status) {
 	return s
 }
 
-// notes are an operator's migrations. The second adds a row.
+// notes returns the flag for an operator's custom migrations. The second one adds a
+// row.
 func (f fleetBench) notes() (flag string) {
 	f.t.Helper()
 	dir := f.t.TempDir()
@@ -314,8 +316,8 @@ func (f fleetBench) notes() (flag string) {
 	return "--tenant-migrations=" + dir
 }
 
-// TestFleetOfSixty: 55 stores are migrated whatever the other 5 suffer from;
-// once mended, a second run completes exactly those.
+// TestFleetOfSixty checks that 55 stores are migrated although 5 others fail, and that
+// after their repair a second run completes exactly those 5.
 func TestFleetOfSixty(t *testing.T) {
 	t.Parallel()
 	if len(tenantdbtest.Engines()) < 3 {
@@ -374,7 +376,8 @@ func TestFleetOfSixty(t *testing.T) {
 	}
 }
 
-// TestTenantsCommands: what people read, what they get wrong, and drift.
+// TestTenantsCommands checks the commands' output, their errors for wrong arguments,
+// and drift.
 func TestTenantsCommands(t *testing.T) {
 	t.Parallel()
 	f := newFleetBench(t)
@@ -383,7 +386,7 @@ func TestTenantsCommands(t *testing.T) {
 	for _, tt := range []struct {
 		args   string
 		status int
-		want   []string // of both outputs
+		want   []string // in stdout and stderr together
 	}{
 		{"status", 0, []string{"2 current, 0 lagging"}},
 		{"status " + own, 0, []string{"0 current, 2 lagging", "own 2", "stoa tenants migrate"}},
@@ -418,7 +421,7 @@ func TestTenantsCommands(t *testing.T) {
 	}
 }
 
-// TestProgressBar: how far, how fast, how long still.
+// TestProgressBar checks the displayed progress, rate and remaining time.
 func TestProgressBar(t *testing.T) {
 	t.Parallel()
 	p := &cli.Bar{Things: "stores", Ills: "failed", Total: 60, Done: 20, Failed: 1}
@@ -431,8 +434,8 @@ func TestProgressBar(t *testing.T) {
 	}
 }
 
-// TestServeMigratesStores: a release with new migrations brings the stores
-// up to date by itself, or leaves that to the operator.
+// TestServeMigratesStores checks that a release with new migrations updates the stores
+// automatically, unless that is left to the operator.
 func TestServeMigratesStores(t *testing.T) {
 	t.Parallel()
 	f := newFleetBench(t)

@@ -34,7 +34,7 @@ type fuzzed struct {
 func newFuzzed(f *testing.F) fuzzed {
 	f.Helper()
 	cfg := testConfig(f, masterdb.SQLite)
-	cfg.JWTSecret = secretOf(strings.Repeat("A", 43)) // all fuzzing processes sign alike
+	cfg.JWTSecret = secretOf(strings.Repeat("A", 43)) // every fuzzing process must sign with the same key
 	unlimited(cfg)
 	s := startServer(f, cfg)
 	name := "Shop"
@@ -56,8 +56,8 @@ func newFuzzed(f *testing.F) fuzzed {
 	return out
 }
 
-// ask makes a request of the owner's. Every answer is one of ours: no failure
-// of the server, and if it is an error, a whole problem document.
+// ask makes a request as the owner. It checks that the answer is not a server error,
+// and that an error is a complete problem document.
 func (z fuzzed) ask(t *testing.T, method, path, body string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, path, strings.NewReader(body))
@@ -85,14 +85,14 @@ func (z fuzzed) ask(t *testing.T, method, path, body string, header ...string) *
 	return w
 }
 
-// FuzzJSONBody sends anything to every operation that takes JSON. Those on a
-// store are asked about one that does not exist: all is read and checked, and
-// nothing is dialled. Credits are the owner's own.
+// FuzzJSONBody sends arbitrary bodies to every operation that takes JSON. Operations on
+// a store are called on one that does not exist: the body is parsed and validated, and
+// no connection is opened. Operations on credits use the owner's store.
 func FuzzJSONBody(f *testing.F) {
 	z := newFuzzed(f)
 	var taking []operation
 	for _, op := range z.operations {
-		if op.json && op.path != "/api/auth/register" { // each takes a while, and is tried below
+		if op.json && op.path != "/api/auth/register" { // registering is slow; FuzzRegistration covers it
 			taking = append(taking, op)
 		}
 	}
@@ -120,7 +120,7 @@ func FuzzJSONBody(f *testing.F) {
 	})
 }
 
-// FuzzRegistration: nobody gets an account but by a body that is right.
+// FuzzRegistration checks that only a valid body creates an account.
 func FuzzRegistration(f *testing.F) {
 	z := newFuzzed(f)
 	for _, seed := range []string{
@@ -140,7 +140,7 @@ func FuzzRegistration(f *testing.F) {
 	})
 }
 
-// FuzzCursor sends anything as the cursor of every list.
+// FuzzCursor sends arbitrary cursors to every list.
 func FuzzCursor(f *testing.F) {
 	z := newFuzzed(f)
 	var lists []operation
@@ -170,8 +170,8 @@ func FuzzCursor(f *testing.F) {
 	})
 }
 
-// FuzzStripeSignature: an event is taken only with its own signature, of our
-// secret and of now, however the header is written.
+// FuzzStripeSignature checks that an event is accepted only with a current signature of
+// it under the configured secret, whatever the header's syntax.
 func FuzzStripeSignature(f *testing.F) {
 	z := newFuzzed(f)
 	_, signing, err := z.Cfg.Rings()

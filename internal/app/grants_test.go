@@ -24,12 +24,12 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// newRole makes a role on the test server, with nothing granted to it. Make
-// the database afterwards: it has to be gone before the role.
+// newRole creates a role without privileges on the test server. Create the database
+// after it: the database must be dropped before the role.
 func newRole(t *testing.T) *url.Userinfo {
 	t.Helper()
 	if os.Getenv(masterdbtest.PostgresEnv) == "" {
-		masterdbtest.Engines() // which insists on servers if they were promised
+		masterdbtest.Engines() // fails when the environment requires the servers
 		t.Skip(masterdbtest.PostgresEnv + " is not set")
 	}
 	conn, err := pgx.Connect(t.Context(), os.Getenv(masterdbtest.PostgresEnv))
@@ -49,8 +49,8 @@ func newRole(t *testing.T) *url.Userinfo {
 	return url.UserPassword(name, password)
 }
 
-// restricted is a PostgreSQL master of which one role owns the tables and
-// another one serves.
+// restricted is a PostgreSQL master database whose tables one role owns. The server
+// uses another role.
 type restricted struct {
 	t      *testing.T
 	owner  *config.Config
@@ -86,12 +86,12 @@ func (r restricted) exec(cfg *config.Config, query string) error {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	defer conn.Close(r.t.Context()) //nolint:errcheck // nothing is pending
+	defer conn.Close(r.t.Context()) //nolint:errcheck // no query is running
 	_, err = conn.Exec(r.t.Context(), query)
 	return err
 }
 
-// refuses wants a server of the role not to start, and to say what to do.
+// refuses checks that a server with the role does not start and reports what to do.
 func (r restricted) refuses(want string) {
 	r.t.Helper()
 	s, err := launch(r.t.Context(), r.server, slog.New(slog.DiscardHandler))
@@ -106,14 +106,14 @@ func (r restricted) refuses(want string) {
 	}
 }
 
-// TestGrantTo: a server whose role owns nothing does all it has to, and cannot
-// change the past.
+// TestGrantTo checks that a server whose role owns nothing can do all its work, and
+// cannot change recorded history.
 func TestGrantTo(t *testing.T) {
 	t.Parallel()
 	r := newRestricted(t)
 	r.refuses("may not")
 	var again sync.WaitGroup
-	for range 4 { // as with every release, and from several machines
+	for range 4 { // as for every release, and concurrently from several machines
 		again.Go(r.grant)
 	}
 	again.Wait()
@@ -126,7 +126,7 @@ func TestGrantTo(t *testing.T) {
 	for _, table := range []string{"credit_transactions", "credit_lot_uses", "billing_transactions", "audit_events"} {
 		for _, query := range []string{`UPDATE ` + table + ` SET store_id = store_id`, `DELETE FROM ` + table, `TRUNCATE ` + table + ` CASCADE`} {
 			if query == `DELETE FROM audit_events` {
-				continue // TestRestrictedRoleDeletesOnlyExpired: its trigger refuses what has not expired
+				continue // its trigger refuses rows that have not expired: see TestRestrictedRoleDeletesOnlyExpired
 			}
 			r.forbidden(query)
 		}
@@ -152,7 +152,7 @@ func (r restricted) forbidden(query string) {
 	}
 }
 
-// walkEverything has the server write into every table that it writes.
+// walkEverything makes the server write to every table that it writes.
 func walkEverything(t *testing.T, s *server) {
 	t.Helper()
 	c, id, host := connected(t, s, "owner@example.com")
@@ -184,7 +184,7 @@ func walkEverything(t *testing.T, s *server) {
 		t.Fatal(err)
 	}
 	k := counter{t, s.Master, s.Ledger, []string{"--data-dir=" + s.Cfg.DataDir, "--master-db-url=" + s.Cfg.MasterDBURL.Reveal()}}
-	k.grant(id, "1", "--reason=x", "--expires=1h", "--priority=-1") // and a lot, which the next spend uses
+	k.grant(id, "1", "--reason=x", "--expires=1h", "--priority=-1") // and a credit lot, which the next spend uses
 	c.call("POST", "/api/credits/spend", object{"amount": "0.5"}).want(http.StatusOK)
 	if status, out, errOut := k.stoa("credits", "verify"); status != 0 {
 		t.Errorf("status %d: %s%s", status, out, errOut)
@@ -193,8 +193,9 @@ func walkEverything(t *testing.T, s *server) {
 	c.call("POST", "/api/auth/logout", nil).want(http.StatusNoContent)
 }
 
-// TestGrantToLater: what a later release brings the role gets with the next
-// grant; until then a server says what is missing and does not start.
+// TestGrantToLater checks that the role gets the privileges for a later release's
+// tables with the next grant. Until then a server reports the missing privileges and
+// does not start.
 func TestGrantToLater(t *testing.T) {
 	t.Parallel()
 	r := newRestricted(t)
@@ -213,7 +214,7 @@ func TestGrantToLater(t *testing.T) {
 	r.refuses("has to be migrated")
 	must(`INSERT INTO goose_db_version (version_id, is_applied) SELECT max(version_id) + 1, true FROM goose_db_version`)
 	r.grant()
-	// What an extension brings is not the platform's to read.
+	// The role gets no privilege on the objects of an extension.
 	must(`CREATE EXTENSION pg_buffercache`)
 	must(`CREATE TABLE spatial_ref_sys (srid integer)`)
 	must(`ALTER EXTENSION pg_buffercache ADD TABLE spatial_ref_sys`)
@@ -224,7 +225,7 @@ func TestGrantToLater(t *testing.T) {
 	r.forbidden(`DELETE FROM later`)
 }
 
-// TestGrantToRefused: only a role that a grant can bind.
+// TestGrantToRefused checks that only a role that privileges can restrict is accepted.
 func TestGrantToRefused(t *testing.T) {
 	t.Parallel()
 	if status, _, errOut := command(t, "migrate", "--data-dir="+t.TempDir(), "--grant-to=someone"); status != 1 || !strings.Contains(errOut, "for PostgreSQL") {

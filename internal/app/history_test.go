@@ -12,7 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// grant gives a store credits past the API.
+// grant gives a store credits without the API.
 func (s *server) grant(t *testing.T, store string, g credits.Grant) {
 	t.Helper()
 	id, err := stoa.ParseID[stoa.StoreID](store)
@@ -30,8 +30,8 @@ func (s *server) grant(t *testing.T, store string, g credits.Grant) {
 	}
 }
 
-// TestHistoryAsCSV: the whole history, longer than any page and any chunk,
-// under the filters and rights of the list.
+// TestHistoryAsCSV checks that the export contains the whole history, longer than any
+// page and any chunk, with the filters and permissions of the list.
 func TestHistoryAsCSV(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {

@@ -13,7 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// TestHolds: two-phase spending over the API.
+// TestHolds checks two-phase spending over the API.
 func TestHolds(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -70,7 +70,7 @@ func TestHolds(t *testing.T) {
 	})
 }
 
-// refuseHolds: what cannot be a hold, and who may not have one.
+// refuseHolds checks which holds are refused, and for which callers.
 func refuseHolds(t *testing.T, s *server, c client, id string) {
 	t.Helper()
 	const holds = "/api/credits/holds"
@@ -104,7 +104,7 @@ func refuseHolds(t *testing.T, s *server, c client, id string) {
 	c.call("POST", holds+"/"+open+"/capture", object{"amount": 0.25}).want(http.StatusOK).is("4.75", "balance", "available")
 }
 
-// join makes somebody a member of a store.
+// join makes the client's user a member of a store.
 func (s *server) join(t *testing.T, c client, store string, role authz.Role) {
 	t.Helper()
 	user, err := stoa.ParseID[stoa.UserID](c.call("GET", "/api/auth/me", nil).want(http.StatusOK).text("user", "id"))
@@ -120,8 +120,8 @@ func (s *server) join(t *testing.T, c client, store string, role authz.Role) {
 	}
 }
 
-// TestCreditsReachTheStore: a running server copies what changes into the
-// store's own database, also what changed before there was one.
+// TestCreditsReachTheStore checks that a running server copies credit changes to the
+// store's own database, also those from before that database existed.
 func TestCreditsReachTheStore(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {

@@ -19,14 +19,15 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// ask is what a proxy asks before it gets a certificate.
+// ask sends the question that a proxy asks before it requests a certificate. It returns
+// the status.
 func ask(t *testing.T, s *server, domain string) int {
 	t.Helper()
 	return client{t: t, url: s.PrivateURL}.call("GET", "/ask?domain="+url.QueryEscape(domain), nil).status
 }
 
-// TestCustomHostname: from the owner's first call to the shopper's, and what
-// the operator and the proxy in front see of it.
+// TestCustomHostname checks a custom hostname from the owner's first call to a
+// shopper's request, and what the operator and the proxy see of it.
 func TestCustomHostname(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -50,7 +51,7 @@ func TestCustomHostname(t *testing.T) {
 			c.call("PATCH", path+"/shop.example.com", object{"primary": false}).problem(http.StatusUnprocessableEntity, "invalid_request")
 			c.call("POST", path+"/shop.example.com/verify", nil).want(http.StatusOK).is(false, "verified").
 				is("record_not_found", "verification", "lastError", "code")
-			if a := c.call("POST", path+"/shop.example.com/verify", nil); a.status != http.StatusOK { // on a slow machine the pause is over
+			if a := c.call("POST", path+"/shop.example.com/verify", nil); a.status != http.StatusOK { // on a slow machine the minimum interval has passed
 				a.problem(http.StatusTooManyRequests, "rate_limited")
 			}
 			front := func() int {
@@ -105,7 +106,7 @@ func testHostnamesCommand(t *testing.T, cfg *config.Config, id, record string) {
 	}
 }
 
-// testDailyCheck: a server looks at start whether a check is due.
+// testDailyCheck checks that a server looks for a due check when it starts.
 func testDailyCheck(t *testing.T, cfg *config.Config, s *server, names *hostnamestest.DNS) {
 	t.Helper()
 	names.Remove("_stoa.shop.example.com")
@@ -133,8 +134,8 @@ func testDailyCheck(t *testing.T, cfg *config.Config, s *server, names *hostname
 	})
 }
 
-// TestAsk: a certificate is had for stores' hostnames only, and a flood of
-// invented names does not keep those from being found.
+// TestAsk checks that certificates are allowed for stores' hostnames only, and that a
+// flood of made-up names does not prevent requests for real ones.
 func TestAsk(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -205,7 +206,7 @@ func TestDNSServerSetting(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []string{"127.0.0.1", ":53", "dns.example", "127.0.0.1:0", "127.0.0.1:x", "127.0.0.1:99999", "udp://127.0.0.1:53"} {
 		ctx, cancel := context.WithCancel(t.Context())
-		cancel() // should it start, it ends
+		cancel() // if the server starts, it stops immediately
 		var out, errOut syncBuffer
 		if status := cli.Run(ctx, []string{"serve", "--port=0", "--dns-server=" + bad, "--data-dir=" + t.TempDir()}, &out, &errOut); status != 1 ||
 			!strings.Contains(errOut.String(), "STOA_DNS_SERVER") {

@@ -10,15 +10,16 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// An idle server sends the master database at most two statements a second. The
-// measured time is longer than the intervals of everything that polls.
+// TestStatementsOfAnIdleServer checks that an idle server sends the master database at
+// most two statements a second. The measured time is longer than the intervals of
+// everything that polls.
 func TestStatementsOfAnIdleServer(t *testing.T) {
 	t.Parallel()
 	if !slices.Contains(masterdbtest.Engines(), masterdb.Postgres) {
 		t.Skip(masterdbtest.PostgresEnv + " is not set")
 	}
 	const (
-		warmUp   = 15 * time.Second // for the jobs that run at each start
+		warmUp   = 15 * time.Second // the jobs that run at each start need this time
 		measured = 60 * time.Second
 		most     = 2 * int(measured/time.Second)
 	)

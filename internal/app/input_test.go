@@ -9,14 +9,14 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// hostileParameters are values that no parameter takes.
+// hostileParameters are values that no parameter accepts.
 var hostileParameters = map[string]string{
 	"NUL": "%00", "a control character": "a%1bb", "invalid UTF-8": "%ff", "C1": "%c2%85", "a broken escape": "%zz", "a semicolon": "a;b=c",
 }
 
-// TestParametersAreText: each parameter of each operation, in the path and in
-// the query, refuses what is no text, on both masters; and a parameter is given
-// once.
+// TestParametersAreText checks that each path and query parameter of each operation
+// refuses a value that is not valid text, on both masters, and that a parameter may be
+// given only once.
 func TestParametersAreText(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -75,13 +75,15 @@ func queryParameters(op object) (names []string) {
 	return names
 }
 
-// unescape takes the percent-encoding from a path, whatever it holds.
+// unescape decodes the percent-encoding of a path, also when the result is not valid
+// text.
 func unescape(path string) string {
 	return strings.NewReplacer("%00", "\x00", "%ff", "\xff", "%1b", "\x1b").Replace(path)
 }
 
-// TestBodiesNameMembersOnce: a member that is there twice is refused by name,
-// wherever it is; so is one in other letters, and what is nested too deeply.
+// TestBodiesNameMembersOnce checks that a repeated member is refused by name at any
+// depth. A member in other letter case and a body that is nested too deeply are refused
+// too.
 func TestBodiesNameMembersOnce(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t, masterdb.SQLite))
@@ -117,7 +119,7 @@ func TestBodiesNameMembersOnce(t *testing.T) {
 	}
 }
 
-// connectOnce gives a store its database, once.
+// connectOnce gives a store its database, unless it has one.
 func connectOnce(t *testing.T, c client, id string) {
 	t.Helper()
 	if c.call("GET", "/api/stores/"+id, nil).text("status") != "active" {
@@ -125,8 +127,8 @@ func connectOnce(t *testing.T, c client, id string) {
 	}
 }
 
-// TestShoppersAreNotToldOfThePlatform: what a store's address or an unknown
-// one answers names neither the platform nor where it is.
+// TestShoppersAreNotToldOfThePlatform checks that the answers at a store's host or an
+// unknown one name neither the platform nor its URL.
 func TestShoppersAreNotToldOfThePlatform(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)

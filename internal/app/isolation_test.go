@@ -17,15 +17,16 @@ import (
 
 var placeholder = regexp.MustCompile(`\{[^}]+\}`)
 
-// requestID differs from answer to answer by design.
+// requestIDMember matches the request id, which differs between answers by design.
 var requestIDMember = regexp.MustCompile(`"requestId":"[^"]*"`)
 
-// placeholderInBody is a value of a body that stands for something that exists.
+// placeholderInBody matches a value of a body that stands for something that exists.
 var placeholderInBody = regexp.MustCompile(`"\{[a-zA-Z]+\}"`)
 
-// bodies get a call past the checks of its shape, so that it comes as far as
-// asking who calls and whose store this is. "{userId}" and the like stand for
-// things that TestWhoMayDoWhat makes. Every operation but a GET has a line.
+// bodies are request bodies that pass the validation of their shape, so that the call
+// reaches the check of the caller and the store. "{userId}" and similar placeholders
+// stand for things that TestWhoMayDoWhat creates. Every operation except a GET has an
+// entry.
 var bodies = map[string]any{
 	"POST /api/auth/register":               object{"email": "{email}", "password": testPassword, "firstName": "A", "lastName": "B"},
 	"POST /api/auth/login":                  object{"email": "{email}", "password": testPassword},
@@ -80,9 +81,10 @@ var bodies = map[string]any{
 	"POST /api/credits/auto-recharge/card":               nil,
 }
 
-// TestStoresAreNeverMixed tries every private operation of the OpenAPI
-// document on somebody else's store, as a person and with an API key: the answer is the one for a store that
-// does not exist, to the byte. A new operation is tried without being asked.
+// TestStoresAreNeverMixed calls every private operation of the OpenAPI document on
+// another user's store, as a person and with an API key. The answer must be byte for
+// byte the one for a store that does not exist. A new operation is covered
+// automatically.
 func TestStoresAreNeverMixed(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -126,7 +128,7 @@ func TestStoresAreNeverMixed(t *testing.T) {
 	})
 }
 
-// anybody is the operation's body, with ids of nothing.
+// anybody returns the operation's body, with ids of things that do not exist.
 func anybody(t *testing.T, operation string) any {
 	t.Helper()
 	if bodies[operation] == nil {
@@ -144,14 +146,14 @@ func anybody(t *testing.T, operation string) any {
 	})
 }
 
-// sameAnswer fails the test unless two answers, about a and about b, are alike
-// to the byte: status, headers and body, but for what was asked about.
+// sameAnswer fails the test unless two answers, about a and about b, are equal byte for
+// byte in status, headers and body, except for a and b themselves.
 func sameAnswer(t *testing.T, what string, foreign, nobody answer, a, b string) {
 	t.Helper()
 	plain := func(x answer, id string) string {
 		h := x.header.Clone()
 		h.Del("Date")
-		h.Del("X-Request-Id") // as long as in every other answer
+		h.Del("X-Request-Id") // has the same length in every answer
 		return strings.ReplaceAll(fmt.Sprint(x.status, h, requestIDMember.ReplaceAllString(x.raw, "")), id, "ID")
 	}
 	if a, b := plain(foreign, a), plain(nobody, b); a != b {
@@ -159,8 +161,8 @@ func sameAnswer(t *testing.T, what string, foreign, nobody answer, a, b string) 
 	}
 }
 
-// TestHostsAreNeverMixed: each hostname shows its own store only, whoever
-// asks and however many at once.
+// TestHostsAreNeverMixed checks that each hostname shows its own store only, for any
+// caller and under concurrent requests.
 func TestHostsAreNeverMixed(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -186,7 +188,7 @@ func TestHostsAreNeverMixed(t *testing.T) {
 	})
 }
 
-// TestConcurrentSpends: two hundred spends of 1 from a balance of 100.
+// TestConcurrentSpends makes two hundred concurrent spends of 1 from a balance of 100.
 func TestConcurrentSpends(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -211,8 +213,8 @@ func TestConcurrentSpends(t *testing.T) {
 	})
 }
 
-// TestPrivateOperationsAskForAToken tries every operation that the document
-// marks as private without a token and with a broken one.
+// TestPrivateOperationsAskForAToken calls every operation that the document marks as
+// private, without a token and with an invalid one.
 func TestPrivateOperationsAskForAToken(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -241,11 +243,11 @@ func TestPrivateOperationsAskForAToken(t *testing.T) {
 // operation is one entry of the OpenAPI document.
 type operation struct {
 	method, path string
-	private      bool // asks for a token
+	private      bool // requires a token
 	inPath       bool // names a store in its path
 	byChoice     bool // names a store with X-Store-Id
 	paged        bool // takes a cursor
-	json         bool // takes a body of JSON
+	json         bool // takes a JSON body
 }
 
 func operations(t *testing.T, s *server) []operation {
@@ -273,8 +275,8 @@ func operationsOf(doc object) (out []operation) {
 	return out
 }
 
-// needsToken reports whether an operation asks every caller for a token: one of
-// its ways in may be none.
+// needsToken reports whether an operation requires a token of every caller. An
+// operation may list "no authentication" as one of its alternatives.
 func needsToken(spec object) bool {
 	ways, _ := spec["security"].([]any)
 	return len(ways) > 0 && !slices.ContainsFunc(ways, func(way any) bool { return len(way.(object)) == 0 })

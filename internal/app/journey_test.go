@@ -12,8 +12,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// TestJourney walks the contract's main path over HTTP, through the real
-// wiring: every master engine with every tenant engine.
+// TestJourney follows the contract's main path over HTTP on the real server, with every
+// combination of master engine and tenant engine.
 func TestJourney(t *testing.T) {
 	t.Parallel()
 	for _, master := range masterdbtest.Engines() {
@@ -28,7 +28,7 @@ func TestJourney(t *testing.T) {
 	}
 }
 
-// TestJourneyOnNewerServers: the same with the newest servers at hand.
+// TestJourneyOnNewerServers repeats TestJourney with the newest available servers.
 func TestJourneyOnNewerServers(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.OnNewerServers(t, "TestJourney")
@@ -37,7 +37,7 @@ func TestJourneyOnNewerServers(t *testing.T) {
 func journey(t *testing.T, s *server, tenant credential.EngineName) {
 	c := client{t: t, url: s.URL}
 
-	// The two calls of the first minute, word for word.
+	// The two calls of a new user, exactly as documented.
 	registered := c.call("POST", "/api/auth/register",
 		`{"email":"owner@example.com","password":"SecurePassword123!","firstName":"John","lastName":"Doe","storeName":"My First Store"}`).want(http.StatusCreated)
 	registered.is("pending_database", "store", "status").is("0", "store", "credits", "balance").is("my-first-store", "store", "slug").
@@ -48,7 +48,7 @@ func journey(t *testing.T, s *server, tenant credential.EngineName) {
 	}
 	c.token = login.text("accessToken")
 
-	// Without storeName there is no store.
+	// Without storeName no store is created.
 	c.call("POST", "/api/auth/register", object{"email": "other@example.com", "password": testPassword, "firstName": "A", "lastName": "B"}).
 		want(http.StatusCreated).is(nil, "store")
 
@@ -97,10 +97,10 @@ func journey(t *testing.T, s *server, tenant credential.EngineName) {
 	leave(t, c, login.text("refreshToken"))
 }
 
-// spendCredits buys, spends and reads the ledger.
+// spendCredits buys and spends credits and reads the ledger.
 func spendCredits(t *testing.T, c client, id string) {
 	t.Helper()
-	c.call("GET", "/api/credits/balance", nil).problem(http.StatusUnprocessableEntity, "invalid_request") // two stores: which?
+	c.call("GET", "/api/credits/balance", nil).problem(http.StatusUnprocessableEntity, "invalid_request") // the user has two stores and must name one
 	c.buy(id, 100)
 	c.call("POST", "/api/credits/spend", object{"amount": "1000"}, "X-Store-Id", id).problem(http.StatusPaymentRequired, "insufficient_credits")
 	spent := c.call("POST", "/api/credits/spend", object{"amount": "12.5", "description": "one"}, "X-Store-Id", id, "Idempotency-Key", "k1").
@@ -126,7 +126,7 @@ func spendCredits(t *testing.T, c client, id string) {
 	}
 }
 
-// leave refreshes, signs out, and finds every token dead.
+// leave refreshes, signs out, and checks that every token is invalid.
 func leave(t *testing.T, c client, refreshToken string) {
 	t.Helper()
 	fresh := c.call("POST", "/api/auth/refresh", object{"refreshToken": refreshToken}).want(http.StatusOK)

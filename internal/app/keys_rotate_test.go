@@ -26,7 +26,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
 )
 
-// operatorBench is an operator who changes keys and restarts the server.
+// operatorBench is an installation whose operator changes keys and restarts the server.
 type operatorBench struct {
 	t   *testing.T
 	cfg *config.Config
@@ -71,7 +71,7 @@ func (o *operatorBench) restart(encryption, signing keyring.Secret) {
 	o.cfg, o.s = &next, s
 }
 
-// flags give a command the installation and its keys.
+// flags returns the flags that name the installation and its keys to a command.
 func (o *operatorBench) flags() []string {
 	return []string{"--data-dir=" + o.cfg.DataDir, "--master-db-url=" + o.cfg.MasterDBURL.Reveal(),
 		"--encryption-key=" + o.cfg.EncryptionKey.Reveal(), "--jwt-secret=" + o.cfg.JWTSecret.Reveal()}
@@ -92,7 +92,7 @@ func (o *operatorBench) rotate() (status int, r cli.Rotation, errOut string) {
 	return status, r, errOut
 }
 
-// code is one of the app's codes, some periods ahead.
+// code returns a code of the authenticator app, ahead periods from now.
 func code(t *testing.T, secret string, ahead int) string {
 	t.Helper()
 	code, err := totp.GenerateCode(secret, time.Now().Add(time.Duration(ahead)*30*time.Second))
@@ -112,8 +112,8 @@ func (c client) withFactor() (secret string) {
 
 var envelopes = regexp.MustCompile(`\bv1\.[A-Za-z0-9_-]{1,32}\.[A-Za-z0-9_-]{38,}`)
 
-// TestKeysAreRotated: both secrets are replaced under a store at work; then the
-// old ones are needed nowhere.
+// TestKeysAreRotated replaces both keys of a store in use, and checks that the old ones
+// are not needed afterwards.
 func TestKeysAreRotated(t *testing.T) {
 	t.Parallel()
 	eachOperator(t, func(o *operatorBench) {
@@ -132,7 +132,7 @@ func TestKeysAreRotated(t *testing.T) {
 		c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).is("active", "status") // the old access token
 		connected(o.t, o.s, "second@example.com")
 		shopping, done := make(chan struct{}), make(chan int)
-		go func() { // shoppers notice nothing
+		go func() { // shoppers are served without interruption
 			failures := 0
 			for {
 				select {
@@ -161,7 +161,7 @@ func TestKeysAreRotated(t *testing.T) {
 
 		o.restart(newEnc, newJWT)
 		c.url = o.s.URL
-		c.call("GET", "/api/stores/"+id, nil).problem(http.StatusUnauthorized, "token_invalid") // signed with what is gone
+		c.call("GET", "/api/stores/"+id, nil).problem(http.StatusUnauthorized, "token_invalid") // signed with the removed key
 		login := c.call("POST", "/api/auth/login", object{"email": "owner@example.com", "password": testPassword}).problem(http.StatusUnauthorized, "second_factor_required")
 		a := c.call("POST", "/api/auth/login/second-factor", object{"challengeToken": login.text("challengeToken"), "code": code(o.t, secret, 1)}).want(http.StatusOK)
 		c.token = a.text("accessToken")
@@ -176,8 +176,8 @@ func TestKeysAreRotated(t *testing.T) {
 	})
 }
 
-// plannedProject leaves a store of c's connected to Supabase, with a database
-// planned there that it does not come to.
+// plannedProject returns a store of c's that is connected to Supabase and has a planned
+// database there that is never created.
 func (o *operatorBench) plannedProject(c client, sb *supabasetest.Server) (store string) {
 	o.t.Helper()
 	project, err := sb.AddProject(o.t.Context(), sb.Organization, "Shop")
@@ -191,7 +191,7 @@ func (o *operatorBench) plannedProject(c client, sb *supabasetest.Server) (store
 	return store
 }
 
-// keyOf is the id of the key that a token says it was signed with.
+// keyOf returns the id of the key that a token names.
 func keyOf(t *testing.T, token string) any {
 	t.Helper()
 	parsed, _, err := jwt.NewParser().ParseUnverified(token, jwt.MapClaims{})
@@ -201,9 +201,9 @@ func keyOf(t *testing.T, token string) any {
 	return parsed.Header["kid"]
 }
 
-// sealedColumnsAreKnown looks for envelopes in the whole master: those that
-// no rotation knows would be lost with their key. Every known column must have
-// been found, or the journey before does not fill it.
+// sealedColumnsAreKnown searches the whole master database for encrypted values. A
+// column that no rotation covers would be lost with its key. Every known column must
+// contain one, or the test does not cover it.
 func (o *operatorBench) sealedColumnsAreKnown() {
 	o.t.Helper()
 	found := map[string]bool{}
@@ -223,8 +223,8 @@ func (o *operatorBench) sealedColumnsAreKnown() {
 	}
 }
 
-// TestLostKey: the stores of a key that is gone cannot be reached, and say why;
-// all others go on. With the key they are back.
+// TestLostKey checks that the stores of a removed key are unreachable and report the
+// cause, that all others work, and that restoring the key restores the stores.
 func TestLostKey(t *testing.T) {
 	t.Parallel()
 	eachOperator(t, func(o *operatorBench) {
@@ -267,14 +267,14 @@ func TestLostKey(t *testing.T) {
 	})
 }
 
-// TestRotationSurvivesKills: a rotation is killed in the middle, and the next
-// one goes on where it was.
+// TestRotationSurvivesKills kills a rotation before it ends, and checks that the next
+// one continues it.
 func TestRotationSurvivesKills(t *testing.T) {
 	t.Parallel()
 	eachOperator(t, func(o *operatorBench) {
 		rows := 3000
 		if db := o.cfg.MasterDBURL.Reveal(); strings.HasPrefix(db, "sqlite:") {
-			rows = 5000 // it is so much faster, and must not be through before it is killed
+			rows = 5000 // enough rows that the rotation is still running when it is killed
 		}
 		first, second, jwt := keyring.Generate("e1"), keyring.Generate("e2"), keyring.Generate("j")
 		o.cfg.EncryptionKey, o.cfg.JWTSecret = keys(second, first), jwt
@@ -317,7 +317,7 @@ func TestRotationSurvivesKills(t *testing.T) {
 	})
 }
 
-// fillFactors makes users with second factors.
+// fillFactors creates users with second factors.
 func fillFactors(t *testing.T, db *masterdb.DB, key keyring.Secret, n int) {
 	t.Helper()
 	ring, err := keyring.Parse(key)

@@ -28,11 +28,11 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// commandProcess makes the test binary be stoa: see TestCommandProcess.
+// commandProcess makes the test binary run as stoa: see TestCommandProcess.
 const commandProcess = "STOA_TEST_COMMAND_PROCESS"
 
-// TestCommandProcess is a command of stoa in a process of its own, which a
-// test can kill. It ends with the test that started it.
+// TestCommandProcess runs a command of stoa in a separate process, which a test can
+// kill. The process ends with the test that started it.
 func TestCommandProcess(t *testing.T) {
 	command := os.Getenv(commandProcess)
 	if command == "" {
@@ -55,10 +55,10 @@ type process struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
 	url   string
-	log   *bytes.Buffer // to be read when it has ended
+	log   *bytes.Buffer // read after the process has ended
 }
 
-// startProcess starts 'stoa serve'; more is added to its environment.
+// startProcess starts 'stoa serve' with the additional environment variables in more.
 func startProcess(t *testing.T, cfg *config.Config, more ...string) *process {
 	t.Helper()
 	self, err := os.Executable()
@@ -102,7 +102,7 @@ func (p *process) kill() {
 	_ = p.stdin.Close()
 }
 
-// end has the process end cleanly, and returns what it has logged.
+// end stops the process cleanly and returns its log.
 func (p *process) end(t *testing.T) string {
 	t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -114,21 +114,21 @@ func (p *process) end(t *testing.T) string {
 	return p.log.String()
 }
 
-// victim is a store that is being connected when its server dies.
+// victim is a store that is being connected when its server is killed.
 type victim struct {
 	id   string
 	body any
 }
 
-// moment is when to kill: as soon as a step has come to a state or, without a
-// step, after a while.
+// moment is when to kill the server: as soon as a step reaches a state or, without a
+// step, after a delay.
 type moment struct {
 	step, state string
 	after       time.Duration
 }
 
-// moments are every boundary between steps, the beginning of each step, and
-// times that may be anywhere, the call to connect included.
+// moments returns every boundary between steps, the beginning of each step, and random
+// delays, some of which end during the call to connect.
 func moments(n int) (all []moment) {
 	steps := []string{"connect", "inspect", "migrate", "seed", "store_record", "owner_record", "hostname", "activate"}
 	for i := range n {
@@ -146,10 +146,10 @@ func moments(n int) (all []moment) {
 	return all
 }
 
-// TestKilled: fifty stores have their server killed while it connects them, two
-// by two, on both masters and all engines. In the end every store is open: by itself, by
-// a retry, or by the call that never got through, made again. There is one of
-// everything, and every credential can be read.
+// TestKilled connects fifty stores, two by two, on both masters and all engines, and
+// kills their server meanwhile. In the end every store is active: without help, by a
+// retry, or by repeating a call that did not reach the server. Everything exists exactly
+// once, and every credential can be read.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -160,7 +160,7 @@ func TestKilled(t *testing.T) {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
 			cfg := testConfig(t, engine)
-			cfg.ProvisioningClaim = 5 * time.Second // a slow machine must renew it in time
+			cfg.ProvisioningClaim = 5 * time.Second // long enough for a slow machine to renew it in time
 			k := &killing{t: t, cfg: cfg, db: masterdbtest.Open(t, cfg.MasterDBURL.Reveal())}
 			p := startProcess(t, cfg)
 			k.prepare(p, 2*kills)
@@ -187,7 +187,7 @@ type killing struct {
 	interrupted int
 }
 
-// prepare makes the stores and, at their servers, the databases.
+// prepare creates the stores and the databases at their servers.
 func (k *killing) prepare(p *process, n int) {
 	k.t.Helper()
 	k.owner, _ = register(k.t, serverAt(p.url), "owner@example.com")
@@ -198,7 +198,7 @@ func (k *killing) prepare(p *process, n int) {
 	}
 }
 
-// connect has p connect the stores, and kills it at that moment of the first.
+// connect has p connect the stores, and kills it at that moment of the first one.
 func (k *killing) connect(p *process, pair []victim, m moment) {
 	k.t.Helper()
 	var calls sync.WaitGroup
@@ -217,7 +217,7 @@ func (k *killing) connect(p *process, pair []victim, m moment) {
 	}
 }
 
-// post asks p to connect a store. The server may be dead before it answers.
+// post asks p to connect a store. The server may be killed before it answers.
 func (k *killing) post(p *process, v victim) {
 	payload, err := json.Marshal(v.body)
 	if err != nil {
@@ -232,13 +232,13 @@ func (k *killing) post(p *process, v victim) {
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+k.owner.token)
 	req.Header.Set("Prefer", "wait=0")
-	if res, err := http.DefaultClient.Do(req); err == nil { // else the server was faster dead
+	if res, err := http.DefaultClient.Do(req); err == nil { // otherwise the server was killed before the answer
 		_ = res.Body.Close()
 	}
 }
 
-// await polls the master until the moment has come, the run is over, or the
-// machine is so slow that another moment must do.
+// await polls the master until the moment has come, the run has ended, or the time
+// limit for a slow machine has passed.
 func (k *killing) await(id string, m moment) {
 	k.t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -259,7 +259,7 @@ func (k *killing) count(what string, args ...any) (n int) {
 	return n
 }
 
-// finish has a last server end what the dead ones began.
+// finish starts a last server that completes what the killed ones began.
 func (k *killing) finish() {
 	k.t.Helper()
 	s, err := launch(k.t.Context(), k.cfg, slog.New(slog.DiscardHandler))
@@ -282,7 +282,7 @@ func (k *killing) finish() {
 		store := k.owner.call("GET", path, nil).want(http.StatusOK)
 		switch {
 		case store.at("status") == "active":
-		case store.at("provisioning") == nil: // the call was not taken
+		case store.at("provisioning") == nil: // the call did not take effect
 			store = k.owner.call("POST", path+"/connect-database", v.body).want(http.StatusOK)
 		default:
 			k.t.Logf("a store needs a retry: %s", store.raw)
@@ -293,7 +293,7 @@ func (k *killing) finish() {
 	}
 }
 
-// whole checks that there is one of everything.
+// whole checks that everything of a store exists exactly once.
 func (k *killing) whole(s *server, id string) {
 	k.t.Helper()
 	for _, table := range []string{"provisioning_runs", "store_databases", "store_hostnames", "credit_balances"} {
@@ -318,9 +318,9 @@ func (k *killing) whole(s *server, id string) {
 	}
 }
 
-// TestKilledTwiceByOneRun: a server is killed twice while it works on one run,
-// as by a database that ends the process. The third server does not resume it,
-// the owner is told, and the store opens with another database.
+// TestKilledTwiceByOneRun kills a server twice while it works on one run, as a database
+// that crashes the process would. The third server does not resume the run, the owner
+// is told, and the store becomes active with another database.
 func TestKilledTwiceByOneRun(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -345,7 +345,7 @@ func TestKilledTwiceByOneRun(t *testing.T) {
 				k.post(p, k.victims[0])
 			}()
 			for range 2 {
-				conn, err := listener.Accept() // the run has come to its database, and hangs there
+				conn, err := listener.Accept() // the run has connected to its database and hangs
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -25,17 +25,17 @@ import (
 
 // callers are the columns of testdata/leaks.txt.
 var callers = []string{
-	"none", "malformed", "expired", "revoked", // whoever has no token that is good
+	"none", "malformed", "expired", "revoked", // callers without a valid token
 	"stranger", "foreign", // another user, and another store's key with every scope
 	"owner", "admin", "member", "viewer", "operator",
-	"key", "narrow", // the store's own key with every scope, and with only one that is for something else
+	"key", "narrow", // the store's own key with every scope, and one with a single scope that does not apply
 }
 
 //go:embed testdata/leaks.txt
 var leaksTable string
 
-// expectations reads the table: an operation, and a status for each caller;
-// "-" where the caller is nobody in particular to the operation.
+// expectations reads the table: an operation, and a status for each caller. "-" means
+// that the caller has no particular role for the operation.
 func expectations(t *testing.T) map[string][]string {
 	t.Helper()
 	out := map[string][]string{}
@@ -52,16 +52,16 @@ func expectations(t *testing.T) map[string][]string {
 	return out
 }
 
-// leakRow writes a line of the table.
+// leakRow formats a line of the table.
 func leakRow(operation string, statuses []string) string {
 	method, path, _ := strings.Cut(operation, " ")
 	s := statuses
 	return fmt.Sprintf("%-6s %-50s | %s | %s | %s | %s", method, path, strings.Join(s[:4], " "), strings.Join(s[4:6], " "), strings.Join(s[6:11], " "), strings.Join(s[11:], " "))
 }
 
-// TestWhoMayDoWhat tries every operation of the OpenAPI document as every kind
-// of caller and compares with the table. An operation without a line fails:
-// look at the line that the test prints, and if it is right, add it.
+// TestWhoMayDoWhat calls every operation of the OpenAPI document as every kind of
+// caller and compares the statuses with the table. An operation without a line fails.
+// The test prints the missing line; add it if it is correct.
 func TestWhoMayDoWhat(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -91,8 +91,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 	}, unlimited)
 }
 
-// TestThingsOfOthers asks in one's own store for things of another: the answer
-// is the one for a thing that does not exist.
+// TestThingsOfOthers requests things of another store in the caller's own store. The
+// answer must be the one for a thing that does not exist.
 func TestThingsOfOthers(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -112,7 +112,7 @@ func TestThingsOfOthers(t *testing.T) {
 			thing, nothing := w.thing(op, name, theirs, victim), uuid.NewString()
 			switch name {
 			case "{userId}":
-				thing = w.ids["owner"].String() // the others are members here too
+				thing = w.ids["owner"].String() // the others are members of this store too
 			case "{hostname}":
 				nothing = fmt.Sprintf("shop%d.example.com", 1e6+tried)
 			}
@@ -128,7 +128,7 @@ func TestThingsOfOthers(t *testing.T) {
 	})
 }
 
-// checkLeakRules holds what no line of the table may say.
+// checkLeakRules checks rules that every line of the table must satisfy.
 func checkLeakRules(t *testing.T, op operation, got []string) {
 	t.Helper()
 	for i, caller := range callers {
@@ -145,18 +145,18 @@ func checkLeakRules(t *testing.T, op operation, got []string) {
 	}
 }
 
-// ofStore: the operation names a store.
+// ofStore reports whether the operation names a store.
 func (op operation) ofStore() bool { return op.inPath || op.byChoice }
 
-// leakWorld is people with every role in stores that are made as needed.
+// leakWorld has users with every role, in stores that are created on demand.
 type leakWorld struct {
 	t       *testing.T
 	s       *server
 	people  map[string]client // by caller
 	ids     map[string]stoa.UserID
 	foreign client
-	shared  map[string]string // operation → the store of the calls that change nothing
-	things  map[string]string // store and placeholder → what was made
+	shared  map[string]string // operation → the store shared by the calls that change nothing
+	things  map[string]string // store and placeholder → the id of what was created
 	count   int
 }
 
@@ -202,7 +202,7 @@ func (w *leakWorld) register(operator bool) (client, stoa.UserID) {
 	return c, id
 }
 
-// expired is a token that was good a minute ago.
+// expired returns a token that expired a minute ago.
 func (w *leakWorld) expired(token string) string {
 	w.t.Helper()
 	_, signing, err := w.s.Cfg.Rings()
@@ -232,7 +232,7 @@ func (w *leakWorld) tx(fn func(*masterdb.Tx) error) {
 	}
 }
 
-// store makes a store with a member of every role, credits, and a failed run.
+// store creates a store with a member of every role, credits, and a failed run.
 func (w *leakWorld) store(owner stoa.UserID) string {
 	w.t.Helper()
 	w.count++
@@ -259,7 +259,7 @@ func (w *leakWorld) store(owner stoa.UserID) string {
 	return store.ID.String()
 }
 
-// credentials gives the store's failed run something to go on with.
+// credentials gives the store's failed run credentials with which it can be retried.
 func (w *leakWorld) credentials(store string) {
 	w.t.Helper()
 	id, err := stoa.ParseID[stoa.StoreID](store)
@@ -271,8 +271,8 @@ func (w *leakWorld) credentials(store string) {
 	})
 }
 
-// storeFor is a store of its own for a caller who may change something, and
-// one for all others: to make many takes a while.
+// storeFor returns a separate store for a caller who may change something, and a shared
+// one for all others, since creating a store is slow.
 func (w *leakWorld) storeFor(op operation, caller string) string {
 	w.t.Helper()
 	may := slices.Contains([]string{"owner", "admin", "member", "operator", "key"}, caller)
@@ -290,7 +290,7 @@ func (w *leakWorld) storeFor(op operation, caller string) string {
 func (w *leakWorld) try(op operation, caller string) string {
 	w.t.Helper()
 	if !op.ofStore() && slices.Contains([]string{"stranger", "foreign", "admin", "member", "viewer"}, caller) {
-		return "-" // an operation that names no store knows no roles in it
+		return "-" // roles in a store do not apply to an operation that names no store
 	}
 	store := w.storeFor(op, caller)
 	owner, c := w.people["owner"], w.people[caller]
@@ -306,7 +306,7 @@ func (w *leakWorld) try(op operation, caller string) string {
 	case caller == "foreign":
 		c = w.foreign
 	case op.private && strings.HasPrefix(op.path, "/api/auth/") && (caller == "owner" || caller == "operator"):
-		c, _ = w.register(caller == "operator") // whose session may end
+		c, _ = w.register(caller == "operator") // the call may end the session, so a new user makes it
 	}
 	if strings.HasSuffix(op.path, "/provisioning/retry") {
 		w.credentials(store)
@@ -319,7 +319,7 @@ func (w *leakWorld) try(op operation, caller string) string {
 	return strconv.Itoa(c.call(op.method, path, body, header...).status)
 }
 
-// fill puts things that exist into the placeholders of path and body.
+// fill replaces the placeholders in path and body by things that exist.
 func (w *leakWorld) fill(op operation, store string, caller client) (body any, path string) {
 	w.t.Helper()
 	path = op.path
@@ -340,8 +340,8 @@ func (w *leakWorld) fill(op operation, store string, caller client) (body any, p
 	return text, placeholder.ReplaceAllStringFunc(path, func(name string) string { return w.thing(op, name, store, caller) })
 }
 
-// thing is what a placeholder stands for, by its id; the same for all calls on
-// a store, but what must be new or the caller's own.
+// thing returns the id that a placeholder stands for. All calls on a store use the same
+// id, unless it must be new or the caller's own.
 func (w *leakWorld) thing(op operation, name, store string, caller client) string {
 	w.t.Helper()
 	if slices.Contains([]string{"{sessionId}", "{slug}", "{email}"}, name) {
@@ -353,7 +353,8 @@ func (w *leakWorld) thing(op operation, name, store string, caller client) strin
 	return w.things[store+name]
 }
 
-// newThing makes it. What it does not know is an id of nothing.
+// newThing creates the thing. For an unknown placeholder it returns an id that does not
+// exist.
 func (w *leakWorld) newThing(op operation, name, store string, caller client) string {
 	w.t.Helper()
 	owner, base := w.people["owner"], "/api/stores/"+store
@@ -363,7 +364,7 @@ func (w *leakWorld) newThing(op operation, name, store string, caller client) st
 	case name == "{keyId}":
 		return owner.call("POST", base+"/api-keys", object{"name": "K", "scopes": []string{"store:read"}}).want(http.StatusCreated).text("id")
 	case name == "{invitationId}":
-		w.count++ // few invitations go to one address
+		w.count++ // the invitations to one address are limited
 		return owner.call("POST", base+"/invitations", object{"email": fmt.Sprintf("guest%d@example.com", w.count), "role": "viewer"}).want(http.StatusCreated).text("id")
 	case name == "{hostname}":
 		w.count++

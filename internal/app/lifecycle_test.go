@@ -18,8 +18,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// TestLifeOverHTTP: an owner closes a store, opens it, deletes it, takes that
-// back, and finally lets it go.
+// TestLifeOverHTTP checks that an owner can close, reopen, delete and restore a store,
+// and finally delete it for good.
 func TestLifeOverHTTP(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -56,7 +56,8 @@ func TestLifeOverHTTP(t *testing.T) {
 	})
 }
 
-// TestLifeCommands: the operator does the same beside the running server.
+// TestLifeCommands checks the operator's commands for the same transitions, beside the
+// running server.
 func TestLifeCommands(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -109,7 +110,8 @@ func TestLifeCommands(t *testing.T) {
 	}
 }
 
-// TestDoctorFleet: found, named, and dropped only when it is named.
+// TestDoctorFleet checks that doctor finds and names orphans, and drops only those that
+// a flag names.
 func TestDoctorFleet(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -160,7 +162,8 @@ func TestDoctorFleet(t *testing.T) {
 	}
 }
 
-// TestManagedServer: the one setting, from doctor to a store that is open.
+// TestManagedServer checks the setting for a managed server, from doctor to an active
+// store.
 func TestManagedServer(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)

@@ -19,7 +19,8 @@ import (
 	"github.com/stoahq/stoa/internal/ratelimit/ratelimittest"
 )
 
-// behindProxy is a configuration under which a test says where it comes from.
+// behindProxy returns a configuration with a trusted proxy, so that a test can choose
+// its client address.
 func behindProxy(t *testing.T, engine masterdb.Engine) *config.Config {
 	t.Helper()
 	cfg := testConfig(t, engine)
@@ -27,7 +28,7 @@ func behindProxy(t *testing.T, engine masterdb.Engine) *config.Config {
 	return cfg
 }
 
-// limited fails the test unless the answer is a whole 429 of that limit.
+// limited fails the test unless the answer is a complete 429 of that limit.
 func (a answer) limited(name string) {
 	a.t.Helper()
 	a.problem(http.StatusTooManyRequests, "rate_limited")
@@ -42,8 +43,8 @@ func (a answer) limited(name string) {
 	}
 }
 
-// TestLimits: each limit is one caller's and names itself; who is not that
-// caller does not feel it.
+// TestLimits checks that each limit counts one caller and is named in the answer, and
+// that other callers are not affected.
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	cfg := behindProxy(t, masterdb.SQLite)
@@ -58,7 +59,7 @@ func TestLimits(t *testing.T) {
 	anybody := client{t: t, url: s.URL}
 	until := func(name string, most int, call func() answer) {
 		t.Helper()
-		for range 5 * most { // on a slow machine some are given back meanwhile
+		for range 5 * most { // on a slow machine some of the limit is restored meanwhile
 			if a := call(); a.status == http.StatusTooManyRequests {
 				a.limited(name)
 				return
@@ -85,7 +86,7 @@ func TestLimits(t *testing.T) {
 		return anybody.call("GET", "/api/storefront/store", nil, append(from("203.0.113.5"), "Host", host)...)
 	})
 	anybody.call("GET", "/", nil, append(from("203.0.113.5"), "Host", host)...).want(http.StatusTooManyRequests)
-	// Nobody uses up the limit of a store that is not theirs.
+	// A caller cannot use up the limit of another user's store.
 	for range 16 {
 		other.call("GET", "/api/stores/"+id, nil, from("203.0.113.6")...).problem(http.StatusNotFound, "store_not_found")
 	}
@@ -96,7 +97,7 @@ func TestLimits(t *testing.T) {
 	anybody.call("GET", "/there/is/nothing", nil, from("203.0.113.8")...).want(http.StatusNotFound)
 }
 
-// TestStoreLimitOfKeys: more keys do not give a store more.
+// TestStoreLimitOfKeys checks that more API keys do not raise a store's limit.
 func TestStoreLimitOfKeys(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -118,8 +119,8 @@ func TestStoreLimitOfKeys(t *testing.T) {
 	}
 }
 
-// TestSpoofedAddress: without a trusted proxy a header gives nobody another
-// address, and with one only what the proxy adds counts.
+// TestSpoofedAddress checks that a header changes nobody's address without a trusted
+// proxy, and that with one only the address that the proxy appends counts.
 func TestSpoofedAddress(t *testing.T) {
 	t.Parallel()
 	for name, trust := range map[string]bool{"no proxy": false, "a proxy": true} {
@@ -151,7 +152,7 @@ func TestSpoofedAddress(t *testing.T) {
 	}
 }
 
-// TestForgottenProxy: an operator who has not named their proxy is told, once.
+// TestForgottenProxy checks that a proxy that is not configured is logged once.
 func TestForgottenProxy(t *testing.T) {
 	t.Parallel()
 	for trust, want := range map[bool]int{false: 1, true: 0} {
@@ -176,8 +177,8 @@ func TestForgottenProxy(t *testing.T) {
 	}
 }
 
-// flood sends n sign-ins at once, each from the address that address gives, and
-// counts the statuses. They end with the test's patience.
+// flood sends n concurrent sign-ins, each from the address that address returns, and
+// counts the statuses. They end after 60 s at the latest.
 func flood(t *testing.T, url string, n int, address func(int) string) map[int]int {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
@@ -213,9 +214,9 @@ func flood(t *testing.T, url string, n int, address func(int) string) map[int]in
 	return counts
 }
 
-// TestSignInFlood: 500 sign-ins at once, from one address and from 500. None
-// fails but with 429, an unrelated user goes on, memory stays bounded and the
-// audit log is not filled.
+// TestSignInFlood makes 500 concurrent sign-ins, from one address and from 500. The
+// only failures have status 429, an unrelated user is served, and the memory and the
+// audit log stay bounded.
 func TestSignInFlood(t *testing.T) {
 	crowd := 500
 	if testing.Short() {
@@ -277,8 +278,8 @@ func TestSignInFlood(t *testing.T) {
 	}
 }
 
-// TestTwoServersShareLimits: what one has counted, the other knows; when Redis
-// is away both go on, each by itself.
+// TestTwoServersShareLimits checks that two servers count together, and that each
+// counts alone while Redis is down.
 func TestTwoServersShareLimits(t *testing.T) {
 	t.Parallel()
 	redis := secretOf(ratelimittest.URL(t))
@@ -289,7 +290,7 @@ func TestTwoServersShareLimits(t *testing.T) {
 			first.RedisURL, first.RateLimitAuth = redis, 10
 			second := *first
 			both := []*server{startServer(t, first), startServer(t, &second)}
-			from := "203.0.113." + strconv.Itoa(1+len(engine)) // the engines share the server
+			from := "203.0.113." + strconv.Itoa(1+len(engine)) // the engines share one Redis server
 			begin := time.Now()
 			statuses := func() map[int]int {
 				counts := map[int]int{}
@@ -303,7 +304,7 @@ func TestTwoServersShareLimits(t *testing.T) {
 				return counts
 			}
 			got := statuses()
-			refilled := int(time.Since(begin)/(6*time.Second)) + 2 // ten a minute; the moments are not known to the second
+			refilled := int(time.Since(begin)/(6*time.Second)) + 2 // ten per minute; the times are known to the second only
 			if n := got[http.StatusUnauthorized]; n < 10 || n > 10+refilled {
 				t.Errorf("together they answered %v, want 10 with 401 and at most %d that time has given back", got, refilled)
 			}
@@ -311,7 +312,7 @@ func TestTwoServersShareLimits(t *testing.T) {
 	}
 }
 
-// TestRedisIsAway: the server starts, answers and limits without it.
+// TestRedisIsAway checks that a server starts, answers and limits without Redis.
 func TestRedisIsAway(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)

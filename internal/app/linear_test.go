@@ -26,31 +26,31 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// teller makes a call on the account under a key. An error means that nobody
-// knows what became of it.
+// teller makes a call on the account under a key. An error means that the effect of the
+// call is unknown.
 type teller func(ctx context.Context, c bankCall, key string) (bankAnswer, error)
 
-// script is a history in the making.
+// script generates and records a history.
 type script struct {
 	t      *testing.T
-	kinds  []bankKind // that are drawn from
+	kinds  []bankKind // the kinds to choose from
 	began  time.Time
-	holds  atomic.Int64 // how many there are
-	doubts atomic.Int64 // calls that nobody will ever know of
+	holds  atomic.Int64 // the number of holds
+	doubts atomic.Int64 // calls whose effect stays unknown
 
 	mu      sync.Mutex
 	history []porcupine.Operation
-	open    []bankCall // holds, as the capture of all of each
+	open    []bankCall // open holds, as calls that capture all of each
 }
 
 const (
 	linearClients = 6
-	linearCalls   = 30 // of each client
-	linearDoubts  = 6  // more of them, and to check takes too long: each may have happened at any time
+	linearCalls   = 30 // per client
+	linearDoubts  = 6  // with more of them the check takes too long, since each may have happened at any time
 )
 
-// run has clients call, client i at tellers[i%len(tellers)], and returns what
-// happened. Then it asks once more how the account stands.
+// run makes calls from concurrent clients, client i at tellers[i%len(tellers)], and
+// returns the history. It ends with a read of the account.
 func (s *script) run(tellers ...teller) []porcupine.Operation {
 	s.t.Helper()
 	s.began = time.Now()
@@ -73,7 +73,7 @@ func (s *script) run(tellers ...teller) []porcupine.Operation {
 	return s.history
 }
 
-// draw chooses a call. Much of what it chooses has to be refused.
+// draw chooses a call. Many of the calls must be refused.
 func (s *script) draw() bankCall {
 	c := bankCall{kind: s.kinds[rand.N(len(s.kinds))], amount: 1 + rand.Int64N(120)}
 	s.mu.Lock()
@@ -82,7 +82,7 @@ func (s *script) draw() bankCall {
 	case bankSpend:
 		if rand.N(4) == 0 {
 			c.key = 1 + rand.N(10)
-			c.amount = int64(10 * c.key) // the same for the same key
+			c.amount = int64(10 * c.key) // the same amount for the same key
 		}
 	case bankHold:
 		c.hold = int(s.holds.Add(1)) - 1
@@ -94,7 +94,7 @@ func (s *script) draw() bankCall {
 			return bankCall{}
 		}
 		kind := c.kind
-		c = s.open[rand.N(len(s.open))] // others may choose it too
+		c = s.open[rand.N(len(s.open))] // another client may choose it too
 		c.kind = kind
 		if kind == bankCapture {
 			c.amount = 1 + rand.Int64N(c.held)
@@ -104,9 +104,9 @@ func (s *script) draw() bankCall {
 	return c
 }
 
-// call makes the call, and sometimes does not wait for the answer. When that
-// is lost, it mostly asks again under the same key, and that is one long call;
-// else nobody will ever know.
+// call makes the call, and sometimes does not wait for the answer. After a lost answer
+// it usually repeats the call under the same key, and records both as one long call.
+// Otherwise the effect stays unknown.
 func (s *script) call(client int, c bankCall, key string, tell teller) {
 	ctx := s.t.Context()
 	if client >= 0 && rand.N(4) == 0 {
@@ -125,7 +125,7 @@ func (s *script) call(client int, c bankCall, key string, tell teller) {
 		}
 		a.seen = a.seen && c.kind == bankRead
 	}
-	if c.key > 0 { // it may have been a repetition
+	if c.key > 0 { // the call may be a repetition
 		a.seen = false
 	}
 	op.Return, op.Output = int64(time.Since(s.began)), a
@@ -140,13 +140,13 @@ func (s *script) call(client int, c bankCall, key string, tell teller) {
 	}
 }
 
-// clerk is a teller without a server: a ledger on a handle of its own.
+// clerk makes calls without a server, on a ledger with a database handle of its own.
 type clerk struct {
 	db     *masterdb.DB
 	ledger *credits.Ledger
 	p      authz.Principal
 	store  stoa.StoreID
-	holds  *sync.Map // their ids, by number
+	holds  *sync.Map // ids by the number of the hold
 }
 
 func (k clerk) tell(ctx context.Context, c bankCall, key string) (bankAnswer, error) {
@@ -181,7 +181,8 @@ func (k clerk) tell(ctx context.Context, c bankCall, key string) (bankAnswer, er
 	}
 }
 
-// answered turns an outcome into an answer, or into an error when it is none.
+// answered converts an outcome to an answer, or returns the error when the outcome is
+// unknown.
 func answered(t *credits.Transaction, b *credits.Balance, err error) (bankAnswer, error) {
 	switch stoa.CodeOf(err) {
 	case stoa.InsufficientCredits, stoa.HoldNotOpen:
@@ -200,8 +201,8 @@ func answered(t *credits.Transaction, b *credits.Balance, err error) (bankAnswer
 	return a, nil
 }
 
-// TestLinearLedgers: two ledgers on one master, each with a handle of its own
-// as two processes have, are one account. On PostgreSQL connections are cut
+// TestLinearLedgers checks that two ledgers on one master, each with a handle of its
+// own as in two processes, act as one account. On PostgreSQL connections are cut
 // meanwhile.
 func TestLinearLedgers(t *testing.T) {
 	t.Parallel()
@@ -234,8 +235,8 @@ func TestLinearLedgers(t *testing.T) {
 	}
 }
 
-// judge checks the history, and that it says anything: made wrong in one place
-// it could not have happened.
+// judge checks the history. It also checks that the check itself works: a history with
+// one wrong answer must be rejected.
 func (s *script) judge(history []porcupine.Operation) {
 	s.t.Helper()
 	checkBank(s.t, history)
@@ -268,7 +269,7 @@ func (s *script) judge(history []porcupine.Operation) {
 	read, before := s.earliest(history, reads)
 	stale := read
 	a := read.Output.(bankAnswer)
-	a.balance += 1 << 40 // more than all that is unknown could explain
+	a.balance += 1 << 40 // more than all unknown calls could explain
 	stale.Output = a
 	before[slices.Index(before, read)] = stale
 	for name, wrong := range map[string][]porcupine.Operation{"a balance that never was": before, "one row for two spends": append(begun, spend)} {
@@ -278,16 +279,15 @@ func (s *script) judge(history []porcupine.Operation) {
 	}
 }
 
-// earliest returns the one of some calls that was answered first, and all calls
-// that had begun by then, a history of their own that is right. The search in a
-// whole history that is wrong may take for ever: it tries every place of what is
-// unknown.
+// earliest returns the call of some that was answered first, and all calls that had
+// begun by then, which are a valid history of their own. The search in a whole history
+// that is invalid may not end, since it tries every position of the unknown calls.
 func (s *script) earliest(history, some []porcupine.Operation) (porcupine.Operation, []porcupine.Operation) {
 	s.t.Helper()
 	slices.SortFunc(some, func(a, b porcupine.Operation) int { return cmp.Compare(a.Return, b.Return) })
 	for _, op := range some {
 		begun := slices.DeleteFunc(slices.Clone(history), func(o porcupine.Operation) bool { return o.Call > op.Return })
-		// A call that was answered later may have met one that is left out.
+		// A call that was answered later may have observed a call that is left out.
 		if porcupine.CheckOperationsTimeout(bankModel, begun, 20*time.Second) == porcupine.Ok {
 			return op, begun
 		}
@@ -310,8 +310,8 @@ func (c counter) ownerOf(store stoa.StoreID) authz.Principal {
 
 func (c counter) url() string { return c.flags[1][len("--master-db-url="):] }
 
-// cutConnections ends connections of others to the database, a few dozen in
-// all, so that a slow machine gets on too, or until stop is called.
+// cutConnections ends other connections to the database until stop is called. It ends a
+// few dozen at most, so that a slow machine makes progress too.
 func (c counter) cutConnections() (stop func()) {
 	ctx, cancel := context.WithCancel(c.t.Context())
 	var running sync.WaitGroup
@@ -337,17 +337,17 @@ func (c counter) cutConnections() (stop func()) {
 	}
 }
 
-// branch is a teller by HTTP: it spends and reads at a server. Grants are made
-// with the command line.
+// branch is a teller over HTTP: it spends and reads at a server. Grants are made with
+// the command line.
 type branch struct {
 	url   *atomic.Pointer[string]
 	owner client
 	store string
 	cfg   *config.Config
-	holds *sync.Map // their ids, by number
+	holds *sync.Map // ids by the number of the hold
 }
 
-// grant is the operator's.
+// grant grants credits as the operator.
 func (b branch) grant(ctx context.Context, c bankCall, key string) (bankAnswer, error) {
 	var out, errOut bytes.Buffer
 	status := cli.Run(ctx, []string{"credits", "grant", b.store, credits.Amount(c.amount).String(), "--reason=x", "--key=" + key, "--json",
@@ -400,7 +400,7 @@ func (b branch) tell(ctx context.Context, c bankCall, key string) (bankAnswer, e
 	return out.answer(), nil
 }
 
-// money is what an answer says of the account.
+// money is what an answer states about the account.
 type money struct {
 	Balance     struct{ Balance, Reserved credits.Amount }
 	Transaction *struct {
@@ -448,12 +448,13 @@ func (b branch) request(ctx context.Context, c bankCall, key string) (*http.Requ
 	if method == http.MethodPost {
 		req.Header.Set("Idempotency-Key", key)
 	}
-	req.GetBody = nil // with it the transport would repeat the call by itself
+	req.GetBody = nil // the transport would repeat the call if GetBody were set
 	return req, nil
 }
 
-// TestLinearServers: two servers on one PostgreSQL master are one account to
-// those who spend, hold, capture and release at both, also when one of them is killed meanwhile.
+// TestLinearServers checks that two servers on one PostgreSQL master act as one account
+// for callers that spend, hold, capture and release at both, also when one server is
+// killed meanwhile.
 func TestLinearServers(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -465,7 +466,7 @@ func TestLinearServers(t *testing.T) {
 			if engine == masterdb.Postgres {
 				servers[1] = startProcess(t, cfg)
 			} else {
-				servers = servers[:1] // who have a master of one process
+				servers = servers[:1] // their master serves one process only
 			}
 			holds, tellers := &sync.Map{}, []teller(nil)
 			var urls []*atomic.Pointer[string]

@@ -16,7 +16,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// TestLowBalanceMail: from the setting over a spend to the owner's mailbox.
+// TestLowBalanceMail checks the path from the setting through a spend to the owner's
+// mailbox.
 func TestLowBalanceMail(t *testing.T) {
 	t.Parallel()
 	smtp := mailtest.Start(t, mailtest.Options{User: "stoa", Password: "secret"})
@@ -54,8 +55,8 @@ func TestLowBalanceMail(t *testing.T) {
 	c.call("PUT", settings, object{"lowBalanceThreshold": nil}).want(http.StatusOK).is(nil, "lowBalanceThreshold")
 }
 
-// TestMailWithoutServer: a developer finds it in a file; production says so at
-// the start.
+// TestMailWithoutServer checks that in development mails are written to a file, and
+// that in production the missing mail server is reported at the start.
 func TestMailWithoutServer(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -88,7 +89,8 @@ func TestMailWithoutServer(t *testing.T) {
 	}
 }
 
-// TestDoctorLooksAtMail: it signs in and sends nothing.
+// TestDoctorLooksAtMail checks that doctor signs in to the mail server and sends no
+// mail.
 func TestDoctorLooksAtMail(t *testing.T) {
 	t.Parallel()
 	smtp := mailtest.Start(t, mailtest.Options{User: "stoa", Password: "secret"})

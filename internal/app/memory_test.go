@@ -17,7 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// residentMiB is how much memory this process has.
+// residentMiB returns this process's resident memory.
 func residentMiB(t *testing.T) float64 {
 	t.Helper()
 	status, err := os.ReadFile("/proc/self/status")
@@ -32,7 +32,7 @@ func residentMiB(t *testing.T) float64 {
 	return kib / 1024
 }
 
-// heapMiB is how much memory is in use, garbage left out.
+// heapMiB returns the heap in use after a garbage collection.
 func heapMiB() float64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -40,7 +40,7 @@ func heapMiB() float64 {
 	return float64(m.HeapInuse) / (1 << 20)
 }
 
-// askWithoutReading sends a shopper's request over TCP and reads nothing of the answer.
+// askWithoutReading sends a shopper's request over TCP and does not read the answer.
 func (b badStore) askWithoutReading(path string) {
 	b.t.Helper()
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) (err error) {
@@ -54,9 +54,9 @@ func (b badStore) askWithoutReading(path string) {
 	must(b.t, err)
 }
 
-// TestMemoryUnderSlowReaders: neither a column of 60 MB nor the longest pages
-// of products, asked for by clients that do not read, take more memory than
-// the budget, and another store is served meanwhile. Not parallel: it measures
+// TestMemoryUnderSlowReaders checks that a column of 60 MB and the longest pages of
+// products, requested by clients that do not read, use no more memory than the budget,
+// and that another store is served meanwhile. It is not parallel, because it measures
 // the whole process.
 func TestMemoryUnderSlowReaders(t *testing.T) { //nolint:paralleltest // see above
 	if os.Getenv(tenantdbtest.PostgresEnv) == "" {
@@ -73,7 +73,7 @@ func TestMemoryUnderSlowReaders(t *testing.T) { //nolint:paralleltest // see abo
 		_, err := storedata.AddProduct(t.Context(), long.db, storedata.NewProduct{Name: "P", Slug: fmt.Sprintf("p%d", i), Currency: "EUR", ImageURL: "https://example.com/"})
 		must(t, err)
 	}
-	// A character that JSON writes as six; so no buffer of the kernel's holds a page.
+	// JSON encodes this character in six, so a page exceeds the kernel's buffers.
 	long.exec("UPDATE products SET name = repeat(chr(1), 200), description = repeat(chr(1), 5000)", "UPDATE product_images SET url = repeat(chr(1), 2048)")
 	other := newBadStore(t, s, credential.SQLite, "other@example.com")
 	const path = "/api/storefront/products?limit=100"
@@ -94,7 +94,7 @@ func TestMemoryUnderSlowReaders(t *testing.T) { //nolint:paralleltest // see abo
 	stats := s.Memory.Stats()
 	t.Logf("a page of %d bytes: the heap has %.0f MiB before, %.0f MiB at most; resident %.0f MiB before, %.0f MiB at the end; counted %.1f MiB at most, refused %d times",
 		size, calm, peak, resident, residentMiB(t), float64(held)/(1<<20), stats.Refused)
-	if grown := peak - calm; grown > 100 { // and, with as much garbage, the process by 200
+	if grown := peak - calm; grown > 100 { // with as much garbage, the process grows by 200 MiB
 		t.Errorf("the heap has grown by %.0f MiB", grown)
 	}
 	if held > 16<<20+1<<20 {

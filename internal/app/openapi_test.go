@@ -9,8 +9,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// TestOpenAPI: the document is whole. Every reference leads somewhere, every
-// operation says what it does, and every error is a problem document.
+// TestOpenAPI checks that the document is complete: every reference resolves, every
+// operation has a description, and every error is a problem document.
 func TestOpenAPI(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t, masterdb.SQLite))
@@ -50,7 +50,8 @@ func TestOpenAPI(t *testing.T) {
 	}
 }
 
-// TestDocsAreServedByTheBinary: the page and all it loads come from here.
+// TestDocsAreServedByTheBinary checks that the server itself serves the documentation
+// page and everything that the page loads.
 func TestDocsAreServedByTheBinary(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t, masterdb.SQLite))

@@ -10,8 +10,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// TestOwnMigrationsOutOfOrder: with a file that was added below one that has run,
-// nothing starts that would go on without it, and the file and the stores are named.
+// TestOwnMigrationsOutOfOrder checks that after a custom migration was added below one
+// that has run, neither the server nor a command proceeds without it. The error names
+// the file and the stores.
 func TestOwnMigrationsOutOfOrder(t *testing.T) {
 	t.Parallel()
 	f := newFleetBench(t)

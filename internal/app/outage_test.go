@@ -19,16 +19,16 @@ import (
 // needNoMaster are the operations that answer without the master database.
 var needNoMaster = map[string]int{
 	"GET /healthz":                 http.StatusOK,
-	"GET /api/storefront/store":    http.StatusOK, // of a store that was visited before
+	"GET /api/storefront/store":    http.StatusOK, // of a store that was requested before
 	"GET /api/storefront/products": http.StatusOK,
-	"POST /api/webhooks/stripe":    http.StatusUnprocessableEntity, // nobody has signed it
-	"GET /api/supabase/callback":   http.StatusOK,                  // a page, which says what went wrong
-	"POST /api/auth/refresh":       http.StatusUnauthorized,        // with what was never a token
+	"POST /api/webhooks/stripe":    http.StatusUnprocessableEntity, // the event has no valid signature
+	"GET /api/supabase/callback":   http.StatusOK,                  // an error page
+	"POST /api/auth/refresh":       http.StatusUnauthorized,        // the token was never issued
 }
 
-// TestEveryOperationWithoutAMaster: while the master database is away, every
-// operation answers in time that it cannot be done now, and when to try again.
-// Stores that were visited before are open.
+// TestEveryOperationWithoutAMaster checks that without the master database every
+// operation answers within its time limit that it is unavailable and when to retry.
+// Stores that were requested before are served.
 func TestEveryOperationWithoutAMaster(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -58,8 +58,8 @@ func TestEveryOperationWithoutAMaster(t *testing.T) {
 			}
 			calls[op.method+" "+op.path] = func() answer { return caller.call(op.method, path, body, header...) }
 		}
-		// After the long preparation: the change that connected the store was heard
-		// long ago.
+		// The preparation takes long enough that the server has processed the change
+		// notification of the connected store.
 		front.call("GET", "/api/storefront/store", nil, "Host", host).want(http.StatusOK)
 		for _, fault := range []struct {
 			name   string
@@ -70,7 +70,7 @@ func TestEveryOperationWithoutAMaster(t *testing.T) {
 			{"refuses", relay.Refuse, 3 * time.Second},
 		} {
 			fault.begin()
-			withoutMaster(t, fault.name, calls, fault.notice+2*time.Second) // all at once, on a busy machine
+			withoutMaster(t, fault.name, calls, fault.notice+2*time.Second) // all calls at the same time on a busy machine
 			for _, path := range []string{"/readyz"} {
 				a := front.call("GET", path, nil).problem(http.StatusServiceUnavailable, "platform_unavailable")
 				if a.header.Get("Retry-After") == "" {
@@ -90,7 +90,7 @@ func TestEveryOperationWithoutAMaster(t *testing.T) {
 	}
 }
 
-// withoutMaster makes all calls at once.
+// withoutMaster makes all calls concurrently.
 func withoutMaster(t *testing.T, when string, calls map[string]func() answer, most time.Duration) {
 	t.Helper()
 	var all sync.WaitGroup
@@ -120,8 +120,8 @@ func withoutMaster(t *testing.T, when string, calls map[string]func() answer, mo
 	t.Logf("%s: %d operations, the slowest took %v", when, len(calls), slowest.Round(time.Millisecond))
 }
 
-// TestFrontsOutliveTheMaster: a store that was visited before is open when the
-// master database is not, and its answers say how old what is known of it is.
+// TestFrontsOutliveTheMaster checks that a store that was requested before is served
+// without the master database, and that its answers contain the age of the cached data.
 func TestFrontsOutliveTheMaster(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t, masterdb.SQLite))
@@ -133,7 +133,8 @@ func TestFrontsOutliveTheMaster(t *testing.T) {
 			t.Errorf("%s: %v", path, a.header)
 		}
 	}
-	// It cannot read where hostnames lead: to close it would keep the server from stopping.
+	// Without the table the server cannot resolve hostnames. Closing the database
+	// instead would keep the server from stopping.
 	rename := func(from, to string) {
 		if err := s.Master.Tx(context.Background(), func(tx *masterdb.Tx) error {
 			_, err := tx.Exec(context.Background(), `ALTER TABLE `+from+` RENAME TO `+to)
@@ -144,7 +145,7 @@ func TestFrontsOutliveTheMaster(t *testing.T) {
 	}
 	rename("store_hostnames", "away")
 	defer rename("away", "store_hostnames")
-	eventually(t, "what is known is old", func() bool { // SQLite's time to live is 5 s
+	eventually(t, "what is known is old", func() bool { // the cache is stale: on SQLite its time to live is 5 s
 		return front.call("GET", "/api/storefront/store", nil, "Host", host).want(http.StatusOK).header.Get("Stoa-Stale-Seconds") != ""
 	})
 	for _, path := range paths {
@@ -162,9 +163,9 @@ func TestFrontsOutliveTheMaster(t *testing.T) {
 	}
 }
 
-// TestMasterThatIsFull: when the master's disk is full, what cannot be stored is
-// refused with when to try again, the checks of health say why, and all goes on
-// once there is room.
+// TestMasterThatIsFull checks that with a full master disk every write is refused with
+// the time to retry, that the health checks report the cause, and that everything works
+// again once there is space.
 func TestMasterThatIsFull(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -186,7 +187,7 @@ func TestMasterThatIsFull(t *testing.T) {
 			signUp()
 			return c.call("GET", "/readyz", nil).status == http.StatusServiceUnavailable
 		})
-		if s.Master.Engine == masterdb.SQLite { // PostgreSQL's disk is not full here
+		if s.Master.Engine == masterdb.SQLite { // the disk of the PostgreSQL server is not full in this test
 			if err := s.Master.CheckWrite(context.Background()); stoa.CodeOf(err) != stoa.PlatformUnavailable {
 				t.Errorf("a look by writing: %v", err)
 			}
@@ -205,8 +206,7 @@ func TestMasterThatIsFull(t *testing.T) {
 	}, unlimited, func(cfg *config.Config) { cfg.PrivateListen = "127.0.0.1:0" })
 }
 
-// fillMaster has the master fail as one whose disk is full does, until free is
-// called.
+// fillMaster makes the master fail as one with a full disk does, until free is called.
 func fillMaster(t *testing.T, db *masterdb.DB) (free func()) {
 	t.Helper()
 	ctx := context.Background()

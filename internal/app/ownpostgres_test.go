@@ -24,18 +24,17 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// ownPostgres is a PostgreSQL server of this test alone, which it may stop as
-// it likes.
+// ownPostgres is a PostgreSQL server of one test, which may stop and freeze it.
 type ownPostgres struct {
 	t        *testing.T
 	bin, dir string
 	as       *syscall.SysProcAttr // PostgreSQL does not run as root
 	password string
 	port     string
-	settings []string // more of them, as arguments
+	settings []string // additional settings, as arguments
 	server   *exec.Cmd
-	log      bytes.Buffer // to be read when it has ended
-	env      []string     // besides
+	log      bytes.Buffer // read after the server has ended
+	env      []string     // additional environment variables
 }
 
 // postgresBin finds the programs where scripts/with-servers finds them.
@@ -55,7 +54,7 @@ func postgresBin(t *testing.T) string {
 		}
 	}
 	if os.Getenv(masterdbtest.PostgresEnv) == "" {
-		masterdbtest.Engines() // which insists on servers if they were promised
+		masterdbtest.Engines() // fails when the environment requires the servers
 		t.Skip("PostgreSQL is not installed here")
 	}
 	t.Fatal("there is a PostgreSQL server, but its programs were not found")
@@ -72,12 +71,12 @@ func newOwnPostgres(t *testing.T) *ownPostgres {
 	return p
 }
 
-// makeDir gives the server a folder and a port, and stops it at the end.
+// makeDir gives the server a directory and a port, and stops it at the end of the test.
 func (p *ownPostgres) makeDir() {
 	t := p.t
 	t.Helper()
 	p.as = &syscall.SysProcAttr{}
-	dir, err := os.MkdirTemp("", "stoa-own-postgres-") // not t.TempDir, whose parents are closed to another user
+	dir, err := os.MkdirTemp("", "stoa-own-postgres-") // other users cannot enter the parents of t.TempDir
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,8 +107,7 @@ func (p *ownPostgres) initialise() {
 	}
 }
 
-// dropRoot has the programs run as the user that Debian's package makes, or
-// nobody.
+// dropRoot makes the programs run as the user of Debian's package, or as nobody.
 func (p *ownPostgres) dropRoot() {
 	p.t.Helper()
 	u, err := user.Lookup("postgres")
@@ -125,7 +123,7 @@ func (p *ownPostgres) dropRoot() {
 	p.give(p.dir)
 }
 
-// give makes a file belong to whoever the programs run as.
+// give makes the programs' user the owner of a file.
 func (p *ownPostgres) give(path string) {
 	p.t.Helper()
 	if c := p.as.Credential; c != nil {
@@ -144,8 +142,8 @@ func (p *ownPostgres) command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// start returns when the server answers. Commits reach the operating system,
-// which outlives the server; without fsync they are fast.
+// start starts the server and returns when it answers. Commits reach the operating
+// system, which survives a kill of the server; without fsync they are fast.
 func (p *ownPostgres) start() {
 	p.t.Helper()
 	args := []string{"-D", p.data(), "-p", p.port, "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
@@ -175,8 +173,8 @@ func (p *ownPostgres) start() {
 	}
 }
 
-// stop is PostgreSQL's immediate shutdown: no connection is ended in an
-// orderly way, and the next start has to recover.
+// stop makes PostgreSQL's immediate shutdown: connections are cut, and the next start
+// recovers.
 func (p *ownPostgres) stop() {
 	p.signal(syscall.SIGCONT)
 	_ = p.server.Process.Signal(syscall.SIGQUIT)
@@ -184,14 +182,15 @@ func (p *ownPostgres) stop() {
 	p.server = nil
 }
 
-// freeze halts every process of the server: its connections stay and nothing
-// answers, as with a machine that has lost its disk. thaw lets it go on; the
-// test's end does too.
+// freeze stops every process of the server: its connections stay open and nothing
+// answers, as on a machine whose disk does not respond. thaw or the end of the test
+// resumes it.
 func (p *ownPostgres) freeze() { p.signal(syscall.SIGSTOP) }
 func (p *ownPostgres) thaw()   { p.signal(syscall.SIGCONT) }
 
-// signal reaches the server and its children: those that there are, since they
-// are nobody's when the server has ended, and those that it has made meanwhile.
+// signal signals the server and its children. It lists the children before and after:
+// those of an ended server are no longer its children, and the server may start others
+// meanwhile.
 func (p *ownPostgres) signal(s syscall.Signal) {
 	children := childrenOf(p.server.Process.Pid)
 	_ = p.server.Process.Signal(s)
@@ -200,23 +199,23 @@ func (p *ownPostgres) signal(s syscall.Signal) {
 	}
 }
 
-// kill ends every process of the server at once, frozen or not.
+// kill kills every process of the server, frozen or not.
 func (p *ownPostgres) kill() {
-	p.signal(syscall.SIGSTOP) // it makes no more of them
+	p.signal(syscall.SIGSTOP) // so that it starts no further children
 	p.signal(syscall.SIGKILL)
 	_ = p.server.Wait()
 	p.server = nil
 }
 
-// childrenOf reads /proc, which Linux has.
+// childrenOf returns a process's children, from Linux's /proc.
 func childrenOf(parent int) (children []int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, file := range files {
 		stat, err := os.ReadFile(file)
 		if err != nil {
-			continue // it has ended
+			continue // the process has ended
 		}
-		// The name of a program, in parentheses, may hold anything.
+		// The program's name, in parentheses, may contain any character.
 		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 		if len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
 			child, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))

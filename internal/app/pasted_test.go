@@ -12,8 +12,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// TestPastedConnectionStrings: what owners paste connects on real servers, and
-// every answer to it names what was ignored.
+// TestPastedConnectionStrings checks that the connection strings that owners paste
+// connect to real servers, and that each answer lists the ignored parameters.
 func TestPastedConnectionStrings(t *testing.T) {
 	t.Parallel()
 	forms := map[credential.EngineName]map[string]func(u *url.URL) string{
@@ -60,7 +60,7 @@ func TestPastedConnectionStrings(t *testing.T) {
 					t.Errorf("%s %s: password in %s", name, call, a.raw)
 				}
 			}
-			// The schema that the tables are in need not be said again.
+			// The schema of the tables need not be given again.
 			c.call("POST", path+"/database/rotate-credentials", object{"type": string(engine), "connectionString": u.String()}).want(http.StatusOK)
 			c.call("GET", path, nil).want(http.StatusOK).is("active", "status")
 		}
@@ -72,8 +72,8 @@ func passwordOf(u *url.URL) string {
 	return password
 }
 
-// TestLargestBundle: certificates of up to 1 MiB pass every limit on the way,
-// more are refused by name, and a private key is not repeated.
+// TestLargestBundle checks that certificates of up to 1 MiB pass every limit, that
+// larger ones are refused by name, and that the answer does not repeat a private key.
 func TestLargestBundle(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t, masterdb.SQLite))
@@ -99,7 +99,7 @@ func TestLargestBundle(t *testing.T) {
 	c.call("POST", "/api/stores/"+id+"/connect-database", body(bundle)).want(http.StatusOK).is("active", "status")
 }
 
-// readFile reads the file that a variable of the environment names.
+// readFile reads the file that an environment variable names.
 func readFile(t *testing.T, variable string) string {
 	t.Helper()
 	name := os.Getenv(variable)

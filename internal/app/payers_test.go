@@ -22,9 +22,9 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// payers spend a store's credits without a pause, each until it is answered:
-// a call that fails they repeat with the same key, at whatever server there is
-// by then.
+// payers spend a store's credits continuously and concurrently. They repeat a failed
+// call with the same key until it is answered, at the server that is current at that
+// time.
 type payers struct {
 	t     *testing.T
 	owner client
@@ -32,16 +32,16 @@ type payers struct {
 	cfg   *config.Config
 	began credits.Amount
 
-	url    atomic.Pointer[string] // of the server to ask
+	url    atomic.Pointer[string] // of the server to call
 	ending chan struct{}
 	all    sync.WaitGroup
-	doubts atomic.Int64 // calls of which nobody knew what they had done
+	doubts atomic.Int64 // calls whose effect was unknown
 
 	mu   sync.Mutex
-	paid map[string]payment // by key: what was acknowledged
+	paid map[string]payment // acknowledged spends by key
 }
 
-// payment is a spend as it was acknowledged.
+// payment is an acknowledged spend.
 type payment struct {
 	ID     string
 	Amount credits.Amount
@@ -49,7 +49,7 @@ type payment struct {
 
 const payerCount = 6
 
-// newPayers opens an account with credits at the server.
+// newPayers creates an account with credits at the server.
 func newPayers(t *testing.T, cfg *config.Config, url string) *payers {
 	t.Helper()
 	p := &payers{t: t, cfg: cfg, began: 1_000_000 * credits.Credit, ending: make(chan struct{}), paid: map[string]payment{}}
@@ -78,7 +78,7 @@ func (p *payers) start() {
 	p.t.Cleanup(p.stop)
 }
 
-// stop lets the payers get the answers that they wait for.
+// stop stops the payers and waits for the answers to their calls in progress.
 func (p *payers) stop() {
 	if !p.over() {
 		close(p.ending)
@@ -95,7 +95,8 @@ func (p *payers) over() bool {
 	}
 }
 
-// pay spends until there is an answer, and now and then once more after it.
+// pay repeats a spend until there is an answer. Of all answered spends it repeats one
+// in ten once more.
 func (p *payers) pay(key string, amount credits.Amount) {
 	deadline := time.Now().Add(time.Minute)
 	for !p.ask(key, amount) {
@@ -103,7 +104,7 @@ func (p *payers) pay(key string, amount credits.Amount) {
 			p.t.Errorf("%s: no answer in a minute", key)
 			return
 		}
-		<-time.After(5 * time.Millisecond) // the server may be away
+		<-time.After(5 * time.Millisecond) // the server may be down
 	}
 	if rand.N(10) == 0 {
 		p.ask(key, amount)
@@ -122,7 +123,7 @@ func (p *payers) ask(key string, amount credits.Amount) bool {
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+p.owner.token)
 	req.Header.Set("Idempotency-Key", key)
-	req.GetBody = nil // with it the transport would repeat the call by itself
+	req.GetBody = nil // the transport would repeat the call if GetBody were set
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		if !errors.Is(err, syscall.ECONNREFUSED) {
@@ -163,7 +164,7 @@ func (p *payers) acknowledged() map[string]payment {
 	return maps.Clone(p.paid)
 }
 
-// verify wants a sound ledger in which all that is acknowledged is found.
+// verify checks that the ledger is consistent and contains all acknowledged spends.
 func (p *payers) verify(db *masterdb.DB) {
 	p.t.Helper()
 	acknowledged := p.acknowledged()
@@ -178,7 +179,7 @@ func (p *payers) verify(db *masterdb.DB) {
 	}
 }
 
-// settle ends the payers and compares all they were told with the ledger.
+// settle stops the payers and compares all acknowledged spends with the ledger.
 func (p *payers) settle(db *masterdb.DB) {
 	p.t.Helper()
 	p.stop()
@@ -197,7 +198,7 @@ func (p *payers) settle(db *masterdb.DB) {
 	p.t.Logf("%d spends acknowledged, %d calls in doubt", len(p.paid), p.doubts.Load())
 }
 
-// rows are the recorded spends by key, and their sum.
+// rows returns the recorded spends by key, and their sum.
 func (p *payers) rows(db *masterdb.DB) (map[string]payment, credits.Amount) {
 	p.t.Helper()
 	var rows []struct {

@@ -13,15 +13,15 @@ import (
 	"github.com/stoahq/stoa/internal/payments/stripetest"
 )
 
-// atStripe configures a server for a stand-in.
+// atStripe configures a server for a Stripe stub.
 func atStripe(cfg *config.Config, stripe *stripetest.Stripe) *config.Config {
 	cfg.StripeSecretKey, cfg.StripeWebhookSecret = keyring.NewSecret(stripetest.Key), keyring.NewSecret(stripetest.Secret)
 	cfg.StripeURL = stripe.URL
 	return cfg
 }
 
-// TestStripeJourney: buy, pay, be granted, be refunded, save a card, be
-// recharged; over the API, with signed events and the running queue.
+// TestStripeJourney checks purchase, payment, grant, refund, saved card and automatic
+// recharge over the API, with signed events and the running queue.
 func TestStripeJourney(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -80,7 +80,7 @@ func TestStripeJourney(t *testing.T) {
 	}
 }
 
-// TestPaymentsReconcile: the command finds a payment of which no event came.
+// TestPaymentsReconcile checks that the command finds a payment without an event.
 func TestPaymentsReconcile(t *testing.T) {
 	t.Parallel()
 	stripe := stripetest.New(t, "")
@@ -88,7 +88,7 @@ func TestPaymentsReconcile(t *testing.T) {
 	s := startServer(t, cfg)
 	c, _ := register(t, s, "owner@example.com")
 	p := c.call("POST", "/api/credits/purchase", object{"credits": 100}).want(http.StatusCreated)
-	if err := s.Stop(); err != nil { // it reconciles too, and would find some of the events first
+	if err := s.Stop(); err != nil { // a running server would reconcile some of the payments first
 		t.Fatal(err)
 	}
 	stripe.Pay(stripe.SessionOf(p.text("checkoutUrl")))
@@ -111,7 +111,7 @@ func TestPaymentsReconcile(t *testing.T) {
 		t.Errorf("without Stripe: %d: %s%s", status, out, errs)
 	}
 
-	// A key that Stripe refuses: the command fails and says so.
+	// Stripe refuses the key: the command fails and reports it.
 	stripe.Refuse("", http.StatusUnauthorized, "invalid_request_error", "")
 	status, out, errs = command(t, append([]string{"payments", "reconcile"}, flags...)...)
 	if status != 1 || !strings.Contains(errs, "not complete") || !strings.Contains(errs, "key is not accepted by Stripe") || !strings.HasPrefix(out, "NOT COMPLETE") {
@@ -136,7 +136,7 @@ func TestStripeSettings(t *testing.T) {
 	key, secret := keyring.NewSecret("sk_test_1"), keyring.NewSecret("whsec_1")
 	for name, c := range map[string]struct {
 		change func(*config.Config)
-		want   string // none: no fault
+		want   string // none for valid settings
 	}{
 		"both":    {func(c *config.Config) { c.StripeSecretKey, c.StripeWebhookSecret = key, secret }, ""},
 		"neither": {func(*config.Config) {}, ""},
@@ -172,8 +172,8 @@ func TestStripeSettings(t *testing.T) {
 	}
 }
 
-// TestDebtIsShownWhereTheBalanceIs: after money went back for credits that
-// were spent, every place that shows the account shows the same.
+// TestDebtIsShownWhereTheBalanceIs checks that after a refund for spent credits every
+// view of the account shows the same debt.
 func TestDebtIsShownWhereTheBalanceIs(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -224,8 +224,8 @@ func TestDebtIsShownWhereTheBalanceIs(t *testing.T) {
 	}
 }
 
-// TestMismatchedPayment: the owner sees it, the operator finds it, and a refund
-// at Stripe ends it.
+// TestMismatchedPayment checks that the owner sees a mismatched payment, that the
+// operator can find it, and that a refund at Stripe settles it.
 func TestMismatchedPayment(t *testing.T) {
 	t.Parallel()
 	stripe := stripetest.New(t, "")

@@ -11,15 +11,14 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// onPlatformHosts has the platform answer at hosts under its base domain and
-// outside it.
+// onPlatformHosts configures platform hosts under the base domain and outside it.
 func onPlatformHosts(cfg *config.Config) {
 	cfg.BaseDomain, cfg.BaseURL = "shops.example.com", "https://App.shops.example.com"
 	cfg.PlatformHosts = []string{"hub.shops.example.com", "a.deep.shops.example.com", "panel.example.com"}
 }
 
-// TestPlatformHostsWin: a store of before, whose hostname is now one of the
-// platform's, answers there no more, on any path.
+// TestPlatformHostsWin checks that a host of the platform never serves an existing
+// store with the same hostname, on any path.
 func TestPlatformHostsWin(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -42,7 +41,7 @@ func TestPlatformHostsWin(t *testing.T) {
 	}, onPlatformHosts)
 }
 
-// moveTo gives a store a slug and a hostname that it could not choose.
+// moveTo gives a store a slug and a hostname that the API would refuse.
 func (s *server) moveTo(t *testing.T, store, slug, hostname string) {
 	t.Helper()
 	id, err := stoa.ParseID[stoa.StoreID](store)

@@ -11,8 +11,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// TestPricesCommands: a price set beside the running server is what it takes
-// from then on.
+// TestPricesCommands checks that a running server uses a price from the moment a
+// command sets it.
 func TestPricesCommands(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {

@@ -18,11 +18,12 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// hostile is what a tenant may call something: it sets the terminal's title,
-// overwrites the line, adds others and turns the reading direction round.
+// hostile is a malicious name of a tenant: it sets the terminal's title, overwrites the
+// line, adds lines and reverses the reading direction.
 const hostile = "x\x1b]0;owned\a\r\x1b[2K\nok    keys  forged\tcolumn\u0085\u009b31m\u202ekcab\u2066\u200b\u2028\ufeff\U000e0041\x7fx"
 
-// obeyed lists what a terminal would obey in text, but for ends of lines and tabs.
+// obeyed lists the characters that a terminal would interpret, except line ends and
+// tabs.
 func obeyed(text string) (found []rune) {
 	for _, r := range text {
 		if r != '\n' && r != '\t' && cli.IsInvisible(r) {
@@ -32,9 +33,9 @@ func obeyed(text string) (found []rune) {
 	return found
 }
 
-// TestCommandsEscapeWhatTheyPrint: whatever the master database holds, no
-// command's output has a character that a terminal obeys, nor a line of a
-// tenant's making; and JSON is the same JSON.
+// TestCommandsEscapeWhatTheyPrint checks that, whatever the master database contains,
+// no command prints a character that a terminal interprets, or a line that a tenant
+// made up. The JSON output stays equivalent.
 func TestCommandsEscapeWhatTheyPrint(t *testing.T) {
 	t.Parallel()
 	dir := "--data-dir=" + filepath.Join(t.TempDir(), "stoa-data")
@@ -45,7 +46,7 @@ func TestCommandsEscapeWhatTheyPrint(t *testing.T) {
 	spoilTenants(t, strings.TrimPrefix(dir, "--data-dir="))
 	for _, test := range []struct {
 		args  []string
-		shows bool // some of what is spoilt
+		shows bool // the output contains a hostile value
 	}{
 		{[]string{"stores", "list"}, true},
 		{[]string{"stores", "show", ids["stores"]}, true},
@@ -93,8 +94,8 @@ func TestCommandsEscapeWhatTheyPrint(t *testing.T) {
 	}
 }
 
-// spoil appends hostile to every text of the master database that takes it,
-// and returns an id of each table's.
+// spoil appends hostile to every text column of the master database that accepts it,
+// and returns an id of each table.
 func spoil(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	db, err := masterdb.Open(t.Context(), "sqlite:"+filepath.Join(dir, "master.db"))
@@ -116,7 +117,7 @@ func spoil(t *testing.T, dir string) map[string]string {
 				_, err := tx.Exec(t.Context(), `UPDATE `+table+` SET `+c+` = coalesce(`+c+`, '') || $1`, hostile)
 				return err
 			})
-			if err == nil { // others have CHECKs that keep them clean
+			if err == nil { // the other columns have CHECK constraints that refuse it
 				spoilt++
 			}
 		}
@@ -174,7 +175,7 @@ func TestPrintf(t *testing.T) {
 	}
 }
 
-// TestSafeWriter: in pieces of any size the same is written.
+// TestSafeWriter checks that the output does not depend on the size of the writes.
 func TestSafeWriter(t *testing.T) {
 	t.Parallel()
 	text := "plain\tä\n" + hostile + "\xff\xfe家\u200d\n"
@@ -208,7 +209,7 @@ func TestSafeWriter(t *testing.T) {
 	}
 }
 
-// TestOutputThatCannotBeWritten: a command whose reader is gone has failed.
+// TestOutputThatCannotBeWritten checks that a command fails when its output is closed.
 func TestOutputThatCannotBeWritten(t *testing.T) {
 	t.Parallel()
 	var stderr bytes.Buffer
@@ -221,8 +222,8 @@ type brokenPipe struct{}
 
 func (brokenPipe) Write([]byte) (int, error) { return 0, syscall.EPIPE }
 
-// TestEverythingIsPrintedByPrintf: fmt's own functions would print arguments
-// as they are.
+// TestEverythingIsPrintedByPrintf checks that commands print with printf, since fmt's
+// own functions do not escape arguments.
 func TestEverythingIsPrintedByPrintf(t *testing.T) {
 	t.Parallel()
 	files := token.NewFileSet()
@@ -248,7 +249,7 @@ func TestEverythingIsPrintedByPrintf(t *testing.T) {
 				return true
 			}
 			if to, ok := call.Args[0].(*ast.SelectorExpr); ok && to.Sel.Name == "terminal" {
-				return true // numbers and words of its own
+				return true // it writes numbers and fixed words only
 			}
 			t.Errorf("%s: prints by fmt.%s, not by printf", files.Position(n.Pos()), f.Sel.Name)
 			return true

@@ -26,8 +26,8 @@ func scrape(t *testing.T, s *server) map[string]*dto.MetricFamily {
 	return families
 }
 
-// value is that of the series with these labels: pairs of names and values.
-// Of a histogram it is the number of observations. It is 0 without a series.
+// value returns the value of the series with these labels, given as pairs of names and
+// values. For a histogram it is the number of observations. Without a series it is 0.
 func value(families map[string]*dto.MetricFamily, name string, labels ...string) float64 {
 	want := map[string]string{}
 	for i := 0; i < len(labels); i += 2 {
@@ -45,7 +45,8 @@ func value(families map[string]*dto.MetricFamily, name string, labels ...string)
 	return 0
 }
 
-// TestMetrics: what shoppers and owners do shows, and none of them by name.
+// TestMetrics checks that requests of shoppers and owners are counted, without labels
+// that name them.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -96,8 +97,8 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestPrivateListener: the metrics are there and nowhere else, and nothing
-// else is there but health.
+// TestPrivateListener checks that only the private listener serves the metrics, and
+// that it serves nothing else except health.
 func TestPrivateListener(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -128,8 +129,8 @@ func TestPrivateListener(t *testing.T) {
 	}
 }
 
-// TestPrivateDetails: what is for the operator alone is never on the public
-// port, in production least of all.
+// TestPrivateDetails checks that the public listener never serves what only the
+// operator may see, in production in particular.
 func TestPrivateDetails(t *testing.T) {
 	t.Parallel()
 	cfg := productionConfig(t)
@@ -146,7 +147,7 @@ func TestPrivateDetails(t *testing.T) {
 		t.Errorf("the public port tells the version: %s", a.raw)
 	}
 	private.call("GET", "/debug/pprof/goroutine?debug=1", nil).want(http.StatusOK)
-	private.call("GET", "/debug/pprof/cmdline", nil).want(http.StatusNotFound) // flags may hold secrets
+	private.call("GET", "/debug/pprof/cmdline", nil).want(http.StatusNotFound) // the command line may contain secrets
 	a := private.call("GET", "/health", nil).want(http.StatusOK).is("ok", "status")
 	checks := map[string]bool{}
 	for _, c := range a.list("checks") {
@@ -160,14 +161,14 @@ func TestPrivateDetails(t *testing.T) {
 	}
 }
 
-// TestHealthWithoutMaster: the details say what is missing.
+// TestHealthWithoutMaster checks that the details name the missing database.
 func TestHealthWithoutMaster(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
 	cfg.PrivateListen = "127.0.0.1:0"
 	s, err := launch(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	must(t, err)
-	t.Cleanup(func() { _ = s.Stop() }) // which cannot record its jobs any more
+	t.Cleanup(func() { _ = s.Stop() }) // the stop fails: it cannot write to the master
 	s.Master.Close()
 	client{t: t, url: s.PrivateURL}.call("GET", "/health", nil).want(http.StatusServiceUnavailable).is("failing", "status")
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 )
 
-// TestProductionRefuses: each setting that would do harm, by its name, in what
-// keeps serve from starting and, with a remedy, in what doctor says.
+// TestProductionRefuses checks that each harmful setting is named, in the error of
+// serve and, with a remedy, in the report of doctor.
 func TestProductionRefuses(t *testing.T) {
 	t.Parallel()
 	same := keyring.Generate("same")
@@ -29,7 +29,7 @@ func TestProductionRefuses(t *testing.T) {
 	const live, webhook = "sk_live_51Hx", "whsec_9f8Zk2LmQ7xR4tYv"
 	for name, c := range map[string]struct {
 		change func(*config.Config)
-		want   string // "": nothing is wrong
+		want   string // "" for a valid setting
 	}{
 		"as it should be":   {func(*config.Config) {}, ""},
 		"no encryption key": {func(c *config.Config) { c.EncryptionKey = keyring.Secret{} }, "ENCRYPTION_KEY is required in production"},
@@ -95,8 +95,8 @@ func openFolder(t *testing.T) string {
 	return dir
 }
 
-// TestDoctorSaysTheSame: all faults at once, each with a remedy, in the words
-// of a start that is refused.
+// TestDoctorSaysTheSame checks that doctor lists all faults together, each with a
+// remedy, in the words of serve's error.
 func TestDoctorSaysTheSame(t *testing.T) {
 	t.Parallel()
 	args := []string{"--env=production", "--data-dir=" + openFolder(t), "--jwt-secret=k:" + base64.StdEncoding.EncodeToString(make([]byte, 32)),

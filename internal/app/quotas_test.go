@@ -17,8 +17,8 @@ import (
 	"github.com/stoahq/stoa/internal/stores"
 )
 
-// defaultQuotas are those of a server that nobody has told anything: other tests
-// run without any.
+// defaultQuotas returns the quotas of a server without settings for them. Other tests
+// run without quotas.
 func defaultQuotas(t *testing.T) config.Quotas {
 	t.Helper()
 	var c cli.Commands
@@ -32,9 +32,9 @@ func defaultQuotas(t *testing.T) config.Quotas {
 	return c.Quotas
 }
 
-// TestQuotasOfAnUnverifiedOwner: one who registers and creates as much as they
-// can at the same moment has what the defaults allow, and a problem document
-// that names quota, limit and use. The registration's store counts.
+// TestQuotasOfAnUnverifiedOwner checks that a new user who creates as many stores as
+// possible concurrently gets exactly the default quota, and then a problem document
+// with quota, limit and use. The store of the registration counts.
 func TestQuotasOfAnUnverifiedOwner(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -77,7 +77,7 @@ func TestQuotasOfAnUnverifiedOwner(t *testing.T) {
 	})
 }
 
-// flags lead a command to the server's master database.
+// flags returns the flags that name the server's master database to a command.
 func (s *server) flags() []string {
 	return []string{"--master-db-url=" + s.Cfg.MasterDBURL.Reveal(), "--data-dir=" + s.Cfg.DataDir}
 }
@@ -126,8 +126,8 @@ func TestQuotaSettings(t *testing.T) {
 	}
 }
 
-// TestDoctorNamesPlatformHosts: a store that has a host of the platform's is
-// named with what to do.
+// TestDoctorNamesPlatformHosts checks that doctor names a store with a hostname of the
+// platform, and what to do.
 func TestDoctorNamesPlatformHosts(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)

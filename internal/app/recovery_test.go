@@ -13,17 +13,17 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// recoveryLimit is for the test of a slow machine; the figure is printed.
+// recoveryLimit is the limit on a slow machine. The test logs the measured time.
 const recoveryLimit = 8 * time.Second
 
-// hungRun is a provisioning run that hangs at a server which never answers.
+// hungRun is a provisioning run that waits for a server that never answers.
 type hungRun struct {
 	*killing
 	listener net.Listener
 	conn     net.Conn // of the run's latest execution
 }
 
-// hang has p begin a run that hangs.
+// hang makes p start a run that hangs.
 func hang(t *testing.T, cfg *config.Config, p *process) *hungRun {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -40,8 +40,8 @@ func hang(t *testing.T, cfg *config.Config, p *process) *hungRun {
 	return h
 }
 
-// accept waits for the run's next execution to come to its server. Others than
-// the first begin within the time that a slow machine may need.
+// accept waits until the run's next execution connects to its server. An execution
+// after the first may take as long to start as a slow machine needs.
 func (h *hungRun) accept() {
 	h.t.Helper()
 	if h.conn != nil {
@@ -56,10 +56,10 @@ func (h *hungRun) accept() {
 	h.t.Cleanup(func() { _ = conn.Close() })
 }
 
-// TestWorkOfAKilledProcessGoesOn: of two servers one is killed while its run hangs.
-// The other one takes the run up within seconds, with the claims' time at its
-// default, and so does a server that is started after both were killed. It is counted that the
-// run's process died.
+// TestWorkOfAKilledProcessGoesOn kills one of two servers while its run hangs. The
+// other one takes the run over within seconds, with the default lease duration, and so
+// does a server that is started after both were killed. Each death of the run's process
+// is counted.
 func TestWorkOfAKilledProcessGoesOn(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -76,7 +76,7 @@ func TestWorkOfAKilledProcessGoesOn(t *testing.T) {
 			}
 			second.kill()
 			killed := time.Now()
-			third := startProcess(t, cfg) // the third execution: the run fails instead
+			third := startProcess(t, cfg) // on the third execution the run fails
 			h.owner.url = third.url
 			eventually(t, "the run has failed", func() bool {
 				return h.count(`provisioning_runs WHERE store_id = $1 AND error_code = 'provisioning_crashed'`, h.victims[0].id) == 1
@@ -90,7 +90,8 @@ func TestWorkOfAKilledProcessGoesOn(t *testing.T) {
 	}
 }
 
-// taken waits until the run's next execution has come to its server.
+// taken waits until the run's next execution has connected to its server, and checks
+// the time.
 func (h *hungRun) taken(killed time.Time, by string) {
 	h.t.Helper()
 	h.accept()
@@ -105,9 +106,9 @@ func (h *hungRun) within(killed time.Time, by string) {
 	}
 }
 
-// TestWorkOfAFrozenProcessGoesOn: the server keeps the session of a process that is
-// stopped, so that its heartbeats tell. When the process goes on it does no harm,
-// and knows that others have its work.
+// TestWorkOfAFrozenProcessGoesOn freezes a process whose session the database server
+// keeps, so that only its missing heartbeats show the failure. When the process
+// resumes, it changes nothing and reports that other processes have its work.
 func TestWorkOfAFrozenProcessGoesOn(t *testing.T) {
 	t.Parallel()
 	engines := masterdbtest.Engines()
@@ -136,8 +137,8 @@ func TestWorkOfAFrozenProcessGoesOn(t *testing.T) {
 	}
 }
 
-// TestLostSessionsCountNoCrash: two servers lose their sessions at the master again and
-// again while a run hangs. No process is taken for ended.
+// TestLostSessionsCountNoCrash cuts the sessions of two servers at the master
+// repeatedly while a run hangs. No process is counted as crashed.
 func TestLostSessionsCountNoCrash(t *testing.T) {
 	t.Parallel()
 	engines := masterdbtest.Engines()

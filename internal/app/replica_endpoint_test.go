@@ -10,8 +10,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// TestReplicaIsNamed: who pastes the address of a standby is told so, and
-// nothing is written or stuck.
+// TestReplicaIsNamed checks that an owner who pastes the address of a standby gets an
+// error that says so. Nothing is written, and no run hangs.
 func TestReplicaIsNamed(t *testing.T) {
 	t.Parallel()
 	own := newOwnPostgres(t)

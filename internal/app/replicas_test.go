@@ -14,17 +14,17 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// twoReplicas are two servers on one PostgreSQL master, a change made on a
-// and seen on b.
+// twoReplicas are two servers on one PostgreSQL master. Changes are made on a and
+// observed on b.
 type twoReplicas struct {
 	t     *testing.T
 	a, b  *server
-	owner client // on a
+	owner client // signed in on a
 	stoa.StoreID
 }
 
-// TestReplicas: what one replica changes, the other sees long before its
-// caches run out, and also what it missed while its listener was cut off.
+// TestReplicas checks that the other replica sees a change long before its caches
+// expire, also a change that it missed while its listener was disconnected.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	engines := masterdbtest.Engines()
@@ -33,7 +33,7 @@ func TestReplicas(t *testing.T) {
 	}
 	cfg := testConfig(t, masterdb.Postgres)
 	r := twoReplicas{t: t, a: startServer(t, cfg)}
-	second := *cfg // keys and embedded stores are in the data directory, which they share
+	second := *cfg // the replicas share the data directory, which holds the keys and embedded stores
 	r.b = startServer(t, &second)
 	r.owner, _ = register(t, r.a, "owner@example.com")
 
@@ -59,7 +59,7 @@ func TestReplicas(t *testing.T) {
 		}
 		t.Cleanup(lease.Release)
 
-		// All that b now knows it would go on believing for half a minute.
+		// Without notifications b would use what it has cached for half a minute.
 		start := time.Now()
 		for _, host := range []string{slug + ".localhost", "suspended.localhost", custom} {
 			r.front(host).want(http.StatusOK)
@@ -94,7 +94,7 @@ func TestReplicas(t *testing.T) {
 	}
 }
 
-// store makes an active store on embedded SQLite at <slug>.localhost.
+// store creates an active store on embedded SQLite at <slug>.localhost.
 func (r twoReplicas) store(slug string) stoa.StoreID {
 	r.t.Helper()
 	s := r.owner.call("POST", "/api/stores", object{"name": slug, "slug": slug}).want(http.StatusCreated).text("id")
@@ -113,7 +113,7 @@ func (r twoReplicas) tx(fn func(*masterdb.Tx) error) {
 	}
 }
 
-// change does on a what a method of the registry's would do to the store.
+// change makes a change to the store on a, as a method of the registry would.
 func (r twoReplicas) change(id stoa.StoreID, query string) {
 	r.t.Helper()
 	r.tx(func(tx *masterdb.Tx) error {
@@ -124,7 +124,7 @@ func (r twoReplicas) change(id stoa.StoreID, query string) {
 	})
 }
 
-// cutListeners ends both listeners' connections from the server's side.
+// cutListeners ends both listeners' connections at the database server.
 func (r twoReplicas) cutListeners() {
 	r.t.Helper()
 	const listeners = ` FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()`
@@ -141,21 +141,21 @@ func (r twoReplicas) cutListeners() {
 	}
 }
 
-// front asks b for the store at host.
+// front requests the store at host from b.
 func (r twoReplicas) front(host string) answer {
 	r.t.Helper()
 	return client{t: r.t, url: r.b.URL}.call("GET", "/api/storefront/store", nil, "Host", host)
 }
 
-// until polls b until the store at host answers so.
+// until polls b until the request for the store at host gets the status.
 func (r twoReplicas) until(start time.Time, host string, status int) {
 	r.t.Helper()
 	what := fmt.Sprintf("%s answers %d", strings.TrimSuffix(host, ".localhost"), status)
 	r.soon(start, what, func() bool { return r.front(host).status == status })
 }
 
-// soon polls for what must come to pass well before the resolver's time to
-// live, 30 s after start, could bring it about.
+// soon polls until ok. It fails when that takes about as long as the resolver's time to
+// live, 30 s after start, which would have the same effect.
 func (r twoReplicas) soon(start time.Time, what string, ok func() bool) {
 	r.t.Helper()
 	eventually(r.t, what, ok)

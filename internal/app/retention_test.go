@@ -18,7 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// retentionTable reads docs/retention.md: a table and the indexes that its rule
+// retentionTable reads docs/retention.md. It returns the indexes that each table's rule
 // uses.
 func retentionTable(t *testing.T) map[string][]string {
 	t.Helper()
@@ -45,8 +45,8 @@ func retentionTable(t *testing.T) map[string][]string {
 	return out
 }
 
-// TestEveryTableHasARetention: each table of the master is in
-// docs/retention.md, and what has a rule has it there with its index.
+// TestEveryTableHasARetention checks that docs/retention.md lists every table of the
+// master database and, for a table with a rule, the rule's index.
 func TestEveryTableHasARetention(t *testing.T) {
 	t.Parallel()
 	documented := retentionTable(t)
@@ -67,14 +67,15 @@ func TestEveryTableHasARetention(t *testing.T) {
 			}
 		}
 		for table := range documented {
-			if !there[table] && !strings.HasPrefix(table, "river_") { // which differ between the engines
+			if !there[table] && !strings.HasPrefix(table, "river_") { // these tables differ between the engines
 				t.Errorf("docs/retention.md has a row for %s, which does not exist", table)
 			}
 		}
 	})
 }
 
-// TestExpiriesUseTheirIndexes: no rule reads a whole table, on either engine.
+// TestExpiriesUseTheirIndexes checks that no rule reads a whole table, on either
+// engine.
 func TestExpiriesUseTheirIndexes(t *testing.T) {
 	t.Parallel()
 	documented := retentionTable(t)
@@ -96,7 +97,7 @@ func TestExpiriesUseTheirIndexes(t *testing.T) {
 				t.Errorf("the rule for %s, by %s, uses none of %v:\n%s", rule.Table, rule.Age, documented[rule.Table], plan)
 			}
 		}
-		ownStatements := []string{"hostname_claims", "supabase_consents", "mail_allowances"} // of their packages
+		ownStatements := []string{"hostname_claims", "supabase_consents", "mail_allowances"} // the tables' packages use these indexes
 		for table, indexes := range documented {
 			for _, index := range indexes {
 				if !used[index] && !slices.Contains(ownStatements, table) {
@@ -131,8 +132,8 @@ func explain(t *testing.T, db *masterdb.DB, rule masterdb.Expiry) string {
 	return strings.Join(lines, "\n")
 }
 
-// TestExpiredRowsAreDeleted: the job deletes what has expired under each rule,
-// and nothing else.
+// TestExpiredRowsAreDeleted checks that the job deletes the expired rows of each rule
+// and no others.
 func TestExpiredRowsAreDeleted(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -175,12 +176,12 @@ func TestExpiredRowsAreDeleted(t *testing.T) {
 			t.Fatal(err)
 		}
 		for query, want := range map[string]int{
-			`SELECT count(*) FROM stripe_events`:                                      3, // not the old one that was applied
+			`SELECT count(*) FROM stripe_events`:                                      3, // without the old one that was applied
 			`SELECT count(*) FROM credit_crossings`:                                   1,
 			`SELECT count(*) FROM audit_events WHERE action = 'old'`:                  0,
 			`SELECT count(*) FROM audit_events WHERE action = 'recent'`:               1,
-			`SELECT count(*) FROM provisioning_runs WHERE store_id = '` + id + `'`:    2, // not the old one
-			`SELECT count(*) FROM provisioning_runs WHERE store_id = '` + other + `'`: 1, // the last one
+			`SELECT count(*) FROM provisioning_runs WHERE store_id = '` + id + `'`:    2, // without the old one
+			`SELECT count(*) FROM provisioning_runs WHERE store_id = '` + other + `'`: 1, // the latest one
 			`SELECT count(*) FROM invitations`:                                        0,
 			`SELECT count(*) FROM one_time_tokens WHERE purpose = 'invitation'`:       0,
 			`SELECT count(*) FROM api_keys`:                                           1,
@@ -195,9 +196,9 @@ func TestExpiredRowsAreDeleted(t *testing.T) {
 	})
 }
 
-// TestRestrictedRoleDeletesOnlyExpired: a server that owns nothing deletes what
-// has expired, and can neither delete anything else of the audit log, nor
-// change it, nor say what has expired.
+// TestRestrictedRoleDeletesOnlyExpired checks that a server whose role owns nothing
+// deletes expired rows. It can neither delete other rows of the audit log, nor change
+// them, nor change the retention.
 func TestRestrictedRoleDeletesOnlyExpired(t *testing.T) {
 	t.Parallel()
 	r := newRestricted(t)
@@ -206,7 +207,7 @@ func TestRestrictedRoleDeletesOnlyExpired(t *testing.T) {
 	if status, out, errOut := r.migrate("--grant-to="+r.role, "--audit-retention=1000h"); status != 0 {
 		t.Fatalf("status %d: %s%s", status, out, errOut)
 	}
-	other := 24 * time.Hour // which the server may not set
+	other := 24 * time.Hour // the server may not set it
 	r.server.AuditRetention = &other
 	s := startServer(t, r.server)
 	const entry = `INSERT INTO audit_events (id, action, outcome, created_at) SELECT gen_random_uuid(), '%s', 'success', now() - interval '%s hours' FROM generate_series(1, 5)`
@@ -268,8 +269,8 @@ func TestRetentionSettings(t *testing.T) {
 	}
 }
 
-// TestAuditRetentionIsRemembered: what was set holds until it is set again, not
-// only for the process that was told.
+// TestAuditRetentionIsRemembered checks that a retention applies until it is set again,
+// not only in the process that set it.
 func TestAuditRetentionIsRemembered(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -277,7 +278,7 @@ func TestAuditRetentionIsRemembered(t *testing.T) {
 			t.Parallel()
 			cfg := testConfig(t, engine)
 			for _, c := range []struct {
-				set  time.Duration // -1: not given
+				set  time.Duration // -1: not set
 				want time.Duration
 			}{{-1, 9600 * time.Hour}, {1000 * time.Hour, 1000 * time.Hour}, {-1, 1000 * time.Hour}, {0, 0}, {-1, 0}} {
 				cfg.AuditRetention = nil

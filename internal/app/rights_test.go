@@ -13,8 +13,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// TestStreamsEndWithTheirRights: a stream of events ends at once when its
-// session or key does, on another replica too.
+// TestStreamsEndWithTheirRights checks that an event stream ends soon after its session
+// or key, also on another replica.
 func TestStreamsEndWithTheirRights(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -42,7 +42,7 @@ func TestStreamsEndWithTheirRights(t *testing.T) {
 				"session": {c, func() { c.call("POST", "/api/auth/logout", nil).want(http.StatusNoContent) }},
 			} {
 				if name == "session" {
-					continue // last: the owner is needed until then
+					continue // tested last, since the owner's session is needed until then
 				}
 				endsAtOnce(t, name, end.who, id, other.URL, end.end)
 			}
@@ -66,13 +66,13 @@ func endsAtOnce(t *testing.T, name string, who client, id, elsewhere string, end
 	for _, stream := range streams {
 		stream.rest()
 	}
-	if d := time.Since(begun); d > 5*time.Second { // it looks every 0.4 s; the rest is a busy machine's
+	if d := time.Since(begun); d > 5*time.Second { // a stream checks its caller at least every second; the rest is for a busy machine
 		t.Errorf("%s: its streams went on for %v", name, d)
 	}
 }
 
-// TestWriteOnlyKeys: a key that may change a store and not see it changes it,
-// and is answered without what it may not see.
+// TestWriteOnlyKeys checks that a key that may change a store and not read it can
+// change it, and that the answer omits what the key may not read.
 func TestWriteOnlyKeys(t *testing.T) {
 	t.Parallel()
 	s := startServer(t, testConfig(t, masterdb.SQLite))
@@ -101,7 +101,7 @@ func TestWriteOnlyKeys(t *testing.T) {
 	profile.call("GET", "/api/stores/"+id, nil).problem(http.StatusForbidden, "forbidden")
 }
 
-// TestWriteOnlyKeyRotates: the same for new credentials.
+// TestWriteOnlyKeyRotates checks the same for a rotation of credentials.
 func TestWriteOnlyKeyRotates(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.Engines() {
@@ -122,7 +122,8 @@ func TestWriteOnlyKeyRotates(t *testing.T) {
 	}
 }
 
-// TestPrivateListenerChecksHost: a name that could be anybody's is refused.
+// TestPrivateListenerChecksHost checks that the private listener refuses hostnames that
+// anybody could control.
 func TestPrivateListenerChecksHost(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -143,8 +144,8 @@ func TestPrivateListenerChecksHost(t *testing.T) {
 	}
 }
 
-// TestHealthChecksAreBounded: one address asks so often and no more, and what
-// others ask does not use that up.
+// TestHealthChecksAreBounded checks that the health checks of one address are limited,
+// and that other requests do not count against that limit.
 func TestHealthChecksAreBounded(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -177,11 +178,11 @@ func TestHealthChecksAreBounded(t *testing.T) {
 	}
 }
 
-// TestInternalNamesAreNotTold: a name of the internal network answers as one
-// that does not exist, whatever listens there.
+// TestInternalNamesAreNotTold checks that an internal hostname gets the same answer as
+// one that does not exist, whether or not a server listens there.
 func TestInternalNamesAreNotTold(t *testing.T) {
 	t.Parallel()
-	s := startServer(t, productionConfig(t)) // which does not allow loopback
+	s := startServer(t, productionConfig(t)) // loopback is not allowed in production
 	c, id := register(t, s, "owner@example.com")
 	silent, _ := silentServer(t)
 	open := silent[strings.LastIndex(silent, ":"):]

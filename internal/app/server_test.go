@@ -26,9 +26,9 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// testConfig is what a developer gets without setting anything, on a free
-// port, with a master database and a data directory of its own, and without
-// quotas: one user of a test may have many stores.
+// testConfig returns the development defaults on a free port, with a separate master
+// database and data directory, and without quotas, since one user of a test may have
+// many stores.
 func testConfig(t testing.TB, engine masterdb.Engine) *config.Config {
 	t.Helper()
 	var c cli.Commands
@@ -40,12 +40,12 @@ func testConfig(t testing.TB, engine masterdb.Engine) *config.Config {
 		t.Fatal(err)
 	}
 	c.Quotas = config.Quotas{KeepSlugs: c.KeepSlugs}
-	c.JWTExpiresIn = 12 * time.Hour // a test that runs beside others may wait long between two calls
+	c.JWTExpiresIn = 12 * time.Hour // other tests in parallel may delay a call for long
 	c.MasterDBURL = keyring.NewSecret(masterdbtest.URL(t, engine))
 	return &c.Config
 }
 
-// productionConfig is testConfig as it has to be in earnest.
+// productionConfig returns testConfig with the settings that production requires.
 func productionConfig(t *testing.T) *config.Config {
 	t.Helper()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -56,13 +56,13 @@ func productionConfig(t *testing.T) *config.Config {
 // server is a running platform under test.
 type server struct{ *app.Server }
 
-// launch starts a server, which the caller stops.
+// launch starts a server. The caller stops it.
 func launch(ctx context.Context, cfg *config.Config, log *slog.Logger) (*server, error) {
 	s, err := app.Start(ctx, cfg, log)
 	return &server{s}, err
 }
 
-// serverAt is a server in another process, at url.
+// serverAt returns a server that runs in another process, at url.
 func serverAt(url string) *server { return &server{&app.Server{URL: url}} }
 
 // startServer runs the real server, as 'stoa serve' does, until the test ends.
@@ -80,7 +80,7 @@ func startServer(t testing.TB, cfg *config.Config) *server {
 	return s
 }
 
-// onEachMaster runs test against a server on every master engine at hand.
+// onEachMaster runs test with a server on every available master engine.
 func onEachMaster(t *testing.T, test func(t *testing.T, s *server), settings ...func(*config.Config)) {
 	t.Helper()
 	for _, engine := range masterdbtest.Engines() {
@@ -95,20 +95,20 @@ func onEachMaster(t *testing.T, test func(t *testing.T, s *server), settings ...
 	}
 }
 
-// unlimited is for tests that are many people at one address.
+// unlimited removes the rate limits, for tests in which many users share one address.
 func unlimited(cfg *config.Config) {
 	cfg.RateLimitAuth, cfg.RateLimitAddress, cfg.RateLimitUser, cfg.RateLimitDatabase = 0, 0, 0, 0
 }
 
-// client speaks to a server as one person does.
+// client calls a server as one user.
 type client struct {
 	t     *testing.T
 	url   string
 	token string
-	s     *server // of who was registered by register
+	s     *server // the server of a client that register returned
 }
 
-// proven has the client's e-mail address proven, as the mail to it would.
+// proven verifies the client's e-mail address, as the link in the mail would.
 func (c client) proven() client {
 	c.t.Helper()
 	id := c.call("GET", "/api/auth/me", nil).want(http.StatusOK).text("user", "id")
@@ -121,7 +121,7 @@ func (c client) proven() client {
 // object is a JSON object of an answer.
 type object = map[string]any
 
-// answer is what came back.
+// answer is a response.
 type answer struct {
 	t      *testing.T
 	status int
@@ -151,7 +151,7 @@ func (c client) call(method, path string, body any, header ...string) answer {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	req.Header.Set("Prefer", "wait=60") // a busy machine may take longer than the ordinary time
+	req.Header.Set("Prefer", "wait=60") // a busy machine may take longer than the default wait
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
@@ -194,7 +194,8 @@ func (a answer) want(status int) answer {
 	return a
 }
 
-// problem fails the test unless the answer is this problem document, whole.
+// problem fails the test unless the answer is this problem document, with all its
+// members.
 func (a answer) problem(status int, code string) answer {
 	a.t.Helper()
 	a.want(status)
@@ -218,7 +219,7 @@ func (a answer) problem(status int, code string) answer {
 	return a
 }
 
-// at walks into the answer: at("store", "id").
+// at returns the value at a path of the answer: at("store", "id").
 func (a answer) at(path ...string) any {
 	a.t.Helper()
 	var v any = a.body
@@ -263,8 +264,8 @@ func (a answer) is(want any, path ...string) answer {
 
 const testPassword = "SecurePassword123!"
 
-// register opens an account, whose address is not proven, and returns its owner,
-// signed in, with the id of the first store.
+// register creates an account whose address is not verified. It returns its user as a
+// signed-in client, and the id of the first store.
 func register(t *testing.T, s *server, email string) (client, string) {
 	t.Helper()
 	c := client{t: t, url: s.URL, s: s}
@@ -276,7 +277,7 @@ func register(t *testing.T, s *server, email string) (client, string) {
 	return c, a.text("store", "id")
 }
 
-// connected opens an account with an active store on embedded SQLite.
+// connected registers a user with an active store on embedded SQLite.
 func connected(t *testing.T, s *server, email string) (c client, storeID, hostname string) {
 	t.Helper()
 	c, id := register(t, s, email)
@@ -284,7 +285,7 @@ func connected(t *testing.T, s *server, email string) (c client, storeID, hostna
 	return c, id, a.list("hostnames")[0].(object)["hostname"].(string)
 }
 
-// buy pays for credits in the sandbox and waits until they are there.
+// buy pays for credits in the sandbox and waits until they are granted.
 func (c client) buy(store string, amount int) {
 	c.t.Helper()
 	before := c.call("GET", "/api/credits/balance?storeId="+store, nil).want(http.StatusOK).text("balance")
@@ -296,7 +297,7 @@ func (c client) buy(store string, amount int) {
 	})
 }
 
-// eventually polls until ok or half a minute has passed.
+// eventually polls until ok returns true. It fails the test after half a minute.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.NewTimer(2 * time.Minute)
@@ -322,7 +323,7 @@ func withURL(t *testing.T, s string, change func(*url.URL)) string {
 	return u.String()
 }
 
-// closedPort is an address where nobody listens.
+// closedPort returns an address on which nothing listens.
 func closedPort(t *testing.T) string {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

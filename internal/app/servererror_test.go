@@ -11,9 +11,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// TestServerErrorsAtTheFront: whatever error a store's own server reports to a
-// shopper's request, the answer is 503 with the error's code, and neither "our
-// side" nor the server's words.
+// TestServerErrorsAtTheFront checks that any error of a store's database server during
+// a shopper's request is answered with 503 and the error's code. The answer contains
+// neither "our side" nor the server's message.
 func TestServerErrorsAtTheFront(t *testing.T) {
 	t.Parallel()
 	if !slices.Contains(tenantdbtest.Engines(), credential.PostgreSQL) {
@@ -34,7 +34,7 @@ func TestServerErrorsAtTheFront(t *testing.T) {
 		tenantdbtest.Exec(t, credentials, `CREATE OR REPLACE FUNCTION fail() RETURNS boolean LANGUAGE plpgsql AS
 			$$ BEGIN RAISE EXCEPTION 'words of the server' USING ERRCODE = '`+code+`'; END $$`,
 			`CREATE OR REPLACE VIEW products AS SELECT * FROM kept WHERE fail()`)
-		for range 4 { // a breaker would open after three
+		for range 4 { // a circuit breaker would open after three failures
 			a := c.call("GET", "/api/storefront/products", nil, "Host", host).problem(http.StatusServiceUnavailable, "tenant_error")
 			if a.header.Get("Retry-After") == "" || !strings.Contains(a.text("detail"), code) || strings.Contains(a.raw, "words of") {
 				t.Errorf("%s: %s", code, a.raw)

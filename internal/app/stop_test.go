@@ -34,13 +34,13 @@ type ignoring struct{}
 
 func (ignoring) Kind() string { return "ignoring" }
 
-// TestStopTakesItsTime: whatever hangs, a stop ends within its time, and says
-// what it could not end.
+// TestStopTakesItsTime checks that a stop ends within its timeout, whatever hangs, and
+// reports what it could not end.
 func TestStopTakesItsTime(t *testing.T) {
 	t.Parallel()
 	const timeout = 6 * time.Second
 	cases := map[string]struct {
-		hang func(t *testing.T, cfg *config.Config) *server // returns a server with something that hangs
+		hang func(t *testing.T, cfg *config.Config) *server // returns a server on which something hangs
 		want string                                         // part of the error; "" for none, "*" for any or none
 	}{
 		"nothing":                            {hang: startForStop, want: ""},
@@ -65,7 +65,7 @@ func TestStopTakesItsTime(t *testing.T) {
 			err := s.Stop()
 			took := time.Since(begun)
 			t.Logf("took %v: %v", took.Round(time.Millisecond), err)
-			if took > timeout+time.Second { // of which a busy machine takes its part
+			if took > timeout+time.Second { // the extra second is for a busy machine
 				t.Errorf("the stop took %v, want at most %v", took, timeout)
 			}
 			switch {
@@ -98,7 +98,7 @@ func dialServer(t *testing.T, s *server) net.Conn {
 	return conn
 }
 
-// unreadAnswers asks for more than the sockets' buffers hold, and reads nothing.
+// unreadAnswers requests more than the sockets' buffers hold, and reads nothing.
 func unreadAnswers(t *testing.T, cfg *config.Config) *server {
 	cfg.PrivateListen = "127.0.0.1:0"
 	s := startForStop(t, cfg)
@@ -164,7 +164,7 @@ func silentRedis(t *testing.T, cfg *config.Config) *server {
 	return s
 }
 
-// silentRun connects a store to a server that accepts connections and says nothing.
+// silentRun connects a store to a server that accepts connections and never replies.
 func silentRun(t *testing.T, cfg *config.Config) *server {
 	s := startForStop(t, cfg)
 	connectSilent(t, s)
@@ -197,8 +197,8 @@ func frozenMasterWithRun(t *testing.T, cfg *config.Config) *server {
 	return s
 }
 
-// frozenStore has a store whose database server is frozen, with or without a
-// request that waits for it.
+// frozenStore has a store whose database server is frozen, with or without a request
+// that waits for it.
 func frozenStore(asked bool) func(t *testing.T, cfg *config.Config) *server {
 	return func(t *testing.T, cfg *config.Config) *server {
 		own := newOwnPostgres(t)
@@ -216,8 +216,9 @@ func frozenStore(asked bool) func(t *testing.T, cfg *config.Config) *server {
 	}
 }
 
-// TestStopAnswersWhatWaits: whoever waits for a run is told at once where it
-// stands, and a stream of events ends with a hint to connect again.
+// TestStopAnswersWhatWaits checks that a request that waits for a run is answered at
+// once with the run's current state, and that an event stream ends with a reconnect
+// delay.
 func TestStopAnswersWhatWaits(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -251,8 +252,9 @@ func TestStopAnswersWhatWaits(t *testing.T) {
 	}
 }
 
-// TestDrain: for the drain delay a server says that it stops and takes requests
-// as before, over new connections and old ones, each of which it then closes.
+// TestDrain checks that during the drain delay a server reports that it stops and
+// serves requests as before, over new and existing connections. It closes each
+// connection after the response.
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -300,7 +302,7 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestSecondSignal: whoever signals twice does not wait.
+// TestSecondSignal checks that a second signal ends the process without waiting.
 func TestSecondSignal(t *testing.T) {
 	t.Parallel()
 	p := startProcess(t, testConfig(t, masterdb.SQLite), "STOA_STOP_TIMEOUT=5m", "STOA_DRAIN_DELAY=4m")
@@ -321,8 +323,8 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// TestExitStatusOfAStop: 0 when all has ended or was handed over, here a run that
-// another process goes on with; 1 with what was cut off.
+// TestExitStatusOfAStop checks the exit status: 0 when all work has ended or was handed
+// over, such as a run that another process continues; 1 when work was cut off.
 func TestExitStatusOfAStop(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -331,7 +333,7 @@ func TestExitStatusOfAStop(t *testing.T) {
 	address, release := silentServer(t)
 	c.call("POST", "/api/stores/"+id+"/connect-database", object{"type": "postgresql", "connectionString": "postgres://u:p@" + address + "/d?sslmode=disable"},
 		"Prefer", "wait=0").want(http.StatusAccepted)
-	handing.end(t) // which wants status 0
+	handing.end(t) // checks for status 0
 
 	next := startProcess(t, cfg, "STOA_STOP_TIMEOUT=3s")
 	c.url = next.url
@@ -344,7 +346,7 @@ func TestExitStatusOfAStop(t *testing.T) {
 	fmt.Fprintf(conn, "POST /api/stores/%s/connect-database HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"+
 		"Content-Type: application/json\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", id, c.token, len(body))
 	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(line, "100 Continue") {
-		t.Fatalf("%q %v", line, err) // the handler waits for a body that does not come
+		t.Fatalf("%q %v", line, err) // the handler waits for a body that is never sent
 	}
 	if err := next.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -354,13 +356,13 @@ func TestExitStatusOfAStop(t *testing.T) {
 	}
 }
 
-// TestStopSettings: what the two settings take, and what they are unless told.
+// TestStopSettings checks the accepted values and the defaults of the two settings.
 func TestStopSettings(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		args  []string
 		drain time.Duration
-		fault string // "" without one
+		fault string // "" for a valid value
 	}{
 		{nil, 0, ""},
 		{[]string{"--env=production"}, 5 * time.Second, ""},
@@ -395,8 +397,8 @@ func TestStopSettings(t *testing.T) {
 	}
 }
 
-// TestStopBehindBalancer: under a load of requests on connections that are kept,
-// a stop loses none of them at a balancer that never repeats a request.
+// TestStopBehindBalancer checks that under load over kept-alive connections a stop
+// loses no request at a load balancer that never repeats a request.
 func TestStopBehindBalancer(t *testing.T) {
 	t.Parallel()
 	program := haproxyPath(t)
@@ -471,7 +473,7 @@ listen stoa
 	}
 }
 
-// getOnce returns the status, or what went wrong.
+// getOnce returns the status, or the error.
 func getOnce(t *testing.T, url string) string {
 	req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// TestStoresCommands: the operator finds every store, by any of its names,
-// beside the running server.
+// TestStoresCommands checks that the operator can find every store by each of its
+// names, while the server runs.
 func TestStoresCommands(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -63,7 +63,8 @@ func TestStoresCommands(t *testing.T) {
 	}
 }
 
-// TestStoresShowHealth: why a store is down, and none of its secrets.
+// TestStoresShowHealth checks that the command shows why a store is down, and none of
+// its secrets.
 func TestStoresShowHealth(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -94,8 +95,8 @@ func TestStoresShowHealth(t *testing.T) {
 	}
 }
 
-// TestStoresLooksOnly: without a master database the commands say so and make
-// none, and help teaches.
+// TestStoresLooksOnly checks that without a master database the commands report it and
+// create none, and that their help contains an example.
 func TestStoresLooksOnly(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir() + "/data"

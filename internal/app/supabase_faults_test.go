@@ -19,8 +19,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// TestSupabaseConsent: what becomes of a consent is said on a page, and the
-// code is not left in the address bar.
+// TestSupabaseConsent checks that a page shows the result of a consent, and that the
+// code does not stay in the address bar.
 func TestSupabaseConsent(t *testing.T) {
 	t.Parallel()
 	onEachSupabase(t, func(t *testing.T, s *server, sb *supabasetest.Server) {
@@ -31,7 +31,7 @@ func TestSupabaseConsent(t *testing.T) {
 		}
 		b := newBrowser(c)
 		authorize := func() string {
-			return b.get("/api/supabase/authorize").want(http.StatusOK).text("url") // of the only store
+			return b.get("/api/supabase/authorize").want(http.StatusOK).text("url") // without a store id: for the user's only store
 		}
 		declined := back(t, sb.Deny(t, authorize()))
 		if where := b.get(declined).want(http.StatusSeeOther).header.Get("Location"); where != "/supabase/declined" {
@@ -50,7 +50,8 @@ func TestSupabaseConsent(t *testing.T) {
 		}
 		status("none")
 
-		// Another browser is asked first, and only its owner's click connects.
+		// Another browser must confirm first. Only its owner's click connects the
+		// store.
 		location := back(t, sb.Approve(t, authorize()))
 		asked := c.call("GET", location, nil).want(http.StatusOK)
 		if !strings.Contains(asked.raw, "Store of owner example com") || !strings.Contains(asked.raw, "for owner@example.com") {
@@ -66,15 +67,16 @@ func TestSupabaseConsent(t *testing.T) {
 		status("connected")
 		c.call("POST", "/api/supabase/callback", form, "Content-Type", "application/x-www-form-urlencoded").want(http.StatusUnauthorized)
 
-		// Nobody else's store is connected, and no store's page answers there.
+		// Another user cannot connect the store, and a store's host does not serve the
+		// callback.
 		mallory, _ := register(t, s, "mallory@example.com")
 		mallory.call("GET", "/api/supabase/authorize?storeId="+id, nil).problem(http.StatusNotFound, "store_not_found")
 		c.call("GET", location, nil, "Host", "somebody.localhost").want(http.StatusNotFound)
 	})
 }
 
-// TestSupabaseNewProject: a project is made for the store although the answer
-// to its making is lost, and the run says what it waits for.
+// TestSupabaseNewProject checks that a store gets its project although the response to
+// the project's creation is lost, and that the run reports what it waits for.
 func TestSupabaseNewProject(t *testing.T) {
 	t.Parallel()
 	onEachSupabase(t, func(t *testing.T, s *server, sb *supabasetest.Server) {
@@ -118,8 +120,8 @@ func TestSupabaseNewProject(t *testing.T) {
 	})
 }
 
-// TestSupabaseProjectFails: what is wrong with a project ends the run with its
-// own code, and the retry goes on when it is mended.
+// TestSupabaseProjectFails checks that each fault of a project ends the run with its
+// own code, and that a retry continues after the fault is corrected.
 func TestSupabaseProjectFails(t *testing.T) {
 	t.Parallel()
 	onEachSupabase(t, func(t *testing.T, s *server, sb *supabasetest.Server) {
@@ -142,18 +144,19 @@ func TestSupabaseProjectFails(t *testing.T) {
 		project = other
 		sb.SetStatus(project.Ref, "ACTIVE_HEALTHY")
 		c.call("DELETE", "/api/stores/"+id+"/supabase/connection", nil).want(http.StatusNoContent)
-		consent(t, c, sb, id) // lists anew
+		consent(t, c, sb, id) // clears the cached list of projects
 		sb.Alter("GET /v1/projects/{ref}/config/database/pooler", func(o map[string]any) { o["db_host"] = "pooler.example.com" })
 		connect().problem(http.StatusUnprocessableEntity, "database_host_forbidden")
 		c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).is("pending_database", "status").is(nil, "database")
 		sb.Alter("GET /v1/projects/{ref}/config/database/pooler", nil)
-		sb.Break("POST /v1/projects/{ref}/database/query", supabasetest.BrokenAfter) // the role is there
+		sb.Break("POST /v1/projects/{ref}/database/query", supabasetest.BrokenAfter) // the role exists
 		c.call("POST", "/api/stores/"+id+"/provisioning/retry", nil).want(http.StatusOK).is("active", "status")
 	})
 }
 
-// TestSupabaseHealth: why the store is down, by what its project is. Shoppers
-// cost no call, and the store outlives the connection.
+// TestSupabaseHealth checks that the state of the project explains why the store is
+// down. Shoppers' requests cause no call to Supabase, and the store works without the
+// connection.
 func TestSupabaseHealth(t *testing.T) {
 	t.Parallel()
 	onEachSupabase(t, func(t *testing.T, s *server, sb *supabasetest.Server) {
@@ -167,7 +170,7 @@ func TestSupabaseHealth(t *testing.T) {
 		host := store.list("hostnames")[0].(object)["hostname"].(string)
 
 		sb.SetStatus(project.Ref, "INACTIVE")
-		consent(t, c, sb, id) // what was listed a moment ago is forgotten
+		consent(t, c, sb, id) // clears the cached list of projects
 		before := sb.Count("GET /v1/projects")
 		for range 5 {
 			c.call("GET", "/api/storefront/store", nil, "Host", host).want(http.StatusServiceUnavailable)
@@ -189,7 +192,7 @@ func TestSupabaseHealth(t *testing.T) {
 		eventually(t, "the store is back", func() bool {
 			return c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).text("database", "status") == "ok"
 		})
-		eventually(t, "the connection has ended", func() bool { // when it is used next
+		eventually(t, "the connection has ended", func() bool { // the next use detects it
 			c.call("GET", "/api/stores/"+id+"/supabase/organizations", nil)
 			return c.call("GET", "/api/stores/"+id+"/supabase/connection", nil).text("status") == "reconnect"
 		})
@@ -197,7 +200,8 @@ func TestSupabaseHealth(t *testing.T) {
 		c.call("GET", "/api/stores/"+id+"/supabase/organizations", nil).problem(http.StatusConflict, "supabase_reconnect")
 		c.call("GET", "/api/storefront/store", nil, "Host", host).want(http.StatusOK)
 
-		// Paused while nobody may ask: the owner is told what it may be, and where to look.
+		// The project is paused and Stoa cannot read its state: the owner is told the
+		// likely cause and where to look.
 		sb.SetStatus(project.Ref, "INACTIVE")
 		eventually(t, "the store is down", func() bool {
 			return c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).text("database", "status") == "failed"
@@ -213,8 +217,9 @@ func TestSupabaseHealth(t *testing.T) {
 	})
 }
 
-// TestSupabaseConnectionString: all three strings that a project's page shows,
-// without a connection; what comes with them is kept and never shown.
+// TestSupabaseConnectionString checks all three connection strings of a project's page,
+// without a connection to Supabase. The additional parameters are stored and never
+// shown.
 func TestSupabaseConnectionString(t *testing.T) {
 	t.Parallel()
 	onEachSupabase(t, func(t *testing.T, s *server, sb *supabasetest.Server) {
@@ -243,7 +248,7 @@ func TestSupabaseConnectionString(t *testing.T) {
 	})
 }
 
-// TestSupabaseNotConfigured: without an application nothing is offered.
+// TestSupabaseNotConfigured checks the errors of a server without an OAuth application.
 func TestSupabaseNotConfigured(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -257,9 +262,8 @@ func TestSupabaseNotConfigured(t *testing.T) {
 	})
 }
 
-// TestSupabaseKilled: the server is killed when the role is made and nobody
-// has been told. Another one opens the store. Nothing that was secret is left
-// behind by either.
+// TestSupabaseKilled kills the server after the role was created and before that was
+// recorded. Another server activates the store. Neither server leaves a secret behind.
 func TestSupabaseKilled(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -304,7 +308,7 @@ func TestSupabaseKilled(t *testing.T) {
 	}
 }
 
-// supabaseSecrets opens what is sealed for the store.
+// supabaseSecrets decrypts the store's secrets.
 func supabaseSecrets(t *testing.T, cfg *config.Config, key keyring.Secret, id string) canaries {
 	t.Helper()
 	ring, err := keyring.Parse(key)
@@ -330,8 +334,8 @@ func supabaseSecrets(t *testing.T, cfg *config.Config, key keyring.Secret, id st
 	return all
 }
 
-// TestSupabaseGoesWithTheStore: a deleted store leaves nothing that opens its
-// owner's account.
+// TestSupabaseGoesWithTheStore checks that a deleted store leaves nothing that gives
+// access to its owner's Supabase account.
 func TestSupabaseGoesWithTheStore(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -359,7 +363,8 @@ func TestSupabaseGoesWithTheStore(t *testing.T) {
 	}
 }
 
-// TestSupabaseSettings: half of a pair, and what has no place in production.
+// TestSupabaseSettings checks incomplete pairs of settings, and settings that
+// production refuses.
 func TestSupabaseSettings(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -389,8 +394,8 @@ func TestSupabaseSettings(t *testing.T) {
 	}
 }
 
-// TestDoctorAsksSupabase: a wrong secret is found before an owner finds it,
-// and not shown.
+// TestDoctorAsksSupabase checks that doctor detects a wrong secret and does not print
+// it.
 func TestDoctorAsksSupabase(t *testing.T) {
 	t.Parallel()
 	sb := supabasetest.NewAPI(t, supabasetest.Options{})

@@ -20,7 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// supabaseConfig is testConfig beside a stand-in for Supabase.
+// supabaseConfig returns testConfig with a Supabase stub.
 func supabaseConfig(t *testing.T, engine masterdb.Engine, sb *supabasetest.Server) *config.Config {
 	t.Helper()
 	cfg := testConfig(t, engine)
@@ -34,8 +34,7 @@ func supabaseConfig(t *testing.T, engine masterdb.Engine, sb *supabasetest.Serve
 	return cfg
 }
 
-// onEachSupabase runs test against a server and a stand-in of its own, on
-// every master engine.
+// onEachSupabase runs test with a server and a Supabase stub, on every master engine.
 func onEachSupabase(t *testing.T, test func(t *testing.T, s *server, sb *supabasetest.Server)) {
 	t.Helper()
 	for _, engine := range masterdbtest.Engines() {
@@ -47,7 +46,7 @@ func onEachSupabase(t *testing.T, test func(t *testing.T, s *server, sb *supabas
 	}
 }
 
-// browser is one that keeps cookies.
+// browser is a client that keeps cookies.
 type browser struct {
 	client
 	cookies map[string]string
@@ -73,7 +72,7 @@ func (b *browser) get(path string) answer {
 
 func newBrowser(c client) *browser { return &browser{c, map[string]string{}} }
 
-// back is the path that Supabase sends the browser to.
+// back returns the path to which Supabase redirects the browser.
 func back(t *testing.T, location string) string {
 	t.Helper()
 	u, err := url.Parse(location)
@@ -94,7 +93,8 @@ func consent(t *testing.T, c client, sb *supabasetest.Server, store string) {
 	}
 }
 
-// TestSupabaseInTwoClicks: consent, choose a project, and the store is open.
+// TestSupabaseInTwoClicks checks that after the consent and the choice of a project the
+// store is active.
 func TestSupabaseInTwoClicks(t *testing.T) {
 	t.Parallel()
 	onEachSupabase(t, func(t *testing.T, s *server, sb *supabasetest.Server) {
@@ -129,7 +129,7 @@ func TestSupabaseInTwoClicks(t *testing.T) {
 		c.call("PATCH", "/api/stores/"+id, object{"description": "Bread"}).want(http.StatusOK)
 		anonSeesNothing(t, sb, project.Ref)
 
-		// The keys are kept, and a second store finds room in the same project.
+		// The project's keys are stored, and a second store uses the same project.
 		creds, err := s.Tenants.Load(t.Context(), s.Master, mustID(t, id))
 		if err != nil {
 			t.Fatal(err)
@@ -159,15 +159,15 @@ func TestSupabaseInTwoClicks(t *testing.T) {
 	})
 }
 
-// anonSeesNothing: what shoppers of the project's own API are, has no way into
-// any store's schema, whatever the project gives to all.
+// anonSeesNothing checks that the roles of the project's own API have no access to any
+// store's schema, whatever the project grants to everyone.
 func anonSeesNothing(t *testing.T, sb *supabasetest.Server, ref string) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), sb.DatabaseURL(ref))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(context.Background()) //nolint:errcheck // nothing is pending
+	defer conn.Close(context.Background()) //nolint:errcheck // no query is running
 	rows, _ := conn.Query(t.Context(), `SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname LIKE 'stoa\_%'`)
 	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil || len(tables) < 10 {

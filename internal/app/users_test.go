@@ -10,8 +10,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// TestDoctorLooksAtUsers: it names operators with an address that nobody has
-// proven, and addresses that can be mistaken for others.
+// TestDoctorLooksAtUsers checks that doctor names operators whose address is not
+// verified, and addresses that can be confused with others.
 func TestDoctorLooksAtUsers(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
@@ -48,8 +48,8 @@ func TestDoctorLooksAtUsers(t *testing.T) {
 	})
 }
 
-// TestTakeOver: from a registration by somebody else to the owner of the address,
-// over the pages that the mails lead to.
+// TestTakeOver checks that the owner of an address that another person registered can
+// take the account over, through the pages that the mails link to.
 func TestTakeOver(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {

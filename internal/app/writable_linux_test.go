@@ -16,7 +16,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// mounted mounts a small file system for the test, where it may.
+// mounted mounts a small file system for the test. It skips the test without the
+// permission to mount.
 func mounted(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -48,7 +49,7 @@ func fill(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // a test that cannot write closes nothing that matters
+	defer f.Close() //nolint:errcheck // writes have reported any error
 	for err == nil {
 		_, err = f.Write(make([]byte, 1<<16))
 	}
@@ -60,8 +61,8 @@ func fill(t *testing.T, dir string) {
 	}
 }
 
-// TestUnwritableDirectories: a directory that cannot be written to is named,
-// with the cause and what to do, by doctor and by serve, which leaves nothing.
+// TestUnwritableDirectories checks that doctor and serve name a directory that is not
+// writable, with the cause and a remedy, and that serve leaves no files.
 func TestUnwritableDirectories(t *testing.T) {
 	t.Parallel()
 	for _, fault := range []struct {
@@ -111,7 +112,7 @@ func TestUnwritableDirectories(t *testing.T) {
 	}
 }
 
-// TestReadOnlyMaster: commands that only look say it too.
+// TestReadOnlyMaster checks that commands that only read report it too.
 func TestReadOnlyMaster(t *testing.T) {
 	t.Parallel()
 	dir := mounted(t)
@@ -132,8 +133,8 @@ func TestReadOnlyMaster(t *testing.T) {
 	}
 }
 
-// TestWritableDirectories: what works leaves nothing behind, and causes are told
-// apart.
+// TestWritableDirectories checks that a successful check leaves no files, and that
+// causes are distinguished.
 func TestWritableDirectories(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -157,9 +158,9 @@ func TestWritableDirectories(t *testing.T) {
 	}
 }
 
-// TestStoresDiskIsFull: when the disk of the embedded stores is full, shoppers
-// read on, who writes is told that there is no room and when to try again, the
-// operator sees it, and all goes on once there is room.
+// TestStoresDiskIsFull checks a full disk of the embedded stores: shoppers can read, a
+// writer is told that there is no space and when to retry, the operator sees it, and
+// everything works again once there is space.
 func TestStoresDiskIsFull(t *testing.T) {
 	t.Parallel()
 	disk := mounted(t)

@@ -18,11 +18,11 @@ import (
 type Actor struct {
 	UserID       stoa.UserID // zero: a command or the platform acts
 	KeyID        stoa.KeyID  // zero unless an API key acts
-	Impersonator stoa.UserID // the operator who acts as the user; zero: nobody does
+	Impersonator stoa.UserID // the operator who acts as the user; zero: none
 	Origin       Origin
 }
 
-// Subject is what asks for an action, such as the principal of a request.
+// Subject is the caller that requests an action, such as the principal of a request.
 type Subject interface {
 	Actor() Actor
 }

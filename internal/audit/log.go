@@ -45,7 +45,7 @@ func ReadLog(ctx context.Context, q masterdb.Querier, store stoa.StoreID, f Filt
 	return f.read(ctx, q, `e.store_id = $1`, store)
 }
 
-// ReadWholeLog is ReadLog over all stores and users.
+// ReadWholeLog returns a page of the entries of all stores and users.
 func ReadWholeLog(ctx context.Context, q masterdb.Querier, f Filter) (Page, error) {
 	return f.read(ctx, q, `$1 = ''`, "")
 }

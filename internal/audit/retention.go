@@ -7,7 +7,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// The bounds of the retention, unless entries are kept for ever.
+// The bounds of the retention. They do not apply when entries are kept forever.
 const (
 	MinRetention = 24 * time.Hour
 	MaxRetention = 10 * 365 * 24 * time.Hour
@@ -18,8 +18,8 @@ const (
 // batch that contains a row that has not.
 const clockSkew = time.Hour
 
-// Retention returns how long entries are kept; 0 is for ever. It is stored in
-// the database, whose trigger rejects the deletion of younger entries.
+// Retention returns how long entries are kept; 0 is forever. It is stored in the
+// database, whose trigger rejects the deletion of younger entries.
 func Retention(ctx context.Context, q masterdb.Querier) (time.Duration, error) {
 	var seconds int64
 	err := q.Get(ctx, &seconds, `SELECT keep_seconds FROM audit_retention`)

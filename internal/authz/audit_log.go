@@ -17,8 +17,8 @@ func ReadAuditLog(ctx context.Context, h masterdb.Handle, p Principal, store sto
 	return audit.ReadLog(ctx, h, store, f)
 }
 
-// ReadPlatformLog is ReadAuditLog over all stores and users, for operators of
-// the platform.
+// ReadPlatformLog returns a page of the audit log of all stores and users, for
+// operators of the platform. It fails as ReadAuditLog does.
 func ReadPlatformLog(ctx context.Context, h masterdb.Handle, p Principal, f audit.Filter) (audit.Page, error) {
 	if err := CheckOperator(ctx, h, p, "audit"); err != nil {
 		return audit.Page{}, err

@@ -64,7 +64,7 @@ func TestAuditEntry(t *testing.T) {
 	})
 }
 
-// TestRollbackLeavesNoEntry: the entry of an action is rolled back with it.
+// TestRollbackLeavesNoEntry checks that the entry of an action is rolled back with it.
 func TestRollbackLeavesNoEntry(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(w fixture) {
@@ -146,9 +146,9 @@ func TestAuditPagesAndFilters(t *testing.T) {
 	})
 }
 
-// TestCheckInsideATransaction: on SQLite a look through the database from
-// within a transaction would wait for that very transaction. It is refused
-// soon; through the transaction it is written with it.
+// TestCheckInsideATransaction checks Check within a transaction. On SQLite a check
+// through the database would wait for that very transaction, so it is refused quickly.
+// A check through the transaction writes its entry in it.
 func TestCheckInsideATransaction(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(w fixture) {
@@ -175,7 +175,7 @@ func TestCheckInsideATransaction(t *testing.T) {
 			})
 			want := before + 1
 			if w.db.Engine == masterdb.Postgres {
-				want++ // which has another connection for the first one
+				want++ // PostgreSQL has another connection for the first check
 			}
 			if n := w.countEntries(audit.OperatorActed); err != nil || n != want {
 				w.Errorf("%s: %v, %d entries, want %d", name, err, n, want)
@@ -184,7 +184,7 @@ func TestCheckInsideATransaction(t *testing.T) {
 	})
 }
 
-// TestClientCannotChooseRequestID: a proxy's name of a request neither suppresses
+// TestClientCannotChooseRequestID checks that a proxy's request id neither suppresses
 // an entry nor replaces the platform's id.
 func TestClientCannotChooseRequestID(t *testing.T) {
 	t.Parallel()
@@ -211,7 +211,7 @@ func TestClientCannotChooseRequestID(t *testing.T) {
 	})
 }
 
-// TestCommandIsRecorded: each run of a command has its own request id.
+// TestCommandIsRecorded checks that each run of a command has its own request id.
 func TestCommandIsRecorded(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(w fixture) {

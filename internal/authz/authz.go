@@ -14,14 +14,13 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// Check returns the caller's role in the store. It fails with store_not_found
-// when the caller is not a member, exactly as for a store that does not
-// exist, and with forbidden when the role or, for an API key, its scopes do not
-// allow the action.
+// Check returns the caller's role in the store. It fails with store_not_found when the
+// caller is not a member, exactly as for a store that does not exist, and with
+// forbidden when the role or, for an API key, its scopes do not allow the action.
 //
-// An operator of the platform has the role Operator where their membership does
-// not suffice. Check records that in the audit log, so that no domain method
-// can omit it. It writes through h: in a transaction, in that transaction.
+// An operator of the platform has the role Operator where their membership does not
+// suffice. Check records that access in the audit log, so that no domain method can
+// omit it. It writes through h: if h is a transaction, in that transaction.
 func Check(ctx context.Context, h masterdb.Handle, p Principal, store stoa.StoreID, a Action) (Role, error) {
 	if err := p.Within(store, a); err != nil {
 		return "", err

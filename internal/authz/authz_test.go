@@ -22,7 +22,7 @@ var (
 	}
 )
 
-// TestRoles repeats the table, so that a change of permissions is deliberate.
+// TestRoles repeats the table of permissions, so that a change of them is deliberate.
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	want := map[authz.Role][]authz.Action{
@@ -127,7 +127,7 @@ func TestCheck(t *testing.T) {
 	})
 }
 
-// TestMaySQL: the condition agrees with Check.
+// TestMaySQL checks that the condition agrees with Check.
 func TestMaySQL(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(w fixture) {
@@ -157,7 +157,7 @@ func TestMaySQL(t *testing.T) {
 	})
 }
 
-// TestCheckHidesOtherStores: the error does not reveal which stores exist.
+// TestCheckHidesOtherStores checks that the error does not reveal which stores exist.
 func TestCheckHidesOtherStores(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(w fixture) {
@@ -191,7 +191,8 @@ func TestCheckHidesOtherStores(t *testing.T) {
 	})
 }
 
-// TestCheckInTx: a right given or taken in the transaction counts in it.
+// TestCheckInTx checks that a role granted or withdrawn in the transaction takes effect
+// in it.
 func TestCheckInTx(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(w fixture) {
@@ -276,8 +277,8 @@ func TestOwnerOf(t *testing.T) {
 	})
 }
 
-// TestImpersonation: an operator who acts as an owner may do what the table marks,
-// and nothing that outlasts the impersonation or costs credits.
+// TestImpersonation checks that an operator who acts as an owner may do what the table
+// marks, and nothing that outlasts the impersonation or costs credits.
 func TestImpersonation(t *testing.T) {
 	t.Parallel()
 	lasting := []authz.Action{

@@ -14,7 +14,7 @@ type Principal struct {
 	UserID       stoa.UserID
 	SessionID    stoa.SessionID // zero for an API key
 	Key          Key            // zero unless the caller is an API key
-	Impersonator stoa.UserID    // the operator who acts as this user; zero: nobody does
+	Impersonator stoa.UserID    // the operator who acts as this user; zero: none
 	Origin       audit.Origin
 }
 
@@ -73,8 +73,8 @@ func (p Principal) SignedIn() error {
 	return nil
 }
 
-// InPerson is SignedIn, and fails too for an operator who acts as the user:
-// credentials of an account are managed by its user only.
+// InPerson fails as SignedIn does, and also for an operator who acts as the user: only
+// the user manages the credentials of an account.
 func (p Principal) InPerson() error {
 	if !p.Impersonator.IsZero() {
 		return stoa.Errorf(stoa.Forbidden, "Only the user themselves may do this.")

@@ -23,8 +23,8 @@ func keyOf(p authz.Principal, store stoa.StoreID, scopes ...string) authz.Princi
 	return authz.Principal{UserID: p.UserID, Key: authz.Key{ID: stoa.NewID[stoa.KeyID](), StoreID: store, Scopes: strings.Join(scopes, " ")}}
 }
 
-// TestKeys: a key may do what its scopes, its creator's role and its store all
-// allow.
+// TestKeys checks that a key may do only what its scopes, its creator's role and its
+// store all allow.
 func TestKeys(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(w fixture) {
@@ -78,8 +78,9 @@ func (w fixture) countEntries(action string) (n int) {
 	return n
 }
 
-// TestOperator: an operator may access every store, and each access is recorded;
-// not with a key, not while impersonating, and not to spend credits.
+// TestOperator checks that an operator may access every store and that each access is
+// recorded. The access does not apply to an API key, during an impersonation, or for
+// spending credits.
 func TestOperator(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(w fixture) {
@@ -114,8 +115,8 @@ func TestOperator(t *testing.T) {
 	})
 }
 
-// TestOperatorIsRecordedOncePerRequest: a request with many checks, such as a
-// stream, adds one entry.
+// TestOperatorIsRecordedOncePerRequest checks that a request with many checks, such as
+// a stream, adds one entry.
 func TestOperatorIsRecordedOncePerRequest(t *testing.T) {
 	t.Parallel()
 	eachEngine(t, func(w fixture) {
@@ -153,7 +154,7 @@ func TestOperatorIsRecordedOncePerRequest(t *testing.T) {
 	})
 }
 
-// TestMarkdown: each action has a row with the marks of the table.
+// TestMarkdown checks that each action has a row with the marks of the table.
 func TestMarkdown(t *testing.T) {
 	t.Parallel()
 	table := authz.Markdown()

@@ -115,7 +115,7 @@ func (a *api) revokeKey(ctx context.Context, in *keyPath) (*struct{}, error) {
 	}
 	key, err := stoa.ParseID[stoa.KeyID](in.KeyID)
 	if err != nil {
-		key = stoa.KeyID{} // no key has it
+		key = stoa.KeyID{} // the zero id, which no key has
 	}
 	return nil, a.APIKeys.Revoke(ctx, principal(ctx), id, key)
 }

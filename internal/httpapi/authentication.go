@@ -20,8 +20,8 @@ func principal(ctx context.Context) authz.Principal {
 	return p
 }
 
-// authenticate is the middleware of routes that need authentication. It also
-// counts the request against the caller's rate limits.
+// authenticate authenticates the caller, as the middleware of routes that require it.
+// It also counts the request against the caller's rate limits.
 func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
 	p, err := a.principal(ctx)
 	if err == nil {
@@ -34,7 +34,7 @@ func (a *api) authenticate(ctx huma.Context, next func(huma.Context)) {
 	next(huma.WithValue(ctx, principalKey{}, p))
 }
 
-// authenticateOptional is authenticate for requests that send a token.
+// authenticateOptional authenticates the caller of a request that sends a token.
 func (a *api) authenticateOptional(ctx huma.Context, next func(huma.Context)) {
 	if ctx.Header("Authorization") == "" {
 		next(ctx)

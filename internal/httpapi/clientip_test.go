@@ -65,8 +65,8 @@ func TestClientIP(t *testing.T) {
 	}
 }
 
-// FuzzForwarded: the address that the proxy appends counts, whatever the client wrote
-// before it, and no header makes clientIP panic.
+// FuzzForwarded checks that the address that the proxy appends counts, whatever the
+// client wrote before it, and that no header makes clientIP panic.
 func FuzzForwarded(f *testing.F) {
 	for _, s := range []string{"", "1.1.1.1", "1.1.1.1, 10.0.0.9", "for=1.1.1.1", `for="[::1]:80";by=x`, `for="a,b\"c`, ",,,", "\"", strings.Repeat("10.0.0.9,", 40)} {
 		f.Add(s)
@@ -91,8 +91,8 @@ func FuzzForwarded(f *testing.F) {
 	})
 }
 
-// TestClientRequestID: a request id is accepted only from a trusted proxy, with a
-// limited length and alphabet.
+// TestClientRequestID checks that a request id is accepted only from a trusted proxy,
+// with a limited length and alphabet.
 func TestClientRequestID(t *testing.T) {
 	t.Parallel()
 	trusted := proxies(forwardedFor, "10.0.0.0/8")

@@ -58,7 +58,8 @@ func formatPosition(p provisioning.Position) string {
 	return p.Run.String() + "." + strconv.FormatInt(p.Seq, 10)
 }
 
-// parsePosition returns the zero position for what formatPosition does not write.
+// parsePosition parses the id of an event. It returns the zero position for a text that
+// formatPosition does not write.
 func parsePosition(s string) provisioning.Position {
 	run, seq, _ := strings.Cut(s, ".")
 	id, err := stoa.ParseID[stoa.RunID](run)
@@ -71,11 +72,11 @@ func parsePosition(s string) provisioning.Position {
 
 const (
 	streamLifetime  = 10 * time.Minute // then the client reconnects and is authorized again
-	streamHeartbeat = 15 * time.Second // proxies close a connection that is silent for long
+	streamHeartbeat = 15 * time.Second // proxies close a connection that is idle for long
 	// streamPoll is how often a stream looks for events, and whether its caller
 	// may still see them, when no notification arrives.
 	streamPoll  = time.Second
-	streamWrite = 20 * time.Second // a client that takes nothing for so long is gone
+	streamWrite = 20 * time.Second // a client that reads nothing for this long has gone
 )
 
 type eventsInput struct {
@@ -121,7 +122,7 @@ type stream struct {
 
 	joined stoa.RunID // the run whose notifications woken receives
 	woken  <-chan struct{}
-	leave  func() // ends them; nil before the first join
+	leave  func() // ends the notifications; nil before the first join
 }
 
 // run sends events until there are no more, the client has gone, the server

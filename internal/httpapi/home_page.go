@@ -67,8 +67,8 @@ func newStorePage(p storedata.Profile, products []storedata.Product) storefront.
 	return v
 }
 
-// primaryColor returns the theme's primary colour, unchecked: web.StorePage
-// ignores what is not a colour.
+// primaryColor returns the theme's primary colour without validation:
+// storefront.StorePage ignores an invalid one.
 func primaryColor(theme storedata.JSON) string {
 	var t struct {
 		PrimaryColor string `json:"primaryColor"`

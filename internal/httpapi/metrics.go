@@ -50,7 +50,7 @@ func (m *metrics) observe(pattern, method string, w *responseWriter, took time.D
 	}
 }
 
-// memoryMetrics report the memory that responses use.
+// memoryMetrics returns the metrics of the memory that responses use.
 func memoryMetrics(memory *ratelimit.ByteBudget) []prometheus.Collector {
 	return []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{

@@ -16,7 +16,7 @@ import (
 
 type requestKey struct{}
 
-// request is what the middleware knows of a request.
+// request is the middleware's data about a request.
 type request struct {
 	id      string
 	client  accounts.Client

@@ -166,8 +166,8 @@ func (a *api) webhook(ctx context.Context, in *webhookInput) (*webhookOutput, er
 	return out, nil
 }
 
-// checkoutReturn is the page that the payment provider sends the buyer to afterwards.
-// It does not know the outcome, which arrives as an event.
+// checkoutReturn serves the page to which the payment provider sends the buyer
+// afterwards. The page does not show the outcome, which arrives as an event.
 func (a *api) checkoutReturn(w http.ResponseWriter, r *http.Request) {
 	view, ok := map[string]console.NoteView{
 		"done":      {Title: "Thank you", Text: "The credits are added to the store’s balance as soon as the payment is confirmed. You can close this page."},
@@ -181,7 +181,7 @@ func (a *api) checkoutReturn(w http.ResponseWriter, r *http.Request) {
 	web.Serve(w, r, http.StatusOK, console.NotePage(view))
 }
 
-// sandboxCheckout is the sandbox's counterpart of Stripe's checkout page.
+// sandboxCheckout serves the sandbox's counterpart of Stripe's checkout page.
 func (a *api) sandboxCheckout(w http.ResponseWriter, r *http.Request) {
 	p, err := a.Payments.Checkout(r.Context(), r.PathValue("ref"))
 	if err != nil {

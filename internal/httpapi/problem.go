@@ -114,7 +114,7 @@ var statuses = map[stoa.Code]int{
 	stoa.Internal:                   http.StatusInternalServerError,
 }
 
-// internalMessage is all that a client learns of an unexpected error.
+// internalMessage is the whole message that a client receives for an unexpected error.
 const internalMessage = "Something went wrong on our side. Try again; if it persists, name this request's id."
 
 // problem maps an error to a problem document. An error that is not a *stoa.Error is
@@ -249,7 +249,7 @@ func (a *api) noRoute(w http.ResponseWriter, r *http.Request) {
 	allowed := a.allowedMethods(r)
 	if len(allowed) == 0 {
 		detail := "There is nothing at this address."
-		if a.isPlatform(r.Host) { // a visitor of a store learns nothing about the platform
+		if a.isPlatform(r.Host) { // a store's visitor receives no information about the platform
 			detail += " The API is described at /api/docs."
 		}
 		writeProblem(w, a.problem(r.Context(), stoa.Errorf(stoa.NotFound, "%s", detail)))

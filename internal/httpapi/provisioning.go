@@ -178,7 +178,7 @@ type connectOutput struct {
 	Body     any
 }
 
-// defaultWait is how long a request waits without the header Prefer.
+// defaultWait is how long a request without a Prefer header waits.
 const defaultWait = 25 * time.Second
 
 // MaxWait is the longest time that a request may wait for a provisioning run.

@@ -42,8 +42,8 @@ func (r Rates) store() ratelimit.Limit { return ratelimit.Limit{Name: "store", P
 // healthRate is the limit of rateHealth. It is not configurable.
 var healthRate = ratelimit.Limit{Name: "health", PerMinute: 1200}
 
-// limit counts one request under the key and fails with rate_limited when the
-// limit is reached. The response's headers then say when to come back.
+// limit counts one request under the key and fails with rate_limited when the limit is
+// reached. The response's headers then say when to retry.
 func (a *api) limit(ctx context.Context, k ratelimit.Key, l ratelimit.Limit) error {
 	if l.PerMinute <= 0 {
 		return nil
@@ -63,8 +63,8 @@ func (a *api) limit(ctx context.Context, k ratelimit.Key, l ratelimit.Limit) err
 	return err
 }
 
-// limitAddress counts a request of any route by client address. Health checks
-// have a limit of their own, which other requests do not use up.
+// limitAddress counts a request of any route by client address. Health checks have a
+// separate limit, which other requests do not use up.
 func (a *api) limitAddress(ctx context.Context) error {
 	req := requestOf(ctx)
 	if req.options.rate == rateHealth {
@@ -78,7 +78,8 @@ func (a *api) takeAuth(ctx context.Context) error {
 	return a.limit(ctx, ratelimit.Address("auth", requestOf(ctx).address), a.Rates.auth())
 }
 
-// limitAuth is the middleware of rateAuth. It precedes authentication.
+// limitAuth applies the limit of rateAuth, as a middleware that precedes
+// authentication.
 func (a *api) limitAuth(ctx huma.Context, next func(huma.Context)) {
 	if err := a.takeAuth(ctx.Context()); err != nil {
 		a.writeHumaProblem(ctx, err)
@@ -119,7 +120,8 @@ func (a *api) admit(ctx context.Context, class rateClass) (release func(), err e
 	return a.databaseSlots.acquire(user)
 }
 
-// seconds rounds up, so that a client which waits as long does not come too early.
+// seconds returns d in seconds, rounded up, so that a client that waits that long does
+// not retry too early.
 func seconds(d time.Duration) int { return int(math.Ceil(d.Seconds())) }
 
 // retryAfter formats the header's value: whole seconds, at least one.

@@ -34,7 +34,7 @@ type responseWriter struct {
 	stall    time.Duration // stallTimeout, except in tests
 	deadline time.Time     // for the whole response
 
-	draining <-chan struct{} // once closed, a response closes its connection
+	draining <-chan struct{} // after it is closed, each response closes its connection
 
 	status  int
 	bytes   int64
@@ -82,7 +82,7 @@ func (w *responseWriter) Write(b []byte) (int, error) {
 		k := w.memoryKey()
 		if !w.memory.Take(k, n) {
 			if w.sent {
-				panic(http.ErrAbortHandler) // the client must not take a part for the whole
+				panic(http.ErrAbortHandler) // the client must not take a part of the response for the whole
 			}
 			w.refused = true
 			return len(b), nil
@@ -142,7 +142,8 @@ func (w *responseWriter) setDeadline(now time.Time) {
 	_ = w.control.SetWriteDeadline(deadline) // a writer without a connection has none
 }
 
-// FlushError is called by http.ResponseController.
+// FlushError sends the buffered bytes of the response. http.ResponseController calls
+// it.
 func (w *responseWriter) FlushError() error {
 	w.sendStatus()
 	return w.await(w.control.Flush)
@@ -169,8 +170,7 @@ func (w *responseWriter) reset() {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// errNoMemory is the error of a request whose response found no room in the
-// memory budget.
+// errNoMemory returns the error of a request whose response exceeds the memory budget.
 func errNoMemory() error {
 	e := stoa.Errorf(stoa.TenantUnavailable, "Too many answers wait for their readers at the moment. Try again shortly.")
 	e.RetryAfter = memoryRetryAfter

@@ -25,7 +25,7 @@ import (
 	"github.com/stoahq/stoa/internal/ratelimit"
 )
 
-// newTestAPI is an API without domains.
+// newTestAPI returns an API without domains.
 func newTestAPI(memory *ratelimit.ByteBudget) *api {
 	return &api{
 		Config: Config{Log: slog.New(slog.DiscardHandler)}, Domains: Domains{Memory: memory}, metrics: newMetrics(nil, memory), stall: stallTimeout,
@@ -76,8 +76,8 @@ func ask(t *testing.T, address, path string) net.Conn {
 	return conn
 }
 
-// TestSlowReaderIsCutOff: over TCP, a client that reads nothing loses its
-// connection, for every kind of response, and its memory is released.
+// TestSlowReaderIsCutOff checks over TCP that a client that reads nothing loses its
+// connection, for every kind of response, and that its memory is released.
 func TestSlowReaderIsCutOff(t *testing.T) {
 	t.Parallel()
 	big := strings.Repeat("x", 8<<20)
@@ -113,7 +113,7 @@ func TestSlowReaderIsCutOff(t *testing.T) {
 			case <-time.After(30 * time.Second):
 				t.Fatal("the handler still waits for its client")
 			}
-			// The client sees the end of the connection, and no end of the answer.
+			// The connection ends before the response is complete.
 			_ = conn.SetReadDeadline(time.Now().Add(30 * time.Second))
 			got, err := io.ReadAll(conn)
 			if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() {
@@ -147,8 +147,8 @@ func (p pipes) Accept() (net.Conn, error) {
 func (p pipes) Close() error   { return nil }
 func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
 
-// TestStallTimeout: a slow client gets its response while it takes stallBytes within
-// stallTimeout, up to the deadline of the whole response.
+// TestStallTimeout checks that a slow client gets its response while it takes
+// stallBytes within stallTimeout, up to the deadline of the whole response.
 func TestStallTimeout(t *testing.T) {
 	t.Parallel()
 	const size = 256 << 10
@@ -161,7 +161,7 @@ func TestStallTimeout(t *testing.T) {
 		"slow":                     {4 << 10, time.Second, true},              // 32 KiB in 8 s, all in 64 s
 		"pauses":                   {32 << 10, 9 * time.Second, true},         // all in 81 s
 		"too slow":                 {4 << 10, 4 * time.Second, false},         // 32 KiB in 32 s
-		"a byte now and then":      {1, 10 * time.Second, false},              // each is progress
+		"a byte now and then":      {1, 10 * time.Second, false},              // each byte is progress
 		"nothing":                  {1, time.Hour, false},                     //
 		"slower than all may take": {2 << 10, 1200 * time.Millisecond, false}, // 32 KiB in 19 s, all in 154 s
 	} {
@@ -206,8 +206,9 @@ func readSlowly(conn net.Conn, n int, every time.Duration) string {
 	}
 }
 
-// TestResponseMemory: the memory of responses that wait for their clients is bounded
-// for each store. A store that has used its share is refused; others are served.
+// TestResponseMemory checks that the memory of responses that wait for their clients is
+// bounded for each store. A store that has used its share is refused; others are
+// served.
 func TestResponseMemory(t *testing.T) {
 	t.Parallel()
 	const body = 1 << 20
@@ -272,8 +273,8 @@ func TestResponseMemory(t *testing.T) {
 	}
 }
 
-// TestUnencodableResponse: a response that cannot be encoded becomes a complete problem
-// document with its own headers.
+// TestUnencodableResponse checks that a response that cannot be encoded becomes a
+// complete problem document with its own headers.
 func TestUnencodableResponse(t *testing.T) {
 	t.Parallel()
 	type body struct {
@@ -307,7 +308,8 @@ func TestUnencodableResponse(t *testing.T) {
 	}
 }
 
-// TestResponseWriterRecords: the access log has what was sent, also without an explicit status.
+// TestResponseWriterRecords checks that the access log contains what was sent, also
+// without an explicit status.
 func TestResponseWriterRecords(t *testing.T) {
 	t.Parallel()
 	answer := httptest.NewRecorder()

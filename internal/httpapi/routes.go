@@ -148,7 +148,8 @@ func route[I, O any](a *api, o routeOptions, op huma.Operation, handle func(cont
 	})
 }
 
-// routeMiddlewares are what a request passes before its input is decoded.
+// routeMiddlewares returns the middlewares that a request passes before its input is
+// decoded.
 func (a *api) routeMiddlewares(o routeOptions) (all huma.Middlewares) {
 	if o.rate == rateAuth {
 		all = append(all, a.limitAuth)

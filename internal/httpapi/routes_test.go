@@ -14,7 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 )
 
-// allRoutes is a configuration that registers every route.
+// allRoutes returns a configuration that registers every route.
 func allRoutes() Config {
 	return Config{BaseURL: "http://localhost:3000", BaseDomain: "localhost", Development: true, Sandbox: true, Log: slog.New(slog.DiscardHandler)}
 }
@@ -54,8 +54,9 @@ func TestRoutesStateTheirOptions(t *testing.T) {
 	}
 }
 
-// TestRouteOptionsFitTheOperation: a route states a body limit if and only if its
-// operation has a request body, and a CSV timeout if and only if it has a CSV form.
+// TestRouteOptionsFitTheOperation checks that a route states a body limit if and only
+// if its operation has a request body, and a CSV timeout if and only if it has a CSV
+// form.
 func TestRouteOptionsFitTheOperation(t *testing.T) {
 	t.Parallel()
 	a := newAPI(Domains{}, allRoutes())
@@ -85,7 +86,7 @@ func TestRouteOptionsFitTheOperation(t *testing.T) {
 	}
 }
 
-// TestRouteTimeouts holds the timeouts of routes that wait or stream.
+// TestRouteTimeouts checks the timeouts of routes that wait or stream.
 func TestRouteTimeouts(t *testing.T) {
 	t.Parallel()
 	a := newAPI(Domains{}, allRoutes())

@@ -86,7 +86,7 @@ func (a *api) enrolFactor(ctx context.Context, in *passwordInput) (*enrolOutput,
 		return nil, err
 	}
 	out := &enrolOutput{}
-	out.Body.Secret, out.Body.URL = e.Secret.Reveal(), e.URL.Reveal() // the caller's own
+	out.Body.Secret, out.Body.URL = e.Secret.Reveal(), e.URL.Reveal() // the caller's own secret
 	return out, nil
 }
 

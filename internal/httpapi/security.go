@@ -43,7 +43,7 @@ func (a *api) security(next http.Handler) http.Handler {
 		}
 		if r.ContentLength != 0 {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-			// The server reads what the handler left, before the next request.
+			// The server reads the unread rest of the body before the next request.
 			defer setReadDeadline(w, bodyTimeout)
 		}
 		next.ServeHTTP(w, r)
@@ -81,7 +81,7 @@ func isStorefrontPath(path string) bool {
 	return path == "/" || strings.HasPrefix(path, "/api/storefront/") || strings.HasPrefix(path, "/assets/")
 }
 
-// platformHosts are the hostnames of the platform itself.
+// platformHosts returns the hostnames of the platform itself.
 func (c Config) platformHosts() map[string]bool {
 	hosts := map[string]bool{}
 	for _, h := range hostnames.PlatformHosts(c.BaseDomain, c.BaseURL, c.Hosts) {

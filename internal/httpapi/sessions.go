@@ -61,7 +61,7 @@ type sessionPath struct {
 func (a *api) endSession(ctx context.Context, in *sessionPath) (*struct{}, error) {
 	id, err := stoa.ParseID[stoa.SessionID](in.SessionID)
 	if err != nil {
-		id = stoa.SessionID{} // no session has it
+		id = stoa.SessionID{} // the zero id, which no session has
 	}
 	return nil, a.Accounts.EndSession(ctx, principal(ctx), id)
 }

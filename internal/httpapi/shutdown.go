@@ -28,7 +28,7 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// errStopping is the answer of /readyz while the server drains and stops.
+// errStopping returns the error of /readyz while the server drains and stops.
 func errStopping(ctx context.Context) error {
 	p := newProblem(ctx, http.StatusServiceUnavailable, stoa.PlatformUnavailable, "This server is stopping. Ask another one.")
 	p.header.Set("Retry-After", "1")

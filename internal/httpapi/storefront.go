@@ -55,8 +55,8 @@ func newFrontView(p storedata.Profile) frontView {
 	}
 }
 
-// staleHeader is the age of the cached hostname in seconds. It is sent when the
-// master database gave no answer.
+// staleHeader contains the age of the cached hostname in seconds. It is sent when the
+// master database did not answer.
 const staleHeader = "Stoa-Stale-Seconds"
 
 func setStaleHeader(h http.Header, s stores.Storefront) {

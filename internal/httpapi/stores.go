@@ -138,8 +138,8 @@ func (a *api) storeViews(list []stores.Store) []storeView {
 	return views
 }
 
-// storeID reads an id from a path or header. What is no id is no store, and
-// answers like one.
+// storeID parses an id from a path or header. An invalid id gets the same error as a
+// store that does not exist.
 func storeID(s string) (stoa.StoreID, error) {
 	id, err := stoa.ParseID[stoa.StoreID](s)
 	if err != nil {
@@ -148,7 +148,8 @@ func storeID(s string) (stoa.StoreID, error) {
 	return id, nil
 }
 
-// StorePath names a store in a path. Exported, as huma only looks into exported embedded structs.
+// StorePath names a store in a path. It is exported because huma reads only exported
+// embedded structs.
 type StorePath struct {
 	ID string `path:"id" doc:"The store's id, a UUID"`
 }
@@ -173,7 +174,7 @@ func (a *api) createStore(ctx context.Context, in *createStoreInput) (*storeOutp
 	return &storeOutput{newStoreView(s, nil)}, nil
 }
 
-// PageInput asks for a page of a list.
+// PageInput selects a page of a list.
 type PageInput struct {
 	Limit  int    `query:"limit" minimum:"1" maximum:"100" default:"20"`
 	Cursor string `query:"cursor" maxLength:"200" doc:"nextCursor of the page before"`

@@ -92,9 +92,9 @@ func (a *api) supabaseAuthorize(ctx context.Context, in *StoreChoice) (*authoriz
 	return out, nil
 }
 
-// supabaseCallback is where the browser returns from Supabase. The request has no
-// access token: the state says whose consent it is. The redirect removes the code
-// from the address bar.
+// supabaseCallback handles the browser's return from Supabase. The request has no
+// access token: the state identifies the user who gave the consent. The redirect
+// removes the code from the address bar.
 func (a *api) supabaseCallback(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	back := link.Return{State: keyring.NewSecret(q.Get("state")), Code: keyring.NewSecret(q.Get("code"))}

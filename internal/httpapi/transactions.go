@@ -106,7 +106,7 @@ func (a *api) transactions(ctx context.Context, in *transactionsInput) (*huma.St
 	return a.jsonResponse(out), nil
 }
 
-// jsonResponse is the JSON form of a response that has a CSV form too.
+// jsonResponse returns the JSON form of a response that has a CSV form too.
 func (a *api) jsonResponse(out any) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
 		ctx.SetHeader("Content-Type", jsonType)

@@ -30,7 +30,8 @@ func TestEscapeFormula(t *testing.T) {
 	}
 }
 
-// TestFailedCSVExportAborts: a client can tell an incomplete export from a whole one.
+// TestFailedCSVExportAborts checks that a client can distinguish an incomplete export
+// from a complete one.
 func TestFailedCSVExportAborts(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]error{"whole": nil, "failed": errors.New("master database unavailable")} {

@@ -1,8 +1,8 @@
 // Package storefront holds the page at a store's hostname.
 package storefront
 
-// StoreView fills StorePage. All of it is the merchant's own text: an invalid link
-// or colour is omitted.
+// StoreView fills StorePage. All its texts come from the merchant: an invalid link or
+// colour is omitted.
 type StoreView struct {
 	Name         string
 	Description  string

@@ -17,7 +17,7 @@ import (
 func get(t *testing.T, h http.Handler, path string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
-	r.URL = &url.URL{Path: path} // as it stands, with its dots
+	r.URL = &url.URL{Path: path} // unchanged, with its dots
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
@@ -69,7 +69,7 @@ func TestAssetsServesNothingElse(t *testing.T) {
 	}
 }
 
-// Every page names only assets that are served.
+// TestPagesNameServedAssets checks that every page names only assets that are served.
 func TestPagesNameServedAssets(t *testing.T) {
 	t.Parallel()
 	doc, _ := render(t, web.ErrorPage(web.ErrorView{}))

@@ -20,8 +20,8 @@ import (
 	"github.com/stoahq/stoa/internal/web"
 )
 
-// chromiumEnv names the variable with the path of a Chromium for the tests
-// that need a real browser: only one knows whether the pages keep to their
+// chromiumEnv names the environment variable with the path of a Chromium, for the tests
+// that need a real browser: only a browser shows whether the pages comply with their
 // own policies.
 const chromiumEnv = "STOA_TEST_CHROMIUM"
 
@@ -70,9 +70,9 @@ func answer(document string) http.HandlerFunc {
 	}
 }
 
-// browser opens a page at path, in a window as narrow as a small phone, and
-// fails the test for every fault in its console and every request to another
-// host. Nothing but loopback resolves. Browsers are large: run them one by one.
+// browser opens a page at path, in a window as narrow as a small phone. It fails the
+// test for every error in its console and every request to another host. Only loopback
+// addresses resolve. Browsers are large, so tests run them one by one.
 func browser(t *testing.T, path string) context.Context {
 	t.Helper()
 	program := os.Getenv(chromiumEnv)
@@ -81,7 +81,8 @@ func browser(t *testing.T, path string) context.Context {
 	}
 	server := httptest.NewServer(site())
 	t.Cleanup(server.Close)
-	// Not t.Context, which ends before the clean-up that reads the console.
+	// The context must outlive t.Context, which ends before the cleanup that reads the
+	// console.
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewExecAllocator(ctx, append(chromedp.DefaultExecAllocatorOptions[:],
@@ -97,8 +98,8 @@ func browser(t *testing.T, path string) context.Context {
 	return ctx
 }
 
-// watch collects what the page asks for and complains of, and reports it at
-// the end of the test.
+// watch collects the page's requests and console errors, and reports them at the end of
+// the test.
 func watch(t *testing.T, ctx context.Context, origin string) {
 	t.Helper()
 	console := chromedp.Console(ctx)
@@ -164,9 +165,9 @@ func TestDocsInABrowser(t *testing.T) {
 	if err != nil || operations != 2 {
 		t.Fatalf("%d operations, %v; want 2", operations, err)
 	}
-	// Opening one shows its schema, which is where 3.1 differs from 3.0.
-	// Trying it out is what the policy's connect-src is for.
-	// The page moves while it is drawn: a click at a place may miss.
+	// Opening an operation shows its schema, in which OpenAPI 3.1 differs from 3.0.
+	// Trying it out needs the policy's connect-src. The page moves while it is drawn,
+	// so a click at a position may miss.
 	if _, err := chromedp.Run(ctx, chromedp.Poll[bool](`(() => {
 		const op = document.querySelector(".opblock-get")
 		if (!op.classList.contains("is-open")) op.querySelector(".opblock-summary-control").click()

@@ -14,7 +14,7 @@ func TestCheckoutPage(t *testing.T) {
 		Status: "pending", PayURL: "/api/sandbox/0198/pay"}
 	paid, settled, expired := pending, pending, pending
 	paid.Paid, paid.Status = true, "paid"
-	settled.Status = "paid" // and Paid forgotten
+	settled.Status = "paid" // and Paid was not set
 	expired.Status = "expired"
 
 	for name, c := range map[string]struct {

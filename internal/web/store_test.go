@@ -84,7 +84,8 @@ func TestThemeColour(t *testing.T) {
 	t.Parallel()
 	for given, ink := range map[string]string{
 		"#000": "#ffffff", "#FFF": "#000000", "#c2410c": "#ffffff", "#ffdd00": "#000000", "#1F6177": "#ffffff",
-		// Grey just above and just below the luminance where black takes over.
+		// Greys just above and just below the luminance at which the text colour
+		// changes to black.
 		"#767676": "#000000", "#757575": "#ffffff",
 	} {
 		doc, _ := render(t, storefront.StorePage(storefront.StoreView{Name: "A", PrimaryColor: given}))

@@ -29,7 +29,7 @@ func Serve(w http.ResponseWriter, r *http.Request, status int, page templ.Compon
 	ServeWithPolicy(w, r, status, page, ContentSecurityPolicy)
 }
 
-// ServeWithPolicy is Serve with another Content-Security-Policy.
+// ServeWithPolicy writes a page as Serve does, with another Content-Security-Policy.
 func ServeWithPolicy(w http.ResponseWriter, r *http.Request, status int, page templ.Component, policy string) {
 	h := w.Header()
 	h.Set("Content-Security-Policy", policy)
