@@ -119,7 +119,7 @@ type Client struct {
 	UserAgent string
 	RequestID string // for the audit log
 
-	ClientRequestID string // for the audit log: see authz.Origin
+	ClientRequestID string // for the audit log: see audit.Origin
 }
 
 // as returns the user as a principal with the client as origin.

@@ -54,7 +54,7 @@ func newAuditView(e audit.Entry) auditView {
 		ID: e.ID, CreatedAt: e.CreatedAt, Action: e.Action, Outcome: e.Outcome, UserID: e.UserID, Email: e.Email, StoreID: e.StoreID,
 		Address: e.Address, RequestID: e.RequestID, Details: map[string]string{},
 	}
-	_ = json.Unmarshal([]byte(e.Details), &v.Details) // written as JSON by package authz
+	_ = json.Unmarshal([]byte(e.Details), &v.Details) // written as JSON by package audit
 	return v
 }
 
