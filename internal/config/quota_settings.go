@@ -57,7 +57,7 @@ func (q *Quotas) Limits() quotas.Limits {
 	}
 }
 
-// platformHosts returns the hosts at which the platform itself answers.
+// AllPlatformHosts returns the hosts at which the platform itself answers.
 func (c *Config) AllPlatformHosts(publicURL string) []string {
 	return hostnames.PlatformHosts(c.BaseDomain, publicURL, c.PlatformHosts)
 }

@@ -49,9 +49,9 @@ func notify(ctx context.Context, db riverdriver.Executor, queues ...string) erro
 	return db.NotifyMany(ctx, &riverdriver.NotifyManyParams{Topic: insertTopic, Payload: payloads})
 }
 
-// wakeAt makes every process look for jobs in the queue at a time by the
-// master's clock, if that is within wakeHorizon. River notifies of no job that
-// becomes due within its scheduler's interval.
+// wakeAt makes every process look for jobs in the queue at a time by the master's clock, if
+// that is within wakeHorizon. River sends no notification for a job that becomes due within
+// its scheduler's interval.
 func (q *Queue) wakeAt(queue string, at time.Time) {
 	delay := time.Until(at.Add(q.master.Skew()))
 	if delay > wakeHorizon {
