@@ -79,7 +79,7 @@ func (cmd tenantsMigrateCmd) Run(e *Env) error {
 		if err != nil {
 			return err
 		}
-		if !cmd.DryRun && cmd.To == 0 { // with --to, none of the operator's own migrations run
+		if !cmd.DryRun && cmd.To == 0 { // with --dry-run or --to none of the operator's own migrations run
 			if err := app.CheckOrder(e.Ctx, f, slog.New(slog.DiscardHandler)); err != nil {
 				return err
 			}
@@ -111,7 +111,8 @@ func migrationDetails(sum fleet.Summary) map[string]string {
 	}
 }
 
-// conclude prints the summary. It returns an error unless every store succeeded.
+// conclude prints the summary. It returns an error if a store failed or was not reached,
+// except in a dry run.
 func (cmd tenantsMigrateCmd) conclude(w io.Writer, sum fleet.Summary) error {
 	if cmd.JSON {
 		if err := json.NewEncoder(w).Encode(map[string]any{"summary": sum}); err != nil {

@@ -85,7 +85,8 @@ func (cmd tenantsCheckCmd) Run(e *Env) error {
 	})
 }
 
-// print prints the result for a store, and nothing for a store without faults.
+// print prints the result for a store. Without --json it prints nothing for a store without
+// faults.
 func (cmd tenantsCheckCmd) print(e *Env, c fleet.Checked) {
 	if cmd.JSON {
 		event := checkEvent{c.Store.ID, c.Store.Slug, c.OK() && !c.Lagging, c.Lagging, []string{}, c.Code, c.Message}

@@ -58,8 +58,8 @@ func TestNoJobBeginsInAStop(t *testing.T) {
 	})
 }
 
-// awaitFetch returns when each queue has had time to look for jobs, which it does five
-// times a second, and waits for the open transaction.
+// awaitFetch returns when each queue has had time to start a fetch, which it does five
+// times a second, and a fetch is waiting for the open transaction.
 func awaitFetch(t *testing.T, db *masterdb.DB, tx *masterdb.Tx) {
 	t.Helper()
 	waiting := func() bool {

@@ -33,10 +33,10 @@ const (
 	pingInterval = 30 * time.Second
 )
 
-// notifyTx makes every process look for jobs in the queues when tx commits.
-// River notifies of the first of several insertions within FetchCooldown only:
-// its notification may arrive before the others' transactions commit.
-// PostgreSQL delivers equal notifications of one transaction once.
+// notifyTx makes every process look for jobs in the queues when tx commits. Of several
+// insertions within FetchCooldown, River sends a notification for the first only, which may
+// arrive before the others' transactions commit. PostgreSQL delivers equal notifications of
+// one transaction once.
 func (q *Queue) notifyTx(ctx context.Context, tx *masterdb.Tx, queues ...string) error {
 	return notify(ctx, q.executor(tx), queues...)
 }

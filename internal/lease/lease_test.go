@@ -63,7 +63,7 @@ func (f fixture) want(t *testing.T, what string, fn func(context.Context, *maste
 	}
 }
 
-// TestLease checks acquiring, renewing and releasing a lease with two owners.
+// TestLease checks acquiring, renewing, releasing and expiring a lease with two owners.
 func TestLease(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

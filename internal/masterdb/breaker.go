@@ -14,8 +14,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// These times bound how long an outage goes unnoticed: an unreachable PostgreSQL master is
-// detected within silence + breakerTick + probeTimeout, which is less than 3 s.
+// These are the intervals and time limits of the breaker. It detects an unreachable
+// PostgreSQL master within silence + breakerTick + probeTimeout, which is less than 3 s.
 const (
 	breakerTick   = 100 * time.Millisecond
 	silence       = 500 * time.Millisecond  // how long the server may send nothing while an answer is due; then it is probed

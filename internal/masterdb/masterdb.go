@@ -43,7 +43,7 @@ type DB struct {
 	path        string        // SQLite
 	breaker     *breaker      // PostgreSQL
 	stopBreaker func()
-	full        atomic.Int64 // when a write last failed for lack of disk space, in nanoseconds of Unix time; 0: never, or a later write succeeded
+	full        atomic.Int64 // time of the last write that failed on a full disk, in Unix nanoseconds; 0 after a successful one
 
 	clock clock
 
