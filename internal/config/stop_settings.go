@@ -25,7 +25,7 @@ func (s *Stopping) check(fault func(name, format string, args ...any)) {
 	}
 }
 
-// drainDelay returns the setting, or the default of this environment.
+// EffectiveDrainDelay returns the setting, or the default of this environment.
 func (c *Config) EffectiveDrainDelay() time.Duration {
 	switch {
 	case c.DrainDelay != nil:
