@@ -12,7 +12,7 @@ import (
 // branch on them, so a code never changes its meaning.
 type Code string
 
-// The codes of the public API.
+// These are the codes of the public API.
 const (
 	InvalidRequest             Code = "invalid_request"
 	EmailTaken                 Code = "email_taken"

@@ -52,7 +52,7 @@ func TestErrorKeepsItsCauseForTheLog(t *testing.T) {
 func TestInvalidReportsEveryFault(t *testing.T) {
 	t.Parallel()
 	var v stoa.Invalid
-	if err := v.Err(); err != nil { // must be an untyped nil
+	if err := v.Err(); err != nil { // it must be an untyped nil
 		t.Fatalf("no fault gives %v", err)
 	}
 	v.Add("email", "must hold an %q", "@")

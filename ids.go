@@ -26,7 +26,7 @@ type (
 	requestKind     struct{}
 )
 
-// The ids of the master database.
+// These are the ids of the master database.
 type (
 	UserID        = ID[userKind]
 	SessionID     = ID[sessionKind]
@@ -40,8 +40,8 @@ type (
 	EventID       = ID[eventKind]
 )
 
-// RequestID identifies one request to the API, or one run of a command, in logs
-// and in the audit log. The platform generates it; callers never choose it.
+// RequestID identifies one request to the API, or one run of a command, in logs and in the
+// audit log. The platform generates it; callers cannot choose it.
 type RequestID = ID[requestKind]
 
 // NewID returns a new id: NewID[StoreID]().

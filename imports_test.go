@@ -22,9 +22,9 @@ import (
 
 const module = "github.com/stoahq/stoa"
 
-// layers gives the layer of each package. A package imports only packages of lower
-// layers. ARCHITECTURE.md says what each contains. Names are import paths below the
-// module, without internal/.
+// layers maps each package to its layer. A package imports only packages of lower layers.
+// ARCHITECTURE.md says what each layer contains. Names are import paths below the module,
+// without internal/.
 var layers = map[string]int{
 	".":        0,
 	"masterdb": 1, "keyring": 1, "page": 1,
@@ -44,12 +44,12 @@ var layers = map[string]int{
 	"cmd/stoa": 15,
 }
 
-// fixtureCeiling is the layer below which fixtures may import: packages named
-// *test, or within such a package.
+// fixtureCeiling is the layer below which test fixtures may import. Fixtures are packages
+// named *test, and packages within them.
 const fixtureCeiling = 9
 
-// goPackage is what `go list -json` says of one package. Imports are those of
-// its ordinary files: test files may import anything.
+// goPackage is the output of `go list -json` for one package. Imports are those of its
+// non-test files: test files may import any package.
 type goPackage struct {
 	ImportPath string
 	Imports    []string
@@ -74,8 +74,8 @@ func TestImportsGoDown(t *testing.T) {
 	}
 }
 
-// TestMayImport holds the rules themselves: a rule that allows everything
-// would let the test above pass for ever.
+// TestMayImport checks the rules themselves: with a rule that allows everything the test
+// above would always pass.
 func TestMayImport(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -133,8 +133,7 @@ func TestMayImport(t *testing.T) {
 	}
 }
 
-// testOnly are modules for tests and measurements: the product has no use for
-// them.
+// testOnly lists modules for tests and measurements, which the product must not import.
 var testOnly = []string{"github.com/Shopify/toxiproxy/", "github.com/google/go-cmp/", "pgregory.net/rapid", "github.com/chromedp/"}
 
 func TestTestModulesStayOutside(t *testing.T) {
@@ -152,7 +151,7 @@ func TestTestModulesStayOutside(t *testing.T) {
 	}
 }
 
-// mayImport says why importer must not import imported, or nil.
+// mayImport returns an error if importer must not import imported.
 func mayImport(importer, imported string) error {
 	below, err := ceiling(importer)
 	if err != nil {
@@ -182,7 +181,7 @@ func mayImport(importer, imported string) error {
 func ceiling(pkg string) (int, error) {
 	switch {
 	case isBench(pkg):
-		return layers["cmd/stoa"], nil // it uses the packages as the binary does
+		return layers["cmd/stoa"], nil // bench uses the packages as the binary does
 	case isFixture(pkg):
 		return fixtureCeiling, nil
 	}
@@ -235,8 +234,8 @@ func TestArchitectureShowsTheLayers(t *testing.T) {
 	}
 }
 
-// listPackages lists the packages of the module and those of bench, which is a
-// module of its own.
+// listPackages returns the packages of the module and those of bench, which is a separate
+// module.
 func listPackages(t *testing.T) []goPackage {
 	t.Helper()
 	touchSources(t)
@@ -265,9 +264,9 @@ func listPackages(t *testing.T) []goPackage {
 	return packages
 }
 
-// touchSources looks at every Go file, so that `go test` knows that the
-// result depends on them: it caches results and does not see what a child
-// process reads.
+// touchSources stats every Go file, so that `go test` knows that the result depends on
+// them. Otherwise it would cache the result, because it does not see what a child process
+// reads.
 func touchSources(t *testing.T) {
 	t.Helper()
 	err := filepath.WalkDir(".", func(name string, d fs.DirEntry, err error) error {
@@ -278,7 +277,7 @@ func touchSources(t *testing.T) {
 			return fs.SkipDir
 		case strings.HasSuffix(name, ".go"):
 			_, err = os.Stat(name)
-			if errors.Is(err, fs.ErrNotExist) { // an editor's temporary file
+			if errors.Is(err, fs.ErrNotExist) { // a temporary file of an editor
 				err = nil
 			}
 		}
@@ -289,8 +288,8 @@ func touchSources(t *testing.T) {
 	}
 }
 
-// TestMigrationsExistForEveryEngine: a schema change that one engine lacks
-// would show only where that engine runs.
+// TestMigrationsExistForEveryEngine checks that each migration exists for every engine. A
+// missing one would otherwise show only where that engine runs.
 func TestMigrationsExistForEveryEngine(t *testing.T) {
 	t.Parallel()
 	for dir, engines := range map[string][]string{
@@ -322,8 +321,8 @@ func fileNames(t *testing.T, dir string) []string {
 	return names
 }
 
-// TestServersAreThere turns a run that promises every engine and would
-// silently test fewer into a failure. `make test` makes that promise.
+// TestServersAreThere fails if STOA_TEST_REQUIRE_SERVERS is set, as by `make test`, and the
+// address of a server is missing. Otherwise such a run would silently test fewer engines.
 func TestServersAreThere(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("STOA_TEST_REQUIRE_SERVERS") == "" {

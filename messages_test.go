@@ -12,12 +12,12 @@ import (
 	"testing"
 )
 
-// settings are the names by which an operator sets something. Merchants and
-// shoppers read the messages of errors too, to whom they say nothing.
+// settings matches the names of the operator's settings. Merchants and shoppers, who read
+// error messages too, cannot use them.
 var settings = regexp.MustCompile(`STOA_|STRIPE_|SUPABASE_|SMTP_URL|REDIS_URL|MASTER_DB_URL|ENCRYPTION_KEY|JWT_|(^|[ ('"])--[a-z]|'stoa |stoa\.yaml`)
 
-// TestMessagesNameNoSetting: what an answer can hold (stoa.Errorf, the faults
-// of fields, problems) names no environment variable, flag or command.
+// TestMessagesNameNoSetting checks that the texts of answers (stoa.Errorf, the faults of
+// fields, problems) name no environment variable, flag or command.
 func TestMessagesNameNoSetting(t *testing.T) {
 	t.Parallel()
 	seen := 0

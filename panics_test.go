@@ -21,7 +21,7 @@ func TestCatchPanic(t *testing.T) {
 		"a value":         {func() error { panic("broken") }, "broken"},
 		"an error value":  {func() error { panic(io.EOF) }, "EOF"},
 		"a runtime error": {func() error { none[len(none)] = 1; return nil }, "index out of range"},
-		"nil":             {func() error { panic(nil) }, "panic called with nil"}, //nolint:govet // that is the case
+		"nil":             {func() error { panic(nil) }, "panic called with nil"}, //nolint:govet // the tested case
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-const maxName = 100 // characters
+const maxName = 100 // in characters
 
 // NormalName returns the name of a person or a thing without the spaces around
 // it. The fault is empty unless the name is empty, is longer than 100

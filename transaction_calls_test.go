@@ -19,10 +19,10 @@ import (
 	"testing"
 )
 
-// waiting are the functions that must not be called while a transaction of the
-// master is open: they wait for something else than the master, and everybody who
-// wants the same rows waits with them; on SQLite everybody who writes. An entry
-// names one function as go/types does, or with a final dot all that begin so.
+// waiting lists the functions that must not be called while a transaction of the master is
+// open. They wait for something other than the master, and every caller that needs the same
+// rows, or on SQLite every writer, waits with them. An entry names one function as go/types
+// does or, with a final dot, all functions with that prefix.
 var waiting = map[string]string{
 	"time.Sleep": "sleeps", "time.After": "sleeps", "time.Tick": "sleeps",
 	"net.Dial": "network", "net.DialTimeout": "network", "(*net.Dialer).": "network", "(*net.Resolver).": "network",
@@ -39,13 +39,13 @@ var waiting = map[string]string{
 	"golang.org/x/crypto/argon2.IDKey": "long computation",
 }
 
-// mayWait are the exceptions: the function that waits, what it calls, and why it
-// holds nobody up.
+// mayWait lists the exceptions: the function that waits, the function that it calls, and
+// why no other caller is delayed.
 var mayWait = map[[2]string]string{}
 
-// TestTransactionsWaitForNothingElse follows the static calls of every function
-// that has a transaction of the master. It does not see through function values
-// and interfaces, but for those that are listed.
+// TestTransactionsWaitForNothingElse follows the static calls of every function that has a
+// transaction of the master. It does not follow function values and interfaces, except for
+// the listed ones.
 func TestTransactionsWaitForNothingElse(t *testing.T) {
 	t.Parallel()
 	touchSources(t)
@@ -69,7 +69,7 @@ func TestTransactionsWaitForNothingElse(t *testing.T) {
 	}
 }
 
-// TestWaitingIsFound holds the analysis itself.
+// TestWaitingIsFound checks the analysis itself.
 func TestWaitingIsFound(t *testing.T) {
 	t.Parallel()
 	touchSources(t)
@@ -96,7 +96,7 @@ func TestWaitingIsFound(t *testing.T) {
 type wait struct {
 	in, call, why string
 	at            token.Position
-	from          []string // the calls that lead there, the root first
+	from          []string // the call chain that leads there, from the root
 }
 
 func (w wait) String() string {
@@ -108,7 +108,7 @@ type source struct {
 	name string
 	body *ast.BlockStmt
 	info *types.Info
-	from *source // who calls it, where it is not a root
+	from *source // its caller; nil for a root
 }
 
 type callAnalysis struct {
@@ -118,8 +118,8 @@ type callAnalysis struct {
 	found []wait
 }
 
-// newCallAnalysis reads the packages that pattern names, with the types that
-// the compiler has recorded of what they import.
+// newCallAnalysis parses the packages that match pattern. It reads the types of their
+// imports from the compiler's export data.
 func newCallAnalysis(t *testing.T, pattern string) *callAnalysis {
 	t.Helper()
 	a := &callAnalysis{files: token.NewFileSet(), funcs: map[string]*source{}}
@@ -138,7 +138,7 @@ func newCallAnalysis(t *testing.T, pattern string) *callAnalysis {
 		if _, err := (&types.Config{Importer: imports}).Check(path, a.files, files, info); err != nil {
 			t.Fatal(err)
 		}
-		if path != module+"/internal/masterdb" { // it is what runs transactions
+		if path != module+"/internal/masterdb" { // masterdb itself runs the transactions
 			for _, file := range files {
 				a.collect(file, info)
 			}
@@ -147,8 +147,8 @@ func newCallAnalysis(t *testing.T, pattern string) *callAnalysis {
 	return a
 }
 
-// exportFiles asks the go command where the compiled types of each package are,
-// and for the files of those that pattern names.
+// exportFiles runs the go command to find the export data of each package, and the files of
+// the packages that match pattern.
 func exportFiles(t *testing.T, pattern string) (exports map[string]string, packages map[string][]string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-export", "-deps", "-f",
@@ -170,7 +170,7 @@ func exportFiles(t *testing.T, pattern string) (exports map[string]string, packa
 	return exports, packages
 }
 
-// collect notes the functions of a file, and those that have a transaction.
+// collect records the functions of a file, and those that have a transaction.
 func (a *callAnalysis) collect(file *ast.File, info *types.Info) {
 	for _, d := range file.Decls {
 		fn, ok := d.(*ast.FuncDecl)
@@ -209,10 +209,10 @@ func hasTx(f *ast.FuncType, info *types.Info) bool {
 	})
 }
 
-// callee names the function that is called; it is empty for a function value.
+// callee returns the name of the called function, or "" for a function value.
 func callee(call *ast.CallExpr, info *types.Info) string {
 	fun := ast.Unparen(call.Fun)
-	switch x := fun.(type) { // with type arguments
+	switch x := fun.(type) { // a call with type arguments
 	case *ast.IndexExpr:
 		fun = x.X
 	case *ast.IndexListExpr:
@@ -250,8 +250,8 @@ func (a *callAnalysis) run() []wait {
 	return a.found
 }
 
-// look notes where s waits, and calls follow with what it calls. What it starts in
-// a goroutine, or has done after the commit, is done without the transaction.
+// look records where s waits, and passes the functions that it calls to follow. It skips
+// calls in a goroutine or after the commit, which run without the transaction.
 func (a *callAnalysis) look(s *source, follow func(string)) {
 	ast.Inspect(s.body, func(n ast.Node) bool {
 		switch n := n.(type) {
@@ -285,7 +285,7 @@ func (a *callAnalysis) look(s *source, follow func(string)) {
 	})
 }
 
-// lookAtSelect: with a default it does not wait.
+// lookAtSelect records a select statement without a default case, which waits.
 func (a *callAnalysis) lookAtSelect(s *source, n *ast.SelectStmt, follow func(string)) {
 	waits := true
 	for _, c := range n.Body.List {

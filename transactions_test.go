@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestTransactionsUseTheirOwnHandle: on SQLite all writes share one connection,
-// so a function that has a transaction must not use the database beside it.
+// TestTransactionsUseTheirOwnHandle checks that a function that has a transaction does not
+// also use the database handle: on SQLite all writes share one connection.
 func TestTransactionsUseTheirOwnHandle(t *testing.T) {
 	t.Parallel()
 	functions := 0
@@ -71,7 +71,7 @@ func bodyWithTx(n ast.Node) *ast.BlockStmt {
 	return nil
 }
 
-// databasesIn lists where fields that hold the master database are used.
+// databasesIn returns the positions at which fields that hold the master database are used.
 func databasesIn(body *ast.BlockStmt) (out []token.Pos) {
 	ast.Inspect(body, func(n ast.Node) bool {
 		if s, ok := n.(*ast.SelectorExpr); ok && (s.Sel.Name == "db" || s.Sel.Name == "master" || s.Sel.Name == "Master") {

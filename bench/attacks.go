@@ -11,16 +11,16 @@ import (
 	"time"
 )
 
-// What an attack on the platform may cost: the other stores' requests at the
-// 99th percentile, and the platform's resident memory in MiB beyond what it
-// has without one.
+// These are the limits for the effect of an attack on the platform: the latency of the
+// other stores' requests at the 99th percentile, and the platform's resident memory in MiB
+// beyond what it uses without an attack.
 const (
 	attackTargetP99    = 1.25
 	attackTargetMemory = 200
 )
 
-// attacksCmd measures what the shoppers of other stores notice, and how far
-// the platform's memory grows, while owners of stores and shoppers attack it.
+// attacksCmd measures how much owners of stores and shoppers who attack the platform slow
+// down the requests of other stores, and how far the platform's memory grows.
 type attacksCmd struct {
 	common
 	Stores   int           `default:"20" help:"Stores that are measured, each with a database of its own."`
@@ -29,24 +29,24 @@ type attacksCmd struct {
 	Pace     time.Duration `default:"40ms" help:"Of one connection of load, from request to request: the machine has room for the attackers' own work."`
 }
 
-// attackers is how many attack at the same time, each as a user of their own.
+// attackers is the number of concurrent attackers. Each is a separate user.
 const attackers = 4
 
-// attack is what attackers do until the context is done. The server is theirs
-// and speaks to the platform when it connects to their database.
+// attack is the code that attackers run until the context is done. The attackers control
+// server, a database server that the platform connects to.
 type attack struct {
 	name, label string
-	server      func(context.Context) (hostile, error)          // nil: no server is needed
-	run         func(context.Context, *attacked, hostile) error // by each attacker
+	server      func(context.Context) (hostile, error)          // nil: the attack needs no server
+	run         func(context.Context, *attacked, hostile) error // run by each attacker
 }
 
-// attacked is what the attackers attack.
+// attacked is the target of the attackers.
 type attacked struct {
 	*fleet
 	as      []*owner // the attackers
-	stores  []string // of each, without a database
-	large   shop     // its page of products is as long as one can be
-	trapped shop     // its copy of the credits cannot be written
+	stores  []string // one store of each attacker, without a database
+	large   shop     // its page of products is as long as possible
+	trapped shop     // its copy of the credits cannot be updated
 }
 
 func (cmd attacksCmd) Run(ctx context.Context) (err error) {
@@ -55,7 +55,7 @@ func (cmd attacksCmd) Run(ctx context.Context) (err error) {
 	}
 	f, err := startFleet(ctx, cmd.Postgres, fleetPlan{
 		stores: cmd.Stores + 2, prepare: prepareTemplate, open: openCloned,
-		settings: append(budget(200), "STOA_RATE_LIMIT_DATABASE=120"), // the default, which the other measurements go without
+		settings: append(budget(200), "STOA_RATE_LIMIT_DATABASE=120"), // the default, which the other measurements disable
 	})
 	if f != nil {
 		defer func() { err = f.stop(ctx, err) }()
@@ -102,8 +102,8 @@ func (cmd attacksCmd) measure(ctx context.Context, f *fleet) error {
 	return r.finish(cmd.JSON)
 }
 
-// under runs the load while the attack goes on, and returns the highest
-// resident memory of the platform meanwhile, in MiB.
+// under runs the load during the attack. It returns the platform's highest resident memory
+// during the attack, in MiB.
 func (t *attacked) under(ctx context.Context, a attack, j job) (res result, peak float64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -132,7 +132,7 @@ func (t *attacked) under(ctx context.Context, a attack, j job) (res result, peak
 	return res, float64(counts["resident"]), errors.Join(append(faults, err, watchErr, t.process.ended())...)
 }
 
-// prepare makes the attackers, and the stores that they attack with.
+// prepare creates the attackers and their stores.
 func (t *attacked) prepare(ctx context.Context) error {
 	for i := range attackers {
 		o, err := registerAs(ctx, t.address, fmt.Sprintf("attacker%d@bench.example", i))
@@ -152,8 +152,8 @@ func (t *attacked) prepare(ctx context.Context) error {
 }
 
 const (
-	// longestPage fills a page of products with the longest texts that are
-	// served, of a character that JSON writes as six.
+	// longestPage fills a page of products with the longest texts that are served. They
+	// consist of a character that JSON encodes in six bytes.
 	longestPage = `INSERT INTO products (id, name, slug, description, currency, status, created_at, updated_at)
 		SELECT gen_random_uuid(), repeat(chr(1), 200), 'p' || n, repeat(chr(1), 5000), 'EUR', 'published', now(), now() FROM generate_series(1, 100) n`
 	// credulous makes an update of the copied balance affect no row.
@@ -169,8 +169,8 @@ var attacks = []attack{
 	{name: "iterations", label: "PostgreSQL: SCRAM as slow as may be", server: manyIterations, run: testDatabase},
 }
 
-// askWithoutReading has ten connections at a time, whose requests are answered
-// with the longest page, and reads nothing.
+// askWithoutReading keeps ten connections open, requests the longest page on each, and
+// reads no response.
 func askWithoutReading(ctx context.Context, t *attacked, _ hostile) error {
 	for ctx.Err() == nil {
 		var conns []net.Conn
@@ -191,7 +191,7 @@ func askWithoutReading(ctx context.Context, t *attacked, _ hostile) error {
 	return nil
 }
 
-// spendInTrap spends now and then, so that there is always something to copy.
+// spendInTrap spends credits regularly, so that there is always a balance to copy.
 func spendInTrap(ctx context.Context, t *attacked, _ hostile) error {
 	for ctx.Err() == nil {
 		if err := t.owner.spend(ctx, t.trapped.id); err != nil && ctx.Err() == nil {
@@ -202,8 +202,8 @@ func spendInTrap(ctx context.Context, t *attacked, _ hostile) error {
 	return nil
 }
 
-// testDatabase has the platform connect to the attackers' server as often as
-// it lets them.
+// testDatabase makes the platform connect to the attackers' server as often as the rate
+// limit allows.
 func testDatabase(ctx context.Context, t *attacked, h hostile) error {
 	for ctx.Err() == nil {
 		err := t.as[h.attacker].call(ctx, "POST", "/api/stores/"+t.stores[h.attacker]+"/database/test", h.database, nil)
@@ -224,9 +224,9 @@ func rest(ctx context.Context, d time.Duration) {
 	}
 }
 
-// hostile is a database server of the attackers' own.
+// hostile is a database server that the attackers control.
 type hostile struct {
-	database object // how the platform is told to connect
+	database object // the connection settings that the platform receives
 	attacker int
 }
 

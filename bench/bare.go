@@ -17,19 +17,18 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// bareCmd is the yardstick: what a store's handler does when there is nothing
-// around it. It runs the query of the platform's store front and gives the
-// same body; it has no deadline, access log or headers. It reads its job from
-// its input.
+// bareCmd is the baseline: a store's handler without any of the platform's layers. It runs
+// the query of the platform's storefront and returns the same body. It has no deadline,
+// access log or headers. It reads its job from its input.
 type bareCmd struct{}
 
-// bareJob is what the yardstick serves: one store, or many by their Host.
+// bareJob says what the baseline serves: one store, or many by their Host.
 type bareJob struct {
 	Stores []bareStore `json:"stores"`
 
-	// One of these. Connections are shared out among the stores, at least one
-	// each, and open before anything is measured. Cached are opened on demand,
-	// one to a store; when there are so many, the least recently used makes room.
+	// Exactly one of these is set. Connections are divided among the stores, at least one
+	// each, and are open before the measurement. Cached connections are opened on demand,
+	// one per store; at the limit, the least recently used one is closed.
 	Connections int `json:"connections"`
 	Cached      int `json:"cached"`
 }
@@ -40,8 +39,7 @@ type bareStore struct {
 	ID   string `json:"id"`
 }
 
-// startBare starts the handler over the shops as a process and returns its
-// address.
+// startBare starts a process with the handler for the shops and returns its address.
 func startBare(ctx context.Context, shops []shop, j bareJob) (*process, string, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -80,7 +78,7 @@ func startBare(ctx context.Context, shops []shop, j bareJob) (*process, string, 
 	return nil, "", fmt.Errorf("the bare handler did not start")
 }
 
-// bareDatabases read a store from its own database.
+// bareDatabases reads a store from its own database.
 type bareDatabases interface {
 	read(ctx context.Context, host string, into *bareAnswer) error
 	close()
@@ -106,7 +104,7 @@ func (bareCmd) Run(ctx context.Context) error {
 		w.Header().Set("Content-Type", "application/json")
 		e := json.NewEncoder(w)
 		e.SetEscapeHTML(false)
-		_ = e.Encode(a) // the client may be gone
+		_ = e.Encode(a) // the client may have disconnected
 	})
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -128,7 +126,7 @@ func (j bareJob) open(ctx context.Context) (bareDatabases, error) {
 	return openPools(ctx, j.Stores, (j.Connections+len(j.Stores)-1)/len(j.Stores))
 }
 
-// barePools have a pool for each store, by Host.
+// barePools holds a pool for each store, by Host.
 type barePools map[string]barePool
 
 type barePool struct {
@@ -143,7 +141,7 @@ func openPools(ctx context.Context, stores []bareStore, each int) (barePools, er
 		if err != nil {
 			return pools, err
 		}
-		cfg.MaxConns = int32(each) //nolint:gosec // a handful
+		cfg.MaxConns = int32(each) //nolint:gosec // a small number
 		pool, err := pgxpool.NewWithConfig(ctx, cfg)
 		if err != nil {
 			return pools, err
@@ -167,7 +165,7 @@ func (p barePools) close() {
 	}
 }
 
-// bareAnswer has the fields of the platform's answer, in its order.
+// bareAnswer has the fields of the platform's answer, in the same order.
 type bareAnswer struct {
 	ID           string          `json:"id"`
 	Name         string          `json:"name"`

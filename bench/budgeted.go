@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// budgetFlags are the options of the measurements with many more stores than
-// connections.
+// budgetFlags are the options of the measurements with many more stores than connections.
 type budgetFlags struct {
 	common
 	Stores   int           `default:"1000" help:"Stores, each with a PostgreSQL database (8 MB) of its own."`
@@ -16,7 +15,7 @@ type budgetFlags struct {
 	WarmUp   time.Duration `default:"60s" help:"Load on the platform before it is measured, once each store was asked for."`
 }
 
-// fleetCmd makes the stores once for both measurements.
+// fleetCmd creates the stores once for both measurements.
 type fleetCmd struct{ budgetFlags }
 
 func (cmd fleetCmd) Run(ctx context.Context) error {
@@ -26,17 +25,17 @@ func (cmd fleetCmd) Run(ctx context.Context) error {
 // budgeted is one of these measurements.
 type budgeted struct {
 	name   string
-	budget int // connections, for the platform and for the yardstick
-	quick  int // the same, over the few stores of a quick run
+	budget int // number of connections, for the platform and for the baseline
+	quick  int // number of connections for the few stores of a quick run
 	draw   draw
-	single bool // also beside a bare handler over one store
+	single bool // also compare with a bare handler for one store
 	judge  func(*report)
 }
 
 const (
 	sideCache = "bareBudget"
 
-	// What the server knows their connections by.
+	// These are the application_names of their connections at the server.
 	stoaApplication  = "stoa"
 	cacheApplication = "bench-cache"
 )
@@ -92,8 +91,9 @@ func (flags budgetFlags) measure(ctx context.Context, f *fleet, m budgeted) erro
 	return flags.report(ctx, f, m, append(sides, stoa))
 }
 
-// side begins each turn with what the other turns have let grow cold: a
-// hostname is looked up anew after five seconds.
+// side returns a side whose turns begin with a time that does not count. In it the platform
+// reloads what has expired during the other sides' turns: a hostname is looked up again
+// after five seconds.
 func (flags budgetFlags) side(name, label string, j job) side {
 	j.Settle = flags.Duration / 5
 	return side{name: name, label: label, job: j, warm: min(flags.WarmUp, 10*time.Second)}
@@ -101,7 +101,7 @@ func (flags budgetFlags) side(name, label string, j job) side {
 
 func (flags budgetFlags) report(ctx context.Context, f *fleet, m budgeted, sides []side) error {
 	stop := watch(ctx, f.databases.connections)
-	defer stop() //nolint:errcheck // an earlier fault is being returned
+	defer stop() //nolint:errcheck // an earlier error is returned
 	if err := warmUp(ctx, sides); err != nil {
 		return err
 	}

@@ -12,21 +12,21 @@ import (
 	"time"
 )
 
-// keysName is where the platform keeps keys that it made, in its data directory.
+// keysName is the file in the data directory in which the platform keeps generated keys.
 const keysName = "keys.env"
 
 func (p *platform) data() string { return filepath.Join(p.folder, "data") }
 
-// environment tells the binary where its things are.
+// environment returns the environment variables that tell the binary where its files are.
 func (p *platform) environment(data string) []string {
 	return append(os.Environ(), "MASTER_DB_URL="+p.master, "STOA_DATA_DIR="+data)
 }
 
-// command runs one of the binary's commands to its end, with the data
-// directory as told, and returns what it printed.
+// command runs one of the binary's commands to its end, with the given data directory, and
+// returns its output.
 func (p *platform) command(ctx context.Context, data string, args ...string) ([]byte, error) {
 	var out, fault bytes.Buffer
-	cmd := exec.CommandContext(ctx, p.binary, args...) //nolint:gosec // just built
+	cmd := exec.CommandContext(ctx, p.binary, args...) //nolint:gosec // built by this program
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.Env = p.folder, &out, &fault, p.environment(data)
 	if err := cmd.Run(); err != nil {
 		return nil, fmt.Errorf("stoa %s %s: %w: %s", args[0], args[1], err, bytes.TrimSpace(fault.Bytes()))
@@ -34,13 +34,13 @@ func (p *platform) command(ctx context.Context, data string, args ...string) ([]
 	return out.Bytes(), nil
 }
 
-// migration is what 'stoa tenants migrate --json' printed.
+// migration is the output of 'stoa tenants migrate --json'.
 type migration struct {
 	lagging, migrated int
-	took              []time.Duration // by each store
+	took              []time.Duration // the duration for each store
 }
 
-// readMigration reads an object per store and, last, the summary.
+// readMigration reads one object per store and then the summary.
 func readMigration(lines []byte) (migration, error) {
 	var m migration
 	ended := false

@@ -9,9 +9,9 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// connCache is the plainest way to serve many stores over few connections: an
-// LRU of single connections. What it costs, the budget itself costs, whoever
-// keeps it.
+// connCache is the simplest way to serve many stores over few connections: an LRU cache of
+// single connections. Its cost is the cost of the connection limit itself, independent of
+// the implementation.
 type connCache struct {
 	limit  int
 	stores map[string]cacheable // by Host
@@ -28,10 +28,10 @@ type cacheable struct {
 
 type cachedConn struct {
 	host  string
-	users int // who use it or wait for it; guarded by connCache.mu
+	users int // callers that use it or wait for it; guarded by connCache.mu
 
 	mu    sync.Mutex
-	stale *pgx.Conn // of another store, to close first
+	stale *pgx.Conn // another store's connection, to be closed first
 	conn  *pgx.Conn
 }
 
@@ -63,8 +63,8 @@ func (c *connCache) read(ctx context.Context, host string, into *bareAnswer) err
 	return into.scan(e.conn.QueryRow(ctx, bareQuery, store.id))
 }
 
-// take finds the store's entry or makes one, in the place of the least
-// recently used when the cache is full.
+// take returns the store's entry. It creates one if needed, in place of the least recently
+// used entry when the cache is full.
 func (c *connCache) take(host string) (*cachedConn, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -97,8 +97,7 @@ func (c *connCache) leave(e *cachedConn) {
 	e.users--
 }
 
-// connect first waits until the server has ended the connection whose place
-// this one takes.
+// connect first waits until the server has ended the connection that this one replaces.
 func (e *cachedConn) connect(ctx context.Context, config *pgx.ConnConfig) (err error) {
 	if e.stale != nil {
 		_ = e.stale.Close(ctx) // it is gone either way

@@ -2,8 +2,8 @@ package main
 
 import "testing"
 
-// TestConnCacheKeepsItsLimit: the yardstick keeps the budget as strictly as
-// the platform must, and never takes a connection from who uses it.
+// TestConnCacheKeepsItsLimit checks that the baseline keeps the limit as strictly as the
+// platform must, and never takes a connection that is in use.
 func TestConnCacheKeepsItsLimit(t *testing.T) {
 	t.Parallel()
 	c, err := newConnCache(nil, 2)
@@ -16,7 +16,7 @@ func TestConnCacheKeepsItsLimit(t *testing.T) {
 	}
 	c.leave(b)
 	c.leave(a)
-	c.leave(take(t, c, "b")) // so that a is the one unused for longest
+	c.leave(take(t, c, "b")) // so that a is the least recently used
 	take(t, c, "c")
 	if c.entries["a"] != nil || c.entries["b"] == nil || c.recent.Len() != 2 {
 		t.Errorf("c did not take the place of a: %d entries", c.recent.Len())

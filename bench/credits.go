@@ -17,7 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// What the ledger is meant to reach, beside the best single statement for the
+// These are the target rates of the ledger, relative to the best single statement for the
 // same work.
 const (
 	hotTarget    = 10.0
@@ -34,8 +34,8 @@ const (
 	sideHTTP                   = "http"
 )
 
-// creditsCmd measures spends: through the ledger, and by the best single
-// statement that takes credits from a balance and records it.
+// creditsCmd measures spends: through the ledger, and by the best single statement that
+// takes credits from a balance and records the spend.
 type creditsCmd struct {
 	common
 	Stores   int           `default:"1000" help:"Stores of the spread measurement."`
@@ -91,7 +91,7 @@ func (cmd creditsCmd) Run(ctx context.Context) (err error) {
 
 func medianLatency(r result) float64 { return float64(r.P50) }
 
-// sides are what is compared, and how each is run.
+// sides returns the sides to compare, and the function that runs each.
 func (cmd creditsCmd) sides(b *books, f *fleet) ([]side, map[string]func(context.Context) (result, error)) {
 	pg, lite := b.postgres, b.lite
 	type run = func(context.Context) (result, error)
@@ -127,7 +127,7 @@ func (cmd creditsCmd) sides(b *books, f *fleet) ([]side, map[string]func(context
 	return sides, runs
 }
 
-// repeat has callers make one call after the other until the time is up.
+// repeat makes each caller call again and again until the time is up.
 func repeat(ctx context.Context, callers int, duration time.Duration, call func(ctx context.Context, caller int) error) (result, error) {
 	begin := time.Now()
 	took, errs := make([][]time.Duration, callers), make([]error, callers)
@@ -153,10 +153,10 @@ func repeat(ctx context.Context, callers int, duration time.Duration, call func(
 	}, nil
 }
 
-// books are a ledger on each of the master's engines.
+// books holds a ledger on each of the master's engines.
 type books struct {
 	postgres, lite *book
-	url            string // of the first
+	url            string // URL of the first one
 }
 
 func (b *books) close() {
@@ -164,7 +164,7 @@ func (b *books) close() {
 	b.lite.db.Close()
 }
 
-// book is a ledger with rich stores, numbered from 1.
+// book is a ledger whose stores have large balances. The stores are numbered from 1.
 type book struct {
 	db     *masterdb.DB
 	ledger *credits.Ledger
@@ -188,7 +188,7 @@ func openBooks(ctx context.Context, f *fleet, stores int) (*books, error) {
 	return b, err
 }
 
-// enrich gives the platform's first store credits, past its API.
+// enrich gives the platform's first store credits without the API.
 func enrich(ctx context.Context, f *fleet) error {
 	id, err := stoa.ParseID[stoa.StoreID](f.shops[0].id)
 	if err != nil {
@@ -205,14 +205,14 @@ func enrich(ctx context.Context, f *fleet) error {
 	})
 }
 
-// riches are enough for any measurement.
+// riches is a grant that is enough for any measurement.
 var riches = credits.Grant{Type: credits.TypeBonus, Amount: 1_000_000_000 * credits.Credit, IdempotencyKey: "bench"}
 
-// storeAt numbers the stores in a way that pgbench can too.
+// storeAt returns the id of the n-th store, in a form that pgbench can compute too.
 func storeAt(n int) stoa.StoreID {
 	id, err := stoa.ParseID[stoa.StoreID](fmt.Sprintf("00000000-0000-7000-8000-%012d", n))
 	if err != nil {
-		panic(err) // digits
+		panic(err) // cannot happen: the text has digits only
 	}
 	return id
 }
@@ -253,7 +253,7 @@ func (b *book) openStore(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) 
 	return err
 }
 
-// spends has callers spend on so many stores through the ledger.
+// spends makes callers spend on the given number of stores through the ledger.
 func (b *book) spends(ctx context.Context, callers, stores int, duration time.Duration) (result, error) {
 	ids := make([]stoa.StoreID, stores)
 	for i := range ids {
@@ -261,14 +261,14 @@ func (b *book) spends(ctx context.Context, callers, stores int, duration time.Du
 	}
 	next := make([]int, callers)
 	return repeat(ctx, callers, duration, func(ctx context.Context, caller int) error {
-		next[caller] += 7919 // a prime, so that each caller goes through all stores in an order of its own
+		next[caller] += 7919 // a prime, so that each caller visits all stores in its own order
 		_, err := b.ledger.Spend(ctx, b.owner, ids[(caller*37+next[caller])%stores], credits.SpendRequest{Amount: credits.Credit})
 		return err
 	})
 }
 
-// bareSpend is the best single statement for a spend, as masterdb's engines
-// take it; singleStatement is the same for pgbench.
+// bareSpend is the best single statement for a spend, as masterdb's engines accept it.
+// singleStatement is the same for pgbench.
 const bareSpend = `
 	WITH paid AS (
 		UPDATE credit_balances SET balance = balance - 10000, lifetime_spent = lifetime_spent + 10000, seq = seq + 1, updated_at = $3
@@ -277,9 +277,9 @@ const bareSpend = `
 	INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, created_at)
 	SELECT $2, store_id, seq, 'spend', -10000, balance, $3 FROM paid`
 
-// statements has callers spend on one store by the bare statement: on
-// PostgreSQL each is a transaction of itself, SQLite knows no UPDATE inside a
-// statement and takes two in one transaction.
+// statements makes callers spend on one store by the bare statement. On PostgreSQL each
+// statement is its own transaction. SQLite does not support UPDATE inside another statement
+// and takes two statements in one transaction.
 func (b *book) statements(ctx context.Context, callers int, duration time.Duration) (result, error) {
 	return repeat(ctx, callers, duration, func(ctx context.Context, _ int) error {
 		now, id := time.Now().UTC(), stoa.NewID[stoa.TransactionID]()
@@ -303,7 +303,7 @@ func (b *book) statements(ctx context.Context, callers int, duration time.Durati
 	})
 }
 
-// verify makes sure that what was measured is a ledger still.
+// verify checks that the ledger is still consistent after the measurement.
 func (b *book) verify(ctx context.Context) error {
 	report, err := verify.Run(ctx, b.db, nil)
 	if err != nil {

@@ -13,14 +13,14 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// master is the platform's own database.
+// master is the name of the platform's own database.
 const master = "master"
 
-// databases makes databases on one server and drops what it made.
+// databases creates databases on one server and drops them at the end.
 type databases struct {
 	admin  *pgxpool.Pool
 	server *url.URL
-	run    string // begins every name, so that several runs can share a server
+	run    string // prefix of every name, so that several runs can share a server
 
 	mu   sync.Mutex
 	made []string
@@ -29,7 +29,7 @@ type databases struct {
 func openDatabases(ctx context.Context, server string) (*databases, error) {
 	u, err := url.Parse(server)
 	if err != nil {
-		return nil, errors.New("the PostgreSQL address must be a URL") // err would show the password
+		return nil, errors.New("the PostgreSQL address must be a URL") // err would contain the password
 	}
 	admin, err := pgxpool.New(ctx, server)
 	if err != nil {
@@ -38,7 +38,7 @@ func openDatabases(ctx context.Context, server string) (*databases, error) {
 	return &databases{admin: admin, server: u, run: "stoa_bench_" + strings.ToLower(rand.Text()[:8])}, nil
 }
 
-// create makes a database and returns the URL at which its role owns it.
+// create creates a database and a role that owns it, and returns the URL for that role.
 func (d *databases) create(ctx context.Context, name string) (string, error) {
 	name, password := d.run+"_"+name, rand.Text()
 	d.remember(name)
@@ -53,17 +53,16 @@ func (d *databases) create(ctx context.Context, name string) (string, error) {
 	return d.address(name, url.UserPassword(name, password)), nil
 }
 
-// template is a database to copy: a copy of one that a store was set up in,
-// without the store. Copies belong to its owner, so that one role serves all.
+// template is a database to copy: a copy of one in which a store was set up, without the
+// store. The copies belong to the template's owner, so that one role serves all.
 type template struct {
 	name  string
 	owner *url.Userinfo
 }
 
-// makeTemplate copies the database at databaseURL, which loses its
-// connections, and takes the store, its owner and the mark that it is the
-// store's out of the copy. What remains is a database that is migrated and
-// seeded.
+// makeTemplate copies the database at databaseURL, which loses its connections. It removes
+// the store, its owner and the store's ownership mark from the copy. The rest is a migrated
+// and seeded database.
 func (d *databases) makeTemplate(ctx context.Context, databaseURL string) (template, error) {
 	origin, err := url.Parse(databaseURL)
 	if err != nil {
@@ -83,10 +82,10 @@ func (d *databases) makeTemplate(ctx context.Context, databaseURL string) (templ
 		return template{}, err
 	}
 	_, err = conn.Exec(ctx, `DELETE FROM users; DELETE FROM stores; DELETE FROM stoa_tenant`)
-	return t, errors.Join(err, conn.Close(ctx)) // it must be gone before the first copy
+	return t, errors.Join(err, conn.Close(ctx)) // the connection must be closed before the first copy
 }
 
-// createFrom makes a copy of the template and returns its URL.
+// createFrom copies the template and returns the URL of the copy.
 func (d *databases) createFrom(ctx context.Context, t template, name string) (string, error) {
 	name = d.run + "_" + name
 	return d.address(name, t.owner), d.copy(ctx, t.name, name, t.owner)
@@ -110,8 +109,7 @@ func (d *databases) address(name string, user *url.Userinfo) string {
 	return u.String()
 }
 
-// connections counts, by application_name, the connections that the server
-// has to stores' databases.
+// connections counts the server's connections to stores' databases, by application_name.
 func (d *databases) connections(ctx context.Context) (map[string]int, error) {
 	rows, err := d.admin.Query(ctx, `SELECT application_name, count(*) FROM pg_stat_activity
 		WHERE backend_type = 'client backend' AND starts_with(datname::text, $1) AND datname <> $2 GROUP BY application_name`,
@@ -129,8 +127,8 @@ func (d *databases) connections(ctx context.Context) (map[string]int, error) {
 	return counts, err
 }
 
-// dropAll also drops what was made in part. Databases go first: a role may
-// own several.
+// dropAll also drops partly created items. It drops databases first, because a role may own
+// several.
 func (d *databases) dropAll(ctx context.Context) error {
 	defer d.admin.Close()
 	err := inParallel(ctx, len(d.made), func(ctx context.Context, i int) error {

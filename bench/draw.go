@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 )
 
-// draw is how the load generator chooses the next target.
+// draw is the distribution from which the load generator chooses the next target.
 type draw string
 
 const (
@@ -14,19 +14,19 @@ const (
 	zipf    draw = "by Zipf 1.1"
 )
 
-// zipfExponent: the k-th target is asked for in proportion to k^-1.1.
+// zipfExponent makes the k-th target's probability proportional to k^-1.1.
 const zipfExponent = 1.1
 
-// noMore is drawn when there have been enough.
+// noMore is drawn when the limit is reached.
 const noMore = -1
 
-// from returns a maker of draws among n targets, one for each worker. With a
-// limit, the workers draw that many times altogether.
+// from returns a function that creates the draws among n targets, one for each worker. With
+// a limit, all workers together draw that many times.
 func (d draw) from(n, limit int) func() func() int {
 	var turn, drawn atomic.Int64
 	return func() func() int {
 		next := func() int { return int(turn.Add(1)-1) % n }
-		random := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) //nolint:gosec // no secret
+		random := rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())) //nolint:gosec // not a secret
 		switch d {
 		case uniform:
 			next = func() int { return random.IntN(n) }

@@ -41,7 +41,7 @@ func TestZipf(t *testing.T) {
 	for k := 1; k <= n; k++ {
 		sum += math.Pow(float64(k), -zipfExponent)
 	}
-	for _, k := range []int{1, 2, 10, 100} { // the last comes a thousand times: 3 % is its standard deviation
+	for _, k := range []int{1, 2, 10, 100} { // the last has about a thousand draws, so its standard deviation is 3 %
 		got, want := float64(counts[k-1])/draws, math.Pow(float64(k), -zipfExponent)/sum
 		if math.Abs(got/want-1) > 0.25 {
 			t.Errorf("target %d has %.5f of the draws, want about %.5f", k, got, want)

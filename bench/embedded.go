@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// What the platform's process may hold while it serves many more embedded
-// stores than it keeps open.
+// These are the limits of the platform's process while it serves many more embedded stores
+// than it keeps open.
 const (
 	embeddedTargetMemory = 300 // MiB
 	embeddedOpen         = 200 // database files; the default of STOA_EMBEDDED_OPEN
@@ -25,8 +25,8 @@ const (
 	sideFew  = "few"
 )
 
-// embeddedCmd measures stores on SQLite files, of which only some are open at
-// once, beside few stores, all of them open.
+// embeddedCmd measures stores on SQLite files, of which only some are open at once, and
+// compares them with few stores that are all open.
 type embeddedCmd struct {
 	common
 	Stores   int           `default:"5000" help:"Stores, each with a SQLite file."`
@@ -73,7 +73,7 @@ func (cmd embeddedCmd) measure(ctx context.Context, f *fleet, open int) (*report
 		cmd.side(sideMany, f, f.shops),
 	}
 	stop := watch(ctx, func(context.Context) (map[string]int, error) { return openDatabaseFiles(f.process.pid()) })
-	defer stop() //nolint:errcheck // an earlier fault is being returned
+	defer stop() //nolint:errcheck // an earlier error is returned
 	if err := warmUp(ctx, sides); err != nil {
 		return nil, err
 	}
@@ -99,15 +99,15 @@ func (cmd embeddedCmd) measure(ctx context.Context, f *fleet, open int) (*report
 	return r, nil
 }
 
-// side has a moment in each turn to open its own stores in place of the
-// other's.
+// side returns a side whose turns begin with a time that does not count. In it the platform
+// opens the side's stores in place of the other side's.
 func (cmd embeddedCmd) side(name string, f *fleet, shops []shop) side {
 	j := cmd.load(f.address, shops, uniform, cmd.Duration)
 	j.Settle = cmd.Duration / 4
 	return side{name: name, label: fmt.Sprintf("stoa, %d stores", len(shops)), warm: cmd.WarmUp, job: j}
 }
 
-// memory is the resident set of a process, in MiB.
+// memory is the resident set size of a process, in MiB.
 type memory struct{ now, peak float64 }
 
 func readMemory(pid int) (memory, error) {
@@ -134,14 +134,14 @@ func readMemory(pid int) (memory, error) {
 
 const databaseFiles = "database files"
 
-// openDatabaseFiles counts the stores' files that the process has open; a
-// file that is open twice counts once. The process stands still meanwhile: one
-// that is closed and one that is opened in its place would both be counted.
+// openDatabaseFiles counts the stores' files that the process has open; a file that is open
+// twice counts once. The process is stopped meanwhile: otherwise a file that is closed and
+// one that is opened in its place could both be counted.
 func openDatabaseFiles(pid int) (map[string]int, error) {
 	if err := standStill(pid); err != nil {
 		return nil, err
 	}
-	defer syscall.Kill(pid, syscall.SIGCONT) //nolint:errcheck // it has ended, or will be found to hang
+	defer syscall.Kill(pid, syscall.SIGCONT) //nolint:errcheck // the process has ended, or later requests detect that it hangs
 	folder := fmt.Sprintf("/proc/%d/fd", pid)
 	links, err := os.ReadDir(folder)
 	if err != nil {
@@ -175,11 +175,11 @@ func standStill(pid int) error {
 	return errors.New("the server does not stand still for its files to be counted")
 }
 
-// isRunning reads the state of a thread, which follows its name in brackets.
+// isRunning reads the state of a thread, which follows its name in parentheses.
 func isRunning(stat string) bool {
 	line, err := os.ReadFile(stat) //nolint:gosec // below /proc
 	if err != nil {
-		return false // it has ended
+		return false // the thread has ended
 	}
 	_, state, _ := strings.Cut(string(line), ") ")
 	return !strings.HasPrefix(state, "T")

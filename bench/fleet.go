@@ -11,9 +11,8 @@ import (
 	"time"
 )
 
-// fleet is the platform under measurement: the real binary with a PostgreSQL
-// master database, one owner, and stores that each have a database of their
-// own.
+// fleet is the platform under measurement: the real binary with a PostgreSQL master
+// database, one owner, and stores that each have their own database.
 type fleet struct {
 	*platform
 	owner *owner
@@ -23,30 +22,30 @@ type fleet struct {
 	template  template // for openCloned
 	folder    string
 
-	opened atomic.Int32 // stores made beyond the shops
+	opened atomic.Int32 // number of stores created beyond the shops
 }
 
-// fleetPlan says what a fleet is to have.
+// fleetPlan describes the fleet to create.
 type fleetPlan struct {
 	stores   int
 	open     opener
-	settings []string // of the platform, beyond its defaults: NAME=value
+	settings []string // settings of the platform beside its defaults: NAME=value
 	prepare  func(context.Context, *fleet) error
 }
 
-// budget is the setting that bounds the platform's connections to a server.
+// budget returns the setting that limits the platform's connections to a server.
 func budget(n int) []string { return []string{fmt.Sprintf("STOA_CONNECTIONS_PER_SERVER=%d", n)} }
 
 // shop is one store of the fleet.
 type shop struct {
 	id, slug    string
-	host        string // as in the Host header
+	host        string // value of the Host header
 	databaseURL string
 }
 
 func (s shop) target() target { return target{Host: s.host, Marker: `"slug":"` + s.slug + `"`} }
 
-// startFleet returns a fleet to stop even when it fails on the way.
+// startFleet creates and starts a fleet. It returns a fleet to stop even if it fails.
 func startFleet(ctx context.Context, postgres string, plan fleetPlan) (*fleet, error) {
 	f := &fleet{shops: make([]shop, plan.stores)}
 	var err error
@@ -91,10 +90,10 @@ func (f *fleet) openAll(ctx context.Context, open opener) error {
 	})
 }
 
-// opener makes a store of that name.
+// opener creates a store of the given name.
 type opener func(ctx context.Context, f *fleet, name string) (shop, error)
 
-// openOwn gives the store a new database with a role of its own.
+// openOwn gives the store a new database with its own role.
 func openOwn(ctx context.Context, f *fleet, name string) (shop, error) {
 	databaseURL, err := f.databases.create(ctx, name)
 	if err != nil {
@@ -103,16 +102,16 @@ func openOwn(ctx context.Context, f *fleet, name string) (shop, error) {
 	return f.openAt(ctx, name, databaseURL, databaseURL)
 }
 
-// openAt opens a store that the platform reaches at one address and the
-// yardstick at another.
+// openAt opens a store that the platform reaches at one address and the baseline at
+// another.
 func (f *fleet) openAt(ctx context.Context, name, platformURL, databaseURL string) (shop, error) {
 	s, err := f.owner.openStore(ctx, "bench-"+name, postgresAt(platformURL))
 	s.databaseURL = databaseURL
 	return s, err
 }
 
-// prepareTemplate opens one store in the ordinary way and makes a template
-// of its database, for openCloned. That store is not one of the shops.
+// prepareTemplate opens one store in the ordinary way and makes a template of its database,
+// for openCloned. That store is not one of the shops.
 func prepareTemplate(ctx context.Context, f *fleet) error {
 	s, err := openOwn(ctx, f, "origin")
 	if err != nil {
@@ -122,8 +121,8 @@ func prepareTemplate(ctx context.Context, f *fleet) error {
 	return err
 }
 
-// openCloned spares the migrations, which are most of what a store takes:
-// provisioning finds them done.
+// openCloned opens a store on a copy of the template. It saves the migrations, which take
+// most of the time: provisioning finds them applied.
 func openCloned(ctx context.Context, f *fleet, name string) (shop, error) {
 	databaseURL, err := f.databases.createFrom(ctx, f.template, name)
 	if err != nil {
@@ -132,17 +131,16 @@ func openCloned(ctx context.Context, f *fleet, name string) (shop, error) {
 	return f.openAt(ctx, name, databaseURL, databaseURL)
 }
 
-// openEmbedded leaves the database to the platform: a SQLite file.
+// openEmbedded opens a store on a SQLite file that the platform creates.
 func openEmbedded(ctx context.Context, f *fleet, name string) (shop, error) {
 	return f.owner.openStore(ctx, "bench-"+name, managed())
 }
 
-// stop takes the fleet down and leaves nothing behind. After a failure it
-// shows the end of the server's log first. It returns what went wrong,
-// beginning with why the fleet is stopped.
+// stop stops the fleet and removes everything that it created. After a failure it first
+// shows the end of the server's log. It returns the errors, the first of which is why.
 func (f *fleet) stop(ctx context.Context, why error) error {
 	interrupted := ctx.Err() != nil
-	if interrupted { // a Ctrl-C reaches the other processes too: that they end is no news
+	if interrupted { // a Ctrl-C reaches the other processes too, so their end is expected
 		why = errors.New("interrupted")
 	}
 	progress("stopping and cleaning up")
@@ -173,13 +171,12 @@ func (f *fleet) showLog() {
 	progress("the end of stoa's log:\n%s", log[max(0, len(log)-most):])
 }
 
-// inParallel calls fn for 0 … n-1, four at a time, and stops at the first
-// error.
+// inParallel calls fn for 0 … n-1, four calls at a time, and stops at the first error.
 func inParallel(ctx context.Context, n int, fn func(ctx context.Context, i int) error) error {
 	return atATime(ctx, 4, n, fn)
 }
 
-// atATime is inParallel with so many at a time.
+// atATime is inParallel with the given number of workers.
 func atATime(ctx context.Context, workers, n int, fn func(ctx context.Context, i int) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// manyColumns is a MySQL server that logs anybody in and answers every query
-// with a result of 2^40 columns.
+// manyColumns is a MySQL server that accepts every login and answers every query with a
+// result of 2^40 columns.
 func manyColumns(ctx context.Context) (hostile, error) {
 	const capabilities = 1<<0 | 1<<3 | 1<<9 | 1<<13 | 1<<15 | 1<<19 // long password, database, protocol 4.1, transactions, secure connection, plugin authentication
 	greeting := "\x0a8.0.40\x00\x01\x00\x00\x0012345678\x00" + string([]byte{capabilities & 0xff, capabilities >> 8 & 0xff, 45, 2, 0, capabilities >> 16 & 0xff, capabilities >> 24, 21}) +
@@ -33,7 +33,7 @@ func manyColumns(ctx context.Context) (hostile, error) {
 }
 
 func writePacket(w io.Writer, sequence byte, body string) error {
-	head := []byte{byte(len(body)), byte(len(body) >> 8), byte(len(body) >> 16), sequence} //nolint:gosec // all are short
+	head := []byte{byte(len(body)), byte(len(body) >> 8), byte(len(body) >> 16), sequence} //nolint:gosec // all lengths are small
 	_, err := io.WriteString(w, string(head)+body)
 	return err
 }
@@ -47,7 +47,7 @@ func readPacket(r io.Reader) error {
 	return err
 }
 
-// manyReports is a PostgreSQL server that logs anybody in and reports 30 MB of
+// manyReports is a PostgreSQL server that accepts every login and reports 30 MB of
 // parameters with every answer.
 func manyReports(ctx context.Context) (hostile, error) {
 	return serve(ctx, "postgres", "postgresql", func(conn net.Conn) {
@@ -69,8 +69,8 @@ func manyReports(ctx context.Context) (hostile, error) {
 	})
 }
 
-// manyIterations is a PostgreSQL server that asks for as many iterations of
-// SCRAM as the platform does for one password, and then hangs.
+// manyIterations is a PostgreSQL server that requests the maximum number of SCRAM
+// iterations that the platform allows for one password, and then hangs.
 func manyIterations(ctx context.Context) (hostile, error) {
 	return serve(ctx, "postgres", "postgresql", func(conn net.Conn) {
 		b := pgproto3.NewBackend(conn, conn)

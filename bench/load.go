@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// job is what the load generator is told: a closed loop, in which each
-// connection sends its next request when the answer to the last is in.
+// job is the task of the load generator: a closed loop, in which each connection sends its
+// next request after the previous answer.
 type job struct {
 	Address     string        `json:"address"`
 	Targets     []target      `json:"targets"`
@@ -25,34 +25,34 @@ type job struct {
 	Duration    time.Duration `json:"duration"`
 	Draw        draw          `json:"draw"`
 
-	Requests    int           `json:"requests,omitempty"`    // ends after so many; 0 is no limit
-	Settle      time.Duration `json:"settle,omitempty"`      // before the duration; what is asked meanwhile does not count
-	Pace        time.Duration `json:"pace,omitempty"`        // of one connection, from request to request, at least
-	Unavailable string        `json:"unavailable,omitempty"` // code of a fault that is an answer to count by itself, and no error
+	Requests    int           `json:"requests,omitempty"`    // ends after this many requests; 0 is no limit
+	Settle      time.Duration `json:"settle,omitempty"`      // time before the duration; requests during it do not count
+	Pace        time.Duration `json:"pace,omitempty"`        // minimum time between two requests of one connection
+	Unavailable string        `json:"unavailable,omitempty"` // code of an error that counts separately and not as an error
 }
 
-// target is one address and what its answers must contain, so that one
-// store's answer cannot pass for another's.
+// target is one address and a text that its answers must contain, so that one store's
+// answer cannot be taken for another's.
 type target struct {
 	Host   string `json:"host"`
 	Marker string `json:"marker"`
 }
 
-// result is what one job came to. Latencies are in nanoseconds, of every
-// answer that is no error.
+// result is the result of one job. Latencies are in nanoseconds, and are those of every
+// answer that is not an error.
 type result struct {
 	Requests    int           `json:"requests"`
-	Unavailable int           `json:"unavailable,omitempty"` // answers with the fault that the job allows
+	Unavailable int           `json:"unavailable,omitempty"` // answers with the error code that the job allows
 	Errors      int           `json:"errors"`
 	FirstError  string        `json:"firstError,omitempty"`
-	Throughput  float64       `json:"throughput"` // right answers per second
+	Throughput  float64       `json:"throughput"` // correct answers per second
 	P50         time.Duration `json:"p50"`
 	P99         time.Duration `json:"p99"`
 	Slowest     time.Duration `json:"slowest"`
 }
 
-// runLoad runs the job in a process of its own, so that the two sides have
-// exactly the same load and no heap in common.
+// runLoad runs the job in a separate process, so that the two sides have exactly the same
+// load and share no heap.
 func runLoad(ctx context.Context, j job) (result, error) {
 	var res result
 	self, err := os.Executable()
@@ -93,27 +93,27 @@ func (loadCmd) Run(ctx context.Context) error {
 	return json.NewEncoder(os.Stdout).Encode(summarise(workers, time.Since(counting)))
 }
 
-// patience is how long an answer may take before it counts as missing. The
-// platform itself gives up on a database earlier.
+// patience is how long an answer may take before it counts as missing. The platform's own
+// timeout for a database is shorter.
 const patience = 45 * time.Second
 
-// worker owns one connection. It speaks HTTP by itself: a client with a pool
-// would cost more than some of the servers it is to measure.
+// worker owns one connection. It speaks HTTP itself: a client with a pool would cost more
+// than some of the measured servers.
 type worker struct {
 	job       job
 	conn      net.Conn
 	in        *bufio.Reader
 	body      bytes.Buffer
 	exchanges []exchange
-	next      func() int // of exchanges
+	next      func() int // returns an index of exchanges, or noMore
 
 	latencies   []time.Duration
-	unavailable int // of latencies
+	unavailable int // how many of the latencies are of unavailable answers
 	errors      int
 	first       error
 }
 
-// exchange is a request, ready to be sent, and what its answer must contain.
+// exchange is a request, ready to be sent, and the text that its answer must contain.
 type exchange struct{ request, marker []byte }
 
 func (j job) dial(ctx context.Context) ([]*worker, error) {
@@ -135,8 +135,8 @@ func (j job) dial(ctx context.Context) ([]*worker, error) {
 	return workers, nil
 }
 
-// run ends at the deadline, when the draw does, or at the first fault of the
-// connection itself: the server must keep it open.
+// run ends at the deadline, at the end of the draw, or at the first error of the connection
+// itself: the server must keep it open.
 func (w *worker) run(counting, deadline time.Time) {
 	defer w.conn.Close()
 	_ = w.conn.SetDeadline(deadline.Add(patience))
@@ -148,7 +148,7 @@ func (w *worker) run(counting, deadline time.Time) {
 		answer, alive, err := w.exchange(w.exchanges[i])
 		end := time.Now()
 		switch {
-		case err != nil: // an error counts whenever it is met
+		case err != nil: // errors count during the settling time too
 			if w.errors++; w.first == nil {
 				w.first = err
 			}
@@ -174,16 +174,16 @@ type answer int
 
 const (
 	present answer = iota
-	absent         // the fault that the job allows
+	absent         // the error code that the job allows
 )
 
-// exchange reports whether the connection can be used again, and what was
-// wrong with the answer.
+// exchange sends one request. It reports whether the connection can be used again, and what
+// was wrong with the answer.
 func (w *worker) exchange(x exchange) (a answer, alive bool, err error) {
 	if _, err := w.conn.Write(x.request); err != nil {
 		return a, false, err
 	}
-	res, err := http.ReadResponse(w.in, nil) //nolint:bodyclose // read to its end below, on a connection that is our own
+	res, err := http.ReadResponse(w.in, nil) //nolint:bodyclose // read to its end below; the connection is the worker's own
 	if err != nil {
 		return a, false, err
 	}
@@ -204,10 +204,10 @@ func (w *worker) exchange(x exchange) (a answer, alive bool, err error) {
 	return a, !res.Close, err
 }
 
-// codeOf reads the code of a problem document.
+// codeOf returns the error code of a problem document.
 func codeOf(problem []byte) string {
 	var p struct{ Code string }
-	_ = json.Unmarshal(problem, &p) // then it has no code
+	_ = json.Unmarshal(problem, &p) // the code is empty if the body is not a problem document
 	return p.Code
 }
 

@@ -1,5 +1,5 @@
-// Command bench measures the platform from outside: it builds the binary,
-// starts it beside a real PostgreSQL and talks to it as its users do.
+// Command bench measures the platform from outside: it builds the binary, starts it with a
+// real PostgreSQL server and uses its API like a client.
 package main
 
 import (
@@ -24,7 +24,7 @@ type cli struct {
 	Migrate   migrateCmd   `cmd:"" help:"One migration over a thousand SQLite stores and two hundred PostgreSQL databases, and none."`
 	Credits   creditsCmd   `cmd:"" help:"Spends on one store and on a thousand, beside the best single statement."`
 
-	// The processes that a measurement starts from this same binary.
+	// These commands are the processes that a measurement starts from this binary.
 	Bare bareCmd `cmd:"" hidden:""`
 	Load loadCmd `cmd:"" hidden:""`
 }

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// Migrations of a whole fleet, in stores per second, and what a deploy may
-// take that brings none.
+// These are the targets for migrations of a whole fleet, in stores per second, and for a
+// deploy without new migrations.
 const (
 	migrateTargetSQLite   = 200
 	migrateTargetPostgres = 40
-	migrateTargetNothing  = 1   // second
-	migrateTargetLinear   = 0.8 // of the rate at which a quarter of the fleet is migrated
+	migrateTargetNothing  = 1   // in seconds
+	migrateTargetLinear   = 0.8 // relative to the rate for a quarter of the fleet
 )
 
 const (
@@ -24,8 +24,8 @@ const (
 	sideQuarter = "sqliteQuarter"
 )
 
-// migrateCmd measures 'stoa tenants migrate' beside a server that runs: over
-// embedded stores, of which all, a quarter or none lag, and over PostgreSQL.
+// migrateCmd measures 'stoa tenants migrate' with a running server: over embedded stores,
+// of which all, a quarter or none lack a migration, and over PostgreSQL.
 type migrateCmd struct {
 	common
 	SQLite     int `name:"sqlite" default:"1000" help:"Stores on SQLite files."`
@@ -81,14 +81,14 @@ func (cmd migrateCmd) measure(ctx context.Context, plan fleetPlan, sides []side)
 	return takeTurns(ctx, cmd.Rounds, sides, m.turn)
 }
 
-// migrator gives a fleet one more migration at a time.
+// migrator adds one migration at a time to a fleet.
 type migrator struct {
 	*fleet
-	own     string // the operator's migrations
+	own     string // folder of the operator's migrations
 	version int
 }
 
-// add writes a migration that every store lags behind.
+// add writes a migration that no store has.
 func (m *migrator) add() error {
 	m.version++
 	for _, dialect := range []string{"sqlite", "postgres"} {
@@ -112,7 +112,7 @@ func (m *migrator) turn(ctx context.Context, s side) (result, error) {
 		return result{}, err
 	}
 	lag := len(m.shops)
-	if m.template.name != "" { // whose origin is a store too
+	if m.template.name != "" { // the template was made from a store, which counts too
 		lag++
 	}
 	if s.name == sideQuarter {
@@ -124,11 +124,11 @@ func (m *migrator) turn(ctx context.Context, s side) (result, error) {
 	return m.migrate(ctx, m.data(), lag)
 }
 
-// nothing runs the command over a fleet that is up to date, with no way to
-// any store: a data directory with the keys alone. Whatever it had opened
-// would be a file there.
+// nothing runs the command over a fleet that is up to date, with a data directory that
+// holds the keys only, so that no store can be reached. Every database that the command
+// opened would be a new file there.
 func (m *migrator) nothing(ctx context.Context) (result, error) {
-	if m.version == 0 { // once, so that there is something to be up to date with
+	if m.version == 0 { // once, so that there is a migration to be up to date with
 		if err := m.add(); err != nil {
 			return result{}, err
 		}
@@ -144,7 +144,7 @@ func (m *migrator) nothing(ctx context.Context) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	if err := os.WriteFile(filepath.Join(bare, keysName), keys, 0o600); err != nil { //nolint:gosec // our own folder
+	if err := os.WriteFile(filepath.Join(bare, keysName), keys, 0o600); err != nil { //nolint:gosec // a folder of this program
 		return result{}, err
 	}
 	res, err := m.migrate(ctx, bare, 0)
@@ -163,8 +163,8 @@ func (m *migrator) catchUp(ctx context.Context) error {
 	return err
 }
 
-// migrate runs the command, over these stores or over all, and wants so many
-// of them migrated.
+// migrate runs the command over the given stores, or over all, and checks that it migrated
+// the expected number.
 func (m *migrator) migrate(ctx context.Context, data string, want int, only ...shop) (result, error) {
 	args := []string{"tenants", "migrate", "--json", "--tenant-migrations", m.own}
 	for _, s := range only {

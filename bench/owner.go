@@ -29,21 +29,21 @@ func registerAs(ctx context.Context, address, email string) (*owner, error) {
 	return o, err
 }
 
-// postgresAt and managed are what connect-database is told.
+// postgresAt and managed return the body of a connect-database request.
 func postgresAt(databaseURL string) object {
 	return object{"type": "postgresql", "connectionString": databaseURL}
 }
 
 func managed() object { return object{"type": "managed"} }
 
-// create makes a store that has no database yet.
+// create creates a store that has no database yet.
 func (o *owner) create(ctx context.Context, slug string) (id string, err error) {
 	var store struct{ ID string }
 	err = o.call(ctx, "POST", "/api/stores/create", object{"name": "Store " + slug, "slug": slug}, &store)
 	return store.ID, err
 }
 
-// connect gives a store its database and returns when it is active.
+// connect connects a store's database and returns when the store is active.
 func (o *owner) connect(ctx context.Context, id string, database object) error {
 	var store struct{ Status string }
 	err := o.call(ctx, "POST", "/api/stores/"+id+"/connect-database", database, &store)
@@ -53,8 +53,8 @@ func (o *owner) connect(ctx context.Context, id string, database object) error {
 	return err
 }
 
-// openStore creates a store, connects its database and fills in its profile,
-// so that the answers have a body of ordinary size.
+// openStore creates a store, connects its database and fills in its profile, so that
+// answers have a body of ordinary size.
 func (o *owner) openStore(ctx context.Context, slug string, database object) (shop, error) {
 	var store struct {
 		ID, Status string
@@ -94,11 +94,11 @@ func (o *owner) spend(ctx context.Context, id string) error {
 	return o.call(ctx, http.MethodPost, "/api/credits/spend?storeId="+id, object{"amount": "1"}, nil)
 }
 
-// keepAlive keeps a connection for each of many callers.
+// keepAlive keeps a connection open for each of many callers.
 var keepAlive = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1000}}
 
-// call sends in as JSON and reads the answer into out. Prefer makes
-// connect-database wait as long as it can; the other calls do not mind it.
+// call sends in as JSON and decodes the answer into out. The Prefer header makes
+// connect-database wait as long as possible; the other operations ignore it.
 func (o *owner) call(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {

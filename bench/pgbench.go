@@ -13,8 +13,7 @@ import (
 	"time"
 )
 
-// singleStatement is bareSpend in pgbench's language, for a store drawn at
-// random.
+// singleStatement is bareSpend in pgbench's language, for a random store.
 const singleStatement = `\set n random(1, %d)
 WITH paid AS (
 	UPDATE credit_balances SET balance = balance - 10000, lifetime_spent = lifetime_spent + 10000, seq = seq + 1, updated_at = now()
@@ -30,14 +29,13 @@ var (
 	latencyLine = regexp.MustCompile(`(?m)^latency average = ([0-9.]+) ms`)
 )
 
-// pgbench runs PostgreSQL's own load generator. Of latency it tells the
-// average only.
+// pgbench runs PostgreSQL's own load generator. It reports only the average latency.
 func pgbench(ctx context.Context, databaseURL string, clients, stores int, duration time.Duration) (result, error) {
 	binary, err := findPgbench()
 	if err != nil {
 		return result{}, err
 	}
-	cmd := exec.CommandContext(ctx, binary, "--no-vacuum", "--protocol=prepared", "--file=-", //nolint:gosec // found among PostgreSQL's own
+	cmd := exec.CommandContext(ctx, binary, "--no-vacuum", "--protocol=prepared", "--file=-", //nolint:gosec // found among PostgreSQL's programs
 		"--client="+strconv.Itoa(clients), "--jobs="+strconv.Itoa(min(clients, 2)),
 		"--time="+strconv.Itoa(int(math.Ceil(duration.Seconds()))), databaseURL)
 	cmd.Stdin, cmd.Stderr = strings.NewReader(fmt.Sprintf(singleStatement, stores)), os.Stderr
@@ -58,12 +56,12 @@ func pgbench(ctx context.Context, databaseURL string, clients, stores int, durat
 	return result{Requests: int(perSecond * duration.Seconds()), Throughput: perSecond, P50: took, P99: took, Slowest: took}, err
 }
 
-// findPgbench looks where Debian keeps it, which is not on the path.
+// findPgbench finds the program where Debian installs it, which is not in PATH.
 func findPgbench() (string, error) {
 	if path, err := exec.LookPath("pgbench"); err == nil {
 		return path, nil
 	}
-	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/pgbench") // the pattern is correct
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/pgbench") // the pattern is valid
 	if len(found) == 0 {
 		return "", fmt.Errorf("pgbench, which comes with PostgreSQL, is not installed")
 	}

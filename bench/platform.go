@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// platform is the real binary. It can be started again with other settings,
-// at the same address and on the same data.
+// platform is the real binary. It can be restarted with other settings, at the same address
+// and on the same data.
 type platform struct {
 	address string // host:port
 	process *process
@@ -23,11 +23,11 @@ type platform struct {
 
 const logName = "stoa.log"
 
-// buildPlatform builds the binary into folder, where it will also keep its data. It
-// must run in the folder of this module.
+// buildPlatform builds the binary into folder, which will also hold its data. It must run
+// in the folder of this module.
 func buildPlatform(ctx context.Context, folder, masterURL string) (*platform, error) {
 	p := &platform{binary: filepath.Join(folder, "stoa"), folder: folder, master: masterURL}
-	build := exec.CommandContext(ctx, "go", "build", "-C", "..", "-o", p.binary, "./cmd/stoa") //nolint:gosec // our own folder
+	build := exec.CommandContext(ctx, "go", "build", "-C", "..", "-o", p.binary, "./cmd/stoa") //nolint:gosec // a folder of this program
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		return p, fmt.Errorf("go build: %w", err)
@@ -38,15 +38,15 @@ func buildPlatform(ctx context.Context, folder, masterURL string) (*platform, er
 	return p, err
 }
 
-// start runs the platform as its defaults are, but for the places where it
-// keeps things and for the settings. It returns when the platform is ready.
+// start runs the platform with its defaults, except for the file locations and the given
+// settings. It returns when the platform is ready.
 func (p *platform) start(ctx context.Context, settings []string) error {
 	log, err := os.Create(filepath.Join(p.folder, logName))
 	if err != nil {
 		return err
 	}
-	defer log.Close()                                                         //nolint:errcheck // the child has its own
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.binary, "serve") //nolint:gosec // just built
+	defer log.Close()                                                         //nolint:errcheck // the child has its own handle
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.binary, "serve") //nolint:gosec // built by this program
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.folder, log, log
 	cmd.Env = append(p.environment(p.data()), "STOA_LISTEN=127.0.0.1", "PORT="+strconv.Itoa(p.port), "JWT_EXPIRES_IN=12h",
 		"STOA_RATE_LIMIT_AUTH=0", "STOA_RATE_LIMIT_ADDRESS=0", "STOA_RATE_LIMIT_USER=0", "STOA_RATE_LIMIT_KEY=0", "STOA_RATE_LIMIT_STORE=0", "STOA_RATE_LIMIT_DATABASE=0")
@@ -59,8 +59,8 @@ func (p *platform) start(ctx context.Context, settings []string) error {
 	return p.awaitReady(ctx)
 }
 
-// restart forgets what making the stores has left in memory, and the
-// settings too.
+// restart restarts the platform with other settings. The memory used for creating the
+// stores is thus released.
 func (p *platform) restart(ctx context.Context, settings []string) error {
 	if err := p.process.ended(); err != nil {
 		return err

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// process is a child that runs until it is stopped.
+// process is a child process that runs until it is stopped.
 type process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
 	err  error         // how it ended; read after done
 }
 
-// launch starts a command that outlives the context of whoever starts it:
-// it is stopped by stop, in order, and not cut off by a Ctrl-C.
+// launch starts a command that outlives the caller's context. Only stop ends it, in an
+// orderly way; a Ctrl-C does not.
 func launch(cmd *exec.Cmd) (*process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -30,7 +30,7 @@ func launch(cmd *exec.Cmd) (*process, error) {
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
 
-// ended reports whether the process is gone, though nobody stopped it.
+// ended returns an error if the process has ended without a call of stop.
 func (p *process) ended() error {
 	select {
 	case <-p.done:
@@ -43,9 +43,9 @@ func (p *process) ended() error {
 	}
 }
 
-// stop asks the process to end and, after a while, makes it.
+// stop asks the process to end and kills it after a while.
 func (p *process) stop() {
-	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may be gone
+	_ = p.cmd.Process.Signal(syscall.SIGTERM) // the process may have ended
 	select {
 	case <-p.done:
 	case <-time.After(40 * time.Second):

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// How long a store may wait for its database, from the call to active, while
-// others do too.
+// These are the limits for the time from the connect-database call to an active store,
+// while other stores are connected concurrently.
 const (
 	provisionTargetSQLite   = 50  // ms
 	provisionTargetPostgres = 400 // ms
@@ -20,10 +20,10 @@ const (
 	sideSchema   = "schemaAlone"
 )
 
-// provisionCmd measures how long connect-database takes: on a file of the
-// platform's own and on an empty PostgreSQL database. Beside that stands what
-// the server takes for the schema alone: one connection of the bare driver
-// and all migrations in one text, as many at a time.
+// provisionCmd measures how long connect-database takes: on a file of the platform's own
+// and on an empty PostgreSQL database. The baseline is the time that the server needs for
+// the schema alone: one connection of the bare driver sends all migrations in one text,
+// with the same concurrency.
 type provisionCmd struct {
 	common
 	Stores  int `default:"40" help:"Stores that each side opens in one round."`
@@ -77,8 +77,8 @@ func (cmd provisionCmd) Run(ctx context.Context) (err error) {
 	return r.finish(cmd.JSON)
 }
 
-// turn makes stores and databases, as the side needs them, and measures how
-// long each waits to become active, or has its schema.
+// turn creates the stores and databases that the side needs, and measures how long each
+// takes to become active, or to have its schema.
 func (cmd provisionCmd) turn(ctx context.Context, f *fleet, s side, stores int) (result, error) {
 	open := make([]func(context.Context) error, stores)
 	err := inParallel(ctx, stores, func(ctx context.Context, i int) (err error) {
@@ -107,7 +107,7 @@ func (cmd provisionCmd) turn(ctx context.Context, f *fleet, s side, stores int) 
 	}, nil
 }
 
-// prepare makes what one of the side begins with, and returns what is measured.
+// prepare creates one store or database of the side. It returns the function to measure.
 func (cmd provisionCmd) prepare(ctx context.Context, f *fleet, s side) (open func(context.Context) error, err error) {
 	name, databaseURL := fmt.Sprintf("p%04d", f.opened.Add(1)), ""
 	if s.name != sideSQLite {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// readsTarget is the share of the bare handler's throughput that the store
-// front is meant to reach.
+// readsTarget is the target for the storefront's throughput, as a share of the bare
+// handler's.
 const readsTarget = 0.85
 
 const (
@@ -15,8 +15,8 @@ const (
 	sideStoa    = "stoa"
 )
 
-// readsCmd measures the store front over stores that all have their
-// connections: what the platform itself costs.
+// readsCmd measures the storefront when every store has a connection. It shows the cost of
+// the platform itself.
 type readsCmd struct {
 	common
 	Stores   int           `default:"100" help:"Stores, each with a database of its own."`

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// round is one turn of each side, by its name.
+// round holds the result of each side in one round, by the side's name.
 type round map[string]result
 
-// report is the outcome of a whole measurement.
+// report is the result of a whole measurement.
 type report struct {
 	Measurement string    `json:"measurement"`
 	About       string    `json:"about"`
@@ -25,17 +25,17 @@ type report struct {
 	sides []side
 }
 
-// figure is what a measurement is made for: a comparison of two sides, within
-// each round, or something counted.
+// figure is a result of a measurement: a comparison of two sides, within each round, or a
+// count.
 type figure struct {
 	What    string  `json:"what"`
-	Value   float64 `json:"value"` // of a comparison, the median over the rounds
+	Value   float64 `json:"value"` // for a comparison, the median over the rounds
 	Unit    string  `json:"unit,omitempty"`
 	Spread  *spread `json:"spread,omitempty"`
-	Target  float64 `json:"target,omitempty"` // 0 is none
+	Target  float64 `json:"target,omitempty"` // 0 means none
 	AtMost  bool    `json:"atMost,omitempty"` // the target is an upper limit
 	Reached bool    `json:"reached,omitempty"`
-	Must    bool    `json:"must,omitempty"` // a promise: to miss it is an error
+	Must    bool    `json:"must,omitempty"` // missing the target is an error
 }
 
 type spread struct {
@@ -60,7 +60,7 @@ func about(stores int, d draw, connections, rounds int, each time.Duration) stri
 		storefrontPath, stores, d, connections, rounds, each.Seconds())
 }
 
-// compare looks at each round by itself: what is between rounds does not count.
+// compare compares two sides within each round. Differences between rounds do not count.
 func (r *report) compare(of, to string, value func(result) float64) figure {
 	var ratios []float64
 	for _, turn := range r.Rounds {
@@ -112,7 +112,7 @@ func medians(results []result) result {
 	return out
 }
 
-// median of an even number of values is the mean of the middle two.
+// median returns the median. For an even number of values it is the mean of the middle two.
 func median[T time.Duration | float64](values []T) T {
 	values = slices.Sorted(slices.Values(values))
 	mid := len(values) / 2
@@ -122,8 +122,8 @@ func median[T time.Duration | float64](values []T) T {
 	return (values[mid-1] + values[mid]) / 2
 }
 
-// finish prints the report and returns what was wrong: answers, on any side,
-// and promises that were not kept. A target that is missed is no error.
+// finish prints the report. It returns an error for wrong answers of any side and for
+// missed targets with Must. Other missed targets are not errors.
 func (r *report) finish(asJSON bool) error {
 	if err := r.print(os.Stdout, asJSON); err != nil {
 		return err

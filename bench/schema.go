@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// readSchema returns the statements that make a store's PostgreSQL schema, in
-// one transaction.
+// readSchema returns the statements that create a store's PostgreSQL schema, in one
+// transaction.
 func readSchema(ctx context.Context) (string, error) {
 	folder, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", "github.com/stoahq/stoa/tenantdb").Output()
 	if err != nil {
@@ -24,8 +24,8 @@ func readSchema(ctx context.Context) (string, error) {
 		return "", errors.Join(err, errors.New("the migrations of a store's schema are not there"))
 	}
 	text := "BEGIN;\n"
-	for _, file := range files { // Glob sorts them
-		statements, err := os.ReadFile(file) //nolint:gosec // of this module
+	for _, file := range files { // Glob returns sorted names
+		statements, err := os.ReadFile(file) //nolint:gosec // a file of this module
 		if err != nil {
 			return "", err
 		}
@@ -34,7 +34,7 @@ func readSchema(ctx context.Context) (string, error) {
 	return text + "COMMIT", nil
 }
 
-// runAlone runs a text on a connection of its own.
+// runAlone runs a text on its own connection.
 func runAlone(ctx context.Context, databaseURL, text string) error {
 	conn, err := pgx.Connect(ctx, databaseURL)
 	if err != nil {

@@ -21,7 +21,7 @@ type common struct {
 	JSON        bool   `help:"Print JSON."`
 }
 
-// side is one of those that are compared.
+// side is one of the systems to compare.
 type side struct {
 	name  string // in JSON
 	label string // in the table
@@ -37,9 +37,8 @@ func (c common) load(address string, shops []shop, d draw, duration time.Duratio
 	return j
 }
 
-// warmUp asks every side for each of its stores once and then as it will be
-// measured, so that what is measured is how it is in the long run. A wrong
-// answer ends it.
+// warmUp sends each side one request for each of its stores, and then the measured load, so
+// that the measurement shows the steady state. It stops at a wrong answer.
 func warmUp(ctx context.Context, sides []side) error {
 	for _, s := range sides {
 		progress("warming up: %s", s.label)
@@ -60,8 +59,8 @@ func warmUp(ctx context.Context, sides []side) error {
 	return nil
 }
 
-// takeTurns lets each side have its turn in every round, so that whatever
-// else the machine does falls on all, and changes each time who goes first.
+// takeTurns runs each side in every round, so that other load on the machine affects all
+// sides. It changes the order of the sides from round to round.
 func takeTurns(ctx context.Context, rounds int, sides []side, run func(context.Context, side) (result, error)) ([]round, error) {
 	var out []round
 	for i := range rounds {
@@ -85,8 +84,8 @@ func takeTurns(ctx context.Context, rounds int, sides []side, run func(context.C
 
 func runSide(ctx context.Context, s side) (result, error) { return runLoad(ctx, s.job) }
 
-// sameAnswer makes sure that all sides do the same work: for one store they
-// must give the same body, byte for byte.
+// sameAnswer checks that all sides do the same work: for one store they must return the
+// same body, byte for byte.
 func sameAnswer(ctx context.Context, s shop, addresses ...string) error {
 	var first []byte
 	for i, address := range addresses {
@@ -118,5 +117,5 @@ func fetch(ctx context.Context, address, host string) (status int, body []byte, 
 	return res.StatusCode, body, err
 }
 
-// progress goes to the standard error stream: standard output is for results.
+// progress prints to standard error, because standard output is for results.
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) }

@@ -2,9 +2,9 @@ package main
 
 import "context"
 
-// uniformCmd measures the worst of cases: many stores, all as busy, and few
-// connections. Hardly a request finds its store connected. What is asked is
-// that all are answered and the server sees no connection too many.
+// uniformCmd measures the worst case: many stores, all equally busy, and few connections.
+// Few requests find their store connected. It checks that all requests are answered and
+// that the server never has more connections than the limit.
 type uniformCmd struct{ budgetFlags }
 
 func (cmd uniformCmd) Run(ctx context.Context) error { return cmd.run(ctx, uniformMeasurement) }

@@ -13,8 +13,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// victimTargetP99: how much slower, at the 99th percentile, the other stores
-// may be when one store's database accepts and never answers.
+// victimTargetP99 is the limit for the slowdown of the other stores, at the 99th
+// percentile, while one store's database accepts connections and never answers.
 const victimTargetP99 = 1.25
 
 const (
@@ -24,8 +24,7 @@ const (
 	sideVictimFault = "victimFault"
 )
 
-// victimCmd measures what the shoppers of the other stores notice when the
-// database of one hangs.
+// victimCmd measures how much the other stores slow down while one store's database hangs.
 type victimCmd struct {
 	common
 	Stores   int           `default:"100" help:"Stores, each with a database of its own; the first is the victim."`
@@ -35,8 +34,8 @@ type victimCmd struct {
 	WarmUp   time.Duration `default:"5s" help:"Load on each side before it is measured, once each store was asked for."`
 }
 
-// The victim is asked at a steady pace, whatever becomes of it: what it is
-// refused costs the others no more than what it was given.
+// The victim receives requests at a fixed rate, whatever it answers. The other stores thus
+// have the same load from it when its requests fail as when they succeed.
 const (
 	victimConnections = 4
 	victimPace        = 20 * time.Millisecond
@@ -77,7 +76,7 @@ func (cmd victimCmd) measure(ctx context.Context, f *fleet, h *hanging) error {
 	if err := warmUp(ctx, append(others[:1:1], side{sideVictimCalm, "the victim, while well", time.Second, victim})); err != nil {
 		return err
 	}
-	answers := map[string][]result{} // of the victim, by the side of the others
+	answers := map[string][]result{} // results of the victim, by the side of the other stores
 	var recoveries []time.Duration
 	rounds, err := takeTurns(ctx, cmd.Rounds, others, func(ctx context.Context, s side) (result, error) {
 		if s.name == sideFault {
@@ -116,7 +115,7 @@ func (cmd victimCmd) judge(r *report, recoveries []time.Duration) {
 	r.tell("until the victim is served again, once its database answers", figure{Value: median(recoveries).Seconds(), Unit: " s"})
 }
 
-// together runs two jobs at once, each in a process of its own.
+// together runs two jobs at once, each in its own process.
 func together(ctx context.Context, a, b job) (result, result, error) {
 	type outcome struct {
 		result
@@ -132,14 +131,13 @@ func together(ctx context.Context, a, b job) (result, result, error) {
 	return r, o.result, errors.Join(err, o.err)
 }
 
-// hanging is the way to one store's database: a proxy that can be told to
-// accept and never answer.
+// hanging is a proxy in front of one store's database that can accept connections and never
+// answer.
 type hanging struct {
 	proxy *toxiproxy.Proxy
 }
 
-// openBehind opens the store whose database the platform reaches through the
-// proxy.
+// openBehind opens the store whose database the platform reaches through the proxy.
 func (h *hanging) openBehind(ctx context.Context, f *fleet, name string) (shop, error) {
 	databaseURL, err := f.databases.createFrom(ctx, f.template, name)
 	if err != nil {
@@ -167,7 +165,7 @@ func (h *hanging) begin() error {
 	return err
 }
 
-// end replaces the proxy by a healthy one, which cuts what hangs, and waits
+// end replaces the proxy by a healthy one, which closes the hanging connections, and waits
 // until the store is served again. It returns how long that took.
 func (h *hanging) end(ctx context.Context, platform string, victim shop) (time.Duration, error) {
 	h.proxy.Stop()

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// watchEvery is how often what is watched is looked at.
+// watchEvery is the interval between two calls of look.
 const watchEvery = 100 * time.Millisecond
 
-// watch calls look about ten times a second until it is stopped, and keeps
-// the highest of each thing that look counts. The first fault ends it.
+// watch calls look about ten times a second until it is stopped, and keeps the maximum of
+// each count. The first error ends it.
 func watch(ctx context.Context, look func(context.Context) (map[string]int, error)) (stop func() (highest map[string]int, err error)) {
 	ctx, cancel := context.WithCancel(ctx)
 	highest := map[string]int{}
@@ -22,7 +22,7 @@ func watch(ctx context.Context, look func(context.Context) (map[string]int, erro
 		for {
 			counts, err := look(ctx)
 			if err != nil {
-				if ctx.Err() == nil { // not merely stopped
+				if ctx.Err() == nil { // an error, and not just the stop
 					fault = err
 				}
 				return

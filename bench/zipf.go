@@ -2,12 +2,11 @@ package main
 
 import "context"
 
-// What the store front is meant to reach over a thousand stores that share a
-// hundred connections, beside a bare handler over the same stores that keeps
-// within the same hundred.
+// These are the targets for the storefront over a thousand stores that share a hundred
+// connections, compared with a bare handler for the same stores and the same limit.
 const (
-	zipfTarget    = 0.90 // of its throughput
-	zipfTargetP99 = 2.0  // times its 99th percentile at most
+	zipfTarget    = 0.90 // share of the bare handler's throughput
+	zipfTargetP99 = 2.0  // maximum multiple of the bare handler's 99th percentile
 )
 
 // zipfCmd measures many stores of which few are busy, as on a real platform.

@@ -179,7 +179,7 @@ func (a *App) registerJobs(publicURL string) {
 	jobs.Handle(a.Queue, hostnames.RecheckTimeout, a.Hostnames.Recheck)
 	jobs.Every(a.Queue, hostnames.RecheckInterval, hostnames.Recheck{})
 	a.Accounts.HandleMails(a.Queue)
-	jobs.Handle(a.Queue, accounts.PurgeTimeout, a.Accounts.PurgeExpired) // which earlier releases enqueue
+	jobs.Handle(a.Queue, accounts.PurgeTimeout, a.Accounts.PurgeExpired) // earlier releases enqueue such jobs
 	a.handleExpiry()
 	a.handlePayments()
 	a.followCredits(publicURL)
@@ -187,14 +187,14 @@ func (a *App) registerJobs(publicURL string) {
 	jobs.Every(a.Queue, credits.SweepEvery, credits.Sweep{})
 }
 
-// releaseEnded registers what releases the work of a process that ended. Jobs are
-// released first, so that a provisioning run whose job runs again gets no second
+// releaseEnded registers the functions that release the work of a process that has ended.
+// Jobs are released first, so that a provisioning run whose job runs again gets no second
 // job.
 func (a *App) releaseEnded() {
 	a.presence.OnGone(a.Queue.Release)
 	a.presence.OnGone(a.Provisioning.Release)
 	a.presence.OnGone(a.cloud.Release)
-	a.presence.OnGone(func(ctx context.Context, tx *masterdb.Tx, _ string) error { // accounts that it had marked in memory
+	a.presence.OnGone(func(ctx context.Context, tx *masterdb.Tx, _ string) error { // accounts that the process had marked in memory
 		return a.Queue.EnqueueOnce(ctx, tx, feed.Sweep{})
 	})
 }
@@ -251,14 +251,14 @@ func NewTenants(cfg *config.Config, master *masterdb.DB, encryption *keyring.Rin
 		Custom:   own,
 		Memory:   memory,
 
-		ServeStale: max(cfg.ServeStale, 1), // 0 would be the default
+		ServeStale: max(cfg.ServeStale, 1), // 0 would select the default
 		Log:        log,
 	}), nil
 }
 
-// listen starts what runs beside requests and jobs, until stop is called: it
-// receives the changes of other replicas, and finds work that they have left. The
-// domains have subscribed before.
+// listen starts the background work beside requests and jobs, until stop is called: it
+// receives the changes of other replicas, and finds work that they have left. The domains
+// must have subscribed before.
 func (a *App) listen(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // requests that finish during a stop need the changes as well
 	var running sync.WaitGroup

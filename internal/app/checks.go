@@ -10,9 +10,9 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// CheckSchema applies the rule by which a server starts: the schemas of the master
-// and of its job queue are those of this binary, or a newer release has created
-// them and states that this one may run on them.
+// CheckSchema checks the condition under which a server starts: the schemas of the master
+// and of its job queue are those of this binary, or a newer release has created them and
+// states that this one may run on them.
 func CheckSchema(ctx context.Context, master *masterdb.DB) (string, error) {
 	schema, err := master.Schema(ctx)
 	if err == nil {

@@ -12,10 +12,9 @@ import (
 	"time"
 )
 
-// boundedListener limits how many connections are open at once, so that clients
-// cannot use up the files that stores' databases need. Beyond the limit, connections
-// wait in the operating system's queue, and those that were idle for longest are
-// closed.
+// boundedListener limits how many connections are open at once, so that clients cannot use
+// up the open files that stores' databases need. Beyond the limit, new connections wait in
+// the operating system's queue, and the connections that were idle for longest are closed.
 type boundedListener struct {
 	net.Listener
 	log    *slog.Logger
@@ -29,10 +28,10 @@ type boundedListener struct {
 	idle *list.List // of *boundedConn, idle for longest first
 }
 
-// warnPause is the least time between two warnings.
+// warnPause is the minimum time between two warnings.
 const warnPause = time.Minute
 
-// bound returns l with a limit on the open connections of server; 0 is no limit.
+// bound returns l with a limit on the open connections of server. 0 means no limit.
 func bound(l net.Listener, server *http.Server, most int, spare func(), log *slog.Logger) *boundedListener {
 	b := &boundedListener{Listener: l, log: log, closed: make(chan struct{}), spare: spare, idle: list.New()}
 	b.close = sync.OnceFunc(func() { close(b.closed) })
@@ -74,7 +73,7 @@ func (b *boundedListener) closeIdle() {
 	_ = c.Close()
 }
 
-// Accept implements net.Listener. net/http retries after a temporary error.
+// Accept implements net.Listener. net/http calls it again after a temporary error.
 func (b *boundedListener) Accept() (net.Conn, error) {
 	if err := b.acquire(); err != nil {
 		return nil, err

@@ -50,8 +50,8 @@ func closeAll(listeners ...net.Listener) (err error) {
 	return err
 }
 
-// newPrivate returns the server for the operator's own machines: metrics, the
-// question of a proxy before it requests a certificate, detailed health, profiles,
+// newPrivate returns the server for the operator's own machines. It serves metrics, the
+// request of a proxy that wants a certificate for a hostname, detailed health, profiles,
 // and the health checks of the public listener.
 func newPrivate(public http.Handler, a *App, metrics *prometheus.Registry) *http.Server {
 	errorLog := slog.NewLogLogger(a.Log.Handler(), slog.LevelWarn)
@@ -68,7 +68,7 @@ func newPrivate(public http.Handler, a *App, metrics *prometheus.Registry) *http
 	mux.Handle("GET /healthz", public)
 	mux.Handle("GET /readyz", public)
 	return &http.Server{
-		Handler: privateHosts(a.Cfg.PrivateHosts, mux), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 2 * time.Minute, // a profile takes its time
+		Handler: privateHosts(a.Cfg.PrivateHosts, mux), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 2 * time.Minute, // recording a profile takes up to its requested duration
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: errorLog,
 	}
 }
@@ -146,7 +146,7 @@ func (a *App) health(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(out) // the client may be gone
+	_ = json.NewEncoder(w).Encode(out) // the client may have disconnected
 }
 
 // askHandler answers a proxy that is about to request a certificate on demand

@@ -27,8 +27,8 @@ type DeleteExpired struct{}
 // Kind implements jobs.Args.
 func (DeleteExpired) Kind() string { return "stoa.delete_expired" }
 
-// The interval of the job and the timeout of one run. Ten minutes are enough for
-// millions of rows; the next run deletes the rest.
+// These are the interval of the job and the timeout of one run. Ten minutes are enough for
+// millions of rows; the next run deletes the remaining ones.
 const (
 	deleteExpiredEvery   = time.Hour
 	deleteExpiredTimeout = 10 * time.Minute

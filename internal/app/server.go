@@ -32,8 +32,8 @@ type Server struct {
 	beginDrain, BeginStop func() // called by stop; idempotent
 }
 
-// Start starts a server and returns when it answers requests. It listens first, so
-// that a port in use is found before anything is written.
+// Start starts a server and returns when it answers requests. It opens the listeners first,
+// so that it detects a port in use before it writes anything.
 func Start(ctx context.Context, cfg *config.Config, log *slog.Logger) (*Server, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, fmt.Errorf("configuration:\n%w", err)
@@ -121,7 +121,7 @@ func (s *Server) Wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case err = <-s.failed:
-		s.failed <- err // drain has nothing to wait for
+		s.failed <- err // drain must not wait any longer
 	}
 	return errors.Join(err, s.Stop())
 }

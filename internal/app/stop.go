@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// Stop stops the server within Config.StopTimeout, whatever hangs:
+// Stop stops the server within Config.StopTimeout, even if requests or databases hang:
 //
-//  1. The server reports that it is not ready and accepts requests as before, for
-//     the drain delay.
-//  2. Nothing new begins; requests, jobs and runs in progress may finish.
-//  3. The rest is cancelled or handed over to other processes.
+//  1. The server reports that it is not ready and still accepts requests, for the drain
+//     delay.
+//  2. No new work begins; requests, jobs and runs in progress may finish.
+//  3. The remaining work is cancelled or handed over to other processes.
 //  4. The databases are closed.
 //
-// The error names what was neither finished nor handed over.
+// The error names the work that was neither finished nor handed over.
 func (s *Server) Stop() error {
 	begun := time.Now()
 	s.drain()
@@ -54,7 +54,8 @@ func (s *Server) drain() {
 func (s *Server) finish(ctx context.Context) error {
 	s.Log.Info("stopping: work in progress may finish", "requests", s.Requests.Load(), "jobs", s.Queue.Running(),
 		"provisioning_runs", s.Provisioning.UnderWay(), "within", s.Cfg.FinishTime())
-	// The queue stops first: it would fetch the runs that this process hands over.
+	// The queue stops first: otherwise it would fetch the runs that this process hands
+	// over.
 	s.Queue.StopFetching()
 	s.BeginStop()
 	failed := make(chan error, 3)
@@ -76,12 +77,12 @@ func (s *Server) stopHTTP(ctx context.Context) error {
 	n := s.Requests.Load()
 	err := s.HTTP.Close()
 	if n == 0 {
-		return err // connections without a request
+		return err // connections without a request in progress
 	}
 	return errors.Join(fmt.Errorf("requests that did not finish and were cut off: %d", n), err)
 }
 
-// incomplete adds to an error what happens to the work that it names.
+// incomplete adds to err what happens to the work that it names.
 func incomplete(fate string, err error) error {
 	if err == nil {
 		return nil
@@ -116,7 +117,7 @@ func counted(next http.Handler, n *atomic.Int64) http.Handler {
 
 // Close closes every database, within the time of ctx.
 func (a *App) Close(ctx context.Context) error {
-	// Tenant database servers that do not answer leave time for the master.
+	// Tenant database servers that do not answer must leave time for closing the master.
 	first, cancel := shareOf(ctx)
 	defer cancel()
 	failed := make(chan error, 3)
@@ -126,7 +127,7 @@ func (a *App) Close(ctx context.Context) error {
 		failed <- err
 	}()
 	go func() {
-		if a.cloud == nil { // newApp failed before
+		if a.cloud == nil { // newApp failed before creating it
 			failed <- nil
 			return
 		}
@@ -143,8 +144,8 @@ func (a *App) Close(ctx context.Context) error {
 	return errors.Join(err, within(ctx, "closing the master database", a.Master.Close), a.limits.Close())
 }
 
-// unregister ends the presence of this process, so that other processes continue
-// its work at once. If it fails they detect the end of its session.
+// unregister ends the presence of this process, so that other processes continue its work
+// at once. If unregister fails, they detect the end of its session.
 func (a *App) unregister(ctx context.Context) {
 	var stopErr error
 	err := within(ctx, "unregistering this process", func() { stopErr = a.presence.Stop(ctx) })

@@ -16,7 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/config"
 )
 
-// cli is the command line.
+// Commands are the commands of stoa, with their flags.
 type Commands struct {
 	config.Config
 
@@ -37,16 +37,17 @@ type Commands struct {
 // Env is the environment of a command.
 type Env struct {
 	Ctx    context.Context
-	by     authz.Principal // names this run of the command in the audit log
+	by     authz.Principal // identifies this run of the command in the audit log
 	Cfg    *config.Config
-	Stdin  io.Reader // for a question that only a person answers
+	Stdin  io.Reader // answers to confirmation questions
 	Stdout io.Writer
 	Stderr io.Writer
 	// terminal shows a progress line that is redrawn; nil unless stderr is a terminal.
 	terminal *os.File
 }
 
-// Run runs a command. It returns the exit status: 0 done, 1 failed, 2 usage error.
+// Run runs a command. It returns the exit status: 0 for success, 1 for a failure, 2 for a
+// usage error.
 func Run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var c Commands
 	terminal := terminalOf(stderr)

@@ -43,17 +43,18 @@ func (creditsGrantCmd) Help() string {
 		"the credits are granted once. A script should choose a key of its own, such as the number of the case."
 }
 
-// Expiry is a point in time, or so long after now; the zero value is never.
+// Expiry is a point in time or a duration from now. The zero value means never.
 type Expiry struct {
 	At    time.Time
 	After time.Duration
 }
 
-// MaxAfter is a hundred years: more is a slip.
+// MaxAfter is the longest duration that --expires accepts: a hundred years. A longer one is
+// taken for a typing error.
 const MaxAfter = 100 * 365 * 24 * time.Hour
 
-// UnmarshalText reads what the help of --expires says. A date is its beginning
-// in UTC.
+// UnmarshalText parses the forms that the help of --expires describes. A date means its
+// beginning in UTC.
 func (x *Expiry) UnmarshalText(text []byte) error {
 	for _, layout := range []string{time.RFC3339, time.DateOnly} {
 		if at, err := time.Parse(layout, string(text)); err == nil {
@@ -74,7 +75,7 @@ func (x *Expiry) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// From is the time meant, nil for none.
+// From returns the point in time, or nil for never.
 func (x Expiry) From(now time.Time) *time.Time {
 	switch {
 	case x.After > 0:
@@ -86,7 +87,7 @@ func (x Expiry) From(now time.Time) *time.Time {
 	return &x.At
 }
 
-// check finds what the ledger would not.
+// check returns an error for input that the ledger would not reject.
 func (cmd creditsGrantCmd) check() error {
 	switch {
 	case strings.TrimSpace(cmd.Reason) == "":
@@ -108,14 +109,14 @@ func (cmd creditsGrantCmd) kind() credits.Type {
 	return credits.TypeAdjustment
 }
 
-// operatorKeys begins the keys of these grants in the ledger, so that none
-// takes the key of a payment. With it a key is within the ledger's limit.
+// operatorKeys is the prefix of these grants' keys in the ledger, so that no grant uses the
+// key of a payment. With the prefix a key stays within the ledger's length limit.
 const (
 	operatorKeys = "operator:"
 	maxKey       = 200
 )
 
-// Granted is what the command prints.
+// Granted is the output of the command.
 type Granted struct {
 	Key         string             `json:"key"`
 	Replayed    bool               `json:"replayed"`
@@ -201,8 +202,8 @@ func (cmd creditsGrantCmd) grant(ctx context.Context, by authz.Principal, master
 	return out, err
 }
 
-// grantFault says it in the words of the command line. Any error that is not
-// the ledger's own leaves open what has happened.
+// grantFault rewrites an error of the ledger for the command line. After any other error
+// the outcome is unknown.
 func grantFault(err error, key string) error {
 	var known *stoa.Error
 	switch {

@@ -24,7 +24,7 @@ func (creditsVerifyCmd) Help() string {
 		"The exit status is 1 when anything is wrong."
 }
 
-// Verification is the outcome, as printed.
+// Verification is the printed result.
 type Verification struct {
 	OK           bool          `json:"ok"`
 	Complete     bool          `json:"complete"`
@@ -77,7 +77,7 @@ func (cmd creditsVerifyCmd) print(w io.Writer, r verify.Report) error {
 	return nil
 }
 
-// verifyProgress is the bar on a terminal, and elsewhere a line for every
+// verifyProgress shows a progress bar on a terminal, and otherwise prints a line for every
 // tenth of the accounts.
 type verifyProgress struct {
 	Bar

@@ -34,10 +34,11 @@ func (demoCmd) Help() string {
 		"It works beside a running 'stoa serve' and refuses to run in production."
 }
 
-// The demo's owner. These are no secrets: the demo exists in development only.
+// These are the credentials of the demo's owner. They are not secret: the demo exists in
+// development only.
 const (
 	demoEmail    = "demo@example.com"
-	demoPassword = "three-shops-1-roof" //nolint:gosec // printed for everybody to use
+	demoPassword = "three-shops-1-roof" //nolint:gosec // printed for every user of the demo
 	demoCredits  = 250
 )
 
@@ -70,7 +71,7 @@ var demoStores = []demoStore{
 	}},
 }
 
-// demoResult is one store as printed.
+// demoResult is one store in the output.
 type demoResult struct {
 	Name    string                `json:"name"`
 	URL     string                `json:"url"`
@@ -82,8 +83,8 @@ func (cmd demoCmd) Run(e *Env) error {
 	if !e.Cfg.Development() {
 		return errors.New("the demo is for development only: its password is public")
 	}
-	e.Cfg.Quotas = config.Quotas{KeepSlugs: e.Cfg.KeepSlugs}                              // its owner verifies no address
-	e.Cfg.StripeSecretKey, e.Cfg.StripeWebhookSecret = keyring.Secret{}, keyring.Secret{} // no money for a demonstration
+	e.Cfg.Quotas = config.Quotas{KeepSlugs: e.Cfg.KeepSlugs}                              // the demo's owner verifies no address
+	e.Cfg.StripeSecretKey, e.Cfg.StripeWebhookSecret = keyring.Secret{}, keyring.Secret{} // the demo must not charge money
 	a, err := app.NewApp(e.Ctx, e.Cfg, e.Cfg.Logger(e.Stderr), e.Cfg.PublicURL(e.Cfg.Port))
 	if err != nil {
 		return err
@@ -130,7 +131,7 @@ func (cmd demoCmd) build(ctx context.Context, a *app.App) ([]demoResult, error) 
 	return results, nil
 }
 
-// demoOwner opens the demo's account, or signs in where it is open already.
+// demoOwner creates the demo's account, or signs in if it exists.
 func demoOwner(ctx context.Context, a *app.App) (authz.Principal, error) {
 	password, client := keyring.NewSecret(demoPassword), accounts.Client{UserAgent: "stoa demo"}
 	session, _, err := a.Accounts.Register(ctx, accounts.Registration{
@@ -142,13 +143,13 @@ func demoOwner(ctx context.Context, a *app.App) (authz.Principal, error) {
 	if err != nil {
 		return authz.Principal{}, err
 	}
-	if _, err := accounts.ConfirmEmail(ctx, a.Master, authz.CommandLine("demo"), demoEmail); err != nil { // nobody reads its mails
+	if _, err := accounts.ConfirmEmail(ctx, a.Master, authz.CommandLine("demo"), demoEmail); err != nil { // nobody reads the demo's mail
 		return authz.Principal{}, err
 	}
 	return a.Accounts.Authenticate(ctx, session.AccessToken.Reveal())
 }
 
-// build makes one store, or finishes what an earlier run left unfinished.
+// build creates one store, or completes one that an earlier run left incomplete.
 func (d demoStore) build(ctx context.Context, a *app.App, p authz.Principal, c credential.Credentials) (demoResult, error) {
 	s, err := a.Registry.Create(ctx, p, stores.NewStore{Name: d.name, Slug: d.slug, IdempotencyKey: "demo-" + d.slug})
 	if err != nil {
@@ -212,8 +213,7 @@ func (d demoStore) furnish(ctx context.Context, a *app.App, p authz.Principal, i
 	return nil
 }
 
-// buyDemoCredits goes the whole way of a purchase: checkout, payment, event,
-// grant.
+// buyDemoCredits makes a complete purchase: checkout, payment, event and grant.
 func buyDemoCredits(ctx context.Context, a *app.App, p authz.Principal, id stoa.StoreID) error {
 	purchase, err := a.Payments.Purchase(ctx, p, id, payments.PurchaseRequest{
 		Credits: demoCredits * credits.Credit, IdempotencyKey: "demo-credits",
@@ -239,7 +239,7 @@ func buyDemoCredits(ctx context.Context, a *app.App, p authz.Principal, id stoa.
 	return nil
 }
 
-// storeURL returns the address of the store, on the configured port.
+// storeURL returns the URL of the store, with the configured port.
 func storeURL(cfg *config.Config, s stores.Store) string {
 	for _, h := range s.Hostnames {
 		if h.Primary {

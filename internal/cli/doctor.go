@@ -46,7 +46,7 @@ type Finding struct {
 	Detail string `json:"detail"`
 	Remedy string `json:"remedy,omitempty"`
 
-	// Of the fleet only.
+	// These fields are set for findings about a store only.
 	Store  string `json:"store,omitempty"`
 	Name   string `json:"name,omitempty"`
 	Mended bool   `json:"mended,omitempty"`
@@ -57,7 +57,7 @@ var errUnwell = errors.New("something needs attention; the remedies are above")
 func (cmd doctorCmd) Run(e *Env) error {
 	limit := time.Minute
 	if cmd.Fleet {
-		limit = 30 * time.Minute // a drop takes its time
+		limit = 30 * time.Minute // dropping a database may take minutes
 	}
 	ctx, cancel := context.WithTimeout(e.Ctx, limit)
 	defer cancel()
@@ -138,7 +138,7 @@ func (r *findings) examineConfiguration(cfg *config.Config, faults []config.Defe
 	}
 	var detail string
 	var err error
-	if cfg.Development() { // else it is among the faults
+	if cfg.Development() { // in production it is among the faults
 		detail, err = config.CheckPrivate(cfg.DataDir)
 		r.add("data directory", err, detail, "chmod 700 "+cfg.DataDir)
 		detail, err = config.CheckPrivate(cfg.KeyFile())

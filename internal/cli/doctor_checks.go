@@ -17,8 +17,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
-// checkPlatformHosts finds stores that have a slug or hostname at which the platform
-// answers since.
+// checkPlatformHosts finds stores with a slug or hostname that the platform itself has used
+// since.
 func checkPlatformHosts(ctx context.Context, cfg *config.Config, master *masterdb.DB) []Finding {
 	const check = "platform hosts"
 	hosts := cfg.AllPlatformHosts(cfg.PublicURL(cfg.Port))
@@ -53,7 +53,7 @@ func CheckSupabase(ctx context.Context, cfg *config.Config) (string, error) {
 // server.
 func checkManaged(ctx context.Context, server *tenantdb.Server) (string, error) {
 	m := tenantdb.NewManager(nil, nil, tenantdb.Options{Managed: server})
-	defer m.Close(ctx) //nolint:errcheck // nothing was leased
+	defer m.Close(ctx) //nolint:errcheck // no connection is in use
 	version, err := m.CheckServer(ctx)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", server, err)
@@ -61,8 +61,8 @@ func checkManaged(ctx context.Context, server *tenantdb.Server) (string, error) 
 	return fmt.Sprintf("%s (%s) makes databases and roles", server, version), nil
 }
 
-// order checks the order of the operator's own migrations; with Fleet in every
-// store. Stores with migrations that are unknown here are no fault: those may be of
+// order checks the order of the operator's own migrations; with Fleet in every store. A
+// store with migrations that this release does not know is not a fault: they may belong to
 // a later release.
 func (cmd doctorCmd) order(e *Env) (out []Finding) {
 	const check = "own migrations"
@@ -118,7 +118,7 @@ func checkPayments(ctx context.Context, cfg *config.Config) (string, error) {
 	return "Stripe accepts the key (" + mode + " mode); the webhook secret is set", nil
 }
 
-// checkPurchases checks that no purchase is to be refunded.
+// checkPurchases checks that no purchase is waiting for a refund.
 func checkPurchases(ctx context.Context, master *masterdb.DB) (string, error) {
 	n, err := payments.CountMismatched(ctx, master)
 	if err != nil {
@@ -130,7 +130,7 @@ func checkPurchases(ctx context.Context, master *masterdb.DB) (string, error) {
 	return "every payment is the price of its purchase", nil
 }
 
-// checkUsers finds users whose address can be mistaken for another's.
+// checkUsers finds users whose e-mail address can be mistaken for another user's.
 func checkUsers(ctx context.Context, master *masterdb.DB) (string, error) {
 	irregular, err := accounts.IrregularEmails(ctx, master)
 	if err != nil {

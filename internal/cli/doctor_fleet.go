@@ -11,14 +11,14 @@ import (
 	"github.com/stoahq/stoa/internal/provisioning"
 )
 
-// fleet finds inconsistencies of the stores and repairs those that it is told to.
-// The schema must be current.
+// fleet finds inconsistencies of the stores and repairs those that the flags select. The
+// schema must be current.
 func (cmd doctorCmd) fleet(ctx context.Context, e *Env) ([]Finding, error) {
 	a, err := e.openApp(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer a.Close(context.WithoutCancel(ctx)) //nolint:errcheck // what was found is printed all the same
+	defer a.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the findings are printed anyway
 	found, err := a.Provisioning.Inconsistencies(ctx)
 	if err != nil {
 		return nil, err
@@ -41,9 +41,9 @@ func (cmd doctorCmd) fleet(ctx context.Context, e *Env) ([]Finding, error) {
 	return out, err
 }
 
-// exposed finds the stores whose tables the HTTP API of a Supabase project can
-// reach, and revokes those rights with Mend. It only counts stores whose database
-// cannot be checked: their health says why.
+// exposed finds the stores whose tables the HTTP API of a Supabase project can reach, and
+// revokes those privileges with Mend. It only counts stores whose database cannot be
+// checked; their health check reports why.
 func (cmd doctorCmd) exposed(ctx context.Context, a *app.App) (out []Finding, err error) {
 	var open []fleet.Exposure
 	unknown := 0

@@ -17,8 +17,8 @@ import (
 	"github.com/stoahq/stoa/internal/stores"
 )
 
-// openMaster opens a master database that is there and up to date. What only
-// looks at it should not be what makes or migrates it.
+// openMaster opens an existing and migrated master database. It neither creates nor
+// migrates one, so that a command that only reads leaves the database as it is.
 func (e *Env) openMaster() (*masterdb.DB, error) {
 	if err := e.Cfg.Check(); err != nil {
 		return nil, fmt.Errorf("configuration:\n%w", err)
@@ -46,8 +46,8 @@ func note(when bool, text string) string {
 	return ""
 }
 
-// openApp builds the domains over a master database that is there and up to
-// date, as openMaster has it. Nothing is served and no job is run.
+// openApp builds the domains over an existing and migrated master database, like
+// openMaster. It serves no requests and runs no jobs.
 func (e *Env) openApp(ctx context.Context) (*app.App, error) {
 	master, err := e.openMaster()
 	if err != nil {
@@ -57,7 +57,7 @@ func (e *Env) openApp(ctx context.Context) (*app.App, error) {
 	return app.NewApp(ctx, e.Cfg, e.Cfg.Logger(e.Stderr), e.Cfg.PublicURL(e.Cfg.Port))
 }
 
-// plain returns an error with the message for people only.
+// plain returns an error that has only err's message for people.
 func plain(err error) error {
 	var known *stoa.Error
 	if !errors.As(err, &known) {
@@ -73,7 +73,7 @@ func plain(err error) error {
 	return errors.Join(faults...)
 }
 
-// withKeys opens the master and reads the keys.
+// withKeys opens the master database and reads the keys.
 func (e *Env) withKeys(do func(master *masterdb.DB, encryption, signing *keyring.Ring) error) error {
 	master, err := e.openMaster()
 	if err != nil {
@@ -87,8 +87,8 @@ func (e *Env) withKeys(do func(master *masterdb.DB, encryption, signing *keyring
 	return do(master, encryption, signing)
 }
 
-// withFleet opens what a look at the fleet needs, and with keys what it needs
-// to reach the stores' databases.
+// withFleet opens the master database and builds the fleet service. With keys the service
+// can also connect to the stores' databases.
 func (e *Env) withFleet(keys bool, do func(*masterdb.DB, *fleet.Service) error) error {
 	master, err := e.openMaster()
 	if err != nil {
@@ -111,7 +111,7 @@ func (e *Env) withFleet(keys bool, do func(*masterdb.DB, *fleet.Service) error) 
 	return errors.Join(err, tenants.Close(ctx))
 }
 
-// storeIDs finds the stores that are named.
+// storeIDs returns the ids of the named stores.
 func (e *Env) storeIDs(master *masterdb.DB, names []string) ([]stoa.StoreID, error) {
 	var ids []stoa.StoreID
 	for _, name := range names {
@@ -124,8 +124,8 @@ func (e *Env) storeIDs(master *masterdb.DB, names []string) ([]stoa.StoreID, err
 	return ids, nil
 }
 
-// record adds an entry to the audit log, for a command that has no transaction of
-// the master of its own.
+// record adds an entry to the audit log, for a command that has no transaction on the
+// master database.
 func (e *Env) record(master *masterdb.DB, action string, details map[string]string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.Ctx), 10*time.Second)
 	defer cancel()

@@ -22,7 +22,7 @@ func (storesHostnamesCmd) Help() string {
 		"Shows the record and what the last look for it met. It reads the master database and asks no name server."
 }
 
-// StoreHostnameProof is a hostname as printed; its names are the API's.
+// StoreHostnameProof is a hostname in the output. Its field names are those of the API.
 type StoreHostnameProof struct {
 	storeHostname
 	CreatedAt     time.Time                   `json:"createdAt"`

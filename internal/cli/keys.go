@@ -30,7 +30,7 @@ func (cmd keysGenerateCmd) Run(e *Env) error {
 		return fmt.Errorf("--id: %w", err)
 	}
 	if cmd.JSON {
-		// Printing keys is what this command is for.
+		// The purpose of this command is to print the keys.
 		return json.NewEncoder(e.Stdout).Encode(map[string]string{
 			"ENCRYPTION_KEY": keys["ENCRYPTION_KEY"].Reveal(), "JWT_SECRET": keys["JWT_SECRET"].Reveal(),
 		})

@@ -21,8 +21,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
-// SealedColumns are all columns of the master that hold something encrypted. A
-// test looks for envelopes elsewhere.
+// SealedColumns returns all columns of the master database that hold encrypted values. A
+// test checks that no other column holds an envelope.
 func SealedColumns() []keyrotation.Column {
 	return append([]keyrotation.Column{tenantdb.SealedCredentials(), accounts.SealedFactors()}, link.Sealed()...)
 }
@@ -95,13 +95,13 @@ func (cmd keysRotateCmd) Run(e *Env) error {
 	})
 }
 
-// Rotation is the outcome, as printed.
+// Rotation is the printed result.
 type Rotation struct {
 	keyList
 	Resealed   int64     `json:"resealed"`
 	Unreadable int64     `json:"unreadable"`
-	Rows       []lostRow `json:"unreadableRows"` // the first of them
-	Removable  []string  `json:"removable"`      // ids of old keys that nothing needs
+	Rows       []lostRow `json:"unreadableRows"` // the first unreadable rows
+	Removable  []string  `json:"removable"`      // ids of old keys that are no longer needed
 	Seconds    float64   `json:"seconds"`
 }
 
@@ -144,7 +144,7 @@ func (cmd keysRotateCmd) print(w io.Writer, r Rotation) error {
 	return nil
 }
 
-// keyList is which keys there are, as printed.
+// keyList is the printed list of keys.
 type keyList struct {
 	Encryption []keyUse    `json:"encryption"`
 	Signing    []signingID `json:"signing"`
@@ -154,7 +154,7 @@ type keyUse struct {
 	ID         string           `json:"id"`
 	Current    bool             `json:"current"`
 	Configured bool             `json:"configured"`
-	Rows       map[string]int64 `json:"rows"` // by column
+	Rows       map[string]int64 `json:"rows"` // number of rows by column
 }
 
 type signingID struct {
@@ -189,7 +189,7 @@ func (k keyUse) total() (n int64) {
 	return n
 }
 
-// uses says what a key is needed for.
+// uses returns a text that says what the key is needed for.
 func (k keyUse) uses() string {
 	var parts []string
 	for _, c := range SealedColumns() {
@@ -203,7 +203,7 @@ func (k keyUse) uses() string {
 	return strings.Join(parts, ", ")
 }
 
-// removable are the old keys that nothing is encrypted with.
+// removable returns the ids of the old keys that no value is encrypted with.
 func (l keyList) removable() []string {
 	out := []string{}
 	for _, k := range l.Encryption {
@@ -214,7 +214,7 @@ func (l keyList) removable() []string {
 	return out
 }
 
-// needed is how many rows are not under the current key.
+// needed returns the number of rows that are not encrypted with the current key.
 func (l keyList) needed() (n int64) {
 	for _, k := range l.Encryption {
 		if !k.Current {
@@ -224,7 +224,7 @@ func (l keyList) needed() (n int64) {
 	return n
 }
 
-// lost is how many rows ask for a key that is not configured.
+// lost returns the number of rows that need a key which is not configured.
 func (l keyList) lost() (n int64) {
 	for _, k := range l.Encryption {
 		if !k.Configured {
@@ -256,7 +256,7 @@ func (l keyList) print(w io.Writer) error {
 	return table.Flush()
 }
 
-// rotateProgress is the bar on a terminal, and elsewhere a line for every
+// rotateProgress shows a progress bar on a terminal, and otherwise prints a line for every
 // tenth of the rows.
 type rotateProgress struct {
 	Bar

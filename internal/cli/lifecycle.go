@@ -12,7 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/stores"
 )
 
-// OneStore is what the commands that change a store take.
+// OneStore holds the arguments that all commands that change one store have.
 type OneStore struct {
 	Store string `arg:"" help:"Its id, slug or hostname." placeholder:"STORE"`
 	JSON  bool   `help:"Print the store as JSON."`
@@ -84,15 +84,15 @@ func (cmd storesRestoreCmd) Run(e *Env) error {
 	})
 }
 
-// change finds the store, has it changed and prints what it is then.
+// change finds the store, calls change on it and prints its new state.
 func (cmd OneStore) change(e *Env, done string, change func(context.Context, *app.App, stores.Store) error) error {
-	ctx, cancel := context.WithTimeout(e.Ctx, 5*time.Minute) // a person is asked
+	ctx, cancel := context.WithTimeout(e.Ctx, 5*time.Minute) // a person may be asked for confirmation
 	defer cancel()
 	a, err := e.openApp(ctx)
 	if err != nil {
 		return err
 	}
-	defer a.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the change is made
+	defer a.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the change is already committed
 	s, err := stores.Find(ctx, a.Master, cmd.Store)
 	if err != nil {
 		return plain(err)

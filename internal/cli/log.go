@@ -9,12 +9,11 @@ import (
 	"time"
 )
 
-// flushEvery is the longest time after which a line of the log is written.
+// flushEvery is the longest time that a log line stays in the buffer.
 const flushEvery = 100 * time.Millisecond
 
-// bufferedLog writes the log in larger pieces: a server logs each request, and one
-// write per line costs as much as a query. A killed process loses at most the lines
-// of the last flushEvery.
+// bufferedLog buffers the log. A server logs each request, and one write per line costs as
+// much as a query. A killed process loses at most the lines of the last flushEvery.
 type bufferedLog struct {
 	mu   sync.Mutex
 	w    *bufio.Writer
@@ -22,7 +21,7 @@ type bufferedLog struct {
 	done chan struct{}
 }
 
-// newBufferedLog writes to w until it is closed.
+// newBufferedLog returns a log that writes to w until it is closed.
 func newBufferedLog(w io.Writer) *bufferedLog {
 	b := &bufferedLog{w: bufio.NewWriterSize(w, 64<<10), stop: make(chan struct{}), done: make(chan struct{})}
 	go b.run()
@@ -54,7 +53,7 @@ func (b *bufferedLog) Write(line []byte) (int, error) {
 func (b *bufferedLog) flush() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_ = b.w.Flush() // there is nowhere to report it
+	_ = b.w.Flush() // an error cannot be reported anywhere
 }
 
 // Close writes the remaining lines. Later ones are lost.

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// page is a log's destination that may be read meanwhile.
+// page is a destination of a log. It can be read while the log is written.
 type page struct {
 	mu    sync.Mutex
 	bytes bytes.Buffer

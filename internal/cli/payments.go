@@ -34,7 +34,7 @@ func (paymentsListCmd) Help() string {
 		"or with 'stoa payments reconcile'. To give the store credits all the same, use 'stoa credits grant'."
 }
 
-// Validate is kong's: it is called when the flags are read.
+// Validate is called by kong after it has read the flags.
 func (cmd paymentsListCmd) Validate() error {
 	if cmd.Limit < 1 || cmd.Limit > 10_000 {
 		return errors.New("--limit must be between 1 and 10000")
@@ -70,7 +70,7 @@ func (cmd paymentsListCmd) Run(e *Env) error {
 	return printPurchases(e.Stdout, records)
 }
 
-// purchaseRecord is a purchase as printed; its names are the API's, and payment
+// purchaseRecord is a purchase in the output. Its field names are those of the API. Payment
 // is the provider's id of the payment.
 type purchaseRecord struct {
 	ID        stoa.PurchaseID   `json:"id"`
@@ -142,9 +142,9 @@ func (cmd paymentsReconcileCmd) Run(e *Env) error {
 	if err != nil {
 		return err
 	}
-	defer a.Close(context.WithoutCancel(e.Ctx)) //nolint:errcheck // what was done is printed all the same
+	defer a.Close(context.WithoutCancel(e.Ctx)) //nolint:errcheck // the outcome is printed anyway
 	report, err := a.Payments.Reconcile(e.Ctx)
-	if stoa.CodeOf(err) == stoa.PaymentsUnavailable { // no provider: nothing was compared
+	if stoa.CodeOf(err) == stoa.PaymentsUnavailable { // there is no provider, so nothing was compared
 		return err
 	}
 	if err != nil {

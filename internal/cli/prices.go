@@ -22,7 +22,7 @@ type pricesListCmd struct {
 	JSON    bool      `help:"Print JSON."`
 }
 
-// Validate is kong's: it is called when the flags are read.
+// Validate is called by kong after it has read the flags.
 func (cmd pricesListCmd) Validate() error {
 	if cmd.History && !cmd.At.IsZero() {
 		return errors.New("--history shows all times, --at one: give one of them")
@@ -112,7 +112,7 @@ func (cmd pricesSetCmd) Run(e *Env) error {
 	return nil
 }
 
-// PriceRecord is a price as printed; its names are the API's.
+// PriceRecord is a price in the output. Its field names are those of the API.
 type PriceRecord struct {
 	ServiceKey    string         `json:"serviceKey"`
 	UnitPrice     credits.Amount `json:"unitPrice"`

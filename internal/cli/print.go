@@ -14,20 +14,20 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// Names of databases, columns, stores and people, and the texts of errors, come
-// from tenants. Printed as they are they could move the cursor, hide lines or
-// forge some. Two layers keep that from a terminal: printf escapes its
-// arguments, so that no value adds a line or a column of a table, and
-// safeWriter escapes what is left in anything that is written.
+// Names of databases, columns, stores and people, and the texts of errors, come from
+// tenants. Printed unescaped they could move the cursor, hide lines or forge lines. Two
+// layers protect the terminal: Printf escapes its arguments, so that no value adds a line
+// or a column of a table, and SafeWriter escapes the control characters that remain in any
+// other output.
 
-// Printf writes format with its arguments, in which control characters and
-// invisible ones are escaped. Every command prints by it.
+// Printf writes format with its arguments, in which it escapes control characters and
+// invisible characters. Every command prints with it.
 func Printf(w io.Writer, format string, args ...any) {
 	safe := make([]any, len(args))
 	for i, arg := range args {
 		safe[i] = safeArgument(arg)
 	}
-	fmt.Fprintf(w, format, safe...) // a writer that fails says so at the end: safeWriter.err
+	fmt.Fprintf(w, format, safe...) // SafeWriter keeps a write error, and the command reports it at the end
 }
 
 func safeArgument(arg any) any {
@@ -38,7 +38,7 @@ func safeArgument(arg any) any {
 		return oneLine(v.Error())
 	}
 	switch v := reflect.ValueOf(arg); {
-	case v.CanInt(), v.CanUint(), v.CanFloat(), v.Kind() == reflect.Bool: // and the String methods of such, as time.Duration's
+	case v.CanInt(), v.CanUint(), v.CanFloat(), v.Kind() == reflect.Bool: // also types with a String method, such as time.Duration
 		return arg
 	case v.Kind() == reflect.String && !v.Type().Implements(reflect.TypeFor[fmt.Stringer]()):
 		return oneLine(v.String())
@@ -46,15 +46,15 @@ func safeArgument(arg any) any {
 	return oneLine(fmt.Sprint(arg))
 }
 
-// printError writes why a command failed. An error of several lines has its
-// further ones indented, so that none can be taken for output of its own.
+// printError writes why a command failed. It indents all lines but the first, so that none
+// of them looks like separate output.
 func printError(w io.Writer, err error) {
 	for i, line := range strings.Split(err.Error(), "\n") {
 		Printf(w, "%s%s\n", map[bool]string{true: "stoa: ", false: "  "}[i == 0], line)
 	}
 }
 
-// oneLine escapes what would not stay in its place on a line of text.
+// oneLine escapes the characters that would break or reorder a line of text.
 func oneLine(s string) string {
 	if !strings.ContainsFunc(s, breaksLine) {
 		return s
@@ -77,10 +77,10 @@ func oneLine(s string) string {
 
 func breaksLine(r rune) bool { return r == '\n' || r == '\t' || IsInvisible(r) }
 
-// IsInvisible reports whether r does something other than show a character.
+// IsInvisible reports whether r is a control character or a hidden character.
 func IsInvisible(r rune) bool { return unicode.IsControl(r) || stoa.IsHidden(r) }
 
-// writeEscape writes r as JSON escapes it: what it stands in may be JSON.
+// writeEscape writes r as a JSON escape, because the surrounding text may be JSON.
 func writeEscape(b *strings.Builder, r rune) {
 	if high, low := utf16.EncodeRune(r); high != unicode.ReplacementChar {
 		fmt.Fprintf(b, `\u%04x\u%04x`, high, low)
@@ -89,15 +89,15 @@ func writeEscape(b *strings.Builder, r rune) {
 	fmt.Fprintf(b, `\u%04x`, r)
 }
 
-// SafeWriter escapes whatever a terminal would obey, but for the ends of lines
-// and the columns of tables. JSON stays the same JSON: outside of its strings,
-// where an escape means the same character, it holds nothing of the kind.
-// It is safe for concurrent use.
+// SafeWriter escapes every character that a terminal would interpret, except line feeds and
+// the tabs of tables. JSON keeps its meaning: such characters occur only inside its
+// strings, where the escape stands for the same character. SafeWriter is safe for
+// concurrent use.
 type SafeWriter struct {
 	mu   sync.Mutex
 	W    io.Writer
-	rest []byte // the beginning of a character whose end has not been written yet
-	err  error  // the first one met
+	rest []byte // the beginning of a character that is not complete yet
+	err  error  // the first error of the underlying writer
 }
 
 // Write implements io.Writer.
@@ -137,7 +137,7 @@ func (s *SafeWriter) escape(p []byte) []byte {
 	return []byte(b.String())
 }
 
-// failure returns why something could not be written, or nil.
+// failure returns the first write error, or nil.
 func (s *SafeWriter) failure() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,10 +14,10 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// Bar is one line on a terminal that shows how far a long run is.
+// Bar is one line on a terminal that shows the progress of a long run.
 type Bar struct {
-	terminal     io.Writer // nil unless there is one
-	Things, Ills string    // what is counted, and what is wrong with some
+	terminal     io.Writer // nil without a terminal
+	Things, Ills string    // the names of the counted items and of their faults
 	Total        int64
 	Done         int64
 	Failed       int64
@@ -25,8 +25,8 @@ type Bar struct {
 	drawn        time.Time
 }
 
-// newBar draws on terminal, if there is one and a person reads. What it draws is
-// made of numbers and words of its own.
+// newBar returns a bar that draws on terminal. It draws nothing if terminal is nil or the
+// output is JSON. The bar contains only numbers and constant words.
 func newBar(terminal *os.File, asJSON bool, things, ills string) Bar {
 	b := Bar{Things: things, Ills: ills, started: time.Now()}
 	if terminal != nil && !asJSON {
@@ -35,7 +35,7 @@ func newBar(terminal *os.File, asJSON bool, things, ills string) Bar {
 	return b
 }
 
-// terminalOf returns w if it is a terminal that can draw, otherwise nil.
+// terminalOf returns w if it is a terminal that supports redrawing, and otherwise nil.
 func terminalOf(w io.Writer) *os.File {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("TERM") == "dumb" {
@@ -47,7 +47,7 @@ func terminalOf(w io.Writer) *os.File {
 	return f
 }
 
-// draw renews the line, a few times a second at most.
+// draw redraws the line, a few times a second at most.
 func (b *Bar) draw() {
 	now := time.Now()
 	if b.Done < b.Total && now.Sub(b.drawn) < 100*time.Millisecond {
@@ -57,29 +57,29 @@ func (b *Bar) draw() {
 	fmt.Fprint(b.terminal, "\r\x1b[K", b.Line(now.Sub(b.started)))
 }
 
-// Line is text with a picture of it.
+// Line returns the text of the line with the bar.
 func (b *Bar) Line(elapsed time.Duration) string {
 	const width = 30
 	filled := int(width * b.Done / max(b.Total, 1))
 	return fmt.Sprintf("[%s%s] %s", strings.Repeat("#", filled), strings.Repeat(".", width-filled), b.text(elapsed))
 }
 
-// text says how far, how fast, how long still.
+// text returns the progress, the rate and the remaining time.
 func (b *Bar) text(elapsed time.Duration) string {
 	rate := float64(b.Done) / max(elapsed.Seconds(), 0.001)
 	left := time.Duration(float64(b.Total-b.Done) / max(rate, 0.001) * float64(time.Second)).Round(time.Second)
 	return fmt.Sprintf("%d/%d %s, %d %s, %.1f/s, %s left", b.Done, b.Total, b.Things, b.Failed, b.Ills, rate, left)
 }
 
-// end leaves the cursor below what was drawn.
+// end moves the cursor below the bar.
 func (b *Bar) end() {
 	if b.terminal != nil && !b.drawn.IsZero() {
 		fmt.Fprintln(b.terminal)
 	}
 }
 
-// progress shows how a run over the fleet goes: one line that changes on a
-// terminal, a line per store elsewhere, JSON for programs.
+// progress shows the progress of a run over the fleet: on a terminal a line that is
+// redrawn, otherwise a line per store, or JSON.
 type progress struct {
 	Bar
 	out    io.Writer
@@ -93,7 +93,7 @@ func newProgress(stdout io.Writer, terminal *os.File, asJSON bool) *progress {
 // Begin implements fleet.Observer.
 func (p *progress) Begin(total int) { p.Total, p.started = int64(total), time.Now() }
 
-// StoreEvent is what became of a store, as printed.
+// StoreEvent is the result for one store in the output.
 type StoreEvent struct {
 	Store      stoa.StoreID          `json:"store"`
 	Slug       string                `json:"slug"`
@@ -116,7 +116,7 @@ func (p *progress) Add(r fleet.Result) {
 	switch {
 	case p.asJSON:
 		_ = json.NewEncoder(p.out).Encode(StoreEvent{r.Store.ID, r.Store.Slug, r.Store.Engine, r.State, r.Canary, r.Store.Schema, r.Schema,
-			r.Code, r.Message, r.Duration.Milliseconds()}) // whoever reads may be gone; the run goes on
+			r.Code, r.Message, r.Duration.Milliseconds()}) // the reader may have closed the pipe; the run continues
 	case p.terminal != nil && r.State != fleet.Pending:
 		p.draw()
 	default:

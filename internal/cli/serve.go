@@ -25,7 +25,7 @@ func (serveCmd) Run(e *Env) error {
 	if err != nil {
 		return err
 	}
-	if e.Cfg.Development() { // production reads the log
+	if e.Cfg.Development() { // in production the log shows it
 		printBanner(e.Stdout, e.Cfg, s.URL)
 	}
 	return s.Wait(e.Ctx)

@@ -47,7 +47,7 @@ func (storesShowCmd) Help() string {
 		"Shows what the master database knows of it, never a secret. The exit status is 1 when there is no such store."
 }
 
-// surveyPage is how many stores are read at a time.
+// surveyPage is the number of stores that are read at a time.
 const surveyPage = 500
 
 func (cmd storesListCmd) Run(e *Env) error {
@@ -92,7 +92,7 @@ func (cmd storesShowCmd) Run(e *Env) error {
 	return printStore(e.Stdout, newStoreRecord(s))
 }
 
-// StoreRecord is a store as printed; its names are the API's.
+// StoreRecord is a store in the output. Its field names are those of the API.
 type StoreRecord struct {
 	ID        stoa.StoreID    `json:"id"`
 	Name      string          `json:"name"`
@@ -182,7 +182,7 @@ func printStores(w io.Writer, all []StoreRecord) error {
 	return table.Flush()
 }
 
-// health is the status, or the code of what failed.
+// health returns the status, or the code of the failure.
 func (d *storeDatabase) health() string {
 	if d.LastError != nil {
 		return string(d.LastError.Code)

@@ -79,7 +79,7 @@ func (cmd tenantsMigrateCmd) Run(e *Env) error {
 		if err != nil {
 			return err
 		}
-		if !cmd.DryRun && cmd.To == 0 { // else none of the operator's own runs
+		if !cmd.DryRun && cmd.To == 0 { // with --dry-run or --to none of the operator's own migrations run
 			if err := app.CheckOrder(e.Ctx, f, slog.New(slog.DiscardHandler)); err != nil {
 				return err
 			}
@@ -102,8 +102,8 @@ func (cmd tenantsMigrateCmd) Run(e *Env) error {
 	})
 }
 
-// migrationDetails are what the audit log keeps of a run; how each store's
-// migration ended is recorded with the store.
+// migrationDetails returns the details of a run for the audit log. The result of each
+// store's migration is recorded with the store.
 func migrationDetails(sum fleet.Summary) map[string]string {
 	return map[string]string{
 		"version": strconv.FormatInt(sum.Target.Version, 10), "migrated": strconv.Itoa(sum.Migrated),
@@ -111,7 +111,8 @@ func migrationDetails(sum fleet.Summary) map[string]string {
 	}
 }
 
-// conclude prints the summary, and is an error unless all is well.
+// conclude prints the summary. It returns an error if a store failed or was not reached,
+// except in a dry run.
 func (cmd tenantsMigrateCmd) conclude(w io.Writer, sum fleet.Summary) error {
 	if cmd.JSON {
 		if err := json.NewEncoder(w).Encode(map[string]any{"summary": sum}); err != nil {
@@ -169,7 +170,7 @@ func printSummary(w io.Writer, sum fleet.Summary, dryRun bool) error {
 	return nil
 }
 
-// printCauses names each cause once, with a few of its stores.
+// printCauses prints each cause once, with a few of its stores.
 func printCauses(w io.Writer, causes []fleet.Cause) {
 	const few = 5
 	for _, c := range causes {

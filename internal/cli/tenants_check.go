@@ -23,7 +23,7 @@ func (tenantsCheckCmd) Help() string {
 		"comes first.\n\nThe exit status is 1 when a store differs or could not be looked at."
 }
 
-// checkEvent is what was found of a store, as printed.
+// checkEvent is the result for one store in the output.
 type checkEvent struct {
 	Store   stoa.StoreID `json:"store"`
 	Slug    string       `json:"slug"`
@@ -34,7 +34,7 @@ type checkEvent struct {
 	Message string       `json:"message,omitempty"`
 }
 
-// checkSummary counts what was found.
+// checkSummary counts the results.
 type checkSummary struct {
 	OK      int `json:"ok"`
 	Lagging int `json:"lagging"`
@@ -85,12 +85,13 @@ func (cmd tenantsCheckCmd) Run(e *Env) error {
 	})
 }
 
-// print shows what is to be known of a store: of one that is well nothing.
+// print prints the result for a store. Without --json it prints nothing for a store without
+// faults.
 func (cmd tenantsCheckCmd) print(e *Env, c fleet.Checked) {
 	if cmd.JSON {
 		event := checkEvent{c.Store.ID, c.Store.Slug, c.OK() && !c.Lagging, c.Lagging, []string{}, c.Code, c.Message}
 		event.Drift = append(event.Drift, c.Drift...)
-		_ = json.NewEncoder(e.Stdout).Encode(event) // whoever reads may be gone
+		_ = json.NewEncoder(e.Stdout).Encode(event) // the reader may have closed the pipe
 		return
 	}
 	if c.Code != "" {

@@ -57,7 +57,7 @@ func (usersDemoteCmd) Help() string {
 	return "It holds at once: sessions in which they act as others end. Their own go on."
 }
 
-// userRecord is a user as printed; its names are the API's.
+// userRecord is a user in the output. Its field names are those of the API.
 type userRecord struct {
 	ID            stoa.UserID `json:"id"`
 	Email         string      `json:"email"`
@@ -154,7 +154,7 @@ func (usersQuotaCmd) Help() string {
 		"without a flag the platform's quota holds again. What the user has already stays."
 }
 
-// Validate is kong's: it is called when the flags are read.
+// Validate is called by kong after it has read the flags.
 func (cmd usersQuotaCmd) Validate() error {
 	for _, limit := range []*int{cmd.Stores, cmd.ManagedDatabases} {
 		if limit != nil && (*limit < 0 || *limit > config.MaxQuota) {

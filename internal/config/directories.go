@@ -91,7 +91,7 @@ func probe(dir string) (err error) {
 // CheckDirs checks every directory that the platform writes to.
 func (c *Config) CheckDirs() error {
 	dirs := []string{c.DataDir}
-	for _, sub := range []string{"stores", "mail"} { // they may be mounted from elsewhere
+	for _, sub := range []string{"stores", "mail"} { // they may be separate mounts
 		if dir := filepath.Join(c.DataDir, sub); !Missing(dir) {
 			dirs = append(dirs, dir)
 		}
@@ -107,8 +107,8 @@ func (c *Config) CheckDirs() error {
 	return nil
 }
 
-// OpenMasterDB opens the master database. SQLite does not report why it cannot
-// write: the error is that of its directory, if there is one.
+// OpenMasterDB opens the master database. SQLite does not report why it cannot write. The
+// error is therefore that of the directory check, if that fails.
 func (c *Config) OpenMasterDB(ctx context.Context) (*masterdb.DB, error) {
 	master, err := masterdb.Open(ctx, c.MasterURL())
 	path, ok := strings.CutPrefix(c.MasterURL(), "sqlite:")

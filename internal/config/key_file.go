@@ -67,7 +67,7 @@ func keptKeys(path string) (map[string]keyring.Secret, error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("key file %s can be read by others; run: chmod 600 %s", path, path)
 	}
-	content, err := os.ReadFile(path) //nolint:gosec // the operator's own data directory
+	content, err := os.ReadFile(path) //nolint:gosec // a file in the operator's own data directory
 	if err != nil {
 		return nil, fmt.Errorf("key file: %w", err)
 	}
@@ -81,8 +81,8 @@ func keptKeys(path string) (map[string]keyring.Secret, error) {
 	return keys, lines.Err()
 }
 
-// makeKeyFile writes a complete file and only then gives it its name: a crash
-// leaves none. It never replaces a file.
+// makeKeyFile writes a complete temporary file and then links it to its final name, so that
+// a crash leaves no partial key file. It never replaces a file.
 func makeKeyFile(path string) error {
 	if _, err := os.Stat(path); err == nil {
 		return nil

@@ -7,14 +7,14 @@ import (
 	"log/slog"
 )
 
-// fileShares divides the files that this process may have open. Without it one part
-// could take all of them, and the listener could accept no connection.
+// fileShares divides the open files of this process. Without it one part could use all of
+// them, and the listener could accept no connection.
 type fileShares struct {
 	limit           uint64 // of the operating system; 0: no limit
 	Embedded        int    // embedded store databases open at once
 	ConnsPerStore   int    // connections of each
 	Clients         int    // connections of clients; 0: no limit
-	Wanted          uint64 // the limit with which nothing is lowered
+	Wanted          uint64 // the limit that needs no reduction
 	embeddedLowered bool
 }
 

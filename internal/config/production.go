@@ -70,7 +70,7 @@ func (c *Config) productionPaymentFaults() []Defect {
 	if key := c.StripeSecretKey.Reveal(); strings.HasPrefix(key, "sk_test_") || strings.HasPrefix(key, "rk_test_") {
 		out = append(out, Defect{Name: "STRIPE_SECRET_KEY", text: "is of Stripe's sandbox: credits would be had for no money", Remedy: "use the live key, or none to sell nothing"})
 	}
-	// Stripe's secrets are longer. Whoever knows the secret can claim to have paid.
+	// Stripe's secrets are longer. Everyone who knows the secret can forge payment events.
 	if secret := c.StripeWebhookSecret.Reveal(); secret != "" && (!strings.HasPrefix(secret, "whsec_") || differentBytes(secret) < 12) {
 		out = append(out, Defect{Name: "STRIPE_WEBHOOK_SECRET", text: "can be guessed", Remedy: "copy the signing secret (whsec_…) from the webhook endpoint's page at Stripe"})
 	}

@@ -61,7 +61,7 @@ func (c *Config) Supabase() *supabase.Client {
 	return supabase.New(supabase.Options{URL: c.SupabaseURL, ClientID: c.SupabaseClientID, ClientSecret: c.SupabaseClientSecret})
 }
 
-// API returns the settings of the HTTP API. The configuration has been checked.
+// API returns the settings of the HTTP API. The configuration must have been checked.
 func (c *Config) API(url string, log *slog.Logger, metrics prometheus.Registerer, draining, stopping <-chan struct{}) httpapi.Config {
 	proxies, _ := c.proxies()
 	return httpapi.Config{
@@ -70,8 +70,8 @@ func (c *Config) API(url string, log *slog.Logger, metrics prometheus.Registerer
 	}
 }
 
-// Memory returns the budget for the bytes of responses. The longest page of products
-// takes less than half of the smallest share, read and written.
+// Memory returns the budget for the bytes of responses. Reading and writing the longest
+// page of products takes less than half of the smallest share.
 func (c *Config) Memory() *ratelimit.ByteBudget {
 	total := int64(c.AnswerMemory) << 20
 	return ratelimit.NewByteBudget(total, max(total/16, 16<<20))
@@ -115,7 +115,7 @@ func pemFile(path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
-	roots, err := os.ReadFile(path) //nolint:gosec // the operator's own setting
+	roots, err := os.ReadFile(path) //nolint:gosec // the path is configured by the operator
 	if err != nil {
 		return "", fmt.Errorf("cannot be read: %w", err)
 	}
@@ -136,8 +136,8 @@ func (c *Config) ManagedServer() (*tenantdb.Server, error) {
 	return tenantdb.ParseServer(c.ManagedDatabaseURL, ca)
 }
 
-// SupabaseRules tell Supabase's servers, or a stand-in's, from all others. A
-// CA file that cannot be read is a fault of its own.
+// SupabaseRules returns the rules that distinguish Supabase's servers, or those of a
+// stand-in, from all others. A CA file that cannot be read is reported separately.
 func (c *Config) SupabaseRules() (credential.SupabaseRules, error) {
 	rules := credential.SupabaseRules{}
 	rules.Roots, _ = c.supabaseRoots()

@@ -28,7 +28,8 @@ func useMasterClock(cfg *river.Config, db *masterdb.DB) {
 // masterClock implements rivertype.TimeGenerator.
 type masterClock struct{ db *masterdb.DB }
 
-// Now implements rivertype.TimeGenerator, which wants the monotonic reading kept.
+// Now implements rivertype.TimeGenerator. The interface requires a time with a monotonic
+// reading.
 func (c masterClock) Now() time.Time { return time.Now().Add(c.db.Correction()) }
 
 // NowOrNil implements rivertype.TimeGenerator. After nil River uses now() in SQL.

@@ -1,4 +1,4 @@
 package jobs
 
-// LatestMigration is what this release says of River's migrations.
+// LatestMigration is the number that this release records as River's last migration.
 const LatestMigration = latestMigration

@@ -1,6 +1,6 @@
-// Package jobs is the durable queue: River on both master engines. A job is
-// enqueued in the transaction that makes it necessary, so that neither exists
-// without the other. A job may run more than once: every handler is idempotent.
+// Package jobs is the durable job queue: River on both master engines. A job is enqueued in
+// the transaction that makes it necessary, so that neither exists without the other. A job
+// may run more than once, so every handler must be idempotent.
 package jobs
 
 import (
@@ -22,8 +22,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// Args are the arguments of one kind of job. They are stored in plain text:
-// ids go in, secrets never.
+// Args are the arguments of one kind of job. They are stored in plain text: they may
+// contain ids, and must not contain secrets.
 type Args = river.JobArgs
 
 // AtTenant, embedded in the arguments of a job, puts it into the queue of jobs that
@@ -33,8 +33,8 @@ type AtTenant struct{}
 // InsertOpts implements river.JobArgsWithInsertOpts.
 func (AtTenant) InsertOpts() river.InsertOpts { return river.InsertOpts{Queue: tenantQueue} }
 
-// AtNewTenant is AtTenant for databases that are not verified yet. Anybody can name
-// a server that hangs: it delays other new databases only.
+// AtNewTenant is AtTenant for databases that are not verified yet. Every user can name a
+// server that hangs; such a server delays other new databases only.
 type AtNewTenant struct{}
 
 // InsertOpts implements river.JobArgsWithInsertOpts.
@@ -173,8 +173,8 @@ type worker[A Args] struct {
 	timeout time.Duration
 }
 
-// Work implements river.Worker. A fetch in progress when the queue begins to stop
-// may still return jobs: they are returned at once, for another process.
+// Work implements river.Worker. A fetch in progress when the queue begins to stop may still
+// deliver jobs. Work puts them back at once, for another process.
 func (w *worker[A]) Work(ctx context.Context, job *river.Job[A]) error {
 	if w.queue.stopping.Load() {
 		return Snooze(0)
@@ -281,7 +281,7 @@ func ReadStats(ctx context.Context, db masterdb.Querier) (Stats, error) {
 			s.Retrying += r.Count
 		case rivertype.JobStateDiscarded:
 			s.Discarded += r.Count
-		case rivertype.JobStateCancelled, rivertype.JobStateCompleted: // settled
+		case rivertype.JobStateCancelled, rivertype.JobStateCompleted: // ended, so they need no attention
 		}
 	}
 	return s, nil

@@ -18,7 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// patience is how long a test waits for what must happen.
+// patience is how long a test waits for an expected event.
 const patience = time.Minute
 
 var errTest = errors.New("the handler failed on purpose")
@@ -27,7 +27,8 @@ type greet struct{ N int }
 
 func (greet) Kind() string { return "greet" }
 
-// newQueue returns a queue that ends with the test. Its log comes with a failure.
+// newQueue returns a queue that stops at the end of the test. Its log is printed after a
+// failure.
 func newQueue(t *testing.T, db *masterdb.DB, opts jobs.Options) *jobs.Queue {
 	t.Helper()
 	out := &lockedBuffer{}
@@ -100,7 +101,7 @@ func receive[T any](t *testing.T, from <-chan T) T {
 	}
 }
 
-// awaitState polls until the only job is in that state.
+// awaitState polls until the only job is in the given state.
 func awaitState(t *testing.T, db *masterdb.DB, want string) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -159,7 +160,7 @@ func TestEnqueueFollowsTheTransaction(t *testing.T) {
 	})
 }
 
-// TestEnqueueWhileRunning: a job wakes a queue that waits.
+// TestEnqueueWhileRunning checks that a new job wakes an idle queue.
 func TestEnqueueWhileRunning(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -176,7 +177,7 @@ func TestEnqueueWhileRunning(t *testing.T) {
 	})
 }
 
-// TestReplicasShareTheWork: every job runs once, whichever process takes it.
+// TestReplicasShareTheWork checks that every job runs once, whichever process fetches it.
 func TestReplicasShareTheWork(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -209,8 +210,8 @@ func TestReplicasShareTheWork(t *testing.T) {
 	}
 }
 
-// TestErrorIsRetried: a handler that fails or panics gets its job again, a
-// second later.
+// TestErrorIsRetried checks that a job whose handler fails or panics runs again a second
+// later.
 func TestErrorIsRetried(t *testing.T) {
 	t.Parallel()
 	for name, fail := range map[string]func() error{
@@ -309,8 +310,8 @@ func TestHandlerHasATimeout(t *testing.T) {
 	})
 }
 
-// TestStopWaitsForRunningJobs: Stop gives up only when its own context ends,
-// and succeeds once the job is through.
+// TestStopWaitsForRunningJobs checks that Stop fails only when its own context ends, and
+// succeeds once the job has ended.
 func TestStopWaitsForRunningJobs(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -329,7 +330,7 @@ func TestStopWaitsForRunningJobs(t *testing.T) {
 		}
 		enqueue(t, db, q, 1, nil)
 		receive(t, running)
-		cancel() // jobs outlive the context of Start
+		cancel() // jobs continue after the context of Start
 
 		short, cancelShort := context.WithTimeout(t.Context(), 50*time.Millisecond)
 		defer cancelShort()
@@ -349,8 +350,8 @@ func TestStopWaitsForRunningJobs(t *testing.T) {
 	})
 }
 
-// TestStopCancelsAfterDrain: a job that does not end in time is told to, Stop
-// returns only after it did, and the job runs again after the next start.
+// TestStopCancelsAfterDrain checks that a job that does not end in time is cancelled, that
+// Stop returns only after its end, and that the job runs again after the next start.
 func TestStopCancelsAfterDrain(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -378,7 +379,8 @@ func TestStopCancelsAfterDrain(t *testing.T) {
 	})
 }
 
-// TestMigrateByManyReplicas: as in masterdb, each handle is a starting process.
+// TestMigrateByManyReplicas checks that several processes can migrate at once. As in
+// masterdb, each handle stands for a starting process.
 func TestMigrateByManyReplicas(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -432,7 +434,8 @@ type hasty struct{}
 func (hasty) Kind() string               { return "hasty" }
 func (hasty) RetryWithin() time.Duration { return time.Millisecond }
 
-// Four failures would delay the next attempt by 1, 16, 81 and 256 seconds.
+// TestRetryWithin checks that RetryWithin limits the delay. Without it four failures would
+// delay the next attempts by 1, 16, 81 and 256 seconds.
 func TestRetryWithin(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -41,13 +41,13 @@ func Migrate(ctx context.Context, db *masterdb.DB) (int, error) {
 	if err := lockMigration(ctx, conn); err != nil {
 		return 0, err
 	}
-	defer conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, migrationLock) //nolint:errcheck // the session's end frees it too
+	defer conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, migrationLock) //nolint:errcheck // the end of the session releases the lock too
 	return migrate(ctx, db, func() (*rivermigrate.Migrator[pgx.Tx], error) {
 		return rivermigrate.New(riverpgxv5.New(db.Pool()), nil)
 	})
 }
 
-// migrationLock is an arbitrary number that only this package uses.
+// migrationLock is the key of an advisory lock that only this package uses.
 const migrationLock int64 = 0x73746f61_6a6f6273 // "stoajobs"
 
 func lockMigration(ctx context.Context, conn *pgxpool.Conn) error {
@@ -72,7 +72,7 @@ func CheckSchema(ctx context.Context, db *masterdb.DB) error {
 	return fmt.Errorf("job queue schema: version %d is newer than this binary (%d): %w", version, latestMigration, masterdb.ErrSchemaTooNew)
 }
 
-// schemaVersion is 0 before the first migration.
+// schemaVersion returns the version of the queue's tables, 0 before the first migration.
 func schemaVersion(ctx context.Context, db *masterdb.DB) (version int, err error) {
 	there := `SELECT to_regclass('river_migration') IS NOT NULL`
 	if db.Engine == masterdb.SQLite {
@@ -86,7 +86,7 @@ func schemaVersion(ctx context.Context, db *masterdb.DB) (version int, err error
 	return version, err
 }
 
-// migrate is called under the lock.
+// migrate applies the missing migrations. The caller holds the lock.
 func migrate[T any](ctx context.Context, db *masterdb.DB, open func() (*rivermigrate.Migrator[T], error)) (int, error) {
 	if err := CheckSchema(ctx, db); err != nil {
 		return 0, err

@@ -14,8 +14,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// TestNewerQueue: tables of the queue that a newer release made are used only
-// where the master's schema, which that release migrated before, allows it.
+// TestNewerQueue checks that tables that a newer release has migrated are used only if the
+// master's schema, which that release migrated first, allows it.
 func TestNewerQueue(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -52,8 +52,8 @@ func TestNewerQueue(t *testing.T) {
 	})
 }
 
-// TestQueueVersion fails when River brings migrations that this release does
-// not know of: see jobs.LatestMigration.
+// TestQueueVersion fails when River has migrations that this release does not know: see
+// jobs.LatestMigration.
 func TestQueueVersion(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

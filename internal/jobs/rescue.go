@@ -23,17 +23,17 @@ const maxRescuePause = time.Hour
 // leadershipTopic is River's topic for the resignation of a leader.
 const leadershipTopic = "river_leadership"
 
-// Release makes the jobs available, in tx, that a process was running when it ended,
-// and ends its leadership, if it was River's leader. process is its Options.Process.
-// A job that is interrupted for the first time runs again at once; each further time
-// it waits longer, since the job may be what ends the processes. After its last
-// attempt it is discarded. River's JobRescuer treats stuck jobs in the same way.
+// Release makes available, in tx, the jobs that a process was running when it ended. If the
+// process was River's leader, Release ends its leadership. process is its Options.Process.
+// A job that is interrupted for the first time runs again at once. Each further time it
+// waits longer, because the job may be what ends the processes. After its last attempt it
+// is discarded. River's JobRescuer treats stuck jobs in the same way.
 func (q *Queue) Release(ctx context.Context, tx *masterdb.Tx, process string) error {
 	db := q.executor(tx)
 	if err := resign(ctx, db, process); err != nil {
 		return err
 	}
-	horizon := time.Now().Add(365 * 24 * time.Hour) // every running job, whichever clock started it
+	horizon := time.Now().Add(365 * 24 * time.Hour) // includes every running job, whichever clock recorded its start
 	var after int64
 	for {
 		running, err := db.JobGetStuck(ctx, &riverdriver.JobGetStuckParams{AfterID: after, Max: rescueBatch, StuckHorizon: horizon})

@@ -12,7 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// release has q release the jobs of a process that ended.
+// release makes q release the jobs of a process that has ended.
 func release(t *testing.T, db *masterdb.DB, q *jobs.Queue, process string) {
 	t.Helper()
 	if err := db.Tx(t.Context(), func(tx *masterdb.Tx) error { return q.Release(t.Context(), tx, process) }); err != nil {
@@ -20,9 +20,9 @@ func release(t *testing.T, db *masterdb.DB, q *jobs.Queue, process string) {
 	}
 }
 
-// TestReleasedJobsRunAgain: what an ended process was running runs again at once,
-// also a job that is unique, and jobs that become due later do not wait for a
-// leader that is no more. Jobs of other processes are left alone.
+// TestReleasedJobsRunAgain checks that the jobs of an ended process run again at once, also
+// unique ones, and that jobs that become due later do not wait for an ended leader. Jobs of
+// other processes are unaffected.
 func TestReleasedJobsRunAgain(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -32,7 +32,7 @@ func TestReleasedJobsRunAgain(t *testing.T) {
 			begun, over := make(chan int, 10), make(chan struct{})
 			hang := func(_ context.Context, a greet) error {
 				begun <- a.N
-				<-over // also when it is cancelled: a dead process does not end its jobs
+				<-over // also when it is cancelled: an ended process does not complete its jobs
 				return nil
 			}
 			dead := newQueue(t, masterdbtest.Open(t, url), jobs.Options{Process: "dead", Drain: patience})
@@ -43,7 +43,7 @@ func TestReleasedJobsRunAgain(t *testing.T) {
 			jobs.Handle(living, patience, func(_ context.Context, a greet) error { ran <- a.N; return nil })
 
 			start(t, dead)
-			t.Cleanup(func() { close(over) }) // before dead stops
+			t.Cleanup(func() { close(over) }) // runs before dead stops
 			once := func(n int) {
 				if err := db.Tx(t.Context(), func(tx *masterdb.Tx) error { return living.EnqueueOnce(t.Context(), tx, greet{n}) }); err != nil {
 					t.Fatal(err)
@@ -59,13 +59,13 @@ func TestReleasedJobsRunAgain(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			if err := dead.Stop(stopped(t)); err == nil { // it takes no more
+			if err := dead.Stop(stopped(t)); err == nil { // it fetches no more jobs
 				t.Error("a queue with jobs under way has stopped")
 			}
 			exec(t, db, `DELETE FROM river_leader`)
 			exec(t, db, `INSERT INTO river_leader (leader_id, elected_at, expires_at) SELECT 'dead', max(created_at), '2100-01-01 00:00:00' FROM river_job`)
-			release(t, db, living, "another") // has no jobs
-			once(2)                           // still unique
+			release(t, db, living, "another") // this process has no jobs
+			once(2)                           // the job is still unique
 			release(t, db, living, "dead")
 			once(2)
 			since, got := time.Now(), map[int]bool{}
@@ -87,7 +87,7 @@ func TestReleasedJobsRunAgain(t *testing.T) {
 	}
 }
 
-// stopped is a context that has ended.
+// stopped returns a context that has ended.
 func stopped(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -95,8 +95,8 @@ func stopped(t *testing.T) context.Context {
 	return ctx
 }
 
-// TestReleasedJob: a job that has outlived several processes may be what ends
-// them. It waits longer each time and has no more attempts than others.
+// TestReleasedJob checks that a job that was running when several processes ended, and may
+// be the cause, waits longer each time and has no more attempts than other jobs.
 func TestReleasedJob(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -10,7 +10,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// A job that is due at each interval runs when the queue starts, and again.
+// TestEvery checks that a periodic job runs when the queue starts, and again after each
+// interval.
 func TestEvery(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -30,7 +31,8 @@ func TestEvery(t *testing.T) {
 	})
 }
 
-// While one is at work or to be tried again, no other is added.
+// TestEveryWaitsForTheLast checks that no periodic job is added while an earlier one is
+// running or waiting for a retry.
 func TestEveryWaitsForTheLast(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -47,7 +49,7 @@ func TestEveryWaitsForTheLast(t *testing.T) {
 			return nil
 		})
 		jobs.Every(q, time.Second, greet{1})
-		jobs.Every(q, time.Second, greet{2}) // the clock: one with other arguments is another job
+		jobs.Every(q, time.Second, greet{2}) // serves as a clock: with other arguments it is another job
 		start(t, q)
 		receive(t, started)
 		for range 4 {
@@ -94,7 +96,7 @@ func TestEnqueueAt(t *testing.T) {
 	})
 }
 
-// A job that snoozes runs again and has not failed.
+// TestSnooze checks that a job that snoozes runs again and does not count as failed.
 func TestSnooze(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

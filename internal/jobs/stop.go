@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Start starts to run jobs, until Stop. They do not end with ctx.
+// Start starts running jobs, until Stop. The jobs do not end with ctx.
 func (q *Queue) Start(ctx context.Context) error {
 	ctx, q.stopFetching = context.WithCancel(context.WithoutCancel(ctx))
 	q.wakeForRetries()
@@ -20,7 +20,7 @@ func (q *Queue) Start(ctx context.Context) error {
 	return q.lite.Start(ctx)
 }
 
-// StopFetching prevents that further jobs start in this process. Running jobs may
+// StopFetching prevents further jobs from starting in this process. Running jobs may
 // continue for Options.Drain and are then cancelled. It returns at once; Stop waits.
 func (q *Queue) StopFetching() {
 	if q.stopFetching == nil {
@@ -47,7 +47,7 @@ func (q *Queue) Stop(ctx context.Context) error {
 		case <-stopped:
 			return nil
 		case <-tick.C:
-			// River would keep asking an unreachable master. Jobs whose end it could not
+			// River would keep querying an unreachable master. Jobs whose end it could not
 			// record run again.
 			if q.Running() == "" && q.master.IsUnreachable() {
 				return nil

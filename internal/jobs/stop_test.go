@@ -12,8 +12,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// TestNoJobBeginsInAStop: a fetch that was under way when the queue began to stop
-// returns a job. It does not begin here, and is there for another process at once.
+// TestNoJobBeginsInAStop checks that a job from a fetch that was in progress when the queue
+// began to stop does not start here, and is available to another process at once.
 func TestNoJobBeginsInAStop(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -58,8 +58,8 @@ func TestNoJobBeginsInAStop(t *testing.T) {
 	})
 }
 
-// awaitFetch returns when each queue has had the time to look for jobs, which it
-// does five times a second, and waits for the transaction that is open.
+// awaitFetch returns when each queue has had time to start a fetch, which it does five
+// times a second, and a fetch is waiting for the open transaction.
 func awaitFetch(t *testing.T, db *masterdb.DB, tx *masterdb.Tx) {
 	t.Helper()
 	waiting := func() bool {
@@ -86,8 +86,8 @@ func awaitFetch(t *testing.T, db *masterdb.DB, tx *masterdb.Tx) {
 	t.Fatal("no fetch waits")
 }
 
-// TestStopNamesWhatHangs: Stop returns when its context ends although a job does
-// not, and names it.
+// TestStopNamesWhatHangs checks that Stop returns when its context ends although a job is
+// still running, and that the error names the job.
 func TestStopNamesWhatHangs(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -95,7 +95,7 @@ func TestStopNamesWhatHangs(t *testing.T) {
 		running, release := make(chan struct{}), make(chan struct{})
 		jobs.Handle(q, patience, func(context.Context, greet) error {
 			close(running)
-			<-release // whatever its context says
+			<-release // ignores its context
 			return nil
 		})
 		start(t, q)

@@ -8,8 +8,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// Unfinished returns the arguments of every job of A's kind that has not ended:
-// running, waiting for its time or to be retried.
+// Unfinished returns the arguments of every job of A's kind that has not ended: it is
+// running, scheduled for later or waiting for a retry.
 func Unfinished[A Args](ctx context.Context, db *masterdb.DB) ([]A, error) {
 	return arguments[A](ctx, db, db.Engine == masterdb.Postgres, `CAST(state AS text) NOT IN ('cancelled', 'completed', 'discarded')`)
 }
@@ -23,7 +23,7 @@ func Waiting[A Args](ctx context.Context, tx *masterdb.Tx) ([]A, error) {
 		`(state IN ('available', 'pending') OR state IN ('retryable', 'scheduled') AND scheduled_at > $2)`, tx.Now)
 }
 
-// arguments returns those of the jobs of A's kind that meet a condition. The
+// arguments returns the arguments of the jobs of A's kind that meet a condition. The
 // condition's parameters are numbered from $2 on.
 func arguments[A Args](ctx context.Context, q masterdb.Querier, postgres bool, condition string, params ...any) ([]A, error) {
 	var none A

@@ -33,10 +33,10 @@ const (
 	pingInterval = 30 * time.Second
 )
 
-// notifyTx makes every process look for jobs in the queues when tx commits.
-// River notifies of the first of several insertions within FetchCooldown only:
-// its notification may arrive before the others' transactions commit.
-// PostgreSQL delivers equal notifications of one transaction once.
+// notifyTx makes every process look for jobs in the queues when tx commits. Of several
+// insertions within FetchCooldown, River sends a notification for the first only, which may
+// arrive before the others' transactions commit. PostgreSQL delivers equal notifications of
+// one transaction once.
 func (q *Queue) notifyTx(ctx context.Context, tx *masterdb.Tx, queues ...string) error {
 	return notify(ctx, q.executor(tx), queues...)
 }
@@ -49,9 +49,9 @@ func notify(ctx context.Context, db riverdriver.Executor, queues ...string) erro
 	return db.NotifyMany(ctx, &riverdriver.NotifyManyParams{Topic: insertTopic, Payload: payloads})
 }
 
-// wakeAt makes every process look for jobs in the queue at a time by the
-// master's clock, if that is within wakeHorizon. River notifies of no job that
-// becomes due within its scheduler's interval.
+// wakeAt makes every process look for jobs in the queue at a time by the master's clock, if
+// that is within wakeHorizon. River sends no notification for a job that becomes due within
+// its scheduler's interval.
 func (q *Queue) wakeAt(queue string, at time.Time) {
 	delay := time.Until(at.Add(q.master.Skew()))
 	if delay > wakeHorizon {

@@ -11,8 +11,9 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// Of two jobs that are enqueued at the same time, River notifies with the first
-// one's transaction only. The second one starts although the first one's is open.
+// TestJobStartsWhileAnEarlierTransactionIsOpen checks that the second of two concurrently
+// enqueued jobs starts while the first one's transaction is still open. River sends a
+// notification in the first one's transaction only.
 func TestJobStartsWhileAnEarlierTransactionIsOpen(t *testing.T) {
 	t.Parallel()
 	if !slices.Contains(masterdbtest.Engines(), masterdb.Postgres) {
@@ -40,7 +41,7 @@ func TestJobStartsWhileAnEarlierTransactionIsOpen(t *testing.T) {
 	if n := receive(t, ran); n != 1 {
 		t.Errorf("job %d ran, want 1", n)
 	}
-	if d := time.Since(begun); d > 8*time.Second { // River's poll comes after 10 s
+	if d := time.Since(begun); d > 8*time.Second { // River's next poll comes after 10 s
 		t.Errorf("the jobs ran after %v", d)
 	}
 }

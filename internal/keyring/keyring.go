@@ -120,7 +120,8 @@ func (r *Ring) Seal(plaintext []byte, owner string) (string, error) {
 	return "v1." + id + "." + base64.RawURLEncoding.EncodeToString(sealed), nil
 }
 
-// KeyID returns the id of the key of an envelope of Seal; "" if it is not one.
+// KeyID returns the id of the key of an envelope that Seal returned, or "" for any other
+// text.
 func KeyID(envelope string) string {
 	parts := strings.Split(envelope, ".")
 	if len(parts) != 3 || parts[0] != "v1" {
@@ -142,7 +143,8 @@ func (r *Ring) Open(envelope, owner string) ([]byte, error) {
 		return nil, err
 	}
 	sealed, err := base64.RawURLEncoding.DecodeString(parts[2])
-	// Decoding ignores line breaks and unused bits. Only the form of Seal is accepted.
+	// Decoding ignores line breaks and unused bits. Only the form that Seal writes is
+	// accepted.
 	if err != nil || base64.RawURLEncoding.EncodeToString(sealed) != parts[2] {
 		return nil, ErrTampered
 	}

@@ -14,7 +14,7 @@ import (
 
 const owner = "018f2b6c-7d1e-7c3a-9f00-000000000001"
 
-// ring parses the given keys, the first being the current one.
+// ring parses the given keys, the first of which is the current one.
 func ring(t *testing.T, keys ...keyring.Secret) *keyring.Ring {
 	t.Helper()
 	specs := make([]string, len(keys))
@@ -55,7 +55,7 @@ func TestSealAndOpen(t *testing.T) {
 	}
 }
 
-// TestOpenRefusesAnotherOwner: a row copied to another store does not decrypt.
+// TestOpenRefusesAnotherOwner checks that a value copied to another store does not decrypt.
 func TestOpenRefusesAnotherOwner(t *testing.T) {
 	t.Parallel()
 	r := ring(t, keyring.Generate("k1"))
@@ -70,7 +70,7 @@ func TestOpenRefusesAnotherOwner(t *testing.T) {
 func TestOpenRefusesEveryChange(t *testing.T) {
 	t.Parallel()
 	r := ring(t, keyring.Generate("k1"))
-	// Three lengths, so that base64 ends with every number of unused bits.
+	// The three lengths make base64 end with every possible number of unused bits.
 	for _, plaintext := range []string{"s3cret", "s3cret!", "s3cret!!"} {
 		envelope := seal(t, r, plaintext)
 		for i := range len(envelope) {
@@ -96,7 +96,8 @@ func refuses(t *testing.T, r *keyring.Ring, envelope string) {
 	}
 }
 
-// TestOpenBindsTheKeyID: two ids with one key do not make their envelopes interchangeable.
+// TestOpenBindsTheKeyID checks that two ids with one key do not make their envelopes
+// interchangeable.
 func TestOpenBindsTheKeyID(t *testing.T) {
 	t.Parallel()
 	_, encoded, _ := strings.Cut(keyring.Generate("a").Reveal(), ":")
@@ -136,7 +137,8 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// TestOpenRefusesAnotherKeyWithTheSameID: a key replaced in place is a fault, not garbage.
+// TestOpenRefusesAnotherKeyWithTheSameID checks that a key replaced in place causes an
+// error and not a wrong plaintext.
 func TestOpenRefusesAnotherKeyWithTheSameID(t *testing.T) {
 	t.Parallel()
 	envelope := seal(t, ring(t, keyring.Generate("k1")), "s3cret")

@@ -17,8 +17,8 @@ import (
 
 const password = "hunter2-never-print-this"
 
-// holder has a Secret in every place that fmt treats differently: it calls no
-// method on what it finds in an unexported field.
+// holder has a Secret in every place that fmt treats differently: fmt calls no method on a
+// value in an unexported field.
 type holder struct {
 	Exported keyring.Secret
 	Pointer  *keyring.Secret
@@ -38,7 +38,8 @@ func newHolder() holder {
 	return h
 }
 
-// secretError is an error type that holds a Secret, as driver errors hold configurations.
+// secretError is an error type that holds a Secret, as driver errors hold their
+// configuration.
 type secretError struct{ cfg holder }
 
 func (e *secretError) Error() string { return fmt.Sprintf("cannot connect with %+v", e.cfg) }
@@ -53,7 +54,7 @@ func values() map[string]any {
 	}
 }
 
-// leaks reports whether text shows the password, plainly or as %x and %q write it.
+// leaks reports whether text contains the password, in plain text or as %x and %q write it.
 func leaks(text string) bool {
 	lower := strings.ToLower(text)
 	for _, form := range []string{
@@ -67,7 +68,8 @@ func leaks(text string) bool {
 	return false
 }
 
-// TestLeaksNotices: a detector that sees nothing would pass everything.
+// TestLeaksNotices checks leaks itself: if it detected nothing, every other test would
+// pass.
 func TestLeaksNotices(t *testing.T) {
 	t.Parallel()
 	for _, format := range []string{"%v", "%#v", "%s", "%x", "%X", "% x", "%q", "%d"} {
@@ -85,7 +87,7 @@ func TestSecretIsNeverFormatted(t *testing.T) {
 	t.Parallel()
 	verbs := []string{"%v", "%+v", "%#v", "%s", "%+s", "%x", "%X", "% x", "%#x", "%q", "%#q", "%d", "%+d", "%t", "%p", "%c",
 		"%U", "%b", "%o", "%e", "%g", "%100v", "%-100s", "%.3s",
-		"%z", "%!", "%*d", "no verb"} // faulty calls must not leak either
+		"%z", "%!", "%*d", "no verb"} // invalid verbs must not leak either
 	for name, value := range values() {
 		for _, verb := range verbs {
 			if text := fmt.Sprintf(verb, value); leaks(text) {

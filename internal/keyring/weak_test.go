@@ -13,7 +13,7 @@ func TestWeak(t *testing.T) {
 	t.Parallel()
 	counting := make([]byte, keyring.KeySize)
 	for i := range counting {
-		counting[i] = byte(i + 200) // over the end of a byte
+		counting[i] = byte(i + 200) // overflows a byte
 	}
 	for name, key := range map[string][]byte{
 		"zeros":     make([]byte, keyring.KeySize),

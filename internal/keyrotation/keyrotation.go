@@ -1,6 +1,6 @@
-// Package keyrotation encrypts the encrypted values of the master database again with
-// the current key, and counts how many values need each key. The packages that
-// store such values name their columns (Column).
+// Package keyrotation encrypts the encrypted values of the master database again with the
+// current key, and counts how many values need each key. The packages that store such
+// values describe their columns with Column.
 package keyrotation
 
 import (
@@ -15,9 +15,9 @@ import (
 // Its names become part of SQL, so they must be constants of the code.
 type Column struct {
 	Table string
-	Key   string                  // the table's primary key: one column, of ids
+	Key   string                  // the table's primary key: a single column of ids
 	Name  string                  // the column
-	Owner func(key string) string // the owner to which a row's envelope is bound
+	Owner func(key string) string // returns the owner to which a row's envelope is bound
 }
 
 func (c Column) String() string { return c.Table + "." + c.Name }
@@ -35,7 +35,7 @@ type Count struct {
 
 // Counts returns which keys the rows of the columns need.
 func Counts(ctx context.Context, db *masterdb.DB, columns []Column) ([]Count, error) {
-	// The second of the parts between dots; see keyring.Seal.
+	// The key id is the second of the parts between dots; see keyring.Seal.
 	keyID := `CASE WHEN substr(%[1]s, 1, 3) = 'v1.' THEN split_part(%[1]s, '.', 2) ELSE '' END`
 	if db.Engine == masterdb.SQLite {
 		keyID = `CASE WHEN substr(%[1]s, 1, 3) = 'v1.' THEN substr(%[1]s, 4, max(instr(substr(%[1]s, 4), '.') - 1, 0)) ELSE '' END`
@@ -67,15 +67,15 @@ type Progress struct {
 // Lost is a row that cannot be decrypted.
 type Lost struct {
 	Column Column
-	Key    string // of the row
+	Key    string // the primary key of the row
 	KeyID  string // the key that its envelope needs
 	Cause  error  // keyring.ErrUnknownKey or keyring.ErrTampered
 }
 
-// maxLost limits the list that Run returns, not the count.
+// maxLost limits the list that Run returns. The count is not limited.
 const maxLost = 100
 
-// run is a run over all columns.
+// run holds the state of one Run over all columns.
 type run struct {
 	db   *masterdb.DB
 	ring *keyring.Ring
@@ -124,7 +124,7 @@ func (r *run) column(ctx context.Context, c Column) error {
 	query := fmt.Sprintf(`SELECT CAST(%[1]s AS text) AS key, %[2]s AS envelope FROM %[3]s
 		WHERE %[4]s AND substr(%[2]s, 1, %[5]d) <> $1 AND %[1]s > $2 ORDER BY %[1]s LIMIT %[6]d`,
 		c.Key, c.Name, c.Table, c.filled(), len(current), batchSize)
-	after := "00000000-0000-0000-0000-000000000000" // before every id
+	after := "00000000-0000-0000-0000-000000000000" // sorts before every id
 	for {
 		var rows []row
 		if err := r.db.Select(ctx, &rows, query, current, after); err != nil {

@@ -22,7 +22,7 @@ func owner(key string) string { return "things/" + key }
 
 var column = keyrotation.Column{Table: "things", Key: "id", Name: "secret", Owner: owner}
 
-// The same two keys in both orders, and the newer one alone.
+// The rings hold the old key alone, the new and the old key, and the new key alone.
 var (
 	oldKey, newKey = keyring.Generate("old"), keyring.Generate("new_1")
 	before         = ring(oldKey)
@@ -78,7 +78,7 @@ func (b bench) seal(r *keyring.Ring, id, plain string) string {
 	return envelope
 }
 
-// fill adds n rows under the old key. The value of each is its id.
+// fill adds n rows encrypted with the old key. The value of each row is its id.
 func (b bench) fill(n int) (ids []string) {
 	b.Helper()
 	for range n {
@@ -187,7 +187,8 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// TestInterruptedRun: what a run has done when it is stopped stays, and the next goes on.
+// TestInterruptedRun checks that the rows of an interrupted run stay encrypted with the new
+// key, and that the next run continues.
 func TestInterruptedRun(t *testing.T) {
 	t.Parallel()
 	each(t, func(b bench) {
@@ -214,7 +215,8 @@ func TestInterruptedRun(t *testing.T) {
 	})
 }
 
-// TestConcurrentRuns: each row is encrypted anew by one of two runs.
+// TestConcurrentRuns checks that, of two concurrent runs, exactly one encrypts each row
+// again.
 func TestConcurrentRuns(t *testing.T) {
 	t.Parallel()
 	each(t, func(b bench) {
@@ -233,8 +235,8 @@ func TestConcurrentRuns(t *testing.T) {
 	})
 }
 
-// TestBesideChanges: values that change while a run is at work stay as they
-// were written last, with whichever key a server wrote them.
+// TestBesideChanges checks that values that a server changes during a run stay as they were
+// last written, whichever key the server used.
 func TestBesideChanges(t *testing.T) {
 	t.Parallel()
 	each(t, func(b bench) {
@@ -269,8 +271,8 @@ func TestBesideChanges(t *testing.T) {
 	})
 }
 
-// TestLost: rows that cannot be decrypted are named and left as they are, and
-// keep no other row from being encrypted anew.
+// TestLost checks that rows that cannot be decrypted are reported and unchanged, and that
+// all other rows are encrypted again.
 func TestLost(t *testing.T) {
 	t.Parallel()
 	each(t, func(b bench) {
@@ -278,7 +280,7 @@ func TestLost(t *testing.T) {
 		gone := ring(keyring.Generate("gone"))
 		lost := map[string]string{
 			ids[0]: b.seal(gone, ids[0], "x"),
-			ids[1]: b.seal(before, ids[2], "x"), // of another row
+			ids[1]: b.seal(before, ids[2], "x"), // copied from another row
 			ids[3]: "v1.old",
 			ids[4]: "plain text",
 			ids[5]: "v1..",

@@ -1,13 +1,13 @@
-// Package lease gives one owner at a time the right to work on a row of the
-// master database, and wakes the callers that wait for the end of such work.
+// Package lease gives one owner at a time the right to work on a row of the master
+// database, and wakes the callers that wait for the end of such work.
 //
-// A table with leases has the columns claimed_by, the owner, and claimed_until,
-// the time at which the lease expires. A row without an owner is free. A row with
-// an owner whose lease has expired may be leased by another owner, who knows by
-// the owner on record that the work may have been left half done.
+// A table with leases has the columns claimed_by, the owner, and claimed_until, the time at
+// which the lease expires. A row without an owner is free. A row with an owner whose lease
+// has expired may be leased by another owner. The recorded owner tells the new one that the
+// work may have been left incomplete.
 //
-// Whatever the owner writes must be conditional on claimed_by: an owner that was
-// suspended does not know that another one has taken over.
+// Every write by the owner must be conditional on claimed_by: an owner that was suspended
+// does not know that another one has taken over.
 package lease
 
 import (
@@ -37,8 +37,7 @@ type Process struct {
 	owners atomic.Int64 // created so far
 }
 
-// NewProcess returns the owners of the process of that name, which must not
-// contain a dot.
+// NewProcess returns the Process of the given name, which must not contain a dot.
 func NewProcess(name string) *Process { return &Process{name: name} }
 
 // Name returns the name of the process.
@@ -64,9 +63,9 @@ type Table struct {
 	Name  string
 	Key   string // the primary key column
 	Where string // SQL condition of the rows that may be leased
-	// KeepPresent says that no lease expires whose owner belongs to another
-	// process on record in the table processes, whatever the clocks say. Such
-	// leases end by ExpireProcess.
+	// KeepPresent prevents a lease from expiring while its owner belongs to another process
+	// that is recorded in the table processes, whatever the clocks say. ExpireProcess ends
+	// such leases.
 	KeepPresent bool
 }
 
@@ -82,8 +81,8 @@ func (t Table) Expired(now, process int) string {
 	return condition
 }
 
-// ExpireProcess expires, in tx, the leases of a process that has ended, and
-// returns how many they were. The owners stay on record.
+// ExpireProcess expires, in tx, the leases of a process that has ended. It returns how many
+// there were. The owners stay recorded.
 func (t Table) ExpireProcess(ctx context.Context, tx *masterdb.Tx, process string) (int64, error) {
 	prefix := process + "."
 	return tx.Exec(ctx, `UPDATE `+t.Name+` SET claimed_until = NULL WHERE `+t.Where+` AND substr(claimed_by, 1, $2) = $1`, prefix, len(prefix))
@@ -123,8 +122,8 @@ func (l Lease) Release(ctx context.Context, tx *masterdb.Tx) error {
 	return changed(n, err)
 }
 
-// Expire ends the lease and leaves the owner on record: the outcome of its work
-// is unknown. It fails as Renew does.
+// Expire ends the lease but keeps the owner recorded, because the outcome of its work is
+// unknown. It fails as Renew does.
 func (l Lease) Expire(ctx context.Context, tx *masterdb.Tx) error {
 	n, err := tx.Exec(ctx, `UPDATE `+l.Table.Name+` SET claimed_until = NULL WHERE `+l.Table.Key+` = $1 AND claimed_by = $2`,
 		l.Key, string(l.Owner))

@@ -50,7 +50,7 @@ func (f fixture) lease(owner lease.Owner) lease.Lease {
 	return lease.Lease{Table: f.table, Key: "row", Owner: owner, Duration: time.Hour}
 }
 
-// expire lets the time of the lease pass.
+// expire makes the lease expire.
 func (f fixture) expire(t *testing.T) {
 	t.Helper()
 	f.exec(t, `UPDATE leased SET claimed_until = $1`, f.db.Now().Add(-time.Second))
@@ -63,7 +63,7 @@ func (f fixture) want(t *testing.T, what string, fn func(context.Context, *maste
 	}
 }
 
-// TestLease covers the life of a lease with two owners.
+// TestLease checks acquiring, renewing, releasing and expiring a lease with two owners.
 func TestLease(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -88,8 +88,8 @@ func TestLease(t *testing.T) {
 	})
 }
 
-// TestKeepPresent: the lease of another present process does not expire until that
-// process has ended.
+// TestKeepPresent checks that the lease of another present process does not expire before
+// that process has ended.
 func TestKeepPresent(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -114,7 +114,7 @@ func TestKeepPresent(t *testing.T) {
 	})
 }
 
-// TestKeep: a lease is renewed until another owner has it.
+// TestKeep checks that a lease is renewed until another owner has it.
 func TestKeep(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

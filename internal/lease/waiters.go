@@ -7,13 +7,13 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// Poll is how often a waiter looks by itself. It is the safety net for a lost
-// notification.
+// Poll is the interval at which a waiter reads the row without a notification. It is the
+// safety net for a lost notification.
 const Poll = time.Second
 
-// Waiters are the callers that wait for the end of work on leased rows. They are
-// woken by notifications of the master database, from this process and from
-// others. It is safe for concurrent use.
+// Waiters holds the callers that wait for the end of work on leased rows. They are woken by
+// notifications of the master database, from this process and from others. It is safe for
+// concurrent use.
 type Waiters struct {
 	mu    sync.Mutex
 	calls map[chan struct{}]string // and the key that each waits for
@@ -27,9 +27,9 @@ func NewWaiters(db *masterdb.DB, topic string) *Waiters {
 	return w
 }
 
-// Join returns a channel that receives when the work on the row of that key may
-// have ended. Call leave when done. Join first and read the row then: so no
-// notification is missed.
+// Join returns a channel that receives when the work on the row of that key may have ended.
+// Call leave when done. Call Join before reading the row, so that no notification is
+// missed.
 func (w *Waiters) Join(key string) (woken <-chan struct{}, leave func()) {
 	call := make(chan struct{}, 1)
 	w.mu.Lock()

@@ -2,8 +2,8 @@ package lease
 
 import "testing"
 
-// TestWake: a caller is woken for the row that it waits for and, when notifications
-// may have been missed, for every row.
+// TestWake checks that a caller is woken for the row that it waits for and, when
+// notifications may have been missed, for every row.
 func TestWake(t *testing.T) {
 	t.Parallel()
 	w := Waiters{calls: map[chan struct{}]string{}}
@@ -21,7 +21,7 @@ func TestWake(t *testing.T) {
 		return n
 	}
 	w.wake("row")
-	w.wake("row") // nobody has received yet: this must not block
+	w.wake("row") // this must not block although nobody has received yet
 	if n := woken(); n != 2 {
 		t.Errorf("%d of three were woken, want the two that wait for the row", n)
 	}

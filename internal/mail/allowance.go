@@ -7,8 +7,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// Allowance limits the mails of one kind for one key, such as a recipient or a
-// sender: Burst at once, and one more after each Every. The counts are in the master
+// Allowance limits the mails of one kind for one key, such as a recipient or a sender: it
+// allows Burst mails at once, and one more after each Every. The counts are in the master
 // database (mail_allowances), so that they are exact across replicas and restarts.
 type Allowance struct {
 	Name  string // the kind of mail; keys of different kinds are independent
@@ -16,9 +16,9 @@ type Allowance struct {
 	Every time.Duration
 }
 
-// Take counts one mail in tx and returns zero, or counts none and returns the wait
-// for the next. A rollback of tx undoes the count. The key's row is locked until tx
-// ends, so callers take several allowances in a fixed order.
+// Take counts one mail in tx and returns zero, or counts none and returns the wait for the
+// next. A rollback of tx undoes the count. The key's row is locked until tx ends, so
+// callers must take several allowances in a fixed order.
 func (a Allowance) Take(ctx context.Context, tx *masterdb.Tx, key string) (wait time.Duration, err error) {
 	if a.Burst == 0 {
 		return 0, nil

@@ -13,7 +13,7 @@ import (
 
 var fivePerHour = mail.Allowance{Name: "test", Burst: 5, Every: 12 * time.Minute}
 
-// take asks for one mail as if it were later by the given time.
+// take takes one mail as if the given time had passed.
 func take(t *testing.T, db *masterdb.DB, a mail.Allowance, key string, later time.Duration) time.Duration {
 	t.Helper()
 	var wait time.Duration
@@ -56,7 +56,7 @@ func TestAllowance(t *testing.T) {
 		if wait := take(t, db, fivePerHour, "a", 13*time.Minute); wait == 0 {
 			t.Error("two more after the time of one")
 		}
-		for i := range 5 { // the whole burst, and not more, after a long time
+		for i := range 5 { // after a long time the whole burst is available, and no more
 			if wait := take(t, db, fivePerHour, "a", 100*time.Hour); wait != 0 {
 				t.Errorf("mail %d waits %s after a long time", i+1, wait)
 			}
@@ -71,7 +71,7 @@ func TestAllowance(t *testing.T) {
 	})
 }
 
-// TestConcurrentAllowance: of 20 at once exactly the burst passes.
+// TestConcurrentAllowance checks that, of 20 concurrent calls, exactly the burst succeeds.
 func TestConcurrentAllowance(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

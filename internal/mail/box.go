@@ -72,7 +72,7 @@ func (w *Written) read(r io.Reader) error {
 	msg, err := netmail.ReadMessage(r)
 	if err != nil {
 		w.Subject = "(cannot be read)"
-		return nil //nolint:nilerr // another program wrote it: shown as unreadable
+		return nil //nolint:nilerr // another program wrote the file; it is shown as unreadable
 	}
 	var words mime.WordDecoder
 	if w.Subject, err = words.DecodeHeader(msg.Header.Get("Subject")); err != nil {

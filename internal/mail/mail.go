@@ -1,6 +1,6 @@
-// Package mail sends e-mail, through the operator's SMTP server or, in development
-// without one, into files. It knows no domain: the domain renders a message when
-// it sends it.
+// Package mail sends e-mail, through the operator's SMTP server or, in development without
+// one, into files. It is independent of the domains: a domain renders a message when it
+// sends it.
 package mail
 
 import (

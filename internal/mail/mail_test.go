@@ -36,7 +36,7 @@ func secret(s string) keyring.Secret { return keyring.NewSecret(s) }
 
 var hello = mail.Message{ID: "m-1", To: mail.Address{Name: "Zoë Müller", Email: "zoe@example.com"}, Subject: "Grüße aus Köln", Text: "Guten Tag ☕\n\nEine lange Zeile: " + strings.Repeat("wörtlich ", 50)}
 
-// TestSend: encrypted and signed in, or to this machine without either.
+// TestSend checks sending with encryption and sign-in, and to this machine without either.
 func TestSend(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -67,7 +67,7 @@ func TestSend(t *testing.T) {
 	}
 }
 
-// check compares a message with what arrived.
+// check compares a message with the received one.
 func check(t *testing.T, got *netmail.Message, want mail.Message) {
 	t.Helper()
 	var decoder mime.WordDecoder
@@ -88,7 +88,7 @@ func check(t *testing.T, got *netmail.Message, want mail.Message) {
 	}
 }
 
-// TestHostileTexts: nothing that a text holds becomes a header or a recipient.
+// TestHostileTexts checks that no text of a message can add a header or a recipient.
 func TestHostileTexts(t *testing.T) {
 	t.Parallel()
 	server := mailtest.Start(t, mailtest.Options{})
@@ -122,8 +122,8 @@ func TestHostileTexts(t *testing.T) {
 	}
 }
 
-// TestRefusals: 5xx about a message is final, all else is tried again, and no
-// error holds an address or a password.
+// TestRefusals checks that a 5xx about a message is final, that every other failure is not,
+// and that no error contains an address or a password.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -139,7 +139,7 @@ func TestRefusals(t *testing.T) {
 		"greylisted":             {refuse: code(".", 451)},
 		"cut at data":            {refuse: code("DATA", 1)},
 		"cut at the end":         {refuse: code(".", 1)},
-		"wrong password":         {user: "stoa"}, // the message is not to blame
+		"wrong password":         {user: "stoa"}, // not a refusal of the message
 		"taken, then RSET fails": {refuse: code("RSET", 421), taken: true},
 		"taken, then cut":        {refuse: code("RSET", 1), taken: true},
 	} {
@@ -172,8 +172,8 @@ func code(command string, code int) func(string, string) int {
 	}
 }
 
-// TestOnlyVerifiedTLS: beyond this machine nothing is sent in the clear, nor to
-// a server that cannot prove who it is.
+// TestOnlyVerifiedTLS checks that nothing is sent to another machine in plain text, or to a
+// server whose certificate does not verify.
 func TestOnlyVerifiedTLS(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -204,7 +204,7 @@ func TestFiles(t *testing.T) {
 	var log bytes.Buffer
 	s := sender(t, mail.Options{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	must(t, s.Send(t.Context(), hello))
-	must(t, s.Send(t.Context(), hello)) // again after a crash: it is one message
+	must(t, s.Send(t.Context(), hello)) // a repetition after a crash has the same message ID
 	entries, err := os.ReadDir(dir)
 	must(t, err)
 	if len(entries) != 1 {
@@ -224,7 +224,7 @@ func TestFiles(t *testing.T) {
 	msg, err := netmail.ReadMessage(bytes.NewReader(data))
 	must(t, err)
 	check(t, msg, hello)
-	if err := sender(t, mail.Options{}).Send(t.Context(), hello); err != mail.ErrNoServer { //nolint:errorlint // exactly this
+	if err := sender(t, mail.Options{}).Send(t.Context(), hello); err != mail.ErrNoServer { //nolint:errorlint // the error itself, unwrapped
 		t.Errorf("without server and folder: %v", err)
 	}
 }

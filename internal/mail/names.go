@@ -51,10 +51,10 @@ var atSign = regexp.MustCompile(`\S@\S`)
 // scheme matches the start of a URL without slashes.
 var scheme = regexp.MustCompile(`(?i)\b(mailto|tel|sms|javascript|data|skype|whatsapp|bitcoin|callto|facetime):\S`)
 
-// Plain makes a text that a user has chosen, such as the name of a person or a
-// store, safe for a mail to somebody else: one line of at most so many characters,
-// without control and hidden characters, and with spaces in what a client would
-// turn into a link.
+// Plain makes a text that a user has chosen, such as the name of a person or a store, safe
+// for a mail to somebody else. The result is one line without control and hidden
+// characters. It is cut to the given number of characters, and has spaces in places where a
+// client would otherwise make a link.
 func Plain(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if stoa.IsHidden(r) {

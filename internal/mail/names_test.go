@@ -8,7 +8,7 @@ import (
 	"github.com/stoahq/stoa/internal/mail"
 )
 
-// linkable are names of which a mail client would make a link.
+// linkable are names that a mail client would turn into a link.
 var linkable = []string{
 	"http://evil.test/pay", "HTTPS://EVIL.TEST", "ftp://x", "custom+scheme://x", "Click https://evil.test now", "//evil.example.com/a", "www.evil", "Www.Evil.Test",
 	"evil.com", "Evil.COM", "Call evil.co.uk today", "shop.evil.dev/pay?x=1", "evil.com:8080", "(evil.com)", "\"evil.com\"", "evil.com.", "evil.com,", "<evil.com>",
@@ -17,7 +17,7 @@ var linkable = []string{
 	"Olive evil.com Owner", "a.b.evil.shop", "evil.com\u202e", "Olive|evil.io|Owner", "Olive/evil.io",
 }
 
-// plainNames are names that people and stores have.
+// plainNames are ordinary names of people and stores.
 var plainNames = []string{
 	"Olive", "Dr. Olive Owner", "O'Brien", "Anne-Marie", "J.R.R. Tolkien", "St.John's", "Mr. & Mrs. Müller GmbH", "Müller GmbH & Co. KG", "A.P.C.", "Zoë", "山田 太郎",
 	"Store No.1", "Shop 1.5", "50% off: all week", "Bread / Butter", "C/O Olive", "Shop: Berlin", "24/7", "Yes! We're open...", "Tom @ Work", "Ключи", "نرگس\u200cها", "José Ñandú", "#1 Store", "Node.js",
@@ -38,8 +38,8 @@ func TestHasLink(t *testing.T) {
 	}
 }
 
-// TestPlain: what comes out has no link, no control characters and no more
-// than its length, and an ordinary name comes out as it is.
+// TestPlain checks that the result has no link, no control characters and at most the given
+// length, and that an ordinary name is unchanged.
 func TestPlain(t *testing.T) {
 	t.Parallel()
 	hostile := append([]string{"a\r\nBcc: x@example.com", "\x1b]0;evil\a", "own\u202eer", "\u2066x", "a\u2028b", strings.Repeat("evil.com ", 40), strings.Repeat("Ж", 300), "\xff\xfe", "", " \t "}, linkable...)
@@ -59,7 +59,7 @@ func TestPlain(t *testing.T) {
 	}
 }
 
-// FuzzPlain: no text comes out with a link in it.
+// FuzzPlain checks that no result contains a link.
 func FuzzPlain(f *testing.F) {
 	for _, name := range append(linkable, plainNames...) {
 		f.Add(name)
@@ -72,7 +72,8 @@ func FuzzPlain(f *testing.F) {
 	})
 }
 
-// TestRecipientsNameIsPlain: the header names no link either.
+// TestRecipientsNameIsPlain checks that the header with the recipient's name contains no
+// link either.
 func TestRecipientsNameIsPlain(t *testing.T) {
 	t.Parallel()
 	s := sender(t, mail.Options{Dir: t.TempDir()})

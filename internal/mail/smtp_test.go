@@ -8,8 +8,8 @@ import (
 	"github.com/stoahq/stoa/internal/mail/mailtest"
 )
 
-// TestStartTLS: what goes to another machine is encrypted or does not go. The
-// test's server is on this one, and made to count as another.
+// TestStartTLS checks that mail to another machine is encrypted or not sent. The test's
+// server is on this machine and is made to count as another one.
 func TestStartTLS(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ offered, trusted, signed bool }{

@@ -14,47 +14,46 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// An unreachable PostgreSQL master is detected within silence + breakerTick +
-// probeTimeout, which is less than 3 s.
+// These are the intervals and time limits of the breaker. It detects an unreachable
+// PostgreSQL master within silence + breakerTick + probeTimeout, which is less than 3 s.
 const (
 	breakerTick   = 100 * time.Millisecond
-	silence       = 500 * time.Millisecond  // without a byte from the server while an answer is due, before it is probed
-	probeTimeout  = 2000 * time.Millisecond // for a probe
-	probePause    = 250 * time.Millisecond  // between two probes of an unreachable master
-	staleAfter    = 1500 * time.Millisecond // without an answer, a connection is compared with the server's sessions
-	staleAgain    = 5 * time.Second         // between such comparisons of one connection
-	lookupTimeout = 2 * time.Second         // to resolve the master's name
-	hostTimeout   = 1200 * time.Millisecond // for a host's first byte, if there are others
-	skipFor       = 3 * time.Second         // a host that did not send it is left out
+	silence       = 500 * time.Millisecond  // how long the server may send nothing while an answer is due; then it is probed
+	probeTimeout  = 2000 * time.Millisecond // time limit of a probe
+	probePause    = 250 * time.Millisecond  // pause between two probes of an unreachable master
+	staleAfter    = 1500 * time.Millisecond // age of an unanswered request after which the connection is compared with the server's sessions
+	staleAgain    = 5 * time.Second         // time between two such comparisons of one connection
+	lookupTimeout = 2 * time.Second         // time limit for resolving the master's name
+	hostTimeout   = 1200 * time.Millisecond // time limit for a host's first byte, if there are other hosts
+	skipFor       = 3 * time.Second         // how long a host that sent no byte in time is skipped
 )
 
 // errUnreachable is the cause of every failure while the breaker is open.
 var errUnreachable = errors.New("masterdb: the server is unreachable; it is probed until it answers")
 
-// errSkipped is why a host is not tried.
+// errSkipped is the dial error for a host that is currently skipped.
 var errSkipped = errors.New("masterdb: this host did not answer a moment ago; the others are tried first")
 
-// breaker is the circuit breaker in front of a PostgreSQL master. It tracks the
-// bytes of every connection, so that it knows when an answer is due and for how
-// long the server has sent nothing. When the server refuses connections or is
-// silent, the breaker opens: it closes all connections, so that whatever waits for
-// an answer fails at once, and allows none until a probe has succeeded.
-// It is safe for concurrent use.
+// breaker is the circuit breaker in front of a PostgreSQL master. It tracks the bytes of
+// every connection, so that it knows when an answer is due and for how long the server has
+// sent nothing. When the server refuses connections or is silent, the breaker opens: it
+// closes all connections, so that every caller that waits for an answer fails at once, and
+// it allows no connection until a probe has succeeded. It is safe for concurrent use.
 type breaker struct {
 	probeConfig  *pgx.ConnConfig
 	severalHosts bool
-	probes       chan struct{} // asks for a probe
-	lastRead     atomic.Int64  // when a byte last came from the server, by now
+	probes       chan struct{} // requests a probe
+	lastRead     atomic.Int64  // when a byte last came from the server, as returned by now
 	start        time.Time
 
 	mu        sync.Mutex
 	conns     map[*trackedConn]struct{}
-	skipped   map[string]time.Time // addresses that are left out, and until when
+	skipped   map[string]time.Time // addresses to skip, and until when
 	openSince time.Time            // zero while the breaker is closed
 	callbacks []func(error)
 }
 
-// newBreaker makes every connection that cfg opens go through a new breaker.
+// newBreaker creates a breaker and routes every connection that cfg opens through it.
 func newBreaker(cfg *pgx.ConnConfig) *breaker {
 	b := &breaker{
 		probes: make(chan struct{}, 1), start: time.Now(), conns: map[*trackedConn]struct{}{}, skipped: map[string]time.Time{},
@@ -76,22 +75,22 @@ func newBreaker(cfg *pgx.ConnConfig) *breaker {
 	return b
 }
 
-// now is a monotonic time in nanoseconds. It is never 0.
+// now returns a monotonic time in nanoseconds. It is never 0.
 func (b *breaker) now() int64 { return int64(time.Since(b.start)) + 1 }
 
-// trackedConn is the socket of one connection, from the moment it is dialled.
+// trackedConn is the socket of one connection. It exists from the start of the dial.
 type trackedConn struct {
-	net.Conn  // set under breaker.mu once it is dialled
+	net.Conn  // set under breaker.mu when the dial has succeeded
 	breaker   *breaker
 	address   string
 	probe     bool
-	cancel    context.CancelFunc // of the dial
-	skipTimer *time.Timer        // aborts it when no byte comes; nil if there is no other host
+	cancel    context.CancelFunc // cancels the dial
+	skipTimer *time.Timer        // aborts the connection when no first byte comes; nil if there is no other host
 
-	asked    atomic.Int64  // since when an answer is due, by breaker.now; 0: none is
-	answered atomic.Bool   // a byte has come
+	asked    atomic.Int64  // since when an answer is due, as returned by breaker.now; 0: none is due
+	answered atomic.Bool   // whether a byte has come
 	session  atomic.Uint32 // the server's id of the session; 0: unknown
-	compared int64         // when it was last compared with the server's sessions; under breaker.mu
+	compared int64         // when it was last compared with the server's sessions; guarded by breaker.mu
 }
 
 // Write implements net.Conn.
@@ -119,7 +118,8 @@ func (c *trackedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// abort fails whatever waits on the connection. Its user then closes it.
+// abort makes pending reads and writes on the connection fail. The connection's user then
+// closes it.
 func (c *trackedConn) abort() {
 	c.breaker.mu.Lock()
 	conn := c.Conn
@@ -141,7 +141,8 @@ func (b *breaker) forget(c *trackedConn) {
 	}
 }
 
-// dialer detects within about 12 s that the peer of an idle connection is gone.
+// dialer uses TCP keep-alive to detect within about 12 s that the peer of an idle
+// connection is gone.
 var dialer = net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}}
 
 func (b *breaker) dial(ctx context.Context, network, address string, probe bool) (net.Conn, error) {
@@ -163,7 +164,7 @@ func (b *breaker) dial(ctx context.Context, network, address string, probe bool)
 	return c, nil
 }
 
-// admit registers a connection that is about to be dialled.
+// admit registers a connection before it is dialled.
 func (b *breaker) admit(c *trackedConn) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -180,7 +181,7 @@ func (b *breaker) admit(c *trackedConn) error {
 	return nil
 }
 
-// skip leaves the connection's host out for skipFor, unless it has answered.
+// skip excludes the connection's host for skipFor, unless the host has answered.
 func (b *breaker) skip(c *trackedConn) {
 	if c.answered.Load() {
 		return
@@ -191,14 +192,14 @@ func (b *breaker) skip(c *trackedConn) {
 	c.abort()
 }
 
-// identify records which session of the server a connection has.
+// identify records the id of the server session that a connection belongs to.
 func (b *breaker) identify(conn net.Conn, session uint32) {
 	for {
 		if c, ok := conn.(*trackedConn); ok {
 			c.session.Store(session)
 			return
 		}
-		under, ok := conn.(interface{ NetConn() net.Conn }) // TLS
+		under, ok := conn.(interface{ NetConn() net.Conn }) // a TLS connection
 		if !ok {
 			return
 		}
@@ -216,7 +217,7 @@ func (b *breaker) allow() error {
 	return errUnreachable
 }
 
-// requestProbe has the master probed at once. It does not wait.
+// requestProbe requests a probe of the master. It does not wait for the result.
 func (b *breaker) requestProbe() {
 	select {
 	case b.probes <- struct{}{}:
@@ -224,7 +225,7 @@ func (b *breaker) requestProbe() {
 	}
 }
 
-// run probes the master when there is reason to, until ctx ends.
+// run probes the master when an answer is overdue or a probe is requested, until ctx ends.
 func (b *breaker) run(ctx context.Context) {
 	tick := time.NewTicker(breakerTick)
 	defer tick.Stop()
@@ -248,8 +249,8 @@ func (b *breaker) run(ctx context.Context) {
 	}
 }
 
-// isSilent reports whether an answer is overdue: the server sends nothing at all,
-// or nothing on one connection.
+// isSilent reports whether an answer is overdue, either from the whole server or on one
+// connection.
 func (b *breaker) isSilent() bool {
 	now := b.now()
 	quiet := time.Duration(now-b.lastRead.Load()) > silence
@@ -263,13 +264,13 @@ func (b *breaker) isSilent() bool {
 	return false
 }
 
-// isStale reports whether the connection is to be compared with the server's sessions.
+// isStale reports whether the connection should be compared with the server's sessions.
 func (c *trackedConn) isStale(now int64) bool {
 	asked := c.asked.Load()
 	return asked != 0 && c.session.Load() != 0 && time.Duration(now-asked) > staleAfter && (c.compared == 0 || time.Duration(now-c.compared) > staleAgain)
 }
 
-// probe asks the master for an answer and opens or closes the breaker by it.
+// probe requests an answer from the master and opens or closes the breaker accordingly.
 func (b *breaker) probe(ctx context.Context) {
 	began := b.now()
 	probing, cancel := context.WithTimeout(ctx, probeTimeout)
@@ -280,12 +281,12 @@ func (b *breaker) probe(ctx context.Context) {
 		err = conn.Ping(probing)
 	}
 	switch {
-	case ctx.Err() != nil: // closing
+	case ctx.Err() != nil: // the breaker is being closed down
 	case err == nil:
 		b.lastRead.Store(b.now())
 		b.set(nil)
 		b.abortStale(probing, conn)
-	case !isUnreachable(err), b.lastRead.Load() > began: // it answers others
+	case !isUnreachable(err), b.lastRead.Load() > began: // the server still answers other connections
 		b.set(nil)
 	default:
 		b.set(err)
@@ -315,10 +316,10 @@ func (b *breaker) set(err error) {
 	}
 }
 
-// abortStale aborts connections that wait for an answer although the server,
-// asked through conn, is not working on one: their session is gone, as after a
-// fail-over, or idle.
-// Source: PostgreSQL manual, "The Cumulative Statistics System": pg_stat_activity.
+// abortStale aborts connections that wait for an answer although the server reports no
+// running query for them: their session is gone, as after a failover, or idle. It reads the
+// sessions through conn. Source: PostgreSQL manual, "The Cumulative Statistics System":
+// pg_stat_activity.
 func (b *breaker) abortStale(ctx context.Context, conn *pgx.Conn) {
 	now := b.now()
 	waiting := map[*trackedConn]int64{}
@@ -328,7 +329,7 @@ func (b *breaker) abortStale(ctx context.Context, conn *pgx.Conn) {
 		if c.isStale(now) {
 			c.compared = now
 			waiting[c] = c.asked.Load()
-			sessions = append(sessions, int32(c.session.Load())) //nolint:gosec // as the server gave it
+			sessions = append(sessions, int32(c.session.Load())) //nolint:gosec // the value is the one that the server sent
 		}
 	}
 	b.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// usesOf are the ways to ask a master for something.
+// usesOf returns one call for each way to use a master database.
 func usesOf(db *masterdb.DB) map[string]func(ctx context.Context) error {
 	var n int
 	read := func(ctx context.Context, q masterdb.Querier) error { return q.Get(ctx, &n, `SELECT 1`) }
@@ -33,8 +33,7 @@ func usesOf(db *masterdb.DB) map[string]func(ctx context.Context) error {
 	}
 }
 
-// refusedWithin fails the test unless every use fails in time, with
-// platform_unavailable.
+// refusedWithin fails the test unless every use fails in time, with platform_unavailable.
 func refusedWithin(t *testing.T, db *masterdb.DB, most time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -58,7 +57,7 @@ func refusedWithin(t *testing.T, db *masterdb.DB, most time.Duration) {
 	all.Wait()
 }
 
-// answersWithin fails the test unless every use works again in time.
+// answersWithin fails the test unless every use succeeds again in time.
 func answersWithin(t *testing.T, db *masterdb.DB, most time.Duration) {
 	t.Helper()
 	begin := time.Now()
@@ -73,8 +72,9 @@ func answersWithin(t *testing.T, db *masterdb.DB, most time.Duration) {
 	t.Logf("everything works after %v", time.Since(begin).Round(time.Millisecond))
 }
 
-// TestMasterThatIsAway: a master that refuses is noticed at once, a silent one
-// within 3 s, whatever is asked of it, and one that is back within a second.
+// TestMasterThatIsAway checks that every kind of call detects a master that refuses
+// connections at once, and a silent one within 3 s, and that calls succeed within a second
+// after it is back.
 func TestMasterThatIsAway(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -124,8 +124,8 @@ func awaitAway(t *testing.T, db *masterdb.DB) {
 	}
 }
 
-// TestSlowStatementIsNoOutage: an answer that takes long, as one that waits for a
-// lock, is waited for.
+// TestSlowStatementIsNoOutage checks that the breaker does not abort a slow statement, such
+// as one that waits for a lock.
 func TestSlowStatementIsNoOutage(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -142,8 +142,8 @@ func TestSlowStatementIsNoOutage(t *testing.T) {
 	})
 }
 
-// TestConnectionThatIsDead: a server that lost one connection, as after a
-// fail-over that the connection has not noticed, does not hold up who uses it.
+// TestConnectionThatIsDead checks that a connection whose session the server has lost, as
+// after a failover that the client has not noticed, does not delay its user.
 func TestConnectionThatIsDead(t *testing.T) {
 	t.Parallel()
 	dsn := postgresURL(t)
@@ -164,8 +164,8 @@ func TestConnectionThatIsDead(t *testing.T) {
 	answersWithin(t, db, 5*time.Second)
 }
 
-// TestHostThatIsSilent: of several hosts, the one that does not answer is left
-// for the others, and not waited for again and again.
+// TestHostThatIsSilent checks that a host that does not answer is skipped in favour of the
+// other hosts, and that later connections do not wait for it again.
 func TestHostThatIsSilent(t *testing.T) {
 	t.Parallel()
 	dsn := postgresURL(t)
@@ -189,7 +189,7 @@ func TestHostThatIsSilent(t *testing.T) {
 	}
 }
 
-// TestCloseOfASilentMaster: closing does not wait for answers that never come.
+// TestCloseOfASilentMaster checks that Close does not wait for answers that never come.
 func TestCloseOfASilentMaster(t *testing.T) {
 	t.Parallel()
 	dsn := postgresURL(t)
@@ -220,7 +220,7 @@ func TestCloseOfASilentMaster(t *testing.T) {
 }
 
 func asError(err error, target **stoa.Error) bool {
-	e, ok := err.(*stoa.Error) //nolint:errorlint // the boundary returns it itself
+	e, ok := err.(*stoa.Error) //nolint:errorlint // the package returns it unwrapped
 	*target = e
 	return ok
 }

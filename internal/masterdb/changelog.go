@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// ChangeLogExpiry returns the rule that deletes messages long after all processes have
-// read them.
+// ChangeLogExpiry returns the rule that deletes messages long after all processes have read
+// them.
 func ChangeLogExpiry() Expiry {
 	return Expiry{Table: "change_log", Key: []string{"id"}, Age: "at", Keep: 10 * time.Minute}
 }
 
-// changeWindow is how far back the change log is read on PostgreSQL, by the server's
-// clock. It is longer than the time from a transaction's last statement to its commit,
-// and than the pause between two reads.
+// changeWindow is how far back the change log is read on PostgreSQL, by the server's clock.
+// It is longer than the time from a transaction's last statement to its commit, and longer
+// than the pause between two reads.
 const changeWindow = 15 * time.Second
 
 // change is one row of the change log.
@@ -29,7 +29,7 @@ type change struct {
 func (l *listener) pollPostgres(ctx context.Context) {
 	tick := time.NewTicker(l.poll)
 	defer tick.Stop()
-	var seen map[int64]bool // by earlier looks; nil before the first
+	var seen map[int64]bool // ids from earlier reads; nil before the first
 	var last time.Time
 	logged := false
 	for {
@@ -39,8 +39,8 @@ func (l *listener) pollPostgres(ctx context.Context) {
 			return
 		}
 		if !l.db.Deaf() {
-			if seen != nil { // what came between the last look and the first notification
-				_, _ = l.readRecent(ctx, seen) // the listener has had all resync
+			if seen != nil { // changes between the last read and the first notification
+				_, _ = l.readRecent(ctx, seen) // on failure nothing is lost: the listener has called every resync
 			}
 			seen, logged = nil, false
 			continue
@@ -64,8 +64,8 @@ func (l *listener) pollPostgres(ctx context.Context) {
 	}
 }
 
-// readRecent passes the changes that are not in seen to the subscribers, or calls
-// their resync if seen is nil. It returns the ids of all recent changes.
+// readRecent passes the changes that are not in seen to the subscribers, or calls their
+// resync if seen is nil. It returns the ids of all recent changes.
 func (l *listener) readRecent(ctx context.Context, seen map[int64]bool) (map[int64]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.answer)
 	defer cancel()

@@ -7,17 +7,18 @@ import (
 	"time"
 )
 
-// clock returns the time of the master database's server, which is the one clock of
-// the platform: processes on machines whose clocks differ write and compare the same
-// times. The clock of a SQLite master is this machine's.
+// clock returns the time of the master database's server, which is the only clock that the
+// platform uses. Processes on machines whose clocks differ therefore write and compare the
+// same times. On SQLite the clock is this machine's.
 type clock struct {
-	ahead      atomic.Int64 // of this machine's clock, as last measured, in ns
-	correction atomic.Int64 // what is added to this machine's clock, in ns
+	ahead      atomic.Int64 // how far this machine's clock was ahead at the last measurement, in ns
+	correction atomic.Int64 // value added to this machine's clock, in ns
 }
 
 const (
-	// toleratedSkew is the skew that is not corrected. Machines with NTP differ by
-	// less, and a measurement errs by some milliseconds, by which times must not jump.
+	// toleratedSkew is the largest skew that is not corrected. Machines with NTP differ by
+	// less. A measurement has an error of some milliseconds, and times must not jump by
+	// that error.
 	toleratedSkew = 250 * time.Millisecond
 	// WarnSkew is the skew from which a warning is logged.
 	WarnSkew = time.Second
@@ -29,20 +30,20 @@ const (
 	skewSamples = 3
 )
 
-// Now returns the time by the master's clock, in UTC and whole microseconds, which
-// both engines store. Times of the master database are compared with it only.
+// Now returns the time by the master's clock, in UTC and truncated to microseconds, which
+// both engines can store. Compare times of the master database with this time only.
 func (db *DB) Now() time.Time {
 	return time.Now().Add(db.Correction()).UTC().Truncate(time.Microsecond)
 }
 
-// Correction returns the difference of the master's clock to this machine's.
+// Correction returns the difference between the master's clock and this machine's.
 func (db *DB) Correction() time.Duration { return time.Duration(db.clock.correction.Load()) }
 
 // Skew returns how far this machine's clock was ahead of the master's at the last
-// measurement; negative is behind.
+// measurement. A negative value means that it was behind.
 func (db *DB) Skew() time.Duration { return time.Duration(db.clock.ahead.Load()) }
 
-// MeasureSkew measures the skew and corrects Now by it. It assumes that the request
+// MeasureSkew measures the skew and corrects Now accordingly. It assumes that the request
 // took half of the round trip.
 func (db *DB) MeasureSkew(ctx context.Context) (time.Duration, error) {
 	if db.pool == nil {
@@ -76,8 +77,8 @@ func (c *clock) set(ahead time.Duration) {
 	c.correction.Store(int64(-ahead))
 }
 
-// WatchSkew measures the skew regularly until ctx is done. It logs when the skew
-// reaches WarnSkew and when it no longer does.
+// WatchSkew measures the skew regularly until ctx is done. It logs when the skew reaches
+// WarnSkew and when it falls below it again.
 func (db *DB) WatchSkew(ctx context.Context, log *slog.Logger) {
 	if db.pool == nil {
 		return
@@ -101,8 +102,8 @@ func (db *DB) WatchSkew(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// LogSkew logs how far this machine's clock is ahead of the master's, as a warning
-// from WarnSkew on.
+// LogSkew logs how far this machine's clock is ahead of the master's. From WarnSkew on it
+// logs a warning.
 func LogSkew(ctx context.Context, log *slog.Logger, ahead time.Duration) {
 	level, text := slog.LevelInfo, "clock agrees with the master database's"
 	if ahead.Abs() >= WarnSkew {

@@ -8,8 +8,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// TestSkewCorrection: small differences are left, and so are small changes of a
-// large one, since each measurement errs a little.
+// TestSkewCorrection checks that small skews and small changes of a large skew are not
+// corrected, because each measurement has a small error.
 func TestSkewCorrection(t *testing.T) {
 	t.Parallel()
 	db := masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite))
@@ -33,8 +33,8 @@ func TestSkewCorrection(t *testing.T) {
 	}
 }
 
-// TestTransactionsGoByTheMastersClock: the rows of a process whose own clock is
-// off carry the master's time.
+// TestTransactionsGoByTheMastersClock checks that the rows of a process whose own clock is
+// wrong have the master's time.
 func TestTransactionsGoByTheMastersClock(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

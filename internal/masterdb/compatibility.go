@@ -6,9 +6,8 @@ import (
 	"fmt"
 )
 
-// Schema says which version the master database's schema has, and which
-// releases may run on it. A release is named by the number of the last
-// migration that it brings.
+// Schema describes the version of the master database's schema and which releases may run
+// on it. A release is identified by the number of its last migration.
 type Schema struct {
 	Version int64 // of the database; 0 before the first migration
 	Binary  int64 // of this binary
@@ -17,15 +16,14 @@ type Schema struct {
 	OldestBinary int64
 }
 
-// ErrSchemaTooNew is in the error of a schema that a newer release has migrated
-// and that this one must not run on.
+// ErrSchemaTooNew means that a newer release has migrated the schema and that this release
+// must not run on it.
 var ErrSchemaTooNew = errors.New("this release must not run on it: start the release that migrated it, or a newer one")
 
-// ErrSchemaTooOld is in the error of a schema that lacks migrations of this
-// release.
+// ErrSchemaTooOld means that the schema lacks migrations of this release.
 var ErrSchemaTooOld = errors.New("migrations are missing")
 
-// Schema reads which schema the database has. It changes nothing.
+// Schema reads the version and compatibility of the database's schema. It changes nothing.
 func (db *DB) Schema(ctx context.Context) (Schema, error) {
 	var s Schema
 	var err error
@@ -49,9 +47,9 @@ func (db *DB) Schema(ctx context.Context) (Schema, error) {
 // Newer reports whether a newer release has migrated the schema.
 func (s Schema) Newer() bool { return s.Version > s.Binary }
 
-// Check returns nil when this binary may run on the schema as it is: it is of
-// this release, or newer and states that this release may run on it.
-// Otherwise the error is ErrSchemaTooOld or ErrSchemaTooNew.
+// Check returns nil when this binary may run on the schema as it is: the versions are
+// equal, or the schema is newer and states that this release may run on it. Otherwise it
+// returns ErrSchemaTooOld or ErrSchemaTooNew.
 func (s Schema) Check() error {
 	switch {
 	case s.Version < s.Binary:
@@ -64,7 +62,7 @@ func (s Schema) Check() error {
 	return nil
 }
 
-// refuseNewer returns the error of a schema that is too new for this binary.
+// refuseNewer returns ErrSchemaTooNew if this binary must not run on the schema.
 func (db *DB) refuseNewer(ctx context.Context) error {
 	s, err := db.Schema(ctx)
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// TestNewerSchema: a release runs on a newer schema only where the schema
-// states that it may.
+// TestNewerSchema checks that a release runs on a newer schema only if the schema states
+// that it may.
 func TestNewerSchema(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -48,7 +48,8 @@ func TestNewerSchema(t *testing.T) {
 	})
 }
 
-// TestSchemaChangesNothing: who only looks at an empty database leaves it empty.
+// TestSchemaChangesNothing checks that reading the schema of an empty database leaves it
+// empty.
 func TestSchemaChangesNothing(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -70,9 +71,9 @@ func TestSchemaChangesNothing(t *testing.T) {
 	}
 }
 
-// TestMigrationLock: a start that finds the lock taken, by goose's own number,
-// tries again many times within the interval of goose's own implementation, and
-// goes on as soon as it is free. It holds no snapshot meanwhile.
+// TestMigrationLock checks that Migrate, while another session holds goose's lock, retries
+// many times within the interval of goose's own implementation, and continues as soon as
+// the lock is free. It holds no snapshot meanwhile.
 func TestMigrationLock(t *testing.T) {
 	t.Parallel()
 	if len(masterdbtest.Engines()) < 2 {
@@ -91,7 +92,7 @@ func TestMigrationLock(t *testing.T) {
 		_, err := db.Migrate(t.Context())
 		done <- err
 	}()
-	tried := map[time.Time]bool{} // by the server's clock
+	tried := map[time.Time]bool{} // times by the server's clock
 	first := time.Time{}
 	for len(tried) < 4 {
 		var at time.Time
@@ -109,7 +110,7 @@ func TestMigrationLock(t *testing.T) {
 			t.Fatalf("%d attempts in %s", len(tried), took)
 		}
 	}
-	// It would wait for whatever holds a snapshot.
+	// The statement would wait for any transaction that holds a snapshot.
 	_, err = holder.Exec(t.Context(), `CREATE TABLE other (id int)`)
 	must(t, err)
 	_, err = holder.Exec(t.Context(), `CREATE INDEX CONCURRENTLY other_id ON other (id)`)
@@ -124,9 +125,9 @@ func TestMigrationLock(t *testing.T) {
 	must(t, <-done)
 
 	_, err = holder.Exec(t.Context(), `SELECT pg_advisory_lock(4097083626)`)
-	must(t, err) // which waits until Migrate has given it back
+	must(t, err) // succeeds when Migrate has released the lock
 	_, err = holder.Exec(t.Context(), `DELETE FROM goose_db_version WHERE version_id = (SELECT max(version_id) FROM goose_db_version)`)
-	must(t, err) // or there is nothing to wait for
+	must(t, err) // otherwise no migration is missing and Migrate does not wait
 	cancelled, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := db.Migrate(cancelled); !errors.Is(err, context.DeadlineExceeded) {

@@ -18,9 +18,9 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// deafProxy returns a URL that leads to the same database through a relay which
-// understands the protocol. While deaf is set it delivers no notifications, as a
-// pooler in transaction mode does.
+// deafProxy returns a URL that leads to the same database through a proxy that understands
+// the protocol. While deaf is set, the proxy delivers no notifications, like a pooler in
+// transaction mode.
 func deafProxy(t *testing.T, direct string, deaf *atomic.Bool) (through string) {
 	t.Helper()
 	u, err := url.Parse(direct)
@@ -55,8 +55,8 @@ func deafProxy(t *testing.T, direct string, deaf *atomic.Bool) (through string) 
 	return u.String()
 }
 
-// relayMessages passes on the server's messages. Each is a type and a length that
-// counts itself.
+// relayMessages forwards the server's messages. Each consists of a type and a length that
+// includes itself.
 func relayMessages(to io.Writer, from io.Reader, deaf *atomic.Bool) error {
 	for {
 		var head [5]byte
@@ -76,7 +76,7 @@ func relayMessages(to io.Writer, from io.Reader, deaf *atomic.Bool) error {
 	}
 }
 
-// record counts the lines of a log that hold a word.
+// record counts the lines of a log that contain a word.
 type record struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -107,9 +107,9 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// A connection that lives and delivers no notifications is found out, when it is made and
-// later. Meanwhile the changes come from the change log, each once, and the log
-// says so once.
+// TestDeafListener checks that a connection that stays open and delivers no notifications
+// is detected, both at its start and later. Meanwhile each change is delivered once from
+// the change log, and one line is logged.
 func TestDeafListener(t *testing.T) {
 	t.Parallel()
 	for name, fromStart := range map[string]bool{"from the start": true, "later": false} {
@@ -131,7 +131,7 @@ func TestDeafListener(t *testing.T) {
 				must(t, b.CheckListen(t.Context()))
 				deaf.Store(true)
 			}
-			receive(t, b.resyncs) // it reads the change log from here on
+			receive(t, b.resyncs) // from here on it reads the change log
 			if !b.Deaf() {
 				t.Error("not deaf although no notifications arrive")
 			}
@@ -165,8 +165,8 @@ func TestDeafListener(t *testing.T) {
 	}
 }
 
-// A message whose transaction commits long after it was written is not missed
-// while the change log is read.
+// TestChangeLogOverlaps checks that a message whose transaction commits long after writing
+// it is not missed while the change log is read.
 func TestChangeLogOverlaps(t *testing.T) {
 	t.Parallel()
 	direct := postgresURL(t)
@@ -191,7 +191,8 @@ func TestChangeLogOverlaps(t *testing.T) {
 	}
 }
 
-// What is notified is in the change log, and goes from there by its rule alone.
+// TestChangeLogExpires checks that notified messages are in the change log, and that only
+// its expiry rule deletes them.
 func TestChangeLogExpires(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// echo is a notification that a listener sends to itself, from another session: a
-// notification to the own session is part of that statement's answer, also
-// where a pooler delivers no others. It shows that the connection lives. Sending
-// one briefly takes the lock under which PostgreSQL commits transactions that
-// notify.
+// echo is a notification that a listener sends to itself from another session. It shows
+// that the connection still receives notifications. Sending from the same session would
+// prove nothing: that notification is part of the statement's answer, also where a pooler
+// delivers no others. Sending an echo briefly takes the lock under which PostgreSQL commits
+// transactions that notify.
 type echo struct {
-	token string           // what was sent and is awaited; "" when nothing is
-	sent  chan echoOutcome // how sending went; nil when that is known
+	token string           // the payload that was sent and is awaited; "" when none is
+	sent  chan echoOutcome // the result of sending; nil when it is known
 	at    time.Time        // when sending began
-	due   time.Time        // when it must have arrived, once it is sent
-	check bool             // nothing could be sent, so that the server is to be asked whether it is there
+	due   time.Time        // when the echo must have arrived, once it is sent
+	check bool             // sending failed, so the server must be asked whether it still answers
 }
 
 type echoOutcome struct {
@@ -24,13 +24,13 @@ type echoOutcome struct {
 	err error
 }
 
-// send sends an echo if it is time to.
+// send sends an echo if one is due.
 func (e *echo) send(ctx context.Context, l *listener) {
 	if e.sent != nil {
 		select {
 		case o := <-e.sent:
 			e.sent, e.due = nil, o.at.Add(l.answer)
-			if o.err != nil { // that nothing could be sent says nothing about this connection
+			if o.err != nil { // a failed send says nothing about the listening connection
 				e.token, e.check = "", true
 				l.log.DebugContext(ctx, "no notification could be sent", "err", o.err)
 			}
@@ -52,7 +52,7 @@ func (e *echo) send(ctx context.Context, l *listener) {
 	}()
 }
 
-// received reports whether a payload is the echo that is awaited.
+// received reports whether payload is the echo that is awaited.
 func (e *echo) received(payload string) bool {
 	if payload != e.token {
 		return false
@@ -64,14 +64,14 @@ func (e *echo) received(payload string) bool {
 // overdue reports whether the echo was sent and should have arrived.
 func (e *echo) overdue() bool { return e.token != "" && e.sent == nil && time.Now().After(e.due) }
 
-// waitTime returns how long to wait for a message: until the echo must have
-// arrived, or the next one is to be sent.
+// waitTime returns how long to wait for a message: until the echo must have arrived, or
+// until the next echo is due.
 func (e *echo) waitTime(l *listener) time.Duration {
 	switch {
 	case e.check:
 		return time.Millisecond
 	case e.sent != nil:
-		return l.answer // sending it ends by then
+		return l.answer // sending ends by then
 	case e.token != "":
 		return max(time.Until(e.due), time.Millisecond)
 	default:

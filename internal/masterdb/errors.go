@@ -17,7 +17,7 @@ import (
 // ErrNotFound means that a query for one row found none.
 var ErrNotFound = errors.New("masterdb: no row")
 
-// ErrBusy means that the connection that writes to SQLite was not free in time.
+// ErrBusy means that the SQLite write connection did not become free in time.
 var ErrBusy = errors.New("masterdb: the write connection is busy; code inside a transaction must use that transaction")
 
 // IsUnique reports whether err says that a UNIQUE or PRIMARY KEY constraint
@@ -31,15 +31,14 @@ func IsCheck(err error) bool {
 	return hasCode(err, "23514", sqlite3.SQLITE_CONSTRAINT_CHECK)
 }
 
-// IsForbidden reports whether err says that this connection's role lacks a
-// right on PostgreSQL.
+// IsForbidden reports whether err says that this connection's role lacks a privilege on
+// PostgreSQL.
 func IsForbidden(err error) bool { return hasCode(err, "42501") }
 
-// IsRefused reports whether err means that a single statement on PostgreSQL
-// was not carried out: the server has refused it, or it was never sent. Of
-// other errors, such as a connection lost meanwhile, nobody knows. An error
-// that ends the session may come after the commit (severity FATAL; Message
-// Flow in protocol-flow.html).
+// IsRefused reports whether err means that a single statement on PostgreSQL was certainly
+// not executed: the server refused it, or it was never sent. After other errors, such as a
+// lost connection, the outcome is unknown. An error that ends the session (severity FATAL)
+// may arrive after the commit. Source: PostgreSQL manual, "Message Flow".
 func IsRefused(err error) bool {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
@@ -48,8 +47,8 @@ func IsRefused(err error) bool {
 	return pgconn.SafeToRetry(err)
 }
 
-// isRetryable: the transaction lost to another one, or met a server that takes no
-// changes since a failover, and may succeed if run again.
+// isRetryable reports whether the transaction may succeed if run again: it conflicted with
+// another one, or it reached a server that is read-only since a failover.
 func isRetryable(err error) bool {
 	return hasCode(err, "40001") || hasCode(err, "40P01") || hasCode(err, readOnly)
 }
@@ -57,14 +56,14 @@ func isRetryable(err error) bool {
 // retryAfter is the Retry-After of platform_unavailable.
 const retryAfter = 5 * time.Second
 
-// fullFor is how long Ping reports a full disk after the last write that failed
-// for it, unless a later write succeeds.
+// fullFor is how long Ping reports a full disk after the last write that failed because of
+// it, unless a later write succeeds.
 const fullFor = 30 * time.Second
 
-// MapError returns err as platform_unavailable when the master database cannot
-// serve any request at the moment: it is unreachable, starting, stopping,
-// overloaded, or its disk is full. Otherwise it returns err unchanged. The methods
-// of DB call it; callers of DB.Pool and DB.Writer call it themselves.
+// MapError returns err as platform_unavailable when the master database cannot serve any
+// request at the moment: it is unreachable, starting, stopping or overloaded, or its disk
+// is full. Otherwise it returns err unchanged. The methods of DB call it; callers of
+// DB.Pool and DB.Writer must call it themselves.
 func (db *DB) MapError(ctx context.Context, err error) error {
 	var known *stoa.Error
 	if err == nil || ctx.Err() != nil || errors.As(err, &known) {
@@ -92,17 +91,16 @@ func (db *DB) MapError(ctx context.Context, err error) error {
 // isFull reports whether the disk is full.
 func isFull(err error) bool { return hasCode(err, "53100", sqlite3.SQLITE_FULL) }
 
-// isUnreachable reports whether the server, or SQLite's file, could not be
-// reached, or the connection was lost.
-// Source: PostgreSQL manual, "PostgreSQL Error Codes".
+// isUnreachable reports whether the server or the SQLite file could not be reached, or the
+// connection was lost. Source: PostgreSQL manual, "PostgreSQL Error Codes".
 func isUnreachable(err error) bool {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
 		switch pgErr.Code {
-		case "57P01", "57P02", "57P03", "57P05", readOnly: // it ends, crashes, starts, has waited for too long, or is no primary any more
+		case "57P01", "57P02", "57P03", "57P05", readOnly: // shutdown, crash, startup, idle timeout, or no longer the primary
 			return true
 		}
-		return pgErr.Code[:min(2, len(pgErr.Code))] == "08" || pgErr.Code == "58030" // a connection's fault; an input or output error
+		return pgErr.Code[:min(2, len(pgErr.Code))] == "08" || pgErr.Code == "58030" // a connection exception (class 08), or an input/output error
 	}
 	if isLite(err, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT) {
 		return true
@@ -113,13 +111,14 @@ func isUnreachable(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || pgconn.SafeToRetry(err)
 }
 
-// isOverloaded reports whether the server lacks a connection, memory or time.
+// isOverloaded reports whether the server has run out of connections or memory, or a time
+// limit has passed.
 func isOverloaded(err error) bool {
 	return errors.Is(err, ErrBusy) || hasCode(err, "53000") || hasCode(err, "53200") || hasCode(err, "53300") || hasCode(err, "53400") || hasCode(err, "57014") ||
 		isLite(err, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL)
 }
 
-// isLite matches SQLite's primary result code.
+// isLite reports whether err has one of SQLite's primary result codes.
 func isLite(err error, codes ...int) bool {
 	var liteErr *sqlite.Error
 	if !errors.As(err, &liteErr) {
@@ -133,7 +132,8 @@ func isLite(err error, codes ...int) bool {
 	return false
 }
 
-// hasCode matches PostgreSQL's SQLSTATE or SQLite's extended result code.
+// hasCode reports whether err has the given SQLSTATE on PostgreSQL, or one of the given
+// extended result codes on SQLite.
 func hasCode(err error, sqlstate string, lite ...int) bool {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {

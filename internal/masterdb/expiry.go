@@ -8,27 +8,27 @@ import (
 	"time"
 )
 
-// Expiry says which rows of a table are deleted when they were kept long
-// enough. The packages that own the tables have the rules. The names are
-// written into SQL: they are constants of the code.
+// Expiry describes which rows of a table are deleted once they are old enough. The packages
+// that own the tables define the rules. The names are inserted into the SQL text: they must
+// be constants of the code.
 type Expiry struct {
 	Table string
 	Key   []string      // the columns of the primary key
-	Age   string        // the column whose time counts; an index begins with it
-	Only  string        // a further condition on the row t, or ""
-	Keep  time.Duration // how long rows are kept after that time; 0: for ever
-	Batch int           // rows in one transaction; 0: 1,000
+	Age   string        // the column whose time counts; it must be the first column of an index
+	Only  string        // an additional condition on the row t, or ""
+	Keep  time.Duration // how long rows are kept after that time; 0: forever
+	Batch int           // rows deleted in one transaction; 0: 1,000
 }
 
-// A turn deletes at most so many batches under one rule. What is left goes in
-// the next turn.
+// One call of DeleteExpired deletes at most this many batches under one rule. The next call
+// deletes the rest.
 const (
 	expiryBatch   = 1000
 	expiryBatches = 100
 )
 
-// Statement is the SQL that deletes the oldest expired rows: $1 is the time
-// before which rows have expired, $2 how many go at most.
+// Statement returns the SQL that deletes the oldest expired rows. $1 is the time before
+// which rows have expired, $2 the maximum number of rows to delete.
 func (e Expiry) Statement() string {
 	only := ""
 	if e.Only != "" {
@@ -38,9 +38,9 @@ func (e Expiry) Statement() string {
 		e.Table, strings.Join(e.Key, ", "), "t."+strings.Join(e.Key, ", t."), e.Age, only)
 }
 
-// DeleteExpired deletes what has expired under each rule, in small
-// transactions, and returns how many rows of each table. After an error it
-// goes on with the next rule. It is safe to run in several processes at once.
+// DeleteExpired deletes the expired rows of each rule in small transactions. It returns the
+// number of deleted rows per table. After an error it continues with the next rule. It is
+// safe to run in several processes at once.
 func (db *DB) DeleteExpired(ctx context.Context, rules []Expiry) (deleted map[string]int64, err error) {
 	deleted = map[string]int64{}
 	var errs []error

@@ -13,7 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// manyEntries adds n entries of an age to the audit log.
+// manyEntries adds n entries of the given age to the audit log.
 func manyEntries(t *testing.T, db *masterdb.DB, action string, n int, age time.Duration) {
 	t.Helper()
 	query := `INSERT INTO audit_events (id, action, outcome, created_at)
@@ -31,23 +31,23 @@ func countEntries(t *testing.T, db *masterdb.DB, action string) (n int) {
 	return n
 }
 
-// TestExpiryOfAuditEntries: only what the database itself holds to have
-// expired can be deleted, by any statement, and nothing can be changed.
+// TestExpiryOfAuditEntries checks that no statement can delete entries that have not
+// expired by the database's own rule, and that no statement can change an entry.
 func TestExpiryOfAuditEntries(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		for i, c := range []struct {
-			keep, age time.Duration // keep -1: as it was
+			keep, age time.Duration // keep -1: the setting is not changed
 			gone      bool
 		}{
 			{-1, 400*day - time.Minute, false},
 			{-1, 400*day + time.Minute, true},
 			{day, day - time.Minute, false},
 			{day, day + time.Minute, true},
-			{0, 10000 * day, false}, // for ever
+			{0, 10000 * day, false}, // forever
 			{10 * 365 * day, 3000 * day, false},
-			{400 * day, -day, false}, // of a clock that is ahead
+			{400 * day, -day, false}, // written by a clock that is ahead
 		} {
 			if c.keep >= 0 {
 				must(t, audit.SetRetention(t.Context(), db, authz.Principal{}, c.keep))
@@ -71,8 +71,8 @@ func TestExpiryOfAuditEntries(t *testing.T) {
 	})
 }
 
-// TestExpiryOfManyRows: 50,000 rows go in batches while others are written,
-// and none that has not expired goes with them.
+// TestExpiryOfManyRows checks that 50,000 rows are deleted in batches while others are
+// written, and that no row is deleted before it has expired.
 func TestExpiryOfManyRows(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -108,8 +108,9 @@ func TestExpiryOfManyRows(t *testing.T) {
 	})
 }
 
-// TestExpiryIsBounded: one turn deletes so much and no more, with rules that
-// keep rows for ever nothing, and an error of one rule does not stop the others.
+// TestExpiryIsBounded checks that one call deletes a limited number of rows, that a rule
+// that keeps rows forever deletes nothing, and that an error of one rule does not stop the
+// others.
 func TestExpiryIsBounded(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// ListenQuickly is Listen for tests, which should not wait long to see a dead
-// connection noticed.
+// ListenQuickly is Listen with short times, so that tests detect a lost connection soon.
 func (db *DB) ListenQuickly(ctx context.Context, log *slog.Logger) {
 	db.listen(ctx, log, listenTimes{
 		answer: 2 * time.Second, echo: 200 * time.Millisecond, minPause: 10 * time.Millisecond, maxPause: time.Second,
@@ -15,7 +14,7 @@ func (db *DB) ListenQuickly(ctx context.Context, log *slog.Logger) {
 	})
 }
 
-// MigrateTo brings an empty database to an older version's schema.
+// MigrateTo migrates an empty database to the schema of an older version.
 func (db *DB) MigrateTo(ctx context.Context, version int64) error {
 	p, closeProvider, err := db.migrations()
 	if err != nil {
@@ -26,5 +25,5 @@ func (db *DB) MigrateTo(ctx context.Context, version int64) error {
 	return err
 }
 
-// SetSkew has db take ahead for what it measured.
+// SetSkew makes db use ahead as the measured skew.
 func (db *DB) SetSkew(ahead time.Duration) { db.clock.set(ahead) }

@@ -9,23 +9,23 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ownersTables are those that only the tables' owner writes: which migrations
-// were applied, which releases may run on them, and how long the audit log is kept.
+// ownersTables are the tables that only their owner writes. They say which migrations were
+// applied, which releases may run on them, and how long the audit log is kept.
 var ownersTables = map[string]bool{"goose_db_version": true, "river_migration": true, "schema_compatibility": true, "audit_retention": true}
 
-// grantLock is an arbitrary number that only this file uses. PostgreSQL fails
-// two transactions that change the rights to one table at the same time.
+// grantLock is the key of an advisory lock that only this file uses. PostgreSQL fails two
+// transactions that change the privileges on one table at the same time.
 const grantLock int64 = 0x73746f61_6772616e // "stoagran"
 
 // relation is a table or sequence of the master database.
 type relation struct {
 	Name       string
 	Sequence   bool
-	AppendOnly bool // as its trigger has it
-	Expires    bool // append-only, and another trigger lets expired rows go
+	AppendOnly bool // whether a trigger makes it append-only
+	Expires    bool // append-only, but a trigger permits deleting expired rows
 }
 
-// rights are what a server needs.
+// rights returns the privileges that a server needs on the relation.
 func (r relation) rights() string {
 	switch {
 	case r.Sequence:
@@ -41,14 +41,15 @@ func (r relation) rights() string {
 	}
 }
 
-// ofExtension is an SQL condition: the relation c of pg_class is a member of an
-// extension. Such a table is not the platform's, whoever owns it.
+// ofExtension is an SQL condition: the relation c of pg_class is a member of an extension.
+// Such a table does not belong to the platform, whoever owns it.
 const ofExtension = `EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')`
 
-// GrantTo gives role what a server needs on the tables and sequences that are
-// there, and takes away what else it had on them: rows of append-only tables
-// it can add and read, and delete where a trigger lets expired ones go. Whoever calls owns the tables. It holds for tables of
-// later migrations only when called again. PostgreSQL only: SQLite has no roles.
+// GrantTo grants role the privileges that a server needs on all existing tables and
+// sequences, and revokes every other privilege on them. On an append-only table the role
+// may insert and select, and may delete only where a trigger permits deleting expired rows.
+// The caller must own the tables. Tables of later migrations need another call. GrantTo
+// works on PostgreSQL only: SQLite has no roles.
 func (db *DB) GrantTo(ctx context.Context, role string) error {
 	return db.Tx(ctx, func(tx *Tx) error {
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, grantLock); err != nil {
@@ -95,8 +96,8 @@ func grants(schema, role string, all []relation) string {
 	return strings.Join(statements, ";\n")
 }
 
-// checkRole wants a role that grants can bind: not one that may do everything
-// anyway.
+// checkRole returns an error for a role that grants cannot restrict, such as a superuser or
+// the owner of the tables.
 func checkRole(ctx context.Context, tx *Tx, role string) error {
 	var found struct{ Owner, Unbound bool }
 	err := tx.Get(ctx, &found, `
@@ -116,9 +117,8 @@ func checkRole(ctx context.Context, tx *Tx, role string) error {
 	return nil
 }
 
-// CheckGrants returns an error that names the tables which this connection's
-// role cannot read, such as those of a migration after the last GrantTo. It
-// says nothing on SQLite.
+// CheckGrants returns an error that names the tables which this connection's role cannot
+// read, such as those of a migration after the last GrantTo. It returns nil on SQLite.
 func (db *DB) CheckGrants(ctx context.Context) error {
 	if db.Engine != Postgres {
 		return nil

@@ -20,26 +20,25 @@ import (
 // ListenName is the application_name of the connection that Listen keeps.
 const ListenName = "stoa listen"
 
-// listenTimes are the times of a listener. A connection on which no notification
-// arrives is detected after echo + 2 × answer; TCP keep-alive detects a lost peer
-// after about 12 s.
+// listenTimes holds the durations of a listener. A connection on which no notification
+// arrives is detected after echo + 2 × answer. TCP keep-alive detects a lost peer after
+// about 12 s.
 type listenTimes struct {
-	answer   time.Duration // how long the server may take to answer, or to deliver a notification
-	echo     time.Duration // between two notifications to itself
-	minPause time.Duration // before the first attempt to connect again
-	maxPause time.Duration // between later ones
-	poll     time.Duration // between two looks at the change log
+	answer   time.Duration // time limit for the server to answer, or to deliver a notification
+	echo     time.Duration // time between two echoes
+	minPause time.Duration // pause before the first attempt to reconnect
+	maxPause time.Duration // maximum pause between later attempts
+	poll     time.Duration // time between two reads of the change log
 }
 
 // listenState is the state of Listen.
 type listenState struct {
-	deaf atomic.Bool // no notifications are received although Listen runs
+	deaf atomic.Bool // Listen runs but receives no notifications
 	once sync.Once
-	name string // of this DB in the change log
+	name string // identifies this DB in the change log
 }
 
-// origin returns the name of this DB in the change log, by which it skips its own
-// changes.
+// origin returns the name of this DB in the change log. DB uses it to skip its own changes.
 func (s *listenState) origin() string {
 	s.once.Do(func() { s.name = rand.Text() })
 	return s.name
@@ -49,11 +48,11 @@ func (s *listenState) origin() string {
 // PostgreSQL. Changes are then read from the change log.
 func (db *DB) Deaf() bool { return db.listening.deaf.Load() }
 
-// Listen passes the notifications of other processes to the subscribers, until ctx is
-// done. On PostgreSQL it keeps one connection of its own and opens a new one when that
-// is lost. It sends a notification to itself every few seconds, since a pooler or a
-// stuck session keeps the connection and delivers nothing. While no notifications
-// arrive, and always on SQLite, it reads the change log every second.
+// Listen passes the notifications of other processes to the subscribers, until ctx is done.
+// On PostgreSQL it keeps one connection of its own and reconnects when that is lost. It
+// sends a notification to itself every few seconds, because with a pooler or a stuck
+// session the connection stays open and delivers nothing. While no notifications arrive,
+// and always on SQLite, it reads the change log every second.
 func (db *DB) Listen(ctx context.Context, log *slog.Logger) {
 	db.listen(ctx, log, listenTimes{
 		answer: 2 * time.Second, echo: 5 * time.Second, minPause: 100 * time.Millisecond, maxPause: 5 * time.Second, poll: time.Second,
@@ -77,15 +76,15 @@ func (db *DB) listen(ctx context.Context, log *slog.Logger, times listenTimes) {
 type listener struct {
 	db      *DB
 	log     *slog.Logger
-	channel string // where it notifies itself
+	channel string // the channel of its echoes
 	listenTimes
 }
 
-// echoChannel returns a new channel name, which no topic has.
+// echoChannel returns a new channel name that differs from every topic.
 func echoChannel() string { return "stoa_echo_" + strings.ToLower(rand.Text()) }
 
-// sessions keeps a connection. It logs a loss once, and not each attempt to connect
-// again.
+// sessions keeps a connection open and reconnects. It logs a loss once, and not each
+// attempt to reconnect.
 func (l *listener) sessions(ctx context.Context) {
 	pause := l.minPause
 	for logged := false; ; {
@@ -106,7 +105,7 @@ func (l *listener) sessions(ctx context.Context) {
 		}
 		l.log.Log(ctx, level, "notifications of other replicas are not received", "retry", pause.String(), "err", err)
 		select {
-		case <-time.After(pause + mathrand.N(pause)): //nolint:gosec // not a secret: replicas must not reconnect at the same time
+		case <-time.After(pause + mathrand.N(pause)): //nolint:gosec // not a secret: the jitter keeps replicas from reconnecting at the same time
 		case <-ctx.Done():
 			return
 		}
@@ -161,8 +160,8 @@ func (l *listener) resync(ctx context.Context) {
 	}
 }
 
-// connect opens a connection outside the pool, of which it would occupy one
-// permanently, and listens on all topics.
+// connect opens a connection and listens on all topics. The connection is outside the pool,
+// because it would occupy a place in the pool permanently.
 func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
 	cfg := l.db.pool.Config().ConnConfig
 	cfg.RuntimeParams["application_name"] = ListenName
@@ -185,9 +184,9 @@ func (l *listener) connect(ctx context.Context) (*pgx.Conn, error) {
 	return conn, nil
 }
 
-// next waits for a message. It returns nil when none came and the server is
-// there, as far as is known. A server that vanished, or a router that forgot the
-// connection, looks like silence: an echo that does not arrive tells them apart.
+// next waits for a message. It returns nil when none came and the server, as far as is
+// known, still answers. A lost server and a dropped NAT entry both look like an idle
+// connection; only a missing echo shows the difference.
 func (l *listener) next(ctx context.Context, conn *pgx.Conn, e *echo) (*pgconn.Notification, error) {
 	waiting, cancel := context.WithTimeout(ctx, e.waitTime(l))
 	defer cancel()
@@ -196,7 +195,7 @@ func (l *listener) next(ctx context.Context, conn *pgx.Conn, e *echo) (*pgconn.N
 		return n, err
 	}
 	if !e.check && !e.overdue() {
-		return nil, nil //nolint:nilnil // nothing came
+		return nil, nil //nolint:nilnil // no message came
 	}
 	e.check = false
 	answer, cancel := context.WithTimeout(ctx, l.answer)
@@ -204,18 +203,18 @@ func (l *listener) next(ctx context.Context, conn *pgx.Conn, e *echo) (*pgconn.N
 	if err := conn.Ping(answer); err != nil {
 		return nil, err
 	}
-	// What came before the server's answer was received with it.
+	// Messages that the server sent before its answer were received together with it.
 	if n, err := conn.WaitForNotification(waiting); err == nil {
 		return n, nil
 	}
 	if e.overdue() {
 		return nil, errDeaf
 	}
-	return nil, nil //nolint:nilnil // nothing came
+	return nil, nil //nolint:nilnil // no message came
 }
 
-// CheckListen checks that a notification arrives on a connection like that of Listen.
-// It does nothing on SQLite.
+// CheckListen checks that a notification arrives on a connection like the one of Listen. It
+// does nothing on SQLite.
 func (db *DB) CheckListen(ctx context.Context) error {
 	if db.pool == nil {
 		return nil

@@ -1,7 +1,6 @@
-// Package masterdb opens the master database, PostgreSQL or SQLite, and runs
-// transactions on it. Domains write one SQL text in the subset both engines
-// share, with $1 placeholders; the few true differences branch on
-// Tx.Postgres and DB.Engine.
+// Package masterdb opens the master database, PostgreSQL or SQLite, and runs transactions
+// on it. Domain packages write one SQL text in the subset that both engines share, with $1
+// placeholders. Where the engines differ, the code branches on Tx.Postgres or DB.Engine.
 package masterdb
 
 import (
@@ -34,8 +33,8 @@ const (
 
 // DB is the master database. It is safe for concurrent use.
 //
-// On SQLite all writes share one connection. Code inside Tx must use that Tx only: a
-// write on the DB would wait for itself.
+// On SQLite all writes share one connection. Code inside Tx must use that Tx only: a write
+// on the DB would wait for the transaction that it is part of.
 type DB struct {
 	Engine Engine
 
@@ -44,7 +43,7 @@ type DB struct {
 	path        string        // SQLite
 	breaker     *breaker      // PostgreSQL
 	stopBreaker func()
-	full        atomic.Int64 // when there was no room to write, in nanoseconds of Unix time; 0: there is
+	full        atomic.Int64 // time of the last write that failed on a full disk, in Unix nanoseconds; 0 after a successful one
 
 	clock clock
 
@@ -53,7 +52,7 @@ type DB struct {
 	listening     listenState
 }
 
-// Querier reads. *DB and *Tx implement it.
+// Querier reads from the database. *DB and *Tx implement it.
 type Querier interface {
 	// Get scans exactly one row into dst, a struct pointer or a pointer to a
 	// single value (a time needs a struct around it). Without a row it returns
@@ -63,30 +62,30 @@ type Querier interface {
 	Select(ctx context.Context, dst any, query string, args ...any) error
 }
 
-// Handle reads, and writes in its own transaction or in a new one. *DB and *Tx
-// implement it.
+// Handle reads, and writes in a transaction. *DB begins a new transaction, *Tx uses its
+// own.
 type Handle interface {
 	Querier
-	// Within runs fn in the transaction that the handle is, or else in a new one. On
-	// SQLite a new one waits at most withinWait for the writing connection and then
-	// fails with ErrBusy, so that a caller that passes the DB from within a
-	// transaction gets an error instead of a deadlock.
+	// Within runs fn in the handle's transaction if it is one, and otherwise in a new one.
+	// On SQLite a new transaction waits at most withinWait for the write connection and
+	// then fails with ErrBusy. A caller that passes the DB from within a transaction thus
+	// gets an error instead of a deadlock.
 	Within(ctx context.Context, fn func(*Tx) error) error
 }
 
-// Tx is one transaction. Now is the time of DB.Now when it begins: every row written
-// in it has the same time.
+// Tx is one transaction. Now is the time of DB.Now when it begins: every row written in it
+// has the same time.
 type Tx struct {
 	Now time.Time
 
 	pg       pgx.Tx
 	lite     *sql.Tx
-	messages []message // for the subscribers, once it has committed
+	messages []message // for the subscribers, once the transaction has committed
 	after    []func()
 }
 
-// Open connects to url, "postgres://…" or "sqlite:PATH", and checks that the
-// server answers. It does not check the schema: see Migrate.
+// Open connects to url, "postgres://…" or "sqlite:PATH", and checks that the server
+// answers. It does not check the schema: see Migrate.
 func Open(ctx context.Context, url string) (*DB, error) {
 	switch {
 	case isPostgres(url):
@@ -102,7 +101,7 @@ func Open(ctx context.Context, url string) (*DB, error) {
 	case strings.HasPrefix(url, "sqlite:"):
 		return openSQLite(ctx, strings.TrimPrefix(url, "sqlite:"))
 	default:
-		// The URL may hold a password: it is not repeated.
+		// The URL may contain a password. The error does not repeat it.
 		return nil, errors.New("master database URL must be postgres://… or sqlite:PATH")
 	}
 }
@@ -111,12 +110,12 @@ func isPostgres(url string) bool {
 	return strings.HasPrefix(url, "postgres://") || strings.HasPrefix(url, "postgresql://")
 }
 
-// closeTimeout is how long Close waits for queries under way, and again after it
-// has aborted them.
+// closeTimeout is how long Close waits for running queries, and again after it has aborted
+// them.
 const closeTimeout = 3 * time.Second
 
-// Close waits closeTimeout for queries under way, then aborts them, and closes
-// every connection. It returns after twice closeTimeout at most.
+// Close waits closeTimeout for running queries, then aborts them, and closes every
+// connection. It returns after twice closeTimeout at most.
 func (db *DB) Close() {
 	closed := make(chan struct{})
 	go func() {
@@ -175,9 +174,8 @@ func (db *DB) CheckWrite(ctx context.Context) error {
 	})
 }
 
-// OnOutage registers fn to be called with the cause when the master becomes
-// unreachable, and with nil when it answers again. fn must return at once. On
-// SQLite it is never called.
+// OnOutage registers fn to be called with the cause when the master becomes unreachable,
+// and with nil when it answers again. fn must return at once. On SQLite it is never called.
 func (db *DB) OnOutage(fn func(cause error)) {
 	if db.breaker == nil {
 		return
@@ -187,12 +185,12 @@ func (db *DB) OnOutage(fn func(cause error)) {
 	db.breaker.callbacks = append(db.breaker.callbacks, fn)
 }
 
-// IsUnreachable reports whether the breaker in front of the master is open:
-// every call fails at once.
+// IsUnreachable reports whether the circuit breaker is open. While it is, every call fails
+// at once.
 func (db *DB) IsUnreachable() bool { return db.breaker != nil && db.breaker.allow() != nil }
 
-// Pool returns the PostgreSQL pool, or nil on SQLite. It is for libraries with SQL of
-// their own, such as the job queue.
+// Pool returns the PostgreSQL pool, or nil on SQLite. It is for libraries that send SQL
+// themselves, such as the job queue.
 func (db *DB) Pool() *pgxpool.Pool { return db.pool }
 
 // Writer returns the SQLite write connection, or nil on PostgreSQL. See Pool.
@@ -208,7 +206,7 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 		if attempt == attempts || !isRetryable(err) {
 			return db.MapError(ctx, err)
 		}
-		// The pause lets the transaction that won finish first.
+		// The pause lets the transaction that won the conflict finish first.
 		select {
 		case <-time.After(time.Duration(attempt) * (10*time.Millisecond + rand.N(20*time.Millisecond))): //nolint:gosec // not a secret
 		case <-ctx.Done():
@@ -217,7 +215,7 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 	}
 }
 
-// withinWait is how long Within waits for the writing connection of SQLite.
+// withinWait is how long Within waits for the SQLite write connection.
 const withinWait = 3 * time.Second
 
 // Within implements Handle with a transaction of its own.
@@ -236,14 +234,14 @@ func (db *DB) Within(ctx context.Context, fn func(*Tx) error) error {
 	}
 	tx := db.newTx()
 	err = db.commit(ctx, conn, tx, fn)
-	_ = conn.Close() // back to the pool, before others are told of the commit
+	_ = conn.Close() // returned to the pool before subscribers learn of the commit
 	return db.MapError(ctx, db.committed(tx, err))
 }
 
 // Within implements Handle: fn runs in tx itself.
 func (tx *Tx) Within(_ context.Context, fn func(*Tx) error) error { return fn(tx) }
 
-// liteBeginner begins a transaction on SQLite: the pool, or its connection.
+// liteBeginner begins a transaction on SQLite. The pool and its connections implement it.
 type liteBeginner interface {
 	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
 }
@@ -255,8 +253,8 @@ func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
 	return db.committed(tx, db.commit(ctx, db.write, tx, fn))
 }
 
-// committed informs the subscribers of a transaction that has committed, which is one
-// without an error.
+// committed notifies the subscribers if err is nil, which means that the transaction has
+// committed.
 func (db *DB) committed(tx *Tx, err error) error {
 	if err != nil {
 		return err
@@ -271,8 +269,8 @@ func (db *DB) committed(tx *Tx, err error) error {
 	return nil
 }
 
-// AfterCommit registers fn to be called when tx has committed. A process that ends in
-// between does not call it.
+// AfterCommit registers fn to be called when tx has committed. If the process ends between
+// the commit and the call, fn is not called.
 func (tx *Tx) AfterCommit(fn func()) { tx.after = append(tx.after, fn) }
 
 func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx) error) error {
@@ -289,7 +287,7 @@ func (db *DB) commit(ctx context.Context, lite liteBeginner, tx *Tx, fn func(*Tx
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
-	defer t.Rollback() //nolint:errcheck // after Commit it has nothing to do
+	defer t.Rollback() //nolint:errcheck // after Commit it has no effect
 	tx.lite = t
 	if err := fn(tx); err != nil {
 		return err

@@ -17,7 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// addPrice writes a row that has no relations.
+// addPrice writes a row without foreign keys.
 func addPrice(ctx context.Context, tx *masterdb.Tx, key string, at time.Time) error {
 	_, err := tx.Exec(ctx, `
 		INSERT INTO service_credit_costs (service_key, effective_from, unit_price, unit, description)
@@ -52,9 +52,9 @@ func TestTxCommits(t *testing.T) {
 	})
 }
 
-// TestTxRollsBack: whatever way fn ends, nothing stays, its error comes back
-// as it is, and the connection is free again. It runs more often than there
-// are connections.
+// TestTxRollsBack checks that, however fn ends, its changes are rolled back, its error is
+// returned unchanged, and the connection is free again. It runs more often than there are
+// connections.
 func TestTxRollsBack(t *testing.T) {
 	t.Parallel()
 	ways := map[string]func(cancel context.CancelFunc) error{
@@ -111,8 +111,9 @@ func endTx(ctx context.Context, db *masterdb.DB, end func(context.CancelFunc) er
 	return nil, err
 }
 
-// TestTxRunsAgainAfterADeadlock: two transactions lock two rows in opposite
-// order. PostgreSQL ends one of them; SQLite has one writer and no deadlock.
+// TestTxRunsAgainAfterADeadlock checks that Tx runs a transaction again after a deadlock.
+// Two transactions lock two rows in opposite order: PostgreSQL aborts one of them; SQLite
+// has one writer and no deadlock.
 func TestTxRunsAgainAfterADeadlock(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -234,7 +235,8 @@ func TestGetAndSelect(t *testing.T) {
 	})
 }
 
-// TestReadersCannotWrite: a write outside Tx would go past its clock and its lock.
+// TestReadersCannotWrite checks that a write outside Tx fails: it would bypass the clock
+// and the lock of Tx.
 func TestReadersCannotWrite(t *testing.T) {
 	t.Parallel()
 	db := masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite))
@@ -267,7 +269,8 @@ func TestOpenHidesThePassword(t *testing.T) {
 	}
 }
 
-// What is to be done after a commit is done after it, and only then.
+// TestAfterCommit checks that a registered function is called after the commit, and not
+// after a rollback.
 func TestAfterCommit(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -288,7 +291,7 @@ func TestAfterCommit(t *testing.T) {
 	})
 }
 
-// A snapshot does not see what is committed after it began.
+// TestSnapshot checks that a snapshot does not contain what is committed after it began.
 func TestSnapshot(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -308,7 +311,8 @@ func TestSnapshot(t *testing.T) {
 	})
 }
 
-// Only a statement that was certainly not carried out counts as refused.
+// TestIsRefused checks that only a statement that was certainly not executed counts as
+// refused.
 func TestIsRefused(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

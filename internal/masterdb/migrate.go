@@ -15,15 +15,15 @@ import (
 	"github.com/pressly/goose/v3/lock"
 )
 
-// Migrations holds one folder per engine with the same file names.
+// Migrations holds the migration files, in one folder per engine with the same file names.
 //
 //go:embed migrations
 var Migrations embed.FS
 
-// Migrate brings the schema to this binary's version. Several replicas may
-// call it at once: one works, the others wait. It returns how many
-// migrations it applied. A newer schema on which this binary must not run is
-// ErrSchemaTooNew; any other newer schema is left as it is.
+// Migrate applies the migrations that the schema lacks and returns how many it applied.
+// Several replicas may call it at once: one migrates, the others wait. It returns
+// ErrSchemaTooNew for a newer schema on which this binary must not run. It leaves any other
+// newer schema as it is.
 func (db *DB) Migrate(ctx context.Context) (int, error) {
 	if err := db.refuseNewer(ctx); err != nil {
 		return 0, err
@@ -65,8 +65,8 @@ func (db *DB) migrations() (*goose.Provider, func(), error) {
 	return p, closeHandle, nil
 }
 
-// schemaLock implements goose's lock.SessionLocker with the lock of goose's own
-// implementation, which earlier releases use and which tries only every 5 s.
+// schemaLock implements goose's lock.SessionLocker. It takes the same lock as goose's own
+// implementation, which earlier releases use, but that one retries only every 5 s.
 type schemaLock struct{}
 
 // SessionLock implements lock.SessionLocker.
@@ -88,15 +88,16 @@ func (schemaLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
 const (
 	// lockInterval is the time between two attempts to take a migration lock.
 	lockInterval = 50 * time.Millisecond
-	// lockTimeout bounds the wait for another process's migration.
+	// lockTimeout is the time limit for waiting for another process's migration.
 	lockTimeout = 5 * time.Minute
-	// unlockTimeout bounds the release, which the session's end brings too.
+	// unlockTimeout is the time limit for releasing the lock. The end of the session
+	// releases it as well.
 	unlockTimeout = 5 * time.Second
 )
 
-// WaitForLock calls try until it takes the lock, at most for 5 min. It does not
-// wait inside a statement: one that waits for an advisory lock keeps a snapshot,
-// for which CREATE INDEX CONCURRENTLY of the lock's owner would wait in turn.
+// WaitForLock calls try until it takes the lock, for 5 min at most. It does not wait inside
+// a statement: a statement that waits for an advisory lock keeps a snapshot, and CREATE
+// INDEX CONCURRENTLY of the lock's owner would wait for that snapshot.
 func WaitForLock(ctx context.Context, try func(context.Context) (locked bool, err error)) error {
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
@@ -114,7 +115,7 @@ func WaitForLock(ctx context.Context, try func(context.Context) (locked bool, er
 	}
 }
 
-// latestMigration is the number of the last migration that this binary brings.
+// latestMigration returns the number of the last migration in this binary.
 var latestMigration = sync.OnceValues(func() (int64, error) {
 	names, err := fs.Glob(Migrations, "migrations/postgres/*.sql")
 	if err != nil {

@@ -15,7 +15,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// TestMigrateByManyReplicas: each handle is what one starting process has.
+// TestMigrateByManyReplicas checks that several processes can migrate at once. Each handle
+// stands for one starting process.
 func TestMigrateByManyReplicas(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -80,8 +81,9 @@ func TestSchemaVersionOfAnEmptyDatabase(t *testing.T) {
 	}
 }
 
-// TestMigrationKeepsTheLedger: 00007 makes the ledger's table anew on SQLite.
-// Every row is there afterwards, to the byte, and as hard to change or double.
+// TestMigrationKeepsTheLedger checks migration 00007, which recreates the ledger's table on
+// SQLite: every row is unchanged afterwards, and is still protected against changes and
+// duplicates.
 func TestMigrationKeepsTheLedger(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -132,8 +134,8 @@ func TestMigrationKeepsTheLedger(t *testing.T) {
 	}
 }
 
-// TestMigrationKeepsPurchases: 00008 makes tables anew on SQLite. What was
-// sold, and the money for it, is there afterwards, and as hard to change.
+// TestMigrationKeepsPurchases checks migration 00008, which recreates tables on SQLite: the
+// purchases and payments are there afterwards, and are still protected against changes.
 func TestMigrationKeepsPurchases(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -167,7 +169,7 @@ func TestMigrationKeepsPurchases(t *testing.T) {
 				t.Errorf("%+v", rows)
 			}
 			for _, change := range []string{
-				`DELETE FROM purchases WHERE provider_ref = 'a'`, // its payment refers to it
+				`DELETE FROM purchases WHERE provider_ref = 'a'`, // its payment references it
 				`UPDATE billing_transactions SET amount_minor = 1`,
 				`DELETE FROM billing_transactions`,
 				`UPDATE purchases SET provider_ref = 'a'`,
@@ -185,8 +187,8 @@ func TestMigrationKeepsPurchases(t *testing.T) {
 	}
 }
 
-// TestMigrationKeepsPayments: 00020 makes the tables of payments anew on
-// SQLite. Every row is there afterwards, and the rules that hold for it.
+// TestMigrationKeepsPayments checks migration 00020, which recreates the tables of payments
+// on SQLite: every row and every constraint is there afterwards.
 func TestMigrationKeepsPayments(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -245,16 +247,16 @@ func TestMigrationKeepsPayments(t *testing.T) {
 				`DELETE FROM purchases WHERE provider_ref = 'cs_0'`,
 				`UPDATE billing_transactions SET amount_minor = 1`,
 				`DELETE FROM billing_transactions`,
-				`UPDATE purchases SET status = 'mismatched' WHERE provider_ref = 'cs_2'`, // by what?
+				`UPDATE purchases SET status = 'mismatched' WHERE provider_ref = 'cs_2'`, // without the mismatched amount
 				`UPDATE purchases SET status = 'nonsense' WHERE provider_ref = 'cs_2'`,
-				`UPDATE purchases SET paid_minor = 9, paid_currency = 'EUR' WHERE provider_ref = 'cs_2'`, // which gave credits
+				`UPDATE purchases SET paid_minor = 9, paid_currency = 'EUR' WHERE provider_ref = 'cs_2'`, // it has granted credits, so it cannot be mismatched
 				`UPDATE purchases SET paid_minor = 9, clawed_back = 0, frozen = 0, paid_at = NULL WHERE provider_ref = 'cs_2'`,
-				`UPDATE purchases SET automatic = true WHERE provider_ref = 'cs_2'`, // one at a time
+				`UPDATE purchases SET automatic = true WHERE provider_ref = 'cs_2'`, // only one automatic purchase at a time
 				`UPDATE purchases SET reversed_minor = 11`,
 				`UPDATE purchases SET clawed_back = 100001`,
 				`UPDATE purchases SET payment_ref = 'pi_0'`,
 				`UPDATE purchases SET idempotency_key = 'key0'`,
-				`UPDATE auto_recharges SET stopped_reason = 'mismatched'`, // while it is enabled
+				`UPDATE auto_recharges SET stopped_reason = 'mismatched'`, // it is still enabled
 				`UPDATE auto_recharges SET enabled = false, stopped_reason = 'nonsense'`,
 				`UPDATE auto_recharges SET card_ref = NULL`,
 			} {
@@ -269,8 +271,8 @@ func TestMigrationKeepsPayments(t *testing.T) {
 	}
 }
 
-// TestMigrationKeepsPeople: 00017 brings addresses to lower case and leaves
-// those beyond ASCII as they are; nobody is merged.
+// TestMigrationKeepsPeople checks that migration 00017 changes addresses to lower case,
+// leaves non-ASCII addresses unchanged, and merges no users.
 func TestMigrationKeepsPeople(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {

@@ -16,17 +16,17 @@ type subscription struct {
 	resync func()
 }
 
-// maxPayload is PostgreSQL's limit in bytes (sql-notify.html).
+// maxPayload is the largest payload of NOTIFY in bytes (PostgreSQL manual,
+// sql-notify.html).
 const maxPayload = 7999
 
-// Notify sends a message to the subscribers of topic, in every replica, when tx
-// commits. In this process they have been called when DB.Tx returns. Equal messages of
+// Notify sends a message to the subscribers of topic, in every replica, when tx commits.
+// The subscribers in this process have been called when DB.Tx returns. Equal messages of
 // one transaction are delivered once.
 //
-// PostgreSQL commits transactions that notify one after the other: Notify is for rare
-// changes. The messages are also stored in the change log, which other processes on
-// SQLite read every second, and replicas on PostgreSQL while they receive no
-// notifications.
+// PostgreSQL commits transactions that notify one after the other, so Notify is for rare
+// changes. The messages are also stored in the change log. Other processes on SQLite read
+// it every second, and replicas on PostgreSQL read it while they receive no notifications.
 func (tx *Tx) Notify(topic, payload string) error {
 	if len(payload) > maxPayload {
 		return errors.New("masterdb: the payload of a notification is too long")
@@ -37,8 +37,8 @@ func (tx *Tx) Notify(topic, payload string) error {
 	return nil
 }
 
-// publish stores the messages of origin in the change log. PostgreSQL delivers them
-// when tx commits.
+// publish stores the messages in the change log under origin. PostgreSQL delivers them when
+// tx commits.
 func (tx *Tx) publish(ctx context.Context, origin string) error {
 	if len(tx.messages) == 0 {
 		return nil
@@ -61,14 +61,14 @@ func (tx *Tx) publish(ctx context.Context, origin string) error {
 	return err
 }
 
-// Subscribe registers handle to be called with the payload of each message on topic,
-// and resync to be called when messages may have been missed: when Listen begins to
-// receive them, and when it begins to read the change log instead.
+// Subscribe registers two callbacks. It calls handle with the payload of each message on
+// topic. It calls resync when messages may have been missed: when Listen begins to receive
+// them, and when it begins to read the change log instead.
 //
-// Both must return at once, since later messages wait for them. Both may be called by
-// several goroutines at the same time, and handle repeatedly for the same message.
-// Anybody who can reach the database can send a payload: handle checks it. Call
-// Subscribe before Listen.
+// Both must return at once, because later messages wait for them. Both may be called from
+// several goroutines at the same time, and handle repeatedly for the same message. Everyone
+// who can reach the database can send a payload: handle must validate it. Call Subscribe
+// before Listen.
 func (db *DB) Subscribe(topic string, handle func(payload string), resync func()) {
 	db.subscribers.Lock()
 	defer db.subscribers.Unlock()
@@ -88,7 +88,7 @@ func (db *DB) subscribed(topic string) []subscription {
 	return out
 }
 
-// deliver calls the subscribers in this process, whose own changes take effect at
+// deliver calls the subscribers in this process, so that its own changes take effect at
 // once.
 func (db *DB) deliver(messages []message) {
 	for _, m := range messages {

@@ -17,18 +17,19 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-const topic = "stoa_test topic\"" // quotes: a topic is a name, not SQL
+const topic = "stoa_test topic\"" // contains quotes: a topic is a name and must be quoted in SQL
 
 var errChanged = errors.New("changed my mind")
 
-// replica is one process: a DB of its own and what its subscriber was told.
+// replica stands for one process: a separate DB and the messages that its subscriber
+// received.
 type replica struct {
 	*masterdb.DB
 	heard, resyncs chan string
-	deaf           func() // stops its listener and waits for it
+	deaf           func() // stops its listener and waits for its end
 }
 
-// newReplica opens url and, on PostgreSQL, is listening when it returns.
+// newReplica opens url. On PostgreSQL its listener is connected when it returns.
 func newReplica(t *testing.T, url string) replica {
 	t.Helper()
 	r := replica{DB: masterdbtest.Open(t, url), heard: make(chan string, 1000), resyncs: make(chan string, 1000)}
@@ -40,7 +41,8 @@ func newReplica(t *testing.T, url string) replica {
 	return r
 }
 
-// listen returns a function that stops the listener and waits for its end.
+// listen starts a listener. It returns a function that stops the listener and waits for its
+// end.
 func listen(t *testing.T, db *masterdb.DB) (stop func()) {
 	t.Helper()
 	return listenWith(t, db, slog.New(slog.DiscardHandler))
@@ -95,7 +97,7 @@ func nothing(t *testing.T, from <-chan string) {
 	}
 }
 
-// listeners counts the connections that listen in the same database.
+// listeners counts the listening connections to the same database.
 func listeners(t *testing.T, db *masterdb.DB) int {
 	t.Helper()
 	var n int
@@ -104,7 +106,7 @@ func listeners(t *testing.T, db *masterdb.DB) int {
 	return n
 }
 
-// hangUp ends those connections from the server's side, as soon as there are any.
+// hangUp ends the listening connections at the server, as soon as there are any.
 func hangUp(t *testing.T, db *masterdb.DB) {
 	t.Helper()
 	until(t, "somebody listens", func() bool {
@@ -124,14 +126,14 @@ func postgresURL(t *testing.T) string {
 	return masterdbtest.URL(t, masterdb.Postgres)
 }
 
-// What a process changes itself holds for it when Tx returns, on both
-// engines, listening or not.
+// TestNotifyIsHeardAtHomeAtOnce checks that the subscribers in the same process have been
+// called when Tx returns, on both engines, with and without a listener.
 func TestNotifyIsHeardAtHomeAtOnce(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		r := replica{DB: db, heard: make(chan string, 10)}
 		hear := func(payload string) {
-			var n int // the subscriber may use the database: the transaction is over
+			var n int // the subscriber may use the database, because the transaction has ended
 			if err := db.Get(t.Context(), &n, `SELECT 1`); err != nil {
 				t.Error(err)
 			}
@@ -168,7 +170,8 @@ func TestNotifyIsHeardAtHomeAtOnce(t *testing.T) {
 	})
 }
 
-// A transaction that runs again must not tell what its first run had to say.
+// TestNotifyOfARepeatedTransaction checks that a transaction that runs again does not send
+// the messages of its first attempt.
 func TestNotifyOfARepeatedTransaction(t *testing.T) {
 	t.Parallel()
 	r := newReplica(t, postgresURL(t))
@@ -181,7 +184,7 @@ func TestNotifyOfARepeatedTransaction(t *testing.T) {
 		_, err := tx.Exec(t.Context(), `DO $$ BEGIN RAISE EXCEPTION 'lost' USING ERRCODE = '40001'; END $$`)
 		return err
 	}))
-	for range 2 { // at home, then through the server
+	for range 2 { // once in this process, then through the server
 		if got := receive(t, r.heard); got != "2" {
 			t.Errorf("heard attempt %s", got)
 		}
@@ -195,8 +198,8 @@ func TestNotifyReachesOtherReplicas(t *testing.T) {
 	a.notify(t, errChanged, "rolled back")
 	a.notify(t, nil, "first", "")
 	a.notify(t, nil, "'; DROP TABLE users; --\nü")
-	// One server delivers in the order of commits: had the first transaction
-	// been told, it would come first.
+	// One server delivers in the order of commits: the message of the transaction that was
+	// rolled back would arrive first.
 	for _, want := range []string{"first", "", "'; DROP TABLE users; --\nü"} {
 		if got := receive(t, b.heard); got != want {
 			t.Errorf("heard %q, want %q", got, want)
@@ -205,25 +208,25 @@ func TestNotifyReachesOtherReplicas(t *testing.T) {
 	nothing(t, b.resyncs)
 }
 
-// Whatever cuts the connection, the listener comes back and says that it may
-// have missed something; not before it hears again.
+// TestListenComesBack checks that the listener reconnects after any loss of its connection.
+// It calls resync when it receives notifications again, and not earlier.
 func TestListenComesBack(t *testing.T) {
 	t.Parallel()
 	url := postgresURL(t)
 	a, b := newReplica(t, url), newReplica(t, url)
 	for _, payload := range []string{"once", "twice", "thrice"} {
-		until(t, "both hear", func() bool { return !a.Deaf() && !b.Deaf() }) // or only one session would be there to end
+		until(t, "both hear", func() bool { return !a.Deaf() && !b.Deaf() }) // otherwise there would be only one session to end
 		hangUp(t, a.DB)
 		receive(t, b.resyncs)
 		committing := time.Now()
 		a.notify(t, nil, payload)
-		for told := false; !told; { // an earlier payload may come again, from the change log
+		for told := false; !told; { // an earlier payload may be delivered again, from the change log
 			select {
 			case got := <-b.heard:
 				told = got == payload
 			case at := <-b.resyncs:
-				// A change that was committed before b listened again is covered by the
-				// resync that follows; one from before it covers nothing.
+				// The resync covers a change that was committed before b listened again
+				// only if the resync follows that change.
 				resynced, err := time.Parse(time.RFC3339Nano, at)
 				must(t, err)
 				told = resynced.After(committing)
@@ -233,13 +236,13 @@ func TestListenComesBack(t *testing.T) {
 		}
 		until(t, "b hears again", func() bool { return !b.Deaf() })
 		a.notify(t, nil, payload+" again")
-		for receive(t, b.heard) != payload+" again" { // nothing but the message itself will do now
+		for receive(t, b.heard) != payload+" again" { // only the message itself is sufficient now
 		}
 	}
 }
 
-// A server that vanishes without a FIN looks like one that has nothing to
-// say.
+// TestListenNoticesASilentServer checks that the listener detects a server that disappears
+// without a FIN, which looks like an idle one.
 func TestListenNoticesASilentServer(t *testing.T) {
 	t.Parallel()
 	direct := postgresURL(t)
@@ -254,8 +257,8 @@ func TestListenNoticesASilentServer(t *testing.T) {
 	}
 }
 
-// proxy returns a URL that leads to the same database through a relay.
-// Freezing it stops every connection of that moment without closing it.
+// proxy returns a URL that leads to the same database through a proxy. freeze stops all
+// current connections without closing them.
 func proxy(t *testing.T, direct string) (through string, freeze func()) {
 	t.Helper()
 	u, err := url.Parse(direct)
@@ -272,10 +275,10 @@ func proxy(t *testing.T, direct string) (through string, freeze func()) {
 		for {
 			n, err := from.Read(buf)
 			if err != nil {
-				return // not passed on: neither side learns that the other has gone
+				return // not forwarded: neither side learns that the other has closed
 			}
 			select {
-			case <-frozen: // swallowed
+			case <-frozen: // the data is dropped
 			default:
 				_, _ = to.Write(buf[:n])
 			}
@@ -311,7 +314,7 @@ func proxy(t *testing.T, direct string) (through string, freeze func()) {
 	}
 }
 
-// A subscriber's panic must not make the process deaf.
+// TestListenOutlivesAPanic checks that a subscriber's panic does not stop the listener.
 func TestListenOutlivesAPanic(t *testing.T) {
 	t.Parallel()
 	url := postgresURL(t)
@@ -345,26 +348,27 @@ func TestListenStops(t *testing.T) {
 	if n := listeners(t, watcher); n != 1 {
 		t.Fatalf("%d connections listen", n)
 	}
-	r.deaf() // hangs, should the listener not stop
+	r.deaf() // hangs if the listener does not stop
 	gone := time.Now().Add(30 * time.Second)
-	for listeners(t, watcher) > 0 { // the server takes a moment to see the end
+	for listeners(t, watcher) > 0 { // the server detects the end after a moment
 		if time.Now().After(gone) {
 			t.Fatal("its connection is still there")
 		}
 	}
-	// It has not lived in the pool.
+	// The listening connection was not taken from the pool.
 	if n := r.Pool().Stat().AcquiredConns(); n != 0 {
 		t.Errorf("%d connections of the pool are in use", n)
 	}
 }
 
-// Other processes on SQLite hear of changes through the change log.
+// TestListenOnSQLite checks that other processes on SQLite receive changes through the
+// change log.
 func TestListenOnSQLite(t *testing.T) {
 	t.Parallel()
 	url := masterdbtest.URL(t, masterdb.SQLite)
 	a, b := newReplica(t, url), newReplica(t, url)
 	a.notify(t, errChanged, "rolled back")
-	for i := range 20 { // the first may come before b has begun to read
+	for i := range 20 { // the first may be sent before b has begun to read
 		a.notify(t, nil, "change", fmt.Sprint(i))
 	}
 	if got := receive(t, b.heard); got != "change" {
@@ -375,7 +379,7 @@ func TestListenOnSQLite(t *testing.T) {
 	if b.Deaf() {
 		t.Error("a process is deaf on SQLite")
 	}
-	// Its own changes it has heard of when they were made, and not again.
+	// A process receives its own changes when it makes them, and not again from the log.
 	b.notify(t, nil, "own")
 	a.notify(t, nil, "last")
 	var heard []string

@@ -7,10 +7,10 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// Plaintext lists the hosts that a connection to this master may go to without
-// TLS: all, unless sslmode says otherwise, since PostgreSQL's default (prefer)
-// goes on without. A Unix socket is none, nor is a file, and of a URL that
-// cannot be read Open complains.
+// Plaintext returns the hosts that a connection to this master may use without TLS. These
+// are all hosts unless sslmode forbids it, because PostgreSQL's default (prefer) falls back
+// to plain text. A Unix socket or a file is not counted. For a URL that cannot be parsed
+// the result is empty; Open reports the error.
 func Plaintext(url string) []string {
 	if !isPostgres(url) {
 		return nil

@@ -12,7 +12,7 @@ func TestPlaintext(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string][]string{
 		"sqlite:master.db":                                                             nil,
-		"postgres://u:p@db.example.com/stoa":                                           {"db.example.com"}, // prefer
+		"postgres://u:p@db.example.com/stoa":                                           {"db.example.com"}, // sslmode defaults to prefer
 		"postgres://u:p@db.example.com/stoa?sslmode=disable":                           {"db.example.com"},
 		"postgres://u:p@db.example.com/stoa?sslmode=allow":                             {"db.example.com"},
 		"postgresql://u:p@db.example.com/stoa?sslmode=prefer":                          {"db.example.com"},

@@ -11,31 +11,30 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// ErrStatementPooling means that the pooler before a server takes no transactions.
+// ErrStatementPooling means that the pooler in front of a server allows no transactions.
 var ErrStatementPooling = errors.New("the connection pooler is in statement mode")
 
-// errTransactionPooling is why the master database is not opened. Prepared
-// statements, LISTEN and the locks of migrations and jobs all need sessions.
+// errTransactionPooling means that the master database is behind a pooler in transaction
+// mode. Prepared statements, LISTEN and the locks of migrations and jobs need sessions.
 var errTransactionPooling = errors.New("a connection pooler in transaction mode stands before it, which keeps no session: " +
 	"no change would be heard by other replicas, and prepared statements would fail. " +
 	"Give the address of the database server itself, or of a pooler in session mode")
 
-// Proxied reports whether something stands between conn and its server. A
-// pooler answers the start of a connection with an id of its own, since it may
-// not have a session of the server's yet.
-// Source: PostgreSQL manual, "Message Flow": BackendKeyData.
+// Proxied reports whether a proxy or pooler is between conn and its server. A pooler sends
+// a process id of its own at connection start, because it may not have a server session
+// yet. Source: PostgreSQL manual, "Message Flow": BackendKeyData.
 func Proxied(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	id, err := sessionID(ctx, conn, ownSession)
 	return id != conn.PgConn().PID(), err
 }
 
-// SharesSessions reports whether a pooler gives a session of the server to
-// other clients from one transaction to the next. It needs two connections with
-// nothing under way. It fails with ErrStatementPooling where no transaction is
-// possible.
+// SharesSessions reports whether a pooler gives one server session to different clients
+// from one transaction to the next. It needs two idle connections. It returns
+// ErrStatementPooling if no transaction is possible.
 func SharesSessions(ctx context.Context, first, second *pgx.Conn) (bool, error) {
-	// Poolers hand out the session that became free last, or the one that did so
-	// first, and other clients take some meanwhile: one round may tell nothing.
+	// A pooler hands out the session that became free last, or the one that became free
+	// first, and other clients take some in between. A single round may therefore show no
+	// sharing.
 	const rounds = 6
 	users, sessions := map[uint32]*pgx.Conn{}, map[*pgx.Conn]uint32{}
 	shared := func(conn *pgx.Conn, id uint32) bool {
@@ -66,14 +65,14 @@ func SharesSessions(ctx context.Context, first, second *pgx.Conn) (bool, error) 
 	return false, nil
 }
 
-// ownSession has the id of the server's session.
+// ownSession selects the id of the server session.
 const ownSession = `SELECT pg_catalog.pg_backend_pid()`
 
-// protocolViolation is an SQLSTATE.
+// protocolViolation is the SQLSTATE protocol_violation.
 const protocolViolation = "08P01"
 
-// sessionID returns the id of the server's session that executed query, whose
-// last row has it. Nothing is prepared for it.
+// sessionID runs query, whose last row holds the id of the server session, and returns that
+// id. It prepares no statement.
 func sessionID(ctx context.Context, conn *pgx.Conn, query string) (uint32, error) {
 	results, err := conn.PgConn().Exec(ctx, query).ReadAll()
 	if err != nil {
@@ -88,9 +87,10 @@ func sessionID(ctx context.Context, conn *pgx.Conn, query string) (uint32, error
 	return 0, errors.New("the server did not tell the id of its session")
 }
 
-// refusePooler fails unless connections by cfg have sessions of their own.
+// refusePooler returns an error unless each connection that cfg opens has a server session
+// of its own.
 func refusePooler(ctx context.Context, cfg *pgx.ConnConfig) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*cfg.ConnectTimeout) // a pooler may have no session to give
+	ctx, cancel := context.WithTimeout(ctx, 2*cfg.ConnectTimeout) // a pooler may have no free session
 	defer cancel()
 	first, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// poolerURL is the test's pooler in env, for a database of that name.
+// poolerURL returns the URL of the given database at the test's pooler, which the
+// environment variable env names.
 func poolerURL(t *testing.T, env, database string) string {
 	t.Helper()
 	u, err := url.Parse(os.Getenv(env))
@@ -30,8 +31,8 @@ const (
 	sessionMode     = "STOA_TEST_PGBOUNCER_SESSION_URL"
 )
 
-// A master that gives its sessions to others is not opened, and the words say
-// what to do.
+// TestPooledMaster checks that a master behind a pooler that shares sessions is not opened,
+// and that the error says what to do.
 func TestPooledMaster(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ url, want string }{
@@ -54,8 +55,8 @@ func TestPooledMaster(t *testing.T) {
 	}
 }
 
-// Whichever session a pooler hands out next, it is told from a server, with
-// other clients on the same pooler too.
+// TestSharesSessions checks that a pooler is distinguished from a server, whichever session
+// it hands out next, and also with other clients on the same pooler.
 func TestSharesSessions(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -70,7 +71,7 @@ func TestSharesSessions(t *testing.T) {
 			t.Parallel()
 			others, stop := context.WithCancel(t.Context())
 			done := make(chan struct{})
-			go func() { // others come and go
+			go func() { // other clients connect and disconnect
 				defer close(done)
 				conn := connect(t, c.url)
 				for others.Err() == nil {
@@ -84,7 +85,7 @@ func TestSharesSessions(t *testing.T) {
 				proxied, err := masterdb.Proxied(ctx, first)
 				shares, sharesErr := masterdb.SharesSessions(ctx, first, second)
 				cancel()
-				for _, conn := range []*pgx.Conn{first, second} { // a pool has few sessions
+				for _, conn := range []*pgx.Conn{first, second} { // the pool has few sessions
 					_ = conn.Close(t.Context())
 				}
 				if err := errors.Join(err, sharesErr); err != nil || proxied != c.proxied || shares != c.shares {

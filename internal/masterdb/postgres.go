@@ -13,17 +13,17 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// planning has each statement planned once, by the indexes there are. Every
-// statement of the platform is prepared and looks rows up by their keys: to
-// plan it anew for each set of parameters costs more than it can gain. The one
-// plan may be made while a table is empty, and reading all of it seems best;
-// it is kept until the table is analyzed, when that is no longer true. What has
-// no index is read as a whole all the same, and is not to be compiled for it.
+// planning makes the server plan each statement once and use existing indexes. Every
+// statement of the platform is prepared and looks rows up by their keys: planning it anew
+// for each set of parameters costs more than it can gain. The generic plan may be made
+// while a table is empty, when a sequential scan looks cheapest, and is kept until the
+// table is analyzed; enable_seqscan = off prevents such a plan. A table without an index is
+// still scanned, and such a scan must not trigger JIT compilation.
 const planning = `SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off`
 
-// pinned has every setting that a role, a database or the server may have and
-// that changes what is stored or read, or how long a statement may take, as Stoa
-// expects it. What only newer servers have is set where it is known.
+// pinned sets every setting that a role, a database or the server may change and that
+// affects what is stored or read, or how long a statement may take. Settings that only
+// newer servers know are set only if the server knows them.
 var pinned = `SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, MDY'; SET TimeZone = 'UTC'; SET standard_conforming_strings = on;
 	SET IntervalStyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 1; SET array_nulls = on; SET backslash_quote = safe_encoding;
 	SET quote_all_identifiers = off; SET transform_null_equals = off; SET xmlbinary = 'base64'; SET xmloption = 'content';
@@ -41,27 +41,27 @@ var pinned = `SET client_encoding = 'UTF8'; SET DateStyle = 'ISO, MDY'; SET Time
 				WHERE name NOT LIKE 'pg!_%' ESCAPE '!') rest
 		WHERE coalesce(here.nspname, other.nspname) IS NOT NULL`
 
-// holdsMaster is of a schema n that Migrate has worked in.
+// holdsMaster is an SQL condition: Migrate has run in the schema n.
 const holdsMaster = `EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_class s ON s.relnamespace = c.relnamespace AND s.relname = 'store_databases'
 	WHERE c.relnamespace = n.oid AND c.relname = 'goose_db_version')`
 
-// The lifetime of a connection: by then names have been resolved anew. It differs
-// so that connections made together do not end together.
+// maxLifetime and its jitter limit the lifetime of a connection, so that names are resolved
+// anew. The jitter keeps connections that were opened together from ending together.
 const (
 	maxLifetime    = 30 * time.Minute
 	lifetimeJitter = 6 * time.Minute
 )
 
-// The idle time of a connection after which its socket is checked before it is used,
-// and that after which the server is asked.
+// These are the idle times of a connection after which its socket is checked before use,
+// and after which the server is pinged.
 const (
 	checkAfter = time.Second
 	pingAfter  = time.Minute
 )
 
-// shouldPing reports whether an idle connection has to be pinged before it is used.
-// A socket that the server has closed is found without a statement; a server that is
-// silent is the circuit breaker's business.
+// shouldPing reports whether an idle connection must be pinged before use. It detects a
+// socket that the server has closed without a statement. The circuit breaker detects a
+// server that is silent.
 func shouldPing(_ context.Context, p pgxpool.ShouldPingParams) bool {
 	return p.IdleDuration > pingAfter || p.IdleDuration > checkAfter && p.Conn.PgConn().CheckConn() != nil //nolint:staticcheck // a ping would be a statement
 }
@@ -69,7 +69,7 @@ func shouldPing(_ context.Context, p pgxpool.ShouldPingParams) bool {
 func openPostgres(ctx context.Context, url string) (*DB, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		return nil, fmt.Errorf("master database URL: %w", err) // pgx leaves the password out
+		return nil, fmt.Errorf("master database URL: %w", err) // pgx omits the password from the error
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = "stoa"
 	cfg.ConnConfig.ConnectTimeout = 10 * time.Second
@@ -77,15 +77,15 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 	if err := refusePooler(ctx, cfg.ConnConfig); err != nil {
 		return nil, fmt.Errorf("master database: %w", err)
 	}
-	cfg.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return b.allow() } // before the name is resolved
+	cfg.BeforeConnect = func(context.Context, *pgx.ConnConfig) error { return b.allow() } // fails before the name is resolved
 	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
-		// In the session and not as parameters of its start, which poolers refuse.
+		// The settings are set in the session: poolers refuse them as startup parameters.
 		session, err := sessionID(ctx, c, planning+"; "+pinned+"; "+ownSession)
 		if err != nil {
 			return err
 		}
 		b.identify(c.PgConn().Conn(), session)
-		// Times come back in UTC, as they were written and as SQLite gives them.
+		// Times are returned in UTC, as they were written and as SQLite returns them.
 		c.TypeMap().RegisterType(&pgtype.Type{
 			Name: "timestamptz", OID: pgtype.TimestamptzOID,
 			Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
@@ -109,14 +109,14 @@ func openPostgres(ctx context.Context, url string) (*DB, error) {
 		return nil, fmt.Errorf("master database: %w", err)
 	}
 	open.Store(pool)
-	b.callbacks = append(b.callbacks, func(error) { go pool.Reset() }) // its connections were aborted
+	b.callbacks = append(b.callbacks, func(error) { go pool.Reset() }) // the breaker has aborted its connections
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	go b.run(running)
 	return &DB{Engine: Postgres, pool: pool, breaker: b, stopBreaker: stop}, nil
 }
 
-// refuseSettings names a setting that no session may change, and with which
-// nothing may be stored.
+// refuseSettings returns an error that names a setting which a session cannot change and
+// with which no data may be stored.
 func refuseSettings(ctx context.Context, pool *pgxpool.Pool) error {
 	var encoding, replication, database string
 	err := pool.QueryRow(ctx, `SELECT current_setting('server_encoding'), current_setting('session_replication_role'), current_database()`).
@@ -133,12 +133,12 @@ func refuseSettings(ctx context.Context, pool *pgxpool.Pool) error {
 	return nil
 }
 
-// keepAfter reports whether a connection is of use after the server's error. A
-// server that takes no changes (25006) was the primary before a failover: every
-// connection to it is discarded, and new ones find the one which is it now.
+// keepAfter reports whether a connection is still usable after the server's error. A
+// read-only server (25006) was the primary before a failover: keepAfter then discards every
+// connection to it, and new connections reach the current primary.
 func keepAfter(err *pgconn.PgError, pool *pgxpool.Pool) bool {
 	if err.Code == readOnly && pool != nil {
-		go pool.Reset() // it may need what the caller holds
+		go pool.Reset() // in a goroutine, because Reset may need a lock that the caller holds
 	}
 	return err.Code != readOnly && err.SeverityUnlocalized != "FATAL"
 }

@@ -13,8 +13,8 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// Dedicated opens a connection to a PostgreSQL master outside the pool, with the
-// settings that the pool's connections have. The caller closes it.
+// Dedicated opens a connection to a PostgreSQL master outside the pool, with the same
+// settings as the pool's connections. The caller closes it.
 func (db *DB) Dedicated(ctx context.Context, applicationName string) (*pgx.Conn, error) {
 	cfg := db.pool.Config()
 	cfg.ConnConfig.RuntimeParams["application_name"] = applicationName
@@ -32,9 +32,9 @@ func (db *DB) Dedicated(ctx context.Context, applicationName string) (*pgx.Conn,
 	return conn, nil
 }
 
-// LockProcess takes the lock of the process called name on a SQLite master. It
-// ends with the process, or when unlock is called. Like LockSchema's it is an
-// exclusive transaction on an empty database beside the master.
+// LockProcess takes the lock of the process called name on a SQLite master. The lock ends
+// with the process or when unlock is called. Like the lock of LockSchema it is an exclusive
+// transaction on an empty database beside the master.
 func (db *DB) LockProcess(ctx context.Context, name string) (unlock func(), err error) {
 	path := db.processFile(name)
 	if err := createPrivate(path); err != nil {
@@ -68,7 +68,7 @@ func (db *DB) ProcessLocked(ctx context.Context, name string) (bool, error) {
 	return false, nil
 }
 
-// RemoveProcess removes what is left of the lock of a process that has ended.
+// RemoveProcess removes the lock file of a process that has ended.
 func (db *DB) RemoveProcess(name string) error {
 	err := os.Remove(db.processFile(name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -79,7 +79,8 @@ func (db *DB) RemoveProcess(name string) error {
 
 func (db *DB) processFile(name string) string { return db.path + "-process-" + name }
 
-// lockFile begins an exclusive transaction on the file, if nobody else has one.
+// lockFile begins an exclusive transaction on the file. It does not wait if another process
+// has one.
 func lockFile(ctx context.Context, path string) (release func(), err error) {
 	handle, err := sql.Open("sqlite", fileURI(path, url.Values{"_txlock": {"exclusive"}, "mode": {"rw"}, "_pragma": {"busy_timeout(0)"}}))
 	if err != nil {

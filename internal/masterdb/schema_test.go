@@ -50,7 +50,8 @@ func TestErrorClasses(t *testing.T) {
 	})
 }
 
-// TestRecordsAreAppendOnly: no statement may change or remove what happened.
+// TestRecordsAreAppendOnly checks that no statement can change or delete a row of an
+// append-only table.
 func TestRecordsAreAppendOnly(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -17,8 +17,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// hostile are settings of a role that would change what the master stores, or
-// keep it from doing so, if they held.
+// hostile are settings of a role that, if they took effect, would change what the master
+// stores, or prevent storing it.
 var hostile = []string{
 	`DateStyle = 'German'`, `TimeZone = 'Asia/Kathmandu'`, `client_encoding = 'LATIN1'`, `standard_conforming_strings = off`, `IntervalStyle = 'sql_standard'`,
 	`bytea_output = 'escape'`, `extra_float_digits = -15`, `array_nulls = off`, `backslash_quote = off`, `quote_all_identifiers = on`, `transform_null_equals = on`,
@@ -27,7 +27,8 @@ var hostile = []string{
 	`check_function_bodies = off`, `exit_on_error = on`, `search_path = nowhere, public, pg_catalog`,
 }
 
-// A role's settings change nothing of what the master database stores.
+// TestRoleSettingsOfMaster checks that a role's settings do not change what the master
+// database stores.
 func TestRoleSettingsOfMaster(t *testing.T) {
 	for name, server := range map[string]string{"PostgreSQL": os.Getenv(masterdbtest.PostgresEnv), "PostgreSQL 18": os.Getenv("STOA_TEST_POSTGRES18_URL")} {
 		if server == "" {
@@ -61,8 +62,8 @@ func TestRoleSettingsOfMaster(t *testing.T) {
 	}
 }
 
-// checkMaster migrates, moves the search path away from the tables, and reads
-// what was written.
+// checkMaster migrates, moves the search path away from the tables, and reads the stored
+// rows.
 func checkMaster(t *testing.T, at, role string) {
 	t.Helper()
 	db, err := masterdb.Open(t.Context(), at)
@@ -112,7 +113,8 @@ func checkMaster(t *testing.T, at, role string) {
 	}
 }
 
-// What no session may change is refused by name before anything is stored.
+// TestRefusedSettingsOfMaster checks that Open refuses settings that no session can change,
+// names them in the error, and stores nothing.
 func TestRefusedSettingsOfMaster(t *testing.T) {
 	t.Parallel()
 	server := os.Getenv(masterdbtest.PostgresEnv)

@@ -28,7 +28,7 @@ func emptyURL(t *testing.T, engine masterdb.Engine) string {
 	}
 	name := "stoa_empty_" + strings.ToLower(rand.Text()[:16])
 	admin := func(statement string) {
-		ctx := context.Background() // the clean-up runs after the test's context
+		ctx := context.Background() // the clean-up runs after the end of the test's context
 		conn, err := pgx.Connect(ctx, server)
 		if err != nil {
 			t.Error(err)
@@ -61,7 +61,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// countPrices returns the number of rows that addPrice and the migrations wrote.
+// countPrices returns the number of rows that addPrice and the migrations have written.
 func countPrices(t *testing.T, db *masterdb.DB) int {
 	t.Helper()
 	var n int

@@ -17,18 +17,18 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// liteScan treats a type that scans itself, such as an ID, as one column and
-// not as a struct to take apart.
+// liteScan scans a type with its own Scan method, such as an ID, as one column and not as a
+// struct.
 var liteScan = func() *dbscan.API {
 	api, err := dbscan.NewAPI(dbscan.WithScannableTypes((*sql.Scanner)(nil)))
 	if err != nil {
-		panic(err) // constant options
+		panic(err) // cannot happen: the options are constants
 	}
 	return api
 }()
 
-// openSQLite keeps one connection for writing and a pool for reading: SQLite
-// has one writer at a time, and queueing in Go is fairer than busy-waiting.
+// openSQLite opens one connection for writing and a pool for reading. SQLite has one writer
+// at a time, and queueing in Go is fairer than busy-waiting.
 func openSQLite(ctx context.Context, path string) (*DB, error) {
 	if path == "" || path == ":memory:" {
 		return nil, errors.New("master database URL sqlite: needs a file path")
@@ -49,7 +49,7 @@ func openSQLite(ctx context.Context, path string) (*DB, error) {
 	read.SetMaxOpenConns(max(4, runtime.GOMAXPROCS(0)))
 	read.SetMaxIdleConns(max(4, runtime.GOMAXPROCS(0)))
 	db := &DB{Engine: SQLite, write: write, read: read, path: path}
-	// The writer first: it creates the file and switches it to WAL.
+	// The write connection is opened first: it creates the file and switches it to WAL.
 	for _, h := range []*sql.DB{write, read} {
 		if err := pingSQLite(ctx, h); err != nil {
 			db.Close()
@@ -59,8 +59,8 @@ func openSQLite(ctx context.Context, path string) (*DB, error) {
 	return db, nil
 }
 
-// pingSQLite opens the first connection. Processes that switch a new file to
-// WAL at the same moment get SQLITE_BUSY at once, whatever busy_timeout says.
+// pingSQLite opens the first connection. It retries, because processes that switch a new
+// file to WAL at the same moment get SQLITE_BUSY at once, regardless of busy_timeout.
 func pingSQLite(ctx context.Context, h *sql.DB) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -77,15 +77,14 @@ func pingSQLite(ctx context.Context, h *sql.DB) error {
 	}
 }
 
-// createPrivate makes the file before SQLite would, so that it is never
-// readable to others, not even for a moment. A file that exists is not even
-// opened: closing it would drop the locks of this process's other handles
-// (sqlite.org/howtocorrupt.html, 2.2).
+// createPrivate creates the file before SQLite does, so that it is never readable to other
+// users. It does not even open an existing file: closing it would drop the locks of this
+// process's other handles (sqlite.org/howtocorrupt.html, 2.2).
 func createPrivate(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // the operator's own path
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600) //nolint:gosec // the path is configured by the operator
 	if errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -95,11 +94,10 @@ func createPrivate(path string) error {
 	return f.Close()
 }
 
-// LockSchema waits until no other process changes the schema of this SQLite
-// database and keeps others waiting until unlock is called: the migration
-// libraries have no lock of their own on SQLite. The lock is an exclusive
-// transaction on a second, empty database beside the first, which ends with
-// the process.
+// LockSchema waits until no other process changes the schema of this SQLite database, and
+// makes other processes wait until unlock is called. The migration libraries have no lock
+// of their own on SQLite. The lock is an exclusive transaction on a second, empty database
+// beside the first. It ends with the process.
 func (db *DB) LockSchema(ctx context.Context) (unlock func(), err error) {
 	path := db.path + "-schema-lock"
 	if err := createPrivate(path); err != nil {
@@ -128,9 +126,11 @@ func sqliteDSN(path, txlock string) string {
 		"_timezone":    {"UTC"},
 		"_pragma": {
 			"busy_timeout(10000)", "journal_mode(WAL)", "foreign_keys(1)",
-			// FULL: NORMAL may lose the last commits on power loss, and this file holds money.
+			// synchronous=NORMAL may lose the last commits on power loss, and this file
+			// records money.
 			"synchronous(FULL)",
-			// Without it REPLACE deletes a row past the triggers that keep records append-only.
+			// Without recursive_triggers REPLACE bypasses the delete triggers that keep
+			// tables append-only.
 			"recursive_triggers(1)",
 		},
 	}

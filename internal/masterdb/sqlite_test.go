@@ -12,8 +12,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// TestSQLiteFilesArePrivate: the master holds password hashes, and its
-// write-ahead log holds the same rows.
+// TestSQLiteFilesArePrivate checks that other users can read neither the database, which
+// holds password hashes, nor its write-ahead log, which holds the same rows.
 func TestSQLiteFilesArePrivate(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -47,8 +47,8 @@ func TestSQLiteFilesArePrivate(t *testing.T) {
 	}
 }
 
-// TestSQLitePathIsTakenLiterally: the path becomes a part of a URI, where
-// these characters have meanings.
+// TestSQLitePathIsTakenLiterally checks paths with characters that have a meaning in a URI,
+// because the path becomes a part of one.
 func TestSQLitePathIsTakenLiterally(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"plain.db", "with space.db", "a?mode=memory.db", "per%41cent.db", "sharp#.db", "κύρια.db", "a&b=c;d.db"} {
@@ -72,8 +72,8 @@ func TestSQLitePathIsTakenLiterally(t *testing.T) {
 	}
 }
 
-// TestSQLiteSharedByProcesses: two handles on one file are what a running
-// server and a command beside it have. Each transaction reads, then writes.
+// TestSQLiteSharedByProcesses checks that two handles can share one file, like a running
+// server and a command. Each transaction reads, then writes.
 func TestSQLiteSharedByProcesses(t *testing.T) {
 	t.Parallel()
 	const handles, workers, rounds = 2, 4, 25
@@ -109,7 +109,8 @@ func TestSQLiteSharedByProcesses(t *testing.T) {
 	}
 }
 
-// TestSQLiteReadsWhileWriting: an open write transaction does not keep readers waiting.
+// TestSQLiteReadsWhileWriting checks that readers do not wait for an open write
+// transaction.
 func TestSQLiteReadsWhileWriting(t *testing.T) {
 	t.Parallel()
 	db := masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite))

@@ -11,10 +11,10 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// instants are times whose texts are easily put in a wrong order: whole
-// seconds beside fractions, trailing zeros, other zones.
+// instants returns times whose text forms are easily sorted wrongly: whole seconds beside
+// fractions, trailing zeros, other time zones.
 func instants() []time.Time {
-	second := time.Date(2026, 3, 29, 1, 0, 0, 0, time.UTC) // the hour that Athens skips
+	second := time.Date(2026, 3, 29, 1, 0, 0, 0, time.UTC) // the hour that is skipped in Athens
 	east, west := time.FixedZone("", 14*3600), time.FixedZone("", -11*3600-1800)
 	return []time.Time{
 		time.Date(1970, 1, 1, 0, 0, 0, 0, time.UTC),
@@ -38,7 +38,7 @@ func instants() []time.Time {
 func insertInstants(t *testing.T, db *masterdb.DB) {
 	t.Helper()
 	shuffled := instants()
-	for i := range shuffled { // a fixed mix: neighbours land far apart
+	for i := range shuffled { // a fixed permutation that moves neighbours far apart
 		j := (i * 7) % len(shuffled)
 		shuffled[i], shuffled[j] = shuffled[j], shuffled[i]
 	}
@@ -81,7 +81,7 @@ func TestTimesComeBackInUTC(t *testing.T) {
 		}
 		must(t, db.Get(t.Context(), &row, `
 			SELECT effective_from, NULL AS missing FROM service_credit_costs WHERE service_key = 'now'`))
-		if row.EffectiveFrom != now || row.Missing != nil { // == tells the zone too
+		if row.EffectiveFrom != now || row.Missing != nil { // == compares the time zone too
 			t.Errorf("read back %#v, want %#v and no time", row.EffectiveFrom, now)
 		}
 
@@ -102,7 +102,7 @@ func TestTimesComeBackInUTC(t *testing.T) {
 	})
 }
 
-// sameInUTC also compares the zone, which time.Equal does not.
+// sameInUTC also compares the time zone, which time.Equal does not.
 func sameInUTC(a, b time.Time) bool {
 	return a.Equal(b) && a.Location() == time.UTC && b.Location() == time.UTC
 }
@@ -121,7 +121,7 @@ func TestTimesCompare(t *testing.T) {
 				}
 			}
 		}
-		// The rows that a migration wrote as text compare with those that Go writes.
+		// Times that a migration wrote as text are compared with times that Go writes.
 		var seeded, total int
 		opening := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 		must(t, db.Get(t.Context(), &seeded, `SELECT count(*) FROM service_credit_costs WHERE effective_from = $1`, opening))

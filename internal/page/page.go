@@ -1,10 +1,9 @@
-// Package page holds keyset paging: the size of a page, cursors, and whether
-// another page follows. A list runs from the newest row to the oldest. Its
-// query selects the rows whose key is less than Bounds.Before, sorted by the
-// key in descending order, Bounds.Rows of them; Cut makes the page of these.
+// Package page implements keyset paging: the size of a page, cursors, and whether another
+// page follows. A list runs from the newest row to the oldest. Its query selects the rows
+// whose key is less than Bounds.Before, sorted by the key in descending order, with the
+// limit Bounds.Rows. Cut makes the page from these rows.
 //
-// A cursor is the key of the last row of a page. Callers pass it back
-// unchanged.
+// A cursor is the key of the last row of a page. Callers pass it back unchanged.
 package page
 
 import (
@@ -15,7 +14,7 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// The sizes of a page. A limit of 0 is DefaultLimit.
+// These are the sizes of a page. A limit of 0 means DefaultLimit.
 const (
 	DefaultLimit = 20
 	MaxLimit     = 100
@@ -97,7 +96,7 @@ func EncodeSequence(sequence int64) string {
 	return base64.RawURLEncoding.EncodeToString(strconv.AppendInt(nil, sequence, 10))
 }
 
-// decodeSequence accepts only what EncodeSequence returns.
+// decodeSequence decodes a cursor. It accepts only what EncodeSequence returns.
 func decodeSequence(cursor string) (sequence int64, ok bool) {
 	text, err := base64.RawURLEncoding.DecodeString(cursor)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/stoahq/stoa/internal/page"
 )
 
-// TestPagesCoverTheList reads a list page by page, for each form of cursor:
-// every row comes once, in order, and only the last page has no cursor.
+// TestPagesCoverTheList reads a list page by page, for each form of cursor. It checks that
+// every row comes once, in order, and that only the last page has no cursor.
 func TestPagesCoverTheList(t *testing.T) {
 	t.Parallel()
 	var ids []stoa.StoreID
@@ -67,7 +67,7 @@ func TestBoundsRefuse(t *testing.T) {
 		limit  int
 		cursor string
 		by     func(int, string, *stoa.Invalid) error
-		want   string // the fields at fault
+		want   string // the invalid fields
 	}{
 		{0, "", faultsOf(byID), ""},
 		{page.MaxLimit, id.String(), faultsOf(byID), ""},
@@ -77,7 +77,7 @@ func TestBoundsRefuse(t *testing.T) {
 		{1, page.EncodeID(id), faultsOf(byEncodedID), ""},
 		{1, id.String(), faultsOf(byEncodedID), "cursor"},
 		{1, page.EncodeID(id)[:21], faultsOf(byEncodedID), "cursor"},
-		{1, page.EncodeID(id)[:21] + "B", faultsOf(byEncodedID), "cursor"}, // bits beyond the last byte
+		{1, page.EncodeID(id)[:21] + "B", faultsOf(byEncodedID), "cursor"}, // with bits set beyond the last byte
 		{1, "*", faultsOf(byEncodedID), "cursor"},
 		{1, page.EncodeSequence(7), faultsOf(page.BySequence), ""},
 		{1, page.EncodeSequence(math.MaxInt64), faultsOf(page.BySequence), ""},
@@ -89,7 +89,7 @@ func TestBoundsRefuse(t *testing.T) {
 		var fields []string
 		err := c.by(c.limit, c.cursor, nil)
 		if err != nil {
-			for _, f := range err.(*stoa.Error).Fields { //nolint:errorlint,forcetypeassert // faults return nothing else
+			for _, f := range err.(*stoa.Error).Fields { //nolint:errorlint,forcetypeassert // ByID and its variants return no other type
 				fields = append(fields, f.Field)
 			}
 		}
@@ -99,7 +99,7 @@ func TestBoundsRefuse(t *testing.T) {
 	}
 }
 
-// faultsOf returns by as a function that returns what is wrong.
+// faultsOf adapts by to a function that returns the error.
 func faultsOf[K any](by func(int, string, *stoa.Invalid) page.Bounds[K]) func(int, string, *stoa.Invalid) error {
 	return func(limit int, cursor string, _ *stoa.Invalid) error {
 		var faults stoa.Invalid

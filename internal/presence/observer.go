@@ -2,30 +2,30 @@ package presence
 
 import "time"
 
-// observer decides which processes have ended, by what each look returned. It is not
-// safe for concurrent use.
+// observer decides from the results of the looks which processes have ended. A look is one
+// read of the process table. observer is not safe for concurrent use.
 type observer struct {
 	self   string
 	timing timing
-	last   time.Time     // of the last look
-	pause  time.Duration // before the next look
-	trust  time.Time     // before it, no process is taken for ended
+	last   time.Time     // time of the last look
+	pause  time.Duration // pause before the next look
+	trust  time.Time     // until this time no process counts as ended
 	seen   map[string]sight
 }
 
-// sight is what is known of one process.
+// sight is what the observer knows about one process.
 type sight struct {
 	beats    int64
-	unlocked time.Duration // without its lock and without a heartbeat
-	still    time.Duration // without a heartbeat
+	unlocked time.Duration // how long it has been without its lock and without a heartbeat
+	still    time.Duration // how long it has been without a heartbeat
 }
 
 func newObserver(self string, t timing) *observer {
 	return &observer{self: self, timing: t, pause: t.look, seen: map[string]sight{}}
 }
 
-// doubt records that a look failed. The others may have lost the master and their
-// locks as well: they get time to take them again.
+// doubt records that a look failed. Other processes may have lost the master and their
+// locks as well, so they get time to acquire them again.
 func (o *observer) doubt(now time.Time) {
 	o.last, o.trust, o.pause = now, now.Add(o.timing.careful), o.timing.lost
 	clear(o.seen)
@@ -38,7 +38,7 @@ func (o *observer) observe(now time.Time, processes []observed) (gone []observed
 	switch {
 	case o.last.IsZero():
 		elapsed = 0
-	case elapsed > o.timing.answer+o.pause+o.timing.look: // this process was suspended, and maybe its machine with others
+	case elapsed > o.timing.answer+o.pause+o.timing.look: // this process was suspended, and possibly its machine with other processes
 		o.doubt(now)
 	}
 	o.last = now

@@ -8,16 +8,16 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// glance is one look of a test: at which time, and how the other process is seen
-// then. A negative number of heartbeats is a look that failed.
+// glance is one look in a test: its time, and the state of the other process at that time.
+// A negative number of heartbeats means that the look failed.
 type glance struct {
 	at    time.Duration
 	beats int64
 	held  bool
 }
 
-// TestObserver: when a process is taken for ended, by its lock, its heartbeats and
-// what happened to the observer itself.
+// TestObserver checks when the observer declares a process ended, depending on its lock,
+// its heartbeats and interruptions of the observer itself.
 func TestObserver(t *testing.T) {
 	t.Parallel()
 	const ms = time.Millisecond
@@ -32,7 +32,7 @@ func TestObserver(t *testing.T) {
 	failed := func(time.Duration) int64 { return -1 }
 	for name, c := range map[string]struct {
 		looks []glance
-		ended time.Duration // 0: not taken for ended
+		ended time.Duration // 0: not declared ended
 	}{
 		"holds its lock and beats":          {every(0, time.Minute, beating, true), 0},
 		"lost its lock, beats":              {every(0, time.Minute, func(at time.Duration) int64 { return int64(at / time.Second) }, false), 0},
@@ -44,14 +44,14 @@ func TestObserver(t *testing.T) {
 			slices.Concat(every(0, 10*time.Second, still, true), every(10500*ms, 11500*ms, still, false), every(12*time.Second, 20*time.Second, beating, true)), 0,
 		},
 		"frozen": {every(0, time.Minute, still, true), 15 * time.Second},
-		"lost with the master": { // both come back, the other 5 s later
+		"lost with the master": { // both reconnect, the other process 5 s later
 			slices.Concat(every(0, 10*time.Second, beating, true), every(10500*ms, 40*time.Second, failed, false),
 				every(40500*ms, 45*time.Second, still, false), every(45500*ms, time.Minute, beating, true)), 0,
 		},
 		"ended with the master": {
 			slices.Concat(every(0, 10*time.Second, beating, true), every(10500*ms, 40*time.Second, failed, false), every(40500*ms, time.Minute, still, false)), 50 * time.Second,
 		},
-		"the observer was suspended": { // so were the sessions of both
+		"the observer was suspended": { // the sessions of both were suspended too
 			slices.Concat(every(0, 10*time.Second, still, true), every(100*time.Second, 104*time.Second, still, false), every(104500*ms, 120*time.Second, beating, true)), 0,
 		},
 		"the observer's look took long": {
@@ -84,12 +84,12 @@ func TestObserver(t *testing.T) {
 	}
 }
 
-// On SQLite the lock alone says it, at the first look.
+// TestObserverOnSQLite checks that on SQLite the lock alone decides, at the first look.
 func TestObserverOnSQLite(t *testing.T) {
 	t.Parallel()
 	o := newObserver("self", timingOn(masterdb.SQLite))
 	start := time.Now()
-	for i := range 1000 { // suspended for long: it holds its lock
+	for i := range 1000 { // a long suspension: the process still holds its lock
 		gone, self := o.observe(start.Add(time.Duration(i)*time.Hour), []observed{{Name: "other", Held: true}})
 		if len(gone) > 0 || self {
 			t.Fatalf("gone %v, self %t", gone, self)

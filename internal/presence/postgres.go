@@ -15,21 +15,20 @@ import (
 // SessionName is the application_name of the session that holds a process's lock.
 const SessionName = "stoa presence"
 
-// lockClass is the first key of the advisory locks of processes; the second is
-// the process's own. An arbitrary number that only this package uses: "stoa".
+// lockClass is the first key of the advisory locks of processes; the second key is the
+// process's own. It is an arbitrary number that only this package uses: "stoa".
 const lockClass = 0x73746f61
 
-// look is one statement: a heartbeat, and the processes with their locks. Of an
-// advisory lock with two keys pg_locks shows the first as classid, the second as
-// objid, and 2 as objsubid.
-// Source: PostgreSQL manual, "pg_locks".
+// look is one statement that sends a heartbeat and reads the processes with their locks.
+// For an advisory lock with two keys pg_locks shows the first as classid, the second as
+// objid, and 2 as objsubid. Source: PostgreSQL manual, "pg_locks".
 var look = fmt.Sprintf(`WITH beat AS (UPDATE processes SET beats = beats + 1 WHERE name = $1 AND $2)
 	SELECT p.name, p.host, p.beats, l.objid IS NOT NULL AS held FROM processes p
 	LEFT JOIN pg_catalog.pg_locks l ON l.locktype = 'advisory' AND l.classid = %d AND l.objid = p.lock_key::bigint::oid AND l.objsubid = 2 AND l.granted
 		AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())`, lockClass)
 
-// errLocked means that an earlier session of this process holds the lock: the server
-// has not ended it yet.
+// errLocked means that an earlier session of this process still holds the lock, because the
+// server has not ended that session yet.
 var errLocked = errors.New("presence: the lock is held by another session")
 
 // postgresLock is an advisory lock of a session that does nothing else. When the
@@ -43,7 +42,7 @@ type postgresLock struct {
 	timing  timing
 	session *pgx.Conn
 	locked  bool
-	opening chan *pgx.Conn // nil while no session is being opened; gives nil for a failure
+	opening chan *pgx.Conn // nil while no session is being opened; receives nil after a failure
 	beaten  time.Time      // when the last heartbeat was sent
 }
 
@@ -60,7 +59,8 @@ func (l *postgresLock) acquire(ctx context.Context) error {
 	return nil
 }
 
-// open connects. Heartbeats need not outlive a crash of the server.
+// open opens the session. It turns synchronous_commit off, because a heartbeat may be lost
+// in a crash of the server.
 func (l *postgresLock) open(ctx context.Context) (*pgx.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.db.Pool().Config().ConnConfig.ConnectTimeout+l.timing.answer)
 	defer cancel()
@@ -161,7 +161,7 @@ func (l *postgresLock) close(ctx context.Context) {
 
 func (l *postgresLock) release(ctx context.Context) {
 	if l.opening != nil {
-		l.session, l.opening = <-l.opening, nil // its context has ended
+		l.session, l.opening = <-l.opening, nil // receives soon, because the context of the opening has ended
 	}
 	l.close(ctx)
 }

@@ -1,11 +1,11 @@
-// Package presence detects which processes share the master database, and releases
-// the work of a process that has ended, so that another process continues it.
+// Package presence detects which processes share the master database, and releases the work
+// of a process that has ended, so that another process continues it.
 //
-// A process is present while it holds a lock that ends with it: on PostgreSQL an
-// advisory lock of a session, on SQLite the lock of a file. Times are measured by
-// the observer's own monotonic clock; clocks of different machines are never
-// compared. A process that is wrongly taken for ended does no harm: its ownership is
-// checked again at each of its writes, and its jobs may run twice.
+// A process is present while it holds a lock that ends with it: on PostgreSQL an advisory
+// lock of a session, on SQLite the lock of a file. Times are measured by the observer's own
+// monotonic clock; clocks of different machines are never compared. Declaring a live
+// process ended is safe: its ownership is checked again at each of its writes, and its jobs
+// may run twice.
 package presence
 
 import (
@@ -47,8 +47,8 @@ func (p *Process) lookNow() {
 	}
 }
 
-// timing determines how fast the end of a process is detected: after grace and two
-// looks at most for a killed process.
+// timing holds the times that determine how fast the end of a process is detected. A killed
+// process is detected after at most grace and two looks.
 type timing struct {
 	look     time.Duration // between two looks at the other processes
 	alone    time.Duration // between two looks while no other process is on record
@@ -56,7 +56,7 @@ type timing struct {
 	beat     time.Duration // between two heartbeats while the lock is held
 	grace    time.Duration // how long a process may be without its lock
 	frozen   time.Duration // how long a process that holds its lock may be without a heartbeat
-	careful  time.Duration // how long no process is taken for ended after this one lost the master
+	careful  time.Duration // how long no process counts as ended after this process lost the master
 	answer   time.Duration // how long the master may take to answer a look
 	register time.Duration // how long a transaction that records an end may take
 }
@@ -99,10 +99,10 @@ type observed struct {
 	Held  bool // it holds its lock
 }
 
-// New returns a Process with a new name. It is not present before Start.
+// New returns a Process with a new name. The process is not present before Start.
 func New(db *masterdb.DB, log *slog.Logger) *Process {
 	p := &Process{db: db, log: log.With("component", "presence"), name: rand.Text(), timing: timingOn(db.Engine), joined: make(chan struct{}, 1)}
-	if n, err := rand.Int(rand.Reader, big.NewInt(1<<31)); err == nil { // it never fails
+	if n, err := rand.Int(rand.Reader, big.NewInt(1<<31)); err == nil { // rand.Int never fails
 		p.lockKey = int32(n.Int64()) //nolint:gosec // below 2^31
 	}
 	return p
@@ -129,7 +129,7 @@ func (p *Process) Start(ctx context.Context) error {
 		p.lock.release(ctx)
 		return fmt.Errorf("register this process: %w", err)
 	}
-	// A process that is alone looks rarely until another one registers.
+	// A process that is alone looks rarely until another process registers.
 	p.db.Subscribe(registered, func(process string) {
 		if process != p.name {
 			p.lookNow()
@@ -157,8 +157,8 @@ func (p *Process) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends the presence and releases what this process still owns: call it when the
-// process has finished its work. If it fails since the master does not answer, other
+// Stop ends the presence and releases what this process still owns. Call it when the
+// process has finished its work. If it fails because the master does not answer, other
 // processes detect the end by the lock.
 func (p *Process) Stop(ctx context.Context) error {
 	if p.stop == nil {
@@ -216,9 +216,9 @@ func (p *Process) look(ctx context.Context, o *observer) {
 	}
 }
 
-// release removes a process from the table and calls what is registered with OnGone,
-// unless another process has done so or, with unlessBeats set, the process has sent a
-// heartbeat meanwhile.
+// release removes a process from the table and calls the functions registered with OnGone.
+// It does nothing if another process has done so or if, with unlessBeats set, the process
+// has sent a heartbeat meanwhile.
 func (p *Process) release(ctx context.Context, process observed, unlessBeats bool) error {
 	ctx, cancel := context.WithTimeout(ctx, p.timing.register)
 	defer cancel()

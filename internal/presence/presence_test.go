@@ -15,13 +15,13 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// member is a process of a test, with a connection of its own to the master.
+// member is a process in a test, with a separate connection to the master.
 type member struct {
 	*Process
 	gone chan string
 }
 
-// join starts a process on the database at url. It records the ends that it
+// join starts a process on the database at url. It records the ended processes that it
 // releases.
 func join(t *testing.T, url string, settings ...func(*Process)) member {
 	t.Helper()
@@ -44,7 +44,7 @@ func prepare(t *testing.T, url string, settings ...func(*Process)) member {
 	return m
 }
 
-// die ends what keeps the process present, as a kill does.
+// die ends everything that keeps the process present, like a kill.
 func (m member) die() {
 	m.suspend()
 	switch l := m.lock.(type) {
@@ -55,7 +55,7 @@ func (m member) die() {
 	}
 }
 
-// suspend ends the process's looks and heartbeats. It keeps its lock.
+// suspend stops the process's looks and heartbeats. The process keeps its lock.
 func (m member) suspend() {
 	m.stop()
 	m.running.Wait()
@@ -119,7 +119,8 @@ func postgresURL(t *testing.T) string {
 	return masterdbtest.URL(t, masterdb.Postgres)
 }
 
-// A process that ended is released once, however many see it, and within seconds.
+// TestEndIsReleasedOnce checks that an ended process is released once, within seconds,
+// however many processes detect its end.
 func TestEndIsReleasedOnce(t *testing.T) {
 	t.Parallel()
 	eachURL(t, func(t *testing.T, url string) {
@@ -158,7 +159,8 @@ func TestEndIsReleasedOnce(t *testing.T) {
 	})
 }
 
-// A start finds what ended before it: on SQLite at once.
+// TestStartReleasesWhatEndedBefore checks that a start releases processes that ended before
+// it; on SQLite at once.
 func TestStartReleasesWhatEndedBefore(t *testing.T) {
 	t.Parallel()
 	eachURL(t, func(t *testing.T, url string) {
@@ -179,13 +181,14 @@ func TestStartReleasesWhatEndedBefore(t *testing.T) {
 	})
 }
 
-// Stop releases what the process leaves, without anybody to notice.
+// TestStopReleases checks that Stop releases what the process still owns, without another
+// process.
 func TestStopReleases(t *testing.T) {
 	t.Parallel()
 	eachURL(t, func(t *testing.T, url string) {
 		other := join(t, url)
 		m := prepare(t, url)
-		must(t, m.Stop(t.Context())) // was not started
+		must(t, m.Stop(t.Context())) // it was not started
 		must(t, m.Start(t.Context()))
 		must(t, m.Stop(t.Context()))
 		if got := receive(t, m.gone); got != m.Name() {
@@ -202,7 +205,8 @@ func TestStopReleases(t *testing.T) {
 	})
 }
 
-// What cannot be released stays on record and is tried again, as a whole.
+// TestReleaseIsTriedAgain checks that a failed release is rolled back as a whole and tried
+// again.
 func TestReleaseIsTriedAgain(t *testing.T) {
 	t.Parallel()
 	eachURL(t, func(t *testing.T, url string) {
@@ -231,8 +235,8 @@ func TestReleaseIsTriedAgain(t *testing.T) {
 	})
 }
 
-// A process that is alone looks rarely. It hears of another one that registers, and
-// notices when that ends.
+// TestRegistrationEndsTheLongPause checks that a process that is alone looks rarely, is
+// notified when another process registers, and then detects the end of that process.
 func TestRegistrationEndsTheLongPause(t *testing.T) {
 	t.Parallel()
 	url := postgresURL(t)
@@ -252,8 +256,7 @@ func TestRegistrationEndsTheLongPause(t *testing.T) {
 	}
 }
 
-// endSessions ends the sessions of presence from the server's side, and returns
-// how many those were.
+// endSessions ends all sessions of presence at the server. It returns how many there were.
 func endSessions(t *testing.T, db *masterdb.DB) int {
 	t.Helper()
 	var ended []bool
@@ -262,7 +265,8 @@ func endSessions(t *testing.T, db *masterdb.DB) int {
 	return len(ended)
 }
 
-// A process that loses its session, again and again, is not taken for ended.
+// TestLostSessionIsNoEnd checks that a process that loses its session repeatedly is not
+// declared ended.
 func TestLostSessionIsNoEnd(t *testing.T) {
 	t.Parallel()
 	url := postgresURL(t)
@@ -291,8 +295,8 @@ func TestLostSessionIsNoEnd(t *testing.T) {
 	}
 }
 
-// A process that is present without a session, since none can be opened, is not
-// taken for ended: its heartbeats go through the pool.
+// TestHeartbeatsReplaceTheSession checks that a process that cannot open a session is not
+// declared ended, because it sends its heartbeats through the pool.
 func TestHeartbeatsReplaceTheSession(t *testing.T) {
 	t.Parallel()
 	url := postgresURL(t)
@@ -311,11 +315,11 @@ func TestHeartbeatsReplaceTheSession(t *testing.T) {
 	if len(observer.gone) > 0 {
 		t.Error("a process with heartbeats was taken for ended")
 	}
-	receive(t, observer.gone) // and without them it is
+	receive(t, observer.gone) // without heartbeats it is declared ended
 }
 
-// A process that does nothing any more is taken for ended although the server
-// keeps its session. When it goes on, it registers again.
+// TestSuspendedProcess checks that a suspended process is declared ended although the
+// server keeps its session, and that it registers again when it resumes.
 func TestSuspendedProcess(t *testing.T) {
 	t.Parallel()
 	url := postgresURL(t)

@@ -14,7 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// The names of the quotas. They are part of the public API.
+// These are the names of the quotas. They are part of the public API.
 const (
 	Stores           = "stores"            // of the user who created them
 	StoresPerHour    = "stores_per_hour"   // created by one user, deleted ones included
@@ -43,10 +43,10 @@ type PerUser struct{ Unverified, Verified int }
 // User is a user with quotas.
 type User struct {
 	ID               stoa.UserID
-	Verified         bool // their e-mail address
-	Operator         bool // of the platform: no quota of a user applies
-	Stores           *int // set for this user alone; nil: the platform's limit
-	ManagedDatabases *int // likewise
+	Verified         bool // whether the e-mail address is verified
+	Operator         bool // an operator of the platform; no quota of a user applies
+	Stores           *int // the limit set for this user alone; nil: the platform's limit
+	ManagedDatabases *int // as Stores
 }
 
 // LockUser reads the user and locks their row until tx ends, so that concurrent

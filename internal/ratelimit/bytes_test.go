@@ -7,8 +7,8 @@ import (
 	"github.com/stoahq/stoa/internal/ratelimit"
 )
 
-// A key gets its share and, when the budget runs short, no more than is left
-// for all others.
+// TestByteBudgetIsFair checks that a key gets its share and, when the budget runs short, no
+// more than is left for all others.
 func TestByteBudgetIsFair(t *testing.T) {
 	t.Parallel()
 	b := ratelimit.NewByteBudget(100, 30)
@@ -26,11 +26,11 @@ func TestByteBudgetIsFair(t *testing.T) {
 	take("c", 1, false)  // 21 of 20
 	take("d", 10, true)  // half of what is left
 	take("d", 1, false)  // 11 of 10
-	take("e", 5, true)   // a newcomer is served
-	take("a", 1, false)  // and who holds much is not
-	take("e", 0, true)   // nothing costs nothing
+	take("e", 5, true)   // a new key still gets bytes
+	take("a", 1, false)  // a key with many bytes does not
+	take("e", 0, true)   // 0 bytes are always granted
 	take("f", 6, false)  // 5 are left
-	take("f", -6, true)  // nor does less
+	take("f", -6, true)  // a negative number is granted too
 	b.Give(key("a"), 30) // now 35 are left
 	take("f", 6, true)
 	if s := b.Stats(); s.Used != 71 || s.Total != 100 || s.Refused != 5 {
@@ -38,8 +38,8 @@ func TestByteBudgetIsFair(t *testing.T) {
 	}
 }
 
-// All bytes of a request return when it ends, whoever took them and however
-// many did at once.
+// TestReservedBytesReturn checks that all bytes of a request are returned when it ends,
+// whichever keys took them and however many goroutines did so concurrently.
 func TestReservedBytesReturn(t *testing.T) {
 	t.Parallel()
 	b := ratelimit.NewByteBudget(1000, 500)
@@ -81,7 +81,7 @@ func TestReservedBytesReturn(t *testing.T) {
 	}
 }
 
-// Without a budget nothing is counted or refused.
+// TestNoByteBudget checks that without a budget nothing is counted or refused.
 func TestNoByteBudget(t *testing.T) {
 	t.Parallel()
 	var none *ratelimit.ByteBudget

@@ -1,7 +1,7 @@
-// Package ratelimit limits the rate of requests and attempts. It knows no domain: the
-// API counts requests, accounts counts attempts to sign in. The counts are in this
-// process's memory or, with a Redis server, shared by all processes. While that
-// server does not respond, each process counts by itself.
+// Package ratelimit limits the rate of requests and attempts. It is independent of the
+// domains: the API counts requests, accounts counts attempts to sign in. The counts are in
+// this process's memory or, with a Redis server, shared by all processes. While that server
+// does not respond, each process counts by itself.
 package ratelimit
 
 import (
@@ -66,7 +66,7 @@ type Key struct {
 // ID returns the key of something with an id.
 func ID[T ~[16]byte](name string, id T) Key { return Key{name, id} }
 
-// Of returns the key of words, by a hash that does not reveal them.
+// Of returns the key of words. It contains a hash that does not reveal them.
 func Of(name string, words ...string) Key {
 	h := sha256.New()
 	for _, w := range words {
@@ -149,7 +149,7 @@ func (l *Limiter) Attempt(ctx context.Context, k Key, p Backoff) (wait time.Dura
 
 // Forget deletes the counts of the keys.
 func (l *Limiter) Forget(ctx context.Context, keys ...Key) {
-	_ = l.memory.forget(ctx, keys...) // counted while the server did not respond
+	_ = l.memory.forget(ctx, keys...) // attempts that were counted while the server did not respond
 	call(l, func(c counter) (struct{}, error) { return struct{}{}, c.forget(ctx, keys...) })
 }
 

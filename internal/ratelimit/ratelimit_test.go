@@ -17,7 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/ratelimit/ratelimittest"
 )
 
-// eachCounter runs test on every kind of counter.
+// eachCounter runs test on every implementation of counter.
 func eachCounter(t *testing.T, test func(t *testing.T, c counter)) {
 	t.Helper()
 	t.Run("memory", func(t *testing.T) {
@@ -35,7 +35,7 @@ func eachCounter(t *testing.T, test func(t *testing.T, c counter)) {
 	})
 }
 
-// fresh is a key that no other test has.
+// newKey returns a key that no other test uses.
 func newKey() Key { return Of("test", rand.Text()) }
 
 func take(t *testing.T, c counter, k Key, l Limit) Result {
@@ -73,7 +73,7 @@ func TestTake(t *testing.T) {
 		if r := take(t, c, newKey(), slow); !r.OK {
 			t.Errorf("another caller: %+v", r)
 		}
-		// A refusal costs nothing: who goes on asking does not wait longer.
+		// A refused request is not counted: repeating it does not make the wait longer.
 		if again := take(t, c, k, slow); again.RetryAfter > r.RetryAfter {
 			t.Errorf("first %v, then %v", r.RetryAfter, again.RetryAfter)
 		}
@@ -86,7 +86,7 @@ func TestTake(t *testing.T) {
 	})
 }
 
-// TestTakeRefills: what was used comes back, one by one.
+// TestTakeRefills checks that used requests become available again one by one.
 func TestTakeRefills(t *testing.T) {
 	t.Parallel()
 	eachCounter(t, func(t *testing.T, c counter) {
@@ -102,7 +102,7 @@ func TestTakeRefills(t *testing.T) {
 	})
 }
 
-// TestConcurrentTake: however many ask at once, no more than the limit get it.
+// TestConcurrentTake checks that concurrent callers together get no more than the limit.
 func TestConcurrentTake(t *testing.T) {
 	t.Parallel()
 	eachCounter(t, func(t *testing.T, c counter) {
@@ -148,8 +148,8 @@ func TestAttempts(t *testing.T) {
 	})
 }
 
-// TestConcurrentAttempts: an attempt counts before it is made, so that many at
-// once are not all the first.
+// TestConcurrentAttempts checks that an attempt is counted before it is made, so that
+// concurrent attempts are not all the first.
 func TestConcurrentAttempts(t *testing.T) {
 	t.Parallel()
 	eachCounter(t, func(t *testing.T, c counter) {
@@ -170,7 +170,7 @@ func TestConcurrentAttempts(t *testing.T) {
 	})
 }
 
-// TestDelaysDouble is in time that the test moves.
+// TestDelaysDouble checks the delays in the fake time of a synctest bubble.
 func TestDelaysDouble(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -184,9 +184,9 @@ func TestDelaysDouble(t *testing.T) {
 			if wait := attempt(t, m, k, p); wait != want*time.Second {
 				t.Fatalf("waits %v, want %d s", wait, want)
 			}
-			time.Sleep(want * time.Second) //nolint:forbidigo // the bubble's time
+			time.Sleep(want * time.Second) //nolint:forbidigo // fake time of the bubble
 		}
-		time.Sleep(attemptTTL + time.Second) //nolint:forbidigo // the bubble's time
+		time.Sleep(attemptTTL + time.Second) //nolint:forbidigo // fake time of the bubble
 		for n := range 3 {
 			if wait := attempt(t, m, k, p); wait != 0 {
 				t.Errorf("attempt %d of another day waits %v", n, wait)
@@ -205,7 +205,7 @@ func TestDelayHasABound(t *testing.T) {
 	}
 }
 
-// TestMemoryIsBounded: a flood of addresses drops itself, not the attempts.
+// TestMemoryIsBounded checks that a flood of addresses evicts addresses and not attempts.
 func TestMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	const most = 4096
@@ -255,7 +255,7 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-// TestTwoLimitersShareCounts: two servers count as one.
+// TestTwoLimitersShareCounts checks that two servers count together.
 func TestTwoLimitersShareCounts(t *testing.T) {
 	t.Parallel()
 	url := keyring.NewSecret(ratelimittest.URL(t))
@@ -289,8 +289,8 @@ func TestTwoLimitersShareCounts(t *testing.T) {
 	}
 }
 
-// TestWithoutServer: a server that does not answer is no reason to refuse, nor
-// to let everything pass; what it would cost is bounded.
+// TestWithoutServer checks that, while the Redis server does not answer, limits still
+// apply, requests are not refused because of it, and the delay is limited.
 func TestWithoutServer(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder

@@ -26,7 +26,7 @@ type shared struct {
 // newShared returns a counter on the server at url. It does not connect.
 func newShared(url keyring.Secret, timeout time.Duration) (*shared, error) {
 	opts, err := redis.ParseURL(url.Reveal())
-	if err != nil { // err contains the password
+	if err != nil { // err is not wrapped: it contains the password
 		return nil, errors.New("must be redis://HOST:PORT or, with TLS, rediss://HOST:PORT, with user:password@ before the host if need be")
 	}
 	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout, opts.PoolTimeout = timeout, timeout, timeout, timeout

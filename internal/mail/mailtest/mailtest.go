@@ -37,7 +37,7 @@ func (m Mail) Message(t testing.TB) *mail.Message {
 	return msg
 }
 
-// Options configure a Server. The zero value accepts everything.
+// Options configure a Server. The zero value accepts every client and message.
 type Options struct {
 	// User and Password are required (AUTH PLAIN), unless empty.
 	User, Password string
@@ -135,7 +135,7 @@ func (s *Server) certify(t testing.TB) {
 	s.Roots.AddCert(leaf)
 }
 
-// session is a connection.
+// session is the state of one connection.
 type session struct {
 	*Server
 	conn   net.Conn
@@ -272,7 +272,7 @@ func (c *session) data() bool {
 	c.mails = append(c.mails, c.mail)
 	c.mu.Unlock()
 	if c.Refuse != nil && c.Refuse(".", "") == 2 {
-		return false // taken, and the client does not learn of it
+		return false // the message is accepted, but the client does not receive the answer
 	}
 	c.say("250 2.0.0 taken")
 	return true

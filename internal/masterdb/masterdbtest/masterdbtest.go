@@ -1,5 +1,5 @@
-// Package masterdbtest gives each test a master database of its own, fully
-// migrated, on every engine at hand.
+// Package masterdbtest gives each test a separate, fully migrated master database, on every
+// available engine.
 package masterdbtest
 
 import (
@@ -20,13 +20,13 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// PostgresEnv names the variable with the URL of a PostgreSQL server whose
-// role may create databases. `make test` sets it.
+// PostgresEnv is the environment variable with the URL of a PostgreSQL server whose role
+// may create databases. `make test` sets it.
 const PostgresEnv = "STOA_TEST_POSTGRES_URL"
 
-// Engines returns the engines tests can run on: SQLite always, PostgreSQL
-// when PostgresEnv is set. It panics when `make test` has promised servers
-// (STOA_TEST_REQUIRE_SERVERS) and there is none.
+// Engines returns the engines that tests can run on: SQLite always, PostgreSQL when
+// PostgresEnv is set. It panics if STOA_TEST_REQUIRE_SERVERS is set, as by `make test`, and
+// PostgresEnv is not.
 func Engines() []masterdb.Engine {
 	if os.Getenv(PostgresEnv) == "" {
 		if os.Getenv("STOA_TEST_REQUIRE_SERVERS") != "" {
@@ -37,8 +37,7 @@ func Engines() []masterdb.Engine {
 	return []masterdb.Engine{masterdb.SQLite, masterdb.Postgres}
 }
 
-// Each runs test as a parallel subtest on every engine at hand, each with a
-// fresh database.
+// Each runs test as a parallel subtest on every available engine, each with a new database.
 func Each(t *testing.T, test func(t *testing.T, db *masterdb.DB)) {
 	t.Helper()
 	for _, engine := range Engines() {
@@ -60,8 +59,8 @@ func Open(t testing.TB, url string) *masterdb.DB {
 	return db
 }
 
-// URL makes a fresh, migrated master database and returns its URL. It is
-// removed at the end of the test.
+// URL creates a migrated master database and returns its URL. The database is removed at
+// the end of the test.
 func URL(t testing.TB, engine masterdb.Engine) string {
 	t.Helper()
 	if engine == masterdb.SQLite {
@@ -70,7 +69,8 @@ func URL(t testing.TB, engine masterdb.Engine) string {
 	return postgresClone(t)
 }
 
-// sqliteTemplate is migrated once per test process and then copied.
+// sqliteTemplate returns a database file that is migrated once per test process. Each test
+// gets a copy.
 var sqliteTemplate = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "stoa-master-")
 	if err != nil {
@@ -97,8 +97,8 @@ func sqliteCopy(t testing.TB) string {
 	return "sqlite:" + path
 }
 
-// template is the name of a PostgreSQL database that is migrated once per
-// test process; CREATE DATABASE … TEMPLATE then copies it file by file.
+// template returns the name of a PostgreSQL database that is migrated once per test
+// process. CREATE DATABASE … TEMPLATE copies it file by file.
 var template = sync.OnceValues(func() (string, error) {
 	name := "stoa_template_" + random()
 	if err := admin("CREATE DATABASE " + name); err != nil {
@@ -125,7 +125,8 @@ func postgresClone(t testing.TB) string {
 	return databaseURL(name)
 }
 
-// adminLock: PostgreSQL refuses to copy one template twice at the same time.
+// adminLock serializes copies, because PostgreSQL refuses to copy one template twice at the
+// same time.
 var adminLock sync.Mutex
 
 func admin(sql string) error {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Relay forwards connections to a server. It can be silent, as a frozen server
-// is, or refuse them, as one does that is not running.
+// Relay forwards connections to a server. It can stop forwarding data, like a frozen
+// server, or refuse connections, like a stopped one.
 type Relay struct {
 	t       testing.TB
 	target  string
@@ -19,11 +19,11 @@ type Relay struct {
 	changed  *sync.Cond
 	silent   bool
 	listener net.Listener
-	conns    map[net.Conn]net.Conn // of clients, to the server
+	conns    map[net.Conn]net.Conn // the client's connection, and the one to the server
 	deserted map[net.Conn]bool
 }
 
-// NewRelay stands before the database at dsn and returns a URL that leads
+// NewRelay starts a relay in front of the database at dsn and returns a URL that leads
 // through it.
 func NewRelay(t testing.TB, dsn string) (*Relay, string) {
 	t.Helper()
@@ -40,7 +40,7 @@ func NewRelay(t testing.TB, dsn string) (*Relay, string) {
 	return r, u.String()
 }
 
-// Listen takes connections again, after Refuse.
+// Listen accepts connections again, after Refuse.
 func (r *Relay) Listen() {
 	r.t.Helper()
 	l, err := net.Listen("tcp", r.Address)
@@ -82,7 +82,7 @@ func (r *Relay) forward(c net.Conn) {
 	both.Wait()
 }
 
-// patient writes when the relay is not silent.
+// patient is a writer that waits while the relay is silent.
 type patient struct {
 	*Relay
 	net.Conn
@@ -102,7 +102,7 @@ func (r *Relay) Wait() {
 	}
 }
 
-// SetSilent holds back, or lets through, whatever is sent.
+// SetSilent makes the relay hold back all data, or forward it again.
 func (r *Relay) SetSilent(silent bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -110,7 +110,7 @@ func (r *Relay) SetSilent(silent bool) {
 	r.changed.Broadcast()
 }
 
-// Refuse ends all connections and takes no more.
+// Refuse closes all connections and accepts no more.
 func (r *Relay) Refuse() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -121,8 +121,8 @@ func (r *Relay) Refuse() {
 	}
 }
 
-// Desert ends the server's side of the connections there are; the client's side
-// hears nothing more. New connections are forwarded.
+// Desert closes the server's side of all current connections. The client's side stays open
+// and receives nothing more. New connections are forwarded.
 func (r *Relay) Desert() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

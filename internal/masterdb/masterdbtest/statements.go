@@ -16,13 +16,13 @@ import (
 	"testing"
 )
 
-// StatementCounter counts the statements that a PostgreSQL server receives
-// through it, of all connections. It is safe for concurrent use.
+// StatementCounter is a proxy that counts the statements that a PostgreSQL server receives
+// on all connections through it. It is safe for concurrent use.
 type StatementCounter struct {
 	target string
 
 	mu     sync.Mutex
-	counts map[string]int // by text
+	counts map[string]int // by the text of the statement
 	err    error
 }
 
@@ -91,9 +91,8 @@ func (c *StatementCounter) forward(client net.Conn) {
 	_, _ = io.Copy(client, server)
 }
 
-// count reads what a client sends: a simple query is one statement, and so is
-// each execution of a prepared one.
-// Source: PostgreSQL manual, "Message Formats".
+// count reads the messages of a client. A simple query is one statement, and so is each
+// execution of a prepared statement. Source: PostgreSQL manual, "Message Formats".
 func (c *StatementCounter) count(from io.Reader) {
 	if _, err := readMessage(from); err != nil { // the start-up message has no type
 		c.fail(err)
@@ -129,7 +128,8 @@ func (c *StatementCounter) count(from io.Reader) {
 	}
 }
 
-// readMessage reads a length, which includes itself, and what follows.
+// readMessage reads a length, which includes itself, and the bytes after it. It returns
+// those bytes.
 func readMessage(from io.Reader) ([]byte, error) {
 	var length [4]byte
 	if _, err := io.ReadFull(from, length[:]); err != nil {
@@ -144,7 +144,7 @@ func readMessage(from io.Reader) ([]byte, error) {
 	return body, err
 }
 
-// cutString returns the text before the first zero byte, and what follows.
+// cutString returns the text before the first zero byte, and the bytes after it.
 func cutString(b []byte) (string, []byte) {
 	text, rest, _ := bytes.Cut(b, []byte{0})
 	return string(text), rest

@@ -1,4 +1,4 @@
-// Package ratelimittest gives tests a Redis database of their own.
+// Package ratelimittest gives tests Redis databases that they need not share.
 package ratelimittest
 
 import (
@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// databases is what scripts/with-servers gives its server, from 0 on.
+// databases is the number of databases on the server that scripts/with-servers starts.
 const databases = 4096
 
-// URL is that of a database which no other test is likely to use at the same
-// time. Without a server the test is skipped or, where one was promised, fails.
+// URL returns the URL of a database which no other test is likely to use at the same time.
+// Without a server the test is skipped or, if STOA_TEST_REQUIRE_SERVERS is set, fails.
 func URL(t testing.TB) string {
 	t.Helper()
 	server := os.Getenv("STOA_TEST_REDIS_URL")
