@@ -22,7 +22,7 @@ const (
 	dueReady                 // ReadyForQuery
 )
 
-// completes maps to the messages that only report that something is done.
+// completes maps each answer without content to its message.
 var completes = map[due]byte{dueParse: '1', dueBind: '2', dueClose: '3', dueReady: 'Z'}
 
 // answers compares a server's messages with the requests that the driver has

@@ -31,7 +31,7 @@ var mysqlAssignments = append(slices.Clone(mysqlEssentials),
 	"sql_auto_is_null = 0", "sql_quote_show_create = 1",
 	"group_concat_max_len = 1048576", "div_precision_increment = 4", "max_sort_length = 1024",
 	"lock_wait_timeout = 86400", "innodb_lock_wait_timeout = 50",
-	// These times are longer than a connection of a store is kept unused.
+	// wait_timeout is longer than a store's connection is kept unused.
 	"wait_timeout = 28800", "net_read_timeout = 60", "net_write_timeout = 60",
 )
 
@@ -64,7 +64,7 @@ type mysqlSessionLook struct {
 	Connection string
 	Mode       string `max:"2000"`
 	Keys       string
-	Storage    string // as Completion, only on a server that has all variables
+	Storage    string // Storage and Completion are read only on a server that has all variables
 	Completion string
 	Packet     int64
 }

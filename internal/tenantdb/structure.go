@@ -42,8 +42,8 @@ func (s Structure) Drift(expected Structure, extras bool) []string {
 	return drift
 }
 
-// hasTable reports whether the table of a part exists. Drift does not list the
-// parts of a missing table.
+// hasTable reports whether s has the table of a part, or the part is a table
+// itself. Drift does not list the parts of a missing table.
 func hasTable(s Structure, what string) bool {
 	_, ok := s["table "+tableOf(what)]
 	return ok || strings.HasPrefix(what, "table ")
