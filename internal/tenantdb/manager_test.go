@@ -243,13 +243,13 @@ func TestSweep(t *testing.T) {
 		h := setup(t, tenantdb.Options{IdleTimeout: 3 * time.Minute})
 		held, idle := h.lease(t, h.embedded(t)), h.embedded(t)
 		h.lease(t, idle).Release()
-		<-time.After(2 * time.Minute) // of the bubble
+		<-time.After(2 * time.Minute) // in the bubble's time
 		h.lease(t, idle).Release()
-		<-time.After(2 * time.Minute) // of the bubble
+		<-time.After(2 * time.Minute) // in the bubble's time
 		if !h.Has(idle) {
 			t.Error("closed although used two minutes ago")
 		}
-		<-time.After(2 * time.Minute) // of the bubble
+		<-time.After(2 * time.Minute) // in the bubble's time
 		if h.Has(idle) || h.Open() != 1 {
 			t.Error("open although unused for four minutes")
 		}

@@ -79,7 +79,7 @@ func TestSweepReconciles(t *testing.T) {
 			h.lease(t, store).Release()
 		}
 		h.changeUnheard(t, changed)
-		<-time.After(35 * time.Second) // of the bubble
+		<-time.After(35 * time.Second) // in the bubble's time
 		if h.Has(changed) || !h.Has(other) {
 			t.Errorf("after a sweep: changed %t, other %t", h.Has(changed), h.Has(other))
 		}
