@@ -211,7 +211,7 @@ func checkRow(v reflect.Value) (size int, err error) {
 // checkValue does the same as checkRow for one column. A type with its own Scan
 // method has already checked itself.
 func checkValue(column string, v reflect.Value, most int) (size int, err error) {
-	switch v.Kind() { //nolint:exhaustive // all others hold nothing that could be unfit
+	switch v.Kind() { //nolint:exhaustive // every value of another kind can be used
 	case reflect.Pointer:
 		if v.IsNil() {
 			return 0, nil

@@ -55,7 +55,7 @@ func TestGlobalSettings(t *testing.T) {
 
 // TestServerWithoutASetting checks that a server that uses MySQL's protocol and
 // lacks one of the variables is used with the essential settings.
-func TestServerWithoutASetting(t *testing.T) { //nolint:paralleltest // every connection meets it
+func TestServerWithoutASetting(t *testing.T) { //nolint:paralleltest // it affects every connection
 	defer tenantdb.LackMySQLSetting()()
 	for name, env := range map[string]string{"MariaDB": tenantdbtest.MySQLEnv, "MySQL 9": "STOA_TEST_MYSQL9_URL"} {
 		if os.Getenv(env) == "" {

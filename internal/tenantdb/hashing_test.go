@@ -172,7 +172,7 @@ func verifier(t *testing.T, password string, iterations int) string {
 // TestHashingWaitsForItsTurn checks that a connection whose password may not be
 // hashed yet waits until its caller cancels, and that it has then hashed
 // nothing.
-func TestHashingWaitsForItsTurn(t *testing.T) { //nolint:paralleltest // it takes all turns
+func TestHashingWaitsForItsTurn(t *testing.T) { //nolint:paralleltest // it uses all slots
 	for range cap(tenantdb.Hashings) {
 		tenantdb.Hashings <- struct{}{}
 	}
@@ -202,7 +202,7 @@ func TestHashingWaitsForItsTurn(t *testing.T) { //nolint:paralleltest // it take
 // TestHashingTurnsAreGivenBack checks that a server keeps no slot, however it
 // behaves between its challenge and the end. As many such servers as there are
 // slots do not prevent a connection to a working server.
-func TestHashingTurnsAreGivenBack(t *testing.T) { //nolint:paralleltest // it counts all turns
+func TestHashingTurnsAreGivenBack(t *testing.T) { //nolint:paralleltest // it counts all slots
 	stall := make(chan struct{})
 	t.Cleanup(func() { close(stall) })
 	for name, server := range map[string]*scram{

@@ -10,7 +10,7 @@ import (
 )
 
 // MarkerTable is the table whose one row says which store a database belongs
-// to. It exists from before the first migration. It is not part of the schema
+// to. It is created before the first migration. It is not part of the schema
 // that migrations create.
 const MarkerTable = "stoa_tenant"
 

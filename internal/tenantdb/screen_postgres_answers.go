@@ -219,7 +219,7 @@ func (a *answers) acceptResults(kind byte) error {
 // nothing more of this request.
 func (a *answers) fail() {
 	switch {
-	case a.isIdle(), a.due[0].what == dueClose: // the driver takes an idle server's error for an answer, and an error after a Close for the end of the request
+	case a.isIdle(), a.due[0].what == dueClose: // the driver takes an idle server's error for an answer, and an error after a Close for the end of an answer
 		a.over = true
 	case !a.skip:
 		a.skip = true

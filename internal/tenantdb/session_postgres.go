@@ -138,8 +138,9 @@ func (s *sessionState) startupParameters(how pinning) map[string]string {
 	return p
 }
 
-// established is called for each new connection before it is used. wanted is
-// the search path that applies until the store's schema is known, or "".
+// established sets or checks the settings of each new connection before it is
+// used. wanted is the search path that applies until the store's schema is
+// known, or "".
 func (s *sessionState) established(ctx context.Context, conn *pgx.Conn, how pinning, wanted string) error {
 	if version, err := strconv.ParseInt(major(conn.PgConn().ParameterStatus("server_version")), 10, 64); err == nil {
 		s.version.Store(version)
