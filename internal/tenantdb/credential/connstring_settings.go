@@ -182,8 +182,8 @@ func (r *pasteReader) refuseSocket(name, _ string) {
 }
 
 // setRoots handles the setting for trusted roots. "system" is the default. A
-// file name is only accepted if the certificate is given in addition to the
-// string.
+// file name is ignored if the certificate is given in addition to the string,
+// and rejected otherwise.
 func (r *pasteReader) setRoots(name, value string) {
 	switch {
 	case strings.EqualFold(value, "system"):
