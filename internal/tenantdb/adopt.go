@@ -8,15 +8,16 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// adoptTimeout limits how long an adopted embedded database waits for others to be
+// adoptTimeout limits how long Adopt waits for other embedded databases to be
 // closed.
 const adoptTimeout = time.Second
 
-// Adopt takes over a database that OpenUnleased has opened and that has become the
-// store's, so that the next lease finds it open. r is the record that it was opened with.
-// The manager owns db afterwards and closes it if it cannot be used.
+// Adopt takes over a database that OpenUnleased has opened and that now belongs
+// to the store, so that the next lease finds it open. r is the record that it
+// was opened with. The manager owns db afterwards and closes it if it cannot be
+// used.
 func (m *Manager) Adopt(ctx context.Context, store stoa.StoreID, r Registered, db *DB) {
-	if db.sqlx.Stats().OpenConnections == 0 { // there is no connection to keep
+	if db.sqlx.Stats().OpenConnections == 0 { // no connection could be kept
 		_ = db.Close()
 		return
 	}
@@ -43,7 +44,8 @@ func (m *Manager) acquireFileSoon(ctx context.Context, p *pool) bool {
 	return m.acquireFile(ctx, p) == nil
 }
 
-// keep makes p, with db's connections, the store's pool, unless the store has one.
+// keep makes p, with db's connections, the store's pool, unless the store
+// already has one.
 func (m *Manager) keep(p *pool, db *DB) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -39,8 +39,8 @@ func marked(t *testing.T, l tenantdb.Lease) bool {
 	return l.Get(t.Context(), &n, `SELECT count(*) FROM here`) == nil
 }
 
-// The first lease of an adopted database has the connection that is there;
-// the pool is closed, evicted and replaced as any other.
+// TestAdopt checks that the first lease of an adopted database has the existing
+// connection, and that its pool is closed, evicted and replaced as any other.
 func TestAdopt(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.Engines() {
@@ -56,7 +56,7 @@ func TestAdopt(t *testing.T) {
 			if most := first.SQL().Stats().MaxOpenConnections; most != 8 {
 				t.Errorf("the pool may have %d connections", most)
 			}
-			must(t, h.Reconcile(t.Context())) // its credentials are the registry's
+			must(t, h.Reconcile(t.Context())) // its credentials are those of the master
 			first.Release()
 			second.Release()
 			if !h.Has(store) || h.opened() != 1 || h.open() != 1 {
@@ -67,7 +67,7 @@ func TestAdopt(t *testing.T) {
 					t.Errorf("%d connections are counted", open)
 				}
 			}
-			h.save(t, store, r.Credentials) // as after a rotation
+			h.save(t, store, r.Credentials) // as after a rotation of the credentials
 			next := h.lease(t, store)
 			defer next.Release()
 			if marked(t, next) {
@@ -78,8 +78,9 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// What is of no use is closed: where callers were faster, where no connection
-// was made, where no more files may be open, and when the manager is closed.
+// TestAdoptInVain checks that Adopt closes a database that it cannot use: if
+// other callers were faster, if no connection was made, if no more files may be
+// open, or if the manager is closed.
 func TestAdoptInVain(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.Engines() {
@@ -97,7 +98,8 @@ func TestAdoptInVain(t *testing.T) {
 				}
 				fast.Release()
 				h.Forget(store)
-				// Nothing of the limit is lost: there is room for as many as before.
+				// The limit has not shrunk: as many files as before can be
+				// opened.
 				for range files {
 					l := h.lease(t, h.embedded(t))
 					defer l.Release()

@@ -12,7 +12,7 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// tripAfter is how many failures in a row open a breaker.
+// tripAfter is the number of consecutive failures that open a breaker.
 const tripAfter = 3
 
 // breaker refuses calls to a database that does not answer. After tripAfter
@@ -20,7 +20,7 @@ const tripAfter = 3
 // admits one trial call. It outlives the pools of its store.
 type breaker struct {
 	circuit *gobreaker.TwoStepCircuitBreaker[struct{}]
-	last    atomic.Pointer[failure] // the last one
+	last    atomic.Pointer[failure] // the last failure
 }
 
 type failure struct{ error }
@@ -70,9 +70,9 @@ func (b *breaker) allow() (done func(error), err error) {
 	}, nil
 }
 
-// healthSignal returns what err, of a call under ctx, says about the database's
-// health: nil when the database answered, whatever the answer, and errNoSignal
-// when err says nothing.
+// healthSignal returns what err, the result of a call under ctx, says about the
+// database's health. It returns nil if the database answered, whatever the
+// answer was, and errNoSignal if err says nothing about the database.
 func healthSignal(ctx context.Context, err error) error {
 	switch {
 	case err == nil || stoa.CodeOf(err) != stoa.TenantUnavailable || isContent(err):
@@ -83,5 +83,6 @@ func healthSignal(ctx context.Context, err error) error {
 	return err
 }
 
-// errTimeout is the cause of a deadline that the manager sets, not the caller.
+// errTimeout is the cause of a deadline that the manager, not the caller, has
+// set.
 var errTimeout = errors.New("tenantdb: the database takes too long")

@@ -13,8 +13,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// After the pause one caller goes to see; the others hear at once that it is
-// too early. What that one finds decides for all.
+// TestBreakerProbes checks that one caller tries the database after the
+// cooldown and that the others are refused at once. The result of that call
+// decides for all.
 func TestBreakerProbes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -34,7 +35,7 @@ func TestBreakerProbes(t *testing.T) {
 				t.Fatalf("got %v", err)
 			}
 		}
-		<-time.After(cooldown + time.Millisecond) // of the bubble
+		<-time.After(cooldown + time.Millisecond) // in the bubble's time
 		if err := h.ask(t.Context(), store); !errors.Is(err, broken) {
 			t.Fatalf("the first after the pause: %v", err)
 		}
@@ -42,7 +43,7 @@ func TestBreakerProbes(t *testing.T) {
 			t.Fatalf("after a probe that failed: %v", err)
 		}
 		h.beforeOpen(nil)
-		<-time.After(cooldown + time.Millisecond) // of the bubble
+		<-time.After(cooldown + time.Millisecond) // in the bubble's time
 		must(t, h.ask(t.Context(), store))
 		must(t, h.ask(t.Context(), store))
 		if n := h.opened() - openers; n != 1 {
@@ -56,8 +57,8 @@ func TestBreakerProbes(t *testing.T) {
 	})
 }
 
-// Callers who give up, and errors that are the caller's own, say nothing
-// against a database.
+// TestBreakerCountsOnlyFailures checks that cancelled calls and errors of the
+// caller itself do not count as failures of the database.
 func TestBreakerCountsOnlyFailures(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.Engines() {

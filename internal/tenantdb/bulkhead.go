@@ -8,21 +8,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// bulkhead stands between the callers of one store and its database. It limits
-// what a slow or unreachable database costs the callers of its own store, and
-// keeps it from costing the callers of others.
+// bulkhead limits the calls to one store's database. It limits how much a slow
+// or unreachable database delays the callers of its own store, and it isolates
+// the callers of other stores from that database.
 type bulkhead struct {
 	breaker   *breaker
 	limiter   *concurrencyLimiter
-	conns     *connectionLimiter  // notified when a connection may have become idle; nil: nobody is
-	server    string              // as conns knows it
+	conns     *connectionLimiter  // notified when a connection may have become idle; nil: no notification
+	server    string              // the server's name in conns
 	wait      time.Duration       // maximum wait for a connection
 	statement time.Duration       // maximum duration of a statement or a whole transaction
 	waited    prometheus.Observer // seconds of each wait for a connection
 	account   account             // counts the bytes of the store's answers
 }
 
-// errInterrupted is the result of a call while it runs.
+// errInterrupted is the initial result of a call. It remains the result if the
+// call does not return.
 var errInterrupted = errors.New("tenantdb: call did not return")
 
 // run calls op with a free connection and a deadline. It returns op's error or
@@ -61,7 +62,7 @@ func (b *bulkhead) acquire(ctx context.Context) error {
 	return b.limiter.acquire(ctx)
 }
 
-// release gives the slot back. The connection of the call is idle by then.
+// release returns the slot. The connection of the call is idle by then.
 func (b *bulkhead) release() {
 	b.limiter.release()
 	if b.conns != nil {

@@ -21,7 +21,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// Certificates come out of files, environment variables, JSON and YAML.
+// TestReadCertificates reads certificates from files, environment variables,
+// JSON and YAML.
 func TestReadCertificates(t *testing.T) {
 	t.Parallel()
 	one, other := otherCA(t), otherCA(t)
@@ -41,7 +42,7 @@ func TestReadCertificates(t *testing.T) {
 			t.Errorf("%s: read again: %v", name, err)
 		}
 	}
-	bundle := strings.Repeat("# "+strings.Repeat("a comment ", 70)+"\n"+one, 120) // as many as AWS has, and as long
+	bundle := strings.Repeat("# "+strings.Repeat("a comment ", 70)+"\n"+one, 120) // as many as in the bundle of AWS, and as long
 	if got, err := credential.ReadCertificates(bundle); err != nil || strings.Count(got, "BEGIN") != 120 {
 		t.Errorf("%d bytes: %v", len(bundle), err)
 	}
@@ -64,7 +65,7 @@ func TestReadCertificates(t *testing.T) {
 	}
 }
 
-// signer is an authority made for a test.
+// signer is an authority that is created for a test.
 type signer struct {
 	key  *ecdsa.PrivateKey
 	cert *x509.Certificate
@@ -89,7 +90,7 @@ func (s signer) pem() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.cert.Raw}))
 }
 
-// sign makes a server's certificate without a name, or with one.
+// sign creates a server's certificate, with or without a name.
 func (s signer) sign(t *testing.T, change func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -104,8 +105,8 @@ func (s signer) sign(t *testing.T, change func(*x509.Certificate)) tls.Certifica
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// inFrontOf serves certificate in front of the PostgreSQL server of c, which
-// is asked in plaintext, as a proxy that terminates TLS does.
+// inFrontOf serves certificate in front of the PostgreSQL server of c and
+// connects to that server in plaintext, as a proxy that terminates TLS does.
 func inFrontOf(t *testing.T, c credential.Credentials, certificate tls.Certificate) credential.Credentials {
 	t.Helper()
 	server := net.JoinHostPort(c.Host, strconv.Itoa(c.Port))
@@ -131,8 +132,9 @@ func inFrontOf(t *testing.T, c credential.Credentials, certificate tls.Certifica
 	return front
 }
 
-// verify-ca takes a certificate without the host's name, from the given
-// authority alone. What else is wrong with one is told apart.
+// TestVerifyCA checks that verify-ca accepts a certificate without the host's
+// name, but only from the given authority. It also checks that the other faults
+// of a certificate are reported separately.
 func TestVerifyCA(t *testing.T) {
 	t.Parallel()
 	created := tenantdbtest.Create(t, credential.PostgreSQL)
@@ -143,7 +145,7 @@ func TestVerifyCA(t *testing.T) {
 		certificate tls.Certificate
 		mode        credential.TLSMode
 		ca          string
-		fault       string // in its message; empty: it connects
+		fault       string // part of the message; empty: the connection succeeds
 	}{
 		{"no name", ca.sign(t, func(*x509.Certificate) {}), credential.TLSVerifyCA, ca.pem(), ""},
 		{"another name", ca.sign(t, func(c *x509.Certificate) { c.DNSNames = []string{"db.example.com"} }), credential.TLSVerifyCA, ca.pem(), ""},

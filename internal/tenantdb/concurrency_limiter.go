@@ -18,7 +18,7 @@ const (
 	growAfter = 50 * time.Millisecond
 	// queuePerConn is how many callers may wait, for each connection of a store.
 	queuePerConn = 64
-	// safetyNet is how often a waiter checks again for itself, in case a
+	// safetyNet is how often a waiter checks again by itself, in case a
 	// notification was lost.
 	safetyNet = time.Second
 )
@@ -31,7 +31,7 @@ type connectionState interface {
 	readyIn(n int) time.Duration
 }
 
-// concurrencyLimiter bounds how many callers use a store's database at the same
+// concurrencyLimiter limits how many callers use a store's database at the same
 // time and how many wait for it. It starts with one slot. It adds a slot, which
 // is one connection, only while callers wait for longer than growAfter, so that
 // many stores share few connections. It is safe for concurrent use.
@@ -51,14 +51,14 @@ func newConcurrencyLimiter(limit int) *concurrencyLimiter {
 	return &concurrencyLimiter{limit: limit, slots: 1}
 }
 
-// protect sets the pool whose connections the slots stand for.
+// protect sets the pool whose connections the slots represent.
 func (l *concurrencyLimiter) protect(conns connectionState) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conns = conns
 }
 
-// tryAcquire takes a slot if that needs no wait.
+// tryAcquire takes a slot if one is free. It does not wait.
 func (l *concurrencyLimiter) tryAcquire() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -97,7 +97,8 @@ func (l *concurrencyLimiter) acquire(ctx context.Context) error {
 	}
 }
 
-// abandon removes a waiter. A slot that it was given meanwhile goes to the next.
+// abandon removes a waiter. If the waiter was given a slot meanwhile, the slot
+// goes to the next waiter.
 func (l *concurrencyLimiter) abandon(admitted chan struct{}, place *list.Element) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -136,8 +137,8 @@ func (l *concurrencyLimiter) connectionBegun() {
 }
 
 // grow adds a slot if callers have waited for growAfter and the connections of
-// all slots are ready. Otherwise it schedules itself for the moment when that can
-// first be true. It asks the pool without the lock.
+// all slots are ready. Otherwise it schedules itself for the earliest time at
+// which that can be true. It asks the pool without holding the lock.
 func (l *concurrencyLimiter) grow() {
 	l.mu.Lock()
 	slots, conns := l.slots, l.conns
@@ -164,8 +165,9 @@ func (l *concurrencyLimiter) grow() {
 	}
 }
 
-// growDue reports whether callers have waited for growAfter. If they will have,
-// it schedules grow for that moment.
+// growDue reports whether callers have waited for growAfter. If they have
+// waited for less, it schedules grow for the time at which they will have
+// waited for growAfter.
 func (l *concurrencyLimiter) growDue() bool {
 	if l.queue.Len() == 0 || l.slots >= l.limit {
 		return false

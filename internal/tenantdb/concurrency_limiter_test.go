@@ -15,7 +15,7 @@ import (
 
 func always() time.Duration { return 0 }
 
-// queue starts n callers one after the other. Each reports its number when it has
+// queue starts n callers one after the other. Each sends its number when it has
 // a slot.
 func queue(ctx context.Context, l tenantdb.ConcurrencyLimiter, n int) <-chan int {
 	inside := make(chan int, n)
@@ -66,14 +66,14 @@ func TestConcurrencyLimiterGrowsForWaiters(t *testing.T) {
 		if took := time.Since(start); took > 3*tenantdb.GrowAfter {
 			t.Errorf("three slots after %v", took)
 		}
-		<-time.After(time.Second) // of the bubble
+		<-time.After(time.Second) // in the bubble's time
 		if l.Slots() != 3 || l.Waiting() != 3 {
 			t.Errorf("%d slots, %d wait; the limit is 3", l.Slots(), l.Waiting())
 		}
 		for range 6 {
 			l.Release()
 		}
-		l.Shrink() // three were needed since the last time
+		l.Shrink() // three slots were needed since the last call
 		if l.Slots() != 3 {
 			t.Errorf("%d slots right after a rush", l.Slots())
 		}
@@ -84,8 +84,8 @@ func TestConcurrencyLimiterGrowsForWaiters(t *testing.T) {
 	})
 }
 
-// A crowd now and then that is soon served costs no connection: a busy
-// machine looks like that.
+// TestConcurrencyLimiterDoesNotGrowForShortWaits checks that an occasional
+// short queue causes no new connection. A busy machine has such queues.
 func TestConcurrencyLimiterDoesNotGrowForShortWaits(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -93,7 +93,7 @@ func TestConcurrencyLimiterDoesNotGrowForShortWaits(t *testing.T) {
 		for range 20 {
 			must(t, l.Acquire(t.Context()))
 			inside := queue(t.Context(), l, 1)
-			<-time.After(tenantdb.GrowAfter - time.Millisecond) // of the bubble
+			<-time.After(tenantdb.GrowAfter - time.Millisecond) // in the bubble's time
 			l.Release()
 			<-inside
 			l.Release()
@@ -104,7 +104,8 @@ func TestConcurrencyLimiterDoesNotGrowForShortWaits(t *testing.T) {
 	})
 }
 
-// A store that somebody always waits for gets more, however short each wait.
+// TestConcurrencyLimiterGrowsForConstantQueue checks that a store whose queue
+// is never empty gets more slots, however short each wait is.
 func TestConcurrencyLimiterGrowsForConstantQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -114,12 +115,12 @@ func TestConcurrencyLimiterGrowsForConstantQueue(t *testing.T) {
 		for range 5 {
 			callers.Go(func() {
 				for ctx.Err() == nil && l.Acquire(ctx) == nil {
-					<-time.After(2 * time.Millisecond) // of the bubble
+					<-time.After(2 * time.Millisecond) // in the bubble's time
 					l.Release()
 				}
 			})
 		}
-		<-time.After(2 * tenantdb.GrowAfter) // of the bubble
+		<-time.After(2 * tenantdb.GrowAfter) // in the bubble's time
 		cancel()
 		callers.Wait()
 		if l.Slots() != 2 {
@@ -128,8 +129,9 @@ func TestConcurrencyLimiterGrowsForConstantQueue(t *testing.T) {
 	})
 }
 
-// While the first connection is still being made, a second would not be
-// there sooner.
+// TestConcurrencyLimiterDoesNotGrowWhileConnecting checks that no slot is added
+// while the first connection is being made, because a second connection would
+// not be ready sooner.
 func TestConcurrencyLimiterDoesNotGrowWhileConnecting(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -144,7 +146,7 @@ func TestConcurrencyLimiterDoesNotGrowWhileConnecting(t *testing.T) {
 		})
 		must(t, l.Acquire(t.Context()))
 		inside := queue(t.Context(), l, 1)
-		<-time.After(time.Second) // of the bubble
+		<-time.After(time.Second) // in the bubble's time
 		if l.Slots() != 1 || asked.Load() != 1 {
 			t.Errorf("%d slots, the pool was asked %d times", l.Slots(), asked.Load())
 		}
@@ -158,8 +160,8 @@ func TestConcurrencyLimiterDoesNotGrowWhileConnecting(t *testing.T) {
 	})
 }
 
-// The limiter asks the pool again at the moment that the pool names, and not
-// before.
+// TestConcurrencyLimiterGrowsWhenConnectionSettles checks that the limiter asks
+// the pool again at the time that the pool returns, and not earlier.
 func TestConcurrencyLimiterGrowsWhenConnectionSettles(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -197,7 +199,8 @@ func TestConcurrencyLimiterLimitsItsQueue(t *testing.T) {
 	})
 }
 
-// Whoever gives up when, no slot is lost and none is given away twice.
+// TestConcurrencyLimiterUnderStress checks that no slot is lost and none is
+// given away twice, whenever callers give up.
 func TestConcurrencyLimiterUnderStress(t *testing.T) {
 	t.Parallel()
 	const limit = 4
@@ -223,7 +226,7 @@ func TestConcurrencyLimiterUnderStress(t *testing.T) {
 	if n := most.Load(); n > limit {
 		t.Errorf("%d inside at once", n)
 	}
-	for range l.Slots() { // each slot can still be had
+	for range l.Slots() { // each slot can still be acquired
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		must(t, l.Acquire(ctx))
 		cancel()

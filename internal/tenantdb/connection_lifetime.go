@@ -10,12 +10,13 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// maxLifetime is the approximate lifetime of a connection. It bounds how long a changed
-// DNS entry or an unannounced failover goes unnoticed. It varies by up to a fifth, so
-// that connections made together do not end together.
+// maxLifetime is the approximate lifetime of a connection. It limits how long a
+// changed DNS entry or an unannounced failover goes unnoticed. It varies by up
+// to a fifth, so that connections made together do not end together.
 const maxLifetime = 30 * time.Minute
 
-// life says how long a connection may be used. The zero value has no end.
+// lifetime determines how long a connection may be used. The zero value has no
+// end.
 type lifetime struct {
 	state      *sessionState
 	generation int64 // of state, before the connection was made
@@ -39,19 +40,21 @@ func (l lifetime) expireAll() {
 	}
 }
 
-// isReadOnly reports whether the server, or the transaction, refuses changes. After a
-// failover that is the former primary; a new connection finds the present one.
+// isReadOnly reports whether the server, or the transaction, refuses changes.
+// After a failover, the former primary refuses them; a new connection reaches
+// the current primary.
 // Source: PostgreSQL manual, appendix A; MySQL server error message reference:
-// ER_OPTION_PREVENTS_STATEMENT, ER_READ_ONLY_MODE, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION.
+// ER_OPTION_PREVENTS_STATEMENT, ER_READ_ONLY_MODE,
+// ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION.
 func isReadOnly(err error) bool {
 	return isState(err, "25006") || isMySQL(err, 1290, 1836, 1792)
 }
 
-// sessionEnded reports whether the server has ended the session, possibly before the
-// statement and possibly after it was committed. PostgreSQL's admin_shutdown,
-// idle_session_timeout and idle_in_transaction_session_timeout;
-// ER_SERVER_SHUTDOWN, MariaDB's ER_CONNECTION_KILLED,
-// ER_CLIENT_INTERACTION_TIMEOUT.
+// sessionEnded reports whether the server has ended the session, possibly
+// before the statement and possibly after it was committed. The codes are
+// PostgreSQL's admin_shutdown, idle_session_timeout and
+// idle_in_transaction_session_timeout; ER_SERVER_SHUTDOWN, MariaDB's
+// ER_CONNECTION_KILLED, ER_CLIENT_INTERACTION_TIMEOUT.
 // Source: PostgreSQL manual, "Message Flow".
 func sessionEnded(err error) bool {
 	var pgErr *pgconn.PgError
@@ -82,7 +85,8 @@ func changedNothing(err error) bool {
 	return errors.As(err, &before) || isReadOnly(err) || isPooled(err) || isMySQL(err, 4031)
 }
 
-// checkOf returns the check of the operating system's socket below conn, or nil.
+// checkOf returns the check of the operating system's socket under conn, or
+// nil.
 func checkOf(conn net.Conn) *socketCheck {
 	for {
 		if socket, ok := conn.(syscall.Conn); ok {
@@ -96,11 +100,11 @@ func checkOf(conn net.Conn) *socketCheck {
 	}
 }
 
-// NetConn returns the connection below.
+// NetConn returns the underlying connection.
 func (c *limitedConn) NetConn() net.Conn { return c.Conn }
 
-// NetConn returns the connection below.
+// NetConn returns the underlying connection.
 func (c *tlsAnswer) NetConn() net.Conn { return c.Conn }
 
-// NetConn returns the connection below any encryption.
+// NetConn returns the underlying connection without any encryption.
 func (l *mysqlLink) NetConn() net.Conn { return l.Conn }

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// A connection ends between 24 and 36 minutes after it was made, not all at one
-// time, and with every other of its age when one of them met a read-only server.
+// TestLifeOfConnections checks that a connection ends between 24 and 36 minutes
+// after it was made, that connections do not end at the same time, and that all
+// connections of a generation end after one of them met a read-only server.
 func TestLifeOfConnections(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -19,11 +20,11 @@ func TestLifeOfConnections(t *testing.T) {
 		if len(ends) < 2 {
 			t.Error("connections made together end together")
 		}
-		time.Sleep(maxLifetime - maxLifetime/5 - time.Second) //nolint:forbidigo // the clock is the test's
+		time.Sleep(maxLifetime - maxLifetime/5 - time.Second) //nolint:forbidigo // the test controls the clock
 		if first.isExpired() {
 			t.Error("over too early")
 		}
-		time.Sleep(2*maxLifetime/5 + time.Second) //nolint:forbidigo // the clock is the test's
+		time.Sleep(2*maxLifetime/5 + time.Second) //nolint:forbidigo // the test controls the clock
 		if !first.isExpired() {
 			t.Error("not over in time")
 		}

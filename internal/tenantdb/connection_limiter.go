@@ -15,8 +15,8 @@ import (
 // errNoConnection means that no connection to the server became free in time.
 var errNoConnection = errors.New("tenantdb: every connection to this database server is in use")
 
-// connectionLimiter limits the connections to each database server, whatever
-// number of stores lives there. A connection counts from before the dial until
+// connectionLimiter limits the connections to each database server, regardless
+// of how many stores it serves. A connection counts from before the dial until
 // the server has closed its end. It is safe for concurrent use.
 type connectionLimiter struct {
 	limit int
@@ -29,7 +29,7 @@ type connectionLimiter struct {
 	mu      sync.Mutex
 	servers map[string]*serverConnections
 	closing int        // connections closed by Stoa and not yet by their server
-	closed  *sync.Cond // signalled when there are none
+	closed  *sync.Cond // signalled when no connection is closing
 
 	waiting            atomic.Int64 // length of all queues together
 	dials, failedDials atomic.Uint64
@@ -38,8 +38,8 @@ type connectionLimiter struct {
 // serverConnections are the connections to one server.
 type serverConnections struct {
 	open       int
-	closing    int           // of these, closed by Stoa and not yet by the server
-	reclaiming bool          // a goroutine makes room for the waiters
+	closing    int           // the number of these that Stoa has closed and the server has not
+	reclaiming bool          // a goroutine reclaims connections for the waiters
 	changed    chan struct{} // wakes that goroutine; holds one signal
 	queue      list.List     // of chan struct{}, closed when its owner has a connection
 }
@@ -75,8 +75,8 @@ func (l *connectionLimiter) dial(server string, a account, next dial.Func) dial.
 	}
 }
 
-// acquire waits for the right to one connection until ctx is done. Waiters are
-// served in their order.
+// acquire waits for the permission to make one connection until ctx is done.
+// Waiters are served in order.
 func (l *connectionLimiter) acquire(ctx context.Context, server string) error {
 	l.mu.Lock()
 	s := l.servers[server]
@@ -108,8 +108,8 @@ func (l *connectionLimiter) acquire(ctx context.Context, server string) error {
 	}
 }
 
-// abandon removes a waiter. A connection that it was given meanwhile goes to the
-// next.
+// abandon removes a waiter. If the waiter was given a connection meanwhile, the
+// connection goes to the next waiter.
 func (l *connectionLimiter) abandon(server string, s *serverConnections, acquired chan struct{}, place *list.Element) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -123,10 +123,11 @@ func (l *connectionLimiter) abandon(server string, s *serverConnections, acquire
 	}
 }
 
-// reclaimForWaiters makes room on a server while callers wait for it: at once,
-// and each time that a connection may have become idle. One goroutine does so for
-// each server, so that no more connections are closed than waiters need and a
-// server that is slow to close one delays no other server's callers.
+// reclaimForWaiters closes idle connections to a server while callers wait for
+// a connection: at once, and each time that a connection may have become idle.
+// One goroutine per server does so. No more connections are therefore closed
+// than waiters need, and a server that closes connections slowly does not delay
+// the callers of other servers.
 func (l *connectionLimiter) reclaimForWaiters(server string, s *serverConnections) {
 	check := time.NewTicker(safetyNet)
 	defer check.Stop()
@@ -147,23 +148,24 @@ func (l *connectionLimiter) reclaimForWaiters(server string, s *serverConnection
 	}
 }
 
-// needsRoom reports whether more callers wait than connections are closing.
+// needsRoom reports whether the number of waiting callers exceeds the number of
+// closing connections.
 func (l *connectionLimiter) needsRoom(s *serverConnections) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return s.closing < s.queue.Len()
 }
 
-// signal wakes the goroutine that makes room, if there is one.
+// signal wakes the goroutine that reclaims connections, if there is one.
 func (s *serverConnections) signal() {
 	select {
 	case s.changed <- struct{}{}:
-	default: // it has a signal already
+	default: // a signal is already pending
 	}
 }
 
 // idle notifies the limiter that a connection to server may have become idle,
-// so that it can be reclaimed for a waiter. It is cheap while nobody waits.
+// so that it can be reclaimed for a waiter. It is cheap while no caller waits.
 func (l *connectionLimiter) idle(server string) {
 	if l.waiting.Load() == 0 {
 		return
@@ -175,14 +177,14 @@ func (l *connectionLimiter) idle(server string) {
 	}
 }
 
-// release ends the count of a connection that was never made.
+// release stops counting a connection that was never made.
 func (l *connectionLimiter) release(server string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.handOver(server, l.servers[server])
 }
 
-// markClosing notes that Stoa has closed its end of a connection.
+// markClosing records that Stoa has closed its end of a connection.
 func (l *connectionLimiter) markClosing(server string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -190,8 +192,8 @@ func (l *connectionLimiter) markClosing(server string) {
 	l.closing++
 }
 
-// markClosed notes that the server has closed its end too. Another connection can
-// take the place.
+// markClosed records that the server has closed its end too. Another connection
+// can be made.
 func (l *connectionLimiter) markClosed(server string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -212,7 +214,7 @@ func (l *connectionLimiter) waitClosed() {
 	}
 }
 
-// handOver gives the right to a connection to the first waiter.
+// handOver gives the permission to make a connection to the first waiter.
 func (l *connectionLimiter) handOver(server string, s *serverConnections) {
 	if first := s.queue.Front(); first != nil {
 		close(s.queue.Remove(first).(chan struct{}))
@@ -225,7 +227,8 @@ func (l *connectionLimiter) handOver(server string, s *serverConnections) {
 	}
 }
 
-// active returns how many connections to server are open and not closing.
+// active returns the number of connections to server that are open and not
+// closing.
 func (l *connectionLimiter) active(server string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -19,7 +19,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// fleet registers n stores with a database each on the engine's one server.
+// fleet registers n stores, each with a database on the engine's one server.
 func (h *testManager) fleet(t testing.TB, engine credential.EngineName, n int) (stores []stoa.StoreID, databases []credential.Credentials) {
 	t.Helper()
 	for range n {
@@ -30,9 +30,9 @@ func (h *testManager) fleet(t testing.TB, engine credential.EngineName, n int) (
 	return stores, databases
 }
 
-// census asks PostgreSQL itself how many connections the databases have.
-// MariaDB lists a connection for a moment longer than it has it, so there the
-// manager's own count must do.
+// census returns a function that asks PostgreSQL how many connections the
+// databases have. MariaDB lists a connection for a moment after it has ended,
+// so for MariaDB the function returns the manager's own count.
 func census(t *testing.T, h *testManager, databases []credential.Credentials) func() int {
 	t.Helper()
 	if databases[0].Engine == credential.MySQL {
@@ -52,9 +52,9 @@ func census(t *testing.T, h *testManager, databases []credential.Credentials) fu
 	}
 }
 
-// More stores than connections, used by many at once: nobody meets an error
-// and the server never has more than the limit. A limit that
-// is enforced later would be seen here.
+// TestConnectionLimit checks that with more stores than connections and many
+// concurrent callers, no caller gets an error and the server never has more
+// connections than the limit, not even for a moment.
 func TestConnectionLimit(t *testing.T) {
 	t.Parallel()
 	const limit = 4
@@ -98,7 +98,7 @@ func TestConnectionLimit(t *testing.T) {
 						t.Errorf("%d connections are left, %d wait", n, waiting)
 					}
 					return
-				case <-time.After(5 * time.Millisecond): // between samples
+				case <-time.After(5 * time.Millisecond): // time between samples
 				}
 			}
 		})
@@ -133,8 +133,9 @@ func hold(t *testing.T, l tenantdb.Lease) (release func()) {
 	}
 }
 
-// While every connection is at work a caller waits until its deadline, which
-// says nothing against its own store; then it has its turn.
+// TestWaitForConnectionInUse checks that a caller waits until its deadline
+// while every connection is in use, that this does not count against its store,
+// and that the store is served later.
 func TestWaitForConnectionInUse(t *testing.T) {
 	t.Parallel()
 	for _, engine := range servers() {
@@ -161,8 +162,9 @@ func TestWaitForConnectionInUse(t *testing.T) {
 	}
 }
 
-// What a store's rush needed is taken back for another store, though the
-// first is still leased.
+// TestReclaimIdleConnectionsOfLeasedStore checks that connections that a store
+// needed only for a while are reclaimed for another store, although the first
+// store is still leased.
 func TestReclaimIdleConnectionsOfLeasedStore(t *testing.T) {
 	t.Parallel()
 	for _, engine := range servers() {
@@ -190,7 +192,8 @@ func TestReclaimIdleConnectionsOfLeasedStore(t *testing.T) {
 	}
 }
 
-// A dial that fails gives its right back.
+// TestFailedDialReleasesItsConnection checks that a failed dial is no longer
+// counted as a connection.
 func TestFailedDialReleasesItsConnection(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{ConnsPerServer: 2, Cooldown: time.Millisecond})
@@ -217,15 +220,15 @@ func TestFailedDialReleasesItsConnection(t *testing.T) {
 	})
 }
 
-// A server that never hangs up cannot use up the limit for ever, and closing
-// does not wait for it.
+// TestServerNeverClosesConnection checks that a server that never closes its
+// end cannot use up the limit permanently, and that Close does not wait for it.
 func TestServerNeverClosesConnection(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{ConnsPerServer: 2})
 	end := make(chan struct{})
 	t.Cleanup(func() { close(end) })
 	c := at(t, credential.PostgreSQL, credential.TLSDisable, func(conn net.Conn) {
-		_, _ = conn.Write([]byte("E")) // and no more
+		_, _ = conn.Write([]byte("E")) // and sends nothing more
 		<-end
 	})
 	for range 3 {
@@ -241,8 +244,8 @@ func TestServerNeverClosesConnection(t *testing.T) {
 	eventually(t, func() bool { n, _ := h.Connections(c); return n == 0 })
 }
 
-// A merchant's server may answer without end; the platform's memory does not
-// follow.
+// TestEndlessAnswer checks that an endless answer of a merchant's server does
+// not use up the platform's memory.
 func TestEndlessAnswer(t *testing.T) {
 	t.Parallel()
 	for _, engine := range servers() {
@@ -269,7 +272,8 @@ func TestEndlessAnswer(t *testing.T) {
 	}
 }
 
-// Long statements end at their deadline, and the connection with them.
+// TestStatementDeadline checks that long statements end at their deadline, and
+// that their connection ends too.
 func TestStatementDeadline(t *testing.T) {
 	t.Parallel()
 	for engine, query := range map[credential.EngineName]string{
@@ -292,8 +296,8 @@ func TestStatementDeadline(t *testing.T) {
 	}
 }
 
-// A server that is slow to let a connection go holds up who waits for it, and
-// nobody who waits for another.
+// TestSlowReclaimDelaysNoOtherServer checks that a server that closes
+// connections slowly delays only the callers that wait for that server.
 func TestSlowReclaimDelaysNoOtherServer(t *testing.T) {
 	t.Parallel()
 	slow, release := make(chan struct{}), make(chan struct{})
@@ -304,7 +308,7 @@ func TestSlowReclaimDelaysNoOtherServer(t *testing.T) {
 			<-release
 			return false
 		}
-		l.Release(server) // as an idle connection that was closed
+		l.Release(server) // as an idle connection that was closed does
 		return true
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -320,7 +324,8 @@ func TestSlowReclaimDelaysNoOtherServer(t *testing.T) {
 	must(t, <-served)
 }
 
-// A waiter is served at once when a connection becomes idle, without a poll.
+// TestIdleConnectionWakesWaiter checks that a waiter is served at once when a
+// connection becomes idle, without a poll.
 func TestIdleConnectionWakesWaiter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -339,7 +344,7 @@ func TestIdleConnectionWakesWaiter(t *testing.T) {
 		start, served := time.Now(), make(chan error, 1)
 		go func() { served <- l.Acquire(t.Context(), "server") }()
 		synctest.Wait()
-		<-time.After(tenantdb.SafetyNet / 2) // of the bubble
+		<-time.After(tenantdb.SafetyNet / 2) // in the bubble's time
 		if n := searches.Load(); n != 1 {
 			t.Errorf("%d searches while nothing changed", n)
 		}
@@ -353,7 +358,8 @@ func TestIdleConnectionWakesWaiter(t *testing.T) {
 	})
 }
 
-// A lost notification delays a waiter by the safety net's interval.
+// TestSafetyNetServesWaiter checks that a lost notification delays a waiter by
+// at most the interval of the safety net.
 func TestSafetyNetServesWaiter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -379,7 +385,8 @@ func TestSafetyNetServesWaiter(t *testing.T) {
 	})
 }
 
-// Waiters who give up at any moment lose no connection and are given none twice.
+// TestConnectionLimiterUnderStress checks that no connection is lost and none
+// is given away twice, whenever waiters give up.
 func TestConnectionLimiterUnderStress(t *testing.T) {
 	t.Parallel()
 	const limit = 3
@@ -419,7 +426,7 @@ func TestConnectionLimiterUnderStress(t *testing.T) {
 	if n := l.Waiting(); n != 0 {
 		t.Errorf("%d callers wait", n)
 	}
-	for range limit { // each can still be had
+	for range limit { // each connection can still be acquired
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		must(t, l.Acquire(ctx, "server"))
 		cancel()

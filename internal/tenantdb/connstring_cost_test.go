@@ -8,8 +8,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// The longest inputs that could be slow are all read to their end, with memory
-// that grows with their length and not with its square.
+// TestConnectionStringCost checks that the longest inputs that could be slow
+// are read completely, and that the memory grows with their length and not with
+// its square.
 func TestConnectionStringCost(t *testing.T) { //nolint:paralleltest // it counts allocated bytes
 	short, long := hostilePastes(2<<10), hostilePastes(8<<10)
 	for i := range long {

@@ -15,12 +15,12 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// parse reads a string as the API does, with the certificates ca.
+// parse parses a string as the API does, with the certificates ca.
 func parse(engine credential.EngineName, raw, ca string) (credential.Pasted, error) {
 	return tenantdb.NewManager(nil, nil, tenantdb.Options{}).Parse(engine, keyring.NewSecret(raw), ca)
 }
 
-// pasted has U, P, D and H of a pattern replaced by values for a test.
+// pasted returns the pattern with U, P, D and H replaced by values for a test.
 func pasted(pattern string) string {
 	replace := map[byte]string{'U': "anna", 'P': marker, 'D': "shop", 'H': "db.example.com"}
 	var out strings.Builder
@@ -42,7 +42,8 @@ func pasted(pattern string) string {
 	return out.String()
 }
 
-// want is what a test expects of a string; what it leaves empty is that of base.
+// want is the expected result for a string. Empty fields have the value of
+// base.
 type want struct {
 	host, user, password, database, schema, endpoint string
 	port                                             int
@@ -89,14 +90,14 @@ func (w want) Check(t *testing.T, engine credential.EngineName, raw string) {
 	}
 }
 
-// TestPastedCases reads every shape that was tried, and compares with what is
-// said to happen.
+// TestPastedCases parses every form in the list of cases and compares the
+// result with the documented one.
 func TestPastedCases(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("testdata/connection-strings.tsv")
 	must(t, err)
 	outcomes := map[string]struct {
-		refusal string // in its message; empty: it is accepted
+		refusal string // part of the message; empty: the string is accepted
 		want    want
 	}{
 		"options=endpoint":  {"", want{endpoint: "ep-cool-name-123456"}},
@@ -143,8 +144,8 @@ func TestPastedCases(t *testing.T) {
 	}
 }
 
-// refused fails unless err refuses the connection string with message in it,
-// and does not hold the password.
+// refused fails the test unless err rejects the connection string with message
+// and does not contain the password.
 func refused(t *testing.T, raw string, got credential.Pasted, err error, message string) {
 	t.Helper()
 	var e *stoa.Error
@@ -167,7 +168,7 @@ func refused(t *testing.T, raw string, got credential.Pasted, err error, message
 	}
 }
 
-// TestProvidersStrings has what providers' pages show, with values of ours.
+// TestProvidersStrings parses the strings of providers' pages with test values.
 func TestProvidersStrings(t *testing.T) {
 	t.Parallel()
 	const (
@@ -332,7 +333,8 @@ func TestTLSSettings(t *testing.T) {
 	refused(t, "sslmode=disable", got, err, "has no use")
 }
 
-// Characters that a URL wants encoded, in passwords that were pasted as they are.
+// TestBarePasswords checks passwords with characters that should be encoded in
+// a URL and are not.
 func TestBarePasswords(t *testing.T) {
 	t.Parallel()
 	for raw, password := range map[string]string{
@@ -346,7 +348,8 @@ func TestBarePasswords(t *testing.T) {
 		got, err := parse(credential.PostgreSQL, "postgres://anna:"+raw+"@db.example.com/shop", "")
 		refused(t, raw, got, err, "percent-encoded: %40 for @")
 	}
-	// The same in other forms, where a part of the password would look like a setting.
+	// These are other forms, in which a part of the password would look like a
+	// setting.
 	for raw, message := range map[string]string{
 		"jdbc:postgresql://db.example.com/shop?user=anna&password=a&" + marker:         "without a value",
 		"jdbc:postgresql://db.example.com/shop?user=anna&password=a&correct-horse-7=b": "is not known",
@@ -401,7 +404,7 @@ func TestPlaceholders(t *testing.T) {
 		got, err := parse(credential.PostgreSQL, raw, "")
 		refused(t, raw, got, err, message)
 	}
-	// A person's own password may look odd.
+	// A person's own password may look unusual.
 	for _, password := range []string{"password", "[x9]", "$ecret", "<3", "{a}", "xxx", "**", "pass-word", "$Pass1", "%secret", "[mysecretpassx]", "<OurPassIsLong>", "$MYPASSX"} {
 		want{password: password}.Check(t, credential.PostgreSQL, "host=db.example.com user=anna dbname=shop password="+password)
 	}

@@ -20,22 +20,22 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// maxText bounds a text, in characters, unless the field that it is read into
-// has a max tag.
+// maxText limits the length of a text, in characters. A field with a max tag
+// has its own limit.
 const maxText = 255
 
-// maxRows bounds the rows of one answer. Each query has a smaller LIMIT, which
-// a merchant's server is free to ignore.
+// maxRows limits the number of rows of one answer. Each query has a smaller
+// LIMIT, but a merchant's server may ignore it.
 const maxRows = 100_000
 
-// contentError means that the database answered with something that cannot be
-// used: a value, too many rows, or an error that its content or its schema
-// causes. Its text is for the operator and holds none of the content but the
-// beginning of what the driver says.
+// contentError means that the database returned something that cannot be used:
+// a value, too many rows, or an error caused by its content or its schema. Its
+// text is for the operator. The text contains no content except the beginning
+// of the driver's message.
 type contentError struct {
-	column string // "" where it is not known
+	column string // "" if unknown
 	reason string
-	cause  error // nil for a value that was read and is not usable
+	cause  error // nil if a value was read and is not usable
 }
 
 func (e *contentError) Error() string {
@@ -47,29 +47,29 @@ func (e *contentError) Error() string {
 
 func (e *contentError) Unwrap() error { return e.cause }
 
-// readError marks what a driver reports while it reads. It may be a fault of
-// the network, of the server or of the content: see DB.wrap.
+// readError marks an error that a driver reports while it reads. Its cause may
+// be the network, the server or the content: see DB.wrap.
 type readError struct{ error }
 
 func (e readError) Unwrap() error { return e.error }
 
-// isContent reports whether err says that the database works and that what is
-// in it cannot be used.
+// isContent reports whether err says that the database works but its content
+// cannot be used.
 func isContent(err error) bool {
 	var content *contentError
 	return errors.As(err, &content)
 }
 
-// contentInvalid is what the owner is told of err. Which column it is about
-// stands in the cause.
+// contentInvalid returns the error that the owner sees for err. The cause names
+// the column.
 func contentInvalid(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseContentInvalid, "The database holds something in Stoa's tables that cannot be used: "+
 		"a text longer than its column allows or not in UTF-8, a date outside the years 1 to 9999, a number out of range, or a table that was changed. "+
 		"Correct it there; the operator's log names the column.").WithCause(err)
 }
 
-// MissingRow gives ErrNotFound, of a query that has a row in every database, a
-// code. Every other error stays as it is.
+// MissingRow adds a code to the ErrNotFound of a query whose row exists in
+// every database. It returns every other error unchanged.
 func MissingRow(err error) error {
 	if errors.Is(err, ErrNotFound) {
 		return contentInvalid(err)
@@ -77,7 +77,7 @@ func MissingRow(err error) error {
 	return err
 }
 
-// contentFault recognises what a driver reports of a value, a row or an answer
+// contentFault recognises a driver's error about a value, a row or an answer
 // that cannot be used. It returns nil for every other error.
 func contentFault(err error) *stoa.Error {
 	var tooLong *pgproto3.ExceededMaxBodyLenErr
@@ -87,16 +87,16 @@ func contentFault(err error) *stoa.Error {
 	return nil
 }
 
-// schemaFault recognises, among the errors that say nothing about the
-// connection, those that the content of the database or its schema causes:
-// what a driver cannot decode and, in a database that is in use, what the
-// server reports about a statement that works on Stoa's own schema.
+// schemaFault recognises errors that the content of the database or its schema
+// causes, among the errors that say nothing about the connection. These are
+// errors about what a driver cannot decode and, in a database that is in use,
+// server errors about a statement that works on Stoa's own schema.
 func schemaFault(err error, inUse bool) *stoa.Error {
 	var (
 		read    readError
 		pgErr   *pgconn.PgError
 		myErr   *mysql.MySQLError
-		liteErr *sqlite.Error // of a file of the platform's own
+		liteErr *sqlite.Error // of one of the platform's own files
 		schema  bool
 	)
 	switch {
@@ -114,8 +114,9 @@ func schemaFault(err error, inUse bool) *stoa.Error {
 	return contentInvalid(&contentError{reason: clip(err.Error()), cause: err})
 }
 
-// isPostgresSchema leaves out violated uniqueness, which callers look for, and
-// syntax errors, which are this program's.
+// isPostgresSchema reports whether an SQLSTATE is about the schema or the
+// content. It excludes violated uniqueness, which callers check for, and syntax
+// errors, which are bugs of this program.
 // Source: PostgreSQL manual, appendix A.
 func isPostgresSchema(code string) bool {
 	if code == uniqueViolation || code == "42601" || len(code) < 2 {
@@ -128,8 +129,8 @@ func isPostgresSchema(code string) bool {
 	return false
 }
 
-// isMySQLSchema is of the same: missing tables, columns and functions, values
-// that do not fit, constraints.
+// isMySQLSchema reports the same for a MySQL error number: missing tables,
+// columns and functions, values that do not fit, constraints.
 // Source: MySQL and MariaDB server error references.
 func isMySQLSchema(number uint16) bool {
 	switch number {
@@ -140,7 +141,8 @@ func isMySQLSchema(number uint16) bool {
 	return number >= 3140 && number <= 3157 // JSON
 }
 
-// clip shortens what a driver or a server says. The rest may be content.
+// clip shortens a message of a driver or a server. The rest of the message may
+// be content.
 func clip(s string) string {
 	const most = 120
 	if len(s) > most {
@@ -149,14 +151,14 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s, "?")
 }
 
-// fieldRule says how one field of a row is checked.
+// fieldRule describes how one field of a row is checked.
 type fieldRule struct {
 	index  int
 	column string
-	max    int // of characters or, for bytes, of bytes
+	max    int // in characters or, for bytes, in bytes
 }
 
-// rowRules holds the rules of each struct type that was read into.
+// rowRules caches the rules of each struct type that rows were read into.
 var rowRules sync.Map // of reflect.Type to []fieldRule
 
 var (
@@ -164,7 +166,7 @@ var (
 	scannerType = reflect.TypeFor[sql.Scanner]()
 )
 
-// isRow reports whether the columns of a row are the fields of a t.
+// isRow reports whether the columns of a row map to the fields of a t.
 func isRow(t reflect.Type) bool {
 	return t.Kind() == reflect.Struct && t != timeType && !reflect.PointerTo(t).Implements(scannerType)
 }
@@ -189,8 +191,9 @@ func rulesOf(t reflect.Type) []fieldRule {
 	return rules
 }
 
-// checkRow reports what in a scanned value cannot be used, and how many bytes
-// the value takes beside its own size, its way into an answer included.
+// checkRow returns an error if a scanned value cannot be used. size is the
+// number of bytes that the value takes in addition to its own size, including
+// the bytes that it takes in an answer.
 func checkRow(v reflect.Value) (size int, err error) {
 	if !isRow(v.Type()) {
 		return checkValue("", v, maxText)
@@ -205,10 +208,10 @@ func checkRow(v reflect.Value) (size int, err error) {
 	return size, nil
 }
 
-// checkValue is checkRow for one column. A type with a Scan of its own has
-// checked itself.
+// checkValue does the same as checkRow for one column. A type with its own Scan
+// method has already checked itself.
 func checkValue(column string, v reflect.Value, most int) (size int, err error) {
-	switch v.Kind() { //nolint:exhaustive // all others hold nothing that could be unfit
+	switch v.Kind() { //nolint:exhaustive // every value of another kind can be used
 	case reflect.Pointer:
 		if v.IsNil() {
 			return 0, nil
@@ -239,10 +242,10 @@ func checkValue(column string, v reflect.Value, most int) (size int, err error) 
 	return 0, nil
 }
 
-// textSize is how many bytes a text takes until it has been sent: itself, and
-// twice what JSON writes of it, since a buffer is copied as it grows. So who
-// asks for many answers that are made at the same time finds no memory that is
-// not counted.
+// textSize returns the number of bytes that a text takes until it has been
+// sent: its own bytes, plus twice the bytes of its JSON form, because a buffer
+// is copied as it grows. All memory is therefore counted, even if a caller
+// requests many answers that are made at the same time.
 func textSize(s string) int {
 	written := len(s)
 	for i := range len(s) {
@@ -268,8 +271,8 @@ func textFault(column, s string, most int) error {
 	return nil
 }
 
-// timeFault refuses what RFC 3339 cannot write. The zero time is what the
-// MySQL driver makes of 0000-00-00.
+// timeFault rejects a time that RFC 3339 cannot represent. The MySQL driver
+// returns the zero time for 0000-00-00.
 func timeFault(column string, v reflect.Value) error {
 	t, ok := v.Interface().(time.Time)
 	if year := t.UTC().Year(); ok && !t.IsZero() && year >= 1 && year <= 9999 {

@@ -13,8 +13,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// TestUnusableContent: what cannot be used is refused where rows are read, in
-// every way of reading, and the next read works.
+// TestUnusableContent checks that each way of reading rejects content that
+// cannot be used, and that the next read works.
 func TestUnusableContent(t *testing.T) {
 	t.Parallel()
 	type row struct {
@@ -29,7 +29,7 @@ func TestUnusableContent(t *testing.T) {
 		for name, c := range map[string]struct {
 			query string
 			bad   bool
-			on    []credential.EngineName // none: all
+			on    []credential.EngineName // nil: all engines
 		}{
 			"good":                   {query: good},
 			"characters, not bytes":  {query: "SELECT 'äöü' AS t, '漢字漢' AS m, NULL AS at, 0e0 AS f"},
@@ -81,8 +81,9 @@ func TestUnusableContent(t *testing.T) {
 	})
 }
 
-// TestContentIsNoFailure: a store whose content is unusable, or whose tables
-// were changed, stays open: its other reads and its owner's repairs work.
+// TestContentIsNoFailure checks that a store whose content is unusable, or
+// whose tables were changed, stays open: its other reads and its owner's
+// repairs work.
 func TestContentIsNoFailure(t *testing.T) {
 	t.Parallel()
 	for _, engine := range servers() {
@@ -112,9 +113,10 @@ func TestContentIsNoFailure(t *testing.T) {
 	}
 }
 
-// TestAnswersCountAsMemory: what a server has sent of an answer counts against
-// its store's share while the rest is waited for, and what was read counts
-// until the request ends. A store without room is no failing database.
+// TestAnswersCountAsMemory checks that the received part of an answer counts
+// toward its store's share of memory while the rest is awaited, and that the
+// read rows count until the request ends. A store that has used up its share
+// does not count as a failing database.
 func TestAnswersCountAsMemory(t *testing.T) {
 	t.Parallel()
 	const (
@@ -123,7 +125,7 @@ func TestAnswersCountAsMemory(t *testing.T) {
 	)
 	for _, engine := range tenantdbtest.Engines() {
 		if engine != credential.PostgreSQL {
-			continue // it sends rows as it makes them
+			continue // this engine sends rows while it produces them
 		}
 		h, memory := setupMemory(t, 8<<20, 4<<20)
 		stores, _ := h.fleet(t, engine, 1)

@@ -10,16 +10,17 @@ import (
 )
 
 // errAnswerTooLong means that a server's answer to one request was longer than
-// any answer to Stoa's queries is.
+// any valid answer to Stoa's queries.
 var errAnswerTooLong = errors.New("tenantdb: the database's answer is too long")
 
 const (
 	// maxAnswer limits what a server may send for one request, in bytes. A
-	// merchant's database is not trusted: it could answer without end. The largest
-	// answer to one of Stoa's queries, a page of products, has 3 MiB.
+	// merchant's database is not trusted: it could send an endless answer. The
+	// largest answer to one of Stoa's queries, a page of products, has 3 MiB.
 	maxAnswer = 8 << 20
-	// freeAnswer is how many bytes of an answer a connection may have in memory
-	// uncounted: there are few connections, and most answers are shorter.
+	// freeAnswer is how many bytes of an answer a connection may keep in memory
+	// without counting them. There are few connections, and most answers are
+	// shorter.
 	freeAnswer = 64 << 10
 	// closeTimeout limits how long a server may take to close its end of a
 	// connection that Stoa has closed.
@@ -36,9 +37,9 @@ type countedConn struct {
 	answer  atomic.Int64 // bytes received since the last request
 }
 
-// Read counts, while it waits for the server, the bytes of the answer that the
-// driver has and the buffer for the rest. A driver waits only in the middle of an
-// answer; its reader counts what it has read.
+// Read counts the bytes of the answer that the driver has, and the buffer for
+// the rest, while it waits for the server. A driver waits only in the middle of
+// an answer; the reader of the answer counts what it has read.
 func (c *countedConn) Read(p []byte) (int, error) {
 	if held := c.answer.Load() + int64(len(p)); held > freeAnswer {
 		if err := c.account.take(held); err != nil {
@@ -53,14 +54,14 @@ func (c *countedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write starts the count of the answer anew.
+// Write resets the count of the answer's bytes.
 func (c *countedConn) Write(p []byte) (int, error) {
 	c.answer.Store(0)
 	return c.Conn.Write(p)
 }
 
 // Close returns at once. The connection counts until the server has closed it
-// too, because only then has the server room for another.
+// too, because only then can the server accept another one.
 func (c *countedConn) Close() error {
 	err := net.ErrClosed
 	c.closed.Do(func() {
@@ -87,5 +88,5 @@ func (c *countedConn) waitForServer() {
 	_, _ = io.Copy(io.Discard, io.LimitReader(c.Conn, 1<<20)) // until the server closes
 }
 
-// NetConn returns the connection below, as tls.Conn's does.
+// NetConn returns the underlying connection, as the method of tls.Conn does.
 func (c *countedConn) NetConn() net.Conn { return c.Conn }

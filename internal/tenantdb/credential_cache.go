@@ -11,13 +11,13 @@ import (
 
 const (
 	maxCachedCredentials = 20_000 // stores
-	// cachedReadTimeout is how long the master has to answer when the cache has the
-	// store's credentials.
+	// cachedReadTimeout is the time within which the master must answer if the
+	// cache has the store's credentials.
 	cachedReadTimeout = time.Second
 )
 
-// credentialCache holds credentials as they were last read from the master, still
-// encrypted, so that a store's database can be opened while the master is
+// credentialCache stores credentials as they were last read from the master,
+// still encrypted, so that a store's database can be opened while the master is
 // unreachable.
 type credentialCache struct {
 	rows   *otter.Cache[stoa.StoreID, cachedRow]
@@ -33,8 +33,9 @@ func newCredentialCache(maxAge time.Duration) credentialCache {
 	return credentialCache{otter.Must(&otter.Options[stoa.StoreID, cachedRow]{MaximumSize: maxCachedCredentials}), maxAge}
 }
 
-// readCached is Read from the master or, while that is unreachable, from the
-// cache. A notified change of the credentials has removed them from the cache.
+// readCached does the same as Read, from the master or, while the master is
+// unreachable, from the cache. A notified change of the credentials removes
+// them from the cache.
 func (m *Manager) readCached(ctx context.Context, store stoa.StoreID) (Registered, error) {
 	cached, ok := m.credentials.rows.GetIfPresent(store)
 	ok = ok && time.Since(cached.readAt) < m.credentials.maxAge
@@ -63,8 +64,8 @@ func (m *Manager) credentialChanges() uint64 {
 	return m.changes
 }
 
-// cacheCredentials caches a row, unless credentials have changed since changes was
-// read: the row may be from before that.
+// cacheCredentials caches a row, unless credentials have changed since changes
+// was read: the row may be older than the change.
 func (m *Manager) cacheCredentials(store stoa.StoreID, row cachedRow, changes uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -12,9 +12,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
-// TestCachedCredentials: a database that was open before opens again while the
-// master is unreachable, up to ServeStale, and never with credentials whose change
-// was notified.
+// TestCachedCredentials checks that a database that was open before opens again
+// while the master is unreachable, up to ServeStale, and never with credentials
+// whose change was notified.
 func TestCachedCredentials(t *testing.T) {
 	t.Parallel()
 	if os.Getenv(masterdbtest.PostgresEnv) == "" {
@@ -46,7 +46,7 @@ func TestCachedCredentials(t *testing.T) {
 					}
 				}
 			}
-			h.Forget(changed) // as when its new credentials were heard of
+			h.Forget(changed) // as after a notification of its new credentials
 			fault(relay)
 			for _, store := range []stoa.StoreID{known, other, known} {
 				if err := use(h.Manager, store); err != nil {

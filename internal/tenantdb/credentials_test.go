@@ -20,13 +20,13 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// marker stands for a password, or for the middle of one.
+// marker is part of every test password.
 const marker = "correct-horse-7"
 
 // ref is the name of a Supabase project.
 const ref = "abcdefghijklmnopqrst"
 
-// sameSecret compares what a Secret hides; cmp still prints it redacted.
+// sameSecret compares the content of a Secret; cmp still prints it redacted.
 var sameSecret = cmp.Comparer(func(a, b keyring.Secret) bool { return a.Reveal() == b.Reveal() })
 
 func TestValidate(t *testing.T) {
@@ -37,7 +37,7 @@ func TestValidate(t *testing.T) {
 	tests := []struct {
 		name   string
 		change func(*credential.Credentials)
-		want   []string // the fields at fault
+		want   []string // the invalid fields
 	}{
 		{"good", func(*credential.Credentials) {}, nil},
 		{"IPv6", func(c *credential.Credentials) { c.Host = "[2001:db8::1]" }, nil},
@@ -63,7 +63,8 @@ func TestValidate(t *testing.T) {
 		{"long host", func(c *credential.Credentials) { c.Host = strings.Repeat("a", 254) }, []string{"host"}},
 		{"certificate without TLS", func(c *credential.Credentials) { c.CACertificate, c.TLS = certificate, credential.TLSDisable }, []string{"tls.caCertificate"}},
 		{"certificate too long", func(c *credential.Credentials) { c.CACertificate = strings.Repeat(certificate, 1000) }, []string{"tls.caCertificate"}},
-		// An embedded database is never a merchant's to name: it could be another store's.
+		// Only Stoa may name an embedded database, because it could be another
+		// store's.
 		{"SQLite", func(c *credential.Credentials) { c.Engine = credential.SQLite }, []string{"type"}},
 		{"no engine", func(c *credential.Credentials) { c.Engine = "" }, []string{"type"}},
 	}
@@ -109,7 +110,7 @@ func newRing(t testing.TB) *keyring.Ring {
 	return ring
 }
 
-// full has a value in every field.
+// full returns credentials with a value in every field.
 func full() credential.Credentials {
 	return credential.Credentials{
 		Kind: credential.KindSupabase, Engine: credential.PostgreSQL, Host: "db.example.com", Port: 6543, Database: "shop", User: "anna",
@@ -154,7 +155,8 @@ func TestSeal(t *testing.T) {
 	}
 }
 
-// An envelope whose content cannot be read must not be quoted by the decoder.
+// TestUnsealHidesContent checks that the decoder does not quote the content of
+// an envelope that it cannot read.
 func TestUnsealHidesContent(t *testing.T) {
 	t.Parallel()
 	ring, store := newRing(t), stoa.NewID[stoa.StoreID]()

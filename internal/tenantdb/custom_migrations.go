@@ -28,9 +28,9 @@ type CustomMigrations struct {
 var dialectFolders = map[credential.EngineName]string{credential.SQLite: "sqlite", credential.PostgreSQL: "postgres", credential.MySQL: "mysql"}
 
 // LoadCustomMigrations reads the folders sqlite, postgres and mysql in dir, as
-// many of them as there are. It fails when there is none, when a file in one
-// of them is no migration, and when two of them differ in their versions. For
-// "" it returns nil.
+// far as they exist. It fails if none exists, if a file in one of them is not a
+// migration, or if two of them have different versions. It returns nil if dir
+// is "".
 func LoadCustomMigrations(dir string) (*CustomMigrations, error) {
 	if dir == "" {
 		return nil, nil //nolint:nilnil // documented: nil has no migrations
@@ -98,7 +98,7 @@ func versionsIn(files fs.FS) ([]int64, error) {
 	return versions, nil
 }
 
-// Latest returns the version of the last migration, 0 without any.
+// Latest returns the version of the last migration, or 0 if there is none.
 func (o *CustomMigrations) Latest() int64 {
 	if o == nil {
 		return 0
@@ -106,7 +106,7 @@ func (o *CustomMigrations) Latest() int64 {
 	return o.latest
 }
 
-// of returns the migrations of an engine, nil without any.
+// of returns the migrations of an engine, or nil if there are none.
 func (o *CustomMigrations) of(engine credential.EngineName) (fs.FS, error) {
 	if o == nil {
 		return nil, nil //nolint:nilnil // documented

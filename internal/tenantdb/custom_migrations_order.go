@@ -14,19 +14,20 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// MigrationOrderFault is how the operator's own migrations contradict what a store's
-// database has on record: a file was added below one that has run already, so it
-// is never run there, or one that has run is gone, so that new stores lack it and
-// one under a new number runs twice.
+// MigrationOrderFault is a contradiction between the operator's custom
+// migrations and the versions that a store's database has recorded. Either a
+// file was added below a version that has already run, so it never runs there.
+// Or a version that has run has no file any more, so new stores lack it, and
+// the same migration under a new number runs twice.
 type MigrationOrderFault struct {
 	Version int64
-	File    string // "00002_notes.sql"; "" of one that is gone
+	File    string // "00002_notes.sql"; "" if the file is gone
 }
 
 // Gone reports whether the migration has run and its file is gone.
 func (f MigrationOrderFault) Gone() bool { return f.File == "" }
 
-// String says what is wrong and what to do.
+// String describes the fault and the remedy.
 func (f MigrationOrderFault) String() string {
 	if f.Gone() {
 		return fmt.Sprintf("the migration %d has run and its file is gone or has another number: put it back under that number", f.Version)
@@ -34,10 +35,11 @@ func (f MigrationOrderFault) String() string {
 	return fmt.Sprintf("%s was added below a migration that has run already, so it will not run: give it a number above all others", f.File)
 }
 
-// OrderFaults compares the versions that a store's database has on record with
-// the files. Migrations that several old ones were merged into may have the number
-// of the last of these: what is below the first file is not missed. Versions above
-// the last file are those of another release.
+// OrderFaults compares the versions that a store's database has recorded with
+// the files. Several old migrations may have been merged into one that has the
+// number of the last of them. Recorded versions below the first file are
+// therefore not reported. Versions above the last file belong to another
+// release.
 func (o *CustomMigrations) OrderFaults(engine credential.EngineName, applied []int64) []MigrationOrderFault {
 	if o == nil || len(applied) == 0 {
 		return nil
@@ -58,11 +60,11 @@ func (o *CustomMigrations) OrderFaults(engine credential.EngineName, applied []i
 	return faults
 }
 
-// maxGone bounds what is reported as gone: a merchant's database may have any
-// numbers on record.
+// maxGone limits the number of migrations that are reported as gone, because a
+// merchant's database may have recorded any numbers.
 const maxGone = 20
 
-// First returns the version of the first migration, 0 without any.
+// First returns the version of the first migration, or 0 if there is none.
 func (o *CustomMigrations) First() int64 {
 	if o == nil {
 		return 0
@@ -73,7 +75,7 @@ func (o *CustomMigrations) First() int64 {
 // fileOf returns the name of a version's file.
 func (o *CustomMigrations) fileOf(engine credential.EngineName, version int64) string {
 	files := o.folders[engine]
-	if files == nil { // such a store cannot be migrated at all
+	if files == nil { // a store on this engine cannot be migrated at all
 		return fmt.Sprintf("the migration %d", version)
 	}
 	names, _ := fs.Glob(files, "*.sql")
@@ -85,25 +87,27 @@ func (o *CustomMigrations) fileOf(engine credential.EngineName, version int64) s
 	return fmt.Sprintf("the migration %d", version)
 }
 
-// CustomMigrations returns the operator's own migrations, nil without any.
+// CustomMigrations returns the operator's custom migrations, or nil if there
+// are none.
 func (m *Manager) CustomMigrations() *CustomMigrations { return m.opts.Custom }
 
-// maxVersions bounds the versions that are read of a database. An operator has
-// far fewer migrations.
+// maxVersions limits the number of versions that are read from a database. An
+// operator has far fewer migrations.
 const maxVersions = 10_000
 
 var selectCustomVersions = fmt.Sprintf(`SELECT DISTINCT version_id FROM %s WHERE version_id > 0 ORDER BY version_id LIMIT %d`, CustomVersionTable, maxVersions)
 
-// CustomVersions reads which of the operator's own migrations a database has on
-// record that has some.
+// CustomVersions reads which custom migrations a database has recorded. The
+// database must have some.
 func (db *DB) CustomVersions(ctx context.Context) (versions []int64, err error) {
 	err = db.Select(ctx, &versions, selectCustomVersions)
 	return versions, err
 }
 
-// checkOrder refuses to migrate a database whose record contradicts the files.
+// checkOrder returns an error for a database whose recorded versions contradict
+// the files.
 func (s *session) checkOrder(ctx context.Context, p *goose.Provider, own *CustomMigrations, engine credential.EngineName) error {
-	if _, err := p.GetDBVersion(ctx); err != nil { // it makes the version table
+	if _, err := p.GetDBVersion(ctx); err != nil { // creates the version table
 		return err
 	}
 	var applied []int64
@@ -112,7 +116,7 @@ func (s *session) checkOrder(ctx context.Context, p *goose.Provider, own *Custom
 		if err != nil {
 			return err
 		}
-		defer rows.Close() //nolint:errcheck // Err has what matters
+		defer rows.Close() //nolint:errcheck // Err returns the relevant error
 		for rows.Next() {
 			var version int64
 			if err := rows.Scan(&version); err != nil {

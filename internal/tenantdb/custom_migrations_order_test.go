@@ -14,7 +14,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// What is on record and what there are files of, and what contradicts.
+// TestOrderFaults compares recorded versions with files and checks which
+// contradictions are reported.
 func TestOrderFaults(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -53,8 +54,8 @@ func TestOrderFaults(t *testing.T) {
 	}
 }
 
-// A database that is to be migrated and has run a later migration is left alone,
-// with an error that names the file and what to do.
+// TestMigrateOutOfOrder checks that a database that has already run a later
+// migration is not changed, and that the error names the file and the remedy.
 func TestMigrateOutOfOrder(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.All() {
@@ -99,7 +100,7 @@ func TestMigrateOutOfOrder(t *testing.T) {
 			write(4)
 			refused(folder + "/00002_t2.sql was added below")
 			remove(2)
-			remove(3) // and back under another number
+			remove(3) // the file returns under another number
 			write(5)
 			refused("the migration 3 has run")
 			write(3)

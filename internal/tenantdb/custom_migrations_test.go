@@ -15,7 +15,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// ownMigrations makes a folder of an operator's, with the files of each dialect.
+// ownMigrations creates a folder of custom migrations with the given files for
+// each dialect.
 func ownMigrations(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -29,8 +30,8 @@ func ownMigrations(t *testing.T, files map[string]string) string {
 
 const up = "-- +goose Up\n"
 
-// TestOwnMigrationsAreChecked: what is wrong with the folder is said when it
-// is read, by the file's name.
+// TestOwnMigrationsAreChecked checks that faults in the folder are reported
+// when it is read, with the name of the file.
 func TestOwnMigrationsAreChecked(t *testing.T) {
 	t.Parallel()
 	if own, err := tenantdb.LoadCustomMigrations(""); own != nil || err != nil || own.Latest() != 0 {
@@ -65,7 +66,7 @@ func TestOwnMigrationsAreChecked(t *testing.T) {
 	}
 }
 
-// opened is tenantdbtest.Open with an operator's migrations.
+// opened does the same as tenantdbtest.Open with custom migrations.
 func opened(t *testing.T, c credential.Credentials, dataDir, ownDir string) *tenantdb.DB {
 	t.Helper()
 	own, err := tenantdb.LoadCustomMigrations(ownDir)
@@ -80,8 +81,9 @@ func opened(t *testing.T, c credential.Credentials, dataDir, ownDir string) *ten
 	return db
 }
 
-// An operator's migrations are interrupted after each statement and between,
-// and end all the same as if they had not been.
+// TestOwnMigrationsResume interrupts custom migrations after each statement and
+// between statements, and checks that the final result is the same as without
+// an interruption.
 func TestOwnMigrationsResume(t *testing.T) {
 	t.Parallel()
 	const table, row = up + "CREATE TABLE IF NOT EXISTS notes (id integer PRIMARY KEY, body char(200));", "INTO notes VALUES (1, 'one');"
@@ -119,7 +121,8 @@ func TestOwnMigrationsResume(t *testing.T) {
 	}
 }
 
-// As far as is asked, and what Before says goes before anything is written.
+// TestMigrateTo checks that migrations are applied up to the requested version,
+// and that an error of Before prevents any write.
 func TestMigrateTo(t *testing.T) {
 	t.Parallel()
 	dir := ownMigrations(t, map[string]string{"postgres/1_a.sql": up + "CREATE TABLE notes (n integer);", "mysql/1_a.sql": up + "CREATE TABLE notes (n integer);"})
@@ -127,7 +130,7 @@ func TestMigrateTo(t *testing.T) {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
 			c, data := tenantdbtest.Create(t, engine), t.TempDir()
-			if engine == credential.SQLite { // has no folder there
+			if engine == credential.SQLite { // the folder has no migrations for SQLite
 				db := opened(t, c, data, dir)
 				if _, err := db.Migrate(t.Context()); stoa.CodeOf(err) != tenantdb.MigrationFailed || !strings.Contains(err.Error(), `"sqlite"`) {
 					t.Errorf("%v", err)
@@ -160,8 +163,9 @@ func TestMigrateTo(t *testing.T) {
 	}
 }
 
-// A migration that only writes rows leaves no trace that would stop it from
-// running twice: callers who come at once take turns.
+// TestMigrationsThatWriteRowsRunOnce checks that concurrent callers take turns.
+// A migration that only writes rows leaves nothing in the schema that would
+// prevent a second run.
 func TestMigrationsThatWriteRowsRunOnce(t *testing.T) {
 	t.Parallel()
 	first, files := map[string]string{}, map[string]string{}
@@ -172,7 +176,7 @@ func TestMigrationsThatWriteRowsRunOnce(t *testing.T) {
 			files[folder+"/"+n+"_row.sql"] = up + "INSERT INTO notes VALUES ('" + n + "');"
 		}
 	}
-	// Longer than the callers need to connect: they meet.
+	// The pause is longer than the callers need to connect, so they overlap.
 	files["postgres/2_row.sql"] = up + "SELECT pg_sleep(0.3);\nINSERT INTO notes VALUES ('2');"
 	begun, dir := ownMigrations(t, first), ownMigrations(t, files)
 	for _, engine := range tenantdbtest.Engines() {

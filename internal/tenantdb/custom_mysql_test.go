@@ -11,7 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// refusedGlobals cannot be set by a session: they are refused by name.
+// refusedGlobals are settings that a session cannot set. The error names them.
 var refusedGlobals = map[string]string{
 	`max_allowed_packet = 1048576`: "max_allowed_packet", `init_connect = 'USE stoa_elsewhere'`: "init_connect", `init_connect = 'no such statement'`: "init_connect",
 }
@@ -53,9 +53,9 @@ func TestGlobalSettings(t *testing.T) {
 	}
 }
 
-// A server that speaks MySQL's protocol and lacks one of the variables is used
-// with what must hold.
-func TestServerWithoutASetting(t *testing.T) { //nolint:paralleltest // every connection meets it
+// TestServerWithoutASetting checks that a server that uses MySQL's protocol and
+// lacks one of the variables is used with the essential settings.
+func TestServerWithoutASetting(t *testing.T) { //nolint:paralleltest // it affects every connection
 	defer tenantdb.LackMySQLSetting()()
 	for name, env := range map[string]string{"MariaDB": tenantdbtest.MySQLEnv, "MySQL 9": "STOA_TEST_MYSQL9_URL"} {
 		if os.Getenv(env) == "" {

@@ -11,16 +11,16 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// cutter carries plaintext connections to a database server and ends all of
+// cutter forwards plaintext connections to a database server. It ends all of
 // them at a chosen statement: after the server has executed it and before the
-// answer gets back.
+// answer arrives.
 type cutter struct {
 	engine   credential.EngineName
 	target   string
 	listener net.Listener
 
 	mu   sync.Mutex
-	left int // statements until the cut; 0: there will be none
+	left int // statements until the cut; 0: no cut
 	cut  bool
 }
 
@@ -46,14 +46,14 @@ func newCutter(t *testing.T, engine credential.EngineName, target string) *cutte
 
 func (w *cutter) address() string { return w.listener.Addr().String() }
 
-// cutAt has the n-th statement from now on be the last.
+// cutAt ends all connections at the n-th statement from now on.
 func (w *cutter) cutAt(n int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.left, w.cut = n, false
 }
 
-// mend lets everything pass and reports whether there had been a cut.
+// mend ends the cutting and reports whether there was a cut.
 func (w *cutter) mend() (cut bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -68,7 +68,7 @@ func (w *cutter) isCut() bool {
 	return w.cut
 }
 
-// isLast counts a statement and reports whether the cut comes with it.
+// isLast counts a statement and reports whether it is the one at which to cut.
 func (w *cutter) isLast() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -89,7 +89,7 @@ func (w *cutter) carry(client net.Conn) {
 	if w.isCut() {
 		return
 	}
-	silent := make(chan struct{}) // closed when no answer may pass any more
+	silent := make(chan struct{}) // closed when no further answer may pass
 	go func() {
 		defer client.Close()
 		buf := make([]byte, 32<<10)
@@ -119,16 +119,17 @@ func (w *cutter) carry(client net.Conn) {
 			return
 		}
 		if last {
-			if w.engine == credential.PostgreSQL { // it answers when it is asked to
+			if w.engine == credential.PostgreSQL { // PostgreSQL answers when the client requests it
 				_, _ = server.Write([]byte{'S', 0, 0, 0, 4})
 			}
-			_, _ = io.Copy(io.Discard, in) // until the other direction has closed
+			_, _ = io.Copy(io.Discard, in) // until the other direction is closed
 			return
 		}
 	}
 }
 
-// read returns the next message and whether it has a statement executed.
+// read returns the next message and whether it makes the server execute a
+// statement.
 func (w *cutter) read(in *bufio.Reader, first bool) (message []byte, counts bool, err error) {
 	header, length := 5, func(h []byte) int { return int(binary.BigEndian.Uint32(h[1:])) - 4 }
 	switch {

@@ -20,10 +20,10 @@ type Info struct {
 	Port              int
 	DatabaseName      string
 	Status            Status
-	LastError         stoa.Code // why the status is failed; "" otherwise
+	LastError         stoa.Code // reason for the status failed; "" otherwise
 	SchemaVersion     int64
-	OwnVersion        int64 // of the operator's custom migrations, 0 without any
-	CredentialVersion int64 // grows with each change of the credentials
+	OwnVersion        int64 // of the operator's custom migrations; 0 if there are none
+	CredentialVersion int64 // incremented with each change of the credentials
 	LastCheckedAt     *time.Time
 }
 
@@ -34,7 +34,8 @@ const InfoColumns = `x.kind, x.engine, x.host, x.port, x.database_name, x.status
 // Status is the result of the last attempt to use a database.
 type Status string
 
-// The states of a database as last seen.
+// These constants are the states of a database after the last attempt to use
+// it.
 const (
 	StatusUnknown Status = "unknown"
 	StatusOK      Status = "ok"
@@ -69,7 +70,7 @@ func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 	return notifyCredentials(tx, store)
 }
 
-// Registered is the record of a store's database.
+// Registered is the stored record of a store's database.
 type Registered struct {
 	Credentials credential.Credentials
 	Version     int64  // of the credentials; incremented with each change
@@ -103,7 +104,7 @@ type registeredRow struct {
 
 func readRegistered(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (row registeredRow, err error) {
 	err = q.Get(ctx, &row, `SELECT credentials, credential_version, schema_version, own_version FROM store_databases
-		WHERE store_id = $1 AND credentials <> ''`, store) // '' once they were destroyed
+		WHERE store_id = $1 AND credentials <> ''`, store) // credentials are '' after they were destroyed
 	if errors.Is(err, masterdb.ErrNotFound) {
 		err = stoa.Errorf(stoa.StorePendingDatabase, "This store has no database yet. Connect one first.")
 	}
@@ -134,8 +135,8 @@ func SealedCredentials() keyrotation.Column {
 	return keyrotation.Column{Table: "store_databases", Key: "store_id", Name: "credentials", Owner: credential.SealOwner}
 }
 
-// readable returns tenant_unavailable for a store whose schema is older than this
-// binary can serve. Version 0 means that none was recorded yet.
+// readable returns tenant_unavailable for a store whose schema is too old for
+// this binary. Version 0 means that no version was recorded yet.
 func (r Registered) readable() error {
 	if v := r.Schema.Version; v == 0 || v >= OldestReadable {
 		return nil
@@ -145,12 +146,12 @@ func (r Registered) readable() error {
 	return e.WithCause(fmt.Errorf("its schema has version %d, this binary needs %d: 'stoa tenants migrate'", r.Schema.Version, OldestReadable))
 }
 
-// migrationRetryAfter is how long a shopper is asked to wait for the migration of the
-// store.
+// migrationRetryAfter is the time after which a shopper is asked to retry while
+// the store is migrated.
 const migrationRetryAfter = 30 * time.Second
 
-// ReadInfo returns the description of a store's database, or nil when none was ever
-// connected.
+// ReadInfo returns the description of a store's database, or nil if none was
+// ever connected.
 func ReadInfo(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (*Info, error) {
 	var info Info
 	err := q.Get(ctx, &info, `SELECT `+InfoColumns+` FROM store_databases x WHERE x.store_id = $1`, store)
@@ -192,9 +193,10 @@ func RecordHealthOf(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ve
 	return err
 }
 
-// RecordExposure records whether an HTTP API can reach the store's tables, as checked
-// with the given version of the credentials. cause is nil when none can. It records
-// nothing if the credentials have been replaced since; version 0 means any.
+// RecordExposure records whether an HTTP API can reach the store's tables, as
+// checked with the given version of the credentials. cause is nil if no HTTP
+// API can reach them. It records nothing if the credentials have been replaced
+// since; version 0 means any version.
 func RecordExposure(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64, cause error) error {
 	var code *string
 	if cause != nil {
@@ -206,9 +208,9 @@ func RecordExposure(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ve
 	return err
 }
 
-// Destroy removes a store's credentials for ever, in the transaction
-// that deletes the store. The rest of the record stays until DeleteRecord, because a
-// managed database is still to be dropped.
+// Destroy permanently removes a store's credentials, in the transaction that
+// deletes the store. The rest of the record stays until DeleteRecord, because a
+// managed database must still be dropped.
 func Destroy(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	_, err := tx.Exec(ctx, `UPDATE store_databases SET credentials = '', credential_version = credential_version + 1, updated_at = $2
 		WHERE store_id = $1`, store, tx.Now)

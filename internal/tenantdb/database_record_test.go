@@ -80,7 +80,8 @@ func TestSaveAndLoad(t *testing.T) {
 	})
 }
 
-// An embedded database belongs to the store whose id it bears.
+// TestSaveRefusesAnotherStoresFile checks that an embedded database belongs to
+// the store whose id it has.
 func TestSaveRefusesAnotherStoresFile(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{})

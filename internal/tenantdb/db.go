@@ -27,7 +27,7 @@ import (
 // ErrNotFound means that a query for one row found none.
 var ErrNotFound = sql.ErrNoRows
 
-// retryAfter is how long a caller is asked to wait before it retries a store whose
+// retryAfter is the time after which a caller is asked to retry a store whose
 // database cannot be reached.
 const retryAfter = 5 * time.Second
 
@@ -80,12 +80,13 @@ func (db *DB) Close() error {
 	return db.sqlx.Close()
 }
 
-// Ping checks that a connection can be made. Every failure counts as the database's.
+// Ping checks that a connection can be made. Every failure counts as a failure
+// of the database.
 func (db *DB) Ping(ctx context.Context) error { return db.do(ctx, db.ping) }
 
 func (db *DB) ping(ctx context.Context) error { return db.settle(ctx, db.roundTrip) }
 
-// settle runs the first operation on a database. An unknown error counts as
+// settle runs the first operation on a database. It treats an unknown error as
 // unreachable.
 func (db *DB) settle(ctx context.Context, op func(context.Context) error) error {
 	err := db.wrap(op(ctx))
@@ -112,9 +113,9 @@ func (db *DB) Inspect(ctx context.Context) (Inspection, error) {
 }
 
 // Get scans one row into dst, or returns ErrNotFound. It returns
-// database_content_invalid for text that is not UTF-8 or has more characters than
-// the max tag of its field allows (255 by default), for a date outside the years 1
-// to 9999 and for a number that is not finite.
+// database_content_invalid for text that is not UTF-8 or has more characters
+// than the max tag of its field allows (255 by default), for a date outside the
+// years 1 to 9999 and for a number that is not finite.
 func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error {
 	return db.read(ctx, func(ctx context.Context) (err error) {
 		defer recoverDriver(db.log, &err)
@@ -122,7 +123,8 @@ func (db *DB) Get(ctx context.Context, dst any, query string, args ...any) error
 	})
 }
 
-// Select scans all rows into dst, a pointer to a slice, each as Get does.
+// Select scans all rows into dst, a pointer to a slice. It checks each row as
+// Get does.
 func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) error {
 	return db.read(ctx, func(ctx context.Context) (err error) {
 		defer recoverDriver(db.log, &err)
@@ -151,7 +153,7 @@ func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
 		if err != nil {
 			return beforeCommit(err)
 		}
-		defer t.Rollback() //nolint:errcheck // after Commit it has nothing to do
+		defer t.Rollback() //nolint:errcheck // has no effect after Commit
 		if err := fn(&Tx{t, db.account, db.log}); err != nil {
 			return beforeCommit(err)
 		}
@@ -176,8 +178,8 @@ func (db *DB) do(ctx context.Context, op func(context.Context) error) error {
 	return db.bulkhead.run(ctx, func(ctx context.Context) error { return db.wrap(op(ctx)) })
 }
 
-// read runs an operation that changes nothing. It retries once if the server had
-// ended the session or a pooler had given it to another client.
+// read runs an operation that changes nothing. It retries once if the server
+// had ended the session or a pooler had given it to another client.
 func (db *DB) read(ctx context.Context, op func(context.Context) error) error {
 	err := db.do(ctx, op)
 	if sessionEnded(err) || isPooled(err) {
@@ -254,9 +256,9 @@ func (db *DB) faultOf(err error) *stoa.Error {
 	return fault
 }
 
-// failed returns the error for a fault. The owner who connects a database gets the
-// fault itself. A caller of a leased database gets tenant_unavailable, with the fault
-// as its cause: see HealthCode.
+// failed returns the error for a fault. An owner who connects a database gets
+// the fault itself. A caller of a leased database gets tenant_unavailable with
+// the fault as its cause: see HealthCode.
 func (db *DB) failed(fault *stoa.Error) *stoa.Error {
 	switch {
 	case db.bulkhead == nil:
@@ -282,26 +284,26 @@ type Tx struct {
 	log     *slog.Logger
 }
 
-// Get is DB.Get inside the transaction.
+// Get does the same as DB.Get inside the transaction.
 func (tx *Tx) Get(ctx context.Context, dst any, query string, args ...any) (err error) {
 	defer recoverDriver(tx.log, &err)
 	return tx.account.getRow(ctx, tx.sqlx, dst, tx.sqlx.Rebind(query), values(args))
 }
 
-// Select is DB.Select inside the transaction.
+// Select does the same as DB.Select inside the transaction.
 func (tx *Tx) Select(ctx context.Context, dst any, query string, args ...any) (err error) {
 	defer recoverDriver(tx.log, &err)
 	return tx.account.selectRows(ctx, tx.sqlx, dst, tx.sqlx.Rebind(query), values(args))
 }
 
-// Exec is DB.Exec inside the transaction.
+// Exec does the same as DB.Exec inside the transaction.
 func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
 	defer recoverDriver(tx.log, &err)
 	return affected(tx.sqlx.ExecContext(ctx, tx.sqlx.Rebind(query), values(args)...))
 }
 
-// values replaces arguments that implement driver.Valuer by their values. pgx does
-// the same with about twenty allocations each.
+// values replaces arguments that implement driver.Valuer with their values. pgx
+// does the same with about twenty allocations each.
 func values(args []any) []any {
 	out := slices.Clone(args)
 	for i, arg := range args {
@@ -310,7 +312,7 @@ func values(args []any) []any {
 		}
 		if v, err := driver.DefaultParameterConverter.ConvertValue(arg); err == nil {
 			out[i] = v
-		} // else the driver reports the same error
+		} // on an error, the driver reports the same error
 	}
 	return out
 }
@@ -322,7 +324,7 @@ func affected(res sql.Result, err error) (int64, error) {
 	return res.RowsAffected()
 }
 
-// uniqueViolation is an SQLSTATE.
+// uniqueViolation is the SQLSTATE of a violated uniqueness constraint.
 const uniqueViolation = "23505"
 
 // IsUnique reports whether err says that a UNIQUE or PRIMARY KEY constraint

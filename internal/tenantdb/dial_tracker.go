@@ -9,9 +9,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
 
-// settleTime is how long a new connection gets before it is expected to serve
-// callers. Until then its store gets no further connection, which would not
-// serve a waiter sooner.
+// settleTime is the time that a new connection has before it is expected to
+// serve callers. Until then its store gets no further connection, because that
+// connection would not serve a waiter sooner.
 const settleTime = 250 * time.Millisecond
 
 // dialTracker records when the pool of one database last dialled. It is safe for
@@ -19,7 +19,7 @@ const settleTime = 250 * time.Millisecond
 type dialTracker struct {
 	mu      sync.Mutex
 	last    time.Time           // when a dial last began or ended
-	limiter *concurrencyLimiter // notified of each; nil for a database that is not leased
+	limiter *concurrencyLimiter // notified of each dial; nil for a database that is not leased
 }
 
 // track returns a dial function that records each call of next. A call may wait
@@ -42,15 +42,15 @@ func (d *dialTracker) record() {
 	}
 }
 
-// notify makes l hear of each further dial.
+// notify sets the limiter that is notified of each further dial.
 func (d *dialTracker) notify(l *concurrencyLimiter) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.limiter = l
 }
 
-// settlesIn returns how long the last connection still has to become useful, 0
-// or less when it has had its time.
+// settlesIn returns how long the last connection still needs to settle, or 0 or
+// less if settleTime has passed.
 func (d *dialTracker) settlesIn() time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -61,12 +61,12 @@ func (d *dialTracker) settlesIn() time.Duration {
 // connection from the moment it begins to make it.
 func (db *DB) readyIn(n int) time.Duration {
 	if db.sqlx.Stats().OpenConnections < n {
-		return safetyNet // the dial of the next one notifies the limiter
+		return safetyNet // the next dial notifies the limiter
 	}
 	return max(db.dials.settlesIn(), 0)
 }
 
-// protectPool connects the limiter of db's bulkhead with its connections.
+// protectPool connects the limiter of db's bulkhead to db's connections.
 func (db *DB) protectPool() {
 	db.bulkhead.limiter.protect(db)
 	db.dials.notify(db.bulkhead.limiter)

@@ -17,8 +17,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
 
-// The special networks, written out once more: the registries of IANA and
-// the wire server of Azure.
+// These networks are the special networks, repeated independently of the code:
+// the registries of IANA and the wire server of Azure.
 var (
 	special4 = []string{
 		"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24",
@@ -28,8 +28,9 @@ var (
 	special6 = []string{"::/3", "2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20", "4000::/2", "8000::/1"}
 )
 
-// Of each special network the first and the last address are refused, and
-// the neighbours on both sides are not, unless they are special as well.
+// TestIsPublicAtEdges checks that the first and the last address of each
+// special network are refused, and that the neighbouring addresses on both
+// sides are not, unless they are special as well.
 func TestIsPublicAtEdges(t *testing.T) {
 	t.Parallel()
 	var networks []netip.Prefix
@@ -152,7 +153,7 @@ func TestDialerCheck(t *testing.T) {
 	}
 }
 
-// listen accepts on a loopback port and reports each connection.
+// listen accepts connections on a loopback port and reports each one.
 func listen(t *testing.T) (port string, accepted <-chan net.Conn) {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -183,7 +184,8 @@ func listen(t *testing.T) (port string, accepted <-chan net.Conn) {
 	return port, conns
 }
 
-// What counts is the address that a name leads to, not how it is written.
+// TestDialerLooksAtResolvedAddress checks that the resolved address decides,
+// not the spelling of the name.
 func TestDialerLooksAtResolvedAddress(t *testing.T) {
 	t.Parallel()
 	for _, host := range []string{
@@ -198,7 +200,7 @@ func TestDialerLooksAtResolvedAddress(t *testing.T) {
 				_ = conn.Close()
 				t.Fatal("connected")
 			}
-			// The other spellings are names, which some resolvers know.
+			// The other spellings are names that some resolvers know.
 			if _, notAddress := netip.ParseAddr(host); notAddress == nil || strings.EqualFold(host, "localhost") {
 				if !errors.Is(err, dial.ErrHostForbidden) {
 					t.Errorf("got %v, want ErrHostForbidden", err)
@@ -224,8 +226,8 @@ func TestDialerLooksAtResolvedAddress(t *testing.T) {
 	})
 }
 
-// A socket path as address and a network other than TCP stay closed even to
-// a driver that asks for them.
+// TestDialerRefusesOtherNetworks checks that the dialer refuses a socket path
+// as address and networks other than TCP, even if a driver requests them.
 func TestDialerRefusesOtherNetworks(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir() + "/s"
@@ -246,8 +248,8 @@ func TestDialerRefusesOtherNetworks(t *testing.T) {
 	}
 }
 
-// deaf returns the port of a socket that answers no connection attempt: its
-// queue is full.
+// deaf returns the port of a socket that answers no connection attempt, because
+// its queue is full.
 func deaf(t *testing.T) int {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
@@ -302,7 +304,8 @@ func TestDialerTimeout(t *testing.T) {
 				if stoa.CodeOf(err) != stoa.DatabaseUnreachable {
 					t.Errorf("got %v, want database_unreachable", err)
 				}
-				// A second for a busy machine; without the timeout it takes minutes.
+				// This allows one second for a busy machine. Without the
+				// timeout, it takes minutes.
 				if took := time.Since(begin); took > time.Second {
 					t.Errorf("took %v", took)
 				}

@@ -15,10 +15,11 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// A driver may panic over what a server sends. The package database/sql calls drivers
-// on its own goroutines, which do not recover: to open a connection and to close rows
-// and transactions whose context has ended. The types in this file turn a panic into a
-// protocolError and close the connection.
+// A driver may panic because of what a server sends. The package database/sql
+// calls drivers on its own goroutines, which do not recover from panics: to
+// open a connection, and to close rows and transactions whose context has
+// ended. The types in this file turn a panic into a protocolError and close the
+// connection.
 
 // sessionConn lists the interfaces that the connections of both drivers implement.
 type sessionConn interface {
@@ -41,7 +42,7 @@ type recoveringConn struct {
 	explain  func(err error, decoding bool) error
 	log      *slog.Logger
 	lifetime lifetime
-	check    *socketCheck // nil: the socket does not tell whether the server has closed it
+	check    *socketCheck // nil: the socket cannot report whether the server has closed it
 	broken   atomic.Bool  // must not be used again
 }
 
@@ -57,10 +58,11 @@ func (c *recoveringConn) recovered(err *error) {
 	c.discardAfter(*err)
 }
 
-// discardAfter discards this connection and all of its generation if err says that the
-// server refuses changes or that a pooler keeps no session for the connection.
+// discardAfter discards this connection and all of its generation if err says
+// that the server refuses changes or that a pooler keeps no session for the
+// connection.
 func (c *recoveringConn) discardAfter(err error) {
-	switch err { //nolint:errorlint // these two come with every query, as they are
+	switch err { //nolint:errorlint // these two errors are returned unwrapped with every query
 	case nil, io.EOF, driver.ErrSkip:
 		return
 	}
@@ -128,8 +130,8 @@ func (c *recoveringConn) Ping(ctx context.Context) (err error) {
 	return c.sessionConn.Ping(ctx)
 }
 
-// ResetSession implements driver.SessionResetter. database/sql calls it before a
-// connection that was used before is used again.
+// ResetSession implements driver.SessionResetter. database/sql calls it before
+// it reuses a connection.
 func (c *recoveringConn) ResetSession(ctx context.Context) (err error) {
 	defer c.recovered(&err)
 	if c.lifetime.isExpired() {

@@ -20,7 +20,7 @@ import (
 // connector, rows and transaction.
 type faultyDriver struct {
 	panics bool
-	closed chan struct{} // closed with the rows
+	closed chan struct{} // closed when the rows are closed
 	once   sync.Once
 }
 
@@ -90,7 +90,7 @@ func (s faultyStmt) QueryContext(context.Context, []driver.NamedValue) (driver.R
 	return s.faultyDriver, nil
 }
 
-// closedSocket notes that it was closed.
+// closedSocket counts how often it was closed.
 type closedSocket struct{ times int }
 
 func (s *closedSocket) Close() error {
@@ -98,9 +98,9 @@ func (s *closedSocket) Close() error {
 	return nil
 }
 
-// A driver's panic in any call is an error that ends the connection, is not
-// tried again by database/sql, and is in the log with its stack and without its
-// value.
+// TestDriverPanics checks that a driver's panic in any call becomes an error,
+// ends the connection and is not retried by database/sql. The log contains its
+// stack and not its value.
 func TestDriverPanics(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
@@ -168,8 +168,9 @@ func TestDriverPanics(t *testing.T) {
 	}
 }
 
-// database/sql opens connections on a goroutine of its own, and closes the rows
-// of a context that has ended on another one.
+// TestDriverPanicsOnGoroutinesOfSQL checks panics on the goroutines on which
+// database/sql opens connections and closes the rows of a context that has
+// ended.
 func TestDriverPanicsOnGoroutinesOfSQL(t *testing.T) {
 	t.Parallel()
 	silent := slog.New(slog.DiscardHandler)
@@ -179,10 +180,10 @@ func TestDriverPanicsOnGoroutinesOfSQL(t *testing.T) {
 		t.Fatal(err)
 	}
 	pool := sql.OpenDB(&postgresConnector{cfg: cfg, state: new(sessionState), log: silent})
-	defer pool.Close() //nolint:errcheck // it has no connection
+	defer pool.Close() //nolint:errcheck // the pool has no connection
 	pool.SetMaxOpenConns(1)
 	var callers sync.WaitGroup
-	for range 8 { // who waits is served by the opener
+	for range 8 { // the opener serves the waiting callers
 		callers.Go(func() {
 			var broken *protocolError
 			if err := pool.PingContext(t.Context()); !errors.As(err, &broken) {
@@ -206,7 +207,7 @@ func TestDriverPanicsOnGoroutinesOfSQL(t *testing.T) {
 	_ = result.Close() //nolint:sqlclosecheck // waits for that goroutine
 }
 
-// connectorOf connects to one connection.
+// connectorOf is a connector that always returns one connection.
 type connectorOf struct{ driver.Conn }
 
 func (c connectorOf) Connect(context.Context) (driver.Conn, error) { return c.Conn, nil }

@@ -18,9 +18,9 @@ import (
 
 // Engine is one kind of database server.
 type Engine interface {
-	// Open returns a pool for the database of c. The first query makes the first
-	// connection. All connections of the database, those of Session too, share
-	// state.
+	// Open returns a pool for the database of c. The first query makes the
+	// first connection. All connections of the database share state, including
+	// those of Session.
 	Open(c credential.Credentials, dial dial.Func, state *sessionState) (*sql.DB, error)
 	// Inspect describes the database before anything is written.
 	Inspect(ctx context.Context, db *DB) (Inspection, error)
@@ -31,32 +31,33 @@ type Engine interface {
 	sessions(c credential.Credentials) bool
 	// migrator returns how migrations of c's database run and lock.
 	migrator(c credential.Credentials, state *sessionState) migrator
-	// Fault turns a driver's error into one of the database_… codes, with a
-	// message for the store's owner. It returns nil for an error that says
-	// nothing about the connection, such as a violated constraint.
+	// Fault converts a driver's error into a database_… code with a message for
+	// the store's owner. It returns nil for an error that says nothing about
+	// the connection, such as a violated constraint.
 	Fault(err error) *stoa.Error
 }
 
 // Inspection is the result of Engine.Inspect.
 type Inspection struct {
-	// Version is the server's own, such as "15.4" or "10.11.6-MariaDB".
+	// Version is the version that the server reports, such as "15.4" or
+	// "10.11.6-MariaDB".
 	Version string
-	// Supported is false when the server is older than Minimum.
+	// Supported is false if the server is older than Minimum.
 	Supported bool
 	Minimum   string
 	// Encoding is the server's name of the database's character set. Unicode is
-	// false when it lacks characters.
+	// false if that character set does not cover Unicode.
 	Encoding string
 	Unicode  bool
-	// MayCreate is false when the user lacks the right to create tables.
+	// MayCreate is false if the user lacks the right to create tables.
 	MayCreate bool
 	// Tables are the names of all tables and views in the database, on PostgreSQL in
 	// its current schema.
 	Tables []string
 }
 
-// maxTables is the maximum number of tables that Inspect lists. A database with more is
-// refused, because it is not dedicated to a store.
+// maxTables is the maximum number of tables that Inspect lists. A database with
+// more tables is refused, because it is not dedicated to a store.
 const maxTables = 10_000
 
 // listTables reads the names of tables with a query that ends in a LIMIT.
@@ -80,14 +81,15 @@ func NewEngines(opts Options) map[credential.EngineName]Engine {
 	}
 }
 
-// connectTimeout bounds how long a server may take to greet, encrypt and
+// connectTimeout limits how long a server may take to greet, encrypt and
 // authenticate, for callers without a deadline.
 const connectTimeout = 10 * time.Second
 
 // errNoTLS means that the server does not support TLS.
 var errNoTLS = errors.New("server does not support TLS")
 
-// The messages that all engines share. They do not reveal whether a port answers.
+// unreachable returns the fault of a server that cannot be reached. All engines
+// share these messages. The messages do not reveal whether a port answers.
 func unreachable(err error) *stoa.Error { return faultUnreachable.because(err) }
 
 // protocolBroken returns the fault of a server that violates the protocol. It is not
@@ -102,14 +104,14 @@ func answerTooLong(err error) *stoa.Error {
 		"The database answered with more data than this platform accepts for one request. Check that nothing else writes to the store's tables.").WithCause(err)
 }
 
-// tooManyIterations returns the fault of an account whose password was set on a server
-// with an unusual setting.
+// tooManyIterations returns the fault of an account whose password was set on a
+// server with an unusually high iteration count.
 func tooManyIterations(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseAuthFailed, "The database server asks for more than %d rounds of SCRAM to check this user's password. "+
 		"Set scram_iterations to %d or less there, and then the password again.", maxIterations, maxIterations).WithCause(err)
 }
 
-// busy returns the fault for too many concurrent connection attempts of Stoa.
+// busy returns the fault for too many concurrent connection attempts by Stoa.
 func busy(err error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseUnreachable, "This platform makes too many database connections at the moment. Try again shortly.").WithCause(markTransient(err))
 }
@@ -152,7 +154,8 @@ func networkFault(err error) *stoa.Error {
 	return nil
 }
 
-// atLeast compares dotted versions: 8.0.16 against 8.0.
+// atLeast reports whether a dotted version is at least minimum, such as 8.0.16
+// and 8.0.
 func atLeast(version, minimum string) bool {
 	var v, m [3]int
 	_, _ = fmt.Sscanf(version, "%d.%d.%d", &v[0], &v[1], &v[2])

@@ -22,7 +22,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// The conformance test: what every engine promises, on each engine at hand.
+// TestEngines is the conformance test: it checks what every engine guarantees,
+// on each available engine.
 func TestEngines(t *testing.T) {
 	t.Parallel()
 	promises := map[string]func(*testing.T, credential.Credentials){
@@ -58,7 +59,7 @@ func TestEnginesOnNewerServers(t *testing.T) {
 	tenantdbtest.OnNewerServers(t, "TestEngines", "TestEveryServerError", "TestManagedAgain", "TestCheckServer")
 }
 
-// things makes a table to play with.
+// things creates a table for tests.
 func things(t *testing.T, c credential.Credentials) *tenantdb.DB {
 	t.Helper()
 	db := tenantdbtest.Open(t, c)
@@ -123,7 +124,7 @@ func inspects(t *testing.T, c credential.Credentials) {
 	}
 }
 
-// lastMigration is the version that a migrated database has.
+// lastMigration returns the version of a migrated database.
 func lastMigration(t *testing.T, engine credential.EngineName) (version int64) {
 	t.Helper()
 	folder := map[credential.EngineName]string{credential.SQLite: "sqlite", credential.PostgreSQL: "postgres", credential.MySQL: "mysql"}[engine]
@@ -138,8 +139,8 @@ func lastMigration(t *testing.T, engine credential.EngineName) (version int64) {
 	return version
 }
 
-// migrated fails unless the database has the whole schema, each migration
-// recorded once.
+// migrated fails the test unless the database has the whole schema and each
+// migration is recorded once.
 func migrated(t *testing.T, db *tenantdb.DB) {
 	t.Helper()
 	var got, want []int64
@@ -196,8 +197,8 @@ func migratesForManyAtOnce(t *testing.T, c credential.Credentials) {
 	migrated(t, tenantdbtest.Open(t, c))
 }
 
-// countdown is a context that is cancelled when somebody asks about it for
-// the nth time: an interruption at a point that can be chosen.
+// countdown is a context that is cancelled when it is checked for the nth time.
+// It interrupts code at a chosen point.
 type countdown struct {
 	context.Context
 	left   atomic.Int32
@@ -211,8 +212,8 @@ func (c *countdown) Done() <-chan struct{} {
 	return c.Context.Done()
 }
 
-// interrupt migrates and comes to the nth question. It reports whether there
-// were fewer.
+// interrupt migrates with a context that is cancelled at its nth check. It
+// reports whether there were fewer checks.
 func interrupt(t *testing.T, db *tenantdb.DB, n int32) (finished bool) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -227,7 +228,7 @@ func interrupt(t *testing.T, db *tenantdb.DB, n int32) (finished bool) {
 }
 
 // begin leaves a migration that has just begun. On an empty database, goose
-// has one caller begin and lets the others wait.
+// lets one caller begin and the others wait.
 func begin(t *testing.T, db *tenantdb.DB) {
 	t.Helper()
 	version := int64(-1)
@@ -235,7 +236,7 @@ func begin(t *testing.T, db *tenantdb.DB) {
 		if interrupt(t, db, n) {
 			t.Fatal("nothing is left to do")
 		}
-		_ = db.Get(t.Context(), &version, `SELECT max(version_id) FROM `+tenantdb.VersionTable) // or there is no such table yet
+		_ = db.Get(t.Context(), &version, `SELECT max(version_id) FROM `+tenantdb.VersionTable) // the table may not exist yet
 	}
 }
 
@@ -289,7 +290,7 @@ func readsAndWrites(t *testing.T, c credential.Credentials) {
 	}))
 	err := db.Get(t.Context(), &n, `SELECT no_such_column FROM things`)
 	want := stoa.TenantError
-	if db.Engine == credential.SQLite { // nobody else's server
+	if db.Engine == credential.SQLite { // SQLite has no server that others use
 		want = stoa.Internal
 	}
 	if err == nil || errors.Is(err, tenantdb.ErrNotFound) || stoa.CodeOf(err) != want {
@@ -340,7 +341,7 @@ func knowsDuplicates(t *testing.T, c credential.Credentials) {
 		if err == nil || tenantdb.IsUnique(err) != tt.want {
 			t.Errorf("%s: IsUnique(%v) = %v", tt.name, err, !tt.want)
 		}
-		// Nothing of this says that the database is in trouble.
+		// None of this means that the database has failed.
 		if stoa.CodeOf(err) != stoa.Internal {
 			t.Errorf("%s: got code %s", tt.name, stoa.CodeOf(err))
 		}
@@ -415,11 +416,12 @@ func commitsAndRollsBack(t *testing.T, c credential.Credentials) {
 	}
 }
 
-// Two transactions that lock two rows in opposite order: one loses and is run
-// again. The embedded engine lets only one of them begin.
+// survivesDeadlocks checks two transactions that lock two rows in opposite
+// order: one of them fails and is run again. The embedded engine lets only one
+// of them begin.
 func survivesDeadlocks(t *testing.T, c credential.Credentials) {
 	db := things(t, c)
-	var met sync.WaitGroup // both hold their first row
+	var met sync.WaitGroup // both transactions hold their first row
 	met.Add(2)
 	cross := func(first, second string) error {
 		attempts := 0
@@ -464,8 +466,8 @@ func keepsTimes(t *testing.T, c credential.Credentials) {
 	}
 }
 
-// keepsTypes: parameters of every type reach their columns, however the
-// driver tells the server about them, and NULL is one of each.
+// keepsTypes checks that parameters of every type, and NULL for each, reach
+// their columns, however the driver describes them to the server.
 func keepsTypes(t *testing.T, c credential.Credentials) {
 	db := tenantdbtest.Open(t, c)
 	types := map[credential.EngineName]string{
@@ -507,7 +509,7 @@ func keepsTypes(t *testing.T, c credential.Credentials) {
 	insert(empty)
 	check(want)
 	check(empty)
-	// The same statement with other types of arguments.
+	// This is the same statement with arguments of other types.
 	must(t, exec(t, db, `UPDATE kinds SET doc = ?, yes = ?, big = ?, num = ?, ratio = ?, made = ?, note = ? WHERE id = ?`, want.Doc, false, 7, 3, 2, made, nil, empty.ID))
 	check(row{ID: empty.ID, Doc: want.Doc, Yes: new(false), Big: new(int64(7)), Num: new("3.00"), Ratio: new(2.0), Made: &made})
 	must(t, exec(t, db, `UPDATE kinds SET doc = ?, yes = ?, big = ?, num = ?, ratio = ?, made = ?, note = ? WHERE id = ?`, nil, nil, nil, nil, nil, nil, want.Note, empty.ID))
@@ -519,8 +521,8 @@ func keepsTypes(t *testing.T, c credential.Credentials) {
 	}
 }
 
-// sameJSON compares texts, and those that are JSON, numbers among them, by
-// their meaning.
+// sameJSON compares texts. It compares texts that are JSON, including numbers,
+// by their meaning.
 var sameJSON = cmp.Comparer(func(a, b string) bool {
 	var x, y any
 	if json.Unmarshal([]byte(a), &x) != nil || json.Unmarshal([]byte(b), &y) != nil {
@@ -529,7 +531,7 @@ var sameJSON = cmp.Comparer(func(a, b string) bool {
 	return cmp.Equal(x, y)
 })
 
-// endless is a query that runs until somebody stops it.
+// endless is a query that runs until it is stopped.
 var endless = map[credential.EngineName]string{
 	credential.SQLite:     `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n`,
 	credential.PostgreSQL: `SELECT pg_sleep(120)::text`,
@@ -565,7 +567,7 @@ func stopsWhenCancelled(t *testing.T, c credential.Credentials) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
-		// The caller went away: that says nothing about the database.
+		// The caller cancelled the call, which says nothing about the database.
 		if code := stoa.CodeOf(err); code != stoa.Internal {
 			t.Errorf("got code %s", code)
 		}
@@ -594,8 +596,9 @@ func eventually(t testing.TB, ok func() bool) {
 	}
 }
 
-// TestFileOpenedWhileOthersClose: the first to open a file makes it WAL, the
-// last to close it ends that. Who opens it at that moment does not fail.
+// TestFileOpenedWhileOthersClose checks that opening a file does not fail while
+// another pool closes it. The first pool to open a file switches it to WAL, and
+// the last one to close it switches it back.
 func TestFileOpenedWhileOthersClose(t *testing.T) {
 	t.Parallel()
 	m := tenantdb.NewManager(nil, nil, tenantdb.Options{DataDir: t.TempDir()})

@@ -14,7 +14,8 @@ func (m *Manager) evictOver() {
 	}
 }
 
-// embeddedFiles is the name of the only server that Manager.files limits.
+// embeddedFiles is the name of the only server whose connections Manager.files
+// limits.
 const embeddedFiles = "embedded"
 
 // acquireFile waits until p may open its file, or ctx is done.
@@ -55,7 +56,7 @@ func (m *Manager) sweep(ctx context.Context) {
 		case <-ticker.C:
 			m.evictIdleSince(time.Now().Add(-m.opts.IdleTimeout))
 			m.tidy()
-			_ = m.Reconcile(ctx) // counted, and tried again at the next tick
+			_ = m.Reconcile(ctx) // a failure is counted, and retried at the next tick
 		case <-m.missed:
 			_ = m.Reconcile(ctx)
 		}

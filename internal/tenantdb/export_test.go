@@ -18,7 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
 
-// What the tests of this package reach that nobody else may.
+// These exports give the tests of this package access to its internals.
 
 var (
 	Unseal  = credential.Unseal
@@ -30,12 +30,12 @@ var (
 	LostRace   = lostRace
 )
 
-// Wrap puts wrap around one of the manager's engines.
+// Wrap replaces one of the manager's engines with the result of wrap.
 func (m *Manager) Wrap(name credential.EngineName, wrap func(Engine) Engine) {
 	m.engines[name] = wrap(m.engines[name])
 }
 
-// Leases is how many callers hold the store's pool or wait for it.
+// Leases returns how many callers hold the store's pool or wait for it.
 func (m *Manager) Leases(store stoa.StoreID) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -54,25 +54,25 @@ func (m *Manager) Has(store stoa.StoreID) bool {
 
 func (m *Manager) EvictIdleSince(t time.Time) { m.evictIdleSince(t) }
 
-// OpenWith opens c by a way of the test's own.
+// OpenWith opens c with the test's own dial function.
 func OpenWith(engines map[credential.EngineName]Engine, c credential.Credentials, dial dial.Func) (*DB, error) {
 	return newDB(engines, c, dial, nil)
 }
 
-// LackMySQLSetting has connections set a variable that no server has, until it
-// is called off.
+// LackMySQLSetting makes connections set a variable that no server has, until
+// off is called.
 func LackMySQLSetting() (off func()) {
 	mysqlSettings["no_such_variable"] = "1"
 	return func() { delete(mysqlSettings, "no_such_variable") }
 }
 
-// SQL is the pool below db.
+// SQL returns the pool of db.
 func (db *DB) SQL() *sql.DB { return db.sqlx.DB }
 
-// ConcurrencyLimiter is the limiter of a store, without the store.
+// ConcurrencyLimiter is a store's limiter without the store.
 type ConcurrencyLimiter struct{ l *concurrencyLimiter }
 
-// ReadyIn is a connectionState.
+// ReadyIn implements connectionState.
 type ReadyIn func() time.Duration
 
 func (f ReadyIn) readyIn(int) time.Duration { return f() }
@@ -119,8 +119,8 @@ const (
 	TripAfter     = tripAfter
 )
 
-// Connections is how many connections the manager counts to c's server, and
-// how many callers wait for one.
+// Connections returns how many connections to c's server the manager counts,
+// and how many callers wait for one.
 func (m *Manager) Connections(c credential.Credentials) (open, waiting int) {
 	m.conns.mu.Lock()
 	defer m.conns.mu.Unlock()
@@ -130,7 +130,7 @@ func (m *Manager) Connections(c credential.Credentials) (open, waiting int) {
 	return 0, 0
 }
 
-// Breakers is how many breakers the manager remembers.
+// Breakers returns how many breakers the manager has.
 func (m *Manager) Breakers() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -139,7 +139,7 @@ func (m *Manager) Breakers() int {
 
 func (m *Manager) Tidy() { m.tidy() }
 
-// ReconcileBy is Reconcile with so many stores in one query.
+// ReconcileBy does the same as Reconcile with size stores in one query.
 func (m *Manager) ReconcileBy(ctx context.Context, size int) error { return m.reconcile(ctx, size) }
 
 // ConnectionLimiter limits connections to each server, without the stores.
@@ -164,10 +164,10 @@ func (c ConnectionLimiter) Dial(ctx context.Context, server string, next dial.Fu
 // AskAsAPI reads tables as the roles of an HTTP API.
 func AskAsAPI(ctx context.Context, db *DB, tables []string) error { return db.askAsAPI(ctx, tables) }
 
-// Hashings holds one for each password that is hashed at the moment.
+// Hashings contains one element for each password that is being hashed.
 var Hashings = hashings
 
-// HashingSlot is a connection's right to hash, without the connection.
+// HashingSlot is a connection's permission to hash, without the connection.
 type HashingSlot struct{ s *hashingSlot }
 
 func NewHashingSlot(ctx context.Context, all chan struct{}) HashingSlot {
@@ -177,8 +177,8 @@ func NewHashingSlot(ctx context.Context, all chan struct{}) HashingSlot {
 func (s HashingSlot) Take() error { return s.s.take() }
 func (s HashingSlot) Release()    { s.s.release() }
 
-// ScreenedPool is a pool of the driver's own for c, where nobody recovers, and
-// UnscreenedPool one where nothing is checked.
+// ScreenedPool returns a pool of the driver for c that recovers from no panic.
+// UnscreenedPool returns a pool whose connections are not checked.
 func ScreenedPool(c credential.Credentials, dial dial.Func) *sql.DB {
 	return driverPool(c, dial, stdlib.OptionBeforeConnect(func(_ context.Context, cfg *pgx.ConnConfig) error {
 		screenConnection(cfg)
@@ -191,15 +191,15 @@ func UnscreenedPool(c credential.Credentials, dial dial.Func) *sql.DB { return d
 func driverPool(c credential.Credentials, dial dial.Func, options ...stdlib.OptionOpenDB) *sql.DB {
 	cfg, err := postgresEngine{}.config(c, dial)
 	if err != nil {
-		panic(err) // its credentials are a test's
+		panic(err) // the credentials are a test's
 	}
 	return stdlib.OpenDB(*cfg, append(options, stdlib.OptionAfterConnect(registerTypes))...)
 }
 
-// SessionState is what the connections of one database share.
+// SessionState is the state that the connections of one database share.
 type SessionState = sessionState
 
-// Startup lists the parameters of a first connection.
+// Startup returns the startup parameters of a first connection.
 func (s *sessionState) Startup() (all []string) {
 	for name, value := range s.startupParameters(pinAtStartup) {
 		all = append(all, name+"="+value)
@@ -207,7 +207,8 @@ func (s *sessionState) Startup() (all []string) {
 	return all
 }
 
-// FoundPooler is what stands before db's server as far as is known.
+// FoundPooler returns the pooler in front of db's server, as far as it is
+// known.
 func (db *DB) FoundPooler() credential.Pooler { return db.pinned.poolerOf(db.credentials) }
 
 // LockMigration takes the migration lock as Migrate does.
@@ -215,8 +216,8 @@ func (db *DB) LockMigration(ctx context.Context) (context.Context, func(), error
 	return db.lockMigration(ctx, &session{DB: db.sqlx.DB, migrator: db.engine.migrator(db.credentials, db.pinned), lockWait: time.Minute})
 }
 
-// FaultKeys are the errors of a server's that have a meaning: SQLSTATEs or the
-// beginnings of some, and MySQL's numbers.
+// FaultKeys returns the server errors that are mapped to a fault: SQLSTATEs or
+// their prefixes, and MySQL's numbers.
 func FaultKeys(engine credential.EngineName) (keys []string) {
 	if engine == credential.MySQL {
 		for number := range mysqlFaults {
@@ -227,14 +228,16 @@ func FaultKeys(engine credential.EngineName) (keys []string) {
 	return slices.Collect(maps.Keys(postgresFaults))
 }
 
-// Looks bounds how many stores are looked at for a connection to spare.
+// Looks is the maximum number of stores that are examined for an idle
+// connection.
 const Looks = looks
 
 // Spares is a manager's choice of the store that gives up a connection, without
 // the connections.
 type Spares struct{ m *Manager }
 
-// NewSpares has so many stores on each server, all of which use db.
+// NewSpares returns a manager with the given number of stores on each server,
+// all of which use db.
 func NewSpares(db *DB, stores map[string]int) Spares {
 	m := &Manager{idle: list.New(), pools: map[stoa.StoreID]*pool{}, servers: map[string]*serverPools{}}
 	for server, n := range stores {
@@ -248,8 +251,8 @@ func NewSpares(db *DB, stores map[string]int) Spares {
 	return Spares{m}
 }
 
-// Next returns the store that gives up a connection on server, the zero id for
-// none, and how many were looked at.
+// Next returns the store that gives up a connection on server, or the zero id
+// for none, and how many stores were examined.
 func (s Spares) Next(server string) (stoa.StoreID, uint64) {
 	before := s.m.looked
 	p := s.m.spare(server)
@@ -259,5 +262,5 @@ func (s Spares) Next(server string) (stoa.StoreID, uint64) {
 	return p.store, s.m.looked - before
 }
 
-// Servers is how many servers are kept in mind.
+// Servers returns how many servers the manager has stored.
 func (s Spares) Servers() int { return len(s.m.servers) }

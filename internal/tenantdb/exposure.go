@@ -18,18 +18,19 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// apiRoleList are the roles, in SQL, as which the HTTP API of a Supabase project
-// (PostgREST) runs its callers' queries. The key of the first is public.
+// apiRoleList lists, in SQL, the roles that the HTTP API of a Supabase project
+// (PostgREST) uses to run its callers' queries. The key of the first role is
+// public.
 // Source: Supabase documentation, "Postgres roles".
 const apiRoleList = `('anon', 'authenticated', 'service_role')`
 
-// publicSchema is the schema that Supabase's HTTP API shows, and that other
-// software shares with a store that was connected to it.
+// publicSchema is the schema that Supabase's HTTP API exposes. A store that was
+// connected to this schema shares it with other software.
 const publicSchema = "public"
 
-// ServesAPI reports whether an HTTP API such as Supabase's may have a way to
-// this database: it is a Supabase project's, or the roles of such an API have
-// been granted rights where the store's tables are or will be.
+// ServesAPI reports whether an HTTP API such as Supabase's may be able to reach
+// this database. It may if the database belongs to a Supabase project, or if
+// the roles of such an API have rights where the store's tables are or will be.
 func (db *DB) ServesAPI(ctx context.Context) (serves bool, err error) {
 	switch {
 	case db.Engine != credential.PostgreSQL || db.credentials.Kind == credential.Managed:
@@ -47,19 +48,19 @@ func (db *DB) ServesAPI(ctx context.Context) (serves bool, err error) {
 	return serves, err
 }
 
-// securable is something in a schema that rights can be granted on.
+// securable is an object in a schema on which rights can be granted.
 type securable struct {
 	Kind   string // as in GRANT … ON <kind>; "DEFAULT <kind>" for default privileges
 	Name   string // quoted by the server
-	Base   string // unquoted name of the object, of an owned sequence that of its table
+	Base   string // unquoted name of the object; for an owned sequence, of its table
 	Owned  bool   // the connected role may grant and revoke
-	NoRLS  bool   `db:"no_rls"`  // a table that could have row-level security enabled and has not
-	OpenTo string `db:"open_to"` // roles of apiRoleList, and PUBLIC, that have any right
+	NoRLS  bool   `db:"no_rls"`  // a table that supports row-level security and has it disabled
+	OpenTo string `db:"open_to"` // the roles of apiRoleList, and PUBLIC, that have any right
 }
 
-// securables lists what is in the current schema. A schema "public" itself is
-// left out, since other software has its own use of it, and so are members of
-// extensions. Only of roles that exist can be asked.
+// securables lists the objects in the current schema. It excludes a schema
+// "public" itself, because other software uses it, and the members of
+// extensions. It only asks about roles that exist.
 const securables = `WITH
 	space AS (SELECT oid, nspname, nspowner FROM pg_catalog.pg_namespace WHERE nspname = current_schema()),
 	who AS (SELECT 'public' AS name, 'PUBLIC' AS shown UNION ALL
@@ -98,9 +99,10 @@ const securables = `WITH
 		WHERE d.defaclobjtype IN ('r', 'S', 'f') AND space.nspname <> 'public'
 	ORDER BY 1, 2`
 
-// securables returns what of the current schema is the store's: all of it,
-// and in a schema "public", which other software may share, what the
-// migrations make, the operator's own among them.
+// securables returns the objects of the current schema that belong to the
+// store. These are all objects, except in a schema "public", which other
+// software may share: there, they are the objects that the migrations create,
+// including the operator's custom migrations.
 func (db *DB) securables(ctx context.Context) ([]securable, error) {
 	var schema *string
 	if err := db.Get(ctx, &schema, `SELECT current_schema()::text`); err != nil {
@@ -114,16 +116,16 @@ func (db *DB) securables(ctx context.Context) ([]securable, error) {
 	return slices.DeleteFunc(all, func(s securable) bool { return !made[s.Base] }), err
 }
 
-// Names in the text of a migration: one that needs no quotes, or has them and
-// maybe needs none, and one that needs them.
+// These expressions match names in the text of a migration: a name that needs
+// no quotes (with or without them), and a name that needs quotes.
 var (
 	plainName  = regexp.MustCompile(`[\p{L}_][\p{L}\p{N}_$]*`)
 	quotedName = regexp.MustCompile(`"([^"]+)"`)
 )
 
-// madeByMigrations are the names that the migrations on PostgreSQL may have
-// given to what they made. Of the operator's own, these are all names in their
-// text: too many rather than too few.
+// madeByMigrations returns the names that the migrations on PostgreSQL may have
+// given to the objects that they create. For custom migrations it returns all
+// names in their text: too many are safer than too few.
 func (db *DB) madeByMigrations() (map[string]bool, error) {
 	expected, err := Expected(credential.PostgreSQL)
 	if err != nil {
@@ -154,14 +156,14 @@ func (db *DB) madeByMigrations() (map[string]bool, error) {
 }
 
 // CloseToAPI revokes all rights that the roles of an HTTP API and PUBLIC have
-// on what is the store's in this database, default privileges in the store's
-// own schema included, and then enables row-level security on its tables,
-// which their owner passes. It changes no data, takes no lock that a query
-// waits for but for the moment of enabling, and may be run again. Where no such
-// API is, it does nothing.
+// on the store's objects in this database. This includes the default privileges
+// in the store's own schema. It then enables row-level security on the store's
+// tables; the owner of a table bypasses it. CloseToAPI changes no data and can
+// be repeated. Queries wait for its locks only while it enables row-level
+// security. It does nothing if there is no such API.
 //
-// Row-level security stays off for a table on which the project's owner has
-// granted rights to other roles: these would find it empty.
+// Row-level security stays disabled for a table on which the project's owner
+// has granted rights to other roles, because those roles would see no rows.
 func (db *DB) CloseToAPI(ctx context.Context) error {
 	serves, err := db.ServesAPI(ctx)
 	if err != nil || !serves {
@@ -190,7 +192,7 @@ func (db *DB) CloseToAPI(ctx context.Context) error {
 	return db.execAll(ctx, enable)
 }
 
-// revocation is the statement that takes everything from the roles.
+// revocation returns the statement that revokes all rights from the roles.
 func (s securable) revocation(roles string) string {
 	if kind, ok := strings.CutPrefix(s.Kind, "DEFAULT "); ok {
 		return `ALTER DEFAULT PRIVILEGES ` + s.Name + ` REVOKE ALL ON ` + kind + ` FROM ` + roles
@@ -205,12 +207,12 @@ func (db *DB) existingAPIRoles(ctx context.Context) (string, error) {
 	return roles, err
 }
 
-// lockAttempts times lockTimeout is how long a statement waits for a table that
-// a long query or transaction of another's has locked. Between two attempts
-// those get their turn that wait behind it.
+// lockAttempts multiplied by lockTimeout is how long a statement waits for a
+// table that another party's long query or transaction has locked. Between two
+// attempts, the requests that queue behind the statement can run.
 const lockAttempts = 3
 
-// execAll runs the statements in one transaction.
+// execAll executes the statements in one transaction.
 func (db *DB) execAll(ctx context.Context, statements []string) error {
 	for attempt := 1; len(statements) > 0; attempt++ {
 		err := db.Tx(ctx, func(tx *Tx) error {
@@ -236,11 +238,11 @@ func (db *DB) execAll(ctx context.Context, statements []string) error {
 	return nil
 }
 
-// ProveClosed fails with database_exposed when a role of an HTTP API, or
-// PUBLIC, has any right on what is the store's in this database. It asks the
-// server for their rights and, as far as the connected role may become one of
-// them, reads each table as that role. Where no such API is, there is nothing
-// to be proven.
+// ProveClosed checks that no role of an HTTP API, and not PUBLIC, has any right
+// on the store's objects in this database. Otherwise it fails with
+// database_exposed. It asks the server for the rights of these roles. It also
+// reads each table as each role that the connected role may become. It does
+// nothing if there is no such API.
 func (db *DB) ProveClosed(ctx context.Context) error {
 	serves, err := db.ServesAPI(ctx)
 	if err != nil || !serves {
@@ -265,7 +267,8 @@ func (db *DB) ProveClosed(ctx context.Context) error {
 	return db.askAsAPI(ctx, tables)
 }
 
-// exposed quotes what the server calls its objects: it may hold any bytes.
+// exposed returns the database_exposed error. It quotes the server's names of
+// objects, because they may contain any bytes.
 func exposed(open []string) *stoa.Error {
 	const few = 3
 	var quoted []string
@@ -281,11 +284,12 @@ func exposed(open []string) *stoa.Error {
 }
 
 // readable is the SQLSTATE that the statement of askAsAPI raises for a table
-// that it could read; no server has it.
+// that it can read. No server uses this SQLSTATE.
 const readable = "STOA1"
 
 // askAsAPI reads each table as each role of an HTTP API that the connected role
-// may become, in one statement, which a transaction pooler can carry.
+// may become. It uses one statement, so that it works through a transaction
+// pooler.
 func (db *DB) askAsAPI(ctx context.Context, tables []string) error {
 	if len(tables) == 0 {
 		return nil
@@ -294,7 +298,7 @@ func (db *DB) askAsAPI(ctx context.Context, tables []string) error {
 	for _, name := range tables {
 		names = append(names, `'`+strings.ReplaceAll(name, `'`, `''`)+`'`)
 	}
-	quote := `$ask_` + rand.Text() + `$` // nothing in a name can end it
+	quote := `$ask_` + rand.Text() + `$` // no name can contain it
 	_, err := db.Exec(ctx, `DO `+quote+`
 DECLARE
 	who text;

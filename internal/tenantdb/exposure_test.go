@@ -49,8 +49,8 @@ func (p project) exec(t *testing.T, statements ...string) {
 	}
 }
 
-// direct are credentials of the project's postgres at the server itself, which
-// is not one of Supabase's by its name.
+// direct returns credentials of the project's user postgres at the server
+// itself. The server's name is not one of Supabase's.
 func (p project) direct(t *testing.T) credential.Credentials {
 	t.Helper()
 	u, err := url.Parse(os.Getenv(tenantdbtest.PostgresEnv))
@@ -61,7 +61,7 @@ func (p project) direct(t *testing.T) credential.Credentials {
 	return c
 }
 
-// manager has the operator's migrations of dir, if any.
+// manager returns a manager with the custom migrations of dir, if any.
 func (p project) manager(t *testing.T, dir string) *tenantdb.Manager {
 	t.Helper()
 	own, err := tenantdb.LoadCustomMigrations(dir)
@@ -79,7 +79,7 @@ func open(t *testing.T, m *tenantdb.Manager, c credential.Credentials) *tenantdb
 	return db
 }
 
-// isolated gives a new store a role and a schema of its own, with its tables.
+// isolated gives a new store its own role and schema, with its tables.
 func (p project) isolated(t *testing.T, m *tenantdb.Manager) (role string, db *tenantdb.DB) {
 	t.Helper()
 	owner := open(t, m, p.direct(t))
@@ -93,8 +93,9 @@ func (p project) isolated(t *testing.T, m *tenantdb.Manager) (role string, db *t
 	return in.Role, db
 }
 
-// TestProveClosed: each way in which one of the API's roles may reach a store's
-// tables is found, and CloseToAPI ends those that the store's role can end.
+// TestProveClosed checks that each way in which one of the API's roles may
+// reach a store's tables is detected, and that CloseToAPI ends those ways that
+// the store's role can end.
 func TestProveClosed(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -129,7 +130,7 @@ func TestProveClosed(t *testing.T) {
 			t.Errorf("%s, closed: %v", name, err)
 		}
 	}
-	// What the role creates later is closed from the start.
+	// Objects that the role creates later are closed from the start.
 	_, err := db.Exec(t.Context(), `CREATE FUNCTION later() RETURNS int LANGUAGE sql AS 'SELECT 1'`)
 	must(t, err)
 	_, err = db.Exec(t.Context(), `CREATE TABLE later_too (id serial)`)
@@ -137,8 +138,8 @@ func TestProveClosed(t *testing.T) {
 	must(t, db.ProveClosed(t.Context()))
 }
 
-// TestProveClosedReadsAsTheAPI: where the connected role may become one of the
-// API's, it reads each table as that role.
+// TestProveClosedReadsAsTheAPI checks that each table is read as one of the
+// API's roles if the connected role may become that role.
 func TestProveClosedReadsAsTheAPI(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -159,8 +160,9 @@ func TestProveClosedReadsAsTheAPI(t *testing.T) {
 	}
 }
 
-// TestCloseInPublic: of a store in public all is closed that the migrations make,
-// the operator's own among them, and nothing else is touched.
+// TestCloseInPublic checks that for a store in the schema public, all objects
+// that the migrations create are closed, including those of custom migrations,
+// and that nothing else is changed.
 func TestCloseInPublic(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -208,8 +210,8 @@ CREATE FUNCTION note_count() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SE
 	}
 }
 
-// TestCloseToAPISparesOthers: a role to which the owner has granted a table goes
-// on reading it, and does not find it empty.
+// TestCloseToAPISparesOthers checks that a role to which the owner has granted
+// a table can still read it and sees its rows.
 func TestCloseToAPISparesOthers(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -227,8 +229,8 @@ func TestCloseToAPISparesOthers(t *testing.T) {
 	}
 }
 
-// TestLocksEnd: a table that somebody has locked keeps row-level security off for
-// now, and not the rights of the API's roles on.
+// TestLocksEnd checks that a locked table prevents row-level security for now,
+// but does not prevent revoking the rights of the API's roles.
 func TestLocksEnd(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -245,8 +247,9 @@ func TestLocksEnd(t *testing.T) {
 	must(t, db.CloseToAPI(t.Context()))
 }
 
-// TestServesAPI: what makes a database one with an HTTP API is what its roles
-// were granted there, not that the server has such roles.
+// TestServesAPI checks that a database is treated as one with an HTTP API if
+// the API's roles have rights in it, and not merely because the server has such
+// roles.
 func TestServesAPI(t *testing.T) {
 	t.Parallel()
 	supabasetest.New(t, supabasetest.Options{}) // the server has the roles
@@ -276,8 +279,9 @@ func TestServesAPI(t *testing.T) {
 	}
 }
 
-// TestIsolateDirectly: at a project's own host a role's name has no suffix, at
-// a pooler it has the project's; the host is reached by a way of the test's.
+// TestIsolateDirectly checks that a role's name has no suffix at a project's
+// own host, and has the project's suffix at a pooler. The test provides its own
+// connection to the host.
 func TestIsolateDirectly(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
@@ -326,8 +330,8 @@ func postgresAddress(t *testing.T) string {
 	return u.Host
 }
 
-// TestSupabasePastedAsPostgreSQL: who pastes the string of a project as any
-// PostgreSQL has connected a Supabase project.
+// TestSupabasePastedAsPostgreSQL checks that the connection string of a project
+// that is pasted as PostgreSQL connects a Supabase project.
 func TestSupabasePastedAsPostgreSQL(t *testing.T) {
 	t.Parallel()
 	const pooler = "aws-0-eu-central-1.pooler.supabase.com"
@@ -350,7 +354,7 @@ func TestSupabasePastedAsPostgreSQL(t *testing.T) {
 	}
 }
 
-// warned lists the codes of the warnings, and checks that none is empty.
+// warned returns the codes of the warnings and checks that no message is empty.
 func warned(t *testing.T, db *tenantdb.DB) (codes []stoa.Code, text string) {
 	t.Helper()
 	list, err := db.Warnings(t.Context())
@@ -361,7 +365,7 @@ func warned(t *testing.T, db *tenantdb.DB) (codes []stoa.Code, text string) {
 	return codes, text
 }
 
-// TestPostgresWarnings: who else may read a database on PostgreSQL.
+// TestPostgresWarnings checks who else may read a database on PostgreSQL.
 func TestPostgresWarnings(t *testing.T) {
 	t.Parallel()
 	c := tenantdbtest.Create(t, credential.PostgreSQL)
@@ -380,9 +384,9 @@ func TestPostgresWarnings(t *testing.T) {
 		{`REVOKE ALL ON users FROM PUBLIC; REVOKE CREATE ON SCHEMA public FROM PUBLIC`, nil},
 		{`GRANT SELECT (email) ON users TO ` + guest, []stoa.Code{tenantdb.OtherReaders}},
 		{`REVOKE ALL ON users FROM ` + guest + `; GRANT DELETE ON pages TO ` + guest, []stoa.Code{tenantdb.OtherReaders}},
-		{`REVOKE USAGE ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO "` + c.User + `"`, nil}, // out of the guest's reach
+		{`REVOKE USAGE ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO "` + c.User + `"`, nil}, // not readable by the guest
 		{`GRANT USAGE ON SCHEMA public TO PUBLIC; REVOKE ALL ON pages FROM ` + guest, nil},
-		// By way of a role that it has to become first.
+		// The guest gets the right through a role that it must become first.
 		{`CREATE ROLE group_` + guest + ` NOLOGIN; GRANT SELECT ON orders TO group_` + guest, nil},
 		{`GRANT group_` + guest + ` TO ` + guest + `; ALTER ROLE ` + guest + ` NOINHERIT`, []stoa.Code{tenantdb.OtherReaders}},
 		{`DROP OWNED BY group_` + guest + `; DROP ROLE group_` + guest, nil},
@@ -395,7 +399,7 @@ func TestPostgresWarnings(t *testing.T) {
 	}
 }
 
-// TestMySQLWarnings: who else may read a database on MySQL or MariaDB.
+// TestMySQLWarnings checks who else may read a database on MySQL or MariaDB.
 func TestMySQLWarnings(t *testing.T) {
 	t.Parallel()
 	if !slices.Contains(tenantdbtest.Engines(), credential.MySQL) {
@@ -432,8 +436,8 @@ func TestMySQLWarnings(t *testing.T) {
 	}
 }
 
-// TestManagedIsPrivate: into a database that Stoa made nobody is admitted but its
-// store, whatever other accounts the server has.
+// TestManagedIsPrivate checks that only the store's own role may connect to a
+// managed database, whatever other accounts the server has.
 func TestManagedIsPrivate(t *testing.T) {
 	t.Parallel()
 	eachHosting(t, func(t *testing.T, h hosting) {

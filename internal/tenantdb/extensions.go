@@ -8,16 +8,17 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// fromExtension is an SQL condition: the relation c of pg_class is a member of an
-// extension, such as a view of pg_stat_statements or a table of PostGIS. Whoever
-// runs the database server has put it there, and no store has it.
+// fromExtension is an SQL condition: the relation c of pg_class is a member of
+// an extension, such as a view of pg_stat_statements or a table of PostGIS. The
+// administrator of the database server has installed it; it belongs to no
+// store.
 // Source: PostgreSQL manual, "pg_depend" (DEPENDENCY_EXTENSION).
 const fromExtension = `EXISTS (SELECT FROM pg_catalog.pg_depend e
 	WHERE e.classid = 'pg_catalog.pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')`
 
-// storeTables names the tables that a store on PostgreSQL has before the
-// operator's own migrations, those that keep its versions and whose it is
-// among them.
+// storeTables returns the names of the tables that a store on PostgreSQL has
+// before any custom migration, including the version tables and the marker
+// table.
 func storeTables() ([]string, error) {
 	expected, err := Expected(credential.PostgreSQL)
 	if err != nil {

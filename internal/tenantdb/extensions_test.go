@@ -10,8 +10,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// installExtensions puts two views of contrib extensions and a table, which an
-// extension such as PostGIS has, into the schema public of c's database.
+// installExtensions adds two views of contrib extensions, and a table such as
+// an extension like PostGIS has, to the schema public of c's database.
 func installExtensions(t *testing.T, c credential.Credentials) {
 	t.Helper()
 	tenantdbtest.AdminIn(t, c.Database, `CREATE EXTENSION pg_stat_statements SCHEMA public`, `CREATE EXTENSION pg_buffercache SCHEMA public`,
@@ -19,7 +19,7 @@ func installExtensions(t *testing.T, c credential.Credentials) {
 		`ALTER EXTENSION pg_buffercache ADD TABLE public.spatial_ref_sys`, `GRANT SELECT ON public.spatial_ref_sys TO PUBLIC`)
 }
 
-// eachPostgres runs test on each PostgreSQL server at hand.
+// eachPostgres runs test on each available PostgreSQL server.
 func eachPostgres(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	for name, env := range postgresServers {
@@ -33,8 +33,9 @@ func eachPostgres(t *testing.T, test func(t *testing.T)) {
 	}
 }
 
-// What belongs to an extension is nobody's table: a database that holds nothing
-// else is empty, its schema has not drifted, and no warning speaks of it.
+// TestExtensionMembersAreNotTables checks that members of an extension do not
+// count as tables: a database that contains nothing else is empty, its schema
+// has not drifted, and no warning mentions them.
 func TestExtensionMembersAreNotTables(t *testing.T) {
 	eachPostgres(t, func(t *testing.T) {
 		c := tenantdbtest.Create(t, credential.PostgreSQL)
@@ -46,7 +47,7 @@ func TestExtensionMembersAreNotTables(t *testing.T) {
 			t.Errorf("not empty: %v", in.Tables)
 		}
 		monitor := tenantdbtest.Guest(t, c)
-		tenantdbtest.Admin(t, credential.PostgreSQL, `GRANT pg_monitor TO `+monitor.User) // which reads pg_buffercache
+		tenantdbtest.Admin(t, credential.PostgreSQL, `GRANT pg_monitor TO `+monitor.User) // which may read pg_buffercache
 		checkKept(t, c)
 		warnings, err := db.Warnings(t.Context())
 		must(t, err)
@@ -65,8 +66,9 @@ func TestExtensionMembersAreNotTables(t *testing.T) {
 	})
 }
 
-// A table of an extension's that has the name of one of Stoa's, and a table that
-// only looks like an extension's, are still in the way.
+// TestTablesInTheWay checks that an extension's table with the name of one of
+// Stoa's tables, and a table that only resembles an extension's, are still
+// reported.
 func TestTablesInTheWay(t *testing.T) {
 	eachPostgres(t, func(t *testing.T) {
 		for _, name := range []string{"stores", tenantdb.VersionTable, tenantdb.MarkerTable} {

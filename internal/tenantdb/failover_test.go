@@ -12,8 +12,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// The primary becomes a replica, and its name leads to another server: idle
-// connections lead to the old one, and no write fails for it.
+// TestFailover checks that no write fails when the primary becomes a replica
+// and its name leads to another server, although idle connections lead to the
+// old server.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	for name, start := range tenantdbtest.MySQLServers {

@@ -27,13 +27,13 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// servers are the engines at hand that have a server of their own.
+// servers returns the available engines that have their own server.
 func servers() []credential.EngineName {
 	return slices.DeleteFunc(tenantdbtest.Engines(), func(e credential.EngineName) bool { return e == credential.SQLite })
 }
 
-// checkFault fails unless err has code and hides the password, and unless
-// its message is for a person: no address, no name, no driver's words.
+// checkFault fails the test unless err has code, hides the password and has a
+// message for a person: without an address, a name or the driver's words.
 func checkFault(t *testing.T, err error, code stoa.Code, c credential.Credentials) {
 	t.Helper()
 	var e *stoa.Error
@@ -87,7 +87,8 @@ func TestUnknownDatabase(t *testing.T) {
 	t.Parallel()
 	for engine, want := range map[credential.EngineName]stoa.Code{
 		credential.PostgreSQL: stoa.DatabaseUnreachable,
-		// Without a right to the name, this server says no more than that.
+		// For a user without a right on the name, this server reports no more
+		// than that.
 		credential.MySQL: stoa.DatabasePermissionDenied,
 	} {
 		if !slices.Contains(tenantdbtest.Engines(), engine) {
@@ -102,9 +103,10 @@ func TestUnknownDatabase(t *testing.T) {
 	}
 }
 
-// A user who may not create tables is told so, by Inspect where the server
-// can say it and by the migration in any case. Somebody else's tables are
-// seen even by a user who may not read them.
+// TestGuest checks that a user who may not create tables gets an error: from
+// Inspect if the server can report it, and from the migration in any case. It
+// also checks that other users' tables are seen even by a user who may not read
+// them.
 func TestGuest(t *testing.T) {
 	t.Parallel()
 	for _, engine := range servers() {
@@ -162,8 +164,8 @@ func closedPort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// at returns credentials for a server that the test plays itself, on
-// serve's side of each connection.
+// at returns credentials for a server that the test implements with serve,
+// which handles the server's side of each connection.
 func at(t *testing.T, engine credential.EngineName, mode credential.TLSMode, serve func(net.Conn)) credential.Credentials {
 	t.Helper()
 	port, accepted := listen(t)
@@ -188,7 +190,7 @@ func mysqlPacket(sequence byte, payload []byte) []byte {
 	return append([]byte{byte(len(payload)), byte(len(payload) >> 8), 0, sequence}, payload...)
 }
 
-// mysqlGreeting is the first packet of a server that offers TLS.
+// mysqlGreeting returns the first packet of a server that supports TLS.
 // Source: MySQL protocol, "Protocol::HandshakeV10".
 func mysqlGreeting(plugin string) []byte {
 	p := append([]byte{10}, "8.0.36\x00"...)
@@ -235,11 +237,12 @@ func TestServerCertificateIsNotTrusted(t *testing.T) {
 	}
 }
 
-// A server that means ill, is broken or is none at all costs its owner an
-// error and the platform nothing: no panic, no password in clear.
+// TestStrangeServers checks that a hostile or broken server, or an endpoint
+// that is no database server, causes an error for its owner. It causes no panic
+// and receives no password in clear text.
 func TestStrangeServers(t *testing.T) {
 	t.Parallel()
-	heard := make(chan []byte, 16) // a driver may try again
+	heard := make(chan []byte, 16) // a driver may retry
 	tests := []struct {
 		name   string
 		engine credential.EngineName
@@ -283,7 +286,8 @@ func TestStrangeServers(t *testing.T) {
 		t.Run(string(tt.engine)+" "+tt.name, func(t *testing.T) {
 			t.Parallel()
 			c := at(t, tt.engine, credential.TLSDisable, tt.serve)
-			// Less than it takes to be given up as silent.
+			// This is less than the time after which a silent server is given
+			// up.
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
 			checkFault(t, tenantdbtest.Open(t, c).Ping(ctx), tt.want, c)
@@ -312,8 +316,8 @@ func postgresError(code string) func(net.Conn) {
 	}
 }
 
-// A server that takes the connection and then says nothing holds nobody up,
-// not even a caller without a deadline.
+// TestSilentServer checks that a server that accepts the connection and then
+// sends nothing blocks no caller, not even one without a deadline.
 func TestSilentServer(t *testing.T) {
 	for _, engine := range []credential.EngineName{credential.PostgreSQL, credential.MySQL} {
 		for _, mode := range []credential.TLSMode{credential.TLSDisable, credential.TLSVerify} {
@@ -343,8 +347,8 @@ func TestSilentServer(t *testing.T) {
 	}
 }
 
-// A caller who goes away while a connection is made says nothing about the
-// database.
+// TestCancelledWhileConnecting checks that a call that is cancelled while a
+// connection is made does not count against the database.
 func TestCancelledWhileConnecting(t *testing.T) {
 	t.Parallel()
 	for _, engine := range []credential.EngineName{credential.PostgreSQL, credential.MySQL} {
@@ -381,7 +385,7 @@ func TestFaultCodes(t *testing.T) {
 		{credential.MySQL, my(1045), stoa.DatabaseAuthFailed},
 		{credential.MySQL, my(1698), stoa.DatabaseAuthFailed},
 		{credential.MySQL, my(1862), stoa.DatabaseAuthFailed}, // password expired
-		{credential.MySQL, my(1820), stoa.DatabaseAuthFailed}, // must be changed first
+		{credential.MySQL, my(1820), stoa.DatabaseAuthFailed}, // password must be changed first
 		{credential.MySQL, my(3118), stoa.DatabaseAuthFailed}, // account locked
 		{credential.MySQL, my(4151), stoa.DatabaseAuthFailed}, // the same on MariaDB
 		{credential.MySQL, my(1049), stoa.DatabaseUnreachable},

@@ -11,18 +11,18 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// serverFault is what an error that a database server reports means for the
+// serverFault describes what an error of a database server means for the
 // store's owner.
 type serverFault struct {
 	code    stoa.Code
-	passes  bool   // the same may succeed a little later
+	passes  bool   // a retry a little later may succeed
 	message string // what it means and what to do
 }
 
-// because gives the fault its cause.
+// because returns the fault as an error with err as its cause.
 func (f serverFault) because(err error) *stoa.Error {
 	fault := stoa.Errorf(f.code, "%s", f.message)
-	if f.code == stoa.TenantError { // about one statement, not about the way to the server
+	if f.code == stoa.TenantError { // the error is about one statement, not about the connection to the server
 		code, _ := serverCode(err)
 		fault.Message += code
 		if f.passes {
@@ -35,7 +35,7 @@ func (f serverFault) because(err error) *stoa.Error {
 	return fault.WithCause(err)
 }
 
-// The faults that both servers have.
+// These faults occur on PostgreSQL and on MySQL.
 var (
 	faultAuth = serverFault{stoa.DatabaseAuthFailed, false, "The database server refuses this user and password. Correct them and connect again."}
 
@@ -63,8 +63,8 @@ var (
 
 	faultUnreachable = serverFault{stoa.DatabaseUnreachable, true, "The database server does not answer. Check host and port, and that its firewall admits this platform."}
 
-	// faultNotAdmitted is faultUnreachable for as long as nobody changes something
-	// at the server.
+	// faultNotAdmitted is faultUnreachable, but it persists until somebody
+	// changes something at the server.
 	faultNotAdmitted = serverFault{faultUnreachable.code, false, faultUnreachable.message}
 
 	faultTLSRequired = serverFault{stoa.DatabaseTLSFailed, false, "The database server insists on TLS. Remove sslmode=disable."}
@@ -84,11 +84,11 @@ var (
 	faultMade = serverFault{stoa.TenantError, false, "Something of this name is in the database already, made by somebody else. Remove it, or give the store a database of its own."}
 )
 
-// sqlState is what a server's error code may look like: five letters and digits.
+// sqlState matches the form of a server's error code: five letters and digits.
 var sqlState = regexp.MustCompile(`^[0-9A-Z]{5}$`)
 
-// serverCode names the error that a server reported, as " (SQLSTATE 57014)". ok
-// is false for errors of other origin.
+// serverCode returns the code of an error that a server reported, as "
+// (SQLSTATE 57014)". ok is false for errors of another origin.
 func serverCode(err error) (code string, ok bool) {
 	var pgErr *pgconn.PgError
 	var myErr *mysql.MySQLError
@@ -109,9 +109,9 @@ func isOfServer(err error) bool {
 	return ok
 }
 
-// ServerFault is what the owner of a database that is being connected is told
-// of an error that its server reported and no engine has a code for. It returns
-// nil for every other error.
+// ServerFault returns the error that the owner sees while a database is being
+// connected, for a server error that no engine has a code for. It returns nil
+// for every other error.
 func ServerFault(err error) *stoa.Error {
 	code, ok := serverCode(err)
 	if !ok {
@@ -121,8 +121,8 @@ func ServerFault(err error) *stoa.Error {
 		"Its log says more; correct what it names and try again.", code).WithCause(err)
 }
 
-// tenantError is what a shopper is told of an error that a store's server
-// reported about one statement. Others may succeed.
+// tenantError returns the error that a shopper sees when a store's server
+// reports an error about one statement. Other statements may succeed.
 func tenantError(err error) *stoa.Error {
 	code, _ := serverCode(err)
 	fault := stoa.Errorf(stoa.TenantError, "This store's database reported an error%s. Try again shortly.", code)

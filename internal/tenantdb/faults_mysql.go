@@ -1,8 +1,8 @@
 package tenantdb
 
-// mysqlFaults has what error numbers of MySQL, MariaDB and servers that speak
-// their protocol mean. What is not here is an error that Stoa does not expect:
-// see ServerFault. docs/database-errors.md has a row for each.
+// mysqlFaults maps error numbers of MySQL, MariaDB and servers that use their
+// protocol to faults. Stoa does not expect an error that is missing here: see
+// ServerFault. docs/database-errors.md has a row for each number.
 // Source: MySQL server error message reference; MariaDB error codes; TiDB error
 // codes (from 8000).
 var mysqlFaults = map[uint16]serverFault{
@@ -40,7 +40,7 @@ var mysqlFaults = map[uint16]serverFault{
 	1203: faultOverloaded,
 	1205: faultWaited, // ER_LOCK_WAIT_TIMEOUT
 	1206: faultWaited, // ER_LOCK_TABLE_FULL
-	1213: faultWaited, // ER_LOCK_DEADLOCK, when repeating did not help
+	1213: faultWaited, // ER_LOCK_DEADLOCK, after the retries failed
 	1226: faultOverloaded,
 	1227: faultPermission,
 	1235: faultLimit, // ER_NOT_SUPPORTED_YET
@@ -74,7 +74,7 @@ var mysqlFaults = map[uint16]serverFault{
 	4151: faultLocked,   // the same on MariaDB
 	8027: faultWaited,   // TiDB: the schema changes too fast
 	8028: faultWaited,
-	9001: faultStarting, // TiDB: its parts do not answer
+	9001: faultStarting, // TiDB: its components do not answer
 	9002: faultStarting,
 	9003: faultOverloaded,
 	9007: faultWaited, // TiDB: write conflict

@@ -4,9 +4,10 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// postgresFaults has what SQLSTATEs mean, and, by their first two letters,
-// whole classes of them. What is not here is an error that Stoa does not expect:
-// see ServerFault. docs/database-errors.md has a row for each.
+// postgresFaults maps SQLSTATEs to faults. A key of two or three characters
+// stands for all SQLSTATEs that begin with it. Stoa does not expect an error
+// that is missing here: see ServerFault. docs/database-errors.md has a row for
+// each key.
 // Source: PostgreSQL manual, appendix A; PgBouncer, whose own errors are 08P01.
 var postgresFaults = map[string]serverFault{
 	"08":    faultUnreachable, // connection exceptions
@@ -20,10 +21,10 @@ var postgresFaults = map[string]serverFault{
 	"25P03": faultStarting, // idle_in_transaction_session_timeout ended the session
 	"25P04": faultWaited,   // transaction_timeout
 	"28":    faultAuth,     // invalid authorization
-	"28000": faultAdmitted, // pg_hba.conf, a role that may not log in
+	"28000": faultAdmitted, // pg_hba.conf, or a role that may not log in
 	"3D000": faultNoDatabase,
 	"3F000": faultMissing, // invalid_schema_name
-	"40":    faultWaited,  // serialization failures and deadlocks, when repeating did not help
+	"40":    faultWaited,  // serialization failures and deadlocks, after the retries failed
 	"42501": faultPermission,
 	"42P06": faultMade, // duplicate_schema
 	"42P07": faultMade, // duplicate_table
@@ -39,13 +40,13 @@ var postgresFaults = map[string]serverFault{
 	"53200": faultMemory,
 	"54":    faultTooLarge, // program_limit_exceeded
 	"55":    faultWaited,   // object_in_use and the like
-	"55000": faultStarting, // object_not_in_prerequisite_state: the database takes no connections at present
+	"55000": faultStarting, // object_not_in_prerequisite_state: the database accepts no connections at present
 	"55P03": faultWaited,   // lock_not_available
 	"57014": faultWaited,   // query_canceled
 	"57P":   faultStarting, // shut down, crashed, not ready, idle for too long
 	"57P04": faultNoDatabase,
 	"58":    faultDamaged,  // system_error: the server's files
-	"58000": faultStarting, // system_error without more; the archive or the network storage
+	"58000": faultStarting, // system_error without details; the archive or the network storage
 	"F0":    faultDamaged,  // config_file_error
 	"P0001": faultTrigger,  // RAISE
 	"P0":    faultTrigger,
@@ -55,7 +56,7 @@ var postgresFaults = map[string]serverFault{
 
 var faultEncoding = serverFault{stoa.TenantError, false, "The database cannot keep every character. It must be in UTF-8: create it with ENCODING 'UTF8', then connect again."}
 
-// postgresFault looks up a SQLSTATE, by its whole and then by its beginning.
+// postgresFault looks up a SQLSTATE: first the whole code, then its prefixes.
 func postgresFault(code string) (serverFault, bool) {
 	if len(code) != 5 {
 		return serverFault{}, false

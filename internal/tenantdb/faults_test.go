@@ -13,7 +13,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// raise has a server report an error of the code of its own will.
+// raise returns a statement that makes a server report an error with the given
+// code.
 func raise(engine credential.EngineName, code string) string {
 	if engine == credential.MySQL {
 		return `SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = ` + code + `, MESSAGE_TEXT = 'words of the server'`
@@ -21,14 +22,15 @@ func raise(engine credential.EngineName, code string) string {
 	return `DO $$ BEGIN RAISE EXCEPTION 'words of the server' USING ERRCODE = '` + (code + "009")[:5] + `'; END $$`
 }
 
-// unexpected are errors that no table has.
+// unexpected are errors that no table of faults contains.
 var unexpected = map[credential.EngineName][]string{
 	credential.PostgreSQL: {"ZZ999", "XX000", "HV000", "72000", "42601"}, credential.MySQL: {"65000", "1105", "1064", "1000", "30000"},
 }
 
-// Whatever error a server reports, its owner is told what it means when the
-// database is connected, and a shopper that the store is not to be had at
-// present. It is never called the platform's own.
+// TestEveryServerError checks that for any error of a server, the owner who
+// connects the database gets its meaning, and a shopper gets the message that
+// the store is not available at present. The error is never reported as the
+// platform's own.
 func TestEveryServerError(t *testing.T) {
 	t.Parallel()
 	for _, engine := range servers() {
@@ -64,8 +66,9 @@ func TestEveryServerError(t *testing.T) {
 	}
 }
 
-// A statement that waits for another one, or is ended by a time limit, may
-// succeed a little later, and says nothing about the database's health.
+// TestWaitsMayPass checks that a statement that waits for another one, or is
+// ended by a time limit, is reported as transient and does not count against
+// the database's health.
 func TestWaitsMayPass(t *testing.T) {
 	t.Parallel()
 	for engine, codes := range map[credential.EngineName][]string{
@@ -82,7 +85,7 @@ func TestWaitsMayPass(t *testing.T) {
 			lease := h.lease(t, store)
 			defer lease.Release()
 			for _, code := range codes {
-				for range 2 { // more than a breaker bears
+				for range 2 { // more failures than a breaker tolerates
 					_, err := lease.Exec(t.Context(), raise(engine, code))
 					if stoa.CodeOf(err) != stoa.TenantError || !tenantdb.IsTransient(err) {
 						t.Errorf("%s: %v", code, err)
@@ -108,7 +111,8 @@ func hasServer(engine credential.EngineName) bool {
 	return false
 }
 
-// docs/database-errors.md has a row for each error that has a meaning.
+// TestServerErrorsAreDocumented checks that docs/database-errors.md has a row
+// for each error that is mapped to a fault.
 func TestServerErrorsAreDocumented(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/database-errors.md")
@@ -122,7 +126,8 @@ func TestServerErrorsAreDocumented(t *testing.T) {
 	}
 }
 
-// A read-only server is told before anything is written to it.
+// TestReadOnlyEndpoint checks that a read-only server is reported before
+// anything is written to it.
 func TestReadOnlyEndpoint(t *testing.T) {
 	t.Parallel()
 	for name, start := range tenantdbtest.MySQLServers {

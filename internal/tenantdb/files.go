@@ -9,10 +9,11 @@ import (
 )
 
 const (
-	// sparedAtOnce is how many databases are closed when no file can be opened.
+	// sparedAtOnce is the number of databases that are closed when no file can
+	// be opened.
 	sparedAtOnce = 4
-	// fileTries is how often a connection is attempted while no file can be opened,
-	// with filePause between attempts.
+	// fileTries is the number of attempts to make a connection while no file
+	// can be opened, with filePause between attempts.
 	fileTries = 10
 	filePause = 10 * time.Millisecond
 )
@@ -32,14 +33,14 @@ func (m *Manager) SpareFiles() {
 	}
 }
 
-// isExhausted reports whether err means too many open files of the process or the
-// machine.
+// isExhausted reports whether err means that the process or the machine has too
+// many open files.
 func isExhausted(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-// filesExhausted reports whether no file can be opened now. SQLite does not return the
-// reason of a failure.
+// filesExhausted reports whether no file can be opened now. It is needed
+// because SQLite does not return the reason for a failure.
 func filesExhausted() bool {
 	f, err := os.Open(os.DevNull)
 	if err == nil {

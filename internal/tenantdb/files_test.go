@@ -11,8 +11,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
-// TestDialWithoutFiles: where no file can be opened, databases that nobody uses
-// are closed and the connection is tried again; other errors are answers.
+// TestDialWithoutFiles checks that if no file can be opened, unused databases
+// are closed and the connection is retried, and that other errors are returned.
 func TestDialWithoutFiles(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -16,11 +16,11 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// schemes of every kind that takes a connection string.
+// schemes maps each engine that accepts a connection string to its URL scheme.
 var schemes = map[credential.EngineName]string{credential.PostgreSQL: "postgres", credential.MySQL: "mysql", credential.Supabase: "postgresql"}
 
-// Whatever a person pastes around a password, the answer does not repeat it,
-// and what is accepted names one host.
+// FuzzParseConnectionString checks that the answer does not repeat the
+// password, whatever surrounds it, and that an accepted string names one host.
 func FuzzParseConnectionString(f *testing.F) {
 	for _, seed := range [][4]string{
 		{"anna", "", "", "db.example.com/shop"},
@@ -49,7 +49,7 @@ func FuzzParseConnectionString(f *testing.F) {
 	})
 }
 
-// forms are those of a string in which the password stands as it is.
+// forms are the forms of a string that contain the password without encoding.
 var forms = []string{
 	"host=%[2]s user=%[1]s dbname=d password=%[3]s", "host=h password=%[3]s user=%[1]s dbname=%[2]s", "Server=h;User Id=%[1]s;Password=%[3]s;Database=%[2]s",
 	"Server=h;Password={%[3]s};User Id=%[1]s;Database=%[2]s", "jdbc:postgresql://h/d?user=%[1]s&password=%[3]s&%[2]s", "jdbc:mysql://h/d?password=%[3]s&user=%[1]s%[2]s",
@@ -57,7 +57,7 @@ var forms = []string{
 	"%[1]s:%[3]s@tcp(h)/%[2]s", "psql 'host=h user=%[1]s password=%[3]s dbname=%[2]s'", "mysqlsh %[1]s:%[3]s@%[2]s", "export X=\"postgres://%[1]s:%[3]s@%[2]s\"",
 }
 
-// The same for every other form.
+// FuzzPasswordInForms checks the same for every other form.
 func FuzzPasswordInForms(f *testing.F) {
 	for _, seed := range [][4]string{
 		{"anna", "", "", "shop"}, {"anna", "a ", " b", "d"}, {"anna", "a;", ";b", "d"}, {"anna", "a&", "=b", "x=y"}, {"anna", "a'", "' b=", "d"},
@@ -80,8 +80,8 @@ func FuzzPasswordInForms(f *testing.F) {
 	})
 }
 
-// Whatever a person pastes, be it no connection string at all, is accepted
-// whole or refused in our words.
+// FuzzConnectionString checks that any text, even one that is no connection
+// string, is accepted completely or rejected in Stoa's own words.
 func FuzzConnectionString(f *testing.F) {
 	for _, raw := range []string{
 		"", "postgres://", "host=db.example.com user=anna password=x dbname=shop", "anna:x@tcp(db.example.com)/shop", "jdbc:mysql://h/d?user=u&password=p",
@@ -99,14 +99,15 @@ func FuzzConnectionString(f *testing.F) {
 			c, err := credential.ParseConnectionString(engine, keyring.NewSecret(raw))
 			if err == nil {
 				acceptable(t, engine, c)
-			} else if trimmed := strings.TrimSpace(raw); len(trimmed) > 60 { // our words hold an example, and may hold a parameter's name
+			} else if trimmed := strings.TrimSpace(raw); len(trimmed) > 60 { // Stoa's own words contain an example, and may contain a parameter's name
 				refusedFor(t, err, trimmed)
 			}
 		}
 	})
 }
 
-// refusedFor fails unless err is a fault of the input that does not repeat it.
+// refusedFor fails the test unless err is a fault of the input that does not
+// repeat the secret.
 func refusedFor(t *testing.T, err error, secret string) {
 	t.Helper()
 	var e *stoa.Error
@@ -118,8 +119,8 @@ func refusedFor(t *testing.T, err error, secret string) {
 	}
 }
 
-// acceptable fails unless c can be used as it is: valid, with one host, and
-// the same again when written out and read.
+// acceptable fails the test unless c can be used without changes: it is valid,
+// has one host, and is the same after it is encoded and parsed again.
 func acceptable(t *testing.T, engine credential.EngineName, c credential.Credentials) {
 	t.Helper()
 	valid := c
@@ -132,7 +133,7 @@ func acceptable(t *testing.T, engine credential.EngineName, c credential.Credent
 	if c.Host == "" || strings.ContainsAny(c.Host, ",/ @%\x00") || strings.Contains(c.Host, ":") && net.ParseIP(c.Host) == nil {
 		t.Fatalf("host %q", c.Host)
 	}
-	pasted := engine == credential.PostgreSQL && c.Kind == credential.KindSupabase // a project's string is one, whatever it is pasted as
+	pasted := engine == credential.PostgreSQL && c.Kind == credential.KindSupabase // a project's string connects a project, whatever type it is pasted as
 	if c.Kind != credential.Kind(engine) && !pasted || c.Port < 1 || c.Port > 65535 || c.User == "" || c.Database == "" || c.Password.IsZero() || c.TLS == "" || c.CACertificate != "" {
 		t.Fatalf("not whole: %+v", c)
 	}
@@ -145,7 +146,7 @@ func acceptable(t *testing.T, engine credential.EngineName, c credential.Credent
 	}
 }
 
-// encode writes c out in the canonical form.
+// encode returns c in the canonical form.
 func encode(scheme string, c credential.Credentials) string {
 	settings := url.Values{"sslmode": {string(c.TLS)}}
 	if c.Schema != "" {

@@ -9,32 +9,34 @@ import (
 	"time"
 )
 
-// errIterations: a server asks for more work than this platform does for one
-// password.
+// errIterations means that a server asks for more work for one password than
+// this platform accepts.
 var errIterations = errors.New("tenantdb: the server asks for too many iterations of SCRAM")
 
-// errHashing: no password could be hashed in time, since others were.
+// errHashing means that a password could not be hashed in time because too many
+// others were being hashed.
 var errHashing = fmt.Errorf("%w: too many passwords are hashed at the same time", errNoConnection)
 
-// hashingWait bounds how long a connection waits until its password may be
-// hashed. One password costs a hundredth of a second at most.
+// hashingWait limits how long a connection waits until its password may be
+// hashed. Hashing one password takes at most a hundredth of a second.
 const hashingWait = 5 * time.Second
 
-// hashings are the passwords that this process hashes at the same time. A
-// server says how much work that is, within limits, and cannot be asked to
-// stop: so at most half of the processors do it.
+// hashings limits how many passwords this process hashes at the same time. A
+// server chooses how much work a password takes, within limits, and the work
+// cannot be interrupted. Therefore at most half of the processors do it.
 var hashings = make(chan struct{}, max(1, runtime.NumCPU()/2))
 
-// hashingSlot is one connection's right to hash. It is safe for concurrent use.
+// hashingSlot is one connection's permission to hash a password. It is safe for
+// concurrent use.
 type hashingSlot struct {
-	all  chan struct{}   // holds one for each right that is taken
+	all  chan struct{}   // has one element for each slot that is in use
 	ctx  context.Context //nolint:containedctx // of the connection's making, which the driver's reads do not carry
 	mu   sync.Mutex
 	held bool
 }
 
-// take waits for the right. It fails with errHashing after hashingWait, and
-// when the connection's context is done.
+// take waits for a slot. It fails with errHashing after hashingWait, and when
+// the connection's context is done.
 func (s *hashingSlot) take() error {
 	late := time.NewTimer(hashingWait)
 	defer late.Stop()
@@ -51,7 +53,7 @@ func (s *hashingSlot) take() error {
 	}
 }
 
-// release gives the right back if it is held.
+// release returns the slot if it is held.
 func (s *hashingSlot) release() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -25,11 +25,11 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// scram is a server that asks for a password by SCRAM.
+// scram is a server that requests a password by SCRAM.
 type scram struct {
 	challenge func(nonce string) string
-	then      func(net.Conn) // when the proof has come; nil: it refuses the password
-	mechanism chan string    // what each client has chosen
+	then      func(net.Conn) // called when the proof has arrived; nil: it refuses the password
+	mechanism chan string    // the mechanism that each client has chosen
 	proofs    chan []byte
 }
 
@@ -37,7 +37,7 @@ func newScram(challenge func(nonce string) string) *scram {
 	return &scram{challenge: challenge, mechanism: make(chan string, 100), proofs: make(chan []byte, 100)}
 }
 
-// challenged is a usual challenge with so many iterations.
+// challenged returns a usual challenge with the given iterations.
 func challenged(iterations any) func(string) string {
 	return func(nonce string) string { return fmt.Sprintf("r=%sserver,s=c2FsdHNhbHRzYWx0,i=%v", nonce, iterations) }
 }
@@ -74,8 +74,8 @@ func (s *scram) serve(conn net.Conn) {
 	_, _ = conn.Write(encoded(&pgproto3.ErrorResponse{Severity: "FATAL", Code: "28P01", Message: "no"}))
 }
 
-// A server may say how much work it is to prove a password, but not how much
-// work this platform does.
+// TestSCRAMChallenges checks that a server may choose how much work it takes to
+// prove a password, but only within this platform's limits.
 func TestSCRAMChallenges(t *testing.T) {
 	t.Parallel()
 	salted := func(salt string) func(string) string {
@@ -84,7 +84,7 @@ func TestSCRAMChallenges(t *testing.T) {
 	const refused, tooMany, broken = "refuses this user", "scram_iterations", "does not speak the protocol"
 	for name, tt := range map[string]struct {
 		challenge func(nonce string) string
-		want      string // in the message
+		want      string // part of the message
 	}{
 		"usual":                {challenged(4096), refused},
 		"one":                  {challenged(1), refused},
@@ -127,8 +127,8 @@ func TestSCRAMChallenges(t *testing.T) {
 	}
 }
 
-// A real server keeps the number of iterations with the password, and asks for
-// as many.
+// TestSCRAMIterationsOfARealServer checks the number of iterations that a real
+// server stores with the password and requests.
 func TestSCRAMIterationsOfARealServer(t *testing.T) {
 	t.Parallel()
 	if !slices.Contains(tenantdbtest.Engines(), credential.PostgreSQL) {
@@ -152,7 +152,7 @@ func TestSCRAMIterationsOfARealServer(t *testing.T) {
 	}
 }
 
-// verifier is what PostgreSQL keeps of a password.
+// verifier returns what PostgreSQL stores of a password.
 // Source: RFC 5802, section 3; PostgreSQL manual, pg_authid.
 func verifier(t *testing.T, password string, iterations int) string {
 	t.Helper()
@@ -169,9 +169,10 @@ func verifier(t *testing.T, password string, iterations int) string {
 	return fmt.Sprintf("SCRAM-SHA-256$%d:%s$%s:%s", iterations, b64(salt), b64(stored[:]), b64(keyed("Server Key")))
 }
 
-// A connection whose password may not be hashed yet waits until its caller
-// gives up, and has then computed nothing.
-func TestHashingWaitsForItsTurn(t *testing.T) { //nolint:paralleltest // it takes all turns
+// TestHashingWaitsForItsTurn checks that a connection whose password may not be
+// hashed yet waits until its caller cancels, and that it has then hashed
+// nothing.
+func TestHashingWaitsForItsTurn(t *testing.T) { //nolint:paralleltest // it uses all slots
 	for range cap(tenantdb.Hashings) {
 		tenantdb.Hashings <- struct{}{}
 	}
@@ -198,9 +199,10 @@ func TestHashingWaitsForItsTurn(t *testing.T) { //nolint:paralleltest // it take
 	}
 }
 
-// However a server behaves between its challenge and the end, it keeps no
-// turn: as many of them as there are turns do not keep a good one out.
-func TestHashingTurnsAreGivenBack(t *testing.T) { //nolint:paralleltest // it counts all turns
+// TestHashingTurnsAreGivenBack checks that a server keeps no slot, however it
+// behaves between its challenge and the end. As many such servers as there are
+// slots do not prevent a connection to a working server.
+func TestHashingTurnsAreGivenBack(t *testing.T) { //nolint:paralleltest // it counts all slots
 	stall := make(chan struct{})
 	t.Cleanup(func() { close(stall) })
 	for name, server := range map[string]*scram{
@@ -229,8 +231,9 @@ func TestHashingTurnsAreGivenBack(t *testing.T) { //nolint:paralleltest // it co
 	}
 }
 
-// Who waits too long for a turn is told that this side is busy, which says
-// nothing about the database.
+// TestHashingTakesTooLong checks that a connection that waits too long for a
+// slot fails with an error that says that Stoa is busy, and that this does not
+// count against the database.
 func TestHashingTakesTooLong(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -242,7 +245,7 @@ func TestHashingTakesTooLong(t *testing.T) {
 		if took := time.Since(begin); !errors.Is(err, tenantdb.ErrHashing) || !errors.Is(err, tenantdb.ErrNoConnection) || took != tenantdb.HashingWait {
 			t.Errorf("after %v: %v", took, err)
 		}
-		second.Release() // which it does not have
+		second.Release() // second does not have a slot
 		if len(all) != 1 {
 			t.Error("a turn was given back that was not taken")
 		}
@@ -256,8 +259,8 @@ func TestHashingTakesTooLong(t *testing.T) {
 	})
 }
 
-// Over TLS a password is bound to the server's certificate, as without the
-// screen.
+// TestSCRAMIsBoundToTheCertificate checks that over TLS a password is bound to
+// the server's certificate, as it is without the screen.
 func TestSCRAMIsBoundToTheCertificate(t *testing.T) {
 	t.Parallel()
 	server := newScram(challenged(4096))

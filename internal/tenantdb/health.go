@@ -7,8 +7,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
 
-// HealthCode returns the code of a failed attempt to use a store's database: the
-// database_… code below tenant_unavailable, if there is one. It returns "" for nil.
+// HealthCode returns the code of a failed attempt to use a store's database:
+// the database_… code in the cause of tenant_unavailable, if there is one. It
+// returns "" for nil.
 func HealthCode(cause error) stoa.Code {
 	code := stoa.CodeOf(cause)
 	for e := (*stoa.Error)(nil); errors.As(cause, &e); cause = e.Cause {
@@ -17,8 +18,9 @@ func HealthCode(cause error) stoa.Code {
 	return code
 }
 
-// NoProgress returns the fault of a database that answers but does not keep what it
-// confirms, so that a retry would repeat the same work. Callers should back off.
+// NoProgress returns the fault of a database that answers but does not keep
+// what it confirms. A retry would repeat the same work, so callers should back
+// off.
 func NoProgress(cause error) *stoa.Error {
 	return stoa.Errorf(stoa.DatabaseNoProgress, "The database confirms changes to Stoa's tables and does not keep them, or never grants the migration lock. "+
 		"Remove the triggers, rules and views on these tables that are not Stoa's, end other sessions, then try again.").WithCause(cause)
@@ -76,7 +78,8 @@ func HealthMessage(code stoa.Code) string {
 	}
 }
 
-// Refusing returns why calls to the store are refused now, or nil. It opens nothing.
+// Refusing returns why calls to the store are refused now, or nil. It opens no
+// database.
 func (m *Manager) Refusing(store stoa.StoreID) error {
 	m.mu.Lock()
 	b := m.breakers[store]

@@ -38,8 +38,9 @@ func TestHealthCode(t *testing.T) {
 	}
 }
 
-// A breaker that is open tells the owner what opened it; new credentials
-// close it, since that was about the old ones.
+// TestBreakerRemembersAndForgets checks that an open breaker reports the
+// failure that opened it to the owner, and that new credentials close it,
+// because the failure was about the old ones.
 func TestBreakerRemembersAndForgets(t *testing.T) {
 	t.Parallel()
 	for _, engine := range servers() {
@@ -53,7 +54,7 @@ func TestBreakerRemembersAndForgets(t *testing.T) {
 			if err := h.Refusing(store); err != nil {
 				t.Errorf("refused before anything happened: %v", err)
 			}
-			for range 4 { // the last is turned away
+			for range 4 { // the last call is refused
 				_, err := h.Acquire(t.Context(), store)
 				checkUnavailable(t, err)
 				if code := tenantdb.HealthCode(err); code != stoa.DatabaseAuthFailed {
@@ -75,7 +76,8 @@ func TestBreakerRemembersAndForgets(t *testing.T) {
 	}
 }
 
-// A verdict on credentials that have been replaced meanwhile is not noted.
+// TestRecordHealthOf checks that a result for credentials that have been
+// replaced meanwhile is not recorded.
 func TestRecordHealthOf(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{})

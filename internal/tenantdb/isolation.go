@@ -12,24 +12,25 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// Isolation says where a store's tables go in a database that an HTTP API has a
-// way to. The zero value is where the credentials lead.
+// Isolation describes where a store's tables go in a database that an HTTP API
+// may be able to reach. The zero value means the schema that the credentials
+// lead to.
 type Isolation struct {
-	// Role is that of the store, which has a schema of the same name; "" when
-	// the credentials' own role and schema will do.
+	// Role is the store's role, which has a schema of the same name. It is ""
+	// if the role and schema of the credentials are used.
 	Role   string
-	suffix string // of a user's name at the pooler that the credentials go through
+	suffix string // of a user's name at the pooler that the credentials lead through
 }
 
-// PlanIsolation looks at the database that db is connected to and says where
+// PlanIsolation examines the database that db is connected to and returns where
 // the store's tables go in it. Without an HTTP API they go where the
-// credentials lead. With one, the store gets a role and a schema of its own,
+// credentials lead. With an HTTP API, the store gets its own role and schema,
 // unless
 //   - the credentials are those of that role,
-//   - the current schema holds the store from before there were such schemas, or
-//   - the connected role may make no roles and has a schema other than public.
+//   - the current schema contains the store since before such schemas existed, or
+//   - the connected role may not create roles and has a schema other than public.
 //
-// It fails with database_exposed when there is no place but public.
+// It fails with database_exposed if only the schema public is available.
 func (m *Manager) PlanIsolation(ctx context.Context, db *DB, store stoa.StoreID) (Isolation, error) {
 	serves, err := db.ServesAPI(ctx)
 	if err != nil || !serves {
@@ -69,8 +70,9 @@ func (m *Manager) PlanIsolation(ctx context.Context, db *DB, store stoa.StoreID)
 		"CREATE SCHEMA shop AUTHORIZATION the_role; ALTER ROLE the_role SET search_path = shop.")
 }
 
-// holdsStore reports whether the current schema holds the store. One from
-// before there were markers, or a copy that lost it, is known by its own row.
+// holdsStore reports whether the current schema contains the store. A schema
+// from before there were markers, or a copy without its marker, is recognised
+// by the store's own row.
 func (db *DB) holdsStore(ctx context.Context, store stoa.StoreID, hasMarker, hasStores bool) (bool, error) {
 	if hasMarker {
 		marked, err := db.Marked(ctx, store)
@@ -86,7 +88,8 @@ func (db *DB) holdsStore(ctx context.Context, store stoa.StoreID, hasMarker, has
 	return n > 0, err
 }
 
-// ignoreMarked: what is another store's does not hold this one.
+// ignoreMarked returns nil for ErrMarked: a schema that is marked as another
+// store's does not contain this one.
 func ignoreMarked(err error) error {
 	if errors.Is(err, ErrMarked) {
 		return nil
@@ -94,11 +97,12 @@ func ignoreMarked(err error) error {
 	return err
 }
 
-// userSuffix is what a pooler wants behind a role's name to find the project.
+// userSuffix returns the suffix of a user's name by which a pooler finds the
+// project.
 func (m *Manager) userSuffix(c credential.Credentials, sessionUser string) string {
 	if c.Kind != credential.KindSupabase {
 		suffix, _ := strings.CutPrefix(c.User, sessionUser)
-		if suffix == c.User { // the pooler's user has another name at the server
+		if suffix == c.User { // the user's name at the pooler differs from the name at the server
 			return ""
 		}
 		return suffix
@@ -109,9 +113,9 @@ func (m *Manager) userSuffix(c credential.Credentials, sessionUser string) strin
 	return "." + m.ProjectRef(c)
 }
 
-// Isolate makes the role and the schema that in plans, or completes what there
-// is of them, and returns the credentials that lead there. The role has the
-// password afterwards. db is connected as a role that may make roles.
+// Isolate creates the role and the schema that in plans, or completes a partial
+// earlier run, and returns the credentials that lead there. It sets the role's
+// password to password. db must be connected as a role that may create roles.
 func (m *Manager) Isolate(ctx context.Context, db *DB, in Isolation, password keyring.Secret) (credential.Credentials, error) {
 	statement, err := RoleStatement(in.Role, password)
 	if err != nil {
@@ -125,14 +129,14 @@ func (m *Manager) Isolate(ctx context.Context, db *DB, in Isolation, password ke
 		return credential.Credentials{}, err
 	}
 	c := db.credentials
-	c.Schema = "" // the role has its own
+	c.Schema = "" // the role has its own schema
 	c.User, c.Password, c.RolePassword = in.Role+in.suffix, password, keyring.Secret{}
 	return c, nil
 }
 
 // Isolated reports whether the store's own schema in the database that db is
-// connected to holds the store, and how far its migrations are. It changes
-// nothing, and works for whoever may read that schema.
+// connected to contains the store, and returns the schema version. It changes
+// nothing. It works for any role that may read that schema.
 func (db *DB) Isolated(ctx context.Context, store stoa.StoreID) (held bool, schema Schema, err error) {
 	table := func(name string) string { return pgx.Identifier{SupabaseRole(store), name}.Sanitize() }
 	var found struct{ Marker, Versions, Own bool }

@@ -9,16 +9,16 @@ import (
 	"github.com/stoahq/stoa/internal/ratelimit"
 )
 
-// Lease is the right to use a store's database until Release.
+// Lease is the permission to use a store's database until Release.
 type Lease struct {
 	*DB
 	release func()
 }
 
-// Acquire leases the store's database and opens it if necessary. Of several
-// callers at the same time one opens it and the others wait. Acquire fails with
-// tenant_unavailable when the database cannot be reached and with
-// store_pending_database when the store has none.
+// Acquire leases the store's database and opens it if necessary. If several
+// callers need it at the same time, one opens it and the others wait. Acquire
+// fails with tenant_unavailable if the database cannot be reached and with
+// store_pending_database if the store has none.
 func (m *Manager) Acquire(ctx context.Context, store stoa.StoreID) (Lease, error) {
 	p, opener, err := m.lease(store)
 	if err != nil {
@@ -26,7 +26,8 @@ func (m *Manager) Acquire(ctx context.Context, store stoa.StoreID) (Lease, error
 		return Lease{}, err
 	}
 	if opener {
-		// The caller's cancellation must not end it: others wait for it too.
+		// The caller's cancellation must not end the opening, because others
+		// wait for it too.
 		go m.open(context.WithoutCancel(ctx), p)
 	}
 	if !opener && p.isReady() {

@@ -18,22 +18,22 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// Server is the operator's PostgreSQL or MySQL/MariaDB server, on which Stoa creates
-// managed databases: for each store a database and a role of the same name, which has
-// all rights there and none elsewhere. Unlike a merchant's server it is trusted: the
-// dialer may reach it at any address.
+// Server is the operator's PostgreSQL or MySQL/MariaDB server, on which Stoa
+// creates managed databases. Each store gets a database and a role of the same
+// name, which has all rights there and none elsewhere. Unlike a merchant's
+// server, it is trusted: the dialer may reach it at any address.
 type Server struct {
-	admin credential.Credentials // of one who may create databases and roles
+	admin credential.Credentials // of a user who may create databases and roles
 }
 
-// ParseServer reads "postgres://user:password@host:port/" or "mysql://…", with
+// ParseServer parses "postgres://user:password@host:port/" or "mysql://…", with
 // sslmode as in a merchant's connection string; ca is PEM or empty. Its error
-// never quotes the URL.
+// never contains the URL.
 func ParseServer(raw keyring.Secret, ca string) (*Server, error) {
 	engine, database := credential.PostgreSQL, "postgres"
 	u, err := url.Parse(strings.TrimSpace(raw.Reveal()))
 	if err == nil && credential.EngineOfScheme(u.Scheme) == credential.MySQL {
-		engine, database = credential.MySQL, "information_schema" // everybody may enter it
+		engine, database = credential.MySQL, "information_schema" // every user may connect to it
 	}
 	if err == nil && strings.Trim(u.Path, "/") == "" {
 		u.Path = "/" + database
@@ -56,39 +56,41 @@ func ParseServer(raw keyring.Secret, ca string) (*Server, error) {
 	return &Server{c}, nil
 }
 
-// String names the server without its credentials.
+// String returns the server's address without its credentials.
 func (s *Server) String() string {
 	return fmt.Sprintf("%s at %s", s.admin.Engine, net.JoinHostPort(s.admin.Host, strconv.Itoa(s.admin.Port)))
 }
 
-// host administers the operator's server, by engine. Every operation can be repeated
-// after an interruption.
+// host administers the operator's server, with one implementation per engine.
+// Every operation can be repeated after an interruption.
 type host interface {
-	// make leaves a database with a role of the same name and c's password.
+	// make creates a database and a role of the same name with c's password.
 	make(ctx context.Context, db *DB, c credential.Credentials) error
-	// drop leaves neither.
+	// drop removes both.
 	drop(ctx context.Context, db *DB, name string) error
-	// list names all databases and roles that begin with prefix.
+	// list returns all databases and roles whose names begin with prefix.
 	list(ctx context.Context, db *DB, prefix string) ([]string, error)
-	// Check returns the server's version, or why nothing can be made there as far
-	// as that can be told without trying.
+	// Check returns the server's version, or an error if nothing can be created
+	// there, as far as can be determined without an attempt.
 	Check(ctx context.Context, db *DB) (string, error)
-	// rights says what lets the operator's user do all this.
+	// rights describes the rights that the operator's user needs for all this.
 	rights() string
 }
 
 var hosts = map[credential.EngineName]host{credential.PostgreSQL: postgresHost{}, credential.MySQL: mysqlHost{}}
 
-// managedName is what MySQL takes as a user's name too (32 characters), and
-// all that may ever be put into the statements below.
+// managedName matches the names of managed databases. Such a name is also a
+// valid MySQL user name (at most 32 characters), and only such a name may be
+// inserted into the statements below.
 var managedName = regexp.MustCompile(`^stoa_[a-z2-7]{8}_[a-z2-7]{16}$`)
 
-// lower is base32 in lower case: letters and digits that no engine folds.
+// lower is base32 in lower case. It uses only letters and digits whose case no
+// engine changes.
 var lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// NewManaged returns the credentials of a managed database that MakeManaged
-// can make: on the operator's server, with a password of its own, or without
-// one an embedded database.
+// NewManaged returns the credentials of a managed database that MakeManaged can
+// create. The database is on the operator's server and has its own password.
+// Without such a server it is an embedded database.
 func (m *Manager) NewManaged(ctx context.Context, store stoa.StoreID) (credential.Credentials, error) {
 	if m.opts.Managed == nil {
 		return credential.ManagedSQLite(store), nil
@@ -98,19 +100,20 @@ func (m *Manager) NewManaged(ctx context.Context, store stoa.StoreID) (credentia
 		return credential.Credentials{}, err
 	}
 	c := m.opts.Managed.admin
-	c.Database = prefix + lower.EncodeToString(store[6:]) // the part of the id that is random
+	c.Database = prefix + lower.EncodeToString(store[6:]) // the random part of the id
 	c.User, c.Password = c.Database, credential.NewPassword()
 	return c, nil
 }
 
-// managedPrefix begins the names of this installation's databases.
+// managedPrefix returns the prefix of the names of this installation's
+// databases.
 func (m *Manager) managedPrefix(ctx context.Context) (string, error) {
 	const query = `SELECT id FROM installation`
 	var id string
 	err := m.master.Get(ctx, &id, query)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		var fresh [5]byte
-		_, _ = rand.Read(fresh[:]) // it never fails
+		_, _ = rand.Read(fresh[:]) // Read never fails
 		err = m.master.Tx(ctx, func(tx *masterdb.Tx) error {
 			if _, err := tx.Exec(ctx, `INSERT INTO installation (one, id) VALUES (true, $1) ON CONFLICT (one) DO NOTHING`,
 				lower.EncodeToString(fresh[:])); err != nil {
@@ -122,11 +125,11 @@ func (m *Manager) managedPrefix(ctx context.Context) (string, error) {
 	return "stoa_" + id + "_", err
 }
 
-// MakeManaged makes the database and the role that c names, or completes what
-// an interruption left; the role has c's password afterwards. Of an embedded
-// one it makes the file, with the built-in migrations in it. For every other
-// kind of database there is nothing to do. Its error is for the store's owner;
-// the cause is the operator's.
+// MakeManaged creates the database and the role that c names, or completes a
+// run that was interrupted. Afterwards the role has c's password. For an
+// embedded database, it creates the file and applies the built-in migrations.
+// For every other kind of database, it does nothing. Its error is for the
+// store's owner; the cause is for the operator.
 func (m *Manager) MakeManaged(ctx context.Context, c credential.Credentials) error {
 	switch {
 	case c.Kind != credential.Managed:
@@ -151,8 +154,9 @@ func (m *Manager) makeFile(c credential.Credentials) error {
 	return err
 }
 
-// DropManaged removes a managed database with its role, or its files, and does
-// nothing to a merchant's own. What is gone already is no error.
+// DropManaged removes a managed database with its role, or its files. It does
+// nothing to a merchant's own database. It succeeds if the database is already
+// gone.
 func (m *Manager) DropManaged(ctx context.Context, store stoa.StoreID, info Info) error {
 	switch {
 	case info.Kind != credential.Managed:
@@ -165,8 +169,8 @@ func (m *Manager) DropManaged(ctx context.Context, store stoa.StoreID, info Info
 	})
 }
 
-// onServer runs fn with a connection of the operator's to the server that a
-// managed database is on.
+// onServer calls fn with a connection of the operator's user to the server of a
+// managed database.
 func (m *Manager) onServer(engine credential.EngineName, address string, port int, name string, fn func(host, *DB) error) error {
 	server := m.opts.Managed
 	if !managedName.MatchString(name) {
@@ -188,13 +192,13 @@ func (m *Manager) withAdmin(fn func(host, *DB) error) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close() //nolint:errcheck // nothing is pending
+	defer db.Close() //nolint:errcheck // no data is pending
 	db.sqlx.SetMaxOpenConns(1)
 	return fn(hosts[admin.Engine], db)
 }
 
-// withServerTLS returns c with the TLS settings that the operator's server has now, if c
-// is a managed database there.
+// withServerTLS returns c with the current TLS settings of the operator's
+// server, if c is a managed database on it.
 func (m *Manager) withServerTLS(c credential.Credentials) credential.Credentials {
 	if s := m.opts.Managed; s != nil && c.Kind == credential.Managed && serverOf(c) == serverOf(s.admin) {
 		c.TLS, c.CACertificate = s.admin.TLS, s.admin.CACertificate

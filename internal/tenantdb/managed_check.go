@@ -14,20 +14,21 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// trialPrefix begins the names of the databases that CheckServer makes. It is
-// that of no installation: Orphans does not list them.
+// trialPrefix is the prefix of the names of the databases that CheckServer
+// creates. No installation has this prefix, so Orphans does not list them.
 const trialPrefix = "stoa_selftest_"
 
-// trialDrop bounds the removal of what CheckServer has made, for which the
-// caller's own time may have run out.
+// trialDrop limits the time to remove what CheckServer has created. It is
+// independent of the caller's deadline, which may have passed.
 const trialDrop = 30 * time.Second
 
-// CheckServer returns the version of the operator's server, or why no databases
-// can be made there. It tries it: it makes a database with its role, enters it as
-// that role, and drops both. What it could not drop its error names.
+// CheckServer returns the version of the operator's server, or an error if no
+// databases can be created there. It creates a database with its role, connects
+// to it as that role, and drops both. Its error names what could not be
+// dropped.
 func (m *Manager) CheckServer(ctx context.Context) (version string, err error) {
 	err = m.withAdmin(func(h host, db *DB) (err error) {
-		db.sqlx.SetMaxOpenConns(2) // to tell a pooler from a server
+		db.sqlx.SetMaxOpenConns(2) // to distinguish a pooler from a server
 		if err := db.PinSession(ctx, stoa.NewID[stoa.StoreID]()); err != nil {
 			return err
 		}
@@ -45,7 +46,7 @@ func (m *Manager) CheckServer(ctx context.Context) (version string, err error) {
 
 func (m *Manager) tryServer(ctx context.Context, h host, db *DB) (err error) {
 	var random [10]byte
-	_, _ = rand.Read(random[:]) // it never fails
+	_, _ = rand.Read(random[:]) // Read never fails
 	c := m.opts.Managed.admin
 	c.Database = trialPrefix + lower.EncodeToString(random[:])
 	c.User, c.Password = c.Database, credential.NewPassword()
@@ -66,13 +67,13 @@ func (m *Manager) tryServer(ctx context.Context, h host, db *DB) (err error) {
 	return nil
 }
 
-// enter uses a managed database as its store does.
+// enter connects to a managed database as its store does, and uses it.
 func (m *Manager) enter(ctx context.Context, c credential.Credentials) error {
 	db, err := m.newDB(c, nil)
 	if err != nil {
 		return err
 	}
-	defer db.Close() //nolint:errcheck // nothing is pending
+	defer db.Close() //nolint:errcheck // no data is pending
 	if err := db.Ping(ctx); err != nil {
 		return err
 	}
@@ -83,8 +84,8 @@ func (m *Manager) enter(ctx context.Context, c credential.Credentials) error {
 	return err
 }
 
-// serverWords is the server's own answer where err holds one: the operator is
-// to be told more than a store's owner.
+// serverWords returns the server's own message if err contains one: the
+// operator sees more details than a store's owner.
 func serverWords(err error) error {
 	var pgErr *pgconn.PgError
 	var myErr *mysql.MySQLError

@@ -11,8 +11,8 @@ import (
 
 type mysqlHost struct{}
 
-// mysqlRights are what a store's role may do in its database: all there is
-// but to pass it on, and events.
+// mysqlRights are the rights that a store's role has in its database: all
+// rights except GRANT OPTION and EVENT.
 const mysqlRights = `SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES, CREATE TEMPORARY TABLES, LOCK TABLES,
 	CREATE VIEW, SHOW VIEW, TRIGGER, CREATE ROUTINE, ALTER ROUTINE, EXECUTE`
 
@@ -26,7 +26,7 @@ func (h mysqlHost) make(ctx context.Context, db *DB, c credential.Credentials) e
 	}
 	for _, statement := range []string{
 		"CREATE DATABASE IF NOT EXISTS `" + c.Database + "` CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci",
-		// In a grant an underscore stands for any character, unless it is escaped.
+		// In a grant, an underscore matches any character unless it is escaped.
 		"GRANT " + mysqlRights + " ON `" + strings.ReplaceAll(c.Database, "_", `\_`) + "`.* TO " + user,
 	} {
 		if _, err := db.Exec(ctx, statement); err != nil {
@@ -36,10 +36,11 @@ func (h mysqlHost) make(ctx context.Context, db *DB, c credential.Credentials) e
 	return nil
 }
 
-// makeUser makes a user with that password, or gives it to the user that exists.
-// A server with a password history refuses the password that a user has already,
-// as after an execution that was cut off. The passwords are random, so it is that
-// one; were it not, the store's first connection would be refused.
+// makeUser creates a user with that password, or sets the password of an
+// existing user. A server with a password history rejects the password that a
+// user already has, which happens after an execution that was interrupted. The
+// passwords are random, so the rejected password is the current one. If it were
+// not, the store's first connection would be refused.
 func (mysqlHost) makeUser(ctx context.Context, db *DB, user, password string) error {
 	const failed, inHistory = 1396, 3638 // ER_CANNOT_USER, ER_CREDENTIALS_CONTRADICT_TO_HISTORY
 	_, err := db.Exec(ctx, `CREATE USER `+user+` IDENTIFIED BY `+password)
@@ -47,17 +48,17 @@ func (mysqlHost) makeUser(ctx context.Context, db *DB, user, password string) er
 		return err
 	}
 	_, err = db.Exec(ctx, `ALTER USER `+user+` IDENTIFIED BY `+password)
-	if isMySQL(err, failed, inHistory) { // the first is MariaDB's
+	if isMySQL(err, failed, inHistory) { // the first number is MariaDB's
 		return nil
 	}
 	return err
 }
 
-// activateRoles gives the session the rights that the operator's user has
-// through roles that are not its default ones. MySQL activates all roles at once;
-// MariaDB knows no ALL and has one role at a time, so there a user with several
-// needs a default one. A server that refuses has no roles to give: what rights are
-// missing the statements that need them say.
+// activateRoles activates, for the session, the roles of the operator's user
+// that are not default roles. MySQL activates all roles at once. MariaDB has no
+// ALL and activates one role at a time, so on MariaDB a user with several roles
+// needs a default role. A server that returns an error has no roles to
+// activate; later statements report the rights that are missing.
 func (mysqlHost) activateRoles(ctx context.Context, db *DB) error {
 	_, err := db.Exec(ctx, `SET ROLE ALL`)
 	if err == nil || !isOfServer(err) {
@@ -86,7 +87,7 @@ func (h mysqlHost) drop(ctx context.Context, db *DB, name string) error {
 	return err
 }
 
-// list leaves out the users where the operator's user may not read them.
+// list omits the users if the operator's user may not read them.
 func (h mysqlHost) list(ctx context.Context, db *DB, prefix string) (names []string, err error) {
 	if err := h.activateRoles(ctx, db); err != nil {
 		return nil, err

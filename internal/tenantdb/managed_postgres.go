@@ -18,8 +18,8 @@ import (
 
 type postgresHost struct{}
 
-// make lets nobody in before the doors are right: PostgreSQL gives every role
-// the right to connect to a new database.
+// make lets nobody connect before the rights are set: PostgreSQL gives every
+// role the right to connect to a new database.
 func (h postgresHost) make(ctx context.Context, db *DB, c credential.Credentials) error {
 	if err := h.makeRole(ctx, db, c); err != nil {
 		return err
@@ -28,7 +28,7 @@ func (h postgresHost) make(ctx context.Context, db *DB, c credential.Credentials
 	if errors.Is(err, ErrNotFound) {
 		owner = c.User
 		_, err = db.Exec(ctx, `CREATE DATABASE "`+c.Database+`" OWNER "`+c.User+`" TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false`)
-		if isState(err, "42P04") { // duplicate_database: somebody else works on the same run
+		if isState(err, "42P04") { // duplicate_database: another process works on the same run
 			owner, err = h.owner(ctx, db, c.Database)
 		}
 	}
@@ -45,8 +45,8 @@ func (h postgresHost) make(ctx context.Context, db *DB, c credential.Credentials
 	return err
 }
 
-// makeRole sends the password as what the server would make of it, so that no
-// log of the server's can hold it.
+// makeRole sends the password in the form in which the server stores it, so
+// that no log of the server contains the password.
 func (h postgresHost) makeRole(ctx context.Context, db *DB, c credential.Credentials) error {
 	verifier, err := ScramVerifier(c.Password)
 	if err != nil {
@@ -62,11 +62,11 @@ func (h postgresHost) makeRole(ctx context.Context, db *DB, c credential.Credent
 	return h.join(ctx, db, c.User)
 }
 
-// join has the operator's user inherit from a role and be able to become it: who
-// is no superuser gives a database only to a role that it may become, and changes
-// and drops the database only as one that inherits from its owner. Since
-// PostgreSQL 16 both are options of the membership, and the attribute INHERIT of
-// the member is but the default of the latter.
+// join lets the operator's user inherit from a role and become it. A user who
+// is no superuser can make only a role that it may become the owner of a
+// database, and can change and drop a database only if it inherits from the
+// owner. Since PostgreSQL 16, both are options of the membership, and the
+// member's attribute INHERIT is only the default for the inherit option.
 func (postgresHost) join(ctx context.Context, db *DB, role string) error {
 	var admin struct{ Super, Options bool }
 	err := db.Get(ctx, &admin, `SELECT rolsuper AS super, current_setting('server_version_num')::int >= 160000 AS options
@@ -103,8 +103,9 @@ func (h postgresHost) drop(ctx context.Context, db *DB, name string) error {
 	case owner != name:
 		return errForeign(name, owner)
 	default:
-		// A release that did not ask for what join does may have made it. Where it may
-		// not be asked for, the next statement says so.
+		// An older release, which did not need what join does, may have created
+		// the database. If the user may not grant the membership, the next
+		// statement reports it.
 		if err := h.join(ctx, db, name); err != nil && !isState(err, "42501") {
 			return err
 		}
@@ -153,14 +154,14 @@ func isState(err error, state string) bool {
 	return errors.As(err, &pgErr) && pgErr.Code == state
 }
 
-// ScramVerifier returns what PostgreSQL keeps of a password and takes in its
-// place: with it no log of a server's holds the password. Of ASCII only:
-// anything else would have to be normalised.
+// ScramVerifier returns the form in which PostgreSQL stores a password and
+// accepts it in a statement, so that no log of a server contains the password.
+// The password must be ASCII: other characters would have to be normalised.
 // Source: RFC 5802, section 3; PostgreSQL manual, pg_authid.
 func ScramVerifier(password keyring.Secret) (string, error) {
-	const iterations = 4096 // PostgreSQL's own; the password has 135 random bits
+	const iterations = 4096 // PostgreSQL's own value; the password has 135 random bits
 	salt := make([]byte, 16)
-	_, _ = rand.Read(salt) // it never fails
+	_, _ = rand.Read(salt) // Read never fails
 	salted, err := pbkdf2.Key(sha256.New, password.Reveal(), salt, iterations, sha256.Size)
 	if err != nil {
 		return "", err

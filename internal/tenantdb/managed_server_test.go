@@ -16,8 +16,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// works proves that the server takes managed databases: CheckServer says so, and
-// one can be made, made again with the same password, used and dropped.
+// works checks that the server supports managed databases: CheckServer
+// succeeds, and a database can be created, created again with the same
+// password, used and dropped.
 func (h hosting) works(t *testing.T) {
 	t.Helper()
 	if version, err := h.CheckServer(t.Context()); err != nil || version == "" {
@@ -38,9 +39,9 @@ func (h hosting) works(t *testing.T) {
 	}
 }
 
-// strictMySQL are policies that a server asks for passwords that are longer and
-// have more of each class than by default, and for new ones each time. Each
-// needs a plugin, which the server may not have.
+// strictMySQL are policies by which a server requires passwords that are
+// longer, have more characters of each class than by default, and are new each
+// time. Each policy needs a plugin, which the server may not have.
 var strictMySQL = map[string][]string{
 	"MariaDB/simple_password_check": {
 		`INSTALL SONAME 'simple_password_check'`, `SET GLOBAL simple_password_check_minimal_length = 24`, `SET GLOBAL simple_password_check_digits = 4`,
@@ -54,8 +55,8 @@ var strictMySQL = map[string][]string{
 	"MySQL 9/password_history": {`SET GLOBAL password_history = 5`, `SET GLOBAL password_reuse_interval = 365`},
 }
 
-// Managed databases are made on servers with a strict password policy, also
-// when a run is repeated.
+// TestManagedUnderAPasswordPolicy checks that managed databases can be created
+// on servers with a strict password policy, also if a run is repeated.
 func TestManagedUnderAPasswordPolicy(t *testing.T) {
 	for name, start := range tenantdbtest.MySQLServers {
 		t.Run(name, func(t *testing.T) {
@@ -98,8 +99,9 @@ func execOn(t *testing.T, db *sql.DB, statements ...string) {
 	}
 }
 
-// The operator's user may have its rights through a role, which need not be a
-// default one. Without them CheckServer says what to grant.
+// TestManagedThroughRoles checks that the operator's user may have its rights
+// through a role that need not be a default role. Without the rights,
+// CheckServer returns what to grant.
 func TestManagedThroughRoles(t *testing.T) {
 	for name, env := range map[string]string{"MariaDB": tenantdbtest.MySQLEnv, "MySQL 9": "STOA_TEST_MYSQL9_URL"} {
 		if os.Getenv(env) == "" {
@@ -130,9 +132,10 @@ func TestManagedThroughRoles(t *testing.T) {
 	}
 }
 
-// On a rented PostgreSQL nobody is superuser, and the operator's user need not
-// inherit from the roles that it makes: before PostgreSQL 16 it must, and
-// CheckServer says so.
+// TestManagedWithoutInheritance checks a rented PostgreSQL server, on which no
+// user is superuser and the operator's user need not inherit from the roles
+// that it creates. Before PostgreSQL 16 it must inherit, and CheckServer says
+// so.
 func TestManagedWithoutInheritance(t *testing.T) {
 	eachPostgres(t, func(t *testing.T) {
 		name := "stoa_t_" + strings.ToLower(rand.Text()[:14])
@@ -151,7 +154,7 @@ func TestManagedWithoutInheritance(t *testing.T) {
 		h.works(t)
 		id, c := h.plan(t)
 		h.make(t, c)
-		if grants { // as a release before made it
+		if grants { // as an older release may have created it
 			tenantdbtest.Admin(t, credential.PostgreSQL, `REVOKE `+c.User+` FROM `+name+` GRANTED BY `+name)
 		}
 		must(t, h.DropManaged(t.Context(), id, infoOf(c)))
@@ -163,15 +166,16 @@ func TestManagedWithoutInheritance(t *testing.T) {
 	})
 }
 
-// A store's role and schema are made by a user that may make roles and does not
-// inherit from them, where its server allows that.
+// TestRoleStatementWithoutInheritance checks that a user who may create roles
+// and does not inherit from them can create a store's role and schema, if the
+// server allows that.
 func TestRoleStatementWithoutInheritance(t *testing.T) {
 	eachPostgres(t, func(t *testing.T) {
 		c := tenantdbtest.Create(t, credential.PostgreSQL)
 		role := tenantdb.SupabaseRole(stoa.NewID[stoa.StoreID]())
 		name := "stoa_t_" + strings.ToLower(rand.Text()[:14])
 		inherit := "NOINHERIT"
-		if name := t.Name(); strings.HasSuffix(name, "/PostgreSQL") { // 15: it must inherit
+		if name := t.Name(); strings.HasSuffix(name, "/PostgreSQL") { // PostgreSQL 15: the user must inherit
 			inherit = "INHERIT"
 		}
 		tenantdbtest.AdminIn(t, c.Database, `CREATE ROLE `+name+` LOGIN CREATEROLE PASSWORD 'p' `+inherit, `GRANT CREATE ON DATABASE `+c.Database+` TO `+name)

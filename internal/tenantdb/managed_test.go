@@ -20,8 +20,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// hosting is an installation with a database server of the operator's, at
-// the end of a wire that can be cut.
+// hosting is an installation with a database server of the operator, whose
+// connections go through a proxy that can end them.
 type hosting struct {
 	*tenantdb.Manager
 	engine credential.EngineName
@@ -29,7 +29,7 @@ type hosting struct {
 	dir    string
 }
 
-// eachHosting runs test on every engine that managed databases can be made on.
+// eachHosting runs test on every engine that supports managed databases.
 func eachHosting(t *testing.T, test func(t *testing.T, h hosting)) {
 	t.Helper()
 	for _, engine := range tenantdbtest.Engines()[1:] {
@@ -40,7 +40,8 @@ func eachHosting(t *testing.T, test func(t *testing.T, h hosting)) {
 	}
 }
 
-// newHosting has the server's own administrator do the work, or user.
+// newHosting returns an installation that uses the server's own administrator,
+// or user if it is not nil.
 func newHosting(t *testing.T, engine credential.EngineName, user *url.Userinfo) hosting {
 	t.Helper()
 	u, err := url.Parse(adminURL(engine))
@@ -57,7 +58,8 @@ func newHosting(t *testing.T, engine credential.EngineName, user *url.Userinfo) 
 		t.Fatal(err)
 	}
 	h := hosting{engine: engine, wire: wire, dir: t.TempDir()}
-	// No network is allowed: the operator's server needs none to be.
+	// No network is allowed, because the operator's server does not need to be
+	// allowed.
 	h.Manager = tenantdb.NewManager(masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)), nil, tenantdb.Options{DataDir: h.dir, Managed: server})
 	t.Cleanup(func() {
 		if err := h.Close(context.Background()); err != nil {
@@ -74,8 +76,8 @@ func adminURL(engine credential.EngineName) string {
 	return os.Getenv(tenantdbtest.PostgresEnv)
 }
 
-// plan returns credentials of a database that is not made yet, and drops what
-// becomes of it at the end of the test.
+// plan returns credentials of a database that is not created yet. It drops the
+// database, if it was created, at the end of the test.
 func (h hosting) plan(t *testing.T) (stoa.StoreID, credential.Credentials) {
 	t.Helper()
 	id := stoa.NewID[stoa.StoreID]()
@@ -114,7 +116,7 @@ func (h hosting) ping(t *testing.T, c credential.Credentials) error {
 	return db.Ping(t.Context())
 }
 
-// enter tries to use the database, as a store does.
+// enter tries to use the database as its store does.
 func (h hosting) enter(t *testing.T, c credential.Credentials) error {
 	t.Helper()
 	db, err := h.OpenUnleased(c)
@@ -142,8 +144,8 @@ func (h hosting) names(t *testing.T) string {
 	return fmt.Sprint(orphans)
 }
 
-// TestManagedIsolation: one store's role has no way into another's database,
-// nor to any right beyond its own.
+// TestManagedIsolation checks that one store's role cannot connect to another
+// store's database and has no right outside its own.
 func TestManagedIsolation(t *testing.T) {
 	t.Parallel()
 	eachHosting(t, func(t *testing.T, h hosting) {
@@ -181,7 +183,8 @@ func TestManagedIsolation(t *testing.T) {
 	})
 }
 
-// TestManagedAgain: to make what is there changes the password and nothing else.
+// TestManagedAgain checks that creating an existing database changes only the
+// password.
 func TestManagedAgain(t *testing.T) {
 	t.Parallel()
 	eachHosting(t, func(t *testing.T, h hosting) {
@@ -206,7 +209,7 @@ func TestManagedAgain(t *testing.T) {
 		if version, err := db.SchemaVersion(t.Context()); err != nil || version == 0 {
 			t.Errorf("the tables of before: version %d, %v", version, err)
 		}
-		// A drop does not wait for who is connected, and may be repeated.
+		// A drop does not wait for connected clients, and may be repeated.
 		for range 2 {
 			if err := h.DropManaged(t.Context(), id, infoOf(c)); err != nil {
 				t.Fatal(err)
@@ -218,8 +221,9 @@ func TestManagedAgain(t *testing.T) {
 	})
 }
 
-// TestManagedCutOff: the connection dies after each statement of making and
-// dropping, before the answer is there. Another attempt completes the work.
+// TestManagedCutOff ends the connection after each statement of creating and
+// dropping, before the answer arrives. It checks that another attempt completes
+// the work.
 func TestManagedCutOff(t *testing.T) {
 	t.Parallel()
 	eachHosting(t, func(t *testing.T, h hosting) {
@@ -259,7 +263,8 @@ func TestManagedCutOff(t *testing.T) {
 	})
 }
 
-// TestManagedStrays: what no store has is found, and nothing else is.
+// TestManagedStrays checks that exactly the databases that belong to no store
+// are found.
 func TestManagedStrays(t *testing.T) {
 	t.Parallel()
 	eachHosting(t, func(t *testing.T, h hosting) {
@@ -300,8 +305,8 @@ func TestManagedStrays(t *testing.T) {
 	})
 }
 
-// TestManagedElsewhere: a database on a server that the setting no longer
-// names is not looked for on the one that it names.
+// TestManagedElsewhere checks that a database on a server that is no longer
+// configured is not looked for on the configured server.
 func TestManagedElsewhere(t *testing.T) {
 	t.Parallel()
 	eachHosting(t, func(t *testing.T, h hosting) {
@@ -314,7 +319,7 @@ func TestManagedElsewhere(t *testing.T) {
 		if err := moved.MakeManaged(t.Context(), c); stoa.CodeOf(err) != stoa.DatabaseUnreachable {
 			t.Errorf("made elsewhere: %v", err)
 		}
-		// The merchant's own is nobody's to drop.
+		// A merchant's own database is never dropped.
 		own := infoOf(c)
 		own.Kind = credential.Kind(h.engine)
 		if err := h.DropManaged(t.Context(), id, own); err != nil {
@@ -323,7 +328,7 @@ func TestManagedElsewhere(t *testing.T) {
 		if err := h.ping(t, c); err != nil {
 			t.Errorf("the database is gone: %v", err)
 		}
-		// Nor is the operator's server open to a merchant who names it.
+		// A merchant who names the operator's server gets no access to it.
 		c.Kind = credential.Kind(h.engine)
 		if code := stoa.CodeOf(h.ping(t, c)); code != stoa.DatabaseHostForbidden {
 			t.Errorf("a merchant who names the operator's server: %q", code)
@@ -331,7 +336,8 @@ func TestManagedElsewhere(t *testing.T) {
 	})
 }
 
-// TestManagedByAnOrdinaryRole: on a rented PostgreSQL nobody is superuser.
+// TestManagedByAnOrdinaryRole checks a rented PostgreSQL server, on which no
+// user is superuser.
 func TestManagedByAnOrdinaryRole(t *testing.T) {
 	t.Parallel()
 	if !slices.Contains(tenantdbtest.Engines(), credential.PostgreSQL) {

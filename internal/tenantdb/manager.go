@@ -17,9 +17,9 @@ import (
 // ErrClosed means that the manager is shutting down.
 var ErrClosed = errors.New("tenantdb: manager is closed")
 
-// Manager opens tenant databases on demand, shares each among its callers and
-// closes unused ones. It never closes a leased database. It is safe for concurrent
-// use.
+// Manager opens tenant databases on demand, shares each one among its callers
+// and closes unused ones. It never closes a leased database. It is safe for
+// concurrent use.
 type Manager struct {
 	master  *masterdb.DB
 	ring    *keyring.Ring
@@ -34,7 +34,7 @@ type Manager struct {
 	servers  map[string]*serverPools
 	breakers map[stoa.StoreID]*breaker
 	closed   bool
-	changes  uint64 // of credentials, counted by notifications
+	changes  uint64 // of credentials, as counted from notifications
 
 	evicted  uint64 // pools closed to make room
 	stale    uint64 // pools whose credentials had changed without a notification
@@ -43,7 +43,7 @@ type Manager struct {
 	looked   uint64 // pools examined for an idle connection
 
 	drain sync.WaitGroup     // pools that are not closed yet
-	stop  context.CancelFunc // ends the sweep
+	stop  context.CancelFunc // ends sweep
 
 	missed chan struct{} // signals that notifications may have been lost
 
@@ -60,21 +60,21 @@ type pool struct {
 	db       *DB
 	err      error
 
-	// Guarded by Manager.mu:
+	// These fields are guarded by Manager.mu:
 	version  int64  // of the credentials; 0 until they are loaded
 	server   string // see serverOf; empty while the pool opens and for an embedded database
-	embedded bool   // it counts in Manager.files
-	drained  bool   // it has had no idle connection since its last lease
+	embedded bool   // it is counted in Manager.files
+	drained  bool   // no idle connection has been found since its last lease
 	leases   int
 	retired  bool // removed from the map; closed when the last lease ends
 	place    *list.Element
-	set      *poolSet // the set of its server that it is in; see Manager.index
+	set      *poolSet // the set of its server that contains the pool; see Manager.index
 	at       int
 	lastUsed time.Time
 	use      float64 // see usedAt
 }
 
-// NewManager returns a manager. It opens no database yet.
+// NewManager returns a manager. It opens no database.
 func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager {
 	setDefault(&opts.MaxOpen, 2000)
 	setDefault(&opts.MaxEmbedded, 200)
@@ -107,11 +107,12 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 }
 
 // OpenUnleased opens a database that is not registered or not yet trusted, for
-// checks and provisioning. The caller must close it. Its errors have a database_…
+// checks and provisioning. The caller must close it. Errors have a database_…
 // code.
 func (m *Manager) OpenUnleased(c credential.Credentials) (*DB, error) { return m.newDB(c, nil) }
 
-// Validate checks c as Credentials.Validate does, with the manager's SupabaseRules.
+// Validate checks c in the same way as Credentials.Validate, with the manager's
+// SupabaseRules.
 func (m *Manager) Validate(c *credential.Credentials) error { return c.ValidateUnder(m.opts.Supabase) }
 
 // Close refuses new leases and waits until all leases are released and every
@@ -146,7 +147,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	return nil
 }
 
-// Open returns how many pools are open or opening.
+// Open returns the number of pools that are open or opening.
 func (m *Manager) Open() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -22,7 +22,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
 
-// testManager is a manager over a master database, with an eye on the pools that
+// testManager is a manager with a master database that records the pools that
 // it opens.
 type testManager struct {
 	*tenantdb.Manager
@@ -33,7 +33,7 @@ type testManager struct {
 
 	mu     sync.Mutex
 	pools  []*sql.DB
-	onOpen func() error // before a pool is opened
+	onOpen func() error // called before a pool is opened
 }
 
 func setup(t testing.TB, opts tenantdb.Options) *testManager {
@@ -51,7 +51,7 @@ func setupOn(t testing.TB, master *masterdb.DB, opts tenantdb.Options) *testMana
 		h.Wrap(engine, func(e tenantdb.Engine) tenantdb.Engine { return spy{e, h} })
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) // the test's is done by now
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) // the test's context is done by now
 		defer cancel()
 		if err := h.Close(ctx); err != nil {
 			t.Error(err)
@@ -68,7 +68,7 @@ func setupOn(t testing.TB, master *masterdb.DB, opts tenantdb.Options) *testMana
 	return h
 }
 
-// spy keeps every pool that an engine opens.
+// spy records every pool that an engine opens.
 type spy struct {
 	tenantdb.Engine
 	h *testManager
@@ -98,7 +98,8 @@ func (h *testManager) beforeOpen(f func() error) {
 	h.onOpen = f
 }
 
-// opened is how many pools there ever were, open how many are not closed.
+// opened returns the number of all pools that were ever opened; open returns
+// the number of those that are not closed.
 func (h *testManager) opened() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -116,7 +117,8 @@ func (h *testManager) open() (n int) {
 	return n
 }
 
-// isOpen asks with a context that is done: a closed pool says so first.
+// isOpen reports whether a pool is open. It uses a context that is done,
+// because a closed pool reports that it is closed before it checks the context.
 func isOpen(db *sql.DB) bool {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -155,7 +157,7 @@ func (h *testManager) embedded(t testing.TB) stoa.StoreID {
 	return store
 }
 
-// lease acquires or fails the test.
+// lease acquires a lease or fails the test.
 func (h *testManager) lease(t testing.TB, store stoa.StoreID) tenantdb.Lease {
 	t.Helper()
 	l, err := h.Acquire(t.Context(), store)
@@ -181,7 +183,8 @@ func checkUnavailable(t testing.TB, err error) {
 	}
 }
 
-// gate makes openers wait: entered reports one that has come, pass lets all through.
+// gate makes openers wait. entered receives one value for each opener that has
+// arrived; pass lets all of them continue.
 func (h *testManager) gate() (entered <-chan struct{}, pass func()) {
 	in, through := make(chan struct{}, 100), make(chan struct{})
 	h.beforeOpen(func() error {
@@ -197,7 +200,8 @@ type acquired struct {
 	err error
 }
 
-// come starts n callers and waits until they hold or await the store's pool.
+// come starts n callers and waits until they hold the store's pool or wait for
+// it.
 func (h *testManager) come(t testing.TB, n int, ctx context.Context, store stoa.StoreID) <-chan acquired {
 	t.Helper()
 	before, results := h.Leases(store), make(chan acquired, n)
@@ -211,7 +215,7 @@ func (h *testManager) come(t testing.TB, n int, ctx context.Context, store stoa.
 	return results
 }
 
-// link is a way to a server that can be cut.
+// link is a connection to a server that can be interrupted.
 type link struct {
 	target string
 	port   int

@@ -16,8 +16,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
-// Whatever many callers do at once: nobody meets an error or a closed pool,
-// and nothing is left in the end.
+// TestManagerUnderStress checks that no concurrent caller gets an error or a
+// closed pool, and that nothing remains open at the end.
 func TestManagerUnderStress(t *testing.T) {
 	master := masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite))
 	h := setupOn(t, master, tenantdb.Options{MaxOpen: 5})
@@ -60,7 +60,7 @@ func TestManagerUnderStress(t *testing.T) {
 							l.Release()
 						}
 						held = nil
-					case 4: // a caller who has given up
+					case 4: // a cancelled caller
 						ctx, cancel := context.WithCancel(context.Background())
 						cancel()
 						if l, canceled := m.Acquire(ctx, store); canceled == nil {
@@ -80,7 +80,7 @@ func TestManagerUnderStress(t *testing.T) {
 					}
 				}
 				for _, l := range held {
-					var id string // after all that happened meanwhile
+					var id string // after all these operations
 					err = errors.Join(err, l.Get(context.Background(), &id, `SELECT id FROM me`))
 					l.Release()
 				}

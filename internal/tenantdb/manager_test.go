@@ -93,7 +93,7 @@ func TestAcquireCancelledWhileWaiting(t *testing.T) {
 	third := h.come(t, 1, ctx, store)
 	cancel()
 	for _, results := range []<-chan acquired{first, third} {
-		r := <-results // although nobody has been let through
+		r := <-results // although no opener has been let through
 		checkUnavailable(t, r.err)
 		if !errors.Is(r.err, context.Canceled) {
 			t.Errorf("got %v", r.err)
@@ -114,7 +114,8 @@ func TestAcquireCancelledWhileWaiting(t *testing.T) {
 	}
 }
 
-// A pool that nobody waits for any more serves the next one.
+// TestAcquireAllCancelled checks that a pool whose waiters have all been
+// cancelled serves the next caller.
 func TestAcquireAllCancelled(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{})
@@ -156,7 +157,7 @@ func TestEvictionIsLeastRecentlyUsed(t *testing.T) {
 		}
 	}
 	eventually(t, func() bool { return h.open() == 3 })
-	held := h.lease(t, stores[2]) // 0, 3 can go
+	held := h.lease(t, stores[2]) // 0 and 3 can be evicted
 	use(1)
 	for i, want := range []bool{false, true, true, true} {
 		if got := h.Has(stores[i]); got != want {
@@ -178,7 +179,7 @@ func TestEvictionSparesLeased(t *testing.T) {
 	eventually(t, func() bool { return h.open() == 2 })
 	works(t, held)
 	works(t, also)
-	also.Release() // one too many: this one closes
+	also.Release() // one too many: this pool closes
 	eventually(t, func() bool { return h.open() == 1 })
 	works(t, held)
 	if !h.Has(a) || h.Has(b) {
@@ -190,7 +191,8 @@ func TestEvictionSparesLeased(t *testing.T) {
 	}
 }
 
-// One lease gives back one lease, however often it is released.
+// TestReleaseTwice checks that releasing a lease several times ends only that
+// lease.
 func TestReleaseTwice(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{MaxOpen: 1})
@@ -206,7 +208,8 @@ func TestReleaseTwice(t *testing.T) {
 	held.Release()
 }
 
-// A leased database is shared: who uses it cannot close it for the others.
+// TestLeaseCannotClose checks that a caller cannot close a leased database,
+// because others share it.
 func TestLeaseCannotClose(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{})
@@ -236,20 +239,20 @@ func TestEvictIdle(t *testing.T) {
 	held.Release()
 }
 
-// The manager looks for idle pools by itself.
+// TestSweep checks that the manager closes idle pools by itself.
 func TestSweep(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := setup(t, tenantdb.Options{IdleTimeout: 3 * time.Minute})
 		held, idle := h.lease(t, h.embedded(t)), h.embedded(t)
 		h.lease(t, idle).Release()
-		<-time.After(2 * time.Minute) // of the bubble
+		<-time.After(2 * time.Minute) // in the bubble's time
 		h.lease(t, idle).Release()
-		<-time.After(2 * time.Minute) // of the bubble
+		<-time.After(2 * time.Minute) // in the bubble's time
 		if !h.Has(idle) {
 			t.Error("closed although used two minutes ago")
 		}
-		<-time.After(2 * time.Minute) // of the bubble
+		<-time.After(2 * time.Minute) // in the bubble's time
 		if h.Has(idle) || h.Open() != 1 {
 			t.Error("open although unused for four minutes")
 		}
@@ -294,8 +297,8 @@ func TestForgetWhileLeased(t *testing.T) {
 	}
 }
 
-// Who waited when the credentials changed gets the pool of before, who comes
-// after gets a new one.
+// TestForgetWhileOpening checks that callers that waited when the credentials
+// changed get the earlier pool, and that later callers get a new one.
 func TestForgetWhileOpening(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{})
@@ -351,7 +354,7 @@ func TestClose(t *testing.T) {
 	if n := h.open() + h.Open(); n != 0 {
 		t.Errorf("%d pools are open", n)
 	}
-	held.Release() // late, but harmless
+	held.Release() // a late release, without effect
 	h.Forget(store)
 	h.EvictIdleSince(time.Now().Add(time.Hour))
 }
@@ -452,7 +455,8 @@ func TestEmbeddedDatabaseDamagedAndRepaired(t *testing.T) {
 	l.Release()
 }
 
-// A shopper does not learn what the owner does.
+// TestLeasedErrorsSayLess checks that a shopper gets fewer details of an error
+// than the owner.
 func TestLeasedErrorsSayLess(t *testing.T) {
 	t.Parallel()
 	for _, engine := range servers() {
@@ -476,7 +480,8 @@ func TestLeasedErrorsSayLess(t *testing.T) {
 	}
 }
 
-// An opener does not wait for ever, whatever its callers do.
+// TestOpenTimeout checks that opening a database ends after a limited time,
+// whatever its callers do.
 func TestOpenTimeout(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{OpenTimeout: 50 * time.Millisecond})
@@ -486,7 +491,8 @@ func TestOpenTimeout(t *testing.T) {
 	checkUnavailable(t, err)
 }
 
-// A migration holds its lock on one connection and works on another.
+// TestMigrateWithOneConnection checks that a migration can hold its lock on one
+// connection and work on another.
 func TestMigrateWithOneConnection(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.Engines() {

@@ -9,15 +9,16 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// MarkerTable says whose a database is, in one row, from before its first
-// migration on. It is no part of the schema that migrations make.
+// MarkerTable is the table whose one row says which store a database belongs
+// to. It is created before the first migration. It is not part of the schema
+// that migrations create.
 const MarkerTable = "stoa_tenant"
 
-// ErrMarked means that the database is another store's.
+// ErrMarked means that the database belongs to another store.
 var ErrMarked = errors.New("tenantdb: the database is marked as another store's")
 
-// markerDDL differs in how an engine names a moment. The ids are compared in
-// Go: no collation has a say.
+// markerDDL differs per engine in the type of a timestamp. The ids are compared
+// in Go, so that no collation affects the comparison.
 var markerDDL = map[credential.EngineName]string{
 	credential.SQLite: `CREATE TABLE IF NOT EXISTS ` + MarkerTable + ` (single_row integer NOT NULL PRIMARY KEY CHECK (single_row = 1),
 		store_id text NOT NULL, created_at timestamp NOT NULL)`,
@@ -27,11 +28,12 @@ var markerDDL = map[credential.EngineName]string{
 		store_id VARCHAR(36) NOT NULL, created_at DATETIME(6) NOT NULL) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci`,
 }
 
-// Mark makes the database the store's own, once and for all: of several stores
-// that come at once one wins, and the others get ErrMarked and have changed
-// nothing. For the store that has it, it does nothing.
+// Mark marks the database as the store's, permanently. If several stores call
+// it at the same time, one succeeds; the others get ErrMarked and have changed
+// nothing. It does nothing if the store already has the database.
 //
-// What an interruption leaves, a marker table without its row, is nobody's.
+// An interruption may leave a marker table without a row. Such a database
+// belongs to no store.
 func (db *DB) Mark(ctx context.Context, store stoa.StoreID) error {
 	const attempts = 3
 	for attempt := 1; ; attempt++ {
@@ -58,16 +60,16 @@ func (db *DB) mark(ctx context.Context, store stoa.StoreID) error {
 	return err
 }
 
-// lostRace: another caller was faster, with the row or, on PostgreSQL, with
-// the table or its type, whose IF NOT EXISTS does not wait for a creation
-// under way.
+// lostRace reports whether another caller was faster. That caller has inserted
+// the row or, on PostgreSQL, created the table or its type: IF NOT EXISTS does
+// not wait for a concurrent creation.
 func lostRace(err error) bool {
 	return IsUnique(err) || isState(err, "42P07") || isState(err, "42710")
 }
 
 // Marked reports whether a database that has MarkerTable is marked as the
-// store's. It fails with ErrMarked when it is another's, and is false when
-// nobody has it yet.
+// store's. It fails with ErrMarked if it is marked as another store's. It
+// returns false if the database is not marked.
 func (db *DB) Marked(ctx context.Context, store stoa.StoreID) (bool, error) {
 	var ids []string
 	if err := db.Select(ctx, &ids, `SELECT substr(store_id, 1, 37) AS store_id FROM `+MarkerTable+` LIMIT 2`); err != nil {

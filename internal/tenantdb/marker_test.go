@@ -20,7 +20,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// Of many stores that mark one empty database at once, one has it.
+// TestMarkAtOnce checks that one of many stores that mark one empty database at
+// the same time succeeds.
 func TestMarkAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.All() {
@@ -71,7 +72,8 @@ func TestMarkAtOnce(t *testing.T) {
 	}
 }
 
-// On PostgreSQL two who create a table at once meet in its name, its type or
+// TestLostRace checks the errors of two callers that create a table on
+// PostgreSQL at the same time: they conflict in the table's name, its type or
 // the catalogue's index.
 func TestLostRace(t *testing.T) {
 	t.Parallel()
@@ -82,7 +84,7 @@ func TestLostRace(t *testing.T) {
 	}
 }
 
-// Which faults may be gone in a moment.
+// TestIsPassing checks which faults are transient.
 func TestIsPassing(t *testing.T) {
 	t.Parallel()
 	my := func(n uint16) error { return &mysql.MySQLError{Number: n} }

@@ -2,15 +2,15 @@ package tenantdb
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// maxServerSeries is how many database servers have series of their own. A fleet may
-// use more of them than a monitoring system likes to hear of.
+// maxServerSeries is the number of database servers that have their own series.
+// A deployment may use more servers than a monitoring system can handle.
 const maxServerSeries = 10
 
-// otherServers is the name of the rest.
+// otherServers is the label of all other servers.
 const otherServers = "other"
 
-// The manager's series. None has a store among its labels: there would be as
-// many series as stores.
+// These variables describe the manager's series. No series has a store as a
+// label, because there would be as many series as stores.
 var (
 	poolsOpen = prometheus.NewDesc("stoa_tenant_pools_open", "Store databases at hand, open or opening.", nil, nil)
 	leased    = prometheus.NewDesc("stoa_tenant_pools_leased", "Of these, in use.", nil, nil)
@@ -72,7 +72,7 @@ func (m *Manager) Collect(ch chan<- prometheus.Metric) {
 	m.counts.waiting.Collect(ch)
 }
 
-// topServers sums up all but the busiest, which come first.
+// topServers adds up all servers except the busiest, which come first.
 func topServers(servers []ServerStats) []ServerStats {
 	if len(servers) <= maxServerSeries {
 		return servers

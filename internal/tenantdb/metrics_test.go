@@ -16,11 +16,11 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// gather returns the manager's series by name and labels; of a histogram how
-// many observations it has.
+// gather returns the manager's series by name and labels. The value of a
+// histogram is its number of observations.
 func gather(t *testing.T, m *tenantdb.Manager) map[string]float64 {
 	t.Helper()
-	r := prometheus.NewPedanticRegistry() // checks what is collected against what is described
+	r := prometheus.NewPedanticRegistry() // compares the collected series with the described ones
 	must(t, r.Register(m))
 	families, err := r.Gather()
 	must(t, err)
@@ -103,7 +103,8 @@ func TestMetricsOfServers(t *testing.T) {
 			wantSeries(t, h.Manager, map[string]float64{
 				"server_connections" + server: 1, "server_waiting" + server: 0, "dials_total outcome=ok": 1, "dials_total outcome=failed": 0, "pools_embedded": 0,
 			})
-			// Who waits for the one connection is seen to wait.
+			// A caller that waits for the only connection is counted as
+			// waiting.
 			must(t, l.Tx(t.Context(), func(*tenantdb.Tx) error {
 				var n int
 				return l.Get(t.Context(), &n, `SELECT 1`)
@@ -126,7 +127,8 @@ func TestMetricsOfServers(t *testing.T) {
 	}
 }
 
-// A fleet on many servers has few series.
+// TestMetricsNameTheBusiestServers checks that a deployment with many servers
+// has few series.
 func TestMetricsNameTheBusiestServers(t *testing.T) {
 	t.Parallel()
 	var all []tenantdb.ServerStats
@@ -145,8 +147,8 @@ func TestMetricsNameTheBusiestServers(t *testing.T) {
 	}
 }
 
-// No series names a store: neither its id nor anything else that there is one
-// of for each store.
+// TestMetricsNameNoStore checks that no series contains a store's id or any
+// other value that differs for each store.
 func TestMetricsNameNoStore(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{})

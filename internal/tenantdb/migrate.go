@@ -18,36 +18,39 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// Migrations holds one folder per engine with the same file names.
+// Migrations contains one folder per engine. All folders have the same file
+// names.
 //
 //go:embed migrations
 var Migrations embed.FS
 
-// VersionTable records the applied built-in migrations of a tenant database,
-// CustomVersionTable the operator's.
+// VersionTable records the applied built-in migrations of a tenant database.
+// CustomVersionTable records the applied custom migrations of the operator.
 const (
 	VersionTable       = "stoa_schema_migrations"
 	CustomVersionTable = "stoa_own_migrations"
 )
 
 // OldestReadable is the oldest version of the tenant schema that this binary
-// can serve. It grows with the first release whose queries need a newer one,
-// and never beyond what the release before it brought: between the two, old
-// and new binaries serve the same stores.
+// can serve. A release raises it when its queries need a newer schema, but
+// never above the version that the previous release migrates to. Between the
+// two releases, old and new binaries serve the same stores.
 const OldestReadable = 14
 
-// MigrationFailed says that a statement of a migration failed in a database
-// that is otherwise well. Operators see it; no answer of the API has it.
+// MigrationFailed means that a statement of a migration failed in a database
+// that otherwise works. Operators see it. No answer of the API contains it.
 const MigrationFailed stoa.Code = "migration_failed"
 
-// Schema is the version of a tenant database's schema: of the built-in migrations and
-// of the operator's custom ones, 0 without any.
+// Schema is the version of a tenant database's schema: the version of the
+// built-in migrations and the version of the operator's custom ones. A version
+// is 0 if there are no migrations.
 type Schema struct {
 	Version int64 `json:"version"`
 	Own     int64 `json:"own"`
 }
 
-// LatestVersion is the version of the tenant schema that this binary brings.
+// LatestVersion returns the version of the tenant schema that this binary
+// migrates to.
 func LatestVersion() int64 { return latestVersion() }
 
 var latestVersion = sync.OnceValue(func() int64 {
@@ -64,21 +67,22 @@ var latestVersion = sync.OnceValue(func() int64 {
 
 // MigrateOptions configure a migration.
 type MigrateOptions struct {
-	// To is the last built-in migration to be applied; 0 means all, and then
-	// the operator's own follow. Those may build on any built-in one, so they
-	// wait while an older one is asked for.
+	// To is the last built-in migration to apply. 0 means all of them, followed
+	// by the custom migrations. Custom migrations may depend on any built-in
+	// one, so they are not applied if To is set.
 	To int64
-	// Before is called on the connection of the migration before anything is
-	// written. Its error ends the migration.
+	// Before is called on the migration's connection before anything is
+	// written. If it returns an error, the migration ends.
 	Before func(context.Context, *DB) error
 	// LockWait is how long to wait for another migration of the database to
-	// end; default 2 min, in which that one ends or is stopped itself.
+	// end. The default is 2 min. Within that time the other migration ends or
+	// is stopped.
 	LockWait time.Duration
 }
 
-// Migrate brings the schema of one tenant database to this binary's version
-// and the operator's own, and returns the former. Run again after an
-// interruption it continues.
+// Migrate applies the built-in migrations of this binary and the operator's
+// custom migrations to one tenant database. It returns the built-in version. If
+// it is called again after an interruption, it continues.
 func (db *DB) Migrate(ctx context.Context) (version int64, err error) {
 	schema, err := db.MigrateTo(ctx, MigrateOptions{})
 	if err != nil {
@@ -87,12 +91,12 @@ func (db *DB) Migrate(ctx context.Context) (version int64, err error) {
 	return schema.Version, nil
 }
 
-// MigrateTo is Migrate as far as opts say. It takes one connection, by a way
-// that a migration can go; a database that is not leased has no other
-// meanwhile. Callers who come at
-// once, from several processes too, end with one complete schema. With an
-// error it returns how far the schema is known to be all the same; 0 where
-// that is unknown.
+// MigrateTo does the same as Migrate within the limits of opts. It uses one
+// connection of a kind that supports migrations; a database that is not leased
+// has no other connection meanwhile. Concurrent callers, including those in
+// other processes, end with one complete schema. With an error, it still
+// returns the schema version that is known to be reached, or 0 if that is
+// unknown.
 func (db *DB) MigrateTo(ctx context.Context, opts MigrateOptions) (Schema, error) {
 	schema, err := db.migrateTo(ctx, opts)
 	if err != nil {
@@ -107,7 +111,8 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 	if err != nil {
 		return schema, err
 	}
-	// Reading an embedded database's version is cheaper than a connection and the lock.
+	// It is cheaper to read an embedded database's version than to open a
+	// connection and take the lock.
 	if db.Engine == credential.SQLite && own == nil && opts.To == 0 && opts.Before == nil {
 		if version, err := db.SchemaVersion(ctx); err == nil && version == LatestVersion() {
 			return Schema{Version: version}, nil
@@ -131,11 +136,12 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 	}
 	defer unlock()
 	defer func() {
-		if err != nil && ctx.Err() != nil { // perhaps the lock was lost
+		if err != nil && ctx.Err() != nil { // the lock may have been lost
 			err = context.Cause(ctx)
 		}
 	}()
-	// Also after an error: what was created until then is there.
+	// This also runs after an error, because some objects may have been
+	// created.
 	defer func() {
 		if closeErr := inner.CloseToAPI(ctx); err == nil && closeErr != nil {
 			err = fmt.Errorf("close to the HTTP API: %w", closeErr)
@@ -160,9 +166,9 @@ func (db *DB) migrateTo(ctx context.Context, opts MigrateOptions) (schema Schema
 	return schema, err
 }
 
-// session returns a pool of one connection that keeps its session. It is db's own pool
-// where that keeps sessions and is unused, because a new connection costs more than the
-// work on it.
+// session returns a pool of one connection that keeps its session. It returns
+// db's own pool if that pool keeps sessions and is unused, because opening a
+// new connection costs more than the work on it.
 func (db *DB) session() (pool *sql.DB, end func(), err error) {
 	if db.bulkhead == nil && db.engine.sessions(db.credentials) && db.migrating.TryLock() {
 		pool, most := db.sqlx.DB, db.sqlx.Stats().MaxOpenConnections
@@ -183,33 +189,37 @@ func (db *DB) session() (pool *sql.DB, end func(), err error) {
 type migrator struct {
 	dialect goose.Dialect
 	folder  string
-	// take waits for the turn of the connection's session, which may have it
-	// already, and give ends it. SQLite has no such thing, but turn.
+	// take waits for the migration lock of the connection's session and
+	// succeeds if the session already has it. give releases the lock. Both are
+	// nil on SQLite, which uses turn.
 	take, give func(context.Context, *sql.Conn) error
-	// hold takes the turn, and keeps it, on a connection that nothing else uses:
-	// where no session lasts. lost is called when the turn ends before its release.
+	// hold takes the lock and keeps it on a connection that nothing else uses.
+	// It is for servers on which no session lasts. lost is called if the lock
+	// ends before release is called.
 	hold func(ctx context.Context, conn *sql.Conn, lost func(error)) (release func(), err error)
 	turn func(context.Context) (give func(), err error)
-	// prepare mends what an interruption left of a version table.
+	// prepare repairs a version table that an interruption left incomplete.
 	prepare func(ctx context.Context, conn *sql.Conn, table string) error
-	// isNew reports that there is no version table yet. Only an engine has it
-	// that takes many statements at once and all of them back.
+	// isNew reports whether there is no version table yet. It is set only for
+	// an engine that accepts many statements at once and can roll all of them
+	// back.
 	isNew func(ctx context.Context, conn *sql.Conn, table string) (bool, error)
 }
 
-// session is a pool of one connection on which migrations run. What the
-// session of that connection holds, goose therefore has too.
+// session is a pool of one connection on which migrations run. goose uses the
+// same connection, so it also has the locks of that connection's session.
 type session struct {
 	*sql.DB
 	migrator
 	lockWait time.Duration
 }
 
-// unlockTimeout limits the release of a lock, which ends with its session in any case.
+// unlockTimeout limits the release of a lock. The lock ends with its session in
+// any case.
 const unlockTimeout = 5 * time.Second
 
-// lockMigration waits for the migration lock of the database. The returned context is
-// cancelled, with the cause, when the lock is lost.
+// lockMigration waits for the migration lock of the database. The returned
+// context is cancelled, with the cause, if the lock is lost.
 func (db *DB) lockMigration(ctx context.Context, s *session) (locked context.Context, unlock func(), err error) {
 	switch {
 	case s.turn != nil:
@@ -223,7 +233,7 @@ func (db *DB) lockMigration(ctx context.Context, s *session) (locked context.Con
 	}
 	return ctx, func() {
 		if s.Stats().OpenConnections == 0 {
-			return // the session has ended, and another has nothing to give
+			return // the session has ended, and a new session does not have the lock
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockTimeout)
 		defer cancel()
@@ -266,9 +276,9 @@ func (s *session) on(ctx context.Context, do func(context.Context, *sql.Conn) er
 	return do(ctx, conn)
 }
 
-// SessionLock implements goose's lock.SessionLocker: should the connection
-// that had the lock be lost between two of goose's steps, the next one waits
-// for its turn anew.
+// SessionLock implements goose's lock.SessionLocker. If the connection that had
+// the lock is lost between two of goose's steps, the next connection waits for
+// the lock again.
 func (s *session) SessionLock(ctx context.Context, conn *sql.Conn) error {
 	if s.take == nil {
 		return nil
@@ -287,13 +297,13 @@ func (s *session) inTurn(ctx context.Context, take func(context.Context) error) 
 	return err
 }
 
-// SessionUnlock implements goose's lock.SessionLocker. The lock is kept for
-// the migrations that follow.
+// SessionUnlock implements goose's lock.SessionLocker. It does nothing: the
+// lock is kept for the migrations that follow.
 func (s *session) SessionUnlock(context.Context, *sql.Conn) error { return nil }
 
 // begin applies all files to a database that has none of them, in one text and
-// one transaction, which takes its server two thirds of the time that one
-// after the other does. Their versions are on record all the same.
+// one transaction. This takes the server two thirds of the time of applying
+// them one by one. The versions of all files are recorded as usual.
 func (s *session) begin(ctx context.Context, files fs.FS) error {
 	if s.isNew == nil {
 		return nil
@@ -321,8 +331,8 @@ func (s *session) begin(ctx context.Context, files fs.FS) error {
 	return err
 }
 
-// joined is the text of all files in their order, with which the versions of
-// all but the last are recorded.
+// joined returns the text of all files in order. The text also records the
+// versions of all files except the last.
 func joined(files fs.FS) (text string, last int64, err error) {
 	names, err := fs.Glob(files, "*.sql")
 	if err != nil {
@@ -345,9 +355,10 @@ func joined(files fs.FS) (text string, last int64, err error) {
 	return b.String(), last, nil
 }
 
-// up applies what is missing, up to and including the version to unless that
-// is 0, and returns the version reached, also with an error if it is known. An
-// error of before, if any, keeps it from applying anything.
+// up applies the missing migrations up to and including version to, or all of
+// them if to is 0. It returns the version reached, also with an error if that
+// version is known. If before is not nil and returns an error, up applies
+// nothing.
 func (s *session) up(ctx context.Context, files fs.FS, table string, to int64, before func(*goose.Provider) error) (int64, error) {
 	if s.prepare != nil {
 		if err := s.on(ctx, func(ctx context.Context, conn *sql.Conn) error { return s.prepare(ctx, conn, table) }); err != nil {
@@ -379,21 +390,21 @@ func (s *session) up(ctx context.Context, files fs.FS, table string, to int64, b
 	if sources := p.ListSources(); err == nil && to == 0 {
 		to = sources[len(sources)-1].Version
 	}
-	if err == nil && version < to { // and whoever asks the registry would migrate it again and again
+	if err == nil && version < to { // without this error, callers that compare versions would migrate the database again and again
 		err = NoProgress(fmt.Errorf("%s is at version %d after a migration to %d", table, version, to))
 	}
 	return version, err
 }
 
-// SchemaVersion reads how far the schema of a database is that was migrated
+// SchemaVersion reads the schema version of a database that was migrated
 // before.
 func (db *DB) SchemaVersion(ctx context.Context) (version int64, err error) {
 	err = db.Get(ctx, &version, `SELECT coalesce(max(version_id), 0) FROM `+VersionTable)
 	return version, err
 }
 
-// CustomVersion reads how far the operator's own migrations are in a database
-// that has some.
+// CustomVersion reads the version of the custom migrations of a database that
+// has some.
 func (db *DB) CustomVersion(ctx context.Context) (version int64, err error) {
 	err = db.Get(ctx, &version, `SELECT coalesce(max(version_id), 0) FROM `+CustomVersionTable)
 	return version, err

@@ -10,9 +10,9 @@ import (
 // MigrationStatus is the result of a migration of a store's database.
 type MigrationStatus struct {
 	CredentialVersion int64     // of the credentials that it used
-	Schema            Schema    // reached by the migration; 0 if unknown
-	Code              stoa.Code // why it failed; "" after a success
-	Message           string    // the same for the operator
+	Schema            Schema    // 0 if unknown
+	Code              stoa.Code // reason for the failure; "" after a success
+	Message           string    // the reason as text for the operator
 }
 
 // RecordSchema records the schema version of a store's database.
@@ -22,16 +22,17 @@ func RecordSchema(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, sche
 	return err
 }
 
-// BeginMigration counts a migration of a store's database before it starts, because
-// one that ends with its process leaves no other trace. RecordMigration resets the
-// count. version is that of the credentials.
+// BeginMigration counts a migration of a store's database before it starts,
+// because a migration that ends with its process leaves no other trace.
+// RecordMigration resets the count. version is the version of the credentials.
 func BeginMigration(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64) error {
 	_, err := tx.Exec(ctx, `UPDATE store_databases SET migration_starts = migration_starts + 1, migration_started_at = $3
 		WHERE store_id = $1 AND credential_version = $2`, store, version, tx.Now)
 	return err
 }
 
-// AbandonMigration removes a migration that was stopped cleanly from the count.
+// AbandonMigration subtracts a migration that was stopped cleanly from the
+// count.
 func AbandonMigration(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64) error {
 	_, err := tx.Exec(ctx, `UPDATE store_databases SET migration_starts = migration_starts - 1
 		WHERE store_id = $1 AND credential_version = $2 AND migration_starts > 0`, store, version)

@@ -2,7 +2,7 @@ package tenantdb
 
 import (
 	"context"
-	"crypto/sha1" //nolint:gosec // for a name
+	"crypto/sha1" //nolint:gosec // only for a name
 	"database/sql"
 	"errors"
 	"fmt"
@@ -20,8 +20,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
 
-// The oldest versions with enforced CHECK constraints and the JSON functions
-// in use.
+// These constants are the oldest versions that enforce CHECK constraints and
+// have the JSON functions that Stoa uses.
 const (
 	minMySQL   = "8.0.16"
 	minMariaDB = "10.6"
@@ -29,8 +29,8 @@ const (
 
 type mysqlEngine struct{ log *slog.Logger }
 
-// Open sets every field of the configuration by hand. A merchant's DSN never
-// reaches the driver: its parameters can read local files.
+// Open sets every field of the configuration explicitly. A merchant's DSN never
+// reaches the driver, because its parameters can read local files.
 func (e mysqlEngine) Open(c credential.Credentials, dial dial.Func, state *sessionState) (*sql.DB, error) {
 	encryption, err := c.TlsConfig()
 	if err != nil {
@@ -39,7 +39,7 @@ func (e mysqlEngine) Open(c credential.Credentials, dial dial.Func, state *sessi
 	return sql.OpenDB(newMySQLConnector(mysqlConfig(c), dial, encryption, state, e.log)), nil
 }
 
-// mysqlConfig is what the driver is told of a database.
+// mysqlConfig returns the driver's configuration for a database.
 func mysqlConfig(c credential.Credentials) *mysql.Config {
 	cfg := mysql.NewConfig()
 	cfg.User, cfg.Passwd, cfg.DBName = c.User, c.Password.Reveal(), c.Database
@@ -47,7 +47,7 @@ func mysqlConfig(c credential.Credentials) *mysql.Config {
 	cfg.Collation = "utf8mb4_unicode_ci"
 	cfg.ParseTime, cfg.Loc = true, time.UTC
 	cfg.ClientFoundRows = true   // rows matched, as on the other engines
-	cfg.Logger = discardLogger{} // faults are returned; the driver's own log would say them twice
+	cfg.Logger = discardLogger{} // faults are returned; the driver's log would repeat them
 	cfg.Params = mysqlSettings
 	return cfg
 }
@@ -67,15 +67,16 @@ func (mysqlEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 		minimum, in.Minimum = minMariaDB, "MariaDB "+minMariaDB
 	}
 	in.Supported = atLeast(in.Version, minimum)
-	// MySQL has no function that answers this; the first CREATE TABLE does.
+	// MySQL has no function that reports this right. The first CREATE TABLE
+	// reports it.
 	in.MayCreate = true
-	// The tables of a store name their character set; the database's own default
-	// is for tables of others.
+	// A store's tables declare their character set. The database's default
+	// character set applies only to other tables.
 	in.Unicode = true
 	if err := db.Get(ctx, &in.Encoding, `SELECT @@character_set_database`); err != nil {
 		return in, err
 	}
-	var readOnly string // a number on MySQL, a word on newer MariaDB; servers that speak their protocol may lack it
+	var readOnly string // a number on MySQL, a word on newer MariaDB; compatible servers may lack it
 	err := db.Get(ctx, &readOnly, `SELECT concat(@@global.read_only, @@global.innodb_read_only)`)
 	if err != nil && !isMySQL(err, unknownVariable) {
 		return in, err
@@ -93,23 +94,23 @@ func (e mysqlEngine) Session(c credential.Credentials, dial dial.Func, state *se
 	return e.Open(c, dial, state)
 }
 
-// Statements of a schema are committed one by one here: what an interruption
-// left is completed by migrations that may run twice.
+// sessions implements Engine. MySQL commits the statements of a schema change
+// one by one. Migrations that can run twice complete what an interruption left.
 func (mysqlEngine) sessions(credential.Credentials) bool { return true }
 
 func (mysqlEngine) migrator(credential.Credentials, *sessionState) migrator {
 	return migrator{dialect: goose.DialectMySQL, folder: "mysql", take: acquireLock, give: releaseLocks, prepare: repairVersionTable}
 }
 
-// acquireLock waits as long as ctx allows.
+// acquireLock waits for the migration lock until ctx is done.
 func acquireLock(ctx context.Context, conn *sql.Conn) error {
 	var database string
 	if err := conn.QueryRowContext(ctx, `SELECT database()`).Scan(&database); err != nil {
 		return err
 	}
 	var granted sql.NullInt64
-	// The name is one for the whole server. MySQL 9.6 and newer have no sha1().
-	name := fmt.Sprintf("stoa.%x", sha1.Sum([]byte(database))) //nolint:gosec // a name; releases before this one use the same
+	// The name applies to the whole server. MySQL 9.6 and newer have no sha1().
+	name := fmt.Sprintf("stoa.%x", sha1.Sum([]byte(database))) //nolint:gosec // only a name; earlier releases use the same one
 	if err := conn.QueryRowContext(ctx, `SELECT GET_LOCK(?, 3600)`, name).Scan(&granted); err != nil {
 		return err
 	}
@@ -124,20 +125,21 @@ func releaseLocks(ctx context.Context, conn *sql.Conn) error {
 	return err
 }
 
-// repairVersionTable adds the row that goose writes right after creating its
-// table and without which it refuses to work, if an interruption came between.
+// repairVersionTable adds the row that goose inserts right after it creates its
+// table. goose refuses to work without this row, which is missing after an
+// interruption between the two statements.
 func repairVersionTable(ctx context.Context, conn *sql.Conn, table string) error {
 	//nolint:gosec // the table is one of two constants
 	_, err := conn.ExecContext(ctx, `INSERT INTO `+table+` (version_id, is_applied)
 		SELECT 0, true FROM DUAL WHERE NOT EXISTS (SELECT 1 FROM `+table+`)`)
 	var myErr *mysql.MySQLError
-	if errors.As(err, &myErr) && myErr.Number == 1146 { // ER_NO_SUCH_TABLE: nothing was begun
+	if errors.As(err, &myErr) && myErr.Number == 1146 { // ER_NO_SUCH_TABLE: no migration has begun
 		return nil
 	}
 	return err
 }
 
-// Fault reads mysqlFaults.
+// Fault implements Engine. It uses mysqlFaults.
 func (mysqlEngine) Fault(err error) *stoa.Error {
 	var setting *settingError
 	if errors.As(err, &setting) {

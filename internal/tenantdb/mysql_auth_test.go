@@ -18,8 +18,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// playedTLS is the configuration of a server at 127.0.0.1, and the authority
-// that signed its certificate.
+// playedTLS returns the configuration of a server at 127.0.0.1, and the
+// authority that signed its certificate.
 func playedTLS() (config *tls.Config, authority string) {
 	s := httptest.NewUnstartedServer(nil)
 	s.StartTLS()
@@ -27,7 +27,7 @@ func playedTLS() (config *tls.Config, authority string) {
 	return s.TLS, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
 }
 
-// switchTo asks the client for another plugin.
+// switchTo requests another plugin from the client.
 func (c *mysqlSession) switchTo(plugin string) (answer []byte) {
 	c.switched = true
 	c.send([]byte("\xfe" + plugin + "\x00" + strings.Repeat("n", 20) + "\x00"))
@@ -35,12 +35,12 @@ func (c *mysqlSession) switchTo(plugin string) (answer []byte) {
 	return answer
 }
 
-// fullAuthentication is what caching_sha2_password does for a user whom it
-// has not in its cache. It returns the password that it was told.
+// fullAuthentication does what caching_sha2_password does for a user who is not
+// in its cache. It returns the password that it received.
 func (c *mysqlSession) fullAuthentication(key *rsa.PrivateKey) string {
 	c.send([]byte("\x01\x04"))
 	answer, _ := c.receive()
-	if !bytes.Equal(answer, []byte{2}) { // no request for a key: the password itself
+	if !bytes.Equal(answer, []byte{2}) { // not a request for a key, but the password itself
 		return string(answer)
 	}
 	der, _ := x509.MarshalPKIXPublicKey(&key.PublicKey)
@@ -57,8 +57,9 @@ func (c *mysqlSession) fullAuthentication(key *rsa.PrivateKey) string {
 	return string(plain)
 }
 
-// The plugins of MySQL work as they do without the screen, encrypted and in
-// clear: the password travels in clear only within TLS.
+// TestMySQLPlugins checks that the plugins of MySQL work as they do without the
+// screen, encrypted and in plaintext, and that the password is sent in clear
+// text only within TLS.
 func TestMySQLPlugins(t *testing.T) {
 	t.Parallel()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -117,8 +118,8 @@ func afterSwitch(plugin string, auth func(*mysqlSession) string) func(*mysqlSess
 	}
 }
 
-// inResponse returns what the client said of the password in its response to
-// the greeting.
+// inResponse returns what the client's response to the greeting contains for
+// the password.
 func inResponse(c *mysqlSession) string {
 	_, p, _ := bytes.Cut(c.response[32:], []byte{0})
 	n, p := int(p[0]), p[1:]
@@ -128,8 +129,9 @@ func inResponse(c *mysqlSession) string {
 	return string(p[:n])
 }
 
-// A server that wants the password in clear is refused, within TLS too, and
-// so are plugins that the driver does not know.
+// TestMySQLClearPasswordPlugin checks that a server that requests the password
+// in clear text is refused, within TLS too, and so are plugins that the driver
+// does not know.
 func TestMySQLClearPasswordPlugin(t *testing.T) {
 	t.Parallel()
 	config, authority := playedTLS()
@@ -151,8 +153,8 @@ func TestMySQLClearPasswordPlugin(t *testing.T) {
 	}
 }
 
-// What comes in clear after the greeting is not taken for what comes within
-// TLS.
+// TestMySQLInjectionBeforeTLS checks that bytes in plaintext after the greeting
+// are not treated as bytes within TLS.
 func TestMySQLInjectionBeforeTLS(t *testing.T) {
 	t.Parallel()
 	config, authority := playedTLS()

@@ -7,27 +7,27 @@ import (
 	"strconv"
 )
 
-// maxQueuedKills bounds how many queries of a database wait to be killed. What
-// is more than that ends when its server notices.
+// maxQueuedKills limits how many queries of a database wait to be killed. Any
+// further query ends when its server notices that the connection is closed.
 const maxQueuedKills = 16
 
-// mysqlConn is what the driver's connections can do.
+// mysqlConn lists the methods of the driver's connections.
 type mysqlConn interface {
 	sessionConn
 	driver.Validator
 }
 
-// cancellable ends a query at the server when its caller gives up. The driver
-// only closes the connection, and the server would go on until it had an
-// answer to send.
+// cancellable ends a query at the server when its context is cancelled. The
+// driver itself only closes the connection, and the server would continue until
+// it had an answer to send.
 type cancellable struct {
 	mysqlConn
-	last context.Context //nolint:containedctx // of the last statement: Close has to know whether it was cancelled
+	last context.Context //nolint:containedctx // of the last statement: Close checks whether it was cancelled
 	kill func()
 }
 
-// QueryContext implements driver.QueryerContext. A statement with parameters
-// comes by here too, before it is prepared.
+// QueryContext implements driver.QueryerContext. database/sql also calls it for
+// a statement with parameters, before it prepares the statement.
 func (c *cancellable) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (driver.Rows, error) {
 	c.last = ctx
 	return c.mysqlConn.QueryContext(ctx, query, args)
@@ -48,14 +48,14 @@ func (c *cancellable) Close() error {
 	return c.mysqlConn.Close()
 }
 
-// connectionID asks the server what KILL calls the connection. Until it is
-// known, the server may send no more than maxMySQLConnect.
+// connectionID asks the server for the id that KILL uses for the connection.
+// Until the id is known, the server may send at most maxMySQLConnect bytes.
 func connectionID(ctx context.Context, conn driver.QueryerContext) (uint64, error) {
 	rows, err := conn.QueryContext(ctx, `SELECT CONNECTION_ID()`, nil)
 	if err != nil {
 		return 0, err
 	}
-	defer rows.Close() //nolint:errcheck // it was read
+	defer rows.Close() //nolint:errcheck // all rows were read
 	id := make([]driver.Value, len(rows.Columns()))
 	if err := rows.Next(id); err != nil {
 		return 0, err
@@ -69,8 +69,8 @@ func connectionID(ctx context.Context, conn driver.QueryerContext) (uint64, erro
 	return strconv.ParseUint(fmt.Sprint(id[0]), 10, 64)
 }
 
-// kill ends the query of a connection at the server, as well as it can within
-// connectTimeout. When it cannot, the server notices by itself in the end.
+// kill tries to end the query of a connection at the server within
+// connectTimeout. If it fails, the server eventually notices by itself.
 func (m *mysqlConnector) kill(id uint64) {
 	select {
 	case m.queued <- struct{}{}:
@@ -90,6 +90,6 @@ func (m *mysqlConnector) kill(id uint64) {
 	if err != nil {
 		return
 	}
-	defer conn.Close() //nolint:errcheck // nothing is pending
+	defer conn.Close() //nolint:errcheck // no data is pending
 	_, _ = conn.ExecContext(ctx, "KILL "+strconv.FormatUint(id, 10), nil)
 }

@@ -15,8 +15,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// Queries that are given up at a server that does not answer wait their turn to
-// be killed, a few of them and for a while; the others are left to the server.
+// TestKillsAreBounded checks that a few cancelled queries at a server that does
+// not answer wait for a limited time to be killed, and that the server ends the
+// others by itself.
 func TestKillsAreBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -36,15 +37,15 @@ func TestKillsAreBounded(t *testing.T) {
 		if len(m.queued) != maxQueuedKills || dials.Load() != 1 {
 			t.Errorf("%d wait, %d dial", len(m.queued), dials.Load())
 		}
-		kills.Wait() // the clock goes on to the deadline
+		kills.Wait() // the clock advances to the deadline
 		if most.Load() != 1 || len(m.queued) != 0 {
 			t.Errorf("%d dialled at once, %d wait still", most.Load(), len(m.queued))
 		}
 	})
 }
 
-// A server that gives two open statements one id could send rows of the one
-// with the columns of the other.
+// TestMySQLStatementTwice checks a server that gives two open statements one
+// id. It could send rows of one statement with the columns of the other.
 func TestMySQLStatementTwice(t *testing.T) {
 	t.Parallel()
 	column := "\x17\x03def\x00\x00\x00\x01a\x00\x0c\x3f\x00\x14\x00\x00\x00\x03\x00\x00\x00\x00\x00"

@@ -15,22 +15,22 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
 
-// mysqlConnector makes connections whose every byte from the server passes a
-// mysqlScreen.
+// mysqlConnector makes connections on which a mysqlScreen checks every byte
+// from the server.
 type mysqlConnector struct {
 	config *mysql.Config // without TLS and dial function
 	dial   dial.Func
 	tls    *tls.Config // nil for plaintext
 	state  *sessionState
 	log    *slog.Logger
-	kills  chan struct{} // holds who kills a query: one more connection at a time
-	queued chan struct{} // holds who kills a query or waits to
+	kills  chan struct{} // limits running kills: each uses one more connection
+	queued chan struct{} // limits running and waiting kills
 }
 
 func newMySQLConnector(cfg *mysql.Config, dial dial.Func, encryption *tls.Config, state *sessionState, log *slog.Logger) *mysqlConnector {
 	cfg.Net = "tcp"
 	if encryption != nil {
-		cfg.Net = "unix" // which the driver takes for as secure as TLS; see mysqlLink
+		cfg.Net = "unix" // the driver considers it as secure as TLS; see mysqlLink
 	}
 	return &mysqlConnector{
 		config: cfg, dial: dial, tls: encryption, state: state, log: log,
@@ -41,8 +41,8 @@ func newMySQLConnector(cfg *mysql.Config, dial dial.Func, encryption *tls.Config
 // Driver implements driver.Connector.
 func (m *mysqlConnector) Driver() driver.Driver { return &mysql.MySQLDriver{} }
 
-// Connect implements driver.Connector. It takes connectTimeout at most; the
-// driver's own timeout ends when the server has taken the connection.
+// Connect implements driver.Connector. It takes at most connectTimeout. The
+// driver's own timeout ends when the server has accepted the connection.
 func (m *mysqlConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
@@ -65,7 +65,7 @@ func (m *mysqlConnector) Connect(ctx context.Context) (driver.Conn, error) {
 	return conn, nil
 }
 
-// open makes a connection that is admitted and has its session's settings.
+// open makes a connection, logs in and applies the settings of the session.
 func (m *mysqlConnector) open(ctx context.Context) (_ *recoveringConn, _ *mysqlScreen, err error) {
 	var socket *mysqlSocket
 	defer func() {
@@ -101,7 +101,8 @@ func (m *mysqlConnector) open(ctx context.Context) (_ *recoveringConn, _ *mysqlS
 	return &recoveringConn{sessionConn: conn.(mysqlConn), socket: socket, explain: socket.explain, log: m.log, lifetime: newLifetime(m.state, generation), check: checkOf(socket.link)}, socket.screen, nil
 }
 
-// mysqlSocket is what a driver's connection reads from and writes to.
+// mysqlSocket is the connection that a driver's connection reads from and
+// writes to.
 type mysqlSocket struct {
 	*screenedConn
 	link   *mysqlLink
@@ -114,8 +115,9 @@ func newMySQLSocket(conn net.Conn, secure func(net.Conn) (net.Conn, error), pass
 	return &mysqlSocket{screened(link, screen).(*screenedConn), link, screen}
 }
 
-// explain returns why the driver failed: it keeps errors of the connection to
-// itself. driver.ErrBadConn means that nothing was asked of the server yet.
+// explain returns the cause of a driver's error, because the driver does not
+// return the errors of the connection. driver.ErrBadConn means that no request
+// was sent to the server yet.
 func (s *mysqlSocket) explain(err error, decoding bool) error {
 	var answer *mysql.MySQLError
 	switch {
@@ -133,7 +135,7 @@ func (s *mysqlSocket) explain(err error, decoding bool) error {
 	return err
 }
 
-// mysqlConnectError is an error of connecting, whatever its kind.
+// mysqlConnectError marks any error that occurred while connecting.
 type mysqlConnectError struct{ error }
 
 func (e *mysqlConnectError) Unwrap() error { return e.error }

@@ -15,9 +15,10 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// A server that hangs in a query, and greets the connection that would kill it
-// with what the driver panics over, costs a connection.
-func TestMySQLKillMeetsHostileGreeting(t *testing.T) { // alone: it counts goroutines
+// TestMySQLKillMeetsHostileGreeting checks that a server costs only a
+// connection if it does not answer a query and sends a greeting on which the
+// driver panics to the connection that would kill the query.
+func TestMySQLKillMeetsHostileGreeting(t *testing.T) { // not parallel: it counts goroutines
 	for name, greeting := range map[string]string{
 		"one byte": "\x01\x00\x00\x00\xff", "cut": "\x03\x00\x00\x00\x0a8\x00", "nothing": "",
 	} {
@@ -62,8 +63,8 @@ func TestMySQLKillMeetsHostileGreeting(t *testing.T) { // alone: it counts gorou
 	}
 }
 
-// Where more connections are wanted than there may be, database/sql makes them
-// on a goroutine of its own.
+// TestMySQLHostileGreetingToManyCallers checks the goroutine on which
+// database/sql makes connections if more are requested than the maximum.
 func TestMySQLHostileGreetingToManyCallers(t *testing.T) {
 	t.Parallel()
 	c := at(t, credential.MySQL, credential.TLSDisable, say("\x01\x00\x00\x00\xff"))

@@ -12,27 +12,27 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// mysqlServer is a server that the test plays: a good one but for what the
-// fields say.
+// mysqlServer is a server that the test implements. It behaves correctly except
+// for what the fields change.
 type mysqlServer struct {
-	first    func(*mysqlSession) // all that it says; nil: what follows
-	greeting []byte              // its content; nil: a good one
+	first    func(*mysqlSession) // sends everything; nil: the other fields apply
+	greeting []byte              // content of the greeting; nil: a valid one
 	mode     mysqlMode
 	tls      *tls.Config
-	auth     func(*mysqlSession)              // what follows the client's response; nil: OK
+	auth     func(*mysqlSession)              // called after the client's response; nil: OK
 	prepare  func(*mysqlSession)              // answers COM_STMT_PREPARE; nil: one parameter, one column INT
 	execute  func(*mysqlSession)              // answers COM_STMT_EXECUTE; nil: as query
-	id       func(*mysqlSession)              // answers what asks for the connection's id; nil: 42
+	id       func(*mysqlSession)              // answers the query for the connection's id; nil: 42
 	query    func(*mysqlSession)              // answers COM_QUERY; nil: a row with an INT, 1
-	heard    func(command byte, query string) // nil: nobody listens
+	heard    func(command byte, query string) // called for each command, unless nil
 }
 
-// mysqlMode are capabilities of the server.
+// mysqlMode is a set of capabilities of the server.
 type mysqlMode byte
 
 const (
 	withoutEOF  mysqlMode = 1 << iota // CLIENT_DEPRECATE_EOF
-	withCaching                       // MariaDB's, of the columns of prepared statements
+	withCaching                       // MariaDB's capability for the columns of prepared statements
 )
 
 func (s mysqlServer) goodGreeting(plugin string) []byte {
@@ -59,13 +59,13 @@ type mysqlSession struct {
 	net.Conn
 	in       *bufio.Reader
 	sequence byte   // of the next packet
-	response []byte // of the client to the greeting
-	switched bool   // to another plugin
-	count    int    // commands so far, without those of connecting
+	response []byte // the client's response to the greeting
+	switched bool   // the plugin was switched
+	count    int    // number of commands, without those of connecting
 }
 
-// bufferedConn reads what was read ahead first: a client's first record of TLS
-// may come with its request for TLS.
+// bufferedConn returns the bytes that were read ahead first, because a client's
+// first TLS record may arrive with its request for TLS.
 type bufferedConn struct {
 	net.Conn
 	in *bufio.Reader
@@ -73,7 +73,7 @@ type bufferedConn struct {
 
 func (c bufferedConn) Read(p []byte) (int, error) { return c.in.Read(p) }
 
-// serve is what `at` takes.
+// serve is a function for at.
 func (s mysqlServer) serve(conn net.Conn) {
 	c := &mysqlSession{mysqlServer: s, Conn: conn, in: bufio.NewReader(conn)}
 	if s.first != nil {
@@ -89,7 +89,7 @@ func (s mysqlServer) serve(conn net.Conn) {
 	if c.response, err = c.receive(); err != nil {
 		return
 	}
-	if s.tls != nil { // that was the request
+	if s.tls != nil { // the response was the request for TLS
 		c.Conn = tls.Server(bufferedConn{conn, c.in}, s.tls)
 		c.in = bufio.NewReader(c.Conn)
 		if c.response, err = c.receive(); err != nil {
@@ -192,10 +192,10 @@ func (c *mysqlSession) send(contents ...[]byte) {
 	_, _ = c.Write(all)
 }
 
-// raw sends bytes as they are.
+// raw sends bytes without framing.
 func (c *mysqlSession) raw(text string) { _, _ = io.WriteString(c.Conn, text) }
 
-// head sends the beginning of a result: all that precedes its rows.
+// head sends the beginning of a result: everything before its rows.
 func (c *mysqlSession) head(columns ...[]byte) {
 	count := []byte{byte(len(columns))}
 	if c.mode&withCaching != 0 {
@@ -212,7 +212,7 @@ func (c *mysqlSession) withEnd(columns [][]byte) [][]byte {
 	return columns
 }
 
-// end sends what ends rows.
+// end sends the packet that ends rows.
 func (c *mysqlSession) end(status byte) { c.send(c.endPacket(status)) }
 
 func (c *mysqlSession) endPacket(status byte) []byte {
@@ -244,7 +244,7 @@ func (c *mysqlSession) prepared(id byte, columns ...[]byte) {
 func okPacket(status byte) []byte  { return []byte{0, 0, 0, status, 0, 0, 0} }
 func eofPacket(status byte) []byte { return []byte{0xfe, 0, 0, status, 0} }
 
-// mysqlColumn is the definition of a column named a.
+// mysqlColumn returns the definition of a column named a.
 func mysqlColumn(kind byte) []byte {
 	return append([]byte("\x03def\x00\x00\x00\x01a\x00"), 12, 63, 0, 20, 0, 0, 0, kind, 0, 0, 0, 0, 0)
 }
@@ -254,7 +254,7 @@ func mysqlSize(n uint64) []byte {
 	return binary.LittleEndian.AppendUint64([]byte{0xfe}, n)
 }
 
-// playMySQL returns credentials for a server that the test plays.
+// playMySQL returns credentials for a server that the test implements.
 func playMySQL(t *testing.T, s mysqlServer) credential.Credentials {
 	t.Helper()
 	mode := credential.TLSDisable

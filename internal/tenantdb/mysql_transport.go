@@ -11,28 +11,29 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 )
 
-// mysqlLink is the connection below a mysqlScreen. It encrypts by itself: the
-// driver would do so between the screen and its parser, and the screen would
-// see ciphertext. The driver therefore believes that the connection is as
-// secure as a local socket, and sends no request for TLS.
+// mysqlLink is the connection under a mysqlScreen. It encrypts by itself: if
+// the driver encrypted, it would do so between the screen and its parser, and
+// the screen would see ciphertext. The driver is therefore configured as if the
+// connection were a local socket, which it considers secure, and sends no
+// request for TLS.
 //
-// The request that mysqlLink adds is a packet of its own, so that until the
-// first command the server's sequence numbers are higher by one than the
-// driver's: writes add it, and the screen subtracts it from what is read.
+// mysqlLink sends that request as a separate packet. Until the first command,
+// the server's sequence numbers are therefore higher by one than the driver's.
+// Write adds one, and the screen subtracts one from what is read.
 //
 // Source: MySQL client/server protocol, "Protocol::SSLRequest".
 type mysqlLink struct {
 	net.Conn
 	screen   *mysqlScreen
-	secure   func(net.Conn) (net.Conn, error) // nil: plaintext, by the merchant's choice
+	secure   func(net.Conn) (net.Conn, error) // nil: plaintext, as the merchant has chosen
 	password keyring.Secret
 
-	encrypted net.Conn // nil until there was a request for TLS
-	fault     error    // why there is no TLS, or why no more is read; the driver keeps it to itself
+	encrypted net.Conn // nil until TLS was requested
+	fault     error    // why there is no TLS, or why nothing more is read; the driver does not return it
 }
 
-// secureBy returns how to encrypt a connection, or nil for a nil config. ctx
-// bounds the handshake.
+// secureBy returns a function that encrypts a connection, or nil for a nil
+// config. ctx limits the handshake.
 func secureBy(ctx context.Context, cfg *tls.Config) func(net.Conn) (net.Conn, error) {
 	if cfg == nil {
 		return nil
@@ -59,8 +60,8 @@ func (l *mysqlLink) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write implements net.Conn. The driver writes one packet at a time, first its
-// answer to the greeting.
+// Write implements net.Conn. The driver writes one packet at a time, beginning
+// with its answer to the greeting.
 func (l *mysqlLink) Write(p []byte) (int, error) {
 	first := l.secure != nil && l.encrypted == nil
 	if first {
@@ -78,7 +79,8 @@ func (l *mysqlLink) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// encrypt asks for TLS with the head of the driver's answer to the greeting.
+// encrypt requests TLS with the beginning of the driver's answer to the
+// greeting.
 func (l *mysqlLink) encrypt(answer []byte) error {
 	const head = 4 + 32
 	if !l.screen.offersTLS || len(answer) < head {
@@ -98,14 +100,14 @@ func (l *mysqlLink) encrypt(answer []byte) error {
 	return nil
 }
 
-// translate returns a packet of the authentication as the server expects it
-// after the request for TLS.
+// translate returns an authentication packet in the form that the server
+// expects after the request for TLS.
 func (l *mysqlLink) translate(p []byte, first bool) []byte {
 	q := slices.Clone(p)
-	at := 4 // of what answers the plugin's challenge
+	at := 4 // index of the answer to the plugin's challenge
 	if first {
 		q[4+1] |= mysqlCapSSL >> 8
-		at = 4 + 32 + bytes.IndexByte(q[4+32:], 0) + 1 // after the user's name
+		at = 4 + 32 + bytes.IndexByte(q[4+32:], 0) + 1 // after the user name
 	}
 	if l.screen.plugin == pluginSHA256 {
 		q = l.withPassword(q, at, first)
@@ -115,7 +117,7 @@ func (l *mysqlLink) translate(p []byte, first bool) []byte {
 }
 
 // withPassword replaces sha256_password's request for a public key with the
-// password, which the plugin wants on an encrypted connection.
+// password, which the plugin expects on an encrypted connection.
 // Source: MySQL manual, "SHA-256 Pluggable Authentication".
 func (l *mysqlLink) withPassword(p []byte, at int, first bool) []byte {
 	request, answer := []byte{1}, append([]byte(l.password.Reveal()), 0)

@@ -10,8 +10,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// forgetful makes a version table as goose does, one that confirms each row and
-// keeps none after the first.
+// forgetful creates a version table as goose does. The table confirms each row
+// and keeps none after the first.
 var forgetful = map[credential.EngineName][]string{
 	credential.SQLite: {
 		`CREATE TABLE stoa_own_migrations (id INTEGER PRIMARY KEY AUTOINCREMENT, version_id INTEGER NOT NULL, is_applied INTEGER NOT NULL, tstamp TIMESTAMP DEFAULT (datetime('now')))`,
@@ -30,8 +30,8 @@ var forgetful = map[credential.EngineName][]string{
 	},
 }
 
-// A migration whose version is not kept has failed: taken for done, it would be
-// made again with each look at the fleet.
+// TestVersionThatIsNotKept checks that a migration whose version is not stored
+// fails. If it succeeded, it would be repeated with each pass over all stores.
 func TestVersionThatIsNotKept(t *testing.T) {
 	t.Parallel()
 	files := map[string]string{}
@@ -67,8 +67,9 @@ func TestVersionThatIsNotKept(t *testing.T) {
 	}
 }
 
-// A lock that is never granted ends the migration, long before the time of a
-// run is up, and says so.
+// TestMigrationLockThatIsNeverGranted checks that a lock that is never granted
+// ends the migration with an error that says so, long before the time limit of
+// a run.
 func TestMigrationLockThatIsNeverGranted(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.Engines()[1:] {
@@ -80,8 +81,8 @@ func TestMigrationLockThatIsNeverGranted(t *testing.T) {
 				credential.PostgreSQL: `SELECT count(*) FROM (SELECT pg_advisory_lock(1937010529)) AS l`, // "stoa"
 				credential.MySQL:      `SELECT GET_LOCK(concat('stoa.', sha1(database())), 0)`,
 			}[engine]
-			// The lock is the session's: it outlives the transaction, and ends with
-			// the connection, which the holder keeps idle.
+			// The lock belongs to the session. It outlives the transaction and
+			// ends with the connection, which its holder keeps idle.
 			granted := 0
 			must(t, holder.Tx(t.Context(), func(tx *tenantdb.Tx) error { return tx.Get(t.Context(), &granted, lock) }))
 			db := tenantdbtest.Open(t, c)

@@ -5,16 +5,17 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// credentialTopic is notified with a store's id when its credentials change.
+// credentialTopic receives a store's id when the store's credentials change.
 const credentialTopic = "stoa_credentials"
 
 func notifyCredentials(tx *masterdb.Tx, store stoa.StoreID) error {
 	return tx.Notify(credentialTopic, store.String())
 }
 
-// subscribe makes the manager open a store's database anew when this replica
-// or another has changed its credentials, and compare them all when it may
-// have missed that. A manager without a master opens only what it is given.
+// subscribe makes the manager reopen a store's database when this or another
+// replica has changed its credentials, and compare all credentials when
+// notifications may have been lost. It does nothing for a manager without a
+// master, which opens only the databases that it is given.
 func (m *Manager) subscribe() {
 	if m.master == nil {
 		return
@@ -26,7 +27,7 @@ func (m *Manager) subscribe() {
 	}, func() {
 		select {
 		case m.missed <- struct{}{}:
-		default: // it is going to look already
+		default: // a comparison is already scheduled
 		}
 	})
 }

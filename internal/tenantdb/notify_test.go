@@ -14,8 +14,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// New credentials hold when the transaction that saves them has committed,
-// not before and not without.
+// TestSaveRetiresThePool checks that new credentials are used once the
+// transaction that saves them has committed, and not before or without a
+// commit.
 func TestSaveRetiresThePool(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, master *masterdb.DB) {
@@ -43,8 +44,8 @@ func TestSaveRetiresThePool(t *testing.T) {
 	})
 }
 
-// same fails the test unless the store's pool is still, or no longer, the
-// one of that lease.
+// same fails the test unless the store's pool is the one of that lease if want
+// is true, or another one if want is false.
 func (h *testManager) same(t *testing.T, store stoa.StoreID, as tenantdb.Lease, want bool) {
 	t.Helper()
 	if h.isSame(t, store, as) != want {
@@ -59,8 +60,9 @@ func (h *testManager) isSame(t *testing.T, store stoa.StoreID, as tenantdb.Lease
 	return now.DB == as.DB
 }
 
-// Rotated credentials fought the pool cache elsewhere: a replica that did not
-// make the change went on with the old ones.
+// TestOtherReplicasLearnOfNewCredentials checks that a replica that did not
+// change the credentials itself stops using the old ones. In other systems,
+// rotated credentials conflicted with the pool cache.
 func TestOtherReplicasLearnOfNewCredentials(t *testing.T) {
 	t.Parallel()
 	engines := masterdbtest.Engines()
@@ -79,7 +81,7 @@ func TestOtherReplicasLearnOfNewCredentials(t *testing.T) {
 		stop()
 		listener.Wait()
 	})
-	<-listening // and what was open before is forgotten by now: it may have changed unheard
+	<-listening // what was open before is retired by now, because it may have changed without a notification
 
 	old := b.lease(t, store)
 	defer old.Release()

@@ -11,7 +11,7 @@ import (
 
 // Options configure a Manager: how much it keeps open and how long it waits.
 type Options struct {
-	DataDir          string        // where embedded databases live
+	DataDir          string        // folder of the embedded databases
 	MaxOpen          int           // maximum of open pools, leased ones included; default 2000
 	MaxEmbedded      int           // maximum of open embedded databases, leased ones included; default 200
 	ConnsPerServer   int           // maximum of connections to one database server; default 90 of a server's usual 100

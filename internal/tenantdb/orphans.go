@@ -24,8 +24,8 @@ type Orphan struct {
 // Orphans returns the managed databases of this installation, on the operator's server
 // and in the data directory, that have no record. It changes nothing.
 func (m *Manager) Orphans(ctx context.Context) ([]Orphan, error) {
-	// Credentials are stored before a database is created. Reading the records last
-	// therefore excludes new databases.
+	// Credentials are stored before a database is created. Reading the records
+	// last therefore excludes new databases.
 	found, err := m.orphanFiles()
 	if err != nil {
 		return nil, err
@@ -87,7 +87,8 @@ func globEscape(dir string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(dir)
 }
 
-// DropOrphan deletes an orphan, unless it has become a store's since it was found.
+// DropOrphan deletes an orphan, unless it has been assigned to a store since it
+// was found.
 func (m *Manager) DropOrphan(ctx context.Context, s Orphan) error {
 	var owners int
 	if err := m.master.Get(ctx, &owners, `SELECT count(*) FROM store_databases WHERE database_name = $1`, s.Name); err != nil {
@@ -109,8 +110,8 @@ func (m *Manager) DropOrphan(ctx context.Context, s Orphan) error {
 	return m.withAdmin(func(h host, db *DB) error { return h.drop(ctx, db, s.Name) })
 }
 
-// removeFiles deletes an embedded database with the other files of SQLite, whichever
-// exist.
+// removeFiles deletes an embedded database and the other files of SQLite, as
+// far as they exist.
 func (m *Manager) removeFiles(store stoa.StoreID) error {
 	path, err := sqliteEngine{dir: m.opts.DataDir}.path(credential.ManagedSQLite(store))
 	if err != nil {

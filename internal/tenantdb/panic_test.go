@@ -9,14 +9,15 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
-// A driver that panics while a store's database is opened costs that store's
-// callers an error, and not the process: the opening has a goroutine of its own.
+// TestPanicWhileOpening checks that a driver that panics while a store's
+// database is opened causes an error for that store's callers and does not end
+// the process. The opening has its own goroutine.
 func TestPanicWhileOpening(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{MaxEmbedded: 1})
 	store, other := h.embedded(t), h.embedded(t)
 	h.beforeOpen(func() error { panic("a bug of a driver") })
-	for i := range 5 { // more often than there are files to be open, and the breaker allows
+	for i := range 5 { // more often than the limit of open files and the breaker allow
 		_, err := h.Acquire(t.Context(), store)
 		var known *stoa.Error
 		if !errors.As(err, &known) || known.Code != stoa.TenantUnavailable || strings.Contains(known.Message, "bug") {
@@ -30,7 +31,7 @@ func TestPanicWhileOpening(t *testing.T) {
 		t.Error("the store's database is not left alone after five panics")
 	}
 	h.beforeOpen(nil)
-	lease, err := h.Acquire(t.Context(), other) // for which the one file is free
+	lease, err := h.Acquire(t.Context(), other) // which needs the only file
 	if err != nil {
 		t.Fatal(err)
 	}

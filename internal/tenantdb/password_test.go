@@ -7,7 +7,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// A generated password has ten characters of each class, and is never the same.
+// TestNewPassword checks that a generated password has ten characters of each
+// class and is never repeated.
 func TestNewPassword(t *testing.T) {
 	t.Parallel()
 	shape, seen := regexp.MustCompile(`^([a-z][-._~][2-9][A-Z]){10}$`), map[string]bool{}

@@ -12,10 +12,11 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// get reads one row. On PostgreSQL it bypasses database/sql, which starts a goroutine
-// for each query and allocates each column. Storefronts read this way.
+// get reads one row. On PostgreSQL it bypasses database/sql, which starts a
+// goroutine for each query and allocates each column. Storefronts use it for
+// their reads.
 func (db *DB) get(ctx context.Context, dst any, query string, args []any) error {
-	_, isTime := dst.(*time.Time) // scany takes it for a struct to fill
+	_, isTime := dst.(*time.Time) // scany would treat it as a struct with columns
 	if db.Engine != credential.PostgreSQL || isTime {
 		return db.account.getRow(ctx, db.sqlx, dst, db.sqlx.Rebind(query), args)
 	}

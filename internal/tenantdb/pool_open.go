@@ -19,7 +19,7 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.opts.OpenTimeout, errTimeout)
 	defer cancel()
 	var r Registered
-	err := stoa.CatchPanic(func() (err error) { // a driver may panic over what the server sends
+	err := stoa.CatchPanic(func() (err error) { // a driver may panic because of what the server sends
 		r, err = m.readyToOpen(ctx, p)
 		if err == nil {
 			p.db, err = m.connect(ctx, p.store, r.Credentials, p.bulkhead)
@@ -60,14 +60,15 @@ func (m *Manager) readyToOpen(ctx context.Context, p *pool) (Registered, error) 
 	return r, err
 }
 
-// connect opens the database of c. It checks that the server answers, that its
-// settings are compatible with Stoa and where the store's tables are.
+// connect opens the database of c. It checks that the server answers and that
+// its settings are compatible with Stoa. It also determines where the store's
+// tables are.
 func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c credential.Credentials, b *bulkhead) (_ *DB, err error) {
 	done, err := b.breaker.allow()
 	if err != nil {
 		return nil, err
 	}
-	result := errInterrupted // stays when a panic ends the call
+	result := errInterrupted // remains if a panic ends the call
 	defer func() { done(result) }()
 	db, err := m.newDB(c, b)
 	if err == nil {
@@ -84,8 +85,8 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c credential.
 	return db, nil
 }
 
-// dialTarget returns what the dialer has to know of c's database. No merchant can
-// choose the kind Managed: Validate and the domain refuse it.
+// dialTarget returns what the dialer must know about c's database. A merchant
+// cannot choose the kind Managed: Validate and the domain reject it.
 func dialTarget(c credential.Credentials) dial.Target {
 	return dial.Target{Host: c.Host, Trusted: c.Kind == credential.Managed, Plaintext: c.TLS == credential.TLSDisable}
 }
@@ -107,7 +108,7 @@ func (m *Manager) newDB(c credential.Credentials, b *bulkhead) (*DB, error) {
 }
 
 // limit sets the pool's own limits. The concurrency limiter decides how many
-// connections are in use, the connection limiter how many exist.
+// connections are in use, and the connection limiter how many exist.
 func (m *Manager) limit(db *DB) {
 	conns := m.opts.ConnsPerStore
 	if db.Engine == credential.SQLite {
@@ -118,8 +119,8 @@ func (m *Manager) limit(db *DB) {
 	db.sqlx.SetConnMaxIdleTime(m.opts.IdleTimeout)
 }
 
-// serverOf returns the name of the database server of c. Behind one host of
-// Supabase's poolers each project has its own server.
+// serverOf returns the name of c's database server. Each project behind one
+// host of Supabase's poolers has its own server.
 func serverOf(c credential.Credentials) string {
 	server := net.JoinHostPort(strings.ToLower(c.Host), strconv.Itoa(c.Port))
 	if c.Kind == credential.KindSupabase && c.Pooler != credential.NoPooler {

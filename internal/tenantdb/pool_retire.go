@@ -4,9 +4,10 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// Forget retires the store's pool. Present leases finish on it; the next Acquire
-// opens a new one with the credentials of that moment. It resets the circuit
-// breaker too, whose failures belong to the old credentials.
+// Forget retires the store's pool. Existing leases finish on it. The next
+// Acquire opens a new pool with the credentials that are current then. Forget
+// also resets the circuit breaker, whose failures belong to the old
+// credentials.
 func (m *Manager) Forget(store stoa.StoreID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -43,8 +44,8 @@ func (m *Manager) retire(p *pool) {
 	}
 }
 
-// closePool closes p's connections without the manager's lock, because a server
-// may answer slowly.
+// closePool closes p's connections without holding the manager's lock, because
+// a server may answer slowly.
 func (m *Manager) closePool(p *pool) {
 	if p.embedded {
 		m.files.markClosing(embeddedFiles)
@@ -54,12 +55,12 @@ func (m *Manager) closePool(p *pool) {
 		defer m.drain.Done()
 		<-p.ready
 		if p.db != nil {
-			_ = stoa.CatchPanic(p.db.sqlx.Close) // what p holds is released in any case
+			_ = stoa.CatchPanic(p.db.sqlx.Close) // p's resources are released in any case
 		}
 		if closing {
 			m.files.markClosed(embeddedFiles)
 		} else if p.embedded {
-			m.files.release(embeddedFiles) // it was still being opened
+			m.files.release(embeddedFiles) // its file was still being opened
 		}
 		m.mu.Lock()
 		defer m.mu.Unlock()

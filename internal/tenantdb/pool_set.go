@@ -6,9 +6,9 @@ import (
 )
 
 // serverPools are the pools of one server that may have an idle connection.
-// Guarded by Manager.mu.
+// They are guarded by Manager.mu.
 type serverPools struct {
-	idle   poolSet // without leases, whose idle connections were not closed since the last lease
+	idle   poolSet // have no leases; their idle connections were not closed since the last lease
 	leased poolSet
 }
 
@@ -42,8 +42,8 @@ func (s *poolSet) swap(i, j int) {
 	s.all[i].at, s.all[j].at = i, j
 }
 
-// index moves p to the set that it belongs to. It must be called after each change of
-// p's leases, place, server or connections.
+// index moves p to the set that it belongs to. It must be called after each
+// change of p's leases, place, server or connections.
 func (m *Manager) index(p *pool) {
 	s := m.servers[p.server]
 	if s == nil {

@@ -12,15 +12,16 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// poolerTimeout bounds the examination of a pooler, which may have no second
-// session to give.
+// poolerTimeout limits the examination of a pooler. A pooler may have no second
+// session available.
 const poolerTimeout = 5 * time.Second
 
-// findPooler finds out whether a pooler that the credentials do not name stands
-// before a PostgreSQL server. session is the id of the session that conn has at
-// the server; a pooler has told conn another. Who cannot be told from a
-// transaction pooler is taken for one: whatever works there works everywhere.
-// It fails for a pooler in statement mode.
+// findPooler detects a pooler in front of a PostgreSQL server that the
+// credentials do not name. session is the id of conn's session at the server; a
+// pooler reports a different id to conn. If the kind of pooler cannot be
+// determined, findPooler assumes a transaction pooler, because whatever works
+// with a transaction pooler works everywhere. It fails for a pooler in
+// statement mode.
 func (db *DB) findPooler(ctx context.Context, conn *pgx.Conn, session uint32) error {
 	if db.pinned.poolerOf(db.credentials) != credential.NoPooler || session == conn.PgConn().PID() {
 		return nil
@@ -30,7 +31,7 @@ func (db *DB) findPooler(ctx context.Context, conn *pgx.Conn, session uint32) er
 	shares := true
 	err := db.lend(limited, func(second *pgx.Conn) (err error) {
 		shares, err = masterdb.SharesSessions(limited, conn, second)
-		if err != nil { // it may be in a transaction
+		if err != nil { // the connection may be in a transaction
 			_ = second.PgConn().Conn().Close()
 		}
 		return err
@@ -48,26 +49,28 @@ func (db *DB) findPooler(ctx context.Context, conn *pgx.Conn, session uint32) er
 	return nil
 }
 
-// isPooled: a statement that was prepared on this connection is not known to
-// the session that the server executes it in, or is known there already: another
-// client has got the one that it was prepared in. Nothing was executed.
+// isPooled reports whether err shows a pooler: the session that the server
+// executes a statement in does not know a statement that was prepared on this
+// connection, or already has one of that name, because another client received
+// the session that it was prepared in. Nothing was executed.
 // Source: PostgreSQL manual, appendix A: invalid_sql_statement_name,
 // duplicate_prepared_statement.
 func isPooled(err error) bool { return isState(err, "26000") || isState(err, "42P05") }
 
 // holdAdvisory waits for the migration lock and keeps it in a transaction on a
-// connection of its own, since a transaction pooler keeps no session for longer.
-// lost is called if the transaction ends before release is called. It keeps no
-// snapshot meanwhile, for which CREATE INDEX CONCURRENTLY would wait.
+// separate connection, because a transaction pooler keeps no session for longer
+// than a transaction. lost is called if the transaction ends before release is
+// called. The transaction holds no snapshot meanwhile, because CREATE INDEX
+// CONCURRENTLY would wait for it.
 func holdAdvisory(ctx context.Context, conn *sql.Conn, lost func(error)) (release func(), err error) {
-	held, end := context.WithCancel(context.WithoutCancel(ctx)) // it outlives the wait for the lock
+	held, end := context.WithCancel(context.WithoutCancel(ctx)) // the transaction outlives the wait for the lock
 	givesUp := context.AfterFunc(ctx, end)
 	tx, err := conn.BeginTx(held, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
 		end()
 		return nil, err
 	}
-	stop := func() { // a server that does not answer holds up nobody
+	stop := func() { // unlockTimeout limits the wait for a server that does not answer
 		overdue := time.AfterFunc(unlockTimeout, end)
 		_ = tx.Rollback()
 		overdue.Stop()
@@ -99,12 +102,14 @@ func holdAdvisory(ctx context.Context, conn *sql.Conn, lost func(error)) (releas
 	}, nil
 }
 
-// transactionPause is how long a transaction that only keeps a lock is silent.
-// Servers and poolers may end those that are idle for longer.
+// transactionPause is the time between two statements of a transaction that
+// only keeps a lock. Servers and poolers may end transactions that are idle for
+// longer.
 const transactionPause = 5 * time.Second
 
-// stayInTransaction keeps the transaction from being idle until ctx ends, which
-// is no error. A server that does not answer in unlockTimeout has lost it.
+// stayInTransaction keeps the transaction from being idle until ctx ends; then
+// it returns nil. It returns an error if the server does not answer within
+// unlockTimeout.
 func stayInTransaction(ctx context.Context, tx *sql.Tx) (err error) {
 	defer recoverDriver(nil, &err)
 	for err == nil {

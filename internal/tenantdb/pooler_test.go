@@ -22,7 +22,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// pooled is a PostgreSQL database behind PgBouncer that nobody announced.
+// pooled returns credentials of a PostgreSQL database behind a PgBouncer that
+// they do not name.
 func pooled(t *testing.T, env string) credential.Credentials {
 	t.Helper()
 	needPooler(t)
@@ -41,8 +42,9 @@ func behind(t *testing.T, c credential.Credentials, address string) credential.C
 	return c
 }
 
-// lax stands before a pooler and swallows all startup parameters but those that
-// no pooler can do without, as PgBouncer does with ignore_startup_parameters.
+// lax starts a proxy in front of a pooler. It removes all startup parameters
+// except those that every pooler needs, as PgBouncer does with
+// ignore_startup_parameters.
 func lax(t *testing.T, behind string) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -104,7 +106,7 @@ func copyAll(to, from net.Conn) {
 	}
 }
 
-// work does with a database what a store does, many at a time.
+// work does the operations of a store on a database, many at a time.
 func work(t *testing.T, db *tenantdb.DB, store stoa.StoreID) {
 	t.Helper()
 	must(t, db.PinSession(t.Context(), store))
@@ -132,8 +134,9 @@ func work(t *testing.T, db *tenantdb.DB, store stoa.StoreID) {
 	wg.Wait()
 }
 
-// A pooler that the credentials do not name is found, whatever it does with
-// startup parameters, and the store works behind it.
+// TestUnannouncedPoolers checks that a pooler that the credentials do not name
+// is detected, whatever it does with startup parameters, and that the store
+// works behind it.
 func TestUnannouncedPoolers(t *testing.T) {
 	t.Parallel()
 	needPooler(t)
@@ -165,7 +168,8 @@ func TestUnannouncedPoolers(t *testing.T) {
 	}
 }
 
-// What a credential says of the pooler is acted on before anything was found.
+// TestAnnouncedPooler checks that the pooler that the credentials name is used
+// before anything was detected.
 func TestAnnouncedPooler(t *testing.T) {
 	t.Parallel()
 	c := pooled(t, tenantdbtest.PgBouncerEnv)
@@ -173,7 +177,8 @@ func TestAnnouncedPooler(t *testing.T) {
 	work(t, tenantdbtest.Open(t, c), stoa.NewID[stoa.StoreID]())
 }
 
-// A transaction pooler that is put before a server later costs nobody an answer.
+// TestPoolerComesLater checks that no query fails if a transaction pooler is
+// later put in front of a server.
 func TestPoolerComesLater(t *testing.T) {
 	t.Parallel()
 	c := pooled(t, tenantdbtest.PostgresEnv)
@@ -194,8 +199,8 @@ func TestPoolerComesLater(t *testing.T) {
 	work(t, db, store)
 }
 
-// Two who migrate through a transaction pooler take turns, with one who comes
-// directly too.
+// TestPooledMigrationsTakeTurns checks that two migrations through a
+// transaction pooler, and one that connects directly, take turns.
 func TestPooledMigrationsTakeTurns(t *testing.T) {
 	t.Parallel()
 	direct := pooled(t, tenantdbtest.PostgresEnv)
@@ -219,7 +224,8 @@ func TestPooledMigrationsTakeTurns(t *testing.T) {
 	}
 }
 
-// A migration ends when the transaction that has its lock does.
+// TestPooledLockIsLost checks that a migration ends when the transaction that
+// holds its lock ends.
 func TestPooledLockIsLost(t *testing.T) {
 	t.Parallel()
 	direct := pooled(t, tenantdbtest.PostgresEnv)
@@ -237,7 +243,8 @@ func TestPooledLockIsLost(t *testing.T) {
 	}
 }
 
-// Statement mode has no transactions, and is refused by name.
+// TestStatementPooling checks that a pooler in statement mode, which has no
+// transactions, is refused by name.
 func TestStatementPooling(t *testing.T) {
 	t.Parallel()
 	needPooler(t)
@@ -249,8 +256,9 @@ func TestStatementPooling(t *testing.T) {
 	checkRefused(t, tenantdbtest.Open(t, c), "pool_mode", c)
 }
 
-// A migration with a statement that cannot run in a transaction runs behind a
-// transaction pooler, and waits for nobody but those who use the table.
+// TestPooledConcurrentIndex checks that a migration with a statement that
+// cannot run in a transaction runs behind a transaction pooler, and waits only
+// for those who use the table.
 func TestPooledConcurrentIndex(t *testing.T) {
 	t.Parallel()
 	c := pooled(t, tenantdbtest.PgBouncerEnv)
@@ -267,8 +275,8 @@ func TestPooledConcurrentIndex(t *testing.T) {
 	}
 }
 
-// A server that falls silent holds up neither who waits for the migration lock
-// nor who gives it back.
+// TestPooledLockAtSilentServer checks that a server that stops answering blocks
+// neither a caller that waits for the migration lock nor one that releases it.
 func TestPooledLockAtSilentServer(t *testing.T) {
 	t.Parallel()
 	for name, silentAt := range map[string]string{"waiting": "BEGIN", "holding": ""} {
@@ -302,8 +310,8 @@ func TestPooledLockAtSilentServer(t *testing.T) {
 	}
 }
 
-// muted is a connection whose words, from those of at on, do not arrive once it
-// is silent.
+// muted is a connection whose bytes do not arrive once it is silent, beginning
+// with those that contain at.
 type muted struct {
 	net.Conn
 	silent *atomic.Bool

@@ -20,21 +20,22 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
 
-// minPostgres is the oldest major version that the schema is tested on.
+// minPostgres is the oldest major version on which the schema is tested.
 const minPostgres = "13"
 
 type postgresEngine struct{ log *slog.Logger }
 
-// postgresBase holds every parameter that the process's environment could
-// set: what stands here has precedence. Nothing in it is a merchant's.
-// Authentication never sends the password in clear, whatever the server asks.
+// postgresBase sets every parameter that the process's environment could set,
+// because these values take precedence. None of them comes from a merchant.
+// Authentication never sends the password in clear text, whatever the server
+// requests.
 const postgresBase = `host=tenant port=5432 user=tenant password=tenant dbname=tenant
 	connect_timeout=10 target_session_attrs=any min_protocol_version=3.0 max_protocol_version=3.0
 	sslmode=disable sslnegotiation=postgres sslrootcert='' sslcertmode=disable channel_binding=prefer require_auth=scram-sha-256,md5,none
 	default_query_exec_mode=cache_statement statement_cache_capacity=512 description_cache_capacity=512`
 
-// Open sets every field that credentials have a say in by hand: nothing of a
-// merchant's input passes through a parser, and nothing from the process's
+// Open sets every field that depends on the credentials explicitly. No
+// merchant's input passes through a parser, and no setting of the process's
 // environment (PGHOST, PGOPTIONS, …) remains.
 func (e postgresEngine) Open(c credential.Credentials, dial dial.Func, state *sessionState) (*sql.DB, error) {
 	cfg, err := e.config(c, dial)
@@ -56,21 +57,22 @@ func (postgresEngine) config(c credential.Credentials, dial dial.Func) (*pgx.Con
 	cfg.Database, cfg.User, cfg.Password = c.Database, c.User, c.Password.Reveal()
 	cfg.RuntimeParams = credentialParameters(c)
 	cfg.ConnectTimeout = connectTimeout
-	// Names are the dialer's to resolve, within its time limit.
+	// The dialer resolves names, within its time limit.
 	cfg.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
 	cfg.DialFunc = pgconn.DialFunc(dial)
 	if cfg.TLSConfig != nil {
 		cfg.DialFunc = refuseWithoutTLS(dial)
 	}
 	cfg.Fallbacks, cfg.ValidateConnect, cfg.KerberosSrvName, cfg.KerberosSpn = nil, nil, "", ""
-	cfg.MaxProtocolMessageBodyLen = maxAnswer // a server may claim any length
-	// Nothing listens on a store's database; without this the driver keeps what it is notified of.
+	cfg.MaxProtocolMessageBodyLen = maxAnswer // a server may announce any length
+	// Stoa listens to no notification of a store's database. Without this
+	// function the driver would store notifications.
 	cfg.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {}
 	return cfg, nil
 }
 
-// credentialParameters are what the server is told with the log-in because the
-// credentials say so. Inspect checks that the schema is where they lead.
+// credentialParameters returns the parameters that the credentials add to the
+// log-in. Inspect checks that they lead to the expected schema.
 func credentialParameters(c credential.Credentials) map[string]string {
 	parameters := map[string]string{}
 	if c.Schema != "" {
@@ -82,16 +84,16 @@ func credentialParameters(c credential.Credentials) map[string]string {
 	return parameters
 }
 
-// registerTypes has the driver read times as UTC, and a numeric in text format
-// alone.
+// registerTypes makes the driver read times as UTC, and numerics only in text
+// format.
 func registerTypes(_ context.Context, conn *pgx.Conn) error {
 	conn.TypeMap().RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC}})
 	conn.TypeMap().RegisterType(numericType())
 	return nil
 }
 
-// refuseWithoutTLS turns the server's 'N' to our request for TLS into
-// errNoTLS; pgx has no error value for it.
+// refuseWithoutTLS turns the server's answer 'N' to the request for TLS into
+// errNoTLS, because pgx has no error value for it.
 // Source: PostgreSQL protocol, "SSL Session Encryption".
 func refuseWithoutTLS(dial dial.Func) pgconn.DialFunc {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -141,7 +143,7 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	switch current, wanted := row.Schema, db.credentials.Schema; {
 	case wanted == "" || wanted == current:
 	case current == "" && row.Schemas:
-		row.Create = true // EnsureSchema makes the schema
+		row.Create = true // EnsureSchema creates the schema
 	default:
 		return in, db.schemaFault()
 	}
@@ -152,8 +154,9 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	if err != nil {
 		return in, err
 	}
-	// information_schema would hide what the user has no right to. A member of an
-	// extension counts only where it has the place of one of the store's tables.
+	// information_schema would omit tables on which the user has no rights. A
+	// member of an extension counts only if it has the name of one of the
+	// store's tables.
 	err = in.listTables(ctx, db, `SELECT c.relname FROM pg_catalog.pg_class c
 		WHERE c.relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema())
 		AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND (c.relname IN ('`+strings.Join(names, "', '")+`') OR NOT `+fromExtension+`)
@@ -161,8 +164,8 @@ func (postgresEngine) Inspect(ctx context.Context, db *DB) (Inspection, error) {
 	return in, err
 }
 
-// schemaFault says why tables would not go to the schema that the credentials
-// name.
+// schemaFault returns why tables would not be created in the schema that the
+// credentials name.
 func (db *DB) schemaFault() *stoa.Error {
 	wanted := db.credentials.Schema
 	if db.pinned.poolerOf(db.credentials) == credential.TransactionPooler {
@@ -173,8 +176,8 @@ func (db *DB) schemaFault() *stoa.Error {
 		"Make it (CREATE SCHEMA %q AUTHORIZATION the_user), or leave out the schema.", wanted, wanted)
 }
 
-// EnsureSchema makes the schema that the credentials name, if they name one and
-// there is none.
+// EnsureSchema creates the schema that the credentials name, if they name one
+// and it does not exist.
 func (db *DB) EnsureSchema(ctx context.Context) error {
 	name := db.credentials.Schema
 	if name == "" || db.Engine != credential.PostgreSQL || db.pinned.poolerOf(db.credentials) == credential.TransactionPooler {
@@ -191,7 +194,8 @@ func (db *DB) EnsureSchema(ctx context.Context) error {
 	return err
 }
 
-// migrationLock is any number that nothing else in a tenant database locks.
+// migrationLock is an arbitrary number that nothing else in a tenant database
+// locks.
 const migrationLock = 0x73746f61 // "stoa"
 
 // Session implements Engine.
@@ -203,7 +207,7 @@ func (postgresEngine) sessions(credential.Credentials) bool { return true }
 
 func (postgresEngine) migrator(c credential.Credentials, state *sessionState) migrator {
 	m := migrator{dialect: goose.DialectPostgres, folder: "postgres", take: acquireAdvisory, give: releaseAdvisory, isNew: hasNoTable}
-	if state.poolerOf(c) == credential.TransactionPooler { // a lock of a session would be left with somebody else's
+	if state.poolerOf(c) == credential.TransactionPooler { // a session's lock would remain in another client's session
 		m.take, m.give, m.hold = nil, nil, holdAdvisory
 	}
 	return m
@@ -219,8 +223,8 @@ func acquireAdvisory(ctx context.Context, conn *sql.Conn) error {
 	return tryAdvisory(ctx, conn, `SELECT pg_try_advisory_lock($1)`)
 }
 
-// tryAdvisory asks again and again. To wait in the server would be a
-// statement under way, for which CREATE INDEX CONCURRENTLY waits in turn.
+// tryAdvisory polls for the lock. A statement that waits in the server would be
+// a running statement, for which CREATE INDEX CONCURRENTLY waits in turn.
 func tryAdvisory(ctx context.Context, at interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }, query string) error {
@@ -238,14 +242,15 @@ func tryAdvisory(ctx context.Context, at interface {
 	}
 }
 
-// releaseAdvisory leaves nothing behind at a pooler, whose session lives on.
+// releaseAdvisory releases the session's locks, because a pooler keeps the
+// session.
 func releaseAdvisory(ctx context.Context, conn *sql.Conn) error {
 	_, err := conn.ExecContext(ctx, `SELECT pg_advisory_unlock_all()`)
 	return err
 }
 
-// Fault reads postgresFaults. The code is whatever the server sends, even
-// nothing.
+// Fault implements Engine. It uses postgresFaults. The server may send any
+// code, including an empty one.
 func (postgresEngine) Fault(err error) *stoa.Error {
 	var setting *settingError
 	if errors.As(err, &setting) {

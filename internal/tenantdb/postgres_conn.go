@@ -11,8 +11,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// postgresConnector makes connections whose panics are errors and whose settings
-// are Stoa's.
+// postgresConnector makes connections that return panics as errors and that
+// have Stoa's settings.
 type postgresConnector struct {
 	cfg         *pgx.ConnConfig
 	credentials credential.Credentials
@@ -21,18 +21,19 @@ type postgresConnector struct {
 }
 
 const (
-	endpointParameter = "options" // what carries the name of a server at Neon
+	endpointParameter = "options" // the parameter that carries a server's name at Neon
 	searchPath        = "search_path"
 )
 
-// Connect implements driver.Connector. A pooler that nobody announced may refuse
-// startup parameters; then the settings are what they are, and are looked at.
+// Connect implements driver.Connector. A pooler that the credentials do not
+// name may refuse startup parameters. In that case the settings remain
+// unchanged and are checked.
 func (p *postgresConnector) Connect(ctx context.Context) (_ driver.Conn, err error) {
 	defer recoverDriver(p.log, &err)
 	generation := p.state.generation.Load()
 	how, bare := p.state.pinning(p.credentials), p.state.bare.Load() || p.credentials.Endpoint == ""
 	conn, err := p.connect(ctx, how, bare)
-	if refusesParameters(err) && !bare { // the host's name is all that Neon needs
+	if refusesParameters(err) && !bare { // Neon only needs the name of the host
 		bare = true
 		conn, err = p.connect(ctx, how, bare)
 	}
@@ -73,17 +74,17 @@ func (p *postgresConnector) connect(ctx context.Context, how pinning, bare bool)
 			err = p.state.established(ctx, conn, how, own[searchPath])
 		}
 		if err != nil {
-			_ = conn.PgConn().Conn().Close() // database/sql has not heard of it yet
+			_ = conn.PgConn().Conn().Close() // database/sql does not know the connection yet
 		}
 		return err
 	}
 	return stdlib.GetConnector(*cfg, stdlib.OptionAfterConnect(after)).Connect(ctx)
 }
 
-// unprepared has nothing prepared or described ahead: no statement outlives its
-// transaction behind a transaction pooler. Parameters then travel as text and
-// untyped, and the server finds their types, JSON's among them, as it does for a
-// prepared statement.
+// unprepared disables prepared and described statements, because no statement
+// outlives its transaction behind a transaction pooler. Parameters are then
+// sent as text without types. The server determines their types, including
+// JSON, as it does for a prepared statement.
 func unprepared(cfg *pgx.ConnConfig) {
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	cfg.StatementCacheCapacity, cfg.DescriptionCacheCapacity = 0, 0
@@ -92,8 +93,8 @@ func unprepared(cfg *pgx.ConnConfig) {
 // Driver implements driver.Connector.
 func (p *postgresConnector) Driver() driver.Driver { return stdlib.GetDefaultDriver() }
 
-// pgxConn calls op with the driver's own connection below conn, which is
-// one of a postgresConnector.
+// pgxConn calls op with the driver's own connection under conn, which is a
+// connection of a postgresConnector.
 func pgxConn(conn any, op func(*pgx.Conn) error) (err error) {
 	c := conn.(*recoveringConn)
 	defer c.recovered(&err)

@@ -7,13 +7,14 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// errBinaryNumeric: a server sent a numeric in a format that was not asked for.
+// errBinaryNumeric means that a server sent a numeric in a format that was not
+// requested.
 var errBinaryNumeric = errors.New("tenantdb: numeric in binary format")
 
-// textNumericCodec reads PostgreSQL's numeric in text format. To read the
-// binary one, the driver multiplies big numbers as often as its digits and its
-// scale say: a value of 131 kB takes ten seconds of a processor, and nothing
-// stops it.
+// textNumericCodec reads PostgreSQL's numeric in text format only. To read the
+// binary format, the driver multiplies big numbers as often as the digits and
+// the scale require: a value of 131 kB takes ten seconds of processor time and
+// cannot be interrupted.
 type textNumericCodec struct{ pgtype.NumericCodec }
 
 func numericType() *pgtype.Type {

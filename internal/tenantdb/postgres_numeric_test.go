@@ -13,7 +13,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// A sum and an exact number are read as before, on both of the driver's ways.
+// TestNumericIsReadAsText checks that a sum and an exact number are read
+// correctly through both interfaces of the driver.
 func TestNumericIsReadAsText(t *testing.T) {
 	t.Parallel()
 	if !slices.Contains(tenantdbtest.Engines(), credential.PostgreSQL) {
@@ -36,19 +37,19 @@ func TestNumericIsReadAsText(t *testing.T) {
 		t.Errorf("read %+v and %+v", one, all)
 	}
 	var exact float64
-	must(t, db.Get(t.Context(), &exact, `SELECT ?::numeric / 4`, 0.5)) // a parameter is one too
+	must(t, db.Get(t.Context(), &exact, `SELECT ?::numeric / 4`, 0.5)) // a parameter is a numeric too
 	if exact != 0.125 {
 		t.Errorf("read %v", exact)
 	}
 }
 
-// The binary format, in which a value of 131 kB takes seconds, is refused by
-// whatever reads it.
+// TestBinaryNumericIsRefused checks that all readers refuse the binary format,
+// in which a value of 131 kB takes seconds.
 func TestBinaryNumericIsRefused(t *testing.T) { //nolint:paralleltest // it counts what is allocated
 	const digits = 65535
 	value := make([]byte, 8+2*digits)
 	binary.BigEndian.PutUint16(value, digits)
-	binary.BigEndian.PutUint16(value[6:], 32767) // its scale
+	binary.BigEndian.PutUint16(value[6:], 32767) // the scale of the value
 	for i := range digits {
 		binary.BigEndian.PutUint16(value[8+2*i:], 9999)
 	}

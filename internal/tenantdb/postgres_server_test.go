@@ -16,27 +16,27 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// postgresScript is a PostgreSQL server of the test's own: it lets everybody
-// in and answers each request with what answer returns. A nil answer ends the
-// connection.
+// postgresScript is a PostgreSQL server that the test implements. It accepts
+// every log-in and answers each request with the result of answer. A nil answer
+// ends the connection.
 type postgresScript struct {
-	startup []byte // in the place of a usual one
+	startup []byte // replaces the usual start of the session
 	answer  func(request []pgproto3.FrontendMessage) []byte
 }
 
-// frame is one message of a server's.
+// frame returns one message of a server.
 func frame(kind byte, body ...[]byte) []byte {
 	all := slices.Concat(body...)
 	out := binary.BigEndian.AppendUint32([]byte{kind}, uint32(4+len(all)))
 	return append(out, all...)
 }
 
-// encoded are messages as the protocol's library writes them.
+// encoded returns messages as the protocol's library writes them.
 func encoded(messages ...pgproto3.BackendMessage) (out []byte) {
 	for _, m := range messages {
 		var err error
 		if out, err = m.Encode(out); err != nil {
-			panic(err) // a test's own message
+			panic(err) // the test's own messages are valid
 		}
 	}
 	return out
@@ -52,7 +52,7 @@ var (
 // serve plays the script on one connection.
 func (s postgresScript) serve(conn net.Conn) {
 	b := pgproto3.NewBackend(conn, conn)
-	if _, err := b.ReceiveStartupMessage(); err != nil { // a request to cancel too
+	if _, err := b.ReceiveStartupMessage(); err != nil { // or a request to cancel
 		return
 	}
 	startup := s.startup
@@ -85,7 +85,7 @@ func (s postgresScript) serve(conn net.Conn) {
 	}
 }
 
-// copied keeps a message that the library would use again.
+// copied returns a copy of a message that the library would otherwise reuse.
 func copied(m pgproto3.FrontendMessage) pgproto3.FrontendMessage {
 	switch m := m.(type) {
 	case *pgproto3.Query:
@@ -110,20 +110,20 @@ func copied(m pgproto3.FrontendMessage) pgproto3.FrontendMessage {
 	return m
 }
 
-// is reports whether the request holds a message of m's type.
+// is reports whether the request contains a message of m's type.
 func is[M pgproto3.FrontendMessage](request []pgproto3.FrontendMessage) bool {
 	return slices.ContainsFunc(request, func(m pgproto3.FrontendMessage) bool { _, ok := m.(M); return ok })
 }
 
-// column describes a column of a type.
+// column returns the description of a column of a type.
 func column(name string, oid uint32, format int16) pgproto3.FieldDescription {
 	return pgproto3.FieldDescription{Name: []byte(name), DataTypeOID: oid, DataTypeSize: -1, TypeModifier: -1, Format: format}
 }
 
 const int4OID, int8OID, textOID, numericOID = 23, 20, 25, 1700
 
-// one answers the driver's requests for SELECT 1, and all others, with a row
-// of one integer.
+// one answers the driver's requests for SELECT 1, and all other requests, with
+// a row of one integer.
 func one(request []pgproto3.FrontendMessage) []byte {
 	row := &pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{column("n", int4OID, 0)}}
 	switch {
@@ -139,8 +139,8 @@ func one(request []pgproto3.FrontendMessage) []byte {
 	return encoded(row, &pgproto3.DataRow{Values: [][]byte{[]byte("1")}}, &pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")}, readyIdle)
 }
 
-// postgresAt returns credentials for a server that plays the script, with TLS
-// or without.
+// postgresAt returns credentials for a server that plays the script, with or
+// without TLS.
 func postgresAt(t *testing.T, encrypted bool, s postgresScript) credential.Credentials {
 	t.Helper()
 	if encrypted {
@@ -149,11 +149,11 @@ func postgresAt(t *testing.T, encrypted bool, s postgresScript) credential.Crede
 	return at(t, credential.PostgreSQL, credential.TLSDisable, s.serve)
 }
 
-// postgresTLS is at for PostgreSQL with TLS.
+// postgresTLS does the same as at for PostgreSQL with TLS.
 func postgresTLS(t *testing.T, serve func(net.Conn)) credential.Credentials {
 	t.Helper()
 	certificate := httptest.NewUnstartedServer(nil)
-	certificate.StartTLS() // for its certificate, which is for 127.0.0.1
+	certificate.StartTLS() // provides its certificate, which is for 127.0.0.1
 	certificate.Close()
 	c := at(t, credential.PostgreSQL, credential.TLSVerify, func(conn net.Conn) {
 		if _, err := io.ReadFull(conn, make([]byte, 8)); err != nil { // SSLRequest

@@ -13,8 +13,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// Whatever the process's environment says, a connection goes where the
-// credentials say, with the parameters we set.
+// TestPostgresIgnoresEnvironment checks that a connection uses the host of the
+// credentials and Stoa's parameters, whatever the process's environment
+// contains.
 func TestPostgresIgnoresEnvironment(t *testing.T) { //nolint:paralleltest // it sets the environment
 	if !slices.Contains(tenantdbtest.Engines(), credential.PostgreSQL) {
 		t.Skip("needs PostgreSQL")

@@ -13,26 +13,27 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
 
-// maxCancelAnswer bounds what a server may send, in bytes, on the connection
-// that asks it to cancel a query: its side of a TLS handshake, and no more.
+// maxCancelAnswer limits what a server may send, in bytes, on the connection
+// that asks it to cancel a query: its part of a TLS handshake, and nothing
+// more.
 const maxCancelAnswer = 256 << 10
 
-// postgresWire is one connection of the driver's: the network's connection,
-// perhaps TLS, and the screen above both. The screen is part of the driver's
-// reader and not of its connection, since the driver binds SCRAM to the
-// server's certificate only where its connection is a *tls.Conn itself.
+// postgresWire is one connection of the driver: the network connection,
+// optionally TLS, and the screen above both. The screen is part of the driver's
+// reader and not of its connection, because the driver binds SCRAM to the
+// server's certificate only if its connection is a *tls.Conn itself.
 type postgresWire struct {
 	dial      dial.Func
 	slot      hashingSlot
 	screen    postgresScreen
-	conn      net.Conn     // the network's
-	answer    atomic.Int64 // bytes received since the last request began, encrypted where TLS is on
+	conn      net.Conn     // the network connection
+	answer    atomic.Int64 // bytes received since the last request began, encrypted if TLS is on
 	dialed    atomic.Bool
 	condemned atomic.Bool
 }
 
-// screenConnection gives the one connection that is made with cfg a
-// screen of its own.
+// screenConnection adds a separate screen to the one connection that is made
+// with cfg.
 func screenConnection(cfg *pgx.ConnConfig) {
 	w := &postgresWire{dial: dial.Func(cfg.DialFunc)}
 	w.slot.all = hashings
@@ -40,8 +41,8 @@ func screenConnection(cfg *pgx.ConnConfig) {
 	cfg.DialFunc, cfg.BuildFrontend = w.connect, w.frontend
 }
 
-// connect implements dial.Func. The driver dials once for the connection, and
-// again for each query that it has cancelled.
+// connect implements DialFunc. The driver dials once for the connection, and
+// again for each query that it cancels.
 func (w *postgresWire) connect(ctx context.Context, network, address string) (net.Conn, error) {
 	if w.dialed.Swap(true) {
 		return w.connectToCancel(ctx, network, address)
@@ -55,7 +56,7 @@ func (w *postgresWire) connect(ctx context.Context, network, address string) (ne
 	return w.conn, nil
 }
 
-// connectToCancel spares a server that is not trusted any more.
+// connectToCancel makes no connection to a server that is no longer trusted.
 func (w *postgresWire) connectToCancel(ctx context.Context, network, address string) (net.Conn, error) {
 	if w.condemned.Load() {
 		return nil, net.ErrClosed
@@ -73,7 +74,7 @@ func (w *postgresWire) frontend(r io.Reader, conn io.Writer) *pgproto3.Frontend 
 	return pgproto3.NewFrontend(c, c)
 }
 
-// frontendConn is the connection as the screen sees it.
+// frontendConn is the connection that the screen uses.
 type frontendConn struct {
 	net.Conn
 	r    io.Reader
@@ -82,15 +83,15 @@ type frontendConn struct {
 
 func (c *frontendConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 
-// Close is called by the screen alone. It does not wait for TLS to part in
-// peace.
+// Close is called only by the screen. It does not wait for the closing
+// handshake of TLS.
 func (c *frontendConn) Close() error {
 	c.wire.condemned.Store(true)
 	return c.wire.conn.Close()
 }
 
-// limitedConn ends with errAnswerTooLong once received is beyond most, also for who
-// is writing meanwhile.
+// limitedConn returns errAnswerTooLong once received exceeds most, also to a
+// concurrent writer.
 type limitedConn struct {
 	net.Conn
 	received *atomic.Int64
@@ -101,7 +102,7 @@ type limitedConn struct {
 
 func (c *limitedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if c.received.Add(int64(n)) > c.most || errors.Is(err, errAnswerTooLong) { // the connection below counts too
+	if c.received.Add(int64(n)) > c.most || errors.Is(err, errAnswerTooLong) { // the underlying connection counts too
 		c.exceeded.Store(true)
 		_ = c.Close()
 		return 0, errAnswerTooLong

@@ -25,9 +25,10 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// fewestAllocations is how many a call of f needs: the fewest of several
-// means, since the race detector drops at random what goes into pools. No
-// collection empties them meanwhile.
+// fewestAllocations returns the number of allocations of a call of f. It is the
+// minimum of several averages, because the race detector randomly drops objects
+// from pools. The garbage collector is off meanwhile, so that it does not empty
+// the pools.
 func fewestAllocations(f func()) float64 {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	fewest := testing.AllocsPerRun(20, f)
@@ -37,7 +38,8 @@ func fewestAllocations(f func()) float64 {
 	return fewest
 }
 
-// The screen costs a query no allocation.
+// TestScreenAllocatesNothing checks that the screen adds no allocation to a
+// query.
 func TestScreenAllocatesNothing(t *testing.T) { //nolint:paralleltest // it counts allocations
 	if !slices.Contains(tenantdbtest.Engines(), credential.PostgreSQL) {
 		t.Skip("needs PostgreSQL")
@@ -85,9 +87,9 @@ func TestScreenAllocatesNothing(t *testing.T) { //nolint:paralleltest // it coun
 	}
 }
 
-// A server that answers while it is still being asked, slowly, over TLS, says
-// no more in all than for any other request: what we write does not begin
-// another count.
+// TestAnswerDuringALongRequest checks that a server that answers slowly over
+// TLS, while the request is still being sent, may not send more in total than
+// for any other request: a write does not reset the count.
 func TestAnswerDuringALongRequest(t *testing.T) {
 	t.Parallel()
 	var said atomic.Int64
@@ -119,13 +121,13 @@ func TestAnswerDuringALongRequest(t *testing.T) {
 	if !errors.Is(err, tenantdb.ErrAnswerTooLong) || ctx.Err() != nil {
 		t.Errorf("got %v, %v", err, ctx.Err())
 	}
-	if most := int64(tenantdb.MaxAnswer + 16<<20); said.Load() > most { // beyond the limit is what the network holds
+	if most := int64(tenantdb.MaxAnswer + 16<<20); said.Load() > most { // the network buffers what exceeds the limit
 		t.Errorf("the server said %d MB", said.Load()>>20)
 	}
 }
 
-// A query that is cancelled is cancelled at the server too, on a connection
-// where that may say little.
+// TestCancelRequestReadsLittle checks that a cancelled query is cancelled at
+// the server too, on a connection that limits what the server may send.
 func TestCancelRequestReadsLittle(t *testing.T) {
 	t.Parallel()
 	asked, said := make(chan struct{}, 1), make(chan int, 1)
@@ -157,12 +159,13 @@ func TestCancelRequestReadsLittle(t *testing.T) {
 	if err := db.Ping(ctx); err == nil {
 		t.Error("connected")
 	}
-	if total := <-said; total > 16<<20 { // beyond the driver's 16 bytes is what the network holds
+	if total := <-said; total > 16<<20 { // the network buffers what exceeds the driver's 16 bytes
 		t.Errorf("the server said %d MB", total>>20)
 	}
 }
 
-// A server that has been refused is not connected to again.
+// TestRefusedServerIsLeftAlone checks that no further connection is made to a
+// server that has been refused.
 func TestRefusedServerIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	var connections atomic.Int64
@@ -179,7 +182,7 @@ func TestRefusedServerIsLeftAlone(t *testing.T) {
 	checkFault(t, db.Ping(t.Context()), stoa.DatabaseUnreachable, c)
 	<-ended
 	must(t, db.Close())
-	must(t, m.Close(t.Context())) // which waits until every connection has ended
+	must(t, m.Close(t.Context())) // Close waits until every connection has ended
 	if n := connections.Load(); n != 1 {
 		t.Errorf("%d connections", n)
 	}

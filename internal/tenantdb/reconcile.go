@@ -10,16 +10,15 @@ import (
 )
 
 const (
-	// reconcileChunk is how many stores are asked about in one query.
+	// reconcileChunk is the number of stores that one query reads.
 	reconcileChunk = 500
-	// reconcileTimeout bounds one pass over all pools.
+	// reconcileTimeout limits one pass over all pools.
 	reconcileTimeout = 20 * time.Second
 )
 
-// Reconcile retires every pool whose credentials are no longer the ones in
-// the master database. Notifications do the same at once; this stands behind
-// them, for one that was lost. A manager without a master has nothing to
-// compare with.
+// Reconcile retires every pool whose credentials differ from those in the
+// master database. Notifications normally do the same at once; Reconcile covers
+// a notification that was lost. It does nothing for a manager without a master.
 func (m *Manager) Reconcile(ctx context.Context) error {
 	if m.master == nil {
 		return nil
@@ -46,14 +45,14 @@ func (m *Manager) reconcile(ctx context.Context, size int) error {
 	return nil
 }
 
-// loadedPool is a pool with the version of its credentials: the pool's own
-// field is the lock's.
+// loadedPool is a pool with a copy of the version of its credentials, because
+// the pool's own field is guarded by the lock.
 type loadedPool struct {
 	*pool
 	version int64
 }
 
-// loaded lists the pools whose credentials are known.
+// loaded returns the pools whose credentials are known.
 func (m *Manager) loaded() []loadedPool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -66,7 +65,7 @@ func (m *Manager) loaded() []loadedPool {
 	return list
 }
 
-// versions reads the present credential versions of the pools' stores.
+// versions reads the current credential versions of the pools' stores.
 func (m *Manager) versions(ctx context.Context, pools []loadedPool) (map[stoa.StoreID]int64, error) {
 	marks, args := make([]string, len(pools)), make([]any, len(pools))
 	for i, p := range pools {
@@ -85,9 +84,9 @@ func (m *Manager) versions(ctx context.Context, pools []loadedPool) (map[stoa.St
 	return versions, err
 }
 
-// retireStale retires those of the pools that are still in use with another
-// version than the master's. The versions were read after the pools were
-// listed, so that a pool opened meanwhile cannot be mistaken for an old one.
+// retireStale retires those of the pools that still use a version other than
+// the master's. The versions were read after the pools were listed, so a pool
+// that was opened meanwhile is not treated as an old one.
 func (m *Manager) retireStale(pools []loadedPool, versions map[stoa.StoreID]int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

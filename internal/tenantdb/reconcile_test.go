@@ -12,7 +12,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
-// changeUnheard is what a replica does whose word is lost.
+// changeUnheard changes credentials as a replica whose notification is lost
+// does.
 func (h *testManager) changeUnheard(t *testing.T, store stoa.StoreID) {
 	t.Helper()
 	h.tx(t, func(tx *masterdb.Tx) error {
@@ -21,8 +22,9 @@ func (h *testManager) changeUnheard(t *testing.T, store stoa.StoreID) {
 	})
 }
 
-// A pool lives as long as its credentials: of seven, those that changed give
-// way, whichever query they fell into, and nobody who holds one notices.
+// TestReconcile checks that of seven pools, exactly those whose credentials
+// changed are replaced, whichever query read their stores, and that existing
+// leases are not affected.
 func TestReconcile(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, master *masterdb.DB) {
@@ -69,7 +71,7 @@ func TestReconcileWithoutMaster(t *testing.T) {
 	must(t, m.Close(t.Context()))
 }
 
-// The manager looks for changes by itself.
+// TestSweepReconciles checks that the manager looks for changes by itself.
 func TestSweepReconciles(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -79,7 +81,7 @@ func TestSweepReconciles(t *testing.T) {
 			h.lease(t, store).Release()
 		}
 		h.changeUnheard(t, changed)
-		<-time.After(35 * time.Second) // of the bubble
+		<-time.After(35 * time.Second) // in the bubble's time
 		if h.Has(changed) || !h.Has(other) {
 			t.Errorf("after a sweep: changed %t, other %t", h.Has(changed), h.Has(other))
 		}

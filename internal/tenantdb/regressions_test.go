@@ -13,20 +13,20 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// What went wrong in systems like this one, as far as connections go. Where
-// another test shows that it does not happen here, it is named.
+// These are failures of connections in systems like this one. If another test
+// shows that one does not occur here, its name is given.
 //
 //   - A cap without eviction refused one tenant more: TestOneTenantMoreThanTheCap.
 //   - Eviction without leases closed pools in use: TestEvictionSparesLeased.
 //   - Opening under a global lock deadlocked: TestOneOpeningHoldsUpNoOther.
-//   - A cap enforced by a reaper overshot, and eight meant sixteen: TestConnectionLimit, TestOpenFilesStayWithinTheCap.
+//   - A cap enforced by a periodic task was exceeded, and eight meant sixteen: TestConnectionLimit, TestOpenFilesStayWithinTheCap.
 //   - A loop over all tenants left a connection open at each: TestLoopOverAllTenants.
-//   - Rotated credentials fought the pool cache: TestForgetWhileLeased, TestForgetWhileOpening, and the tests of
+//   - Rotated credentials conflicted with the pool cache: TestForgetWhileLeased, TestForgetWhileOpening, and the tests of
 //     rotation in package provisioning.
-//   - Negative caching hid a new tenant, a look-up in flight resurrected a removed domain, unknown hostnames evicted
+//   - Negative caching hid a new tenant, a concurrent look-up restored a removed domain, unknown hostnames evicted
 //     good ones: stores/resolver_test.go.
-//   - A token for one tenant was accepted on another's host: TestStoresAreNeverMixed in internal/app.
-//   - A retry died on "already exists": the interruption tests of package provisioning.
+//   - A token for one tenant was accepted on another's host: TestStoresAreNeverMixed in cmd/stoa.
+//   - A retry failed with "already exists": the interruption tests of package provisioning.
 
 func TestOneTenantMoreThanTheCap(t *testing.T) {
 	t.Parallel()
@@ -39,8 +39,8 @@ func TestOneTenantMoreThanTheCap(t *testing.T) {
 	}
 }
 
-// A file counts from before it is opened until it is closed, however many
-// callers come for however many stores.
+// TestOpenFilesStayWithinTheCap checks that a file counts from before it is
+// opened until it is closed, whatever the number of callers and stores.
 func TestOpenFilesStayWithinTheCap(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Stat(openFiles); err != nil {
@@ -71,7 +71,8 @@ func TestOpenFilesStayWithinTheCap(t *testing.T) {
 	callersDone.Wait()
 }
 
-// Who finds every file in use waits for one, and not for ever.
+// TestEveryFileInUse checks that a caller waits for a limited time if every
+// file is in use.
 func TestEveryFileInUse(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{MaxEmbedded: 1, OpenTimeout: 100 * time.Millisecond})
@@ -84,10 +85,11 @@ func TestEveryFileInUse(t *testing.T) {
 	must(t, h.ask(t.Context(), other))
 }
 
-// openFiles is where Linux shows what this process has open.
+// openFiles is the folder in which Linux lists the files that this process has
+// open.
 const openFiles = "/proc/self/fd"
 
-// openFiles counts the databases in the house that are open.
+// openFiles counts the open databases in the test's data directory.
 func (h *testManager) openFiles(t *testing.T) int {
 	links, err := os.ReadDir(openFiles)
 	if err != nil {
@@ -131,7 +133,7 @@ func TestLoopOverAllTenants(t *testing.T) {
 			h := setup(t, tenantdb.Options{ConnsPerServer: limit, OpenTimeout: time.Minute, StatementTimeout: time.Minute})
 			c := tenantdbtest.Create(t, engine)
 			var stores []stoa.StoreID
-			for range tenants { // a database of its own each would show no more
+			for range tenants { // separate databases would make no difference
 				store := h.store(t)
 				h.save(t, store, c)
 				stores = append(stores, store)

@@ -36,7 +36,8 @@ func (a account) take(n int64) error {
 
 func (a account) give(n int64) { a.budget.Give(a.key, n) }
 
-// hold counts n bytes for the request of ctx until it has been answered.
+// hold counts n bytes for the request of ctx until the request has been
+// answered.
 func (a account) hold(ctx context.Context, n int) error {
 	if ratelimit.ReservationIn(ctx).Take(a.key, int64(n)) {
 		return nil
@@ -55,7 +56,7 @@ func (a account) getRow(ctx context.Context, q queryer, dst any, query string, a
 	if err != nil {
 		return readError{err}
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err has it
+	defer rows.Close() //nolint:errcheck // rows.Err returns the error
 	v := reflect.ValueOf(dst)
 	if rows.Next() {
 		if err := scanRow(rows, v); err != nil {
@@ -69,7 +70,7 @@ func (a account) getRow(ctx context.Context, q queryer, dst any, query string, a
 	return ErrNotFound
 }
 
-// getPgx is getRow without database/sql, on a pgx connection.
+// getPgx does the same as getRow on a pgx connection, without database/sql.
 func (a account) getPgx(ctx context.Context, c *pgx.Conn, dst any, query string, args []any) error {
 	rows, err := c.Query(ctx, query, args...)
 	if err != nil {
@@ -85,7 +86,7 @@ func (a account) getPgx(ctx context.Context, c *pgx.Conn, dst any, query string,
 	if err := pgxscan.NewRowScanner(rows).Scan(dst); err != nil {
 		return scanFault(err)
 	}
-	rows.Close() // it reads the rest of the answer
+	rows.Close() // reads the rest of the answer
 	if err := rows.Err(); err != nil {
 		return readError{err}
 	}
@@ -98,7 +99,7 @@ func (a account) selectRows(ctx context.Context, q queryer, dst any, query strin
 	if err != nil {
 		return readError{err}
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err has it
+	defer rows.Close() //nolint:errcheck // rows.Err returns the error
 	list := reflect.ValueOf(dst).Elem()
 	list.SetLen(0)
 	for rows.Next() {

@@ -10,7 +10,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// schemasOf names the schemas that hold a store's tables.
+// schemasOf returns the names of the schemas that contain a store's tables.
 func schemasOf(t *testing.T, db *tenantdb.DB) (schemas []string) {
 	t.Helper()
 	must(t, db.Select(t.Context(), &schemas, `SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -18,8 +18,8 @@ func schemasOf(t *testing.T, db *tenantdb.DB) (schemas []string) {
 	return schemas
 }
 
-// The schema in a connection string is where the tables go, whether it exists
-// or is to be made.
+// TestSchemaOfCredentials checks that the tables are created in the schema of
+// the connection string, whether it exists or must be created.
 func TestSchemaOfCredentials(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"public", "shop", "Shop-2"} {
@@ -28,7 +28,7 @@ func TestSchemaOfCredentials(t *testing.T) {
 			if exists && name != "public" {
 				tenantdbtest.Exec(t, c, `CREATE SCHEMA "`+name+`"`)
 			}
-			tenantdbtest.Exec(t, c, `CREATE SCHEMA other`, `ALTER ROLE `+c.User+` SET search_path = other`) // the user's own is another
+			tenantdbtest.Exec(t, c, `CREATE SCHEMA other`, `ALTER ROLE `+c.User+` SET search_path = other`) // the user's default schema is another one
 			c.Schema = name
 			must(t, c.Validate())
 			db := tenantdbtest.Open(t, c)
@@ -55,14 +55,16 @@ func TestSchemaMissing(t *testing.T) {
 	_, err := tenantdbtest.Open(t, c).Inspect(t.Context())
 	checkFault(t, err, stoa.DatabasePermissionDenied, c)
 	checkFault(t, tenantdbtest.Open(t, c).EnsureSchema(t.Context()), stoa.DatabasePermissionDenied, c)
-	// A transaction pooler takes no search_path; what it would be is checked.
+	// A transaction pooler accepts no search_path. Stoa checks which one is in
+	// effect.
 	c = tenantdbtest.Create(t, credential.PostgreSQL)
 	c.Schema, c.Pooler = "shop", credential.TransactionPooler
 	_, err = tenantdbtest.Open(t, c).Inspect(t.Context())
 	checkFault(t, err, stoa.DatabasePermissionDenied, c)
 }
 
-// Servers other than Neon's take no endpoint, and are reached all the same.
+// TestEndpointIsLeftOutElsewhere checks that servers other than Neon's, which
+// accept no endpoint, can be reached with one in the credentials.
 func TestEndpointIsLeftOutElsewhere(t *testing.T) {
 	t.Parallel()
 	created := []credential.Credentials{tenantdbtest.Create(t, credential.PostgreSQL)}
@@ -76,7 +78,7 @@ func TestEndpointIsLeftOutElsewhere(t *testing.T) {
 		must(t, c.Validate())
 		must(t, tenantdbtest.Open(t, c).Ping(t.Context()))
 		if i > 0 {
-			continue // a pooler has its own words for a user that is not known
+			continue // a pooler reports an unknown user in its own way
 		}
 		c.User += "_no"
 		checkFault(t, tenantdbtest.Open(t, c).Ping(t.Context()), stoa.DatabaseAuthFailed, c)

@@ -5,20 +5,20 @@ import (
 	"sync/atomic"
 )
 
-// protocolScreen checks what a tenant's server sends before the driver sees
-// it. A driver trusts the lengths and counts that a server names: it allocates
-// that much, or indexes a packet by them. Each method is called by one
+// protocolScreen checks what a tenant's server sends before the driver sees it.
+// A driver trusts the lengths and counts that a server sends: it allocates that
+// much memory, or uses them to index a packet. Each method is called by one
 // goroutine at a time; received and sent may run at the same time.
 type protocolScreen interface {
-	// received checks the next bytes of the server's stream. An error condemns
-	// the connection.
+	// received checks the next bytes of the server's stream. After an error the
+	// connection is not used any more.
 	received(p []byte) error
-	// sent notes the next bytes of the client's stream, before they leave.
+	// sent records the next bytes of the client's stream before they are sent.
 	sent(p []byte)
 }
 
-// screened returns conn with every Read passing through s. After s has
-// returned an error the driver gets no further byte, conn is closed, and each
+// screened returns conn with every Read passing through s. After s has returned
+// an error, the driver receives no further bytes, conn is closed, and each
 // later Read returns the same error.
 func screened(conn net.Conn, s protocolScreen) net.Conn {
 	return &screenedConn{Conn: conn, screen: s}
@@ -66,9 +66,9 @@ func (c *screenedConn) failure() error {
 }
 
 // protocolError means that a server sent what its protocol does not allow, or
-// more than this platform accepts. It holds none of the server's bytes.
+// more than this platform accepts. It contains none of the server's bytes.
 type protocolError struct {
-	what string // the broken rule, in words of ours
+	what string // the broken rule, in Stoa's own words
 }
 
 func (e *protocolError) Error() string {

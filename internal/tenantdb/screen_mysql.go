@@ -1,21 +1,22 @@
 package tenantdb
 
-// Bounds of what a MySQL server may send.
+// These constants limit what a MySQL server may send.
 const (
 	maxMySQLPacket      = maxAnswer // bytes; less than 2^24-1, so that no packet continues in another one
 	maxMySQLControl     = 8 << 10   // bytes of a packet that is not a row: column definition, OK, ERR, EOF, authentication
-	maxMySQLColumns     = 4096      // the servers' own limit
+	maxMySQLColumns     = 4096      // the limit of the servers themselves
 	maxMySQLResults     = 64        // results of one command
-	maxMySQLAuthPackets = 8         // from the client's first packet until the session is admitted
-	maxMySQLConnect     = 64 << 10  // bytes until the connection is established, with its first commands
+	maxMySQLAuthPackets = 8         // from the client's first packet until the session is accepted
+	maxMySQLConnect     = 64 << 10  // bytes until the connection is established, including its first commands
 
-	// A row takes more memory than it has bytes. These count toward the limit of
-	// an answer, so that it bounds the memory too.
+	// A row takes more memory than it has bytes. These costs are added to the
+	// size of an answer, so that its limit also limits the memory.
 	mysqlRowCost    = 128
 	mysqlColumnCost = 32
 )
 
-// Packet indicators. Source: MySQL client/server protocol, "Generic Response Packets".
+// These bytes are packet indicators. Source: MySQL client/server protocol,
+// "Generic Response Packets".
 const (
 	mysqlOK        = 0x00
 	mysqlMoreData  = 0x01
@@ -24,7 +25,8 @@ const (
 	mysqlERR       = 0xff
 )
 
-// Commands that the driver sends. Source: MySQL client/server protocol, "Command Phase".
+// These bytes are the commands that the driver sends. Source: MySQL
+// client/server protocol, "Command Phase".
 const (
 	mysqlQuit         = 0x01
 	mysqlQuery        = 0x03
@@ -35,66 +37,68 @@ const (
 	mysqlCloseStmt    = 0x19
 )
 
-// mysqlPhase is what the server may send next.
+// mysqlPhase is the state of the connection: it determines what the server may
+// send next.
 type mysqlPhase uint8
 
 const (
 	phaseGreeting   mysqlPhase = iota
-	phaseAuth                  // what answers the client's authentication
-	phaseIdle                  // nothing but the ERR of a server that ends the session
+	phaseAuth                  // the reply to the client's authentication
+	phaseIdle                  // only the ERR of a server that ends the session
 	phaseResult                // OK, ERR, or the number of columns
-	phasePrepared              // the head of the answer to a prepare, or ERR
+	phasePrepared              // the first packet of the answer to a prepare, or ERR
 	phaseParams                // definitions of a prepared statement's parameters
 	phaseParamsEnd             // EOF
 	phaseColumns               // definitions of columns
 	phaseColumnsEnd            // EOF
 	phaseRows                  // rows, then EOF, OK or ERR
-	phaseEnded                 // nothing: the session is over
+	phaseEnded                 // nothing: the session has ended
 )
 
 // mysqlScreen is the protocolScreen of a MySQL or MariaDB connection. It
-// follows the conversation packet by packet: small packets are parsed whole,
-// rows as their bytes pass by. It lets through only what
-// go-sql-driver/mysql parses without a panic and with bounded memory.
+// follows the conversation packet by packet. It parses small packets as a whole
+// and rows as their bytes arrive. It lets through only what go-sql-driver/mysql
+// parses without a panic and with bounded memory.
 //
 // It is not safe for concurrent use: the driver never reads and writes at the
 // same time.
 type mysqlScreen struct {
 	phase mysqlPhase
 	ready bool // the connection is established
-	count int  // bytes of the answer under way, with the cost of its rows; until ready, of all
+	count int  // bytes of the current answer, including the cost of its rows; until ready, of all answers
 
 	packet mysqlPacket
 	next   byte // sequence number of the server's next packet
-	shift  byte // by how much the server's numbers exceed the driver's: see mysqlLink
+	shift  byte // difference between the server's numbers and the driver's: see mysqlLink
 
-	// The connection phase.
+	// These fields describe the connection phase.
 	offersTLS   bool
-	plugin      string // of the authentication, as the server named it last
+	plugin      string // of the authentication, as the server last named it
 	authPackets int
 
-	// What the client has sent.
-	responded     bool // it has answered the greeting
-	continues     bool // its next write continues a packet
+	// These fields describe what the client has sent.
+	responded     bool // the client has answered the greeting
+	continues     bool // the client's next write continues a packet
 	deprecateEOF  bool // capability: a result ends with an OK packet
 	cacheMetadata bool // capability of MariaDB: a known statement's columns are not sent again
 	command       byte
-	statement     uint32 // that is executed
-	broken        error  // of the next Read: the client did what it must not
+	statement     uint32 // the statement that is being executed
+	broken        error  // the error of the next Read: the client sent something invalid
 
-	// The answer under way.
+	// These fields describe the current answer.
 	results    int
-	params     int // definitions still to come
+	params     int // definitions that are still expected
 	wanted     int // columns of the result
 	columns    []mysqlColumn
 	rows       mysqlRows
-	statements []mysqlStatement // those prepared, with cacheMetadata
-	preparing  uint32           // the statement that is prepared
+	statements []mysqlStatement // the prepared statements, with cacheMetadata
+	preparing  uint32           // the statement that is being prepared
 }
 
 var errMySQLConnect = &protocolError{"too much data before the connection was established"}
 
-// established ends the stricter limit for what precedes a connection's use.
+// established ends the stricter limit that applies until the connection can be
+// used.
 func (s *mysqlScreen) established() { s.ready, s.count = true, 0 }
 
 // received implements protocolScreen.
@@ -119,7 +123,8 @@ func (s *mysqlScreen) received(p []byte) error {
 	return nil
 }
 
-// consume takes a part of p: of a header or of a packet's content.
+// consume processes the beginning of p: a part of a header or of a packet's
+// content.
 func (s *mysqlScreen) consume(p []byte) (int, error) {
 	if s.packet.inHeader() {
 		n, complete := s.packet.header(p, s.shift)
@@ -173,7 +178,7 @@ func (s *mysqlScreen) content(p []byte) error {
 	return nil
 }
 
-// isRow tells rows from other packets by the packet's first byte.
+// isRow distinguishes rows from other packets by the packet's first byte.
 func (s *mysqlScreen) isRow(first byte) (bool, error) {
 	k, row := &s.packet, false
 	if s.phase == phaseRows {
@@ -201,7 +206,7 @@ func (s *mysqlScreen) endPacket() error {
 	return s.control(k.content())
 }
 
-// control checks a packet that is not a row, and finds what may follow it.
+// control checks a packet that is not a row and determines what may follow it.
 func (s *mysqlScreen) control(p []byte) error {
 	switch s.phase {
 	case phaseGreeting:
@@ -230,8 +235,8 @@ func (s *mysqlScreen) control(p []byte) error {
 	}
 }
 
-// refusal checks an ERR packet. After one that is out of order the driver
-// closes the connection.
+// refusal checks an ERR packet. After an ERR packet at an unexpected point, the
+// driver closes the connection.
 func (s *mysqlScreen) refusal(p []byte, then mysqlPhase) error {
 	if !isMySQLERR(p) {
 		return &protocolError{"unexpected packet"}

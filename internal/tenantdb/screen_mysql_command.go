@@ -2,7 +2,7 @@ package tenantdb
 
 import "encoding/binary"
 
-// mysqlStatement is what the driver remembers of a prepared statement.
+// mysqlStatement is what the driver keeps of a prepared statement.
 type mysqlStatement struct {
 	id      uint32
 	columns []mysqlColumn
@@ -29,7 +29,7 @@ func (s *mysqlScreen) sent(p []byte) {
 	}
 }
 
-// begin notes a command.
+// begin records a command.
 func (s *mysqlScreen) begin(sequence byte, p []byte) {
 	switch {
 	case len(p) == 0 || sequence != 0:
@@ -42,7 +42,7 @@ func (s *mysqlScreen) begin(sequence byte, p []byte) {
 		s.breakOff("a command before the answer to the last one has ended")
 		return
 	}
-	s.shift = 0 // commands number their packets anew
+	s.shift = 0 // each command restarts the packet numbers
 	if s.ready {
 		s.count = 0
 	}
@@ -54,8 +54,8 @@ func (s *mysqlScreen) begin(sequence byte, p []byte) {
 		s.phase, s.statement = phaseResult, statementID(p)
 	case mysqlPrepare:
 		s.phase = phasePrepared
-	case mysqlSendLongData: // has no answer
-	case mysqlCloseStmt: // neither
+	case mysqlSendLongData: // no answer follows
+	case mysqlCloseStmt: // no answer follows
 		s.forget(statementID(p))
 	default:
 		s.breakOff("an unknown command")
@@ -69,7 +69,7 @@ func statementID(p []byte) uint32 {
 	return binary.LittleEndian.Uint32(p[1:])
 }
 
-// result checks the head of a result.
+// result checks the first packet of a result.
 // Source: MySQL client/server protocol, "COM_QUERY Response".
 func (s *mysqlScreen) result(p []byte) error {
 	if s.results++; s.results > maxMySQLResults {
@@ -120,7 +120,7 @@ func (s *mysqlScreen) columnCount(p []byte) error {
 	return nil
 }
 
-// prepared checks the head of the answer to a prepare.
+// prepared checks the first packet of the answer to a prepare.
 // Source: MySQL client/server protocol, "COM_STMT_PREPARE Response".
 func (s *mysqlScreen) prepared(p []byte) error {
 	if p[0] == mysqlERR {
@@ -196,7 +196,7 @@ func (s *mysqlScreen) afterColumns() error {
 			return &protocolError{"unknown type of a column"}
 		}
 	}
-	if s.results == 1 { // the driver remembers the first result's
+	if s.results == 1 { // the driver keeps the columns of the first result
 		s.remember(s.statement)
 	}
 	return nil
@@ -235,7 +235,7 @@ func (s *mysqlScreen) afterResult(status uint16) {
 	}
 }
 
-// find returns what is remembered of a statement, or nil.
+// find returns the stored statement with that id, or nil.
 func (s *mysqlScreen) find(id uint32) *mysqlStatement {
 	for i := range s.statements {
 		if s.statements[i].id == id {
@@ -245,8 +245,8 @@ func (s *mysqlScreen) find(id uint32) *mysqlStatement {
 	return nil
 }
 
-// remember keeps the columns of a statement, which the server may leave out
-// later.
+// remember stores the columns of a statement, because the server may omit them
+// in later answers.
 func (s *mysqlScreen) remember(id uint32) {
 	if !s.cacheMetadata {
 		return
@@ -254,7 +254,7 @@ func (s *mysqlScreen) remember(id uint32) {
 	known := s.find(id)
 	if known == nil {
 		n := len(s.statements)
-		if n < cap(s.statements) { // has the memory of one that was forgotten
+		if n < cap(s.statements) { // reuses the memory of a removed statement
 			s.statements = s.statements[:n+1]
 		} else {
 			s.statements = append(s.statements, mysqlStatement{})

@@ -8,8 +8,8 @@ import (
 	"encoding/pem"
 )
 
-// Capabilities. Source: MySQL client/server protocol, "Capabilities Flags", and
-// MariaDB, "Connecting", for the extended ones.
+// These constants are capability flags. Source: MySQL client/server protocol,
+// "Capabilities Flags", and MariaDB, "Connecting", for the extended ones.
 const (
 	mysqlCapMySQL      = 1 << 0 // not set by MariaDB, which then has extended capabilities
 	mysqlCapProtocol41 = 1 << 9
@@ -18,7 +18,7 @@ const (
 	mariaDBCapMetadata = 1 << 4  // MARIADB_CLIENT_CACHE_METADATA
 )
 
-// Plugins that the driver knows and that need data of a certain form.
+// These plugins are known to the driver and need data of a certain form.
 const (
 	pluginNative  = "mysql_native_password"
 	pluginEd25519 = "client_ed25519"
@@ -30,7 +30,7 @@ const (
 	nativeScramble  = 20 // bytes of the challenge
 	ed25519Scramble = 32
 	maxPluginName   = 64
-	maxRSABits      = 8192 // of the key that a password is encrypted with: more costs time
+	maxRSABits      = 8192 // of the key that encrypts a password; a longer key costs too much time
 )
 
 // greeting checks the server's first packet.
@@ -44,8 +44,9 @@ func (s *mysqlScreen) greeting(p []byte) error {
 		return malformed
 	}
 	_, p, ok := mysqlText(p[1:])
-	// Connection id, 8 bytes of challenge, filler, capabilities, character set,
-	// status, capabilities, length, reserved, 12 bytes of challenge, NUL.
+	// The fields are: connection id, 8 bytes of challenge, filler,
+	// capabilities, character set, status, capabilities, length, reserved, 12
+	// bytes of challenge, NUL.
 	const fixed = 4 + 8 + 1 + 2 + 1 + 2 + 2 + 1 + 10 + 12 + 1
 	if !ok || len(p) < fixed {
 		return malformed
@@ -64,7 +65,7 @@ func (s *mysqlScreen) greeting(p []byte) error {
 	return nil
 }
 
-// auth checks what the server says to the client's authentication.
+// auth checks the server's reply to the client's authentication.
 // Source: MySQL client/server protocol, "Authentication Phase".
 func (s *mysqlScreen) auth(p []byte) error {
 	if s.authPackets++; s.authPackets > maxMySQLAuthPackets {
@@ -81,7 +82,7 @@ func (s *mysqlScreen) auth(p []byte) error {
 		s.phase = phaseIdle
 	case mysqlEOF:
 		ok = s.switchPlugin(p[1:])
-	case mysqlMoreData: // of other plugins the driver takes it for an admission
+	case mysqlMoreData: // for other plugins, the driver treats this packet as a successful log-in
 		ok = (s.plugin == pluginCaching || s.plugin == pluginSHA256) && isAuthData(p[1:])
 	}
 	if !ok {
@@ -90,7 +91,7 @@ func (s *mysqlScreen) auth(p []byte) error {
 	return nil
 }
 
-// switchPlugin checks a request to authenticate by another plugin.
+// switchPlugin checks a request to authenticate with another plugin.
 // Source: MySQL client/server protocol, "Protocol::AuthSwitchRequest".
 func (s *mysqlScreen) switchPlugin(p []byte) bool {
 	name, data, ok := mysqlText(p)
@@ -108,11 +109,11 @@ func (s *mysqlScreen) switchPlugin(p []byte) bool {
 	return true
 }
 
-// isAuthData checks what the plugins of the driver expect: one byte of the
-// state of caching_sha2_password, or an RSA key in PEM form.
+// isAuthData checks for the data that the driver's plugins expect: one byte
+// with the state of caching_sha2_password, or an RSA key in PEM form.
 func isAuthData(p []byte) bool {
 	if len(p) == 1 {
-		return p[0] == 3 || p[0] == 4 // fast authentication succeeded, full authentication is needed
+		return p[0] == 3 || p[0] == 4 // fast authentication succeeded, or full authentication is needed
 	}
 	block, _ := pem.Decode(p)
 	if block == nil {
@@ -126,7 +127,8 @@ func isAuthData(p []byte) bool {
 	return ok && public.N.BitLen() <= maxRSABits
 }
 
-// respond notes the client's answer to the greeting: p is its content.
+// respond records the client's answer to the greeting; p is the content of that
+// packet.
 // Source: MySQL client/server protocol, "Protocol::HandshakeResponse41".
 func (s *mysqlScreen) respond(p []byte) {
 	s.responded = true
@@ -140,5 +142,5 @@ func (s *mysqlScreen) respond(p []byte) {
 	s.phase = phaseAuth
 }
 
-// breakOff has the next Read fail.
+// breakOff makes the next Read fail.
 func (s *mysqlScreen) breakOff(what string) { s.broken = &protocolError{what} }

@@ -18,13 +18,14 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// A fuzzed server has turns: what it sends after each time that the client has
-// written. In the input a turn is its length, of two bytes, and its content.
+// A fuzzed server has turns: a turn is what it sends after each time that the
+// client has written. In the input, a turn is its length, of two bytes, and its
+// content.
 const (
-	fuzzAdmits = 1 << iota // the connection phase is a good one, and not part of the input
+	fuzzAdmits = 1 << iota // the connection phase is valid, and not part of the input
 	fuzzFrames             // a turn is a list of packets without headers, each after its length, of one byte
 	fuzzBytes              // the client reads one byte at a time
-	fuzzOld                // the good connection phase is that of a server without CLIENT_DEPRECATE_EOF
+	fuzzOld                // the valid connection phase is that of a server without CLIENT_DEPRECATE_EOF
 	fuzzMariaDB
 )
 
@@ -33,7 +34,7 @@ type scriptConn struct {
 	net.Conn // nil: no other method is called
 	mode     byte
 	turns    []byte
-	admitted int  // packets of a good connection phase that were sent
+	admitted int  // packets of a valid connection phase that were sent
 	turn     bool // the client has written since the last turn
 	next     byte // sequence number
 	pending  []byte
@@ -74,7 +75,7 @@ func (c *scriptConn) take() []byte {
 		switch c.admitted {
 		case 1:
 			return goodGreeting(c.mode)
-		default: // admitted, and the session's settings
+		default: // the session's settings, after the log-in
 			return c.frame([]byte("\x07\x00\x00\x00\x02\x00\x00\x00"))
 		}
 	}
@@ -119,8 +120,8 @@ func goodGreeting(mode byte) []byte {
 	return append([]byte{byte(len(p)), 0, 0, 0}, p...)
 }
 
-// FuzzMySQLScreen feeds the real driver what a server may send, through the
-// screen and without any recover: a panic of the driver fails it.
+// FuzzMySQLScreen sends the real driver what a server may send, through the
+// screen and without any recover. It fails if the driver panics.
 func FuzzMySQLScreen(f *testing.F) {
 	for _, seed := range mysqlSessions(f) {
 		f.Add(byte(0), seed)
@@ -136,7 +137,7 @@ func FuzzMySQLScreen(f *testing.F) {
 	})
 }
 
-// everyType is answered with a column of each type that we use, and more.
+// everyType selects a column of each type that Stoa uses, and of some others.
 const everyType = `SELECT 1, -2.5, 'abc', NULL, DATE '2024-01-01', TIMESTAMP '2024-01-02 03:04:05.678', TIME '10:11:12', x'00ff', 1e10, 18446744073709551615`
 
 // converse uses a connection as the platform does: it connects, queries,
@@ -190,7 +191,7 @@ func prepared(ctx context.Context, c mysqlConn, query string) {
 		rows, err := stmt.(driver.StmtQueryContext).QueryContext(ctx, args)
 		readAll(rows, err)
 	}
-	if query == "DO ?" { // to execute what has rows can hang on MariaDB: the driver waits for columns that are not sent
+	if query == "DO ?" { // executing a query with rows can hang on MariaDB: the driver waits for columns that are not sent
 		_, _ = stmt.(driver.StmtExecContext).ExecContext(ctx, args)
 	}
 }
@@ -212,8 +213,8 @@ func readAll(rows driver.Rows, err error) {
 	}
 }
 
-// mysqlSessions are the turns of MariaDB 10.11 in a conversation of converse,
-// one conversation a line.
+// mysqlSessions returns the turns of MariaDB 10.11 in conversations of
+// converse, one conversation per line.
 func mysqlSessions(t testing.TB) (sessions [][]byte) {
 	t.Helper()
 	file, err := os.ReadFile("testdata/mysql_sessions.hex")
@@ -230,8 +231,8 @@ func mysqlSessions(t testing.TB) (sessions [][]byte) {
 	return sessions
 }
 
-// mysqlAnswers are turns of packets without headers: a result of every type
-// of column as text and as binary, and prepared statements.
+// mysqlAnswers returns turns of packets without headers: a result of every
+// column type as text and as binary, and prepared statements.
 func mysqlAnswers() [][]byte {
 	const ok, okEOF, eof = "\x07\x00\x00\x00\x02\x00\x00\x00", "\x07\xfe\x00\x00\x02\x00\x00\x00", "\x05\xfe\x00\x00\x02\x00"
 	column := func(kind byte, flags byte) string {
@@ -266,8 +267,8 @@ func mysqlAnswers() [][]byte {
 	return out
 }
 
-// TestMySQLSessionsInPieces replays real conversations: wherever the network
-// cuts them, they pass.
+// TestMySQLSessionsInPieces replays real conversations and checks that they
+// pass the screen, wherever the network splits them.
 func TestMySQLSessionsInPieces(t *testing.T) {
 	t.Parallel()
 	for i, session := range mysqlSessions(t) {

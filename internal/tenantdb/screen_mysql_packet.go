@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 )
 
-// mysqlPacket is the packet under way. One of 2^24-1 bytes, which another one
-// continues, is longer than an answer may be.
+// mysqlPacket is the packet that is being received. A packet of 2^24-1 bytes,
+// which continues in another packet, exceeds the limit of an answer.
 // Source: MySQL client/server protocol, "MySQL Packets".
 type mysqlPacket struct {
 	head [4]byte
@@ -14,19 +14,19 @@ type mysqlPacket struct {
 
 	sequence   byte
 	size       int
-	left       int // bytes still to come
+	left       int // bytes that have not arrived
 	outOfOrder bool
-	begun      bool // its first byte was seen
+	begun      bool // the first byte has arrived
 	row        bool
 
-	whole  []byte // the content, if it came in one piece
-	pieces []byte // or else a copy of it
+	whole  []byte // the content, if it arrived in one piece
+	pieces []byte // otherwise a copy of the content
 }
 
 func (k *mysqlPacket) inHeader() bool { return k.have < len(k.head) }
 
-// header takes the bytes of a header from p, and lowers the sequence number
-// in it by shift.
+// header takes the bytes of a header from p. It subtracts shift from the
+// sequence number in the header.
 func (k *mysqlPacket) header(p []byte, shift byte) (n int, complete bool) {
 	n = min(len(k.head)-k.have, len(p))
 	if k.have+n == len(k.head) {
@@ -52,7 +52,7 @@ func (k *mysqlPacket) begin(expected byte) error {
 }
 
 // collect keeps content that is parsed when the packet is complete. It copies
-// only what comes in pieces.
+// only content that arrives in several pieces.
 func (k *mysqlPacket) collect(p []byte) {
 	if len(p) == k.size {
 		k.whole = p
@@ -72,9 +72,9 @@ func (k *mysqlPacket) reset() {
 	*k = mysqlPacket{pieces: k.pieces[:0]}
 }
 
-// mysqlInteger reads a length-encoded integer at the beginning of p. It is
-// not ok when the integer is not complete, is NULL, or has more bytes than it
-// needs. Source: MySQL client/server protocol, "Protocol::LengthEncodedInteger".
+// mysqlInteger reads a length-encoded integer at the beginning of p. ok is
+// false if the integer is incomplete, is NULL, or has more bytes than it needs.
+// Source: MySQL client/server protocol, "Protocol::LengthEncodedInteger".
 func mysqlInteger(p []byte) (value uint64, n int, ok bool) {
 	if len(p) == 0 {
 		return 0, 0, false
@@ -87,8 +87,8 @@ func mysqlInteger(p []byte) (value uint64, n int, ok bool) {
 	return value, n, mysqlIsShortest(value, n)
 }
 
-// mysqlIntegerSize returns how many bytes the integer has that first begins,
-// or 0 if first begins none.
+// mysqlIntegerSize returns the number of bytes of an integer whose first byte
+// is first, or 0 if no integer begins with that byte.
 func mysqlIntegerSize(first byte) int {
 	switch {
 	case first < 0xfb:
@@ -103,7 +103,7 @@ func mysqlIntegerSize(first byte) int {
 	return 0
 }
 
-// mysqlIntegerValue reads an integer that is complete.
+// mysqlIntegerValue reads a complete integer.
 func mysqlIntegerValue(p []byte) uint64 {
 	switch len(p) {
 	case 1:
@@ -117,7 +117,7 @@ func mysqlIntegerValue(p []byte) uint64 {
 	}
 }
 
-// mysqlIsShortest reports whether an integer of so many bytes needs them all.
+// mysqlIsShortest reports whether the value needs n bytes.
 func mysqlIsShortest(value uint64, n int) bool {
 	switch n {
 	case 3:
@@ -130,8 +130,8 @@ func mysqlIsShortest(value uint64, n int) bool {
 	return true
 }
 
-// mysqlString returns what follows a length-encoded string at the beginning of
-// p.
+// mysqlString returns the bytes after a length-encoded string at the beginning
+// of p.
 func mysqlString(p []byte) (rest []byte, ok bool) {
 	length, n, ok := mysqlInteger(p)
 	if !ok || length > uint64(len(p)-n) { //nolint:gosec // n bytes of p were read
@@ -146,7 +146,7 @@ func isMySQLERR(p []byte) bool {
 	return len(p) >= 4 && p[0] == mysqlERR && (p[3] != '#' || len(p) >= 9)
 }
 
-// isMySQLEOF checks an EOF packet, which has warnings and status.
+// isMySQLEOF checks an EOF packet, which contains warnings and a status.
 func isMySQLEOF(p []byte) bool { return len(p) == 5 && p[0] == mysqlEOF }
 
 // mysqlStatus reads the status of an OK packet.
@@ -166,10 +166,11 @@ func mysqlStatus(p []byte) (status uint16, ok bool) {
 	return binary.LittleEndian.Uint16(p), true
 }
 
-// mysqlMoreResults is the bit of a status that announces another result.
+// mysqlMoreResults is the status bit that announces another result.
 const mysqlMoreResults = 0x0008
 
-// mysqlText returns the text before the first NUL of p, and what follows it.
+// mysqlText returns the text before the first NUL of p, and the bytes after the
+// NUL.
 func mysqlText(p []byte) (text string, rest []byte, ok bool) {
 	end := bytes.IndexByte(p, 0)
 	if end < 0 {

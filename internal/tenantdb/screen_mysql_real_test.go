@@ -18,8 +18,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// mysqlPools are pools to one database, in clear and encrypted, through the
-// screen and without.
+// mysqlPools returns pools to one database, in plaintext and encrypted, with
+// and without the screen.
 func mysqlPools(t *testing.T) (screened, plain map[string]*sql.DB) {
 	t.Helper()
 	if !slices.Contains(tenantdbtest.Engines(), credential.MySQL) {
@@ -55,7 +55,7 @@ func resultsOf(t *testing.T, pool *sql.DB, query string, args ...any) (results [
 	t.Helper()
 	rows, err := pool.QueryContext(t.Context(), query, args...)
 	must(t, err)
-	defer rows.Close() //nolint:errcheck // Err says it
+	defer rows.Close() //nolint:errcheck // Err returns the error
 	for more := true; more; more = rows.NextResultSet() {
 		columns, err := rows.Columns()
 		must(t, err)
@@ -76,8 +76,9 @@ func resultsOf(t *testing.T, pool *sql.DB, query string, args ...any) (results [
 	return results
 }
 
-// What a real server says comes through unchanged: every type as text and as
-// binary, NULLs, several results, rows of many packets.
+// TestMySQLScreenChangesNothing checks that the screen does not change what a
+// real server sends: every type as text and as binary, NULLs, several results,
+// rows of many packets.
 func TestMySQLScreenChangesNothing(t *testing.T) {
 	t.Parallel()
 	screened, unscreened := mysqlPools(t)
@@ -91,7 +92,7 @@ func TestMySQLScreenChangesNothing(t *testing.T) {
 	exec(plain, `CREATE TABLE types (id INT PRIMARY KEY, t TINYINT, s SMALLINT UNSIGNED, m MEDIUMINT, i INT UNSIGNED ZEROFILL, b BIGINT UNSIGNED,
 		f FLOAT, d DOUBLE, n DECIMAL(30,10), y YEAR, da DATE, ti TIME(6), dt DATETIME(6), ts TIMESTAMP NULL, c CHAR(36), v VARCHAR(200), x TEXT,
 		l LONGTEXT, bl BLOB, vb VARBINARY(20), bi BIT(12), e ENUM('one','two'), se SET('a','b'), j JSON, g GEOMETRY)`)
-	exec(plain, `INSERT INTO types (id) VALUES (0)`) // all the rest is NULL
+	exec(plain, `INSERT INTO types (id) VALUES (0)`) // all other columns are NULL
 	id := 0
 	for _, pool := range screened {
 		id++
@@ -114,7 +115,7 @@ func TestMySQLScreenChangesNothing(t *testing.T) {
 		{numbers + `SELECT i, repeat('r', i % 300), ? FROM n`, []any{"p"}},
 		{`SELECT repeat('x', 5000000), repeat('y', 3000000), 'z'`, nil},
 		{`SELECT repeat('x', 5000000), repeat('y', ?), 'z'`, []any{3_000_000}},
-		{`SELECT repeat('x', 250), repeat('y', 251), repeat('z', 65535), repeat('a', 65536)`, nil}, // where lengths get longer
+		{`SELECT repeat('x', 250), repeat('y', 251), repeat('z', 65535), repeat('a', 65536)`, nil}, // values at which the encoding of the length grows
 	} {
 		want := resultsOf(t, plain, q.query, q.args...)
 		for name, pool := range screened {
@@ -123,7 +124,7 @@ func TestMySQLScreenChangesNothing(t *testing.T) {
 			}
 		}
 	}
-	big := strings.Repeat("b", 7_000_000) // it has packets of its own
+	big := strings.Repeat("b", 7_000_000) // takes several packets
 	for name, pool := range screened {
 		var length, one int
 		must(t, pool.QueryRowContext(t.Context(), `SELECT length(?) + length(?)`, big, big).Scan(&length))
@@ -137,9 +138,10 @@ func TestMySQLScreenChangesNothing(t *testing.T) {
 	}
 }
 
-// The screen allocates nothing for a small query. What recovers a driver's
-// panics is one allocation for rows and one for a prepared statement.
-func TestMySQLScreenAllocations(t *testing.T) { // alone: it counts allocations
+// TestMySQLScreenAllocations checks that the screen allocates nothing for a
+// small query. Recovering from a driver's panics takes one allocation for rows
+// and one for a prepared statement.
+func TestMySQLScreenAllocations(t *testing.T) { // not parallel: it counts allocations
 	screened, plain := mysqlPools(t)
 	count := func(pool *sql.DB, query string, args ...any) float64 {
 		return fewestAllocations(func() {

@@ -2,33 +2,35 @@ package tenantdb
 
 import "encoding/binary"
 
-// columnKind is how a value of a column travels in a binary row.
+// columnKind is how a column's value is encoded in a binary row.
 type columnKind uint8
 
 const (
 	columnUnknown columnKind = iota
-	columnNothing            // a NULL without a bit of its own
+	columnNothing            // a NULL without its own bit
 	columnFixed
-	columnString // with its length in front
-	columnDate   // with its length in front: 0, 4, 7 or 11
-	columnTime   // with its length in front: 0, 8 or 12
+	columnString // preceded by its length
+	columnDate   // preceded by its length: 0, 4, 7 or 11
+	columnTime   // preceded by its length: 0, 8 or 12
 )
 
-// maxMySQLShortText bounds the text of a number or a date, which the driver
-// parses, and repeats in its error. A zero-filled number may have 255 digits.
+// maxMySQLShortText limits the text of a number or a date, in bytes. The driver
+// parses this text and repeats it in its error. A zero-filled number may have
+// 255 digits.
 const maxMySQLShortText = 512
 
-// maxMySQLDays bounds a TIME, which has at most 838 hours.
+// maxMySQLDays limits the days of a TIME, which has at most 838 hours.
 const maxMySQLDays = 34
 
-// mysqlColumn is what the check of a row has to know of a column.
+// mysqlColumn is what the check of a row needs to know about a column.
 type mysqlColumn struct {
 	kind columnKind
 	size uint8 // of a columnFixed, in bytes
-	text bool  // a text row has it as text of any length
+	text bool  // in a text row, the value is text of any length
 }
 
-// Types of columns. Source: MySQL client/server protocol, "Column Type".
+// mysqlColumns describes each column type by its number. Source: MySQL
+// client/server protocol, "Column Type".
 var mysqlColumns = func() (types [256]mysqlColumn) {
 	for _, t := range []byte{0x00, 0x0f, 0x10, 0xf2, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfa, 0xfb, 0xfc, 0xfd, 0xfe, 0xff} {
 		types[t] = mysqlColumn{kind: columnString, text: true} // DECIMAL, VARCHAR, BIT, VECTOR, JSON, ENUM, SET, BLOB, GEOMETRY, …
@@ -57,7 +59,8 @@ func parseMySQLColumn(p []byte) (column mysqlColumn, ok bool) {
 			return column, false
 		}
 	}
-	// Length of the rest, character set, length, type, flags, decimals, filler.
+	// The fields are: length of the rest, character set, length, type, flags,
+	// decimals, filler.
 	const fixed, kind = 1 + 2 + 4 + 1 + 2 + 1 + 2, 1 + 2 + 4
 	if len(p) < fixed || p[0] != fixed-1 {
 		return column, false
@@ -65,25 +68,26 @@ func parseMySQLColumn(p []byte) (column mysqlColumn, ok bool) {
 	return mysqlColumns[p[kind]], true
 }
 
-// mysqlRows checks the rows of a result as their bytes pass by, without a copy
-// of any.
-// Source: MySQL client/server protocol, "Text Resultset Row" and "Binary Protocol Resultset Row".
+// mysqlRows checks the rows of a result as their bytes arrive, without copying
+// them.
+// Source: MySQL client/server protocol, "Text Resultset Row" and "Binary
+// Protocol Resultset Row".
 type mysqlRows struct {
 	columns []mysqlColumn
 	binary  bool
-	nulls   []byte // of a binary row: a bit for each column, from the third on
+	nulls   []byte // of a binary row: one bit for each column; the first two bits are reserved
 
-	column int // whose value is under way
-	head   int // bytes in front of a binary row's values still to come
-	left   int // bytes of the value still to come
+	column int // the column whose value is being read
+	head   int // bytes before a binary row's values that have not arrived
+	left   int // bytes of the value that have not arrived
 	prefix [9]byte
-	have   int // bytes of prefix: the value's length, not complete yet
+	have   int // bytes of prefix that have arrived; prefix is the value's length
 
-	moment [12]byte // the binary date or time under way
-	length int      // of it; 0 while there is none
+	moment [12]byte // the binary date or time that is being read
+	length int      // of moment; 0 if none is being read
 }
 
-// begin prepares for a row.
+// begin prepares for a new row.
 func (r *mysqlRows) begin(columns []mysqlColumn, binary bool) {
 	r.columns, r.binary = columns, binary
 	r.column, r.head, r.left, r.have, r.length = 0, 0, 0, 0, 0
@@ -93,7 +97,7 @@ func (r *mysqlRows) begin(columns []mysqlColumn, binary bool) {
 	}
 }
 
-// feed checks bytes of the row.
+// feed checks the next bytes of the row.
 func (r *mysqlRows) feed(p []byte) error {
 	for len(p) > 0 {
 		n, err := r.step(p)
@@ -113,7 +117,7 @@ func (r *mysqlRows) end() error {
 	return nil
 }
 
-// step takes what belongs together from the beginning of p.
+// step processes one unit at the beginning of p.
 func (r *mysqlRows) step(p []byte) (n int, err error) {
 	switch {
 	case r.head > 0:
@@ -133,7 +137,7 @@ func (r *mysqlRows) step(p []byte) (n int, err error) {
 	return 1, r.prefixByte()
 }
 
-// value takes bytes of a value.
+// value processes bytes of a value.
 func (r *mysqlRows) value(p []byte) (n int, err error) {
 	n = min(r.left, len(p))
 	if r.length > 0 {
@@ -150,8 +154,8 @@ func (r *mysqlRows) value(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// isMySQLMoment checks a binary date or time: the driver uses its parts as
-// indexes.
+// isMySQLMoment checks a binary date or time, because the driver uses its parts
+// as indexes.
 // Source: MySQL client/server protocol, "Binary Protocol Value".
 func isMySQLMoment(kind columnKind, p []byte) bool {
 	if kind == columnTime { // sign, days, hours, minutes, seconds
@@ -171,7 +175,7 @@ func isMySQLMoment(kind columnKind, p []byte) bool {
 	return len(p) < 7 || binary.LittleEndian.Uint32(p[3:]) <= 999_999
 }
 
-// prefixByte looks at the length of a value, if it is complete.
+// prefixByte checks the length of a value if the length is complete.
 func (r *mysqlRows) prefixByte() error {
 	column := r.columns[r.column]
 	if r.prefix[0] == 0xfb && !r.binary { // NULL
@@ -199,7 +203,7 @@ func (r *mysqlRows) prefixByte() error {
 	return nil
 }
 
-// fits reports whether a value of the column may have that length.
+// fits reports whether a value of column c may have that length.
 func (r *mysqlRows) fits(c mysqlColumn, length int) bool {
 	switch {
 	case !r.binary:
@@ -217,8 +221,8 @@ func (r *mysqlRows) nextColumn() {
 	r.startValue()
 }
 
-// startValue passes over the columns of a binary row that have no bytes, and
-// finds the size of a value that has no length in front.
+// startValue skips the columns of a binary row that have no bytes, and
+// determines the size of a value without a length prefix.
 func (r *mysqlRows) startValue() {
 	if !r.binary {
 		return
@@ -233,7 +237,7 @@ func (r *mysqlRows) startValue() {
 			continue
 		case columnFixed:
 			r.left = int(c.size)
-		default: // its length comes first
+		default: // the value begins with its length
 		}
 		return
 	}

@@ -20,13 +20,14 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// mysqlAttack is what a server sends that its protocol does not allow.
+// mysqlAttack is a case in which a server sends what its protocol does not
+// allow.
 type mysqlAttack struct {
 	name   string
 	server mysqlServer
 }
 
-// packets answers with these contents, framed.
+// packets returns an answer that consists of these contents, framed.
 func packets(contents ...string) func(*mysqlSession) {
 	return func(c *mysqlSession) {
 		for _, p := range contents {
@@ -35,7 +36,8 @@ func packets(contents ...string) func(*mysqlSession) {
 	}
 }
 
-// inTurn is packets with an answer of the client after each.
+// inTurn does the same as packets, but waits for an answer of the client after
+// each content.
 func inTurn(contents ...string) func(*mysqlSession) {
 	return func(c *mysqlSession) {
 		for _, p := range contents {
@@ -45,11 +47,11 @@ func inTurn(contents ...string) func(*mysqlSession) {
 	}
 }
 
-// raw answers with these bytes.
+// raw returns an answer that consists of these bytes.
 func raw(text string) func(*mysqlSession) { return func(c *mysqlSession) { c.raw(text) } }
 
-// afterHead sends the head of a result with columns of these types, and then
-// the packets.
+// afterHead returns an answer that sends the head of a result with columns of
+// these types, and then the packets.
 func afterHead(types string, contents ...string) func(*mysqlSession) {
 	return func(c *mysqlSession) {
 		var columns [][]byte
@@ -72,7 +74,7 @@ func greetingAttacks() (attacks []mysqlAttack) {
 	add("of an old version", "\x0900000000")
 	add("without an end of the version", "\x0a"+strings.Repeat("8", 100))
 	good := string(mysqlServer{}.goodGreeting("mysql_native_password"))
-	for _, n := range []int{1, 2, 17, 18, 25, 30, 31, 32, 34, 40, 50, 59} { // where a parser stops
+	for _, n := range []int{1, 2, 17, 18, 25, 30, 31, 32, 34, 40, 50, 59} { // offsets at which a parser stops
 		add(fmt.Sprintf("cut after %d bytes", n), good[:n])
 	}
 	add("with a long plugin", good[:len(good)-1]+strings.Repeat("p", 100))
@@ -247,9 +249,10 @@ func preparedAttacks() (attacks []mysqlAttack) {
 	return attacks
 }
 
-// Whatever a MySQL server sends, its owner gets one coarse error, and the
-// platform loses neither the process nor a goroutine nor memory.
-func TestMySQLAttacks(t *testing.T) { // alone: it counts goroutines and memory
+// TestMySQLAttacks checks that whatever a MySQL server sends, its owner gets
+// one general error, and the platform loses neither the process nor a goroutine
+// nor memory.
+func TestMySQLAttacks(t *testing.T) { // not parallel: it counts goroutines and memory
 	config, authority := playedTLS()
 	attacks := slices.Concat(greetingAttacks(), authAttacks(t), resultAttacks(), rowAttacks(), preparedAttacks())
 	for _, encrypted := range []bool{false, true} {
@@ -262,10 +265,10 @@ func TestMySQLAttacks(t *testing.T) { // alone: it counts goroutines and memory
 					server.tls = config
 				}
 				if attack.name == "row of 2^63 bytes" && mode&withoutEOF != 0 {
-					continue // there 0xfe begins the packet that ends the rows
+					continue // in this case 0xfe begins the packet that ends the rows
 				}
 				if encrypted && mode != 0 || mode != 0 && strings.HasPrefix(attack.name, "greeting") {
-					continue // the same again
+					continue // the same applies
 				}
 				t.Run(name, func(t *testing.T) { attackMySQL(t, server, authority) })
 			}
@@ -294,7 +297,7 @@ func attackMySQL(t *testing.T, server mysqlServer, authority string) {
 	eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines })
 }
 
-// use does with a database what the platform does, until something fails.
+// use does the operations of the platform on a database until one fails.
 func use(ctx context.Context, db *tenantdb.DB) error {
 	if err := db.Ping(ctx); err != nil {
 		return err
@@ -315,8 +318,8 @@ func use(ctx context.Context, db *tenantdb.DB) error {
 	})
 }
 
-// checkBroken fails unless err says that the server does not speak the
-// protocol, and nothing of what it said.
+// checkBroken fails the test unless err says that the server does not speak the
+// protocol, and contains nothing that the server sent.
 func checkBroken(t *testing.T, err error, c credential.Credentials) {
 	t.Helper()
 	checkFault(t, err, stoa.DatabaseUnreachable, c)
@@ -333,7 +336,8 @@ func checkBroken(t *testing.T, err error, c credential.Credentials) {
 	}
 }
 
-// What the attacks vary is good: else they would prove nothing.
+// TestPlayedMySQLServerWorks checks that the server that the attacks modify
+// works. Otherwise the attacks would prove nothing.
 func TestPlayedMySQLServerWorks(t *testing.T) {
 	t.Parallel()
 	config, authority := playedTLS()
@@ -358,7 +362,8 @@ func TestPlayedMySQLServerWorks(t *testing.T) {
 	}
 }
 
-// An answer of many small rows is as long as the memory that it needs.
+// TestMySQLRowsWithoutEnd checks that the size of an answer of many small rows
+// includes the memory that the rows need.
 func TestMySQLRowsWithoutEnd(t *testing.T) {
 	t.Parallel()
 	c := playMySQL(t, mysqlServer{query: func(c *mysqlSession) {

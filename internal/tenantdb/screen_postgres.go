@@ -6,35 +6,37 @@ import (
 	"sync"
 )
 
-// What a PostgreSQL server may send, in bytes unless another unit is named.
-// The limits are far above what a server sends for requests of ours, and low
-// enough that a connection takes little memory however long it lives.
+// These constants limit what a PostgreSQL server may send, in bytes unless
+// another unit is named. The limits are far above what a server sends in answer
+// to Stoa's requests. They are low enough that a connection uses little memory,
+// however long it lives.
 const (
-	maxControlBody    = 8 << 10  // of a parameter's report and of a message of the authentication
+	maxControlBody    = 8 << 10  // of a ParameterStatus and of an authentication message
 	maxNotification   = 16 << 10 // of one notification
 	maxReport         = 64 << 10 // of one error or notice
 	maxDescription    = 1 << 18  // of a description of parameters or of columns
 	maxCommandTag     = 256      // of a CommandComplete
 	maxColumns        = 1664     // columns of a row: MaxTupleAttributeNumber of PostgreSQL
-	maxAsideBytes     = 4 << 20  // of errors, notices, notifications and reports for one request
+	maxAsideBytes     = 4 << 20  // of errors, notices, notifications and parameter reports for one request
 	maxAsides         = 1 << 14  // messages of these kinds for one request
 	maxReported       = 64       // different parameters that a server reports
 	maxReportedBytes  = 64 << 10 // of their names and last values together
-	maxStatements     = 1024     // statements prepared at the same time
-	maxDescribedBytes = 1 << 20  // of their descriptions together, which the driver keeps
-	maxParameterTypes = 256      // different types of statements' parameters: the driver keeps a plan for each
+	maxStatements     = 1024     // statements that are prepared at the same time
+	maxDescribedBytes = 1 << 20  // of their descriptions in total, which the driver keeps
+	maxParameterTypes = 256      // different parameter types of statements: the driver keeps a plan for each
 )
 
-// Framing. A message's length counts itself and not the type before it.
+// These constants describe the framing. A message's length includes itself and
+// excludes the type byte before it.
 const (
 	lengthBytes = 4
 	headerBytes = 1 + lengthBytes
 )
 
-// postgresScreen checks what a PostgreSQL server sends, protocol version 3.0:
-// whether a message of that kind is due, its length, and its parts. A row is
-// checked as it arrives and not kept; of other messages one is kept until it
-// is whole. It is safe for concurrent use.
+// postgresScreen checks what a PostgreSQL server sends in protocol version 3.0:
+// whether a message of that kind is expected, its length, and its parts. It
+// checks a row as it arrives and does not keep it. It buffers any other message
+// until it is complete. It is safe for concurrent use.
 // Source: PostgreSQL manual, "Frontend/Backend Protocol", "Message Formats".
 type postgresScreen struct {
 	onRequest func()       // called when a request begins
@@ -46,7 +48,7 @@ type postgresScreen struct {
 	missing int    // bytes of the message's body that have not arrived
 	partial []byte // of a body that arrives in several parts
 
-	ready    bool // the server has taken the session up
+	ready    bool // the session has begun
 	auth     authentication
 	answers  answers
 	row      rowReader
@@ -80,7 +82,7 @@ func (s *postgresScreen) received(p []byte) error {
 	return nil
 }
 
-// begin checks a header, before any of the message's body is kept.
+// begin checks a header before any byte of the message's body is kept.
 func (s *postgresScreen) begin() error {
 	kind, length := s.header[0], int64(binary.BigEndian.Uint32(s.header[1:]))
 	shortest, longest := bodyLimits(kind)
@@ -97,8 +99,9 @@ func (s *postgresScreen) begin() error {
 	return nil
 }
 
-// bodyLimits returns what length the body of a message may have. No length
-// will do for one that answers no request of ours, such as those of COPY.
+// bodyLimits returns the minimum and maximum length of a message's body. No
+// length is valid for a message that answers no request of Stoa, such as a
+// message of COPY.
 func bodyLimits(kind byte) (shortest, longest int64) {
 	switch kind {
 	case 'D': // DataRow
@@ -119,13 +122,13 @@ func bodyLimits(kind byte) (shortest, longest int64) {
 		return 6, maxNotification
 	case 'R': // Authentication…
 		return 4, maxControlBody
-	case 'K': // BackendKeyData: a process and a key of four bytes
+	case 'K': // BackendKeyData: a process and a key of four bytes each
 		return 8, 8
 	}
 	return 0, -1
 }
 
-// accept reports whether a message of this kind is due.
+// accept reports whether a message of this kind is expected.
 func (s *postgresScreen) accept(kind byte) error {
 	switch kind {
 	case 'N', 'S', 'A', 'E':
@@ -143,7 +146,8 @@ func (s *postgresScreen) accept(kind byte) error {
 	return s.answers.accept(kind)
 }
 
-// take checks the next part of a body, and the message when that is whole.
+// take checks the next part of a body, and the message when its body is
+// complete.
 func (s *postgresScreen) take(p []byte) error {
 	kind := s.header[0]
 	if kind == 'D' {
@@ -165,7 +169,7 @@ func (s *postgresScreen) take(p []byte) error {
 	return err
 }
 
-// message checks the body of a whole message.
+// message checks the body of a complete message.
 func (s *postgresScreen) message(kind byte, body []byte) error {
 	switch kind {
 	case 'R':
@@ -191,9 +195,9 @@ func (s *postgresScreen) message(kind byte, body []byte) error {
 	return nil
 }
 
-// sent implements protocolScreen. The driver writes each request whole.
+// sent implements protocolScreen. The driver writes each request in one piece.
 func (s *postgresScreen) sent(p []byte) {
-	s.slot.release() // what the driver sends it has computed
+	s.slot.release() // the driver has finished hashing before it sends
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.ready {
@@ -207,8 +211,8 @@ func (s *postgresScreen) sent(p []byte) {
 	s.answers.request(p)
 }
 
-// broken names a message by its kind, which is one byte, and the rule that it
-// breaks.
+// broken returns an error that names the kind of a message, which is one byte,
+// and the rule that the message breaks.
 func broken(kind byte, rule string) error {
 	return &protocolError{what: fmt.Sprintf("message %q %s", kind, rule)}
 }

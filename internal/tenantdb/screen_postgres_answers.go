@@ -6,38 +6,39 @@ import (
 	"slices"
 )
 
-// due is what a server has to answer to one message of ours.
+// due is a message, or a group of messages, that a server must send in answer
+// to one message of Stoa.
 type due byte
 
 const (
 	dueParse      due = iota // ParseComplete
-	dueParameters            // ParameterDescription, of a statement
-	dueColumns               // RowDescription or NoData, of a statement
+	dueParameters            // ParameterDescription of a statement
+	dueColumns               // RowDescription or NoData of a statement
 	dueBind                  // BindComplete
-	duePortal                // RowDescription or NoData, of what is to be executed
+	duePortal                // RowDescription or NoData of a portal that is to be executed
 	dueRows                  // DataRow, any number; then CommandComplete or EmptyQueryResponse
 	dueClose                 // CloseComplete
 	dueQuery                 // at least one result of a simple query, then ReadyForQuery
 	dueReady                 // ReadyForQuery
 )
 
-// completes names the messages that say no more than that something is done.
+// completes maps each answer without content to its message.
 var completes = map[due]byte{dueParse: '1', dueBind: '2', dueClose: '3', dueReady: 'Z'}
 
 // answers compares a server's messages with the requests that the driver has
-// sent. The driver relies on their order: it takes a row for one of the
-// statement that it believes to be under way.
+// sent. The driver relies on their order: it assigns a row to the statement
+// that it considers to be running.
 type answers struct {
 	due     []dueAnswer
-	columns int   // of the rows that may come now; -1 for none
+	columns int   // number of columns of the rows that may come now; -1 if no row may come
 	results int   // of a simple query, so far
-	skip    bool  // an error was reported: ReadyForQuery comes next
-	over    bool  // an error was reported after which the driver waits for no ReadyForQuery
-	fault   error // of this side: nothing may come
+	skip    bool  // an error was reported: only ReadyForQuery may come next
+	over    bool  // an error was reported after which the driver does not wait for ReadyForQuery
+	fault   error // caused by the driver: no message may come
 
 	statements map[string]*statement
-	described  int      // bytes of the statements' descriptions
-	types      []uint32 // of the statements' parameters, each once
+	described  int      // bytes of all statements' descriptions
+	types      []uint32 // parameter types of all statements, each listed once
 }
 
 type dueAnswer struct {
@@ -45,19 +46,19 @@ type dueAnswer struct {
 	of   *statement
 }
 
-// statement is a prepared one.
+// statement is a prepared statement.
 type statement struct {
 	name      string
-	columns   int // -1: it returns no rows, or is not described yet
+	columns   int // -1: it returns no rows, or has not been described yet
 	described int // bytes of its descriptions
 }
 
 func (a *answers) isIdle() bool { return len(a.due) == 0 }
 
-// request notes a request: messages of ours that end with a Sync, or one
-// simple query.
+// request records a request: messages that end with a Sync, or one simple
+// query.
 func (a *answers) request(p []byte) {
-	if len(p) > 0 && p[0] == 'X' { // Terminate may come at any time
+	if len(p) > 0 && p[0] == 'X' { // Terminate may be sent at any time
 		return
 	}
 	if !a.isIdle() {
@@ -78,8 +79,8 @@ func (a *answers) request(p []byte) {
 	}
 }
 
-// note adds what is due for one message of ours. It reports false for one that
-// the driver never sends for us.
+// note adds the answers that are due for one message of the driver. It returns
+// false for a message that the driver never sends for Stoa.
 func (a *answers) note(kind byte, body []byte) bool {
 	switch kind {
 	case 'P':
@@ -117,7 +118,7 @@ func (a *answers) note(kind byte, body []byte) bool {
 
 func (a *answers) wait(what due, of *statement) { a.due = append(a.due, dueAnswer{what, of}) }
 
-// prepare notes a statement, in the place of an earlier one of that name.
+// prepare records a statement. It replaces an earlier statement of that name.
 func (a *answers) prepare(name string) bool {
 	a.forget(a.statements[name])
 	if a.statements == nil {
@@ -129,7 +130,8 @@ func (a *answers) prepare(name string) bool {
 	return len(a.statements) <= maxStatements
 }
 
-// named returns the statement that a Describe or a Close names, nil for none.
+// named returns the statement that a Describe or a Close names, or nil if there
+// is none.
 func (a *answers) named(body []byte) *statement {
 	if len(body) < 2 || body[0] != 'S' {
 		return nil
@@ -145,7 +147,7 @@ func (a *answers) forget(s *statement) {
 	}
 }
 
-// accept reports whether a message that is part of an answer is due.
+// accept reports whether a message that is part of an answer is expected.
 func (a *answers) accept(kind byte) error {
 	switch {
 	case a.fault != nil:
@@ -179,7 +181,7 @@ func (a *answers) accept(kind byte) error {
 
 func outOfTurn(kind byte) error { return broken(kind, "comes out of turn") }
 
-// complete ends what is due first.
+// complete removes the first answer that is due.
 func (a *answers) complete() {
 	if a.due[0].what == dueBind {
 		a.columns = a.due[0].of.columns
@@ -205,7 +207,7 @@ func (a *answers) acceptResults(kind byte) error {
 	case kind == 'C', kind == 'I' && !under:
 		a.columns = -1
 		a.results++
-	case kind == 'Z' && !under && a.results > 0: // without a result the driver would have none to show
+	case kind == 'Z' && !under && a.results > 0: // without a result, the driver would have none to return
 		a.complete()
 	default:
 		return outOfTurn(kind)
@@ -213,11 +215,11 @@ func (a *answers) acceptResults(kind byte) error {
 	return nil
 }
 
-// fail notes that the server has reported an error: it answers nothing more of
-// this request.
+// fail records that the server has reported an error. The server answers
+// nothing more of this request.
 func (a *answers) fail() {
 	switch {
-	case a.isIdle(), a.due[0].what == dueClose: // the driver takes the first for an answer, and the second for the end of one
+	case a.isIdle(), a.due[0].what == dueClose: // the driver takes an idle server's error for an answer, and an error after a Close for the end of an answer
 		a.over = true
 	case !a.skip:
 		a.skip = true
@@ -238,7 +240,7 @@ func (a *answers) resume(kind byte) error {
 	return nil
 }
 
-// describeParameters takes a ParameterDescription.
+// describeParameters checks a ParameterDescription.
 func (a *answers) describeParameters(body []byte) error {
 	count := int(binary.BigEndian.Uint16(body))
 	if len(body) != 2+4*count {
@@ -255,7 +257,7 @@ func (a *answers) describeParameters(body []byte) error {
 	return a.describe(len(body))
 }
 
-// describeColumns takes a RowDescription or NoData.
+// describeColumns checks a RowDescription or NoData.
 func (a *answers) describeColumns(kind byte, body []byte) error {
 	columns := -1
 	if kind == 'T' {
@@ -277,7 +279,7 @@ func (a *answers) describeColumns(kind byte, body []byte) error {
 	return nil
 }
 
-// describe counts a description of the statement whose turn it is.
+// describe adds the size of a description of the statement that is due.
 func (a *answers) describe(size int) error {
 	of := a.due[0].of
 	of.described += size

@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// Authentication messages by their code.
+// These constants are the codes of the authentication messages.
 const (
 	authOK           = 0
 	authMD5          = 5
@@ -17,37 +17,37 @@ const (
 )
 
 const (
-	maxIterations = 100_000 // of SCRAM: 4,096 is PostgreSQL's own number, and each costs this process a hash
+	maxIterations = 100_000 // of SCRAM: PostgreSQL's own number is 4,096; each iteration costs this process a hash
 	maxSalt       = 1 << 10 // bytes of SCRAM's salt
 	maxMechanisms = 16
 )
 
-// authentication follows the beginning of a session. Only what a server may
-// ask for, in its order, reaches the driver.
+// authentication follows the beginning of a session. It lets only the messages
+// that a server may send, in the allowed order, reach the driver.
 type authentication struct {
-	started bool // our first message, which has no type, is sent
+	started bool // the driver's first message, which has no type, was sent
 	state   authState
-	nonce   []byte // ours, of SCRAM
-	key     bool   // BackendKeyData has come
+	nonce   []byte // the driver's nonce in SCRAM
+	key     bool   // BackendKeyData was received
 }
 
 type authState byte
 
 const (
-	authBegun      authState = iota // nothing is asked for yet
-	authRefused                     // what the driver refuses: it ends the connection
+	authBegun      authState = iota // nothing has been requested yet
+	authRefused                     // a method that the driver refuses: the driver ends the connection
 	authMD5Asked                    // the driver answers next
 	authMD5Sent                     //
 	authSCRAMAsked                  // the driver sends its nonce next
 	authNonceSent                   //
-	authComputing                   // the driver has the challenge, and computes its proof
+	authComputing                   // the driver has the challenge and computes its proof
 	authProofSent                   //
 	authVerified                    // the server has sent its own proof
-	authDone                        // the server has let us in
+	authDone                        // the server has accepted the log-in
 )
 
-// accept reports whether a message of the kind is due before the session is
-// ready. What an authentication message says is for message to judge.
+// accept reports whether a message of the kind is expected before the session
+// is ready. The method message checks the content of an authentication message.
 func (a *authentication) accept(kind byte) error {
 	switch {
 	case kind == 'R' && a.started && a.state != authDone && a.state != authRefused:
@@ -61,7 +61,7 @@ func (a *authentication) accept(kind byte) error {
 	return outOfTurn(kind)
 }
 
-// sent notes what the driver sends before the session is ready.
+// sent records what the driver sends before the session is ready.
 func (a *authentication) sent(p []byte) {
 	if !a.started {
 		a.started = true
@@ -80,11 +80,11 @@ func (a *authentication) sent(p []byte) {
 		a.state = authNonceSent
 	case authComputing:
 		a.state = authProofSent
-	default: // what comes later says more
+	default: // later messages contain more
 	}
 }
 
-// message checks an authentication message. After a challenge of SCRAM it
+// message checks an authentication message. After a challenge of SCRAM, it
 // returns when the driver may hash the password.
 func (a *authentication) message(body []byte, slot *hashingSlot) error {
 	code, rest := binary.BigEndian.Uint32(body), body[4:]
@@ -105,14 +105,14 @@ func (a *authentication) message(body []byte, slot *hashingSlot) error {
 	case code == authSASLFinal && a.state == authProofSent:
 		a.state = authVerified
 	case code < authSASL && code != authOK && code != authMD5 && len(rest) == 0 && a.state == authBegun:
-		a.state = authRefused // a password in clear, Kerberos, …: the driver says so
+		a.state = authRefused // a password in clear, Kerberos, …: the driver reports it
 	default:
 		return broken('R', "asks for what may not be asked for now")
 	}
 	return nil
 }
 
-// checkMechanisms checks a list of names that an empty one ends.
+// checkMechanisms checks a list of names that ends with an empty name.
 func checkMechanisms(list []byte) error {
 	if bytes.Count(list, []byte{0}) > maxMechanisms+1 || !bytes.HasSuffix(list, []byte{0, 0}) ||
 		bytes.Contains(list[:len(list)-2], []byte{0, 0}) || list[0] == 0 {
@@ -121,8 +121,8 @@ func checkMechanisms(list []byte) error {
 	return nil
 }
 
-// checkChallenge checks the server's first message of SCRAM, so that nothing
-// is left over which the driver could end the connection instead of hashing.
+// checkChallenge checks the server's first message of SCRAM. After this check,
+// the driver has no reason left to end the connection instead of hashing.
 // Source: RFC 5802, section 7, server-first-message.
 func checkChallenge(message, nonce []byte) error {
 	r, rest, ok := bytes.Cut(message, []byte(",s="))

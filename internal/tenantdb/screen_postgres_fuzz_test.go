@@ -23,13 +23,14 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// A fuzzed PostgreSQL server speaks each time that the client has written. In
-// the input that is a length, of two bytes, and as many bytes. With pgFramed
-// they are messages, each a kind, the length of its body, of two bytes, and
-// its body: so a change of one does not end all.
+// A fuzzed PostgreSQL server sends data each time that the client has written.
+// In the input, that is a length, of two bytes, and as many bytes. With
+// pgFramed the bytes are messages: each is a kind, the length of its body, of
+// two bytes, and its body. A mutation of one message therefore does not break
+// all others.
 const (
 	pgFramed  byte = 1 << iota
-	pgAdmits       // it lets the client in first, which is not part of the input
+	pgAdmits       // it accepts the log-in first, which is not part of the input
 	pgTrickle      // the client reads one byte at a time
 )
 
@@ -82,7 +83,7 @@ func (*replay) SetReadDeadline(time.Time) error  { return nil }
 func (*replay) SetWriteDeadline(time.Time) error { return nil }
 func (*replay) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 5432} }
 
-// cutPart returns what stands behind a length of two bytes.
+// cutPart returns the part after a length of two bytes, and the rest.
 func cutPart(p []byte) (part, rest []byte) {
 	if len(p) < 2 {
 		return nil, nil
@@ -108,7 +109,7 @@ func admission() (out []byte) {
 		&pgproto3.AuthenticationOk{}, &pgproto3.ParameterStatus{Name: "client_encoding", Value: "UTF8"},
 		&pgproto3.BackendKeyData{ProcessID: 1, SecretKey: []byte("key!")}, &pgproto3.ReadyForQuery{TxStatus: 'I'},
 	} {
-		out, _ = m.Encode(out) // it cannot fail
+		out, _ = m.Encode(out) // Encode cannot fail here
 	}
 	return out
 }
@@ -137,8 +138,8 @@ const (
 	everyTypeSelect = `SELECT id, name, big, small, ok, at, maybe, none, doc, nothing, bytes, share, exact FROM every_type WHERE id = $1 AND name = $2 AND at <= $3`
 )
 
-// useEverything calls the driver as this package does, and nobody recovers. It
-// returns what failed.
+// useEverything calls the driver as this package does, without recovering from
+// panics. It returns the errors.
 func useEverything(ctx context.Context, pool *sql.DB) (failed []error) {
 	db := sqlx.NewDb(pool, "pgx")
 	note := func(err error) {
@@ -175,15 +176,15 @@ func useEverything(ctx context.Context, pool *sql.DB) (failed []error) {
 		note(err)
 		note(tx.GetContext(ctx, new(everyType), everyTypeSelect, id, "another", at))
 		_, err = tx.ExecContext(ctx, `SELECT no_such_column FROM every_type WHERE ok = $1`, true)
-		note(err) // so it is, and the transaction is over
+		note(err) // the transaction has failed and is over
 		note(tx.Rollback())
 	}
 	exec(`SELECT 1; SELECT 'two', 2; DO $$BEGIN RAISE NOTICE 'three'; END$$; DROP TABLE every_type`)
 	return failed
 }
 
-// Whatever a server sends, what the screen lets through the driver can read:
-// it does not panic, and ends.
+// FuzzPostgresScreen checks that the driver can read everything that the screen
+// lets through: it does not panic, and it ends.
 func FuzzPostgresScreen(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(append([]byte{pgAdmits, 0, 6}, "Z\x00\x00\x00\x05I"...))
@@ -193,7 +194,7 @@ func FuzzPostgresScreen(f *testing.F) {
 	f.Fuzz(func(t *testing.T, input []byte) {
 		var dials atomic.Int64
 		pool := tenantdb.ScreenedPool(c, func(context.Context, string, string) (net.Conn, error) {
-			if dials.Add(1) > 1 { // a second server would say the same
+			if dials.Add(1) > 1 { // a second server would send the same
 				return nil, io.EOF
 			}
 			return newReplay(input), nil

@@ -7,12 +7,12 @@ import (
 	"slices"
 )
 
-// rowReader checks a row as it arrives: it has the columns that were
-// described, and their lengths add up to the row's.
+// rowReader checks a row as it arrives: the row must have the columns that were
+// described, and the lengths of its columns must add up to its own length.
 type rowReader struct {
-	columns int // of the description
-	fields  int // that have not begun; -1 before their number has arrived
-	field   int // bytes of the field under way that have not arrived
+	columns int // number of columns in the description
+	fields  int // fields that have not begun; -1 before their number has arrived
+	field   int // bytes of the current field that have not arrived
 	rest    int // bytes of the row that have not arrived
 
 	number [lengthBytes]byte
@@ -55,8 +55,8 @@ func (r *rowReader) take(p []byte) error {
 	return nil
 }
 
-// next takes the number that has arrived: that of the fields, or the length
-// of the next one.
+// next processes the number that has arrived: the number of fields, or the
+// length of the next field.
 func (r *rowReader) next() error {
 	if r.fields < 0 {
 		if r.fields = int(binary.BigEndian.Uint16(r.number[:])); r.fields != r.columns {
@@ -76,7 +76,8 @@ func (r *rowReader) next() error {
 	return nil
 }
 
-// asideCount counts what a server says beside its answer to a request.
+// asideCount counts the messages that a server sends in addition to its answer
+// to a request.
 type asideCount struct{ messages, bytes int }
 
 func (c *asideCount) add(body int) error {
@@ -88,16 +89,16 @@ func (c *asideCount) add(body int) error {
 	return nil
 }
 
-// reportedParameters bounds what the driver keeps of ParameterStatus: the last
+// reportedParameters limits what the driver keeps of ParameterStatus: the last
 // value of each name.
 type reportedParameters struct {
 	seed  maphash.Seed
-	names []uint64 // hashes: a server cannot know two names with the same one
-	sizes []int    // of the name and its last value
+	names []uint64 // hashes: a server cannot know two names that have the same hash
+	sizes []int    // of each name and its last value
 	total int
 }
 
-// add checks a ParameterStatus: a name and a value.
+// add checks a ParameterStatus, which contains a name and a value.
 func (r *reportedParameters) add(body []byte) error {
 	name := bytes.IndexByte(body, 0)
 	if name < 0 || bytes.Count(body, []byte{0}) != 2 || body[len(body)-1] != 0 {
@@ -121,8 +122,8 @@ func (r *reportedParameters) add(body []byte) error {
 	return nil
 }
 
-// checkReport checks an ErrorResponse or a NoticeResponse: fields of a letter
-// and a text, ended by a zero byte.
+// checkReport checks an ErrorResponse or a NoticeResponse, which contains
+// fields of a letter and a text and ends with a zero byte.
 func checkReport(kind byte, body []byte) error {
 	for len(body) > 0 && body[0] != 0 {
 		end := bytes.IndexByte(body[1:], 0)
@@ -137,8 +138,8 @@ func checkReport(kind byte, body []byte) error {
 	return nil
 }
 
-// checkNotification checks a NotificationResponse: a process, a channel and a
-// text.
+// checkNotification checks a NotificationResponse, which contains a process, a
+// channel and a text.
 func checkNotification(body []byte) error {
 	if bytes.Count(body[4:], []byte{0}) != 2 || body[len(body)-1] != 0 {
 		return broken('A', "is no channel with a text")

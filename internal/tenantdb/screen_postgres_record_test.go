@@ -16,7 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// recordingConn keeps what a server sends, cut where the client writes.
+// recordingConn records what a server sends, split where the client writes.
 type recordingConn struct {
 	net.Conn
 	parts [][]byte
@@ -34,8 +34,8 @@ func (c *recordingConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// script is the recording as an input of the fuzz target, from after the
-// client was let in.
+// script returns the recording as an input of the fuzz target, from after the
+// log-in.
 func (c *recordingConn) script(f func([]byte) []byte) (out []byte) {
 	admitted := false
 	for _, part := range c.parts {
@@ -49,7 +49,7 @@ func (c *recordingConn) script(f func([]byte) []byte) (out []byte) {
 	return out
 }
 
-// unframed writes messages without the upper half of their lengths.
+// unframed returns messages without the upper half of their lengths.
 func unframed(p []byte) (out []byte) {
 	for len(p) > 0 {
 		length := binary.BigEndian.Uint32(p[1:])
@@ -61,11 +61,13 @@ func unframed(p []byte) (out []byte) {
 	return out
 }
 
-// recordEnv, when set, has a session recorded anew as a seed of the fuzz target.
+// recordEnv is the environment variable that, if set, makes the test record a
+// session again as a seed of the fuzz target.
 const recordEnv = "STOA_RECORD"
 
-// A session with a real server, with all that is done in stores' databases,
-// passes the screen. It is the seed of the fuzz target.
+// TestPostgresSessionPassesTheScreen checks that a session with a real server,
+// with all operations on stores' databases, passes the screen. The session is
+// the seed of the fuzz target.
 func TestPostgresSessionPassesTheScreen(t *testing.T) {
 	t.Parallel()
 	if !slices.Contains(tenantdbtest.Engines(), credential.PostgreSQL) {

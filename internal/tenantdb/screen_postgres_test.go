@@ -20,7 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// The moments at which a hostile server begins.
+// These constants are the points at which a hostile server begins its attack.
 const (
 	atStartup = "at startup"
 	atPing    = "at a simple query"
@@ -28,7 +28,7 @@ const (
 	atExecute = "at an execution"
 )
 
-// attack is what a server says at one of these moments.
+// attack is what a server sends at one of these points.
 type attack struct {
 	name, at string
 	bytes    []byte
@@ -37,13 +37,14 @@ type attack struct {
 func u16(n int) []byte { return binary.BigEndian.AppendUint16(nil, uint16(n)) }
 func u32(n int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(n)) }
 
-// header is a message's beginning, whatever follows.
+// header returns the beginning of a message.
 func header(kind byte, length int) []byte { return append([]byte{kind}, u32(length)...) }
 
-// repeated is about size bytes of one message.
+// repeated returns about size bytes that repeat one message.
 func repeated(message []byte, size int) []byte { return bytes.Repeat(message, size/len(message)+1) }
 
-// columnsNamed is a RowDescription's body of so many columns.
+// columnsNamed returns the body of a RowDescription that announces counted
+// columns and contains there.
 func columnsNamed(name string, counted, there int) []byte {
 	return slices.Concat(u16(counted), bytes.Repeat(slices.Concat([]byte(name), make([]byte, 1+18)), there))
 }
@@ -153,7 +154,7 @@ func thousandTypes() []byte {
 	return frame('t', body)
 }
 
-// script is a server that works until the attack's moment.
+// script returns a server that works until the point of the attack.
 func (a attack) script() postgresScript {
 	s := postgresScript{answer: one}
 	if a.at == atStartup {
@@ -176,16 +177,16 @@ func (a attack) script() postgresScript {
 	return s
 }
 
-// Whatever a server sends that its protocol does not allow, or more of than a
-// connection has room for, costs its owner an error in plain words and the
-// platform next to nothing.
+// TestHostilePostgres checks that if a server sends what its protocol does not
+// allow, or more than a connection accepts, its owner gets a clear error and
+// the platform uses almost no resources.
 func TestHostilePostgres(t *testing.T) { //nolint:paralleltest // it counts this process's memory and goroutines
 	for _, encrypted := range []bool{false, true} {
 		for _, a := range postgresAttacks() {
 			t.Run(fmt.Sprintf("%s %s tls=%v", a.name, a.at, encrypted), func(t *testing.T) { //nolint:paralleltest // see above
 				most := uint64(2 << 20) // bytes allocated
 				if len(a.bytes) > 1<<20 {
-					most = 4 * tenantdb.MaxAsideBytes // the driver reads some of it, in parts that it forgets
+					most = 4 * tenantdb.MaxAsideBytes // the driver reads some of it, in parts that it does not keep
 				}
 				before := runtime.NumGoroutine()
 				c := postgresAt(t, encrypted, a.script())
@@ -217,7 +218,7 @@ func TestHostilePostgres(t *testing.T) { //nolint:paralleltest // it counts this
 				}
 				must(t, db.Close())
 				must(t, m.Close(ctx))
-				eventually(t, func() bool { return runtime.NumGoroutine() <= before+3 }) // the test's own server: a listener and who accepts
+				eventually(t, func() bool { return runtime.NumGoroutine() <= before+3 }) // the test's own server: a listener and the goroutine that accepts
 			})
 		}
 	}
@@ -234,17 +235,18 @@ func allocations() uint64 {
 	return m.TotalAlloc
 }
 
-// heap is what is in use after a collection, in bytes.
+// heap returns the number of bytes in use after a garbage collection.
 func heap() int64 {
 	runtime.GC()
-	runtime.GC() // the second one empties what sync.Pool has kept
+	runtime.GC() // the second collection empties what sync.Pool has kept
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
 
-// All that a server may say beside its answers, as often as it may, leaves
-// nothing behind on a connection that lives on.
+// TestPostgresConnectionKeepsNothing checks that everything that a server may
+// send in addition to its answers, however often, leaves no memory in use on a
+// connection that stays open.
 func TestPostgresConnectionKeepsNothing(t *testing.T) { //nolint:paralleltest // it measures this process's memory
 	const requests, most = 40, 2 << 20
 	asides := map[string]func(int) []byte{
@@ -275,7 +277,7 @@ func TestPostgresConnectionKeepsNothing(t *testing.T) { //nolint:paralleltest //
 			before := heap()
 			for i := range requests {
 				if name == "names of columns and types" {
-					var n int // which cannot be read: the row has one column
+					var n int // cannot be read: the row has one column
 					if err := db.Get(t.Context(), &n, fmt.Sprintf(`SELECT %d WHERE 1 = ?`, i), 1); err == nil {
 						t.Fatal("read a row of one column as one of 1600")
 					}

@@ -16,12 +16,12 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// selfTestPrefix begins the name of a table of SelfTest. The moment at which it
-// was made follows, in seconds since 1970.
+// selfTestPrefix is the prefix of the name of a SelfTest table. The time at
+// which the table was created follows, in seconds since 1970.
 const selfTestPrefix = "stoa_selftest_"
 
-// selfTestLeft is how old a table of SelfTest is when whoever made it has
-// certainly died.
+// selfTestLeft is the age of a SelfTest table at which its process has
+// certainly ended.
 const selfTestLeft = time.Hour
 
 var selfTestDDL = map[credential.EngineName]string{
@@ -31,8 +31,8 @@ var selfTestDDL = map[credential.EngineName]string{
 		moment DATETIME(6) NOT NULL, document JSON NOT NULL) ENGINE=InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci`,
 }
 
-// selfTestRow is a row as it is written and read. Size is how many bytes the
-// server keeps for Words.
+// selfTestRow is a row that is written and read. Size is the number of bytes
+// that the server stores for Words.
 type selfTestRow struct {
 	ID       int64
 	Words    string `max:"1048576"`
@@ -43,10 +43,10 @@ type selfTestRow struct {
 	Size     int64
 }
 
-// selfTestRows hold values that a setting of a server is known to change: text of
-// every plane of Unicode, with backslashes, quotes, line ends and trailing
-// spaces; numbers at the ends of their range; moments in gaps of local time, on
-// leap days and far away.
+// selfTestRows returns rows with values that a server setting is known to
+// change: text from every plane of Unicode with backslashes, quotes, line ends
+// and trailing spaces; numbers at the ends of their range; times in gaps of
+// local time, on leap days and in the distant past or future.
 func selfTestRows() []selfTestRow {
 	planes := strings.Builder{}
 	for plane := rune(0); plane <= 16; plane++ {
@@ -66,18 +66,18 @@ func selfTestRows() []selfTestRow {
 	for i, text := range texts {
 		document, err := json.Marshal(map[string]any{"words": text, "amount": i, "none": nil, "list": []any{true, false, 0.5, `\u0041`}})
 		if err != nil {
-			panic(err) // of what is above
+			panic(err) // the literals above are valid
 		}
 		rows = append(rows, selfTestRow{int64(i), text, numbers[i%len(numbers)], i%2 == 1, moments[i%len(moments)], document, int64(len(text))})
 	}
 	return rows
 }
 
-// SelfTest proves that the database keeps what it confirms: it writes rows to a
-// table of its own, has a transaction rolled back, and reads on another
-// connection what was written. The table is removed again. It fails with
-// database_setting_refused when something else is read. For an embedded database,
-// which no setting of a server's can reach, it does nothing.
+// SelfTest checks that the database stores what it confirms. It writes rows to
+// its own table, has a transaction rolled back, and reads the rows on another
+// connection. It removes the table again. It fails with
+// database_setting_refused if it reads something else. It does nothing for an
+// embedded database, which no server setting can affect.
 func (db *DB) SelfTest(ctx context.Context) (err error) {
 	ddl, ok := selfTestDDL[db.Engine]
 	if !ok {
@@ -143,13 +143,13 @@ func (db *DB) writeSelfTest(ctx context.Context, table string, rows []selfTestRo
 	})
 }
 
-// readElsewhere reads the rows on a connection other than the one that is free.
+// readElsewhere reads the rows on a connection other than the idle one.
 func (db *DB) readElsewhere(ctx context.Context, table string) (rows []selfTestRow, err error) {
 	busy, err := db.sqlx.Conn(ctx)
 	if err != nil {
 		return nil, db.wrap(err)
 	}
-	defer busy.Close() //nolint:errcheck // it goes back to the pool
+	defer busy.Close() //nolint:errcheck // it returns to the pool
 	err = db.Select(ctx, &rows, `SELECT id, words, amount, truth, moment, document, octet_length(words) AS size FROM `+table+` ORDER BY id`)
 	return rows, err
 }
@@ -193,7 +193,7 @@ func sameJSON(a, b []byte) bool {
 	return errX == nil && errY == nil && reflect.DeepEqual(x, y)
 }
 
-// sweepSelfTests drops the tables of self-tests whose process died.
+// sweepSelfTests drops the tables of self-tests whose process has ended.
 func (db *DB) sweepSelfTests(ctx context.Context) error {
 	query := `SELECT relname::text AS name FROM pg_catalog.pg_class WHERE relkind = 'r' AND relname LIKE 'stoa!_selftest!_%' ESCAPE '!'
 		AND relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()) LIMIT 100`

@@ -9,29 +9,34 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// sessionState is what all connections of one database have in common and what no
-// setting of its server may change. It is safe for concurrent use.
+// sessionState is the state that all connections of one database share and that
+// no setting of its server may change. It is safe for concurrent use.
 type sessionState struct {
-	// schema is where the store's tables are, on PostgreSQL; nil until it is known.
+	// schema is the schema of the store's tables, on PostgreSQL. It is nil
+	// until it is known.
 	schema atomic.Pointer[pinnedSchema]
-	// version is the server's major version, on PostgreSQL; 0 until it is known.
+	// version is the server's major version, on PostgreSQL. It is 0 until it is
+	// known.
 	version atomic.Int64
-	// pooler is what was found to stand before the server, where the credentials
-	// name none; nil until something was found.
+	// pooler is the pooler that was detected in front of the server although
+	// the credentials name none. It is nil until one is detected.
 	pooler atomic.Pointer[credential.Pooler]
-	// bare: the name of Neon's endpoint is not to be sent with the log-in.
+	// bare means that the name of Neon's endpoint must not be sent with the
+	// log-in.
 	bare atomic.Bool
-	// plain: the server, or a pooler before it, refuses startup parameters; on
-	// MySQL, it lacks a variable that others have.
+	// plain means that the server, or a pooler in front of it, refuses startup
+	// parameters. On MySQL it means that the server lacks a variable that other
+	// servers have.
 	plain atomic.Bool
-	// looked: every new connection is looked at whose settings cannot be set, on
-	// PostgreSQL.
+	// looked means that the settings of every new connection must be checked if
+	// they cannot be set, on PostgreSQL.
 	looked atomic.Bool
-	// generation is raised when every connection made before is to be discarded.
+	// generation is incremented when every earlier connection must be
+	// discarded.
 	generation atomic.Int64
 }
 
-// poolerOf returns what stands between Stoa and the database that c names.
+// poolerOf returns the pooler between Stoa and the database that c names.
 func (s *sessionState) poolerOf(c credential.Credentials) credential.Pooler {
 	if found := s.pooler.Load(); found != nil && c.Pooler == credential.NoPooler {
 		return *found
@@ -39,21 +44,23 @@ func (s *sessionState) poolerOf(c credential.Credentials) credential.Pooler {
 	return c.Pooler
 }
 
-// found notes which pooler stands before the server. What connections there are
-// were made for another way, and are discarded before they are used again.
+// found records which pooler is in front of the server. The existing
+// connections were set up without this knowledge. They are discarded before
+// their next use.
 func (s *sessionState) found(p credential.Pooler) {
 	s.pooler.Store(&p)
 	s.generation.Add(1)
 }
 
-// pinnedSchema is the schema of a store, and the search path that begins with it.
+// pinnedSchema is the schema of a store and the search path that begins with
+// it.
 type pinnedSchema struct{ name, path string }
 
-// settingError: a setting of the server would change what is stored or read, and
-// cannot be set for one session.
+// settingError means that a setting of the server would change what is stored
+// or read, and cannot be set for one session.
 type settingError struct {
-	name, value string // as the server says them
-	remedy      string // what its owner does about it
+	name, value string // as reported by the server
+	remedy      string // what the database's owner should do
 }
 
 func (e *settingError) Error() string {
@@ -65,16 +72,16 @@ func (e *settingError) fault() *stoa.Error {
 		e.name, e.value, e.remedy).WithCause(e)
 }
 
-// PinSession makes sure that the server's settings change nothing of what is
-// stored or read through db, and that db's connections lead to the schema that
-// holds the store, if there is one already. It fails with
-// database_setting_refused and names the setting that stands in the way.
+// PinSession ensures that the server's settings change nothing that is stored
+// or read through db, and that db's connections use the schema that contains
+// the store, if one exists. It fails with database_setting_refused and names
+// the setting that prevents this.
 func (db *DB) PinSession(ctx context.Context, store stoa.StoreID) error {
 	return db.do(ctx, func(ctx context.Context) error { return db.pinSession(ctx, store) })
 }
 
-// pinOrClose pins the session of a database that was just opened, and closes it
-// unless it answers.
+// pinOrClose pins the session of a database that was just opened. It closes the
+// database if the database does not answer.
 func (db *DB) pinOrClose(ctx context.Context, store stoa.StoreID) error {
 	answered := false
 	defer func() {
@@ -99,7 +106,7 @@ func (db *DB) pinSession(ctx context.Context, store stoa.StoreID) (err error) {
 		return db.pinPostgres(ctx, store)
 	case credential.MySQL:
 		return db.checkMySQL(ctx)
-	case credential.SQLite, credential.Supabase: // Stoa's own file; no value of DB.Engine
+	case credential.SQLite, credential.Supabase: // Supabase is not a value of DB.Engine
 	}
 	return nil
 }

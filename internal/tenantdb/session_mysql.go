@@ -12,11 +12,11 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// mysqlSettings are set by each connection in one statement, after whatever the
-// server's init_connect has done: the driver sends SET with each name and value,
-// and the one value here ends in further assignments. Variables that only one
-// server has are in comments which only that one executes. All of them may be
-// set by any user.
+// mysqlSettings are set by each connection in one statement, after the server
+// has run its init_connect. The driver sends SET with each name and value; the
+// only value here ends in further assignments. Variables that exist on one
+// server only are in comments that only this server executes. Any user may set
+// all of them.
 // Source: MySQL manual, "Server System Variables" and "Comments"; MariaDB
 // knowledge base, "Server System Variables" and "Comment Syntax".
 var mysqlSettings = map[string]string{"time_zone": strings.Join(append([]string{"'+00:00'"}, mysqlAssignments...), ", ") +
@@ -31,27 +31,30 @@ var mysqlAssignments = append(slices.Clone(mysqlEssentials),
 	"sql_auto_is_null = 0", "sql_quote_show_create = 1",
 	"group_concat_max_len = 1048576", "div_precision_increment = 4", "max_sort_length = 1024",
 	"lock_wait_timeout = 86400", "innodb_lock_wait_timeout = 50",
-	// Longer than a connection of a store's is kept unused.
+	// wait_timeout is longer than a store's connection is kept unused.
 	"wait_timeout = 28800", "net_read_timeout = 60", "net_write_timeout = 60",
 )
 
-// mysqlEssentials are those that every server has and that must hold.
+// mysqlEssentials are the assignments of variables that every server has and
+// whose values are required.
 var mysqlEssentials = []string{
 	"autocommit = 1",
 	"sql_mode = 'TRADITIONAL,NO_ENGINE_SUBSTITUTION,ONLY_FULL_GROUP_BY'",
-	// Also where the server does not heed what the client's greeting asks for.
+	// These are set here too, because some servers ignore what the client's
+	// greeting requests.
 	"character_set_client = utf8mb4", "character_set_results = utf8mb4", "collation_connection = utf8mb4_unicode_ci",
 	"foreign_key_checks = 1",
 }
 
-// essentialMySQLSettings are for a server that speaks MySQL's protocol and lacks
-// a variable of the others: it refuses the whole statement.
+// essentialMySQLSettings are for a server that uses MySQL's protocol and lacks
+// a variable of the others. Such a server refuses the whole statement of
+// mysqlSettings.
 var essentialMySQLSettings = map[string]string{"time_zone": strings.Join(append([]string{"'+00:00'"}, mysqlEssentials...), ", ")}
 
 // unknownVariable is ER_UNKNOWN_SYSTEM_VARIABLE.
 const unknownVariable = 1193
 
-// mysqlSession is what the server says of a session's settings.
+// mysqlSessionLook contains what the server reports about a session's settings.
 type mysqlSessionLook struct {
 	Database   string `max:"64"`
 	Autocommit string
@@ -61,22 +64,24 @@ type mysqlSessionLook struct {
 	Connection string
 	Mode       string `max:"2000"`
 	Keys       string
-	Storage    string // with Completion, of a server that has all variables
+	Storage    string // Storage and Completion are read only on a server that has all variables
 	Completion string
 	Packet     int64
 }
 
-// What these two are to be. A server without them has no choice of either.
+// These are the required values of Storage and Completion. A server without
+// these variables has no other value.
 const (
 	storageEngine  = "InnoDB"
 	completionType = "NO_CHAIN"
 )
 
-// minPacket is the length that one value and its statement may have, in bytes.
+// minPacket is the minimum length that a server must allow for one value and
+// its statement, in bytes.
 const minPacket = 4 << 20
 
-// checkMySQL sees that the settings of a session are what was set: a proxy may
-// keep them from the server.
+// checkMySQL checks that a session's settings have the values that were set,
+// because a proxy may not pass them to the server.
 func (db *DB) checkMySQL(ctx context.Context) error {
 	var found mysqlSessionLook
 	more := `, @@session.default_storage_engine AS storage, @@session.completion_type AS completion`
@@ -126,14 +131,14 @@ func (l mysqlSessionLook) Check(database string) error {
 // newAborting is ER_NEW_ABORTING_CONNECTION.
 const newAborting = 1184
 
-// initConnectFailed is of a server whose init_connect ends every connection of a
-// user who may not set server variables.
+// initConnectFailed returns the fault of a server whose init_connect ends every
+// connection of a user who may not set server variables.
 func initConnectFailed(err error) *stoa.Error {
 	e := &settingError{name: "init_connect", value: "(fails)", remedy: "Correct its statement, or remove it: SET GLOBAL init_connect = ''; then try again."}
 	return stoa.Errorf(stoa.DatabaseSettingRefused, "%s", e.fault().Message).WithCause(errors.Join(e, err))
 }
 
-// isMySQL reports whether err is the server's answer with one of the numbers.
+// isMySQL reports whether err is a server error with one of the numbers.
 func isMySQL(err error, numbers ...uint16) bool {
 	var answer *mysql.MySQLError
 	return errors.As(err, &answer) && slices.Contains(numbers, answer.Number)

@@ -18,18 +18,18 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// postgresSetting is a setting of a session with the value that Stoa works with.
+// postgresSetting is a setting of a session with the value that Stoa requires.
 type postgresSetting struct {
 	name, value string
-	since       int64 // the first major version that has it; 0: all that are supported
-	// harms reports that Stoa cannot work with a value. nil: it can with any, as
-	// long as it does not change.
+	since       int64 // the first major version that has it; 0: all supported versions have it
+	// harms reports whether Stoa cannot work with a value. If it is nil, Stoa
+	// can work with any value that does not change.
 	harms func(value string) bool
 }
 
-// postgresSettings are those that a role, a database or a server can have and
-// that change what is stored, what is read, how text is understood or how long a
-// statement may take. All of them may be set by any user.
+// postgresSettings are the settings of a role, a database or a server that
+// change what is stored, what is read, how text is interpreted or how long a
+// statement may take. Any user may set all of them.
 // Source: PostgreSQL manual, "Client Connection Defaults" and "Version and
 // Platform Compatibility".
 var postgresSettings = []postgresSetting{
@@ -64,19 +64,21 @@ var postgresSettings = []postgresSetting{
 	{name: "client_min_messages", value: "notice"},
 }
 
-// longestWait is as long as a statement of Stoa's may take.
+// longestWait is the maximum duration of one of Stoa's statements.
 const longestWait = 10 * time.Second
 
-// replicationRole is looked at too, and never set, which takes a superuser. With
-// the value replica no foreign key is checked and no trigger runs.
+// replicationRole is a setting that Stoa checks and never sets, because setting
+// it requires a superuser. With the value replica, the server checks no foreign
+// key and runs no trigger.
 const replicationRole = "session_replication_role"
 
 func not(value string) func(string) bool {
 	return func(v string) bool { return !strings.EqualFold(v, value) }
 }
 
-// shorterThan is of a time as the server says it, such as 0, 500ms or 2min. 0 is
-// no limit.
+// shorterThan returns a function that reports whether a time is shorter than
+// limit. The time has the server's format, such as 0, 500ms or 2min. 0 means no
+// limit.
 func shorterThan(limit time.Duration) func(string) bool {
 	return func(v string) bool {
 		n, unit := strings.TrimRight(v, "dhimnsu"), strings.TrimLeft(v, "0123456789")
@@ -86,22 +88,23 @@ func shorterThan(limit time.Duration) func(string) bool {
 	}
 }
 
-// pinning says how the settings of a connection are pinned.
+// pinning is the way in which the settings of a connection are pinned.
 type pinning int
 
 const (
-	// pinAtStartup sends them as parameters of the connection's start, which is
-	// free and has precedence over every setting of a role, database or server.
+	// pinAtStartup sends the settings as startup parameters of the connection.
+	// This costs no round trip, and the parameters take precedence over every
+	// setting of a role, database or server.
 	pinAtStartup pinning = iota
-	// pinInSession sets them when the connection is made: a pooler that keeps a
-	// session for its client may refuse or ignore startup parameters.
+	// pinInSession sets the settings after the connection is made, because a
+	// pooler in session mode may refuse or ignore startup parameters.
 	pinInSession
-	// pinByCheck sets nothing, since the server's session belongs to others too
-	// from one transaction to the next, and looks at what there is.
+	// pinByCheck sets nothing and checks the settings, because other clients
+	// use the server's session too, from one transaction to the next.
 	pinByCheck
 )
 
-// pinning says how the settings of c's next connection are pinned.
+// pinning returns how the settings of c's next connection are pinned.
 func (s *sessionState) pinning(c credential.Credentials) pinning {
 	switch s.poolerOf(c) {
 	case credential.SessionPooler:
@@ -116,12 +119,12 @@ func (s *sessionState) pinning(c credential.Credentials) pinning {
 	return pinAtStartup
 }
 
-// pooledSettings is how many of postgresSettings, counted from the first, every
-// pooler takes as startup parameters and keeps for its client.
+// pooledSettings is the number of postgresSettings, counted from the first,
+// that every pooler accepts as startup parameters and keeps for its client.
 // Source: PgBouncer, "ignore_startup_parameters".
 const pooledSettings = 4
 
-// startupParameters are for the next connection.
+// startupParameters returns the startup parameters of the next connection.
 func (s *sessionState) startupParameters(how pinning) map[string]string {
 	p := map[string]string{"application_name": "stoa"}
 	for i, setting := range postgresSettings {
@@ -135,8 +138,9 @@ func (s *sessionState) startupParameters(how pinning) map[string]string {
 	return p
 }
 
-// established is called for each new connection before it is used. wanted is the
-// search path until the store's schema is known, or "".
+// established sets or checks the settings of each new connection before it is
+// used. wanted is the search path that applies until the store's schema is
+// known, or "".
 func (s *sessionState) established(ctx context.Context, conn *pgx.Conn, how pinning, wanted string) error {
 	if version, err := strconv.ParseInt(major(conn.PgConn().ParameterStatus("server_version")), 10, 64); err == nil {
 		s.version.Store(version)
@@ -147,7 +151,7 @@ func (s *sessionState) established(ctx context.Context, conn *pgx.Conn, how pinn
 		return err
 	case pinByCheck:
 		if !s.looked.Load() {
-			return nil // PinSession looks, once it knows what stands before the server
+			return nil // PinSession checks, as soon as it knows what is in front of the server
 		}
 		found, err := lookAtSession(ctx, conn)
 		if err != nil {
@@ -166,8 +170,9 @@ func major(version string) string {
 	return version[:len(version)-len(strings.TrimLeft(version, "0123456789"))]
 }
 
-// setStatement sets every setting that the server has, and the search path:
-// wanted, unless that "" leaves it as it is, until the store's schema is known.
+// setStatement returns the statement that sets every setting that the server
+// has, and the search path. Until the store's schema is known, the search path
+// is wanted; "" leaves the search path unchanged.
 func (s *sessionState) setStatement(wanted string) string {
 	var set []string
 	for _, setting := range postgresSettings {
@@ -186,37 +191,39 @@ func (s *sessionState) setStatement(wanted string) string {
 	return `SELECT ` + strings.Join(set, ", ")
 }
 
-// quoteText needs standard_conforming_strings, or a text without a backslash.
+// quoteText quotes s as an SQL literal. It requires
+// standard_conforming_strings, or a text without a backslash.
 func quoteText(s string) string { return `'` + strings.ReplaceAll(s, `'`, `''`) + `'` }
 
-// refusesParameters reports whether a server, or a pooler, did not take a
-// startup parameter.
+// refusesParameters reports whether a server, or a pooler, refused a startup
+// parameter.
 // Source: PostgreSQL manual, appendix A; PgBouncer answers with 08P01.
 func refusesParameters(err error) bool {
 	var pgErr *pgconn.PgError
 	return errors.As(err, &pgErr) && slices.Contains([]string{"08P01", "42601", "42704", "22023", "55P02", "0A000"}, pgErr.Code)
 }
 
-// sessionLook is what a session is like.
+// sessionLook describes a session.
 type sessionLook struct {
 	Session   uint32            // the id of the server's session
-	Schema    string            // the current one; "" without any
+	Schema    string            // the current schema; "" if there is none
 	Path      []string          // the schemas of the search path that exist
-	Held      bool              // a store is in the current schema
-	Elsewhere []schemaWithStore // other schemas with a store that may be read
+	Held      bool              // the current schema contains a store
+	Elsewhere []schemaWithStore // other readable schemas that contain a store
 	Settings  map[string]string
-	// LosesCommits: the role or the database, and not the server as a whole, has
-	// synchronous_commit off.
+	// LosesCommits is true if the role or the database, and not the server as a
+	// whole, has synchronous_commit off.
 	LosesCommits bool
 }
 
 type schemaWithStore struct {
 	Schema string
-	Marked bool // it has the marker; otherwise the tables from before there was one
+	Marked bool // it has the marker; otherwise it has the tables from before markers existed
 }
 
-// lookStatement returns one row with a sessionLook in JSON. Functions are named
-// with their schema: the search path is not to be trusted yet.
+// lookStatement returns a statement that returns one row with a sessionLook in
+// JSON. It qualifies functions with their schema, because the search path is
+// not trusted yet.
 var lookStatement = sync.OnceValue(func() string {
 	names := []string{quoteText(replicationRole)}
 	for _, s := range postgresSettings {
@@ -238,7 +245,8 @@ var lookStatement = sync.OnceValue(func() string {
 		'settings', (SELECT pg_catalog.json_object_agg(n, coalesce(pg_catalog.current_setting(n, true), '')) FROM pg_catalog.unnest(ARRAY[` + strings.Join(names, ", ") + `]) n))::text`
 })
 
-// maxElsewhere bounds the schemas that are looked at for a store's tables.
+// maxElsewhere limits the number of schemas that are searched for a store's
+// tables.
 const maxElsewhere = 50
 
 func lookAtSession(ctx context.Context, conn *pgx.Conn) (found sessionLook, err error) {
@@ -252,8 +260,8 @@ func lookAtSession(ctx context.Context, conn *pgx.Conn) (found sessionLook, err 
 	return found, nil
 }
 
-// simpleQuery returns the rows of the last statement of a text, in one round
-// trip and with nothing prepared.
+// simpleQuery returns the rows of the last statement of a text. It uses one
+// round trip and prepares nothing.
 func simpleQuery(ctx context.Context, conn *pgx.Conn, query string) ([][][]byte, error) {
 	results, err := conn.PgConn().Exec(ctx, query).ReadAll()
 	if err != nil || len(results) == 0 {
@@ -262,7 +270,7 @@ func simpleQuery(ctx context.Context, conn *pgx.Conn, query string) ([][][]byte,
 	return results[len(results)-1].Rows, results[len(results)-1].Err
 }
 
-// Check refuses a session that Stoa cannot work with.
+// Check returns an error for a session that Stoa cannot work with.
 func (l sessionLook) Check() error {
 	for _, s := range postgresSettings {
 		if value, ok := l.Settings[s.name]; ok && value != "" && s.harms != nil && s.harms(value) {
@@ -287,7 +295,8 @@ func wrongSchema(is, want string) error {
 		want, pgx.Identifier{want}.Sanitize())}
 }
 
-// pinPostgres pins the settings of the connection at hand, and the schema of all.
+// pinPostgres pins the settings of the current connection, and the schema of
+// all connections.
 func (db *DB) pinPostgres(ctx context.Context, store stoa.StoreID) error {
 	return db.withPgx(ctx, func(conn *pgx.Conn) error {
 		found, err := lookAtSession(ctx, conn)
@@ -298,7 +307,7 @@ func (db *DB) pinPostgres(ctx context.Context, store stoa.StoreID) error {
 			return err
 		}
 		how := db.pinned.pinning(db.credentials)
-		if how == pinInSession { // conn may be from before that was known
+		if how == pinInSession { // conn may be older than the detection of the pooler
 			if _, err := simpleQuery(ctx, conn, db.pinned.setStatement(credentialParameters(db.credentials)[searchPath])); err != nil {
 				return err
 			}
@@ -323,7 +332,7 @@ func (db *DB) pinPostgres(ctx context.Context, store stoa.StoreID) error {
 			}
 			return found.Check()
 		}
-		if how == pinAtStartup { // these come with the parameters of later connections, and are set below
+		if how == pinAtStartup { // later connections send these as startup parameters; this connection sets them below
 			for _, s := range postgresSettings {
 				if s.since > 0 {
 					delete(found.Settings, s.name)
@@ -339,8 +348,9 @@ func (db *DB) pinPostgres(ctx context.Context, store stoa.StoreID) error {
 	})
 }
 
-// schemaOf returns the schema that the store's tables are or will be in: the one
-// that holds this store, or else the current one. It is nil without either.
+// schemaOf returns the schema that the store's tables are or will be in: the
+// schema that contains this store, or otherwise the current schema. It returns
+// nil if there is neither.
 func (l sessionLook) schemaOf(ctx context.Context, conn *pgx.Conn, store stoa.StoreID) (*pinnedSchema, error) {
 	schema := l.Schema
 	if len(l.Elsewhere) > 0 {
@@ -368,8 +378,9 @@ func (l sessionLook) schemaOf(ctx context.Context, conn *pgx.Conn, store stoa.St
 	return &pinnedSchema{schema, strings.Join(path, ", ")}, nil
 }
 
-// findStore returns the one schema of those that holds the store, or "" when the
-// current schema holds it or none does. It fails when several do.
+// findStore returns the only schema of elsewhere that contains the store. It
+// returns "" if the current schema contains the store or if no schema does. It
+// fails if several do.
 func findStore(ctx context.Context, conn *pgx.Conn, store stoa.StoreID, here string, elsewhere []schemaWithStore) (string, error) {
 	selects := []string{}
 	for i, s := range elsewhere {
@@ -398,8 +409,8 @@ func findStore(ctx context.Context, conn *pgx.Conn, store stoa.StoreID, here str
 	return elsewhere[i].Schema, nil
 }
 
-// holdsIn reports whether the schema holds the store, by its marker or, without
-// one, by the store's own row.
+// holdsIn reports whether the schema contains the store. It checks the marker
+// or, if there is none, the store's own row.
 func holdsIn(ctx context.Context, conn *pgx.Conn, store stoa.StoreID, schema string) (bool, error) {
 	for _, where := range []string{MarkerTable + `" WHERE store_id = '`, `stores" WHERE id::text = '`} {
 		rows, err := simpleQuery(ctx, conn, `SELECT FROM `+pgx.Identifier{schema}.Sanitize()+`."`+where+store.String()+`'`)

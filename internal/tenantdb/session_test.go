@@ -13,7 +13,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// postgresServers are those at hand, with the variable that names each.
+// postgresServers maps each PostgreSQL server to the environment variable that
+// names it.
 var postgresServers = map[string]string{"PostgreSQL": tenantdbtest.PostgresEnv, "PostgreSQL 18": "STOA_TEST_POSTGRES18_URL"}
 
 func TestRoleSettings(t *testing.T) {
@@ -38,7 +39,8 @@ func TestRoleSettings(t *testing.T) {
 	}
 }
 
-// some is one in six of the settings in the short form, and all in the long one.
+// some returns one in six of the settings in short mode, and all of them
+// otherwise.
 func some(settings []string) (out []string) {
 	for i, s := range settings {
 		if !testing.Short() || i%6 == 0 {
@@ -48,7 +50,7 @@ func some(settings []string) (out []string) {
 	return out
 }
 
-// checkKept connects, migrates and proves that what is stored is what was
+// checkKept connects, migrates and checks that what is stored is what was
 // written.
 func checkKept(t *testing.T, c credential.Credentials) {
 	t.Helper()
@@ -68,7 +70,8 @@ func checkKept(t *testing.T, c credential.Credentials) {
 	}
 }
 
-// What a superuser sets for a role, and the role cannot set, is refused by name.
+// TestRefusedSettings checks that a setting that a superuser sets for a role,
+// and that the role cannot set, is refused by name.
 func TestRefusedSettings(t *testing.T) {
 	t.Parallel()
 	c := tenantdbtest.Create(t, servers()[0])
@@ -76,8 +79,9 @@ func TestRefusedSettings(t *testing.T) {
 	checkRefused(t, tenantdbtest.Open(t, c), "session_replication_role", c)
 }
 
-// Behind a transaction pooler nothing can be set: what Stoa cannot work with is
-// refused by name, and what it can work with is not.
+// TestPooledSettings checks a transaction pooler, behind which nothing can be
+// set: settings that Stoa cannot work with are refused by name, and others are
+// not.
 func TestPooledSettings(t *testing.T) {
 	t.Parallel()
 	if os.Getenv(tenantdbtest.PgBouncerEnv) == "" {
@@ -103,8 +107,9 @@ func TestPooledSettings(t *testing.T) {
 	}
 }
 
-// A pooler in session mode that nobody announced refuses startup parameters. Its
-// database is used all the same: settings are set in each session.
+// TestUnannouncedPooler checks that a database is used behind a pooler in
+// session mode that the credentials do not name and that refuses startup
+// parameters. The settings are set in each session.
 func TestUnannouncedPooler(t *testing.T) {
 	t.Parallel()
 	if os.Getenv(tenantdbtest.PgBouncerSessionEnv) == "" {
@@ -129,8 +134,9 @@ func checkRefused(t *testing.T, db *tenantdb.DB, name string, c credential.Crede
 	}
 }
 
-// The schema with the store's tables is used whatever the search path becomes,
-// and a schema of another store is not.
+// TestSchemaIsPinned checks that the schema with the store's tables is used
+// after any change of the search path, and that a schema of another store is
+// not used.
 func TestSchemaIsPinned(t *testing.T) {
 	t.Parallel()
 	c := tenantdbtest.Create(t, servers()[0])
@@ -141,7 +147,7 @@ func TestSchemaIsPinned(t *testing.T) {
 	_, err := db.MigrateTo(t.Context(), tenantdb.MigrateOptions{To: 3})
 	must(t, err)
 
-	tenantdbtest.Exec(t, c, `CREATE SCHEMA `+c.User) // which "$user" now names
+	tenantdbtest.Exec(t, c, `CREATE SCHEMA `+c.User) // "$user" now names this schema
 	for _, open := range []func() *tenantdb.DB{func() *tenantdb.DB { return db }, func() *tenantdb.DB { return tenantdbtest.Open(t, c) }} {
 		db := open()
 		must(t, db.PinSession(t.Context(), store))
@@ -162,7 +168,7 @@ func TestSchemaIsPinned(t *testing.T) {
 
 	second := stoa.NewID[stoa.StoreID]()
 	other := tenantdbtest.Open(t, c)
-	must(t, other.PinSession(t.Context(), second)) // the first one's schema is none of its business
+	must(t, other.PinSession(t.Context(), second)) // the first store's schema does not concern the second
 	var schema string
 	must(t, other.Get(t.Context(), &schema, `SELECT current_schema()::text`))
 	if schema != c.User {
@@ -170,8 +176,8 @@ func TestSchemaIsPinned(t *testing.T) {
 	}
 }
 
-// Behind a transaction pooler the search path cannot be pinned; one that leads
-// away from the store is refused.
+// TestPooledSchema checks that behind a transaction pooler, which cannot pin
+// the search path, a search path that does not lead to the store is refused.
 func TestPooledSchema(t *testing.T) {
 	t.Parallel()
 	if os.Getenv(tenantdbtest.PgBouncerEnv) == "" {
@@ -185,7 +191,7 @@ func TestPooledSchema(t *testing.T) {
 	tenantdbtest.Exec(t, c, `CREATE SCHEMA elsewhere`)
 	tenantdbtest.Admin(t, credential.PostgreSQL, fmt.Sprintf(`ALTER ROLE %q IN DATABASE %s SET search_path = elsewhere`, c.User, c.Database))
 	must(t, db.Close())
-	eventually(t, func() bool { // PgBouncer hears of the end of its own connections a little later
+	eventually(t, func() bool { // PgBouncer detects the end of its own connections a little later
 		tenantdbtest.Admin(t, credential.PostgreSQL, fmt.Sprintf(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '%s'`, c.User))
 		db := tenantdbtest.Open(t, c)
 		defer db.Close() //nolint:errcheck // nothing is pending
@@ -194,8 +200,8 @@ func TestPooledSchema(t *testing.T) {
 	})
 }
 
-// A connection that the server has ended while nobody used it costs nobody an
-// error.
+// TestSessionsEndedByServer checks that no call fails because the server has
+// ended an unused connection.
 func TestSessionsEndedByServer(t *testing.T) {
 	t.Parallel()
 	for _, engine := range servers() {
@@ -233,7 +239,8 @@ func TestSessionsEndedByServer(t *testing.T) {
 	}
 }
 
-// Connections of a server that takes no changes any more are all discarded.
+// TestConnectionsLeaveReadOnlyServer checks that all connections to a server
+// that has become read-only are discarded.
 func TestConnectionsLeaveReadOnlyServer(t *testing.T) {
 	t.Parallel()
 	for _, engine := range servers() {
@@ -266,7 +273,7 @@ func TestConnectionsLeaveReadOnlyServer(t *testing.T) {
 			for range 3 {
 				conn, err := db.SQL().Conn(t.Context())
 				must(t, err)
-				defer conn.Close() //nolint:errcheck // the test is over for it
+				defer conn.Close() //nolint:errcheck // the test no longer needs it
 				var id int
 				must(t, conn.QueryRowContext(t.Context(), identify).Scan(&id))
 				if old[id] {

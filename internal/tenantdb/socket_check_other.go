@@ -4,8 +4,8 @@ package tenantdb
 
 import "syscall"
 
-// socketCheck has no answer here. A connection that has ended is noticed by the
-// next statement.
+// socketCheck does nothing on this system. The next statement fails if the
+// connection has ended.
 type socketCheck struct{}
 
 func newSocketCheck(syscall.Conn) *socketCheck { return nil }

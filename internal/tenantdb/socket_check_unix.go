@@ -4,13 +4,13 @@ package tenantdb
 
 import "syscall"
 
-// socketCheck asks a socket whether there is something to be read. One goroutine
-// at a time uses it.
+// socketCheck checks whether data can be read from a socket. It is not safe for
+// concurrent use.
 type socketCheck struct {
 	raw     syscall.RawConn
 	buffer  [1]byte
 	pending bool
-	look    func(fd uintptr) // made once: it is called before each use of a connection
+	look    func(fd uintptr) // created once, because it is called before each use of a connection
 }
 
 func newSocketCheck(socket syscall.Conn) *socketCheck {
@@ -26,9 +26,10 @@ func newSocketCheck(socket syscall.Conn) *socketCheck {
 	return c
 }
 
-// hasPending reports whether something can be read from a connection that waits
-// for a request: the server has ended it, or says why it will. Nothing is taken
-// from the socket. It is false for a nil socketCheck.
+// hasPending reports whether data can be read from a connection that waits for
+// a request. If so, the server has ended the connection or sends the reason why
+// it will. hasPending reads no data from the socket. It returns false for a nil
+// socketCheck.
 func (c *socketCheck) hasPending() bool {
 	if c == nil {
 		return false

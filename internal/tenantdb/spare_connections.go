@@ -8,11 +8,11 @@ import (
 // useHalfLife is the time after which a past use of a store counts half.
 const useHalfLife = time.Minute
 
-// candidates is how many stores are compared before one of them loses its idle
-// connections.
+// candidates is the number of stores that are compared before one of them loses
+// its idle connections.
 const candidates = 8
 
-// usedAt returns how often the pool was leased, recent uses counting most.
+// usedAt returns how often the pool was leased. Recent leases count most.
 func (p *pool) usedAt(now time.Time) float64 {
 	return p.use * math.Exp2(-now.Sub(p.lastUsed).Seconds()/useHalfLife.Seconds())
 }
@@ -25,7 +25,7 @@ const maxSearches = 16
 
 // reclaim closes the idle connections of one store on server, so that another
 // store can have one, and reports whether it found any. The store's pool stays
-// open: its next caller connects again without a read of the master.
+// open: its next caller connects again without reading the master.
 func (m *Manager) reclaim(server string) bool {
 	for range m.searches(server) {
 		if p := m.spare(server); p != nil {
@@ -50,8 +50,8 @@ func (m *Manager) searches(server string) int {
 	return min(1+(len(s.idle.all)+len(s.leased.all))/looks, maxSearches)
 }
 
-// notifyIdle tells the limiters that p, or a connection of p's, may have become
-// idle. Callers wait for that.
+// notifyIdle notifies the limiters that p, or one of its connections, may have
+// become idle, because callers may be waiting.
 func (m *Manager) notifyIdle(p *pool) {
 	switch {
 	case p.embedded:
@@ -61,18 +61,18 @@ func (m *Manager) notifyIdle(p *pool) {
 	}
 }
 
-// spare returns the pool of a store on server with an idle connection: one
-// without leases, or else one that has more connections than its callers use. It
-// returns nil if it finds none.
+// spare returns the pool of a store on server with an idle connection: a pool
+// without leases or, if there is none, a pool that has more connections than
+// its callers use. It returns nil if it finds neither.
 //
-// It examines few stores, whatever their number on the server, because it holds
-// the manager's lock and runs each time a connection becomes idle while callers
-// wait.
+// It examines few stores, regardless of how many are on the server, because it
+// holds the manager's lock and runs each time a connection becomes idle while
+// callers wait.
 //
-// Of a few stores taken at random it chooses the least used one. The least
-// recently used one would be wrong when many stores are used in turn: with one
-// store more than there are connections, each would lose its connection just
-// before its next use.
+// It compares a few random stores and chooses the least used one. The least
+// recently used one would be wrong if many stores are used in turn: with one
+// store more than there are connections, each store would lose its connection
+// just before its next use.
 func (m *Manager) spare(server string) *pool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -86,7 +86,7 @@ func (m *Manager) spare(server string) *pool {
 	for _, p := range s.idle.sample(looks) {
 		m.looked++
 		if p.db.sqlx.Stats().Idle == 0 {
-			m.markDrained(p) // its connections were closed for their age
+			m.markDrained(p) // its connections were closed because of their age
 			continue
 		}
 		if least == nil || p.usedAt(now) < least.usedAt(now) {

@@ -8,8 +8,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// TestSpareLooksAtFew: however many stores there are, few are looked at for each
-// connection that a server lacks, and each gives up its connections once.
+// TestSpareLooksAtFew checks that few stores are examined for each connection
+// that a server lacks, however many stores there are, and that each store gives
+// up its connections once.
 func TestSpareLooksAtFew(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{})

@@ -65,14 +65,14 @@ func (e sqliteEngine) Open(c credential.Credentials, _ dial.Func, _ *sessionStat
 }
 
 func sqliteURI(path string, q url.Values) string {
-	query := strings.ReplaceAll(q.Encode(), "+", "%20") // a plus is a plus to SQLite
+	query := strings.ReplaceAll(q.Encode(), "+", "%20") // SQLite does not read a plus as a space
 	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query}).String()
 }
 
-// retryingConnector retries a connection while the file switches to or from WAL mode,
-// when SQLite reports busy at once regardless of busy_timeout. That happens when one
-// pool of a store is opened while another closes. It also retries while the process can
-// open no more files, after some were closed.
+// retryingConnector retries a connection while the file switches to or from WAL
+// mode, because SQLite then reports busy at once regardless of busy_timeout.
+// That happens when one pool of a store is opened while another closes. It also
+// retries while the process can open no more files, after some were closed.
 type retryingConnector struct {
 	driver.Connector
 	spareFiles func()
@@ -90,7 +90,7 @@ func (p retryingConnector) Connect(ctx context.Context) (driver.Conn, error) {
 			return conn, err
 		case filesExhausted() && p.spareFiles != nil:
 			p.spareFiles()
-		case try < fileTries: // a file may have been closed between the attempt and the look
+		case try < fileTries: // a file may have been closed between the attempt and the check
 		default:
 			return conn, err
 		}
@@ -128,11 +128,11 @@ func (e sqliteEngine) migrator(c credential.Credentials, _ *sessionState) migrat
 	return migrator{dialect: goose.DialectSQLite3, folder: "sqlite", turn: func(ctx context.Context) (func(), error) { return e.turn(ctx, c) }}
 }
 
-// turn waits for the migration lock, which excludes other processes too. SQLite has no
-// lock that outlasts a transaction and admits readers, so the lock is an exclusive
-// transaction on an empty database in the same folder; it ends with the process. All
-// stores in the folder share it, because a file per store could not be removed while
-// others wait for it.
+// turn waits for the migration lock, which also excludes other processes.
+// SQLite has no lock that outlasts a transaction and admits readers. The lock
+// is therefore an exclusive transaction on an empty database in the same
+// folder; it ends with the process. All stores in the folder share it, because
+// a file per store could not be removed while others wait for it.
 func (e sqliteEngine) turn(ctx context.Context, c credential.Credentials) (give func(), err error) {
 	path, err := e.path(c)
 	if err != nil {
@@ -171,7 +171,7 @@ func (e sqliteEngine) turn(ctx context.Context, c credential.Credentials) (give 
 // can fail.
 func (sqliteEngine) Fault(err error) *stoa.Error {
 	var (
-		pathErr *fs.PathError // from making the folder
+		pathErr *fs.PathError // from creating the folder
 		liteErr *sqlite.Error
 	)
 	broken, cause := errors.As(err, &pathErr), err

@@ -26,7 +26,7 @@ var sqliteTemplate = sync.OnceValues(func() (file []byte, err error) {
 		return nil, err
 	}
 	pool := sql.OpenDB(connector)
-	defer pool.Close() //nolint:errcheck // all of it is in memory
+	defer pool.Close() //nolint:errcheck // the database is in memory
 	pool.SetMaxOpenConns(1)
 	builtin, err := fs.Sub(Migrations, "migrations/sqlite")
 	if err != nil {
@@ -46,7 +46,8 @@ var sqliteTemplate = sync.OnceValues(func() (file []byte, err error) {
 		})
 	})
 	if err == nil {
-		// What PRAGMA journal_mode = WAL writes into a file, and cannot in memory.
+		// PRAGMA journal_mode = WAL writes these bytes into a file, but not in
+		// memory.
 		// Source: sqlite.org/fileformat2.html, 1.3.3.
 		const wal, writeVersion, readVersion = 2, 18, 19
 		file[writeVersion], file[readVersion] = wal, wal
@@ -54,15 +55,16 @@ var sqliteTemplate = sync.OnceValues(func() (file []byte, err error) {
 	return file, err
 })
 
-// make creates a new store's file as a copy of the template, which is faster than the
-// migrations. It keeps an existing file. An interrupted copy leaves no file of that
-// name: the file is named after its content is on disk.
+// make creates a new store's file as a copy of the template, which is faster
+// than running the migrations. It keeps an existing file. An interrupted copy
+// leaves no file of that name, because the file gets its name after its content
+// is on disk.
 func (e sqliteEngine) make(c credential.Credentials) error {
 	path, err := e.path(c)
 	if err != nil {
 		return err
 	}
-	// A log without its file would be applied to the next one of that name.
+	// SQLite would apply a log without its file to the next file of that name.
 	for _, suffix := range []string{"", "-wal", "-journal"} {
 		if _, err := os.Lstat(path + suffix); !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -78,28 +80,28 @@ func (e sqliteEngine) make(c credential.Credentials) error {
 	}
 	draft := path + partialSuffix
 	err = writeSynced(draft, file)
-	if errors.Is(err, fs.ErrExist) { // somebody else's, or left behind: SQLite begins the file, empty
+	if errors.Is(err, fs.ErrExist) { // of another process, or left from before: SQLite creates the file, empty
 		return nil
 	}
-	defer os.Remove(draft) //nolint:errcheck // it goes with the store at the latest: see removeFiles
+	defer os.Remove(draft) //nolint:errcheck // removeFiles deletes it with the store at the latest
 	if err != nil {
 		return err
 	}
-	// Unlike a renaming this never replaces a file that SQLite has begun
-	// meanwhile. Where the file system has no links, SQLite will begin it.
+	// A link, unlike a rename, never replaces a file that SQLite has created
+	// meanwhile. If the file system has no links, SQLite creates the file.
 	if os.Link(draft, path) != nil {
 		return nil
 	}
 	return syncFolder(folder)
 }
 
-// partialSuffix ends the name of an incomplete copy.
+// partialSuffix is the suffix of the name of an incomplete copy.
 const partialSuffix = "-new"
 
 // writeSynced creates a file that only this user can read and returns when it is on
 // disk.
 func writeSynced(path string, content []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // of a store's id
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) //nolint:gosec // the name comes from a store's id
 	if err != nil {
 		return err
 	}
@@ -111,7 +113,7 @@ func writeSynced(path string, content []byte) error {
 }
 
 func syncFolder(path string) error {
-	f, err := os.Open(path) //nolint:gosec // our own
+	f, err := os.Open(path) //nolint:gosec // Stoa's own folder
 	if err != nil {
 		return err
 	}

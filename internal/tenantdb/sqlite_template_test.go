@@ -12,13 +12,13 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// embeddedFile is where a store's embedded database is.
+// embeddedFile returns the path of a store's embedded database.
 func embeddedFile(dir string, store stoa.StoreID) string {
 	id := store.String()
 	return filepath.Join(dir, "stores", id[len(id)-2:], id+".db")
 }
 
-// made is a new store's embedded database, of which nothing is open yet.
+// made creates a new store's embedded database. None of its files is open yet.
 func (h *testManager) made(t *testing.T) (stoa.StoreID, credential.Credentials) {
 	t.Helper()
 	store := h.store(t)
@@ -35,7 +35,8 @@ func (h *testManager) unleasedAt(t *testing.T, c credential.Credentials) *tenant
 	return db
 }
 
-// A copy has what the migrations make, and their versions; it is nobody's.
+// TestEmbeddedDatabaseBeginsMigrated checks that a copy contains what the
+// migrations create, and their versions, and that it belongs to no store.
 func TestEmbeddedDatabaseBeginsMigrated(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{})
@@ -72,7 +73,7 @@ func TestEmbeddedDatabaseBeginsMigrated(t *testing.T) {
 	if version != tenantdb.LatestVersion() {
 		t.Errorf("version %d", version)
 	}
-	must(t, h.MakeManaged(t.Context(), c)) // again: what is there stays
+	must(t, h.MakeManaged(t.Context(), c)) // a second call keeps the existing file
 	if marked, err := db.Marked(t.Context(), store); !marked || err != nil {
 		t.Errorf("after a second time: marked %t, %v", marked, err)
 	}
@@ -85,7 +86,8 @@ func TestEmbeddedDatabaseBeginsMigrated(t *testing.T) {
 	}
 }
 
-// The operator's own migrations run in each store, after the copy.
+// TestOwnMigrationsRunAfterTheCopy checks that custom migrations run in each
+// store after the copy.
 func TestOwnMigrationsRunAfterTheCopy(t *testing.T) {
 	t.Parallel()
 	dir := ownMigrations(t, map[string]string{"sqlite/1_a.sql": up + "CREATE TABLE mine AS SELECT hex(randomblob(16)) AS secret;"})
@@ -109,7 +111,8 @@ func TestOwnMigrationsRunAfterTheCopy(t *testing.T) {
 	}
 }
 
-// Many at once make one file.
+// TestEmbeddedDatabaseIsMadeOnce checks that concurrent callers create one
+// file.
 func TestEmbeddedDatabaseIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{})
@@ -138,9 +141,10 @@ func TestEmbeddedDatabaseIsMadeOnce(t *testing.T) {
 	}
 }
 
-// What an interruption or somebody else has left decides: a log without its
-// file is not applied to the copy, a copy that was cut off is not taken for a
-// database, and all of it goes with the store.
+// TestWhatLiesWhereTheCopyGoes checks files that an interruption or another
+// process has left: a log without its file is not applied to the copy, an
+// incomplete copy is not treated as a database, and all files are removed with
+// the store.
 func TestWhatLiesWhereTheCopyGoes(t *testing.T) {
 	t.Parallel()
 	for _, suffix := range []string{"-wal", "-journal", "-new"} {
@@ -157,7 +161,7 @@ func TestWhatLiesWhereTheCopyGoes(t *testing.T) {
 			}
 			db, err := h.OpenUnleased(c)
 			must(t, err)
-			_, err = db.Migrate(t.Context()) // as before there were copies
+			_, err = db.Migrate(t.Context()) // as before templates existed
 			must(t, err)
 			migrated(t, db)
 			must(t, db.Close())
@@ -171,7 +175,8 @@ func TestWhatLiesWhereTheCopyGoes(t *testing.T) {
 	}
 }
 
-// A folder that cannot be written to is the store's fault to be told of.
+// TestEmbeddedDatabaseCannotBeMade checks that a folder that cannot be written
+// to is reported as a fault of the store's database.
 func TestEmbeddedDatabaseCannotBeMade(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{})

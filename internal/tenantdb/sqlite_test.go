@@ -15,7 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// filesIn lists the files below dir.
+// filesIn lists the files under dir.
 func filesIn(t *testing.T, dir string) (files []string) {
 	t.Helper()
 	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -28,11 +28,11 @@ func filesIn(t *testing.T, dir string) (files []string) {
 	return files
 }
 
-// openEmbedded opens a database below dir for the length of the test.
+// openEmbedded opens a database under dir and closes it at the end of the test.
 func openEmbedded(t *testing.T, dir, name string) (*tenantdb.DB, error) {
 	t.Helper()
 	m := tenantdb.NewManager(nil, nil, tenantdb.Options{DataDir: dir})
-	t.Cleanup(func() { must(t, m.Close(context.Background())) }) // the test's is done by now
+	t.Cleanup(func() { must(t, m.Close(context.Background())) }) // the test's context is done by now
 	db, err := m.OpenUnleased(credential.Credentials{Kind: credential.Managed, Engine: credential.SQLite, Database: name})
 	if err == nil {
 		t.Cleanup(func() { must(t, db.Close()) })
@@ -40,7 +40,7 @@ func openEmbedded(t *testing.T, dir, name string) (*tenantdb.DB, error) {
 	return db, err
 }
 
-// The file's path derives from a store's id and from nothing else.
+// TestSQLitePath checks that the path of the file depends only on a store's id.
 func TestSQLitePath(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -70,7 +70,8 @@ func TestSQLitePath(t *testing.T) {
 	}
 }
 
-// A folder's name may hold whatever has a meaning in a URL.
+// TestSQLiteFolderName checks that a folder's name may contain characters that
+// have a meaning in a URL.
 func TestSQLiteFolderName(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a b?mode=memory&c#d%2f'e")
@@ -82,7 +83,8 @@ func TestSQLiteFolderName(t *testing.T) {
 	}
 }
 
-// Nobody but the process's own user reads what a store keeps.
+// TestSQLiteFilesArePrivate checks that only the process's own user can read a
+// store's files.
 func TestSQLiteFilesArePrivate(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")

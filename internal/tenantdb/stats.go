@@ -39,9 +39,9 @@ func newCounts() counts {
 
 // Stats describes what the manager has open and has done since it was created.
 type Stats struct {
-	Open     int // pools, also those that are being opened
-	Leased   int // of these, with leases
-	Embedded int // of these, embedded databases
+	Open     int // pools, including those that are being opened
+	Leased   int // the number of these that have leases
+	Embedded int // the number of these that are embedded databases
 	Draining int // retired pools that still have a lease
 
 	Evicted   uint64 // pools closed to make room
@@ -52,7 +52,7 @@ type Stats struct {
 	Dials, FailedDials          uint64 // connections attempted, and those that failed
 	Unreconciled                uint64 // passes of Reconcile that failed
 
-	Servers  []ServerStats // the busiest first
+	Servers  []ServerStats // the busiest server first
 	Breakers BreakerStats
 }
 
@@ -60,16 +60,16 @@ type Stats struct {
 type ServerStats struct {
 	Server  string // host:port
 	Open    int
-	Waiting int // callers who wait for one
+	Waiting int // callers that wait for a connection
 }
 
 // BreakerStats counts the circuit breakers by state.
 type BreakerStats struct{ Closed, HalfOpen, Open int }
 
-// Stats takes a snapshot.
+// Stats returns a snapshot of the statistics.
 func (m *Manager) Stats() Stats {
 	s, breakers := m.stats()
-	for _, b := range breakers { // each has a lock of its own
+	for _, b := range breakers { // each breaker has its own lock
 		switch b.circuit.State() {
 		case gobreaker.StateClosed:
 			s.Breakers.Closed++

@@ -13,16 +13,16 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// Structure is the schema of a database in words: what it has, such as
-// "column products.slug", and how that is made.
+// Structure describes the schema of a database. It maps each part, such as
+// "column products.slug", to its definition.
 type Structure map[string]string
 
 //go:embed structure
 var structures embed.FS
 
-// Drift names how the structure s differs from the expected one: what is
-// missing, what is made otherwise and, if extras is set, what should not be
-// there. It is sorted.
+// Drift lists the differences between the structure s and the expected one:
+// parts that are missing, parts whose definition differs and, if extras is set,
+// parts that are not expected. The list is sorted.
 func (s Structure) Drift(expected Structure, extras bool) []string {
 	var drift []string
 	for what, want := range expected {
@@ -42,7 +42,8 @@ func (s Structure) Drift(expected Structure, extras bool) []string {
 	return drift
 }
 
-// hasTable spares the parts of a table that is missing as a whole.
+// hasTable reports whether s has the table of a part, or the part is a table
+// itself. Drift does not list the parts of a missing table.
 func hasTable(s Structure, what string) bool {
 	_, ok := s["table "+tableOf(what)]
 	return ok || strings.HasPrefix(what, "table ")
@@ -54,9 +55,9 @@ func tableOf(what string) string {
 	return table
 }
 
-// Expected is the structure that the built-in migrations make on a server's
-// engine. Versions of a server say much in the same way, and what they do not
-// is left out: see Structure.
+// Expected returns the structure that the built-in migrations create on a
+// server's engine. The versions of a server report most of it in the same way;
+// the rest is omitted: see Structure.
 func Expected(engine credential.EngineName) (Structure, error) {
 	var s Structure
 	text, err := structures.ReadFile("structure/" + dialectFolders[engine] + ".json")
@@ -66,17 +67,18 @@ func Expected(engine credential.EngineName) (Structure, error) {
 	return s, err
 }
 
-// part is a row of the queries below.
+// part is a row of partsQueries.
 type part struct {
 	What string `max:"400"` // two or three names
 	Made string `max:"4000"`
 }
 
-// maxParts bounds the parts of a schema that are read: Stoa's own has about 200.
+// maxParts limits the number of parts of a schema that are read. Stoa's own
+// schema has about 200.
 const maxParts = 20_000
 
-// partsQueries list the parts of a schema. The names of what the server names
-// by itself are left out, and so are texts that differ between its versions.
+// partsQueries list the parts of a schema. They omit names that the server
+// generates and texts that differ between its versions.
 var partsQueries = map[credential.EngineName]string{
 	credential.SQLite: `
 		SELECT 'table ' || m.name AS what, '' AS made FROM sqlite_schema m WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite!_%' ESCAPE '!'
@@ -122,11 +124,12 @@ var partsQueries = map[credential.EngineName]string{
 			WHERE k.table_schema = database() AND k.referenced_table_name IS NOT NULL`,
 }
 
-// displayWidth is what MariaDB says of a whole number and MySQL does not.
+// displayWidth matches the display width that MariaDB reports for an integer
+// type and MySQL does not.
 var displayWidth = regexp.MustCompile(`^(smallint|mediumint|int|bigint)\(\d+\)`)
 
-// Structure reads the schema of the database as it is, without the tables
-// that keep its versions and whose it is.
+// Structure reads the current schema of the database, without the version
+// tables and the marker table.
 func (db *DB) Structure(ctx context.Context) (Structure, error) {
 	var parts []part
 	query := `SELECT substr(what, 1, 401) AS what, substr(made, 1, 4001) AS made FROM (` + partsQueries[db.Engine] + `) parts LIMIT ?`

@@ -12,8 +12,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// TestExpectedStructure: what is kept as expected is what the migrations
-// make. After a new migration run it with STOA_UPDATE=1 on all engines.
+// TestExpectedStructure checks that the stored structures are the ones that the
+// migrations create. After a new migration, run it with STOA_UPDATE=1 on all
+// engines.
 func TestExpectedStructure(t *testing.T) {
 	t.Parallel()
 	folders := map[credential.EngineName]string{credential.SQLite: "sqlite", credential.PostgreSQL: "postgres", credential.MySQL: "mysql"}
@@ -43,7 +44,7 @@ func TestExpectedStructure(t *testing.T) {
 	}
 }
 
-// TestDriftIsNamed: each kind of difference, on each engine.
+// TestDriftIsNamed checks each kind of difference on each engine.
 func TestDriftIsNamed(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {

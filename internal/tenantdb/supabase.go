@@ -16,8 +16,8 @@ import (
 )
 
 // NewSupabase returns the credentials of a role in a project, through the
-// transaction pooler at host. It fails with database_host_forbidden when that
-// is not one of Supabase's.
+// transaction pooler at host. It fails with database_host_forbidden if host is
+// not one of Supabase's.
 func (m *Manager) NewSupabase(ref, host, database, role string, password keyring.Secret) (credential.Credentials, error) {
 	rules := m.opts.Supabase.WithDefaults()
 	c := credential.Credentials{
@@ -31,7 +31,7 @@ func (m *Manager) NewSupabase(ref, host, database, role string, password keyring
 	return c, nil
 }
 
-// ProjectRef returns the ref of the Supabase project that c is of, or "".
+// ProjectRef returns the ref of c's Supabase project, or "".
 func (m *Manager) ProjectRef(c credential.Credentials) string {
 	if c.Kind != credential.KindSupabase {
 		return ""
@@ -42,20 +42,21 @@ func (m *Manager) ProjectRef(c credential.Credentials) string {
 	return c.User[strings.LastIndex(c.User, ".")+1:]
 }
 
-// Parse is ParseConnectionString under this manager's options, for a server
-// whose certificate the authorities in ca have signed, or with "" the system's.
+// Parse does the same as ParseConnectionString with this manager's options. The
+// server's certificate must be signed by the authorities in ca or, if ca is "",
+// by the system's.
 func (m *Manager) Parse(engine credential.EngineName, raw keyring.Secret, ca string) (credential.Pasted, error) {
 	return credential.ParsePasted(engine, raw, ca, m.opts.Supabase)
 }
 
-// supabaseEngine is PostgreSQL as Supabase runs it: behind poolers that speak
-// in codes of their own, under roots of its own.
+// supabaseEngine is PostgreSQL as Supabase runs it: behind poolers that have
+// their own error codes and certificates under Supabase's own roots.
 type supabaseEngine struct {
 	postgresEngine
 	rules credential.SupabaseRules
 }
 
-// Open implements Engine, with Supabase's roots unless c brings others.
+// Open implements Engine. It uses Supabase's roots unless c contains others.
 func (e supabaseEngine) Open(c credential.Credentials, dial dial.Func, state *sessionState) (*sql.DB, error) {
 	if c.CACertificate == "" {
 		c.CACertificate = e.rules.Roots
@@ -63,8 +64,8 @@ func (e supabaseEngine) Open(c credential.Credentials, dial dial.Func, state *se
 	return e.postgresEngine.Open(c, dial, state)
 }
 
-// Session goes through the session pooler of the same host: a migration is
-// more than one transaction.
+// Session implements Engine. It uses the session pooler of the same host,
+// because a migration takes more than one transaction.
 func (e supabaseEngine) Session(c credential.Credentials, dial dial.Func, state *sessionState) (*sql.DB, error) {
 	return e.Open(e.throughSession(c), dial, state)
 }
@@ -84,11 +85,12 @@ func (supabaseEngine) sessions(c credential.Credentials) bool {
 	return c.Pooler != credential.TransactionPooler
 }
 
-// poolerCode begins the message of a pooler's own fault, which has no
-// SQLSTATE to itself.
+// poolerCode matches the code at the beginning of a pooler's own error message.
+// Such an error has no SQLSTATE of its own.
 var poolerCode = regexp.MustCompile(`^\(([A-Z_]+)\) `)
 
-// Fault reads the poolers' codes, then PostgreSQL's.
+// Fault implements Engine. It reads the poolers' codes first, then
+// PostgreSQL's.
 // Source: Supavisor, error codes.
 func (e supabaseEngine) Fault(err error) *stoa.Error {
 	var pgErr *pgconn.PgError
@@ -125,7 +127,8 @@ func poolerFault(code string, err error) *stoa.Error {
 		return stoa.Errorf(stoa.DatabaseUnreachable, "The project's network restrictions do not admit this platform. "+
 			"Add its address in the project's database settings.").WithCause(err)
 	case "ECIRCUITBREAKER":
-		// Whoever tries again by itself must not: each failure prolongs it.
+		// Automatic retries must stop, because each failure prolongs the
+		// refusal.
 		fault := stoa.Errorf(stoa.DatabaseAuthFailed, "Supabase refuses all log-ins for two minutes after too many that failed. "+
 			"Correct user and password, wait, and connect again.")
 		fault.RetryAfter = 2 * time.Minute

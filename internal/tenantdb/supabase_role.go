@@ -9,25 +9,28 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 )
 
-// SupabaseRole names the role that a store has in a project, and its schema.
+// SupabaseRole returns the name of a store's role in a project, which is also
+// the name of the store's schema.
 func SupabaseRole(store stoa.StoreID) string {
-	return "stoa_" + lower.EncodeToString(store[6:]) // the part of the id that is random
+	return "stoa_" + lower.EncodeToString(store[6:]) // the random part of the id
 }
 
-// roleName is all that may ever be put into the statement below.
+// roleName matches the only names that may be inserted into the statement
+// below.
 var roleName = regexp.MustCompile(`^stoa_[a-z2-7]{16}$`)
 
-// RoleStatement returns the statement that makes a role with that password and
-// a schema of the same name, or completes what exists of them. It is one
-// statement, which takes effect as a whole or not at all; of two at the same
-// moment the second waits. The role may do everything in its schema, and elsewhere what every role may. PUBLIC and
-// the roles of the project's HTTP API have no right to the schema and get none
-// to what the role creates: what the project's owner granted to them for all
-// schemas is revoked. The search path is a setting of the role, so it holds
-// behind every pooler without any state of a session.
+// RoleStatement returns the statement that creates a role with that password
+// and a schema of the same name, or completes what exists of them. It is one
+// statement, which takes effect as a whole or not at all. If two run at the
+// same time, the second waits for the first. In its schema, the role has all
+// rights; elsewhere, it has the rights that every role has. PUBLIC and the
+// roles of the project's HTTP API have no right on the schema or on what the
+// role creates: rights that the project's owner granted to them for all schemas
+// are revoked. The search path is a setting of the role, so it applies behind
+// every pooler without any session state.
 //
-// The statement holds the password only as the server stores it, so that no
-// log of the server's can hold the password.
+// The statement contains the password only in the form in which the server
+// stores it, so that no log of the server contains the password.
 func RoleStatement(role string, password keyring.Secret) (string, error) {
 	if !roleName.MatchString(role) {
 		return "", fmt.Errorf("%.80q is not the name of a store's role", role)

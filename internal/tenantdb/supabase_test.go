@@ -145,8 +145,8 @@ func needPooler(t *testing.T) {
 	}
 }
 
-// A migration behind the transaction pooler goes to the session pooler, and
-// nothing else does.
+// TestMigrationTakesTheSessionPooler checks that only a migration behind the
+// transaction pooler uses the session pooler.
 func TestMigrationTakesTheSessionPooler(t *testing.T) {
 	t.Parallel()
 	needPooler(t)
@@ -188,7 +188,8 @@ func address(t *testing.T, env string) string {
 	return u.Host
 }
 
-// A session pooler takes everything that PostgreSQL takes.
+// TestSessionPooler checks that a session pooler accepts everything that
+// PostgreSQL accepts.
 func TestSessionPooler(t *testing.T) {
 	t.Parallel()
 	needPooler(t)
@@ -205,8 +206,9 @@ func TestSessionPooler(t *testing.T) {
 	must(t, err)
 }
 
-// Behind a transaction pooler, no query may lean on what an earlier one left
-// in the session: with many clients on few sessions it would find another's.
+// TestNoSessionBehindTransactionPooler checks that no query behind a
+// transaction pooler depends on the session state of an earlier query. With
+// many clients on few sessions, it would find another client's state.
 func TestNoSessionBehindTransactionPooler(t *testing.T) {
 	t.Parallel()
 	needPooler(t)
@@ -234,7 +236,7 @@ func TestNoSessionBehindTransactionPooler(t *testing.T) {
 	}
 }
 
-// poolerError is what a pooler says to whoever connects.
+// poolerError returns a server that sends a pooler's error to each client.
 func poolerError(code, message string) func(net.Conn) {
 	return func(c net.Conn) {
 		b := pgproto3.NewBackend(c, c)
@@ -259,7 +261,7 @@ func TestPoolerFaults(t *testing.T) {
 		{"XX000", "(ECIRCUITBREAKER) too many authentication failures", stoa.DatabaseAuthFailed, "two minutes"},
 		{"XX000", "(ESOMETHINGNEW) words", stoa.DatabaseUnreachable, "does not answer"},
 		{"28P01", "password authentication failed", stoa.DatabaseAuthFailed, "refuses this user"},
-		// The code counts where the protocol puts it, and nowhere else.
+		// The code counts only at the position that the protocol defines.
 		{"XX000", "trouble (ESSLREQUIRED) x", stoa.DatabaseUnreachable, "does not answer"},
 		{"28P01", "(EMAXCONN) x", stoa.DatabaseAuthFailed, "refuses this user"},
 	} {
@@ -276,8 +278,9 @@ func TestPoolerFaults(t *testing.T) {
 	}
 }
 
-// The codes are Supabase's: no other server's word is taken for them, and
-// inside a query an internal error is the query's.
+// TestPoolerFaultsAreSupabasesOnly checks that the codes are recognised only
+// from Supabase's poolers, and that an internal error within a query is treated
+// as an error of the query.
 func TestPoolerFaultsAreSupabasesOnly(t *testing.T) {
 	t.Parallel()
 	engines := tenantdb.NewEngines(tenantdb.Options{})
@@ -290,7 +293,8 @@ func TestPoolerFaultsAreSupabasesOnly(t *testing.T) {
 	}
 }
 
-// A project's own host often has IPv6 only: its owner is told the way out.
+// TestUnreachableDirectHost checks the remedy for a project's own host that
+// cannot be reached. Such a host often has IPv6 only.
 func TestUnreachableDirectHost(t *testing.T) {
 	t.Parallel()
 	rules := credential.SupabaseRules{DirectDomain: "supabase.invalid"}

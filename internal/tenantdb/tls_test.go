@@ -25,7 +25,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// realCA is the authority that signed the test servers' certificate for
+// realCA returns the authority that signed the test servers' certificate for
 // 127.0.0.1.
 func realCA(t *testing.T) string {
 	t.Helper()
@@ -38,7 +38,8 @@ func realCA(t *testing.T) string {
 	return string(certificate)
 }
 
-// otherCA is an authority that signed nothing, under the name of the real one.
+// otherCA returns an authority with the name of the real one that has signed
+// nothing.
 func otherCA(t *testing.T) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -53,7 +54,7 @@ func otherCA(t *testing.T) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
-// encrypted asks the server whether this session is.
+// encrypted asks the server whether this session is encrypted.
 func encrypted(t *testing.T, db *tenantdb.DB) (yes bool) {
 	t.Helper()
 	must(t, db.Get(t.Context(), &yes, map[credential.EngineName]string{
@@ -63,7 +64,8 @@ func encrypted(t *testing.T, db *tenantdb.DB) (yes bool) {
 	return yes
 }
 
-// TestTLS is verification as a merchant meets it, on real servers.
+// TestTLS checks the verification of certificates on real servers, from a
+// merchant's credentials on.
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	ca := realCA(t)
@@ -73,7 +75,7 @@ func TestTLS(t *testing.T) {
 		for _, tt := range []struct {
 			name      string
 			change    func(*credential.Credentials)
-			fault     string // in its message; empty: it connects
+			fault     string // part of the message; empty: the connection succeeds
 			encrypted bool
 		}{
 			{"right authority", func(c *credential.Credentials) { c.CACertificate = ca }, "", true},
@@ -107,7 +109,7 @@ func TestTLS(t *testing.T) {
 					t.Errorf("encrypted: %v", got)
 				}
 				if tt.name == "right authority" {
-					_, err = db.Migrate(t.Context()) // on connections of its own
+					_, err = db.Migrate(t.Context()) // uses its own connections
 					must(t, err)
 				}
 			})
@@ -115,8 +117,8 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// A server without TLS is told from one with a bad certificate, and is never
-// spoken to in clear.
+// TestServerWithoutTLS checks that a server without TLS is distinguished from
+// one with an invalid certificate, and that nothing is sent to it in plaintext.
 func TestServerWithoutTLS(t *testing.T) {
 	t.Parallel()
 	ca := otherCA(t)
@@ -151,8 +153,8 @@ func TestServerWithoutTLS(t *testing.T) {
 	}
 }
 
-// Supabase's roots are the operator's to give; a merchant's own CA comes
-// first.
+// TestSupabaseRoots checks that the operator configures Supabase's roots and
+// that a merchant's own CA takes precedence.
 func TestSupabaseRoots(t *testing.T) {
 	t.Parallel()
 	needPooler(t)

@@ -24,7 +24,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// ways is the way to a store's database server, with faults to order.
+// ways is a proxy to a store's database server that injects faults.
 type ways struct {
 	t     *testing.T
 	proxy *toxiproxy.Proxy
@@ -55,7 +55,7 @@ func (w *ways) poison(kind, attributes string) {
 
 func (w *ways) cure() { w.proxy.Toxics.ResetToxics(w.t.Context()) }
 
-// comesBack waits until the store can be used, without a new manager.
+// comesBack waits until the store can be used again, without a new manager.
 func (h *testManager) comesBack(t *testing.T, store stoa.StoreID) {
 	t.Helper()
 	eventually(t, func() bool {
@@ -80,9 +80,10 @@ func (h *testManager) ask(ctx context.Context, store stoa.StoreID) error {
 	return l.Get(ctx, &one, `SELECT 1`)
 }
 
-// A server that takes connections and never answers costs its store's callers
-// one deadline or a few; then they hear at once, and nobody dials. The other
-// stores on that same server do not notice.
+// TestBlackHole checks that a server that accepts connections and never answers
+// delays its store's callers by one deadline or a few. After that, calls are
+// refused at once without dialling. Other stores on the same server are not
+// affected.
 func TestBlackHole(t *testing.T) {
 	t.Parallel()
 	for _, engine := range servers() {
@@ -107,7 +108,7 @@ func TestBlackHole(t *testing.T) {
 				before := h.opened()
 				for range 100 {
 					if err := h.ask(t.Context(), victim); !errors.Is(err, tenantdb.ErrOpen) {
-						break // the pause is over
+						break // the cooldown has ended
 					}
 					must(t, h.ask(t.Context(), other))
 				}
@@ -115,7 +116,7 @@ func TestBlackHole(t *testing.T) {
 					t.Errorf("%d pools were opened for a store that is left alone", n-before)
 				}
 				way.cure()
-				way.proxy.Stop() // what hangs in it is cut
+				way.proxy.Stop() // pending connections are closed
 				must(t, way.proxy.Start())
 				h.comesBack(t, victim)
 			})
@@ -151,7 +152,7 @@ func TestResetInMidQuery(t *testing.T) {
 	}
 }
 
-// Slow is not dead: the store is served, and no breaker opens.
+// TestSlowServer checks that a slow server is used and opens no breaker.
 func TestSlowServer(t *testing.T) {
 	t.Parallel()
 	for _, engine := range servers() {
@@ -193,8 +194,9 @@ func TestRefusedConnections(t *testing.T) {
 	}
 }
 
-// The server itself has no room, or no longer knows the user: the store's
-// callers hear 503, the owner can be told the cause, and it mends itself.
+// TestServerRefuses checks a server that has no free connection, or no longer
+// knows the user: the store's callers get 503, the owner can see the cause, and
+// the store recovers by itself.
 func TestServerRefuses(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -216,7 +218,7 @@ func TestServerRefuses(t *testing.T) {
 			tenantdbtest.Admin(t, tt.engine, strings.ReplaceAll(strings.Replace(tt.refuse, "%s", c.User, 1), "%%", "%"))
 			h.Forget(store) // as eviction does
 			if tt.name == "too many connections" && tt.engine == credential.MySQL {
-				db := tenantdbtest.Open(t, c) // has the one there may be
+				db := tenantdbtest.Open(t, c) // uses the only connection that the server allows
 				db.SQL().SetMaxOpenConns(1)
 				eventually(t, func() bool { return db.Ping(t.Context()) == nil })
 			}
@@ -229,8 +231,9 @@ func TestServerRefuses(t *testing.T) {
 	}
 }
 
-// A PostgreSQL server of the test's own is killed and started again, with
-// stores open: they come back within seconds, without a restart of Stoa.
+// TestServerRestarts kills a PostgreSQL server of the test while stores are
+// open, and starts it again. It checks that the stores work again within
+// seconds, without a restart of Stoa.
 func TestServerRestarts(t *testing.T) {
 	t.Parallel()
 	s := newPrivatePostgres(t)
@@ -269,13 +272,13 @@ func newPrivatePostgres(t *testing.T) *privatePostgres {
 	dir := t.TempDir()
 	s := &privatePostgres{t: t, bin: filepath.Dir(bins[len(bins)-1]), dir: dir}
 	t.Cleanup(s.kill)
-	if os.Geteuid() == 0 { // which PostgreSQL refuses to be
+	if os.Geteuid() == 0 { // PostgreSQL refuses to run as root
 		u, err := user.Lookup("postgres")
 		must(t, err)
 		uid, _ := strconv.Atoi(u.Uid)
 		gid, _ := strconv.Atoi(u.Gid)
 		must(t, os.Chown(dir, uid, gid))
-		must(t, os.Chmod(filepath.Dir(dir), 0o711)) // let it through
+		must(t, os.Chmod(filepath.Dir(dir), 0o711)) // gives the server's user access to the folder
 		s.as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 	}
 	must(t, os.WriteFile(filepath.Join(dir, "password"), []byte(marker), 0o644))
@@ -312,7 +315,7 @@ func (s *privatePostgres) start() {
 	must(s.t, db.SQL().Close())
 }
 
-// kill ends the server as a crash would: SIGQUIT is its immediate shutdown.
+// kill ends the server as a crash does: SIGQUIT is its immediate shutdown.
 func (s *privatePostgres) kill() {
 	if s.cmd != nil && s.cmd.ProcessState == nil {
 		_ = s.cmd.Process.Signal(syscall.SIGQUIT)

@@ -7,14 +7,14 @@ import (
 
 // transient marks the cause of a fault that may disappear without a change: a
 // network failure, or a server that starts, stops or has no free connection. An
-// engine decides it by the driver's error code.
+// engine decides this by the driver's error code.
 type transient struct{ error }
 
 func (p transient) Unwrap() error { return p.error }
 
-// IsTransient reports whether err is a database fault that a later retry may not
-// meet. A fault that only the owner can correct, such as a wrong password, name or
-// missing right, is never transient.
+// IsTransient reports whether err is a database fault that may not occur again
+// on a later retry. A fault that only the owner can correct, such as a wrong
+// password, a wrong name or a missing right, is never transient.
 func IsTransient(err error) bool {
 	var p transient
 	return errors.As(err, &p)

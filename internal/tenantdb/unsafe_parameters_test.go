@@ -22,14 +22,17 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// What a driver can be talked into, by parameters or by the other end, and
-// ours are not. The parameters are refused in TestParseConnectionStringRefuses.
+// These tests check dangerous features that parameters or a server can turn on
+// in a driver. Stoa's drivers do not use them. TestParseConnectionStringRefuses
+// checks that the parameters are refused.
 
-// mysqlOK ends a command. Source: MySQL protocol, "OK_Packet".
+// mysqlOK returns the packet that ends a command. Source: MySQL protocol,
+// "OK_Packet".
 func mysqlOK(sequence byte) []byte { return mysqlPacket(sequence, []byte{0, 0, 0, 2, 0, 0, 0}) }
 
-// A hostile MySQL server may answer any query with a request for a local
-// file. Source: MySQL manual, "Security Considerations for LOAD DATA LOCAL".
+// TestMySQLSendsNoFile checks a hostile MySQL server, which may answer any
+// query with a request for a local file.
+// Source: MySQL manual, "Security Considerations for LOAD DATA LOCAL".
 func TestMySQLSendsNoFile(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "secret")
@@ -63,8 +66,9 @@ func TestMySQLSendsNoFile(t *testing.T) {
 	}
 }
 
-// A MySQL server may ask to log in by another method. Those that hand it the
-// password, or as good as that, get no answer.
+// TestMySQLWeakMethods checks that the client does not answer a MySQL server
+// that requests another log-in method that reveals the password or an
+// equivalent of it.
 func TestMySQLWeakMethods(t *testing.T) {
 	t.Parallel()
 	for _, method := range []string{"mysql_clear_password", "mysql_old_password", "dialog"} {
@@ -87,8 +91,9 @@ func TestMySQLWeakMethods(t *testing.T) {
 	}
 }
 
-// A parameter stays one, whatever it holds, and a statement with parameters
-// stays one: nothing behind a semicolon runs.
+// TestParametersAreNoSQL checks that a parameter is never interpreted as SQL,
+// and that a statement with parameters remains one statement: nothing after a
+// semicolon runs.
 func TestParametersAreNoSQL(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.All() {
@@ -103,7 +108,7 @@ func TestParametersAreNoSQL(t *testing.T) {
 					t.Errorf("%q came back as %q", name, got)
 				}
 			}
-			if engine == credential.SQLite { // where the file is ours, and so is every statement
+			if engine == credential.SQLite { // the file and all statements are Stoa's own
 				return
 			}
 			if err := exec(t, db, `UPDATE things SET n = 5 WHERE id = ?; DELETE FROM things`, "1"); err == nil {
@@ -118,8 +123,8 @@ func TestParametersAreNoSQL(t *testing.T) {
 	}
 }
 
-// The request that cancels a query is a connection too, and takes the same
-// door as all others.
+// TestCancelTakesTheSameDoor checks that the connection that requests the
+// cancellation of a query uses the dialer like all other connections.
 func TestCancelTakesTheSameDoor(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.All() {
@@ -163,7 +168,8 @@ func TestCancelTakesTheSameDoor(t *testing.T) {
 	}
 }
 
-// A PostgreSQL server may ask for the password in ways that give it away.
+// TestPostgresWeakMethods checks a PostgreSQL server that requests the password
+// in a way that would reveal it.
 func TestPostgresWeakMethods(t *testing.T) {
 	t.Parallel()
 	for name, request := range map[string]pgproto3.BackendMessage{
@@ -190,8 +196,9 @@ func TestPostgresWeakMethods(t *testing.T) {
 	}
 }
 
-// Open must not fill in what credentials leave empty: a driver would take the
-// machine it runs on, or its user's files.
+// TestNothingIsFilledIn checks that Open leaves unset what credentials leave
+// empty. A driver would otherwise use the machine that it runs on, or its
+// user's files.
 func TestNothingIsFilledIn(t *testing.T) {
 	t.Parallel()
 	for _, field := range []string{"host", "user", "password", "database"} {

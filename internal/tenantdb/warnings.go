@@ -14,14 +14,15 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// Warning is something about a database that works which its owner should know.
+// Warning is a fact about a working database that its owner should know.
 type Warning struct {
 	Code    stoa.Code `json:"code"`
 	Message string    `json:"message"`
 }
 
-// The codes of warnings: who else may read a store's database. They are no
-// errors; the API shows them beside a result.
+// These constants are the codes of warnings. They say who else may read a
+// store's database. They are not errors; the API returns them in addition to a
+// result.
 const (
 	PublicConnect  stoa.Code = "database_public_connect"  // every role of the server may connect
 	PublicRights   stoa.Code = "database_public_rights"   // every role of the server has rights on the schema or its tables
@@ -30,10 +31,10 @@ const (
 	ReadersUnknown stoa.Code = "database_readers_unknown" // the account may not see who else has rights
 )
 
-// Warnings says who else may read the database, superusers left out. Whether an
-// HTTP API may is another question: see ProveClosed. Of a managed database, to
-// which only its store's role is admitted, and of an embedded one there is
-// nothing to say.
+// Warnings returns who else may read the database, except superusers. It does
+// not check whether an HTTP API may: see ProveClosed. It returns nothing for a
+// managed database, to which only its store's role may connect, and nothing for
+// an embedded one.
 func (db *DB) Warnings(ctx context.Context) ([]Warning, error) {
 	switch {
 	case db.credentials.Kind == credential.Managed:
@@ -46,12 +47,12 @@ func (db *DB) Warnings(ctx context.Context) ([]Warning, error) {
 	return nil, nil
 }
 
-// maxReaders is how many accounts are counted; more are as many.
+// maxReaders limits the number of accounts that are counted.
 const maxReaders = 100
 
-// postgresReaders are the roles that may log in and are, or may become, one that
-// has rights on a table or view of the current schema; the tables' owners and
-// their members are left out.
+// postgresReaders selects the roles that may log in and that have, or may
+// become a role that has, rights on a table or view of the current schema. It
+// omits the tables' owners and their members.
 const postgresReaders = `WITH
 	space AS (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()),
 	relation AS (SELECT c.oid, c.relowner, c.relacl FROM pg_catalog.pg_class c JOIN space ON c.relnamespace = space.oid
@@ -82,7 +83,8 @@ func (db *DB) postgresWarnings(ctx context.Context) (all []Warning, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// In a Supabase project this cannot be otherwise, and says nothing.
+	// In a Supabase project every role may always connect, so a warning would
+	// say nothing.
 	if public.Connect && db.credentials.Kind != credential.KindSupabase {
 		all = append(all, Warning{PublicConnect, "Every role of the database server may connect to this database. " +
 			"REVOKE CONNECT ON DATABASE … FROM PUBLIC, after a GRANT to the roles that need it."})
@@ -123,9 +125,9 @@ func otherReaders(names []string) []Warning {
 	return []Warning{{OtherReaders, "Other accounts have rights on the store's tables: " + list + ". Revoke what they do not need."}}
 }
 
-// mysqlReaders are the accounts with a right on this database or on all, other
-// than the connected one and those that administer the server. The database of
-// a grant is a pattern.
+// mysqlReaders selects the accounts with a right on this database or on all
+// databases, except the connected account and the accounts that administer the
+// server. The database name of a grant is a pattern.
 const mysqlReaders = `SELECT DISTINCT concat(a.user, '@', a.host) AS name FROM (
 		SELECT user, host FROM mysql.user WHERE super_priv <> 'Y' AND 'Y' IN (select_priv, insert_priv, update_priv, delete_priv, drop_priv)
 		UNION ALL SELECT user, host FROM mysql.db WHERE lower(database()) LIKE lower(db)
@@ -147,7 +149,7 @@ func (db *DB) mysqlWarnings(ctx context.Context) (all []Warning, err error) {
 	var readers []string
 	err = db.Select(ctx, &readers, mysqlReaders)
 	var denied *mysql.MySQLError
-	if errors.As(err, &denied) && (denied.Number == 1142 || denied.Number == 1143 || denied.Number == 1044) { // table, column, database access denied
+	if errors.As(err, &denied) && (denied.Number == 1142 || denied.Number == 1143 || denied.Number == 1044) { // access to a table, column or database was denied
 		return append(all, Warning{ReadersUnknown, "Whether other accounts may read this database cannot be told: " +
 			"the account may not read the server's grants (mysql.user, mysql.db, mysql.tables_priv). Ask the server's administrator."}), nil
 	}

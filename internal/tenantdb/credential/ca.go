@@ -13,14 +13,15 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// The most that is read of a server's authorities. The largest bundle of a
-// provider, that of AWS for all regions, has 180 KB and 120 certificates.
+// These constants limit how much of a server's authorities is read. The largest
+// bundle of a provider, AWS's bundle for all regions, has 180 KB and 120
+// certificates.
 const (
 	MaxCABytes      = 1 << 20
-	maxCertificates = 500 // in number
+	maxCertificates = 500 // number of certificates
 )
 
-// Why text is no set of certificates.
+// These errors are the reasons why a text is not a set of certificates.
 var (
 	errCATooLong    = errors.New("is longer than 1 MiB; give the authority's certificates alone")
 	errCATooMany    = errors.New("holds more than 500 certificates; give those of the server's authority alone")
@@ -30,10 +31,10 @@ var (
 	errCANone       = errors.New("must be one or more PEM certificates (-----BEGIN CERTIFICATE-----)")
 )
 
-// ReadCertificates returns the PEM certificates in text and nothing else of
-// it: comments are dropped. The text may come out of a file, a JSON string or a
-// YAML block: with a byte order mark, quotes, \n for line ends, or indented. A
-// private key fails the whole.
+// ReadCertificates returns the PEM certificates in text and drops everything
+// else, such as comments. The text may come from a file, a JSON string or a
+// YAML block: it may have a byte order mark, quotes, \n for line ends, or
+// indentation. ReadCertificates fails if the text contains a private key.
 func ReadCertificates(text string) (string, error) {
 	if len(text) > MaxCABytes {
 		return "", errCATooLong
@@ -62,10 +63,10 @@ func ReadCertificates(text string) (string, error) {
 		}
 		text = after
 		if _, err := x509.ParseCertificate(der); err != nil {
-			unknown++ // one of another kind than Go's, in a bundle of many
+			unknown++ // one that Go cannot parse, in a bundle of many
 			continue
 		}
-		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // a Builder takes everything
+		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: der}) // writing to a Builder never fails
 	}
 	if found == 0 {
 		return "", errCANone
@@ -78,7 +79,7 @@ func ReadCertificates(text string) (string, error) {
 
 var withoutLineEnds = strings.NewReplacer(`\r`, "", `\n`, "", "\r", "", "\n", "", " ", "", "\t", "", "\u00a0", "", `\`, "", `"`, "", "'", "")
 
-// checkCA leaves the certificates alone in c.CACertificate.
+// checkCA replaces c.CACertificate with the certificates that it contains.
 func (c *Credentials) checkCA(faults *stoa.Invalid) {
 	if c.CACertificate == "" {
 		if c.TLS == TLSVerifyCA {
@@ -97,10 +98,11 @@ func (c *Credentials) checkCA(faults *stoa.Invalid) {
 	c.CACertificate = certificates
 }
 
-// TlsConfig returns nil for plaintext.
+// TlsConfig returns the TLS configuration of a connection, or nil for
+// plaintext.
 func (c Credentials) TlsConfig() (*tls.Config, error) {
 	if c.TLS == TLSDisable {
-		return nil, nil //nolint:nilnil // nil is the drivers' own word for plaintext
+		return nil, nil //nolint:nilnil // the drivers use nil for plaintext
 	}
 	cfg := &tls.Config{ServerName: c.Host, MinVersion: tls.VersionTLS12}
 	if c.CACertificate != "" {
@@ -117,11 +119,11 @@ func (c Credentials) TlsConfig() (*tls.Config, error) {
 	return cfg, nil
 }
 
-// verifyChainOnly has the certificate's chain verified, and not its name. The
-// standard library cannot leave out the name alone, so its verification is
-// replaced by one that differs in this. A chain leads to exactly the given
-// authorities, never to the system's: any of these would sign a certificate
-// for whoever stands in between. It runs for resumed sessions too.
+// verifyChainOnly makes cfg verify the certificate's chain without its name.
+// The standard library cannot omit only the name, so this function replaces its
+// verification. A chain must lead to one of the given authorities, never to one
+// of the system's, because any of those would sign a certificate for an
+// attacker in the middle. The verification also runs for resumed sessions.
 func verifyChainOnly(cfg *tls.Config) {
 	roots := cfg.RootCAs
 	cfg.InsecureSkipVerify = true
@@ -140,19 +142,21 @@ func verifyChainOnly(cfg *tls.Config) {
 	}
 }
 
-// poolCache keeps what was parsed: stores share the bundles of providers, and
-// one of these takes milliseconds to parse. Safe for concurrent use.
+// poolCache caches parsed certificates, because stores share the bundles of
+// providers and a bundle takes milliseconds to parse. It is safe for concurrent
+// use.
 type poolCache struct {
 	mu    sync.Mutex
 	pools map[[sha256.Size]byte]*x509.CertPool
 }
 
-// maxPools bounds the memory of a poolCache.
+// maxPools limits the memory of a poolCache.
 const maxPools = 64
 
 var authorities poolCache //nolint:gochecknoglobals // a cache of pure results
 
-// pool returns the certificates in text, which nobody may change, or nil.
+// pool returns the certificates in text, or nil. The result must not be
+// changed.
 func (p *poolCache) pool(text string) *x509.CertPool {
 	key := sha256.Sum256([]byte(text))
 	p.mu.Lock()
@@ -171,7 +175,8 @@ func (p *poolCache) pool(text string) *x509.CertPool {
 	return made
 }
 
-// CertificateFault tells why a server's certificate was not accepted.
+// CertificateFault returns an error that explains why a server's certificate
+// was not accepted.
 func CertificateFault(err error) *stoa.Error {
 	var (
 		name    x509.HostnameError

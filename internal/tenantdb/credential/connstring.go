@@ -12,33 +12,34 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 )
 
-// Pasted is what an owner's connection string says.
+// Pasted is the content of an owner's connection string.
 type Pasted struct {
 	Credentials Credentials
-	// Ignored names the settings in the string that are the client's own, such
-	// as "connection_limit". They have no effect here.
+	// Ignored lists the settings in the string that only concern the client,
+	// such as "connection_limit". They have no effect here.
 	Ignored []string
 }
 
-// maxConnectionString bounds what is read, in bytes.
+// maxConnectionString limits the length of a connection string, in bytes.
 const maxConnectionString = 8 << 10
 
 // pastedField is the field of the request that faults are reported for.
 const pastedField = "connectionString"
 
-// ParseConnectionString reads what an owner copies from a provider's page: a
-// URL, a JDBC, keyword or ADO string, or the command line of psql or mysql,
-// with quotes or a variable's name around it. Settings that a driver would give
-// the power to read files or to reach other hosts are refused by name. It
-// makes no connection. The string itself never appears in an error: it holds
-// the password.
+// ParseConnectionString parses a string that an owner copies from a provider's
+// page: a URL, a JDBC, keyword or ADO string, or the command line of psql or
+// mysql, with or without quotes or a variable's name around it. It rejects, by
+// name, settings that would let a driver read files or reach other hosts. It
+// makes no connection. Its error never contains the string, because the string
+// contains the password.
 func ParseConnectionString(engine EngineName, raw keyring.Secret) (Credentials, error) {
 	pasted, err := ParsePasted(engine, raw, "", SupabaseRules{})
 	return pasted.Credentials, err
 }
 
-// ParsePasted is ParseConnectionString for credentials that come with
-// the certificates ca, or none, under the rules for Supabase's hosts.
+// ParsePasted does the same as ParseConnectionString for credentials that come
+// with the certificates ca, or none. It uses the given rules for Supabase's
+// hosts.
 func ParsePasted(engine EngineName, raw keyring.Secret, ca string, rules SupabaseRules) (Pasted, error) {
 	r := &pasteReader{engine: engine, hasCA: ca != ""}
 	r.read(raw.Reveal())
@@ -58,8 +59,8 @@ func ParsePasted(engine EngineName, raw keyring.Secret, ca string, rules Supabas
 	return Pasted{c, slices.Compact(r.ignored)}, nil
 }
 
-// prefixFields makes faults point at the connection string they came from. A
-// certificate is given beside it.
+// prefixFields makes faults refer to the connection string that they came from.
+// It excludes the certificate, which is a separate field.
 func prefixFields(err error, field string) error {
 	var e *stoa.Error
 	if !errors.As(err, &e) {
@@ -76,10 +77,10 @@ func prefixFields(err error, field string) error {
 	return faults.Err()
 }
 
-// pasteReader collects what a connection string says.
+// pasteReader collects the settings in a connection string.
 type pasteReader struct {
-	engine EngineName // the type that was chosen; Supabase is PostgreSQL
-	hasCA  bool       // a certificate is given beside the string
+	engine EngineName // the type that was chosen; PostgreSQL for Supabase
+	hasCA  bool       // a certificate is given in addition to the string
 	faults stoa.Invalid
 
 	host, port, user, password, database string
@@ -88,8 +89,9 @@ type pasteReader struct {
 	tls                                  []tlsDemand
 	ignored                              []string
 
-	// passwordRead is set once the password has come as a setting: what looks
-	// like the name of a later setting may be the rest of it, and is not shown.
+	// passwordRead is set once a setting has contained the password. After
+	// that, a text that looks like the name of a later setting may be the rest
+	// of the password, so it is not shown.
 	passwordRead bool
 }
 
@@ -100,7 +102,7 @@ func (r *pasteReader) fault(format string, args ...any) {
 	}
 }
 
-// sql is the engine of the type that was chosen.
+// sql returns the engine of the type that was chosen.
 func (r *pasteReader) sql() EngineName {
 	if r.engine == Supabase {
 		return PostgreSQL
@@ -108,7 +110,7 @@ func (r *pasteReader) sql() EngineName {
 	return r.engine
 }
 
-// read recognises the form of text.
+// read recognises the form of text and parses it.
 func (r *pasteReader) read(text string) {
 	switch {
 	case defaultPorts[r.sql()] == 0:
@@ -153,10 +155,10 @@ func (r *pasteReader) notRecognised() {
 	r.fault("must begin with %s", urlPrefixes[r.sql()])
 }
 
-// urlPrefixes are the prefixes of URLs, by engine.
+// urlPrefixes maps engines to the prefixes of their URLs.
 var urlPrefixes = map[EngineName]string{PostgreSQL: "postgresql:// or postgres://", MySQL: "mysql:// or mariadb://"}
 
-// mustEncode is the fault of a URL whose parts cannot be told apart.
+// mustEncode adds the fault of a URL whose parts cannot be distinguished.
 func (r *pasteReader) mustEncode() {
 	r.fault("must have the form %s://user:password@host:port/database; write special characters in the password percent-encoded: "+
 		"%%40 for @, %%3A for :, %%2F for /, %%3F for ?, %%23 for #, %%25 for %%", urlScheme[r.sql()])
@@ -165,24 +167,24 @@ func (r *pasteReader) mustEncode() {
 var urlScheme = map[EngineName]string{PostgreSQL: "postgresql", MySQL: "mysql"}
 
 // EngineOfScheme returns the engine that a URL's scheme names, or "". A driver
-// may be named behind a plus sign, as in "postgresql+asyncpg".
+// may be named after a plus sign, as in "postgresql+asyncpg".
 func EngineOfScheme(scheme string) EngineName {
 	base, driver, _ := strings.Cut(strings.ToLower(scheme), "+")
 	switch base {
 	case "postgres", "postgresql", "pgsql", "pg", "postgis":
 		return PostgreSQL
 	case "mysql", "mysql2", "mariadb", "mysqli", "trilogy":
-		if driver != "srv" { // names a DNS record, not a host
+		if driver != "srv" { // srv names a DNS record, not a host
 			return MySQL
 		}
 	}
 	return ""
 }
 
-// names of the engines for people.
+// productNames maps engines to the names that are shown to people.
 var productNames = map[EngineName]string{PostgreSQL: "PostgreSQL", MySQL: "MySQL or MariaDB"}
 
-// checkScheme reports whether the scheme is of the type that was chosen.
+// checkScheme reports whether the scheme matches the type that was chosen.
 func (r *pasteReader) checkScheme(scheme string) bool {
 	engine := EngineOfScheme(scheme)
 	switch {
@@ -199,7 +201,7 @@ func (r *pasteReader) checkScheme(scheme string) bool {
 	return false
 }
 
-// credentials puts together what was read.
+// credentials returns the credentials that were read.
 func (r *pasteReader) credentials() Credentials {
 	c := Credentials{
 		Kind: Kind(r.engine), Engine: r.sql(), Host: r.host, Database: r.database, User: r.user, Password: keyring.NewSecret(r.password),

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// readCommand reads the command line of psql or mysql, with variables of the
-// environment in front of it. What the command line says has precedence.
+// readCommand parses the command line of psql or mysql, with environment
+// variables before it. The command line takes precedence.
 func (r *pasteReader) readCommand(text string) {
 	words, ok := shellWords(text)
 	if !ok {
@@ -42,7 +42,8 @@ func (r *pasteReader) readCommand(text string) {
 	}
 }
 
-// programs whose command lines are read, and what they connect to.
+// programs maps the programs whose command lines are parsed to the engines that
+// they connect to.
 var programs = map[string]EngineName{"psql": PostgreSQL, "pgcli": PostgreSQL, "mysql": MySQL, "mysqlsh": MySQL, "mariadb": MySQL, "mycli": MySQL}
 
 func isVariable(word string) bool {
@@ -50,23 +51,25 @@ func isVariable(word string) bool {
 	return ok && name != "" && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == ""
 }
 
-// shortOptions that take a value, by engine. The value of MySQL's -p stands
-// directly behind it.
+// shortOptions lists the short options that take a value, by engine. The value
+// of MySQL's -p follows it without a space.
 var shortOptions = map[EngineName]map[byte]string{
 	PostgreSQL: {'h': "host", 'p': "port", 'U': "user", 'd': "dbname"},
 	MySQL:      {'h': "host", 'P': "port", 'u': "user", 'D': "database", 'p': "password"},
 }
 
-// flags are the short options without a value that change nothing here.
+// flags lists the short options without a value that have no effect here.
 var flags = map[EngineName]string{PostgreSQL: "WwXqAtn1aeEbx", MySQL: "ACbBEGfqstvw"}
 
-// longNames that differ from the names of settings.
+// longNames maps the long options whose names differ from the names of
+// settings.
 var longNames = map[EngineName]map[string]string{
 	PostgreSQL: {"username": "user"},
 	MySQL:      {"schema": "database", "uri": "dbname"},
 }
 
-// withoutValue are the long options that have none and change nothing here.
+// withoutValue lists the long options that take no value and have no effect
+// here.
 var withoutValue = map[string]bool{
 	"no-password": true, "no-psqlrc": true, "quiet": true, "sql": true, "js": true, "py": true, "mysql": true, "classic": true, "mc": true,
 	"get-server-public-key": true, "no-auto-rehash": true, "compress": true, "skip-column-names": true, "batch": true, "silent": true, "ssl": true,
@@ -75,7 +78,7 @@ var withoutValue = map[string]bool{
 func (r *pasteReader) readOptions(engine EngineName, words []string) {
 	var positional []string
 	for i := 0; i < len(words); i++ {
-		word := strings.Replace(strings.Replace(words[i], "\u2014", "--", 1), "\u2013", "-", 1) // dashes of a word processor
+		word := strings.Replace(strings.Replace(words[i], "\u2014", "--", 1), "\u2013", "-", 1) // dashes that a word processor inserted
 		if len(words[i]) > 0 && words[i][0] == word[0] {
 			word = words[i]
 		}
@@ -102,15 +105,15 @@ func (r *pasteReader) readOptions(engine EngineName, words []string) {
 	r.readPositional(engine, positional)
 }
 
-// readLong reads --name=value, or --name followed by next. It reports whether
-// next was used.
+// readLong parses --name=value, or --name followed by next. It reports whether
+// it used next.
 func (r *pasteReader) readLong(engine EngineName, option, next string) (used bool) {
 	name, value, has := strings.Cut(option, "=")
 	if withoutValue[name] && !has {
 		return false
 	}
 	if name == "password" && !has {
-		return false // the client asks for it
+		return false // the client prompts for it
 	}
 	if !has {
 		value, used = next, true
@@ -134,7 +137,7 @@ func (r *pasteReader) readShort(engine EngineName, letter byte, attached, next s
 	case attached != "":
 		r.readOption(name, strings.TrimPrefix(attached, "="))
 	case name == passwordName:
-		return false // the client asks for it
+		return false // the client prompts for it
 	default:
 		r.readOption(name, next)
 		return true
@@ -142,7 +145,8 @@ func (r *pasteReader) readShort(engine EngineName, letter byte, attached, next s
 	return false
 }
 
-// readOption reads a setting. psql takes a whole connection string as dbname.
+// readOption processes a setting. psql accepts a whole connection string as
+// dbname.
 func (r *pasteReader) readOption(name, value string) {
 	if name == "dbname" && isConnectionString(value) {
 		r.readForm(value)
@@ -155,8 +159,8 @@ func isConnectionString(s string) bool {
 	return schemePattern.MatchString(s) || strings.Contains(s, "=") && !commandPattern.MatchString(s)
 }
 
-// readPositional reads the arguments that are no options: psql's are a database
-// and a user, mysql's is a database, and mysqlsh's may be user@host.
+// readPositional processes the arguments that are not options. psql's are a
+// database and a user, mysql's is a database, and mysqlsh's may be user@host.
 func (r *pasteReader) readPositional(engine EngineName, words []string) {
 	names := []string{"dbname", "user"}
 	if engine == MySQL {
@@ -175,7 +179,7 @@ func (r *pasteReader) readPositional(engine EngineName, words []string) {
 	}
 }
 
-// shellWords splits a command line as a shell does. It expands nothing.
+// shellWords splits a command line as a shell does. It performs no expansion.
 func shellWords(text string) (words []string, ok bool) {
 	var word strings.Builder
 	inWord, quote := false, rune(0)

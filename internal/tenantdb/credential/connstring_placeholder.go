@@ -5,11 +5,13 @@ import (
 	"strings"
 )
 
-// placeholderWords are all that a placeholder in brackets consists of. A
-// person's own password may be in brackets too, and is never shown.
+// placeholderWords matches the words of a placeholder in brackets. A
+// placeholder consists only of these words, because a person's own password may
+// be in brackets too and must never be shown.
 const placeholderWords = `(?:[ _-]*(?:your|my|the|own|new|insert|enter|here|db|database|project|user|username|name|neon|pg|postgres|postgresql|mysql|root|admin|password|pass|pwd|secret|host|hostname|server|ref|region|id))+`
 
-// placeholders that providers' pages have in place of a value.
+// placeholders match the placeholders that providers' pages show in place of a
+// value.
 var placeholders = []*regexp.Regexp{
 	// [YOUR-PASSWORD], <db_password>, {your_password}, ${DB_PASS}, {{password}}, %PASSWORD%
 	regexp.MustCompile(`(?i)^(?:\[+|<+|\{+|\$\{+|\$\(|%)` + placeholderWords + `(?:\]+|>+|\}+|\)|%)$`),
@@ -17,11 +19,11 @@ var placeholders = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)^(?:your|my|the|insert|enter)[ _-]?(?:own[ _-]?|db[ _-]?|database[ _-]?|project[ _-]?|secret[ _-]?)?(?:password|pwd|username|database|host)(?:[ _-]?here)?$`),
 	// $PASSWORD, $PGPASSWORD
 	regexp.MustCompile(`^\$(?:DB|PG|MYSQL|POSTGRES|DATABASE|_)*(?:PASSWORD|PASS|PWD|SECRET)$`),
-	// What pages show of a hidden password.
+	// These are the forms in which pages show a hidden password.
 	regexp.MustCompile(`^(?:\*{3,}|•{3,}|●{3,}|\.{3,}|…|[xX]{4,}|\[?(?i:redacted|hidden|masked)\]?)$`),
 }
 
-// isPlaceholder reports whether s stands for a value that is still to be put in.
+// isPlaceholder reports whether s is a placeholder for a value.
 func isPlaceholder(s string) bool {
 	for _, p := range placeholders {
 		if p.MatchString(s) {
@@ -31,11 +33,11 @@ func isPlaceholder(s string) bool {
 	return false
 }
 
-// hostPlaceholder is a part of a host's name that is still to be put in.
+// hostPlaceholder matches a placeholder in a host name.
 var hostPlaceholder = regexp.MustCompile(`(?i)\[[a-z _-]+\]|<[^>]*>|\{[^}]*\}|^your[-_](?:host|hostname|server)(?:$|\.)`)
 
-// checkPlaceholders names what was not put in. A placeholder consists of
-// known words and signs alone, so that it may be shown.
+// checkPlaceholders adds a fault for each placeholder that was not replaced. A
+// placeholder consists only of known words and signs, so the fault may show it.
 func (r *pasteReader) checkPlaceholders() {
 	if isPlaceholder(r.password) {
 		r.fault("The password is still the placeholder %s; put the database user's password there. "+

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// normalName makes one name of the ways in which clients write it: ssl-mode,
+// normalName returns one name for the spellings that clients use: ssl-mode,
 // sslMode, "Ssl Mode", ssl_mode.
 func normalName(name string) string {
 	return strings.NewReplacer(" ", "", "_", "", "-", "", ".", "").Replace(strings.ToLower(strings.TrimSpace(name)))
@@ -15,7 +15,8 @@ func normalName(name string) string {
 
 const passwordName = "password"
 
-// byName makes one entry of each name in the lists that are m's keys.
+// byName returns a map with one entry for each name in the lists that are m's
+// keys.
 func byName[V any](m map[string]V) map[string]V {
 	all := map[string]V{}
 	for names, value := range m {
@@ -26,7 +27,7 @@ func byName[V any](m map[string]V) map[string]V {
 	return all
 }
 
-// fieldNames are the settings that say where the database is and who connects.
+// fieldNames maps the settings that say where the database is and who connects.
 var fieldNames = byName(map[string]string{
 	"host server datasource hostname addr address networkaddress servername pghost dbhost mysqlhost postgreshost":    "host",
 	"port portnumber pgport dbport mysqlport postgresport":                                                           "port",
@@ -35,7 +36,7 @@ var fieldNames = byName(map[string]string{
 	"database dbname db initialcatalog databasename pgdatabase dbdatabase mysqldatabase postgresdb postgresdatabase": "database",
 })
 
-// knownSettings say what becomes of every other setting.
+// knownSettings maps every other setting to its handling.
 var knownSettings = byName(map[string]func(r *pasteReader, name, value string){
 	tlsSettings:    (*pasteReader).setTLS,
 	rootSettings:   (*pasteReader).setRoots,
@@ -57,8 +58,9 @@ const (
 	rootSettings   = "sslrootcert pgsslrootcert sslca sslcapath rootcertificate serversslcert cacert certificateauthorityfile trustcertificatekeystoreurl sslcacert"
 	schemaSettings = "schema searchpath currentschema"
 
-	// clientSettings are the client's own, or ask for what Stoa does in any
-	// case. They have no effect here, and the answer names them.
+	// clientSettings lists settings that only concern the client, or that
+	// request what Stoa always does. They have no effect here. The answer lists
+	// them.
 	clientSettings = `applicationname fallbackapplicationname connecttimeout connectiontimeout timeout commandtimeout sockettimeout readtimeout writetimeout
 		logintimeout statementtimeout locktimeout idleintransactionsessiontimeout channelbinding gssencmode gsslib sslnegotiation sslsni sslcompression
 		sslminprotocolversion sslmaxprotocolversion minprotocolversion maxprotocolversion tlsversion enabledtlsprotocols requireauth uselibpqcompat
@@ -76,11 +78,11 @@ const (
 		stringtype tcpnodelay logunclosedconnections loggerlevel assumeminserverversion defaultrowfetchsize createdatabaseifnotexist
 		decimalnumbers supportbignumbers bignumberstrings datestrings nopassword compress usecompression connectionattributes logger`
 
-	// keySettings name files of a client certificate.
+	// keySettings lists settings that name files of a client certificate.
 	keySettings = "sslcert sslkey sslpassword sslidentity pgsslcert pgsslkey sslcertificate sslclientcert clientcertificate clientcertificatekeystoreurl clientcertificatekeystorepassword sslcrl sslcrldir"
 
-	// serverSettings would have a driver read files, reach other hosts, give
-	// the password away or run more than one statement.
+	// serverSettings lists settings that would make a driver read files, reach
+	// other hosts, reveal the password or run more than one statement.
 	// Source: the manuals of libpq, pgx, go-sql-driver/mysql and Connector/J.
 	serverSettings = `service servicefile pgservice pgservicefile passfile pgpassfile hostaddr pghostaddr krbsrvname krbspn gssdelegation loadbalancehosts pgoptions
 		allowallfiles allowloadlocalinfile allowurlinlocalinfile allowloadlocalinfileinpath localinfile allowcleartextpasswords enablecleartextplugin
@@ -90,7 +92,7 @@ const (
 		connectioninitsql sqlmode defaultsfile defaultsextrafile logindpath loginpath plugindir dsn filedsn integratedsecurity`
 )
 
-// set takes one setting.
+// set processes one setting.
 func (r *pasteReader) set(name, value string) {
 	normal := normalName(name)
 	if field := fieldNames[normal]; field != "" {
@@ -109,10 +111,11 @@ func (r *pasteReader) set(name, value string) {
 	r.fault("parameter %q is not allowed: it is not known here; take it away", shown)
 }
 
-// settingName is what the name of a setting looks like.
+// settingName matches the form of a setting's name.
 var settingName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9 _.-]{0,39}$`)
 
-// safeName returns the name to show, or "" for what is no name.
+// safeName returns the name if it may be shown, or "" if it does not have the
+// form of a name.
 func safeName(name string) string {
 	if name = strings.TrimSpace(name); settingName.MatchString(name) {
 		return name
@@ -124,8 +127,9 @@ func (r *pasteReader) field(name string) *string {
 	return map[string]*string{"host": &r.host, "port": &r.port, "user": &r.user, passwordName: &r.password, "database": &r.database}[name]
 }
 
-// setField takes host, port, user, password or database. One that is said
-// twice, differently, is refused: clients differ in which they take.
+// setField sets host, port, user, password or database. It rejects a field that
+// is given twice with different values, because clients differ in which value
+// they use.
 func (r *pasteReader) setField(name, value string) {
 	field := r.field(name)
 	if name == passwordName {
@@ -177,8 +181,9 @@ func (r *pasteReader) refuseSocket(name, _ string) {
 	r.fault("parameter %q is not allowed: a unix socket is on the client's own machine; give the server's host name", name)
 }
 
-// setRoots: "system" is the default. A file's name says nothing here; with the
-// certificate given beside the string it is done with.
+// setRoots handles the setting for trusted roots. "system" is the default. A
+// file name is ignored if the certificate is given in addition to the string,
+// and rejected otherwise.
 func (r *pasteReader) setRoots(name, value string) {
 	switch {
 	case strings.EqualFold(value, "system"):
@@ -193,7 +198,7 @@ func (r *pasteReader) setSchema(name, value string) {
 	value = strings.Trim(value, `"`)
 	switch {
 	case r.engine == Supabase:
-		r.ignore(name, value) // the store gets a schema of its own there
+		r.ignore(name, value) // the store gets its own schema there
 	case r.sql() != PostgreSQL:
 		r.fault("parameter %q is not allowed: a schema is PostgreSQL's; name the database", name)
 	case strings.Contains(value, ","):
@@ -205,8 +210,9 @@ func (r *pasteReader) setSchema(name, value string) {
 	}
 }
 
-// setOptions takes the one form that Neon's pages give to clients that do not
-// name the host in TLS. All others would set what the server does.
+// setOptions accepts only the form that Neon's pages give to clients that do
+// not name the host in TLS. All other values would change the server's
+// behaviour.
 // Source: Neon documentation, "Connection errors: endpoint ID".
 func (r *pasteReader) setOptions(name, value string) {
 	endpoint, ok := strings.CutPrefix(value, "endpoint=")
@@ -217,7 +223,7 @@ func (r *pasteReader) setOptions(name, value string) {
 	r.endpoint = endpoint
 }
 
-// setPgBouncer takes Prisma's word for a transaction pooler.
+// setPgBouncer handles Prisma's setting for a transaction pooler.
 func (r *pasteReader) setPgBouncer(name, value string) {
 	if r.sql() != PostgreSQL {
 		r.ignore(name, value)
@@ -230,7 +236,7 @@ func isOn(value string) bool {
 	return slices.Contains([]string{"true", "1", "yes", "on"}, strings.ToLower(value))
 }
 
-// setDriver takes ODBC's name of a driver as a word on the engine.
+// setDriver checks that ODBC's driver name matches the engine.
 func (r *pasteReader) setDriver(_, value string) {
 	value = strings.ToLower(value)
 	switch {
@@ -257,19 +263,20 @@ func (r *pasteReader) setProtocol(name, value string) {
 	r.ignore(name, value)
 }
 
-// tlsDemand is how strictly one setting wants the connection protected.
+// tlsDemand is the level of protection that a setting requests for the
+// connection.
 type tlsDemand int
 
 const (
 	tlsOff  tlsDemand = iota
-	tlsOn             // with the strictness that is ours
-	tlsCA             // a chain to the given authority is enough
-	tlsFull           // the name counts too
+	tlsOn             // at the level that Stoa uses by default
+	tlsCA             // a chain to the given authority is sufficient
+	tlsFull           // the name is verified too
 )
 
-// tlsWords are the values of clients' settings. Those that would encrypt
-// without verifying, or only when the server offers it, ask for less than is
-// done, and are read as the strict mode.
+// tlsWords maps the values of clients' settings. Values that would encrypt
+// without verification, or only if the server supports it, request less than
+// Stoa always does. They are treated as the strict mode.
 var tlsWords = map[string]tlsDemand{
 	"disable": tlsOff, "disabled": tlsOff, "false": tlsOff, "none": tlsOff, "off": tlsOff, "0": tlsOff, "no": tlsOff,
 	"allow": tlsOn, "prefer": tlsOn, "preferred": tlsOn, "require": tlsOn, "required": tlsOn, "true": tlsOn, "on": tlsOn, "1": tlsOn, "yes": tlsOn, "strict": tlsOn,
@@ -294,7 +301,7 @@ func (r *pasteReader) refuseUnverified(name string) {
 	r.fault("parameter %q asks that the server's certificate is not verified, which is always done; take it away, and give a private authority's certificate as tls.caCertificate", name)
 }
 
-// setTLSObject reads the options of Node's drivers, such as
+// setTLSObject parses the options of Node's drivers, such as
 // {"rejectUnauthorized":true}.
 func (r *pasteReader) setTLSObject(name, value string) {
 	var object map[string]any
@@ -324,8 +331,8 @@ func (r *pasteReader) setVerify(name, value string) {
 	r.tls = append(r.tls, tlsOn)
 }
 
-// tlsMode is the strictest that the settings ask for. Plaintext beside another
-// is a contradiction.
+// tlsMode returns the strictest mode that the settings request. Plaintext
+// together with another mode is a contradiction.
 func (r *pasteReader) tlsMode() TLSMode {
 	if len(r.tls) == 0 {
 		return ""
@@ -339,5 +346,5 @@ func (r *pasteReader) tlsMode() TLSMode {
 	case most == tlsCA && r.hasCA:
 		return TLSVerifyCA
 	}
-	return TLSVerify // verify-ca without an authority leaves the system's, and then the name counts
+	return TLSVerify // verify-ca without an authority uses the system's, and then the name must be verified
 }

@@ -11,22 +11,23 @@ var (
 	commandPattern = regexp.MustCompile(`^(?:(?:export\s+)?[A-Z][A-Z0-9_]*=(?:'[^']*'|"[^"]*"|[^\s'"])*\s*(?:;|&&)?\s+)*(?:\S*/)?(?:psql|pgcli|mysql|mysqlsh|mariadb|mycli)(?:\.exe)?\s`)
 	goDSNPattern   = regexp.MustCompile(`^[^\s=]*@tcp\([^()]*\)/`)
 
-	// assignment is a variable or a label in front of a connection string:
+	// assignment matches a variable or a label before a connection string:
 	// DATABASE_URL=, export DATABASE_URL=, "url":, spring.datasource.url=.
 	assignment = regexp.MustCompile(`^(?i:export\s+|set\s+|env\s+|const\s+|let\s+|var\s+|\$env:)?(?:"[A-Za-z_][\w. -]{0,60}"|'[A-Za-z_][\w. -]{0,60}'|[A-Za-z_][\w. -]{0,60})\s*(?::=|[=:])\s*`)
-	// beginning is that of a connection string, behind quotes or not.
+	// beginning matches the beginning of a connection string, with or without
+	// quotes.
 	beginning = regexp.MustCompile("^[\\s\"'`“”‘’<]*(?:(?i:jdbc:)|[A-Za-z][A-Za-z0-9+.-]*://|(?:psql|pgcli|mysql|mysqlsh|mariadb|mycli)\\s|[^\\s=:]+:\\S*@tcp\\(|(?i:host|user|server|data source|dbname|driver)\\s*=)")
 )
 
-// maxWrappers bounds how deep a connection string may be wrapped, and with it
-// the time that is spent on one.
+// maxWrappers limits how deeply a connection string may be wrapped, and so the
+// time that one string takes.
 const maxWrappers = 12
 
-// closing quotes, by their opening ones.
+// closing maps opening quotes to their closing quotes.
 var closing = map[string]string{`"`: `"`, `'`: `'`, "`": "`", "“": "”", "”": "”", "‘": "’", "’": "’", "«": "»", "„": "“", "<": ">"}
 
-// unwrap takes away what stands around a connection string in files, chats and
-// documents. Several is true when more than one would be left.
+// unwrap removes what surrounds a connection string in files, chats and
+// documents. several is true if more than one string would remain.
 func unwrap(text string) (_ string, several bool) {
 	text = strings.Map(plainSpace, text)
 	text = strings.NewReplacer("\\\r\n", " ", "\\\n", " ").Replace(text)
@@ -48,7 +49,8 @@ func unwrap(text string) (_ string, several bool) {
 	return text, false
 }
 
-// plainSpace drops marks that are not seen, and makes every space a plain one.
+// plainSpace drops invisible characters and replaces every space with a plain
+// one.
 func plainSpace(r rune) rune {
 	switch {
 	case r == '\ufeff', r >= '\u200b' && r <= '\u200f', r == '\u2060':
@@ -59,8 +61,8 @@ func plainSpace(r rune) rune {
 	return r
 }
 
-// contentLines drops comments, blank lines and the marks of a code block. Lines
-// stay several when they are the settings of one connection.
+// contentLines drops comments, blank lines and the marks of a code block.
+// Several lines remain if they are the settings of one connection.
 func contentLines(text string) (_ string, several bool) {
 	var lines []string
 	urls := 0
@@ -77,8 +79,8 @@ func contentLines(text string) (_ string, several bool) {
 	return strings.Join(lines, "\n"), len(lines) > 1 && urls > 0
 }
 
-// trimEnd drops what ends a statement or a line. Of a keyword string it may be
-// a part of the password, and stays.
+// trimEnd drops the characters that end a statement or a line. In a keyword
+// string they may be part of the password, so it keeps them.
 func trimEnd(text string) string {
 	if schemePattern.MatchString(text) || closing[text[:1]] != "" || strings.HasPrefix(strings.ToLower(text), "jdbc:") {
 		text = strings.TrimRight(text, ";, ")
@@ -88,7 +90,7 @@ func trimEnd(text string) string {
 	return text
 }
 
-// unquote takes away one pair of quotes around the whole of the text.
+// unquote removes one pair of quotes around the whole text.
 func unquote(text string) string {
 	for open, end := range closing {
 		inner, ok := strings.CutPrefix(text, open)

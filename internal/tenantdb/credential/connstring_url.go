@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// readURL reads what stands behind "scheme://".
+// readURL parses the text after "scheme://".
 func (r *pasteReader) readURL(scheme, rest string) {
 	if !r.checkScheme(scheme) {
 		return
@@ -27,10 +27,11 @@ func (r *pasteReader) readURL(scheme, rest string) {
 	r.readLocation(rest)
 }
 
-// splitUserinfo finds the @ before the host. The standard reading ends the host
-// part at the first /, ? or #. When there is no user before that, a character
-// of these is a bare one in the password, as long as only one @ is there. Two
-// readings are no reading: the password would go to a host that is a part of it.
+// splitUserinfo finds the @ before the host. By the standard, the host part
+// ends at the first /, ? or #. If no user precedes that character, the
+// character is an unencoded part of the password, provided that there is only
+// one @. If there are two possible readings, splitUserinfo fails, because the
+// password would be sent to a host name that is a part of it.
 func splitUserinfo(rest string) (userinfo, location string, ok bool) {
 	end := strings.IndexAny(rest, "/?#")
 	if end < 0 {
@@ -49,13 +50,14 @@ func splitUserinfo(rest string) (userinfo, location string, ok bool) {
 	return rest[:at], rest[at+1:], true
 }
 
-// hasUserParameter: the user is given as a parameter and may hold an @.
+// hasUserParameter reports whether the user is given as a parameter, which may
+// contain an @.
 func hasUserParameter(tail string) bool {
 	_, query, ok := strings.Cut(tail, "?")
 	return ok && strings.Contains("&"+strings.ToLower(query), "&user=")
 }
 
-// readLocation reads "host:port/database?parameters".
+// readLocation parses "host:port/database?parameters".
 func (r *pasteReader) readLocation(rest string) {
 	location, query, _ := strings.Cut(rest, "?")
 	address, path, _ := strings.Cut(location, "/")
@@ -84,7 +86,7 @@ func (r *pasteReader) readLocation(rest string) {
 	}
 }
 
-// readAddress reads one host with or without a port.
+// readAddress parses one host with or without a port.
 func (r *pasteReader) readAddress(address string) {
 	switch {
 	case address == "":
@@ -114,9 +116,10 @@ func isSocket(host string) bool {
 	return strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || strings.Contains(host, "%2f") || strings.HasPrefix(host, "unix(") || host == `\\.` || strings.HasPrefix(host, `\\.\`)
 }
 
-// unescape decodes percent-encoding. Text in which no percent sign begins an
-// escape was not encoded, and stays as it is. With both it fails: either
-// reading may be wrong.
+// unescape decodes percent-encoding. It returns text unchanged if no percent
+// sign begins an escape, because such text was not encoded. It fails if some
+// percent signs begin an escape and others do not, because either reading may
+// be wrong.
 func unescape(s string) (string, bool) {
 	bare, escapes := 0, 0
 	for i := range len(s) {
@@ -139,7 +142,8 @@ func isHex(b byte) bool {
 	return b >= '0' && b <= '9' || b >= 'a' && b <= 'f' || b >= 'A' && b <= 'F'
 }
 
-// decodeQuery decodes a part of a query, and leaves one that is not encoded.
+// decodeQuery decodes a part of a query. It returns a part that is not encoded
+// unchanged.
 func decodeQuery(s string) string {
 	if decoded, err := url.QueryUnescape(s); err == nil {
 		return decoded
@@ -147,7 +151,7 @@ func decodeQuery(s string) string {
 	return s
 }
 
-// readJDBC reads what stands behind "jdbc:". The user is a parameter there.
+// readJDBC parses the text after "jdbc:". In JDBC, the user is a parameter.
 func (r *pasteReader) readJDBC(rest string) {
 	if len(rest) > 12 && strings.EqualFold(rest[:12], "aws-wrapper:") {
 		rest = rest[12:]
@@ -171,8 +175,8 @@ func (r *pasteReader) readJDBC(rest string) {
 	r.readURL(scheme, location)
 }
 
-// readGoDSN reads "user:password@tcp(host:port)/database?parameters", the form
-// of Go's MySQL driver. Nothing in it is percent-encoded but the parameters.
+// readGoDSN parses "user:password@tcp(host:port)/database?parameters", the form
+// of Go's MySQL driver. Only the parameters are percent-encoded.
 func (r *pasteReader) readGoDSN(text string) {
 	if !r.checkScheme("mysql") {
 		return

@@ -5,7 +5,7 @@ import (
 	"unicode"
 )
 
-// readKeywords reads libpq's form, "host=db.example.com user=anna …", with
+// readKeywords parses libpq's form, "host=db.example.com user=anna …", with
 // spaces or line ends between the settings, and the lists of settings that
 // providers show.
 // Source: PostgreSQL manual, "Keyword/Value Connection Strings".
@@ -35,7 +35,7 @@ func (r *pasteReader) readKeywords(text string) {
 }
 
 // keywordValue reads a value in quotes or up to the next space. A backslash
-// takes the next character as it is.
+// escapes the next character.
 func keywordValue(text string) (value, rest string, ok bool) {
 	quote := byte(0)
 	if text != "" && (text[0] == '\'' || text[0] == '"') {
@@ -58,13 +58,14 @@ func keywordValue(text string) (value, rest string, ok bool) {
 	return out.String(), "", quote == 0
 }
 
-// isADO: settings are separated by semicolons, and there are at least two.
+// isADO reports whether text has at least two settings that are separated by
+// semicolons.
 func isADO(text string) bool {
 	first, rest, ok := strings.Cut(text, ";")
 	return ok && strings.Contains(first, "=") && (strings.Contains(rest, "=") || strings.Count(first, "=") == 1)
 }
 
-// readADO reads "Server=db.example.com;Port=5432;User Id=anna;…", the form of
+// readADO parses "Server=db.example.com;Port=5432;User Id=anna;…", the form of
 // .NET and ODBC.
 func (r *pasteReader) readADO(text string) {
 	for text != "" {
@@ -89,8 +90,8 @@ func (r *pasteReader) readADO(text string) {
 	}
 }
 
-// adoValue reads a value up to the next semicolon. One in quotes or, for ODBC,
-// in braces may hold semicolons; a quote in it is written twice.
+// adoValue reads a value up to the next semicolon. A value in quotes or, for
+// ODBC, in braces may contain semicolons; a quote in it is doubled.
 func adoValue(text string) (value, rest string, ok bool) {
 	if value, rest, _ = strings.Cut(text, ";"); isPlaceholder(strings.TrimSpace(value)) {
 		return strings.TrimSpace(value), rest, true

@@ -15,10 +15,11 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 )
 
-// Kind says where a store's database comes from.
+// Kind is the origin of a store's database.
 type Kind string
 
-// The kinds. Stoa creates managed databases; the others are the merchant's.
+// These constants are the kinds of databases. Stoa creates managed databases;
+// the others belong to the merchant.
 const (
 	Managed        Kind = "managed"
 	KindPostgreSQL Kind = "postgresql"
@@ -26,14 +27,14 @@ const (
 	KindSupabase   Kind = "supabase"
 )
 
-// TLSMode is how the connection to a database server is protected.
+// TLSMode is the protection of the connection to a database server.
 type TLSMode string
 
-// The TLS modes. None encrypts without verification, which would not protect against
-// an attacker who can redirect the connection.
+// These constants are the TLS modes. No mode encrypts without verification,
+// which would not protect against an attacker who can redirect the connection.
 const (
 	TLSVerify   TLSMode = "verify-full" // the default
-	TLSVerifyCA TLSMode = "verify-ca"   // a chain to CACertificate, whatever the name
+	TLSVerifyCA TLSMode = "verify-ca"   // a chain to CACertificate, regardless of the name
 	TLSDisable  TLSMode = "disable"     // plaintext, by explicit choice only
 )
 
@@ -49,23 +50,26 @@ type Credentials struct {
 	TLS           TLSMode
 	CACertificate string // PEM; empty means the system's roots
 
-	// Schema is that of the store's tables on PostgreSQL; empty means the user's
-	// own. Endpoint is Neon's name of the server, for its proxy.
+	// Schema is the schema of the store's tables on PostgreSQL; empty means the
+	// user's own. Endpoint is Neon's name of the server, which its proxy needs.
 	Schema   string
 	Endpoint string
 
 	// Pooler follows from host and port at Supabase. Elsewhere it is a guess by
-	// host, port and pgbouncer=true; with NoPooler one is looked for.
+	// host, port and pgbouncer=true; with NoPooler, Stoa tries to detect a
+	// pooler.
 	Pooler Pooler
 
-	// Set for a Supabase project only, for the store's own use.
+	// These fields are set only for a Supabase project, for the store's own
+	// use.
 	ProjectURL     string
 	AnonKey        keyring.Secret
 	ServiceRoleKey keyring.Secret
 
-	// RolePassword is that of the role that the run may make for the store: see
-	// Isolate. Planned before the run begins, it is the same however often the
-	// run's steps are done. Empty once the store has its role or needs none.
+	// RolePassword is the password of the role that the provisioning run may
+	// create for the store: see Isolate. It is chosen before the run begins, so
+	// that it stays the same if a step is repeated. It is empty once the store
+	// has its role or if it needs none.
 	RolePassword keyring.Secret
 }
 
@@ -74,10 +78,11 @@ func ManagedSQLite(store stoa.StoreID) Credentials {
 	return Credentials{Kind: Managed, Engine: SQLite, Database: store.String()}
 }
 
-// defaultPorts are used when a connection string names none.
+// defaultPorts are used if a connection string contains no port.
 var defaultPorts = map[EngineName]int{PostgreSQL: 5432, MySQL: 3306}
 
-// Validate checks credentials and sets defaults. It reports all faults at once.
+// Validate checks the credentials and sets defaults. It reports all faults
+// together.
 func (c *Credentials) Validate() error { return c.ValidateUnder(SupabaseRules{}) }
 
 // ValidateUnder is Validate with the rules of another Supabase.
@@ -90,7 +95,8 @@ func (c *Credentials) ValidateUnder(rules SupabaseRules) error {
 	}
 	var faults stoa.Invalid
 	if defaultPorts[c.Engine] == 0 {
-		// An embedded database is Stoa's to name: it could be another store's.
+		// Only Stoa may name an embedded database, because it could be another
+		// store's.
 		faults.Add("type", "must be %q, %q or %q", KindPostgreSQL, KindMySQL, KindSupabase)
 	}
 	c.checkHost(&faults)
@@ -110,7 +116,7 @@ func (c *Credentials) ValidateUnder(rules SupabaseRules) error {
 	}
 	c.checkCA(&faults)
 	if c.Kind == KindPostgreSQL && rules.serve(*c) {
-		c.Kind = KindSupabase // pasted as PostgreSQL, and held to the same rules
+		c.Kind = KindSupabase // pasted as PostgreSQL, and subject to the same rules
 	}
 	c.checkSchema(&faults)
 	if c.Kind == KindSupabase {
@@ -122,7 +128,8 @@ func (c *Credentials) ValidateUnder(rules SupabaseRules) error {
 	return faults.Err()
 }
 
-// checkHost accepts one DNS name or IP address, but no list and no socket path.
+// checkHost accepts one DNS name or IP address. It rejects a list and a socket
+// path.
 func (c *Credentials) checkHost(faults *stoa.Invalid) {
 	c.Host = strings.TrimSuffix(strings.TrimPrefix(c.Host, "["), "]")
 	switch {
@@ -145,8 +152,8 @@ func isAddress(s string) bool {
 	return err == nil && a.Zone() == ""
 }
 
-// schemaName is an identifier of PostgreSQL that needs no escapes. It has at
-// most 63 bytes, which are letters.
+// schemaName matches a PostgreSQL identifier that needs no escapes. The limit
+// of 63 bytes is checked separately.
 var schemaName = regexp.MustCompile(`^[\p{L}_][\p{L}\p{N}_$-]*$`)
 
 // endpointName matches Neon's server names.
@@ -154,7 +161,7 @@ var endpointName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 func (c *Credentials) checkSchema(faults *stoa.Invalid) {
 	if c.Kind == KindSupabase || c.Kind == Managed {
-		c.Schema, c.Endpoint = "", "" // the store gets a schema of its own
+		c.Schema, c.Endpoint = "", "" // the store gets its own schema
 	}
 	switch {
 	case c.Schema == "":
@@ -168,12 +175,12 @@ func (c *Credentials) checkSchema(faults *stoa.Invalid) {
 	}
 }
 
-// poolerPorts are PgBouncer's own port, which Azure and PlanetScale use, and
-// Supavisor's.
+// poolerPorts are the default ports of PgBouncer, which Azure and PlanetScale
+// use too, and of Supavisor.
 var poolerPorts = []int{6432, 6543}
 
-// guessPooler sets the pooler that host and port suggest. The first label of a Neon
-// pooler's host name ends in -pooler.
+// guessPooler sets the pooler that host and port suggest. The first label of a
+// Neon pooler's host name ends in -pooler.
 func (c *Credentials) guessPooler() {
 	label, _, _ := strings.Cut(strings.ToLower(c.Host), ".")
 	neon := strings.HasPrefix(label, "ep-") && strings.HasSuffix(label, "-pooler")
@@ -208,7 +215,8 @@ type sealed struct {
 	RolePassword string `json:"rolePassword,omitempty"`
 }
 
-// Seal encrypts c for one store. The result cannot be decrypted for another.
+// Seal encrypts c for one store. The result cannot be decrypted for another
+// store.
 func (c Credentials) Seal(ring *keyring.Ring, store stoa.StoreID) (string, error) {
 	plain, err := json.Marshal(sealed{
 		Kind: c.Kind, Engine: c.Engine, Host: c.Host, Port: c.Port, Database: c.Database,
@@ -231,7 +239,7 @@ func Unseal(ring *keyring.Ring, store stoa.StoreID, envelope string) (Credential
 	}
 	var s sealed
 	if err := json.Unmarshal(plain, &s); err != nil {
-		return Credentials{}, errors.New("credentials cannot be read") // the cause would quote them
+		return Credentials{}, errors.New("credentials cannot be read") // the cause would quote the credentials
 	}
 	return Credentials{
 		Kind: s.Kind, Engine: s.Engine, Host: s.Host, Port: s.Port, Database: s.Database,

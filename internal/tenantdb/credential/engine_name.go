@@ -3,8 +3,8 @@ package credential
 // EngineName is the kind of server behind a tenant database.
 type EngineName string
 
-// The engines. MariaDB is MySQL. Supabase is chosen by the kind of the credentials;
-// DB.Engine of such a database is PostgreSQL.
+// These constants are the engines. MariaDB is MySQL. Supabase follows from the
+// kind of the credentials; DB.Engine of such a database is PostgreSQL.
 const (
 	SQLite     EngineName = "sqlite"
 	PostgreSQL EngineName = "postgresql"

@@ -7,19 +7,20 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 )
 
-// passwordClasses are the four classes of characters that password policies ask
-// for. Nothing in them needs quotes in SQL or an escape in a URL. There are no
-// vowels, so no word of a dictionary comes about, and no letters or digits that
-// look alike.
+// passwordClasses are the four classes of characters that password policies
+// require. None of the characters needs quotes in SQL or an escape in a URL.
+// There are no vowels, so that a password contains no dictionary word, and no
+// letters or digits that look alike.
 var passwordClasses = [...]string{"bcdfghjkmnpqrstvwxz", "-._~", "23456789", "BCDFGHJKMNPQRSTVWXZ"}
 
-// passwordGroups is how many characters of each class a password has.
+// passwordGroups is the number of characters of each class in a password.
 const passwordGroups = 10
 
-// NewPassword returns a random password of 135 bits for a role that Stoa makes
-// on a database server. It has 40 characters, 10 of each class, no two of one
-// class side by side: policies such as MySQL's validate_password and MariaDB's
-// simple_password_check may ask for several of each.
+// NewPassword returns a random password of 135 bits for a role that Stoa
+// creates on a database server. It has 40 characters, 10 of each class, and no
+// two adjacent characters of one class. Policies such as MySQL's
+// validate_password and MariaDB's simple_password_check may require several of
+// each class.
 func NewPassword() keyring.Secret {
 	var password []byte
 	for range passwordGroups {

@@ -10,28 +10,30 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 )
 
-// Pooler says what stands between Stoa and a Supabase database. It follows
-// from host and port.
+// Pooler is the kind of pooler between Stoa and a database. For a Supabase
+// database it follows from host and port.
 type Pooler string
 
-// The poolers. The zero value is none: a direct connection.
+// These constants are the kinds of poolers. The zero value is none: a direct
+// connection.
 const (
 	NoPooler          Pooler = ""
-	SessionPooler     Pooler = "session"     // a server's session per connection
-	TransactionPooler Pooler = "transaction" // another session with each transaction: it keeps no state
+	SessionPooler     Pooler = "session"     // one server session per connection
+	TransactionPooler Pooler = "transaction" // another server session for each transaction: it keeps no state
 )
 
-// SupabaseRules tell Supabase's servers from all others. A field left out
-// has the value of Supabase's cloud; a test points them at its own pooler.
+// SupabaseRules distinguish Supabase's servers from all others. An empty field
+// has the value of Supabase's cloud; a test sets the values of its own pooler.
 type SupabaseRules struct {
-	DirectDomain    string // a project's own host is db.<ref>.<this>
-	PoolerDomain    string // poolers' hosts are this or below it
-	SessionPort     int    // of a pooler, and of a project's own host
+	DirectDomain    string // a project's own host is db.<ref>.<DirectDomain>
+	PoolerDomain    string // a pooler's host is this domain or below it
+	SessionPort     int    // of a pooler and of a project's own host
 	TransactionPort int
-	Roots           string // PEM: trusted when credentials bring no CA; empty means the system's roots
+	Roots           string // PEM: trusted if the credentials contain no CA; empty means the system's roots
 }
 
-// WithDefaults fills in Supabase's cloud.
+// WithDefaults returns the rules with the values of Supabase's cloud in empty
+// fields.
 // Source: Supabase documentation, "Connect to your database".
 func (r SupabaseRules) WithDefaults() SupabaseRules {
 	r.DirectDomain = cmp.Or(r.DirectDomain, "supabase.co")
@@ -41,20 +43,22 @@ func (r SupabaseRules) WithDefaults() SupabaseRules {
 	return r
 }
 
-// Parse is ParseConnectionString for a Supabase project under these rules.
+// Parse does the same as ParseConnectionString for a Supabase project under
+// these rules.
 func (r SupabaseRules) Parse(raw keyring.Secret) (Credentials, error) {
 	pasted, err := ParsePasted(Supabase, raw, "", r)
 	return pasted.Credentials, err
 }
 
-// projectRef is how Supabase names a project.
+// projectRef matches Supabase's name of a project.
 var projectRef = regexp.MustCompile(`^[a-z]{20}$`)
 
-// maxKeyBytes is far above the length of any API key of Supabase.
+// maxKeyBytes is the maximum length of an API key, far above that of any key of
+// Supabase.
 const maxKeyBytes = 4096
 
-// Check makes sure that the credentials are of one project on a server of
-// Supabase, and tells the pooler from host and port.
+// Check checks that the credentials belong to a project on one of Supabase's
+// servers, and derives the pooler from host and port.
 func (r SupabaseRules) Check(c *Credentials, faults *stoa.Invalid) {
 	r = r.WithDefaults()
 	if c.Engine != PostgreSQL {
@@ -86,7 +90,7 @@ func (r SupabaseRules) Check(c *Credentials, faults *stoa.Invalid) {
 	r.checkProject(c, ref, faults)
 }
 
-// serve reports whether c leads to a project on a server of Supabase's.
+// serve reports whether c leads to a project on one of Supabase's servers.
 func (r SupabaseRules) serve(c Credentials) bool {
 	r = r.WithDefaults()
 	host := strings.ToLower(strings.TrimSuffix(c.Host, "."))
@@ -100,8 +104,8 @@ func (r SupabaseRules) serve(c Credentials) bool {
 	return named && isUnder(host, r.PoolerDomain) && projectRef.MatchString(ref[strings.LastIndex(ref, ".")+1:])
 }
 
-// checkProject looks at what is kept beside the connection for the store's
-// own use.
+// checkProject checks the fields that are stored in addition to the connection,
+// for the store's own use.
 func (r SupabaseRules) checkProject(c *Credentials, ref string, faults *stoa.Invalid) {
 	if c.ProjectURL != "" {
 		u, err := url.Parse(c.ProjectURL)
@@ -121,7 +125,7 @@ func (r SupabaseRules) checkProject(c *Credentials, ref string, faults *stoa.Inv
 	}
 }
 
-// DirectRef returns what stands for the project's ref in its own host.
+// DirectRef returns the part of a project's own host that is the project's ref.
 func (r SupabaseRules) DirectRef(host string) (ref string, ok bool) {
 	if ref, ok = strings.CutPrefix(host, "db."); !ok {
 		return "", false

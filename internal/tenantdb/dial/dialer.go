@@ -35,21 +35,21 @@ type Dialer struct {
 	Allow []netip.Prefix
 	// PublicPlaintext permits unencrypted connections to public addresses.
 	PublicPlaintext bool
-	// Timeout bounds name resolution and connecting. Default 5 s.
+	// Timeout limits name resolution and connecting. Default 5 s.
 	Timeout time.Duration
 }
 
 // Func is the type of dial functions that drivers accept.
 type Func func(ctx context.Context, network, address string) (net.Conn, error)
 
-// allNetworks is what a managed database may be reached at, because its server is the
-// operator's.
+// allNetworks contains all addresses. A managed database may be reached at any
+// of them, because its server belongs to the operator.
 var allNetworks = prefixes("0.0.0.0/0", "::/0")
 
-// Target is what the dialer has to know of a database.
+// Target is what the dialer must know about a database.
 type Target struct {
 	Host      string // a name or an IP address
-	Trusted   bool   // the operator's own server, at whatever address
+	Trusted   bool   // the operator's own server, at any address
 	Plaintext bool   // the connection is not encrypted
 }
 

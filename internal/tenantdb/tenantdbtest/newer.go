@@ -7,16 +7,16 @@ import (
 	"testing"
 )
 
-// Environment variables with the URLs of a newer PostgreSQL and a newer MySQL
-// than those of PostgresEnv and MySQLEnv, where there are some.
+// These environment variables contain the URLs of a newer PostgreSQL and a
+// newer MySQL than those of PostgresEnv and MySQLEnv, if available.
 const (
 	NewerPostgresEnv = "STOA_TEST_POSTGRES18_URL"
 	NewerMySQLEnv    = "STOA_TEST_MYSQL9_URL"
 )
 
 // OnNewerServers runs the named tests of the calling package again, in a
-// process of their own, with the newer servers in the place of the usual ones.
-// It skips without any.
+// separate process, with the newer servers in place of the usual ones. It skips
+// the test if there are none.
 func OnNewerServers(t *testing.T, tests ...string) {
 	t.Helper()
 	env := os.Environ()

@@ -20,14 +20,15 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// MySQLServer makes a data folder in dir and returns the command of its server,
-// which is to listen on port. It skips the test where it is not installed.
+// MySQLServer creates a data folder in dir and returns the command of its
+// server, which must listen on port. It skips the test if the server is not
+// installed.
 type MySQLServer func(t *testing.T, dir, port string) *exec.Cmd
 
-// MySQLServers are those that OwnMySQL can start.
+// MySQLServers are the servers that OwnMySQL can start.
 var MySQLServers = map[string]MySQLServer{"MariaDB": mariaDB, "MySQL 9": mySQL9}
 
-// mariaDB makes a data folder and returns the command of its server.
+// mariaDB creates a data folder and returns the command of its server.
 func mariaDB(t *testing.T, dir, port string) *exec.Cmd {
 	t.Helper()
 	install, err := exec.LookPath("mariadb-install-db")
@@ -43,7 +44,8 @@ func mariaDB(t *testing.T, dir, port string) *exec.Cmd {
 		"--socket="+dir+"/socket", "--skip-log-bin", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0", "--innodb-fast-shutdown=2")
 }
 
-// mySQL9 is mariaDB for the server that scripts/fetch-servers has fetched.
+// mySQL9 does the same as mariaDB for the server that scripts/fetch-servers has
+// fetched.
 func mySQL9(t *testing.T, dir, port string) *exec.Cmd {
 	t.Helper()
 	if os.Getenv(NewerMySQLEnv) == "" {
@@ -66,7 +68,8 @@ func run(t *testing.T, dir string, name string, args ...string) {
 	}
 }
 
-// unprivileged is who runs a server of a test that runs as root.
+// unprivileged returns the attributes with which a test that runs as root
+// starts a server.
 func unprivileged(t *testing.T) *syscall.SysProcAttr {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -82,11 +85,12 @@ func unprivileged(t *testing.T) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 }
 
-// OwnMySQL starts a server of this test alone. It returns a connection of its
-// administrator, and what makes a database with a user of its own.
+// OwnMySQL starts a server that only this test uses. It returns an
+// administrator's connection, and a function that creates a database with its
+// own user.
 func OwnMySQL(t *testing.T, start MySQLServer) (*sql.DB, func(*testing.T) credential.Credentials) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "stoa-own-mysql-") //nolint:usetesting // t.TempDir's parents are closed to another user
+	dir, err := os.MkdirTemp("", "stoa-own-mysql-") //nolint:usetesting // the parents of t.TempDir are closed to another user
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	password := rand.Text()

@@ -14,8 +14,8 @@ import (
 )
 
 // NewPassword changes the password of c's user at the server and returns
-// credentials with the new one. Connections that are open stay open. c must
-// come from Create and not be SQLite's.
+// credentials with the new one. Open connections stay open. c must come from
+// Create and must not be SQLite's.
 func NewPassword(t testing.TB, c credential.Credentials) credential.Credentials {
 	t.Helper()
 	password := rand.Text()
@@ -30,8 +30,8 @@ func NewPassword(t testing.TB, c credential.Credentials) credential.Credentials 
 	return c
 }
 
-// Revoke makes c useless: its password is another one, which Revoke returns
-// the credentials for, and every connection of its user is ended.
+// Revoke makes c invalid: it changes the password, ends every connection of the
+// user and returns credentials with the new password.
 func Revoke(t testing.TB, c credential.Credentials) credential.Credentials {
 	t.Helper()
 	changed := NewPassword(t, c)
@@ -61,14 +61,14 @@ func killMySQL(user string) error {
 	}
 	for id := range strings.SplitSeq(list.String, ",") {
 		if id != "" {
-			_, _ = db.ExecContext(ctx, "KILL "+id) // a number of the server's; it may have ended meanwhile
+			_, _ = db.ExecContext(ctx, "KILL "+id) // the server has returned the number; the session may have ended meanwhile
 		}
 	}
 	return nil
 }
 
-// Heir makes a second user of c's database with the rights of the first. c
-// must come from Create and not be SQLite's.
+// Heir creates a second user of c's database with the rights of the first. c
+// must come from Create and must not be SQLite's.
 func Heir(t testing.TB, c credential.Credentials) credential.Credentials {
 	t.Helper()
 	heir := c

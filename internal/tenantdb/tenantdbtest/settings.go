@@ -1,8 +1,8 @@
 package tenantdbtest
 
-// HostileRole are settings that ALTER ROLE … SET takes from a role's owner, each
-// of which changes what a client stores, reads or may do. All together make one
-// more case.
+// HostileRole lists settings that the owner of a role can set with ALTER ROLE …
+// SET. Each of them changes what a client stores, reads or may do. All of them
+// together are one more case.
 var HostileRole = []string{
 	`DateStyle = 'German'`, `DateStyle = 'SQL, DMY'`, `IntervalStyle = 'sql_standard'`, `TimeZone = 'Asia/Kathmandu'`, `TimeZone = 'America/St_Johns'`,
 	`client_encoding = 'LATIN1'`, `client_encoding = 'SJIS'`, `standard_conforming_strings = off`, `backslash_quote = off`, `escape_string_warning = on`,
@@ -15,9 +15,9 @@ var HostileRole = []string{
 	`work_mem = '64kB'`, `password_encryption = 'md5'`,
 }
 
-// HostileGlobals are settings of a MySQL or MariaDB server that SET GLOBAL takes
-// and that a new session inherits, or what init_connect does to each session. A
-// setting that one of the servers does not have is left out there.
+// HostileGlobals lists settings of a MySQL or MariaDB server that SET GLOBAL
+// accepts and that a new session inherits, and statements that init_connect
+// runs in each session. A setting that a server does not have is omitted there.
 var HostileGlobals = []string{
 	`autocommit = 0`, `init_connect = 'SET autocommit = 0'`, `init_connect = 'SET NAMES latin1'`, `init_connect = 'SET sql_mode = ""'`,
 	`init_connect = 'SET foreign_key_checks = 0, unique_checks = 0'`, `init_connect = 'SET SESSION TRANSACTION READ ONLY'`,

@@ -1,5 +1,5 @@
-// Package tenantdbtest gives each test an empty or migrated tenant database
-// of its own on every engine at hand.
+// Package tenantdbtest gives each test its own empty or migrated tenant
+// database on every available engine.
 package tenantdbtest
 
 import (
@@ -26,9 +26,10 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
 
-// The variables with the URLs of servers whose user may create databases and
-// users, of the poolers before the first, and with the file of the authority
-// that signed the servers' certificates. `make test` sets all.
+// These environment variables contain the URLs of servers whose user may create
+// databases and users, the URLs of the poolers in front of the first server,
+// and the file of the authority that signed the servers' certificates. `make
+// test` sets all of them.
 const (
 	PostgresEnv         = "STOA_TEST_POSTGRES_URL"
 	MySQLEnv            = "STOA_TEST_MYSQL_URL"
@@ -37,8 +38,8 @@ const (
 	CAEnv               = "STOA_TEST_CA"
 )
 
-// Engines returns the engines tests can run on: SQLite always, the others
-// when their server is there.
+// Engines returns the engines on which tests can run: always SQLite, and the
+// others if their server is available.
 func Engines() []credential.EngineName {
 	engines := []credential.EngineName{credential.SQLite}
 	if os.Getenv(PostgresEnv) != "" {
@@ -50,9 +51,9 @@ func Engines() []credential.EngineName {
 	return engines
 }
 
-// All returns Engines and, when a pooler is there, Supabase: PostgreSQL behind
-// PgBouncer in transaction mode. What holds on it and on PostgreSQL needs to be
-// tested on both only where SQL meets the driver.
+// All returns Engines and, if a pooler is available, Supabase: PostgreSQL
+// behind PgBouncer in transaction mode. A test needs to run on both Supabase
+// and PostgreSQL only if it is about the use of SQL through the driver.
 func All() []credential.EngineName {
 	if os.Getenv(PgBouncerEnv) == "" || os.Getenv(PgBouncerSessionEnv) == "" {
 		return Engines()
@@ -60,21 +61,21 @@ func All() []credential.EngineName {
 	return append(Engines(), credential.Supabase)
 }
 
-// SupabaseRules make the test's poolers Supabase's.
+// SupabaseRules returns rules that treat the test's poolers as Supabase's.
 func SupabaseRules() credential.SupabaseRules {
 	port := func(env string) int {
 		u, err := url.Parse(os.Getenv(env))
 		if err != nil {
 			return 0
 		}
-		n, _ := strconv.Atoi(u.Port()) // 0 leaves the default
+		n, _ := strconv.Atoi(u.Port()) // 0 selects the default
 		return n
 	}
 	return credential.SupabaseRules{PoolerDomain: "127.0.0.1", SessionPort: port(PgBouncerSessionEnv), TransactionPort: port(PgBouncerEnv)}
 }
 
-// Each runs test as a parallel subtest on every engine at hand, each with a
-// fresh, migrated database.
+// Each runs test as a parallel subtest on every available engine, each with a
+// new, migrated database.
 func Each(t *testing.T, test func(t *testing.T, db *tenantdb.DB)) {
 	t.Helper()
 	for _, engine := range All() {
@@ -89,8 +90,8 @@ func Each(t *testing.T, test func(t *testing.T, db *tenantdb.DB)) {
 	}
 }
 
-// embedded holds the data directory of each embedded database that Create
-// made, so that all who open it meet in one file.
+// embedded contains the data directory of each embedded database that Create
+// made, so that all callers open the same file.
 var embedded sync.Map
 
 // Open opens c and closes it at the end of the test.
@@ -111,15 +112,15 @@ func Open(t testing.TB, c credential.Credentials) *tenantdb.DB {
 		if err := db.Close(); err != nil {
 			t.Error(err)
 		}
-		if err := m.Close(context.Background()); err != nil { // the test's is done by now
+		if err := m.Close(context.Background()); err != nil { // the test's context is done by now
 			t.Error(err)
 		}
 	})
 	return db
 }
 
-// Create makes an empty database with a user of its own and returns its
-// credentials. It is removed at the end of the test.
+// Create creates an empty database with its own user and returns its
+// credentials. It removes the database at the end of the test.
 func Create(t testing.TB, engine credential.EngineName) credential.Credentials {
 	t.Helper()
 	if engine == credential.SQLite {
@@ -139,8 +140,8 @@ func Create(t testing.TB, engine credential.EngineName) credential.Credentials {
 	return c
 }
 
-// Guest makes a second user of c's database, who may connect and create
-// nothing. c must come from Create and not be SQLite's.
+// Guest creates a second user of c's database, who may connect and create
+// nothing. c must come from Create and must not be SQLite's.
 func Guest(t testing.TB, c credential.Credentials) credential.Credentials {
 	t.Helper()
 	guest := c
@@ -170,8 +171,8 @@ func Guest(t testing.TB, c credential.Credentials) credential.Credentials {
 	return guest
 }
 
-// ConnectionString makes an empty database as Create does and returns the
-// string a merchant would paste.
+// ConnectionString creates an empty database as Create does and returns the
+// string that a merchant would paste.
 func ConnectionString(t testing.TB, engine credential.EngineName) string {
 	t.Helper()
 	return create(t, engine)
@@ -182,7 +183,7 @@ func create(t testing.TB, engine credential.EngineName) string {
 	name := "stoa_t_" + strings.ToLower(rand.Text()[:14])
 	user, password := name, rand.Text()
 	env := PostgresEnv
-	if engine == credential.Supabase { // a pooler there is told the project by its users' names
+	if engine == credential.Supabase { // a pooler identifies the project by its users' names
 		env, user = PgBouncerEnv, name+".abcdefghijklmnopqrst"
 	}
 	statements, cleanup := []string{
@@ -208,7 +209,8 @@ func create(t testing.TB, engine credential.EngineName) string {
 		t.Fatal(err)
 	}
 	if engine == credential.Supabase {
-		// The role may make no other: it needs a schema that is not public.
+		// The role may not create other roles: it needs a schema that is not
+		// public.
 		err := execPostgresIn(name, []string{
 			fmt.Sprintf("CREATE SCHEMA shop AUTHORIZATION %q", user),
 			fmt.Sprintf("ALTER ROLE %q IN DATABASE %s SET search_path = shop", user, name),
@@ -219,9 +221,10 @@ func create(t testing.TB, engine credential.EngineName) string {
 	}
 	t.Cleanup(func() {
 		if engine == credential.Supabase {
-			// The pooler's connections end by themselves, and the server waits for it.
-			// PgBouncer 1.18 ends with one that is cut off just after a query of
-			// its client was cancelled ("server in bad state").
+			// The pooler's connections end by themselves, and the server waits
+			// for that. PgBouncer 1.18 crashes ("server in bad state") if a
+			// connection is cut off just after a query of its client was
+			// cancelled.
 			_ = exec([]string{"DROP DATABASE " + name})
 		}
 		if err := exec(cleanup); err != nil {
@@ -247,8 +250,8 @@ func Exec(t testing.TB, c credential.Credentials, statements ...string) {
 	}
 }
 
-// Postgres is a connection to the PostgreSQL server as the user who may see
-// everything there.
+// Postgres returns a connection to the PostgreSQL server as the user who may
+// see everything there.
 func Postgres(t testing.TB) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("pgx", os.Getenv(PostgresEnv))
@@ -260,8 +263,8 @@ func Postgres(t testing.TB) *sql.DB {
 	return db
 }
 
-// MySQL is a connection to the MySQL server as the user who may see everything
-// there.
+// MySQL returns a connection to the MySQL server as the user who may see
+// everything there.
 func MySQL(t testing.TB) *sql.DB {
 	t.Helper()
 	db, err := openMySQL()
@@ -286,8 +289,8 @@ func Admin(t testing.TB, engine credential.EngineName, statements ...string) {
 	}
 }
 
-// AdminIn is Admin in a database of the PostgreSQL server. A statement may be a
-// text of several.
+// AdminIn does the same as Admin in a database of the PostgreSQL server. A
+// statement may be a text of several statements.
 func AdminIn(t testing.TB, database string, statements ...string) {
 	t.Helper()
 	if err := execPostgresIn(database, statements); err != nil {
@@ -297,7 +300,8 @@ func AdminIn(t testing.TB, database string, statements ...string) {
 
 func execPostgres(statements []string) error { return execPostgresIn("", statements) }
 
-// execPostgresIn runs statements in a database, or where the URL leads.
+// execPostgresIn runs statements in a database, or in the one that the URL
+// names if database is "".
 func execPostgresIn(database string, statements []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
