@@ -76,7 +76,7 @@ type Summary struct {
 // OK reports whether every store that lagged is migrated.
 func (s Summary) OK() bool { return s.Failed+s.Interrupted+s.Untouched == 0 }
 
-// An Observer follows a run. Its methods are called one at a time.
+// Observer follows a run. Its methods are called one at a time.
 type Observer interface {
 	Begin(stores int) // before the first store, with the number of stores to migrate
 	Add(Result)       // after each store

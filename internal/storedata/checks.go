@@ -16,7 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/mail"
 )
 
-// A check returns what is wrong with a value, as text that follows the field's name,
+// check is a function that returns what is wrong with a value, as text that follows the field's name,
 // or "".
 type check func(string) string
 

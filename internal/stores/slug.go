@@ -13,7 +13,7 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// A slug is a DNS label (RFC 1123) without the "??--" form that is reserved
+// slugPattern matches a slug, which is a DNS label (RFC 1123) without the "??--" form that is reserved
 // for encoded names (RFC 5891).
 var slugPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
