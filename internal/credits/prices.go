@@ -33,8 +33,7 @@ const (
 
 const selectPrice = `SELECT c.service_key, c.unit_price, c.unit, c.description, c.effective_from FROM service_credit_costs c`
 
-// Prices returns the price in force at a moment of each service, by service
-// key.
+// Prices returns the price of each service in force at a moment, by service key.
 func (l *Ledger) Prices(ctx context.Context, at time.Time) ([]Price, error) {
 	out := []Price{}
 	err := l.db.Select(ctx, &out, selectPrice+`
@@ -107,7 +106,7 @@ func setPrice(ctx context.Context, tx *masterdb.Tx, p Price) (Price, bool, error
 	return p, err == nil, err
 }
 
-// priceAt returns the price of the service in force at a moment, nil for none.
+// priceAt returns the price of the service in force at a moment, or nil if there is none.
 func priceAt(ctx context.Context, q masterdb.Querier, service string, at time.Time) (*Price, error) {
 	if !storable(service, maxServiceKey) {
 		return nil, nil //nolint:nilnil // documented: no price

@@ -31,7 +31,7 @@ const (
 	exposurePassTimeout = 10 * time.Minute
 )
 
-// Exposure tells whether an HTTP API reaches a store's tables.
+// Exposure is the result of the check whether an HTTP API reaches a store's tables.
 type Exposure struct {
 	Store   Store
 	Code    stoa.Code // database_exposed, or why it could not be checked; "" when the store is closed

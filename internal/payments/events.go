@@ -209,8 +209,8 @@ func (s *Service) sessionSubject(cs *stripe.CheckoutSession) (sub subject, err e
 	return sub, nil
 }
 
-// reversalSubject finds the purchase of a refund or dispute by its payment. It
-// asks Stripe about a payment whose own event has not been applied yet.
+// reversalSubject finds the purchase of a refund or dispute by its payment. It reads a
+// payment whose own event has not been applied yet from Stripe.
 func (s *Service) reversalSubject(ctx context.Context, pi *stripe.PaymentIntent, r reversal) (sub subject, err error) {
 	if pi == nil || pi.ID == "" {
 		return sub, nil

@@ -69,7 +69,7 @@ func (s *Service) applyUnlessStale(ctx context.Context, seen purchase, state pro
 	return p, stale, err
 }
 
-// readState asks Stripe for the state of p.
+// readState reads the state of p from Stripe.
 func (s *Service) readState(ctx context.Context, p Purchase, sub subject) (providerState, error) {
 	if s.stripe == nil {
 		return providerState{}, refuse("purchase %s is Stripe's, and there is no key to ask Stripe with", p.ID)

@@ -7,9 +7,9 @@ import (
 )
 
 // A merchant's database may contain more than the schema allows: a constraint can be
-// dropped and a table replaced by a view. So each query bounds what it reads. A text
-// is cut one character after its limit. tenantdb recognizes by that character that
-// the text is too long and refuses it, so a text that was cut is never used.
+// dropped and a table replaced by a view. So each query limits what it reads. A text is
+// cut one character after its limit. tenantdb recognizes by that character that the text
+// is too long and refuses it, so a text that was cut is never used.
 
 // idLength is the number of characters of an id.
 const idLength = 36

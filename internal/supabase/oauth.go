@@ -69,7 +69,7 @@ func (c *Client) token(ctx context.Context, form url.Values) (Tokens, error) {
 	return Tokens{Access: answer.Access, Refresh: answer.Refresh, Expires: asked.Add(lifetime).UTC().Truncate(time.Microsecond)}, nil
 }
 
-// Refused reports whether err says that a code or a refresh token is spent, expired or
+// Refused reports whether err means that a code or a refresh token is spent, expired or
 // revoked. It is false when the credentials of the application are not accepted, which
 // only the operator can correct.
 func Refused(err error) bool {

@@ -59,7 +59,7 @@ func startReplica(t *testing.T, b creditstest.Account, server *mailtest.Server) 
 }
 
 // TestOwnersAreTold checks that two replicas send one mail to each owner for each fall,
-// and none to anybody else.
+// and none to other users.
 func TestOwnersAreTold(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -226,7 +226,7 @@ func (s *Server) query(r *http.Request, p *project) *answer {
 }
 
 // run returns the rows of the last statement. Several statements run in one transaction,
-// unless they say otherwise.
+// unless they contain transaction commands.
 func run(ctx context.Context, conn *pgx.Conn, query string, parameters []any) (rows, error) {
 	if len(parameters) == 0 {
 		results, err := conn.PgConn().Exec(ctx, query).ReadAll()
