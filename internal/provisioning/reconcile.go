@@ -16,10 +16,9 @@ import (
 // process (by the clock of that process), and a process that is not recorded, such as one
 // of an earlier release. Reconcile resumes these runs.
 
-// maxCrashes is how many executions of a run may end with their process. The next time
-// the run fails instead of being resumed, since something at its database may crash the
-// processes of all replicas, one after the other. A recorded end of a step resets the
-// count.
+// maxCrashes is how many executions of a run may end with their process. After that the
+// run fails instead of being resumed, since its database may crash the processes of all
+// replicas, one after the other. A recorded end of a step resets the count.
 const maxCrashes = 2
 
 func errCrashed() error {

@@ -109,7 +109,7 @@ func TestRenameBack(t *testing.T) {
 		buyer := b.member(t, s.ID, authz.Owner)
 		b.exec(t, `DELETE FROM store_members WHERE user_id = $1`, seller.UserID)
 		must(t, b.renameTo(t, s.ID, "first"))
-		must(t, b.renameTo(t, s.ID, "first")) // the name does not change
+		must(t, b.renameTo(t, s.ID, "first")) // the slug does not change
 		if n := b.count(t, `released_slugs WHERE slug IN ('second', 'third')`); n != 2 || b.count(t, `released_slugs`) != 2 {
 			t.Errorf("%d of the slugs second and third are kept", n)
 		}

@@ -85,7 +85,7 @@ func (b replica) start(t *testing.T) {
 	})
 }
 
-// settle waits until no job is due.
+// settle waits until no job is waiting or to be retried.
 func (b replica) settle(t *testing.T) {
 	t.Helper()
 	until(t, "the jobs are done", func() bool {
