@@ -8,28 +8,28 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// account is a store's account as read by the transaction that locked it. Its
-// methods change memory only and never fail. flush writes the changes. Callers
-// check the rules before they change the account.
+// account is a store's account as read by the transaction that locked it. Its methods
+// change memory only and never fail. flush writes the changes. Callers check the rules
+// before they change the account.
 //
-// Each method keeps four invariants: 0 <= reserved <= balance, an account in debt
-// has nothing available, the lots add up to Lotted, and expired credits are gone
-// as far as they are not reserved.
+// Each method keeps four invariants: 0 <= reserved <= balance, an account in debt has
+// nothing available, the lots add up to Lotted, and credits that have expired and are not
+// reserved are removed.
 type account struct {
 	Balance
 	Lotted Amount // the part of the balance that is in lots
 
 	now     time.Time
 	lots    []*lot    // with something left
-	overdue []dueHold // open holds whose time has passed
+	overdue []dueHold // open holds that have expired
 
 	entries []entry
 	uses    []lotUse
 	ended   []dueHold
-	changed bool // something is to be written
+	changed bool // there are changes to write
 }
 
-// dueHold is an open hold whose time has passed.
+// dueHold is an open hold that has expired.
 type dueHold struct {
 	ID     stoa.HoldID
 	Amount Amount
@@ -64,7 +64,7 @@ type lotUse struct {
 // the fields that follow from the account.
 type entry struct {
 	Transaction
-	key, hash string // both empty: not idempotent
+	key, hash string // both empty when the entry is not idempotent
 }
 
 func (l *lot) expired(now time.Time) bool { return l.ExpiresAt != nil && !l.ExpiresAt.After(now) }
@@ -87,7 +87,7 @@ func compareExpiry(a, b *time.Time) int {
 	return a.Compare(*b)
 }
 
-// post appends e and moves the balance, the debt and the lots.
+// post appends e and changes the balance, the debt and the lots.
 func (a *account) post(e entry) Transaction { return a.postFrom(nil, e) }
 
 // postFrom is post for an amount that is taken from lot l.
@@ -106,7 +106,7 @@ func (a *account) postFrom(l *lot, e entry) Transaction {
 		a.LifetimePurchased += e.Amount
 	case TypeSpend, TypeCapture:
 		a.LifetimeSpent -= e.Amount
-	default: // neither bought nor spent
+	default: // neither purchased nor spent
 	}
 	e.ID, e.StoreID, e.Sequence = stoa.NewID[stoa.TransactionID](), a.StoreID, a.Seq
 	e.BalanceAfter, e.CreatedAt = a.Balance.Balance, a.now
@@ -138,7 +138,7 @@ func (a *account) consume(amount Amount, e entry) {
 	switch e.Type {
 	case TypeCapture:
 		slices.SortStableFunc(order, func(x, y *lot) int { return preferFirst(x.expired(a.now), y.expired(a.now)) })
-	case TypeRefund, TypeDispute: // money that went back takes its own credits back
+	case TypeRefund, TypeDispute: // a reversed payment takes back the credits that it has granted
 		slices.SortStableFunc(order, func(x, y *lot) int { return preferFirst(x.of(e.Reference), y.of(e.Reference)) })
 		fallthrough
 	default:
@@ -181,8 +181,8 @@ func (a *account) reserve(amount Amount) {
 	a.touch()
 }
 
-// settle carries out what is due: overdue holds expire, lots expire, and a debt
-// is repaid from what is available. It runs before and after each change.
+// settle applies what is due: overdue holds expire, lots expire, and a debt is repaid
+// from what is available. It runs before and after each change.
 func (a *account) settle() {
 	for _, h := range a.overdue {
 		a.reserve(-h.Amount)

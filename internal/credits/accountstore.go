@@ -11,10 +11,10 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// lockAccount locks the store's account until tx ends, reads it and settles what
-// is due. It fails with store_not_found when there is no account. Callers look up
-// the idempotency key afterwards, in a statement of its own: only then does
-// PostgreSQL show what the previous writer has committed.
+// lockAccount locks the store's account until tx ends, reads it and settles what is due.
+// It fails with store_not_found when there is no account. Callers look up the idempotency
+// key afterwards, in a separate statement: only then does PostgreSQL return what the
+// previous writer has committed.
 func lockAccount(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (*account, error) {
 	a := &account{now: tx.Now}
 	err := tx.Get(ctx, a, selectBalance+`, lotted FROM credit_balances WHERE store_id = $1`+tx.ForUpdate(), store)

@@ -14,10 +14,10 @@ type Amount int64
 // Credit is one whole credit.
 const Credit Amount = 10_000
 
-// decimals is how many digits of a credit an Amount can hold.
+// decimals is the number of decimal places of an Amount.
 const decimals = 4
 
-// The faults of ParseAmount. Their texts are fit to be shown.
+// The errors of ParseAmount. Their texts can be shown to users.
 var (
 	ErrAmountSyntax = errors.New(`must be a plain decimal number with at most 4 decimals, such as "12.5"`)
 	ErrAmountRange  = errors.New("is too large")
@@ -37,7 +37,7 @@ func ParseAmount(s string) (Amount, error) {
 		units = "-" + units
 	}
 	n, err := strconv.ParseInt(units, 10, 64)
-	if err != nil { // only the range can be at fault now
+	if err != nil { // only the range can be wrong here
 		return 0, ErrAmountRange
 	}
 	return Amount(n), nil
@@ -47,11 +47,11 @@ func isDigits(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// String gives the shortest form ParseAmount reads: "12.5", "0", "-1".
+// String returns the shortest form that ParseAmount reads: "12.5", "0", "-1".
 func (a Amount) String() string {
 	sign, units := "", uint64(a) //nolint:gosec // two's complement, undone on the next lines
 	if a < 0 {
-		// Negated as unsigned: the smallest int64 has no positive twin.
+		// The negation is unsigned, since the smallest int64 has no positive counterpart.
 		sign, units = "-", -units
 	}
 	whole := strconv.FormatUint(units/uint64(Credit), 10)
@@ -63,11 +63,11 @@ func (a Amount) String() string {
 	return sign + whole + "." + strings.TrimRight(padded, "0")
 }
 
-// MarshalText makes an Amount a decimal string in JSON: a JSON number would
-// pass through a float in most clients.
+// MarshalText encodes an Amount as a decimal string in JSON, since most clients would
+// parse a JSON number as a float.
 func (a Amount) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
-// UnmarshalText reads what ParseAmount reads.
+// UnmarshalText reads the form that ParseAmount reads.
 func (a *Amount) UnmarshalText(b []byte) error {
 	v, err := ParseAmount(string(b))
 	if err != nil {

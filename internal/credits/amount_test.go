@@ -17,7 +17,7 @@ func TestParseAmount(t *testing.T) {
 		in   string
 		want credits.Amount
 		err  error
-		out  string // canonical form, when it is not in
+		out  string // canonical form, if it differs from in
 	}{
 		{in: "0"},
 		{in: "-0", out: "0"},
@@ -93,8 +93,8 @@ func TestAmountRoundTrip(t *testing.T) {
 	})
 }
 
-// FuzzParseAmount: whatever is accepted has one canonical form that means
-// the same.
+// FuzzParseAmount checks that every accepted text has one canonical form with the same
+// meaning.
 func FuzzParseAmount(f *testing.F) {
 	f.Add("12.5")
 	f.Add("-0.0001")

@@ -27,14 +27,14 @@ func SpendInProgress(l *Ledger, store stoa.StoreID) bool {
 	return q != nil && q.busy
 }
 
-// SpendQueues returns how many accounts the spend batcher knows.
+// SpendQueues returns the number of accounts in the spend batcher.
 func SpendQueues(l *Ledger) int {
 	l.spends.mu.Lock()
 	defer l.spends.mu.Unlock()
 	return len(l.spends.queues)
 }
 
-// Call is one call of a batch that a test makes itself.
+// Call is one call of a batch that a test creates itself.
 type Call struct {
 	User    authz.Principal
 	Request SpendRequest

@@ -17,30 +17,30 @@ type Grant struct {
 	Type           Type // TypePurchase, TypeBonus or TypeAdjustment
 	Amount         Amount
 	Description    string
-	Reference      string // what it was given for, such as a purchase's id; may be empty
+	Reference      string // what the credits were given for, such as a purchase's id; may be empty
 	IdempotencyKey string // required; must not begin with "spend:"
 	UserID         *stoa.UserID
-	// By is who grants, for the audit log. Zero: UserID or, without one, the
-	// platform.
+	// By is the principal who grants, for the audit log. The zero value means UserID or,
+	// without one, the platform.
 	By authz.Principal
-	// ExpiresAt ends what is not spent until then. Nil: never.
+	// ExpiresAt is when unspent credits expire. Nil means never.
 	ExpiresAt *time.Time
-	// Priority orders the spending, -100 to 100, lower first; within one, what
-	// expires first goes first, then what is older.
+	// Priority determines the order of spending, -100 to 100, lower first. Within one
+	// priority, credits that expire earlier are spent first, then older ones.
 	Priority int
 }
 
-// maxReference is counted in characters.
+// maxReference is the maximum length in characters.
 const maxReference = 255
 
 var grantTypes = []Type{TypePurchase, TypeBonus, TypeAdjustment}
 
-// Grant adds credits in the caller's transaction. It checks no permission: the
-// caller has decided that they are due. They repay a debt first.
+// Grant adds credits in the caller's transaction. It checks no permission: the caller has
+// decided to grant them. They repay a debt first.
 //
-// The same grant under the same key again returns the first transaction and
-// changes nothing; another type, amount, reference, expiry or priority under
-// that key is idempotency_conflict. An unknown store is store_not_found.
+// The same grant under the same key again returns the first transaction and changes
+// nothing. Another type, amount, reference, expiry or priority under that key fails with
+// idempotency_conflict. An unknown store fails with store_not_found.
 func (l *Ledger) Grant(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, g Grant) (Transaction, error) {
 	if err := g.validate(tx.Now); err != nil {
 		return Transaction{}, err
@@ -139,8 +139,8 @@ func (g Grant) validate(now time.Time) error {
 
 const maxPriority = 100
 
-// checkPlatformKey adds a fault when a key that the platform has chosen cannot be
-// used.
+// checkPlatformKey adds a fault when an idempotency key that the platform has chosen is
+// not valid.
 func checkPlatformKey(faults *stoa.Invalid, key string) {
 	switch {
 	case key == "":

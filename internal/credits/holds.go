@@ -15,7 +15,7 @@ import (
 // HoldState is the state of a hold.
 type HoldState string
 
-// The states of a hold. Only an open one can change, and does so once.
+// The states of a hold. Only an open hold can change, and it changes once.
 const (
 	HoldOpen     HoldState = "open"
 	HoldCaptured HoldState = "captured"
@@ -23,15 +23,15 @@ const (
 	HoldExpired  HoldState = "expired"
 )
 
-// Hold is credits reserved for work in progress. Nothing else spends them until
-// they are captured or released, or until the hold expires.
+// Hold is an amount of credits reserved for work in progress. No other transaction can
+// spend them until they are captured or released, or until the hold expires.
 type Hold struct {
 	ID          stoa.HoldID
 	StoreID     stoa.StoreID
 	Amount      Amount
-	Captured    Amount // what was spent of it
+	Captured    Amount // the part that was spent
 	State       HoldState
-	ServiceKey  *string // with Quantity and UnitPrice, when a service is to be paid for
+	ServiceKey  *string // set, with Quantity and UnitPrice, when the hold is for a service
 	Quantity    *int64
 	UnitPrice   *Amount
 	Description string
@@ -45,7 +45,7 @@ const selectHold = `
 	SELECT id, store_id, amount, captured, state, service_key, quantity, unit_price, description, user_id,
 		created_at, expires_at, resolved_at`
 
-// holdRow is a hold with its keys.
+// holdRow is a hold with its idempotency keys.
 type holdRow struct {
 	Hold
 	IdempotencyKey *string
@@ -56,7 +56,7 @@ type holdRow struct {
 
 const selectHoldRow = selectHold + `, idempotency_key, request_hash, resolution_key, resolution_hash`
 
-// HoldRequest says what to reserve, as SpendRequest does, and for how long.
+// HoldRequest describes what to reserve, as SpendRequest does, and for how long.
 type HoldRequest struct {
 	SpendRequest
 	ExpiresIn time.Duration // 1 second to 30 days; 0 means 15 minutes
@@ -69,17 +69,17 @@ const (
 	maxHold     = 30 * 24 * time.Hour
 )
 
-// HoldResult is the result of a call on a hold. Transaction is nil except for a
-// capture. When the result is a replay, Hold and Transaction are as they were
-// then, while Balance is the account as it is now.
+// HoldResult is the result of a call on a hold. Transaction is nil except for a capture.
+// When the result is a replay, Hold and Transaction are as they were after the first
+// call, while Balance is the current state of the account.
 type HoldResult struct {
 	Hold        Hold
 	Transaction *Transaction
 	Balance     Balance
 }
 
-// Hold reserves credits. It fails like Spend, and changes nothing then. The price
-// of a service is the one in force now, also for the capture.
+// Hold reserves credits. It fails like Spend, and then changes nothing. The price of a
+// service is the one in force now; the capture uses the same price.
 func (l *Ledger) Hold(ctx context.Context, p authz.Principal, store stoa.StoreID, req HoldRequest) (HoldResult, error) {
 	if err := req.validate(); err != nil {
 		return HoldResult{}, err
@@ -99,7 +99,7 @@ func (l *Ledger) Hold(ctx context.Context, p authz.Principal, store stoa.StoreID
 	return out, nil
 }
 
-// lockForSpender locks the account for a caller that must have the right to spend.
+// lockForSpender locks the account for a caller, who must have permission to spend.
 func (l *Ledger) lockForSpender(ctx context.Context, tx *masterdb.Tx, p authz.Principal, store stoa.StoreID) (*account, error) {
 	if _, err := authz.Check(ctx, tx, p, store, authz.SpendCredits); err != nil {
 		return nil, err
@@ -160,7 +160,7 @@ func (r HoldRequest) lifetime() time.Duration {
 	return r.ExpiresIn.Truncate(time.Microsecond)
 }
 
-// asMade is the hold as it was when it was made.
+// asMade returns the hold as it was when it was created.
 func (h holdRow) asMade() Hold {
 	made := h.Hold
 	made.Captured, made.State, made.ResolvedAt = 0, HoldOpen, nil
@@ -187,17 +187,17 @@ func findHold(ctx context.Context, tx *masterdb.Tx, condition string, store stoa
 	return h, err
 }
 
-// CaptureRequest says how much of a hold to spend: at most one of the two,
-// neither for all of it. What is left is released.
+// CaptureRequest describes how much of a hold to spend. At most one of Amount and
+// Quantity is set; neither means the whole hold. The rest of the hold is released.
 type CaptureRequest struct {
 	Amount         Amount
 	Quantity       *int64 // of the hold's service
-	IdempotencyKey string // empty for none
+	IdempotencyKey string // empty: no key
 }
 
-// Capture spends a hold, once. It fails with hold_not_found, hold_not_open
-// when it has been captured, released or has expired, and invalid_request
-// when more is asked for than is held.
+// Capture spends a hold. It can be called once for each hold. It fails with
+// hold_not_found, with hold_not_open when the hold has been captured or released or has
+// expired, and with invalid_request when the request is for more than the hold contains.
 func (l *Ledger) Capture(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.HoldID, req CaptureRequest) (HoldResult, error) {
 	var faults stoa.Invalid
 	if req.Amount < 0 || req.Quantity != nil && *req.Quantity < 1 {
@@ -227,14 +227,14 @@ func (l *Ledger) Capture(ctx context.Context, p authz.Principal, store stoa.Stor
 	})
 }
 
-// of is the movement that captures h.
+// of returns the transaction that captures h.
 func (r CaptureRequest) of(h Hold) (Transaction, error) {
 	var faults stoa.Invalid
 	t := Transaction{Type: TypeCapture, Description: h.Description, ServiceKey: h.ServiceKey}
 	amount := h.Amount
 	switch {
 	case r.Amount > 0 && r.Amount != h.Amount:
-		amount = r.Amount // a part that need not be whole units
+		amount = r.Amount // the amount need not be a multiple of the unit price
 	case r.Quantity != nil && h.UnitPrice == nil:
 		faults.Add("quantity", "this hold is for an amount, not for a service")
 	case r.Quantity != nil:
@@ -253,7 +253,8 @@ func (r CaptureRequest) of(h Hold) (Transaction, error) {
 	return t, faults.Err()
 }
 
-// Release gives a hold's credits back, once. It fails as Capture does.
+// Release makes the credits of a hold available again. It can be called once for each
+// hold. It fails as Capture does.
 func (l *Ledger) Release(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.HoldID, key string) (HoldResult, error) {
 	var faults stoa.Invalid
 	CheckIdempotencyKey(&faults, key)
@@ -266,7 +267,7 @@ func (l *Ledger) Release(ctx context.Context, p authz.Principal, store stoa.Stor
 	}
 	return l.resolve(ctx, p, store, r, func(a *account, h *Hold) (*Transaction, error) {
 		a.reserve(-h.Amount)
-		return nil, nil //nolint:nilnil // a release is no transaction
+		return nil, nil //nolint:nilnil // a release has no transaction
 	})
 }
 
@@ -274,7 +275,7 @@ func (l *Ledger) Release(ctx context.Context, p authz.Principal, store stoa.Stor
 type resolution struct {
 	id        stoa.HoldID
 	state     HoldState
-	key, hash string // key is empty for none
+	key, hash string // key is empty when the caller gave none
 }
 
 func (l *Ledger) resolve(ctx context.Context, p authz.Principal, store stoa.StoreID, r resolution, change func(*account, *Hold) (*Transaction, error)) (HoldResult, error) {
@@ -361,21 +362,21 @@ func replayed(ctx context.Context, tx *masterdb.Tx, h Hold, a *account) (HoldRes
 	return out, err
 }
 
-// HoldFilter selects holds. Its zero value is the newest 20.
+// HoldFilter selects holds. Its zero value selects the newest 20.
 type HoldFilter struct {
 	State  HoldState
 	Limit  int    // 1 to 100; 0 means 20
-	Cursor string // NextCursor of the page before
+	Cursor string // NextCursor of the previous page
 }
 
-// HoldPage is one page of holds, newest first. NextCursor is nil on the last.
+// HoldPage is one page of holds, newest first. NextCursor is nil on the last page.
 type HoldPage struct {
 	Holds      []Hold
 	NextCursor *string
 }
 
-// Holds lists the store's holds. It fails with invalid_request for a wrong
-// filter and with store_not_found for anyone but a member.
+// Holds lists the store's holds. It fails with invalid_request for an invalid filter and
+// with store_not_found for a caller who is not a member.
 func (l *Ledger) Holds(ctx context.Context, p authz.Principal, store stoa.StoreID, f HoldFilter) (HoldPage, error) {
 	var faults stoa.Invalid
 	query, args := selectHold+` FROM credit_holds WHERE store_id = $1`, []any{store}

@@ -36,7 +36,7 @@ func TestHoldOfAService(t *testing.T) {
 		if got := b.Balance(t); got.Reserved != 30_000 || got.Available() != 70_000 || held.Balance.Reserved != 30_000 {
 			t.Errorf("%+v", got)
 		}
-		// The price at the time of the hold counts.
+		// The price at the time of the hold applies.
 		b.Price(t, "paint", 9_000, time.Now().UTC().Add(-time.Minute))
 		got, err := b.Ledger.Capture(t.Context(), b.Owner, b.Store, held.Hold.ID, credits.CaptureRequest{Quantity: ptr(int64(7))})
 		must(t, err)
@@ -115,7 +115,8 @@ func TestHoldsRefuseFaults(t *testing.T) {
 	})
 }
 
-// A hold is resolved once, whoever comes at the same time.
+// TestConcurrentResolutions checks that only one of several concurrent calls resolves a
+// hold.
 func TestConcurrentResolutions(t *testing.T) {
 	t.Parallel()
 	eachTwice(t, func(t *testing.T, b creditstest.Account, ledgers [2]*credits.Ledger) {
@@ -155,8 +156,8 @@ func TestConcurrentResolutions(t *testing.T) {
 	})
 }
 
-// An overdue hold is free for whoever needs it, before any sweep; a sweep
-// frees the others.
+// TestOverdueHolds checks that the credits of an overdue hold are available to the next
+// spend, before any sweep, and that a sweep releases the other overdue holds.
 func TestOverdueHolds(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -261,7 +262,7 @@ func TestReversalsRefuseFaults(t *testing.T) {
 			}
 			return errors.Join(b.Ledger.Unfreeze(t.Context(), tx, b.Store, "unknown"))
 		}))
-		// A debt blocks spending and is repaid first, by whatever comes.
+		// A debt blocks spending. The next credits of any kind repay it first.
 		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			_, err := b.Ledger.ClawBack(t.Context(), tx, b.Store, credits.Reversal{Type: credits.TypeDispute, Amount: 3 * credits.Credit, IdempotencyKey: "d"})
 			return err

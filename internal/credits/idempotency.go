@@ -10,9 +10,9 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// CheckIdempotencyKey adds a fault when a caller's Idempotency-Key cannot be
-// used: it has 1 to 255 printable ASCII characters. An empty key means that
-// the caller gave none and is fine.
+// CheckIdempotencyKey adds a fault when a caller's Idempotency-Key is not valid. A valid
+// key has 1 to 255 printable ASCII characters. An empty key means that the caller gave
+// none and is valid.
 func CheckIdempotencyKey(faults *stoa.Invalid, key string) {
 	const field = "idempotencyKey"
 	if len(key) > 255 {
@@ -68,11 +68,11 @@ func findByKey(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, key, ha
 	return &first.Transaction, nil
 }
 
-// findByKeys returns what the keys made before, by key. The caller holds the
-// account's lock.
+// findByKeys returns the transactions that the keys made before, by key. The caller holds
+// the account's lock.
 //
-// On PostgreSQL "= ANY" would pick a plan over the whole account; the lateral
-// look-up with OFFSET 0 stays on the unique index.
+// With "= ANY" PostgreSQL would choose a plan over the whole account. The lateral look-up
+// with OFFSET 0 uses the unique index.
 func findByKeys(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, keys []string) (map[string]firstAnswer, error) {
 	if len(keys) == 0 {
 		return map[string]firstAnswer{}, nil

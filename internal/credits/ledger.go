@@ -52,10 +52,10 @@ type Balance struct {
 	StoreID           stoa.StoreID
 	Balance           Amount
 	Reserved          Amount // held for spends that are not captured yet
-	Debt              Amount // owed after a reversed payment; blocks spending
+	Debt              Amount // owed after a reversed payment; prevents spending
 	LifetimePurchased Amount
 	LifetimeSpent     Amount
-	Seq               int64 // how many transactions there are
+	Seq               int64 // the number of transactions
 	Version           int64 // how often the account has changed, also by holds
 	UpdatedAt         time.Time
 	ExpiresSoon       *Expiring `db:"-"` // only Ledger.Balance fills it in
@@ -64,10 +64,10 @@ type Balance struct {
 // Expiring is credits that expire within 30 days.
 type Expiring struct {
 	Amount Amount
-	Next   time.Time // when the first of them do
+	Next   time.Time // when the first of them expire
 }
 
-// Available is what can be spent now, debt aside.
+// Available returns what can be spent now, without regard to a debt.
 func (b Balance) Available() Amount { return b.Balance - b.Reserved }
 
 const selectBalance = `
@@ -80,8 +80,8 @@ func (l *Ledger) Open(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) 
 	return err
 }
 
-// Balance returns the state of the store's account. It fails with
-// store_not_found for anyone but a member.
+// Balance returns the state of the store's account. It fails with store_not_found for a
+// caller who is not a member.
 func (l *Ledger) Balance(ctx context.Context, p authz.Principal, store stoa.StoreID) (Balance, error) {
 	if _, err := authz.Check(ctx, l.db, p, store, authz.ReadCredits); err != nil {
 		return Balance{}, err
@@ -94,9 +94,8 @@ func (l *Ledger) Balance(ctx context.Context, p authz.Principal, store stoa.Stor
 	return b, err
 }
 
-// ReadBalance is Balance without a permission check, for domains that have
-// checked already. It fails with store_not_found when there is no
-// such account.
+// ReadBalance returns the balance without a permission check, for callers that have
+// already checked. It fails with store_not_found when there is no such account.
 func (l *Ledger) ReadBalance(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Balance, error) {
 	var b Balance
 	err := q.Get(ctx, &b, selectBalance+` FROM credit_balances WHERE store_id = $1`, store)

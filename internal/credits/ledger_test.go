@@ -105,7 +105,8 @@ func TestGrantRefusesFaults(t *testing.T) {
 	})
 }
 
-// A spend cannot take the key of a payment that is on its way.
+// TestSpendCannotBlockAGrant checks that a spend cannot use the key of a payment that has
+// not been applied yet.
 func TestSpendCannotBlockAGrant(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -122,7 +123,7 @@ func TestConcurrentGrants(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := creditstest.New(t, db)
-		const rounds = 5 // in the first, few connections are open yet
+		const rounds = 5 // in the first round few connections are open
 		for round := range rounds {
 			errs := concurrently(20, func(int) error {
 				_, err := b.Grant(t.Context(), credits.Grant{
@@ -159,8 +160,9 @@ func TestGrantFollowsItsTransaction(t *testing.T) {
 	})
 }
 
-// Lots that have expired go in the order in which they were granted, as far as
-// credits are not held back, wherever the database keeps their rows.
+// TestExpiryTakesTheOldestLotFirst checks that expired lots expire in the order in which
+// they were granted, as far as their credits are not reserved, wherever the database
+// stores their rows.
 func TestExpiryTakesTheOldestLotFirst(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -170,7 +172,7 @@ func TestExpiryTakesTheOldestLotFirst(t *testing.T) {
 			_, err := b.Grant(t.Context(), credits.Grant{Type: credits.TypeBonus, Amount: amount, ExpiresAt: &soon, IdempotencyKey: amount.String()})
 			must(t, err)
 		}
-		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: 100}) // of the first, whose row PostgreSQL writes anew behind the second's
+		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: 100}) // it takes from the first lot, whose row PostgreSQL then stores after the second's
 		must(t, err)
 		must(t, b.DB.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.Ledger.Freeze(t.Context(), tx, b.Store, "p", 90) }))
 		b.Exec(t, `UPDATE credit_lots SET expires_at = $2 WHERE store_id = $1 AND remaining = 70`, b.Store, soon.Add(-2*time.Hour))

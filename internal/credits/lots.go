@@ -12,7 +12,7 @@ import (
 // soon is the period that Balance.ExpiresSoon covers.
 const soon = 30 * 24 * time.Hour
 
-// expiresSoon sums the credits that expire within soon, nil for none.
+// expiresSoon returns the sum of the credits that expire within soon, or nil for none.
 func (l *Ledger) expiresSoon(ctx context.Context, store stoa.StoreID) (*Expiring, error) {
 	var lots []struct {
 		ExpiresAt time.Time
@@ -32,8 +32,8 @@ func (l *Ledger) expiresSoon(ctx context.Context, store stoa.StoreID) (*Expiring
 	return out, nil
 }
 
-// Sweep is the job that expires holds and lots. Each change of an account does so
-// too, so that the job is for the accounts that nobody uses.
+// Sweep is the job that expires holds and lots. Each change of an account does so too.
+// The job is for accounts that are not changed.
 type Sweep struct{}
 
 // Kind implements jobs.Args.

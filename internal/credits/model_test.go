@@ -19,10 +19,10 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// TestLedgerModel runs random operations, many of them impossible and some
-// under keys used before, against a ledger of a few variables. After each the
-// account is as the model says; a refusal has changed no byte; and at the end
-// Verify finds nothing.
+// TestLedgerModel runs random operations against a ledger and against a model of a few
+// variables. Many operations are impossible, and some use keys of earlier ones. After
+// each operation the account equals the model. A refused operation has changed nothing.
+// At the end Verify finds nothing.
 func TestLedgerModel(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -33,7 +33,8 @@ func TestLedgerModel(t *testing.T) {
 				m.doGrant, m.doGrant, m.doSpend, m.doSpend, m.doHold, m.doCapture, m.doRelease,
 				m.doClawBack, m.doReinstate, m.doFreeze, m.doUnfreeze, m.passTime, m.doSweep,
 			}
-			// Not rapid's Repeat: its 30 steps a run are half a minute of commits.
+			// rapid's Repeat is not used, since its 30 steps per run take half a minute
+			// of commits.
 			for range rapid.IntRange(1, 20).Draw(r, "steps") {
 				before := m.Dump(t)
 				out := rapid.SampledFrom(steps).Draw(r, "step")(r)
@@ -51,7 +52,7 @@ func TestLedgerModel(t *testing.T) {
 	})
 }
 
-// outcome is what came of an operation.
+// outcome is the result of an operation.
 type outcome int
 
 const (
@@ -59,21 +60,21 @@ const (
 	refused         // or replayed: nothing may have changed
 )
 
-// state is the whole of what the model knows of an account.
+// state is the complete state of an account in the model.
 type state struct {
-	loose            credits.Amount // credits in no lot
+	loose            credits.Amount // credits that are in no lot
 	lots             []modelLot
-	holds            []modelHold // open ones
+	holds            []modelHold // the open ones
 	freezes          map[string]credits.Amount
 	debt             credits.Amount
 	purchased, spent credits.Amount
-	paid             map[string]credits.Amount // by reference, less what was clawed back
-	grants           int                       // so far: the age of lots
+	paid             map[string]credits.Amount // by reference, minus what was clawed back
+	grants           int                       // the number of grants so far, which gives the age of lots
 }
 
 type modelLot struct {
 	age, priority int
-	expires       int // an order; 0 for never
+	expires       int // the order of expiry; 0 for never
 	gone          bool
 	reference     string
 	remaining     credits.Amount
@@ -112,8 +113,8 @@ func (s state) reserved() (sum credits.Amount) {
 
 func (s state) available() credits.Amount { return s.balance() - s.reserved() }
 
-// settle: overdue holds end, expired lots go as far as they are not held, and
-// a debt is repaid.
+// settle expires overdue holds and, as far as they are not reserved, expired lots, and
+// repays a debt.
 func (s *state) settle() {
 	s.holds = slices.DeleteFunc(s.holds, func(h modelHold) bool { return h.overdue })
 	due := -s.reserved()
@@ -133,7 +134,7 @@ func (s *state) settle() {
 	s.debt -= pay
 }
 
-// take removes credits in their order; rank comes before it.
+// take removes credits from the lots in their order. rank comes before that order.
 func (s *state) take(amount credits.Amount, rank func(modelLot) int, expired bool) {
 	const loose = -1
 	order := []int{loose}
@@ -148,7 +149,7 @@ func (s *state) take(amount credits.Amount, rank func(modelLot) int, expired boo
 		}
 		return s.lots[i]
 	}
-	never := func(expires int) int { // what never expires comes last
+	never := func(expires int) int { // lots that never expire come last
 		if expires == 0 {
 			return 1 << 30
 		}
@@ -170,7 +171,7 @@ func (s *state) take(amount credits.Amount, rank func(modelLot) int, expired boo
 	}
 }
 
-// used is what a key was used for, and what came of it.
+// used is the request that a key was used for, and its answer.
 type used struct{ request, answer string }
 
 type model struct {
@@ -186,7 +187,7 @@ var (
 	references = rapid.SampledFrom([]string{"p", "q"})
 )
 
-// compare checks the account against the model.
+// compare requires that the account equals the model.
 func (m *model) compare(r *rapid.T, t *testing.T) {
 	got := m.Balance(t)
 	want := credits.Balance{
@@ -207,15 +208,15 @@ func (m *model) compare(r *rapid.T, t *testing.T) {
 	m.CheckInvariants(t)
 }
 
-// run carries out one operation: call makes it, apply says what the model
-// makes of it, or false when it has to be refused with code. Key is what it
-// is done under, "" for none.
+// run carries out one operation. call runs it on the ledger. apply applies it to the
+// model, or returns false when it has to be refused with code. key is its idempotency
+// key, "" for none.
 func (m *model) run(r *rapid.T, key, request string, call func() (answer string, err error), code stoa.Code, apply func(*state) bool) outcome {
 	return m.runWith((*state).settle, r, key, request, call, code, apply)
 }
 
-// runWith is run for an operation before and after which not everything that
-// is due is done.
+// runWith is run for an operation before and after which not everything that is due is
+// settled.
 func (m *model) runWith(settle func(*state), r *rapid.T, key, request string, call func() (answer string, err error), code stoa.Code, apply func(*state) bool) outcome {
 	next := m.clone()
 	settle(&next)
@@ -294,7 +295,7 @@ func (m *model) doSpend(r *rapid.T) outcome {
 	}
 	settle := (*state).settle
 	if m.DB.Engine == masterdb.Postgres && m.lotted() == 0 && m.available() >= req.Amount {
-		settle = func(*state) {} // one statement suffices, and leaves overdue holds to the next
+		settle = func(*state) {} // one statement carries out the spend, and leaves overdue holds to the next change
 	}
 	return m.runWith(settle, r, key, fmt.Sprint("spend", req.Amount), func() (string, error) {
 		got, err := m.Spend(r.Context(), req)
@@ -333,7 +334,7 @@ func (m *model) doHold(r *rapid.T) outcome {
 	return out
 }
 
-// someHold picks an open hold, an overdue one, or one that does not exist.
+// someHold returns an open hold, an overdue one, or one that does not exist.
 func (m *model) someHold(r *rapid.T) modelHold {
 	all := append(slices.Clone(m.holds), modelHold{id: stoa.NewID[stoa.HoldID]()})
 	return rapid.SampledFrom(all).Draw(r, "hold")
@@ -393,8 +394,8 @@ func (m *model) doRelease(r *rapid.T) outcome {
 	})
 }
 
-// doClawBack takes at most what is left of a payment, as payments does, or
-// what belongs to none.
+// doClawBack claws back at most what is left of a payment, as package payments does, or
+// credits that belong to no payment.
 func (m *model) doClawBack(r *rapid.T) outcome {
 	rev := credits.Reversal{Type: credits.TypeRefund, Amount: amounts.Draw(r, "amount"), IdempotencyKey: m.fresh()}
 	if ref := references.Draw(r, "reference"); m.paid[ref] > 0 {
@@ -469,8 +470,8 @@ func (m *model) doUnfreeze(r *rapid.T) outcome {
 	return done
 }
 
-// passTime makes the time of a hold or of a day's lots come. Nothing has
-// happened yet: whoever touches the account next has to notice.
+// passTime makes a hold or the lots of a day expire. Nothing is settled yet: the next
+// change of the account has to do it.
 func (m *model) passTime(r *rapid.T) outcome {
 	past := time.Now().UTC().Add(-time.Hour)
 	if rapid.Bool().Draw(r, "lots") {

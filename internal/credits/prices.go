@@ -14,9 +14,9 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// Price is what one unit of a service costs from a moment on, until a later
-// price replaces it. A unit price has at most 4 decimals and quantities
-// are whole: what a spend costs is exact, and nothing is ever rounded.
+// Price is the price of one unit of a service from a moment on, until a later price
+// replaces it. A unit price has at most 4 decimals and quantities are whole, so the cost
+// of a spend is exact and is never rounded.
 type Price struct {
 	ServiceKey    string
 	UnitPrice     Amount // 0: the service is free
@@ -25,7 +25,7 @@ type Price struct {
 	EffectiveFrom time.Time
 }
 
-// The lengths of a price's texts, in characters.
+// The maximum lengths of a price's texts, in characters.
 const (
 	maxServiceKey = 100
 	maxUnit       = 50
@@ -33,8 +33,7 @@ const (
 
 const selectPrice = `SELECT c.service_key, c.unit_price, c.unit, c.description, c.effective_from FROM service_credit_costs c`
 
-// Prices returns the price in force at a moment of each service, by service
-// key.
+// Prices returns the price of each service in force at a moment, by service key.
 func (l *Ledger) Prices(ctx context.Context, at time.Time) ([]Price, error) {
 	out := []Price{}
 	err := l.db.Select(ctx, &out, selectPrice+`
@@ -44,22 +43,22 @@ func (l *Ledger) Prices(ctx context.Context, at time.Time) ([]Price, error) {
 	return out, err
 }
 
-// PriceHistory returns every price there was, is or is planned, by service
-// key and then by time.
+// PriceHistory returns every past, present and planned price, by service key and then by
+// time.
 func (l *Ledger) PriceHistory(ctx context.Context) ([]Price, error) {
 	out := []Price{}
 	err := l.db.Select(ctx, &out, selectPrice+` ORDER BY c.service_key, c.effective_from`)
 	return out, err
 }
 
-// SetPrice adds a price to the list and returns it. It never changes an earlier
-// price, since spends were made at it. A zero EffectiveFrom means now. An empty
-// Unit or Description is that of the service's previous price. It checks no
-// permission: it is for the operator. by is recorded in the audit log.
+// SetPrice adds a price to the list and returns it. It never changes an earlier price,
+// since spends were made at it. A zero EffectiveFrom means now. An empty Unit or
+// Description means that of the service's previous price. It checks no permission: it is
+// for the operator. by is recorded in the audit log.
 //
-// When the same price is in force at that moment anyway, nothing is added:
-// added is false and the price is that one. It fails with invalid_request,
-// also for a moment that is past or has a price already.
+// When the same price is already in force at that moment, nothing is added: added is
+// false, and the returned price is the existing one. It fails with invalid_request, also
+// for a moment that is past or has a price already.
 func (l *Ledger) SetPrice(ctx context.Context, by authz.Principal, p Price) (out Price, added bool, err error) {
 	err = l.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if out, added, err = setPrice(ctx, tx, p); err != nil || !added {
@@ -69,7 +68,7 @@ func (l *Ledger) SetPrice(ctx context.Context, by authz.Principal, p Price) (out
 			"service": out.ServiceKey, "price": out.UnitPrice.String(), "unit": out.Unit, "from": out.EffectiveFrom.Format(time.RFC3339Nano),
 		}})
 	})
-	if masterdb.IsUnique(err) { // another caller has set it meanwhile
+	if masterdb.IsUnique(err) { // another caller has set the price concurrently
 		err = priceTaken(p.EffectiveFrom)
 	}
 	return out, added, err
@@ -107,7 +106,7 @@ func setPrice(ctx context.Context, tx *masterdb.Tx, p Price) (Price, bool, error
 	return p, err == nil, err
 }
 
-// priceAt returns the price of the service in force at a moment, nil for none.
+// priceAt returns the price of the service in force at a moment, or nil if there is none.
 func priceAt(ctx context.Context, q masterdb.Querier, service string, at time.Time) (*Price, error) {
 	if !storable(service, maxServiceKey) {
 		return nil, nil //nolint:nilnil // documented: no price
@@ -157,8 +156,8 @@ func isLine(s string, limit int) bool {
 	return storable(s, limit) && strings.TrimSpace(s) != "" && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
-// pricesOf returns the unit price at a moment of each of the services that the
-// list knows then.
+// pricesOf returns the unit price in force at a moment for each of the services that has
+// one.
 func pricesOf(ctx context.Context, q masterdb.Querier, services []string, at time.Time) (map[string]Amount, error) {
 	prices := map[string]Amount{}
 	for _, service := range services {

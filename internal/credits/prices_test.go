@@ -13,8 +13,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// TestSetPrice: a new price is a new row; those before stay as they are and
-// explain the spends of their time.
+// TestSetPrice checks that a new price is a new row, and that earlier rows stay unchanged
+// and match the spends of their time.
 func TestSetPrice(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -58,7 +58,7 @@ func TestSetPrice(t *testing.T) {
 		if len(after) != len(history)+3 {
 			t.Errorf("%d rows became %d", len(history), len(after))
 		}
-		for _, p := range history { // each is still there, as it was
+		for _, p := range history { // each row still exists unchanged
 			if !containsPrice(after, p) {
 				t.Errorf("%+v is gone", p)
 			}
@@ -97,7 +97,8 @@ func containsPrice(list []credits.Price, want credits.Price) bool {
 	return false
 }
 
-// TestSetPriceRefuses: the same again is said, and nothing reaches back.
+// TestSetPriceRefuses checks that the same price again is reported as not added, and that
+// no price can start in the past.
 func TestSetPriceRefuses(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

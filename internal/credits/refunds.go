@@ -15,7 +15,7 @@ type Reversal struct {
 	Type           Type // TypeRefund or TypeDispute
 	Amount         Amount
 	Description    string
-	Reference      string // what it is about, such as a purchase's id; may be empty
+	Reference      string // what it refers to, such as a purchase's id; may be empty
 	IdempotencyKey string // required; must not begin with "spend:"
 }
 

@@ -11,14 +11,13 @@ import (
 
 // Settings are the owners' settings of a store's account.
 type Settings struct {
-	// LowBalance is the threshold for mails to the owners. They get one each time
-	// that what is available falls from at least the threshold to less. Nil means
-	// no mails.
+	// LowBalance is the threshold for mails to the owners. They get a mail each time that
+	// the available amount falls from at least the threshold to less. Nil means no mails.
 	LowBalance *Amount
 }
 
-// Settings returns the settings of the store's account. It fails with
-// store_not_found for anyone but a member.
+// Settings returns the settings of the store's account. It fails with store_not_found for
+// a caller who is not a member.
 func (l *Ledger) Settings(ctx context.Context, p authz.Principal, store stoa.StoreID) (Settings, error) {
 	if _, err := authz.Check(ctx, l.db, p, store, authz.ReadCredits); err != nil {
 		return Settings{}, err
@@ -28,9 +27,9 @@ func (l *Ledger) Settings(ctx context.Context, p authz.Principal, store stoa.Sto
 	return s, err
 }
 
-// SetSettings replaces the settings. A caller needs the right to buy credits. It
-// fails with invalid_request for a threshold that is not above 0. A threshold
-// above what is available causes no mail until the next fall below it.
+// SetSettings replaces the settings. The caller needs permission to buy credits. It fails
+// with invalid_request for a threshold that is not above 0. A threshold above what is
+// available causes no mail until the next fall below it.
 func (l *Ledger) SetSettings(ctx context.Context, p authz.Principal, store stoa.StoreID, s Settings) error {
 	if s.LowBalance != nil && *s.LowBalance <= 0 {
 		var faults stoa.Invalid

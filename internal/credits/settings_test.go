@@ -13,20 +13,21 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// setThreshold has the owners told when less than amount is available.
+// setThreshold sets the threshold below which the owners get mails.
 func setThreshold(t testing.TB, b creditstest.Account, amount credits.Amount) {
 	t.Helper()
 	must(t, b.Ledger.SetSettings(t.Context(), b.Owner, b.Store, credits.Settings{LowBalance: &amount}))
 }
 
-// crossings returns how often what is available fell below the threshold.
+// crossings returns how often the available amount fell below the threshold.
 func crossings(t testing.TB, b creditstest.Account) (n int) {
 	t.Helper()
 	must(t, b.DB.Get(t.Context(), &n, `SELECT count(*) FROM credit_crossings WHERE store_id = $1`, b.Store))
 	return n
 }
 
-// TestLowBalanceIsCrossed: each fall counts once, by whatever it came.
+// TestLowBalanceIsCrossed checks that each fall is recorded once, whichever operation
+// caused it.
 func TestLowBalanceIsCrossed(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -79,8 +80,8 @@ func TestLowBalanceIsCrossed(t *testing.T) {
 	})
 }
 
-// TestLowBalanceUnderLoad: of two hundred spends at once one crosses, in a
-// batch or alone.
+// TestLowBalanceUnderLoad checks that exactly one of two hundred concurrent spends is
+// recorded as a fall, in a batch or alone.
 func TestLowBalanceUnderLoad(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -104,7 +105,7 @@ func TestLowBalanceUnderLoad(t *testing.T) {
 	})
 }
 
-// TestSettings: who may see and change them.
+// TestSettings checks who may read and change the settings.
 func TestSettings(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

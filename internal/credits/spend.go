@@ -9,37 +9,36 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 )
 
-// SpendRequest says what to pay for: either an Amount, or a service of the price
+// SpendRequest describes what to pay for: either an Amount, or a service of the price
 // list.
 type SpendRequest struct {
 	Amount         Amount // 0 when ServiceKey is given
 	ServiceKey     string
 	Quantity       *int64 // of ServiceKey; nil means 1
 	Description    string // at most 500 characters
-	IdempotencyKey string // empty for none
+	IdempotencyKey string // empty: no key
 }
 
-// SpendResult is the result of a spend. When it is a replay, Transaction is the
-// first one, with the balance right after it in BalanceAfter, while Balance is
-// the account as it is now.
+// SpendResult is the result of a spend. When it is a replay, Transaction is the first
+// one, with the balance right after it in BalanceAfter, while Balance is the current
+// state of the account.
 type SpendResult struct {
 	Transaction Transaction
 	Balance     Balance
 }
 
-// Spend takes credits from the store. When it fails, it changes nothing:
-// invalid_request names the fields at fault, insufficient_credits says what is
-// missing, and idempotency_conflict means that the key belongs to another
-// request. The same request under the same key spends once, however often and
-// through whichever process it is sent. A failed attempt leaves its key free.
-// When ctx ends first, the outcome is unknown until the request is sent again
-// with its key.
+// Spend takes credits from the store. When it fails, it changes nothing: invalid_request
+// names the invalid fields, insufficient_credits says how much is missing, and
+// idempotency_conflict means that the key belongs to another request. The same request
+// under the same key spends once, however often and through whichever process it is sent.
+// After a failed attempt its key can be used again. When ctx ends first, the outcome is
+// unknown until the request is sent again with its key.
 func (l *Ledger) Spend(ctx context.Context, p authz.Principal, store stoa.StoreID, req SpendRequest) (SpendResult, error) {
 	if err := req.validate(); err != nil {
 		return SpendResult{}, err
 	}
-	// The SQL form of the rules checks the user. What an API key is limited to is
-	// known without the database.
+	// The SQL form of the rules checks the user only. The scope of an API key is known
+	// without the database.
 	if err := p.Within(store, authz.SpendCredits); err != nil {
 		return SpendResult{}, err
 	}
@@ -48,8 +47,8 @@ func (l *Ledger) Spend(ctx context.Context, p authz.Principal, store stoa.StoreI
 	return l.spends.spend(ctx, call)
 }
 
-// price returns a transaction with what the request costs: Amount, and for a
-// service its key, quantity and unit price. prices are those in force.
+// price returns a transaction with the cost of the request: Amount and, for a service,
+// its key, quantity and unit price. prices are those in force.
 func (r SpendRequest) price(prices map[string]Amount) (Transaction, error) {
 	if r.ServiceKey == "" {
 		return Transaction{Amount: r.Amount}, nil
@@ -69,7 +68,7 @@ func (r SpendRequest) price(prices map[string]Amount) (Transaction, error) {
 	return Transaction{Amount: total, ServiceKey: &r.ServiceKey, Quantity: &quantity, UnitPrice: &unit}, faults.Err()
 }
 
-// validate finds every fault that can be seen without the database.
+// validate reports every fault that can be detected without the database.
 func (r SpendRequest) validate() error {
 	var faults stoa.Invalid
 	r.check(&faults)
@@ -101,11 +100,11 @@ func (r SpendRequest) check(faults *stoa.Invalid) {
 	CheckIdempotencyKey(faults, r.IdempotencyKey)
 }
 
-// maxDescription is counted in characters, not bytes.
+// maxDescription is the maximum length in characters, not bytes.
 const maxDescription = 500
 
-// storable reports whether s is at most limit characters of text that both
-// engines take: PostgreSQL refuses the zero byte and invalid UTF-8.
+// storable reports whether s is at most limit characters of text that both engines
+// accept: PostgreSQL refuses the zero byte and invalid UTF-8.
 func storable(s string, limit int) bool {
 	return utf8.ValidString(s) && !strings.Contains(s, "\x00") && utf8.RuneCountInString(s) <= limit
 }
@@ -117,9 +116,8 @@ func (r SpendRequest) quantity() int64 {
 	return *r.Quantity
 }
 
-// spendKeys is the prefix of the key of every spend in the ledger. It keeps a
-// caller from using the key that a grant will need, such as that of a payment in
-// progress.
+// spendKeys is the prefix of the key of every spend in the ledger. It prevents a caller
+// from using the key that a grant will need, such as that of a payment in progress.
 const spendKeys = "spend:"
 
 // idempotency returns the key under which the spend is recorded and the

@@ -124,7 +124,7 @@ func TestSpendRefusesFaults(t *testing.T) {
 		if got := len(b.Rows(t)); got != 1 {
 			t.Errorf("%d rows, want only the grant", got)
 		}
-		// The longest that is allowed is allowed.
+		// The maximum length is accepted.
 		_, err := b.Spend(t.Context(), credits.SpendRequest{
 			Amount: 1, Description: strings.Repeat("é", 500), IdempotencyKey: strings.Repeat("~", 255),
 		})
@@ -147,7 +147,7 @@ func TestSpendNeedsEnoughAvailable(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		for name, c := range map[string]struct {
-			set   string // what is changed in an account of 10 credits
+			set   string // the change to an account of 10 credits
 			spend credits.Amount
 			say   []string
 		}{
@@ -205,10 +205,10 @@ func TestSpendReplay(t *testing.T) {
 		must(t, err)
 		other, err := b.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit})
 		must(t, err)
-		// A new price does not make it another request.
+		// With a new price it is still the same request.
 		b.Price(t, "paint", 6_000, time.Now().UTC().Add(-time.Minute))
 
-		req.Quantity = ptr(int64(1)) // the default, spelled out
+		req.Quantity = ptr(int64(1)) // the default value, given explicitly
 		again, err := b.Spend(t.Context(), req)
 		must(t, err)
 		if d := cmp.Diff(first.Transaction, again.Transaction); d != "" {
@@ -300,8 +300,8 @@ func TestSpendIsForMembersWhoMay(t *testing.T) {
 	})
 }
 
-// eachTwice is masterdbtest.Each with a second handle on the same database:
-// another process, as far as locks go.
+// eachTwice runs test as masterdbtest.Each does, with a second handle on the same
+// database, which has locks of its own like another process.
 func eachTwice(t *testing.T, test func(t *testing.T, b creditstest.Account, ledgers [2]*credits.Ledger)) {
 	for _, engine := range masterdbtest.Engines() {
 		t.Run(string(engine), func(t *testing.T) {
@@ -345,7 +345,7 @@ func TestConcurrentSpendsWithOneKey(t *testing.T) {
 	t.Parallel()
 	eachTwice(t, func(t *testing.T, b creditstest.Account, ledgers [2]*credits.Ledger) {
 		b.Give(t, 10*credits.Credit)
-		const rounds = 5 // in the first, few connections are open yet
+		const rounds = 5 // in the first round few connections are open
 		for round := range rounds {
 			var ids [20]stoa.TransactionID
 			errs := concurrently(len(ids), func(i int) error {
@@ -366,7 +366,7 @@ func TestConcurrentSpendsWithOneKey(t *testing.T) {
 	})
 }
 
-// concurrently runs fn(0) … fn(n-1) at once.
+// concurrently runs fn(0) … fn(n-1) concurrently.
 func concurrently(n int, fn func(i int) error) []error {
 	errs := make([]error, n)
 	start := make(chan struct{})

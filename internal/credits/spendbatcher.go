@@ -12,16 +12,16 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// spendBatcher combines spends that wait at the same time into one statement.
-// A row of PostgreSQL takes one writer at a time, each with a commit of its
-// own, so that many writers of one account are slower than one. A batch pays
-// for one commit. It is safe for concurrent use.
+// spendBatcher combines spends that wait at the same time into one statement. A row of
+// PostgreSQL has one writer at a time, each with its own commit, so that many writers of
+// one account are slower than one. A batch needs one commit. It is safe for concurrent
+// use.
 //
-// At most one batch of each account is in progress. Calls that arrive meanwhile
-// wait for the next batch. Workers take all accounts that are ready, up to a
-// limit per account, so that a busy account does not delay the others. An
-// account that the batch's single statement cannot answer is spent from under
-// its lock, in a goroutine of its own, while the worker takes the next batch.
+// At most one batch of each account is in progress. Calls that arrive meanwhile wait for
+// the next batch. Workers take all accounts that are ready, up to a limit per account, so
+// that a busy account does not delay the others. The calls of an account that the batch's
+// single statement cannot decide are carried out under the account's lock, in a separate
+// goroutine, while the worker takes the next batch.
 type spendBatcher struct {
 	ledger     *Ledger
 	maxWorkers int
@@ -47,9 +47,9 @@ type spendCall struct {
 	req       SpendRequest
 	key, hash string // both empty when the caller gave no key
 
-	// outcome receives the call's outcome once. It is nil for a call that its
-	// caller carries out itself. It has room for one value, so that a caller who
-	// has given up blocks nobody.
+	// outcome receives the call's outcome once. It is nil for a call that its caller
+	// carries out itself. Its buffer holds one value, so that the send does not block
+	// when the caller has given up.
 	outcome chan spendOutcome
 }
 
@@ -172,8 +172,8 @@ func (b *spendBatcher) withdraw(call *spendCall) {
 // work runs batches until no account is ready.
 func (b *spendBatcher) work() {
 	for {
-		// Callers that have just been answered may call again: one batch for all
-		// of them costs less than a small batch and a large one.
+		// Callers that have just been answered may call again. One batch for all of them
+		// costs less than a small batch and a large one.
 		runtime.Gosched()
 		batch := b.nextBatch()
 		if batch == nil {
@@ -197,7 +197,7 @@ func (b *spendBatcher) nextBatch() []accountBatch {
 		taken++
 		q.listed = false
 		n := min(len(q.calls), maxAccountCalls, maxBatchCalls-size)
-		if n == 0 { // every call was withdrawn
+		if n == 0 { // every call has been withdrawn
 			delete(b.queues, q.store)
 			continue
 		}

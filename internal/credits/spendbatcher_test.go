@@ -39,9 +39,9 @@ func lockAccount(t *testing.T, b creditstest.Account) (unlock func()) {
 	}
 }
 
-// A cancelled call that still waits is withdrawn: nothing is spent. A caller whose
-// call is in progress gets its context's error, and a retry with the same key
-// returns the outcome.
+// TestCancelledSpends checks that a cancelled call that still waits is withdrawn and
+// spends nothing. A caller whose call is in progress gets its context's error, and a
+// retry with the same key returns the outcome.
 func TestCancelledSpends(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -84,7 +84,7 @@ func TestCancelledSpends(t *testing.T) {
 	})
 }
 
-// A call whose context has ended changes nothing.
+// TestSpendWithEndedContext checks that a call whose context has ended changes nothing.
 func TestSpendWithEndedContext(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -103,8 +103,8 @@ func TestSpendWithEndedContext(t *testing.T) {
 	})
 }
 
-// A store whose account is locked, with many calls waiting for it, does not delay
-// the others. SQLite has one writer for all.
+// TestBusyStoreDelaysNoOther checks that a store whose account is locked, with many calls
+// waiting for it, does not delay the others. SQLite has one writer for all.
 func TestBusyStoreDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -138,8 +138,9 @@ func TestBusyStoreDelaysNoOther(t *testing.T) {
 	})
 }
 
-// Every call of a batch gets its own outcome: the first calls are served, those
-// that cannot be paid fail, and callers without the right are refused.
+// TestEachCallGetsItsOwnOutcome checks that every call of a batch gets its own outcome:
+// the first calls succeed, those that cannot be paid fail, and callers without permission
+// are refused.
 func TestEachCallGetsItsOwnOutcome(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -148,7 +149,7 @@ func TestEachCallGetsItsOwnOutcome(t *testing.T) {
 		b.Give(t, 60*credits.Credit)
 		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "old"})
 		must(t, err)
-		unlock := lockAccount(t, b) // so that they all meet in one batch
+		unlock := lockAccount(t, b) // so that all calls are in one batch
 		var answers [6]map[stoa.Code]*atomic.Int64
 		for i := range answers {
 			answers[i] = map[stoa.Code]*atomic.Int64{}
@@ -159,7 +160,7 @@ func TestEachCallGetsItsOwnOutcome(t *testing.T) {
 		call := func(kind, i int) {
 			p, req := b.Owner, credits.SpendRequest{Amount: credits.Credit}
 			switch kind {
-			case 0: // 40 of these are served, or fewer if others come first
+			case 0: // 40 of these succeed, or fewer if others come first
 				req.IdempotencyKey = fmt.Sprint("new", i)
 			case 1:
 				req.IdempotencyKey = "old"
@@ -198,8 +199,8 @@ func TestEachCallGetsItsOwnOutcome(t *testing.T) {
 	})
 }
 
-// The spend statement carries out those accounts of a batch that it can decide
-// about, and leaves the others unchanged.
+// TestSpendStatement checks that the spend statement carries out those accounts of a
+// batch that it can decide about, and leaves the others unchanged.
 func TestSpendStatement(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -271,8 +272,9 @@ func TestSpendStatement(t *testing.T) {
 	})
 }
 
-// Two processes spend from many accounts at random, also with the same keys:
-// nothing deadlocks, and the outcomes are what is recorded.
+// TestTwoProcessesOverManyStores checks that two processes that spend from many accounts
+// at random, also with the same keys, do not deadlock, and that the outcomes match the
+// recorded transactions.
 func TestTwoProcessesOverManyStores(t *testing.T) {
 	t.Parallel()
 	eachTwice(t, func(t *testing.T, first creditstest.Account, ledgers [2]*credits.Ledger) {
@@ -289,7 +291,7 @@ func TestTwoProcessesOverManyStores(t *testing.T) {
 				b := stores[rand.IntN(len(stores))]
 				req := credits.SpendRequest{Amount: credits.Credit}
 				if n%4 == 0 {
-					req.IdempotencyKey = fmt.Sprint(n) // the same from everyone
+					req.IdempotencyKey = fmt.Sprint(n) // the same keys for all callers
 				}
 				before := b
 				before.Ledger = ledgers[i%2]
@@ -317,8 +319,8 @@ func TestTwoProcessesOverManyStores(t *testing.T) {
 	})
 }
 
-// An account with lots is spent from under its lock, in the same batch as
-// accounts that the statement carries out.
+// TestSpendOnLots checks that an account with lots is spent from under its lock, in the
+// same batch as accounts that the statement carries out.
 func TestSpendOnLots(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -334,14 +336,14 @@ func TestSpendOnLots(t *testing.T) {
 		if soon := b.Balance(t).ExpiresSoon; soon == nil || soon.Amount != 20*credits.Credit || !soon.Next.Equal(later.Truncate(time.Microsecond)) {
 			t.Errorf("expires soon: %+v, want 20 from %s on", soon, later)
 		}
-		left := func() (out [4]credits.Amount) { // of the lots, by sequence: transactions 1, 3, 4 and 5
+		left := func() (out [4]credits.Amount) { // what is left of the lots, by sequence: transactions 1, 3, 4 and 5
 			var rows []credits.Amount
 			must(t, db.Select(t.Context(), &rows, `SELECT remaining FROM credit_lots WHERE store_id = $1 ORDER BY seq`, b.Store))
 			copy(out[:], rows)
 			return out
 		}
 		const c = credits.Credit
-		for _, want := range [][4]credits.Amount{ // what is left after 12 more
+		for _, want := range [][4]credits.Amount{ // the rest after 12 more
 			{10 * c, 10 * c, 8 * c, 0}, {10 * c, 6 * c, 0, 0}, {10 * c, 0, 0, 0}, {2 * c, 0, 0, 0},
 		} {
 			must(t, errors.Join(concurrently(24, func(i int) error {
@@ -359,7 +361,8 @@ func TestSpendOnLots(t *testing.T) {
 	})
 }
 
-// A key is found by its index on a table of any size.
+// TestKeysAreFoundByIndex checks that a key is looked up by its index on a table of any
+// size.
 func TestKeysAreFoundByIndex(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -382,8 +385,8 @@ func TestKeysAreFoundByIndex(t *testing.T) {
 	})
 }
 
-// The spend statement finds its rows by index among a thousand others, where the
-// planner would prefer to read whole tables.
+// TestSpendStatementReadsNoWholeTable checks that the spend statement finds its rows by
+// index among a thousand others, where the planner would prefer to read whole tables.
 func TestSpendStatementReadsNoWholeTable(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

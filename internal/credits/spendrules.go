@@ -5,13 +5,13 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 )
 
-// Three rules decide about a spend: may the caller spend, is the idempotency
-// key new, is enough available. They exist in two forms, and both are in this
-// file. The Go form decides about calls on an account that the transaction has
-// locked (spendChecks, account.covers). The SQL form is the condition of the
-// spend statements, which carry out most spends in one round trip. The SQL form
-// refuses whatever it cannot decide, and the Go form then decides about it.
-// TestSpendFormsAgree compares the two.
+// Three rules decide about a spend: whether the caller may spend, whether the idempotency
+// key is new, and whether enough is available. They exist in two forms, and both are in
+// this file. The Go form decides about calls on an account that the transaction has
+// locked (spendChecks, account.covers). The SQL form is the condition of the spend
+// statements, which carry out most spends in one round trip. The SQL form refuses
+// whatever it cannot decide, and the Go form then decides about it. TestSpendFormsAgree
+// compares the two.
 
 // maySpendSQL is the SQL form of "may the caller spend": a condition. store and
 // user are SQL expressions.
@@ -26,9 +26,9 @@ func keyUsedSQL(store, key string) string {
 }
 
 // coversSQL is the SQL form of account.covers: a condition about the row b of
-// credit_balances. amount is an SQL expression and above 0. An account in debt
-// has nothing available, so that the condition does not name the debt. An
-// account with lots is refused, since Go chooses the lots.
+// credit_balances. amount is an SQL expression and above 0. An account in debt has
+// nothing available, so the condition does not mention the debt. An account with lots is
+// refused, since the Go form chooses the lots.
 func coversSQL(amount string) string {
 	return `b.balance - b.reserved >= ` + amount + ` AND b.lotted = 0`
 }

@@ -63,11 +63,11 @@ type accountPair struct {
 	sql, golang creditstest.Account
 	calls       []credits.Call
 	lots        bool
-	overflow    bool   // the account has almost spent what it can count
-	before      string // what the ledger keeps of the account sql
+	overflow    bool   // the total of the account's spends is almost the largest that fits
+	before      string // the ledger's rows of the account sql
 }
 
-// newPeople makes users of all kinds. By their name: the members have that role
+// newPeople creates users of all kinds, by name. The members have the role of that name
 // in every store of drawPair.
 func newPeople(t *testing.T, db *masterdb.DB) map[string]authz.Principal {
 	t.Helper()
@@ -86,14 +86,14 @@ func newPeople(t *testing.T, db *masterdb.DB) map[string]authz.Principal {
 	return people
 }
 
-// drawPair makes two accounts in the same random state and draws calls.
+// drawPair creates two accounts in the same random state and draws calls.
 func drawPair(r *rapid.T, t *testing.T, db *masterdb.DB, people map[string]authz.Principal) accountPair {
 	t.Helper()
 	small := rapid.IntRange(0, 12)
 	balance, debt := small.Draw(r, "balance"), rapid.SampledFrom([]int{0, 0, 0, 0, 0, 3}).Draw(r, "debt")
 	reserved := min(balance, rapid.SampledFrom([]int{0, 0, 2, 12}).Draw(r, "reserved"))
 	if debt > 0 {
-		reserved = balance // the table requires it
+		reserved = balance // a constraint of the table requires it
 	}
 	p := accountPair{
 		lots:     rapid.SampledFrom([]bool{false, false, false, true}).Draw(r, "lots") && balance > 0,
@@ -135,7 +135,7 @@ func drawPair(r *rapid.T, t *testing.T, db *masterdb.DB, people map[string]authz
 	return p
 }
 
-// drawCall draws a call. Its amount is often all that is available, or one unit
+// drawCall draws a call. Its amount is often exactly the available amount, or one unit
 // more.
 func drawCall(r *rapid.T, people map[string]authz.Principal, available int) credits.Call {
 	who := rapid.SampledFrom([]string{"owner", "owner", "owner", "admin", "member", "viewer", "stranger", "operator", "nobody"}).Draw(r, "caller")
@@ -172,7 +172,7 @@ func (p accountPair) checkAnswered(r *rapid.T, t *testing.T, statement, locked [
 	}
 }
 
-// checkDeclined requires a reason for which the statement carried out nothing.
+// checkDeclined requires a reason why the statement carried out nothing.
 func (p accountPair) checkDeclined(r *rapid.T, t *testing.T, locked []credits.Outcome, overflow bool) {
 	t.Helper()
 	if after := p.sql.Dump(t); after != p.before {

@@ -108,8 +108,8 @@ func (l *Ledger) spendPriced(ctx context.Context, priced []pricedBatch, now time
 		return nil, l.db.MapError(ctx, err)
 	}
 	balances := make(map[stoa.StoreID]Balance, len(priced))
-	// Plain types are read faster: the driver looks up how to read any other type
-	// in each statement, and a single caller waits for that.
+	// Plain types are read faster. The driver looks up how to read any other type in each
+	// statement, and a single caller waits for that.
 	var id [16]byte
 	var at time.Time
 	var balance, reserved, debt, purchased, spent, seq, version int64

@@ -68,7 +68,7 @@ func (l *Ledger) spendAccount(ctx context.Context, tx *masterdb.Tx, batch accoun
 		outcomes[i], moved = checks.spend(a, call)
 		anyMoved = anyMoved || moved
 	}
-	if !anyMoved { // a refusal writes nothing, not even what was due anyway
+	if !anyMoved { // a refused call writes nothing, not even changes that are due
 		return outcomes, nil
 	}
 	return outcomes, l.flush(ctx, tx, a)

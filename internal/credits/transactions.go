@@ -15,8 +15,8 @@ import (
 // Type is the kind of a transaction.
 type Type string
 
-// The types. Amounts of purchases and bonuses are positive, of spends,
-// captures and expiries negative; the others go both ways.
+// The types. Amounts of purchases and bonuses are positive. Amounts of spends, captures
+// and expiries are negative. Amounts of the other types can be either.
 const (
 	TypePurchase   Type = "purchase"
 	TypeSpend      Type = "spend"
@@ -32,22 +32,22 @@ var types = []Type{
 	TypePurchase, TypeSpend, TypeCapture, TypeRefund, TypeDispute, TypeAdjustment, TypeBonus, TypeExpiry,
 }
 
-// Transaction is one movement of a store's credits. It never changes.
+// Transaction is one change of a store's credits. It is never updated.
 type Transaction struct {
 	ID           stoa.TransactionID
 	StoreID      stoa.StoreID
 	Sequence     int64 `db:"seq"` // 1, 2, 3, … in each store
 	Type         Type
-	Amount       Amount // negative when credits went away
+	Amount       Amount // negative when the balance decreases
 	BalanceAfter Amount
-	DebtChange   Amount  // positive when more is owed
-	ServiceKey   *string // with Quantity and UnitPrice, when a service was paid for
+	DebtChange   Amount  // positive when the debt increases
+	ServiceKey   *string // set, with Quantity and UnitPrice, when the transaction paid for a service
 	Quantity     *int64
 	UnitPrice    *Amount
 	Description  string
 	Reference    *string
 	UserID       *stoa.UserID
-	HoldID       *stoa.HoldID // of a capture
+	HoldID       *stoa.HoldID // set for a capture
 	CreatedAt    time.Time
 }
 
@@ -55,26 +55,25 @@ const selectTransaction = `
 	SELECT id, store_id, seq, type, amount, balance_after, debt_change, service_key, quantity, unit_price,
 		description, reference, user_id, hold_id, created_at`
 
-// Filter selects transactions. Its zero value is the newest 20.
+// Filter selects transactions. Its zero value selects the newest 20.
 type Filter struct {
 	Type       Type
 	ServiceKey string
-	From, To   *time.Time // From is included, To is not
+	From, To   *time.Time // From is inclusive, To is exclusive
 	Limit      int        // 1 to 100; 0 means 20
-	Cursor     string     // NextCursor of the page before
+	Cursor     string     // NextCursor of the previous page
 }
 
-// Page is one page of transactions, newest first. NextCursor is nil on the
-// last one.
+// Page is one page of transactions, newest first. NextCursor is nil on the last page.
 type Page struct {
 	Transactions []Transaction
 	NextCursor   *string
 }
 
-// Transactions lists the store's movements, newest first. Pages follow the
-// sequence, so that none is missed or shown twice while new ones arrive. It
-// fails with invalid_request for a wrong filter and with store_not_found for
-// anyone but a member.
+// Transactions lists the store's transactions, newest first. Pages are ordered by the
+// sequence number, so that no transaction is missed or listed twice while new ones are
+// added. It fails with invalid_request for an invalid filter and with store_not_found for
+// a caller who is not a member.
 func (l *Ledger) Transactions(ctx context.Context, p authz.Principal, store stoa.StoreID, f Filter) (Page, error) {
 	bounds, err := f.validate()
 	if err != nil {
@@ -95,10 +94,9 @@ func (l *Ledger) Transactions(ctx context.Context, p authz.Principal, store stoa
 // historyChunk is how many rows History reads at a time.
 const historyChunk = 1000
 
-// History is Transactions without pages: every transaction the filter selects,
-// newest first, a chunk at a time. What comes later than the first is not
-// among them. Limit and Cursor have no part in it. An error ends the
-// sequence.
+// History returns every transaction that the filter selects, newest first. It reads them
+// in chunks and ignores Limit and Cursor. Transactions added after the first chunk is
+// read are not included. An error ends the sequence.
 func (l *Ledger) History(ctx context.Context, p authz.Principal, store stoa.StoreID, f Filter) (iter.Seq2[Transaction, error], error) {
 	f.Limit, f.Cursor = 0, ""
 	bounds, err := f.validate()
@@ -130,8 +128,8 @@ func (l *Ledger) History(ctx context.Context, p authz.Principal, store stoa.Stor
 	}, nil
 }
 
-// ReadSpendings returns what was spent after one transaction and up to another,
-// oldest first, at most limit of them. Like ReadBalance it asks nobody.
+// ReadSpendings returns what was spent after one transaction and up to another, oldest
+// first, at most limit of them. Like ReadBalance it checks no permission.
 func (l *Ledger) ReadSpendings(ctx context.Context, store stoa.StoreID, after, upTo int64, limit int) ([]Transaction, error) {
 	var out []Transaction
 	err := l.db.Select(ctx, &out, selectTransaction+` FROM credit_transactions
@@ -139,8 +137,8 @@ func (l *Ledger) ReadSpendings(ctx context.Context, store stoa.StoreID, after, u
 	return out, err
 }
 
-// query has only the conditions that are asked for: PostgreSQL cannot infer
-// the type of a parameter that is only compared with NULL.
+// query adds only the conditions that are set: PostgreSQL cannot infer the type of a
+// parameter that is only compared with NULL.
 func (f Filter) query(store stoa.StoreID, bounds page.Bounds[int64]) (string, []any) {
 	query, args := selectTransaction+` FROM credit_transactions WHERE store_id = $1 AND seq < $2`, []any{store, bounds.Before}
 	and := func(column, operator string, value any) {

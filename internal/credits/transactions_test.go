@@ -15,8 +15,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// filled is a store with 25 transactions: 5 grants, 10 spends of an amount
-// and 10 of a service.
+// filled creates a store with 25 transactions: 5 grants, 10 spends of an amount and 10 of
+// a service.
 func filled(t *testing.T, db *masterdb.DB) creditstest.Account {
 	b := creditstest.New(t, db)
 	for range 5 {
@@ -42,7 +42,7 @@ func TestTransactionsArePagedWithoutGaps(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := filled(t, db)
-		filled(t, db) // another store's rows stay out
+		filled(t, db) // rows of another store are not returned
 		want := b.Rows(t)
 		slices.Reverse(want)
 		for limit, size := range map[int]int{0: 20, 1: 1, 7: 7, 24: 24, 25: 25, 26: 26, 100: 100} {
@@ -84,7 +84,7 @@ func TestTransactionFilters(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := filled(t, db)
 		rows := b.Rows(t)
-		// From is included and To is not, to the microsecond.
+		// From is inclusive and To is exclusive, to the microsecond.
 		from, to := rows[7].CreatedAt, rows[11].CreatedAt
 		for name, c := range map[string]struct {
 			filter credits.Filter
@@ -138,7 +138,7 @@ func TestTransactionsRefuseFaults(t *testing.T) {
 			{credits.Filter{Cursor: "MA"}, "cursor"},   // "0"
 			{credits.Filter{Cursor: "LTE"}, "cursor"},  // "-1"
 			{credits.Filter{Cursor: "KzE"}, "cursor"},  // "+1"
-			{credits.Filter{Cursor: "MR"}, "cursor"},   // "1" with stray bits
+			{credits.Filter{Cursor: "MR"}, "cursor"},   // "1" with non-zero padding bits
 			{credits.Filter{Cursor: "YWJj"}, "cursor"}, // "abc"
 		} {
 			_, err := b.Ledger.Transactions(t.Context(), b.Owner, b.Store, c.filter)
@@ -149,8 +149,8 @@ func TestTransactionsRefuseFaults(t *testing.T) {
 	})
 }
 
-// The price list that the migrations bring must be the same on both engines
-// and be readable as the times the application writes.
+// TestPricesFromMigrations checks that the price list of the migrations is the same on
+// both engines, and that its times can be read like those that the application writes.
 func TestPricesFromMigrations(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -183,7 +183,7 @@ func TestPricesInForce(t *testing.T) {
 		b := creditstest.New(t, db)
 		now := time.Now().UTC().Truncate(time.Microsecond)
 		seeded := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-		// Each a hair beside a time that the migration wrote as text.
+		// Each time is one microsecond from a time that the migration wrote as text.
 		b.Price(t, "storage", 1, seeded.Add(-time.Microsecond))
 		b.Price(t, "api_call", 2, seeded.Add(time.Microsecond))
 		b.Price(t, "email_send", 3, seeded.Add(time.Second))

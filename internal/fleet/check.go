@@ -13,7 +13,7 @@ import (
 // Checked is the result of a check of a store's schema.
 type Checked struct {
 	Store   Store
-	Lagging bool      // not checked: a migration would change it
+	Lagging bool      // the schema was not checked, since a migration would change it
 	Drift   []string  // descriptions of the differences
 	Code    stoa.Code // why it could not be checked, or ""
 	Message string
@@ -22,7 +22,7 @@ type Checked struct {
 // OK reports whether the schema is the expected one.
 func (c Checked) OK() bool { return c.Code == "" && len(c.Drift) == 0 }
 
-// checkTimeout bounds the check of one store.
+// checkTimeout limits the check of one store.
 const checkTimeout = 30 * time.Second
 
 // Check compares the schema of the stores, all or only those given, with the schema
@@ -93,7 +93,7 @@ func (s *Service) drift(ctx context.Context, st Store) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer db.Close() //nolint:errcheck // nothing is pending
+	defer db.Close() //nolint:errcheck // no statement is pending
 	if err := db.PinSession(ctx, st.ID); err != nil {
 		return nil, err
 	}

@@ -13,12 +13,12 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// reachable selects the stores whose tables an HTTP API such as Supabase's might
-// reach: those in merchants' own databases on PostgreSQL.
+// reachable selects the stores whose tables an HTTP API such as Supabase's might reach:
+// those in merchants' own databases on PostgreSQL.
 const reachable = ` AND x.engine = 'postgresql' AND x.kind <> 'managed'`
 
-// unverified selects the stores of reachable that were not found closed yet and not
-// checked since the time $1.
+// unverified selects the stores of reachable that have not been verified as closed and
+// that were not checked since the time $1.
 const unverified = reachable + ` AND (x.exposure_checked_at IS NULL OR x.exposure_error IS NOT NULL AND x.exposure_checked_at < $1)`
 
 const (
@@ -31,7 +31,7 @@ const (
 	exposurePassTimeout = 10 * time.Minute
 )
 
-// Exposure tells whether an HTTP API reaches a store's tables.
+// Exposure is the result of the check whether an HTTP API reaches a store's tables.
 type Exposure struct {
 	Store   Store
 	Code    stoa.Code // database_exposed, or why it could not be checked; "" when the store is closed
@@ -66,11 +66,11 @@ func (s *Service) Exposed(ctx context.Context, concurrency int, report func(Expo
 	return ctx.Err()
 }
 
-// CloseExposed revokes all rights on a store's tables from the roles of an HTTP API,
-// verifies that, and records it. The tables stay where they are, and the store is
-// served meanwhile.
+// CloseExposed revokes all permissions on a store's tables from the roles of an HTTP API,
+// verifies that, and records it. The tables are not moved, and the store is served
+// meanwhile.
 func (s *Service) CloseExposed(ctx context.Context, store stoa.StoreID) error {
-	var version int64 // of the credentials; 0, which is any, until it is known
+	var version int64 // of the credentials; 0 means any version, until it is known
 	err := stoa.CatchPanic(func() error {
 		registered, err := s.tenants.Read(ctx, s.db, store)
 		if version = registered.Version; err != nil {
@@ -87,7 +87,7 @@ func (s *Service) CloseExposed(ctx context.Context, store stoa.StoreID) error {
 		})
 	})
 	s.logPanic(ctx, store, err)
-	if ctx.Err() != nil { // stopping, which is no sign of the store's state
+	if ctx.Err() != nil { // the process is stopping, which says nothing about the store's state
 		return ctx.Err()
 	}
 	recordErr := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
@@ -99,8 +99,8 @@ func (s *Service) CloseExposed(ctx context.Context, store stoa.StoreID) error {
 	return recordErr
 }
 
-// closeAll closes the stores that were not found closed yet. They were connected
-// before each store had a schema of its own.
+// closeAll closes the stores that have not been verified as closed. They were connected
+// before each store had its own schema.
 func (s *Service) closeAll(ctx context.Context) error {
 	list, err := s.unverified(ctx)
 	if err != nil || len(list) == 0 {
@@ -135,7 +135,7 @@ func (s *Service) withDatabase(ctx context.Context, store stoa.StoreID, c creden
 	if err != nil {
 		return err
 	}
-	defer db.Close() //nolint:errcheck // nothing is pending
+	defer db.Close() //nolint:errcheck // no statement is pending
 	if err := db.PinSession(ctx, store); err != nil {
 		return err
 	}

@@ -22,15 +22,15 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// exposed is a fleet with a store in a project of a stand-in for Supabase whose
-// tables are in public, open to the project's HTTP API.
+// exposed is a fleet with a store in a project of a stand-in for Supabase. The store's
+// tables are in public, accessible to the project's HTTP API.
 type exposed struct {
 	fixture
 	admin *pgx.Conn
 	store stores.Store
 }
 
-// eachExposed runs test on every master engine and behind each pooler.
+// eachExposed runs test on every master engine and through each pooler.
 func eachExposed(t *testing.T, test func(t *testing.T, x exposed)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -58,13 +58,12 @@ func eachExposed(t *testing.T, test func(t *testing.T, x exposed)) {
 	})
 }
 
-// may runs a statement as that role, undoes what it did, and reports whether it
-// was allowed.
+// may runs a statement as that role, rolls it back, and reports whether it was allowed.
 func (x exposed) may(t *testing.T, role, statement string) bool {
 	t.Helper()
 	tx, err := x.admin.Begin(t.Context())
 	must(t, err)
-	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing is to be kept
+	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // the transaction is always rolled back
 	_, err = tx.Exec(t.Context(), "SET LOCAL ROLE "+role)
 	must(t, err)
 	_, err = tx.Exec(t.Context(), statement)
@@ -76,7 +75,7 @@ func (x exposed) may(t *testing.T, role, statement string) bool {
 	return true
 }
 
-// open reports whether anon may do what the issue was about.
+// open reports whether a role of the HTTP API can read or change the store's tables.
 func (x exposed) open(t *testing.T) bool {
 	t.Helper()
 	open := false
@@ -88,7 +87,7 @@ func (x exposed) open(t *testing.T) bool {
 	return open
 }
 
-// content is a digest of all rows of all tables in public.
+// content returns a digest of all rows of each table in public.
 func (x exposed) content(t *testing.T) map[string]string {
 	t.Helper()
 	rows, _ := x.admin.Query(t.Context(), `SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'`)
@@ -103,7 +102,7 @@ func (x exposed) content(t *testing.T) map[string]string {
 	return digests
 }
 
-// checked is what the master knows of the store's exposure.
+// checked returns the store's exposure as recorded in the master.
 func (x exposed) checked(t *testing.T) (at, code string) {
 	t.Helper()
 	var row struct{ At, Code string }
@@ -112,8 +111,8 @@ func (x exposed) checked(t *testing.T) (at, code string) {
 	return row.At, row.Code
 }
 
-// serve reads and writes in the store until stop is closed, and returns how
-// often and what failed.
+// serve reads from and writes to the store until stop is closed. It returns the number of
+// rounds and the first error.
 func (x exposed) serve(t *testing.T, m *tenantdb.Manager, stop <-chan struct{}) (n int, failed error) {
 	for {
 		select {
@@ -136,8 +135,9 @@ func (x exposed) serve(t *testing.T, m *tenantdb.Manager, stop <-chan struct{}) 
 	}
 }
 
-// TestFleetCloses: a store that was connected before each had a schema of its
-// own is closed by the fleet's job, keeps every byte, and is served meanwhile.
+// TestFleetCloses checks that the fleet's job closes a store that was connected before
+// each store had its own schema, that the store keeps every byte, and that it is served
+// meanwhile.
 func TestFleetCloses(t *testing.T) {
 	t.Parallel()
 	eachExposed(t, func(t *testing.T, x exposed) {
@@ -170,7 +170,7 @@ func TestFleetCloses(t *testing.T) {
 				t.Errorf("table %s has changed", table)
 			}
 		}
-		// The operator's own migration has made a table meanwhile.
+		// The operator's own migration has created a table meanwhile.
 		if _, ok := after["notes"]; !ok || x.may(t, "anon", `SELECT * FROM public.notes`) {
 			t.Error("the operator's own table is open, or is not there")
 		}
@@ -180,7 +180,7 @@ func TestFleetCloses(t *testing.T) {
 	})
 }
 
-// visits is how many stores a further run of the job would close.
+// visits returns how many stores a further run of the job would close.
 func (x exposed) visits(t *testing.T, s *fleet.Service) (n int) {
 	t.Helper()
 	x.exec(t, `UPDATE store_databases SET exposure_checked_at = $1 WHERE exposure_checked_at IS NOT NULL`, x.store.CreatedAt)
@@ -189,9 +189,9 @@ func (x exposed) visits(t *testing.T, s *fleet.Service) (n int) {
 	return n
 }
 
-// TestExposedIsNamedAndClosed: the operator's look names an open store, changes
-// nothing, and closing it ends that; what cannot be closed is recorded and tried
-// again.
+// TestExposedIsNamedAndClosed checks that the operator's check names an exposed store and
+// changes nothing, that closing it ends the exposure, and that a store that cannot be
+// closed is recorded and retried.
 func TestExposedIsNamedAndClosed(t *testing.T) {
 	t.Parallel()
 	eachExposed(t, func(t *testing.T, x exposed) {
@@ -222,8 +222,8 @@ func TestExposedIsNamedAndClosed(t *testing.T) {
 	})
 }
 
-// TestPanicAtAnExposedStore: a panic at one store's database is that store's
-// failure, to the operator's look and to the job.
+// TestPanicAtAnExposedStore checks that a panic at one store's database fails only that
+// store, in the operator's check and in the job.
 func TestPanicAtAnExposedStore(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
@@ -231,7 +231,7 @@ func TestPanicAtAnExposedStore(t *testing.T) {
 	b.exec(t, `UPDATE store_databases SET engine = 'postgresql', kind = 'postgresql', own_version = 1`)
 	own, err := tenantdb.LoadCustomMigrations(b.ownDir)
 	must(t, err)
-	broken := tenantdb.NewManager(b.db, nil, tenantdb.Options{DataDir: b.dataDir, Custom: own}) // without keys: to read credentials panics
+	broken := tenantdb.NewManager(b.db, nil, tenantdb.Options{DataDir: b.dataDir, Custom: own}) // without encryption keys, reading credentials panics
 	t.Cleanup(func() { must(t, broken.Close(context.Background())) })
 	s := fleet.New(b.db, broken, slog.New(slog.DiscardHandler), fleet.Options{})
 	looked := 0

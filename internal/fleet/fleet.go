@@ -1,6 +1,6 @@
-// Package fleet keeps all tenant databases on one schema: it lists the stores that
-// lag, migrates them, and finds drift from the expected schema. It is for the
-// operator and checks no rights, so requests must not reach it.
+// Package fleet keeps all tenant databases on one schema: it lists the stores that lag,
+// migrates them, and detects drift from the expected schema. It is for the operator and
+// checks no permissions, so requests must not reach it.
 package fleet
 
 import (
@@ -23,7 +23,7 @@ type Service struct {
 	paused  bool
 }
 
-// Options tune a Service.
+// Options configure a Service.
 type Options struct {
 	Paused bool // runs only the migrations that an operator starts
 }
@@ -33,7 +33,7 @@ func New(db *masterdb.DB, tenants *tenantdb.Manager, log *slog.Logger, opts Opti
 	return &Service{db: db, tenants: tenants, log: log, paused: opts.Paused}
 }
 
-// Store is a store that has a database, as the registry knows it.
+// Store is a store that has a database, as the registry records it.
 type Store struct {
 	ID       stoa.StoreID
 	Slug     string
@@ -61,10 +61,9 @@ type storeRow struct {
 	MigrationStartedAt *time.Time
 }
 
-// store returns the row as a Store. A migration that has started and not ended
-// counts as one that failed when it started: it is in flight, or its process died,
-// which the database may have caused. Either way no other process may start one at
-// once.
+// store converts the row to a Store. A migration that has started and not ended counts as
+// one that failed when it started. It is in progress, or its process died, which the
+// database may have caused. In both cases no other process may start one immediately.
 func (r storeRow) store() Store {
 	st := Store{
 		ID: r.ID, Slug: r.Slug, Engine: r.Engine, Schema: tenantdb.Schema{Version: r.SchemaVersion, Own: r.OwnVersion},
@@ -77,8 +76,8 @@ func (r storeRow) store() Store {
 	return st
 }
 
-// selectStores selects the stores whose database is in use: active and suspended
-// ones. A store without a database gets this binary's schema with its database.
+// selectStores selects the stores whose database is in use: active and suspended ones. A
+// store without a database gets the schema of this binary when its database is created.
 const selectStores = `SELECT s.id, s.slug, x.engine, x.schema_version, x.own_version, x.migration_attempts,
 		coalesce(x.migration_error, '') AS code, coalesce(x.migration_message, '') AS message, x.migrated_at,
 		x.migration_starts, x.migration_started_at
@@ -141,7 +140,7 @@ type Cause struct {
 	Stores  []string  `json:"stores"` // slugs
 }
 
-// Status reads the state of the fleet from the registry alone.
+// Status reads the state of the fleet. It uses the registry only.
 func (s *Service) Status(ctx context.Context) (Status, error) {
 	st := Status{Expected: s.tenants.Expected(), Oldest: tenantdb.OldestReadable, Versions: []VersionCount{}, Causes: []Cause{}}
 	var rows []struct {

@@ -9,9 +9,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
-// Migrations is the job that migrates the stores that lag behind a schema. The
-// replica that queues it has the migrations of that schema. A replica without them
-// leaves the job to others.
+// Migrations is the job that migrates the stores that lag behind a schema. The replica
+// that queues it has the migrations of that schema. A replica without them leaves the job
+// to others.
 type Migrations struct {
 	Schema int64 `json:"schema"`
 	Own    int64 `json:"own"`
@@ -21,10 +21,10 @@ type Migrations struct {
 func (Migrations) Kind() string { return "fleet.migrations" }
 
 const (
-	// Timeout bounds one execution of the job. The next one continues.
+	// Timeout limits one execution of the job. The next one continues.
 	Timeout = 30 * time.Minute
-	// Interval is how often the job runs for stores that still lag, or lag again,
-	// such as one whose server was unreachable.
+	// Interval is how often the job runs for stores that still lag or lag again, such as
+	// one whose server was unreachable.
 	Interval = 10 * time.Minute
 	// snooze is how long a replica that cannot run a job leaves it to others.
 	snooze = 30 * time.Second
@@ -75,7 +75,7 @@ func (s *Service) Run(ctx context.Context, job Migrations) error {
 	}
 	s.log.InfoContext(ctx, "stores migrated", "schema", sum.Target.Version, "own", sum.Target.Own, "migrated", sum.Migrated,
 		"failed", sum.Failed, "untouched", sum.Untouched, "stopped", sum.Stopped)
-	return ctx.Err() // stopping: the queue runs the job again after the next start
+	return ctx.Err() // the process is stopping: the queue runs the job again after the next start
 }
 
 // due reports whether it is time to retry a store that failed: 5 minutes after the

@@ -19,8 +19,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// A new release queues one job however many replicas start, and the job
-// migrates what lags. Held back, it does nothing.
+// TestJob checks that a new release queues one job for any number of replicas, and that
+// the job migrates the stores that lag. While migrations are paused it does nothing.
 func TestJob(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -57,12 +57,13 @@ func TestJob(t *testing.T) {
 			t.Error("migrated although held back")
 		}
 		must(t, b.queue.Start(t.Context()))
-		defer b.queue.Stop(t.Context()) //nolint:errcheck // nothing is under way
+		defer b.queue.Stop(t.Context()) //nolint:errcheck // no job is in progress
 		eventually(t, func() bool { return b.hasNotes(t, list[0]) && b.hasNotes(t, list[1]) })
 	})
 }
 
-// The job tries a store that failed again after a while, an operator at once.
+// TestJobLeavesFailedStoresForAWhile checks that the job retries a store that failed
+// after a pause, and an operator's run at once.
 func TestJobLeavesFailedStoresForAWhile(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
@@ -82,14 +83,14 @@ func TestJobLeavesFailedStoresForAWhile(t *testing.T) {
 	}
 }
 
-// A store whose schema is older than this binary reads is refused until its
-// migration lands; who has it open on another replica opens it anew then.
+// TestUnreadableStores checks that a store whose schema is too old for this binary is
+// refused until it is migrated. A replica that has it open then opens it again.
 func TestUnreadableStores(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		st := b.store(t, credential.SQLite)
-		m := b.manager(t, b.ownDir) // of a replica that serves
+		m := b.manager(t, b.ownDir) // the manager of a replica that serves requests
 		lease, err := m.Acquire(t.Context(), st.ID)
 		must(t, err)
 		lease.Release()
@@ -116,7 +117,7 @@ func TestUnreadableStores(t *testing.T) {
 	})
 }
 
-// Drift is named, per store, and only where there is some.
+// TestCheck checks that drift is reported per store, and only where it exists.
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
@@ -151,7 +152,7 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// eventually polls until ok or fails the test.
+// eventually polls until ok returns true, or fails the test.
 func eventually(t testing.TB, ok func() bool) {
 	t.Helper()
 	deadline := time.After(time.Minute)

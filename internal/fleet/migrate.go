@@ -19,7 +19,7 @@ type MigrateOptions struct {
 	MaxFailures Share          // of all stores; no further store is started once more have failed
 	Stores      []stoa.StoreID // only these; none means all that lag
 	Timeout     time.Duration  // of one store; default 2 min
-	Grace       time.Duration  // for migrations in flight when the run is stopped; default 10 s
+	Grace       time.Duration  // for migrations in progress when the run is stopped; default 10 s
 	DryRun      bool           // only reports which stores would be migrated
 	onlyDue     bool           // excludes stores whose last failure is too recent
 }
@@ -46,7 +46,7 @@ const (
 	Migrated    State = "migrated"    // its schema is the target
 	Current     State = "current"     // another process has migrated it meanwhile
 	Failed      State = "failed"      // the cause is recorded
-	Interrupted State = "interrupted" // the run was stopped; the migration in flight is rolled back, or completed by the next run
+	Interrupted State = "interrupted" // the run was stopped; the migration in progress is rolled back, or completed by the next run
 )
 
 // Result is the result of one store.
@@ -76,31 +76,31 @@ type Summary struct {
 // OK reports whether every store that lagged is migrated.
 func (s Summary) OK() bool { return s.Failed+s.Interrupted+s.Untouched == 0 }
 
-// An Observer follows a run. Its methods are called one at a time.
+// Observer follows a run. Its methods are called one at a time.
 type Observer interface {
 	Begin(stores int) // before the first store, with the number of stores to migrate
 	Add(Result)       // after each store
 }
 
-// discard is the Observer of a run that nobody follows.
+// discard is the Observer of a run without an observer.
 type discard struct{}
 
 func (discard) Begin(int)  {}
 func (discard) Add(Result) {}
 
-// The reasons for which a run stops early.
+// The reasons why a run stops early.
 const (
 	stoppedByCanary   = "a canary failed, so the others were not started"
 	stoppedByFailures = "more stores failed than allowed"
 	stoppedByCaller   = "the run was told to stop"
 )
 
-// Migrate migrates the stores that lag, according to the registry, to the newest
-// schema. It connects to no other store. Each store's result is recorded when its
-// migration ends. When ctx ends, no further store is started, and migrations in
-// flight have a while to end. Runs may be concurrent.
+// Migrate migrates the stores that lag, according to the registry, to the newest schema.
+// It connects to no other store. Each store's result is recorded when its migration ends.
+// When ctx ends, no further store is started, and migrations in progress have
+// MigrateOptions.Grace to end. Runs may be concurrent.
 //
-// The error tells why there was no run: invalid_request for invalid options, or a
+// The error is the reason why there was no run: invalid_request for invalid options, or a
 // fault of the master database.
 func (s *Service) Migrate(ctx context.Context, opts MigrateOptions, observer Observer) (Summary, error) {
 	started := time.Now()
@@ -165,8 +165,8 @@ func (s *Service) plan(ctx context.Context, opts MigrateOptions, observer Observ
 	return r, nil
 }
 
-// inOrder sorts stores whose last migration failed to the end, and alternates the
-// engines of the others, so that the canaries are of each.
+// inOrder moves stores whose last migration failed to the end, and alternates the engines
+// of the others, so that the canaries include each engine.
 func inOrder(todo []Store) []Store {
 	byEngine, failed := map[credential.EngineName][]Store{}, []Store{}
 	for _, st := range todo {
@@ -208,7 +208,7 @@ func (r *run) migrateAll(ctx context.Context, todo []Store, canary bool) {
 	for range min(r.opts.Concurrency, len(todo)) {
 		workers.Go(func() {
 			for st := range queue {
-				if r.stopped(ctx) { // after this store was queued
+				if r.stopped(ctx) { // the run stopped after this store was queued
 					continue
 				}
 				result := r.migrateStore(work, st, r.summary.Target, r.opts)

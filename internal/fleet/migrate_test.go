@@ -22,8 +22,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// Every engine's stores get what they lack, a dry run touches none, and a
-// second run has nothing to do.
+// TestMigrate checks that the stores of every engine get the missing migrations, that a
+// dry run changes none, and that a second run has nothing to do.
 func TestMigrate(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -66,8 +66,8 @@ func TestMigrate(t *testing.T) {
 	})
 }
 
-// The canary's failure keeps the others as they are. The next run takes
-// another canary.
+// TestCanary checks that the failure of the canary leaves the other stores unchanged, and
+// that the next run selects another canary.
 func TestCanary(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
@@ -101,15 +101,15 @@ func TestCanary(t *testing.T) {
 	}
 }
 
-// A run stops once more stores failed than it may lose, and the operator's
-// own words of what failed are kept.
+// TestMaxFailures checks that a run stops once more stores have failed than allowed, and
+// that the messages of the operator's failed statements are kept.
 func TestMaxFailures(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
 	b.stores(t, 6)
 	b.write(t, "00002_wrong.sql", `INSERT INTO nowhere VALUES (1)`)
 	s := b.release(t, fleet.Options{})
-	sum, r := migrate(t, s, fleet.MigrateOptions{MaxFailures: fleet.Share{N: 30, Percent: true}, Concurrency: 1}) // 30% of 6 is 2
+	sum, r := migrate(t, s, fleet.MigrateOptions{MaxFailures: fleet.Share{N: 30, Percent: true}, Concurrency: 1}) // 30% of 6, rounded up, is 2
 	if sum.Failed != 3 || sum.Untouched != 3 || sum.Stopped == "" || len(sum.Causes) != 1 || len(sum.Causes[0].Stores) != 3 {
 		t.Errorf("%+v", sum)
 	}
@@ -122,8 +122,8 @@ func TestMaxFailures(t *testing.T) {
 	}
 }
 
-// Only the stores that are named, and a schema that this binary does not
-// bring is none.
+// TestNamedStoresAndVersions checks that only the named stores are migrated, and that a
+// schema version that this binary does not have is refused.
 func TestNamedStoresAndVersions(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
@@ -137,14 +137,14 @@ func TestNamedStoresAndVersions(t *testing.T) {
 			t.Errorf("--to %d: %v", to, err)
 		}
 	}
-	b.exec(t, `UPDATE store_databases SET schema_version = 3 WHERE store_id = $1`, list[0].ID) // it says less than it has
+	b.exec(t, `UPDATE store_databases SET schema_version = 3 WHERE store_id = $1`, list[0].ID) // lower than the actual version
 	sum, r := migrate(t, s, fleet.MigrateOptions{To: 5})
 	if sum.Migrated != 1 || r.list[0].Schema.Version != tenantdb.LatestVersion() || b.hasNotes(t, list[0]) {
 		t.Errorf("%+v %+v", sum, r.list)
 	}
 }
 
-// Two runs at once: each store is migrated once.
+// TestRunsAtOnce checks that two concurrent runs migrate each store once.
 func TestRunsAtOnce(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -154,7 +154,7 @@ func TestRunsAtOnce(t *testing.T) {
 				b.store(t, engine)
 			}
 		}
-		b.write(t, "00002_fill.sql", `INSERT INTO notes VALUES (1, 'once')`) // twice is an error
+		b.write(t, "00002_fill.sql", `INSERT INTO notes VALUES (1, 'once')`) // a second execution would fail
 		total := 2 * len(tenantdbtest.Engines())
 		done := make(chan fleet.Summary, 2)
 		for range 2 {
@@ -180,8 +180,8 @@ func TestRunsAtOnce(t *testing.T) {
 	})
 }
 
-// A run that is told to stop lets the stores under way finish and begins no
-// other.
+// TestStop checks that a run that is stopped lets the stores in progress finish and
+// starts no other.
 func TestStop(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
@@ -204,7 +204,8 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// A store that hangs is given up after the grace, with nothing recorded.
+// TestStopWithAStoreThatHangs checks that a migration that hangs is abandoned after the
+// grace period, without a recorded result.
 func TestStopWithAStoreThatHangs(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
@@ -228,7 +229,7 @@ func TestStopWithAStoreThatHangs(t *testing.T) {
 	}
 }
 
-// hole is a server that takes connections and says nothing.
+// hole is a server that accepts connections and sends nothing.
 type hole struct {
 	address *net.TCPAddr
 	dials   atomic.Int32
@@ -256,8 +257,8 @@ func newHole(t *testing.T) *hole {
 	return h
 }
 
-// 1,000 stores that are up to date cost no connection; one more that lags
-// costs one to its own server and none to theirs.
+// TestNothingToDoOpensNothing checks that 1,000 stores that are up to date need no
+// connection. One more store that lags needs one to its own server and none to theirs.
 func TestNothingToDoOpensNothing(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -316,7 +317,7 @@ func copies(t *testing.T, tx *masterdb.Tx, of stoa.StoreID, n int) error {
 	return err
 }
 
-// redirect gives the store credentials that lead to address.
+// redirect gives the store credentials for the server at address.
 func (b fixture) redirect(t *testing.T, s stores.Store, address *net.TCPAddr) {
 	t.Helper()
 	c := credential.Credentials{
@@ -327,7 +328,7 @@ func (b fixture) redirect(t *testing.T, s stores.Store, address *net.TCPAddr) {
 	b.exec(t, `UPDATE store_databases SET schema_version = $1 WHERE store_id = $2`, tenantdb.LatestVersion(), s.ID)
 }
 
-// TestShares: numbers and percentages, and what is neither.
+// TestShares checks numbers, percentages and invalid texts.
 func TestShares(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]int{"0": 0, "5": 5, "0%": 0, "1%": 1, "10%": 1, "11%": 2, "100%": 10} {

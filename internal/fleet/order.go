@@ -15,14 +15,15 @@ import (
 )
 
 const (
-	// orderSample is how many stores of each version are checked at a start: the
-	// oldest, since a store that was connected after a file was added has it.
+	// orderSample is how many stores of each version are checked at a start. The oldest
+	// are checked, since a store that was connected after a file was added has that
+	// file's migration.
 	orderSample = 5
-	// orderVersions bounds the versions whose stores are checked: those that most
-	// stores have.
+	// orderVersions limits the versions whose stores are checked, to those of most
+	// stores.
 	orderVersions = 8
-	// orderTimeout bounds the check of the sample. orderSearchTimeout bounds the check
-	// of all stores, which only adds the names of those that a fault concerns.
+	// orderTimeout limits the check of the sample. orderSearchTimeout limits the check of
+	// all stores, which only adds the names of the stores that have a fault.
 	orderTimeout       = 5 * time.Second
 	orderSearchTimeout = 30 * time.Second
 	// orderConcurrency is how many stores are checked at the same time.
@@ -33,14 +34,14 @@ const (
 // stores that it concerns.
 type OrderFault struct {
 	tenantdb.MigrationOrderFault
-	Stores  []string // slugs of those that were found
+	Stores  []string // slugs of the stores that were found
 	Asked   int      // stores that answered and could have the fault
 	managed bool     // a database on the operator's own server has it
 }
 
-// Refuses reports whether no process may start with such files: a managed database
-// has the fault, or most of those that were checked. The claim of a single
-// merchant's database must not prevent a start.
+// Refuses reports whether no process may start with these files: a managed database has
+// the fault, or most of the checked stores have it. The answer of a single merchant's
+// database must not prevent a start.
 func (f OrderFault) Refuses() bool { return f.managed || 2*len(f.Stores) > f.Asked }
 
 // same reports whether of is the same fault: the files of each engine have the
@@ -57,20 +58,19 @@ func (f OrderFault) String() string {
 	return fmt.Sprintf("%s (stores: %s)", f.MigrationOrderFault, list)
 }
 
-// storeVersions is the content of a store's version table.
+// storeVersions contains the rows of a store's version table.
 type storeVersions struct {
 	store   Store
 	managed bool
 	applied []int64
 }
 
-// CheckOrder checks that the operator's custom migrations can run in the order of
-// their numbers: that no file was added below one that has run already, and that
-// none that has run is missing. The registry has only the highest version of each
-// store, so CheckOrder reads the version tables of a sample of the stores, or of
-// every store if all is set. Stores that do not answer in time are left out. If a
-// fault in the sample refuses a start, all stores are checked, to name those that it
-// concerns.
+// CheckOrder checks that the operator's custom migrations can run in the order of their
+// numbers: that no file was added below one that has run already, and that no file that
+// has run is missing. The registry has only the highest version of each store, so
+// CheckOrder reads the version tables of a sample of the stores, or of every store if all
+// is set. Stores that do not answer in time are left out. If a fault in the sample
+// prevents a start, all stores are checked, to name those that have it.
 func (s *Service) CheckOrder(ctx context.Context, all bool) ([]OrderFault, error) {
 	own := s.tenants.CustomMigrations()
 	if own == nil {
@@ -94,8 +94,8 @@ func (s *Service) CheckOrder(ctx context.Context, all bool) ([]OrderFault, error
 	return faults, nil
 }
 
-// sample returns the first few stores of each version, for the versions that most
-// stores have.
+// sample returns the first orderSample stores of each version, for the orderVersions
+// versions with the most stores.
 func sample(list []Store) (few []Store) {
 	count := map[int64]int{}
 	for _, st := range list {
@@ -117,8 +117,8 @@ func sample(list []Store) (few []Store) {
 	return few
 }
 
-// readVersions reads the version tables of the stores that answer in time, in
-// their order.
+// readVersions reads the version tables of the stores that answer in time, and returns
+// them in the order of the stores.
 func (s *Service) readVersions(ctx context.Context, list []Store, limit time.Duration) []storeVersions {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -173,7 +173,7 @@ func (s *Service) versionsOf(ctx context.Context, st Store) *storeVersions {
 	return answer
 }
 
-// orderFaults collects the faults of the stores.
+// orderFaults collects the faults in the answers of the stores.
 func orderFaults(own *tenantdb.CustomMigrations, answers []storeVersions) (faults []OrderFault) {
 	for _, a := range answers {
 		for _, f := range own.OrderFaults(a.store.Engine, a.applied) {

@@ -15,7 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// remove takes a migration from the operator's.
+// remove deletes a file of the operator's migrations.
 func (b fixture) remove(t *testing.T, name string) {
 	t.Helper()
 	for _, folder := range []string{"sqlite", "postgres", "mysql"} {
@@ -23,8 +23,8 @@ func (b fixture) remove(t *testing.T, name string) {
 	}
 }
 
-// order is what CheckOrder finds in a replica with the migrations as they are
-// now: in one line each, with "!" first where no process may start.
+// order returns what CheckOrder finds in a replica with the present migrations, one line
+// for each fault. The line begins with "!" if no process may start.
 func (b fixture) order(t *testing.T, all bool) (found []string) {
 	t.Helper()
 	faults, err := b.release(t, fleet.Options{}).CheckOrder(t.Context(), all)
@@ -39,8 +39,8 @@ func (b fixture) order(t *testing.T, all bool) (found []string) {
 	return found
 }
 
-// A file that was added below one that has run, or is gone, is found at a start
-// and named with the stores, on every engine.
+// TestCheckOrder checks that a file that was added below one that has run, or that is
+// missing, is found at a start and reported with the stores, on every engine.
 func TestCheckOrder(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -81,8 +81,8 @@ func TestCheckOrder(t *testing.T) {
 	})
 }
 
-// A store whose server is away keeps no platform from starting, nor does one
-// merchant's database whose record says what that of no other does.
+// TestCheckOrderIsNoMerchants checks that neither a store whose server is unreachable nor
+// the unusual version table of a single merchant's database prevents a start.
 func TestCheckOrderIsNoMerchants(t *testing.T) {
 	t.Parallel()
 	if len(tenantdbtest.Engines()) < 2 {
@@ -106,7 +106,8 @@ func TestCheckOrderIsNoMerchants(t *testing.T) {
 	}
 }
 
-// A fault is told where a store is checked and migrated, too.
+// TestOrderOfOneStore checks that a fault is also reported when a store is checked and
+// when it is migrated.
 func TestOrderOfOneStore(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))

@@ -25,14 +25,14 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// fixture is a platform with stores, and a replica of a release that brings
-// migrations which they have not.
+// fixture is a platform with stores, and a replica of a release with migrations that the
+// stores do not have.
 type fixture struct {
 	db       *masterdb.DB
 	ring     *keyring.Ring
 	dataDir  string
 	ownDir   string
-	old      *tenantdb.Manager // of the release before
+	old      *tenantdb.Manager // of the previous release
 	registry *stores.Registry
 	queue    *jobs.Queue
 	owner    authz.Principal
@@ -56,7 +56,7 @@ func setup(t *testing.T, db *masterdb.DB) fixture {
 	return b
 }
 
-// write adds a migration to the operator's, the same for every engine.
+// write adds a file to the operator's migrations, the same for every engine.
 func (b fixture) write(t *testing.T, name, statement string) {
 	t.Helper()
 	for _, folder := range []string{"sqlite", "postgres", "mysql"} {
@@ -65,7 +65,8 @@ func (b fixture) write(t *testing.T, name, statement string) {
 	}
 }
 
-// manager is a replica's, with the operator's migrations in ownDir if any.
+// manager returns the connection manager of a replica, with the operator's migrations in
+// ownDir if there is one.
 func (b fixture) manager(t *testing.T, ownDir string) *tenantdb.Manager {
 	t.Helper()
 	own, err := tenantdb.LoadCustomMigrations(ownDir)
@@ -77,13 +78,13 @@ func (b fixture) manager(t *testing.T, ownDir string) *tenantdb.Manager {
 	return m
 }
 
-// release is a replica with the operator's migrations as they are now.
+// release returns the service of a replica with the operator's present migrations.
 func (b fixture) release(t *testing.T, opts fleet.Options) *fleet.Service {
 	t.Helper()
 	return fleet.New(b.db, b.manager(t, b.ownDir), slog.New(slog.DiscardHandler), opts)
 }
 
-// store makes an active store with the schema of the release before.
+// store creates an active store with the schema of the previous release.
 func (b fixture) store(t *testing.T, engine credential.EngineName) stores.Store {
 	t.Helper()
 	s, err := b.registry.Create(t.Context(), b.owner, stores.NewStore{Name: "Shop"})
@@ -142,11 +143,11 @@ func (b fixture) in(t *testing.T, s stores.Store, do func(*tenantdb.DB) error) e
 	must(t, err)
 	db, err := b.old.OpenUnleased(c)
 	must(t, err)
-	defer db.Close() //nolint:errcheck // nothing is pending
+	defer db.Close() //nolint:errcheck // no statement is pending
 	return do(db)
 }
 
-// usurp makes the store's database another store's.
+// usurp makes the store's database belong to another store. mend reverts that.
 func (b fixture) usurp(t *testing.T, s stores.Store) (mend func()) {
 	t.Helper()
 	other := stoa.NewID[stoa.StoreID]()
@@ -154,7 +155,7 @@ func (b fixture) usurp(t *testing.T, s stores.Store) (mend func()) {
 	return func() { b.tenant(t, s, `UPDATE stores SET id = ? WHERE id = ?`, s.ID, other) }
 }
 
-// hasNotes reports whether the operator's table is there.
+// hasNotes reports whether the table of the operator's migration exists.
 func (b fixture) hasNotes(t *testing.T, s stores.Store) bool {
 	t.Helper()
 	return b.in(t, s, func(db *tenantdb.DB) error {
@@ -177,7 +178,7 @@ type results struct {
 	mu    sync.Mutex
 	total int
 	list  []fleet.Result
-	added func() // called after each result, unless nil
+	added func() // called after each result; may be nil
 }
 
 // Begin implements fleet.Observer.
@@ -202,7 +203,7 @@ func (r *results) states() map[fleet.State]int {
 	return n
 }
 
-// migrate runs over the fleet and fails the test if it could not.
+// migrate runs a migration of the fleet and fails the test if it could not run.
 func migrate(t *testing.T, s *fleet.Service, opts fleet.MigrateOptions) (fleet.Summary, *results) {
 	t.Helper()
 	r := &results{total: -1}
@@ -214,7 +215,7 @@ func migrate(t *testing.T, s *fleet.Service, opts fleet.MigrateOptions) (fleet.S
 	return sum, r
 }
 
-// many allows failures without end.
+// many allows any number of failures.
 var many = fleet.Share{N: 1000}
 
 func must(t testing.TB, err error) {

@@ -14,7 +14,7 @@ type Share struct {
 
 var errShare = errors.New("must be a number of stores, such as 5, or a percentage from 0% to 100%")
 
-// ParseShare reads "5" or "10%".
+// ParseShare parses "5" or "10%".
 func ParseShare(s string) (Share, error) {
 	digits, percent := strings.CutSuffix(s, "%")
 	n, err := strconv.Atoi(digits)

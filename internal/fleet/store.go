@@ -17,19 +17,19 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// recordTimeout bounds the recording of a result, for which the store's own
-// timeout may have passed.
+// recordTimeout limits the recording of a result. The store's own timeout may already
+// have expired.
 const recordTimeout = 15 * time.Second
 
-// migrateStore migrates a store and records the result. The record of a store whose
-// run was stopped does not change: its database has whole versions of the migration,
+// migrateStore migrates a store and records the result. The record of a store whose run
+// was stopped does not change: its database has only complete versions of the migration,
 // and the next run continues from there.
 func (s *Service) migrateStore(ctx context.Context, st Store, target tenantdb.Schema, opts MigrateOptions) (result Result) {
 	begin := time.Now()
 	result = Result{Store: st, Schema: st.Schema}
 	defer func() { result.Duration = time.Since(begin) }()
 	var a attempt
-	// A driver's panic must not end the process and every other migration.
+	// A panic of the driver must not end the process and every other migration.
 	err := stoa.CatchPanic(func() error { return a.run(ctx, s, st, target, opts) })
 	if err == nil && a.current {
 		result.State, result.Schema = Current, a.registered.Schema
@@ -93,7 +93,7 @@ func (s *Service) migrate(ctx context.Context, st Store, c credential.Credential
 	if err != nil {
 		return tenantdb.Schema{}, err
 	}
-	defer db.Close() //nolint:errcheck // nothing is pending
+	defer db.Close() //nolint:errcheck // no statement is pending
 	if err := db.PinSession(ctx, st.ID); err != nil {
 		return tenantdb.Schema{}, err
 	}
@@ -102,7 +102,7 @@ func (s *Service) migrate(ctx context.Context, st Store, c credential.Credential
 	}})
 }
 
-// checkHoldsStore fails for a database that does not hold the store.
+// checkHoldsStore fails for a database that does not contain the store.
 func checkHoldsStore(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) error {
 	ids, err := storedata.StoreIDs(ctx, db)
 	var known *stoa.Error
@@ -136,7 +136,7 @@ func cause(err error) (stoa.Code, string) {
 	var panicked *stoa.Panic
 	var partial *goose.PartialError
 	switch {
-	case errors.As(err, &known) && (known.Code != stoa.TenantError || !errors.As(err, &partial)): // else the statement tells more
+	case errors.As(err, &known) && (known.Code != stoa.TenantError || !errors.As(err, &partial)): // otherwise the failed statement explains more
 		return known.Code, printable(known.Message)
 	case errors.As(err, &panicked):
 		return stoa.Internal, "The platform failed to process an answer of this database. The log has the details."
@@ -163,8 +163,8 @@ func printable(s string) string {
 	return s
 }
 
-// abandon uncounts a migration that was stopped cleanly. If that fails, it counts
-// as one whose process died.
+// abandon subtracts a migration that was stopped cleanly from the count. If that fails,
+// it counts as one whose process died.
 func (s *Service) abandon(ctx context.Context, store stoa.StoreID, version int64) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
@@ -189,7 +189,7 @@ func (s *Service) record(ctx context.Context, store stoa.StoreID, o tenantdb.Mig
 		if err := tenantdb.RecordMigration(ctx, tx, store, o); err != nil {
 			return err
 		}
-		// A failure of the migration alone is no sign of the database's health.
+		// A failure of the migration alone says nothing about the database's health.
 		if o.Code == tenantdb.MigrationFailed || o.Code == stoa.Internal {
 			return nil
 		}

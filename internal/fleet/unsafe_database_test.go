@@ -18,7 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// recorded is what the registry says of a store's migrations.
+// recorded contains the registry's columns about a store's migrations.
 type recorded struct {
 	MigrationAttempts, MigrationStarts int
 	MigrationError                     string
@@ -33,14 +33,14 @@ func (b fixture) recorded(t *testing.T, s stores.Store) (r recorded) {
 	return r
 }
 
-// die leaves a migration of the store behind as a process does that was killed.
+// die leaves a migration of the store as a killed process leaves it.
 func (b fixture) die(t *testing.T, s stores.Store) {
 	t.Helper()
 	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return tenantdb.BeginMigration(t.Context(), tx, s.ID, 1) }))
 }
 
-// A store whose migration ends the process is not the first to be migrated by
-// the next one, and is left alone for twice as long after each death.
+// TestMigrationThatDies checks that a store whose migration ends the process is not the
+// first store of the next run, and that its pause doubles after each such end.
 func TestMigrationThatDies(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -76,8 +76,8 @@ func TestMigrationThatDies(t *testing.T) {
 	})
 }
 
-// A store's database that forgets that it was migrated is not migrated with
-// each look at the fleet.
+// TestMigrationThatIsForgotten checks that a database that loses the record of its
+// migration is not migrated at each check of the fleet.
 func TestMigrationThatIsForgotten(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.Engines() {
@@ -102,7 +102,7 @@ func TestMigrationThatIsForgotten(t *testing.T) {
 				}[engine])
 				s := b.release(t, fleet.Options{})
 				want := recorded{0, 0, string(stoa.DatabaseNoProgress), tenantdb.StatusFailed, stoa.DatabaseNoProgress}
-				for range 3 { // each after the pause that is due
+				for range 3 { // each after its pause
 					want.MigrationAttempts++
 					for range 5 {
 						must(t, s.Run(t.Context(), s.Job()))
@@ -117,15 +117,15 @@ func TestMigrationThatIsForgotten(t *testing.T) {
 	}
 }
 
-// A panic at one store's database is that store's failure: the others are
-// migrated and checked by the same process.
+// TestPanicAtAStore checks that a panic at one store's database fails only that store:
+// the same process migrates and checks the others.
 func TestPanicAtAStore(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
 	b.store(t, credential.SQLite)
 	own, err := tenantdb.LoadCustomMigrations(b.ownDir)
 	must(t, err)
-	broken := tenantdb.NewManager(b.db, nil, tenantdb.Options{DataDir: b.dataDir, Custom: own}) // without keys: to read credentials panics
+	broken := tenantdb.NewManager(b.db, nil, tenantdb.Options{DataDir: b.dataDir, Custom: own}) // without encryption keys, reading credentials panics
 	t.Cleanup(func() { must(t, broken.Close(context.Background())) })
 	s := fleet.New(b.db, broken, slog.New(slog.DiscardHandler), fleet.Options{})
 	sum, r := migrate(t, s, fleet.MigrateOptions{MaxFailures: many})
@@ -133,7 +133,7 @@ func TestPanicAtAStore(t *testing.T) {
 		t.Errorf("%+v %+v", sum, r.list)
 	}
 	checked := 0
-	b.exec(t, `UPDATE store_databases SET own_version = 1`) // it does not lag any more
+	b.exec(t, `UPDATE store_databases SET own_version = 1`) // it no longer lags
 	must(t, s.Check(t.Context(), nil, 2, func(c fleet.Checked) {
 		if checked++; c.Code != stoa.Internal {
 			t.Errorf("%+v", c)
@@ -144,7 +144,8 @@ func TestPanicAtAStore(t *testing.T) {
 	}
 }
 
-// A server that sends what no driver expects fails its own store's migration.
+// TestMalformedServer checks that a server that sends malformed data fails only its own
+// store's migration.
 func TestMalformedServer(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
@@ -157,7 +158,7 @@ func TestMalformedServer(t *testing.T) {
 			if err != nil {
 				return
 			}
-			_, _ = conn.Write([]byte{1, 0, 0, 0, 0xff}) // MySQL: an error of one byte, at which the driver panics
+			_, _ = conn.Write([]byte{1, 0, 0, 0, 0xff}) // MySQL: an error of one byte, which makes the driver panic
 			_ = conn.Close()
 		}
 	}()

@@ -9,19 +9,19 @@ import (
 	"github.com/stoahq/stoa/internal/audit"
 )
 
-// TestHostnamesAreAudited: what members do, what does not prove itself, and
-// what the daily check takes away.
+// TestHostnamesAreAudited checks the audit log for the actions of members, failed
+// verifications, and hostnames that the daily check unmaps.
 func TestHostnamesAreAudited(t *testing.T) {
 	t.Parallel()
 	eachMaster(t, func(t *testing.T, r replica) {
 		const host = "shop.example.com"
 		o := r.store(t, "bakery")
 		h := r.claim(t, o, host)
-		r.claim(t, o, host) // which there is already
+		r.claim(t, o, host) // a claim that already exists
 		_, err := r.verify(t, o, host)
 		must(t, err)
 		r.server.Put(h.RecordName(), h.RecordValue())
-		for range 2 { // the second time nothing changes
+		for range 2 { // the second call changes nothing
 			_, err = r.verify(t, o, host)
 			must(t, err)
 		}

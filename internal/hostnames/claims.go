@@ -16,14 +16,14 @@ import (
 	"github.com/stoahq/stoa/internal/quotas"
 )
 
-// claimLifetime is how long a claim waits for its verification.
+// claimLifetime is how long a claim can be verified.
 const claimLifetime = 7 * 24 * time.Hour
 
-// Details is a hostname with what its owner needs to set it up.
+// Details is a hostname with the data that its owner needs to set it up.
 type Details struct {
 	Hostname
 	CreatedAt    time.Time
-	PointTo      string        // the store's hostname below the platform's domain, where the name should lead
+	PointTo      string        // the store's hostname below the platform's domain, to which the name should point
 	Verification *Verification `db:"-"` // of a custom hostname
 }
 
@@ -57,12 +57,11 @@ func (s *Service) List(ctx context.Context, p authz.Principal, id stoa.StoreID) 
 	return ReadDetails(ctx, s.db, id, s.domain)
 }
 
-// Claim gives the store a claim to a hostname. The claim lasts a week, in which
-// the owner verifies it with the record that the result names. A repeated call
-// returns the same record and extends the claim to another week. created
-// reports whether the claim is new. It fails with hostname_invalid, and with
-// quota_exceeded for a store that has as many custom hostnames, verified or not,
-// as it may have.
+// Claim creates a claim of the store to a hostname. The claim is valid for a week, in
+// which the owner verifies it with the record that the result contains. A repeated call
+// returns the same record and extends the claim to another week. created reports whether
+// the claim is new. It fails with hostname_invalid, and with quota_exceeded for a store
+// that has as many custom hostnames, verified or not, as allowed.
 func (s *Service) Claim(ctx context.Context, p authz.Principal, id stoa.StoreID, given string) (d Details, created bool, err error) {
 	if _, err := authz.Check(ctx, s.db, p, id, authz.ManageHostnames); err != nil {
 		return d, false, err
@@ -119,9 +118,8 @@ func (s *Service) insertClaim(ctx context.Context, tx *masterdb.Tx, id stoa.Stor
 	return err == nil, err
 }
 
-// MakePrimary makes one of the store's hostnames the primary one, under which
-// the store is shown. It fails with not_found, and with hostname_invalid for one
-// that is not verified.
+// MakePrimary sets the store's primary hostname, under which the store is shown. It fails
+// with not_found, and with hostname_invalid for a hostname that is not verified.
 func (s *Service) MakePrimary(ctx context.Context, p authz.Principal, id stoa.StoreID, given string) (Details, error) {
 	name, err := s.authorize(ctx, p, id, given)
 	if err != nil {
@@ -140,7 +138,7 @@ func (s *Service) MakePrimary(ctx context.Context, p authz.Principal, id stoa.St
 		if err != nil {
 			return err
 		}
-		if n == 0 { // the error rolls the first statement back
+		if n == 0 { // the error rolls back the first statement
 			if _, err := readClaim(ctx, tx, id, name); err != nil {
 				return err
 			}
@@ -158,8 +156,8 @@ func (s *Service) MakePrimary(ctx context.Context, p authz.Principal, id stoa.St
 	return s.read(ctx, id, name)
 }
 
-// Remove deletes a custom hostname, verified or not. The store no longer answers
-// there, and another store can claim the name. It fails with not_found, and with
+// Remove deletes a custom hostname, verified or not. The store no longer answers there,
+// and another store can claim the name. It fails with not_found, and with
 // hostname_invalid for the store's hostname below the platform's domain.
 func (s *Service) Remove(ctx context.Context, p authz.Principal, id stoa.StoreID, given string) error {
 	name, err := s.authorize(ctx, p, id, given)
@@ -192,8 +190,8 @@ func (s *Service) Remove(ctx context.Context, p authz.Principal, id stoa.StoreID
 	return err
 }
 
-// authorize checks that the caller may manage the store's hostnames and returns
-// the given one in stored form.
+// authorize checks that the caller may manage the store's hostnames. It returns the given
+// hostname in stored form.
 func (s *Service) authorize(ctx context.Context, p authz.Principal, id stoa.StoreID, given string) (string, error) {
 	if _, err := authz.Check(ctx, s.db, p, id, authz.ManageHostnames); err != nil {
 		return "", err
@@ -224,15 +222,15 @@ func unmap(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, name string) (
 	return true, NotifyChange(tx, id)
 }
 
-// isMapped reports whether the hostname leads to the store.
+// isMapped reports whether the hostname is mapped to the store.
 func isMapped(ctx context.Context, q masterdb.Querier, id stoa.StoreID, name string) (bool, error) {
 	var n int
 	err := q.Get(ctx, &n, `SELECT count(*) FROM store_hostnames WHERE store_id = $1 AND hostname = $2`, id, name)
 	return n > 0, err
 }
 
-// ReadDetails returns the store's hostnames with their verification, those that
-// are not verified last. domain is the platform's. It checks no rights.
+// ReadDetails returns the store's hostnames with their verification. Hostnames that are
+// not verified are last. domain is the platform's. It checks no permissions.
 func ReadDetails(ctx context.Context, q masterdb.Querier, id stoa.StoreID, domain string) ([]Details, error) {
 	var slug string
 	err := q.Get(ctx, &slug, `SELECT slug FROM stores WHERE id = $1`, id)

@@ -52,7 +52,7 @@ func TestCustomHostnameFaults(t *testing.T) {
 	}
 }
 
-// TestCustomHostname is the whole life of one.
+// TestCustomHostname covers the whole lifecycle of a custom hostname.
 func TestCustomHostname(t *testing.T) {
 	t.Parallel()
 	eachMaster(t, func(t *testing.T, r replica) {
@@ -93,7 +93,7 @@ func TestCustomHostname(t *testing.T) {
 		}
 		r.server.Break(dnsmessage.RCodeSuccess)
 		r.server.Put(h.RecordName(), "v=spf1 -all", strings.Repeat("x", 600), ` "`+h.RecordValue()+`" `)
-		for range 2 { // the second finds it done
+		for range 2 { // the second call has nothing to do
 			got, err := r.verify(t, o, host)
 			must(t, err)
 			if got.VerifiedAt == nil || got.Verification.Fault != "" || got.Verification.ExpiresAt != nil || got.Primary {
@@ -126,8 +126,8 @@ func TestCustomHostname(t *testing.T) {
 	})
 }
 
-// TestFirstVerificationWins: a claim excludes nobody, and of concurrent
-// verifications one succeeds.
+// TestFirstVerificationWins checks that a claim excludes no other claim, and that exactly
+// one of several concurrent verifications succeeds.
 func TestFirstVerificationWins(t *testing.T) {
 	t.Parallel()
 	eachMaster(t, func(t *testing.T, r replica) {
@@ -155,7 +155,7 @@ func TestFirstVerificationWins(t *testing.T) {
 			wantCode(t, err, stoa.HostnameTaken)
 		}
 		r.wantStore(t, host, &shops[winner])
-		// A claim to it can still be made, by somebody to whom the domain was sold.
+		// The hostname can still be claimed, such as by a new owner of the domain.
 		loser := (winner + 1) % rivals
 		r.claim(t, shops[loser], host)
 		_, err := r.verify(t, shops[loser], host)
@@ -168,8 +168,8 @@ func TestFirstVerificationWins(t *testing.T) {
 	})
 }
 
-// TestHostnameRights: members of a lower rank look only; of another store's
-// hostnames nobody learns anything.
+// TestHostnameRights checks that members of a lower role can only read, and that another
+// store's hostnames are not accessible.
 func TestHostnameRights(t *testing.T) {
 	t.Parallel()
 	eachMaster(t, func(t *testing.T, r replica) {
@@ -222,8 +222,7 @@ func TestHostnameRights(t *testing.T) {
 	})
 }
 
-// TestHostnameBounds: neither the registry nor the DNS can be flooded from
-// one store.
+// TestHostnameBounds checks that one store can flood neither the registry nor the DNS.
 func TestHostnameBounds(t *testing.T) {
 	t.Parallel()
 	eachMaster(t, func(t *testing.T, r replica) {
@@ -261,8 +260,8 @@ func TestHostnameBounds(t *testing.T) {
 	})
 }
 
-// TestHostnamesAreNotified: every replica hears of a hostname that leads to a
-// store or no longer does, and of nothing else.
+// TestHostnamesAreNotified checks that every replica is notified when a hostname is
+// mapped to or unmapped from a store, and of nothing else.
 func TestHostnamesAreNotified(t *testing.T) {
 	t.Parallel()
 	eachMaster(t, func(t *testing.T, r replica) {
@@ -300,7 +299,8 @@ func TestHostnamesAreNotified(t *testing.T) {
 	})
 }
 
-// TestVerifyInterrupted: who leaves in the middle has changed nothing.
+// TestVerifyInterrupted checks that a caller who leaves during Verify has changed
+// nothing.
 func TestVerifyInterrupted(t *testing.T) {
 	t.Parallel()
 	eachMaster(t, func(t *testing.T, r replica) {

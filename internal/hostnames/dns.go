@@ -19,7 +19,8 @@ const (
 // VerificationFault is the reason why a hostname could not be verified, or "".
 type VerificationFault string
 
-// The faults. The first two are answers of the DNS, the third means none.
+// The faults. The first two are answers of the DNS. The third means that there was no
+// answer.
 const (
 	RecordNotFound VerificationFault = "record_not_found"
 	RecordMismatch VerificationFault = "record_mismatch"
@@ -28,7 +29,7 @@ const (
 
 const (
 	dnsTimeout = 5 * time.Second
-	dnsLookups = 32 // at the same time, from this process
+	dnsLookups = 32 // concurrent lookups of this process
 )
 
 // dnsChecker looks up verification records. It is safe for concurrent use.
@@ -38,8 +39,8 @@ type dnsChecker struct {
 	timeout  time.Duration // of one check
 }
 
-// newDNSChecker returns a checker that asks the server at host:port, or the
-// system's servers for "".
+// newDNSChecker returns a checker that uses the server at host:port, or the system's
+// servers if server is "".
 func newDNSChecker(server string) dnsChecker {
 	d := dnsChecker{resolver: &net.Resolver{PreferGo: true}, slots: make(chan struct{}, dnsLookups), timeout: dnsTimeout}
 	if server != "" {
@@ -72,13 +73,13 @@ func (d dnsChecker) check(ctx context.Context, hostname, token string) Verificat
 	case slices.ContainsFunc(values, func(v string) bool { return strings.Trim(v, " \t\"") == recordPrefix+token }):
 		return ""
 	case !slices.ContainsFunc(values, func(v string) bool { return strings.Contains(v, recordPrefix) }):
-		return RecordNotFound // a wildcard record for another purpose answers for every name
+		return RecordNotFound // the answer may be a wildcard record for another purpose
 	}
 	return RecordMismatch
 }
 
-// Message tells the hostname's owner what was found at the record and what to
-// do.
+// Message returns a message for the hostname's owner: what the record contains and what
+// to do.
 func (f VerificationFault) Message(record string) string {
 	switch f {
 	case RecordNotFound:

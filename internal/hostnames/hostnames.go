@@ -1,10 +1,10 @@
-// Package hostnames decides which store answers at which hostname: the names
-// below the platform's domain, claims to custom hostnames and their
-// verification in the DNS, and the resolution of a Host header to a store.
+// Package hostnames determines which store answers at which hostname. It manages the
+// names below the platform's domain, claims to custom hostnames and their verification in
+// the DNS, and the resolution of a Host header to a store.
 //
-// A store answers at a custom hostname once its owner has shown in the DNS that
-// the name is theirs. Before that the store has a claim to the name. Several
-// stores may claim one name; the first to verify it gets it.
+// A store answers at a custom hostname once its owner has proved in the DNS that they
+// control the name. Before that the store has a claim to the name. Several stores may
+// claim one name; the first one to verify it gets it.
 package hostnames
 
 import (
@@ -19,8 +19,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// Hostname is a name at which a store answers, or is to answer once its owner
-// has verified it.
+// Hostname is a name at which a store answers, or will answer once its owner has verified
+// it.
 type Hostname struct {
 	StoreID    stoa.StoreID
 	Hostname   string
@@ -32,23 +32,23 @@ type Hostname struct {
 // Service manages the hostnames of all stores. It is safe for concurrent use.
 type Service struct {
 	db       *masterdb.DB
-	domain   string // in lower case; stores live at <slug>.<domain>
+	domain   string // in lower case; stores answer at <slug>.<domain>
 	dns      dnsChecker
 	platform platform
-	quota    int // custom hostnames of one store; 0 means any number
+	quota    int // custom hostnames of one store; 0 means no limit
 	resolver *resolver
 	log      *slog.Logger
 }
 
-// New returns a service for a platform whose stores live at <slug>.<domain>.
+// New returns a service for a platform whose stores answer at <slug>.<domain>.
 func New(db *masterdb.DB, domain string, log *slog.Logger) *Service {
 	s := &Service{db: db, domain: strings.ToLower(domain), dns: newDNSChecker(""), resolver: newResolver(db), log: log}
 	db.Subscribe(ChangeTopic, s.changed, s.resolver.invalidateAll)
 	return s
 }
 
-// LimitPerStore sets how many custom hostnames a store may have; 0 means any
-// number. Call it before the service is in use.
+// LimitPerStore sets how many custom hostnames a store may have; 0 means no limit. Call
+// it before the service is in use.
 func (s *Service) LimitPerStore(n int) { s.quota = n }
 
 // UseDNS sets the DNS server, as host:port, that verifies custom hostnames; ""
@@ -63,8 +63,8 @@ func (s *Service) SetMaxStale(d time.Duration) { s.resolver.maxStale = d }
 // master database gave no answer.
 func (s *Service) StaleLookups() uint64 { return s.resolver.stale.Load() }
 
-// Resolve returns the store at host, a Host header, whatever the store's state.
-// It fails with store_not_found for an unknown name.
+// Resolve returns the store at host, a Host header, in any state of the store. It fails
+// with store_not_found for an unknown name.
 func (s *Service) Resolve(ctx context.Context, host string) (Resolution, error) {
 	return s.resolver.lookup(ctx, host)
 }
@@ -72,10 +72,9 @@ func (s *Service) Resolve(ctx context.Context, host string) (Resolution, error) 
 // ErrUnknown returns the error for a name at which no store answers.
 func ErrUnknown() error { return stoa.Errorf(stoa.StoreNotFound, "No store answers at this address.") }
 
-// Select returns the hostnames of stores: first those that lead to a store, the
-// primary one of each first, then the claims that are not verified. condition is
-// SQL that follows a table of hostnames with the alias x, such as
-// " WHERE x.store_id = $1".
+// Select returns the hostnames of stores: first those that are mapped to a store, with
+// the primary one of each first, then the claims that are not verified. condition is SQL
+// that follows a table of hostnames with the alias x, such as " WHERE x.store_id = $1".
 func Select(ctx context.Context, q masterdb.Querier, condition string, args ...any) ([]Hostname, error) {
 	var all, claimed []Hostname
 	err := q.Select(ctx, &all, `SELECT x.store_id, x.hostname, x.is_primary, x.custom, x.verified_at
@@ -89,10 +88,10 @@ func Select(ctx context.Context, q masterdb.Querier, condition string, args ...a
 	return append(all, claimed...), err
 }
 
-// MapSlug gives the store the hostname <slug>.<domain> in place of the one it
-// may have had. It becomes the primary one unless the owner has chosen another.
-// The caller has locked the store. An error for which masterdb.IsUnique holds
-// means that another store answers there.
+// MapSlug gives the store the hostname <slug>.<domain>, which replaces an earlier one. It
+// becomes the primary one unless the owner has chosen another. The caller has locked the
+// store. An error for which masterdb.IsUnique holds means that another store answers
+// there.
 func (s *Service) MapSlug(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, slug string) error {
 	hostname := slug + "." + s.domain
 	n, err := tx.Exec(ctx, `UPDATE store_hostnames SET hostname = $2 WHERE store_id = $1 AND NOT custom`, id, hostname)
@@ -106,8 +105,8 @@ func (s *Service) MapSlug(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID,
 	return NotifyChange(tx, id)
 }
 
-// Release deletes the store's hostnames and claims, so that other stores can
-// have them. The caller notifies the change.
+// Release deletes the store's hostnames and claims, so that other stores can use them.
+// The caller notifies the change.
 func Release(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
 	if _, err := tx.Exec(ctx, `DELETE FROM hostname_claims WHERE store_id = $1`, id); err != nil {
 		return err
@@ -120,9 +119,9 @@ func Release(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
 // hostnames. The payload is the store's id.
 const ChangeTopic = "stoa_stores"
 
-// NotifyChange announces that the store's state or hostnames change. Call it in
-// every transaction that changes them: after the commit no replica answers from
-// what it cached before.
+// NotifyChange announces that the store's state or hostnames change. Call it in every
+// transaction that changes them: after the commit no replica uses a resolution that it
+// cached before.
 func NotifyChange(tx *masterdb.Tx, id stoa.StoreID) error {
 	return tx.Notify(ChangeTopic, id.String())
 }
@@ -146,8 +145,8 @@ func lockStore(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) (status st
 	return status, err
 }
 
-// lockPresentStore is lockStore for a store that must be neither deleted nor
-// being deleted. A hostname can be prepared before the store has a database.
+// lockPresentStore locks the store as lockStore does. It fails for a store that is
+// deleted or being deleted. A hostname can be prepared before the store has a database.
 func lockPresentStore(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
 	status, err := lockStore(ctx, tx, id)
 	switch {

@@ -14,7 +14,7 @@ var errNotHostname = errors.New("not a hostname")
 // Normalize returns a Host header in the form in which hostnames are stored: no
 // port, no trailing dot, lower case, IDNA's ASCII form.
 func Normalize(host string) (string, error) {
-	if strings.IndexByte(host, ':') >= 0 { // without one, SplitHostPort would make an error
+	if strings.IndexByte(host, ':') >= 0 { // without a colon, SplitHostPort would allocate an error
 		if h, _, err := net.SplitHostPort(host); err == nil {
 			host = h
 		}
@@ -29,7 +29,8 @@ func Normalize(host string) (string, error) {
 			return "", err
 		}
 	}
-	// A remaining dot at an end would be an empty label: IDNA maps other characters to dots.
+	// A remaining dot at the start or the end is an empty label: IDNA maps other
+	// characters to dots.
 	if host == "" || len(host) > 253 || host[0] == '.' || host[len(host)-1] == '.' {
 		return "", errNotHostname
 	}

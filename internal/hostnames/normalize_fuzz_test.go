@@ -7,8 +7,8 @@ import (
 	"github.com/stoahq/stoa/internal/hostnames"
 )
 
-// FuzzNormalize: whatever a Host header says, it is refused, or has one
-// form, which is short, in lower case, plain, and its own form.
+// FuzzNormalize checks that every Host header is refused or has one normal form, which is
+// short, in lower case, ASCII, and unchanged when it is normalized again.
 func FuzzNormalize(f *testing.F) {
 	for _, seed := range []string{
 		"", ".", "shop.example.com", "Shop.Example.COM.", "shop.example.com:3000", "[::1]:80", "shop.example.com:", "a..b", "-a-.b", "müller.example", "xn--mller-kva.example",

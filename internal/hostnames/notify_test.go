@@ -7,8 +7,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// TestForeignNotifications: whoever can reach the database can send notifications.
-// A payload that is not a store's id changes nothing.
+// TestForeignNotifications checks that a payload that is not a store's id changes
+// nothing, since anyone with access to the database can send notifications.
 func TestForeignNotifications(t *testing.T) {
 	t.Parallel()
 	eachMaster(t, func(t *testing.T, r replica) {

@@ -10,16 +10,16 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// PlatformHosts returns the names at which the platform itself answers, in
-// stored form: localhost, its base domain, the host of its base URL and the
-// others that the operator has configured.
+// PlatformHosts returns the names at which the platform itself answers, in stored form:
+// localhost, its base domain, the host of its base URL and the other names that the
+// operator has configured.
 func PlatformHosts(domain, baseURL string, others []string) []string {
 	hosts := append([]string{"localhost", domain}, others...)
 	if own, err := url.Parse(baseURL); err == nil {
 		hosts = append(hosts, own.Hostname())
 	}
 	for i, host := range hosts {
-		if name, err := Normalize(host); err == nil { // else it is an IPv6 address
+		if name, err := Normalize(host); err == nil { // otherwise it is an IPv6 address
 			hosts[i] = name
 		}
 	}
@@ -27,23 +27,22 @@ func PlatformHosts(domain, baseURL string, others []string) []string {
 	return slices.DeleteFunc(slices.Compact(hosts), func(host string) bool { return host == "" })
 }
 
-// platform is the set of the platform's hosts and of the slugs that would lead
-// to them.
+// platform is the set of the platform's hosts and of the slugs whose hostnames would be
+// those hosts.
 type platform struct {
 	hosts  map[string]bool
 	labels map[string]string // a label under the base domain → the platform's host with it
 }
 
-// ReservePlatformHosts reserves hosts, as PlatformHosts returns them, for the
-// platform: no store answers there, and IsReserved holds for slugs that would
-// lead there. Call it before the service is in use.
+// ReservePlatformHosts reserves hosts, as PlatformHosts returns them, for the platform:
+// no store answers there, and IsReserved returns true for slugs whose hostname would be
+// one of them. Call it before the service is in use.
 func (s *Service) ReservePlatformHosts(hosts []string) {
 	s.platform = newPlatform(s.domain, hosts)
 	s.resolver.platform = s.platform.hosts
 }
 
-// IsReserved reports whether <slug>.<domain> would lead to a host of the
-// platform.
+// IsReserved reports whether <slug>.<domain> would be a host of the platform.
 func (s *Service) IsReserved(slug string) bool { return s.platform.labels[slug] != "" }
 
 func newPlatform(domain string, hosts []string) platform {
@@ -66,9 +65,9 @@ type Collision struct {
 	Host    string // the platform's
 }
 
-// Collisions lists the stores whose slug or hostname belongs to the platform:
-// they are older than the configuration of that host. hosts are as PlatformHosts
-// returns them. It checks no rights.
+// Collisions lists the stores whose slug or hostname belongs to the platform, since they
+// existed before that host was configured. hosts are as PlatformHosts returns them. It
+// checks no permissions.
 func Collisions(ctx context.Context, q masterdb.Querier, domain string, hosts []string) ([]Collision, error) {
 	p := newPlatform(domain, hosts)
 	var all []Collision

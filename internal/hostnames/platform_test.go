@@ -20,12 +20,12 @@ func TestPlatformHosts(t *testing.T) {
 	}
 }
 
-// platformHosts of these tests: under the base domain, below a label of it, and
-// elsewhere.
+// platformHosts are the platform's hosts in these tests: one under the base domain, one
+// below a label of it, and one elsewhere.
 var platformHosts = PlatformHosts("shops.test", "https://hub.shops.test", []string{"a.deep.shops.test", "panel.example.com"})
 
-// TestPlatformHostsAreNoStores: a hostname of the platform's leads to no store
-// and cannot be claimed or verified, also one that was a store's before.
+// TestPlatformHostsAreNoStores checks that a hostname of the platform resolves to no
+// store and cannot be claimed or verified, even if it was a store's before.
 func TestPlatformHostsAreNoStores(t *testing.T) {
 	t.Parallel()
 	eachMaster(t, func(t *testing.T, r replica) {

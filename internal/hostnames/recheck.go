@@ -17,19 +17,19 @@ const (
 	recheckInterval    = 24 * time.Hour // of a verified hostname
 	recheckRetry       = time.Hour      // after a check that the DNS did not answer
 	recheckConcurrency = 16
-	maxMisses          = 3 // daily checks in a row that find no record; then the hostname is lost
+	maxMisses          = 3 // consecutive daily checks without a record, after which the hostname is unmapped
 )
 
-// Recheck is the job that deletes expired claims and checks once a day that each
-// verified hostname still has its record. It runs more often than once a day, so
-// that a check that could not be made is repeated soon.
+// Recheck is the job that deletes expired claims and checks once a day that each verified
+// hostname still has its record. It runs more often than once a day, so that a check
+// without an answer is repeated soon.
 type Recheck struct{}
 
 // Kind implements jobs.Args.
 func (Recheck) Kind() string { return "stores.check_hostnames" }
 
-// RecheckInterval is how often the job runs, and RecheckTimeout how long one run
-// may take. What a run does not reach is first in the next.
+// RecheckInterval is how often the job runs, and RecheckTimeout how long one run may
+// take. The next run starts with the hostnames that a run did not reach.
 const (
 	RecheckInterval = time.Hour
 	RecheckTimeout  = 10 * time.Minute
@@ -70,7 +70,8 @@ func (s *Service) recheckAll(ctx context.Context, due []claim) error {
 	for i := range errs {
 		workers.Go(func() {
 			for c := range next {
-				// The answers of foreign DNS servers must not end the process.
+				// A panic caused by the answers of foreign DNS servers must not end the
+				// process.
 				errs[i] = cmp.Or(errs[i], stoa.CatchPanic(func() error { return s.recheck(ctx, c) }))
 			}
 		})
@@ -94,7 +95,7 @@ func (s *Service) recheck(ctx context.Context, c claim) error {
 	}
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		set, after := `fault = NULL, misses = 0`, recheckInterval
-		if fault == DNSUnavailable { // it tells nothing about the record
+		if fault == DNSUnavailable { // no answer says nothing about the record
 			set, after = `fault = 'dns_unavailable'`, recheckRetry
 		}
 		_, err := tx.Exec(ctx, `UPDATE hostname_claims SET checked_at = $4, check_after = $5, `+set+`
@@ -103,8 +104,8 @@ func (s *Service) recheck(ctx context.Context, c claim) error {
 	})
 }
 
-// recordMiss counts a daily check that did not find the record. The last one
-// unmaps the hostname and leaves a claim that can be verified again.
+// recordMiss counts a daily check that did not find the record. At maxMisses it unmaps
+// the hostname and leaves a claim that can be verified again.
 func (s *Service) recordMiss(ctx context.Context, c claim, fault VerificationFault) error {
 	var misses int
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
@@ -115,7 +116,7 @@ func (s *Service) recordMiss(ctx context.Context, c claim, fault VerificationFau
 			WHERE store_id = $1 AND hostname = $2 AND token = $3 AND check_after <= $4 RETURNING misses`,
 			c.StoreID, c.Hostname, c.Token, tx.Now, tx.Now.Add(recheckInterval), string(fault))
 		if errors.Is(err, masterdb.ErrNotFound) {
-			return nil // removed meanwhile, or counted by another run of the job
+			return nil // the hostname was removed meanwhile, or counted by another run of the job
 		}
 		if err != nil || misses < maxMisses {
 			return err

@@ -10,8 +10,9 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// TestLostHostname: three days in a row without the record. A day on which
-// the DNS does not work counts neither way, one with the record begins anew.
+// TestLostHostname checks that a hostname is unmapped after three consecutive days
+// without the record. A day on which the DNS does not answer changes nothing, and a day
+// with the record resets the count.
 func TestLostHostname(t *testing.T) {
 	t.Parallel()
 	eachMaster(t, func(t *testing.T, r replica) {
@@ -35,7 +36,7 @@ func TestLostHostname(t *testing.T) {
 			r.server.Break(dnsmessage.RCodeSuccess)
 			c.dns()
 			r.nextDay(t)
-			must(t, r.Recheck(t.Context(), Recheck{})) // nothing is due any more
+			must(t, r.Recheck(t.Context(), Recheck{})) // no check is due any more
 			got, err := r.read(t.Context(), o.ID, host)
 			must(t, err)
 			if got.VerifiedAt == nil || got.Verification.Fault != c.fault || got.Verification.Misses != c.misses {
@@ -45,7 +46,7 @@ func TestLostHostname(t *testing.T) {
 		}
 		r.server.Break(dnsmessage.RCodeSuccess)
 		gone()
-		for range 5 { // that its owner looks costs nothing
+		for range 5 { // a check that the owner requests does not count
 			_, err := r.verify(t, o, host)
 			must(t, err)
 		}
@@ -75,8 +76,8 @@ func TestLostHostname(t *testing.T) {
 	})
 }
 
-// TestManyChecks: more than one batch, at once, and what cannot be looked up
-// keeps nobody else from being.
+// TestManyChecks checks that concurrent jobs handle more than one batch, and that
+// hostnames that cannot be looked up do not prevent the checks of others.
 func TestManyChecks(t *testing.T) {
 	t.Parallel()
 	eachMaster(t, func(t *testing.T, r replica) {
@@ -94,7 +95,7 @@ func TestManyChecks(t *testing.T) {
 		for j := range each {
 			r.server.Remove(fmt.Sprintf("_stoa.s%d.shop0.example", j))
 		}
-		_, errs := atOnce(2, func(int) (bool, error) { // a job may run twice
+		_, errs := atOnce(2, func(int) (bool, error) { // the job may run twice at the same time
 			return true, r.Recheck(t.Context(), Recheck{})
 		})
 		for _, err := range errs {
@@ -109,8 +110,8 @@ func TestManyChecks(t *testing.T) {
 	})
 }
 
-// TestClaimsEnd: what nobody proves does not stay, nor what a deleted store
-// has left.
+// TestClaimsEnd checks that claims that are not verified, and those of a deleted store,
+// are deleted.
 func TestClaimsEnd(t *testing.T) {
 	t.Parallel()
 	eachMaster(t, func(t *testing.T, r replica) {

@@ -15,9 +15,9 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// The maximum age of a cached resolution for which no notification arrived. On
-// SQLite no notification reaches another process, such as a command beside a
-// running server.
+// The maximum age of a cached resolution for which no notification arrived. On SQLite no
+// notification reaches another process, such as a command that runs at the same time as a
+// server.
 const (
 	postgresTTL = 30 * time.Second
 	sqliteTTL   = 5 * time.Second
@@ -39,31 +39,29 @@ const (
 // Resolution is the store at a hostname.
 type Resolution struct {
 	StoreID  stoa.StoreID
-	Status   string        // the store's state, as the registry of stores keeps it
+	Status   string        // the store's state, as recorded in the registry of stores
 	StaleFor time.Duration `db:"-"` // its age when the master gave no answer to a newer query; else 0
 }
 
-// resolver caches which store answers at which hostname. A cache hit sends no
-// query, takes no lock and allocates nothing. It is safe for concurrent use.
+// resolver caches which store answers at which hostname. A cache hit sends no query,
+// takes no lock and allocates nothing. It is safe for concurrent use.
 //
-// Unknown names are not cached: a flood of them cannot evict others, and a new
-// store is reachable at once. Two limits protect the master from such a flood:
-// concurrent lookups of one name share a query, and only maxUnknown names that
-// are not cached are looked up at the same time. Cached names do not wait for
-// that limit.
+// Unknown names are not cached, so a flood of them cannot evict others, and a new store
+// is reachable at once. Two limits protect the master from such a flood: concurrent
+// lookups of one name share a query, and only maxUnknown names that are not cached are
+// looked up at the same time. Cached names do not wait for that limit.
 //
-// A change is notified with a store's id, and the resolver keeps no list of a
-// store's names. Instead each change begins a new generation, which is stored for
-// the shard of the store's id. An entry that was read in an earlier generation
-// than its shard's is read again. A lookup takes its generation before it
-// queries, so that one in flight during a change cannot cache what was true
-// before. Stores that share a shard are read again too, which is rare and
-// harmless.
+// A change is notified with a store's id, and the resolver keeps no list of a store's
+// names. Instead each change starts a new generation, which is stored for the shard of
+// the store's id. An entry that was read in an earlier generation than its shard's is
+// read again. A lookup reads its generation before it queries, so a lookup in progress
+// during a change cannot cache the state before the change. Other stores of the shard are
+// read again too, which is rare and harmless.
 //
-// While the master is unreachable or slow, a cached resolution is returned up to
-// maxStale after it was read, unless a change of its store was notified since: a
-// suspension takes effect. A resync, which tells only that notifications may have
-// been missed, does not end this.
+// While the master is unreachable or slow, a cached resolution is returned up to maxStale
+// after it was read, unless a change of its store was notified since then. So a
+// suspension takes effect. A resync, which means only that notifications may have been
+// missed, does not end this.
 type resolver struct {
 	load    func(ctx context.Context, name string) (Resolution, error) // from the master
 	ttl     time.Duration
@@ -87,7 +85,7 @@ type resolver struct {
 type cacheEntry struct {
 	Resolution
 	generation uint64
-	asOf       time.Time // before it was read
+	asOf       time.Time // a time before the resolution was read
 }
 
 func newResolver(db *masterdb.DB) *resolver {
@@ -99,7 +97,7 @@ func newResolver(db *masterdb.DB) *resolver {
 	if db.Engine == masterdb.SQLite {
 		r.ttl = sqliteTTL
 	}
-	// A custom hostname counts only once its owner has verified it.
+	// A custom hostname is mapped only after its owner has verified it.
 	r.load = func(ctx context.Context, name string) (found Resolution, err error) {
 		err = db.Get(ctx, &found, `
 			SELECT h.store_id, s.status FROM store_hostnames h JOIN stores s ON s.id = h.store_id
@@ -136,7 +134,7 @@ func (r *resolver) isCurrent(e cacheEntry) bool {
 func (r *resolver) refresh(ctx context.Context, name string, e cacheEntry) (Resolution, error) {
 	timer := time.NewTimer(refreshWait)
 	defer timer.Stop()
-	// The query outlives this caller: later lookups need its result too.
+	// The query continues when this caller leaves: later lookups need its result too.
 	shared := r.query(context.WithoutCancel(ctx), name, true)
 	for {
 		select {
@@ -176,8 +174,8 @@ func (r *resolver) staleResolution(e cacheEntry) (Resolution, bool) {
 }
 
 // lookupUnknown resolves a name that is not cached. It shares the query that is in
-// flight for the name. When the caller that sent that query leaves, the query
-// ends, and one of the others sends another.
+// progress for the name. When the caller that sent that query leaves, the query ends, and
+// one of the others sends another.
 func (r *resolver) lookupUnknown(ctx context.Context, name string) (Resolution, error) {
 	for {
 		select {
@@ -197,10 +195,10 @@ type answer struct {
 	abandoned  bool // the caller that sent it left first, so the others have no result
 }
 
-// query reads a name from the master, or shares the query in flight for it. It
-// never shares one of an earlier generation, which may have read before a change
-// that the caller knows of. The query ends with the ctx of the caller that sent
-// it. The value in the channel is an answer.
+// query reads a name from the master, or shares the query in progress for it. It never
+// shares one of an earlier generation, which may have read before a change that the
+// caller knows of. The query ends with the ctx of the caller that sent it. The value in
+// the channel is an answer.
 func (r *resolver) query(ctx context.Context, name string, cached bool) <-chan singleflight.Result {
 	generation := r.generation.Load()
 	return r.lookups.DoChan(strconv.FormatUint(generation, 10)+" "+name, func() (any, error) {
@@ -225,7 +223,7 @@ func (r *resolver) read(ctx context.Context, generation uint64, name string, cac
 	found, err := r.load(ctx, name)
 	switch {
 	case errors.Is(err, masterdb.ErrNotFound):
-		r.cache.Invalidate(name) // it may have led to a store before
+		r.cache.Invalidate(name) // the name may have been mapped to a store before
 		return Resolution{}, ErrUnknown()
 	case err != nil:
 		return Resolution{}, unavailable(stoa.PlatformUnavailable, "This address cannot be looked up at the moment. Try again in a few seconds.").WithCause(err)
@@ -243,15 +241,14 @@ func unavailable(code stoa.Code, message string) *stoa.Error {
 	return e
 }
 
-// invalidate makes all names of the store be read again.
+// invalidate expires the cached names of the store, so that they are read again.
 func (r *resolver) invalidate(store stoa.StoreID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.changed[shardOf(store)].Store(r.generation.Add(1))
 }
 
-// invalidateAll makes every name be read again, since notifications may have been
-// missed.
+// invalidateAll expires all cached names, since notifications may have been missed.
 func (r *resolver) invalidateAll() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

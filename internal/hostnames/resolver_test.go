@@ -14,14 +14,14 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// names is a resolver over a table of its own in place of the master, whose
-// answers can be held back.
+// names is a resolver that reads from its own table instead of the master. Its answers
+// can be delayed.
 type names struct {
 	*resolver
 	mu    sync.Mutex
 	table map[string]Resolution
 	loads atomic.Int64
-	// before and after are called around each look into the table.
+	// before and after are called around each lookup in the table.
 	before, after func(ctx context.Context, name string)
 }
 
@@ -56,8 +56,8 @@ func (n *names) put(host string, s Resolution) {
 	n.table[host] = s
 }
 
-// remove takes the name away as another replica does: what is heard of it
-// here is the store's id.
+// remove removes the name as another replica does: this replica is notified with the
+// store's id.
 func (n *names) remove(host string) {
 	n.mu.Lock()
 	site := n.table[host]
@@ -66,7 +66,7 @@ func (n *names) remove(host string) {
 	n.invalidate(site.StoreID)
 }
 
-// find fails the test unless host leads to its store.
+// find fails the test unless host resolves to its store.
 func (n *names) find(t testing.TB, host string) {
 	t.Helper()
 	site, err := n.lookup(t.Context(), host)
@@ -78,13 +78,13 @@ func (n *names) find(t testing.TB, host string) {
 
 func (n *names) missing(t testing.TB, host string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // it must not wait for a lookup that is held back
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // it must not wait for a delayed lookup
 	defer cancel()
 	_, err := n.lookup(ctx, host)
 	wantCode(t, err, stoa.StoreNotFound)
 }
 
-// made fails the test unless fn looks into the table so many times.
+// made fails the test unless fn looks up the table that many times.
 func (n *names) made(t testing.TB, want int64, fn func()) {
 	t.Helper()
 	before := n.loads.Load()
@@ -94,14 +94,14 @@ func (n *names) made(t testing.TB, want int64, fn func()) {
 	}
 }
 
-// TestInFlightLookupDoesNotResurrectARemovedHostname: elsewhere, a lookup
-// that had read before a domain was removed stored its answer after, and the
-// domain lived on until it expired.
+// TestInFlightLookupDoesNotResurrectARemovedHostname covers a fault of another system: a
+// lookup that had read before a domain was removed cached its answer afterwards, and the
+// domain was served until the entry expired.
 func TestInFlightLookupDoesNotResurrectARemovedHostname(t *testing.T) {
 	t.Parallel()
 	for name, gone := range map[string]func(n *names){
 		"removed": func(n *names) { n.remove("a.test") },
-		"missed": func(n *names) { // its notification was lost with the listener's connection
+		"missed": func(n *names) { // the notification was lost with the listener's connection
 			delete(n.table, "a.test")
 			n.invalidateAll()
 		},
@@ -125,19 +125,19 @@ func TestInFlightLookupDoesNotResurrectARemovedHostname(t *testing.T) {
 					_, err := n.lookup(context.Background(), "a.test")
 					answered <- err
 				}()
-				<-read // the old answer is on its way, and not yet kept
+				<-read // the old answer has been read and is not cached yet
 				gone(n)
-				// Who asks now must not be handed the old answer either.
+				// A lookup that starts now must not get the old answer either.
 				n.missing(t, "a.test")
 				close(proceed)
-				must(t, <-answered) // asked before the change, answered by what was true then
+				must(t, <-answered) // it started before the change and returns the state at that time
 				n.missing(t, "a.test")
 			})
 		}
 	}
 }
 
-// TestInFlightLookupOfTheMaster is the same with the master's own rows and the
+// TestInFlightLookupOfTheMaster is the same test with the master's own rows and the
 // notification of the change.
 func TestInFlightLookupOfTheMaster(t *testing.T) {
 	t.Parallel()
@@ -167,18 +167,18 @@ func TestInFlightLookupOfTheMaster(t *testing.T) {
 	})
 }
 
-// TestUnknownNamesAreNotRemembered: elsewhere, negative caching hid a newly
-// created tenant.
+// TestUnknownNamesAreNotRemembered covers a fault of another system: negative caching hid
+// a newly created tenant.
 func TestUnknownNamesAreNotRemembered(t *testing.T) {
 	t.Parallel()
 	n := newNames()
 	n.missing(t, "new.test")
-	n.put("new.test", Resolution{StoreID: stoa.NewID[stoa.StoreID](), Status: "active"}) // and nobody is told
+	n.put("new.test", Resolution{StoreID: stoa.NewID[stoa.StoreID](), Status: "active"}) // without a notification
 	n.find(t, "new.test")
 }
 
-// TestUnknownNamesEvictNobody: elsewhere, unknown hostnames admitted to the
-// cache evicted good ones.
+// TestUnknownNamesEvictNobody covers a fault of another system: unknown hostnames in the
+// cache evicted valid ones.
 func TestUnknownNamesEvictNobody(t *testing.T) {
 	t.Parallel()
 	n := newNames()
@@ -221,8 +221,8 @@ func TestResolverIsBounded(t *testing.T) {
 	}
 }
 
-// A flood of names that nobody has seen takes few of the master's
-// connections, and names seen before do not stand in its queue.
+// TestFloodOfUnknownNames checks that a flood of names that are not cached uses few of
+// the master's connections, and that cached names do not wait behind them.
 func TestFloodOfUnknownNames(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -254,7 +254,7 @@ func TestFloodOfUnknownNames(t *testing.T) {
 			t.Errorf("%d lookups of unknown names at once", got)
 		}
 
-		// With a master that does not answer, waiting ends.
+		// When the master does not answer, the wait still ends.
 		n.before = func(ctx context.Context, _ string) { <-ctx.Done() }
 		var codes sync.Map
 		for i := range 2 * maxUnknown {
@@ -272,8 +272,8 @@ func TestFloodOfUnknownNames(t *testing.T) {
 	})
 }
 
-// Visitors who come at once share one look into the master, and the answer
-// does not depend on the refreshWait of the one who came first.
+// TestLookupsAreShared checks that concurrent lookups share one query to the master, and
+// that the result does not depend on the refreshWait of the first caller.
 func TestLookupsAreShared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -329,14 +329,14 @@ func TestForgetConcernsOneStore(t *testing.T) {
 	n.made(t, 3, all)
 	n.made(t, 0, all)
 
-	// A name that moves to another store leaves the first one.
+	// A name that moves to another store no longer resolves to the first one.
 	n.put("www.a.test", b)
 	n.invalidate(a.StoreID)
 	n.made(t, 2, all)
 }
 
-// What no notification told of is seen in half a minute, on SQLite, where
-// other processes are told of nothing, in five seconds.
+// TestResolverTTL checks that a change without a notification is visible after half a
+// minute or, on SQLite, where other processes are not notified, after five seconds.
 func TestResolverTTL(t *testing.T) {
 	t.Parallel()
 	for engine, ttl := range map[masterdb.Engine]time.Duration{masterdb.Postgres: 30 * time.Second, masterdb.SQLite: 5 * time.Second} {
@@ -346,7 +346,7 @@ func TestResolverTTL(t *testing.T) {
 			n.find(t, "a.test")
 			delete(n.table, "a.test")
 			start := time.Now()
-			<-time.After(ttl - time.Millisecond) // in the bubble's time
+			<-time.After(ttl - time.Millisecond) // in the fake time of the synctest bubble
 			n.made(t, 0, func() {
 				_, err := n.lookup(t.Context(), "a.test")
 				must(t, err)
@@ -369,7 +369,8 @@ func cachedService(t testing.TB) *Service {
 
 var cachedHosts = []string{"bakery.shops.test:3000", "bakery.shops.test", "bakery.shops.test.:443"}
 
-// No t.Parallel: the allocations of other tests would be counted.
+// TestResolverHitAllocatesNothing is not parallel, since the allocations of other tests
+// would be counted.
 func TestResolverHitAllocatesNothing(t *testing.T) { //nolint:paralleltest // see above
 	r := cachedService(t)
 	for _, host := range cachedHosts {
@@ -414,7 +415,7 @@ func TestStaleLookups(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]struct {
 		before func(context.Context, string)
-		wait   time.Duration // of a visitor, at most
+		wait   time.Duration // the maximum wait of a visitor
 	}{
 		"refuses":   {func(context.Context, string) {}, 0},
 		"is silent": {func(ctx context.Context, _ string) { <-ctx.Done() }, refreshWait},
@@ -455,9 +456,9 @@ func TestStaleLookups(t *testing.T) {
 				<-time.After(n.ttl)
 				stale("a.test", a, n.ttl)
 				unavailable("new.test")
-				n.invalidateAll() // as after a listener that was cut off
+				n.invalidateAll() // as after the listener's connection was lost
 				stale("a.test", a, n.ttl)
-				n.invalidate(b.StoreID) // it was suspended: what it is now cannot be read
+				n.invalidate(b.StoreID) // the store was suspended, and its new state cannot be read
 				unavailable("b.test")
 				stale("a.test", a, n.ttl)
 				if n.stale.Load() != 3 {

@@ -17,7 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// replica is a service on a master database, with a DNS server of its own.
+// replica is a service on a master database, with its own DNS server.
 type replica struct {
 	*Service
 	server *hostnamestest.DNS
@@ -38,7 +38,7 @@ func setup(t *testing.T, db *masterdb.DB) replica {
 	return r
 }
 
-// lineCounter counts what is logged.
+// lineCounter counts log lines.
 type lineCounter struct{ n *atomic.Int64 }
 
 func (l lineCounter) Write(p []byte) (int, error) {
@@ -61,7 +61,7 @@ func (r replica) user(t *testing.T) authz.Principal {
 	return p
 }
 
-// member adds a person with that role to the store.
+// member adds a user with that role to the store.
 func (r replica) member(t *testing.T, id stoa.StoreID, role authz.Role) authz.Principal {
 	t.Helper()
 	p := r.user(t)
@@ -90,7 +90,7 @@ func (r replica) store(t *testing.T, slug string) store {
 	return s
 }
 
-// setStatus changes a store's state whatever it was.
+// setStatus sets a store's state, from any state.
 func (r replica) setStatus(t *testing.T, id stoa.StoreID, status string) {
 	t.Helper()
 	r.change(t, id, `UPDATE stores SET status = $2 WHERE id = $1`, id, status)
@@ -131,7 +131,7 @@ func (r replica) claim(t *testing.T, s store, host string) Details {
 	return d
 }
 
-// verify is Verify after the minimum interval between two checks.
+// verify calls Verify after the minimum interval between two checks.
 func (r replica) verify(t *testing.T, s store, host string) (Details, error) {
 	t.Helper()
 	r.exec(t, `UPDATE hostname_claims SET asked_at = NULL`)
@@ -150,7 +150,8 @@ func (r replica) claimVerified(t *testing.T, s store, host string) {
 	}
 }
 
-// wantStore fails the test unless host resolves to the store, or to none for nil.
+// wantStore fails the test unless host resolves to the store, or to no store if want is
+// nil.
 func (r replica) wantStore(t *testing.T, host string, want *store) {
 	t.Helper()
 	found, err := r.Resolve(t.Context(), host)
@@ -189,7 +190,7 @@ func (r replica) audited(t *testing.T, id stoa.StoreID) []string {
 	return out
 }
 
-// atOnce runs fn n times at the same moment and returns what each gave.
+// atOnce runs fn n times concurrently and returns the results.
 func atOnce[T any](n int, fn func(i int) (T, error)) ([]T, []error) {
 	values, errs := make([]T, n), make([]error, n)
 	var gate, done sync.WaitGroup
@@ -205,7 +206,7 @@ func atOnce[T any](n int, fn func(i int) (T, error)) ([]T, []error) {
 	return values, errs
 }
 
-// until polls for a condition that something else brings about.
+// until polls until ok returns true.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.After(2 * time.Minute)
@@ -242,7 +243,7 @@ func wantQuota(t testing.TB, err error, want stoa.Quota) {
 	}
 }
 
-// fields returns the names of the fields that err finds fault with.
+// fields returns the names of the fields in the faults of err.
 func fields(err error) string {
 	var e *stoa.Error
 	if !errors.As(err, &e) {

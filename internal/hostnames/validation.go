@@ -9,12 +9,12 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// maxCustomLength leaves room for "_stoa." within the 253 bytes of a name.
+// maxCustomLength is the maximum length of a custom hostname: with "_stoa." it fits in
+// the 253 bytes of a name.
 const maxCustomLength = 253 - len(recordLabel) - len(".")
 
-// validate returns a hostname that a store may claim in the form in which it is
-// stored. It fails with hostname_invalid and the reason for a name that no store
-// may claim.
+// validate returns a hostname that a store may claim, in stored form. It fails with
+// hostname_invalid and the reason for a name that no store may claim.
 func (s *Service) validate(given string) (string, error) {
 	given = strings.TrimSpace(given)
 	if fault := syntaxFault(given); fault != "" {
@@ -55,8 +55,7 @@ func syntaxFault(given string) string {
 	return ""
 }
 
-// nameFault returns why no store may have the name, which is in stored form, or
-// "".
+// nameFault returns why no store may have the name, or "". The name is in stored form.
 func (s *Service) nameFault(name string) string {
 	labels := strings.Split(name, ".")
 	switch suffix, _ := publicsuffix.PublicSuffix(name); {
@@ -80,7 +79,8 @@ func (s *Service) nameFault(name string) string {
 
 const platformFault = "belongs to the platform"
 
-// areLabels checks what Normalize does not: the labels' lengths and their ends.
+// areLabels checks what Normalize does not check: the labels' lengths and their first and
+// last characters.
 func areLabels(labels []string) bool {
 	for _, l := range labels {
 		if len(l) < 1 || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' {

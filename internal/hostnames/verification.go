@@ -10,21 +10,21 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// minCheckInterval is the minimum time between two checks of one hostname that
-// its owner asks for.
+// minCheckInterval is the minimum time between two checks of one hostname that its owner
+// requests.
 const minCheckInterval = 3 * time.Second
 
-// Verify looks for the record that verifies a claim. If the record is there, the
-// store answers at the hostname from then on. A missing record is not an error:
-// it is reported in Verification.Fault, and the claim stays. Verify fails with
-// not_found, with rate_limited when the hostname was checked a moment ago, and
-// with hostname_taken when another store has verified the name before.
+// Verify looks up the record that verifies a claim. If the record exists, the store
+// answers at the hostname from then on. A missing record is not an error: it is reported
+// in Verification.Fault, and the claim stays. Verify fails with not_found, with
+// rate_limited when the hostname was checked less than minCheckInterval ago, and with
+// hostname_taken when another store has already verified the name.
 func (s *Service) Verify(ctx context.Context, p authz.Principal, id stoa.StoreID, given string) (Details, error) {
 	name, err := s.authorize(ctx, p, id, given)
 	if err != nil {
 		return Details{}, err
 	}
-	if s.platform.hosts[name] { // the claim is older than the platform's use of the name
+	if s.platform.hosts[name] { // the claim existed before the platform used the name
 		return Details{}, invalid(platformFault)
 	}
 	c, err := s.beginCheck(ctx, id, name)
@@ -46,9 +46,9 @@ func (s *Service) Verify(ctx context.Context, p authz.Principal, id stoa.StoreID
 	return s.read(ctx, id, name)
 }
 
-// beginCheck returns the claim to check. It fails with rate_limited when the
-// claim was checked just now, so that a store cannot keep the DNS or this server
-// busy.
+// beginCheck returns the claim to check. It fails with rate_limited when the claim was
+// checked less than minCheckInterval ago, so that a store cannot overload the DNS or this
+// server.
 func (s *Service) beginCheck(ctx context.Context, id stoa.StoreID, name string) (c claim, err error) {
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if err := lockPresentStore(ctx, tx, id); err != nil {
@@ -99,7 +99,7 @@ func (s *Service) recordVerified(ctx context.Context, p authz.Principal, c claim
 			return err
 		}
 		if n == 0 {
-			return errNotFound() // the claim was removed meanwhile; the error rolls the mapping back
+			return errNotFound() // the claim was removed meanwhile; the error rolls back the mapping
 		}
 		if err := recordEvent(ctx, tx, p, audit.HostnameVerified, c.StoreID, c.Hostname); err != nil {
 			return err
@@ -112,8 +112,8 @@ func (s *Service) recordVerified(ctx context.Context, p authz.Principal, c claim
 	return err
 }
 
-// recordFault records the fault of a check that the owner asked for. Such a
-// check never takes a verified hostname away.
+// recordFault records the fault of a check that the owner requested. Such a check never
+// unmaps a verified hostname.
 func (s *Service) recordFault(ctx context.Context, p authz.Principal, c claim, fault VerificationFault) error {
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE hostname_claims SET checked_at = $4, fault = $5

@@ -46,7 +46,7 @@ func TestExpiredCheckout(t *testing.T) {
 		if s.status(t, p) != payments.Expired {
 			t.Error(s.status(t, p))
 		}
-		s.stripe.Pay(session) // money is money
+		s.stripe.Pay(session) // a payment of an expired checkout counts
 		s.news(t)
 		s.wantBalance(t, 100, 0, 0)
 		if s.status(t, p) != payments.Paid {
@@ -55,8 +55,8 @@ func TestExpiredCheckout(t *testing.T) {
 	})
 }
 
-// The account at Stripe may sell other things, and events may be about
-// objects of another account: nothing of it moves credits.
+// TestForeignEvents checks that events about other sales of the Stripe account, or about
+// objects of another account, move no credits.
 func TestForeignEvents(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -87,7 +87,8 @@ func TestForeignEvents(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		// The event says paid, Stripe says open: Stripe is right.
+		// The event reports a payment, but Stripe's state is open. Stripe's state
+		// applies.
 		must(t, send("evt_7", "checkout.session.completed", map[string]any{
 			"id": session, "mode": "payment", "payment_status": "paid", "client_reference_id": p.ID, "amount_total": 100, "currency": "usd",
 			"payment_intent": "pi_forged", "metadata": metadata}))
@@ -95,7 +96,7 @@ func TestForeignEvents(t *testing.T) {
 		if s.status(t, p) != payments.Pending {
 			t.Error(s.status(t, p))
 		}
-		// A checkout of one purchase under another's name.
+		// A checkout of one purchase with the id of another.
 		other, _ := s.open(t, 100)
 		if err := send("evt_8", "checkout.session.completed", map[string]any{
 			"id": session, "mode": "payment", "client_reference_id": other.ID, "metadata": metadata}); !jobs.IsCancelled(err) {
@@ -104,7 +105,8 @@ func TestForeignEvents(t *testing.T) {
 	})
 }
 
-// While Stripe does not answer, nothing is lost and nothing is decided.
+// TestApplyWhileStripeIsDown checks that nothing is lost or applied while Stripe does not
+// answer.
 func TestApplyWhileStripeIsDown(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -113,7 +115,7 @@ func TestApplyWhileStripeIsDown(t *testing.T) {
 		s.stripe.Pay(session)
 		s.stripe.DeliverAll()
 		id := s.unapplied(t)[0]
-		s.stripe.Break("GET /v1/disputes", stripetest.Broken) // the last thing that is asked
+		s.stripe.Break("GET /v1/disputes", stripetest.Broken) // the last call of a read
 		if err := s.Apply(t.Context(), payments.ApplyEvent{EventID: id}); err == nil || jobs.IsCancelled(err) {
 			t.Errorf("%v, want a failure that is tried again", err)
 		}
@@ -125,8 +127,8 @@ func TestApplyWhileStripeIsDown(t *testing.T) {
 	})
 }
 
-// An answer that was under way while a newer one was brought in does not undo
-// it.
+// TestAnOldAnswerDoesNotWin checks that a delayed answer does not undo a newer state that
+// has been applied meanwhile.
 func TestAnOldAnswerDoesNotWin(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -138,7 +140,7 @@ func TestAnOldAnswerDoesNotWin(t *testing.T) {
 		old := make(chan error)
 		id := s.unapplied(t)[0]
 		go func() { old <- s.Apply(t.Context(), payments.ApplyEvent{EventID: id}) }()
-		<-asked // and answered: the money is still there
+		<-asked // the answer has the state before the refund
 		s.stripe.Withdraw(dispute)
 		s.stripe.DeliverAll()
 		for _, newer := range s.unapplied(t) {
@@ -156,8 +158,9 @@ func TestAnOldAnswerDoesNotWin(t *testing.T) {
 	})
 }
 
-// Everything at once, over the real queue, while the world goes on: what was
-// read before something else was brought in never wins.
+// TestManyEventsAtOnce applies many events concurrently through the real queue, while the
+// state changes. A state that was read before another one was applied must not be
+// applied.
 func TestManyEventsAtOnce(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -21,19 +21,19 @@ type AutoRecharge struct {
 	MonthlyCap    credits.Amount // bought in a calendar month (UTC) at most
 	UsedThisMonth credits.Amount
 	Card          *Card
-	StoppedReason *string // why they were disabled, if not by a member
+	StoppedReason *string // why recharges were disabled, if not by a member
 	StoppedAt     *time.Time
 }
 
-// Card is the saved card, as it may be shown.
+// Card contains the parts of the saved card that may be shown.
 type Card struct {
 	Brand   string
 	Last4   string
 	Expires string // YYYY-MM
 }
 
-// AutoRecharge returns the store's automatic recharges. It returns the zero value
-// for a store that has never enabled them. The caller needs the right to buy
+// AutoRecharge returns the store's settings of automatic recharges. It returns the zero
+// value for a store that has never enabled them. The caller needs permission to buy
 // credits.
 func (s *Service) AutoRecharge(ctx context.Context, p authz.Principal, store stoa.StoreID) (AutoRecharge, error) {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.PurchaseCredits); err != nil {
@@ -71,7 +71,7 @@ func readAutoRecharge(ctx context.Context, q masterdb.Querier, store stoa.StoreI
 	return a, err
 }
 
-// AutoRechargeRequest is new settings of automatic recharges.
+// AutoRechargeRequest contains new settings of automatic recharges.
 type AutoRechargeRequest struct {
 	Enabled    bool
 	Threshold  credits.Amount
@@ -141,7 +141,7 @@ func (s *Service) SetAutoRecharge(ctx context.Context, p authz.Principal, store 
 	return out, err
 }
 
-// canRecharge fails without a provider or without a saved card.
+// canRecharge fails when there is no provider or no saved card.
 func (s *Service) canRecharge(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	if s.stripe == nil {
 		return stoa.Errorf(stoa.PaymentsUnavailable, "Automatic recharges need Stripe, which is not configured here. Ask the platform's operator.")

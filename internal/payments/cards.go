@@ -28,11 +28,11 @@ func (c *stripeClient) charge(ctx context.Context, p purchase, r recharge) (*str
 	return c.api.V1PaymentIntents.Create(ctx, params)
 }
 
-// findCharge returns the charge that was made for p, nil for none.
+// findCharge returns the charge that was made for p, or nil if there is none.
 func (c *stripeClient) findCharge(ctx context.Context, p purchase, r recharge) (found *stripe.PaymentIntent, err error) {
 	params := &stripe.PaymentIntentListParams{
 		Customer: r.CustomerRef,
-		// The two clocks may differ.
+		// The range allows for a difference between the two clocks.
 		CreatedRange: &stripe.RangeQueryParams{GreaterThanOrEqual: p.CreatedAt.Add(-time.Hour).Unix()},
 	}
 	for pi, err := range c.api.V1PaymentIntents.List(ctx, params).All(ctx) {
@@ -89,9 +89,9 @@ func (c *stripeClient) createSetup(ctx context.Context, store stoa.StoreID, cust
 	return c.api.V1CheckoutSessions.Create(ctx, params)
 }
 
-// SaveCard returns the address of a page of the payment provider where a card
-// is saved for automatic recharges; it replaces the one before. The same key
-// gives the same page for a day.
+// SaveCard returns the address of a page of the payment provider where a card is saved
+// for automatic recharges. The new card replaces the previous one. The same key returns
+// the same page for a day.
 func (s *Service) SaveCard(ctx context.Context, p authz.Principal, store stoa.StoreID, idempotencyKey string) (url string, err error) {
 	var faults stoa.Invalid
 	credits.CheckIdempotencyKey(&faults, idempotencyKey)
@@ -118,13 +118,13 @@ func (s *Service) SaveCard(ctx context.Context, p authz.Principal, store stoa.St
 	if err != nil {
 		return "", s.callError(ctx, "create a page to save a card", err)
 	}
-	// This is recorded before anybody knows the page's address.
+	// The state is recorded before the page's address is returned to anyone.
 	return session.URL, s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		return audit.Record(ctx, tx, p, audit.Event{Action: audit.CardRequested, Store: store})
 	})
 }
 
-// customer returns the store's customer at Stripe, and creates it if needed.
+// customer returns the store's customer at Stripe, and creates the customer if needed.
 func (s *Service) customer(ctx context.Context, user stoa.UserID, store stoa.StoreID) (string, error) {
 	var known struct {
 		Name        string
@@ -150,8 +150,8 @@ func (s *Service) customer(ctx context.Context, user stoa.UserID, store stoa.Sto
 	return made, err
 }
 
-// savedCard reads the card that was saved at a checkout; nil while there is
-// none.
+// savedCard reads the card that was saved at a checkout. It returns nil if no card has
+// been saved yet.
 func (c *stripeClient) savedCard(ctx context.Context, checkout string) (*card, stoa.StoreID, error) {
 	cs, err := c.session(ctx, checkout, "setup_intent.payment_method")
 	if err != nil {
@@ -192,7 +192,7 @@ func (s *Service) saveCard(ctx context.Context, checkout string, event string) e
 	})
 }
 
-// save makes the card the store's, unless a later card is saved already.
+// save stores the card as the store's card, unless a later card is saved already.
 func (c *card) save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	n, err := tx.Exec(ctx, `
 		UPDATE auto_recharges SET card_ref = $3, card_brand = $4, card_last4 = $5, card_expires = $6, card_saved_at = $7, updated_at = $8

@@ -57,15 +57,16 @@ func TestAutoRechargeRefusesFaults(t *testing.T) {
 	})
 }
 
-// One customer for each store, one page for each key, and of two cards the
-// one that was asked for last, in whatever order the news comes.
+// TestSaveCard checks that there is one customer for each store and one page for each
+// key, and that of two cards the one that was requested last is saved, in any order of
+// the events.
 func TestSaveCard(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		s := atStripe(t, db)
 		var urls [6]string
 		errs := concurrently(len(urls), func(i int) (err error) {
-			for range 20 { // while another one with the key is at Stripe
+			for range 20 { // while another request with the key is at Stripe
 				if urls[i], err = s.SaveCard(t.Context(), s.owner, s.store, "k"); stoa.CodeOf(err) != stoa.PaymentsUnavailable {
 					break
 				}

@@ -12,12 +12,12 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// openCheckout creates the page for p, which is committed, and saves its
-// address. When the process dies in between, the same request finds p again, uses
-// the same key at Stripe and gets the same page. A request without a key cannot
-// be repeated, and Reconcile expires p.
+// openCheckout creates the page for p, which is committed, and saves its address. When
+// the process dies in between, the same request finds p again, uses the same key at
+// Stripe and gets the same page. A request without a key cannot be repeated, and
+// Reconcile expires p.
 func (s *Service) openCheckout(ctx context.Context, p purchase) (Purchase, error) {
-	if s.stripe == nil { // p is from before the key was taken away
+	if s.stripe == nil { // the key was removed after p was created
 		return Purchase{}, errNoProvider()
 	}
 	for range maxAttempts {
@@ -62,8 +62,8 @@ func (s *Service) saveCheckout(ctx context.Context, id stoa.PurchaseID, session 
 	return out, err
 }
 
-// nextAttempt changes the idempotency key for Stripe, once for all callers that
-// met the same failure.
+// nextAttempt changes the idempotency key for Stripe. It changes the key once for all
+// callers that received the same failure.
 func (s *Service) nextAttempt(ctx context.Context, p purchase) (out purchase, err error) {
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if _, err := tx.Exec(ctx, `UPDATE purchases SET attempt = $2 + 1 WHERE id = $1 AND attempt = $2`, p.ID, p.Attempt); err != nil {
@@ -92,7 +92,7 @@ func priceFault(err error) error {
 	return faults.Err()
 }
 
-// discard deletes a purchase that can never begin, which frees its key.
+// discard deletes a purchase that can never be paid, so that its key can be used again.
 func (s *Service) discard(ctx context.Context, p Purchase) error {
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		n, err := tx.Exec(ctx, `DELETE FROM purchases WHERE id = $1 AND provider_ref IS NULL AND status = 'pending'`, p.ID)

@@ -9,19 +9,19 @@ import (
 	"github.com/stoahq/stoa/internal/credits"
 )
 
-// currency is how Stripe takes amounts of a currency.
+// currency describes how Stripe accepts amounts of a currency.
 type currency struct {
 	decimals int   // of the minor unit in which Stripe counts amounts
-	multiple int64 // every amount is a multiple of it
-	minimum  int64 // the smallest charge, in minor units; 0 when Stripe gives none
+	multiple int64 // every amount must be a multiple of it
+	minimum  int64 // the smallest charge, in minor units; 0 when Stripe documents none
 }
 
-// currencies are those in which Stripe takes payments, as of 2026, from
+// currencies are those in which Stripe accepts payments, as of 2026, from
 // https://docs.stripe.com/currencies: presentment currencies, zero-decimal and
-// three-decimal currencies, special cases, minimum charge amounts. They are not
-// those of ISO 4217 everywhere: ISK and UGX have no minor unit there, but Stripe
-// counts them in hundredths of which it takes whole units only. The minimum is
-// that of an account whose bank account has the currency.
+// three-decimal currencies, special cases, minimum charge amounts. Some differ from ISO
+// 4217: ISK and UGX have no minor unit there, but Stripe counts them in hundredths and
+// accepts whole units only. The minimum is that of an account whose bank account has the
+// same currency.
 var currencies = currencyTable()
 
 const (
@@ -55,8 +55,8 @@ func currencyTable() map[string]currency {
 	return table
 }
 
-// CheckCurrency returns an error unless Stripe takes payments in the currency
-// with that code, in capital letters.
+// CheckCurrency returns an error unless Stripe accepts payments in the currency with that
+// code, in capital letters.
 func CheckCurrency(code string) error {
 	if _, ok := currencies[code]; !ok {
 		return fmt.Errorf("must be the ISO 4217 code of a currency in which Stripe takes payments, such as USD, not %q", code)
@@ -64,8 +64,8 @@ func CheckCurrency(code string) error {
 	return nil
 }
 
-// Check returns an error unless every whole number of credits has a price that
-// Stripe can charge. A currency that CheckCurrency refuses has no rule.
+// Check returns an error unless every whole number of credits has a price that Stripe can
+// charge. Check accepts any price in a currency that CheckCurrency refuses.
 func (p Price) Check() error {
 	if p.MinorPerCredit < 1 || p.MinorPerCredit > maxMinorPerCredit {
 		return fmt.Errorf("must be 1 to %d minor units, not %d", maxMinorPerCredit, p.MinorPerCredit)
@@ -83,9 +83,9 @@ func (p Price) of(amount credits.Amount) int64 {
 	return int64(amount/credits.Credit) * p.MinorPerCredit
 }
 
-// checkMinimum returns invalid_request for field when amount credits cost less
-// than the smallest payment that Stripe takes. What it does not know, Stripe
-// says when it is asked for a checkout.
+// checkMinimum returns invalid_request for field when amount credits cost less than the
+// smallest payment that Stripe accepts. If the minimum is not known here, Stripe reports
+// it when the checkout is created.
 func (p Price) checkMinimum(field string, amount credits.Amount) error {
 	minimum := currencies[p.Currency].minimum
 	cost := p.of(amount)
@@ -99,8 +99,8 @@ func (p Price) checkMinimum(field string, amount credits.Amount) error {
 	return faults.Err()
 }
 
-// decimalAmount writes an amount of minor units as a person does. A currency
-// that is not in the table has hundredths.
+// decimalAmount formats an amount of minor units as a decimal number. It assumes two
+// decimal places for a currency that is not in the table.
 func decimalAmount(minor int64, code string) string {
 	places := 2
 	if rule, ok := currencies[code]; ok {

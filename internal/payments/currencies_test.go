@@ -19,7 +19,7 @@ func TestPriceCheck(t *testing.T) {
 	for _, c := range []struct {
 		currency string
 		price    int64
-		want     string // in the error; empty for none
+		want     string // a part of the error; empty for no error
 	}{
 		{"USD", 1, ""}, {"USD", 1_000_000, ""}, {"USD", 0, "1 to 1000000"}, {"USD", -5, "1 to 1000000"}, {"USD", 1_000_001, "1 to 1000000"},
 		{"JPY", 1, ""}, {"KRW", 3, ""}, {"HUF", 7, ""}, {"TWD", 7, ""}, {"CLP", 1, ""}, {"XOF", 1, ""},
@@ -42,13 +42,13 @@ func TestPriceCheck(t *testing.T) {
 	}
 }
 
-// What is charged is what Stripe understands by the amount that is shown.
+// TestAmountsOfUnusualCurrencies checks that Stripe charges the amount that is shown.
 func TestAmountsOfUnusualCurrencies(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		for _, c := range []struct {
 			price payments.Price
-			minor int64 // of 250 credits
+			minor int64 // the price of 250 credits
 			shown string
 		}{
 			{payments.Price{MinorPerCredit: 2, Currency: "JPY"}, 500, "500"},
@@ -73,8 +73,9 @@ func TestAmountsOfUnusualCurrencies(t *testing.T) {
 	})
 }
 
-// Less than Stripe's smallest payment is refused before Stripe is asked, with
-// the number of credits that is enough; the key is as new.
+// TestSmallestPayment checks that an amount below Stripe's smallest payment is refused
+// before Stripe is called, with the number of credits that is enough. The key can be used
+// again.
 func TestSmallestPayment(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -103,7 +104,7 @@ func TestSmallestPayment(t *testing.T) {
 		if n := s.count(t, `SELECT count(*) FROM purchases`); n != 1 {
 			t.Errorf("%d purchases", n)
 		}
-		// Bounds that only Stripe knows.
+		// Limits that only Stripe knows.
 		for code, text := range map[string]string{"amount_too_small": "buy more", "amount_too_large": "buy less"} {
 			s.stripe.Refuse("POST /v1/checkout", http.StatusBadRequest, "invalid_request_error", code)
 			wantFault(buy(60, "k2"), "credits", text)
@@ -113,7 +114,8 @@ func TestSmallestPayment(t *testing.T) {
 	})
 }
 
-// The setting of the account at Stripe must not change what is paid.
+// TestAdaptivePricingIsOff checks that the setting of the account at Stripe does not
+// change what is paid.
 func TestAdaptivePricingIsOff(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

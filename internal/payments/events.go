@@ -17,18 +17,18 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// Receive stores an event of the payment provider and enqueues a job that
-// applies it, since providers wait seconds at most. body is the request's, byte
-// for byte, and signature is its Stripe-Signature header. An event that is already
-// stored is acknowledged again. It fails with invalid_request when the
-// signature is wrong or more than 5 minutes old, and with
-// payments_unavailable when no webhook secret is configured.
+// Receive stores an event of the payment provider and enqueues a job that applies it,
+// since providers wait for a few seconds at most. body is the unchanged body of the
+// request, and signature is its Stripe-Signature header. An event that is already stored
+// is acknowledged again. It fails with invalid_request when the signature is wrong or
+// more than 5 minutes old, and with payments_unavailable when no webhook secret is
+// configured.
 func (s *Service) Receive(ctx context.Context, body []byte, signature string) error {
 	if s.cfg.WebhookSecret.IsZero() {
 		return stoa.Errorf(stoa.PaymentsUnavailable, "No webhook secret is configured: events cannot be verified.")
 	}
-	// ConstructEvent also refuses an API version whose objects this stripe-go
-	// would misread. Stripe then tries again for 3 days: time to set the
+	// ConstructEvent also refuses an API version whose objects this stripe-go would
+	// misread. Stripe then retries for 3 days, in which the operator can set the
 	// endpoint's version.
 	event, err := webhook.ConstructEvent(body, signature, s.cfg.WebhookSecret.Reveal())
 	if err != nil {
@@ -41,8 +41,8 @@ func (s *Service) Receive(ctx context.Context, body []byte, signature string) er
 	return err
 }
 
-// store keeps an event and enqueues its job, once. It reports whether the
-// event is new.
+// store inserts an event and enqueues its job. It does nothing for an event that is
+// already stored. It reports whether the event is new.
 func (s *Service) store(ctx context.Context, id, typ, payload string) (fresh bool, err error) {
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		inserted, err := tx.Exec(ctx, `
@@ -65,7 +65,7 @@ func refuseDelivery(err error) error {
 	return stoa.Errorf(stoa.InvalidRequest, "The event cannot be read. The webhook endpoint must use API version %s.", stripe.APIVersion).WithCause(err)
 }
 
-// ApplyEvent is the job that carries out a stored event.
+// ApplyEvent is the job that applies a stored event.
 type ApplyEvent struct {
 	EventID string `json:"event_id"`
 }
@@ -88,10 +88,10 @@ type storedEvent struct {
 	AppliedAt *time.Time
 }
 
-// Apply carries out an event once. Two attempts at one event, and two events
-// about one payment, wait for each other and have one effect. An event that
-// contradicts what was sold changes nothing, stays unapplied, is logged as an
-// error and is not retried. Reconcile checks it every day.
+// Apply applies an event once. Two attempts at one event, and two events about one
+// payment, wait for each other and have one effect. An event that contradicts what was
+// sold changes nothing, stays unapplied, is logged as an error and is not retried.
+// Reconcile checks it every day.
 func (s *Service) Apply(ctx context.Context, job ApplyEvent) error {
 	err := s.apply(ctx, job.EventID)
 	if errors.Is(err, errRefused) {
@@ -127,7 +127,7 @@ func (s *Service) markApplied(ctx context.Context, event string) error {
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error { return markApplied(ctx, tx, event) })
 }
 
-// markApplied marks an event as applied. It does nothing without an event.
+// markApplied marks an event as applied. It does nothing for an empty event.
 func markApplied(ctx context.Context, tx *masterdb.Tx, event string) error {
 	if event == "" {
 		return nil
@@ -136,20 +136,20 @@ func markApplied(ctx context.Context, tx *masterdb.Tx, event string) error {
 	return err
 }
 
-// subject is what an event is about.
+// subject describes what an event is about.
 type subject struct {
 	purchase         stoa.PurchaseID // zero for an event that is not about a purchase of Stoa's
 	setup            string          // the checkout where a card was saved
 	checkout, intent string          // the ids that the event names
 	reversal         bool            // the event is about a refund or dispute of intent
-	state            providerState   // the state that the event itself tells
+	state            providerState   // the state that the event itself contains
 }
 
-// subject reads what the event is about. The account at the provider may sell
-// other things too. Their events have a zero subject.
+// subject reads what the event is about. The account at the provider may sell other
+// things too. Events about those have a zero subject.
 func (s *Service) subject(ctx context.Context, e storedEvent) (sub subject, err error) {
 	var event stripe.Event
-	if err := json.Unmarshal([]byte(e.Payload), &event); err != nil { // Receive has read it, data and all
+	if err := json.Unmarshal([]byte(e.Payload), &event); err != nil { // Receive has parsed the event with its data
 		return sub, refuse("its payload cannot be read: %v", err)
 	}
 	switch {
@@ -196,7 +196,7 @@ var eventTypes = []string{
 }
 
 func (s *Service) sessionSubject(cs *stripe.CheckoutSession) (sub subject, err error) {
-	if s.stripe != nil && cs.Metadata["store_id"] == "" { // Stoa's own always have it
+	if s.stripe != nil && cs.Metadata["store_id"] == "" { // checkouts of Stoa always have it
 		return sub, nil
 	}
 	if cs.Mode == stripe.CheckoutSessionModeSetup {
@@ -209,8 +209,8 @@ func (s *Service) sessionSubject(cs *stripe.CheckoutSession) (sub subject, err e
 	return sub, nil
 }
 
-// reversalSubject finds the purchase of a refund or dispute by its payment. It
-// asks Stripe about a payment whose own event has not been applied yet.
+// reversalSubject finds the purchase of a refund or dispute by its payment. It reads a
+// payment whose own event has not been applied yet from Stripe.
 func (s *Service) reversalSubject(ctx context.Context, pi *stripe.PaymentIntent, r reversal) (sub subject, err error) {
 	if pi == nil || pi.ID == "" {
 		return sub, nil
@@ -230,7 +230,8 @@ func (s *Service) reversalSubject(ctx context.Context, pi *stripe.PaymentIntent,
 	return sub, err
 }
 
-// named returns the purchase that a payment's metadata names; zero for none.
+// named returns the purchase that a payment's metadata contains, or zero if it contains
+// none.
 func named(metadata map[string]string) (id stoa.PurchaseID, err error) {
 	text := metadata["purchase_id"]
 	if text == "" {
@@ -242,9 +243,9 @@ func named(metadata map[string]string) (id stoa.PurchaseID, err error) {
 	return id, nil
 }
 
-// Expiry returns the rule by which applied events are deleted. A deleted event
-// that is delivered again is stored and applied again, which changes nothing. An
-// event that was not applied is kept, since it needs a person.
+// Expiry returns the rule by which applied events are deleted. A deleted event that is
+// delivered again is stored and applied again, which changes nothing. An event that was
+// not applied is kept, since it needs a manual decision.
 func Expiry(keep time.Duration) masterdb.Expiry {
 	return masterdb.Expiry{Table: "stripe_events", Key: []string{"id"}, Age: "applied_at", Keep: keep}
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/stoahq/stoa/internal/payments"
 )
 
-// TestPaidPurchase goes the whole way: a purchase, the Pay button twice, the
-// webhook, the running queue, the ledger.
+// TestPaidPurchase covers the whole path: a purchase, the Pay button twice, the webhook,
+// the running queue, the ledger.
 func TestPaidPurchase(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -55,7 +55,7 @@ func TestPaidPurchase(t *testing.T) {
 			AND type = 'payment' AND provider = 'sandbox' AND provider_ref LIKE 'pi_sandbox_%'`, p.ID); n != 1 {
 			t.Errorf("%d payments are recorded, want 1", n)
 		}
-		// Paid is paid: a late click makes no event at all.
+		// After the payment a late click creates no event.
 		events := s.count(t, `SELECT count(*) FROM stripe_events`)
 		must(t, s.Pay(t.Context(), *p.ProviderRef))
 		if n := s.count(t, `SELECT count(*) FROM stripe_events`); n != events {
@@ -64,7 +64,8 @@ func TestPaidPurchase(t *testing.T) {
 	})
 }
 
-// What can be read of a payment must not be the right to pay.
+// TestTheLedgerDoesNotShowTheCheckout checks that the visible data of a payment does not
+// allow anyone to pay.
 func TestTheLedgerDoesNotShowTheCheckout(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -111,7 +112,7 @@ func TestReceiveStoresAnEventOnce(t *testing.T) {
 		}
 		s.start(t)
 		eventually(t, "the event is applied", func() bool { return s.applied(t, "evt_1") })
-		s.receive(t, e) // and once more, when all is done
+		s.receive(t, e) // once more, after it was applied
 		if n := s.count(t, `SELECT count(*) FROM river_job`); n != 1 {
 			t.Errorf("%d jobs after a late duplicate, want 1", n)
 		}
@@ -174,11 +175,11 @@ func TestOnePaymentGrantsOnce(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		s := setup(t, db, sandbox())
-		const rounds = 4 // in the first, few connections are open yet
+		const rounds = 4 // in the first rounds few connections are open
 		for round := range rounds {
 			p := s.buy(t, 10)
 			intent := fmt.Sprint("pi_", round)
-			// Two events about one payment, each applied several times, all at once.
+			// Two events about one payment are applied concurrently, each several times.
 			ids := []string{fmt.Sprint("evt_a", round), fmt.Sprint("evt_b", round)}
 			for _, id := range ids {
 				s.receive(t, paid(p, id, intent))
@@ -246,8 +247,9 @@ func TestApplyRefusesWhatWasNotSold(t *testing.T) {
 	})
 }
 
-// A purchase that is paid twice, by two payments, grants once; the second
-// payment is somebody's to give back. Also when two stores share a payment.
+// TestASecondPaymentIsRefused checks that a purchase that is paid by two payments grants
+// credits once. A person has to refund the second payment. The same holds when two stores
+// share a payment.
 func TestASecondPaymentIsRefused(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -304,7 +306,8 @@ func TestEventsWithoutAPayment(t *testing.T) {
 	})
 }
 
-// A failed attempt leaves nothing behind, and the next one does it all.
+// TestApplyAfterAFailure checks that a failed attempt changes nothing, and that the next
+// one does everything.
 func TestApplyAfterAFailure(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

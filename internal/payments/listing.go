@@ -9,21 +9,21 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// Listed is a purchase and whose it is.
+// Listed is a purchase with the slug of its store.
 type Listed struct {
 	Purchase
 	StoreSlug string
 }
 
-// Filter chooses purchases for ListAll. Zero fields choose all.
+// Filter selects purchases for ListAll. A zero field does not restrict the selection.
 type Filter struct {
 	Status Status
 	Store  stoa.StoreID
-	Limit  int // at most so many, the newest
+	Limit  int // the maximum number of purchases; the newest are returned
 }
 
-// ListAll returns purchases of all stores, newest first. It asks nobody for a
-// permission: it is for the platform's operator, with the master database.
+// ListAll returns purchases of all stores, newest first. It checks no permission: it is
+// for the platform's operator, who has access to the master database.
 func ListAll(ctx context.Context, q masterdb.Querier, f Filter) ([]Listed, error) {
 	conditions, args := []string{"true"}, []any{f.Limit}
 	add := func(column string, value any) {
@@ -43,8 +43,7 @@ func ListAll(ctx context.Context, q masterdb.Querier, f Filter) ([]Listed, error
 	return rows, err
 }
 
-// CountMismatched returns how many purchases wait for the operator to give
-// their money back.
+// CountMismatched returns the number of purchases whose money the operator has to refund.
 func CountMismatched(ctx context.Context, q masterdb.Querier) (n int, err error) {
 	err = q.Get(ctx, &n, `SELECT count(*) FROM purchases WHERE status = 'mismatched'`)
 	return n, err

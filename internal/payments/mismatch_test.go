@@ -14,8 +14,8 @@ import (
 	"github.com/stoahq/stoa/internal/payments/stripetest"
 )
 
-// wantMismatch wants p to be mismatched, or refunded, by money of which so
-// much has gone back, and no credits to have moved.
+// wantMismatch requires that p is mismatched or refunded, that this amount has been
+// reversed, and that no credits have moved.
 func (s till) wantMismatch(t testing.TB, p payments.Purchase, status payments.Status, paid, reversed, currency string) {
 	t.Helper()
 	got := s.get(t, p)
@@ -35,8 +35,8 @@ func (s till) wantMismatch(t testing.TB, p payments.Purchase, status payments.St
 	}
 }
 
-// Another amount or currency than the purchase's: a state that everybody sees,
-// until all the money has been given back.
+// TestMismatchedPayment checks a payment of another amount or currency than the
+// purchase's. The purchase has a visible state until all the money is refunded.
 func TestMismatchedPayment(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -44,7 +44,7 @@ func TestMismatchedPayment(t *testing.T) {
 		for _, c := range []struct {
 			minor          int64
 			currency       string
-			paid, one, two string // in decimals: all, after a refund of 10 minor units, and with the rest too
+			paid, one, two string // in decimals: the whole amount, after a refund of 10 minor units, and after a refund of the rest
 		}{
 			{99, "usd", "0.99", "0.10", "0.99"},
 			{101, "usd", "1.01", "0.10", "1.01"},
@@ -64,14 +64,14 @@ func TestMismatchedPayment(t *testing.T) {
 			if log := s.log.take(); strings.Count(log, "level=ERROR") != 1 || !strings.Contains(log, reason) || !strings.Contains(log, p.ID.String()) {
 				t.Errorf("%s: log: %s", what, log)
 			}
-			for range 2 { // each time, until it is resolved
+			for range 2 { // reported each time until it is resolved
 				report, err := s.Reconcile(t.Context())
 				must(t, err)
 				if len(report.Refused) != 1 || !strings.Contains(report.Refused[0], reason) || !strings.Contains(report.Refused[0], p.ID.String()) {
 					t.Errorf("%s: %+v", what, report)
 				}
 			}
-			for _, e := range s.stripe.Events() { // all once more
+			for _, e := range s.stripe.Events() { // all events once more
 				s.stripe.Deliver(e)
 			}
 			s.work(t)
@@ -81,14 +81,14 @@ func TestMismatchedPayment(t *testing.T) {
 			s.news(t)
 			s.wantMismatch(t, p, payments.Mismatched, c.paid, c.one, currency)
 			rest := s.stripe.Refund(intent, c.minor-10, "succeeded")
-			s.stripe.Acknowledge() // its event is lost; the comparison finds it
+			s.stripe.Acknowledge() // its event is lost; the reconciliation finds the refund
 			report, err := s.Reconcile(t.Context())
 			must(t, err)
 			s.wantMismatch(t, p, payments.Refunded, c.paid, c.two, currency)
 			if len(report.Refused) != 0 {
 				t.Errorf("%s: %+v", what, report)
 			}
-			s.stripe.SetRefund(rest, "failed") // the money is here again
+			s.stripe.SetRefund(rest, "failed") // the refund has failed
 			s.news(t)
 			s.wantMismatch(t, p, payments.Mismatched, c.paid, c.one, currency)
 			s.stripe.Refund(intent, c.minor-10, "succeeded")
@@ -98,7 +98,8 @@ func TestMismatchedPayment(t *testing.T) {
 	})
 }
 
-// The bank takes the money of a payment that does not match, and gives it back.
+// TestMismatchedPaymentIsDisputed checks that the bank withdraws and returns the money of
+// a payment that does not match.
 func TestMismatchedPaymentIsDisputed(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -119,8 +120,8 @@ func TestMismatchedPaymentIsDisputed(t *testing.T) {
 	})
 }
 
-// The refund's event comes before the payment's, and so does that of a
-// purchase that has expired meanwhile.
+// TestMismatchedPaymentInAnyOrder checks that the refund's event may come before the
+// payment's, also for a purchase that has expired meanwhile.
 func TestMismatchedPaymentInAnyOrder(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -138,7 +139,7 @@ func TestMismatchedPaymentInAnyOrder(t *testing.T) {
 		s.work(t)
 		s.wantMismatch(t, p, payments.Refunded, "0.70", "0.70", "EUR")
 
-		// The payment is told of by several events at once, and logged once.
+		// Several events report the payment, and it is logged once.
 		s.log.take()
 		q, session := s.open(t, 100)
 		s.stripe.PayOther(session, 70, "eur")
@@ -154,7 +155,7 @@ func TestMismatchedPaymentInAnyOrder(t *testing.T) {
 	})
 }
 
-// At the sandbox an event's own word is taken.
+// TestMismatchedPaymentAtTheSandbox checks that the sandbox uses the event's own data.
 func TestMismatchedPaymentAtTheSandbox(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -170,7 +171,8 @@ func TestMismatchedPaymentAtTheSandbox(t *testing.T) {
 	})
 }
 
-// A charge that took another amount is not made again each minute.
+// TestMismatchedChargeStopsRecharges checks that a charge of another amount is not
+// repeated every minute.
 func TestMismatchedChargeStopsRecharges(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -194,7 +196,8 @@ func TestMismatchedChargeStopsRecharges(t *testing.T) {
 	})
 }
 
-// After a payment that does not match, the same store buys as before.
+// TestPurchaseAfterAMismatch checks that the same store can buy as before after a payment
+// that does not match.
 func TestPurchaseAfterAMismatch(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -211,13 +214,13 @@ func TestPurchaseAfterAMismatch(t *testing.T) {
 	})
 }
 
-// A purchase whose two checkouts were both paid: the second payment needs a
-// person until all of it has been given back, and no longer.
+// TestSecondPaymentIsGivenBack checks a purchase whose two checkouts were both paid: the
+// second payment is reported until all of it is refunded, and not afterwards.
 func TestSecondPaymentIsGivenBack(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		s := atStripe(t, db)
-		s.stripe.Break("POST /v1/checkout/sessions", stripetest.LostAfter) // made, but nobody knows
+		s.stripe.Break("POST /v1/checkout/sessions", stripetest.LostAfter) // the checkout was created, but the answer was lost
 		p, session := s.open(t, 100)
 		sessions := s.stripe.Sessions()
 		if len(sessions) != 2 || sessions[1] != session {

@@ -13,10 +13,10 @@ import (
 	"github.com/stoahq/stoa/internal/payments/stripetest"
 )
 
-// TestPaymentsModel draws what buyers and banks do and, quite apart from that,
-// how the news of it travels: some at once, some twice, some in another order,
-// some never. In the end, after a reconciliation, the accounts are what a
-// model of a few variables says, which knows nothing of events.
+// TestPaymentsModel draws actions of buyers and banks and, independently, the delivery of
+// their events: some at once, some twice, some in another order, some never. In the end,
+// after a reconciliation, the accounts equal a model of a few variables, which does not
+// use events.
 func TestPaymentsModel(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -59,9 +59,9 @@ type sale struct {
 	session   string
 	intent    string
 	money     int64
-	waits     bool // for the money of a slow payment
+	waits     bool // for the money of a delayed payment
 	paid      bool
-	closed    bool // nobody can pay any more
+	closed    bool // it can no longer be paid
 	reversals []*drawnReversal
 }
 
@@ -96,7 +96,7 @@ func (w *world) sell(r *rapid.T, t testing.TB) {
 	s := &sale{purchase: p, session: session, money: p.AmountMinor}
 	w.sales = append(w.sales, s)
 	switch rapid.IntRange(0, 5).Draw(r, "buyer") {
-	case 0: // leaves
+	case 0: // the buyer leaves
 	case 1:
 		w.stripe.Expire(session)
 		s.closed = true
@@ -107,7 +107,7 @@ func (w *world) sell(r *rapid.T, t testing.TB) {
 	}
 }
 
-// pick draws one of the sales that fit, or nil.
+// pick draws one of the sales for which fits holds, or nil.
 func (w *world) pick(r *rapid.T, fits func(*sale) bool) *sale {
 	var some []*sale
 	for _, s := range w.sales {
@@ -121,7 +121,7 @@ func (w *world) pick(r *rapid.T, fits func(*sale) bool) *sale {
 	return some[rapid.IntRange(0, len(some)-1).Draw(r, "sale")]
 }
 
-// reversal draws one that fits, or nil.
+// reversal draws one of the reversals for which fits holds, or nil.
 func (w *world) reversal(r *rapid.T, fits func(*drawnReversal) bool) *drawnReversal {
 	var some []*drawnReversal
 	for _, s := range w.sales {
@@ -210,8 +210,8 @@ func (w *world) settleDispute(r *rapid.T, _ testing.TB) {
 	}
 }
 
-// hear delivers a few events, of now or of long ago, and applies what has come
-// in any order, some of it twice.
+// hear delivers a few new or old events and applies the received ones in any order, some
+// of them twice.
 func (w *world) hear(r *rapid.T, t testing.TB) {
 	events := w.stripe.Events()[w.from:]
 	if len(events) == 0 {
@@ -291,7 +291,7 @@ func (w *world) compare(r *rapid.T, t testing.TB) {
 	}
 }
 
-// leave ends what the next run would have to look through again.
+// leave ends the open purchases, so that the next run does not compare them again.
 func (w *world) leave(t testing.TB) {
 	w.stripe.Acknowledge()
 	w.exec(t, `UPDATE purchases SET status = 'expired' WHERE store_id = $1 AND status = 'pending'`, w.store)

@@ -1,15 +1,14 @@
-// Package payments sells credits. A purchase is paid at a checkout page; the
-// payment provider then sends a signed event, which is stored, acknowledged
-// and applied by a job.
+// Package payments sells credits. A purchase is paid at a checkout page. The payment
+// provider then sends a signed event, which is stored, acknowledged and applied by a job.
 //
-// Events are not replayed: they only name the purchase. Apply reads the state of
-// the purchase from Stripe (readState) and applies it to the master
-// (applyState). So the order of events does not matter, nor how often they are
-// delivered. Reconcile finds what lost events would have told.
+// Events are not replayed: they only name the purchase. Apply reads the state of the
+// purchase from Stripe (readState) and applies it to the master (applyState). So neither
+// the order nor the number of deliveries of events matters. Reconcile detects the changes
+// whose events were lost.
 //
-// The sandbox is the provider for development. Its Pay button signs the event
-// that Stripe would send, and that event is applied in the same way. There is
-// nobody to ask for the state, so that the event's own data is used.
+// The sandbox is the provider for development. Its Pay button signs the event that Stripe
+// would send, and that event is applied in the same way. The sandbox has no API to read
+// the state from, so the event's own data is used.
 package payments
 
 import (
@@ -36,32 +35,33 @@ type Service struct {
 
 // Config is the operator's configuration.
 type Config struct {
-	// Sandbox offers the sandbox provider. Never in production: its page
-	// lets everyone "pay". Not together with StripeKey.
+	// Sandbox enables the sandbox provider. It must not be used in production: its page
+	// lets everyone "pay". It cannot be combined with StripeKey.
 	Sandbox bool
 	// StripeKey makes Stripe the provider: a secret or restricted API key.
 	StripeKey keyring.Secret
 	// StripeURL replaces Stripe's address, for a fake Stripe in development.
 	StripeURL string
-	// WebhookSecret signs events. Every replica has the same one, also after
-	// a restart: an event made by one may be received by another.
+	// WebhookSecret signs events. Every replica needs the same secret, also after a
+	// restart: one process may receive an event that another has signed.
 	WebhookSecret keyring.Secret
-	// CreditPrice is what one credit costs. Default 1 US cent.
+	// CreditPrice is the price of one credit. Default 1 US cent.
 	CreditPrice Price
-	// BaseURL is where browsers reach this platform, such as
+	// BaseURL is the address of this platform for browsers, such as
 	// "http://localhost:3000". The sandbox's checkout page is below it.
 	BaseURL string
 	// Log receives events that can never be applied. Default slog.Default.
 	Log *slog.Logger
 }
 
-// Price is money per whole credit.
+// Price is the price of one whole credit.
 type Price struct {
 	MinorPerCredit int64  // in the currency's minor unit as Stripe counts it, such as cents
 	Currency       string // ISO 4217, such as "USD"
 }
 
-// maxMinorPerCredit keeps the price of the largest purchase within an int64.
+// maxMinorPerCredit limits the price so that the price of the largest purchase fits in an
+// int64.
 const maxMinorPerCredit = 1_000_000
 
 // New returns the service, or an error that lists every fault of cfg. The

@@ -15,8 +15,8 @@ import (
 	"github.com/stoahq/stoa/internal/quotas"
 )
 
-// TestPendingPurchasesAreBounded: a store begins a bounded number of purchases
-// that nobody pays, also at the same time. A repeated request begins none.
+// TestPendingPurchasesAreBounded checks that a store can create a limited number of
+// purchases without paying them, also concurrently. A repeated request creates none.
 func TestPendingPurchasesAreBounded(t *testing.T) {
 	t.Parallel()
 	const limit = 100

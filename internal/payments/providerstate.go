@@ -12,10 +12,10 @@ import (
 // providerState is the state of a purchase at the provider at one moment.
 type providerState struct {
 	checkout  string     // the checkout that was read; empty for a charge without one
-	payment   *payment   // nil while no money was received
+	payment   *payment   // nil if no money was received
 	closed    bool       // no money can be received any more
-	stop      stopReason // why recharges end, when closed
-	reversals []reversal // of that payment; reversals that are not listed are unchanged
+	stop      stopReason // why recharges are disabled, when closed
+	reversals []reversal // of that payment; reversals that are not included are unchanged
 }
 
 // payment is money that was received.
@@ -58,9 +58,9 @@ func hasFailed(s stripe.PaymentIntentStatus) bool {
 	return s == stripe.PaymentIntentStatusRequiresPaymentMethod || s == stripe.PaymentIntentStatusCanceled
 }
 
-// intentState returns the state of a charge without a checkout. Such a charge is
-// off session: what is not paid at once fails, since nobody can give another
-// card or authenticate.
+// intentState returns the state of a charge without a checkout. Such a charge is off
+// session: a payment that does not succeed at once fails, since no customer is present to
+// give another card or to authenticate.
 func intentState(pi *stripe.PaymentIntent) providerState {
 	switch {
 	case pi.Status == stripe.PaymentIntentStatusSucceeded:
@@ -81,8 +81,8 @@ func reasonOf(err *stripe.Error) stopReason {
 	return stopDeclined
 }
 
-// refundReversal converts a refund. A pending refund has taken nothing yet, and
-// a failed refund has returned the money.
+// refundReversal converts a refund. A pending refund has not taken any money yet, and a
+// failed refund has returned it.
 func refundReversal(r *stripe.Refund) reversal {
 	return reversal{
 		ref: r.ID, kind: credits.TypeRefund, amountMinor: r.Amount, currency: string(r.Currency),
@@ -90,9 +90,9 @@ func refundReversal(r *stripe.Refund) reversal {
 	}
 }
 
-// disputeReversal converts a dispute. Its balance transactions tell where the
-// money is: a negative one withdraws it, and a positive one returns it. The money
-// of a dispute that is won is returned, perhaps a moment later.
+// disputeReversal converts a dispute. Its balance transactions show where the money is: a
+// negative one withdraws it, and a positive one returns it. The money of a dispute that
+// is won is returned, possibly after a delay.
 func disputeReversal(d *stripe.Dispute) reversal {
 	out := reversal{ref: d.ID, kind: credits.TypeDispute, amountMinor: d.Amount, currency: string(d.Currency)}
 	withdrawn, returned := false, false
@@ -105,13 +105,13 @@ func disputeReversal(d *stripe.Dispute) reversal {
 	case stripe.DisputeStatusNeedsResponse, stripe.DisputeStatusUnderReview,
 		stripe.DisputeStatusWarningNeedsResponse, stripe.DisputeStatusWarningUnderReview:
 		out.open = !withdrawn
-	default: // decided
+	default: // the dispute is decided
 	}
 	return out
 }
 
-// of returns the reversed money as a part of what was received for p. Money in
-// another currency, which a dispute may have, counts as the whole.
+// of returns the reversed money as a part of what was received for p. Money in another
+// currency, which a dispute may have, is treated as the whole amount.
 func (r reversal) of(p Purchase) int64 {
 	if !strings.EqualFold(r.currency, p.MoneyCurrency()) {
 		return p.receivedMinor()

@@ -19,7 +19,7 @@ import (
 // Provider is a payment provider.
 type Provider string
 
-// The providers that the table knows.
+// The providers that the database accepts.
 const (
 	Stripe  Provider = "stripe"
 	Sandbox Provider = "sandbox"
@@ -28,11 +28,10 @@ const (
 // Status is the state of a purchase.
 type Status string
 
-// The states of a purchase. An expired purchase becomes paid when its money
-// arrives late. Refunded means that all the money was taken back. Mismatched
-// means that another amount or currency was paid than the purchase's: no credits
-// were granted, and a person has to refund the money at the provider. The
-// purchase then becomes refunded.
+// The states of a purchase. An expired purchase becomes paid when its money arrives late.
+// Refunded means that all the money was taken back. Mismatched means that the paid amount
+// or currency differs from that of the purchase: no credits were granted, and a person
+// has to refund the money at the provider. The purchase then becomes refunded.
 const (
 	Pending    Status = "pending"
 	Paid       Status = "paid"
@@ -41,23 +40,23 @@ const (
 	Mismatched Status = "mismatched"
 )
 
-// Purchase is credits that a store buys, or has bought.
+// Purchase is a number of credits that a store buys or has bought.
 type Purchase struct {
 	ID            stoa.PurchaseID
 	StoreID       stoa.StoreID
 	UserID        stoa.UserID
 	Provider      Provider
-	ProviderRef   *string // the provider's id of the checkout; at the sandbox, whoever knows it may pay
+	ProviderRef   *string // the provider's id of the checkout; at the sandbox, anyone who knows it can pay
 	PaymentRef    *string // the provider's id of the payment
 	Status        Status
 	Credits       credits.Amount
 	AmountMinor   int64  // in the currency's minor unit, such as cents
 	Currency      string // ISO 4217
-	PaidMinor     *int64 // what was paid, if that is not the price
+	PaidMinor     *int64 // the amount paid, if it differs from the price
 	PaidCurrency  *string
-	CheckoutURL   string // empty when there is nothing to visit
+	CheckoutURL   string // empty when there is no page to visit
 	Automatic     bool   // made by an automatic recharge
-	ReversedMinor int64  // the money that has gone back, by refunds and disputes
+	ReversedMinor int64  // the money that refunds and disputes have taken back
 	ClawedBack    credits.Amount
 	CreatedAt     time.Time
 	UpdatedAt     time.Time
@@ -68,7 +67,7 @@ type Purchase struct {
 type purchase struct {
 	Purchase
 	Attempt int   // numbers the idempotency keys at Stripe
-	Version int64 // counts the provider states applied
+	Version int64 // the number of applied provider states
 	Frozen  credits.Amount
 	Freezes int
 }
@@ -108,20 +107,20 @@ func (p Purchase) receivedMinor() int64 {
 	return p.AmountMinor
 }
 
-// PurchaseRequest says how much to buy.
+// PurchaseRequest describes how much to buy.
 type PurchaseRequest struct {
 	Credits        credits.Amount // whole credits, 1 to 1,000,000
-	IdempotencyKey string         // empty for none
+	IdempotencyKey string         // empty: no key
 }
 
 // maxCredits bounds one purchase.
 const maxCredits = 1_000_000 * credits.Credit
 
-// Purchase begins a purchase: it is pending until its CheckoutURL has been
-// visited and paid. The same request under the same key makes one purchase,
-// another one is idempotency_conflict. Without a provider, or while it does
-// not answer, it fails with payments_unavailable. The same request under the
-// same key then continues the same purchase.
+// Purchase creates a purchase. It is pending until the buyer pays at its CheckoutURL. The
+// same request under the same key creates one purchase. Another request under that key
+// fails with idempotency_conflict. Without a provider, or when the provider does not
+// answer, it fails with payments_unavailable. The same request under the same key then
+// continues the same purchase.
 func (s *Service) Purchase(ctx context.Context, p authz.Principal, store stoa.StoreID, req PurchaseRequest) (Purchase, error) {
 	if err := req.validate(); err != nil {
 		return Purchase{}, err
@@ -139,7 +138,7 @@ func (s *Service) Purchase(ctx context.Context, p authz.Principal, store stoa.St
 			return err
 		}
 		row, err = insertPurchase(ctx, tx, fresh, req)
-		if err != nil || row.ID != fresh.ID { // the one that the key has made before
+		if err != nil || row.ID != fresh.ID { // the key has created this purchase before
 			return err
 		}
 		if err := s.checkMinimum("credits", req.Credits); err != nil {
@@ -156,12 +155,12 @@ func (s *Service) Purchase(ctx context.Context, p authz.Principal, store stoa.St
 	return s.openCheckout(ctx, row)
 }
 
-// maxPending is how many purchases of a store may wait for payment. A purchase
-// that is older than a day does not count, since its checkout has expired.
+// maxPending is the maximum number of purchases of a store that wait for payment. A
+// purchase that is older than a day does not count, since its checkout has expired.
 const maxPending = 100
 
-// checkPending fails with quota_exceeded when the purchase that tx has just
-// inserted is one too many. The caller has locked the store.
+// checkPending fails with quota_exceeded when the purchase that tx has just inserted
+// exceeds maxPending. The caller has locked the store.
 func checkPending(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	var pending int
 	err := tx.Get(ctx, &pending, `SELECT count(*) FROM purchases WHERE store_id = $1 AND status = 'pending' AND NOT automatic AND created_at > $2`,
@@ -197,8 +196,7 @@ func (s *Service) newPurchase(now time.Time, user stoa.UserID, store stoa.StoreI
 	return p, errNoProvider()
 }
 
-// recordPurchase writes the begin of a purchase, or its failure, to the audit
-// log.
+// recordPurchase writes the start of a purchase, or its failure, to the audit log.
 func recordPurchase(ctx context.Context, tx *masterdb.Tx, by authz.Principal, p Purchase, o audit.Outcome) error {
 	return audit.Record(ctx, tx, by, audit.Event{Action: audit.PurchaseStarted, Store: p.StoreID, Outcome: o, Details: map[string]string{
 		"purchase": p.ID.String(), "credits": p.Credits.String(), "amount": p.AmountDecimal(), "currency": p.Currency,
@@ -210,9 +208,9 @@ func errNoProvider() error {
 	return stoa.Errorf(stoa.PaymentsUnavailable, "Credits cannot be bought here: no payment provider is configured. Ask the platform's operator.")
 }
 
-// insertPurchase stores p, or returns the purchase that the request's key
-// made before. The unique key decides between two at once: the second waits
-// for the first and then finds its row.
+// insertPurchase stores p, or returns the purchase that the request's key created before.
+// The unique key serializes two concurrent requests: the second waits for the first and
+// then finds its row.
 func insertPurchase(ctx context.Context, tx *masterdb.Tx, p Purchase, req PurchaseRequest) (purchase, error) {
 	var key, hash *string
 	if req.IdempotencyKey != "" {
@@ -256,9 +254,8 @@ func checkWholeCredits(faults *stoa.Invalid, field string, amount credits.Amount
 	}
 }
 
-// Get returns a purchase of the store. It fails with not_found when the
-// store has no such purchase, and with store_not_found for anyone but a
-// member.
+// Get returns a purchase of the store. It fails with not_found when the store has no such
+// purchase, and with store_not_found for a caller who is not a member.
 func (s *Service) Get(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.PurchaseID) (Purchase, error) {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.ReadCredits); err != nil {
 		return Purchase{}, err
@@ -268,16 +265,15 @@ func (s *Service) Get(ctx context.Context, p authz.Principal, store stoa.StoreID
 	return out, orNotFound(err)
 }
 
-// Page is one page of purchases, newest first. NextCursor is nil on the last.
+// Page is one page of purchases, newest first. NextCursor is nil on the last page.
 type Page struct {
 	Purchases  []Purchase
 	NextCursor *string
 }
 
-// List returns the store's purchases, newest first, limit (1 to 100; 0 means
-// 20) at a time; cursor is the NextCursor of the page before. It fails with
-// invalid_request for a wrong limit or cursor and with store_not_found for
-// anyone but a member.
+// List returns a page of the store's purchases, newest first. limit is 1 to 100; 0 means
+// 20. cursor is the NextCursor of the previous page. It fails with invalid_request for an
+// invalid limit or cursor and with store_not_found for a caller who is not a member.
 func (s *Service) List(ctx context.Context, p authz.Principal, store stoa.StoreID, limit int, cursor string) (Page, error) {
 	var faults stoa.Invalid
 	bounds := page.ByID[stoa.PurchaseID](limit, cursor, &faults)

@@ -129,7 +129,7 @@ func TestPurchaseReplay(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		s := setup(t, db, sandbox())
-		const rounds = 5 // in the first, few connections are open yet
+		const rounds = 5 // in the first round few connections are open
 		for round := range rounds {
 			req := payments.PurchaseRequest{Credits: 5 * credits.Credit, IdempotencyKey: fmt.Sprint(round)}
 			var got [10]payments.Purchase
@@ -150,7 +150,7 @@ func TestPurchaseReplay(t *testing.T) {
 		if n := s.count(t, `SELECT count(*) FROM purchases`); n != rounds {
 			t.Errorf("%d purchases, want %d", n, rounds)
 		}
-		// The key is the store's own, and no key makes a purchase each time.
+		// A key belongs to its store, and each request without a key creates a purchase.
 		other := setup(t, db, sandbox())
 		p, err := other.Purchase(t.Context(), other.owner, other.store, payments.PurchaseRequest{Credits: credits.Credit, IdempotencyKey: "0"})
 		must(t, err)
@@ -175,7 +175,7 @@ func TestNoProvider(t *testing.T) {
 		wantCode(t, err, stoa.StoreNotFound)
 		wantCode(t, s.Receive(t.Context(), []byte(`{}`), ""), stoa.PaymentsUnavailable)
 
-		// A purchase from the time when there was a sandbox cannot be paid.
+		// A purchase that was created with the sandbox cannot be paid without it.
 		ref := *other.buy(t, 1).ProviderRef
 		_, err = s.Checkout(t.Context(), ref)
 		wantCode(t, err, stoa.NotFound)
@@ -215,7 +215,7 @@ func TestPriceIsConfigured(t *testing.T) {
 	})
 }
 
-// The states and the table's constraint are one list.
+// TestStatesAreTheSchemas checks that the states equal those of the table's constraint.
 func TestStatesAreTheSchemas(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -16,9 +16,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// Recharge is the job that buys credits for a store with automatic recharges
-// whose balance is low. It may be enqueued at any time: it reads for itself
-// whether a charge is due.
+// Recharge is the job that buys credits for a store with automatic recharges whose
+// balance is low. It may be enqueued at any time: it checks whether a charge is due.
 type Recharge struct {
 	StoreID stoa.StoreID `json:"store_id"`
 }
@@ -26,12 +25,12 @@ type Recharge struct {
 // Kind implements jobs.Args.
 func (Recharge) Kind() string { return "payments.recharge" }
 
-// RetryWithin implements jobs.RetryWithin. It keeps stores with a low balance
-// from waiting for days after an outage of Stripe.
+// RetryWithin implements jobs.RetryWithin. Without it, stores with a low balance could
+// wait for days after an outage of Stripe.
 func (Recharge) RetryWithin() time.Duration { return time.Hour }
 
-// RechargeDue is the job that enqueues Recharge for every store that needs it.
-// It finds the stores whose change a killed process had not followed.
+// RechargeDue is the job that enqueues Recharge for every store that needs it. It finds
+// the stores whose change a process had not handled when it was killed.
 type RechargeDue struct{}
 
 // Kind implements jobs.Args.
@@ -60,8 +59,8 @@ const selectRecharge = `
 // and another charge would likely be taken back too.
 const dueSQL = `r.enabled AND b.debt = 0 AND b.balance - b.reserved < r.threshold AND s.status NOT IN ('suspended', 'deleting', 'deleted')`
 
-// FollowCredits makes recharges follow the changes of credits: a store is
-// recharged a moment after its balance has fallen.
+// FollowCredits subscribes recharges to the changes of credits. A store is recharged
+// shortly after its balance has fallen.
 func (s *Service) FollowCredits(changes *feed.Feed) {
 	changes.Follow(feed.Follower{
 		Pending: `JOIN auto_recharges r ON r.store_id = b.store_id JOIN stores s ON s.id = b.store_id WHERE ` + dueSQL,
@@ -89,10 +88,10 @@ func (s *Service) QueueRecharges(ctx context.Context, _ RechargeDue) error {
 	return nil
 }
 
-// Recharge charges the store's saved card for more credits if its balance is
-// below the threshold, one purchase at a time, within the month's cap. The
-// credits come as with any purchase, once for each payment. A card that is
-// declined or wants its owner to be there is not tried again.
+// Recharge charges the store's saved card for more credits if its balance is below the
+// threshold. It makes one purchase at a time, within the month's cap. The credits are
+// granted as for any purchase, once for each payment. A card that is declined or that
+// requires authentication is not charged again.
 func (s *Service) Recharge(ctx context.Context, job Recharge) error {
 	if s.stripe == nil {
 		return nil
@@ -148,8 +147,8 @@ func (s *Service) beginRecharge(ctx context.Context, tx *masterdb.Tx, store stoa
 	return row, r, true, recordPurchase(ctx, tx, authz.Principal{}, p, audit.Success)
 }
 
-// wanted reports whether a charge is due now. The user who enabled recharges must
-// still be allowed to buy. Otherwise it disables the recharges.
+// wanted reports whether a charge is due now. The user who enabled recharges must still
+// have permission to buy. Otherwise it disables the recharges.
 func (r recharge) wanted(ctx context.Context, tx *masterdb.Tx) (bool, error) {
 	if is, err := r.isDue(ctx, tx); err != nil || !is {
 		return false, err
@@ -181,13 +180,12 @@ func usedThisMonth(ctx context.Context, q masterdb.Querier, store stoa.StoreID, 
 	return used, err
 }
 
-// resumeCharge continues a purchase whose outcome is unknown. It asks Stripe for
-// an earlier charge, since Stripe remembers idempotency keys for a day only, and
-// remembers its own failures under them. done is false when a charge is to be
-// made.
+// resumeCharge continues a purchase whose outcome is unknown. It looks for an earlier
+// charge at Stripe, since Stripe keeps idempotency keys for a day only, and keeps its own
+// failures under them. done is false when a charge has to be made.
 func (s *Service) resumeCharge(ctx context.Context, row purchase, r recharge) (done bool, err error) {
 	pi, err := s.stripe.findCharge(ctx, row, r)
-	if outcomeOf(err) == final { // such as a customer that is gone; a charge that was made all the same is told by its event
+	if outcomeOf(err) == final { // such as a deleted customer; if a charge was made, its event reports it
 		return true, s.refusedCharge(ctx, row, err)
 	}
 	if err != nil {
@@ -200,7 +198,7 @@ func (s *Service) resumeCharge(ctx context.Context, row purchase, r recharge) (d
 	if err != nil || is {
 		return false, err
 	}
-	return true, s.failCharge(ctx, row, "") // switched off meanwhile, or bought by hand
+	return true, s.failCharge(ctx, row, "") // recharges were disabled meanwhile, or credits were bought manually
 }
 
 // charge charges the card and applies the result.
@@ -239,8 +237,8 @@ func (s *Service) refusedCharge(ctx context.Context, row purchase, err error) er
 	return s.failCharge(ctx, row, stopRefused)
 }
 
-// syncCharge applies the result of a charge. A failed charge is cancelled first,
-// so that nobody pays it later.
+// syncCharge applies the result of a charge. It cancels a failed charge first, so that it
+// cannot be paid later.
 func (s *Service) syncCharge(ctx context.Context, row purchase, pi *stripe.PaymentIntent) error {
 	f := intentState(pi)
 	if f.closed && pi.Status != stripe.PaymentIntentStatusCanceled {
@@ -264,7 +262,7 @@ func (s *Service) failCharge(ctx context.Context, row purchase, why stopReason) 
 	})
 }
 
-// stopReason is why automatic recharges were disabled. Empty means that they
+// stopReason is the reason why automatic recharges were disabled. Empty means that they
 // were not.
 type stopReason string
 
@@ -278,8 +276,8 @@ const (
 	stopPermission     stopReason = "not_permitted"
 )
 
-// stopRecharge disables the store's automatic recharges. It does nothing without
-// a reason.
+// stopRecharge disables the store's automatic recharges. It does nothing for an empty
+// reason.
 func stopRecharge(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, why stopReason) error {
 	if why == "" {
 		return nil

@@ -15,14 +15,14 @@ import (
 	"github.com/stoahq/stoa/internal/payments/stripetest"
 )
 
-// wish is recharges of 100 below 50, 250 a month at most.
+// wish returns settings with recharges of 100 below 50, 250 a month at most.
 func wish() payments.AutoRechargeRequest {
 	return payments.AutoRechargeRequest{
 		Enabled: true, Threshold: 50 * credits.Credit, Credits: 100 * credits.Credit, MonthlyCap: 250 * credits.Credit,
 	}
 }
 
-// saveCard saves a card that behaves so, as far as the master knowing it.
+// saveCard saves a card with that behaviour, until the master has it.
 func (s till) saveCard(t testing.TB, behaviour stripetest.Card) {
 	t.Helper()
 	url, err := s.SaveCard(t.Context(), s.owner, s.store, "")
@@ -31,7 +31,7 @@ func (s till) saveCard(t testing.TB, behaviour stripetest.Card) {
 	s.news(t)
 }
 
-// recharging is a store with such a card and recharges switched on.
+// recharging creates a store with such a card and with recharges enabled.
 func recharging(t testing.TB, db *masterdb.DB, behaviour stripetest.Card) till {
 	t.Helper()
 	s := atStripe(t, db)
@@ -62,8 +62,8 @@ func (s till) wantStopped(t testing.TB, reason string) {
 	s.wantAudited(t, audit.RechargeStopped, `{"reason":"`+reason+`"}`)
 }
 
-// wantAudited wants an entry of the platform in the store's audit log, with
-// these details unless they are "".
+// wantAudited requires an entry of the platform in the store's audit log, with these
+// details unless they are "".
 func (s till) wantAudited(t testing.TB, action, details string) {
 	t.Helper()
 	var rows []string
@@ -82,8 +82,8 @@ func TestRecharge(t *testing.T) {
 		s := recharging(t, db, stripetest.Good)
 		s.recharge(t)
 		s.wantBalance(t, 100, 0, 0)
-		s.recharge(t) // there is enough
-		s.news(t)     // and Stripe tells of it too
+		s.recharge(t) // enough credits are available
+		s.news(t)     // the events are applied too
 		s.wantBalance(t, 100, 0, 0)
 		s.spend(t, 51)
 		s.recharge(t)
@@ -118,11 +118,11 @@ func TestRechargeObeysTheCap(t *testing.T) {
 				s.spend(t, b.Balance/credits.Credit)
 			}
 		}
-		if n := s.stripe.Count("payment_intent"); n != 2 { // a third would make 300
+		if n := s.stripe.Count("payment_intent"); n != 2 { // a third charge would make 300
 			t.Errorf("%d charges", n)
 		}
 		s.exec(t, `UPDATE purchases SET created_at = $1`, time.Now().UTC().AddDate(0, -1, 0).Add(-96*time.Hour))
-		s.recharge(t) // another month
+		s.recharge(t) // in the next month
 		s.wantBalance(t, 100, 0, 0)
 		if got := s.settings(t); !got.Enabled || got.UsedThisMonth != 100*credits.Credit {
 			t.Errorf("%+v", got)
@@ -149,7 +149,7 @@ func TestRechargeStopsAfterADecline(t *testing.T) {
 				if n := s.count(t, `SELECT count(*) FROM purchases WHERE status = 'expired'`); n != 1 {
 					t.Errorf("%d purchases ended", n)
 				}
-				// A better card, switched on by a person: it goes on.
+				// With a valid card, and enabled by a user, recharges continue.
 				s.saveCard(t, stripetest.Good)
 				s.recharge(t)
 				s.wantBalance(t, 0, 0, 0)
@@ -165,12 +165,13 @@ func TestRechargeStopsAfterADecline(t *testing.T) {
 	}
 }
 
-// The news of a decline comes before the answer is understood.
+// TestRechargeDeclineByEvent checks a decline whose event is applied before the answer of
+// the call.
 func TestRechargeDeclineByEvent(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		s := recharging(t, db, stripetest.Declined)
-		s.stripe.Break("POST /v1/payment_intents/", stripetest.Broken) // the cancellation
+		s.stripe.Break("POST /v1/payment_intents/", stripetest.Broken) // the cancellation fails
 		if err := s.Recharge(t.Context(), payments.Recharge{StoreID: s.store}); err == nil {
 			t.Error("an unfinished charge is no failure")
 		}
@@ -181,7 +182,7 @@ func TestRechargeDeclineByEvent(t *testing.T) {
 	})
 }
 
-// However the call ends, the card is charged once.
+// TestRechargeChargesOnce checks that the card is charged once, however the call ends.
 func TestRechargeChargesOnce(t *testing.T) {
 	t.Parallel()
 	for name, faults := range map[string][]stripetest.Fault{
@@ -195,7 +196,7 @@ func TestRechargeChargesOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-				for _, forgets := range []bool{false, true} { // Stripe forgets keys after a day
+				for _, forgets := range []bool{false, true} { // Stripe deletes keys after a day
 					s := recharging(t, db, stripetest.Good)
 					for _, f := range faults {
 						s.stripe.Break("POST /v1/payment_intents", f)
@@ -224,11 +225,11 @@ func TestRechargesAtOnce(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		s := recharging(t, db, stripetest.Good)
-		for range 2 { // the second time there is enough
+		for range 2 { // after the first, enough credits are available
 			errs := concurrently(8, func(int) error {
 				for {
 					err := s.Recharge(t.Context(), payments.Recharge{StoreID: s.store})
-					if err == nil || t.Context().Err() != nil { // refused while another one is at Stripe
+					if err == nil || t.Context().Err() != nil { // refused while another call with the key is at Stripe
 						return err
 					}
 				}
@@ -243,8 +244,8 @@ func TestRechargesAtOnce(t *testing.T) {
 	})
 }
 
-// A charge that never reached Stripe is not made up for when it is no longer
-// wanted.
+// TestRechargeNoLongerWanted checks that a charge that never reached Stripe is not made
+// when it is no longer due.
 func TestRechargeNoLongerWanted(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -275,7 +276,7 @@ func TestRechargeOfASlowBank(t *testing.T) {
 		if n := s.stripe.Count("payment_intent"); n != 1 {
 			t.Errorf("%d charges", n)
 		}
-		// Switched off meanwhile: the charge that is under way still counts.
+		// Recharges are disabled meanwhile. The charge in progress still counts.
 		off := wish()
 		off.Enabled = false
 		_, err := s.SetAutoRecharge(t.Context(), s.owner, s.store, off)
@@ -286,7 +287,7 @@ func TestRechargeOfASlowBank(t *testing.T) {
 	})
 }
 
-// None of these charges a card.
+// TestRechargeLeavesAlone checks cases in which no card is charged.
 func TestRechargeLeavesAlone(t *testing.T) {
 	t.Parallel()
 	for name, prepare := range map[string]func(t *testing.T, s till){
@@ -345,7 +346,7 @@ func TestRechargeStopsWhenGivenBack(t *testing.T) {
 		s.wantStopped(t, "refunded")
 		_, err := s.SetAutoRecharge(t.Context(), s.owner, s.store, wish())
 		must(t, err)
-		s.stripe.SetRefund(refund, "succeeded") // old news stops nothing
+		s.stripe.SetRefund(refund, "succeeded") // a refund that is already known does not disable recharges again
 		s.news(t)
 		if !s.settings(t).Enabled {
 			t.Error("stopped again by what was known")
@@ -353,7 +354,8 @@ func TestRechargeStopsWhenGivenBack(t *testing.T) {
 	})
 }
 
-// Whoever follows the ledger may have died: the stores in need are found.
+// TestQueueRecharges checks that stores with a low balance are found even if the process
+// that follows the ledger was killed.
 func TestQueueRecharges(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

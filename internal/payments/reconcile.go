@@ -13,7 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// Reconcile is the job that compares with the payment provider.
+// Reconcile is the job that compares the purchases with the payment provider.
 type Reconcile struct{}
 
 // Kind implements jobs.Args.
@@ -23,7 +23,7 @@ func (Reconcile) Kind() string { return "payments.reconcile" }
 // after the operator has corrected the key.
 func (Reconcile) RetryWithin() time.Duration { return time.Hour }
 
-// The job's interval, and how long one attempt may take.
+// The job's interval, and the timeout of one attempt.
 const (
 	ReconcileEvery   = 24 * time.Hour
 	ReconcileTimeout = time.Hour
@@ -31,12 +31,12 @@ const (
 
 // Report is the result of a reconciliation.
 type Report struct {
-	Events   int      `json:"events"`   // that Stripe could not deliver and were missing here
-	Applied  int      `json:"applied"`  // events carried out now, also ones that had been stored before
+	Events   int      `json:"events"`   // that Stripe could not deliver and that were not stored here
+	Applied  int      `json:"applied"`  // events applied now, including ones that were stored before
 	Compared int      `json:"compared"` // open and mismatched purchases looked up at Stripe
-	Paid     int      `json:"paid"`     // of those paid there
-	Expired  int      `json:"expired"`  // of those, and of those never begun there, ended now
-	Refused  []string `json:"refused"`  // events and purchases that need a person, with the reason
+	Paid     int      `json:"paid"`     // of the compared purchases: paid at Stripe
+	Expired  int      `json:"expired"`  // of the compared purchases, and of those without a checkout: ended now
+	Refused  []string `json:"refused"`  // events and purchases that need a manual decision, with the reason
 }
 
 // RunReconcile handles the job Reconcile.
@@ -53,19 +53,18 @@ func (s *Service) RunReconcile(ctx context.Context, job Reconcile) error {
 	return nil
 }
 
-// Reconcile replaces lost events: it fetches the events of the last 30 days that
-// Stripe could not deliver, applies those that are stored but not applied,
-// compares each pending purchase with Stripe, and expires those that were never
-// begun there. It may run at any time, also concurrently. The report says
-// what was done before an error. It fails with payments_unavailable without
-// Stripe.
+// Reconcile compensates for lost events. It fetches the events of the last 30 days that
+// Stripe could not deliver, applies those that are stored but not applied, compares each
+// pending purchase with Stripe, and expires those that have no checkout. It may run at
+// any time, also concurrently. The report contains what was done before an error. It
+// fails with payments_unavailable without Stripe.
 func (s *Service) Reconcile(ctx context.Context) (Report, error) {
 	report := Report{Refused: []string{}}
 	if s.stripe == nil {
 		return report, stoa.Errorf(stoa.PaymentsUnavailable, "There is nothing to compare with: no payment provider is configured.")
 	}
 	err := s.fetchEvents(ctx, &report)
-	if !isUnauthorized(err) { // else no other call is answered either
+	if !isUnauthorized(err) { // otherwise every other call would be refused too
 		err = errors.Join(err, s.applyStored(ctx, &report), s.compareOpen(ctx, &report))
 	}
 	return report, errors.Join(err, s.expireUnbegun(ctx, &report))
@@ -145,11 +144,12 @@ func (s *Service) applyStored(ctx context.Context, report *Report) error {
 	}
 }
 
-// maxFaults ends a reconciliation with a provider that does not answer.
+// maxFaults is the number of faults that ends a reconciliation, since the provider does
+// not answer.
 const maxFaults = 10
 
-// compareOpen compares every pending purchase with a checkout, and every purchase
-// whose payment is to be refunded, with Stripe.
+// compareOpen compares with Stripe every pending purchase that has a checkout, and every
+// purchase whose payment has to be refunded.
 func (s *Service) compareOpen(ctx context.Context, report *Report) error {
 	var faults []error
 	var after stoa.PurchaseID
@@ -202,9 +202,9 @@ func (s *Service) compare(ctx context.Context, id stoa.PurchaseID, report *Repor
 	return nil
 }
 
-// expireUnbegun expires the purchases that have no checkout after a day, since
-// their buyers have left. A recharge never has a checkout, and its own job ends
-// it.
+// expireUnbegun expires the purchases that have no checkout after a day, since their
+// buyers have left. It skips recharges, which never have a checkout and are ended by
+// their own job.
 func (s *Service) expireUnbegun(ctx context.Context, report *Report) error {
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		n, err := tx.Exec(ctx, `

@@ -18,8 +18,9 @@ import (
 	"github.com/stoahq/stoa/internal/payments/stripetest"
 )
 
-// No event ever comes; a reconciliation finds it all, also a refund of a
-// payment that the master knew nothing of, over several pages of a list.
+// TestReconcileWithoutAnyEvent checks that a reconciliation finds everything when no
+// event arrives, also a refund of a payment that the master had not recorded, over
+// several pages of a list.
 func TestReconcileWithoutAnyEvent(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -44,7 +45,7 @@ func TestReconcileWithoutAnyEvent(t *testing.T) {
 		if a, b, c := s.status(t, paid), s.status(t, left), s.status(t, open); a != payments.Paid || b != payments.Expired || c != payments.Pending {
 			t.Errorf("%s, %s, %s", a, b, c)
 		}
-		// Once more, and with all the events after all: nothing.
+		// A second reconciliation, after all events have arrived, changes nothing.
 		report, err = s.Reconcile(t.Context())
 		must(t, err)
 		if d := cmp.Diff(payments.Report{Compared: 1, Refused: []string{}}, report); d != "" {
@@ -55,8 +56,8 @@ func TestReconcileWithoutAnyEvent(t *testing.T) {
 	})
 }
 
-// Events that Stripe believes delivered, to an endpoint that lost them: open
-// purchases are compared all the same.
+// TestReconcileComparesOpenPurchases checks that open purchases are compared even if
+// Stripe has delivered the events to an endpoint that lost them.
 func TestReconcileComparesOpenPurchases(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -88,7 +89,8 @@ func (s shop) exec(t testing.TB, query string, args ...any) {
 	}))
 }
 
-// What cannot be applied is reported every time, and keeps nothing else back.
+// TestReconcileReportsWhatNeedsAPerson checks that an event that cannot be applied is
+// reported every time, and does not prevent the others.
 func TestReconcileReportsWhatNeedsAPerson(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -109,8 +111,8 @@ func TestReconcileReportsWhatNeedsAPerson(t *testing.T) {
 	})
 }
 
-// A purchase that never came as far as Stripe ends after a day; one whose
-// request may still be repeated stays.
+// TestReconcileEndsWhatNeverBegan checks that a purchase without a checkout ends after a
+// day, and that one whose request may still be repeated stays.
 func TestReconcileEndsWhatNeverBegan(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -130,7 +132,7 @@ func TestReconcileEndsWhatNeverBegan(t *testing.T) {
 		if report.Expired != 1 || s.status(t, payments.Purchase{ID: ids[0]}) != payments.Expired || s.status(t, payments.Purchase{ID: ids[1]}) != payments.Pending {
 			t.Errorf("%+v", report)
 		}
-		// The request comes back after all: it learns that its purchase has ended.
+		// The request is repeated late, and returns that its purchase has ended.
 		p, err := s.Purchase(t.Context(), s.owner, s.store, payments.PurchaseRequest{Credits: 60 * credits.Credit, IdempotencyKey: "0"})
 		must(t, err)
 		if p.Status != payments.Expired || p.CheckoutURL != "" {
@@ -139,7 +141,8 @@ func TestReconcileEndsWhatNeverBegan(t *testing.T) {
 	})
 }
 
-// While Stripe fails, what can be done is done, and the next run does the rest.
+// TestReconcileWhileStripeFails checks that a run does what is possible while Stripe
+// fails, and that the next run does the rest.
 func TestReconcileWhileStripeFails(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -162,7 +165,7 @@ func TestReconcileWhileStripeFails(t *testing.T) {
 	})
 }
 
-// Two replicas at once.
+// TestReconcileTwiceAtOnce runs two reconciliations concurrently.
 func TestReconcileTwiceAtOnce(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -12,10 +12,10 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// share returns the part of p's credits that the first money minor units paid
-// for, rounded down to a unit of credit. A reversal claws back the difference of
-// two shares, so that the parts add up to the whole, in however many refunds the
-// money goes back. A payment that does not match paid for no credits.
+// share returns the part of p's credits that the first money minor units paid for,
+// rounded down to a unit of credit. A reversal claws back the difference of two shares,
+// so that the parts add up to the whole, whatever the number of refunds. A payment that
+// does not match paid for no credits.
 func (p Purchase) share(money int64) credits.Amount {
 	if p.PaidMinor != nil {
 		return 0
@@ -33,14 +33,14 @@ type reversalRow struct {
 	DisputedMinor int64
 	Changes       int
 
-	taken int64 // the money that is gone according to the provider
-	news  bool  // more money is gone or disputed than before
+	taken int64 // the money that is taken back according to the provider
+	news  bool  // more money is taken back or disputed than before
 }
 
-// applyReversals changes the credits of p to what refunds and disputes have left
-// of its payment. Money that two of them claim counts once: together they claw
-// back no more than was granted. Credits of disputed money are frozen. They are
-// unfrozen first, so that they are available for what is clawed back.
+// applyReversals changes the credits of p to what refunds and disputes have left of its
+// payment. Money that two of them claim counts once: together they claw back no more than
+// was granted. Credits of disputed money are frozen. They are unfrozen first, so that
+// they are available for the claw-back.
 func (s *Service) applyReversals(ctx context.Context, tx *masterdb.Tx, p *purchase, found []reversal) error {
 	if len(found) == 0 {
 		return nil
@@ -87,7 +87,7 @@ func (s *Service) applyReversals(ctx context.Context, tx *masterdb.Tx, p *purcha
 // accepts each reference for one freeze.
 func (p purchase) freezeRef() string { return fmt.Sprintf("purchase:%s:%d", p.ID, p.Freezes) }
 
-// sums returns the money that is gone and the money that is disputed.
+// sums returns the money that is taken back and the money that is disputed.
 func (p purchase) sums(rows []reversalRow) (gone, disputed int64) {
 	for _, r := range rows {
 		gone = min(p.receivedMinor(), gone+r.taken)
@@ -198,7 +198,7 @@ func (s *Service) moveCredits(ctx context.Context, tx *masterdb.Tx, p *purchase,
 	return err
 }
 
-// endRecharge stops automatic recharges after a dispute, or after a recharge was
+// endRecharge disables automatic recharges after a dispute, or after a recharge was
 // refunded: money that was taken back must not be charged again automatically.
 func (p purchase) endRecharge(ctx context.Context, tx *masterdb.Tx, rows []reversalRow) error {
 	for _, r := range rows {

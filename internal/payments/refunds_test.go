@@ -48,8 +48,8 @@ func TestRefundInParts(t *testing.T) {
 	})
 }
 
-// A credit costs 3 cents: a refund of 1 cent is a third of a credit, rounded
-// down to 0.3333. Three of them are a whole one.
+// TestRefundsThatDoNotDivide refunds 1 cent of a credit that costs 3 cents: a third of a
+// credit, rounded down to 0.3333. Three such refunds are a whole credit.
 func TestRefundsThatDoNotDivide(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -76,7 +76,7 @@ func TestRefundsThatDoNotDivide(t *testing.T) {
 	})
 }
 
-// The news of the refund comes before that of the payment.
+// TestRefundBeforeItsPayment applies the event of the refund before that of the payment.
 func TestRefundBeforeItsPayment(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -97,7 +97,8 @@ func TestRefundBeforeItsPayment(t *testing.T) {
 	})
 }
 
-// What was spent already is owed, blocks spending, and is repaid first.
+// TestRefundOfSpentCredits checks that refunded credits that were already spent become a
+// debt, which blocks spending and is repaid first.
 func TestRefundOfSpentCredits(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -171,8 +172,8 @@ func TestDisputeDropped(t *testing.T) {
 	})
 }
 
-// A refund and a dispute about the same money take it once, and a frozen
-// credit is not owed when it is taken.
+// TestRefundAndDisputeOfTheSameMoney checks that a refund and a dispute of the same money
+// take it once, and that frozen credits that are taken cause no debt.
 func TestRefundAndDisputeOfTheSameMoney(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -190,7 +191,7 @@ func TestRefundAndDisputeOfTheSameMoney(t *testing.T) {
 		s.wantBalance(t, 50, 0, 0)
 		s.stripe.SetRefund(refund, "failed")
 		s.news(t)
-		s.wantBalance(t, 50, 0, 0) // the dispute still has it all
+		s.wantBalance(t, 50, 0, 0) // the dispute still freezes all of it
 		s.stripe.Reinstate(dispute)
 		s.news(t)
 		s.wantBalance(t, 150, 0, 0)
@@ -200,8 +201,8 @@ func TestRefundAndDisputeOfTheSameMoney(t *testing.T) {
 	})
 }
 
-// A dispute in another currency, or about more than was paid, takes all and
-// no more.
+// TestDisputeOfMoreThanWasPaid checks that a dispute in another currency, or of more than
+// was paid, takes everything and no more.
 func TestDisputeOfMoreThanWasPaid(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -214,7 +215,8 @@ func TestDisputeOfMoreThanWasPaid(t *testing.T) {
 	})
 }
 
-// One refund that all know of at once is taken once.
+// TestRefundsAtOnce checks that one refund that is applied concurrently several times is
+// taken once.
 func TestRefundsAtOnce(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

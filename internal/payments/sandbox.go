@@ -15,16 +15,16 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// atSandbox gives p a checkout at the sandbox. As at Stripe, the checkout's id
-// cannot be guessed, and whoever knows it may pay.
+// atSandbox gives p a checkout at the sandbox. As at Stripe, the checkout's id cannot be
+// guessed, and anyone who knows it can pay.
 func (s *Service) atSandbox(p Purchase) Purchase {
 	ref := "cs_sandbox_" + rand.Text()
 	p.Provider, p.ProviderRef, p.CheckoutURL = Sandbox, &ref, s.cfg.BaseURL+"/sandbox/checkout/"+ref
 	return p
 }
 
-// Checkout returns the purchase of a sandbox checkout page. Whoever knows ref may
-// read it. Without the sandbox every ref is not_found.
+// Checkout returns the purchase of a sandbox checkout page. Anyone who knows ref can read
+// it. Without the sandbox every ref is not_found.
 func (s *Service) Checkout(ctx context.Context, ref string) (Purchase, error) {
 	var p Purchase
 	if !s.cfg.Sandbox || !strings.HasPrefix(ref, "cs_sandbox_") {
@@ -34,9 +34,9 @@ func (s *Service) Checkout(ctx context.Context, ref string) (Purchase, error) {
 	return p, orNotFound(err)
 }
 
-// Pay carries out the Pay button of the sandbox's page: it delivers the event
-// that Stripe sends after a payment. The credits are granted when the event is
-// applied. Paying again changes nothing.
+// Pay handles the Pay button of the sandbox's page. It delivers the event that Stripe
+// sends after a payment. The credits are granted when the event is applied. Paying again
+// changes nothing.
 func (s *Service) Pay(ctx context.Context, ref string) error {
 	p, err := s.Checkout(ctx, ref)
 	if err != nil {
@@ -82,9 +82,9 @@ func paidEvent(p Purchase, ref string, now time.Time) map[string]any {
 	}
 }
 
-// sandboxIntent returns the payment id of a checkout. It is the same each time, so
-// that a double click pays once. It is a hash, since everyone who may read the
-// ledger sees it, and whoever knows ref may pay.
+// sandboxIntent returns the payment id of a checkout. It is the same each time, so that a
+// double click pays once. It is a hash of ref, since everyone who may read the ledger
+// sees it, and anyone who knows ref can pay.
 func sandboxIntent(ref string) string {
 	sum := sha256.Sum256([]byte(ref))
 	return "pi_sandbox_" + hex.EncodeToString(sum[:16])

@@ -24,8 +24,8 @@ import (
 
 const secret = "whsec_test"
 
-// shop is one store with its owner and a payments service whose queue does
-// not run: tests apply events by hand, or call start.
+// shop is one store with its owner and a payments service whose queue does not run: tests
+// apply events themselves, or call start.
 type shop struct {
 	*payments.Service
 	db     *masterdb.DB
@@ -77,7 +77,7 @@ func insertUser(ctx context.Context, tx *masterdb.Tx, id stoa.UserID) error {
 	return err
 }
 
-// member adds a person with that role to the store.
+// member adds a user with that role to the store.
 func (s shop) member(t testing.TB, role authz.Role) authz.Principal {
 	t.Helper()
 	p := authz.Principal{UserID: stoa.NewID[stoa.UserID]()}
@@ -103,7 +103,7 @@ func (s shop) start(t testing.TB) {
 	})
 }
 
-// buy begins a purchase of whole credits.
+// buy creates a purchase of whole credits.
 func (s shop) buy(t testing.TB, amount int) payments.Purchase {
 	t.Helper()
 	p, err := s.Purchase(t.Context(), s.owner, s.store, payments.PurchaseRequest{Credits: credits.Amount(amount) * credits.Credit})
@@ -133,7 +133,7 @@ func (s shop) transactions(t testing.TB) int {
 	return len(page.Transactions)
 }
 
-// count runs a query for one number.
+// count runs a query that returns one number.
 func (s shop) count(t testing.TB, query string, args ...any) int {
 	t.Helper()
 	var n int
@@ -141,7 +141,7 @@ func (s shop) count(t testing.TB, query string, args ...any) int {
 	return n
 }
 
-// event is the payment of p, to be changed by a test before it is sent.
+// event is the event of p's payment. A test may change it before it is sent.
 type event struct {
 	id, typ string
 	session map[string]any
@@ -180,7 +180,7 @@ func (s shop) applied(t testing.TB, id string) bool {
 	return s.count(t, `SELECT count(*) FROM stripe_events WHERE id = $1 AND applied_at IS NOT NULL`, id) == 1
 }
 
-// eventually polls until done, for 20 seconds at most.
+// eventually polls until done returns true, for at most 20 seconds.
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -192,7 +192,7 @@ func eventually(t testing.TB, what string, done func() bool) {
 	}
 }
 
-// concurrently runs fn(0) … fn(n-1) at once.
+// concurrently runs fn(0) … fn(n-1) concurrently.
 func concurrently(n int, fn func(i int) error) []error {
 	errs := make([]error, n)
 	start := make(chan struct{})
@@ -208,7 +208,7 @@ func concurrently(n int, fn func(i int) error) []error {
 	return errs
 }
 
-// syncBuffer is a log that jobs write while a test reads.
+// syncBuffer is a log that a test can read while jobs write to it.
 type syncBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

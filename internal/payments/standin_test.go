@@ -18,7 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/payments/stripetest"
 )
 
-// byHand is a stand-in that is used through its pages, beside a platform.
+// byHand is a fake Stripe that is used through its pages, with a platform.
 type byHand struct {
 	till
 	log *syncBuffer
@@ -59,7 +59,7 @@ func runByHand(t *testing.T, db *masterdb.DB) *byHand {
 	return s
 }
 
-// post presses a button and returns what a program is answered with.
+// post submits a button and returns the JSON answer.
 func (s *byHand) post(t *testing.T, path string, form url.Values, want int) map[string]string {
 	t.Helper()
 	res, err := http.PostForm(s.stripe.URL+path, form)
@@ -77,7 +77,7 @@ func (s *byHand) post(t *testing.T, path string, form url.Values, want int) map[
 	return out
 }
 
-// wait applies what arrives until the balance and the debt are these.
+// wait applies received events until the balance and the debt have these values.
 func (s *byHand) wait(t *testing.T, balance, debt credits.Amount) {
 	t.Helper()
 	eventually(t, "the events arrive and are applied", func() bool {
@@ -87,7 +87,8 @@ func (s *byHand) wait(t *testing.T, balance, debt credits.Amount) {
 	})
 }
 
-// All that the pages of `make stripe-dev` can do, with the platform's answer.
+// TestStandInByHand uses every action of the pages of `make stripe-dev` and checks the
+// platform's reaction.
 func TestStandInByHand(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -138,7 +139,8 @@ func TestStandInByHand(t *testing.T) {
 	})
 }
 
-// The pages have the buttons that fit, and a foreign page cannot press them.
+// TestStandInPages checks that the pages have the valid buttons only, and that pages of
+// other sites cannot use them.
 func TestStandInPages(t *testing.T) {
 	t.Parallel()
 	s := runByHand(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))

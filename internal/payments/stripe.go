@@ -20,7 +20,8 @@ type stripeClient struct{ api *stripe.Client }
 func newStripeClient(key keyring.Secret, url string) *stripeClient {
 	cfg := &stripe.BackendConfig{
 		HTTPClient: &http.Client{Timeout: 12 * time.Second},
-		// One retry: a person waits for the answer, and jobs are retried anyway.
+		// There is only one retry, since a person may wait for the answer, and jobs are
+		// retried anyway.
 		MaxNetworkRetries: stripe.Int64(1),
 		EnableTelemetry:   stripe.Bool(false),
 		LeveledLogger:     &stripe.LeveledLogger{Level: stripe.LevelNull}, // errors are returned
@@ -31,12 +32,12 @@ func newStripeClient(key keyring.Secret, url string) *stripeClient {
 	return &stripeClient{stripe.NewClient(key.Reveal(), stripe.WithBackends(stripe.NewBackendsWithConfig(cfg)))}
 }
 
-// metadata returns the metadata by which Stripe shows the purchase of a payment.
+// metadata returns the metadata that identifies the purchase at Stripe.
 func (p Purchase) metadata() map[string]string {
 	return map[string]string{"purchase_id": p.ID.String(), "store_id": p.StoreID.String()}
 }
 
-// key returns the idempotency key of this attempt to begin the payment.
+// key returns the idempotency key of the current attempt.
 func (p purchase) key() *string { return stripe.String(fmt.Sprintf("purchase:%s:%d", p.ID, p.Attempt)) }
 
 // createCheckout creates the page where p is paid, once for each key of p.
@@ -86,7 +87,7 @@ func (c *stripeClient) readState(ctx context.Context, p Purchase, checkout, inte
 		}
 		f = sessionState(cs)
 		if p.ProviderRef != nil && *p.ProviderRef != checkout {
-			f.closed = false // another checkout is still to be paid
+			f.closed = false // another checkout has still to be paid
 		}
 	case intent != "":
 		pi, err := c.intent(ctx, intent)
@@ -134,7 +135,7 @@ func (c *stripeClient) reversals(ctx context.Context, intent string) ([]reversal
 	return out, nil
 }
 
-// reads returns a call for each right to read that jobs need.
+// reads returns one call for each read permission that jobs need.
 func (c *stripeClient) reads() []stripeRead {
 	one := func(p *stripe.ListParams) { p.Limit, p.Single = stripe.Int64(1), true }
 	return []stripeRead{
@@ -166,15 +167,15 @@ func (c *stripeClient) reads() []stripeRead {
 	}
 }
 
-// stripeRead is a right and the cheapest call that needs it.
+// stripeRead is a permission and the cheapest call that needs it.
 type stripeRead struct {
 	right string
 	call  func(context.Context) error
 }
 
-// CheckStripe asks whether Stripe accepts the key, at url if that is not
-// empty, and whether the key may read all that jobs read. Its errors say what
-// is wrong, and never the key.
+// CheckStripe checks that Stripe accepts the key, and that the key has the permissions to
+// read what jobs read. url replaces Stripe's address if it is not empty. The errors say
+// what is wrong and never contain the key.
 func CheckStripe(ctx context.Context, key keyring.Secret, url string) error {
 	var lacks []string
 	for _, read := range newStripeClient(key, url).reads() {

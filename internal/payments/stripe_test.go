@@ -23,8 +23,8 @@ import (
 	"github.com/stoahq/stoa/internal/payments/stripetest"
 )
 
-// till is a store that sells through the stand-in for Stripe, which delivers
-// its events over HTTP. The queue does not run: work applies what has come.
+// till is a store that sells through the fake Stripe, which delivers its events over
+// HTTP. The queue does not run: work applies the received events.
 type till struct {
 	shop
 	stripe *stripetest.Stripe
@@ -55,21 +55,21 @@ func (s till) config() payments.Config {
 	}
 }
 
-// another is a second store at the same account.
+// another returns a second store with the same Stripe account.
 func (s till) another(t testing.TB) till {
 	t.Helper()
 	s.shop = setup(t, s.db, s.config())
 	return s
 }
 
-// open begins a purchase and returns it with its checkout.
+// open creates a purchase and returns it with its checkout.
 func (s till) open(t testing.TB, amount int) (payments.Purchase, string) {
 	t.Helper()
 	p := s.buy(t, amount)
 	return p, *p.ProviderRef
 }
 
-// paid begins a purchase and has it paid and known.
+// paid creates a purchase, pays it and applies the payment.
 func (s till) paid(t testing.TB, amount int) (p payments.Purchase, intent string) {
 	t.Helper()
 	p, session := s.open(t, amount)
@@ -81,14 +81,14 @@ func (s till) paid(t testing.TB, amount int) (p payments.Purchase, intent string
 	return p, intent
 }
 
-// news delivers what Stripe has to say and applies it.
+// news delivers the events of Stripe and applies them.
 func (s till) news(t testing.TB) {
 	t.Helper()
 	s.stripe.DeliverAll()
 	s.work(t)
 }
 
-// work applies all that has been received, as the queue does.
+// work applies all received events, as the queue does.
 func (s till) work(t testing.TB) {
 	t.Helper()
 	for _, id := range s.unapplied(t) {
@@ -152,7 +152,7 @@ func TestStripePurchase(t *testing.T) {
 		if got.Status != payments.Paid || got.PaymentRef == nil || *got.PaymentRef != intent || got.PaidAt == nil {
 			t.Errorf("%+v", got)
 		}
-		// All of it once more, late: nothing.
+		// All events once more, late, change nothing.
 		for _, e := range s.stripe.Events() {
 			s.stripe.Deliver(e)
 		}
@@ -164,8 +164,8 @@ func TestStripePurchase(t *testing.T) {
 	})
 }
 
-// A request that did not hear Stripe's answer is sent again: it goes on with
-// the same purchase, whatever Stripe had done or keeps answering.
+// TestPurchaseGoesOn checks that a request that got no answer from Stripe continues the
+// same purchase when it is repeated, whatever Stripe had done or stored.
 func TestPurchaseGoesOn(t *testing.T) {
 	t.Parallel()
 	for name, faults := range map[string][]stripetest.Fault{
@@ -241,7 +241,7 @@ func TestStripePurchaseReplay(t *testing.T) {
 		req := payments.PurchaseRequest{Credits: 60 * credits.Credit, IdempotencyKey: "k"}
 		var got [10]payments.Purchase
 		errs := concurrently(len(got), func(i int) (err error) {
-			for range 20 { // while another one with the key is at Stripe
+			for range 20 { // while another request with the key is at Stripe
 				if got[i], err = s.Purchase(t.Context(), s.owner, s.store, req); stoa.CodeOf(err) != stoa.PaymentsUnavailable {
 					break
 				}

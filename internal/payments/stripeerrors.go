@@ -13,17 +13,17 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// outcome says what an error of a call to Stripe means for the caller.
+// outcome classifies an error of a call to Stripe for the caller.
 type outcome int
 
 const (
-	// retryable: there was no answer, or one that may be another one later: a
-	// timeout, a conflict (409), too many requests (429), a failure of Stripe (5xx).
+	// retryable: there was no answer, or a later call may get another one: a timeout, a
+	// conflict (409), too many requests (429), a failure of Stripe (5xx).
 	retryable outcome = iota
-	// keyRefused: Stripe does not accept the API key (401), or the key lacks a
-	// right (403). Only the operator can change that.
+	// keyRefused: Stripe does not accept the API key (401), or the key lacks a permission
+	// (403). Only the operator can change that.
 	keyRefused
-	// final: Stripe refused the request itself. The same request is refused again.
+	// final: Stripe refused the request itself and will refuse it again.
 	final
 )
 
@@ -46,8 +46,8 @@ func outcomeOf(err error) outcome {
 	return retryable
 }
 
-// isUnauthorized reports whether Stripe does not know the API key: then it
-// answers no other call either.
+// isUnauthorized reports whether Stripe does not accept the API key at all, so that every
+// other call fails too.
 func isUnauthorized(err error) bool {
 	e, ok := errors.AsType[*stripe.Error](err)
 	return ok && e.HTTPStatusCode == http.StatusUnauthorized
@@ -68,7 +68,7 @@ func explained(err error) error {
 	return &keyError{text: text, cause: err}
 }
 
-// keyError hides Stripe's own text, which shows a part of the key.
+// keyError hides Stripe's own text, which contains a part of the key.
 type keyError struct {
 	text  string
 	cause error
@@ -77,7 +77,7 @@ type keyError struct {
 func (e *keyError) Error() string { return e.text }
 func (e *keyError) Unwrap() error { return e.cause }
 
-// summary names an error of Stripe without its free text.
+// summary describes an error of Stripe without its free text.
 func summary(e *stripe.Error) string {
 	text := string(e.Type)
 	if e.Code != "" {
@@ -118,9 +118,8 @@ func errProvider(err error) error {
 	return out
 }
 
-// lookupError converts the error of a job's look-up of id. An object that Stripe
-// does not know or refuses to show is refused for good, since a later attempt
-// gets the same answer.
+// lookupError converts the error of a job's look-up of id. An object that Stripe does not
+// have or refuses to show gets errRefused, since a later attempt gets the same answer.
 func lookupError(err error, id string) error {
 	e, ok := errors.AsType[*stripe.Error](err)
 	switch {
@@ -132,32 +131,32 @@ func lookupError(err error, id string) error {
 	return refuse("Stripe refuses to tell of %s: %s", id, summary(e))
 }
 
-// isReplayed reports whether Stripe has answered with what it kept under the
-// idempotency key: it keeps its own failures too, for 24 hours.
+// isReplayed reports whether Stripe has returned the answer stored under the idempotency
+// key. Stripe stores its own failures too, for 24 hours.
 func isReplayed(e *stripe.Error) bool {
 	return e.LastResponse != nil && e.LastResponse.Header.Get("Idempotent-Replayed") == "true"
 }
 
-// needsNewKey reports whether Stripe gives the same failure under this
-// idempotency key for a day.
+// needsNewKey reports whether Stripe returns the same failure under this idempotency key
+// for a day.
 func needsNewKey(err error) bool {
 	e, ok := errors.AsType[*stripe.Error](err)
 	return ok && (e.Type == stripe.ErrorTypeIdempotency && e.HTTPStatusCode == http.StatusBadRequest ||
 		e.HTTPStatusCode >= http.StatusInternalServerError && isReplayed(e))
 }
 
-// maxAttempts is how many idempotency keys a call tries before it gives up.
+// maxAttempts is the number of idempotency keys that a call tries.
 const maxAttempts = 3
 
-// errKeptFailures returns the error of a call whose every attempt met a failure
-// that Stripe has kept.
+// errKeptFailures returns the error of a call whose every attempt received a failure that
+// Stripe has stored.
 func errKeptFailures() error {
 	return errProvider(errors.New("every attempt met a failure that Stripe has kept"))
 }
 
-// withFreshKeys makes a call under the idempotency keys base, base:2 and base:3
-// until Stripe answers with anything but a failure that it has kept. The keys are
-// the same for each request, so that a repeated request finds what was created.
+// withFreshKeys makes a call under the idempotency keys base, base:2 and base:3 until
+// Stripe answers with anything but a stored failure. The keys are the same for each
+// request, so that a repeated request finds what was created.
 func withFreshKeys[T any](base string, call func(key string) (T, error)) (out T, err error) {
 	for attempt := 1; attempt <= maxAttempts; attempt++ {
 		key := base

@@ -17,7 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/payments/stripetest"
 )
 
-// refusals are answers of Stripe to a call and what they mean.
+// refusals are answers of Stripe to a call and their effects.
 var refusals = []struct {
 	status    int
 	typ, code string
@@ -37,8 +37,8 @@ var refusals = []struct {
 	{http.StatusServiceUnavailable, "api_error", "", stoa.PaymentsUnavailable, true},
 }
 
-// Only what may be answered otherwise later is to be sent again. The caller is
-// told so, the operator finds the reason in the log.
+// TestStripeRefusals checks that the caller is told to repeat only those requests that
+// may get another answer later. The operator finds the reason in the log.
 func TestStripeRefusals(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -93,8 +93,8 @@ func TestStripeRefusals(t *testing.T) {
 	})
 }
 
-// A job that Stripe refuses the key fails, is logged and is run again; nothing
-// is counted as compared.
+// TestJobsWithARefusedKey checks that a job whose key Stripe refuses fails, is logged and
+// is run again, and that nothing is counted as compared.
 func TestJobsWithARefusedKey(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -118,7 +118,7 @@ func TestJobsWithARefusedKey(t *testing.T) {
 			{"POST /v1/payment_intents", http.StatusForbidden, []string{"payments.recharge"}},
 			{"GET /v1/refunds", http.StatusForbidden, []string{"payments.apply_event"}},
 			{"GET /v1/disputes", http.StatusForbidden, []string{"payments.apply_event"}},
-			{"GET /v1/events", http.StatusForbidden, []string{"payments.reconcile"}}, // and applies what is stored
+			{"GET /v1/events", http.StatusForbidden, []string{"payments.reconcile"}}, // and the stored events are applied
 		} {
 			s.stripe.Refuse(refused.begins, refused.status, "invalid_request_error", "")
 			for _, name := range refused.jobs {
@@ -134,13 +134,14 @@ func TestJobsWithARefusedKey(t *testing.T) {
 				t.Fatalf("%q refused: the recharges were stopped: %+v", refused.begins, a)
 			}
 		}
-		must(t, work["payments.recharge"]()) // no longer due
+		must(t, work["payments.recharge"]()) // the recharge is no longer due
 		must(t, work["payments.reconcile"]())
 		s.wantBalance(t, 100, 0, 0)
 	})
 }
 
-// A key that Stripe does not know is found with the first call.
+// TestReconcileStopsAtARefusedKey checks that a key that Stripe does not accept is
+// detected with the first call.
 func TestReconcileStopsAtARefusedKey(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -156,8 +157,8 @@ func TestReconcileStopsAtARefusedKey(t *testing.T) {
 	})
 }
 
-// Look-ups that Stripe refuses for good need a person and are not repeated by
-// the queue.
+// TestLookupsRefusedForGood checks that look-ups that Stripe refuses permanently are
+// reported and are not repeated by the queue.
 func TestLookupsRefusedForGood(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -181,7 +182,8 @@ func TestLookupsRefusedForGood(t *testing.T) {
 	})
 }
 
-// A charge that Stripe refuses stops the recharges, whatever the status.
+// TestRechargeRefusedForGood checks that a charge that Stripe refuses disables recharges,
+// with any status.
 func TestRechargeRefusedForGood(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -201,8 +203,8 @@ func TestRechargeRefusedForGood(t *testing.T) {
 	})
 }
 
-// Stripe keeps its own failures under a key for a day: the next key is tried,
-// always the same ones.
+// TestSaveCardAfterAKeptFailure checks that the next key is tried when Stripe has stored
+// its own failure under a key, which it does for a day. The keys are always the same.
 func TestSaveCardAfterAKeptFailure(t *testing.T) {
 	t.Parallel()
 	for _, call := range []string{"POST /v1/customers", "POST /v1/checkout/sessions"} {
@@ -225,7 +227,8 @@ func TestSaveCardAfterAKeptFailure(t *testing.T) {
 	}
 }
 
-// doctor names every right that the key lacks.
+// TestCheckStripeNamesMissingRights checks that CheckStripe reports every permission that
+// the key lacks.
 func TestCheckStripeNamesMissingRights(t *testing.T) {
 	t.Parallel()
 	s := stripetest.New(t, "")

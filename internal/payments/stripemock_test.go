@@ -23,12 +23,12 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 )
 
-// stripeMock is Stripe's own stand-in: it keeps nothing, but checks each
-// request against Stripe's description of its API.
+// stripeMock is Stripe's own mock server. It stores nothing, but checks each request
+// against Stripe's description of its API.
 const stripeMock = "github.com/stripe/stripe-mock@v0.203.0"
 
-// TestParametersAreStripes sends every call that this package makes to Stripe,
-// with every parameter. A call that the table lacks fails the test.
+// TestParametersAreStripes sends every call that this package makes, with every
+// parameter, to stripe-mock. A call that the table lacks fails the test.
 func TestParametersAreStripes(t *testing.T) {
 	t.Parallel()
 	c := newStripeClient(keyring.NewSecret("sk_test_mock"), startStripeMock(t))
@@ -93,7 +93,7 @@ func TestParametersAreStripes(t *testing.T) {
 	}
 }
 
-// callsOfThisPackage finds them in the source.
+// callsOfThisPackage returns the calls of this package, from its source.
 func callsOfThisPackage(t *testing.T) []string {
 	t.Helper()
 	files, err := filepath.Glob("*.go")
@@ -116,14 +116,14 @@ func callsOfThisPackage(t *testing.T) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// startStripeMock builds the program and runs it on free ports of this
-// machine until the test ends. Unless told, it would listen for everyone.
+// startStripeMock builds the program and runs it on free ports of this machine until the
+// test ends. It sets the addresses, since the default is to listen on every interface.
 func startStripeMock(t *testing.T) (url string) {
 	t.Helper()
 	dir := t.TempDir()
 	build := exec.CommandContext(t.Context(), "go", "install", stripeMock)
 	build.Env = append(os.Environ(), "GOBIN="+dir, "GOFLAGS=")
-	build.Dir = dir // outside of this module
+	build.Dir = dir // outside this module
 	if out, err := build.CombinedOutput(); err != nil {
 		if os.Getenv("STOA_TEST_REQUIRE_SERVERS") != "" {
 			t.Fatalf("%s cannot be had: %v\n%s", stripeMock, err, out)
@@ -138,11 +138,11 @@ func startStripeMock(t *testing.T) (url string) {
 	if err := mock.Start(); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(time.Minute, func() { _ = mock.Process.Kill() }) // then its output ends
+	timer := time.AfterFunc(time.Minute, func() { _ = mock.Process.Kill() }) // its output ends then
 	t.Cleanup(func() {
 		timer.Stop()
 		_ = mock.Process.Signal(syscall.SIGTERM)
-		_ = mock.Wait() // ended by a signal
+		_ = mock.Wait() // the process ends by a signal
 	})
 	var said []string
 	for lines := bufio.NewScanner(out); lines.Scan(); {

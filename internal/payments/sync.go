@@ -27,7 +27,7 @@ func (s *Service) syncPurchase(ctx context.Context, sub subject, event string) e
 			return err
 		}
 		if sub.reversal && seen.PaymentRef != nil && *seen.PaymentRef != sub.intent {
-			return s.markApplied(ctx, event) // it is about a second payment, for which nothing was granted
+			return s.markApplied(ctx, event) // the event is about a second payment, for which nothing was granted
 		}
 		state := sub.state
 		if seen.Provider == Stripe {
@@ -69,7 +69,7 @@ func (s *Service) applyUnlessStale(ctx context.Context, seen purchase, state pro
 	return p, stale, err
 }
 
-// readState asks Stripe for the state of p.
+// readState reads the state of p from Stripe.
 func (s *Service) readState(ctx context.Context, p Purchase, sub subject) (providerState, error) {
 	if s.stripe == nil {
 		return providerState{}, refuse("purchase %s is Stripe's, and there is no key to ask Stripe with", p.ID)
@@ -77,8 +77,8 @@ func (s *Service) readState(ctx context.Context, p Purchase, sub subject) (provi
 	return s.stripe.readState(ctx, p, sub.checkout, sub.intent)
 }
 
-// applyState changes the locked purchase p to the provider's state. It changes
-// nothing that is in that state already.
+// applyState updates the locked purchase p to the provider's state. It changes nothing if
+// p already has that state.
 func (s *Service) applyState(ctx context.Context, tx *masterdb.Tx, p *purchase, f providerState) error {
 	switch {
 	case p.isSecond(f.payment):
@@ -163,7 +163,7 @@ func (p purchase) matches(paid *payment) bool {
 	return paid.amountMinor == p.AmountMinor && strings.EqualFold(paid.currency, p.Currency)
 }
 
-// recordMismatch records a payment that is not for what was sold. It grants no
+// recordMismatch records a payment that does not match what was sold. It grants no
 // credits, since their number is unknown.
 func (s *Service) recordMismatch(ctx context.Context, tx *masterdb.Tx, p *purchase, paid *payment) error {
 	currency := strings.ToUpper(paid.currency)

@@ -14,15 +14,15 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// crash ends an execution as the end of its process does: nothing is recorded, and
-// the lease expires.
+// crash ends an execution as the end of its process does: nothing is recorded, and the
+// lease expires.
 func (b bench) crash(t *testing.T, w *execution) {
 	t.Helper()
 	w.close()
 	b.expireLease(t, w.run.ID)
 }
 
-// starts returns how many executions of the run have begun and not ended.
+// starts returns how many executions of the run have started and not ended.
 func (b bench) starts(t *testing.T, run Run) int {
 	t.Helper()
 	var row struct{ UnendedStarts int }
@@ -30,8 +30,8 @@ func (b bench) starts(t *testing.T, run Run) int {
 	return row.UnendedStarts
 }
 
-// crashed checks that the run failed because its processes crashed, that the log
-// names it, and that the store can be connected again.
+// crashed checks that the run failed because its processes crashed, that the log contains
+// its id, and that the store can be connected again.
 func (b bench) crashed(t *testing.T, p authz.Principal, run Run, step string) {
 	t.Helper()
 	got, err := b.Latest(t.Context(), p, run.StoreID)
@@ -57,8 +57,8 @@ func (b bench) retryNow(t *testing.T, p authz.Principal, store stoa.StoreID) Run
 	return run
 }
 
-// A run whose process has crashed twice is not resumed a third time: it may be the
-// cause of the crashes.
+// TestRunIsNotResumedAfterTwoCrashes checks that a run whose process has crashed twice is
+// not resumed a third time, since it may be the cause of the crashes.
 func TestRunIsNotResumedAfterTwoCrashes(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -109,8 +109,8 @@ func TestRunIsNotResumedAfterTwoCrashes(t *testing.T) {
 	})
 }
 
-// A run whose process crashed once, or that finished a step between two crashes, is
-// resumed.
+// TestProgressForgivesACrash checks that a run whose process crashed once, or that
+// finished a step between two crashes, is resumed.
 func TestProgressForgivesACrash(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -124,7 +124,7 @@ func TestProgressForgivesACrash(t *testing.T) {
 			w.doStep(t, i)
 			b.crash(t, w)
 		}
-		for range maxCrashes - 1 { // the last of the four is the first of these
+		for range maxCrashes - 1 { // the last of the first four executions is the first of these
 			w, err := b.Service.begin(t.Context(), job(run))
 			must(t, err)
 			b.crash(t, w)
@@ -134,7 +134,7 @@ func TestProgressForgivesACrash(t *testing.T) {
 	})
 }
 
-// A run that is handed over does not count as a crash.
+// TestHandOverIsNoCrash checks that a run that is handed over does not count as a crash.
 func TestHandOverIsNoCrash(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -161,7 +161,8 @@ func TestHandOverIsNoCrash(t *testing.T) {
 	})
 }
 
-// The next attempt of a run does not count the crashes of the one before.
+// TestRetryForgetsCrashes checks that the next attempt of a run does not count the
+// crashes of the previous one.
 func TestRetryForgetsCrashes(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

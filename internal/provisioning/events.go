@@ -74,7 +74,7 @@ func (s *Service) Events(ctx context.Context, p authz.Principal, store stoa.Stor
 	return events, log.ID == last.ID && done && after.Seq == log.Changes, nil
 }
 
-// eventLog is what the row of a run says about its events.
+// eventLog contains the columns of a run that count its events.
 type eventLog struct {
 	ID      stoa.RunID
 	State   State

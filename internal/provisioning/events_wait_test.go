@@ -8,8 +8,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// TestJoinEvents: a recorded event wakes the run's followers, before its
-// transaction returns, and no other run's.
+// TestJoinEvents checks that a recorded event wakes the callers that follow its run
+// before its transaction returns, and no others.
 func TestJoinEvents(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))

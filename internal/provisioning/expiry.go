@@ -6,8 +6,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// Expiry returns the rule by which runs that have ended are deleted, with their
-// events. The last run of a store stays: it shows the state of the connection.
+// Expiry returns the rule by which runs that have ended are deleted, with their events.
+// The last run of a store is kept, since it shows the state of the connection.
 func Expiry(keep time.Duration) masterdb.Expiry {
 	return masterdb.Expiry{
 		Table: "provisioning_runs", Key: []string{"id"}, Age: "finished_at", Keep: keep,

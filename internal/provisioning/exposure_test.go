@@ -24,16 +24,16 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// project is a project of a stand-in for Supabase, with a connection as the
-// server's own user, who may do everything.
+// project is a project of a stand-in for Supabase, with a connection as the server's
+// superuser.
 type project struct {
 	supabasetest.Project
 	sb    *supabasetest.Server
 	admin *pgx.Conn
 }
 
-// inSupabase runs test with a replica at work beside a stand-in for Supabase
-// with one project, on every master engine.
+// inSupabase runs test on every master engine, with a replica that executes jobs and a
+// stand-in for Supabase with one project.
 func inSupabase(t *testing.T, test func(t *testing.T, b bench, p project)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -55,7 +55,8 @@ func newProject(t *testing.T, sb *supabasetest.Server) project {
 	return p
 }
 
-// credentials are those that an owner would paste for a role of the project's.
+// credentials returns the credentials that an owner would paste for a role of the
+// project.
 func (p project) credentials(t *testing.T, role, password string, mode credential.Pooler) credential.Credentials {
 	t.Helper()
 	c, err := p.sb.Rules().Parse(keyring.NewSecret(p.sb.ConnectionString(p.Ref, role, password, mode)))
@@ -63,14 +64,14 @@ func (p project) credentials(t *testing.T, role, password string, mode credentia
 	return c
 }
 
-// owner are the credentials of the project's postgres.
+// owner returns the credentials of the project's postgres.
 func (p project) owner(t *testing.T) credential.Credentials {
 	t.Helper()
 	return p.credentials(t, "postgres", p.Password, credential.TransactionPooler)
 }
 
-// exec runs statements as the server's own user; $owner is the project's postgres
-// and $role a role of the test's own.
+// exec runs statements as the server's superuser. $owner is replaced by the project's
+// postgres and $role by the test's own role.
 func (p project) exec(t *testing.T, statements ...string) {
 	t.Helper()
 	for _, s := range statements {
@@ -81,26 +82,25 @@ func (p project) exec(t *testing.T, statements ...string) {
 
 func (p project) role() string { return "team_" + p.Ref }
 
-// makeRole makes the test's own role, which may make no other.
+// makeRole creates the test's own role, which cannot create other roles.
 func (p project) makeRole(t *testing.T) {
 	t.Helper()
 	p.exec(t, `CREATE ROLE $role LOGIN PASSWORD 'of the team'`, `GRANT $role TO $owner`)
 }
 
-// count returns the result of a query for one number.
+// count returns the result of a query that returns one number.
 func (p project) count(t *testing.T, query string) (n int) {
 	t.Helper()
 	must(t, p.admin.QueryRow(t.Context(), query).Scan(&n))
 	return n
 }
 
-// may runs a statement as that role, undoes what it did, and reports whether it
-// was allowed.
+// may runs a statement as that role, rolls it back, and reports whether it was allowed.
 func (p project) may(t *testing.T, role, statement string) bool {
 	t.Helper()
 	tx, err := p.admin.Begin(t.Context())
 	must(t, err)
-	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing is to be kept
+	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // the transaction is always rolled back
 	_, err = tx.Exec(t.Context(), "SET LOCAL ROLE "+role)
 	must(t, err)
 	_, err = tx.Exec(t.Context(), statement)
@@ -112,9 +112,9 @@ func (p project) may(t *testing.T, role, statement string) bool {
 	return true
 }
 
-// TestConnectRefusesAnExposedSchema: a role that can be given no place of its
-// own, or only one that the project's HTTP API can reach, gets no store, and the
-// owner is told what to do; once that is done the run goes on.
+// TestConnectRefusesAnExposedSchema checks that a store is refused for a role that cannot
+// get a schema of its own, or only one that the project's HTTP API can reach. The owner
+// is told what to do. After the correction the run continues.
 func TestConnectRefusesAnExposedSchema(t *testing.T) {
 	t.Parallel()
 	inSupabase(t, func(t *testing.T, b bench, p project) {
@@ -131,7 +131,8 @@ func TestConnectRefusesAnExposedSchema(t *testing.T) {
 			t.Errorf("%d tables in public", n)
 		}
 
-		// A schema that is not the role's: it cannot revoke what others have there.
+		// A schema of another role: the store's role cannot revoke the permissions of
+		// others there.
 		p.exec(t, `CREATE ROLE $role_2 LOGIN PASSWORD 'of the team'`, `CREATE SCHEMA team AUTHORIZATION $owner`,
 			`GRANT ALL ON SCHEMA team TO $role_2`, `GRANT USAGE ON SCHEMA team TO anon`, `ALTER ROLE $role_2 SET search_path = team`)
 		run = b.connect(t, owner, s.ID, p.credentials(t, p.role()+"_2", "of the team", credential.SessionPooler))
@@ -144,8 +145,8 @@ func TestConnectRefusesAnExposedSchema(t *testing.T) {
 	})
 }
 
-// TestConnectToASchemaOfTheOwners: what the owner has prepared for a role is
-// used, and what is granted there to the API for all to come is revoked.
+// TestConnectToASchemaOfTheOwners checks that a schema that the owner has prepared for a
+// role is used, and that default privileges of the API there are revoked.
 func TestConnectToASchemaOfTheOwners(t *testing.T) {
 	t.Parallel()
 	inSupabase(t, func(t *testing.T, b bench, p project) {
@@ -173,15 +174,15 @@ func TestConnectToASchemaOfTheOwners(t *testing.T) {
 	})
 }
 
-// TestRoleIsMadeOnce: an execution that was cut off after it had made the role
-// is completed by the next one, and a second store in the project is separate.
+// TestRoleIsMadeOnce checks that the next execution completes one that was interrupted
+// after it had created the role, and that a second store in the project is separate.
 func TestRoleIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	inSupabase(t, func(t *testing.T, b bench, p project) {
 		owner, s := b.store(t)
 		db, err := b.tenants.OpenUnleased(p.owner(t))
 		must(t, err)
-		defer db.Close() //nolint:errcheck // nothing is pending
+		defer db.Close() //nolint:errcheck // no statement is pending
 		in, err := b.tenants.PlanIsolation(t.Context(), db, s.ID)
 		must(t, err)
 		if in.Role != tenantdb.SupabaseRole(s.ID) {
@@ -203,8 +204,8 @@ func TestRoleIsMadeOnce(t *testing.T) {
 	})
 }
 
-// TestRotateWithTheProjectsString: the owner may send the project's own
-// connection string again; the store keeps its role, which is mended.
+// TestRotateWithTheProjectsString checks that the owner may send the project's own
+// connection string again: the store keeps its role, whose permissions are restored.
 func TestRotateWithTheProjectsString(t *testing.T) {
 	t.Parallel()
 	inSupabase(t, func(t *testing.T, b bench, p project) {
@@ -225,7 +226,7 @@ func TestRotateWithTheProjectsString(t *testing.T) {
 			t.Errorf("connects as %s, before as %s", after.User, before.User)
 		}
 		b.checkOwner(t, owner, s.ID)
-		u, err := url.Parse(p.sb.DatabaseURL(p.Ref)) // past the poolers, whose sessions go on
+		u, err := url.Parse(p.sb.DatabaseURL(p.Ref)) // without the poolers, whose sessions continue
 		must(t, err)
 		u.User = url.UserPassword(role, after.Password.Reveal())
 		login, err := pgx.Connect(t.Context(), u.String())
@@ -241,8 +242,8 @@ func TestRotateWithTheProjectsString(t *testing.T) {
 	})
 }
 
-// TestTestSaysWhatConnectWould: a test of the project's own connection string
-// looks where the store's tables would go, and changes nothing.
+// TestTestSaysWhatConnectWould checks that a test of the project's own connection string
+// checks the future location of the store's tables and changes nothing.
 func TestTestSaysWhatConnectWould(t *testing.T) {
 	t.Parallel()
 	inSupabase(t, func(t *testing.T, b bench, p project) {
@@ -280,8 +281,8 @@ func TestTestSaysWhatConnectWould(t *testing.T) {
 	})
 }
 
-// TestReconnectInPublic: a store whose tables are in public already finds them
-// there, and they are closed.
+// TestReconnectInPublic checks that a store whose tables are already in public uses them
+// there, and that they are closed to the API.
 func TestReconnectInPublic(t *testing.T) {
 	t.Parallel()
 	inSupabase(t, func(t *testing.T, b bench, p project) {
@@ -289,7 +290,7 @@ func TestReconnectInPublic(t *testing.T) {
 			owner, s := b.store(t)
 			p := newProject(t, p.sb)
 			p.storeInPublic(t, b, s)
-			if !marked { // as before there were markers
+			if !marked { // as before markers existed
 				p.exec(t, `DROP TABLE public.`+tenantdb.MarkerTable)
 			}
 			b.succeeded(t, owner, b.connect(t, owner, s.ID, p.owner(t)))
@@ -305,13 +306,13 @@ func TestReconnectInPublic(t *testing.T) {
 	})
 }
 
-// storeInPublic makes a store's tables in public, open to all, as a release did
-// that knew no schemas of a store's own.
+// storeInPublic creates a store's tables in public, accessible to all roles, as an
+// earlier release did, before each store got its own schema.
 func (p project) storeInPublic(t *testing.T, b bench, s stores.Store) {
 	t.Helper()
 	db, err := b.tenants.OpenUnleased(p.owner(t))
 	must(t, err)
-	defer db.Close() //nolint:errcheck // nothing is pending
+	defer db.Close() //nolint:errcheck // no statement is pending
 	must(t, db.Mark(t.Context(), s.ID))
 	_, err = db.Migrate(t.Context())
 	must(t, err)
@@ -322,8 +323,8 @@ func (p project) storeInPublic(t *testing.T, b bench, s stores.Store) {
 	}
 }
 
-// TestWarningsAreKept: who else may read a database is told with the run and by
-// a test, and keeps no store from its database.
+// TestWarningsAreKept checks that warnings about others that can read a database are
+// returned with the run and by a test, and that they do not prevent the connection.
 func TestWarningsAreKept(t *testing.T) {
 	t.Parallel()
 	want := map[credential.EngineName][]stoa.Code{
@@ -349,8 +350,8 @@ func TestWarningsAreKept(t *testing.T) {
 	})
 }
 
-// TestPastedAsPostgreSQL: a project's own server, pasted as any PostgreSQL, is
-// known by the rights that its API's roles are given.
+// TestPastedAsPostgreSQL checks that a project's own server, given as an ordinary
+// PostgreSQL server, is recognized by the permissions of its API's roles.
 func TestPastedAsPostgreSQL(t *testing.T) {
 	t.Parallel()
 	inSupabase(t, func(t *testing.T, b bench, p project) {
@@ -367,7 +368,7 @@ func TestPastedAsPostgreSQL(t *testing.T) {
 		if p.may(t, "anon", `SELECT * FROM `+tenantdb.SupabaseRole(s.ID)+`.users`) {
 			t.Error("anon reads users")
 		}
-		// A plain database has no such API, on a server that has the roles.
+		// An ordinary database has no such API, even on a server that has these roles.
 		owner, s = b.store(t)
 		plain := credentials(t, credential.PostgreSQL)
 		b.succeeded(t, owner, b.connect(t, owner, s.ID, plain))

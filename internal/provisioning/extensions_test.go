@@ -10,8 +10,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// A database whose schema holds nothing but what belongs to extensions is
-// connected as an empty one.
+// TestConnectWithExtensions checks that a database whose schema contains only objects of
+// extensions is connected like an empty one.
 func TestConnectWithExtensions(t *testing.T) {
 	for name, env := range map[string]string{"PostgreSQL": tenantdbtest.PostgresEnv, "PostgreSQL 18": "STOA_TEST_POSTGRES18_URL"} {
 		if os.Getenv(env) == "" {

@@ -58,7 +58,7 @@ func TestUnreachableHost(t *testing.T) {
 		b := setup(t, db).start(t)
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		must(t, err)
-		must(t, listener.Close()) // nobody answers there
+		must(t, listener.Close()) // no server listens there
 		for _, kind := range []credential.Kind{credential.KindPostgreSQL, credential.KindMySQL} {
 			p, s := b.store(t)
 			b.failed(t, p, b.connect(t, p, s.ID, credential.Credentials{
@@ -84,7 +84,7 @@ func TestForbiddenHost(t *testing.T) {
 		for _, kind := range []credential.Kind{credential.KindPostgreSQL, credential.KindMySQL} {
 			for host, code := range map[string]stoa.Code{
 				"127.0.0.1": stoa.DatabaseHostForbidden, "::ffff:127.0.0.1": stoa.DatabaseHostForbidden,
-				"localhost": stoa.DatabaseUnreachable, // as a name that does not exist
+				"localhost": stoa.DatabaseUnreachable, // treated as a name that does not exist
 			} {
 				p, s := b.store(t)
 				b.failed(t, p, b.connect(t, p, s.ID, credential.Credentials{
@@ -117,7 +117,7 @@ func TestDatabaseWithForeignTables(t *testing.T) {
 		if name != "Olive" {
 			t.Errorf("the foreign row holds %q", name)
 		}
-		// The owner clears it and resumes.
+		// The owner drops the table and resumes the run.
 		tenantdbtest.Exec(t, c, `DROP TABLE legacy_customers`)
 		b.succeeded(t, p, b.retry(t, p, s.ID))
 	})
@@ -152,7 +152,8 @@ func TestDatabaseOfAnotherStore(t *testing.T) {
 	})
 }
 
-// Two stores that connect to one empty database at once both find it empty.
+// TestOneDatabaseForTwoStoresAtOnce checks that only one of two stores that connect to
+// one empty database at the same time gets it, although both find it empty.
 func TestOneDatabaseForTwoStoresAtOnce(t *testing.T) {
 	t.Parallel()
 	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
@@ -179,7 +180,7 @@ func TestOneDatabaseForTwoStoresAtOnce(t *testing.T) {
 	})
 }
 
-// snapshot is what provisioning writes to a tenant database.
+// snapshot returns what provisioning writes to a tenant database.
 func snapshot(t *testing.T, c credential.Credentials) []row {
 	t.Helper()
 	return rowsOf(t, tenantdbtest.Open(t, c))
@@ -212,7 +213,8 @@ func rowsOf(t *testing.T, db *tenantdb.DB) []row {
 	return all
 }
 
-// The user may log in and may not create tables; the owner mends that.
+// TestRoleWithoutCreate checks a user who may log in but not create tables, and a retry
+// after the owner has corrected that.
 func TestRoleWithoutCreate(t *testing.T) {
 	t.Parallel()
 	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
@@ -233,8 +235,8 @@ func TestRoleWithoutCreate(t *testing.T) {
 	})
 }
 
-// asAdmin runs a statement as the user who made the test databases. It has
-// DB and USER in the place of c's.
+// asAdmin runs a statement as the user who created the test databases. It replaces DB and
+// USER in the statement by those of c.
 func asAdmin(t *testing.T, engine credential.EngineName, statement string, c credential.Credentials) {
 	t.Helper()
 	raw := os.Getenv(tenantdbtest.PostgresEnv)
@@ -247,13 +249,13 @@ func asAdmin(t *testing.T, engine credential.EngineName, statement string, c cre
 	}
 	db, err := sql.Open(driver, raw)
 	must(t, err)
-	defer db.Close() //nolint:errcheck // a test's connection
+	defer db.Close() //nolint:errcheck // a connection of the test
 	_, err = db.ExecContext(t.Context(), strings.NewReplacer("DB", c.Database, "USER", c.User).Replace(statement))
 	must(t, err)
 }
 
-// Names that a server gives are data: whatever bytes they hold, the fault
-// can be stored and shown. Otherwise the run could not even fail.
+// TestFaultsQuoteTheServer checks that a fault that quotes names from a server, with any
+// bytes, can be stored and shown. Otherwise the run could not even be recorded as failed.
 func TestFaultsQuoteTheServer(t *testing.T) {
 	t.Parallel()
 	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {

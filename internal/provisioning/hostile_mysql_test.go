@@ -15,8 +15,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// talkMySQL admits everybody, and answers the queries that connecting does not
-// need with these packets. Without a greeting it sends a good one.
+// talkMySQL returns a server that accepts every log-in and answers the queries that are
+// not needed to connect with these packets. Without a greeting it sends a valid one.
 func talkMySQL(greeting string, answer ...string) func(net.Conn) {
 	if greeting == "" {
 		greeting = "\x0a10.11.0-MariaDB\x00\x01\x00\x00\x0012345678\x00\xff\xf7\x2d\x02\x00\xff\x81\x15" + strings.Repeat("\x00", 10) +
@@ -55,13 +55,14 @@ func talkMySQL(greeting string, answer ...string) func(net.Conn) {
 	}
 }
 
-// columnOf is the definition of a column of that type.
+// columnOf returns the definition of a column of that type.
 func columnOf(kind string) string {
 	return "\x03def\x00\x00\x00\x01a\x00\x0c\x3f\x00\x14\x00\x00\x00" + kind + "\x00\x00\x00\x00\x00"
 }
 
-// A server that does not speak its protocol, or answers as no database does,
-// costs its owner a fault of the database, never an internal error.
+// TestHostileMySQLServer checks that a server that violates its protocol, or answers as
+// no database does, causes a fault of the database for its owner, never an internal
+// error.
 func TestHostileMySQLServer(t *testing.T) {
 	t.Parallel()
 	const end = "\xfe\x00\x00\x02\x00\x00\x00"

@@ -23,15 +23,15 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// injection is what may happen to an execution within a step.
+// injection is a fault that is injected into a step of an execution.
 type injection struct {
 	name  string
 	end   func(context.Context) error // how the step ends
 	code  stoa.Code                   // why the run then fails
-	hangs bool                        // until the time of the execution is up
+	hangs bool                        // until the execution times out
 }
 
-// injections are all of them but the death of the process.
+// injections are all injected faults except the end of the process.
 var injections = []injection{
 	{"an error", func(context.Context) error { return errors.New("an error without a code") }, stoa.Internal, false},
 	{"a panic", func(context.Context) error { panic("a bug") }, stoa.Internal, false},
@@ -41,8 +41,8 @@ var injections = []injection{
 	}, stoa.DatabaseUnreachable, true},
 }
 
-// disturb has the i-th step of the execution end with end, before its own work
-// or after.
+// disturb replaces the work of the i-th step by end. With after set, the step's own work
+// is done first.
 func (w *execution) disturb(i int, end func(context.Context) error, after bool) {
 	w.steps = slices.Clone(w.steps)
 	do := w.steps[i].do
@@ -56,7 +56,7 @@ func (w *execution) disturb(i int, end func(context.Context) error, after bool) 
 	}
 }
 
-// disturbed works on the run until the injection has ended it.
+// disturbed executes the run until the injection has ended it.
 func (b bench) disturbed(t *testing.T, run Run, i int, in injection, after bool) {
 	t.Helper()
 	w, err := b.Service.begin(t.Context(), job(run))
@@ -64,7 +64,7 @@ func (b bench) disturbed(t *testing.T, run Run, i int, in injection, after bool)
 	ctx := expiring{t.Context(), make(chan struct{})}
 	w.disturb(i, func(inner context.Context) error {
 		if in.hangs {
-			close(ctx.done) // its time is up
+			close(ctx.done) // the execution times out
 		}
 		return in.end(inner)
 	}, after)
@@ -73,7 +73,7 @@ func (b bench) disturbed(t *testing.T, run Run, i int, in injection, after bool)
 	}
 }
 
-// ways are how an owner goes on after a run has failed.
+// ways are the actions by which an owner continues after a run has failed.
 var ways = map[string]func(bench, context.Context, authz.Principal, stoa.StoreID, credential.Credentials) (Run, error){
 	"retry": func(b bench, ctx context.Context, p authz.Principal, store stoa.StoreID, _ credential.Credentials) (Run, error) {
 		return b.Retry(ctx, p, store)
@@ -83,7 +83,8 @@ var ways = map[string]func(bench, context.Context, authz.Principal, stoa.StoreID
 	},
 }
 
-// goesOn checks that the store is its owner's at once, and opens in that way.
+// goesOn checks that the owner can use the store at once, and that it opens after the
+// action way.
 func (b bench) goesOn(t *testing.T, p authz.Principal, store stoa.StoreID, way string, c credential.Credentials) {
 	t.Helper()
 	if status := b.status(t, store); status != stores.PendingDatabase {
@@ -98,8 +99,8 @@ func (b bench) goesOn(t *testing.T, p authz.Principal, store stoa.StoreID, way s
 	b.checkOwner(t, p, store)
 }
 
-// Whatever happens in whichever step, the store can be connected afterwards,
-// and the same run can be resumed.
+// TestStoreStaysUsable checks that, after any fault in any step, the store can be
+// connected, and the same run can be resumed.
 func TestStoreStaysUsable(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -144,7 +145,8 @@ func TestStoreStaysUsable(t *testing.T) {
 	})
 }
 
-// diesAt has an execution die in the i-th step, if it gets to work at all.
+// diesAt ends an execution in the i-th step as the end of its process does. The execution
+// may fail to start.
 func (b bench) diesAt(t *testing.T, run Run, i int) error {
 	t.Helper()
 	w, err := b.Service.begin(t.Context(), job(run))
@@ -160,7 +162,8 @@ func (b bench) diesAt(t *testing.T, run Run, i int) error {
 	return nil
 }
 
-// The same at real servers, where what the step did before the fault stays.
+// TestStoreStaysUsableAtServers is the same test with real servers, where the work of the
+// step before the fault stays.
 func TestStoreStaysUsableAtServers(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
@@ -179,7 +182,7 @@ func TestStoreStaysUsableAtServers(t *testing.T) {
 	}
 }
 
-// hostileServer answers each connection with talk and ends with the test.
+// hostileServer answers each connection with talk. It is closed when the test ends.
 func hostileServer(t *testing.T, talk func(net.Conn)) (host string, port int) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -200,7 +203,7 @@ func hostileServer(t *testing.T, talk func(net.Conn)) (host string, port int) {
 	return "127.0.0.1", listener.Addr().(*net.TCPAddr).Port
 }
 
-// talks are what a server may do that is none, or a hostile one.
+// talks are the answers of servers that are hostile or not database servers.
 var talks = map[string]func(net.Conn){
 	"hangs up":   func(net.Conn) {},
 	"one byte":   func(c net.Conn) { _, _ = c.Write([]byte{0xff}) },
@@ -216,8 +219,8 @@ var talks = map[string]func(net.Conn){
 	},
 }
 
-// Neither a test of a hostile server nor a connection to it changes what the
-// store can do next.
+// TestHostileServerLeavesTheStoreUsable checks that neither a test of a hostile server
+// nor a connection to it changes what the store can do next.
 func TestHostileServerLeavesTheStoreUsable(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -255,7 +258,8 @@ func TestHostileServerLeavesTheStoreUsable(t *testing.T) {
 	})
 }
 
-// A failure is recorded whatever words of a server are in its message.
+// TestFaultOfAnyWords checks that a failure is recorded, whatever text of a server its
+// message contains.
 func TestFaultOfAnyWords(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -13,14 +13,14 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// Kinds of inconsistencies that the registry alone does not show.
+// The kinds of inconsistencies that cannot be found in the registry alone.
 const (
 	RunWithoutJob  stores.InconsistencyKind = "run_without_job"
 	StuckStore     stores.InconsistencyKind = "stuck_in_provisioning"
 	OrphanDatabase stores.InconsistencyKind = "stray_database"
 )
 
-// Inconsistency is something in the fleet that should not be.
+// Inconsistency is an inconsistent state of a store or a database in the fleet.
 type Inconsistency struct {
 	Kind     stores.InconsistencyKind
 	StoreID  stoa.StoreID // zero for an orphan database
@@ -35,8 +35,8 @@ type Inconsistency struct {
 // Repairable reports whether Repair can correct it.
 func (i Inconsistency) Repairable() bool { return i.repair != nil }
 
-// Repair corrects the inconsistency, unless that has happened meanwhile. It drops an
-// orphan database for good: let a person name the database first.
+// Repair corrects the inconsistency, unless it has been corrected meanwhile. It drops an
+// orphan database permanently: let a person confirm the name of the database first.
 func (i *Inconsistency) Repair(ctx context.Context) error {
 	if i.repair == nil {
 		return nil
@@ -48,9 +48,9 @@ func (i *Inconsistency) Repair(ctx context.Context) error {
 	return nil
 }
 
-// Inconsistencies returns those of the whole fleet, from the master database, the
-// operator's database server and the data directory. It opens no store's database
-// and changes nothing. It checks no permission: only the operator may call it.
+// Inconsistencies returns the inconsistencies of the whole fleet, from the master
+// database, the operator's database server and the data directory. It opens no store's
+// database and changes nothing. It checks no permission: only the operator may call it.
 func (s *Service) Inconsistencies(ctx context.Context) ([]Inconsistency, error) {
 	var all []Inconsistency
 	for _, find := range []func(context.Context) ([]Inconsistency, error){s.lostRuns, s.stuckStores, s.registryInconsistencies, s.orphans} {
@@ -63,10 +63,10 @@ func (s *Service) Inconsistencies(ctx context.Context) ([]Inconsistency, error) 
 	return all, nil
 }
 
-// minAge is how old something must be before it counts as inconsistent.
+// minAge is the minimum age of a state that is reported as inconsistent.
 const minAge = time.Minute
 
-// lostRuns returns the runs that nobody executes and that have no job.
+// lostRuns returns the runs that no process executes and that have no job.
 func (s *Service) lostRuns(ctx context.Context) (found []Inconsistency, err error) {
 	var runs []struct {
 		ID      stoa.RunID
@@ -148,8 +148,8 @@ func (s *Service) registryInconsistencies(ctx context.Context) (found []Inconsis
 	return found, err
 }
 
-// orphans returns the managed databases that belong to no store, such as one left
-// when a store was connected to its merchant's own after a failed run.
+// orphans returns the managed databases that belong to no store, such as one that
+// remained when a store was connected to its merchant's own database after a failed run.
 func (s *Service) orphans(ctx context.Context) (found []Inconsistency, err error) {
 	all, err := s.tenants.Orphans(ctx)
 	for _, o := range all {

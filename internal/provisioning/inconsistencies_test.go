@@ -22,8 +22,8 @@ func (b bench) inconsistencies(t *testing.T) []Inconsistency {
 	return found
 }
 
-// TestInconsistencies causes one inconsistency after another, finds it and nothing
-// else, and repairs it.
+// TestInconsistencies causes one inconsistency after another. It checks that exactly this
+// one is found, and repairs it.
 func TestInconsistencies(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -32,9 +32,9 @@ func TestInconsistencies(t *testing.T) {
 		deleting := `UPDATE stores SET status = 'deleting', status_before = 'active', delete_after = $2 WHERE id = $1`
 		deleted := `UPDATE stores SET status = 'deleted', slug = 'deleted.' || id, created_at = $2 WHERE id = $1`
 		for want, c := range map[stores.InconsistencyKind]struct {
-			statements []string // $1 is a store that was active, $2 an hour ago
+			statements []string // $1 is a store that was active, $2 is one hour ago
 			after      stores.Status
-			queued     bool // a repair leaves the rest to a job
+			queued     bool // a job completes the repair
 		}{
 			StuckStore:                   {statements: []string{`UPDATE stores SET status = 'provisioning', updated_at = $2 WHERE id = $1`}, after: stores.PendingDatabase},
 			stores.ActiveWithoutDatabase: {statements: []string{`DELETE FROM store_databases WHERE store_id = $1 AND created_at > $2`, `UPDATE stores SET created_at = $2 WHERE id = $1`}, after: stores.PendingDatabase},
@@ -64,7 +64,7 @@ func TestInconsistencies(t *testing.T) {
 				found := b.inconsistencies(t)
 				var other []Inconsistency
 				for _, a := range found {
-					if a.Kind != OrphanDatabase { // where the registry lost the database, its file is one
+					if a.Kind != OrphanDatabase { // the file of a database that is missing in the registry is an orphan
 						other = append(other, a)
 					}
 				}
@@ -104,7 +104,8 @@ func TestInconsistencies(t *testing.T) {
 	})
 }
 
-// TestRunWithoutJob: only reported, and only while nothing works on it.
+// TestRunWithoutJob checks that a run without a job is reported, but not repaired, and
+// only while no process executes it.
 func TestRunWithoutJob(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -128,8 +129,8 @@ func TestRunWithoutJob(t *testing.T) {
 	})
 }
 
-// TestStrayFile: a file that no store has is named, and dropped unless a
-// store has come to own it meanwhile.
+// TestStrayFile checks that a file that belongs to no store is reported. The repair drops
+// it unless it belongs to a store by then.
 func TestStrayFile(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -20,8 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// eachIdle runs test on every pair of engines with a replica whose queue is not
-// started.
+// eachIdle runs test on every pair of engines, with a replica whose queue is not started.
 func eachIdle(t *testing.T, test func(t *testing.T, b bench, engine credential.EngineName)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -45,18 +44,18 @@ func (b bench) begin(t *testing.T, run Run) *execution {
 func (w *execution) doStep(t *testing.T, i int) {
 	t.Helper()
 	must(t, w.record(t.Context(), transition{begun: steps[i].name}))
-	must(t, w.runStep(t.Context(), steps[i], "")) // nothing follows with which it could be recorded
+	must(t, w.runStep(t.Context(), steps[i], "")) // there is no next step with whose start it could be recorded
 }
 
-// The process crashes in each step, after the work of the step and before its record.
-// The run has the same result as an undisturbed one.
+// TestCrashInEveryStep ends the process in each step, after the work of the step and
+// before its record. It checks that the run has the same result as one without a crash.
 func TestCrashInEveryStep(t *testing.T) {
 	t.Parallel()
 	eachIdle(t, func(t *testing.T, b bench, engine credential.EngineName) {
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, credentials(t, engine))
 		must(t, err)
-		for i := range len(steps) - 1 { // activate is its own record
+		for i := range len(steps) - 1 { // the step activate is its own record
 			w := b.begin(t, run)
 			for _, again := range []int{i - 1, i} {
 				if again >= 0 {
@@ -76,15 +75,16 @@ func TestCrashInEveryStep(t *testing.T) {
 	})
 }
 
-// The process crashes after each number of steps that are done and not recorded. The
-// run is resumed, and its events show each step once and in order of time.
+// TestCrashBeforeTheRecord ends the process after each number of steps that are done and
+// not recorded. It checks that the run is resumed, and that its events show each step
+// once and ordered by time.
 func TestCrashBeforeTheRecord(t *testing.T) {
 	t.Parallel()
 	eachIdle(t, func(t *testing.T, b bench, engine credential.EngineName) {
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, credentials(t, engine))
 		must(t, err)
-		for n := 1; n < len(steps); n++ { // activate is on record when it is done
+		for n := 1; n < len(steps); n++ { // activate is recorded when it is done
 			w := b.begin(t, run)
 			for i, step := range steps[:n] {
 				if w.run.did(step.name) {
@@ -98,7 +98,7 @@ func TestCrashBeforeTheRecord(t *testing.T) {
 			}
 			w.close()
 			b.resumable(t, p, run)
-			b.exec(t, `UPDATE provisioning_runs SET unended_starts = 0 WHERE id = $1`, run.ID) // for one run to die this often
+			b.exec(t, `UPDATE provisioning_runs SET unended_starts = 0 WHERE id = $1`, run.ID) // otherwise one run could not crash this often
 		}
 		b.expireLease(t, run.ID)
 		must(t, b.Provision(t.Context(), job(run)))
@@ -125,7 +125,8 @@ func TestCrashBeforeTheRecord(t *testing.T) {
 	})
 }
 
-// Each step changes nothing when it is executed a second time.
+// TestStepsAreIdempotent checks that each step changes nothing when it is executed a
+// second time.
 func TestStepsAreIdempotent(t *testing.T) {
 	t.Parallel()
 	eachIdle(t, func(t *testing.T, b bench, engine credential.EngineName) {
@@ -166,7 +167,7 @@ func (b bench) get(t *testing.T, p authz.Principal, id stoa.StoreID) stores.Stor
 	return s
 }
 
-// The process stops before each of the steps.
+// TestStoppedBetweenSteps stops the process before each of the steps.
 func TestStoppedBetweenSteps(t *testing.T) {
 	t.Parallel()
 	eachIdle(t, func(t *testing.T, b bench, engine credential.EngineName) {
@@ -203,7 +204,7 @@ func (b bench) resumable(t *testing.T, p authz.Principal, run Run) {
 	}
 }
 
-// The process stops in the middle of a step.
+// TestStoppedWithinAStep stops the process during a step.
 func TestStoppedWithinAStep(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -219,7 +220,8 @@ func TestStoppedWithinAStep(t *testing.T) {
 			go func() { result <- b.Provision(ctx, job(run)) }()
 			<-g.held
 			stop()
-			// The queue must see that this is no failure, to run the job again at once.
+			// The error must tell the queue that this is not a failure, so that it runs
+			// the job again at once.
 			if err := <-result; !errors.Is(err, context.Canceled) {
 				t.Errorf("%s: %v", engine, err)
 			}
@@ -232,8 +234,8 @@ func TestStoppedWithinAStep(t *testing.T) {
 	})
 }
 
-// One replica stops while it executes a run; the next replica that starts finishes
-// the run.
+// TestStopAndStart checks that one replica stops while it executes a run, and that the
+// next replica that starts finishes the run.
 func TestStopAndStart(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -254,7 +256,7 @@ func TestStopAndStart(t *testing.T) {
 	})
 }
 
-// expiring is a context whose deadline passes when the test says so.
+// expiring is a context whose deadline passes when the test decides.
 type expiring struct {
 	context.Context
 	done chan struct{}
@@ -271,8 +273,8 @@ func (e expiring) Err() error {
 	}
 }
 
-// A run that does not end within the timeout of a job fails: while it is under way,
-// nobody can connect the store.
+// TestOutOfTime checks that a run that does not end within the timeout of a job fails.
+// While it is in progress, nobody can connect the store.
 func TestOutOfTime(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -302,8 +304,8 @@ func TestOutOfTime(t *testing.T) {
 	})
 }
 
-// The queue may deliver a job twice. An execution that loses its lease while it hangs
-// must not undo the work of the next one.
+// TestLeaseLostInStep checks that an execution that loses its lease while it hangs does
+// not undo the work of the next one. The queue may deliver a job twice.
 func TestLeaseLostInStep(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -317,14 +319,14 @@ func TestLeaseLostInStep(t *testing.T) {
 			slow := make(chan error, 1)
 			go func() { slow <- b.Provision(t.Context(), job(run)) }()
 			<-g.held
-			must(t, b.Provision(t.Context(), job(run))) // the run is the slow one's
+			must(t, b.Provision(t.Context(), job(run))) // the slow execution has the lease
 			b.resumable(t, p, run)
 			b.expireLease(t, run.ID)
 			must(t, b.Provision(t.Context(), job(run)))
 			before, err := b.Latest(t.Context(), p, s.ID)
 			must(t, err)
 			b.succeeded(t, p, before)
-			g.drop() // the slow one's connect fails
+			g.drop() // connect fails in the slow execution
 			must(t, <-slow)
 			after, err := b.Latest(t.Context(), p, s.ID)
 			must(t, err)
@@ -336,8 +338,8 @@ func TestLeaseLostInStep(t *testing.T) {
 	})
 }
 
-// An execution that loses its lease between two steps stops and does not repeat the
-// steps.
+// TestLeaseLostBetweenSteps checks that an execution that loses its lease between two
+// steps stops and does not repeat the steps.
 func TestLeaseLostBetweenSteps(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -383,9 +385,9 @@ func TestExecutionsAtOnce(t *testing.T) {
 	})
 }
 
-// The master goes away just when a failure is to be recorded. The job must
-// report that, so that the queue runs it again, and the next execution finds
-// the step under way and does it over.
+// TestFailureThatCannotBeRecorded checks that, when the master fails while a failure is
+// being recorded, the job reports it, so that the queue runs it again. The next execution
+// finds the step in progress and repeats it.
 func TestFailureThatCannotBeRecorded(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -421,7 +423,7 @@ func TestFailureThatCannotBeRecorded(t *testing.T) {
 	})
 }
 
-// breakRecord makes the master refuse to note a failed step, until repair.
+// breakRecord makes the master refuse to record a failed step. repair ends that.
 func (b bench) breakRecord(t *testing.T) (repair func()) {
 	t.Helper()
 	if b.db.Engine == masterdb.SQLite {
@@ -437,7 +439,8 @@ func (b bench) breakRecord(t *testing.T) (repair func()) {
 	}
 }
 
-// A run recorded by another version of the program may have other steps.
+// TestRunOfAnotherVersion checks a run that another version of the program recorded, with
+// other steps.
 func TestRunOfAnotherVersion(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -15,8 +15,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// postgresThat lets everybody in, answers a request that is empty, and all
-// others with answer.
+// postgresThat returns credentials for a server that accepts every log-in, answers an
+// empty query correctly, and sends answer to every other query.
 func postgresThat(t *testing.T, greeting, answer []byte) credential.Credentials {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -66,14 +66,14 @@ func playPostgres(conn net.Conn, greeting, answer []byte) {
 
 func messages(all ...pgproto3.BackendMessage) (out []byte) {
 	for _, m := range all {
-		out, _ = m.Encode(out) // a test's own messages
+		out, _ = m.Encode(out) // the test's messages are valid
 	}
 	return out
 }
 
-// A server that answers in no form that its protocol has, or with an error that
-// none of ours would have, is its owner's to correct: a test says so, and a run
-// fails with the cause.
+// TestMalformedAnswers checks that malformed answers, and errors that no supported server
+// sends, are faults for the owner to correct: a test reports them, and a run fails with
+// the cause.
 func TestMalformedAnswers(t *testing.T) {
 	t.Parallel()
 	letIn := messages(&pgproto3.AuthenticationOk{}, &pgproto3.ReadyForQuery{TxStatus: 'I'})

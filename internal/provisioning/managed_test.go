@@ -21,11 +21,12 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// door is what stands before the operator's server; closed, it answers nobody.
+// door is a proxy in front of the operator's server. While it is closed, it does
+// not answer.
 type door struct{ closed atomic.Bool }
 
-// eachManaged runs test on every master with every kind of server of the
-// operator's. No network is allowed to merchants.
+// eachManaged runs test on every master with every kind of managed database server. No
+// network is allowed for merchants' databases.
 func eachManaged(t *testing.T, test func(t *testing.T, b bench, engine credential.EngineName, d *door)) {
 	t.Helper()
 	engines := servers(t)
@@ -73,7 +74,7 @@ func (d *door) server(t *testing.T, engine credential.EngineName) *tenantdb.Serv
 	return server
 }
 
-// dropManaged removes what the test has left on the server.
+// dropManaged drops the databases and roles of the test on the server.
 func (b bench) dropManaged(t *testing.T) {
 	t.Helper()
 	ctx := context.Background()
@@ -88,13 +89,13 @@ func (b bench) dropManaged(t *testing.T) {
 	}
 }
 
-// TestManagedLife: a store gets its database on the operator's server, and
-// with the store it goes again.
+// TestManagedLife checks that a store gets its database on the operator's server, and
+// that the database is dropped with the store.
 func TestManagedLife(t *testing.T) {
 	t.Parallel()
 	eachManaged(t, func(t *testing.T, b bench, engine credential.EngineName, d *door) {
 		p, s := b.store(t)
-		d.closed.Store(true) // at first the server is down
+		d.closed.Store(true) // the server is unreachable at first
 		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
 		must(t, err)
 		must(t, b.Provision(t.Context(), job(run)))
@@ -116,7 +117,8 @@ func TestManagedLife(t *testing.T) {
 			t.Errorf("of a store that is well: %+v", found)
 		}
 
-		// It goes while the server is down: the registry says so, until it is gone.
+		// The store is deleted while the server is down. The registry keeps the record
+		// until the database is dropped.
 		doomed := b.doom(t, p, s.ID)
 		d.closed.Store(true)
 		if err := b.registry.FinishDeletion(t.Context(), doomed); stoa.CodeOf(err) != stoa.DatabaseUnreachable {
@@ -137,7 +139,7 @@ func TestManagedLife(t *testing.T) {
 	})
 }
 
-// doom deletes the store and has its time come.
+// doom deletes the store and ends its grace period.
 func (b bench) doom(t *testing.T, p authz.Principal, id stoa.StoreID) stores.DeleteStore {
 	t.Helper()
 	_, err := b.registry.Delete(t.Context(), p, id)
@@ -146,15 +148,16 @@ func (b bench) doom(t *testing.T, p authz.Principal, id stoa.StoreID) stores.Del
 	return stores.DeleteStore{StoreID: id}
 }
 
-// TestManagedConnectDies: the process dies in the step that makes the
-// database, at the worst moments seen from the master.
+// TestManagedConnectDies ends the process in the step that creates the database, at the
+// most critical moments for the master.
 func TestManagedConnectDies(t *testing.T) {
 	t.Parallel()
 	eachManaged(t, func(t *testing.T, b bench, _ credential.EngineName, _ *door) {
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
 		must(t, err)
-		// Sealed before anything is made; then it dies after making and before the record.
+		// The credentials are saved before anything is created. Then the process ends
+		// after the creation and before the record.
 		c, err := b.tenants.Load(t.Context(), b.db, s.ID)
 		must(t, err)
 		if strays, err := b.tenants.Orphans(t.Context()); err != nil || len(strays) > 0 || c.Password.IsZero() {
@@ -169,7 +172,7 @@ func TestManagedConnectDies(t *testing.T) {
 		run, err = b.Latest(t.Context(), p, s.ID)
 		must(t, err)
 		b.succeeded(t, p, run)
-		// No merchant may claim to be on the operator's server.
+		// A merchant's credentials cannot name the operator's server.
 		if _, err := b.Test(t.Context(), p, s.ID, &c); stoa.CodeOf(err) != stoa.InvalidRequest {
 			t.Errorf("tested as given: %v", err)
 		}

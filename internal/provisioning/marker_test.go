@@ -10,7 +10,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// A database with a mark is its store's, even if that is all there is in it.
+// TestMarkedDatabase checks that a database with a marker belongs to its store, even if
+// it contains nothing else.
 func TestMarkedDatabase(t *testing.T) {
 	t.Parallel()
 	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
@@ -24,7 +25,8 @@ func TestMarkedDatabase(t *testing.T) {
 		if got := tables(t, c); len(got) != 1 {
 			t.Errorf("the database was changed: %v", got)
 		}
-		// An interruption before the row, and a run that had got as far as the row.
+		// The first case is an interruption before the row was inserted, the second a run
+		// that had inserted it.
 		tenantdbtest.Exec(t, c, `DELETE FROM `+tenantdb.MarkerTable)
 		b.succeeded(t, p, b.retry(t, p, s.ID))
 
@@ -35,8 +37,8 @@ func TestMarkedDatabase(t *testing.T) {
 	})
 }
 
-// A migrated database without a mark: of a store of before there were marks,
-// or of nobody.
+// TestUnmarkedDatabase checks a migrated database without a marker: of a store that
+// existed before markers, or of no store.
 func TestUnmarkedDatabase(t *testing.T) {
 	t.Parallel()
 	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
@@ -54,12 +56,13 @@ func TestUnmarkedDatabase(t *testing.T) {
 	})
 }
 
-// A database that cannot hold every character is refused untouched.
+// TestEncoding checks that a database whose encoding cannot store every character is
+// refused unchanged.
 func TestEncoding(t *testing.T) {
 	t.Parallel()
 	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
 		c := credentials(t, engine)
-		if engine == credential.MySQL { // its tables name their own
+		if engine == credential.MySQL { // its tables define their own encoding
 			tenantdbtest.Admin(t, engine, `ALTER DATABASE `+c.Database+` CHARACTER SET latin1`)
 			p, s := b.store(t)
 			b.succeeded(t, p, b.connect(t, p, s.ID, c))

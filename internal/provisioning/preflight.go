@@ -19,27 +19,28 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// preflightTimeout bounds one preflight of a database.
+// preflightTimeout limits the duration of one preflight of a database.
 const preflightTimeout = 20 * time.Second
 
-// Finding is what a preflight of a database found.
+// Finding is the result of a preflight of a database.
 type Finding struct {
 	Latency       time.Duration   // of one round trip on an open connection
-	ServerVersion string          // as the server words it
+	ServerVersion string          // the server's own text
 	Schema        tenantdb.Schema // version 0 without the tables of a store
 	Fault         *Fault          // nil when the store can work with this database
 
-	// Warnings tell the owner who else may read a database that works.
+	// Warnings tell the owner who else can read a usable database.
 	Warnings []tenantdb.Warning
 }
 
-// Test looks at a database without changing it: the store's own, whose health it
-// then records, or the one that given leads to. A store at work accepts only a
-// database that holds it; one that waits for a database also accepts an empty one.
+// Test checks a database without changing it: the store's own, whose health it then
+// records, or the one of the given credentials. A store that has a database accepts only
+// a database that contains it. A store that waits for a database also accepts an empty
+// one.
 //
-// What is wrong with the database is in the finding. The error is for what
-// prevented the test: invalid_request for malformed credentials,
-// store_pending_database without any to test.
+// Faults of the database are in the finding. The error is for what prevented the test:
+// invalid_request for malformed credentials, store_pending_database when there are no
+// credentials to test.
 func (s *Service) Test(ctx context.Context, p authz.Principal, store stoa.StoreID, given *credential.Credentials) (Finding, error) {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.TestDatabase); err != nil {
 		return Finding{}, err
@@ -74,10 +75,10 @@ func (s *Service) Test(ctx context.Context, p authz.Principal, store stoa.StoreI
 	})
 }
 
-// recordPreflight writes a preflight, with what was found wrong, to the audit log:
-// the platform has connected to an address of the caller's choice. It writes the
-// entry also when the caller has gone. It returns err, which prevented the
-// preflight, or why the entry could not be written.
+// recordPreflight writes a preflight, with its fault, to the audit log, since the
+// platform has connected to an address of the caller's choice. It writes the entry even
+// when the caller's ctx has ended. It returns err, which prevented the preflight, or the
+// error of the write.
 func (s *Service) recordPreflight(ctx context.Context, action string, p authz.Principal, check preflight, err, fault error) error {
 	c := check.credentials
 	e := audit.Event{Action: action, Store: check.store, Details: map[string]string{"type": string(c.Kind)}}
@@ -92,8 +93,8 @@ func (s *Service) recordPreflight(ctx context.Context, action string, p authz.Pr
 	return cmp.Or(err, s.db.Tx(ctx, func(tx *masterdb.Tx) error { return audit.Record(ctx, tx, p, e) }))
 }
 
-// checkOwn completes the credentials of a merchant's own database. It fails when
-// they are malformed.
+// checkOwn completes the credentials of a merchant's own database. It fails when they are
+// malformed.
 func (s *Service) checkOwn(c *credential.Credentials) error {
 	if c.Kind == credential.Managed {
 		var faults stoa.Invalid
@@ -103,12 +104,12 @@ func (s *Service) checkOwn(c *credential.Credentials) error {
 	return s.tenants.Validate(c)
 }
 
-// preflight is a check whether a store can work with a database.
+// preflight checks whether a store can use a database.
 type preflight struct {
 	store       stoa.StoreID
 	credentials credential.Credentials
-	atWork      bool // the store is: only a database that holds it is accepted
-	rotation    bool // the credentials are to replace others: they must be allowed to write
+	atWork      bool // the store has a database: only one that contains it is accepted
+	rotation    bool // the credentials replace others: they must have permission to write
 }
 
 // test runs the preflight and returns a fault of the database in the finding.
@@ -126,8 +127,8 @@ func (s *Service) test(ctx context.Context, check preflight) (Finding, error) {
 	return found, nil
 }
 
-// runPreflight runs the preflight. Its error says why the store cannot work with
-// this database. A driver that panics at what the server sends is such an error.
+// runPreflight runs the preflight. Its error is the reason why the store cannot use this
+// database. A panic of the driver, caused by the server's data, becomes such an error.
 func (s *Service) runPreflight(ctx context.Context, check preflight) (found Finding, err error) {
 	err = stoa.CatchPanic(func() (err error) {
 		found, err = s.inspect(ctx, check)
@@ -146,7 +147,7 @@ func (s *Service) inspect(ctx context.Context, check preflight) (Finding, error)
 	if err != nil {
 		return found, err
 	}
-	defer db.Close() //nolint:errcheck // nothing is pending
+	defer db.Close() //nolint:errcheck // no statement is pending
 	if err := db.Ping(ctx); err != nil {
 		return found, err
 	}
@@ -175,8 +176,8 @@ func (s *Service) inspect(ctx context.Context, check preflight) (Finding, error)
 	return found, nil
 }
 
-// inspectProject checks a database in a Supabase project, where the store's tables
-// are, or will be, in a schema that these credentials do not lead to.
+// inspectProject checks a database in a Supabase project, where the store's tables are,
+// or will be, in a schema that these credentials do not use.
 func (check preflight) inspectProject(ctx context.Context, db *tenantdb.DB, found Finding) (Finding, error) {
 	in, err := db.Inspect(ctx)
 	if err != nil {
@@ -195,7 +196,7 @@ func (check preflight) inspectProject(ctx context.Context, db *tenantdb.DB, foun
 	return found, err
 }
 
-// inspectDatabase checks a database that is to hold the store's tables.
+// inspectDatabase checks a database that will contain the store's tables.
 func (check preflight) inspectDatabase(ctx context.Context, db *tenantdb.DB, found Finding) (Finding, error) {
 	in, err := db.Inspect(ctx)
 	if err != nil {
@@ -224,10 +225,10 @@ func (check preflight) inspectDatabase(ctx context.Context, db *tenantdb.DB, fou
 	return found, err
 }
 
-// serverVersion bounds the version, which is whatever the server says.
+// serverVersion limits the length of the version, since the server can send any text.
 func serverVersion(in tenantdb.Inspection) string { return fmt.Sprintf("%.100s", in.Version) }
 
-// checkWritable fails when the credentials may not change the store's data.
+// checkWritable fails when the credentials have no permission to change the store's data.
 func checkWritable(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) error {
 	if err := storedata.ProveWritable(ctx, db, store); err != nil {
 		return err
@@ -235,8 +236,8 @@ func checkWritable(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) err
 	return db.SelfTest(ctx)
 }
 
-// readerWarnings tells who else may read the store's database. A failure to find
-// that out is no reason to refuse the database.
+// readerWarnings returns warnings about others that can read the store's database. A
+// failure to determine them does not make the database unusable.
 func (s *Service) readerWarnings(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) []tenantdb.Warning {
 	all, err := db.Warnings(ctx)
 	if err != nil {
@@ -259,7 +260,7 @@ func (s *Service) exposureWarnings(ctx context.Context, db *tenantdb.DB, store s
 	return nil
 }
 
-// checkHeld fails for a database that does not hold the store.
+// checkHeld fails for a database that does not contain the store.
 func checkHeld(ctx context.Context, db *tenantdb.DB, in tenantdb.Inspection, store stoa.StoreID) error {
 	if !slices.Contains(in.Tables, "stores") {
 		return errNotHeld()
@@ -276,7 +277,8 @@ func errNotHeld() error {
 		"to rotate them does not move a store.")
 }
 
-// checkServer fails when the server cannot hold a store.
+// checkServer fails when the server's version, the user's permissions or the encoding do not
+// suit a store.
 func checkServer(in tenantdb.Inspection) error {
 	switch {
 	case !in.Supported:
@@ -291,9 +293,9 @@ func checkServer(in tenantdb.Inspection) error {
 	return nil
 }
 
-// checkOwnership fails for a database that is another store's or anybody else's.
-// The store's own has a marker; a database without one, made before there were
-// markers or copied without it, is recognized by what else it holds.
+// checkOwnership fails for a database that belongs to another store or contains other
+// tables. The store's own database has a marker. A database without a marker, created
+// before markers existed or copied without it, is recognized by its content.
 func checkOwnership(ctx context.Context, db *tenantdb.DB, in tenantdb.Inspection, store stoa.StoreID) error {
 	marked := false
 	if slices.Contains(in.Tables, tenantdb.MarkerTable) {
@@ -326,7 +328,7 @@ func foreignStore(err error) error {
 	return err
 }
 
-// holds reports whether the database holds the store. It fails for the database of
+// holds reports whether the database contains the store. It fails for the database of
 // another store.
 func holds(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) (bool, error) {
 	ids, err := storedata.StoreIDs(ctx, db)
@@ -341,13 +343,13 @@ func holds(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) (bool, erro
 	return len(ids) > 0, nil
 }
 
-// listTables names a few tables. They are quoted: a server's table names may have
-// any bytes.
+// listTables formats the first table names. They are quoted, since a server's table names
+// may contain any bytes.
 func listTables(names []string) string {
 	const few = 3
 	var quoted []string
 	for _, name := range names[:min(few, len(names))] {
-		quoted = append(quoted, fmt.Sprintf("%.80q", name)) // longer than any server allows
+		quoted = append(quoted, fmt.Sprintf("%.80q", name)) // the limit is above that of any server
 	}
 	list := strings.Join(quoted, ", ")
 	if more := len(names) - few; more > 0 {

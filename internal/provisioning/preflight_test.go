@@ -16,7 +16,8 @@ import (
 
 func codeOf(f *Fault) stoa.Code { return stoa.CodeOf(f.Err()) }
 
-// A test of the store's own credentials says what it found and records it.
+// TestTestStored checks that a test of the store's own credentials returns its findings
+// and records the health.
 func TestTestStored(t *testing.T) {
 	t.Parallel()
 	each(t, tenantdbtest.Engines(), func(t *testing.T, b bench, engine credential.EngineName) {
@@ -46,8 +47,8 @@ func TestTestStored(t *testing.T) {
 	})
 }
 
-// A test of given credentials keeps nothing and changes nothing, whatever
-// state the store is in; what it accepts depends on that.
+// TestTestGiven checks that a test of given credentials stores and changes nothing, in
+// any state of the store. The accepted databases depend on the state.
 func TestTestGiven(t *testing.T) {
 	t.Parallel()
 	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {

@@ -1,5 +1,5 @@
-// Package provisioning turns a store and credentials into a working store, step by
-// step. Each run and each of its steps is recorded in the master database.
+// Package provisioning connects a store to a database, in recorded steps. Each run and
+// each of its steps is recorded in the master database.
 package provisioning
 
 import (
@@ -33,21 +33,20 @@ type Service struct {
 	process  *lease.Process
 	slots    slots
 	waiters  *lease.Waiters
-	poll     time.Duration // between two looks of Wait
+	poll     time.Duration // between two checks of Wait
 }
 
-// Options tune a Service.
+// Options configure a Service.
 type Options struct {
-	// Lease is how long a run stays leased to an execution that does not renew its
-	// lease. Default 15 s. The runs of a process that ended are resumed sooner; see
-	// Release.
+	// Lease is the duration of the lease of a run. An execution renews its lease. Default
+	// 15 s. The runs of a process that ended are resumed sooner; see Release.
 	Lease time.Duration
 	// Process is the name of this process, for Release. Default: a random name.
 	Process string
-	// Pauses are those before each further try of a step after a transient fault.
-	// Default: four, of 5 s together.
+	// Pauses are the pauses before each further attempt of a step after a transient
+	// fault. Default: four pauses, 5 s in total.
 	Pauses []time.Duration
-	// Cloud creates databases in Supabase projects. Nil: there are none.
+	// Cloud creates databases in Supabase projects. Nil disables them.
 	Cloud *link.Service
 	// Quotas limit the managed databases of a user.
 	Quotas quotas.Limits
@@ -77,20 +76,20 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	}
 }
 
-// request is what a new run is asked to do.
+// request describes a new run.
 type request struct {
 	principal   authz.Principal
 	store       stoa.StoreID
-	credentials credential.Credentials // of the database; only its kind with a project
-	project     *link.Choice           // the Supabase project of the database; nil: none
+	credentials credential.Credentials // of the database; with a project only its kind is set
+	project     *link.Choice           // the Supabase project of the database, or nil
 }
 
-// Connect saves the credentials, encrypted, and begins the run that makes the
-// store work, in this process or in the queue. A managed database needs only its
-// Kind. It fails with already_connected or provisioning_in_progress when the store
-// does not wait for a database, with quota_exceeded for a managed database more
-// than the store's creator may have, and with rate_limited for a store that has
-// begun or retried many runs within an hour.
+// Connect saves the credentials, encrypted, and starts the run that provisions the store,
+// in this process or in the queue. A managed database needs only its Kind. It fails with
+// already_connected or provisioning_in_progress when the store does not wait for a
+// database, with quota_exceeded when the store's creator has as many managed databases as
+// allowed, and with rate_limited for a store that has started or retried many runs within
+// an hour.
 func (s *Service) Connect(ctx context.Context, p authz.Principal, store stoa.StoreID, c credential.Credentials) (Run, error) {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.ConnectDatabase); err != nil {
 		return Run{}, err
@@ -110,9 +109,9 @@ func (s *Service) Connect(ctx context.Context, p authz.Principal, store stoa.Sto
 	return s.start(ctx, request{principal: p, store: store, credentials: c})
 }
 
-// ConnectProject is Connect to a database in a Supabase project of the account
-// that the store is connected to: an existing project or a new one. The store gets
-// a role and a schema of its own there.
+// ConnectProject connects a store, as Connect does, to a database in a Supabase project
+// of the account that the store is connected to. The project is an existing one or a new
+// one. The store gets its own role and schema there.
 func (s *Service) ConnectProject(ctx context.Context, p authz.Principal, store stoa.StoreID, c link.Choice) (Run, error) {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.ConnectDatabase); err != nil {
 		return Run{}, err
@@ -130,7 +129,7 @@ func (s *Service) ConnectProject(ctx context.Context, p authz.Principal, store s
 	return s.start(ctx, request{principal: p, store: store, credentials: credential.Credentials{Kind: credential.KindSupabase}, project: &c})
 }
 
-// start records a run and begins it in this process, if a slot is free, or else in
+// start records a run and starts it in this process, if a slot is free, or otherwise in
 // the queue.
 func (s *Service) start(ctx context.Context, r request) (run Run, err error) {
 	sl, begun := s.acquireSlot(), false
@@ -154,8 +153,8 @@ func (s *Service) start(ctx context.Context, r request) (run Run, err error) {
 	return run, nil
 }
 
-// recordRun records a run with all that it needs. It is leased to the owner, or
-// queued when that is "".
+// recordRun records a run with everything that it needs. The run is leased to the owner,
+// or queued when the owner is "".
 func (s *Service) recordRun(ctx context.Context, tx *masterdb.Tx, r request, owner lease.Owner) (Run, error) {
 	creator, err := lockCreator(ctx, tx, r.store, r.credentials.Kind)
 	if err != nil {
@@ -181,7 +180,8 @@ func (s *Service) recordRun(ctx context.Context, tx *masterdb.Tx, r request, own
 	return s.insertRun(ctx, tx, r.store, r.project != nil, owner)
 }
 
-// saveRequest saves the credentials, or the choice of a project in their place.
+// saveRequest saves the credentials or, for a Supabase project, the choice of the
+// project.
 func (s *Service) saveRequest(ctx context.Context, tx *masterdb.Tx, r request) error {
 	if r.project != nil {
 		if err := tenantdb.DeleteRecord(ctx, tx, r.store); err != nil { // of a run that failed
@@ -195,9 +195,9 @@ func (s *Service) saveRequest(ctx context.Context, tx *masterdb.Tx, r request) e
 	return link.RecordProject(ctx, tx, r.store, s.tenants.ProjectRef(r.credentials))
 }
 
-// Retry resumes the store's last run at the step that failed, with the same
-// credentials. It fails with not_found when the last run has not failed, and in
-// other states of the store as Connect does.
+// Retry resumes the store's last run at the step that failed, with the same credentials.
+// It fails with not_found when the last run has not failed, and in other states of the
+// store as Connect does.
 func (s *Service) Retry(ctx context.Context, p authz.Principal, store stoa.StoreID) (Run, error) {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.ConnectDatabase); err != nil {
 		return Run{}, err
@@ -208,7 +208,7 @@ func (s *Service) Retry(ctx context.Context, p authz.Principal, store stoa.Store
 			s.releaseSlot(sl)
 		}
 	}()
-	var e *execution // nil without a slot
+	var e *execution // nil if there is no slot
 	var run Run
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		job, err := s.recordRetry(ctx, tx, p, store)
@@ -232,7 +232,7 @@ func (s *Service) Retry(ctx context.Context, p authz.Principal, store stoa.Store
 	}
 	if begun = sl.ok(); begun {
 		run = e.run
-		run.Steps = slices.Clone(run.Steps) // the execution changes those of e
+		run.Steps = slices.Clone(run.Steps) // the execution changes the slice of e
 		go s.executeInProcess(sl, e)
 	}
 	return run, nil

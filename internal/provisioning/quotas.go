@@ -13,16 +13,16 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// maxBegun limits how often a store may begin or retry runs within an hour: each
-// time adds rows to the master database and connects to a server.
+// maxBegun is how often a store may start or retry runs within an hour, since each run
+// adds rows to the master database and connects to a server.
 const maxBegun = 60
 
-// lockCreator locks, until tx ends, the row of the user who created the store: a
-// managed database counts for that user. For another kind of database it returns
-// nil and locks nothing.
+// lockCreator locks, until tx ends, the row of the user who created the store, since a
+// managed database counts for that user. For another kind of database it returns nil and
+// locks nothing.
 func lockCreator(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, kind credential.Kind) (*quotas.User, error) {
 	if kind != credential.Managed {
-		return nil, nil //nolint:nilnil // documented: it counts for nobody
+		return nil, nil //nolint:nilnil // documented: it counts for no user
 	}
 	var creator stoa.UserID
 	err := tx.Get(ctx, &creator, `SELECT created_by FROM stores WHERE id = $1`, store)
@@ -36,8 +36,8 @@ func lockCreator(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, kind 
 	return &user, err
 }
 
-// checkRate fails with rate_limited when the store has begun or retried maxBegun
-// runs within an hour. The caller has locked the store.
+// checkRate fails with rate_limited when the store has started or retried maxBegun runs
+// within an hour. The caller has locked the store.
 func checkRate(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	var begun []struct{ CreatedAt time.Time }
 	err := tx.Select(ctx, &begun, `SELECT e.created_at FROM provisioning_events e JOIN provisioning_runs r ON r.id = e.run_id
@@ -51,9 +51,8 @@ func checkRate(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	return e
 }
 
-// checkManaged fails with quota_exceeded when the store's creator may have no
-// further managed database. A nil creator has no limit. The caller has locked the
-// creator.
+// checkManaged fails with quota_exceeded when the store's creator has as many managed
+// databases as allowed. A nil creator has no limit. The caller has locked the creator.
 func (s *Service) checkManaged(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, creator *quotas.User) error {
 	if creator == nil {
 		return nil

@@ -17,14 +17,14 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// TestManagedDatabaseQuotaIsExact: of fifty managed databases connected at the
-// same time to stores of one creator exactly as many are planned as are allowed,
-// whoever connects them. They count until they are dropped, and a store that has
-// one may have it again.
+// TestManagedDatabaseQuotaIsExact checks that, when fifty managed databases are connected
+// concurrently to stores of one creator, exactly the allowed number are planned, whoever
+// connects them. They count until they are dropped. A store that has one may connect it
+// again.
 func TestManagedDatabaseQuotaIsExact(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := setup(t, db) // it begins no run
+		b := setup(t, db) // no run is started in its process
 		b.opts.Quotas = quotas.Limits{ManagedDatabases: quotas.PerUser{Unverified: 7, Verified: 8}}
 		p := b.user(t)
 		admin := b.user(t)
@@ -69,7 +69,7 @@ func TestManagedDatabaseQuotaIsExact(t *testing.T) {
 
 		b.exec(t, `UPDATE stores SET status = 'deleted' WHERE id = $1`, with)
 		_, err = b.Connect(t.Context(), p, without, managed)
-		wantQuota(t, err, 7) // the database is still to be dropped
+		wantQuota(t, err, 7) // the database has not been dropped yet
 		b.exec(t, `DELETE FROM store_databases WHERE store_id = $1`, with)
 		_, err = b.Connect(t.Context(), p, without, managed)
 		must(t, err)
@@ -84,8 +84,8 @@ func wantQuota(t *testing.T, err error, used int) {
 	}
 }
 
-// TestOwnDatabasesHaveNoQuota: a merchant's own database costs the platform
-// nothing that would be counted.
+// TestOwnDatabasesHaveNoQuota checks that a merchant's own database does not count
+// towards a quota, since it costs the platform nothing.
 func TestOwnDatabasesHaveNoQuota(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
@@ -100,8 +100,8 @@ func TestOwnDatabasesHaveNoQuota(t *testing.T) {
 	}
 }
 
-// TestRunsPerHour: connecting and retrying without end is refused after a
-// number of times within an hour, for that store alone.
+// TestRunsPerHour checks that connecting and retrying is refused after a number of times
+// within an hour, for that store only.
 func TestRunsPerHour(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

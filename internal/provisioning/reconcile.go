@@ -10,17 +10,15 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// A run under way is leased to the one execution that works on it, on whatever
-// replica. When a process ends, its leases are expired by Release and its runs are
-// resumed at once. A lease also expires when it is not renewed: that ends the lease
-// of an execution that ended within a live process, by the clock of that process,
-// and of a process that is not on record, such as one of an earlier release.
-// Reconcile has these runs resumed.
+// A run in progress is leased to the one execution that works on it, on any replica. When
+// a process ends, Release expires its leases, and its runs are resumed at once. A lease
+// also expires when it is not renewed. This covers an execution that ended within a live
+// process (by the clock of that process), and a process that is not recorded, such as one
+// of an earlier release. Reconcile resumes these runs.
 
-// maxCrashes is how many executions of a run may end with their process before the
-// run fails instead of being resumed: what the run meets at a database may be what
-// ends the processes of all replicas, one after the other. A recorded end of a step
-// resets the count.
+// maxCrashes is how many executions of a run may end with their process. After that the
+// run fails instead of being resumed, since its database may crash the processes of all
+// replicas, one after the other. A recorded end of a step resets the count.
 const maxCrashes = 2
 
 func errCrashed() error {
@@ -44,17 +42,17 @@ func (s *Service) Watch(ctx context.Context) {
 	}
 }
 
-// lost is the SQL condition of runs that nobody executes. $1 is the time, $2 the
-// name of this process.
+// lost is the SQL condition of runs that no process executes. $1 is the time, $2 the name
+// of this process.
 var lost = runs.Where + ` AND ` + runs.Expired(1, 2)
 
-// Reconcile enqueues a job for each run that nobody executes: its lease has
-// expired, or its job did not begin in time and is in no queue. It returns the
-// number of jobs. Any number of replicas may call it at once.
+// Reconcile enqueues a job for each run that no process executes: its lease has expired,
+// or its job did not start in time and is in no queue. It returns the number of jobs. Any
+// number of replicas may call it concurrently.
 func (s *Service) Reconcile(ctx context.Context) (resumed int, err error) {
 	var n int
 	if err := s.db.Get(ctx, &n, `SELECT count(*) FROM provisioning_runs WHERE `+lost, s.db.Now(), s.process.Name()); err != nil || n == 0 {
-		return 0, err // the usual case, which locks nothing
+		return 0, err // the usual case, in which nothing is locked
 	}
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
 		resumed, err = s.resumeLost(ctx, tx)
@@ -77,11 +75,11 @@ func (s *Service) Release(ctx context.Context, tx *masterdb.Tx, process string) 
 	return err
 }
 
-// resumeLost enqueues a job for each lost run, unless one waits for it.
+// resumeLost enqueues a job for each lost run, unless a job is already waiting.
 func (s *Service) resumeLost(ctx context.Context, tx *masterdb.Tx) (resumed int, err error) {
 	lock := tx.ForUpdate()
 	if lock != "" {
-		lock += " SKIP LOCKED" // another replica reconciles, or the execution itself writes
+		lock += " SKIP LOCKED" // the row may be locked by another replica's Reconcile or by the execution itself
 	}
 	var rows []struct {
 		ID      stoa.RunID

@@ -20,16 +20,16 @@ import (
 
 var managed = credential.Credentials{Kind: credential.Managed}
 
-// setupQuick returns a replica whose leases expire soon.
+// setupQuick returns a replica with short leases.
 func setupQuick(t *testing.T, db *masterdb.DB, shared platform) bench {
 	t.Helper()
 	b := setupWith(t, db, shared, jobs.Options{}, dial.Loopback)
-	b.opts.Lease = 3 * time.Second // a slow machine must renew it in time
+	b.opts.Lease = 3 * time.Second // long enough for a slow machine to renew it in time
 	return b
 }
 
-// The process that executes a run was killed, and so was its job. Another process
-// finishes the run, long before the queue would notice.
+// TestDeadProcess checks that another process finishes the run of a process that was
+// killed together with the run's job, long before the queue would notice.
 func TestDeadProcess(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -41,7 +41,7 @@ func TestDeadProcess(t *testing.T) {
 		w := dead.begin(t, run)
 		w.doStep(t, 0)
 		w.close()
-		// What the queue believes of the job of a process that was killed.
+		// This is the state in the queue of the job of a process that was killed.
 		dead.exec(t, `UPDATE river_job SET state = 'running', attempt = 1, attempted_at = created_at`)
 
 		living := setupQuick(t, db, shared).start(t)
@@ -54,8 +54,8 @@ func TestDeadProcess(t *testing.T) {
 	})
 }
 
-// When several replicas reconcile concurrently, each lost run gets one job. A run
-// that is executed or waits for its job gets none.
+// TestReconcile checks that each lost run gets one job when several replicas reconcile
+// concurrently. A run that is executed or waits for its job gets none.
 func TestReconcile(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -75,7 +75,7 @@ func TestReconcile(t *testing.T) {
 		for _, run := range []Run{working, lost, jobless} {
 			b.exec(t, `DELETE FROM river_job WHERE id = (SELECT id FROM river_job WHERE `+argsText(db)+` LIKE $1)`, "%"+run.ID.String()+"%")
 		}
-		b.expireLease(t, overdue.ID) // and its job's next try, which no leader has seen to
+		b.expireLease(t, overdue.ID) // the next attempt of its job is overdue too, since no leader has scheduled it
 		b.exec(t, `UPDATE river_job SET state = 'retryable', scheduled_at = $2 WHERE `+argsText(db)+` LIKE $1`,
 			"%"+overdue.ID.String()+"%", time.Now().UTC().Add(-time.Hour))
 		look := func() (sum int) {
@@ -110,8 +110,8 @@ func argsText(db *masterdb.DB) string {
 	return `CAST(args AS text)`
 }
 
-// An execution whose lease another owner has stops in the middle of a step and
-// writes nothing more.
+// TestLeaseLostToAnotherOwner checks that an execution stops in the middle of a step and
+// writes nothing more when another owner has its lease.
 func TestLeaseLostToAnotherOwner(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -140,7 +140,7 @@ func TestLeaseLostToAnotherOwner(t *testing.T) {
 	})
 }
 
-// A lease is renewed for as long as its execution works.
+// TestLeaseIsRenewed checks that a lease is renewed for as long as its execution works.
 func TestLeaseIsRenewed(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -166,7 +166,8 @@ func TestLeaseIsRenewed(t *testing.T) {
 	})
 }
 
-// A step is tried again after a transient fault, which is recorded.
+// TestTransientFault checks that a step is repeated after a transient fault, and that the
+// fault is recorded.
 func TestTransientFault(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -174,7 +175,7 @@ func TestTransientFault(t *testing.T) {
 		for _, engine := range servers(t) {
 			p, s := b.store(t)
 			c := credentials(t, engine)
-			g := stand(t, &c) // the first connection is cut, as by a server that starts
+			g := stand(t, &c) // the first connection is closed, as by a server that is starting
 			g.drop()
 			run, err := b.Connect(t.Context(), p, s.ID, c)
 			must(t, err)
@@ -197,7 +198,7 @@ func TestTransientFault(t *testing.T) {
 	})
 }
 
-// While a step is tried again its fault is on record.
+// TestRetryIsSeen checks that the fault is recorded while a step is being repeated.
 func TestRetryIsSeen(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -237,8 +238,8 @@ func TestRetryIsSeen(t *testing.T) {
 	})
 }
 
-// A step is not tried again after a permanent fault: a server that counts failed
-// log-ins would lock the user out.
+// TestFinalFaultIsNotTriedAgain checks that a step is not repeated after a permanent
+// fault, since a server that counts failed log-ins would lock the user out.
 func TestFinalFaultIsNotTriedAgain(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -259,8 +260,8 @@ func TestFinalFaultIsNotTriedAgain(t *testing.T) {
 	})
 }
 
-// Events returns each event once and in order from any position, across attempts
-// and runs.
+// TestEvents checks that Events returns each event once and in order from any position,
+// across attempts and runs.
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -289,7 +290,7 @@ func TestEvents(t *testing.T) {
 		second, err := b.Connect(t.Context(), p, s.ID, managed)
 		must(t, err)
 		must(t, b.Provision(t.Context(), job(second)))
-		// From the middle of the first run on through the second.
+		// Read from the middle of the first run to the end of the second.
 		rest := b.follow(t, p, s.ID, half[3].Position)
 		want := len(whole) - 4 + 2 + 2*len(order) + 1
 		if len(rest) != want || rest[0].Seq != 5 || rest[len(rest)-1].Run != second.ID || rest[len(rest)-1].State != Succeeded {
@@ -337,9 +338,9 @@ func (b bench) present(t *testing.T, process string) {
 	b.exec(t, `INSERT INTO processes (name, host, lock_key, started_at) VALUES ($1, 'test', 1, $2)`, process, time.Now().UTC())
 }
 
-// No lease of a present process expires for other processes, whatever the clocks
-// say. When the process has ended its runs are resumed at once, those that have a job
-// by that job.
+// TestLeasesOfAnEndedProcess checks that no lease of a registered process expires for
+// other processes, whatever the clocks show. When the process has ended, its runs are
+// resumed at once. A run that has a job is resumed by that job.
 func TestLeasesOfAnEndedProcess(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -352,7 +353,7 @@ func TestLeasesOfAnEndedProcess(t *testing.T) {
 			run, err := dead.Connect(t.Context(), p, s.ID, managed)
 			must(t, err)
 			dead.begin(t, run).close()
-			dead.expireLease(t, run.ID) // by the clock of a machine that is ahead
+			dead.expireLease(t, run.ID) // by the clock of a machine that is fast
 			return p, run
 		}
 		p, jobless := begin()
@@ -363,7 +364,7 @@ func TestLeasesOfAnEndedProcess(t *testing.T) {
 			if must(t, err); n != 0 {
 				t.Errorf("%d runs of a process that is present were taken up", n)
 			}
-			must(t, living.Provision(t.Context(), job(queued))) // its second job, if it had one
+			must(t, living.Provision(t.Context(), job(queued))) // a second job for the run, if there is one
 		}
 		for _, run := range []Run{jobless, queued} {
 			if n := living.count(t, `provisioning_runs WHERE id = '`+run.ID.String()+`' AND claimed_by LIKE '`+dead.process.Name()+`.%'`); n != 1 {
@@ -374,7 +375,7 @@ func TestLeasesOfAnEndedProcess(t *testing.T) {
 		if n := living.count(t, `river_job`); n != 1 {
 			t.Errorf("%d jobs, want 1", n)
 		}
-		for range 2 { // the second finds nothing
+		for range 2 { // the second call finds nothing
 			must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 				if _, err := tx.Exec(t.Context(), `DELETE FROM processes WHERE name = $1`, dead.process.Name()); err != nil {
 					return err
@@ -394,8 +395,8 @@ func TestLeasesOfAnEndedProcess(t *testing.T) {
 	})
 }
 
-// The lease of an execution that ended within a live process, without a release,
-// expires by the clock of that process.
+// TestOwnLeaseExpires checks that the lease of an execution that ended within a live
+// process, without a release, expires by the clock of that process.
 func TestOwnLeaseExpires(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

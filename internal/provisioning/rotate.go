@@ -13,16 +13,16 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// Rotate replaces the credentials of the database of a store at work. It verifies
-// the new ones first: they must lead to the store's own data and be allowed to
-// change it. Then it saves them. Later requests use them; open leases of the
-// database finish with the old ones. After a failure the old ones stay in use.
+// Rotate replaces the credentials of the database of a connected store. It verifies the
+// new ones first: they must give access to the store's own data and permission to change
+// it. Then it saves them. Later requests use them. Open leases of the database continue
+// with the old ones. After a failure the old ones stay in use.
 //
-// It fails with a database_… code for a fault of the server, with
-// database_not_empty or invalid_request for a database that is not this store's,
-// and with provisioning_in_progress, store_pending_database or store_suspended in a
-// state without a database at work. Of two concurrent calls the last to save wins.
-// The same credentials again change nothing.
+// It fails with a database_… code for a fault of the server, with database_not_empty or
+// invalid_request for a database that is not this store's, and with
+// provisioning_in_progress, store_pending_database or store_suspended for a store in a
+// state without a usable database. Of two concurrent calls the last one to save takes
+// effect. The same credentials again change nothing.
 func (s *Service) Rotate(ctx context.Context, p authz.Principal, store stoa.StoreID, c credential.Credentials) error {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.RotateCredentials); err != nil {
 		return err
@@ -36,8 +36,8 @@ func (s *Service) Rotate(ctx context.Context, p authz.Principal, store stoa.Stor
 	if err := s.registry.CheckConnected(ctx, store); err != nil {
 		return err
 	}
-	// The schema is where the tables are and no credential: without one, the present
-	// schema is meant.
+	// The schema is the location of the tables and not a credential. Without one, the
+	// present schema is used.
 	if current, err := s.tenants.Load(ctx, s.db, store); err == nil && c.Schema == "" && c.Kind == current.Kind {
 		c.Schema = current.Schema
 	}
@@ -52,17 +52,17 @@ func (s *Service) Rotate(ctx context.Context, p authz.Principal, store stoa.Stor
 		return s.recordPreflight(ctx, audit.CredentialsRotated, p, check, err, nil)
 	}
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error { return s.replace(ctx, tx, p, store, c, found) })
-	// Also after an error: a transaction whose connection was lost may have committed.
+	// The cache is dropped also after an error: a transaction whose connection was lost
+	// may have committed.
 	s.tenants.Forget(store)
 	return err
 }
 
-// roleCredentials returns the credentials of the store's own role when the store
-// has one in the Supabase project that c leads to and c is of another role, such as
-// postgres. It then restores the role's rights, settings and password. The password
-// stays the stored one, if that can be read: so neither a later failure nor a
-// concurrent call leaves the store with a password that is not its role's. Other
-// credentials are returned unchanged.
+// roleCredentials returns the credentials of the store's own role when the store has one
+// in the Supabase project of c and c is for another role, such as postgres. It then
+// restores the role's permissions, settings and password. The password stays the stored
+// one, if that can be read. So neither a later failure nor a concurrent call leaves the
+// store with a password that is not its role's. Other credentials are returned unchanged.
 func (s *Service) roleCredentials(ctx context.Context, store stoa.StoreID, c credential.Credentials) (credential.Credentials, error) {
 	ctx, cancel := context.WithTimeout(ctx, preflightTimeout)
 	defer cancel()
@@ -70,7 +70,7 @@ func (s *Service) roleCredentials(ctx context.Context, store stoa.StoreID, c cre
 	if err != nil {
 		return c, err
 	}
-	defer db.Close() //nolint:errcheck // nothing is pending
+	defer db.Close() //nolint:errcheck // no statement is pending
 	if err := db.Ping(ctx); err != nil {
 		return c, err
 	}
@@ -92,8 +92,8 @@ func (s *Service) roleCredentials(ctx context.Context, store stoa.StoreID, c cre
 	return s.tenants.Isolate(ctx, db, in, password)
 }
 
-// checkRotatable fails for a managed database, whose credentials are not the
-// owner's to change.
+// checkRotatable fails for a managed database, whose credentials the owner may not
+// change.
 func (s *Service) checkRotatable(ctx context.Context, q masterdb.Querier, store stoa.StoreID) error {
 	info, err := tenantdb.ReadInfo(ctx, q, store)
 	if err == nil && info != nil && info.Kind == credential.Managed {
@@ -112,9 +112,9 @@ func (s *Service) replace(ctx context.Context, tx *masterdb.Tx, p authz.Principa
 	if err := s.checkRotatable(ctx, tx, store); err != nil {
 		return err
 	}
-	// Credentials that can no longer be decrypted are replaced, too.
+	// Credentials that cannot be decrypted any more are replaced too.
 	current, err := s.tenants.Load(ctx, tx, store)
-	current.RolePassword = keyring.Secret{} // planned for a run; not needed any more
+	current.RolePassword = keyring.Secret{} // it was created for a run and is not needed any more
 	if err != nil || current != c {
 		if err := s.tenants.Save(ctx, tx, store, c); err != nil {
 			return err

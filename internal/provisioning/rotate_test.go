@@ -21,7 +21,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// opened makes a store active on an empty database of that engine.
+// opened creates an active store with an empty database of that engine.
 func (b bench) opened(t *testing.T, engine credential.EngineName) (authz.Principal, stores.Store, credential.Credentials) {
 	t.Helper()
 	p, s := b.store(t)
@@ -51,8 +51,8 @@ func (b bench) visit(ctx context.Context, s stores.Store) (*tenantdb.DB, error) 
 	return lease.DB, err
 }
 
-// shoppers visit the store without a pause until stop is called, which fails
-// the test if any was turned away.
+// shoppers sends requests to the store without a pause until stop is called. stop fails
+// the test if any request was refused.
 func (b bench) shoppers(t *testing.T, s stores.Store) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -77,9 +77,9 @@ func (b bench) shoppers(t *testing.T, s stores.Store) (stop func()) {
 	}
 }
 
-// The password changes at the server and then here. A transaction that began
-// before ends on the connection it has, who comes later gets a new one, and
-// shoppers notice nothing.
+// TestRotate changes the password at the server and then here. A transaction that began
+// before continues on its connection, later ones get a new connection, and no request of
+// a shopper fails.
 func TestRotate(t *testing.T) {
 	t.Parallel()
 	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
@@ -89,7 +89,7 @@ func TestRotate(t *testing.T) {
 		must(t, err)
 		defer lease.Release()
 		must(t, lease.Tx(t.Context(), func(tx *tenantdb.Tx) error {
-			_, err := b.visit(t.Context(), s) // gives the store a second connection while the password is still good
+			_, err := b.visit(t.Context(), s) // opens a second connection of the store while the password is still valid
 			must(t, err)
 			stop := b.shoppers(t, s)
 			c = tenantdbtest.NewPassword(t, c)
@@ -130,8 +130,8 @@ func TestRotate(t *testing.T) {
 	})
 }
 
-// What does not lead to this store's own data, with the right to change them,
-// leaves everything as it was.
+// TestRotateRefuses checks that credentials without access to this store's own data, or
+// without permission to change it, leave everything unchanged.
 func TestRotateRefuses(t *testing.T) {
 	t.Parallel()
 	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
@@ -189,7 +189,7 @@ func TestRotateInOtherStates(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		engine := servers(t)[0]
-		b := setup(t, db) // whose jobs do not run
+		b := setup(t, db) // its jobs do not run
 		c := credentials(t, engine)
 		p, s := b.store(t)
 		wantCode(t, b.Rotate(t.Context(), p, s.ID, c), stoa.StorePendingDatabase)
@@ -197,7 +197,7 @@ func TestRotateInOtherStates(t *testing.T) {
 		must(t, err)
 		wantCode(t, b.Rotate(t.Context(), p, s.ID, c), stoa.ProvisioningInProgress)
 
-		// Provisioning begins while the credentials are proven.
+		// Provisioning starts while the credentials are being verified.
 		must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			wantCode(t, b.replace(t.Context(), tx, p, s.ID, c, Finding{}), stoa.ProvisioningInProgress)
 			return nil
@@ -213,8 +213,8 @@ func TestRotateInOtherStates(t *testing.T) {
 	})
 }
 
-// Of several rotations at once each is proven, and what remains is one of
-// them, whole.
+// TestRotateAtOnce checks that each of several concurrent rotations is verified, and that
+// the stored credentials are exactly those of one of them.
 func TestRotateAtOnce(t *testing.T) {
 	t.Parallel()
 	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
@@ -251,9 +251,9 @@ func TestRotateAtOnce(t *testing.T) {
 	})
 }
 
-// A merchant takes the credentials away while Stoa uses them. Shoppers are
-// turned away, the owner sees why, and new credentials bring the store back
-// at once: what the breaker has seen is about the old ones.
+// TestRotateAfterRevocation revokes the credentials while Stoa uses them. It checks that
+// shoppers are refused, that the owner sees the cause, and that new credentials make the
+// store available at once: the circuit breaker's state is about the old ones.
 func TestRotateAfterRevocation(t *testing.T) {
 	t.Parallel()
 	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
@@ -284,7 +284,7 @@ func TestRotateAfterRevocation(t *testing.T) {
 	})
 }
 
-// until polls until ok or half a minute has passed.
+// until polls until ok returns true, for at most half a minute.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.After(2 * time.Minute)

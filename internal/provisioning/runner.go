@@ -14,13 +14,13 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// A run is executed by the process that recorded it, which saves the time until
-// the queue has found a job. When that process has no free slot, stops or ends, a
-// job of the queue executes it. Both ways lead to execution.execute:
+// A run is executed by the process that recorded it, since that is faster than through
+// the queue. When that process has no free slot, stops or ends, a job of the queue
+// executes the run. Both call execution.execute:
 //
 //	acquire the lease → for each step: begin, do, record → end the run
 //
-// The one recorded state is the run in the master database; see runstore.go.
+// The only recorded state is the run in the master database; see runstore.go.
 
 // execution is one execution of a run by the owner of the run's lease.
 type execution struct {
@@ -28,42 +28,42 @@ type execution struct {
 	run     Run
 	lease   lease.Lease
 	steps   []step // of the run
-	crashes int    // executions that ended with their process since a step last ended
-	inQueue bool   // a job of the queue executes the run, and again after an error
+	crashes int    // executions that ended with their process since the last recorded end of a step
+	inQueue bool   // a job of the queue executes the run; after an error the queue runs it again
 
 	database tenantdb.Registered
-	tenant   *tenantdb.DB // the open database, used by nobody else; nil when not open
+	tenant   *tenantdb.DB // the open database, used by this execution only; nil when not open
 
 	pending    []transition // not recorded yet
 	recordedAt time.Time    // when the run was last recorded
 
-	// Results of steps, which are recorded with the end of the step.
-	credentials *credential.Credentials // new ones of the store
+	// Results of steps. They are recorded with the end of the step.
+	credentials *credential.Credentials // new credentials of the store
 	schema      tenantdb.Schema
 	warnings    []tenantdb.Warning
 }
 
 func (s *Service) newExecution(run Run, l lease.Lease) *execution {
-	run.Steps = slices.Clone(run.Steps) // the execution changes its own
+	run.Steps = slices.Clone(run.Steps) // the execution changes its own slice
 	return &execution{Service: s, run: run, lease: l, steps: run.steps(), recordedAt: time.Now()}
 }
 
-// Provision is the handler of jobs. A step that fails ends the run: the owner of
-// the store sees the cause and corrects it. An error is returned only when the run
-// could not be executed; the queue then tries again.
+// Provision is the handler of jobs. A step that fails ends the run: the owner of the
+// store sees the cause and corrects it. An error is returned only when the run could not
+// be executed; the queue then retries the job.
 func (s *Service) Provision(ctx context.Context, job Provision) error {
 	e, err := s.begin(ctx, job)
 	if err == nil {
 		err = e.execute(ctx)
 	}
-	if errors.Is(err, lease.ErrLost) { // the run has ended, or another execution or a later attempt has it
+	if errors.Is(err, lease.ErrLost) { // the run has ended, or another execution or a later attempt has its lease
 		return nil
 	}
 	return err
 }
 
-// begin acquires the lease of the job's run and begins its next step. It fails
-// with lease.ErrLost when the run is not the job's to execute.
+// begin acquires the lease of the job's run and starts its next step. It fails with
+// lease.ErrLost when the job may not execute the run.
 func (s *Service) begin(ctx context.Context, job Provision) (e *execution, err error) {
 	owner := s.process.NewOwner()
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
@@ -82,7 +82,7 @@ func (s *Service) executeInProcess(sl slot, e *execution) {
 	defer s.releaseSlot(sl)
 	ctx, cancel := context.WithTimeout(sl.ctx, Timeout)
 	defer cancel()
-	// A panic outside the steps leaves the lease to expire, as a crash does.
+	// After a panic outside the steps the lease expires, as after a crash.
 	err := stoa.CatchPanic(func() error { return e.execute(ctx) })
 	s.logPanic(ctx, panicInRun, err, "store", e.run.StoreID.String(), "run", e.run.ID.String())
 	if err != nil && !errors.Is(err, lease.ErrLost) {
@@ -90,8 +90,8 @@ func (s *Service) executeInProcess(sl slot, e *execution) {
 	}
 }
 
-// execute executes the run whose lease was just acquired. A run that does not end
-// is handed over: the lease is released, and the run has a job.
+// execute executes the run whose lease was just acquired. A run that does not end is
+// handed over to the queue: the lease is released, and the run has a job.
 func (e *execution) execute(ctx context.Context) error {
 	defer e.close()
 	leased, stop := e.lease.Keep(ctx, e.db, e.log)
@@ -103,8 +103,8 @@ func (e *execution) execute(ctx context.Context) error {
 	return err
 }
 
-// runSteps executes the steps that have not succeeded, in order. A step that
-// panics fails, as one does that returns an error.
+// runSteps executes the steps that have not succeeded, in order. A step that panics fails
+// like a step that returns an error.
 func (e *execution) runSteps(ctx context.Context) error {
 	if e.crashes >= maxCrashes {
 		return e.fail(ctx, e.run.next(0), errCrashed())
@@ -120,10 +120,10 @@ func (e *execution) runSteps(ctx context.Context) error {
 		case errors.Is(context.Cause(ctx), lease.ErrLost), errors.Is(context.Cause(ctx), lease.ErrExpired):
 			return context.Cause(ctx)
 		case errors.Is(ctx.Err(), context.Canceled):
-			// The process stops: the run stays as it is. The queue knows this error
-			// and resumes the run without counting it as a failure.
+			// The process is stopping: the run keeps its state. The queue recognizes this
+			// error and resumes the run without counting it as a failure.
 			return fmt.Errorf("interrupted in step %s: %w", s.name, ctx.Err())
-		default: // also when the time of the execution is over
+		default: // also when the execution has timed out
 			return e.fail(ctx, s.name, err)
 		}
 	}
@@ -131,8 +131,8 @@ func (e *execution) runSteps(ctx context.Context) error {
 	return nil
 }
 
-// runStep does the work of one step and records its end with the beginning of the
-// next one.
+// runStep does the work of one step and records its end together with the start of the
+// next step.
 func (e *execution) runStep(ctx context.Context, s step, next string) error {
 	if err := e.try(ctx, s); err != nil {
 		return err
@@ -147,12 +147,12 @@ func (e *execution) runStep(ctx context.Context, s step, next string) error {
 	return nil
 }
 
-// tryFor is how long after the first try of a step another try may begin. With
-// what one try may take, the end comes before most callers of Connect time out.
+// tryFor is how long after the first attempt of a step another attempt may start. With
+// the duration of one attempt, the step ends before most callers of Connect time out.
 const tryFor = 6 * time.Second
 
-// try does the work of one step, and again after a transient fault. The fault is
-// on record while the step is still running.
+// try does the work of one step, and repeats it after a transient fault. The fault is
+// recorded while the step is still running.
 func (e *execution) try(ctx context.Context, s step) error {
 	begun := time.Now()
 	for try := 0; ; try++ {
@@ -183,8 +183,7 @@ func (e *execution) do(ctx context.Context, s step) error {
 	return s.do(e, ctx)
 }
 
-// open opens the store's database, unless it is open or the credentials are not
-// known yet.
+// open opens the store's database, unless it is open or there are no credentials yet.
 func (e *execution) open(ctx context.Context) (err error) {
 	if e.tenant != nil || e.run.InProject && !e.run.did(stepProject) {
 		return nil
@@ -213,8 +212,8 @@ func (e *execution) close() {
 	}
 }
 
-// adopt leaves the database open for the requests to the store that is active
-// now. It may wait for another database to be closed.
+// adopt passes the open database to the connection manager, for the requests to the store
+// that is active now. It may wait until another database is closed.
 func (e *execution) adopt(ctx context.Context) {
 	if e.tenant != nil {
 		e.tenants.Adopt(ctx, e.run.StoreID, e.database, e.tenant)
@@ -222,11 +221,11 @@ func (e *execution) adopt(ctx context.Context) {
 	}
 }
 
-// endTimeout bounds the recording of a failure or of a hand-over, for which the
-// time of the execution may be over.
+// endTimeout limits the recording of a failure or of a hand-over. The execution itself
+// may already have timed out.
 const endTimeout = 10 * time.Second
 
-// fail ends the run with the cause and gives the store back to its owner.
+// fail ends the run with the cause and moves the store back to pending_database.
 func (e *execution) fail(ctx context.Context, step string, cause error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
@@ -240,7 +239,7 @@ func (e *execution) fail(ctx context.Context, step string, cause error) error {
 	e.logPanic(ctx, panicInRun, cause, "store", e.run.StoreID.String(), "run", e.run.ID.String())
 	if len(e.pending) > 0 { // these steps have ended, whether or not the failure can be recorded
 		switch err := e.record(ctx); {
-		case errors.As(err, &earlier): // that step is the one that failed; fewer are pending now
+		case errors.As(err, &earlier): // that step is the one that failed; fewer transitions are pending now
 			return e.fail(ctx, step, err)
 		case err != nil:
 			return err
@@ -249,9 +248,9 @@ func (e *execution) fail(ctx context.Context, step string, cause error) error {
 	return e.record(ctx, failure(step, fault))
 }
 
-// handOver releases the lease of a run that has not ended. The run's job resumes
-// it at once; a run without a job gets one. A lease that cannot be released
-// expires, and the execution counts as a crash.
+// handOver releases the lease of a run that has not ended. The run's job resumes it at
+// once. A run without a job gets one. A lease that cannot be released expires, and the
+// execution counts as a crash.
 func (e *execution) handOver(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
@@ -269,7 +268,7 @@ func (e *execution) handOver(ctx context.Context) {
 
 const panicInRun = "panic in a provisioning run"
 
-// logPanic logs where the panic was that err is, if it is one.
+// logPanic logs the stack of err if it is a panic.
 func (s *Service) logPanic(ctx context.Context, message string, err error, attributes ...any) {
 	var p *stoa.Panic
 	if errors.As(err, &p) {

@@ -14,7 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
 
-// startInProcess lets runs begin in b's process. The queue is not started.
+// startInProcess enables the execution of runs in b's process. The queue is not started.
 func (b bench) startInProcess(t *testing.T) {
 	t.Helper()
 	b.Start(t.Context())
@@ -25,7 +25,8 @@ func (b bench) startInProcess(t *testing.T) {
 	})
 }
 
-// A run, and the next attempt of one that failed, need no job.
+// TestRunBeginsInProcess checks that a run, and the next attempt of a failed run, need no
+// job.
 func TestRunBeginsInProcess(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -50,7 +51,7 @@ func TestRunBeginsInProcess(t *testing.T) {
 	})
 }
 
-// A run begins in the queue when the process has no free slot.
+// TestNoFreeSlot checks that a run starts in the queue when the process has no free slot.
 func TestNoFreeSlot(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -73,7 +74,7 @@ func TestNoFreeSlot(t *testing.T) {
 		}
 		must(t, b.Provision(t.Context(), job(queued)))
 		b.succeeded(t, other, b.wait(t, queued))
-		g.drop() // connect is tried again
+		g.drop() // the step connect is repeated
 		b.succeeded(t, p, b.wait(t, held))
 		third, r := b.store(t)
 		here, err := b.Connect(t.Context(), third, r.ID, managed) // in the slot that is free again
@@ -85,8 +86,8 @@ func TestNoFreeSlot(t *testing.T) {
 	})
 }
 
-// A stop waits for the runs under way. It hands a run that takes longer over to the
-// queue, where another replica finds it at once.
+// TestStopHandsOver checks that a stop waits for the runs in progress, and hands a run
+// that takes longer over to the queue, where another replica finds it at once.
 func TestStopHandsOver(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -106,7 +107,7 @@ func TestStopHandsOver(t *testing.T) {
 			t.Errorf("%d runs are without an owner, %d jobs", n, first.count(t, `river_job`))
 		}
 		other, o := first.store(t)
-		late, err := first.Connect(t.Context(), other, o.ID, managed) // by a request that is still under way
+		late, err := first.Connect(t.Context(), other, o.ID, managed) // by a request that is still in progress
 		must(t, err)
 		second := setupWith(t, db, shared, jobs.Options{}, dial.Loopback).start(t)
 		second.succeeded(t, p, second.wait(t, run))
@@ -114,8 +115,8 @@ func TestStopHandsOver(t *testing.T) {
 	})
 }
 
-// Stop reports how many runs could not be handed over, in this test because the
-// master database refuses the job.
+// TestStopCountsWhatItCannotHandOver checks that Stop reports how many runs could not be
+// handed over, in this test because the master database refuses the job.
 func TestStopCountsWhatItCannotHandOver(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -143,7 +144,7 @@ func TestStopCountsWhatItCannotHandOver(t *testing.T) {
 	})
 }
 
-// A stop with enough time lets a run end.
+// TestStopWaits checks that a stop with enough time lets a run end.
 func TestStopWaits(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -166,7 +167,8 @@ func TestStopWaits(t *testing.T) {
 	})
 }
 
-// A panic while a run is being recorded frees the slot: a stop would wait for it.
+// TestPanicBeforeTheRun checks that a panic while a run is being recorded releases the
+// slot, since a stop would otherwise wait for it.
 func TestPanicBeforeTheRun(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
@@ -188,8 +190,8 @@ func TestPanicBeforeTheRun(t *testing.T) {
 	}
 }
 
-// A panic in a run ends neither the process nor the store: the run fails at once, and
-// the owner can retry it.
+// TestPanicInProcess checks that a panic in a run ends neither the process nor the store:
+// the run fails at once, and the owner can retry it.
 func TestPanicInProcess(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

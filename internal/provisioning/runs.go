@@ -18,7 +18,7 @@ import (
 // State is the state of a run or of a step.
 type State string
 
-// The states. A step is pending where a run is queued.
+// The states. In a queued run, steps are pending.
 const (
 	Queued    State = "queued"
 	Pending   State = "pending"
@@ -27,7 +27,7 @@ const (
 	Failed    State = "failed"
 )
 
-// Run connects a store to its database, step by step.
+// Run is one provisioning of a store, in steps.
 type Run struct {
 	ID         stoa.RunID
 	StoreID    stoa.StoreID
@@ -39,7 +39,7 @@ type Run struct {
 	CreatedAt  time.Time
 	StartedAt  *time.Time
 	FinishedAt *time.Time
-	Warnings   []tenantdb.Warning `db:"-"` // for the owner of a database that works
+	Warnings   []tenantdb.Warning `db:"-"` // for the owner of a usable database
 	InProject  bool               // the database is in a Supabase project, where a role is created first
 }
 
@@ -83,12 +83,12 @@ func (r Run) next(i int) string {
 type Step struct {
 	Name       string
 	State      State
-	Fault      *Fault `db:"-"` // why it failed or, while it is running, why it is being tried again
+	Fault      *Fault `db:"-"` // why the step failed or, while it is running, why it is being repeated
 	StartedAt  *time.Time
 	FinishedAt *time.Time
 }
 
-// Fault is why a step failed, as the store's owner reads it.
+// Fault is the reason why a step failed, as shown to the store's owner.
 type Fault struct {
 	Code    stoa.Code
 	Message string
@@ -102,12 +102,12 @@ func (f *Fault) Err() error {
 	return &stoa.Error{Code: f.Code, Message: f.Message}
 }
 
-// maxMessage bounds what is recorded of a fault, in bytes.
+// maxMessage is the maximum length of a recorded message, in bytes.
 const maxMessage = 2000
 
-// storable returns the message in a form that every master database accepts. A
-// message may quote the table names of an untrusted server, of any length and any
-// bytes; a failure that cannot be recorded would leave its run open.
+// storable returns the message in a form that every master database accepts. A message
+// may quote the table names of an untrusted server, of any length and with any bytes. A
+// failure that cannot be recorded would prevent its run from ending.
 func storable(message string) string {
 	const rest = "…"
 	if len(message) > maxMessage {
@@ -123,7 +123,7 @@ func newFault(code, message *string) *Fault {
 	return &Fault{Code: stoa.Code(*code), Message: *message}
 }
 
-// columns returns the code and the message, the inverse of newFault.
+// columns returns the code and the message. It is the inverse of newFault.
 func (f *Fault) columns() (code, message *string) {
 	if f == nil {
 		return nil, nil
@@ -132,8 +132,8 @@ func (f *Fault) columns() (code, message *string) {
 	return &c, &f.Message
 }
 
-// faultOf returns the fault that an error stands for. Only the message of an error
-// that is meant for people is kept.
+// faultOf returns the fault for an error. It keeps the message only of an error that is
+// meant for people.
 func faultOf(err error) *Fault {
 	var e *stoa.Error
 	if errors.As(err, &e) {
@@ -145,8 +145,8 @@ func faultOf(err error) *Fault {
 	return &Fault{Code: stoa.Internal, Message: "Something went wrong on our side. Try again; if it persists, tell the operator the run's id."}
 }
 
-// Latest returns the store's last run with its steps. It fails with not_found when
-// the store has had none.
+// Latest returns the store's last run with its steps. It fails with not_found when the
+// store has had no run.
 func (s *Service) Latest(ctx context.Context, p authz.Principal, store stoa.StoreID) (Run, error) {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.ReadStore); err != nil {
 		return Run{}, err
@@ -168,7 +168,7 @@ func (s *Service) read(ctx context.Context, id stoa.RunID) (Run, error) {
 }
 
 func latest(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Run, error) {
-	// The id breaks the tie of two runs in one microsecond.
+	// The id orders two runs that were created in the same microsecond.
 	return readRun(ctx, q, `store_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1`, store)
 }
 
@@ -196,16 +196,16 @@ func errNoRun() error {
 	return stoa.Errorf(stoa.NotFound, "No database was ever connected to this store.")
 }
 
-// withSteps adds the steps, which it derives from the run's events. The events are
-// read after the run: those of a run that has ended are complete.
+// withSteps adds the steps, which it derives from the run's events. It reads the events
+// after the run, so that those of a run that has ended are complete.
 func withSteps(ctx context.Context, q masterdb.Querier, run Run) (Run, error) {
 	events, err := readEvents(ctx, q, Position{Run: run.ID}, math.MaxInt32)
 	run.Steps = stepsOf(run.steps(), events)
 	return run, err
 }
 
-// stepsOf returns the state of the steps after the events of a run. A step that has
-// succeeded stays so; the next attempt resets the others.
+// stepsOf returns the states of the steps after the events of a run. A step that has
+// succeeded keeps that state. The next attempt resets the others.
 func stepsOf(steps []step, events []Event) []Step {
 	all := make([]Step, len(steps))
 	for i, s := range steps {

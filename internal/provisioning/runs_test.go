@@ -20,7 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// order is the contract's.
+// order is the documented order of the steps.
 var order = []string{"connect", "inspect", "migrate", "seed", "store_record", "owner_record", "hostname", "activate"}
 
 func TestRun(t *testing.T) {
@@ -72,7 +72,7 @@ func TestRun(t *testing.T) {
 	})
 }
 
-// checkOwner looks for the owner in the tenant database.
+// checkOwner checks the owner's row in the tenant database.
 func (b bench) checkOwner(t *testing.T, p authz.Principal, id stoa.StoreID) {
 	t.Helper()
 	lease, err := b.tenants.Acquire(t.Context(), id)
@@ -92,7 +92,8 @@ func (b bench) checkOwner(t *testing.T, p authz.Principal, id stoa.StoreID) {
 	}
 }
 
-// What Connect records is complete before any job runs.
+// TestConnectRecordsTheRun checks that the records of Connect are complete before any job
+// runs.
 func TestConnectRecordsTheRun(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -177,7 +178,7 @@ func TestConnectChecksCredentials(t *testing.T) {
 		for _, c := range []credential.Credentials{
 			{},
 			{Kind: credential.KindPostgreSQL, Engine: credential.PostgreSQL, Host: "db.example.com"},
-			// An embedded database, not one's own.
+			// An embedded database may not be a merchant's own.
 			{Kind: credential.KindPostgreSQL, Engine: credential.SQLite, Host: "db.example.com", Port: 1, Database: other.ID.String(), User: "u", Password: keyring.NewSecret("p")},
 		} {
 			_, err := b.Connect(t.Context(), p, s.ID, c)
@@ -186,7 +187,8 @@ func TestConnectChecksCredentials(t *testing.T) {
 		if got := b.status(t, s.ID); got != stores.PendingDatabase || b.count(t, `store_databases`) != 0 {
 			t.Errorf("the store is %s", got)
 		}
-		// A managed database is the store's own, whatever else is said.
+		// A managed database is created for the store. The other fields of the
+		// credentials are ignored.
 		_, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed, Engine: credential.SQLite, Database: other.ID.String()})
 		must(t, err)
 		saved, err := b.tenants.Load(t.Context(), db, s.ID)
@@ -205,7 +207,8 @@ func TestAccess(t *testing.T) {
 		b.exec(t, `UPDATE stores SET status = 'pending_database' WHERE id = $1`, s.ID)
 		try := func(who authz.Principal, want, wantLatest stoa.Code) {
 			t.Helper()
-			// What is wrong with the credentials is told to nobody who may not give any.
+			// A caller without permission to connect is not told the faults of the
+			// credentials.
 			_, err := b.Connect(t.Context(), who, s.ID, credential.Credentials{})
 			wantCode(t, err, want)
 			_, err = b.Retry(t.Context(), who, s.ID)
@@ -242,7 +245,7 @@ func TestRetryWithoutAFailedRun(t *testing.T) {
 		must(t, b.Provision(t.Context(), job(run)))
 		_, err = b.Retry(t.Context(), p, s.ID)
 		wantCode(t, err, stoa.AlreadyConnected)
-		// Should a store ever lose its database, a run that succeeded is no way back.
+		// If a store ever lost its database, a run that succeeded could not be retried.
 		b.exec(t, `UPDATE stores SET status = 'pending_database' WHERE id = $1`, s.ID)
 		_, err = b.Retry(t.Context(), p, s.ID)
 		wantCode(t, err, stoa.NotFound)
@@ -281,7 +284,7 @@ func TestWait(t *testing.T) {
 		}()
 		must(t, b.Provision(t.Context(), job(run)))
 		b.succeeded(t, p, <-waiting)
-		got, err := b.Wait(t.Context(), run.ID, 0) // done: no patience needed
+		got, err := b.Wait(t.Context(), run.ID, 0) // the run has ended, so no wait is needed
 		must(t, err)
 		b.succeeded(t, p, got)
 		_, err = b.Wait(t.Context(), stoa.NewID[stoa.RunID](), time.Hour)
@@ -289,7 +292,8 @@ func TestWait(t *testing.T) {
 	})
 }
 
-// A job has its arguments in plain text and is delivered at least once.
+// TestJobOfAnotherTime checks jobs of other attempts. A job has its arguments in plain
+// text and is delivered at least once.
 func TestJobOfAnotherTime(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -336,16 +340,16 @@ func TestRetryResumesAtTheFailedStep(t *testing.T) {
 		mend := b.takeHostname(t, s)
 		first := b.connect(t, p, s.ID, credentials(t, engine))
 		b.failed(t, p, first, "hostname", stoa.HostnameTaken)
-		// Traces in the tenant database show which steps run again.
+		// Changes to the tenant database show which steps run again.
 		c, err := b.tenants.Load(t.Context(), b.db, s.ID)
 		must(t, err)
 		tenant, err := b.tenants.OpenUnleased(c)
 		must(t, err)
-		defer tenant.Close() //nolint:errcheck // a test's connection
+		defer tenant.Close() //nolint:errcheck // a connection of the test
 		_, err = tenant.Exec(t.Context(), `DELETE FROM pages`)
 		must(t, err)
 
-		b.failed(t, p, b.retry(t, p, s.ID), "hostname", stoa.HostnameTaken) // not mended yet
+		b.failed(t, p, b.retry(t, p, s.ID), "hostname", stoa.HostnameTaken) // the cause is not corrected yet
 		mend()
 		run := b.retry(t, p, s.ID)
 		b.succeeded(t, p, run)

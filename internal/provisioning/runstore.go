@@ -15,11 +15,11 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// A run is recorded as its row, which says its state, and as its events, from
-// which the states of its steps are told.
+// A run is recorded as a row with its state, and as events, from which the states of its
+// steps are derived.
 
-// runs are the leases of provisioning runs. A run that waits for its job has no
-// owner; claimed_until is then when Reconcile looks for the job.
+// runs are the leases of provisioning runs. A run that waits for its job has no owner.
+// Its claimed_until is the time at which Reconcile looks for the job.
 var runs = lease.Table{Name: "provisioning_runs", Key: "id", Where: `state IN ('queued', 'running')`, KeepPresent: true}
 
 // lease returns the lease of a run for that owner.
@@ -27,8 +27,8 @@ func (s *Service) lease(run stoa.RunID, owner lease.Owner) lease.Lease {
 	return lease.Lease{Table: runs, Key: run, Owner: owner, Duration: s.opts.Lease}
 }
 
-// change is an event to be recorded: of a step or, when step is empty, of the
-// run. A zero time stands for that of the transaction.
+// change is an event to be recorded: of a step or, when step is empty, of the run. A zero
+// time means that of the transaction.
 type change struct {
 	step  string
 	state State
@@ -36,7 +36,7 @@ type change struct {
 	at    time.Time
 }
 
-// begun returns the last step that the changes begin, or "".
+// begun returns the last step that the changes start, or "".
 func begun(changes []change) string {
 	for _, c := range slices.Backward(changes) {
 		if c.step != "" && c.state == Running {
@@ -46,16 +46,16 @@ func begun(changes []change) string {
 	return ""
 }
 
-// transition is one change of the state of a run: a step ends and the next one
-// begins, a step is tried again because of a fault, or the run ends.
+// transition is one change of the state of a run: a step ends and the next one starts, a
+// step is repeated because of a fault, or the run ends.
 type transition struct {
-	ended step   // has no name when none ends
-	begun string // "" when none begins
-	fault *Fault // of the step that ended; of the one that begins, why it is tried again
+	ended step   // has no name if no step ends
+	begun string // "" if no step starts
+	fault *Fault // of the step that ended; or of the step that starts: why it is repeated
 	at    time.Time
 }
 
-// failure is the end of a run with a fault in that step.
+// failure returns the transition that ends a run with a fault in that step.
 func failure(name string, fault *Fault) transition {
 	return transition{ended: step{name: name, final: true}, fault: fault}
 }
@@ -80,15 +80,15 @@ func (t transition) changes() (all []change) {
 	return all
 }
 
-// recordDelay is how long the record of a run may lag behind it. Steps often
-// follow each other within milliseconds, and a step whose record is lost with the
-// process is done again.
+// recordDelay is the maximum delay between a change of a run and its record. Steps often
+// follow each other within milliseconds. A step whose record is lost with the process is
+// repeated.
 const recordDelay = 100 * time.Millisecond
 
-// mayDefer reports whether the end of a step may be recorded with the steps that
-// follow. It is recorded at once when the run ends, when a long step follows, when
-// the next step reads what is recorded, and when an earlier execution crashed: a
-// recorded step shows that this one gets further.
+// mayDefer reports whether the end of a step may be recorded together with later steps.
+// It is recorded at once when the run ends, when a long step follows, when the next step
+// reads what is recorded, and when an earlier execution crashed, since a recorded step
+// shows that this execution makes progress.
 func (e *execution) mayDefer(t transition) bool {
 	if t.ended.final || t.begun == "" || e.credentials != nil || e.crashes > 0 {
 		return false
@@ -97,12 +97,12 @@ func (e *execution) mayDefer(t transition) bool {
 	return !long && time.Since(e.recordedAt) < recordDelay
 }
 
-// applyError is why the changes of a step in the master database could not be
+// applyError is the reason why the changes of a step in the master database could not be
 // recorded.
 type applyError struct {
 	error
 	step  string
-	index int // among the pending transitions
+	index int // index in the pending transitions
 }
 
 func (e *applyError) Unwrap() error { return e.error }
@@ -133,7 +133,7 @@ func (e *execution) record(ctx context.Context, transitions ...transition) error
 	return err
 }
 
-// apply changes in the master database what the transition stands for.
+// apply makes the changes of the transition in the master database.
 func (e *execution) apply(ctx context.Context, tx *masterdb.Tx, t transition) error {
 	switch {
 	case t.ended.final && t.fault != nil:
@@ -147,16 +147,16 @@ func (e *execution) apply(ctx context.Context, tx *masterdb.Tx, t transition) er
 	return nil
 }
 
-// updateRun writes the state of the run after the changes. The row is locked until
-// tx ends, and is written only by the owner of the lease: an execution that was
-// suspended must not write over what another one has done since.
+// updateRun writes the state of the run after the changes. The row is locked until tx
+// ends. Only the owner of the lease writes it: an execution that was suspended must not
+// overwrite the changes that another one has made since.
 func (e *execution) updateRun(ctx context.Context, tx *masterdb.Tx, changes []change) (log eventLog, err error) {
 	log.State = Running
 	var fault *Fault
 	var finished *time.Time
 	var starts *int // nil: unchanged
 	if slices.ContainsFunc(changes, func(c change) bool { return c.step != "" && c.state == Succeeded }) {
-		starts = new(1) // this one
+		starts = new(1) // the start of this execution
 	}
 	if last := changes[len(changes)-1]; last.step == "" {
 		log.State, fault, finished, starts = last.state, last.fault, &tx.Now, new(0)
@@ -173,8 +173,8 @@ func (e *execution) updateRun(ctx context.Context, tx *masterdb.Tx, changes []ch
 	return log, err
 }
 
-// insertRun records a new run. With an owner it is under way and leased; without
-// one it is queued and has the duration of a lease to be begun.
+// insertRun records a new run. With an owner the run is in progress and leased. Without
+// one it is queued, and its job has to start within the duration of a lease.
 func (s *Service) insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, inProject bool, owner lease.Owner) (Run, error) {
 	run := Run{ID: stoa.NewID[stoa.RunID](), StoreID: store, State: Queued, Attempt: 1, CreatedAt: tx.Now, InProject: inProject, Warnings: []tenantdb.Warning{}}
 	changes, starts := []change{{state: Queued}}, 0
@@ -200,10 +200,10 @@ func (s *Service) insertRun(ctx context.Context, tx *masterdb.Tx, store stoa.Sto
 	return run, nil
 }
 
-// acquire leases the job's run to the owner and begins its first step that has not
-// succeeded. The execution counts as a crash until a step or the run has ended. It
-// fails with lease.ErrLost when the run has ended, another execution has it, or a
-// later attempt than the job's.
+// acquire leases the job's run to the owner and starts its first step that has not
+// succeeded. The execution counts as a crash until a step or the run has ended. It fails
+// with lease.ErrLost when the run has ended, when another execution has its lease, or
+// when a later attempt than the job's exists.
 func (s *Service) acquire(ctx context.Context, tx *masterdb.Tx, job Provision, owner lease.Owner) (*execution, error) {
 	l := s.lease(job.RunID, owner)
 	if err := l.Acquire(ctx, tx); err != nil {
@@ -244,8 +244,8 @@ func (s *Service) acquire(ctx context.Context, tx *masterdb.Tx, job Provision, o
 	return e, insertEvents(ctx, tx, run.ID, eventLog{Attempt: row.Attempt, Changes: row.Changes}, changes...)
 }
 
-// releaseRun releases the lease of a run that has not ended; the execution is no
-// crash. It fails with lease.ErrLost when the lease has another owner.
+// releaseRun releases the lease of a run that has not ended. The execution does not count
+// as a crash. It fails with lease.ErrLost when the lease has another owner.
 func (e *execution) releaseRun(ctx context.Context, tx *masterdb.Tx) error {
 	if err := e.lease.Release(ctx, tx); err != nil {
 		return err
@@ -255,7 +255,7 @@ func (e *execution) releaseRun(ctx context.Context, tx *masterdb.Tx) error {
 	return err
 }
 
-// requeue begins the next attempt of a failed run. Steps that succeeded stay so.
+// requeue starts the next attempt of a failed run. Steps that succeeded keep that state.
 func (s *Service) requeue(ctx context.Context, tx *masterdb.Tx, run stoa.RunID) (attempt int, err error) {
 	var log eventLog
 	err = tx.Get(ctx, &log, `UPDATE provisioning_runs SET state = 'queued', attempt = attempt + 1, changes = changes + 1, finished_at = NULL,
@@ -271,9 +271,9 @@ func (s *Service) enqueue(ctx context.Context, tx *masterdb.Tx, run Run) error {
 	return s.queue.Enqueue(ctx, tx, Provision{RunID: run.ID, Attempt: run.Attempt})
 }
 
-// insertEvents writes the last of the changes that the run's log counts, and
-// notifies the callers that wait for the run. The caller has changed the run's row
-// in tx: so the numbers of events are in the order in which they become visible.
+// insertEvents inserts the changes as the last events that the run's log counts, and
+// notifies the callers that wait for the run. The caller has changed the run's row in tx,
+// so that the numbers of events are in the order in which they become visible.
 func insertEvents(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, log eventLog, changes ...change) error {
 	var values []any
 	for i, c := range changes {
@@ -291,7 +291,7 @@ func insertEvents(ctx context.Context, tx *masterdb.Tx, run stoa.RunID, log even
 	return tx.Notify(eventTopic, run.String())
 }
 
-// placeholders returns those of n rows of so many columns.
+// placeholders returns the SQL placeholders for n rows with that number of columns.
 func placeholders(n, columns int) string {
 	var b strings.Builder
 	for i := range n * columns {

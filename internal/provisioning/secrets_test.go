@@ -13,8 +13,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// A password given to Connect is nowhere to be read afterwards, whether the
-// run went well or not.
+// TestPasswordsStaySecret checks that a password given to Connect cannot be read anywhere
+// afterwards, whether or not the run succeeded.
 func TestPasswordsStaySecret(t *testing.T) {
 	t.Parallel()
 	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
@@ -31,13 +31,13 @@ func TestPasswordsStaySecret(t *testing.T) {
 			"master": dump(t, b.db), "log": b.logged.String(),
 			"runs": fmt.Sprintf("%+v %+v %v %v", failed, run, failed.Fault.Err(), failed.Steps), "store": fmt.Sprintf("%+v %+v", store, *store.Database),
 		}
-		// The search can find something: what is no secret is there.
+		// The search works: it finds values that are not secret.
 		for place, open := range map[string]string{"master": right.Database, "log": run.StoreID.String(), "runs": failed.Fault.Message, "store": right.Host} {
 			if !strings.Contains(places[place], open) {
 				t.Errorf("%s does not hold %q: the search would find nothing", place, open)
 			}
 		}
-		password := right.Password.Reveal() // part of the wrong one too
+		password := right.Password.Reveal() // also a part of the wrong password
 		for place, text := range places {
 			for _, form := range []string{password, url.QueryEscape(password), base64.StdEncoding.EncodeToString([]byte(password)), fmt.Sprintf("%x", password)} {
 				if strings.Contains(text, form) {

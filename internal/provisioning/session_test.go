@@ -15,9 +15,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// A store on a server with hostile settings connects, is served, written to and
-// rotated as any other; a schema with the user's name that comes later does not
-// take its place.
+// TestHostileSettings checks that a store on a server with hostile settings is connected,
+// served, written to and rotated like any other, and that a schema with the user's name
+// that is created later is not used.
 func TestHostileSettings(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		if servers(t)[0] != credential.PostgreSQL {
@@ -25,7 +25,7 @@ func TestHostileSettings(t *testing.T) {
 		}
 		b := setup(t, db).start(t)
 		cases := [][]string{slices.DeleteFunc(slices.Clone(tenantdbtest.HostileRole), func(s string) bool {
-			return strings.HasPrefix(s, "search_path") // the one that counts leads elsewhere
+			return strings.HasPrefix(s, "search_path") // the effective search_path names another schema
 		})}
 		if !testing.Short() && db.Engine == masterdb.SQLite {
 			for _, setting := range tenantdbtest.HostileRole {
@@ -44,7 +44,8 @@ func TestHostileSettings(t *testing.T) {
 	})
 }
 
-// The same on MySQL and MariaDB, whose settings are the whole server's.
+// TestHostileGlobals is the same test on MySQL and MariaDB, whose settings apply to the
+// whole server.
 func TestHostileGlobals(t *testing.T) {
 	for name, start := range tenantdbtest.MySQLServers {
 		t.Run(name, func(t *testing.T) {
@@ -62,7 +63,7 @@ func TestHostileGlobals(t *testing.T) {
 					if _, err := admin.ExecContext(t.Context(), `SET GLOBAL `+setting); err != nil {
 						t.Skipf("%s has no such setting: %v", name, err)
 					}
-					defer admin.ExecContext(context.Background(), `SET GLOBAL `+variable+` = DEFAULT`) //nolint:errcheck // the server is this test's
+					defer admin.ExecContext(context.Background(), `SET GLOBAL `+variable+` = DEFAULT`) //nolint:errcheck // no other test uses this server
 					b.keepsWords(t, c, func() {})
 				})
 			}
@@ -70,8 +71,8 @@ func TestHostileGlobals(t *testing.T) {
 	}
 }
 
-// keepsWords connects a store's database, and has it serve, be written to and
-// rotate, before and after a change of the server.
+// keepsWords connects a store's database, applies change to the server, and checks that
+// the store returns text as it was written, before and after a rotation.
 func (b bench) keepsWords(t *testing.T, c credential.Credentials, change func()) {
 	t.Helper()
 	p, s := b.store(t)
@@ -95,8 +96,8 @@ func (b bench) keepsWords(t *testing.T, c credential.Credentials, change func())
 	}
 }
 
-// A setting that cannot be overridden ends the run, and the owner is told its
-// name. When it has been removed the run goes on.
+// TestRefusedSetting checks that a setting that cannot be overridden ends the run, and
+// that the owner is told its name. After its removal the run continues.
 func TestRefusedSetting(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		if servers(t)[0] != credential.PostgreSQL {

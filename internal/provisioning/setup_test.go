@@ -27,24 +27,24 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// platform is what the replicas of one test share.
+// platform contains what the replicas of one test share.
 type platform struct {
 	ring    *keyring.Ring
 	dataDir string
-	managed *tenantdb.Server // nil: managed databases are embedded
+	managed *tenantdb.Server // nil means that managed databases are embedded
 
-	supabase *credential.SupabaseRules // nil: those of tenantdbtest
+	supabase *credential.SupabaseRules // nil means those of tenantdbtest
 }
 
-// bench is one replica: a service with all it stands on.
+// bench is one replica: a service with its dependencies.
 type bench struct {
 	platform
 	*Service
 	logged *logBuffer
 }
 
-// setup wires a replica on db that may reach this machine. Its queue takes
-// jobs and runs none until start.
+// setup creates a replica on db that may connect to this machine. Its queue accepts jobs
+// and runs none until start.
 func setup(t *testing.T, db *masterdb.DB) bench {
 	t.Helper()
 	return setupWith(t, db, newPlatform(t), jobs.Options{}, dial.Loopback)
@@ -73,7 +73,7 @@ func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options
 	})
 	t.Cleanup(func() { must(t, tenants.Close(context.Background())) })
 	registry := stores.New(db, credits.New(db), tenants, queue, hostnames.New(db, "shops.test", log), log)
-	// What may pass is tried again soon; claims last longer than any test.
+	// Transient faults are retried soon, and leases last longer than any test.
 	quick := Options{Lease: 5 * time.Minute, Pauses: []time.Duration{time.Millisecond, 2 * time.Millisecond}}
 	b := bench{shared, New(db, registry, tenants, queue, log, quick), logged}
 	jobs.Handle(queue, Timeout, b.Provision)
@@ -81,7 +81,8 @@ func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options
 	return b
 }
 
-// withRules is b with other servers of Supabase's than those of tenantdbtest.
+// withRules returns a replica with other rules for Supabase's servers than those of
+// tenantdbtest.
 func withRules(t *testing.T, db *masterdb.DB, rules credential.SupabaseRules) bench {
 	t.Helper()
 	shared := newPlatform(t)
@@ -89,7 +90,7 @@ func withRules(t *testing.T, db *masterdb.DB, rules credential.SupabaseRules) be
 	return setupWith(t, db, shared, jobs.Options{}, dial.Loopback)
 }
 
-// start runs the queue's jobs until the test ends, and has runs begin here.
+// start runs the queue's jobs until the test ends, and enables runs in this process.
 func (b bench) start(t *testing.T) bench {
 	t.Helper()
 	b.startInProcess(t)
@@ -98,8 +99,8 @@ func (b bench) start(t *testing.T) bench {
 	return b
 }
 
-// each runs test with a replica at work on every pair of a master and a
-// tenant engine.
+// each runs test on every pair of a master and a tenant engine, with a replica that
+// executes jobs.
 func each(t *testing.T, engines []credential.EngineName, test func(t *testing.T, b bench, engine credential.EngineName)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -110,8 +111,8 @@ func each(t *testing.T, engines []credential.EngineName, test func(t *testing.T,
 	})
 }
 
-// servers are the engines that a merchant brings, with a password and a
-// network to fail on.
+// servers returns the engines of merchants' databases that have a password and a network
+// connection, which can fail.
 func servers(t *testing.T) []credential.EngineName {
 	t.Helper()
 	engines := tenantdbtest.Engines()[1:]
@@ -129,7 +130,7 @@ func (b bench) user(t *testing.T) authz.Principal {
 	return p
 }
 
-// member adds a person with that role to the store.
+// member adds a user with that role to the store.
 func (b bench) member(t *testing.T, id stoa.StoreID, role authz.Role) authz.Principal {
 	t.Helper()
 	p := b.user(t)
@@ -148,7 +149,7 @@ func (b bench) store(t *testing.T) (authz.Principal, stores.Store) {
 	return p, s
 }
 
-// credentials are what connects a store to an empty database of that engine.
+// credentials returns the credentials of an empty database of that engine.
 func credentials(t *testing.T, engine credential.EngineName) credential.Credentials {
 	t.Helper()
 	if engine == credential.SQLite {
@@ -183,8 +184,8 @@ func (b bench) wait(t *testing.T, run Run) Run {
 	return run
 }
 
-// failed checks that the run ended at a step for a reason, and that the
-// store waits for its owner.
+// failed checks that the run ended at a step with that code, and that the store is
+// pending_database.
 func (b bench) failed(t *testing.T, p authz.Principal, run Run, step string, code stoa.Code) {
 	t.Helper()
 	if run.State != Failed || run.Step != step || run.Fault == nil || run.Fault.Code != code {
@@ -208,7 +209,7 @@ func (b bench) failed(t *testing.T, p authz.Principal, run Run, step string, cod
 	}
 }
 
-// succeeded checks that the run did all its steps and the store is open.
+// succeeded checks that the run did all its steps and that the store is active.
 func (b bench) succeeded(t *testing.T, p authz.Principal, run Run) stores.Store {
 	t.Helper()
 	if run.State != Succeeded || run.Fault != nil || run.FinishedAt == nil {
@@ -239,10 +240,10 @@ func (b bench) status(t *testing.T, id stoa.StoreID) stores.Status {
 	return s
 }
 
-// job returns the job of the run's present attempt.
+// job returns the job of the run's current attempt.
 func job(run Run) Provision { return Provision{RunID: run.ID, Attempt: run.Attempt} }
 
-// lapse ends the claim on a run, as time does when its process is dead.
+// expireLease expires the lease of a run, as happens when its process has ended.
 func (b bench) expireLease(t *testing.T, id stoa.RunID) {
 	t.Helper()
 	b.exec(t, `UPDATE provisioning_runs SET claimed_until = $2 WHERE id = $1`, id, time.Now().UTC().Add(-time.Minute))
@@ -264,8 +265,8 @@ func (b bench) count(t *testing.T, what string) int {
 	return n
 }
 
-// takeHostname lets another store answer where s wants to: the run will fail
-// at the step hostname, on every engine. The returned function mends it.
+// takeHostname gives the hostname of s to another store, so that the run fails at the
+// step hostname, on every engine. mend reverts that.
 func (b bench) takeHostname(t *testing.T, s stores.Store) (mend func()) {
 	t.Helper()
 	_, other := b.store(t)
@@ -274,14 +275,14 @@ func (b bench) takeHostname(t *testing.T, s stores.Store) (mend func()) {
 	return func() { b.exec(t, `DELETE FROM store_hostnames WHERE store_id = $1`, other.ID) }
 }
 
-// gate stands before a database server and holds the first connection; the
-// others pass.
+// gate is a proxy in front of a database server. It holds the first connection and relays
+// the others.
 type gate struct {
-	held chan struct{} // closed when the first connection is there
-	drop func()        // ends the first connection
+	held chan struct{} // closed when the first connection arrives
+	drop func()        // closes the first connection
 }
 
-// stand puts a gate before the server that c names.
+// stand starts a gate in front of the server of c and changes c to it.
 func stand(t *testing.T, c *credential.Credentials) *gate {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -344,7 +345,7 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-// atOnce runs fn n times at the same moment and returns what each gave.
+// atOnce runs fn n times concurrently and returns the results.
 func atOnce[T any](n int, fn func(i int) (T, error)) ([]T, []error) {
 	values, errs := make([]T, n), make([]error, n)
 	var begin, done sync.WaitGroup

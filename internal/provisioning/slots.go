@@ -13,17 +13,18 @@ import (
 // the queue.
 const maxInProcess = 10
 
-// slots count the runs that this process executes outside the queue.
+// slots counts the runs that this process executes outside the queue.
 type slots struct {
 	mu         sync.Mutex
-	ctx        context.Context // of all executions; nil while none may begin
+	ctx        context.Context // of all executions; nil while none may start
 	cancel     context.CancelFunc
 	free       int
 	running    sync.WaitGroup
 	unreleased int // runs whose lease could not be released during a stop
 }
 
-// slot is the right to execute one run in this process. The zero value is none.
+// slot is the permission to execute one run in this process. The zero value is no
+// permission.
 type slot struct {
 	ctx   context.Context // of the execution
 	owner lease.Owner     // of the run's lease; "" without a slot
@@ -31,7 +32,8 @@ type slot struct {
 
 func (s slot) ok() bool { return s.owner != "" }
 
-// Start lets runs be executed in this process. They outlive ctx; Stop ends them.
+// Start enables the execution of runs in this process. Executions continue when ctx ends.
+// Stop ends them.
 func (s *Service) Start(ctx context.Context) {
 	s.slots.mu.Lock()
 	defer s.slots.mu.Unlock()
@@ -39,17 +41,17 @@ func (s *Service) Start(ctx context.Context) {
 	s.slots.free = maxInProcess
 }
 
-// Stop lets no more runs begin in this process, waits for Options.Drain for those
-// under way, hands the others over to the queue, and returns when none is left or
-// ctx is done. It fails when a run is still under way or could not be handed over:
-// such a run is resumed when its lease has expired.
+// Stop starts no more runs in this process, waits for Options.Drain for those in
+// progress, and hands the remaining ones over to the queue. It returns when none is left
+// or when ctx is done. It fails when a run is still in progress or could not be handed
+// over. Such a run is resumed when its lease has expired.
 func (s *Service) Stop(ctx context.Context) error {
 	s.slots.mu.Lock()
 	cancel := s.slots.cancel
 	s.slots.ctx = nil
 	s.slots.mu.Unlock()
 	if cancel == nil {
-		return nil // it was never started
+		return nil // Start was not called
 	}
 	defer cancel()
 	ended := make(chan struct{})
@@ -82,8 +84,8 @@ func (s *Service) UnderWay() int {
 	return maxInProcess - s.slots.free
 }
 
-// acquireSlot returns a slot, to be given back with releaseSlot, or none when no
-// slot is free or the service is not started.
+// acquireSlot returns a slot, to be returned with releaseSlot. It returns the zero slot
+// when none is free or the service is not started.
 func (s *Service) acquireSlot() slot {
 	s.slots.mu.Lock()
 	defer s.slots.mu.Unlock()

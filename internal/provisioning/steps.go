@@ -17,7 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// Provision is the job that executes a run. A job whose attempt is over does
+// Provision is the job that executes a run. A job for an attempt that has ended does
 // nothing.
 type Provision struct {
 	jobs.AtNewTenant `json:"-"`
@@ -29,22 +29,22 @@ type Provision struct {
 // Kind implements jobs.Args.
 func (Provision) Kind() string { return "provisioning.provision" }
 
-// Timeout bounds one execution of a run.
+// Timeout limits the duration of one execution of a run.
 const Timeout = 5 * time.Minute
 
 // step is one step of a run.
 type step struct {
 	name string
-	// do works outside the master database. After an interruption it is called
-	// again and finds its work done. It may be nil.
+	// do works outside the master database. After an interruption it is called again and
+	// detects the work that is already done. It may be nil.
 	do func(*execution, context.Context) error
 	// apply changes the master database, in the transaction that records the end of
 	// the step. It may be nil.
 	apply func(*execution, context.Context, *masterdb.Tx) error
-	final bool // the run has succeeded with this step
+	final bool // the run succeeds with this step
 }
 
-// steps are those of every run, in order.
+// steps are the steps of every run, in order.
 var steps = []step{
 	{name: "connect", do: (*execution).connect, apply: (*execution).saveCredentials},
 	{name: "inspect", do: (*execution).inspect},
@@ -56,14 +56,14 @@ var steps = []step{
 	{name: "activate", apply: (*execution).activate, final: true},
 }
 
-// stepProject comes first in the runs whose database is in a Supabase project:
-// before it there are no credentials.
+// stepProject is the first step of runs whose database is in a Supabase project: before
+// it there are no credentials.
 const stepProject = "project"
 
 var projectSteps = slices.Concat([]step{{name: stepProject, do: (*execution).prepareProject, apply: (*execution).settleProject}}, steps)
 
-// prepareProject creates the store's role in its Supabase project, and the project
-// if there is none. What that needs was recorded by Connect.
+// prepareProject creates the store's role in its Supabase project, and the project if
+// there is none. Connect has recorded the plan for it.
 func (e *execution) prepareProject(ctx context.Context) error {
 	c, err := e.opts.Cloud.Prepare(ctx, e.run.StoreID, e)
 	if err == nil {
@@ -84,7 +84,7 @@ func (e *execution) settleProject(ctx context.Context, tx *masterdb.Tx) error {
 	return link.CompletePlan(ctx, tx, e.run.StoreID)
 }
 
-// saveCredentials saves those that the step has made, if any.
+// saveCredentials saves the credentials that the step has created, if any.
 func (e *execution) saveCredentials(ctx context.Context, tx *masterdb.Tx) error {
 	if e.credentials == nil {
 		return nil
@@ -95,9 +95,9 @@ func (e *execution) saveCredentials(ctx context.Context, tx *masterdb.Tx) error 
 func (e *execution) connect(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	// The credentials of a managed database were saved before the run began: what an
-	// interruption leaves of role, database and grants, the next execution finds and
-	// completes.
+	// The credentials of a managed database were saved before the run started. After an
+	// interruption, the next execution finds the existing role, database and grants and
+	// completes them.
 	if err := e.tenants.MakeManaged(ctx, e.database.Credentials); err != nil {
 		return err
 	}
@@ -117,12 +117,12 @@ func (e *execution) connect(ctx context.Context) error {
 	return e.tenant.PinSession(ctx, e.run.StoreID)
 }
 
-// isolate gives the store a role and a schema of its own in its owner's Supabase
-// project. The credentials of the role replace those that the owner gave, once
-// they are known to work; the database is opened with them by the next step.
+// isolate creates a role and a schema for the store in its owner's Supabase project. The
+// credentials of the role replace those that the owner gave once they are verified. The
+// next step opens the database with them.
 func (e *execution) isolate(ctx context.Context, in tenantdb.Isolation) error {
 	password := e.database.Credentials.RolePassword
-	if password.IsZero() { // the run was begun by a release that planned none
+	if password.IsZero() { // an earlier release started the run and planned no password
 		password = credential.NewPassword()
 	}
 	c, err := e.tenants.Isolate(ctx, e.tenant, in, password)
@@ -133,7 +133,7 @@ func (e *execution) isolate(ctx context.Context, in tenantdb.Isolation) error {
 	if err != nil {
 		return err
 	}
-	defer own.Close() //nolint:errcheck // nothing is pending
+	defer own.Close() //nolint:errcheck // no statement is pending
 	if err := own.Ping(ctx); err != nil {
 		return err
 	}
@@ -142,9 +142,8 @@ func (e *execution) isolate(ctx context.Context, in tenantdb.Isolation) error {
 	return nil
 }
 
-// inspect refuses a server that is too old and a database that holds anything
-// but this store. It marks the database as the store's before anything else is
-// written there.
+// inspect refuses a server that is too old and a database that contains anything but this
+// store. It marks the database as the store's before anything else is written there.
 func (e *execution) inspect(ctx context.Context) error {
 	in, err := e.tenant.Inspect(ctx)
 	if err != nil {
@@ -168,8 +167,8 @@ func (e *execution) recordSchema(ctx context.Context, tx *masterdb.Tx) error {
 	return tenantdb.RecordSchema(ctx, tx, e.run.StoreID, e.schema)
 }
 
-// seed writes the first rows, checks that the database returns what is written as
-// it was written, and requires that no HTTP API of the database reads the rows.
+// seed writes the initial rows, checks that the database returns what was written
+// unchanged, and requires that no HTTP API of the database can read the rows.
 func (e *execution) seed(ctx context.Context) error {
 	if err := storedata.Seed(ctx, e.tenant); err != nil {
 		return err

@@ -14,8 +14,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
 
-// waitFor calls Wait without its poll, and returns when the call waits. The function
-// that it returns gives the result of the call.
+// waitFor calls Wait without its poll, and returns when the call waits. The returned
+// function returns the result of the call.
 func (b bench) waitFor(t *testing.T, run Run) (ended func() Run) {
 	t.Helper()
 	b.poll = time.Hour
@@ -48,7 +48,8 @@ func (b bench) waitFor(t *testing.T, run Run) (ended func() Run) {
 	}
 }
 
-// Wait is woken by the end of its run, with success or failure.
+// TestWaitIsWoken checks that Wait is woken by the end of its run, whether it succeeds or
+// fails.
 func TestWaitIsWoken(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -73,7 +74,8 @@ func TestWaitIsWoken(t *testing.T) {
 	})
 }
 
-// Wait is woken by the end of a run that another replica executes.
+// TestWaitAtAnotherReplica checks that Wait is woken by the end of a run that another
+// replica executes.
 func TestWaitAtAnotherReplica(t *testing.T) {
 	t.Parallel()
 	engines := masterdbtest.Engines()

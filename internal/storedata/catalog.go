@@ -23,8 +23,8 @@ type (
 	ImageID    = stoa.ID[imageKind]
 )
 
-// The largest accepted values. maxPriceMinor is far above any price and far below
-// what overflows in a sum. maxStock is the range of an INTEGER column.
+// The largest accepted values. maxPriceMinor is far above any real price, and far below
+// the value at which a sum overflows. maxStock is the range of an INTEGER column.
 const (
 	maxPriceMinor = 1_000_000_000_000
 	maxStock      = 1<<31 - 1
@@ -47,8 +47,8 @@ type NewCategory struct {
 	Parent      string `json:"parent,omitempty"`
 }
 
-// AddCategory creates a category. It fails with invalid_request, listing
-// every fault; a slug in use and a parent that does not exist are faults too.
+// AddCategory creates a category. It fails with invalid_request, listing every fault. A
+// slug in use and a parent that does not exist are faults too.
 func AddCategory(ctx context.Context, db *tenantdb.DB, n NewCategory) (Category, error) {
 	var faults stoa.Invalid
 	verify(&faults, "name", n.Name, checkName(200))
@@ -77,11 +77,11 @@ func AddCategory(ctx context.Context, db *tenantdb.DB, n NewCategory) (Category,
 	return c, err
 }
 
-// categoryID finds a category by slug: nil for no slug, a fault of field for
-// one that does not exist.
+// categoryID returns the id of the category with a slug. It returns nil for an empty
+// slug, and a fault of field for a slug that does not exist.
 func categoryID(ctx context.Context, tx *tenantdb.Tx, field, slug string) (*CategoryID, error) {
 	if slug == "" {
-		return nil, nil //nolint:nilnil // NULL is the column's word for none
+		return nil, nil //nolint:nilnil // NULL in the column means no category
 	}
 	var id CategoryID
 	err := tx.Get(ctx, &id, `SELECT `+cutID("id")+` AS id FROM categories WHERE slug = ? LIMIT 1`, slug)
@@ -101,11 +101,11 @@ type NewProduct struct {
 	Description string `json:"description,omitempty"`
 	PriceMinor  int64  `json:"priceMinor"`         // in the currency's minor unit
 	Currency    string `json:"currency"`           // ISO 4217
-	SKU         string `json:"sku,omitempty"`      // empty: none
-	ImageURL    string `json:"imageUrl,omitempty"` // empty: none
-	Category    string `json:"category,omitempty"` // a category's slug; empty: none
+	SKU         string `json:"sku,omitempty"`      // empty: no SKU
+	ImageURL    string `json:"imageUrl,omitempty"` // empty: no image
+	Category    string `json:"category,omitempty"` // a category's slug; empty: no category
 	Stock       *int64 `json:"stock,omitempty"`    // nil: not counted, always available
-	Draft       bool   `json:"draft,omitempty"`    // true: not shown yet
+	Draft       bool   `json:"draft,omitempty"`    // true: not published yet
 }
 
 func (n NewProduct) validate() error {
@@ -126,9 +126,9 @@ func (n NewProduct) validate() error {
 	return faults.Err()
 }
 
-// AddProduct creates a product, published unless it is a draft. It fails
-// with invalid_request, listing every fault; a slug or sku in use and a
-// category that does not exist are faults too.
+// AddProduct creates a product. It publishes the product unless it is a draft. It fails
+// with invalid_request, listing every fault. A slug or SKU in use and a category that
+// does not exist are faults too.
 func AddProduct(ctx context.Context, db *tenantdb.DB, n NewProduct) (Product, error) {
 	if err := n.validate(); err != nil {
 		return Product{}, err
@@ -177,7 +177,8 @@ func (n NewProduct) insert(ctx context.Context, tx *tenantdb.Tx) (ProductID, err
 	return id, err
 }
 
-// duplicate returns, after the transaction, which unique value is in use.
+// duplicate looks up, after the failed transaction, which unique value is in use, and
+// returns the fault of that field.
 func (n NewProduct) duplicate(ctx context.Context, db *tenantdb.DB, cause error) error {
 	var faults stoa.Invalid
 	for _, u := range []struct{ field, value, query string }{
@@ -195,5 +196,5 @@ func (n NewProduct) duplicate(ctx context.Context, db *tenantdb.DB, cause error)
 	if err := faults.Err(); err != nil {
 		return err
 	}
-	return cause // it is free again meanwhile
+	return cause // the value has become free in the meantime
 }

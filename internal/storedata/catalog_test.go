@@ -63,7 +63,7 @@ func TestAddProductNamesEveryFault(t *testing.T) {
 		if diff := cmp.Diff([]string{"description", "name", "parent", "slug"}, faultsOf(t, err)); diff != "" {
 			t.Error(diff)
 		}
-		n := croissant() // of a category that does not exist
+		n := croissant() // its category does not exist
 		_, err = storedata.AddProduct(t.Context(), db, n)
 		if diff := cmp.Diff([]string{"category"}, faultsOf(t, err)); diff != "" {
 			t.Error(diff)
@@ -149,7 +149,7 @@ func TestProductsPages(t *testing.T) {
 	})
 }
 
-// walk follows the cursors to the end and returns the slugs it met.
+// walk reads all pages and returns the slugs of their products.
 func walk(t *testing.T, db *tenantdb.DB, limit int) []string {
 	t.Helper()
 	var slugs []string
@@ -185,7 +185,8 @@ func TestProductsWhileTheyChange(t *testing.T) {
 		first, err := storedata.Products(t.Context(), db, storedata.ListProducts{Limit: 2})
 		must(t, err)
 		add("e")
-		// The product under the cursor goes; the next page starts where it was.
+		// The product that the cursor points to is deleted. The next page starts at the
+		// same position.
 		_, err = db.Exec(t.Context(), `DELETE FROM products WHERE slug = 'c'`)
 		must(t, err)
 		second, err := storedata.Products(t.Context(), db, storedata.ListProducts{Limit: 2, Cursor: *first.NextCursor})
@@ -227,7 +228,8 @@ func TestProductsRefusesBadLists(t *testing.T) {
 	})
 }
 
-// What a product shows comes from its variants and images, whoever wrote them.
+// TestProductsShowVariantsAndImages checks that a product shows the data of its variants
+// and images, whichever software wrote them.
 func TestProductsShowVariantsAndImages(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {

@@ -6,7 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
-	_ "time/tzdata" // which zones exist must not depend on the machine
+	_ "time/tzdata" // the known time zones must not depend on the machine
 	"unicode"
 	"unicode/utf8"
 
@@ -16,7 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/mail"
 )
 
-// A check returns what is wrong with a value, as text that follows the field's name,
+// check is a function that returns what is wrong with a value, as text that follows the field's name,
 // or "".
 type check func(string) string
 
@@ -41,8 +41,9 @@ func checkLines(limit int) check {
 	return func(s string) string { return checkText(s, limit, "\n\r\t") }
 }
 
-// checkText counts characters, as all engines do for text columns. PostgreSQL
-// cannot keep U+0000, SQLite would keep broken UTF-8 that the others refuse.
+// checkText counts characters, as all engines do for text columns. It refuses U+0000,
+// which PostgreSQL cannot store, and invalid UTF-8, which SQLite would store and the
+// others refuse.
 func checkText(s string, limit int, controls string) string {
 	switch {
 	case !utf8.ValidString(s):

@@ -63,7 +63,7 @@ func TestDecimal(t *testing.T) {
 		{0, "JPY", "0"},
 		{1250, "KWD", "1.250"},
 		{7, "KWD", "0.007"},
-		{1250, "IDR", "12.50"}, // CLDR would say 1250
+		{1250, "IDR", "12.50"}, // CLDR has no decimal places: 1250
 		{100, "???", "1.00"},
 		{-1 << 63, "EUR", "-92233720368547758.08"},
 	} {
@@ -73,8 +73,8 @@ func TestDecimal(t *testing.T) {
 	}
 }
 
-// Every currency that CLDR knows as money in use is in the table, but for
-// those that have ended since and accounting units.
+// TestCurrenciesAreComplete checks that the table contains every currency that CLDR lists
+// as money in use, except those that have ended since and accounting units.
 func TestCurrenciesAreComplete(t *testing.T) {
 	t.Parallel()
 	ended := strings.Fields("ANG BGN BYR CUC HRK LTL MRO SLL STD VEF ZMK BOV CHE CHW CLF COU MXV USN UYI")

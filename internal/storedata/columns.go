@@ -7,9 +7,9 @@ import (
 )
 
 // A merchant's database may contain more than the schema allows: a constraint can be
-// dropped and a table replaced by a view. So each query bounds what it reads. A text
-// is cut one character after its limit. tenantdb recognizes by that character that
-// the text is too long and refuses it, so a text that was cut is never used.
+// dropped and a table replaced by a view. So each query limits what it reads. A text is
+// cut one character after its limit. tenantdb recognizes by that character that the text
+// is too long and refuses it, so a text that was cut is never used.
 
 // idLength is the number of characters of an id.
 const idLength = 36
@@ -28,10 +28,10 @@ func cutAny(expression string, limit int) string {
 // cutID returns SQL for an id.
 func cutID(expression string) string { return cutAny(expression, idLength) }
 
-// selectList returns SQL for the columns that a T is read from. The db tag of a
-// field names its column, the sql tag an expression for it; without one it is
-// the column of that name in table. Text needs a max tag: its limit in
-// characters. JSON needs none.
+// selectList returns SQL for the columns that a T is read from. The db tag of a field
+// names its column. The sql tag gives an expression for it; without that tag it is the
+// column of that name in table. Text needs a max tag: its limit in characters. JSON needs
+// none.
 func selectList[T any](table string) string {
 	var list []string
 	for f := range reflect.TypeFor[T]().Fields() {

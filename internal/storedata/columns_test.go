@@ -22,8 +22,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// readers call every function of this package that works with a database, by
-// its name. What they return matters only where it says so.
+// readers call every function of this package that takes a database, by its name. Most
+// results are ignored.
 var readers = map[string]func(context.Context, *tenantdb.DB, stoa.StoreID){
 	"AddCategory": func(ctx context.Context, db *tenantdb.DB, _ stoa.StoreID) {
 		_, _ = storedata.AddCategory(ctx, db, storedata.NewCategory{Name: "N", Slug: "n", Parent: "general"})
@@ -59,8 +59,8 @@ var readers = map[string]func(context.Context, *tenantdb.DB, stoa.StoreID){
 	},
 }
 
-// TestEveryReaderIsListed: a new function that takes a database has to be
-// among the readers, whose answers the next test measures.
+// TestEveryReaderIsListed checks that readers contains every function that takes a
+// database, since TestReadersAreBounded measures the functions in readers.
 func TestEveryReaderIsListed(t *testing.T) {
 	t.Parallel()
 	set := token.NewFileSet()
@@ -96,17 +96,17 @@ func takesDatabase(f *ast.FuncDecl) bool {
 }
 
 const (
-	hugeText = 2_000_000 // characters that each column has more than it should
+	hugeText = 2_000_000 // characters that each column contains above its limit
 	mostRead = 1 << 20   // bytes that a call may receive: two JSON columns have 256 KiB each
 )
 
-// TestReadersAreBounded: where a merchant has put a huge text into every
-// column, no call receives one: each column is cut in SQL.
+// TestReadersAreBounded checks that no call receives a huge text from a database in which
+// a merchant has put one into every column: each column is cut in SQL.
 func TestReadersAreBounded(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.Engines() {
 		if engine == credential.SQLite {
-			continue // its answers cross no network
+			continue // its answers are not sent over a network
 		}
 		for _, ids := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/ids=%v", engine, ids), func(t *testing.T) {
@@ -141,8 +141,8 @@ func TestReadersAreBounded(t *testing.T) {
 	}
 }
 
-// widen puts a view in the place of every table, in which the texts, or the
-// ids, are much longer. Only what the queries look for keeps its value.
+// widen replaces every table by a view in which the texts, or the ids, are much longer.
+// Only the values that the queries look up are unchanged.
 func widen(t *testing.T, db *tenantdb.DB, ids bool) {
 	t.Helper()
 	schema := "current_schema()"
@@ -219,13 +219,13 @@ func (c counting) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// TestHostileServerIgnoresBounds: a server whose substr cuts nothing, and whose
-// LIMIT a merchant has no say in, still gets no text served.
+// TestHostileServerIgnoresBounds checks that a text above its limit is not served, even
+// if the server's substr does not cut it. A merchant cannot replace LIMIT.
 func TestHostileServerIgnoresBounds(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.Engines() {
 		if engine != credential.PostgreSQL {
-			continue // only there can a merchant replace a function
+			continue // a merchant can replace a function only there
 		}
 		c := tenantdbtest.Create(t, engine)
 		db := tenantdbtest.Open(t, c)
@@ -240,7 +240,7 @@ func TestHostileServerIgnoresBounds(t *testing.T) {
 			_, err := db.Exec(t.Context(), `UPDATE stores SET description = repeat('x', ?)`, n)
 			must(t, err)
 			got, err := storedata.ReadProfile(t.Context(), db, p.ID)
-			if want := n <= 2000; (err == nil) != want || err != nil && stoa.CodeOf(err) != stoa.DatabaseContentInvalid && (n < 60<<20 || stoa.CodeOf(err) != stoa.DatabaseUnreachable) { // the longest never reaches the driver
+			if want := n <= 2000; (err == nil) != want || err != nil && stoa.CodeOf(err) != stoa.DatabaseContentInvalid && (n < 60<<20 || stoa.CodeOf(err) != stoa.DatabaseUnreachable) { // the longest text does not reach the driver
 				t.Errorf("a description of %d characters: %d are served, %v", n, len(got.Description), err)
 			}
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// spending is the seq-th transaction of a store that spends 1 each time.
+// spending returns the seq-th transaction of a store that spends 1 each time.
 func spending(store stoa.StoreID, seq int64) credits.Transaction {
 	t := credits.Transaction{
 		ID: stoa.NewID[stoa.TransactionID](), StoreID: store, Sequence: seq, Type: credits.TypeSpend, Amount: -credits.Credit,
@@ -26,7 +26,7 @@ func spending(store stoa.StoreID, seq int64) credits.Transaction {
 	return t
 }
 
-// logged reads the log as transactions.
+// logged reads the spending log as transactions.
 func logged(t *testing.T, db *tenantdb.DB, store stoa.StoreID) []credits.Transaction {
 	t.Helper()
 	var rows []struct {
@@ -63,7 +63,8 @@ func position(t *testing.T, db *tenantdb.DB, store stoa.StoreID) storedata.Credi
 	return p
 }
 
-// TestCopyCredits: from position to position, each step whole or not at all.
+// TestCopyCredits checks that each step from position to position takes effect completely
+// or not at all.
 func TestCopyCredits(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
@@ -73,8 +74,8 @@ func TestCopyCredits(t *testing.T) {
 			t.Fatalf("it begins at %+v", start)
 		}
 		var all []credits.Transaction
-		for seq := range int64(250) { // more than one statement holds
-			all = append(all, spending(store, seq+2)) // the first one bought credits
+		for seq := range int64(250) { // more than one statement can contain
+			all = append(all, spending(store, seq+2)) // the first transaction is a purchase of credits
 		}
 		middle, end := storedata.CreditPosition{Version: -1, Seq: 121}, storedata.CreditPosition{Version: 7, Seq: 251}
 		balance := credits.Balance{
@@ -93,7 +94,7 @@ func TestCopyCredits(t *testing.T) {
 		if diff := cmp.Diff(all[:120], logged(t, db, store)); diff != "" || count(t, db, "credit_balance_cache") != 0 {
 			t.Fatalf("half-way: %s", diff)
 		}
-		moved, err = storedata.LogSpendings(ctx, db, store, start, middle, all[:120]) // a slow one, too late
+		moved, err = storedata.LogSpendings(ctx, db, store, start, middle, all[:120]) // a slow call that is too late
 		step(false, moved, err)
 		moved, err = storedata.CopyCredits(ctx, db, start, end, all, balance)
 		step(false, moved, err)
@@ -107,7 +108,7 @@ func TestCopyCredits(t *testing.T) {
 		}
 		checkCache(t, db, balance)
 
-		// The platform's note is lost: all is copied again and nothing doubled.
+		// The platform's position is lost. All is copied again, and no row is duplicated.
 		_, err = db.Exec(ctx, `DELETE FROM credit_copies`)
 		must(t, err)
 		balance.Reserved, balance.Version = 0, 8
@@ -139,7 +140,8 @@ func checkCache(t *testing.T, db *tenantdb.DB, want credits.Balance) {
 	}
 }
 
-// TestCopiesAtOnce: of many who take the same step one does.
+// TestCopiesAtOnce checks that exactly one of several concurrent calls makes the same
+// step.
 func TestCopiesAtOnce(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {

@@ -11,28 +11,28 @@ import (
 	"unicode/utf8"
 )
 
-// The largest object a column takes, in bytes and in levels. MariaDB's
-// json_valid gives up at 32 levels.
+// The limits of an object that a column accepts, in bytes and in levels. MariaDB's
+// json_valid fails at 32 levels.
 const (
 	maxObjectBytes = 64 << 10
 	maxObjectDepth = 16
 )
 
-// The largest object that is read. A store's own software may write larger
-// ones than this package does, and PostgreSQL and MySQL put spaces into what
-// they return.
+// The limits of an object that is read. They are larger, since a store's own software may
+// write larger objects than this package does, and PostgreSQL and MySQL add spaces to
+// what they return.
 const (
 	maxStoredBytes = 256 << 10
 	maxStoredDepth = 32
 )
 
-// JSON is JSON in a column: jsonb on PostgreSQL, JSON on MySQL, text on
-// MariaDB and SQLite. Nothing counts as the empty object. The engines keep the
-// meaning, not the bytes: spacing and the order of members may change.
+// JSON is JSON in a column: jsonb on PostgreSQL, JSON on MySQL, text on MariaDB and
+// SQLite. An empty JSON means the empty object. The engines keep the meaning, not the
+// bytes: spacing and the order of members may change.
 type JSON []byte
 
-// Scan reads a column. It copies, since the driver reuses its buffer. It fails
-// on what is no object that an answer could hold.
+// Scan reads a column. It copies the bytes, since the driver reuses its buffer. It fails
+// for a value that is not an object or that servable refuses.
 func (j *JSON) Scan(src any) error {
 	var read JSON
 	switch src := src.(type) {
@@ -59,8 +59,8 @@ func (j *JSON) Scan(src any) error {
 
 var errStoredTooLong = fmt.Errorf("JSON has more than %d KiB", maxStoredBytes>>10)
 
-// servable reports what in stored JSON cannot be served. It allocates nothing:
-// a shopper's request reads two objects.
+// servable reports why stored JSON cannot be served, or nil if it can. It allocates
+// nothing, since a request of a shopper reads two objects.
 func (j JSON) servable() error {
 	if len(j) == 0 {
 		return nil
@@ -93,8 +93,8 @@ func (j JSON) servable() error {
 	return nil
 }
 
-// endOfString returns the position of the quote that ends the string which
-// begins at i, in valid JSON.
+// endOfString returns the position of the closing quote of the string that begins at i,
+// in valid JSON.
 func endOfString(j []byte, i int) int {
 	for i++; j[i] != '"'; i++ {
 		if j[i] == '\\' {
@@ -104,7 +104,7 @@ func endOfString(j []byte, i int) int {
 	return i
 }
 
-// endOfNumber returns the position behind the number which begins at i.
+// endOfNumber returns the position after the number that begins at i.
 func endOfNumber(j []byte, i int) int {
 	for i < len(j) && bytes.IndexByte([]byte("+-.eE0123456789"), j[i]) >= 0 {
 		i++
@@ -112,8 +112,8 @@ func endOfNumber(j []byte, i int) int {
 	return i
 }
 
-// hasNUL reports whether a string in valid JSON has the character U+0000; the
-// same six letters after an escaped backslash are just that.
+// hasNUL reports whether a string in valid JSON contains an escaped U+0000. The same six
+// characters after an escaped backslash are no escape.
 func hasNUL(j []byte) bool {
 	for i := 0; i < len(j); i++ {
 		if j[i] == '\\' {
@@ -126,7 +126,7 @@ func hasNUL(j []byte) bool {
 	return false
 }
 
-// Value writes text, which all engines take for JSON.
+// Value returns the text, which all engines accept as JSON.
 func (j JSON) Value() (driver.Value, error) { return j.String(), nil }
 
 func (j JSON) String() string {
@@ -136,7 +136,7 @@ func (j JSON) String() string {
 	return string(j)
 }
 
-// MarshalJSON gives the object itself, not a string of it.
+// MarshalJSON returns the object itself, not a string that contains it.
 func (j JSON) MarshalJSON() ([]byte, error) {
 	if len(j) == 0 {
 		return []byte("{}"), nil
@@ -144,16 +144,16 @@ func (j JSON) MarshalJSON() ([]byte, error) {
 	return j, nil
 }
 
-// UnmarshalJSON keeps the text; whether it is an object is checked when it
-// is written.
+// UnmarshalJSON stores the text. canonical checks later, before a write, that it is an
+// object.
 func (j *JSON) UnmarshalJSON(b []byte) error {
 	*j = bytes.Clone(b)
 	return nil
 }
 
-// canonical returns j in the one form that means the same on every engine:
-// each member once, no lone surrogates. It fails, with a message that
-// follows a field's name, on what some engine would refuse or alter.
+// canonical returns j in a form that means the same on every engine: each member occurs
+// once, and there are no lone surrogates. It fails on a value that some engine would
+// refuse or alter. The message is text that follows a field's name.
 func (j JSON) canonical() (JSON, error) {
 	if len(j) == 0 {
 		return JSON("{}"), nil
@@ -166,7 +166,7 @@ func (j JSON) canonical() (JSON, error) {
 		return nil, errors.New("must be a JSON object")
 	}
 	d := json.NewDecoder(bytes.NewReader(j))
-	d.UseNumber() // a float64 would round large integers
+	d.UseNumber() // float64 would round large integers
 	var members map[string]any
 	if err := d.Decode(&members); err != nil || members == nil {
 		return nil, errors.New("must be a JSON object")
@@ -184,19 +184,19 @@ func (j JSON) canonical() (JSON, error) {
 		return nil, err
 	}
 	object := bytes.TrimSuffix(out.Bytes(), []byte("\n"))
-	if len(object) > maxObjectBytes { // a character may have become an escape
+	if len(object) > maxObjectBytes { // encoding may have turned a character into an escape
 		return nil, tooLarge
 	}
 	return object, nil
 }
 
-// expansion is how many bytes longer an engine may write the numbers in v than
-// they are: PostgreSQL keeps 1e300 as 301 digits.
+// expansion returns how many bytes an engine may add when it stores the numbers in v:
+// PostgreSQL stores 1e300 as 301 digits.
 func expansion(v any) (n int) {
 	switch v := v.(type) {
 	case json.Number:
 		if _, exponent, ok := strings.Cut(strings.ToLower(v.String()), "e"); ok {
-			e, _ := strconv.Atoi(exponent) // keepable has seen it
+			e, _ := strconv.Atoi(exponent) // keepable has checked it
 			n = min(max(e, -e), maxObjectBytes)
 		}
 	case []any:
@@ -211,18 +211,18 @@ func expansion(v any) (n int) {
 	return n
 }
 
-// keepable reports what in v, found at this depth, some engine cannot keep.
+// keepable reports why some engine cannot store v, which is nested at this depth.
 func keepable(v any, depth int) error {
 	if depth > maxObjectDepth {
 		return fmt.Errorf("must not be nested deeper than %d levels", maxObjectDepth)
 	}
 	switch v := v.(type) {
 	case string:
-		if strings.ContainsRune(v, 0) { // jsonb has no U+0000
+		if strings.ContainsRune(v, 0) { // jsonb cannot store U+0000
 			return errors.New("must not contain the character U+0000")
 		}
 	case json.Number:
-		if _, err := v.Float64(); err != nil { // MySQL keeps doubles
+		if _, err := v.Float64(); err != nil { // MySQL stores doubles
 			return fmt.Errorf("must not contain a number as large as %.20s", v)
 		}
 	case []any:

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// Money is an amount for people and programs: a decimal string in the
-// currency's own number of places.
+// Money is an amount to display or to compute with: a decimal string with the currency's
+// number of decimal places.
 type Money struct {
 	Value    string `json:"value"`
 	Currency string `json:"currency"`
 }
 
-// NewMoney turns minor units (cents, for most currencies) into Money. A
-// currency outside the table counts as one with two places.
+// NewMoney converts minor units (cents, for most currencies) to Money. It assumes two
+// decimal places for a currency that is not in currencies.
 func NewMoney(minor int64, currency string) Money {
 	places, ok := currencies[currency]
 	if !ok {
@@ -23,7 +23,7 @@ func NewMoney(minor int64, currency string) Money {
 	return Money{Value: decimal(minor, places), Currency: currency}
 }
 
-// decimal writes minor with the last places digits behind the point.
+// decimal formats minor with the last places digits after the decimal point.
 func decimal(minor int64, places int) string {
 	if places == 0 {
 		return strconv.FormatInt(minor, 10)
@@ -37,13 +37,13 @@ func decimal(minor int64, places int) string {
 	return sign + digits[:point] + "." + digits[point:]
 }
 
-// currencies gives the minor unit's decimal places of every currency a shop
-// can charge in. Source: ISO 4217, list one, of January 2026.
+// currencies maps every currency that a store can charge in to the number of decimal
+// places of its minor unit. Source: ISO 4217, list one, of January 2026.
 //
-// golang.org/x/text/currency cannot serve here. Its places are CLDR's, which
-// are for display: Colombian pesos and Pakistani rupees have none there, so an
-// amount in the minor units that payment providers use would be shown a
-// hundredfold. Its codes are those of 2017.
+// golang.org/x/text/currency is not suitable. Its decimal places come from CLDR and are
+// for display: Colombian pesos and Pakistani rupees have none there. An amount in the
+// minor units that payment providers use would then be shown 100 times too large. Its
+// codes date from 2017.
 var currencies = func() map[string]int {
 	m := map[string]int{}
 	for places, codes := range map[int]string{

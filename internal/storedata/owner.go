@@ -15,10 +15,10 @@ type Owner struct {
 	LastName  string
 }
 
-// CreateOwner inserts the owner's row of users unless a user with this id exists; it
-// never changes an existing row. It fails with email_taken when the address is
-// another user's: to make that user the owner would give the store to whoever signed
-// up with the address first.
+// CreateOwner inserts the owner's row of users unless a user with this id exists. It
+// never changes an existing row. It fails with email_taken when the address is another
+// user's: to make that user the owner would give the store to whoever signed up with the
+// address first.
 func CreateOwner(ctx context.Context, db *tenantdb.DB, o Owner) error {
 	if present, err := holdsUser(ctx, db, o.ID); present || err != nil {
 		return err

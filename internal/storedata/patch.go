@@ -15,7 +15,7 @@ import (
 func (p ProfilePatch) Fields() []string {
 	text, err := json.Marshal(p)
 	if err != nil {
-		return nil // Validate has refused it
+		return nil // Validate has refused the patch
 	}
 	var set map[string]json.RawMessage
 	if err := json.Unmarshal(text, &set); err != nil {
@@ -28,7 +28,7 @@ func (p ProfilePatch) Fields() []string {
 type profileField struct {
 	column  string
 	name    string // in JSON
-	initial string // its value in a new store, unless it is given
+	initial string // its value in a new store when none is given
 	check   check  // nil for JSON
 	profile int    // its index in Profile
 	patch   int    // its index in ProfilePatch

@@ -16,9 +16,9 @@ type Product struct {
 	Name        string    `json:"name"`
 	Description string    `json:"description"`
 	Category    *string   `json:"category"` // its slug
-	Price       *Money    `json:"price"`    // of the cheapest variant; nil without any
+	Price       *Money    `json:"price"`    // of the cheapest variant; nil without variants
 	Image       *Image    `json:"image"`    // the primary one
-	InStock     bool      `json:"inStock"`  // at least one variant can be had
+	InStock     bool      `json:"inStock"`  // at least one variant is available
 	CreatedAt   time.Time `json:"createdAt"`
 }
 
@@ -28,22 +28,22 @@ type Image struct {
 	Alt string `json:"alt"`
 }
 
-// ListProducts selects a page. Limit is 1 to 100, and 20 when 0; Cursor is
-// empty for the first page and then the page before's NextCursor.
+// ListProducts selects a page. Limit is 1 to 100; 0 means 20. Cursor is empty for the
+// first page, and the NextCursor of the previous page otherwise.
 type ListProducts struct {
 	Limit  int
 	Cursor string
 }
 
-// ProductPage is one page; NextCursor is nil on the last.
+// ProductPage is one page. NextCursor is nil on the last page.
 type ProductPage struct {
 	Products   []Product `json:"data"`
 	NextCursor *string   `json:"nextCursor"`
 }
 
-// selectProducts reads everything a list shows in one query: the subqueries
-// run on indexes, once for each row of the page. The one for in_stock is not
-// an EXISTS, since PostgreSQL would answer that by reading all variants.
+// selectProducts reads everything that a list shows in one query. The subqueries use
+// indexes and run once for each row of the page. The one for in_stock is not an EXISTS,
+// since PostgreSQL would execute that by reading all variants.
 var selectProducts = `
 	SELECT ` + selectList[productRow]("p") + `
 	FROM products p
@@ -80,9 +80,9 @@ func (r productRow) product() Product {
 	return p
 }
 
-// Products lists the published products, newest first. Ids are UUIDv7 and so
-// sort by time; the keyset is the id alone, which compares alike on every
-// engine whatever else wrote the row. It fails with invalid_request.
+// Products lists the published products, newest first. Ids are UUIDv7 and so sort by
+// time. The keyset is the id alone, which compares the same on every engine, whatever
+// software wrote the row. It fails with invalid_request.
 func Products(ctx context.Context, db *tenantdb.DB, list ListProducts) (ProductPage, error) {
 	var faults stoa.Invalid
 	bounds := page.ByEncodedID[ProductID](list.Limit, list.Cursor, &faults)

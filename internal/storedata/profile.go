@@ -10,13 +10,13 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
-// Profile is everything that a store tells about itself. A text that is not given
-// is empty.
+// Profile contains everything that a store publishes about itself. A text that is not
+// given is empty.
 //
-// The tags define a field: db its column, max the column's limit in characters,
-// check the check of its values, initial its value in a new store. Select lists,
-// validation and updates follow from them. A field becomes public when a view of the
-// API or of the storefront names it.
+// The tags define a field: db its column, max the column's limit in characters, check the
+// check of its values, initial its value in a new store. Select lists, validation and
+// updates follow from them. A field becomes public when a view of the API or of the
+// storefront names it.
 type Profile struct {
 	ID           stoa.StoreID `db:"id" json:"id"`
 	Name         string       `db:"name" max:"120" check:"name" json:"name"`
@@ -41,9 +41,9 @@ type Profile struct {
 	UpdatedAt    time.Time    `db:"updated_at" json:"updatedAt"`
 }
 
-// ProfilePatch changes the fields of Profile with the same names: nil leaves a field
-// unchanged, an empty string clears an optional one. Theme and Settings are replaced
-// as a whole.
+// ProfilePatch changes the fields of Profile with the same names. nil leaves a field
+// unchanged. An empty string clears an optional field. Theme and Settings are replaced as
+// a whole.
 type ProfilePatch struct {
 	Name         *string `json:"name,omitempty"`
 	Slug         *string `json:"slug,omitempty"`
@@ -69,10 +69,10 @@ type ProfilePatch struct {
 var ErrForeignStore error = stoa.Errorf(stoa.DatabaseNotEmpty,
 	"This database already belongs to another store. Give each store a database of its own.")
 
-// CreateStore inserts the one row of stores unless it exists; it never changes an
-// existing row. Currency, time zone and locale have initial values, and the times of
-// p are ignored. It fails with ErrForeignStore when the row is another store's, and
-// with invalid_request for an invalid profile.
+// CreateStore inserts the one row of stores unless it exists. It never changes an
+// existing row. Currency, time zone and locale have initial values, and the times of p
+// are ignored. It fails with ErrForeignStore when the row is another store's, and with
+// invalid_request for an invalid profile.
 func CreateStore(ctx context.Context, db *tenantdb.DB, p Profile) error {
 	columns, args, err := p.patch().assignments()
 	if err != nil {
@@ -104,8 +104,8 @@ func holdsStore(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) (bool, er
 	return true, nil
 }
 
-// StoreIDs returns the stores in a migrated database: none, or one. For a database
-// that was changed by hand it returns at most two.
+// StoreIDs returns the stores in a migrated database: none or one. For a database that
+// was changed by hand it returns at most two.
 func StoreIDs(ctx context.Context, db *tenantdb.DB) ([]stoa.StoreID, error) {
 	var ids []stoa.StoreID
 	err := db.Select(ctx, &ids, `SELECT `+cutID("id")+` AS id FROM stores LIMIT 2`)
@@ -127,8 +127,8 @@ func ProveWritable(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) err
 
 var selectProfile = `SELECT ` + selectList[Profile]("s") + ` FROM stores s WHERE s.id = ? LIMIT 1`
 
-// ReadProfile reads the store's profile with one query by primary key: every
-// shopper's request calls it. Without the row it fails with tenantdb.ErrNotFound.
+// ReadProfile reads the store's profile with one query by primary key, since every
+// request of a shopper calls it. It fails with tenantdb.ErrNotFound when there is no row.
 func ReadProfile(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) (Profile, error) {
 	var p Profile
 	err := db.Get(ctx, &p, selectProfile, store)

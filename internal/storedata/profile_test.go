@@ -17,7 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// sameJSON compares JSON by meaning: engines may respell it.
+// sameJSON compares JSON by meaning, since engines may change its spelling.
 var sameJSON = cmp.Transformer("JSON", func(j storedata.JSON) any {
 	var v any
 	if err := json.Unmarshal([]byte(j.String()), &v); err != nil {
@@ -69,7 +69,7 @@ func TestProfileJSON(t *testing.T) {
 		must(t, err)
 		var got map[string]any
 		must(t, json.Unmarshal(b, &got))
-		at := p.CreatedAt.UTC().Format(time.RFC3339Nano) // "…Z": UTC, whatever the server's zone
+		at := p.CreatedAt.UTC().Format(time.RFC3339Nano) // the suffix Z means UTC, in any time zone of the server
 		want := map[string]any{
 			"id": p.ID.String(), "name": "Bakery", "slug": "bakery", "description": "", "contactEmail": "", "contactPhone": "",
 			"website": "", "addressLine1": "", "addressLine2": "", "city": "", "region": "", "postalCode": "", "country": "",
@@ -82,7 +82,7 @@ func TestProfileJSON(t *testing.T) {
 	})
 }
 
-// TestNewColumnIsPrivate: a column that no struct names is in no result.
+// TestNewColumnIsPrivate checks that no result contains a column that no struct names.
 func TestNewColumnIsPrivate(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
@@ -162,7 +162,7 @@ func TestForeignStoreIsRefused(t *testing.T) {
 		if len(ids) != 0 {
 			t.Fatalf("a fresh database holds %v", ids)
 		}
-		// Slugs differ, so that only the single row stands in the way.
+		// The slugs differ, so that only the rule of a single row can cause an error.
 		errs := atOnce(8, func(i int) error {
 			p := storedata.Profile{ID: stoa.NewID[stoa.StoreID](), Name: "x", Slug: fmt.Sprintf("store-%d", i)}
 			return storedata.CreateStore(t.Context(), db, p)
@@ -270,7 +270,8 @@ func TestUpdateProfileLeavesTheRestAlone(t *testing.T) {
 	})
 }
 
-// Patches of different fields must not undo one another.
+// TestUpdateProfileAtOnce checks that concurrent patches of different fields do not undo
+// one another.
 func TestUpdateProfileAtOnce(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
@@ -324,7 +325,8 @@ func TestUpdateProfileNamesEveryFault(t *testing.T) {
 	})
 }
 
-// The longest value that passes validation must fit on every engine.
+// TestLimitsFitTheColumns checks that every engine accepts the longest values that pass
+// validation.
 func TestLimitsFitTheColumns(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
@@ -345,7 +347,7 @@ func TestLimitsFitTheColumns(t *testing.T) {
 		if diff := cmp.Diff(want, got, sameJSON); diff != "" {
 			t.Error(diff)
 		}
-		// Deeper than this, MariaDB's json_valid says no.
+		// At a greater depth, MariaDB's json_valid returns false.
 		_, err = storedata.UpdateProfile(t.Context(), db, want.ID, storedata.ProfilePatch{Theme: &deep})
 		if err == nil {
 			t.Error("17 levels were accepted")
@@ -356,7 +358,8 @@ func TestLimitsFitTheColumns(t *testing.T) {
 	})
 }
 
-// JSON that only some engines would take or keep.
+// TestObjectsMeanTheSameEverywhere checks JSON that only some engines would accept or
+// keep unchanged.
 func TestObjectsMeanTheSameEverywhere(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {

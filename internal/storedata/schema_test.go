@@ -18,9 +18,9 @@ import (
 
 var comment = regexp.MustCompile(`(?m)^--.*\n`)
 
-// The files agree across the dialects, and each of MySQL's is one statement
-// that can be run again: DDL commits at once there, so an interrupted file
-// is half done.
+// TestMigrationFiles checks that the dialects have the same files, and that each of
+// MySQL's is one statement that can be repeated. DDL commits at once on MySQL, so an
+// interrupted file may be applied in part.
 func TestMigrationFiles(t *testing.T) {
 	t.Parallel()
 	files := map[string][]string{}
@@ -49,8 +49,8 @@ func TestMigrationFiles(t *testing.T) {
 	}
 }
 
-// A run that was cut off after the DDL and before it was recorded continues.
-// The other engines take back such a table with its transaction.
+// TestMySQLMigrationsRunAgain checks that a run that was interrupted between the DDL and
+// its record can continue. The other engines roll back such a table with its transaction.
 func TestMySQLMigrationsRunAgain(t *testing.T) {
 	t.Parallel()
 	if !slices.Contains(tenantdbtest.Engines(), credential.MySQL) {
@@ -69,7 +69,8 @@ func TestMySQLMigrationsRunAgain(t *testing.T) {
 	}
 }
 
-// A store's own software finds the same tables and columns on every engine.
+// TestSchemaIsTheSameEverywhere checks that a store's own software finds the same tables
+// and columns on every engine.
 func TestSchemaIsTheSameEverywhere(t *testing.T) {
 	t.Parallel()
 	columns := func(engine credential.EngineName) map[string][]string {
@@ -79,7 +80,7 @@ func TestSchemaIsTheSameEverywhere(t *testing.T) {
 		query := `SELECT table_name AS table_name, column_name AS column_name FROM information_schema.columns WHERE table_schema = ` +
 			map[credential.EngineName]string{credential.PostgreSQL: "current_schema()", credential.MySQL: "database()"}[engine] +
 			` ORDER BY table_name, ordinal_position`
-		if engine == credential.SQLite { // table_xinfo: generated columns too
+		if engine == credential.SQLite { // table_xinfo includes generated columns
 			query = `SELECT m.name AS table_name, c.name AS column_name FROM sqlite_schema m, pragma_table_xinfo(m.name) c
 				WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY m.name, c.cid`
 		}
@@ -107,8 +108,8 @@ func TestSchemaIsTheSameEverywhere(t *testing.T) {
 	}
 }
 
-// What the store's own software may write past this package: every engine
-// must judge it alike.
+// TestConstraintsJudgeAlike checks that every engine accepts and refuses the same rows,
+// which the store's own software may write without this package.
 func TestConstraintsJudgeAlike(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
@@ -158,7 +159,7 @@ func TestConstraintsJudgeAlike(t *testing.T) {
 				t.Errorf("%s: got %v, want accepted: %v", name, c.err, c.ok)
 			}
 		}
-		// A lookup with letters that no slug has finds nothing, and no fault.
+		// A lookup with letters that no slug contains finds nothing and returns no error.
 		for _, slug := range []string{"größe", "TAKEN", "🧁", "tåken"} {
 			var n int
 			must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM products WHERE slug = ?`, slug))

@@ -75,7 +75,7 @@ func firstPages() seeds {
 	return s
 }
 
-// newID is an id for a row that no code refers to by type.
+// newID returns an id for a row that no Go type refers to.
 func newID() string { return uuid.Must(uuid.NewV7()).String() }
 
 // insertMissing inserts the missing rows in one statement. If a concurrent run

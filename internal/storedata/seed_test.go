@@ -28,8 +28,8 @@ func TestSeed(t *testing.T) {
 	})
 }
 
-// A run that was interrupted, or that finds the owner's own texts, adds what
-// is absent and leaves the rest.
+// TestSeedAddsWhatIsAbsent checks that Seed, after an interruption or with the owner's
+// own texts present, inserts missing rows and leaves the others unchanged.
 func TestSeedAddsWhatIsAbsent(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
@@ -89,8 +89,8 @@ func TestCreateOwner(t *testing.T) {
 	})
 }
 
-// Addresses are the same but for case, and only then, on every engine: no
-// collation may fold accents or ß.
+// TestOwnersAddressIsNotTakenOver checks that addresses are equal if they differ only in
+// case, and only then, on every engine: no collation may fold accents or ß.
 func TestOwnersAddressIsNotTakenOver(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {

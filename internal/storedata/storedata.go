@@ -1,12 +1,12 @@
 // Package storedata contains all SQL that runs inside one tenant database: the store's
-// profile, its owner, the initial rows of a new store, its catalogue, and the copies
-// of its credits. It uses neither the master database nor other tenants, and it
-// checks no rights: its callers do.
+// profile, its owner, the initial rows of a new store, its catalogue, and the copies of
+// its credits. It uses neither the master database nor other tenants. It does not check
+// permissions: its callers do.
 //
-// Each query is written once, in the subset that the engines share. Three rules make
-// that safe. No query sorts by a column that may be NULL. No query relies on a
-// collation: columns that are looked up or unique have a binary one. A text is
-// checked before it is looked up, since MySQL ignores trailing spaces.
+// Each query is written once, in the subset of SQL that the engines share. Three rules
+// make that safe. No query sorts by a column that may be NULL. No query relies on a
+// collation: columns that are looked up or unique have a binary one. A text is checked
+// before it is looked up, since MySQL ignores trailing spaces.
 package storedata
 
 import (

@@ -11,11 +11,11 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
-// hostile is text that breaks what is built by hand: SQL, LIKE patterns,
+// hostile is text that breaks SQL built by string concatenation: SQL, LIKE patterns,
 // escapes, 4-byte characters, combining marks and spaces at the ends.
 const hostile = ` Robert'); DROP TABLE stores;-- "q" \ \' % _ ? $1 :x {} 🧁👩‍👩‍👧 Größe e` + "\u0301" + ` 漢字 العربية  `
 
-// setup puts one store into db.
+// setup creates one store in db.
 func setup(t *testing.T, db *tenantdb.DB) storedata.Profile {
 	t.Helper()
 	p := storedata.Profile{ID: stoa.NewID[stoa.StoreID](), Name: "Bakery", Slug: "bakery"}
@@ -34,8 +34,7 @@ func must(t testing.TB, err error) {
 
 func ptr[T any](v T) *T { return &v }
 
-// atOnce runs fn n times concurrently, all released together, and returns
-// the errors.
+// atOnce runs fn n times concurrently, with a common start, and returns the errors.
 func atOnce(n int, fn func(i int) error) []error {
 	errs, start := make([]error, n), make(chan struct{})
 	var wg sync.WaitGroup
@@ -58,7 +57,7 @@ func count(t *testing.T, db *tenantdb.DB, table string) int {
 	return n
 }
 
-// faultsOf returns the names of the fields that err complains of, sorted.
+// faultsOf returns the names of the fields in the faults of err, sorted.
 func faultsOf(t *testing.T, err error) []string {
 	t.Helper()
 	var e *stoa.Error

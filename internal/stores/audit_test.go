@@ -8,8 +8,8 @@ import (
 	"github.com/stoahq/stoa/internal/audit"
 )
 
-// audited lists what the audit log has of the store with that prefix, as action
-// and outcome, oldest first.
+// audited returns the store's entries of the audit log with that prefix, as action and
+// outcome, oldest first.
 func (b replica) audited(t *testing.T, id stoa.StoreID, prefix string) []string {
 	t.Helper()
 	var out []string
@@ -17,8 +17,8 @@ func (b replica) audited(t *testing.T, id stoa.StoreID, prefix string) []string 
 	return out
 }
 
-// wantBalancedUpdates fails unless every change of the profile that is in the
-// log has a second entry that says it failed.
+// wantBalancedUpdates fails the test unless every recorded change of the profile has a
+// second entry that records its failure.
 func (b replica) wantBalancedUpdates(t *testing.T, id stoa.StoreID) {
 	t.Helper()
 	entries := b.audited(t, id, audit.StoreUpdated)

@@ -15,18 +15,16 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// NewStore describes a store to create. Without a Slug one is derived from the
-// name.
+// NewStore describes a store to create. Without a Slug one is derived from the name.
 type NewStore struct {
 	Name           string
 	Slug           string
 	IdempotencyKey string
 }
 
-// Create creates a store that belongs to the caller, in the state
-// pending_database and with a zero balance. The same idempotency key with the same
-// request returns the store of the first call. With another request it fails with
-// idempotency_conflict.
+// Create creates a store that belongs to the caller, in the state pending_database and
+// with a zero balance. The same idempotency key with the same request returns the store
+// of the first call. With another request it fails with idempotency_conflict.
 func (r *Registry) Create(ctx context.Context, p authz.Principal, n NewStore) (Store, error) {
 	if err := p.InPerson(); err != nil {
 		return Store{}, err
@@ -47,8 +45,8 @@ func (r *Registry) Create(ctx context.Context, p authz.Principal, n NewStore) (S
 		return err
 	})
 	if code := stoa.CodeOf(err); masterdb.IsUnique(err) || code == stoa.HostnameTaken || code == stoa.QuotaExceeded || code == stoa.RateLimited {
-		// Of two concurrent calls with one key, the other may have used the key, and
-		// with it the slug or the last place of the quota.
+		// Of two concurrent calls with one key, the other may have used the key, and with
+		// it the slug or the last store of the quota.
 		earlier, lookup := earlierCreation(ctx, r.db, p.UserID, n)
 		if lookup != nil || !earlier.IsZero() {
 			id, err = earlier, lookup
@@ -92,8 +90,8 @@ func (r *Registry) create(ctx context.Context, tx *masterdb.Tx, owner authz.Prin
 	return s, r.ledger.Open(ctx, tx, s.ID)
 }
 
-// insertStore inserts the row with the first slug that is free. A slug that the
-// caller chose is the only candidate.
+// insertStore inserts the row with the first free slug. A slug that the caller chose is
+// the only candidate.
 func (r *Registry) insertStore(ctx context.Context, tx *masterdb.Tx, s Store, owner stoa.UserID, n NewStore) (slug string, err error) {
 	candidates := []string{n.Slug}
 	if n.Slug == "" {
@@ -173,8 +171,8 @@ func (r *Registry) validateNew(n NewStore) (NewStore, error) {
 	return n, faults.Err()
 }
 
-// NameFault returns why a store's name is not accepted, or "". White space at
-// either end does not count.
+// NameFault returns why a store's name is not accepted, or "". It ignores white space at
+// both ends.
 func NameFault(name string) string {
 	name = strings.TrimSpace(name)
 	length := utf8.RuneCountInString(name)
@@ -185,7 +183,7 @@ func NameFault(name string) string {
 		return "must be at most 120 characters"
 	case !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsFunc(name, stoa.IsHidden):
 		return "must not contain control or invisible characters"
-	case mail.HasLink(name): // mails contain it
+	case mail.HasLink(name): // mails contain the name
 		return "must not contain a web or e-mail address: a hostname of your own is added once the store is there"
 	}
 	return ""

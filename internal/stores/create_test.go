@@ -125,7 +125,7 @@ func TestCreateIsIdempotent(t *testing.T) {
 			_, err := b.Create(t.Context(), p, n)
 			wantCode(t, err, stoa.IdempotencyConflict)
 		}
-		// A key is its user's own, and without a key every call creates.
+		// A key belongs to its user, and without a key every call creates a store.
 		other, err := b.Create(t.Context(), b.user(t), NewStore{Name: "Bakery", IdempotencyKey: "k"})
 		must(t, err)
 		second, third := b.create(t, p, "Bakery"), b.create(t, p, "Bakery")

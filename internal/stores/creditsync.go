@@ -27,19 +27,19 @@ type SyncCredits struct {
 func (SyncCredits) Kind() string { return "stores.copy_credits" }
 
 const (
-	// SyncCreditsTimeout bounds one attempt.
+	// SyncCreditsTimeout limits one attempt.
 	SyncCreditsTimeout = time.Minute
 
 	syncBudget     = 30 * time.Second // after which an attempt yields to other jobs
 	syncAcquire    = 5 * time.Second  // timeout for reaching the store's database
 	syncBatchSize  = 500              // spendings in one transaction
 	syncMaxWait    = 10 * time.Minute // between two attempts
-	syncMinSchema  = 15               // version of the store's database from which on it has all the tables
-	syncMaxRefused = 10               // steps of one attempt that other attempts may take first: there are few
+	syncMinSchema  = 15               // the version of the store's schema that first has all the tables
+	syncMaxRefused = 10               // steps of one attempt that other attempts may take first; more mean that the database refuses them
 )
 
-// FollowCredits subscribes the copies to changes. A store without a usable database,
-// or with one of an older schema, is skipped until it has one.
+// FollowCredits subscribes the copies to changes. A store without a usable database, or
+// with one of an older schema, is skipped until it has one.
 func (r *Registry) FollowCredits(changes *feed.Feed) {
 	changes.Follow(feed.Follower{
 		Pending: fmt.Sprintf(`
@@ -52,8 +52,8 @@ func (r *Registry) FollowCredits(changes *feed.Feed) {
 }
 
 // SyncCredits runs the job. While the store's database cannot be used, or makes no
-// progress, the job snoozes with growing pauses, up to syncMaxWait. That is no
-// failure of the job.
+// progress, the job snoozes with growing pauses, up to syncMaxWait. The job does not fail
+// then.
 func (r *Registry) SyncCredits(ctx context.Context, job SyncCredits) error {
 	info, err := r.syncTarget(ctx, job.StoreID)
 	if err != nil || info == nil {
@@ -73,8 +73,8 @@ func (r *Registry) SyncCredits(ctx context.Context, job SyncCredits) error {
 		return err
 	}
 	if stoa.CodeOf(fault) == stoa.DatabaseNoProgress {
-		// A plan that PostgreSQL made under a rule outlives the rule, for as long as
-		// the connection.
+		// The connections are closed, since a plan that PostgreSQL created under a rule
+		// stays in use, after the rule is dropped, for as long as the connection.
 		r.tenants.Forget(job.StoreID)
 	}
 	wait := syncWait(failures)
@@ -82,18 +82,18 @@ func (r *Registry) SyncCredits(ctx context.Context, job SyncCredits) error {
 	return jobs.Snooze(wait)
 }
 
-// syncWait returns how long a sync waits after so many failures in a row. The wait
-// doubles with each failure, with up to a quarter of jitter, so that stores that
-// failed together are not retried together.
+// syncWait returns how long a sync waits after that many consecutive failures. The wait
+// doubles with each failure, with up to a quarter of jitter, so that stores that failed
+// together are not retried together.
 func syncWait(failures int) time.Duration {
 	wait := syncMaxWait
 	if failures < 10 {
 		wait = min(wait, time.Second<<failures)
 	}
-	return wait - rand.N(wait/4) //nolint:gosec // not a secret
+	return wait - rand.N(wait/4) //nolint:gosec // jitter needs no secure random numbers
 }
 
-// syncTarget returns the store's database, or nil when there is none to sync to.
+// syncTarget returns the store's database, or nil when there is no database to sync to.
 func (r *Registry) syncTarget(ctx context.Context, id stoa.StoreID) (*tenantdb.Info, error) {
 	status, err := readStatus(ctx, r.db, id, "")
 	if err != nil || status != Active && status != Suspended {
@@ -106,8 +106,8 @@ func (r *Registry) syncTarget(ctx context.Context, id stoa.StoreID) (*tenantdb.I
 	return info, nil
 }
 
-// syncAll updates the copies and returns the version of the account that they have
-// then. fault is a failure of the store's database, err any other.
+// syncAll updates the copies and returns the version of the account that they then have.
+// fault is a failure of the store's database, err any other failure.
 func (r *Registry) syncAll(ctx context.Context, id stoa.StoreID) (version int64, fault, err error) {
 	lease, fault := r.acquireForSync(ctx, id)
 	if fault != nil {
@@ -123,7 +123,8 @@ func (r *Registry) syncAll(ctx context.Context, id stoa.StoreID) (version int64,
 		if fault != nil {
 			return 0, fault, nil
 		}
-		// Read after the position, the account is never older than that.
+		// The account is read after the position, so that it is never older than the
+		// position.
 		balance, err := r.ledger.ReadBalance(ctx, r.db, id)
 		if err != nil {
 			return 0, nil, err
@@ -135,7 +136,7 @@ func (r *Registry) syncAll(ctx context.Context, id stoa.StoreID) (version int64,
 		switch {
 		case fault != nil || err != nil:
 			return 0, fault, err
-		case done: // later changes belong to the next job
+		case done: // the next job handles later changes
 			return balance.Version, nil, nil
 		case time.Since(begin) > syncBudget:
 			return 0, nil, jobs.Snooze(0)
@@ -143,24 +144,24 @@ func (r *Registry) syncAll(ctx context.Context, id stoa.StoreID) (version int64,
 	}
 }
 
-// syncProgress checks that the copies' position advances in one attempt. The
-// database is the merchant's: a trigger or a view may confirm each step and discard
-// it.
+// syncProgress checks that the copies' position advances in one attempt. The database
+// belongs to the merchant: a trigger or a view may confirm each step and discard it.
 type syncProgress struct {
 	least   storedata.CreditPosition // the minimum position of the copies
-	past    bool                     // they must be beyond that
+	past    bool                     // the position must be greater than least
 	refused int                      // steps that another attempt took first, or the database refused
 }
 
-// moved records a step from one position to another, or that it was not taken.
+// moved records a step from one position to another. taken is false when the step was not
+// made.
 func (p *syncProgress) moved(from, to storedata.CreditPosition, taken bool) {
 	if p.least, p.past = to, false; !taken {
-		p.least, p.past = from, true // another attempt has advanced from there
+		p.least, p.past = from, true // another attempt has advanced the copies from this position
 		p.refused++
 	}
 }
 
-// check fails when the copies are not at the position that the steps have led to.
+// check fails when the copies are not at the position that the steps have produced.
 func (p *syncProgress) check(at storedata.CreditPosition) error {
 	if at.Before(p.least) || p.past && at == p.least || p.refused > syncMaxRefused {
 		return tenantdb.NoProgress(fmt.Errorf("credit_copies is at version %d, seq %d, after %d steps that were not taken, and should be beyond version %d, seq %d",
@@ -169,8 +170,8 @@ func (p *syncProgress) check(at storedata.CreditPosition) error {
 	return nil
 }
 
-// syncBatch advances the copies by one step. done reports that they are at balance
-// now: there are no more spendings, and no other attempt has moved them.
+// syncBatch advances the copies by one step. done reports that they now equal balance:
+// there are no more spendings, and no other attempt has moved them.
 func (r *Registry) syncBatch(ctx context.Context, db *tenantdb.DB, at storedata.CreditPosition, balance credits.Balance, p *syncProgress) (done bool, fault, err error) {
 	spent, err := r.ledger.ReadSpendings(ctx, balance.StoreID, at.Seq, balance.Seq, syncBatchSize)
 	if err != nil {
@@ -194,8 +195,8 @@ func (r *Registry) acquireForSync(ctx context.Context, id stoa.StoreID) (tenantd
 	return r.tenants.Acquire(ctx, id)
 }
 
-// recordSync records the version of the copies, and that the database makes
-// progress if it was recorded that it makes none.
+// recordSync records the version of the copies. If the database was recorded as making no
+// progress, it records that it makes progress again.
 func (r *Registry) recordSync(ctx context.Context, id stoa.StoreID, info tenantdb.Info, version int64) error {
 	return r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(ctx, `
@@ -209,8 +210,8 @@ func (r *Registry) recordSync(ctx context.Context, id stoa.StoreID, info tenantd
 	})
 }
 
-// recordFailedSync counts failures in a row, and records the fault in the
-// database's health if it makes no progress: nothing else would detect it.
+// recordFailedSync counts consecutive failures. If the database makes no progress, it
+// records the fault in the database's health, since nothing else would detect it.
 func (r *Registry) recordFailedSync(ctx context.Context, id stoa.StoreID, info tenantdb.Info, fault error) (failures int, err error) {
 	err = r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		err := tx.Get(ctx, &failures, `

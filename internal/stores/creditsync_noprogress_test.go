@@ -22,13 +22,13 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// trap makes a store's own database refuse or forget what the copies of its
-// credits write there, without an error.
+// trap makes a store's own database refuse or discard the writes of the credit copies,
+// without an error.
 type trap struct {
 	name    string
 	engine  credential.EngineName
-	spent   int      // for the copy to be behind by
-	set     []string // statements
+	spent   int      // so that the copies lag behind
+	set     []string // the statements that set the trap
 	release []string
 }
 
@@ -62,16 +62,17 @@ var traps = []trap{
 	}, []string{`DROP RULE refuse ON credit_copies`}},
 }
 
-// TestCopyWithoutProgress: a store's database in which the copies of its credits
-// cannot move costs the master a fixed number of statements for each try, and
-// tries become rare. The owner is told, and the copy goes on when it can.
+// TestCopyWithoutProgress checks that a store's database in which the credit copies
+// cannot advance costs the master a fixed number of statements for each attempt, and that
+// attempts become rare. The owner is told, and the copies continue when they can.
 func TestCopyWithoutProgress(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
 			for _, trap := range traps {
-				// Only a PostgreSQL master is counted at; the other one is asked once.
+				// Statements are counted on a PostgreSQL master only, so the other
+				// master runs only the cases with SQLite.
 				if trap.engine != credential.SQLite && (engine == masterdb.SQLite || !slices.Contains(tenantdbtest.Engines(), trap.engine)) {
 					continue
 				}
@@ -87,7 +88,7 @@ func TestCopyWithoutProgress(t *testing.T) {
 	}
 }
 
-// catch runs the copy of a store in whose database the trap is.
+// catch runs the credit sync of a store whose database has the trap.
 func (c trap) catch(t *testing.T, b replica, statements func() int64) {
 	p := b.user(t)
 	s, tn := b.open(t, p, c.engine, "Bakery")
@@ -123,7 +124,8 @@ func (c trap) catch(t *testing.T, b replica, statements func() int64) {
 	b.settleFault(t, s, tenant, c)
 }
 
-// settleFault checks that the owner is told of a fault, and that it is gone with its cause.
+// settleFault checks that the owner is told of a fault, and that the fault ends with its
+// cause.
 func (b replica) settleFault(t *testing.T, s Store, tenant *tenantdb.DB, c trap) {
 	t.Helper()
 	info, err := tenantdb.ReadInfo(t.Context(), b.db, s.ID)
@@ -144,7 +146,7 @@ func (b replica) settleFault(t *testing.T, s Store, tenant *tenantdb.DB, c trap)
 	}
 }
 
-// own opens the store's database as its merchant does.
+// own opens the store's database with the merchant's credentials.
 func (b replica) own(t *testing.T, s Store, tn tenant) *tenantdb.DB {
 	t.Helper()
 	c := tn.Credentials
@@ -157,8 +159,8 @@ func (b replica) own(t *testing.T, s Store, tn tenant) *tenantdb.DB {
 	return db
 }
 
-// countStatements puts a proxy before a PostgreSQL master and counts what the
-// program asks of it: each query and each Sync, which ends one.
+// countStatements starts a proxy in front of a PostgreSQL master and counts the
+// statements that the program sends: each query, and each Sync, which ends a query.
 func countStatements(t *testing.T, direct string) (through string, count func() int64) {
 	t.Helper()
 	u, err := url.Parse(direct)
@@ -181,8 +183,8 @@ func countStatements(t *testing.T, direct string) (through string, count func() 
 	return u.String(), n.Load
 }
 
-// carryCounting carries one connection, and counts the client's queries.
-// Source: PostgreSQL protocol 3.0, "Message Formats".
+// carryCounting relays one connection and counts the client's queries. Source: PostgreSQL
+// protocol 3.0, "Message Formats".
 func carryCounting(client net.Conn, target string, n *atomic.Int64) {
 	defer client.Close()
 	server, err := net.Dial("tcp", target)

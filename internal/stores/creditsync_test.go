@@ -24,7 +24,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// follow has a replica copy what changes, as 'stoa serve' does.
+// follow makes a replica copy changes, as 'stoa serve' does.
 func (b replica) follow(t *testing.T) *feed.Feed {
 	t.Helper()
 	changes := feed.New(b.db, b.ledger, b.queue, b.log)
@@ -42,7 +42,7 @@ func (b replica) follow(t *testing.T) *feed.Feed {
 	return changes
 }
 
-// migrated notes in the master what connect leaves out.
+// migrated records a schema version in the master, which connect does not do.
 func (b replica) migrated(t *testing.T, id stoa.StoreID, version int64) {
 	t.Helper()
 	b.exec(t, `UPDATE store_databases SET schema_version = $2 WHERE store_id = $1`, id, version)
@@ -65,7 +65,7 @@ func (b replica) spend(t *testing.T, p authz.Principal, id stoa.StoreID) {
 	}
 }
 
-// spendMany spends n times at once.
+// spendMany spends n times concurrently.
 func (b replica) spendMany(t *testing.T, p authz.Principal, id stoa.StoreID, n int) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -75,7 +75,7 @@ func (b replica) spendMany(t *testing.T, p authz.Principal, id stoa.StoreID, n i
 	wg.Wait()
 }
 
-// copied is what a store's own database says of its credits.
+// copied is the copy of a store's credits in its own database.
 type copied struct {
 	Balance  credits.Amount `db:"balance"`
 	Reserved credits.Amount `db:"reserved"`
@@ -90,7 +90,7 @@ type logRow struct {
 	After  credits.Amount     `db:"balance_after"`
 }
 
-// cached reads the balance past the registry; without one it is zero.
+// cached reads the copied balance directly. It is zero if there is none.
 func cached(t *testing.T, db *tenantdb.DB) copied {
 	t.Helper()
 	c, err := readCached(t, db)
@@ -107,7 +107,7 @@ func readCached(t *testing.T, db *tenantdb.DB) (c copied, err error) {
 	return c, err
 }
 
-// converge waits until the copies are what the ledger says, to the row.
+// converge waits until the copies equal the ledger in every row.
 func (b replica) converge(t *testing.T, id stoa.StoreID) (got copied) {
 	t.Helper()
 	until(t, "the copies are those of the ledger", func() bool {
@@ -118,7 +118,7 @@ func (b replica) converge(t *testing.T, id stoa.StoreID) (got copied) {
 			return false
 		}
 		defer lease.Release()
-		// A connection kept from before an outage may only now be found dead.
+		// A connection from before an outage may be detected as broken only now.
 		if got, err = readCached(t, lease.DB); stoa.CodeOf(err) == stoa.TenantUnavailable {
 			return false
 		}
@@ -141,7 +141,7 @@ func (b replica) converge(t *testing.T, id stoa.StoreID) (got copied) {
 	return got
 }
 
-// TestCreditsAreCopied: a thousand spends in more than one step, and holds.
+// TestCreditsAreCopied copies a thousand spends, in more than one step, and holds.
 func TestCreditsAreCopied(t *testing.T) {
 	t.Parallel()
 	eachTenant(t, func(t *testing.T, b replica, engine credential.EngineName) {
@@ -173,8 +173,9 @@ func TestCreditsAreCopied(t *testing.T) {
 	})
 }
 
-// TestCopiesOutliveAnOutage: while the store's database is away its spends go
-// on, other stores' copies too, and when it is back all follows in order.
+// TestCopiesOutliveAnOutage checks that spends and the copies of other stores continue
+// while the store's database is unreachable, and that all changes are copied in order
+// afterwards.
 func TestCopiesOutliveAnOutage(t *testing.T) {
 	t.Parallel()
 	eachTenant(t, func(t *testing.T, b replica, engine credential.EngineName) {
@@ -189,7 +190,7 @@ func TestCopiesOutliveAnOutage(t *testing.T) {
 		b.spendMany(t, p, s.ID, 40)
 		b.converge(t, s.ID)
 		if engine == credential.SQLite {
-			b.tenants.Forget(s.ID) // its file can only be taken away while no pool is open
+			b.tenants.Forget(s.ID) // its file can only be moved while no pool is open
 			until(t, "the file is free", func() bool { return !b.fileInUse(t, s.ID) })
 		}
 		tn.down()
@@ -209,14 +210,14 @@ func TestCopiesOutliveAnOutage(t *testing.T) {
 	})
 }
 
-// TestCopiersAtOnce: two replicas and jobs that run twice. What is seen never
-// goes back, and ends as the ledger.
+// TestCopiersAtOnce runs two replicas and duplicate jobs. It checks that the visible
+// copies never go back, and that they end equal to the ledger.
 func TestCopiersAtOnce(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		for _, engine := range tenantdbtest.Engines() {
 			if engine == credential.SQLite {
-				continue // one file has one process
+				continue // only one process can use its file
 			}
 			t.Run(string(engine), func(t *testing.T) {
 				b := setup(t, db)
@@ -224,7 +225,7 @@ func TestCopiersAtOnce(t *testing.T) {
 				s, tn := b.open(t, p, engine, "Bakery")
 				b.migrated(t, s.ID, syncMinSchema)
 				other := setup(t, db)
-				other.tenants = b.tenants // with the keys to the same databases
+				other.tenants = b.tenants // the same connection manager, with the keys to the same databases
 				b.follow(t)
 				other.follow(t)
 				b.give(t, s.ID, 5000)
@@ -235,7 +236,7 @@ func TestCopiersAtOnce(t *testing.T) {
 					for range 3 {
 						background.Go(func() {
 							err := b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID})
-							var later *rivertype.JobSnoozeError // no room at the database: converge sees that the copy comes
+							var later *rivertype.JobSnoozeError // the database has no free connection; converge checks that the copy is made
 							if err != nil && !errors.As(err, &later) {
 								t.Error(err)
 							}
@@ -258,15 +259,15 @@ func TestCopiersAtOnce(t *testing.T) {
 	})
 }
 
-// TestCopiesWait: for a database, for its schema, and for the change of a
-// process that was killed before it could tell.
+// TestCopiesWait checks that the copies wait for a database, for its schema, and for the
+// change of a process that was killed before it could notify.
 func TestCopiesWait(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		p := b.user(t)
 		s := b.create(t, p, "Bakery")
-		silent := credits.New(db) // whose changes nobody hears of
+		silent := credits.New(db) // its changes are not followed
 		changes := b.follow(t)
 		sweep := func() {
 			t.Helper()
@@ -284,7 +285,7 @@ func TestCopiesWait(t *testing.T) {
 		if n := b.count(t, `river_job WHERE kind = 'stores.copy_credits'`); n != 0 {
 			t.Fatalf("%d jobs for a store without a database", n)
 		}
-		must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID})) // nor does one do anything
+		must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID})) // an explicit job does nothing either
 		b.connect(t, s, b.tenant(t, credential.SQLite, s.ID).Credentials)
 		b.migrated(t, s.ID, syncMinSchema-1)
 		sweep()
@@ -319,8 +320,8 @@ func TestCopiesWait(t *testing.T) {
 	})
 }
 
-// TestBrokenTablesHurtNobody: what a merchant did to the tables is theirs to
-// mend; until then the job waits.
+// TestBrokenTablesHurtNobody checks that the job waits until a merchant has repaired the
+// tables, and that nothing else is affected.
 func TestBrokenTablesHurtNobody(t *testing.T) {
 	t.Parallel()
 	eachTenant(t, func(t *testing.T, b replica, engine credential.EngineName) {

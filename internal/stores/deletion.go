@@ -23,15 +23,16 @@ const DefaultGrace = 30 * 24 * time.Hour
 // Call it before the registry is in use.
 func (r *Registry) KeepDeleted(grace time.Duration) { r.grace = grace }
 
-// Delete closes the store at once and schedules its final deletion for the end of
-// the grace period, until when Restore cancels it. It returns the store with that
-// time. A store in any state can be deleted; one that is being deleted already
-// keeps its time.
+// Delete closes the store at once and schedules its final deletion for the end of the
+// grace period. Until then Restore cancels it. It returns the store with that time. A
+// store in any state can be deleted. A store that is already being deleted keeps its
+// time.
 func (r *Registry) Delete(ctx context.Context, p authz.Principal, id stoa.StoreID) (Store, error) {
 	if _, err := authz.Check(ctx, r.db, p, id, authz.DeleteStore); err != nil {
 		return Store{}, err
 	}
-	// Read first: without a grace period the store may be deleted already afterwards.
+	// The store is read first: without a grace period it may already be deleted
+	// afterwards.
 	s, err := r.read(ctx, p, id)
 	if err != nil {
 		return Store{}, err
@@ -41,8 +42,8 @@ func (r *Registry) Delete(ctx context.Context, p authz.Principal, id stoa.StoreI
 	return s, err
 }
 
-// DeleteByOperator is Delete by the operator. It checks no rights and returns when
-// the store will be deleted.
+// DeleteByOperator deletes a store, as Delete does, for the operator. It checks no
+// permissions. It returns when the store will be deleted.
 func (r *Registry) DeleteByOperator(ctx context.Context, by authz.Principal, id stoa.StoreID) (time.Time, error) {
 	l, err := r.delete(ctx, by, id)
 	if err != nil {
@@ -92,11 +93,10 @@ const DeleteStoreTimeout = 2 * time.Minute
 // uses the store's database to end.
 const provisioningWait = 15 * time.Minute
 
-// FinishDeletion runs the job. First, in one transaction, it marks the store as
-// deleted and destroys its credentials, which cannot be undone. Then it drops the
-// store's managed database; it never touches a merchant's own. While dropping
-// fails, the registry keeps the database's record with the reason. Each part is
-// idempotent.
+// FinishDeletion runs the job. First, in one transaction, it marks the store as deleted
+// and destroys its credentials, which cannot be undone. Then it drops the store's managed
+// database. It never changes a merchant's own database. While dropping fails, the
+// registry keeps the database's record with the reason. Each part is idempotent.
 func (r *Registry) FinishDeletion(ctx context.Context, job DeleteStore) error {
 	deleted, err := r.finalizeDeletion(ctx, job.StoreID)
 	if err != nil || !deleted {
@@ -114,9 +114,9 @@ func (r *Registry) FinishDeletion(ctx context.Context, job DeleteStore) error {
 	return r.db.Tx(ctx, func(tx *masterdb.Tx) error { return tenantdb.DeleteRecord(ctx, tx, job.StoreID) })
 }
 
-// finalizeDeletion marks the store as deleted, or reports false for one that must
-// stay. Ledger, billing and provisioning runs are kept. Other stores can have its
-// custom hostnames at once, and its slug when KeepSlugs has passed.
+// finalizeDeletion marks the store as deleted, or returns false for a store that must not
+// be deleted. Ledger, billing and provisioning runs are kept. Other stores can use its
+// custom hostnames at once, and its slug after the time set with KeepSlugs.
 func (r *Registry) finalizeDeletion(ctx context.Context, id stoa.StoreID) (deleted bool, err error) {
 	err = r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		deleted = false
@@ -152,7 +152,7 @@ func (r *Registry) finalizeDeletion(ctx context.Context, id stoa.StoreID) (delet
 		if err := r.releaseSlug(ctx, tx, id, identity.Slug); err != nil {
 			return err
 		}
-		// No slug that a person can choose has a dot.
+		// The replacement slug contains a dot, which no chosen slug can.
 		if _, err := tx.Exec(ctx, `UPDATE stores SET slug = $2 WHERE id = $1`, id, "deleted."+id.String()); err != nil {
 			return err
 		}
@@ -171,7 +171,7 @@ func (r *Registry) finalizeDeletion(ctx context.Context, id stoa.StoreID) (delet
 // cause for the queue, which retries with growing pauses.
 func (r *Registry) recordDropFailure(ctx context.Context, id stoa.StoreID, cause error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return cause // the process is stopping, which is no sign of the database's health
+		return cause // the process is stopping, which says nothing about the database's health
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()

@@ -38,7 +38,8 @@ func TestDeleteAndRestore(t *testing.T) {
 				t.Errorf("deleted again it goes at %v, not %v", again.DeleteAfter, got.DeleteAfter)
 			}
 			b.resolves(t, s, stoa.StoreSuspended)
-			// Who never had a database at work is not shown what its credentials lead to.
+			// The owner of a store that never had a usable database does not see the
+			// database of its credentials.
 			shown, err := b.Get(t.Context(), p, s.ID)
 			if open := before == Active || before == Suspended; err != nil || shown.Status != Deleting || (shown.Profile != nil) != open {
 				t.Errorf("from %s it shows %+v, %v", before, shown, err)
@@ -63,8 +64,8 @@ func TestDeleteAndRestore(t *testing.T) {
 	})
 }
 
-// A run may end while its store is being deleted: what it has reached is
-// what the store is restored to.
+// TestProvisioningEndsDuringDeletion checks that a run may end while its store is being
+// deleted. A restore returns the store to the state that the run has reached.
 func TestProvisioningEndsDuringDeletion(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -89,7 +90,7 @@ func TestProvisioningEndsDuringDeletion(t *testing.T) {
 	})
 }
 
-// doom deletes the store and has its time come.
+// doom deletes the store and ends its grace period.
 func (b replica) doom(t *testing.T, p authz.Principal, id stoa.StoreID) DeleteStore {
 	t.Helper()
 	_, err := b.Delete(t.Context(), p, id)
@@ -98,7 +99,7 @@ func (b replica) doom(t *testing.T, p authz.Principal, id stoa.StoreID) DeleteSt
 	return DeleteStore{StoreID: id}
 }
 
-// gone checks that nothing is left but what is to be kept.
+// gone checks that nothing is left except what has to be kept.
 func (b replica) gone(t *testing.T, p authz.Principal, s Store) {
 	t.Helper()
 	_, err := b.Get(t.Context(), p, s.ID)
@@ -136,7 +137,7 @@ func TestFinalDeletion(t *testing.T) {
 		must(t, b.FinishDeletion(t.Context(), DeleteStore{s.ID}))
 		b.resolves(t, s, "")
 
-		lease, err := b.tenants.Acquire(t.Context(), s.ID) // somebody is at work to the end
+		lease, err := b.tenants.Acquire(t.Context(), s.ID) // the database is in use until the end
 		must(t, err)
 		_, _, err = b.Registry.hostnames.Claim(t.Context(), p, s.ID, "shop.example.com")
 		must(t, err)
@@ -146,7 +147,7 @@ func TestFinalDeletion(t *testing.T) {
 			b.gone(t, p, s)
 		}
 		lease.Release()
-		if engine != credential.SQLite { // the merchant's own
+		if engine != credential.SQLite { // the merchant's own database
 			db := tenantdbtest.Open(t, tn.Credentials)
 			if version, err := db.SchemaVersion(t.Context()); err != nil || version == 0 {
 				t.Errorf("the merchant's database: version %d, %v", version, err)
@@ -155,7 +156,7 @@ func TestFinalDeletion(t *testing.T) {
 		next := b.user(t)
 		_, err = b.Create(t.Context(), next, NewStore{Name: "Heir", Slug: s.Slug})
 		wantCode(t, err, stoa.HostnameTaken)
-		b.expire(t) // what was kept of the slug
+		b.expire(t) // ends the time for which the slug is kept
 		heir, err := b.Create(t.Context(), next, NewStore{Name: "Heir", Slug: s.Slug})
 		must(t, err)
 		must(t, b.mapHostname(t.Context(), heir.ID))
@@ -165,7 +166,8 @@ func TestFinalDeletion(t *testing.T) {
 	})
 }
 
-// TestDeletionByTheQueue: nobody has to be there when the time has come.
+// TestDeletionByTheQueue checks that the queue deletes a store at the end of the grace
+// period.
 func TestDeletionByTheQueue(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -184,7 +186,8 @@ func TestDeletionByTheQueue(t *testing.T) {
 	})
 }
 
-// TestDropFails: the registry keeps what could not be dropped and says so.
+// TestDropFails checks that the registry keeps the record of a database that could not be
+// dropped, with the reason.
 func TestDropFails(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -219,8 +222,8 @@ func TestDropFails(t *testing.T) {
 	})
 }
 
-// TestDeletionInterrupted: the process dies between any two parts of the
-// deletion, or is told to stop before it begins.
+// TestDeletionInterrupted ends the process between any two parts of the deletion, or
+// stops it before the deletion starts.
 func TestDeletionInterrupted(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -255,8 +258,8 @@ func TestDeletionInterrupted(t *testing.T) {
 	})
 }
 
-// TestRestoreAgainstDeletion: of a restore and a deletion at the same moment
-// one wins, and the store is whole or gone.
+// TestRestoreAgainstDeletion checks that exactly one of a concurrent restore and deletion
+// takes effect, and that the store is complete or deleted.
 func TestRestoreAgainstDeletion(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -285,8 +288,8 @@ func TestRestoreAgainstDeletion(t *testing.T) {
 	})
 }
 
-// TestDeletionWaitsForARun: a run that is at work on the database would make
-// again what is dropped below it.
+// TestDeletionWaitsForARun checks that a deletion waits for a run that uses the database,
+// since the run would create again what is dropped.
 func TestDeletionWaitsForARun(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -300,7 +303,7 @@ func TestDeletionWaitsForARun(t *testing.T) {
 			t.Errorf("while the run goes on: %v", err)
 		}
 		b.exec(t, `UPDATE stores SET delete_after = $2 WHERE id = $1`, s.ID, time.Now().UTC().Add(-provisioningWait))
-		must(t, b.FinishDeletion(t.Context(), job)) // but not for one that never ends
+		must(t, b.FinishDeletion(t.Context(), job)) // it does not wait for a run that never ends
 		b.gone(t, p, s)
 	})
 }

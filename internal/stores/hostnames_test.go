@@ -12,8 +12,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// TestPlatformLabelsAreReserved: no store gets a slug under which the platform
-// answers, by any way to a slug. One that has it keeps it, and can be changed.
+// TestPlatformLabelsAreReserved checks that no store gets a slug whose hostname is the
+// platform's, in any way. A store that already has such a slug keeps it and can be
+// changed.
 func TestPlatformLabelsAreReserved(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -13,7 +13,7 @@ import (
 // InconsistencyKind is a kind of inconsistency in the registry.
 type InconsistencyKind string
 
-// The inconsistencies that the registry's own rows show.
+// The inconsistencies that can be found in the registry's own rows.
 const (
 	ActiveWithoutDatabase InconsistencyKind = "active_without_database"
 	DeletionOverdue       InconsistencyKind = "deletion_overdue"
@@ -48,7 +48,7 @@ var inconsistencyQueries = []struct {
 }
 
 // FindInconsistencies returns the inconsistencies in the registry. It checks no
-// rights: it is for the operator.
+// permissions: it is for the operator.
 func (r *Registry) FindInconsistencies(ctx context.Context) (found []Inconsistency, err error) {
 	for _, kind := range inconsistencyQueries {
 		var list []Inconsistency
@@ -63,7 +63,7 @@ func (r *Registry) FindInconsistencies(ctx context.Context) (found []Inconsisten
 	return found, nil
 }
 
-// Repair repairs an inconsistency, unless it is gone meanwhile.
+// Repair repairs an inconsistency, unless it no longer exists.
 func (r *Registry) Repair(ctx context.Context, i Inconsistency) error {
 	var pending []DeleteStore
 	if i.Kind == DeletionOverdue || i.Kind == DeletedWithDatabase {

@@ -10,8 +10,8 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// BeginProvisioning moves a store from pending_database to provisioning. It fails
-// in any other state, with an error that names it.
+// BeginProvisioning moves a store from pending_database to provisioning. In any other
+// state it fails with an error that names the state.
 func (r *Registry) BeginProvisioning(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
 	status, err := lockStatus(ctx, tx, id)
 	if err != nil {
@@ -33,8 +33,8 @@ func (r *Registry) BeginProvisioning(ctx context.Context, tx *masterdb.Tx, id st
 	return authz.ErrStoreNotFound()
 }
 
-// CheckConnected fails unless the store has a database that it works with. The
-// error names the store's state.
+// CheckConnected fails unless the store has a usable database. The error names the
+// store's state.
 func (r *Registry) CheckConnected(ctx context.Context, id stoa.StoreID) error {
 	status, err := readStatus(ctx, r.db, id, "")
 	if err != nil {
@@ -43,7 +43,7 @@ func (r *Registry) CheckConnected(ctx context.Context, id stoa.StoreID) error {
 	return status.requireDatabase()
 }
 
-// LockConnected is CheckConnected and locks the store's row until tx ends.
+// LockConnected does what CheckConnected does and locks the store's row until tx ends.
 func (r *Registry) LockConnected(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
 	status, err := lockStatus(ctx, tx, id)
 	if err != nil {
@@ -52,9 +52,8 @@ func (r *Registry) LockConnected(ctx context.Context, tx *masterdb.Tx, id stoa.S
 	return status.requireDatabase()
 }
 
-// requireDatabase fails for a state in which a store has no database. A suspended
-// store keeps its database in use, so that its owner can make corrections before
-// it opens again.
+// requireDatabase fails for a state in which a store has no database. A suspended store
+// keeps using its database, so that its owner can make corrections before it opens again.
 func (s Status) requireDatabase() error {
 	switch s {
 	case Active, Suspended:
@@ -158,9 +157,8 @@ func readIdentity(ctx context.Context, q masterdb.Querier, id stoa.StoreID) (Ide
 	return identity, err
 }
 
-// MapHostname gives the store the hostname <slug>.<domain> in place of the one it
-// may have had. It is idempotent. It fails with hostname_taken when another store
-// answers there.
+// MapHostname gives the store the hostname <slug>.<domain>, which replaces an earlier
+// one. It is idempotent. It fails with hostname_taken when another store answers there.
 func (r *Registry) MapHostname(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
 	var slug string
 	err := tx.Get(ctx, &slug, `SELECT slug FROM stores WHERE id = $1 AND status <> 'deleted'`+tx.ForUpdate(), id)
@@ -173,7 +171,7 @@ func (r *Registry) MapHostname(ctx context.Context, tx *masterdb.Tx, id stoa.Sto
 	return r.mapSlug(ctx, tx, id, slug)
 }
 
-// mapSlug is hostnames.MapSlug with hostname_taken as its error.
+// mapSlug calls hostnames.MapSlug and returns hostname_taken as its error.
 func (r *Registry) mapSlug(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, slug string) error {
 	err := r.hostnames.MapSlug(ctx, tx, id, slug)
 	if masterdb.IsUnique(err) {

@@ -24,7 +24,7 @@ func TestMapHostname(t *testing.T) {
 		if got := fmt.Sprint(b.hostnames(t, p, s.ID)); got != want {
 			t.Errorf("hostnames %s, want %s", got, want)
 		}
-		// An operator moves the platform to another domain: the store follows.
+		// An operator changes the platform's domain: the store's hostname follows.
 		moved := New(db, b.ledger, b.tenants, b.queue, hostnames.New(db, "Shops.Example", b.log), b.log)
 		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return moved.MapHostname(t.Context(), tx, s.ID) }))
 		want = fmt.Sprint([]string{"bakery.shops.example"})
@@ -86,7 +86,8 @@ func TestBeginProvisioning(t *testing.T) {
 	})
 }
 
-// A run that ends late must not reopen or close a store that has moved on.
+// TestEndOfProvisioning checks that a run that ends late neither opens nor closes a store
+// that has changed its state since.
 func TestEndOfProvisioning(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

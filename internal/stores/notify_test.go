@@ -13,8 +13,8 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// Every way in which a store's state or hostnames change is told when it has
-// happened, and only then.
+// TestChangesAreNotified checks that every change of a store's state or hostnames is
+// notified after it has happened, and that nothing else is.
 func TestChangesAreNotified(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -61,8 +61,8 @@ func TestChangesAreNotified(t *testing.T) {
 	})
 }
 
-// A rename holds when the call returns, on the replica that made it: the old
-// address leads nowhere, the new one to the store.
+// TestRenameHoldsAtOnce checks that a rename is effective on its own replica when the
+// call returns: the old address resolves to no store, and the new one to this store.
 func TestRenameHoldsAtOnce(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -73,7 +73,7 @@ func TestRenameHoldsAtOnce(t *testing.T) {
 		for i := range 20 {
 			_, err := b.Resolve(t.Context(), at+".shops.test")
 			must(t, err)
-			next := fmt.Sprintf("bakery-%d", i%5) // few slugs of a store are kept
+			next := fmt.Sprintf("bakery-%d", i%5) // a store can have only a few released slugs
 			_, err = b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Slug: &next})
 			must(t, err)
 			_, err = b.Resolve(t.Context(), at+".shops.test")

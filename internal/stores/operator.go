@@ -13,10 +13,10 @@ import (
 
 const selectStore = `SELECT s.id, s.name, s.slug, s.status, s.created_at, s.updated_at, s.delete_after, s.held FROM stores s`
 
-// ListAll lists the stores of every owner, those of one status unless that is "",
-// newest first, up to limit and after the store before. The zero id means from
-// the beginning. Like List it opens no tenant database. It checks no rights: it is
-// for whoever can open the master database.
+// ListAll lists the stores of every owner, newest first, up to limit and after the store
+// before. It lists the stores of one status unless status is "". The zero id means from
+// the beginning. Like List it opens no tenant database. It checks no permissions: its
+// callers have access to the master database.
 func ListAll(ctx context.Context, q masterdb.Querier, status Status, before stoa.StoreID, limit int) ([]Store, error) {
 	if before.IsZero() {
 		before = page.LastID[stoa.StoreID]()
@@ -30,8 +30,8 @@ func ListAll(ctx context.Context, q masterdb.Querier, status Status, before stoa
 	return list, addDetails(ctx, q, list, "")
 }
 
-// ListForOperator is List over the stores of every owner, those of one status
-// unless that is "". The caller must be an operator of the platform.
+// ListForOperator lists, as List does, the stores of every owner, those of one status
+// unless status is "". The caller must be an operator of the platform.
 func (r *Registry) ListForOperator(ctx context.Context, p authz.Principal, status Status, limit int, cursor string) (Page, error) {
 	var faults stoa.Invalid
 	bounds := page.ByID[stoa.StoreID](limit, cursor, &faults)
@@ -53,8 +53,8 @@ func (r *Registry) ListForOperator(ctx context.Context, p authz.Principal, statu
 	return Page{Stores: list, NextCursor: next}, nil
 }
 
-// Find returns the store with that id, slug or hostname, deleted ones included,
-// with the details of ListAll. It fails with store_not_found and checks no rights.
+// Find returns the store with that id, slug or hostname, deleted ones included, with the
+// details of ListAll. It fails with store_not_found and checks no permissions.
 func Find(ctx context.Context, q masterdb.Querier, name string) (Store, error) {
 	where, arg := `s.slug = $1`, any(name)
 	if id, err := stoa.ParseID[stoa.StoreID](name); err == nil {

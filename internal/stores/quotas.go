@@ -9,11 +9,11 @@ import (
 	"github.com/stoahq/stoa/internal/quotas"
 )
 
-// checkStoreQuota fails with quota_exceeded when the user has as many stores as
-// they may have, and with rate_limited when they have created as many within an
-// hour. A store counts for the user who created it, whoever owns it now, until its
-// deletion is final: otherwise creating and deleting in turn would make any number.
-// It locks the user's row until tx ends.
+// checkStoreQuota fails with quota_exceeded when the user has as many stores as allowed,
+// and with rate_limited when they have created as many within an hour. A store counts for
+// the user who created it, whoever owns it now, until its deletion is final. Otherwise a
+// user could create any number by creating and deleting in turn. It locks the user's row
+// until tx ends.
 func (r *Registry) checkStoreQuota(ctx context.Context, tx *masterdb.Tx, id stoa.UserID) error {
 	user, err := quotas.LockUser(ctx, tx, id)
 	if err != nil {

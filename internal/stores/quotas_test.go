@@ -13,8 +13,8 @@ import (
 	"github.com/stoahq/stoa/internal/quotas"
 )
 
-// TestStoreQuotaIsExact: of fifty stores created at the same time by one user
-// exactly as many exist as are allowed, whatever the user may have.
+// TestStoreQuotaIsExact checks that, when one user creates fifty stores concurrently,
+// exactly the allowed number are created, for each limit.
 func TestStoreQuotaIsExact(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -22,7 +22,7 @@ func TestStoreQuotaIsExact(t *testing.T) {
 		b.UseQuotas(quotas.Limits{Stores: quotas.PerUser{Unverified: 3, Verified: 7}})
 		for _, c := range []struct {
 			name, change string
-			limit        int // 0: none
+			limit        int // 0: no limit
 		}{
 			{"unverified", `id = id`, 3},
 			{"verified", `email_verified = true`, 7},
@@ -54,8 +54,8 @@ func TestStoreQuotaIsExact(t *testing.T) {
 	})
 }
 
-// TestStoreQuotaCountsDeletedStores: creating and deleting in turn gives no more
-// stores. Only a store that is gone for good makes room.
+// TestStoreQuotaCountsDeletedStores checks that creating and deleting in turn gives no
+// more stores. Only a final deletion reduces the count.
 func TestStoreQuotaCountsDeletedStores(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -82,15 +82,15 @@ func TestStoreQuotaCountsDeletedStores(t *testing.T) {
 	})
 }
 
-// end deletes a store for good, as if its grace period were over.
+// end deletes a store permanently, as after its grace period.
 func (b replica) end(t *testing.T, id stoa.StoreID) {
 	t.Helper()
 	b.exec(t, `UPDATE stores SET delete_after = $2 WHERE id = $1`, id, time.Now().UTC().Add(-time.Second))
 	must(t, b.FinishDeletion(t.Context(), DeleteStore{StoreID: id}))
 }
 
-// TestStoresPerHour: the rate counts stores that are gone too, and its error
-// says when the next one may be created.
+// TestStoresPerHour checks that the rate includes deleted stores, and that its error says
+// when the next store may be created.
 func TestStoresPerHour(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -117,8 +117,8 @@ func TestStoresPerHour(t *testing.T) {
 	})
 }
 
-// TestStoreQuotaAndIdempotency: the last place of the quota is used once by
-// calls with one key, and all of them return the same store.
+// TestStoreQuotaAndIdempotency checks that concurrent calls with one key use the last
+// store of the quota once, and that all of them return the same store.
 func TestStoreQuotaAndIdempotency(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

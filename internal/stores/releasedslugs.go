@@ -11,25 +11,25 @@ import (
 	"github.com/stoahq/stoa/internal/quotas"
 )
 
-// DefaultKeepSlugs is the default time for which a released slug is kept for its
-// owner: links, bookmarks and passwords saved for the old address must not lead to
-// a stranger's store. During that time nothing answers there. A custom hostname is
-// not kept: only who controls its DNS can verify it.
+// DefaultKeepSlugs is the default time for which a released slug is kept for its owner:
+// links, bookmarks and passwords saved for the old address must not lead to another
+// owner's store. During that time no store answers there. A custom hostname is not kept,
+// since only the person who controls its DNS can verify it.
 const DefaultKeepSlugs = 90 * 24 * time.Hour
 
-// maxReleasedSlugs is how many released slugs one store may have. Without it a
+// maxReleasedSlugs is how many released slugs one store may have. Without the limit a
 // store could reserve any number of names by renaming.
 const maxReleasedSlugs = 10
 
-// KeepSlugs sets how long a released slug is kept for its owner; 0 frees it at
-// once. Call it before the registry is in use.
+// KeepSlugs sets how long a released slug is kept for its owner; 0 releases it at once.
+// Call it before the registry is in use.
 func (r *Registry) KeepSlugs(d time.Duration) { r.keepSlugs = d }
 
-// claimSlug reports whether the store, whose row has the slug already, may have
-// it: not while the slug is kept for another store, unless owner owns that store
-// too, or owned it until it was deleted. Call it after the row is written: a query
-// before that would miss a release that commits meanwhile, for which the unique
-// slug of the row has waited.
+// claimSlug reports whether the store, whose row already contains the slug, may have it.
+// It returns false while the slug is kept for another store, unless owner owns that store
+// too, or owned it until it was deleted. Call it after the row is written. A query before
+// that would miss a concurrent release that commits while the write waits for the unique
+// slug.
 func claimSlug(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, owner stoa.UserID, slug string) (bool, error) {
 	var kept struct {
 		StoreID   stoa.StoreID
@@ -51,8 +51,8 @@ func claimSlug(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, owner s
 	return true, err
 }
 
-// releaseSlug keeps a slug that the store no longer has for its owner. The caller
-// has locked the store.
+// releaseSlug keeps for its owner a slug that the store no longer has. The caller has
+// locked the store.
 func (r *Registry) releaseSlug(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, slug string) error {
 	if r.keepSlugs <= 0 {
 		return nil
@@ -63,8 +63,8 @@ func (r *Registry) releaseSlug(ctx context.Context, tx *masterdb.Tx, store stoa.
 	return err
 }
 
-// checkReleased fails with quota_exceeded when the store has as many released
-// slugs as it may have. The caller has locked the store.
+// checkReleased fails with quota_exceeded when the store has as many released slugs as
+// allowed. The caller has locked the store.
 func checkReleased(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	var used int
 	err := tx.Get(ctx, &used, `SELECT count(*) FROM released_slugs WHERE store_id = $1 AND kept_until > $2`, store, tx.Now)
@@ -75,8 +75,8 @@ func checkReleased(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) err
 		"This store has released %d slugs that are still kept for it. Take one of them back, or wait until one is free.", used)
 }
 
-// Expiry returns the retention rule of released slugs. A slug is free when its
-// time has passed, whether its row is deleted or not.
+// Expiry returns the retention rule of released slugs. A slug is free when its time has
+// passed, whether or not its row is deleted.
 func Expiry() masterdb.Expiry {
 	return masterdb.Expiry{Table: "released_slugs", Key: []string{"slug"}, Age: "kept_until", Keep: time.Hour}
 }

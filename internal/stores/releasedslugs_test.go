@@ -19,7 +19,7 @@ func (b replica) renameTo(t *testing.T, id stoa.StoreID, slug string) error {
 	return b.renameMaster(t, id, storedata.ProfilePatch{Slug: &slug})
 }
 
-// active is a store that can be renamed, without a database.
+// active creates a store that can be renamed, without a database.
 func (b replica) active(t *testing.T, p authz.Principal, slug string) Store {
 	t.Helper()
 	s, err := b.Create(t.Context(), p, NewStore{Name: slug, Slug: slug})
@@ -35,9 +35,9 @@ func (b replica) expire(t *testing.T) {
 	b.exec(t, `UPDATE released_slugs SET kept_until = $1`, time.Now().UTC().Add(-time.Second))
 }
 
-// TestReleasedSlugIsKept: after a rename and after a deletion nobody answers at
-// the old name and nobody else gets it, by creating, renaming or being named;
-// its owner takes it back; and when its time is over it is free.
+// TestReleasedSlugIsKept checks that after a rename or a deletion no store answers at the
+// old name, and that no other owner gets it by creating a store, renaming one or through
+// a store's name. Its owner can take it back. When its time has passed it is free.
 func TestReleasedSlugIsKept(t *testing.T) {
 	t.Parallel()
 	releases := map[string]func(t *testing.T, b replica, p authz.Principal, s Store){
@@ -58,7 +58,7 @@ func TestReleasedSlugIsKept(t *testing.T) {
 				p, stranger := b.user(t), b.user(t)
 				s, _ := b.open(t, p, credential.SQLite, "Bakery")
 				theirs := b.active(t, stranger, "theirs")
-				_, err := b.Resolve(t.Context(), "bakery.shops.test") // now it is cached
+				_, err := b.Resolve(t.Context(), "bakery.shops.test") // the name is cached now
 				must(t, err)
 				release(t, b, p, s)
 
@@ -75,7 +75,7 @@ func TestReleasedSlugIsKept(t *testing.T) {
 				}
 
 				again, err := b.Create(t.Context(), p, NewStore{Name: "Bakery", Slug: "bakery"})
-				must(t, err) // another store of the same owner
+				must(t, err) // the store has the same owner
 				if n := b.count(t, `released_slugs WHERE slug = 'bakery'`); n != 0 {
 					t.Error("the slug is in use and released")
 				}
@@ -96,8 +96,8 @@ func TestReleasedSlugIsKept(t *testing.T) {
 	}
 }
 
-// TestRenameBack: a store takes its own slugs back, and its owners take them
-// for other stores. Who was an owner before has no part in them.
+// TestRenameBack checks that a store can take its own slugs back, and that its owners can
+// use them for other stores. Former owners cannot.
 func TestRenameBack(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -109,7 +109,7 @@ func TestRenameBack(t *testing.T) {
 		buyer := b.member(t, s.ID, authz.Owner)
 		b.exec(t, `DELETE FROM store_members WHERE user_id = $1`, seller.UserID)
 		must(t, b.renameTo(t, s.ID, "first"))
-		must(t, b.renameTo(t, s.ID, "first")) // no change
+		must(t, b.renameTo(t, s.ID, "first")) // the slug does not change
 		if n := b.count(t, `released_slugs WHERE slug IN ('second', 'third')`); n != 2 || b.count(t, `released_slugs`) != 2 {
 			t.Errorf("%d of the slugs second and third are kept", n)
 		}
@@ -127,8 +127,8 @@ func TestRenameBack(t *testing.T) {
 	})
 }
 
-// TestSlugRaces: whatever comes at the same moment, a slug has one store, and
-// one that was released in that moment goes to no stranger.
+// TestSlugRaces checks that, in any concurrency, a slug has at most one store, and that a
+// slug that is being released does not go to another owner.
 func TestSlugRaces(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -177,8 +177,8 @@ func TestSlugRaces(t *testing.T) {
 	})
 }
 
-// TestSwappedSlugs: of two stores that take each other's slug at the same
-// moment neither gets it, while both are in use.
+// TestSwappedSlugs checks that neither of two stores that concurrently take each other's
+// slug gets it while both slugs are in use.
 func TestSwappedSlugs(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -212,13 +212,14 @@ func TestRenamesReserveFewNames(t *testing.T) {
 		if n := b.count(t, `stores WHERE slug = 'one-more'`) + b.count(t, `released_slugs WHERE slug = 'one-more'`); n != 0 {
 			t.Error("the refused rename has changed something")
 		}
-		must(t, b.renameTo(t, s.ID, "name")) // one of its own
+		must(t, b.renameTo(t, s.ID, "name")) // one of its own released slugs
 		b.expire(t)
 		must(t, b.renameTo(t, s.ID, "one-more"))
 	})
 }
 
-// TestExpiry removes slugs that are free, and nothing else.
+// TestExpiry checks that the retention rule deletes slugs that are free, and nothing
+// else.
 func TestExpiry(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -235,7 +236,7 @@ func TestExpiry(t *testing.T) {
 	})
 }
 
-// TestSlugsNotKept: with no time set a released slug is free at once.
+// TestSlugsNotKept checks that a released slug is free at once when it is not kept.
 func TestSlugsNotKept(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -31,7 +31,7 @@ func TestResolve(t *testing.T) {
 		wantCode(t, resolve("no such host"), stoa.StoreNotFound)
 		wantCode(t, resolve(""), stoa.StoreNotFound)
 		must(t, b.mapHostname(t.Context(), s.ID))
-		wantCode(t, resolve(host), stoa.StorePendingDatabase) // the miss was not kept
+		wantCode(t, resolve(host), stoa.StorePendingDatabase) // the negative result was not cached
 		for _, c := range []struct {
 			status Status
 			want   stoa.Code
@@ -88,12 +88,12 @@ func TestResolveFromTheCacheAsksNobody(t *testing.T) {
 			}
 		}
 		_, err = b.Resolve(t.Context(), "other.shops.test")
-		wantCode(t, err, stoa.PlatformUnavailable) // not "no such store": the master does not answer
+		wantCode(t, err, stoa.PlatformUnavailable) // the master does not answer, which does not mean that there is no such store
 	})
 }
 
-// Visitors who come at once share one look into the master. One who leaves
-// early must not take the answer away from the others.
+// TestResolveAtOnce checks that concurrent visitors share one query to the master, and
+// that one who leaves early does not cancel it for the others.
 func TestResolveAtOnce(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -109,7 +109,7 @@ func TestResolveAtOnce(t *testing.T) {
 				if i%2 == 0 {
 					return b.Resolve(t.Context(), "bakery.shops.test")
 				}
-				_, _ = b.Resolve(ctx, "bakery.shops.test") // may fail or not
+				_, _ = b.Resolve(ctx, "bakery.shops.test") // the error does not matter
 				return hostnames.Resolution{}, nil
 			})
 			must(t, errors.Join(errs...))
@@ -117,8 +117,8 @@ func TestResolveAtOnce(t *testing.T) {
 	})
 }
 
-// TestResolveAllocatesNothing: a cache hit costs a shopper's request no memory. It
-// is not parallel: the allocations of other tests would count.
+// TestResolveAllocatesNothing checks that a cache hit allocates no memory. It is not
+// parallel, since the allocations of other tests would be counted.
 func TestResolveAllocatesNothing(t *testing.T) { //nolint:paralleltest // see above
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
 	s := b.create(t, b.user(t), "Bakery")

@@ -30,14 +30,14 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// replica is one replica: a registry with all it stands on.
+// replica is one replica: a registry with its dependencies.
 type replica struct {
 	*Registry
 	dataDir string
-	logged  *atomic.Int64 // how many lines
+	logged  *atomic.Int64 // the number of log lines
 }
 
-// setup wires a replica on db. Its queue takes jobs and runs none.
+// setup creates a replica on db. Its queue accepts jobs and runs none.
 func setup(t *testing.T, db *masterdb.DB) replica {
 	t.Helper()
 	ring, err := keyring.Parse(keyring.Generate("test"))
@@ -56,7 +56,7 @@ func setup(t *testing.T, db *masterdb.DB) replica {
 	return b
 }
 
-// lines counts what is logged.
+// lines counts log lines.
 type lines struct{ n *atomic.Int64 }
 
 func (l lines) Write(p []byte) (int, error) {
@@ -85,7 +85,7 @@ func (b replica) start(t *testing.T) {
 	})
 }
 
-// settle waits until no job is left to run.
+// settle waits until no job is waiting or to be retried.
 func (b replica) settle(t *testing.T) {
 	t.Helper()
 	until(t, "the jobs are done", func() bool {
@@ -103,7 +103,7 @@ func (b replica) user(t *testing.T) authz.Principal {
 	return p
 }
 
-// member adds a person with that role to the store.
+// member adds a user with that role to the store.
 func (b replica) member(t *testing.T, id stoa.StoreID, role authz.Role) authz.Principal {
 	t.Helper()
 	p := b.user(t)
@@ -113,7 +113,7 @@ func (b replica) member(t *testing.T, id stoa.StoreID, role authz.Role) authz.Pr
 	return p
 }
 
-// renameMaster changes name and slug in the master alone.
+// renameMaster changes name and slug in the master only.
 func (b replica) renameMaster(t *testing.T, id stoa.StoreID, patch storedata.ProfilePatch) error {
 	t.Helper()
 	_, err := b.rename(t.Context(), authz.Principal{}, id, patch)
@@ -143,14 +143,14 @@ func (b replica) count(t *testing.T, what string) int {
 	return n
 }
 
-// setStatus changes a store's state whatever it was.
+// setStatus sets a store's state, from any state.
 func (b replica) setStatus(t *testing.T, id stoa.StoreID, s Status) {
 	t.Helper()
 	b.change(t, id, `UPDATE stores SET status = $2 WHERE id = $1`, id, string(s))
 }
 
-// change runs a statement in the master that concerns the store's state or
-// hostnames, and says so.
+// change runs a statement in the master that changes the store's state or hostnames, and
+// notifies the change.
 func (b replica) change(t *testing.T, id stoa.StoreID, query string, args ...any) {
 	t.Helper()
 	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
@@ -161,13 +161,13 @@ func (b replica) change(t *testing.T, id stoa.StoreID, query string, args ...any
 	}))
 }
 
-// tenant is the database of an active store. It can be cut off.
+// tenant is the database of an active store. It can be made unreachable.
 type tenant struct {
 	credential.Credentials
 	down, up func()
 }
 
-// open makes a store of p's active on an empty database of that engine.
+// open creates an active store of p with an empty database of that engine.
 func (b replica) open(t *testing.T, p authz.Principal, engine credential.EngineName, name string) (Store, tenant) {
 	t.Helper()
 	s := b.create(t, p, name)
@@ -178,7 +178,7 @@ func (b replica) open(t *testing.T, p authz.Principal, engine credential.EngineN
 	return s, tn
 }
 
-// connect does in short what provisioning does.
+// connect does the essential steps of provisioning.
 func (b replica) connect(t *testing.T, s Store, c credential.Credentials) {
 	t.Helper()
 	ctx := t.Context()
@@ -203,7 +203,7 @@ func (b replica) connect(t *testing.T, s Store, c credential.Credentials) {
 	must(t, b.mapHostname(ctx, s.ID))
 }
 
-// mapHostname is MapHostname in a transaction of its own.
+// mapHostname calls MapHostname in its own transaction.
 func (b replica) mapHostname(ctx context.Context, id stoa.StoreID) error {
 	return b.db.Tx(ctx, func(tx *masterdb.Tx) error { return b.MapHostname(ctx, tx, id) })
 }
@@ -219,8 +219,8 @@ func (b replica) tenant(t *testing.T, engine credential.EngineName, id stoa.Stor
 	return tenant{c, wire.cut, wire.mend}
 }
 
-// embedded is cut off by a folder in the place of its file. That works while
-// the registry holds no pool for it.
+// embedded returns a database that is made unreachable by a folder in place of its file.
+// That works only while the registry has no pool open for it.
 func (b replica) embedded(t *testing.T, id stoa.StoreID) tenant {
 	path := filepath.Join(b.dataDir, "stores", id.String()[34:], id.String()+".db")
 	return tenant{
@@ -236,15 +236,15 @@ func (b replica) embedded(t *testing.T, id stoa.StoreID) tenant {
 	}
 }
 
-// fileInUse reports whether the embedded database is open: SQLite removes its
-// write-ahead log with the last connection.
+// fileInUse reports whether the embedded database is open: SQLite deletes its write-ahead
+// log with the last connection.
 func (b replica) fileInUse(t *testing.T, id stoa.StoreID) bool {
 	t.Helper()
 	_, err := os.Stat(filepath.Join(b.dataDir, "stores", id.String()[34:], id.String()+".db-wal"))
 	return err == nil
 }
 
-// wire is a connection to a server that can be cut and mended.
+// wire is a connection to a server that can be interrupted and restored.
 type wire struct {
 	port   int
 	target string
@@ -312,7 +312,7 @@ func (w *wire) mend() {
 	w.isCut = false
 }
 
-// profile reads what the tenant database holds, past the registry.
+// profile reads the profile from the tenant database directly.
 func (b replica) profile(t *testing.T, id stoa.StoreID) storedata.Profile {
 	t.Helper()
 	lease, err := b.tenants.Acquire(t.Context(), id)
@@ -323,7 +323,7 @@ func (b replica) profile(t *testing.T, id stoa.StoreID) storedata.Profile {
 	return p
 }
 
-// atOnce runs fn n times at the same moment and returns what each gave.
+// atOnce runs fn n times concurrently and returns the results.
 func atOnce[T any](n int, fn func(i int) (T, error)) ([]T, []error) {
 	values, errs := make([]T, n), make([]error, n)
 	var gate, done sync.WaitGroup
@@ -339,7 +339,7 @@ func atOnce[T any](n int, fn func(i int) (T, error)) ([]T, []error) {
 	return values, errs
 }
 
-// until polls for a condition that something else brings about.
+// until polls until ok returns true.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.After(2 * time.Minute)
@@ -376,7 +376,7 @@ func wantQuota(t testing.TB, err error, want stoa.Quota) {
 	}
 }
 
-// fields returns the names of the fields that err finds fault with.
+// fields returns the names of the fields in the faults of err.
 func fields(err error) string {
 	var e *stoa.Error
 	if !errors.As(err, &e) {

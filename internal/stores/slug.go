@@ -13,14 +13,14 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// A slug is a DNS label (RFC 1123) without the "??--" form that is reserved
+// slugPattern matches a slug, which is a DNS label (RFC 1123) without the "??--" form that is reserved
 // for encoded names (RFC 5891).
 var slugPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// reserved lists labels that software or people take for the platform itself:
-// names of its pages, of services that clients look up by name (such as WPAD, RFC
-// 8461 and RFC 7929), and of mailboxes that represent a domain (RFC 2142). Labels
-// that begin with an underscore and encoded names (xn--…) are never slugs.
+// reserved lists labels that software or people associate with the platform itself: names
+// of its pages, of services that clients look up by name (such as WPAD, RFC 8461 and RFC
+// 7929), and of mailboxes that represent a domain (RFC 2142). Labels that begin with an
+// underscore and encoded names (xn--…) are never slugs.
 var reserved = strings.Fields(`
 	www web api app apps admin administrator root console dashboard panel portal operator stoa platform
 	static assets cdn status health metrics help docs blog billing payments checkout legal privacy
@@ -60,8 +60,8 @@ func slugFault(slug string) string {
 	return ""
 }
 
-// slugCandidates returns slugs for a name: the plain one, a few numbered ones, and
-// one with a random suffix that is practically always free.
+// slugCandidates returns slugs for a name: the plain one, a few numbered ones, and one
+// with a random suffix that is almost always free.
 func (r *Registry) slugCandidates(name string) []string {
 	base := slugify(name)
 	var out []string
@@ -79,8 +79,8 @@ func (r *Registry) slugCandidates(name string) []string {
 var plainLetters = strings.NewReplacer("ß", "ss", "æ", "ae", "œ", "oe", "ø", "o", "ł", "l", "đ", "d", "ð", "d", "þ", "th", "ı", "i")
 
 // slugify returns the ASCII letters and digits of name without accents: "Café Zoë"
-// gives "cafe-zoe". A name in another script gives "store". The result leaves room
-// for a suffix.
+// becomes "cafe-zoe". A name in another script becomes "store". The result is short
+// enough to add a suffix.
 func slugify(name string) string {
 	var b strings.Builder
 	for _, r := range plainLetters.Replace(strings.ToLower(norm.NFKD.String(name))) {

@@ -54,7 +54,7 @@ func TestSlugCandidates(t *testing.T) {
 		plain []string
 	}{
 		{"Bakery", []string{"bakery", "bakery-2", "bakery-3", "bakery-4", "bakery-5"}},
-		{"API", []string{"api-2", "api-3", "api-4", "api-5"}}, // the plain one is reserved
+		{"API", []string{"api-2", "api-3", "api-4", "api-5"}}, // "api" itself is reserved
 		{"小店", []string{"store", "store-2", "store-3", "store-4", "store-5"}},
 		{"X", []string{"x", "x-2", "x-3", "x-4", "x-5"}},
 	} {

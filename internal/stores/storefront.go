@@ -15,8 +15,8 @@ type VisitLimiter interface {
 	LimitVisit(ctx context.Context, store stoa.StoreID) error
 }
 
-// Storefront is what a store's hostname serves. A method fills the fields that
-// its name says.
+// Storefront contains what a store's hostname serves. Each method sets the fields that
+// its name describes.
 type Storefront struct {
 	Profile  storedata.Profile
 	Products storedata.ProductPage
@@ -37,8 +37,8 @@ func (r *Registry) StorefrontProfile(ctx context.Context, host string, limiter V
 	return v.Storefront, err
 }
 
-// StorefrontProducts reads a page of published products of the store at host. It
-// fails as StorefrontProfile and storedata.Products do.
+// StorefrontProducts reads a page of published products of the store at host. It fails as
+// StorefrontProfile and storedata.Products do.
 func (r *Registry) StorefrontProducts(ctx context.Context, host string, limiter VisitLimiter, list storedata.ListProducts) (Storefront, error) {
 	v, err := r.visit(ctx, host, limiter)
 	if err != nil {

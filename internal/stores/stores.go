@@ -1,6 +1,5 @@
-// Package stores is the registry of stores and their lifecycle. It joins what
-// the master database has of a store with the profile in the store's own
-// database.
+// Package stores is the registry of stores and their lifecycle. It combines a store's
+// rows in the master database with the profile in the store's own database.
 package stores
 
 import (
@@ -48,7 +47,7 @@ type Store struct {
 	CreatedAt time.Time
 	UpdatedAt time.Time
 
-	DeleteAfter         *time.Time // when a store that is being deleted will be deleted, or a deleted one was
+	DeleteAfter         *time.Time // when a store that is being deleted will be deleted, or a deleted store was
 	SuspendedByOperator bool       `db:"held"` // its owner cannot resume it
 
 	StatusBefore *Status // of a store that is being deleted
@@ -82,9 +81,8 @@ func New(db *masterdb.DB, ledger *credits.Ledger, tenants *tenantdb.Manager, que
 	}
 }
 
-// UseCloud sets the service that finds out what is wrong with the Supabase
-// project of a store whose database is unreachable. Call it before the registry
-// is in use.
+// UseCloud sets the service that determines the fault of the Supabase project of a store
+// whose database is unreachable. Call it before the registry is in use.
 func (r *Registry) UseCloud(c *link.Service) { r.cloud = c }
 
 // UseQuotas sets how many stores a user may have. Call it before the registry is
@@ -111,8 +109,8 @@ func (r *Registry) Resolve(ctx context.Context, host string) (hostnames.Resoluti
 	return hostnames.Resolution{}, hostnames.ErrUnknown()
 }
 
-// Answers reports whether a store, open or not, answers at host, and so whether
-// a certificate for that name is worth having. It uses the cache of Resolve.
+// Answers reports whether a store, open or not, answers at host, and so whether to obtain
+// a certificate for that name. It uses the cache of Resolve.
 func (r *Registry) Answers(ctx context.Context, host string) (bool, error) {
 	found, err := r.hostnames.Resolve(ctx, host)
 	if stoa.CodeOf(err) == stoa.StoreNotFound {
@@ -135,7 +133,7 @@ func (r *Registry) Get(ctx context.Context, p authz.Principal, id stoa.StoreID) 
 }
 
 // hasUsableDatabase reports whether the store has been active. Before that its
-// credentials may lead to anybody's database.
+// credentials may be for any database.
 func (s Store) hasUsableDatabase() bool {
 	status := s.Status
 	if s.StatusBefore != nil {
@@ -144,7 +142,7 @@ func (s Store) hasUsableDatabase() bool {
 	return status == Active || status == Suspended
 }
 
-// read returns what the master has of the store, for a caller who may read it.
+// read returns the master's data about the store, for a caller who may read it.
 func (r *Registry) read(ctx context.Context, p authz.Principal, id stoa.StoreID) (Store, error) {
 	role, err := authz.Check(ctx, r.db, p, id, authz.ReadStore)
 	if err != nil {
@@ -153,8 +151,7 @@ func (r *Registry) read(ctx context.Context, p authz.Principal, id stoa.StoreID)
 	return r.readAs(ctx, role, id)
 }
 
-// readAs returns what the master has of the store for a caller whose role was
-// checked.
+// readAs returns the master's data about the store, for a caller whose role was checked.
 func (r *Registry) readAs(ctx context.Context, role authz.Role, id stoa.StoreID) (Store, error) {
 	var s Store
 	err := r.db.Get(ctx, &s, `
@@ -177,16 +174,16 @@ func (r *Registry) readAs(ctx context.Context, role authz.Role, id stoa.StoreID)
 	return s, nil
 }
 
-// addProfile reads the profile from the store's own database and records that
-// database's health if it has changed. An unreachable or damaged database is the
-// merchant's to repair and does not fail the call.
+// addProfile reads the profile from the store's own database and records that database's
+// health if it has changed. An unreachable or damaged database is the merchant's to
+// repair and does not fail the call.
 func (r *Registry) addProfile(ctx context.Context, s *Store) error {
 	profile, cause := r.readProfile(ctx, s.ID)
 	switch {
 	case cause == nil:
 		s.Profile = &profile
 	case ctx.Err() != nil:
-		return ctx.Err() // the caller left, which is no sign of the database's health
+		return ctx.Err() // the caller has left, which says nothing about the database's health
 	case tenantdb.IsBusy(cause):
 		return cause
 	default:
@@ -200,8 +197,8 @@ func (r *Registry) addProfile(ctx context.Context, s *Store) error {
 	return r.recordHealth(ctx, s, cause)
 }
 
-// recordHealth records the result of a use of the store's database, with nil for
-// success, unless it is the recorded one.
+// recordHealth records the result of a use of the store's database, unless it is already
+// recorded. A nil cause means success.
 func (r *Registry) recordHealth(ctx context.Context, s *Store, cause error) error {
 	status := tenantdb.StatusOK
 	if cause != nil {
@@ -234,10 +231,10 @@ type Page struct {
 	NextCursor *string
 }
 
-// List returns the caller's stores with hostnames, database and credits but
-// without profiles: a list must not open a database for each of its rows. limit
-// is 1 to page.MaxLimit, or 0 for page.DefaultLimit; cursor is NextCursor of the
-// previous page. It fails with invalid_request.
+// List returns the caller's stores with hostnames, database and credits but without
+// profiles, since a list must not open a database for each row. limit is 1 to
+// page.MaxLimit, or 0 for page.DefaultLimit. cursor is NextCursor of the previous page.
+// It fails with invalid_request.
 func (r *Registry) List(ctx context.Context, p authz.Principal, limit int, cursor string) (Page, error) {
 	var faults stoa.Invalid
 	bounds := page.ByID[stoa.StoreID](limit, cursor, &faults)
@@ -269,8 +266,8 @@ func (r *Registry) List(ctx context.Context, p authz.Principal, limit int, curso
 
 func (s Store) cursor() string { return s.ID.String() }
 
-// addUnreachable marks the stores whose databases the connection manager refuses
-// to open at the moment, which is newer than the recorded health.
+// addUnreachable marks the stores whose databases the connection manager currently
+// refuses to open. That is newer than the recorded health.
 func (r *Registry) addUnreachable(page []Store) {
 	for _, s := range page {
 		if cause := r.tenants.Refusing(s.ID); s.Database != nil && cause != nil {
@@ -279,9 +276,9 @@ func (r *Registry) addUnreachable(page []Store) {
 	}
 }
 
-// addDetails adds the details of a page, which is sorted by id descending, with
-// four queries whatever its length. join, with its argument as $3, may exclude
-// rows of stores between the first and the last.
+// addDetails adds the details of a page, which is sorted by id descending. It needs four
+// queries for any length. join, with its argument as $3, may exclude rows of stores
+// between the first and the last.
 func addDetails(ctx context.Context, q masterdb.Querier, page []Store, join string, args ...any) error {
 	args = append([]any{page[0].ID, page[len(page)-1].ID}, args...)
 	at := make(map[stoa.StoreID]*Store, len(page))

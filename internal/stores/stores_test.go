@@ -44,7 +44,7 @@ func TestListPages(t *testing.T) {
 	})
 }
 
-// walk follows the cursors to the end.
+// walk reads all pages.
 func walk(t *testing.T, b replica, p authz.Principal, limit int) []stoa.StoreID {
 	t.Helper()
 	var ids []stoa.StoreID
@@ -76,7 +76,7 @@ func TestListWhileItGrows(t *testing.T) {
 		first, err := b.List(t.Context(), p, 2, "")
 		must(t, err)
 		b.create(t, p, "E")
-		b.setStatus(t, c.ID, Deleted) // the one under the cursor
+		b.setStatus(t, c.ID, Deleted) // the store that the cursor points to
 		second, err := b.List(t.Context(), p, 2, *first.NextCursor)
 		must(t, err)
 		var got []stoa.StoreID
@@ -115,7 +115,8 @@ func TestListRefuses(t *testing.T) {
 	})
 }
 
-// List and Get tell the same of a store, whatever stands between its rows.
+// TestListAttachesDetails checks that List and Get return the same details of a store,
+// whatever rows lie between those of its page.
 func TestListAttachesDetails(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -129,7 +130,7 @@ func TestListAttachesDetails(t *testing.T) {
 		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			return authz.Grant(t.Context(), tx, theirs.ID, p.UserID, authz.Viewer)
 		}))
-		// An unproven custom hostname that sorts before the primary one.
+		// A custom hostname that is not verified and sorts before the primary one.
 		b.exec(t, `INSERT INTO store_hostnames (hostname, store_id, is_primary, custom, created_at)
 			SELECT 'a.example', store_id, false, true, created_at FROM store_hostnames WHERE store_id = $1`, active.ID)
 		b.exec(t, `UPDATE credit_balances SET balance = 50000, reserved = 10000 WHERE store_id = $1`, active.ID)
@@ -185,7 +186,7 @@ func TestGetWithTheTenantDown(t *testing.T) {
 		tn := b.tenant(t, engine, s.ID)
 		b.connect(t, s, tn.Credentials)
 		tn.down()
-		for range 2 { // the second time there is nothing new to note
+		for range 2 { // the second call has nothing new to record
 			got, err := b.Get(t.Context(), p, s.ID)
 			must(t, err)
 			if got.Profile != nil || got.Database.Status != tenantdb.StatusFailed || got.Status != Active || len(got.Hostnames) != 1 || got.Credits == nil {
@@ -204,9 +205,9 @@ func TestGetWithTheTenantDown(t *testing.T) {
 			t.Errorf("after recovery: %+v", got)
 		}
 		if engine == credential.SQLite {
-			return // its file can only be taken away while no pool is open
+			return // its file can only be moved while no pool is open
 		}
-		tn.down() // under an open pool
+		tn.down() // the pool is open
 		got, err = b.Get(t.Context(), p, s.ID)
 		must(t, err)
 		if got.Profile != nil || got.Database.Status != tenantdb.StatusFailed {
@@ -215,8 +216,8 @@ func TestGetWithTheTenantDown(t *testing.T) {
 	})
 }
 
-// What the merchant does to their database does not take the registry's
-// knowledge away.
+// TestGetWithTheTenantInDisorder checks that changes of the merchant in their own
+// database do not affect what the registry returns.
 func TestGetWithTheTenantInDisorder(t *testing.T) {
 	t.Parallel()
 	eachTenant(t, func(t *testing.T, b replica, engine credential.EngineName) {
@@ -237,7 +238,8 @@ func TestGetWithTheTenantInDisorder(t *testing.T) {
 	})
 }
 
-// A caller who goes away says nothing about the database.
+// TestGetCancelled checks that a cancelled call does not change the recorded health of
+// the database.
 func TestGetCancelled(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -255,8 +257,8 @@ func TestGetCancelled(t *testing.T) {
 	})
 }
 
-// Credentials of a run that failed belong to a database that nobody has
-// checked: it may be another store's.
+// TestGetLeavesUncheckedDatabasesAlone checks that the database of a failed run's
+// credentials is not used: nobody has verified it, and it may be another store's.
 func TestGetLeavesUncheckedDatabasesAlone(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

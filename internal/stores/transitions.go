@@ -20,47 +20,47 @@ type lifecycle struct {
 	SuspendedByOperator bool       `db:"held"`
 }
 
-// Suspend closes an active store to its shoppers, who get store_suspended. Its
-// database stays in use for its owner. A suspended store stays as it is. It fails
-// with store_pending_database for a store that was never open, and with
-// store_suspended for one that is being deleted.
+// Suspend closes an active store to its shoppers, who get store_suspended. Its owner can
+// still use its database. A store that is already suspended is unchanged. It fails with
+// store_pending_database for a store that was never open, and with store_suspended for
+// one that is being deleted.
 func (r *Registry) Suspend(ctx context.Context, p authz.Principal, id stoa.StoreID) error {
 	return r.authorizeAndApply(ctx, p, authz.SuspendStore, id, suspension)
 }
 
-// Resume opens a suspended store again. An active store stays as it is. It fails
-// with forbidden when the operator has suspended the store, and otherwise as
-// Suspend does.
+// Resume opens a suspended store again. An active store is unchanged. It fails with
+// forbidden when the operator has suspended the store, and otherwise as Suspend does.
 func (r *Registry) Resume(ctx context.Context, p authz.Principal, id stoa.StoreID) error {
 	return r.authorizeAndApply(ctx, p, authz.SuspendStore, id, resumption)
 }
 
-// Restore cancels a deletion within the grace period: the store returns to the
-// state it had. A store that is not being deleted stays as it is. After the grace
-// period it fails with store_not_found.
+// Restore cancels a deletion within the grace period: the store returns to its previous
+// state. A store that is not being deleted is unchanged. After the grace period it fails
+// with store_not_found.
 func (r *Registry) Restore(ctx context.Context, p authz.Principal, id stoa.StoreID) error {
 	return r.authorizeAndApply(ctx, p, authz.DeleteStore, id, restoration)
 }
 
-// SuspendByOperator is Suspend by the operator. It checks no rights. Only
-// ResumeByOperator, or Resume by an operator, opens the store again. by is for the
-// audit log.
+// SuspendByOperator suspends a store, as Suspend does, for the operator. It checks no
+// permissions. Only ResumeByOperator, or Resume by an operator, opens the store again. by
+// is recorded in the audit log.
 func (r *Registry) SuspendByOperator(ctx context.Context, by authz.Principal, id stoa.StoreID) error {
 	return r.apply(ctx, by, true, id, suspension)
 }
 
-// ResumeByOperator opens a suspended store again, whoever suspended it. It checks
-// no rights.
+// ResumeByOperator opens a suspended store again, whoever suspended it. It checks no
+// permissions.
 func (r *Registry) ResumeByOperator(ctx context.Context, by authz.Principal, id stoa.StoreID) error {
 	return r.apply(ctx, by, true, id, resumption)
 }
 
-// RestoreByOperator is Restore by the operator. It checks no rights.
+// RestoreByOperator restores a store, as Restore does, for the operator. It checks no
+// permissions.
 func (r *Registry) RestoreByOperator(ctx context.Context, by authz.Principal, id stoa.StoreID) error {
 	return r.apply(ctx, by, true, id, restoration)
 }
 
-// lifecycleTransition is a transition that a person asks for.
+// lifecycleTransition is a transition that a person requests.
 type lifecycleTransition int
 
 const (
@@ -81,7 +81,8 @@ func (t lifecycleTransition) event() string {
 	return audit.StoreRestored
 }
 
-// from returns the position after the transition from l, or why there is none.
+// from returns the position after the transition from l, or an error if the transition is
+// not possible.
 func (t lifecycleTransition) from(l lifecycle, operator bool) (lifecycle, error) {
 	switch t {
 	case suspension:

@@ -10,7 +10,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// resolves checks what shoppers at the store's hostname get.
+// resolves checks the result for shoppers at the store's hostname.
 func (b replica) resolves(t *testing.T, s Store, want stoa.Code) {
 	t.Helper()
 	_, err := b.Resolve(t.Context(), s.Slug+".shops.test")
@@ -46,18 +46,19 @@ func TestSuspendAndResume(t *testing.T) {
 	})
 }
 
-// TestHeldByTheOperator: what the operator has closed only the operator opens.
+// TestHeldByTheOperator checks that only the operator can resume a store that the
+// operator has suspended.
 func TestHeldByTheOperator(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		p := b.user(t)
 		s, _ := b.open(t, p, credential.SQLite, "Bakery")
-		must(t, b.Suspend(t.Context(), p, s.ID)) // even if its owner was first
+		must(t, b.Suspend(t.Context(), p, s.ID)) // even if its owner suspended it first
 		must(t, b.SuspendByOperator(t.Context(), authz.Principal{}, s.ID))
 		must(t, b.Suspend(t.Context(), p, s.ID))
 		wantCode(t, b.Resume(t.Context(), p, s.ID), stoa.Forbidden)
-		// Nor is there a way round.
+		// A deletion and a restore do not resume it either.
 		_, err := b.Delete(t.Context(), p, s.ID)
 		must(t, err)
 		must(t, b.Restore(t.Context(), p, s.ID))
@@ -70,7 +71,7 @@ func TestHeldByTheOperator(t *testing.T) {
 	})
 }
 
-// TestTurnsFromEveryState is the table of the lifecycle.
+// TestTurnsFromEveryState checks the table of all lifecycle transitions.
 func TestTurnsFromEveryState(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -17,16 +17,15 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
-// Update changes a store's profile in its own database. The master has the name
-// and slug too, and its values are authoritative: they change there first,
-// together with a job that writes them to the tenant database should the write
-// below fail.
+// Update changes a store's profile in its own database. The master also stores the name
+// and slug, and its values are authoritative. They change there first, together with a
+// job that writes them to the tenant database if the write below fails.
 //
-// Update fails with invalid_request, naming every fault, with hostname_taken, and
+// Update fails with invalid_request, which lists every fault, with hostname_taken, and
 // with tenant_unavailable when the store's database cannot be reached. Nothing has
-// changed then, unless the database was lost during the call: the job completes
-// what the master has. A store that is not active cannot be changed. A caller that
-// may write but not read gets the store's ID alone.
+// changed then, unless the connection to the database was lost during the call: the job
+// then completes the change of name and slug. A store that is not active cannot be
+// changed. A caller that may write but not read gets only the store's ID.
 func (r *Registry) Update(ctx context.Context, p authz.Principal, id stoa.StoreID, patch storedata.ProfilePatch) (Store, error) {
 	role, err := authz.Check(ctx, r.db, p, id, authz.UpdateStore)
 	if err != nil {
@@ -60,8 +59,8 @@ func (r *Registry) Update(ctx context.Context, p authz.Principal, id stoa.StoreI
 	return s, r.recordHealth(ctx, &s, nil)
 }
 
-// checkUpdate fails for a patch with faults, and for a store that cannot be
-// changed: before activation its credentials may lead to anybody's database.
+// checkUpdate fails for a patch with faults, and for a store that cannot be changed:
+// before activation its credentials may be for any database.
 func (r *Registry) checkUpdate(ctx context.Context, id stoa.StoreID, patch storedata.ProfilePatch) error {
 	var present struct {
 		Identity
@@ -80,9 +79,9 @@ func (r *Registry) checkUpdate(ctx context.Context, id stoa.StoreID, patch store
 	return present.Status.requireActive()
 }
 
-// checkPatch finds every fault before anything is written. The registry is
-// stricter about names and slugs than a tenant database. The present name and slug
-// are no fault, even if the rules have changed since.
+// checkPatch reports every fault before anything is written. The registry is stricter
+// about names and slugs than a tenant database. The present name and slug are not faults,
+// even if the rules have changed since.
 func (r *Registry) checkPatch(present Identity, patch storedata.ProfilePatch) error {
 	var faults stoa.Invalid
 	if patch.Name != nil && *patch.Name != present.Name {
@@ -106,9 +105,9 @@ func (r *Registry) checkPatch(present Identity, patch storedata.ProfilePatch) er
 	return faults.Err()
 }
 
-// updateTenant changes fields that only the tenant database has. No transaction
-// spans both databases, so the audit log gets the change first and, if the tenant
-// database fails, a second entry that says so.
+// updateTenant changes fields that only the tenant database stores. No transaction spans
+// both databases. So the change is written to the audit log first and, if the tenant
+// database fails, a second entry records the failure.
 func (r *Registry) updateTenant(ctx context.Context, db *tenantdb.DB, p authz.Principal, id stoa.StoreID, patch storedata.ProfilePatch) (storedata.Profile, error) {
 	err := r.db.Tx(ctx, func(tx *masterdb.Tx) error { return recordUpdate(ctx, tx, p, id, patch, audit.Success, nil) })
 	if err != nil {
@@ -118,11 +117,11 @@ func (r *Registry) updateTenant(ctx context.Context, db *tenantdb.DB, p authz.Pr
 	return profile, r.recordFailure(ctx, p, id, patch, err)
 }
 
-// updateBoth changes name or slug, which the master has too, with the other
-// fields of the patch.
+// updateBoth changes name or slug, which the master also stores, with the other fields of
+// the patch.
 func (r *Registry) updateBoth(ctx context.Context, db *tenantdb.DB, p authz.Principal, id stoa.StoreID, patch storedata.ProfilePatch) (storedata.Profile, error) {
-	// The lease may be on connections that have failed since. Find out before the
-	// master changes.
+	// The leased connections may have failed in the meantime. This read detects that
+	// before the master changes.
 	if _, err := storedata.ReadProfile(ctx, db, id); err != nil {
 		return storedata.Profile{}, err
 	}
@@ -131,12 +130,12 @@ func (r *Registry) updateBoth(ctx context.Context, db *tenantdb.DB, p authz.Prin
 		return storedata.Profile{}, err
 	}
 	profile, err := r.writeIdentity(ctx, db, id, identity, patch)
-	patch.Name, patch.Slug = nil, nil // the job completes these
+	patch.Name, patch.Slug = nil, nil // the job completes name and slug
 	return profile, r.recordFailure(ctx, p, id, patch, err)
 }
 
-// recordUpdate writes the names of the changed fields and, of name and slug, the
-// values to the audit log. An empty patch is not recorded.
+// recordUpdate writes the names of the changed fields, and the values of name and slug,
+// to the audit log. An empty patch is not recorded.
 func recordUpdate(ctx context.Context, tx *masterdb.Tx, p authz.Principal, id stoa.StoreID, patch storedata.ProfilePatch, o audit.Outcome, values map[string]string) error {
 	fields := patch.Fields()
 	if len(fields) == 0 {
@@ -147,8 +146,8 @@ func recordUpdate(ctx context.Context, tx *masterdb.Tx, p authz.Principal, id st
 	return audit.Record(ctx, tx, p, audit.Event{Action: audit.StoreUpdated, Store: id, Outcome: o, Details: details})
 }
 
-// recordFailure writes to the audit log that the tenant's part of a recorded
-// change failed with cause, which it returns.
+// recordFailure records in the audit log that the tenant's part of a recorded change
+// failed with cause. It returns cause.
 func (r *Registry) recordFailure(ctx context.Context, p authz.Principal, id stoa.StoreID, patch storedata.ProfilePatch, cause error) error {
 	if cause == nil {
 		return nil
@@ -164,10 +163,10 @@ func (r *Registry) recordFailure(ctx context.Context, p authz.Principal, id stoa
 	return cause
 }
 
-// writeIdentity writes the patch to the tenant database, with name and slug as the
-// master has them. Of several concurrent writers the slowest must not leave an old
-// name behind: each reads the master again after its write, and writes once more
-// if the identity there has changed.
+// writeIdentity writes the patch to the tenant database, with name and slug from the
+// master. With several concurrent writers the slowest one must not leave an old name. So
+// each reads the master again after its write, and writes once more if the identity there
+// has changed.
 func (r *Registry) writeIdentity(ctx context.Context, db *tenantdb.DB, id stoa.StoreID, identity Identity, patch storedata.ProfilePatch) (storedata.Profile, error) {
 	for {
 		written := identity
@@ -179,12 +178,12 @@ func (r *Registry) writeIdentity(ctx context.Context, db *tenantdb.DB, id stoa.S
 		if identity, err = r.ReadIdentity(ctx, id); err != nil || identity == written {
 			return profile, err
 		}
-		patch = storedata.ProfilePatch{} // the other fields are written
+		patch = storedata.ProfilePatch{} // the other fields have been written
 	}
 }
 
-// rename changes name and slug in the master and returns them as they are there
-// then. The store's hostname below the platform's domain follows its slug.
+// rename changes name and slug in the master and returns the values stored there after
+// the change. The store's hostname below the platform's domain follows its slug.
 func (r *Registry) rename(ctx context.Context, p authz.Principal, id stoa.StoreID, patch storedata.ProfilePatch) (identity Identity, err error) {
 	err = r.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		status, err := lockStatus(ctx, tx, id)
@@ -244,7 +243,7 @@ func (r *Registry) changeSlug(ctx context.Context, tx *masterdb.Tx, id stoa.Stor
 // previous one.
 func (r *Registry) exchangeSlug(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, before, slug string) error {
 	owner, err := authz.OwnerOf(ctx, tx, id)
-	if err != nil && !errors.Is(err, masterdb.ErrNotFound) { // a store may have no owner left
+	if err != nil && !errors.Is(err, masterdb.ErrNotFound) { // a store may have lost its last owner
 		return err
 	}
 	free, err := claimSlug(ctx, tx, id, owner, slug)
@@ -260,8 +259,8 @@ func (r *Registry) exchangeSlug(ctx context.Context, tx *masterdb.Tx, id stoa.St
 	return r.releaseSlug(ctx, tx, id, before)
 }
 
-// SyncIdentity is the job that writes a store's name and slug, as the master has
-// them, to its tenant database.
+// SyncIdentity is the job that writes a store's name and slug from the master to its
+// tenant database.
 type SyncIdentity struct {
 	jobs.AtTenant `json:"-"`
 
@@ -271,7 +270,7 @@ type SyncIdentity struct {
 // Kind implements jobs.Args.
 func (SyncIdentity) Kind() string { return "stores.carry_identity" }
 
-// SyncIdentityTimeout bounds one attempt.
+// SyncIdentityTimeout limits one attempt.
 const SyncIdentityTimeout = 30 * time.Second
 
 // SyncIdentity runs the job.

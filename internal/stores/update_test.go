@@ -24,7 +24,7 @@ func TestUpdate(t *testing.T) {
 	eachTenant(t, func(t *testing.T, b replica, engine credential.EngineName) {
 		p := b.user(t)
 		s, _ := b.open(t, p, engine, "Bakery")
-		_, err := b.Resolve(t.Context(), s.Hostnames[0].Hostname) // now it is cached
+		_, err := b.Resolve(t.Context(), s.Hostnames[0].Hostname) // the name is cached now
 		must(t, err)
 		slug := "bread-" + string(engine)
 		got, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{
@@ -47,7 +47,7 @@ func TestUpdate(t *testing.T) {
 		if site.StoreID != s.ID {
 			t.Errorf("the new hostname leads to %+v", site)
 		}
-		// What is left out stays; what is the same may be said again.
+		// A field that is not set is unchanged, and a value may be set to itself.
 		again, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{City: ptr(""), Slug: &slug})
 		must(t, err)
 		if f := again.Profile; f.City != "" || f.Currency != "EUR" || f.Name != got.Name {
@@ -59,7 +59,7 @@ func TestUpdate(t *testing.T) {
 	})
 }
 
-// state is all that an update may touch.
+// state returns everything that an update can change.
 func (b replica) state(t *testing.T, p authz.Principal, id stoa.StoreID) string {
 	t.Helper()
 	s, err := b.Get(t.Context(), p, id)
@@ -116,7 +116,7 @@ func TestUpdateAsksForTheRight(t *testing.T) {
 		s, _ := b.open(t, p, credential.SQLite, "Bakery")
 		before := b.state(t, p, s.ID)
 		viewer, stranger := b.member(t, s.ID, authz.Viewer), b.user(t)
-		// Faults in the patch are told to nobody who may not write it.
+		// A caller without permission to write is not told the faults of the patch.
 		for _, patch := range []storedata.ProfilePatch{{Name: ptr("Mine")}, {City: ptr("Wien")}, {Name: ptr("")}} {
 			_, err := b.Update(t.Context(), viewer, s.ID, patch)
 			wantCode(t, err, stoa.Forbidden)
@@ -142,10 +142,10 @@ func TestUpdateWithTheTenantDown(t *testing.T) {
 		b.connect(t, s, tn.Credentials)
 		before := b.state(t, p, s.ID)
 		if engine == credential.SQLite {
-			b.tenants.Forget(s.ID) // its file can only be taken away while no pool is open
+			b.tenants.Forget(s.ID) // its file can only be moved while no pool is open
 			until(t, "the pool is closed", func() bool { return !b.fileInUse(t, s.ID) })
 		}
-		tn.down() // the others: under an open pool
+		tn.down() // for the other engines the pool is open
 		for _, patch := range []storedata.ProfilePatch{{Name: ptr("New"), Slug: ptr("new"), City: ptr("Wien")}, {City: ptr("Wien")}} {
 			_, err := b.Update(t.Context(), p, s.ID, patch)
 			wantCode(t, err, stoa.TenantUnavailable)
@@ -166,8 +166,8 @@ func TestUpdateWithTheTenantDown(t *testing.T) {
 	})
 }
 
-// A store without a checked database is not written to, whatever
-// credentials a failed run has left behind.
+// TestUpdateOfAStoreThatIsNotActive checks that a store without a verified database is
+// not written to, even if a failed run has left credentials.
 func TestUpdateOfAStoreThatIsNotActive(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -199,7 +199,8 @@ func TestUpdateOfAStoreThatIsNotActive(t *testing.T) {
 	})
 }
 
-// The process dies between the master's commit and the tenant's write.
+// TestSyncIdentityRepairsTheTenant ends the process between the master's commit and the
+// tenant's write.
 func TestSyncIdentityRepairsTheTenant(t *testing.T) {
 	t.Parallel()
 	eachTenant(t, func(t *testing.T, b replica, engine credential.EngineName) {
@@ -220,7 +221,8 @@ func TestSyncIdentityRepairsTheTenant(t *testing.T) {
 	})
 }
 
-// A writer who was overtaken writes what the master has by then.
+// TestSyncIdentityOvertaken checks that a late writer writes the values that the master
+// has by then.
 func TestSyncIdentityOvertaken(t *testing.T) {
 	t.Parallel()
 	eachTenant(t, func(t *testing.T, b replica, engine credential.EngineName) {
@@ -230,13 +232,14 @@ func TestSyncIdentityOvertaken(t *testing.T) {
 		must(t, b.renameMaster(t, s.ID, storedata.ProfilePatch{Name: ptr("First"), Slug: &first}))
 		_, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Name: ptr("Second"), Slug: &second})
 		must(t, err)
-		must(t, b.SyncIdentity(t.Context(), SyncIdentity{StoreID: s.ID})) // the first one's, late
+		must(t, b.SyncIdentity(t.Context(), SyncIdentity{StoreID: s.ID})) // the late job of the first change
 		b.agree(t, p, s.ID, "Second", second)
 	})
 }
 
-// Between a writer's look into the master and its write, the name changes
-// again and the other writer finishes. The late one must notice.
+// TestSyncIdentityOvertakenInTheMiddle changes the name again, and completes the other
+// writer, between a writer's read of the master and its write. The late writer must
+// detect that.
 func TestSyncIdentityOvertakenInTheMiddle(t *testing.T) {
 	t.Parallel()
 	if !slices.Contains(tenantdbtest.Engines(), credential.PostgreSQL) {
@@ -296,7 +299,7 @@ func TestUpdateAtOnce(t *testing.T) {
 			if _, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Name: &slug, Slug: &slug}); err != nil {
 				return nil, err
 			}
-			_, err := b.Resolve(t.Context(), slug+".shops.test") // caches it, if it is still there
+			_, err := b.Resolve(t.Context(), slug+".shops.test") // the name is cached if it still exists
 			if stoa.CodeOf(err) == stoa.StoreNotFound {
 				err = nil
 			}
@@ -321,7 +324,8 @@ func TestUpdateAtOnce(t *testing.T) {
 	})
 }
 
-// Of two stores that want one slug, one gets it.
+// TestUpdateAtOnceToOneSlug checks that exactly one of two stores that request one slug
+// gets it.
 func TestUpdateAtOnceToOneSlug(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

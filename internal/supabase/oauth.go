@@ -13,12 +13,12 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 )
 
-// Tokens are those that an owner's consent gives. The refresh token can be used once:
-// that issues two new tokens and invalidates both.
+// Tokens are the tokens that an owner's consent gives. The refresh token can be used
+// once: its use issues two new tokens and invalidates both old ones.
 type Tokens struct {
 	Access  keyring.Secret
 	Refresh keyring.Secret
-	Expires time.Time // of Access
+	Expires time.Time // expiry of Access
 }
 
 // NewVerifier returns a new PKCE verifier (RFC 7636, 4.1).
@@ -46,8 +46,8 @@ func (c *Client) Exchange(ctx context.Context, code keyring.Secret, redirect str
 	})
 }
 
-// Refresh exchanges a refresh token for new tokens. After an error that is not
-// Refused it is unknown whether the token is spent.
+// Refresh exchanges a refresh token for new tokens. After an error for which Refused is
+// false, it is unknown whether the token is spent.
 func (c *Client) Refresh(ctx context.Context, refresh keyring.Secret) (Tokens, error) {
 	return c.token(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh.Reveal()}})
 }
@@ -69,7 +69,7 @@ func (c *Client) token(ctx context.Context, form url.Values) (Tokens, error) {
 	return Tokens{Access: answer.Access, Refresh: answer.Refresh, Expires: asked.Add(lifetime).UTC().Truncate(time.Microsecond)}, nil
 }
 
-// Refused reports whether err says that a code or a refresh token is spent, expired or
+// Refused reports whether err means that a code or a refresh token is spent, expired or
 // revoked. It is false when the credentials of the application are not accepted, which
 // only the operator can correct.
 func Refused(err error) bool {
@@ -90,8 +90,8 @@ func Refused(err error) bool {
 	return false
 }
 
-// Check fails when Supabase does not accept the credentials of the application. It
-// presents a token that does not exist, and so spends none.
+// Check fails when Supabase does not accept the credentials of the application. It sends
+// a token that does not exist, so that no token is spent.
 func (c *Client) Check(ctx context.Context) error {
 	_, err := c.Refresh(ctx, keyring.NewSecret("none"))
 	if Refused(err) {

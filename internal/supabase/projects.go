@@ -176,7 +176,7 @@ func (c *Client) Poolers(ctx context.Context, token keyring.Secret, ref string) 
 }
 
 // Query runs one statement in the project's database, as its role postgres. An error
-// holds no more than the SQLSTATE.
+// contains the SQLSTATE at most.
 func (c *Client) Query(ctx context.Context, token keyring.Secret, ref, statement string) error {
 	body := struct {
 		Query string `json:"query"`

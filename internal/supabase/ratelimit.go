@@ -9,9 +9,9 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// rateLimit records until when Supabase accepts no more calls. Supabase counts calls
-// per application, so the limit holds for all stores, and no call is sent meanwhile.
-// Each replica learns it from an answer of its own. It is safe for concurrent use.
+// rateLimit records until when Supabase accepts no more calls. Supabase counts calls per
+// application, so the limit holds for all stores, and no call is sent meanwhile. Each
+// replica records the limit from its own answers. It is safe for concurrent use.
 type rateLimit struct {
 	mu    sync.Mutex
 	until time.Time
@@ -24,7 +24,7 @@ func (l *rateLimit) wait(now time.Time) time.Duration {
 	return l.until.Sub(now)
 }
 
-// A window is a minute. A longer wait than maxWindow is not believed.
+// A rate limit window is one minute. A wait longer than maxWindow is treated as invalid.
 const (
 	window    = time.Minute
 	maxWindow = 10 * time.Minute

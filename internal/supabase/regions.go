@@ -16,7 +16,8 @@ func (r Region) kind() string {
 	return "specific"
 }
 
-// regions are those of mid-2026. Source: Supabase documentation, "Available regions".
+// regions are the regions of mid-2026. Source: Supabase documentation, "Available
+// regions".
 var regions = []Region{
 	{Code: "americas", Name: "Americas", Area: true},
 	{Code: "emea", Name: "Europe, Middle East and Africa", Area: true},

@@ -1,6 +1,6 @@
-// Package supabase is a client for Supabase's Management API, for an application that
-// the owner of an account has authorized by OAuth 2. It knows no store. Every error is
-// a *stoa.Error, and wraps an *Answer when Supabase has answered.
+// Package supabase is a client for Supabase's Management API, for an application that the
+// owner of an account has authorized by OAuth 2. It contains nothing specific to stores.
+// Every error is a *stoa.Error, and wraps an *Answer when Supabase has answered.
 package supabase
 
 import (
@@ -70,7 +70,7 @@ func (a *Answer) Error() string {
 	return strings.TrimSpace(fmt.Sprintf("supabase answered %d %s", a.Status, a.Code))
 }
 
-// StatusOf returns the HTTP status of the answer that err wraps, or 0 without one.
+// StatusOf returns the HTTP status of the answer that err wraps, or 0 if err wraps none.
 func StatusOf(err error) int {
 	var a *Answer
 	if errors.As(err, &a) {
@@ -104,7 +104,7 @@ type call struct {
 // is truncated and fails to parse.
 const maxAnswer = 4 << 20
 
-// do makes the call and decodes a successful answer into out, unless that is nil. It
+// do makes the call and decodes a successful answer into out, unless out is nil. It
 // accepts unknown fields and any 2xx status.
 func (c *Client) do(ctx context.Context, what call, out any) error {
 	if wait := c.limit.wait(time.Now()); wait > 0 && what.form == nil {
@@ -185,14 +185,14 @@ func unavailable(cause error) error {
 	return stoa.Errorf(stoa.SupabaseUnavailable, "Supabase does not answer at the moment. Try again shortly.").WithCause(cause)
 }
 
-// refused returns the error for an answer that is no success. The message of a failed
-// query is never shown; those of other calls are Supabase's advice to the owner.
+// refused returns the error for an answer with an error status. The message of a failed
+// query is never shown. The messages of other calls are Supabase's advice to the owner.
 func refused(what call, status int, body []byte) error {
 	var said struct {
 		Message string
 		Error   any // a code at the token endpoint, else the reason phrase of the status
 	}
-	_ = json.Unmarshal(body, &said) // a proxy may answer with a page
+	_ = json.Unmarshal(body, &said) // a proxy may answer with an HTML page
 	a := &Answer{Status: status, message: said.Message}
 	if what.form != nil {
 		a.Code = oauthCode(said.Error)

@@ -14,7 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 )
 
-// answering is a client of a server that gives every call the same answer.
+// answering returns a client of a server that gives every call the same answer.
 func answering(t *testing.T, handle http.HandlerFunc) *Client {
 	t.Helper()
 	s := httptest.NewServer(handle)
@@ -35,8 +35,8 @@ func wantCode(t *testing.T, err error, want stoa.Code) *stoa.Error {
 	return e
 }
 
-// TestRefusals: whatever is answered becomes one of the codes, with words that
-// may be shown.
+// TestRefusals checks that every error answer becomes one of the codes, with a message
+// that may be shown.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -76,8 +76,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestProjectRefusals: a project that is gone is told as that by every call about
-// one, and no refusal quotes what was sent.
+// TestProjectRefusals checks that every call about a deleted project reports that, and
+// that no error quotes what was sent.
 func TestProjectRefusals(t *testing.T) {
 	t.Parallel()
 	const ref = "abcdefghijklmnopqrst"
@@ -104,7 +104,7 @@ func TestProjectRefusals(t *testing.T) {
 	}
 }
 
-// TestNobodyAnswers: the error holds no address.
+// TestNobodyAnswers checks that the error contains no address.
 func TestNobodyAnswers(t *testing.T) {
 	t.Parallel()
 	s := httptest.NewServer(http.NotFoundHandler())
@@ -118,8 +118,8 @@ func TestNobodyAnswers(t *testing.T) {
 	}
 }
 
-// TestTokenRefusals: what ends a connection, and what is the operator's or
-// time's to mend.
+// TestTokenRefusals checks which answers end a connection, and which ones the operator
+// has to correct or may be temporary.
 func TestTokenRefusals(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -150,7 +150,7 @@ func TestTokenRefusals(t *testing.T) {
 	}
 }
 
-// TestCreateQuotes: a refusal that quotes the password is not passed on.
+// TestCreateQuotes checks that a message that quotes the password is not passed on.
 func TestCreateQuotes(t *testing.T) {
 	t.Parallel()
 	client := answering(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -180,8 +180,8 @@ func TestSQLState(t *testing.T) {
 	}
 }
 
-// TestLimit: after the last call of a window none is made until it ends, and
-// what an answer says of the time is believed within bounds.
+// TestLimit checks that no call is made after the last one of a window until the window
+// ends, and that the time in an answer is accepted only within limits.
 func TestLimit(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -210,7 +210,7 @@ func TestLimit(t *testing.T) {
 			if wait := l.wait(time.Now()); got != c.want || max(wait, 0) != c.want {
 				t.Errorf("%d %v: %v, %v", c.status, c.header, got, wait)
 			}
-			time.Sleep(c.want) //nolint:forbidigo // in the test's own time
+			time.Sleep(c.want) //nolint:forbidigo // fake time of the synctest bubble
 			if wait := l.wait(time.Now()); wait > 0 {
 				t.Errorf("%d %v: still %v", c.status, c.header, wait)
 			}

@@ -1,4 +1,4 @@
-// Package creditstest makes stores with an account of credits for tests.
+// Package creditstest creates stores with a credit account for tests.
 package creditstest
 
 import (
@@ -21,7 +21,7 @@ type Account struct {
 	Owner  authz.Principal
 }
 
-// New makes a store with an empty account and an owner.
+// New creates a store with an empty account and an owner.
 func New(t testing.TB, db *masterdb.DB) Account {
 	t.Helper()
 	a := Account{DB: db, Ledger: credits.New(db), Store: stoa.NewID[stoa.StoreID]()}
@@ -141,7 +141,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// Hold sets credits aside as the owner.
+// Hold reserves credits as the owner.
 func (a Account) Hold(t testing.TB, req credits.SpendRequest) credits.HoldResult {
 	t.Helper()
 	held, err := a.Ledger.Hold(t.Context(), a.Owner, a.Store, credits.HoldRequest{SpendRequest: req})
@@ -158,7 +158,7 @@ func (a Account) Exec(t testing.TB, query string, args ...any) {
 	}))
 }
 
-// Dump returns every byte that the ledger keeps of the store.
+// Dump returns every row that the ledger has of the store, as text.
 func (a Account) Dump(t testing.TB) string {
 	t.Helper()
 	var out string
@@ -179,7 +179,7 @@ func (a Account) Dump(t testing.TB) string {
 	return out
 }
 
-// Eventually polls until done, for 2 minutes at most.
+// Eventually polls until done returns true, for at most 2 minutes.
 func Eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)

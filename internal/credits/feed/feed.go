@@ -1,5 +1,5 @@
-// Package feed has other work follow the changes of credit accounts: copies in
-// the stores' own databases, automatic recharges, mails about a low balance.
+// Package feed runs jobs that follow the changes of credit accounts: copies in the
+// stores' own databases, automatic recharges, mails about a low balance.
 package feed
 
 import (
@@ -21,15 +21,15 @@ type Follower struct {
 	// Pending is the SQL that follows "FROM credit_balances b" and ends with the
 	// condition under which there is work for an account: "JOIN … WHERE …".
 	Pending string
-	// Job returns the job for an account. The job is idempotent and reads for
-	// itself what there is to do.
+	// Job returns the job for an account. The job is idempotent and determines itself
+	// what to do.
 	Job func(stoa.StoreID) jobs.Args
 }
 
-// Feed enqueues the jobs of its followers a moment after accounts have changed.
-// It never delays a change: a change only marks its account in memory. What a
-// killed process had marked is found by Sweep. A Feed is safe for concurrent
-// use once all followers are added.
+// Feed enqueues the jobs of its followers shortly after accounts have changed. It never
+// delays a change: a change only marks its account in memory. Sweep finds the accounts
+// that a killed process had marked. A Feed is safe for concurrent use once all followers
+// are added.
 type Feed struct {
 	db        *masterdb.DB
 	queue     *jobs.Queue
@@ -45,7 +45,7 @@ type Feed struct {
 // collectFor is how long changes of an account are collected into one job.
 const collectFor = time.Second
 
-// maxAccounts is how many accounts one query names or returns.
+// maxAccounts is the maximum number of accounts that one query names or returns.
 const maxAccounts = 500
 
 // New returns the feed of the accounts that l changes. The caller adds the
@@ -68,7 +68,7 @@ func (f *Feed) mark(store stoa.StoreID) {
 	f.mu.Unlock()
 	select {
 	case f.wake <- struct{}{}:
-	default: // Run is awake
+	default: // Run already has a wake-up pending
 	}
 }
 
@@ -80,9 +80,9 @@ func (f *Feed) takeChanged() map[stoa.StoreID]bool {
 	return changed
 }
 
-// Run enqueues the jobs for what changes in this process, until ctx ends. It
-// checks each account a second time: a job that ran during the first check may
-// have read the account before the change.
+// Run enqueues the jobs for the changes made by this process, until ctx ends. It checks
+// each account a second time: a job that ran during the first check may have read the
+// account before the change.
 func (f *Feed) Run(ctx context.Context) {
 	var again map[stoa.StoreID]bool
 	for {
@@ -170,8 +170,8 @@ type Sweep struct{}
 // Kind implements jobs.Args.
 func (Sweep) Kind() string { return "credits.sweep_feed" }
 
-// SweepEvery is the interval of Sweep. It bounds the delay of work that nobody
-// has enqueued, such as after a change by a process that was killed.
+// SweepEvery is the interval of Sweep. It limits the delay of work that was not enqueued,
+// such as after a change by a process that was killed.
 const SweepEvery = time.Minute
 
 // Sweep runs the job.

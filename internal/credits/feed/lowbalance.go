@@ -15,10 +15,9 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// LowBalanceNotifier sends mails to owners whose credits run low. A trigger in
-// the master database records each fall below the threshold in
-// credit_crossings. One job per store then enqueues one job per owner, which
-// sends the mail.
+// LowBalanceNotifier sends mails to owners whose credits are low. A trigger in the master
+// database records each fall below the threshold in credit_crossings. One job per store
+// then enqueues one job per owner, which sends the mail.
 type LowBalanceNotifier struct {
 	db    *masterdb.DB
 	queue *jobs.Queue
@@ -69,7 +68,7 @@ func (n *LowBalanceNotifier) Announce(ctx context.Context, job AnnounceLowBalanc
 	})
 }
 
-// lowBalanceMails bounds the mails to one owner about one store: its members can
+// lowBalanceMails limits the mails to one owner about one store, since its members can
 // make its credits fall and rise without limit.
 var lowBalanceMails = mail.Allowance{Name: "low-balance", Burst: 10, Every: time.Hour}
 

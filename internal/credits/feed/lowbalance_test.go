@@ -24,13 +24,13 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// setThreshold has the owners told when less than amount is available.
+// setThreshold sets the threshold below which the owners get mails.
 func setThreshold(t testing.TB, b creditstest.Account, amount credits.Amount) {
 	t.Helper()
 	must(t, b.Ledger.SetSettings(t.Context(), b.Owner, b.Store, credits.Settings{LowBalance: &amount}))
 }
 
-// startReplica starts what one process runs to notify owners.
+// startReplica starts the parts of one process that notify owners.
 func startReplica(t *testing.T, b creditstest.Account, server *mailtest.Server) *feed.Feed {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
@@ -58,8 +58,8 @@ func startReplica(t *testing.T, b creditstest.Account, server *mailtest.Server) 
 	return changes
 }
 
-// TestOwnersAreTold: two replicas, one mail to each owner for each fall, and
-// none to anybody else.
+// TestOwnersAreTold checks that two replicas send one mail to each owner for each fall,
+// and none to other users.
 func TestOwnersAreTold(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -68,7 +68,7 @@ func TestOwnersAreTold(t *testing.T) {
 		b.Exec(t, `UPDATE users SET first_name = 'Zoë', last_name = 'Müller' WHERE id = $1`, b.Owner.UserID)
 		second := b.Member(t, authz.Owner)
 		b.Member(t, authz.Admin)
-		unproven := b.Member(t, authz.Owner) // perhaps somebody else's address
+		unproven := b.Member(t, authz.Owner) // the address is not verified and may be another person's
 		b.Exec(t, `UPDATE users SET email_verified = false WHERE id = $1`, unproven.UserID)
 		server := mailtest.Start(t, mailtest.Options{Refuse: firstTime("RCPT", 451)})
 		startReplica(t, b, server)
@@ -79,10 +79,10 @@ func TestOwnersAreTold(t *testing.T) {
 		fall := func() {
 			_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: 60 * credits.Credit})
 			must(t, err)
-			b.Give(t, 60*credits.Credit) // a short dip
+			b.Give(t, 60*credits.Credit) // the balance falls and rises again
 		}
 		fall()
-		must(t, other.Sweep(t.Context(), feed.Sweep{})) // and another replica looks too
+		must(t, other.Sweep(t.Context(), feed.Sweep{})) // another replica sweeps too
 		creditstest.Eventually(t, "both owners have mail", func() bool { return len(server.Mails()) >= 2 })
 		fall()
 		creditstest.Eventually(t, "they have another", func() bool { return len(server.Mails()) >= 4 })
@@ -136,7 +136,7 @@ func checkLowMail(t *testing.T, mails []mailtest.Mail, owner stoa.UserID) {
 	}
 }
 
-// firstTime refuses a command once.
+// firstTime returns a function that refuses a command once.
 func firstTime(command string, code int) func(string, string) int {
 	var once sync.Once
 	return func(c, _ string) (answer int) {
@@ -147,8 +147,8 @@ func firstTime(command string, code int) func(string, string) int {
 	}
 }
 
-// TestMailThatIsRefused: what the server will never take is given up; a mail to
-// somebody who owns the store no more is not written.
+// TestMailThatIsRefused checks that a mail that the server refuses permanently is not
+// retried, and that a user who no longer owns the store gets no mail.
 func TestMailThatIsRefused(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -175,7 +175,8 @@ func TestMailThatIsRefused(t *testing.T) {
 	})
 }
 
-// TestLowBalanceFlood: credits that fall and rise fill nobody's mailbox.
+// TestLowBalanceFlood checks that credits that fall and rise repeatedly send a limited
+// number of mails.
 func TestLowBalanceFlood(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {

@@ -7,10 +7,10 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
-// rowReader reads the rows of a query in its order, a chunk at a time.
+// rowReader reads the rows of a query in order, in chunks.
 type rowReader[T any] struct {
 	q     masterdb.Querier
-	query string        // with $1, $2, … for the key of the row before
+	query string        // with $1, $2, … for the key of the previous row
 	key   func(T) []any // returns the columns that the query is ordered by
 	after []any
 	chunk []T
@@ -23,8 +23,8 @@ func newRowReader[T any](q masterdb.Querier, query string, key func(T) []any, fi
 	return rowReader[T]{q: q, query: query + fmt.Sprintf(` LIMIT %d`, chunkSize), key: key, after: first}
 }
 
-// next returns the next row if it fits. It leaves a row that does not fit for
-// the next call. ok is false when no row is returned.
+// next returns the next row if fits accepts it. Otherwise the row stays for the next
+// call. ok is false when no row is returned.
 func (s *rowReader[T]) next(ctx context.Context, fits func(T) bool) (row T, ok bool, err error) {
 	if len(s.chunk) == 0 && !s.ended {
 		s.chunk = nil

@@ -1,5 +1,5 @@
-// Package verify checks the ledger: that the rows of every account satisfy the
-// rules that credits promises.
+// Package verify checks the ledger: that the rows of every account satisfy the invariants
+// that package credits documents.
 package verify
 
 import (
@@ -15,28 +15,28 @@ import (
 // Report is the result of a verification.
 type Report struct {
 	Of              int64 // how many accounts there are
-	Accounts        int64 // how many were read: fewer than Of when maxInconsistencies ended the verification
+	Accounts        int64 // how many were read; fewer than Of when maxInconsistencies ended the verification
 	Transactions    int64
-	Inconsistencies []Inconsistency // the first of each account, by store; about maxInconsistencies at most
+	Inconsistencies []Inconsistency // the first of each account, ordered by store; about maxInconsistencies at most
 }
 
 // Inconsistency is a row of the ledger that breaks a rule.
 type Inconsistency struct {
 	StoreID stoa.StoreID
 	Row     string // which row, such as "transaction 17 (0198…)" or "balance"
-	Message string // what the row says and what it should say
+	Message string // the actual and the expected value
 }
 
 func (i Inconsistency) String() string {
 	return fmt.Sprintf("store %s, %s: %s", i.StoreID, i.Row, i.Message)
 }
 
-// maxInconsistencies ends a verification in which everything is wrong.
+// maxInconsistencies is the number of inconsistencies that ends a verification.
 const maxInconsistencies = 100
 
-// Run reads the whole ledger in db in one snapshot and checks every rule. It
-// keeps a few thousand rows in memory, however large the ledger is. It calls
-// progress, which may be nil, with the report so far after every account.
+// Run reads the whole ledger in db in one snapshot and checks every rule. It keeps a few
+// thousand rows in memory, whatever the size of the ledger. After every account it calls
+// progress, which may be nil, with the report so far.
 func Run(ctx context.Context, db *masterdb.DB, progress func(Report)) (Report, error) {
 	var report Report
 	err := db.Snapshot(ctx, func(q masterdb.Querier) error {
@@ -77,11 +77,11 @@ type verifier struct {
 	orphans []Inconsistency // transactions whose store does not exist, found since the last account
 }
 
-// The rows, each with what related rows say about it.
+// The rows of the tables, each with the values computed from related rows.
 type (
 	checkedStore struct {
 		StoreID stoa.StoreID
-		Missing bool // there is no balance
+		Missing bool // there is no balance row
 		Balance, Reserved, Debt,
 		LifetimePurchased, LifetimeSpent, Lotted credits.Amount
 		Seq int64
@@ -98,12 +98,12 @@ type (
 		State    credits.HoldState
 		Amount   credits.Amount
 		Captured credits.Amount
-		Captures int64 // transactions that name it
+		Captures int64 // transactions that refer to the hold
 	}
 	checkedFreeze struct {
 		StoreID   stoa.StoreID
 		Reference string
-		Amount    credits.Amount // 0 when it has ended
+		Amount    credits.Amount // 0 when the freeze has ended
 	}
 	checkedLot struct {
 		StoreID   stoa.StoreID
@@ -111,13 +111,13 @@ type (
 		Amount    credits.Amount
 		Remaining credits.Amount
 		Used      credits.Amount
-		Granted   credits.Amount // by its transaction
+		Granted   credits.Amount // by the transaction that created the lot
 	}
-	checkedPayment struct { // the credits of one reference
+	checkedPayment struct { // the credits granted under one reference
 		StoreID   stoa.StoreID
 		Reference string
 		Granted   credits.Amount
-		Reversed  credits.Amount // clawed back less reinstated
+		Reversed  credits.Amount // clawed back minus reinstated
 	}
 )
 
@@ -178,13 +178,13 @@ func (a *checkedAccount) report(wrong bool, row, format string, args ...any) {
 	}
 }
 
-// next checks the next account. It returns nil after the last.
+// next checks the next account. It returns nil after the last one.
 func (v *verifier) next(ctx context.Context) (*checkedAccount, error) {
 	store, ok, err := v.stores.next(ctx, func(checkedStore) bool { return true })
 	if err != nil {
 		return nil, err
 	}
-	// After the last store, every remaining row is an orphan.
+	// All rows that remain after the last store are orphans.
 	isOrphan := func(r checkedRow) bool { return !ok || bytes.Compare(r.StoreID[:], store.StoreID[:]) < 0 }
 	if err := v.skipOrphans(ctx, isOrphan); err != nil || !ok {
 		return nil, err
@@ -226,8 +226,8 @@ func (v *verifier) next(ctx context.Context) (*checkedAccount, error) {
 	return a, nil
 }
 
-// skipOrphans reads the transactions that come before the next store, and keeps
-// the first of each store that does not exist. No foreign key prevents them.
+// skipOrphans reads the transactions that come before the next store. It keeps the first
+// one of each store that does not exist. No foreign key prevents such rows.
 func (v *verifier) skipOrphans(ctx context.Context, isOrphan func(checkedRow) bool) error {
 	for len(v.orphans) < maxInconsistencies {
 		row, ok, err := v.rows.next(ctx, isOrphan)
@@ -276,17 +276,17 @@ func (v *verifier) checkRows(ctx context.Context, a *checkedAccount) (rowSums, e
 	}
 }
 
-// signsFit reports whether the signs of amount and debt change are possible for
-// the type.
+// signsFit reports whether the signs of the amount and of the debt change are possible
+// for the type.
 func (r checkedRow) signsFit() bool {
 	switch r.Type {
 	case credits.TypePurchase, credits.TypeBonus:
 		return r.Amount > 0 && r.DebtChange == 0
 	case credits.TypeSpend, credits.TypeCapture, credits.TypeExpiry:
 		return r.Amount < 0 && r.DebtChange == 0
-	case credits.TypeRefund, credits.TypeDispute: // clawed back, some of it as a debt, or reinstated
+	case credits.TypeRefund, credits.TypeDispute: // clawed back, possibly in part as a debt, or reinstated
 		return r.Amount <= 0 && r.DebtChange >= 0 || r.Amount > 0 && r.DebtChange == 0
-	default: // an adjustment adds, or takes to repay a debt
+	default: // an adjustment adds credits, or repays a debt with some
 		return r.DebtChange == 0 || r.DebtChange == r.Amount && r.Amount < 0
 	}
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 )
 
-// eventful is a store in which everything has happened that a ledger can
-// record: its transactions are 1 purchase, 2 bonus (a lot), 3 spend of a
-// service, 4 capture, 5 refund, 6 purchase of less than is owed, 7 repayment.
+// eventful creates a store with every kind of record of a ledger. Its transactions are 1
+// purchase, 2 bonus (a lot), 3 spend of a service, 4 capture, 5 refund, 6 purchase of
+// less than is owed, 7 repayment.
 func eventful(t *testing.T, db *masterdb.DB) creditstest.Account {
 	t.Helper()
 	b := creditstest.New(t, db)
@@ -70,7 +70,8 @@ func TestVerifyFindsNothing(t *testing.T) {
 	})
 }
 
-// TestVerifyNamesTheRow breaks each rule in a store of its own.
+// TestVerifyNamesTheRow violates each rule in a separate store and checks that the report
+// names the row.
 func TestVerifyNamesTheRow(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -120,8 +121,8 @@ func TestVerifyNamesTheRow(t *testing.T) {
 	})
 }
 
-// Rows of stores that there are not are found wherever they stand, and no
-// other store is blamed for them.
+// TestVerifyFindsStrays checks that rows of stores that do not exist are found at any
+// position, and are not reported for another store.
 func TestVerifyFindsStrays(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -147,7 +148,7 @@ func TestVerifyFindsStrays(t *testing.T) {
 	})
 }
 
-// unlock takes away what keeps a ledger from being changed.
+// unlock disables the triggers that protect the ledger from changes.
 func unlock(t *testing.T, db *masterdb.DB) {
 	t.Helper()
 	changes := []string{

@@ -1,5 +1,4 @@
-// Package hostnamestest provides tests with a DNS server for the verification of
-// hostnames.
+// Package hostnamestest provides a DNS server for tests of the verification of hostnames.
 package hostnamestest
 
 import (
@@ -12,8 +11,8 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// DNS is a name server on this machine that knows TXT records and nothing
-// else. It ends with its test.
+// DNS is a name server on this machine that answers queries for TXT records only. It is
+// closed when its test ends.
 type DNS struct {
 	Address string // host:port
 
@@ -41,36 +40,36 @@ func NewDNS(t testing.TB) *DNS {
 	return d
 }
 
-// Put gives the name these TXT records and no others. Without any the name
-// exists and has none.
+// Put sets the TXT records of the name and replaces earlier ones. Without values the name
+// exists and has no records.
 func (d *DNS) Put(name string, values ...string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.records[strings.ToLower(name)+"."] = slices.Clone(values)
 }
 
-// Remove makes the name one that does not exist.
+// Remove deletes the name, so that it does not exist.
 func (d *DNS) Remove(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.records, strings.ToLower(name)+".")
 }
 
-// Break has every question answered with an error; RCodeSuccess mends it.
+// Break makes the server answer every query with an error. RCodeSuccess ends that.
 func (d *DNS) Break(code dnsmessage.RCode) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.broken = code
 }
 
-// Silence has no question answered.
+// Silence sets whether the server leaves all queries unanswered.
 func (d *DNS) Silence(silent bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.silent = silent
 }
 
-// Asked returns how often the name was asked for.
+// Asked returns the number of queries for the name.
 func (d *DNS) Asked(name string) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -82,15 +81,15 @@ func (d *DNS) serve(conn net.PacketConn) {
 	for {
 		n, from, err := conn.ReadFrom(buffer)
 		if err != nil {
-			return // closed
+			return // the server is closed
 		}
 		if answer := d.answer(buffer[:n]); answer != nil {
-			_, _ = conn.WriteTo(answer, from) // who asked may be gone
+			_, _ = conn.WriteTo(answer, from) // the client may have left
 		}
 	}
 }
 
-// answer returns nil for what is not to be answered.
+// answer returns the answer to a query, or nil to send none.
 func (d *DNS) answer(question []byte) []byte {
 	var m dnsmessage.Message
 	if err := m.Unpack(question); err != nil || len(m.Questions) != 1 {
@@ -127,7 +126,7 @@ func (d *DNS) answer(question []byte) []byte {
 	return packed
 }
 
-// strings255 cuts a text into the strings that a TXT record is made of.
+// strings255 splits a text into the strings of a TXT record, of at most 255 bytes each.
 func strings255(v string) []string {
 	const most = 255
 	var out []string

@@ -58,8 +58,8 @@ func (s *Stripe) Events() []*Event {
 // SendTo changes the address that events are delivered to.
 func (s *Stripe) SendTo(hook string) { s.hook = hook }
 
-// Deliver sends an event, signed, once more, and returns the status of the
-// answer. With 2xx it counts as delivered.
+// Deliver signs an event and sends it again. It returns the status of the answer. A 2xx
+// status marks the event as delivered.
 func (s *Stripe) Deliver(e *Event) int {
 	signed := webhook.GenerateTestSignedPayload(&webhook.UnsignedPayload{Payload: e.body, Secret: Secret})
 	req, err := http.NewRequest(http.MethodPost, s.hook, bytes.NewReader(e.body))
@@ -82,7 +82,7 @@ func (s *Stripe) Deliver(e *Event) int {
 	return res.StatusCode
 }
 
-// DeliverAll sends, in order, what has not been delivered.
+// DeliverAll sends the undelivered events, in order.
 func (s *Stripe) DeliverAll() {
 	s.t.Helper()
 	for _, e := range s.Undelivered() {
@@ -92,7 +92,7 @@ func (s *Stripe) DeliverAll() {
 	}
 }
 
-// Acknowledge counts every event as delivered.
+// Acknowledge marks every event as delivered.
 func (s *Stripe) Acknowledge() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,8 +180,8 @@ func (s *Stripe) PayOther(session string, minor int64, currency string) (intent 
 	return s.Pay(session)
 }
 
-// PayLater completes a checkout with a delayed payment method. Arrive or Bounce
-// then decide about the payment.
+// PayLater completes a checkout with a delayed payment method. Arrive or Bounce then
+// completes or fails the payment.
 func (s *Stripe) PayLater(session string) (intent string) {
 	s.t.Helper()
 	s.change(session, func(o object) {
@@ -192,7 +192,7 @@ func (s *Stripe) PayLater(session string) (intent string) {
 	return intent
 }
 
-// Arrive lets a delayed payment succeed.
+// Arrive makes a delayed payment succeed.
 func (s *Stripe) Arrive(session string) {
 	s.t.Helper()
 	s.change(session, func(o object) {
@@ -201,7 +201,7 @@ func (s *Stripe) Arrive(session string) {
 	})
 }
 
-// Bounce lets a delayed payment fail.
+// Bounce makes a delayed payment fail.
 func (s *Stripe) Bounce(session string) {
 	s.t.Helper()
 	s.change(session, func(o object) {
@@ -212,7 +212,7 @@ func (s *Stripe) Bounce(session string) {
 	})
 }
 
-// Finish lets a processing charge of a saved card succeed.
+// Finish makes a processing charge of a saved card succeed.
 func (s *Stripe) Finish(intent string) {
 	s.t.Helper()
 	s.change(intent, func(o object) {
@@ -230,7 +230,7 @@ func (s *Stripe) FinishWith(intent string, minor int64) {
 	})
 }
 
-// Expire closes a checkout that nobody paid at.
+// Expire closes a checkout that was not paid.
 func (s *Stripe) Expire(session string) {
 	s.t.Helper()
 	s.change(session, func(o object) {

@@ -65,7 +65,7 @@ func (s *Stripe) retrieve(kind, id string, form url.Values) *answer {
 	return reply(s.expanded(o, form))
 }
 
-// expanded replaces the references that the caller expands by their objects.
+// expanded replaces the references in the caller's expand parameter by their objects.
 func (s *Stripe) expanded(o object, form url.Values) object {
 	for key, values := range form {
 		if strings.HasPrefix(key, "expand[") {
@@ -205,7 +205,7 @@ func priceFault(amount int64, currency string) *answer {
 	return nil
 }
 
-// currencies are those that the fake accepts.
+// currencies are the currencies that the fake accepts.
 var currencies = strings.Fields("usd eur gbp chf jpy krw huf twd isk ugx bhd jod kwd omr tnd")
 
 func (s *Stripe) createIntent(form url.Values) *answer {

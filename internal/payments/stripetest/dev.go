@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Options configure a fake Stripe that is used by hand.
+// Options configure a fake Stripe that is used manually.
 type Options struct {
 	Listen string       // address to listen on, such as 127.0.0.1:12111
 	Hook   string       // address of the platform's webhook endpoint
@@ -49,7 +49,7 @@ func Run(ctx context.Context, opts Options, ready func(*Stripe)) error {
 	}
 }
 
-// deliverInOrder sends the undelivered events, up to the first one that is not
+// deliverInOrder sends the undelivered events, in order, up to the first one that is not
 // acknowledged.
 func (s *Stripe) deliverInOrder() {
 	for _, e := range s.Undelivered() {

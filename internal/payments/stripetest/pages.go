@@ -278,15 +278,15 @@ func acted(w http.ResponseWriter, r *http.Request, done map[string]string, next 
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(done) // the client may be gone
+	_ = json.NewEncoder(w).Encode(done) // the client may have disconnected
 }
 
 func show(w http.ResponseWriter, r *http.Request, page string, view any) {
 	if !wantsHTML(r) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(view) // the client may be gone
+		_ = json.NewEncoder(w).Encode(view) // the client may have disconnected
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_ = pageTemplates.ExecuteTemplate(w, page, view) // the client may be gone
+	_ = pageTemplates.ExecuteTemplate(w, page, view) // the client may have disconnected
 }

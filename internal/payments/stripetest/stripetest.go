@@ -1,8 +1,8 @@
-// Package stripetest is a fake Stripe: an HTTP server with the part of its API
-// that payments uses. It keeps its objects in memory, signs events as Stripe
-// does, honours idempotency keys as Stripe does, also for its own failures, and
-// injects the failures of Stripe and of the network. Methods do what the buyer,
-// the bank and the card would do.
+// Package stripetest is a fake Stripe: an HTTP server with the part of its API that
+// payments uses. It keeps its objects in memory, signs events as Stripe does, stores
+// answers under idempotency keys as Stripe does, including its own failures, and injects
+// the failures of Stripe and of the network. Methods of Stripe take the actions of the
+// buyer, the bank and the card.
 package stripetest
 
 import (
@@ -45,7 +45,7 @@ type Stripe struct {
 	asked   []string
 }
 
-// reporter receives unexpected failures. It is the test, or a log.
+// reporter receives unexpected failures. It is the test, or a logger.
 type reporter interface {
 	Helper()
 	Error(args ...any)
@@ -63,7 +63,7 @@ func New(t testing.TB, hook string) *Stripe {
 	s := newStripe(t, hook)
 	server := httptest.NewServer(http.HandlerFunc(s.serve))
 	t.Cleanup(func() {
-		server.CloseClientConnections() // also those that a fault has left hanging
+		server.CloseClientConnections() // also connections that a fault keeps open
 		server.Close()
 	})
 	s.URL = server.URL
@@ -88,7 +88,7 @@ func (s *Stripe) Object(id string) map[string]any {
 	return maps.Clone(s.objects[id])
 }
 
-// Forget drops every idempotency key, as Stripe does after 24 hours.
+// Forget deletes every idempotency key, as Stripe does after 24 hours.
 func (s *Stripe) Forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,21 +98,21 @@ func (s *Stripe) Forget() {
 // Fault is a kind of failure.
 type Fault int
 
-// The faults. Stripe keeps its own failures under the idempotency key.
+// The faults. Stripe stores its own failures under the idempotency key.
 const (
-	Broken      Fault = iota // 500, and nothing has happened
-	BrokenAfter              // 500, but it has happened
-	Cut                      // the connection ends before anything has happened
-	CutAfter                 // it has happened, but the connection ends
-	LostAfter                // it has happened, Stripe keeps a 500 of it, and the connection ends
-	Hang                     // no answer until the client gives up
-	Busy                     // 429
+	Broken      Fault = iota // status 500; the call has no effect
+	BrokenAfter              // status 500; the call has taken effect
+	Cut                      // the connection is closed; the call has no effect
+	CutAfter                 // the connection is closed; the call has taken effect
+	LostAfter                // the call has taken effect, Stripe stores a 500 for it, and the connection is closed
+	Hang                     // no answer until the client disconnects
+	Busy                     // status 429
 )
 
 type fault struct {
 	call  string
 	fault Fault
-	late  chan struct{} // not nil: instead of a fault, the answer waits for it
+	late  chan struct{} // not nil: there is no fault, but the answer waits for it
 }
 
 // Delay delays the answer to the next call that begins with call. The answer has
@@ -177,8 +177,8 @@ func (s *Stripe) takeFault(call string) *fault {
 	return nil
 }
 
-// answer is an HTTP answer and the request it was given to. Its status is 0 while
-// the request is in progress.
+// answer is an HTTP answer and the request that it answers. Its status is 0 while the
+// request is in progress.
 type answer struct {
 	request string
 	status  int
@@ -187,7 +187,7 @@ type answer struct {
 
 func (s *Stripe) serve(w http.ResponseWriter, r *http.Request) {
 	call := r.Method + " " + r.URL.Path
-	_ = r.ParseForm() // a parameter that cannot be read is missing
+	_ = r.ParseForm() // a parameter that cannot be parsed counts as missing
 	s.mu.Lock()
 	s.asked = append(s.asked, call)
 	refusal := s.refusal(call)
@@ -228,7 +228,7 @@ func (s *Stripe) serve(w http.ResponseWriter, r *http.Request) {
 	write(w, a, replayed)
 }
 
-// once calls do for a new idempotency key, or returns the answer kept for it:
+// once calls do for a new idempotency key, or returns the answer stored for it:
 // https://docs.stripe.com/api/idempotent_requests
 func (s *Stripe) once(r *http.Request, call string, do func() *answer) (a *answer, replayed bool) {
 	key := r.Header.Get("Idempotency-Key")
@@ -261,7 +261,7 @@ func (s *Stripe) once(r *http.Request, call string, do func() *answer) (a *answe
 	a.request = request
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if a.status == http.StatusNotFound || a.status == http.StatusBadRequest { // parameters that fail are not kept
+	if a.status == http.StatusNotFound || a.status == http.StatusBadRequest { // validation failures are not stored
 		delete(s.kept, key)
 		return a, false
 	}

@@ -18,8 +18,8 @@ import (
 // State is the state of a store's connection to Supabase.
 type State string
 
-// The states of a connection. Reconnect means that the owner has to consent again;
-// a store that has its database works without the connection.
+// The states of a connection. Reconnect means that the owner has to consent again. A
+// store that already has its database works without the connection.
 const (
 	None      State = "none"
 	Connected State = "connected"
@@ -32,7 +32,7 @@ type Reason string
 // The reasons.
 const (
 	Refused    Reason = "refused"     // access was revoked at Supabase, or has expired there
-	AnswerLost Reason = "answer_lost" // new tokens were issued and did not arrive
+	AnswerLost Reason = "answer_lost" // new tokens were issued but did not arrive
 )
 
 // Connection is the public part of a store's connection.
@@ -40,7 +40,7 @@ type Connection struct {
 	State       State
 	Reason      Reason // "" unless the state is Reconnect
 	ConnectedAt *time.Time
-	ProjectRef  string // of the store's database; "" when it is in no project, or not yet
+	ProjectRef  string // of the store's database; "" when it is not in a project, or not yet
 }
 
 // Connection returns the store's connection to Supabase.
@@ -84,8 +84,8 @@ func (s *Service) connect(ctx context.Context, p authz.Principal, store stoa.Sto
 		if err != nil {
 			return err
 		}
-		// After the insert, whose foreign key locks the store: it may be deleted
-		// concurrently.
+		// The check comes after the insert, whose foreign key locks the store, since the
+		// store may be deleted concurrently.
 		if _, err := authz.Check(ctx, tx, p, store, authz.ConnectDatabase); err != nil {
 			return err
 		}
@@ -190,7 +190,7 @@ func Sealed() []keyrotation.Column {
 	}
 }
 
-// sealedTokens is the form in which tokens are encrypted.
+// sealedTokens is the plaintext form of tokens before encryption.
 type sealedTokens struct {
 	Access  string `json:"access"`
 	Refresh string `json:"refresh"`
@@ -213,7 +213,7 @@ func (s *Service) unseal(store stoa.StoreID, envelope string) (supabase.Tokens, 
 	}
 	var t sealedTokens
 	if err := json.Unmarshal(plain, &t); err != nil {
-		return supabase.Tokens{}, errors.New("tokens cannot be read") // the cause would quote them
+		return supabase.Tokens{}, errors.New("tokens cannot be read") // the cause would contain the tokens
 	}
 	return supabase.Tokens{Access: keyring.NewSecret(t.Access), Refresh: keyring.NewSecret(t.Refresh)}, nil
 }

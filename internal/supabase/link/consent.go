@@ -21,12 +21,12 @@ const ConsentTTL = 10 * time.Minute
 // Consent is an open request for the owner's consent.
 type Consent struct {
 	URL     string         // at Supabase, for the owner's browser
-	Browser keyring.Secret // proves that the browser that returns is the one that asked
+	Browser keyring.Secret // proves that the browser that returns is the one that started the consent
 	Expires time.Time
 }
 
-// state passes through the owner's browser, encrypted and authenticated. Its row
-// allows one use and names the store and the user.
+// state is sent through the owner's browser, encrypted and authenticated. Its row can be
+// used once and contains the store and the user.
 type state struct {
 	ID       string `json:"id"`
 	Verifier string `json:"verifier"`
@@ -38,7 +38,7 @@ const stateOwner = "supabase_consents"
 // maxConsents limits the open consents of one store.
 const maxConsents = 20
 
-// Authorize begins a connection of the store to a Supabase account.
+// Authorize starts to connect the store to a Supabase account.
 func (s *Service) Authorize(ctx context.Context, p authz.Principal, store stoa.StoreID) (Consent, error) {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.ConnectDatabase); err != nil {
 		return Consent{}, err
@@ -75,19 +75,19 @@ func (s *Service) Authorize(ctx context.Context, p authz.Principal, store stoa.S
 	return c, err
 }
 
-// Return is what the browser brings back from Supabase.
+// Return contains what the browser sends when it returns from Supabase.
 type Return struct {
 	State   keyring.Secret
 	Code    keyring.Secret
 	Browser keyring.Secret // of Consent, if it is the same browser
-	// Confirmed says that the person at another browser has seen whose store would
-	// be connected, and agrees.
+	// Confirmed means that the person at another browser has seen which store would be
+	// connected, and agrees.
 	Confirmed bool
 }
 
-// Unconfirmed is the error when another browser returned than the one that asked:
-// an attacker may have sent the owner of a Supabase account there, to have it
-// connected to the attacker's store. Nothing has been changed.
+// Unconfirmed is the error when the browser that returns is not the one that started the
+// consent. An attacker may have sent the owner of a Supabase account there, to have that
+// account connected to the attacker's store. Nothing has been changed.
 type Unconfirmed struct {
 	Store string // its name
 	Email string // of the user who asked
@@ -95,10 +95,10 @@ type Unconfirmed struct {
 
 func (u *Unconfirmed) Error() string { return "the consent came back in another browser" }
 
-// Finish turns a consent into the store's connection, and replaces an earlier one.
-// It fails with token_invalid for a state that this platform did not issue or that
-// was used, with token_expired after ConsentTTL, and as authz.Check does when the
-// user who asked may no longer connect the store.
+// Finish creates the store's connection from a consent and replaces an earlier one. It
+// fails with token_invalid for a state that this platform did not issue or that was used,
+// with token_expired after ConsentTTL, and as authz.Check does when the user who started
+// the consent may no longer connect the store.
 func (s *Service) Finish(ctx context.Context, r Return) error {
 	st, err := s.openState(r.State)
 	if err != nil {
@@ -154,7 +154,8 @@ func (s *Service) openState(sealed keyring.Secret) (state, error) {
 	return st, nil
 }
 
-// consumeState makes the state useless and returns who asked, if they still may.
+// consumeState invalidates the state. It returns the user who started the consent and the
+// store, if the user may still connect it.
 func (s *Service) consumeState(ctx context.Context, st state) (authz.Principal, stoa.StoreID, error) {
 	var row struct {
 		StoreID   stoa.StoreID

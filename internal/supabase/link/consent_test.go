@@ -12,8 +12,9 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
 )
 
-// TestStates: a way back counts once, in its time, unchanged, with the code
-// that belongs to it, while who asked may still connect the store.
+// TestStates checks that a state can be used once, before it expires, unchanged, with the
+// code of the same consent, and while the user who started the consent may still connect
+// the store.
 func TestStates(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -45,14 +46,14 @@ func TestStates(t *testing.T) {
 		wantCode(t, b.Finish(ctx, late), stoa.TokenExpired)
 		wantCode(t, b.Finish(ctx, late), stoa.TokenInvalid)
 
-		// The code of one's own consent does not fit somebody else's state.
+		// The code of one user's consent is refused with the state of another user.
 		mallory, hers := b.store(t)
 		theirs, own := b.ask(t, p, store), b.ask(t, mallory, hers)
 		own.State, own.Browser = theirs.State, theirs.Browser
 		wantCode(t, b.Finish(ctx, own), stoa.TokenInvalid)
 		b.wantState(t, mallory, hers, None, "")
 
-		// The store is no longer theirs.
+		// The user may no longer connect the store.
 		left := b.ask(t, mallory, hers)
 		b.exec(t, `DELETE FROM store_members WHERE store_id = $1`, hers)
 		spent := b.sb.Count(tokenCall)
@@ -65,7 +66,8 @@ func TestStates(t *testing.T) {
 	})
 }
 
-// TestStateAtOnce: of several browsers with the same way back, one connects.
+// TestStateAtOnce checks that exactly one of several concurrent browsers with the same
+// state connects the store.
 func TestStateAtOnce(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -86,8 +88,8 @@ func TestStateAtOnce(t *testing.T) {
 	})
 }
 
-// TestAnotherBrowser: who lures an owner through their own consent gets
-// nothing before the owner was told for whom it is.
+// TestAnotherBrowser checks that a user who sends another person to a consent gets no
+// connection until that person has been told whose store it is for.
 func TestAnotherBrowser(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -108,7 +110,8 @@ func TestAnotherBrowser(t *testing.T) {
 	})
 }
 
-// TestExchangeFails: the consent is spent and nothing is connected.
+// TestExchangeFails checks that a failed exchange invalidates the consent and connects
+// nothing.
 func TestExchangeFails(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -120,12 +123,13 @@ func TestExchangeFails(t *testing.T) {
 		b.wantState(t, p, store, None, "")
 
 		late := b.ask(t, p, store)
-		b.sb.Pass(time.Hour) // the code's time is over at Supabase
+		b.sb.Pass(time.Hour) // the code has expired at Supabase
 		wantCode(t, b.Finish(t.Context(), late), stoa.TokenInvalid)
 	})
 }
 
-// TestNotConfigured: without an application at Supabase nothing else is said.
+// TestNotConfigured checks that without an application at Supabase every call fails with
+// the same code.
 func TestNotConfigured(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -144,8 +148,8 @@ func TestNotConfigured(t *testing.T) {
 	})
 }
 
-// TestAuthorizeURL: PKCE, the exact address to come back to, and nothing
-// secret in what the browser sees.
+// TestAuthorizeURL checks that the URL has PKCE parameters and the exact redirect
+// address, and contains no secret.
 func TestAuthorizeURL(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -164,8 +168,8 @@ func TestAuthorizeURL(t *testing.T) {
 	})
 }
 
-// TestConsentsAreBounded: asking again and again keeps the newest consents of
-// the store, and those of other stores.
+// TestConsentsAreBounded checks that repeated calls keep only the newest consents of the
+// store, and do not affect those of other stores.
 func TestConsentsAreBounded(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {

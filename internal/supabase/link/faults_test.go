@@ -15,9 +15,9 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// TestMistypedOrganization: an organisation that the account does not have is
-// told by name, with those that it has, before a run begins; while Supabase does
-// not answer, the run finds it out.
+// TestMistypedOrganization checks that an organisation that the account does not have is
+// reported by name before a run starts, with a list of those that it has. While Supabase
+// does not answer, the run detects it.
 func TestMistypedOrganization(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -46,8 +46,8 @@ func TestMistypedOrganization(t *testing.T) {
 	})
 }
 
-// TestMissingScope: a right that the platform's application has not is named, and
-// is not taken for a project that is gone.
+// TestMissingScope checks that a scope that the platform's application lacks is named,
+// and is not reported as a deleted project.
 func TestMissingScope(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -76,7 +76,8 @@ func TestMissingScope(t *testing.T) {
 	})
 }
 
-// TestRoleFault: why the statement that makes the store's role failed.
+// TestRoleFault checks the reason for which the statement that creates the store's role
+// failed.
 func TestRoleFault(t *testing.T) {
 	t.Parallel()
 	eachWhole(t, func(t *testing.T, b bench) {
@@ -95,7 +96,7 @@ func TestRoleFault(t *testing.T) {
 		b.sb.SetStatus(project.Ref, "ACTIVE_HEALTHY")
 		admin, err := pgx.Connect(t.Context(), b.sb.DatabaseURL(project.Ref))
 		must(t, err)
-		defer admin.Close(context.Background()) //nolint:errcheck // nothing is pending
+		defer admin.Close(context.Background()) //nolint:errcheck // no statement is pending
 		for _, c := range []struct {
 			before, after string
 			want          stoa.Code
@@ -109,7 +110,7 @@ func TestRoleFault(t *testing.T) {
 				_, err := admin.Exec(t.Context(), strings.ReplaceAll(statement, "@", "postgres_"+project.Ref))
 				must(t, err)
 			}
-			if strings.Contains(c.before, "timeout") { // the statement waits for a lock that the test has
+			if strings.Contains(c.before, "timeout") { // the statement waits for a lock that the test holds
 				exec(`SELECT pg_advisory_lock(hashtext('` + role + `'))`)
 			}
 			exec(c.before)

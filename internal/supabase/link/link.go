@@ -1,8 +1,8 @@
-// Package link links a store to its owner's Supabase account and creates a
-// database for the store there: the consent, its tokens and their renewal, the
-// projects to choose from, the project and the role in it. Package supabase makes
-// the calls, package tenantdb uses the database. Package link owns the tables
-// supabase_consents, supabase_connections and supabase_projects.
+// Package link links a store to its owner's Supabase account and creates a database for
+// the store there. It handles the consent, the tokens and their renewal, the lists of
+// projects, and the project and the role for the store. Package supabase makes the calls,
+// and package tenantdb uses the database. Package link owns the tables supabase_consents,
+// supabase_connections and supabase_projects.
 package link
 
 import (
@@ -30,19 +30,19 @@ type Service struct {
 	opts    Options
 	process *lease.Process
 
-	renewing sync.WaitGroup // the renewals of tokens under way
-	waiters  *lease.Waiters // for the end of a renewal
+	renewing sync.WaitGroup // the renewals of tokens in progress
+	waiters  *lease.Waiters // waiting for the end of a renewal
 
 	organizations *otter.Cache[stoa.StoreID, []supabase.Organization]
 	projects      *otter.Cache[stoa.StoreID, []supabase.Project]
 }
 
-// Options tune a Service.
+// Options configure a Service.
 type Options struct {
 	// API is nil when the operator has no OAuth application: most calls then
 	// fail with supabase_not_configured.
 	API *supabase.Client
-	// Redirect is the URL to which the browser returns, as registered with the
+	// Redirect is the URL that the browser returns to, as registered with the
 	// application.
 	Redirect string
 	// Poll is the first pause between two checks whether a project is ready; the
@@ -58,10 +58,11 @@ type Options struct {
 	Log     *slog.Logger
 }
 
-// Lists are cached: all stores share one rate limit.
+// The limits of the cache of lists. Lists are cached since all stores share one rate
+// limit.
 const (
 	listTTL         = 15 * time.Second
-	maxCachedStores = 1000 // stores
+	maxCachedStores = 1000
 )
 
 // New returns the service. Call it before masterdb.DB.Listen.

@@ -16,17 +16,17 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// WaitReporter is told what Prepare waits for.
+// WaitReporter receives the cause of each wait of Prepare.
 type WaitReporter interface {
 	// ReportWait is called each time the cause of a wait changes. An error ends
 	// Prepare.
 	ReportWait(ctx context.Context, cause error) error
 }
 
-// Prepare executes the store's plan: it creates the project if there is none,
-// waits until it is ready, and creates a role and a schema for the store in its
-// database. It returns the credentials of that role. After an interruption it
-// completes what was begun.
+// Prepare executes the store's plan: it creates the project if there is none, waits until
+// it is ready, and creates a role and a schema for the store in its database. It returns
+// the credentials of that role. After an interruption it completes the steps that were
+// started.
 func (s *Service) Prepare(ctx context.Context, store stoa.StoreID, reporter WaitReporter) (credential.Credentials, error) {
 	var none credential.Credentials
 	if err := s.configured(); err != nil {
@@ -68,13 +68,13 @@ type preparation struct {
 	store    stoa.StoreID
 	plan     plan
 	reporter WaitReporter
-	reported stoa.Code // code of the cause that was last reported
-	until    time.Time // when waiting ends
+	reported stoa.Code // code of the last reported cause
+	until    time.Time // end of the wait
 	pause    time.Duration
 }
 
-// call calls fn with a token, and again after a transient fault: an exhausted rate
-// limit, no answer from Supabase. The call must be safe to repeat.
+// call calls fn with a token, and again after a transient fault, such as an exhausted
+// rate limit or no answer from Supabase. The call must be safe to repeat.
 func (w *preparation) call(ctx context.Context, fn func(token keyring.Secret) error) error {
 	for {
 		err := w.withToken(ctx, w.store, fn)
@@ -92,7 +92,7 @@ func (w *preparation) call(ctx context.Context, fn func(token keyring.Secret) er
 // maxPause bounds the pause between two checks.
 const maxPause = 10 * time.Second
 
-// wait reports the cause and pauses. It returns the cause when ReadyTimeout is over.
+// wait reports the cause and pauses. It returns the cause after ReadyTimeout.
 func (w *preparation) wait(ctx context.Context, why error) error {
 	pause := w.pause
 	var known *stoa.Error
@@ -119,8 +119,8 @@ func (w *preparation) wait(ctx context.Context, why error) error {
 	}
 }
 
-// creationGrace is how long a project may take to appear whose creation had no
-// answer.
+// creationGrace is how long Prepare looks for a project after a creation without an
+// answer, before it creates the project again.
 const creationGrace = 20 * time.Second
 
 // makeProject finds the store's project and creates it when there is none. After a
@@ -141,7 +141,7 @@ func (w *preparation) makeProject(ctx context.Context) error {
 				return w.saveRef(ctx, ref)
 			}
 			if why = err; w.plan.RequestedAt == nil && stoa.CodeOf(err) != stoa.RateLimited {
-				return w.explainOrganization(ctx, w.store, w.plan.Organization, err) // refused: there is none
+				return w.explainOrganization(ctx, w.store, w.plan.Organization, err) // Supabase has refused the creation: there is no project
 			}
 		}
 		if err := w.wait(ctx, why); err != nil {
@@ -150,8 +150,8 @@ func (w *preparation) makeProject(ctx context.Context) error {
 	}
 }
 
-// findProject returns the project with the store's marker, or nil. A project that is
-// being removed does not count.
+// findProject returns the project with the store's marker, or nil. It ignores a project
+// that is being removed.
 func (w *preparation) findProject(ctx context.Context) (found *supabase.Project, err error) {
 	suffix := marker(w.store)
 	err = w.call(ctx, func(token keyring.Secret) error {
@@ -208,8 +208,8 @@ func (w *preparation) saveRef(ctx context.Context, ref string) error {
 	})
 }
 
-// awaitReady waits until the project's database and pooler are healthy. It fails at
-// once when the project's status says that they will not become so.
+// awaitReady waits until the project's database and pooler are healthy. It fails at once
+// when the project's status means that they will not become healthy.
 func (w *preparation) awaitReady(ctx context.Context, ref string) error {
 	for {
 		var health []supabase.Health
@@ -239,8 +239,8 @@ func (w *preparation) awaitReady(ctx context.Context, ref string) error {
 	}
 }
 
-// healthy reports whether all services of the list are healthy. Only the database and
-// the pooler were asked for.
+// healthy reports whether all services of the list are healthy. The list contains only
+// the database and the pooler.
 func healthy(list []supabase.Health) bool {
 	return len(list) > 0 && !slices.ContainsFunc(list, func(h supabase.Health) bool { return h.Status != string(supabase.ActiveHealthy) })
 }
@@ -298,7 +298,7 @@ func (w *preparation) addKeys(ctx context.Context, ref string, c *credential.Cre
 			c.ServiceRoleKey = k.Secret
 		}
 	}
-	if bare := *c; w.tenants.Validate(&bare) != nil { // malformed keys are no reason not to open a store
+	if bare := *c; w.tenants.Validate(&bare) != nil { // malformed keys must not prevent the store from opening
 		c.AnonKey, c.ServiceRoleKey = keyring.Secret{}, keyring.Secret{}
 	}
 }
@@ -316,9 +316,8 @@ func (w *preparation) makeRole(ctx context.Context, ref, role string, password k
 	return w.roleFault(ctx, ref, err)
 }
 
-// roleFault explains why the statement that creates the store's role failed, by the
-// state of the project or by the SQLSTATE.
-// Source: PostgreSQL manual, appendix A.
+// roleFault explains why the statement that creates the store's role failed, from the
+// state of the project or from the SQLSTATE. Source: PostgreSQL manual, appendix A.
 func (w *preparation) roleFault(ctx context.Context, ref string, refusal error) error {
 	switch state := supabase.SQLStateOf(refusal); state {
 	case "": // the statement has not reached the database

@@ -27,7 +27,7 @@ const (
 	keysCall   = "GET /v1/projects/{ref}/api-keys"
 )
 
-// plan records a choice of the store's.
+// plan records a choice for the store.
 func (b bench) plan(t *testing.T, store stoa.StoreID, c Choice) {
 	t.Helper()
 	must(t, b.Check(t.Context(), store, c))
@@ -38,18 +38,18 @@ func (b bench) fresh() Choice {
 	return Choice{Organization: b.sb.Organization, Region: "emea", Name: "bakery"}
 }
 
-// reporter is a WaitReporter that calls itself.
+// reporter is a function that implements WaitReporter.
 type reporter func(cause error) error
 
 func (r reporter) ReportWait(_ context.Context, cause error) error { return r(cause) }
 
-// prepare works on the plan.
+// prepare executes the store's plan.
 func (b bench) prepare(t *testing.T, store stoa.StoreID) (credential.Credentials, error) {
 	t.Helper()
 	return b.Prepare(t.Context(), store, reporter(func(error) error { return nil }))
 }
 
-// project gives the account a project that is there already.
+// project adds an existing project to the account.
 func (b bench) project(t *testing.T) supabasetest.Project {
 	t.Helper()
 	p, err := b.sb.AddProject(t.Context(), b.sb.Organization, "Shop")
@@ -57,12 +57,12 @@ func (b bench) project(t *testing.T) supabasetest.Project {
 	return p
 }
 
-// opens checks that the credentials lead into the store's own, empty schema.
+// opens checks that the credentials open the store's own, empty schema.
 func (b bench) opens(t *testing.T, store stoa.StoreID, c credential.Credentials) {
 	t.Helper()
 	db, err := b.tenants.OpenUnleased(c)
 	must(t, err)
-	defer db.Close() //nolint:errcheck // nothing is pending
+	defer db.Close() //nolint:errcheck // no statement is pending
 	var schema string
 	must(t, db.Get(t.Context(), &schema, `SELECT current_setting('search_path')`))
 	in, err := db.Inspect(t.Context())
@@ -72,7 +72,8 @@ func (b bench) opens(t *testing.T, store stoa.StoreID, c credential.Credentials)
 	}
 }
 
-// TestPrepareNew: a project is made under the store's mark and waited for.
+// TestPrepareNew checks that a project is created with the store's marker, and that
+// Prepare waits until it is ready.
 func TestPrepareNew(t *testing.T) {
 	t.Parallel()
 	eachWhole(t, func(t *testing.T, b bench) {
@@ -105,8 +106,8 @@ func TestPrepareNew(t *testing.T) {
 	})
 }
 
-// TestPrepareLostAnswer: whether the project was made or not before the answer
-// was lost, there is one in the end.
+// TestPrepareLostAnswer checks that exactly one project exists in the end, whether or not
+// the project was created before the answer was lost.
 func TestPrepareLostAnswer(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -134,7 +135,8 @@ func (b bench) preparation(store stoa.StoreID, p plan) *preparation {
 	}
 }
 
-// wantOne: exactly one project bears the store's mark, and it is on record.
+// wantOne requires that exactly one project has the store's marker, and that it is
+// recorded.
 func (b bench) wantOne(t *testing.T, store stoa.StoreID, ref string) {
 	t.Helper()
 	found := 0
@@ -156,8 +158,8 @@ func (b bench) wantOne(t *testing.T, store stoa.StoreID, ref string) {
 	}
 }
 
-// TestPrepareKilled: the process dies between any two of its calls. The next
-// one finds what there is and completes it.
+// TestPrepareKilled ends the process between any two of its calls. The next process finds
+// what exists and completes it.
 func TestPrepareKilled(t *testing.T) {
 	t.Parallel()
 	eachWhole(t, func(t *testing.T, b bench) {
@@ -172,13 +174,14 @@ func TestPrepareKilled(t *testing.T) {
 				done <- err
 			}()
 			select {
-			case <-asked: // done at Supabase, and nobody here knows
+			case <-asked: // done at Supabase, and not recorded here
 			case err := <-done:
 				t.Fatalf("%s: %v", call, err)
 			}
 			kill()
 			release()
-			// Keys are not needed, and the answer to the query may be in before the kill is noticed.
+			// The keys are optional, and the answer to the query may arrive before the
+			// end is noticed.
 			if err := <-done; call != keysCall && call != queryCall && err == nil {
 				t.Errorf("killed at %s: %v", call, err)
 			}
@@ -188,7 +191,7 @@ func TestPrepareKilled(t *testing.T) {
 		must(t, err)
 		b.opens(t, store, c)
 		b.wantOne(t, store, b.tenants.ProjectRef(c))
-		again, err := b.prepare(t, store) // before it was settled
+		again, err := b.prepare(t, store) // before CompletePlan
 		must(t, err)
 		if again.Password != c.Password {
 			t.Error("another password")
@@ -197,8 +200,8 @@ func TestPrepareKilled(t *testing.T) {
 	})
 }
 
-// TestPrepareBusy: a spent rate limit is waited out, and not one call is made
-// meanwhile.
+// TestPrepareBusy checks that Prepare waits when the rate limit is exhausted, and makes
+// no call meanwhile.
 func TestPrepareBusy(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -206,7 +209,7 @@ func TestPrepareBusy(t *testing.T) {
 		project := b.project(t)
 		b.sb.SetRateLimit(1)
 		b.plan(t, store, Choice{Ref: project.Ref})
-		_, err := b.prepare(t, store) // nobody has the patience of a minute here
+		_, err := b.prepare(t, store) // the limit lasts for a minute, longer than this test waits
 		wantCode(t, err, stoa.RateLimited)
 		var known *stoa.Error
 		if !errors.As(err, &known) || known.RetryAfter < 30*time.Second || known.RetryAfter > 2*time.Minute {
@@ -218,12 +221,13 @@ func TestPrepareBusy(t *testing.T) {
 		if n := b.sb.Count(healthCall) + b.sb.Count("GET /v1/organizations"); n != before {
 			t.Errorf("%d calls in vain", n-before)
 		}
-		_, err = b.Projects(t.Context(), p, store, "") // as of a moment ago
+		_, err = b.Projects(t.Context(), p, store, "") // from the cache
 		must(t, err)
 	})
 }
 
-// TestPrepareDoomed: what will not come up by itself ends the wait at once.
+// TestPrepareDoomed checks that the wait ends at once for a project that cannot become
+// ready.
 func TestPrepareDoomed(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -241,7 +245,7 @@ func TestPrepareDoomed(t *testing.T) {
 			_, err = b.prepare(t, store)
 			wantCode(t, err, want)
 		}
-		// Refused from the start, and nothing is on record as under way.
+		// The creation is refused, and no request is recorded as in progress.
 		_, store := b.connected(t)
 		must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			return b.Plan(t.Context(), tx, store, Choice{Organization: "somebody-elses", Region: "emea", Name: "x"})
@@ -252,8 +256,8 @@ func TestPrepareDoomed(t *testing.T) {
 	})
 }
 
-// TestPrepareForeignPooler: nothing is sent to a server that is not
-// Supabase's, or not the project's, whatever the answer names.
+// TestPrepareForeignPooler checks that nothing is sent to a server that is not Supabase's
+// or not the project's, whatever the answer contains.
 func TestPrepareForeignPooler(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -280,15 +284,16 @@ func TestPrepareForeignPooler(t *testing.T) {
 	})
 }
 
-// TestRoleIsAlone: the project gives all that comes to everybody, and even so
-// nobody sees into the store's schema, nor the store's role out of it.
+// TestRoleIsAlone checks that no other role has access to the store's schema, and that
+// the store's role has access to no other schema, even if the project's default
+// privileges grant everything to everybody.
 func TestRoleIsAlone(t *testing.T) {
 	t.Parallel()
 	eachWhole(t, func(t *testing.T, b bench) {
 		project := b.project(t)
 		admin, err := pgx.Connect(t.Context(), b.sb.DatabaseURL(project.Ref))
 		must(t, err)
-		defer admin.Close(context.Background()) //nolint:errcheck // nothing is pending
+		defer admin.Close(context.Background()) //nolint:errcheck // no statement is pending
 		owner := "postgres_" + project.Ref
 		for _, statement := range []string{
 			`CREATE TABLE public.secrets (word text)`, `CREATE SCHEMA private`, `CREATE TABLE private.secrets (word text)`,
@@ -301,7 +306,7 @@ func TestRoleIsAlone(t *testing.T) {
 		_, store := b.connected(t)
 		role := tenantdb.SupabaseRole(store)
 		b.plan(t, store, Choice{Ref: project.Ref})
-		// As it is when the schema was there before, open to all.
+		// The schema existed before and is open to all roles.
 		plan, err := b.readPlan(t.Context(), store)
 		must(t, err)
 		w := b.preparation(store, plan)
@@ -313,7 +318,7 @@ func TestRoleIsAlone(t *testing.T) {
 
 		db, err := b.tenants.OpenUnleased(c)
 		must(t, err)
-		defer db.Close() //nolint:errcheck // nothing is pending
+		defer db.Close() //nolint:errcheck // no statement is pending
 		_, err = db.MigrateTo(t.Context(), tenantdb.MigrateOptions{})
 		must(t, err)
 		for _, who := range []string{"anon", "authenticated", "service_role"} {
@@ -345,14 +350,14 @@ func asRole(t *testing.T, conn *pgx.Conn, role, statement string) error {
 	return failed
 }
 
-// TestProjectFault: why a database is down, from what its project is.
+// TestProjectFault checks that the state of the project explains why a database is down.
 func TestProjectFault(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
 		_, store := b.connected(t)
 		project := b.project(t)
 		ctx, unreachable := t.Context(), stoa.Errorf(stoa.DatabaseUnreachable, "It does not answer.")
-		must(t, b.ProjectFault(ctx, store, nil)) // in no project
+		must(t, b.ProjectFault(ctx, store, nil)) // the store is in no project
 		must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error { return RecordProject(ctx, tx, store, project.Ref) }))
 		for _, c := range []struct {
 			status string
@@ -378,10 +383,10 @@ func TestProjectFault(t *testing.T) {
 		wantCode(t, b.ProjectFault(ctx, store, nil), stoa.SupabaseProjectRemoved)
 		b.forget(store)
 		b.sb.Break("GET /v1/projects", supabasetest.Broken)
-		must(t, b.ProjectFault(ctx, store, unreachable)) // Supabase cannot tell
+		must(t, b.ProjectFault(ctx, store, unreachable)) // Supabase does not answer
 		b.sb.RevokeAll()
 		wantCode(t, b.ProjectFault(ctx, store, unreachable), stoa.SupabaseProjectUnknown)
-		must(t, b.ProjectFault(ctx, store, stoa.Errorf(stoa.DatabaseAuthFailed, "no"))) // a paused project has another fault
+		must(t, b.ProjectFault(ctx, store, stoa.Errorf(stoa.DatabaseAuthFailed, "no"))) // the state paused does not explain this fault
 		_, never := b.store(t)
 		must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error { return RecordProject(ctx, tx, never, project.Ref) }))
 		wantCode(t, b.ProjectFault(ctx, never, unreachable), stoa.SupabaseProjectUnknown)

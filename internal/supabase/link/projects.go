@@ -27,8 +27,8 @@ func (s *Service) Organizations(ctx context.Context, p authz.Principal, store st
 	return s.listOrganizations(ctx, store)
 }
 
-// listOrganizations returns the organisations of the connected account, from the
-// cache if they are there.
+// listOrganizations returns the organisations of the connected account, from the cache if
+// it contains them.
 func (s *Service) listOrganizations(ctx context.Context, store stoa.StoreID) ([]supabase.Organization, error) {
 	if known, ok := s.organizations.GetIfPresent(store); ok {
 		return known, nil
@@ -44,8 +44,8 @@ func (s *Service) listOrganizations(ctx context.Context, store stoa.StoreID) ([]
 	return list, err
 }
 
-// Projects lists the projects of the connected account, or of one of its
-// organisations unless that is "".
+// Projects lists the projects of the connected account, or of one organisation unless
+// organization is "".
 func (s *Service) Projects(ctx context.Context, p authz.Principal, store stoa.StoreID, organization string) ([]supabase.Project, error) {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.ConnectDatabase); err != nil {
 		return nil, err
@@ -65,8 +65,8 @@ func (s *Service) Regions(ctx context.Context, p authz.Principal, store stoa.Sto
 	return supabase.Regions(), s.configured()
 }
 
-// listProjects returns all projects of the connected account, from the cache if they
-// are there.
+// listProjects returns all projects of the connected account, from the cache if it
+// contains them.
 func (s *Service) listProjects(ctx context.Context, store stoa.StoreID) ([]supabase.Project, error) {
 	if known, ok := s.projects.GetIfPresent(store); ok {
 		return known, nil
@@ -130,9 +130,9 @@ func (s *Service) Check(ctx context.Context, store stoa.StoreID, c Choice) error
 	return statusFault(all[i].Status)
 }
 
-// checkOrganization fails for an organisation that is not the connected account's.
-// While the organisations cannot be listed, as with an exhausted rate limit, it
-// succeeds: the run checks later, and waits.
+// checkOrganization fails for an organisation that is not the connected account's. It
+// succeeds while the organisations cannot be listed, such as with an exhausted rate
+// limit: the run checks later, and waits.
 func (s *Service) checkOrganization(ctx context.Context, store stoa.StoreID, slug string) error {
 	all, err := s.listOrganizations(ctx, store)
 	switch stoa.CodeOf(err) {
@@ -151,7 +151,8 @@ func (s *Service) checkOrganization(ctx context.Context, store stoa.StoreID, slu
 	return faults.Err()
 }
 
-// unknownOrganization says that there is no such organisation, and which there are.
+// unknownOrganization returns the message that there is no such organisation, with a list
+// of those that exist.
 func unknownOrganization(all []supabase.Organization) string {
 	if len(all) == 0 {
 		return "the connected account shows this platform no organisation; connect again, and choose one"
@@ -163,7 +164,8 @@ func unknownOrganization(all []supabase.Organization) string {
 	return "the connected account has no organisation of that slug; yours are: " + listFirst(known)
 }
 
-// unknownProject says that there is no such project, and which there are.
+// unknownProject returns the message that there is no such project, with a list of those
+// that exist.
 func unknownProject(all []supabase.Project) string {
 	if len(all) == 0 {
 		return "the connected account has no project; make one at Supabase, or choose an organisation to have one made in"
@@ -179,7 +181,7 @@ func unknownProject(all []supabase.Project) string {
 // may contain anything.
 func quoteName(id, name string) string { return fmt.Sprintf("%.100q (%.60q)", id, name) }
 
-// listFirst lists the first entries.
+// listFirst formats the first entries of a list.
 func listFirst(known []string) string {
 	const few = 10
 	text := strings.Join(known[:min(few, len(known))], ", ")
@@ -189,8 +191,8 @@ func listFirst(known []string) string {
 	return text
 }
 
-// explainOrganization replaces a refusal that comes of a wrong organisation, which
-// Supabase refuses as it does a missing right.
+// explainOrganization replaces a refusal that a wrong organisation has caused. Supabase
+// refuses a wrong organisation as it does a missing permission.
 func (s *Service) explainOrganization(ctx context.Context, store stoa.StoreID, slug string, refusal error) error {
 	if status := supabase.StatusOf(refusal); status != http.StatusForbidden && status != http.StatusNotFound {
 		return refusal
@@ -251,14 +253,14 @@ func (s *Service) Plan(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 	return err
 }
 
-// marker returns the end of the name of a project that is created for the store. By
-// it the project is found when the answer to its creation was lost.
+// marker returns the suffix of the name of a project that is created for the store.
+// findProject finds the project by it when the answer to its creation was lost.
 func marker(store stoa.StoreID) string {
 	return "-" + strings.ReplaceAll(tenantdb.SupabaseRole(store), "_", "-")
 }
 
-// RecordProject records the project of a store's database whose credentials the owner
-// has given; "" is none.
+// RecordProject records the project of a store's database whose credentials the owner has
+// given. An empty ref means no project.
 func RecordProject(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, ref string) error {
 	if err := ForgetProject(ctx, tx, store); err != nil || ref == "" {
 		return err
@@ -274,8 +276,8 @@ func ForgetProject(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) err
 	return err
 }
 
-// CompletePlan deletes the secrets of the plan: they are in the store's credentials
-// now.
+// CompletePlan deletes the secrets of the plan, which the store's credentials now
+// contain.
 func CompletePlan(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	_, err := tx.Exec(ctx, `UPDATE supabase_projects SET secrets = '', requested_at = NULL WHERE store_id = $1`, store)
 	return err
@@ -296,12 +298,12 @@ func (s *Service) readPlan(ctx context.Context, store stoa.StoreID) (plan, error
 		return p, stoa.Errorf(stoa.DatabaseCredentialsLost, "What was planned for this store cannot be decrypted. Choose its project again.").WithCause(err)
 	}
 	if err := json.Unmarshal(plain, &p.secrets); err != nil {
-		return p, errors.New("a plan cannot be read") // the cause would quote it
+		return p, errors.New("a plan cannot be read") // the cause would contain the plan
 	}
 	return p, nil
 }
 
-// faultTimeout bounds the search for the reason why a database is down.
+// faultTimeout limits the time to find out why a database is down.
 const faultTimeout = 4 * time.Second
 
 // ProjectFault returns the state of the project that explains why the store's
@@ -339,8 +341,8 @@ func faultAmong(all []supabase.Project, ref string) error {
 	return projectFault(stoa.SupabaseProjectRemoved)
 }
 
-// statusFault returns the fault that a project's status stands for. A status that
-// does not explain a database that is down is no fault.
+// statusFault returns the fault that a project's status means. It returns nil for a
+// status that does not explain a database that is down.
 func statusFault(s supabase.Status) error {
 	switch s {
 	case supabase.Inactive, supabase.Pausing:

@@ -22,14 +22,14 @@ import (
 
 const redirect = "http://localhost:3000/api/supabase/callback"
 
-// bench is one replica beside a stand-in for Supabase.
+// bench is one replica with a stand-in for Supabase.
 type bench struct {
 	*Service
 	sb     *supabasetest.Server
 	logged *logBuffer
 }
 
-// each runs test on every master engine, with a stand-in that is the API alone.
+// each runs test on every master engine, with a stand-in that has the API only.
 func each(t *testing.T, test func(t *testing.T, b bench)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -37,7 +37,7 @@ func each(t *testing.T, test func(t *testing.T, b bench)) {
 	})
 }
 
-// eachWhole is each with databases and poolers.
+// eachWhole runs test as each does, with databases and poolers.
 func eachWhole(t *testing.T, test func(t *testing.T, b bench)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -66,7 +66,7 @@ func api(sb *supabasetest.Server) *supabase.Client {
 	return supabase.New(supabase.Options{URL: sb.URL, ClientID: supabasetest.ClientID, ClientSecret: keyring.NewSecret(supabasetest.ClientSecret)})
 }
 
-// replica is a second process on the same master, which db opens anew.
+// replica returns a second process on the same master, which is opened again as db.
 func (b bench) replica(db *masterdb.DB) bench {
 	opts := b.opts
 	opts.API = api(b.sb)
@@ -81,7 +81,7 @@ func (b bench) exec(t *testing.T, query string, args ...any) {
 	}))
 }
 
-// store makes a store with its owner.
+// store creates a store with its owner.
 func (b bench) store(t *testing.T) (authz.Principal, stoa.StoreID) {
 	t.Helper()
 	p, id, now := authz.Principal{UserID: stoa.NewID[stoa.UserID]()}, stoa.NewID[stoa.StoreID](), time.Now().UTC()
@@ -93,7 +93,7 @@ func (b bench) store(t *testing.T) (authz.Principal, stoa.StoreID) {
 	return p, id
 }
 
-// ask begins a consent that the owner approves at Supabase.
+// ask starts a consent that the owner approves at Supabase.
 func (b bench) ask(t *testing.T, p authz.Principal, store stoa.StoreID) Return {
 	t.Helper()
 	c, err := b.Authorize(t.Context(), p, store)
@@ -103,7 +103,7 @@ func (b bench) ask(t *testing.T, p authz.Principal, store stoa.StoreID) Return {
 	return Return{State: keyring.NewSecret(u.Query().Get("state")), Code: keyring.NewSecret(u.Query().Get("code")), Browser: c.Browser}
 }
 
-// connected makes a store that is connected.
+// connected creates a store that is connected.
 func (b bench) connected(t *testing.T) (authz.Principal, stoa.StoreID) {
 	t.Helper()
 	p, store := b.store(t)
@@ -111,7 +111,7 @@ func (b bench) connected(t *testing.T) (authz.Principal, stoa.StoreID) {
 	return p, store
 }
 
-// outdate makes the store's access token too old to be used.
+// outdate sets the expiry of the store's access token, so that the token is not used.
 func (b bench) outdate(t *testing.T, store stoa.StoreID) {
 	t.Helper()
 	b.exec(t, `UPDATE supabase_connections SET expires_at = $2 WHERE store_id = $1`, store, time.Now().UTC().Add(-time.Second))
@@ -145,7 +145,7 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-// atOnce runs fn n times at the same moment and returns what each gave.
+// atOnce runs fn n times concurrently and returns the errors.
 func atOnce(n int, fn func(i int) error) []error {
 	errs := make([]error, n)
 	begin := make(chan struct{})

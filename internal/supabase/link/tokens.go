@@ -13,10 +13,10 @@ import (
 	"github.com/stoahq/stoa/internal/supabase"
 )
 
-// A refresh token is good for one use. So whoever needs other tokens leases the
-// connection, for as long as a call to Supabase may take, and all others, on
-// whatever replica, wait for the outcome. An owner that stays on record after its
-// lease may have spent the refresh token.
+// A refresh token can be used once. So a caller that needs new tokens leases the
+// connection, for as long as a call to Supabase may take. All other callers, on any
+// replica, wait for the outcome. A lease that has expired with its owner still recorded
+// means that the refresh token may be spent.
 
 // renewals are the leases of renewals of tokens.
 var renewals = lease.Table{Name: "supabase_connections", Key: "store_id", Where: `state = 'connected'`}
@@ -27,12 +27,12 @@ const renewalTopic = "stoa_supabase_renewals"
 
 const (
 	minValidity  = time.Minute            // an access token that expires sooner is not used
-	minRecheck   = 10 * time.Millisecond  // between two looks at another's renewal
-	saveInterval = 250 * time.Millisecond // between two tries to save new tokens
+	minRecheck   = 10 * time.Millisecond  // between two checks of another caller's renewal
+	saveInterval = 250 * time.Millisecond // between two attempts to save new tokens
 )
 
-// with calls fn with an access token of the store's owner, and once more with
-// another one when that token is not accepted.
+// withToken calls fn with an access token of the store's owner, and once more with
+// another token when the first is not accepted.
 func (s *Service) withToken(ctx context.Context, store stoa.StoreID, fn func(token keyring.Secret) error) error {
 	if err := s.configured(); err != nil {
 		return err
@@ -50,8 +50,8 @@ func (s *Service) withToken(ctx context.Context, store stoa.StoreID, fn func(tok
 	return fn(token)
 }
 
-// token returns an access token with its version. The token of the version refused
-// is not used, whenever it expires; 0 is none.
+// token returns an access token with its version. It does not return the token of the
+// version refused, even if that token has not expired. A refused of 0 excludes none.
 func (s *Service) token(ctx context.Context, store stoa.StoreID, refused int64) (keyring.Secret, int64, error) {
 	ended, leave := s.waiters.Join(store.String())
 	defer leave()
@@ -77,8 +77,8 @@ func (s *Service) token(ctx context.Context, store stoa.StoreID, refused int64) 
 	}
 }
 
-// awaitRenewal returns when the renewal that c shows may have ended: by a
-// notification, by the expiry of its lease, or after lease.Poll.
+// awaitRenewal waits for the renewal that c shows. It returns after a notification, after
+// the expiry of the renewal's lease, or after lease.Poll.
 func (s *Service) awaitRenewal(ctx context.Context, c connection, ended <-chan struct{}) error {
 	pause := minRecheck
 	if c.ClaimedUntil != nil {
@@ -102,7 +102,8 @@ func errReconnect(why *Reason) error {
 	return stoa.Errorf(stoa.SupabaseReconnect, "Access to the Supabase account was revoked or has expired. Connect Supabase again; the store's database is not affected.")
 }
 
-// renewDetached is renew for a caller that may leave before it has ended.
+// renewDetached calls renew, and continues it when the caller's ctx ends before it has
+// completed.
 func (s *Service) renewDetached(ctx context.Context, store stoa.StoreID, c connection) (supabase.Tokens, error) {
 	type result struct {
 		tokens supabase.Tokens
@@ -125,18 +126,18 @@ func (s *Service) renewDetached(ctx context.Context, store stoa.StoreID, c conne
 	}
 }
 
-// Wait returns when no renewal of tokens is under way. New tokens are lost when
-// the master database is closed before.
+// Wait waits until no renewal of tokens is in progress. New tokens are lost when the
+// master database is closed before.
 func (s *Service) Wait() { s.renewing.Wait() }
 
-// renew spends the refresh token and saves the new tokens before anybody uses
-// them. It fails with lease.ErrLost when another caller renews the tokens, or has.
+// renew spends the refresh token and saves the new tokens before any caller uses them. It
+// fails with lease.ErrLost when another caller renews the tokens, or has renewed them.
 func (s *Service) renew(ctx context.Context, store stoa.StoreID, c connection) (supabase.Tokens, error) {
 	old, err := s.unseal(store, c.Tokens)
 	if err != nil {
 		return supabase.Tokens{}, err
 	}
-	// A renewal that has begun is completed, whether or not the caller waits.
+	// A renewal that has started is completed, whether or not the caller waits.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.Lease)
 	defer cancel()
 	l := s.lease(store, s.process.NewOwner())
@@ -153,7 +154,7 @@ func (s *Service) renew(ctx context.Context, store stoa.StoreID, c connection) (
 		if abandoned {
 			why = AnswerLost
 		}
-		s.forget(store) // the account may have changed, and can no longer be read
+		s.forget(store) // the account may have changed, and may no longer be accessible
 		s.opts.Log.WarnContext(ctx, "connection to Supabase ended", "store", store.String(), "reason", string(why), "err", err)
 		return t, errors.Join(errReconnect(&why), s.endRenewal(ctx, store, l, outcome{refused: why}))
 	case stoa.CodeOf(err) == stoa.RateLimited, supabase.StatusOf(err)/100 == 4 && !abandoned:
@@ -167,9 +168,9 @@ func (s *Service) lease(store stoa.StoreID, owner lease.Owner) lease.Lease {
 	return lease.Lease{Table: renewals, Key: store, Owner: owner, Duration: s.opts.Lease}
 }
 
-// acquire leases the connection, which must still be as it was read. abandoned
-// reports that an earlier renewal may have spent the refresh token: its outcome is
-// not on record.
+// acquire leases the connection if it has not changed since c was read. abandoned reports
+// that an earlier renewal may have spent the refresh token, since its outcome was not
+// recorded.
 func (s *Service) acquire(ctx context.Context, l lease.Lease, c connection) (abandoned bool, err error) {
 	if c.ClaimedUntil != nil && c.ClaimedUntil.After(s.db.Now()) {
 		return false, lease.ErrLost
@@ -219,7 +220,7 @@ func (s *Service) saveTokens(ctx context.Context, store stoa.StoreID, l lease.Le
 	}
 }
 
-// trySaveTokens reports whether the tokens are saved, by this try or by an earlier
+// trySaveTokens reports whether the tokens are saved, by this attempt or by an earlier
 // one whose answer was lost.
 func (s *Service) trySaveTokens(ctx context.Context, store stoa.StoreID, l lease.Lease, sealed string, expires time.Time) (saved bool, err error) {
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
@@ -239,11 +240,11 @@ func (s *Service) trySaveTokens(ctx context.Context, store stoa.StoreID, l lease
 	return saved, err
 }
 
-// outcome is how a renewal without new tokens ended. The zero value says that the
+// outcome describes how a renewal without new tokens ended. The zero value means that the
 // refresh token can still be used.
 type outcome struct {
-	unknown bool   // whether the refresh token is spent
-	refused Reason // the owner has to consent again
+	unknown bool   // it is unknown whether the refresh token is spent
+	refused Reason // not "": the owner has to consent again, for this reason
 }
 
 // endRenewal records the outcome and ends the lease, unless another owner has it.
@@ -267,8 +268,8 @@ func (s *Service) endRenewal(ctx context.Context, store stoa.StoreID, l lease.Le
 	return err
 }
 
-// endLease expires the lease of a renewal with an unknown outcome, which leaves its
-// owner on record for the next renewal, and releases every other one.
+// endLease ends the lease of a renewal. With an unknown outcome it expires the lease, so
+// that the next renewal finds the owner recorded. Otherwise it releases the lease.
 func (s *Service) endLease(ctx context.Context, tx *masterdb.Tx, l lease.Lease, o outcome) error {
 	if o.unknown {
 		return l.Expire(ctx, tx)

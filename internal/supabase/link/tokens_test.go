@@ -14,8 +14,8 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
 )
 
-// TestRefreshedOnce: ten callers on two replicas find tokens that are of no
-// more use, by this platform's clock or by Supabase's word. One call goes out.
+// TestRefreshedOnce checks that ten callers on two replicas whose token is expired, or
+// refused by Supabase, cause one call to refresh it.
 func TestRefreshedOnce(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
@@ -49,7 +49,8 @@ func TestRefreshedOnce(t *testing.T) {
 	}
 }
 
-// TestOwnerRevokes: the connection ends, says so, and makes no more calls.
+// TestOwnerRevokes checks that the connection ends with that reason, and that no more
+// calls for tokens are made.
 func TestOwnerRevokes(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -71,8 +72,8 @@ func TestOwnerRevokes(t *testing.T) {
 	})
 }
 
-// TestAnswerLost: Supabase has rotated the tokens and nobody here has them.
-// That is found out by the next one to try, and said.
+// TestAnswerLost checks a renewal whose answer is lost: Supabase has issued new tokens,
+// and no process has them. The next caller detects and reports it.
 func TestAnswerLost(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -82,7 +83,7 @@ func TestAnswerLost(t *testing.T) {
 			b.sb.Break(tokenCall, f)
 			_, err := b.Organizations(t.Context(), p, store)
 			wantCode(t, err, stoa.SupabaseUnavailable)
-			b.wantState(t, p, store, Connected, "") // nobody knows yet
+			b.wantState(t, p, store, Connected, "") // no process has detected it yet
 			_, err = b.Organizations(t.Context(), p, store)
 			wantCode(t, err, stoa.SupabaseReconnect)
 			if !strings.Contains(err.Error(), "answer was lost") {
@@ -93,7 +94,7 @@ func TestAnswerLost(t *testing.T) {
 	})
 }
 
-// TestRefreshNeverReached: what failed on the way there is tried again.
+// TestRefreshNeverReached checks that a call that did not reach Supabase is repeated.
 func TestRefreshNeverReached(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -117,9 +118,9 @@ func TestRefreshNeverReached(t *testing.T) {
 	})
 }
 
-// TestKilledWhileRefreshing: the process dies after it has claimed, before its
-// call or after Supabase has answered. Who comes next waits for the claim to
-// lapse, no longer, and goes on or says what has happened.
+// TestKilledWhileRefreshing ends the process after it has acquired the lease, before its
+// call or after Supabase has answered. The next caller waits until the lease expires, and
+// not longer. It then continues or reports what has happened.
 func TestKilledWhileRefreshing(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -149,8 +150,8 @@ func TestKilledWhileRefreshing(t *testing.T) {
 	})
 }
 
-// TestProcessEndsWhileRefreshing: nobody waits for the renewal of a process that
-// is known to have ended, and the owner is told the truth if its answer was lost.
+// TestProcessEndsWhileRefreshing checks that callers do not wait for the renewal of a
+// process that is known to have ended, and that the owner is told if its answer was lost.
 func TestProcessEndsWhileRefreshing(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -168,7 +169,7 @@ func TestProcessEndsWhileRefreshing(t *testing.T) {
 				_, err = b.opts.API.Refresh(t.Context(), old.Refresh)
 				must(t, err)
 			}
-			for _, process := range []string{"dead.1", "dea", "another"} { // no process of that name
+			for _, process := range []string{"dead.1", "dea", "another"} { // no process has this name
 				must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.Release(t.Context(), tx, process) }))
 				if c, err = b.read(t.Context(), b.db, store); err != nil || c.ClaimedUntil == nil {
 					t.Fatalf("the claim was released with %q: %v", process, err)
@@ -187,8 +188,8 @@ func TestProcessEndsWhileRefreshing(t *testing.T) {
 	})
 }
 
-// TestLeftWhileRefreshing: the owner ends the connection while new tokens are
-// on their way. Nothing brings it back, and the tokens are of no use.
+// TestLeftWhileRefreshing checks that a connection that the owner ends while new tokens
+// are being issued stays ended, and that the new tokens are revoked.
 func TestLeftWhileRefreshing(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -211,8 +212,8 @@ func TestLeftWhileRefreshing(t *testing.T) {
 	})
 }
 
-// TestCallerLeavesWhileRefreshing: a renewal that has begun is brought to an
-// end, whoever waits for it.
+// TestCallerLeavesWhileRefreshing checks that a renewal that has started is completed,
+// whether or not a caller waits for it.
 func TestCallerLeavesWhileRefreshing(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {
@@ -240,8 +241,8 @@ func TestCallerLeavesWhileRefreshing(t *testing.T) {
 	})
 }
 
-// TestTokensAreBound: tokens do not open in another store's row, nor under
-// another's key, and no secret is in the log.
+// TestTokensAreBound checks that tokens cannot be decrypted in another store's row or
+// with another key, and that the log contains no secret.
 func TestTokensAreBound(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, b bench) {

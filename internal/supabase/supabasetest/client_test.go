@@ -36,7 +36,7 @@ type response struct {
 	body   []byte
 }
 
-// object reads the answer, which must be one.
+// object parses the answer, which must be a JSON object.
 func (r response) object(t *testing.T) (out map[string]any) {
 	t.Helper()
 	if err := json.Unmarshal(r.body, &out); err != nil {
@@ -72,7 +72,7 @@ func send(t *testing.T, req *http.Request) (response, error) {
 	return response{res.StatusCode, res.Header, body}, err
 }
 
-// ask is where the browser is sent to authorize.
+// ask returns the URL to which the browser is sent to authorize.
 func ask(s *supabasetest.Server, change func(url.Values)) string {
 	q := url.Values{
 		"client_id": {supabasetest.ClientID}, "response_type": {"code"}, "redirect_uri": {redirect}, "state": {"a state&"},
@@ -84,7 +84,7 @@ func ask(s *supabasetest.Server, change func(url.Values)) string {
 	return s.URL + "/v1/oauth/authorize?" + q.Encode()
 }
 
-// code approves and returns the code.
+// code approves the request and returns the code.
 func code(t *testing.T, s *supabasetest.Server) string {
 	t.Helper()
 	u, err := url.Parse(s.Approve(t, ask(s, nil)))

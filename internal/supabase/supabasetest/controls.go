@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// controlPage shows the account's projects with a button for each thing that may
-// happen to them. Each button is a POST that curl can send as well.
+// controlPage lists the account's projects with a button for each action on a project.
+// Each button sends a POST that curl can send as well.
 var controlPage = template.Must(template.New("").Parse(`<!doctype html><html lang="en"><meta charset="utf-8">
 <title>Stand-in for Supabase</title>
 <h1>Stand-in for Supabase</h1>
@@ -21,7 +21,7 @@ var controlPage = template.Must(template.New("").Parse(`<!doctype html><html lan
 </td></tr>
 {{end}}</table></html>`))
 
-// controlActions are what the buttons do to a project.
+// controlActions are the actions that a button can apply to a project.
 var controlActions = []string{"pause", "resume", "remove"}
 
 func (s *Server) controlRoutes() {
@@ -41,12 +41,13 @@ func (s *Server) controlRoutes() {
 func (s *Server) showControls(*http.Request) *answer {
 	var b strings.Builder
 	if err := controlPage.Execute(&b, object{"Projects": s.Projects(), "Grants": s.Grants(), "Actions": controlActions}); err != nil {
-		panic(err) // of plain values
+		panic(err) // the template and its plain values cannot fail
 	}
 	return reply(b.String())
 }
 
-// control answers a browser with the page again, and curl with what has happened.
+// control runs do. Its answer redirects a browser to the page; for curl, the body
+// describes the result.
 func (s *Server) control(do func(*http.Request) (string, *answer)) func(*http.Request) *answer {
 	return func(r *http.Request) *answer {
 		done, refusal := do(r)
@@ -57,7 +58,7 @@ func (s *Server) control(do func(*http.Request) (string, *answer)) func(*http.Re
 	}
 }
 
-// act does to a project what its owner does at Supabase.
+// act applies an action that an owner can take at Supabase to a project.
 func (s *Server) act(ctx context.Context, ref, action string) (done string, refusal *answer) {
 	s.mu.Lock()
 	p := s.find(ref)

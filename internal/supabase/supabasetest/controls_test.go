@@ -17,7 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// press sends what a button of the page sends, from a page of origin, or as curl
+// press sends the request of a button, from a page of origin, or without one as curl
 // does.
 func press(t *testing.T, s *supabasetest.Server, path, origin string) (status int, text string) {
 	t.Helper()
@@ -34,8 +34,8 @@ func press(t *testing.T, s *supabasetest.Server, path, origin string) (status in
 	return res.StatusCode, string(body)
 }
 
-// The buttons do what the owner of a project does at Supabase, and refuse what
-// makes no sense. Another site's page presses none.
+// TestControls checks that the buttons do what a project's owner can do at Supabase, and
+// refuse invalid actions. Pages of other sites cannot use them.
 func TestControls(t *testing.T) {
 	t.Parallel()
 	s := supabasetest.NewAPI(t, supabasetest.Options{Controls: true})
@@ -84,12 +84,12 @@ func TestControls(t *testing.T) {
 	}
 }
 
-// A stand-in that is started again with the folder of the one before knows its
-// projects, with what their databases hold, and its tokens, under the same
-// authority at the same ports.
+// TestState checks that a stand-in that is started again with the same folder has the
+// same projects, with the content of their databases, the same tokens, the same authority
+// and the same ports.
 func TestState(t *testing.T) {
 	t.Parallel()
-	supabasetest.New(t, supabasetest.Options{}) // or skip
+	supabasetest.New(t, supabasetest.Options{}) // to skip the test without servers
 	o := supabasetest.Options{
 		State: t.TempDir(), PostgresURL: os.Getenv(tenantdbtest.PostgresEnv),
 		SessionURL: os.Getenv(tenantdbtest.PgBouncerSessionEnv), TransactionURL: os.Getenv(tenantdbtest.PgBouncerEnv),
@@ -116,7 +116,7 @@ func TestState(t *testing.T) {
 	client.get(t, "/v1/projects").want(t, http.StatusOK)
 	must(t, second.Close())
 
-	// On a server that has none of it the project's database is made anew.
+	// On a server that lacks the project's database, it is created again.
 	tenantdbtest.Admin(t, credential.PostgreSQL, `DROP DATABASE supabase_`+project.Ref+` WITH (FORCE)`, `DROP ROLE postgres_`+project.Ref)
 	third, err := supabasetest.Start(t.Context(), o)
 	must(t, err)
@@ -136,8 +136,8 @@ func TestState(t *testing.T) {
 	}
 }
 
-// query runs a statement in a project's database through the session pooler, as
-// its owner would.
+// query runs a statement in a project's database through the session pooler, with the
+// owner's credentials.
 func query(t *testing.T, s *supabasetest.Server, p supabasetest.Project, statement string) {
 	t.Helper()
 	cfg, err := pgx.ParseConfig(s.ConnectionString(p.Ref, "postgres", p.Password, credential.SessionPooler))
@@ -147,7 +147,7 @@ func query(t *testing.T, s *supabasetest.Server, p supabasetest.Project, stateme
 	cfg.TLSConfig, cfg.Fallbacks = &tls.Config{RootCAs: roots, ServerName: supabasetest.PoolerHost, MinVersion: tls.VersionTLS12}, nil
 	conn, err := pgx.ConnectConfig(t.Context(), cfg)
 	must(t, err)
-	defer conn.Close(t.Context()) //nolint:errcheck // nothing is pending
+	defer conn.Close(t.Context()) //nolint:errcheck // no statement is pending
 	_, err = conn.Exec(t.Context(), statement)
 	must(t, err)
 }

@@ -16,12 +16,13 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// The names on the server of what each project calls postgres.
+// database and owner return the names, on the shared server, of the database and of the
+// role that each project calls postgres.
 func (p *project) database() string { return "supabase_" + p.ref }
 func (p *project) owner() string    { return "postgres_" + p.ref }
 
-// sharedRoles are Supabase's own. They stay on the server: other stand-ins may
-// be using them.
+// sharedRoles creates Supabase's own roles. They are never dropped, since other stand-ins
+// may use them.
 const sharedRoles = `
 SELECT pg_catalog.pg_advisory_xact_lock(6543);
 DO $$
@@ -35,7 +36,7 @@ BEGIN
 	ALTER ROLE service_role BYPASSRLS;
 END $$`
 
-// prepare readies the server for projects, and starts the poolers.
+// prepare creates the shared roles on the server and starts the poolers.
 func (s *Server) prepare(ctx context.Context) error {
 	if s.options.PostgresURL == "" {
 		return nil
@@ -46,14 +47,14 @@ func (s *Server) prepare(ctx context.Context) error {
 	return s.openPoolers(ctx)
 }
 
-// admin runs scripts as the server's own user in a database, or where the
-// URL leads.
+// admin runs scripts as the server's own user in a database. An empty database means the
+// one that the URL names.
 func (s *Server) admin(ctx context.Context, database string, scripts ...string) error {
 	conn, err := s.connect(ctx, database, "", "", false)
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx) //nolint:errcheck // nothing is pending
+	defer conn.Close(ctx) //nolint:errcheck // no statement is pending
 	for _, script := range scripts {
 		if _, err := conn.PgConn().Exec(ctx, script).ReadAll(); err != nil {
 			return err
@@ -79,9 +80,9 @@ func (s *Server) connect(ctx context.Context, database, user, password string, r
 	return pgx.ConnectConfig(ctx, cfg)
 }
 
-// makeDatabase gives a project its database as Supabase sets it up: postgres
-// owns it and may make roles but everything it may not, and what it makes in
-// public is open to the API's roles.
+// makeDatabase creates the database of a project as Supabase does. The role postgres owns
+// it. It can create roles, but is not a superuser. Objects that it creates in public are
+// accessible to the API's roles.
 func (s *Server) makeDatabase(ctx context.Context, p *project) error {
 	if s.options.PostgresURL == "" {
 		return nil
@@ -103,9 +104,9 @@ func (s *Server) makeDatabase(ctx context.Context, p *project) error {
 		ALTER DEFAULT PRIVILEGES FOR ROLE $owner IN SCHEMA public GRANT ALL ON FUNCTIONS TO anon, authenticated, service_role`))
 }
 
-// madeHere are the roles that a project has made, as far as the server can
-// tell: those that own or may do something in its database and nowhere else,
-// and those that its postgres has made itself a member of.
+// madeHere selects the roles that a project has created, as far as the server can tell:
+// those that own objects or have rights in its database and in no other, and those that
+// its postgres has granted to itself.
 const madeHere = `
 SELECT r.rolname FROM pg_catalog.pg_roles r
 WHERE NOT r.rolsuper AND r.rolname NOT IN ('anon', 'authenticated', 'service_role') AND r.rolname !~ '^(pg_|postgres_)'
@@ -121,22 +122,22 @@ func (s *Server) dropDatabase(ctx context.Context, p *project) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx) //nolint:errcheck // nothing is pending
+	defer conn.Close(ctx) //nolint:errcheck // no statement is pending
 	rows, _ := conn.Query(ctx, madeHere, p.database(), p.owner())
 	roles, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
 		return err
 	}
-	// The poolers' connections end by themselves, and the server waits for it.
-	// PgBouncer 1.18 ends with one that is cut off just after a query of its
-	// client was cancelled ("server in bad state").
+	// DROP DATABASE waits until the poolers' connections have ended by themselves.
+	// PgBouncer 1.18 terminates ("server in bad state") when a server connection is cut
+	// right after a query of its client was cancelled.
 	_, _ = conn.Exec(ctx, "DROP DATABASE "+p.database())
 	if _, err = conn.Exec(ctx, "DROP DATABASE IF EXISTS "+p.database()+" WITH (FORCE)"); err != nil {
 		return err
 	}
 	for _, role := range append(roles, p.owner()) {
 		_, err := conn.Exec(ctx, "DROP ROLE "+pgx.Identifier{role}.Sanitize())
-		if err != nil && !isState(err, "2BP01") { // dependent_objects_still_exist: in another project too
+		if err != nil && !isState(err, "2BP01") { // dependent_objects_still_exist: the role has objects in another project
 			return err
 		}
 	}
@@ -148,22 +149,22 @@ func isState(err error, code string) bool {
 	return errors.As(err, &pgErr) && pgErr.Code == code
 }
 
-// DatabaseURL is a project's database as the server's own user, who may see
-// everything and become anybody (SET ROLE anon), past the poolers.
+// DatabaseURL returns the URL of a project's database for the server's own user, without
+// the poolers. That user may read everything and take any role (SET ROLE anon).
 func (s *Server) DatabaseURL(ref string) string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	u, err := url.Parse(s.options.PostgresURL)
 	if err != nil {
-		panic(err) // it was connected to
+		panic(err) // New has connected to it
 	}
 	u.Path = "/" + s.mustFind(ref).database()
 	return u.String()
 }
 
-// Expose grants the API's roles all rights on what is in the project's schema
-// public, and disables row-level security there: as the tables of a store were
-// that had them in public before each store got a schema of its own.
+// Expose grants the API's roles all rights on all objects in the project's schema public,
+// and disables row-level security there. Stores that kept their tables in public, before
+// each store got its own schema, were in this state.
 func (s *Server) Expose(t testing.TB, ref string) {
 	t.Helper()
 	s.mu.Lock()
@@ -184,7 +185,7 @@ func (s *Server) Expose(t testing.TB, ref string) {
 	}
 }
 
-// query runs SQL as the project's postgres.
+// query runs the SQL of a request as the project's postgres.
 func (s *Server) query(r *http.Request, p *project) *answer {
 	var in struct {
 		Query      string `json:"query"`
@@ -203,14 +204,14 @@ func (s *Server) query(r *http.Request, p *project) *answer {
 	case status != healthy:
 		return problem(http.StatusBadRequest, "Failed to run sql query: Connection terminated due to connection timeout")
 	}
-	// A client that goes away does not stop Supabase.
+	// Supabase completes a query after its client has disconnected.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Minute)
 	defer cancel()
 	conn, err := s.connect(ctx, p.database(), p.owner(), p.password, in.ReadOnly)
 	if err != nil {
 		return problem(http.StatusInternalServerError, "the stand-in cannot connect: %v", err)
 	}
-	defer conn.Close(ctx) //nolint:errcheck // nothing is pending
+	defer conn.Close(ctx) //nolint:errcheck // no statement is pending
 	out, err := run(ctx, conn, in.Query, in.Parameters)
 	var pgErr *pgconn.PgError
 	switch {
@@ -224,8 +225,8 @@ func (s *Server) query(r *http.Request, p *project) *answer {
 	return a
 }
 
-// run returns the rows of the last statement. Several statements are one
-// transaction, unless they say otherwise.
+// run returns the rows of the last statement. Several statements run in one transaction,
+// unless they contain transaction commands.
 func run(ctx context.Context, conn *pgx.Conn, query string, parameters []any) (rows, error) {
 	if len(parameters) == 0 {
 		results, err := conn.PgConn().Exec(ctx, query).ReadAll()
@@ -272,8 +273,8 @@ func readRows(types *pgtype.Map, result *pgconn.Result) (rows, error) {
 	return out, nil
 }
 
-// readValue makes JSON of a value in text form: a string unless JSON has the
-// type.
+// readValue converts a value in text form to JSON. It becomes a string unless JSON has
+// the type.
 func readValue(types *pgtype.Map, oid uint32, text []byte) (any, error) {
 	if text == nil {
 		return nil, nil

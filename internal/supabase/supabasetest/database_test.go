@@ -12,7 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
 )
 
-// withDatabase is a client and the ref of a healthy project, on real servers.
+// withDatabase returns a client and the ref of a healthy project, on real servers.
 func withDatabase(t *testing.T) (*session, string) {
 	t.Helper()
 	s := connect(t, supabasetest.New(t, supabasetest.Options{}))
@@ -59,7 +59,8 @@ func TestQuery(t *testing.T) {
 	s.query(t, ref, `SELECT 1`).want(t, 400)
 }
 
-// Projects do not see each other, and what a project made goes with it.
+// TestProjectsAreApart checks that projects have no access to each other, and that what a
+// project has created is deleted with it.
 func TestProjectsAreApart(t *testing.T) {
 	t.Parallel()
 	s, one := withDatabase(t)
@@ -70,7 +71,7 @@ func TestProjectsAreApart(t *testing.T) {
 	s.query(t, two, `SELECT * FROM t`).want(t, 400)
 	admin, err := pgx.Connect(t.Context(), s.DatabaseURL(two))
 	must(t, err)
-	defer admin.Close(t.Context()) //nolint:errcheck // nothing is pending
+	defer admin.Close(t.Context()) //nolint:errcheck // no statement is pending
 	must(t, s.Remove(t.Context(), one))
 	var left int
 	must(t, admin.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM pg_database WHERE datname = 'supabase_' || $1)
@@ -80,8 +81,8 @@ func TestProjectsAreApart(t *testing.T) {
 	}
 }
 
-// The API's roles see what postgres makes in public, as at Supabase, and
-// nothing of a schema that they have no usage on.
+// TestAPIRoles checks that the API's roles can access what postgres creates in public, as
+// at Supabase, and nothing in a schema without USAGE.
 func TestAPIRoles(t *testing.T) {
 	t.Parallel()
 	s, ref := withDatabase(t)

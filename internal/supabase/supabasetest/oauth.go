@@ -15,20 +15,21 @@ import (
 	"time"
 )
 
-// How long codes and access tokens live.
+// The lifetimes of codes and access tokens.
 const (
 	CodeLife   = 5 * time.Minute
 	AccessLife = time.Hour
 )
 
-// code is an approval that has not been exchanged. It was asked for with ask.
+// code is an approval that has not been exchanged. ask contains the parameters of its
+// authorization request.
 type code struct {
 	ask     url.Values
 	org     string
 	expires time.Time
 }
 
-// grant is what the owner of an organisation has given the app.
+// grant is the access that the owner of an organisation has given the app.
 type grant struct {
 	org             string
 	access, refresh string
@@ -55,7 +56,7 @@ var page = template.Must(template.New("").Parse(`<!doctype html><html lang="en">
 <button name="decision" value="deny">Deny</button>
 </form></html>`))
 
-// authorize shows the page where the owner approves or denies.
+// authorize returns the page on which the owner approves or denies the request.
 func (s *Server) authorize(r *http.Request) *answer {
 	ask := r.URL.Query()
 	if fault := s.checkAsk(ask); fault != nil {
@@ -65,13 +66,13 @@ func (s *Server) authorize(r *http.Request) *answer {
 	defer s.mu.Unlock()
 	var b strings.Builder
 	if err := page.Execute(&b, object{"Ask": ask, "Organizations": s.orgs, "Chosen": ask.Get("organization_slug")}); err != nil {
-		panic(err) // of plain values
+		panic(err) // the template and its plain values cannot fail
 	}
 	return reply(b.String())
 }
 
-// checkAsk refuses where the browser must not be sent anywhere, and sends it
-// back with an error where the app is known.
+// checkAsk checks an authorization request. It returns an error page when the client or
+// the redirect URI is unknown, and a redirect with an error for other faults.
 func (s *Server) checkAsk(ask url.Values) *answer {
 	u, err := url.Parse(ask.Get("redirect_uri"))
 	registered := s.options.RedirectURIs
@@ -92,7 +93,7 @@ func (s *Server) checkAsk(ask url.Values) *answer {
 	return nil
 }
 
-// back sends the browser to the app.
+// back redirects the browser to the app.
 func back(ask url.Values, name, value string) *answer {
 	u, err := url.Parse(ask.Get("redirect_uri"))
 	if err != nil {
@@ -129,7 +130,7 @@ func (s *Server) decide(r *http.Request) *answer {
 	return back(ask, "code", id)
 }
 
-// token exchanges a code, or a refresh token, for two tokens.
+// token exchanges a code or a refresh token for an access token and a refresh token.
 func (s *Server) token(r *http.Request) *answer {
 	id, secret, ok := r.BasicAuth()
 	if !ok || !isApp(id, secret) {
@@ -159,7 +160,7 @@ func isApp(id, secret string) bool {
 
 func (s *Server) exchange(form url.Values) *answer {
 	c := s.codes[form.Get("code")]
-	delete(s.codes, form.Get("code")) // a wrong verifier spends it too
+	delete(s.codes, form.Get("code")) // a wrong verifier invalidates the code too
 	switch {
 	case c == nil || !s.now().Before(c.expires):
 		return problem(http.StatusBadRequest, "Invalid authorization code")
@@ -173,7 +174,8 @@ func (s *Server) exchange(form url.Values) *answer {
 	return s.rotate(g)
 }
 
-// verifies holds S256 (RFC 7636, section 4.6), with the length it demands.
+// verifies reports whether verifier matches an S256 challenge (RFC 7636, section 4.6) and
+// has the required length.
 func verifies(verifier, challenge string) bool {
 	if challenge == "" {
 		return verifier == ""
@@ -182,7 +184,7 @@ func verifies(verifier, challenge string) bool {
 	return len(verifier) >= 43 && len(verifier) <= 128 && base64.RawURLEncoding.EncodeToString(sum[:]) == challenge
 }
 
-// rotate ends both tokens of a grant and makes new ones.
+// rotate invalidates both tokens of a grant and issues new ones.
 func (s *Server) rotate(g *grant) *answer {
 	g.access, g.refresh, g.expires = "sbp_oauth_"+strings.ToLower(rand.Text()), rand.Text(), s.now().Add(AccessLife)
 	return reply(object{
@@ -219,7 +221,7 @@ func (s *Server) revoke(r *http.Request) *answer {
 	return &answer{status: http.StatusNoContent}
 }
 
-// authorized answers calls that bear a token, within the app's rate limit and
+// authorized answers calls with a valid access token, within the app's rate limit and
 // scopes.
 func (s *Server) authorized(scope string, handle func(*http.Request, *grant) *answer) func(*http.Request) *answer {
 	return func(r *http.Request) *answer {
@@ -244,35 +246,35 @@ func (s *Server) authorized(scope string, handle func(*http.Request, *grant) *an
 	}
 }
 
-// SetScopes changes what the app may do.
+// SetScopes sets the scopes that the app has.
 func (s *Server) SetScopes(scopes ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.scopes = scopes
 }
 
-// RevokeAll has the owner of every organisation take back what they gave.
+// RevokeAll revokes the access that the owners of all organisations have given.
 func (s *Server) RevokeAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.grants = nil
 }
 
-// Grants counts the approvals in force.
+// Grants returns the number of approvals in force.
 func (s *Server) Grants() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.grants)
 }
 
-// Approve presses the button at the authorization page and returns the address
-// that the browser is sent to.
+// Approve submits the authorization page with "approve" and returns the address that the
+// browser is redirected to.
 func (s *Server) Approve(t testing.TB, authorizeURL string) string {
 	t.Helper()
 	return s.press(t, authorizeURL, "approve")
 }
 
-// Deny presses the other button.
+// Deny submits the authorization page with "deny".
 func (s *Server) Deny(t testing.TB, authorizeURL string) string {
 	t.Helper()
 	return s.press(t, authorizeURL, "deny")
@@ -286,7 +288,7 @@ func (s *Server) press(t testing.TB, authorizeURL, decision string) string {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	if res.StatusCode == http.StatusSeeOther { // refused before anybody was asked
+	if res.StatusCode == http.StatusSeeOther { // the request is refused without a page
 		return res.Header.Get("Location")
 	}
 	if res.StatusCode != http.StatusOK {

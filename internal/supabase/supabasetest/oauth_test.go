@@ -39,7 +39,8 @@ func TestApproveAndDeny(t *testing.T) {
 	}
 }
 
-// Where the app is not known, the browser must not be sent anywhere.
+// TestStrangersAreNotSentBack checks that the browser is not redirected when the app is
+// unknown.
 func TestStrangersAreNotSentBack(t *testing.T) {
 	t.Parallel()
 	s := supabasetest.NewAPI(t, supabasetest.Options{RedirectURIs: []string{redirect}})
@@ -91,7 +92,7 @@ func TestExchange(t *testing.T) {
 	}
 }
 
-// A refresh ends both old tokens at once.
+// TestRotation checks that a refresh invalidates both old tokens at once.
 func TestRotation(t *testing.T) {
 	t.Parallel()
 	s := connect(t, newAPI(t))
@@ -107,7 +108,8 @@ func TestRotation(t *testing.T) {
 	s.get(t, "/v1/organizations").want(t, 200)
 }
 
-// Of several that spend one refresh token at a time, one succeeds.
+// TestConcurrentRefresh checks that exactly one of several concurrent uses of one refresh
+// token succeeds.
 func TestConcurrentRefresh(t *testing.T) {
 	t.Parallel()
 	s := connect(t, newAPI(t))

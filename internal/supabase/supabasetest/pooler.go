@@ -16,10 +16,10 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// PoolerHost is where both poolers are.
+// PoolerHost is the address of both poolers.
 const PoolerHost = "127.0.0.1"
 
-// What Supabase's poolers allow. Sources: Supabase documentation, "Connection
+// The limits of Supabase's poolers. Sources: Supabase documentation, "Connection
 // management"; Supavisor, circuit breaker.
 const (
 	SessionPoolSize = 15 // connections of one project
@@ -28,13 +28,13 @@ const (
 	blockedFor      = 2 * time.Minute
 )
 
-// pooler is a door before a PgBouncer, which cannot tell projects apart: users
-// come as <role>.<ref> to the database postgres, and the door leads each to
-// the database of its project.
+// pooler is a proxy in front of a PgBouncer, which cannot distinguish projects. Clients
+// connect as <role>.<ref> to the database postgres. The proxy connects each client to the
+// database of its project.
 type pooler struct {
 	port     int
 	backend  string // address of the PgBouncer
-	limit    int    // of connections of one project; 0 means none
+	limit    int    // of connections of one project; 0 means no limit
 	listener net.Listener
 }
 
@@ -49,13 +49,14 @@ type poolers struct {
 	wg     sync.WaitGroup
 }
 
-// guest is to whom a connection belongs, once it is known.
+// guest is the pooler and the project of a connection. It is set once they are known.
 type guest struct {
 	pooler *pooler
 	ref    string
 }
 
-// Rules make the stand-in's servers Supabase's.
+// Rules returns the rules by which the platform accepts the stand-in's servers as
+// Supabase's.
 func (s *Server) Rules() credential.SupabaseRules {
 	return credential.SupabaseRules{
 		DirectDomain: s.options.DirectDomain, PoolerDomain: PoolerHost, Roots: s.poolers.identity.Roots,
@@ -63,8 +64,8 @@ func (s *Server) Rules() credential.SupabaseRules {
 	}
 }
 
-// ConnectionString is what the owner of a project would copy from its page
-// for a role of it, such as postgres.
+// ConnectionString returns the connection string for a role of a project, such as
+// postgres, as the project's owner would copy it from Supabase.
 func (s *Server) ConnectionString(ref, role, password string, mode credential.Pooler) string {
 	u := url.URL{Scheme: "postgresql", User: url.UserPassword(role+"."+ref, password), Path: "/postgres"}
 	switch mode {
@@ -123,7 +124,7 @@ func (p *poolers) close() error {
 	return errors.Join(errs...)
 }
 
-// cut ends the connections to a project.
+// cut closes the connections to a project.
 func (p *poolers) cut(ref string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -138,7 +139,7 @@ func (s *Server) accept(door *pooler) {
 	for {
 		conn, err := door.listener.Accept()
 		if err != nil {
-			return // closed
+			return // the listener is closed
 		}
 		if !s.poolers.keep(conn) {
 			_ = conn.Close()
@@ -167,7 +168,8 @@ func (p *poolers) forget(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// seat finds room for a guest.
+// seat registers a connection. It returns false when the project has reached the pooler's
+// limit.
 func (p *poolers) seat(conn net.Conn, g guest) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,12 +186,13 @@ func (p *poolers) seat(conn net.Conn, g guest) bool {
 	return true
 }
 
-// fatal is how poolers refuse.
+// fatal returns the error that poolers refuse a connection with.
 func fatal(code, format string, args ...any) *pgproto3.ErrorResponse {
 	return &pgproto3.ErrorResponse{Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// welcome leads a client to the database of its project.
+// welcome handles a new connection: it connects the client to the database of its project
+// and relays the traffic.
 func (s *Server) welcome(door *pooler, conn net.Conn) {
 	client, startup, err := s.greet(door, conn)
 	if err != nil || startup == nil {
@@ -223,7 +226,8 @@ func (s *Server) welcome(door *pooler, conn net.Conn) {
 	})
 }
 
-// resolve finds whose database is meant, and as which role of the server.
+// resolve returns the project that a startup message names, and the server's name of its
+// role.
 func (s *Server) resolve(startup *pgproto3.StartupMessage) (p *project, role string, refusal *pgproto3.ErrorResponse) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -245,7 +249,7 @@ func (s *Server) resolve(startup *pgproto3.StartupMessage) (p *project, role str
 	return p, role, nil
 }
 
-// failed counts a log-in that failed.
+// failed counts a failed log-in.
 func (s *Server) failed(p *project) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -27,7 +27,8 @@ const password = "of a role"
 
 var modes = []credential.Pooler{credential.SessionPooler, credential.TransactionPooler}
 
-// at opens a connection as a client of Supabase does, verifying the server.
+// at opens a connection as a client of Supabase does, and verifies the server's
+// certificate.
 func at(t *testing.T, s *supabasetest.Server, url string) (*pgx.Conn, error) {
 	t.Helper()
 	cfg, err := pgx.ParseConfig(url)
@@ -50,7 +51,7 @@ func mustAt(t *testing.T, s *supabasetest.Server, url string) *pgx.Conn {
 	return conn
 }
 
-// makeRole makes a role through the query endpoint, as the platform does.
+// makeRole creates a role through the query endpoint, as the platform does.
 func makeRole(t *testing.T, s *session, ref string) (role string) {
 	t.Helper()
 	role = "stoa_" + ref[:12]
@@ -59,8 +60,8 @@ func makeRole(t *testing.T, s *session, ref string) (role string) {
 	return role
 }
 
-// A role made a moment ago comes in through both poolers, in its own schema,
-// and nothing of what it makes is open to the API's roles.
+// TestNewRoleLogsIn checks that a new role can log in through both poolers, in its own
+// schema, and that the API's roles have no access to what it creates.
 func TestNewRoleLogsIn(t *testing.T) {
 	t.Parallel()
 	s, ref := withDatabase(t)
@@ -83,8 +84,8 @@ func TestNewRoleLogsIn(t *testing.T) {
 	must(t, owner.Ping(t.Context()))
 }
 
-// Two clients of the transaction pooler share a session between transactions,
-// and two of the session pooler never do.
+// TestModes checks that two clients of the transaction pooler share a session between
+// transactions, and that two of the session pooler never do.
 func TestModes(t *testing.T) {
 	t.Parallel()
 	s, ref := withDatabase(t)
@@ -139,7 +140,8 @@ func TestPoolersRefuse(t *testing.T) {
 	}
 }
 
-// What is no client of PostgreSQL is shown the door.
+// TestPoolersShutOutNoise checks that a client that does not speak PostgreSQL's protocol
+// is disconnected.
 func TestPoolersShutOutNoise(t *testing.T) {
 	t.Parallel()
 	s := supabasetest.New(t, supabasetest.Options{})
@@ -165,8 +167,8 @@ func checkRefusal(t *testing.T, name string, err error, code, message string) {
 	}
 }
 
-// Whoever tries a wrong password again and again is shut out, with the right
-// one too, for two minutes.
+// TestCircuitBreaker checks that a client that repeatedly sends a wrong password is
+// refused for two minutes, also with the right one.
 func TestCircuitBreaker(t *testing.T) {
 	t.Parallel()
 	s, ref := withDatabase(t)
@@ -194,8 +196,8 @@ func TestSessionPoolIsFull(t *testing.T) {
 	mustAt(t, s.Server, s.ConnectionString(ref, role, password, credential.TransactionPooler))
 }
 
-// A project that is paused loses its connections, and has them again when it
-// is back.
+// TestPausedProject checks that the connections of a paused project are closed, and that
+// clients can connect again when it is restored.
 func TestPausedProject(t *testing.T) {
 	t.Parallel()
 	s, ref := withDatabase(t)
@@ -212,7 +214,7 @@ func TestPausedProject(t *testing.T) {
 	mustAt(t, s.Server, url)
 }
 
-// A cancelled query ends at the server too.
+// TestCancelPasses checks that a cancelled query also ends at the server.
 func TestCancelPasses(t *testing.T) {
 	t.Parallel()
 	s, ref := withDatabase(t)
@@ -223,7 +225,7 @@ func TestCancelPasses(t *testing.T) {
 		done <- err
 	}()
 	deadline := time.After(30 * time.Second)
-	for { // until the query is there to be cancelled
+	for { // wait until the query can be cancelled
 		must(t, conn.PgConn().CancelRequest(t.Context()))
 		select {
 		case err := <-done:
@@ -239,17 +241,18 @@ func TestCancelPasses(t *testing.T) {
 	}
 }
 
-// The platform's own engine migrates and reads through the poolers.
+// TestEngineComesThrough checks that the platform's own engine migrates and reads through
+// the poolers.
 func TestEngineComesThrough(t *testing.T) {
 	t.Parallel()
 	s, ref := withDatabase(t)
 	c, err := s.Rules().Parse(keyring.NewSecret(s.ConnectionString(ref, makeRole(t, s, ref), password, credential.TransactionPooler)))
 	must(t, err)
 	m := tenantdb.NewManager(nil, nil, tenantdb.Options{Dialer: dial.Dialer{Allow: dial.Loopback}, Supabase: s.Rules()})
-	defer m.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing is leased
+	defer m.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // no database is leased
 	db, err := m.OpenUnleased(c)
 	must(t, err)
-	defer db.Close() //nolint:errcheck // nothing is pending
+	defer db.Close() //nolint:errcheck // no statement is pending
 	_, err = db.Migrate(t.Context())
 	must(t, err)
 	must(t, db.Ping(t.Context()))

@@ -16,26 +16,25 @@ import (
 
 type organization struct{ Slug, Name string }
 
-// project is one, with a database of its own. Its fields up to the keys
-// never change.
+// project is a project with its own database. The fields up to keys never change.
 type project struct {
 	ref, org, name, region string
 	password               string // of the role postgres
 	created                time.Time
 	keys                   []object
 
-	state    string // "": comes up since; else a status that stays
+	state    string // "": healthy after StartTime; otherwise a fixed status
 	since    time.Time
 	failures []time.Time // of log-ins at the poolers
-	blocked  time.Time   // until then, after too many of them
-	empty    bool        // its database was made anew, for a project of an earlier run
+	blocked  time.Time   // until this time, after too many failures
+	empty    bool        // the database was created again for a project of an earlier run
 }
 
-// Project is what a test may know of one.
+// Project is what a test can read of a project.
 type Project struct {
 	Ref, Organization, Name, Status, Password string
 
-	Empty bool // of an earlier run, on a server that did not have its database any more
+	Empty bool // true for a project of an earlier run whose database was missing on the server
 }
 
 func (s *Server) projectRoutes() {
@@ -53,7 +52,7 @@ func (s *Server) projectRoutes() {
 	route("POST /v1/projects/{ref}/database/query", "database:write", s.withProject(s.query))
 }
 
-// AddOrganization makes an organisation of the same owner and returns its slug.
+// AddOrganization adds an organisation of the same owner and returns its slug.
 func (s *Server) AddOrganization(name string) (slug string) {
 	defer s.save()
 	s.mu.Lock()
@@ -63,7 +62,7 @@ func (s *Server) AddOrganization(name string) (slug string) {
 	return slug
 }
 
-// AddProject makes a healthy project in an organisation.
+// AddProject adds a healthy project to an organisation.
 func (s *Server) AddProject(ctx context.Context, org, name string) (Project, error) {
 	p, err := s.makeProject(ctx, org, name, "eu-central-1", rand.Text())
 	if err != nil {
@@ -104,7 +103,7 @@ func (s *Server) known(p *project) Project {
 	return Project{Ref: p.ref, Organization: p.org, Name: p.name, Status: s.status(p), Password: p.password, Empty: p.empty}
 }
 
-// The statuses that mean something here.
+// The statuses that the stand-in interprets.
 const (
 	healthy   = "ACTIVE_HEALTHY"
 	paused    = "INACTIVE"
@@ -112,7 +111,7 @@ const (
 	restoring = "RESTORING"
 )
 
-// status is called with the lock held.
+// status returns the project's status. The caller holds the lock.
 func (s *Server) status(p *project) string {
 	up := s.now().Sub(p.since) >= s.options.StartTime
 	switch {
@@ -124,9 +123,9 @@ func (s *Server) status(p *project) string {
 	return p.state
 }
 
-// SetStatus gives a project a status that stays, such as "INIT_FAILED" or
-// "INACTIVE", which is how Supabase calls a paused one. Only a healthy project
-// can be connected to; of any other the connections end.
+// SetStatus gives a project a fixed status, such as "INIT_FAILED" or "INACTIVE", which
+// means paused at Supabase. Clients can connect only to a healthy project. For any other
+// status the open connections are closed.
 func (s *Server) SetStatus(ref, status string) {
 	s.mu.Lock()
 	s.mustFind(ref).state = status
@@ -137,7 +136,7 @@ func (s *Server) SetStatus(ref, status string) {
 	}
 }
 
-// Restore brings a paused project back, which takes its time.
+// Restore restores a paused project. The project is healthy after StartTime.
 func (s *Server) Restore(ref string) {
 	defer s.save()
 	s.mu.Lock()
@@ -146,7 +145,7 @@ func (s *Server) Restore(ref string) {
 	p.state, p.since = restoring, s.now()
 }
 
-// Remove has the owner delete a project, database and all.
+// Remove deletes a project with its database, as its owner can.
 func (s *Server) Remove(ctx context.Context, ref string) error {
 	s.mu.Lock()
 	p := s.mustFind(ref)
@@ -172,7 +171,8 @@ func (s *Server) mustFind(ref string) *project {
 	return p
 }
 
-// withProject refuses projects of other organisations than the grant's.
+// withProject calls handle with the project. It refuses projects outside the grant's
+// organisation.
 func (s *Server) withProject(handle func(*http.Request, *project) *answer) func(*http.Request, *grant) *answer {
 	return func(r *http.Request, g *grant) *answer {
 		s.mu.Lock()
@@ -200,7 +200,7 @@ func (s *Server) listOrganizations(_ *http.Request, g *grant) *answer {
 	return reply(out)
 }
 
-// describe is called with the lock held.
+// describe returns the project as the API shows it in a list. The caller holds the lock.
 func (s *Server) describe(p *project) object {
 	return object{
 		"id": p.ref, "ref": p.ref, "organization_id": p.org, "organization_slug": p.org, "name": p.name,
@@ -218,7 +218,7 @@ func (s *Server) describeWhole(p *project) object {
 
 func (s *Server) directHost(p *project) string { return "db." + p.ref + "." + s.options.DirectDomain }
 
-// of lists the projects of an organisation whose names hold search.
+// of returns the projects of an organisation whose names contain search.
 func (s *Server) of(org, search string) []object {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -287,7 +287,7 @@ func (s *Server) createProject(r *http.Request, g *grant) *answer {
 	if region == "" {
 		return problem(http.StatusBadRequest, "region_selection: Invalid input")
 	}
-	// A client that goes away does not stop Supabase.
+	// Supabase completes the creation after its client has disconnected.
 	p, err := s.makeProject(context.WithoutCancel(r.Context()), g.org, in.Name, region, in.Password)
 	if err != nil {
 		return problem(http.StatusInternalServerError, "the stand-in cannot make the database: %v", err)
@@ -305,7 +305,7 @@ func (s *Server) showProject(_ *http.Request, p *project) *answer {
 	return reply(s.describeWhole(p))
 }
 
-// health knows every service that is asked for, as its project is.
+// health returns the same health for every requested service: that of the project.
 func (s *Server) health(r *http.Request, p *project) *answer {
 	services := r.URL.Query()["services"]
 	if len(services) == 0 {
@@ -334,7 +334,7 @@ func makeKeys(ref string) []object {
 		claims := jwt.MapClaims{"iss": "supabase", "ref": ref, "role": role, "iat": 1767225600, "exp": 2082585600}
 		key, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(rand.Text()))
 		if err != nil {
-			panic(err) // of plain values
+			panic(err) // signing plain values cannot fail
 		}
 		return object{"id": role, "name": role, "type": "legacy", "api_key": key}
 	}
@@ -344,7 +344,7 @@ func makeKeys(ref string) []object {
 	return []object{legacy("anon"), legacy("service_role"), modern("publishable"), modern("secret")}
 }
 
-// apiKeys hides what is secret unless it is asked for.
+// apiKeys returns the API keys. It truncates them unless the request asks to reveal them.
 func (s *Server) apiKeys(r *http.Request, p *project) *answer {
 	reveal := r.URL.Query().Get("reveal") == "true"
 	out := []object{}
@@ -361,8 +361,8 @@ func (s *Server) apiKeys(r *http.Request, p *project) *answer {
 	return reply(out)
 }
 
-// Keys returns a project's API keys by their ids or, of the new ones, their
-// types: anon, service_role, publishable, secret.
+// Keys returns a project's API keys. The map key of a legacy key is its id (anon,
+// service_role), that of a new one its type (publishable, secret).
 func (s *Server) Keys(ref string) map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -377,8 +377,8 @@ func (s *Server) Keys(ref string) map[string]string {
 	return out
 }
 
-// poolerConfig describes the transaction pooler, as Supabase does; the
-// session pooler is at the same host.
+// poolerConfig describes the transaction pooler only, as Supabase does. The session
+// pooler is at the same host.
 func (s *Server) poolerConfig(_ *http.Request, p *project) *answer {
 	user := "postgres." + p.ref
 	where := fmt.Sprintf("postgresql://%s:[YOUR-PASSWORD]@%s:%d/postgres", user, PoolerHost, s.poolers.transaction.port)

@@ -88,7 +88,7 @@ func TestRateLimit(t *testing.T) {
 		must(t, err)
 		return n
 	}
-	for i, s := range []*session{one, two, one} { // the app's, not the user's
+	for i, s := range []*session{one, two, one} { // the limit is the app's, not the user's
 		if r := s.get(t, "/v1/organizations").want(t, 200); remaining(r) != 2-i || r.header.Get("X-RateLimit-Limit") != "3" {
 			t.Errorf("call %d: %v", i, r.header)
 		}
@@ -135,7 +135,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// A delayed answer says how things were.
+// TestDelay checks that a delayed answer contains the state at the time of the call.
 func TestDelay(t *testing.T) {
 	t.Parallel()
 	s := connect(t, newAPI(t))
@@ -153,7 +153,8 @@ func TestDelay(t *testing.T) {
 	}
 }
 
-// A call that hangs ends with its client, and the stand-in with its calls.
+// TestHang checks that a call that hangs ends when its client disconnects, and that the
+// stand-in ends when its calls have ended.
 func TestHang(t *testing.T) {
 	t.Parallel()
 	s := connect(t, newAPI(t))

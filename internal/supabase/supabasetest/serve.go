@@ -11,31 +11,31 @@ import (
 	"time"
 )
 
-// object is a resource as the API shows it.
+// object is a resource as the API represents it.
 type object = map[string]any
 
-// Fault is a way to fail.
+// Fault is a way in which a call fails.
 type Fault int
 
 // The faults.
 const (
-	Broken      Fault = iota + 1 // 500, and nothing has happened
-	BrokenAfter                  // 500, but it has happened
-	Cut                          // the connection ends before anything has happened
-	CutAfter                     // it has happened, but the connection ends
-	Hang                         // no answer until the client gives up
-	Busy                         // 429
+	Broken      Fault = iota + 1 // status 500; the call has no effect
+	BrokenAfter                  // status 500; the call has taken effect
+	Cut                          // the connection is closed; the call has no effect
+	CutAfter                     // the connection is closed; the call has taken effect
+	Hang                         // no answer until the client disconnects
+	Busy                         // status 429
 )
 
 type fault struct {
 	call    string
 	fault   Fault
-	reached chan struct{} // instead of a fault: the answer waits for release
+	reached chan struct{} // not nil: there is no fault, but the answer waits for release
 	release chan struct{}
 }
 
-// Break has the next calls of a kind, such as
-// "POST /v1/projects/{ref}/database/query", meet these faults, one each.
+// Break makes the next calls of a kind, such as "POST /v1/projects/{ref}/database/query",
+// fail with these faults, one fault for each call.
 func (s *Server) Break(call string, faults ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,9 +45,9 @@ func (s *Server) Break(call string, faults ...Fault) {
 	}
 }
 
-// Delay holds back the answer to the next call of a kind: it says how things
-// were when it was asked. It returns a channel that is closed when the answer
-// is ready, and the function that lets it go.
+// Delay delays the answer to the next call of a kind. The answer contains the state at
+// the time of the call. Delay returns a channel that is closed when the answer is ready,
+// and the function that sends the answer.
 func (s *Server) Delay(call string) (asked <-chan struct{}, release func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,8 +57,8 @@ func (s *Server) Delay(call string) (asked <-chan struct{}, release func()) {
 	return f.reached, func() { close(f.release) }
 }
 
-// Alter changes each object of all later answers to a kind of call. Nil ends
-// it.
+// Alter applies change to each object in all later answers to a kind of call. A nil
+// change ends that.
 func (s *Server) Alter(call string, change func(map[string]any)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,7 +66,7 @@ func (s *Server) Alter(call string, change func(map[string]any)) {
 	s.lies[call] = change
 }
 
-// Count says how often a kind of call was made.
+// Count returns how often a kind of call was made.
 func (s *Server) Count(call string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,27 +74,28 @@ func (s *Server) Count(call string) int {
 	return s.calls[call]
 }
 
-// mustKnow finds the test that watches a call that cannot come.
+// mustKnow panics for a call that has no route, so that a test cannot wait for a call
+// that never comes.
 func (s *Server) mustKnow(call string) {
 	if _, ok := s.calls[call]; !ok {
 		panic(fmt.Sprintf("the stand-in has no call %q", call))
 	}
 }
 
-// SetRateLimit changes how many calls the app has per minute, from now on.
+// SetRateLimit sets how many calls the app can make per minute, from now on.
 func (s *Server) SetRateLimit(calls int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.window = window{limit: calls}
 }
 
-// window counts an app's calls in the minute that begins with the first.
+// window counts an app's calls in the minute that begins with the first call.
 type window struct {
 	limit, used int
 	ends        time.Time
 }
 
-// take reports whether there is room for one call more.
+// take counts a call and reports whether it is within the limit.
 func (w *window) take(now time.Time) bool {
 	if !now.Before(w.ends) {
 		w.used, w.ends = 0, now.Add(time.Minute)
@@ -112,11 +113,11 @@ func (w *window) describe(h http.Header, now time.Time, remaining int) {
 	h.Set("X-RateLimit-Reset", strconv.Itoa(1+max(0, int(w.ends.Sub(now).Seconds()))))
 }
 
-// answer is one, ready to be sent.
+// answer is an HTTP answer.
 type answer struct {
 	status int
 	header http.Header
-	body   any // JSON; a string is a page
+	body   any // sent as JSON; a string is sent as an HTML page
 }
 
 func reply(body any) *answer {
@@ -127,13 +128,15 @@ func problem(status int, format string, args ...any) *answer {
 	return &answer{status: status, header: http.Header{}, body: object{"message": fmt.Sprintf(format, args...)}}
 }
 
-// rows are a query's, whose columns are the caller's own.
+// rows are the rows of a query. Their columns depend on the query, so that shown does not
+// change them.
 type rows []object
 
 func (s *Server) route(call string, handle func(*http.Request) *answer) {
 	s.calls[call] = 0
 	s.mux.HandleFunc(call, func(w http.ResponseWriter, r *http.Request) {
-		// The server notices that a client has gone only when the body is read.
+		// The HTTP server detects that a client has disconnected only after the body is
+		// read.
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
 		if err != nil {
 			s.write(w, r, call, problem(http.StatusRequestEntityTooLarge, "request entity too large"))
@@ -149,7 +152,7 @@ func (s *Server) route(call string, handle func(*http.Request) *answer) {
 	})
 }
 
-// meet answers a call, or has it meet its fault.
+// meet answers a call, or fails it with the fault that is set for it.
 func (s *Server) meet(w http.ResponseWriter, r *http.Request, call string, handle func(*http.Request) *answer) {
 	f := s.begin(call)
 	switch f.fault {
@@ -184,7 +187,7 @@ func (s *Server) meet(w http.ResponseWriter, r *http.Request, call string, handl
 	}
 }
 
-// begin counts a call and takes the fault that waits for it.
+// begin counts a call and removes and returns its next fault.
 func (s *Server) begin(call string) fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,14 +229,15 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, call string, a *a
 	s.mu.Unlock()
 	body, err := json.Marshal(shown(a.body, lie))
 	if err != nil {
-		panic(err) // made of plain values
+		panic(err) // plain values cannot fail
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(a.status)
 	_, _ = w.Write(body)
 }
 
-// shown adds to every object what next year's API may have, and a test's lie.
+// shown adds to every object a field that a future version of the API could have, and
+// applies the change that a test has set with Alter.
 func shown(body any, lie func(object)) any {
 	switch b := body.(type) {
 	case object:

@@ -11,16 +11,16 @@ import (
 	"time"
 )
 
-// stateFile and rootsFile are in the folder that Options.State names.
+// stateFile and rootsFile are files in the folder Options.State.
 const (
 	stateFile = "state.json"
 	rootsFile = "ca.pem"
 )
 
-// savedState is what a stand-in knows again when it starts. Codes, faults and the
-// passing of time are not among it.
+// savedState is the state that a stand-in restores when it starts. Codes, faults and the
+// time added by Pass are not saved.
 type savedState struct {
-	Organization  string // slug of the first
+	Organization  string // slug of the first organisation
 	Organizations []organization
 	Projects      []savedProject
 	Grants        []savedGrant
@@ -40,8 +40,7 @@ type savedGrant struct {
 	Expires                       time.Time
 }
 
-// load reads the state of the last run, if there is a folder for it and one
-// in it.
+// load reads the state of the last run, if there is a folder and a state in it.
 func (s *Server) load() error {
 	if s.options.State == "" {
 		return nil
@@ -73,8 +72,8 @@ func (s *Server) load() error {
 	return nil
 }
 
-// restoreDatabases makes the databases that the PostgreSQL server does not have,
-// as when it is another one than in the last run.
+// restoreDatabases creates the databases that are missing on the PostgreSQL server, such
+// as when it is another server than in the last run.
 func (s *Server) restoreDatabases(ctx context.Context) error {
 	if s.options.PostgresURL == "" {
 		return nil
@@ -92,7 +91,7 @@ func (s *Server) restoreDatabase(ctx context.Context, p *project) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx) //nolint:errcheck // nothing is pending
+	defer conn.Close(ctx) //nolint:errcheck // no statement is pending
 	var database, role bool
 	err = conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1), EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = $2)`,
 		p.database(), p.owner()).Scan(&database, &role)
@@ -108,8 +107,8 @@ func (s *Server) restoreDatabase(ctx context.Context, p *project) error {
 	return s.makeDatabase(ctx, p)
 }
 
-// save writes the state, if there is a folder for it. Close reports what kept it
-// from being written.
+// save writes the state, if there is a folder for it. Close returns the error of the last
+// write.
 func (s *Server) save() {
 	if s.options.State == "" {
 		return
@@ -138,7 +137,7 @@ func (s *Server) snapshot() savedState {
 	return state
 }
 
-// replace writes the files in the place of those that are there, whole.
+// replace replaces each file atomically.
 func (s *Server) replace(state savedState) error {
 	text, err := json.MarshalIndent(state, "", "  ")
 	if err != nil {
@@ -156,7 +155,7 @@ func (s *Server) replace(state savedState) error {
 	return nil
 }
 
-// RootsFile is where the authority's certificate is kept; "" without a folder.
+// RootsFile returns the path of the authority's certificate, or "" without a folder.
 func (s *Server) RootsFile() string {
 	if s.options.State == "" {
 		return ""

@@ -1,12 +1,12 @@
-// Package supabasetest is a stand-in for Supabase: an HTTP server with the
-// part of the Management API that the platform uses, OAuth included, and the
-// two poolers. Behind it stands a real PostgreSQL, where each project is a
-// database of its own. It keeps what it is told, counts calls as Supabase
-// limits them, and fails in the ways that Supabase and the network may. The
-// owner of the account, the people at Supabase and time are methods.
+// Package supabasetest is a stand-in for Supabase: an HTTP server with the part of the
+// Management API that the platform uses, OAuth included, and the two poolers. It uses a
+// real PostgreSQL server, on which each project is a database of its own. It stores what
+// it is sent, enforces Supabase's rate limit, and can fail as Supabase and the network
+// can. Methods of Server take the actions of the account's owner and of Supabase's staff,
+// and advance the clock.
 //
-// All projects share one server, so roles that a project makes exist in all of
-// them, and what Supabase calls the role postgres is postgres_<ref> here.
+// All projects share one PostgreSQL server. So roles that a project creates exist in all
+// projects, and the role that Supabase calls postgres is postgres_<ref> here.
 package supabasetest
 
 import (
@@ -25,43 +25,43 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// The OAuth app that the stand-in knows.
+// The OAuth app that is registered at the stand-in.
 const (
 	ClientID     = "3f1c2a52-7f43-4b8e-9d0a-5a1d5c0c7e11"
 	ClientSecret = "sba_standin_secret"
 )
 
-// Scopes are all that an app can be given.
+// Scopes are all scopes that an app can have.
 var Scopes = []string{
 	"organizations:read", "projects:read", "projects:write", "database:read", "database:write", "secrets:read", "secrets:write",
 }
 
-// Options change a stand-in. The zero value has the API only: projects have
-// no database, and there are no poolers.
+// Options configure a stand-in. The zero value starts the API only: projects have no
+// database, and there are no poolers.
 type Options struct {
-	PostgresURL string // of a server whose user may do everything; projects get their databases there
-	// SessionURL and TransactionURL are two PgBouncers before that server,
-	// which know its roles and databases: scripts/with-servers starts such.
+	PostgresURL string // of a server whose user is a superuser; projects get their databases there
+	// SessionURL and TransactionURL are two PgBouncers in front of that server that know
+	// its roles and databases. scripts/with-servers starts them.
 	SessionURL, TransactionURL string
 
-	Listen       string        // of the API; default 127.0.0.1:0, a free port
-	RedirectURIs []string      // that the app has registered; none means any
+	Listen       string        // of the API; default 127.0.0.1:0, which selects a free port
+	RedirectURIs []string      // the URIs that the app has registered; nil accepts any
 	StartTime    time.Duration // until a new or restored project is healthy; default 2 min
-	Success      int           // 200 or 201: status of every answer to a POST; 0 is as documented
-	DirectDomain string        // of projects' own hosts; default supabase.invalid, where nothing answers
+	Success      int           // 200 or 201: the status of every answer to a POST; 0 means the documented status
+	DirectDomain string        // of the projects' own hosts; default supabase.invalid, where no server answers
 
-	// State is a folder in which refs, passwords, tokens, the poolers' ports and
-	// the authority are kept, so that the next run has the same; "" keeps nothing.
-	// Projects' databases then stay on the server when the stand-in ends.
+	// State is a folder in which refs, passwords, tokens, the poolers' ports and the
+	// authority are stored, so that the next run has the same ones. "" stores nothing.
+	// With State set, the projects' databases stay on the server when the stand-in ends.
 	State    string
-	Controls bool // serve a page with buttons to pause, resume and remove projects and to revoke connections
+	Controls bool // serve a page with buttons to pause, resume and remove projects and to revoke grants
 }
 
-// Server is a Supabase with one app.
+// Server is a stand-in for Supabase with one app.
 type Server struct {
-	URL          string // of the API, without a final slash
-	Organization string // slug of the organisation that is there from the start
-	Restored     bool   // Options.State held the state of an earlier run
+	URL          string // of the API, without a trailing slash
+	Organization string // slug of the initial organisation
+	Restored     bool   // Options.State contained the state of an earlier run
 
 	options Options
 	http    *http.Server
@@ -69,11 +69,11 @@ type Server struct {
 	poolers poolers
 
 	handling sync.RWMutex // read-locked by each call while it is answered
-	closed   bool         // under handling
+	closed   bool         // guarded by handling
 
-	saved   savedState // of the run before
+	saved   savedState // of the previous run
 	saving  sync.Mutex
-	saveErr error // under saving
+	saveErr error // guarded by saving
 
 	mu       sync.Mutex
 	passed   time.Duration
@@ -83,13 +83,13 @@ type Server struct {
 	grants   []*grant
 	orgs     []organization
 	projects []*project
-	calls    map[string]int // by pattern; every pattern is in it
+	calls    map[string]int // by pattern; contains every pattern
 	faults   []*fault
 	lies     map[string]func(map[string]any)
 }
 
-// New starts a stand-in that ends with the test. It uses the servers that
-// `make test` starts; without them the test is skipped.
+// New starts a stand-in that is closed when the test ends. It uses the servers that `make
+// test` starts. Without them the test is skipped.
 func New(t testing.TB, o Options) *Server {
 	t.Helper()
 	for env, option := range map[string]*string{
@@ -106,8 +106,8 @@ func New(t testing.TB, o Options) *Server {
 	return NewAPI(t, o)
 }
 
-// NewAPI starts a stand-in with what o names, which may be the API alone. It
-// ends with the test.
+// NewAPI starts a stand-in with the options o, which may be the API alone. It is closed
+// when the test ends.
 func NewAPI(t testing.TB, o Options) *Server {
 	t.Helper()
 	s, err := Start(t.Context(), o)
@@ -122,7 +122,7 @@ func NewAPI(t testing.TB, o Options) *Server {
 	return s
 }
 
-// Start starts a stand-in. Who starts it closes it.
+// Start starts a stand-in. The caller closes it.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
@@ -162,23 +162,23 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		return nil, errors.Join(err, s.poolers.close())
 	}
 	s.URL = "http://" + listener.Addr().String()
-	// A page of another site cannot press the buttons.
+	// Requests from pages of other sites are refused, so that they cannot use the
+	// buttons.
 	s.http = &http.Server{Handler: http.NewCrossOriginProtection().Handler(s.mux), ReadHeaderTimeout: 10 * time.Second}
-	// A client sends a GET again by itself when a connection that it has used
-	// before is cut: a fault would pass unseen.
+	// A client repeats a GET by itself when a reused connection is closed. A fault would
+	// then go unnoticed.
 	s.http.SetKeepAlivesEnabled(false)
 	s.save()
-	go s.http.Serve(listener) //nolint:errcheck // it ends with Close
+	go s.http.Serve(listener) //nolint:errcheck // Serve returns after Close
 	return s, nil
 }
 
-// Close ends the stand-in and removes the projects' databases, unless its state
-// is kept.
+// Close ends the stand-in and drops the projects' databases, unless its state is stored.
 func (s *Server) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	errs := []error{s.http.Close(), s.poolers.close()}
-	s.handling.Lock() // a project may just be in the making
+	s.handling.Lock() // a call may be creating a project
 	s.closed = true
 	s.handling.Unlock()
 	if s.options.State != "" {
@@ -196,22 +196,22 @@ func (s *Server) Close() error {
 	return errors.Join(errs...)
 }
 
-// Pass lets time pass: codes and tokens expire, projects come up, the rate
-// limit's window ends.
+// Pass advances the clock by d: codes and tokens expire, projects become healthy, the
+// rate limit's window ends.
 func (s *Server) Pass(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.passed += d
 }
 
-// now is called with the lock held.
+// now returns the time of the stand-in. The caller holds the lock.
 func (s *Server) now() time.Time { return time.Now().Add(s.passed) }
 
-// letters makes what Supabase uses for refs and slugs.
+// letters returns n random lower-case letters, the form of Supabase's refs and slugs.
 func letters(n int) string {
 	var b strings.Builder
 	for _, c := range []byte(rand.Text() + rand.Text())[:n] {
-		if c <= '9' { // base 32 has 2 to 7
+		if c <= '9' { // base 32 uses the digits 2 to 7
 			c = 's' + (c - '2')
 		}
 		b.WriteByte(c | 0x20)

@@ -13,13 +13,14 @@ import (
 	"time"
 )
 
-// identity is an authority with a certificate of its for the poolers' host, as PEM.
+// identity is a certificate authority and the certificate that it has issued for the
+// poolers' host, as PEM.
 type identity struct {
 	Roots, Certificate, Key string
 	Expires                 time.Time
 }
 
-// usable reports whether it holds for some days yet.
+// usable reports whether the certificate is valid for at least 7 more days.
 func (i identity) usable() bool { return i.Roots != "" && time.Until(i.Expires) > 7*24*time.Hour }
 
 func (i identity) config() (*tls.Config, error) {
@@ -56,8 +57,8 @@ func makeIdentity() (identity, error) {
 	return identity{text("CERTIFICATE", authorityDER), text("CERTIFICATE", serverDER), text("PRIVATE KEY", key), authority.NotAfter}, nil
 }
 
-// sign makes a certificate with a new key. Without a parent's key it signs
-// itself.
+// sign creates a certificate with a new key. Without a parent key the certificate is
+// self-signed.
 func sign(template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) ([]byte, *ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

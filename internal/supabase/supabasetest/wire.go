@@ -12,8 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// What a client's first packets ask for.
-// Source: PostgreSQL protocol, "Message Formats".
+// The codes of a client's first packets. Source: PostgreSQL protocol, "Message Formats".
 const (
 	wantCancel = 80877102
 	wantTLS    = 80877103
@@ -29,15 +28,15 @@ func write(w io.Writer, b []byte) error {
 
 func send(w io.Writer, m pgproto3.BackendMessage) {
 	if encoded, err := m.Encode(nil); err == nil {
-		_ = write(w, encoded) // who has gone needs no answer
+		_ = write(w, encoded) // the client may have disconnected
 	}
 }
 
-// greet reads up to the startup message, with TLS where the client wants it.
-// The message is nil when the client only came to cancel.
+// greet reads up to the startup message and starts TLS if the client requests it. It
+// returns a nil message for a cancel request, which it forwards.
 func (s *Server) greet(door *pooler, conn net.Conn) (net.Conn, *pgproto3.StartupMessage, error) {
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	defer conn.SetDeadline(time.Time{}) //nolint:errcheck // the next read tells
+	defer conn.SetDeadline(time.Time{}) //nolint:errcheck // the next read returns the error
 	client := conn
 	for {
 		packet, err := readStartup(client)
@@ -50,7 +49,7 @@ func (s *Server) greet(door *pooler, conn net.Conn) (net.Conn, *pgproto3.Startup
 				return nil, nil, err
 			}
 			secure := tls.Server(client, s.poolers.tls)
-			if err := secure.HandshakeContext(context.Background()); err != nil { // the deadline is conn's
+			if err := secure.HandshakeContext(context.Background()); err != nil { // conn has a deadline
 				return nil, nil, err
 			}
 			client = secure
@@ -67,7 +66,7 @@ func (s *Server) greet(door *pooler, conn net.Conn) (net.Conn, *pgproto3.Startup
 	}
 }
 
-// readStartup reads one packet that has a length and no type.
+// readStartup reads one packet, which has a length and no type.
 func readStartup(r io.Reader) ([]byte, error) {
 	head := make([]byte, 8)
 	if _, err := io.ReadFull(r, head); err != nil {
@@ -82,8 +81,8 @@ func readStartup(r io.Reader) ([]byte, error) {
 	return packet, err
 }
 
-// forward gives a cancel request to the PgBouncer that knows its key, and
-// waits until it has been heard.
+// forward sends a cancel request to the PgBouncer that issued its key, and waits until
+// PgBouncer has processed it.
 func forward(backend string, packet []byte) error {
 	server, err := net.Dial("tcp", backend)
 	if err != nil {
@@ -97,8 +96,8 @@ func forward(backend string, packet []byte) error {
 	return err
 }
 
-// relay passes everything on, until one side ends. PgBouncer's refusal while
-// the client shows who it is becomes what refused says.
+// relay copies data in both directions until one side closes. If PgBouncer refuses the
+// client during authentication, relay sends the message of refused instead.
 func relay(client, server net.Conn, refused func() *pgproto3.ErrorResponse) {
 	done := make(chan struct{})
 	go func() {
@@ -113,11 +112,11 @@ func relay(client, server net.Conn, refused func() *pgproto3.ErrorResponse) {
 	<-done
 }
 
-// passAuthentication passes the server's messages on up to the one that lets
-// the client in.
+// passAuthentication relays the server's messages up to the one that completes the
+// authentication.
 func passAuthentication(client io.Writer, server io.Reader, refused func() *pgproto3.ErrorResponse) bool {
 	for {
-		message := make([]byte, 5) // type, length
+		message := make([]byte, 5) // type and length
 		if _, err := io.ReadFull(server, message); err != nil {
 			return false
 		}
@@ -142,9 +141,9 @@ func passAuthentication(client io.Writer, server io.Reader, refused func() *pgpr
 	}
 }
 
-// translate gives a failed log-in the code that Supabase has for it: PgBouncer
-// 1.18 calls every refusal of its own a violation of the protocol (08P01). Its
-// words are kept as the detail.
+// translate gives a failed log-in the code that Supabase returns for it. PgBouncer 1.18
+// reports every refusal of its own as a protocol violation (08P01). Its message is kept
+// as the detail.
 func translate(body []byte, refused func() *pgproto3.ErrorResponse) *pgproto3.ErrorResponse {
 	var was pgproto3.ErrorResponse
 	if err := was.Decode(body); err != nil || was.Code != "08P01" {

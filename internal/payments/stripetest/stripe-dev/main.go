@@ -1,5 +1,4 @@
-// Command stripe-dev runs a fake Stripe beside a platform in development:
-// `make stripe-dev`.
+// Command stripe-dev runs a fake Stripe for a platform in development: `make stripe-dev`.
 package main
 
 import (

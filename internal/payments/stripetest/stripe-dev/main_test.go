@@ -13,7 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/payments"
 )
 
-// What is printed leads to a stand-in that accepts the key.
+// TestRun checks that the printed settings work with a fake Stripe that accepts the key.
 func TestRun(t *testing.T) {
 	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())

@@ -1,5 +1,5 @@
-// Command supabase-dev runs the stand-in for Supabase beside a platform that
-// somebody is working on. `make supabase-dev` starts the servers it needs.
+// Command supabase-dev runs the stand-in for Supabase for a platform in development.
+// `make supabase-dev` starts the servers that it needs.
 package main
 
 import (
@@ -70,7 +70,7 @@ func (c *cli) run(ctx context.Context, out io.Writer) (err error) {
 	return nil
 }
 
-// furnish gives the account something to look at.
+// furnish adds example projects to the account.
 func furnish(ctx context.Context, s *supabasetest.Server) error {
 	if _, err := s.AddProject(ctx, s.Organization, "Shop"); err != nil {
 		return err

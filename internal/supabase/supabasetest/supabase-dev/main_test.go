@@ -17,7 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
-// started runs the stand-in until stop is called, and returns what it has printed.
+// started runs the stand-in until stop is called, and returns what it printed.
 func (c cli) started(t *testing.T) (printed string, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -44,11 +44,11 @@ func (c cli) started(t *testing.T) (printed string, stop func()) {
 	return printed, stop
 }
 
-// What is printed leads to an account that can be approved, under an authority
-// that is there while the stand-in is.
+// TestRun checks that the printed settings give access to an account that can be
+// approved, with an authority that exists while the stand-in runs.
 func TestRun(t *testing.T) {
 	t.Parallel()
-	supabasetest.New(t, supabasetest.Options{}) // or skip
+	supabasetest.New(t, supabasetest.Options{}) // to skip the test without servers
 	c := cli{
 		Listen: "127.0.0.1:0", StartTime: time.Second, Postgres: os.Getenv(tenantdbtest.PostgresEnv),
 		Session: os.Getenv(tenantdbtest.PgBouncerSessionEnv), Transaction: os.Getenv(tenantdbtest.PgBouncerEnv),
@@ -84,11 +84,11 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// With a folder for its state a restarted stand-in prints the same: refs,
-// passwords, ports and the authority's file. The buttons are there for curl.
+// TestStateIsKept checks that a stand-in that is restarted with a folder for its state
+// prints the same refs, passwords, ports and authority file. curl can use the buttons.
 func TestStateIsKept(t *testing.T) {
 	t.Parallel()
-	supabasetest.New(t, supabasetest.Options{}) // or skip
+	supabasetest.New(t, supabasetest.Options{}) // to skip the test without servers
 	c := cli{
 		Listen: "127.0.0.1:0", StartTime: time.Millisecond, State: filepath.Join(t.TempDir(), "state"), Postgres: os.Getenv(tenantdbtest.PostgresEnv),
 		Session: os.Getenv(tenantdbtest.PgBouncerSessionEnv), Transaction: os.Getenv(tenantdbtest.PgBouncerEnv),
