@@ -198,7 +198,7 @@ func errNoLayer(pkg string) error {
 }
 
 func isFixture(pkg string) bool {
-	return slices.ContainsFunc(strings.Split(pkg, "/"), func(part string) bool { return strings.HasSuffix(part, "test") })
+	return pkg == "testkit" || slices.ContainsFunc(strings.Split(pkg, "/"), func(part string) bool { return strings.HasSuffix(part, "test") })
 }
 
 func isBench(pkg string) bool { return pkg == "bench" || strings.HasPrefix(pkg, "bench/") }

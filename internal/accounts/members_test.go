@@ -180,7 +180,7 @@ func TestConcurrentOwnerChanges(t *testing.T) {
 
 // Both owners are made to reach their rows before either may go on, so that only
 // the lock in authz.LockOwners keeps the second from counting the first.
-func TestOwnersSideBySide(t *testing.T) {
+func TestConcurrentOwnerRemovals(t *testing.T) {
 	t.Parallel()
 	eachStoreFixture(t, func(b storeFixture) {
 		people := []authz.Principal{b.owner, b.member(authz.Owner)}

@@ -115,7 +115,7 @@ func TestOwnerIsNotLockedOut(t *testing.T) {
 			}
 		}
 		elsewhere := Client{Address: "203.0.113.77"}
-		if _, err := a.Login(t.Context(), "owner@example.com", right, elsewhere); stoa.CodeOf(err) != stoa.RateLimited || !strings.Contains(err.Error(), "forgot-password") {
+		if _, err := a.Login(t.Context(), "owner@example.com", right, elsewhere); stoa.CodeOf(err) != stoa.RateLimited || !strings.Contains(err.Error(), "with a link sent to your address") {
 			t.Fatalf("the owner elsewhere: %v", err)
 		}
 		var user stoa.UserID

@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // badValue is a value that a merchant can write into the store's own database
@@ -113,16 +114,16 @@ func newBadStore(t *testing.T, s *server, engine credential.EngineName, email st
 	}
 	a := c.call("POST", "/api/stores/"+id+"/connect-database", body).want(http.StatusOK)
 	store, err := stoa.ParseID[stoa.StoreID](id)
-	must(t, err)
+	testkit.Must(t, err)
 	credentials, err := s.Tenants.Read(t.Context(), s.Master, store)
-	must(t, err)
+	testkit.Must(t, err)
 	db, err := s.Tenants.OpenUnleased(credentials.Credentials)
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = db.Close() })
 	b := badStore{client: c, s: s, store: store, id: id, host: a.list("hostnames")[0].(object)["hostname"].(string), engine: engine, db: db}
 	_, err = storedata.AddProduct(t.Context(), db, storedata.NewProduct{Name: "Bread", Slug: "bread", Currency: "EUR", PriceMinor: 250,
 		Category: "general", ImageURL: "https://example.com/bread.png"})
-	must(t, err)
+	testkit.Must(t, err)
 	return b
 }
 
@@ -152,7 +153,7 @@ func (b badStore) restore(table, column string) {
 // database, since its prepared statements may not match any more.
 func (b badStore) exec(statements ...string) {
 	b.t.Helper()
-	must(b.t, b.db.Tx(b.t.Context(), func(tx *tenantdb.Tx) error {
+	testkit.Must(b.t, b.db.Tx(b.t.Context(), func(tx *tenantdb.Tx) error {
 		for _, statement := range statements {
 			if statement == "" {
 				continue
@@ -164,13 +165,6 @@ func (b badStore) exec(statements ...string) {
 		return nil
 	}))
 	b.s.Tenants.Forget(b.store)
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // mysqlChecksNothing disables checks on a connection that only this test uses.

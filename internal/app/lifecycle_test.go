@@ -199,8 +199,8 @@ func TestManagedServer(t *testing.T) {
 				err := s.Master.Get(t.Context(), &n, `SELECT count(*) FROM store_databases`)
 				return err == nil && n == 0
 			})
-			if strays, err := s.Tenants.Orphans(t.Context()); err != nil || len(strays) > 0 {
-				t.Errorf("left: %v, %v", strays, err)
+			if orphans, err := s.Tenants.Orphans(t.Context()); err != nil || len(orphans) > 0 {
+				t.Errorf("left: %v, %v", orphans, err)
 			}
 		})
 	}

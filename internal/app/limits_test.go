@@ -328,7 +328,7 @@ func TestRedisIsAway(t *testing.T) {
 	}
 }
 
-func TestDoorSetWrongly(t *testing.T) {
+func TestInvalidHTTPSettings(t *testing.T) {
 	t.Parallel()
 	for flag, want := range map[string]string{
 		"--redis-url=localhost:6379":           "REDIS_URL must be redis://",

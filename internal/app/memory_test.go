@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // residentMiB returns this process's resident memory.
@@ -48,10 +49,10 @@ func (b badStore) askWithoutReading(path string) {
 		return err
 	}}
 	conn, err := d.DialContext(b.t.Context(), "tcp", b.s.Listener.Addr().String())
-	must(b.t, err)
+	testkit.Must(b.t, err)
 	b.t.Cleanup(func() { _ = conn.Close() })
 	_, err = fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, b.host)
-	must(b.t, err)
+	testkit.Must(b.t, err)
 }
 
 // TestMemoryUnderSlowReaders checks that a column of 60 MB and the longest pages of
@@ -71,7 +72,7 @@ func TestMemoryUnderSlowReaders(t *testing.T) { //nolint:paralleltest // see abo
 	long := newBadStore(t, s, credential.PostgreSQL, "long@example.com")
 	for i := range 99 {
 		_, err := storedata.AddProduct(t.Context(), long.db, storedata.NewProduct{Name: "P", Slug: fmt.Sprintf("p%d", i), Currency: "EUR", ImageURL: "https://example.com/"})
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	// JSON encodes this character in six, so a page exceeds the kernel's buffers.
 	long.exec("UPDATE products SET name = repeat(chr(1), 200), description = repeat(chr(1), 5000)", "UPDATE product_images SET url = repeat(chr(1), 2048)")

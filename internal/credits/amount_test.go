@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestParseAmount(t *testing.T) {
@@ -68,7 +69,7 @@ func TestParseAmount(t *testing.T) {
 func TestAmountIsAStringInJSON(t *testing.T) {
 	t.Parallel()
 	text, err := json.Marshal(map[string]credits.Amount{"a": 125_000})
-	must(t, err)
+	testkit.Must(t, err)
 	if want := `{"a":"12.5"}`; string(text) != want {
 		t.Errorf("got %s, want %s", text, want)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/credits/verify"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestHoldOfAService(t *testing.T) {
@@ -39,7 +40,7 @@ func TestHoldOfAService(t *testing.T) {
 		// The price at the time of the hold applies.
 		b.Price(t, "paint", 9_000, time.Now().UTC().Add(-time.Minute))
 		got, err := b.Ledger.Capture(t.Context(), b.Owner, b.Store, held.Hold.ID, credits.CaptureRequest{Quantity: ptr(int64(7))})
-		must(t, err)
+		testkit.Must(t, err)
 		wantRow := credits.Transaction{
 			ID: got.Transaction.ID, StoreID: b.Store, Sequence: 2, Type: credits.TypeCapture, Amount: -21_000, BalanceAfter: 79_000,
 			ServiceKey: ptr("paint"), Quantity: ptr(int64(7)), UnitPrice: ptr(credits.Amount(3_000)), Description: "a wall",
@@ -149,7 +150,7 @@ func TestConcurrentResolutions(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		report, err := verify.Run(t.Context(), b.DB, nil)
-		must(t, err)
+		testkit.Must(t, err)
 		if len(report.Inconsistencies) > 0 {
 			t.Error(report.Inconsistencies)
 		}
@@ -170,13 +171,13 @@ func TestOverdueHolds(t *testing.T) {
 			s.Exec(t, `UPDATE credit_holds SET expires_at = $2 WHERE store_id = $1`, s.Store, time.Now().UTC().Add(-time.Second))
 		}
 		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit})
-		must(t, err)
+		testkit.Must(t, err)
 		if got := idle.Balance(t); got.Available() != 0 {
 			t.Errorf("nobody has touched it: %+v", got)
 		}
 		changed = nil
-		must(t, b.Ledger.Sweep(t.Context(), credits.Sweep{}))
-		must(t, b.Ledger.Sweep(t.Context(), credits.Sweep{}))
+		testkit.Must(t, b.Ledger.Sweep(t.Context(), credits.Sweep{}))
+		testkit.Must(t, b.Ledger.Sweep(t.Context(), credits.Sweep{}))
 		if got := idle.Balance(t); got.Available() != credits.Credit {
 			t.Errorf("after the sweep: %+v", got)
 		}
@@ -184,7 +185,7 @@ func TestOverdueHolds(t *testing.T) {
 			t.Errorf("told of changes to %v, want one of %s", changed, idle.Store)
 		}
 		page, err := idle.Ledger.Holds(t.Context(), idle.Owner, idle.Store, credits.HoldFilter{State: credits.HoldExpired})
-		must(t, err)
+		testkit.Must(t, err)
 		if len(page.Holds) != 1 || page.Holds[0].ResolvedAt == nil {
 			t.Errorf("%+v", page)
 		}
@@ -204,7 +205,7 @@ func TestHoldsArePaged(t *testing.T) {
 		var got []stoa.HoldID
 		for f := (credits.HoldFilter{Limit: 3}); ; {
 			page, err := b.Ledger.Holds(t.Context(), b.Owner, b.Store, f)
-			must(t, err)
+			testkit.Must(t, err)
 			for _, h := range page.Holds {
 				got = append(got, h.ID)
 			}
@@ -252,7 +253,7 @@ func TestReversalsRefuseFaults(t *testing.T) {
 				}
 			}
 		}
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			for _, err := range []error{
 				b.Ledger.Freeze(t.Context(), tx, b.Store, "", 1), b.Ledger.Freeze(t.Context(), tx, b.Store, "d", 0),
 			} {
@@ -263,7 +264,7 @@ func TestReversalsRefuseFaults(t *testing.T) {
 			return errors.Join(b.Ledger.Unfreeze(t.Context(), tx, b.Store, "unknown"))
 		}))
 		// A debt blocks spending. The next credits of any kind repay it first.
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			_, err := b.Ledger.ClawBack(t.Context(), tx, b.Store, credits.Reversal{Type: credits.TypeDispute, Amount: 3 * credits.Credit, IdempotencyKey: "d"})
 			return err
 		}))

@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/credits/creditstest"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestOpenAndReadBalance(t *testing.T) {
@@ -22,7 +23,7 @@ func TestOpenAndReadBalance(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := creditstest.New(t, db)
 		got, err := b.Ledger.ReadBalance(t.Context(), db, b.Store)
-		must(t, err)
+		testkit.Must(t, err)
 		if d := cmp.Diff(credits.Balance{StoreID: b.Store, UpdatedAt: got.UpdatedAt}, got); d != "" || got.UpdatedAt.IsZero() {
 			t.Error(d, got.UpdatedAt)
 		}
@@ -40,7 +41,7 @@ func TestGrant(t *testing.T) {
 			IdempotencyKey: "grant:pi_1", UserID: &b.Owner.UserID,
 		}
 		first, err := b.Grant(t.Context(), g)
-		must(t, err)
+		testkit.Must(t, err)
 		want := credits.Transaction{
 			ID: first.ID, StoreID: b.Store, Sequence: 1, Type: credits.TypePurchase, Amount: 5 * credits.Credit,
 			BalanceAfter: 5 * credits.Credit, Description: "Five", Reference: ptr("r"), UserID: &b.Owner.UserID, CreatedAt: first.CreatedAt,
@@ -49,7 +50,7 @@ func TestGrant(t *testing.T) {
 			t.Error(d)
 		}
 		again, err := b.Grant(t.Context(), g)
-		must(t, err)
+		testkit.Must(t, err)
 		if d := cmp.Diff(first, again); d != "" {
 			t.Error("a replay differs:", d)
 		}
@@ -78,7 +79,7 @@ func TestGrantRefusesFaults(t *testing.T) {
 		b := creditstest.New(t, db)
 		good := credits.Grant{Type: credits.TypePurchase, Amount: math.MaxInt64 - 1, IdempotencyKey: "k"}
 		_, err := b.Grant(t.Context(), good)
-		must(t, err)
+		testkit.Must(t, err)
 		for name, c := range map[string]struct {
 			change func(*credits.Grant)
 			field  string
@@ -113,9 +114,9 @@ func TestSpendCannotBlockAGrant(t *testing.T) {
 		b := creditstest.New(t, db)
 		b.Give(t, credits.Credit)
 		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: 1, IdempotencyKey: "grant:pi_1"})
-		must(t, err)
+		testkit.Must(t, err)
 		_, err = b.Grant(t.Context(), credits.Grant{Type: credits.TypePurchase, Amount: 1, IdempotencyKey: "grant:pi_1"})
-		must(t, err)
+		testkit.Must(t, err)
 	})
 }
 
@@ -131,7 +132,7 @@ func TestConcurrentGrants(t *testing.T) {
 				})
 				return err
 			})
-			must(t, errors.Join(errs...))
+			testkit.Must(t, errors.Join(errs...))
 		}
 		if got := b.Balance(t); got.Balance != rounds*credits.Credit || got.LifetimePurchased != rounds*credits.Credit {
 			t.Errorf("%+v", got)
@@ -156,7 +157,7 @@ func TestGrantFollowsItsTransaction(t *testing.T) {
 			t.Errorf("%v: %+v", err, b.Balance(t))
 		}
 		_, err = b.Grant(t.Context(), g)
-		must(t, err)
+		testkit.Must(t, err)
 	})
 }
 
@@ -170,16 +171,16 @@ func TestExpiryTakesTheOldestLotFirst(t *testing.T) {
 		soon := time.Now().UTC().Add(time.Hour)
 		for _, amount := range []credits.Amount{500, 70} {
 			_, err := b.Grant(t.Context(), credits.Grant{Type: credits.TypeBonus, Amount: amount, ExpiresAt: &soon, IdempotencyKey: amount.String()})
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: 100}) // it takes from the first lot, whose row PostgreSQL then stores after the second's
-		must(t, err)
-		must(t, b.DB.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.Ledger.Freeze(t.Context(), tx, b.Store, "p", 90) }))
+		testkit.Must(t, err)
+		testkit.Must(t, b.DB.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.Ledger.Freeze(t.Context(), tx, b.Store, "p", 90) }))
 		b.Exec(t, `UPDATE credit_lots SET expires_at = $2 WHERE store_id = $1 AND remaining = 70`, b.Store, soon.Add(-2*time.Hour))
 		b.Exec(t, `UPDATE credit_lots SET expires_at = $2 WHERE store_id = $1 AND remaining = 400`, b.Store, soon.Add(-2*time.Hour))
-		must(t, b.Ledger.Sweep(t.Context(), credits.Sweep{}))
+		testkit.Must(t, b.Ledger.Sweep(t.Context(), credits.Sweep{}))
 		var left []credits.Amount
-		must(t, b.DB.Select(t.Context(), &left, `SELECT remaining FROM credit_lots WHERE store_id = $1 ORDER BY seq`, b.Store))
+		testkit.Must(t, b.DB.Select(t.Context(), &left, `SELECT remaining FROM credit_lots WHERE store_id = $1 ORDER BY seq`, b.Store))
 		if !slices.Equal(left, []credits.Amount{20, 70}) {
 			t.Errorf("%v are left", left)
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/credits/verify"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestLedgerModel runs random operations against a ledger and against a model of a few
@@ -44,7 +45,7 @@ func TestLedgerModel(t *testing.T) {
 				m.compare(r, t)
 			}
 			report, err := verify.Run(r.Context(), m.DB, nil)
-			must(t, err)
+			testkit.Must(t, err)
 			for _, fault := range report.Inconsistencies {
 				r.Errorf("verify: %s", fault)
 			}
@@ -199,7 +200,7 @@ func (m *model) compare(r *rapid.T, t *testing.T) {
 		r.Fatalf("got %+v, want %+v", got, want)
 	}
 	var lots []credits.Amount
-	must(t, m.DB.Select(t.Context(), &lots, `SELECT remaining FROM credit_lots WHERE store_id = $1 ORDER BY seq`, m.Store))
+	testkit.Must(t, m.DB.Select(t.Context(), &lots, `SELECT remaining FROM credit_lots WHERE store_id = $1 ORDER BY seq`, m.Store))
 	for i, l := range m.lots {
 		if lots[i] != l.remaining {
 			r.Fatalf("lot %d has %s left, want %s", i, lots[i], l.remaining)

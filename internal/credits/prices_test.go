@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/credits/creditstest"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestSetPrice checks that a new price is a new row, and that earlier rows stay unchanged
@@ -21,11 +22,11 @@ func TestSetPrice(t *testing.T) {
 		b := creditstest.New(t, db)
 		b.Give(t, 100*credits.Credit)
 		history, err := b.Ledger.PriceHistory(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		set := func(p credits.Price) credits.Price {
 			t.Helper()
 			got, added, err := b.Ledger.SetPrice(t.Context(), authz.Principal{}, p)
-			must(t, err)
+			testkit.Must(t, err)
 			if !added {
 				t.Fatalf("%+v was not added", p)
 			}
@@ -34,7 +35,7 @@ func TestSetPrice(t *testing.T) {
 		spend := func() credits.Amount {
 			t.Helper()
 			s, err := b.Spend(t.Context(), credits.SpendRequest{ServiceKey: "product_import", Quantity: ptr(int64(3))})
-			must(t, err)
+			testkit.Must(t, err)
 			return -s.Transaction.Amount
 		}
 		if got := spend(); got != 3_000 {
@@ -54,7 +55,7 @@ func TestSetPrice(t *testing.T) {
 		set(credits.Price{ServiceKey: "x-ray.scan", UnitPrice: 1, Unit: "scan", Description: "Röntgen für Produkte"})
 
 		after, err := b.Ledger.PriceHistory(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if len(after) != len(history)+3 {
 			t.Errorf("%d rows became %d", len(history), len(after))
 		}
@@ -66,7 +67,7 @@ func TestSetPrice(t *testing.T) {
 		at := func(moment time.Time) credits.Amount {
 			t.Helper()
 			list, err := b.Ledger.Prices(t.Context(), moment)
-			must(t, err)
+			testkit.Must(t, err)
 			for _, p := range list {
 				if p.ServiceKey == "product_import" {
 					return p.UnitPrice
@@ -108,9 +109,9 @@ func TestSetPriceRefuses(t *testing.T) {
 			_, _, err := ledger.SetPrice(t.Context(), authz.Principal{}, p)
 			return err
 		}
-		must(t, set(credits.Price{ServiceKey: "storage", UnitPrice: 200, EffectiveFrom: later}))
+		testkit.Must(t, set(credits.Price{ServiceKey: "storage", UnitPrice: 200, EffectiveFrom: later}))
 		before, err := ledger.PriceHistory(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if _, added, err := ledger.SetPrice(t.Context(), authz.Principal{}, credits.Price{ServiceKey: "product_import", UnitPrice: 1_000}); err != nil || added {
 			t.Errorf("the price in force once more: added %t, %v", added, err)
 		}
@@ -136,7 +137,7 @@ func TestSetPriceRefuses(t *testing.T) {
 			}
 		}
 		after, err := ledger.PriceHistory(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if len(after) != len(before) {
 			t.Errorf("%d rows became %d", len(before), len(after))
 		}

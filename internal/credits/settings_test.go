@@ -11,18 +11,19 @@ import (
 	"github.com/stoahq/stoa/internal/credits/creditstest"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // setThreshold sets the threshold below which the owners get mails.
 func setThreshold(t testing.TB, b creditstest.Account, amount credits.Amount) {
 	t.Helper()
-	must(t, b.Ledger.SetSettings(t.Context(), b.Owner, b.Store, credits.Settings{LowBalance: &amount}))
+	testkit.Must(t, b.Ledger.SetSettings(t.Context(), b.Owner, b.Store, credits.Settings{LowBalance: &amount}))
 }
 
 // crossings returns how often the available amount fell below the threshold.
 func crossings(t testing.TB, b creditstest.Account) (n int) {
 	t.Helper()
-	must(t, b.DB.Get(t.Context(), &n, `SELECT count(*) FROM credit_crossings WHERE store_id = $1`, b.Store))
+	testkit.Must(t, b.DB.Get(t.Context(), &n, `SELECT count(*) FROM credit_crossings WHERE store_id = $1`, b.Store))
 	return n
 }
 
@@ -36,7 +37,7 @@ func TestLowBalanceIsCrossed(t *testing.T) {
 		spend := func(amount credits.Amount) {
 			t.Helper()
 			_, err := b.Spend(ctx, credits.SpendRequest{Amount: amount})
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		expect := func(what string, want int) {
 			t.Helper()
@@ -61,20 +62,20 @@ func TestLowBalanceIsCrossed(t *testing.T) {
 		expect("never back at it", 1)
 		b.Give(t, 100)
 		held, err := b.Ledger.Hold(ctx, b.Owner, b.Store, credits.HoldRequest{SpendRequest: credits.SpendRequest{Amount: 99}})
-		must(t, err)
+		testkit.Must(t, err)
 		expect("held", 2)
 		_, err = b.Ledger.Capture(ctx, b.Owner, b.Store, held.Hold.ID, credits.CaptureRequest{Amount: 99})
-		must(t, err)
+		testkit.Must(t, err)
 		expect("captured, which changes nothing", 2)
 		b.Give(t, 1000)
-		must(t, db.Tx(ctx, func(tx *masterdb.Tx) error {
+		testkit.Must(t, db.Tx(ctx, func(tx *masterdb.Tx) error {
 			_, err := b.Ledger.ClawBack(ctx, tx, b.Store, credits.Reversal{Type: credits.TypeRefund, Amount: 5000, IdempotencyKey: "r"})
 			return err
 		}))
 		expect("clawed back into debt", 3)
 		b.Give(t, 10_000)
 		setThreshold(t, b, 10_000)
-		must(t, b.Ledger.SetSettings(ctx, b.Owner, b.Store, credits.Settings{}))
+		testkit.Must(t, b.Ledger.SetSettings(ctx, b.Owner, b.Store, credits.Settings{}))
 		spend(1000)
 		expect("turned off", 3)
 	})
@@ -118,7 +119,7 @@ func TestSettings(t *testing.T) {
 			p := b.Member(t, role)
 			wantCode(t, set(p, 5), code)
 			_, err := b.Ledger.Settings(ctx, p, b.Store)
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		stranger := creditstest.New(t, db).Owner
 		wantCode(t, set(stranger, 7), stoa.StoreNotFound)
@@ -126,9 +127,9 @@ func TestSettings(t *testing.T) {
 		wantCode(t, err, stoa.StoreNotFound)
 		wantCode(t, set(b.Owner, 0), stoa.InvalidRequest)
 		wantCode(t, set(b.Owner, -1), stoa.InvalidRequest)
-		must(t, set(b.Owner, 1<<63-1))
+		testkit.Must(t, set(b.Owner, 1<<63-1))
 		s, err := b.Ledger.Settings(ctx, b.Owner, b.Store)
-		must(t, err)
+		testkit.Must(t, err)
 		if s.LowBalance == nil || *s.LowBalance != 1<<63-1 {
 			t.Errorf("%v", s.LowBalance)
 		}

@@ -6,13 +6,6 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func wantCode(t testing.TB, err error, want stoa.Code) {
 	t.Helper()
 	if got := stoa.CodeOf(err); got != want {

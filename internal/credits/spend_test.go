@@ -18,6 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/credits/creditstest"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestSpendAmount(t *testing.T) {
@@ -27,7 +28,7 @@ func TestSpendAmount(t *testing.T) {
 		b.Give(t, 10*credits.Credit)
 
 		got, err := b.Spend(t.Context(), credits.SpendRequest{Amount: 25_000, Description: "two and a half"})
-		must(t, err)
+		testkit.Must(t, err)
 
 		want := credits.Transaction{
 			ID: got.Transaction.ID, StoreID: b.Store, Sequence: 2, Type: credits.TypeSpend, Amount: -25_000,
@@ -62,7 +63,7 @@ func TestSpendService(t *testing.T) {
 		b.Price(t, "paint", 9_000, now.Add(time.Hour))
 
 		got, err := b.Spend(t.Context(), credits.SpendRequest{ServiceKey: "paint", Quantity: ptr(int64(3))})
-		must(t, err)
+		testkit.Must(t, err)
 		want := credits.Transaction{
 			ID: got.Transaction.ID, StoreID: b.Store, Sequence: 2, Type: credits.TypeSpend, Amount: -15_000, BalanceAfter: 85_000,
 			ServiceKey: ptr("paint"), Quantity: ptr(int64(3)), UnitPrice: ptr(credits.Amount(5_000)),
@@ -76,7 +77,7 @@ func TestSpendService(t *testing.T) {
 		}
 
 		got, err = b.Spend(t.Context(), credits.SpendRequest{ServiceKey: "paint"})
-		must(t, err)
+		testkit.Must(t, err)
 		if got.Transaction.Amount != -5_000 || *got.Transaction.Quantity != 1 {
 			t.Errorf("without a quantity: %+v", got.Transaction)
 		}
@@ -128,7 +129,7 @@ func TestSpendRefusesFaults(t *testing.T) {
 		_, err := b.Spend(t.Context(), credits.SpendRequest{
 			Amount: 1, Description: strings.Repeat("é", 500), IdempotencyKey: strings.Repeat("~", 255),
 		})
-		must(t, err)
+		testkit.Must(t, err)
 	})
 }
 
@@ -187,7 +188,7 @@ func TestSpendAllThatIsAvailable(t *testing.T) {
 		b.Give(t, 10*credits.Credit)
 		b.Exec(t, `UPDATE credit_balances SET reserved = 75000 WHERE store_id = $1`, b.Store)
 		got, err := b.Spend(t.Context(), credits.SpendRequest{Amount: 25_000})
-		must(t, err)
+		testkit.Must(t, err)
 		if got.Balance.Available() != 0 || got.Balance.Balance != 75_000 {
 			t.Errorf("%+v", got.Balance)
 		}
@@ -202,15 +203,15 @@ func TestSpendReplay(t *testing.T) {
 		b.Price(t, "paint", 5_000, time.Now().UTC().Add(-time.Hour))
 		req := credits.SpendRequest{ServiceKey: "paint", Description: "d", IdempotencyKey: "k"}
 		first, err := b.Spend(t.Context(), req)
-		must(t, err)
+		testkit.Must(t, err)
 		other, err := b.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit})
-		must(t, err)
+		testkit.Must(t, err)
 		// With a new price it is still the same request.
 		b.Price(t, "paint", 6_000, time.Now().UTC().Add(-time.Minute))
 
 		req.Quantity = ptr(int64(1)) // the default value, given explicitly
 		again, err := b.Spend(t.Context(), req)
-		must(t, err)
+		testkit.Must(t, err)
 		if d := cmp.Diff(first.Transaction, again.Transaction); d != "" {
 			t.Error(d)
 		}
@@ -245,7 +246,7 @@ func TestKeysAreTheStoresOwn(t *testing.T) {
 			b := creditstest.New(t, db)
 			b.Give(t, credits.Credit)
 			got, err := b.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "same"})
-			must(t, err)
+			testkit.Must(t, err)
 			if got.Transaction.StoreID != b.Store {
 				t.Error("answered with another store's transaction")
 			}
@@ -261,7 +262,7 @@ func TestFailedSpendLeavesItsKeyFree(t *testing.T) {
 		wantCode(t, err, stoa.InsufficientCredits)
 		b.Give(t, 3*credits.Credit)
 		_, err = b.Spend(t.Context(), credits.SpendRequest{Amount: 2 * credits.Credit, IdempotencyKey: "k"})
-		must(t, err)
+		testkit.Must(t, err)
 	})
 }
 
@@ -287,13 +288,13 @@ func TestSpendIsForMembersWhoMay(t *testing.T) {
 		_, err := b.Ledger.Spend(t.Context(), viewer, b.Store, req)
 		wantCode(t, err, stoa.Forbidden)
 		_, err = b.Ledger.Balance(t.Context(), viewer, b.Store)
-		must(t, err)
+		testkit.Must(t, err)
 		_, err = b.Ledger.Transactions(t.Context(), viewer, b.Store, credits.Filter{})
-		must(t, err)
+		testkit.Must(t, err)
 
 		member := b.Member(t, authz.Member)
 		got, err := b.Ledger.Spend(t.Context(), member, b.Store, req)
-		must(t, err)
+		testkit.Must(t, err)
 		if *got.Transaction.UserID != member.UserID {
 			t.Error("recorded for another user")
 		}
@@ -354,7 +355,7 @@ func TestConcurrentSpendsWithOneKey(t *testing.T) {
 				ids[i] = got.Transaction.ID
 				return err
 			})
-			must(t, errors.Join(errs...))
+			testkit.Must(t, errors.Join(errs...))
 			if len(slices.Compact(ids[:])) != 1 {
 				t.Error("different answers to one key")
 			}

@@ -18,6 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/credits/creditstest"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // lockAccount keeps the store's account locked until the returned function is called.
@@ -35,7 +36,7 @@ func lockAccount(t *testing.T, b creditstest.Account) (unlock func()) {
 	<-locked
 	return func() {
 		close(release)
-		must(t, <-ended)
+		testkit.Must(t, <-ended)
 	}
 }
 
@@ -76,7 +77,7 @@ func TestCancelledSpends(t *testing.T) {
 		}
 		unlock()
 		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "under way"})
-		must(t, err)
+		testkit.Must(t, err)
 		if got := b.Balance(t); got.Balance != 99*credits.Credit {
 			t.Errorf("balance %s, want 99: one call of eleven was carried out, once", got.Balance)
 		}
@@ -128,10 +129,10 @@ func TestBusyStoreDelaysNoOther(t *testing.T) {
 		defer cancel()
 		for range 50 {
 			_, err := cold.Spend(ctx, credits.SpendRequest{Amount: credits.Credit})
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		unlock()
-		must(t, errors.Join(<-crowd...))
+		testkit.Must(t, errors.Join(<-crowd...))
 		if got := hot.Balance(t).Balance; got != 700*credits.Credit {
 			t.Errorf("balance %s, want 700", got)
 		}
@@ -148,7 +149,7 @@ func TestEachCallGetsItsOwnOutcome(t *testing.T) {
 		viewer := b.Member(t, authz.Viewer)
 		b.Give(t, 60*credits.Credit)
 		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: credits.Credit, IdempotencyKey: "old"})
-		must(t, err)
+		testkit.Must(t, err)
 		unlock := lockAccount(t, b) // so that all calls are in one batch
 		var answers [6]map[stoa.Code]*atomic.Int64
 		for i := range answers {
@@ -227,9 +228,9 @@ func TestSpendStatement(t *testing.T) {
 		users[stores["stranger"].Store] = stores["rich"].Owner
 		request("used", credits.SpendRequest{Amount: 1, IdempotencyKey: "k#1"})
 		_, err := stores["used"].Spend(t.Context(), credits.SpendRequest{Amount: 1, IdempotencyKey: "k#1#1"})
-		must(t, err)
+		testkit.Must(t, err)
 		_, err = stores["lots"].Grant(t.Context(), credits.Grant{Type: credits.TypeBonus, Amount: credits.Credit, Priority: 1, IdempotencyKey: "lot"})
-		must(t, err)
+		testkit.Must(t, err)
 		unlock := lockAccount(t, stores["locked"])
 		before := map[string]string{}
 		for name, b := range stores {
@@ -286,7 +287,7 @@ func TestTwoProcessesOverManyStores(t *testing.T) {
 			b.Give(t, 1000*credits.Credit)
 		}
 		var spent atomic.Int64
-		must(t, errors.Join(concurrently(32, func(i int) error {
+		testkit.Must(t, errors.Join(concurrently(32, func(i int) error {
 			for n := range 20 {
 				b := stores[rand.IntN(len(stores))]
 				req := credits.SpendRequest{Amount: credits.Credit}
@@ -312,7 +313,7 @@ func TestTwoProcessesOverManyStores(t *testing.T) {
 			b.CheckInvariants(t)
 			rows += b.Balance(t).Seq - 1
 		}
-		must(t, first.DB.Get(t.Context(), &keyed, `SELECT count(*) FROM credit_transactions WHERE idempotency_key LIKE 'spend:%'`))
+		testkit.Must(t, first.DB.Get(t.Context(), &keyed, `SELECT count(*) FROM credit_transactions WHERE idempotency_key LIKE 'spend:%'`))
 		if rows != spent.Load()+keyed {
 			t.Errorf("%d spends are recorded, %d were answered and %d have a key", rows, spent.Load(), keyed)
 		}
@@ -331,14 +332,14 @@ func TestSpendOnLots(t *testing.T) {
 		for i, g := range []credits.Grant{{Priority: 1}, {}, {ExpiresAt: ptr(later.Add(time.Hour))}, {ExpiresAt: &later}, {Priority: -1}} {
 			g.Type, g.Amount, g.IdempotencyKey = credits.TypeBonus, 10*credits.Credit, fmt.Sprint("grant:", i)
 			_, err := b.Grant(t.Context(), g)
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		if soon := b.Balance(t).ExpiresSoon; soon == nil || soon.Amount != 20*credits.Credit || !soon.Next.Equal(later.Truncate(time.Microsecond)) {
 			t.Errorf("expires soon: %+v, want 20 from %s on", soon, later)
 		}
 		left := func() (out [4]credits.Amount) { // what is left of the lots, by sequence: transactions 1, 3, 4 and 5
 			var rows []credits.Amount
-			must(t, db.Select(t.Context(), &rows, `SELECT remaining FROM credit_lots WHERE store_id = $1 ORDER BY seq`, b.Store))
+			testkit.Must(t, db.Select(t.Context(), &rows, `SELECT remaining FROM credit_lots WHERE store_id = $1 ORDER BY seq`, b.Store))
 			copy(out[:], rows)
 			return out
 		}
@@ -346,7 +347,7 @@ func TestSpendOnLots(t *testing.T) {
 		for _, want := range [][4]credits.Amount{ // the rest after 12 more
 			{10 * c, 10 * c, 8 * c, 0}, {10 * c, 6 * c, 0, 0}, {10 * c, 0, 0, 0}, {2 * c, 0, 0, 0},
 		} {
-			must(t, errors.Join(concurrently(24, func(i int) error {
+			testkit.Must(t, errors.Join(concurrently(24, func(i int) error {
 				who := b
 				if i%2 == 0 {
 					who = plain
@@ -367,7 +368,7 @@ func TestKeysAreFoundByIndex(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := creditstest.New(t, db)
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			explain, prepare := `EXPLAIN QUERY PLAN `, `SELECT 1`
 			if tx.Postgres() != nil {
 				explain, prepare = `EXPLAIN `, `SET LOCAL enable_seqscan = off`
@@ -406,9 +407,9 @@ func TestSpendStatementReadsNoWholeTable(t *testing.T) {
 		}
 		b.Exec(t, `ANALYZE`)
 		var stores []stoa.StoreID
-		must(t, db.Select(t.Context(), &stores, `SELECT store_id FROM credit_balances ORDER BY store_id LIMIT 50`))
+		testkit.Must(t, db.Select(t.Context(), &stores, `SELECT store_id FROM credit_balances ORDER BY store_id LIMIT 50`))
 		plan, err := credits.Plan(t.Context(), b.Ledger, stores, b.Owner)
-		must(t, err)
+		testkit.Must(t, err)
 		if text := strings.Join(plan, "\n"); strings.Contains(text, "Seq Scan") || !strings.Contains(text, "credit_balances_pkey") {
 			t.Error(text)
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/credits/creditstest"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestSpendFormsAgree compares the two forms of the rules of a spend. Random
@@ -72,7 +73,7 @@ type accountPair struct {
 func newPeople(t *testing.T, db *masterdb.DB) map[string]authz.Principal {
 	t.Helper()
 	people := map[string]authz.Principal{}
-	must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		for _, name := range []string{"owner", "admin", "member", "viewer", "stranger", "operator"} {
 			people[name] = authz.Principal{UserID: stoa.NewID[stoa.UserID]()}
 			if err := creditstest.InsertUser(t.Context(), tx, people[name].UserID); err != nil {
@@ -108,19 +109,19 @@ func drawPair(r *rapid.T, t *testing.T, db *masterdb.DB, people map[string]authz
 	prepare := func() creditstest.Account {
 		b := creditstest.New(t, db)
 		for _, role := range []authz.Role{authz.Owner, authz.Admin, authz.Member, authz.Viewer} {
-			must(t, db.Tx(r.Context(), func(tx *masterdb.Tx) error {
+			testkit.Must(t, db.Tx(r.Context(), func(tx *masterdb.Tx) error {
 				return authz.Grant(r.Context(), tx, b.Store, people[string(role)].UserID, role)
 			}))
 		}
 		b.Give(t, credits.Credit)
 		for _, key := range used {
 			_, err := b.Spend(r.Context(), credits.SpendRequest{Amount: 1, IdempotencyKey: key})
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		lotted := 0
 		if p.lots {
 			_, err := b.Grant(r.Context(), credits.Grant{Type: credits.TypeBonus, Amount: 1, Priority: 1, IdempotencyKey: "lot"})
-			must(t, err)
+			testkit.Must(t, err)
 			lotted = 1
 		}
 		b.Exec(t, `UPDATE credit_balances SET balance = $2, reserved = $3, debt = $4, lifetime_spent = $5, lotted = $6 WHERE store_id = $1`,
@@ -200,7 +201,7 @@ func (p accountPair) checkDeclined(r *rapid.T, t *testing.T, locked []credits.Ou
 func (p accountPair) read(r *rapid.T, t *testing.T, b creditstest.Account) credits.Balance {
 	t.Helper()
 	got, err := b.Ledger.ReadBalance(r.Context(), b.DB, b.Store)
-	must(t, err)
+	testkit.Must(t, err)
 	return got
 }
 

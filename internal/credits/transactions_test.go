@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/credits/creditstest"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // filled creates a store with 25 transactions: 5 grants, 10 spends of an amount and 10 of
@@ -24,9 +25,9 @@ func filled(t *testing.T, db *masterdb.DB) creditstest.Account {
 	}
 	for range 10 {
 		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: 1})
-		must(t, err)
+		testkit.Must(t, err)
 		_, err = b.Spend(t.Context(), credits.SpendRequest{ServiceKey: "product_import"})
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	return b
 }
@@ -34,7 +35,7 @@ func filled(t *testing.T, db *masterdb.DB) creditstest.Account {
 func readPage(t *testing.T, b creditstest.Account, f credits.Filter) credits.Page {
 	t.Helper()
 	got, err := b.Ledger.Transactions(t.Context(), b.Owner, b.Store, f)
-	must(t, err)
+	testkit.Must(t, err)
 	return got
 }
 
@@ -155,7 +156,7 @@ func TestPricesFromMigrations(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		got, err := credits.New(db).Prices(t.Context(), time.Now())
-		must(t, err)
+		testkit.Must(t, err)
 		brief := map[string]string{}
 		for _, p := range got {
 			if want := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC); p.EffectiveFrom != want {
@@ -192,7 +193,7 @@ func TestPricesInForce(t *testing.T) {
 		b.Price(t, "not_yet", 6, now.Add(time.Hour))
 
 		prices, err := b.Ledger.Prices(t.Context(), time.Now())
-		must(t, err)
+		testkit.Must(t, err)
 		got := map[string]credits.Amount{}
 		for _, p := range prices {
 			if _, twice := got[p.ServiceKey]; twice {
@@ -209,7 +210,7 @@ func TestPricesInForce(t *testing.T) {
 			}
 			b.Give(t, credits.Credit)
 			spent, err := b.Spend(t.Context(), credits.SpendRequest{ServiceKey: service})
-			must(t, err)
+			testkit.Must(t, err)
 			if *spent.Transaction.UnitPrice != want {
 				t.Errorf("%s was charged %d, want %d", service, *spent.Transaction.UnitPrice, want)
 			}

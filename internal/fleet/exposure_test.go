@@ -20,6 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // exposed is a fleet with a store in a project of a stand-in for Supabase. The store's
@@ -41,16 +42,16 @@ func eachExposed(t *testing.T, test func(t *testing.T, x exposed)) {
 		for i, mode := range []credential.Pooler{credential.SessionPooler, credential.TransactionPooler} {
 			t.Run(string(mode), func(t *testing.T) {
 				_, err := sb.AddProject(t.Context(), sb.Organization, string(mode))
-				must(t, err)
+				testkit.Must(t, err)
 				p := sb.Projects()[i]
 				c, err := sb.Rules().Parse(keyring.NewSecret(sb.ConnectionString(p.Ref, "postgres", p.Password, mode)))
-				must(t, err)
+				testkit.Must(t, err)
 				s, err := b.registry.Create(t.Context(), b.owner, stores.NewStore{Name: "Shop"})
-				must(t, err)
+				testkit.Must(t, err)
 				b.connect(t, s, c)
 				sb.Expose(t, p.Ref)
 				admin, err := pgx.Connect(t.Context(), sb.DatabaseURL(p.Ref))
-				must(t, err)
+				testkit.Must(t, err)
 				t.Cleanup(func() { _ = admin.Close(context.Background()) })
 				test(t, exposed{b, admin, s})
 			})
@@ -62,16 +63,16 @@ func eachExposed(t *testing.T, test func(t *testing.T, x exposed)) {
 func (x exposed) may(t *testing.T, role, statement string) bool {
 	t.Helper()
 	tx, err := x.admin.Begin(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // the transaction is always rolled back
 	_, err = tx.Exec(t.Context(), "SET LOCAL ROLE "+role)
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = tx.Exec(t.Context(), statement)
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == "42501" {
 		return false
 	}
-	must(t, err)
+	testkit.Must(t, err)
 	return true
 }
 
@@ -92,11 +93,11 @@ func (x exposed) content(t *testing.T) map[string]string {
 	t.Helper()
 	rows, _ := x.admin.Query(t.Context(), `SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'`)
 	tables, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	must(t, err)
+	testkit.Must(t, err)
 	digests := map[string]string{}
 	for _, table := range tables {
 		var digest string
-		must(t, x.admin.QueryRow(t.Context(), fmt.Sprintf(`SELECT md5(coalesce(string_agg(r::text, E'\n' ORDER BY r::text), '')) FROM public.%s r`, table)).Scan(&digest))
+		testkit.Must(t, x.admin.QueryRow(t.Context(), fmt.Sprintf(`SELECT md5(coalesce(string_agg(r::text, E'\n' ORDER BY r::text), '')) FROM public.%s r`, table)).Scan(&digest))
 		digests[table] = digest
 	}
 	return digests
@@ -106,7 +107,7 @@ func (x exposed) content(t *testing.T) map[string]string {
 func (x exposed) checked(t *testing.T) (at, code string) {
 	t.Helper()
 	var row struct{ At, Code string }
-	must(t, x.db.Get(t.Context(), &row, `SELECT CASE WHEN exposure_checked_at IS NULL THEN '' ELSE 'checked' END AS at,
+	testkit.Must(t, x.db.Get(t.Context(), &row, `SELECT CASE WHEN exposure_checked_at IS NULL THEN '' ELSE 'checked' END AS at,
 		coalesce(exposure_error, '') AS code FROM store_databases WHERE store_id = $1`, x.store.ID))
 	return row.At, row.Code
 }
@@ -155,7 +156,7 @@ func TestFleetCloses(t *testing.T) {
 				}
 			})
 		}
-		must(t, s.Run(t.Context(), s.Job()))
+		testkit.Must(t, s.Run(t.Context(), s.Job()))
 		close(stop)
 		shoppers.Wait()
 		if x.open(t) {
@@ -184,8 +185,8 @@ func TestFleetCloses(t *testing.T) {
 func (x exposed) visits(t *testing.T, s *fleet.Service) (n int) {
 	t.Helper()
 	x.exec(t, `UPDATE store_databases SET exposure_checked_at = $1 WHERE exposure_checked_at IS NOT NULL`, x.store.CreatedAt)
-	must(t, s.Run(t.Context(), s.Job()))
-	must(t, x.db.Get(t.Context(), &n, `SELECT count(*) FROM store_databases WHERE exposure_checked_at > $1 AND store_id = $2`, x.store.CreatedAt, x.store.ID))
+	testkit.Must(t, s.Run(t.Context(), s.Job()))
+	testkit.Must(t, x.db.Get(t.Context(), &n, `SELECT count(*) FROM store_databases WHERE exposure_checked_at > $1 AND store_id = $2`, x.store.CreatedAt, x.store.ID))
 	return n
 }
 
@@ -197,7 +198,7 @@ func TestExposedIsNamedAndClosed(t *testing.T) {
 	eachExposed(t, func(t *testing.T, x exposed) {
 		s := x.release(t, fleet.Options{Paused: true})
 		named := func() (code stoa.Code) {
-			must(t, s.Exposed(t.Context(), 4, func(e fleet.Exposure) {
+			testkit.Must(t, s.Exposed(t.Context(), 4, func(e fleet.Exposure) {
 				if e.Store.ID == x.store.ID {
 					code = e.Code
 				}
@@ -215,7 +216,7 @@ func TestExposedIsNamedAndClosed(t *testing.T) {
 			t.Errorf("recorded: %q, %q", at, code)
 		}
 		done()
-		must(t, s.CloseExposed(t.Context(), x.store.ID))
+		testkit.Must(t, s.CloseExposed(t.Context(), x.store.ID))
 		if code := named(); code != "" || x.open(t) {
 			t.Errorf("named %q after it was closed", code)
 		}
@@ -230,12 +231,12 @@ func TestPanicAtAnExposedStore(t *testing.T) {
 	st := b.store(t, credential.SQLite)
 	b.exec(t, `UPDATE store_databases SET engine = 'postgresql', kind = 'postgresql', own_version = 1`)
 	own, err := tenantdb.LoadCustomMigrations(b.ownDir)
-	must(t, err)
+	testkit.Must(t, err)
 	broken := tenantdb.NewManager(b.db, nil, tenantdb.Options{DataDir: b.dataDir, Custom: own}) // without encryption keys, reading credentials panics
-	t.Cleanup(func() { must(t, broken.Close(context.Background())) })
+	t.Cleanup(func() { testkit.Must(t, broken.Close(context.Background())) })
 	s := fleet.New(b.db, broken, slog.New(slog.DiscardHandler), fleet.Options{})
 	looked := 0
-	must(t, s.Exposed(t.Context(), 2, func(x fleet.Exposure) {
+	testkit.Must(t, s.Exposed(t.Context(), 2, func(x fleet.Exposure) {
 		if looked++; x.Store.ID != st.ID || x.Code != stoa.Internal {
 			t.Errorf("%+v", x)
 		}
@@ -243,7 +244,7 @@ func TestPanicAtAnExposedStore(t *testing.T) {
 	if looked != 1 {
 		t.Errorf("%d stores were looked at", looked)
 	}
-	must(t, s.Run(t.Context(), s.Job()))
+	testkit.Must(t, s.Run(t.Context(), s.Job()))
 	x := exposed{fixture: b, store: st}
 	if at, code := x.checked(t); at != "checked" || code != string(stoa.Internal) {
 		t.Errorf("recorded: %q, %q", at, code)

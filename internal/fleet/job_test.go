@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestJob checks that a new release queues one job for any number of replicas, and that
@@ -30,15 +31,15 @@ func TestJob(t *testing.T) {
 		jobs.Handle(b.queue, fleet.Timeout, s.Run)
 		queued := func() (n int) {
 			t.Helper()
-			must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM river_job WHERE kind = 'fleet.migrations'`))
+			testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM river_job WHERE kind = 'fleet.migrations'`))
 			return n
 		}
-		must(t, held.Start(t.Context(), b.queue))
+		testkit.Must(t, held.Start(t.Context(), b.queue))
 		if n := queued(); n != 0 {
 			t.Errorf("%d jobs although held back", n)
 		}
 		for range 3 {
-			must(t, s.Start(t.Context(), b.queue))
+			testkit.Must(t, s.Start(t.Context(), b.queue))
 		}
 		if n := queued(); n != 1 {
 			t.Errorf("%d jobs for three replicas", n)
@@ -56,7 +57,7 @@ func TestJob(t *testing.T) {
 		if b.hasNotes(t, list[0]) {
 			t.Error("migrated although held back")
 		}
-		must(t, b.queue.Start(t.Context()))
+		testkit.Must(t, b.queue.Start(t.Context()))
 		defer b.queue.Stop(t.Context()) //nolint:errcheck // no job is in progress
 		eventually(t, func() bool { return b.hasNotes(t, list[0]) && b.hasNotes(t, list[1]) })
 	})
@@ -72,12 +73,12 @@ func TestJobLeavesFailedStoresForAWhile(t *testing.T) {
 	s := b.release(t, fleet.Options{})
 	migrate(t, s, fleet.MigrateOptions{MaxFailures: many})
 	mend()
-	must(t, s.Run(t.Context(), s.Job()))
+	testkit.Must(t, s.Run(t.Context(), s.Job()))
 	if b.hasNotes(t, list[0]) {
 		t.Error("tried again at once")
 	}
 	b.exec(t, `UPDATE store_databases SET migrated_at = $1`, time.Now().UTC().Add(-6*time.Minute))
-	must(t, s.Run(t.Context(), s.Job()))
+	testkit.Must(t, s.Run(t.Context(), s.Job()))
 	if !b.hasNotes(t, list[0]) {
 		t.Error("never tried again")
 	}
@@ -92,7 +93,7 @@ func TestUnreadableStores(t *testing.T) {
 		st := b.store(t, credential.SQLite)
 		m := b.manager(t, b.ownDir) // the manager of a replica that serves requests
 		lease, err := m.Acquire(t.Context(), st.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		lease.Release()
 		m.Forget(st.ID)
 		b.exec(t, `UPDATE store_databases SET schema_version = $1`, tenantdb.OldestReadable-1)
@@ -106,7 +107,7 @@ func TestUnreadableStores(t *testing.T) {
 			t.Fatalf("%+v", sum)
 		}
 		lease, err = m.Acquire(t.Context(), st.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		lease.Release()
 
 		b.write(t, "00002_more.sql", `CREATE TABLE more (n integer)`)
@@ -136,7 +137,7 @@ func TestCheck(t *testing.T) {
 	want[lagging.Slug] = "lagging"
 	check := func(only ...stoa.StoreID) map[string]string {
 		got := map[string]string{}
-		must(t, s.Check(t.Context(), only, 3, func(c fleet.Checked) {
+		testkit.Must(t, s.Check(t.Context(), only, 3, func(c fleet.Checked) {
 			got[c.Store.Slug] = string(c.Code) + strings.Join(c.Drift, "; ")
 			if c.Lagging {
 				got[c.Store.Slug] = "lagging"

@@ -20,6 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestMigrate checks that the stores of every engine get the missing migrations, that a
@@ -56,7 +57,7 @@ func TestMigrate(t *testing.T) {
 			t.Error("other stores than those that count were migrated")
 		}
 		status, err := s.Status(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if status.Stores != total || status.Current != total || status.Lagging+status.Ahead+status.Failed != 0 || status.Expected.Own != 1 {
 			t.Errorf("%+v", status)
 		}
@@ -87,7 +88,7 @@ func TestCanary(t *testing.T) {
 		t.Errorf("%+v", sum)
 	}
 	status, err := s.Status(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	if diff := cmp.Diff([]fleet.Cause{{Code: stoa.DatabaseNotEmpty, Message: r.list[0].Message, Stores: []string{list[0].Slug}}}, status.Causes); diff != "" {
 		t.Error(diff)
 	}
@@ -173,7 +174,7 @@ func TestRunsAtOnce(t *testing.T) {
 			}
 		}
 		status, err := b.release(t, fleet.Options{}).Status(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if status.Current != total {
 			t.Errorf("%+v", status)
 		}
@@ -190,12 +191,12 @@ func TestStop(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	sum, err := s.Migrate(ctx, fleet.MigrateOptions{Concurrency: 1, Grace: time.Minute}, &results{added: stop})
-	must(t, err)
+	testkit.Must(t, err)
 	if sum.Migrated != 1 || sum.Untouched != 4 || sum.Failed+sum.Interrupted != 0 || sum.OK() || sum.Stopped == "" {
 		t.Errorf("%+v", sum)
 	}
 	status, err := s.Status(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	if status.Current != sum.Migrated || status.Lagging != sum.Untouched || status.Failed != 0 {
 		t.Errorf("%+v", status)
 	}
@@ -218,12 +219,12 @@ func TestStopWithAStoreThatHangs(t *testing.T) {
 		stop()
 	}()
 	sum, err := service.Migrate(ctx, fleet.MigrateOptions{Grace: time.Millisecond, Timeout: time.Minute}, &results{})
-	must(t, err)
+	testkit.Must(t, err)
 	if sum.Interrupted != 1 || sum.Failed != 0 {
 		t.Errorf("%+v", sum)
 	}
 	status, err := service.Status(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	if status.Failed != 0 || status.Lagging != 1 {
 		t.Errorf("%+v", status)
 	}
@@ -239,7 +240,7 @@ type hole struct {
 func newHole(t *testing.T) *hole {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	h := &hole{address: l.Addr().(*net.TCPAddr), reached: make(chan struct{})}
 	go func() {
@@ -267,20 +268,20 @@ func TestNothingToDoOpensNothing(t *testing.T) {
 		first := b.store(t, credential.SQLite)
 		b.redirect(t, first, h.address)
 		b.exec(t, `UPDATE store_databases SET schema_version = $1, own_version = 1, exposure_checked_at = created_at`, tenantdb.LatestVersion())
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return copies(t, tx, first.ID, 999) }))
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return copies(t, tx, first.ID, 999) }))
 		s := b.release(t, fleet.Options{})
 		if sum, r := migrate(t, s, fleet.MigrateOptions{}); sum.Lagging != 0 || len(r.list) != 0 {
 			t.Errorf("%+v", sum)
 		}
-		must(t, s.Start(t.Context(), b.queue))
-		must(t, s.Run(t.Context(), s.Job()))
+		testkit.Must(t, s.Start(t.Context(), b.queue))
+		testkit.Must(t, s.Run(t.Context(), s.Job()))
 		status, err := s.Status(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if status.Stores != 1000 || status.Current != 1000 {
 			t.Errorf("%+v", status)
 		}
 		var queued int
-		must(t, db.Get(t.Context(), &queued, `SELECT count(*) FROM river_job WHERE kind = 'fleet.migrations'`))
+		testkit.Must(t, db.Get(t.Context(), &queued, `SELECT count(*) FROM river_job WHERE kind = 'fleet.migrations'`))
 		if n := h.dials.Load(); n != 0 || queued != 0 {
 			t.Errorf("%d connections, %d jobs", n, queued)
 		}
@@ -324,7 +325,7 @@ func (b fixture) redirect(t *testing.T, s stores.Store, address *net.TCPAddr) {
 		Kind: credential.KindPostgreSQL, Engine: credential.PostgreSQL, Host: address.IP.String(), Port: address.Port,
 		Database: "shop", User: "shop", Password: keyring.NewSecret("x"), TLS: credential.TLSDisable,
 	}
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.old.Save(t.Context(), tx, s.ID, c) }))
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.old.Save(t.Context(), tx, s.ID, c) }))
 	b.exec(t, `UPDATE store_databases SET schema_version = $1 WHERE store_id = $2`, tenantdb.LatestVersion(), s.ID)
 }
 

@@ -13,13 +13,14 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // remove deletes a file of the operator's migrations.
 func (b fixture) remove(t *testing.T, name string) {
 	t.Helper()
 	for _, folder := range []string{"sqlite", "postgres", "mysql"} {
-		must(t, os.Remove(filepath.Join(b.ownDir, folder, name)))
+		testkit.Must(t, os.Remove(filepath.Join(b.ownDir, folder, name)))
 	}
 }
 
@@ -28,7 +29,7 @@ func (b fixture) remove(t *testing.T, name string) {
 func (b fixture) order(t *testing.T, all bool) (found []string) {
 	t.Helper()
 	faults, err := b.release(t, fleet.Options{}).CheckOrder(t.Context(), all)
-	must(t, err)
+	testkit.Must(t, err)
 	for _, f := range faults {
 		text := f.String()
 		if f.Refuses() {
@@ -115,7 +116,7 @@ func TestOrderOfOneStore(t *testing.T) {
 	b.store(t, credential.SQLite)
 	migrate(t, b.release(t, fleet.Options{}), fleet.MigrateOptions{})
 	b.write(t, "00002_second.sql", `CREATE TABLE IF NOT EXISTS second (id integer PRIMARY KEY)`)
-	must(t, b.release(t, fleet.Options{}).Check(t.Context(), nil, 1, func(c fleet.Checked) {
+	testkit.Must(t, b.release(t, fleet.Options{}).Check(t.Context(), nil, 1, func(c fleet.Checked) {
 		if len(c.Drift) != 1 || !strings.Contains(c.Drift[0], "00002_second.sql") {
 			t.Errorf("%+v", c)
 		}

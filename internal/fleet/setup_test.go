@@ -23,6 +23,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // fixture is a platform with stores, and a replica of a release with migrations that the
@@ -42,10 +43,10 @@ type fixture struct {
 func setup(t *testing.T, db *masterdb.DB) fixture {
 	t.Helper()
 	ring, err := keyring.Parse(keyring.Generate("test"))
-	must(t, err)
+	testkit.Must(t, err)
 	log := slog.New(slog.DiscardHandler)
 	queue, err := jobs.New(db, log, jobs.Options{})
-	must(t, err)
+	testkit.Must(t, err)
 	b := fixture{db: db, ring: ring, dataDir: t.TempDir(), ownDir: t.TempDir(), queue: queue, rules: tenantdbtest.SupabaseRules()}
 	b.old = b.manager(t, "")
 	b.registry = stores.New(db, credits.New(db), b.old, queue, hostnames.New(db, "shops.test", log), log)
@@ -60,8 +61,8 @@ func setup(t *testing.T, db *masterdb.DB) fixture {
 func (b fixture) write(t *testing.T, name, statement string) {
 	t.Helper()
 	for _, folder := range []string{"sqlite", "postgres", "mysql"} {
-		must(t, os.MkdirAll(filepath.Join(b.ownDir, folder), 0o700))
-		must(t, os.WriteFile(filepath.Join(b.ownDir, folder, name), []byte("-- +goose Up\n"+statement+";\n"), 0o600))
+		testkit.Must(t, os.MkdirAll(filepath.Join(b.ownDir, folder), 0o700))
+		testkit.Must(t, os.WriteFile(filepath.Join(b.ownDir, folder, name), []byte("-- +goose Up\n"+statement+";\n"), 0o600))
 	}
 }
 
@@ -70,11 +71,11 @@ func (b fixture) write(t *testing.T, name, statement string) {
 func (b fixture) manager(t *testing.T, ownDir string) *tenantdb.Manager {
 	t.Helper()
 	own, err := tenantdb.LoadCustomMigrations(ownDir)
-	must(t, err)
+	testkit.Must(t, err)
 	m := tenantdb.NewManager(b.db, b.ring, tenantdb.Options{
 		DataDir: b.dataDir, Dialer: dial.Dialer{Allow: dial.Loopback}, Supabase: b.rules, Custom: own,
 	})
-	t.Cleanup(func() { must(t, m.Close(context.Background())) })
+	t.Cleanup(func() { testkit.Must(t, m.Close(context.Background())) })
 	return m
 }
 
@@ -88,7 +89,7 @@ func (b fixture) release(t *testing.T, opts fleet.Options) *fleet.Service {
 func (b fixture) store(t *testing.T, engine credential.EngineName) stores.Store {
 	t.Helper()
 	s, err := b.registry.Create(t.Context(), b.owner, stores.NewStore{Name: "Shop"})
-	must(t, err)
+	testkit.Must(t, err)
 	c := credential.ManagedSQLite(s.ID)
 	if engine != credential.SQLite {
 		c = tenantdbtest.Create(t, engine)
@@ -109,12 +110,12 @@ func (b fixture) connect(t *testing.T, s stores.Store, c credential.Credentials)
 	t.Helper()
 	ctx := t.Context()
 	db, err := b.old.OpenUnleased(c)
-	must(t, err)
+	testkit.Must(t, err)
 	version, err := db.Migrate(ctx)
-	must(t, err)
-	must(t, storedata.CreateStore(ctx, db, storedata.Profile{ID: s.ID, Name: s.Name, Slug: s.Slug}))
-	must(t, db.Close())
-	must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error {
+	testkit.Must(t, err)
+	testkit.Must(t, storedata.CreateStore(ctx, db, storedata.Profile{ID: s.ID, Name: s.Name, Slug: s.Slug}))
+	testkit.Must(t, db.Close())
+	testkit.Must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if err := b.registry.BeginProvisioning(ctx, tx, s.ID); err != nil {
 			return err
 		}
@@ -131,7 +132,7 @@ func (b fixture) connect(t *testing.T, s stores.Store, c credential.Credentials)
 // tenant runs a statement in a store's own database.
 func (b fixture) tenant(t *testing.T, s stores.Store, query string, args ...any) {
 	t.Helper()
-	must(t, b.in(t, s, func(db *tenantdb.DB) error {
+	testkit.Must(t, b.in(t, s, func(db *tenantdb.DB) error {
 		_, err := db.Exec(t.Context(), query, args...)
 		return err
 	}))
@@ -140,9 +141,9 @@ func (b fixture) tenant(t *testing.T, s stores.Store, query string, args ...any)
 func (b fixture) in(t *testing.T, s stores.Store, do func(*tenantdb.DB) error) error {
 	t.Helper()
 	c, err := b.old.Load(t.Context(), b.db, s.ID)
-	must(t, err)
+	testkit.Must(t, err)
 	db, err := b.old.OpenUnleased(c)
-	must(t, err)
+	testkit.Must(t, err)
 	defer db.Close() //nolint:errcheck // no statement is pending
 	return do(db)
 }
@@ -167,7 +168,7 @@ func (b fixture) hasNotes(t *testing.T, s stores.Store) bool {
 // exec runs a statement in the master.
 func (b fixture) exec(t *testing.T, query string, args ...any) {
 	t.Helper()
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(t.Context(), query, args...)
 		return err
 	}))
@@ -208,7 +209,7 @@ func migrate(t *testing.T, s *fleet.Service, opts fleet.MigrateOptions) (fleet.S
 	t.Helper()
 	r := &results{total: -1}
 	sum, err := s.Migrate(t.Context(), opts, r)
-	must(t, err)
+	testkit.Must(t, err)
 	if r.total != sum.Lagging {
 		t.Errorf("begins with %d stores, %d lag", r.total, sum.Lagging)
 	}
@@ -217,10 +218,3 @@ func migrate(t *testing.T, s *fleet.Service, opts fleet.MigrateOptions) (fleet.S
 
 // many allows any number of failures.
 var many = fleet.Share{N: 1000}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}

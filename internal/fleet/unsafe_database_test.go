@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // recorded contains the registry's columns about a store's migrations.
@@ -28,7 +29,7 @@ type recorded struct {
 
 func (b fixture) recorded(t *testing.T, s stores.Store) (r recorded) {
 	t.Helper()
-	must(t, b.db.Get(t.Context(), &r, `SELECT migration_attempts, migration_starts, coalesce(migration_error, '') AS migration_error, status,
+	testkit.Must(t, b.db.Get(t.Context(), &r, `SELECT migration_attempts, migration_starts, coalesce(migration_error, '') AS migration_error, status,
 		coalesce(last_error, '') AS last_error FROM store_databases WHERE store_id = $1`, s.ID))
 	return r
 }
@@ -36,7 +37,7 @@ func (b fixture) recorded(t *testing.T, s stores.Store) (r recorded) {
 // die leaves a migration of the store as a killed process leaves it.
 func (b fixture) die(t *testing.T, s stores.Store) {
 	t.Helper()
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return tenantdb.BeginMigration(t.Context(), tx, s.ID, 1) }))
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return tenantdb.BeginMigration(t.Context(), tx, s.ID, 1) }))
 }
 
 // TestMigrationThatDies checks that a store whose migration ends the process is not the
@@ -50,23 +51,23 @@ func TestMigrationThatDies(t *testing.T) {
 		s := b.release(t, fleet.Options{})
 		for deaths, pause := range []time.Duration{5 * time.Minute, 10 * time.Minute, 20 * time.Minute} {
 			b.die(t, deadly)
-			must(t, s.Run(t.Context(), s.Job()))
+			testkit.Must(t, s.Run(t.Context(), s.Job()))
 			if !b.hasNotes(t, other) || b.hasNotes(t, deadly) {
 				t.Fatalf("after %d deaths: the other store is migrated %t, this one %t", deaths+1, b.hasNotes(t, other), b.hasNotes(t, deadly))
 			}
 			b.exec(t, `UPDATE store_databases SET migration_started_at = $1 WHERE store_id = $2`, time.Now().UTC().Add(time.Minute-pause), deadly.ID)
-			must(t, s.Run(t.Context(), s.Job()))
+			testkit.Must(t, s.Run(t.Context(), s.Job()))
 			if b.hasNotes(t, deadly) {
 				t.Fatalf("after %d deaths it is tried again before %s", deaths+1, pause)
 			}
 		}
 		status, err := s.Status(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if status.Failed != 1 || len(status.Causes) != 1 || status.Causes[0].Code != tenantdb.MigrationFailed || status.Causes[0].Stores[0] != deadly.Slug {
 			t.Errorf("%+v", status)
 		}
 		b.exec(t, `UPDATE store_databases SET migration_started_at = $1 WHERE store_id = $2`, time.Now().UTC().Add(-21*time.Minute), deadly.ID)
-		must(t, s.Run(t.Context(), s.Job()))
+		testkit.Must(t, s.Run(t.Context(), s.Job()))
 		if r := b.recorded(t, deadly); !b.hasNotes(t, deadly) || r != (recorded{Status: tenantdb.StatusOK}) {
 			t.Errorf("never tried again: %+v", r)
 		}
@@ -105,7 +106,7 @@ func TestMigrationThatIsForgotten(t *testing.T) {
 				for range 3 { // each after its pause
 					want.MigrationAttempts++
 					for range 5 {
-						must(t, s.Run(t.Context(), s.Job()))
+						testkit.Must(t, s.Run(t.Context(), s.Job()))
 					}
 					if got := b.recorded(t, st); got != want {
 						t.Fatalf("%+v, want %+v", got, want)
@@ -124,9 +125,9 @@ func TestPanicAtAStore(t *testing.T) {
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
 	b.store(t, credential.SQLite)
 	own, err := tenantdb.LoadCustomMigrations(b.ownDir)
-	must(t, err)
+	testkit.Must(t, err)
 	broken := tenantdb.NewManager(b.db, nil, tenantdb.Options{DataDir: b.dataDir, Custom: own}) // without encryption keys, reading credentials panics
-	t.Cleanup(func() { must(t, broken.Close(context.Background())) })
+	t.Cleanup(func() { testkit.Must(t, broken.Close(context.Background())) })
 	s := fleet.New(b.db, broken, slog.New(slog.DiscardHandler), fleet.Options{})
 	sum, r := migrate(t, s, fleet.MigrateOptions{MaxFailures: many})
 	if sum.Failed != 1 || r.list[0].Code != stoa.Internal {
@@ -134,7 +135,7 @@ func TestPanicAtAStore(t *testing.T) {
 	}
 	checked := 0
 	b.exec(t, `UPDATE store_databases SET own_version = 1`) // it no longer lags
-	must(t, s.Check(t.Context(), nil, 2, func(c fleet.Checked) {
+	testkit.Must(t, s.Check(t.Context(), nil, 2, func(c fleet.Checked) {
 		if checked++; c.Code != stoa.Internal {
 			t.Errorf("%+v", c)
 		}
@@ -150,7 +151,7 @@ func TestMalformedServer(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
 	go func() {
 		for {
@@ -168,7 +169,7 @@ func TestMalformedServer(t *testing.T) {
 		Kind: credential.KindMySQL, Engine: credential.MySQL, Host: address.IP.String(), Port: address.Port,
 		Database: "shop", User: "shop", Password: keyring.NewSecret("x"), TLS: credential.TLSDisable,
 	}
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.old.Save(t.Context(), tx, hostile.ID, c) }))
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.old.Save(t.Context(), tx, hostile.ID, c) }))
 	b.exec(t, `UPDATE store_databases SET schema_version = $1 WHERE store_id = $2`, tenantdb.LatestVersion(), hostile.ID)
 	sum, _ := migrate(t, b.release(t, fleet.Options{}), fleet.MigrateOptions{MaxFailures: many})
 	if sum.Failed != 1 || sum.Migrated != 1 || !b.hasNotes(t, well) {

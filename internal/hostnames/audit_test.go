@@ -7,6 +7,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/audit"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestHostnamesAreAudited checks the audit log for the actions of members, failed
@@ -19,19 +20,19 @@ func TestHostnamesAreAudited(t *testing.T) {
 		h := r.claim(t, o, host)
 		r.claim(t, o, host) // a claim that already exists
 		_, err := r.verify(t, o, host)
-		must(t, err)
+		testkit.Must(t, err)
 		r.server.Put(h.RecordName(), h.RecordValue())
 		for range 2 { // the second call changes nothing
 			_, err = r.verify(t, o, host)
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		_, err = r.MakePrimary(t.Context(), o.Principal, o.ID, host)
-		must(t, err)
+		testkit.Must(t, err)
 		r.server.Remove(h.RecordName())
 		for range maxMisses {
 			r.nextDay(t)
 		}
-		must(t, r.Remove(t.Context(), o.Principal, o.ID, host))
+		testkit.Must(t, r.Remove(t.Context(), o.Principal, o.ID, host))
 		want := []string{
 			audit.HostnameClaimed + " success", audit.HostnameVerified + " failed", audit.HostnameVerified + " success",
 			audit.HostnamePrimary + " success", audit.HostnameLost + " success", audit.HostnameRemoved + " success",
@@ -40,7 +41,7 @@ func TestHostnamesAreAudited(t *testing.T) {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 		var by *stoa.UserID
-		must(t, r.db.Get(t.Context(), &by, `SELECT user_id FROM audit_events WHERE action = 'hostname.lost'`))
+		testkit.Must(t, r.db.Get(t.Context(), &by, `SELECT user_id FROM audit_events WHERE action = 'hostname.lost'`))
 		if by != nil {
 			t.Errorf("the hostname was lost by %s", by)
 		}

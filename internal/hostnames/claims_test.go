@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/quotas"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestCustomHostnameFaults(t *testing.T) {
@@ -59,12 +60,12 @@ func TestCustomHostname(t *testing.T) {
 		o := r.store(t, "bakery")
 		const host, name = "Müller.example", "xn--mller-kva.example"
 		h, made, err := r.Claim(t.Context(), o.Principal, o.ID, host)
-		must(t, err)
+		testkit.Must(t, err)
 		if !made || h.RecordName() != "_stoa."+name || len(h.RecordValue()) < 40 || h.PointTo != "bakery.shops.test" || h.VerifiedAt != nil {
 			t.Errorf("%t %+v", made, h)
 		}
 		again, made, err := r.Claim(t.Context(), o.Principal, o.ID, name)
-		must(t, err)
+		testkit.Must(t, err)
 		if made || again.RecordValue() != h.RecordValue() || again.Verification.ExpiresAt.Before(*h.Verification.ExpiresAt) {
 			t.Errorf("claimed again: %t %+v", made, again)
 		}
@@ -83,7 +84,7 @@ func TestCustomHostname(t *testing.T) {
 		} {
 			c.dns()
 			got, err := r.verify(t, o, host)
-			must(t, err)
+			testkit.Must(t, err)
 			if got.VerifiedAt != nil || got.Verification.Fault != c.want || got.Verification.CheckedAt == nil || got.Verification.Fault.Message("x") == "" {
 				t.Errorf("%s: %+v", c.what, *got.Verification)
 			}
@@ -95,7 +96,7 @@ func TestCustomHostname(t *testing.T) {
 		r.server.Put(h.RecordName(), "v=spf1 -all", strings.Repeat("x", 600), ` "`+h.RecordValue()+`" `)
 		for range 2 { // the second call has nothing to do
 			got, err := r.verify(t, o, host)
-			must(t, err)
+			testkit.Must(t, err)
 			if got.VerifiedAt == nil || got.Verification.Fault != "" || got.Verification.ExpiresAt != nil || got.Primary {
 				t.Errorf("%+v %+v", got, *got.Verification)
 			}
@@ -103,18 +104,18 @@ func TestCustomHostname(t *testing.T) {
 		r.wantStore(t, host, &o)
 
 		_, err = r.MakePrimary(t.Context(), o.Principal, o.ID, "MÜLLER.example.")
-		must(t, err)
+		testkit.Must(t, err)
 		list, err := Select(t.Context(), r.db, ` WHERE x.store_id = $1`, o.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if len(list) != 2 || list[0].Hostname != name || !list[0].Primary || list[1].Primary {
 			t.Errorf("%+v", list)
 		}
-		must(t, r.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return r.MapSlug(t.Context(), tx, o.ID, "moved") }))
+		testkit.Must(t, r.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return r.MapSlug(t.Context(), tx, o.ID, "moved") }))
 		if got := r.primary(t, o); got != name {
 			t.Errorf("after a change of slug the primary hostname is %q", got)
 		}
 
-		must(t, r.Remove(t.Context(), o.Principal, o.ID, host))
+		testkit.Must(t, r.Remove(t.Context(), o.Principal, o.ID, host))
 		r.wantStore(t, host, nil)
 		if got := r.primary(t, o); got != "moved.shops.test" {
 			t.Errorf("after its removal the primary hostname is %q", got)
@@ -160,10 +161,10 @@ func TestFirstVerificationWins(t *testing.T) {
 		r.claim(t, shops[loser], host)
 		_, err := r.verify(t, shops[loser], host)
 		wantCode(t, err, stoa.HostnameTaken)
-		must(t, r.Remove(t.Context(), shops[winner].Principal, shops[winner].ID, host))
+		testkit.Must(t, r.Remove(t.Context(), shops[winner].Principal, shops[winner].ID, host))
 		r.wantStore(t, host, nil)
 		_, err = r.verify(t, shops[loser], host)
-		must(t, err)
+		testkit.Must(t, err)
 		r.wantStore(t, host, &shops[loser])
 	})
 }
@@ -243,7 +244,7 @@ func TestHostnameBounds(t *testing.T) {
 			t.Errorf("%d claims, %d refused", n, refused)
 		}
 		list, err := r.List(t.Context(), o.Principal, o.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		h := list[len(list)-1]
 		_, errs = atOnce(10, func(int) (Details, error) {
 			return r.Verify(t.Context(), o.Principal, o.ID, h.Hostname.Hostname)
@@ -291,7 +292,7 @@ func TestHostnamesAreNotified(t *testing.T) {
 			}, 0},
 		} {
 			told = 0
-			must(t, c.do())
+			testkit.Must(t, c.do())
 			if told != c.want {
 				t.Errorf("%s: told %d times, want %d", c.what, told, c.want)
 			}
@@ -319,13 +320,13 @@ func TestVerifyInterrupted(t *testing.T) {
 			t.Error(err)
 		}
 		list, err := r.List(t.Context(), o.Principal, o.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if got := list[1].Verification; got.Fault != "" || got.CheckedAt != nil {
 			t.Errorf("%+v", got)
 		}
 		r.dns.timeout = 50 * time.Millisecond
 		got, err := r.verify(t, o, "shop.example.com")
-		must(t, err)
+		testkit.Must(t, err)
 		if got.Verification.Fault != DNSUnavailable {
 			t.Errorf("servers that say nothing: %+v", *got.Verification)
 		}

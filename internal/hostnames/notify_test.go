@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestForeignNotifications checks that a payload that is not a store's id changes
@@ -15,7 +16,7 @@ func TestForeignNotifications(t *testing.T) {
 		generation := r.resolver.generation.Load()
 		payloads := []string{"", "x", "'; --", strings.Repeat("0", 36), strings.Repeat("x", 7999), "{018f0000-0000-7000-8000-000000000000}"}
 		for _, payload := range payloads {
-			must(t, r.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+			testkit.Must(t, r.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 				return tx.Notify(ChangeTopic, payload)
 			}))
 		}

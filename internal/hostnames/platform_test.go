@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestPlatformHosts(t *testing.T) {
@@ -48,7 +49,7 @@ func TestPlatformHostsAreNoStores(t *testing.T) {
 		r.setStatus(t, pending.ID, "pending_database")
 		r.exec(t, `UPDATE stores SET slug = 'deep' WHERE id = $1`, pending.ID)
 		found, err := Collisions(t.Context(), r.db, "shops.test", platformHosts)
-		must(t, err)
+		testkit.Must(t, err)
 		want := []Collision{{StoreID: pending.ID, Slug: "deep", Host: "a.deep.shops.test"},
 			{StoreID: o.ID, Slug: "hub", Host: "hub.shops.test"}, {StoreID: o.ID, Slug: "hub", Host: "panel.example.com"},
 		}

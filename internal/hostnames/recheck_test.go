@@ -8,6 +8,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestLostHostname checks that a hostname is unmapped after three consecutive days
@@ -20,9 +21,9 @@ func TestLostHostname(t *testing.T) {
 		const host = "shop.example.com"
 		r.claimVerified(t, o, host)
 		_, err := r.MakePrimary(t.Context(), o.Principal, o.ID, host)
-		must(t, err)
+		testkit.Must(t, err)
 		h, err := r.read(t.Context(), o.ID, host)
-		must(t, err)
+		testkit.Must(t, err)
 		gone, wrong := func() { r.server.Remove(h.RecordName()) }, func() { r.server.Put(h.RecordName(), recordPrefix+"other") }
 		down, back := func() { r.server.Break(dnsmessage.RCodeServerFailure) }, func() { r.server.Put(h.RecordName(), h.RecordValue()) }
 		for day, c := range []struct {
@@ -36,9 +37,9 @@ func TestLostHostname(t *testing.T) {
 			r.server.Break(dnsmessage.RCodeSuccess)
 			c.dns()
 			r.nextDay(t)
-			must(t, r.Recheck(t.Context(), Recheck{})) // no check is due any more
+			testkit.Must(t, r.Recheck(t.Context(), Recheck{})) // no check is due any more
 			got, err := r.read(t.Context(), o.ID, host)
-			must(t, err)
+			testkit.Must(t, err)
 			if got.VerifiedAt == nil || got.Verification.Fault != c.fault || got.Verification.Misses != c.misses {
 				t.Fatalf("day %d: %+v", day, *got.Verification)
 			}
@@ -48,7 +49,7 @@ func TestLostHostname(t *testing.T) {
 		gone()
 		for range 5 { // a check that the owner requests does not count
 			_, err := r.verify(t, o, host)
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		r.wantStore(t, host, &o)
 		r.nextDay(t)
@@ -57,7 +58,7 @@ func TestLostHostname(t *testing.T) {
 			t.Errorf("the primary hostname is %q", got)
 		}
 		got, err := r.read(t.Context(), o.ID, host)
-		must(t, err)
+		testkit.Must(t, err)
 		if got.VerifiedAt != nil || got.Verification.Fault != RecordNotFound || got.Verification.Misses != maxMisses || got.Verification.ExpiresAt == nil {
 			t.Errorf("what its owner sees: %+v", *got.Verification)
 		}
@@ -68,7 +69,7 @@ func TestLostHostname(t *testing.T) {
 		}
 		back()
 		got, err = r.verify(t, o, host)
-		must(t, err)
+		testkit.Must(t, err)
 		if got.VerifiedAt == nil || got.Verification.Misses != 0 {
 			t.Errorf("proven again: %+v", *got.Verification)
 		}
@@ -99,7 +100,7 @@ func TestManyChecks(t *testing.T) {
 			return true, r.Recheck(t.Context(), Recheck{})
 		})
 		for _, err := range errs {
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		if n := r.count(t, `hostname_claims WHERE misses = 1`); n != each {
 			t.Errorf("%d hostnames have missed a day", n)
@@ -131,9 +132,9 @@ func TestClaimsEnd(t *testing.T) {
 		_, _, err := r.Claim(t.Context(), deleted.Principal, deleted.ID, "late.example.com")
 		wantCode(t, err, stoa.StoreSuspended)
 		r.setStatus(t, deleted.ID, "deleted")
-		must(t, r.Recheck(t.Context(), Recheck{}))
+		testkit.Must(t, r.Recheck(t.Context(), Recheck{}))
 		var left []string
-		must(t, r.db.Select(t.Context(), &left, `SELECT hostname FROM hostname_claims ORDER BY hostname`))
+		testkit.Must(t, r.db.Select(t.Context(), &left, `SELECT hostname FROM hostname_claims ORDER BY hostname`))
 		if got := fmt.Sprint(left); got != "[new.example.com proven.example.com renewed.example.com]" {
 			t.Error(got)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // names is a resolver that reads from its own table instead of the master. Its answers
@@ -70,7 +71,7 @@ func (n *names) remove(host string) {
 func (n *names) find(t testing.TB, host string) {
 	t.Helper()
 	site, err := n.lookup(t.Context(), host)
-	must(t, err)
+	testkit.Must(t, err)
 	if want := n.table[host]; site != want {
 		t.Fatalf("%s leads to %+v, want %+v", host, site, want)
 	}
@@ -130,7 +131,7 @@ func TestInFlightLookupDoesNotResurrectARemovedHostname(t *testing.T) {
 				// A lookup that starts now must not get the old answer either.
 				n.missing(t, "a.test")
 				close(proceed)
-				must(t, <-answered) // it started before the change and returns the state at that time
+				testkit.Must(t, <-answered) // it started before the change and returns the state at that time
 				n.missing(t, "a.test")
 			})
 		}
@@ -161,7 +162,7 @@ func TestInFlightLookupOfTheMaster(t *testing.T) {
 		<-read
 		r.change(t, s.ID, `DELETE FROM store_hostnames WHERE store_id = $1`, s.ID)
 		close(proceed)
-		must(t, <-answered)
+		testkit.Must(t, <-answered)
 		_, err := r.Resolve(t.Context(), "bakery.shops.test")
 		wantCode(t, err, stoa.StoreNotFound)
 	})
@@ -349,7 +350,7 @@ func TestResolverTTL(t *testing.T) {
 			<-time.After(ttl - time.Millisecond) // in the fake time of the synctest bubble
 			n.made(t, 0, func() {
 				_, err := n.lookup(t.Context(), "a.test")
-				must(t, err)
+				testkit.Must(t, err)
 			})
 			<-time.After(time.Millisecond)
 			n.missing(t, "a.test")
@@ -436,7 +437,7 @@ func TestStaleLookups(t *testing.T) {
 					t.Helper()
 					begin := time.Now()
 					site, err := n.lookup(t.Context(), host)
-					must(t, err)
+					testkit.Must(t, err)
 					if took := time.Since(begin); took > fault.wait {
 						t.Errorf("a visitor waited %v", took)
 					}

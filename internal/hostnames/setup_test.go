@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/hostnames/hostnamestest"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // replica is a service on a master database, with its own DNS server.
@@ -65,7 +66,7 @@ func (r replica) user(t *testing.T) authz.Principal {
 func (r replica) member(t *testing.T, id stoa.StoreID, role authz.Role) authz.Principal {
 	t.Helper()
 	p := r.user(t)
-	must(t, r.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, r.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		return authz.Grant(t.Context(), tx, id, p.UserID, role)
 	}))
 	return p
@@ -76,7 +77,7 @@ func (r replica) store(t *testing.T, slug string) store {
 	t.Helper()
 	s := store{ID: stoa.NewID[stoa.StoreID](), Slug: slug}
 	s.Principal = r.user(t)
-	must(t, r.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, r.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(t.Context(), `INSERT INTO stores (id, slug, name, status, created_by, created_at, updated_at)
 			VALUES ($1, $2, $2, 'active', $3, $4, $4)`, s.ID, slug, s.UserID, tx.Now)
 		if err != nil {
@@ -100,7 +101,7 @@ func (r replica) setStatus(t *testing.T, id stoa.StoreID, status string) {
 // hostnames, and notifies the change.
 func (r replica) change(t *testing.T, id stoa.StoreID, query string, args ...any) {
 	t.Helper()
-	must(t, r.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, r.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		if _, err := tx.Exec(t.Context(), query, args...); err != nil {
 			return err
 		}
@@ -111,7 +112,7 @@ func (r replica) change(t *testing.T, id stoa.StoreID, query string, args ...any
 // exec runs a statement in the master.
 func (r replica) exec(t *testing.T, query string, args ...any) {
 	t.Helper()
-	must(t, r.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, r.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(t.Context(), query, args...)
 		return err
 	}))
@@ -120,14 +121,14 @@ func (r replica) exec(t *testing.T, query string, args ...any) {
 func (r replica) count(t *testing.T, what string) int {
 	t.Helper()
 	var n int
-	must(t, r.db.Get(t.Context(), &n, `SELECT count(*) FROM `+what))
+	testkit.Must(t, r.db.Get(t.Context(), &n, `SELECT count(*) FROM `+what))
 	return n
 }
 
 func (r replica) claim(t *testing.T, s store, host string) Details {
 	t.Helper()
 	d, _, err := r.Claim(t.Context(), s.Principal, s.ID, host)
-	must(t, err)
+	testkit.Must(t, err)
 	return d
 }
 
@@ -144,7 +145,7 @@ func (r replica) claimVerified(t *testing.T, s store, host string) {
 	d := r.claim(t, s, host)
 	r.server.Put(d.RecordName(), d.RecordValue())
 	d, err := r.verify(t, s, host)
-	must(t, err)
+	testkit.Must(t, err)
 	if d.VerifiedAt == nil {
 		t.Fatalf("%s is not verified: %+v", host, *d.Verification)
 	}
@@ -157,7 +158,7 @@ func (r replica) wantStore(t *testing.T, host string, want *store) {
 	found, err := r.Resolve(t.Context(), host)
 	if want == nil {
 		wantCode(t, err, stoa.StoreNotFound)
-	} else if must(t, err); found.StoreID != want.ID {
+	} else if testkit.Must(t, err); found.StoreID != want.ID {
 		t.Fatalf("%s resolves to %s, want %s", host, found.StoreID, want.ID)
 	}
 }
@@ -166,13 +167,13 @@ func (r replica) wantStore(t *testing.T, host string, want *store) {
 func (r replica) nextDay(t *testing.T) {
 	t.Helper()
 	r.exec(t, `UPDATE hostname_claims SET check_after = $1`, time.Now().UTC().Add(-time.Second))
-	must(t, r.Recheck(t.Context(), Recheck{}))
+	testkit.Must(t, r.Recheck(t.Context(), Recheck{}))
 }
 
 func (r replica) primary(t *testing.T, s store) string {
 	t.Helper()
 	list, err := r.List(t.Context(), s.Principal, s.ID)
-	must(t, err)
+	testkit.Must(t, err)
 	var primary []string
 	for _, d := range list {
 		if d.Primary {
@@ -186,7 +187,7 @@ func (r replica) primary(t *testing.T, s store) string {
 func (r replica) audited(t *testing.T, id stoa.StoreID) []string {
 	t.Helper()
 	var out []string
-	must(t, r.db.Select(t.Context(), &out, `SELECT action || ' ' || outcome FROM audit_events WHERE store_id = $1 ORDER BY id`, id))
+	testkit.Must(t, r.db.Select(t.Context(), &out, `SELECT action || ' ' || outcome FROM audit_events WHERE store_id = $1 ORDER BY id`, id))
 	return out
 }
 
@@ -216,13 +217,6 @@ func until(t *testing.T, what string, ok func() bool) {
 			t.Fatalf("gave up waiting until %s", what)
 		case <-time.After(5 * time.Millisecond):
 		}
-	}
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -42,23 +42,23 @@ func ring(specs ...keyring.Secret) *keyring.Ring {
 	return r
 }
 
-// bench is a table of envelopes.
-type bench struct {
+// fixture is a table of envelopes.
+type fixture struct {
 	*testing.T
 	db *masterdb.DB
 }
 
-func each(t *testing.T, test func(bench)) {
+func each(t *testing.T, test func(fixture)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		b := bench{t, db}
+		b := fixture{t, db}
 		kind := map[masterdb.Engine]string{masterdb.Postgres: "uuid", masterdb.SQLite: "text"}[db.Engine]
 		b.exec(`CREATE TABLE things (id ` + kind + ` PRIMARY KEY, secret text)`)
 		test(b)
 	})
 }
 
-func (b bench) exec(query string, args ...any) {
+func (b fixture) exec(query string, args ...any) {
 	b.Helper()
 	err := b.db.Tx(b.Context(), func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(b.Context(), query, args...)
@@ -69,7 +69,7 @@ func (b bench) exec(query string, args ...any) {
 	}
 }
 
-func (b bench) seal(r *keyring.Ring, id, plain string) string {
+func (b fixture) seal(r *keyring.Ring, id, plain string) string {
 	b.Helper()
 	envelope, err := r.Seal([]byte(plain), owner(id))
 	if err != nil {
@@ -79,7 +79,7 @@ func (b bench) seal(r *keyring.Ring, id, plain string) string {
 }
 
 // fill adds n rows encrypted with the old key. The value of each row is its id.
-func (b bench) fill(n int) (ids []string) {
+func (b fixture) fill(n int) (ids []string) {
 	b.Helper()
 	for range n {
 		id := uuid.NewString()
@@ -99,7 +99,7 @@ func (b bench) fill(n int) (ids []string) {
 	return ids
 }
 
-func (b bench) run(r *keyring.Ring) (keyrotation.Progress, []keyrotation.Lost) {
+func (b fixture) run(r *keyring.Ring) (keyrotation.Progress, []keyrotation.Lost) {
 	b.Helper()
 	done, lost, err := keyrotation.Run(b.Context(), b.db, r, []keyrotation.Column{column}, func(keyrotation.Progress) {})
 	if err != nil {
@@ -108,7 +108,7 @@ func (b bench) run(r *keyring.Ring) (keyrotation.Progress, []keyrotation.Lost) {
 	return done, lost
 }
 
-func (b bench) counts() map[string]int64 {
+func (b fixture) counts() map[string]int64 {
 	b.Helper()
 	counts, err := keyrotation.Counts(b.Context(), b.db, []keyrotation.Column{column})
 	if err != nil {
@@ -122,7 +122,7 @@ func (b bench) counts() map[string]int64 {
 }
 
 // values decrypts every row.
-func (b bench) values(r *keyring.Ring) map[string]string {
+func (b fixture) values(r *keyring.Ring) map[string]string {
 	b.Helper()
 	var rows []struct{ ID, Secret string }
 	if err := b.db.Select(b.Context(), &rows, `SELECT CAST(id AS text) AS id, secret FROM things`); err != nil {
@@ -140,7 +140,7 @@ func (b bench) values(r *keyring.Ring) map[string]string {
 }
 
 // value decrypts one row.
-func (b bench) value(id string) string {
+func (b fixture) value(id string) string {
 	b.Helper()
 	var envelope string
 	if err := b.db.Get(b.Context(), &envelope, `SELECT secret FROM things WHERE id = $1`, id); err != nil {
@@ -155,7 +155,7 @@ func (b bench) value(id string) string {
 
 func TestRun(t *testing.T) {
 	t.Parallel()
-	each(t, func(b bench) {
+	each(t, func(b fixture) {
 		const n = 250 // more than two batches
 		ids := b.fill(n)
 		b.exec(`INSERT INTO things VALUES ($1, NULL)`, uuid.NewString())
@@ -191,7 +191,7 @@ func TestRun(t *testing.T) {
 // key, and that the next run continues.
 func TestInterruptedRun(t *testing.T) {
 	t.Parallel()
-	each(t, func(b bench) {
+	each(t, func(b fixture) {
 		const n = 350
 		b.fill(n)
 		ctx, stop := context.WithCancel(b.Context())
@@ -219,7 +219,7 @@ func TestInterruptedRun(t *testing.T) {
 // again.
 func TestConcurrentRuns(t *testing.T) {
 	t.Parallel()
-	each(t, func(b bench) {
+	each(t, func(b fixture) {
 		const n = 600
 		b.fill(n)
 		var both [2]keyrotation.Progress
@@ -239,7 +239,7 @@ func TestConcurrentRuns(t *testing.T) {
 // last written, whichever key the server used.
 func TestBesideChanges(t *testing.T) {
 	t.Parallel()
-	each(t, func(b bench) {
+	each(t, func(b fixture) {
 		ids := b.fill(150)
 		writing, stop := context.WithCancel(b.Context())
 		defer stop()
@@ -275,7 +275,7 @@ func TestBesideChanges(t *testing.T) {
 // all other rows are encrypted again.
 func TestLost(t *testing.T) {
 	t.Parallel()
-	each(t, func(b bench) {
+	each(t, func(b fixture) {
 		ids := b.fill(120)
 		gone := ring(keyring.Generate("gone"))
 		lost := map[string]string{

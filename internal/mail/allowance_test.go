@@ -9,6 +9,7 @@ import (
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 var fivePerHour = mail.Allowance{Name: "test", Burst: 5, Every: 12 * time.Minute}
@@ -17,7 +18,7 @@ var fivePerHour = mail.Allowance{Name: "test", Burst: 5, Every: 12 * time.Minute
 func take(t *testing.T, db *masterdb.DB, a mail.Allowance, key string, later time.Duration) time.Duration {
 	t.Helper()
 	var wait time.Duration
-	must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		tx.Now = tx.Now.Add(later)
 		var err error
 		wait, err = a.Take(t.Context(), tx, key)
@@ -64,7 +65,7 @@ func TestAllowance(t *testing.T) {
 		if wait := take(t, db, fivePerHour, "a", 100*time.Hour); wait == 0 {
 			t.Error("a sixth after a long time")
 		}
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return fivePerHour.Forget(t.Context(), tx, "a") }))
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return fivePerHour.Forget(t.Context(), tx, "a") }))
 		if wait := take(t, db, fivePerHour, "a", 0); wait != 0 {
 			t.Errorf("after it was forgotten: %s", wait)
 		}
@@ -96,9 +97,9 @@ func TestPurgeAllowances(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		take(t, db, fivePerHour, "over", -time.Hour)
 		take(t, db, fivePerHour, "counts", 0)
-		must(t, mail.PurgeAllowances(t.Context(), db))
+		testkit.Must(t, mail.PurgeAllowances(t.Context(), db))
 		var left []string
-		must(t, db.Select(t.Context(), &left, `SELECT key FROM mail_allowances`))
+		testkit.Must(t, db.Select(t.Context(), &left, `SELECT key FROM mail_allowances`))
 		if len(left) != 1 || left[0] != "counts" {
 			t.Errorf("left: %v", left)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/mail/mailtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func sender(t *testing.T, opts mail.Options) *mail.Sender {
@@ -56,8 +57,8 @@ func TestSend(t *testing.T) {
 			}
 			server := mailtest.Start(t, opts)
 			s := sender(t, mail.Options{URL: secret(c.scheme + "://" + user + server.Address()), Roots: server.Roots})
-			must(t, s.Check(t.Context()))
-			must(t, s.Send(t.Context(), hello))
+			testkit.Must(t, s.Check(t.Context()))
+			testkit.Must(t, s.Send(t.Context(), hello))
 			got := server.Mails()
 			if len(got) != 1 || !strings.HasPrefix(got[0].From, "FROM:<no-reply@shops.test>") || len(got[0].To) != 1 || !strings.HasPrefix(got[0].To[0], "TO:<zoe@example.com>") {
 				t.Fatalf("%+v", got)
@@ -97,7 +98,7 @@ func TestHostileTexts(t *testing.T) {
 		"x\r\nBcc: victim@example.com", "x\nBcc: victim@example.com\n\nbody", "x\rBcc: victim@example.com", "x\u2028Bcc: a", "x\x00y\x1b[31m",
 		`"><victim@example.com>, "`, "a\", <victim@example.com>", "=?utf-8?q?x?=\r\n Bcc: y", "\xff\xfe", strings.Repeat("ü", 5000), "", "  \t ", "(comment) <x>",
 	} {
-		must(t, s.Send(t.Context(), mail.Message{
+		testkit.Must(t, s.Send(t.Context(), mail.Message{
 			ID: "m", To: mail.Address{Name: text, Email: "owner@example.com"}, Subject: text, Text: text + "\r\n.\r\nQUIT\r\n",
 		}))
 		got := server.Mails()
@@ -203,16 +204,16 @@ func TestFiles(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "mail")
 	var log bytes.Buffer
 	s := sender(t, mail.Options{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
-	must(t, s.Send(t.Context(), hello))
-	must(t, s.Send(t.Context(), hello)) // a repetition after a crash has the same message ID
+	testkit.Must(t, s.Send(t.Context(), hello))
+	testkit.Must(t, s.Send(t.Context(), hello)) // a repetition after a crash has the same message ID
 	entries, err := os.ReadDir(dir)
-	must(t, err)
+	testkit.Must(t, err)
 	if len(entries) != 1 {
 		t.Fatalf("%v", entries)
 	}
 	path := filepath.Join(dir, "m-1.eml")
 	info, err := os.Stat(path)
-	must(t, err)
+	testkit.Must(t, err)
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %04o", info.Mode().Perm())
 	}
@@ -220,9 +221,9 @@ func TestFiles(t *testing.T) {
 		t.Errorf("log: %s", log.String())
 	}
 	data, err := os.ReadFile(path)
-	must(t, err)
+	testkit.Must(t, err)
 	msg, err := netmail.ReadMessage(bytes.NewReader(data))
-	must(t, err)
+	testkit.Must(t, err)
 	check(t, msg, hello)
 	if err := sender(t, mail.Options{}).Send(t.Context(), hello); err != mail.ErrNoServer { //nolint:errorlint // the error itself, unwrapped
 		t.Errorf("without server and folder: %v", err)
@@ -256,12 +257,5 @@ func TestOptions(t *testing.T) {
 		if err := s.Send(t.Context(), m); !mail.IsFinal(err) {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"unicode"
 
 	"github.com/stoahq/stoa/internal/mail"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // linkable are names that a mail client would turn into a link.
@@ -79,9 +80,9 @@ func TestRecipientsNameIsPlain(t *testing.T) {
 	s := sender(t, mail.Options{Dir: t.TempDir()})
 	m := hello
 	m.To.Name = "Win at http://evil.test"
-	must(t, s.Send(t.Context(), m))
+	testkit.Must(t, s.Send(t.Context(), m))
 	box, err := s.Box()
-	must(t, err)
+	testkit.Must(t, err)
 	if len(box) != 1 || strings.Contains(box[0].To, "evil.test") || !strings.Contains(box[0].To, "zoe@example.com") {
 		t.Errorf("to %q", box[0].To)
 	}

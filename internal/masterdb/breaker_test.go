@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // usesOf returns one call for each way to use a master database.
@@ -92,7 +93,7 @@ func TestMasterThatIsAway(t *testing.T) {
 				t.Parallel()
 				r, through := masterdbtest.NewRelay(t, masterdbtest.URL(t, masterdb.Postgres))
 				db, err := masterdb.Open(t.Context(), through)
-				must(t, err)
+				testkit.Must(t, err)
 				defer db.Close()
 				var changes sync.Map
 				db.OnOutage(func(cause error) { changes.Store(cause != nil, true) })
@@ -135,7 +136,7 @@ func TestSlowStatementIsNoOutage(t *testing.T) {
 		var told error
 		db.OnOutage(func(cause error) { told = cause })
 		var text string
-		must(t, db.Get(t.Context(), &text, `SELECT 'done' || pg_sleep(5)::text`))
+		testkit.Must(t, db.Get(t.Context(), &text, `SELECT 'done' || pg_sleep(5)::text`))
 		if text != "done" || told != nil {
 			t.Errorf("%q, outage %v", text, told)
 		}
@@ -149,10 +150,10 @@ func TestConnectionThatIsDead(t *testing.T) {
 	dsn := postgresURL(t)
 	r, through := masterdbtest.NewRelay(t, dsn)
 	db, err := masterdb.Open(t.Context(), through+"&pool_max_conns=2")
-	must(t, err)
+	testkit.Must(t, err)
 	defer db.Close()
 	var session int
-	must(t, db.Get(t.Context(), &session, `SELECT pg_backend_pid()`))
+	testkit.Must(t, db.Get(t.Context(), &session, `SELECT pg_backend_pid()`))
 	r.Desert()
 	begin := time.Now()
 	err = db.Get(t.Context(), &session, `SELECT pg_backend_pid()`)
@@ -171,11 +172,11 @@ func TestHostThatIsSilent(t *testing.T) {
 	dsn := postgresURL(t)
 	first, through := masterdbtest.NewRelay(t, dsn)
 	u, err := url.Parse(through)
-	must(t, err)
+	testkit.Must(t, err)
 	second, _ := masterdbtest.NewRelay(t, dsn)
 	u.Host = strings.Join([]string{first.Address, second.Address}, ",")
 	db, err := masterdb.Open(t.Context(), u.String())
-	must(t, err)
+	testkit.Must(t, err)
 	defer db.Close()
 	first.SetSilent(true)
 	begin := time.Now()
@@ -195,7 +196,7 @@ func TestCloseOfASilentMaster(t *testing.T) {
 	dsn := postgresURL(t)
 	r, through := masterdbtest.NewRelay(t, dsn)
 	db, err := masterdb.Open(t.Context(), through)
-	must(t, err)
+	testkit.Must(t, err)
 	var begun sync.WaitGroup
 	var all sync.WaitGroup
 	for range 4 {

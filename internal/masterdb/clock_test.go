@@ -6,6 +6,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestSkewCorrection checks that small skews and small changes of a large skew are not
@@ -43,7 +44,7 @@ func TestTransactionsGoByTheMastersClock(t *testing.T) {
 			"Tx":     func(fn func(*masterdb.Tx) error) error { return db.Tx(t.Context(), fn) },
 			"Within": func(fn func(*masterdb.Tx) error) error { return db.Within(t.Context(), fn) },
 		} {
-			must(t, run(func(tx *masterdb.Tx) error {
+			testkit.Must(t, run(func(tx *masterdb.Tx) error {
 				if off := time.Until(tx.Now) + 2*time.Hour; off.Abs() > time.Minute {
 					t.Errorf("%s: Now is off by %s", name, off)
 				}
@@ -51,7 +52,7 @@ func TestTransactionsGoByTheMastersClock(t *testing.T) {
 			}))
 		}
 		ahead, err := db.MeasureSkew(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if ahead.Abs() > 10*time.Second || db.Engine == masterdb.Postgres && db.Correction().Abs() > 10*time.Second {
 			t.Errorf("measured on one machine: %s, corrected by %s", ahead, db.Correction())
 		}

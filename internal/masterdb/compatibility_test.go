@@ -10,6 +10,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestNewerSchema checks that a release runs on a newer schema only if the schema states
@@ -18,11 +19,11 @@ func TestNewerSchema(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		own, err := db.Schema(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if own.Version != own.Binary || own.Newer() || own.Check() != nil || own.OldestBinary == 0 || own.OldestBinary > own.Binary {
 			t.Fatalf("the schema of this release is %+v: %v", own, own.Check())
 		}
-		must(t, exec(t, db, `INSERT INTO goose_db_version (version_id, is_applied) VALUES ($1, true)`, own.Binary+1))
+		testkit.Must(t, exec(t, db, `INSERT INTO goose_db_version (version_id, is_applied) VALUES ($1, true)`, own.Binary+1))
 		for _, c := range []struct {
 			name   string
 			change string
@@ -32,7 +33,7 @@ func TestNewerSchema(t *testing.T) {
 			{"which needs the newer release", `UPDATE schema_compatibility SET oldest_binary = $1 + 1`, masterdb.ErrSchemaTooNew},
 			{"without a statement", `DELETE FROM schema_compatibility WHERE oldest_binary > $1`, masterdb.ErrSchemaTooNew},
 		} {
-			must(t, exec(t, db, c.change, own.Binary))
+			testkit.Must(t, exec(t, db, c.change, own.Binary))
 			schema, err := db.Schema(t.Context())
 			if err != nil || !schema.Newer() || !errors.Is(schema.Check(), c.want) {
 				t.Errorf("a newer schema %s: %+v, %v, %v; want %v", c.name, schema, err, schema.Check(), c.want)
@@ -41,7 +42,7 @@ func TestNewerSchema(t *testing.T) {
 				t.Errorf("Migrate of a newer schema %s = %d, %v; want %v", c.name, n, err, c.want)
 			}
 		}
-		must(t, exec(t, db, `DROP TABLE schema_compatibility`))
+		testkit.Must(t, exec(t, db, `DROP TABLE schema_compatibility`))
 		if _, err := db.Migrate(t.Context()); !errors.Is(err, masterdb.ErrSchemaTooNew) {
 			t.Errorf("Migrate of a newer schema without the table: %v", err)
 		}
@@ -57,13 +58,13 @@ func TestSchemaChangesNothing(t *testing.T) {
 			t.Parallel()
 			db := masterdbtest.Open(t, emptyURL(t, engine))
 			_, err := db.Schema(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			tables := `SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace`
 			if engine == masterdb.SQLite {
 				tables = `SELECT count(*) FROM sqlite_master`
 			}
 			var n int
-			must(t, db.Get(t.Context(), &n, tables))
+			testkit.Must(t, db.Get(t.Context(), &n, tables))
 			if n != 0 {
 				t.Errorf("%d tables were made", n)
 			}
@@ -81,10 +82,10 @@ func TestMigrationLock(t *testing.T) {
 	}
 	url := emptyURL(t, masterdb.Postgres)
 	holder, err := pgx.Connect(t.Context(), url)
-	must(t, err)
+	testkit.Must(t, err)
 	defer holder.Close(context.Background()) //nolint:errcheck // nothing is pending
 	_, err = holder.Exec(t.Context(), `SELECT pg_advisory_lock(4097083626)`)
-	must(t, err)
+	testkit.Must(t, err)
 
 	db := masterdbtest.Open(t, url)
 	done := make(chan error, 1)
@@ -98,7 +99,7 @@ func TestMigrationLock(t *testing.T) {
 		var at time.Time
 		err := holder.QueryRow(t.Context(), `SELECT coalesce(max(query_start), 'epoch') FROM pg_stat_activity
 			WHERE datname = current_database() AND query LIKE 'SELECT pg_try_advisory_lock%'`).Scan(&at)
-		must(t, err)
+		testkit.Must(t, err)
 		if at.Unix() == 0 {
 			continue
 		}
@@ -112,22 +113,22 @@ func TestMigrationLock(t *testing.T) {
 	}
 	// The statement would wait for any transaction that holds a snapshot.
 	_, err = holder.Exec(t.Context(), `CREATE TABLE other (id int)`)
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = holder.Exec(t.Context(), `CREATE INDEX CONCURRENTLY other_id ON other (id)`)
-	must(t, err)
+	testkit.Must(t, err)
 	select {
 	case err := <-done:
 		t.Fatalf("Migrate did not wait for the lock: %v", err)
 	default:
 	}
 	_, err = holder.Exec(t.Context(), `SELECT pg_advisory_unlock(4097083626)`)
-	must(t, err)
-	must(t, <-done)
+	testkit.Must(t, err)
+	testkit.Must(t, <-done)
 
 	_, err = holder.Exec(t.Context(), `SELECT pg_advisory_lock(4097083626)`)
-	must(t, err) // succeeds when Migrate has released the lock
+	testkit.Must(t, err) // succeeds when Migrate has released the lock
 	_, err = holder.Exec(t.Context(), `DELETE FROM goose_db_version WHERE version_id = (SELECT max(version_id) FROM goose_db_version)`)
-	must(t, err) // otherwise no migration is missing and Migrate does not wait
+	testkit.Must(t, err) // otherwise no migration is missing and Migrate does not wait
 	cancelled, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := db.Migrate(cancelled); !errors.Is(err, context.DeadlineExceeded) {

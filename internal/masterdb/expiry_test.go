@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // manyEntries adds n entries of the given age to the audit log.
@@ -22,12 +23,12 @@ func manyEntries(t *testing.T, db *masterdb.DB, action string, n int, age time.D
 		query = `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < $1)
 			INSERT INTO audit_events (id, action, outcome, created_at) SELECT lower(hex(randomblob(16))), $3, 'success', $2 FROM n`
 	}
-	must(t, exec(t, db, query, n, time.Now().UTC().Add(-age).Truncate(time.Microsecond), action))
+	testkit.Must(t, exec(t, db, query, n, time.Now().UTC().Add(-age).Truncate(time.Microsecond), action))
 }
 
 func countEntries(t *testing.T, db *masterdb.DB, action string) (n int) {
 	t.Helper()
-	must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM audit_events WHERE action = $1`, action))
+	testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM audit_events WHERE action = $1`, action))
 	return n
 }
 
@@ -50,7 +51,7 @@ func TestExpiryOfAuditEntries(t *testing.T) {
 			{400 * day, -day, false}, // written by a clock that is ahead
 		} {
 			if c.keep >= 0 {
-				must(t, audit.SetRetention(t.Context(), db, authz.Principal{}, c.keep))
+				testkit.Must(t, audit.SetRetention(t.Context(), db, authz.Principal{}, c.keep))
 			}
 			action := fmt.Sprintf("old.%d", i)
 			manyEntries(t, db, action, 1, c.age)
@@ -100,7 +101,7 @@ func TestExpiryOfManyRows(t *testing.T) {
 		deleted, err := db.DeleteExpired(ctx, []masterdb.Expiry{rule})
 		took := time.Since(begin)
 		writing.Wait()
-		must(t, err)
+		testkit.Must(t, err)
 		if old, now := countEntries(t, db, "old"), countEntries(t, db, "new"); old != 1 || now != fresh || deleted["audit_events"] != expired {
 			t.Errorf("%d deleted; of the old %d are left, of the new %d", deleted["audit_events"], old, now)
 		}

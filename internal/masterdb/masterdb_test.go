@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // addPrice writes a row without foreign keys.
@@ -29,7 +30,7 @@ func TestTxCommits(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		before := countPrices(t, db)
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			if err := addPrice(t.Context(), tx, "a", tx.Now); err != nil {
 				return err
 			}
@@ -88,7 +89,7 @@ func TestTxRollsBack(t *testing.T) {
 						}
 					}
 				}
-				must(t, db.Tx(deadline, func(tx *masterdb.Tx) error { return addPrice(deadline, tx, "after", tx.Now) }))
+				testkit.Must(t, db.Tx(deadline, func(tx *masterdb.Tx) error { return addPrice(deadline, tx, "after", tx.Now) }))
 				if after := countPrices(t, db); after != before+1 {
 					t.Errorf("%d rows stayed", after-before-1)
 				}
@@ -168,7 +169,7 @@ func TestTxRunsAgainAfterADeadlock(t *testing.T) {
 			t.Errorf("%d and %d attempts, want that one of the two ran again", attempts, theirs.attempts)
 		}
 		var prices []int
-		must(t, db.Select(t.Context(), &prices, `
+		testkit.Must(t, db.Select(t.Context(), &prices, `
 			SELECT unit_price FROM service_credit_costs WHERE service_key IN ('api_call', 'storage') ORDER BY service_key`))
 		if diff := cmp.Diff([]int{12, 102}, prices); diff != "" {
 			t.Errorf("both transactions should count once (-want +got):\n%s", diff)
@@ -180,7 +181,7 @@ func TestGetAndSelect(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		store, user := newStore(t, db)
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			for name, q := range map[string]masterdb.Querier{"DB": db, "Tx": tx} {
 				type row struct {
 					ID          stoa.StoreID
@@ -192,19 +193,19 @@ func TestGetAndSelect(t *testing.T) {
 				const columns = `SELECT id, created_by, slug, delete_after FROM stores `
 
 				var got row
-				must(t, q.Get(t.Context(), &got, columns+`WHERE id = $1`, store))
+				testkit.Must(t, q.Get(t.Context(), &got, columns+`WHERE id = $1`, store))
 				if diff := cmp.Diff(want, got); diff != "" {
 					t.Errorf("%s.Get (-want +got):\n%s", name, diff)
 				}
 				var all []row
-				must(t, q.Select(t.Context(), &all, columns))
+				testkit.Must(t, q.Select(t.Context(), &all, columns))
 				if diff := cmp.Diff([]row{want}, all); diff != "" {
 					t.Errorf("%s.Select (-want +got):\n%s", name, diff)
 				}
 				var id stoa.StoreID
-				must(t, q.Get(t.Context(), &id, `SELECT id FROM stores`))
+				testkit.Must(t, q.Get(t.Context(), &id, `SELECT id FROM stores`))
 				var ids []stoa.StoreID
-				must(t, q.Select(t.Context(), &ids, `SELECT id FROM stores`))
+				testkit.Must(t, q.Select(t.Context(), &ids, `SELECT id FROM stores`))
 				if id != store || len(ids) != 1 || ids[0] != store {
 					t.Errorf("%s reads the ids %v and %v, want %s", name, id, ids, store)
 				}
@@ -296,13 +297,13 @@ func TestSnapshot(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		count := func(q masterdb.Querier) (n int) {
-			must(t, q.Get(t.Context(), &n, `SELECT count(*) FROM users`))
+			testkit.Must(t, q.Get(t.Context(), &n, `SELECT count(*) FROM users`))
 			return n
 		}
-		must(t, db.Snapshot(t.Context(), func(q masterdb.Querier) error {
+		testkit.Must(t, db.Snapshot(t.Context(), func(q masterdb.Querier) error {
 			before := count(q)
 			_, err := insertUser(t, db, "late@example.com")
-			must(t, err)
+			testkit.Must(t, err)
 			if now := count(q); now != before || count(db) != before+1 {
 				t.Errorf("the snapshot shows %d users after %d, the database %d", now, before, count(db))
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestMigrateByManyReplicas checks that several processes can migrate at once. Each handle
@@ -90,20 +91,20 @@ func TestMigrationKeepsTheLedger(t *testing.T) {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
 			db := masterdbtest.Open(t, emptyURL(t, engine))
-			must(t, db.MigrateTo(t.Context(), 6))
+			testkit.Must(t, db.MigrateTo(t.Context(), 6))
 			store, user := newStore(t, db)
 			const at = `(SELECT created_at FROM stores)`
-			must(t, exec(t, db, `INSERT INTO credit_balances (store_id, balance, seq, lifetime_purchased, lifetime_spent, updated_at)
+			testkit.Must(t, exec(t, db, `INSERT INTO credit_balances (store_id, balance, seq, lifetime_purchased, lifetime_spent, updated_at)
 				VALUES ($1, 7, 2, 10, 3, `+at+`)`, store))
-			must(t, exec(t, db, `
+			testkit.Must(t, exec(t, db, `
 				INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, description, reference, user_id, created_at)
 				VALUES ($1, $1, 1, 'purchase', 10, 10, 'Käse', 'p', $2, `+at+`)`, store, user))
-			must(t, exec(t, db, `
+			testkit.Must(t, exec(t, db, `
 				INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, service_key, quantity, unit_price,
 					idempotency_key, request_hash, created_at)
 				VALUES ($1, $2, 2, 'spend', -3, 7, 'paint', 3, 1, 'spend:k', 'h', `+at+`)`, user, store))
 			dump := func() (rows []map[string]any) {
-				must(t, db.Select(t.Context(), &rows, `
+				testkit.Must(t, db.Select(t.Context(), &rows, `
 					SELECT t.id, t.store_id, t.seq, t.type, t.amount, t.balance_after, t.service_key, t.quantity, t.unit_price, t.description,
 						t.reference, t.user_id, t.idempotency_key, t.request_hash, t.created_at, b.balance, b.reserved, b.debt, b.seq AS last,
 						b.lifetime_purchased, b.lifetime_spent
@@ -112,7 +113,7 @@ func TestMigrationKeepsTheLedger(t *testing.T) {
 			}
 			before := dump()
 			_, err := db.Migrate(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			if diff := cmp.Diff(before, dump()); diff != "" || len(before) != 2 {
 				t.Errorf("%d rows before: %s", len(before), diff)
 			}
@@ -129,7 +130,7 @@ func TestMigrationKeepsTheLedger(t *testing.T) {
 					t.Errorf("%s was accepted", change)
 				}
 			}
-			must(t, exec(t, db, again+`3, 'bonus', 1, 8, NULL, created_at FROM credit_transactions WHERE seq = 2`))
+			testkit.Must(t, exec(t, db, again+`3, 'bonus', 1, 8, NULL, created_at FROM credit_transactions WHERE seq = 2`))
 		})
 	}
 }
@@ -142,26 +143,26 @@ func TestMigrationKeepsPurchases(t *testing.T) {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
 			db := masterdbtest.Open(t, emptyURL(t, engine))
-			must(t, db.MigrateTo(t.Context(), 7))
+			testkit.Must(t, db.MigrateTo(t.Context(), 7))
 			store, user := newStore(t, db)
 			const at = `(SELECT created_at FROM stores)`
 			for i, id := range []string{"0198a000-0000-7000-8000-000000000001", "0198a000-0000-7000-8000-000000000002"} {
-				must(t, exec(t, db, `
+				testkit.Must(t, exec(t, db, `
 					INSERT INTO purchases (id, store_id, user_id, provider, provider_ref, status, credits, amount_minor, currency, checkout_url, created_at, updated_at)
 					VALUES ($1, $2, $3, 'sandbox', $4, 'pending', 10, 5, 'EUR', 'http://x', `+at+`, `+at+`)`, id, store, user, string(rune('a'+i))))
 			}
-			must(t, exec(t, db, `
+			testkit.Must(t, exec(t, db, `
 				INSERT INTO billing_transactions (id, store_id, purchase_id, type, amount_minor, currency, provider, provider_ref, created_at)
 				VALUES ($1, $2, '0198a000-0000-7000-8000-000000000001', 'payment', 5, 'EUR', 'sandbox', 'pi_1', `+at+`)`, store, store))
 			_, err := db.Migrate(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 
 			var rows []struct {
 				ProviderRef string
 				PaymentRef  *string
 				Paid        int64
 			}
-			must(t, db.Select(t.Context(), &rows, `
+			testkit.Must(t, db.Select(t.Context(), &rows, `
 				SELECT p.provider_ref, p.payment_ref, count(b.id) AS paid
 				FROM purchases p LEFT JOIN billing_transactions b ON b.purchase_id = p.id
 				GROUP BY p.id, p.provider_ref, p.payment_ref ORDER BY p.id`))
@@ -182,7 +183,7 @@ func TestMigrationKeepsPurchases(t *testing.T) {
 					t.Errorf("%s was accepted", change)
 				}
 			}
-			must(t, exec(t, db, `DELETE FROM purchases WHERE provider_ref = 'b'`))
+			testkit.Must(t, exec(t, db, `DELETE FROM purchases WHERE provider_ref = 'b'`))
 		})
 	}
 }
@@ -195,24 +196,24 @@ func TestMigrationKeepsPayments(t *testing.T) {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
 			db := masterdbtest.Open(t, emptyURL(t, engine))
-			must(t, db.MigrateTo(t.Context(), 19))
+			testkit.Must(t, db.MigrateTo(t.Context(), 19))
 			store, user := newStore(t, db)
 			const at = `(SELECT created_at FROM stores)`
 			purchases := []string{"0198a000-0000-7000-8000-000000000001", "0198a000-0000-7000-8000-000000000002", "0198a000-0000-7000-8000-000000000003"}
 			for i, id := range purchases {
-				must(t, exec(t, db, `
+				testkit.Must(t, exec(t, db, `
 					INSERT INTO purchases (id, store_id, user_id, provider, provider_ref, payment_ref, attempt, version, automatic, status, credits, amount_minor,
 						currency, checkout_url, reversed_minor, clawed_back, frozen, freezes, idempotency_key, request_hash, created_at, updated_at, paid_at)
 					VALUES ($1, $2, $3, 'stripe', $4, $5, 2, 7, $6, $7, 100000, 10, 'EUR', 'http://x', 5, 50000, 10000, 3, $8, 'h', `+at+`, `+at+`, `+at+`)`,
 					id, store, user, fmt.Sprint("cs_", i), fmt.Sprint("pi_", i), i == 1, []string{"paid", "pending", "pending"}[i], fmt.Sprint("key", i)))
 			}
-			must(t, exec(t, db, `
+			testkit.Must(t, exec(t, db, `
 				INSERT INTO billing_transactions (id, store_id, purchase_id, type, amount_minor, currency, provider, provider_ref, created_at)
 				VALUES ($1, $2, $3, 'payment', 10, 'EUR', 'stripe', 'pi_0', `+at+`)`, purchases[0], store, purchases[0]))
-			must(t, exec(t, db, `
+			testkit.Must(t, exec(t, db, `
 				INSERT INTO purchase_reversals (provider, provider_ref, purchase_id, type, taken_minor, disputed_minor, changes, created_at, updated_at)
 				VALUES ('stripe', 're_1', $1, 'refund', 5, 1, 2, `+at+`, `+at+`)`, purchases[0]))
-			must(t, exec(t, db, `
+			testkit.Must(t, exec(t, db, `
 				INSERT INTO auto_recharges (store_id, user_id, enabled, threshold, credits, monthly_cap, customer_ref, card_ref, card_brand, card_last4,
 					card_expires, card_saved_at, updated_at)
 				VALUES ($1, $2, true, 1, 2, 3, 'cus_1', 'pm_1', 'visa', '4242', '2031-04', `+at+`, `+at+`)`, store, user))
@@ -230,7 +231,7 @@ func TestMigrationKeepsPayments(t *testing.T) {
 					for i, column := range texts {
 						texts[i] = "coalesce(CAST(" + strings.TrimSpace(column) + " AS text), 'null')"
 					}
-					must(t, db.Select(t.Context(), &found, `SELECT `+strings.Join(texts, ` || '|' || `)+` FROM `+table))
+					testkit.Must(t, db.Select(t.Context(), &found, `SELECT `+strings.Join(texts, ` || '|' || `)+` FROM `+table))
 					for _, row := range found {
 						rows = append(rows, table+": "+row)
 					}
@@ -239,7 +240,7 @@ func TestMigrationKeepsPayments(t *testing.T) {
 				return rows
 			}
 			before := dump()
-			must(t, db.MigrateTo(t.Context(), 20))
+			testkit.Must(t, db.MigrateTo(t.Context(), 20))
 			if diff := cmp.Diff(before, dump()); diff != "" || len(before) != 6 {
 				t.Errorf("%d rows before: %s", len(before), diff)
 			}
@@ -264,9 +265,9 @@ func TestMigrationKeepsPayments(t *testing.T) {
 					t.Errorf("%s was accepted", change)
 				}
 			}
-			must(t, exec(t, db, `UPDATE purchases SET status = 'mismatched', paid_minor = 900, paid_currency = 'USD', reversed_minor = 900, clawed_back = 0, frozen = 0, paid_at = NULL
+			testkit.Must(t, exec(t, db, `UPDATE purchases SET status = 'mismatched', paid_minor = 900, paid_currency = 'USD', reversed_minor = 900, clawed_back = 0, frozen = 0, paid_at = NULL
 				WHERE provider_ref = 'cs_2'`))
-			must(t, exec(t, db, `UPDATE auto_recharges SET enabled = false, stopped_reason = 'mismatched'`))
+			testkit.Must(t, exec(t, db, `UPDATE auto_recharges SET enabled = false, stopped_reason = 'mismatched'`))
 		})
 	}
 }
@@ -279,15 +280,15 @@ func TestMigrationKeepsPeople(t *testing.T) {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
 			db := masterdbtest.Open(t, emptyURL(t, engine))
-			must(t, db.MigrateTo(t.Context(), 14))
+			testkit.Must(t, db.MigrateTo(t.Context(), 14))
 			for _, email := range []string{"Olive@Example.com", "sam@example.com", "\u017fam@example.com", "änne@example.com"} {
 				_, err := insertUser(t, db, email)
-				must(t, err)
+				testkit.Must(t, err)
 			}
 			_, err := db.Migrate(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			var got []string
-			must(t, db.Select(t.Context(), &got, `SELECT email FROM users ORDER BY created_at, id`))
+			testkit.Must(t, db.Select(t.Context(), &got, `SELECT email FROM users ORDER BY created_at, id`))
 			want := []string{"olive@example.com", "sam@example.com", "\u017fam@example.com", "änne@example.com"}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("addresses (-want +got):\n%s", diff)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 const topic = "stoa_test topic\"" // contains quotes: a topic is a name and must be quoted in SQL
@@ -101,7 +102,7 @@ func nothing(t *testing.T, from <-chan string) {
 func listeners(t *testing.T, db *masterdb.DB) int {
 	t.Helper()
 	var n int
-	must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM pg_stat_activity
+	testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM pg_stat_activity
 		WHERE application_name = $1 AND datname = current_database()`, masterdb.ListenName))
 	return n
 }
@@ -111,7 +112,7 @@ func hangUp(t *testing.T, db *masterdb.DB) {
 	t.Helper()
 	until(t, "somebody listens", func() bool {
 		var ended []bool
-		must(t, db.Select(t.Context(), &ended, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+		testkit.Must(t, db.Select(t.Context(), &ended, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 			WHERE application_name = $1 AND datname = current_database()`, masterdb.ListenName))
 		return len(ended) > 0
 	})
@@ -176,7 +177,7 @@ func TestNotifyOfARepeatedTransaction(t *testing.T) {
 	t.Parallel()
 	r := newReplica(t, postgresURL(t))
 	attempt := 0
-	must(t, r.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, r.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		attempt++
 		if err := tx.Notify(topic, string(rune('0'+attempt))); err != nil || attempt > 1 {
 			return err
@@ -228,7 +229,7 @@ func TestListenComesBack(t *testing.T) {
 				// The resync covers a change that was committed before b listened again
 				// only if the resync follows that change.
 				resynced, err := time.Parse(time.RFC3339Nano, at)
-				must(t, err)
+				testkit.Must(t, err)
 				told = resynced.After(committing)
 			case <-time.After(30 * time.Second):
 				t.Fatalf("%q was not told, nor covered by a resync", payload)
@@ -262,10 +263,10 @@ func TestListenNoticesASilentServer(t *testing.T) {
 func proxy(t *testing.T, direct string) (through string, freeze func()) {
 	t.Helper()
 	u, err := url.Parse(direct)
-	must(t, err)
+	testkit.Must(t, err)
 	target := u.Host
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	u.Host = l.Addr().String()
 	var mu sync.Mutex
@@ -389,5 +390,5 @@ func TestListenOnSQLite(t *testing.T) {
 	if len(heard) != 2 || heard[0] != "own" {
 		t.Errorf("heard %q", heard)
 	}
-	must(t, b.CheckListen(t.Context()))
+	testkit.Must(t, b.CheckListen(t.Context()))
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestErrorClasses(t *testing.T) {
@@ -17,7 +18,7 @@ func TestErrorClasses(t *testing.T) {
 		store, user := newStore(t, db)
 		const price = `INSERT INTO service_credit_costs (service_key, effective_from, unit_price, unit, description)
 			VALUES ('new', '2026-01-01 00:00:00+00:00', `
-		must(t, exec(t, db, price+`1, 'call', '')`))
+		testkit.Must(t, exec(t, db, price+`1, 'call', '')`))
 		for _, c := range []struct {
 			name          string
 			err           error
@@ -57,20 +58,20 @@ func TestRecordsAreAppendOnly(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		store, user := newStore(t, db)
 		now := `(SELECT created_at FROM stores)`
-		must(t, exec(t, db, `
+		testkit.Must(t, exec(t, db, `
 			INSERT INTO credit_transactions (id, store_id, seq, type, amount, balance_after, created_at)
 			VALUES ($1, $2, 1, 'bonus', 10, 10, `+now+`)`, stoa.NewID[stoa.TransactionID](), store))
-		must(t, exec(t, db, `
+		testkit.Must(t, exec(t, db, `
 			INSERT INTO billing_transactions (id, store_id, type, amount_minor, currency, provider, provider_ref, created_at)
 			VALUES ($1, $2, 'payment', 100, 'EUR', 'sandbox', 'x', `+now+`)`, stoa.NewID[stoa.TransactionID](), store))
-		must(t, exec(t, db, `
+		testkit.Must(t, exec(t, db, `
 			INSERT INTO audit_events (id, user_id, store_id, action, outcome, created_at)
 			VALUES ($1, $2, $3, 'login', 'success', `+now+`)`, stoa.NewID[stoa.TransactionID](), user, store))
 
 		lot := stoa.NewID[stoa.TransactionID]()
-		must(t, exec(t, db, `
+		testkit.Must(t, exec(t, db, `
 			INSERT INTO credit_lots (id, store_id, seq, priority, amount, remaining) VALUES ($1, $2, 1, 1, 10, 5)`, lot, store))
-		must(t, exec(t, db, `INSERT INTO credit_lot_uses (lot_id, store_id, seq, amount) VALUES ($1, $2, 1, 5)`, lot, store))
+		testkit.Must(t, exec(t, db, `INSERT INTO credit_lot_uses (lot_id, store_id, seq, amount) VALUES ($1, $2, 1, 5)`, lot, store))
 		for _, change := range []string{`UPDATE credit_lot_uses SET amount = 1`, `DELETE FROM credit_lot_uses`} {
 			if err := exec(t, db, change); err == nil || !strings.Contains(err.Error(), "append-only") {
 				t.Errorf("%s: %v, want that it is refused", change, err)
@@ -97,7 +98,7 @@ func TestRecordsAreAppendOnly(t *testing.T) {
 				}
 			}
 			var value string
-			must(t, db.Get(t.Context(), &value, fmt.Sprintf(`SELECT %s FROM %s`, column, table)))
+			testkit.Must(t, db.Get(t.Context(), &value, fmt.Sprintf(`SELECT %s FROM %s`, column, table)))
 			if value == "forged" {
 				t.Errorf("the row of %s was changed", table)
 			}
@@ -109,14 +110,14 @@ func TestEmailIsUniqueInAnyCase(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		_, err := insertUser(t, db, "olive@example.com")
-		must(t, err)
+		testkit.Must(t, err)
 		for _, email := range []string{"olive@example.com", "Olive@Example.com", "OLIVE@EXAMPLE.COM"} {
 			if _, err := insertUser(t, db, email); !masterdb.IsUnique(err) {
 				t.Errorf("%s beside olive@example.com: %v, want a unique violation", email, err)
 			}
 		}
 		_, err = insertUser(t, db, "oliver@example.com")
-		must(t, err)
+		testkit.Must(t, err)
 	})
 }
 
@@ -130,17 +131,17 @@ func TestOneOpenProvisioningRun(t *testing.T) {
 				INSERT INTO provisioning_runs (id, store_id, state, attempt, created_at)
 				SELECT $1, $2, $3, 1, created_at FROM stores WHERE id = $2`, stoa.NewID[stoa.RunID](), store, state)
 		}
-		must(t, begin(store, "failed"))
-		must(t, begin(store, "queued"))
+		testkit.Must(t, begin(store, "failed"))
+		testkit.Must(t, begin(store, "queued"))
 		for _, state := range []string{"queued", "running"} {
 			if err := begin(store, state); !masterdb.IsUnique(err) {
 				t.Errorf("a second run, %s: %v, want a unique violation", state, err)
 			}
 		}
-		must(t, begin(other, "running"))
-		must(t, begin(store, "succeeded"))
-		must(t, exec(t, db, `UPDATE provisioning_runs SET state = 'succeeded' WHERE store_id = $1`, store))
-		must(t, begin(store, "running"))
+		testkit.Must(t, begin(other, "running"))
+		testkit.Must(t, begin(store, "succeeded"))
+		testkit.Must(t, exec(t, db, `UPDATE provisioning_runs SET state = 'succeeded' WHERE store_id = $1`, store))
+		testkit.Must(t, begin(store, "running"))
 	})
 }
 
@@ -148,7 +149,7 @@ func TestBalancesCannotGoWrong(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		store, _ := newStore(t, db)
-		must(t, exec(t, db, `INSERT INTO credit_balances (store_id, balance, reserved, updated_at)
+		testkit.Must(t, exec(t, db, `INSERT INTO credit_balances (store_id, balance, reserved, updated_at)
 			SELECT id, 10, 4, created_at FROM stores`))
 		for _, change := range []string{
 			"balance = -1", "balance = 3", "reserved = -1", "reserved = 11", "debt = -1", "seq = -1",
@@ -159,7 +160,7 @@ func TestBalancesCannotGoWrong(t *testing.T) {
 			}
 		}
 		for _, change := range []string{"balance = 4", "reserved = 0", "balance = 9223372036854775807", "debt = 1, reserved = balance"} {
-			must(t, exec(t, db, `UPDATE credit_balances SET `+change+` WHERE store_id = $1`, store))
+			testkit.Must(t, exec(t, db, `UPDATE credit_balances SET `+change+` WHERE store_id = $1`, store))
 		}
 		insert := func(seq, amount, after int) error {
 			return exec(t, db, `
@@ -167,7 +168,7 @@ func TestBalancesCannotGoWrong(t *testing.T) {
 				SELECT $1, id, $2, 'bonus', $3, $4, created_at FROM stores`,
 				stoa.NewID[stoa.TransactionID](), seq, amount, after)
 		}
-		must(t, insert(1, 5, 5))
+		testkit.Must(t, insert(1, 5, 5))
 		for name, err := range map[string]error{"amount 0": insert(2, 0, 5), "balance below 0": insert(2, -6, -1), "seq 0": insert(0, 1, 6)} {
 			if !masterdb.IsCheck(err) {
 				t.Errorf("a transaction with %s: %v, want a check violation", name, err)

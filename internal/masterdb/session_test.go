@@ -15,6 +15,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // hostile are settings of a role that, if they took effect, would change what the master
@@ -37,12 +38,12 @@ func TestRoleSettingsOfMaster(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			admin, err := pgx.Connect(t.Context(), server)
-			must(t, err)
+			testkit.Must(t, err)
 			t.Cleanup(func() { _ = admin.Close(t.Context()) })
 			exec := func(format string, args ...any) {
 				t.Helper()
 				_, err := admin.Exec(t.Context(), fmt.Sprintf(format, args...))
-				must(t, err)
+				testkit.Must(t, err)
 			}
 			role := "stoa_m_" + strings.ToLower(strings.ReplaceAll(t.Name(), "/", "_")[len("TestRoleSettingsOfMaster/"):]) + fmt.Sprint(time.Now().UnixNano()%1e9)
 			exec(`CREATE ROLE %q LOGIN PASSWORD 'x'`, role)
@@ -55,7 +56,7 @@ func TestRoleSettingsOfMaster(t *testing.T) {
 				exec(`ALTER ROLE %q SET %s`, role, s)
 			}
 			u, err := url.Parse(server)
-			must(t, err)
+			testkit.Must(t, err)
 			u.User, u.Path = url.UserPassword(role, "x"), "/"+role
 			checkMaster(t, u.String(), role)
 		})
@@ -67,13 +68,13 @@ func TestRoleSettingsOfMaster(t *testing.T) {
 func checkMaster(t *testing.T, at, role string) {
 	t.Helper()
 	db, err := masterdb.Open(t.Context(), at)
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = db.Migrate(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = db.Pool().Exec(t.Context(), `CREATE SCHEMA `+pgx.Identifier{role}.Sanitize())
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = db.Pool().Exec(t.Context(), `ALTER ROLE CURRENT_USER SET search_path = "$user", public`)
-	must(t, err)
+	testkit.Must(t, err)
 	db.Close()
 	if db, err = masterdb.Open(t.Context(), at); err != nil {
 		t.Fatal(err)
@@ -84,7 +85,7 @@ func checkMaster(t *testing.T, at, role string) {
 	}
 	words, at2 := "back\\slash 'quote' \r\n \U0001f980 \u00e9", time.Date(1883, 11, 18, 17, 0, 0, 1000, time.UTC)
 	id := "018f0000-0000-7000-8000-000000000001"
-	must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(t.Context(), `INSERT INTO users (id, email, password_hash, first_name, last_name, created_at, updated_at)
 			VALUES ($1, $2, 'x', $3, 'y', $4, $4)`, id, "a@example.com", words, at2)
 		return err
@@ -93,7 +94,7 @@ func checkMaster(t *testing.T, at, role string) {
 		FirstName, Isolation, Schema, Commits string
 		CreatedAt                             time.Time
 	}
-	must(t, db.Get(t.Context(), &found, `SELECT first_name, created_at, current_setting('transaction_isolation') AS isolation, current_schema()::text AS schema,
+	testkit.Must(t, db.Get(t.Context(), &found, `SELECT first_name, created_at, current_setting('transaction_isolation') AS isolation, current_schema()::text AS schema,
 		current_setting('synchronous_commit') AS commits FROM users WHERE id = $1`, id))
 	if found.FirstName != words || !found.CreatedAt.Equal(at2) || found.Isolation != "read committed" || found.Schema != "public" || found.Commits != "on" {
 		t.Errorf("got %+v", found)
@@ -101,10 +102,10 @@ func checkMaster(t *testing.T, at, role string) {
 	sessions := map[int]bool{}
 	err = db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		var pid int
-		must(t, tx.Get(t.Context(), &pid, `SELECT pg_backend_pid()`))
+		testkit.Must(t, tx.Get(t.Context(), &pid, `SELECT pg_backend_pid()`))
 		sessions[pid] = true
 		_, err := tx.Exec(t.Context(), `SET TRANSACTION READ ONLY`)
-		must(t, err)
+		testkit.Must(t, err)
 		_, err = tx.Exec(t.Context(), `DELETE FROM users`)
 		return err
 	})
@@ -122,7 +123,7 @@ func TestRefusedSettingsOfMaster(t *testing.T) {
 		t.Skip("needs PostgreSQL")
 	}
 	admin, err := pgx.Connect(t.Context(), server)
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = admin.Close(context.WithoutCancel(t.Context())) })
 	for want, settings := range map[string]struct{ database, role string }{
 		"session_replication_role": {role: `SET session_replication_role = replica`},
@@ -134,10 +135,10 @@ func TestRefusedSettingsOfMaster(t *testing.T) {
 			`ALTER ROLE ` + name + ` ` + cmp.Or(settings.role, `RESET ALL`),
 		} {
 			_, err := admin.Exec(t.Context(), statement)
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		u, err := url.Parse(server)
-		must(t, err)
+		testkit.Must(t, err)
 		u.User, u.Path = url.UserPassword(name, password), "/"+name
 		db, err := masterdb.Open(t.Context(), u.String())
 		if err == nil {
@@ -148,7 +149,7 @@ func TestRefusedSettingsOfMaster(t *testing.T) {
 		}
 		for _, statement := range []string{`DROP DATABASE ` + name + ` WITH (FORCE)`, `DROP ROLE ` + name} {
 			_, err := admin.Exec(t.Context(), statement)
-			must(t, err)
+			testkit.Must(t, err)
 		}
 	}
 }

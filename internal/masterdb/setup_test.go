@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // emptyURL returns the URL of a database without a schema.
@@ -53,19 +54,11 @@ func exec(t *testing.T, db *masterdb.DB, query string, args ...any) error {
 	})
 }
 
-// must stops the test at an error.
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // countPrices returns the number of rows that addPrice and the migrations have written.
 func countPrices(t *testing.T, db *masterdb.DB) int {
 	t.Helper()
 	var n int
-	must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM service_credit_costs`))
+	testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM service_credit_costs`))
 	return n
 }
 
@@ -85,8 +78,8 @@ func newStore(t *testing.T, db *masterdb.DB) (stoa.StoreID, stoa.UserID) {
 	t.Helper()
 	store := stoa.NewID[stoa.StoreID]()
 	user, err := insertUser(t, db, store.String()+"@example.com")
-	must(t, err)
-	must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, err)
+	testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(t.Context(), `
 			INSERT INTO stores (id, slug, name, status, created_by, created_at, updated_at)
 			VALUES ($1, $2, 'A store', 'active', $3, $4, $4)`, store, store.String(), user, tx.Now)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestSQLiteFilesArePrivate checks that other users can read neither the database, which
@@ -20,14 +21,14 @@ func TestSQLiteFilesArePrivate(t *testing.T) {
 	dir := filepath.Join(root, "a", "b")
 	db := masterdbtest.Open(t, "sqlite:"+filepath.Join(dir, "master.db"))
 	_, err := db.Migrate(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 
 	entries, err := os.ReadDir(dir)
-	must(t, err)
+	testkit.Must(t, err)
 	found := map[string]fs.FileMode{}
 	for _, e := range entries {
 		info, err := e.Info()
-		must(t, err)
+		testkit.Must(t, err)
 		found[e.Name()] = info.Mode()
 	}
 	for _, name := range []string{"master.db", "master.db-wal", "master.db-shm"} {
@@ -57,9 +58,9 @@ func TestSQLitePathIsTakenLiterally(t *testing.T) {
 			dir := t.TempDir()
 			db := masterdbtest.Open(t, "sqlite:"+filepath.Join(dir, name))
 			_, err := db.Migrate(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			entries, err := os.ReadDir(dir)
-			must(t, err)
+			testkit.Must(t, err)
 			for _, e := range entries {
 				if !strings.HasPrefix(e.Name(), name) {
 					t.Errorf("the folder holds %q", e.Name())
@@ -103,7 +104,7 @@ func TestSQLiteSharedByProcesses(t *testing.T) {
 	}
 	wg.Wait()
 	var price int
-	must(t, masterdbtest.Open(t, url).Get(t.Context(), &price, `SELECT unit_price FROM service_credit_costs WHERE service_key = 'storage'`))
+	testkit.Must(t, masterdbtest.Open(t, url).Get(t.Context(), &price, `SELECT unit_price FROM service_credit_costs WHERE service_key = 'storage'`))
 	if want := 100 + handles*workers*rounds; price != want {
 		t.Errorf("the counter is %d, want %d: updates were lost", price, want)
 	}
@@ -114,7 +115,7 @@ func TestSQLiteSharedByProcesses(t *testing.T) {
 func TestSQLiteReadsWhileWriting(t *testing.T) {
 	t.Parallel()
 	db := masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite))
-	must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		if err := addPrice(t.Context(), tx, "new", tx.Now); err != nil {
 			return err
 		}

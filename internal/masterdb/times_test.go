@@ -9,6 +9,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // instants returns times whose text forms are easily sorted wrongly: whole seconds beside
@@ -42,7 +43,7 @@ func insertInstants(t *testing.T, db *masterdb.DB) {
 		j := (i * 7) % len(shuffled)
 		shuffled[i], shuffled[j] = shuffled[j], shuffled[i]
 	}
-	must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		for _, at := range shuffled {
 			if err := addPrice(t.Context(), tx, "times", at); err != nil {
 				return err
@@ -55,7 +56,7 @@ func insertInstants(t *testing.T, db *masterdb.DB) {
 func selectInstants(t *testing.T, q masterdb.Querier, where string, args ...any) []time.Time {
 	t.Helper()
 	var rows []struct{ EffectiveFrom time.Time }
-	must(t, q.Select(t.Context(), &rows, `
+	testkit.Must(t, q.Select(t.Context(), &rows, `
 		SELECT effective_from FROM service_credit_costs WHERE service_key = 'times' AND `+where, args...))
 	var out []time.Time
 	for _, row := range rows {
@@ -68,7 +69,7 @@ func TestTimesComeBackInUTC(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		var now time.Time
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			now = tx.Now
 			return addPrice(t.Context(), tx, "now", now)
 		}))
@@ -79,7 +80,7 @@ func TestTimesComeBackInUTC(t *testing.T) {
 			EffectiveFrom time.Time
 			Missing       *time.Time
 		}
-		must(t, db.Get(t.Context(), &row, `
+		testkit.Must(t, db.Get(t.Context(), &row, `
 			SELECT effective_from, NULL AS missing FROM service_credit_costs WHERE service_key = 'now'`))
 		if row.EffectiveFrom != now || row.Missing != nil { // == compares the time zone too
 			t.Errorf("read back %#v, want %#v and no time", row.EffectiveFrom, now)
@@ -90,7 +91,7 @@ func TestTimesComeBackInUTC(t *testing.T) {
 		for _, at := range instants() {
 			want = append(want, at.UTC())
 		}
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			for name, q := range map[string]masterdb.Querier{"DB": db, "Tx": tx} {
 				got := selectInstants(t, q, `true ORDER BY effective_from`)
 				if diff := cmp.Diff(want, got, cmp.Comparer(sameInUTC)); diff != "" {
@@ -124,8 +125,8 @@ func TestTimesCompare(t *testing.T) {
 		// Times that a migration wrote as text are compared with times that Go writes.
 		var seeded, total int
 		opening := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-		must(t, db.Get(t.Context(), &seeded, `SELECT count(*) FROM service_credit_costs WHERE effective_from = $1`, opening))
-		must(t, db.Get(t.Context(), &total, `SELECT count(*) FROM service_credit_costs WHERE service_key <> 'times'`))
+		testkit.Must(t, db.Get(t.Context(), &seeded, `SELECT count(*) FROM service_credit_costs WHERE effective_from = $1`, opening))
+		testkit.Must(t, db.Get(t.Context(), &total, `SELECT count(*) FROM service_credit_costs WHERE service_key <> 'times'`))
 		if seeded != total || total == 0 {
 			t.Errorf("%d of %d opening prices begin on %v", seeded, total, opening)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/payments/stripetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestSlowPayments(t *testing.T) {
@@ -64,7 +65,7 @@ func TestForeignEvents(t *testing.T) {
 		p, session := s.open(t, 100)
 		send := func(id, typ string, object map[string]any) error {
 			e := event{id: id, typ: typ, session: object}
-			must(t, s.Receive(t.Context(), e.body(), sign(e.body(), stripetest.Secret, time.Now())))
+			testkit.Must(t, s.Receive(t.Context(), e.body(), sign(e.body(), stripetest.Secret, time.Now())))
 			return s.Apply(t.Context(), payments.ApplyEvent{EventID: id})
 		}
 		metadata := map[string]any{"store_id": s.store, "purchase_id": p.ID}
@@ -89,7 +90,7 @@ func TestForeignEvents(t *testing.T) {
 		}
 		// The event reports a payment, but Stripe's state is open. Stripe's state
 		// applies.
-		must(t, send("evt_7", "checkout.session.completed", map[string]any{
+		testkit.Must(t, send("evt_7", "checkout.session.completed", map[string]any{
 			"id": session, "mode": "payment", "payment_status": "paid", "client_reference_id": p.ID, "amount_total": 100, "currency": "usd",
 			"payment_intent": "pi_forged", "metadata": metadata}))
 		s.wantBalance(t, 0, 0, 0)
@@ -145,12 +146,12 @@ func TestAnOldAnswerDoesNotWin(t *testing.T) {
 		s.stripe.DeliverAll()
 		for _, newer := range s.unapplied(t) {
 			if newer != id {
-				must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: newer}))
+				testkit.Must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: newer}))
 			}
 		}
 		s.wantBalance(t, 40, 0, 0)
 		release()
-		must(t, <-old)
+		testkit.Must(t, <-old)
 		s.wantBalance(t, 40, 0, 0)
 		if n := s.transactions(t); n != 2 {
 			t.Errorf("%d transactions, want a grant and a clawback", n)
@@ -188,7 +189,7 @@ func TestManyEventsAtOnce(t *testing.T) {
 			}
 			return nil
 		})
-		must(t, errors.Join(errs...))
+		testkit.Must(t, errors.Join(errs...))
 		s.stripe.DeliverAll()
 		eventually(t, "all is applied", func() bool { return len(s.unapplied(t)) == 0 })
 		s.wantBalance(t, 300, 0, 0) // 1000 - 500 - 200

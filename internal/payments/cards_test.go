@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/payments/stripetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestAutoRechargeRefusesFaults(t *testing.T) {
@@ -73,7 +74,7 @@ func TestSaveCard(t *testing.T) {
 			}
 			return err
 		})
-		must(t, errors.Join(errs...))
+		testkit.Must(t, errors.Join(errs...))
 		for _, url := range urls {
 			if url != urls[0] {
 				t.Error("two pages for one key")

@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/payments"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestPriceCheck(t *testing.T) {
@@ -100,7 +101,7 @@ func TestSmallestPayment(t *testing.T) {
 		if asked := s.stripe.Asked()[before:]; len(asked) > 0 {
 			t.Errorf("asked %q", asked)
 		}
-		must(t, buy(50, "k"))
+		testkit.Must(t, buy(50, "k"))
 		if n := s.count(t, `SELECT count(*) FROM purchases`); n != 1 {
 			t.Errorf("%d purchases", n)
 		}
@@ -110,7 +111,7 @@ func TestSmallestPayment(t *testing.T) {
 			wantFault(buy(60, "k2"), "credits", text)
 			s.stripe.Admit()
 		}
-		must(t, buy(61, "k2"))
+		testkit.Must(t, buy(61, "k2"))
 	})
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/payments"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestPaidPurchase covers the whole path: a purchase, the Pay button twice, the webhook,
@@ -26,8 +27,8 @@ func TestPaidPurchase(t *testing.T) {
 		s := setup(t, db, sandbox())
 		s.start(t)
 		p := s.buy(t, 250)
-		must(t, s.Pay(t.Context(), *p.ProviderRef))
-		must(t, s.Pay(t.Context(), *p.ProviderRef))
+		testkit.Must(t, s.Pay(t.Context(), *p.ProviderRef))
+		testkit.Must(t, s.Pay(t.Context(), *p.ProviderRef))
 		eventually(t, "every event is applied", func() bool {
 			return s.count(t, `SELECT count(*) FROM stripe_events WHERE applied_at IS NULL`) == 0
 		})
@@ -37,12 +38,12 @@ func TestPaidPurchase(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		got, err := s.Get(t.Context(), s.owner, s.store, p.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if got.Status != payments.Paid || got.PaidAt == nil || !got.PaidAt.Equal(got.UpdatedAt) {
 			t.Errorf("%+v", got)
 		}
 		page, err := s.ledger.Transactions(t.Context(), s.owner, s.store, credits.Filter{})
-		must(t, err)
+		testkit.Must(t, err)
 		ref := p.ID.String()
 		wantRows := []credits.Transaction{{
 			ID: page.Transactions[0].ID, StoreID: s.store, Sequence: 1, Type: credits.TypePurchase, Amount: want, BalanceAfter: want,
@@ -57,7 +58,7 @@ func TestPaidPurchase(t *testing.T) {
 		}
 		// After the payment a late click creates no event.
 		events := s.count(t, `SELECT count(*) FROM stripe_events`)
-		must(t, s.Pay(t.Context(), *p.ProviderRef))
+		testkit.Must(t, s.Pay(t.Context(), *p.ProviderRef))
 		if n := s.count(t, `SELECT count(*) FROM stripe_events`); n != events {
 			t.Error("paying a paid purchase made an event")
 		}
@@ -71,8 +72,8 @@ func TestTheLedgerDoesNotShowTheCheckout(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		s := setup(t, db, sandbox())
 		p := s.buy(t, 1)
-		must(t, s.Pay(t.Context(), *p.ProviderRef))
-		must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: s.onlyEvent(t)}))
+		testkit.Must(t, s.Pay(t.Context(), *p.ProviderRef))
+		testkit.Must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: s.onlyEvent(t)}))
 		secret := strings.TrimPrefix(*p.ProviderRef, "cs_sandbox_")
 		for _, table := range []string{
 			"credit_transactions WHERE idempotency_key", "credit_transactions WHERE reference",
@@ -87,7 +88,7 @@ func TestTheLedgerDoesNotShowTheCheckout(t *testing.T) {
 
 func (s shop) onlyEvent(t testing.TB) (id string) {
 	t.Helper()
-	must(t, s.db.Get(t.Context(), &id, `SELECT id FROM stripe_events`))
+	testkit.Must(t, s.db.Get(t.Context(), &id, `SELECT id FROM stripe_events`))
 	return id
 }
 
@@ -100,7 +101,7 @@ func TestReceiveStoresAnEventOnce(t *testing.T) {
 		errs := concurrently(10, func(int) error {
 			return s.Receive(t.Context(), e.body(), sign(e.body(), secret, time.Now()))
 		})
-		must(t, errors.Join(errs...))
+		testkit.Must(t, errors.Join(errs...))
 		if n := s.count(t, `SELECT count(*) FROM stripe_events`); n != 1 {
 			t.Errorf("%d events, want 1", n)
 		}
@@ -157,7 +158,7 @@ func TestReceiveRefusesWhatIsNotSigned(t *testing.T) {
 		if n := s.count(t, `SELECT count(*) FROM stripe_events`); n != 0 {
 			t.Errorf("%d events were stored", n)
 		}
-		must(t, s.Receive(t.Context(), body, sign(body, secret, now.Add(-4*time.Minute))))
+		testkit.Must(t, s.Receive(t.Context(), body, sign(body, secret, now.Add(-4*time.Minute))))
 	})
 }
 
@@ -187,7 +188,7 @@ func TestOnePaymentGrantsOnce(t *testing.T) {
 			errs := concurrently(8, func(i int) error {
 				return s.Apply(t.Context(), payments.ApplyEvent{EventID: ids[i%2]})
 			})
-			must(t, errors.Join(errs...))
+			testkit.Must(t, errors.Join(errs...))
 			if !s.applied(t, ids[0]) || !s.applied(t, ids[1]) {
 				t.Error("an event was not applied")
 			}
@@ -210,7 +211,7 @@ func TestApplyRefusesWhatWasNotSold(t *testing.T) {
 		s := setup(t, db, sandbox())
 		settled := s.buy(t, 5)
 		s.receive(t, paid(settled, "evt_settled", "pi_settled"))
-		must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: "evt_settled"}))
+		testkit.Must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: "evt_settled"}))
 		before := s.balance(t)
 
 		for name, change := range map[string]func(e *event){
@@ -258,7 +259,7 @@ func TestASecondPaymentIsRefused(t *testing.T) {
 		s.receive(t, paid(p, "evt_1", "pi_1"))
 		s.receive(t, paid(p, "evt_2", "pi_2"))
 		s.receive(t, paid(other.buy(t, 10), "evt_3", "pi_1"))
-		must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: "evt_1"}))
+		testkit.Must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: "evt_1"}))
 		for _, id := range []string{"evt_2", "evt_3"} {
 			if err := s.Apply(t.Context(), payments.ApplyEvent{EventID: id}); !jobs.IsCancelled(err) || s.applied(t, id) {
 				t.Errorf("%s: %v", id, err)
@@ -286,20 +287,20 @@ func TestEventsWithoutAPayment(t *testing.T) {
 			want  payments.Status
 		}{{unpaid, payments.Pending}, {unknown, payments.Pending}, {expired, payments.Expired}} {
 			s.receive(t, c.event)
-			must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: c.event.id}))
+			testkit.Must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: c.event.id}))
 			if !s.applied(t, c.event.id) || s.status(t, p) != c.want || s.balance(t).Balance != 0 {
 				t.Errorf("%s is not marked, or the purchase is %s and not %s", c.event.id, s.status(t, p), c.want)
 			}
 		}
 		late := paid(p, "evt_late", "pi_1")
 		s.receive(t, late)
-		must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: late.id}))
+		testkit.Must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: late.id}))
 		if s.status(t, p) != payments.Paid || s.balance(t).Balance != 10*credits.Credit {
 			t.Error("a late payment was lost")
 		}
 		expired.id = "evt_expired_again"
 		s.receive(t, expired)
-		must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: expired.id}))
+		testkit.Must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: expired.id}))
 		if s.status(t, p) != payments.Paid {
 			t.Error("a paid purchase expired")
 		}
@@ -315,7 +316,7 @@ func TestApplyAfterAFailure(t *testing.T) {
 		p := s.buy(t, 10)
 		s.receive(t, paid(p, "evt_1", "pi_1"))
 		rename := func(from, to string) {
-			must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+			testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 				_, err := tx.Exec(t.Context(), `ALTER TABLE `+from+` RENAME TO `+to)
 				return err
 			}))
@@ -328,7 +329,7 @@ func TestApplyAfterAFailure(t *testing.T) {
 			t.Error("half an effect")
 		}
 		rename("elsewhere", "billing_transactions")
-		must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: "evt_1"}))
+		testkit.Must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: "evt_1"}))
 		if s.balance(t).Balance != 10*credits.Credit || s.status(t, p) != payments.Paid || !s.applied(t, "evt_1") {
 			t.Error("no effect")
 		}

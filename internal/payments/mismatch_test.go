@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/payments/stripetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // wantMismatch requires that p is mismatched or refunded, that this amount has been
@@ -24,7 +25,7 @@ func (s till) wantMismatch(t testing.TB, p payments.Purchase, status payments.St
 		t.Errorf("%+v: paid %s, reversed %s %s; want %s, %s, %s %s", got, got.PaidDecimal(), got.ReversedDecimal(), got.MoneyCurrency(), status, paid, reversed, currency)
 	}
 	var net int64
-	must(t, s.db.Get(t.Context(), &net, `SELECT CAST(coalesce(sum(amount_minor), 0) AS bigint) FROM billing_transactions
+	testkit.Must(t, s.db.Get(t.Context(), &net, `SELECT CAST(coalesce(sum(amount_minor), 0) AS bigint) FROM billing_transactions
 		WHERE purchase_id = $1 AND currency = $2`, p.ID, currency))
 	if kept := *got.PaidMinor - got.ReversedMinor; net != kept {
 		t.Errorf("the money that is recorded adds up to %d, want %d", net, kept)
@@ -66,7 +67,7 @@ func TestMismatchedPayment(t *testing.T) {
 			}
 			for range 2 { // reported each time until it is resolved
 				report, err := s.Reconcile(t.Context())
-				must(t, err)
+				testkit.Must(t, err)
 				if len(report.Refused) != 1 || !strings.Contains(report.Refused[0], reason) || !strings.Contains(report.Refused[0], p.ID.String()) {
 					t.Errorf("%s: %+v", what, report)
 				}
@@ -83,7 +84,7 @@ func TestMismatchedPayment(t *testing.T) {
 			rest := s.stripe.Refund(intent, c.minor-10, "succeeded")
 			s.stripe.Acknowledge() // its event is lost; the reconciliation finds the refund
 			report, err := s.Reconcile(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			s.wantMismatch(t, p, payments.Refunded, c.paid, c.two, currency)
 			if len(report.Refused) != 0 {
 				t.Errorf("%s: %+v", what, report)
@@ -135,7 +136,7 @@ func TestMismatchedPaymentInAnyOrder(t *testing.T) {
 		errs := concurrently(8, func(i int) error {
 			return s.Apply(t.Context(), payments.ApplyEvent{EventID: ids[(len(ids)-1)*(i%2)]})
 		})
-		must(t, errors.Join(errs...))
+		testkit.Must(t, errors.Join(errs...))
 		s.work(t)
 		s.wantMismatch(t, p, payments.Refunded, "0.70", "0.70", "EUR")
 
@@ -145,7 +146,7 @@ func TestMismatchedPaymentInAnyOrder(t *testing.T) {
 		s.stripe.PayOther(session, 70, "eur")
 		s.stripe.DeliverAll()
 		ids = s.unapplied(t)
-		must(t, errors.Join(concurrently(8, func(i int) error {
+		testkit.Must(t, errors.Join(concurrently(8, func(i int) error {
 			return s.Apply(t.Context(), payments.ApplyEvent{EventID: ids[i%len(ids)]})
 		})...))
 		s.wantMismatch(t, q, payments.Mismatched, "0.70", "0.00", "EUR")
@@ -164,7 +165,7 @@ func TestMismatchedPaymentAtTheSandbox(t *testing.T) {
 		e := paid(p, "evt_1", "pi_1")
 		e.session["amount_total"] = 9
 		s.receive(t, e)
-		must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: "evt_1"}))
+		testkit.Must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: "evt_1"}))
 		if s.status(t, p) != payments.Mismatched || !s.applied(t, "evt_1") || s.balance(t).Balance != 0 {
 			t.Errorf("%s, %+v", s.status(t, p), s.balance(t))
 		}
@@ -188,7 +189,7 @@ func TestMismatchedChargeStopsRecharges(t *testing.T) {
 			t.Errorf("%d charges", n)
 		}
 		page, err := s.List(t.Context(), s.owner, s.store, 0, "")
-		must(t, err)
+		testkit.Must(t, err)
 		s.wantMismatch(t, page.Purchases[0], payments.Mismatched, "0.80", "0.00", "USD")
 		s.stripe.Refund(intent, 80, "succeeded")
 		s.news(t)
@@ -207,7 +208,7 @@ func TestPurchaseAfterAMismatch(t *testing.T) {
 		s.news(t)
 		req := payments.PurchaseRequest{Credits: 200 * credits.Credit, IdempotencyKey: "k"}
 		p, err := s.Purchase(t.Context(), s.owner, s.store, req)
-		must(t, err)
+		testkit.Must(t, err)
 		s.stripe.Pay(*p.ProviderRef)
 		s.news(t)
 		s.wantBalance(t, 200, 0, 0)
@@ -235,14 +236,14 @@ func TestSecondPaymentIsGivenBack(t *testing.T) {
 				s.stripe.Refund(second, refunded, "succeeded")
 			}
 			report, err := s.Reconcile(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			if len(report.Refused) != 1 || !strings.Contains(report.Refused[0], "refund payment "+second) {
 				t.Errorf("%d refunded: %+v", refunded, report)
 			}
 		}
 		s.stripe.Refund(second, 60, "succeeded")
 		report, err := s.Reconcile(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if len(report.Refused) != 0 || len(s.unapplied(t)) != 0 || s.status(t, p) != payments.Paid {
 			t.Errorf("%+v, unapplied %q", report, s.unapplied(t))
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/payments/stripetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestPaymentsModel draws actions of buyers and banks and, independently, the delivery of
@@ -22,7 +23,7 @@ func TestPaymentsModel(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		s := atStripe(t, db)
 		rapid.Check(t, func(r *rapid.T) {
-			w := &world{till: s.another(t), from: len(s.stripe.Events())}
+			w := &paymentState{till: s.another(t), from: len(s.stripe.Events())}
 			steps := []func(*rapid.T, testing.TB){
 				w.sell, w.sell, w.decide, w.refund, w.refund, w.settleRefund, w.dispute, w.withdraw, w.settleDispute, w.hear, w.hear, w.spendSome,
 			}
@@ -31,7 +32,7 @@ func TestPaymentsModel(t *testing.T) {
 			}
 			w.hear(r, t)
 			report, err := w.Reconcile(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			if len(report.Refused) > 0 {
 				r.Fatal(report.Refused)
 			}
@@ -39,15 +40,15 @@ func TestPaymentsModel(t *testing.T) {
 			w.leave(t)
 		})
 		report, err := verify.Run(t.Context(), s.db, nil)
-		must(t, err)
+		testkit.Must(t, err)
 		for _, fault := range report.Inconsistencies {
 			t.Error("verify: ", fault)
 		}
 	})
 }
 
-// world is the model.
-type world struct {
+// paymentState is the model.
+type paymentState struct {
 	till
 	from  int // the first of its events
 	sales []*sale
@@ -91,7 +92,7 @@ func (s *sale) disputed() (sum int64) {
 	return sum
 }
 
-func (w *world) sell(r *rapid.T, t testing.TB) {
+func (w *paymentState) sell(r *rapid.T, t testing.TB) {
 	p, session := w.open(t, rapid.IntRange(50, 120).Draw(r, "credits"))
 	s := &sale{purchase: p, session: session, money: p.AmountMinor}
 	w.sales = append(w.sales, s)
@@ -108,7 +109,7 @@ func (w *world) sell(r *rapid.T, t testing.TB) {
 }
 
 // pick draws one of the sales for which fits holds, or nil.
-func (w *world) pick(r *rapid.T, fits func(*sale) bool) *sale {
+func (w *paymentState) pick(r *rapid.T, fits func(*sale) bool) *sale {
 	var some []*sale
 	for _, s := range w.sales {
 		if fits(s) {
@@ -122,7 +123,7 @@ func (w *world) pick(r *rapid.T, fits func(*sale) bool) *sale {
 }
 
 // reversal draws one of the reversals for which fits holds, or nil.
-func (w *world) reversal(r *rapid.T, fits func(*drawnReversal) bool) *drawnReversal {
+func (w *paymentState) reversal(r *rapid.T, fits func(*drawnReversal) bool) *drawnReversal {
 	var some []*drawnReversal
 	for _, s := range w.sales {
 		for _, v := range s.reversals {
@@ -137,7 +138,7 @@ func (w *world) reversal(r *rapid.T, fits func(*drawnReversal) bool) *drawnRever
 	return some[rapid.IntRange(0, len(some)-1).Draw(r, "reversal")]
 }
 
-func (w *world) decide(r *rapid.T, _ testing.TB) {
+func (w *paymentState) decide(r *rapid.T, _ testing.TB) {
 	s := w.pick(r, func(s *sale) bool { return s.waits })
 	if s == nil {
 		return
@@ -151,7 +152,7 @@ func (w *world) decide(r *rapid.T, _ testing.TB) {
 	}
 }
 
-func (w *world) refund(r *rapid.T, _ testing.TB) {
+func (w *paymentState) refund(r *rapid.T, _ testing.TB) {
 	s := w.pick(r, func(s *sale) bool { return s.paid && s.gone() < s.money })
 	if s == nil {
 		return
@@ -161,7 +162,7 @@ func (w *world) refund(r *rapid.T, _ testing.TB) {
 	s.reversals = append(s.reversals, v)
 }
 
-func (w *world) settleRefund(r *rapid.T, _ testing.TB) {
+func (w *paymentState) settleRefund(r *rapid.T, _ testing.TB) {
 	v := w.reversal(r, func(v *drawnReversal) bool { return !v.dispute })
 	if v == nil {
 		return
@@ -170,7 +171,7 @@ func (w *world) settleRefund(r *rapid.T, _ testing.TB) {
 	w.stripe.SetRefund(v.id, map[bool]string{true: "succeeded", false: "failed"}[v.taken])
 }
 
-func (w *world) dispute(r *rapid.T, _ testing.TB) {
+func (w *paymentState) dispute(r *rapid.T, _ testing.TB) {
 	s := w.pick(r, func(s *sale) bool { return s.paid })
 	if s == nil {
 		return
@@ -180,7 +181,7 @@ func (w *world) dispute(r *rapid.T, _ testing.TB) {
 	s.reversals = append(s.reversals, v)
 }
 
-func (w *world) withdraw(r *rapid.T, _ testing.TB) {
+func (w *paymentState) withdraw(r *rapid.T, _ testing.TB) {
 	v := w.reversal(r, func(v *drawnReversal) bool { return v.dispute && v.open })
 	if v == nil {
 		return
@@ -189,7 +190,7 @@ func (w *world) withdraw(r *rapid.T, _ testing.TB) {
 	w.stripe.Withdraw(v.id)
 }
 
-func (w *world) settleDispute(r *rapid.T, _ testing.TB) {
+func (w *paymentState) settleDispute(r *rapid.T, _ testing.TB) {
 	v := w.reversal(r, func(v *drawnReversal) bool { return v.dispute && (v.open || v.taken) })
 	if v == nil {
 		return
@@ -212,7 +213,7 @@ func (w *world) settleDispute(r *rapid.T, _ testing.TB) {
 
 // hear delivers a few new or old events and applies the received ones in any order, some
 // of them twice.
-func (w *world) hear(r *rapid.T, t testing.TB) {
+func (w *paymentState) hear(r *rapid.T, t testing.TB) {
 	events := w.stripe.Events()[w.from:]
 	if len(events) == 0 {
 		return
@@ -223,28 +224,28 @@ func (w *world) hear(r *rapid.T, t testing.TB) {
 	ids := w.unapplied(t)
 	for range rapid.IntRange(0, len(ids)).Draw(r, "jobs") {
 		id := ids[rapid.IntRange(0, len(ids)-1).Draw(r, "job")]
-		must(t, w.Apply(t.Context(), payments.ApplyEvent{EventID: id}))
+		testkit.Must(t, w.Apply(t.Context(), payments.ApplyEvent{EventID: id}))
 	}
 }
 
-func (w *world) deliver(t testing.TB, e *stripetest.Event) {
+func (w *paymentState) deliver(t testing.TB, e *stripetest.Event) {
 	if status := w.stripe.Deliver(e); status != 200 {
 		t.Fatalf("%s was answered with %d", e.ID, status)
 	}
 }
 
-func (w *world) spendSome(r *rapid.T, t testing.TB) {
+func (w *paymentState) spendSome(r *rapid.T, t testing.TB) {
 	b := w.balance(t)
 	if b.Debt > 0 || b.Available() == 0 || rapid.IntRange(0, 2).Draw(r, "thrift") > 0 {
 		return
 	}
 	amount := credits.Amount(rapid.Int64Range(1, int64(b.Available())).Draw(r, "spend"))
 	_, err := w.ledger.Spend(t.Context(), w.owner, w.store, credits.SpendRequest{Amount: amount})
-	must(t, err)
+	testkit.Must(t, err)
 	w.spent += amount
 }
 
-func (w *world) compare(r *rapid.T, t testing.TB) {
+func (w *paymentState) compare(r *rapid.T, t testing.TB) {
 	var worth, frozen credits.Amount
 	for _, s := range w.sales {
 		got := w.get(t, s.purchase)
@@ -266,7 +267,7 @@ func (w *world) compare(r *rapid.T, t testing.TB) {
 				got.Status, got.ReversedMinor, s.money, got.ClawedBack, want, gone, share(gone))
 		}
 		var money int64
-		must(t, w.db.Get(t.Context(), &money, `
+		testkit.Must(t, w.db.Get(t.Context(), &money, `
 			SELECT CAST(coalesce(sum(amount_minor), 0) AS bigint) FROM billing_transactions WHERE purchase_id = $1`, s.purchase.ID))
 		if s.paid {
 			worth += s.purchase.Credits - share(gone)
@@ -292,7 +293,7 @@ func (w *world) compare(r *rapid.T, t testing.TB) {
 }
 
 // leave ends the open purchases, so that the next run does not compare them again.
-func (w *world) leave(t testing.TB) {
+func (w *paymentState) leave(t testing.TB) {
 	w.stripe.Acknowledge()
 	w.exec(t, `UPDATE purchases SET status = 'expired' WHERE store_id = $1 AND status = 'pending'`, w.store)
 }

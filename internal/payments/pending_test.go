@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/quotas"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestPendingPurchasesAreBounded checks that a store can create a limited number of
@@ -35,7 +36,7 @@ func TestPendingPurchasesAreBounded(t *testing.T) {
 			if err == nil {
 				begun++
 				_, err := s.Purchase(t.Context(), s.owner, s.store, payments.PurchaseRequest{Credits: 5 * credits.Credit, IdempotencyKey: fmt.Sprint(i)})
-				must(t, err)
+				testkit.Must(t, err)
 				continue
 			}
 			var e *stoa.Error
@@ -46,7 +47,7 @@ func TestPendingPurchasesAreBounded(t *testing.T) {
 		if n := s.count(t, `SELECT count(*) FROM purchases`); begun != limit || n != limit {
 			t.Errorf("%d purchases begun, %d rows, want %d", begun, n, limit)
 		}
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			_, err := tx.Exec(t.Context(), `UPDATE purchases SET created_at = $1`, time.Now().UTC().Add(-25*time.Hour))
 			return err
 		}))

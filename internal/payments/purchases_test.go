@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/payments"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestPurchase(t *testing.T) {
@@ -38,12 +39,12 @@ func TestPurchase(t *testing.T) {
 			t.Errorf("%q can be guessed", *got.ProviderRef)
 		}
 		stored, err := s.Get(t.Context(), s.owner, s.store, got.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if d := cmp.Diff(want, stored); d != "" {
 			t.Error("stored:", d)
 		}
 		page, err := s.Checkout(t.Context(), *got.ProviderRef)
-		must(t, err)
+		testkit.Must(t, err)
 		if d := cmp.Diff(want, page); d != "" {
 			t.Error("checkout:", d)
 		}
@@ -106,7 +107,7 @@ func TestPurchaseIsForOwners(t *testing.T) {
 			_, err := s.Purchase(t.Context(), member, s.store, req)
 			wantCode(t, err, stoa.Forbidden)
 			_, err = s.Get(t.Context(), member, s.store, p.ID)
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		_, theirs := s.Purchase(t.Context(), other.owner, s.store, req)
 		_, nobodys := s.Purchase(t.Context(), other.owner, stoa.NewID[stoa.StoreID](), req)
@@ -137,7 +138,7 @@ func TestPurchaseReplay(t *testing.T) {
 				got[i], err = s.Purchase(t.Context(), s.owner, s.store, req)
 				return err
 			})
-			must(t, errors.Join(errs...))
+			testkit.Must(t, errors.Join(errs...))
 			for _, p := range got {
 				if d := cmp.Diff(got[0], p); d != "" {
 					t.Fatal("different answers to one key:", d)
@@ -153,7 +154,7 @@ func TestPurchaseReplay(t *testing.T) {
 		// A key belongs to its store, and each request without a key creates a purchase.
 		other := setup(t, db, sandbox())
 		p, err := other.Purchase(t.Context(), other.owner, other.store, payments.PurchaseRequest{Credits: credits.Credit, IdempotencyKey: "0"})
-		must(t, err)
+		testkit.Must(t, err)
 		first, second := s.buy(t, 1), s.buy(t, 1)
 		if p.StoreID != other.store || first.ID == second.ID {
 			t.Error("one purchase for two")
@@ -222,7 +223,7 @@ func TestStatesAreTheSchemas(t *testing.T) {
 		s := setup(t, db, sandbox())
 		p := s.buy(t, 1)
 		for _, status := range []payments.Status{payments.Pending, payments.Paid, payments.Expired, payments.Refunded} {
-			must(t, s.setStatus(t, p, status))
+			testkit.Must(t, s.setStatus(t, p, status))
 		}
 		if err := s.setStatus(t, p, "lost"); !masterdb.IsCheck(err) {
 			t.Error(err)
@@ -244,7 +245,7 @@ func TestPayRefusesClosedPurchases(t *testing.T) {
 		s := setup(t, db, sandbox())
 		p := s.buy(t, 1)
 		for _, status := range []payments.Status{payments.Expired, payments.Refunded} {
-			must(t, s.setStatus(t, p, status))
+			testkit.Must(t, s.setStatus(t, p, status))
 			wantCode(t, s.Pay(t.Context(), *p.ProviderRef), stoa.InvalidRequest)
 		}
 		for _, ref := range []string{"", "cs_sandbox_", "cs_sandbox_X", "x", p.ID.String()} {

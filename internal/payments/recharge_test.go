@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/payments/stripetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // wish returns settings with recharges of 100 below 50, 250 a month at most.
@@ -26,7 +27,7 @@ func wish() payments.AutoRechargeRequest {
 func (s till) saveCard(t testing.TB, behaviour stripetest.Card) {
 	t.Helper()
 	url, err := s.SaveCard(t.Context(), s.owner, s.store, "")
-	must(t, err)
+	testkit.Must(t, err)
 	s.stripe.SaveCard(s.stripe.SessionOf(url), behaviour)
 	s.news(t)
 }
@@ -37,19 +38,19 @@ func recharging(t testing.TB, db *masterdb.DB, behaviour stripetest.Card) till {
 	s := atStripe(t, db)
 	s.saveCard(t, behaviour)
 	_, err := s.SetAutoRecharge(t.Context(), s.owner, s.store, wish())
-	must(t, err)
+	testkit.Must(t, err)
 	return s
 }
 
 func (s till) recharge(t testing.TB) {
 	t.Helper()
-	must(t, s.Recharge(t.Context(), payments.Recharge{StoreID: s.store}))
+	testkit.Must(t, s.Recharge(t.Context(), payments.Recharge{StoreID: s.store}))
 }
 
 func (s till) settings(t testing.TB) payments.AutoRecharge {
 	t.Helper()
 	got, err := s.AutoRecharge(t.Context(), s.owner, s.store)
-	must(t, err)
+	testkit.Must(t, err)
 	return got
 }
 
@@ -67,7 +68,7 @@ func (s till) wantStopped(t testing.TB, reason string) {
 func (s till) wantAudited(t testing.TB, action, details string) {
 	t.Helper()
 	var rows []string
-	must(t, s.db.Select(t.Context(), &rows, `SELECT details FROM audit_events WHERE store_id = $1 AND action = $2 AND user_id IS NULL`, s.store, action))
+	testkit.Must(t, s.db.Select(t.Context(), &rows, `SELECT details FROM audit_events WHERE store_id = $1 AND action = $2 AND user_id IS NULL`, s.store, action))
 	for _, row := range rows {
 		if details == "" || row == details {
 			return
@@ -101,7 +102,7 @@ func TestRecharge(t *testing.T) {
 			t.Error(d)
 		}
 		page, err := s.List(t.Context(), s.owner, s.store, 0, "")
-		must(t, err)
+		testkit.Must(t, err)
 		if p := page.Purchases[0]; !p.Automatic || p.Status != payments.Paid || p.PaymentRef == nil || p.CheckoutURL != "" {
 			t.Errorf("%+v", p)
 		}
@@ -154,7 +155,7 @@ func TestRechargeStopsAfterADecline(t *testing.T) {
 				s.recharge(t)
 				s.wantBalance(t, 0, 0, 0)
 				got, err := s.SetAutoRecharge(t.Context(), s.owner, s.store, wish())
-				must(t, err)
+				testkit.Must(t, err)
 				if !got.Enabled || got.StoppedReason != nil || got.UsedThisMonth != 0 {
 					t.Errorf("%+v", got)
 				}
@@ -234,7 +235,7 @@ func TestRechargesAtOnce(t *testing.T) {
 					}
 				}
 			})
-			must(t, errors.Join(errs...))
+			testkit.Must(t, errors.Join(errs...))
 		}
 		s.news(t)
 		s.wantBalance(t, 100, 0, 0)
@@ -280,7 +281,7 @@ func TestRechargeOfASlowBank(t *testing.T) {
 		off := wish()
 		off.Enabled = false
 		_, err := s.SetAutoRecharge(t.Context(), s.owner, s.store, off)
-		must(t, err)
+		testkit.Must(t, err)
 		s.stripe.Finish(s.stripe.Intents()[0])
 		s.news(t)
 		s.wantBalance(t, 100, 0, 0)
@@ -295,7 +296,7 @@ func TestRechargeLeavesAlone(t *testing.T) {
 			off := wish()
 			off.Enabled = false
 			_, err := s.SetAutoRecharge(t.Context(), s.owner, s.store, off)
-			must(t, err)
+			testkit.Must(t, err)
 		},
 		"who has enough": func(t *testing.T, s till) { s.paid(t, 50) },
 		"a suspended store": func(t *testing.T, s till) {
@@ -345,7 +346,7 @@ func TestRechargeStopsWhenGivenBack(t *testing.T) {
 		s.wantBalance(t, 0, 0, 0)
 		s.wantStopped(t, "refunded")
 		_, err := s.SetAutoRecharge(t.Context(), s.owner, s.store, wish())
-		must(t, err)
+		testkit.Must(t, err)
 		s.stripe.SetRefund(refund, "succeeded") // a refund that is already known does not disable recharges again
 		s.news(t)
 		if !s.settings(t).Enabled {
@@ -364,10 +365,10 @@ func TestQueueRecharges(t *testing.T) {
 		content.paid(t, 60)
 		content.saveCard(t, stripetest.Good)
 		_, err := content.SetAutoRecharge(t.Context(), content.owner, content.store, wish())
-		must(t, err)
+		testkit.Must(t, err)
 		s.exec(t, `DELETE FROM river_job`)
 		for range 2 {
-			must(t, s.QueueRecharges(t.Context(), payments.RechargeDue{}))
+			testkit.Must(t, s.QueueRecharges(t.Context(), payments.RechargeDue{}))
 		}
 		if n := s.count(t, `SELECT count(*) FROM river_job`); n != 1 {
 			t.Errorf("%d jobs, want one for the store in need", n)

@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/payments/stripetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestReconcileWithoutAnyEvent checks that a reconciliation finds everything when no
@@ -36,7 +37,7 @@ func TestReconcileWithoutAnyEvent(t *testing.T) {
 		open, _ := s.open(t, 100)
 
 		report, err := s.Reconcile(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		want := payments.Report{Events: 17, Applied: 17, Compared: 1, Refused: []string{}}
 		if d := cmp.Diff(want, report); d != "" {
 			t.Error(d)
@@ -47,7 +48,7 @@ func TestReconcileWithoutAnyEvent(t *testing.T) {
 		}
 		// A second reconciliation, after all events have arrived, changes nothing.
 		report, err = s.Reconcile(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if d := cmp.Diff(payments.Report{Compared: 1, Refused: []string{}}, report); d != "" {
 			t.Error(d)
 		}
@@ -70,7 +71,7 @@ func TestReconcileComparesOpenPurchases(t *testing.T) {
 		s.exec(t, `DELETE FROM stripe_events`)
 
 		report, err := s.Reconcile(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if d := cmp.Diff(payments.Report{Compared: 2, Paid: 1, Expired: 1, Refused: []string{}}, report); d != "" {
 			t.Error(d)
 		}
@@ -83,7 +84,7 @@ func TestReconcileComparesOpenPurchases(t *testing.T) {
 
 func (s shop) exec(t testing.TB, query string, args ...any) {
 	t.Helper()
-	must(t, s.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, s.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(t.Context(), query, args...)
 		return err
 	}))
@@ -97,12 +98,12 @@ func TestReconcileReportsWhatNeedsAPerson(t *testing.T) {
 		s := atStripe(t, db)
 		e := event{id: "evt_0_first", typ: "checkout.session.completed", session: map[string]any{
 			"id": "cs_of_another_account", "mode": "payment", "client_reference_id": stoa.NewID[stoa.PurchaseID](), "metadata": map[string]any{"store_id": "x"}}}
-		must(t, s.Receive(t.Context(), e.body(), sign(e.body(), stripetest.Secret, time.Now())))
+		testkit.Must(t, s.Receive(t.Context(), e.body(), sign(e.body(), stripetest.Secret, time.Now())))
 		_, session := s.open(t, 100)
 		s.stripe.Pay(session)
 		for range 2 {
 			report, err := s.Reconcile(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			if len(report.Refused) != 1 || !strings.HasPrefix(report.Refused[0], "evt_0_first: ") || !strings.Contains(report.Refused[0], "does not exist") {
 				t.Errorf("%+v", report)
 			}
@@ -123,18 +124,18 @@ func TestReconcileEndsWhatNeverBegan(t *testing.T) {
 			_, err := s.Purchase(t.Context(), s.owner, s.store, payments.PurchaseRequest{Credits: 60 * credits.Credit, IdempotencyKey: fmt.Sprint(i)})
 			wantCode(t, err, stoa.PaymentsUnavailable)
 			var id stoa.PurchaseID
-			must(t, db.Get(t.Context(), &id, `SELECT id FROM purchases WHERE idempotency_key = $1`, fmt.Sprint(i)))
+			testkit.Must(t, db.Get(t.Context(), &id, `SELECT id FROM purchases WHERE idempotency_key = $1`, fmt.Sprint(i)))
 			s.exec(t, `UPDATE purchases SET created_at = $2 WHERE id = $1`, id, time.Now().UTC().Add(-age))
 			ids = append(ids, id)
 		}
 		report, err := s.Reconcile(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if report.Expired != 1 || s.status(t, payments.Purchase{ID: ids[0]}) != payments.Expired || s.status(t, payments.Purchase{ID: ids[1]}) != payments.Pending {
 			t.Errorf("%+v", report)
 		}
 		// The request is repeated late, and returns that its purchase has ended.
 		p, err := s.Purchase(t.Context(), s.owner, s.store, payments.PurchaseRequest{Credits: 60 * credits.Credit, IdempotencyKey: "0"})
-		must(t, err)
+		testkit.Must(t, err)
 		if p.Status != payments.Expired || p.CheckoutURL != "" {
 			t.Errorf("%+v", p)
 		}
@@ -161,7 +162,7 @@ func TestReconcileWhileStripeFails(t *testing.T) {
 			t.Error("nothing is said of the events that could not be listed")
 		}
 		s.wantBalance(t, 300, 0, 0)
-		must(t, s.RunReconcile(t.Context(), payments.Reconcile{}))
+		testkit.Must(t, s.RunReconcile(t.Context(), payments.Reconcile{}))
 	})
 }
 
@@ -172,7 +173,7 @@ func TestReconcileTwiceAtOnce(t *testing.T) {
 		s := atStripe(t, db)
 		_, session := s.open(t, 100)
 		s.stripe.Refund(s.stripe.Pay(session), 40, "succeeded")
-		must(t, errors.Join(concurrently(4, func(int) error { return s.RunReconcile(t.Context(), payments.Reconcile{}) })...))
+		testkit.Must(t, errors.Join(concurrently(4, func(int) error { return s.RunReconcile(t.Context(), payments.Reconcile{}) })...))
 		s.wantBalance(t, 60, 0, 0)
 	})
 }
@@ -183,7 +184,7 @@ func TestReconcileNeedsStripe(t *testing.T) {
 		s := setup(t, db, sandbox())
 		_, err := s.Reconcile(t.Context())
 		wantCode(t, err, stoa.PaymentsUnavailable)
-		must(t, s.RunReconcile(t.Context(), payments.Reconcile{}))
+		testkit.Must(t, s.RunReconcile(t.Context(), payments.Reconcile{}))
 	})
 }
 
@@ -191,7 +192,7 @@ func TestCheckStripe(t *testing.T) {
 	t.Parallel()
 	s := stripetest.New(t, "")
 	check := func(key, url string) error { return payments.CheckStripe(t.Context(), keyring.NewSecret(key), url) }
-	must(t, check(stripetest.Key, s.URL))
+	testkit.Must(t, check(stripetest.Key, s.URL))
 	for want, err := range map[string]error{
 		"not accepted": check("sk_test_of_nobody", s.URL),
 		"no answer":    check("sk_test_of_nobody", "http://127.0.0.1:1"),

@@ -9,6 +9,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/payments"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestRefundInParts(t *testing.T) {
@@ -41,7 +42,7 @@ func TestRefundInParts(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		var sum int
-		must(t, db.Get(t.Context(), &sum, `SELECT CAST(sum(amount_minor) AS bigint) FROM billing_transactions WHERE purchase_id = $1`, p.ID))
+		testkit.Must(t, db.Get(t.Context(), &sum, `SELECT CAST(sum(amount_minor) AS bigint) FROM billing_transactions WHERE purchase_id = $1`, p.ID))
 		if sum != 7 {
 			t.Errorf("the money adds up to %d, want 7", sum)
 		}
@@ -58,13 +59,13 @@ func TestRefundsThatDoNotDivide(t *testing.T) {
 		s := setup(t, db, cfg)
 		p := s.buy(t, 20)
 		s.receive(t, paid(p, "evt_0", "pi_1"))
-		must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: "evt_0"}))
+		testkit.Must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: "evt_0"}))
 		for i := 1; i <= 60; i++ {
 			e := event{id: fmt.Sprint("evt_", i), typ: "refund.created", session: map[string]any{
 				"id": fmt.Sprint("re_", i), "status": "succeeded", "amount": 1, "currency": "usd", "payment_intent": "pi_1",
 			}}
 			s.receive(t, e)
-			must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: e.id}))
+			testkit.Must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: e.id}))
 			want := 20*credits.Credit - credits.Amount(i)*credits.Credit/3
 			if got := s.balance(t).Balance; i < 3 && got != want || i%3 == 0 && got != credits.Amount(20-i/3)*credits.Credit {
 				t.Fatalf("after %d cents the balance is %s, want %s", i, got, want)
@@ -227,7 +228,7 @@ func TestRefundsAtOnce(t *testing.T) {
 		s.stripe.DeliverAll()
 		ids := s.unapplied(t)
 		errs := concurrently(8, func(i int) error { return s.Apply(t.Context(), payments.ApplyEvent{EventID: ids[i%len(ids)]}) })
-		must(t, errors.Join(errs...))
+		testkit.Must(t, errors.Join(errs...))
 		s.wantBalance(t, 70, 0, 0)
 		if n := s.count(t, `SELECT count(*) FROM billing_transactions WHERE type = 'refund'`); n != 2 {
 			t.Errorf("%d refunds are recorded", n)

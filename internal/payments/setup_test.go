@@ -20,6 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/payments"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 const secret = "whsec_test"
@@ -46,13 +47,13 @@ func setup(t testing.TB, db *masterdb.DB, cfg payments.Config) shop {
 	s.owner = authz.Principal{UserID: stoa.NewID[stoa.UserID]()}
 	var err error
 	s.queue, err = jobs.New(db, slog.New(slog.DiscardHandler), jobs.Options{})
-	must(t, err)
+	testkit.Must(t, err)
 	cfg.Log = slog.New(slog.NewTextHandler(s.log, nil))
 	s.Service, err = payments.New(db, s.ledger, s.queue, cfg)
-	must(t, err)
+	testkit.Must(t, err)
 	jobs.Handle(s.queue, time.Minute, s.Apply)
 	jobs.Handle(s.queue, time.Minute, s.Recharge)
-	must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		if err := insertUser(t.Context(), tx, s.owner.UserID); err != nil {
 			return err
 		}
@@ -81,7 +82,7 @@ func insertUser(ctx context.Context, tx *masterdb.Tx, id stoa.UserID) error {
 func (s shop) member(t testing.TB, role authz.Role) authz.Principal {
 	t.Helper()
 	p := authz.Principal{UserID: stoa.NewID[stoa.UserID]()}
-	must(t, s.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, s.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		if err := insertUser(t.Context(), tx, p.UserID); err != nil {
 			return err
 		}
@@ -93,7 +94,7 @@ func (s shop) member(t testing.TB, role authz.Role) authz.Principal {
 // start runs the queue until the end of the test.
 func (s shop) start(t testing.TB) {
 	t.Helper()
-	must(t, s.queue.Start(t.Context()))
+	testkit.Must(t, s.queue.Start(t.Context()))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
@@ -107,21 +108,21 @@ func (s shop) start(t testing.TB) {
 func (s shop) buy(t testing.TB, amount int) payments.Purchase {
 	t.Helper()
 	p, err := s.Purchase(t.Context(), s.owner, s.store, payments.PurchaseRequest{Credits: credits.Amount(amount) * credits.Credit})
-	must(t, err)
+	testkit.Must(t, err)
 	return p
 }
 
 func (s shop) balance(t testing.TB) credits.Balance {
 	t.Helper()
 	b, err := s.ledger.Balance(t.Context(), s.owner, s.store)
-	must(t, err)
+	testkit.Must(t, err)
 	return b
 }
 
 func (s shop) status(t testing.TB, p payments.Purchase) payments.Status {
 	t.Helper()
 	got, err := s.Get(t.Context(), s.owner, s.store, p.ID)
-	must(t, err)
+	testkit.Must(t, err)
 	return got.Status
 }
 
@@ -129,7 +130,7 @@ func (s shop) status(t testing.TB, p payments.Purchase) payments.Status {
 func (s shop) transactions(t testing.TB) int {
 	t.Helper()
 	page, err := s.ledger.Transactions(t.Context(), s.owner, s.store, credits.Filter{Limit: 100})
-	must(t, err)
+	testkit.Must(t, err)
 	return len(page.Transactions)
 }
 
@@ -137,7 +138,7 @@ func (s shop) transactions(t testing.TB) int {
 func (s shop) count(t testing.TB, query string, args ...any) int {
 	t.Helper()
 	var n int
-	must(t, s.db.Get(t.Context(), &n, query, args...))
+	testkit.Must(t, s.db.Get(t.Context(), &n, query, args...))
 	return n
 }
 
@@ -171,7 +172,7 @@ func sign(body []byte, secret string, at time.Time) string {
 // receive delivers e as Stripe would.
 func (s shop) receive(t testing.TB, e event) {
 	t.Helper()
-	must(t, s.Receive(t.Context(), e.body(), sign(e.body(), secret, time.Now())))
+	testkit.Must(t, s.Receive(t.Context(), e.body(), sign(e.body(), secret, time.Now())))
 }
 
 // applied reports whether the event is stored and applied.
@@ -232,13 +233,6 @@ func (b *syncBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func wantCode(t testing.TB, err error, want stoa.Code) {

@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/payments/stripetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // byHand is a fake Stripe that is used through its pages, with a platform.
@@ -63,16 +64,16 @@ func runByHand(t *testing.T, db *masterdb.DB) *byHand {
 func (s *byHand) post(t *testing.T, path string, form url.Values, want int) map[string]string {
 	t.Helper()
 	res, err := http.PostForm(s.stripe.URL+path, form)
-	must(t, err)
+	testkit.Must(t, err)
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	must(t, err)
+	testkit.Must(t, err)
 	if res.StatusCode != want {
 		t.Fatalf("%s %v: %s: %s, want %d", path, form, res.Status, body, want)
 	}
 	out := map[string]string{}
 	if want == http.StatusOK {
-		must(t, json.Unmarshal(body, &out))
+		testkit.Must(t, json.Unmarshal(body, &out))
 	}
 	return out
 }
@@ -147,13 +148,13 @@ func TestStandInPages(t *testing.T) {
 	get := func(path, accept string) string {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.stripe.URL+path, nil)
-		must(t, err)
+		testkit.Must(t, err)
 		req.Header.Set("Accept", accept)
 		res, err := http.DefaultClient.Do(req)
-		must(t, err)
+		testkit.Must(t, err)
 		defer res.Body.Close()
 		body, err := io.ReadAll(res.Body)
-		must(t, err)
+		testkit.Must(t, err)
 		return string(body)
 	}
 	wants := func(page string, wants ...string) {
@@ -171,16 +172,16 @@ func TestStandInPages(t *testing.T) {
 	wants(get("/", "text/html"), session, intent, ">Refund<", ">Dispute<", ">Win<", ">Lose<", "checkout.session.completed")
 	wants(get("/", "*/*"), `"refunded":0`, `"received":100`, `"needs_response"`)
 	card, err := s.SaveCard(t.Context(), s.owner, s.store, "")
-	must(t, err)
+	testkit.Must(t, err)
 	path := strings.TrimPrefix(card, s.stripe.URL)
 	wants(get(path, "text/html"), "Save a card", "Save a good card")
 
 	for _, origin := range []string{"https://elsewhere.example", "null"} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.stripe.URL+"/payments/"+intent+"/refund", nil)
-		must(t, err)
+		testkit.Must(t, err)
 		req.Header.Set("Origin", origin)
 		res, err := http.DefaultClient.Do(req)
-		must(t, err)
+		testkit.Must(t, err)
 		_ = res.Body.Close()
 		if res.StatusCode != http.StatusForbidden {
 			t.Errorf("from %s: %s", origin, res.Status)

@@ -21,6 +21,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/payments/stripetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // till is a store that sells through the fake Stripe, which delivers its events over
@@ -92,20 +93,20 @@ func (s till) news(t testing.TB) {
 func (s till) work(t testing.TB) {
 	t.Helper()
 	for _, id := range s.unapplied(t) {
-		must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: id}))
+		testkit.Must(t, s.Apply(t.Context(), payments.ApplyEvent{EventID: id}))
 	}
 }
 
 func (s till) unapplied(t testing.TB) (ids []string) {
 	t.Helper()
-	must(t, s.db.Select(t.Context(), &ids, `SELECT id FROM stripe_events WHERE applied_at IS NULL ORDER BY received_at`))
+	testkit.Must(t, s.db.Select(t.Context(), &ids, `SELECT id FROM stripe_events WHERE applied_at IS NULL ORDER BY received_at`))
 	return ids
 }
 
 func (s till) get(t testing.TB, p payments.Purchase) payments.Purchase {
 	t.Helper()
 	got, err := s.Get(t.Context(), s.owner, s.store, p.ID)
-	must(t, err)
+	testkit.Must(t, err)
 	return got
 }
 
@@ -117,7 +118,7 @@ func (s till) wantBalance(t testing.TB, balance, reserved, debt credits.Amount) 
 		t.Fatalf("balance %s, reserved %s, debt %s; want %d, %d, %d", got.Balance, got.Reserved, got.Debt, balance, reserved, debt)
 	}
 	report, err := verify.Run(t.Context(), s.db, nil)
-	must(t, err)
+	testkit.Must(t, err)
 	if len(report.Inconsistencies) > 0 {
 		t.Fatal(report.Inconsistencies)
 	}
@@ -126,7 +127,7 @@ func (s till) wantBalance(t testing.TB, balance, reserved, debt credits.Amount) 
 func (s till) spend(t testing.TB, amount credits.Amount) {
 	t.Helper()
 	_, err := s.ledger.Spend(t.Context(), s.owner, s.store, credits.SpendRequest{Amount: amount * credits.Credit})
-	must(t, err)
+	testkit.Must(t, err)
 }
 
 func TestStripePurchase(t *testing.T) {
@@ -164,9 +165,9 @@ func TestStripePurchase(t *testing.T) {
 	})
 }
 
-// TestPurchaseGoesOn checks that a request that got no answer from Stripe continues the
+// TestPurchaseContinues checks that a request that got no answer from Stripe continues the
 // same purchase when it is repeated, whatever Stripe had done or stored.
-func TestPurchaseGoesOn(t *testing.T) {
+func TestPurchaseContinues(t *testing.T) {
 	t.Parallel()
 	for name, faults := range map[string][]stripetest.Fault{
 		"nothing happened":         {stripetest.Broken},
@@ -196,12 +197,12 @@ func TestPurchaseGoesOn(t *testing.T) {
 						t.Error("Stripe's words are shown")
 					}
 				}
-				must(t, err)
+				testkit.Must(t, err)
 				if n := s.count(t, `SELECT count(*) FROM purchases`); n != 1 {
 					t.Errorf("%d purchases", n)
 				}
 				again, err := s.Purchase(t.Context(), s.owner, s.store, req)
-				must(t, err)
+				testkit.Must(t, err)
 				if d := cmp.Diff(p, again); d != "" {
 					t.Error(d)
 				}
@@ -227,7 +228,7 @@ func TestPurchaseWhoseCallerGaveUp(t *testing.T) {
 		_, err := s.Purchase(ctx, s.owner, s.store, req)
 		wantCode(t, err, stoa.PaymentsUnavailable)
 		_, err = s.Purchase(t.Context(), s.owner, s.store, req)
-		must(t, err)
+		testkit.Must(t, err)
 		if n := s.count(t, `SELECT count(*) FROM purchases WHERE provider_ref IS NOT NULL`); n != 1 {
 			t.Errorf("%d purchases", n)
 		}
@@ -248,7 +249,7 @@ func TestStripePurchaseReplay(t *testing.T) {
 			}
 			return err
 		})
-		must(t, errors.Join(errs...))
+		testkit.Must(t, errors.Join(errs...))
 		for _, p := range got {
 			if d := cmp.Diff(got[0], p); d != "" {
 				t.Fatal(d)
@@ -273,7 +274,7 @@ func TestListPurchases(t *testing.T) {
 		var got []stoa.PurchaseID
 		for cursor, pages := "", 0; ; pages++ {
 			page, err := s.List(t.Context(), s.owner, s.store, 2, cursor)
-			must(t, err)
+			testkit.Must(t, err)
 			for _, p := range page.Purchases {
 				got = append(got, p.ID)
 			}
@@ -298,6 +299,6 @@ func TestListPurchases(t *testing.T) {
 		_, err := s.List(t.Context(), other.owner, s.store, 0, "")
 		wantCode(t, err, stoa.StoreNotFound)
 		_, err = s.List(t.Context(), s.owner, s.store, 0, fmt.Sprint(stoa.NewID[stoa.PurchaseID]()))
-		must(t, err)
+		testkit.Must(t, err)
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/payments/stripetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // refusals are answers of Stripe to a call and their effects.
@@ -87,7 +88,7 @@ func TestStripeRefusals(t *testing.T) {
 				s.exec(t, `DELETE FROM purchases`)
 			}
 			s.stripe.Admit()
-			must(t, calls[name].do())
+			testkit.Must(t, calls[name].do())
 			s.exec(t, `DELETE FROM purchases`)
 		}
 	})
@@ -134,8 +135,8 @@ func TestJobsWithARefusedKey(t *testing.T) {
 				t.Fatalf("%q refused: the recharges were stopped: %+v", refused.begins, a)
 			}
 		}
-		must(t, work["payments.recharge"]()) // the recharge is no longer due
-		must(t, work["payments.reconcile"]())
+		testkit.Must(t, work["payments.recharge"]()) // the recharge is no longer due
+		testkit.Must(t, work["payments.reconcile"]())
 		s.wantBalance(t, 100, 0, 0)
 	})
 }
@@ -176,7 +177,7 @@ func TestLookupsRefusedForGood(t *testing.T) {
 			}
 			s.stripe.Admit()
 			_, err := s.Reconcile(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			s.wantBalance(t, 100, 0, 0)
 		}
 	})
@@ -192,7 +193,7 @@ func TestRechargeRefusedForGood(t *testing.T) {
 			s.stripe.Refuse("POST /v1/payment_intents", r.status, r.typ, r.code)
 			err := s.Recharge(t.Context(), payments.Recharge{StoreID: s.store})
 			if r.want == stoa.PaymentRefused {
-				must(t, err)
+				testkit.Must(t, err)
 				s.wantStopped(t, "refused")
 				continue
 			}
@@ -216,9 +217,9 @@ func TestSaveCardAfterAKeptFailure(t *testing.T) {
 				_, err := s.SaveCard(t.Context(), s.owner, s.store, "k")
 				wantCode(t, err, stoa.PaymentsUnavailable)
 				first, err := s.SaveCard(t.Context(), s.owner, s.store, "k")
-				must(t, err)
+				testkit.Must(t, err)
 				again, err := s.SaveCard(t.Context(), s.owner, s.store, "k")
-				must(t, err)
+				testkit.Must(t, err)
 				if first != again {
 					t.Errorf("%s and %s for one key", first, again)
 				}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // member is a process in a test, with a separate connection to the master.
@@ -26,8 +27,8 @@ type member struct {
 func join(t *testing.T, url string, settings ...func(*Process)) member {
 	t.Helper()
 	m := prepare(t, url, settings...)
-	must(t, m.Start(t.Context()))
-	t.Cleanup(func() { must(t, m.Stop(context.Background())) })
+	testkit.Must(t, m.Start(t.Context()))
+	t.Cleanup(func() { testkit.Must(t, m.Stop(context.Background())) })
 	return m
 }
 
@@ -64,7 +65,7 @@ func (m member) suspend() {
 func (m member) registered(t *testing.T, name string) bool {
 	t.Helper()
 	var n int
-	must(t, m.db.Get(t.Context(), &n, `SELECT count(*) FROM processes WHERE name = $1`, name))
+	testkit.Must(t, m.db.Get(t.Context(), &n, `SELECT count(*) FROM processes WHERE name = $1`, name))
 	return n == 1
 }
 
@@ -79,13 +80,6 @@ func (m member) awaitRemoval(t *testing.T, name string) {
 		case <-deadline:
 			t.Fatal("a process that ended is still on record")
 		}
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -125,7 +119,7 @@ func TestEndIsReleasedOnce(t *testing.T) {
 	t.Parallel()
 	eachURL(t, func(t *testing.T, url string) {
 		victim := prepare(t, url)
-		must(t, victim.Start(t.Context()))
+		testkit.Must(t, victim.Start(t.Context()))
 		gone := make(chan string, 100)
 		others := make([]member, 4)
 		for i := range others {
@@ -165,7 +159,7 @@ func TestStartReleasesWhatEndedBefore(t *testing.T) {
 	t.Parallel()
 	eachURL(t, func(t *testing.T, url string) {
 		victim := prepare(t, url)
-		must(t, victim.Start(t.Context()))
+		testkit.Must(t, victim.Start(t.Context()))
 		victim.die()
 		start := time.Now()
 		next := join(t, url)
@@ -188,9 +182,9 @@ func TestStopReleases(t *testing.T) {
 	eachURL(t, func(t *testing.T, url string) {
 		other := join(t, url)
 		m := prepare(t, url)
-		must(t, m.Stop(t.Context())) // it was not started
-		must(t, m.Start(t.Context()))
-		must(t, m.Stop(t.Context()))
+		testkit.Must(t, m.Stop(t.Context())) // it was not started
+		testkit.Must(t, m.Start(t.Context()))
+		testkit.Must(t, m.Stop(t.Context()))
 		if got := receive(t, m.gone); got != m.Name() {
 			t.Errorf("released %q", got)
 		}
@@ -224,11 +218,11 @@ func TestReleaseIsTriedAgain(t *testing.T) {
 			})
 		})
 		victim := prepare(t, url)
-		must(t, victim.Start(t.Context()))
+		testkit.Must(t, victim.Start(t.Context()))
 		victim.die()
 		other.awaitRemoval(t, victim.Name())
 		var n int
-		must(t, other.db.Get(t.Context(), &n, `SELECT count(*) FROM change_log WHERE topic = 'test'`))
+		testkit.Must(t, other.db.Get(t.Context(), &n, `SELECT count(*) FROM change_log WHERE topic = 'test'`))
 		if n != 1 || attempts.Load() != 3 {
 			t.Errorf("%d records after %d attempts", n, attempts.Load())
 		}
@@ -249,7 +243,7 @@ func TestRegistrationEndsTheLongPause(t *testing.T) {
 	defer listening.Wait()
 	defer cancel()
 	victim := prepare(t, url)
-	must(t, victim.Start(t.Context()))
+	testkit.Must(t, victim.Start(t.Context()))
 	victim.die()
 	if got := receive(t, m.gone); got != victim.Name() {
 		t.Errorf("released %q", got)
@@ -260,7 +254,7 @@ func TestRegistrationEndsTheLongPause(t *testing.T) {
 func endSessions(t *testing.T, db *masterdb.DB) int {
 	t.Helper()
 	var ended []bool
-	must(t, db.Select(t.Context(), &ended, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+	testkit.Must(t, db.Select(t.Context(), &ended, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 		WHERE application_name = $1 AND datname = current_database()`, SessionName))
 	return len(ended)
 }
@@ -281,7 +275,7 @@ func TestLostSessionIsNoEnd(t *testing.T) {
 	}
 	for deadline := time.Now().Add(30 * time.Second); ; <-time.After(20 * time.Millisecond) {
 		var held int
-		must(t, watcher.Get(t.Context(), &held, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1
+		testkit.Must(t, watcher.Get(t.Context(), &held, `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = $1
 			AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`, uint32(lockClass)))
 		if held == 2 {
 			break
@@ -302,7 +296,7 @@ func TestHeartbeatsReplaceTheSession(t *testing.T) {
 	url := postgresURL(t)
 	observer := join(t, url, func(p *Process) { p.timing.careful = 0 })
 	m := prepare(t, url)
-	must(t, m.Start(t.Context()))
+	testkit.Must(t, m.Start(t.Context()))
 	m.suspend()
 	l := m.lock.(*postgresLock)
 	l.close(t.Context())
@@ -325,7 +319,7 @@ func TestSuspendedProcess(t *testing.T) {
 	url := postgresURL(t)
 	other := join(t, url, func(p *Process) { p.timing.frozen = 5 * time.Second })
 	m := prepare(t, url)
-	must(t, m.Start(t.Context()))
+	testkit.Must(t, m.Start(t.Context()))
 	m.suspend()
 	if got := receive(t, other.gone); got != m.Name() {
 		t.Errorf("released %q", got)
@@ -337,5 +331,5 @@ func TestSuspendedProcess(t *testing.T) {
 			t.Fatal("it is not on record again")
 		}
 	}
-	must(t, m.Stop(t.Context()))
+	testkit.Must(t, m.Stop(t.Context()))
 }

@@ -12,30 +12,31 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // crash ends an execution as the end of its process does: nothing is recorded, and the
 // lease expires.
-func (b bench) crash(t *testing.T, w *execution) {
+func (b fixture) crash(t *testing.T, w *execution) {
 	t.Helper()
 	w.close()
 	b.expireLease(t, w.run.ID)
 }
 
 // starts returns how many executions of the run have started and not ended.
-func (b bench) starts(t *testing.T, run Run) int {
+func (b fixture) starts(t *testing.T, run Run) int {
 	t.Helper()
 	var row struct{ UnendedStarts int }
-	must(t, b.db.Get(t.Context(), &row, `SELECT unended_starts FROM provisioning_runs WHERE id = $1`, run.ID))
+	testkit.Must(t, b.db.Get(t.Context(), &row, `SELECT unended_starts FROM provisioning_runs WHERE id = $1`, run.ID))
 	return row.UnendedStarts
 }
 
 // crashed checks that the run failed because its processes crashed, that the log contains
 // its id, and that the store can be connected again.
-func (b bench) crashed(t *testing.T, p authz.Principal, run Run, step string) {
+func (b fixture) crashed(t *testing.T, p authz.Principal, run Run, step string) {
 	t.Helper()
 	got, err := b.Latest(t.Context(), p, run.StoreID)
-	must(t, err)
+	testkit.Must(t, err)
 	b.failed(t, p, got, step, stoa.ProvisioningCrashed)
 	if log := b.logged.String(); !strings.Contains(log, run.ID.String()) || !strings.Contains(log, run.StoreID.String()) || !strings.Contains(log, string(stoa.ProvisioningCrashed)) {
 		t.Errorf("the log does not name the run and its store:\n%s", log)
@@ -47,13 +48,13 @@ func (b bench) crashed(t *testing.T, p authz.Principal, run Run, step string) {
 }
 
 // retryNow resumes the store's run and executes it as a job does.
-func (b bench) retryNow(t *testing.T, p authz.Principal, store stoa.StoreID) Run {
+func (b fixture) retryNow(t *testing.T, p authz.Principal, store stoa.StoreID) Run {
 	t.Helper()
 	run, err := b.Retry(t.Context(), p, store)
-	must(t, err)
-	must(t, b.Provision(t.Context(), job(run)))
+	testkit.Must(t, err)
+	testkit.Must(t, b.Provision(t.Context(), job(run)))
 	run, err = b.Latest(t.Context(), p, store)
-	must(t, err)
+	testkit.Must(t, err)
 	return run
 }
 
@@ -62,19 +63,19 @@ func (b bench) retryNow(t *testing.T, p authz.Principal, store stoa.StoreID) Run
 func TestRunIsNotResumedAfterTwoCrashes(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		for name, first := range map[string]func(*testing.T, bench, stoa.StoreID, authz.Principal) Run{
-			"of a job": func(t *testing.T, b bench, store stoa.StoreID, p authz.Principal) Run {
+		for name, first := range map[string]func(*testing.T, fixture, stoa.StoreID, authz.Principal) Run{
+			"of a job": func(t *testing.T, b fixture, store stoa.StoreID, p authz.Principal) Run {
 				t.Helper()
 				run, err := b.Connect(t.Context(), p, store, managed)
-				must(t, err)
+				testkit.Must(t, err)
 				w, err := b.Service.begin(t.Context(), job(run))
-				must(t, err)
+				testkit.Must(t, err)
 				b.crash(t, w)
 				return run
 			},
-			"in the process that was asked": func(t *testing.T, b bench, store stoa.StoreID, _ authz.Principal) (run Run) {
+			"in the process that was asked": func(t *testing.T, b fixture, store stoa.StoreID, _ authz.Principal) (run Run) {
 				t.Helper()
-				must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) (err error) {
+				testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) (err error) {
 					if err = b.registry.BeginProvisioning(t.Context(), tx, store); err != nil {
 						return err
 					}
@@ -96,13 +97,13 @@ func TestRunIsNotResumedAfterTwoCrashes(t *testing.T) {
 					t.Fatalf("%d runs are taken up again, %v", n, err)
 				}
 				w, err := b.Service.begin(t.Context(), job(run))
-				must(t, err)
+				testkit.Must(t, err)
 				if n := b.starts(t, run); n != 2 {
 					t.Errorf("%d starts are counted, want 2", n)
 				}
 				b.crash(t, w)
 				b.resumable(t, p, run)
-				must(t, b.Provision(t.Context(), job(run)))
+				testkit.Must(t, b.Provision(t.Context(), job(run)))
 				b.crashed(t, p, run, "connect")
 			})
 		}
@@ -117,19 +118,19 @@ func TestProgressForgivesACrash(t *testing.T) {
 		b := setup(t, db)
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, managed)
-		must(t, err)
+		testkit.Must(t, err)
 		for i := range 4 {
 			w, err := b.Service.begin(t.Context(), job(run))
-			must(t, err)
+			testkit.Must(t, err)
 			w.doStep(t, i)
 			b.crash(t, w)
 		}
 		for range maxCrashes - 1 { // the last of the first four executions is the first of these
 			w, err := b.Service.begin(t.Context(), job(run))
-			must(t, err)
+			testkit.Must(t, err)
 			b.crash(t, w)
 		}
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		b.crashed(t, p, run, steps[4].name)
 	})
 }
@@ -141,10 +142,10 @@ func TestHandOverIsNoCrash(t *testing.T) {
 		b := setup(t, db)
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, managed)
-		must(t, err)
+		testkit.Must(t, err)
 		for range 2 * maxCrashes {
 			w, err := b.Service.begin(t.Context(), job(run))
-			must(t, err)
+			testkit.Must(t, err)
 			if _, err := b.Service.begin(t.Context(), job(run)); !errors.Is(err, lease.ErrLost) {
 				t.Fatalf("a claimed run is claimed: %v", err)
 			}
@@ -154,9 +155,9 @@ func TestHandOverIsNoCrash(t *testing.T) {
 				t.Fatalf("%d starts are counted after a release", n)
 			}
 		}
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		run, err = b.Latest(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		b.succeeded(t, p, run)
 	})
 }
@@ -169,24 +170,24 @@ func TestRetryForgetsCrashes(t *testing.T) {
 		b := setup(t, db)
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, managed)
-		must(t, err)
+		testkit.Must(t, err)
 		for range maxCrashes {
 			w, err := b.Service.begin(t.Context(), job(run))
-			must(t, err)
+			testkit.Must(t, err)
 			b.crash(t, w)
 		}
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		run, err = b.Retry(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		w, err := b.Service.begin(t.Context(), job(run))
-		must(t, err)
+		testkit.Must(t, err)
 		b.crash(t, w)
 		if status := b.status(t, s.ID); status != stores.Provisioning {
 			t.Errorf("the store is %s", status)
 		}
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		run, err = b.Latest(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		b.succeeded(t, p, run)
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestJoinEvents checks that a recorded event wakes the callers that follow its run
@@ -15,11 +16,11 @@ func TestJoinEvents(t *testing.T) {
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
 	p, s := b.store(t)
 	run, err := b.Connect(t.Context(), p, s.ID, managed)
-	must(t, err)
+	testkit.Must(t, err)
 	woken, leave := b.JoinEvents(run.ID)
 	others, leaveOthers := b.JoinEvents(stoa.NewID[stoa.RunID]())
 	defer leaveOthers()
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		return insertEvents(t.Context(), tx, run.ID, eventLog{Attempt: 1, Changes: 100}, change{step: "connect", state: Running})
 	}))
 	select {
@@ -33,7 +34,7 @@ func TestJoinEvents(t *testing.T) {
 	default:
 	}
 	leave()
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		return insertEvents(t.Context(), tx, run.ID, eventLog{Attempt: 1, Changes: 101}, change{step: "connect", state: Running})
 	}))
 	select {

@@ -22,6 +22,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // project is a project of a stand-in for Supabase, with a connection as the server's
@@ -34,7 +35,7 @@ type project struct {
 
 // inSupabase runs test on every master engine, with a replica that executes jobs and a
 // stand-in for Supabase with one project.
-func inSupabase(t *testing.T, test func(t *testing.T, b bench, p project)) {
+func inSupabase(t *testing.T, test func(t *testing.T, b fixture, p project)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		sb := supabasetest.New(t, supabasetest.Options{})
@@ -46,11 +47,11 @@ func inSupabase(t *testing.T, test func(t *testing.T, b bench, p project)) {
 func newProject(t *testing.T, sb *supabasetest.Server) project {
 	t.Helper()
 	added, err := sb.AddProject(t.Context(), sb.Organization, "Shop")
-	must(t, err)
+	testkit.Must(t, err)
 	all := sb.Projects()
 	p := project{all[slices.IndexFunc(all, func(p supabasetest.Project) bool { return p.Ref == added.Ref })], sb, nil}
 	p.admin, err = pgx.Connect(t.Context(), sb.DatabaseURL(p.Ref))
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = p.admin.Close(context.Background()) })
 	return p
 }
@@ -60,7 +61,7 @@ func newProject(t *testing.T, sb *supabasetest.Server) project {
 func (p project) credentials(t *testing.T, role, password string, mode credential.Pooler) credential.Credentials {
 	t.Helper()
 	c, err := p.sb.Rules().Parse(keyring.NewSecret(p.sb.ConnectionString(p.Ref, role, password, mode)))
-	must(t, err)
+	testkit.Must(t, err)
 	return c
 }
 
@@ -76,7 +77,7 @@ func (p project) exec(t *testing.T, statements ...string) {
 	t.Helper()
 	for _, s := range statements {
 		_, err := p.admin.Exec(t.Context(), strings.NewReplacer("$owner", "postgres_"+p.Ref, "$role", p.role()).Replace(s))
-		must(t, err)
+		testkit.Must(t, err)
 	}
 }
 
@@ -91,7 +92,7 @@ func (p project) makeRole(t *testing.T) {
 // count returns the result of a query that returns one number.
 func (p project) count(t *testing.T, query string) (n int) {
 	t.Helper()
-	must(t, p.admin.QueryRow(t.Context(), query).Scan(&n))
+	testkit.Must(t, p.admin.QueryRow(t.Context(), query).Scan(&n))
 	return n
 }
 
@@ -99,16 +100,16 @@ func (p project) count(t *testing.T, query string) (n int) {
 func (p project) may(t *testing.T, role, statement string) bool {
 	t.Helper()
 	tx, err := p.admin.Begin(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	defer tx.Rollback(context.WithoutCancel(t.Context())) //nolint:errcheck // the transaction is always rolled back
 	_, err = tx.Exec(t.Context(), "SET LOCAL ROLE "+role)
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = tx.Exec(t.Context(), statement)
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) && pgErr.Code == "42501" {
 		return false
 	}
-	must(t, err)
+	testkit.Must(t, err)
 	return true
 }
 
@@ -117,7 +118,7 @@ func (p project) may(t *testing.T, role, statement string) bool {
 // is told what to do. After the correction the run continues.
 func TestConnectRefusesAnExposedSchema(t *testing.T) {
 	t.Parallel()
-	inSupabase(t, func(t *testing.T, b bench, p project) {
+	inSupabase(t, func(t *testing.T, b fixture, p project) {
 		p.makeRole(t)
 		p.exec(t, `GRANT ALL ON SCHEMA public TO $role`)
 		owner, s := b.store(t)
@@ -149,7 +150,7 @@ func TestConnectRefusesAnExposedSchema(t *testing.T) {
 // role is used, and that default privileges of the API there are revoked.
 func TestConnectToASchemaOfTheOwners(t *testing.T) {
 	t.Parallel()
-	inSupabase(t, func(t *testing.T, b bench, p project) {
+	inSupabase(t, func(t *testing.T, b fixture, p project) {
 		p.makeRole(t)
 		p.exec(t, `CREATE SCHEMA team AUTHORIZATION $role`, `ALTER ROLE $role SET search_path = team`,
 			`GRANT ALL ON SCHEMA team TO anon, PUBLIC`,
@@ -178,18 +179,18 @@ func TestConnectToASchemaOfTheOwners(t *testing.T) {
 // after it had created the role, and that a second store in the project is separate.
 func TestRoleIsMadeOnce(t *testing.T) {
 	t.Parallel()
-	inSupabase(t, func(t *testing.T, b bench, p project) {
+	inSupabase(t, func(t *testing.T, b fixture, p project) {
 		owner, s := b.store(t)
 		db, err := b.tenants.OpenUnleased(p.owner(t))
-		must(t, err)
+		testkit.Must(t, err)
 		defer db.Close() //nolint:errcheck // no statement is pending
 		in, err := b.tenants.PlanIsolation(t.Context(), db, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if in.Role != tenantdb.SupabaseRole(s.ID) {
 			t.Fatalf("the plan is %+v", in)
 		}
 		_, err = b.tenants.Isolate(t.Context(), db, in, keyring.NewSecret("of an execution before"))
-		must(t, err)
+		testkit.Must(t, err)
 		b.succeeded(t, owner, b.connect(t, owner, s.ID, p.owner(t)))
 		other, s2 := b.store(t)
 		b.succeeded(t, other, b.connect(t, other, s2.ID, p.owner(t)))
@@ -208,30 +209,30 @@ func TestRoleIsMadeOnce(t *testing.T) {
 // connection string again: the store keeps its role, whose permissions are restored.
 func TestRotateWithTheProjectsString(t *testing.T) {
 	t.Parallel()
-	inSupabase(t, func(t *testing.T, b bench, p project) {
+	inSupabase(t, func(t *testing.T, b fixture, p project) {
 		owner, s := b.store(t)
 		b.succeeded(t, owner, b.connect(t, owner, s.ID, p.owner(t)))
 		before, err := b.tenants.Load(t.Context(), b.db, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if !before.RolePassword.IsZero() {
 			t.Error("the planned password is still there")
 		}
 		role := tenantdb.SupabaseRole(s.ID)
 		p.exec(t, `ALTER ROLE `+role+` PASSWORD 'changed by somebody' NOLOGIN`)
 		_, errs := atOnce(2, func(int) (any, error) { return nil, b.Rotate(t.Context(), owner, s.ID, p.owner(t)) })
-		must(t, errors.Join(errs...))
+		testkit.Must(t, errors.Join(errs...))
 		after, err := b.tenants.Load(t.Context(), b.db, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if after != before {
 			t.Errorf("connects as %s, before as %s", after.User, before.User)
 		}
 		b.checkOwner(t, owner, s.ID)
 		u, err := url.Parse(p.sb.DatabaseURL(p.Ref)) // without the poolers, whose sessions continue
-		must(t, err)
+		testkit.Must(t, err)
 		u.User = url.UserPassword(role, after.Password.Reveal())
 		login, err := pgx.Connect(t.Context(), u.String())
-		must(t, err)
-		must(t, login.Close(t.Context()))
+		testkit.Must(t, err)
+		testkit.Must(t, login.Close(t.Context()))
 
 		elsewhere := newProject(t, p.sb)
 		err = b.Rotate(t.Context(), owner, s.ID, elsewhere.owner(t))
@@ -246,12 +247,12 @@ func TestRotateWithTheProjectsString(t *testing.T) {
 // checks the future location of the store's tables and changes nothing.
 func TestTestSaysWhatConnectWould(t *testing.T) {
 	t.Parallel()
-	inSupabase(t, func(t *testing.T, b bench, p project) {
+	inSupabase(t, func(t *testing.T, b fixture, p project) {
 		p.exec(t, `CREATE TABLE public.blog (id int)`)
 		owner, s := b.store(t)
 		given := p.owner(t)
 		found, err := b.Test(t.Context(), owner, s.ID, &given)
-		must(t, err)
+		testkit.Must(t, err)
 		if found.Fault != nil || found.Schema.Version != 0 || len(found.Warnings) > 0 {
 			t.Errorf("before: %+v", found)
 		}
@@ -261,20 +262,20 @@ func TestTestSaysWhatConnectWould(t *testing.T) {
 		b.succeeded(t, owner, b.connect(t, owner, s.ID, given))
 		for name, c := range map[string]*credential.Credentials{"the project's": &given, "the stored": nil} {
 			found, err := b.Test(t.Context(), owner, s.ID, c)
-			must(t, err)
+			testkit.Must(t, err)
 			if found.Fault != nil || found.Schema.Version != tenantdb.LatestVersion() || len(found.Warnings) > 0 {
 				t.Errorf("%s: %+v", name, found)
 			}
 		}
 		elsewhere := newProject(t, p.sb).owner(t)
 		found, err = b.Test(t.Context(), owner, s.ID, &elsewhere)
-		must(t, err)
+		testkit.Must(t, err)
 		if found.Fault == nil || found.Fault.Code != stoa.InvalidRequest {
 			t.Errorf("another project: %+v", found)
 		}
 		p.exec(t, `GRANT USAGE ON SCHEMA `+tenantdb.SupabaseRole(s.ID)+` TO anon`)
 		found, err = b.Test(t.Context(), owner, s.ID, nil)
-		must(t, err)
+		testkit.Must(t, err)
 		if len(found.Warnings) != 1 || found.Warnings[0].Code != stoa.DatabaseExposed {
 			t.Errorf("opened: %+v", found)
 		}
@@ -285,7 +286,7 @@ func TestTestSaysWhatConnectWould(t *testing.T) {
 // there, and that they are closed to the API.
 func TestReconnectInPublic(t *testing.T) {
 	t.Parallel()
-	inSupabase(t, func(t *testing.T, b bench, p project) {
+	inSupabase(t, func(t *testing.T, b fixture, p project) {
 		for _, marked := range []bool{true, false} {
 			owner, s := b.store(t)
 			p := newProject(t, p.sb)
@@ -308,15 +309,15 @@ func TestReconnectInPublic(t *testing.T) {
 
 // storeInPublic creates a store's tables in public, accessible to all roles, as an
 // earlier release did, before each store got its own schema.
-func (p project) storeInPublic(t *testing.T, b bench, s stores.Store) {
+func (p project) storeInPublic(t *testing.T, b fixture, s stores.Store) {
 	t.Helper()
 	db, err := b.tenants.OpenUnleased(p.owner(t))
-	must(t, err)
+	testkit.Must(t, err)
 	defer db.Close() //nolint:errcheck // no statement is pending
-	must(t, db.Mark(t.Context(), s.ID))
+	testkit.Must(t, db.Mark(t.Context(), s.ID))
 	_, err = db.Migrate(t.Context())
-	must(t, err)
-	must(t, storedata.CreateStore(t.Context(), db, storedata.Profile{ID: s.ID, Name: "As it was", Slug: s.Slug}))
+	testkit.Must(t, err)
+	testkit.Must(t, storedata.CreateStore(t.Context(), db, storedata.Profile{ID: s.ID, Name: "As it was", Slug: s.Slug}))
 	p.sb.Expose(t, p.Ref)
 	if !p.may(t, "anon", `SELECT * FROM public.users`) {
 		t.Fatal("the tables are closed")
@@ -332,12 +333,12 @@ func TestWarningsAreKept(t *testing.T) {
 		credential.MySQL:      {tenantdb.AnyHost, tenantdb.ReadersUnknown},
 		credential.SQLite:     nil,
 	}
-	each(t, tenantdbtest.Engines(), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, tenantdbtest.Engines(), func(t *testing.T, b fixture, engine credential.EngineName) {
 		owner, s := b.store(t)
 		run := b.connect(t, owner, s.ID, credentials(t, engine))
 		b.succeeded(t, owner, run)
 		found, err := b.Test(t.Context(), owner, s.ID, nil)
-		must(t, err)
+		testkit.Must(t, err)
 		for name, list := range map[string][]tenantdb.Warning{"run": run.Warnings, "test": found.Warnings} {
 			var got []stoa.Code
 			for _, w := range list {
@@ -354,12 +355,12 @@ func TestWarningsAreKept(t *testing.T) {
 // PostgreSQL server, is recognized by the permissions of its API's roles.
 func TestPastedAsPostgreSQL(t *testing.T) {
 	t.Parallel()
-	inSupabase(t, func(t *testing.T, b bench, p project) {
+	inSupabase(t, func(t *testing.T, b fixture, p project) {
 		u, err := url.Parse(os.Getenv(tenantdbtest.PostgresEnv))
-		must(t, err)
+		testkit.Must(t, err)
 		u.User, u.Path, u.RawQuery = url.UserPassword("postgres_"+p.Ref, p.Password), "/supabase_"+p.Ref, "sslmode=disable"
 		c, err := credential.ParseConnectionString(credential.PostgreSQL, keyring.NewSecret(u.String()))
-		must(t, err)
+		testkit.Must(t, err)
 		owner, s := b.store(t)
 		b.succeeded(t, owner, b.connect(t, owner, s.ID, c))
 		if n := p.count(t, `SELECT count(*) FROM pg_tables WHERE schemaname = '`+tenantdb.SupabaseRole(s.ID)+`'`); n < 10 {
@@ -373,7 +374,7 @@ func TestPastedAsPostgreSQL(t *testing.T) {
 		plain := credentials(t, credential.PostgreSQL)
 		b.succeeded(t, owner, b.connect(t, owner, s.ID, plain))
 		kept, err := b.tenants.Load(t.Context(), b.db, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if kept.User != plain.User {
 			t.Errorf("connects as %s", kept.User)
 		}

@@ -23,11 +23,12 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestWrongPasswordThenTheRightOne(t *testing.T) {
 	t.Parallel()
-	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, servers(t), func(t *testing.T, b fixture, engine credential.EngineName) {
 		p, s := b.store(t)
 		right := credentials(t, engine)
 		wrong := right
@@ -35,7 +36,7 @@ func TestWrongPasswordThenTheRightOne(t *testing.T) {
 		first := b.connect(t, p, s.ID, wrong)
 		b.failed(t, p, first, "connect", stoa.DatabaseAuthFailed)
 		got, err := b.registry.Get(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if got.Database == nil || got.Database.Status != tenantdb.StatusFailed || got.Hostnames != nil {
 			t.Errorf("the store is %+v", got)
 		}
@@ -45,7 +46,7 @@ func TestWrongPasswordThenTheRightOne(t *testing.T) {
 			t.Errorf("run %+v", second)
 		}
 		kept, err := b.Wait(t.Context(), first.ID, 0)
-		must(t, err)
+		testkit.Must(t, err)
 		if kept.State != Failed || kept.Fault.Code != stoa.DatabaseAuthFailed {
 			t.Errorf("the first run is now %+v", kept)
 		}
@@ -57,8 +58,8 @@ func TestUnreachableHost(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db).start(t)
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		must(t, listener.Close()) // no server listens there
+		testkit.Must(t, err)
+		testkit.Must(t, listener.Close()) // no server listens there
 		for _, kind := range []credential.Kind{credential.KindPostgreSQL, credential.KindMySQL} {
 			p, s := b.store(t)
 			b.failed(t, p, b.connect(t, p, s.ID, credential.Credentials{
@@ -74,7 +75,7 @@ func TestForbiddenHost(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setupWith(t, db, newPlatform(t), jobs.Options{}, nil).start(t)
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
+		testkit.Must(t, err)
 		go func() {
 			if conn, err := listener.Accept(); err == nil {
 				conn.Close()
@@ -93,13 +94,13 @@ func TestForbiddenHost(t *testing.T) {
 				}), "connect", code)
 			}
 		}
-		must(t, listener.Close())
+		testkit.Must(t, listener.Close())
 	})
 }
 
 func TestDatabaseWithForeignTables(t *testing.T) {
 	t.Parallel()
-	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, servers(t), func(t *testing.T, b fixture, engine credential.EngineName) {
 		c := credentials(t, engine)
 		tenantdbtest.Exec(t, c, `CREATE TABLE legacy_customers (name VARCHAR(20))`, `INSERT INTO legacy_customers VALUES ('Olive')`)
 		before := tables(t, c)
@@ -113,7 +114,7 @@ func TestDatabaseWithForeignTables(t *testing.T) {
 			t.Errorf("tables %v: %s", before, diff)
 		}
 		var name string
-		must(t, tenantdbtest.Open(t, c).Get(t.Context(), &name, `SELECT name FROM legacy_customers`))
+		testkit.Must(t, tenantdbtest.Open(t, c).Get(t.Context(), &name, `SELECT name FROM legacy_customers`))
 		if name != "Olive" {
 			t.Errorf("the foreign row holds %q", name)
 		}
@@ -126,13 +127,13 @@ func TestDatabaseWithForeignTables(t *testing.T) {
 func tables(t *testing.T, c credential.Credentials) []string {
 	t.Helper()
 	in, err := tenantdbtest.Open(t, c).Inspect(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	return in.Tables
 }
 
 func TestDatabaseOfAnotherStore(t *testing.T) {
 	t.Parallel()
-	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, servers(t), func(t *testing.T, b fixture, engine credential.EngineName) {
 		c := credentials(t, engine)
 		p, s := b.store(t)
 		b.succeeded(t, p, b.connect(t, p, s.ID, c))
@@ -156,7 +157,7 @@ func TestDatabaseOfAnotherStore(t *testing.T) {
 // one empty database at the same time gets it, although both find it empty.
 func TestOneDatabaseForTwoStoresAtOnce(t *testing.T) {
 	t.Parallel()
-	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, servers(t), func(t *testing.T, b fixture, engine credential.EngineName) {
 		c := credentials(t, engine)
 		p, first := b.store(t)
 		q, second := b.store(t)
@@ -166,8 +167,8 @@ func TestOneDatabaseForTwoStoresAtOnce(t *testing.T) {
 			}
 			return b.Connect(t.Context(), q, second.ID, c)
 		})
-		must(t, errs[0])
-		must(t, errs[1])
+		testkit.Must(t, errs[0])
+		testkit.Must(t, errs[1])
 		a, z := b.wait(t, runs[0]), b.wait(t, runs[1])
 		if a.State == Failed {
 			a, z, p, q = z, a, q, p
@@ -204,7 +205,7 @@ func rowsOf(t *testing.T, db *tenantdb.DB) []row {
 		`SELECT setting_key AS id, setting_key AS name, created_at, updated_at FROM settings ORDER BY setting_key`,
 	} {
 		var rows []row
-		must(t, db.Select(t.Context(), &rows, query))
+		testkit.Must(t, db.Select(t.Context(), &rows, query))
 		if len(rows) == 0 {
 			t.Errorf("no row for %s", query)
 		}
@@ -217,7 +218,7 @@ func rowsOf(t *testing.T, db *tenantdb.DB) []row {
 // after the owner has corrected that.
 func TestRoleWithoutCreate(t *testing.T) {
 	t.Parallel()
-	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, servers(t), func(t *testing.T, b fixture, engine credential.EngineName) {
 		c := credentials(t, engine)
 		revoke, grant := "ALTER DATABASE DB OWNER TO session_user", "ALTER DATABASE DB OWNER TO USER"
 		if engine == credential.MySQL {
@@ -243,22 +244,22 @@ func asAdmin(t *testing.T, engine credential.EngineName, statement string, c cre
 	driver := "pgx"
 	if engine == credential.MySQL {
 		u, err := url.Parse(os.Getenv(tenantdbtest.MySQLEnv))
-		must(t, err)
+		testkit.Must(t, err)
 		password, _ := u.User.Password()
 		driver, raw = "mysql", fmt.Sprintf("%s:%s@tcp(%s)%s", u.User.Username(), password, u.Host, u.Path)
 	}
 	db, err := sql.Open(driver, raw)
-	must(t, err)
+	testkit.Must(t, err)
 	defer db.Close() //nolint:errcheck // a connection of the test
 	_, err = db.ExecContext(t.Context(), strings.NewReplacer("DB", c.Database, "USER", c.User).Replace(statement))
-	must(t, err)
+	testkit.Must(t, err)
 }
 
 // TestFaultsQuoteTheServer checks that a fault that quotes names from a server, with any
 // bytes, can be stored and shown. Otherwise the run could not even be recorded as failed.
 func TestFaultsQuoteTheServer(t *testing.T) {
 	t.Parallel()
-	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, servers(t), func(t *testing.T, b fixture, engine credential.EngineName) {
 		c := credentials(t, engine)
 		name := "\"a\"\"b\x1b[31m\""
 		if engine == credential.MySQL {

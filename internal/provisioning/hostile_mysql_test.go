@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // talkMySQL returns a server that accepts every log-in and answers the queries that are
@@ -95,7 +96,7 @@ func TestHostileMySQLServer(t *testing.T) {
 				}
 				p, s := b.store(t)
 				found, err := b.Test(t.Context(), p, s.ID, &c)
-				must(t, err)
+				testkit.Must(t, err)
 				if codeOf(found.Fault) != tt.code {
 					t.Errorf("the test found %+v", found.Fault)
 				}

@@ -21,6 +21,7 @@ import (
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // injection is a fault that is injected into a step of an execution.
@@ -57,10 +58,10 @@ func (w *execution) disturb(i int, end func(context.Context) error, after bool) 
 }
 
 // disturbed executes the run until the injection has ended it.
-func (b bench) disturbed(t *testing.T, run Run, i int, in injection, after bool) {
+func (b fixture) disturbed(t *testing.T, run Run, i int, in injection, after bool) {
 	t.Helper()
 	w, err := b.Service.begin(t.Context(), job(run))
-	must(t, err)
+	testkit.Must(t, err)
 	ctx := expiring{t.Context(), make(chan struct{})}
 	w.disturb(i, func(inner context.Context) error {
 		if in.hangs {
@@ -74,27 +75,27 @@ func (b bench) disturbed(t *testing.T, run Run, i int, in injection, after bool)
 }
 
 // ways are the actions by which an owner continues after a run has failed.
-var ways = map[string]func(bench, context.Context, authz.Principal, stoa.StoreID, credential.Credentials) (Run, error){
-	"retry": func(b bench, ctx context.Context, p authz.Principal, store stoa.StoreID, _ credential.Credentials) (Run, error) {
+var ways = map[string]func(fixture, context.Context, authz.Principal, stoa.StoreID, credential.Credentials) (Run, error){
+	"retry": func(b fixture, ctx context.Context, p authz.Principal, store stoa.StoreID, _ credential.Credentials) (Run, error) {
 		return b.Retry(ctx, p, store)
 	},
-	"connect": func(b bench, ctx context.Context, p authz.Principal, store stoa.StoreID, c credential.Credentials) (Run, error) {
+	"connect": func(b fixture, ctx context.Context, p authz.Principal, store stoa.StoreID, c credential.Credentials) (Run, error) {
 		return b.Connect(ctx, p, store, c)
 	},
 }
 
 // goesOn checks that the owner can use the store at once, and that it opens after the
 // action way.
-func (b bench) goesOn(t *testing.T, p authz.Principal, store stoa.StoreID, way string, c credential.Credentials) {
+func (b fixture) goesOn(t *testing.T, p authz.Principal, store stoa.StoreID, way string, c credential.Credentials) {
 	t.Helper()
 	if status := b.status(t, store); status != stores.PendingDatabase {
 		t.Errorf("the store is %s", status)
 	}
 	run, err := ways[way](b, t.Context(), p, store, c)
-	must(t, err)
-	must(t, b.Provision(t.Context(), job(run)))
+	testkit.Must(t, err)
+	testkit.Must(t, b.Provision(t.Context(), job(run)))
 	run, err = b.Latest(t.Context(), p, store)
-	must(t, err)
+	testkit.Must(t, err)
 	b.succeeded(t, p, run)
 	b.checkOwner(t, p, store)
 }
@@ -111,10 +112,10 @@ func TestStoreStaysUsable(t *testing.T) {
 					t.Run(fmt.Sprintf("%s/%s/%s", step.name, in.name, way), func(t *testing.T) {
 						p, s := b.store(t)
 						run, err := b.Connect(t.Context(), p, s.ID, managed)
-						must(t, err)
+						testkit.Must(t, err)
 						b.disturbed(t, run, i, in, false)
 						run, err = b.Latest(t.Context(), p, s.ID)
-						must(t, err)
+						testkit.Must(t, err)
 						b.failed(t, p, run, step.name, in.code)
 						b.goesOn(t, p, s.ID, way, managed)
 					})
@@ -124,19 +125,19 @@ func TestStoreStaysUsable(t *testing.T) {
 				t.Run(step.name+"/deaths/"+way, func(t *testing.T) {
 					p, s := b.store(t)
 					run, err := b.Connect(t.Context(), p, s.ID, managed)
-					must(t, err)
+					testkit.Must(t, err)
 					w, err := b.Service.begin(t.Context(), job(run))
-					must(t, err)
+					testkit.Must(t, err)
 					for before := range i {
 						w.doStep(t, before)
 					}
 					b.crash(t, w)
 					for range maxCrashes {
-						must(t, b.diesAt(t, run, i))
+						testkit.Must(t, b.diesAt(t, run, i))
 					}
-					must(t, b.Provision(t.Context(), job(run)))
+					testkit.Must(t, b.Provision(t.Context(), job(run)))
 					run, err = b.Latest(t.Context(), p, s.ID)
-					must(t, err)
+					testkit.Must(t, err)
 					b.failed(t, p, run, step.name, stoa.ProvisioningCrashed)
 					b.goesOn(t, p, s.ID, way, managed)
 				})
@@ -147,7 +148,7 @@ func TestStoreStaysUsable(t *testing.T) {
 
 // diesAt ends an execution in the i-th step as the end of its process does. The execution
 // may fail to start.
-func (b bench) diesAt(t *testing.T, run Run, i int) error {
+func (b fixture) diesAt(t *testing.T, run Run, i int) error {
 	t.Helper()
 	w, err := b.Service.begin(t.Context(), job(run))
 	if err != nil {
@@ -174,7 +175,7 @@ func TestStoreStaysUsableAtServers(t *testing.T) {
 				p, s := b.store(t)
 				c := credentials(t, engine)
 				run, err := b.Connect(t.Context(), p, s.ID, c)
-				must(t, err)
+				testkit.Must(t, err)
 				b.disturbed(t, run, i, in, true)
 				b.goesOn(t, p, s.ID, []string{"retry", "connect"}[i%2], c)
 			})
@@ -186,7 +187,7 @@ func TestStoreStaysUsableAtServers(t *testing.T) {
 func hostileServer(t *testing.T, talk func(net.Conn)) (host string, port int) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
 	go func() {
 		for {
@@ -240,10 +241,10 @@ func TestHostileServerLeavesTheStoreUsable(t *testing.T) {
 						t.Errorf("the test found nothing: %+v", found)
 					}
 					run, err := b.Connect(t.Context(), p, s.ID, hostile)
-					must(t, err)
-					must(t, b.Provision(t.Context(), job(run)))
+					testkit.Must(t, err)
+					testkit.Must(t, b.Provision(t.Context(), job(run)))
 					run, err = b.Latest(t.Context(), p, s.ID)
-					must(t, err)
+					testkit.Must(t, err)
 					if run.State != Failed || run.Step != "connect" {
 						t.Errorf("the run is %s at %s", run.State, run.Step)
 					}
@@ -271,10 +272,10 @@ func TestFaultOfAnyWords(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				p, s := b.store(t)
 				run, err := b.Connect(t.Context(), p, s.ID, managed)
-				must(t, err)
+				testkit.Must(t, err)
 				b.disturbed(t, run, 0, injection{end: func(context.Context) error { return stoa.Errorf(stoa.DatabaseNotEmpty, "%s", words) }}, false)
 				run, err = b.Latest(t.Context(), p, s.ID)
-				must(t, err)
+				testkit.Must(t, err)
 				b.failed(t, p, run, "connect", stoa.DatabaseNotEmpty)
 				if m := run.Fault.Message; len(m) > maxMessage+2*len("\uFFFD") || !utf8.ValidString(m) || strings.Contains(m, "\x00") {
 					t.Errorf("a message of %d bytes is recorded", len(m))

@@ -13,12 +13,13 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
-func (b bench) inconsistencies(t *testing.T) []Inconsistency {
+func (b fixture) inconsistencies(t *testing.T) []Inconsistency {
 	t.Helper()
 	found, err := b.Inconsistencies(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	return found
 }
 
@@ -53,8 +54,8 @@ func TestInconsistencies(t *testing.T) {
 			t.Run(string(want), func(t *testing.T) {
 				p, s := b.store(t)
 				run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
-				must(t, err)
-				must(t, b.Provision(t.Context(), job(run)))
+				testkit.Must(t, err)
+				testkit.Must(t, b.Provision(t.Context(), job(run)))
 				if found := b.inconsistencies(t); len(found) != 0 {
 					t.Fatalf("beforehand: %+v", found)
 				}
@@ -73,7 +74,7 @@ func TestInconsistencies(t *testing.T) {
 				}
 				for range 2 {
 					for i := range found {
-						must(t, found[i].Repair(t.Context()))
+						testkit.Must(t, found[i].Repair(t.Context()))
 						if !found[i].Repaired {
 							t.Errorf("not repaired: %+v", found[i])
 						}
@@ -81,12 +82,12 @@ func TestInconsistencies(t *testing.T) {
 				}
 				if c.queued {
 					pending, err := jobs.Unfinished[stores.DeleteStore](t.Context(), db)
-					must(t, err)
+					testkit.Must(t, err)
 					mine := 0
 					for _, j := range pending {
 						if j.StoreID == s.ID {
 							mine++
-							must(t, b.registry.FinishDeletion(t.Context(), j))
+							testkit.Must(t, b.registry.FinishDeletion(t.Context(), j))
 						}
 					}
 					if mine != 1 {
@@ -112,7 +113,7 @@ func TestRunWithoutJob(t *testing.T) {
 		b := setup(t, db)
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
-		must(t, err)
+		testkit.Must(t, err)
 		b.exec(t, `UPDATE provisioning_runs SET created_at = $2 WHERE id = $1`, run.ID, time.Now().UTC().Add(-time.Hour))
 		if found := b.inconsistencies(t); len(found) != 0 {
 			t.Errorf("with its job: %+v", found)
@@ -137,22 +138,22 @@ func TestStrayFile(t *testing.T) {
 		b := setup(t, db)
 		p, s := b.store(t)
 		dir := filepath.Join(b.dataDir, "stores", s.ID.String()[34:])
-		must(t, os.MkdirAll(dir, 0o700))
+		testkit.Must(t, os.MkdirAll(dir, 0o700))
 		for _, suffix := range []string{".db", ".db-wal"} {
-			must(t, os.WriteFile(filepath.Join(dir, s.ID.String()+suffix), nil, 0o600))
+			testkit.Must(t, os.WriteFile(filepath.Join(dir, s.ID.String()+suffix), nil, 0o600))
 		}
 		found := b.inconsistencies(t)
 		if len(found) != 1 || found[0].Kind != OrphanDatabase || found[0].Name != s.ID.String() {
 			t.Fatalf("found %+v", found)
 		}
 		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
-		must(t, err)
+		testkit.Must(t, err)
 		if err := found[0].Repair(t.Context()); err == nil || found[0].Repaired {
 			t.Error("a database that a store owns by now was dropped")
 		}
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		b.exec(t, `DELETE FROM store_databases WHERE store_id = $1`, s.ID)
-		must(t, found[0].Repair(t.Context()))
+		testkit.Must(t, found[0].Repair(t.Context()))
 		if _, err := os.Stat(filepath.Join(dir, s.ID.String()+".db")); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the file: %v", err)
 		}

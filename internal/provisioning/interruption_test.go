@@ -18,10 +18,11 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // eachIdle runs test on every pair of engines, with a replica whose queue is not started.
-func eachIdle(t *testing.T, test func(t *testing.T, b bench, engine credential.EngineName)) {
+func eachIdle(t *testing.T, test func(t *testing.T, b fixture, engine credential.EngineName)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		for _, engine := range tenantdbtest.Engines() {
@@ -31,11 +32,11 @@ func eachIdle(t *testing.T, test func(t *testing.T, b bench, engine credential.E
 }
 
 // begin acquires the lease of the run, as its job does.
-func (b bench) begin(t *testing.T, run Run) *execution {
+func (b fixture) begin(t *testing.T, run Run) *execution {
 	t.Helper()
 	b.expireLease(t, run.ID) // of the execution that crashed
 	w, err := b.Service.begin(t.Context(), job(run))
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(w.close)
 	return w
 }
@@ -43,18 +44,18 @@ func (b bench) begin(t *testing.T, run Run) *execution {
 // doStep executes one step and records it.
 func (w *execution) doStep(t *testing.T, i int) {
 	t.Helper()
-	must(t, w.record(t.Context(), transition{begun: steps[i].name}))
-	must(t, w.runStep(t.Context(), steps[i], "")) // there is no next step with whose start it could be recorded
+	testkit.Must(t, w.record(t.Context(), transition{begun: steps[i].name}))
+	testkit.Must(t, w.runStep(t.Context(), steps[i], "")) // there is no next step with whose start it could be recorded
 }
 
 // TestCrashInEveryStep ends the process in each step, after the work of the step and
 // before its record. It checks that the run has the same result as one without a crash.
 func TestCrashInEveryStep(t *testing.T) {
 	t.Parallel()
-	eachIdle(t, func(t *testing.T, b bench, engine credential.EngineName) {
+	eachIdle(t, func(t *testing.T, b fixture, engine credential.EngineName) {
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, credentials(t, engine))
-		must(t, err)
+		testkit.Must(t, err)
 		for i := range len(steps) - 1 { // the step activate is its own record
 			w := b.begin(t, run)
 			for _, again := range []int{i - 1, i} {
@@ -67,9 +68,9 @@ func TestCrashInEveryStep(t *testing.T) {
 			b.resumable(t, p, run)
 		}
 		b.expireLease(t, run.ID)
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		run, err = b.Latest(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		b.succeeded(t, p, run)
 		b.checkOwner(t, p, s.ID)
 	})
@@ -80,10 +81,10 @@ func TestCrashInEveryStep(t *testing.T) {
 // once and ordered by time.
 func TestCrashBeforeTheRecord(t *testing.T) {
 	t.Parallel()
-	eachIdle(t, func(t *testing.T, b bench, engine credential.EngineName) {
+	eachIdle(t, func(t *testing.T, b fixture, engine credential.EngineName) {
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, credentials(t, engine))
-		must(t, err)
+		testkit.Must(t, err)
 		for n := 1; n < len(steps); n++ { // activate is recorded when it is done
 			w := b.begin(t, run)
 			for i, step := range steps[:n] {
@@ -91,7 +92,7 @@ func TestCrashBeforeTheRecord(t *testing.T) {
 					continue
 				}
 				w.recordedAt = time.Now().Add(time.Hour)
-				must(t, w.runStep(t.Context(), step, steps[i+1].name))
+				testkit.Must(t, w.runStep(t.Context(), step, steps[i+1].name))
 			}
 			if long := steps[n].name == "migrate" && engine != credential.SQLite; long != (len(w.pending) == 0) {
 				t.Errorf("%d of the first %d steps are not on record", len(w.pending), n)
@@ -101,9 +102,9 @@ func TestCrashBeforeTheRecord(t *testing.T) {
 			b.exec(t, `UPDATE provisioning_runs SET unended_starts = 0 WHERE id = $1`, run.ID) // otherwise one run could not crash this often
 		}
 		b.expireLease(t, run.ID)
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		run, err = b.Latest(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		b.succeeded(t, p, run)
 		b.checkOwner(t, p, s.ID)
 		ended := map[string]int{}
@@ -129,10 +130,10 @@ func TestCrashBeforeTheRecord(t *testing.T) {
 // second time.
 func TestStepsAreIdempotent(t *testing.T) {
 	t.Parallel()
-	eachIdle(t, func(t *testing.T, b bench, engine credential.EngineName) {
+	eachIdle(t, func(t *testing.T, b fixture, engine credential.EngineName) {
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, credentials(t, engine))
-		must(t, err)
+		testkit.Must(t, err)
 		w := b.begin(t, run)
 		for i := range len(steps) - 1 {
 			w.doStep(t, i)
@@ -149,10 +150,10 @@ func TestStepsAreIdempotent(t *testing.T) {
 		}
 		w.doStep(t, len(steps)-1)
 		run, err = b.Latest(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		b.succeeded(t, p, run)
 		lease, err := b.tenants.Acquire(t.Context(), s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		defer lease.Release()
 		if diff := cmp.Diff(tenant, rowsOf(t, lease.DB)); diff != "" {
 			t.Error(diff)
@@ -160,20 +161,20 @@ func TestStepsAreIdempotent(t *testing.T) {
 	})
 }
 
-func (b bench) get(t *testing.T, p authz.Principal, id stoa.StoreID) stores.Store {
+func (b fixture) get(t *testing.T, p authz.Principal, id stoa.StoreID) stores.Store {
 	t.Helper()
 	s, err := b.registry.Get(t.Context(), p, id)
-	must(t, err)
+	testkit.Must(t, err)
 	return s
 }
 
 // TestStoppedBetweenSteps stops the process before each of the steps.
 func TestStoppedBetweenSteps(t *testing.T) {
 	t.Parallel()
-	eachIdle(t, func(t *testing.T, b bench, engine credential.EngineName) {
+	eachIdle(t, func(t *testing.T, b fixture, engine credential.EngineName) {
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, credentials(t, engine))
-		must(t, err)
+		testkit.Must(t, err)
 		for i := range steps {
 			w := b.begin(t, run)
 			ctx, stop := context.WithCancel(t.Context())
@@ -186,16 +187,16 @@ func TestStoppedBetweenSteps(t *testing.T) {
 			w.close()
 		}
 		run, err = b.Latest(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		b.succeeded(t, p, run)
 	})
 }
 
 // resumable checks that the run is neither lost nor failed.
-func (b bench) resumable(t *testing.T, p authz.Principal, run Run) {
+func (b fixture) resumable(t *testing.T, p authz.Principal, run Run) {
 	t.Helper()
 	got, err := b.Latest(t.Context(), p, run.StoreID)
-	must(t, err)
+	testkit.Must(t, err)
 	if got.ID != run.ID || got.State != Running || got.Fault != nil || got.FinishedAt != nil {
 		t.Errorf("the run is %s at %s with %+v", got.State, got.Step, got.Fault)
 	}
@@ -214,7 +215,7 @@ func TestStoppedWithinAStep(t *testing.T) {
 			c := credentials(t, engine)
 			g := stand(t, &c)
 			run, err := b.Connect(t.Context(), p, s.ID, c)
-			must(t, err)
+			testkit.Must(t, err)
 			ctx, stop := context.WithCancel(t.Context())
 			result := make(chan error, 1)
 			go func() { result <- b.Provision(ctx, job(run)) }()
@@ -226,9 +227,9 @@ func TestStoppedWithinAStep(t *testing.T) {
 				t.Errorf("%s: %v", engine, err)
 			}
 			b.resumable(t, p, run)
-			must(t, b.Provision(t.Context(), job(run)))
+			testkit.Must(t, b.Provision(t.Context(), job(run)))
 			run, err = b.Latest(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			b.succeeded(t, p, run)
 		}
 	})
@@ -244,11 +245,11 @@ func TestStopAndStart(t *testing.T) {
 		p, s := first.store(t)
 		c := credentials(t, servers(t)[0])
 		g := stand(t, &c)
-		must(t, first.queue.Start(t.Context()))
+		testkit.Must(t, first.queue.Start(t.Context()))
 		run, err := first.Connect(t.Context(), p, s.ID, c)
-		must(t, err)
+		testkit.Must(t, err)
 		<-g.held
-		must(t, first.queue.Stop(t.Context()))
+		testkit.Must(t, first.queue.Stop(t.Context()))
 		first.resumable(t, p, run)
 
 		second := setupWith(t, db, shared, jobs.Options{}, dial.Loopback).start(t)
@@ -284,21 +285,21 @@ func TestOutOfTime(t *testing.T) {
 			c := credentials(t, engine)
 			g := stand(t, &c)
 			run, err := b.Connect(t.Context(), p, s.ID, c)
-			must(t, err)
+			testkit.Must(t, err)
 			ctx := expiring{t.Context(), make(chan struct{})}
 			result := make(chan error, 1)
 			go func() { result <- b.Provision(ctx, job(run)) }()
 			<-g.held
 			close(ctx.done)
-			must(t, <-result)
+			testkit.Must(t, <-result)
 			run, err = b.Latest(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			b.failed(t, p, run, "connect", stoa.DatabaseUnreachable)
 			again, err := b.Retry(t.Context(), p, s.ID)
-			must(t, err)
-			must(t, b.Provision(t.Context(), job(again)))
+			testkit.Must(t, err)
+			testkit.Must(t, b.Provision(t.Context(), job(again)))
 			run, err = b.Latest(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			b.succeeded(t, p, run)
 		}
 	})
@@ -315,21 +316,21 @@ func TestLeaseLostInStep(t *testing.T) {
 			c := credentials(t, engine)
 			g := stand(t, &c)
 			run, err := b.Connect(t.Context(), p, s.ID, c)
-			must(t, err)
+			testkit.Must(t, err)
 			slow := make(chan error, 1)
 			go func() { slow <- b.Provision(t.Context(), job(run)) }()
 			<-g.held
-			must(t, b.Provision(t.Context(), job(run))) // the slow execution has the lease
+			testkit.Must(t, b.Provision(t.Context(), job(run))) // the slow execution has the lease
 			b.resumable(t, p, run)
 			b.expireLease(t, run.ID)
-			must(t, b.Provision(t.Context(), job(run)))
+			testkit.Must(t, b.Provision(t.Context(), job(run)))
 			before, err := b.Latest(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			b.succeeded(t, p, before)
 			g.drop() // connect fails in the slow execution
-			must(t, <-slow)
+			testkit.Must(t, <-slow)
 			after, err := b.Latest(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			b.succeeded(t, p, after)
 			if diff := cmp.Diff(before, after); diff != "" {
 				t.Error(diff)
@@ -347,21 +348,21 @@ func TestLeaseLostBetweenSteps(t *testing.T) {
 		for _, i := range []int{0, 4, len(steps) - 1} {
 			p, s := b.store(t)
 			run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
-			must(t, err)
+			testkit.Must(t, err)
 			w := b.begin(t, run)
 			for done := range i {
 				w.doStep(t, done)
 				w.run.Steps[done].State = Succeeded
 			}
 			b.expireLease(t, run.ID)
-			must(t, b.Provision(t.Context(), job(run)))
+			testkit.Must(t, b.Provision(t.Context(), job(run)))
 			before, err := b.Latest(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			if err := w.runSteps(t.Context()); !errors.Is(err, lease.ErrLost) {
 				t.Errorf("overtaken before %s: %v", steps[i].name, err)
 			}
 			after, err := b.Latest(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			b.succeeded(t, p, after)
 			if diff := cmp.Diff(before, after); diff != "" {
 				t.Error(diff)
@@ -372,14 +373,14 @@ func TestLeaseLostBetweenSteps(t *testing.T) {
 
 func TestExecutionsAtOnce(t *testing.T) {
 	t.Parallel()
-	eachIdle(t, func(t *testing.T, b bench, engine credential.EngineName) {
+	eachIdle(t, func(t *testing.T, b fixture, engine credential.EngineName) {
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, credentials(t, engine))
-		must(t, err)
+		testkit.Must(t, err)
 		_, errs := atOnce(3, func(int) (any, error) { return nil, b.Provision(t.Context(), job(run)) })
-		must(t, errors.Join(errs...))
+		testkit.Must(t, errors.Join(errs...))
 		run, err = b.Latest(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		b.succeeded(t, p, run)
 		b.checkOwner(t, p, s.ID)
 	})
@@ -396,14 +397,14 @@ func TestFailureThatCannotBeRecorded(t *testing.T) {
 			p, s := b.store(t)
 			mend := b.takeHostname(t, s)
 			run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
-			must(t, err)
+			testkit.Must(t, err)
 			repair := b.breakRecord(t)
 			if err := b.Provision(t.Context(), job(run)); err == nil || jobs.IsCancelled(err) {
 				t.Errorf("the queue would not run the job again: %v", err)
 			}
 			b.resumable(t, p, run)
 			now, err := b.Latest(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			if now.Step != "hostname" || now.Steps[6].State != Running {
 				t.Errorf("the run is at %s, which is %s", now.Step, now.Steps[6].State)
 			}
@@ -411,9 +412,9 @@ func TestFailureThatCannotBeRecorded(t *testing.T) {
 			if mended {
 				mend()
 			}
-			must(t, b.Provision(t.Context(), job(run)))
+			testkit.Must(t, b.Provision(t.Context(), job(run)))
 			now, err = b.Latest(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			if mended {
 				b.succeeded(t, p, now)
 			} else {
@@ -424,7 +425,7 @@ func TestFailureThatCannotBeRecorded(t *testing.T) {
 }
 
 // breakRecord makes the master refuse to record a failed step. repair ends that.
-func (b bench) breakRecord(t *testing.T) (repair func()) {
+func (b fixture) breakRecord(t *testing.T) (repair func()) {
 	t.Helper()
 	if b.db.Engine == masterdb.SQLite {
 		b.exec(t, `CREATE TRIGGER away BEFORE INSERT ON provisioning_events WHEN NEW.state = 'failed'
@@ -447,12 +448,12 @@ func TestRunOfAnotherVersion(t *testing.T) {
 		b := setup(t, db)
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
-		must(t, err)
+		testkit.Must(t, err)
 		b.exec(t, `INSERT INTO provisioning_events (run_id, seq, attempt, step, state, created_at) VALUES ($1, 2, 1, 'polish', 'succeeded', $2)`, run.ID, run.CreatedAt)
 		b.exec(t, `UPDATE provisioning_runs SET changes = 2 WHERE id = $1`, run.ID)
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		got, err := b.Latest(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		b.succeeded(t, p, got)
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // postgresThat returns credentials for a server that accepts every log-in, answers an
@@ -20,7 +21,7 @@ import (
 func postgresThat(t *testing.T, greeting, answer []byte) credential.Credentials {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
 	go func() {
 		for {
@@ -100,7 +101,7 @@ func TestMalformedAnswers(t *testing.T) {
 				c := postgresThat(t, tt.greeting, tt.answer)
 				p, s := b.store(t)
 				found, err := b.Test(t.Context(), p, s.ID, &c)
-				must(t, err)
+				testkit.Must(t, err)
 				if codeOf(found.Fault) != tt.code || !strings.Contains(found.Fault.Message, tt.message) || strings.Contains(found.Fault.Message, "\x1b") {
 					t.Errorf("found %+v", found.Fault)
 				}

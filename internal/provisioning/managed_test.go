@@ -19,6 +19,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // door is a proxy in front of the operator's server. While it is closed, it does
@@ -27,7 +28,7 @@ type door struct{ closed atomic.Bool }
 
 // eachManaged runs test on every master with every kind of managed database server. No
 // network is allowed for merchants' databases.
-func eachManaged(t *testing.T, test func(t *testing.T, b bench, engine credential.EngineName, d *door)) {
+func eachManaged(t *testing.T, test func(t *testing.T, b fixture, engine credential.EngineName, d *door)) {
 	t.Helper()
 	engines := servers(t)
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -50,10 +51,10 @@ func (d *door) server(t *testing.T, engine credential.EngineName) *tenantdb.Serv
 		env = tenantdbtest.MySQLEnv
 	}
 	u, err := url.Parse(os.Getenv(env))
-	must(t, err)
+	testkit.Must(t, err)
 	target := u.Host
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
 	go func() {
 		for {
@@ -70,22 +71,22 @@ func (d *door) server(t *testing.T, engine credential.EngineName) *tenantdb.Serv
 	}()
 	u.Host, u.Path, u.RawQuery = listener.Addr().String(), "/", "sslmode=disable"
 	server, err := tenantdb.ParseServer(keyring.NewSecret(u.String()), "")
-	must(t, err)
+	testkit.Must(t, err)
 	return server
 }
 
 // dropManaged drops the databases and roles of the test on the server.
-func (b bench) dropManaged(t *testing.T) {
+func (b fixture) dropManaged(t *testing.T) {
 	t.Helper()
 	ctx := context.Background()
-	must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error {
+	testkit.Must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(ctx, `DELETE FROM store_databases`)
 		return err
 	}))
-	strays, err := b.tenants.Orphans(ctx)
-	must(t, err)
-	for _, s := range strays {
-		must(t, b.tenants.DropOrphan(ctx, s))
+	orphans, err := b.tenants.Orphans(ctx)
+	testkit.Must(t, err)
+	for _, s := range orphans {
+		testkit.Must(t, b.tenants.DropOrphan(ctx, s))
 	}
 }
 
@@ -93,21 +94,21 @@ func (b bench) dropManaged(t *testing.T) {
 // that the database is dropped with the store.
 func TestManagedLife(t *testing.T) {
 	t.Parallel()
-	eachManaged(t, func(t *testing.T, b bench, engine credential.EngineName, d *door) {
+	eachManaged(t, func(t *testing.T, b fixture, engine credential.EngineName, d *door) {
 		p, s := b.store(t)
 		d.closed.Store(true) // the server is unreachable at first
 		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
-		must(t, err)
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, err)
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		run, err = b.Latest(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		b.failed(t, p, run, "connect", stoa.DatabaseUnreachable)
 		d.closed.Store(false)
 		run, err = b.Retry(t.Context(), p, s.ID)
-		must(t, err)
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, err)
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		run, err = b.Latest(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		s = b.succeeded(t, p, run)
 		if s.Database.Kind != credential.Managed || s.Database.Engine != engine {
 			t.Errorf("the database is %+v", s.Database)
@@ -129,21 +130,21 @@ func TestManagedLife(t *testing.T) {
 			t.Errorf("the operator is shown %+v, %v", kept.Database, err)
 		}
 		d.closed.Store(false)
-		must(t, b.registry.FinishDeletion(t.Context(), doomed))
+		testkit.Must(t, b.registry.FinishDeletion(t.Context(), doomed))
 		if n := b.count(t, `store_databases WHERE store_id = '`+s.ID.String()+`'`); n != 0 {
 			t.Error("the registry still has the database")
 		}
-		if strays, err := b.tenants.Orphans(t.Context()); err != nil || len(strays) > 0 {
-			t.Errorf("left on the server: %v, %v", strays, err)
+		if orphans, err := b.tenants.Orphans(t.Context()); err != nil || len(orphans) > 0 {
+			t.Errorf("left on the server: %v, %v", orphans, err)
 		}
 	})
 }
 
 // doom deletes the store and ends its grace period.
-func (b bench) doom(t *testing.T, p authz.Principal, id stoa.StoreID) stores.DeleteStore {
+func (b fixture) doom(t *testing.T, p authz.Principal, id stoa.StoreID) stores.DeleteStore {
 	t.Helper()
 	_, err := b.registry.Delete(t.Context(), p, id)
-	must(t, err)
+	testkit.Must(t, err)
 	b.exec(t, `UPDATE stores SET delete_after = $2 WHERE id = $1`, id, time.Now().UTC().Add(-time.Second))
 	return stores.DeleteStore{StoreID: id}
 }
@@ -152,25 +153,25 @@ func (b bench) doom(t *testing.T, p authz.Principal, id stoa.StoreID) stores.Del
 // most critical moments for the master.
 func TestManagedConnectDies(t *testing.T) {
 	t.Parallel()
-	eachManaged(t, func(t *testing.T, b bench, _ credential.EngineName, _ *door) {
+	eachManaged(t, func(t *testing.T, b fixture, _ credential.EngineName, _ *door) {
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
-		must(t, err)
+		testkit.Must(t, err)
 		// The credentials are saved before anything is created. Then the process ends
 		// after the creation and before the record.
 		c, err := b.tenants.Load(t.Context(), b.db, s.ID)
-		must(t, err)
-		if strays, err := b.tenants.Orphans(t.Context()); err != nil || len(strays) > 0 || c.Password.IsZero() {
-			t.Fatalf("before the run: %v, %v", strays, err)
+		testkit.Must(t, err)
+		if orphans, err := b.tenants.Orphans(t.Context()); err != nil || len(orphans) > 0 || c.Password.IsZero() {
+			t.Fatalf("before the run: %v, %v", orphans, err)
 		}
 		w := b.begin(t, run)
-		must(t, b.tenants.MakeManaged(t.Context(), c))
+		testkit.Must(t, b.tenants.MakeManaged(t.Context(), c))
 		w.close()
 		b.resumable(t, p, run)
 		b.expireLease(t, run.ID)
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		run, err = b.Latest(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		b.succeeded(t, p, run)
 		// A merchant's credentials cannot name the operator's server.
 		if _, err := b.Test(t.Context(), p, s.ID, &c); stoa.CodeOf(err) != stoa.InvalidRequest {

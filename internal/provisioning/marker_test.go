@@ -8,16 +8,17 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestMarkedDatabase checks that a database with a marker belongs to its store, even if
 // it contains nothing else.
 func TestMarkedDatabase(t *testing.T) {
 	t.Parallel()
-	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, servers(t), func(t *testing.T, b fixture, engine credential.EngineName) {
 		c := credentials(t, engine)
 		p, s := b.store(t)
-		must(t, tenantdbtest.Open(t, c).Mark(t.Context(), stoa.NewID[stoa.StoreID]()))
+		testkit.Must(t, tenantdbtest.Open(t, c).Mark(t.Context(), stoa.NewID[stoa.StoreID]()))
 		b.failed(t, p, b.connect(t, p, s.ID, c), "inspect", stoa.DatabaseNotEmpty)
 		if found, err := b.Test(t.Context(), p, s.ID, &c); err != nil || codeOf(found.Fault) != stoa.DatabaseNotEmpty {
 			t.Errorf("a test finds %+v, %v", found.Fault, err)
@@ -32,7 +33,7 @@ func TestMarkedDatabase(t *testing.T) {
 
 		other := credentials(t, engine)
 		q, z := b.store(t)
-		must(t, tenantdbtest.Open(t, other).Mark(t.Context(), z.ID))
+		testkit.Must(t, tenantdbtest.Open(t, other).Mark(t.Context(), z.ID))
 		b.succeeded(t, q, b.connect(t, q, z.ID, other))
 	})
 }
@@ -41,7 +42,7 @@ func TestMarkedDatabase(t *testing.T) {
 // existed before markers, or of no store.
 func TestUnmarkedDatabase(t *testing.T) {
 	t.Parallel()
-	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, servers(t), func(t *testing.T, b fixture, engine credential.EngineName) {
 		c := credentials(t, engine)
 		p, s := b.store(t)
 		b.succeeded(t, p, b.connect(t, p, s.ID, c))
@@ -60,7 +61,7 @@ func TestUnmarkedDatabase(t *testing.T) {
 // refused unchanged.
 func TestEncoding(t *testing.T) {
 	t.Parallel()
-	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, servers(t), func(t *testing.T, b fixture, engine credential.EngineName) {
 		c := credentials(t, engine)
 		if engine == credential.MySQL { // its tables define their own encoding
 			tenantdbtest.Admin(t, engine, `ALTER DATABASE `+c.Database+` CHARACTER SET latin1`)

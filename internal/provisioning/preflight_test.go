@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func codeOf(f *Fault) stoa.Code { return stoa.CodeOf(f.Err()) }
@@ -20,11 +21,11 @@ func codeOf(f *Fault) stoa.Code { return stoa.CodeOf(f.Err()) }
 // and records the health.
 func TestTestStored(t *testing.T) {
 	t.Parallel()
-	each(t, tenantdbtest.Engines(), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, tenantdbtest.Engines(), func(t *testing.T, b fixture, engine credential.EngineName) {
 		p, s, c := b.opened(t, engine)
 		before := b.info(t, s.ID)
 		found, err := b.Test(t.Context(), p, s.ID, nil)
-		must(t, err)
+		testkit.Must(t, err)
 		if found.Fault != nil || found.Latency <= 0 || found.ServerVersion == "" || found.Schema.Version != before.SchemaVersion {
 			t.Errorf("found %+v, %+v", found, found.Fault)
 		}
@@ -37,7 +38,7 @@ func TestTestStored(t *testing.T) {
 		}
 		tenantdbtest.Revoke(t, c)
 		found, err = b.Test(t.Context(), p, s.ID, nil)
-		must(t, err)
+		testkit.Must(t, err)
 		if codeOf(found.Fault) != stoa.DatabaseAuthFailed || found.Latency != 0 || found.ServerVersion != "" {
 			t.Errorf("found %+v, %+v", found, found.Fault)
 		}
@@ -51,7 +52,7 @@ func TestTestStored(t *testing.T) {
 // any state of the store. The accepted databases depend on the state.
 func TestTestGiven(t *testing.T) {
 	t.Parallel()
-	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, servers(t), func(t *testing.T, b fixture, engine credential.EngineName) {
 		owner, open, own := b.opened(t, engine)
 		newcomer, pending := b.store(t)
 		strangers := credentials(t, engine)
@@ -73,12 +74,12 @@ func TestTestGiven(t *testing.T) {
 		} {
 			before := b.info(t, open.ID)
 			found, err := b.Test(t.Context(), owner, open.ID, &test.c)
-			must(t, err)
+			testkit.Must(t, err)
 			if got := codeOf(found.Fault); got != test.open {
 				t.Errorf("%s: %q (%+v) to a store at work, want %q", test.name, got, found.Fault, test.open)
 			}
 			found, err = b.Test(t.Context(), newcomer, pending.ID, &test.c)
-			must(t, err)
+			testkit.Must(t, err)
 			if got := codeOf(found.Fault); got != test.pending {
 				t.Errorf("%s: %q (%+v) to a pending store, want %q", test.name, got, found.Fault, test.pending)
 			}
@@ -87,7 +88,7 @@ func TestTestGiven(t *testing.T) {
 			}
 		}
 		in, err := tenantdbtest.Open(t, strangers).Inspect(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if !slices.Equal(in.Tables, []string{"guests"}) {
 			t.Errorf("a test left %v", in.Tables)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/quotas"
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestManagedDatabaseQuotaIsExact checks that, when fifty managed databases are connected
@@ -31,9 +32,9 @@ func TestManagedDatabaseQuotaIsExact(t *testing.T) {
 		list := make([]stores.Store, 50)
 		for i := range list {
 			s, err := b.registry.Create(t.Context(), p, stores.NewStore{Name: fmt.Sprintf("Store %d", i)})
-			must(t, err)
+			testkit.Must(t, err)
 			list[i] = s
-			must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return authz.Grant(t.Context(), tx, s.ID, admin.UserID, authz.Admin) }))
+			testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return authz.Grant(t.Context(), tx, s.ID, admin.UserID, authz.Admin) }))
 		}
 		managed := credential.Credentials{Kind: credential.Managed}
 		errs := make([]error, len(list))
@@ -65,14 +66,14 @@ func TestManagedDatabaseQuotaIsExact(t *testing.T) {
 		b.exec(t, `UPDATE provisioning_runs SET state = 'failed' WHERE store_id = $1`, with)
 		b.exec(t, `UPDATE stores SET status = 'pending_database' WHERE id = $1`, with)
 		_, err := b.Connect(t.Context(), p, with, managed)
-		must(t, err)
+		testkit.Must(t, err)
 
 		b.exec(t, `UPDATE stores SET status = 'deleted' WHERE id = $1`, with)
 		_, err = b.Connect(t.Context(), p, without, managed)
 		wantQuota(t, err, 7) // the database has not been dropped yet
 		b.exec(t, `DELETE FROM store_databases WHERE store_id = $1`, with)
 		_, err = b.Connect(t.Context(), p, without, managed)
-		must(t, err)
+		testkit.Must(t, err)
 	})
 }
 
@@ -93,10 +94,10 @@ func TestOwnDatabasesHaveNoQuota(t *testing.T) {
 	p := b.user(t)
 	for i := range 3 {
 		s, err := b.registry.Create(t.Context(), p, stores.NewStore{Name: fmt.Sprintf("Store %d", i)})
-		must(t, err)
+		testkit.Must(t, err)
 		_, err = b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.KindPostgreSQL, Engine: credential.PostgreSQL, Host: "127.0.0.1", Port: 1,
 			Database: "d", User: "u", Password: keyring.NewSecret("p"), TLS: credential.TLSDisable})
-		must(t, err)
+		testkit.Must(t, err)
 	}
 }
 
@@ -120,7 +121,7 @@ func TestRunsPerHour(t *testing.T) {
 			return err
 		}
 		for i := range maxBegun {
-			must(t, begin(i))
+			testkit.Must(t, begin(i))
 		}
 		for i := range 3 {
 			var e *stoa.Error
@@ -130,8 +131,8 @@ func TestRunsPerHour(t *testing.T) {
 		}
 		other, second := b.store(t)
 		_, err := b.Connect(t.Context(), other, second.ID, managed)
-		must(t, err)
+		testkit.Must(t, err)
 		b.exec(t, `UPDATE provisioning_events SET created_at = $1 WHERE seq = 1`, time.Now().UTC().Add(-61*time.Minute))
-		must(t, begin(0))
+		testkit.Must(t, begin(0))
 	})
 }

@@ -16,12 +16,13 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 var managed = credential.Credentials{Kind: credential.Managed}
 
 // setupQuick returns a replica with short leases.
-func setupQuick(t *testing.T, db *masterdb.DB, shared platform) bench {
+func setupQuick(t *testing.T, db *masterdb.DB, shared platform) fixture {
 	t.Helper()
 	b := setupWith(t, db, shared, jobs.Options{}, dial.Loopback)
 	b.opts.Lease = 3 * time.Second // long enough for a slow machine to renew it in time
@@ -37,7 +38,7 @@ func TestDeadProcess(t *testing.T) {
 		dead := setupQuick(t, db, shared)
 		p, s := dead.store(t)
 		run, err := dead.Connect(t.Context(), p, s.ID, managed)
-		must(t, err)
+		testkit.Must(t, err)
 		w := dead.begin(t, run)
 		w.doStep(t, 0)
 		w.close()
@@ -63,7 +64,7 @@ func TestReconcile(t *testing.T) {
 		connect := func() Run {
 			p, s := b.store(t)
 			run, err := b.Connect(t.Context(), p, s.ID, managed)
-			must(t, err)
+			testkit.Must(t, err)
 			return run
 		}
 		waiting, working, late, lost, jobless, overdue := connect(), connect(), connect(), connect(), connect(), connect()
@@ -80,7 +81,7 @@ func TestReconcile(t *testing.T) {
 			"%"+overdue.ID.String()+"%", time.Now().UTC().Add(-time.Hour))
 		look := func() (sum int) {
 			counts, errs := atOnce(4, func(int) (int, error) { return b.Reconcile(t.Context()) })
-			must(t, errors.Join(errs...))
+			testkit.Must(t, errors.Join(errs...))
 			for _, n := range counts {
 				sum += n
 			}
@@ -120,20 +121,20 @@ func TestLeaseLostToAnotherOwner(t *testing.T) {
 		c := credentials(t, servers(t)[0])
 		g := stand(t, &c)
 		run, err := b.Connect(t.Context(), p, s.ID, c)
-		must(t, err)
+		testkit.Must(t, err)
 		slow := make(chan error, 1)
 		go func() { slow <- b.Provision(t.Context(), job(run)) }()
 		<-g.held
 		b.exec(t, `UPDATE provisioning_runs SET claimed_by = 'another', claimed_until = $2 WHERE id = $1`, run.ID, time.Now().UTC().Add(time.Hour))
 		select {
 		case err := <-slow:
-			must(t, err)
+			testkit.Must(t, err)
 		case <-time.After(time.Minute):
 			t.Fatal("it goes on")
 		}
 		b.resumable(t, p, run)
 		var by struct{ ClaimedBy string }
-		must(t, db.Get(t.Context(), &by, `SELECT claimed_by FROM provisioning_runs WHERE id = $1`, run.ID))
+		testkit.Must(t, db.Get(t.Context(), &by, `SELECT claimed_by FROM provisioning_runs WHERE id = $1`, run.ID))
 		if by.ClaimedBy != "another" {
 			t.Errorf("the owner is %q", by.ClaimedBy)
 		}
@@ -147,11 +148,11 @@ func TestLeaseIsRenewed(t *testing.T) {
 		b := setupQuick(t, db, newPlatform(t))
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, managed)
-		must(t, err)
+		testkit.Must(t, err)
 		w := b.begin(t, run)
 		var first, now struct{ ClaimedUntil time.Time }
 		read := func(dst any) {
-			must(t, db.Get(t.Context(), dst, `SELECT claimed_until FROM provisioning_runs WHERE id = $1`, run.ID))
+			testkit.Must(t, db.Get(t.Context(), dst, `SELECT claimed_until FROM provisioning_runs WHERE id = $1`, run.ID))
 		}
 		read(&first)
 		_, stop := w.lease.Keep(t.Context(), w.db, w.log)
@@ -178,13 +179,13 @@ func TestTransientFault(t *testing.T) {
 			g := stand(t, &c) // the first connection is closed, as by a server that is starting
 			g.drop()
 			run, err := b.Connect(t.Context(), p, s.ID, c)
-			must(t, err)
-			must(t, b.Provision(t.Context(), job(run)))
+			testkit.Must(t, err)
+			testkit.Must(t, b.Provision(t.Context(), job(run)))
 			run, err = b.Latest(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			b.succeeded(t, p, run)
 			events, ended, err := b.Events(t.Context(), p, s.ID, Position{})
-			must(t, err)
+			testkit.Must(t, err)
 			retried := 0
 			for _, e := range events {
 				if e.Step == "connect" && e.State == Running && e.Fault != nil && e.Fault.Code == stoa.DatabaseUnreachable {
@@ -205,20 +206,20 @@ func TestRetryIsSeen(t *testing.T) {
 		b := setup(t, db)
 		b.opts.Pauses = []time.Duration{5 * time.Second}
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		must(t, listener.Close())
+		testkit.Must(t, err)
+		testkit.Must(t, listener.Close())
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{
 			Kind: credential.KindMySQL, Engine: credential.MySQL, Host: "127.0.0.1", Port: listener.Addr().(*net.TCPAddr).Port,
 			Database: "d", User: "u", Password: keyring.NewSecret("p"), TLS: credential.TLSDisable,
 		})
-		must(t, err)
+		testkit.Must(t, err)
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- b.Provision(ctx, job(run)) }()
 		for deadline := time.Now().Add(time.Minute); ; {
 			now, err := b.Latest(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			if step := now.Steps[0]; step.Fault != nil {
 				if now.State != Running || step.State != Running || step.Fault.Code != stoa.DatabaseUnreachable || now.Fault != nil {
 					t.Errorf("run %+v", now)
@@ -249,10 +250,10 @@ func TestFinalFaultIsNotTriedAgain(t *testing.T) {
 			c := credentials(t, engine)
 			c.Password = keyring.NewSecret("wrong")
 			run, err := b.Connect(t.Context(), p, s.ID, c)
-			must(t, err)
-			must(t, b.Provision(t.Context(), job(run)))
+			testkit.Must(t, err)
+			testkit.Must(t, b.Provision(t.Context(), job(run)))
 			events, _, err := b.Events(t.Context(), p, s.ID, Position{})
-			must(t, err)
+			testkit.Must(t, err)
 			if want := 5; len(events) != want { // queued, running; connect running, failed; failed
 				t.Errorf("%d events, want %d: %+v", len(events), want, events)
 			}
@@ -273,23 +274,23 @@ func TestEvents(t *testing.T) {
 		wantCode(t, err, stoa.StoreNotFound)
 		mend := b.takeHostname(t, s)
 		first, err := b.Connect(t.Context(), p, s.ID, managed)
-		must(t, err)
+		testkit.Must(t, err)
 		if _, ended, err := b.Events(t.Context(), b.member(t, s.ID, authz.Viewer), s.ID, Position{}); err != nil || ended {
 			t.Errorf("a run that has not begun: ended %t, %v", ended, err)
 		}
-		must(t, b.Provision(t.Context(), job(first)))
+		testkit.Must(t, b.Provision(t.Context(), job(first)))
 		half := b.follow(t, p, s.ID, Position{})
 		again, err := b.Retry(t.Context(), p, s.ID)
-		must(t, err)
-		must(t, b.Provision(t.Context(), job(again)))
+		testkit.Must(t, err)
+		testkit.Must(t, b.Provision(t.Context(), job(again)))
 		mend()
 		whole := b.follow(t, p, s.ID, Position{})
 		if len(whole) <= len(half) || whole[len(whole)-1].State != Failed || whole[len(whole)-1].Attempt != 2 {
 			t.Errorf("%d events, then %d: %+v", len(half), len(whole), whole)
 		}
 		second, err := b.Connect(t.Context(), p, s.ID, managed)
-		must(t, err)
-		must(t, b.Provision(t.Context(), job(second)))
+		testkit.Must(t, err)
+		testkit.Must(t, b.Provision(t.Context(), job(second)))
 		// Read from the middle of the first run to the end of the second.
 		rest := b.follow(t, p, s.ID, half[3].Position)
 		want := len(whole) - 4 + 2 + 2*len(order) + 1
@@ -311,11 +312,11 @@ func TestEvents(t *testing.T) {
 }
 
 // follow reads all events after a position and checks that none is missing.
-func (b bench) follow(t *testing.T, p authz.Principal, id stoa.StoreID, at Position) (all []Event) {
+func (b fixture) follow(t *testing.T, p authz.Principal, id stoa.StoreID, at Position) (all []Event) {
 	t.Helper()
 	for {
 		events, ended, err := b.Events(t.Context(), p, id, at)
-		must(t, err)
+		testkit.Must(t, err)
 		for _, e := range events {
 			if e.Run == at.Run && e.Seq != at.Seq+1 || e.At.IsZero() {
 				t.Errorf("event %+v after %+v", e, at)
@@ -333,7 +334,7 @@ func (b bench) follow(t *testing.T, p authz.Principal, id stoa.StoreID, at Posit
 }
 
 // present registers a process, as package presence does.
-func (b bench) present(t *testing.T, process string) {
+func (b fixture) present(t *testing.T, process string) {
 	t.Helper()
 	b.exec(t, `INSERT INTO processes (name, host, lock_key, started_at) VALUES ($1, 'test', 1, $2)`, process, time.Now().UTC())
 }
@@ -351,7 +352,7 @@ func TestLeasesOfAnEndedProcess(t *testing.T) {
 		begin := func() (authz.Principal, Run) {
 			p, s := dead.store(t)
 			run, err := dead.Connect(t.Context(), p, s.ID, managed)
-			must(t, err)
+			testkit.Must(t, err)
 			dead.begin(t, run).close()
 			dead.expireLease(t, run.ID) // by the clock of a machine that is fast
 			return p, run
@@ -361,22 +362,22 @@ func TestLeasesOfAnEndedProcess(t *testing.T) {
 		q, queued := begin()
 		for range 2 {
 			n, err := living.Reconcile(t.Context())
-			if must(t, err); n != 0 {
+			if testkit.Must(t, err); n != 0 {
 				t.Errorf("%d runs of a process that is present were taken up", n)
 			}
-			must(t, living.Provision(t.Context(), job(queued))) // a second job for the run, if there is one
+			testkit.Must(t, living.Provision(t.Context(), job(queued))) // a second job for the run, if there is one
 		}
 		for _, run := range []Run{jobless, queued} {
 			if n := living.count(t, `provisioning_runs WHERE id = '`+run.ID.String()+`' AND claimed_by LIKE '`+dead.process.Name()+`.%'`); n != 1 {
 				t.Error("a run was taken from a process that is present")
 			}
 		}
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return living.Release(t.Context(), tx, "another") }))
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return living.Release(t.Context(), tx, "another") }))
 		if n := living.count(t, `river_job`); n != 1 {
 			t.Errorf("%d jobs, want 1", n)
 		}
 		for range 2 { // the second call finds nothing
-			must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+			testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 				if _, err := tx.Exec(t.Context(), `DELETE FROM processes WHERE name = $1`, dead.process.Name()); err != nil {
 					return err
 				}
@@ -404,12 +405,12 @@ func TestOwnLeaseExpires(t *testing.T) {
 		b.present(t, b.process.Name())
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, managed)
-		must(t, err)
+		testkit.Must(t, err)
 		b.begin(t, run).close()
 		b.exec(t, `DELETE FROM river_job`)
 		b.expireLease(t, run.ID)
 		n, err := b.Reconcile(t.Context())
-		if must(t, err); n != 1 {
+		if testkit.Must(t, err); n != 1 {
 			t.Errorf("%d runs were taken up, want 1", n)
 		}
 		b.start(t).succeeded(t, p, b.wait(t, run))

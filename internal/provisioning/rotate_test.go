@@ -19,25 +19,26 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // opened creates an active store with an empty database of that engine.
-func (b bench) opened(t *testing.T, engine credential.EngineName) (authz.Principal, stores.Store, credential.Credentials) {
+func (b fixture) opened(t *testing.T, engine credential.EngineName) (authz.Principal, stores.Store, credential.Credentials) {
 	t.Helper()
 	p, s := b.store(t)
 	c := credentials(t, engine)
 	return p, b.succeeded(t, p, b.connect(t, p, s.ID, c)), c
 }
 
-func (b bench) info(t *testing.T, id stoa.StoreID) tenantdb.Info {
+func (b fixture) info(t *testing.T, id stoa.StoreID) tenantdb.Info {
 	t.Helper()
 	info, err := tenantdb.ReadInfo(t.Context(), b.db, id)
-	must(t, err)
+	testkit.Must(t, err)
 	return *info
 }
 
 // visit is one request of a shopper.
-func (b bench) visit(ctx context.Context, s stores.Store) (*tenantdb.DB, error) {
+func (b fixture) visit(ctx context.Context, s stores.Store) (*tenantdb.DB, error) {
 	site, err := b.registry.Resolve(ctx, s.Hostnames[0].Hostname)
 	if err != nil {
 		return nil, err
@@ -53,7 +54,7 @@ func (b bench) visit(ctx context.Context, s stores.Store) (*tenantdb.DB, error) 
 
 // shoppers sends requests to the store without a pause until stop is called. stop fails
 // the test if any request was refused.
-func (b bench) shoppers(t *testing.T, s stores.Store) (stop func()) {
+func (b fixture) shoppers(t *testing.T, s stores.Store) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
@@ -82,20 +83,20 @@ func (b bench) shoppers(t *testing.T, s stores.Store) (stop func()) {
 // a shopper fails.
 func TestRotate(t *testing.T) {
 	t.Parallel()
-	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, servers(t), func(t *testing.T, b fixture, engine credential.EngineName) {
 		p, s, c := b.opened(t, engine)
 		before := b.info(t, s.ID)
 		lease, err := b.tenants.Acquire(t.Context(), s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		defer lease.Release()
-		must(t, lease.Tx(t.Context(), func(tx *tenantdb.Tx) error {
+		testkit.Must(t, lease.Tx(t.Context(), func(tx *tenantdb.Tx) error {
 			_, err := b.visit(t.Context(), s) // opens a second connection of the store while the password is still valid
-			must(t, err)
+			testkit.Must(t, err)
 			stop := b.shoppers(t, s)
 			c = tenantdbtest.NewPassword(t, c)
-			must(t, b.Rotate(t.Context(), p, s.ID, c))
+			testkit.Must(t, b.Rotate(t.Context(), p, s.ID, c))
 			fresh, err := b.visit(t.Context(), s)
-			must(t, err)
+			testkit.Must(t, err)
 			if fresh == lease.DB {
 				t.Error("still the pool of before")
 			}
@@ -116,17 +117,17 @@ func TestRotate(t *testing.T) {
 			t.Errorf("the registry (-want +got):\n%s", diff)
 		}
 		store, err := b.registry.Get(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if store.Profile == nil || store.Profile.Description != "begun before, ended after" {
 			t.Errorf("the profile is %+v", store.Profile)
 		}
 
-		must(t, b.Rotate(t.Context(), p, s.ID, c))
+		testkit.Must(t, b.Rotate(t.Context(), p, s.ID, c))
 		if again := b.info(t, s.ID); again.CredentialVersion != after.CredentialVersion || again.SchemaVersion != after.SchemaVersion {
 			t.Errorf("the same credentials again: %+v", again)
 		}
 		_, err = b.visit(t.Context(), s)
-		must(t, err)
+		testkit.Must(t, err)
 	})
 }
 
@@ -134,16 +135,16 @@ func TestRotate(t *testing.T) {
 // without permission to change it, leave everything unchanged.
 func TestRotateRefuses(t *testing.T) {
 	t.Parallel()
-	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, servers(t), func(t *testing.T, b fixture, engine credential.EngineName) {
 		p, s, c := b.opened(t, engine)
 		_, _, foreign := b.opened(t, engine)
 		strangers := credentials(t, engine)
 		tenantdbtest.Exec(t, strangers, `CREATE TABLE guests (n integer)`)
 		migrated := credentials(t, engine)
 		_, err := tenantdbtest.Open(t, migrated).Migrate(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		pool, err := b.visit(t.Context(), s)
-		must(t, err)
+		testkit.Must(t, err)
 		before := b.info(t, s.ID)
 		with := func(change func(*credential.Credentials)) credential.Credentials {
 			other := c
@@ -172,7 +173,7 @@ func TestRotateRefuses(t *testing.T) {
 					t.Errorf("the registry changed:\n%s", diff)
 				}
 				now, err := b.visit(t.Context(), s)
-				must(t, err)
+				testkit.Must(t, err)
 				if now != pool {
 					t.Error("the pool is another")
 				}
@@ -181,7 +182,7 @@ func TestRotateRefuses(t *testing.T) {
 		wantCode(t, b.Rotate(t.Context(), b.member(t, s.ID, authz.Member), s.ID, c), stoa.Forbidden)
 		wantCode(t, b.Rotate(t.Context(), b.user(t), s.ID, c), stoa.StoreNotFound)
 		b.exec(t, `UPDATE stores SET status = 'suspended' WHERE id = $1`, s.ID)
-		must(t, b.Rotate(t.Context(), b.member(t, s.ID, authz.Admin), s.ID, c))
+		testkit.Must(t, b.Rotate(t.Context(), b.member(t, s.ID, authz.Admin), s.ID, c))
 	})
 }
 
@@ -194,11 +195,11 @@ func TestRotateInOtherStates(t *testing.T) {
 		p, s := b.store(t)
 		wantCode(t, b.Rotate(t.Context(), p, s.ID, c), stoa.StorePendingDatabase)
 		_, err := b.Connect(t.Context(), p, s.ID, c)
-		must(t, err)
+		testkit.Must(t, err)
 		wantCode(t, b.Rotate(t.Context(), p, s.ID, c), stoa.ProvisioningInProgress)
 
 		// Provisioning starts while the credentials are being verified.
-		must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			wantCode(t, b.replace(t.Context(), tx, p, s.ID, c, Finding{}), stoa.ProvisioningInProgress)
 			return nil
 		}))
@@ -207,7 +208,7 @@ func TestRotateInOtherStates(t *testing.T) {
 
 		managed, m := b.store(t)
 		_, err = b.Connect(t.Context(), managed, m.ID, credential.Credentials{Kind: credential.Managed})
-		must(t, err)
+		testkit.Must(t, err)
 		b.exec(t, `UPDATE stores SET status = 'active' WHERE id = $1`, m.ID)
 		wantCode(t, b.Rotate(t.Context(), managed, m.ID, c), stoa.InvalidRequest)
 	})
@@ -217,31 +218,31 @@ func TestRotateInOtherStates(t *testing.T) {
 // the stored credentials are exactly those of one of them.
 func TestRotateAtOnce(t *testing.T) {
 	t.Parallel()
-	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, servers(t), func(t *testing.T, b fixture, engine credential.EngineName) {
 		p, s, c := b.opened(t, engine)
-		both := []credential.Credentials{c, tenantdbtest.Heir(t, c)}
+		both := []credential.Credentials{c, tenantdbtest.Successor(t, c)}
 		stop := b.shoppers(t, s)
 		_, errs := atOnce(6, func(i int) (struct{}, error) {
 			return struct{}{}, b.Rotate(t.Context(), p, s.ID, both[i%2])
 		})
 		stop()
 		for _, err := range errs {
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		saved, err := b.tenants.Load(t.Context(), b.db, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if !slices.Contains(both, saved) {
 			t.Fatalf("saved %+v", saved)
 		}
 		lease, err := b.tenants.Acquire(t.Context(), s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		defer lease.Release()
 		query := `SELECT current_user`
 		if engine == credential.MySQL {
 			query = `SELECT substring_index(current_user(), '@', 1)`
 		}
 		var user string
-		must(t, lease.Get(t.Context(), &user, query))
+		testkit.Must(t, lease.Get(t.Context(), &user, query))
 		if user != saved.User {
 			t.Errorf("connected as %s, saved is %s", user, saved.User)
 		}
@@ -256,10 +257,10 @@ func TestRotateAtOnce(t *testing.T) {
 // store available at once: the circuit breaker's state is about the old ones.
 func TestRotateAfterRevocation(t *testing.T) {
 	t.Parallel()
-	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, servers(t), func(t *testing.T, b fixture, engine credential.EngineName) {
 		p, s, c := b.opened(t, engine)
 		_, err := b.visit(t.Context(), s)
-		must(t, err)
+		testkit.Must(t, err)
 		c = tenantdbtest.Revoke(t, c)
 		until(t, "the breaker opens", func() bool {
 			_, err := b.visit(t.Context(), s)
@@ -269,15 +270,15 @@ func TestRotateAfterRevocation(t *testing.T) {
 			return b.tenants.Refusing(s.ID) != nil
 		})
 		shown, err := b.registry.Get(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if d := shown.Database; shown.Profile != nil || d.Status != tenantdb.StatusFailed || d.LastError != stoa.DatabaseAuthFailed {
 			t.Errorf("the owner sees %+v", d)
 		}
-		must(t, b.Rotate(t.Context(), p, s.ID, c))
+		testkit.Must(t, b.Rotate(t.Context(), p, s.ID, c))
 		_, err = b.visit(t.Context(), s)
-		must(t, err)
+		testkit.Must(t, err)
 		shown, err = b.registry.Get(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if d := shown.Database; shown.Profile == nil || d.Status != tenantdb.StatusOK || d.LastError != "" {
 			t.Errorf("the owner sees %+v", d)
 		}

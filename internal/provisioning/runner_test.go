@@ -12,16 +12,17 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // startInProcess enables the execution of runs in b's process. The queue is not started.
-func (b bench) startInProcess(t *testing.T) {
+func (b fixture) startInProcess(t *testing.T) {
 	t.Helper()
 	b.Start(t.Context())
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
-		must(t, b.Stop(ctx))
+		testkit.Must(t, b.Stop(ctx))
 	})
 }
 
@@ -35,7 +36,7 @@ func TestRunBeginsInProcess(t *testing.T) {
 		p, s := b.store(t)
 		mend := b.takeHostname(t, s)
 		begun, err := b.Connect(t.Context(), p, s.ID, managed)
-		must(t, err)
+		testkit.Must(t, err)
 		if begun.State != Running || begun.Step != order[0] || begun.StartedAt == nil || begun.Steps[0].State != Running || len(begun.Steps) != len(order) {
 			t.Errorf("the run is %+v", begun)
 		}
@@ -61,24 +62,24 @@ func TestNoFreeSlot(t *testing.T) {
 		g := stand(t, &c)
 		p, s := b.store(t)
 		held, err := b.Connect(t.Context(), p, s.ID, c)
-		must(t, err)
+		testkit.Must(t, err)
 		<-g.held
 		b.slots.mu.Lock()
 		b.slots.free = 0
 		b.slots.mu.Unlock()
 		other, o := b.store(t)
 		queued, err := b.Connect(t.Context(), other, o.ID, managed)
-		must(t, err)
+		testkit.Must(t, err)
 		if n := b.count(t, `river_job`); n != 1 || queued.State != Queued {
 			t.Errorf("%d jobs for a run that is %s", n, queued.State)
 		}
-		must(t, b.Provision(t.Context(), job(queued)))
+		testkit.Must(t, b.Provision(t.Context(), job(queued)))
 		b.succeeded(t, other, b.wait(t, queued))
 		g.drop() // the step connect is repeated
 		b.succeeded(t, p, b.wait(t, held))
 		third, r := b.store(t)
 		here, err := b.Connect(t.Context(), third, r.ID, managed) // in the slot that is free again
-		must(t, err)
+		testkit.Must(t, err)
 		b.succeeded(t, third, b.wait(t, here))
 		if n := b.count(t, `river_job`); n != 1 {
 			t.Errorf("%d jobs", n)
@@ -99,16 +100,16 @@ func TestStopHandsOver(t *testing.T) {
 		g := stand(t, &c)
 		p, s := first.store(t)
 		run, err := first.Connect(t.Context(), p, s.ID, c)
-		must(t, err)
+		testkit.Must(t, err)
 		<-g.held
-		must(t, first.Stop(t.Context()))
+		testkit.Must(t, first.Stop(t.Context()))
 		first.resumable(t, p, run)
 		if n := first.count(t, `provisioning_runs WHERE claimed_by IS NULL`); n != 1 || first.count(t, `river_job`) != 1 {
 			t.Errorf("%d runs are without an owner, %d jobs", n, first.count(t, `river_job`))
 		}
 		other, o := first.store(t)
 		late, err := first.Connect(t.Context(), other, o.ID, managed) // by a request that is still in progress
-		must(t, err)
+		testkit.Must(t, err)
 		second := setupWith(t, db, shared, jobs.Options{}, dial.Loopback).start(t)
 		second.succeeded(t, p, second.wait(t, run))
 		second.succeeded(t, other, second.wait(t, late))
@@ -127,12 +128,12 @@ func TestStopCountsWhatItCannotHandOver(t *testing.T) {
 		g := stand(t, &c)
 		p, s := b.store(t)
 		_, err := b.Connect(t.Context(), p, s.ID, c)
-		must(t, err)
+		testkit.Must(t, err)
 		<-g.held
 		if n := b.UnderWay(); n != 1 {
 			t.Errorf("%d runs are under way", n)
 		}
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			_, err := tx.Exec(t.Context(), `ALTER TABLE river_job RENAME TO river_job_away`)
 			return err
 		}))
@@ -155,14 +156,14 @@ func TestStopWaits(t *testing.T) {
 		g := stand(t, &c)
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, c)
-		must(t, err)
+		testkit.Must(t, err)
 		<-g.held
 		stopped := make(chan error)
 		go func() { stopped <- b.Stop(context.WithoutCancel(t.Context())) }()
 		g.drop()
-		must(t, <-stopped)
+		testkit.Must(t, <-stopped)
 		run, err = b.Latest(t.Context(), p, run.StoreID)
-		must(t, err)
+		testkit.Must(t, err)
 		b.succeeded(t, p, run)
 	})
 }
@@ -199,22 +200,22 @@ func TestPanicInProcess(t *testing.T) {
 		p, s := b.store(t)
 		mend := b.takeHostname(t, s)
 		run, err := b.Connect(t.Context(), p, s.ID, managed)
-		must(t, err)
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, err)
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		mend()
 		logged := &logBuffer{}
 		broken := New(db, b.registry, nil, b.queue, slog.New(slog.NewTextHandler(logged, nil)), b.opts)
 		broken.Start(t.Context())
 		_, err = broken.Retry(t.Context(), p, s.ID)
-		must(t, err)
-		must(t, broken.Stop(t.Context()))
+		testkit.Must(t, err)
+		testkit.Must(t, broken.Stop(t.Context()))
 		for _, want := range []string{"panic in a provisioning run", "tenantdb.(*Manager)", "goroutine", run.ID.String(), s.ID.String()} {
 			if !strings.Contains(logged.String(), want) {
 				t.Errorf("logged without %q: %s", want, logged.String())
 			}
 		}
 		run, err = b.Latest(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		b.failed(t, p, run, "hostname", stoa.Internal)
 		b.succeeded(t, p, b.retryNow(t, p, s.ID))
 	})

@@ -18,6 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // order is the documented order of the steps.
@@ -25,7 +26,7 @@ var order = []string{"connect", "inspect", "migrate", "seed", "store_record", "o
 
 func TestRun(t *testing.T) {
 	t.Parallel()
-	each(t, tenantdbtest.All(), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, tenantdbtest.All(), func(t *testing.T, b fixture, engine credential.EngineName) {
 		p, s := b.store(t)
 		before := time.Now().Add(-time.Second)
 		c := credentials(t, engine)
@@ -51,7 +52,7 @@ func TestRun(t *testing.T) {
 			t.Error(diff)
 		}
 		latest, err := b.Latest(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if diff := cmp.Diff(run, latest); diff != "" {
 			t.Error(diff)
 		}
@@ -73,10 +74,10 @@ func TestRun(t *testing.T) {
 }
 
 // checkOwner checks the owner's row in the tenant database.
-func (b bench) checkOwner(t *testing.T, p authz.Principal, id stoa.StoreID) {
+func (b fixture) checkOwner(t *testing.T, p authz.Principal, id stoa.StoreID) {
 	t.Helper()
 	lease, err := b.tenants.Acquire(t.Context(), id)
-	must(t, err)
+	testkit.Must(t, err)
 	defer lease.Release()
 	var users []struct {
 		ID        stoa.UserID `db:"id"`
@@ -85,7 +86,7 @@ func (b bench) checkOwner(t *testing.T, p authz.Principal, id stoa.StoreID) {
 		LastName  string      `db:"last_name"`
 		Role      string      `db:"role"`
 	}
-	must(t, lease.Select(t.Context(), &users, `SELECT id, email, first_name, last_name, role FROM users`))
+	testkit.Must(t, lease.Select(t.Context(), &users, `SELECT id, email, first_name, last_name, role FROM users`))
 	if len(users) != 1 || users[0].ID != p.UserID || users[0].Email != p.UserID.String()+"@example.com" ||
 		users[0].FirstName != "Olive" || users[0].LastName != "Owner" || users[0].Role != "owner" {
 		t.Errorf("users %+v", users)
@@ -102,7 +103,7 @@ func TestConnectRecordsTheRun(t *testing.T) {
 		_, err := b.Latest(t.Context(), p, s.ID)
 		wantCode(t, err, stoa.NotFound)
 		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
-		must(t, err)
+		testkit.Must(t, err)
 		want := Run{ID: run.ID, StoreID: s.ID, State: Queued, Attempt: 1, CreatedAt: run.CreatedAt, Warnings: []tenantdb.Warning{}}
 		for _, name := range order {
 			want.Steps = append(want.Steps, Step{Name: name, State: Pending})
@@ -190,9 +191,9 @@ func TestConnectChecksCredentials(t *testing.T) {
 		// A managed database is created for the store. The other fields of the
 		// credentials are ignored.
 		_, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed, Engine: credential.SQLite, Database: other.ID.String()})
-		must(t, err)
+		testkit.Must(t, err)
 		saved, err := b.tenants.Load(t.Context(), db, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if saved.Engine != credential.SQLite || saved.Database != s.ID.String() {
 			t.Errorf("the managed database is %s %s", saved.Engine, saved.Database)
 		}
@@ -222,9 +223,9 @@ func TestAccess(t *testing.T) {
 		_, err := b.Connect(t.Context(), p, stoa.NewID[stoa.StoreID](), credential.Credentials{})
 		wantCode(t, err, stoa.StoreNotFound)
 		run, err := b.Connect(t.Context(), b.member(t, s.ID, authz.Admin), s.ID, credential.Credentials{Kind: credential.Managed})
-		must(t, err)
+		testkit.Must(t, err)
 		seen, err := b.Latest(t.Context(), b.member(t, s.ID, authz.Viewer), s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if seen.ID != run.ID {
 			t.Errorf("a viewer sees run %s, want %s", seen.ID, run.ID)
 		}
@@ -239,10 +240,10 @@ func TestRetryWithoutAFailedRun(t *testing.T) {
 		_, err := b.Retry(t.Context(), p, s.ID)
 		wantCode(t, err, stoa.NotFound)
 		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
-		must(t, err)
+		testkit.Must(t, err)
 		_, err = b.Retry(t.Context(), p, s.ID)
 		wantCode(t, err, stoa.ProvisioningInProgress)
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		_, err = b.Retry(t.Context(), p, s.ID)
 		wantCode(t, err, stoa.AlreadyConnected)
 		// If a store ever lost its database, a run that succeeded could not be retried.
@@ -261,10 +262,10 @@ func TestWait(t *testing.T) {
 		b := setup(t, db)
 		p, s := b.store(t)
 		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
-		must(t, err)
+		testkit.Must(t, err)
 		for _, patience := range []time.Duration{0, 30 * time.Millisecond} {
 			got, err := b.Wait(t.Context(), run.ID, patience)
-			must(t, err)
+			testkit.Must(t, err)
 			if diff := cmp.Diff(run, got); diff != "" {
 				t.Errorf("patience %v: %s", patience, diff)
 			}
@@ -282,10 +283,10 @@ func TestWait(t *testing.T) {
 			}
 			waiting <- got
 		}()
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		b.succeeded(t, p, <-waiting)
 		got, err := b.Wait(t.Context(), run.ID, 0) // the run has ended, so no wait is needed
-		must(t, err)
+		testkit.Must(t, err)
 		b.succeeded(t, p, got)
 		_, err = b.Wait(t.Context(), stoa.NewID[stoa.RunID](), time.Hour)
 		wantCode(t, err, stoa.NotFound)
@@ -301,31 +302,31 @@ func TestJobOfAnotherTime(t *testing.T) {
 		p, s := b.store(t)
 		mend := b.takeHostname(t, s)
 		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
-		must(t, err)
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, err)
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		mend()
 		nothing := func(j Provision) {
 			t.Helper()
 			before, err := b.Latest(t.Context(), p, s.ID)
-			must(t, err)
-			must(t, b.Provision(t.Context(), j))
+			testkit.Must(t, err)
+			testkit.Must(t, b.Provision(t.Context(), j))
 			after, err := b.Latest(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			if diff := cmp.Diff(before, after); diff != "" {
 				t.Errorf("job %+v: %s", j, diff)
 			}
 		}
 		nothing(job(run)) // the run has failed
 		second, err := b.Retry(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		nothing(Provision{RunID: run.ID, Attempt: 1}) // an old attempt
 		nothing(Provision{RunID: run.ID, Attempt: 3})
 		nothing(Provision{RunID: stoa.NewID[stoa.RunID](), Attempt: 1})
-		must(t, b.Provision(t.Context(), job(second)))
+		testkit.Must(t, b.Provision(t.Context(), job(second)))
 		nothing(job(second)) // the run has succeeded
 		nothing(Provision{RunID: run.ID, Attempt: 1})
 		third, err := b.Latest(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		b.succeeded(t, p, third)
 		if third.Attempt != 2 || third.ID != run.ID {
 			t.Errorf("run %+v", third)
@@ -335,19 +336,19 @@ func TestJobOfAnotherTime(t *testing.T) {
 
 func TestRetryResumesAtTheFailedStep(t *testing.T) {
 	t.Parallel()
-	each(t, tenantdbtest.Engines(), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, tenantdbtest.Engines(), func(t *testing.T, b fixture, engine credential.EngineName) {
 		p, s := b.store(t)
 		mend := b.takeHostname(t, s)
 		first := b.connect(t, p, s.ID, credentials(t, engine))
 		b.failed(t, p, first, "hostname", stoa.HostnameTaken)
 		// Changes to the tenant database show which steps run again.
 		c, err := b.tenants.Load(t.Context(), b.db, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		tenant, err := b.tenants.OpenUnleased(c)
-		must(t, err)
+		testkit.Must(t, err)
 		defer tenant.Close() //nolint:errcheck // a connection of the test
 		_, err = tenant.Exec(t.Context(), `DELETE FROM pages`)
-		must(t, err)
+		testkit.Must(t, err)
 
 		b.failed(t, p, b.retry(t, p, s.ID), "hostname", stoa.HostnameTaken) // the cause is not corrected yet
 		mend()
@@ -360,7 +361,7 @@ func TestRetryResumesAtTheFailedStep(t *testing.T) {
 			t.Errorf("steps that had succeeded were recorded again: %s", diff)
 		}
 		var pages int
-		must(t, tenant.Get(t.Context(), &pages, `SELECT count(*) FROM pages`))
+		testkit.Must(t, tenant.Get(t.Context(), &pages, `SELECT count(*) FROM pages`))
 		if pages != 0 {
 			t.Error("the step seed ran again")
 		}

@@ -11,13 +11,14 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestPasswordsStaySecret checks that a password given to Connect cannot be read anywhere
 // afterwards, whether or not the run succeeded.
 func TestPasswordsStaySecret(t *testing.T) {
 	t.Parallel()
-	each(t, servers(t), func(t *testing.T, b bench, engine credential.EngineName) {
+	each(t, servers(t), func(t *testing.T, b fixture, engine credential.EngineName) {
 		p, s := b.store(t)
 		right := credentials(t, engine)
 		wrong := right
@@ -54,19 +55,19 @@ func dump(t *testing.T, db *masterdb.DB) string {
 	var all strings.Builder
 	if db.Engine == masterdb.SQLite {
 		var path string
-		must(t, db.Get(t.Context(), &path, `SELECT file FROM pragma_database_list WHERE name = 'main'`))
+		testkit.Must(t, db.Get(t.Context(), &path, `SELECT file FROM pragma_database_list WHERE name = 'main'`))
 		for _, file := range []string{path, path + "-wal"} {
 			content, err := os.ReadFile(file)
-			must(t, err)
+			testkit.Must(t, err)
 			all.Write(content)
 		}
 		return all.String()
 	}
 	var tables []string
-	must(t, db.Select(t.Context(), &tables, `SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()`))
+	testkit.Must(t, db.Select(t.Context(), &tables, `SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()`))
 	for _, table := range tables {
 		var rows []string
-		must(t, db.Select(t.Context(), &rows, fmt.Sprintf(`SELECT CAST(t AS text) FROM %q t`, table)))
+		testkit.Must(t, db.Select(t.Context(), &rows, fmt.Sprintf(`SELECT CAST(t AS text) FROM %q t`, table)))
 		all.WriteString(strings.Join(rows, "\n"))
 	}
 	return all.String()

@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestHostileSettings checks that a store on a server with hostile settings is connected,
@@ -73,7 +74,7 @@ func TestHostileGlobals(t *testing.T) {
 
 // keepsWords connects a store's database, applies change to the server, and checks that
 // the store returns text as it was written, before and after a rotation.
-func (b bench) keepsWords(t *testing.T, c credential.Credentials, change func()) {
+func (b fixture) keepsWords(t *testing.T, c credential.Credentials, change func()) {
 	t.Helper()
 	p, s := b.store(t)
 	s = b.succeeded(t, p, b.connect(t, p, s.ID, c))
@@ -82,16 +83,16 @@ func (b bench) keepsWords(t *testing.T, c credential.Credentials, change func())
 	words := `back\slash 'quote' "é" ` + "\U0001f980" + ` ends`
 	for range 2 {
 		lease, err := b.tenants.Acquire(t.Context(), s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		_, err = storedata.UpdateProfile(t.Context(), lease.DB, s.ID, storedata.ProfilePatch{Name: &words})
-		must(t, err)
+		testkit.Must(t, err)
 		profile, err := storedata.ReadProfile(t.Context(), lease.DB, s.ID)
 		lease.Release()
-		must(t, err)
+		testkit.Must(t, err)
 		if profile.Name != words {
 			t.Errorf("read %q, want %q", profile.Name, words)
 		}
-		must(t, b.Rotate(t.Context(), p, s.ID, c))
+		testkit.Must(t, b.Rotate(t.Context(), p, s.ID, c))
 		b.tenants.Forget(s.ID)
 	}
 }

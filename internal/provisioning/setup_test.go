@@ -25,6 +25,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // platform contains what the replicas of one test share.
@@ -36,8 +37,8 @@ type platform struct {
 	supabase *credential.SupabaseRules // nil means those of tenantdbtest
 }
 
-// bench is one replica: a service with its dependencies.
-type bench struct {
+// fixture is one replica: a service with its dependencies.
+type fixture struct {
 	platform
 	*Service
 	logged *logBuffer
@@ -45,7 +46,7 @@ type bench struct {
 
 // setup creates a replica on db that may connect to this machine. Its queue accepts jobs
 // and runs none until start.
-func setup(t *testing.T, db *masterdb.DB) bench {
+func setup(t *testing.T, db *masterdb.DB) fixture {
 	t.Helper()
 	return setupWith(t, db, newPlatform(t), jobs.Options{}, dial.Loopback)
 }
@@ -53,16 +54,16 @@ func setup(t *testing.T, db *masterdb.DB) bench {
 func newPlatform(t *testing.T) platform {
 	t.Helper()
 	ring, err := keyring.Parse(keyring.Generate("test"))
-	must(t, err)
+	testkit.Must(t, err)
 	return platform{ring: ring, dataDir: t.TempDir()}
 }
 
-func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options, allow []netip.Prefix) bench {
+func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options, allow []netip.Prefix) fixture {
 	t.Helper()
 	logged := &logBuffer{}
 	log := slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	queue, err := jobs.New(db, log, opts)
-	must(t, err)
+	testkit.Must(t, err)
 	rules := tenantdbtest.SupabaseRules()
 	if shared.supabase != nil {
 		rules = *shared.supabase
@@ -71,11 +72,11 @@ func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options
 		DataDir: shared.dataDir, Dialer: dial.Dialer{Allow: allow}, Supabase: rules,
 		Managed: shared.managed,
 	})
-	t.Cleanup(func() { must(t, tenants.Close(context.Background())) })
+	t.Cleanup(func() { testkit.Must(t, tenants.Close(context.Background())) })
 	registry := stores.New(db, credits.New(db), tenants, queue, hostnames.New(db, "shops.test", log), log)
 	// Transient faults are retried soon, and leases last longer than any test.
 	quick := Options{Lease: 5 * time.Minute, Pauses: []time.Duration{time.Millisecond, 2 * time.Millisecond}}
-	b := bench{shared, New(db, registry, tenants, queue, log, quick), logged}
+	b := fixture{shared, New(db, registry, tenants, queue, log, quick), logged}
 	jobs.Handle(queue, Timeout, b.Provision)
 	jobs.Handle(queue, stores.DeleteStoreTimeout, registry.FinishDeletion)
 	return b
@@ -83,7 +84,7 @@ func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options
 
 // withRules returns a replica with other rules for Supabase's servers than those of
 // tenantdbtest.
-func withRules(t *testing.T, db *masterdb.DB, rules credential.SupabaseRules) bench {
+func withRules(t *testing.T, db *masterdb.DB, rules credential.SupabaseRules) fixture {
 	t.Helper()
 	shared := newPlatform(t)
 	shared.supabase = &rules
@@ -91,17 +92,17 @@ func withRules(t *testing.T, db *masterdb.DB, rules credential.SupabaseRules) be
 }
 
 // start runs the queue's jobs until the test ends, and enables runs in this process.
-func (b bench) start(t *testing.T) bench {
+func (b fixture) start(t *testing.T) fixture {
 	t.Helper()
 	b.startInProcess(t)
-	must(t, b.queue.Start(t.Context()))
-	t.Cleanup(func() { must(t, b.queue.Stop(context.Background())) })
+	testkit.Must(t, b.queue.Start(t.Context()))
+	t.Cleanup(func() { testkit.Must(t, b.queue.Stop(context.Background())) })
 	return b
 }
 
 // each runs test on every pair of a master and a tenant engine, with a replica that
 // executes jobs.
-func each(t *testing.T, engines []credential.EngineName, test func(t *testing.T, b bench, engine credential.EngineName)) {
+func each(t *testing.T, engines []credential.EngineName, test func(t *testing.T, b fixture, engine credential.EngineName)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db).start(t)
@@ -122,7 +123,7 @@ func servers(t *testing.T) []credential.EngineName {
 	return engines
 }
 
-func (b bench) user(t *testing.T) authz.Principal {
+func (b fixture) user(t *testing.T) authz.Principal {
 	t.Helper()
 	p := authz.Principal{UserID: stoa.NewID[stoa.UserID]()}
 	b.exec(t, `INSERT INTO users (id, email, password_hash, first_name, last_name, created_at, updated_at)
@@ -131,21 +132,21 @@ func (b bench) user(t *testing.T) authz.Principal {
 }
 
 // member adds a user with that role to the store.
-func (b bench) member(t *testing.T, id stoa.StoreID, role authz.Role) authz.Principal {
+func (b fixture) member(t *testing.T, id stoa.StoreID, role authz.Role) authz.Principal {
 	t.Helper()
 	p := b.user(t)
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		return authz.Grant(t.Context(), tx, id, p.UserID, role)
 	}))
 	return p
 }
 
 // store creates a store of a new user.
-func (b bench) store(t *testing.T) (authz.Principal, stores.Store) {
+func (b fixture) store(t *testing.T) (authz.Principal, stores.Store) {
 	t.Helper()
 	p := b.user(t)
 	s, err := b.registry.Create(t.Context(), p, stores.NewStore{Name: "Bakery"})
-	must(t, err)
+	testkit.Must(t, err)
 	return p, s
 }
 
@@ -159,25 +160,25 @@ func credentials(t *testing.T, engine credential.EngineName) credential.Credenti
 }
 
 // connect connects the store and waits for the run's end.
-func (b bench) connect(t *testing.T, p authz.Principal, id stoa.StoreID, c credential.Credentials) Run {
+func (b fixture) connect(t *testing.T, p authz.Principal, id stoa.StoreID, c credential.Credentials) Run {
 	t.Helper()
 	run, err := b.Connect(t.Context(), p, id, c)
-	must(t, err)
+	testkit.Must(t, err)
 	return b.wait(t, run)
 }
 
 // retry resumes the store's run and waits for its end.
-func (b bench) retry(t *testing.T, p authz.Principal, id stoa.StoreID) Run {
+func (b fixture) retry(t *testing.T, p authz.Principal, id stoa.StoreID) Run {
 	t.Helper()
 	run, err := b.Retry(t.Context(), p, id)
-	must(t, err)
+	testkit.Must(t, err)
 	return b.wait(t, run)
 }
 
-func (b bench) wait(t *testing.T, run Run) Run {
+func (b fixture) wait(t *testing.T, run Run) Run {
 	t.Helper()
 	run, err := b.Wait(t.Context(), run.ID, time.Minute)
-	must(t, err)
+	testkit.Must(t, err)
 	if !run.Done() {
 		t.Fatalf("the run is %s at %s after a minute", run.State, run.Step)
 	}
@@ -186,13 +187,13 @@ func (b bench) wait(t *testing.T, run Run) Run {
 
 // failed checks that the run ended at a step with that code, and that the store is
 // pending_database.
-func (b bench) failed(t *testing.T, p authz.Principal, run Run, step string, code stoa.Code) {
+func (b fixture) failed(t *testing.T, p authz.Principal, run Run, step string, code stoa.Code) {
 	t.Helper()
 	if run.State != Failed || run.Step != step || run.Fault == nil || run.Fault.Code != code {
 		t.Fatalf("the run is %s at %s with %+v, want failed at %s with %s", run.State, run.Step, run.Fault, step, code)
 	}
 	latest, err := b.Latest(t.Context(), p, run.StoreID)
-	must(t, err)
+	testkit.Must(t, err)
 	want := Succeeded
 	for _, s := range latest.Steps {
 		if s.Name == step {
@@ -210,7 +211,7 @@ func (b bench) failed(t *testing.T, p authz.Principal, run Run, step string, cod
 }
 
 // succeeded checks that the run did all its steps and that the store is active.
-func (b bench) succeeded(t *testing.T, p authz.Principal, run Run) stores.Store {
+func (b fixture) succeeded(t *testing.T, p authz.Principal, run Run) stores.Store {
 	t.Helper()
 	if run.State != Succeeded || run.Fault != nil || run.FinishedAt == nil {
 		t.Fatalf("the run is %s at %s with %+v", run.State, run.Step, run.Fault)
@@ -221,22 +222,22 @@ func (b bench) succeeded(t *testing.T, p authz.Principal, run Run) stores.Store 
 		}
 	}
 	store, err := b.registry.Get(t.Context(), p, run.StoreID)
-	must(t, err)
+	testkit.Must(t, err)
 	if store.Status != stores.Active || store.Profile == nil || len(store.Hostnames) != 1 || store.Database.Status != tenantdb.StatusOK {
 		t.Fatalf("the store is %+v", store)
 	}
 	site, err := b.registry.Resolve(t.Context(), store.Hostnames[0].Hostname)
-	must(t, err)
+	testkit.Must(t, err)
 	if site.StoreID != store.ID {
 		t.Errorf("its hostname leads to %+v", site)
 	}
 	return store
 }
 
-func (b bench) status(t *testing.T, id stoa.StoreID) stores.Status {
+func (b fixture) status(t *testing.T, id stoa.StoreID) stores.Status {
 	t.Helper()
 	var s stores.Status
-	must(t, b.db.Get(t.Context(), &s, `SELECT status FROM stores WHERE id = $1`, id))
+	testkit.Must(t, b.db.Get(t.Context(), &s, `SELECT status FROM stores WHERE id = $1`, id))
 	return s
 }
 
@@ -244,30 +245,30 @@ func (b bench) status(t *testing.T, id stoa.StoreID) stores.Status {
 func job(run Run) Provision { return Provision{RunID: run.ID, Attempt: run.Attempt} }
 
 // expireLease expires the lease of a run, as happens when its process has ended.
-func (b bench) expireLease(t *testing.T, id stoa.RunID) {
+func (b fixture) expireLease(t *testing.T, id stoa.RunID) {
 	t.Helper()
 	b.exec(t, `UPDATE provisioning_runs SET claimed_until = $2 WHERE id = $1`, id, time.Now().UTC().Add(-time.Minute))
 }
 
 // exec runs a statement in the master.
-func (b bench) exec(t *testing.T, query string, args ...any) {
+func (b fixture) exec(t *testing.T, query string, args ...any) {
 	t.Helper()
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(t.Context(), query, args...)
 		return err
 	}))
 }
 
-func (b bench) count(t *testing.T, what string) int {
+func (b fixture) count(t *testing.T, what string) int {
 	t.Helper()
 	var n int
-	must(t, b.db.Get(t.Context(), &n, `SELECT count(*) FROM `+what))
+	testkit.Must(t, b.db.Get(t.Context(), &n, `SELECT count(*) FROM `+what))
 	return n
 }
 
 // takeHostname gives the hostname of s to another store, so that the run fails at the
 // step hostname, on every engine. mend reverts that.
-func (b bench) takeHostname(t *testing.T, s stores.Store) (mend func()) {
+func (b fixture) takeHostname(t *testing.T, s stores.Store) (mend func()) {
 	t.Helper()
 	_, other := b.store(t)
 	b.exec(t, `INSERT INTO store_hostnames (hostname, store_id, is_primary, custom, created_at)
@@ -286,7 +287,7 @@ type gate struct {
 func stand(t *testing.T, c *credential.Credentials) *gate {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
 	target := net.JoinHostPort(c.Host, strconv.Itoa(c.Port))
 	c.Host, c.Port = "127.0.0.1", listener.Addr().(*net.TCPAddr).Port
@@ -359,13 +360,6 @@ func atOnce[T any](n int, fn func(i int) (T, error)) ([]T, []error) {
 	begin.Done()
 	done.Wait()
 	return values, errs
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func wantCode(t testing.TB, err error, want stoa.Code) {

@@ -12,11 +12,12 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // waitFor calls Wait without its poll, and returns when the call waits. The returned
 // function returns the result of the call.
-func (b bench) waitFor(t *testing.T, run Run) (ended func() Run) {
+func (b fixture) waitFor(t *testing.T, run Run) (ended func() Run) {
 	t.Helper()
 	b.poll = time.Hour
 	heard := make(chan Run, 1)
@@ -57,16 +58,16 @@ func TestWaitIsWoken(t *testing.T) {
 		p, s := b.store(t)
 		mend := b.takeHostname(t, s)
 		run, err := b.Connect(t.Context(), p, s.ID, managed)
-		must(t, err)
+		testkit.Must(t, err)
 		ended := b.waitFor(t, run)
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		got := ended()
 		b.failed(t, p, got, "hostname", stoa.HostnameTaken)
 		mend()
 		run, err = b.Retry(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		ended = b.waitFor(t, run)
-		must(t, b.Provision(t.Context(), job(run)))
+		testkit.Must(t, b.Provision(t.Context(), job(run)))
 		b.succeeded(t, p, ended())
 		if n := b.waiters.Len(); n != 0 {
 			t.Errorf("%d calls are still waited for", n)
@@ -97,8 +98,8 @@ func TestWaitAtAnotherReplica(t *testing.T) {
 	<-listening
 	p, s := b.store(t)
 	run, err := b.Connect(t.Context(), p, s.ID, managed)
-	must(t, err)
+	testkit.Must(t, err)
 	ended := b.waitFor(t, run)
-	must(t, worker.Provision(t.Context(), job(run)))
+	testkit.Must(t, worker.Provision(t.Context(), job(run)))
 	b.succeeded(t, p, ended())
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func croissant() storedata.NewProduct {
@@ -26,10 +27,10 @@ func TestAddProduct(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
 		_, err := storedata.AddCategory(t.Context(), db, storedata.NewCategory{Name: "Bread", Slug: "bread"})
-		must(t, err)
+		testkit.Must(t, err)
 		n := croissant()
 		got, err := storedata.AddProduct(t.Context(), db, n)
-		must(t, err)
+		testkit.Must(t, err)
 		want := storedata.Product{
 			ID: got.ID, Slug: "croissant", Name: n.Name, Description: n.Description, Category: ptr("bread"),
 			Price: &storedata.Money{Value: "12.50", Currency: "EUR"}, Image: &storedata.Image{URL: n.ImageURL, Alt: n.Name},
@@ -39,7 +40,7 @@ func TestAddProduct(t *testing.T) {
 			t.Error(diff)
 		}
 		page, err := storedata.Products(t.Context(), db, storedata.ListProducts{})
-		must(t, err)
+		testkit.Must(t, err)
 		if diff := cmp.Diff(storedata.ProductPage{Products: []storedata.Product{want}}, page); diff != "" {
 			t.Error(diff)
 		}
@@ -79,9 +80,9 @@ func TestDuplicatesAreFaults(t *testing.T) {
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
 		bread := storedata.NewCategory{Name: "Bread", Slug: "bread"}
 		_, err := storedata.AddCategory(t.Context(), db, bread)
-		must(t, err)
+		testkit.Must(t, err)
 		_, err = storedata.AddCategory(t.Context(), db, storedata.NewCategory{Name: "Rolls", Slug: "rolls", Parent: "bread"})
-		must(t, err)
+		testkit.Must(t, err)
 		if n := count(t, db, "categories WHERE parent_id IS NOT NULL"); n != 1 {
 			t.Errorf("%d categories have a parent, want 1", n)
 		}
@@ -91,7 +92,7 @@ func TestDuplicatesAreFaults(t *testing.T) {
 		}
 		n := croissant()
 		_, err = storedata.AddProduct(t.Context(), db, n)
-		must(t, err)
+		testkit.Must(t, err)
 		_, err = storedata.AddProduct(t.Context(), db, n)
 		if diff := cmp.Diff([]string{"sku", "slug"}, faultsOf(t, err)); diff != "" {
 			t.Error(diff)
@@ -136,7 +137,7 @@ func TestProductsPages(t *testing.T) {
 		for i := range 23 {
 			n := storedata.NewProduct{Name: "P", Slug: fmt.Sprintf("p-%d", i), Currency: "EUR", Draft: i%5 == 0}
 			p, err := storedata.AddProduct(t.Context(), db, n)
-			must(t, err)
+			testkit.Must(t, err)
 			if !n.Draft {
 				want = append([]string{p.Slug}, want...)
 			}
@@ -156,7 +157,7 @@ func walk(t *testing.T, db *tenantdb.DB, limit int) []string {
 	list := storedata.ListProducts{Limit: limit}
 	for range 100 {
 		page, err := storedata.Products(t.Context(), db, list)
-		must(t, err)
+		testkit.Must(t, err)
 		for _, p := range page.Products {
 			slugs = append(slugs, p.Slug)
 		}
@@ -177,20 +178,20 @@ func TestProductsWhileTheyChange(t *testing.T) {
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
 		add := func(slug string) {
 			_, err := storedata.AddProduct(t.Context(), db, storedata.NewProduct{Name: "P", Slug: slug, Currency: "EUR"})
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		for _, slug := range []string{"a", "b", "c", "d"} {
 			add(slug)
 		}
 		first, err := storedata.Products(t.Context(), db, storedata.ListProducts{Limit: 2})
-		must(t, err)
+		testkit.Must(t, err)
 		add("e")
 		// The product that the cursor points to is deleted. The next page starts at the
 		// same position.
 		_, err = db.Exec(t.Context(), `DELETE FROM products WHERE slug = 'c'`)
-		must(t, err)
+		testkit.Must(t, err)
 		second, err := storedata.Products(t.Context(), db, storedata.ListProducts{Limit: 2, Cursor: *first.NextCursor})
-		must(t, err)
+		testkit.Must(t, err)
 		var got []string
 		for _, p := range slices.Concat(first.Products, second.Products) {
 			got = append(got, p.Slug)
@@ -221,7 +222,7 @@ func TestProductsRefusesBadLists(t *testing.T) {
 			}
 		}
 		page, err := storedata.Products(t.Context(), db, storedata.ListProducts{})
-		must(t, err)
+		testkit.Must(t, err)
 		if b, _ := json.Marshal(page); string(b) != `{"data":[],"nextCursor":null}` {
 			t.Errorf("an empty shop lists %s", b)
 		}
@@ -236,10 +237,10 @@ func TestProductsShowVariantsAndImages(t *testing.T) {
 		p, err := storedata.AddProduct(t.Context(), db, storedata.NewProduct{
 			Name: "P", Slug: "p", PriceMinor: 1500, Currency: "JPY", Stock: ptr(int64(0)), ImageURL: "https://x.example/0",
 		})
-		must(t, err)
+		testkit.Must(t, err)
 		see := func() storedata.Product {
 			page, err := storedata.Products(t.Context(), db, storedata.ListProducts{})
-			must(t, err)
+			testkit.Must(t, err)
 			if len(page.Products) != 1 {
 				t.Fatalf("%d rows for one product", len(page.Products))
 			}
@@ -247,7 +248,7 @@ func TestProductsShowVariantsAndImages(t *testing.T) {
 		}
 		exec := func(query string, args ...any) {
 			_, err := db.Exec(t.Context(), query, args...)
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		variant := func(price int, stock any) {
 			exec(`INSERT INTO product_variants (id, product_id, name, price_minor, stock, created_at, updated_at) VALUES (?, ?, 'v', ?, ?, ?, ?)`,

@@ -20,6 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // readers call every function of this package that takes a database, by its name. Most
@@ -65,7 +66,7 @@ func TestEveryReaderIsListed(t *testing.T) {
 	t.Parallel()
 	set := token.NewFileSet()
 	packages, err := parser.ParseDir(set, ".", func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, 0) //nolint:staticcheck // one package without build tags
-	must(t, err)
+	testkit.Must(t, err)
 	found := 0
 	for _, file := range packages["shop"].Files {
 		for _, d := range file.Decls {
@@ -114,11 +115,11 @@ func TestReadersAreBounded(t *testing.T) {
 				c := tenantdbtest.Create(t, engine)
 				db := tenantdbtest.Open(t, c)
 				_, err := db.Migrate(t.Context())
-				must(t, err)
+				testkit.Must(t, err)
 				p := setup(t, db)
-				must(t, storedata.Seed(t.Context(), db))
+				testkit.Must(t, storedata.Seed(t.Context(), db))
 				_, err = storedata.AddProduct(t.Context(), db, storedata.NewProduct{Name: "Bread", Slug: "bread", Currency: "EUR", Category: "general", ImageURL: "https://example.com/x"})
-				must(t, err)
+				testkit.Must(t, err)
 				widen(t, db, ids)
 				counted, received := countReceived(t, c)
 				for name, read := range readers {
@@ -154,7 +155,7 @@ func widen(t *testing.T, db *tenantdb.DB, ids bool) {
 		Column string `db:"c"`
 		Type   string `db:"k"`
 	}
-	must(t, db.Select(t.Context(), &columns, `SELECT table_name AS t, column_name AS c, data_type AS k FROM information_schema.columns
+	testkit.Must(t, db.Select(t.Context(), &columns, `SELECT table_name AS t, column_name AS c, data_type AS k FROM information_schema.columns
 		WHERE table_schema = `+schema+` AND table_name NOT LIKE 'stoa%' ORDER BY table_name, ordinal_position`))
 	views := map[string][]string{}
 	wide := 0
@@ -176,7 +177,7 @@ func widen(t *testing.T, db *tenantdb.DB, ids bool) {
 			"CREATE VIEW " + table + " AS SELECT " + strings.Join(list, ", ") + " FROM " + table + "_kept",
 		} {
 			_, err := db.Exec(t.Context(), statement)
-			must(t, err)
+			testkit.Must(t, err)
 		}
 	}
 }
@@ -186,7 +187,7 @@ func countReceived(t *testing.T, c credential.Credentials) (*tenantdb.DB, *atomi
 	t.Helper()
 	server := net.JoinHostPort(c.Host, fmt.Sprint(c.Port))
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	received := new(atomic.Int64)
 	go func() {
@@ -230,7 +231,7 @@ func TestHostileServerIgnoresBounds(t *testing.T) {
 		c := tenantdbtest.Create(t, engine)
 		db := tenantdbtest.Open(t, c)
 		_, err := db.Migrate(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		p := setup(t, db)
 		tenantdbtest.Exec(t, c, `CREATE FUNCTION public.substr(text, integer, integer) RETURNS text LANGUAGE sql AS 'SELECT $1'`,
 			fmt.Sprintf(`ALTER ROLE %q SET search_path = public, pg_catalog`, c.User), `ALTER TABLE stores ALTER COLUMN description TYPE text`,
@@ -238,7 +239,7 @@ func TestHostileServerIgnoresBounds(t *testing.T) {
 		db = tenantdbtest.Open(t, c)
 		for _, n := range []int{2000, 2001, 1 << 20, 60 << 20} {
 			_, err := db.Exec(t.Context(), `UPDATE stores SET description = repeat('x', ?)`, n)
-			must(t, err)
+			testkit.Must(t, err)
 			got, err := storedata.ReadProfile(t.Context(), db, p.ID)
 			if want := n <= 2000; (err == nil) != want || err != nil && stoa.CodeOf(err) != stoa.DatabaseContentInvalid && (n < 60<<20 || stoa.CodeOf(err) != stoa.DatabaseUnreachable) { // the longest text does not reach the driver
 				t.Errorf("a description of %d characters: %d are served, %v", n, len(got.Description), err)

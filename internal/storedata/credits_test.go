@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // spending returns the seq-th transaction of a store that spends 1 each time.
@@ -40,7 +41,7 @@ func logged(t *testing.T, db *tenantdb.DB, store stoa.StoreID) []credits.Transac
 		Description  string             `db:"description"`
 		CreatedAt    time.Time          `db:"created_at"`
 	}
-	must(t, db.Select(t.Context(), &rows, `
+	testkit.Must(t, db.Select(t.Context(), &rows, `
 		SELECT id, seq, entry_type, amount, balance_after, service_key, quantity, description, created_at
 		FROM credit_spending_log WHERE store_id = ? ORDER BY seq`, store))
 	out := make([]credits.Transaction, len(rows))
@@ -59,7 +60,7 @@ func logged(t *testing.T, db *tenantdb.DB, store stoa.StoreID) []credits.Transac
 func position(t *testing.T, db *tenantdb.DB, store stoa.StoreID) storedata.CreditPosition {
 	t.Helper()
 	p, err := storedata.ReadCreditPosition(t.Context(), db, store)
-	must(t, err)
+	testkit.Must(t, err)
 	return p
 }
 
@@ -84,7 +85,7 @@ func TestCopyCredits(t *testing.T) {
 		}
 		step := func(want bool, moved bool, err error) {
 			t.Helper()
-			must(t, err)
+			testkit.Must(t, err)
 			if moved != want {
 				t.Fatalf("moved %t, want %t", moved, want)
 			}
@@ -110,7 +111,7 @@ func TestCopyCredits(t *testing.T) {
 
 		// The platform's position is lost. All is copied again, and no row is duplicated.
 		_, err = db.Exec(ctx, `DELETE FROM credit_copies`)
-		must(t, err)
+		testkit.Must(t, err)
 		balance.Reserved, balance.Version = 0, 8
 		moved, err = storedata.CopyCredits(ctx, db, position(t, db, store), storedata.CreditPosition{Version: 8, Seq: 251}, all, balance)
 		step(true, moved, err)
@@ -133,7 +134,7 @@ func checkCache(t *testing.T, db *tenantdb.DB, want credits.Balance) {
 		Seq       int64          `db:"seq"`
 		UpdatedAt time.Time      `db:"updated_at"`
 	}
-	must(t, db.Get(t.Context(), &got, `SELECT store_id, balance, reserved, debt, lifetime_purchased, lifetime_spent, seq, updated_at FROM credit_balance_cache`))
+	testkit.Must(t, db.Get(t.Context(), &got, `SELECT store_id, balance, reserved, debt, lifetime_purchased, lifetime_spent, seq, updated_at FROM credit_balance_cache`))
 	if got.StoreID != want.StoreID || got.Balance != want.Balance || got.Reserved != want.Reserved || got.Debt != want.Debt ||
 		got.Purchased != want.LifetimePurchased || got.Spent != want.LifetimeSpent || got.Seq != want.Seq || !got.UpdatedAt.Equal(want.UpdatedAt) {
 		t.Errorf("cached %+v, want %+v", got, want)

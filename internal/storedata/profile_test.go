@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // sameJSON compares JSON by meaning, since engines may change its spelling.
@@ -42,9 +43,9 @@ func TestProfileRoundTrip(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
 		want, before := fullProfile(), time.Now().UTC().Truncate(time.Microsecond)
-		must(t, storedata.CreateStore(t.Context(), db, want))
+		testkit.Must(t, storedata.CreateStore(t.Context(), db, want))
 		got, err := storedata.ReadProfile(t.Context(), db, want.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if got.CreatedAt.Before(before) || time.Since(got.CreatedAt) > time.Minute || !got.UpdatedAt.Equal(got.CreatedAt) {
 			t.Errorf("times %v and %v, want both just after %v", got.CreatedAt, got.UpdatedAt, before)
 		}
@@ -66,9 +67,9 @@ func TestProfileJSON(t *testing.T) {
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
 		p := setup(t, db)
 		b, err := json.Marshal(p)
-		must(t, err)
+		testkit.Must(t, err)
 		var got map[string]any
-		must(t, json.Unmarshal(b, &got))
+		testkit.Must(t, json.Unmarshal(b, &got))
 		at := p.CreatedAt.UTC().Format(time.RFC3339Nano) // the suffix Z means UTC, in any time zone of the server
 		want := map[string]any{
 			"id": p.ID.String(), "name": "Bakery", "slug": "bakery", "description": "", "contactEmail": "", "contactPhone": "",
@@ -88,14 +89,14 @@ func TestNewColumnIsPrivate(t *testing.T) {
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
 		p := setup(t, db)
 		_, err := db.Exec(t.Context(), `ALTER TABLE stores ADD COLUMN margin_note varchar(40) DEFAULT 'confidential'`)
-		must(t, err)
+		testkit.Must(t, err)
 		read, err := storedata.ReadProfile(t.Context(), db, p.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		updated, err := storedata.UpdateProfile(t.Context(), db, p.ID, storedata.ProfilePatch{City: ptr("Wien")})
-		must(t, err)
+		testkit.Must(t, err)
 		for what, profile := range map[string]storedata.Profile{"read": read, "updated": updated} {
 			text, err := json.Marshal(profile)
-			must(t, err)
+			testkit.Must(t, err)
 			if strings.Contains(string(text), "margin") || strings.Contains(string(text), "confidential") {
 				t.Errorf("%s: %s", what, text)
 			}
@@ -114,9 +115,9 @@ func TestTimesKeepMicroseconds(t *testing.T) {
 			time.Date(2100, 12, 31, 23, 59, 59, 120_000_000, time.UTC), // after 2038
 		} {
 			_, err := db.Exec(t.Context(), `UPDATE stores SET created_at = ?`, want.In(time.FixedZone("", -5*3600)))
-			must(t, err)
+			testkit.Must(t, err)
 			got, err := storedata.ReadProfile(t.Context(), db, p.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			if !got.CreatedAt.Equal(want) || got.CreatedAt.Location() != time.UTC {
 				t.Errorf("got %v, want %v", got.CreatedAt, want)
 			}
@@ -130,9 +131,9 @@ func TestCreateStoreNeverOverwrites(t *testing.T) {
 		first := setup(t, db)
 		again := fullProfile()
 		again.ID = first.ID
-		must(t, storedata.CreateStore(t.Context(), db, again))
+		testkit.Must(t, storedata.CreateStore(t.Context(), db, again))
 		got, err := storedata.ReadProfile(t.Context(), db, first.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if diff := cmp.Diff(first, got, sameJSON); diff != "" {
 			t.Error(diff)
 		}
@@ -144,10 +145,10 @@ func TestCreateStoreAtOnce(t *testing.T) {
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
 		p := fullProfile()
 		for _, err := range atOnce(8, func(int) error { return storedata.CreateStore(t.Context(), db, p) }) {
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		ids, err := storedata.StoreIDs(t.Context(), db)
-		must(t, err)
+		testkit.Must(t, err)
 		if !slices.Equal(ids, []stoa.StoreID{p.ID}) {
 			t.Errorf("got %v, want %v", ids, p.ID)
 		}
@@ -158,7 +159,7 @@ func TestForeignStoreIsRefused(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
 		ids, err := storedata.StoreIDs(t.Context(), db)
-		must(t, err)
+		testkit.Must(t, err)
 		if len(ids) != 0 {
 			t.Fatalf("a fresh database holds %v", ids)
 		}
@@ -221,7 +222,7 @@ func TestUpdateProfile(t *testing.T) {
 		want.ID, want.CreatedAt = old.ID, old.CreatedAt
 
 		got, err := storedata.UpdateProfile(t.Context(), db, old.ID, patchOf(want))
-		must(t, err)
+		testkit.Must(t, err)
 		if !got.UpdatedAt.After(old.UpdatedAt) {
 			t.Errorf("updated at %v, not after %v", got.UpdatedAt, old.UpdatedAt)
 		}
@@ -230,7 +231,7 @@ func TestUpdateProfile(t *testing.T) {
 			t.Error(diff)
 		}
 		stored, err := storedata.ReadProfile(t.Context(), db, old.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if diff := cmp.Diff(got, stored, sameJSON); diff != "" {
 			t.Error(diff)
 		}
@@ -250,19 +251,19 @@ func TestUpdateProfileLeavesTheRestAlone(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
 		want := fullProfile()
-		must(t, storedata.CreateStore(t.Context(), db, want))
+		testkit.Must(t, storedata.CreateStore(t.Context(), db, want))
 		want, err := storedata.ReadProfile(t.Context(), db, want.ID)
-		must(t, err)
+		testkit.Must(t, err)
 
 		same, err := storedata.UpdateProfile(t.Context(), db, want.ID, storedata.ProfilePatch{})
-		must(t, err)
+		testkit.Must(t, err)
 		if diff := cmp.Diff(want, same, sameJSON); diff != "" {
 			t.Errorf("an empty patch changed something: %s", diff)
 		}
 		var patch storedata.ProfilePatch
-		must(t, json.Unmarshal([]byte(`{"city":"","theme":{},"logoUrl":null}`), &patch))
+		testkit.Must(t, json.Unmarshal([]byte(`{"city":"","theme":{},"logoUrl":null}`), &patch))
 		got, err := storedata.UpdateProfile(t.Context(), db, want.ID, patch)
-		must(t, err)
+		testkit.Must(t, err)
 		want.City, want.Theme, want.UpdatedAt = "", nil, got.UpdatedAt
 		if diff := cmp.Diff(want, got, sameJSON); diff != "" {
 			t.Error(diff)
@@ -283,10 +284,10 @@ func TestUpdateProfileAtOnce(t *testing.T) {
 			_, err := storedata.UpdateProfile(t.Context(), db, p.ID, patches[i])
 			return err
 		}) {
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		got, err := storedata.ReadProfile(t.Context(), db, p.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		want := p
 		want.Name, want.City, want.Region, want.Currency, want.Theme = "N", "C", "R", "EUR", storedata.JSON(`{"a":1}`)
 		want.UpdatedAt = got.UpdatedAt
@@ -318,7 +319,7 @@ func TestUpdateProfileNamesEveryFault(t *testing.T) {
 			t.Error(diff)
 		}
 		got, err := storedata.ReadProfile(t.Context(), db, p.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if diff := cmp.Diff(p, got, sameJSON); diff != "" {
 			t.Errorf("a refused patch changed something: %s", diff)
 		}
@@ -340,9 +341,9 @@ func TestLimitsFitTheColumns(t *testing.T) {
 		want.ContactEmail = strings.Repeat("e", 64) + "@" + strings.Repeat("d", 185) + ".com"
 		want.Website = "https://" + strings.Repeat("w", 2040)
 		want.LogoURL, want.Theme, want.Settings = want.Website, object, object
-		must(t, storedata.CreateStore(t.Context(), db, want))
+		testkit.Must(t, storedata.CreateStore(t.Context(), db, want))
 		got, err := storedata.ReadProfile(t.Context(), db, want.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		want.CreatedAt, want.UpdatedAt = got.CreatedAt, got.UpdatedAt
 		if diff := cmp.Diff(want, got, sameJSON); diff != "" {
 			t.Error(diff)
@@ -354,7 +355,7 @@ func TestLimitsFitTheColumns(t *testing.T) {
 		}
 		deep = storedata.JSON(strings.Repeat(`{"a":`, 15) + "{}" + strings.Repeat("}", 15))
 		_, err = storedata.UpdateProfile(t.Context(), db, want.ID, storedata.ProfilePatch{Theme: &deep})
-		must(t, err)
+		testkit.Must(t, err)
 	})
 }
 
@@ -385,7 +386,7 @@ func TestObjectsMeanTheSameEverywhere(t *testing.T) {
 			"":                             `{}`,
 		} {
 			got, err := update(given)
-			must(t, err)
+			testkit.Must(t, err)
 			if diff := cmp.Diff(storedata.JSON(want), got.Theme, sameJSON); diff != "" {
 				t.Errorf("%s: %s", given, diff)
 			}
@@ -401,13 +402,13 @@ func BenchmarkReadProfile(b *testing.B) {
 		b.Run(string(engine), func(b *testing.B) {
 			db := tenantdbtest.Open(b, tenantdbtest.Create(b, engine))
 			_, err := db.Migrate(b.Context())
-			must(b, err)
+			testkit.Must(b, err)
 			p := fullProfile()
-			must(b, storedata.CreateStore(b.Context(), db, p))
+			testkit.Must(b, storedata.CreateStore(b.Context(), db, p))
 			b.ReportAllocs()
 			for b.Loop() {
 				_, err := storedata.ReadProfile(b.Context(), db, p.ID)
-				must(b, err)
+				testkit.Must(b, err)
 			}
 		})
 	}

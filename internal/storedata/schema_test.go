@@ -14,6 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 var comment = regexp.MustCompile(`(?m)^--.*\n`)
@@ -26,11 +27,11 @@ func TestMigrationFiles(t *testing.T) {
 	files := map[string][]string{}
 	for _, dialect := range []string{"mysql", "postgres", "sqlite"} {
 		entries, err := fs.ReadDir(tenantdb.Migrations, "migrations/"+dialect)
-		must(t, err)
+		testkit.Must(t, err)
 		for _, e := range entries {
 			files[dialect] = append(files[dialect], e.Name())
 			b, err := fs.ReadFile(tenantdb.Migrations, "migrations/"+dialect+"/"+e.Name())
-			must(t, err)
+			testkit.Must(t, err)
 			text := string(b)
 			if !strings.HasPrefix(text, "-- +goose Up\n") || strings.Contains(text, "+goose Down") {
 				t.Errorf("%s/%s is not forward only", dialect, e.Name())
@@ -58,12 +59,12 @@ func TestMySQLMigrationsRunAgain(t *testing.T) {
 	}
 	db := tenantdbtest.Open(t, tenantdbtest.Create(t, credential.MySQL))
 	want, err := db.Migrate(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	setup(t, db)
 	_, err = db.Exec(t.Context(), `DELETE FROM `+tenantdb.VersionTable+` WHERE version_id > 0`)
-	must(t, err)
+	testkit.Must(t, err)
 	got, err := db.Migrate(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	if got != want || count(t, db, "stores") != 1 {
 		t.Errorf("version %d with %d stores, want %d with 1", got, count(t, db, "stores"), want)
 	}
@@ -76,7 +77,7 @@ func TestSchemaIsTheSameEverywhere(t *testing.T) {
 	columns := func(engine credential.EngineName) map[string][]string {
 		db := tenantdbtest.Open(t, tenantdbtest.Create(t, engine))
 		_, err := db.Migrate(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		query := `SELECT table_name AS table_name, column_name AS column_name FROM information_schema.columns WHERE table_schema = ` +
 			map[credential.EngineName]string{credential.PostgreSQL: "current_schema()", credential.MySQL: "database()"}[engine] +
 			` ORDER BY table_name, ordinal_position`
@@ -88,7 +89,7 @@ func TestSchemaIsTheSameEverywhere(t *testing.T) {
 			Table  string `db:"table_name"`
 			Column string `db:"column_name"`
 		}
-		must(t, db.Select(t.Context(), &rows, query))
+		testkit.Must(t, db.Select(t.Context(), &rows, query))
 		out := map[string][]string{}
 		for _, r := range rows {
 			if r.Table != tenantdb.VersionTable {
@@ -115,7 +116,7 @@ func TestConstraintsJudgeAlike(t *testing.T) {
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
 		setup(t, db)
 		p, err := storedata.AddProduct(t.Context(), db, storedata.NewProduct{Name: "P", Slug: "taken", Currency: "EUR", SKU: "Sku"})
-		must(t, err)
+		testkit.Must(t, err)
 		product := func(slug, currency, status string) error {
 			_, err := db.Exec(t.Context(), `INSERT INTO products (id, name, slug, description, currency, status, created_at, updated_at)
 				VALUES (?, 'x', ?, '', ?, ?, ?, ?)`, stoa.NewID[storedata.ProductID](), slug, currency, status, p.CreatedAt, p.CreatedAt)
@@ -162,13 +163,13 @@ func TestConstraintsJudgeAlike(t *testing.T) {
 		// A lookup with letters that no slug contains finds nothing and returns no error.
 		for _, slug := range []string{"größe", "TAKEN", "🧁", "tåken"} {
 			var n int
-			must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM products WHERE slug = ?`, slug))
+			testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM products WHERE slug = ?`, slug))
 			if n != 0 {
 				t.Errorf("%q found %d products", slug, n)
 			}
 		}
 		_, err = db.Exec(t.Context(), `DELETE FROM products WHERE id = ?`, p.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if n := count(t, db, "product_variants"); n != 0 {
 			t.Errorf("%d variants outlived their product", n)
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 var seeded = map[string]int{"settings": 6, "categories": 1, "pages": 5}
@@ -15,7 +16,7 @@ func TestSeed(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
 		for _, err := range atOnce(8, func(int) error { return storedata.Seed(t.Context(), db) }) {
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		for table, want := range seeded {
 			if got := count(t, db, table); got != want {
@@ -33,23 +34,23 @@ func TestSeed(t *testing.T) {
 func TestSeedAddsWhatIsAbsent(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
-		must(t, storedata.Seed(t.Context(), db))
+		testkit.Must(t, storedata.Seed(t.Context(), db))
 		for _, change := range []string{
 			`UPDATE pages SET title = 'Ours' WHERE slug = 'home'`,
 			`DELETE FROM pages WHERE slug IN ('about', 'terms')`,
 			`DELETE FROM settings`,
 		} {
 			_, err := db.Exec(t.Context(), change)
-			must(t, err)
+			testkit.Must(t, err)
 		}
-		must(t, storedata.Seed(t.Context(), db))
+		testkit.Must(t, storedata.Seed(t.Context(), db))
 		for table, want := range seeded {
 			if got := count(t, db, table); got != want {
 				t.Errorf("%s has %d rows, want %d", table, got, want)
 			}
 		}
 		var title string
-		must(t, db.Get(t.Context(), &title, `SELECT title FROM pages WHERE slug = 'home'`))
+		testkit.Must(t, db.Get(t.Context(), &title, `SELECT title FROM pages WHERE slug = 'home'`))
 		if title != "Ours" {
 			t.Errorf("title is %q again", title)
 		}
@@ -68,7 +69,7 @@ func TestCreateOwner(t *testing.T) {
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
 		want := owner()
 		for _, err := range atOnce(8, func(int) error { return storedata.CreateOwner(t.Context(), db, want) }) {
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		var got struct {
 			Email  string
@@ -80,8 +81,8 @@ func TestCreateOwner(t *testing.T) {
 		}
 		changed := want
 		changed.Email, changed.FirstName = "new@example.com", "New"
-		must(t, storedata.CreateOwner(t.Context(), db, changed))
-		must(t, db.Get(t.Context(), &got, `SELECT email, email_key, first_name, last_name, role, active FROM users`))
+		testkit.Must(t, storedata.CreateOwner(t.Context(), db, changed))
+		testkit.Must(t, db.Get(t.Context(), &got, `SELECT email, email_key, first_name, last_name, role, active FROM users`))
 		if got.Email != want.Email || got.First != want.FirstName || got.Last != want.LastName ||
 			got.Role != "owner" || !got.Active || got.Key != "ada.byron@example.com" {
 			t.Errorf("got %+v, want %+v", got, want)
@@ -94,7 +95,7 @@ func TestCreateOwner(t *testing.T) {
 func TestOwnersAddressIsNotTakenOver(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
-		must(t, storedata.CreateOwner(t.Context(), db, owner()))
+		testkit.Must(t, storedata.CreateOwner(t.Context(), db, owner()))
 		second := owner()
 		second.Email = "ada.byron@EXAMPLE.com"
 		if err := storedata.CreateOwner(t.Context(), db, second); stoa.CodeOf(err) != stoa.EmailTaken {

@@ -9,6 +9,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // hostile is text that breaks SQL built by string concatenation: SQL, LIKE patterns,
@@ -19,17 +20,10 @@ const hostile = ` Robert'); DROP TABLE stores;-- "q" \ \' % _ ? $1 :x {} üßÅüë
 func setup(t *testing.T, db *tenantdb.DB) storedata.Profile {
 	t.Helper()
 	p := storedata.Profile{ID: stoa.NewID[stoa.StoreID](), Name: "Bakery", Slug: "bakery"}
-	must(t, storedata.CreateStore(t.Context(), db, p))
+	testkit.Must(t, storedata.CreateStore(t.Context(), db, p))
 	p, err := storedata.ReadProfile(t.Context(), db, p.ID)
-	must(t, err)
+	testkit.Must(t, err)
 	return p
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -53,7 +47,7 @@ func atOnce(n int, fn func(i int) error) []error {
 func count(t *testing.T, db *tenantdb.DB, table string) int {
 	t.Helper()
 	var n int
-	must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM `+table))
+	testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM `+table))
 	return n
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/audit"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // audited returns the store's entries of the audit log with that prefix, as action and
@@ -13,7 +14,7 @@ import (
 func (b replica) audited(t *testing.T, id stoa.StoreID, prefix string) []string {
 	t.Helper()
 	var out []string
-	must(t, b.db.Select(t.Context(), &out, `SELECT action || ' ' || outcome FROM audit_events WHERE store_id = $1 AND action LIKE $2 ORDER BY id`, id, prefix+"%"))
+	testkit.Must(t, b.db.Select(t.Context(), &out, `SELECT action || ' ' || outcome FROM audit_events WHERE store_id = $1 AND action LIKE $2 ORDER BY id`, id, prefix+"%"))
 	return out
 }
 

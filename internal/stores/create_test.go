@@ -14,6 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestCreate(t *testing.T) {
@@ -22,7 +23,7 @@ func TestCreate(t *testing.T) {
 		b := setup(t, db)
 		p := b.user(t)
 		got, err := b.Create(t.Context(), p, NewStore{Name: "  Café Zoë ", IdempotencyKey: "k"})
-		must(t, err)
+		testkit.Must(t, err)
 		want := Store{
 			ID: got.ID, Name: "Café Zoë", Slug: "cafe-zoe", Status: PendingDatabase, Role: authz.Owner,
 			CreatedAt: got.CreatedAt, UpdatedAt: got.CreatedAt,
@@ -32,7 +33,7 @@ func TestCreate(t *testing.T) {
 			t.Error(diff)
 		}
 		again, err := b.Get(t.Context(), p, got.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if diff := cmp.Diff(want, again); diff != "" {
 			t.Error(diff)
 		}
@@ -50,7 +51,7 @@ func TestCreateWithSlug(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		first, err := b.Create(t.Context(), b.user(t), NewStore{Name: "Bakery", Slug: "bread"})
-		must(t, err)
+		testkit.Must(t, err)
 		if first.Slug != "bread" {
 			t.Errorf("slug %q", first.Slug)
 		}
@@ -100,7 +101,7 @@ func TestCreateRefusesAndWritesNothing(t *testing.T) {
 			t.Errorf("%d rows were written", n)
 		}
 		longest, err := b.Create(t.Context(), p, NewStore{Name: " " + strings.Repeat("é", 120) + " ", IdempotencyKey: strings.Repeat("~", 255)})
-		must(t, err)
+		testkit.Must(t, err)
 		if longest.Name != strings.Repeat("é", 120) {
 			t.Errorf("name %q", longest.Name)
 		}
@@ -113,10 +114,10 @@ func TestCreateIsIdempotent(t *testing.T) {
 		b := setup(t, db)
 		p := b.user(t)
 		first, err := b.Create(t.Context(), p, NewStore{Name: "Bakery", IdempotencyKey: "k"})
-		must(t, err)
+		testkit.Must(t, err)
 		for _, n := range []NewStore{{Name: "Bakery", IdempotencyKey: "k"}, {Name: " Bakery ", IdempotencyKey: "k"}} {
 			again, err := b.Create(t.Context(), p, n)
-			must(t, err)
+			testkit.Must(t, err)
 			if diff := cmp.Diff(first, again); diff != "" {
 				t.Error(diff)
 			}
@@ -127,7 +128,7 @@ func TestCreateIsIdempotent(t *testing.T) {
 		}
 		// A key belongs to its user, and without a key every call creates a store.
 		other, err := b.Create(t.Context(), b.user(t), NewStore{Name: "Bakery", IdempotencyKey: "k"})
-		must(t, err)
+		testkit.Must(t, err)
 		second, third := b.create(t, p, "Bakery"), b.create(t, p, "Bakery")
 		ids := []stoa.StoreID{first.ID, other.ID, second.ID, third.ID}
 		slices.SortFunc(ids, func(a, b stoa.StoreID) int { return strings.Compare(a.String(), b.String()) })
@@ -146,7 +147,7 @@ func TestCreateAtOnceWithOneKey(t *testing.T) {
 			made, errs := atOnce(8, func(int) (Store, error) {
 				return b.Create(t.Context(), p, NewStore{Name: "Bakery", Slug: slug, IdempotencyKey: "k"})
 			})
-			must(t, errors.Join(errs...))
+			testkit.Must(t, errors.Join(errs...))
 			for _, s := range made {
 				if s.ID != made[0].ID {
 					t.Errorf("slug %q: two stores, %s and %s", slug, made[0].Slug, s.Slug)
@@ -188,7 +189,7 @@ func TestCreateAtOnceOfOneName(t *testing.T) {
 		b := setup(t, db)
 		p := b.user(t)
 		made, errs := atOnce(20, func(int) (Store, error) { return b.Create(t.Context(), p, NewStore{Name: "Bakery"}) })
-		must(t, errors.Join(errs...))
+		testkit.Must(t, errors.Join(errs...))
 		slugs := make([]string, len(made))
 		for i, s := range made {
 			slugs[i] = s.Slug
@@ -219,12 +220,12 @@ func TestCreateFirst(t *testing.T) {
 			t.Fatalf("%v; %d stores", err, b.count(t, `stores`))
 		}
 		var first Store
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) (err error) {
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) (err error) {
 			first, err = b.CreateFirst(t.Context(), tx, p, " Bakery ")
 			return err
 		}))
 		got, err := b.Get(t.Context(), p, first.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if diff := cmp.Diff(got, first); diff != "" {
 			t.Error(diff)
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // trap makes a store's own database refuse or discard the writes of the credit copies,
@@ -94,12 +95,12 @@ func (c trap) catch(t *testing.T, b replica, statements func() int64) {
 	s, tn := b.open(t, p, c.engine, "Bakery")
 	b.migrated(t, s.ID, syncMinSchema)
 	b.give(t, s.ID, 5000)
-	must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID}))
+	testkit.Must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID}))
 	b.spendMany(t, p, s.ID, c.spent)
 	tenant := b.own(t, s, tn)
 	for _, statement := range c.set {
 		_, err := tenant.Exec(t.Context(), statement)
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	const tries, most = 12, 40
 	before := statements()
@@ -129,15 +130,15 @@ func (c trap) catch(t *testing.T, b replica, statements func() int64) {
 func (b replica) settleFault(t *testing.T, s Store, tenant *tenantdb.DB, c trap) {
 	t.Helper()
 	info, err := tenantdb.ReadInfo(t.Context(), b.db, s.ID)
-	must(t, err)
+	testkit.Must(t, err)
 	if info.Status != tenantdb.StatusFailed || info.LastError != stoa.DatabaseNoProgress {
 		t.Errorf("the store's database is %s with %q", info.Status, info.LastError)
 	}
 	for _, statement := range c.release {
 		_, err := tenant.Exec(t.Context(), statement)
-		must(t, err)
+		testkit.Must(t, err)
 	}
-	must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID}))
+	testkit.Must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID}))
 	if got := b.converge(t, s.ID); len(got.log) != c.spent {
 		t.Errorf("%d spendings are copied, want %d", len(got.log), c.spent)
 	}
@@ -154,8 +155,8 @@ func (b replica) own(t *testing.T, s Store, tn tenant) *tenantdb.DB {
 		c = credential.ManagedSQLite(s.ID)
 	}
 	db, err := b.tenants.OpenUnleased(c)
-	must(t, err)
-	t.Cleanup(func() { must(t, db.Close()) })
+	testkit.Must(t, err)
+	t.Cleanup(func() { testkit.Must(t, db.Close()) })
 	return db
 }
 
@@ -164,9 +165,9 @@ func (b replica) own(t *testing.T, s Store, tn tenant) *tenantdb.DB {
 func countStatements(t *testing.T, direct string) (through string, count func() int64) {
 	t.Helper()
 	u, err := url.Parse(direct)
-	must(t, err)
+	testkit.Must(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = listener.Close() })
 	target := u.Host
 	u.Host = listener.Addr().String()

@@ -22,6 +22,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // follow makes a replica copy changes, as 'stoa serve' does.
@@ -50,7 +51,7 @@ func (b replica) migrated(t *testing.T, id stoa.StoreID, version int64) {
 
 func (b replica) give(t *testing.T, id stoa.StoreID, amount credits.Amount) {
 	t.Helper()
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		_, err := b.ledger.Grant(t.Context(), tx, id, credits.Grant{
 			Type: credits.TypeBonus, Amount: amount, IdempotencyKey: stoa.NewID[stoa.TransactionID]().String(),
 		})
@@ -94,7 +95,7 @@ type logRow struct {
 func cached(t *testing.T, db *tenantdb.DB) copied {
 	t.Helper()
 	c, err := readCached(t, db)
-	must(t, err)
+	testkit.Must(t, err)
 	return c
 }
 
@@ -112,7 +113,7 @@ func (b replica) converge(t *testing.T, id stoa.StoreID) (got copied) {
 	t.Helper()
 	until(t, "the copies are those of the ledger", func() bool {
 		want, err := b.ledger.ReadBalance(t.Context(), b.db, id)
-		must(t, err)
+		testkit.Must(t, err)
 		lease, err := b.tenants.Acquire(t.Context(), id)
 		if err != nil {
 			return false
@@ -122,15 +123,15 @@ func (b replica) converge(t *testing.T, id stoa.StoreID) (got copied) {
 		if got, err = readCached(t, lease.DB); stoa.CodeOf(err) == stoa.TenantUnavailable {
 			return false
 		}
-		must(t, err)
+		testkit.Must(t, err)
 		if got.Balance != want.Balance || got.Reserved != want.Reserved || got.Seq != want.Seq {
 			return false
 		}
-		must(t, lease.Select(t.Context(), &got.log, `SELECT id, seq, amount, balance_after FROM credit_spending_log ORDER BY seq`))
+		testkit.Must(t, lease.Select(t.Context(), &got.log, `SELECT id, seq, amount, balance_after FROM credit_spending_log ORDER BY seq`))
 		return true
 	})
 	spent, err := b.ledger.ReadSpendings(t.Context(), id, 0, got.Seq, 100_000)
-	must(t, err)
+	testkit.Must(t, err)
 	var want []logRow
 	for _, s := range spent {
 		want = append(want, logRow{s.ID, s.Sequence, s.Amount, s.BalanceAfter})
@@ -155,19 +156,19 @@ func TestCreditsAreCopied(t *testing.T) {
 			t.Errorf("%d rows, balance %s", len(got.log), got.Balance)
 		}
 		held, err := b.ledger.Hold(t.Context(), p, s.ID, credits.HoldRequest{SpendRequest: credits.SpendRequest{Amount: 9}})
-		must(t, err)
+		testkit.Must(t, err)
 		if got := b.converge(t, s.ID); got.Reserved != 9 {
 			t.Errorf("%s reserved", got.Reserved)
 		}
 		_, err = b.ledger.Capture(t.Context(), p, s.ID, held.Hold.ID, credits.CaptureRequest{})
-		must(t, err)
+		testkit.Must(t, err)
 		if got := b.converge(t, s.ID); len(got.log) != 1001 || got.Balance != 3991 {
 			t.Errorf("%d rows, balance %s", len(got.log), got.Balance)
 		}
 		var version, want int64
 		until(t, "the master knows", func() bool {
-			must(t, b.db.Get(t.Context(), &version, `SELECT version FROM credit_copies WHERE store_id = $1`, s.ID))
-			must(t, b.db.Get(t.Context(), &want, `SELECT version FROM credit_balances WHERE store_id = $1`, s.ID))
+			testkit.Must(t, b.db.Get(t.Context(), &version, `SELECT version FROM credit_copies WHERE store_id = $1`, s.ID))
+			testkit.Must(t, b.db.Get(t.Context(), &want, `SELECT version FROM credit_balances WHERE store_id = $1`, s.ID))
 			return version == want
 		})
 	})
@@ -271,25 +272,25 @@ func TestCopiesWait(t *testing.T) {
 		changes := b.follow(t)
 		sweep := func() {
 			t.Helper()
-			must(t, changes.Sweep(t.Context(), feed.Sweep{}))
+			testkit.Must(t, changes.Sweep(t.Context(), feed.Sweep{}))
 			b.settle(t)
 		}
 		b.give(t, s.ID, 100)
 		spend := func() {
 			t.Helper()
 			_, err := silent.Spend(t.Context(), p, s.ID, credits.SpendRequest{Amount: 1})
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		spend()
 		sweep()
 		if n := b.count(t, `river_job WHERE kind = 'stores.copy_credits'`); n != 0 {
 			t.Fatalf("%d jobs for a store without a database", n)
 		}
-		must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID})) // an explicit job does nothing either
+		testkit.Must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID})) // an explicit job does nothing either
 		b.connect(t, s, b.tenant(t, credential.SQLite, s.ID).Credentials)
 		b.migrated(t, s.ID, syncMinSchema-1)
 		sweep()
-		must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID}))
+		testkit.Must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID}))
 		if n := b.count(t, `credit_copies`); n != 0 {
 			t.Fatalf("a store of an older schema was copied to")
 		}
@@ -310,9 +311,9 @@ func TestCopiesWait(t *testing.T) {
 		if n := b.count(t, `river_job WHERE kind = 'stores.copy_credits'`); n != jobsBefore {
 			t.Error("a sweep found work for a store that is being deleted")
 		}
-		must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID}))
+		testkit.Must(t, b.SyncCredits(t.Context(), SyncCredits{StoreID: s.ID}))
 		lease, err := b.tenants.Acquire(t.Context(), s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		defer lease.Release()
 		if got := cached(t, lease.DB); got.Seq != 3 {
 			t.Errorf("a store that is being deleted was copied to: %+v", got)
@@ -320,9 +321,9 @@ func TestCopiesWait(t *testing.T) {
 	})
 }
 
-// TestBrokenTablesHurtNobody checks that the job waits until a merchant has repaired the
+// TestBrokenTablesAffectNoOtherStore checks that the job waits until a merchant has repaired the
 // tables, and that nothing else is affected.
-func TestBrokenTablesHurtNobody(t *testing.T) {
+func TestBrokenTablesAffectNoOtherStore(t *testing.T) {
 	t.Parallel()
 	eachTenant(t, func(t *testing.T, b replica, engine credential.EngineName) {
 		p := b.user(t)
@@ -332,18 +333,18 @@ func TestBrokenTablesHurtNobody(t *testing.T) {
 		b.give(t, s.ID, 100)
 		b.converge(t, s.ID)
 		lease, err := b.tenants.Acquire(t.Context(), s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		defer lease.Release()
 		exec := func(statement string) {
 			t.Helper()
 			_, err := lease.Exec(t.Context(), statement)
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		exec(`ALTER TABLE credit_spending_log RENAME TO taken_away`)
 		b.spend(t, p, s.ID)
 		until(t, "a copy has failed", func() bool { return b.count(t, `credit_copies WHERE failures > 0`) == 1 })
 		var balance credits.Amount
-		must(t, lease.Get(t.Context(), &balance, `SELECT balance FROM credit_balance_cache`))
+		testkit.Must(t, lease.Get(t.Context(), &balance, `SELECT balance FROM credit_balance_cache`))
 		if balance != 100 {
 			t.Errorf("balance %s without its log", balance)
 		}

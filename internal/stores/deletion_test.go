@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestDeleteAndRestore(t *testing.T) {
@@ -28,12 +29,12 @@ func TestDeleteAndRestore(t *testing.T) {
 		for _, before := range []Status{Active, Suspended, PendingDatabase, Provisioning} {
 			b.setStatus(t, s.ID, before)
 			got, err := b.Delete(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			if got.Status != Deleting || got.DeleteAfter == nil || time.Until(*got.DeleteAfter) < DefaultGrace-time.Hour {
 				t.Fatalf("from %s: %+v", before, got)
 			}
 			again, err := b.Delete(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			if !again.DeleteAfter.Equal(*got.DeleteAfter) {
 				t.Errorf("deleted again it goes at %v, not %v", again.DeleteAfter, got.DeleteAfter)
 			}
@@ -47,7 +48,7 @@ func TestDeleteAndRestore(t *testing.T) {
 			_, err = b.Create(t.Context(), b.user(t), NewStore{Name: "Thief", Slug: s.Slug})
 			wantCode(t, err, stoa.HostnameTaken)
 			for range 2 {
-				must(t, b.Restore(t.Context(), p, s.ID))
+				testkit.Must(t, b.Restore(t.Context(), p, s.ID))
 				if got := b.status(t, s.ID); got != before {
 					t.Errorf("restored to %s, was %s", got, before)
 				}
@@ -77,12 +78,12 @@ func TestProvisioningEndsDuringDeletion(t *testing.T) {
 		} {
 			b.setStatus(t, s.ID, Provisioning)
 			_, err := b.Delete(t.Context(), p, s.ID)
-			must(t, err)
-			must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return end(t.Context(), tx, s.ID) }))
+			testkit.Must(t, err)
+			testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return end(t.Context(), tx, s.ID) }))
 			if got := b.status(t, s.ID); got != Deleting {
 				t.Errorf("the end of the run makes it %s", got)
 			}
-			must(t, b.Restore(t.Context(), p, s.ID))
+			testkit.Must(t, b.Restore(t.Context(), p, s.ID))
 			if got := b.status(t, s.ID); got != want {
 				t.Errorf("restored to %s, want %s", got, want)
 			}
@@ -94,7 +95,7 @@ func TestProvisioningEndsDuringDeletion(t *testing.T) {
 func (b replica) doom(t *testing.T, p authz.Principal, id stoa.StoreID) DeleteStore {
 	t.Helper()
 	_, err := b.Delete(t.Context(), p, id)
-	must(t, err)
+	testkit.Must(t, err)
 	b.exec(t, `UPDATE stores SET delete_after = $2 WHERE id = $1`, id, time.Now().UTC().Add(-time.Second))
 	return DeleteStore{StoreID: id}
 }
@@ -128,22 +129,22 @@ func TestFinalDeletion(t *testing.T) {
 		p := b.user(t)
 		s, tn := b.open(t, p, engine, "Bakery "+string(engine))
 		_, err := b.Delete(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		var early *rivertype.JobSnoozeError
 		if err := b.FinishDeletion(t.Context(), DeleteStore{s.ID}); !errors.As(err, &early) || early.Duration < DefaultGrace-time.Hour {
 			t.Errorf("before its time: %v", err)
 		}
-		must(t, b.Restore(t.Context(), p, s.ID))
-		must(t, b.FinishDeletion(t.Context(), DeleteStore{s.ID}))
+		testkit.Must(t, b.Restore(t.Context(), p, s.ID))
+		testkit.Must(t, b.FinishDeletion(t.Context(), DeleteStore{s.ID}))
 		b.resolves(t, s, "")
 
 		lease, err := b.tenants.Acquire(t.Context(), s.ID) // the database is in use until the end
-		must(t, err)
+		testkit.Must(t, err)
 		_, _, err = b.Registry.hostnames.Claim(t.Context(), p, s.ID, "shop.example.com")
-		must(t, err)
+		testkit.Must(t, err)
 		job := b.doom(t, p, s.ID)
 		for range 2 {
-			must(t, b.FinishDeletion(t.Context(), job))
+			testkit.Must(t, b.FinishDeletion(t.Context(), job))
 			b.gone(t, p, s)
 		}
 		lease.Release()
@@ -154,12 +155,12 @@ func TestFinalDeletion(t *testing.T) {
 			}
 		}
 		next := b.user(t)
-		_, err = b.Create(t.Context(), next, NewStore{Name: "Heir", Slug: s.Slug})
+		_, err = b.Create(t.Context(), next, NewStore{Name: "Successor", Slug: s.Slug})
 		wantCode(t, err, stoa.HostnameTaken)
 		b.expire(t) // ends the time for which the slug is kept
-		heir, err := b.Create(t.Context(), next, NewStore{Name: "Heir", Slug: s.Slug})
-		must(t, err)
-		must(t, b.mapHostname(t.Context(), heir.ID))
+		successor, err := b.Create(t.Context(), next, NewStore{Name: "Successor", Slug: s.Slug})
+		testkit.Must(t, err)
+		testkit.Must(t, b.mapHostname(t.Context(), successor.ID))
 		if err := b.mapHostname(t.Context(), s.ID); stoa.CodeOf(err) != stoa.StoreNotFound {
 			t.Errorf("a run that is late gives the deleted store a hostname: %v", err)
 		}
@@ -177,7 +178,7 @@ func TestDeletionByTheQueue(t *testing.T) {
 		p := b.user(t)
 		s, _ := b.open(t, p, credential.SQLite, "Bakery")
 		got, err := b.Delete(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if got.Status != Deleting || got.DeleteAfter == nil {
 			t.Errorf("the answer is %+v", got)
 		}
@@ -197,8 +198,8 @@ func TestDropFails(t *testing.T) {
 		b.tenants.Forget(s.ID)
 		until(t, "the file is closed", func() bool { return !b.fileInUse(t, s.ID) })
 		path := filepath.Join(b.dataDir, "stores", s.ID.String()[34:], s.ID.String()+".db")
-		must(t, os.Remove(path))
-		must(t, os.MkdirAll(filepath.Join(path, "in the way"), 0o700))
+		testkit.Must(t, os.Remove(path))
+		testkit.Must(t, os.MkdirAll(filepath.Join(path, "in the way"), 0o700))
 		job := b.doom(t, p, s.ID)
 		for range 2 {
 			if err := b.FinishDeletion(t.Context(), job); err == nil {
@@ -211,13 +212,13 @@ func TestDropFails(t *testing.T) {
 				t.Errorf("the operator is shown %+v, %v", kept, err)
 			}
 			var credentials string
-			must(t, db.Get(t.Context(), &credentials, `SELECT credentials FROM store_databases WHERE store_id = $1`, s.ID))
+			testkit.Must(t, db.Get(t.Context(), &credentials, `SELECT credentials FROM store_databases WHERE store_id = $1`, s.ID))
 			if credentials != "" {
 				t.Error("the credentials are still there")
 			}
 		}
-		must(t, os.RemoveAll(path))
-		must(t, b.FinishDeletion(t.Context(), job))
+		testkit.Must(t, os.RemoveAll(path))
+		testkit.Must(t, b.FinishDeletion(t.Context(), job))
 		b.gone(t, p, s)
 	})
 }
@@ -238,21 +239,21 @@ func TestDeletionInterrupted(t *testing.T) {
 			},
 			func(t *testing.T, job DeleteStore) {
 				_, err := b.finalizeDeletion(t.Context(), job.StoreID)
-				must(t, err)
+				testkit.Must(t, err)
 			},
 			func(t *testing.T, job DeleteStore) {
 				_, err := b.finalizeDeletion(t.Context(), job.StoreID)
-				must(t, err)
+				testkit.Must(t, err)
 				info, err := tenantdb.ReadInfo(t.Context(), db, job.StoreID)
-				must(t, err)
-				must(t, b.tenants.DropManaged(t.Context(), job.StoreID, *info))
+				testkit.Must(t, err)
+				testkit.Must(t, b.tenants.DropManaged(t.Context(), job.StoreID, *info))
 			},
 		} {
 			p := b.user(t)
 			s, _ := b.open(t, p, credential.SQLite, "Bakery")
 			job := b.doom(t, p, s.ID)
 			dies(t, job)
-			must(t, b.FinishDeletion(t.Context(), job))
+			testkit.Must(t, b.FinishDeletion(t.Context(), job))
 			b.gone(t, p, s)
 		}
 	})
@@ -274,7 +275,7 @@ func TestRestoreAgainstDeletion(t *testing.T) {
 				}
 				return nil, b.Restore(t.Context(), p, s.ID)
 			})
-			must(t, errors.Join(errs[0], errs[2]))
+			testkit.Must(t, errors.Join(errs[0], errs[2]))
 			if errs[1] == nil && errs[3] == nil {
 				b.resolves(t, s, "")
 				if got := b.profile(t, s.ID); got.ID != s.ID {
@@ -303,7 +304,7 @@ func TestDeletionWaitsForARun(t *testing.T) {
 			t.Errorf("while the run goes on: %v", err)
 		}
 		b.exec(t, `UPDATE stores SET delete_after = $2 WHERE id = $1`, s.ID, time.Now().UTC().Add(-provisioningWait))
-		must(t, b.FinishDeletion(t.Context(), job)) // it does not wait for a run that never ends
+		testkit.Must(t, b.FinishDeletion(t.Context(), job)) // it does not wait for a run that never ends
 		b.gone(t, p, s)
 	})
 }

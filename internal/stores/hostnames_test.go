@@ -10,6 +10,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestPlatformLabelsAreReserved checks that no store gets a slug whose hostname is the
@@ -39,7 +40,7 @@ func TestPlatformLabelsAreReserved(t *testing.T) {
 			}
 		}
 		got, err := b.Update(t.Context(), p, before.ID, storedata.ProfilePatch{Slug: ptr("hub"), City: ptr("Wien")})
-		must(t, err)
+		testkit.Must(t, err)
 		if got.Slug != "hub" || got.Profile.City != "Wien" {
 			t.Errorf("the store of before became %+v", got)
 		}
@@ -60,33 +61,33 @@ func TestHostnameBeforeTheStore(t *testing.T) {
 		leads := func(host string) {
 			t.Helper()
 			found, err := b.Resolve(t.Context(), host)
-			must(t, err)
+			testkit.Must(t, err)
 			if found.StoreID != s.ID {
 				t.Errorf("%s leads to %+v", host, found)
 			}
 		}
 		h, _, err := hosts.Claim(t.Context(), p, s.ID, host)
-		must(t, err)
+		testkit.Must(t, err)
 		dns.Put(h.RecordName(), h.RecordValue())
 		h, err = hosts.Verify(t.Context(), p, s.ID, host)
-		must(t, err)
+		testkit.Must(t, err)
 		if h.VerifiedAt == nil {
 			t.Fatalf("not verified: %+v", *h.Verification)
 		}
 		_, err = b.Resolve(t.Context(), host)
 		wantCode(t, err, stoa.StorePendingDatabase)
 		_, err = hosts.MakePrimary(t.Context(), p, s.ID, host)
-		must(t, err)
+		testkit.Must(t, err)
 		b.connect(t, s, credential.ManagedSQLite(s.ID))
 		leads(host)
 		leads("bakery.shops.test")
 		list, err := hosts.List(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if len(list) != 2 || list[0].Hostname.Hostname != host || !list[0].Primary || list[1].Primary {
 			t.Errorf("the hostnames are %+v", list)
 		}
 		_, err = b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Slug: ptr("moved")})
-		must(t, err)
+		testkit.Must(t, err)
 		leads("moved.shops.test")
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestMapHostname(t *testing.T) {
@@ -19,14 +20,14 @@ func TestMapHostname(t *testing.T) {
 		p := b.user(t)
 		s := b.create(t, p, "Bakery")
 		_, errs := atOnce(4, func(int) (any, error) { return nil, b.mapHostname(t.Context(), s.ID) })
-		must(t, errors.Join(errs...))
+		testkit.Must(t, errors.Join(errs...))
 		want := fmt.Sprint([]string{"bakery.shops.test"})
 		if got := fmt.Sprint(b.hostnames(t, p, s.ID)); got != want {
 			t.Errorf("hostnames %s, want %s", got, want)
 		}
 		// An operator changes the platform's domain: the store's hostname follows.
 		moved := New(db, b.ledger, b.tenants, b.queue, hostnames.New(db, "Shops.Example", b.log), b.log)
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return moved.MapHostname(t.Context(), tx, s.ID) }))
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return moved.MapHostname(t.Context(), tx, s.ID) }))
 		want = fmt.Sprint([]string{"bakery.shops.example"})
 		if got := fmt.Sprint(b.hostnames(t, p, s.ID)); got != want {
 			t.Errorf("hostnames %s, want %s", got, want)
@@ -52,7 +53,7 @@ func TestMapHostnameTaken(t *testing.T) {
 func (b replica) hostnames(t *testing.T, p authz.Principal, id stoa.StoreID) []string {
 	t.Helper()
 	s, err := b.Get(t.Context(), p, id)
-	must(t, err)
+	testkit.Must(t, err)
 	var names []string
 	for _, h := range s.Hostnames {
 		names = append(names, h.Hostname)
@@ -99,7 +100,7 @@ func TestEndOfProvisioning(t *testing.T) {
 				Active:          func(tx *masterdb.Tx) error { return b.Activate(t.Context(), tx, s.ID) },
 			} {
 				b.setStatus(t, s.ID, from)
-				must(t, db.Tx(t.Context(), end))
+				testkit.Must(t, db.Tx(t.Context(), end))
 				want := from
 				if from == Provisioning {
 					want = to
@@ -115,6 +116,6 @@ func TestEndOfProvisioning(t *testing.T) {
 func (b replica) status(t *testing.T, id stoa.StoreID) Status {
 	t.Helper()
 	var s Status
-	must(t, b.db.Get(t.Context(), &s, `SELECT status FROM stores WHERE id = $1`, id))
+	testkit.Must(t, b.db.Get(t.Context(), &s, `SELECT status FROM stores WHERE id = $1`, id))
 	return s
 }

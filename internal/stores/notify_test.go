@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestChangesAreNotified checks that every change of a store's state or hostnames is
@@ -72,10 +73,10 @@ func TestRenameHoldsAtOnce(t *testing.T) {
 		at := "bakery"
 		for i := range 20 {
 			_, err := b.Resolve(t.Context(), at+".shops.test")
-			must(t, err)
+			testkit.Must(t, err)
 			next := fmt.Sprintf("bakery-%d", i%5) // a store can have only a few released slugs
 			_, err = b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Slug: &next})
-			must(t, err)
+			testkit.Must(t, err)
 			_, err = b.Resolve(t.Context(), at+".shops.test")
 			wantCode(t, err, stoa.StoreNotFound)
 			at = next

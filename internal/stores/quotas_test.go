@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/quotas"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestStoreQuotaIsExact checks that, when one user creates fifty stores concurrently,
@@ -64,7 +65,7 @@ func TestStoreQuotaCountsDeletedStores(t *testing.T) {
 		p := b.user(t)
 		s := b.create(t, p, "Bakery")
 		_, err := b.Delete(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		_, err = b.Create(t.Context(), p, NewStore{Name: "Second"})
 		wantQuota(t, err, stoa.Quota{Name: quotas.Stores, Limit: 1, Used: 1})
 		if text := err.Error(); !strings.Contains(text, "Verify") || !strings.Contains(text, "up to 2") || !strings.Contains(text, "grace period") {
@@ -86,7 +87,7 @@ func TestStoreQuotaCountsDeletedStores(t *testing.T) {
 func (b replica) end(t *testing.T, id stoa.StoreID) {
 	t.Helper()
 	b.exec(t, `UPDATE stores SET delete_after = $2 WHERE id = $1`, id, time.Now().UTC().Add(-time.Second))
-	must(t, b.FinishDeletion(t.Context(), DeleteStore{StoreID: id}))
+	testkit.Must(t, b.FinishDeletion(t.Context(), DeleteStore{StoreID: id}))
 }
 
 // TestStoresPerHour checks that the rate includes deleted stores, and that its error says
@@ -102,7 +103,7 @@ func TestStoresPerHour(t *testing.T) {
 			s := b.create(t, p, fmt.Sprintf("Store %d", i))
 			b.exec(t, `UPDATE stores SET created_at = $2 WHERE id = $1`, s.ID, time.Now().UTC().Add(time.Duration(i-50)*time.Minute))
 			_, err := b.Delete(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			b.end(t, s.ID)
 		}
 		_, err := b.Create(t.Context(), p, NewStore{Name: "Fourth"})
@@ -129,7 +130,7 @@ func TestStoreQuotaAndIdempotency(t *testing.T) {
 			return b.Create(t.Context(), p, NewStore{Name: "Bakery", IdempotencyKey: "k"})
 		})
 		for i, err := range errs {
-			must(t, err)
+			testkit.Must(t, err)
 			if created[i].ID != created[0].ID {
 				t.Errorf("two stores with one key: %s, %s", created[i].ID, created[0].ID)
 			}

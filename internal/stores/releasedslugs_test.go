@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/quotas"
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func (b replica) renameTo(t *testing.T, id stoa.StoreID, slug string) error {
@@ -23,8 +24,8 @@ func (b replica) renameTo(t *testing.T, id stoa.StoreID, slug string) error {
 func (b replica) active(t *testing.T, p authz.Principal, slug string) Store {
 	t.Helper()
 	s, err := b.Create(t.Context(), p, NewStore{Name: slug, Slug: slug})
-	must(t, err)
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.MapHostname(t.Context(), tx, s.ID) }))
+	testkit.Must(t, err)
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.MapHostname(t.Context(), tx, s.ID) }))
 	b.setStatus(t, s.ID, Active)
 	return s
 }
@@ -43,11 +44,11 @@ func TestReleasedSlugIsKept(t *testing.T) {
 	releases := map[string]func(t *testing.T, b replica, p authz.Principal, s Store){
 		"renamed": func(t *testing.T, b replica, p authz.Principal, s Store) {
 			_, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Slug: ptr("elsewhere")})
-			must(t, err)
+			testkit.Must(t, err)
 		},
 		"deleted": func(t *testing.T, b replica, p authz.Principal, s Store) {
 			_, err := b.Delete(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			b.end(t, s.ID)
 		},
 	}
@@ -59,7 +60,7 @@ func TestReleasedSlugIsKept(t *testing.T) {
 				s, _ := b.open(t, p, credential.SQLite, "Bakery")
 				theirs := b.active(t, stranger, "theirs")
 				_, err := b.Resolve(t.Context(), "bakery.shops.test") // the name is cached now
-				must(t, err)
+				testkit.Must(t, err)
 				release(t, b, p, s)
 
 				_, err = b.Resolve(t.Context(), "bakery.shops.test")
@@ -75,19 +76,19 @@ func TestReleasedSlugIsKept(t *testing.T) {
 				}
 
 				again, err := b.Create(t.Context(), p, NewStore{Name: "Bakery", Slug: "bakery"})
-				must(t, err) // the store has the same owner
+				testkit.Must(t, err) // the store has the same owner
 				if n := b.count(t, `released_slugs WHERE slug = 'bakery'`); n != 0 {
 					t.Error("the slug is in use and released")
 				}
 				_, err = b.Delete(t.Context(), p, again.ID)
-				must(t, err)
+				testkit.Must(t, err)
 				b.end(t, again.ID)
 
 				wantCode(t, b.renameTo(t, theirs.ID, "bakery"), stoa.HostnameTaken)
 				b.expire(t)
-				must(t, b.renameTo(t, theirs.ID, "bakery"))
+				testkit.Must(t, b.renameTo(t, theirs.ID, "bakery"))
 				site, err := b.Resolve(t.Context(), "bakery.shops.test")
-				must(t, err)
+				testkit.Must(t, err)
 				if site.StoreID != theirs.ID {
 					t.Errorf("the slug leads to %s", site.StoreID)
 				}
@@ -104,12 +105,12 @@ func TestRenameBack(t *testing.T) {
 		b := setup(t, db)
 		seller := b.user(t)
 		s := b.active(t, seller, "first")
-		must(t, b.renameTo(t, s.ID, "second"))
-		must(t, b.renameTo(t, s.ID, "third"))
+		testkit.Must(t, b.renameTo(t, s.ID, "second"))
+		testkit.Must(t, b.renameTo(t, s.ID, "third"))
 		buyer := b.member(t, s.ID, authz.Owner)
 		b.exec(t, `DELETE FROM store_members WHERE user_id = $1`, seller.UserID)
-		must(t, b.renameTo(t, s.ID, "first"))
-		must(t, b.renameTo(t, s.ID, "first")) // the slug does not change
+		testkit.Must(t, b.renameTo(t, s.ID, "first"))
+		testkit.Must(t, b.renameTo(t, s.ID, "first")) // the slug does not change
 		if n := b.count(t, `released_slugs WHERE slug IN ('second', 'third')`); n != 2 || b.count(t, `released_slugs`) != 2 {
 			t.Errorf("%d of the slugs second and third are kept", n)
 		}
@@ -120,10 +121,10 @@ func TestRenameBack(t *testing.T) {
 				wantCode(t, err, stoa.HostnameTaken)
 			}
 			_, err := b.Create(t.Context(), buyer, NewStore{Name: "Another", Slug: slug})
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		b.exec(t, `DELETE FROM store_members WHERE store_id = $1`, s.ID)
-		must(t, b.renameTo(t, s.ID, "without-owner"))
+		testkit.Must(t, b.renameTo(t, s.ID, "without-owner"))
 	})
 }
 
@@ -149,7 +150,7 @@ func TestSlugRaces(t *testing.T) {
 			})
 			for i, err := range errs {
 				if i%3 == 0 {
-					must(t, err)
+					testkit.Must(t, err)
 				} else {
 					wantCode(t, err, stoa.HostnameTaken)
 				}
@@ -190,7 +191,7 @@ func TestSwappedSlugs(t *testing.T) {
 			for i, err := range errs {
 				wantCode(t, err, stoa.HostnameTaken)
 				site, err := b.Resolve(t.Context(), slugs[i]+".shops.test")
-				must(t, err)
+				testkit.Must(t, err)
 				if site.StoreID != pair[i].ID {
 					t.Errorf("%s leads to the other store", slugs[i])
 				}
@@ -206,15 +207,15 @@ func TestRenamesReserveFewNames(t *testing.T) {
 		b := setup(t, db)
 		s := b.active(t, b.user(t), "name")
 		for i := range maxReleasedSlugs {
-			must(t, b.renameTo(t, s.ID, fmt.Sprintf("name-%d", i)))
+			testkit.Must(t, b.renameTo(t, s.ID, fmt.Sprintf("name-%d", i)))
 		}
 		wantQuota(t, b.renameTo(t, s.ID, "one-more"), stoa.Quota{Name: quotas.ReleasedSlugs, Limit: maxReleasedSlugs, Used: maxReleasedSlugs})
 		if n := b.count(t, `stores WHERE slug = 'one-more'`) + b.count(t, `released_slugs WHERE slug = 'one-more'`); n != 0 {
 			t.Error("the refused rename has changed something")
 		}
-		must(t, b.renameTo(t, s.ID, "name")) // one of its own released slugs
+		testkit.Must(t, b.renameTo(t, s.ID, "name")) // one of its own released slugs
 		b.expire(t)
-		must(t, b.renameTo(t, s.ID, "one-more"))
+		testkit.Must(t, b.renameTo(t, s.ID, "one-more"))
 	})
 }
 
@@ -225,11 +226,11 @@ func TestExpiry(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		s := b.active(t, b.user(t), "name")
-		must(t, b.renameTo(t, s.ID, "kept"))
+		testkit.Must(t, b.renameTo(t, s.ID, "kept"))
 		b.exec(t, `INSERT INTO released_slugs (slug, store_id, released_at, kept_until) VALUES ('over', $1, $2, $2)`,
 			s.ID, time.Now().UTC().Add(-2*time.Hour))
 		_, err := b.db.DeleteExpired(t.Context(), []masterdb.Expiry{Expiry()})
-		must(t, err)
+		testkit.Must(t, err)
 		if b.count(t, `released_slugs WHERE slug = 'name'`) != 1 || b.count(t, `released_slugs`) != 1 {
 			t.Error("not just the slug that is free has gone")
 		}
@@ -243,8 +244,8 @@ func TestSlugsNotKept(t *testing.T) {
 		b := setup(t, db)
 		b.KeepSlugs(0)
 		s := b.active(t, b.user(t), "name")
-		must(t, b.renameTo(t, s.ID, "other"))
+		testkit.Must(t, b.renameTo(t, s.ID, "other"))
 		_, err := b.Create(t.Context(), b.user(t), NewStore{Name: "Name", Slug: "name"})
-		must(t, err)
+		testkit.Must(t, err)
 	})
 }

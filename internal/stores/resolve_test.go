@@ -10,6 +10,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestResolve(t *testing.T) {
@@ -30,7 +31,7 @@ func TestResolve(t *testing.T) {
 		wantCode(t, resolve(host), stoa.StoreNotFound)
 		wantCode(t, resolve("no such host"), stoa.StoreNotFound)
 		wantCode(t, resolve(""), stoa.StoreNotFound)
-		must(t, b.mapHostname(t.Context(), s.ID))
+		testkit.Must(t, b.mapHostname(t.Context(), s.ID))
 		wantCode(t, resolve(host), stoa.StorePendingDatabase) // the negative result was not cached
 		for _, c := range []struct {
 			status Status
@@ -63,7 +64,7 @@ func TestResolveCustomHostname(t *testing.T) {
 		wantCode(t, err, stoa.StoreNotFound)
 		b.exec(t, `UPDATE store_hostnames SET verified_at = created_at`)
 		site, err := b.Resolve(t.Context(), "Müller.example:443")
-		must(t, err)
+		testkit.Must(t, err)
 		if site.StoreID != s.ID {
 			t.Errorf("leads to %+v", site)
 		}
@@ -76,13 +77,13 @@ func TestResolveFromTheCacheAsksNobody(t *testing.T) {
 		b := setup(t, db)
 		s := b.create(t, b.user(t), "Bakery")
 		b.setStatus(t, s.ID, Active)
-		must(t, b.mapHostname(t.Context(), s.ID))
+		testkit.Must(t, b.mapHostname(t.Context(), s.ID))
 		_, err := b.Resolve(t.Context(), "bakery.shops.test")
-		must(t, err)
+		testkit.Must(t, err)
 		db.Close()
 		for range 100 {
 			site, err := b.Resolve(t.Context(), "bakery.shops.test")
-			must(t, err)
+			testkit.Must(t, err)
 			if site.StoreID != s.ID {
 				t.Fatalf("leads to %+v", site)
 			}
@@ -112,7 +113,7 @@ func TestResolveAtOnce(t *testing.T) {
 				_, _ = b.Resolve(ctx, "bakery.shops.test") // the error does not matter
 				return hostnames.Resolution{}, nil
 			})
-			must(t, errors.Join(errs...))
+			testkit.Must(t, errors.Join(errs...))
 		}
 	})
 }
@@ -123,9 +124,9 @@ func TestResolveAllocatesNothing(t *testing.T) { //nolint:paralleltest // see ab
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
 	s := b.create(t, b.user(t), "Bakery")
 	b.setStatus(t, s.ID, Active)
-	must(t, b.mapHostname(t.Context(), s.ID))
+	testkit.Must(t, b.mapHostname(t.Context(), s.ID))
 	_, err := b.Resolve(t.Context(), "bakery.shops.test")
-	must(t, err)
+	testkit.Must(t, err)
 	allocs := testing.AllocsPerRun(1000, func() {
 		if _, err := b.Resolve(t.Context(), "bakery.shops.test"); err != nil {
 			t.Fatal(err)

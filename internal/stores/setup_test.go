@@ -28,6 +28,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // replica is one replica: a registry with its dependencies.
@@ -41,17 +42,17 @@ type replica struct {
 func setup(t *testing.T, db *masterdb.DB) replica {
 	t.Helper()
 	ring, err := keyring.Parse(keyring.Generate("test"))
-	must(t, err)
+	testkit.Must(t, err)
 	b := replica{dataDir: t.TempDir(), logged: new(atomic.Int64)}
 	log := slog.New(slog.NewTextHandler(lines{b.logged}, nil))
 	queue, err := jobs.New(db, log, jobs.Options{})
-	must(t, err)
+	testkit.Must(t, err)
 	tenants := tenantdb.NewManager(db, ring, tenantdb.Options{DataDir: b.dataDir, Dialer: dial.Dialer{Allow: dial.Loopback}})
 	b.Registry = New(db, credits.New(db), tenants, queue, hostnames.New(db, "shops.test", log), log)
 	jobs.Handle(queue, SyncIdentityTimeout, b.SyncIdentity)
 	jobs.Handle(queue, DeleteStoreTimeout, b.FinishDeletion)
 	t.Cleanup(func() {
-		must(t, tenants.Close(context.Background()))
+		testkit.Must(t, tenants.Close(context.Background()))
 	})
 	return b
 }
@@ -79,9 +80,9 @@ func eachTenant(t *testing.T, test func(t *testing.T, b replica, engine credenti
 // start runs the queue's jobs until the test ends.
 func (b replica) start(t *testing.T) {
 	t.Helper()
-	must(t, b.queue.Start(t.Context()))
+	testkit.Must(t, b.queue.Start(t.Context()))
 	t.Cleanup(func() {
-		must(t, b.queue.Stop(context.Background()))
+		testkit.Must(t, b.queue.Stop(context.Background()))
 	})
 }
 
@@ -90,7 +91,7 @@ func (b replica) settle(t *testing.T) {
 	t.Helper()
 	until(t, "the jobs are done", func() bool {
 		stats, err := jobs.ReadStats(t.Context(), b.db)
-		must(t, err)
+		testkit.Must(t, err)
 		return stats.Waiting+stats.Retrying == 0
 	})
 }
@@ -107,7 +108,7 @@ func (b replica) user(t *testing.T) authz.Principal {
 func (b replica) member(t *testing.T, id stoa.StoreID, role authz.Role) authz.Principal {
 	t.Helper()
 	p := b.user(t)
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		return authz.Grant(t.Context(), tx, id, p.UserID, role)
 	}))
 	return p
@@ -123,14 +124,14 @@ func (b replica) renameMaster(t *testing.T, id stoa.StoreID, patch storedata.Pro
 func (b replica) create(t *testing.T, p authz.Principal, name string) Store {
 	t.Helper()
 	s, err := b.Create(t.Context(), p, NewStore{Name: name})
-	must(t, err)
+	testkit.Must(t, err)
 	return s
 }
 
 // exec runs a statement in the master.
 func (b replica) exec(t *testing.T, query string, args ...any) {
 	t.Helper()
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(t.Context(), query, args...)
 		return err
 	}))
@@ -139,7 +140,7 @@ func (b replica) exec(t *testing.T, query string, args ...any) {
 func (b replica) count(t *testing.T, what string) int {
 	t.Helper()
 	var n int
-	must(t, b.db.Get(t.Context(), &n, `SELECT count(*) FROM `+what))
+	testkit.Must(t, b.db.Get(t.Context(), &n, `SELECT count(*) FROM `+what))
 	return n
 }
 
@@ -153,7 +154,7 @@ func (b replica) setStatus(t *testing.T, id stoa.StoreID, s Status) {
 // notifies the change.
 func (b replica) change(t *testing.T, id stoa.StoreID, query string, args ...any) {
 	t.Helper()
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		if _, err := tx.Exec(t.Context(), query, args...); err != nil {
 			return err
 		}
@@ -174,7 +175,7 @@ func (b replica) open(t *testing.T, p authz.Principal, engine credential.EngineN
 	tn := b.tenant(t, engine, s.ID)
 	b.connect(t, s, tn.Credentials)
 	s, err := b.Get(t.Context(), p, s.ID)
-	must(t, err)
+	testkit.Must(t, err)
 	return s, tn
 }
 
@@ -183,12 +184,12 @@ func (b replica) connect(t *testing.T, s Store, c credential.Credentials) {
 	t.Helper()
 	ctx := t.Context()
 	db, err := b.tenants.OpenUnleased(c)
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = db.Migrate(ctx)
-	must(t, err)
-	must(t, storedata.CreateStore(ctx, db, storedata.Profile{ID: s.ID, Name: s.Name, Slug: s.Slug}))
-	must(t, db.Close())
-	must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error {
+	testkit.Must(t, err)
+	testkit.Must(t, storedata.CreateStore(ctx, db, storedata.Profile{ID: s.ID, Name: s.Name, Slug: s.Slug}))
+	testkit.Must(t, db.Close())
+	testkit.Must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if err := b.BeginProvisioning(ctx, tx, s.ID); err != nil {
 			return err
 		}
@@ -200,7 +201,7 @@ func (b replica) connect(t *testing.T, s Store, c credential.Credentials) {
 		}
 		return b.Activate(ctx, tx, s.ID)
 	}))
-	must(t, b.mapHostname(ctx, s.ID))
+	testkit.Must(t, b.mapHostname(ctx, s.ID))
 }
 
 // mapHostname calls MapHostname in its own transaction.
@@ -226,12 +227,12 @@ func (b replica) embedded(t *testing.T, id stoa.StoreID) tenant {
 	return tenant{
 		credential.ManagedSQLite(id),
 		func() {
-			must(t, os.Rename(path, path+".away"))
-			must(t, os.Mkdir(path, 0o700))
+			testkit.Must(t, os.Rename(path, path+".away"))
+			testkit.Must(t, os.Mkdir(path, 0o700))
 		},
 		func() {
-			must(t, os.Remove(path))
-			must(t, os.Rename(path+".away", path))
+			testkit.Must(t, os.Remove(path))
+			testkit.Must(t, os.Rename(path+".away", path))
 		},
 	}
 }
@@ -257,7 +258,7 @@ type wire struct {
 func newWire(t *testing.T, target string) *wire {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	w := &wire{port: listener.Addr().(*net.TCPAddr).Port, target: target}
 	t.Cleanup(func() {
 		_ = listener.Close()
@@ -316,10 +317,10 @@ func (w *wire) mend() {
 func (b replica) profile(t *testing.T, id stoa.StoreID) storedata.Profile {
 	t.Helper()
 	lease, err := b.tenants.Acquire(t.Context(), id)
-	must(t, err)
+	testkit.Must(t, err)
 	defer lease.Release()
 	p, err := storedata.ReadProfile(t.Context(), lease.DB, id)
-	must(t, err)
+	testkit.Must(t, err)
 	return p
 }
 
@@ -349,13 +350,6 @@ func until(t *testing.T, what string, ok func() bool) {
 			t.Fatalf("gave up waiting until %s", what)
 		case <-time.After(5 * time.Millisecond):
 		}
-	}
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/page"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestListPages(t *testing.T) {
@@ -51,7 +52,7 @@ func walk(t *testing.T, b replica, p authz.Principal, limit int) []stoa.StoreID 
 	cursor := ""
 	for range 100 {
 		page, err := b.List(t.Context(), p, limit, cursor)
-		must(t, err)
+		testkit.Must(t, err)
 		for _, s := range page.Stores {
 			ids = append(ids, s.ID)
 		}
@@ -74,11 +75,11 @@ func TestListWhileItGrows(t *testing.T) {
 		p := b.user(t)
 		a, c, d := b.create(t, p, "A"), b.create(t, p, "C"), b.create(t, p, "D")
 		first, err := b.List(t.Context(), p, 2, "")
-		must(t, err)
+		testkit.Must(t, err)
 		b.create(t, p, "E")
 		b.setStatus(t, c.ID, Deleted) // the store that the cursor points to
 		second, err := b.List(t.Context(), p, 2, *first.NextCursor)
-		must(t, err)
+		testkit.Must(t, err)
 		var got []stoa.StoreID
 		for _, s := range slices.Concat(first.Stores, second.Stores) {
 			got = append(got, s.ID)
@@ -127,7 +128,7 @@ func TestListAttachesDetails(t *testing.T) {
 		active, _ := b.open(t, p, credential.SQLite, "Active")
 		b.open(t, stranger, credential.SQLite, "Not yours either")
 		theirs, _ := b.open(t, stranger, credential.SQLite, "Shared")
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			return authz.Grant(t.Context(), tx, theirs.ID, p.UserID, authz.Viewer)
 		}))
 		// A custom hostname that is not verified and sorts before the primary one.
@@ -136,11 +137,11 @@ func TestListAttachesDetails(t *testing.T) {
 		b.exec(t, `UPDATE credit_balances SET balance = 50000, reserved = 10000 WHERE store_id = $1`, active.ID)
 
 		page, err := b.List(t.Context(), p, 10, "")
-		must(t, err)
+		testkit.Must(t, err)
 		var want []Store
 		for _, id := range []stoa.StoreID{theirs.ID, active.ID, pending.ID} {
 			s, err := b.Get(t.Context(), p, id)
-			must(t, err)
+			testkit.Must(t, err)
 			s.Profile = nil // a list opens no tenant database
 			want = append(want, s)
 		}
@@ -160,7 +161,7 @@ func TestListAttachesDetails(t *testing.T) {
 	})
 }
 
-func TestGetOfAStranger(t *testing.T) {
+func TestGetByANonMember(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
@@ -188,19 +189,19 @@ func TestGetWithTheTenantDown(t *testing.T) {
 		tn.down()
 		for range 2 { // the second call has nothing new to record
 			got, err := b.Get(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			if got.Profile != nil || got.Database.Status != tenantdb.StatusFailed || got.Status != Active || len(got.Hostnames) != 1 || got.Credits == nil {
 				t.Errorf("while it is down: %+v", got)
 			}
 			info, err := tenantdb.ReadInfo(t.Context(), b.db, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			if diff := cmp.Diff(info, got.Database); diff != "" {
 				t.Errorf("the master notes otherwise: %s", diff)
 			}
 		}
 		tn.up()
 		got, err := b.Get(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if got.Profile == nil || got.Profile.Name != "Bakery" || got.Database.Status != tenantdb.StatusOK {
 			t.Errorf("after recovery: %+v", got)
 		}
@@ -209,7 +210,7 @@ func TestGetWithTheTenantDown(t *testing.T) {
 		}
 		tn.down() // the pool is open
 		got, err = b.Get(t.Context(), p, s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		if got.Profile != nil || got.Database.Status != tenantdb.StatusFailed {
 			t.Errorf("down again: %+v", got)
 		}
@@ -225,12 +226,12 @@ func TestGetWithTheTenantInDisorder(t *testing.T) {
 		for _, damage := range []string{`DELETE FROM stores`, `ALTER TABLE stores RENAME TO stores_old`} {
 			s, _ := b.open(t, p, engine, "Bakery")
 			lease, err := b.tenants.Acquire(t.Context(), s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			_, err = lease.Exec(t.Context(), damage)
 			lease.Release()
-			must(t, err)
+			testkit.Must(t, err)
 			got, err := b.Get(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			if got.Profile != nil || got.Database.Status != tenantdb.StatusFailed {
 				t.Errorf("%s: %+v", damage, got)
 			}
@@ -265,13 +266,13 @@ func TestGetLeavesUncheckedDatabasesAlone(t *testing.T) {
 		b := setup(t, db)
 		p := b.user(t)
 		s := b.create(t, p, "Bakery")
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			return b.tenants.Save(t.Context(), tx, s.ID, credential.ManagedSQLite(s.ID))
 		}))
 		for _, status := range []Status{PendingDatabase, Provisioning} {
 			b.setStatus(t, s.ID, status)
 			got, err := b.Get(t.Context(), p, s.ID)
-			must(t, err)
+			testkit.Must(t, err)
 			if got.Profile != nil || got.Database.Status != tenantdb.StatusUnknown || b.tenants.Open() != 0 {
 				t.Errorf("%s: %+v, %d pools open", status, got, b.tenants.Open())
 			}

@@ -8,6 +8,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // resolves checks the result for shoppers at the store's hostname.
@@ -26,14 +27,14 @@ func TestSuspendAndResume(t *testing.T) {
 		admin := b.member(t, s.ID, authz.Admin)
 		b.resolves(t, s, "")
 		for range 2 {
-			must(t, b.Suspend(t.Context(), admin, s.ID))
+			testkit.Must(t, b.Suspend(t.Context(), admin, s.ID))
 			b.resolves(t, s, stoa.StoreSuspended)
 		}
 		if got, err := b.Get(t.Context(), p, s.ID); err != nil || got.Status != Suspended || got.Profile == nil || got.SuspendedByOperator {
 			t.Errorf("suspended: %+v, %v", got, err)
 		}
 		for range 2 {
-			must(t, b.Resume(t.Context(), admin, s.ID))
+			testkit.Must(t, b.Resume(t.Context(), admin, s.ID))
 			b.resolves(t, s, "")
 		}
 		for _, role := range []authz.Role{authz.Member, authz.Viewer} {
@@ -54,20 +55,20 @@ func TestHeldByTheOperator(t *testing.T) {
 		b := setup(t, db)
 		p := b.user(t)
 		s, _ := b.open(t, p, credential.SQLite, "Bakery")
-		must(t, b.Suspend(t.Context(), p, s.ID)) // even if its owner suspended it first
-		must(t, b.SuspendByOperator(t.Context(), authz.Principal{}, s.ID))
-		must(t, b.Suspend(t.Context(), p, s.ID))
+		testkit.Must(t, b.Suspend(t.Context(), p, s.ID)) // even if its owner suspended it first
+		testkit.Must(t, b.SuspendByOperator(t.Context(), authz.Principal{}, s.ID))
+		testkit.Must(t, b.Suspend(t.Context(), p, s.ID))
 		wantCode(t, b.Resume(t.Context(), p, s.ID), stoa.Forbidden)
 		// A deletion and a restore do not resume it either.
 		_, err := b.Delete(t.Context(), p, s.ID)
-		must(t, err)
-		must(t, b.Restore(t.Context(), p, s.ID))
+		testkit.Must(t, err)
+		testkit.Must(t, b.Restore(t.Context(), p, s.ID))
 		wantCode(t, b.Resume(t.Context(), p, s.ID), stoa.Forbidden)
 		b.resolves(t, s, stoa.StoreSuspended)
-		must(t, b.ResumeByOperator(t.Context(), authz.Principal{}, s.ID))
+		testkit.Must(t, b.ResumeByOperator(t.Context(), authz.Principal{}, s.ID))
 		b.resolves(t, s, "")
-		must(t, b.Suspend(t.Context(), p, s.ID))
-		must(t, b.Resume(t.Context(), p, s.ID))
+		testkit.Must(t, b.Suspend(t.Context(), p, s.ID))
+		testkit.Must(t, b.Resume(t.Context(), p, s.ID))
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestUpdate(t *testing.T) {
@@ -25,12 +26,12 @@ func TestUpdate(t *testing.T) {
 		p := b.user(t)
 		s, _ := b.open(t, p, engine, "Bakery")
 		_, err := b.Resolve(t.Context(), s.Hostnames[0].Hostname) // the name is cached now
-		must(t, err)
+		testkit.Must(t, err)
 		slug := "bread-" + string(engine)
 		got, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{
 			Name: ptr("Bread & Salt 🥖"), Slug: &slug, City: ptr("Wien"), Currency: ptr("EUR"),
 		})
-		must(t, err)
+		testkit.Must(t, err)
 		if got.Name != "Bread & Salt 🥖" || got.Slug != slug || len(got.Hostnames) != 1 || got.Hostnames[0].Hostname != slug+".shops.test" {
 			t.Errorf("the master has %+v", got)
 		}
@@ -43,13 +44,13 @@ func TestUpdate(t *testing.T) {
 		_, err = b.Resolve(t.Context(), s.Hostnames[0].Hostname)
 		wantCode(t, err, stoa.StoreNotFound)
 		site, err := b.Resolve(t.Context(), slug+".shops.test")
-		must(t, err)
+		testkit.Must(t, err)
 		if site.StoreID != s.ID {
 			t.Errorf("the new hostname leads to %+v", site)
 		}
 		// A field that is not set is unchanged, and a value may be set to itself.
 		again, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{City: ptr(""), Slug: &slug})
-		must(t, err)
+		testkit.Must(t, err)
 		if f := again.Profile; f.City != "" || f.Currency != "EUR" || f.Name != got.Name {
 			t.Errorf("after a second patch: %+v", f)
 		}
@@ -63,7 +64,7 @@ func TestUpdate(t *testing.T) {
 func (b replica) state(t *testing.T, p authz.Principal, id stoa.StoreID) string {
 	t.Helper()
 	s, err := b.Get(t.Context(), p, id)
-	must(t, err)
+	testkit.Must(t, err)
 	profile := b.profile(t, id)
 	return fmt.Sprint(s.Name, s.Slug, s.UpdatedAt, s.Hostnames, profile, b.count(t, `river_job`))
 }
@@ -128,7 +129,7 @@ func TestUpdateAsksForTheRight(t *testing.T) {
 		}
 		for _, role := range []authz.Role{authz.Admin, authz.Member} {
 			_, err := b.Update(t.Context(), b.member(t, s.ID, role), s.ID, storedata.ProfilePatch{City: ptr(string(role))})
-			must(t, err)
+			testkit.Must(t, err)
 		}
 	})
 }
@@ -152,8 +153,8 @@ func TestUpdateWithTheTenantDown(t *testing.T) {
 		}
 		b.wantBalancedUpdates(t, s.ID)
 		var name, slug string
-		must(t, b.db.Get(t.Context(), &name, `SELECT name FROM stores WHERE id = $1`, s.ID))
-		must(t, b.db.Get(t.Context(), &slug, `SELECT slug FROM stores WHERE id = $1`, s.ID))
+		testkit.Must(t, b.db.Get(t.Context(), &name, `SELECT name FROM stores WHERE id = $1`, s.ID))
+		testkit.Must(t, b.db.Get(t.Context(), &slug, `SELECT slug FROM stores WHERE id = $1`, s.ID))
 		if name != s.Name || slug != s.Slug {
 			t.Errorf("the master has changed to %q, %q", name, slug)
 		}
@@ -162,7 +163,7 @@ func TestUpdateWithTheTenantDown(t *testing.T) {
 			t.Error(diff)
 		}
 		_, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Name: ptr("New")})
-		must(t, err)
+		testkit.Must(t, err)
 	})
 }
 
@@ -176,7 +177,7 @@ func TestUpdateOfAStoreThatIsNotActive(t *testing.T) {
 		s := b.create(t, p, "Bakery")
 		for _, saved := range []bool{false, true} {
 			if saved {
-				must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+				testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 					return b.tenants.Save(t.Context(), tx, s.ID, credential.ManagedSQLite(s.ID))
 				}))
 			}
@@ -207,9 +208,9 @@ func TestSyncIdentityRepairsTheTenant(t *testing.T) {
 		p := b.user(t)
 		s, _ := b.open(t, p, engine, "Bakery")
 		_, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{City: ptr("Wien")})
-		must(t, err)
+		testkit.Must(t, err)
 		slug := "bread-" + string(engine)
-		must(t, b.renameMaster(t, s.ID, storedata.ProfilePatch{Name: ptr("Bread"), Slug: &slug}))
+		testkit.Must(t, b.renameMaster(t, s.ID, storedata.ProfilePatch{Name: ptr("Bread"), Slug: &slug}))
 		if got := b.profile(t, s.ID); got.Name != "Bakery" {
 			t.Fatalf("the tenant knows already: %+v", got)
 		}
@@ -229,10 +230,10 @@ func TestSyncIdentityOvertaken(t *testing.T) {
 		p := b.user(t)
 		s, _ := b.open(t, p, engine, "Bakery")
 		first, second := "first-"+string(engine), "second-"+string(engine)
-		must(t, b.renameMaster(t, s.ID, storedata.ProfilePatch{Name: ptr("First"), Slug: &first}))
+		testkit.Must(t, b.renameMaster(t, s.ID, storedata.ProfilePatch{Name: ptr("First"), Slug: &first}))
 		_, err := b.Update(t.Context(), p, s.ID, storedata.ProfilePatch{Name: ptr("Second"), Slug: &second})
-		must(t, err)
-		must(t, b.SyncIdentity(t.Context(), SyncIdentity{StoreID: s.ID})) // the late job of the first change
+		testkit.Must(t, err)
+		testkit.Must(t, b.SyncIdentity(t.Context(), SyncIdentity{StoreID: s.ID})) // the late job of the first change
 		b.agree(t, p, s.ID, "Second", second)
 	})
 }
@@ -249,25 +250,25 @@ func TestSyncIdentityOvertakenInTheMiddle(t *testing.T) {
 		b := setup(t, db)
 		p := b.user(t)
 		s, tn := b.open(t, p, credential.PostgreSQL, "Bakery")
-		must(t, b.renameMaster(t, s.ID, storedata.ProfilePatch{Name: ptr("First"), Slug: ptr("first")}))
+		testkit.Must(t, b.renameMaster(t, s.ID, storedata.ProfilePatch{Name: ptr("First"), Slug: ptr("first")}))
 		other := tenantdbtest.Open(t, tn.Credentials)
 		done := make(chan error, 1)
-		must(t, other.Tx(t.Context(), func(tx *tenantdb.Tx) error {
+		testkit.Must(t, other.Tx(t.Context(), func(tx *tenantdb.Tx) error {
 			if _, err := tx.Exec(t.Context(), `UPDATE stores SET city = city`); err != nil {
 				return err
 			}
 			go func() { done <- b.SyncIdentity(t.Context(), SyncIdentity{StoreID: s.ID}) }()
 			until(t, "the writer waits for the row", func() bool {
 				var n int
-				must(t, other.Get(t.Context(), &n, `SELECT count(*) FROM pg_stat_activity
+				testkit.Must(t, other.Get(t.Context(), &n, `SELECT count(*) FROM pg_stat_activity
 					WHERE datname = current_database() AND wait_event_type = 'Lock'`))
 				return n == 1
 			})
-			must(t, b.renameMaster(t, s.ID, storedata.ProfilePatch{Name: ptr("Second"), Slug: ptr("second")}))
+			testkit.Must(t, b.renameMaster(t, s.ID, storedata.ProfilePatch{Name: ptr("Second"), Slug: ptr("second")}))
 			_, err := tx.Exec(t.Context(), `UPDATE stores SET name = 'Second', slug = 'second'`)
 			return err
 		}))
-		must(t, <-done)
+		testkit.Must(t, <-done)
 		b.agree(t, p, s.ID, "Second", "second")
 	})
 }
@@ -276,7 +277,7 @@ func TestSyncIdentityOvertakenInTheMiddle(t *testing.T) {
 func (b replica) agree(t *testing.T, p authz.Principal, id stoa.StoreID, name, slug string) {
 	t.Helper()
 	s, err := b.Get(t.Context(), p, id)
-	must(t, err)
+	testkit.Must(t, err)
 	if s.Profile == nil || len(s.Hostnames) != 1 {
 		t.Fatalf("%+v", s)
 	}
@@ -305,9 +306,9 @@ func TestUpdateAtOnce(t *testing.T) {
 			}
 			return nil, err
 		})
-		must(t, errors.Join(errs...))
+		testkit.Must(t, errors.Join(errs...))
 		identity, err := b.ReadIdentity(t.Context(), s.ID)
-		must(t, err)
+		testkit.Must(t, err)
 		for i := range writers {
 			site, err := b.Resolve(t.Context(), slugOf(i)+".shops.test")
 			switch {

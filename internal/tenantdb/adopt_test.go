@@ -10,6 +10,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // unleased opens a new store's database, connected and with a mark on its
@@ -23,12 +24,12 @@ func (h *testManager) unleased(t *testing.T, engine credential.EngineName) (stoa
 	}
 	h.save(t, store, c)
 	r, err := h.Read(t.Context(), h.master, store)
-	must(t, err)
+	testkit.Must(t, err)
 	db, err := h.OpenUnleased(r.Credentials)
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = db.Migrate(t.Context())
-	must(t, err)
-	must(t, exec(t, db, `CREATE TEMPORARY TABLE here (n integer)`))
+	testkit.Must(t, err)
+	testkit.Must(t, exec(t, db, `CREATE TEMPORARY TABLE here (n integer)`))
 	return store, r, db
 }
 
@@ -56,7 +57,7 @@ func TestAdopt(t *testing.T) {
 			if most := first.SQL().Stats().MaxOpenConnections; most != 8 {
 				t.Errorf("the pool may have %d connections", most)
 			}
-			must(t, h.Reconcile(t.Context())) // its credentials are those of the master
+			testkit.Must(t, h.Reconcile(t.Context())) // its credentials are those of the master
 			first.Release()
 			second.Release()
 			if !h.Has(store) || h.opened() != 1 || h.open() != 1 {
@@ -78,10 +79,10 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// TestAdoptInVain checks that Adopt closes a database that it cannot use: if
+// TestAdoptFailure checks that Adopt closes a database that it cannot use: if
 // other callers were faster, if no connection was made, if no more files may be
 // open, or if the manager is closed.
-func TestAdoptInVain(t *testing.T) {
+func TestAdoptFailure(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.Engines() {
 		for _, files := range []int{1, 2} {
@@ -105,7 +106,7 @@ func TestAdoptInVain(t *testing.T) {
 					defer l.Release()
 				}
 				bare, err := h.OpenUnleased(r.Credentials)
-				must(t, err)
+				testkit.Must(t, err)
 				h.Adopt(soon, store, r, bare)
 				if h.Has(store) || isOpen(bare.SQL()) {
 					t.Error("a pool without a connection is kept")
@@ -116,7 +117,7 @@ func TestAdoptInVain(t *testing.T) {
 			t.Parallel()
 			h := setup(t, tenantdb.Options{})
 			store, r, db := h.unleased(t, engine)
-			must(t, h.Close(t.Context()))
+			testkit.Must(t, h.Close(t.Context()))
 			h.Adopt(t.Context(), store, r, db)
 			if isOpen(db.SQL()) {
 				t.Error("a closed manager keeps it")

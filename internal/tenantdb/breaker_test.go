@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestBreakerProbes checks that one caller tries the database after the
@@ -44,8 +45,8 @@ func TestBreakerProbes(t *testing.T) {
 		}
 		h.beforeOpen(nil)
 		<-time.After(cooldown + time.Millisecond) // in the bubble's time
-		must(t, h.ask(t.Context(), store))
-		must(t, h.ask(t.Context(), store))
+		testkit.Must(t, h.ask(t.Context(), store))
+		testkit.Must(t, h.ask(t.Context(), store))
 		if n := h.opened() - openers; n != 1 {
 			t.Errorf("%d pools opened after the recovery", n)
 		}

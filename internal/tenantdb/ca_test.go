@@ -19,6 +19,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestReadCertificates reads certificates from files, environment variables,
@@ -74,15 +75,15 @@ type signer struct {
 func newSigner(t *testing.T) signer {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
+	testkit.Must(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "a test's authority"}, NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	must(t, err)
+	testkit.Must(t, err)
 	cert, err := x509.ParseCertificate(der)
-	must(t, err)
+	testkit.Must(t, err)
 	return signer{key, cert}
 }
 
@@ -94,14 +95,14 @@ func (s signer) pem() string {
 func (s signer) sign(t *testing.T, change func(*x509.Certificate)) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
+	testkit.Must(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "project:instance"}, NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: time.Now().Add(time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	change(template)
 	der, err := x509.CreateCertificate(rand.Reader, template, s.cert, key.Public(), s.key)
-	must(t, err)
+	testkit.Must(t, err)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
@@ -163,10 +164,10 @@ func TestVerifyCA(t *testing.T) {
 			t.Parallel()
 			c := inFrontOf(t, created, tt.certificate)
 			c.TLS, c.CACertificate = tt.mode, tt.ca
-			must(t, c.Validate())
+			testkit.Must(t, c.Validate())
 			err := tenantdbtest.Open(t, c).Ping(t.Context())
 			if tt.fault == "" {
-				must(t, err)
+				testkit.Must(t, err)
 				return
 			}
 			checkFault(t, err, stoa.DatabaseTLSFailed, c)

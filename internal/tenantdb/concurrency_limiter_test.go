@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func always() time.Duration { return 0 }
@@ -35,7 +36,7 @@ func TestConcurrencyLimiterServesInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		l := tenantdb.NewConcurrencyLimiter(8, always)
-		must(t, l.Acquire(t.Context()))
+		testkit.Must(t, l.Acquire(t.Context()))
 		inside := queue(t.Context(), l, 3)
 		if l.Waiting() != 3 || l.Slots() != 1 {
 			t.Fatalf("%d wait for %d slots", l.Waiting(), l.Slots())
@@ -57,7 +58,7 @@ func TestConcurrencyLimiterGrowsForWaiters(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := tenantdb.NewConcurrencyLimiter(3, always)
-		must(t, l.Acquire(t.Context()))
+		testkit.Must(t, l.Acquire(t.Context()))
 		start := time.Now()
 		inside := queue(t.Context(), l, 5)
 		for range 2 {
@@ -91,7 +92,7 @@ func TestConcurrencyLimiterDoesNotGrowForShortWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := tenantdb.NewConcurrencyLimiter(8, always)
 		for range 20 {
-			must(t, l.Acquire(t.Context()))
+			testkit.Must(t, l.Acquire(t.Context()))
 			inside := queue(t.Context(), l, 1)
 			<-time.After(tenantdb.GrowAfter - time.Millisecond) // in the bubble's time
 			l.Release()
@@ -144,7 +145,7 @@ func TestConcurrencyLimiterDoesNotGrowWhileConnecting(t *testing.T) {
 			}
 			return tenantdb.SafetyNet
 		})
-		must(t, l.Acquire(t.Context()))
+		testkit.Must(t, l.Acquire(t.Context()))
 		inside := queue(t.Context(), l, 1)
 		<-time.After(time.Second) // in the bubble's time
 		if l.Slots() != 1 || asked.Load() != 1 {
@@ -171,7 +172,7 @@ func TestConcurrencyLimiterGrowsWhenConnectionSettles(t *testing.T) {
 			asked.Add(1)
 			return max(0, 200*time.Millisecond-time.Since(start))
 		})
-		must(t, l.Acquire(t.Context()))
+		testkit.Must(t, l.Acquire(t.Context()))
 		<-queue(t.Context(), l, 1)
 		if took := time.Since(start); took != 200*time.Millisecond || asked.Load() != 2 {
 			t.Errorf("a slot after %v, the pool was asked %d times", took, asked.Load())
@@ -184,7 +185,7 @@ func TestConcurrencyLimiterLimitsItsQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		l := tenantdb.NewConcurrencyLimiter(1, always)
-		must(t, l.Acquire(ctx))
+		testkit.Must(t, l.Acquire(ctx))
 		queue(ctx, l, tenantdb.QueuePerConn)
 		if err := l.Acquire(ctx); !errors.Is(err, tenantdb.ErrQueueFull) {
 			t.Errorf("got %v", err)
@@ -195,7 +196,7 @@ func TestConcurrencyLimiterLimitsItsQueue(t *testing.T) {
 			t.Errorf("%d wait who have given up", l.Waiting())
 		}
 		l.Release()
-		must(t, l.Acquire(t.Context()))
+		testkit.Must(t, l.Acquire(t.Context()))
 	})
 }
 
@@ -228,7 +229,7 @@ func TestConcurrencyLimiterUnderStress(t *testing.T) {
 	}
 	for range l.Slots() { // each slot can still be acquired
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		must(t, l.Acquire(ctx))
+		testkit.Must(t, l.Acquire(ctx))
 		cancel()
 	}
 }

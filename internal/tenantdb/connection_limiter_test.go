@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // fleet registers n stores, each with a database on the engine's one server.
@@ -47,7 +48,7 @@ func census(t *testing.T, h *testManager, databases []credential.Credentials) fu
 		AND datname IN (` + strings.Join(names, ", ") + `)`
 	return func() (n int) {
 		t.Helper()
-		must(t, server.QueryRowContext(t.Context(), query).Scan(&n))
+		testkit.Must(t, server.QueryRowContext(t.Context(), query).Scan(&n))
 		return n
 	}
 }
@@ -93,7 +94,7 @@ func TestConnectionLimit(t *testing.T) {
 					if n, _ := h.Connections(databases[0]); n == 0 || n > limit {
 						t.Errorf("%d connections counted", n)
 					}
-					must(t, h.Close(t.Context()))
+					testkit.Must(t, h.Close(t.Context()))
 					if n, waiting := h.Connections(databases[0]); n+waiting != 0 || count() != 0 {
 						t.Errorf("%d connections are left, %d wait", n, waiting)
 					}
@@ -128,7 +129,7 @@ func hold(t *testing.T, l tenantdb.Lease) (release func()) {
 	}
 	return func() {
 		close(end)
-		must(t, <-done)
+		testkit.Must(t, <-done)
 		l.Release()
 	}
 }
@@ -154,7 +155,7 @@ func TestWaitForConnectionInUse(t *testing.T) {
 			eventually(t, func() bool { _, n := h.Connections(databases[2]); return n == 1 })
 			first()
 			r := <-waiting
-			must(t, r.err)
+			testkit.Must(t, r.err)
 			works(t, r.Lease)
 			r.Release()
 			second()
@@ -233,13 +234,13 @@ func TestServerNeverClosesConnection(t *testing.T) {
 	})
 	for range 3 {
 		db, err := h.OpenUnleased(c)
-		must(t, err)
+		testkit.Must(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		if err := db.Ping(ctx); err == nil {
 			t.Error("connected")
 		}
 		cancel()
-		must(t, db.Close())
+		testkit.Must(t, db.Close())
 	}
 	eventually(t, func() bool { n, _ := h.Connections(c); return n == 0 })
 }
@@ -313,15 +314,15 @@ func TestSlowReclaimDelaysNoOtherServer(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	must(t, l.Acquire(ctx, "slow"))
-	must(t, l.Acquire(ctx, "other"))
+	testkit.Must(t, l.Acquire(ctx, "slow"))
+	testkit.Must(t, l.Acquire(ctx, "other"))
 	served := make(chan error, 1)
 	go func() { served <- l.Acquire(ctx, "slow") }()
 	<-slow
-	must(t, l.Acquire(ctx, "other"))
+	testkit.Must(t, l.Acquire(ctx, "other"))
 	l.Release("slow")
 	close(release)
-	must(t, <-served)
+	testkit.Must(t, <-served)
 }
 
 // TestIdleConnectionWakesWaiter checks that a waiter is served at once when a
@@ -340,7 +341,7 @@ func TestIdleConnectionWakesWaiter(t *testing.T) {
 			}
 			return found
 		})
-		must(t, l.Acquire(t.Context(), "server"))
+		testkit.Must(t, l.Acquire(t.Context(), "server"))
 		start, served := time.Now(), make(chan error, 1)
 		go func() { served <- l.Acquire(t.Context(), "server") }()
 		synctest.Wait()
@@ -350,7 +351,7 @@ func TestIdleConnectionWakesWaiter(t *testing.T) {
 		}
 		idle.Store(true)
 		l.Idle("server")
-		must(t, <-served)
+		testkit.Must(t, <-served)
 		if took := time.Since(start); took != tenantdb.SafetyNet/2 {
 			t.Errorf("served after %v", took)
 		}
@@ -372,12 +373,12 @@ func TestSafetyNetServesWaiter(t *testing.T) {
 			}
 			return found
 		})
-		must(t, l.Acquire(t.Context(), "server"))
+		testkit.Must(t, l.Acquire(t.Context(), "server"))
 		start, served := time.Now(), make(chan error, 1)
 		go func() { served <- l.Acquire(t.Context(), "server") }()
 		synctest.Wait()
 		idle.Store(true)
-		must(t, <-served)
+		testkit.Must(t, <-served)
 		if took := time.Since(start); took != tenantdb.SafetyNet {
 			t.Errorf("served after %v", took)
 		}
@@ -428,7 +429,7 @@ func TestConnectionLimiterUnderStress(t *testing.T) {
 	}
 	for range limit { // each connection can still be acquired
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		must(t, l.Acquire(ctx, "server"))
+		testkit.Must(t, l.Acquire(ctx, "server"))
 		cancel()
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // parse parses a string as the API does, with the certificates ca.
@@ -95,7 +96,7 @@ func (w want) Check(t *testing.T, engine credential.EngineName, raw string) {
 func TestPastedCases(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("testdata/connection-strings.tsv")
-	must(t, err)
+	testkit.Must(t, err)
 	outcomes := map[string]struct {
 		refusal string // part of the message; empty: the string is accepted
 		want    want
@@ -324,7 +325,7 @@ func TestTLSSettings(t *testing.T) {
 		"sslmode=verify-full&sslrootcert=/certs/ca.pem": credential.TLSVerify, "sslmode=require": credential.TLSVerify, "sslmode=verify-ca&tls=verify-full": credential.TLSVerify,
 	} {
 		got, err := parse(credential.PostgreSQL, "postgres://anna:"+marker+"@db.example.com/shop?"+word, ca)
-		must(t, err)
+		testkit.Must(t, err)
 		if got.Credentials.TLS != mode || got.Credentials.CACertificate != ca {
 			t.Errorf("%s: %+v", word, got)
 		}

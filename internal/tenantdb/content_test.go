@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestUnusableContent checks that each way of reading rejects content that
@@ -61,7 +62,7 @@ func TestUnusableContent(t *testing.T) {
 					t.Errorf("%s, %s: %v", name, how, err)
 				}
 			}
-			must(t, db.Get(t.Context(), &one, good))
+			testkit.Must(t, db.Get(t.Context(), &one, good))
 		}
 		var rows []int
 		query := `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100001) SELECT i FROM n`
@@ -145,7 +146,7 @@ func TestAnswersCountAsMemory(t *testing.T) {
 
 		ctx, held := memory.Reserve(t.Context())
 		var rows []string
-		must(t, l.Select(ctx, &rows, whole))
+		testkit.Must(t, l.Select(ctx, &rows, whole))
 		if used := memory.Stats().Used; used < 1_000_000 {
 			t.Errorf("%d bytes of an answer that was read are counted", used)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestOrderFaults compares recorded versions with files and checks which
@@ -40,7 +41,7 @@ func TestOrderFaults(t *testing.T) {
 			files[fmt.Sprintf("sqlite/%d_m.sql", v)] = up
 		}
 		own, err := tenantdb.LoadCustomMigrations(ownMigrations(t, files))
-		must(t, err)
+		testkit.Must(t, err)
 		var got []string
 		for _, f := range own.OrderFaults(credential.SQLite, tt.applied) {
 			got = append(got, f.String())
@@ -72,13 +73,13 @@ func TestMigrateOutOfOrder(t *testing.T) {
 			write := func(numbers ...int) {
 				for _, n := range numbers {
 					name, text := file(n)
-					must(t, os.MkdirAll(filepath.Join(dir, folder), 0o700))
-					must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+					testkit.Must(t, os.MkdirAll(filepath.Join(dir, folder), 0o700))
+					testkit.Must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 				}
 			}
 			remove := func(n int) {
 				name, _ := file(n)
-				must(t, os.Remove(filepath.Join(dir, name)))
+				testkit.Must(t, os.Remove(filepath.Join(dir, name)))
 			}
 			c, data := tenantdbtest.Create(t, engine), t.TempDir()
 			refused := func(want string) {
@@ -94,7 +95,7 @@ func TestMigrateOutOfOrder(t *testing.T) {
 			}
 			write(1, 3)
 			_, err := opened(t, c, data, dir).Migrate(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			write(2)
 			refused(folder + "/00002_t2.sql was added below")
 			write(4)

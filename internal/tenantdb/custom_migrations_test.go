@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // ownMigrations creates a folder of custom migrations with the given files for
@@ -22,17 +23,17 @@ func ownMigrations(t *testing.T, files map[string]string) string {
 	dir := t.TempDir()
 	for name, text := range files {
 		path := filepath.Join(dir, name)
-		must(t, os.MkdirAll(filepath.Dir(path), 0o700))
-		must(t, os.WriteFile(path, []byte(text), 0o600))
+		testkit.Must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		testkit.Must(t, os.WriteFile(path, []byte(text), 0o600))
 	}
 	return dir
 }
 
 const up = "-- +goose Up\n"
 
-// TestOwnMigrationsAreChecked checks that faults in the folder are reported
+// TestCustomMigrationsAreChecked checks that faults in the folder are reported
 // when it is read, with the name of the file.
-func TestOwnMigrationsAreChecked(t *testing.T) {
+func TestCustomMigrationsAreChecked(t *testing.T) {
 	t.Parallel()
 	if own, err := tenantdb.LoadCustomMigrations(""); own != nil || err != nil || own.Latest() != 0 {
 		t.Errorf("none: %v %v", own, err)
@@ -70,21 +71,21 @@ func TestOwnMigrationsAreChecked(t *testing.T) {
 func opened(t *testing.T, c credential.Credentials, dataDir, ownDir string) *tenantdb.DB {
 	t.Helper()
 	own, err := tenantdb.LoadCustomMigrations(ownDir)
-	must(t, err)
+	testkit.Must(t, err)
 	m := tenantdb.NewManager(nil, nil, tenantdb.Options{
 		DataDir: dataDir, Dialer: dial.Dialer{Allow: dial.Loopback}, Supabase: tenantdbtest.SupabaseRules(), Custom: own,
 	})
-	t.Cleanup(func() { must(t, m.Close(context.Background())) })
+	t.Cleanup(func() { testkit.Must(t, m.Close(context.Background())) })
 	db, err := m.OpenUnleased(c)
-	must(t, err)
-	t.Cleanup(func() { must(t, db.Close()) })
+	testkit.Must(t, err)
+	t.Cleanup(func() { testkit.Must(t, db.Close()) })
 	return db
 }
 
-// TestOwnMigrationsResume interrupts custom migrations after each statement and
+// TestCustomMigrationsResume interrupts custom migrations after each statement and
 // between statements, and checks that the final result is the same as without
 // an interruption.
-func TestOwnMigrationsResume(t *testing.T) {
+func TestCustomMigrationsResume(t *testing.T) {
 	t.Parallel()
 	const table, row = up + "CREATE TABLE IF NOT EXISTS notes (id integer PRIMARY KEY, body char(200));", "INTO notes VALUES (1, 'one');"
 	dir := ownMigrations(t, map[string]string{
@@ -99,7 +100,7 @@ func TestOwnMigrationsResume(t *testing.T) {
 			t.Parallel()
 			c, data := tenantdbtest.Create(t, engine), t.TempDir()
 			_, err := opened(t, c, data, "").Migrate(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			db, interrupted := opened(t, c, data, dir), 0
 			for n := int32(1); !interrupt(t, db, n); n += 1 + n/8 {
 				interrupted++
@@ -108,12 +109,12 @@ func TestOwnMigrationsResume(t *testing.T) {
 				t.Errorf("interrupted only %d times", interrupted)
 			}
 			schema, err := db.MigrateTo(t.Context(), tenantdb.MigrateOptions{})
-			must(t, err)
+			testkit.Must(t, err)
 			if want := (tenantdb.Schema{Version: tenantdb.LatestVersion(), Own: 3}); schema != want {
 				t.Errorf("%+v", schema)
 			}
 			var rows int
-			must(t, db.Get(t.Context(), &rows, `SELECT count(*) FROM notes`))
+			testkit.Must(t, db.Get(t.Context(), &rows, `SELECT count(*) FROM notes`))
 			if rows != 1 {
 				t.Errorf("%d rows", rows)
 			}
@@ -184,7 +185,7 @@ func TestMigrationsThatWriteRowsRunOnce(t *testing.T) {
 			t.Parallel()
 			c, data := tenantdbtest.Create(t, engine), t.TempDir()
 			_, err := opened(t, c, data, begun).Migrate(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			const callers = 6
 			errs, start := make(chan error, callers), make(chan struct{})
 			for range callers {
@@ -197,10 +198,10 @@ func TestMigrationsThatWriteRowsRunOnce(t *testing.T) {
 			}
 			close(start)
 			for range callers {
-				must(t, <-errs)
+				testkit.Must(t, <-errs)
 			}
 			var rows int
-			must(t, opened(t, c, data, "").Get(t.Context(), &rows, `SELECT count(*) FROM notes`))
+			testkit.Must(t, opened(t, c, data, "").Get(t.Context(), &rows, `SELECT count(*) FROM notes`))
 			if rows != 4 {
 				t.Errorf("%d rows, want each once", rows)
 			}

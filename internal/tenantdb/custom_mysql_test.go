@@ -9,6 +9,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // refusedGlobals are settings that a session cannot set. The error names them.
@@ -30,10 +31,10 @@ func TestGlobalSettings(t *testing.T) {
 				}
 				t.Cleanup(func() {
 					_, err := admin.ExecContext(context.Background(), `SET GLOBAL `+variable+` = DEFAULT`)
-					must(t, err)
+					testkit.Must(t, err)
 				})
 				_, err = admin.ExecContext(t.Context(), `SET GLOBAL `+setting)
-				must(t, err)
+				testkit.Must(t, err)
 			}
 			for _, setting := range some(tenantdbtest.HostileGlobals) {
 				t.Run(setting, func(t *testing.T) {

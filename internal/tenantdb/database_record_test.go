@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestSaveAndLoad(t *testing.T) {
@@ -27,7 +28,7 @@ func TestSaveAndLoad(t *testing.T) {
 			t.Errorf("before: %v, %v", info, err)
 		}
 		version := func() (v int) {
-			must(t, master.Get(t.Context(), &v, `SELECT credential_version FROM store_databases WHERE store_id = $1`, store))
+			testkit.Must(t, master.Get(t.Context(), &v, `SELECT credential_version FROM store_databases WHERE store_id = $1`, store))
 			return v
 		}
 		for i := range 3 {
@@ -35,7 +36,7 @@ func TestSaveAndLoad(t *testing.T) {
 			c.Password = keyring.NewSecret(marker + strconv.Itoa(i))
 			h.save(t, store, c)
 			got, err := h.Load(t.Context(), master, store)
-			must(t, err)
+			testkit.Must(t, err)
 			if got != c {
 				t.Errorf("got %+v, want %+v", got, c)
 			}
@@ -43,7 +44,7 @@ func TestSaveAndLoad(t *testing.T) {
 				t.Errorf("version %d after %d saves", version(), i+1)
 			}
 			info, err := tenantdb.ReadInfo(t.Context(), master, store)
-			must(t, err)
+			testkit.Must(t, err)
 			want := tenantdb.Info{Kind: c.Kind, Engine: c.Engine, Host: c.Host, Port: c.Port, DatabaseName: c.Database, Status: tenantdb.StatusUnknown, CredentialVersion: int64(i + 1)}
 			if *info != want {
 				t.Errorf("got %+v, want %+v", *info, want)
@@ -52,14 +53,14 @@ func TestSaveAndLoad(t *testing.T) {
 				return errors.Join(tenantdb.RecordSchema(t.Context(), tx, store, tenantdb.Schema{Version: 14}), tenantdb.RecordHealth(t.Context(), tx, store, nil))
 			})
 			info, err = tenantdb.ReadInfo(t.Context(), master, store)
-			must(t, err)
+			testkit.Must(t, err)
 			if info.SchemaVersion != 14 || info.Status != tenantdb.StatusOK || info.LastCheckedAt == nil {
 				t.Errorf("recorded %+v", *info)
 			}
 		}
 
 		var row string
-		must(t, master.Get(t.Context(), &row, `SELECT host || database_name || credentials FROM store_databases WHERE store_id = $1`, store))
+		testkit.Must(t, master.Get(t.Context(), &row, `SELECT host || database_name || credentials FROM store_databases WHERE store_id = $1`, store))
 		for _, secret := range []string{marker, "anna"} {
 			if strings.Contains(row, secret) {
 				t.Errorf("%q is readable in %s", secret, row)
@@ -104,7 +105,7 @@ func TestRecordHealthKeepsOnlyTheCode(t *testing.T) {
 	cause := stoa.Errorf(stoa.DatabaseAuthFailed, "%s", marker).WithCause(errors.New(marker))
 	h.tx(t, func(tx *masterdb.Tx) error { return tenantdb.RecordHealth(t.Context(), tx, store, cause) })
 	var got string
-	must(t, h.master.Get(t.Context(), &got, `SELECT status || ' ' || last_error FROM store_databases WHERE store_id = $1`, store))
+	testkit.Must(t, h.master.Get(t.Context(), &got, `SELECT status || ' ' || last_error FROM store_databases WHERE store_id = $1`, store))
 	if got != "failed database_auth_failed" {
 		t.Errorf("recorded %q", got)
 	}

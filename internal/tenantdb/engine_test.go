@@ -20,6 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestEngines is the conformance test: it checks what every engine guarantees,
@@ -43,7 +44,7 @@ func TestEngines(t *testing.T) {
 	}
 	for _, engine := range tenantdbtest.All() {
 		in, err := tenantdbtest.Open(t, tenantdbtest.Create(t, engine)).Inspect(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		t.Logf("the %s server is %s", engine, in.Version)
 		for name, promise := range promises {
 			t.Run(string(engine)+" "+name, func(t *testing.T) {
@@ -64,17 +65,10 @@ func things(t *testing.T, c credential.Credentials) *tenantdb.DB {
 	t.Helper()
 	db := tenantdbtest.Open(t, c)
 	timestamp := map[credential.EngineName]string{credential.SQLite: "timestamp", credential.PostgreSQL: "timestamptz", credential.MySQL: "DATETIME(6)"}[c.Engine]
-	must(t, exec(t, db, `CREATE TABLE things (id varchar(36) NOT NULL PRIMARY KEY, name varchar(100) NOT NULL UNIQUE,
+	testkit.Must(t, exec(t, db, `CREATE TABLE things (id varchar(36) NOT NULL PRIMARY KEY, name varchar(100) NOT NULL UNIQUE,
 		n integer NOT NULL, made `+timestamp+` NULL)`))
-	must(t, exec(t, db, `INSERT INTO things (id, name, n) VALUES (?, ?, ?), (?, ?, ?)`, "1", "one", 1, "2", "two", 2))
+	testkit.Must(t, exec(t, db, `INSERT INTO things (id, name, n) VALUES (?, ?, ?), (?, ?, ?)`, "1", "one", 1, "2", "two", 2))
 	return db
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func exec(t *testing.T, db *tenantdb.DB, query string, args ...any) error {
@@ -92,12 +86,12 @@ func opensWithoutConnecting(t *testing.T, c credential.Credentials) {
 		return (&net.Dialer{}).DialContext(ctx, network, address)
 	}
 	db, err := tenantdb.NewEngines(tenantdb.Options{DataDir: t.TempDir(), Supabase: tenantdbtest.SupabaseRules()})[c.Rules()].Open(c, dial, new(tenantdb.SessionState))
-	must(t, err)
+	testkit.Must(t, err)
 	defer db.Close() //nolint:errcheck // nothing is pending
 	if n := db.Stats().OpenConnections + int(dials.Load()); n != 0 {
 		t.Errorf("%d connections before the first query", n)
 	}
-	must(t, db.PingContext(t.Context()))
+	testkit.Must(t, db.PingContext(t.Context()))
 	if networked := c.Engine != credential.SQLite; networked != (dials.Load() == 1) {
 		t.Errorf("%d dials for one connection", dials.Load())
 	}
@@ -105,18 +99,18 @@ func opensWithoutConnecting(t *testing.T, c credential.Credentials) {
 
 func inspects(t *testing.T, c credential.Credentials) {
 	db := tenantdbtest.Open(t, c)
-	must(t, db.Ping(t.Context()))
+	testkit.Must(t, db.Ping(t.Context()))
 	in, err := db.Inspect(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	if in.Version == "" || in.Minimum == "" || !in.Supported || !in.MayCreate || len(in.Tables) != 0 {
 		t.Errorf("empty database: %+v", in)
 	}
 	_, err = db.Migrate(t.Context())
-	must(t, err)
-	must(t, exec(t, db, `CREATE TABLE aaa (n integer)`))
-	must(t, exec(t, db, `CREATE VIEW zzz AS SELECT n FROM aaa`))
+	testkit.Must(t, err)
+	testkit.Must(t, exec(t, db, `CREATE TABLE aaa (n integer)`))
+	testkit.Must(t, exec(t, db, `CREATE VIEW zzz AS SELECT n FROM aaa`))
 	in, err = db.Inspect(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	for _, table := range []string{"aaa", "zzz", "stores", "products", "credit_balance_cache", tenantdb.VersionTable} {
 		if !slices.Contains(in.Tables, table) {
 			t.Errorf("table %s is not seen in %v", table, in.Tables)
@@ -129,11 +123,11 @@ func lastMigration(t *testing.T, engine credential.EngineName) (version int64) {
 	t.Helper()
 	folder := map[credential.EngineName]string{credential.SQLite: "sqlite", credential.PostgreSQL: "postgres", credential.MySQL: "mysql"}[engine]
 	files, err := fs.Glob(tenantdb.Migrations, "migrations/"+folder+"/*.sql")
-	must(t, err)
+	testkit.Must(t, err)
 	for _, f := range files {
 		number, _, _ := strings.Cut(f[strings.LastIndex(f, "/")+1:], "_")
 		n, err := strconv.ParseInt(number, 10, 64)
-		must(t, err)
+		testkit.Must(t, err)
 		version = max(version, n)
 	}
 	return version
@@ -144,7 +138,7 @@ func lastMigration(t *testing.T, engine credential.EngineName) (version int64) {
 func migrated(t *testing.T, db *tenantdb.DB) {
 	t.Helper()
 	var got, want []int64
-	must(t, db.Select(t.Context(), &got, `SELECT version_id FROM `+tenantdb.VersionTable+` ORDER BY version_id`))
+	testkit.Must(t, db.Select(t.Context(), &got, `SELECT version_id FROM `+tenantdb.VersionTable+` ORDER BY version_id`))
 	for v := range lastMigration(t, db.Engine) + 1 {
 		want = append(want, v)
 	}
@@ -152,12 +146,12 @@ func migrated(t *testing.T, db *tenantdb.DB) {
 		t.Errorf("recorded migrations: %s", diff)
 	}
 	in, err := db.Inspect(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	clean := tenantdbtest.Open(t, tenantdbtest.Create(t, db.Engine))
 	_, err = clean.Migrate(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	whole, err := clean.Inspect(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	if diff := cmp.Diff(whole.Tables, in.Tables); diff != "" {
 		t.Errorf("tables: %s", diff)
 	}
@@ -167,7 +161,7 @@ func migratesOnce(t *testing.T, c credential.Credentials) {
 	db := tenantdbtest.Open(t, c)
 	for range 2 {
 		version, err := db.Migrate(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if want := lastMigration(t, c.Engine); version != want {
 			t.Errorf("version %d, want %d", version, want)
 		}
@@ -181,7 +175,7 @@ func migratesForManyAtOnce(t *testing.T, c credential.Credentials) {
 	errs, start := make(chan error, callers), make(chan struct{})
 	for range callers {
 		db := tenantdbtest.Open(t, c)
-		must(t, db.Ping(t.Context()))
+		testkit.Must(t, db.Ping(t.Context()))
 		go func() {
 			<-start
 			_, err := db.Migrate(t.Context())
@@ -260,29 +254,29 @@ func readsAndWrites(t *testing.T, c credential.Credentials) {
 		Made *time.Time
 	}
 	var one thing
-	must(t, db.Get(t.Context(), &one, `SELECT id, name, n, made FROM things WHERE id = ? AND n < ?`, "1", 5))
+	testkit.Must(t, db.Get(t.Context(), &one, `SELECT id, name, n, made FROM things WHERE id = ? AND n < ?`, "1", 5))
 	if diff := cmp.Diff(thing{ID: "1", Name: "one", N: 1}, one); diff != "" {
 		t.Error(diff)
 	}
 	var all []thing
-	must(t, db.Select(t.Context(), &all, `SELECT * FROM things ORDER BY n DESC`))
+	testkit.Must(t, db.Select(t.Context(), &all, `SELECT * FROM things ORDER BY n DESC`))
 	if len(all) != 2 || all[0].Name != "two" {
 		t.Errorf("got %+v", all)
 	}
 	var none []thing
-	must(t, db.Select(t.Context(), &none, `SELECT * FROM things WHERE n > ?`, 5))
+	testkit.Must(t, db.Select(t.Context(), &none, `SELECT * FROM things WHERE n > ?`, 5))
 	if len(none) != 0 {
 		t.Errorf("got %+v", none)
 	}
 	var n int64
-	must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM things`))
+	testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM things`))
 	if n != 2 {
 		t.Errorf("counted %d", n)
 	}
 	if err := db.Get(t.Context(), &one, `SELECT * FROM things WHERE id = ?`, "no"); !errors.Is(err, tenantdb.ErrNotFound) {
 		t.Errorf("no row: %v", err)
 	}
-	must(t, db.Tx(t.Context(), func(tx *tenantdb.Tx) error {
+	testkit.Must(t, db.Tx(t.Context(), func(tx *tenantdb.Tx) error {
 		if err := tx.Get(t.Context(), &one, `SELECT * FROM things WHERE id = ?`, "no"); !errors.Is(err, tenantdb.ErrNotFound) {
 			t.Errorf("no row in a transaction: %v", err)
 		}
@@ -311,12 +305,12 @@ func countsMatchedRows(t *testing.T, c credential.Credentials) {
 		{`DELETE FROM things WHERE id = '2'`, 0},
 	} {
 		n, err := db.Exec(t.Context(), tt.query)
-		must(t, err)
+		testkit.Must(t, err)
 		if n != tt.want {
 			t.Errorf("%s: %d rows, want %d", tt.query, n, tt.want)
 		}
 	}
-	must(t, db.Tx(t.Context(), func(tx *tenantdb.Tx) error {
+	testkit.Must(t, db.Tx(t.Context(), func(tx *tenantdb.Tx) error {
 		n, err := tx.Exec(t.Context(), `UPDATE things SET n = n WHERE name = ?`, "one")
 		if n != 1 {
 			t.Errorf("in a transaction: %d rows", n)
@@ -362,20 +356,20 @@ func commitsAndRollsBack(t *testing.T, c credential.Credentials) {
 	db := things(t, c)
 	count := func() (n int) {
 		t.Helper()
-		must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM things`))
+		testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM things`))
 		return n
 	}
 	insert := func(tx *tenantdb.Tx, id string) {
 		t.Helper()
 		_, err := tx.Exec(t.Context(), `INSERT INTO things (id, name, n) VALUES (?, ?, 0)`, id, id)
-		must(t, err)
+		testkit.Must(t, err)
 		var n int
-		must(t, tx.Get(t.Context(), &n, `SELECT count(*) FROM things WHERE id = ?`, id))
+		testkit.Must(t, tx.Get(t.Context(), &n, `SELECT count(*) FROM things WHERE id = ?`, id))
 		if n != 1 {
 			t.Error("the transaction does not see its own row")
 		}
 	}
-	must(t, db.Tx(t.Context(), func(tx *tenantdb.Tx) error {
+	testkit.Must(t, db.Tx(t.Context(), func(tx *tenantdb.Tx) error {
 		insert(tx, "3")
 		return nil
 	}))
@@ -441,9 +435,9 @@ func survivesDeadlocks(t *testing.T, c credential.Credentials) {
 	errs := make(chan error, 2)
 	go func() { errs <- cross("1", "2") }()
 	go func() { errs <- cross("2", "1") }()
-	must(t, errors.Join(<-errs, <-errs))
+	testkit.Must(t, errors.Join(<-errs, <-errs))
 	var sum int
-	must(t, db.Get(t.Context(), &sum, `SELECT sum(n) FROM things`))
+	testkit.Must(t, db.Get(t.Context(), &sum, `SELECT sum(n) FROM things`))
 	if sum != 3+4 {
 		t.Errorf("the rows add up to %d, want each transaction once", sum)
 	}
@@ -457,9 +451,9 @@ func keepsTimes(t *testing.T, c credential.Credentials) {
 		time.Date(2024, 10, 27, 2, 30, 0, 999999000, time.FixedZone("", -9*3600)),
 		time.Date(1999, 12, 31, 0, 0, 0, 0, time.UTC),
 	} {
-		must(t, exec(t, db, `UPDATE things SET made = ? WHERE id = '1'`, want))
+		testkit.Must(t, exec(t, db, `UPDATE things SET made = ? WHERE id = '1'`, want))
 		var got time.Time
-		must(t, db.Get(t.Context(), &got, `SELECT made FROM things WHERE made = ?`, want))
+		testkit.Must(t, db.Get(t.Context(), &got, `SELECT made FROM things WHERE made = ?`, want))
 		if !got.Equal(want) || got.Location() != time.UTC {
 			t.Errorf("%v came back as %v in %v", want, got, got.Location())
 		}
@@ -475,7 +469,7 @@ func keepsTypes(t *testing.T, c credential.Credentials) {
 		credential.PostgreSQL: `id uuid PRIMARY KEY, doc jsonb, yes boolean, big bigint, num numeric(12,2), ratio double precision, made timestamptz, note text`,
 		credential.MySQL:      `id char(36) PRIMARY KEY, doc JSON, yes boolean, big bigint, num decimal(12,2), ratio double, made DATETIME(6), note text`,
 	}[c.Engine]
-	must(t, exec(t, db, `CREATE TABLE kinds (`+types+`)`))
+	testkit.Must(t, exec(t, db, `CREATE TABLE kinds (`+types+`)`))
 	type row struct {
 		ID    stoa.StoreID
 		Doc   *string
@@ -494,13 +488,13 @@ func keepsTypes(t *testing.T, c credential.Credentials) {
 	empty := row{ID: stoa.NewID[stoa.StoreID]()}
 	insert := func(r row) {
 		t.Helper()
-		must(t, exec(t, db, `INSERT INTO kinds (id, doc, yes, big, num, ratio, made, note) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		testkit.Must(t, exec(t, db, `INSERT INTO kinds (id, doc, yes, big, num, ratio, made, note) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
 			r.ID, r.Doc, r.Yes, r.Big, r.Num, r.Ratio, r.Made, r.Note))
 	}
 	check := func(want row) {
 		t.Helper()
 		var got row
-		must(t, db.Get(t.Context(), &got, `SELECT * FROM kinds WHERE id = ?`, want.ID))
+		testkit.Must(t, db.Get(t.Context(), &got, `SELECT * FROM kinds WHERE id = ?`, want.ID))
 		if diff := cmp.Diff(want, got, sameJSON); diff != "" {
 			t.Error(diff)
 		}
@@ -510,12 +504,12 @@ func keepsTypes(t *testing.T, c credential.Credentials) {
 	check(want)
 	check(empty)
 	// This is the same statement with arguments of other types.
-	must(t, exec(t, db, `UPDATE kinds SET doc = ?, yes = ?, big = ?, num = ?, ratio = ?, made = ?, note = ? WHERE id = ?`, want.Doc, false, 7, 3, 2, made, nil, empty.ID))
+	testkit.Must(t, exec(t, db, `UPDATE kinds SET doc = ?, yes = ?, big = ?, num = ?, ratio = ?, made = ?, note = ? WHERE id = ?`, want.Doc, false, 7, 3, 2, made, nil, empty.ID))
 	check(row{ID: empty.ID, Doc: want.Doc, Yes: new(false), Big: new(int64(7)), Num: new("3.00"), Ratio: new(2.0), Made: &made})
-	must(t, exec(t, db, `UPDATE kinds SET doc = ?, yes = ?, big = ?, num = ?, ratio = ?, made = ?, note = ? WHERE id = ?`, nil, nil, nil, nil, nil, nil, want.Note, empty.ID))
+	testkit.Must(t, exec(t, db, `UPDATE kinds SET doc = ?, yes = ?, big = ?, num = ?, ratio = ?, made = ?, note = ? WHERE id = ?`, nil, nil, nil, nil, nil, nil, want.Note, empty.ID))
 	check(row{ID: empty.ID, Note: want.Note})
 	var n int
-	must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM kinds WHERE yes = ? AND big < ? AND num > ? AND note = ? AND made <= ?`, true, 5, 1000, *want.Note, made))
+	testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM kinds WHERE yes = ? AND big < ? AND num > ? AND note = ? AND made <= ?`, true, 5, 1000, *want.Note, made))
 	if n != 1 {
 		t.Errorf("%d rows match", n)
 	}
@@ -549,7 +543,7 @@ func stopsWhenCancelled(t *testing.T, c credential.Credentials) {
 	running := func() int {
 		n := db.SQL().Stats().InUse
 		if query, ok := underWay[c.Engine]; ok {
-			must(t, other.Get(t.Context(), &n, query))
+			testkit.Must(t, other.Get(t.Context(), &n, query))
 		}
 		return n
 	}
@@ -574,7 +568,7 @@ func stopsWhenCancelled(t *testing.T, c credential.Credentials) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("the query goes on")
 	}
-	must(t, exec(t, db, `UPDATE things SET n = 7`))
+	testkit.Must(t, exec(t, db, `UPDATE things SET n = 7`))
 	eventually(t, func() bool { return db.SQL().Stats().InUse == 0 })
 	eventually(t, func() bool { return running() == 0 }) // at the server too
 }

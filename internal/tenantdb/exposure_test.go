@@ -19,6 +19,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // project is a project of a stand-in for Supabase, with a connection as the
@@ -33,10 +34,10 @@ func newProject(t *testing.T) project {
 	t.Helper()
 	sb := supabasetest.New(t, supabasetest.Options{})
 	_, err := sb.AddProject(t.Context(), sb.Organization, "Shop")
-	must(t, err)
+	testkit.Must(t, err)
 	p := project{sb.Projects()[0], sb, nil}
 	p.admin, err = pgx.Connect(t.Context(), sb.DatabaseURL(p.Ref))
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = p.admin.Close(context.Background()) })
 	return p
 }
@@ -45,7 +46,7 @@ func (p project) exec(t *testing.T, statements ...string) {
 	t.Helper()
 	for _, s := range statements {
 		_, err := p.admin.Exec(t.Context(), s)
-		must(t, err)
+		testkit.Must(t, err)
 	}
 }
 
@@ -54,10 +55,10 @@ func (p project) exec(t *testing.T, statements ...string) {
 func (p project) direct(t *testing.T) credential.Credentials {
 	t.Helper()
 	u, err := url.Parse(os.Getenv(tenantdbtest.PostgresEnv))
-	must(t, err)
+	testkit.Must(t, err)
 	u.User, u.Path, u.RawQuery = url.UserPassword("postgres_"+p.Ref, p.Password), "/supabase_"+p.Ref, "sslmode=disable"
 	c, err := credential.ParseConnectionString(credential.PostgreSQL, keyring.NewSecret(u.String()))
-	must(t, err)
+	testkit.Must(t, err)
 	return c
 }
 
@@ -65,16 +66,16 @@ func (p project) direct(t *testing.T) credential.Credentials {
 func (p project) manager(t *testing.T, dir string) *tenantdb.Manager {
 	t.Helper()
 	own, err := tenantdb.LoadCustomMigrations(dir)
-	must(t, err)
+	testkit.Must(t, err)
 	m := tenantdb.NewManager(nil, nil, tenantdb.Options{Dialer: dial.Dialer{Allow: dial.Loopback}, Supabase: p.sb.Rules(), Custom: own})
-	t.Cleanup(func() { must(t, m.Close(context.Background())) })
+	t.Cleanup(func() { testkit.Must(t, m.Close(context.Background())) })
 	return m
 }
 
 func open(t *testing.T, m *tenantdb.Manager, c credential.Credentials) *tenantdb.DB {
 	t.Helper()
 	db, err := m.OpenUnleased(c)
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = db.Close() })
 	return db
 }
@@ -84,12 +85,12 @@ func (p project) isolated(t *testing.T, m *tenantdb.Manager) (role string, db *t
 	t.Helper()
 	owner := open(t, m, p.direct(t))
 	in, err := m.PlanIsolation(t.Context(), owner, stoa.NewID[stoa.StoreID]())
-	must(t, err)
+	testkit.Must(t, err)
 	c, err := m.Isolate(t.Context(), owner, in, keyring.NewSecret("of the store"))
-	must(t, err)
+	testkit.Must(t, err)
 	db = open(t, m, c)
 	_, err = db.Migrate(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	return in.Role, db
 }
 
@@ -100,7 +101,7 @@ func TestProveClosed(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	role, db := p.isolated(t, p.manager(t, ""))
-	must(t, db.ProveClosed(t.Context()))
+	testkit.Must(t, db.ProveClosed(t.Context()))
 	for name, tt := range map[string]struct{ grant, says string }{
 		"schema":              {`GRANT USAGE ON SCHEMA @ TO anon`, "schema " + role},
 		"schema, to make":     {`GRANT CREATE ON SCHEMA @ TO authenticated`, "authenticated"},
@@ -125,17 +126,17 @@ func TestProveClosed(t *testing.T) {
 		if stoa.CodeOf(err) != stoa.DatabaseExposed || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: %v, want one that says %q", name, err, tt.says)
 		}
-		must(t, db.CloseToAPI(t.Context()))
+		testkit.Must(t, db.CloseToAPI(t.Context()))
 		if err := db.ProveClosed(t.Context()); err != nil {
 			t.Errorf("%s, closed: %v", name, err)
 		}
 	}
 	// Objects that the role creates later are closed from the start.
 	_, err := db.Exec(t.Context(), `CREATE FUNCTION later() RETURNS int LANGUAGE sql AS 'SELECT 1'`)
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = db.Exec(t.Context(), `CREATE TABLE later_too (id serial)`)
-	must(t, err)
-	must(t, db.ProveClosed(t.Context()))
+	testkit.Must(t, err)
+	testkit.Must(t, db.ProveClosed(t.Context()))
 }
 
 // TestProveClosedReadsAsTheAPI checks that each table is read as one of the
@@ -145,16 +146,16 @@ func TestProveClosedReadsAsTheAPI(t *testing.T) {
 	p := newProject(t)
 	db := open(t, p.manager(t, ""), p.direct(t))
 	_, err := db.Migrate(t.Context())
-	must(t, err)
-	must(t, db.ProveClosed(t.Context()))
-	must(t, tenantdb.AskAsAPI(t.Context(), db, []string{"public.users"}))
+	testkit.Must(t, err)
+	testkit.Must(t, db.ProveClosed(t.Context()))
+	testkit.Must(t, tenantdb.AskAsAPI(t.Context(), db, []string{"public.users"}))
 	p.exec(t, `GRANT SELECT ON public.users TO anon`)
 	err = tenantdb.AskAsAPI(t.Context(), db, []string{"public.pages", "public.users"})
 	if stoa.CodeOf(err) != stoa.DatabaseExposed || !strings.Contains(err.Error(), "public.users (anon)") {
 		t.Errorf("got %v", err)
 	}
 	var user string
-	must(t, db.Get(t.Context(), &user, `SELECT current_user::text`))
+	testkit.Must(t, db.Get(t.Context(), &user, `SELECT current_user::text`))
 	if user != "postgres_"+p.Ref {
 		t.Errorf("the session goes on as %s", user)
 	}
@@ -167,8 +168,8 @@ func TestCloseInPublic(t *testing.T) {
 	t.Parallel()
 	p := newProject(t)
 	dir := t.TempDir()
-	must(t, os.MkdirAll(filepath.Join(dir, "postgres"), 0o700))
-	must(t, os.WriteFile(filepath.Join(dir, "postgres", "00001_own.sql"), []byte(`-- +goose Up
+	testkit.Must(t, os.MkdirAll(filepath.Join(dir, "postgres"), 0o700))
+	testkit.Must(t, os.WriteFile(filepath.Join(dir, "postgres", "00001_own.sql"), []byte(`-- +goose Up
 CREATE TABLE Notes (id serial PRIMARY KEY, body text);
 CREATE TABLE public."Odd Name" (id int);
 CREATE VIEW "note_view" AS SELECT * FROM notes;
@@ -178,11 +179,11 @@ CREATE FUNCTION note_count() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SE
 	p.exec(t, `SET ROLE postgres_`+p.Ref, `CREATE TABLE public.blog (id serial, body text)`,
 		`CREATE FUNCTION public.blog_count() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM blog'`, `RESET ROLE`)
 	_, err := db.MigrateTo(t.Context(), tenantdb.MigrateOptions{})
-	must(t, err)
-	must(t, db.ProveClosed(t.Context()))
+	testkit.Must(t, err)
+	testkit.Must(t, db.ProveClosed(t.Context()))
 	reads := func(role, what string) bool {
 		var may bool
-		must(t, p.admin.QueryRow(t.Context(), `SELECT has_table_privilege($1, $2::regclass, 'SELECT')`, role, what).Scan(&may))
+		testkit.Must(t, p.admin.QueryRow(t.Context(), `SELECT has_table_privilege($1, $2::regclass, 'SELECT')`, role, what).Scan(&may))
 		return may
 	}
 	for _, role := range []string{"anon", "authenticated", "service_role"} {
@@ -196,14 +197,14 @@ CREATE FUNCTION note_count() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SE
 		}
 		for function, want := range map[string]bool{"public.note_count()": false, "public.blog_count()": true} {
 			var may bool
-			must(t, p.admin.QueryRow(t.Context(), `SELECT has_function_privilege($1, $2, 'EXECUTE')`, role, function).Scan(&may))
+			testkit.Must(t, p.admin.QueryRow(t.Context(), `SELECT has_function_privilege($1, $2, 'EXECUTE')`, role, function).Scan(&may))
 			if may != want {
 				t.Errorf("%s executes %s: %v", role, function, may)
 			}
 		}
 	}
 	var rls int
-	must(t, p.admin.QueryRow(t.Context(), `SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
+	testkit.Must(t, p.admin.QueryRow(t.Context(), `SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'
 		AND relrowsecurity <> (relname <> 'blog')`).Scan(&rls))
 	if rls != 0 {
 		t.Errorf("row-level security of %d tables is not as it should be", rls)
@@ -217,13 +218,13 @@ func TestCloseToAPISparesOthers(t *testing.T) {
 	p := newProject(t)
 	db := open(t, p.manager(t, ""), p.direct(t))
 	_, err := db.Migrate(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	reader := "reader_" + p.Ref
 	p.exec(t, `ALTER TABLE public.users DISABLE ROW LEVEL SECURITY`, `CREATE ROLE `+reader, `GRANT SELECT ON public.users TO `+reader, `GRANT ALL ON public.users TO anon`)
-	must(t, db.CloseToAPI(t.Context()))
-	must(t, db.ProveClosed(t.Context()))
+	testkit.Must(t, db.CloseToAPI(t.Context()))
+	testkit.Must(t, db.ProveClosed(t.Context()))
 	var spared bool
-	must(t, p.admin.QueryRow(t.Context(), `SELECT NOT relrowsecurity AND has_table_privilege($1, oid, 'SELECT') FROM pg_class WHERE oid = 'public.users'::regclass`, reader).Scan(&spared))
+	testkit.Must(t, p.admin.QueryRow(t.Context(), `SELECT NOT relrowsecurity AND has_table_privilege($1, oid, 'SELECT') FROM pg_class WHERE oid = 'public.users'::regclass`, reader).Scan(&spared))
 	if !spared {
 		t.Error("the owner's other role reads users no more")
 	}
@@ -236,15 +237,15 @@ func TestLocksEnd(t *testing.T) {
 	p := newProject(t)
 	db := open(t, p.manager(t, ""), p.direct(t))
 	_, err := db.Migrate(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	p.sb.Expose(t, p.Ref)
 	p.exec(t, `BEGIN`, `SELECT * FROM public.users`)
 	if err := db.CloseToAPI(t.Context()); err == nil {
 		t.Error("row-level security is on for a table that is locked")
 	}
-	must(t, db.ProveClosed(t.Context()))
+	testkit.Must(t, db.ProveClosed(t.Context()))
 	p.exec(t, `COMMIT`)
-	must(t, db.CloseToAPI(t.Context()))
+	testkit.Must(t, db.CloseToAPI(t.Context()))
 }
 
 // TestServesAPI checks that a database is treated as one with an HTTP API if
@@ -266,7 +267,7 @@ func TestServesAPI(t *testing.T) {
 			tenantdbtest.AdminIn(t, c.Database, grant)
 		}
 		serves, err := tenantdbtest.Open(t, c).ServesAPI(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if want := name != "" && name != "to somebody else's"; serves != want {
 			t.Errorf("%q: %v", name, serves)
 		}
@@ -296,27 +297,27 @@ func TestIsolateDirectly(t *testing.T) {
 	}
 	engines := tenantdb.NewEngines(tenantdb.Options{Supabase: p.sb.Rules()})
 	db, err := tenantdb.OpenWith(engines, c, dial)
-	must(t, err)
+	testkit.Must(t, err)
 	defer db.Close() //nolint:errcheck // nothing is pending
 	store := stoa.NewID[stoa.StoreID]()
 	in, err := m.PlanIsolation(t.Context(), db, store)
-	must(t, err)
+	testkit.Must(t, err)
 	made, err := m.Isolate(t.Context(), db, in, keyring.NewSecret("of the store"))
-	must(t, err)
+	testkit.Must(t, err)
 	if want := tenantdb.SupabaseRole(store); made.User != want || made.Host != c.Host || made.Port != c.Port {
 		t.Errorf("connects as %s at %s:%d", made.User, made.Host, made.Port)
 	}
 	own, err := tenantdb.OpenWith(engines, made, dial)
-	must(t, err)
+	testkit.Must(t, err)
 	defer own.Close() //nolint:errcheck // nothing is pending
 	_, err = own.Migrate(t.Context())
-	must(t, err)
-	must(t, own.ProveClosed(t.Context()))
+	testkit.Must(t, err)
+	testkit.Must(t, own.ProveClosed(t.Context()))
 	held, _, err := db.Isolated(t.Context(), store)
 	if err != nil || held {
 		t.Errorf("holds a store that nobody has marked: %v, %v", held, err)
 	}
-	must(t, own.Mark(t.Context(), store))
+	testkit.Must(t, own.Mark(t.Context(), store))
 	held, schema, err := db.Isolated(t.Context(), store)
 	if err != nil || !held || schema.Version != tenantdb.LatestVersion() {
 		t.Errorf("held %v at %+v, %v", held, schema, err)
@@ -326,7 +327,7 @@ func TestIsolateDirectly(t *testing.T) {
 func postgresAddress(t *testing.T) string {
 	t.Helper()
 	u, err := url.Parse(os.Getenv(tenantdbtest.PostgresEnv))
-	must(t, err)
+	testkit.Must(t, err)
 	return u.Host
 }
 
@@ -358,7 +359,7 @@ func TestSupabasePastedAsPostgreSQL(t *testing.T) {
 func warned(t *testing.T, db *tenantdb.DB) (codes []stoa.Code, text string) {
 	t.Helper()
 	list, err := db.Warnings(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	for _, w := range list {
 		codes, text = append(codes, w.Code), text+w.Message+"\n"
 	}
@@ -371,7 +372,7 @@ func TestPostgresWarnings(t *testing.T) {
 	c := tenantdbtest.Create(t, credential.PostgreSQL)
 	db := tenantdbtest.Open(t, c)
 	_, err := db.Migrate(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	guest := tenantdbtest.Guest(t, c).User
 	for _, tt := range []struct {
 		change string
@@ -408,7 +409,7 @@ func TestMySQLWarnings(t *testing.T) {
 	c := tenantdbtest.Create(t, credential.MySQL)
 	db := tenantdbtest.Open(t, c)
 	_, err := db.Migrate(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	got, _ := warned(t, db)
 	if !slices.Equal(got, []stoa.Code{tenantdb.AnyHost, tenantdb.ReadersUnknown}) {
 		t.Errorf("%v", got)
@@ -445,14 +446,14 @@ func TestManagedIsPrivate(t *testing.T) {
 		_, other := h.plan(t)
 		h.make(t, c)
 		h.make(t, other)
-		must(t, h.enter(t, c))
+		testkit.Must(t, h.enter(t, c))
 		stranger := other
 		stranger.Database = c.Database
 		if err := h.ping(t, stranger); err == nil {
 			t.Error("another store enters")
 		}
 		db, err := h.OpenUnleased(c)
-		must(t, err)
+		testkit.Must(t, err)
 		defer db.Close() //nolint:errcheck // nothing is pending
 		if got, text := warned(t, db); len(got) > 0 {
 			t.Errorf("a managed database is warned of: %s", text)
@@ -461,8 +462,8 @@ func TestManagedIsPrivate(t *testing.T) {
 			return
 		}
 		var public, tables bool
-		must(t, db.Get(t.Context(), &public, `SELECT has_database_privilege('public', current_database(), 'CONNECT, TEMPORARY')`))
-		must(t, db.Get(t.Context(), &tables, `SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'users'
+		testkit.Must(t, db.Get(t.Context(), &public, `SELECT has_database_privilege('public', current_database(), 'CONNECT, TEMPORARY')`))
+		testkit.Must(t, db.Get(t.Context(), &tables, `SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'users'
 			AND has_table_privilege('public', oid, 'SELECT, INSERT, UPDATE, DELETE'))`))
 		if public || tables {
 			t.Errorf("PUBLIC may connect: %v, use tables: %v", public, tables)

@@ -8,6 +8,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // installExtensions adds two views of contrib extensions, and a table such as
@@ -42,7 +43,7 @@ func TestExtensionMembersAreNotTables(t *testing.T) {
 		installExtensions(t, c)
 		db := tenantdbtest.Open(t, c)
 		in, err := db.Inspect(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if len(in.Tables) > 0 {
 			t.Errorf("not empty: %v", in.Tables)
 		}
@@ -50,16 +51,16 @@ func TestExtensionMembersAreNotTables(t *testing.T) {
 		tenantdbtest.Admin(t, credential.PostgreSQL, `GRANT pg_monitor TO `+monitor.User) // which may read pg_buffercache
 		checkKept(t, c)
 		warnings, err := db.Warnings(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		for _, w := range warnings {
 			if w.Code != tenantdb.PublicConnect {
 				t.Errorf("warning %s: %s", w.Code, w.Message)
 			}
 		}
 		live, err := db.Structure(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		expected, err := tenantdb.Expected(credential.PostgreSQL)
-		must(t, err)
+		testkit.Must(t, err)
 		if drift := live.Drift(expected, true); len(drift) > 0 {
 			t.Errorf("drift: %v", drift)
 		}
@@ -77,7 +78,7 @@ func TestTablesInTheWay(t *testing.T) {
 			tenantdbtest.AdminIn(t, c.Database, `CREATE TABLE public.`+name+` (n integer)`, `ALTER EXTENSION pg_buffercache ADD TABLE public.`+name,
 				`CREATE TABLE public.geometry_columns (n integer)`)
 			in, err := tenantdbtest.Open(t, c).Inspect(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			want := []string{"geometry_columns", name}
 			slices.Sort(want)
 			if !slices.Equal(in.Tables, want) {

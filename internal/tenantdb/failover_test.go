@@ -10,6 +10,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestFailover checks that no write fails when the primary becomes a replica
@@ -29,16 +30,16 @@ func TestFailover(t *testing.T) {
 				fmt.Sprintf(`CREATE USER %s@'%%' IDENTIFIED BY '%s'`, c.User, c.Password.Reveal()), fmt.Sprintf(`GRANT ALL PRIVILEGES ON %s.* TO %s@'%%'`, c.Database, c.User),
 			} {
 				_, err := next.ExecContext(t.Context(), statement)
-				must(t, err)
+				testkit.Must(t, err)
 			}
 			var primary atomic.Int32
 			db, err := tenantdb.OpenWith(tenantdb.NewEngines(tenantdb.Options{}), c, func(ctx context.Context, network, _ string) (net.Conn, error) {
 				return (&net.Dialer{}).DialContext(ctx, network, addresses[primary.Load()])
 			})
-			must(t, err)
+			testkit.Must(t, err)
 			defer db.Close() //nolint:errcheck // nothing is pending
 			db.SQL().SetMaxIdleConns(8)
-			must(t, exec(t, db, `CREATE TABLE things (n integer)`))
+			testkit.Must(t, exec(t, db, `CREATE TABLE things (n integer)`))
 			write := func() {
 				var wg sync.WaitGroup
 				for i := range 8 {
@@ -52,12 +53,12 @@ func TestFailover(t *testing.T) {
 			}
 			write()
 			_, err = old.ExecContext(t.Context(), `SET GLOBAL read_only = 1`)
-			must(t, err)
+			testkit.Must(t, err)
 			primary.Store(1)
 			write()
 			write()
 			var n int
-			must(t, next.QueryRowContext(t.Context(), `SELECT count(*) FROM `+c.Database+`.things`).Scan(&n))
+			testkit.Must(t, next.QueryRowContext(t.Context(), `SELECT count(*) FROM `+c.Database+`.things`).Scan(&n))
 			if n != 16 {
 				t.Errorf("the new primary has %d rows, want 16", n)
 			}

@@ -25,6 +25,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // servers returns the available engines that have their own server.
@@ -116,7 +117,7 @@ func TestGuest(t *testing.T) {
 			guest := tenantdbtest.Guest(t, c)
 			db := tenantdbtest.Open(t, guest)
 			in, err := db.Inspect(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			if want := engine == credential.MySQL; in.MayCreate != want {
 				t.Errorf("MayCreate is %v", in.MayCreate)
 			}
@@ -125,7 +126,7 @@ func TestGuest(t *testing.T) {
 
 			tenantdbtest.Exec(t, c, `CREATE TABLE theirs (n integer)`)
 			in, err = db.Inspect(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			if !slices.Contains(in.Tables, "theirs") {
 				t.Errorf("tables of others are not seen: %v", in.Tables)
 			}
@@ -143,10 +144,10 @@ func TestReadOnlyServer(t *testing.T) {
 	var sessions []int
 	err := db.Tx(t.Context(), func(tx *tenantdb.Tx) error {
 		var pid int
-		must(t, tx.Get(t.Context(), &pid, `SELECT pg_backend_pid()`))
+		testkit.Must(t, tx.Get(t.Context(), &pid, `SELECT pg_backend_pid()`))
 		sessions = append(sessions, pid)
 		_, err := tx.Exec(t.Context(), `SET TRANSACTION READ ONLY`)
-		must(t, err)
+		testkit.Must(t, err)
 		_, err = tx.Exec(t.Context(), `CREATE TABLE t (n integer)`)
 		return err
 	})
@@ -159,7 +160,7 @@ func TestReadOnlyServer(t *testing.T) {
 func closedPort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
 }
@@ -178,7 +179,7 @@ func at(t *testing.T, engine credential.EngineName, mode credential.TLSMode, ser
 		}
 	}()
 	n, err := strconv.Atoi(port)
-	must(t, err)
+	testkit.Must(t, err)
 	return credential.Credentials{
 		Kind: credential.Kind(engine), Engine: engine, Host: "127.0.0.1", Port: n, Database: "private-d", User: "private-u",
 		Password: keyring.NewSecret(marker), TLS: mode,
@@ -331,7 +332,7 @@ func TestSilentServer(t *testing.T) {
 						go func() { _, _ = io.Copy(io.Discard, theirs) }()
 						return ours, nil
 					}, new(tenantdb.SessionState))
-					must(t, err)
+					testkit.Must(t, err)
 					begin := time.Now()
 					err = db.PingContext(context.Background())
 					if took := time.Since(begin); err == nil || took > 15*time.Second {
@@ -340,7 +341,7 @@ func TestSilentServer(t *testing.T) {
 					if fault := tenantdb.NewEngines(tenantdb.Options{})[engine].Fault(err); stoa.CodeOf(fault) != stoa.DatabaseUnreachable {
 						t.Errorf("got %v", err)
 					}
-					must(t, db.Close())
+					testkit.Must(t, db.Close())
 				})
 			})
 		}

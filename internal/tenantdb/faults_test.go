@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // raise returns a statement that makes a server report an error with the given
@@ -116,7 +117,7 @@ func hasServer(engine credential.EngineName) bool {
 func TestServerErrorsAreDocumented(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/database-errors.md")
-	must(t, err)
+	testkit.Must(t, err)
 	for _, engine := range []credential.EngineName{credential.PostgreSQL, credential.MySQL} {
 		for _, code := range tenantdb.FaultKeys(engine) {
 			if !strings.Contains(string(page), "`"+code+"`") {
@@ -137,9 +138,9 @@ func TestReadOnlyEndpoint(t *testing.T) {
 			c := create(t)
 			db := tenantdbtest.Open(t, c)
 			_, err := db.Inspect(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			_, err = admin.ExecContext(t.Context(), `SET GLOBAL read_only = 1`)
-			must(t, err)
+			testkit.Must(t, err)
 			_, err = db.Inspect(t.Context())
 			checkFault(t, err, stoa.DatabasePermissionDenied, c)
 			if !strings.Contains(err.Error(), "replica") {

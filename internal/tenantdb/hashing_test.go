@@ -23,6 +23,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // scram is a server that requests a password by SCRAM.
@@ -141,7 +142,7 @@ func TestSCRAMIterationsOfARealServer(t *testing.T) {
 			tenantdbtest.Exec(t, c, `ALTER ROLE `+c.User+` PASSWORD '`+verifier(t, c.Password.Reveal(), iterations)+`'`)
 			err := tenantdbtest.Open(t, c).Ping(t.Context())
 			if good {
-				must(t, err)
+				testkit.Must(t, err)
 				return
 			}
 			checkFault(t, err, stoa.DatabaseAuthFailed, c)
@@ -158,7 +159,7 @@ func verifier(t *testing.T, password string, iterations int) string {
 	t.Helper()
 	salt := []byte("saltsaltsaltsalt")
 	salted, err := pbkdf2.Key(sha256.New, password, salt, iterations, sha256.Size)
-	must(t, err)
+	testkit.Must(t, err)
 	keyed := func(word string) []byte {
 		mac := hmac.New(sha256.New, salted)
 		mac.Write([]byte(word))
@@ -239,7 +240,7 @@ func TestHashingTakesTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all := make(chan struct{}, 1)
 		first, second := tenantdb.NewHashingSlot(t.Context(), all), tenantdb.NewHashingSlot(t.Context(), all)
-		must(t, first.Take())
+		testkit.Must(t, first.Take())
 		begin := time.Now()
 		err := second.Take()
 		if took := time.Since(begin); !errors.Is(err, tenantdb.ErrHashing) || !errors.Is(err, tenantdb.ErrNoConnection) || took != tenantdb.HashingWait {
@@ -251,7 +252,7 @@ func TestHashingTakesTooLong(t *testing.T) {
 		}
 		first.Release()
 		first.Release()
-		must(t, second.Take())
+		testkit.Must(t, second.Take())
 		fault := tenantdb.NewEngines(tenantdb.Options{})[credential.PostgreSQL].Fault(fmt.Errorf("wrapped: %w", tenantdb.ErrHashing))
 		if stoa.CodeOf(fault) != stoa.DatabaseUnreachable || !tenantdb.IsTransient(fault) {
 			t.Errorf("got %v", fault)

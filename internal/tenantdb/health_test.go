@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestHealthCode(t *testing.T) {
@@ -88,12 +89,12 @@ func TestRecordHealthOf(t *testing.T) {
 			return tenantdb.RecordHealthOf(t.Context(), tx, store, version, stoa.Errorf(stoa.DatabaseUnreachable, "down"))
 		})
 		info, err := tenantdb.ReadInfo(t.Context(), h.master, store)
-		must(t, err)
+		testkit.Must(t, err)
 		if info.Status != want {
 			t.Errorf("recorded %+v", info)
 		}
 	}
-	h.changeUnheard(t, store)
+	h.changeWithoutNotification(t, store)
 	record(1, tenantdb.StatusUnknown)
 	record(2, tenantdb.StatusFailed)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // works checks that the server supports managed databases: CheckServer
@@ -80,7 +81,7 @@ func TestManagedUnderAPasswordPolicy(t *testing.T) {
 					}
 					newHosting(t, credential.MySQL, url.UserPassword("op", "Of-The-0perator-Alone")).works(t)
 					var left int
-					must(t, admin.QueryRowContext(t.Context(), `SELECT count(*) FROM mysql.user WHERE user LIKE 'stoa!_selftest!_%' ESCAPE '!'`).Scan(&left))
+					testkit.Must(t, admin.QueryRowContext(t.Context(), `SELECT count(*) FROM mysql.user WHERE user LIKE 'stoa!_selftest!_%' ESCAPE '!'`).Scan(&left))
 					if left > 0 {
 						t.Errorf("%d users of a self-test are left", left)
 					}
@@ -144,7 +145,7 @@ func TestManagedWithoutInheritance(t *testing.T) {
 		h := newHosting(t, credential.PostgreSQL, url.UserPassword(name, "p"))
 		admin := tenantdbtest.Postgres(t)
 		var grants bool
-		must(t, admin.QueryRowContext(t.Context(), `SELECT current_setting('server_version_num')::int >= 160000`).Scan(&grants))
+		testkit.Must(t, admin.QueryRowContext(t.Context(), `SELECT current_setting('server_version_num')::int >= 160000`).Scan(&grants))
 		if !grants {
 			if version, err := h.CheckServer(t.Context()); err == nil || !strings.Contains(err.Error(), "INHERIT") {
 				t.Errorf("%s, %v", version, err)
@@ -157,9 +158,9 @@ func TestManagedWithoutInheritance(t *testing.T) {
 		if grants { // as an older release may have created it
 			tenantdbtest.Admin(t, credential.PostgreSQL, `REVOKE `+c.User+` FROM `+name+` GRANTED BY `+name)
 		}
-		must(t, h.DropManaged(t.Context(), id, infoOf(c)))
+		testkit.Must(t, h.DropManaged(t.Context(), id, infoOf(c)))
 		var left int
-		must(t, admin.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_auth_members WHERE member = $1::regrole OR grantor = $1::regrole`, name).Scan(&left))
+		testkit.Must(t, admin.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_auth_members WHERE member = $1::regrole OR grantor = $1::regrole`, name).Scan(&left))
 		if left > 0 {
 			t.Errorf("%d roles are left", left)
 		}
@@ -185,10 +186,10 @@ func TestRoleStatementWithoutInheritance(t *testing.T) {
 		c.User, c.Password = name, keyring.NewSecret("p")
 		db := tenantdbtest.Open(t, c)
 		statement, err := tenantdb.RoleStatement(role, credential.NewPassword())
-		must(t, err)
+		testkit.Must(t, err)
 		for range 2 {
 			_, err := db.Exec(t.Context(), statement)
-			must(t, err)
+			testkit.Must(t, err)
 		}
 	})
 }

@@ -263,9 +263,9 @@ func TestManagedCutOff(t *testing.T) {
 	})
 }
 
-// TestManagedStrays checks that exactly the databases that belong to no store
+// TestManagedOrphans checks that exactly the databases that belong to no store
 // are found.
-func TestManagedStrays(t *testing.T) {
+func TestManagedOrphans(t *testing.T) {
 	t.Parallel()
 	eachHosting(t, func(t *testing.T, h hosting) {
 		_, c := h.plan(t)

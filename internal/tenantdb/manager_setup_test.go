@@ -20,6 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // testManager is a manager with a master database that records the pools that
@@ -235,7 +236,7 @@ func newLink(t *testing.T, c credential.Credentials) *link {
 func (k *link) mend(t *testing.T) {
 	t.Helper()
 	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", k.port))
-	must(t, err)
+	testkit.Must(t, err)
 	k.l, k.port = l, l.Addr().(*net.TCPAddr).Port
 	go func() {
 		for {

@@ -14,6 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestManagerUnderStress checks that no concurrent caller gets an error or a
@@ -27,12 +28,12 @@ func TestManagerUnderStress(t *testing.T) {
 		stores = append(stores, store)
 		l := h.lease(t, store)
 		_, err := l.Exec(t.Context(), `CREATE TABLE me (id text)`)
-		must(t, err)
+		testkit.Must(t, err)
 		_, err = l.Exec(t.Context(), `INSERT INTO me (id) VALUES (?)`, store.String())
-		must(t, err)
+		testkit.Must(t, err)
 		l.Release()
 	}
-	must(t, h.Close(t.Context()))
+	testkit.Must(t, h.Close(t.Context()))
 	before := runtime.NumGoroutine()
 
 	rapid.Check(t, func(rt *rapid.T) {

@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func TestAcquireOpensOnce(t *testing.T) {
@@ -407,9 +408,9 @@ func TestServerGoesAndComesBack(t *testing.T) {
 			c.Port = way.port
 			h.save(t, store, c)
 			unleased, err := h.OpenUnleased(c)
-			must(t, err)
+			testkit.Must(t, err)
 			defer unleased.Close() //nolint:errcheck // nothing is pending
-			must(t, unleased.Ping(t.Context()))
+			testkit.Must(t, unleased.Ping(t.Context()))
 			l := h.lease(t, store)
 			works(t, l)
 
@@ -443,13 +444,13 @@ func TestEmbeddedDatabaseDamagedAndRepaired(t *testing.T) {
 	store := h.embedded(t)
 	id := store.String()
 	path := filepath.Join(h.dir, "stores", id[34:], id+".db")
-	must(t, os.MkdirAll(filepath.Dir(path), 0o700))
-	must(t, os.WriteFile(path, []byte(strings.Repeat("something else ", 100)), 0o600))
+	testkit.Must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+	testkit.Must(t, os.WriteFile(path, []byte(strings.Repeat("something else ", 100)), 0o600))
 	for range 2 {
 		_, err := h.Acquire(t.Context(), store)
 		checkUnavailable(t, err)
 	}
-	must(t, os.Remove(path))
+	testkit.Must(t, os.Remove(path))
 	l := h.lease(t, store)
 	works(t, l)
 	l.Release()
@@ -473,7 +474,7 @@ func TestLeasedErrorsSayLess(t *testing.T) {
 				t.Errorf("says too much: %v", err)
 			}
 			db, err := h.OpenUnleased(c)
-			must(t, err)
+			testkit.Must(t, err)
 			defer db.Close() //nolint:errcheck // nothing is pending
 			checkFault(t, db.Ping(t.Context()), stoa.DatabaseAuthFailed, c)
 		})
@@ -504,12 +505,12 @@ func TestMigrateWithOneConnection(t *testing.T) {
 				c = tenantdbtest.Create(t, engine)
 			}
 			db, err := h.OpenUnleased(c)
-			must(t, err)
+			testkit.Must(t, err)
 			defer db.Close() //nolint:errcheck // nothing is pending
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			_, err = db.Migrate(ctx)
-			must(t, err)
+			testkit.Must(t, err)
 		})
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestMarkAtOnce checks that one of many stores that mark one empty database at
@@ -56,18 +57,18 @@ func TestMarkAtOnce(t *testing.T) {
 			if winner < 0 {
 				t.Fatal("nobody has it")
 			}
-			must(t, db.Mark(t.Context(), ids[winner]))
+			testkit.Must(t, db.Mark(t.Context(), ids[winner]))
 			if marked, err := db.Marked(t.Context(), ids[winner]); !marked || err != nil {
 				t.Errorf("marked %t, %v", marked, err)
 			}
 			if _, err := db.Marked(t.Context(), stoa.NewID[stoa.StoreID]()); !errors.Is(err, tenantdb.ErrMarked) {
 				t.Errorf("to another store: %v", err)
 			}
-			must(t, exec(t, db, `DELETE FROM `+tenantdb.MarkerTable))
+			testkit.Must(t, exec(t, db, `DELETE FROM `+tenantdb.MarkerTable))
 			if marked, err := db.Marked(t.Context(), ids[winner]); marked || err != nil {
 				t.Errorf("without its row it is marked: %t, %v", marked, err)
 			}
-			must(t, db.Mark(t.Context(), stoa.NewID[stoa.StoreID]()))
+			testkit.Must(t, db.Mark(t.Context(), stoa.NewID[stoa.StoreID]()))
 		})
 	}
 }
@@ -84,8 +85,8 @@ func TestLostRace(t *testing.T) {
 	}
 }
 
-// TestIsPassing checks which faults are transient.
-func TestIsPassing(t *testing.T) {
+// TestIsTransient checks which faults are transient.
+func TestIsTransient(t *testing.T) {
 	t.Parallel()
 	my := func(n uint16) error { return &mysql.MySQLError{Number: n} }
 	pg := func(code string) error { return &pgconn.PgError{Code: code} }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // gather returns the manager's series by name and labels. The value of a
@@ -21,9 +22,9 @@ import (
 func gather(t *testing.T, m *tenantdb.Manager) map[string]float64 {
 	t.Helper()
 	r := prometheus.NewPedanticRegistry() // compares the collected series with the described ones
-	must(t, r.Register(m))
+	testkit.Must(t, r.Register(m))
 	families, err := r.Gather()
-	must(t, err)
+	testkit.Must(t, err)
 	series := map[string]float64{}
 	for _, f := range families {
 		for _, metric := range f.GetMetric() {
@@ -80,12 +81,12 @@ func TestMetricsOfPools(t *testing.T) {
 	held.Release()
 	eventually(t, func() bool { return gather(t, h.Manager)["pools_draining"] == 0 })
 
-	h.changeUnheard(t, warm)
-	must(t, h.Reconcile(t.Context()))
+	h.changeWithoutNotification(t, warm)
+	testkit.Must(t, h.Reconcile(t.Context()))
 	wantSeries(t, h.Manager, map[string]float64{"pools_stale_total": 0, "reconcile_failures_total": 0})
 	l := h.lease(t, warm)
-	h.changeUnheard(t, warm)
-	must(t, h.Reconcile(t.Context()))
+	h.changeWithoutNotification(t, warm)
+	testkit.Must(t, h.Reconcile(t.Context()))
 	wantSeries(t, h.Manager, map[string]float64{"pools_stale_total": 1, "pools_draining": 1})
 	l.Release()
 }
@@ -105,7 +106,7 @@ func TestMetricsOfServers(t *testing.T) {
 			})
 			// A caller that waits for the only connection is counted as
 			// waiting.
-			must(t, l.Tx(t.Context(), func(*tenantdb.Tx) error {
+			testkit.Must(t, l.Tx(t.Context(), func(*tenantdb.Tx) error {
 				var n int
 				return l.Get(t.Context(), &n, `SELECT 1`)
 			}))

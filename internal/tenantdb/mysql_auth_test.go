@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // playedTLS returns the configuration of a server at 127.0.0.1, and the
@@ -63,7 +64,7 @@ func (c *mysqlSession) fullAuthentication(key *rsa.PrivateKey) string {
 func TestMySQLPlugins(t *testing.T) {
 	t.Parallel()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	must(t, err)
+	testkit.Must(t, err)
 	config, authority := playedTLS()
 	full := func(c *mysqlSession) string { return c.fullAuthentication(key) }
 	fast := func(c *mysqlSession) string { c.send([]byte("\x01\x03")); return "" }
@@ -103,7 +104,7 @@ func TestMySQLPlugins(t *testing.T) {
 			if tt.encrypted {
 				c.CACertificate = authority
 			}
-			must(t, use(t.Context(), tenantdbtest.Open(t, c)))
+			testkit.Must(t, use(t.Context(), tenantdbtest.Open(t, c)))
 			if got := <-told; got != tt.want {
 				t.Errorf("the server was told %q, want %q", got, tt.want)
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestMySQLKillMeetsHostileGreeting checks that a server costs only a
@@ -40,7 +41,7 @@ func TestMySQLKillMeetsHostileGreeting(t *testing.T) { // not parallel: it count
 				}}.serve(conn)
 			})
 			db := tenantdbtest.Open(t, c)
-			must(t, db.Ping(t.Context()))
+			testkit.Must(t, db.Ping(t.Context()))
 			goroutines := runtime.NumGoroutine()
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -57,7 +58,7 @@ func TestMySQLKillMeetsHostileGreeting(t *testing.T) { // not parallel: it count
 			case <-time.After(20 * time.Second):
 				t.Fatal("nobody came to kill the query")
 			}
-			must(t, db.Close())
+			testkit.Must(t, db.Close())
 			eventually(t, func() bool { return runtime.NumGoroutine() <= goroutines })
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // forgetful creates a version table as goose does. The table confirms each row
@@ -45,10 +46,10 @@ func TestVersionThatIsNotKept(t *testing.T) {
 			c, data := tenantdbtest.Create(t, engine), t.TempDir()
 			merchant := opened(t, c, data, "")
 			_, err := merchant.Migrate(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			for _, statement := range forgetful[engine] {
 				_, err := merchant.Exec(t.Context(), statement)
-				must(t, err)
+				testkit.Must(t, err)
 			}
 			db := opened(t, c, data, dir)
 			if schema, err := db.MigrateTo(t.Context(), tenantdb.MigrateOptions{}); stoa.CodeOf(err) != stoa.DatabaseNoProgress || schema.Own != 0 {
@@ -59,7 +60,7 @@ func TestVersionThatIsNotKept(t *testing.T) {
 				drop = `DROP TRIGGER forget`
 			}
 			_, err = merchant.Exec(t.Context(), drop)
-			must(t, err)
+			testkit.Must(t, err)
 			if schema, err := opened(t, c, data, dir).MigrateTo(t.Context(), tenantdb.MigrateOptions{}); err != nil || schema.Own != 1 {
 				t.Errorf("once the version is kept: %+v, %v", schema, err)
 			}
@@ -84,13 +85,13 @@ func TestMigrationLockThatIsNeverGranted(t *testing.T) {
 			// The lock belongs to the session. It outlives the transaction and
 			// ends with the connection, which its holder keeps idle.
 			granted := 0
-			must(t, holder.Tx(t.Context(), func(tx *tenantdb.Tx) error { return tx.Get(t.Context(), &granted, lock) }))
+			testkit.Must(t, holder.Tx(t.Context(), func(tx *tenantdb.Tx) error { return tx.Get(t.Context(), &granted, lock) }))
 			db := tenantdbtest.Open(t, c)
 			_, err := db.MigrateTo(t.Context(), tenantdb.MigrateOptions{LockWait: 100 * time.Millisecond})
 			if stoa.CodeOf(err) != stoa.DatabaseNoProgress {
 				t.Errorf("granted %d to the other, %v", granted, err)
 			}
-			must(t, holder.Close())
+			testkit.Must(t, holder.Close())
 			if _, err := tenantdbtest.Open(t, c).Migrate(t.Context()); err != nil {
 				t.Errorf("once the lock is free: %v", err)
 			}

@@ -20,6 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // pooled returns credentials of a PostgreSQL database behind a PgBouncer that
@@ -34,10 +35,10 @@ func pooled(t *testing.T, env string) credential.Credentials {
 func behind(t *testing.T, c credential.Credentials, address string) credential.Credentials {
 	t.Helper()
 	host, port, err := net.SplitHostPort(address)
-	must(t, err)
+	testkit.Must(t, err)
 	c.Host = host
 	n, err := net.LookupPort("tcp", port)
-	must(t, err)
+	testkit.Must(t, err)
 	c.Port = n
 	return c
 }
@@ -48,7 +49,7 @@ func behind(t *testing.T, c credential.Credentials, address string) credential.C
 func lax(t *testing.T, behind string) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	go func() {
 		for {
@@ -109,11 +110,11 @@ func copyAll(to, from net.Conn) {
 // work does the operations of a store on a database, many at a time.
 func work(t *testing.T, db *tenantdb.DB, store stoa.StoreID) {
 	t.Helper()
-	must(t, db.PinSession(t.Context(), store))
-	must(t, db.Mark(t.Context(), store))
+	testkit.Must(t, db.PinSession(t.Context(), store))
+	testkit.Must(t, db.Mark(t.Context(), store))
 	_, err := db.Migrate(t.Context())
-	must(t, err)
-	must(t, db.SelfTest(t.Context()))
+	testkit.Must(t, err)
+	testkit.Must(t, db.SelfTest(t.Context()))
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -189,7 +190,7 @@ func TestPoolerComesLater(t *testing.T) {
 		return (&net.Dialer{}).DialContext(ctx, network, *way.Load())
 	}
 	db, err := tenantdb.OpenWith(tenantdb.NewEngines(tenantdb.Options{}), c, dial)
-	must(t, err)
+	testkit.Must(t, err)
 	defer db.Close() //nolint:errcheck // nothing is pending
 	store := stoa.NewID[stoa.StoreID]()
 	work(t, db, store)
@@ -208,7 +209,7 @@ func TestPooledMigrationsTakeTurns(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, c := range []credential.Credentials{c, direct, c, c} {
 		db := tenantdbtest.Open(t, c)
-		must(t, db.PinSession(t.Context(), stoa.NewID[stoa.StoreID]()))
+		testkit.Must(t, db.PinSession(t.Context(), stoa.NewID[stoa.StoreID]()))
 		wg.Go(func() {
 			if v, err := db.Migrate(t.Context()); err != nil || v != tenantdb.LatestVersion() {
 				t.Errorf("version %d, %v", v, err)
@@ -217,7 +218,7 @@ func TestPooledMigrationsTakeTurns(t *testing.T) {
 	}
 	wg.Wait()
 	var locks int
-	must(t, tenantdbtest.Open(t, direct).Get(t.Context(), &locks, `SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+	testkit.Must(t, tenantdbtest.Open(t, direct).Get(t.Context(), &locks, `SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
 		WHERE l.locktype = 'advisory' AND d.datname = current_database()`))
 	if locks != 0 {
 		t.Errorf("%d locks were left behind", locks)
@@ -233,7 +234,7 @@ func TestPooledLockIsLost(t *testing.T) {
 	c.Pooler = credential.TransactionPooler
 	db := tenantdbtest.Open(t, c)
 	locked, unlock, err := db.LockMigration(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	defer unlock()
 	tenantdbtest.Admin(t, credential.PostgreSQL, `SELECT pg_terminate_backend(pid) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
 		WHERE l.locktype = 'advisory' AND d.datname = '`+c.Database+`'`)
@@ -249,10 +250,10 @@ func TestStatementPooling(t *testing.T) {
 	t.Parallel()
 	needPooler(t)
 	u, err := url.Parse(os.Getenv(tenantdbtest.PgBouncerEnv))
-	must(t, err)
+	testkit.Must(t, err)
 	u.Path = "/stoa_statement"
 	c, err := credential.ParseConnectionString(credential.PostgreSQL, keyring.NewSecret(u.String()))
-	must(t, err)
+	testkit.Must(t, err)
 	checkRefused(t, tenantdbtest.Open(t, c), "pool_mode", c)
 }
 
@@ -265,11 +266,11 @@ func TestPooledConcurrentIndex(t *testing.T) {
 	c.Pooler = credential.TransactionPooler
 	db := tenantdbtest.Open(t, c)
 	_, unlock, err := db.LockMigration(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	defer unlock()
 	tenantdbtest.Exec(t, c, `CREATE TABLE things (n int)`, `CREATE INDEX CONCURRENTLY things_n ON things (n)`)
 	var valid bool
-	must(t, db.Get(t.Context(), &valid, `SELECT indisvalid FROM pg_index WHERE indexrelid = 'things_n'::regclass`))
+	testkit.Must(t, db.Get(t.Context(), &valid, `SELECT indisvalid FROM pg_index WHERE indexrelid = 'things_n'::regclass`))
 	if !valid {
 		t.Error("the index is not valid")
 	}
@@ -289,7 +290,7 @@ func TestPooledLockAtSilentServer(t *testing.T) {
 				conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
 				return &muted{Conn: conn, silent: &silent, at: silentAt}, err
 			})
-			must(t, err)
+			testkit.Must(t, err)
 			defer db.Close() //nolint:errcheck // nothing is pending
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 			defer cancel()
@@ -300,7 +301,7 @@ func TestPooledLockAtSilentServer(t *testing.T) {
 				}
 				return
 			}
-			must(t, err)
+			testkit.Must(t, err)
 			silent.Store(true)
 			unlock()
 			if locked.Err() == nil {

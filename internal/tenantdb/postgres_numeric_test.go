@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestNumericIsReadAsText checks that a sum and an exact number are read
@@ -30,14 +31,14 @@ func TestNumericIsReadAsText(t *testing.T) {
 	want := row{Sum: 7, Share: 0.125, Text: "12345.6789"}
 	const query = `SELECT sum(n) AS sum, 0.125::numeric AS share, ?::numeric AS text, NULL::numeric AS none FROM (VALUES (3::bigint), (4)) AS v (n)`
 	var one row
-	must(t, db.Get(t.Context(), &one, query, "12345.6789"))
+	testkit.Must(t, db.Get(t.Context(), &one, query, "12345.6789"))
 	var all []row
-	must(t, db.Select(t.Context(), &all, query, "12345.6789"))
+	testkit.Must(t, db.Select(t.Context(), &all, query, "12345.6789"))
 	if one != want || len(all) != 1 || all[0] != want {
 		t.Errorf("read %+v and %+v", one, all)
 	}
 	var exact float64
-	must(t, db.Get(t.Context(), &exact, `SELECT ?::numeric / 4`, 0.5)) // a parameter is a numeric too
+	testkit.Must(t, db.Get(t.Context(), &exact, `SELECT ?::numeric / 4`, 0.5)) // a parameter is a numeric too
 	if exact != 0.125 {
 		t.Errorf("read %v", exact)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestPostgresIgnoresEnvironment checks that a connection uses the host of the
@@ -22,12 +23,12 @@ func TestPostgresIgnoresEnvironment(t *testing.T) { //nolint:paralleltest // it 
 	}
 	c := tenantdbtest.Create(t, credential.PostgreSQL)
 	service := filepath.Join(t.TempDir(), "service.conf")
-	must(t, os.WriteFile(service, []byte("[evil]\nhost=192.0.2.1\nuser=evil\ndbname=evil\nsslmode=require\n"+
+	testkit.Must(t, os.WriteFile(service, []byte("[evil]\nhost=192.0.2.1\nuser=evil\ndbname=evil\nsslmode=require\n"+
 		"default_query_exec_mode=simple_protocol\nsearch_path=evil\nkrbspn=evil\n"), 0o600))
 	home := t.TempDir()
-	must(t, os.Mkdir(filepath.Join(home, ".postgresql"), 0o700))
+	testkit.Must(t, os.Mkdir(filepath.Join(home, ".postgresql"), 0o700))
 	for _, name := range []string{".pgpass", ".pg_service.conf", ".postgresql/root.crt", ".postgresql/postgresql.crt", ".postgresql/postgresql.key"} {
-		must(t, os.WriteFile(filepath.Join(home, name), []byte("*:*:*:*:evil\n[evil]\n"), 0o600))
+		testkit.Must(t, os.WriteFile(filepath.Join(home, name), []byte("*:*:*:*:evil\n[evil]\n"), 0o600))
 	}
 	for name, value := range map[string]string{
 		"HOME": home, "PGHOST": "192.0.2.1", "PGPORT": "1", "PGDATABASE": "evil", "PGUSER": "evil", "PGPASSWORD": "evil", "PGPASSFILE": service,
@@ -40,14 +41,14 @@ func TestPostgresIgnoresEnvironment(t *testing.T) { //nolint:paralleltest // it 
 		t.Setenv(name, value)
 	}
 	db := tenantdbtest.Open(t, c)
-	must(t, db.Ping(t.Context()))
+	testkit.Must(t, db.Ping(t.Context()))
 	var who string
-	must(t, db.Get(t.Context(), &who, `SELECT current_user || '@' || current_database()`))
+	testkit.Must(t, db.Get(t.Context(), &who, `SELECT current_user || '@' || current_database()`))
 	if want := c.User + "@" + c.Database; who != want {
 		t.Errorf("connected as %s, want %s", who, want)
 	}
 	var ours []string
-	must(t, db.Select(t.Context(), &ours, `SELECT name || '=' || setting FROM pg_settings WHERE source = 'client' ORDER BY name`))
+	testkit.Must(t, db.Select(t.Context(), &ours, `SELECT name || '=' || setting FROM pg_settings WHERE source = 'client' ORDER BY name`))
 	want := new(tenantdb.SessionState).Startup()
 	slices.Sort(want)
 	slices.Sort(ours)

@@ -23,6 +23,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // fewestAllocations returns the number of allocations of a call of f. It is the
@@ -49,10 +50,10 @@ func TestScreenAllocatesNothing(t *testing.T) { //nolint:paralleltest // it coun
 		pool := open(c, new(net.Dialer).DialContext)
 		defer pool.Close() //nolint:errcheck // nothing is pending
 		conn, err := pool.Conn(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		defer conn.Close() //nolint:errcheck // the pool is closed next
 		var allocated float64
-		must(t, conn.Raw(func(raw any) error {
+		testkit.Must(t, conn.Raw(func(raw any) error {
 			allocated = fewestAllocations(func() {
 				if err := use(raw.(*stdlib.Conn).Conn()); err != nil {
 					t.Error(err)
@@ -178,11 +179,11 @@ func TestRefusedServerIsLeftAlone(t *testing.T) {
 	})
 	m := newManager(t)
 	db, err := m.OpenUnleased(c)
-	must(t, err)
+	testkit.Must(t, err)
 	checkFault(t, db.Ping(t.Context()), stoa.DatabaseUnreachable, c)
 	<-ended
-	must(t, db.Close())
-	must(t, m.Close(t.Context())) // Close waits until every connection has ended
+	testkit.Must(t, db.Close())
+	testkit.Must(t, m.Close(t.Context())) // Close waits until every connection has ended
 	if n := connections.Load(); n != 1 {
 		t.Errorf("%d connections", n)
 	}

@@ -10,11 +10,12 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
-// changeUnheard changes credentials as a replica whose notification is lost
+// changeWithoutNotification changes credentials as a replica whose notification is lost
 // does.
-func (h *testManager) changeUnheard(t *testing.T, store stoa.StoreID) {
+func (h *testManager) changeWithoutNotification(t *testing.T, store stoa.StoreID) {
 	t.Helper()
 	h.tx(t, func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(t.Context(), `UPDATE store_databases SET credential_version = credential_version + 1 WHERE store_id = $1`, store)
@@ -35,12 +36,12 @@ func TestReconcile(t *testing.T) {
 			store := h.embedded(t)
 			held, list = append(held, h.lease(t, store)), append(list, store)
 		}
-		must(t, h.Reconcile(t.Context()))
+		testkit.Must(t, h.Reconcile(t.Context()))
 		changed := map[int]bool{0: true, 3: true, 6: true}
 		for i := range changed {
-			h.changeUnheard(t, list[i])
+			h.changeWithoutNotification(t, list[i])
 		}
-		must(t, h.ReconcileBy(t.Context(), 2))
+		testkit.Must(t, h.ReconcileBy(t.Context(), 2))
 		if n := h.Stats().Stale; n != uint64(len(changed)) {
 			t.Errorf("%d pools gave way, want %d", n, len(changed))
 		}
@@ -67,8 +68,8 @@ func TestReconcile(t *testing.T) {
 func TestReconcileWithoutMaster(t *testing.T) {
 	t.Parallel()
 	m := tenantdb.NewManager(nil, nil, tenantdb.Options{DataDir: t.TempDir()})
-	must(t, m.Reconcile(t.Context()))
-	must(t, m.Close(t.Context()))
+	testkit.Must(t, m.Reconcile(t.Context()))
+	testkit.Must(t, m.Close(t.Context()))
 }
 
 // TestSweepReconciles checks that the manager looks for changes by itself.
@@ -80,7 +81,7 @@ func TestSweepReconciles(t *testing.T) {
 		for _, store := range []stoa.StoreID{changed, other} {
 			h.lease(t, store).Release()
 		}
-		h.changeUnheard(t, changed)
+		h.changeWithoutNotification(t, changed)
 		<-time.After(35 * time.Second) // in the bubble's time
 		if h.Has(changed) || !h.Has(other) {
 			t.Errorf("after a sweep: changed %t, other %t", h.Has(changed), h.Has(other))

@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // These are failures of connections in systems like this one. If another test
@@ -32,7 +33,7 @@ func TestOneTenantMoreThanTheCap(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{MaxOpen: 64, MaxEmbedded: 32})
 	for range 65 {
-		must(t, h.ask(t.Context(), h.embedded(t)))
+		testkit.Must(t, h.ask(t.Context(), h.embedded(t)))
 	}
 	if n := h.Open(); n > 32 {
 		t.Errorf("%d embedded databases are open", n)
@@ -82,7 +83,7 @@ func TestEveryFileInUse(t *testing.T) {
 	}
 	works(t, held)
 	held.Release()
-	must(t, h.ask(t.Context(), other))
+	testkit.Must(t, h.ask(t.Context(), other))
 }
 
 // openFiles is the folder in which Linux lists the files that this process has
@@ -114,12 +115,12 @@ func TestOneOpeningHoldsUpNoOther(t *testing.T) {
 	<-entered
 	h.beforeOpen(nil)
 	for range 10 {
-		must(t, h.ask(t.Context(), h.embedded(t)))
+		testkit.Must(t, h.ask(t.Context(), h.embedded(t)))
 	}
 	pass()
 	for range 130 {
 		r := <-waiting
-		must(t, r.err)
+		testkit.Must(t, r.err)
 		r.Release()
 	}
 }
@@ -139,7 +140,7 @@ func TestLoopOverAllTenants(t *testing.T) {
 				stores = append(stores, store)
 			}
 			for _, store := range stores {
-				must(t, h.ask(t.Context(), store))
+				testkit.Must(t, h.ask(t.Context(), store))
 				if n, _ := h.Connections(c); n > limit {
 					t.Fatalf("%d connections after some tenants", n)
 				}

@@ -8,12 +8,13 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // schemasOf returns the names of the schemas that contain a store's tables.
 func schemasOf(t *testing.T, db *tenantdb.DB) (schemas []string) {
 	t.Helper()
-	must(t, db.Select(t.Context(), &schemas, `SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+	testkit.Must(t, db.Select(t.Context(), &schemas, `SELECT n.nspname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relname = 'stores' ORDER BY 1`))
 	return schemas
 }
@@ -30,17 +31,17 @@ func TestSchemaOfCredentials(t *testing.T) {
 			}
 			tenantdbtest.Exec(t, c, `CREATE SCHEMA other`, `ALTER ROLE `+c.User+` SET search_path = other`) // the user's default schema is another one
 			c.Schema = name
-			must(t, c.Validate())
+			testkit.Must(t, c.Validate())
 			db := tenantdbtest.Open(t, c)
 			in, err := db.Inspect(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			if !in.MayCreate || len(in.Tables) != 0 {
 				t.Errorf("%s: %+v", name, in)
 			}
-			must(t, db.EnsureSchema(t.Context()))
-			must(t, db.EnsureSchema(t.Context()))
+			testkit.Must(t, db.EnsureSchema(t.Context()))
+			testkit.Must(t, db.EnsureSchema(t.Context()))
 			_, err = db.Migrate(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			if got := schemasOf(t, db); len(got) != 1 || got[0] != name {
 				t.Errorf("tables in %v, want %s", got, name)
 			}
@@ -75,8 +76,8 @@ func TestEndpointIsLeftOutElsewhere(t *testing.T) {
 	}
 	for i, c := range created {
 		c.Endpoint = "ep-cool-name-123456"
-		must(t, c.Validate())
-		must(t, tenantdbtest.Open(t, c).Ping(t.Context()))
+		testkit.Must(t, c.Validate())
+		testkit.Must(t, tenantdbtest.Open(t, c).Ping(t.Context()))
 		if i > 0 {
 			continue // a pooler reports an unknown user in its own way
 		}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // mysqlPools returns pools to one database, in plaintext and encrypted, with
@@ -37,7 +38,7 @@ func mysqlPools(t *testing.T) (screened, plain map[string]*sql.DB) {
 		cfg.Collation, cfg.ParseTime, cfg.Loc, cfg.ClientFoundRows = "utf8mb4_unicode_ci", true, time.UTC, true
 		cfg.Params = map[string]string{"time_zone": "'+00:00'"}
 		connector, err := mysql.NewConnector(cfg)
-		must(t, err)
+		testkit.Must(t, err)
 		plain[name] = sql.OpenDB(connector)
 		t.Cleanup(func() { _ = plain[name].Close() })
 		if config != nil {
@@ -54,25 +55,25 @@ func mysqlPools(t *testing.T) (screened, plain map[string]*sql.DB) {
 func resultsOf(t *testing.T, pool *sql.DB, query string, args ...any) (results [][]string) {
 	t.Helper()
 	rows, err := pool.QueryContext(t.Context(), query, args...)
-	must(t, err)
+	testkit.Must(t, err)
 	defer rows.Close() //nolint:errcheck // Err returns the error
 	for more := true; more; more = rows.NextResultSet() {
 		columns, err := rows.Columns()
-		must(t, err)
+		testkit.Must(t, err)
 		result := slices.Clone(columns)
 		values, into := make([]sql.NullString, len(columns)), make([]any, len(columns))
 		for i := range values {
 			into[i] = &values[i]
 		}
 		for rows.Next() {
-			must(t, rows.Scan(into...))
+			testkit.Must(t, rows.Scan(into...))
 			for _, v := range values {
 				result = append(result, strconv.FormatBool(v.Valid)+v.String)
 			}
 		}
 		results = append(results, result)
 	}
-	must(t, rows.Err())
+	testkit.Must(t, rows.Err())
 	return results
 }
 
@@ -127,14 +128,14 @@ func TestMySQLScreenChangesNothing(t *testing.T) {
 	big := strings.Repeat("b", 7_000_000) // takes several packets
 	for name, pool := range screened {
 		var length, one int
-		must(t, pool.QueryRowContext(t.Context(), `SELECT length(?) + length(?)`, big, big).Scan(&length))
+		testkit.Must(t, pool.QueryRowContext(t.Context(), `SELECT length(?) + length(?)`, big, big).Scan(&length))
 		if length != 2*len(big) {
 			t.Errorf("%s: got %d", name, length)
 		}
 		if err := pool.QueryRowContext(t.Context(), `SELECT nothing`).Scan(&one); err == nil {
 			t.Errorf("%s: no error", name)
 		}
-		must(t, pool.QueryRowContext(t.Context(), `SELECT 1`).Scan(&one)) // on the same connection
+		testkit.Must(t, pool.QueryRowContext(t.Context(), `SELECT 1`).Scan(&one)) // on the same connection
 	}
 }
 
@@ -146,7 +147,7 @@ func TestMySQLScreenAllocations(t *testing.T) { // not parallel: it counts alloc
 	count := func(pool *sql.DB, query string, args ...any) float64 {
 		return fewestAllocations(func() {
 			var n int
-			must(t, pool.QueryRowContext(context.Background(), query, args...).Scan(&n))
+			testkit.Must(t, pool.QueryRowContext(context.Background(), query, args...).Scan(&n))
 		})
 	}
 	for _, q := range []struct {

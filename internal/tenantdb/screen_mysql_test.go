@@ -18,6 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // mysqlAttack is a case in which a server sends what its protocol does not
@@ -90,9 +91,9 @@ func greetingAttacks() (attacks []mysqlAttack) {
 func authAttacks(t *testing.T) (attacks []mysqlAttack) {
 	t.Helper()
 	public, _, err := ed25519.GenerateKey(rand.Reader)
-	must(t, err)
+	testkit.Must(t, err)
 	der, err := x509.MarshalPKIXPublicKey(public)
-	must(t, err)
+	testkit.Must(t, err)
 	key := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 	for name, answer := range map[string]func(*mysqlSession){
 		"error of one byte":           packets("\xff"),
@@ -289,7 +290,7 @@ func attackMySQL(t *testing.T, server mysqlServer, authority string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	checkBroken(t, use(ctx, db), c)
-	must(t, db.Close())
+	testkit.Must(t, db.Close())
 	runtime.ReadMemStats(&after)
 	if grown := after.TotalAlloc - before.TotalAlloc; grown > 4<<20 {
 		t.Errorf("%d bytes were allocated", grown)
@@ -352,9 +353,9 @@ func TestPlayedMySQLServerWorks(t *testing.T) {
 				c.CACertificate = authority
 			}
 			db := tenantdbtest.Open(t, c)
-			must(t, use(t.Context(), db))
+			testkit.Must(t, use(t.Context(), db))
 			var n []int
-			must(t, db.Select(t.Context(), &n, `SELECT a FROM t WHERE a > ?`, 1))
+			testkit.Must(t, db.Select(t.Context(), &n, `SELECT a FROM t WHERE a > ?`, 1))
 			if !slices.Equal(n, []int{1}) {
 				t.Errorf("got %v", n)
 			}

@@ -14,6 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // recordingConn records what a server sends, split where the client writes.
@@ -85,11 +86,11 @@ func TestPostgresSessionPassesTheScreen(t *testing.T) {
 	})
 	pool.SetMaxOpenConns(1)
 	defer pool.Close() //nolint:errcheck // nothing is pending
-	must(t, pool.PingContext(t.Context()))
+	testkit.Must(t, pool.PingContext(t.Context()))
 	if failed := useEverything(t.Context(), pool); len(failed) != 1 || !strings.Contains(failed[0].Error(), "no_such_column") {
 		t.Errorf("got %v", failed)
 	}
-	must(t, pool.PingContext(t.Context())) // on the same connection
+	testkit.Must(t, pool.PingContext(t.Context())) // on the same connection
 	if os.Getenv(recordEnv) == "" {
 		return
 	}
@@ -99,7 +100,7 @@ func TestPostgresSessionPassesTheScreen(t *testing.T) {
 		"session-bytewise": append([]byte{pgAdmits | pgTrickle}, recorded.script(plain)...),
 	} {
 		file := filepath.Join("testdata", "fuzz", "FuzzPostgresScreen", name)
-		must(t, os.MkdirAll(filepath.Dir(file), 0o750))
-		must(t, os.WriteFile(file, fmt.Appendf(nil, "go test fuzz v1\n[]byte(%q)\n", seed), 0o600))
+		testkit.Must(t, os.MkdirAll(filepath.Dir(file), 0o750))
+		testkit.Must(t, os.WriteFile(file, fmt.Appendf(nil, "go test fuzz v1\n[]byte(%q)\n", seed), 0o600))
 	}
 }

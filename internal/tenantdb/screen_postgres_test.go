@@ -18,6 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // These constants are the points at which a hostile server begins its attack.
@@ -192,11 +193,11 @@ func TestHostilePostgres(t *testing.T) { //nolint:paralleltest // it counts this
 				c := postgresAt(t, encrypted, a.script())
 				m := newManager(t)
 				db, err := m.OpenUnleased(c)
-				must(t, err)
+				testkit.Must(t, err)
 				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 				defer cancel()
 				if a.at != atStartup && a.at != atPing {
-					must(t, db.Ping(ctx))
+					testkit.Must(t, db.Ping(ctx))
 				}
 				allocated := allocations()
 				if a.at == atStartup || a.at == atPing {
@@ -216,8 +217,8 @@ func TestHostilePostgres(t *testing.T) { //nolint:paralleltest // it counts this
 				if allocated > most {
 					t.Errorf("%d kB were allocated", allocated>>10)
 				}
-				must(t, db.Close())
-				must(t, m.Close(ctx))
+				testkit.Must(t, db.Close())
+				testkit.Must(t, m.Close(ctx))
 				eventually(t, func() bool { return runtime.NumGoroutine() <= before+3 }) // the test's own server: a listener and the goroutine that accepts
 			})
 		}
@@ -273,7 +274,7 @@ func TestPostgresConnectionKeepsNothing(t *testing.T) { //nolint:paralleltest //
 				return append(aside(asked), one(request)...)
 			}})
 			db := tenantdbtest.Open(t, c)
-			must(t, db.Ping(t.Context()))
+			testkit.Must(t, db.Ping(t.Context()))
 			before := heap()
 			for i := range requests {
 				if name == "names of columns and types" {
@@ -283,7 +284,7 @@ func TestPostgresConnectionKeepsNothing(t *testing.T) { //nolint:paralleltest //
 					}
 					continue
 				}
-				must(t, db.Ping(t.Context()))
+				testkit.Must(t, db.Ping(t.Context()))
 			}
 			if grown := heap() - before; grown > most {
 				t.Errorf("%d kB more after %d requests", grown>>10, requests)

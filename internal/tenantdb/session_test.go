@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // postgresServers maps each PostgreSQL server to the environment variable that
@@ -55,14 +56,14 @@ func some(settings []string) (out []string) {
 func checkKept(t *testing.T, c credential.Credentials) {
 	t.Helper()
 	db, store := tenantdbtest.Open(t, c), stoa.NewID[stoa.StoreID]()
-	must(t, db.PinSession(t.Context(), store))
-	must(t, db.Mark(t.Context(), store))
+	testkit.Must(t, db.PinSession(t.Context(), store))
+	testkit.Must(t, db.Mark(t.Context(), store))
 	_, err := db.Migrate(t.Context())
-	must(t, err)
-	must(t, db.SelfTest(t.Context()))
-	must(t, db.PinSession(t.Context(), store))
+	testkit.Must(t, err)
+	testkit.Must(t, db.SelfTest(t.Context()))
+	testkit.Must(t, db.PinSession(t.Context(), store))
 	in, err := db.Inspect(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	for _, name := range in.Tables {
 		if strings.HasPrefix(name, "stoa_selftest") {
 			t.Errorf("%s was left behind", name)
@@ -142,35 +143,35 @@ func TestSchemaIsPinned(t *testing.T) {
 	c := tenantdbtest.Create(t, servers()[0])
 	store := stoa.NewID[stoa.StoreID]()
 	db := tenantdbtest.Open(t, c)
-	must(t, db.PinSession(t.Context(), store))
-	must(t, db.Mark(t.Context(), store))
+	testkit.Must(t, db.PinSession(t.Context(), store))
+	testkit.Must(t, db.Mark(t.Context(), store))
 	_, err := db.MigrateTo(t.Context(), tenantdb.MigrateOptions{To: 3})
-	must(t, err)
+	testkit.Must(t, err)
 
 	tenantdbtest.Exec(t, c, `CREATE SCHEMA `+c.User) // "$user" now names this schema
 	for _, open := range []func() *tenantdb.DB{func() *tenantdb.DB { return db }, func() *tenantdb.DB { return tenantdbtest.Open(t, c) }} {
 		db := open()
-		must(t, db.PinSession(t.Context(), store))
+		testkit.Must(t, db.PinSession(t.Context(), store))
 		_, err = db.Migrate(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		db.SQL().SetMaxIdleConns(-1) // the next connections are new
 		var schema string
-		must(t, db.Get(t.Context(), &schema, `SELECT current_schema()::text`))
+		testkit.Must(t, db.Get(t.Context(), &schema, `SELECT current_schema()::text`))
 		if schema != "public" {
 			t.Errorf("current schema is %s", schema)
 		}
 	}
-	var strays int
-	must(t, db.Get(t.Context(), &strays, `SELECT count(*) FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = ?)`, c.User))
-	if strays != 0 {
-		t.Errorf("%d objects were made in the new schema", strays)
+	var orphans int
+	testkit.Must(t, db.Get(t.Context(), &orphans, `SELECT count(*) FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = ?)`, c.User))
+	if orphans != 0 {
+		t.Errorf("%d objects were made in the new schema", orphans)
 	}
 
 	second := stoa.NewID[stoa.StoreID]()
 	other := tenantdbtest.Open(t, c)
-	must(t, other.PinSession(t.Context(), second)) // the first store's schema does not concern the second
+	testkit.Must(t, other.PinSession(t.Context(), second)) // the first store's schema does not concern the second
 	var schema string
-	must(t, other.Get(t.Context(), &schema, `SELECT current_schema()::text`))
+	testkit.Must(t, other.Get(t.Context(), &schema, `SELECT current_schema()::text`))
 	if schema != c.User {
 		t.Errorf("another store's schema is %s", schema)
 	}
@@ -186,11 +187,11 @@ func TestPooledSchema(t *testing.T) {
 	c := tenantdbtest.Create(t, credential.Supabase)
 	store := stoa.NewID[stoa.StoreID]()
 	db := tenantdbtest.Open(t, c)
-	must(t, db.PinSession(t.Context(), store))
-	must(t, db.Mark(t.Context(), store))
+	testkit.Must(t, db.PinSession(t.Context(), store))
+	testkit.Must(t, db.Mark(t.Context(), store))
 	tenantdbtest.Exec(t, c, `CREATE SCHEMA elsewhere`)
 	tenantdbtest.Admin(t, credential.PostgreSQL, fmt.Sprintf(`ALTER ROLE %q IN DATABASE %s SET search_path = elsewhere`, c.User, c.Database))
-	must(t, db.Close())
+	testkit.Must(t, db.Close())
 	eventually(t, func() bool { // PgBouncer detects the end of its own connections a little later
 		tenantdbtest.Admin(t, credential.PostgreSQL, fmt.Sprintf(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '%s'`, c.User))
 		db := tenantdbtest.Open(t, c)
@@ -208,9 +209,9 @@ func TestSessionsEndedByServer(t *testing.T) {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
 			db := tenantdbtest.Open(t, tenantdbtest.Create(t, engine))
-			must(t, db.PinSession(t.Context(), stoa.NewID[stoa.StoreID]()))
+			testkit.Must(t, db.PinSession(t.Context(), stoa.NewID[stoa.StoreID]()))
 			_, err := db.Exec(t.Context(), `CREATE TABLE notes (n integer NOT NULL)`)
-			must(t, err)
+			testkit.Must(t, err)
 			identify, end := `SELECT pg_backend_pid()`, `SELECT pg_terminate_backend(%d)`
 			count := `SELECT count(*) FROM pg_stat_activity WHERE pid = %d`
 			if engine == credential.MySQL {
@@ -228,7 +229,7 @@ func TestSessionsEndedByServer(t *testing.T) {
 				},
 			} {
 				var id int
-				must(t, db.Get(t.Context(), &id, identify))
+				testkit.Must(t, db.Get(t.Context(), &id, identify))
 				tenantdbtest.Admin(t, engine, fmt.Sprintf(end, id))
 				eventually(t, func() bool { return gone(t, engine, fmt.Sprintf(count, id)) })
 				if err := use(); err != nil {
@@ -248,7 +249,7 @@ func TestConnectionsLeaveReadOnlyServer(t *testing.T) {
 			t.Parallel()
 			db := tenantdbtest.Open(t, tenantdbtest.Create(t, engine))
 			_, err := db.Exec(t.Context(), `CREATE TABLE notes (n integer NOT NULL)`)
-			must(t, err)
+			testkit.Must(t, err)
 			identify, demote := `SELECT pg_backend_pid()`, `SET default_transaction_read_only = on`
 			if engine == credential.MySQL {
 				identify, demote = `SELECT CONNECTION_ID()`, `SET SESSION tx_read_only = 1`
@@ -257,25 +258,25 @@ func TestConnectionsLeaveReadOnlyServer(t *testing.T) {
 			var open []*sql.Conn
 			for range 3 {
 				conn, err := db.SQL().Conn(t.Context())
-				must(t, err)
+				testkit.Must(t, err)
 				var id int
-				must(t, conn.QueryRowContext(t.Context(), identify).Scan(&id))
+				testkit.Must(t, conn.QueryRowContext(t.Context(), identify).Scan(&id))
 				_, err = conn.ExecContext(t.Context(), demote)
-				must(t, err)
+				testkit.Must(t, err)
 				old[id], open = true, append(open, conn)
 			}
 			for _, conn := range open {
-				must(t, conn.Close())
+				testkit.Must(t, conn.Close())
 			}
 			if _, err := db.Exec(t.Context(), `INSERT INTO notes (n) VALUES (1)`); err != nil {
 				t.Error(err)
 			}
 			for range 3 {
 				conn, err := db.SQL().Conn(t.Context())
-				must(t, err)
+				testkit.Must(t, err)
 				defer conn.Close() //nolint:errcheck // the test no longer needs it
 				var id int
-				must(t, conn.QueryRowContext(t.Context(), identify).Scan(&id))
+				testkit.Must(t, conn.QueryRowContext(t.Context(), identify).Scan(&id))
 				if old[id] {
 					t.Errorf("session %d of the server that was left is in use", id)
 				}
@@ -292,6 +293,6 @@ func gone(t *testing.T, engine credential.EngineName, count string) bool {
 		server = tenantdbtest.MySQL
 	}
 	var n int
-	must(t, server(t).QueryRowContext(t.Context(), count).Scan(&n))
+	testkit.Must(t, server(t).QueryRowContext(t.Context(), count).Scan(&n))
 	return n == 0
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestSpareLooksAtFew checks that few stores are examined for each connection
@@ -15,10 +16,10 @@ func TestSpareLooksAtFew(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{})
 	db, err := h.OpenUnleased(credential.ManagedSQLite(stoa.NewID[stoa.StoreID]()))
-	must(t, err)
+	testkit.Must(t, err)
 	defer db.Close() //nolint:errcheck // nothing is pending
 	var one int
-	must(t, db.Get(t.Context(), &one, `SELECT 1`)) // leaves an idle connection
+	testkit.Must(t, db.Get(t.Context(), &one, `SELECT 1`)) // leaves an idle connection
 
 	const many = 5000
 	s := tenantdb.NewSpares(db, map[string]int{"full": many, "other": many, "small": 3})
@@ -39,7 +40,7 @@ func TestSpareLooksAtFew(t *testing.T) {
 		t.Errorf("%d servers are kept in mind, want the one with connections to spare", n)
 	}
 
-	must(t, db.Close())
+	testkit.Must(t, db.Close())
 	s = tenantdb.NewSpares(db, map[string]int{"aged": many})
 	for left := many; left > 0; left -= tenantdb.Looks {
 		if store, looked := s.Next("aged"); store != (stoa.StoreID{}) || looked > tenantdb.Looks {

@@ -10,6 +10,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // embeddedFile returns the path of a store's embedded database.
@@ -23,15 +24,15 @@ func (h *testManager) made(t *testing.T) (stoa.StoreID, credential.Credentials) 
 	t.Helper()
 	store := h.store(t)
 	c := credential.ManagedSQLite(store)
-	must(t, h.MakeManaged(t.Context(), c))
+	testkit.Must(t, h.MakeManaged(t.Context(), c))
 	return store, c
 }
 
 func (h *testManager) unleasedAt(t *testing.T, c credential.Credentials) *tenantdb.DB {
 	t.Helper()
 	db, err := h.OpenUnleased(c)
-	must(t, err)
-	t.Cleanup(func() { must(t, db.Close()) })
+	testkit.Must(t, err)
+	t.Cleanup(func() { testkit.Must(t, db.Close()) })
 	return db
 }
 
@@ -46,64 +47,64 @@ func TestEmbeddedDatabaseBeginsMigrated(t *testing.T) {
 	}
 	db := h.unleasedAt(t, c)
 	got, err := db.Structure(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	want, err := tenantdb.Expected(credential.SQLite)
-	must(t, err)
+	testkit.Must(t, err)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 	var versions []int64
-	must(t, db.Select(t.Context(), &versions, `SELECT version_id FROM `+tenantdb.VersionTable+` WHERE is_applied ORDER BY id`))
+	testkit.Must(t, db.Select(t.Context(), &versions, `SELECT version_id FROM `+tenantdb.VersionTable+` WHERE is_applied ORDER BY id`))
 	if len(versions) != int(tenantdb.LatestVersion())+1 || versions[len(versions)-1] != tenantdb.LatestVersion() {
 		t.Errorf("versions %v", versions)
 	}
 	var mode string
-	must(t, db.Get(t.Context(), &mode, `PRAGMA journal_mode`))
+	testkit.Must(t, db.Get(t.Context(), &mode, `PRAGMA journal_mode`))
 	var faults []string
-	must(t, db.Select(t.Context(), &faults, `PRAGMA integrity_check`))
+	testkit.Must(t, db.Select(t.Context(), &faults, `PRAGMA integrity_check`))
 	if mode != "wal" || len(faults) != 1 || faults[0] != "ok" {
 		t.Errorf("journal %s, check %v", mode, faults)
 	}
 	if marked, err := db.Marked(t.Context(), store); marked || err != nil {
 		t.Errorf("marked %t, %v", marked, err)
 	}
-	must(t, db.Mark(t.Context(), store))
+	testkit.Must(t, db.Mark(t.Context(), store))
 	version, err := db.Migrate(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	if version != tenantdb.LatestVersion() {
 		t.Errorf("version %d", version)
 	}
-	must(t, h.MakeManaged(t.Context(), c)) // a second call keeps the existing file
+	testkit.Must(t, h.MakeManaged(t.Context(), c)) // a second call keeps the existing file
 	if marked, err := db.Marked(t.Context(), store); !marked || err != nil {
 		t.Errorf("after a second time: marked %t, %v", marked, err)
 	}
 	for _, file := range filesIn(t, h.dir) {
 		info, err := os.Stat(filepath.Join(h.dir, file))
-		must(t, err)
+		testkit.Must(t, err)
 		if info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s has mode %v", file, info.Mode())
 		}
 	}
 }
 
-// TestOwnMigrationsRunAfterTheCopy checks that custom migrations run in each
+// TestCustomMigrationsRunAfterTheCopy checks that custom migrations run in each
 // store after the copy.
-func TestOwnMigrationsRunAfterTheCopy(t *testing.T) {
+func TestCustomMigrationsRunAfterTheCopy(t *testing.T) {
 	t.Parallel()
 	dir := ownMigrations(t, map[string]string{"sqlite/1_a.sql": up + "CREATE TABLE mine AS SELECT hex(randomblob(16)) AS secret;"})
 	own, err := tenantdb.LoadCustomMigrations(dir)
-	must(t, err)
+	testkit.Must(t, err)
 	h, secrets := setup(t, tenantdb.Options{Custom: own}), map[string]bool{}
 	for range 2 {
 		_, c := h.made(t)
 		db := h.unleasedAt(t, c)
 		schema, err := db.MigrateTo(t.Context(), tenantdb.MigrateOptions{})
-		must(t, err)
+		testkit.Must(t, err)
 		if schema != (tenantdb.Schema{Version: tenantdb.LatestVersion(), Own: 1}) {
 			t.Errorf("%+v", schema)
 		}
 		var secret string
-		must(t, db.Get(t.Context(), &secret, `SELECT secret FROM mine`))
+		testkit.Must(t, db.Get(t.Context(), &secret, `SELECT secret FROM mine`))
 		secrets[secret] = true
 	}
 	if len(secrets) != 2 {
@@ -133,7 +134,7 @@ func TestEmbeddedDatabaseIsMadeOnce(t *testing.T) {
 			}()
 		}
 		for range cap(errs) {
-			must(t, <-errs)
+			testkit.Must(t, <-errs)
 		}
 		if version, err := h.unleasedAt(t, c).SchemaVersion(t.Context()); err != nil || version != tenantdb.LatestVersion() {
 			t.Errorf("version %d, %v", version, err)
@@ -153,19 +154,19 @@ func TestWhatLiesWhereTheCopyGoes(t *testing.T) {
 			h := setup(t, tenantdb.Options{})
 			store := h.store(t)
 			c, path := credential.ManagedSQLite(store), embeddedFile(h.dir, store)
-			must(t, os.MkdirAll(filepath.Dir(path), 0o700))
-			must(t, os.WriteFile(path+suffix, []byte("half of it"), 0o600))
-			must(t, h.MakeManaged(t.Context(), c))
+			testkit.Must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+			testkit.Must(t, os.WriteFile(path+suffix, []byte("half of it"), 0o600))
+			testkit.Must(t, h.MakeManaged(t.Context(), c))
 			if _, err := os.Stat(path); !os.IsNotExist(err) {
 				t.Errorf("the file was made beside %s: %v", suffix, err)
 			}
 			db, err := h.OpenUnleased(c)
-			must(t, err)
+			testkit.Must(t, err)
 			_, err = db.Migrate(t.Context()) // as before templates existed
-			must(t, err)
+			testkit.Must(t, err)
 			migrated(t, db)
-			must(t, db.Close())
-			must(t, h.DropManaged(t.Context(), store, tenantdb.Info{Kind: credential.Managed, Engine: credential.SQLite}))
+			testkit.Must(t, db.Close())
+			testkit.Must(t, h.DropManaged(t.Context(), store, tenantdb.Info{Kind: credential.Managed, Engine: credential.SQLite}))
 			for _, file := range filesIn(t, h.dir) {
 				if filepath.Base(file) != "migration-lock" {
 					t.Errorf("%s is left", file)
@@ -180,6 +181,6 @@ func TestWhatLiesWhereTheCopyGoes(t *testing.T) {
 func TestEmbeddedDatabaseCannotBeMade(t *testing.T) {
 	t.Parallel()
 	h := setup(t, tenantdb.Options{})
-	must(t, os.WriteFile(filepath.Join(h.dir, "stores"), nil, 0o600))
+	testkit.Must(t, os.WriteFile(filepath.Join(h.dir, "stores"), nil, 0o600))
 	checkEmbeddedFault(t, h.MakeManaged(t.Context(), credential.ManagedSQLite(h.store(t))))
 }

@@ -13,12 +13,13 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // filesIn lists the files under dir.
 func filesIn(t *testing.T, dir string) (files []string) {
 	t.Helper()
-	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	testkit.Must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() {
 			relative, _ := filepath.Rel(dir, path)
 			files = append(files, relative)
@@ -32,10 +33,10 @@ func filesIn(t *testing.T, dir string) (files []string) {
 func openEmbedded(t *testing.T, dir, name string) (*tenantdb.DB, error) {
 	t.Helper()
 	m := tenantdb.NewManager(nil, nil, tenantdb.Options{DataDir: dir})
-	t.Cleanup(func() { must(t, m.Close(context.Background())) }) // the test's context is done by now
+	t.Cleanup(func() { testkit.Must(t, m.Close(context.Background())) }) // the test's context is done by now
 	db, err := m.OpenUnleased(credential.Credentials{Kind: credential.Managed, Engine: credential.SQLite, Database: name})
 	if err == nil {
-		t.Cleanup(func() { must(t, db.Close()) })
+		t.Cleanup(func() { testkit.Must(t, db.Close()) })
 	}
 	return db, err
 }
@@ -58,11 +59,11 @@ func TestSQLitePath(t *testing.T) {
 	}
 
 	store, err := stoa.ParseID[stoa.StoreID]("0193b2f4-0000-7000-8000-0000000000ab")
-	must(t, err)
+	testkit.Must(t, err)
 	for _, name := range []string{store.String(), strings.ToUpper(store.String())} {
 		db, err := openEmbedded(t, dir, name)
-		must(t, err)
-		must(t, exec(t, db, `CREATE TABLE IF NOT EXISTS a (n integer)`))
+		testkit.Must(t, err)
+		testkit.Must(t, exec(t, db, `CREATE TABLE IF NOT EXISTS a (n integer)`))
 	}
 	want := filepath.Join("stores", "ab", store.String()+".db")
 	if diff := cmp.Diff([]string{want, want + "-shm", want + "-wal"}, filesIn(t, dir)); diff != "" {
@@ -76,8 +77,8 @@ func TestSQLiteFolderName(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a b?mode=memory&c#d%2f'e")
 	db, err := openEmbedded(t, dir, stoa.NewID[stoa.StoreID]().String())
-	must(t, err)
-	must(t, exec(t, db, `CREATE TABLE a (n integer)`))
+	testkit.Must(t, err)
+	testkit.Must(t, exec(t, db, `CREATE TABLE a (n integer)`))
 	if files := filesIn(t, dir); len(files) != 3 {
 		t.Errorf("got %v", files)
 	}
@@ -89,13 +90,13 @@ func TestSQLiteFilesArePrivate(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")
 	db, err := openEmbedded(t, dir, stoa.NewID[stoa.StoreID]().String())
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = db.Migrate(t.Context())
-	must(t, err)
-	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		must(t, err)
+	testkit.Must(t, err)
+	testkit.Must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		testkit.Must(t, err)
 		info, err := d.Info()
-		must(t, err)
+		testkit.Must(t, err)
 		if info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s has mode %v", path, info.Mode())
 		}
@@ -108,25 +109,25 @@ func TestSQLiteFaults(t *testing.T) {
 	t.Run("folder is a file", func(t *testing.T) {
 		t.Parallel()
 		dir := t.TempDir()
-		must(t, os.WriteFile(filepath.Join(dir, "stores"), nil, 0o600))
+		testkit.Must(t, os.WriteFile(filepath.Join(dir, "stores"), nil, 0o600))
 		_, err := openEmbedded(t, dir, stoa.NewID[stoa.StoreID]().String())
 		checkEmbeddedFault(t, err)
 	})
 	t.Run("file is a folder", func(t *testing.T) {
 		t.Parallel()
 		dir, id := t.TempDir(), stoa.NewID[stoa.StoreID]().String()
-		must(t, os.MkdirAll(filepath.Join(dir, "stores", id[34:], id+".db"), 0o700))
+		testkit.Must(t, os.MkdirAll(filepath.Join(dir, "stores", id[34:], id+".db"), 0o700))
 		db, err := openEmbedded(t, dir, id)
-		must(t, err)
+		testkit.Must(t, err)
 		checkEmbeddedFault(t, db.Ping(t.Context()))
 	})
 	t.Run("not a database", func(t *testing.T) {
 		t.Parallel()
 		dir, id := t.TempDir(), stoa.NewID[stoa.StoreID]().String()
-		must(t, os.MkdirAll(filepath.Join(dir, "stores", id[34:]), 0o700))
-		must(t, os.WriteFile(filepath.Join(dir, "stores", id[34:], id+".db"), []byte(strings.Repeat("something else ", 100)), 0o600))
+		testkit.Must(t, os.MkdirAll(filepath.Join(dir, "stores", id[34:]), 0o700))
+		testkit.Must(t, os.WriteFile(filepath.Join(dir, "stores", id[34:], id+".db"), []byte(strings.Repeat("something else ", 100)), 0o600))
 		db, err := openEmbedded(t, dir, id)
-		must(t, err)
+		testkit.Must(t, err)
 		checkEmbeddedFault(t, db.Ping(t.Context()))
 		var n int
 		checkEmbeddedFault(t, db.Get(t.Context(), &n, `SELECT 1`))

@@ -10,6 +10,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestExpectedStructure checks that the stored structures are the ones that the
@@ -23,17 +24,17 @@ func TestExpectedStructure(t *testing.T) {
 			t.Parallel()
 			db := tenantdbtest.Open(t, tenantdbtest.Create(t, engine))
 			_, err := db.Migrate(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			got, err := db.Structure(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 			if os.Getenv("STOA_UPDATE") != "" {
 				text, err := json.MarshalIndent(got, "", "\t")
-				must(t, err)
-				must(t, os.WriteFile("structure/"+folders[engine]+".json", append(text, '\n'), 0o600))
+				testkit.Must(t, err)
+				testkit.Must(t, os.WriteFile("structure/"+folders[engine]+".json", append(text, '\n'), 0o600))
 				return
 			}
 			want, err := tenantdb.Expected(engine)
-			must(t, err)
+			testkit.Must(t, err)
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("the migrations make something else; STOA_UPDATE=1 keeps it: %s", diff)
 			}
@@ -49,7 +50,7 @@ func TestDriftIsNamed(t *testing.T) {
 	t.Parallel()
 	tenantdbtest.Each(t, func(t *testing.T, db *tenantdb.DB) {
 		want, err := tenantdb.Expected(db.Engine)
-		must(t, err)
+		testkit.Must(t, err)
 		drop := map[credential.EngineName]string{credential.MySQL: `DROP INDEX products_status ON products`}[db.Engine]
 		if drop == "" {
 			drop = `DROP INDEX products_status`
@@ -58,10 +59,10 @@ func TestDriftIsNamed(t *testing.T) {
 			`CREATE TABLE aaa (n integer)`, `DROP TABLE credit_spending_log`, drop,
 			`ALTER TABLE pages ADD COLUMN strange integer`, `ALTER TABLE users DROP COLUMN phone`, `ALTER TABLE users ADD COLUMN phone integer`,
 		} {
-			must(t, exec(t, db, s))
+			testkit.Must(t, exec(t, db, s))
 		}
 		got, err := db.Structure(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		phone := map[credential.EngineName]string{
 			credential.SQLite:     `column users.phone is "integer", want "text not null default ''"`,
 			credential.PostgreSQL: `column users.phone is "integer", want "character varying(40) not null default ''::character varying"`,

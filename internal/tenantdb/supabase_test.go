@@ -20,6 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func supabase(change func(*credential.Credentials)) credential.Credentials {
@@ -164,18 +165,18 @@ func TestMigrationTakesTheSessionPooler(t *testing.T) {
 	}
 	engines := tenantdb.NewEngines(tenantdb.Options{Supabase: tenantdbtest.SupabaseRules()})
 	migrating, err := tenantdb.OpenWith(engines, c, dial)
-	must(t, err)
+	testkit.Must(t, err)
 	defer migrating.Close() //nolint:errcheck // nothing is pending
 	_, err = migrating.Migrate(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	if diff := cmp.Diff(map[string]int{address(t, tenantdbtest.PgBouncerSessionEnv): 1}, dialled); diff != "" {
 		t.Errorf("migration: %s", diff)
 	}
 	clear(dialled)
 	db, err := engines[credential.Supabase].Open(c, dial, new(tenantdb.SessionState))
-	must(t, err)
+	testkit.Must(t, err)
 	defer db.Close() //nolint:errcheck // nothing is pending
-	must(t, db.PingContext(t.Context()))
+	testkit.Must(t, db.PingContext(t.Context()))
 	if diff := cmp.Diff(map[string]int{address(t, tenantdbtest.PgBouncerEnv): 1}, dialled); diff != "" {
 		t.Errorf("query: %s", diff)
 	}
@@ -184,7 +185,7 @@ func TestMigrationTakesTheSessionPooler(t *testing.T) {
 func address(t *testing.T, env string) string {
 	t.Helper()
 	u, err := url.Parse(os.Getenv(env))
-	must(t, err)
+	testkit.Must(t, err)
 	return u.Host
 }
 
@@ -197,13 +198,13 @@ func TestSessionPooler(t *testing.T) {
 	c.Port = tenantdbtest.SupabaseRules().SessionPort
 	m := tenantdb.NewManager(nil, nil, tenantdb.Options{Supabase: tenantdbtest.SupabaseRules()})
 	defer m.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing is leased
-	must(t, m.Validate(&c))
+	testkit.Must(t, m.Validate(&c))
 	if c.Pooler != credential.SessionPooler {
 		t.Fatalf("the pooler is %q", c.Pooler)
 	}
 	keepsTypes(t, c)
 	_, err := tenantdbtest.Open(t, c).Migrate(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 }
 
 // TestNoSessionBehindTransactionPooler checks that no query behind a
@@ -230,7 +231,7 @@ func TestNoSessionBehindTransactionPooler(t *testing.T) {
 	}
 	wg.Wait()
 	var prepared []string
-	must(t, db.Select(t.Context(), &prepared, `SELECT statement FROM pg_prepared_statements`))
+	testkit.Must(t, db.Select(t.Context(), &prepared, `SELECT statement FROM pg_prepared_statements`))
 	if len(prepared) != 0 {
 		t.Errorf("statements stay prepared: %q", prepared)
 	}
@@ -303,12 +304,12 @@ func TestUnreachableDirectHost(t *testing.T) {
 	for host, advised := range map[string]bool{"db." + ref + ".supabase.invalid": true, "a.pooler.supabase.invalid": false} {
 		c := supabase(func(c *credential.Credentials) { c.Host = host })
 		db, err := m.OpenUnleased(c)
-		must(t, err)
+		testkit.Must(t, err)
 		err = db.Ping(t.Context())
 		checkFault(t, err, stoa.DatabaseUnreachable, c)
 		if strings.Contains(err.Error(), "session pooler") != advised {
 			t.Errorf("%s: %v", host, err)
 		}
-		must(t, db.Close())
+		testkit.Must(t, db.Close())
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // realCA returns the authority that signed the test servers' certificate for
@@ -34,7 +35,7 @@ func realCA(t *testing.T) string {
 		t.Skip("needs servers with TLS")
 	}
 	certificate, err := os.ReadFile(file)
-	must(t, err)
+	testkit.Must(t, err)
 	return string(certificate)
 }
 
@@ -43,21 +44,21 @@ func realCA(t *testing.T) string {
 func otherCA(t *testing.T) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
+	testkit.Must(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "with-servers"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	must(t, err)
+	testkit.Must(t, err)
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }
 
 // encrypted asks the server whether this session is encrypted.
 func encrypted(t *testing.T, db *tenantdb.DB) (yes bool) {
 	t.Helper()
-	must(t, db.Get(t.Context(), &yes, map[credential.EngineName]string{
+	testkit.Must(t, db.Get(t.Context(), &yes, map[credential.EngineName]string{
 		credential.PostgreSQL: `SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()`,
 		credential.MySQL:      `SELECT variable_value <> '' FROM information_schema.session_status WHERE variable_name = 'Ssl_cipher'`,
 	}[db.Engine]))
@@ -94,7 +95,7 @@ func TestTLS(t *testing.T) {
 				c := created
 				c.TLS = credential.TLSVerify
 				tt.change(&c)
-				must(t, c.Validate())
+				testkit.Must(t, c.Validate())
 				db := tenantdbtest.Open(t, c)
 				err := db.Ping(t.Context())
 				if tt.fault != "" {
@@ -104,13 +105,13 @@ func TestTLS(t *testing.T) {
 					}
 					return
 				}
-				must(t, err)
+				testkit.Must(t, err)
 				if got := encrypted(t, db); got != tt.encrypted {
 					t.Errorf("encrypted: %v", got)
 				}
 				if tt.name == "right authority" {
 					_, err = db.Migrate(t.Context()) // uses its own connections
-					must(t, err)
+					testkit.Must(t, err)
 				}
 			})
 		}
@@ -161,9 +162,9 @@ func TestSupabaseRoots(t *testing.T) {
 	ca := realCA(t)
 	created := tenantdbtest.Create(t, credential.Supabase)
 	postgres, err := url.Parse(os.Getenv(tenantdbtest.PostgresEnv)) // it has TLS, unlike the poolers
-	must(t, err)
+	testkit.Must(t, err)
 	port, err := strconv.Atoi(postgres.Port())
-	must(t, err)
+	testkit.Must(t, err)
 	for _, tt := range []struct {
 		name, roots, own string
 		good             bool
@@ -181,21 +182,21 @@ func TestSupabaseRoots(t *testing.T) {
 			rules.SessionPort, rules.Roots = port, tt.roots
 			m := tenantdb.NewManager(nil, nil, tenantdb.Options{Supabase: rules, Dialer: dial.Dialer{Allow: dial.Loopback}})
 			defer m.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // nothing is leased
-			must(t, m.Validate(&c))
+			testkit.Must(t, m.Validate(&c))
 			db, err := m.OpenUnleased(c)
-			must(t, err)
+			testkit.Must(t, err)
 			defer db.Close() //nolint:errcheck // nothing is pending
 			err = db.Ping(t.Context())
 			if !tt.good {
 				checkFault(t, err, stoa.DatabaseTLSFailed, c)
 				return
 			}
-			must(t, err)
+			testkit.Must(t, err)
 			if !encrypted(t, db) {
 				t.Error("not encrypted")
 			}
 			_, err = db.Migrate(t.Context())
-			must(t, err)
+			testkit.Must(t, err)
 		})
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // ways is a proxy to a store's database server that injects faults.
@@ -35,12 +36,12 @@ func newWays(t *testing.T, c credential.Credentials) (*ways, credential.Credenti
 	t.Helper()
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	w := &ways{t, toxiproxy.NewProxy(server, t.Name(), "127.0.0.1:0", net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))}
-	must(t, w.proxy.Start())
+	testkit.Must(t, w.proxy.Start())
 	t.Cleanup(w.proxy.Stop)
 	_, port, err := net.SplitHostPort(w.proxy.Listen)
-	must(t, err)
+	testkit.Must(t, err)
 	c.Port, err = strconv.Atoi(port)
-	must(t, err)
+	testkit.Must(t, err)
 	return w, c
 }
 
@@ -49,7 +50,7 @@ func (w *ways) poison(kind, attributes string) {
 	for _, stream := range []string{"upstream", "downstream"} {
 		_, err := w.proxy.Toxics.AddToxicJson(strings.NewReader(`{"name": "` + kind + stream + `", "type": "` + kind +
 			`", "stream": "` + stream + `", "attributes": {` + attributes + `}}`))
-		must(w.t, err)
+		testkit.Must(w.t, err)
 	}
 }
 
@@ -95,9 +96,9 @@ func TestBlackHole(t *testing.T) {
 				way, c := newWays(t, tenantdbtest.Create(t, engine))
 				h.save(t, victim, c)
 				h.save(t, other, tenantdbtest.Create(t, engine))
-				must(t, h.ask(t.Context(), other))
+				testkit.Must(t, h.ask(t.Context(), other))
 				if when == "while open" {
-					must(t, h.ask(t.Context(), victim))
+					testkit.Must(t, h.ask(t.Context(), victim))
 				}
 				way.poison("timeout", `"timeout": 0`)
 				eventually(t, func() bool {
@@ -110,14 +111,14 @@ func TestBlackHole(t *testing.T) {
 					if err := h.ask(t.Context(), victim); !errors.Is(err, tenantdb.ErrOpen) {
 						break // the cooldown has ended
 					}
-					must(t, h.ask(t.Context(), other))
+					testkit.Must(t, h.ask(t.Context(), other))
 				}
 				if n := h.opened(); n > before+1 {
 					t.Errorf("%d pools were opened for a store that is left alone", n-before)
 				}
 				way.cure()
 				way.proxy.Stop() // pending connections are closed
-				must(t, way.proxy.Start())
+				testkit.Must(t, way.proxy.Start())
 				h.comesBack(t, victim)
 			})
 		}
@@ -165,7 +166,7 @@ func TestSlowServer(t *testing.T) {
 			way.poison("latency", `"latency": 50`)
 			for range 2 * tenantdb.TripAfter {
 				start := time.Now()
-				must(t, h.ask(t.Context(), store))
+				testkit.Must(t, h.ask(t.Context(), store))
 				if took := time.Since(start); took < 100*time.Millisecond {
 					t.Errorf("an answer after %v came another way", took)
 				}
@@ -183,12 +184,12 @@ func TestRefusedConnections(t *testing.T) {
 			store := h.store(t)
 			way, c := newWays(t, tenantdbtest.Create(t, engine))
 			h.save(t, store, c)
-			must(t, h.ask(t.Context(), store))
+			testkit.Must(t, h.ask(t.Context(), store))
 			way.proxy.Stop()
 			for range 5 {
 				checkUnavailable(t, h.ask(t.Context(), store))
 			}
-			must(t, way.proxy.Start())
+			testkit.Must(t, way.proxy.Start())
 			h.comesBack(t, store)
 		})
 	}
@@ -214,7 +215,7 @@ func TestServerRefuses(t *testing.T) {
 			h := setup(t, tenantdb.Options{Cooldown: 10 * time.Millisecond})
 			store, c := h.store(t), tenantdbtest.Create(t, tt.engine)
 			h.save(t, store, c)
-			must(t, h.ask(t.Context(), store))
+			testkit.Must(t, h.ask(t.Context(), store))
 			tenantdbtest.Admin(t, tt.engine, strings.ReplaceAll(strings.Replace(tt.refuse, "%s", c.User, 1), "%%", "%"))
 			h.Forget(store) // as eviction does
 			if tt.name == "too many connections" && tt.engine == credential.MySQL {
@@ -274,14 +275,14 @@ func newPrivatePostgres(t *testing.T) *privatePostgres {
 	t.Cleanup(s.kill)
 	if os.Geteuid() == 0 { // PostgreSQL refuses to run as root
 		u, err := user.Lookup("postgres")
-		must(t, err)
+		testkit.Must(t, err)
 		uid, _ := strconv.Atoi(u.Uid)
 		gid, _ := strconv.Atoi(u.Gid)
-		must(t, os.Chown(dir, uid, gid))
-		must(t, os.Chmod(filepath.Dir(dir), 0o711)) // gives the server's user access to the folder
+		testkit.Must(t, os.Chown(dir, uid, gid))
+		testkit.Must(t, os.Chmod(filepath.Dir(dir), 0o711)) // gives the server's user access to the folder
 		s.as = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
 	}
-	must(t, os.WriteFile(filepath.Join(dir, "password"), []byte(marker), 0o644))
+	testkit.Must(t, os.WriteFile(filepath.Join(dir, "password"), []byte(marker), 0o644))
 	s.run("initdb", "-D", dir+"/data", "-U", "stoa", "--pwfile="+dir+"/password", "--auth=scram-sha-256", "--locale=C.UTF-8", "--encoding=UTF8", "--no-sync")
 	s.credentials = credential.Credentials{
 		Kind: credential.KindPostgreSQL, Engine: credential.PostgreSQL, Host: "127.0.0.1", Port: closedPort(t),
@@ -309,10 +310,10 @@ func (s *privatePostgres) start() {
 	s.t.Helper()
 	s.cmd = s.command("postgres", "-D", s.dir+"/data", "-p", strconv.Itoa(s.credentials.Port), "-k", s.dir,
 		"-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "shared_buffers=16MB")
-	must(s.t, s.cmd.Start())
+	testkit.Must(s.t, s.cmd.Start())
 	db := tenantdbtest.Open(s.t, s.credentials)
 	eventually(s.t, func() bool { return db.Ping(s.t.Context()) == nil })
-	must(s.t, db.SQL().Close())
+	testkit.Must(s.t, db.SQL().Close())
 }
 
 // kill ends the server as a crash does: SIGQUIT is its immediate shutdown.

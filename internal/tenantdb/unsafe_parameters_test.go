@@ -20,6 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // These tests check dangerous features that parameters or a server can turn on
@@ -36,7 +37,7 @@ func mysqlOK(sequence byte) []byte { return mysqlPacket(sequence, []byte{0, 0, 0
 func TestMySQLSendsNoFile(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "secret")
-	must(t, os.WriteFile(file, []byte("the file's content"), 0o600))
+	testkit.Must(t, os.WriteFile(file, []byte("the file's content"), 0o600))
 	heard := make(chan []byte, 8)
 	c := at(t, credential.MySQL, credential.TLSDisable, func(c net.Conn) {
 		_, _ = c.Write(mysqlGreeting("mysql_native_password"))
@@ -101,9 +102,9 @@ func TestParametersAreNoSQL(t *testing.T) {
 			t.Parallel()
 			db := things(t, tenantdbtest.Create(t, engine))
 			for _, name := range []string{`'; DROP TABLE things; --`, `\'; DROP TABLE things; --`, `' OR '1'='1`, "a\\", `"`, "`", "?", "$1", ":x", "é'\u2019"} {
-				must(t, exec(t, db, `UPDATE things SET name = ? WHERE id = ?`, name, "1"))
+				testkit.Must(t, exec(t, db, `UPDATE things SET name = ? WHERE id = ?`, name, "1"))
 				var got string
-				must(t, db.Get(t.Context(), &got, `SELECT name FROM things WHERE name = ? AND id = ?`, name, "1"))
+				testkit.Must(t, db.Get(t.Context(), &got, `SELECT name FROM things WHERE name = ? AND id = ?`, name, "1"))
 				if got != name {
 					t.Errorf("%q came back as %q", name, got)
 				}
@@ -115,7 +116,7 @@ func TestParametersAreNoSQL(t *testing.T) {
 				t.Error("two statements run")
 			}
 			var n int
-			must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM things WHERE n < 5`))
+			testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM things WHERE n < 5`))
 			if n != 2 {
 				t.Errorf("%d of 2 rows are as they were", n)
 			}
@@ -123,9 +124,9 @@ func TestParametersAreNoSQL(t *testing.T) {
 	}
 }
 
-// TestCancelTakesTheSameDoor checks that the connection that requests the
+// TestCancelUsesTheDialer checks that the connection that requests the
 // cancellation of a query uses the dialer like all other connections.
-func TestCancelTakesTheSameDoor(t *testing.T) {
+func TestCancelUsesTheDialer(t *testing.T) {
 	t.Parallel()
 	for _, engine := range tenantdbtest.All() {
 		if engine == credential.SQLite {
@@ -140,9 +141,9 @@ func TestCancelTakesTheSameDoor(t *testing.T) {
 					dials.Add(1)
 					return (&net.Dialer{}).DialContext(ctx, network, address)
 				}, new(tenantdb.SessionState))
-			must(t, err)
+			testkit.Must(t, err)
 			defer db.Close() //nolint:errcheck // nothing is pending
-			must(t, db.PingContext(t.Context()))
+			testkit.Must(t, db.PingContext(t.Context()))
 			endless := map[credential.EngineName]string{credential.PostgreSQL: `SELECT pg_sleep($1)::text`, credential.MySQL: `SELECT SLEEP(?)`}[c.Engine]
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -152,7 +153,7 @@ func TestCancelTakesTheSameDoor(t *testing.T) {
 				done <- db.QueryRowContext(ctx, endless, 120).Scan(&s)
 			}()
 			running := func() (n int) {
-				must(t, other.Get(t.Context(), &n, underWay[c.Engine]))
+				testkit.Must(t, other.Get(t.Context(), &n, underWay[c.Engine]))
 				return n
 			}
 			eventually(t, func() bool { return running() == 1 })

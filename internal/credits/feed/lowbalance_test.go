@@ -22,12 +22,13 @@ import (
 	"github.com/stoahq/stoa/internal/mail/mailtest"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // setThreshold sets the threshold below which the owners get mails.
 func setThreshold(t testing.TB, b creditstest.Account, amount credits.Amount) {
 	t.Helper()
-	must(t, b.Ledger.SetSettings(t.Context(), b.Owner, b.Store, credits.Settings{LowBalance: &amount}))
+	testkit.Must(t, b.Ledger.SetSettings(t.Context(), b.Owner, b.Store, credits.Settings{LowBalance: &amount}))
 }
 
 // startReplica starts the parts of one process that notify owners.
@@ -35,15 +36,15 @@ func startReplica(t *testing.T, b creditstest.Account, server *mailtest.Server) 
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	queue, err := jobs.New(b.DB, log, jobs.Options{})
-	must(t, err)
+	testkit.Must(t, err)
 	sender, err := mail.New(mail.Options{URL: keyring.NewSecret("smtp://" + server.Address()), From: "Stoa <no-reply@shops.test>", Log: log})
-	must(t, err)
+	testkit.Must(t, err)
 	changes := feed.New(b.DB, b.Ledger, queue, log)
 	n := feed.NewLowBalanceNotifier(b.DB, changes, queue, sender, "https://shops.test")
 	jobs.Handle(queue, time.Minute, n.Announce)
 	jobs.Handle(queue, time.Minute, n.Mail)
 	jobs.Handle(queue, time.Minute, changes.Sweep)
-	must(t, queue.Start(t.Context()))
+	testkit.Must(t, queue.Start(t.Context()))
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan struct{})
 	go func() {
@@ -53,14 +54,14 @@ func startReplica(t *testing.T, b creditstest.Account, server *mailtest.Server) 
 	t.Cleanup(func() {
 		cancel()
 		<-done
-		must(t, queue.Stop(context.Background()))
+		testkit.Must(t, queue.Stop(context.Background()))
 	})
 	return changes
 }
 
-// TestOwnersAreTold checks that two replicas send one mail to each owner for each fall,
+// TestOwnersAreNotified checks that two replicas send one mail to each owner for each fall,
 // and none to other users.
-func TestOwnersAreTold(t *testing.T) {
+func TestOwnersAreNotified(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := creditstest.New(t, db)
@@ -78,17 +79,17 @@ func TestOwnersAreTold(t *testing.T) {
 		setThreshold(t, b, 50*credits.Credit)
 		fall := func() {
 			_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: 60 * credits.Credit})
-			must(t, err)
+			testkit.Must(t, err)
 			b.Give(t, 60*credits.Credit) // the balance falls and rises again
 		}
 		fall()
-		must(t, other.Sweep(t.Context(), feed.Sweep{})) // another replica sweeps too
+		testkit.Must(t, other.Sweep(t.Context(), feed.Sweep{})) // another replica sweeps too
 		creditstest.Eventually(t, "both owners have mail", func() bool { return len(server.Mails()) >= 2 })
 		fall()
 		creditstest.Eventually(t, "they have another", func() bool { return len(server.Mails()) >= 4 })
 		creditstest.Eventually(t, "no job is left", func() bool {
 			stats, err := jobs.ReadStats(t.Context(), db)
-			must(t, err)
+			testkit.Must(t, err)
 			return stats.Waiting+stats.Retrying == 0
 		})
 		counts := map[string]int{}
@@ -124,7 +125,7 @@ func checkLowMail(t *testing.T, mails []mailtest.Mail, owner stoa.UserID) {
 			t.Errorf("subject %q, %v", subject, err)
 		}
 		text, err := io.ReadAll(quotedprintable.NewReader(msg.Body))
-		must(t, err)
+		testkit.Must(t, err)
 		for _, want := range []string{"Hello Zoë", "fell to 40 on", "below 50", "https://shops.test"} {
 			if !strings.Contains(string(text), want) {
 				t.Errorf("no %q in %s", want, text)
@@ -163,10 +164,10 @@ func TestMailThatIsRefused(t *testing.T) {
 		b.Give(t, 100)
 		setThreshold(t, b, 50)
 		_, err := b.Spend(t.Context(), credits.SpendRequest{Amount: 60})
-		must(t, err)
+		testkit.Must(t, err)
 		creditstest.Eventually(t, "the mail is given up", func() bool {
 			var n int
-			must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM river_job WHERE kind = 'credits.mail_low' AND CAST(state AS text) = 'cancelled'`))
+			testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM river_job WHERE kind = 'credits.mail_low' AND CAST(state AS text) = 'cancelled'`))
 			return n == 1
 		})
 		if len(server.Mails()) != 0 {
@@ -187,29 +188,22 @@ func TestLowBalanceFlood(t *testing.T) {
 		setThreshold(t, b, 50*credits.Credit)
 		for range 30 {
 			held, err := b.Ledger.Hold(t.Context(), b.Owner, b.Store, credits.HoldRequest{SpendRequest: credits.SpendRequest{Amount: 60 * credits.Credit}})
-			must(t, err)
+			testkit.Must(t, err)
 			_, err = b.Ledger.Release(t.Context(), b.Owner, b.Store, held.Hold.ID, "")
-			must(t, err)
+			testkit.Must(t, err)
 		}
-		must(t, changes.Sweep(t.Context(), feed.Sweep{}))
+		testkit.Must(t, changes.Sweep(t.Context(), feed.Sweep{}))
 		creditstest.Eventually(t, "every fall is announced", func() bool {
 			var n int
-			must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM credit_crossings WHERE announced_at IS NULL`))
+			testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM credit_crossings WHERE announced_at IS NULL`))
 			stats, err := jobs.ReadStats(t.Context(), db)
-			must(t, err)
+			testkit.Must(t, err)
 			return n == 0 && stats.Waiting+stats.Retrying == 0 && len(server.Mails()) >= 10
 		})
 		var n int
-		must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM credit_crossings WHERE store_id = $1`, b.Store))
+		testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM credit_crossings WHERE store_id = $1`, b.Store))
 		if n != 30 || len(server.Mails()) != 10 {
 			t.Errorf("%d mails about %d falls, want 10", len(server.Mails()), n)
 		}
 	})
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

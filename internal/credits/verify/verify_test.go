@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/credits/verify"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // eventful creates a store with every kind of record of a ledger. Its transactions are 1
@@ -23,21 +24,21 @@ func eventful(t *testing.T, db *masterdb.DB) creditstest.Account {
 	grant := func(g credits.Grant) {
 		g.IdempotencyKey = stoa.NewID[stoa.TransactionID]().String()
 		_, err := b.Grant(t.Context(), g)
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	grant(credits.Grant{Type: credits.TypePurchase, Amount: 10 * credits.Credit, Reference: "p"})
 	grant(credits.Grant{Type: credits.TypeBonus, Amount: 5 * credits.Credit, ExpiresAt: &later})
 	_, err := b.Spend(t.Context(), credits.SpendRequest{ServiceKey: "product_translation"})
-	must(t, err)
+	testkit.Must(t, err)
 	for i := range 2 {
 		held, err := b.Ledger.Hold(t.Context(), b.Owner, b.Store, credits.HoldRequest{SpendRequest: credits.SpendRequest{Amount: credits.Credit}})
-		must(t, err)
+		testkit.Must(t, err)
 		if i == 0 {
 			_, err = b.Ledger.Capture(t.Context(), b.Owner, b.Store, held.Hold.ID, credits.CaptureRequest{Amount: 5_000})
-			must(t, err)
+			testkit.Must(t, err)
 		}
 	}
-	must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		if err := b.Ledger.Freeze(t.Context(), tx, b.Store, "d", 4*credits.Credit); err != nil {
 			return err
 		}
@@ -53,14 +54,14 @@ func TestVerifyFindsNothing(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		report, err := verify.Run(t.Context(), db, nil)
-		must(t, err)
+		testkit.Must(t, err)
 		if report.Accounts != 0 || report.Transactions != 0 || report.Inconsistencies != nil {
 			t.Errorf("an empty ledger: %+v", report)
 		}
 		a, b := eventful(t, db), creditstest.New(t, db)
 		var seen []int64
 		report, err = verify.Run(t.Context(), b.DB, func(r verify.Report) { seen = append(seen, r.Accounts) })
-		must(t, err)
+		testkit.Must(t, err)
 		if report.Accounts != 2 || report.Transactions != int64(len(a.Rows(t))) || report.Inconsistencies != nil || len(seen) != 2 {
 			t.Errorf("%+v after %v", report, seen)
 		}
@@ -107,7 +108,7 @@ func TestVerifyNamesTheRow(t *testing.T) {
 			b := eventful(t, db)
 			b.Exec(t, c.change, b.Store)
 			report, err := verify.Run(t.Context(), b.DB, nil)
-			must(t, err)
+			testkit.Must(t, err)
 			var found *verify.Inconsistency
 			for _, f := range report.Inconsistencies {
 				if f.StoreID == b.Store {
@@ -135,7 +136,7 @@ func TestVerifyFindsStrays(t *testing.T) {
 			}
 		}
 		report, err := verify.Run(t.Context(), a.DB, nil)
-		must(t, err)
+		testkit.Must(t, err)
 		if len(report.Inconsistencies) != 2 || report.Accounts != 1 || report.Transactions != 7 {
 			t.Fatalf("%+v", report)
 		}
@@ -162,16 +163,9 @@ func unlock(t *testing.T, db *masterdb.DB) {
 		}
 	}
 	for _, change := range changes {
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			_, err := tx.Exec(t.Context(), change)
 			return err
 		}))
-	}
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestStates checks that a state can be used once, before it expires, unchanged, with the
@@ -17,7 +18,7 @@ import (
 // the store.
 func TestStates(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		ctx := t.Context()
 		p, store := b.store(t)
 		good := b.ask(t, p, store)
@@ -30,7 +31,7 @@ func TestStates(t *testing.T) {
 			wantCode(t, b.Decline(ctx, tampered.State), stoa.TokenInvalid)
 		}
 		before := b.sb.Count(tokenCall)
-		must(t, b.Finish(ctx, good))
+		testkit.Must(t, b.Finish(ctx, good))
 		wantCode(t, b.Finish(ctx, good), stoa.TokenInvalid)
 		wantCode(t, b.Decline(ctx, good.State), stoa.TokenInvalid)
 		if n := b.sb.Count(tokenCall) - before; n != 1 {
@@ -38,7 +39,7 @@ func TestStates(t *testing.T) {
 		}
 
 		declined := b.ask(t, p, store)
-		must(t, b.Decline(ctx, declined.State))
+		testkit.Must(t, b.Decline(ctx, declined.State))
 		wantCode(t, b.Finish(ctx, declined), stoa.TokenInvalid)
 
 		late := b.ask(t, p, store)
@@ -70,7 +71,7 @@ func TestStates(t *testing.T) {
 // state connects the store.
 func TestStateAtOnce(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		p, store := b.store(t)
 		r := b.ask(t, p, store)
 		worked := 0
@@ -92,7 +93,7 @@ func TestStateAtOnce(t *testing.T) {
 // connection until that person has been told whose store it is for.
 func TestAnotherBrowser(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		p, store := b.store(t)
 		for _, browser := range []string{"", "another"} {
 			r := b.ask(t, p, store)
@@ -103,9 +104,9 @@ func TestAnotherBrowser(t *testing.T) {
 			}
 			b.wantState(t, p, store, None, "")
 			r.Confirmed = true
-			must(t, b.Finish(t.Context(), r))
+			testkit.Must(t, b.Finish(t.Context(), r))
 			b.wantState(t, p, store, Connected, "")
-			must(t, b.Disconnect(t.Context(), p, store))
+			testkit.Must(t, b.Disconnect(t.Context(), p, store))
 		}
 	})
 }
@@ -114,7 +115,7 @@ func TestAnotherBrowser(t *testing.T) {
 // nothing.
 func TestExchangeFails(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		p, store := b.store(t)
 		r := b.ask(t, p, store)
 		b.sb.Break(tokenCall, supabasetest.Broken)
@@ -132,7 +133,7 @@ func TestExchangeFails(t *testing.T) {
 // the same code.
 func TestNotConfigured(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		p, store := b.store(t)
 		b.opts.API = nil
 		_, err := b.Authorize(t.Context(), p, store)
@@ -142,9 +143,9 @@ func TestNotConfigured(t *testing.T) {
 		_, err = b.Regions(t.Context(), p, store)
 		wantCode(t, err, stoa.SupabaseNotConfigured)
 		wantCode(t, b.Check(t.Context(), store, Choice{Ref: strings.Repeat("a", 20)}), stoa.SupabaseNotConfigured)
-		must(t, b.ProjectFault(t.Context(), store, nil))
+		testkit.Must(t, b.ProjectFault(t.Context(), store, nil))
 		b.wantState(t, p, store, None, "")
-		must(t, b.Disconnect(t.Context(), p, store))
+		testkit.Must(t, b.Disconnect(t.Context(), p, store))
 	})
 }
 
@@ -152,12 +153,12 @@ func TestNotConfigured(t *testing.T) {
 // address, and contains no secret.
 func TestAuthorizeURL(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		p, store := b.store(t)
 		c, err := b.Authorize(t.Context(), p, store)
-		must(t, err)
+		testkit.Must(t, err)
 		u, err := url.Parse(c.URL)
-		must(t, err)
+		testkit.Must(t, err)
 		q := u.Query()
 		if q.Get("code_challenge_method") != "S256" || len(q.Get("code_challenge")) != 43 || q.Get("redirect_uri") != redirect || len(c.URL) > 4096 {
 			t.Errorf("%s", c.URL)
@@ -172,23 +173,23 @@ func TestAuthorizeURL(t *testing.T) {
 // store, and do not affect those of other stores.
 func TestConsentsAreBounded(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		p, store := b.store(t)
 		other, second := b.store(t)
 		theirs := b.ask(t, other, second)
 		first := b.ask(t, p, store)
 		for range maxConsents + 5 {
 			_, err := b.Authorize(t.Context(), p, store)
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		last := b.ask(t, p, store)
 		var n int
-		must(t, b.db.Get(t.Context(), &n, `SELECT count(*) FROM supabase_consents WHERE store_id = $1`, store))
+		testkit.Must(t, b.db.Get(t.Context(), &n, `SELECT count(*) FROM supabase_consents WHERE store_id = $1`, store))
 		if n != maxConsents {
 			t.Errorf("%d consents are kept, want %d", n, maxConsents)
 		}
 		wantCode(t, b.Finish(t.Context(), first), stoa.TokenInvalid)
-		must(t, b.Finish(t.Context(), last))
-		must(t, b.Finish(t.Context(), theirs))
+		testkit.Must(t, b.Finish(t.Context(), last))
+		testkit.Must(t, b.Finish(t.Context(), theirs))
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestMistypedOrganization checks that an organisation that the account does not have is
@@ -20,10 +21,10 @@ import (
 // does not answer, the run detects it.
 func TestMistypedOrganization(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		_, store := b.connected(t)
 		choice := b.fresh()
-		must(t, b.Check(t.Context(), store, choice))
+		testkit.Must(t, b.Check(t.Context(), store, choice))
 		for _, slug := range []string{choice.Organization + "s", "Demo", strings.ToUpper(choice.Organization)} {
 			err := b.Check(t.Context(), store, Choice{Organization: slug, Region: "emea", Name: "bakery"})
 			wantCode(t, err, stoa.InvalidRequest)
@@ -42,7 +43,7 @@ func TestMistypedOrganization(t *testing.T) {
 			t.Errorf("a mistyped project: %+v", known)
 		}
 		b.sb.Break("GET /v1/organizations", supabasetest.Busy)
-		must(t, b.Check(t.Context(), store, Choice{Organization: "nobodys", Region: "emea", Name: "bakery"}))
+		testkit.Must(t, b.Check(t.Context(), store, Choice{Organization: "nobodys", Region: "emea", Name: "bakery"}))
 	})
 }
 
@@ -50,12 +51,12 @@ func TestMistypedOrganization(t *testing.T) {
 // and is not reported as a deleted project.
 func TestMissingScope(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		p, store := b.connected(t)
 		project := b.project(t)
 		b.plan(t, store, Choice{Ref: project.Ref})
 		plan, err := b.readPlan(t.Context(), store)
-		must(t, err)
+		testkit.Must(t, err)
 		w := b.preparation(store, plan)
 		for scope, call := range map[string]func() error{
 			"organizations:read": func() error { _, err := b.Organizations(t.Context(), p, store); return err },
@@ -70,7 +71,7 @@ func TestMissingScope(t *testing.T) {
 			}
 			b.sb.SetScopes(supabasetest.Scopes...)
 		}
-		must(t, b.sb.Remove(t.Context(), project.Ref))
+		testkit.Must(t, b.sb.Remove(t.Context(), project.Ref))
 		_, err = w.pooler(t.Context(), project.Ref)
 		wantCode(t, err, stoa.SupabaseProjectRemoved)
 	})
@@ -80,13 +81,13 @@ func TestMissingScope(t *testing.T) {
 // failed.
 func TestRoleFault(t *testing.T) {
 	t.Parallel()
-	eachWhole(t, func(t *testing.T, b bench) {
+	eachWhole(t, func(t *testing.T, b fixture) {
 		project := b.project(t)
 		work := func() (*preparation, string) {
 			_, store := b.connected(t)
 			b.plan(t, store, Choice{Ref: project.Ref})
 			plan, err := b.readPlan(t.Context(), store)
-			must(t, err)
+			testkit.Must(t, err)
 			return b.preparation(store, plan), tenantdb.SupabaseRole(store)
 		}
 		password := credential.NewPassword()
@@ -95,7 +96,7 @@ func TestRoleFault(t *testing.T) {
 		wantCode(t, w.makeRole(t.Context(), project.Ref, role, password), stoa.SupabaseProjectPaused)
 		b.sb.SetStatus(project.Ref, "ACTIVE_HEALTHY")
 		admin, err := pgx.Connect(t.Context(), b.sb.DatabaseURL(project.Ref))
-		must(t, err)
+		testkit.Must(t, err)
 		defer admin.Close(context.Background()) //nolint:errcheck // no statement is pending
 		for _, c := range []struct {
 			before, after string
@@ -108,7 +109,7 @@ func TestRoleFault(t *testing.T) {
 			w, role := work()
 			exec := func(statement string) {
 				_, err := admin.Exec(t.Context(), strings.ReplaceAll(statement, "@", "postgres_"+project.Ref))
-				must(t, err)
+				testkit.Must(t, err)
 			}
 			if strings.Contains(c.before, "timeout") { // the statement waits for a lock that the test holds
 				exec(`SELECT pg_advisory_lock(hashtext('` + role + `'))`)
@@ -121,7 +122,7 @@ func TestRoleFault(t *testing.T) {
 			exec(c.after)
 			exec(`SELECT pg_advisory_unlock_all()`)
 		}
-		must(t, b.sb.Remove(t.Context(), project.Ref))
+		testkit.Must(t, b.sb.Remove(t.Context(), project.Ref))
 		wantCode(t, w.makeRole(t.Context(), project.Ref, role, password), stoa.SupabaseProjectRemoved)
 	})
 }

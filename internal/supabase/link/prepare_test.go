@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 const (
@@ -28,13 +29,13 @@ const (
 )
 
 // plan records a choice for the store.
-func (b bench) plan(t *testing.T, store stoa.StoreID, c Choice) {
+func (b fixture) plan(t *testing.T, store stoa.StoreID, c Choice) {
 	t.Helper()
-	must(t, b.Check(t.Context(), store, c))
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.Plan(t.Context(), tx, store, c) }))
+	testkit.Must(t, b.Check(t.Context(), store, c))
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.Plan(t.Context(), tx, store, c) }))
 }
 
-func (b bench) fresh() Choice {
+func (b fixture) fresh() Choice {
 	return Choice{Organization: b.sb.Organization, Region: "emea", Name: "bakery"}
 }
 
@@ -44,29 +45,29 @@ type reporter func(cause error) error
 func (r reporter) ReportWait(_ context.Context, cause error) error { return r(cause) }
 
 // prepare executes the store's plan.
-func (b bench) prepare(t *testing.T, store stoa.StoreID) (credential.Credentials, error) {
+func (b fixture) prepare(t *testing.T, store stoa.StoreID) (credential.Credentials, error) {
 	t.Helper()
 	return b.Prepare(t.Context(), store, reporter(func(error) error { return nil }))
 }
 
 // project adds an existing project to the account.
-func (b bench) project(t *testing.T) supabasetest.Project {
+func (b fixture) project(t *testing.T) supabasetest.Project {
 	t.Helper()
 	p, err := b.sb.AddProject(t.Context(), b.sb.Organization, "Shop")
-	must(t, err)
+	testkit.Must(t, err)
 	return p
 }
 
 // opens checks that the credentials open the store's own, empty schema.
-func (b bench) opens(t *testing.T, store stoa.StoreID, c credential.Credentials) {
+func (b fixture) opens(t *testing.T, store stoa.StoreID, c credential.Credentials) {
 	t.Helper()
 	db, err := b.tenants.OpenUnleased(c)
-	must(t, err)
+	testkit.Must(t, err)
 	defer db.Close() //nolint:errcheck // no statement is pending
 	var schema string
-	must(t, db.Get(t.Context(), &schema, `SELECT current_setting('search_path')`))
+	testkit.Must(t, db.Get(t.Context(), &schema, `SELECT current_setting('search_path')`))
 	in, err := db.Inspect(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	if schema != tenantdb.SupabaseRole(store) || !in.MayCreate || len(in.Tables) > 0 {
 		t.Errorf("in schema %s: %+v", schema, in)
 	}
@@ -76,7 +77,7 @@ func (b bench) opens(t *testing.T, store stoa.StoreID, c credential.Credentials)
 // Prepare waits until it is ready.
 func TestPrepareNew(t *testing.T) {
 	t.Parallel()
-	eachWhole(t, func(t *testing.T, b bench) {
+	eachWhole(t, func(t *testing.T, b fixture) {
 		_, store := b.connected(t)
 		b.plan(t, store, b.fresh())
 		var waited []stoa.Code
@@ -85,7 +86,7 @@ func TestPrepareNew(t *testing.T) {
 			b.sb.Pass(time.Hour / 2)
 			return nil
 		}))
-		must(t, err)
+		testkit.Must(t, err)
 		b.opens(t, store, c)
 		made := b.sb.Projects()
 		if len(made) != 1 || made[0].Name != "bakery"+marker(store) || len(made[0].Password) < 40 {
@@ -94,7 +95,7 @@ func TestPrepareNew(t *testing.T) {
 		if len(waited) != 1 || waited[0] != stoa.SupabaseProjectStarting {
 			t.Errorf("waited for %v", waited)
 		}
-		must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return CompletePlan(t.Context(), tx, store) }))
+		testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return CompletePlan(t.Context(), tx, store) }))
 		if _, err := b.prepare(t, store); stoa.CodeOf(err) != stoa.NotFound {
 			t.Errorf("a plan that is carried out: %v", err)
 		}
@@ -110,7 +111,7 @@ func TestPrepareNew(t *testing.T) {
 // the project was created before the answer was lost.
 func TestPrepareLostAnswer(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		b.opts.ReadyTimeout = 3 * time.Second
 		for _, f := range []supabasetest.Fault{
 			supabasetest.CutAfter, supabasetest.BrokenAfter, supabasetest.Cut, supabasetest.Broken,
@@ -120,15 +121,15 @@ func TestPrepareLostAnswer(t *testing.T) {
 			b.sb.Break(createCall, f)
 			b.sb.Break(listCall, supabasetest.Cut, supabasetest.Broken)
 			plan, err := b.readPlan(t.Context(), store)
-			must(t, err)
+			testkit.Must(t, err)
 			w := b.preparation(store, plan)
-			must(t, w.makeProject(t.Context()))
+			testkit.Must(t, w.makeProject(t.Context()))
 			b.wantOne(t, store, *w.plan.Ref)
 		}
 	})
 }
 
-func (b bench) preparation(store stoa.StoreID, p plan) *preparation {
+func (b fixture) preparation(store stoa.StoreID, p plan) *preparation {
 	return &preparation{
 		Service: b.Service, store: store, plan: p, reporter: reporter(func(error) error { return nil }),
 		until: time.Now().Add(b.opts.ReadyTimeout), pause: b.opts.Poll,
@@ -137,7 +138,7 @@ func (b bench) preparation(store stoa.StoreID, p plan) *preparation {
 
 // wantOne requires that exactly one project has the store's marker, and that it is
 // recorded.
-func (b bench) wantOne(t *testing.T, store stoa.StoreID, ref string) {
+func (b fixture) wantOne(t *testing.T, store stoa.StoreID, ref string) {
 	t.Helper()
 	found := 0
 	for _, p := range b.sb.Projects() {
@@ -152,7 +153,7 @@ func (b bench) wantOne(t *testing.T, store stoa.StoreID, ref string) {
 		t.Errorf("%d projects were made", found)
 	}
 	plan, err := b.readPlan(t.Context(), store)
-	must(t, err)
+	testkit.Must(t, err)
 	if plan.Ref == nil || *plan.Ref != ref || plan.RequestedAt != nil {
 		t.Errorf("on record: %+v", plan)
 	}
@@ -162,7 +163,7 @@ func (b bench) wantOne(t *testing.T, store stoa.StoreID, ref string) {
 // what exists and completes it.
 func TestPrepareKilled(t *testing.T) {
 	t.Parallel()
-	eachWhole(t, func(t *testing.T, b bench) {
+	eachWhole(t, func(t *testing.T, b fixture) {
 		_, store := b.connected(t)
 		b.plan(t, store, b.fresh())
 		for _, call := range []string{createCall, healthCall, poolerCall, queryCall, keysCall} {
@@ -188,11 +189,11 @@ func TestPrepareKilled(t *testing.T) {
 			b.sb.Pass(time.Minute)
 		}
 		c, err := b.prepare(t, store)
-		must(t, err)
+		testkit.Must(t, err)
 		b.opens(t, store, c)
 		b.wantOne(t, store, b.tenants.ProjectRef(c))
 		again, err := b.prepare(t, store) // before CompletePlan
-		must(t, err)
+		testkit.Must(t, err)
 		if again.Password != c.Password {
 			t.Error("another password")
 		}
@@ -204,7 +205,7 @@ func TestPrepareKilled(t *testing.T) {
 // no call meanwhile.
 func TestPrepareBusy(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		p, store := b.connected(t)
 		project := b.project(t)
 		b.sb.SetRateLimit(1)
@@ -222,7 +223,7 @@ func TestPrepareBusy(t *testing.T) {
 			t.Errorf("%d calls in vain", n-before)
 		}
 		_, err = b.Projects(t.Context(), p, store, "") // from the cache
-		must(t, err)
+		testkit.Must(t, err)
 	})
 }
 
@@ -230,7 +231,7 @@ func TestPrepareBusy(t *testing.T) {
 // ready.
 func TestPrepareDoomed(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		for status, want := range map[string]stoa.Code{
 			"INIT_FAILED": stoa.SupabaseProjectFailed, "RESTORE_FAILED": stoa.SupabaseProjectFailed, "INACTIVE": stoa.SupabaseProjectPaused,
 			"PAUSING": stoa.SupabaseProjectPaused, "GOING_DOWN": stoa.SupabaseProjectRemoved, "REMOVED": stoa.SupabaseProjectRemoved,
@@ -238,16 +239,16 @@ func TestPrepareDoomed(t *testing.T) {
 			_, store := b.connected(t)
 			b.plan(t, store, b.fresh())
 			plan, err := b.readPlan(t.Context(), store)
-			must(t, err)
+			testkit.Must(t, err)
 			w := b.preparation(store, plan)
-			must(t, w.makeProject(t.Context()))
+			testkit.Must(t, w.makeProject(t.Context()))
 			b.sb.SetStatus(*w.plan.Ref, status)
 			_, err = b.prepare(t, store)
 			wantCode(t, err, want)
 		}
 		// The creation is refused, and no request is recorded as in progress.
 		_, store := b.connected(t)
-		must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			return b.Plan(t.Context(), tx, store, Choice{Organization: "somebody-elses", Region: "emea", Name: "x"})
 		}))
 		if _, err := b.prepare(t, store); stoa.CodeOf(err) != stoa.SupabaseRefused || !strings.Contains(err.Error(), b.sb.Organization) {
@@ -260,7 +261,7 @@ func TestPrepareDoomed(t *testing.T) {
 // or not the project's, whatever the answer contains.
 func TestPrepareForeignPooler(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		project := b.project(t)
 		for name, alter := range map[string]func(map[string]any){
 			"host":    func(o map[string]any) { o["db_host"] = "pooler.supabase.com.example.com" },
@@ -289,10 +290,10 @@ func TestPrepareForeignPooler(t *testing.T) {
 // privileges grant everything to everybody.
 func TestRoleIsAlone(t *testing.T) {
 	t.Parallel()
-	eachWhole(t, func(t *testing.T, b bench) {
+	eachWhole(t, func(t *testing.T, b fixture) {
 		project := b.project(t)
 		admin, err := pgx.Connect(t.Context(), b.sb.DatabaseURL(project.Ref))
-		must(t, err)
+		testkit.Must(t, err)
 		defer admin.Close(context.Background()) //nolint:errcheck // no statement is pending
 		owner := "postgres_" + project.Ref
 		for _, statement := range []string{
@@ -301,26 +302,26 @@ func TestRoleIsAlone(t *testing.T) {
 			`ALTER DEFAULT PRIVILEGES FOR ROLE ` + owner + ` GRANT ALL ON TABLES TO anon, PUBLIC`,
 		} {
 			_, err := admin.Exec(t.Context(), statement)
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		_, store := b.connected(t)
 		role := tenantdb.SupabaseRole(store)
 		b.plan(t, store, Choice{Ref: project.Ref})
 		// The schema existed before and is open to all roles.
 		plan, err := b.readPlan(t.Context(), store)
-		must(t, err)
+		testkit.Must(t, err)
 		w := b.preparation(store, plan)
-		must(t, w.makeRole(t.Context(), project.Ref, role, keyring.NewSecret(rand.Text())))
+		testkit.Must(t, w.makeRole(t.Context(), project.Ref, role, keyring.NewSecret(rand.Text())))
 		_, err = admin.Exec(t.Context(), `GRANT ALL ON SCHEMA `+role+` TO anon, authenticated, PUBLIC`)
-		must(t, err)
+		testkit.Must(t, err)
 		c, err := b.prepare(t, store)
-		must(t, err)
+		testkit.Must(t, err)
 
 		db, err := b.tenants.OpenUnleased(c)
-		must(t, err)
+		testkit.Must(t, err)
 		defer db.Close() //nolint:errcheck // no statement is pending
 		_, err = db.MigrateTo(t.Context(), tenantdb.MigrateOptions{})
-		must(t, err)
+		testkit.Must(t, err)
 		for _, who := range []string{"anon", "authenticated", "service_role"} {
 			for _, statement := range []string{`SELECT * FROM ` + role + `.users`, `SELECT * FROM ` + role + `.goose_db_version`, `CREATE TABLE ` + role + `.mine (x text)`} {
 				err := asRole(t, admin, who, statement)
@@ -343,22 +344,22 @@ func TestRoleIsAlone(t *testing.T) {
 func asRole(t *testing.T, conn *pgx.Conn, role, statement string) error {
 	t.Helper()
 	_, err := conn.Exec(t.Context(), "SET ROLE "+role)
-	must(t, err)
+	testkit.Must(t, err)
 	_, failed := conn.Exec(t.Context(), statement)
 	_, err = conn.Exec(t.Context(), "RESET ROLE")
-	must(t, err)
+	testkit.Must(t, err)
 	return failed
 }
 
 // TestProjectFault checks that the state of the project explains why a database is down.
 func TestProjectFault(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		_, store := b.connected(t)
 		project := b.project(t)
 		ctx, unreachable := t.Context(), stoa.Errorf(stoa.DatabaseUnreachable, "It does not answer.")
-		must(t, b.ProjectFault(ctx, store, nil)) // the store is in no project
-		must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error { return RecordProject(ctx, tx, store, project.Ref) }))
+		testkit.Must(t, b.ProjectFault(ctx, store, nil)) // the store is in no project
+		testkit.Must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error { return RecordProject(ctx, tx, store, project.Ref) }))
 		for _, c := range []struct {
 			status string
 			want   stoa.Code
@@ -378,17 +379,17 @@ func TestProjectFault(t *testing.T) {
 				t.Errorf("asked %d times", n)
 			}
 		}
-		must(t, b.sb.Remove(ctx, project.Ref))
+		testkit.Must(t, b.sb.Remove(ctx, project.Ref))
 		b.forget(store)
 		wantCode(t, b.ProjectFault(ctx, store, nil), stoa.SupabaseProjectRemoved)
 		b.forget(store)
 		b.sb.Break("GET /v1/projects", supabasetest.Broken)
-		must(t, b.ProjectFault(ctx, store, unreachable)) // Supabase does not answer
+		testkit.Must(t, b.ProjectFault(ctx, store, unreachable)) // Supabase does not answer
 		b.sb.RevokeAll()
 		wantCode(t, b.ProjectFault(ctx, store, unreachable), stoa.SupabaseProjectUnknown)
-		must(t, b.ProjectFault(ctx, store, stoa.Errorf(stoa.DatabaseAuthFailed, "no"))) // the state paused does not explain this fault
+		testkit.Must(t, b.ProjectFault(ctx, store, stoa.Errorf(stoa.DatabaseAuthFailed, "no"))) // the state paused does not explain this fault
 		_, never := b.store(t)
-		must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error { return RecordProject(ctx, tx, never, project.Ref) }))
+		testkit.Must(t, b.db.Tx(ctx, func(tx *masterdb.Tx) error { return RecordProject(ctx, tx, never, project.Ref) }))
 		wantCode(t, b.ProjectFault(ctx, never, unreachable), stoa.SupabaseProjectUnknown)
 	})
 }

@@ -18,43 +18,44 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 const redirect = "http://localhost:3000/api/supabase/callback"
 
-// bench is one replica with a stand-in for Supabase.
-type bench struct {
+// fixture is one replica with a stand-in for Supabase.
+type fixture struct {
 	*Service
 	sb     *supabasetest.Server
 	logged *logBuffer
 }
 
 // each runs test on every master engine, with a stand-in that has the API only.
-func each(t *testing.T, test func(t *testing.T, b bench)) {
+func each(t *testing.T, test func(t *testing.T, b fixture)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		test(t, newBench(t, db, supabasetest.NewAPI(t, supabasetest.Options{})))
+		test(t, newFixture(t, db, supabasetest.NewAPI(t, supabasetest.Options{})))
 	})
 }
 
 // eachWhole runs test as each does, with databases and poolers.
-func eachWhole(t *testing.T, test func(t *testing.T, b bench)) {
+func eachWhole(t *testing.T, test func(t *testing.T, b fixture)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		test(t, newBench(t, db, supabasetest.New(t, supabasetest.Options{})))
+		test(t, newFixture(t, db, supabasetest.New(t, supabasetest.Options{})))
 	})
 }
 
-func newBench(t *testing.T, db *masterdb.DB, sb *supabasetest.Server) bench {
+func newFixture(t *testing.T, db *masterdb.DB, sb *supabasetest.Server) fixture {
 	t.Helper()
 	ring, err := keyring.Parse(keyring.Generate("test"))
-	must(t, err)
+	testkit.Must(t, err)
 	logged := &logBuffer{}
 	tenants := tenantdb.NewManager(db, ring, tenantdb.Options{
 		DataDir: t.TempDir(), Supabase: sb.Rules(), Dialer: dial.Dialer{Allow: dial.Loopback},
 	})
-	t.Cleanup(func() { must(t, tenants.Close(context.Background())) })
-	b := bench{sb: sb, logged: logged}
+	t.Cleanup(func() { testkit.Must(t, tenants.Close(context.Background())) })
+	b := fixture{sb: sb, logged: logged}
 	b.Service = New(db, ring, tenants, Options{
 		API: api(sb), Redirect: redirect, Poll: 10 * time.Millisecond, ReadyTimeout: 20 * time.Second,
 		Log: slog.New(slog.NewTextHandler(logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -67,60 +68,60 @@ func api(sb *supabasetest.Server) *supabase.Client {
 }
 
 // replica returns a second process on the same master, which is opened again as db.
-func (b bench) replica(db *masterdb.DB) bench {
+func (b fixture) replica(db *masterdb.DB) fixture {
 	opts := b.opts
 	opts.API = api(b.sb)
-	return bench{New(db, b.ring, b.tenants, opts), b.sb, b.logged}
+	return fixture{New(db, b.ring, b.tenants, opts), b.sb, b.logged}
 }
 
-func (b bench) exec(t *testing.T, query string, args ...any) {
+func (b fixture) exec(t *testing.T, query string, args ...any) {
 	t.Helper()
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(t.Context(), query, args...)
 		return err
 	}))
 }
 
 // store creates a store with its owner.
-func (b bench) store(t *testing.T) (authz.Principal, stoa.StoreID) {
+func (b fixture) store(t *testing.T) (authz.Principal, stoa.StoreID) {
 	t.Helper()
 	p, id, now := authz.Principal{UserID: stoa.NewID[stoa.UserID]()}, stoa.NewID[stoa.StoreID](), time.Now().UTC()
 	b.exec(t, `INSERT INTO users (id, email, password_hash, first_name, last_name, created_at, updated_at)
 		VALUES ($1, $2, 'x', 'Olive', 'Owner', $3, $3)`, p.UserID, p.UserID.String()+"@example.com", now)
 	b.exec(t, `INSERT INTO stores (id, name, slug, status, created_by, created_at, updated_at) VALUES ($1, 'Bakery', $2, 'pending_database', $4, $3, $3)`,
 		id, "s-"+id.String(), now, p.UserID)
-	must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return authz.Grant(t.Context(), tx, id, p.UserID, authz.Owner) }))
+	testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return authz.Grant(t.Context(), tx, id, p.UserID, authz.Owner) }))
 	return p, id
 }
 
 // ask starts a consent that the owner approves at Supabase.
-func (b bench) ask(t *testing.T, p authz.Principal, store stoa.StoreID) Return {
+func (b fixture) ask(t *testing.T, p authz.Principal, store stoa.StoreID) Return {
 	t.Helper()
 	c, err := b.Authorize(t.Context(), p, store)
-	must(t, err)
+	testkit.Must(t, err)
 	u, err := url.Parse(b.sb.Approve(t, c.URL))
-	must(t, err)
+	testkit.Must(t, err)
 	return Return{State: keyring.NewSecret(u.Query().Get("state")), Code: keyring.NewSecret(u.Query().Get("code")), Browser: c.Browser}
 }
 
 // connected creates a store that is connected.
-func (b bench) connected(t *testing.T) (authz.Principal, stoa.StoreID) {
+func (b fixture) connected(t *testing.T) (authz.Principal, stoa.StoreID) {
 	t.Helper()
 	p, store := b.store(t)
-	must(t, b.Finish(t.Context(), b.ask(t, p, store)))
+	testkit.Must(t, b.Finish(t.Context(), b.ask(t, p, store)))
 	return p, store
 }
 
 // outdate sets the expiry of the store's access token, so that the token is not used.
-func (b bench) outdate(t *testing.T, store stoa.StoreID) {
+func (b fixture) outdate(t *testing.T, store stoa.StoreID) {
 	t.Helper()
 	b.exec(t, `UPDATE supabase_connections SET expires_at = $2 WHERE store_id = $1`, store, time.Now().UTC().Add(-time.Second))
 }
 
-func (b bench) wantState(t *testing.T, p authz.Principal, store stoa.StoreID, state State, reason Reason) {
+func (b fixture) wantState(t *testing.T, p authz.Principal, store stoa.StoreID, state State, reason Reason) {
 	t.Helper()
 	c, err := b.Connection(t.Context(), p, store)
-	must(t, err)
+	testkit.Must(t, err)
 	if c.State != state || c.Reason != reason {
 		t.Fatalf("the connection is %s %s, want %s %s", c.State, c.Reason, state, reason)
 	}
@@ -159,13 +160,6 @@ func atOnce(n int, fn func(i int) error) []error {
 	close(begin)
 	done.Wait()
 	return errs
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func wantCode(t testing.TB, err error, want stoa.Code) {

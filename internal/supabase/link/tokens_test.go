@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // TestRefreshedOnce checks that ten callers on two replicas whose token is expired, or
@@ -22,7 +23,7 @@ func TestRefreshedOnce(t *testing.T) {
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
 			dsn := masterdbtest.URL(t, engine)
-			first := newBench(t, masterdbtest.Open(t, dsn), supabasetest.NewAPI(t, supabasetest.Options{}))
+			first := newFixture(t, masterdbtest.Open(t, dsn), supabasetest.NewAPI(t, supabasetest.Options{}))
 			second := first.replica(masterdbtest.Open(t, dsn))
 			_, store := first.connected(t)
 			for name, spoil := range map[string]func(){
@@ -32,7 +33,7 @@ func TestRefreshedOnce(t *testing.T) {
 				spoil()
 				before := first.sb.Count(tokenCall)
 				errs := atOnce(10, func(i int) error {
-					b := []bench{first, second}[i%2]
+					b := []fixture{first, second}[i%2]
 					return b.withToken(t.Context(), store, func(token keyring.Secret) error {
 						_, err := b.opts.API.Organizations(t.Context(), token)
 						return err
@@ -53,7 +54,7 @@ func TestRefreshedOnce(t *testing.T) {
 // calls for tokens are made.
 func TestOwnerRevokes(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		p, store := b.connected(t)
 		b.sb.RevokeAll()
 		_, err := b.Organizations(t.Context(), p, store)
@@ -65,10 +66,10 @@ func TestOwnerRevokes(t *testing.T) {
 		if n := b.sb.Count(tokenCall); n != before {
 			t.Errorf("%d calls for tokens of a connection that has ended", n-before)
 		}
-		must(t, b.Finish(t.Context(), b.ask(t, p, store)))
+		testkit.Must(t, b.Finish(t.Context(), b.ask(t, p, store)))
 		b.wantState(t, p, store, Connected, "")
 		_, err = b.Organizations(t.Context(), p, store)
-		must(t, err)
+		testkit.Must(t, err)
 	})
 }
 
@@ -76,7 +77,7 @@ func TestOwnerRevokes(t *testing.T) {
 // and no process has them. The next caller detects and reports it.
 func TestAnswerLost(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		for _, f := range []supabasetest.Fault{supabasetest.CutAfter, supabasetest.BrokenAfter} {
 			p, store := b.connected(t)
 			b.outdate(t, store)
@@ -97,7 +98,7 @@ func TestAnswerLost(t *testing.T) {
 // TestRefreshNeverReached checks that a call that did not reach Supabase is repeated.
 func TestRefreshNeverReached(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		p, store := b.connected(t)
 		for _, f := range []supabasetest.Fault{supabasetest.Cut, supabasetest.Broken} {
 			b.outdate(t, store)
@@ -105,7 +106,7 @@ func TestRefreshNeverReached(t *testing.T) {
 			_, err := b.Organizations(t.Context(), p, store)
 			wantCode(t, err, stoa.SupabaseUnavailable)
 			_, err = b.Organizations(t.Context(), p, store)
-			must(t, err)
+			testkit.Must(t, err)
 			b.forget(store)
 		}
 		b.outdate(t, store)
@@ -113,7 +114,7 @@ func TestRefreshNeverReached(t *testing.T) {
 		_, err := b.Organizations(t.Context(), p, store)
 		wantCode(t, err, stoa.RateLimited)
 		_, _, err = b.token(t.Context(), store, 0)
-		must(t, err)
+		testkit.Must(t, err)
 		b.wantState(t, p, store, Connected, "")
 	})
 }
@@ -123,20 +124,20 @@ func TestRefreshNeverReached(t *testing.T) {
 // not longer. It then continues or reports what has happened.
 func TestKilledWhileRefreshing(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		b.opts.Lease = 300 * time.Millisecond
 		for _, answered := range []bool{false, true} {
 			p, store := b.connected(t)
 			b.outdate(t, store)
 			c, err := b.read(t.Context(), b.db, store)
-			must(t, err)
+			testkit.Must(t, err)
 			_, err = b.acquire(t.Context(), b.lease(store, "a process that dies"), c)
-			must(t, err)
+			testkit.Must(t, err)
 			if answered {
 				old, err := b.unseal(store, c.Tokens)
-				must(t, err)
+				testkit.Must(t, err)
 				_, err = b.opts.API.Refresh(t.Context(), old.Refresh)
-				must(t, err)
+				testkit.Must(t, err)
 			}
 			_, err = b.Organizations(t.Context(), p, store)
 			if answered {
@@ -144,7 +145,7 @@ func TestKilledWhileRefreshing(t *testing.T) {
 				b.wantState(t, p, store, Reconnect, AnswerLost)
 				continue
 			}
-			must(t, err)
+			testkit.Must(t, err)
 			b.wantState(t, p, store, Connected, "")
 		}
 	})
@@ -154,35 +155,35 @@ func TestKilledWhileRefreshing(t *testing.T) {
 // process that is known to have ended, and that the owner is told if its answer was lost.
 func TestProcessEndsWhileRefreshing(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		b.opts.Lease = time.Hour
 		for _, answered := range []bool{false, true} {
 			p, store := b.connected(t)
 			b.outdate(t, store)
 			c, err := b.read(t.Context(), b.db, store)
-			must(t, err)
+			testkit.Must(t, err)
 			_, err = b.acquire(t.Context(), b.lease(store, "dead.1"), c)
-			must(t, err)
+			testkit.Must(t, err)
 			if answered {
 				old, err := b.unseal(store, c.Tokens)
-				must(t, err)
+				testkit.Must(t, err)
 				_, err = b.opts.API.Refresh(t.Context(), old.Refresh)
-				must(t, err)
+				testkit.Must(t, err)
 			}
 			for _, process := range []string{"dead.1", "dea", "another"} { // no process has this name
-				must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.Release(t.Context(), tx, process) }))
+				testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.Release(t.Context(), tx, process) }))
 				if c, err = b.read(t.Context(), b.db, store); err != nil || c.ClaimedUntil == nil {
 					t.Fatalf("the claim was released with %q: %v", process, err)
 				}
 			}
-			must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.Release(t.Context(), tx, "dead") }))
+			testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return b.Release(t.Context(), tx, "dead") }))
 			_, err = b.Organizations(t.Context(), p, store)
 			if answered {
 				wantCode(t, err, stoa.SupabaseReconnect)
 				b.wantState(t, p, store, Reconnect, AnswerLost)
 				continue
 			}
-			must(t, err)
+			testkit.Must(t, err)
 			b.wantState(t, p, store, Connected, "")
 		}
 	})
@@ -192,7 +193,7 @@ func TestProcessEndsWhileRefreshing(t *testing.T) {
 // are being issued stays ended, and that the new tokens are revoked.
 func TestLeftWhileRefreshing(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		p, store := b.connected(t)
 		b.outdate(t, store)
 		asked, release := b.sb.Delay(tokenCall)
@@ -202,7 +203,7 @@ func TestLeftWhileRefreshing(t *testing.T) {
 			done <- err
 		}()
 		<-asked
-		must(t, b.Disconnect(t.Context(), p, store))
+		testkit.Must(t, b.Disconnect(t.Context(), p, store))
 		release()
 		wantCode(t, <-done, stoa.SupabaseNotConnected)
 		b.wantState(t, p, store, None, "")
@@ -216,7 +217,7 @@ func TestLeftWhileRefreshing(t *testing.T) {
 // whether or not a caller waits for it.
 func TestCallerLeavesWhileRefreshing(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		p, store := b.connected(t)
 		b.outdate(t, store)
 		asked, release := b.sb.Delay(tokenCall)
@@ -234,7 +235,7 @@ func TestCallerLeavesWhileRefreshing(t *testing.T) {
 		release()
 		b.Wait()
 		_, err := b.Organizations(t.Context(), p, store)
-		must(t, err)
+		testkit.Must(t, err)
 		if n := b.sb.Count(tokenCall); n != 2 {
 			t.Errorf("%d calls for tokens", n)
 		}
@@ -245,16 +246,16 @@ func TestCallerLeavesWhileRefreshing(t *testing.T) {
 // with another key, and that the log contains no secret.
 func TestTokensAreBound(t *testing.T) {
 	t.Parallel()
-	each(t, func(t *testing.T, b bench) {
+	each(t, func(t *testing.T, b fixture) {
 		_, one := b.connected(t)
 		p, other := b.connected(t)
 		token, _, err := b.token(t.Context(), one, 0)
-		must(t, err)
+		testkit.Must(t, err)
 		b.exec(t, `UPDATE supabase_connections SET tokens = (SELECT x.tokens FROM supabase_connections x WHERE x.store_id = $1) WHERE store_id = $2`, one, other)
 		if _, err := b.Organizations(t.Context(), p, other); !errors.Is(err, keyring.ErrTampered) {
 			t.Errorf("another store's tokens: %v", err)
 		}
-		must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return Destroy(t.Context(), tx, one) }))
+		testkit.Must(t, b.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return Destroy(t.Context(), tx, one) }))
 		if _, _, err := b.token(t.Context(), one, 0); stoa.CodeOf(err) != stoa.SupabaseNotConnected {
 			t.Errorf("after destruction: %v", err)
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 const redirect = "http://127.0.0.1:1/api/supabase/callback?x=1"
@@ -21,13 +22,6 @@ var verifier = strings.Repeat("verifier-", 6)
 func challenge() string {
 	sum := sha256.Sum256([]byte(verifier))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 type response struct {
@@ -88,7 +82,7 @@ func ask(s *supabasetest.Server, change func(url.Values)) string {
 func code(t *testing.T, s *supabasetest.Server) string {
 	t.Helper()
 	u, err := url.Parse(s.Approve(t, ask(s, nil)))
-	must(t, err)
+	testkit.Must(t, err)
 	return u.Query().Get("code")
 }
 
@@ -110,7 +104,7 @@ func tryToken(t *testing.T, s *supabasetest.Server, form url.Values) (response, 
 func token(t *testing.T, s *supabasetest.Server, form url.Values) response {
 	t.Helper()
 	res, err := tryToken(t, s, form)
-	must(t, err)
+	testkit.Must(t, err)
 	return res
 }
 
@@ -134,9 +128,9 @@ func connect(t *testing.T, s *supabasetest.Server) *session {
 func (s *session) try(t *testing.T, method, path string, body any) (response, error) {
 	t.Helper()
 	raw, err := json.Marshal(body)
-	must(t, err)
+	testkit.Must(t, err)
 	req, err := http.NewRequest(method, s.URL+path, bytes.NewReader(raw))
-	must(t, err)
+	testkit.Must(t, err)
 	req.Header.Set("Authorization", "Bearer "+s.access)
 	return send(t, req)
 }
@@ -144,7 +138,7 @@ func (s *session) try(t *testing.T, method, path string, body any) (response, er
 func (s *session) do(t *testing.T, method, path string, body any) response {
 	t.Helper()
 	res, err := s.try(t, method, path, body)
-	must(t, err)
+	testkit.Must(t, err)
 	return res
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // press sends the request of a button, from a page of origin, or without one as curl
@@ -22,15 +23,15 @@ import (
 func press(t *testing.T, s *supabasetest.Server, path, origin string) (status int, text string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+path, nil)
-	must(t, err)
+	testkit.Must(t, err)
 	if origin != "" {
 		req.Header.Set("Origin", origin)
 	}
 	res, err := http.DefaultTransport.RoundTrip(req)
-	must(t, err)
+	testkit.Must(t, err)
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	must(t, err)
+	testkit.Must(t, err)
 	return res.StatusCode, string(body)
 }
 
@@ -40,7 +41,7 @@ func TestControls(t *testing.T) {
 	t.Parallel()
 	s := supabasetest.NewAPI(t, supabasetest.Options{Controls: true})
 	project, err := s.AddProject(t.Context(), s.Organization, "<Shop>")
-	must(t, err)
+	testkit.Must(t, err)
 	status := func() string { return s.Projects()[0].Status }
 	path := "/dev/projects/" + project.Ref + "/"
 	for _, step := range []struct {
@@ -62,10 +63,10 @@ func TestControls(t *testing.T) {
 		}
 	}
 	res, err := http.Get(s.URL + "/")
-	must(t, err)
+	testkit.Must(t, err)
 	defer res.Body.Close()
 	page, err := io.ReadAll(res.Body)
-	must(t, err)
+	testkit.Must(t, err)
 	for _, want := range []string{"&lt;Shop&gt;", path + "pause", path + "resume", path + "remove", "/dev/revoke"} {
 		if !strings.Contains(string(page), want) {
 			t.Errorf("no %s on the page: %s", want, page)
@@ -95,16 +96,16 @@ func TestState(t *testing.T) {
 		SessionURL: os.Getenv(tenantdbtest.PgBouncerSessionEnv), TransactionURL: os.Getenv(tenantdbtest.PgBouncerEnv),
 	}
 	first, err := supabasetest.Start(t.Context(), o)
-	must(t, err)
+	testkit.Must(t, err)
 	project, err := first.AddProject(t.Context(), first.Organization, "Shop")
-	must(t, err)
+	testkit.Must(t, err)
 	client := connect(t, first)
 	rules := first.Rules()
 	query(t, first, project, `CREATE TABLE kept (n integer)`)
-	must(t, first.Close())
+	testkit.Must(t, first.Close())
 
 	second, err := supabasetest.Start(t.Context(), o)
-	must(t, err)
+	testkit.Must(t, err)
 	if again := second.Projects(); len(again) != 1 || again[0] != project || second.Organization != first.Organization || !second.Restored {
 		t.Errorf("known again: %+v, were %+v", again, project)
 	}
@@ -114,15 +115,15 @@ func TestState(t *testing.T) {
 	query(t, second, project, `DROP TABLE kept`)
 	client.Server = second
 	client.get(t, "/v1/projects").want(t, http.StatusOK)
-	must(t, second.Close())
+	testkit.Must(t, second.Close())
 
 	// On a server that lacks the project's database, it is created again.
 	tenantdbtest.Admin(t, credential.PostgreSQL, `DROP DATABASE supabase_`+project.Ref+` WITH (FORCE)`, `DROP ROLE postgres_`+project.Ref)
 	third, err := supabasetest.Start(t.Context(), o)
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() {
-		must(t, third.Remove(context.Background(), project.Ref))
-		must(t, third.Close())
+		testkit.Must(t, third.Remove(context.Background(), project.Ref))
+		testkit.Must(t, third.Close())
 	})
 	project.Empty = true
 	if again := third.Projects(); len(again) != 1 || again[0] != project {
@@ -130,7 +131,7 @@ func TestState(t *testing.T) {
 	}
 	query(t, third, project, `CREATE TABLE anew (n integer)`)
 	info, err := os.Stat(o.State + "/state.json")
-	must(t, err)
+	testkit.Must(t, err)
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("others may read the passwords: %v", info.Mode())
 	}
@@ -141,13 +142,13 @@ func TestState(t *testing.T) {
 func query(t *testing.T, s *supabasetest.Server, p supabasetest.Project, statement string) {
 	t.Helper()
 	cfg, err := pgx.ParseConfig(s.ConnectionString(p.Ref, "postgres", p.Password, credential.SessionPooler))
-	must(t, err)
+	testkit.Must(t, err)
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM([]byte(s.Rules().Roots))
 	cfg.TLSConfig, cfg.Fallbacks = &tls.Config{RootCAs: roots, ServerName: supabasetest.PoolerHost, MinVersion: tls.VersionTLS12}, nil
 	conn, err := pgx.ConnectConfig(t.Context(), cfg)
-	must(t, err)
+	testkit.Must(t, err)
 	defer conn.Close(t.Context()) //nolint:errcheck // no statement is pending
 	_, err = conn.Exec(t.Context(), statement)
-	must(t, err)
+	testkit.Must(t, err)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // withDatabase returns a client and the ref of a healthy project, on real servers.
@@ -17,7 +18,7 @@ func withDatabase(t *testing.T) (*session, string) {
 	t.Helper()
 	s := connect(t, supabasetest.New(t, supabasetest.Options{}))
 	p, err := s.AddProject(t.Context(), s.Organization, "Shop")
-	must(t, err)
+	testkit.Must(t, err)
 	return s, p.Ref
 }
 
@@ -39,8 +40,8 @@ func TestQuery(t *testing.T) {
 		{`SELECT rolsuper, rolcreaterole FROM pg_roles WHERE rolname = current_user`, nil, `[{"rolsuper":false,"rolcreaterole":true}]`},
 	} {
 		var got, want any
-		must(t, json.Unmarshal(s.query(t, ref, tt.sql, tt.parameters...).want(t, 201).body, &got))
-		must(t, json.Unmarshal([]byte(tt.want), &want))
+		testkit.Must(t, json.Unmarshal(s.query(t, ref, tt.sql, tt.parameters...).want(t, 201).body, &got))
+		testkit.Must(t, json.Unmarshal([]byte(tt.want), &want))
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s: %s", tt.sql, diff)
 		}
@@ -70,11 +71,11 @@ func TestProjectsAreApart(t *testing.T) {
 	s.query(t, one, `CREATE ROLE `+role+` LOGIN; GRANT `+role+` TO CURRENT_USER; CREATE SCHEMA `+role+` AUTHORIZATION `+role+`; CREATE TABLE t (n int)`).want(t, 201)
 	s.query(t, two, `SELECT * FROM t`).want(t, 400)
 	admin, err := pgx.Connect(t.Context(), s.DatabaseURL(two))
-	must(t, err)
+	testkit.Must(t, err)
 	defer admin.Close(t.Context()) //nolint:errcheck // no statement is pending
-	must(t, s.Remove(t.Context(), one))
+	testkit.Must(t, s.Remove(t.Context(), one))
 	var left int
-	must(t, admin.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM pg_database WHERE datname = 'supabase_' || $1)
+	testkit.Must(t, admin.QueryRow(t.Context(), `SELECT (SELECT count(*) FROM pg_database WHERE datname = 'supabase_' || $1)
 		+ (SELECT count(*) FROM pg_roles WHERE rolname IN ('postgres_' || $1, $2))`, one, role).Scan(&left))
 	if left != 0 {
 		t.Errorf("%d of a removed project is left", left)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 func newAPI(t *testing.T) *supabasetest.Server {
@@ -30,7 +31,7 @@ func TestApproveAndDeny(t *testing.T) {
 	} {
 		to := tt.press(t, ask(s, tt.change))
 		u, err := url.Parse(to)
-		must(t, err)
+		testkit.Must(t, err)
 		q := u.Query()
 		if tt.want == "code" && q.Get("code") == "" || tt.want != "code" && q.Get("error") != tt.want ||
 			q.Get("state") != "a state&" || q.Get("x") != "1" || !strings.HasPrefix(to, "http://127.0.0.1:1/api/supabase/callback?") {
@@ -51,7 +52,7 @@ func TestStrangersAreNotSentBack(t *testing.T) {
 		"endless state": func(q url.Values) { q.Set("state", strings.Repeat("s", 4096)) },
 	} {
 		req, err := http.NewRequest(http.MethodGet, ask(s, change), nil)
-		must(t, err)
+		testkit.Must(t, err)
 		if res, err := send(t, req); err != nil || res.status != 400 {
 			t.Errorf("%s: %d %s %v", name, res.status, res.body, err)
 		}
@@ -84,7 +85,7 @@ func TestExchange(t *testing.T) {
 		t.Errorf("%d grants", s.Grants())
 	}
 	req, err := http.NewRequest(http.MethodPost, s.URL+"/v1/oauth/token", strings.NewReader(exchangeForm(code(t, s)).Encode()))
-	must(t, err)
+	testkit.Must(t, err)
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.SetBasicAuth(supabasetest.ClientID, "wrong")
 	if res, err := send(t, req); err != nil || res.status != 401 {

@@ -21,6 +21,7 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 const password = "of a role"
@@ -32,7 +33,7 @@ var modes = []credential.Pooler{credential.SessionPooler, credential.Transaction
 func at(t *testing.T, s *supabasetest.Server, url string) (*pgx.Conn, error) {
 	t.Helper()
 	cfg, err := pgx.ParseConfig(url)
-	must(t, err)
+	testkit.Must(t, err)
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM([]byte(s.Rules().Roots))
 	cfg.TLSConfig, cfg.Fallbacks = &tls.Config{RootCAs: pool, ServerName: supabasetest.PoolerHost, MinVersion: tls.VersionTLS12}, nil
@@ -47,7 +48,7 @@ func at(t *testing.T, s *supabasetest.Server, url string) (*pgx.Conn, error) {
 func mustAt(t *testing.T, s *supabasetest.Server, url string) *pgx.Conn {
 	t.Helper()
 	conn, err := at(t, s, url)
-	must(t, err)
+	testkit.Must(t, err)
 	return conn
 }
 
@@ -69,19 +70,19 @@ func TestNewRoleLogsIn(t *testing.T) {
 	for _, mode := range modes {
 		conn := mustAt(t, s.Server, s.ConnectionString(ref, role, password, mode))
 		var user, schema string
-		must(t, conn.QueryRow(t.Context(), `SELECT current_user, current_schema`).Scan(&user, &schema))
+		testkit.Must(t, conn.QueryRow(t.Context(), `SELECT current_user, current_schema`).Scan(&user, &schema))
 		if user != role || schema != role {
 			t.Errorf("%s: %s in %s", mode, user, schema)
 		}
 		_, err := conn.Exec(t.Context(), `CREATE TABLE IF NOT EXISTS mine AS SELECT 1 AS n`)
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	r := s.query(t, ref, `SET ROLE anon; SELECT * FROM `+role+`.mine`).want(t, 400)
 	if !strings.Contains(string(r.body), "42501") {
 		t.Errorf("anon: %s", r.body)
 	}
 	owner := mustAt(t, s.Server, s.ConnectionString(ref, "postgres", s.Projects()[0].Password, credential.SessionPooler))
-	must(t, owner.Ping(t.Context()))
+	testkit.Must(t, owner.Ping(t.Context()))
 }
 
 // TestModes checks that two clients of the transaction pooler share a session between
@@ -92,20 +93,20 @@ func TestModes(t *testing.T) {
 	role := makeRole(t, s, ref)
 	for _, mode := range modes {
 		pid := func(conn *pgx.Conn) (pid int) {
-			must(t, conn.QueryRow(t.Context(), `SELECT pg_backend_pid()`).Scan(&pid))
+			testkit.Must(t, conn.QueryRow(t.Context(), `SELECT pg_backend_pid()`).Scan(&pid))
 			return pid
 		}
 		one := mustAt(t, s.Server, s.ConnectionString(ref, role, password, mode))
 		two := mustAt(t, s.Server, s.ConnectionString(ref, role, password, mode))
 		tx, err := one.Begin(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		var first int
-		must(t, tx.QueryRow(t.Context(), `SELECT pg_backend_pid()`).Scan(&first))
+		testkit.Must(t, tx.QueryRow(t.Context(), `SELECT pg_backend_pid()`).Scan(&first))
 		if during := pid(two); during == first {
 			t.Errorf("%s: two transactions in one session", mode)
 		}
-		must(t, tx.Commit(t.Context()))
-		must(t, two.Ping(t.Context()))
+		testkit.Must(t, tx.Commit(t.Context()))
+		testkit.Must(t, two.Ping(t.Context()))
 		shared := pid(one) == pid(two)
 		if shared != (mode == credential.TransactionPooler) {
 			t.Errorf("%s: shared %t", mode, shared)
@@ -147,10 +148,10 @@ func TestPoolersShutOutNoise(t *testing.T) {
 	s := supabasetest.New(t, supabasetest.Options{})
 	for _, noise := range []string{"GET / HTTP/1.1\r\n\r\n", "\x00\x00\x00\x00\x00\x00\x00\x00", "\x00\x00\x00\x08\x00\x03\x00\x00", "\xff\xff\xff\xff\x00\x03\x00\x00"} {
 		conn, err := net.Dial("tcp", net.JoinHostPort(supabasetest.PoolerHost, strconv.Itoa(s.Rules().TransactionPort)))
-		must(t, err)
-		must(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+		testkit.Must(t, err)
+		testkit.Must(t, conn.SetDeadline(time.Now().Add(20*time.Second)))
 		_, err = conn.Write([]byte(noise))
-		must(t, err)
+		testkit.Must(t, err)
 		_, err = io.Copy(io.Discard, conn)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%q keeps the connection", noise)
@@ -226,7 +227,7 @@ func TestCancelPasses(t *testing.T) {
 	}()
 	deadline := time.After(30 * time.Second)
 	for { // wait until the query can be cancelled
-		must(t, conn.PgConn().CancelRequest(t.Context()))
+		testkit.Must(t, conn.PgConn().CancelRequest(t.Context()))
 		select {
 		case err := <-done:
 			var pgErr *pgconn.PgError
@@ -247,13 +248,13 @@ func TestEngineComesThrough(t *testing.T) {
 	t.Parallel()
 	s, ref := withDatabase(t)
 	c, err := s.Rules().Parse(keyring.NewSecret(s.ConnectionString(ref, makeRole(t, s, ref), password, credential.TransactionPooler)))
-	must(t, err)
+	testkit.Must(t, err)
 	m := tenantdb.NewManager(nil, nil, tenantdb.Options{Dialer: dial.Dialer{Allow: dial.Loopback}, Supabase: s.Rules()})
 	defer m.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // no database is leased
 	db, err := m.OpenUnleased(c)
-	must(t, err)
+	testkit.Must(t, err)
 	defer db.Close() //nolint:errcheck // no statement is pending
 	_, err = db.Migrate(t.Context())
-	must(t, err)
-	must(t, db.Ping(t.Context()))
+	testkit.Must(t, err)
+	testkit.Must(t, db.Ping(t.Context()))
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 const newProject = "POST /v1/projects"
@@ -19,7 +20,7 @@ func TestProjects(t *testing.T) {
 	t.Parallel()
 	s := connect(t, newAPI(t))
 	other, err := s.AddProject(t.Context(), s.AddOrganization("Other"), "Foreign")
-	must(t, err)
+	testkit.Must(t, err)
 	if o := s.get(t, "/v1/organizations").want(t, 200).list(t); len(o) != 1 || o[0]["slug"] != s.Organization || o[0]["x_new"] == nil {
 		t.Errorf("organizations: %v", o)
 	}
@@ -74,7 +75,7 @@ func TestProjectComesUp(t *testing.T) {
 	check("RESTORING", "COMING_UP")
 	s.Pass(time.Minute)
 	check("ACTIVE_HEALTHY", "ACTIVE_HEALTHY")
-	must(t, s.Remove(t.Context(), ref))
+	testkit.Must(t, s.Remove(t.Context(), ref))
 	s.get(t, path).want(t, 404)
 }
 
@@ -85,7 +86,7 @@ func TestRateLimit(t *testing.T) {
 	server.SetRateLimit(3)
 	remaining := func(r response) int {
 		n, err := strconv.Atoi(r.header.Get("X-RateLimit-Remaining"))
-		must(t, err)
+		testkit.Must(t, err)
 		return n
 	}
 	for i, s := range []*session{one, two, one} { // the limit is the app's, not the user's
@@ -162,7 +163,7 @@ func TestHang(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+"/v1/projects", nil)
-	must(t, err)
+	testkit.Must(t, err)
 	req.Header.Set("Authorization", "Bearer "+s.access)
 	res, err := http.DefaultClient.Do(req)
 	if err == nil {

@@ -67,20 +67,20 @@ func killMySQL(user string) error {
 	return nil
 }
 
-// Heir creates a second user of c's database with the rights of the first. c
+// Successor creates a second user of c's database with the rights of the first. c
 // must come from Create and must not be SQLite's.
-func Heir(t testing.TB, c credential.Credentials) credential.Credentials {
+func Successor(t testing.TB, c credential.Credentials) credential.Credentials {
 	t.Helper()
-	heir := c
-	heir.User = "stoa_h_" + strings.ToLower(rand.Text()[:14])
+	successor := c
+	successor.User = "stoa_h_" + strings.ToLower(rand.Text()[:14])
 	exec, statements, drop := execPostgres, []string{
-		fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s' IN ROLE %q", heir.User, c.Password.Reveal(), c.User),
-	}, fmt.Sprintf("DROP ROLE %s", heir.User)
+		fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s' IN ROLE %q", successor.User, c.Password.Reveal(), c.User),
+	}, fmt.Sprintf("DROP ROLE %s", successor.User)
 	if c.Engine == credential.MySQL {
 		exec, statements, drop = execMySQL, []string{
-			fmt.Sprintf("CREATE USER %s@'%%' IDENTIFIED BY '%s'", heir.User, c.Password.Reveal()),
-			fmt.Sprintf("GRANT ALL PRIVILEGES ON %s.* TO %s@'%%'", c.Database, heir.User),
-		}, fmt.Sprintf("DROP USER %s@'%%'", heir.User)
+			fmt.Sprintf("CREATE USER %s@'%%' IDENTIFIED BY '%s'", successor.User, c.Password.Reveal()),
+			fmt.Sprintf("GRANT ALL PRIVILEGES ON %s.* TO %s@'%%'", c.Database, successor.User),
+		}, fmt.Sprintf("DROP USER %s@'%%'", successor.User)
 	}
 	if err := exec(statements); err != nil {
 		t.Fatal(err)
@@ -90,5 +90,5 @@ func Heir(t testing.TB, c credential.Credentials) credential.Credentials {
 			t.Error(err)
 		}
 	})
-	return heir
+	return successor
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // deafProxy returns a URL that leads to the same database through a proxy that understands
@@ -24,10 +25,10 @@ import (
 func deafProxy(t *testing.T, direct string, deaf *atomic.Bool) (through string) {
 	t.Helper()
 	u, err := url.Parse(direct)
-	must(t, err)
+	testkit.Must(t, err)
 	target := u.Host
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	u.Host = l.Addr().String()
 	go func() {
@@ -107,10 +108,10 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// TestDeafListener checks that a connection that stays open and delivers no notifications
+// TestListenerWithoutNotifications checks that a connection that stays open and delivers no notifications
 // is detected, both at its start and later. Meanwhile each change is delivered once from
 // the change log, and one line is logged.
-func TestDeafListener(t *testing.T) {
+func TestListenerWithoutNotifications(t *testing.T) {
 	t.Parallel()
 	for name, fromStart := range map[string]bool{"from the start": true, "later": false} {
 		t.Run(name, func(t *testing.T) {
@@ -128,7 +129,7 @@ func TestDeafListener(t *testing.T) {
 				if b.Deaf() {
 					t.Error("deaf although notifications arrive")
 				}
-				must(t, b.CheckListen(t.Context()))
+				testkit.Must(t, b.CheckListen(t.Context()))
 				deaf.Store(true)
 			}
 			receive(t, b.resyncs) // from here on it reads the change log
@@ -178,14 +179,14 @@ func TestChangeLogOverlaps(t *testing.T) {
 	receive(t, b.resyncs)
 	a := masterdbtest.Open(t, direct)
 	tx, err := a.Pool().Begin(t.Context())
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = tx.Exec(t.Context(), `INSERT INTO change_log (origin, topic, payload) VALUES ('another', $1, 'slow')`, topic)
-	must(t, err)
+	testkit.Must(t, err)
 	replica{DB: a}.notify(t, nil, "fast")
 	if got := receive(t, b.heard); got != "fast" {
 		t.Errorf("heard %q", got)
 	}
-	must(t, tx.Commit(t.Context()))
+	testkit.Must(t, tx.Commit(t.Context()))
 	if got := receive(t, b.heard); got != "slow" {
 		t.Errorf("heard %q", got)
 	}
@@ -200,7 +201,7 @@ func TestChangeLogExpires(t *testing.T) {
 		r.notify(t, nil, "one", "two", "one")
 		r.notify(t, errChanged, "rolled back")
 		count := func() (n int) {
-			must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM change_log`))
+			testkit.Must(t, db.Get(t.Context(), &n, `SELECT count(*) FROM change_log`))
 			return n
 		}
 		if n := count(); n != 2 {
@@ -208,16 +209,16 @@ func TestChangeLogExpires(t *testing.T) {
 		}
 		rules := []masterdb.Expiry{masterdb.ChangeLogExpiry()}
 		_, err := db.DeleteExpired(t.Context(), rules)
-		must(t, err)
+		testkit.Must(t, err)
 		if n := count(); n != 2 {
 			t.Errorf("%d recent changes are left, want 2", n)
 		}
-		must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error {
 			_, err := tx.Exec(t.Context(), `UPDATE change_log SET at = $1 WHERE payload = 'one'`, tx.Now.Add(-time.Hour))
 			return err
 		}))
 		_, err = db.DeleteExpired(t.Context(), rules)
-		must(t, err)
+		testkit.Must(t, err)
 		if n := count(); n != 1 {
 			t.Errorf("%d changes are left, want 1", n)
 		}

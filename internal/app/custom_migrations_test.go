@@ -10,10 +10,10 @@ import (
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
-// TestOwnMigrationsOutOfOrder checks that after a custom migration was added below one
+// TestCustomMigrationsOutOfOrder checks that after a custom migration was added below one
 // that has run, neither the server nor a command proceeds without it. The error names
 // the file and the stores.
-func TestOwnMigrationsOutOfOrder(t *testing.T) {
+func TestCustomMigrationsOutOfOrder(t *testing.T) {
 	t.Parallel()
 	f := newFleetBench(t)
 	one := f.store(credential.SQLite, nil)

@@ -201,10 +201,10 @@ func answered(t *credits.Transaction, b *credits.Balance, err error) (bankAnswer
 	return a, nil
 }
 
-// TestLinearLedgers checks that two ledgers on one master, each with a handle of its
+// TestLedgerLinearizability checks that two ledgers on one master, each with a handle of its
 // own as in two processes, act as one account. On PostgreSQL connections are cut
 // meanwhile.
-func TestLinearLedgers(t *testing.T) {
+func TestLedgerLinearizability(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
 		for round := range 2 {
@@ -452,10 +452,10 @@ func (b branch) request(ctx context.Context, c bankCall, key string) (*http.Requ
 	return req, nil
 }
 
-// TestLinearServers checks that two servers on one PostgreSQL master act as one account
+// TestServerLinearizability checks that two servers on one PostgreSQL master act as one account
 // for callers that spend, hold, capture and release at both, also when one server is
 // killed meanwhile.
-func TestLinearServers(t *testing.T) {
+func TestServerLinearizability(t *testing.T) {
 	t.Parallel()
 	for _, engine := range masterdbtest.Engines() {
 		t.Run(string(engine), func(t *testing.T) {

@@ -130,7 +130,7 @@ func TestCORS(t *testing.T) {
 	}
 }
 
-func TestDoorHostsSetWrongly(t *testing.T) {
+func TestInvalidHostSettings(t *testing.T) {
 	t.Parallel()
 	for flag, want := range map[string]string{
 		"--cors-origins=*":                         "STOA_CORS_ORIGINS",

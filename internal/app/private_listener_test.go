@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // scrape reads the metrics as a monitoring system does.
@@ -167,7 +168,7 @@ func TestHealthWithoutMaster(t *testing.T) {
 	cfg := testConfig(t, masterdb.SQLite)
 	cfg.PrivateListen = "127.0.0.1:0"
 	s, err := launch(t.Context(), cfg, slog.New(slog.DiscardHandler))
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = s.Stop() }) // the stop fails: it cannot write to the master
 	s.Master.Close()
 	client{t: t, url: s.PrivateURL}.call("GET", "/health", nil).want(http.StatusServiceUnavailable).is("failing", "status")
