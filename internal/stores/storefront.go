@@ -74,7 +74,7 @@ type visit struct {
 // visit resolves host, counts the request and leases the store's database. The
 // master database is read only when the hostname is not cached.
 func (r *Registry) visit(ctx context.Context, host string, limiter VisitLimiter) (visit, error) {
-	found, err := r.hostnames.Resolve(ctx, host)
+	found, err := r.Resolve(ctx, host)
 	v := visit{Storefront: Storefront{StaleFor: found.StaleFor}, store: found.StoreID}
 	if err == nil {
 		err = limiter.LimitVisit(ctx, v.store)
