@@ -68,7 +68,7 @@ func TestEveryReaderIsListed(t *testing.T) {
 	packages, err := parser.ParseDir(set, ".", func(f fs.FileInfo) bool { return !strings.HasSuffix(f.Name(), "_test.go") }, 0) //nolint:staticcheck // one package without build tags
 	testkit.Must(t, err)
 	found := 0
-	for _, file := range packages["shop"].Files {
+	for _, file := range packages["storedata"].Files {
 		for _, d := range file.Decls {
 			f, ok := d.(*ast.FuncDecl)
 			if !ok || !f.Name.IsExported() || !takesDatabase(f) {

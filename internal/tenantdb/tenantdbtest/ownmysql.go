@@ -51,7 +51,7 @@ func mySQL9(t *testing.T, dir, port string) *exec.Cmd {
 	if os.Getenv(NewerMySQLEnv) == "" {
 		t.Skip("there is no MySQL 9")
 	}
-	fetched, err := exec.CommandContext(t.Context(), "../scripts/fetch-servers").Output()
+	fetched, err := exec.CommandContext(t.Context(), "../../scripts/fetch-servers").Output()
 	must(t, err)
 	server := filepath.Join(strings.TrimSpace(string(fetched)), "mysql-9", "mysqld")
 	run(t, dir, server, "--no-defaults", "--initialize-insecure", "--datadir="+dir+"/data")
