@@ -1,4 +1,9 @@
 package jobs
 
+import "time"
+
 // LatestMigration is the number that this release records as River's last migration.
 const LatestMigration = latestMigration
+
+// WakeAt calls wakeAt.
+func (q *Queue) WakeAt(queue string, at time.Time) bool { return q.wakeAt(queue, at) }

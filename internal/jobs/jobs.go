@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,6 +62,7 @@ type Queue struct {
 	stopping *atomic.Bool
 	master   *masterdb.DB
 	running  running
+	wakes    sync.Map // of wake: the timers that are set
 
 	stopFetching context.CancelFunc // nil until Start
 }

@@ -49,19 +49,34 @@ func notify(ctx context.Context, db riverdriver.Executor, queues ...string) erro
 	return db.NotifyMany(ctx, &riverdriver.NotifyManyParams{Topic: insertTopic, Payload: payloads})
 }
 
+// wake is a moment, in steps of wakeDelay, at which a queue is notified.
+type wake struct {
+	queue string
+	step  int64
+}
+
 // wakeAt makes every process look for jobs in the queue at a time by the master's clock, if
 // that is within wakeHorizon. River sends no notification for a job that becomes due within
-// its scheduler's interval.
-func (q *Queue) wakeAt(queue string, at time.Time) {
-	delay := time.Until(at.Add(q.master.Skew()))
+// its scheduler's interval. Jobs of one queue that become due within wakeDelay share a
+// timer and a notification, so that thousands of retries cost few statements. It reports
+// whether it has set a timer.
+func (q *Queue) wakeAt(queue string, at time.Time) bool {
+	at = at.Add(q.master.Skew() + wakeDelay)
+	delay := max(time.Until(at), 0)
 	if delay > wakeHorizon {
-		return
+		return false
 	}
-	time.AfterFunc(max(delay, 0)+wakeDelay, func() {
+	w := wake{queue, time.Now().Add(delay).UnixNano()/int64(wakeDelay) + 1}
+	if _, waits := q.wakes.LoadOrStore(w, nil); waits {
+		return false
+	}
+	time.AfterFunc(time.Until(time.Unix(0, w.step*int64(wakeDelay))), func() {
+		q.wakes.Delete(w) // before the notification: a job that comes now needs another one
 		ctx, cancel := context.WithTimeout(context.Background(), wakeTimeout)
 		defer cancel()
 		_ = notify(ctx, q.driverExecutor(), queue) // fetchPoll finds the job as well
 	})
+	return true
 }
 
 // wakeForRetries calls wakeAt for every job of this process that is to run

@@ -45,3 +45,25 @@ func TestJobStartsWhileAnEarlierTransactionIsOpen(t *testing.T) {
 		t.Errorf("the jobs ran after %v", d)
 	}
 }
+
+// TestWakesAreShared checks that jobs of one queue that become due together share a
+// timer, and that the next moment and another queue have their own.
+func TestWakesAreShared(t *testing.T) {
+	t.Parallel()
+	q := newQueue(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)), jobs.Options{})
+	at, set := time.Now().Add(time.Minute), 0
+	for range 1000 {
+		if q.WakeAt("tenants", at) {
+			set++
+		}
+	}
+	if set < 1 || set > 2 { // two when the steps' border lies between two calls
+		t.Errorf("%d timers were set for one moment", set)
+	}
+	if !q.WakeAt("default", at) || !q.WakeAt("tenants", at.Add(time.Second)) {
+		t.Error("another queue or another moment has no timer")
+	}
+	if q.WakeAt("tenants", at.Add(time.Hour)) {
+		t.Error("a timer is set for a moment behind the horizon")
+	}
+}
