@@ -74,7 +74,7 @@ func (s *shared) take(ctx context.Context, k Key, limit Limit) (Result, error) {
 		return Result{}, err
 	}
 	if len(answer) != 2 {
-		return Result{}, errors.New("limits: unexpected result of the script")
+		return Result{}, errors.New("ratelimit: unexpected result of the script")
 	}
 	return resultOf(limit, time.Duration(answer[1])*time.Microsecond, answer[0] == 1), nil
 }

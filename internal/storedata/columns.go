@@ -60,7 +60,7 @@ func bounded(f reflect.StructField, expression string) string {
 	case t.Kind() == reflect.String:
 		limit, err := strconv.Atoi(f.Tag.Get("max"))
 		if err != nil {
-			panic("shop: the text " + f.Name + " has no max tag")
+			panic("storedata: the text " + f.Name + " has no max tag")
 		}
 		return cutText(expression, limit)
 	}

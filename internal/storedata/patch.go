@@ -46,13 +46,13 @@ func makeProfileFields() []profileField {
 	for i := range patch.NumField() {
 		f, ok := profile.FieldByName(patch.Field(i).Name)
 		if !ok || f.Type != patch.Field(i).Type.Elem() {
-			panic("shop: Profile has no field " + patch.Field(i).Name + " of the patch's type")
+			panic("storedata: Profile has no field " + patch.Field(i).Name + " of the patch's type")
 		}
 		field := profileField{
 			column: f.Tag.Get("db"), name: f.Tag.Get("json"), initial: f.Tag.Get("initial"), profile: f.Index[0], patch: i,
 		}
 		if name, _, _ := strings.Cut(patch.Field(i).Tag.Get("json"), ","); name != field.name {
-			panic("shop: " + f.Name + " has two names in JSON")
+			panic("storedata: " + f.Name + " has two names in JSON")
 		}
 		if f.Type == reflect.TypeFor[JSON]() {
 			objects = append(objects, field)
@@ -68,7 +68,7 @@ func makeProfileFields() []profileField {
 func checkOf(f reflect.StructField) check {
 	limit, err := strconv.Atoi(f.Tag.Get("max"))
 	if err != nil {
-		panic("shop: the text " + f.Name + " has no max tag")
+		panic("storedata: the text " + f.Name + " has no max tag")
 	}
 	checks := map[string]check{
 		"name": checkName(limit), "slug": checkSlug(limit), "line": checkLine(limit), "lines": checkLines(limit),
@@ -77,7 +77,7 @@ func checkOf(f reflect.StructField) check {
 	}
 	c := checks[f.Tag.Get("check")]
 	if c == nil {
-		panic("shop: the text " + f.Name + " has no check tag")
+		panic("storedata: the text " + f.Name + " has no check tag")
 	}
 	return c
 }

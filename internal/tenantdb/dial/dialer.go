@@ -15,16 +15,16 @@ import (
 
 // ErrHostForbidden means that an address is not public and the operator has not
 // allowed it.
-var ErrHostForbidden = errors.New("tenantdb: address is not allowed")
+var ErrHostForbidden = errors.New("dial: address is not allowed")
 
 // ErrUnknownHost means that a name does not exist or resolves to a forbidden address.
 // One error covers both, because the difference would reveal the names of an internal
 // network.
-var ErrUnknownHost = errors.New("tenantdb: the name leads to no address that may be reached")
+var ErrUnknownHost = errors.New("dial: the name leads to no address that may be reached")
 
 // ErrPlaintextForbidden means that an unencrypted connection to a public address is
 // not allowed.
-var ErrPlaintextForbidden = errors.New("tenantdb: plaintext to a public address is not allowed")
+var ErrPlaintextForbidden = errors.New("dial: plaintext to a public address is not allowed")
 
 // Dialer makes every connection to a tenant's database server. It checks the address
 // that is dialled, after name resolution, so that a name cannot resolve to one address
