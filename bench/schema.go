@@ -15,7 +15,7 @@ import (
 // readSchema returns the statements that create a store's PostgreSQL schema, in one
 // transaction.
 func readSchema(ctx context.Context) (string, error) {
-	folder, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", "github.com/stoahq/stoa/tenantdb").Output()
+	folder, err := exec.CommandContext(ctx, "go", "list", "-f", "{{.Dir}}", "github.com/stoahq/stoa/internal/tenantdb").Output()
 	if err != nil {
 		return "", fmt.Errorf("go list: %w", err)
 	}
