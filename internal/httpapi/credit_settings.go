@@ -75,5 +75,8 @@ func (a *api) setCreditSettings(ctx context.Context, in *setCreditSettingsInput)
 	if err := a.Credits.SetSettings(ctx, principal(ctx), id, s); err != nil {
 		return nil, err
 	}
-	return a.creditSettings(ctx, &in.StoreChoice)
+	// The settings are not read again: an API key that may set them may lack credits:read.
+	out := &creditSettingsOutput{}
+	out.Body.LowBalanceThreshold = s.LowBalance
+	return out, nil
 }
