@@ -18,6 +18,10 @@ const (
 	migrateTargetLinear   = 0.8 // relative to the rate for a quarter of the fleet
 )
 
+// maxOrderSample is how many stores of one version that sample may contain, as
+// 'stoa tenants migrate --help' tells.
+const maxOrderSample = 5
+
 const (
 	sideNothing = "nothing"
 	sideAll     = "sqliteAll"
@@ -126,7 +130,8 @@ func (m *migrator) turn(ctx context.Context, s side) (result, error) {
 
 // nothing runs the command over a fleet that is up to date, with a data directory that
 // holds the keys only, so that no store can be reached. Every database that the command
-// opened would be a new file there.
+// opens is a new file there: those of the sample whose versions it reads to check the order
+// of the operator's migrations, and no other.
 func (m *migrator) nothing(ctx context.Context) (result, error) {
 	if m.version == 0 { // once, so that there is a migration to be up to date with
 		if err := m.add(); err != nil {
@@ -151,12 +156,12 @@ func (m *migrator) nothing(ctx context.Context) (result, error) {
 	if err != nil {
 		return res, err
 	}
-	opened, err := filepath.Glob(filepath.Join(bare, "stores", "*", "*.db")) // the command may make folders
+	opened, err := filepath.Glob(filepath.Join(bare, "stores", "*", "*.db"))
 	if err != nil {
 		return res, err
 	}
-	if len(opened) != 0 {
-		return res, fmt.Errorf("a store was opened though none lags: %v", opened)
+	if len(opened) > maxOrderSample {
+		return res, fmt.Errorf("%d stores were opened though none lags; the check of the order needs at most %d", len(opened), maxOrderSample)
 	}
 	res.Requests, res.Throughput = len(m.shops), float64(len(m.shops))/res.Slowest.Seconds()
 	return res, nil
