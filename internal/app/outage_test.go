@@ -176,14 +176,19 @@ func TestMasterThatIsFull(t *testing.T) {
 			n++
 			return c.call("POST", "/api/auth/register", object{"email": "full" + strconv.Itoa(n) + "@example.com", "password": testPassword, "firstName": "A", "lastName": "B"})
 		}
-		free := fillMaster(t, s.Master)
+		fill, free := fullMaster(t, s.Master)
 		var refused answer
-		eventually(t, "a person cannot be stored", func() bool { refused = signUp(); return refused.status != http.StatusCreated })
+		eventually(t, "a user cannot be stored", func() bool {
+			fill()
+			refused = signUp()
+			return refused.status != http.StatusCreated
+		})
 		refused.problem(http.StatusServiceUnavailable, "platform_unavailable")
 		if refused.header.Get("Retry-After") == "" {
 			t.Error("no Retry-After")
 		}
 		eventually(t, "it is not ready", func() bool {
+			fill()
 			signUp()
 			return c.call("GET", "/readyz", nil).status == http.StatusServiceUnavailable
 		})
@@ -206,8 +211,10 @@ func TestMasterThatIsFull(t *testing.T) {
 	}, unlimited, func(cfg *config.Config) { cfg.PrivateListen = "127.0.0.1:0" })
 }
 
-// fillMaster makes the master fail as one with a full disk does, until free is called.
-func fillMaster(t *testing.T, db *masterdb.DB) (free func()) {
+// fullMaster returns fill, which makes the master fail as one with a full disk does, and
+// free, which ends that. The limit of SQLite belongs to a connection, and a cancelled write
+// replaces that connection, so a test that waits for a failure calls fill again each time.
+func fullMaster(t *testing.T, db *masterdb.DB) (fill, free func()) {
 	t.Helper()
 	ctx := context.Background()
 	if db.Engine == masterdb.SQLite {
@@ -216,12 +223,8 @@ func fillMaster(t *testing.T, db *masterdb.DB) (free func()) {
 				t.Fatal(err)
 			}
 		}
-		var pages int
-		if err := db.Writer().QueryRowContext(ctx, `PRAGMA page_count`).Scan(&pages); err != nil {
-			t.Fatal(err)
-		}
-		limit(strconv.Itoa(pages))
-		return func() { limit("1073741823") }
+		// SQLite raises a limit below the size of the database to that size.
+		return func() { limit("1") }, func() { limit("1073741823") }
 	}
 	exec := func(statement string) {
 		if _, err := db.Pool().Exec(ctx, statement); err != nil {
@@ -230,6 +233,8 @@ func fillMaster(t *testing.T, db *masterdb.DB) (free func()) {
 	}
 	exec(`CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 		RAISE 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$`)
-	exec(`CREATE TRIGGER no_room BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION no_room()`)
-	return func() { exec(`DROP TRIGGER no_room ON users`) }
+	return func() {
+			exec(`CREATE OR REPLACE TRIGGER no_room BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION no_room()`)
+		},
+		func() { exec(`DROP TRIGGER no_room ON users`) }
 }
