@@ -27,14 +27,14 @@ import (
 )
 
 // fewestAllocations returns the number of allocations of a call of f. It is the
-// minimum of several averages, because the race detector randomly drops objects
-// from pools. The garbage collector is off meanwhile, so that it does not empty
-// the pools.
+// minimum of many single calls, because the race detector randomly drops one
+// object of four from a pool: an average of several calls depends on luck. The
+// garbage collector is off meanwhile, so that it does not empty the pools.
 func fewestAllocations(f func()) float64 {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	fewest := testing.AllocsPerRun(20, f)
-	for range 20 {
-		fewest = min(fewest, testing.AllocsPerRun(4, f))
+	fewest := testing.AllocsPerRun(1, f)
+	for range 300 {
+		fewest = min(fewest, testing.AllocsPerRun(1, f))
 	}
 	return fewest
 }
