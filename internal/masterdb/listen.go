@@ -34,8 +34,8 @@ type listenTimes struct {
 // listenState is the state of Listen.
 type listenState struct {
 	silent atomic.Bool // Listen runs but receives no notifications
-	once sync.Once
-	name string // identifies this DB in the change log
+	once   sync.Once
+	name   string // identifies this DB in the change log
 }
 
 // origin returns the name of this DB in the change log. DB uses it to skip its own changes.
