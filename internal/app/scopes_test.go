@@ -28,7 +28,6 @@ var pagePaths = map[string]string{
 	"POST /sandbox/checkout/{ref}/pay": "/sandbox/checkout/none/pay",
 	"GET /api/supabase/callback":       "/api/supabase/callback",
 	"POST /api/supabase/callback":      "/api/supabase/callback",
-	"GET /supabase/{outcome}":          "/supabase/connected",
 	"GET /dev/mailbox":                 "/dev/mailbox",
 	"GET /verify-email":                "/verify-email",
 	"POST /verify-email":               "/verify-email",
