@@ -105,8 +105,8 @@ generate: ## write the Go code of the templ pages
 
 .PHONY: generate-check
 generate-check: ## check that the generated code is fresh
-	@before=$$(cat internal/*/*_templ.go | cksum) && $(MAKE) --no-print-directory generate && \
-	if [ "$$before" != "$$(cat internal/*/*_templ.go | cksum)" ]; then \
+	@before=$$(find internal -name '*_templ.go' | sort | xargs cat | cksum) && $(MAKE) --no-print-directory generate && \
+	if [ "$$before" != "$$(find internal -name '*_templ.go' | sort | xargs cat | cksum)" ]; then \
 		echo "the code of the pages was not fresh: commit what 'make generate' has written"; exit 1; \
 	fi
 

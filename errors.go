@@ -18,6 +18,7 @@ const (
 	EmailTaken                 Code = "email_taken"
 	EmailUnverified            Code = "email_unverified"
 	InvalidCredentials         Code = "invalid_credentials" //nolint:gosec // a code, not a credential
+	ReauthenticationRequired   Code = "reauthentication_required"
 	SecondFactorRequired       Code = "second_factor_required"
 	TokenInvalid               Code = "token_invalid"
 	TokenExpired               Code = "token_expired"

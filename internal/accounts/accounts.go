@@ -1,12 +1,12 @@
 // Package accounts manages users: it registers them, checks their passwords and
-// second factors, opens and revokes their sessions, and invites them to stores. It owns the tables users, sessions, refresh_tokens,
-// invitations, email_requests, one_time_tokens, second_factors and
-// recovery_codes.
+// second factors, opens and revokes their sessions, and invites them to stores. It
+// owns the tables users, sessions, refresh_tokens, invitations, email_requests,
+// one_time_tokens, second_factors and recovery_codes.
 //
 // A session is a row in the master database. Its caller has two tokens: a
 // short-lived access token, sent with each request, and a refresh token that is
-// exchanged for the next pair. Revoking the session invalidates both, at once and
-// on every replica.
+// exchanged for the next pair. A browser has a cookie instead. Revoking the session
+// invalidates all of them, at once and on every replica.
 package accounts
 
 import (
@@ -102,11 +102,12 @@ type User struct {
 const userColumns = "id, email, first_name, last_name, role, email_verified, created_at"
 
 // Session is the result of opening or refreshing a session. ExpiresIn is the
-// lifetime of the access token.
+// lifetime of the access token or, for a browser, of the session.
 type Session struct {
 	User         User
 	AccessToken  keyring.Secret
 	RefreshToken keyring.Secret
+	Cookie       keyring.Secret // of a browser, instead of the tokens
 	ExpiresIn    time.Duration
 
 	id stoa.SessionID
@@ -120,6 +121,9 @@ type Client struct {
 	RequestID string // for the audit log
 
 	ClientRequestID string // for the audit log: see audit.Origin
+
+	// Browser makes a new session one of a browser: it has a cookie instead of tokens.
+	Browser bool
 }
 
 // as returns the user as a principal with the client as origin.

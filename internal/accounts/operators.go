@@ -169,6 +169,9 @@ func (a *Accounts) openImpersonation(ctx context.Context, tx *masterdb.Tx, p aut
 	if err != nil {
 		return Session{}, err
 	}
+	if c.Browser {
+		return a.issueCookie(ctx, tx, id, to, impersonation)
+	}
 	signed, err := a.tokens.sign(authz.Principal{UserID: to.ID, SessionID: id}, tx.Now)
 	if err != nil {
 		return Session{}, err

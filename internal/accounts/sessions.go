@@ -41,6 +41,9 @@ func (a *Accounts) openSession(ctx context.Context, tx *masterdb.Tx, user User, 
 	if err != nil {
 		return Session{}, err
 	}
+	if c.Browser {
+		return a.issueCookie(ctx, tx, id, user, a.opts.RefreshTTL)
+	}
 	return a.issueTokens(ctx, tx, id, user)
 }
 

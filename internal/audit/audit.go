@@ -55,6 +55,7 @@ const (
 	SignedOut          = "auth.sign_out"
 	TokenReused        = "auth.token_reused" //nolint:gosec // an action, not a credential
 	SessionRevoked     = "auth.session_revoked"
+	Reauthenticated    = "auth.reauthenticated"
 	PasswordChanged    = "auth.password_changed"
 	PasswordReset      = "auth.password_reset"
 	EmailVerified      = "auth.email_verified"

@@ -15,7 +15,11 @@ type Principal struct {
 	SessionID    stoa.SessionID // zero for an API key
 	Key          Key            // zero unless the caller is an API key
 	Impersonator stoa.UserID    // the operator who acts as this user; zero: none
-	Origin       audit.Origin
+	Browser      bool           // the session is a browser's
+	// RecentlyAuthenticated: the user gave their password or second factor in this
+	// browser's session in the last minutes.
+	RecentlyAuthenticated bool
+	Origin                audit.Origin
 }
 
 // Key is an API key. It acts for the user who made it, in one store, within
@@ -43,12 +47,16 @@ func (p Principal) IsKey() bool { return !p.Key.ID.IsZero() }
 // Within fails when the caller's credential does not allow the action. For an
 // API key it fails with store_not_found for another store than the key's, and
 // with forbidden without the scope. For an operator who acts as a user it fails
-// with forbidden for an action that outlasts the impersonation. Check calls it;
+// with forbidden for an action that outlasts the impersonation, and for a browser's
+// session with reauthentication_required where the action needs it. Check calls it;
 // users of MaySQL must call it themselves.
 func (p Principal) Within(store stoa.StoreID, a Action) error {
 	rule := ruleOf(a)
 	if !p.Impersonator.IsZero() && !rule.Impersonated {
 		return stoa.Errorf(stoa.Forbidden, "Only the user themselves may do this, not an operator acting as them.")
+	}
+	if rule.RecentAuthentication && p.Browser && !p.RecentlyAuthenticated {
+		return ErrReauthenticate()
 	}
 	if !p.IsKey() {
 		return nil
@@ -80,4 +88,10 @@ func (p Principal) InPerson() error {
 		return stoa.Errorf(stoa.Forbidden, "Only the user themselves may do this.")
 	}
 	return p.SignedIn()
+}
+
+// ErrReauthenticate returns the error for an action that needs a recent password or
+// second factor.
+func ErrReauthenticate() error {
+	return stoa.Errorf(stoa.ReauthenticationRequired, "Confirm that it is you: enter your password or the code of your second factor again.")
 }

@@ -58,6 +58,9 @@ type Rule struct {
 	// Impersonated: an operator who acts as a member may do it too. Actions that
 	// outlast the impersonation or cost credits are left to the member.
 	Impersonated bool
+	// RecentAuthentication: a browser's session needs a recent password or second
+	// factor, because an open browser is no proof of who sits before it.
+	RecentAuthentication bool
 }
 
 // rules is the table of who may do what.
@@ -70,13 +73,13 @@ var rules = []Rule{
 	{Action: TestDatabase, About: "Try a database", Roles: []Role{Owner, Admin, Operator}, Scope: "database:write", Impersonated: true},
 	{Action: RotateCredentials, About: "Change the database's credentials", Roles: []Role{Owner, Admin, Operator}, Scope: "database:write"},
 	{Action: SuspendStore, About: "Suspend and resume the store", Roles: []Role{Owner, Admin, Operator}},
-	{Action: DeleteStore, About: "Delete and restore the store", Roles: []Role{Owner, Operator}},
+	{Action: DeleteStore, About: "Delete and restore the store", Roles: []Role{Owner, Operator}, RecentAuthentication: true},
 	{Action: ReadCredits, About: "See credits and what they went to", Roles: []Role{Owner, Admin, Member, Viewer, Operator}, Scope: "credits:read", Impersonated: true},
 	{Action: SpendCredits, About: "Spend and hold credits", Roles: []Role{Owner, Admin, Member}, Scope: "credits:spend"},
 	{Action: PurchaseCredits, About: "Buy credits and set when to be told", Roles: []Role{Owner, Admin}, Scope: "credits:purchase"},
 	{Action: ReadMembers, About: "See who belongs to the store", Roles: []Role{Owner, Admin, Member, Viewer, Operator}, Scope: "members:read", Impersonated: true},
 	{Action: ManageMembers, About: "Invite, change and remove members", Roles: []Role{Owner, Admin, Operator}},
-	{Action: ManageOwners, About: "Make and unmake owners", Roles: []Role{Owner, Operator}},
+	{Action: ManageOwners, About: "Make and unmake owners", Roles: []Role{Owner, Operator}, RecentAuthentication: true},
 	{Action: ManageKeys, About: "Make and revoke API keys", Roles: []Role{Owner, Admin}},
 	{Action: ReadAudit, About: "Read the audit log", Roles: []Role{Owner, Admin, Operator}, Scope: "audit:read", Impersonated: true},
 }

@@ -1,8 +1,6 @@
-// Package console holds the platform's own pages: home, checkout, forms of accounts and
-// the API reference.
 package console
 
-// LandingView fills LandingPage.
+// LandingView fills the platform's home page.
 type LandingView struct {
 	BaseURL     string // of the platform, such as http://localhost:3000
 	Version     string

@@ -20,6 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/accounts"
 	"github.com/stoahq/stoa/internal/apikeys"
 	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/console"
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/mail"
@@ -73,6 +74,8 @@ type api struct {
 	Domains
 	Config
 	huma           huma.API
+	console        *console.Console
+	crossOrigin    http.CrossOriginProtection
 	mux            *mux
 	options        map[string]routeOptions // by pattern
 	metrics        *metrics
@@ -97,6 +100,7 @@ func newAPI(d Domains, cfg Config) *api {
 		Domains: d, Config: cfg, mux: &mux{}, options: map[string]routeOptions{}, metrics: newMetrics(cfg.Metrics, d.Memory), hosts: cfg.platformHosts(),
 		stall: stallTimeout, logUnavailable: rate.Sometimes{Interval: 10 * time.Second},
 	}
+	a.console = a.newConsole()
 	a.huma = humago.New(a.mux, openAPI())
 	a.openAPIRoutes()
 	a.authRoutes()
@@ -120,6 +124,7 @@ func newAPI(d Domains, cfg Config) *api {
 	a.storefrontRoutes()
 	a.healthRoutes()
 	a.homeRoutes()
+	a.consoleRoutes()
 	a.accountPageRoutes()
 	a.wellKnownRoutes()
 	a.page("/", fallbackOptions, a.noRoute)

@@ -251,11 +251,11 @@ const (
 )
 
 // acquire counts one more stream until release is called, or fails with
-// rate_limited.
+// rate_limited. The zero store stands for those of the console, which count by user.
 func (s *streams) acquire(store stoa.StoreID, p authz.Principal) (release func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.total >= maxStreams || s.byStore[store] >= maxStreamsPerStore || s.byUser[p.UserID] >= maxStreamsPerUser {
+	if s.total >= maxStreams || !store.IsZero() && s.byStore[store] >= maxStreamsPerStore || s.byUser[p.UserID] >= maxStreamsPerUser {
 		busy := stoa.Errorf(stoa.RateLimited, "Too many streams are open. Close one, or ask for the run itself: GET /api/stores/%s/provisioning.", store)
 		busy.RetryAfter = 10 * time.Second
 		return nil, busy

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"net/http"
 
-	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/console"
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/storefront"
@@ -17,7 +16,7 @@ func (a *api) homeRoutes() {
 	public := routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}
 	docs := console.Docs(openAPIPath+".json", "/api/docs").ServeHTTP
 	a.page("GET /{$}", routeOptions{timeout: requestTimeout, rate: rateStorefront, scope: scopePublic, maxBody: noBody}, a.home)
-	a.page("GET /assets/", public, web.Assets().ServeHTTP)
+	a.page("GET /assets/", public, console.Assets().ServeHTTP)
 	a.page("GET /api/docs", public, docs)
 	a.page("GET /api/docs/", public, docs)
 }
@@ -26,7 +25,7 @@ func (a *api) homeRoutes() {
 // page at its hostname.
 func (a *api) home(w http.ResponseWriter, r *http.Request) {
 	if a.isPlatform(r.Host) {
-		web.Serve(w, r, http.StatusOK, console.LandingPage(console.LandingView{BaseURL: a.BaseURL, Version: stoa.Version, Development: a.Development}))
+		a.consolePage(console.Route{RouteOptions: console.RouteOptions{Kind: console.View, Scope: console.Optional}, Handle: a.console.Home})(w, r)
 		return
 	}
 	s, err := a.Stores.StorefrontPage(r.Context(), r.Host, a, storedata.ListProducts{Limit: storePageProducts})

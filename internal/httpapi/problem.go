@@ -61,6 +61,7 @@ var statuses = map[stoa.Code]int{
 	stoa.EmailTaken:                 http.StatusConflict,
 	stoa.EmailUnverified:            http.StatusForbidden,
 	stoa.InvalidCredentials:         http.StatusUnauthorized,
+	stoa.ReauthenticationRequired:   http.StatusForbidden,
 	stoa.SecondFactorRequired:       http.StatusUnauthorized,
 	stoa.TokenInvalid:               http.StatusUnauthorized,
 	stoa.TokenExpired:               http.StatusUnauthorized,

@@ -110,10 +110,14 @@ func (a *api) LimitVisit(ctx context.Context, store stoa.StoreID) error {
 // admit applies the limits of a class that count only requests whose input is
 // valid. release ends the request's part in them.
 func (a *api) admit(ctx context.Context, class rateClass) (release func(), err error) {
+	return a.admitAs(ctx, class, principal(ctx).UserID)
+}
+
+// admitAs is admit for a user.
+func (a *api) admitAs(ctx context.Context, class rateClass, user stoa.UserID) (release func(), err error) {
 	if class != rateDatabase && class != rateDatabaseWait {
 		return func() {}, nil
 	}
-	user := principal(ctx).UserID
 	if err := a.limit(ctx, ratelimit.ID("database", user), a.Rates.database()); err != nil || class == rateDatabase {
 		return func() {}, err
 	}

@@ -22,6 +22,8 @@ type routeOptions struct {
 	scope         scope
 	// maxBody is the largest accepted request body in bytes, or noBody.
 	maxBody int64
+	// console: the route is a page of the console, whose caller has a session cookie.
+	console bool
 }
 
 const (
@@ -193,6 +195,7 @@ type Route struct {
 	Rate    string
 	Scope   string // an authz.Action, or one of public, optional, caller, person, operator
 	MaxBody int64  // bytes; -1: no body is read
+	Console bool   // a page of the console, whose caller has a session cookie
 }
 
 // Routes lists the routes that New registers for cfg, in the order of their
@@ -207,7 +210,7 @@ func Routes(cfg Config) []Route {
 			method, path = "", pattern
 		}
 		o := a.options[pattern]
-		list[i] = Route{Method: method, Path: path, Timeout: o.timeout, Rate: string(o.rate), Scope: string(o.scope), MaxBody: o.maxBody}
+		list[i] = Route{Method: method, Path: path, Timeout: o.timeout, Rate: string(o.rate), Scope: string(o.scope), MaxBody: o.maxBody, Console: o.console}
 	}
 	return list
 }

@@ -47,7 +47,6 @@ func site() http.Handler {
 	mux.HandleFunc("/api/openapi.json", answer(sampleDocument))
 	mux.HandleFunc("GET /api/things", answer(`{"note": "tried out"}`))
 	for path, page := range map[string]templ.Component{
-		"/landing": console.LandingPage(console.LandingView{BaseURL: "http://localhost:3000", Version: "v1.2.3", Development: true}),
 		"/store": storefront.StorePage(storefront.StoreView{Name: "Corner Shop", PrimaryColor: "#c2410c", ContactEmail: "owner@example.com",
 			Products: []storefront.ProductView{
 				{Name: "Bowl", Price: "24.00", Currency: "EUR",
@@ -144,7 +143,7 @@ func watch(t *testing.T, ctx context.Context, origin string) {
 }
 
 func TestPagesInABrowser(t *testing.T) {
-	for _, path := range []string{"/landing", "/store", "/checkout", "/error"} {
+	for _, path := range []string{"/store", "/checkout", "/error"} {
 		t.Run(strings.TrimPrefix(path, "/"), func(t *testing.T) {
 			ctx := browser(t, path)
 			styled, err := chromedp.Run(ctx, chromedp.Evaluate[string](`getComputedStyle(document.body).display`))

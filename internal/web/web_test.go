@@ -111,7 +111,6 @@ const hostile = `"'><script>alert(1)</script><img src=x onerror=alert(1)>`
 func TestHostileTextStaysText(t *testing.T) {
 	t.Parallel()
 	pages := map[string]templ.Component{
-		"landing": console.LandingPage(console.LandingView{BaseURL: hostile, Version: hostile, Development: true}),
 		"store": storefront.StorePage(storefront.StoreView{
 			Name: hostile, Description: hostile, LogoURL: hostile, Currency: hostile, Locale: hostile,
 			PrimaryColor: hostile, ContactEmail: hostile,
@@ -143,7 +142,6 @@ func TestHostileTextStaysText(t *testing.T) {
 func TestPagesRenderWithoutData(t *testing.T) {
 	t.Parallel()
 	for name, page := range map[string]templ.Component{
-		"landing":  console.LandingPage(console.LandingView{}),
 		"store":    storefront.StorePage(storefront.StoreView{}),
 		"product":  storefront.StorePage(storefront.StoreView{Products: []storefront.ProductView{{}}}),
 		"checkout": console.CheckoutPage(console.CheckoutView{}),
@@ -198,26 +196,5 @@ func TestServeSetsHeaders(t *testing.T) {
 	web.Serve(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil), http.StatusOK, storefront.StorePage(storefront.StoreView{}))
 	if got := w.Header().Get("Cache-Control"); got != "public, max-age=60" {
 		t.Errorf("the caller's Cache-Control became %q", got)
-	}
-}
-
-func TestLandingShowsCommandsInDevelopmentOnly(t *testing.T) {
-	t.Parallel()
-	doc, text := render(t, console.LandingPage(console.LandingView{BaseURL: "http://localhost:3000/", Version: "v1.2.3", Development: true}))
-	for _, want := range []string{
-		"curl http://localhost:3000/api/auth/register", "curl http://localhost:3000/api/auth/login", "v1.2.3",
-	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("no %q in:\n%s", want, text)
-		}
-	}
-	links := attributes(doc, "a", "href")
-	for _, want := range []string{"/api/docs", "/api/openapi.json"} {
-		if !slices.Contains(links, want) {
-			t.Errorf("no link to %s among %q", want, links)
-		}
-	}
-	if _, text := render(t, console.LandingPage(console.LandingView{BaseURL: "https://stoa.example"})); strings.Contains(text, "curl") {
-		t.Errorf("production shows commands:\n%s", text)
 	}
 }

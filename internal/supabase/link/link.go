@@ -101,6 +101,9 @@ func (s *Service) forget(store stoa.StoreID) {
 	s.projects.Invalidate(store)
 }
 
+// Configured reports whether this platform is registered with Supabase.
+func (s *Service) Configured() bool { return s.configured() == nil }
+
 func (s *Service) configured() error {
 	if s == nil || s.opts.API == nil {
 		return stoa.Errorf(stoa.SupabaseNotConfigured, "This platform is not registered with Supabase. Connect the project by its connection string.")

@@ -1,0 +1,136 @@
+package httpapi
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/console"
+	"github.com/stoahq/stoa/internal/keyring"
+)
+
+// consoleLimits are the options of the kinds of console pages; the scope is the
+// page's own.
+var consoleLimits = map[console.Kind]routeOptions{
+	console.View:         {timeout: requestTimeout, rate: rateCaller, maxBody: noBody},
+	console.Form:         {timeout: requestTimeout, rate: rateCaller, maxBody: maxForm},
+	console.SignIn:       {timeout: requestTimeout, rate: rateAuth, maxBody: maxForm},
+	console.DatabaseForm: {timeout: waitTimeout, rate: rateDatabaseWait, maxBody: maxCredentials},
+	console.Stream:       {timeout: streamLifetime + requestTimeout, rate: rateCaller, maxBody: noBody},
+	console.Download:     {timeout: csvTimeout, rate: rateCaller, maxBody: noBody},
+}
+
+// consoleRoutes registers the pages of the console.
+func (a *api) consoleRoutes() {
+	for _, r := range a.console.Routes() {
+		o := consoleLimits[r.Kind]
+		o.scope, o.console = scope(r.Scope), true
+		if o.rate == rateCaller && !o.scope.needsAuthentication() {
+			o.rate = rateAddress // a session that is recognised counts by user too
+		}
+		a.page(r.Pattern, o, a.consolePage(r))
+	}
+}
+
+func (a *api) newConsole() *console.Console {
+	return console.New(console.Services{
+		Master: a.Master, Accounts: a.Accounts, APIKeys: a.APIKeys, Stores: a.Stores, Hostnames: a.Hostnames, Tenants: a.Tenants,
+		Credits: a.Credits, Payments: a.Payments, Provisioning: a.Provisioning, Cloud: a.Cloud, Mail: a.Mail,
+	}, console.Config{
+		BaseURL: a.BaseURL, BaseDomain: a.BaseDomain, Development: a.Development, Sandbox: a.Sandbox, Log: a.Log, Stopping: a.Stopping,
+	})
+}
+
+// consolePage serves one route of the console and answers its errors.
+func (a *api) consolePage(route console.Route) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		req := &console.Request{Request: r, Client: requestOf(r.Context()).client}
+		release, err := a.admitPage(w, req, route)
+		if err == nil {
+			defer release()
+			err = route.Handle(w, req)
+		}
+		if err != nil {
+			a.refusePage(w, req, err)
+		}
+	}
+}
+
+// admitPage checks the origin of a form, reads it, authenticates the caller and counts
+// the request against the limits of its route.
+func (a *api) admitPage(w http.ResponseWriter, r *console.Request, route console.Route) (release func(), err error) {
+	o := requestOf(r.Context()).options
+	if r.Method == http.MethodPost {
+		if err := a.crossOrigin.Check(r.Request); err != nil {
+			return nil, stoa.Errorf(stoa.Forbidden, "This form was sent by another site. Open the page here and send it again.")
+		}
+		if err := readForm(w, r.Request); err != nil {
+			var large *http.MaxBytesError
+			if errors.As(err, &large) {
+				return nil, stoa.Errorf(stoa.PayloadTooLarge, "The form is larger than this page accepts.")
+			}
+			return nil, stoa.Errorf(stoa.InvalidRequest, "The form cannot be read.")
+		}
+	}
+	if o.rate == rateAuth {
+		if err := a.takeAuth(r.Context()); err != nil {
+			return nil, err
+		}
+	}
+	if route.Scope != console.Public {
+		err := a.signInByCookie(r)
+		if err != nil && (o.scope.needsAuthentication() || !isSignedOut(err)) {
+			return nil, err
+		}
+	}
+	if route.Kind == console.Stream {
+		return a.streams.acquire(stoa.StoreID{}, r.Principal)
+	}
+	return a.admitAs(r.Context(), o.rate, r.Principal.UserID)
+}
+
+// signInByCookie authenticates the session of the request's cookie.
+func (a *api) signInByCookie(r *console.Request) error {
+	cookie, err := r.Request.Cookie(console.SessionCookieName(a.BaseURL))
+	if err != nil {
+		return stoa.Errorf(stoa.TokenInvalid, "You are not signed in. Sign in first.")
+	}
+	session, err := a.Accounts.AuthenticateCookie(r.Context(), keyring.NewSecret(cookie.Value), r.Client)
+	if err != nil {
+		return err
+	}
+	if err := a.limitPrincipal(r.Context(), session.Principal); err != nil {
+		return err
+	}
+	r.Principal, r.User, r.Expires, r.Cookie = session.Principal, session.User, session.ExpiresAt, cookie.Value
+	return nil
+}
+
+// isSignedOut reports whether an error means that the request has no valid session.
+func isSignedOut(err error) bool {
+	switch stoa.CodeOf(err) { //nolint:exhaustive // all others are of another kind
+	case stoa.TokenInvalid, stoa.TokenExpired, stoa.SessionRevoked:
+		return true
+	}
+	return false
+}
+
+// refusePage answers a request that failed: with the sign-in for a caller without a
+// session, with the question for the password for an action that needs it, and with
+// the error otherwise.
+func (a *api) refusePage(w http.ResponseWriter, r *console.Request, err error) {
+	ask := error(nil)
+	switch {
+	case isSignedOut(err):
+		r.Principal = authz.Principal{}
+		ask = a.console.SignInFirst(w, r)
+	case stoa.CodeOf(err) == stoa.ReauthenticationRequired:
+		ask = a.console.ReauthenticateFirst(w, r)
+	default:
+		ask = err
+	}
+	if ask != nil {
+		a.errorPage(w, r.Request, ask)
+	}
+}
