@@ -5,6 +5,8 @@ import (
 	_ "embed"
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -59,24 +61,47 @@ func (c *chromium) axe() []axeViolation {
 		v => ({id: v.id, impact: v.impact, help: v.help, nodes: v.nodes.map(n => ({html: n.html, failureSummary: n.failureSummary}))})))`)
 }
 
-// inspect fails the test for faults that can be seen on the current page, with every
-// device: violations of axe's rules, and a page that is wider than a phone.
-func (c *chromium) inspect(name string) {
+// inspect returns the faults that can be seen on the current page with every device:
+// violations of axe's rules, and a page that is wider than its window. They are told by
+// their text, with the devices.
+func (c *chromium) inspect() map[string][]string {
 	c.t.Helper()
+	faults := map[string][]string{}
 	for _, d := range devices {
 		c.emulate(d)
 		for _, v := range c.axe() {
-			c.t.Errorf("%s (%s): %s", name, d.name, v)
+			faults[v.String()] = append(faults[v.String()], d.name)
 		}
 		wide := evaluate[string](c, `(() => {
 			const width = document.documentElement.clientWidth
 			if (document.documentElement.scrollWidth <= width) return ""
 			const e = [...document.body.querySelectorAll("*")].find(e => e.getBoundingClientRect().right > width + 1 && !e.closest(".scroll"))
-			return document.documentElement.scrollWidth + " pixels: " + (e ? e.outerHTML.slice(0, 300) : "")
+			return e ? e.outerHTML.slice(0, 300) : "something"
 		})()`)
 		if wide != "" {
-			c.t.Errorf("%s (%s): the page is wider than its window: %s", name, d.name, wide)
+			text := "the page is wider than its window: " + wide
+			faults[text] = append(faults[text], d.name)
 		}
 	}
 	c.emulate(desktop)
+	return faults
+}
+
+// faultList collects faults of many pages, which often share one.
+type faultList map[string][]string // fault → pages
+
+func (l faultList) add(fault, where string) { l[fault] = append(l[fault], where) }
+
+// report fails the test with each fault and the pages that have it.
+func (l faultList) report(t *testing.T) {
+	t.Helper()
+	for _, fault := range slices.Sorted(maps.Keys(l)) {
+		pages := l[fault]
+		more := ""
+		if len(pages) > 8 {
+			more = fmt.Sprintf(" and %d more", len(pages)-8)
+			pages = pages[:8]
+		}
+		t.Errorf("%s\n\ton %s%s", fault, strings.Join(pages, ", "), more)
+	}
 }

@@ -71,7 +71,10 @@ func (c *chromium) another(t *testing.T, s *server) *chromium {
 func newWindow(t *testing.T, ctx context.Context, s *server) *chromium {
 	t.Helper()
 	c := &chromium{t: t, ctx: ctx, origin: s.URL}
-	c.do(chromedp.Navigate("about:blank")) // starts the browser
+	// This starts the browser or opens the window, which lives as long as the context of this call.
+	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil {
+		t.Fatal(err)
+	}
 	if err := chromedp.Listen(ctx, c.observe); err != nil {
 		t.Fatal(err)
 	}
@@ -213,8 +216,8 @@ func (c *chromium) press(text string) {
 // click clicks the button or link with this text. It does not wait.
 func (c *chromium) click(text string) {
 	c.t.Helper()
-	find := fmt.Sprintf(`[...document.querySelectorAll("a, button, summary, input[type=submit]")]
-		.filter(e => (e.innerText || e.value || "").trim().replace(/\s+/g, " ") === %s && e.checkVisibility())`, strconv.Quote(text))
+	find := fmt.Sprintf(`[...document.querySelectorAll("main a, main button, main summary")].filter(e => e.innerText.trim().replace(/\s+/g, " ") === %s && e.checkVisibility())`,
+		strconv.Quote(text))
 	c.await(text, find+`.length > 0`)
 	if n := evaluate[int](c, find+`.length`); n != 1 {
 		c.t.Fatalf("%d buttons or links say %q at %s", n, text, c.whereabouts())

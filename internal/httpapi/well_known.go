@@ -34,7 +34,7 @@ func (a *api) wellKnownRoutes() {
 // an exception to the last one.
 var privatePaths = []string{
 	"/account", "/operator", "/stores",
-	"/signin", "/signout", "/signup", "/reauthenticate", "/forgot", "/reset", "/verify", "/invitations", "/accept-invitation",
+	"/search", "/signin", "/signout", "/signup", "/reauthenticate", "/forgot", "/reset", "/verify", "/invitations", "/accept-invitation",
 	"/checkout/", "/sandbox/", "/supabase/", "/dev/", "/api/",
 }
 
