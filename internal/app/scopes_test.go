@@ -37,6 +37,10 @@ var pagePaths = map[string]string{
 	"POST /reset-password":             "/reset-password",
 	"GET /accept-invitation":           "/accept-invitation",
 	"POST /accept-invitation":          "/accept-invitation",
+	"GET /favicon.ico":                 "/favicon.ico",
+	"GET /robots.txt":                  "/robots.txt",
+	"GET /.well-known/security.txt":    "/.well-known/security.txt",
+	"GET /.well-known/change-password": "/.well-known/change-password",
 	" /":                               "/none",
 }
 
