@@ -129,9 +129,9 @@ func (a *Accounts) startEmailChange(ctx context.Context, tx *masterdb.Tx, p auth
 // endEmailChange ends the user's open change, if there is one. It reports whether
 // there was one that had not expired.
 func endEmailChange(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) (bool, error) {
-	var ended []time.Time
+	var ended []struct{ ExpiresAt time.Time }
 	err := tx.Select(ctx, &ended, `UPDATE email_changes SET ended_at = $1 WHERE user_id = $2 AND ended_at IS NULL RETURNING expires_at`, tx.Now, user)
-	return len(ended) > 0 && tx.Now.Before(ended[0]), err
+	return len(ended) > 0 && tx.Now.Before(ended[0].ExpiresAt), err
 }
 
 // PendingEmailChange returns the caller's change that waits for confirmations, or nil.

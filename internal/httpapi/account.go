@@ -42,7 +42,7 @@ func (a *api) accountRoutes() {
 			Summary: "Withdraw the change of the address", Description: "Its links stop working.", Errors: []int{401, 403, 404}}, a.withdrawEmailChange)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopeOptional, maxBody: maxJSON},
 		huma.Operation{Method: http.MethodPost, Path: "/api/auth/email-change/confirm", Tags: tags,
-			Summary: "Confirm the change with the token of one of its mails",
+			Summary:     "Confirm the change with the token of one of its mails",
 			Description: "Of the person whose account it is: with an access token, or with the password. Sessions stay; other links that were sent for the account end.",
 			Errors:      []int{400, 401, 403, 409, 413, 422}}, a.confirmEmailChange)
 	route(a, routeOptions{timeout: csvTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
