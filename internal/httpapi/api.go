@@ -104,6 +104,7 @@ func newAPI(d Domains, cfg Config) *api {
 	a.huma = humago.New(a.mux, openAPI())
 	a.openAPIRoutes()
 	a.authRoutes()
+	a.accountRoutes()
 	a.sessionRoutes()
 	a.passwordRoutes()
 	a.secondFactorRoutes()
