@@ -90,12 +90,11 @@ func (a *Accounts) extendCookie(ctx context.Context, p authz.Principal, until ti
 	})
 }
 
-// issueCookie makes a session that was just inserted a browser's. Signing in counts as
-// a recent authentication; the start of an impersonation does not.
-func (a *Accounts) issueCookie(ctx context.Context, tx *masterdb.Tx, id stoa.SessionID, user User, lifetime time.Duration) (Session, error) {
+// issueCookie makes a session that was just inserted a browser's. authenticated is
+// when its user gave their password; nil for an impersonation.
+func issueCookie(ctx context.Context, tx *masterdb.Tx, id stoa.SessionID, user User, lifetime time.Duration, authenticated *time.Time) (Session, error) {
 	cookie := newToken(cookiePrefix)
-	_, err := tx.Exec(ctx, `UPDATE sessions SET cookie_hash = $1, authenticated_at = CASE WHEN impersonator IS NULL THEN $2 END WHERE id = $3`,
-		cookie.Hash(), tx.Now, id)
+	_, err := tx.Exec(ctx, `UPDATE sessions SET cookie_hash = $1, authenticated_at = $2 WHERE id = $3`, cookie.Hash(), authenticated, id)
 	return Session{User: user, Cookie: cookie, ExpiresIn: lifetime, id: id}, err
 }
 

@@ -170,7 +170,7 @@ func (a *Accounts) openImpersonation(ctx context.Context, tx *masterdb.Tx, p aut
 		return Session{}, err
 	}
 	if c.Browser {
-		return a.issueCookie(ctx, tx, id, to, impersonation)
+		return issueCookie(ctx, tx, id, to, impersonation, nil)
 	}
 	signed, err := a.tokens.sign(authz.Principal{UserID: to.ID, SessionID: id}, tx.Now)
 	if err != nil {

@@ -42,7 +42,7 @@ func (a *Accounts) openSession(ctx context.Context, tx *masterdb.Tx, user User, 
 		return Session{}, err
 	}
 	if c.Browser {
-		return a.issueCookie(ctx, tx, id, user, a.opts.RefreshTTL)
+		return issueCookie(ctx, tx, id, user, a.opts.RefreshTTL, &tx.Now)
 	}
 	return a.issueTokens(ctx, tx, id, user)
 }

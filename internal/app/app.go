@@ -191,10 +191,10 @@ func (a *App) registerJobs(publicURL string) {
 // Jobs are released first, so that a provisioning run whose job runs again gets no second
 // job.
 func (a *App) releaseEnded() {
-	a.presence.OnGone(a.Queue.Release)
-	a.presence.OnGone(a.Provisioning.Release)
-	a.presence.OnGone(a.cloud.Release)
-	a.presence.OnGone(func(ctx context.Context, tx *masterdb.Tx, _ string) error { // accounts that the process had marked in memory
+	a.presence.OnProcessEnd(a.Queue.Release)
+	a.presence.OnProcessEnd(a.Provisioning.Release)
+	a.presence.OnProcessEnd(a.cloud.Release)
+	a.presence.OnProcessEnd(func(ctx context.Context, tx *masterdb.Tx, _ string) error { // accounts that the process had marked in memory
 		return a.Queue.EnqueueOnce(ctx, tx, feed.Sweep{})
 	})
 }

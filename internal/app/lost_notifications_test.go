@@ -37,7 +37,7 @@ func (r twoReplicas) seen(status string, want int) time.Duration {
 	return time.Since(start)
 }
 
-func (r twoReplicas) deaf() bool {
+func (r twoReplicas) silent() bool {
 	r.t.Helper()
 	return value(scrape(r.t, r.b), "stoa_listen_deaf") == 1
 }
@@ -50,7 +50,7 @@ func TestFrozenListener(t *testing.T) {
 	cfg := testConfig(t, masterdb.SQLite)
 	cfg.MasterDBURL = keyring.NewSecret(own.url())
 	r := replicasOn(t, cfg)
-	eventually(t, "both listen", func() bool { return !r.a.Master.Deaf() && !r.deaf() })
+	eventually(t, "both listen", func() bool { return !r.a.Master.MissesNotifications() && !r.silent() })
 	var pids []int
 	if err := r.a.Master.Select(t.Context(), &pids, `SELECT pid FROM pg_stat_activity WHERE application_name = $1`, masterdb.ListenName); err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func TestFrozenListener(t *testing.T) {
 	if d > 12*time.Second {
 		t.Errorf("seen after %v", d)
 	}
-	eventually(t, "both listen again", func() bool { return !r.a.Master.Deaf() && !r.deaf() })
+	eventually(t, "both listen again", func() bool { return !r.a.Master.MissesNotifications() && !r.silent() })
 }
 
 // TestChangesWithoutNotifications ends every session of a listener while the master
@@ -82,7 +82,7 @@ func TestChangesWithoutNotifications(t *testing.T) {
 		t.Skip(masterdbtest.PostgresEnv + " is not set")
 	}
 	r := replicasOn(t, testConfig(t, masterdb.Postgres))
-	eventually(t, "b listens", func() bool { return !r.deaf() })
+	eventually(t, "b listens", func() bool { return !r.silent() })
 	watcher := masterdbtest.Open(t, r.a.Cfg.MasterDBURL.Reveal())
 	stop := make(chan struct{})
 	var cutting sync.WaitGroup
@@ -106,7 +106,7 @@ func TestChangesWithoutNotifications(t *testing.T) {
 		cutting.Wait()
 	})
 	t.Cleanup(end)
-	eventually(t, "b is deaf", r.deaf)
+	eventually(t, "b is silent", r.silent)
 	eventually(t, "b has forgotten what it knew", func() bool { return r.front("shop.localhost").status == http.StatusOK })
 	for i := range 4 {
 		status, want := "suspended", http.StatusServiceUnavailable
@@ -120,7 +120,7 @@ func TestChangesWithoutNotifications(t *testing.T) {
 		}
 	}
 	end()
-	eventually(t, "b hears again", func() bool { return !r.deaf() })
+	eventually(t, "b hears again", func() bool { return !r.silent() })
 }
 
 // TestDoctorTriesNotifications checks doctor's test of notifications, which only

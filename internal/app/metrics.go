@@ -42,7 +42,7 @@ func (a *App) newRegistry() *prometheus.Registry {
 		Name: "stoa_listen_deaf",
 		Help: "1 while the master's notifications of other replicas' changes do not arrive and the change log is read instead.",
 	}, func() float64 {
-		if a.Master.Deaf() {
+		if a.Master.MissesNotifications() {
 			return 1
 		}
 		return 0

@@ -38,7 +38,7 @@ func (l *listener) pollPostgres(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if !l.db.Deaf() {
+		if !l.db.MissesNotifications() {
 			if seen != nil { // changes between the last read and the first notification
 				_, _ = l.readRecent(ctx, seen) // on failure nothing is lost: the listener has called every resync
 			}

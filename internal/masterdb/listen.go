@@ -33,9 +33,9 @@ type listenTimes struct {
 
 // listenState is the state of Listen.
 type listenState struct {
-	deaf atomic.Bool // Listen runs but receives no notifications
-	once sync.Once
-	name string // identifies this DB in the change log
+	silent atomic.Bool // Listen runs but receives no notifications
+	once   sync.Once
+	name   string // identifies this DB in the change log
 }
 
 // origin returns the name of this DB in the change log. DB uses it to skip its own changes.
@@ -44,9 +44,9 @@ func (s *listenState) origin() string {
 	return s.name
 }
 
-// Deaf reports whether Listen runs and receives no notifications from
+// MissesNotifications reports whether Listen runs and receives no notifications from
 // PostgreSQL. Changes are then read from the change log.
-func (db *DB) Deaf() bool { return db.listening.deaf.Load() }
+func (db *DB) MissesNotifications() bool { return db.listening.silent.Load() }
 
 // Listen passes the notifications of other processes to the subscribers, until ctx is done.
 // On PostgreSQL it keeps one connection of its own and reconnects when that is lost. It
@@ -65,7 +65,7 @@ func (db *DB) listen(ctx context.Context, log *slog.Logger, times listenTimes) {
 		l.pollSQLite(ctx)
 		return
 	}
-	defer db.listening.deaf.Store(false)
+	defer db.listening.silent.Store(false)
 	var polling sync.WaitGroup
 	polling.Go(func() { l.pollPostgres(ctx) })
 	defer polling.Wait()
@@ -113,13 +113,13 @@ func (l *listener) sessions(ctx context.Context) {
 	}
 }
 
-// errDeaf means that a notification did not arrive on a connection that is open.
-var errDeaf = errors.New("the connection receives no notifications: a pooler that keeps no sessions stands before the server, or the session is stuck")
+// errNoNotifications means that a notification did not arrive on a connection that is open.
+var errNoNotifications = errors.New("the connection receives no notifications: a pooler that keeps no sessions stands before the server, or the session is stuck")
 
 // session opens a connection and receives notifications until it fails. It returns the
 // cause, and whether notifications arrived.
 func (l *listener) session(ctx context.Context) (heard bool, err error) {
-	defer l.db.listening.deaf.Store(true)
+	defer l.db.listening.silent.Store(true)
 	conn, err := l.connect(ctx)
 	if err != nil {
 		return false, err
@@ -141,7 +141,7 @@ func (l *listener) session(ctx context.Context) (heard bool, err error) {
 		}
 		if e.received(n.Payload) && !heard {
 			heard = true
-			l.db.listening.deaf.Store(false)
+			l.db.listening.silent.Store(false)
 			l.log.InfoContext(ctx, "listening for changes by other replicas")
 			l.resync(ctx)
 		}
@@ -208,7 +208,7 @@ func (l *listener) next(ctx context.Context, conn *pgx.Conn, e *echo) (*pgconn.N
 		return n, nil
 	}
 	if e.overdue() {
-		return nil, errDeaf
+		return nil, errNoNotifications
 	}
 	return nil, nil //nolint:nilnil // no message came
 }
@@ -233,7 +233,7 @@ func (db *DB) CheckListen(ctx context.Context) error {
 	for {
 		n, err := conn.WaitForNotification(waiting)
 		if err != nil && ctx.Err() == nil && waiting.Err() != nil {
-			return errDeaf
+			return errNoNotifications
 		}
 		if err != nil || n.Channel == l.channel {
 			return err

@@ -20,9 +20,9 @@ import (
 )
 
 // deafProxy returns a URL that leads to the same database through a proxy that understands
-// the protocol. While deaf is set, the proxy delivers no notifications, like a pooler in
+// the protocol. While silent is set, the proxy delivers no notifications, like a pooler in
 // transaction mode.
-func deafProxy(t *testing.T, direct string, deaf *atomic.Bool) (through string) {
+func deafProxy(t *testing.T, direct string, silent *atomic.Bool) (through string) {
 	t.Helper()
 	u, err := url.Parse(direct)
 	testkit.Must(t, err)
@@ -47,7 +47,7 @@ func deafProxy(t *testing.T, direct string, deaf *atomic.Bool) (through string) 
 				_ = server.Close()
 			}()
 			go func() {
-				_ = relayMessages(client, server, deaf)
+				_ = relayMessages(client, server, silent)
 				_ = client.Close()
 				_ = server.Close()
 			}()
@@ -58,7 +58,7 @@ func deafProxy(t *testing.T, direct string, deaf *atomic.Bool) (through string) 
 
 // relayMessages forwards the server's messages. Each consists of a type and a length that
 // includes itself.
-func relayMessages(to io.Writer, from io.Reader, deaf *atomic.Bool) error {
+func relayMessages(to io.Writer, from io.Reader, silent *atomic.Bool) error {
 	for {
 		var head [5]byte
 		if _, err := io.ReadFull(from, head[:]); err != nil {
@@ -68,7 +68,7 @@ func relayMessages(to io.Writer, from io.Reader, deaf *atomic.Bool) error {
 		if _, err := io.ReadFull(from, body); err != nil {
 			return err
 		}
-		if head[0] == 'A' && deaf.Load() {
+		if head[0] == 'A' && silent.Load() {
 			continue
 		}
 		if _, err := to.Write(append(head[:], body...)); err != nil {
@@ -117,24 +117,24 @@ func TestListenerWithoutNotifications(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			direct := postgresURL(t)
-			var deaf atomic.Bool
-			deaf.Store(fromStart)
+			var silent atomic.Bool
+			silent.Store(fromStart)
 			a := masterdbtest.Open(t, direct)
-			b := replica{DB: masterdbtest.Open(t, deafProxy(t, direct, &deaf)), heard: make(chan string, 1000), resyncs: make(chan string, 1000)}
+			b := replica{DB: masterdbtest.Open(t, deafProxy(t, direct, &silent)), heard: make(chan string, 1000), resyncs: make(chan string, 1000)}
 			b.Subscribe(topic, func(payload string) { b.heard <- payload }, func() { b.resyncs <- "resync" })
 			log := &record{}
 			listenWith(t, b.DB, slog.New(slog.NewTextHandler(log, nil)))
 			if !fromStart {
 				receive(t, b.resyncs)
-				if b.Deaf() {
-					t.Error("deaf although notifications arrive")
+				if b.MissesNotifications() {
+					t.Error("silent although notifications arrive")
 				}
 				testkit.Must(t, b.CheckListen(t.Context()))
-				deaf.Store(true)
+				silent.Store(true)
 			}
 			receive(t, b.resyncs) // from here on it reads the change log
-			if !b.Deaf() {
-				t.Error("not deaf although no notifications arrive")
+			if !b.MissesNotifications() {
+				t.Error("not silent although no notifications arrive")
 			}
 			if err := b.CheckListen(t.Context()); err == nil {
 				t.Error("the check finds nothing")
@@ -155,9 +155,9 @@ func TestListenerWithoutNotifications(t *testing.T) {
 				t.Errorf("the log says %d times that no notifications are received", n)
 			}
 
-			deaf.Store(false)
+			silent.Store(false)
 			receive(t, b.resyncs)
-			until(t, "it is not deaf any more", func() bool { return !b.Deaf() })
+			until(t, "it is not silent any more", func() bool { return !b.MissesNotifications() })
 			sender.notify(t, nil, "heard again")
 			for receive(t, b.heard) != "heard again" {
 				t.Error("heard something else")
@@ -171,9 +171,9 @@ func TestListenerWithoutNotifications(t *testing.T) {
 func TestChangeLogOverlaps(t *testing.T) {
 	t.Parallel()
 	direct := postgresURL(t)
-	var deaf atomic.Bool
-	deaf.Store(true)
-	b := replica{DB: masterdbtest.Open(t, deafProxy(t, direct, &deaf)), heard: make(chan string, 1000), resyncs: make(chan string, 1000)}
+	var silent atomic.Bool
+	silent.Store(true)
+	b := replica{DB: masterdbtest.Open(t, deafProxy(t, direct, &silent)), heard: make(chan string, 1000), resyncs: make(chan string, 1000)}
 	b.Subscribe(topic, func(payload string) { b.heard <- payload }, func() { b.resyncs <- "resync" })
 	listen(t, b.DB)
 	receive(t, b.resyncs)

@@ -216,7 +216,7 @@ func TestListenComesBack(t *testing.T) {
 	url := postgresURL(t)
 	a, b := newReplica(t, url), newReplica(t, url)
 	for _, payload := range []string{"once", "twice", "thrice"} {
-		until(t, "both hear", func() bool { return !a.Deaf() && !b.Deaf() }) // otherwise there would be only one session to end
+		until(t, "both hear", func() bool { return !a.MissesNotifications() && !b.MissesNotifications() }) // otherwise there would be only one session to end
 		hangUp(t, a.DB)
 		receive(t, b.resyncs)
 		committing := time.Now()
@@ -235,7 +235,7 @@ func TestListenComesBack(t *testing.T) {
 				t.Fatalf("%q was not told, nor covered by a resync", payload)
 			}
 		}
-		until(t, "b hears again", func() bool { return !b.Deaf() })
+		until(t, "b hears again", func() bool { return !b.MissesNotifications() })
 		a.notify(t, nil, payload+" again")
 		for receive(t, b.heard) != payload+" again" { // only the message itself is sufficient now
 		}
@@ -377,7 +377,7 @@ func TestListenOnSQLite(t *testing.T) {
 	}
 	for receive(t, b.heard) != "19" {
 	}
-	if b.Deaf() {
+	if b.MissesNotifications() {
 		t.Error("a process is deaf on SQLite")
 	}
 	// A process receives its own changes when it makes them, and not again from the log.

@@ -111,10 +111,10 @@ func New(db *masterdb.DB, log *slog.Logger) *Process {
 // Name returns the process's name, which no other process has or had.
 func (p *Process) Name() string { return p.name }
 
-// OnGone registers fn to be called when a process has ended, once for each process,
+// OnProcessEnd registers fn to be called when a process has ended, once for each process,
 // in the transaction that removes it, in whichever process detects it first. The
-// functions are called in the order of their registration. Call OnGone before Start.
-func (p *Process) OnGone(fn func(ctx context.Context, tx *masterdb.Tx, process string) error) {
+// functions are called in the order of their registration. Call OnProcessEnd before Start.
+func (p *Process) OnProcessEnd(fn func(ctx context.Context, tx *masterdb.Tx, process string) error) {
 	p.onGone = append(p.onGone, fn)
 }
 
@@ -216,7 +216,7 @@ func (p *Process) look(ctx context.Context, o *observer) {
 	}
 }
 
-// release removes a process from the table and calls the functions registered with OnGone.
+// release removes a process from the table and calls the functions registered with OnProcessEnd.
 // It does nothing if another process has done so or if, with unlessBeats set, the process
 // has sent a heartbeat meanwhile.
 func (p *Process) release(ctx context.Context, process observed, unlessBeats bool) error {

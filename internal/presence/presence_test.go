@@ -38,7 +38,7 @@ func prepare(t *testing.T, url string, settings ...func(*Process)) member {
 	for _, set := range settings {
 		set(m.Process)
 	}
-	m.OnGone(func(_ context.Context, _ *masterdb.Tx, process string) error {
+	m.OnProcessEnd(func(_ context.Context, _ *masterdb.Tx, process string) error {
 		m.gone <- process
 		return nil
 	})
@@ -124,7 +124,7 @@ func TestEndIsReleasedOnce(t *testing.T) {
 		others := make([]member, 4)
 		for i := range others {
 			others[i] = join(t, url, func(p *Process) {
-				p.OnGone(func(_ context.Context, _ *masterdb.Tx, process string) error {
+				p.OnProcessEnd(func(_ context.Context, _ *masterdb.Tx, process string) error {
 					gone <- process
 					return nil
 				})
@@ -206,11 +206,11 @@ func TestReleaseIsTriedAgain(t *testing.T) {
 	eachURL(t, func(t *testing.T, url string) {
 		var attempts atomic.Int64
 		other := join(t, url, func(p *Process) {
-			p.OnGone(func(ctx context.Context, tx *masterdb.Tx, process string) error {
+			p.OnProcessEnd(func(ctx context.Context, tx *masterdb.Tx, process string) error {
 				_, err := tx.Exec(ctx, `INSERT INTO change_log (origin, topic, payload, at) VALUES ('', 'test', $1, $2)`, process, tx.Now)
 				return err
 			})
-			p.OnGone(func(context.Context, *masterdb.Tx, string) error {
+			p.OnProcessEnd(func(context.Context, *masterdb.Tx, string) error {
 				if attempts.Add(1) < 3 {
 					return errors.New("not now")
 				}

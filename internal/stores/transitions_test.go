@@ -47,9 +47,9 @@ func TestSuspendAndResume(t *testing.T) {
 	})
 }
 
-// TestHeldByTheOperator checks that only the operator can resume a store that the
+// TestSuspensionByOperator checks that only the operator can resume a store that the
 // operator has suspended.
-func TestHeldByTheOperator(t *testing.T) {
+func TestSuspensionByOperator(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
@@ -72,8 +72,8 @@ func TestHeldByTheOperator(t *testing.T) {
 	})
 }
 
-// TestTurnsFromEveryState checks the table of all lifecycle transitions.
-func TestTurnsFromEveryState(t *testing.T) {
+// TestTransitionsFromEveryState checks the table of all lifecycle transitions.
+func TestTransitionsFromEveryState(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)

@@ -248,9 +248,9 @@ func TestDialerRefusesOtherNetworks(t *testing.T) {
 	}
 }
 
-// deaf returns the port of a socket that answers no connection attempt, because
+// silentPort returns the port of a socket that answers no connection attempt, because
 // its queue is full.
-func deaf(t *testing.T) int {
+func silentPort(t *testing.T) int {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
@@ -291,7 +291,7 @@ func TestDialerTimeout(t *testing.T) {
 				m := tenantdb.NewManager(nil, nil, tenantdb.Options{Dialer: dial.Dialer{Allow: dial.Loopback, Timeout: timeout[0]}})
 				defer m.Close(t.Context()) //nolint:errcheck // nothing is open
 				db, err := m.OpenUnleased(credential.Credentials{
-					Engine: engine, Host: "127.0.0.1", Port: deaf(t), Database: "d", User: "u", Password: keyring.NewSecret("p"), TLS: credential.TLSDisable,
+					Engine: engine, Host: "127.0.0.1", Port: silentPort(t), Database: "d", User: "u", Password: keyring.NewSecret("p"), TLS: credential.TLSDisable,
 				})
 				if err != nil {
 					t.Fatal(err)

@@ -45,12 +45,12 @@ type poolers struct {
 
 	mu     sync.Mutex
 	closed bool
-	conns  map[net.Conn]guest
+	conns  map[net.Conn]route
 	wg     sync.WaitGroup
 }
 
-// guest is the pooler and the project of a connection. It is set once they are known.
-type guest struct {
+// route is the pooler and the project of a connection. It is set once they are known.
+type route struct {
 	pooler *pooler
 	ref    string
 }
@@ -81,7 +81,7 @@ func (s *Server) ConnectionString(ref, role, password string, mode credential.Po
 
 func (s *Server) openPoolers(ctx context.Context) (err error) {
 	p := &s.poolers
-	p.conns = map[net.Conn]guest{}
+	p.conns = map[net.Conn]route{}
 	p.session.limit = SessionPoolSize
 	if p.identity = s.saved.Identity; !p.identity.usable() {
 		if p.identity, err = makeIdentity(); err != nil {
@@ -92,17 +92,17 @@ func (s *Server) openPoolers(ctx context.Context) (err error) {
 		return err
 	}
 	p.session.port, p.transaction.port = s.saved.SessionPort, s.saved.TransactPort
-	for door, raw := range map[*pooler]string{&p.session: s.options.SessionURL, &p.transaction: s.options.TransactionURL} {
+	for via, raw := range map[*pooler]string{&p.session: s.options.SessionURL, &p.transaction: s.options.TransactionURL} {
 		u, err := url.Parse(raw)
 		if err != nil {
 			return errors.Join(errors.New("the address of a PgBouncer is not a URL"), p.close())
 		}
-		door.backend = u.Host
-		if door.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf("%s:%d", PoolerHost, door.port)); err != nil {
+		via.backend = u.Host
+		if via.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf("%s:%d", PoolerHost, via.port)); err != nil {
 			return errors.Join(err, p.close())
 		}
-		door.port = door.listener.Addr().(*net.TCPAddr).Port
-		p.wg.Go(func() { s.accept(door) })
+		via.port = via.listener.Addr().(*net.TCPAddr).Port
+		p.wg.Go(func() { s.accept(via) })
 	}
 	return nil
 }
@@ -115,9 +115,9 @@ func (p *poolers) close() error {
 	}
 	p.mu.Unlock()
 	var errs []error
-	for _, door := range []*pooler{&p.session, &p.transaction} {
-		if door.listener != nil {
-			errs = append(errs, door.listener.Close())
+	for _, via := range []*pooler{&p.session, &p.transaction} {
+		if via.listener != nil {
+			errs = append(errs, via.listener.Close())
 		}
 	}
 	p.wg.Wait()
@@ -135,9 +135,9 @@ func (p *poolers) cut(ref string) {
 	}
 }
 
-func (s *Server) accept(door *pooler) {
+func (s *Server) accept(via *pooler) {
 	for {
-		conn, err := door.listener.Accept()
+		conn, err := via.listener.Accept()
 		if err != nil {
 			return // the listener is closed
 		}
@@ -147,7 +147,7 @@ func (s *Server) accept(door *pooler) {
 		}
 		s.poolers.wg.Go(func() {
 			defer s.poolers.forget(conn)
-			s.welcome(door, conn)
+			s.serve(via, conn)
 		})
 	}
 }
@@ -156,7 +156,7 @@ func (p *poolers) keep(conn net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed {
-		p.conns[conn] = guest{}
+		p.conns[conn] = route{}
 	}
 	return !p.closed
 }
@@ -168,21 +168,21 @@ func (p *poolers) forget(conn net.Conn) {
 	_ = conn.Close()
 }
 
-// seat registers a connection. It returns false when the project has reached the pooler's
+// admit registers a connection. It returns false when the project has reached the pooler's
 // limit.
-func (p *poolers) seat(conn net.Conn, g guest) bool {
+func (p *poolers) admit(conn net.Conn, r route) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	taken := 0
 	for _, other := range p.conns {
-		if other == g {
+		if other == r {
 			taken++
 		}
 	}
-	if g.pooler.limit > 0 && taken >= g.pooler.limit {
+	if r.pooler.limit > 0 && taken >= r.pooler.limit {
 		return false
 	}
-	p.conns[conn] = g
+	p.conns[conn] = r
 	return true
 }
 
@@ -191,10 +191,10 @@ func fatal(code, format string, args ...any) *pgproto3.ErrorResponse {
 	return &pgproto3.ErrorResponse{Severity: "FATAL", SeverityUnlocalized: "FATAL", Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// welcome handles a new connection: it connects the client to the database of its project
+// serve handles a new connection: it connects the client to the database of its project
 // and relays the traffic.
-func (s *Server) welcome(door *pooler, conn net.Conn) {
-	client, startup, err := s.greet(door, conn)
+func (s *Server) serve(via *pooler, conn net.Conn) {
+	client, startup, err := s.readStartup(via, conn)
 	if err != nil || startup == nil {
 		return
 	}
@@ -202,16 +202,16 @@ func (s *Server) welcome(door *pooler, conn net.Conn) {
 	if _, secure := client.(*tls.Conn); !secure {
 		refusal = fatal("XX000", "(ESSLREQUIRED) SSL connection is required")
 	}
-	if refusal == nil && !s.poolers.seat(conn, guest{door, p.ref}) {
-		refusal = fatal("XX000", "(EMAXCONNSESSION) max clients reached in session mode - max clients are limited to pool_size: %d", door.limit)
+	if refusal == nil && !s.poolers.admit(conn, route{pooler: via, ref: p.ref}) {
+		refusal = fatal("XX000", "(EMAXCONNSESSION) max clients reached in session mode - max clients are limited to pool_size: %d", via.limit)
 	}
 	if refusal != nil {
 		send(client, refusal)
 		return
 	}
-	came := startup.Parameters["user"]
+	user := startup.Parameters["user"]
 	startup.Parameters["user"], startup.Parameters["database"] = role, p.database()
-	server, err := net.Dial("tcp", door.backend)
+	server, err := net.Dial("tcp", via.backend)
 	if err != nil {
 		send(client, fatal("XX000", "(ECONNREFUSED) %v", err))
 		return
@@ -222,7 +222,7 @@ func (s *Server) welcome(door *pooler, conn net.Conn) {
 	}
 	relay(client, server, func() *pgproto3.ErrorResponse {
 		s.failed(p)
-		return fatal("28P01", "password authentication failed for user %q", came)
+		return fatal("28P01", "password authentication failed for user %q", user)
 	})
 }
 

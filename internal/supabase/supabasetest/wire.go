@@ -32,9 +32,9 @@ func send(w io.Writer, m pgproto3.BackendMessage) {
 	}
 }
 
-// greet reads up to the startup message and starts TLS if the client requests it. It
+// readStartup reads up to the startup message and starts TLS if the client requests it. It
 // returns a nil message for a cancel request, which it forwards.
-func (s *Server) greet(door *pooler, conn net.Conn) (net.Conn, *pgproto3.StartupMessage, error) {
+func (s *Server) readStartup(via *pooler, conn net.Conn) (net.Conn, *pgproto3.StartupMessage, error) {
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	defer conn.SetDeadline(time.Time{}) //nolint:errcheck // the next read returns the error
 	client := conn
@@ -58,7 +58,7 @@ func (s *Server) greet(door *pooler, conn net.Conn) (net.Conn, *pgproto3.Startup
 				return nil, nil, err
 			}
 		case wantCancel:
-			return nil, nil, forward(door.backend, packet)
+			return nil, nil, forward(via.backend, packet)
 		default:
 			startup := &pgproto3.StartupMessage{}
 			return client, startup, startup.Decode(packet[4:])

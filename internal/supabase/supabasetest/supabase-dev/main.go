@@ -65,7 +65,7 @@ func (c *cli) run(ctx context.Context, out io.Writer) (err error) {
 			return err
 		}
 	}
-	fmt.Fprint(out, welcome(s, roots))
+	fmt.Fprint(out, instructions(s, roots))
 	<-ctx.Done()
 	return nil
 }
@@ -83,7 +83,7 @@ func furnish(ctx context.Context, s *supabasetest.Server) error {
 	return nil
 }
 
-func welcome(s *supabasetest.Server, roots string) string {
+func instructions(s *supabasetest.Server, roots string) string {
 	rules := s.Rules()
 	text := fmt.Sprintf("A stand-in for Supabase answers at %s until you press Ctrl-C.\n"+
 		"Its account has the organisation Demo, which has projects:\n\n", s.URL)
