@@ -30,14 +30,6 @@ var pagePaths = map[string]string{
 	"POST /api/supabase/callback":      "/api/supabase/callback",
 	"GET /supabase/{outcome}":          "/supabase/connected",
 	"GET /dev/mailbox":                 "/dev/mailbox",
-	"GET /verify-email":                "/verify-email",
-	"POST /verify-email":               "/verify-email",
-	"GET /forgot-password":             "/forgot-password",
-	"POST /forgot-password":            "/forgot-password",
-	"GET /reset-password":              "/reset-password",
-	"POST /reset-password":             "/reset-password",
-	"GET /accept-invitation":           "/accept-invitation",
-	"POST /accept-invitation":          "/accept-invitation",
 	" /":                               "/none",
 }
 
