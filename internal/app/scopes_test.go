@@ -28,8 +28,11 @@ var pagePaths = map[string]string{
 	"POST /sandbox/checkout/{ref}/pay": "/sandbox/checkout/none/pay",
 	"GET /api/supabase/callback":       "/api/supabase/callback",
 	"POST /api/supabase/callback":      "/api/supabase/callback",
-	"GET /supabase/{outcome}":          "/supabase/connected",
 	"GET /dev/mailbox":                 "/dev/mailbox",
+	"GET /favicon.ico":                 "/favicon.ico",
+	"GET /robots.txt":                  "/robots.txt",
+	"GET /.well-known/security.txt":    "/.well-known/security.txt",
+	"GET /.well-known/change-password": "/.well-known/change-password",
 	" /":                               "/none",
 }
 

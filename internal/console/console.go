@@ -145,6 +145,9 @@ func (c *Console) Routes() []Route {
 		c.forgotRoutes(),
 		c.linkRoutes(),
 		c.invitationRoutes(),
+		c.connectRoutes(),
+		c.provisioningRoutes(),
+		c.databaseRoutes(),
 	} {
 		all = append(all, routes...)
 	}
