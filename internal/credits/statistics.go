@@ -167,84 +167,49 @@ func (l *Ledger) summarize(ctx context.Context, store stoa.StoreID, budget time.
 	}
 }
 
-// summarized is what some transactions of one day and service add up to.
-type summarized struct {
-	seq                       int64
-	balance, purchased, spent Amount
-	quantity                  int64
-}
-
-type summaryKey struct {
-	day     int64
-	service string
-}
-
 // summarizeChunk adds the next transactions. Sequence numbers have no gaps and become
-// visible in their order, so that one number says what has been added. The transactions
-// are read outside the transaction that adds them; it changes nothing when another caller
-// has added them meanwhile.
+// visible in their order, so that one number says what has been added. It changes nothing
+// when another caller has added them meanwhile.
 func (l *Ledger) summarizeChunk(ctx context.Context, store stoa.StoreID) (complete bool, err error) {
-	var from int64
-	err = l.db.Get(ctx, &from, `SELECT seq FROM credit_day_positions WHERE store_id = $1`, store)
-	if err != nil && !errors.Is(err, masterdb.ErrNotFound) {
-		return false, err
-	}
-	var rows []Transaction
-	if err := l.db.Select(ctx, &rows, `
-		SELECT seq, type, amount, balance_after, service_key, quantity, created_at FROM credit_transactions
-		WHERE store_id = $1 AND seq > $2 ORDER BY seq LIMIT $3`, store, from, summaryChunk); err != nil || len(rows) == 0 {
+	var at struct{ From, Last int64 }
+	if err := l.db.Get(ctx, &at, `
+		SELECT b.seq AS last, coalesce((SELECT p.seq FROM credit_day_positions p WHERE p.store_id = b.store_id), 0) AS "from"
+		FROM credit_balances b WHERE b.store_id = $1`, store); err != nil || at.From >= at.Last {
 		return err == nil, err
 	}
+	upTo := min(at.Last, at.From+summaryChunk)
 	err = l.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		moved, err := tx.Exec(ctx, `
 			INSERT INTO credit_day_positions (store_id, seq) VALUES ($1, $3)
-			ON CONFLICT (store_id) DO UPDATE SET seq = $3 WHERE credit_day_positions.seq = $2`,
-			store, from, rows[len(rows)-1].Sequence)
-		complete = moved > 0 && len(rows) < summaryChunk
+			ON CONFLICT (store_id) DO UPDATE SET seq = $3 WHERE credit_day_positions.seq = $2`, store, at.From, upTo)
+		complete = moved > 0 && upTo == at.Last
 		if err != nil || moved == 0 {
 			return err
 		}
-		for key, sum := range sumUp(rows) {
-			if err := sum.add(ctx, tx, store, key); err != nil {
-				return err
-			}
-		}
-		return nil
+		_, err = tx.Exec(ctx, summarizeSQL[l.db.Engine], store, at.From, upTo)
+		return err
 	})
 	return complete && err == nil, err
 }
 
-// sumUp adds up transactions, which are in their order, by day and service.
-func sumUp(rows []Transaction) map[summaryKey]summarized {
-	out := map[summaryKey]summarized{}
-	for _, t := range rows {
-		key := summaryKey{day: dayOf(t.CreatedAt)}
-		if t.ServiceKey != nil {
-			key.service = *t.ServiceKey
-		}
-		sum := out[key]
-		sum.seq, sum.balance = t.Sequence, t.BalanceAfter
-		switch t.Type {
-		case TypePurchase:
-			sum.purchased += t.Amount
-		case TypeSpend, TypeCapture:
-			sum.spent -= t.Amount
-			if t.Quantity != nil {
-				sum.quantity += *t.Quantity
-			}
-		default: // neither purchased nor spent
-		}
-		out[key] = sum
-	}
-	return out
+// summarizeSQL adds the transactions after $2 and up to $3.
+var summarizeSQL = map[masterdb.Engine]string{
+	masterdb.Postgres: summarizeStatement(`CAST(floor(extract(epoch FROM created_at) / 86400) AS integer)`),
+	// SQLite has times as text in UTC, such as 2026-01-31 23:59:59.5+00:00.
+	masterdb.SQLite: summarizeStatement(`CAST(julianday(substr(created_at, 1, 10)) - julianday('1970-01-01') AS integer)`),
 }
 
-func (s summarized) add(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, key summaryKey) error {
-	_, err := tx.Exec(ctx, `
-		INSERT INTO credit_days AS d (store_id, day, service_key, seq, balance_after, purchased, spent, quantity)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-		ON CONFLICT (store_id, day, service_key) DO UPDATE SET seq = excluded.seq, balance_after = excluded.balance_after,
-			purchased = d.purchased + excluded.purchased, spent = d.spent + excluded.spent, quantity = d.quantity + excluded.quantity`,
-		store, key.day, key.service, s.seq, s.balance, s.purchased, s.spent, s.quantity)
-	return err
+func summarizeStatement(day string) string {
+	return `
+	INSERT INTO credit_days AS d (store_id, day, service_key, seq, balance_after, purchased, spent, quantity)
+	SELECT $1, s.day, s.service, s.seq, t.balance_after, s.purchased, s.spent, s.quantity FROM (
+		SELECT ` + day + ` AS day, coalesce(service_key, '') AS service, max(seq) AS seq,
+			CAST(sum(CASE WHEN type = 'purchase' THEN amount ELSE 0 END) AS bigint) AS purchased,
+			CAST(sum(CASE WHEN type IN ('spend', 'capture') THEN -amount ELSE 0 END) AS bigint) AS spent,
+			CAST(sum(CASE WHEN type IN ('spend', 'capture') THEN coalesce(quantity, 0) ELSE 0 END) AS bigint) AS quantity
+		FROM credit_transactions WHERE store_id = $1 AND seq > $2 AND seq <= $3 GROUP BY 1, 2) s
+	JOIN credit_transactions t ON t.store_id = $1 AND t.seq = s.seq
+	WHERE true
+	ON CONFLICT (store_id, day, service_key) DO UPDATE SET seq = excluded.seq, balance_after = excluded.balance_after,
+		purchased = d.purchased + excluded.purchased, spent = d.spent + excluded.spent, quantity = d.quantity + excluded.quantity`
 }

@@ -26,8 +26,7 @@ type past struct {
 	n       int64 // quantity
 }
 
-// writeHistory inserts rows after those that the account has. The balance is not
-// changed: Statistics reads the transactions only.
+// writeHistory inserts rows after those that the account has.
 func writeHistory(t testing.TB, a creditstest.Account, rows []past) {
 	t.Helper()
 	have := a.Rows(t)
@@ -51,7 +50,8 @@ func writeHistory(t testing.TB, a creditstest.Account, rows []past) {
 				return err
 			}
 		}
-		return nil
+		_, err := tx.Exec(t.Context(), `UPDATE credit_balances SET balance = $2, seq = $3 WHERE store_id = $1`, a.Store, balance, seq)
+		return err
 	}))
 }
 
