@@ -136,6 +136,9 @@ func (c *Console) Routes() []Route {
 		c.storeListRoutes(),
 		c.newStoreRoutes(),
 		c.overviewRoutes(),
+		c.connectRoutes(),
+		c.provisioningRoutes(),
+		c.databaseRoutes(),
 	} {
 		all = append(all, routes...)
 	}
