@@ -288,7 +288,7 @@ func databasePage(v databaseView) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = ui.TextArea(v.Form, ui.Field{Name: "connectionString", Label: "New connection string", Optional: true, Autocomplete: "off"}, 3).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ui.TextArea(v.Form, ui.Field{Name: "connectionString", Label: "New connection string", Alternative: true, Autocomplete: "off"}, 3).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
