@@ -20,7 +20,7 @@ import (
 // consoleForms are the fields of forms whose handlers look at them before they ask for
 // the right. A route that needs none has no entry: it is sent an empty form.
 var consoleForms = map[string]url.Values{
-	"POST /stores/{slug}/database/rotate": {"connection": {"mysql://u:p@127.0.0.1:1/d"}},
+	"POST /stores/{slug}/database/rotate": {"connectionString": {"mysql://u:p@127.0.0.1:1/d"}},
 }
 
 // pendingRoutes begin the paths of routes that lead elsewhere once the store has a
@@ -236,7 +236,7 @@ func TestConsoleFormsRefuseOtherOrigins(t *testing.T) {
 }
 
 // idleTables change without any request.
-var idleTables = []string{"river_", "presence", "lease", "replicas", "rate_limits", "sqlite_"}
+var idleTables = []string{"river_", "credit_copies", "presence", "lease", "replicas", "rate_limits", "sqlite_"}
 
 // content returns what people have put into the master database.
 func (w *consoleWorld) content() []string {
