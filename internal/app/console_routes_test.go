@@ -97,7 +97,7 @@ const (
 // outcome says what an answer means.
 func (a pageAnswer) outcome() string {
 	switch {
-	case strings.HasPrefix(a.Location, "/signin?"), a.Status == http.StatusUnauthorized:
+	case strings.HasPrefix(a.Location, "/signin?"), a.Status == http.StatusUnauthorized && strings.Contains(a.Body, "<title>Sign in again"):
 		return signInAsked
 	case strings.HasPrefix(a.Location, "/reauthenticate?"), a.Status == http.StatusForbidden && strings.Contains(a.Body, "Confirm that it is you"):
 		return passwordAsked
@@ -126,14 +126,10 @@ func TestConsoleRoutesCheckTheirScopes(t *testing.T) {
 		}
 		switch r.Scope {
 		case "public", "optional":
-			want := []string{admitted, missing}
-			if strings.HasPrefix(r.Path, "/signin/") {
-				want = append(want, signInAsked) // the second step without the first
-			}
-			w.expect(r, "visitor", w.pathOf(r), want...)
+			w.expect(r, "visitor", w.pathOf(r), admitted, missing)
 		case "person":
 			w.expect(r, "visitor", w.pathOf(r), signInAsked)
-			w.expect(r, "owner", w.pathOf(r), admitted, passwordAsked, missing)
+			w.expect(r, "nobody", w.pathOf(r), admitted, passwordAsked, missing) // a user without stores
 		case "operator":
 			w.expect(r, "visitor", w.pathOf(r), signInAsked)
 			for _, person := range []string{"owner", "viewer", "stranger"} {

@@ -46,10 +46,11 @@ var pageCases = map[string][]pageCase{
 	"GET /sandbox/checkout/{ref}": {{path: "{checkout}"}, {path: "{paid}"}},
 	"GET /supabase/{outcome}":     {{path: "/supabase/connected"}, {path: "/supabase/declined"}},
 	"GET /dev/mailbox":            {{}},
-	"GET /verify-email":           {{path: "/verify-email?token=%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}},
-	"GET /forgot-password":        {{}},
-	"GET /reset-password":         {{path: "/reset-password?token=x"}},
-	"GET /accept-invitation":      {{path: "/accept-invitation?token=x"}},
+	"GET /verify":                 {{path: "/verify?token=%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}, {path: "/verify?token=x", as: "owner"}},
+	"GET /reset":                  {{path: "/reset?token=x"}},
+	"GET /account/email/confirm":  {{path: "/account/email/confirm?token=x"}, {path: "/account/email/confirm?token=x&signed-in", as: "owner"}},
+	"GET /invitations/accept":     {{path: "/invitations/accept?token=x", status: http.StatusGone}},
+	"GET /account/delete":         {{}, {path: "/account/delete?no-stores", as: "nobody"}},
 	" /":                          {{path: "/none", status: http.StatusNotFound}, {path: "/none?signed-in", as: "owner", status: http.StatusNotFound}},
 
 	"GET /signin/done":           {{status: http.StatusBadRequest}}, // for browsers without cookies
@@ -73,6 +74,11 @@ var noPages = map[string]string{
 	"GET /readyz":                          "JSON",
 	"GET /stores/{slug}/provisioning/live": "events",
 	"GET /signin/code":                     "a redirect without the first step of a sign-in",
+	"GET /verify-email":                    "a redirect",
+	"GET /forgot-password":                 "a redirect",
+	"GET /reset-password":                  "a redirect",
+	"GET /accept-invitation":               "a redirect",
+	"GET /account/export/download":         "a file",
 }
 
 // pageRoutes lists the routes of pages: all that answer GET outside the API.
