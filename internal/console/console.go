@@ -148,6 +148,8 @@ func (c *Console) Routes() []Route {
 		c.connectRoutes(),
 		c.provisioningRoutes(),
 		c.databaseRoutes(),
+		c.creditRoutes(),
+		c.checkoutRoutes(),
 	} {
 		all = append(all, routes...)
 	}
