@@ -136,6 +136,11 @@ func (c *Console) Routes() []Route {
 		c.storeListRoutes(),
 		c.newStoreRoutes(),
 		c.overviewRoutes(),
+		c.domainRoutes(),
+		c.peopleRoutes(),
+		c.keyRoutes(),
+		c.activityRoutes(),
+		c.settingsRoutes(),
 	} {
 		all = append(all, routes...)
 	}
