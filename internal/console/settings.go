@@ -250,7 +250,7 @@ func settingsPatch(form url.Values, profile storedata.Profile) (storedata.Profil
 	var patch storedata.ProfilePatch
 	var faults stoa.Invalid
 	for _, t := range profileTexts() {
-		if value, sent := sentText(form, t.Name); sent && value != *t.of(&profile) {
+		if value, sent := sentText(form, t.Name); sent && value != asSent(*t.of(&profile)) {
 			*t.patch(&patch) = &value
 		}
 	}
@@ -269,17 +269,18 @@ func settingsPatch(form url.Values, profile storedata.Profile) (storedata.Profil
 // sentText returns a text of the form as the domain stores it: browsers send line ends
 // as CRLF.
 func sentText(form url.Values, name string) (value string, sent bool) {
-	if _, sent = form[name]; !sent {
-		return "", false
-	}
-	return strings.TrimSpace(strings.ReplaceAll(form.Get(name), "\r\n", "\n")), true
+	_, sent = form[name]
+	return asSent(form.Get(name)), sent
 }
+
+// asSent returns a text as sentText returns it when a browser sends it back unchanged.
+func asSent(text string) string { return strings.TrimSpace(strings.ReplaceAll(text, "\r\n", "\n")) }
 
 // conflictsOf lists the fields whose present value is not what was typed.
 func conflictsOf(form url.Values, profile storedata.Profile) []settingConflict {
 	var out []settingConflict
 	add := func(name, label, present string) {
-		if typed, sent := sentText(form, name); sent && typed != present {
+		if typed, sent := sentText(form, name); sent && typed != asSent(present) {
 			out = append(out, settingConflict{label, present})
 		}
 	}
