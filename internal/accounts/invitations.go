@@ -269,7 +269,7 @@ func (a *Accounts) AcceptInvitation(ctx context.Context, p authz.Principal, toke
 		if err != nil {
 			return err
 		}
-		user, err := ReadUser(ctx, tx, p.UserID)
+		user, err := lockCaller(ctx, tx, p)
 		if err != nil {
 			return err
 		}

@@ -40,6 +40,14 @@ func sendAll(t *testing.T, a *Accounts) []mail.Written {
 			err = a.mailSignIn(t.Context(), MailSignIn{parse[stoa.SessionID](t, id)})
 		case MailInvitation{}.Kind():
 			err = a.mailInvitation(t.Context(), MailInvitation{parse[stoa.InvitationID](t, id)})
+		case MailNewAddress{}.Kind():
+			err = a.mailNewAddress(t.Context(), MailNewAddress{parse[changeID](t, id)})
+		case MailOldAddress{}.Kind():
+			err = a.mailOldAddress(t.Context(), MailOldAddress{parse[changeID](t, id)})
+		case MailEmailChanged{}.Kind():
+			err = a.mailEmailChanged(t.Context(), MailEmailChanged{parse[changeID](t, id)})
+		case MailAccountDeleted{}.Kind():
+			err = a.mailAccountDeleted(t.Context(), MailAccountDeleted{parse[deletionID](t, id)})
 		}
 		if err != nil {
 			t.Fatalf("%s: %v", job.Kind, err)

@@ -217,7 +217,7 @@ func (a *Accounts) LoginSecondFactor(ctx context.Context, challenge keyring.Secr
 		if _, err := spendToken(ctx, tx, secondFactor, challenge); err != nil {
 			return err
 		}
-		user, err := ReadUser(ctx, tx, f.UserID)
+		user, err := lockUser(ctx, tx, f.UserID)
 		if err != nil {
 			return err
 		}

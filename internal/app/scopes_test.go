@@ -28,7 +28,6 @@ var pagePaths = map[string]string{
 	"POST /sandbox/checkout/{ref}/pay": "/sandbox/checkout/none/pay",
 	"GET /api/supabase/callback":       "/api/supabase/callback",
 	"POST /api/supabase/callback":      "/api/supabase/callback",
-	"GET /supabase/{outcome}":          "/supabase/connected",
 	"GET /dev/mailbox":                 "/dev/mailbox",
 	"GET /verify-email":                "/verify-email",
 	"POST /verify-email":               "/verify-email",
@@ -38,6 +37,10 @@ var pagePaths = map[string]string{
 	"POST /reset-password":             "/reset-password",
 	"GET /accept-invitation":           "/accept-invitation",
 	"POST /accept-invitation":          "/accept-invitation",
+	"GET /favicon.ico":                 "/favicon.ico",
+	"GET /robots.txt":                  "/robots.txt",
+	"GET /.well-known/security.txt":    "/.well-known/security.txt",
+	"GET /.well-known/change-password": "/.well-known/change-password",
 	" /":                               "/none",
 }
 

@@ -56,6 +56,13 @@ const (
 	TokenReused        = "auth.token_reused" //nolint:gosec // an action, not a credential
 	SessionRevoked     = "auth.session_revoked"
 	Reauthenticated    = "auth.reauthenticated"
+	NameChanged        = "auth.name_changed"
+	EmailChangeAsked   = "auth.email_change_requested"
+	EmailChangeDropped = "auth.email_change_withdrawn"
+	EmailConfirmed     = "auth.email_change_confirmed" // at one of the two addresses
+	EmailChanged       = "auth.email_changed"
+	DataExported       = "auth.data_exported"
+	AccountDeleted     = "auth.account_deleted"
 	PasswordChanged    = "auth.password_changed"
 	PasswordReset      = "auth.password_reset"
 	EmailVerified      = "auth.email_verified"

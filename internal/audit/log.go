@@ -51,6 +51,16 @@ func ReadWholeLog(ctx context.Context, q masterdb.Querier, f Filter) (Page, erro
 	return f.read(ctx, q, `$1 = ''`, "")
 }
 
+// ReadUserLog returns up to limit entries of what a user did, newest first, whose id
+// is less than before.
+func ReadUserLog(ctx context.Context, q masterdb.Querier, user stoa.UserID, before stoa.EventID, limit int) ([]Entry, error) {
+	var entries []Entry
+	err := q.Select(ctx, &entries, `
+		SELECT id, created_at, user_id, store_id, action, outcome, address, request_id, details
+		FROM audit_events WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3`, user, before, limit)
+	return entries, err
+}
+
 // All iterates over the entries of p and of all pages after it, which read returns. f is
 // the filter of p. An error of read is the last element.
 func (p Page) All(f Filter, read func(Filter) (Page, error)) iter.Seq2[Entry, error] {
@@ -104,7 +114,7 @@ func (f Filter) read(ctx context.Context, q masterdb.Querier, where string, arg 
 	}
 	var entries []Entry
 	err := q.Select(ctx, &entries, `
-		SELECT e.id, e.created_at, e.user_id, u.email, e.store_id, e.action, e.outcome, e.address, e.request_id, e.details
+		SELECT e.id, e.created_at, e.user_id, CASE WHEN u.deleted_at IS NULL THEN u.email END AS email, e.store_id, e.action, e.outcome, e.address, e.request_id, e.details
 		FROM audit_events e LEFT JOIN users u ON u.id = e.user_id
 		WHERE `+where+` AND e.id < $2 AND ($3 = '' OR e.action = $3) AND ($4 = '' OR e.outcome = $4)
 			AND ($5 = '' OR CAST(e.user_id AS text) = $5)

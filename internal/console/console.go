@@ -141,6 +141,9 @@ func (c *Console) Routes() []Route {
 		c.keyRoutes(),
 		c.activityRoutes(),
 		c.settingsRoutes(),
+		c.connectRoutes(),
+		c.provisioningRoutes(),
+		c.databaseRoutes(),
 	} {
 		all = append(all, routes...)
 	}

@@ -139,7 +139,7 @@ func Document(f Frame) templ.Component {
 			}
 		}
 		if f.Sandbox {
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 11, "<p class=\"banner sandbox\"><strong>Sandbox</strong> No money moves on this platform.</p>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 11, "<aside class=\"banner sandbox\" aria-label=\"Sandbox\"><p><strong>Sandbox</strong> No money moves on this platform.</p></aside>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -278,7 +278,7 @@ func impersonationBanner(i Impersonation) templ.Component {
 			templ_7745c5c3_Var12 = templ.NopComponent
 		}
 		ctx = templ.ClearChildren(ctx)
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 20, "<div class=\"banner impersonation\" role=\"alert\"><p><strong>You act as ")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 20, "<aside class=\"banner impersonation\" aria-label=\"Impersonation\"><p><strong>You act as ")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
@@ -317,7 +317,7 @@ func impersonationBanner(i Impersonation) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 23, "</time>.</p><form method=\"post\" action=\"/impersonation/end\"><button class=\"button quiet small\" type=\"submit\">End impersonation</button></form></div>")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 23, "</time>.</p><form method=\"post\" action=\"/impersonation/end\"><button class=\"button quiet small\" type=\"submit\">End impersonation</button></form></aside>")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
