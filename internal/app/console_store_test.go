@@ -66,6 +66,16 @@ func (w *storeWorld) reauthenticate() {
 	}
 }
 
+// forgetAuthentication makes the sign-in of all browsers too old for what needs a recent
+// password.
+func (w *storeWorld) forgetAuthentication(t *testing.T) {
+	t.Helper()
+	testkit.Must(t, w.Master.Tx(t.Context(), func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(t.Context(), `UPDATE sessions SET authenticated_at = NULL`)
+		return err
+	}))
+}
+
 // shows fails the test unless the page has the status and contains all texts.
 func (a pageAnswer) shows(t *testing.T, status int, texts ...string) pageAnswer {
 	t.Helper()
@@ -228,6 +238,7 @@ func TestPeoplePage(t *testing.T) {
 
 	name := "Store of owner example com"
 	b.post(w.base+"/leave", url.Values{"confirm": {name}}).shows(t, http.StatusForbidden, "A store needs an owner")
+	w.forgetAuthentication(t)
 	b.get(w.base+"/transfer").leadsTo(t, "/reauthenticate?next="+url.QueryEscape(w.base+"/transfer"))
 	b.post(w.base+"/transfer", url.Values{"confirm": {name}, "user": {w.ids["member"]}}).shows(t, http.StatusForbidden, "Confirm that it is you")
 	w.reauthenticate()
@@ -354,6 +365,7 @@ func TestLifecyclePage(t *testing.T) {
 	b.get(page).shows(t, http.StatusOK, "The store is suspended", "Resume the store").lacks(t, ">Save<")
 	b.post(page, url.Values{"version": {"x"}, "name": {"Kept name"}}).shows(t, http.StatusUnprocessableEntity, "Resume it")
 	b.post(page+"/resume", nil).leadsTo(t, page)
+	w.forgetAuthentication(t)
 	b.get(page+"/delete").leadsTo(t, "/reauthenticate?next="+url.QueryEscape(page+"/delete"))
 	w.reauthenticate()
 	b.get(page+"/delete").shows(t, http.StatusOK, "You can restore it until", "Type Store of owner example com to confirm")
