@@ -26,8 +26,10 @@ var (
 func TestRoles(t *testing.T) {
 	t.Parallel()
 	want := map[authz.Role][]authz.Action{
-		authz.Owner:  actions,
-		authz.Admin:  slices.DeleteFunc(slices.Clone(actions), func(a authz.Action) bool { return a == authz.DeleteStore || a == authz.ManageOwners || a == authz.ReadCredentials }),
+		authz.Owner: actions,
+		authz.Admin: slices.DeleteFunc(slices.Clone(actions), func(a authz.Action) bool {
+			return a == authz.DeleteStore || a == authz.ManageOwners || a == authz.ReadCredentials
+		}),
 		authz.Member: {authz.ReadStore, authz.UpdateStore, authz.ReadCredits, authz.SpendCredits, authz.ReadMembers},
 		authz.Viewer: {authz.ReadStore, authz.ReadCredits, authz.ReadMembers},
 		authz.Operator: slices.DeleteFunc(slices.Clone(actions), func(a authz.Action) bool {

@@ -85,6 +85,9 @@ func typed(values url.Values) url.Values {
 // isSecretField reports whether a field holds a secret, which is never sent back.
 func isSecretField(name string) bool {
 	name = strings.ToLower(name)
+	if name == "postalcode" {
+		return false
+	}
 	for _, part := range []string{"password", "secret", "code", "token", "connection", "credential"} {
 		if strings.Contains(name, part) {
 			return true

@@ -23,6 +23,9 @@ const DefaultGrace = 30 * 24 * time.Hour
 // Call it before the registry is in use.
 func (r *Registry) KeepDeleted(grace time.Duration) { r.grace = grace }
 
+// Grace returns how long a deleted store can be restored.
+func (r *Registry) Grace() time.Duration { return r.grace }
+
 // Delete closes the store at once and schedules its final deletion for the end of the
 // grace period. Until then Restore cancels it. It returns the store with that time. A
 // store in any state can be deleted. A store that is already being deleted keeps its
