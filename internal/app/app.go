@@ -29,6 +29,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/traffic"
 )
 
 // App is every domain, wired together in one place.
@@ -47,6 +48,7 @@ type App struct {
 	cloud        *link.Service
 	Provisioning *provisioning.Service
 	Fleet        *fleet.Service
+	traffic      *traffic.Service
 	mail         *mail.Sender
 	feed         *feed.Feed
 	limits       *ratelimit.Limiter
@@ -145,6 +147,8 @@ func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) 
 	a.Hostnames.ReservePlatformHosts(cfg.AllPlatformHosts(publicURL))
 	a.Hostnames.UseDNS(cfg.DNSServer)
 	a.Registry = stores.New(a.Master, a.Ledger, a.Tenants, a.Queue, a.Hostnames, a.Log)
+	a.traffic = traffic.New(a.Master, a.Log)
+	a.Registry.CountTraffic(a.traffic)
 	a.Registry.KeepDeleted(cfg.DeletionGrace)
 	a.Registry.KeepSlugs(cfg.KeepSlugs)
 	a.Registry.UseQuotas(cfg.Limits())
@@ -266,6 +270,7 @@ func (a *App) listen(ctx context.Context) (stop func()) {
 	running.Go(func() { a.Master.WatchSkew(ctx, a.Log) })
 	running.Go(func() { a.Provisioning.Watch(ctx) })
 	running.Go(func() { a.feed.Run(ctx) })
+	running.Go(func() { a.traffic.Run(ctx) })
 	return func() {
 		cancel()
 		running.Wait()

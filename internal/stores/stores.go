@@ -19,6 +19,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/traffic"
 )
 
 // Status is a state of the store's lifecycle:
@@ -65,10 +66,11 @@ type Registry struct {
 	tenants   *tenantdb.Manager
 	queue     *jobs.Queue
 	hostnames *hostnames.Service
-	cloud     *link.Service // see UseCloud
-	quotas    quotas.Limits // see UseQuotas
-	grace     time.Duration // see KeepDeleted
-	keepSlugs time.Duration // see KeepSlugs
+	cloud     *link.Service    // see UseCloud
+	traffic   *traffic.Service // see CountTraffic; nil: nothing is counted
+	quotas    quotas.Limits    // see UseQuotas
+	grace     time.Duration    // see KeepDeleted
+	keepSlugs time.Duration    // see KeepSlugs
 	log       *slog.Logger
 }
 
@@ -84,6 +86,10 @@ func New(db *masterdb.DB, ledger *credits.Ledger, tenants *tenantdb.Manager, que
 // UseCloud sets the service that determines the fault of the Supabase project of a store
 // whose database is unreachable. Call it before the registry is in use.
 func (r *Registry) UseCloud(c *link.Service) { r.cloud = c }
+
+// CountTraffic sets the service that counts the requests of shoppers. Call it before the
+// registry is in use.
+func (r *Registry) CountTraffic(t *traffic.Service) { r.traffic = t }
 
 // UseQuotas sets how many stores a user may have. Call it before the registry is
 // in use.
