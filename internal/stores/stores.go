@@ -66,7 +66,8 @@ type Registry struct {
 	tenants   *tenantdb.Manager
 	queue     *jobs.Queue
 	hostnames *hostnames.Service
-	cloud     *link.Service    // see UseCloud
+	cloud     *link.Service // see UseCloud
+	counts    countCache
 	traffic   *traffic.Service // see CountTraffic; nil: nothing is counted
 	quotas    quotas.Limits    // see UseQuotas
 	grace     time.Duration    // see KeepDeleted
@@ -287,13 +288,16 @@ func (r *Registry) addUnreachable(page []Store) {
 // between the first and the last.
 func addDetails(ctx context.Context, q masterdb.Querier, page []Store, join string, args ...any) error {
 	args = append([]any{page[0].ID, page[len(page)-1].ID}, args...)
+	return addDetailsWhere(ctx, q, page, join+` WHERE x.store_id <= $1 AND x.store_id >= $2`, args...)
+}
+
+// addDetailsWhere adds the details that a condition on a table x selects.
+func addDetailsWhere(ctx context.Context, q masterdb.Querier, page []Store, condition string, args ...any) error {
 	at := make(map[stoa.StoreID]*Store, len(page))
 	for i := range page {
 		at[page[i].ID] = &page[i]
 	}
-	between := join + ` WHERE x.store_id <= $1 AND x.store_id >= $2`
-
-	names, err := hostnames.Select(ctx, q, between, args...)
+	names, err := hostnames.Select(ctx, q, condition, args...)
 	if err != nil {
 		return err
 	}
@@ -306,7 +310,7 @@ func addDetails(ctx context.Context, q masterdb.Querier, page []Store, join stri
 		StoreID stoa.StoreID
 		tenantdb.Info
 	}
-	err = q.Select(ctx, &databases, `SELECT x.store_id, `+tenantdb.InfoColumns+` FROM store_databases x`+between, args...)
+	err = q.Select(ctx, &databases, `SELECT x.store_id, `+tenantdb.InfoColumns+` FROM store_databases x`+condition, args...)
 	if err != nil {
 		return err
 	}
@@ -317,7 +321,7 @@ func addDetails(ctx context.Context, q masterdb.Querier, page []Store, join stri
 	}
 	var balances []credits.Balance
 	err = q.Select(ctx, &balances, `SELECT x.store_id, x.balance, x.reserved, x.debt, x.lifetime_purchased,
-		x.lifetime_spent, x.updated_at FROM credit_balances x`+between, args...)
+		x.lifetime_spent, x.updated_at FROM credit_balances x`+condition, args...)
 	if err != nil {
 		return err
 	}
