@@ -48,6 +48,7 @@ type App struct {
 	cloud        *link.Service
 	Provisioning *provisioning.Service
 	Fleet        *fleet.Service
+	bulk         *fleet.Bulk
 	traffic      *traffic.Service
 	mail         *mail.Sender
 	feed         *feed.Feed
@@ -168,12 +169,14 @@ func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) 
 		Lease: cfg.ProvisioningClaim, Process: a.presence.Name(), Cloud: a.cloud, Quotas: cfg.Limits(), Drain: cfg.FinishTime(),
 	})
 	a.Fleet = fleet.New(a.Master, a.Tenants, a.Log, fleet.Options{Paused: cfg.HoldTenantMigrations})
+	a.bulk = fleet.NewBulk(a.Fleet, a.Registry, a.Queue)
 	return nil
 }
 
 // registerJobs registers the handlers and schedules of all jobs.
 func (a *App) registerJobs(publicURL string) {
 	jobs.Handle(a.Queue, fleet.Timeout, a.Fleet.Run)
+	jobs.Handle(a.Queue, fleet.Timeout, a.bulk.Run)
 	if !a.Cfg.HoldTenantMigrations {
 		jobs.Every(a.Queue, fleet.Interval, a.Fleet.Job())
 	}
