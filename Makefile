@@ -110,6 +110,13 @@ generate-check: ## check that the generated code is fresh
 		echo "the code of the pages was not fresh: commit what 'make generate' has written"; exit 1; \
 	fi
 
+.PHONY: screenshots
+screenshots: ## take a picture of every page into screenshots/, by a desktop, a phone and in the dark (CHROMIUM=path)
+	STOA_SCREENSHOTS=$(CURDIR)/screenshots STOA_TEST_CHROMIUM="$(CHROMIUM)" go test -count 1 -run '^TestScreenshots$$' ./internal/app
+	@ls screenshots | wc -l
+
+CHROMIUM ?= $(or $(STOA_TEST_CHROMIUM),$(shell command -v chromium || command -v chromium-browser || command -v google-chrome))
+
 .PHONY: vet
 vet: ## check the code with go vet
 	go vet ./...

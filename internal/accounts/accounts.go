@@ -1,7 +1,8 @@
 // Package accounts manages users: it registers them, checks their passwords and
 // second factors, opens and revokes their sessions, and invites them to stores. It
 // owns the tables users, sessions, refresh_tokens, invitations, email_requests,
-// one_time_tokens, second_factors and recovery_codes.
+// one_time_tokens, email_changes, email_change_tokens, account_deletions,
+// second_factors and recovery_codes.
 //
 // A session is a row in the master database. Its caller has two tokens: a
 // short-lived access token, sent with each request, and a refresh token that is
@@ -216,9 +217,10 @@ func (a *Accounts) Me(ctx context.Context, p authz.Principal) (User, error) {
 	return user, err
 }
 
-// ReadUser returns a user. It fails with masterdb.ErrNotFound.
+// ReadUser returns a user. It fails with masterdb.ErrNotFound, also for one who has
+// deleted their account.
 func ReadUser(ctx context.Context, q masterdb.Querier, id stoa.UserID) (User, error) {
 	var user User
-	err := q.Get(ctx, &user, `SELECT `+userColumns+` FROM users WHERE id = $1`, id)
+	err := q.Get(ctx, &user, `SELECT `+userColumns+` FROM users WHERE id = $1 AND deleted_at IS NULL`, id)
 	return user, err
 }

@@ -87,23 +87,29 @@ func (a *Accounts) checkPassword(ctx context.Context, user stoa.UserID, password
 			"If you have not opened it, do not confirm: set a password of your own, which ends what others made in it")
 		return "", faults.Err()
 	}
-	tries := ratelimit.ID("verify-password", user)
-	if err := a.attempt(ctx, tries, fromSession); err != nil {
-		return "", err
-	}
-	var hash string
-	if err := a.db.Get(ctx, &hash, `SELECT password_hash FROM users WHERE id = $1`, user); err != nil {
-		return "", err
-	}
-	match, _, err := a.passwords.verify(ctx, hash, password)
-	if err != nil {
-		return "", err
-	}
-	if !match {
+	hash, match, err := a.matchPassword(ctx, user, password)
+	if err == nil && !match {
 		return "", errWrongRegistrationPassword()
 	}
+	return hash, err
+}
+
+// matchPassword reports whether a password that comes without a session is the
+// user's, and returns the stored hash. It fails with rate_limited after many wrong
+// passwords.
+func (a *Accounts) matchPassword(ctx context.Context, user stoa.UserID, password keyring.Secret) (hash string, match bool, err error) {
+	tries := ratelimit.ID("verify-password", user)
+	if err := a.attempt(ctx, tries, fromSession); err != nil {
+		return "", false, err
+	}
+	if err := a.db.Get(ctx, &hash, `SELECT password_hash FROM users WHERE id = $1`, user); err != nil {
+		return "", false, err
+	}
+	if match, _, err = a.passwords.verify(ctx, hash, password); err != nil || !match {
+		return "", false, err
+	}
 	a.opts.Limits.Forget(ctx, tries)
-	return hash, nil
+	return hash, true, nil
 }
 
 func errWrongRegistrationPassword() error {

@@ -40,6 +40,14 @@ func sendAll(t *testing.T, a *Accounts) []mail.Written {
 			err = a.mailSignIn(t.Context(), MailSignIn{parse[stoa.SessionID](t, id)})
 		case MailInvitation{}.Kind():
 			err = a.mailInvitation(t.Context(), MailInvitation{parse[stoa.InvitationID](t, id)})
+		case MailNewAddress{}.Kind():
+			err = a.mailNewAddress(t.Context(), MailNewAddress{parse[changeID](t, id)})
+		case MailOldAddress{}.Kind():
+			err = a.mailOldAddress(t.Context(), MailOldAddress{parse[changeID](t, id)})
+		case MailEmailChanged{}.Kind():
+			err = a.mailEmailChanged(t.Context(), MailEmailChanged{parse[changeID](t, id)})
+		case MailAccountDeleted{}.Kind():
+			err = a.mailAccountDeleted(t.Context(), MailAccountDeleted{parse[deletionID](t, id)})
 		}
 		if err != nil {
 			t.Fatalf("%s: %v", job.Kind, err)
@@ -84,7 +92,7 @@ func TestVerifyEmail(t *testing.T) {
 		p := principal(t, a, register(t, a))
 		box := sendAll(t, a)
 		tokens := tokensIn(t, box, verifyEmail)
-		if len(box) != 1 || len(tokens) != 1 || !strings.Contains(box[0].To, "owner@example.com") || !strings.Contains(box[0].Text, "https://stoa.test/verify-email?token=") {
+		if len(box) != 1 || len(tokens) != 1 || !strings.Contains(box[0].To, "owner@example.com") || !strings.Contains(box[0].Text, "https://stoa.test/verify?token=") {
 			t.Fatalf("mails %+v", box)
 		}
 		if dump := dumpTables(t, db, "one_time_tokens", "email_requests", "river_job"); strings.Contains(dump, tokens[0].Reveal()) || !strings.Contains(dump, tokens[0].Hash()) {

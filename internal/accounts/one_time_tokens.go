@@ -18,6 +18,7 @@ const (
 	resetPassword purpose = "reset_password"
 	invitation    purpose = "invitation"
 	secondFactor  purpose = "second_factor"
+	changeEmail   purpose = "change_email" // stored in email_change_tokens
 )
 
 // lifetimes are how long tokens are valid.
@@ -26,11 +27,13 @@ var lifetimes = map[purpose]time.Duration{
 	resetPassword: time.Hour,
 	invitation:    7 * 24 * time.Hour,
 	secondFactor:  5 * time.Minute,
+	changeEmail:   24 * time.Hour,
 }
 
 // prefix lets secret scanners recognise a leaked token.
 func (p purpose) prefix() string {
-	return map[purpose]string{verifyEmail: "stoa_ve_", resetPassword: "stoa_pr_", invitation: "stoa_in_", secondFactor: "stoa_sf_"}[p]
+	return map[purpose]string{verifyEmail: "stoa_ve_", resetPassword: "stoa_pr_", invitation: "stoa_in_", secondFactor: "stoa_sf_",
+		changeEmail: "stoa_ec_"}[p]
 }
 
 // oneTime is a row of one_time_tokens. Its purpose decides which ids are set.
@@ -80,11 +83,19 @@ func lockToken(ctx context.Context, tx *masterdb.Tx, p purpose, token keyring.Se
 	case err != nil:
 		return oneTime{}, err
 	case t.SpentAt != nil:
-		return oneTime{}, stoa.Errorf(stoa.TokenInvalid, "This has been used already, or something newer has taken its place. Ask for another one.")
+		return oneTime{}, errLinkUsed()
 	case !tx.Now.Before(t.ExpiresAt):
-		return oneTime{}, stoa.Errorf(stoa.TokenExpired, "This is too old. Ask for another one.")
+		return oneTime{}, errLinkExpired()
 	}
 	return t, nil
+}
+
+func errLinkUsed() error {
+	return stoa.Errorf(stoa.TokenInvalid, "This has been used already, or something newer has taken its place. Ask for another one.")
+}
+
+func errLinkExpired() error {
+	return stoa.Errorf(stoa.TokenExpired, "This is too old. Ask for another one.")
 }
 
 func errLinkInvalid() error {

@@ -26,7 +26,7 @@ func ListUsers(ctx context.Context, q masterdb.Querier, role string, before stoa
 		before = page.LastID[stoa.UserID]()
 	}
 	var out []User
-	err := q.Select(ctx, &out, `SELECT `+userColumns+` FROM users WHERE id < $1 AND ($2 = '' OR role = $2) ORDER BY id DESC LIMIT $3`, before, role, limit)
+	err := q.Select(ctx, &out, `SELECT `+userColumns+` FROM users WHERE id < $1 AND deleted_at IS NULL AND ($2 = '' OR role = $2) ORDER BY id DESC LIMIT $3`, before, role, limit)
 	return out, err
 }
 
@@ -105,7 +105,7 @@ func lockUserByName(ctx context.Context, tx *masterdb.Tx, name string) (User, er
 	id, _ := stoa.ParseID[stoa.UserID](name) // the zero id, which no user has, unless name is an id
 	email, _ := storedEmail(name)
 	var user User
-	err := tx.Get(ctx, &user, `SELECT `+userColumns+` FROM users WHERE email = $1 OR id = $2`+tx.ForUpdate(), email, id)
+	err := tx.Get(ctx, &user, `SELECT `+userColumns+` FROM users WHERE (email = $1 OR id = $2) AND deleted_at IS NULL`+tx.ForUpdate(), email, id)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return User{}, stoa.Errorf(stoa.NotFound, "No user has the address or id %.100q.", name)
 	}

@@ -56,6 +56,13 @@ const (
 	TokenReused        = "auth.token_reused" //nolint:gosec // an action, not a credential
 	SessionRevoked     = "auth.session_revoked"
 	Reauthenticated    = "auth.reauthenticated"
+	NameChanged        = "auth.name_changed"
+	EmailChangeAsked   = "auth.email_change_requested"
+	EmailChangeDropped = "auth.email_change_withdrawn"
+	EmailConfirmed     = "auth.email_change_confirmed" // at one of the two addresses
+	EmailChanged       = "auth.email_changed"
+	DataExported       = "auth.data_exported"
+	AccountDeleted     = "auth.account_deleted"
 	PasswordChanged    = "auth.password_changed"
 	PasswordReset      = "auth.password_reset"
 	EmailVerified      = "auth.email_verified"
@@ -86,6 +93,7 @@ const (
 	ConnectRetried     = "database.connect_retried"
 	DatabaseTested     = "database.tested"
 	CredentialsRotated = "database.credentials_rotated" // or an attempt
+	CredentialsShown   = "database.credentials_shown"
 	SupabaseConnected  = "supabase.connected"
 	SupabaseLeft       = "supabase.disconnected"
 	CreditsGranted     = "credits.granted"
@@ -107,6 +115,18 @@ const (
 	RoleGranted        = "platform.role_granted"
 	RetentionSet       = "audit.retention_set"
 )
+
+// StoreActions are the actions that the log of a store can hold, in the order in which
+// a list of them is easy to read.
+var StoreActions = []string{
+	StoreCreated, StoreUpdated, StoreSuspended, StoreResumed, StoreDeleting, StoreRestored, StoreDeleted,
+	HostnameClaimed, HostnameVerified, HostnamePrimary, HostnameRemoved, HostnameLost,
+	MemberInvited, InvitationRevoked, MemberJoined, MemberRoleChanged, MemberRemoved, OwnershipMoved,
+	KeyCreated, KeyRevoked,
+	DatabaseConnected, ConnectRetried, DatabaseTested, CredentialsRotated, CredentialsShown, SupabaseConnected, SupabaseLeft,
+	CreditsGranted, CreditSettings, RechargeChanged, RechargeStopped, CardRequested, CardSaved, PurchaseStarted,
+	OperatorActed, Impersonated,
+}
 
 // Event is an action to record. The zero StoreID is no store, the zero Outcome
 // is Success. Details never contain a secret.

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -50,6 +51,61 @@ func ReadWholeLog(ctx context.Context, q masterdb.Querier, f Filter) (Page, erro
 	return f.read(ctx, q, `$1 = ''`, "")
 }
 
+// ReadUserLog returns up to limit entries of what a user did, newest first, whose id
+// is less than before.
+func ReadUserLog(ctx context.Context, q masterdb.Querier, user stoa.UserID, before stoa.EventID, limit int) ([]Entry, error) {
+	var entries []Entry
+	err := q.Select(ctx, &entries, `
+		SELECT id, created_at, user_id, store_id, action, outcome, address, request_id, details
+		FROM audit_events WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3`, user, before, limit)
+	return entries, err
+}
+
+// All iterates over the entries of p and of all pages after it, which read returns. f is
+// the filter of p. An error of read is the last element.
+func (p Page) All(f Filter, read func(Filter) (Page, error)) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for {
+			for _, e := range p.Entries {
+				if !yield(e, nil) {
+					return
+				}
+			}
+			if p.NextCursor == nil {
+				return
+			}
+			f.Cursor = *p.NextCursor
+			var err error
+			if p, err = read(f); err != nil {
+				yield(Entry{}, err)
+				return
+			}
+		}
+	}
+}
+
+// ColumnNames are the names of an entry's columns in a table.
+var ColumnNames = []string{"id", "createdAt", "action", "outcome", "userId", "email", "storeId", "address", "requestId", "details"}
+
+// Columns returns the entry as a row of a table, with escape applied to texts that a
+// user may have chosen.
+func (e Entry) Columns(escape func(string) string) []string {
+	row := []string{
+		e.ID.String(), e.CreatedAt.UTC().Format(time.RFC3339Nano), e.Action, string(e.Outcome), "", "", "",
+		escape(e.Address), escape(e.RequestID), escape(e.Details),
+	}
+	if e.UserID != nil {
+		row[4] = e.UserID.String()
+	}
+	if e.Email != nil {
+		row[5] = escape(*e.Email)
+	}
+	if e.StoreID != nil {
+		row[6] = e.StoreID.String()
+	}
+	return row
+}
+
 func (f Filter) read(ctx context.Context, q masterdb.Querier, where string, arg any) (Page, error) {
 	var faults stoa.Invalid
 	bounds := page.ByID[stoa.EventID](f.Limit, f.Cursor, &faults)
@@ -58,7 +114,7 @@ func (f Filter) read(ctx context.Context, q masterdb.Querier, where string, arg 
 	}
 	var entries []Entry
 	err := q.Select(ctx, &entries, `
-		SELECT e.id, e.created_at, e.user_id, u.email, e.store_id, e.action, e.outcome, e.address, e.request_id, e.details
+		SELECT e.id, e.created_at, e.user_id, CASE WHEN u.deleted_at IS NULL THEN u.email END AS email, e.store_id, e.action, e.outcome, e.address, e.request_id, e.details
 		FROM audit_events e LEFT JOIN users u ON u.id = e.user_id
 		WHERE `+where+` AND e.id < $2 AND ($3 = '' OR e.action = $3) AND ($4 = '' OR e.outcome = $4)
 			AND ($5 = '' OR CAST(e.user_id AS text) = $5)

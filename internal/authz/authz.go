@@ -73,7 +73,7 @@ func CheckOperator(ctx context.Context, h masterdb.Handle, p Principal, a Action
 // verification is ordered before or after tx.
 func CheckVerified(ctx context.Context, tx *masterdb.Tx, p Principal) error {
 	var verified bool
-	err := tx.Get(ctx, &verified, `UPDATE users SET updated_at = updated_at WHERE id = $1 RETURNING email_verified`, p.UserID)
+	err := tx.Get(ctx, &verified, `UPDATE users SET updated_at = updated_at WHERE id = $1 AND deleted_at IS NULL RETURNING email_verified`, p.UserID)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return ErrSessionRevoked()
 	}

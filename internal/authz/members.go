@@ -56,6 +56,22 @@ func WithdrawOthers(ctx context.Context, tx *masterdb.Tx, owner stoa.UserID) ([]
 	return out, err
 }
 
+// LockMemberships locks the user's memberships, and those of the owners of the same
+// stores, until tx ends.
+func LockMemberships(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) error {
+	var locked []stoa.UserID
+	return tx.Select(ctx, &locked, `
+		SELECT user_id FROM store_members WHERE (user_id = $1 OR role = 'owner')
+			AND store_id IN (SELECT store_id FROM store_members WHERE user_id = $1) ORDER BY store_id, user_id`+tx.ForUpdate(), user)
+}
+
+// WithdrawAll ends all memberships of a user.
+func WithdrawAll(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) ([]Withdrawn, error) {
+	var out []Withdrawn
+	err := tx.Select(ctx, &out, `DELETE FROM store_members WHERE user_id = $1 RETURNING store_id, user_id, role`, user)
+	return out, err
+}
+
 // RoleOf returns the user's role in the store, "" if they are not a member.
 func RoleOf(ctx context.Context, q masterdb.Querier, store stoa.StoreID, user stoa.UserID) (Role, error) {
 	var role Role

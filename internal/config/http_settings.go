@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/httpapi"
 	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/ratelimit"
 )
 
@@ -23,6 +24,8 @@ type HTTP struct {
 
 	CORSOrigins     []string `name:"cors-origins" env:"STOA_CORS_ORIGINS" help:"Origins whose pages may read the API, such as https://app.example.com." placeholder:"ORIGIN" group:"config"`
 	CORSCredentials bool     `name:"cors-credentials" env:"STOA_CORS_CREDENTIALS" help:"Those pages may send cookies and the like." group:"config"`
+
+	SecurityContact string `name:"security-contact" env:"STOA_SECURITY_CONTACT" help:"Where to report a vulnerability: an https, mailto or tel address. /.well-known/security.txt names it; unless told, there is none." placeholder:"URI" group:"config"`
 
 	RedisURL          keyring.Secret `name:"redis-url" env:"REDIS_URL" help:"redis://… or rediss://… of a Redis or Valkey server in which all replicas count for the rate limits. Unless told, each counts by itself." placeholder:"URL" group:"config"`
 	RateLimitAuth     int            `name:"rate-limit-auth" env:"STOA_RATE_LIMIT_AUTH" default:"60" help:"Sign-ins, registrations and other calls with a password or a mail, a minute from one address; 0 is no limit." placeholder:"N" group:"config"`
@@ -54,6 +57,9 @@ func (h *HTTP) check(fault func(name, format string, args ...any)) {
 	}
 	if h.CORSCredentials && len(h.CORSOrigins) == 0 {
 		fault("STOA_CORS_CREDENTIALS", "needs STOA_CORS_ORIGINS")
+	}
+	if h.SecurityContact != "" && !isContact(h.SecurityContact) {
+		fault("STOA_SECURITY_CONTACT", "must be an https, mailto or tel address, such as mailto:security@example.com")
 	}
 	for name, rate := range map[string]int{
 		"STOA_RATE_LIMIT_AUTH": h.RateLimitAuth, "STOA_RATE_LIMIT_ADDRESS": h.RateLimitAddress, "STOA_RATE_LIMIT_USER": h.RateLimitUser,
@@ -104,6 +110,25 @@ func (h *HTTP) proxies() (httpapi.Proxies, error) {
 
 func (h *HTTP) cors() httpapi.CORS {
 	return httpapi.CORS{Origins: h.CORSOrigins, Credentials: h.CORSCredentials}
+}
+
+// isContact reports whether s can be a Contact of security.txt (RFC 9116, section 2.5.3).
+func isContact(s string) bool {
+	u, err := url.Parse(s)
+	if err != nil || s != u.String() {
+		return false
+	}
+	switch u.Scheme {
+	case "https":
+		return u.Host != "" && u.User == nil
+	case "mailto":
+		address, _, _ := strings.Cut(u.Opaque, "?")
+		return mail.IsBareAddress(address)
+	case "tel":
+		return u.Opaque != ""
+	default:
+		return false
+	}
 }
 
 func isIP(s string) bool {

@@ -67,6 +67,7 @@ func (c *Config) API(url string, log *slog.Logger, metrics prometheus.Registerer
 	return httpapi.Config{
 		BaseURL: url, BaseDomain: c.BaseDomain, Development: c.Development(), Sandbox: c.Sandbox(), Log: log, Metrics: metrics,
 		Draining: draining, Stopping: stopping, Rates: c.rates(), Proxies: proxies, Hosts: c.PlatformHosts, CORS: c.cors(),
+		SecurityContact: c.SecurityContact,
 	}
 }
 

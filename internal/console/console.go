@@ -136,6 +136,18 @@ func (c *Console) Routes() []Route {
 		c.storeListRoutes(),
 		c.newStoreRoutes(),
 		c.overviewRoutes(),
+		c.accountRoutes(),
+		c.passwordRoutes(),
+		c.factorRoutes(),
+		c.sessionRoutes(),
+		c.exportRoutes(),
+		c.deleteAccountRoutes(),
+		c.forgotRoutes(),
+		c.linkRoutes(),
+		c.invitationRoutes(),
+		c.connectRoutes(),
+		c.provisioningRoutes(),
+		c.databaseRoutes(),
 	} {
 		all = append(all, routes...)
 	}

@@ -127,7 +127,12 @@ func (c *Console) render(w http.ResponseWriter, r *Request, status int, f ui.Fra
 	page := templ.ComponentFunc(func(ctx context.Context, out io.Writer) error {
 		return ui.Document(f).Render(templ.WithChildren(ctx, content), out)
 	})
-	web.ServeWithPolicy(w, r.Request, status, page, ContentSecurityPolicy)
+	policy := ContentSecurityPolicy
+	if f.FormOrigin != "" {
+		// Browsers apply form-action to the redirect that answers a form, too.
+		policy = strings.Replace(policy, "form-action 'self'", "form-action 'self' "+f.FormOrigin, 1)
+	}
+	web.ServeWithPolicy(w, r.Request, status, page, policy)
 	return nil
 }
 

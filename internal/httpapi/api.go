@@ -61,10 +61,13 @@ type Config struct {
 	Proxies     Proxies
 	Hosts       []string // hostnames of the platform besides localhost, BaseDomain and that of BaseURL
 	CORS        CORS
-	Log         *slog.Logger
-	Metrics     prometheus.Registerer // nil: no metrics
-	Draining    <-chan struct{}       // closed when the server begins to drain, see shutdown.go; nil: never
-	Stopping    <-chan struct{}       // closed when the server stops: waiting requests are answered and streams end; nil: never
+	// SecurityContact is the https, mailto or tel address for reports of vulnerabilities;
+	// empty: there is no security.txt.
+	SecurityContact string
+	Log             *slog.Logger
+	Metrics         prometheus.Registerer // nil: no metrics
+	Draining        <-chan struct{}       // closed when the server begins to drain, see shutdown.go; nil: never
+	Stopping        <-chan struct{}       // closed when the server stops: waiting requests are answered and streams end; nil: never
 }
 
 type api struct {
@@ -101,6 +104,7 @@ func newAPI(d Domains, cfg Config) *api {
 	a.huma = humago.New(a.mux, openAPI())
 	a.openAPIRoutes()
 	a.authRoutes()
+	a.accountRoutes()
 	a.sessionRoutes()
 	a.passwordRoutes()
 	a.secondFactorRoutes()
@@ -123,6 +127,7 @@ func newAPI(d Domains, cfg Config) *api {
 	a.homeRoutes()
 	a.consoleRoutes()
 	a.accountPageRoutes()
+	a.wellKnownRoutes()
 	a.page("/", fallbackOptions, a.noRoute)
 	return a
 }

@@ -40,14 +40,6 @@ func (a *api) home(w http.ResponseWriter, r *http.Request) {
 // storePageProducts is how many products a store's page shows.
 const storePageProducts = 24
 
-func (a *api) errorPage(w http.ResponseWriter, r *http.Request, err error) {
-	p := a.problem(r.Context(), err)
-	for key, values := range p.header {
-		w.Header()[key] = values
-	}
-	web.Serve(w, r, p.Status, web.ErrorPage(web.ErrorView{Status: p.Status, Title: p.Title, Detail: p.Detail, RequestID: p.RequestID}))
-}
-
 func newStorePage(p storedata.Profile, products []storedata.Product) storefront.StoreView {
 	v := storefront.StoreView{
 		Name: p.Name, Description: p.Description, LogoURL: p.LogoURL, Currency: p.Currency, Locale: p.Locale,

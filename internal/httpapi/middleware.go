@@ -103,7 +103,7 @@ func (a *api) recovered(w *responseWriter, r *http.Request, p any) {
 	a.Log.ErrorContext(r.Context(), "panic", "requestId", requestID(r.Context()), "panic", p, "stack", string(debug.Stack()))
 	if !w.sent {
 		w.reset()
-		writeProblem(w, a.problem(r.Context(), stoa.Errorf(stoa.Internal, "%s", internalMessage)))
+		a.writeError(w, r, stoa.Errorf(stoa.Internal, "%s", internalMessage))
 	}
 }
 

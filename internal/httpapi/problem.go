@@ -93,6 +93,7 @@ var statuses = map[stoa.Code]int{
 	stoa.HostnameInvalid:            http.StatusUnprocessableEntity,
 	stoa.InsufficientCredits:        http.StatusPaymentRequired,
 	stoa.IdempotencyConflict:        http.StatusConflict,
+	stoa.EditConflict:               http.StatusPreconditionFailed,
 	stoa.HoldNotFound:               http.StatusNotFound,
 	stoa.HoldNotOpen:                http.StatusConflict,
 	stoa.PaymentsUnavailable:        http.StatusServiceUnavailable,
@@ -243,41 +244,4 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 	w.Header().Set("Content-Type", p.ContentType(""))
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p) // the client may have gone
-}
-
-// noRoute answers requests that match no route.
-func (a *api) noRoute(w http.ResponseWriter, r *http.Request) {
-	allowed := a.allowedMethods(r)
-	if len(allowed) == 0 {
-		detail := "There is nothing at this address."
-		if a.isPlatform(r.Host) { // a store's visitor receives no information about the platform
-			detail += " The API is described at /api/docs."
-		}
-		writeProblem(w, a.problem(r.Context(), stoa.Errorf(stoa.NotFound, "%s", detail)))
-		return
-	}
-	p := a.problem(r.Context(), stoa.Errorf(stoa.MethodNotAllowed, "This address does not take %s; it takes %s.",
-		printableMethod(r.Method), strings.Join(allowed, ", ")))
-	p.header.Set("Allow", strings.Join(allowed, ", "))
-	writeProblem(w, p)
-}
-
-func (a *api) allowedMethods(r *http.Request) []string {
-	var allowed []string
-	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
-		probe := r.Clone(r.Context())
-		probe.Method = method
-		if _, pattern := a.mux.Handler(probe); pattern != "/" {
-			allowed = append(allowed, method)
-		}
-	}
-	return allowed
-}
-
-// printableMethod replaces a method name that is not plain letters.
-func printableMethod(method string) string {
-	if len(method) > 10 || strings.ContainsFunc(method, func(r rune) bool { return r < 'A' || r > 'Z' }) {
-		return "this method"
-	}
-	return method
 }

@@ -130,44 +130,19 @@ func (b connectBody) projectRef() (string, error) {
 
 // credentials converts the body to credentials. The domain validates them.
 func (a *api) credentials(b connectBody) (credential.Pasted, error) {
-	fields := b.Host != "" || b.Port != 0 || b.Database != "" || b.User != "" || b.Schema != "" || !b.Password.IsZero()
-	project := b.ProjectURL != "" || !b.AnonKey.IsZero() || !b.ServiceRoleKey.IsZero()
-	var faults stoa.Invalid
-	switch {
-	case b.ProjectRef != "":
+	if b.ProjectRef != "" {
+		var faults stoa.Invalid
 		faults.Add("projectRef", "has no credentials to give; it is for connect-database")
 		return credential.Pasted{}, faults.Err()
-	case b.Type == credential.Managed:
-		if fields || project || b.TLS != nil || !b.ConnectionString.IsZero() {
-			faults.Add("type", "a managed database takes no connection details")
-		}
-		return credential.Pasted{Credentials: credential.Credentials{Kind: credential.Managed}}, faults.Err()
-	case b.Type == credential.KindSupabase && b.ConnectionString.IsZero():
-		faults.Add("connectionString", "is required, unless there is a projectRef: copy it from the project's page, with the password in it")
-		return credential.Pasted{}, faults.Err()
-	case !b.ConnectionString.IsZero():
-		if fields || b.TLS != nil && b.TLS.Mode != "" {
-			faults.Add("connectionString", "give either this or the single fields, not both")
-			return credential.Pasted{}, faults.Err()
-		}
-		ca := ""
-		if b.TLS != nil {
-			ca = b.TLS.CACertificate
-		}
-		pasted, err := a.Tenants.Parse(credential.EngineName(b.Type), b.ConnectionString, ca)
-		c := &pasted.Credentials
-		c.ProjectURL, c.AnonKey, c.ServiceRoleKey = b.ProjectURL, b.AnonKey, b.ServiceRoleKey
-		return pasted, err
 	}
-	c := credential.Credentials{
-		Kind: b.Type, Engine: credential.EngineName(b.Type), Host: b.Host, Port: b.Port,
-		Database: b.Database, User: b.User, Password: b.Password, Schema: b.Schema,
-		ProjectURL: b.ProjectURL, AnonKey: b.AnonKey, ServiceRoleKey: b.ServiceRoleKey,
+	d := tenantdb.ConnectionDetails{
+		Type: b.Type, ConnectionString: b.ConnectionString, Host: b.Host, Port: b.Port, Database: b.Database, User: b.User,
+		Schema: b.Schema, Password: b.Password, ProjectURL: b.ProjectURL, AnonKey: b.AnonKey, ServiceRoleKey: b.ServiceRoleKey,
 	}
 	if b.TLS != nil {
-		c.TLS, c.CACertificate = b.TLS.Mode, b.TLS.CACertificate
+		d.TLS, d.CACertificate = b.TLS.Mode, b.TLS.CACertificate
 	}
-	return credential.Pasted{Credentials: c}, nil
+	return a.Tenants.ReadDetails(d)
 }
 
 // connectOutput is the active store, or the run while it is in progress.

@@ -32,13 +32,8 @@ func (a *api) security(next http.Handler) http.Handler {
 		if a.setCORSHeaders(w, r) {
 			return // a preflight request
 		}
-		switch err := a.checkRequest(r, platform); {
-		case err == nil:
-		case stoa.CodeOf(err) == stoa.NotFound:
+		if err := a.checkRequest(r, platform); err != nil {
 			a.writeError(w, r, err)
-			return
-		default:
-			writeProblem(w, a.problem(r.Context(), err))
 			return
 		}
 		if r.ContentLength != 0 {
@@ -48,15 +43,6 @@ func (a *api) security(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
-}
-
-// writeError answers with a problem document under /api/ and with a page elsewhere.
-func (a *api) writeError(w http.ResponseWriter, r *http.Request, err error) {
-	if strings.HasPrefix(r.URL.Path, "/api/") {
-		writeProblem(w, a.problem(r.Context(), err))
-		return
-	}
-	a.errorPage(w, r, err)
 }
 
 // checkRequest returns why a request is refused, or nil.
@@ -78,7 +64,7 @@ func (a *api) checkRequest(r *http.Request, platform bool) error {
 
 // isStorefrontPath reports whether a store's hostname serves the path.
 func isStorefrontPath(path string) bool {
-	return path == "/" || strings.HasPrefix(path, "/api/storefront/") || strings.HasPrefix(path, "/assets/")
+	return path == "/" || path == "/favicon.ico" || path == "/robots.txt" || strings.HasPrefix(path, "/api/storefront/") || strings.HasPrefix(path, "/assets/")
 }
 
 // platformHosts returns the hostnames of the platform itself.
@@ -138,7 +124,7 @@ func (a *api) setCORSHeaders(w http.ResponseWriter, r *http.Request) (answered b
 		return false
 	}
 	h.Set("Access-Control-Allow-Origin", origin)
-	h.Set("Access-Control-Expose-Headers", "Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id")
+	h.Set("Access-Control-Expose-Headers", "ETag, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id")
 	if a.CORS.Credentials {
 		h.Set("Access-Control-Allow-Credentials", "true")
 	}
@@ -146,7 +132,7 @@ func (a *api) setCORSHeaders(w http.ResponseWriter, r *http.Request) (answered b
 		return false
 	}
 	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE")
-	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-Id, X-Store-Id")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, If-Match, Last-Event-ID, Prefer, X-Request-Id, X-Store-Id")
 	h.Set("Access-Control-Max-Age", "600")
 	w.WriteHeader(http.StatusNoContent)
 	return true

@@ -60,7 +60,6 @@ func (a *api) supabaseRoutes() {
 	public := routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}
 	a.page("GET "+callbackPath, public, a.supabaseCallback)
 	a.page("POST "+callbackPath, routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: maxForm}, a.supabaseConfirmed)
-	a.page("GET /supabase/{outcome}", public, a.supabaseResult)
 }
 
 type authorizeOutput struct {
@@ -137,18 +136,6 @@ func (a *api) finishSupabase(w http.ResponseWriter, r *http.Request, back link.R
 	default:
 		http.Redirect(w, r, "/supabase/connected", http.StatusSeeOther)
 	}
-}
-
-func (a *api) supabaseResult(w http.ResponseWriter, r *http.Request) {
-	view, ok := map[string]console.NoteView{
-		"connected": {Title: "Supabase is connected", Text: "Choose a project for the store now, or have one made. You can close this page."},
-		"declined":  {Title: "Supabase is not connected", Text: "You have declined, and nothing has changed. You can close this page."},
-	}[r.PathValue("outcome")]
-	if !ok {
-		a.errorPage(w, r, stoa.Errorf(stoa.NotFound, "There is no such page."))
-		return
-	}
-	web.Serve(w, r, http.StatusOK, console.NotePage(view))
 }
 
 type connectionOutput struct {

@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/page"
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
@@ -158,6 +159,39 @@ func (s *Service) Latest(ctx context.Context, p authz.Principal, store stoa.Stor
 	return withSteps(ctx, s.db, run)
 }
 
+// RunPage is one page of runs, newest first, without their steps.
+type RunPage struct {
+	Runs       []Run
+	NextCursor *string
+}
+
+// Runs lists the store's runs. limit is 1 to page.MaxLimit, or 0 for
+// page.DefaultLimit; cursor is NextCursor of the previous page. It fails with
+// invalid_request.
+func (s *Service) Runs(ctx context.Context, p authz.Principal, store stoa.StoreID, limit int, cursor string) (RunPage, error) {
+	var faults stoa.Invalid
+	bounds := page.ByID[stoa.RunID](limit, cursor, &faults)
+	if err := faults.Err(); err != nil {
+		return RunPage{}, err
+	}
+	if _, err := authz.Check(ctx, s.db, p, store, authz.ReadStore); err != nil {
+		return RunPage{}, err
+	}
+	var rows []runRow
+	err := s.db.Select(ctx, &rows, selectRun+`store_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3`, store, bounds.Before, bounds.Rows())
+	if err != nil {
+		return RunPage{}, err
+	}
+	rows, next := page.Cut(rows, bounds.Limit, func(r runRow) string { return r.ID.String() })
+	runs := make([]Run, len(rows))
+	for i, row := range rows {
+		if runs[i], err = row.run(); err != nil {
+			return RunPage{}, err
+		}
+	}
+	return RunPage{Runs: runs, NextCursor: next}, nil
+}
+
 // read returns a run with its steps.
 func (s *Service) read(ctx context.Context, id stoa.RunID) (Run, error) {
 	run, err := readRun(ctx, s.db, `id = $1`, id)
@@ -172,24 +206,34 @@ func latest(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (Run, e
 	return readRun(ctx, q, `store_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1`, store)
 }
 
+const selectRun = `SELECT id, store_id, state, step, attempt, error_code, error_message, created_at, started_at, finished_at, in_project,
+	warnings AS warning_list
+	FROM provisioning_runs WHERE `
+
+// runRow is a row of provisioning_runs.
+type runRow struct {
+	Run
+	ErrorCode    *string
+	ErrorMessage *string
+	WarningList  string
+}
+
+func (row runRow) run() (Run, error) {
+	row.Fault = newFault(row.ErrorCode, row.ErrorMessage)
+	err := json.Unmarshal([]byte(row.WarningList), &row.Warnings)
+	return row.Run, err
+}
+
 func readRun(ctx context.Context, q masterdb.Querier, where string, arg any) (Run, error) {
-	var row struct {
-		Run
-		ErrorCode    *string
-		ErrorMessage *string
-		WarningList  string
-	}
-	err := q.Get(ctx, &row, `SELECT id, store_id, state, step, attempt, error_code, error_message, created_at, started_at, finished_at, in_project,
-		warnings AS warning_list
-		FROM provisioning_runs WHERE `+where, arg)
+	var row runRow
+	err := q.Get(ctx, &row, selectRun+where, arg)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return Run{}, errNoRun()
 	}
 	if err != nil {
 		return Run{}, err
 	}
-	row.Fault = newFault(row.ErrorCode, row.ErrorMessage)
-	return row.Run, json.Unmarshal([]byte(row.WarningList), &row.Warnings)
+	return row.run()
 }
 
 func errNoRun() error {

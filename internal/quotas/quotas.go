@@ -56,7 +56,7 @@ type User struct {
 func LockUser(ctx context.Context, tx *masterdb.Tx, id stoa.UserID) (User, error) {
 	u := User{ID: id}
 	err := tx.Get(ctx, &u, `SELECT id, email_verified AS verified, role = 'admin' AS operator, quota_stores AS stores,
-		quota_managed_databases AS managed_databases FROM users WHERE id = $1`+tx.ForUpdate(), id)
+		quota_managed_databases AS managed_databases FROM users WHERE id = $1 AND deleted_at IS NULL`+tx.ForUpdate(), id)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return u, stoa.Errorf(stoa.SessionRevoked, "This account does not exist any more.")
 	}

@@ -17,22 +17,42 @@ var (
 	styleCSS []byte
 	//go:embed static/icon.svg
 	faviconSVG []byte
+	//go:embed static/store.svg
+	storeFaviconSVG []byte
+	//go:embed static/icon.ico
+	faviconICO []byte
+	//go:embed static/store.ico
+	storeFaviconICO []byte
 
-	stylesheet = NewAsset("style", ".css", "text/css; charset=utf-8", styleCSS)
-	favicon    = NewAsset("icon", ".svg", "image/svg+xml", faviconSVG)
+	stylesheet   = NewAsset("style", ".css", "text/css; charset=utf-8", styleCSS)
+	favicon      = NewAsset("icon", ".svg", "image/svg+xml", faviconSVG)
+	storeFavicon = NewAsset("store", ".svg", "image/svg+xml", storeFaviconSVG)
 )
 
 // The paths of the files that Assets serves. They change with the content, so
 // browsers may cache them forever.
 var (
-	StylesheetURL = assetsPath + stylesheet.Name
-	FaviconURL    = assetsPath + favicon.Name
+	StylesheetURL   = assetsPath + stylesheet.Name
+	FaviconURL      = assetsPath + favicon.Name
+	StoreFaviconURL = assetsPath + storeFavicon.Name
 )
 
-// Assets serves the stylesheet and the icon at /assets/, and 404 for every
+// Assets serves the stylesheet and the icons at /assets/, and 404 for every
 // other path. It takes the whole path of the request.
 func Assets() http.Handler {
-	return ServeAssets(assetsPath, http.NotFoundHandler(), stylesheet, favicon)
+	return ServeAssets(assetsPath, http.NotFoundHandler(), stylesheet, favicon, storeFavicon)
+}
+
+// ServeFavicon serves /favicon.ico, which browsers request for documents that name no
+// icon: the platform's icon, or one that stands for any store.
+func ServeFavicon(w http.ResponseWriter, r *http.Request, store bool) {
+	icon := faviconICO
+	if store {
+		icon = storeFaviconICO
+	}
+	w.Header().Set("Content-Type", "image/vnd.microsoft.icon")
+	w.Header().Set("Cache-Control", "public, max-age=86400")
+	http.ServeContent(w, r, "favicon.ico", time.Time{}, bytes.NewReader(icon))
 }
 
 // ServeAssets serves the assets by their exact path under prefix, and every other

@@ -30,6 +30,9 @@ type Frame struct {
 	// Narrow limits the content to the width of a form.
 	Narrow bool
 	Assets Assets
+	// FormOrigin is another site that a form of the page leads to, such as a payment
+	// page, as scheme and host.
+	FormOrigin string
 }
 
 // Assets are the addresses of the frame's files.

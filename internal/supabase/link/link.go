@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"net/url"
 	"sync"
 	"time"
 
@@ -103,6 +104,19 @@ func (s *Service) forget(store stoa.StoreID) {
 
 // Configured reports whether this platform is registered with Supabase.
 func (s *Service) Configured() bool { return s.configured() == nil }
+
+// ConsentOrigin returns the scheme and host of the page at which owners consent; ""
+// when this platform is not registered.
+func (s *Service) ConsentOrigin() string {
+	if !s.Configured() {
+		return ""
+	}
+	u, err := url.Parse(s.opts.API.AuthorizeURL("", "", keyring.NewSecret("")))
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
 
 func (s *Service) configured() error {
 	if s == nil || s.opts.API == nil {

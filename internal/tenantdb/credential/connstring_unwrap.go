@@ -61,14 +61,17 @@ func plainSpace(r rune) rune {
 	return r
 }
 
-// contentLines drops comments, blank lines and the marks of a code block.
-// Several lines remain if they are the settings of one connection.
+// engineLine matches the line of a configuration file that names the engine.
+var engineLine = regexp.MustCompile(`^(?:export\s+)?(?:DB_CONNECTION|DB_DRIVER|DB_TYPE|DB_ENGINE|DB_CLIENT|DATABASE_CLIENT)\s*=`)
+
+// contentLines drops comments, blank lines, the marks of a code block and the line that
+// names the engine. Several lines remain if they are the settings of one connection.
 func contentLines(text string) (_ string, several bool) {
 	var lines []string
 	urls := 0
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "//") || strings.HasPrefix(line, "```") || strings.HasPrefix(line, "-- ") {
+		if line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "//") || strings.HasPrefix(line, "```") || strings.HasPrefix(line, "-- ") || engineLine.MatchString(line) {
 			continue
 		}
 		lines = append(lines, line)

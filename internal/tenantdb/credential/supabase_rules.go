@@ -133,4 +133,11 @@ func (r SupabaseRules) DirectRef(host string) (ref string, ok bool) {
 	return strings.CutSuffix(ref, "."+r.DirectDomain)
 }
 
+// IsSupabase reports whether a host is one of Supabase's database servers.
+func (r SupabaseRules) IsSupabase(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	_, direct := r.DirectRef(host)
+	return direct || isUnder(host, r.PoolerDomain)
+}
+
 func isUnder(host, domain string) bool { return host == domain || strings.HasSuffix(host, "."+domain) }

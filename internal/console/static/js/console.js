@@ -5,7 +5,23 @@
 // Times are sent in UTC; the reader sees the exact time of their own zone on hover.
 const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "long", timeStyle: "medium" });
 
+// A table that is wider than its place can be scrolled by keyboard in every browser.
+const scrollers = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    if (target.scrollWidth > target.clientWidth) {
+      target.tabIndex = 0;
+      target.setAttribute("role", "group");
+      target.setAttribute("aria-label", "Table, scrolls sideways");
+    } else {
+      for (const name of ["tabindex", "role", "aria-label"]) target.removeAttribute(name);
+    }
+  }
+});
+
 function enhance(root) {
+  for (const scroller of root.querySelectorAll(".scroll")) {
+    scrollers.observe(scroller);
+  }
   for (const time of root.querySelectorAll("time[data-time]")) {
     time.title = exact.format(new Date(time.dateTime));
   }

@@ -1,0 +1,436 @@
+package app_test
+
+import (
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/html"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/httpapi"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/testkit"
+)
+
+const (
+	maxPageSize   = 100 << 10 // bytes of a page's HTML
+	maxScriptSize = 100 << 10 // bytes of all scripts together, compressed
+)
+
+// pageCase says how a page is visited. The path has placeholders that pageWorld fills;
+// it may be left out when it is the route's pattern.
+type pageCase struct {
+	path   string
+	as     string // whose session it is: "visitor" has none; unless stated, one whom the route's scope admits
+	status int    // 200 unless stated
+}
+
+// pageCases are the routes that answer a browser with a page and need more than their
+// pattern and scope to be visited. A route of the console that needs no more has no entry.
+var pageCases = map[string][]pageCase{
+	"GET /{$}":                    {{path: "/"}},
+	"GET /api/docs":               {{}},
+	"GET /checkout/{outcome}":     {{path: "/checkout/done"}, {path: "/checkout/saved"}, {path: "/checkout/cancelled"}},
+	"GET /sandbox/checkout/{ref}": {{path: "{checkout}"}, {path: "{paid}"}},
+	"GET /supabase/{outcome}":     {{path: "/supabase/connected"}, {path: "/supabase/declined"}},
+	"GET /dev/mailbox":            {{}},
+	"GET /verify":                 {{path: "/verify?token=%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}, {path: "/verify?token=x", as: "owner"}},
+	"GET /reset":                  {{path: "/reset?token=x"}},
+	"GET /account/email/confirm":  {{path: "/account/email/confirm?token=x"}, {path: "/account/email/confirm?token=x&signed-in", as: "owner"}},
+	"GET /invitations/accept":     {{path: "/invitations/accept?token=x", status: http.StatusGone}},
+	"GET /account/delete":         {{}, {path: "/account/delete?no-stores", as: "nobody"}},
+	" /":                          {{path: "/none", status: http.StatusNotFound}, {path: "/none?signed-in", as: "owner", status: http.StatusNotFound}},
+
+	"GET /signin/done":   {{status: http.StatusBadRequest}}, // for browsers without cookies
+	"GET /signin":        {{}, {path: "/signin?next=%2Fstores%3Fa%3D%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}},
+	"GET /search":        {{}, {path: "/search?q=store"}, {path: "/search?q=%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}},
+	"GET /stores":        {{}, {path: "/stores?empty", as: "nobody"}},
+	"GET /stores/{slug}": {{}, {path: "/stores/{pending}"}, {path: "/stores/{slug}?viewer", as: "viewer"}, {path: "/stores/none", status: http.StatusNotFound}},
+}
+
+// noPages are the routes outside /api/ that answer GET with something else than a page,
+// with what it is.
+var noPages = map[string]string{
+	"GET /assets/":                     "files",
+	"GET /api/docs/":                   "files",
+	"GET /favicon.ico":                 "a picture",
+	"GET /robots.txt":                  "a text",
+	"GET /.well-known/security.txt":    "a text",
+	"GET /.well-known/change-password": "a redirect",
+	"GET /verify-email":                "a redirect",
+	"GET /forgot-password":             "a redirect",
+	"GET /reset-password":              "a redirect",
+	"GET /accept-invitation":           "a redirect",
+	"GET /account/export/download":     "a file",
+	"GET /healthz":                     "JSON",
+	"GET /readyz":                      "JSON",
+	"GET /signin/code":                 "a redirect without the first step of a sign-in",
+}
+
+// pageRoutes lists the routes of pages: all that answer GET outside the API.
+func pageRoutes(t *testing.T, s *server) (routes []httpapi.Route) {
+	t.Helper()
+	for _, r := range httpapi.Routes(s.Cfg.API(s.URL, slog.New(slog.DiscardHandler), nil, nil, nil)) {
+		name := r.Method + " " + r.Path
+		api := strings.HasPrefix(r.Path, "/api/") && r.Path != "/api/docs"
+		if noPages[name] == "" && !api && (r.Method == http.MethodGet || r.Method == "") {
+			routes = append(routes, r)
+		}
+	}
+	return routes
+}
+
+func TestEveryPageHasACase(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, testConfig(t, masterdb.SQLite))
+	known := map[string]bool{}
+	for _, r := range pageRoutes(t, s) {
+		name := r.Method + " " + r.Path
+		known[name] = true
+		if len(pageCases[name]) == 0 && !r.Console {
+			t.Errorf("%s is in neither pageCases nor noPages", name)
+		}
+	}
+	for name := range pageCases {
+		if !known[name] {
+			t.Errorf("pageCases has %s, which is no page", name)
+		}
+	}
+}
+
+// pageVisit is a page to look at.
+type pageVisit struct {
+	name string // the path, with placeholders
+	pageCase
+}
+
+// visits lists the pages with paths that lead to the world's things. The test fails for
+// a page with a placeholder that nothing fills.
+func (w *pageWorld) visits() (list []pageVisit) {
+	for _, r := range pageRoutes(w.t, w.s) {
+		cases := pageCases[r.Method+" "+r.Path]
+		if len(cases) == 0 {
+			cases = []pageCase{{}}
+		}
+		for _, c := range cases {
+			c.path, c.as, c.status = cmp.Or(c.path, r.Path), cmp.Or(c.as, visitor(r.Scope)), cmp.Or(c.status, http.StatusOK)
+			name := c.path
+			for placeholder, value := range w.values {
+				c.path = strings.ReplaceAll(c.path, placeholder, value)
+			}
+			if strings.Contains(c.path, "{") {
+				w.t.Errorf("%s: nothing fills a placeholder", c.path)
+				continue
+			}
+			list = append(list, pageVisit{name, c})
+		}
+	}
+	return list
+}
+
+// visitor returns a person whom a scope admits.
+func visitor(scope string) string {
+	switch scope {
+	case "public", "optional":
+		return "visitor"
+	case "operator":
+		return "operator"
+	default:
+		return "owner"
+	}
+}
+
+// hostileNames are names of stores and people: markup, right to left, emoji, and one as
+// long as names may be, without a place to break it.
+var hostileNames = []string{
+	`"><script>alert(1)</script><img src=x onerror=alert(1)>`,
+	"متجر الزاوية 👩🎉",
+	strings.Repeat("Unbreakable", 9),
+}
+
+// pageWorld is a platform with something to show on every page.
+type pageWorld struct {
+	*leakWorld
+	values   map[string]string         // by placeholder
+	emails   map[string]string         // by person
+	browsers map[string]*browserClient // by person; see browser
+	windows  map[string]*chromium      // by person; see window
+}
+
+// window returns a window of a Chromium in which a person is signed in, or nobody.
+func (w *pageWorld) window(person string) *chromium {
+	w.t.Helper()
+	if len(w.windows) == 0 {
+		w.windows = map[string]*chromium{"visitor": startChromium(w.t, w.s)}
+	}
+	if w.windows[person] == nil {
+		c := w.windows["visitor"].another(w.t, w.s)
+		c.open("/signin")
+		c.fill("email", w.emails[person])
+		c.fill("password", testPassword)
+		c.press("Sign in")
+		if at := c.path(); at != "/stores" {
+			w.t.Fatalf("after the sign-in as %s: %s", person, c.whereabouts())
+		}
+		w.windows[person] = c
+	}
+	return w.windows[person]
+}
+
+// browser returns a browser in which a person is signed in, or nobody.
+func (w *pageWorld) browser(person string) *browserClient {
+	w.t.Helper()
+	if w.browsers[person] == nil {
+		if person == "visitor" {
+			w.browsers[person] = newBrowserClient(w.t, w.s)
+		} else {
+			w.browsers[person] = signIn(w.t, w.s, w.emails[person], testPassword)
+		}
+	}
+	return w.browsers[person]
+}
+
+func newPageWorld(t *testing.T, s *server) *pageWorld {
+	t.Helper()
+	w := &pageWorld{leakWorld: newLeakWorld(t, s), values: map[string]string{}, emails: map[string]string{}, browsers: map[string]*browserClient{}}
+	w.people["nobody"], w.ids["nobody"] = w.register(false) // has no store
+	owner := w.people["owner"]
+	for person, c := range w.people {
+		if a := c.call("GET", "/api/auth/me", nil); a.status == http.StatusOK {
+			w.emails[person] = a.text("user", "email")
+		}
+	}
+	for i, person := range []string{"admin", "member", "viewer"} {
+		w.tx(func(tx *masterdb.Tx) error {
+			_, err := tx.Exec(t.Context(), `UPDATE users SET first_name = $1, last_name = $1 WHERE id = $2`, hostileNames[i], w.ids[person])
+			return err
+		})
+	}
+	active := w.busyStore()
+	w.values["{id}"] = active.text("id")
+	w.values["{slug}"] = active.text("slug")
+	w.values["{userId}"] = w.ids["viewer"].String()
+	for i, name := range hostileNames { // their runs fail, so that there is something to look at
+		id := w.store(w.ids["owner"])
+		w.tx(func(tx *masterdb.Tx) error {
+			_, err := tx.Exec(t.Context(), `UPDATE stores SET name = $1 WHERE id = $2`, name, id)
+			return err
+		})
+		if i == 0 {
+			w.values["{pending}"] = owner.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).text("slug")
+		}
+	}
+	return w
+}
+
+// busyStore makes an active store with members, invitations, keys, hostnames, credits,
+// holds and purchases. It returns the answer that created it.
+func (w *pageWorld) busyStore() answer {
+	w.t.Helper()
+	owner := w.people["owner"]
+	a := owner.call("POST", "/api/stores", object{"name": hostileNames[0]}).want(http.StatusCreated)
+	text := a.text("id")
+	store, err := stoa.ParseID[stoa.StoreID](text)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.tx(func(tx *masterdb.Tx) error {
+		for role, person := range map[authz.Role]string{authz.Admin: "admin", authz.Member: "member", authz.Viewer: "viewer"} {
+			if err := authz.Grant(w.t.Context(), tx, store, w.ids[person], role); err != nil {
+				return err
+			}
+		}
+		_, err := w.s.Ledger.Grant(w.t.Context(), tx, store, credits.Grant{Type: credits.TypeBonus, Amount: 1000 * credits.Credit, IdempotencyKey: "pages"})
+		return err
+	})
+	base := "/api/stores/" + text
+	owner.call("POST", base+"/connect-database", object{"type": "managed"}).want(http.StatusOK).is("active", "status")
+	owner.call("PATCH", base, object{"description": hostileNames[0] + hostileNames[1], "contactEmail": "shop@example.com", "theme": object{"primaryColor": "#c2410c"}}).want(http.StatusOK)
+	for i, name := range hostileNames {
+		owner.call("POST", base+"/api-keys", object{"name": name, "scopes": []string{"store:read", "credits:spend"}}).want(http.StatusCreated)
+		owner.call("POST", base+"/invitations", object{"email": strings.Repeat("guest", i+1) + "@example.com", "role": "viewer"}).want(http.StatusCreated)
+		owner.call("POST", "/api/credits/spend", object{"amount": "1.5", "description": name}, "X-Store-Id", text).want(http.StatusOK)
+		owner.call("POST", "/api/credits/holds", object{"amount": "2"}, "X-Store-Id", text).want(http.StatusCreated)
+	}
+	owner.call("POST", base+"/hostnames", object{"hostname": "shop.example.com"}).want(http.StatusCreated)
+	owner.call("POST", base+"/hostnames", object{"hostname": strings.Repeat("long", 15) + ".example.com"}).want(http.StatusCreated)
+	owner.buy(text, 25)
+	for placeholder, amount := range map[string]int{"{checkout}": 7, "{paid}": 8} {
+		url := owner.call("POST", "/api/credits/purchase", object{"credits": amount}, "X-Store-Id", text).want(http.StatusCreated).text("checkoutUrl")
+		w.values[placeholder] = strings.TrimPrefix(url, w.s.URL)
+	}
+	w.people["none"].call("POST", w.values["{paid}"]+"/pay", nil).want(http.StatusSeeOther)
+	return a
+}
+
+var scriptSource = regexp.MustCompile(`<script[^>]* src="([^"]+)"`)
+
+// TestPagesAreSmall reads every page and its scripts.
+func TestPagesAreSmall(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t, masterdb.SQLite)
+	unlimited(cfg)
+	w := newPageWorld(t, startServer(t, cfg))
+	scripts := map[string]int{}
+	for _, v := range w.visits() {
+		if v.path == "/api/docs" {
+			continue // Swagger UI is far larger
+		}
+		a := w.visit(v)
+		if len(a.Body) > maxPageSize {
+			t.Errorf("%s: %d bytes", v.name, len(a.Body))
+		}
+		w.checkMarkup(v.name, a)
+		for _, found := range scriptSource.FindAllStringSubmatch(a.Body, -1) {
+			if _, known := scripts[found[1]]; !known {
+				scripts[found[1]] = len(compressed(t, w.people["none"].call("GET", found[1], nil).want(http.StatusOK).raw))
+			}
+		}
+	}
+	total := 0
+	for _, size := range scripts {
+		total += size
+	}
+	if total > maxScriptSize {
+		t.Errorf("the scripts have %d bytes: %v", total, scripts)
+	}
+}
+
+// visit requests a page as a browser does.
+func (w *pageWorld) visit(v pageVisit) pageAnswer {
+	w.t.Helper()
+	a := w.browser(v.as).get(v.path)
+	if a.Status != v.status || a.Header.Get("Content-Type") != "text/html; charset=utf-8" {
+		w.t.Errorf("%s: %d %s to %q", v.name, a.Status, a.Header.Get("Content-Type"), a.Location)
+	}
+	return a
+}
+
+func compressed(t *testing.T, text string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if _, err := io.WriteString(w, text); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// checkMarkup fails the test for a page with anything inline that its policy refuses, for
+// headers that are missing, and for hostile text that is markup.
+func (w *pageWorld) checkMarkup(name string, a pageAnswer) {
+	w.t.Helper()
+	for header, want := range map[string]string{"Cross-Origin-Opener-Policy": "same-origin", "X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff"} {
+		if got := a.Header.Get(header); got != want {
+			w.t.Errorf("%s: %s is %q, want %q", name, header, got, want)
+		}
+	}
+	policy := a.Header.Get("Content-Security-Policy")
+	for _, want := range []string{"default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"} {
+		if !strings.Contains(policy, want) || strings.Contains(policy, "unsafe") {
+			w.t.Errorf("%s: the policy is %q", name, policy)
+		}
+	}
+	doc, err := html.Parse(strings.NewReader(a.Body))
+	testkit.Must(w.t, err)
+	for n := range doc.Descendants() {
+		if n.Type != html.ElementNode {
+			continue
+		}
+		inline := n.FirstChild != nil && (n.Data == "script" || n.Data == "style")
+		if inline || slices.Contains([]string{"iframe", "object", "embed", "base"}, n.Data) {
+			w.t.Errorf("%s has a <%s>", name, n.Data)
+		}
+		for _, attr := range n.Attr {
+			address := strings.ToLower(strings.TrimSpace(attr.Val))
+			if attr.Key == "style" || strings.HasPrefix(attr.Key, "on") || strings.HasPrefix(attr.Key, "hx-on") || strings.HasPrefix(address, "javascript:") {
+				w.t.Errorf("%s: <%s> has %s=%q", name, n.Data, attr.Key, attr.Val)
+			}
+		}
+	}
+}
+
+// TestPagesInChromium opens every page in a browser: no error in its console, nothing
+// that its policy refuses, and nothing that axe finds, on a desktop, a phone and in the
+// dark.
+func TestPagesInChromium(t *testing.T) {
+	cfg := testConfig(t, masterdb.SQLite)
+	unlimited(cfg)
+	w := newPageWorld(t, startServer(t, cfg))
+	faults := faultList{}
+	for _, v := range w.visits() {
+		if v.path == "/api/docs" {
+			continue // Swagger UI is not ours; TestDocsInABrowser opens it
+		}
+		c := w.window(v.as)
+		if status := c.open(v.path); status != v.status {
+			t.Errorf("%s: status %d, want %d", v.name, status, v.status)
+			continue
+		}
+		for fault, on := range c.inspect() {
+			faults.add(fault, v.name+" ("+strings.Join(on, ", ")+")")
+		}
+		for _, fault := range c.takeFaults() {
+			if v.status >= 400 && strings.Contains(fault, "Failed to load resource") && strings.Contains(fault, "("+c.origin+v.path+")") {
+				continue // what the console says of the page itself
+			}
+			faults.add(fault, v.name)
+		}
+	}
+	faults.report(t)
+}
+
+// screenshotsEnv names the environment variable with the folder that TestScreenshots
+// writes to.
+const screenshotsEnv = "STOA_SCREENSHOTS"
+
+// TestScreenshots takes a picture of every page with every device. It is run by make
+// screenshots.
+func TestScreenshots(t *testing.T) {
+	folder := os.Getenv(screenshotsEnv)
+	if folder == "" {
+		t.Skipf("set %s to a folder", screenshotsEnv)
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(t, masterdb.SQLite)
+	unlimited(cfg)
+	w := newPageWorld(t, startServer(t, cfg))
+	for _, v := range w.visits() {
+		c := w.window(v.as)
+		c.open(v.path)
+		for _, d := range devices {
+			c.emulate(d)
+			if err := os.WriteFile(filepath.Join(folder, fileName(v)+"-"+d.name+".png"), c.picture(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.emulate(desktop)
+	}
+}
+
+// fileName derives a file's name from a page: /stores/{slug}/domains →
+// owner-stores-slug-domains.
+func fileName(v pageVisit) string {
+	words := strings.FieldsFunc(v.name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9')
+	})
+	name := cmp.Or(strings.Join(words, "-"), "home")
+	return v.as + "-" + name[:min(len(name), 60)]
+}

@@ -1,0 +1,340 @@
+package console
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/console/ui"
+	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/provisioning"
+	"github.com/stoahq/stoa/internal/stores"
+	"github.com/stoahq/stoa/internal/supabase"
+	"github.com/stoahq/stoa/internal/supabase/link"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+func (c *Console) connectRoutes() []Route {
+	connect := scopeOf(authz.ConnectDatabase)
+	return []Route{
+		{Pattern: "GET /stores/{slug}/connect", RouteOptions: view(connect), Handle: c.connect},
+		{Pattern: "POST /stores/{slug}/connect/check", RouteOptions: databaseForm(connect), Handle: c.checkConnection},
+		{Pattern: "POST /stores/{slug}/connect", RouteOptions: databaseForm(connect), Handle: c.doConnect},
+		{Pattern: "POST /stores/{slug}/connect/supabase", RouteOptions: form(connect), Handle: c.authorizeSupabase},
+		{Pattern: "GET /supabase/{outcome}", RouteOptions: view(Public), Handle: c.supabaseReturned},
+	}
+}
+
+// connectView fills the page that connects a store's database.
+type connectView struct {
+	Store    stores.Store
+	Form     ui.Form
+	Kind     string
+	Supabase bool // it can be connected here
+	Checked  *checkedConnection
+	Cloud    cloudView
+}
+
+// checkedConnection is a connection that was tested.
+type checkedConnection struct {
+	Understood []understood
+	Ignored    []string
+	Finding    provisioning.Finding
+	Sealed     string // the details, for the form that connects
+}
+
+// understood is one setting of a pasted connection string.
+type understood struct{ Name, Value string }
+
+// cloudView is the state of the store's connection to Supabase.
+type cloudView struct {
+	Connection    link.Connection
+	Organizations []supabase.Organization
+	Projects      []supabase.Project
+	Regions       []supabase.Region
+	Fault         string // why the lists cannot be read
+}
+
+func (c *Console) connect(w http.ResponseWriter, r *Request) error {
+	store, err := c.unconnectedStore(w, r)
+	if err != nil || store == nil {
+		return err
+	}
+	v := connectView{Store: *store, Kind: r.URL.Query().Get("kind")}
+	return c.showConnect(w, r, v)
+}
+
+// unconnectedStore returns the store of the path while it waits for a database. For
+// another one it redirects to the page that shows its state, and returns nil.
+func (c *Console) unconnectedStore(w http.ResponseWriter, r *Request) (*stores.Store, error) {
+	store, err := c.store(r)
+	if err != nil {
+		return nil, err
+	}
+	switch store.Status { //nolint:exhaustive // all others are connected
+	case stores.PendingDatabase:
+		return &store, nil
+	case stores.Provisioning:
+		return nil, redirect(w, r, "/stores/"+store.Slug+"/provisioning", "")
+	}
+	return nil, redirect(w, r, "/stores/"+store.Slug+"/database", "This store has its database already.")
+}
+
+func (c *Console) showConnect(w http.ResponseWriter, r *Request, v connectView) error {
+	v.Supabase = c.Cloud.Configured()
+	f := storeFrame(v.Store, "database", "Connect a database")
+	switch v.Kind {
+	case ownDatabase:
+	case supabaseProject:
+		f.FormOrigin = c.Cloud.ConsentOrigin()
+		if err := c.readCloud(r, &v); err != nil {
+			return err
+		}
+	default:
+		v.Kind = managedDatabase
+	}
+	return c.render(w, r, v.Form.Status(), f, connectPage(v))
+}
+
+// readCloud reads what the page about Supabase shows. A fault of Supabase is shown on
+// the page.
+func (c *Console) readCloud(r *Request, v *connectView) (err error) {
+	if v.Cloud.Connection, err = c.Cloud.Connection(r.Context(), r.Principal, v.Store.ID); err != nil || v.Cloud.Connection.State != link.Connected {
+		return err
+	}
+	if v.Cloud.Projects, err = c.Cloud.Projects(r.Context(), r.Principal, v.Store.ID, ""); err == nil {
+		v.Cloud.Organizations, err = c.Cloud.Organizations(r.Context(), r.Principal, v.Store.ID)
+	}
+	if err == nil {
+		v.Cloud.Regions, err = c.Cloud.Regions(r.Context(), r.Principal, v.Store.ID)
+	}
+	var known *stoa.Error
+	if errors.As(err, &known) && mendable(known.Code) {
+		v.Cloud.Fault = known.Message
+		return nil
+	}
+	return err
+}
+
+// detailFields are the fields of the form with connection details.
+var detailFields = []string{"type", "connectionString", "host", "port", "database", "user", "schema", "password", "tls", "caCertificate"}
+
+// sentDetails returns what the form with connection details holds: what was typed, or
+// what was sealed when it was tested.
+func (c *Console) sentDetails(r *Request, store stores.Store) (map[string]string, error) {
+	if sealed := r.PostForm.Get("sealed"); sealed != "" {
+		return c.Tenants.Unseal(sealed, detailsOwner(r, store))
+	}
+	values := map[string]string{}
+	for _, name := range detailFields {
+		if v := strings.TrimSpace(r.PostForm.Get(name)); v != "" {
+			values[name] = v
+		}
+	}
+	return values, nil
+}
+
+// detailsOwner names whose details are sealed: those of one session for one store.
+func detailsOwner(r *Request, store stores.Store) string {
+	return store.ID.String() + "/" + r.Principal.SessionID.String()
+}
+
+// readDetails converts the values of the form to credentials.
+func (c *Console) readDetails(values map[string]string) (credential.Pasted, error) {
+	d := tenantdb.ConnectionDetails{
+		Type: credential.Kind(values["type"]), ConnectionString: keyring.NewSecret(values["connectionString"]),
+		Host: values["host"], Database: values["database"], User: values["user"], Schema: values["schema"],
+		Password: keyring.NewSecret(values["password"]), TLS: credential.TLSMode(values["tls"]), CACertificate: values["caCertificate"],
+	}
+	var faults stoa.Invalid
+	if text := values["port"]; text != "" {
+		port, err := strconv.Atoi(text)
+		if err != nil {
+			faults.Add("port", "must be a number, such as 5432")
+		}
+		d.Port = port
+	}
+	switch {
+	case d.Type == credential.Managed:
+		faults.Add("type", "must be the type of your own database")
+	case d.ConnectionString.IsZero() && d.Host == "":
+		faults.Add("connectionString", "is needed: copy it from your provider's page, with the password in it, or fill in the fields below")
+	}
+	if err := faults.Err(); err != nil {
+		return credential.Pasted{}, err
+	}
+	return c.Tenants.ReadDetails(d)
+}
+
+// checkConnection tests pasted connection details and shows what was understood and
+// found. Nothing is stored.
+func (c *Console) checkConnection(w http.ResponseWriter, r *Request) error {
+	store, err := c.unconnectedStore(w, r)
+	if err != nil || store == nil {
+		return err
+	}
+	v := connectView{Store: *store, Kind: ownDatabase}
+	if v.Checked, err = c.check(r, *store); err != nil {
+		if v.Form, err = refused(r, err); err != nil {
+			return err
+		}
+	}
+	return c.showConnect(w, r, v)
+}
+
+func (c *Console) check(r *Request, store stores.Store) (*checkedConnection, error) {
+	values, err := c.sentDetails(r, store)
+	if err != nil {
+		return nil, err
+	}
+	pasted, err := c.readDetails(values)
+	if err != nil {
+		return nil, err
+	}
+	finding, err := c.Provisioning.Test(r.Context(), r.Principal, store.ID, &pasted.Credentials)
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := c.Tenants.Seal(values, detailsOwner(r, store))
+	return &checkedConnection{Understood: understand(pasted.Credentials), Ignored: pasted.Ignored, Finding: finding, Sealed: sealed}, err
+}
+
+// understand lists what was read from connection details, without secrets.
+func understand(d credential.Credentials) (list []understood) {
+	add := func(name, value string) {
+		if value != "" {
+			list = append(list, understood{Name: name, Value: value})
+		}
+	}
+	add("Database system", engineWords(d.Kind, d.Engine))
+	add("Server", d.Host)
+	if d.Port != 0 {
+		add("Port", strconv.Itoa(d.Port))
+	}
+	add("Database", d.Database)
+	add("User", d.User)
+	add("Schema", d.Schema)
+	password := "not given"
+	if !d.Password.IsZero() {
+		password = "given"
+	}
+	add("Password", password)
+	tls := map[credential.TLSMode]string{
+		credential.TLSVerify: "encrypted, certificate checked", credential.TLSDisable: "not encrypted",
+	}[d.TLS]
+	if tls == "" && d.TLS != "" {
+		tls = string(d.TLS)
+	}
+	add("Connection", tls)
+	return list
+}
+
+func engineWords(kind credential.Kind, engine credential.EngineName) string {
+	switch {
+	case kind == credential.KindSupabase:
+		return "Supabase (PostgreSQL)"
+	case engine == credential.PostgreSQL:
+		return "PostgreSQL"
+	case engine == credential.MySQL:
+		return "MySQL or MariaDB"
+	case engine == credential.SQLite:
+		return "SQLite"
+	}
+	return string(engine)
+}
+
+// doConnect starts the run that gives the store its database.
+func (c *Console) doConnect(w http.ResponseWriter, r *Request) error {
+	store, err := c.unconnectedStore(w, r)
+	if err != nil || store == nil {
+		return err
+	}
+	if err := c.start(r, *store); err != nil {
+		form, err := refused(r, err)
+		if err != nil {
+			return err
+		}
+		return c.showConnect(w, r, connectView{Store: *store, Kind: r.PostForm.Get("kind"), Form: form})
+	}
+	return redirect(w, r, "/stores/"+store.Slug+"/provisioning", "")
+}
+
+func (c *Console) start(r *Request, store stores.Store) error {
+	switch r.PostForm.Get("kind") {
+	case ownDatabase:
+		values, err := c.sentDetails(r, store)
+		if err != nil {
+			return err
+		}
+		pasted, err := c.readDetails(values)
+		if err == nil {
+			_, err = c.Provisioning.Connect(r.Context(), r.Principal, store.ID, pasted.Credentials)
+		}
+		return err
+	case supabaseProject:
+		choice := link.Choice{Ref: r.PostForm.Get("project")}
+		if choice.Ref == "" || choice.Ref == "new" {
+			choice = link.Choice{Organization: r.PostForm.Get("organization"), Region: r.PostForm.Get("region")}
+		}
+		_, err := c.Provisioning.ConnectProject(r.Context(), r.Principal, store.ID, choice)
+		return err
+	}
+	_, err := c.Provisioning.Connect(r.Context(), r.Principal, store.ID, credential.Credentials{Kind: credential.Managed})
+	return err
+}
+
+// The cookies of a consent at Supabase: which browser began it, and for which store.
+const (
+	supabaseBrowserCookie = "stoa_supabase"
+	supabaseBrowserPath   = "/api/supabase/callback"
+	supabaseStoreCookie   = "stoa_supabase_store"
+)
+
+// authorizeSupabase sends the browser to Supabase, where its owner consents.
+func (c *Console) authorizeSupabase(w http.ResponseWriter, r *Request) error {
+	store, err := c.store(r)
+	if err != nil {
+		return err
+	}
+	consent, err := c.Cloud.Authorize(r.Context(), r.Principal, store.ID)
+	if err != nil {
+		form, err := refused(r, err)
+		if err != nil {
+			return err
+		}
+		return c.showConnect(w, r, connectView{Store: store, Kind: supabaseProject, Form: form})
+	}
+	for _, cookie := range []http.Cookie{
+		{Name: supabaseBrowserCookie, Value: consent.Browser.Reveal(), Path: supabaseBrowserPath},
+		{Name: supabaseStoreCookie, Value: store.Slug, Path: "/supabase/"},
+	} {
+		cookie.MaxAge, cookie.HttpOnly = int(link.ConsentTTL.Seconds()), true
+		cookie.Secure, cookie.SameSite = strings.HasPrefix(c.BaseURL, "https:"), http.SameSiteLaxMode
+		http.SetCookie(w, &cookie)
+	}
+	http.Redirect(w, r.Request, consent.URL, http.StatusSeeOther)
+	return nil
+}
+
+// supabaseReturned is where the browser arrives after the consent: at the store that it
+// was given for, if it began here.
+func (c *Console) supabaseReturned(w http.ResponseWriter, r *Request) error {
+	title, text := "Supabase is connected", "Choose a project for the store now, or have one made."
+	switch r.PathValue("outcome") {
+	case "connected":
+	case "declined":
+		title, text = "Supabase is not connected", "You have declined, and nothing has changed."
+	default:
+		return notFound()
+	}
+	if cookie, err := r.Request.Cookie(supabaseStoreCookie); err == nil {
+		http.SetCookie(w, &http.Cookie{Name: supabaseStoreCookie, Path: "/supabase/", MaxAge: -1})
+		return redirect(w, r, "/stores/"+url.PathEscape(cookie.Value)+"/connect?kind="+supabaseProject, title+". "+text)
+	}
+	return c.render(w, r, http.StatusOK, formFrame(title), notePage(title, text+" You can close this page."))
+}
