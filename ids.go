@@ -24,6 +24,7 @@ type (
 	invitationKind  struct{}
 	eventKind       struct{}
 	requestKind     struct{}
+	bulkActionKind  struct{}
 )
 
 // These are the ids of the master database.
@@ -38,6 +39,7 @@ type (
 	KeyID         = ID[keyKind]
 	InvitationID  = ID[invitationKind]
 	EventID       = ID[eventKind]
+	BulkActionID  = ID[bulkActionKind]
 )
 
 // RequestID identifies one request to the API, or one run of a command, in logs and in the

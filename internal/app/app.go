@@ -29,6 +29,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
+	"github.com/stoahq/stoa/internal/traffic"
 )
 
 // App is every domain, wired together in one place.
@@ -47,6 +48,8 @@ type App struct {
 	cloud        *link.Service
 	Provisioning *provisioning.Service
 	Fleet        *fleet.Service
+	bulk         *fleet.Bulk
+	traffic      *traffic.Service
 	mail         *mail.Sender
 	feed         *feed.Feed
 	limits       *ratelimit.Limiter
@@ -145,6 +148,8 @@ func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) 
 	a.Hostnames.ReservePlatformHosts(cfg.AllPlatformHosts(publicURL))
 	a.Hostnames.UseDNS(cfg.DNSServer)
 	a.Registry = stores.New(a.Master, a.Ledger, a.Tenants, a.Queue, a.Hostnames, a.Log)
+	a.traffic = traffic.New(a.Master, a.Log)
+	a.Registry.CountTraffic(a.traffic)
 	a.Registry.KeepDeleted(cfg.DeletionGrace)
 	a.Registry.KeepSlugs(cfg.KeepSlugs)
 	a.Registry.UseQuotas(cfg.Limits())
@@ -164,12 +169,14 @@ func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) 
 		Lease: cfg.ProvisioningClaim, Process: a.presence.Name(), Cloud: a.cloud, Quotas: cfg.Limits(), Drain: cfg.FinishTime(),
 	})
 	a.Fleet = fleet.New(a.Master, a.Tenants, a.Log, fleet.Options{Paused: cfg.HoldTenantMigrations})
+	a.bulk = fleet.NewBulk(a.Fleet, a.Registry, a.Queue)
 	return nil
 }
 
 // registerJobs registers the handlers and schedules of all jobs.
 func (a *App) registerJobs(publicURL string) {
 	jobs.Handle(a.Queue, fleet.Timeout, a.Fleet.Run)
+	jobs.Handle(a.Queue, fleet.Timeout, a.bulk.Run)
 	if !a.Cfg.HoldTenantMigrations {
 		jobs.Every(a.Queue, fleet.Interval, a.Fleet.Job())
 	}
@@ -266,6 +273,7 @@ func (a *App) listen(ctx context.Context) (stop func()) {
 	running.Go(func() { a.Master.WatchSkew(ctx, a.Log) })
 	running.Go(func() { a.Provisioning.Watch(ctx) })
 	running.Go(func() { a.feed.Run(ctx) })
+	running.Go(func() { a.traffic.Run(ctx) })
 	return func() {
 		cancel()
 		running.Wait()

@@ -13,12 +13,14 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/config"
 	"github.com/stoahq/stoa/internal/credits/feed"
+	"github.com/stoahq/stoa/internal/fleet"
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/stores"
+	"github.com/stoahq/stoa/internal/traffic"
 )
 
 // DeleteExpired is the job that deletes expired rows.
@@ -40,7 +42,7 @@ func (a *App) Expiries(ctx context.Context) ([]masterdb.Expiry, error) {
 	keep, err := audit.Retention(ctx, a.Master)
 	return append(append(accounts.Expiries(accounts.DefaultRefreshTTL), apikeys.Expiries()...),
 		audit.Expiry(keep), payments.Expiry(a.Cfg.EventRetention), provisioning.Expiry(a.Cfg.EventRetention), feed.LowBalanceExpiry(a.Cfg.EventRetention),
-		stores.Expiry(), masterdb.ChangeLogExpiry(),
+		stores.Expiry(), masterdb.ChangeLogExpiry(), traffic.Expiry(), fleet.BulkActionExpiry(a.Cfg.EventRetention),
 	), err
 }
 

@@ -107,6 +107,7 @@ const (
 	OperatorPromoted   = "operator.promoted"
 	OperatorDemoted    = "operator.demoted"
 	QuotasSet          = "operator.quotas_set"
+	BulkBegun          = "operator.bulk_action_begun"
 	Impersonated       = "operator.impersonated"
 	PriceSet           = "prices.set"
 	KeysRotated        = "keys.rotated"

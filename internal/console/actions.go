@@ -74,6 +74,7 @@ var actions = map[string]string{
 	audit.OperatorPromoted:   "Operator appointed",
 	audit.OperatorDemoted:    "Operator dismissed",
 	audit.QuotasSet:          "Quotas set",
+	audit.BulkBegun:          "Action on many stores begun",
 	audit.Impersonated:       "Impersonation begun",
 	audit.PriceSet:           "Price set",
 	audit.KeysRotated:        "Keys rotated",

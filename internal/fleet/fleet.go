@@ -1,6 +1,7 @@
 // Package fleet keeps all tenant databases on one schema: it lists the stores that lag,
-// migrates them, and detects drift from the expected schema. It is for the operator and
-// checks no permissions, so requests must not reach it.
+// migrates them, and detects drift from the expected schema. Service is for the operator
+// and checks no permissions, so requests must not reach it. Bulk checks them, and acts on
+// many stores.
 package fleet
 
 import (

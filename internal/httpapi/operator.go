@@ -8,6 +8,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/stores"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // operatorRoutes registers what operators of the platform may do beyond the stores'
@@ -16,7 +17,8 @@ func (a *api) operatorRoutes() {
 	tags := []string{"Operator"}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopeOperator, maxBody: noBody},
 		huma.Operation{Method: http.MethodGet, Path: "/api/operator/stores", Tags: tags,
-			Summary: "Every store", Description: "Newest first, without profiles. The stores' own routes let an operator in, but for their credits and keys; " +
+			Summary: "Every store", Description: "Newest first unless sort says otherwise, without profiles. A page may have fewer stores than limit and a cursor all the same: " +
+				"one call compares a bounded number of stores with the filters. The stores' own routes let an operator in, but for their credits and keys; " +
 				"all of it is written to the store's audit log.", Errors: []int{401, 403, 422}}, a.listAnyStores)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopeOperator, maxBody: maxJSON},
 		huma.Operation{Method: http.MethodPost, Path: "/api/operator/impersonations", Tags: tags, DefaultStatus: http.StatusCreated,
@@ -28,15 +30,25 @@ func (a *api) operatorRoutes() {
 type listAnyInput struct {
 	PageInput
 	Status string `query:"status" enum:"pending_database,provisioning,active,suspended,deleting,deleted"`
+	Search string `query:"search" maxLength:"254" doc:"A store's id, a hostname, an owner's e-mail address, or the beginning of a slug or name. What is found by its beginning is sorted by slug."`
+	Engine string `query:"engine" enum:"sqlite,postgresql,mysql"`
+	Health string `query:"health" enum:"ok,unreachable,unknown,slow,failing" doc:"slow and failing are by the requests of shoppers in this hour and the one before"`
+	Schema int64  `query:"schemaVersion" minimum:"0"`
+	Behind bool   `query:"behind" doc:"Stores whose database has an older schema than this server"`
+	Server string `query:"server" maxLength:"300" doc:"host:port of the database server, or embedded"`
+	Sort   string `query:"sort" enum:"newest,slug" default:"newest"`
 }
 
 func (a *api) listAnyStores(ctx context.Context, in *listAnyInput) (*listStoresOutput, error) {
-	page, err := a.Stores.ListForOperator(ctx, principal(ctx), stores.Status(in.Status), in.Limit, in.Cursor)
+	page, err := a.Stores.ListForOperator(ctx, principal(ctx), stores.ListFilter{
+		Search: in.Search, Status: stores.Status(in.Status), Engine: credential.EngineName(in.Engine), Health: stores.Health(in.Health),
+		Schema: in.Schema, Behind: in.Behind, Server: in.Server, Order: stores.ListOrder(in.Sort), Limit: in.Limit, Cursor: in.Cursor,
+	})
 	if err != nil {
 		return nil, err
 	}
 	out := &listStoresOutput{}
-	out.Body.Data, out.Body.NextCursor = a.storeViews(page.Stores), page.NextCursor
+	out.Body.Data, out.Body.NextCursor = a.storeViews(page.Stores), page.Older
 	return out, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/page"
@@ -28,29 +27,6 @@ func ListAll(ctx context.Context, q masterdb.Querier, status Status, before stoa
 		return nil, err
 	}
 	return list, addDetails(ctx, q, list, "")
-}
-
-// ListForOperator lists, as List does, the stores of every owner, those of one status
-// unless status is "". The caller must be an operator of the platform.
-func (r *Registry) ListForOperator(ctx context.Context, p authz.Principal, status Status, limit int, cursor string) (Page, error) {
-	var faults stoa.Invalid
-	bounds := page.ByID[stoa.StoreID](limit, cursor, &faults)
-	if err := faults.Err(); err != nil {
-		return Page{}, err
-	}
-	if err := authz.CheckOperator(ctx, r.db, p, authz.ReadStore); err != nil {
-		return Page{}, err
-	}
-	list, err := ListAll(ctx, r.db, status, bounds.Before, bounds.Rows())
-	if err != nil {
-		return Page{}, err
-	}
-	list, next := page.Cut(list, bounds.Limit, Store.cursor)
-	for i := range list {
-		list[i].Role = authz.Operator
-	}
-	r.addUnreachable(list)
-	return Page{Stores: list, NextCursor: next}, nil
 }
 
 // Find returns the store with that id, slug or hostname, deleted ones included, with the

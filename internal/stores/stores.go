@@ -19,6 +19,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/traffic"
 )
 
 // Status is a state of the store's lifecycle:
@@ -66,9 +67,11 @@ type Registry struct {
 	queue     *jobs.Queue
 	hostnames *hostnames.Service
 	cloud     *link.Service // see UseCloud
-	quotas    quotas.Limits // see UseQuotas
-	grace     time.Duration // see KeepDeleted
-	keepSlugs time.Duration // see KeepSlugs
+	counts    countCache
+	traffic   *traffic.Service // see CountTraffic; nil: nothing is counted
+	quotas    quotas.Limits    // see UseQuotas
+	grace     time.Duration    // see KeepDeleted
+	keepSlugs time.Duration    // see KeepSlugs
 	log       *slog.Logger
 }
 
@@ -84,6 +87,10 @@ func New(db *masterdb.DB, ledger *credits.Ledger, tenants *tenantdb.Manager, que
 // UseCloud sets the service that determines the fault of the Supabase project of a store
 // whose database is unreachable. Call it before the registry is in use.
 func (r *Registry) UseCloud(c *link.Service) { r.cloud = c }
+
+// CountTraffic sets the service that counts the requests of shoppers. Call it before the
+// registry is in use.
+func (r *Registry) CountTraffic(t *traffic.Service) { r.traffic = t }
 
 // UseQuotas sets how many stores a user may have. Call it before the registry is
 // in use.
@@ -281,13 +288,16 @@ func (r *Registry) addUnreachable(page []Store) {
 // between the first and the last.
 func addDetails(ctx context.Context, q masterdb.Querier, page []Store, join string, args ...any) error {
 	args = append([]any{page[0].ID, page[len(page)-1].ID}, args...)
+	return addDetailsWhere(ctx, q, page, join+` WHERE x.store_id <= $1 AND x.store_id >= $2`, args...)
+}
+
+// addDetailsWhere adds the details that a condition on a table x selects.
+func addDetailsWhere(ctx context.Context, q masterdb.Querier, page []Store, condition string, args ...any) error {
 	at := make(map[stoa.StoreID]*Store, len(page))
 	for i := range page {
 		at[page[i].ID] = &page[i]
 	}
-	between := join + ` WHERE x.store_id <= $1 AND x.store_id >= $2`
-
-	names, err := hostnames.Select(ctx, q, between, args...)
+	names, err := hostnames.Select(ctx, q, condition, args...)
 	if err != nil {
 		return err
 	}
@@ -300,7 +310,7 @@ func addDetails(ctx context.Context, q masterdb.Querier, page []Store, join stri
 		StoreID stoa.StoreID
 		tenantdb.Info
 	}
-	err = q.Select(ctx, &databases, `SELECT x.store_id, `+tenantdb.InfoColumns+` FROM store_databases x`+between, args...)
+	err = q.Select(ctx, &databases, `SELECT x.store_id, `+tenantdb.InfoColumns+` FROM store_databases x`+condition, args...)
 	if err != nil {
 		return err
 	}
@@ -311,7 +321,7 @@ func addDetails(ctx context.Context, q masterdb.Querier, page []Store, join stri
 	}
 	var balances []credits.Balance
 	err = q.Select(ctx, &balances, `SELECT x.store_id, x.balance, x.reserved, x.debt, x.lifetime_purchased,
-		x.lifetime_spent, x.updated_at FROM credit_balances x`+between, args...)
+		x.lifetime_spent, x.updated_at FROM credit_balances x`+condition, args...)
 	if err != nil {
 		return err
 	}

@@ -48,6 +48,16 @@ func (r *Registry) SuspendByOperator(ctx context.Context, by authz.Principal, id
 	return r.apply(ctx, by, true, id, suspension)
 }
 
+// SuspendForOperator suspends a store, as Suspend does, with the permission of an operator
+// of the platform, also where the operator is a member of the store. It reports whether
+// the store has changed.
+func (r *Registry) SuspendForOperator(ctx context.Context, p authz.Principal, id stoa.StoreID) (changed bool, err error) {
+	if err := authz.CheckOperator(ctx, r.db, p, authz.SuspendStore); err != nil {
+		return false, err
+	}
+	return r.applyReporting(ctx, p, true, id, suspension)
+}
+
 // ResumeByOperator opens a suspended store again, whoever suspended it. It checks no
 // permissions.
 func (r *Registry) ResumeByOperator(ctx context.Context, by authz.Principal, id stoa.StoreID) error {
@@ -105,7 +115,14 @@ func (r *Registry) authorizeAndApply(ctx context.Context, p authz.Principal, a a
 
 // apply applies the transition to the store and records it in the audit log.
 func (r *Registry) apply(ctx context.Context, by authz.Principal, operator bool, id stoa.StoreID, t lifecycleTransition) error {
-	return r.db.Tx(ctx, func(tx *masterdb.Tx) error {
+	_, err := r.applyReporting(ctx, by, operator, id, t)
+	return err
+}
+
+// applyReporting is apply, and reports whether the store has changed.
+func (r *Registry) applyReporting(ctx context.Context, by authz.Principal, operator bool, id stoa.StoreID, t lifecycleTransition) (changed bool, err error) {
+	err = r.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		changed = false
 		l, err := lockLifecycle(ctx, tx, id)
 		if err != nil {
 			return err
@@ -118,8 +135,10 @@ func (r *Registry) apply(ctx context.Context, by authz.Principal, operator bool,
 		if err := audit.Record(ctx, tx, by, audit.Event{Action: t.event(), Store: id}); err != nil {
 			return err
 		}
+		changed = true
 		return writeLifecycle(ctx, tx, id, to)
 	})
+	return changed && err == nil, err
 }
 
 func (l lifecycle) suspended(operator bool) (lifecycle, error) {

@@ -66,6 +66,23 @@ type ServerStats struct {
 // BreakerStats counts the circuit breakers by state.
 type BreakerStats struct{ Closed, HalfOpen, Open int }
 
+// Limits are the limits of a Manager on what it keeps open.
+type Limits struct {
+	Pools            int // of all stores
+	Embedded         int // embedded databases
+	ConnsPerServer   int
+	ConnsPerStore    int
+	ConnsPerEmbedded int
+}
+
+// Limits returns the limits of this process.
+func (m *Manager) Limits() Limits {
+	o := m.opts
+	return Limits{
+		Pools: o.MaxOpen, Embedded: o.MaxEmbedded, ConnsPerServer: o.ConnsPerServer, ConnsPerStore: o.ConnsPerStore, ConnsPerEmbedded: o.ConnsPerEmbedded,
+	}
+}
+
 // Stats returns a snapshot of the statistics.
 func (m *Manager) Stats() Stats {
 	s, breakers := m.stats()
