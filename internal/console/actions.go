@@ -72,6 +72,8 @@ var actions = map[string]string{
 	audit.OperatorActed:      "Access by an operator",
 	audit.OperatorPromoted:   "Operator appointed",
 	audit.OperatorDemoted:    "Operator dismissed",
+	audit.UserSuspended:      "Account suspended",
+	audit.UserResumed:        "Account resumed",
 	audit.QuotasSet:          "Quotas set",
 	audit.Impersonated:       "Impersonation begun",
 	audit.PriceSet:           "Price set",
