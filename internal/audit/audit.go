@@ -116,6 +116,18 @@ const (
 	RetentionSet       = "audit.retention_set"
 )
 
+// StoreActions are the actions that the log of a store can hold, in the order in which
+// a list of them is easy to read.
+var StoreActions = []string{
+	StoreCreated, StoreUpdated, StoreSuspended, StoreResumed, StoreDeleting, StoreRestored, StoreDeleted,
+	HostnameClaimed, HostnameVerified, HostnamePrimary, HostnameRemoved, HostnameLost,
+	MemberInvited, InvitationRevoked, MemberJoined, MemberRoleChanged, MemberRemoved, OwnershipMoved,
+	KeyCreated, KeyRevoked,
+	DatabaseConnected, ConnectRetried, DatabaseTested, CredentialsRotated, SupabaseConnected, SupabaseLeft,
+	CreditsGranted, CreditSettings, RechargeChanged, RechargeStopped, CardRequested, CardSaved, PurchaseStarted,
+	OperatorActed, Impersonated,
+}
+
 // Event is an action to record. The zero StoreID is no store, the zero Outcome
 // is Success. Details never contain a secret.
 type Event struct {
