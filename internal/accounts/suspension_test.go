@@ -58,12 +58,18 @@ func TestSuspendedUser(t *testing.T) {
 				_, err := b.AuthenticateCookie(ctx, as.Cookie, inBrowser)
 				return err
 			},
-			"new impersonation":  func() error { _, err := b.Impersonate(ctx, op, owner, testReason, inBrowser); return err },
-			"password":           func() error { _, err := b.Login(ctx, registration().Email, password, Client{}); return err },
-			"request under way":  func() error { _, err := authz.Check(ctx, b.db, b.owner, b.store, authz.ReadStore); return err },
-			"invitation":         func() error { _, err := b.AcceptInvitation(ctx, invited, invitation); return err },
-			"API key under way":  func() error { _, _, err := b.keys().Create(ctx, b.owner, b.store, apikeys.NewKey{Name: "L", Scopes: []string{"store:read"}}); return err },
-			"an operator's role": func() error { _, err := SetPlatformRole(ctx, b.db, authz.Principal{}, registration().Email, "admin"); return err },
+			"new impersonation": func() error { _, err := b.Impersonate(ctx, op, owner, testReason, inBrowser); return err },
+			"password":          func() error { _, err := b.Login(ctx, registration().Email, password, Client{}); return err },
+			"request under way": func() error { _, err := authz.Check(ctx, b.db, b.owner, b.store, authz.ReadStore); return err },
+			"invitation":        func() error { _, err := b.AcceptInvitation(ctx, invited, invitation); return err },
+			"API key under way": func() error {
+				_, _, err := b.keys().Create(ctx, b.owner, b.store, apikeys.NewKey{Name: "L", Scopes: []string{"store:read"}})
+				return err
+			},
+			"an operator's role": func() error {
+				_, err := SetPlatformRole(ctx, b.db, authz.Principal{}, registration().Email, "admin")
+				return err
+			},
 		}
 		for name, way := range ways {
 			want := []stoa.Code{stoa.AccountSuspended}

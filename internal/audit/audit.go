@@ -105,6 +105,8 @@ const (
 	OperatorActed      = "operator.access"
 	OperatorPromoted   = "operator.promoted"
 	OperatorDemoted    = "operator.demoted"
+	JobRetried         = "operator.job_retried"
+	JobCancelled       = "operator.job_cancelled"
 	UserSuspended      = "operator.user_suspended"
 	UserResumed        = "operator.user_resumed"
 	QuotasSet          = "operator.quotas_set"

@@ -72,6 +72,8 @@ var actions = map[string]string{
 	audit.OperatorActed:      "Access by an operator",
 	audit.OperatorPromoted:   "Operator appointed",
 	audit.OperatorDemoted:    "Operator dismissed",
+	audit.JobRetried:         "Job retried",
+	audit.JobCancelled:       "Job cancelled",
 	audit.UserSuspended:      "Account suspended",
 	audit.UserResumed:        "Account resumed",
 	audit.QuotasSet:          "Quotas set",
