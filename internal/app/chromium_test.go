@@ -13,6 +13,7 @@ import (
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
@@ -201,8 +202,10 @@ func (c *chromium) path() string {
 // fill types into the field with this name.
 func (c *chromium) fill(name, value string) {
 	c.t.Helper()
-	selector := `main [name=` + strconv.Quote(name) + `]`
-	c.do(chromedp.WaitVisible(selector), chromedp.Clear(selector), chromedp.SendKeys(selector, value))
+	find := `document.querySelector('main [name=` + strconv.Quote(name) + `]')`
+	c.await("the field "+name, find+`?.checkVisibility()`)
+	evaluate[bool](c, `(`+find+`.focus(), `+find+`.select(), true)`)
+	call(c, input.InsertText, input.InsertTextParams{Text: value})
 }
 
 // press clicks the button or link with this text, as a person would, and waits for the
@@ -222,16 +225,21 @@ func (c *chromium) click(text string) {
 	if n := evaluate[int](c, find+`.length`); n != 1 {
 		c.t.Fatalf("%d buttons or links say %q at %s", n, text, c.whereabouts())
 	}
-	evaluate[bool](c, `(document.querySelectorAll("[data-test-click]").forEach(e => e.removeAttribute("data-test-click")),
-		`+find+`[0].setAttribute("data-test-click", ""), window.stoaClicked = true)`)
+	at := evaluate[[]float64](c, `(() => {
+		window.stoaClicked = true
+		const e = `+find+`[0]
+		e.scrollIntoView({block: "center", behavior: "instant"})
+		const box = e.getBoundingClientRect()
+		return [box.x + box.width / 2, box.y + box.height / 2]
+	})()`)
 	c.clicks++
-	c.do(chromedp.Click(`[data-test-click]`))
+	c.do(chromedp.MouseClickXY(at[0], at[1]))
 }
 
 // await polls until the expression is true.
 func (c *chromium) await(what, expression string) {
 	c.t.Helper()
-	deadline := time.NewTimer(time.Minute)
+	deadline := time.NewTimer(2 * time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

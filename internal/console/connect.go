@@ -78,7 +78,9 @@ func (c *Console) unconnectedStore(w http.ResponseWriter, r *Request) (*stores.S
 	}
 	switch store.Status { //nolint:exhaustive // all others are connected
 	case stores.PendingDatabase:
-		return &store, nil
+		// Who may not connect a database is told so before they have typed anything.
+		_, err := authz.Check(r.Context(), c.Master, r.Principal, store.ID, authz.ConnectDatabase)
+		return &store, err
 	case stores.Provisioning:
 		return nil, redirect(w, r, "/stores/"+store.Slug+"/provisioning", "")
 	}

@@ -305,7 +305,7 @@ func connectOwn(v connectView) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = ui.TextArea(v.Form, ui.Field{Name: "connectionString", Label: "Connection string", Optional: true, Autocomplete: "off",
+		templ_7745c5c3_Err = ui.TextArea(v.Form, ui.Field{Name: "connectionString", Label: "Connection string", Alternative: true, Autocomplete: "off",
 			Hint:        "As your provider's page shows it, with the password in it: a URL, a JDBC or .NET string, a psql or mysql command, or lines of an .env file.",
 			Placeholder: "postgresql://user:password@host:5432/database"}, 4).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
@@ -367,27 +367,27 @@ func connectionFields(form ui.Form) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = ui.Input(form, ui.Field{Name: "host", Label: "Server", Optional: true, Autocomplete: "off"}).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Input(form, ui.Field{Name: "host", Label: "Server", Alternative: true, Autocomplete: "off"}).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = ui.Input(form, ui.Field{Name: "port", Label: "Port", Optional: true, InputMode: "numeric", Autocomplete: "off"}).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Input(form, ui.Field{Name: "port", Label: "Port", Alternative: true, InputMode: "numeric", Autocomplete: "off"}).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = ui.Input(form, ui.Field{Name: "database", Label: "Database", Optional: true, Autocomplete: "off"}).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Input(form, ui.Field{Name: "database", Label: "Database", Alternative: true, Autocomplete: "off"}).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = ui.Input(form, ui.Field{Name: "user", Label: "User", Optional: true, Autocomplete: "off"}).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Input(form, ui.Field{Name: "user", Label: "User", Alternative: true, Autocomplete: "off"}).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = ui.Input(form, ui.Field{Name: "password", Label: "Password", Type: "password", Optional: true, Autocomplete: "off"}).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Input(form, ui.Field{Name: "password", Label: "Password", Type: "password", Alternative: true, Autocomplete: "off"}).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = ui.Input(form, ui.Field{Name: "schema", Label: "Schema (PostgreSQL)", Optional: true, Autocomplete: "off"}).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Input(form, ui.Field{Name: "schema", Label: "Schema (PostgreSQL)", Alternative: true, Autocomplete: "off"}).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

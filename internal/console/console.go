@@ -136,9 +136,20 @@ func (c *Console) Routes() []Route {
 		c.storeListRoutes(),
 		c.newStoreRoutes(),
 		c.overviewRoutes(),
+		c.accountRoutes(),
+		c.passwordRoutes(),
+		c.factorRoutes(),
+		c.sessionRoutes(),
+		c.exportRoutes(),
+		c.deleteAccountRoutes(),
+		c.forgotRoutes(),
+		c.linkRoutes(),
+		c.invitationRoutes(),
 		c.connectRoutes(),
 		c.provisioningRoutes(),
 		c.databaseRoutes(),
+		c.creditRoutes(),
+		c.checkoutRoutes(),
 	} {
 		all = append(all, routes...)
 	}

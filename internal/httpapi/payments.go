@@ -3,17 +3,14 @@ package httpapi
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
-	"github.com/stoahq/stoa/internal/console"
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/payments"
-	"github.com/stoahq/stoa/internal/web"
 )
 
 func (a *api) paymentRoutes() {
@@ -33,12 +30,6 @@ func (a *api) paymentRoutes() {
 		huma.Operation{Method: http.MethodPost, Path: "/api/webhooks/stripe", Tags: tags, DefaultStatus: http.StatusOK,
 			Summary: "Payment events", Description: "For the payment provider: the signature is checked on the raw body, the event stored once, acknowledged, then applied.",
 			SkipValidateBody: true, BodyReadTimeout: bodyTimeout, Errors: []int{400, 413, 422}}, a.webhook)
-	public := routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}
-	a.page("GET /checkout/{outcome}", public, a.checkoutReturn)
-	if a.Sandbox {
-		a.page("GET /sandbox/checkout/{ref}", public, a.sandboxCheckout)
-		a.page("POST /sandbox/checkout/{ref}/pay", public, a.sandboxPay)
-	}
 }
 
 type purchaseView struct {
@@ -164,42 +155,4 @@ func (a *api) webhook(ctx context.Context, in *webhookInput) (*webhookOutput, er
 	out := &webhookOutput{}
 	out.Body.Received = true
 	return out, nil
-}
-
-// checkoutReturn serves the page to which the payment provider sends the buyer
-// afterwards. The page does not show the outcome, which arrives as an event.
-func (a *api) checkoutReturn(w http.ResponseWriter, r *http.Request) {
-	view, ok := map[string]console.NoteView{
-		"done":      {Title: "Thank you", Text: "The credits are added to the store’s balance as soon as the payment is confirmed. You can close this page."},
-		"saved":     {Title: "Card saved", Text: "Automatic recharges can be switched on in a moment. You can close this page."},
-		"cancelled": {Title: "Nothing was paid", Text: "The page stays open for a day; you can go back to it, or close this one."},
-	}[r.PathValue("outcome")]
-	if !ok {
-		a.errorPage(w, r, stoa.Errorf(stoa.NotFound, "There is no such page."))
-		return
-	}
-	web.Serve(w, r, http.StatusOK, console.NotePage(view))
-}
-
-// sandboxCheckout serves the sandbox's counterpart of Stripe's checkout page.
-func (a *api) sandboxCheckout(w http.ResponseWriter, r *http.Request) {
-	p, err := a.Payments.Checkout(r.Context(), r.PathValue("ref"))
-	if err != nil {
-		a.errorPage(w, r, err)
-		return
-	}
-	web.Serve(w, r, http.StatusOK, console.CheckoutPage(console.CheckoutView{
-		PurchaseID: p.ID.String(), Credits: p.Credits.String(), Amount: p.AmountDecimal(), Currency: p.Currency,
-		Status: string(p.Status), Paid: p.Status == payments.Paid, PayURL: r.URL.Path + "/pay",
-	}))
-}
-
-// sandboxPay signs the event that Stripe would send and handles it as a webhook. It
-// redirects to the checkout page, which shows the outcome.
-func (a *api) sandboxPay(w http.ResponseWriter, r *http.Request) {
-	if err := a.Payments.Pay(r.Context(), r.PathValue("ref")); err != nil {
-		a.errorPage(w, r, err)
-		return
-	}
-	http.Redirect(w, r, "/sandbox/checkout/"+url.PathEscape(r.PathValue("ref")), http.StatusSeeOther)
 }

@@ -89,7 +89,7 @@ func TestSlowReaderIsCutOff(t *testing.T) {
 				for yield(credits.Transaction{Description: "row"}, nil) {
 				}
 			}
-			writeCSV(a, humago.NewContext(&huma.Operation{}, r, w), "credits", transactionHeader, transactionRow, rows)
+			writeCSV(a, humago.NewContext(&huma.Operation{}, r, w), "credits", credits.ColumnNames, transactionRow, rows)
 		},
 		"stream": func(a *api, w http.ResponseWriter, _ *http.Request) {
 			s := &stream{api: a, w: w, control: http.NewResponseController(w)}

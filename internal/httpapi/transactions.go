@@ -5,7 +5,6 @@ import (
 	"iter"
 	"net/http"
 	"reflect"
-	"strconv"
 	"strings"
 	"time"
 
@@ -30,7 +29,7 @@ func (a *api) transactionRoutes(tags []string) {
 				"its last chunk is missing.",
 			Responses: map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
 				jsonType: {Schema: page},
-				csvType:  {Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{strings.Join(transactionHeader, ",") + "\r\n"}}},
+				csvType:  {Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{strings.Join(credits.ColumnNames, ",") + "\r\n"}}},
 			}}}, Errors: []int{401, 404, 422}}, a.transactions)
 }
 
@@ -90,7 +89,7 @@ func (a *api) transactions(ctx context.Context, in *transactionsInput) (*huma.St
 			return nil, err
 		}
 		return &huma.StreamResponse{Body: func(ctx huma.Context) {
-			writeCSV(a, ctx, "credits-"+id.String(), transactionHeader, transactionRow, rows)
+			writeCSV(a, ctx, "credits-"+id.String(), credits.ColumnNames, transactionRow, rows)
 		}}, nil
 	}
 	filter.Limit, filter.Cursor = in.Limit, in.Cursor
@@ -115,29 +114,7 @@ func (a *api) jsonResponse(out any) *huma.StreamResponse {
 	}}
 }
 
-var transactionHeader = []string{
-	"sequence", "id", "createdAt", "type", "amount", "balanceAfter", "debtChange", "serviceKey", "quantity", "unitPrice", "description", "reference",
-}
-
-func transactionRow(t credits.Transaction) []string {
-	row := []string{
-		strconv.FormatInt(t.Sequence, 10), t.ID.String(), t.CreatedAt.UTC().Format(time.RFC3339Nano), string(t.Type), t.Amount.String(),
-		t.BalanceAfter.String(), t.DebtChange.String(), "", "", "", web.EscapeFormula(t.Description), "",
-	}
-	if t.ServiceKey != nil {
-		row[7] = web.EscapeFormula(*t.ServiceKey)
-	}
-	if t.Quantity != nil {
-		row[8] = strconv.FormatInt(*t.Quantity, 10)
-	}
-	if t.UnitPrice != nil {
-		row[9] = t.UnitPrice.String()
-	}
-	if t.Reference != nil {
-		row[11] = web.EscapeFormula(*t.Reference)
-	}
-	return row
-}
+func transactionRow(t credits.Transaction) []string { return t.Columns(web.EscapeFormula) }
 
 // writeCSV streams rows as web.ServeCSV does.
 func writeCSV[T any](a *api, ctx huma.Context, name string, header []string, row func(T) []string, rows iter.Seq2[T, error]) {

@@ -52,7 +52,7 @@ func TestFailedCSVExportAborts(t *testing.T) {
 				}
 			}
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				writeCSV(a, humago.NewContext(&huma.Operation{}, r, w), "credits", transactionHeader, transactionRow, rows)
+				writeCSV(a, humago.NewContext(&huma.Operation{}, r, w), "credits", credits.ColumnNames, transactionRow, rows)
 			}))
 			defer server.Close()
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)

@@ -252,7 +252,7 @@ func Input(f Form, field Field) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
-		if !field.Optional {
+		if !field.Optional && !field.Alternative {
 			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 21, " required")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
@@ -439,7 +439,7 @@ func TextArea(f Form, field Field, rows int) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
-		if !field.Optional {
+		if !field.Optional && !field.Alternative {
 			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 39, " required")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err

@@ -118,6 +118,7 @@ type Field struct {
 	Placeholder  string
 	InputMode    string
 	Optional     bool
+	Alternative  bool // another field may be filled in instead: not required, not marked as optional
 	Checked      bool // initial, of a checkbox
 	MaxLength    int
 	Focus        bool // the first field to fill in

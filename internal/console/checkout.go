@@ -1,0 +1,87 @@
+package console
+
+import (
+	"net/http"
+	"net/url"
+
+	"github.com/stoahq/stoa/internal/payments"
+	"github.com/stoahq/stoa/internal/web"
+)
+
+func (c *Console) checkoutRoutes() []Route {
+	routes := []Route{{Pattern: "GET /checkout/{outcome}", RouteOptions: view(Optional), Handle: c.checkoutReturn}}
+	if c.Sandbox {
+		routes = append(routes,
+			Route{Pattern: "GET /sandbox/checkout/{ref}", RouteOptions: view(Optional), Handle: c.sandboxCheckout},
+			Route{Pattern: "POST /sandbox/checkout/{ref}/pay", RouteOptions: form(Optional), Handle: c.sandboxPay})
+	}
+	return routes
+}
+
+// checkoutView fills the sandbox's payment page.
+type checkoutView struct {
+	Purchase payments.Purchase
+	PayURL   string // takes a POST without a body
+	Back     string // the store's credits; empty for a visitor who may not see them
+	Store    string // its name
+}
+
+// outcomeView fills the page to which the payment provider sends the buyer.
+type outcomeView struct {
+	Title, Text string
+	SignedIn    bool
+}
+
+// checkoutReturn serves the page to which the payment provider sends the buyer
+// afterwards. The page does not show the outcome, which arrives as an event: the
+// purchase's own page shows it.
+func (c *Console) checkoutReturn(w http.ResponseWriter, r *Request) error {
+	v, ok := map[string]outcomeView{
+		"done":      {Title: "Thank you", Text: "The credits are added to the store’s balance as soon as the payment is confirmed."},
+		"saved":     {Title: "Card saved", Text: "Automatic recharges can be switched on in a moment, on the store’s page of credits."},
+		"cancelled": {Title: "Nothing was paid", Text: "The payment page stays open for a day. You find it in the store’s list of purchases."},
+	}[r.PathValue("outcome")]
+	if !ok {
+		return notFound()
+	}
+	v.SignedIn = r.SignedIn()
+	return c.render(w, r, http.StatusOK, formFrame(v.Title), outcomePage(v))
+}
+
+// sandboxCheckout serves the sandbox's counterpart of the payment provider's page.
+// Anyone who has its address can open it and pay.
+func (c *Console) sandboxCheckout(w http.ResponseWriter, r *Request) error {
+	p, err := c.Payments.Checkout(r.Context(), r.PathValue("ref"))
+	if err != nil {
+		return err
+	}
+	v := checkoutView{Purchase: p, PayURL: r.URL.EscapedPath() + "/pay"}
+	if r.SignedIn() {
+		if store, err := c.Stores.Get(r.Context(), r.Principal, p.StoreID); err == nil {
+			v.Back, v.Store = creditsURL(store, ""), store.Name
+		}
+	}
+	return c.render(w, r, http.StatusOK, formFrame(checkoutTitle(p)), checkoutPage(v))
+}
+
+// sandboxPay pays and leads back to the payment page, which shows the outcome.
+func (c *Console) sandboxPay(w http.ResponseWriter, r *Request) error {
+	ref := r.PathValue("ref")
+	if err := c.Payments.Pay(r.Context(), ref); err != nil {
+		return err
+	}
+	return redirect(w, r, "/sandbox/checkout/"+url.PathEscape(ref), "")
+}
+
+func checkoutTitle(p payments.Purchase) string {
+	switch p.Status {
+	case payments.Paid:
+		return "Paid, thank you"
+	case payments.Pending:
+		return "Buy credits"
+	case payments.Expired, payments.Refunded, payments.Mismatched:
+	}
+	return "Nothing to pay"
+}
+
+func priceOf(p payments.Purchase) string { return web.Price(p.AmountDecimal(), p.Currency) }
