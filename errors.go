@@ -15,6 +15,7 @@ type Code string
 // These are the codes of the public API.
 const (
 	InvalidRequest             Code = "invalid_request"
+	AccountSuspended           Code = "account_suspended"
 	EmailTaken                 Code = "email_taken"
 	EmailUnverified            Code = "email_unverified"
 	InvalidCredentials         Code = "invalid_credentials" //nolint:gosec // a code, not a credential

@@ -37,7 +37,7 @@ type BrowserSession struct {
 // database each time, so that a logout or revocation on another replica takes effect
 // at once. A use extends the session, which is recorded at most once an hour.
 //
-// It fails with token_invalid, token_expired or session_revoked.
+// It fails with token_invalid, token_expired, session_revoked or account_suspended.
 func (a *Accounts) AuthenticateCookie(ctx context.Context, cookie keyring.Secret, c Client) (BrowserSession, error) {
 	if !hasTokenForm(cookie, cookiePrefix) {
 		return BrowserSession{}, errCookieInvalid()
@@ -50,10 +50,12 @@ func (a *Accounts) AuthenticateCookie(ctx context.Context, cookie keyring.Secret
 		RevokedAt       *time.Time
 		AuthenticatedAt *time.Time
 		Impersonator    *stoa.UserID
+		Suspended       bool
 	}
 	err := a.db.Get(ctx, &row, `
 		SELECT u.id, u.email, u.first_name, u.last_name, u.role, u.email_verified, u.created_at,
-			s.id AS session_id, s.expires_at, s.last_used_at, s.revoked_at, s.authenticated_at, s.impersonator
+			s.id AS session_id, s.expires_at, s.last_used_at, s.revoked_at, s.authenticated_at, s.impersonator,
+			u.suspended_at IS NOT NULL AS suspended
 		FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.cookie_hash = $1`, cookie.Hash())
 	now := a.db.Now()
 	switch {
@@ -61,6 +63,8 @@ func (a *Accounts) AuthenticateCookie(ctx context.Context, cookie keyring.Secret
 		return BrowserSession{}, errCookieInvalid()
 	case err != nil:
 		return BrowserSession{}, err
+	case row.Suspended:
+		return BrowserSession{}, authz.ErrAccountSuspended()
 	case row.RevokedAt != nil:
 		return BrowserSession{}, authz.ErrSessionRevoked()
 	case !now.Before(row.ExpiresAt):

@@ -54,6 +54,9 @@ func (a *Accounts) login(ctx context.Context, email string, password keyring.Sec
 		if err := replaceHash(ctx, tx, user.ID, stored, fresh); err != nil {
 			return err
 		}
+		if err := checkNotSuspended(ctx, tx, user.ID); err != nil {
+			return err
+		}
 		var err error
 		if challenge, err = a.challenge(ctx, tx, user.ID); err != nil || !challenge.IsZero() {
 			return err

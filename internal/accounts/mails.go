@@ -72,6 +72,7 @@ func (a *Accounts) HandleMails(q *jobs.Queue) {
 	jobs.Handle(q, MailTimeout, a.mailNewAddress)
 	jobs.Handle(q, MailTimeout, a.mailEmailChanged)
 	jobs.Handle(q, MailTimeout, a.mailAccountDeleted)
+	jobs.Handle(q, MailTimeout, a.mailSuspension)
 }
 
 // requestMail enqueues a mail to an address, in the same way whether or not the
@@ -172,7 +173,7 @@ func (a *Accounts) mailInvitation(ctx context.Context, job MailInvitation) error
 	err := a.db.Get(ctx, &to, `
 		SELECT i.email, i.role, s.name AS store, u.email AS sender, u.first_name, u.last_name, i.sent_at, i.expires_at
 		FROM invitations i JOIN stores s ON s.id = i.store_id JOIN users u ON u.id = i.invited_by
-		WHERE i.id = $1 AND i.accepted_at IS NULL AND i.revoked_at IS NULL AND s.status <> 'deleted' AND u.email_verified`, job.InvitationID)
+		WHERE i.id = $1 AND i.accepted_at IS NULL AND i.revoked_at IS NULL AND s.status <> 'deleted' AND u.email_verified AND u.suspended_at IS NULL`, job.InvitationID)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return nil // the invitation is not open any more
 	}

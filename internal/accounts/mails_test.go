@@ -46,6 +46,8 @@ func sendAll(t *testing.T, a *Accounts) []mail.Written {
 			err = a.mailOldAddress(t.Context(), MailOldAddress{parse[changeID](t, id)})
 		case MailEmailChanged{}.Kind():
 			err = a.mailEmailChanged(t.Context(), MailEmailChanged{parse[changeID](t, id)})
+		case MailSuspension{}.Kind():
+			err = a.mailSuspension(t.Context(), MailSuspension{parse[stoa.UserID](t, id)})
 		case MailAccountDeleted{}.Kind():
 			err = a.mailAccountDeleted(t.Context(), MailAccountDeleted{parse[deletionID](t, id)})
 		}

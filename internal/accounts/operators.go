@@ -45,6 +45,11 @@ func SetPlatformRole(ctx context.Context, db *masterdb.DB, by authz.Principal, n
 			// The address may have been registered by another person.
 			return stoa.Errorf(stoa.EmailUnverified, "%s has not been confirmed as the address of who registered it. Have it confirmed first.", user.Email)
 		}
+		if role == "admin" {
+			if err := checkNotSuspended(ctx, tx, user.ID); err != nil {
+				return err
+			}
+		}
 		user.Role = role
 		if _, err := tx.Exec(ctx, `UPDATE users SET role = $1, updated_at = $2 WHERE id = $3`, role, tx.Now, user.ID); err != nil {
 			return err
@@ -122,19 +127,17 @@ const maxReason = 500 // characters
 // not the operator's, and cannot change the user's credentials. The reason is
 // recorded in the audit log. It fails with forbidden unless the caller is an
 // operator, and for a user who is one, and with email_unverified for a user whose
-// address is not verified.
+// address is not verified, and with account_suspended for a suspended user.
 func (a *Accounts) Impersonate(ctx context.Context, p authz.Principal, user stoa.UserID, reason string, c Client) (Session, error) {
 	if err := authz.CheckOperator(ctx, a.db, p, "impersonate"); err != nil {
 		return Session{}, err
 	}
-	reason = strings.TrimSpace(reason)
-	if n := utf8.RuneCountInString(reason); n < 10 || n > maxReason || sanitize(reason, 4*maxReason) != reason {
-		var faults stoa.Invalid
-		faults.Add("reason", "must be 10 to %d characters on one line: others will read it", maxReason)
-		return Session{}, faults.Err()
+	reason, err := checkReason(reason)
+	if err != nil {
+		return Session{}, err
 	}
 	var session Session
-	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
+	err = a.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		to, err := ReadUser(ctx, tx, user)
 		if errors.Is(err, masterdb.ErrNotFound) {
 			return stoa.Errorf(stoa.NotFound, "There is no such user.")
@@ -144,6 +147,9 @@ func (a *Accounts) Impersonate(ctx context.Context, p authz.Principal, user stoa
 		}
 		if to.Role == "admin" {
 			return stoa.Errorf(stoa.Forbidden, "Nobody can act as an operator of the platform.")
+		}
+		if err := checkNotSuspended(ctx, tx, user); err != nil {
+			return err
 		}
 		if !to.EmailVerified {
 			return stoa.Errorf(stoa.EmailUnverified, "This user's address is not confirmed: nobody knows as whom you would act.")
@@ -158,6 +164,16 @@ func (a *Accounts) Impersonate(ctx context.Context, p authz.Principal, user stoa
 		return Session{}, err
 	}
 	return session, nil
+}
+
+// checkReason returns the reason that an operator gives, without surrounding space.
+func checkReason(reason string) (string, error) {
+	reason = strings.TrimSpace(reason)
+	var faults stoa.Invalid
+	if n := utf8.RuneCountInString(reason); n < 10 || n > maxReason || sanitize(reason, 4*maxReason) != reason {
+		faults.Add("reason", "must be 10 to %d characters on one line: others will read it", maxReason)
+	}
+	return reason, faults.Err()
 }
 
 func (a *Accounts) openImpersonation(ctx context.Context, tx *masterdb.Tx, p authz.Principal, to User, c Client) (Session, error) {

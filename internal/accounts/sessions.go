@@ -28,8 +28,12 @@ const (
 	maxAddress   = 64  // bytes: an IPv6 address with a zone
 )
 
-// openSession opens a session for a user who has been authenticated.
+// openSession opens a session for a user who has been authenticated. It fails with
+// account_suspended.
 func (a *Accounts) openSession(ctx context.Context, tx *masterdb.Tx, user User, c Client) (Session, error) {
+	if err := checkNotSuspended(ctx, tx, user.ID); err != nil {
+		return Session{}, err
+	}
 	if err := trimSessions(ctx, tx, user.ID); err != nil {
 		return Session{}, err
 	}
@@ -111,6 +115,8 @@ func (a *Accounts) rotate(ctx context.Context, tx *masterdb.Tx, token keyring.Se
 		return Session{}, errRefreshInvalid(), nil
 	case err != nil:
 		return Session{}, nil, err
+	case found.Suspended:
+		return Session{}, authz.ErrAccountSuspended(), nil
 	case found.RevokedAt != nil:
 		return Session{}, authz.ErrSessionRevoked(), nil
 	case found.SpentAt != nil && tx.Now.Sub(*found.SpentAt) > refreshGrace:
@@ -145,6 +151,7 @@ type tokenRow struct {
 	SpentAt   *time.Time
 	ExpiresAt time.Time
 	RevokedAt *time.Time
+	Suspended bool // the user
 }
 
 // lockRefreshToken reads a refresh token and locks it with its session, so that
@@ -152,7 +159,8 @@ type tokenRow struct {
 func lockRefreshToken(ctx context.Context, tx *masterdb.Tx, hash string) (tokenRow, error) {
 	var row tokenRow
 	err := tx.Get(ctx, &row, `
-		SELECT t.session_id, s.user_id, t.spent_at, s.expires_at, s.revoked_at
+		SELECT t.session_id, s.user_id, t.spent_at, s.expires_at, s.revoked_at,
+			EXISTS (SELECT 1 FROM users u WHERE u.id = s.user_id AND u.suspended_at IS NOT NULL) AS suspended
 		FROM refresh_tokens t JOIN sessions s ON s.id = t.session_id
 		WHERE t.hash = $1`+tx.ForUpdate(), hash)
 	return row, err
@@ -194,7 +202,7 @@ func revoke(ctx context.Context, tx *masterdb.Tx, id stoa.SessionID) error {
 // the master database each time, by primary key, so that a logout or revocation
 // on another replica takes effect at once.
 //
-// It fails with token_invalid, token_expired or session_revoked.
+// It fails with token_invalid, token_expired, session_revoked or account_suspended.
 func (a *Accounts) Authenticate(ctx context.Context, token string) (authz.Principal, error) {
 	if apikeys.IsKey(token) {
 		return apikeys.Authenticate(ctx, a.db, token)
@@ -208,8 +216,11 @@ func (a *Accounts) Authenticate(ctx context.Context, token string) (authz.Princi
 		ExpiresAt    time.Time
 		RevokedAt    *time.Time
 		Impersonator *stoa.UserID
+		Suspended    bool
 	}
-	err = a.db.Get(ctx, &session, `SELECT user_id, expires_at, revoked_at, impersonator FROM sessions WHERE id = $1`, p.SessionID)
+	err = a.db.Get(ctx, &session, `
+		SELECT s.user_id, s.expires_at, s.revoked_at, s.impersonator, u.suspended_at IS NOT NULL AS suspended
+		FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.id = $1`, p.SessionID)
 	switch {
 	case errors.Is(err, masterdb.ErrNotFound):
 		// The signature is valid, so the session existed; its row was deleted.
@@ -218,6 +229,8 @@ func (a *Accounts) Authenticate(ctx context.Context, token string) (authz.Princi
 		return authz.Principal{}, err
 	case session.UserID != p.UserID:
 		return authz.Principal{}, errAccessInvalid()
+	case session.Suspended:
+		return authz.Principal{}, authz.ErrAccountSuspended()
 	case session.RevokedAt != nil:
 		return authz.Principal{}, authz.ErrSessionRevoked()
 	case !a.db.Now().Before(session.ExpiresAt):

@@ -227,10 +227,12 @@ func Authenticate(ctx context.Context, db *masterdb.DB, text string) (authz.Prin
 		ExpiresAt  *time.Time
 		RevokedAt  *time.Time
 		LastUsedAt *time.Time
+		Suspended  bool // the user
 	}
 	err := db.Get(ctx, &k, `
-		SELECT k.id, k.store_id, k.scopes, k.created_by AS user_id, k.expires_at, k.revoked_at, k.last_used_at
-		FROM api_keys k JOIN store_members m ON m.store_id = k.store_id AND m.user_id = k.created_by
+		SELECT k.id, k.store_id, k.scopes, k.created_by AS user_id, k.expires_at, k.revoked_at, k.last_used_at,
+			u.suspended_at IS NOT NULL AS suspended
+		FROM api_keys k JOIN store_members m ON m.store_id = k.store_id AND m.user_id = k.created_by JOIN users u ON u.id = k.created_by
 		WHERE k.hash = $1`, keyring.NewSecret(text).Hash())
 	now := db.Now()
 	switch {
@@ -238,6 +240,8 @@ func Authenticate(ctx context.Context, db *masterdb.DB, text string) (authz.Prin
 		return authz.Principal{}, errInvalid()
 	case err != nil:
 		return authz.Principal{}, err
+	case k.Suspended:
+		return authz.Principal{}, authz.ErrAccountSuspended()
 	case k.RevokedAt != nil:
 		return authz.Principal{}, stoa.Errorf(stoa.TokenInvalid, "This API key has been revoked. Make another one.")
 	case k.ExpiresAt != nil && !now.Before(*k.ExpiresAt):

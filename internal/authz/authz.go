@@ -16,7 +16,8 @@ import (
 
 // Check returns the caller's role in the store. It fails with store_not_found when the
 // caller is not a member, exactly as for a store that does not exist, and with
-// forbidden when the role or, for an API key, its scopes do not allow the action.
+// forbidden when the role or, for an API key, its scopes do not allow the action. It
+// fails with account_suspended for a suspended user.
 //
 // An operator of the platform has the role Operator where their membership does not
 // suffice. Check records that access in the audit log, so that no domain method can
@@ -26,11 +27,12 @@ func Check(ctx context.Context, h masterdb.Handle, p Principal, store stoa.Store
 		return "", err
 	}
 	var found struct {
-		Role     Role
-		Operator bool
+		Role      Role
+		Operator  bool
+		Suspended bool
 	}
 	err := h.Get(ctx, &found, `
-		SELECT coalesce(m.role, '') AS role, u.role = 'admin' AS operator
+		SELECT coalesce(m.role, '') AS role, u.role = 'admin' AS operator, u.suspended_at IS NOT NULL AS suspended
 		FROM stores s JOIN users u ON u.id = $2 LEFT JOIN store_members m ON m.store_id = s.id AND m.user_id = u.id
 		WHERE s.id = $1 AND s.status <> 'deleted'`, store, p.UserID)
 	if err != nil && !errors.Is(err, masterdb.ErrNotFound) {
@@ -38,6 +40,8 @@ func Check(ctx context.Context, h masterdb.Handle, p Principal, store stoa.Store
 	}
 	operator := found.Operator && p.InPerson() == nil
 	switch {
+	case found.Suspended:
+		return "", ErrAccountSuspended()
 	case found.Role.Can(a):
 		return found.Role, nil
 	case operator && Operator.Can(a):
@@ -57,7 +61,7 @@ func CheckOperator(ctx context.Context, h masterdb.Handle, p Principal, a Action
 		return err
 	}
 	var role string
-	err := h.Get(ctx, &role, `SELECT role FROM users WHERE id = $1`, p.UserID)
+	err := h.Get(ctx, &role, `SELECT role FROM users WHERE id = $1 AND suspended_at IS NULL`, p.UserID)
 	if err != nil && !errors.Is(err, masterdb.ErrNotFound) {
 		return err
 	}
@@ -72,15 +76,19 @@ func CheckOperator(ctx context.Context, h masterdb.Handle, p Principal, a Action
 // request began. It locks the user's row until tx ends, so that a concurrent
 // verification is ordered before or after tx.
 func CheckVerified(ctx context.Context, tx *masterdb.Tx, p Principal) error {
-	var verified bool
-	err := tx.Get(ctx, &verified, `UPDATE users SET updated_at = updated_at WHERE id = $1 AND deleted_at IS NULL RETURNING email_verified`, p.UserID)
+	var user struct{ Verified, Suspended bool }
+	err := tx.Get(ctx, &user, `UPDATE users SET updated_at = updated_at WHERE id = $1 AND deleted_at IS NULL
+		RETURNING email_verified AS verified, suspended_at IS NOT NULL AS suspended`, p.UserID)
 	if errors.Is(err, masterdb.ErrNotFound) {
 		return ErrSessionRevoked()
 	}
 	if err != nil {
 		return err
 	}
-	if !verified {
+	if user.Suspended {
+		return ErrAccountSuspended()
+	}
+	if !user.Verified {
 		return stoa.Errorf(stoa.EmailUnverified, "Confirm your e-mail address first, with the link that was sent to it. Ask for another mail if it is lost.")
 	}
 	var open int
@@ -109,6 +117,11 @@ func MaySQL(a Action, store, user string) string {
 // ErrStoreNotFound returns the error for a store that does not exist and for
 // one that is not the caller's: a caller cannot tell them apart.
 func ErrStoreNotFound() error { return stoa.Errorf(stoa.StoreNotFound, "There is no such store.") }
+
+// ErrAccountSuspended returns the error for a user whom an operator has suspended.
+func ErrAccountSuspended() error {
+	return stoa.Errorf(stoa.AccountSuspended, "This account is suspended. The reason was sent to its e-mail address; write to the operator of the platform.")
+}
 
 // ErrSessionRevoked returns the error for a session that has ended.
 func ErrSessionRevoked() error {

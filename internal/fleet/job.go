@@ -38,6 +38,10 @@ func (s *Service) Job() Migrations {
 	return Migrations{Schema: target.Version, Own: target.Own}
 }
 
+// Paused reports whether only migrations that an operator starts with the command line
+// run.
+func (s *Service) Paused() bool { return s.paused }
+
 // Start queues the migration of the stores that lag, if there are any and
 // migrations are not paused. The same job closes stores to HTTP APIs: see closeAll.
 func (s *Service) Start(ctx context.Context, queue *jobs.Queue) error {

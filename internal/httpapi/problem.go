@@ -58,6 +58,7 @@ func (p *Problem) ContentType(string) string { return "application/problem+json"
 // statuses maps every code to its HTTP status. A missing code is 500.
 var statuses = map[stoa.Code]int{
 	stoa.InvalidRequest:             http.StatusUnprocessableEntity,
+	stoa.AccountSuspended:           http.StatusForbidden,
 	stoa.EmailTaken:                 http.StatusConflict,
 	stoa.EmailUnverified:            http.StatusForbidden,
 	stoa.InvalidCredentials:         http.StatusUnauthorized,
