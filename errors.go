@@ -50,6 +50,7 @@ const (
 	HostnameInvalid            Code = "hostname_invalid"
 	InsufficientCredits        Code = "insufficient_credits"
 	IdempotencyConflict        Code = "idempotency_conflict"
+	EditConflict               Code = "edit_conflict"
 	HoldNotFound               Code = "hold_not_found"
 	HoldNotOpen                Code = "hold_not_open"
 	PaymentsUnavailable        Code = "payments_unavailable"

@@ -2,6 +2,7 @@ package accounts
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -220,6 +221,39 @@ func TestAPIKeysCannotActAsPerson(t *testing.T) {
 			if err := call(); stoa.CodeOf(err) != stoa.Forbidden {
 				b.Errorf("%s: %v, want forbidden", name, err)
 			}
+		}
+	})
+}
+
+// TestAPIKeyFormSentTwice checks that a form makes one key however often, and in however
+// many requests at once, it is sent.
+func TestAPIKeyFormSentTwice(t *testing.T) {
+	t.Parallel()
+	eachStoreFixture(t, func(b storeFixture) {
+		n := apikeys.NewKey{Name: "Warehouse", Scopes: []string{"store:read"}, FormKey: "one"}
+		errs := make([]error, 4)
+		var group sync.WaitGroup
+		for i := range errs {
+			group.Go(func() { _, _, errs[i] = b.keys().Create(b.Context(), b.owner, b.store, n) })
+		}
+		group.Wait()
+		made := 0
+		for _, err := range errs {
+			if err == nil {
+				made++
+				continue
+			}
+			wantCode(b.T, err, stoa.IdempotencyConflict)
+		}
+		list, err := b.keys().List(b.Context(), b.owner, b.store)
+		if err != nil || made != 1 || len(list) != 1 {
+			b.Errorf("%d keys made, %d listed, %v, want 1", made, len(list), err)
+		}
+		wantAudited(b.T, b.db, audit.KeyCreated, audit.Success, 1)
+		for _, hostile := range []string{strings.Repeat("k", 101), "a\x00", "\xff"} {
+			n.FormKey = hostile
+			_, _, err := b.keys().Create(b.Context(), b.owner, b.store, n)
+			wantCode(b.T, err, stoa.InvalidRequest)
 		}
 	})
 }

@@ -7,6 +7,7 @@ package apikeys
 import (
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"encoding/base32"
 	"encoding/binary"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/audit"
@@ -65,13 +67,18 @@ type NewKey struct {
 	Name      string
 	Scopes    []string
 	ExpiresAt *time.Time // nil: never
+	// FormKey identifies the form that asks for the key, unless it is empty: a form that
+	// is sent again makes no second key.
+	FormKey string
 }
+
+const maxFormKey = 100 // bytes
 
 // Create creates a key that acts for the caller in the store, within the key's
 // scopes and the caller's role, as long as they are a member. It returns the key
 // itself, which cannot be read again. It fails with invalid_request, naming
-// every fault, with quota_exceeded, and with email_unverified until the caller's
-// address is verified.
+// every fault, with quota_exceeded, with idempotency_conflict when the form has made a
+// key already, and with email_unverified until the caller's address is verified.
 func (s *Service) Create(ctx context.Context, p authz.Principal, store stoa.StoreID, n NewKey) (Key, keyring.Secret, error) {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.ManageKeys); err != nil {
 		return Key{}, keyring.Secret{}, err
@@ -91,7 +98,7 @@ func (s *Service) Create(ctx context.Context, p authz.Principal, store stoa.Stor
 		if err := s.checkQuota(ctx, tx, store); err != nil {
 			return err
 		}
-		return insert(ctx, tx, p, store, key, secret)
+		return insert(ctx, tx, p, store, key, n.FormKey, secret)
 	})
 	if err != nil {
 		return Key{}, keyring.Secret{}, err
@@ -115,6 +122,9 @@ func (k *Key) fill(n NewKey, now time.Time) error {
 			faults.Add("scopes", "there is no scope %.40q; there are %v", scope, authz.Scopes())
 			break
 		}
+	}
+	if len(n.FormKey) > maxFormKey || !utf8.ValidString(n.FormKey) || strings.Contains(n.FormKey, "\x00") {
+		faults.Add("key", "is not that of a form")
 	}
 	k.Scopes, k.CreatedAt = strings.Join(scopes, " "), now
 	if n.ExpiresAt != nil {
@@ -143,13 +153,17 @@ func (s *Service) checkQuota(ctx context.Context, tx *masterdb.Tx, store stoa.St
 	return nil
 }
 
-func insert(ctx context.Context, tx *masterdb.Tx, p authz.Principal, store stoa.StoreID, k Key, secret keyring.Secret) error {
-	_, err := tx.Exec(ctx, `
-		INSERT INTO api_keys (id, store_id, created_by, name, prefix, hash, scopes, created_at, expires_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-		k.ID, store, p.UserID, k.Name, k.Prefix, secret.Hash(), k.Scopes, tx.Now, k.ExpiresAt)
+func insert(ctx context.Context, tx *masterdb.Tx, p authz.Principal, store stoa.StoreID, k Key, formKey string, secret keyring.Secret) error {
+	n, err := tx.Exec(ctx, `
+		INSERT INTO api_keys (id, store_id, created_by, name, prefix, hash, scopes, created_at, expires_at, form_key)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING`,
+		k.ID, store, p.UserID, k.Name, k.Prefix, secret.Hash(), k.Scopes, tx.Now, k.ExpiresAt, sql.NullString{String: formKey, Valid: formKey != ""})
 	if err != nil {
 		return err
+	}
+	if n == 0 {
+		return stoa.Errorf(stoa.IdempotencyConflict,
+			"This form has made a key already, which was shown once. If you have not kept it, revoke it and make another one.")
 	}
 	return audit.Record(ctx, tx, p, audit.Event{Action: audit.KeyCreated, Store: store,
 		Details: map[string]string{"key": k.ID.String(), "name": k.Name, "scopes": k.Scopes}})

@@ -32,7 +32,7 @@ func FuzzAuthenticate(f *testing.F) {
 			return err
 		}
 		key := Key{ID: stoa.NewID[stoa.KeyID](), Name: "K", Prefix: secret.Reveal()[:shownLength], Scopes: "store:read"}
-		return insert(f.Context(), tx, authz.Principal{UserID: user}, store, key, secret)
+		return insert(f.Context(), tx, authz.Principal{UserID: user}, store, key, "", secret)
 	})
 	if err != nil {
 		f.Fatal(err)

@@ -96,6 +96,7 @@ const (
 	ConnectRetried     = "database.connect_retried"
 	DatabaseTested     = "database.tested"
 	CredentialsRotated = "database.credentials_rotated" // or an attempt
+	CredentialsShown   = "database.credentials_shown"
 	SupabaseConnected  = "supabase.connected"
 	SupabaseLeft       = "supabase.disconnected"
 	CreditsGranted     = "credits.granted"
@@ -116,6 +117,18 @@ const (
 	RoleGranted        = "platform.role_granted"
 	RetentionSet       = "audit.retention_set"
 )
+
+// StoreActions are the actions that the log of a store can hold, in the order in which
+// a list of them is easy to read.
+var StoreActions = []string{
+	StoreCreated, StoreUpdated, StoreSuspended, StoreResumed, StoreDeleting, StoreRestored, StoreDeleted,
+	HostnameClaimed, HostnameVerified, HostnamePrimary, HostnameRemoved, HostnameLost,
+	MemberInvited, InvitationRevoked, MemberJoined, MemberRoleChanged, MemberRemoved, OwnershipMoved,
+	KeyCreated, KeyRevoked,
+	DatabaseConnected, ConnectRetried, DatabaseTested, CredentialsRotated, CredentialsShown, SupabaseConnected, SupabaseLeft,
+	CreditsGranted, CreditSettings, RechargeChanged, RechargeStopped, CardRequested, CardSaved, PurchaseStarted,
+	OperatorActed, Impersonated,
+}
 
 // Event is an action to record. The zero StoreID is no store, the zero Outcome
 // is Success. Details never contain a secret.

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"iter"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -58,6 +59,51 @@ func ReadUserLog(ctx context.Context, q masterdb.Querier, user stoa.UserID, befo
 		SELECT id, created_at, user_id, store_id, action, outcome, address, request_id, details
 		FROM audit_events WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3`, user, before, limit)
 	return entries, err
+}
+
+// All iterates over the entries of p and of all pages after it, which read returns. f is
+// the filter of p. An error of read is the last element.
+func (p Page) All(f Filter, read func(Filter) (Page, error)) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for {
+			for _, e := range p.Entries {
+				if !yield(e, nil) {
+					return
+				}
+			}
+			if p.NextCursor == nil {
+				return
+			}
+			f.Cursor = *p.NextCursor
+			var err error
+			if p, err = read(f); err != nil {
+				yield(Entry{}, err)
+				return
+			}
+		}
+	}
+}
+
+// ColumnNames are the names of an entry's columns in a table.
+var ColumnNames = []string{"id", "createdAt", "action", "outcome", "userId", "email", "storeId", "address", "requestId", "details"}
+
+// Columns returns the entry as a row of a table, with escape applied to texts that a
+// user may have chosen.
+func (e Entry) Columns(escape func(string) string) []string {
+	row := []string{
+		e.ID.String(), e.CreatedAt.UTC().Format(time.RFC3339Nano), e.Action, string(e.Outcome), "", "", "",
+		escape(e.Address), escape(e.RequestID), escape(e.Details),
+	}
+	if e.UserID != nil {
+		row[4] = e.UserID.String()
+	}
+	if e.Email != nil {
+		row[5] = escape(*e.Email)
+	}
+	if e.StoreID != nil {
+		row[6] = e.StoreID.String()
+	}
+	return row
 }
 
 func (f Filter) read(ctx context.Context, q masterdb.Querier, where string, arg any) (Page, error) {

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
-	"iter"
 	"net/http"
 	"reflect"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/web"
 )
 
 func (a *api) auditRoutes() {
@@ -25,7 +25,7 @@ func (a *api) auditRoutes() {
 				"the credits' history. Nobody can change the log.",
 			Responses: map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
 				jsonType: {Schema: page},
-				csvType:  {Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{strings.Join(auditHeader, ",") + "\r\n"}}},
+				csvType:  {Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{strings.Join(audit.ColumnNames, ",") + "\r\n"}}},
 			}}}, Errors: errors}
 	}
 	route(a, routeOptions{timeout: requestTimeout, exportTimeout: csvTimeout, rate: rateCaller, scope: scope(authz.ReadAudit), maxBody: noBody},
@@ -113,7 +113,7 @@ func (a *api) audit(in AuditInput, name string, read func(audit.Filter) (audit.P
 		return nil, err
 	}
 	if asCSV {
-		return &huma.StreamResponse{Body: func(ctx huma.Context) { writeCSV(a, ctx, name, auditHeader, auditRow, allEntries(page, f, read)) }}, nil
+		return &huma.StreamResponse{Body: func(ctx huma.Context) { writeCSV(a, ctx, name, audit.ColumnNames, auditRow, page.All(f, read)) }}, nil
 	}
 	out := auditPage{Data: make([]auditView, len(page.Entries)), NextCursor: page.NextCursor}
 	for i, e := range page.Entries {
@@ -122,43 +122,5 @@ func (a *api) audit(in AuditInput, name string, read func(audit.Filter) (audit.P
 	return a.jsonResponse(out), nil
 }
 
-// allEntries iterates over page and all pages after it.
-func allEntries(page audit.Page, f audit.Filter, read func(audit.Filter) (audit.Page, error)) iter.Seq2[audit.Entry, error] {
-	return func(yield func(audit.Entry, error) bool) {
-		for {
-			for _, e := range page.Entries {
-				if !yield(e, nil) {
-					return
-				}
-			}
-			if page.NextCursor == nil {
-				return
-			}
-			f.Cursor = *page.NextCursor
-			var err error
-			if page, err = read(f); err != nil {
-				yield(audit.Entry{}, err)
-				return
-			}
-		}
-	}
-}
-
-var auditHeader = []string{"id", "createdAt", "action", "outcome", "userId", "email", "storeId", "address", "requestId", "details"}
-
-func auditRow(e audit.Entry) []string {
-	row := []string{
-		e.ID.String(), e.CreatedAt.UTC().Format(time.RFC3339Nano), e.Action, string(e.Outcome), "", "", "",
-		escapeFormula(e.Address), escapeFormula(e.RequestID), escapeFormula(e.Details),
-	}
-	if e.UserID != nil {
-		row[4] = e.UserID.String()
-	}
-	if e.Email != nil {
-		row[5] = escapeFormula(*e.Email)
-	}
-	if e.StoreID != nil {
-		row[6] = e.StoreID.String()
-	}
-	return row
-}
+// auditRow returns the columns of an entry.
+func auditRow(e audit.Entry) []string { return e.Columns(web.EscapeFormula) }

@@ -64,5 +64,5 @@ func (a *api) deleteStore(ctx context.Context, in *StorePath) (*storeOutput, err
 	if err != nil {
 		return nil, err
 	}
-	return &storeOutput{newStoreView(s, nil)}, nil
+	return newStoreOutput(s, nil), nil
 }

@@ -93,6 +93,7 @@ var statuses = map[stoa.Code]int{
 	stoa.HostnameInvalid:            http.StatusUnprocessableEntity,
 	stoa.InsufficientCredits:        http.StatusPaymentRequired,
 	stoa.IdempotencyConflict:        http.StatusConflict,
+	stoa.EditConflict:               http.StatusPreconditionFailed,
 	stoa.HoldNotFound:               http.StatusNotFound,
 	stoa.HoldNotOpen:                http.StatusConflict,
 	stoa.PaymentsUnavailable:        http.StatusServiceUnavailable,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -33,13 +34,15 @@ func (a *api) storeRoutes() {
 			Summary: "List the caller's stores", Description: "Newest first, without profiles.", Errors: []int{401, 422}}, a.listStores)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
 		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}", Tags: tags,
-			Summary: "One store, with its profile", Description: "When the store's database is down, profile is null and database.status is failed.",
+			Summary: "One store, with its profile", Description: "When the store's database is down, profile is null and database.status is failed. " +
+				"ETag is the version of name, slug and profile, for If-Match; it is absent without a profile.",
 			Errors: []int{401, 404}}, a.getStore)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.UpdateStore), maxBody: maxJSON},
 		huma.Operation{Method: http.MethodPatch, Path: "/api/stores/{id}", Tags: tags,
 			Summary: "Change a store's profile", Description: "Fields left out stay as they are. name and slug are kept in step in the registry. " +
-				"The slug of before is kept for the store's owners for a while and leads nowhere meanwhile.",
-			Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}, a.updateStore)
+				"The slug of before is kept for the store's owners for a while and leads nowhere meanwhile. With If-Match the change is made only if " +
+				"nobody has changed the store since it was read: otherwise 412 edit_conflict, and nothing has changed.",
+			Errors: []int{400, 401, 403, 404, 409, 412, 413, 422, 503}}, a.updateStore)
 }
 
 type storeView struct {
@@ -154,7 +157,18 @@ type StorePath struct {
 	ID string `path:"id" doc:"The store's id, a UUID"`
 }
 
-type storeOutput struct{ Body storeView }
+type storeOutput struct {
+	ETag string `header:"ETag" doc:"The version of name, slug and profile, for If-Match"`
+	Body storeView
+}
+
+func newStoreOutput(s stores.Store, run *provisioning.Run) *storeOutput {
+	out := &storeOutput{Body: newStoreView(s, run)}
+	if version := s.Version(); version != "" {
+		out.ETag = `"` + version + `"`
+	}
+	return out
+}
 
 type createStoreInput struct {
 	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body creates one store, however often it is sent"`
@@ -171,7 +185,7 @@ func (a *api) createStore(ctx context.Context, in *createStoreInput) (*storeOutp
 	if err != nil {
 		return nil, err
 	}
-	return &storeOutput{newStoreView(s, nil)}, nil
+	return newStoreOutput(s, nil), nil
 }
 
 // PageInput selects a page of a list.
@@ -218,23 +232,51 @@ func (a *api) withRun(ctx context.Context, s stores.Store) (*storeOutput, error)
 	run, err := a.Provisioning.Latest(ctx, principal(ctx), s.ID)
 	var none *stoa.Error
 	if errors.As(err, &none) && none.Code == stoa.NotFound {
-		return &storeOutput{newStoreView(s, nil)}, nil
+		return newStoreOutput(s, nil), nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &storeOutput{newStoreView(s, &run)}, nil
+	return newStoreOutput(s, &run), nil
 }
 
 type updateStoreInput struct {
 	StorePath
-	Body storedata.ProfilePatch
+	IfMatch string `header:"If-Match" maxLength:"1000" doc:"The ETag of the store as it was read" example:"\"3f786850e387550fdab836ed7e6dc881\""`
+	Body    storedata.ProfilePatch
+}
+
+// ifMatch returns the versions that an If-Match header lists, or nil without a condition:
+// without the header, and for *, which every store matches. A weak ETag matches nothing
+// (RFC 9110, section 13.1.1).
+func ifMatch(header string) ([]string, error) {
+	header = strings.TrimSpace(header)
+	if header == "" || header == "*" {
+		return nil, nil
+	}
+	versions := []string{}
+	for part := range strings.SplitSeq(header, ",") {
+		part = strings.TrimSpace(part)
+		if strings.HasPrefix(part, "W/") {
+			continue
+		}
+		version, opened := strings.CutPrefix(part, `"`)
+		version, closed := strings.CutSuffix(version, `"`)
+		if !opened || !closed || version == "" || strings.Contains(version, `"`) {
+			var faults stoa.Invalid
+			faults.Add("If-Match", "must be the ETag of the store, in its quotation marks")
+			return nil, faults.Err()
+		}
+		versions = append(versions, version)
+	}
+	return versions, nil
 }
 
 // changedOutput is the store after a change. For an API key without the scope to
 // read it, the status is 204 and there is no body.
 type changedOutput struct {
 	Status int
+	ETag   string `header:"ETag"`
 	Body   storeView
 }
 
@@ -242,7 +284,7 @@ func newChangedOutput(out *storeOutput, err error) (*changedOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &changedOutput{Status: http.StatusOK, Body: out.Body}, nil
+	return &changedOutput{Status: http.StatusOK, ETag: out.ETag, Body: out.Body}, nil
 }
 
 // mayRead reports whether the caller, who may change the store, may read it too. An
@@ -256,7 +298,17 @@ func (a *api) updateStore(ctx context.Context, in *updateStoreInput) (*changedOu
 	if err != nil {
 		return nil, err
 	}
-	s, err := a.Stores.Update(ctx, principal(ctx), id, in.Body)
+	versions, err := ifMatch(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
+	update := a.Stores.Update
+	if versions != nil {
+		update = func(ctx context.Context, p authz.Principal, id stoa.StoreID, patch storedata.ProfilePatch) (stores.Store, error) {
+			return a.Stores.UpdateIfMatch(ctx, p, id, versions, patch)
+		}
+	}
+	s, err := update(ctx, principal(ctx), id, in.Body)
 	if err != nil {
 		return nil, err
 	}

@@ -2,8 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"encoding/csv"
-	"fmt"
 	"iter"
 	"net/http"
 	"reflect"
@@ -18,6 +16,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/web"
 )
 
 func (a *api) transactionRoutes(tags []string) {
@@ -37,7 +36,7 @@ func (a *api) transactionRoutes(tags []string) {
 
 const (
 	jsonType = "application/json"
-	csvType  = "text/csv"
+	csvType  = web.CSVType
 )
 
 type transactionView struct {
@@ -123,10 +122,10 @@ var transactionHeader = []string{
 func transactionRow(t credits.Transaction) []string {
 	row := []string{
 		strconv.FormatInt(t.Sequence, 10), t.ID.String(), t.CreatedAt.UTC().Format(time.RFC3339Nano), string(t.Type), t.Amount.String(),
-		t.BalanceAfter.String(), t.DebtChange.String(), "", "", "", escapeFormula(t.Description), "",
+		t.BalanceAfter.String(), t.DebtChange.String(), "", "", "", web.EscapeFormula(t.Description), "",
 	}
 	if t.ServiceKey != nil {
-		row[7] = escapeFormula(*t.ServiceKey)
+		row[7] = web.EscapeFormula(*t.ServiceKey)
 	}
 	if t.Quantity != nil {
 		row[8] = strconv.FormatInt(*t.Quantity, 10)
@@ -135,50 +134,13 @@ func transactionRow(t credits.Transaction) []string {
 		row[9] = t.UnitPrice.String()
 	}
 	if t.Reference != nil {
-		row[11] = escapeFormula(*t.Reference)
+		row[11] = web.EscapeFormula(*t.Reference)
 	}
 	return row
 }
 
-// escapeFormula prefixes a text that a spreadsheet would run as a formula (OWASP,
-// CSV Injection). The full-width characters are the same signs in East Asian scripts.
-func escapeFormula(text string) string {
-	if strings.IndexAny(text, "=+-@\t\r\n＝＋－＠") == 0 {
-		return "'" + text
-	}
-	return text
-}
-
-// csvFlushRows is the number of rows between two flushes.
-const csvFlushRows = 500
-
-// writeCSV streams rows. When an error ends the rows it aborts the connection: the
-// status has been sent, and the client must not take a part for the whole.
+// writeCSV streams rows as web.ServeCSV does.
 func writeCSV[T any](a *api, ctx huma.Context, name string, header []string, row func(T) []string, rows iter.Seq2[T, error]) {
-	_, w := humago.Unwrap(ctx)
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Time{}) // the request's deadline would end the connection
-	w.Header().Set("Content-Type", csvType+"; charset=utf-8; header=present")
-	w.Header().Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s-%s.csv"`, name, time.Now().UTC().Format(time.DateOnly)))
-	w.Header().Set("Vary", "Accept")
-	w.WriteHeader(http.StatusOK)
-	out := csv.NewWriter(w)
-	out.UseCRLF = true
-	_ = out.Write(header) // out.Error returns its error
-	n := 0
-	for t, err := range rows {
-		if err != nil {
-			a.Log.ErrorContext(ctx.Context(), "CSV export ended early", "requestId", requestID(ctx.Context()), "err", err)
-			panic(http.ErrAbortHandler)
-		}
-		_ = out.Write(row(t))
-		if n++; n%csvFlushRows == 0 {
-			out.Flush()
-			_ = control.SetWriteDeadline(time.Now().Add(streamWrite))
-			if out.Error() != nil {
-				return // the client has gone
-			}
-		}
-	}
-	out.Flush()
+	r, w := humago.Unwrap(ctx)
+	web.ServeCSV(w, r, a.Log.With("requestId", requestID(ctx.Context())), name, header, row, rows)
 }

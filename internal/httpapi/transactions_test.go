@@ -16,7 +16,10 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/web"
 )
+
+const csvRows = 500
 
 func TestEscapeFormula(t *testing.T) {
 	t.Parallel()
@@ -24,8 +27,8 @@ func TestEscapeFormula(t *testing.T) {
 		"": "", "plain": "plain", "1=1": "1=1", "'=1": "'=1", "ümlaut": "ümlaut",
 		"=HYPERLINK(1)": "'=HYPERLINK(1)", "+1": "'+1", "-1": "'-1", "@SUM(A1)": "'@SUM(A1)", "\t=1": "'\t=1", "\r=1": "'\r=1", "\n=1": "'\n=1", "＝1": "'＝1",
 	} {
-		if got := escapeFormula(text); got != want {
-			t.Errorf("escapeFormula(%q) = %q, want %q", text, got, want)
+		if got := web.EscapeFormula(text); got != want {
+			t.Errorf("web.EscapeFormula(%q) = %q, want %q", text, got, want)
 		}
 	}
 }
@@ -39,7 +42,7 @@ func TestFailedCSVExportAborts(t *testing.T) {
 			t.Parallel()
 			a := &api{Config: Config{Log: slog.New(slog.DiscardHandler)}}
 			rows := func(yield func(credits.Transaction, error) bool) {
-				for i := range 3 * csvFlushRows {
+				for i := range 3 * csvRows {
 					if !yield(credits.Transaction{Sequence: int64(i), Description: "a, \"b\"\nc"}, nil) {
 						return
 					}
@@ -72,7 +75,7 @@ func TestFailedCSVExportAborts(t *testing.T) {
 				t.Error("lines do not end with CRLF")
 			}
 			records, err := csv.NewReader(bytes.NewReader(raw)).ReadAll()
-			if err != nil || len(records) != 3*csvFlushRows+1 || records[1][10] != "a, \"b\"\nc" {
+			if err != nil || len(records) != 3*csvRows+1 || records[1][10] != "a, \"b\"\nc" {
 				t.Errorf("%d records, %v", len(records), err)
 			}
 			if got := res.Header.Get("Content-Disposition"); !strings.HasPrefix(got, `attachment; filename="credits-`) {

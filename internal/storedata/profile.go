@@ -2,6 +2,9 @@ package storedata
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -146,14 +149,57 @@ func UpdateProfile(ctx context.Context, db *tenantdb.DB, store stoa.StoreID, pat
 	if len(columns) == 0 {
 		return ReadProfile(ctx, db, store)
 	}
-	columns = append(columns, "updated_at")
-	args = append(args, now(), store)
 	var p Profile
-	err = db.Tx(ctx, func(tx *tenantdb.Tx) error {
-		if _, err := tx.Exec(ctx, `UPDATE stores SET `+strings.Join(columns, " = ?, ")+` = ? WHERE id = ?`, args...); err != nil {
+	err = db.Tx(ctx, func(tx *tenantdb.Tx) error { return writeProfile(ctx, tx, store, columns, args, &p) })
+	return p, err
+}
+
+// Version identifies the content of the profile, its times left out: profiles with equal
+// content have equal versions.
+func (p Profile) Version() string {
+	p.CreatedAt, p.UpdatedAt = time.Time{}, time.Time{}
+	text, err := json.Marshal(p)
+	if err != nil {
+		return "" // Scan has refused a profile that cannot be encoded
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:16])
+}
+
+// ChangeProfile locks the store's row, calls change with the present profile and writes
+// the patch that change returns, in one transaction. An error of change is returned, and
+// nothing is written then. After a deadlock the transaction is repeated, change included.
+// It fails as UpdateProfile does.
+func ChangeProfile(ctx context.Context, db *tenantdb.DB, store stoa.StoreID, change func(present Profile) (ProfilePatch, error)) (Profile, error) {
+	var p Profile
+	err := db.Tx(ctx, func(tx *tenantdb.Tx) error {
+		// Every engine locks a row that it updates. On MySQL the read after it is the
+		// transaction's first, and so sees what was committed before the lock.
+		if _, err := tx.Exec(ctx, `UPDATE stores SET updated_at = updated_at WHERE id = ?`, store); err != nil {
 			return err
 		}
-		return tx.Get(ctx, &p, selectProfile, store)
+		if err := tx.Get(ctx, &p, selectProfile, store); err != nil {
+			return err
+		}
+		patch, err := change(p)
+		if err != nil {
+			return err
+		}
+		columns, args, err := patch.assignments()
+		if err != nil || len(columns) == 0 {
+			return err
+		}
+		return writeProfile(ctx, tx, store, columns, args, &p)
 	})
 	return p, err
+}
+
+// writeProfile sets the columns of the store's row and reads the whole profile into p.
+func writeProfile(ctx context.Context, tx *tenantdb.Tx, store stoa.StoreID, columns []string, args []any, p *Profile) error {
+	columns = append(columns, "updated_at")
+	args = append(args, now(), store)
+	if _, err := tx.Exec(ctx, `UPDATE stores SET `+strings.Join(columns, " = ?, ")+` = ? WHERE id = ?`, args...); err != nil {
+		return err
+	}
+	return tx.Get(ctx, p, selectProfile, store)
 }

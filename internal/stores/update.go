@@ -27,6 +27,11 @@ import (
 // then completes the change of name and slug. A store that is not active cannot be
 // changed. A caller that may write but not read gets only the store's ID.
 func (r *Registry) Update(ctx context.Context, p authz.Principal, id stoa.StoreID, patch storedata.ProfilePatch) (Store, error) {
+	return r.update(ctx, p, id, patch, nil)
+}
+
+// update implements Update and, with versions that are not nil, UpdateIfMatch.
+func (r *Registry) update(ctx context.Context, p authz.Principal, id stoa.StoreID, patch storedata.ProfilePatch, versions []string) (Store, error) {
 	role, err := authz.Check(ctx, r.db, p, id, authz.UpdateStore)
 	if err != nil {
 		return Store{}, err
@@ -40,9 +45,12 @@ func (r *Registry) Update(ctx context.Context, p authz.Principal, id stoa.StoreI
 	}
 	defer lease.Release()
 	var profile storedata.Profile
-	if patch.Name == nil && patch.Slug == nil {
+	switch {
+	case versions != nil:
+		profile, err = r.updateMatching(ctx, lease.DB, p, id, patch, versions)
+	case patch.Name == nil && patch.Slug == nil:
 		profile, err = r.updateTenant(ctx, lease.DB, p, id, patch)
-	} else {
+	default:
 		profile, err = r.updateBoth(ctx, lease.DB, p, id, patch)
 	}
 	if err != nil {
@@ -186,39 +194,51 @@ func (r *Registry) writeIdentity(ctx context.Context, db *tenantdb.DB, id stoa.S
 // the change. The store's hostname below the platform's domain follows its slug.
 func (r *Registry) rename(ctx context.Context, p authz.Principal, id stoa.StoreID, patch storedata.ProfilePatch) (identity Identity, err error) {
 	err = r.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		status, err := lockStatus(ctx, tx, id)
+		before, err := lockActive(ctx, tx, id)
 		if err != nil {
 			return err
 		}
-		if err := status.requireActive(); err != nil {
-			return err
-		}
-		before, err := readIdentity(ctx, tx, id)
-		if err != nil {
-			return err
-		}
-		identity = before
-		values := map[string]string{}
-		if patch.Name != nil {
-			identity.Name = *patch.Name
-			values["oldName"], values["newName"] = before.Name, identity.Name
-			if _, err := tx.Exec(ctx, `UPDATE stores SET name = $2, updated_at = $3 WHERE id = $1`, id, identity.Name, tx.Now); err != nil {
-				return err
-			}
-		}
-		if patch.Slug != nil {
-			identity.Slug = *patch.Slug
-			values["oldSlug"], values["newSlug"] = before.Slug, identity.Slug
-			if err := r.changeSlug(ctx, tx, id, before.Slug, identity.Slug); err != nil {
-				return err
-			}
-		}
-		if err := recordUpdate(ctx, tx, p, id, patch, audit.Success, values); err != nil {
-			return err
-		}
-		return r.queue.Enqueue(ctx, tx, SyncIdentity{StoreID: id})
+		identity, err = r.renameLocked(ctx, tx, p, id, patch, before)
+		return err
 	})
 	return identity, err
+}
+
+// lockActive locks the store's row until tx ends and returns its name and slug. It fails
+// for a store that cannot be changed.
+func lockActive(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) (Identity, error) {
+	status, err := lockStatus(ctx, tx, id)
+	if err != nil {
+		return Identity{}, err
+	}
+	if err := status.requireActive(); err != nil {
+		return Identity{}, err
+	}
+	return readIdentity(ctx, tx, id)
+}
+
+// renameLocked does what rename does for a store that the caller has locked.
+func (r *Registry) renameLocked(ctx context.Context, tx *masterdb.Tx, p authz.Principal, id stoa.StoreID, patch storedata.ProfilePatch, before Identity) (Identity, error) {
+	identity := before
+	values := map[string]string{}
+	if patch.Name != nil {
+		identity.Name = *patch.Name
+		values["oldName"], values["newName"] = before.Name, identity.Name
+		if _, err := tx.Exec(ctx, `UPDATE stores SET name = $2, updated_at = $3 WHERE id = $1`, id, identity.Name, tx.Now); err != nil {
+			return identity, err
+		}
+	}
+	if patch.Slug != nil {
+		identity.Slug = *patch.Slug
+		values["oldSlug"], values["newSlug"] = before.Slug, identity.Slug
+		if err := r.changeSlug(ctx, tx, id, before.Slug, identity.Slug); err != nil {
+			return identity, err
+		}
+	}
+	if err := recordUpdate(ctx, tx, p, id, patch, audit.Success, values); err != nil {
+		return identity, err
+	}
+	return identity, r.queue.Enqueue(ctx, tx, SyncIdentity{StoreID: id})
 }
 
 // changeSlug gives the store another slug and keeps the previous one for its
