@@ -99,6 +99,8 @@ func newRelyingParty(baseURL string) *webauthn.WebAuthn {
 	party, err := webauthn.New(&webauthn.Config{
 		RPID: host, RPDisplayName: "Stoa", RPOrigins: []string{u.Scheme + "://" + u.Host},
 		AttestationPreference: protocol.PreferNoAttestation,
+		// Password managers answer with extensions that nobody asked for. None is used.
+		ExtensionsUnsolicitedOutputPolicy: protocol.UnsolicitedOutputPolicyIgnore,
 		AuthenticatorSelection: protocol.AuthenticatorSelection{
 			ResidentKey: protocol.ResidentKeyRequirementRequired, RequireResidentKey: protocol.ResidentKeyRequired(),
 			UserVerification: protocol.VerificationRequired,

@@ -424,8 +424,8 @@ func TestPasskeyRegistrationRefused(t *testing.T) {
 			"empty": func(_ *device, a *PasskeyAnswer) { a.Response = json.RawMessage(`{}`) },
 			"huge":  func(_ *device, a *PasskeyAnswer) { a.Response = bytes.Repeat([]byte(" "), maxPasskeyResponse+1) },
 		} {
-			d, answer := *good, PasskeyAnswer{}
-			change(&d, &answer)
+			d, answer := *good, PasskeyAnswer{Response: json.RawMessage(`{"attestationObject":"` + strings.Repeat("A", 64) + `"}`)}
+			change(&d, &answer) // of the device only: this answer is not sent
 			made := d.create(t, b.registration(b.p))
 			change(&d, &made)
 			if _, _, err := b.FinishPasskeyRegistration(t.Context(), b.p, made, "Key"); stoa.CodeOf(err) != stoa.InvalidRequest {

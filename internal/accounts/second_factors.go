@@ -34,11 +34,13 @@ const (
 	lockTime    = 15 * time.Minute
 )
 
-// SecondFactorRequired reports that the password is correct and a code is required
-// too. The caller passes Challenge and the code to LoginSecondFactor within five
-// minutes.
+// SecondFactorRequired reports that the password is correct and a second factor is
+// required too. The caller passes Challenge and a code to LoginSecondFactor, or
+// Challenge to BeginPasskeySecondFactor, within five minutes.
 type SecondFactorRequired struct {
 	Challenge keyring.Secret
+	App       bool // the user has an authenticator app
+	Passkey   bool // the user has a passkey
 }
 
 func (e *SecondFactorRequired) Error() string { return e.Unwrap().Error() }
@@ -228,14 +230,15 @@ func (a *Accounts) HasFactor(ctx context.Context, p authz.Principal) (has bool, 
 	return found.Factors > 0, found.Codes, err
 }
 
-// challenge issues the token that proves a correct password, or returns the zero
-// Secret for a user without a second factor.
-func (a *Accounts) challenge(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) (keyring.Secret, error) {
+// challenge issues the token that proves a correct password, or returns nil for a user
+// without a second factor.
+func (a *Accounts) challenge(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) (*SecondFactorRequired, error) {
 	n, err := countFactors(ctx, tx, user)
 	if err != nil || n == (factorCount{}) {
-		return keyring.Secret{}, err
+		return nil, err
 	}
-	return issueToken(ctx, tx, secondFactor, oneTime{UserID: &user, ExpiresAt: tx.Now.Add(lifetimes[secondFactor])})
+	token, err := issueToken(ctx, tx, secondFactor, oneTime{UserID: &user, ExpiresAt: tx.Now.Add(lifetimes[secondFactor])})
+	return &SecondFactorRequired{Challenge: token, App: n.Apps > 0, Passkey: n.Passkeys > 0}, err
 }
 
 // LoginSecondFactor opens a session with the challenge of Login and a code, of the
