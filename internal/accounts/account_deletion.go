@@ -97,7 +97,7 @@ func (a *Accounts) endEverything(ctx context.Context, tx *masterdb.Tx, p authz.P
 			return err
 		}
 	}
-	for _, table := range []string{"one_time_tokens", "email_changes", "second_factors", "sessions"} {
+	for _, table := range []string{"one_time_tokens", "email_changes", "second_factors", "recovery_codes", "passkeys", "passkey_challenges", "sessions"} {
 		if _, err := tx.Exec(ctx, `DELETE FROM `+table+` WHERE user_id = $1`, user.ID); err != nil {
 			return err
 		}

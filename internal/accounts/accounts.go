@@ -2,7 +2,7 @@
 // second factors, opens and revokes their sessions, and invites them to stores. It
 // owns the tables users, sessions, refresh_tokens, invitations, email_requests,
 // one_time_tokens, email_changes, email_change_tokens, account_deletions,
-// second_factors and recovery_codes.
+// second_factors, recovery_codes, passkeys and passkey_challenges.
 //
 // A session is a row in the master database. Its caller has two tokens: a
 // short-lived access token, sent with each request, and a refresh token that is
@@ -14,6 +14,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/go-webauthn/webauthn/webauthn"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/audit"
@@ -34,6 +36,8 @@ type Accounts struct {
 	passwords *hasher
 	tokens    *tokens
 	opts      Options
+
+	relyingParty *webauthn.WebAuthn // of passkeys; nil if there can be none
 }
 
 // DefaultRefreshTTL is how long a session lives after its last refresh.
@@ -84,6 +88,8 @@ func New(db *masterdb.DB, registry *stores.Registry, signing *keyring.Ring, opts
 		passwords: newHasher(recommended),
 		tokens:    newTokens(signing, opts.Issuer, opts.AccessTTL, db.Now),
 		opts:      opts,
+
+		relyingParty: newRelyingParty(opts.BaseURL),
 	}
 }
 

@@ -157,7 +157,7 @@ func ConfirmEmail(ctx context.Context, db *masterdb.DB, by authz.Principal, name
 }
 
 // revokeUnverified revokes what was created in an account before its address was
-// verified: sessions, the second factor with its recovery codes, API keys,
+// verified: sessions, second factors and passkeys with recovery codes, API keys,
 // invitations, tokens, other members of the stores that the user owns, and the
 // stores' connections to Supabase. The stores are kept. Accounts of earlier
 // releases can have all of these.
@@ -175,8 +175,10 @@ func revokeUnverified(ctx context.Context, tx *masterdb.Tx, p authz.Principal) e
 			return err
 		}
 	}
-	if _, err := tx.Exec(ctx, `DELETE FROM second_factors WHERE user_id = $1`, p.UserID); err != nil {
-		return err
+	for _, table := range []string{"second_factors", "passkeys", "passkey_challenges", "recovery_codes"} {
+		if _, err := tx.Exec(ctx, `DELETE FROM `+table+` WHERE user_id = $1`, p.UserID); err != nil {
+			return err
+		}
 	}
 	if err := apikeys.RevokeOfUser(ctx, tx, p.UserID); err != nil {
 		return err

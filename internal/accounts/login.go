@@ -49,7 +49,7 @@ func (a *Accounts) login(ctx context.Context, email string, password keyring.Sec
 		}
 	}
 	var session Session
-	var challenge keyring.Secret
+	var required *SecondFactorRequired
 	err = a.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if err := replaceHash(ctx, tx, user.ID, stored, fresh); err != nil {
 			return err
@@ -58,7 +58,7 @@ func (a *Accounts) login(ctx context.Context, email string, password keyring.Sec
 			return err
 		}
 		var err error
-		if challenge, err = a.challenge(ctx, tx, user.ID); err != nil || !challenge.IsZero() {
+		if required, err = a.challenge(ctx, tx, user.ID); err != nil || required != nil {
 			return err
 		}
 		session, err = a.signIn(ctx, tx, user, c, "password")
@@ -67,8 +67,8 @@ func (a *Accounts) login(ctx context.Context, email string, password keyring.Sec
 	switch {
 	case err != nil:
 		return Session{}, err
-	case !challenge.IsZero():
-		return Session{}, &SecondFactorRequired{Challenge: challenge}
+	case required != nil:
+		return Session{}, required
 	}
 	return session, nil
 }

@@ -214,7 +214,7 @@ var (
 	takeOverMail = mailTemplate{subject: "Set a new password", text: "somebody, probably you, has asked for a new password. Set it here:\n\n%s\n\n" +
 		"The link is good for an hour and for one use. If it was not you, do nothing: nothing changes.\n\n" +
 		"This address has not been confirmed before, so the account may have been opened by somebody else. A new password makes it yours: " +
-		"its stores stay, and all else that was made in it ends: sessions, second factor, API keys, invitations and other members. " +
+		"its stores stay, and all else that was made in it ends: sessions, second factors, API keys, invitations and other members. " +
 		"If you have opened it and know its password, confirm the address instead, and nothing ends."}
 	signInMail = mailTemplate{subject: "New sign-in to your account", text: "somebody has signed in to your account on %s, from %s (%s), where you have not been before.\n\n" +
 		"If it was not you, change your password at once, which ends all other sessions:\n\n%s"}

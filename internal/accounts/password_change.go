@@ -87,12 +87,15 @@ func (a *Accounts) hashNewPassword(ctx context.Context, field string, password k
 }
 
 // revokeOtherAccess revokes the access that the previous password gave: sessions
-// but keep, sign-ins that wait for a second factor, password links, and a change of
+// but keep, sign-ins that wait for a second factor, passkeys that are being added, password links, and a change of
 // the address that is not confirmed yet.
 func revokeOtherAccess(ctx context.Context, tx *masterdb.Tx, user stoa.UserID, keep stoa.SessionID) error {
 	_, err := tx.Exec(ctx, `UPDATE one_time_tokens SET spent_at = $1
 		WHERE user_id = $2 AND purpose IN ('reset_password', 'second_factor') AND spent_at IS NULL`, tx.Now, user)
 	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `DELETE FROM passkey_challenges WHERE user_id = $1`, user); err != nil {
 		return err
 	}
 	if _, err := endEmailChange(ctx, tx, user); err != nil {

@@ -24,10 +24,11 @@ func (a *Accounts) ForgotPassword(ctx context.Context, email string) error {
 }
 
 // ResetPassword sets the password of the account that the link was sent to,
-// revokes all its sessions, and verifies its address. A second factor is kept,
-// unless the address was not verified before: then the account may have been
-// opened by somebody else, and what was created in it is revoked (see
-// revokeUnverified). It fails with token_invalid, token_expired, and with
+// revokes all its sessions, and verifies its address. Second factors
+// and passkeys are kept, so that access to the mailbox is not enough to sign in, but a
+// passkey that somebody may have added no longer replaces the password. If the address
+// was not verified before, the account may have been opened by somebody else, and all
+// that was created in it is revoked (see revokeUnverified). It fails with token_invalid, token_expired, and with
 // invalid_request for a weak password, which leaves the token unused.
 func (a *Accounts) ResetPassword(ctx context.Context, token, password keyring.Secret, c Client) error {
 	var email string
@@ -66,6 +67,9 @@ func (a *Accounts) applyReset(ctx context.Context, tx *masterdb.Tx, p authz.Prin
 		return err
 	}
 	if err := revokeOtherAccess(ctx, tx, p.UserID, stoa.SessionID{}); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `UPDATE passkeys SET passwordless = $1 WHERE user_id = $2`, false, p.UserID); err != nil {
 		return err
 	}
 	if !verified {

@@ -34,11 +34,13 @@ const (
 	lockTime    = 15 * time.Minute
 )
 
-// SecondFactorRequired reports that the password is correct and a code is required
-// too. The caller passes Challenge and the code to LoginSecondFactor within five
-// minutes.
+// SecondFactorRequired reports that the password is correct and a second factor is
+// required too. The caller passes Challenge and a code to LoginSecondFactor, or
+// Challenge to BeginPasskeySecondFactor, within five minutes.
 type SecondFactorRequired struct {
 	Challenge keyring.Secret
+	App       bool // the user has an authenticator app
+	Passkey   bool // the user has a passkey
 }
 
 func (e *SecondFactorRequired) Error() string { return e.Unwrap().Error() }
@@ -129,10 +131,7 @@ func (a *Accounts) ConfirmFactor(ctx context.Context, p authz.Principal, code st
 	if err := p.InPerson(); err != nil {
 		return nil, err
 	}
-	codes := make([]keyring.Secret, recoveryCodes)
-	for i := range codes {
-		codes[i] = keyring.NewSecret(newRecoveryCode())
-	}
+	var codes []keyring.Secret
 	var refused error
 	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		refused = nil
@@ -152,10 +151,8 @@ func (a *Accounts) ConfirmFactor(ctx context.Context, p authz.Principal, code st
 		if _, err := tx.Exec(ctx, `UPDATE second_factors SET confirmed_at = $1 WHERE user_id = $2`, tx.Now, p.UserID); err != nil {
 			return err
 		}
-		for _, c := range codes {
-			if _, err := tx.Exec(ctx, `INSERT INTO recovery_codes (user_id, hash) VALUES ($1, $2)`, p.UserID, recoveryHash(c.Reveal())); err != nil {
-				return err
-			}
+		if codes, err = replaceRecoveryCodes(ctx, tx, p.UserID); err != nil {
+			return err
 		}
 		return audit.Record(ctx, tx, p, audit.Event{Action: audit.FactorEnabled})
 	})
@@ -163,6 +160,43 @@ func (a *Accounts) ConfirmFactor(ctx context.Context, p authz.Principal, code st
 		return nil, err
 	}
 	return codes, nil
+}
+
+// replaceRecoveryCodes gives the user new recovery codes in place of earlier ones.
+func replaceRecoveryCodes(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) ([]keyring.Secret, error) {
+	if _, err := tx.Exec(ctx, `DELETE FROM recovery_codes WHERE user_id = $1`, user); err != nil {
+		return nil, err
+	}
+	codes := make([]keyring.Secret, recoveryCodes)
+	for i := range codes {
+		codes[i] = keyring.NewSecret(newRecoveryCode())
+		if _, err := tx.Exec(ctx, `INSERT INTO recovery_codes (user_id, hash) VALUES ($1, $2)`, user, recoveryHash(codes[i].Reveal())); err != nil {
+			return nil, err
+		}
+	}
+	return codes, nil
+}
+
+// dropUnusedRecoveryCodes deletes the recovery codes of a user who has no second
+// factor any more.
+func dropUnusedRecoveryCodes(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) error {
+	n, err := countFactors(ctx, tx, user)
+	if err != nil || n != (factorCount{}) {
+		return err
+	}
+	_, err = tx.Exec(ctx, `DELETE FROM recovery_codes WHERE user_id = $1`, user)
+	return err
+}
+
+// factorCount is how many second factors a user has: confirmed apps, and passkeys.
+type factorCount struct{ Apps, Passkeys int }
+
+func countFactors(ctx context.Context, q masterdb.Querier, user stoa.UserID) (factorCount, error) {
+	var n factorCount
+	err := q.Get(ctx, &n, `
+		SELECT (SELECT count(*) FROM second_factors WHERE user_id = $1 AND confirmed_at IS NOT NULL) AS apps,
+			(SELECT count(*) FROM passkeys WHERE user_id = $1) AS passkeys`, user)
+	return n, err
 }
 
 // DisableFactor removes the second factor. It fails with invalid_credentials for a
@@ -174,6 +208,9 @@ func (a *Accounts) DisableFactor(ctx context.Context, p authz.Principal, passwor
 	return a.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		n, err := tx.Exec(ctx, `DELETE FROM second_factors WHERE user_id = $1`, p.UserID)
 		if err != nil || n == 0 {
+			return err
+		}
+		if err := dropUnusedRecoveryCodes(ctx, tx, p.UserID); err != nil {
 			return err
 		}
 		return audit.Record(ctx, tx, p, audit.Event{Action: audit.FactorDisabled})
@@ -193,15 +230,15 @@ func (a *Accounts) HasFactor(ctx context.Context, p authz.Principal) (has bool, 
 	return found.Factors > 0, found.Codes, err
 }
 
-// challenge issues the token that proves a correct password, or returns the zero
-// Secret for a user without a second factor.
-func (a *Accounts) challenge(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) (keyring.Secret, error) {
-	var n int
-	err := tx.Get(ctx, &n, `SELECT count(*) FROM second_factors WHERE user_id = $1 AND confirmed_at IS NOT NULL`, user)
-	if err != nil || n == 0 {
-		return keyring.Secret{}, err
+// challenge issues the token that proves a correct password, or returns nil for a user
+// without a second factor.
+func (a *Accounts) challenge(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) (*SecondFactorRequired, error) {
+	n, err := countFactors(ctx, tx, user)
+	if err != nil || n == (factorCount{}) {
+		return nil, err
 	}
-	return issueToken(ctx, tx, secondFactor, oneTime{UserID: &user, ExpiresAt: tx.Now.Add(lifetimes[secondFactor])})
+	token, err := issueToken(ctx, tx, secondFactor, oneTime{UserID: &user, ExpiresAt: tx.Now.Add(lifetimes[secondFactor])})
+	return &SecondFactorRequired{Challenge: token, App: n.Apps > 0, Passkey: n.Passkeys > 0}, err
 }
 
 // LoginSecondFactor opens a session with the challenge of Login and a code, of the
@@ -221,8 +258,10 @@ func (a *Accounts) LoginSecondFactor(ctx context.Context, challenge keyring.Secr
 		if err != nil {
 			return err
 		}
-		if f == nil {
-			return errLinkInvalid() // the factor was disabled meanwhile: the password suffices
+		if f == nil || f.ConfirmedAt == nil {
+			if f, err = withoutApp(ctx, tx, *t.UserID); err != nil {
+				return err
+			}
 		}
 		by, refusal, err := a.verifyAnyCode(ctx, tx, *f, code, c)
 		if err != nil {
@@ -247,6 +286,16 @@ func (a *Accounts) LoginSecondFactor(ctx context.Context, challenge keyring.Secr
 	return session, nil
 }
 
+// withoutApp returns the factor of a user who has passkeys and no app: only a recovery
+// code is accepted. It fails with token_invalid for a user without any.
+func withoutApp(ctx context.Context, tx *masterdb.Tx, user stoa.UserID) (*factor, error) {
+	n, err := countFactors(ctx, tx, user)
+	if err == nil && n.Passkeys == 0 {
+		err = errLinkInvalid() // the factor was disabled meanwhile: the password suffices
+	}
+	return &factor{UserID: user}, err
+}
+
 // eitherError returns err or the refusal. A refusal is committed, so at most one
 // of them is not nil.
 func eitherError(err, refused error) error {
@@ -268,6 +317,9 @@ func (a *Accounts) verifyAnyCode(ctx context.Context, tx *masterdb.Tx, f factor,
 			return "", errWrongCode(), errors.Join(err, f.recordFailure(ctx, tx))
 		}
 		return "recovery code", nil, audit.Record(ctx, tx, c.as(f.UserID), audit.Event{Action: audit.RecoveryCodeUsed})
+	}
+	if f.Secret == "" {
+		return "", stoa.Errorf(stoa.InvalidCredentials, "The code is not correct. Your account has no authenticator app: use your passkey, or a recovery code."), nil
 	}
 	refused, err = a.verifyCode(ctx, tx, f, code)
 	return "second factor", refused, err

@@ -114,6 +114,7 @@ func Expiries(refreshTTL time.Duration) []masterdb.Expiry {
 		{Table: "sessions", Key: id, Age: "expires_at", Keep: tokenRetention,
 			Only: "NOT EXISTS (SELECT 1 FROM refresh_tokens r WHERE r.session_id = t.id AND r.spent_at IS NOT NULL)"},
 		{Table: "one_time_tokens", Key: hash, Age: "expires_at", Keep: tokenRetention},
+		{Table: "passkey_challenges", Key: hash, Age: "expires_at", Keep: passkeyLifetime},
 		{Table: "email_changes", Key: id, Age: "expires_at", Keep: tokenRetention},
 		{Table: "account_deletions", Key: id, Age: "created_at", Keep: tokenRetention},
 		{Table: "email_requests", Key: id, Age: "created_at", Keep: tokenRetention},

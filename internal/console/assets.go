@@ -20,7 +20,7 @@ var static embed.FS
 var (
 	stylesheet = web.NewAsset("console", ".css", "text/css; charset=utf-8", concatenate("static/css"))
 	scripts    = scriptAssets("static/vendor/htmx-2.0.11.min.js", "static/vendor/idiomorph-ext-0.8.0.min.js", "static/vendor/htmx-ext-sse-2.2.4.min.js",
-		"static/js/console.js")
+		"static/js/console.js", "static/js/passkeys.js")
 	frameAssets = ui.Assets{Stylesheet: assetsPath + stylesheet.Name, Icon: web.FaviconURL, Scripts: assetURLs(scripts)}
 )
 

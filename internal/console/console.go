@@ -131,6 +131,8 @@ func (c *Console) Routes() []Route {
 		c.homeRoutes(),
 		c.signUpRoutes(),
 		c.signInRoutes(),
+		c.passkeySignInRoutes(),
+		c.passkeyRoutes(),
 		c.reauthenticateRoutes(),
 		c.searchRoutes(),
 		c.storeListRoutes(),

@@ -28,6 +28,11 @@ type signInView struct {
 	Form   ui.Form
 	Next   string // the path to go on to
 	Reason string // why the page is shown, if not because it was asked for
+
+	// Passkeys says that the platform has them. App and Passkey are the second factors
+	// of the user; neither: not known here.
+	Passkeys, App, Passkey bool
+
 	// Resume is the form that was sent without a session: it can be sent again after
 	// the sign-in.
 	Resume *resumedForm
@@ -45,7 +50,7 @@ func (c *Console) signIn(w http.ResponseWriter, r *Request) error {
 		http.Redirect(w, r.Request, next, http.StatusSeeOther)
 		return nil
 	}
-	return c.render(w, r, http.StatusOK, formFrame("Sign in"), signInPage(signInView{Next: next}))
+	return c.render(w, r, http.StatusOK, formFrame("Sign in"), c.signInPage(signInView{Next: next}))
 }
 
 // SignInFirst answers a request that needs a session and has none. A page is shown
@@ -57,7 +62,7 @@ func (c *Console) SignInFirst(w http.ResponseWriter, r *Request) error {
 	}
 	v := signInView{Next: "/stores", Reason: "Your session has ended. Sign in again: what you typed is kept, except passwords.",
 		Resume: &resumedForm{Action: r.URL.RequestURI(), Values: typed(r.PostForm)}}
-	return c.render(w, r, http.StatusUnauthorized, formFrame("Sign in again"), signInPage(v))
+	return c.render(w, r, http.StatusUnauthorized, formFrame("Sign in again"), c.signInPage(v))
 }
 
 func (c *Console) doSignIn(w http.ResponseWriter, r *Request) error {
@@ -67,14 +72,14 @@ func (c *Console) doSignIn(w http.ResponseWriter, r *Request) error {
 	var second *accounts.SecondFactorRequired
 	if errors.As(err, &second) {
 		http.SetCookie(w, c.challengeCookie(second.Challenge.Reveal(), challengeSeconds))
-		return c.render(w, r, http.StatusOK, formFrame("Second factor"), signInCodePage(signInView{Next: next, Resume: resume}))
+		return c.render(w, r, http.StatusOK, formFrame("Second factor"), signInCodePage(signInView{Next: next, Resume: resume, App: second.App, Passkey: second.Passkey}))
 	}
 	if err != nil {
 		form, err := refused(r, err)
 		if err != nil {
 			return err
 		}
-		return c.render(w, r, form.Status(), formFrame("Sign in"), signInPage(signInView{Form: form, Next: next, Resume: resume}))
+		return c.render(w, r, form.Status(), formFrame("Sign in"), c.signInPage(signInView{Form: form, Next: next, Resume: resume}))
 	}
 	return c.enter(w, r, session, next, resume)
 }
@@ -127,14 +132,14 @@ func (c *Console) doSignInCode(w http.ResponseWriter, r *Request) error {
 	cookie, err := r.Request.Cookie(challengeName)
 	if err != nil {
 		v := signInView{Next: next, Resume: resume, Reason: "The first step of the sign-in has expired. Enter your password again."}
-		return c.render(w, r, http.StatusUnauthorized, formFrame("Sign in"), signInPage(v))
+		return c.render(w, r, http.StatusUnauthorized, formFrame("Sign in"), c.signInPage(v))
 	}
 	session, err := c.Accounts.LoginSecondFactor(r.Context(), keyring.NewSecret(cookie.Value), r.PostForm.Get("code"), browser(r.Client))
 	switch code := stoa.CodeOf(err); {
 	case code == stoa.TokenInvalid || code == stoa.TokenExpired:
 		http.SetCookie(w, c.challengeCookie("", -1))
 		v := signInView{Next: next, Resume: resume, Reason: "The first step of the sign-in has expired. Enter your password again."}
-		return c.render(w, r, http.StatusUnauthorized, formFrame("Sign in"), signInPage(v))
+		return c.render(w, r, http.StatusUnauthorized, formFrame("Sign in"), c.signInPage(v))
 	case err != nil:
 		form, err := refused(r, err)
 		if err != nil {

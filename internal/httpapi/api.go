@@ -108,6 +108,7 @@ func newAPI(d Domains, cfg Config) *api {
 	a.sessionRoutes()
 	a.passwordRoutes()
 	a.secondFactorRoutes()
+	a.passkeyRoutes()
 	a.apiKeyRoutes()
 	a.memberRoutes()
 	a.auditRoutes()
