@@ -53,7 +53,7 @@ func storeFrame(s stores.Store, key, title string) ui.Frame {
 
 // accountFrame is the frame of a page of the caller's account.
 func accountFrame(key, title string) ui.Frame {
-	return ui.Frame{Title: title, NavLabel: "Account", Nav: places(key, []ui.NavItem{
+	return ui.Frame{Title: title, NavLabel: "Your account", Nav: places(key, []ui.NavItem{
 		{Key: "account", Label: "Account", URL: "/account", Icon: "user"},
 		{Key: "password", Label: "Password", URL: "/account/password", Icon: "lock"},
 		{Key: "passkeys", Label: "Passkeys", URL: "/account/passkeys", Icon: "key"},
