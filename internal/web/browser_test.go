@@ -53,7 +53,7 @@ func site() http.Handler {
 					ImageURL: "data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 1 1'/>"},
 				{Name: strings.Repeat("Unbreakable", 20), Description: strings.Repeat("w", 300)},
 			}}),
-		"/error": web.ErrorPage(web.ErrorView{Status: 503, Detail: "Please try again.", RequestID: "req-1"}),
+		"/error": storefront.ErrorPage(storefront.ErrorView{Status: 503, Text: "Please try again."}),
 	} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { web.Serve(w, r, http.StatusOK, page) })
 	}

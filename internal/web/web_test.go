@@ -11,7 +11,6 @@ import (
 	"github.com/a-h/templ"
 	"golang.org/x/net/html"
 
-	"github.com/stoahq/stoa/internal/console"
 	"github.com/stoahq/stoa/internal/storefront"
 	"github.com/stoahq/stoa/internal/web"
 )
@@ -119,7 +118,7 @@ func TestHostileTextStaysText(t *testing.T) {
 		}),
 		"picture": storefront.StorePage(storefront.StoreView{Products: []storefront.ProductView{{
 			Name: hostile, ImageURL: "https://cdn.example/a.png", ImageAlt: hostile}}}),
-		"error": web.ErrorPage(web.ErrorView{Status: 503, Title: hostile, Detail: hostile, RequestID: hostile}),
+		"error": storefront.ErrorPage(storefront.ErrorView{Status: 503, Text: hostile}),
 	}
 	for name, page := range pages {
 		t.Run(name, func(t *testing.T) {
@@ -141,7 +140,7 @@ func TestPagesRenderWithoutData(t *testing.T) {
 	for name, page := range map[string]templ.Component{
 		"store":   storefront.StorePage(storefront.StoreView{}),
 		"product": storefront.StorePage(storefront.StoreView{Products: []storefront.ProductView{{}}}),
-		"error":   web.ErrorPage(web.ErrorView{}),
+		"error":   storefront.ErrorPage(storefront.ErrorView{}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -172,7 +171,7 @@ func TestServeSetsHeaders(t *testing.T) {
 	t.Parallel()
 	w := httptest.NewRecorder()
 	web.Serve(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil), http.StatusNotFound,
-		web.ErrorPage(web.ErrorView{Status: http.StatusNotFound}))
+		storefront.ErrorPage(storefront.ErrorView{Status: http.StatusNotFound}))
 	if w.Code != http.StatusNotFound {
 		t.Errorf("status %d, want 404", w.Code)
 	}
