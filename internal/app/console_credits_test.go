@@ -31,7 +31,7 @@ func TestCreditsInABrowser(t *testing.T) {
 
 	hostile := `"><script>alert(1)</script>`
 	has("a hostile amount", b.post(credits+"/buy", url.Values{"credits": {hostile}, "key": {"k"}}), http.StatusUnprocessableEntity,
-		"&#34;&gt;&lt;script&gt;", "must be a plain decimal number")
+		"&#34;&gt;&lt;script&gt;", "Must be a plain decimal number")
 	form := url.Values{"credits": {"250"}, "key": {"one"}}
 	first, second := b.post(credits+"/buy", form), b.post(credits+"/buy", form)
 	if !strings.HasPrefix(first.Location, "/sandbox/checkout/cs_sandbox_") || second.Location != first.Location {
