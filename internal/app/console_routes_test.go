@@ -20,7 +20,9 @@ import (
 // consoleForms are the fields of forms whose handlers look at them before they ask for
 // the right. A route that needs none has no entry: it is sent an empty form.
 var consoleForms = map[string]url.Values{
-	"POST /stores/{slug}/database/rotate": {"connectionString": {"mysql://u:p@127.0.0.1:1/d"}},
+	"POST /stores/{slug}/database/rotate":       {"connectionString": {"mysql://u:p@127.0.0.1:1/d"}},
+	"POST /stores/{slug}/credits/buy":           {"credits": {"1"}},
+	"POST /stores/{slug}/credits/auto-recharge": {"threshold": {"1"}, "credits": {"1"}, "monthlyCap": {"1"}},
 }
 
 // pendingRoutes begin the paths of routes that lead elsewhere once the store has a

@@ -57,28 +57,34 @@ var pageCases = map[string][]pageCase{
 	"GET /signin":                {{}, {path: "/signin?next=%2Fstores%3Fa%3D%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}},
 	"GET /stores/{slug}/connect": {{path: "/stores/{pending}/connect"}, {path: "/stores/{pending}/connect?kind=own"}, {path: "/stores/{pending}/connect?kind=supabase"}},
 	"GET /search":                {{}, {path: "/search?q=store"}, {path: "/search?q=%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}},
-	"GET /stores":                {{}, {path: "/stores?empty", as: "nobody"}},
-	"GET /stores/{slug}":         {{}, {path: "/stores/{pending}"}, {path: "/stores/{slug}?viewer", as: "viewer"}, {path: "/stores/none", status: http.StatusNotFound}},
+	"GET /stores/{slug}/credits": {{}, {path: "/stores/{slug}/credits?type=spend&days=90"}, {path: "/stores/{slug}/credits?viewer", as: "viewer"},
+		{path: "/stores/{slug}/credits?type=%22%3E%3Cscript%3E&from=%22%3E%3Cscript%3E", status: http.StatusUnprocessableEntity}},
+	"GET /stores/{slug}/credits/holds":          {{}, {path: "/stores/{slug}/credits/holds?state=all"}},
+	"GET /stores/{slug}/credits/purchases/{id}": {{path: "/stores/{slug}/credits/purchases/{purchase}"}},
+	"GET /stores":        {{}, {path: "/stores?empty", as: "nobody"}},
+	"GET /stores/{slug}": {{}, {path: "/stores/{pending}"}, {path: "/stores/{slug}?viewer", as: "viewer"}, {path: "/stores/none", status: http.StatusNotFound}},
 }
 
 // noPages are the routes outside /api/ that answer GET with something else than a page,
 // with what it is.
 var noPages = map[string]string{
-	"GET /assets/":                         "files",
-	"GET /api/docs/":                       "files",
-	"GET /favicon.ico":                     "a picture",
-	"GET /robots.txt":                      "a text",
-	"GET /.well-known/security.txt":        "a text",
-	"GET /.well-known/change-password":     "a redirect",
-	"GET /verify-email":                    "a redirect",
-	"GET /forgot-password":                 "a redirect",
-	"GET /reset-password":                  "a redirect",
-	"GET /accept-invitation":               "a redirect",
-	"GET /account/export/download":         "a file",
-	"GET /healthz":                         "JSON",
-	"GET /readyz":                          "JSON",
-	"GET /signin/code":                     "a redirect without the first step of a sign-in",
-	"GET /stores/{slug}/provisioning/live": "events",
+	"GET /assets/":                                   "files",
+	"GET /api/docs/":                                 "files",
+	"GET /favicon.ico":                               "a picture",
+	"GET /robots.txt":                                "a text",
+	"GET /.well-known/security.txt":                  "a text",
+	"GET /.well-known/change-password":               "a redirect",
+	"GET /verify-email":                              "a redirect",
+	"GET /forgot-password":                           "a redirect",
+	"GET /reset-password":                            "a redirect",
+	"GET /accept-invitation":                         "a redirect",
+	"GET /account/export/download":                   "a file",
+	"GET /healthz":                                   "JSON",
+	"GET /readyz":                                    "JSON",
+	"GET /signin/code":                               "a redirect without the first step of a sign-in",
+	"GET /stores/{slug}/provisioning/live":           "events",
+	"GET /stores/{slug}/credits/history.csv":         "a file",
+	"GET /stores/{slug}/credits/purchases/{id}/live": "events",
 }
 
 // pageRoutes lists the routes of pages: all that answer GET outside the API.
@@ -270,8 +276,9 @@ func (w *pageWorld) busyStore() answer {
 	owner.call("POST", base+"/hostnames", object{"hostname": strings.Repeat("long", 15) + ".example.com"}).want(http.StatusCreated)
 	owner.buy(text, 25)
 	for placeholder, amount := range map[string]int{"{checkout}": 7, "{paid}": 8} {
-		url := owner.call("POST", "/api/credits/purchase", object{"credits": amount}, "X-Store-Id", text).want(http.StatusCreated).text("checkoutUrl")
-		w.values[placeholder] = strings.TrimPrefix(url, w.s.URL)
+		p := owner.call("POST", "/api/credits/purchase", object{"credits": amount}, "X-Store-Id", text).want(http.StatusCreated)
+		w.values[placeholder] = strings.TrimPrefix(p.text("checkoutUrl"), w.s.URL)
+		w.values["{purchase}"] = p.text("id")
 	}
 	w.people["none"].call("POST", w.values["{paid}"]+"/pay", nil).want(http.StatusSeeOther)
 	return a

@@ -9,6 +9,7 @@ import (
 	"github.com/a-h/templ"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/console/ui"
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/payments"
@@ -26,6 +27,9 @@ type buyView struct {
 func (c *Console) buyForm(w http.ResponseWriter, r *Request) error {
 	store, err := c.store(r)
 	if err != nil {
+		return err
+	}
+	if _, err := authz.Check(r.Context(), c.Master, r.Principal, store.ID, authz.PurchaseCredits); err != nil {
 		return err
 	}
 	return c.showBuyForm(w, r, buyView{Store: store, Key: newFormKey()})

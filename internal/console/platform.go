@@ -6,9 +6,3 @@ type LandingView struct {
 	Version     string
 	Development bool // shows the quick start
 }
-
-// NoteView fills NotePage.
-type NoteView struct {
-	Title string
-	Text  string
-}

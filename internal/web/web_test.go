@@ -11,7 +11,6 @@ import (
 	"github.com/a-h/templ"
 	"golang.org/x/net/html"
 
-	"github.com/stoahq/stoa/internal/console"
 	"github.com/stoahq/stoa/internal/storefront"
 	"github.com/stoahq/stoa/internal/web"
 )
