@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -79,6 +80,10 @@ var noPages = map[string]string{
 	"GET /reset-password":                            "a redirect",
 	"GET /accept-invitation":                         "a redirect",
 	"GET /account/export/download":                   "a file",
+	"GET /account/passkeys/{passkey}":                "only an authenticator can make a passkey to look at",
+	"GET /stores/{slug}/activity.csv":                "a file",
+	"GET /stores/{slug}/credits/history.csv":         "a file",
+	"GET /stores/{slug}/credits/purchases/{id}/live": "events",
 	"GET /healthz":                                   "JSON",
 	"GET /readyz":                                    "JSON",
 	"GET /signin/code":                               "a redirect without the first step of a sign-in",
@@ -192,6 +197,10 @@ func (w *pageWorld) window(person string) *chromium {
 		if at := c.path(); at != "/stores" {
 			w.t.Fatalf("after the sign-in as %s: %s", person, c.whereabouts())
 		}
+		c.open("/reauthenticate")
+		c.fill("password", testPassword)
+		evaluate[bool](c, `(document.querySelector("main form[action='/reauthenticate']").requestSubmit(), true)`)
+		c.await("the password is confirmed", `location.pathname === "/stores"`)
 		w.windows[person] = c
 	}
 	return w.windows[person]
@@ -204,7 +213,9 @@ func (w *pageWorld) browser(person string) *browserClient {
 		if person == "visitor" {
 			w.browsers[person] = newBrowserClient(w.t, w.s)
 		} else {
-			w.browsers[person] = signIn(w.t, w.s, w.emails[person], testPassword)
+			b := signIn(w.t, w.s, w.emails[person], testPassword)
+			b.post("/reauthenticate", url.Values{"password": {testPassword}}) // some pages need a recent password
+			w.browsers[person] = b
 		}
 	}
 	return w.browsers[person]
@@ -227,9 +238,10 @@ func newPageWorld(t *testing.T, s *server) *pageWorld {
 		})
 	}
 	active := w.busyStore()
-	w.values["{id}"] = active.text("id")
 	w.values["{slug}"] = active.text("slug")
-	w.values["{userId}"] = w.ids["viewer"].String()
+	w.values["{user}"] = w.ids["viewer"].String()
+	w.values["{hostname}"] = "shop.example.com"
+	w.values["{key}"] = owner.call("POST", "/api/stores/"+active.text("id")+"/api-keys", object{"name": "K", "scopes": []string{"store:read"}}).want(http.StatusCreated).text("id")
 	for i, name := range hostileNames { // their runs fail, so that there is something to look at
 		id := w.store(w.ids["owner"])
 		w.tx(func(tx *masterdb.Tx) error {
@@ -279,6 +291,9 @@ func (w *pageWorld) busyStore() answer {
 		p := owner.call("POST", "/api/credits/purchase", object{"credits": amount}, "X-Store-Id", text).want(http.StatusCreated)
 		w.values[placeholder] = strings.TrimPrefix(p.text("checkoutUrl"), w.s.URL)
 		w.values["{purchase}"] = p.text("id")
+		purchase := owner.call("POST", "/api/credits/purchase", object{"credits": amount}, "X-Store-Id", text).want(http.StatusCreated)
+		w.values[placeholder] = strings.TrimPrefix(purchase.text("checkoutUrl"), w.s.URL)
+		w.values["purchases/{id}"] = "purchases/" + purchase.text("id")
 	}
 	w.people["none"].call("POST", w.values["{paid}"]+"/pay", nil).want(http.StatusSeeOther)
 	return a
