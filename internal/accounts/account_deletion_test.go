@@ -221,7 +221,7 @@ func TestExport(t *testing.T) {
 			}
 		}
 		want := map[string]int{
-			"sessions": 1, "storesCreated": 1, "memberships": 1, "invitationsSent": 1, "invitationsReceived": 0, "apiKeys": 1, "emailChanges": 1,
+			"sessions": 1, "passkeys": 0, "storesCreated": 1, "memberships": 1, "invitationsSent": 1, "invitationsReceived": 0, "apiKeys": 1, "emailChanges": 1,
 			"mailsRequested": 1, "supabaseConnections": 0, "supabaseConsents": 0, "autoRecharges": 0, "purchases": 0, "auditEntries": lengths["auditEntries"],
 		}
 		if diff := cmp.Diff(want, lengths); diff != "" {

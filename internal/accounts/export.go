@@ -74,6 +74,14 @@ type exportedFactor struct {
 	RecoveryCodesLeft int        `json:"recoveryCodesLeft"`
 }
 
+type exportedPasskey struct {
+	ID           PasskeyID  `json:"id"`
+	Name         string     `json:"name"`
+	CreatedAt    time.Time  `json:"createdAt"`
+	LastUsedAt   *time.Time `json:"lastUsedAt"`
+	Passwordless bool       `json:"passwordless"`
+}
+
 type exportedSession struct {
 	ID              stoa.SessionID `json:"id"`
 	UserAgent       string         `json:"userAgent"`
@@ -275,6 +283,8 @@ func (e *Export) writeLists(ctx context.Context, w *exportWriter) error {
 			SELECT id, user_agent, address, cookie_hash IS NOT NULL AS browser, impersonator, created_at, last_used_at, authenticated_at,
 				expires_at, revoked_at
 			FROM sessions WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3`),
+		writeRows(ctx, e, w, "passkeys", func(r exportedPasskey) [16]byte { return r.ID }, e.user.ID, `
+			SELECT id, name, created_at, last_used_at, passwordless FROM passkeys WHERE user_id = $1 AND id < $2 ORDER BY id DESC LIMIT $3`),
 		writeRows(ctx, e, w, "storesCreated", func(r exportedStore) [16]byte { return r.ID }, e.user.ID, `
 			SELECT id, slug, name, status, created_at FROM stores WHERE created_by = $1 AND id < $2 ORDER BY id DESC LIMIT $3`),
 		writeRows(ctx, e, w, "memberships", func(r exportedMembership) [16]byte { return r.ID }, e.user.ID, `

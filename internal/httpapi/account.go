@@ -48,7 +48,7 @@ func (a *api) accountRoutes() {
 	route(a, routeOptions{timeout: csvTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
 		huma.Operation{Method: http.MethodGet, Path: "/api/auth/export", Tags: tags,
 			Summary: "Everything that is stored about the caller",
-			Description: "One JSON object: profile, second factor, sessions, stores created, memberships, invitations sent and received, API keys, changes of the address, " +
+			Description: "One JSON object: profile, second factor, passkeys, sessions, stores created, memberships, invitations sent and received, API keys, changes of the address, " +
 				"mails requested, connections and consents for Supabase, automatic recharges, purchases, and the audit entries of what the caller did. No secrets. " +
 				"It is streamed: an answer that breaks off is incomplete. What the stores themselves hold, such as their ledger, is exported there.",
 			Errors: []int{401, 403}}, a.exportAccount)
