@@ -336,7 +336,7 @@ func TestMailsToUnverifiedAddresses(t *testing.T) {
 				t.Errorf("a mail to an unproven address holds its name: %s\n%s", m.To, m.Text)
 			}
 			for purpose, want := range map[purpose][]string{
-				verifyEmail:   {"do not confirm", "https://stoa.test/forgot-password"},
+				verifyEmail:   {"do not confirm", "https://stoa.test/forgot"},
 				resetPassword: {"may have been opened by somebody else", "API keys"},
 			} {
 				if len(tokensIn(t, box, purpose)) != 1 {

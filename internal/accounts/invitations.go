@@ -282,22 +282,32 @@ func (a *Accounts) AcceptInvitation(ctx context.Context, p authz.Principal, toke
 	return store, err
 }
 
-// SignInAndAccept accepts an invitation as AcceptInvitation does, for a page without a
-// session: it opens a session and revokes it afterwards. The code is that of a second
-// factor, if the user has one.
-func (a *Accounts) SignInAndAccept(ctx context.Context, token keyring.Secret, email string, password keyring.Secret, code string, c Client) error {
-	session, err := a.Login(ctx, email, password, c)
-	var required *SecondFactorRequired
-	if errors.As(err, &required) && code != "" {
-		session, err = a.LoginSecondFactor(ctx, required.Challenge, code, c)
-	}
-	if err != nil {
+// Offer is what the link of an invitation shows to whoever has it.
+type Offer struct {
+	Store     string // its name
+	Email     string // the invited address
+	Role      authz.Role
+	ExpiresAt time.Time
+}
+
+// ReadOffer returns the invitation of a token, which stays unused. It fails with
+// token_invalid and token_expired.
+func (a *Accounts) ReadOffer(ctx context.Context, token keyring.Secret) (Offer, error) {
+	var offer Offer
+	err := a.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		t, err := lockToken(ctx, tx, invitation, token)
+		if err != nil {
+			return err
+		}
+		err = tx.Get(ctx, &offer, `
+			SELECT s.name AS store, i.email, i.role, i.expires_at FROM invitations i JOIN stores s ON s.id = i.store_id
+			WHERE i.id = $1 AND i.accepted_at IS NULL AND i.revoked_at IS NULL AND s.status <> 'deleted'`, t.InvitationID)
+		if errors.Is(err, masterdb.ErrNotFound) {
+			return errInvitationTakenBack()
+		}
 		return err
-	}
-	p := c.as(session.User.ID)
-	p.SessionID = session.id
-	_, err = a.AcceptInvitation(ctx, p, token)
-	return errors.Join(err, a.Logout(ctx, p))
+	})
+	return offer, err
 }
 
 // invited is an open invitation.
@@ -313,9 +323,13 @@ func lockInvitation(ctx context.Context, tx *masterdb.Tx, id stoa.InvitationID) 
 	var i invited
 	err := tx.Get(ctx, &i, `SELECT store_id, email, role, invited_by FROM invitations WHERE id = $1`+openCondition+tx.ForUpdate(), id)
 	if errors.Is(err, masterdb.ErrNotFound) {
-		return i, stoa.Errorf(stoa.TokenInvalid, "This invitation was taken back. Ask for another one.")
+		return i, errInvitationTakenBack()
 	}
 	return i, err
+}
+
+func errInvitationTakenBack() error {
+	return stoa.Errorf(stoa.TokenInvalid, "This invitation was taken back. Ask for another one.")
 }
 
 // checkInviter fails with token_invalid when the inviter may no longer invite.

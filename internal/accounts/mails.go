@@ -110,7 +110,7 @@ func (a *Accounts) mailAccount(ctx context.Context, job MailAccount) error {
 	case request.Purpose == resetPassword:
 		return a.send(ctx, request.User, id, takeOverMail, link)
 	}
-	return a.send(ctx, request.User, id, verifyMail, a.opts.BaseURL, link, a.opts.BaseURL+"/forgot-password")
+	return a.send(ctx, request.User, id, verifyMail, a.opts.BaseURL, link, a.opts.BaseURL+"/forgot")
 }
 
 // tokenFor issues the request's token. It returns the zero Secret when the account
@@ -194,7 +194,7 @@ func (a *Accounts) mailInvitation(ctx context.Context, job MailInvitation) error
 
 // link returns the URL of the page where a token is used.
 func (a *Accounts) link(p purpose, token keyring.Secret) string {
-	page := map[purpose]string{verifyEmail: "/verify-email", resetPassword: "/reset-password", invitation: "/accept-invitation",
+	page := map[purpose]string{verifyEmail: "/verify", resetPassword: "/reset", invitation: "/invitations/accept",
 		changeEmail: "/account/email/confirm"}[p]
 	return a.opts.BaseURL + page + "?token=" + url.QueryEscape(token.Reveal())
 }

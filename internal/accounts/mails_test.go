@@ -92,7 +92,7 @@ func TestVerifyEmail(t *testing.T) {
 		p := principal(t, a, register(t, a))
 		box := sendAll(t, a)
 		tokens := tokensIn(t, box, verifyEmail)
-		if len(box) != 1 || len(tokens) != 1 || !strings.Contains(box[0].To, "owner@example.com") || !strings.Contains(box[0].Text, "https://stoa.test/verify-email?token=") {
+		if len(box) != 1 || len(tokens) != 1 || !strings.Contains(box[0].To, "owner@example.com") || !strings.Contains(box[0].Text, "https://stoa.test/verify?token=") {
 			t.Fatalf("mails %+v", box)
 		}
 		if dump := dumpTables(t, db, "one_time_tokens", "email_requests", "river_job"); strings.Contains(dump, tokens[0].Reveal()) || !strings.Contains(dump, tokens[0].Hash()) {

@@ -1,9 +1,11 @@
 package accounts
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
+	"image/png"
 	"strings"
 	"time"
 
@@ -65,6 +67,21 @@ func SealedFactors() keyrotation.Column {
 type Enrolment struct {
 	Secret keyring.Secret // base32
 	URL    keyring.Secret // otpauth://…, as a QR code shows it
+}
+
+// QRCode returns the QR code of the URL as a PNG image of size × size pixels.
+func (e Enrolment) QRCode(size int) ([]byte, error) {
+	key, err := otp.NewKeyFromURL(e.URL.Reveal())
+	if err != nil {
+		return nil, errors.New("accounts: the URL of an enrolment is malformed") // err may hold the secret
+	}
+	picture, err := key.Image(size, size)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	err = png.Encode(&out, picture)
+	return out.Bytes(), err
 }
 
 // EnrolFactor starts the enrolment of a second factor (TOTP, RFC 6238), or starts

@@ -40,12 +40,7 @@ func (c client) mailed(page string) string {
 func (c client) submit(link string, fields url.Values) answer {
 	c.t.Helper()
 	c.call("GET", link, nil).want(http.StatusOK)
-	u, err := url.Parse(link)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	fields.Set("token", u.Query().Get("token"))
-	return c.call("POST", u.Path, fields.Encode(), "Content-Type", "application/x-www-form-urlencoded")
+	return c.call("POST", link, fields.Encode(), "Content-Type", "application/x-www-form-urlencoded")
 }
 
 // TestAccountByMail follows the links of the mails in the development mailbox through
@@ -57,40 +52,55 @@ func TestAccountByMail(t *testing.T) {
 		visitor := client{t: t, url: s.URL}
 		c.call("GET", "/api/auth/me", nil).want(http.StatusOK).is(false, "user", "emailVerified")
 		c.call("POST", "/api/stores/"+id+"/invitations", object{"email": "guest@example.com", "role": "member"}).problem(http.StatusForbidden, "email_unverified")
-		link := visitor.mailed("verify-email")
+		link := visitor.mailed("verify")
 		visitor.submit(link, url.Values{}).want(http.StatusUnprocessableEntity)
-		visitor.submit(link, url.Values{"password": {"not the password"}}).want(http.StatusUnauthorized)
-		visitor.submit(link, url.Values{"password": {testPassword}}).want(http.StatusOK)
-		visitor.submit(link, url.Values{"password": {testPassword}}).want(http.StatusUnauthorized) // a token is accepted once
+		visitor.submit(link, url.Values{"password": {"not the password"}}).want(http.StatusUnprocessableEntity)
+		visitor.submit(link, url.Values{"password": {testPassword}}).want(http.StatusSeeOther)
+		visitor.submit(link, url.Values{"password": {testPassword}}).want(http.StatusGone) // a token is accepted once
 		c.call("GET", "/api/auth/me", nil).want(http.StatusOK).is(true, "user", "emailVerified")
 
 		for _, email := range []string{"owner@example.com", "nobody@example.com"} {
 			if a := visitor.call("POST", "/api/auth/forgot-password", object{"email": email}).want(http.StatusNoContent); a.raw != "" {
 				t.Errorf("%s: %s", email, a.raw)
 			}
-			visitor.call("POST", "/forgot-password", "email="+url.QueryEscape(email), "Content-Type", "application/x-www-form-urlencoded").want(http.StatusOK)
+			visitor.call("POST", "/forgot", "email="+url.QueryEscape(email), "Content-Type", "application/x-www-form-urlencoded").want(http.StatusOK)
 		}
-		visitor.call("POST", "/forgot-password", "email=nobody", "Content-Type", "application/x-www-form-urlencoded").want(http.StatusUnprocessableEntity)
-		link = visitor.mailed("reset-password")
+		visitor.call("POST", "/forgot", "email=nobody", "Content-Type", "application/x-www-form-urlencoded").want(http.StatusUnprocessableEntity)
+		link = visitor.mailed("reset")
 		visitor.submit(link, url.Values{"password": {"short"}}).want(http.StatusUnprocessableEntity)
 		const next = "quite another one"
-		visitor.submit(link, url.Values{"password": {next}}).want(http.StatusOK)
+		visitor.submit(link, url.Values{"password": {next}}).want(http.StatusSeeOther)
 		c.call("GET", "/api/auth/me", nil).problem(http.StatusUnauthorized, "session_revoked")
 		a := visitor.call("POST", "/api/auth/login", object{"email": "owner@example.com", "password": next}).want(http.StatusOK)
 		c.token = a.text("accessToken")
 
 		guest, _ := register(t, s, "guest@example.com")
 		c.call("POST", "/api/stores/"+id+"/invitations", object{"email": "guest@example.com", "role": "member"}).want(http.StatusCreated)
-		link = visitor.mailed("accept-invitation")
-		visitor.submit(link, url.Values{"email": {"guest@example.com"}, "password": {"wrong password"}}).want(http.StatusUnauthorized)
-		visitor.submit(link, url.Values{"email": {"owner@example.com"}, "password": {next}}).want(http.StatusForbidden)
-		visitor.submit(link, url.Values{"email": {"guest@example.com"}, "password": {testPassword}}).want(http.StatusOK)
+		link = visitor.mailed("invitations/accept")
+		signedOut := newBrowserClient(t, s)
+		if a := signedOut.get(link); a.Status != http.StatusOK || !strings.Contains(a.Body, "/signin?next=") || !strings.Contains(a.Body, "guest@example.com") {
+			t.Errorf("an invitation, signed out: %d\n%s", a.Status, a.Body)
+		}
+		if a := signedOut.post(link, nil); a.Status != http.StatusUnauthorized || !strings.Contains(a.Body, html.EscapeString(link)) {
+			t.Errorf("accepted, signed out: %d, want the sign-in that keeps the link\n%s", a.Status, a.Body)
+		}
+		other := signIn(t, s, "owner@example.com", next)
+		if a := other.post(link, nil); a.Status != http.StatusForbidden {
+			t.Errorf("accepted by another: %d", a.Status)
+		}
+		invited := signIn(t, s, "guest@example.com", testPassword)
+		if a := invited.post(link, nil); a.Status != http.StatusSeeOther || !strings.HasPrefix(a.Location, "/stores/") {
+			t.Errorf("accepted: %d to %s\n%s", a.Status, a.Location, a.Body)
+		}
+		if a := invited.get(link); a.Status != http.StatusGone {
+			t.Errorf("the link again: %d", a.Status)
+		}
 		guest.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).is("member", "role")
 		if n := len(c.call("GET", "/api/stores/"+id+"/members", nil).want(http.StatusOK).list("data")); n != 2 {
 			t.Errorf("%d members", n)
 		}
 		// Only the platform's own hosts serve the pages.
-		visitor.call("GET", "/verify-email", nil, "Host", "shop.example.com").want(http.StatusNotFound)
+		visitor.call("GET", "/verify", nil, "Host", "shop.example.com").want(http.StatusNotFound)
 		visitor.call("GET", "/dev/mailbox", nil, "Host", "shop.example.com").want(http.StatusNotFound)
 	})
 }
@@ -106,7 +116,7 @@ func TestInvitationOverTheAPI(t *testing.T) {
 	path := "/api/stores/" + id + "/invitations"
 	c.call("POST", path, object{"email": "guest@example.com", "role": "viewer"}).want(http.StatusCreated).is("viewer", "role")
 	c.call("POST", path, object{"email": "guest@example.com", "role": "viewer"}).problem(http.StatusTooManyRequests, "rate_limited")
-	u, err := url.Parse(guest.mailed("accept-invitation"))
+	u, err := url.Parse(guest.mailed("invitations/accept"))
 	if err != nil {
 		t.Fatal(err)
 	}

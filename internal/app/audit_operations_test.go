@@ -180,12 +180,12 @@ func (w *auditedWorld) accounts() (client, string) {
 	w.t.Helper()
 	visitor := client{t: w.t, url: w.s.URL}
 	_, a := w.register("owner@example.com")
-	proof := w.token("verify-email")
+	proof := w.token("verify")
 	proof["password"] = testPassword
 	w.do(visitor, "POST /api/auth/verify-email", nil, proof, http.StatusNoContent)
 	w.do(visitor, "POST /api/auth/refresh", nil, object{"refreshToken": a.text("refreshToken")}, http.StatusOK)
 	w.do(visitor, "POST /api/auth/forgot-password", nil, object{"email": "owner@example.com"}, http.StatusNoContent)
-	reset := w.token("reset-password")
+	reset := w.token("reset")
 	reset["password"] = testPassword
 	w.do(visitor, "POST /api/auth/reset-password", nil, reset, http.StatusNoContent)
 
@@ -244,7 +244,7 @@ func (w *auditedWorld) people(owner client, id string) {
 		return w.do(owner, "POST /api/stores/{id}/invitations", []string{id}, object{"email": email, "role": "member"}, http.StatusCreated).text("id")
 	}
 	invite("guest@example.com")
-	w.do(guest, "POST /api/invitations/accept", nil, w.token("accept-invitation"), http.StatusOK)
+	w.do(guest, "POST /api/invitations/accept", nil, w.token("invitations/accept"), http.StatusOK)
 	w.do(owner, "DELETE /api/stores/{id}/invitations/{invitationId}", []string{id, invite("nobody@example.com")}, nil, http.StatusNoContent)
 	w.do(owner, "PATCH /api/stores/{id}/members/{userId}", []string{id, guestID}, object{"role": "admin"}, http.StatusNoContent)
 	w.do(owner, "POST /api/stores/{id}/transfer-ownership", []string{id}, object{"userId": guestID}, http.StatusNoContent)

@@ -206,7 +206,7 @@ func (m *mine) tokens(n int) []string {
 func (m *mine) verify() {
 	verify := m.tokens(1)[0]
 	stranger := mine{t: m.t, client: client{t: m.t, url: m.client.url}, secrets: m.secrets}
-	m.call("GET", "/verify-email?token="+url.QueryEscape(m.made("a token of nobody")), nil)
+	m.call("GET", "/verify?token="+url.QueryEscape(m.made("a token of nobody")), nil)
 	stranger.call("POST", "/api/auth/verify-email", object{"token": verify, "password": m.made("a wrong password to verify")}).want(http.StatusUnauthorized)
 	m.answers.Write(stranger.answers.Bytes())
 	m.call("POST", "/api/auth/verify-email", object{"token": verify}).want(http.StatusNoContent)
@@ -220,7 +220,7 @@ func (m *mine) mails() {
 	for _, token := range m.tokens(3) {
 		if strings.HasPrefix(token, "stoa_pr_") {
 			m.call("POST", "/api/auth/reset-password", object{"token": token, "password": "short"}).want(http.StatusUnprocessableEntity)
-			m.call("POST", "/reset-password", url.Values{"token": {token}, "password": {m.made("a password by form")}}.Encode(), "Content-Type", "application/x-www-form-urlencoded")
+			m.call("POST", "/reset?token="+url.QueryEscape(token), url.Values{"password": {m.made("a password by form")}}.Encode(), "Content-Type", "application/x-www-form-urlencoded")
 		} else {
 			m.call("POST", "/api/invitations/accept", object{"token": token})
 		}

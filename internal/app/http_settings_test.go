@@ -33,7 +33,7 @@ func TestHosts(t *testing.T) {
 		owner.call("GET", "/api/stores/"+id, nil, "Host", foreign).problem(http.StatusNotFound, "not_found")
 		owner.call("POST", "/api/auth/login", object{}, "Host", foreign).problem(http.StatusNotFound, "not_found")
 		owner.call("GET", "/api/storefront/../stores/"+id, nil, "Host", foreign).want(http.StatusTemporaryRedirect)
-		for _, path := range []string{"/api/docs", "/api/openapi.json", "/dev/mailbox", "/verify-email", "/sandbox/checkout/x", "/none"} {
+		for _, path := range []string{"/api/docs", "/api/openapi.json", "/dev/mailbox", "/verify", "/sandbox/checkout/x", "/none"} {
 			owner.call("GET", path, nil, "Host", foreign).want(http.StatusNotFound)
 		}
 		owner.call("GET", "/healthz", nil, "Host", foreign).want(http.StatusOK)
@@ -159,7 +159,7 @@ func TestRequestsHaveBounds(t *testing.T) {
 	c.call("POST", "/api/stores", big).problem(http.StatusRequestEntityTooLarge, "payload_too_large")
 	c.call("PATCH", "/api/stores/"+id, big).problem(http.StatusRequestEntityTooLarge, "payload_too_large")
 	c.call("POST", "/api/webhooks/stripe", big).problem(http.StatusRequestEntityTooLarge, "payload_too_large")
-	c.call("POST", "/verify-email", "token="+strings.Repeat("a", 1<<20), "Content-Type", "application/x-www-form-urlencoded").want(http.StatusUnprocessableEntity)
+	c.call("POST", "/verify", "password="+strings.Repeat("a", 1<<20), "Content-Type", "application/x-www-form-urlencoded").want(http.StatusRequestEntityTooLarge)
 }
 
 // TestSlowClients checks that a client that sends a request's header or body byte by
@@ -173,7 +173,7 @@ func TestSlowClients(t *testing.T) {
 	for name, head := range map[string]string{
 		"header":       "GET /api/auth/me HTTP/1.1\r\nHost: localhost\r\nX-Slow: ",
 		"body":         "POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n",
-		"form":         "POST /verify-email HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 9999\r\n\r\n",
+		"form":         "POST /verify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 9999\r\n\r\n",
 		"chunks":       "POST /api/auth/login HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",
 		"unread body":  "POST /api/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n",
 		"private body": "POST /api/stores HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n",

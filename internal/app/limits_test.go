@@ -73,7 +73,7 @@ func TestLimits(t *testing.T) {
 	until("auth", 7, func() answer { return login("203.0.113.1") })
 	login("203.0.113.2").problem(http.StatusUnauthorized, "invalid_credentials")
 	anybody.call("POST", "/api/auth/forgot-password", object{"email": "a@example.com"}, from("203.0.113.1")...).limited("auth")
-	anybody.call("POST", "/reset-password", "token=x&password=y", append(from("203.0.113.1"), "Content-Type", "application/x-www-form-urlencoded")...).want(http.StatusTooManyRequests)
+	anybody.call("POST", "/reset?token=x", "password=y", append(from("203.0.113.1"), "Content-Type", "application/x-www-form-urlencoded")...).want(http.StatusTooManyRequests)
 	anybody.call("GET", "/api/openapi.json", nil, from("203.0.113.1")...).want(http.StatusOK)
 
 	until("user", 21, func() answer { return owner.call("GET", "/api/auth/me", nil, from("203.0.113.3")...) })

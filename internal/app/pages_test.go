@@ -46,31 +46,46 @@ var pageCases = map[string][]pageCase{
 	"GET /sandbox/checkout/{ref}": {{path: "{checkout}"}, {path: "{paid}"}},
 	"GET /supabase/{outcome}":     {{path: "/supabase/connected"}, {path: "/supabase/declined"}},
 	"GET /dev/mailbox":            {{}},
-	"GET /verify-email":           {{path: "/verify-email?token=%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}},
-	"GET /forgot-password":        {{}},
-	"GET /reset-password":         {{path: "/reset-password?token=x"}},
-	"GET /accept-invitation":      {{path: "/accept-invitation?token=x"}},
+	"GET /verify":                 {{path: "/verify?token=%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}, {path: "/verify?token=x", as: "owner"}},
+	"GET /reset":                  {{path: "/reset?token=x"}},
+	"GET /account/email/confirm":  {{path: "/account/email/confirm?token=x"}, {path: "/account/email/confirm?token=x&signed-in", as: "owner"}},
+	"GET /invitations/accept":     {{path: "/invitations/accept?token=x", status: http.StatusGone}},
+	"GET /account/delete":         {{}, {path: "/account/delete?no-stores", as: "nobody"}},
 	" /":                          {{path: "/none", status: http.StatusNotFound}, {path: "/none?signed-in", as: "owner", status: http.StatusNotFound}},
 
-	"GET /signin/done":   {{status: http.StatusBadRequest}}, // for browsers without cookies
-	"GET /signin":        {{}, {path: "/signin?next=%2Fstores%3Fa%3D%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}},
-	"GET /search":        {{}, {path: "/search?q=store"}, {path: "/search?q=%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}},
-	"GET /stores":        {{}, {path: "/stores?empty", as: "nobody"}},
-	"GET /stores/{slug}": {{}, {path: "/stores/{pending}"}, {path: "/stores/{slug}?viewer", as: "viewer"}, {path: "/stores/none", status: http.StatusNotFound}},
+	"GET /signin/done":           {{status: http.StatusBadRequest}}, // for browsers without cookies
+	"GET /signin":                {{}, {path: "/signin?next=%2Fstores%3Fa%3D%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}},
+	"GET /stores/{slug}/connect": {{path: "/stores/{pending}/connect"}, {path: "/stores/{pending}/connect?kind=own"}, {path: "/stores/{pending}/connect?kind=supabase"}},
+	"GET /search":                {{}, {path: "/search?q=store"}, {path: "/search?q=%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}},
+	"GET /stores":                {{}, {path: "/stores?empty", as: "nobody"}},
+	"GET /stores/{slug}":         {{}, {path: "/stores/{pending}"}, {path: "/stores/{slug}?viewer", as: "viewer"}, {path: "/stores/none", status: http.StatusNotFound}},
+
+	"GET /stores/{slug}/domains":  {{}, {path: "/stores/{pending}/domains"}, {path: "/stores/{slug}/domains?viewer", as: "viewer"}},
+	"GET /stores/{slug}/people":   {{}, {path: "/stores/{slug}/people?viewer", as: "viewer"}},
+	"GET /stores/{slug}/keys":     {{}, {path: "/stores/{pending}/keys"}},
+	"GET /stores/{slug}/activity": {{}, {path: "/stores/{slug}/activity?action=store.updated&user={userId}"}, {path: "/stores/{slug}/activity?from=x", status: http.StatusUnprocessableEntity}},
+	"GET /stores/{slug}/settings": {{}, {path: "/stores/{pending}/settings"}, {path: "/stores/{slug}/settings?viewer", as: "viewer"}},
 }
 
 // noPages are the routes outside /api/ that answer GET with something else than a page,
 // with what it is.
 var noPages = map[string]string{
-	"GET /assets/":                     "files",
-	"GET /api/docs/":                   "files",
-	"GET /favicon.ico":                 "a picture",
-	"GET /robots.txt":                  "a text",
-	"GET /.well-known/security.txt":    "a text",
-	"GET /.well-known/change-password": "a redirect",
-	"GET /healthz":                     "JSON",
-	"GET /readyz":                      "JSON",
-	"GET /signin/code":                 "a redirect without the first step of a sign-in",
+	"GET /assets/":                         "files",
+	"GET /api/docs/":                       "files",
+	"GET /favicon.ico":                     "a picture",
+	"GET /robots.txt":                      "a text",
+	"GET /.well-known/security.txt":        "a text",
+	"GET /.well-known/change-password":     "a redirect",
+	"GET /verify-email":                    "a redirect",
+	"GET /forgot-password":                 "a redirect",
+	"GET /reset-password":                  "a redirect",
+	"GET /accept-invitation":               "a redirect",
+	"GET /account/export/download":         "a file",
+	"GET /healthz":                         "JSON",
+	"GET /readyz":                          "JSON",
+	"GET /signin/code":                     "a redirect without the first step of a sign-in",
+	"GET /stores/{slug}/provisioning/live": "events",
+	"GET /stores/{slug}/activity.csv":      "a file",
 }
 
 // pageRoutes lists the routes of pages: all that answer GET outside the API.
@@ -215,7 +230,8 @@ func newPageWorld(t *testing.T, s *server) *pageWorld {
 	active := w.busyStore()
 	w.values["{id}"] = active.text("id")
 	w.values["{slug}"] = active.text("slug")
-	w.values["{userId}"] = w.ids["viewer"].String()
+	w.values["{userId}"], w.values["{user}"], w.values["{hostname}"] = w.ids["viewer"].String(), w.ids["viewer"].String(), "shop.example.com"
+	w.values["{key}"] = owner.call("GET", "/api/stores/"+active.text("id")+"/api-keys", nil).list("data")[0].(object)["id"].(string)
 	for i, name := range hostileNames { // their runs fail, so that there is something to look at
 		id := w.store(w.ids["owner"])
 		w.tx(func(tx *masterdb.Tx) error {

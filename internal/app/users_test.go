@@ -55,9 +55,9 @@ func TestTakeOver(t *testing.T) {
 	onEachMaster(t, func(t *testing.T, s *server) {
 		squatter, id := register(t, s, "victim@example.com")
 		visitor := client{t: t, url: s.URL}
-		visitor.mailed("verify-email")
-		visitor.call("POST", "/forgot-password", "email=victim%40example.com", "Content-Type", "application/x-www-form-urlencoded").want(http.StatusOK)
-		visitor.submit(visitor.mailed("reset-password"), map[string][]string{"password": {"quite another one"}}).want(http.StatusOK)
+		visitor.mailed("verify")
+		visitor.call("POST", "/forgot", "email=victim%40example.com", "Content-Type", "application/x-www-form-urlencoded").want(http.StatusOK)
+		visitor.submit(visitor.mailed("reset"), map[string][]string{"password": {"quite another one"}}).want(http.StatusSeeOther)
 		squatter.call("GET", "/api/auth/me", nil).problem(http.StatusUnauthorized, "session_revoked")
 		login := object{"email": "victim@example.com", "password": testPassword}
 		visitor.call("POST", "/api/auth/login", login).problem(http.StatusUnauthorized, "invalid_credentials")

@@ -93,6 +93,7 @@ const (
 	ConnectRetried     = "database.connect_retried"
 	DatabaseTested     = "database.tested"
 	CredentialsRotated = "database.credentials_rotated" // or an attempt
+	CredentialsShown   = "database.credentials_shown"
 	SupabaseConnected  = "supabase.connected"
 	SupabaseLeft       = "supabase.disconnected"
 	CreditsGranted     = "credits.granted"
@@ -121,7 +122,7 @@ var StoreActions = []string{
 	HostnameClaimed, HostnameVerified, HostnamePrimary, HostnameRemoved, HostnameLost,
 	MemberInvited, InvitationRevoked, MemberJoined, MemberRoleChanged, MemberRemoved, OwnershipMoved,
 	KeyCreated, KeyRevoked,
-	DatabaseConnected, ConnectRetried, DatabaseTested, CredentialsRotated, SupabaseConnected, SupabaseLeft,
+	DatabaseConnected, ConnectRetried, DatabaseTested, CredentialsRotated, CredentialsShown, SupabaseConnected, SupabaseLeft,
 	CreditsGranted, CreditSettings, RechargeChanged, RechargeStopped, CardRequested, CardSaved, PurchaseStarted,
 	OperatorActed, Impersonated,
 }

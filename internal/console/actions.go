@@ -60,6 +60,7 @@ var actions = map[string]string{
 	audit.ConnectRetried:     "Connection retried",
 	audit.DatabaseTested:     "Database tested",
 	audit.CredentialsRotated: "Database credentials changed",
+	audit.CredentialsShown:   "Database credentials shown",
 	audit.SupabaseConnected:  "Supabase connected",
 	audit.SupabaseLeft:       "Supabase disconnected",
 	audit.CreditsGranted:     "Credits granted",

@@ -131,6 +131,6 @@ func (a *api) refusePage(w http.ResponseWriter, r *console.Request, err error) {
 		ask = err
 	}
 	if ask != nil {
-		a.errorPage(w, r.Request, ask)
+		a.consoleErrorPage(w, r, ask)
 	}
 }

@@ -26,6 +26,7 @@ func (a *api) creditRoutes() {
 			Errors:      []int{400, 401, 402, 403, 404, 409, 413, 422}}, a.spend)
 	a.holdRoutes(tags)
 	a.creditSettingsRoutes(tags)
+	a.creditStatisticsRoutes(tags)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopeCaller, maxBody: noBody},
 		huma.Operation{Method: http.MethodGet, Path: "/api/credits/prices", Tags: tags,
 			Summary: "What services cost", Description: "The prices in force now. " + exactPrices, Errors: []int{401}}, a.prices)

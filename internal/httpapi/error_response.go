@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/console"
 	"github.com/stoahq/stoa/internal/storefront"
 	"github.com/stoahq/stoa/internal/web"
 )
@@ -20,31 +21,54 @@ func (a *api) writeError(w http.ResponseWriter, r *http.Request, err error) {
 		writeProblem(w, a.problem(r.Context(), err))
 		return
 	}
-	a.writeErrorPage(w, r, err)
+	a.writeErrorPage(w, &console.Request{Request: r}, err)
 }
 
 // errorPage answers a request for a page: with a page, unless the client prefers JSON.
 func (a *api) errorPage(w http.ResponseWriter, r *http.Request, err error) {
+	a.consoleErrorPage(w, &console.Request{Request: r}, err)
+}
+
+// consoleErrorPage is errorPage for a request whose caller is known.
+func (a *api) consoleErrorPage(w http.ResponseWriter, r *console.Request, err error) {
 	w.Header().Add("Vary", "Accept")
-	if html, json := namedFormats(r); json > html {
+	if html, json := namedFormats(r.Request); json > html {
 		writeProblem(w, a.problem(r.Context(), err))
 		return
 	}
 	a.writeErrorPage(w, r, err)
 }
 
-func (a *api) writeErrorPage(w http.ResponseWriter, r *http.Request, err error) {
+func (a *api) writeErrorPage(w http.ResponseWriter, r *console.Request, err error) {
 	p := a.problem(r.Context(), err)
 	for key, values := range p.header {
 		w.Header()[key] = values
 	}
 	if !a.isPlatform(r.Host) {
-		web.Serve(w, r, p.Status, storefront.ErrorPage(storefront.ErrorView{
+		web.Serve(w, r.Request, p.Status, storefront.ErrorPage(storefront.ErrorView{
 			Status: p.Status, Text: shopperText(p), Home: p.Status == http.StatusNotFound && p.Code != stoa.StoreNotFound,
 		}))
 		return
 	}
-	web.Serve(w, r, p.Status, web.ErrorPage(web.ErrorView{Status: p.Status, Title: p.Title, Detail: p.Detail, RequestID: p.RequestID}))
+	v := console.ErrorView{Status: p.Status, Title: errorTitles[p.Status], Detail: p.Detail, RequestID: p.RequestID}
+	if err := a.console.Error(w, r, v); err != nil {
+		a.Log.ErrorContext(r.Context(), "error page failed", "requestId", p.RequestID, "err", err)
+	}
+}
+
+// errorTitles are the titles of error pages where the status's own words are for
+// programs.
+var errorTitles = map[int]string{
+	http.StatusNotFound:              "Page not found",
+	http.StatusForbidden:             "You may not do this",
+	http.StatusUnprocessableEntity:   "This did not work",
+	http.StatusConflict:              "This did not work",
+	http.StatusTooManyRequests:       "Too many requests",
+	http.StatusInternalServerError:   "Something went wrong",
+	http.StatusServiceUnavailable:    "Not available at the moment",
+	http.StatusMethodNotAllowed:      "This page takes no such request",
+	http.StatusRequestURITooLong:     "The address is too long",
+	http.StatusRequestEntityTooLarge: "The form is too large",
 }
 
 // shopperText returns the text of a store's error page. A shopper can do nothing about
@@ -103,11 +127,18 @@ func (a *api) noRoute(w http.ResponseWriter, r *http.Request) {
 			printableMethod(r.Method), strings.Join(allowed, ", ")))
 		return
 	}
-	detail := "There is nothing at this address."
-	if html, _ := namedFormats(r); html == 0 && a.isPlatform(r.Host) { // a store's visitor receives no information about the platform
-		detail += " The API is described at /api/docs."
+	const nothing = "There is nothing at this address."
+	html, json := namedFormats(r)
+	switch {
+	case !a.isPlatform(r.Host): // a store's visitor receives no information about the platform
+		a.writeError(w, r, stoa.Errorf(stoa.NotFound, nothing))
+	case html == 0 || json > html || strings.HasPrefix(r.URL.Path, "/api/"):
+		a.writeError(w, r, stoa.Errorf(stoa.NotFound, nothing+" The API is described at /api/docs."))
+	default:
+		page := &console.Request{Request: r, Client: requestOf(r.Context()).client}
+		_ = a.signInByCookie(page) // without a session the page has the frame of a visitor
+		a.consoleErrorPage(w, page, stoa.Errorf(stoa.NotFound, nothing))
 	}
-	a.writeError(w, r, stoa.Errorf(stoa.NotFound, "%s", detail))
 }
 
 // pageWithoutSlash returns the address of the page that a request with a slash too much

@@ -65,6 +65,27 @@ func TestPaidPurchase(t *testing.T) {
 	})
 }
 
+// TestPayAnswersOnceItIsPaid checks that the Pay button does not wait for the queue, and
+// that the event's job then finds nothing to do.
+func TestPayAnswersOnceItIsPaid(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		s := setup(t, db, sandbox())
+		p := s.buy(t, 250)
+		testkit.Must(t, errors.Join(concurrently(8, func(int) error { return s.Pay(t.Context(), *p.ProviderRef) })...))
+		if got := s.status(t, p); got != payments.Paid {
+			t.Errorf("after Pay the purchase is %s, want paid", got)
+		}
+		s.start(t)
+		eventually(t, "every job has ended", func() bool {
+			return s.count(t, `SELECT count(*) FROM river_job WHERE state <> 'completed'`) == 0
+		})
+		if got := s.balance(t).Balance; got != 250*credits.Credit || s.transactions(t) != 1 {
+			t.Errorf("balance %s in %d transactions, want 250 in one", got, s.transactions(t))
+		}
+	})
+}
+
 // TestTheLedgerDoesNotShowTheCheckout checks that the visible data of a payment does not
 // allow anyone to pay.
 func TestTheLedgerDoesNotShowTheCheckout(t *testing.T) {

@@ -35,8 +35,9 @@ func (s *Service) Checkout(ctx context.Context, ref string) (Purchase, error) {
 }
 
 // Pay handles the Pay button of the sandbox's page. It delivers the event that Stripe
-// sends after a payment. The credits are granted when the event is applied. Paying again
-// changes nothing.
+// sends after a payment and applies it before it returns, so that the buyer sees the
+// outcome at once and can spend the credits. Should that fail, the event's job applies it
+// later. Paying again changes nothing.
 func (s *Service) Pay(ctx context.Context, ref string) error {
 	p, err := s.Checkout(ctx, ref)
 	if err != nil {
@@ -49,19 +50,23 @@ func (s *Service) Pay(ctx context.Context, ref string) error {
 	default:
 		return stoa.Errorf(stoa.InvalidRequest, "This purchase is %s and can no longer be paid. Begin a new one.", p.Status)
 	}
-	body, err := json.Marshal(paidEvent(p, ref, time.Now()))
+	id := "evt_sandbox_" + rand.Text()
+	body, err := json.Marshal(paidEvent(p, id, ref, time.Now()))
 	if err != nil {
 		return err
 	}
 	signed := webhook.GenerateTestSignedPayload(&webhook.UnsignedPayload{Payload: body, Secret: s.cfg.WebhookSecret.Reveal()})
-	return s.Receive(ctx, body, signed.Header)
+	if err := s.Receive(ctx, body, signed.Header); err != nil {
+		return err
+	}
+	return s.apply(ctx, id)
 }
 
 // paidEvent returns an event in the format of Stripe's checkout.session.completed:
 // https://docs.stripe.com/api/checkout/sessions/object
-func paidEvent(p Purchase, ref string, now time.Time) map[string]any {
+func paidEvent(p Purchase, id, ref string, now time.Time) map[string]any {
 	return map[string]any{
-		"id":          "evt_sandbox_" + rand.Text(),
+		"id":          id,
 		"object":      "event",
 		"api_version": stripe.APIVersion,
 		"created":     now.Unix(),

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/net/html"
 
 	"github.com/stoahq/stoa/internal/console"
+	"github.com/stoahq/stoa/internal/storefront"
 	"github.com/stoahq/stoa/internal/web"
 )
 
@@ -72,9 +73,9 @@ func TestAssetsServesNothingElse(t *testing.T) {
 // TestPagesNameServedAssets checks that every page names only assets that are served.
 func TestPagesNameServedAssets(t *testing.T) {
 	t.Parallel()
-	doc, _ := render(t, web.ErrorPage(web.ErrorView{}))
+	doc, _ := render(t, storefront.ErrorPage(storefront.ErrorView{}))
 	links := attributes(doc, "link", "href")
-	if !slices.Contains(links, web.StylesheetURL) || !slices.Contains(links, web.FaviconURL) {
+	if !slices.Contains(links, web.StylesheetURL) || !slices.Contains(links, web.StoreFaviconURL) {
 		t.Errorf("links %q", links)
 	}
 }

@@ -55,7 +55,7 @@ func site() http.Handler {
 			}}),
 		"/checkout": console.CheckoutPage(console.CheckoutView{PurchaseID: "01981a2b-3c4d-7e5f-8a9b-0c1d2e3f4a5b", Credits: "100",
 			Amount: "10.00", Currency: "EUR", Status: "pending", PayURL: "/pay"}),
-		"/error": web.ErrorPage(web.ErrorView{Status: 503, Detail: "Please try again.", RequestID: "req-1"}),
+		"/error": storefront.ErrorPage(storefront.ErrorView{Status: 503, Text: "Please try again."}),
 	} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { web.Serve(w, r, http.StatusOK, page) })
 	}

@@ -1,5 +1,5 @@
-// Package web holds what all pages share: layout, styles and other assets, the error
-// page, formats and response headers. Pages are templ components over plain views,
+// Package web holds what all pages share: layout, styles and other assets, formats and
+// response headers. Pages are templ components over plain views,
 // which httpapi fills from the domains. The packages console and storefront hold the
 // pages. None reads a database.
 //

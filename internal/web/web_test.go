@@ -122,7 +122,7 @@ func TestHostileTextStaysText(t *testing.T) {
 		"checkout": console.CheckoutPage(console.CheckoutView{PurchaseID: hostile, Credits: hostile, Amount: hostile,
 			Currency: hostile, Status: "pending", PayURL: hostile}),
 		"ended": console.CheckoutPage(console.CheckoutView{PurchaseID: hostile, Status: hostile}),
-		"error": web.ErrorPage(web.ErrorView{Status: 503, Title: hostile, Detail: hostile, RequestID: hostile}),
+		"error": storefront.ErrorPage(storefront.ErrorView{Status: 503, Text: hostile}),
 	}
 	for name, page := range pages {
 		t.Run(name, func(t *testing.T) {
@@ -145,7 +145,7 @@ func TestPagesRenderWithoutData(t *testing.T) {
 		"store":    storefront.StorePage(storefront.StoreView{}),
 		"product":  storefront.StorePage(storefront.StoreView{Products: []storefront.ProductView{{}}}),
 		"checkout": console.CheckoutPage(console.CheckoutView{}),
-		"error":    web.ErrorPage(web.ErrorView{}),
+		"error":    storefront.ErrorPage(storefront.ErrorView{}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -176,7 +176,7 @@ func TestServeSetsHeaders(t *testing.T) {
 	t.Parallel()
 	w := httptest.NewRecorder()
 	web.Serve(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil), http.StatusNotFound,
-		web.ErrorPage(web.ErrorView{Status: http.StatusNotFound}))
+		storefront.ErrorPage(storefront.ErrorView{Status: http.StatusNotFound}))
 	if w.Code != http.StatusNotFound {
 		t.Errorf("status %d, want 404", w.Code)
 	}

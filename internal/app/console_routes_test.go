@@ -1,0 +1,254 @@
+package app_test
+
+import (
+	"log/slog"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/httpapi"
+	"github.com/stoahq/stoa/internal/masterdb"
+)
+
+// consoleForms are the fields of forms whose handlers look at them before they ask for
+// the right. A route that needs none has no entry: it is sent an empty form.
+var consoleForms = map[string]url.Values{
+	"POST /stores/{slug}/database/rotate": {"connection": {"mysql://u:p@127.0.0.1:1/d"}},
+}
+
+// pendingRoutes begin the paths of routes that lead elsewhere once the store has a
+// database.
+var pendingRoutes = []string{"/stores/{slug}/connect"}
+
+// scopeRefused are routes that refuse a person although authz allows the role, with the
+// reason: "METHOD path role".
+var scopeRefused = map[string]string{
+	"POST /stores/{slug}/settings/resume admin": "an operator, whom the test asks before, has suspended the store",
+}
+
+// consoleRoutes lists the routes of the console.
+func consoleRoutes(t *testing.T, s *server) (routes []httpapi.Route) {
+	t.Helper()
+	for _, r := range httpapi.Routes(s.Cfg.API(s.URL, slog.New(slog.DiscardHandler), nil, nil, nil)) {
+		if r.Console {
+			routes = append(routes, r)
+		}
+	}
+	if len(routes) < 15 {
+		t.Fatalf("only %d routes of the console", len(routes))
+	}
+	return routes
+}
+
+// consoleWorld calls routes of the console as people with different rights.
+type consoleWorld struct {
+	*pageWorld
+}
+
+func newConsoleWorld(t *testing.T, s *server) *consoleWorld {
+	t.Helper()
+	return &consoleWorld{pageWorld: newPageWorld(t, s)}
+}
+
+// pathOf fills the placeholders of a route. What nothing fills is replaced by an id that
+// does not exist.
+func (w *consoleWorld) pathOf(r httpapi.Route) string {
+	path := r.Path
+	if hasAnyPrefix(path, pendingRoutes) {
+		path = strings.Replace(path, "{slug}", "{pending}", 1)
+	}
+	for placeholder, value := range w.values {
+		path = strings.ReplaceAll(path, placeholder, value)
+	}
+	return placeholder.ReplaceAllString(path, stoa.NewID[stoa.StoreID]().String())
+}
+
+// send calls a route as a browser of the same origin does.
+func (w *consoleWorld) send(r httpapi.Route, path, person string) pageAnswer {
+	w.t.Helper()
+	if r.Method == http.MethodPost {
+		return w.browser(person).post(path, w.form(r))
+	}
+	return w.browser(person).get(path)
+}
+
+func (w *consoleWorld) form(r httpapi.Route) url.Values {
+	if form := consoleForms[r.Method+" "+r.Path]; form != nil {
+		return form
+	}
+	return url.Values{}
+}
+
+// The outcomes of a request for a page.
+const (
+	signInAsked   = "sign in"
+	passwordAsked = "confirm the password"
+	forbidden     = "forbidden"
+	missing       = "not found"
+	failed        = "failed"
+	admitted      = "admitted" // everything else, a refused form included
+)
+
+// outcome says what an answer means.
+func (a pageAnswer) outcome() string {
+	switch {
+	case strings.HasPrefix(a.Location, "/signin?"), a.Status == http.StatusUnauthorized:
+		return signInAsked
+	case strings.HasPrefix(a.Location, "/reauthenticate?"), a.Status == http.StatusForbidden && strings.Contains(a.Body, "Confirm that it is you"):
+		return passwordAsked
+	case a.Status == http.StatusForbidden:
+		return forbidden
+	case a.Status == http.StatusNotFound:
+		return missing
+	case a.Status >= http.StatusInternalServerError:
+		return failed
+	default:
+		return admitted
+	}
+}
+
+// TestConsoleRoutesCheckTheirScopes calls every route of the console signed out, as a
+// member of every role, as the owner of another store, as a user and as an operator. The
+// scope that the route states is what the domain must check.
+func TestConsoleRoutesCheckTheirScopes(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t, masterdb.SQLite)
+	unlimited(cfg)
+	w := newConsoleWorld(t, startServer(t, cfg))
+	for _, r := range consoleRoutes(t, w.s) {
+		if r.Path == "/signout" {
+			continue // it ends the session that the other calls need; TestSignUpInABrowser
+		}
+		switch r.Scope {
+		case "public", "optional":
+			want := []string{admitted, missing}
+			if strings.HasPrefix(r.Path, "/signin/") {
+				want = append(want, signInAsked) // the second step without the first
+			}
+			w.expect(r, "visitor", w.pathOf(r), want...)
+		case "person":
+			w.expect(r, "visitor", w.pathOf(r), signInAsked)
+			w.expect(r, "owner", w.pathOf(r), admitted, passwordAsked, missing)
+		case "operator":
+			w.expect(r, "visitor", w.pathOf(r), signInAsked)
+			for _, person := range []string{"owner", "viewer", "stranger"} {
+				w.expect(r, person, w.pathOf(r), forbidden)
+			}
+			w.expect(r, "operator", w.pathOf(r), admitted, passwordAsked, missing)
+		default:
+			w.checkStoreRoute(r)
+		}
+	}
+}
+
+// expect fails the test unless the answer to a person has one of the outcomes.
+func (w *consoleWorld) expect(r httpapi.Route, person, path string, want ...string) pageAnswer {
+	w.t.Helper()
+	a := w.send(r, path, person)
+	if got := a.outcome(); !slices.Contains(want, got) {
+		w.t.Errorf("%s %s states %s. The answer to the %s is %q (%d to %q), want %s: %.300s",
+			r.Method, r.Path, r.Scope, person, got, a.Status, a.Location, strings.Join(want, " or "), mainText(a.Body))
+	}
+	return a
+}
+
+// checkStoreRoute checks a route of a store. Those who may change something come last.
+func (w *consoleWorld) checkStoreRoute(r httpapi.Route) {
+	w.t.Helper()
+	action := authz.Action(r.Scope)
+	if !slices.ContainsFunc(authz.Rules(), func(rule authz.Rule) bool { return rule.Action == action }) {
+		w.t.Errorf("%s %s states %s, which is neither an action nor a scope", r.Method, r.Path, r.Scope)
+		return
+	}
+	path := w.pathOf(r)
+	w.expect(r, "visitor", path, signInAsked)
+	theirs := w.expect(r, "stranger", path, missing)
+	none := w.expect(r, "stranger", storeInPath.ReplaceAllString(path, "/stores/no-such-store"), missing)
+	if mainText(theirs.Body) != mainText(none.Body) {
+		w.t.Errorf("%s %s answers a stranger differently for a store that exists:\n%s\n%s", r.Method, r.Path, mainText(theirs.Body), mainText(none.Body))
+	}
+	for _, role := range []authz.Role{authz.Viewer, authz.Member, authz.Admin, authz.Operator, authz.Owner} {
+		want := []string{admitted, passwordAsked, missing} // a thing of the store may be missing
+		if !role.Can(action) || scopeRefused[r.Method+" "+r.Path+" "+string(role)] != "" {
+			want = []string{forbidden}
+		}
+		w.expect(r, string(role), path, want...)
+	}
+}
+
+var storeInPath = regexp.MustCompile(`^/stores/[^/?]+`)
+
+// mainText returns the main part of a page without the request's id.
+func mainText(page string) string {
+	_, text, _ := strings.Cut(page, "<main")
+	text, _, _ = strings.Cut(text, "</main>")
+	text, _, _ = strings.Cut(text, "Request <span")
+	return text
+}
+
+// TestConsoleFormsRefuseOtherOrigins sends every form of the console as a page of
+// another site would make a signed-in browser send it, and as a store's page on a
+// subdomain would. Nothing may change.
+func TestConsoleFormsRefuseOtherOrigins(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t, masterdb.SQLite)
+	unlimited(cfg)
+	w := newConsoleWorld(t, startServer(t, cfg))
+	people := []string{"owner", "operator"}
+	for _, person := range people {
+		w.browser(person) // signs in
+	}
+	shop := strings.Replace(w.s.URL, "localhost", "shop.localhost", 1)
+	origins := []http.Header{
+		{"Origin": {"https://evil.example"}, "Sec-Fetch-Site": {"cross-site"}},
+		{"Sec-Fetch-Site": {"cross-site"}},
+		{"Origin": {shop}, "Sec-Fetch-Site": {"same-site"}},
+		{"Origin": {"https://evil.example"}}, // a browser without Sec-Fetch-Site
+		{"Origin": {shop}},
+		{"Origin": {"null"}},
+	}
+	before, tried := w.content(), 0
+	for _, r := range consoleRoutes(t, w.s) {
+		if r.Method == http.MethodGet {
+			continue
+		}
+		tried++
+		for _, person := range people {
+			for _, origin := range origins {
+				a := w.browser(person).send(r.Method, w.pathOf(r), w.form(r), origin)
+				if a.Status != http.StatusForbidden || !strings.Contains(a.Body, "another site") || len(a.Header.Values("Set-Cookie")) > 0 {
+					t.Errorf("%s %s as the %s with %v: %d, cookies %v", r.Method, r.Path, person, origin, a.Status, a.Header.Values("Set-Cookie"))
+				}
+			}
+		}
+	}
+	if diff := cmp.Diff(before, w.content()); diff != "" {
+		t.Errorf("the forms changed the master database (-before +after):\n%s", diff)
+	}
+	if tried < 4 {
+		t.Errorf("only %d forms", tried)
+	}
+}
+
+// idleTables change without any request.
+var idleTables = []string{"river_", "presence", "lease", "replicas", "rate_limits", "sqlite_"}
+
+// content returns what people have put into the master database.
+func (w *consoleWorld) content() []string {
+	w.t.Helper()
+	var list []string
+	for _, c := range dump(w.t, w.s.Master) {
+		if !hasAnyPrefix(c.Table, idleTables) && !strings.HasSuffix(c.Column, "_used_at") && !strings.HasSuffix(c.Column, "_seen_at") {
+			list = append(list, c.Table+"."+c.Column+" = "+c.Value)
+		}
+	}
+	slices.Sort(list)
+	return list
+}

@@ -1,0 +1,22 @@
+-- +goose Up
+
+-- What the transactions of a store add up to by day and service, for its charts: a
+-- store may have millions of transactions. The rows follow from the ledger. They are
+-- brought up to date when they are read (Ledger.Statistics).
+CREATE TABLE credit_days (
+    store_id      uuid    NOT NULL REFERENCES stores (id),
+    day           integer NOT NULL, -- in UTC, counted from 1970-01-01
+    service_key   text    NOT NULL, -- empty: for no service
+    seq           bigint  NOT NULL, -- of the last transaction of the day and service
+    balance_after bigint  NOT NULL, -- after that transaction
+    purchased     bigint  NOT NULL CHECK (purchased >= 0),
+    spent         bigint  NOT NULL CHECK (spent >= 0),
+    quantity      bigint  NOT NULL CHECK (quantity >= 0), -- of the service
+    PRIMARY KEY (store_id, day, service_key)
+);
+
+-- The last transaction of a store that credit_days includes.
+CREATE TABLE credit_day_positions (
+    store_id uuid    NOT NULL PRIMARY KEY REFERENCES stores (id),
+    seq      bigint  NOT NULL CHECK (seq >= 0)
+);
