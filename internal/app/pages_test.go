@@ -64,6 +64,12 @@ var pageCases = map[string][]pageCase{
 	"GET /stores/{slug}/credits/purchases/{id}": {{path: "/stores/{slug}/credits/purchases/{purchase}"}},
 	"GET /stores":        {{}, {path: "/stores?empty", as: "nobody"}},
 	"GET /stores/{slug}": {{}, {path: "/stores/{pending}"}, {path: "/stores/{slug}?viewer", as: "viewer"}, {path: "/stores/none", status: http.StatusNotFound}},
+
+	"GET /stores/{slug}/domains":  {{}, {path: "/stores/{pending}/domains"}, {path: "/stores/{slug}/domains?viewer", as: "viewer"}},
+	"GET /stores/{slug}/people":   {{}, {path: "/stores/{slug}/people?viewer", as: "viewer"}},
+	"GET /stores/{slug}/keys":     {{}, {path: "/stores/{pending}/keys"}},
+	"GET /stores/{slug}/activity": {{}, {path: "/stores/{slug}/activity?action=store.updated&user={userId}"}, {path: "/stores/{slug}/activity?from=x", status: http.StatusUnprocessableEntity}},
+	"GET /stores/{slug}/settings": {{}, {path: "/stores/{pending}/settings"}, {path: "/stores/{slug}/settings?viewer", as: "viewer"}},
 }
 
 // noPages are the routes outside /api/ that answer GET with something else than a page,
@@ -88,8 +94,6 @@ var noPages = map[string]string{
 	"GET /readyz":                                    "JSON",
 	"GET /signin/code":                               "a redirect without the first step of a sign-in",
 	"GET /stores/{slug}/provisioning/live":           "events",
-	"GET /stores/{slug}/credits/history.csv":         "a file",
-	"GET /stores/{slug}/credits/purchases/{id}/live": "events",
 }
 
 // pageRoutes lists the routes of pages: all that answer GET outside the API.
@@ -242,6 +246,8 @@ func newPageWorld(t *testing.T, s *server) *pageWorld {
 	w.values["{user}"] = w.ids["viewer"].String()
 	w.values["{hostname}"] = "shop.example.com"
 	w.values["{key}"] = owner.call("POST", "/api/stores/"+active.text("id")+"/api-keys", object{"name": "K", "scopes": []string{"store:read"}}).want(http.StatusCreated).text("id")
+	w.values["{userId}"], w.values["{user}"], w.values["{hostname}"] = w.ids["viewer"].String(), w.ids["viewer"].String(), "shop.example.com"
+	w.values["{key}"] = owner.call("GET", "/api/stores/"+active.text("id")+"/api-keys", nil).list("data")[0].(object)["id"].(string)
 	for i, name := range hostileNames { // their runs fail, so that there is something to look at
 		id := w.store(w.ids["owner"])
 		w.tx(func(tx *masterdb.Tx) error {

@@ -72,22 +72,25 @@ func activityFilter(q url.Values) (audit.Filter, ui.Form) {
 			form.Faults["user"] = "There is no such person."
 		}
 	}
-	f.From = dayOf(q.Get("from"), 0, "from", form.Faults)
-	f.To = dayOf(q.Get("to"), 1, "to", form.Faults) // the day is included
+	f.From = dayOf("from", 0, form)
+	f.To = dayOf("to", 1, form) // the day is included
 	if len(form.Faults) > 0 {
 		form.Code = http.StatusUnprocessableEntity
 	}
 	return f, form
 }
 
-// dayOf parses a day in UTC and adds days to it. An empty text means none.
-func dayOf(text string, days int, field string, faults map[string]string) *time.Time {
+// dayOf parses the day in UTC that a field has and adds days to it. An empty field means
+// none. An invalid one is emptied: no browser shows it in a date's control.
+func dayOf(field string, days int, form ui.Form) *time.Time {
+	text := form.Values.Get(field)
 	if text == "" {
 		return nil
 	}
 	day, err := time.Parse(time.DateOnly, text)
 	if err != nil {
-		faults[field] = "Write the day as 2026-03-31."
+		form.Faults[field] = "Write the day as 2026-03-31."
+		form.Values.Del(field)
 		return nil
 	}
 	day = day.AddDate(0, 0, days)
