@@ -39,9 +39,10 @@ var layers = map[string]int{
 	"console": 10, "storefront": 10,
 	"httpapi":  11,
 	"config":   12,
-	"app":      13,
-	"cli":      14,
-	"cmd/stoa": 15,
+	"doctor":   13,
+	"app":      14,
+	"cli":      15,
+	"cmd/stoa": 16,
 }
 
 // fixtureCeiling is the layer below which test fixtures may import. Fixtures are packages

@@ -19,6 +19,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/cli"
 	"github.com/stoahq/stoa/internal/config"
+	"github.com/stoahq/stoa/internal/doctor"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/keyrotation"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -212,7 +213,7 @@ func (o *operatorBench) sealedColumnsAreKnown() {
 			found[c.Table+"."+c.Column] = true
 		}
 	}
-	for _, c := range cli.SealedColumns() {
+	for _, c := range doctor.SealedColumns() {
 		if !found[c.String()] {
 			o.t.Errorf("%s holds no envelope", c)
 		}
@@ -305,7 +306,7 @@ func TestRotationSurvivesKills(t *testing.T) {
 		if _ = p.Wait(); err != nil || !regexp.MustCompile(`^\d+/\d+ rows, 0 unreadable, [\d.]+/s, \d+s left`).MatchString(line) {
 			o.t.Fatalf("progress %q, %v", line, err)
 		}
-		counts, err := keyrotation.Counts(o.t.Context(), db, cli.SealedColumns())
+		counts, err := keyrotation.Counts(o.t.Context(), db, doctor.SealedColumns())
 		if err != nil || len(counts) != 2 || counts[0].Rows+counts[1].Rows != int64(rows) {
 			o.t.Fatalf("killed: %+v, %v", counts, err)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/stoahq/stoa/internal/cli"
+	"github.com/stoahq/stoa/internal/doctor"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
@@ -177,7 +178,7 @@ func TestManagedServer(t *testing.T) {
 			cfg := *cfg
 			raw, _, _ := strings.Cut(raw, "?")
 			cfg.ManagedDatabaseURL = secretOf(raw + "?sslmode=disable")
-			findings, _ := cli.Examine(t.Context(), &cfg)
+			findings, _ := doctor.Examine(t.Context(), &cfg, nil)
 			found := false
 			for _, f := range findings {
 				found = found || f.Check == "managed server" && f.OK && strings.Contains(f.Detail, string(engine))

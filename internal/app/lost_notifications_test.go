@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stoahq/stoa/internal/cli"
 	"github.com/stoahq/stoa/internal/config"
+	"github.com/stoahq/stoa/internal/doctor"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
@@ -128,7 +128,7 @@ func TestChangesWithoutNotifications(t *testing.T) {
 func TestDoctorTriesNotifications(t *testing.T) {
 	t.Parallel()
 	onEachMaster(t, func(t *testing.T, s *server) {
-		findings, _ := cli.Examine(t.Context(), s.Cfg)
+		findings, _ := doctor.Examine(t.Context(), s.Cfg, nil)
 		found := 0
 		for _, f := range findings {
 			if f.Check == "notifications" {

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/stoahq/stoa/internal/authz"
-	"github.com/stoahq/stoa/internal/cli"
+	"github.com/stoahq/stoa/internal/doctor"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/mail/mailtest"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -99,7 +99,7 @@ func TestDoctorLooksAtMail(t *testing.T) {
 	} {
 		cfg := testConfig(t, masterdb.SQLite)
 		cfg.SMTPURL = keyring.NewSecret(url)
-		findings, _ := cli.Examine(context.WithoutCancel(t.Context()), cfg)
+		findings, _ := doctor.Examine(context.WithoutCancel(t.Context()), cfg, nil)
 		found := false
 		for _, f := range findings {
 			found = found || f.Check == "mail"

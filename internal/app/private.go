@@ -19,6 +19,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/config"
+	"github.com/stoahq/stoa/internal/doctor"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/stores"
 )
@@ -133,10 +134,10 @@ func (a *App) health(w http.ResponseWriter, r *http.Request) {
 	if !check("master database", func() (string, error) { return string(a.Master.Engine), a.Master.Ping(ctx) }) {
 		out.Status, status = "failing", http.StatusServiceUnavailable
 	} else {
-		check("schema", func() (string, error) { return CheckSchema(ctx, a.Master) })
-		check("job queue", func() (string, error) { return CheckQueue(ctx, a.Master) })
+		check("schema", func() (string, error) { return doctor.CheckSchema(ctx, a.Master) })
+		check("job queue", func() (string, error) { return doctor.CheckQueue(ctx, a.Master) })
 		if a.Master.Engine == masterdb.Postgres {
-			check("clock", func() (string, error) { return CheckClock(ctx, a.Master) })
+			check("clock", func() (string, error) { return doctor.CheckClock(ctx, a.Master) })
 		}
 	}
 	check("data directory", func() (string, error) { return a.Cfg.DataDir, a.Cfg.CheckDirs() })

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stoahq/stoa/internal/cli"
 	"github.com/stoahq/stoa/internal/config"
+	"github.com/stoahq/stoa/internal/doctor"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
@@ -401,11 +401,11 @@ func TestDoctorAsksSupabase(t *testing.T) {
 	sb := supabasetest.NewAPI(t, supabasetest.Options{})
 	cfg := testConfig(t, masterdb.SQLite)
 	cfg.SupabaseURL, cfg.SupabaseClientID, cfg.SupabaseClientSecret = sb.URL, supabasetest.ClientID, secretOf(supabasetest.ClientSecret)
-	if detail, err := cli.CheckSupabase(t.Context(), cfg); err != nil {
+	if detail, err := doctor.CheckSupabase(t.Context(), cfg); err != nil {
 		t.Errorf("%s: %v", detail, err)
 	}
 	cfg.SupabaseClientSecret = secretOf("sba_canary_wrong")
-	if _, err := cli.CheckSupabase(t.Context(), cfg); err == nil || strings.Contains(err.Error(), "canary") {
+	if _, err := doctor.CheckSupabase(t.Context(), cfg); err == nil || strings.Contains(err.Error(), "canary") {
 		t.Errorf("with a wrong secret: %v", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stoahq/stoa/internal/cli"
+	"github.com/stoahq/stoa/internal/doctor"
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
@@ -17,7 +18,7 @@ func TestDoctorLooksAtUsers(t *testing.T) {
 	onEachMaster(t, func(t *testing.T, s *server) {
 		users := func() cli.Finding {
 			t.Helper()
-			findings, _ := cli.Examine(context.WithoutCancel(t.Context()), s.Cfg)
+			findings, _ := doctor.Examine(context.WithoutCancel(t.Context()), s.Cfg, nil)
 			for _, f := range findings {
 				if f.Check == "users" {
 					return f

@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/app"
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/config"
+	"github.com/stoahq/stoa/internal/doctor"
 	"github.com/stoahq/stoa/internal/fleet"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -32,9 +33,9 @@ func (e *Env) openMaster() (*masterdb.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := app.CheckSchema(ctx, master); err != nil {
+	if _, err := doctor.CheckSchema(ctx, master); err != nil {
 		master.Close()
-		return nil, fmt.Errorf("the master database's schema: %w (%s)", err, schemaRemedy(err))
+		return nil, fmt.Errorf("the master database's schema: %w (%s)", err, doctor.SchemaRemedy(err))
 	}
 	return master, nil
 }

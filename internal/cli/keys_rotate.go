@@ -12,20 +12,12 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/stoahq/stoa/internal/accounts"
 	"github.com/stoahq/stoa/internal/audit"
+	"github.com/stoahq/stoa/internal/doctor"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/keyrotation"
 	"github.com/stoahq/stoa/internal/masterdb"
-	"github.com/stoahq/stoa/internal/supabase/link"
-	"github.com/stoahq/stoa/internal/tenantdb"
 )
-
-// SealedColumns returns all columns of the master database that hold encrypted values. A
-// test checks that no other column holds an envelope.
-func SealedColumns() []keyrotation.Column {
-	return append([]keyrotation.Column{tenantdb.SealedCredentials(), accounts.SealedFactors()}, link.Sealed()...)
-}
 
 type keysListCmd struct {
 	JSON bool `help:"Print JSON."`
@@ -70,7 +62,7 @@ func (keysRotateCmd) Help() string {
 func (cmd keysRotateCmd) Run(e *Env) error {
 	return e.withKeys(func(master *masterdb.DB, encryption, signing *keyring.Ring) error {
 		p := &rotateProgress{Bar: newBar(e.terminal, cmd.JSON, "rows", "unreadable"), out: e.Stderr, silent: cmd.JSON}
-		done, lost, err := keyrotation.Run(e.Ctx, master, encryption, SealedColumns(), p.show)
+		done, lost, err := keyrotation.Run(e.Ctx, master, encryption, doctor.SealedColumns(), p.show)
 		p.end()
 		if recordErr := e.record(master, audit.KeysRotated, map[string]string{
 			"key": encryption.IDs()[0], "rows": strconv.FormatInt(done.Resealed, 10), "unreadable": strconv.FormatInt(done.Failed, 10),
@@ -170,7 +162,7 @@ func listKeys(ctx context.Context, master *masterdb.DB, encryption, signing *key
 	for i, id := range signing.IDs() {
 		list.Signing = append(list.Signing, signingID{id, i == 0})
 	}
-	counts, err := keyrotation.Counts(ctx, master, SealedColumns())
+	counts, err := keyrotation.Counts(ctx, master, doctor.SealedColumns())
 	for _, c := range counts {
 		i := slices.IndexFunc(list.Encryption, func(k keyUse) bool { return k.ID == c.KeyID })
 		if i < 0 {
@@ -192,7 +184,7 @@ func (k keyUse) total() (n int64) {
 // uses returns a text that says what the key is needed for.
 func (k keyUse) uses() string {
 	var parts []string
-	for _, c := range SealedColumns() {
+	for _, c := range doctor.SealedColumns() {
 		if n := k.Rows[c.String()]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d × %s", n, c))
 		}

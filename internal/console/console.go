@@ -19,6 +19,7 @@ import (
 	"github.com/stoahq/stoa/internal/apikeys"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/fleet"
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -27,6 +28,7 @@ import (
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/traffic"
 )
 
 // Services are the domain services that the pages call.
@@ -42,6 +44,9 @@ type Services struct {
 	Provisioning *provisioning.Service
 	Cloud        *link.Service
 	Mail         *mail.Sender
+	Traffic      *traffic.Service
+	Bulk         *fleet.Bulk
+	Doctor       Doctor
 }
 
 // Config is the configuration of the console.
@@ -162,6 +167,12 @@ func (c *Console) Routes() []Route {
 		c.databaseRoutes(),
 		c.creditRoutes(),
 		c.checkoutRoutes(),
+		c.operatorFleetRoutes(),
+		c.operatorStoreListRoutes(),
+		c.operatorBulkRoutes(),
+		c.operatorStoreRoutes(),
+		c.operatorServerRoutes(),
+		c.operatorSystemRoutes(),
 	} {
 		all = append(all, routes...)
 	}

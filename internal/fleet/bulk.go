@@ -230,3 +230,19 @@ func (b *Bulk) Latest(ctx context.Context, p authz.Principal, n int) ([]BulkActi
 	}
 	return list, nil
 }
+
+// Migration returns the record of a store's migrations; ok is false for a store whose
+// database is not in use. The caller must be an operator.
+func (b *Bulk) Migration(ctx context.Context, p authz.Principal, id stoa.StoreID) (st Store, ok bool, err error) {
+	if err := authz.CheckOperator(ctx, b.db, p, authz.ReadStore); err != nil {
+		return Store{}, false, err
+	}
+	list, err := b.list(ctx, selectStores+` AND s.id = $1`, id)
+	if err != nil || len(list) == 0 {
+		return Store{}, false, err
+	}
+	return list[0], true, nil
+}
+
+// IsBehind reports whether a store's schema lacks migrations of this process.
+func (b *Bulk) IsBehind(st Store) bool { return behind(st.Schema, b.tenants.Expected()) }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/fleet"
+	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/stores"
@@ -36,6 +37,7 @@ func TestBulkSuspend(t *testing.T) {
 		b := setup(t, db)
 		service := fleet.New(db, b.old, slog.New(slog.DiscardHandler), fleet.Options{})
 		bulk := fleet.NewBulk(service, b.registry, b.queue)
+		jobs.Handle(b.queue, fleet.Timeout, bulk.Run)
 		ids := b.newStores(t, 60)
 		b.exec(t, `UPDATE users SET role = 'admin' WHERE id = $1`, b.owner.UserID)
 		op := b.owner
@@ -77,6 +79,7 @@ func TestBulkRefuses(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		bulk := fleet.NewBulk(fleet.New(db, b.old, slog.New(slog.DiscardHandler), fleet.Options{}), b.registry, b.queue)
+		jobs.Handle(b.queue, fleet.Timeout, bulk.Run)
 		one := fleet.Selection{Stores: b.newStores(t, 1)}
 		if _, err := bulk.Begin(t.Context(), b.owner, fleet.BulkSuspend, one); stoa.CodeOf(err) != stoa.Forbidden {
 			t.Errorf("an owner begins: %v, want forbidden", err)

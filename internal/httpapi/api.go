@@ -22,6 +22,7 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/console"
 	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/fleet"
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -32,6 +33,7 @@ import (
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/traffic"
 )
 
 // Domains are the domain services that the API calls.
@@ -47,6 +49,9 @@ type Domains struct {
 	Provisioning *provisioning.Service
 	Cloud        *link.Service
 	Mail         *mail.Sender
+	Traffic      *traffic.Service
+	Bulk         *fleet.Bulk
+	Doctor       console.Doctor
 	Limits       *ratelimit.Limiter
 	Memory       *ratelimit.ByteBudget // of responses; the budget that Tenants uses too
 }

@@ -159,6 +159,16 @@ func (s *Service) Latest(ctx context.Context, p authz.Principal, store stoa.Stor
 	return withSteps(ctx, s.db, run)
 }
 
+// CountFailed returns the number of runs that have failed since a time. The caller must be
+// an operator of the platform.
+func (s *Service) CountFailed(ctx context.Context, p authz.Principal, since time.Time) (n int, err error) {
+	if err := authz.CheckOperator(ctx, s.db, p, authz.ReadStore); err != nil {
+		return 0, err
+	}
+	err = s.db.Get(ctx, &n, `SELECT count(*) FROM provisioning_runs WHERE finished_at >= $1 AND state = 'failed'`, since)
+	return n, err
+}
+
 // RunPage is one page of runs, newest first, without their steps.
 type RunPage struct {
 	Runs       []Run

@@ -32,6 +32,15 @@ func (r *Registry) GetBySlug(ctx context.Context, p authz.Principal, slug string
 	return s, nil
 }
 
+// GetForOperator is GetBySlug for operators of the platform: others get forbidden, whatever
+// the slug.
+func (r *Registry) GetForOperator(ctx context.Context, p authz.Principal, slug string) (Store, error) {
+	if err := authz.CheckOperator(ctx, r.db, p, authz.ReadStore); err != nil {
+		return Store{}, err
+	}
+	return r.GetBySlug(ctx, p, slug)
+}
+
 // maxSearch is how much of a search text is used, in characters.
 const maxSearch = 100
 

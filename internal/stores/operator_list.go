@@ -101,6 +101,20 @@ func (r *Registry) ListForOperator(ctx context.Context, p authz.Principal, f Lis
 	return r.listForOperator(ctx, q)
 }
 
+// NamesForOperator returns the stores with these ids that exist, with no details but name,
+// slug and status. The caller must be an operator of the platform.
+func (r *Registry) NamesForOperator(ctx context.Context, p authz.Principal, ids []stoa.StoreID) (list []Store, err error) {
+	if err := authz.CheckOperator(ctx, r.db, p, authz.ReadStore); err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	args, places := make([]any, len(ids)), make([]string, len(ids))
+	for i, id := range ids {
+		args[i], places[i] = id, "$"+itoa(i+1)
+	}
+	err = r.db.Select(ctx, &list, selectStore+` WHERE s.id IN (`+strings.Join(places, ", ")+`) ORDER BY s.slug`, args...)
+	return list, err
+}
+
 // Select returns the next ids that the filter selects, newest first, for work on many
 // stores, and the cursor that continues; nil at the end. It checks no permissions.
 func (r *Registry) Select(ctx context.Context, f ListFilter) (ids []stoa.StoreID, next *string, err error) {

@@ -1,19 +1,21 @@
-package cli
+package doctor
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/accounts"
 	"github.com/stoahq/stoa/internal/config"
-	"github.com/stoahq/stoa/internal/fleet"
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/keyrotation"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/payments"
+	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
@@ -59,41 +61,6 @@ func checkManaged(ctx context.Context, server *tenantdb.Server) (string, error) 
 		return "", fmt.Errorf("%s: %w", server, err)
 	}
 	return fmt.Sprintf("%s (%s) makes databases and roles", server, version), nil
-}
-
-// order checks the order of the operator's own migrations; with Fleet in every store. A
-// store with migrations that this release does not know is not a fault: they may belong to
-// a later release.
-func (cmd doctorCmd) order(e *Env) (out []Finding) {
-	const check = "own migrations"
-	var status fleet.Status
-	err := e.withFleet(true, func(_ *masterdb.DB, f *fleet.Service) error {
-		faults, err := f.CheckOrder(e.Ctx, cmd.Fleet)
-		if err != nil {
-			return err
-		}
-		for _, fault := range faults {
-			out = append(out, Finding{Check: check, Detail: fault.String(), Remedy: "'stoa tenants check' names what differs in each store"})
-		}
-		status, err = f.Status(e.Ctx)
-		return err
-	})
-	ahead := 0
-	for _, v := range status.Versions {
-		if v.Own > status.Expected.Own {
-			ahead += v.Stores
-		}
-	}
-	switch {
-	case err != nil:
-		return append(out, Finding{Check: check, Detail: err.Error(), Remedy: "correct STOA_TENANT_MIGRATIONS"})
-	case ahead > 0:
-		return append(out, Finding{Check: check, OK: true, Detail: fmt.Sprintf("%d stores have later ones than STOA_TENANT_MIGRATIONS names here: "+
-			"new stores are made without them", ahead)})
-	case len(out) == 0 && e.Cfg.TenantMigrations != "":
-		return []Finding{{Check: check, OK: true, Detail: "in order in the stores that were asked"}}
-	}
-	return out
 }
 
 // checkPayments checks the payment provider.
@@ -194,18 +161,26 @@ func checkSealed(ctx context.Context, cfg *config.Config, master *masterdb.DB) (
 	if cfg.Development() && cfg.EncryptionKey.IsZero() && config.Missing(cfg.KeyFile()) {
 		return "", nil
 	}
-	encryption, signing, err := cfg.Rings()
+	encryption, _, err := cfg.Rings()
 	if err != nil {
 		return "", nil // checkKeys reports it
 	}
-	list, err := listKeys(ctx, master, encryption, signing)
+	counts, err := keyrotation.Counts(ctx, master, SealedColumns())
+	var lost, needed int64
+	for _, c := range counts {
+		if i := slices.Index(encryption.IDs(), c.KeyID); i < 0 {
+			lost += c.Rows
+		} else if i > 0 {
+			needed += c.Rows
+		}
+	}
 	switch {
 	case err != nil:
 		return "", err
-	case list.lost() > 0:
-		return "", fmt.Errorf("%d rows are encrypted with keys that are missing here", list.lost())
-	case list.needed() > 0:
-		return fmt.Sprintf("%d rows are encrypted with an older key; 'stoa keys rotate' changes that", list.needed()), nil
+	case lost > 0:
+		return "", fmt.Errorf("%d rows are encrypted with keys that are missing here", lost)
+	case needed > 0:
+		return fmt.Sprintf("%d rows are encrypted with an older key; 'stoa keys rotate' changes that", needed), nil
 	}
 	return "all with the first key", nil
 }
@@ -226,10 +201,16 @@ func roundTrip(ring *keyring.Ring) error {
 	return nil
 }
 
-// schemaRemedy returns the remedy for an error of checkSchema.
-func schemaRemedy(err error) string {
+// SchemaRemedy returns the remedy for an error of checkSchema.
+func SchemaRemedy(err error) string {
 	if errors.Is(err, masterdb.ErrSchemaTooNew) {
 		return "start the newer release here; to go back to this one, restore the backup from before the upgrade"
 	}
 	return "run 'stoa migrate'"
+}
+
+// SealedColumns returns all columns of the master database that hold encrypted values. A
+// test checks that no other column holds an envelope.
+func SealedColumns() []keyrotation.Column {
+	return append([]keyrotation.Column{tenantdb.SealedCredentials(), accounts.SealedFactors()}, link.Sealed()...)
 }
