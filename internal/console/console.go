@@ -22,6 +22,7 @@ import (
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/operations"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/stores"
@@ -42,6 +43,7 @@ type Services struct {
 	Provisioning *provisioning.Service
 	Cloud        *link.Service
 	Mail         *mail.Sender
+	Operations   *operations.Service
 }
 
 // Config is the configuration of the console.
@@ -150,6 +152,12 @@ func (c *Console) Routes() []Route {
 		c.databaseRoutes(),
 		c.creditRoutes(),
 		c.checkoutRoutes(),
+		c.operatorRunRoutes(),
+		c.operatorJobRoutes(),
+		c.operatorUserRoutes(),
+		c.operatorMoneyRoutes(),
+		c.operatorAuditRoutes(),
+		c.impersonationRoutes(),
 	} {
 		all = append(all, routes...)
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/operations"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/ratelimit"
@@ -47,6 +48,7 @@ type Domains struct {
 	Provisioning *provisioning.Service
 	Cloud        *link.Service
 	Mail         *mail.Sender
+	Operations   *operations.Service
 	Limits       *ratelimit.Limiter
 	Memory       *ratelimit.ByteBudget // of responses; the budget that Tenants uses too
 }
