@@ -3,6 +3,7 @@ package console
 import (
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/console/ui"
@@ -56,6 +57,6 @@ func (c *Console) doDeleteAccount(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	http.SetCookie(w, c.sessionCookie("", -1))
+	http.SetCookie(w, c.sessionCookie("", -time.Second))
 	return redirect(w, r, "/signin", "Your account is deleted.")
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/operations"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/stores"
@@ -47,6 +48,7 @@ type Services struct {
 	Traffic      *traffic.Service
 	Bulk         *fleet.Bulk
 	Doctor       Doctor
+	Operations   *operations.Service
 }
 
 // Config is the configuration of the console.
@@ -173,6 +175,12 @@ func (c *Console) Routes() []Route {
 		c.operatorStoreRoutes(),
 		c.operatorServerRoutes(),
 		c.operatorSystemRoutes(),
+		c.operatorRunRoutes(),
+		c.operatorJobRoutes(),
+		c.operatorUserRoutes(),
+		c.operatorMoneyRoutes(),
+		c.operatorAuditRoutes(),
+		c.impersonationRoutes(),
 	} {
 		all = append(all, routes...)
 	}

@@ -73,8 +73,8 @@ func readFilter(q url.Values) stores.ListFilter {
 	}
 }
 
-// filterValues is the inverse of readFilter. It leaves out empty fields.
-func filterValues(f stores.ListFilter) url.Values {
+// fleetFilterValues is the inverse of readFilter. It leaves out empty fields.
+func fleetFilterValues(f stores.ListFilter) url.Values {
 	q := url.Values{}
 	set := func(name, value string) {
 		if value != "" {
@@ -100,14 +100,14 @@ func filterValues(f stores.ListFilter) url.Values {
 func (v operatorStoreListView) filtered() bool {
 	f := v.Filter
 	f.Order = ""
-	return len(filterValues(f)) > 0
+	return len(fleetFilterValues(f)) > 0
 }
 
 func (v operatorStoreListView) pageURL(cursor *string, to string) string {
 	if cursor == nil {
 		return ""
 	}
-	q := filterValues(v.Filter)
+	q := fleetFilterValues(v.Filter)
 	q.Set("cursor", *cursor)
 	if to != "" {
 		q.Set("to", to)
@@ -118,7 +118,7 @@ func (v operatorStoreListView) pageURL(cursor *string, to string) string {
 func (v operatorStoreListView) sortURL(order stores.ListOrder) string {
 	f := v.Filter
 	f.Order = order
-	return "/operator/stores?" + filterValues(f).Encode()
+	return "/operator/stores?" + fleetFilterValues(f).Encode()
 }
 
 // behind reports whether a store's schema is older than this release's.
@@ -153,7 +153,7 @@ func serverName(s stores.Store) string {
 // filterFields returns the fields of a filter that are not empty, in the order of their
 // names.
 func filterFields(f stores.ListFilter) (fields []ui.Option) {
-	values := filterValues(f)
+	values := fleetFilterValues(f)
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		fields = append(fields, ui.Option{Value: values.Get(name), Label: name})
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/accounts"
@@ -50,6 +51,9 @@ func (c *Console) signIn(w http.ResponseWriter, r *Request) error {
 		http.Redirect(w, r.Request, next, http.StatusSeeOther)
 		return nil
 	}
+	if _, err := r.Request.Cookie(c.ownCookieName()); err == nil {
+		return c.render(w, r, http.StatusOK, formFrame("The impersonation has ended"), impersonationOverPage())
+	}
 	return c.render(w, r, http.StatusOK, formFrame("Sign in"), c.signInPage(signInView{Next: next}))
 }
 
@@ -86,6 +90,9 @@ func (c *Console) doSignIn(w http.ResponseWriter, r *Request) error {
 
 // enter begins the session of a browser and goes on.
 func (c *Console) enter(w http.ResponseWriter, r *Request, session accounts.Session, next string, resume *resumedForm) error {
+	if err := c.forgetOwnSession(w, r); err != nil {
+		return err
+	}
 	http.SetCookie(w, c.challengeCookie("", -1))
 	http.SetCookie(w, c.sessionCookie(session.Cookie.Reveal(), session.ExpiresIn))
 	if resume != nil {
@@ -156,7 +163,10 @@ func (c *Console) signOut(w http.ResponseWriter, r *Request) error {
 			return err
 		}
 	}
-	http.SetCookie(w, c.sessionCookie("", -1))
+	if err := c.forgetOwnSession(w, r); err != nil {
+		return err
+	}
+	http.SetCookie(w, c.sessionCookie("", -time.Second))
 	return redirect(w, r, "/signin", "You are signed out.")
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/operations"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/ratelimit"
@@ -52,6 +53,7 @@ type Domains struct {
 	Traffic      *traffic.Service
 	Bulk         *fleet.Bulk
 	Doctor       console.Doctor
+	Operations   *operations.Service
 	Limits       *ratelimit.Limiter
 	Memory       *ratelimit.ByteBudget // of responses; the budget that Tenants uses too
 }

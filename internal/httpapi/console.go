@@ -36,7 +36,7 @@ func (a *api) consoleRoutes() {
 func (a *api) newConsole() *console.Console {
 	return console.New(console.Services{
 		Master: a.Master, Accounts: a.Accounts, APIKeys: a.APIKeys, Stores: a.Stores, Hostnames: a.Hostnames, Tenants: a.Tenants,
-		Credits: a.Credits, Payments: a.Payments, Provisioning: a.Provisioning, Cloud: a.Cloud, Mail: a.Mail,
+		Credits: a.Credits, Payments: a.Payments, Provisioning: a.Provisioning, Cloud: a.Cloud, Mail: a.Mail, Operations: a.Operations,
 		Traffic: a.Traffic, Bulk: a.Bulk, Doctor: a.Doctor,
 	}, console.Config{
 		BaseURL: a.BaseURL, BaseDomain: a.BaseDomain, Development: a.Development, Sandbox: a.Sandbox, Log: a.Log, Stopping: a.Stopping,
@@ -111,7 +111,7 @@ func (a *api) signInByCookie(r *console.Request) error {
 // isSignedOut reports whether an error means that the request has no valid session.
 func isSignedOut(err error) bool {
 	switch stoa.CodeOf(err) { //nolint:exhaustive // all others are of another kind
-	case stoa.TokenInvalid, stoa.TokenExpired, stoa.SessionRevoked:
+	case stoa.TokenInvalid, stoa.TokenExpired, stoa.SessionRevoked, stoa.AccountSuspended:
 		return true
 	}
 	return false
