@@ -20,6 +20,7 @@ import (
 // consoleForms are the fields of forms whose handlers look at them before they ask for
 // the right. A route that needs none has no entry: it is sent an empty form.
 var consoleForms = map[string]url.Values{
+	"POST /stores/{slug}/credits/buy":     {"credits": {"5"}},
 	"POST /stores/{slug}/database/rotate": {"connectionString": {"mysql://u:p@127.0.0.1:1/d"}},
 }
 

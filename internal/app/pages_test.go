@@ -57,9 +57,11 @@ var pageCases = map[string][]pageCase{
 	"GET /signin/done":           {{status: http.StatusBadRequest}}, // for browsers without cookies
 	"GET /signin":                {{}, {path: "/signin?next=%2Fstores%3Fa%3D%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}},
 	"GET /stores/{slug}/connect": {{path: "/stores/{pending}/connect"}, {path: "/stores/{pending}/connect?kind=own"}, {path: "/stores/{pending}/connect?kind=supabase"}},
-	"GET /search":                {{}, {path: "/search?q=store"}, {path: "/search?q=%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}},
-	"GET /stores":                {{}, {path: "/stores?empty", as: "nobody"}},
-	"GET /stores/{slug}":         {{}, {path: "/stores/{pending}"}, {path: "/stores/{slug}?viewer", as: "viewer"}, {path: "/stores/none", status: http.StatusNotFound}},
+	// The store's database is an embedded one, which has no connection string.
+	"GET /stores/{slug}/database/credentials": {{status: http.StatusNotFound}},
+	"GET /search":        {{}, {path: "/search?q=store"}, {path: "/search?q=%22%3E%3Cscript%3Ealert(1)%3C/script%3E"}},
+	"GET /stores":        {{}, {path: "/stores?empty", as: "nobody"}},
+	"GET /stores/{slug}": {{}, {path: "/stores/{pending}"}, {path: "/stores/{slug}?viewer", as: "viewer"}, {path: "/stores/none", status: http.StatusNotFound}},
 }
 
 // noPages are the routes outside /api/ that answer GET with something else than a page,
