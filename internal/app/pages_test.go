@@ -70,6 +70,8 @@ var pageCases = map[string][]pageCase{
 	"GET /stores/{slug}/keys":     {{}, {path: "/stores/{pending}/keys"}},
 	"GET /stores/{slug}/activity": {{}, {path: "/stores/{slug}/activity?action=store.updated&user={userId}"}, {path: "/stores/{slug}/activity?from=x", status: http.StatusUnprocessableEntity}},
 	"GET /stores/{slug}/settings": {{}, {path: "/stores/{pending}/settings"}, {path: "/stores/{slug}/settings?viewer", as: "viewer"}},
+	// The store's database is an embedded one, which has no connection string.
+	"GET /stores/{slug}/database/credentials": {{status: http.StatusNotFound}},
 }
 
 // noPages are the routes outside /api/ that answer GET with something else than a page,

@@ -36,6 +36,10 @@ func (c *Console) buyForm(w http.ResponseWriter, r *Request) error {
 }
 
 func (c *Console) showBuyForm(w http.ResponseWriter, r *Request, v buyView) error {
+	// Who may not buy is told so before they have typed anything.
+	if _, err := authz.Check(r.Context(), c.Master, r.Principal, v.Store.ID, authz.PurchaseCredits); err != nil {
+		return err
+	}
 	v.Tabs = newCreditTabs(v.Store, "/buy")
 	return c.render(w, r, v.Form.Status(), storeFrame(v.Store, "credits", "Buy credits"), buyPage(v))
 }
