@@ -40,6 +40,9 @@ func (c *Console) operatorCredits(w http.ResponseWriter, r *Request) error {
 }
 
 func (c *Console) showCredits(w http.ResponseWriter, r *Request, status int, v operatorCreditsView) error {
+	if err := c.Operations.MayGrant(r.Context(), r.Principal); err != nil {
+		return err
+	}
 	v.Store, v.Key = r.URL.Query().Get("store"), rand.Text()
 	if key := v.Form.Values.Get("key"); key != "" {
 		v.Key = key

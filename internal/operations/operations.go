@@ -152,6 +152,11 @@ const (
 	maxReason    = 200         // characters
 )
 
+// MayGrant fails with forbidden unless the caller may grant credits.
+func (s *Service) MayGrant(ctx context.Context, p authz.Principal) error {
+	return authz.CheckOperator(ctx, s.db, p, "credits:grant")
+}
+
 // GrantCredits gives credits to a store. It fails with forbidden, store_not_found,
 // invalid_request and, for another grant with the same key, idempotency_conflict.
 func (s *Service) GrantCredits(ctx context.Context, p authz.Principal, g Grant) (credits.Transaction, error) {
