@@ -253,7 +253,7 @@ func (a *Accounts) readChangeLink(ctx context.Context, token keyring.Secret) (ch
 	if err := a.db.Get(ctx, &row.emailChange, selectEmailChange+` WHERE id = $1`, row.ChangeID); err != nil {
 		return changeLink{}, err
 	}
-	return row.changeLink, row.emailChange.checkOpen(row.Address, a.db.Now())
+	return row.changeLink, row.checkOpen(row.Address, a.db.Now())
 }
 
 // checkOpen fails unless the change can be confirmed at an address.

@@ -89,7 +89,7 @@ func (b *browserClient) send(method, path string, form url.Values, header http.H
 	}
 	answer, err := b.http.Do(r)
 	testkit.Must(b.t, err)
-	defer answer.Body.Close() //nolint:errcheck // it was read
+	defer answer.Body.Close()
 	text, err := io.ReadAll(answer.Body)
 	testkit.Must(b.t, err)
 	return pageAnswer{Status: answer.StatusCode, Location: answer.Header.Get("Location"), Header: answer.Header, Body: string(text)}

@@ -69,9 +69,9 @@ const (
 	FactorEnabled      = "auth.second_factor_enabled"
 	FactorDisabled     = "auth.second_factor_disabled"
 	RecoveryCodeUsed   = "auth.recovery_code_used"
-	PasskeyAdded       = "auth.passkey_added"
-	PasskeyRenamed     = "auth.passkey_renamed"
-	PasskeyRemoved     = "auth.passkey_removed"
+	PasskeyAdded       = "auth.passkey_added"   //nolint:gosec // an action, not a credential
+	PasskeyRenamed     = "auth.passkey_renamed" //nolint:gosec // an action, not a credential
+	PasskeyRemoved     = "auth.passkey_removed" //nolint:gosec // an action, not a credential
 	MemberInvited      = "member.invited"
 	InvitationRevoked  = "member.invitation_revoked"
 	MemberJoined       = "member.joined"

@@ -33,7 +33,7 @@ func TestRoles(t *testing.T) {
 		authz.Member: {authz.ReadStore, authz.UpdateStore, authz.ReadCredits, authz.SpendCredits, authz.ReadMembers},
 		authz.Viewer: {authz.ReadStore, authz.ReadCredits, authz.ReadMembers},
 		authz.Operator: slices.DeleteFunc(slices.Clone(actions), func(a authz.Action) bool {
-			return a == authz.SpendCredits || a == authz.PurchaseCredits || a == authz.ManageKeys
+			return a == authz.SpendCredits || a == authz.PurchaseCredits || a == authz.ManageKeys || a == authz.ReadCredentials
 		}),
 		"":         nil,
 		"nonsense": nil,

@@ -216,16 +216,6 @@ func (l keyList) needed() (n int64) {
 	return n
 }
 
-// lost returns the number of rows that need a key which is not configured.
-func (l keyList) lost() (n int64) {
-	for _, k := range l.Encryption {
-		if !k.Configured {
-			n += k.total()
-		}
-	}
-	return n
-}
-
 func (l keyList) print(w io.Writer) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	Printf(table, "SETTING\tID\tUSE\tENCRYPTED WITH IT\n")

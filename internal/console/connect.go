@@ -295,6 +295,7 @@ const (
 	supabaseBrowserCookie = "stoa_supabase"
 	supabaseBrowserPath   = "/api/supabase/callback"
 	supabaseStoreCookie   = "stoa_supabase_store"
+	supabaseStorePath     = "/supabase/"
 )
 
 // authorizeSupabase sends the browser to Supabase, where its owner consents.
@@ -311,16 +312,18 @@ func (c *Console) authorizeSupabase(w http.ResponseWriter, r *Request) error {
 		}
 		return c.showConnect(w, r, connectView{Store: store, Kind: supabaseProject, Form: form})
 	}
-	for _, cookie := range []http.Cookie{
-		{Name: supabaseBrowserCookie, Value: consent.Browser.Reveal(), Path: supabaseBrowserPath},
-		{Name: supabaseStoreCookie, Value: store.Slug, Path: "/supabase/"},
-	} {
-		cookie.MaxAge, cookie.HttpOnly = int(link.ConsentTTL.Seconds()), true
-		cookie.Secure, cookie.SameSite = strings.HasPrefix(c.BaseURL, "https:"), http.SameSiteLaxMode
-		http.SetCookie(w, &cookie)
-	}
+	http.SetCookie(w, c.consentCookie(supabaseBrowserCookie, consent.Browser.Reveal(), supabaseBrowserPath, int(link.ConsentTTL.Seconds())))
+	http.SetCookie(w, c.consentCookie(supabaseStoreCookie, store.Slug, supabaseStorePath, int(link.ConsentTTL.Seconds())))
 	http.Redirect(w, r.Request, consent.URL, http.StatusSeeOther)
 	return nil
+}
+
+// consentCookie returns a cookie of a consent at Supabase.
+func (c *Console) consentCookie(name, value, path string, maxAge int) *http.Cookie {
+	return &http.Cookie{ //nolint:gosec // not Secure only when the platform itself is served over HTTP
+		Name: name, Value: value, Path: path, MaxAge: maxAge,
+		HttpOnly: true, Secure: strings.HasPrefix(c.BaseURL, "https:"), SameSite: http.SameSiteLaxMode,
+	}
 }
 
 // supabaseReturned is where the browser arrives after the consent: at the store that it
@@ -335,7 +338,7 @@ func (c *Console) supabaseReturned(w http.ResponseWriter, r *Request) error {
 		return notFound()
 	}
 	if cookie, err := r.Request.Cookie(supabaseStoreCookie); err == nil {
-		http.SetCookie(w, &http.Cookie{Name: supabaseStoreCookie, Path: "/supabase/", MaxAge: -1})
+		http.SetCookie(w, c.consentCookie(supabaseStoreCookie, "", supabaseStorePath, -1))
 		return redirect(w, r, "/stores/"+url.PathEscape(cookie.Value)+"/connect?kind="+supabaseProject, title+". "+text)
 	}
 	return c.render(w, r, http.StatusOK, formFrame(title), notePage(title, text+" You can close this page."))

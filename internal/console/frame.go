@@ -155,7 +155,7 @@ func redirect(w http.ResponseWriter, r *Request, path, message string) error {
 		if len(text) > maxMessage {
 			text = append(text[:maxMessage-1], '…')
 		}
-		http.SetCookie(w, &http.Cookie{
+		http.SetCookie(w, &http.Cookie{ //nolint:gosec // not Secure only when the platform itself is served over HTTP
 			Name: messageCookie, Value: base64.RawURLEncoding.EncodeToString([]byte(string(text))), Path: "/", MaxAge: messageSeconds,
 			HttpOnly: true, Secure: r.TLS != nil || strings.HasPrefix(r.Header.Get("Origin"), "https:"), SameSite: http.SameSiteLaxMode,
 		})

@@ -59,12 +59,12 @@ func (c *Console) acceptInvitation(w http.ResponseWriter, r *Request) error {
 // refusedInvitation answers with a page for an invitation that cannot be accepted any
 // more: the code would send others to the sign-in.
 func (c *Console) refusedInvitation(w http.ResponseWriter, r *Request, err error) error {
-	switch code := stoa.CodeOf(err); {
-	case code == stoa.TokenInvalid || code == stoa.TokenExpired:
+	switch stoa.CodeOf(err) { //nolint:exhaustive // all others are returned
+	case stoa.TokenInvalid, stoa.TokenExpired:
 		dead := deadLink{Reason: messageOf(err), Advice: "Ask who invited you for another one. If you have accepted it before, you find the store among yours.",
 			Label: "Your stores", URL: "/stores"}
 		return c.render(w, r, http.StatusGone, formFrame("This link does not work any more"), deadLinkPage(dead))
-	case code == stoa.Forbidden:
+	case stoa.Forbidden:
 		dead := deadLink{Reason: messageOf(err), Advice: "You are signed in as " + r.User.Email + ".", Label: "Your stores", URL: "/stores"}
 		return c.render(w, r, http.StatusForbidden, formFrame("Not your invitation"), deadLinkPage(dead))
 	}

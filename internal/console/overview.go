@@ -99,6 +99,7 @@ func databaseWords(s stores.Store) string {
 		name = "Managed " + name
 	case credential.KindSupabase:
 		name = "Supabase"
+	case credential.KindPostgreSQL, credential.KindMySQL:
 	}
 	if d.SchemaVersion > 0 {
 		name += ", schema " + strconv.FormatInt(d.SchemaVersion, 10)

@@ -45,6 +45,11 @@ var readers = map[string]func(context.Context, *tenantdb.DB, stoa.StoreID){
 		_, _ = storedata.UpdateProfile(ctx, db, id, storedata.ProfilePatch{City: ptr("C")})
 		_, _ = storedata.UpdateProfile(ctx, db, id, storedata.ProfilePatch{})
 	},
+	"ChangeProfile": func(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) {
+		_, _ = storedata.ChangeProfile(ctx, db, id, func(storedata.Profile) (storedata.ProfilePatch, error) {
+			return storedata.ProfilePatch{City: ptr("C")}, nil
+		})
+	},
 	"Products": func(ctx context.Context, db *tenantdb.DB, _ stoa.StoreID) {
 		_, _ = storedata.Products(ctx, db, storedata.ListProducts{})
 	},
