@@ -22,6 +22,7 @@ type cli struct {
 	Attacks   attacksCmd   `cmd:"" help:"What other stores notice, and how far memory grows, while owners and shoppers attack the platform."`
 	Provision provisionCmd `cmd:"" help:"Stores that are given their databases, eight at a time."`
 	Migrate   migrateCmd   `cmd:"" help:"One migration over a thousand SQLite stores and two hundred PostgreSQL databases, and none."`
+	Operator  operatorCmd  `cmd:"" help:"The operator's list of stores in the console, over a hundred and ten thousand stores."`
 	Credits   creditsCmd   `cmd:"" help:"Spends on one store and on a thousand, beside the best single statement."`
 
 	// These commands are the processes that a measurement starts from this binary.
