@@ -9,6 +9,7 @@ import (
 	"github.com/stoahq/stoa/internal/console/ui"
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/traffic"
 )
 
 func (c *Console) overviewRoutes() []Route {
@@ -24,6 +25,7 @@ type overviewView struct {
 	Database string
 	Steps    []nextStep
 	Events   []audit.Entry // nil for a role that may not read them
+	Day      []traffic.Hour
 }
 
 // nextStep is what the store needs next.
@@ -49,6 +51,9 @@ func (c *Console) overview(w http.ResponseWriter, r *Request) error {
 	}
 	if store.Database != nil {
 		v.Database = databaseWords(store)
+	}
+	if v.Day, err = c.Traffic.Day(r.Context(), r.Principal, store.ID); err != nil {
+		return err
 	}
 	if store.Role.Can(authz.ReadAudit) {
 		log, err := authz.ReadAuditLog(r.Context(), c.Master, r.Principal, store.ID, audit.Filter{Limit: overviewEvents})
