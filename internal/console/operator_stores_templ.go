@@ -47,7 +47,7 @@ func operatorStoreListPage(v operatorStoreListView) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = ui.Input(v.Form, ui.Field{Name: "q", Label: "Search", Type: "search", Optional: true, MaxLength: 254,
+		templ_7745c5c3_Err = ui.Input(v.Form, ui.Field{Name: "q", Label: "Search", Type: "search", Alternative: true, MaxLength: 254,
 			Hint: "The beginning of a slug or name; or a whole hostname, owner’s e-mail address or store id."}).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
@@ -68,11 +68,11 @@ func operatorStoreListPage(v operatorStoreListView) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = ui.Input(v.Form, ui.Field{Name: "server", Label: "Server", Optional: true, Placeholder: "host:port or embedded"}).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Input(v.Form, ui.Field{Name: "server", Label: "Server", Alternative: true, Placeholder: "host:port or embedded"}).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = ui.Input(v.Form, ui.Field{Name: "schema", Label: "Schema", Optional: true, InputMode: "numeric"}).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Input(v.Form, ui.Field{Name: "schema", Label: "Schema", Alternative: true, InputMode: "numeric"}).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
