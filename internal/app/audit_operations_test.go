@@ -1,6 +1,8 @@
 package app_test
 
 import (
+	"encoding/base64"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"slices"
@@ -9,6 +11,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/descope/virtualwebauthn"
 	"github.com/google/uuid"
 	"github.com/pquerna/otp/totp"
 
@@ -24,6 +27,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/supabasetest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // auditedWorld makes calls and compares their audit log entries with auditedOperations.
@@ -142,6 +146,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			unlimited(cfg)
 			w := &auditedWorld{t: t, s: startServer(t, cfg), done: map[string]bool{}}
 			owner, id := w.accounts()
+			w.leave()
 			w.operatorActs()
 			w.people(owner, id)
 			w.lifecycle(owner)
@@ -205,6 +210,7 @@ func (w *auditedWorld) accounts() (client, string) {
 	recovery := w.do(c, "POST /api/auth/second-factor/confirm", nil, object{"code": code}, http.StatusOK).list("recoveryCodes")
 	challenge := visitor.call("POST", "/api/auth/login", login).problem(http.StatusUnauthorized, "second_factor_required").text("challengeToken")
 	w.do(visitor, "POST /api/auth/login/second-factor", nil, object{"challengeToken": challenge, "code": recovery[0]}, http.StatusOK)
+	w.passkeys(c, login["password"].(string))
 	w.do(c, "POST /api/auth/second-factor/disable", nil, object{"password": login["password"]}, http.StatusNoContent)
 
 	other := in().call("GET", "/api/auth/sessions", nil).want(http.StatusOK).list("data")[0].(object)["id"].(string)
@@ -213,6 +219,50 @@ func (w *auditedWorld) accounts() (client, string) {
 	w.do(in(), "POST /api/auth/logout", nil, nil, http.StatusNoContent)
 	w.do(c, "POST /api/stores/create", nil, object{"name": "Another"}, http.StatusCreated)
 	return c, a.text("store", "id")
+}
+
+// passkeys calls the operations on passkeys with a software authenticator.
+func (w *auditedWorld) passkeys(c client, password string) {
+	w.t.Helper()
+	party := virtualwebauthn.RelyingParty{ID: "localhost", Name: "Stoa", Origin: w.s.URL}
+	device, key := virtualwebauthn.NewAuthenticator(), virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)
+	options := func(a answer) string {
+		w.t.Helper()
+		text, err := json.Marshal(a.body["options"])
+		testkit.Must(w.t, err)
+		return string(text)
+	}
+	asked := w.do(c, "POST /api/auth/passkeys/registration/begin", nil, object{"password": password}, http.StatusOK)
+	creation, err := virtualwebauthn.ParseAttestationOptions(options(asked))
+	testkit.Must(w.t, err)
+	handle, err := base64.RawURLEncoding.DecodeString(asked.text("options", "publicKey", "user", "id"))
+	testkit.Must(w.t, err)
+	device.Options.UserHandle = handle
+	id := w.do(c, "POST /api/auth/passkeys/registration/finish", nil, object{"passkeyToken": asked.text("passkeyToken"), "name": "Laptop",
+		"credential": json.RawMessage(virtualwebauthn.CreateAttestationResponse(party, device, key, *creation))}, http.StatusCreated).text("passkey", "id")
+	visitor := client{t: w.t, url: w.s.URL}
+	asked = w.do(visitor, "POST /api/auth/passkeys/login/begin", nil, object{}, http.StatusOK)
+	assertion, err := virtualwebauthn.ParseAssertionOptions(options(asked))
+	testkit.Must(w.t, err)
+	w.do(visitor, "POST /api/auth/passkeys/login/finish", nil, object{"passkeyToken": asked.text("passkeyToken"),
+		"credential": json.RawMessage(virtualwebauthn.CreateAssertionResponse(party, device, key, *assertion))}, http.StatusOK)
+	w.do(c, "PATCH /api/auth/passkeys/{passkeyId}", []string{id}, object{"name": "Desk"}, http.StatusOK)
+	w.do(c, "DELETE /api/auth/passkeys/{passkeyId}", []string{id}, object{"password": password}, http.StatusNoContent)
+}
+
+// leave calls the operations on a name and an address, and deletes the account.
+func (w *auditedWorld) leave() {
+	w.t.Helper()
+	c := client{t: w.t, url: w.s.URL, s: w.s}
+	c.token = w.do(c, "POST /api/auth/register", nil, object{"email": "leaver@example.com", "password": testPassword, "firstName": "John", "lastName": "Doe"},
+		http.StatusCreated).text("accessToken")
+	w.do(c, "PATCH /api/auth/me", nil, object{"firstName": "Jane"}, http.StatusOK)
+	w.do(c, "POST /api/auth/email-change", nil, object{"email": "moved@example.com", "password": testPassword}, http.StatusAccepted)
+	w.do(c, "POST /api/auth/email-change/confirm", nil, w.token("account/email/confirm"), http.StatusOK)
+	w.do(c, "POST /api/auth/email-change", nil, object{"email": "again@example.com", "password": testPassword}, http.StatusAccepted)
+	w.do(c, "DELETE /api/auth/email-change", nil, nil, http.StatusNoContent)
+	w.do(c, "GET /api/auth/export", nil, nil, http.StatusOK)
+	w.do(c, "DELETE /api/auth/me", nil, object{"password": testPassword}, http.StatusNoContent)
 }
 
 // operatorActs checks that an operator's reads are recorded too.

@@ -32,7 +32,6 @@ var pendingRoutes = []string{"/stores/{slug}/connect"}
 // scopeRefused are routes that refuse a person although authz allows the role, with the
 // reason: "METHOD path role".
 var scopeRefused = map[string]string{
-	"POST /stores/{slug}/settings/resume admin": "an operator, whom the test asks before, has suspended the store",
 }
 
 // consoleRoutes lists the routes of the console.

@@ -248,7 +248,7 @@ func TestPrivateOperationsAskForAToken(t *testing.T) {
 		if private < 12 {
 			t.Errorf("only %d private operations", private)
 		}
-	})
+	}, unlimited)
 }
 
 // operation is one entry of the OpenAPI document.

@@ -24,6 +24,8 @@ var needNoMaster = map[string]int{
 	"POST /api/webhooks/stripe":    http.StatusUnprocessableEntity, // the event has no valid signature
 	"GET /api/supabase/callback":   http.StatusOK,                  // an error page
 	"POST /api/auth/refresh":       http.StatusUnauthorized,        // the token was never issued
+
+	"POST /api/auth/passkeys/login/finish": http.StatusUnprocessableEntity, // the credential has no valid form
 }
 
 // TestEveryOperationWithoutAMaster checks that without the master database every

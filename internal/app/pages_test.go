@@ -72,30 +72,30 @@ var pageCases = map[string][]pageCase{
 	"GET /stores/{slug}/settings": {{}, {path: "/stores/{pending}/settings"}, {path: "/stores/{slug}/settings?viewer", as: "viewer"}},
 	// The store's database is an embedded one, which has no connection string.
 	"GET /stores/{slug}/database/credentials": {{status: http.StatusNotFound}},
+
+	"GET /operator/bulk":       {{status: http.StatusUnprocessableEntity}}, // without a choice of stores
+	"GET /operator/users/{id}": {{path: "/operator/users/{userId}"}},
 }
 
 // noPages are the routes outside /api/ that answer GET with something else than a page,
 // with what it is.
 var noPages = map[string]string{
-	"GET /assets/":                                   "files",
-	"GET /api/docs/":                                 "files",
-	"GET /favicon.ico":                               "a picture",
-	"GET /robots.txt":                                "a text",
-	"GET /.well-known/security.txt":                  "a text",
-	"GET /.well-known/change-password":               "a redirect",
-	"GET /verify-email":                              "a redirect",
-	"GET /forgot-password":                           "a redirect",
-	"GET /reset-password":                            "a redirect",
-	"GET /accept-invitation":                         "a redirect",
-	"GET /account/export/download":                   "a file",
-	"GET /account/passkeys/{passkey}":                "only an authenticator can make a passkey to look at",
-	"GET /stores/{slug}/activity.csv":                "a file",
-	"GET /stores/{slug}/credits/history.csv":         "a file",
-	"GET /stores/{slug}/credits/purchases/{id}/live": "events",
-	"GET /healthz":                                   "JSON",
-	"GET /readyz":                                    "JSON",
-	"GET /signin/code":                               "a redirect without the first step of a sign-in",
-	"GET /stores/{slug}/provisioning/live":           "events",
+	"GET /assets/":                     "files",
+	"GET /api/docs/":                   "files",
+	"GET /favicon.ico":                 "a picture",
+	"GET /robots.txt":                  "a text",
+	"GET /.well-known/security.txt":    "a text",
+	"GET /.well-known/change-password": "a redirect",
+	"GET /verify-email":                "a redirect",
+	"GET /forgot-password":             "a redirect",
+	"GET /reset-password":              "a redirect",
+	"GET /accept-invitation":           "a redirect",
+	"GET /account/export/download":     "a file",
+	"GET /account/passkeys/{passkey}":  "only an authenticator can make a passkey to look at",
+	"GET /operator/bulk/{id}":          "only a bulk action makes one: TestFleetPages",
+	"GET /healthz":                     "JSON",
+	"GET /readyz":                      "JSON",
+	"GET /signin/code":                 "a redirect without the first step of a sign-in",
 }
 
 // pageRoutes lists the routes of pages: all that answer GET outside the API.
@@ -104,7 +104,8 @@ func pageRoutes(t *testing.T, s *server) (routes []httpapi.Route) {
 	for _, r := range httpapi.Routes(s.Cfg.API(s.URL, slog.New(slog.DiscardHandler), nil, nil, nil)) {
 		name := r.Method + " " + r.Path
 		api := strings.HasPrefix(r.Path, "/api/") && r.Path != "/api/docs"
-		if noPages[name] == "" && !api && (r.Method == http.MethodGet || r.Method == "") {
+		file := strings.HasSuffix(r.Path, "/live") || strings.HasSuffix(r.Path, ".csv")
+		if noPages[name] == "" && !api && !file && (r.Method == http.MethodGet || r.Method == "") {
 			routes = append(routes, r)
 		}
 	}

@@ -19,7 +19,6 @@ func (c *Console) invitationRoutes() []Route {
 type invitationView struct {
 	accounts.Offer
 	Email  string // of the session; empty: signed out
-	Action string
 	SignIn string
 	SignUp string
 }
@@ -34,7 +33,7 @@ func (c *Console) invitation(w http.ResponseWriter, r *Request) error {
 	}
 	here := "/invitations/accept?token=" + url.QueryEscape(r.URL.Query().Get("token"))
 	v := invitationView{
-		Offer: offer, Action: here,
+		Offer:  offer,
 		SignIn: "/signin?next=" + url.QueryEscape(here),
 		SignUp: "/signup?email=" + url.QueryEscape(offer.Email) + "&next=" + url.QueryEscape(here),
 	}

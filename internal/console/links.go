@@ -11,8 +11,8 @@ import (
 )
 
 // The pages that links in mails lead to. Opening a link does not use it up, only
-// sending the form does: mail scanners open links. The token stays in the address of
-// the form, so that it is kept when somebody signs in in between.
+// sending the form does: mail scanners open links. The form has no action, so that it is
+// sent to the address of its page: no page holds a token.
 
 func (c *Console) linkRoutes() []Route {
 	optional := RouteOptions{Kind: SignIn, Scope: Optional}
@@ -48,11 +48,10 @@ type linkView struct {
 	Email string // of the session; empty: signed out
 	// AskPassword: the caller has no session of the account, or not of this one.
 	AskPassword bool
-	Action      string // takes the form, with the token
 }
 
 func (c *Console) linkView(r *Request) linkView {
-	v := linkView{AskPassword: !r.SignedIn(), Action: r.URL.Path + "?token=" + url.QueryEscape(r.URL.Query().Get("token"))}
+	v := linkView{AskPassword: !r.SignedIn()}
 	if r.SignedIn() {
 		v.Email = r.User.Email
 	}

@@ -178,6 +178,7 @@ func (l *Ledger) summarizeChunk(ctx context.Context, store stoa.StoreID) (comple
 		return err == nil, err
 	}
 	upTo := min(at.Last, at.From+summaryChunk)
+	statement := summarizeSQL[l.db.Engine]
 	err = l.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		moved, err := tx.Exec(ctx, `
 			INSERT INTO credit_day_positions (store_id, seq) VALUES ($1, $3)
@@ -186,7 +187,7 @@ func (l *Ledger) summarizeChunk(ctx context.Context, store stoa.StoreID) (comple
 		if err != nil || moved == 0 {
 			return err
 		}
-		_, err = tx.Exec(ctx, summarizeSQL[l.db.Engine], store, at.From, upTo)
+		_, err = tx.Exec(ctx, statement, store, at.From, upTo)
 		return err
 	})
 	return complete && err == nil, err

@@ -71,7 +71,7 @@ func (a *api) changeName(ctx context.Context, in *changeNameInput) (*userOutput,
 	return &userOutput{userView(user)}, nil
 }
 
-func (a *api) deleteAccount(ctx context.Context, in *passwordInput) (*struct{}, error) {
+func (a *api) deleteAccount(ctx context.Context, in *PasswordInput) (*struct{}, error) {
 	return nil, a.Accounts.DeleteAccount(ctx, principal(ctx), in.Body.Password)
 }
 

@@ -85,6 +85,10 @@ func (a *api) admitPage(w http.ResponseWriter, r *console.Request, route console
 			return nil, err
 		}
 	}
+	if route.Scope == console.Operator && (r.User.Role != "admin" || !r.Principal.Impersonator.IsZero()) {
+		// The domain checks it too; this covers what a page does before it calls it.
+		return nil, stoa.Errorf(stoa.Forbidden, "Only operators of the platform may see this page.")
+	}
 	if route.Kind == console.Stream {
 		return a.streams.acquire(stoa.StoreID{}, r.Principal)
 	}

@@ -74,7 +74,7 @@ type passkeyView struct {
 	Passwordless bool               `json:"passwordless" doc:"false after a reset of the password: it is a second factor only. Remove it and add it again"`
 }
 
-func (a *api) beginPasskey(ctx context.Context, in *passwordInput) (*passkeyChallengeOutput, error) {
+func (a *api) beginPasskey(ctx context.Context, in *PasswordInput) (*passkeyChallengeOutput, error) {
 	return newPasskeyChallenge(a.Accounts.BeginPasskeyRegistration(ctx, principal(ctx), in.Body.Password))
 }
 
@@ -127,12 +127,13 @@ func (a *api) listPasskeys(ctx context.Context, _ *struct{}) (*passkeysOutput, e
 	return out, nil
 }
 
-type passkeyPath struct {
+// PasskeyPath is exported because huma fills no fields of an unexported embedded type.
+type PasskeyPath struct {
 	PasskeyID string `path:"passkeyId" doc:"A UUID"`
 }
 
 // id returns the zero id, which no passkey has, for a malformed one.
-func (p passkeyPath) id() accounts.PasskeyID {
+func (p PasskeyPath) id() accounts.PasskeyID {
 	id, err := stoa.ParseID[accounts.PasskeyID](p.PasskeyID)
 	if err != nil {
 		return accounts.PasskeyID{}
@@ -141,7 +142,7 @@ func (p passkeyPath) id() accounts.PasskeyID {
 }
 
 type renamePasskeyInput struct {
-	passkeyPath
+	PasskeyPath
 	Body struct {
 		Name string `json:"name" maxLength:"100" example:"Laptop"`
 	}
@@ -158,8 +159,8 @@ func (a *api) renamePasskey(ctx context.Context, in *renamePasskeyInput) (*passk
 }
 
 type removePasskeyInput struct {
-	passkeyPath
-	passwordInput
+	PasskeyPath
+	PasswordInput
 }
 
 func (a *api) removePasskey(ctx context.Context, in *removePasskeyInput) (*struct{}, error) {

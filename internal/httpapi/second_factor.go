@@ -67,7 +67,8 @@ func (a *api) getFactor(ctx context.Context, _ *struct{}) (*factorOutput, error)
 	return out, nil
 }
 
-type passwordInput struct {
+// PasswordInput is the body of a call that needs the password again.
+type PasswordInput struct {
 	Body struct {
 		Password keyring.Secret `json:"password"`
 	}
@@ -80,7 +81,7 @@ type enrolOutput struct {
 	}
 }
 
-func (a *api) enrolFactor(ctx context.Context, in *passwordInput) (*enrolOutput, error) {
+func (a *api) enrolFactor(ctx context.Context, in *PasswordInput) (*enrolOutput, error) {
 	e, err := a.Accounts.EnrolFactor(ctx, principal(ctx), in.Body.Password)
 	if err != nil {
 		return nil, err
@@ -114,6 +115,6 @@ func (a *api) confirmFactor(ctx context.Context, in *confirmInput) (*recoveryOut
 	return out, nil
 }
 
-func (a *api) disableFactor(ctx context.Context, in *passwordInput) (*struct{}, error) {
+func (a *api) disableFactor(ctx context.Context, in *PasswordInput) (*struct{}, error) {
 	return nil, a.Accounts.DisableFactor(ctx, principal(ctx), in.Body.Password)
 }
