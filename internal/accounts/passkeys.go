@@ -54,7 +54,7 @@ type Passkey struct {
 	Passwordless bool
 }
 
-const passkeyColumns = "id, name, created_at, last_used_at, passwordless"
+const passkeyColumns = "id, name, created_at, last_used_at, passwordless" //nolint:gosec // column names
 
 // PasskeyChallenge is what an authenticator is asked to sign, within five minutes and
 // once. Options are the JSON for navigator.credentials.create or get. Token is passed

@@ -31,8 +31,7 @@ var pendingRoutes = []string{"/stores/{slug}/connect"}
 
 // scopeRefused are routes that refuse a person although authz allows the role, with the
 // reason: "METHOD path role".
-var scopeRefused = map[string]string{
-}
+var scopeRefused = map[string]string{}
 
 // consoleRoutes lists the routes of the console.
 func consoleRoutes(t *testing.T, s *server) (routes []httpapi.Route) {

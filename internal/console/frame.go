@@ -171,7 +171,7 @@ func takeMessage(w http.ResponseWriter, r *Request) string {
 	if err != nil {
 		return ""
 	}
-	http.SetCookie(w, &http.Cookie{Name: messageCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteLaxMode})
+	http.SetCookie(w, &http.Cookie{Name: messageCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteLaxMode}) //nolint:gosec // it is deleted
 	text, err := base64.RawURLEncoding.DecodeString(cookie.Value)
 	if err != nil || len(text) > 4*maxMessage {
 		return ""
@@ -182,7 +182,7 @@ func takeMessage(w http.ResponseWriter, r *Request) string {
 // sessionCookie returns the name and attributes of the session's cookie. Over https
 // its prefix makes browsers refuse one that another host of the domain has set.
 func (c *Console) sessionCookie(value string, lifetime time.Duration) *http.Cookie {
-	return &http.Cookie{
+	return &http.Cookie{ //nolint:gosec // not Secure only when the platform itself is served over HTTP
 		Name: SessionCookieName(c.BaseURL), Value: value, Path: "/", MaxAge: int(lifetime.Seconds()),
 		HttpOnly: true, Secure: strings.HasPrefix(c.BaseURL, "https:"), SameSite: http.SameSiteLaxMode,
 	}

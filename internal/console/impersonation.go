@@ -22,7 +22,7 @@ const ownCookieLifetime = 12 * time.Hour
 // ownCookie keeps the session of an operator who acts as a user, until they end that.
 // No page but those of this file reads it.
 func (c *Console) ownCookie(value string, lifetime time.Duration) *http.Cookie {
-	return &http.Cookie{
+	return &http.Cookie{ //nolint:gosec // not Secure only when the platform itself is served over HTTP
 		Name: c.ownCookieName(), Value: value, Path: "/", MaxAge: int(lifetime.Seconds()),
 		HttpOnly: true, Secure: strings.HasPrefix(c.BaseURL, "https:"), SameSite: http.SameSiteLaxMode,
 	}
