@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/testkit"
@@ -78,7 +79,9 @@ func (b *browserClient) send(method, path string, form url.Values, header http.H
 	if form != nil {
 		body = strings.NewReader(form.Encode())
 	}
-	r, err := http.NewRequestWithContext(context.Background(), method, b.url+path, body)
+	ctx, leave := context.WithCancel(context.Background())
+	defer leave()
+	r, err := http.NewRequestWithContext(ctx, method, b.url+path, body)
 	testkit.Must(b.t, err)
 	for name, values := range header {
 		r.Header[name] = values
@@ -90,12 +93,15 @@ func (b *browserClient) send(method, path string, form url.Values, header http.H
 	answer, err := b.http.Do(r)
 	testkit.Must(b.t, err)
 	defer answer.Body.Close()
-	body = answer.Body
-	if answer.Header.Get("Content-Type") == "text/event-stream" {
-		body = io.LimitReader(body, 1) // a stream goes on for minutes
+	live := answer.Header.Get("Content-Type") == "text/event-stream"
+	if live {
+		// A stream whose subject has not ended goes on for minutes.
+		defer time.AfterFunc(500*time.Millisecond, leave).Stop()
 	}
-	text, err := io.ReadAll(body)
-	testkit.Must(b.t, err)
+	text, err := io.ReadAll(answer.Body)
+	if !live {
+		testkit.Must(b.t, err)
+	}
 	return pageAnswer{Status: answer.StatusCode, Location: answer.Header.Get("Location"), Header: answer.Header, Body: string(text)}
 }
 

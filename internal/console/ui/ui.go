@@ -7,6 +7,7 @@
 package ui
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -124,12 +125,15 @@ type Field struct {
 	Focus        bool // the first field to fill in
 }
 
-// input is the type attribute.
-func (f Field) input() string {
-	if f.Type == "" {
-		return "text"
+// input is the type attribute. What is no date is shown in a field for text: a date
+// field would drop it.
+func (f Field) input(form Form) string {
+	if value := f.value(form); f.Type == "date" && value != "" {
+		if _, err := time.Parse(time.DateOnly, value); err != nil {
+			return "text"
+		}
 	}
-	return f.Type
+	return cmp.Or(f.Type, "text")
 }
 
 // describedBy lists the ids of the field's hint and fault.
