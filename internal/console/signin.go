@@ -120,7 +120,7 @@ const (
 // challengeCookie holds the proof of a correct password between the two steps of a
 // sign-in. The page of the code is the only one that receives it.
 func (c *Console) challengeCookie(value string, maxAge int) *http.Cookie {
-	return &http.Cookie{
+	return &http.Cookie{ //nolint:gosec // not Secure only when the platform itself is served over HTTP
 		Name: challengeName, Value: value, Path: "/signin", MaxAge: maxAge,
 		HttpOnly: true, Secure: strings.HasPrefix(c.BaseURL, "https:"), SameSite: http.SameSiteLaxMode,
 	}
