@@ -39,7 +39,7 @@ func (a *Accounts) DeleteAccount(ctx context.Context, p authz.Principal, passwor
 		if err != nil {
 			return err
 		}
-		if user.Role == "admin" {
+		if user.IsOperator() {
 			return stoa.Errorf(stoa.Forbidden, "You are an operator of the platform. Have that role taken from you first, then delete your account.")
 		}
 		if err := a.endMemberships(ctx, tx, p); err != nil {

@@ -105,6 +105,9 @@ type User struct {
 	CreatedAt     time.Time
 }
 
+// IsOperator reports whether the user is an operator of the platform.
+func (u User) IsOperator() bool { return u.Role == "admin" }
+
 // userColumns are the columns of User.
 const userColumns = "id, email, first_name, last_name, role, email_verified, created_at"
 

@@ -145,7 +145,7 @@ func (a *Accounts) Impersonate(ctx context.Context, p authz.Principal, user stoa
 		if err != nil {
 			return err
 		}
-		if to.Role == "admin" {
+		if to.IsOperator() {
 			return stoa.Errorf(stoa.Forbidden, "Nobody can act as an operator of the platform.")
 		}
 		if err := checkNotSuspended(ctx, tx, user); err != nil {

@@ -36,7 +36,7 @@ func (a *Accounts) SuspendUser(ctx context.Context, p authz.Principal, user stoa
 		switch {
 		case user == p.UserID:
 			return stoa.Errorf(stoa.Forbidden, "Nobody can suspend their own account.")
-		case u.Role == "admin":
+		case u.IsOperator():
 			return stoa.Errorf(stoa.Forbidden, "An operator of the platform cannot be suspended. Remove their operator role first.")
 		}
 		_, err = tx.Exec(ctx, `UPDATE users SET suspended_at = $1, suspended_by = $2, suspension_reason = $3, suspension_changed_at = $1, updated_at = $1 WHERE id = $4`,

@@ -128,8 +128,8 @@ func (a *Accounts) findUsersByEmail(ctx context.Context, f UserFilter, faults *s
 type UserDetails struct {
 	UserSummary
 	SuspendedBy  *string // the operator's address
-	SecondFactor bool
-	Sessions     int // that are open
+	SecondFactor bool    // of an app, or a passkey
+	Sessions     int     // that are open
 	LastUsedAt   *time.Time
 	Stores       []UserStore `db:"-"` // the newest ones, maxUserStores at most
 }
@@ -151,7 +151,8 @@ func (a *Accounts) UserForOperator(ctx context.Context, p authz.Principal, id st
 	}
 	var u UserDetails
 	err := a.db.Get(ctx, &u, `SELECT `+summaryColumns+`, (SELECT o.email FROM users o WHERE o.id = u.suspended_by) AS suspended_by,
-			EXISTS (SELECT 1 FROM second_factors f WHERE f.user_id = u.id AND f.confirmed_at IS NOT NULL) AS second_factor,
+			EXISTS (SELECT 1 FROM second_factors f WHERE f.user_id = u.id AND f.confirmed_at IS NOT NULL)
+				OR EXISTS (SELECT 1 FROM passkeys k WHERE k.user_id = u.id) AS second_factor,
 			(SELECT count(*) FROM sessions s WHERE s.user_id = u.id AND s.revoked_at IS NULL AND s.expires_at > $2 AND s.impersonator IS NULL) AS sessions
 		FROM users u WHERE u.id = $1 AND u.deleted_at IS NULL`, id, a.db.Now())
 	if errors.Is(err, masterdb.ErrNotFound) {

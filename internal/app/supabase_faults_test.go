@@ -3,6 +3,7 @@ package app_test
 import (
 	"errors"
 	"fmt"
+	"html"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -62,10 +63,16 @@ func TestSupabaseConsent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		form := url.Values{"token": {u.Query().Get("state") + " " + u.Query().Get("code")}}.Encode()
-		c.call("POST", "/api/supabase/callback", form, "Content-Type", "application/x-www-form-urlencoded").want(http.StatusSeeOther)
+		form := url.Values{}
+		for _, field := range []string{"state", "code"} {
+			if !strings.Contains(asked.raw, `name="`+field+`" value="`+html.EscapeString(u.Query().Get(field))+`"`) {
+				t.Errorf("the form does not carry the %s:\n%s", field, asked.raw)
+			}
+			form.Set(field, u.Query().Get(field))
+		}
+		c.call("POST", "/api/supabase/callback", form.Encode(), "Content-Type", "application/x-www-form-urlencoded").want(http.StatusSeeOther)
 		status("connected")
-		c.call("POST", "/api/supabase/callback", form, "Content-Type", "application/x-www-form-urlencoded").want(http.StatusUnauthorized)
+		c.call("POST", "/api/supabase/callback", form.Encode(), "Content-Type", "application/x-www-form-urlencoded").want(http.StatusUnauthorized)
 
 		// Another user cannot connect the store, and a store's host does not serve the
 		// callback.

@@ -35,7 +35,7 @@ func (c *Console) showDeleteAccount(w http.ResponseWriter, r *Request, f ui.Form
 	if err != nil {
 		return err
 	}
-	v := deleteAccountView{Form: f, Email: r.User.Email, Operator: r.User.Role == "admin", Owned: owned}
+	v := deleteAccountView{Form: f, Email: r.User.Email, Operator: r.User.IsOperator(), Owned: owned}
 	return c.render(w, r, f.Status(), accountFrame("delete", "Delete account"), deleteAccountPage(v))
 }
 

@@ -3,7 +3,6 @@ package console
 import (
 	"errors"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -25,8 +24,6 @@ func (c *Console) connectRoutes() []Route {
 		{Pattern: "GET /stores/{slug}/connect", RouteOptions: view(connect), Handle: c.connect},
 		{Pattern: "POST /stores/{slug}/connect/check", RouteOptions: databaseForm(connect), Handle: c.checkConnection},
 		{Pattern: "POST /stores/{slug}/connect", RouteOptions: databaseForm(connect), Handle: c.doConnect},
-		{Pattern: "POST /stores/{slug}/connect/supabase", RouteOptions: form(connect), Handle: c.authorizeSupabase},
-		{Pattern: "GET /supabase/{outcome}", RouteOptions: view(Public), Handle: c.supabaseReturned},
 	}
 }
 
@@ -93,7 +90,7 @@ func (c *Console) showConnect(w http.ResponseWriter, r *Request, v connectView) 
 	switch v.Kind {
 	case ownDatabase:
 	case supabaseProject:
-		f.FormOrigin = c.Cloud.ConsentOrigin()
+		f = c.supabaseFrame(f)
 		if err := c.readCloud(r, &v); err != nil {
 			return err
 		}
@@ -288,58 +285,4 @@ func (c *Console) start(r *Request, store stores.Store) error {
 	}
 	_, err := c.Provisioning.Connect(r.Context(), r.Principal, store.ID, credential.Credentials{Kind: credential.Managed})
 	return err
-}
-
-// The cookies of a consent at Supabase: which browser began it, and for which store.
-const (
-	supabaseBrowserCookie = "stoa_supabase"
-	supabaseBrowserPath   = "/api/supabase/callback"
-	supabaseStoreCookie   = "stoa_supabase_store"
-	supabaseStorePath     = "/supabase/"
-)
-
-// authorizeSupabase sends the browser to Supabase, where its owner consents.
-func (c *Console) authorizeSupabase(w http.ResponseWriter, r *Request) error {
-	store, err := c.store(r)
-	if err != nil {
-		return err
-	}
-	consent, err := c.Cloud.Authorize(r.Context(), r.Principal, store.ID)
-	if err != nil {
-		form, err := refused(r, err)
-		if err != nil {
-			return err
-		}
-		return c.showConnect(w, r, connectView{Store: store, Kind: supabaseProject, Form: form})
-	}
-	http.SetCookie(w, c.consentCookie(supabaseBrowserCookie, consent.Browser.Reveal(), supabaseBrowserPath, int(link.ConsentTTL.Seconds())))
-	http.SetCookie(w, c.consentCookie(supabaseStoreCookie, store.Slug, supabaseStorePath, int(link.ConsentTTL.Seconds())))
-	http.Redirect(w, r.Request, consent.URL, http.StatusSeeOther)
-	return nil
-}
-
-// consentCookie returns a cookie of a consent at Supabase.
-func (c *Console) consentCookie(name, value, path string, maxAge int) *http.Cookie {
-	return &http.Cookie{ //nolint:gosec // not Secure only when the platform itself is served over HTTP
-		Name: name, Value: value, Path: path, MaxAge: maxAge,
-		HttpOnly: true, Secure: strings.HasPrefix(c.BaseURL, "https:"), SameSite: http.SameSiteLaxMode,
-	}
-}
-
-// supabaseReturned is where the browser arrives after the consent: at the store that it
-// was given for, if it began here.
-func (c *Console) supabaseReturned(w http.ResponseWriter, r *Request) error {
-	title, text := "Supabase is connected", "Choose a project for the store now, or have one made."
-	switch r.PathValue("outcome") {
-	case "connected":
-	case "declined":
-		title, text = "Supabase is not connected", "You have declined, and nothing has changed."
-	default:
-		return notFound()
-	}
-	if cookie, err := r.Request.Cookie(supabaseStoreCookie); err == nil {
-		http.SetCookie(w, c.consentCookie(supabaseStoreCookie, "", supabaseStorePath, -1))
-		return redirect(w, r, "/stores/"+url.PathEscape(cookie.Value)+"/connect?kind="+supabaseProject, title+". "+text)
-	}
-	return c.render(w, r, http.StatusOK, formFrame(title), notePage(title, text+" You can close this page."))
 }

@@ -79,6 +79,7 @@ type Request struct {
 	User      accounts.User   // of the principal
 	Expires   time.Time       // of the session
 	Cookie    string          // of the session
+	Secure    bool            // the platform's own address is https
 }
 
 // SignedIn reports whether the request has a session.
@@ -135,7 +136,7 @@ func signInForm(s Scope) RouteOptions   { return RouteOptions{Kind: SignIn, Scop
 func (c *Console) Routes() []Route {
 	var all []Route
 	for _, routes := range [][]Route{
-		c.homeRoutes(),
+		c.mailboxRoutes(),
 		c.signUpRoutes(),
 		c.signInRoutes(),
 		c.passkeySignInRoutes(),
@@ -160,6 +161,7 @@ func (c *Console) Routes() []Route {
 		c.linkRoutes(),
 		c.invitationRoutes(),
 		c.connectRoutes(),
+		c.supabaseRoutes(),
 		c.provisioningRoutes(),
 		c.databaseRoutes(),
 		c.creditRoutes(),

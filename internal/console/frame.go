@@ -137,14 +137,12 @@ func (c *Console) render(w http.ResponseWriter, r *Request, status int, f ui.Fra
 }
 
 func userLink(u accounts.User) *ui.UserLink {
-	return &ui.UserLink{Name: strings.TrimSpace(u.FirstName + " " + u.LastName), Email: u.Email, Operator: u.Role == "admin"}
+	return &ui.UserLink{Name: strings.TrimSpace(u.FirstName + " " + u.LastName), Email: u.Email, Operator: u.IsOperator()}
 }
 
-// messageCookie carries what an action did to the page that follows it.
 const (
-	messageCookie  = "stoa_message"
-	messageSeconds = 60
-	maxMessage     = 400 // characters
+	messageLifetime = time.Minute
+	maxMessage      = 400 // characters
 )
 
 // redirect answers a form that was accepted: the browser goes on to path, which shows
@@ -155,43 +153,24 @@ func redirect(w http.ResponseWriter, r *Request, path, message string) error {
 		if len(text) > maxMessage {
 			text = append(text[:maxMessage-1], '…')
 		}
-		http.SetCookie(w, &http.Cookie{ //nolint:gosec // not Secure only when the platform itself is served over HTTP
-			Name: messageCookie, Value: base64.RawURLEncoding.EncodeToString([]byte(string(text))), Path: "/", MaxAge: messageSeconds,
-			HttpOnly: true, Secure: r.TLS != nil || strings.HasPrefix(r.Header.Get("Origin"), "https:"), SameSite: http.SameSiteLaxMode,
-		})
+		value := base64.RawURLEncoding.EncodeToString([]byte(string(text)))
+		http.SetCookie(w, newCookie(r.Secure, cookieName(r.Secure, messageName), value, "/", messageLifetime))
 	}
 	http.Redirect(w, r.Request, path, http.StatusSeeOther)
 	return nil
 }
 
-// takeMessage returns the message of the last action and forgets it. Only this host's
-// pages can set the cookie of their own browser, and the text is escaped.
+// takeMessage returns the message of the last action and forgets it. Over https no other
+// host can have set its cookie (cookieName), and the text is escaped.
 func takeMessage(w http.ResponseWriter, r *Request) string {
-	cookie, err := r.Request.Cookie(messageCookie)
+	cookie, err := r.Request.Cookie(cookieName(r.Secure, messageName))
 	if err != nil {
 		return ""
 	}
-	http.SetCookie(w, &http.Cookie{Name: messageCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteLaxMode}) //nolint:gosec // it is deleted
+	http.SetCookie(w, newCookie(r.Secure, cookieName(r.Secure, messageName), "", "/", expired))
 	text, err := base64.RawURLEncoding.DecodeString(cookie.Value)
 	if err != nil || len(text) > 4*maxMessage {
 		return ""
 	}
 	return strings.ToValidUTF8(string(text), "")
-}
-
-// sessionCookie returns the name and attributes of the session's cookie. Over https
-// its prefix makes browsers refuse one that another host of the domain has set.
-func (c *Console) sessionCookie(value string, lifetime time.Duration) *http.Cookie {
-	return &http.Cookie{ //nolint:gosec // not Secure only when the platform itself is served over HTTP
-		Name: SessionCookieName(c.BaseURL), Value: value, Path: "/", MaxAge: int(lifetime.Seconds()),
-		HttpOnly: true, Secure: strings.HasPrefix(c.BaseURL, "https:"), SameSite: http.SameSiteLaxMode,
-	}
-}
-
-// SessionCookieName returns the name of the cookie with the session at a base URL.
-func SessionCookieName(baseURL string) string {
-	if strings.HasPrefix(baseURL, "https:") {
-		return "__Host-stoa_session"
-	}
-	return "stoa_session"
 }

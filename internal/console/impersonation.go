@@ -2,7 +2,6 @@ package console
 
 import (
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -18,19 +17,6 @@ func (c *Console) impersonationRoutes() []Route {
 // ownCookieLifetime is how long the operator's own session waits in its cookie. The
 // session itself may end earlier.
 const ownCookieLifetime = 12 * time.Hour
-
-// ownCookie keeps the session of an operator who acts as a user, until they end that.
-// No page but those of this file reads it.
-func (c *Console) ownCookie(value string, lifetime time.Duration) *http.Cookie {
-	return &http.Cookie{ //nolint:gosec // not Secure only when the platform itself is served over HTTP
-		Name: c.ownCookieName(), Value: value, Path: "/", MaxAge: int(lifetime.Seconds()),
-		HttpOnly: true, Secure: strings.HasPrefix(c.BaseURL, "https:"), SameSite: http.SameSiteLaxMode,
-	}
-}
-
-func (c *Console) ownCookieName() string {
-	return strings.Replace(SessionCookieName(c.BaseURL), "session", "operator", 1)
-}
 
 // impersonate begins to act as a user. The browser's session is the impersonation from
 // then on.
@@ -67,8 +53,8 @@ func (c *Console) endImpersonation(w http.ResponseWriter, r *Request) error {
 			return err
 		}
 	}
-	http.SetCookie(w, c.ownCookie("", -time.Second))
-	http.SetCookie(w, c.sessionCookie("", -time.Second))
+	http.SetCookie(w, c.ownCookie("", expired))
+	http.SetCookie(w, c.sessionCookie("", expired))
 	if err != nil {
 		return redirect(w, r, "/signin", "The impersonation has ended. Sign in again.")
 	}
@@ -95,7 +81,7 @@ func (c *Console) forgetOwnSession(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return nil //nolint:nilerr // there is none
 	}
-	http.SetCookie(w, c.ownCookie("", -time.Second))
+	http.SetCookie(w, c.ownCookie("", expired))
 	session, err := c.Accounts.AuthenticateCookie(r.Context(), keyring.NewSecret(own.Value), r.Client)
 	if err != nil {
 		return nil //nolint:nilerr // it has ended

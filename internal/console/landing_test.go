@@ -10,12 +10,12 @@ import (
 
 func TestLandingShowsCommandsInDevelopmentOnly(t *testing.T) {
 	t.Parallel()
-	page := func(v LandingView) string {
+	page := func(v landingView) string {
 		var b bytes.Buffer
 		testkit.Must(t, landing(v).Render(t.Context(), &b))
 		return b.String()
 	}
-	text := page(LandingView{BaseURL: "http://localhost:3000/", Version: "v1.2.3", Development: true})
+	text := page(landingView{BaseURL: "http://localhost:3000/", Version: "v1.2.3", Development: true})
 	for _, want := range []string{
 		"curl http://localhost:3000/api/auth/register", "curl http://localhost:3000/api/auth/login", "v1.2.3",
 		`href="/signup"`, `href="/signin"`, `href="/api/docs"`, `href="/api/openapi.json"`,
@@ -24,7 +24,7 @@ func TestLandingShowsCommandsInDevelopmentOnly(t *testing.T) {
 			t.Errorf("no %q in:\n%s", want, text)
 		}
 	}
-	if text := page(LandingView{BaseURL: "https://stoa.example"}); strings.Contains(text, "curl") {
+	if text := page(landingView{BaseURL: "https://stoa.example"}); strings.Contains(text, "curl") {
 		t.Errorf("production shows commands:\n%s", text)
 	}
 }

@@ -298,7 +298,7 @@ func userState(u accounts.UserSummary) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-		case u.Role == "admin":
+		case u.IsOperator():
 			templ_7745c5c3_Err = ui.Status(ui.State{Word: "Operator", Kind: ui.Info, Icon: "shield"}).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
@@ -600,7 +600,7 @@ func operatorUserPage(v operatorUserView) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		if v.User.Role == "admin" {
+		if v.User.IsOperator() {
 			templ_7745c5c3_Err = ui.Notice(ui.Info, "This person is an operator. Operators can be neither suspended nor impersonated; their role is removed with the command line.").Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err

@@ -58,7 +58,7 @@ func (c *Console) doReauthenticate(w http.ResponseWriter, r *Request) error {
 		return c.showReauthenticate(w, r, reauthenticateView{Form: form, Next: next, Resume: resume})
 	}
 	if resume != nil {
-		return c.render(w, r, http.StatusOK, formFrame("Go on"), confirmedPage(*resume))
+		return c.render(w, r, http.StatusOK, formFrame("Go on"), resumePage("Confirmed", "Now send your form, or leave it.", *resume))
 	}
 	http.Redirect(w, r.Request, next, http.StatusSeeOther)
 	return nil

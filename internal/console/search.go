@@ -39,7 +39,7 @@ func (c *Console) search(w http.ResponseWriter, r *Request) error {
 	if len(found) == 1 {
 		sections = append(sections, storeFrame(found[0], "", ""))
 	}
-	if r.User.Role == "admin" {
+	if r.User.IsOperator() {
 		sections = append(sections, operatorFrame("", ""))
 	}
 	v.Hits = append(v.Hits, actionHits(query)...)

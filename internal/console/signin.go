@@ -75,7 +75,7 @@ func (c *Console) doSignIn(w http.ResponseWriter, r *Request) error {
 	session, err := c.Accounts.Login(r.Context(), r.PostForm.Get("email"), keyring.NewSecret(r.PostForm.Get("password")), browser(r.Client))
 	var second *accounts.SecondFactorRequired
 	if errors.As(err, &second) {
-		http.SetCookie(w, c.challengeCookie(second.Challenge.Reveal(), challengeSeconds))
+		http.SetCookie(w, c.challengeCookie(second.Challenge.Reveal(), challengeLifetime))
 		return c.render(w, r, http.StatusOK, formFrame("Second factor"), signInCodePage(signInView{Next: next, Resume: resume, App: second.App, Passkey: second.Passkey}))
 	}
 	if err != nil {
@@ -93,11 +93,11 @@ func (c *Console) enter(w http.ResponseWriter, r *Request, session accounts.Sess
 	if err := c.forgetOwnSession(w, r); err != nil {
 		return err
 	}
-	http.SetCookie(w, c.challengeCookie("", -1))
+	http.SetCookie(w, c.challengeCookie("", expired))
 	http.SetCookie(w, c.sessionCookie(session.Cookie.Reveal(), session.ExpiresIn))
 	if resume != nil {
 		r.User, r.Principal.SessionID = session.User, stoa.NewID[stoa.SessionID]()
-		return c.render(w, r, http.StatusOK, formFrame("Go on"), resumePage(*resume))
+		return c.render(w, r, http.StatusOK, formFrame("Go on"), resumePage("You are signed in again", "Your form was not sent yet. Send it now, or leave it.", *resume))
 	}
 	http.Redirect(w, r.Request, "/signin/done?next="+url.QueryEscape(next), http.StatusSeeOther)
 	return nil
@@ -112,19 +112,8 @@ func (c *Console) signedIn(w http.ResponseWriter, r *Request) error {
 	return c.render(w, r, http.StatusBadRequest, formFrame("Cookies are off"), noCookiesPage())
 }
 
-const (
-	challengeName    = "stoa_challenge"
-	challengeSeconds = 300
-)
-
-// challengeCookie holds the proof of a correct password between the two steps of a
-// sign-in. The page of the code is the only one that receives it.
-func (c *Console) challengeCookie(value string, maxAge int) *http.Cookie {
-	return &http.Cookie{ //nolint:gosec // not Secure only when the platform itself is served over HTTP
-		Name: challengeName, Value: value, Path: "/signin", MaxAge: maxAge,
-		HttpOnly: true, Secure: strings.HasPrefix(c.BaseURL, "https:"), SameSite: http.SameSiteLaxMode,
-	}
-}
+// challengeLifetime is that of the challenge itself.
+const challengeLifetime = 5 * time.Minute
 
 func (c *Console) signInCode(w http.ResponseWriter, r *Request) error {
 	if _, err := r.Request.Cookie(challengeName); err != nil {
@@ -144,7 +133,7 @@ func (c *Console) doSignInCode(w http.ResponseWriter, r *Request) error {
 	session, err := c.Accounts.LoginSecondFactor(r.Context(), keyring.NewSecret(cookie.Value), r.PostForm.Get("code"), browser(r.Client))
 	switch code := stoa.CodeOf(err); {
 	case code == stoa.TokenInvalid || code == stoa.TokenExpired:
-		http.SetCookie(w, c.challengeCookie("", -1))
+		http.SetCookie(w, c.challengeCookie("", expired))
 		v := signInView{Next: next, Resume: resume, Reason: "The first step of the sign-in has expired. Enter your password again."}
 		return c.render(w, r, http.StatusUnauthorized, formFrame("Sign in"), c.signInPage(v))
 	case err != nil:
@@ -166,7 +155,7 @@ func (c *Console) signOut(w http.ResponseWriter, r *Request) error {
 	if err := c.forgetOwnSession(w, r); err != nil {
 		return err
 	}
-	http.SetCookie(w, c.sessionCookie("", -time.Second))
+	http.SetCookie(w, c.sessionCookie("", expired))
 	return redirect(w, r, "/signin", "You are signed out.")
 }
 

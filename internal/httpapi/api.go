@@ -134,7 +134,6 @@ func newAPI(d Domains, cfg Config) *api {
 	a.healthRoutes()
 	a.homeRoutes()
 	a.consoleRoutes()
-	a.accountPageRoutes()
 	a.wellKnownRoutes()
 	a.page("/", fallbackOptions, a.noRoute)
 	return a

@@ -3,6 +3,8 @@ package httpapi
 import (
 	"errors"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
@@ -46,7 +48,7 @@ func (a *api) newConsole() *console.Console {
 // consolePage serves one route of the console and answers its errors.
 func (a *api) consolePage(route console.Route) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		req := &console.Request{Request: r, Client: requestOf(r.Context()).client}
+		req := &console.Request{Request: r, Client: requestOf(r.Context()).client, Secure: strings.HasPrefix(a.BaseURL, "https:")}
 		release, err := a.admitPage(w, req, route)
 		if err == nil {
 			defer release()
@@ -56,6 +58,14 @@ func (a *api) consolePage(route console.Route) http.HandlerFunc {
 			a.refusePage(w, req, err)
 		}
 	}
+}
+
+// readForm parses a form within bodyTimeout. It clears the deadline afterwards:
+// one that passes later would end the request.
+func readForm(w http.ResponseWriter, r *http.Request) error {
+	setReadDeadline(w, bodyTimeout)
+	defer http.NewResponseController(w).SetReadDeadline(time.Time{}) //nolint:errcheck // a writer without a connection has no deadline
+	return r.ParseForm()
 }
 
 // admitPage checks the origin of a form, reads it, authenticates the caller and counts
@@ -85,7 +95,7 @@ func (a *api) admitPage(w http.ResponseWriter, r *console.Request, route console
 			return nil, err
 		}
 	}
-	if route.Scope == console.Operator && (r.User.Role != "admin" || !r.Principal.Impersonator.IsZero()) {
+	if route.Scope == console.Operator && (!r.User.IsOperator() || !r.Principal.Impersonator.IsZero()) {
 		// The domain checks it too; this covers what a page does before it calls it.
 		return nil, stoa.Errorf(stoa.Forbidden, "Only operators of the platform may see this page.")
 	}
@@ -122,12 +132,13 @@ func isSignedOut(err error) bool {
 }
 
 // refusePage answers a request that failed: with the sign-in for a caller without a
-// session, with the question for the password for an action that needs it, and with
-// the error otherwise.
+// session where one is needed, with the question for the password for an action that
+// needs it, and with the error otherwise. A page that needs no session may name a link
+// or state that is not valid; a sign-in would not mend that.
 func (a *api) refusePage(w http.ResponseWriter, r *console.Request, err error) {
 	ask := error(nil)
 	switch {
-	case isSignedOut(err):
+	case isSignedOut(err) && requestOf(r.Context()).options.scope.needsAuthentication():
 		r.Principal = authz.Principal{}
 		ask = a.console.SignInFirst(w, r)
 	case stoa.CodeOf(err) == stoa.ReauthenticationRequired:

@@ -2,23 +2,16 @@ package httpapi
 
 import (
 	"context"
-	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/console"
-	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/supabase"
 	"github.com/stoahq/stoa/internal/supabase/link"
-	"github.com/stoahq/stoa/internal/web"
 )
-
-const callbackPath = "/api/supabase/callback"
 
 // supabaseRoutes registers the connection of a store to its owner's Supabase
 // account, and the choice of the project that holds the store's database.
@@ -57,9 +50,6 @@ func (a *api) supabaseRoutes() {
 				"has made is found and used.",
 			Responses: map[string]*huma.Response{"200": {Description: "The store is active"}, "202": {Description: "Still at work; follow Location"}},
 			Errors:    append([]int{400, 413}, list...)}, a.supabaseCreate)
-	public := routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}
-	a.page("GET "+callbackPath, public, a.supabaseCallback)
-	a.page("POST "+callbackPath, routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: maxForm}, a.supabaseConfirmed)
 }
 
 type authorizeOutput struct {
@@ -70,9 +60,6 @@ type authorizeOutput struct {
 	}
 }
 
-// browserCookie identifies the browser that began the connection when it returns.
-const browserCookie = "stoa_supabase"
-
 func (a *api) supabaseAuthorize(ctx context.Context, in *StoreChoice) (*authorizeOutput, error) {
 	store, err := a.chosenStore(ctx, *in)
 	if err != nil {
@@ -82,60 +69,9 @@ func (a *api) supabaseAuthorize(ctx context.Context, in *StoreChoice) (*authoriz
 	if err != nil {
 		return nil, err
 	}
-	cookie := http.Cookie{ //nolint:gosec // not Secure only when the platform itself is served over HTTP
-		Name: browserCookie, Value: c.Browser.Reveal(), Path: callbackPath, MaxAge: int(link.ConsentTTL.Seconds()),
-		HttpOnly: true, Secure: strings.HasPrefix(a.BaseURL, "https:"), SameSite: http.SameSiteLaxMode,
-	}
-	out := &authorizeOutput{Cookie: cookie.String()}
+	out := &authorizeOutput{Cookie: console.SupabaseCookie(a.BaseURL, c).String()}
 	out.Body.URL, out.Body.ExpiresAt = c.URL, c.Expires
 	return out, nil
-}
-
-// supabaseCallback handles the browser's return from Supabase. The request has no
-// access token: the state identifies the user who gave the consent. The redirect
-// removes the code from the address bar.
-func (a *api) supabaseCallback(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	back := link.Return{State: keyring.NewSecret(q.Get("state")), Code: keyring.NewSecret(q.Get("code"))}
-	if cookie, err := r.Cookie(browserCookie); err == nil {
-		back.Browser = keyring.NewSecret(cookie.Value)
-	}
-	if q.Get("error") != "" || back.Code.IsZero() {
-		if err := a.Cloud.Decline(r.Context(), back.State); err != nil {
-			a.errorPage(w, r, err)
-			return
-		}
-		http.Redirect(w, r, "/supabase/declined", http.StatusSeeOther)
-		return
-	}
-	a.finishSupabase(w, r, back)
-}
-
-// supabaseConfirmed completes the connection after the browser's owner confirmed it.
-func (a *api) supabaseConfirmed(w http.ResponseWriter, r *http.Request) {
-	if err := r.ParseForm(); err != nil {
-		a.errorPage(w, r, stoa.Errorf(stoa.InvalidRequest, "The form cannot be read."))
-		return
-	}
-	state, code, _ := strings.Cut(r.PostForm.Get("token"), " ")
-	a.finishSupabase(w, r, link.Return{State: keyring.NewSecret(state), Code: keyring.NewSecret(code), Confirmed: true})
-}
-
-func (a *api) finishSupabase(w http.ResponseWriter, r *http.Request, back link.Return) {
-	err := a.Cloud.Finish(r.Context(), back)
-	var unconfirmed *link.Unconfirmed
-	switch {
-	case errors.As(err, &unconfirmed):
-		web.Serve(w, r, http.StatusOK, console.FormPage(console.FormView{
-			Title: "Connect Supabase?", Action: callbackPath, Token: back.State.Reveal() + " " + back.Code.Reveal(), Button: "Connect",
-			Text: "Your Supabase account would be connected to the store “" + unconfirmed.Store + "”, for " + unconfirmed.Email +
-				". Go on only if that is you, or somebody whom you would let into your projects. Otherwise close this page: nothing has happened yet.",
-		}))
-	case err != nil:
-		a.errorPage(w, r, err)
-	default:
-		http.Redirect(w, r, "/supabase/connected", http.StatusSeeOther)
-	}
 }
 
 type connectionOutput struct {

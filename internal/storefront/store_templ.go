@@ -152,7 +152,7 @@ func StorePage(v StoreView) templ.Component {
 			}
 			return nil
 		})
-		templ_7745c5c3_Err = web.Layout(web.Head{Title: cmp.Or(v.Name, "Store"), Lang: v.Locale, Color: color, Store: true}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var2), templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = layout(head{Title: cmp.Or(v.Name, "Store"), Lang: v.Locale, Color: color}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var2), templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

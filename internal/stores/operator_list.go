@@ -109,7 +109,7 @@ func (r *Registry) NamesForOperator(ctx context.Context, p authz.Principal, ids 
 	}
 	args, places := make([]any, len(ids)), make([]string, len(ids))
 	for i, id := range ids {
-		args[i], places[i] = id, "$"+itoa(i+1)
+		args[i], places[i] = id, "$"+strconv.Itoa(i+1)
 	}
 	err = r.db.Select(ctx, &list, selectStore+` WHERE s.id IN (`+strings.Join(places, ", ")+`) ORDER BY s.slug`, args...)
 	return list, err
@@ -239,8 +239,6 @@ func (r *Registry) newListQuery(f ListFilter) (*listQuery, error) {
 // Statuses lists the states of stores.
 var Statuses = []Status{PendingDatabase, Provisioning, Active, Suspended, Deleting, Deleted}
 
-func itoa(n int) string { return strconv.Itoa(n) }
-
 func isStoreID(s string) bool {
 	_, err := stoa.ParseID[stoa.StoreID](s)
 	return err == nil
@@ -282,7 +280,7 @@ func (q *listQuery) cursorOf(s Store) *string {
 // arg adds an argument and returns its placeholder.
 func (q *listQuery) arg(v any) string {
 	q.args = append(q.args, v)
-	return "$" + itoa(len(q.args))
+	return "$" + strconv.Itoa(len(q.args))
 }
 
 // binary returns a text expression that is compared byte by byte.
@@ -322,20 +320,20 @@ func (q *listQuery) text() string {
 		where = " WHERE " + strings.Join(q.conditions, " AND ")
 	}
 	return `SELECT s.id, s.name, s.slug, s.status, s.created_at, s.updated_at, s.delete_after, s.held FROM (` + q.candidates + q.bound() + `) c
-		JOIN stores s ON s.id = c.id LEFT JOIN store_databases x ON x.store_id = s.id` + where + order + ` LIMIT ` + itoa(q.limit+1)
+		JOIN stores s ON s.id = c.id LEFT JOIN store_databases x ON x.store_id = s.id` + where + order + ` LIMIT ` + strconv.Itoa(q.limit+1)
 }
 
 // lastText returns the statement for the last candidate, if there are as many as one call
 // compares.
 func (q *listQuery) lastText() string {
-	return `SELECT s.id, s.slug FROM (SELECT c.id FROM (` + q.candidates + `) c LIMIT 1 OFFSET ` + itoa(maxSearched-1) + `) c JOIN stores s ON s.id = c.id`
+	return `SELECT s.id, s.slug FROM (SELECT c.id FROM (` + q.candidates + `) c LIMIT 1 OFFSET ` + strconv.Itoa(maxSearched-1) + `) c JOIN stores s ON s.id = c.id`
 }
 
 func (q *listQuery) bound() string {
 	if q.searches() || q.Status != "" || q.Engine != "" || q.Health != "" || q.Schema > 0 || q.Behind || q.Server != "" {
-		return ` LIMIT ` + itoa(maxSearched)
+		return ` LIMIT ` + strconv.Itoa(maxSearched)
 	}
-	return ` LIMIT ` + itoa(q.limit+1)
+	return ` LIMIT ` + strconv.Itoa(q.limit+1)
 }
 
 func (q *listQuery) outerKey() string {
@@ -358,7 +356,7 @@ func addDetailsOf(ctx context.Context, q masterdb.Querier, list []Store) error {
 	}
 	args, places := make([]any, len(list)), make([]string, len(list))
 	for i, s := range list {
-		args[i], places[i] = s.ID, "$"+itoa(i+1)
+		args[i], places[i] = s.ID, "$"+strconv.Itoa(i+1)
 	}
 	return addDetailsWhere(ctx, q, list, ` WHERE x.store_id IN (`+strings.Join(places, ", ")+`)`, args...)
 }

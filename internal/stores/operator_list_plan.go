@@ -2,6 +2,7 @@ package stores
 
 import (
 	"context"
+	"strconv"
 	"strings"
 
 	"github.com/stoahq/stoa"
@@ -62,7 +63,7 @@ func (q *listQuery) planBeginning() {
 		after + order + q.bound() + `) a
 		UNION
 		SELECT id, slug FROM (SELECT id, slug FROM (SELECT id, slug FROM stores WHERE ` + lower + ` >= lower(` + name + `) AND ` +
-		lower + ` < lower(` + name + `) || '` + last + `' ORDER BY ` + lower + `, id LIMIT ` + itoa(maxNameMatches) + `) c WHERE true` +
+		lower + ` < lower(` + name + `) || '` + last + `' ORDER BY ` + lower + `, id LIMIT ` + strconv.Itoa(maxNameMatches) + `) c WHERE true` +
 		afterName + orderName + q.bound() + `) b
 	) c` + orderName
 }
@@ -115,7 +116,7 @@ func (q *listQuery) planVersions(ctx context.Context, r *Registry) error {
 	for _, v := range found {
 		after, order := q.from("x.store_id")
 		parts = append(parts, `SELECT x.store_id AS id FROM store_databases x WHERE x.schema_version = `+q.arg(v.Version)+
-			` AND x.own_version = `+q.arg(v.Own)+after+order+` LIMIT `+itoa(maxSearched))
+			` AND x.own_version = `+q.arg(v.Own)+after+order+` LIMIT `+strconv.Itoa(maxSearched))
 	}
 	q.union(parts)
 	return nil
@@ -124,7 +125,7 @@ func (q *listQuery) planVersions(ctx context.Context, r *Registry) error {
 // trafficOf selects the stores that were slow or failed in an hour.
 func (q *listQuery) trafficOf(hour string) string {
 	after, order := q.from("t.store_id")
-	return `SELECT t.store_id AS id FROM store_traffic t WHERE t.hour = ` + hour + ` AND ` + q.trafficCondition() + after + order + ` LIMIT ` + itoa(maxSearched)
+	return `SELECT t.store_id AS id FROM store_traffic t WHERE t.hour = ` + hour + ` AND ` + q.trafficCondition() + after + order + ` LIMIT ` + strconv.Itoa(maxSearched)
 }
 
 func (q *listQuery) trafficCondition() string {
@@ -137,7 +138,7 @@ func (q *listQuery) trafficCondition() string {
 // union makes the union of sorted statements the candidates.
 func (q *listQuery) union(parts []string) {
 	for i, part := range parts {
-		parts[i] = `SELECT id FROM (` + part + `) p` + itoa(i)
+		parts[i] = `SELECT id FROM (` + part + `) p` + strconv.Itoa(i)
 	}
 	_, order := (&listQuery{ListFilter: ListFilter{Order: q.Order, Newer: q.Newer}}).from("u.id")
 	q.candidates = `SELECT u.id FROM (` + strings.Join(parts, " UNION ") + `) u` + order

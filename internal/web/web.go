@@ -1,15 +1,8 @@
-// Package web holds what all pages share: layout, styles and other assets, formats and
-// response headers. Pages are templ components over plain views,
-// which httpapi fills from the domains. The packages console and storefront hold the
-// pages. None reads a database.
+// Package web holds what the pages of the platform and of stores share: assets, formats
+// and response headers. The packages console and storefront hold the pages.
 //
 // No page has inline script or style, so a strict Content-Security-Policy applies to
 // all of them: it protects even where escaping fails.
-//
-// The generated files are committed. After a change of a .templ file run
-// make generate, or in its directory:
-//
-//	go run github.com/a-h/templ/cmd/templ@v0.3.1001 generate
 package web
 
 import (

@@ -26,14 +26,13 @@ type Series struct {
 
 // The geometry of a chart, in units of its viewBox.
 const (
-	chartWidth, chartHeight            = 640.0, 240.0
-	chartLeft, chartRight              = 68.0, 12.0
-	chartTop, chartBottom              = 14.0, 34.0
-	chartTicks, chartLabels            = 4, 6
-	maxAxisLabel                       = 10
-	maxChartLabel                      = 200 // characters of a label in the table
-	maxChartPoints                     = 1000
-	sparkWidth, sparkHeight, sparkEdge = 100.0, 24.0, 2.0
+	chartWidth, chartHeight = 640.0, 240.0
+	chartLeft, chartRight   = 68.0, 12.0
+	chartTop, chartBottom   = 14.0, 34.0
+	chartTicks, chartLabels = 4, 6
+	maxAxisLabel            = 10
+	maxChartLabel           = 200 // characters of a label in the table
+	maxChartPoints          = 1000
 )
 
 // plot is a chart with coordinates.
@@ -316,35 +315,6 @@ func (c Chart) summary() string {
 		text += fmt.Sprintf(", from %s to %s", c.Labels[0], c.Labels[n-1])
 	}
 	return text + ". The table below has the values."
-}
-
-// spark is the drawing of a sparkline.
-type spark struct {
-	Line    line
-	Summary string
-}
-
-func newSpark(title string, values []float64) spark {
-	if len(values) > maxChartPoints {
-		values = values[len(values)-maxChartPoints:]
-	}
-	low, high, last := math.Inf(1), math.Inf(-1), math.NaN()
-	for _, v := range values {
-		if finite(v) {
-			low, high, last = min(low, v), max(high, v), v
-		}
-	}
-	if !finite(last) {
-		return spark{Summary: cut(title, maxChartLabel) + ": no values"}
-	}
-	y := scale(low, high, sparkHeight-sparkEdge, sparkEdge)
-	slot := (sparkWidth - 2*sparkEdge) / float64(max(1, len(values)-1))
-	x := func(i int) float64 { return sparkEdge + slot*float64(i) }
-	return spark{
-		Line: newLine("series1", values, x, y),
-		Summary: fmt.Sprintf("%s: %s at last, between %s and %s", cut(title, maxChartLabel), ExactNumber(last), ExactNumber(low),
-			ExactNumber(high)),
-	}
 }
 
 // seriesClass returns the class of the i-th series, which gives it its colour and stroke.

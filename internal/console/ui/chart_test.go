@@ -99,30 +99,6 @@ func TestCharts(t *testing.T) {
 	}
 }
 
-func TestSparklines(t *testing.T) {
-	t.Parallel()
-	for name, test := range map[string]struct {
-		values []float64
-		want   string
-	}{
-		"nothing": {nil, "Load: no values"},
-		"one":     {[]float64{5}, "Load: 5 at last, between 5 and 5"},
-		"same":    {[]float64{5, 5, 5}, "Load: 5 at last, between 5 and 5"},
-		"range":   {[]float64{1, math.NaN(), -3, 2000}, "Load: 2\u2009000 at last, between −3 and 2\u2009000"},
-		"huge":    {[]float64{-math.MaxFloat64, math.MaxFloat64}, "between −1.7976931348623157e+308"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var b strings.Builder
-			testkit.Must(t, Sparkline("Load", test.values).Render(t.Context(), &b))
-			checkDrawing(t, b.String(), sparkWidth, sparkHeight)
-			if !strings.Contains(b.String(), test.want) {
-				t.Errorf("%s lacks %q", b.String(), test.want)
-			}
-		})
-	}
-}
-
 // checkDrawing reads markup as XML and checks its coordinates.
 func checkDrawing(t *testing.T, markup string, width, height float64) {
 	t.Helper()
