@@ -166,6 +166,30 @@ func (b passkeyFixture) signInsBy(by string, outcome audit.Outcome) int {
 	return n
 }
 
+// TestPasskeyOfSuspendedAndDeleted checks that a passkey opens no session of a suspended
+// user, alone or after the password, and that it ends with its account.
+func TestPasskeyOfSuspendedAndDeleted(t *testing.T) {
+	t.Parallel()
+	eachPasskeyFixture(t, func(b passkeyFixture) {
+		challenge := b.challengeFor(goodPassword)
+		second, err := b.BeginPasskeySecondFactor(b.Context(), challenge)
+		testkit.Must(b.T, err)
+		suspend := func(at *time.Time) {
+			b.Helper()
+			exec(b.T, b.db, `UPDATE users SET suspended_at = $1 WHERE id = $2`, at, b.p.UserID)
+		}
+		now := b.db.Now()
+		suspend(&now)
+		wantCode(b.T, b.signIn(b.device), stoa.AccountSuspended)
+		_, err = b.FinishPasskeySecondFactor(b.Context(), challenge, b.device.sign(b.T, second), Client{})
+		wantCode(b.T, err, stoa.AccountSuspended)
+		suspend(nil)
+		testkit.Must(b.T, b.signIn(b.device))
+		testkit.Must(b.T, b.DeleteAccount(b.Context(), b.p, keyring.NewSecret(goodPassword)))
+		wantCode(b.T, b.signIn(b.device), stoa.InvalidCredentials)
+	})
+}
+
 // TestPasskeySignInRefused checks answers that must not sign in, each of which uses
 // its challenge up.
 func TestPasskeySignInRefused(t *testing.T) {

@@ -30,13 +30,12 @@ type activityView struct {
 	Form     ui.Form // the filters
 	Store    stores.Store
 	Filtered bool
-	First    bool
 	Entries  []eventRow
 	Actions  []ui.Option
 	People   []ui.Option
 	Path     string
 	CSV      string
-	Older    string
+	pager
 }
 
 // eventRow is one entry of the log.
@@ -125,21 +124,21 @@ func (c *Console) activity(w http.ResponseWriter, r *Request) error {
 	kept := filterQuery(q)
 	path := "/stores/" + store.Slug + "/activity"
 	v := activityView{
-		Form: form, Store: store, Filtered: len(kept) > 0, First: filter.Cursor == "", Path: path, CSV: withQuery(path+".csv", kept),
+		Form: form, Store: store, Filtered: len(kept) > 0, Path: path, CSV: withQuery(path+".csv", kept),
 		Actions: actionOptions(filter.Action),
 	}
 	if v.People, err = c.personOptions(r, store, q.Get("user")); err != nil {
 		return err
 	}
 	if len(form.Faults) == 0 {
-		if err := c.readActivity(r, &v, filter, kept); err != nil {
+		if err := c.readActivity(r, &v, filter); err != nil {
 			return err
 		}
 	}
 	return c.render(w, r, v.Form.Status(), storeFrame(store, "activity", "Activity"), activityPageOf(v))
 }
 
-func (c *Console) readActivity(r *Request, v *activityView, filter audit.Filter, kept url.Values) error {
+func (c *Console) readActivity(r *Request, v *activityView, filter audit.Filter) error {
 	log, err := authz.ReadAuditLog(r.Context(), c.Master, r.Principal, v.Store.ID, filter)
 	if stoa.CodeOf(err) == stoa.InvalidRequest { // the cursor
 		v.Form.Fault, v.Form.Code = "This page of the list does not exist. Begin with the newest entries.", http.StatusUnprocessableEntity
@@ -151,11 +150,7 @@ func (c *Console) readActivity(r *Request, v *activityView, filter audit.Filter,
 	for _, e := range log.Entries {
 		v.Entries = append(v.Entries, newEventRow(v.Path, e))
 	}
-	if log.NextCursor != nil {
-		older := maps.Clone(kept)
-		older.Set("cursor", *log.NextCursor)
-		v.Older = withQuery(v.Path, older)
-	}
+	v.pager = newPager(r, log.NextCursor)
 	return nil
 }
 
@@ -227,6 +222,3 @@ func (c *Console) activityCSV(w http.ResponseWriter, r *Request) error {
 		func(e audit.Entry) []string { return e.Columns(web.EscapeFormula) }, first.All(filter, read))
 	return nil
 }
-
-// newest returns the address of the first page with the same filters.
-func (v activityView) newest() string { return withQuery(v.Path, filterQuery(v.Form.Values)) }

@@ -25,21 +25,14 @@ type buyView struct {
 }
 
 func (c *Console) buyForm(w http.ResponseWriter, r *Request) error {
-	store, err := c.store(r)
+	store, err := c.storeFor(r, authz.PurchaseCredits)
 	if err != nil {
-		return err
-	}
-	if _, err := authz.Check(r.Context(), c.Master, r.Principal, store.ID, authz.PurchaseCredits); err != nil {
 		return err
 	}
 	return c.showBuyForm(w, r, buyView{Store: store, Key: newFormKey()})
 }
 
 func (c *Console) showBuyForm(w http.ResponseWriter, r *Request, v buyView) error {
-	// Who may not buy is told so before they have typed anything.
-	if _, err := authz.Check(r.Context(), c.Master, r.Principal, v.Store.ID, authz.PurchaseCredits); err != nil {
-		return err
-	}
 	v.Tabs = newCreditTabs(v.Store, "/buy")
 	return c.render(w, r, v.Form.Status(), storeFrame(v.Store, "credits", "Buy credits"), buyPage(v))
 }
@@ -48,7 +41,7 @@ func (c *Console) showBuyForm(w http.ResponseWriter, r *Request, v buyView) erro
 // purchase links to any other one: the Content-Security-Policy lets no form lead to
 // another site.
 func (c *Console) buy(w http.ResponseWriter, r *Request) error {
-	store, err := c.store(r)
+	store, err := c.storeFor(r, authz.PurchaseCredits)
 	if err != nil {
 		return err
 	}
@@ -90,10 +83,10 @@ func formAmount(r *Request, field string) (credits.Amount, error) {
 
 // purchasesView fills the list of a store's purchases.
 type purchasesView struct {
-	Tabs         creditTabs
-	Store        stores.Store
-	Purchases    []payments.Purchase
-	Newer, Older string
+	Tabs      creditTabs
+	Store     stores.Store
+	Purchases []payments.Purchase
+	pager
 }
 
 func (c *Console) purchases(w http.ResponseWriter, r *Request) error {
@@ -106,7 +99,7 @@ func (c *Console) purchases(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	v := purchasesView{Tabs: newCreditTabs(store, "/purchases"), Store: store, Purchases: page.Purchases}
-	v.Newer, v.Older = pages(r, page.NextCursor)
+	v.pager = newPager(r, page.NextCursor)
 	return c.render(w, r, http.StatusOK, storeFrame(store, "credits", "Purchases"), purchasesPage(v))
 }
 

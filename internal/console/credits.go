@@ -1,7 +1,6 @@
 package console
 
 import (
-	"crypto/rand"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -63,9 +62,8 @@ type creditsView struct {
 	Services []ui.Option
 	Rows     []credits.Transaction
 	Filtered bool
-	Newer    string
-	Older    string
-	CSV      string
+	pager
+	CSV string
 }
 
 // historyRows is how many transactions a page shows.
@@ -115,7 +113,7 @@ func (c *Console) readHistory(r *Request, v *creditsView) error {
 		var page credits.Page
 		if page, err = c.Credits.Transactions(r.Context(), r.Principal, v.Store.ID, filter); err == nil {
 			v.Rows = page.Transactions
-			v.Newer, v.Older = pages(r, page.NextCursor)
+			v.pager = newPager(r, page.NextCursor)
 		}
 	}
 	if err != nil {
@@ -166,22 +164,6 @@ func queryDay(query url.Values, name string, plus int, faults *stoa.Invalid) *ti
 	}
 	day = day.AddDate(0, 0, plus)
 	return &day
-}
-
-// pages returns the addresses of the neighbouring pages of a list: of the first one
-// while this is another, and of the next one.
-func pages(r *Request, next *string) (newer, older string) {
-	query := r.URL.Query()
-	if query.Get("cursor") != "" {
-		first := r.URL.Query()
-		first.Del("cursor")
-		newer = r.URL.Path + "?" + first.Encode()
-	}
-	if next != nil {
-		query.Set("cursor", *next)
-		older = r.URL.Path + "?" + query.Encode()
-	}
-	return newer, older
 }
 
 func transactionTypes() []ui.Option {
@@ -261,12 +243,12 @@ func (c *Console) creditHistory(w http.ResponseWriter, r *Request) error {
 
 // holdsView fills the page of a store's holds.
 type holdsView struct {
-	Tabs         creditTabs
-	Store        stores.Store
-	Holds        []credits.Hold
-	All          bool // also those that have ended
-	MayRelease   bool
-	Newer, Older string
+	Tabs       creditTabs
+	Store      stores.Store
+	Holds      []credits.Hold
+	All        bool // also those that have ended
+	MayRelease bool
+	pager
 }
 
 func (c *Console) holds(w http.ResponseWriter, r *Request) error {
@@ -284,7 +266,7 @@ func (c *Console) holds(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	v.Holds = page.Holds
-	v.Newer, v.Older = pages(r, page.NextCursor)
+	v.pager = newPager(r, page.NextCursor)
 	return c.render(w, r, http.StatusOK, storeFrame(store, "credits", "Holds"), holdsPage(v))
 }
 
@@ -305,6 +287,3 @@ func (c *Console) releaseHold(w http.ResponseWriter, r *Request) error {
 	}
 	return err
 }
-
-// newFormKey returns a key that makes a form which is sent twice act once.
-func newFormKey() string { return rand.Text() }

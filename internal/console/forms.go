@@ -1,6 +1,7 @@
 package console
 
 import (
+	"crypto/rand"
 	"errors"
 	"net/http"
 	"net/url"
@@ -106,3 +107,6 @@ func nextPath(next, otherwise string) string {
 	}
 	return u.RequestURI()
 }
+
+// newFormKey returns a key that makes a form which is sent twice act once.
+func newFormKey() string { return rand.Text() }

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"crypto/rand"
 	"net/http"
 	"strconv"
 	"strings"
@@ -59,7 +58,7 @@ func (c *Console) keys(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	return c.showKeys(w, r, keysView{Store: store, FormKey: rand.Text()})
+	return c.showKeys(w, r, keysView{Store: store, FormKey: newFormKey()})
 }
 
 func (c *Console) showKeys(w http.ResponseWriter, r *Request, v keysView) error {
@@ -114,7 +113,7 @@ func (c *Console) createKey(w http.ResponseWriter, r *Request) error {
 		n.ExpiresAt = &at
 	}
 	made, secret, err := c.APIKeys.Create(r.Context(), r.Principal, store.ID, n)
-	v := keysView{Store: store, FormKey: rand.Text()}
+	v := keysView{Store: store, FormKey: newFormKey()}
 	if err != nil {
 		if v.Form, err = refused(r, err); err != nil {
 			return err

@@ -25,8 +25,8 @@ func (c *Console) operatorAuditRoutes() []Route {
 type operatorAuditView struct {
 	Form    ui.Form // the filter
 	Entries []audit.Entry
-	Older   string
-	CSV     string
+	pager
+	CSV string
 }
 
 // platformFilter reads the filter of the platform's audit log from the address.
@@ -63,7 +63,7 @@ func (c *Console) operatorAudit(w http.ResponseWriter, r *Request) error {
 	if err == nil {
 		var found audit.Page
 		found, err = authz.ReadPlatformLog(r.Context(), c.Master, r.Principal, f)
-		v.Entries, v.Older = found.Entries, olderPage(r, found.NextCursor)
+		v.Entries, v.pager = found.Entries, newPager(r, found.NextCursor)
 	}
 	if err != nil {
 		r.PostForm = q

@@ -29,10 +29,10 @@ type jobsView struct {
 	Kind   string
 	State  string // "": those that failed and will be retried, or not
 	Jobs   []jobs.Job
-	Older  string
-	Back   string // the address of this list, to return to
-	Mail   string // where mail goes; "" on the page of the job queue
-	Sends  bool   // mail can be sent
+	pager
+	Back  string // the address of this list, to return to
+	Mail  string // where mail goes; "" on the page of the job queue
+	Sends bool   // mail can be sent
 }
 
 // failedStates are the states of jobs that have failed.
@@ -53,7 +53,7 @@ func (c *Console) readJobs(ctx context.Context, r *Request) (jobsView, error) {
 		return v, err
 	}
 	page, err := c.Operations.Jobs(ctx, r.Principal, f)
-	v.Jobs, v.Older = page.Jobs, olderPage(r, page.NextCursor)
+	v.Jobs, v.pager = page.Jobs, newPager(r, page.NextCursor)
 	return v, err
 }
 
@@ -110,7 +110,7 @@ func (c *Console) operatorMail(w http.ResponseWriter, r *Request) error {
 		if err != nil {
 			return err
 		}
-		v.Jobs, v.Older = page.Jobs, olderPage(r, page.NextCursor)
+		v.Jobs, v.pager = page.Jobs, newPager(r, page.NextCursor)
 	}
 	return c.render(w, r, http.StatusOK, operatorFrame("mail", "Mail"), operatorMailPage(v))
 }

@@ -2,7 +2,6 @@ package console
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"net/http"
 	"time"
@@ -43,7 +42,7 @@ func (c *Console) showCredits(w http.ResponseWriter, r *Request, status int, v o
 	if err := c.Operations.MayGrant(r.Context(), r.Principal); err != nil {
 		return err
 	}
-	v.Store, v.Key = r.URL.Query().Get("store"), rand.Text()
+	v.Store, v.Key = r.URL.Query().Get("store"), newFormKey()
 	if key := v.Form.Values.Get("key"); key != "" {
 		v.Key = key
 	}
@@ -168,7 +167,7 @@ func (c *Console) setPrice(w http.ResponseWriter, r *Request) error {
 type operatorPaymentsView struct {
 	Status    payments.Status
 	Purchases []payments.Listed
-	Older     string
+	pager
 }
 
 func (c *Console) operatorPayments(w http.ResponseWriter, r *Request) error {
@@ -177,7 +176,7 @@ func (c *Console) operatorPayments(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	v.Purchases, v.Older = page.Purchases, olderPage(r, page.NextCursor)
+	v.Purchases, v.pager = page.Purchases, newPager(r, page.NextCursor)
 	return c.render(w, r, http.StatusOK, operatorFrame("payments", "Payments"), operatorPaymentsPage(v))
 }
 

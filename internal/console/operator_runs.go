@@ -26,8 +26,8 @@ func (c *Console) operatorRunRoutes() []Route {
 type operatorRunsView struct {
 	State provisioning.State // "": every state
 	Runs  []provisioning.StoreRun
-	Older string
-	Live  string // the address of the live part; "" on a later page, which does not change
+	pager
+	Live string // the address of the live part; "" on a later page, which does not change
 }
 
 func (c *Console) readRuns(ctx context.Context, r *Request) (operatorRunsView, error) {
@@ -35,9 +35,7 @@ func (c *Console) readRuns(ctx context.Context, r *Request) (operatorRunsView, e
 	cursor := r.URL.Query().Get("cursor")
 	page, err := c.Provisioning.RunsForOperator(ctx, r.Principal, v.State, 0, cursor)
 	v.Runs = page.Runs
-	if page.NextCursor != nil {
-		v.Older = runsURL("/operator/runs", v.State) + "&cursor=" + url.QueryEscape(*page.NextCursor)
-	}
+	v.pager = newPager(r, page.NextCursor)
 	if cursor == "" {
 		v.Live = runsURL("/operator/runs/live", v.State)
 	}

@@ -24,7 +24,7 @@ type operatorUsersView struct {
 	Search string
 	Only   string
 	Users  []accounts.UserSummary
-	Older  string
+	pager
 }
 
 func (c *Console) operatorUsers(w http.ResponseWriter, r *Request) error {
@@ -34,18 +34,8 @@ func (c *Console) operatorUsers(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	v := operatorUsersView{Search: f.Search, Only: f.Only, Users: page.Users, Older: olderPage(r, page.NextCursor)}
+	v := operatorUsersView{Search: f.Search, Only: f.Only, Users: page.Users, pager: newPager(r, page.NextCursor)}
 	return c.render(w, r, http.StatusOK, operatorFrame("users", "Users"), operatorUsersPage(v))
-}
-
-// olderPage returns the address of the next page of a list with the same filter, or "".
-func olderPage(r *Request, next *string) string {
-	if next == nil {
-		return ""
-	}
-	q := r.URL.Query()
-	q.Set("cursor", *next)
-	return r.URL.Path + "?" + q.Encode()
 }
 
 // operatorUserView fills the page of a user.

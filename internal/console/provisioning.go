@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/a-h/templ"
@@ -31,8 +30,8 @@ type provisioningView struct {
 	Hostname string
 	URL      string // of the store's page
 	Earlier  []provisioning.Run
-	Older    string
-	May      bool // retry and connect
+	pager
+	May bool // retry and connect
 }
 
 const earlierRuns = 10
@@ -55,9 +54,7 @@ func (c *Console) provisioning(w http.ResponseWriter, r *Request) error {
 			v.Earlier = append(v.Earlier, run)
 		}
 	}
-	if page.NextCursor != nil {
-		v.Older = "/stores/" + store.Slug + "/provisioning?cursor=" + url.QueryEscape(*page.NextCursor)
-	}
+	v.pager = newPager(r, page.NextCursor)
 	return c.render(w, r, http.StatusOK, storeFrame(store, "database", "Setting up the database"), provisioningPage(v))
 }
 

@@ -2,7 +2,6 @@ package console
 
 import (
 	"net/http"
-	"net/url"
 
 	"github.com/stoahq/stoa/internal/console/ui"
 	"github.com/stoahq/stoa/internal/stores"
@@ -24,8 +23,8 @@ type storeRow struct {
 }
 
 type storeListView struct {
-	Rows       []storeRow
-	Older      string
+	Rows []storeRow
+	pager
 	First      bool // the first page
 	Unverified string
 }
@@ -42,9 +41,7 @@ func (c *Console) storeList(w http.ResponseWriter, r *Request) error {
 	for _, s := range page.Stores {
 		v.Rows = append(v.Rows, newStoreRow(s))
 	}
-	if page.NextCursor != nil {
-		v.Older = "/stores?cursor=" + url.QueryEscape(*page.NextCursor)
-	}
+	v.pager = newPager(r, page.NextCursor)
 	if !r.User.EmailVerified {
 		v.Unverified = r.User.Email
 	}

@@ -214,20 +214,12 @@ func storeListPage(v storeListView) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
-		templ_7745c5c3_Err = ui.Pager(firstPage(v.First, "/stores"), v.Older).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Pager(v.Newer, v.Older).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
 		return nil
 	})
-}
-
-// firstPage leads back to the newest entries of a list from any later page.
-func firstPage(first bool, url string) string {
-	if first {
-		return ""
-	}
-	return url
 }
 
 var _ = templruntime.GeneratedTemplate

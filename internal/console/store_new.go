@@ -1,7 +1,6 @@
 package console
 
 import (
-	"crypto/rand"
 	"net/http"
 
 	"github.com/stoahq/stoa"
@@ -33,7 +32,7 @@ const (
 )
 
 func (c *Console) newStore(w http.ResponseWriter, r *Request) error {
-	return c.showNewStore(w, r, ui.Form{}, rand.Text())
+	return c.showNewStore(w, r, ui.Form{}, newFormKey())
 }
 
 func (c *Console) showNewStore(w http.ResponseWriter, r *Request, form ui.Form, key string) error {
@@ -50,7 +49,7 @@ func (c *Console) createStore(w http.ResponseWriter, r *Request) error {
 	})
 	if stoa.CodeOf(err) == stoa.IdempotencyConflict {
 		// The form was changed after it had made a store, and means another one.
-		key = rand.Text()
+		key = newFormKey()
 		err = stoa.Errorf(stoa.InvalidRequest, "This form has made a store already, which is in your list. Send it again to make another one.")
 	}
 	if err != nil {
