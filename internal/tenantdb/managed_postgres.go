@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/pbkdf2"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
@@ -157,11 +156,18 @@ func isState(err error, state string) bool {
 // ScramVerifier returns the form in which PostgreSQL stores a password and
 // accepts it in a statement, so that no log of a server contains the password.
 // The password must be ASCII: other characters would have to be normalised.
+//
+// The same password always gives the same verifier. PgBouncer signs in to the server
+// with the keys that a client proved to it; when a second caller set the same password
+// with another salt, those keys would be wrong, and PgBouncer would refuse the role for
+// its server_login_retry (15 s). The salt is therefore derived from the password, which
+// is random and used once.
 // Source: RFC 5802, section 3; PostgreSQL manual, pg_authid.
 func ScramVerifier(password keyring.Secret) (string, error) {
 	const iterations = 4096 // PostgreSQL's own value; the password has 135 random bits
-	salt := make([]byte, 16)
-	_, _ = rand.Read(salt) // Read never fails
+	derived := hmac.New(sha256.New, []byte(password.Reveal()))
+	derived.Write([]byte("salt of a SCRAM verifier"))
+	salt := derived.Sum(nil)[:16]
 	salted, err := pbkdf2.Key(sha256.New, password.Reveal(), salt, iterations, sha256.Size)
 	if err != nil {
 		return "", err

@@ -193,3 +193,20 @@ func TestRoleStatementWithoutInheritance(t *testing.T) {
 		}
 	})
 }
+
+// TestScramVerifierOfAPassword checks that a password always has the same verifier, so
+// that keys which a pooler holds stay right when two callers set the same password, and
+// that another password has another salt.
+func TestScramVerifierOfAPassword(t *testing.T) {
+	password := credential.NewPassword()
+	first, err := tenantdb.ScramVerifier(password)
+	testkit.Must(t, err)
+	second, err := tenantdb.ScramVerifier(password)
+	testkit.Must(t, err)
+	other, err := tenantdb.ScramVerifier(credential.NewPassword())
+	testkit.Must(t, err)
+	salt := func(verifier string) string { return strings.Split(verifier, "$")[1] }
+	if first != second || salt(first) == salt(other) {
+		t.Errorf("%s\n%s\n%s", first, second, other)
+	}
+}
