@@ -120,15 +120,20 @@ func (a *Accounts) FinishPasskeySecondFactor(ctx context.Context, challenge keyr
 	if err != nil {
 		return Session{}, err
 	}
-	return a.loginByPasskey(ctx, c, challenge, parsed, func(owner passkeyOwner) (*webauthn.Credential, error) {
-		// The passkeys that were named may have been removed since: the one that
-		// answered is there.
-		session.AllowedCredentialIDs = nil
+	return a.loginByPasskey(ctx, c, challenge, parsed, a.answerOf(user, session, parsed))
+}
+
+// answerOf returns a function that verifies the answer of one of the user's passkeys.
+func (a *Accounts) answerOf(user stoa.UserID, asked webauthn.SessionData, parsed *protocol.ParsedCredentialAssertionData) func(passkeyOwner) (*webauthn.Credential, error) {
+	// The passkeys that were named may have been removed since: the one that answered is
+	// there.
+	asked.AllowedCredentialIDs = nil
+	return func(owner passkeyOwner) (*webauthn.Credential, error) {
 		if owner.ID != user {
 			return nil, errPasskeyRefused()
 		}
-		return a.relyingParty.ValidateLogin(owner, session, parsed)
-	})
+		return a.relyingParty.ValidateLogin(owner, asked, parsed)
+	}
 }
 
 // loginByPasskey opens a session for the owner of the passkey that answered, if verify
@@ -150,25 +155,13 @@ func (a *Accounts) loginByPasskey(ctx context.Context, c Client, challenge keyri
 				return err
 			}
 		}
-		user, row, err := lockPasskey(ctx, tx, parsed.RawID)
-		if errors.Is(err, masterdb.ErrNotFound) {
-			refused = errPasskeyRefused()
-			return recordPasskeyRefusal(ctx, tx, c, stoa.UserID{}, by, "unknown passkey")
-		}
+		user, reason, err := usePasskey(ctx, tx, parsed, !challenge.IsZero(), verify)
 		if err != nil {
 			return err
 		}
-		stored, err := row.credential()
-		if err != nil {
-			return err
-		}
-		used, err := verify(passkeyOwner{User: user, credentials: []webauthn.Credential{stored}})
-		if reason := refusalOf(used, err, row.Passwordless || !challenge.IsZero()); reason != "" {
+		if reason != "" {
 			refused = errPasskeyRefused()
 			return recordPasskeyRefusal(ctx, tx, c, user.ID, by, reason)
-		}
-		if err := updatePasskey(ctx, tx, row, *used); err != nil {
-			return err
 		}
 		if !challenge.IsZero() {
 			if _, err := spendToken(ctx, tx, secondFactor, challenge); err != nil {
@@ -182,6 +175,30 @@ func (a *Accounts) loginByPasskey(ctx context.Context, c Client, challenge keyri
 		return Session{}, err
 	}
 	return session, nil
+}
+
+// usePasskey records a use of the passkey that answered, if verify accepts it, and
+// returns its owner. Otherwise it returns why not, with the owner if there is one. As
+// a second factor, a passkey need not be Passwordless.
+func usePasskey(ctx context.Context, tx *masterdb.Tx, parsed *protocol.ParsedCredentialAssertionData, second bool,
+	verify func(passkeyOwner) (*webauthn.Credential, error),
+) (owner User, refusal string, err error) {
+	owner, row, err := lockPasskey(ctx, tx, parsed.RawID)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return User{}, "unknown passkey", nil
+	}
+	if err != nil {
+		return User{}, "", err
+	}
+	stored, err := row.credential()
+	if err != nil {
+		return User{}, "", err
+	}
+	used, err := verify(passkeyOwner{User: owner, credentials: []webauthn.Credential{stored}})
+	if refusal := refusalOf(used, err, row.Passwordless || second); refusal != "" {
+		return owner, refusal, nil
+	}
+	return owner, "", updatePasskey(ctx, tx, row, *used)
 }
 
 // refusalOf returns why an answer is refused, "" if it is not.

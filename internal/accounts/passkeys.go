@@ -75,9 +75,10 @@ type PasskeyAnswer struct {
 type passkeyPurpose string
 
 const (
-	passkeyRegister     passkeyPurpose = "register"
-	passkeySignIn       passkeyPurpose = "sign_in"
-	passkeySecondFactor passkeyPurpose = "second_factor"
+	passkeyRegister       passkeyPurpose = "register"
+	passkeySignIn         passkeyPurpose = "sign_in"
+	passkeySecondFactor   passkeyPurpose = "second_factor"
+	passkeyReauthenticate passkeyPurpose = "reauthenticate"
 )
 
 // newRelyingParty returns the identity to which passkeys are bound: the host of the
@@ -191,6 +192,13 @@ func storeChallenge(ctx context.Context, tx *masterdb.Tx, p passkeyPurpose, user
 	return PasskeyChallenge{Token: token, Options: public}, err
 }
 
+// dropChallenges deletes a user's open challenges of a purpose that they have one of at
+// a time.
+func dropChallenges(ctx context.Context, tx *masterdb.Tx, p passkeyPurpose, user stoa.UserID) error {
+	_, err := tx.Exec(ctx, `DELETE FROM passkey_challenges WHERE user_id = $1 AND purpose = $2`, user, string(p))
+	return err
+}
+
 // spendChallenge uses a challenge up, whatever becomes of the answer: of concurrent
 // calls one succeeds. It fails with token_invalid and token_expired. The zero user is
 // for a sign-in, whose user is not known yet.
@@ -282,8 +290,7 @@ func (a *Accounts) BeginPasskeyRegistration(ctx context.Context, p authz.Princip
 		if err := checkPasskeyCount(len(owner.credentials)); err != nil {
 			return err
 		}
-		// A user has one registration at a time: an earlier one is given up.
-		if _, err := tx.Exec(ctx, `DELETE FROM passkey_challenges WHERE user_id = $1 AND purpose = $2`, user.ID, string(passkeyRegister)); err != nil {
+		if err := dropChallenges(ctx, tx, passkeyRegister, user.ID); err != nil {
 			return err
 		}
 		options, session, err := a.relyingParty.BeginRegistration(owner,

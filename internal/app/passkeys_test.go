@@ -110,6 +110,19 @@ func TestPasskeyPages(t *testing.T) {
 	if got := both.post("/signin/code/passkey", sign(both.post("/signin/code/passkey/begin", url.Values{}))); got.Location != "/signin/done?next=%2Faccount" {
 		t.Errorf("the passkey after the password: %d to %q\n%s", got.Status, got.Location, got.Body)
 	}
+	if got := alone.get("/reauthenticate?next=/account"); !strings.Contains(got.Body, "Use a passkey") {
+		t.Errorf("the page that asks again: %d\n%s", got.Status, got.Body)
+	}
+	again := sign(alone.post("/reauthenticate/passkey/begin", url.Values{"next": {"/account"}}))
+	if got := alone.post("/reauthenticate/passkey", again); got.Location != "/account" {
+		t.Errorf("confirmed with the passkey: %d to %q\n%s", got.Status, got.Location, got.Body)
+	}
+	if got := alone.post("/reauthenticate/passkey", again); got.Status != http.StatusUnprocessableEntity {
+		t.Errorf("confirmed twice with one answer: %d", got.Status)
+	}
+	if got := eve.post("/reauthenticate/passkey/begin", url.Values{}); got.Status != http.StatusUnprocessableEntity && got.Status != http.StatusNotFound {
+		t.Errorf("a person without a passkey: %d\n%s", got.Status, got.Body)
+	}
 	bad := sign(alone.post("/signin/passkey/begin", url.Values{}))
 	bad.Set("credential", `{"id":"AAAA"}`)
 	if got := newBrowserClient(t, s).post("/signin/passkey", bad); got.Status != http.StatusUnprocessableEntity || !strings.Contains(got.Body, "was not accepted") {
@@ -154,4 +167,8 @@ func TestPasskeyInChromium(t *testing.T) {
 	c.click("Sign in with a passkey")
 	c.await("the list", `location.pathname === "/account/passkeys" && document.querySelector("table")`)
 	c.noFaults("signing in with a passkey")
+	c.open("/reauthenticate?next=/account")
+	c.click("Use a passkey")
+	c.await("the account", `location.pathname === "/account"`)
+	c.noFaults("confirming with a passkey")
 }

@@ -61,6 +61,12 @@ func reauthenticatePage(v reauthenticateView) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
+		if v.Passkey {
+			templ_7745c5c3_Err = passkeyStart("/reauthenticate/passkey/begin", "Use a passkey", signInView{Next: v.Next, Resume: v.Resume}).Render(ctx, templ_7745c5c3_Buffer)
+			if templ_7745c5c3_Err != nil {
+				return templ_7745c5c3_Err
+			}
+		}
 		return nil
 	})
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 )
 
+const askTitle = "Sign in with a passkey"
+
 // passkeySignInRoutes are the sign-in with a passkey, alone and after the password.
 func (c *Console) passkeySignInRoutes() []Route {
 	return []Route{
@@ -32,12 +34,11 @@ func signInViewOf(r *Request) signInView {
 	return signInView{Next: nextPath(r.PostForm.Get("next"), "/stores"), Resume: resumedFormOf(r.PostForm)}
 }
 
-func (c *Console) askPasskey(w http.ResponseWriter, r *Request, challenge accounts.PasskeyChallenge, action, cancel string, v signInView) error {
-	return c.render(w, r, http.StatusOK, formFrame("Sign in with a passkey"), passkeyAskPage(passkeyAskView{
-		Title: "Sign in with a passkey", Text: "Your device asks you to confirm that it is you.",
-		Action: action, Options: string(challenge.Options), Token: challenge.Token.Reveal(), // of the caller's own challenge
-		Next: v, Cancel: cancel,
-	}))
+// askPasskey shows the page on which the browser asks an authenticator to sign.
+func (c *Console) askPasskey(w http.ResponseWriter, r *Request, v passkeyAskView, challenge accounts.PasskeyChallenge) error {
+	v.Text = "Your device asks you to confirm that it is you."
+	v.Options, v.Token = string(challenge.Options), challenge.Token.Reveal() // of the caller's own challenge
+	return c.render(w, r, http.StatusOK, formFrame(v.Title), passkeyAskPage(v))
 }
 
 func (c *Console) beginPasskeySignIn(w http.ResponseWriter, r *Request) error {
@@ -45,7 +46,7 @@ func (c *Console) beginPasskeySignIn(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	return c.askPasskey(w, r, challenge, "/signin/passkey", "/signin", signInViewOf(r))
+	return c.askPasskey(w, r, passkeyAskView{Title: askTitle, Action: "/signin/passkey", Cancel: "/signin", Next: signInViewOf(r)}, challenge)
 }
 
 func (c *Console) doPasskeySignIn(w http.ResponseWriter, r *Request) error {
@@ -81,7 +82,7 @@ func (c *Console) beginPasskeyFactor(w http.ResponseWriter, r *Request) error {
 	case err != nil:
 		return err
 	}
-	return c.askPasskey(w, r, challenge, "/signin/code/passkey", "/signin/code", v)
+	return c.askPasskey(w, r, passkeyAskView{Title: askTitle, Action: "/signin/code/passkey", Cancel: "/signin/code", Next: v}, challenge)
 }
 
 func (c *Console) doPasskeyFactor(w http.ResponseWriter, r *Request) error {
