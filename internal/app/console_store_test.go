@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"html"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -141,6 +142,8 @@ func TestStorePagesByRole(t *testing.T) {
 		{"GET", "/settings", nil, map[string]int{"owner": ok, "admin": ok, "member": ok, "viewer": ok, "stranger": missing, "nobody": away}},
 		{"GET", "/leave", nil, map[string]int{"owner": ok, "viewer": ok, "stranger": missing, "nobody": away}},
 		{"GET", "/transfer", nil, map[string]int{"admin": forbidden, "viewer": forbidden, "stranger": missing, "nobody": away}},
+		{"GET", "/settings/objects", nil, map[string]int{"owner": ok, "viewer": ok, "stranger": missing, "nobody": away}},
+		{"POST", "/settings/objects", url.Values{"theme": {`{"taken":"over"}`}}, map[string]int{"viewer": forbidden, "stranger": missing}},
 		{"GET", "/settings/delete", nil, map[string]int{"admin": forbidden, "viewer": forbidden, "stranger": missing, "nobody": away}},
 		{"POST", "/domains", url.Values{"hostname": {"shop.example.com"}}, map[string]int{"member": forbidden, "viewer": forbidden, "stranger": missing}},
 		{"POST", "/domains/shop.example.com/check", url.Values{}, map[string]int{"viewer": forbidden, "stranger": missing, "owner": missing}},
@@ -354,6 +357,39 @@ func TestSettingsPage(t *testing.T) {
 		shows(t, http.StatusOK, "&lt;i&gt;New", `fill="#abc"`).lacks(t, "javascript", "<html")
 	b.post(page, url.Values{"version": form["version"], "slug": {"moved-here"}}).leadsTo(t, "/stores/moved-here/settings")
 	b.get(page).shows(t, http.StatusNotFound)
+}
+
+// TestSettingsObjectsPage changes the theme and the settings of a store as JSON, and
+// checks that a wrong, a stale and a large object lose nothing.
+func TestSettingsObjectsPage(t *testing.T) {
+	t.Parallel()
+	w := newStoreWorld(t, testConfig(t, masterdb.SQLite), authz.Member)
+	b, page := w.owner, w.base+"/settings/objects"
+	w.api.call("PATCH", "/api/stores/"+w.id, object{"theme": object{"font": "<b>serif</b>"}}).want(http.StatusOK)
+	opened := b.get(page).shows(t, http.StatusOK, "&#34;font&#34;: &#34;&lt;b&gt;serif").lacks(t, "<b>serif")
+	form := url.Values{"version": {opened.hidden("version")}, "theme": {"{\r\n  \"font\": \"<b>serif</b>\"\r\n}"}, "settings": {`{"till": 3.50, "note": "🛍"}`}}
+	b.post(page, form).leadsTo(t, page)
+	w.api.call("GET", "/api/stores/"+w.id, nil).is("🛍", "profile", "settings", "note").is("<b>serif</b>", "profile", "theme", "font")
+	entry := w.api.call("GET", "/api/stores/"+w.id+"/audit?action=store.updated&limit=1", nil).list("data")[0].(object)
+	if got := entry["details"].(object)["fields"]; got != "settings" {
+		t.Errorf("the audit log names %s, want the changed object alone", got)
+	}
+	b.post(page, form).shows(t, http.StatusConflict, "Somebody has changed the store", "What the store has now", "3.50")
+
+	form.Set("version", b.get(page).hidden("version"))
+	for _, wrong := range []string{"no JSON", "[1]", "null", `{"a":1`, strings.Repeat(`{"a":`, 20) + "1" + strings.Repeat("}", 20), "{\"a\":\"\\u0000\"}"} {
+		form.Set("theme", wrong)
+		got := b.post(page, form).shows(t, http.StatusUnprocessableEntity, `id="theme-fault"`, html.EscapeString(wrong), "🛍")
+		if got.hidden("version") != form.Get("version") {
+			t.Errorf("%s: the form lost its version", wrong)
+		}
+	}
+	w.api.call("PATCH", "/api/stores/"+w.id, object{"theme": object{"css": strings.Repeat("x", 20000)}}).want(http.StatusOK)
+	large := b.get(page).shows(t, http.StatusOK, "too large for a form").lacks(t, `name="theme"`)
+	b.post(page, url.Values{"version": {large.hidden("version")}, "settings": {""}}).leadsTo(t, page)
+	if got := w.api.call("GET", "/api/stores/"+w.id, nil); len(got.at("profile", "theme", "css").(string)) != 20000 || len(got.at("profile", "settings").(object)) != 0 {
+		t.Errorf("the objects are %.200s", got.raw)
+	}
 }
 
 // TestLifecyclePage suspends, resumes, deletes and restores a store.

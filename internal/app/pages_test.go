@@ -65,11 +65,12 @@ var pageCases = map[string][]pageCase{
 	"GET /stores":        {{}, {path: "/stores?empty", as: "nobody"}},
 	"GET /stores/{slug}": {{}, {path: "/stores/{pending}"}, {path: "/stores/{slug}?viewer", as: "viewer"}, {path: "/stores/none", status: http.StatusNotFound}},
 
-	"GET /stores/{slug}/domains":  {{}, {path: "/stores/{pending}/domains"}, {path: "/stores/{slug}/domains?viewer", as: "viewer"}},
-	"GET /stores/{slug}/people":   {{}, {path: "/stores/{slug}/people?viewer", as: "viewer"}},
-	"GET /stores/{slug}/keys":     {{}, {path: "/stores/{pending}/keys"}},
-	"GET /stores/{slug}/activity": {{}, {path: "/stores/{slug}/activity?action=store.updated&user={userId}"}, {path: "/stores/{slug}/activity?from=x", status: http.StatusUnprocessableEntity}},
-	"GET /stores/{slug}/settings": {{}, {path: "/stores/{pending}/settings"}, {path: "/stores/{slug}/settings?viewer", as: "viewer"}},
+	"GET /stores/{slug}/domains":          {{}, {path: "/stores/{pending}/domains"}, {path: "/stores/{slug}/domains?viewer", as: "viewer"}},
+	"GET /stores/{slug}/people":           {{}, {path: "/stores/{slug}/people?viewer", as: "viewer"}},
+	"GET /stores/{slug}/keys":             {{}, {path: "/stores/{pending}/keys"}},
+	"GET /stores/{slug}/activity":         {{}, {path: "/stores/{slug}/activity?action=store.updated&user={userId}"}, {path: "/stores/{slug}/activity?from=x", status: http.StatusUnprocessableEntity}},
+	"GET /stores/{slug}/settings":         {{}, {path: "/stores/{pending}/settings"}, {path: "/stores/{slug}/settings?viewer", as: "viewer"}},
+	"GET /stores/{slug}/settings/objects": {{}, {path: "/stores/{pending}/settings/objects"}, {path: "/stores/{slug}/settings/objects?viewer", as: "viewer"}},
 	// The store's database is an embedded one, which has no connection string.
 	"GET /stores/{slug}/database/credentials": {{status: http.StatusNotFound}},
 

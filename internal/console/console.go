@@ -150,7 +150,7 @@ func (c *Console) Routes() []Route {
 		c.peopleRoutes(),
 		c.keyRoutes(),
 		c.activityRoutes(),
-		c.settingsRoutes(),
+		c.settingsRoutes(), c.settingsObjectsRoutes(),
 		c.accountRoutes(),
 		c.passwordRoutes(),
 		c.factorRoutes(),

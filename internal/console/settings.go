@@ -213,33 +213,26 @@ func (c *Console) saveSettings(w http.ResponseWriter, r *Request) error {
 	if patch.Slug != nil {
 		slug = *patch.Slug
 	}
-	message := "The settings were saved."
-	if len(patch.Fields()) == 0 {
-		message = "Nothing was changed."
-	}
-	return redirect(w, r, "/stores/"+slug+"/settings", message)
+	return redirect(w, r, "/stores/"+slug+"/settings", savedMessage(patch))
 }
 
 func (c *Console) refuseSettings(w http.ResponseWriter, r *Request, store stores.Store, cause error) error {
-	f, err := refused(r, cause)
+	f, version, err := refusedEdit(r, cause)
 	if err != nil {
 		return err
 	}
-	if stoa.CodeOf(cause) == stoa.EditConflict {
-		// What was read before the refusal may be older than the change that caused it.
+	if version == "" { // what was read before the refusal may be older than the change that caused it
 		if store, err = c.storeWithProfile(r); err != nil {
 			return err
 		}
-		f.Code = http.StatusConflict
-		f.Fault = "Somebody has changed the store since you opened this page. Nothing was saved. What you typed is kept below: look at the differences, then save again."
 	}
 	v := c.newSettingsView(r, store)
 	v.Form = f
 	v.Preview = previewOf(r.PostForm)
-	if stoa.CodeOf(cause) == stoa.EditConflict {
+	if version == "" {
 		v.Conflicts = conflictsOf(r.PostForm, v.Profile)
 	} else {
-		v.Version = r.PostForm.Get("version")
+		v.Version = version
 	}
 	return c.showSettings(w, r, v)
 }
@@ -260,7 +253,7 @@ func settingsPatch(form url.Values, profile storedata.Profile) (storedata.Profil
 		} else if theme, err := withPrimaryColor(profile.Theme, color); err == nil {
 			patch.Theme = &theme
 		} else {
-			faults.Add("color", "cannot be set while the theme has another shape; change the theme over the API")
+			faults.Add("color", "cannot be set while the theme has another shape; change the theme first")
 		}
 	}
 	return patch, faults
