@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	sqlite3 "modernc.org/sqlite/lib"
@@ -74,7 +75,7 @@ func TestLock(t *testing.T) {
 	}
 	unlock()
 
-	holders, n := 0, 0
+	var holders, n atomic.Int32
 	var wg sync.WaitGroup
 	for range 5 {
 		wg.Go(func() {
@@ -84,17 +85,17 @@ func TestLock(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if holders++; holders != 1 {
-					t.Errorf("%d holders", holders)
+				if now := holders.Add(1); now != 1 {
+					t.Errorf("%d holders", now)
 				}
-				holders--
-				n++
+				holders.Add(-1)
+				n.Add(1)
 				unlock()
 			}
 		})
 	}
 	wg.Wait()
-	if n != 25 {
-		t.Errorf("held %d times, want 25", n)
+	if n.Load() != 25 {
+		t.Errorf("held %d times, want 25", n.Load())
 	}
 }
