@@ -113,7 +113,7 @@ func (c *Console) readCloud(r *Request, v *connectView) (err error) {
 		v.Cloud.Regions, err = c.Cloud.Regions(r.Context(), r.Principal, v.Store.ID)
 	}
 	var known *stoa.Error
-	if errors.As(err, &known) && mendable(known.Code) {
+	if errors.As(err, &known) && correctable(known.Code) {
 		v.Cloud.Fault = known.Message
 		return nil
 	}

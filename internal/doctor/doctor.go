@@ -22,7 +22,7 @@ type Finding struct {
 	// These fields are set for findings about a store only.
 	Store  string `json:"store,omitempty"`
 	Name   string `json:"name,omitempty"`
-	Mended bool   `json:"mended,omitempty"`
+	Repaired bool   `json:"repaired,omitempty"`
 }
 
 // findings collects the results of Examine.
