@@ -224,7 +224,7 @@ func (g *gateway) pass(client net.Conn) {
 type trouble struct {
 	name string
 	member
-	code stoa.Code
+	code   stoa.Code
 	repair func()
 }
 

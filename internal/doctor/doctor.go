@@ -20,8 +20,8 @@ type Finding struct {
 	Remedy string `json:"remedy,omitempty"`
 
 	// These fields are set for findings about a store only.
-	Store  string `json:"store,omitempty"`
-	Name   string `json:"name,omitempty"`
+	Store    string `json:"store,omitempty"`
+	Name     string `json:"name,omitempty"`
 	Repaired bool   `json:"repaired,omitempty"`
 }
 

@@ -201,8 +201,8 @@ func TestRefusedConnections(t *testing.T) {
 func TestServerRefuses(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		engine       credential.EngineName
-		name         string
+		engine         credential.EngineName
+		name           string
 		refuse, repair string
 	}{
 		{credential.PostgreSQL, "too many connections", `ALTER ROLE %s CONNECTION LIMIT 0`, `ALTER ROLE %s CONNECTION LIMIT -1`},
