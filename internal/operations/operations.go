@@ -49,6 +49,22 @@ func (s *Service) JobCounts(ctx context.Context, p authz.Principal) ([]jobs.Coun
 	return jobs.Counts(ctx, s.db)
 }
 
+// Queues says of every queue whether its jobs are worked off.
+func (s *Service) Queues(ctx context.Context, p authz.Principal) ([]jobs.QueueState, error) {
+	if err := authz.CheckOperator(ctx, s.db, p, "jobs:read"); err != nil {
+		return nil, err
+	}
+	return jobs.QueueStates(ctx, s.db, s.db.Now())
+}
+
+// JobKinds returns the kinds of jobs that this release runs.
+func (s *Service) JobKinds(ctx context.Context, p authz.Principal) ([]string, error) {
+	if err := authz.CheckOperator(ctx, s.db, p, "jobs:read"); err != nil {
+		return nil, err
+	}
+	return s.queue.Kinds(), nil
+}
+
 // Jobs lists jobs, newest first. It fails with invalid_request.
 func (s *Service) Jobs(ctx context.Context, p authz.Principal, f jobs.Filter) (jobs.Page, error) {
 	if err := authz.CheckOperator(ctx, s.db, p, "jobs:read"); err != nil {
