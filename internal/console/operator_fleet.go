@@ -18,9 +18,9 @@ func (c *Console) operatorFleetRoutes() []Route {
 
 // fleetView fills the operator's first page.
 type fleetView struct {
-	Stores     stores.Counts
-	Total      int
-	Alerts     []nextStep
+	Stores stores.Counts
+	Total  int
+	Alerts []nextStep
 	jobsNow
 	FailedRuns int // of the last day
 	Breakers   tenantdb.BreakerStats

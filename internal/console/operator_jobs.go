@@ -29,9 +29,9 @@ func (c *Console) operatorJobRoutes() []Route {
 // jobsView fills the pages of the job queue and of the mail queue.
 type jobsView struct {
 	jobsNow
-	Kind   string
-	State  string // "": those that failed and will be retried, or not
-	Jobs   []jobs.Job
+	Kind  string
+	State string // "": those that failed and will be retried, or not
+	Jobs  []jobs.Job
 	pager
 	Back  string // the address of this list, to return to
 	Mail  string // where mail goes; "" on the page of the job queue

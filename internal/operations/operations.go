@@ -18,7 +18,6 @@ import (
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/credits"
-	"github.com/stoahq/stoa/internal/credits/verify"
 	"github.com/stoahq/stoa/internal/fleet"
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -201,15 +200,6 @@ func (s *Service) GrantCredits(ctx context.Context, p authz.Principal, g Grant) 
 		return err
 	})
 	return t, err
-}
-
-// VerifyCredits checks every account of the ledger and reports the first faults. It
-// reads all of the ledger: its time grows with that.
-func (s *Service) VerifyCredits(ctx context.Context, p authz.Principal) (verify.Report, error) {
-	if err := authz.CheckOperator(ctx, s.db, p, "credits:verify"); err != nil {
-		return verify.Report{}, err
-	}
-	return verify.Run(ctx, s.db, func(verify.Report) {})
 }
 
 // SetPrice sets a price, as credits.Ledger.SetPrice does.
