@@ -196,6 +196,8 @@ func (a *App) registerJobs(publicURL string) {
 	a.followCredits(publicURL)
 	jobs.Handle(a.Queue, credits.SweepTimeout, a.Ledger.Sweep)
 	jobs.Every(a.Queue, credits.SweepEvery, credits.Sweep{})
+	jobs.Handle(a.Queue, credits.SummarizeTimeout, a.Ledger.SummarizeAll)
+	jobs.Every(a.Queue, credits.SummarizeEvery, credits.Summarize{})
 }
 
 // releaseEnded registers the functions that release the work of a process that has ended.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	sdk "github.com/stripe/stripe-go/v86"
+
 	"github.com/stoahq/stoa/internal/config"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -310,6 +312,7 @@ func stripeSession(t *testing.T, stripe *stripetest.Stripe, page string) string 
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, stripe.URL+"/v1/checkout/sessions/"+stripe.SessionOf(page), nil)
 	testkit.Must(t, err)
 	req.Header.Set("Authorization", "Bearer "+stripetest.Key)
+	req.Header.Set("Stripe-Version", sdk.APIVersion)
 	res, err := http.DefaultClient.Do(req)
 	testkit.Must(t, err)
 	defer res.Body.Close() //nolint:errcheck // it is read
