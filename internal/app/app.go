@@ -198,6 +198,8 @@ func (a *App) registerJobs(publicURL string) {
 	jobs.Every(a.Queue, credits.SweepEvery, credits.Sweep{})
 	jobs.Handle(a.Queue, credits.SummarizeTimeout, a.Ledger.SummarizeAll)
 	jobs.Every(a.Queue, credits.SummarizeEvery, credits.Summarize{})
+	jobs.Handle(a.Queue, stores.CountStoresTimeout, a.Registry.CountAll)
+	jobs.Every(a.Queue, stores.CountStoresEvery, stores.CountStores{})
 }
 
 // releaseEnded registers the functions that release the work of a process that has ended.
