@@ -74,8 +74,8 @@ func confirmWords(kind fleet.BulkKind, sel fleet.Selection) string {
 // readBulk reads an action and its stores from an address or a form.
 func readBulk(values url.Values) (fleet.BulkKind, fleet.Selection, error) {
 	kind := fleet.BulkKind(values.Get("action"))
-	if kind != fleet.BulkSuspend && kind != fleet.BulkMigrate {
-		return "", fleet.Selection{}, stoa.Errorf(stoa.InvalidRequest, "Choose what to do with the stores: suspend or migrate.")
+	if kind != fleet.BulkSuspend && kind != fleet.BulkResume && kind != fleet.BulkMigrate {
+		return "", fleet.Selection{}, stoa.Errorf(stoa.InvalidRequest, "Choose what to do with the stores: suspend, resume or migrate.")
 	}
 	if values.Get("all") != "" {
 		f := readFilter(values)
