@@ -16,7 +16,7 @@ import (
 
 func (c *Console) operatorBulkRoutes() []Route {
 	return []Route{
-		{Pattern: "GET /operator/bulk", RouteOptions: view(Operator), Handle: c.confirmBulk},
+		{Pattern: "GET /operator/bulk", RouteOptions: RouteOptions{Kind: View, Scope: Operator, List: "store"}, Handle: c.confirmBulk},
 		{Pattern: "POST /operator/bulk", RouteOptions: form(Operator), Handle: c.beginBulk},
 		{Pattern: "GET /operator/bulk/{id}", RouteOptions: view(Operator), Handle: c.bulkAction},
 		{Pattern: "GET /operator/bulk/{id}/live", RouteOptions: stream(Operator), Handle: c.followBulk},
