@@ -741,8 +741,12 @@ func alertIcon(k ui.Kind) string {
 }
 
 func bulkWords(k fleet.BulkKind) string {
-	if k == fleet.BulkSuspend {
+	switch k {
+	case fleet.BulkSuspend:
 		return "Suspend stores"
+	case fleet.BulkResume:
+		return "Resume stores"
+	case fleet.BulkMigrate:
 	}
 	return "Migrate stores"
 }

@@ -31,6 +31,7 @@ func (a *api) consoleRoutes() {
 		if o.rate == rateCaller && !o.scope.needsAuthentication() {
 			o.rate = rateAddress // a session that is recognised counts by user too
 		}
+		o.list = r.List
 		a.page(r.Pattern, o, a.consolePage(r))
 	}
 }
