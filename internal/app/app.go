@@ -181,6 +181,7 @@ func (a *App) registerJobs(publicURL string) {
 		jobs.Every(a.Queue, fleet.Interval, a.Fleet.Job())
 	}
 	jobs.Handle(a.Queue, provisioning.Timeout, a.Provisioning.Provision)
+	jobs.Handle(a.Queue, provisioning.FinishResetTimeout, a.Provisioning.FinishReset)
 	jobs.Handle(a.Queue, stores.SyncIdentityTimeout, a.Registry.SyncIdentity)
 	jobs.Handle(a.Queue, stores.DeleteStoreTimeout, a.Registry.FinishDeletion)
 	jobs.Handle(a.Queue, hostnames.RecheckTimeout, a.Hostnames.Recheck)

@@ -29,6 +29,7 @@ func (a *api) databaseRoutes() {
 				"ones, without a pause for the store's shoppers. If anything is wrong with them the old ones stay in use. To send the same again changes " +
 				"nothing. A managed database has no credentials to rotate.",
 			Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}, a.rotateCredentials)
+	a.databaseAccessRoutes()
 }
 
 type testInput struct {

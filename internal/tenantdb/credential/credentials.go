@@ -71,6 +71,10 @@ type Credentials struct {
 	// that it stays the same if a step is repeated. It is empty once the store
 	// has its role or if it needs none.
 	RolePassword keyring.Secret
+
+	// These fields are set only for a managed database on a server.
+	Reset  PasswordReset // of Password
+	Reader Reader
 }
 
 // ManagedSQLite returns the credentials of a store's embedded database.
@@ -213,6 +217,12 @@ type sealed struct {
 	ServiceRoleKey string `json:"serviceRoleKey,omitempty"`
 
 	RolePassword string `json:"rolePassword,omitempty"`
+
+	NextPassword   string `json:"nextPassword,omitempty"`
+	Since          string `json:"since,omitempty"`
+	ReaderPassword string `json:"readerPassword,omitempty"`
+	NextReader     string `json:"nextReader,omitempty"`
+	ReaderSince    string `json:"readerSince,omitempty"`
 }
 
 // Seal encrypts c for one store. The result cannot be decrypted for another
@@ -224,6 +234,8 @@ func (c Credentials) Seal(ring *keyring.Ring, store stoa.StoreID) (string, error
 		Schema: c.Schema, Endpoint: c.Endpoint, Pooler: c.Pooler,
 		ProjectURL: c.ProjectURL, AnonKey: c.AnonKey.Reveal(), ServiceRoleKey: c.ServiceRoleKey.Reveal(),
 		RolePassword: c.RolePassword.Reveal(),
+		NextPassword: c.Reset.Next.Reveal(), Since: c.Reset.Since,
+		ReaderPassword: c.Reader.Password.Reveal(), NextReader: c.Reader.Reset.Next.Reveal(), ReaderSince: c.Reader.Reset.Since,
 	})
 	if err != nil {
 		return "", err
@@ -247,6 +259,11 @@ func Unseal(ring *keyring.Ring, store stoa.StoreID, envelope string) (Credential
 		Schema: s.Schema, Endpoint: s.Endpoint, Pooler: s.Pooler,
 		ProjectURL: s.ProjectURL, AnonKey: keyring.NewSecret(s.AnonKey), ServiceRoleKey: keyring.NewSecret(s.ServiceRoleKey),
 		RolePassword: keyring.NewSecret(s.RolePassword),
+		Reset:        PasswordReset{Next: keyring.NewSecret(s.NextPassword), Since: s.Since},
+		Reader: Reader{
+			Password: keyring.NewSecret(s.ReaderPassword),
+			Reset:    PasswordReset{Next: keyring.NewSecret(s.NextReader), Since: s.ReaderSince},
+		},
 	}, nil
 }
 
