@@ -74,21 +74,22 @@ func (s *Service) ResetPasswordByOperator(ctx context.Context, p authz.Principal
 }
 
 // planPassword stores the password that a role is to get, and the job that completes the
-// change. A password that is planned already is kept: nobody has seen it. With by, it
-// records the reset.
+// change. A password that is planned already is kept: nobody has seen it. Without by, it
+// is the first password of a role, and otherwise a reset, which it records.
 func (s *Service) planPassword(ctx context.Context, store stoa.StoreID, a credential.Access, by *authz.Principal) (c credential.Credentials, err error) {
-	password := credential.NewPassword()
+	password, planned := credential.NewPassword(), false
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if err := s.registry.LockConnected(ctx, tx, store); err != nil {
 			return err
 		}
 		c, err = s.tenants.Amend(ctx, tx, store, func(c *credential.Credentials) bool {
-			if r := c.ResetOf(a); r.Next.IsZero() {
+			r := c.ResetOf(a)
+			if planned = by != nil || c.As(a).Password.IsZero(); planned && r.Next.IsZero() {
 				r.Next = password
 			}
 			return false
 		})
-		if err != nil {
+		if err != nil || !planned {
 			return err
 		}
 		if by != nil {

@@ -100,27 +100,35 @@ func (m *Manager) grantReader(ctx context.Context, c credential.Credentials) err
 		return err
 	}
 	defer db.Close() //nolint:errcheck // no data is pending
-	db.sqlx.SetMaxOpenConns(1)
-	if _, err := db.Exec(ctx, readerGrants(reader)); err != nil {
-		return err
-	}
-	return m.closeSchema(ctx, db, c, reader)
+	return db.Tx(ctx, func(tx *Tx) error {
+		// Two sessions that grant rights on one table at the same time fail.
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(?)`, grantLock); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, readerGrants(reader)); err != nil {
+			return err
+		}
+		return m.closeSchema(ctx, tx, c, reader)
+	})
 }
 
+// grantLock is an arbitrary number that nothing else in a managed database locks.
+const grantLock = 0x73746f6172 // "stoar"
+
 // closeSchema takes the right to create tables in the schema public from everybody else.
-// PostgreSQL grants it to all roles in the databases that releases before 15 create, where
-// only the server's administrator can revoke it.
-func (m *Manager) closeSchema(ctx context.Context, db *DB, c credential.Credentials, reader string) error {
+// PostgreSQL grants it to all roles in the databases that releases before 15 create. The
+// store's role does not own the schema there, and its REVOKE has no effect but a warning.
+func (m *Manager) closeSchema(ctx context.Context, tx *Tx, c credential.Credentials, reader string) error {
 	const query = `SELECT coalesce(bool_or(has_schema_privilege(?, oid, 'CREATE')), false) FROM pg_catalog.pg_namespace WHERE nspname = 'public'`
 	var open bool
-	if err := db.Get(ctx, &open, query, reader); err != nil || !open {
+	if err := tx.Get(ctx, &open, query, reader); err != nil || !open {
 		return err
 	}
 	const revoke = `REVOKE CREATE ON SCHEMA public FROM PUBLIC`
-	if _, err := db.Exec(ctx, revoke); err != nil && !isState(err, "42501") {
+	if _, err := tx.Exec(ctx, revoke); err != nil {
 		return err
 	}
-	if err := db.Get(ctx, &open, query, reader); err != nil || !open {
+	if err := tx.Get(ctx, &open, query, reader); err != nil || !open {
 		return err
 	}
 	admin := m.opts.Managed.admin
@@ -135,7 +143,7 @@ func (m *Manager) closeSchema(ctx context.Context, db *DB, c credential.Credenti
 			return err
 		}
 	}
-	if err := db.Get(ctx, &open, query, reader); err != nil || !open {
+	if err := tx.Get(ctx, &open, query, reader); err != nil || !open {
 		return err
 	}
 	return fmt.Errorf("every role may create tables in the schema public of %s: a superuser must run %s there", c.Database, revoke)
