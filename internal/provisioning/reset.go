@@ -47,8 +47,8 @@ const (
 // ResetPassword gives one role of a store's managed database a new random password, and
 // ends the sessions that used the old one within seconds. Requests of shoppers continue.
 // Calls at the same time set one password. It fails as Credentials does, and with
-// database_unreachable if the server did not take the password: then the old one or the
-// new one is valid, and a job tries again.
+// tenant_unavailable if the server did not take the password: then the old one or the new
+// one is valid, and a job tries again.
 func (s *Service) ResetPassword(ctx context.Context, p authz.Principal, store stoa.StoreID, a credential.Access) error {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.ResetPassword); err != nil {
 		return err

@@ -87,8 +87,10 @@ func serverFailed(err error) error {
 	if err == nil || errors.Is(err, ErrSuperseded) {
 		return err
 	}
-	return stoa.Errorf(stoa.DatabaseUnreachable,
-		"The platform's own database server could not change the database's roles. Try again; if it persists, tell the operator.").WithCause(err)
+	e := stoa.Errorf(stoa.TenantUnavailable,
+		"The platform's own database server could not change the database's roles. Try again; if it persists, tell the operator.")
+	e.RetryAfter = retryAfter
+	return e.WithCause(err)
 }
 
 // grantReader lets the role that may only read see the tables of c's database, as the
