@@ -277,11 +277,11 @@ func (b fixture) checkReader(t *testing.T, engine credential.EngineName, own, re
 		_, err = db.Exec(t.Context(), `CREATE TEMPORARY TABLE mine (n integer)`)
 		wantCode(t, err, stoa.DatabasePermissionDenied)
 	}
-	b.checkReaderLimits(t, engine, reader)
+	b.checkReaderLimits(t, reader)
 }
 
 // checkReaderLimits opens connections until the server refuses one.
-func (b fixture) checkReaderLimits(t *testing.T, engine credential.EngineName, reader credential.Credentials) {
+func (b fixture) checkReaderLimits(t *testing.T, reader credential.Credentials) {
 	t.Helper()
 	opened := 0
 	for range 8 {
