@@ -26,7 +26,7 @@ type FinishReset struct {
 }
 
 // Kind implements jobs.Args.
-func (FinishReset) Kind() string { return "finish_password_reset" }
+func (FinishReset) Kind() string { return "provisioning.finish_reset" }
 
 // RetryWithin implements jobs.RetryWithin: sessions with the old password are open.
 func (FinishReset) RetryWithin() time.Duration { return time.Minute }
