@@ -185,6 +185,7 @@ func (a *App) registerJobs(publicURL string) {
 	}
 	jobs.Handle(a.Queue, operations.VerifyTimeout, a.operations.RunVerification)
 	jobs.Handle(a.Queue, provisioning.Timeout, a.Provisioning.Provision)
+	jobs.Handle(a.Queue, provisioning.FinishResetTimeout, a.Provisioning.FinishReset)
 	jobs.Handle(a.Queue, stores.SyncIdentityTimeout, a.Registry.SyncIdentity)
 	jobs.Handle(a.Queue, stores.DeleteStoreTimeout, a.Registry.FinishDeletion)
 	jobs.Handle(a.Queue, hostnames.RecheckTimeout, a.Hostnames.Recheck)

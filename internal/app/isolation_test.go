@@ -63,6 +63,7 @@ var bodies = map[string]any{
 	"POST /api/stores/{id}/connect-database":             object{"type": "managed"},
 	"POST /api/stores/{id}/provisioning/retry":           nil,
 	"POST /api/stores/{id}/database/test":                nil,
+	"POST /api/stores/{id}/database/reset-password":      nil,
 	"POST /api/stores/{id}/database/rotate-credentials":  object{"type": "mysql", "connectionString": "mysql://u:p@127.0.0.1:1/d"},
 	"POST /api/stores/{id}/suspend":                      nil,
 	"POST /api/stores/{id}/resume":                       nil,

@@ -97,6 +97,7 @@ const (
 	DatabaseTested     = "database.tested"
 	CredentialsRotated = "database.credentials_rotated" // or an attempt
 	CredentialsShown   = "database.credentials_shown"
+	DatabasePassword   = "database.password_reset"
 	SupabaseConnected  = "supabase.connected"
 	SupabaseLeft       = "supabase.disconnected"
 	CreditsGranted     = "credits.granted"
@@ -131,7 +132,7 @@ var StoreActions = []string{
 	HostnameClaimed, HostnameVerified, HostnamePrimary, HostnameRemoved, HostnameLost,
 	MemberInvited, InvitationRevoked, MemberJoined, MemberRoleChanged, MemberRemoved, OwnershipMoved,
 	KeyCreated, KeyRevoked,
-	DatabaseConnected, ConnectRetried, DatabaseTested, CredentialsRotated, CredentialsShown, SupabaseConnected, SupabaseLeft,
+	DatabaseConnected, ConnectRetried, DatabaseTested, CredentialsRotated, CredentialsShown, DatabasePassword, SupabaseConnected, SupabaseLeft,
 	CreditsGranted, CreditSettings, RechargeChanged, RechargeStopped, CardRequested, CardSaved, PurchaseStarted,
 	OperatorActed, Impersonated,
 }

@@ -18,10 +18,13 @@ type storesCmd struct {
 	List storesListCmd `cmd:"" help:"List every store, newest first."`
 	Show storesShowCmd `cmd:"" help:"Show one store."`
 
-	Suspend   storesSuspendCmd   `cmd:"" help:"Close a store to its shoppers, until you resume it."`
-	Resume    storesResumeCmd    `cmd:"" help:"Open a suspended store again."`
-	Delete    StoresDeleteCmd    `cmd:"" help:"Close a store and delete it after the grace period."`
-	Restore   storesRestoreCmd   `cmd:"" help:"Take a deletion back within the grace period."`
+	Suspend       storesSuspendCmd       `cmd:"" help:"Close a store to its shoppers, until you resume it."`
+	Resume        storesResumeCmd        `cmd:"" help:"Open a suspended store again."`
+	Delete        StoresDeleteCmd        `cmd:"" help:"Close a store and delete it after the grace period."`
+	Restore       storesRestoreCmd       `cmd:"" help:"Take a deletion back within the grace period."`
+	DSN           storesDSNCmd           `cmd:"" name:"dsn" help:"Print the connection string of a store's managed database."`
+	ResetPassword storesResetPasswordCmd `cmd:"" help:"Give a store's managed database a new password."`
+
 	Hostnames storesHostnamesCmd `cmd:"" help:"Show a store's hostnames and what proves them."`
 }
 

@@ -64,6 +64,7 @@ var actions = map[string]string{
 	audit.DatabaseTested:     "Database tested",
 	audit.CredentialsRotated: "Database credentials changed",
 	audit.CredentialsShown:   "Database credentials shown",
+	audit.DatabasePassword:   "Database password reset",
 	audit.SupabaseConnected:  "Supabase connected",
 	audit.SupabaseLeft:       "Supabase disconnected",
 	audit.CreditsGranted:     "Credits granted",

@@ -131,7 +131,7 @@ func (c *Console) readCloud(r *Request, v *connectView) (err error) {
 }
 
 // detailFields are the fields of the form with connection details.
-var detailFields = []string{"type", "connectionString", "host", "port", "database", "user", "schema", "password", "tls", "caCertificate"}
+var detailFields = []string{"type", "connectionString", "host", "port", "database", "user", "schema", "password", "tls", "caCertificate", "adopt"}
 
 // newPassword is the field with a password in place of the one in sealed details.
 const newPassword = "newPassword"
@@ -165,7 +165,7 @@ func (c *Console) readDetails(values map[string]string) (credential.Pasted, erro
 	d := tenantdb.ConnectionDetails{
 		Type: credential.Kind(values["type"]), ConnectionString: keyring.NewSecret(values["connectionString"]),
 		Host: values["host"], Database: values["database"], User: values["user"], Schema: values["schema"],
-		Password: keyring.NewSecret(values["password"]), TLS: credential.TLSMode(values["tls"]), CACertificate: values["caCertificate"],
+		Password: keyring.NewSecret(values["password"]), TLS: credential.TLSMode(values["tls"]), CACertificate: values["caCertificate"], Adopt: values["adopt"] != "",
 	}
 	var faults stoa.Invalid
 	if text := values["port"]; text != "" {
@@ -252,6 +252,9 @@ func understand(d credential.Credentials) (list []understood) {
 		tls = string(d.TLS)
 	}
 	add("Connection", tls)
+	if d.Adopt {
+		add("Other tables", "stay as they are")
+	}
 	return list
 }
 
@@ -307,4 +310,15 @@ func (c *Console) start(r *Request, store stores.Store) error {
 	}
 	_, err := c.Provisioning.Connect(r.Context(), r.Principal, store.ID, credential.Credentials{Kind: credential.Managed})
 	return err
+}
+
+// tablesStay says what becomes of the tables that a database holds.
+func tablesStay(n int) string {
+	switch n {
+	case 0:
+		return "There are no other tables."
+	case 1:
+		return "The table that is there stays as it is."
+	}
+	return "The " + strconv.Itoa(n) + " tables that are there stay as they are."
 }

@@ -2,10 +2,7 @@ package console
 
 import (
 	"fmt"
-	"net"
 	"net/http"
-	"net/url"
-	"strconv"
 	"time"
 
 	"github.com/stoahq/stoa/internal/authz"
@@ -20,6 +17,8 @@ func (c *Console) databaseRoutes() []Route {
 	return []Route{
 		{Pattern: "GET /stores/{slug}/database", RouteOptions: view(scopeOf(authz.ReadStore)), Handle: c.database},
 		{Pattern: "GET /stores/{slug}/database/credentials", RouteOptions: view(scopeOf(authz.ReadCredentials)), Handle: c.credentials},
+		{Pattern: "GET /stores/{slug}/database/reset-password", RouteOptions: view(scopeOf(authz.ResetPassword)), Handle: c.confirmPasswordReset},
+		{Pattern: "POST /stores/{slug}/database/reset-password", RouteOptions: databaseForm(scopeOf(authz.ResetPassword)), Handle: c.resetPassword},
 		{Pattern: "POST /stores/{slug}/database/test", RouteOptions: databaseForm(scopeOf(authz.TestDatabase)), Handle: c.testDatabase},
 		{Pattern: "POST /stores/{slug}/database/rotate", RouteOptions: databaseForm(scopeOf(authz.RotateCredentials)), Handle: c.rotateCredentials},
 	}
@@ -34,7 +33,8 @@ type databaseView struct {
 	MayTest   bool
 	MayRotate bool
 	// MayRead: the database has credentials that the caller may see.
-	MayRead bool
+	MayRead  bool
+	Embedded bool // it has no address
 }
 
 func (c *Console) database(w http.ResponseWriter, r *Request) error {
@@ -50,51 +50,9 @@ func (c *Console) showDatabase(w http.ResponseWriter, r *Request, v databaseView
 	role, own := v.Store.Role, v.Store.Database != nil && v.Store.Database.Kind != credential.Managed
 	v.MayTest = role.Can(authz.TestDatabase)
 	v.MayRotate = role.Can(authz.RotateCredentials) && own
-	v.MayRead = role.Can(authz.ReadCredentials) && v.Store.Database != nil && !own && v.Store.Database.Engine != credential.SQLite
+	v.Embedded = v.Store.Database != nil && v.Store.Database.Engine == credential.SQLite
+	v.MayRead = role.Can(authz.ReadCredentials) && v.Store.Database != nil && !own && !v.Embedded
 	return c.render(w, r, v.Form.Status(), storeFrame(v.Store, "database", "Database"), databasePage(v))
-}
-
-// credentialsView fills the page with the credentials of a managed database.
-type credentialsView struct {
-	Store                      stores.Store
-	URL, Host, Database, User  string
-	Port                       int
-	Password                   string
-	Environment, PHP, GoSource string // how software connects
-}
-
-// credentials shows the connection string of a managed database. Each view is in the
-// audit log.
-func (c *Console) credentials(w http.ResponseWriter, r *Request) error {
-	store, err := c.store(r)
-	if err != nil {
-		return err
-	}
-	d, err := c.Provisioning.Credentials(r.Context(), r.Principal, store.ID)
-	if err != nil {
-		return err
-	}
-	v := newCredentialsView(store, d)
-	return c.render(w, r, http.StatusOK, storeFrame(store, "database", "Connection string"), credentialsPage(v))
-}
-
-func newCredentialsView(store stores.Store, d credential.Credentials) credentialsView {
-	scheme, pdo, driver := "postgresql", "pgsql", "pgx"
-	if d.Engine == credential.MySQL {
-		scheme, pdo, driver = "mysql", "mysql", "mysql"
-	}
-	address := url.URL{Scheme: scheme, User: url.UserPassword(d.User, d.Password.Reveal()), Host: net.JoinHostPort(d.Host, strconv.Itoa(d.Port)), Path: "/" + d.Database}
-	v := credentialsView{
-		Store: store, URL: address.String(), Host: d.Host, Port: d.Port, Database: d.Database, User: d.User, Password: d.Password.Reveal(),
-		PHP: fmt.Sprintf("new PDO('%s:host=%s;port=%d;dbname=%s', '%s', getenv('DATABASE_PASSWORD'));", pdo, d.Host, d.Port, d.Database, d.User),
-	}
-	v.Environment = "DATABASE_URL=" + v.URL
-	v.GoSource = fmt.Sprintf("sql.Open(%q, os.Getenv(\"DATABASE_URL\"))", driver)
-	if d.Engine == credential.MySQL {
-		v.GoSource = fmt.Sprintf("sql.Open(%q, %q + os.Getenv(\"DATABASE_PASSWORD\") + %q)", driver, d.User+":",
-			"@tcp("+net.JoinHostPort(d.Host, strconv.Itoa(d.Port))+")/"+d.Database)
-	}
-	return v
 }
 
 // testDatabase tests the store's own database and records its health.

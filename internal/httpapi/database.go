@@ -29,6 +29,7 @@ func (a *api) databaseRoutes() {
 				"ones, without a pause for the store's shoppers. If anything is wrong with them the old ones stay in use. To send the same again changes " +
 				"nothing. A managed database has no credentials to rotate.",
 			Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}, a.rotateCredentials)
+	a.databaseAccessRoutes()
 }
 
 type testInput struct {
@@ -47,7 +48,15 @@ type testView struct {
 
 	Warnings []faultView `json:"warnings" doc:"What to know of a database that works: who else may read it"`
 
+	Adoption *adoptionView `json:"adoption,omitempty" doc:"With adopt: what connect-database would do in a database that holds no store yet"`
+
 	IgnoredSettings []string `json:"ignoredSettings,omitempty" doc:"Settings in the connection string that are the client's own and have no effect here"`
+}
+
+type adoptionView struct {
+	Makes   []string `json:"makes" doc:"The tables that would be made"`
+	Clashes []string `json:"clashes" doc:"What is there under a name that the store needs: rename it first"`
+	Keeps   int      `json:"keeps" doc:"How many tables are there and stay as they are"`
 }
 
 func newTestView(f provisioning.Finding) testView {
@@ -58,6 +67,9 @@ func newTestView(f provisioning.Finding) testView {
 	}
 	if f.ServerVersion != "" {
 		v.ServerVersion = &f.ServerVersion
+	}
+	if a := f.Adoption; a != nil {
+		v.Adoption = &adoptionView{Makes: a.Makes, Clashes: append([]string{}, a.Clashes...), Keeps: a.Keeps}
 	}
 	if f.Schema.Version > 0 {
 		v.SchemaVersion = &f.Schema.Version

@@ -113,6 +113,7 @@ type connectBody struct {
 		Mode          credential.TLSMode `json:"mode,omitempty" enum:"verify-full,verify-ca,disable" doc:"verify-full unless told; verify-ca, with caCertificate, for a server whose certificate has not its name"`
 		CACertificate string             `json:"caCertificate,omitempty" maxLength:"1048576" doc:"PEM, when a private authority signed the server's certificate; at most 1 MiB and 500 certificates"`
 	} `json:"tls,omitempty"`
+	Adopt          bool           `json:"adopt,omitempty" doc:"The database holds tables of your own, which stay as they are: the store's tables are made beside them. It fails when one of them has a name that the store needs; database/test lists both."`
 	ProjectURL     string         `json:"projectUrl,omitempty" maxLength:"1024" doc:"of a Supabase project: kept, encrypted, for the store's own use" example:"https://abcdefghijklmnopqrst.supabase.co"`
 	AnonKey        keyring.Secret `json:"anonKey,omitempty" doc:"of a Supabase project: kept likewise"`
 	ServiceRoleKey keyring.Secret `json:"serviceRoleKey,omitempty" doc:"of a Supabase project: kept likewise"`
@@ -137,7 +138,7 @@ func (a *api) credentials(b connectBody) (credential.Pasted, error) {
 	}
 	d := tenantdb.ConnectionDetails{
 		Type: b.Type, ConnectionString: b.ConnectionString, Host: b.Host, Port: b.Port, Database: b.Database, User: b.User,
-		Schema: b.Schema, Password: b.Password, ProjectURL: b.ProjectURL, AnonKey: b.AnonKey, ServiceRoleKey: b.ServiceRoleKey,
+		Schema: b.Schema, Password: b.Password, ProjectURL: b.ProjectURL, AnonKey: b.AnonKey, ServiceRoleKey: b.ServiceRoleKey, Adopt: b.Adopt,
 	}
 	if b.TLS != nil {
 		d.TLS, d.CACertificate = b.TLS.Mode, b.TLS.CACertificate

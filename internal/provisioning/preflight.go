@@ -31,6 +31,10 @@ type Finding struct {
 
 	// Warnings tell the owner who else can read a usable database.
 	Warnings []tenantdb.Warning
+
+	// Adoption says what would be made beside other tables. It is set for credentials
+	// with Adopt that lead to a database without a store.
+	Adoption *tenantdb.Adoption
 }
 
 // Test checks a database without changing it: the store's own, whose health it then
@@ -206,7 +210,15 @@ func (check preflight) inspectDatabase(ctx context.Context, db *tenantdb.DB, fou
 	if err := checkServer(in); err != nil {
 		return found, err
 	}
-	if err := checkOwnership(ctx, db, in, check.store); err != nil {
+	adopt := check.credentials.Adopt
+	if adopt && !slices.Contains(in.Tables, tenantdb.VersionTable) {
+		plan, err := db.PlanAdoption(ctx, in)
+		if err != nil {
+			return found, err
+		}
+		found.Adoption = &plan
+	}
+	if err := checkOwnership(ctx, db, in, check.store, adopt); err != nil {
 		return found, err
 	}
 	if slices.Contains(in.Tables, tenantdb.VersionTable) {
@@ -295,8 +307,9 @@ func checkServer(in tenantdb.Inspection) error {
 
 // checkOwnership fails for a database that belongs to another store or contains other
 // tables. The store's own database has a marker. A database without a marker, created
-// before markers existed or copied without it, is recognized by its content.
-func checkOwnership(ctx context.Context, db *tenantdb.DB, in tenantdb.Inspection, store stoa.StoreID) error {
+// before markers existed or copied without it, is recognized by its content. With adopt,
+// other tables are accepted unless the store needs one of their names.
+func checkOwnership(ctx context.Context, db *tenantdb.DB, in tenantdb.Inspection, store stoa.StoreID, adopt bool) error {
 	marked := false
 	if slices.Contains(in.Tables, tenantdb.MarkerTable) {
 		var err error
@@ -314,10 +327,24 @@ func checkOwnership(ctx context.Context, db *tenantdb.DB, in tenantdb.Inspection
 	if marked {
 		return nil
 	}
+	if adopt {
+		return checkClashes(ctx, db, in)
+	}
 	if others := slices.DeleteFunc(slices.Clone(in.Tables), func(t string) bool { return t == tenantdb.MarkerTable }); len(others) > 0 {
 		return stoa.Errorf(stoa.DatabaseNotEmpty, "The database already holds other tables (%s). Give the store a database of its own.", listTables(others))
 	}
 	return nil
+}
+
+// checkClashes fails for a database that contains something under a name that the store
+// needs.
+func checkClashes(ctx context.Context, db *tenantdb.DB, in tenantdb.Inspection) error {
+	plan, err := db.PlanAdoption(ctx, in)
+	if err != nil || len(plan.Clashes) == 0 {
+		return err
+	}
+	return stoa.Errorf(stoa.DatabaseNotEmpty, "The database already holds something under names that the store needs (%s). "+
+		"Rename it there, choose another schema, or give the store a database of its own.", listTables(plan.Clashes))
 }
 
 // foreignStore explains the error for a database marked as another store's.

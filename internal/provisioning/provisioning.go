@@ -173,6 +173,9 @@ func (s *Service) recordRun(ctx context.Context, tx *masterdb.Tx, r request, own
 		return Run{}, err
 	}
 	details := map[string]string{"type": string(r.credentials.Kind)}
+	if r.credentials.Adopt {
+		details["adopt"] = "true"
+	}
 	err = audit.Record(ctx, tx, r.principal, audit.Event{Action: audit.DatabaseConnected, Store: r.store, Details: details})
 	if err != nil {
 		return Run{}, err

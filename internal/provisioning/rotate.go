@@ -37,9 +37,13 @@ func (s *Service) Rotate(ctx context.Context, p authz.Principal, store stoa.Stor
 		return err
 	}
 	// The schema is the location of the tables and not a credential. Without one, the
-	// present schema is used.
-	if current, err := s.tenants.Load(ctx, s.db, store); err == nil && c.Schema == "" && c.Kind == current.Kind {
-		c.Schema = current.Schema
+	// present schema is used. How the tables came there stays as it is, too.
+	c.Adopt = false
+	if current, err := s.tenants.Load(ctx, s.db, store); err == nil && c.Kind == current.Kind {
+		c.Adopt = current.Adopt
+		if c.Schema == "" {
+			c.Schema = current.Schema
+		}
 	}
 	var found Finding
 	c, err := s.roleCredentials(ctx, store, c)

@@ -78,6 +78,7 @@ func setupWith(t *testing.T, db *masterdb.DB, shared platform, opts jobs.Options
 	quick := Options{Lease: 5 * time.Minute, Pauses: []time.Duration{time.Millisecond, 2 * time.Millisecond}}
 	b := fixture{shared, New(db, registry, tenants, queue, log, quick), logged}
 	jobs.Handle(queue, Timeout, b.Provision)
+	jobs.Handle(queue, FinishResetTimeout, b.FinishReset)
 	jobs.Handle(queue, stores.DeleteStoreTimeout, registry.FinishDeletion)
 	return b
 }

@@ -152,7 +152,7 @@ func (e *execution) inspect(ctx context.Context) error {
 	if err := checkServer(in); err != nil {
 		return err
 	}
-	if err := checkOwnership(ctx, e.tenant, in, e.run.StoreID); err != nil {
+	if err := checkOwnership(ctx, e.tenant, in, e.run.StoreID, e.database.Credentials.Adopt); err != nil {
 		return err
 	}
 	return foreignStore(e.tenant.Mark(ctx, e.run.StoreID))

@@ -26,6 +26,8 @@ type ConnectionDetails struct {
 	TLS           credential.TLSMode
 	CACertificate string // PEM
 
+	Adopt bool // see credential.Credentials
+
 	ProjectURL     string         // of a Supabase project
 	AnonKey        keyring.Secret // of a Supabase project
 	ServiceRoleKey keyring.Secret // of a Supabase project
@@ -52,7 +54,7 @@ func (m *Manager) ReadDetails(d ConnectionDetails) (credential.Pasted, error) {
 	}
 	switch {
 	case d.Type == credential.Managed:
-		if d.hasFields() || d.hasProject() || d.TLS != "" || d.CACertificate != "" || !d.ConnectionString.IsZero() {
+		if d.hasFields() || d.hasProject() || d.Adopt || d.TLS != "" || d.CACertificate != "" || !d.ConnectionString.IsZero() {
 			faults.Add("type", "a managed database takes no connection details")
 		}
 		return credential.Pasted{Credentials: credential.Credentials{Kind: credential.Managed}}, faults.Err()
@@ -66,13 +68,13 @@ func (m *Manager) ReadDetails(d ConnectionDetails) (credential.Pasted, error) {
 		}
 		pasted, err := m.Parse(credential.EngineName(d.Type), d.ConnectionString, d.CACertificate)
 		c := &pasted.Credentials
-		c.ProjectURL, c.AnonKey, c.ServiceRoleKey = d.ProjectURL, d.AnonKey, d.ServiceRoleKey
+		c.ProjectURL, c.AnonKey, c.ServiceRoleKey, c.Adopt = d.ProjectURL, d.AnonKey, d.ServiceRoleKey, d.Adopt
 		return pasted, err
 	}
 	return credential.Pasted{Credentials: credential.Credentials{
 		Kind: d.Type, Engine: credential.EngineName(d.Type), Host: d.Host, Port: d.Port,
 		Database: d.Database, User: d.User, Password: d.Password, Schema: d.Schema, TLS: d.TLS, CACertificate: d.CACertificate,
-		ProjectURL: d.ProjectURL, AnonKey: d.AnonKey, ServiceRoleKey: d.ServiceRoleKey,
+		ProjectURL: d.ProjectURL, AnonKey: d.AnonKey, ServiceRoleKey: d.ServiceRoleKey, Adopt: d.Adopt,
 	}}, nil
 }
 

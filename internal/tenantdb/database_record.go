@@ -70,6 +70,38 @@ func (m *Manager) Save(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID,
 	return notifyCredentials(tx, store)
 }
 
+// Amend changes the stored credentials of a store in tx, with the row locked, and returns
+// them. The database stays the same, and so do its schema version and health. If change
+// reports that the way to sign in is another, the credential version is incremented, and
+// every replica retires its open pool: see Forget. It fails as Load does.
+func (m *Manager) Amend(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, change func(*credential.Credentials) (renewed bool)) (credential.Credentials, error) {
+	if _, err := tx.Exec(ctx, `UPDATE store_databases SET updated_at = updated_at WHERE store_id = $1`, store); err != nil {
+		return credential.Credentials{}, err // on PostgreSQL, it waits for others that change the row
+	}
+	c, err := m.Load(ctx, tx, store)
+	if err != nil {
+		return c, err
+	}
+	before, more := c, 0
+	renewed := change(&c)
+	if c == before {
+		return c, nil
+	}
+	if renewed {
+		more = 1
+	}
+	envelope, err := c.Seal(m.ring, store)
+	if err != nil {
+		return c, err
+	}
+	_, err = tx.Exec(ctx, `UPDATE store_databases SET credentials = $2, credential_version = credential_version + $3, updated_at = $4
+		WHERE store_id = $1`, store, envelope, more, tx.Now)
+	if err != nil || !renewed {
+		return c, err
+	}
+	return c, notifyCredentials(tx, store)
+}
+
 // Registered is the stored record of a store's database.
 type Registered struct {
 	Credentials credential.Credentials

@@ -60,6 +60,7 @@ func newDB(engines map[credential.EngineName]Engine, c credential.Credentials, d
 		return nil, fmt.Errorf("no engine %q", c.Rules())
 	}
 	db := &DB{Engine: c.Engine, engine: engine, credentials: c, dial: dial, bulkhead: b, pinned: new(sessionState)}
+	db.pinned.passwords.planned = c.Reset.Next
 	pool, err := engine.Open(c, dial, db.pinned)
 	if err != nil {
 		return nil, db.wrap(err)

@@ -66,8 +66,17 @@ func (s *Server) String() string {
 type host interface {
 	// make creates a database and a role of the same name with c's password.
 	make(ctx context.Context, db *DB, c credential.Credentials) error
-	// drop removes both.
+	// drop removes both, and the role that may only read.
 	drop(ctx context.Context, db *DB, name string) error
+	// setPassword gives one of the roles of c's database a password, while it holds a
+	// lock on the server, unless current then reports that another password is wanted.
+	// It creates the role that may only read, if needed.
+	setPassword(ctx context.Context, db *DB, c credential.Credentials, a credential.Access, password keyring.Secret, current func() (bool, error)) error
+	// now returns a mark that tells later sessions from those that exist.
+	now(ctx context.Context, db *DB) (string, error)
+	// endSessions ends sessions of a role that are older than the mark, and returns how
+	// many it has found.
+	endSessions(ctx context.Context, db *DB, role, mark string, which SessionKind) (int, error)
 	// list returns all databases and roles whose names begin with prefix.
 	list(ctx context.Context, db *DB, prefix string) ([]string, error)
 	// Check returns the server's version, or an error if nothing can be created
@@ -197,9 +206,9 @@ func (m *Manager) withAdmin(fn func(host, *DB) error) error {
 	return fn(hosts[admin.Engine], db)
 }
 
-// withServerTLS returns c with the current TLS settings of the operator's
+// WithServerTLS returns c with the current TLS settings of the operator's
 // server, if c is a managed database on it.
-func (m *Manager) withServerTLS(c credential.Credentials) credential.Credentials {
+func (m *Manager) WithServerTLS(c credential.Credentials) credential.Credentials {
 	if s := m.opts.Managed; s != nil && c.Kind == credential.Managed && serverOf(c) == serverOf(s.admin) {
 		c.TLS, c.CACertificate = s.admin.TLS, s.admin.CACertificate
 	}

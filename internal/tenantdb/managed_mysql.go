@@ -36,19 +36,24 @@ func (h mysqlHost) make(ctx context.Context, db *DB, c credential.Credentials) e
 	return nil
 }
 
-// makeUser creates a user with that password, or sets the password of an
-// existing user. A server with a password history rejects the password that a
-// user already has, which happens after an execution that was interrupted. The
-// passwords are random, so the rejected password is the current one. If it were
-// not, the store's first connection would be refused.
-func (mysqlHost) makeUser(ctx context.Context, db *DB, user, password string) error {
-	const failed, inHistory = 1396, 3638 // ER_CANNOT_USER, ER_CREDENTIALS_CONTRADICT_TO_HISTORY
+// makeUser creates a user with that password, or sets the password of an existing user.
+func (h mysqlHost) makeUser(ctx context.Context, db statements, user, password string) error {
 	_, err := db.Exec(ctx, `CREATE USER `+user+` IDENTIFIED BY `+password)
-	if !isMySQL(err, failed, inHistory) {
+	if !isMySQL(err, cannotUser, inHistory) {
 		return err
 	}
-	_, err = db.Exec(ctx, `ALTER USER `+user+` IDENTIFIED BY `+password)
-	if isMySQL(err, failed, inHistory) { // the first number is MariaDB's
+	return h.alterUser(ctx, db, user, password)
+}
+
+const cannotUser, inHistory = 1396, 3638 // ER_CANNOT_USER, ER_CREDENTIALS_CONTRADICT_TO_HISTORY
+
+// alterUser sets a user's password. A server with a password history rejects the
+// password that a user already has, which happens after an execution that was
+// interrupted. The passwords are random, so the rejected password is the current one. If
+// it were not, the next connection as that user would be refused.
+func (mysqlHost) alterUser(ctx context.Context, db statements, user, password string) error {
+	_, err := db.Exec(ctx, `ALTER USER `+user+` IDENTIFIED BY `+password)
+	if isMySQL(err, cannotUser, inHistory) { // the first number is MariaDB's
 		return nil
 	}
 	return err
@@ -83,8 +88,12 @@ func (h mysqlHost) drop(ctx context.Context, db *DB, name string) error {
 	if _, err := db.Exec(ctx, "DROP DATABASE IF EXISTS `"+name+"`"); err != nil {
 		return err
 	}
-	_, err := db.Exec(ctx, `DROP USER IF EXISTS '`+name+`'@'%'`)
-	return err
+	for _, role := range []string{credential.Credentials{User: name}.Role(credential.ReadAccess), name} {
+		if _, err := db.Exec(ctx, `DROP USER IF EXISTS '`+role+`'@'%'`); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // list omits the users if the operator's user may not read them.

@@ -66,7 +66,7 @@ func (h postgresHost) makeRole(ctx context.Context, db *DB, c credential.Credent
 // database, and can change and drop a database only if it inherits from the
 // owner. Since PostgreSQL 16, both are options of the membership, and the
 // member's attribute INHERIT is only the default for the inherit option.
-func (postgresHost) join(ctx context.Context, db *DB, role string) error {
+func (postgresHost) join(ctx context.Context, db statements, role string) error {
 	var admin struct{ Super, Options bool }
 	err := db.Get(ctx, &admin, `SELECT rolsuper AS super, current_setting('server_version_num')::int >= 160000 AS options
 		FROM pg_catalog.pg_roles WHERE rolname = current_user`)
@@ -112,8 +112,12 @@ func (h postgresHost) drop(ctx context.Context, db *DB, name string) error {
 	if _, err := db.Exec(ctx, `DROP DATABASE IF EXISTS "`+name+`" WITH (FORCE)`); err != nil {
 		return err
 	}
-	_, err = db.Exec(ctx, `DROP ROLE IF EXISTS "`+name+`"`)
-	return err
+	for _, role := range []string{credential.Credentials{User: name}.Role(credential.ReadAccess), name} {
+		if _, err := db.Exec(ctx, `DROP ROLE IF EXISTS "`+role+`"`); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (postgresHost) list(ctx context.Context, db *DB, prefix string) (names []string, err error) {

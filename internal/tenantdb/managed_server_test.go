@@ -32,11 +32,44 @@ func (h hosting) works(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	for _, a := range credential.Accesses {
+		h.resets(t, &c, a)
+	}
 	if err := h.DropManaged(t.Context(), id, infoOf(c)); err != nil {
 		t.Error(err)
 	}
 	if left := h.names(t); left != "[]" {
 		t.Errorf("left: %s", left)
+	}
+}
+
+// resets changes the password of a role twice, the second time with a session open, and
+// ends that session.
+func (h hosting) resets(t *testing.T, c *credential.Credentials, a credential.Access) {
+	t.Helper()
+	var open *tenantdb.DB
+	for range 2 {
+		next := credential.NewPassword()
+		mark, err := h.SetPassword(t.Context(), *c, a, next, func() (bool, error) { return true, nil })
+		if err != nil {
+			t.Fatal(a, err)
+		}
+		c.SetPassword(a, next)
+		if open == nil {
+			open, err = h.OpenUnleased(c.As(a))
+			testkit.Must(t, err)
+			defer open.Close() //nolint:errcheck // the server ends its session
+			testkit.Must(t, open.Ping(t.Context()))
+			continue
+		}
+		found, err := h.EndSessions(t.Context(), *c, a, mark, tenantdb.IdleSessions)
+		if err != nil || found == 0 { // the session that has tried the password may be among them
+			t.Errorf("%s: %d sessions with the old password, %v", a, found, err)
+		}
+		for found > 0 && err == nil && t.Context().Err() == nil {
+			found, err = h.EndSessions(t.Context(), *c, a, mark, tenantdb.NoSessions)
+		}
+		testkit.Must(t, err)
 	}
 }
 

@@ -66,7 +66,15 @@ func (m *mysqlConnector) Connect(ctx context.Context) (driver.Conn, error) {
 }
 
 // open makes a connection, logs in and applies the settings of the session.
-func (m *mysqlConnector) open(ctx context.Context) (_ *recoveringConn, _ *mysqlScreen, err error) {
+func (m *mysqlConnector) open(ctx context.Context) (conn *recoveringConn, screen *mysqlScreen, err error) {
+	err = m.state.passwords.signIn(ctx, keyring.NewSecret(m.config.Passwd), func(password keyring.Secret) (err error) {
+		conn, screen, err = m.signIn(ctx, password)
+		return err
+	})
+	return conn, screen, err
+}
+
+func (m *mysqlConnector) signIn(ctx context.Context, password keyring.Secret) (_ *recoveringConn, _ *mysqlScreen, err error) {
 	var socket *mysqlSocket
 	defer func() {
 		if err != nil && socket != nil {
@@ -76,6 +84,7 @@ func (m *mysqlConnector) open(ctx context.Context) (_ *recoveringConn, _ *mysqlS
 	defer recoverDriver(m.log, &err)
 	generation := m.state.generation.Load()
 	cfg := m.config.Clone()
+	cfg.Passwd = password.Reveal()
 	if m.state.plain.Load() {
 		cfg.Params = essentialMySQLSettings
 	}
@@ -84,7 +93,7 @@ func (m *mysqlConnector) open(ctx context.Context) (_ *recoveringConn, _ *mysqlS
 		if err != nil {
 			return nil, err
 		}
-		socket = newMySQLSocket(conn, secureBy(ctx, m.tls), keyring.NewSecret(cfg.Passwd))
+		socket = newMySQLSocket(conn, secureBy(ctx, m.tls), password)
 		return socket, nil
 	}
 	connector, err := mysql.NewConnector(cfg)

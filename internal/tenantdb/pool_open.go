@@ -73,6 +73,7 @@ func (m *Manager) connect(ctx context.Context, store stoa.StoreID, c credential.
 	db, err := m.newDB(c, b)
 	if err == nil {
 		db.protectPool()
+		m.followPasswords(db, store)
 		b.conns, b.server = m.conns, serverOf(c)
 		if db.Engine == credential.SQLite {
 			b.limiter.setLimit(m.opts.ConnsPerEmbedded)
@@ -92,7 +93,7 @@ func dialTarget(c credential.Credentials) dial.Target {
 }
 
 func (m *Manager) newDB(c credential.Credentials, b *bulkhead) (*DB, error) {
-	c = m.withServerTLS(c)
+	c = m.WithServerTLS(c)
 	d := new(dialTracker)
 	a := account{m.opts.Memory, ratelimit.Of("answers-of-server", serverOf(c))}
 	if b != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 
+	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
@@ -30,16 +31,28 @@ const (
 // unchanged and are checked.
 func (p *postgresConnector) Connect(ctx context.Context) (_ driver.Conn, err error) {
 	defer recoverDriver(p.log, &err)
+	var conn driver.Conn
+	err = p.state.passwords.signIn(ctx, p.credentials.Password, func(password keyring.Secret) (err error) {
+		conn, err = p.signIn(ctx, password)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+func (p *postgresConnector) signIn(ctx context.Context, password keyring.Secret) (driver.Conn, error) {
 	generation := p.state.generation.Load()
 	how, bare := p.state.pinning(p.credentials), p.state.bare.Load() || p.credentials.Endpoint == ""
-	conn, err := p.connect(ctx, how, bare)
+	conn, err := p.connect(ctx, password, how, bare)
 	if refusesParameters(err) && !bare { // Neon only needs the name of the host
 		bare = true
-		conn, err = p.connect(ctx, how, bare)
+		conn, err = p.connect(ctx, password, how, bare)
 	}
 	if refusesParameters(err) && how == pinAtStartup {
 		how = pinByCheck
-		conn, err = p.connect(ctx, how, bare)
+		conn, err = p.connect(ctx, password, how, bare)
 	}
 	if err != nil {
 		return nil, err
@@ -53,8 +66,9 @@ func (p *postgresConnector) Connect(ctx context.Context) (_ driver.Conn, err err
 	return &recoveringConn{sessionConn: c, socket: socket, log: p.log, lifetime: newLifetime(p.state, generation), check: checkOf(socket)}, nil
 }
 
-func (p *postgresConnector) connect(ctx context.Context, how pinning, bare bool) (driver.Conn, error) {
+func (p *postgresConnector) connect(ctx context.Context, password keyring.Secret, how pinning, bare bool) (driver.Conn, error) {
 	cfg := p.cfg.Copy()
+	cfg.Password = password.Reveal()
 	own := cfg.RuntimeParams
 	cfg.RuntimeParams = p.state.startupParameters(how)
 	for name, value := range own {

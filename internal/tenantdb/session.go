@@ -34,6 +34,8 @@ type sessionState struct {
 	// generation is incremented when every earlier connection must be
 	// discarded.
 	generation atomic.Int64
+	// passwords are what new connections to a managed database sign in with.
+	passwords passwords
 }
 
 // poolerOf returns the pooler between Stoa and the database that c names.

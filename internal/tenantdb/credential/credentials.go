@@ -71,6 +71,14 @@ type Credentials struct {
 	// that it stays the same if a step is repeated. It is empty once the store
 	// has its role or if it needs none.
 	RolePassword keyring.Secret
+
+	// Adopt: the store's tables go beside those of others in the same database, none of
+	// which has a name that the store needs. Without it the database must be empty.
+	Adopt bool
+
+	// These fields are set only for a managed database on a server.
+	Reset  PasswordReset // of Password
+	Reader Reader
 }
 
 // ManagedSQLite returns the credentials of a store's embedded database.
@@ -119,6 +127,9 @@ func (c *Credentials) ValidateUnder(rules SupabaseRules) error {
 		c.Kind = KindSupabase // pasted as PostgreSQL, and subject to the same rules
 	}
 	c.checkSchema(&faults)
+	if c.Adopt && c.Kind != KindPostgreSQL && c.Kind != KindMySQL {
+		faults.Add("adopt", "is for a PostgreSQL, MySQL or MariaDB database of your own; leave it out")
+	}
 	if c.Kind == KindSupabase {
 		rules.Check(c, &faults)
 	} else if c.guessPooler(); c.ProjectURL != "" || !c.AnonKey.IsZero() || !c.ServiceRoleKey.IsZero() {
@@ -213,6 +224,13 @@ type sealed struct {
 	ServiceRoleKey string `json:"serviceRoleKey,omitempty"`
 
 	RolePassword string `json:"rolePassword,omitempty"`
+
+	Adopt          bool   `json:"adopt,omitempty"`
+	NextPassword   string `json:"nextPassword,omitempty"`
+	Since          string `json:"since,omitempty"`
+	ReaderPassword string `json:"readerPassword,omitempty"`
+	NextReader     string `json:"nextReader,omitempty"`
+	ReaderSince    string `json:"readerSince,omitempty"`
 }
 
 // Seal encrypts c for one store. The result cannot be decrypted for another
@@ -224,6 +242,9 @@ func (c Credentials) Seal(ring *keyring.Ring, store stoa.StoreID) (string, error
 		Schema: c.Schema, Endpoint: c.Endpoint, Pooler: c.Pooler,
 		ProjectURL: c.ProjectURL, AnonKey: c.AnonKey.Reveal(), ServiceRoleKey: c.ServiceRoleKey.Reveal(),
 		RolePassword: c.RolePassword.Reveal(),
+		Adopt:        c.Adopt,
+		NextPassword: c.Reset.Next.Reveal(), Since: c.Reset.Since,
+		ReaderPassword: c.Reader.Password.Reveal(), NextReader: c.Reader.Reset.Next.Reveal(), ReaderSince: c.Reader.Reset.Since,
 	})
 	if err != nil {
 		return "", err
@@ -247,6 +268,12 @@ func Unseal(ring *keyring.Ring, store stoa.StoreID, envelope string) (Credential
 		Schema: s.Schema, Endpoint: s.Endpoint, Pooler: s.Pooler,
 		ProjectURL: s.ProjectURL, AnonKey: keyring.NewSecret(s.AnonKey), ServiceRoleKey: keyring.NewSecret(s.ServiceRoleKey),
 		RolePassword: keyring.NewSecret(s.RolePassword),
+		Adopt:        s.Adopt,
+		Reset:        PasswordReset{Next: keyring.NewSecret(s.NextPassword), Since: s.Since},
+		Reader: Reader{
+			Password: keyring.NewSecret(s.ReaderPassword),
+			Reset:    PasswordReset{Next: keyring.NewSecret(s.NextReader), Since: s.ReaderSince},
+		},
 	}, nil
 }
 
