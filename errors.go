@@ -70,7 +70,7 @@ const (
 	ArchiveKeyUnknown          Code = "archive_key_unknown"
 	ArchiveTooNew              Code = "archive_too_new"
 	ArchiveOfOtherStore        Code = "archive_of_other_store"
-	ArchiveNotLoadable         Code = "archive_not_loadable"
+	ArchiveRefused             Code = "archive_refused"
 	ArchiveStorageFailed       Code = "archive_storage_failed"
 	QuotaExceeded              Code = "quota_exceeded"
 	RateLimited                Code = "rate_limited"

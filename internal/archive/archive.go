@@ -28,7 +28,7 @@ const (
 	maxTables  = 256
 	maxColumns = 256
 	maxName    = 63      // bytes of the name of a table or column
-	maxListed  = 1000    // tables that an archive names as not included
+	maxListed  = 500     // tables that an archive names as not included
 	maxHead    = 1 << 20 // bytes of the manifest's head
 	maxSummary = 4 << 10 // bytes of the summary of a table, and of the archive
 	maxRow     = 8 << 20 // bytes of an encoded row: a server's answer may not be longer
@@ -75,6 +75,8 @@ type Column struct {
 	// Self is set for a column that references its own table. It is loaded after the
 	// table's rows.
 	Self bool `json:"self,omitempty"`
+
+	maxChars int // of a text in Stoa's schema; 0: unknown
 }
 
 // Summary describes the rows of a table or, without a table, of an archive.
@@ -122,7 +124,7 @@ func (t Table) pick(indexes []int) []Column {
 func fromTable(t tenantdb.Table) Table {
 	out := Table{Name: t.Name, Key: t.Key}
 	for _, c := range t.Columns {
-		out.Columns = append(out.Columns, Column{Name: c.Name, Type: c.Type, Scale: c.Scale, Nullable: c.Nullable, Self: c.References == t.Name})
+		out.Columns = append(out.Columns, Column{Name: c.Name, Type: c.Type, Scale: c.Scale, Nullable: c.Nullable, Self: c.References == t.Name, maxChars: c.MaxChars})
 	}
 	return out
 }

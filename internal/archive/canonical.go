@@ -68,7 +68,7 @@ func appendValue(b []byte, c Column, v any) ([]byte, error) {
 		return append(b, tagNull), nil
 	}
 	b = append(b, tagValue)
-	switch c.Type {
+	switch c.Type { //nolint:exhaustive // the others have a variable length
 	case tenantdb.TypeUUID:
 		id, err := canonicalUUID(v)
 		return append(b, id[:]...), err
@@ -235,7 +235,7 @@ func decodeRow(b []byte, columns []Column) (values []any, rest []byte, err error
 }
 
 func decodeValue(b []byte, c Column) (v any, rest []byte, err error) {
-	switch c.Type {
+	switch c.Type { //nolint:exhaustive // the others have a variable length
 	case tenantdb.TypeUUID:
 		if len(b) < 16 {
 			return nil, nil, errEncoding
@@ -261,7 +261,7 @@ func decodeValue(b []byte, c Column) (v any, rest []byte, err error) {
 		return t, b[size:], nil
 	}
 	n, size := binary.Uvarint(b)
-	if size <= 0 || size != len(binary.AppendUvarint(nil, n)) || n > uint64(len(b)-size) {
+	if size <= 0 || size != len(binary.AppendUvarint(nil, n)) || n > uint64(len(b)-size) { //nolint:gosec // not negative
 		return nil, nil, errEncoding
 	}
 	text, rest := b[size:size+int(n)], b[size+int(n):] //nolint:gosec // at most len(b)

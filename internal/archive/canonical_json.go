@@ -91,7 +91,7 @@ func hasLoneSurrogate(s string) bool {
 // escaped returns the value of an escape such as \u00e9 at the beginning of s.
 func escaped(s string) rune {
 	n, _ := strconv.ParseUint(s[2:6], 16, 16)
-	return rune(n) //nolint:gosec // 16 bits
+	return rune(n)
 }
 
 func appendJSON(b []byte, v any) (_ []byte, err error) {

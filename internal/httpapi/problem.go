@@ -113,7 +113,7 @@ var statuses = map[stoa.Code]int{
 	stoa.ArchiveKeyUnknown:          http.StatusUnprocessableEntity,
 	stoa.ArchiveTooNew:              http.StatusUnprocessableEntity,
 	stoa.ArchiveOfOtherStore:        http.StatusConflict,
-	stoa.ArchiveNotLoadable:         http.StatusUnprocessableEntity,
+	stoa.ArchiveRefused:             http.StatusUnprocessableEntity,
 	stoa.ArchiveStorageFailed:       http.StatusBadGateway,
 	stoa.QuotaExceeded:              http.StatusForbidden,
 	stoa.RateLimited:                http.StatusTooManyRequests,
