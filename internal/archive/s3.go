@@ -130,7 +130,7 @@ func (s *S3) readsBack(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	defer r.Close() //nolint:errcheck // it was only read
+	defer r.Close()
 	got, err := io.ReadAll(io.LimitReader(r, int64(len(name))+1))
 	if err == nil && string(got) != name {
 		err = storageLies("a test object came back changed")

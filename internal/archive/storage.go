@@ -95,7 +95,7 @@ type writeError struct{ error }
 func (e *writeError) Unwrap() error { return e.error }
 
 // callersError returns the error of the write function, if it is one.
-func callersError(err error) (error, bool) { //nolint:revive // the error is a result, not a failure
+func callersError(err error) (error, bool) {
 	var own *writeError
 	if errors.As(err, &own) {
 		return own.error, true

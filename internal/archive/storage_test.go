@@ -85,11 +85,11 @@ func (b *bucketServer) answer(w http.ResponseWriter, r *http.Request) {
 				}
 			}()
 		}
-		b.Handler.ServeHTTP(w, r)
+		b.ServeHTTP(w, r)
 		return
 	}
 	answer := httptest.NewRecorder()
-	b.Handler.ServeHTTP(answer, r)
+	b.ServeHTTP(answer, r)
 	if m := regexp.MustCompile(`<ETag>(?:&#34;|&quot;|")?([0-9a-f-]+)`).FindStringSubmatch(answer.Body.String()); m != nil {
 		b.etags.Store(r.URL.Path, `"`+m[1]+`"`)
 	}
@@ -165,13 +165,13 @@ func sumOf(t *testing.T, r io.Reader) string {
 	return fmt.Sprintf("%x", h.Sum(nil))
 }
 
-func wantStored(t *testing.T, s Storage, name string, size int, seed uint64) {
+func wantStored(t *testing.T, s Storage, name string, size int) {
 	t.Helper()
 	r, err := s.Open(t.Context(), name)
 	testkit.Must(t, err)
-	defer r.Close() //nolint:errcheck // it was only read
+	defer r.Close()
 	var want bytes.Buffer
-	testkit.Must(t, random(size, seed)(&want))
+	testkit.Must(t, random(size, 1)(&want))
 	if sumOf(t, r) != sumOf(t, &want) {
 		t.Errorf("%s does not come back as it was stored", name)
 	}
@@ -227,11 +227,11 @@ func testStorage(t *testing.T, s Storage) {
 		if stored.Name != name || stored.Bytes != int64(size) || time.Since(stored.At).Abs() > time.Hour {
 			t.Errorf("stored %+v", stored)
 		}
-		wantStored(t, s, name, size, 1)
+		wantStored(t, s, name, size)
 	}
 	_, err := s.Create(ctx, "exact", random(3, 2))
 	wantMessage(t, err, stoa.ArchiveStorageFailed, "already")
-	wantStored(t, s, "exact", partSize, 1)
+	wantStored(t, s, "exact", partSize)
 	own := errors.New("own")
 	_, err = s.Create(ctx, "broken", func(w io.Writer) error {
 		testkit.Must(t, random(partSize+1, 1)(w))
@@ -443,7 +443,7 @@ func TestS3Faults(t *testing.T) {
 			b.setFault(nil)
 			if c.words == "" {
 				testkit.Must(t, err)
-				wantStored(t, s, "a", 2*partSize+1, 1)
+				wantStored(t, s, "a", 2*partSize+1)
 				return
 			}
 			wantMessage(t, err, stoa.ArchiveStorageFailed, c.words)
@@ -483,7 +483,7 @@ func TestS3LostAnswer(t *testing.T) {
 	if !lost.Load() {
 		t.Error("no answer was lost")
 	}
-	wantStored(t, s, "a", 100, 1)
+	wantStored(t, s, "a", 100)
 }
 
 // brokenWriter ends a body after some bytes.
@@ -517,7 +517,7 @@ func TestS3ReadsGoOn(t *testing.T) {
 		}
 		return true
 	})
-	wantStored(t, s, "a", size, 1)
+	wantStored(t, s, "a", size)
 	if n := reads.Load(); n < 10 {
 		t.Errorf("%d reads", n)
 	}
@@ -536,14 +536,14 @@ func TestS3ReadsGoOn(t *testing.T) {
 	})
 	r, err := s.Open(t.Context(), "a")
 	testkit.Must(t, err)
-	defer r.Close() //nolint:errcheck // it was only read
+	defer r.Close()
 	_, err = io.Copy(io.Discard, r)
 	wantMessage(t, err, stoa.ArchiveStorageFailed, "cannot be reached")
 
 	b.setFault(nil)
 	r, err = s.Open(t.Context(), "a")
 	testkit.Must(t, err)
-	defer r.Close() //nolint:errcheck // it was only read
+	defer r.Close()
 	_, err = io.CopyN(io.Discard, r, 1000)
 	testkit.Must(t, err)
 	_, err = b.objects.DeleteObject(bucket, "stoa/a")
@@ -569,7 +569,7 @@ func TestS3SlowRead(t *testing.T) {
 	})
 	r, err := s.Open(t.Context(), "a")
 	testkit.Must(t, err)
-	defer r.Close() //nolint:errcheck // it was only read
+	defer r.Close()
 	_, err = io.Copy(io.Discard, r)
 	wantMessage(t, err, stoa.ArchiveStorageFailed, "in time")
 }
