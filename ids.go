@@ -13,33 +13,35 @@ import (
 type ID[Kind any] uuid.UUID
 
 type (
-	userKind        struct{}
-	sessionKind     struct{}
-	storeKind       struct{}
-	runKind         struct{}
-	transactionKind struct{}
-	holdKind        struct{}
-	purchaseKind    struct{}
-	keyKind         struct{}
-	invitationKind  struct{}
-	eventKind       struct{}
-	requestKind     struct{}
-	bulkActionKind  struct{}
+	userKind         struct{}
+	sessionKind      struct{}
+	storeKind        struct{}
+	runKind          struct{}
+	transactionKind  struct{}
+	holdKind         struct{}
+	purchaseKind     struct{}
+	keyKind          struct{}
+	invitationKind   struct{}
+	eventKind        struct{}
+	requestKind      struct{}
+	bulkActionKind   struct{}
+	verificationKind struct{}
 )
 
 // These are the ids of the master database.
 type (
-	UserID        = ID[userKind]
-	SessionID     = ID[sessionKind]
-	StoreID       = ID[storeKind]
-	RunID         = ID[runKind]
-	TransactionID = ID[transactionKind]
-	HoldID        = ID[holdKind]
-	PurchaseID    = ID[purchaseKind]
-	KeyID         = ID[keyKind]
-	InvitationID  = ID[invitationKind]
-	EventID       = ID[eventKind]
-	BulkActionID  = ID[bulkActionKind]
+	UserID         = ID[userKind]
+	SessionID      = ID[sessionKind]
+	StoreID        = ID[storeKind]
+	RunID          = ID[runKind]
+	TransactionID  = ID[transactionKind]
+	HoldID         = ID[holdKind]
+	PurchaseID     = ID[purchaseKind]
+	KeyID          = ID[keyKind]
+	InvitationID   = ID[invitationKind]
+	EventID        = ID[eventKind]
+	BulkActionID   = ID[bulkActionKind]
+	VerificationID = ID[verificationKind]
 )
 
 // RequestID identifies one request to the API, or one run of a command, in logs and in the

@@ -20,13 +20,14 @@ import (
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/passwordhash"
 	"github.com/stoahq/stoa/internal/stores"
 )
 
 const goodPassword = "SecurePassword123!"
 
 // testCost keeps tests fast: argon2 is slow under the race detector.
-var testCost = cost{memory: 64, passes: 1, threads: 1}
+var testCost = passwordhash.Argon2Cost{Memory: 64, Passes: 1, Threads: 1}
 
 // setup returns accounts on db as one replica has them.
 func setup(t testing.TB, db *masterdb.DB, ring *keyring.Ring) *Accounts {

@@ -13,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/passwordhash"
 )
 
 func TestLogin(t *testing.T) {
@@ -88,8 +89,8 @@ func TestLoginWorksAlikeForUnknownAddress(t *testing.T) {
 			}
 		}
 	})
-	if p, err := parsePHC(newHasher(recommended).unmatchable); err != nil || p.cost != recommended || len(p.key) != hashSize {
-		t.Errorf("the hash for unknown addresses: %+v, %v", p.cost, err)
+	if p := argon2Of(t, newHasher(recommended).unmatchable); p.Cost != recommended || len(p.Key) != hashSize {
+		t.Errorf("the hash for unknown addresses: %+v", p.Cost)
 	}
 }
 
@@ -107,7 +108,7 @@ func TestLoginUpgradesHash(t *testing.T) {
 		if err := login(goodPassword); err != nil || storedHash(t, db) != old {
 			t.Errorf("a login at the same cost changed the hash (error %v)", err)
 		}
-		a.passwords = newHasher(cost{memory: 128, passes: 2, threads: 1})
+		a.passwords = newHasher(passwordhash.Argon2Cost{Memory: 128, Passes: 2, Threads: 1})
 		if err := login("another password"); stoa.CodeOf(err) != stoa.InvalidCredentials || storedHash(t, db) != old {
 			t.Errorf("a refused login changed the hash (error %v)", err)
 		}
@@ -119,6 +120,22 @@ func TestLoginUpgradesHash(t *testing.T) {
 		}
 		if err := login(goodPassword); err != nil {
 			t.Errorf("login with the upgraded hash: %v", err)
+		}
+
+		// The hash of another system is replaced by one of this platform.
+		for foreign, password := range map[string]string{
+			"$2b$06$abcdefghijklmnopqrstuuUYThwYmIWln5x39D.gxp.bQbpZrfEYG":            "letmein",
+			"pbkdf2_sha256$1000$seasalt$jbu7IkbRD5VtvV9ziNvcqNHxXuBd4+gsmw9KgWiw4GI=": "letme\u0301in",
+		} {
+			exec(t, db, `UPDATE users SET password_hash = $1`, foreign)
+			if err := login("another password"); stoa.CodeOf(err) != stoa.InvalidCredentials || storedHash(t, db) != foreign {
+				t.Errorf("%.6s: a refused login changed the hash (error %v)", foreign, err)
+			}
+			for range 2 {
+				if err := login(password); err != nil || !strings.HasPrefix(storedHash(t, db), "$argon2id$") {
+					t.Errorf("%.6s: %v, stored %.10s", foreign, err, storedHash(t, db))
+				}
+			}
 		}
 	})
 }
@@ -155,8 +172,8 @@ func TestLoginWithUnreadableHash(t *testing.T) {
 		register(t, a)
 		exec(t, db, `UPDATE users SET password_hash = '$argon2id$v=19$m=4294967295,t=2,p=1$c29tZXNhbHQ$c29tZXNhbHRzb21lc2FsdA'`)
 		_, err := a.Login(t.Context(), "owner@example.com", keyring.NewSecret(goodPassword), Client{})
-		if !errors.Is(err, errBadHash) {
-			t.Errorf("error %v, want %v", err, errBadHash)
+		if !errors.Is(err, passwordhash.ErrFormat) {
+			t.Errorf("error %v, want %v", err, passwordhash.ErrFormat)
 		}
 	})
 }

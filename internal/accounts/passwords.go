@@ -3,21 +3,18 @@ package accounts
 import (
 	"context"
 	"crypto/rand"
-	"crypto/subtle"
 	_ "embed"
-	"encoding/base64"
-	"errors"
 	"fmt"
 	"runtime"
 	"strings"
 	"time"
 	"unicode/utf8"
 
-	"golang.org/x/crypto/argon2"
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/passwordhash"
 )
 
 const (
@@ -93,26 +90,9 @@ func withoutName(lower, email string) string {
 	return strings.ReplaceAll(lower, name, "")
 }
 
-// cost is the cost of one hash.
-type cost struct {
-	memory  uint32 // KiB
-	passes  uint32
-	threads uint8
-}
-
 // recommended is the minimum for argon2id in OWASP's Password Storage Cheat
 // Sheet: 19 MiB, two passes, one thread.
-var recommended = cost{memory: 19 * 1024, passes: 2, threads: 1}
-
-// maxCost limits the cost of a stored hash, so that a manipulated row cannot
-// exhaust the machine.
-var maxCost = cost{memory: 128 * 1024, passes: 8, threads: 8}
-
-func (c cost) acceptable() bool {
-	return c.memory >= 8*uint32(c.threads) && c.memory <= maxCost.memory && // RFC 9106, 3.1
-		c.passes >= 1 && c.passes <= maxCost.passes &&
-		c.threads >= 1 && c.threads <= maxCost.threads
-}
+var recommended = passwordhash.Argon2Cost{Memory: 19 * 1024, Passes: 2, Threads: 1}
 
 // maxQueue is how many hashes may wait per core: a longer queue would outlast the
 // timeouts of clients.
@@ -124,44 +104,42 @@ const (
 // hasher hashes passwords with argon2id. A hash occupies a core and its memory
 // until it is done, so at most one runs per core.
 type hasher struct {
-	cost        cost
+	cost        passwordhash.Argon2Cost
 	slots       chan struct{}
 	queue       chan struct{} // calls that have a slot or wait for one
 	unmatchable string        // a hash that no password matches, at the same cost as the others
 }
 
-func newHasher(c cost) *hasher {
+func newHasher(c passwordhash.Argon2Cost) *hasher {
 	return &hasher{
 		cost:        c,
 		slots:       make(chan struct{}, runtime.GOMAXPROCS(0)),
 		queue:       make(chan struct{}, runtime.GOMAXPROCS(0)*maxQueue),
-		unmatchable: phc{cost: c, salt: random(saltSize), key: random(hashSize)}.String(),
+		unmatchable: passwordhash.Argon2{Variant: passwordhash.Argon2id, Cost: c, Salt: random(saltSize), Key: random(hashSize)}.String(),
 	}
 }
 
 // hash returns the PHC string of a password, with a random salt. It fails with
 // rate_limited when too many calls wait, or ctx ends while it waits.
-func (h *hasher) hash(ctx context.Context, password keyring.Secret) (string, error) {
-	out := phc{cost: h.cost, salt: random(saltSize)}
-	var err error
-	out.key, err = h.derive(ctx, password, out, hashSize)
-	return out.String(), err
+func (h *hasher) hash(ctx context.Context, password keyring.Secret) (hash string, err error) {
+	err = h.inTurn(ctx, password, func(input string) {
+		hash = passwordhash.NewArgon2(norm.NFC.String(input), h.cost, random(saltSize), hashSize).String()
+	})
+	return hash, err
 }
 
-// verify reports whether password matches the stored hash, and whether that hash
-// has another cost than new ones. It fails when the stored hash cannot be read,
-// too many calls wait or ctx ends first.
+// verify reports whether password matches the stored hash, and whether that hash is not
+// as new ones are: at another cost, or of another system from which the user was
+// imported. It fails when the stored hash cannot be read, too many calls wait or ctx ends
+// first.
 func (h *hasher) verify(ctx context.Context, stored string, password keyring.Secret) (match, outdated bool, err error) {
-	want, err := parsePHC(stored)
+	want, err := passwordhash.Parse(stored)
 	if err != nil {
-		return false, false, err
+		return false, false, fmt.Errorf("accounts: what is stored %w", err)
 	}
-	got, err := h.derive(ctx, password, want, len(want.key))
-	if err != nil {
-		return false, false, err
-	}
-	match = subtle.ConstantTimeCompare(got, want.key) == 1
-	return match, want.cost != h.cost || len(want.salt) != saltSize || len(want.key) != hashSize, nil
+	err = h.inTurn(ctx, password, func(input string) { match = input != "" && passwordhash.Matches(want, input) })
+	own, ok := want.(passwordhash.Argon2)
+	return match, !ok || own.Variant != passwordhash.Argon2id || own.Cost != h.cost || len(own.Salt) != saltSize || len(own.Key) != hashSize, err
 }
 
 func errBusy(cause error) error {
@@ -170,68 +148,31 @@ func errBusy(cause error) error {
 	return busy
 }
 
-func (h *hasher) derive(ctx context.Context, password keyring.Secret, p phc, size int) ([]byte, error) {
-	input := normalPassword(password).Reveal()
+// inTurn calls work with the password when a core is free. Input that is too long for a
+// password was never accepted, and is replaced by "", which matches nothing.
+func (h *hasher) inTurn(ctx context.Context, password keyring.Secret, work func(input string)) error {
+	input := password.Reveal()
 	if len(input) > maxPasswordBytes {
-		input = "" // never accepted at registration, so it matches nothing
+		input = ""
 	}
 	select {
 	case h.queue <- struct{}{}:
 		defer func() { <-h.queue }()
 	default:
-		return nil, errBusy(nil)
+		return errBusy(nil)
 	}
 	late := time.NewTimer(queueWait)
 	defer late.Stop()
 	select {
 	case h.slots <- struct{}{}:
 	case <-late.C: // the rest of the request needs time too
-		return nil, errBusy(nil)
+		return errBusy(nil)
 	case <-ctx.Done():
-		return nil, errBusy(ctx.Err())
+		return errBusy(ctx.Err())
 	}
 	defer func() { <-h.slots }()
-	return argon2.IDKey([]byte(input), p.salt, p.cost.passes, p.cost.memory, p.cost.threads, uint32(size)), nil //nolint:gosec // size is at most 64
-}
-
-// phc is a hash with its parameters, in the PHC string format:
-// "$argon2id$v=19$m=19456,t=2,p=1$<salt>$<key>".
-type phc struct {
-	cost cost
-	salt []byte
-	key  []byte
-}
-
-func (p phc) String() string {
-	b64 := base64.RawStdEncoding
-	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version,
-		p.cost.memory, p.cost.passes, p.cost.threads, b64.EncodeToString(p.salt), b64.EncodeToString(p.key))
-}
-
-// errBadHash does not contain the hash.
-var errBadHash = errors.New("accounts: the stored password hash cannot be read")
-
-func parsePHC(s string) (phc, error) {
-	parts := strings.Split(s, "$")
-	if len(parts) != 6 {
-		return phc{}, errBadHash
-	}
-	var p phc
-	if _, err := fmt.Sscanf(parts[3], "m=%d,t=%d,p=%d", &p.cost.memory, &p.cost.passes, &p.cost.threads); err != nil {
-		return phc{}, errBadHash
-	}
-	var saltErr, keyErr error
-	p.salt, saltErr = base64.RawStdEncoding.DecodeString(parts[4])
-	p.key, keyErr = base64.RawStdEncoding.DecodeString(parts[5])
-	// Only the exact form of String is accepted, which checks the algorithm, the
-	// version and everything that Sscanf ignores.
-	if saltErr != nil || keyErr != nil || p.String() != s {
-		return phc{}, errBadHash
-	}
-	if !p.cost.acceptable() || len(p.salt) < 8 || len(p.salt) > 64 || len(p.key) < 16 || len(p.key) > 64 {
-		return phc{}, errBadHash
-	}
-	return p, nil
+	work(input)
+	return nil
 }
 
 func random(size int) []byte {

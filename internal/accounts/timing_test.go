@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/passwordhash"
 )
 
 // TestLoginTakesAsLong checks that a login takes the same time with a wrong password
@@ -25,7 +26,7 @@ func TestLoginTakesAsLong(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		a := setup(t, db, testRing(t))
-		a.passwords = newHasher(cost{memory: 1024, passes: 1, threads: 1})
+		a.passwords = newHasher(passwordhash.Argon2Cost{Memory: 1024, Passes: 1, Threads: 1})
 		register(t, a)
 		const tries, unlikely = 400, 1e-4
 		var order []string

@@ -321,7 +321,7 @@ func TestOperatorOverHTTP(t *testing.T) {
 			owner.call("POST", path, object{"userId": ownerID, "reason": "because I can"}).problem(http.StatusForbidden, "forbidden")
 			a := op.call("POST", path, object{"userId": ownerID, "reason": "ticket 17: sees no orders"}).want(http.StatusCreated)
 			as := client{t: t, url: s.URL, token: a.text("accessToken")}
-			as.call("PATCH", "/api/stores/"+id, object{"description": "Mended"}).want(http.StatusOK).is("owner", "role")
+			as.call("PATCH", "/api/stores/"+id, object{"description": "Repaired"}).want(http.StatusOK).is("owner", "role")
 			as.call("POST", "/api/stores/"+id+"/suspend", nil).problem(http.StatusForbidden, "forbidden") // a suspension would outlast the impersonation
 			as.call("POST", "/api/auth/change-password", object{"oldPassword": testPassword, "newPassword": "quite another one"}).problem(http.StatusForbidden, "forbidden")
 			log = owner.call("GET", "/api/stores/"+id+"/audit?action=store.updated&limit=1", nil).want(http.StatusOK)

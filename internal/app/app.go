@@ -21,6 +21,7 @@ import (
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/operations"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/presence"
 	"github.com/stoahq/stoa/internal/provisioning"
@@ -49,6 +50,7 @@ type App struct {
 	Provisioning *provisioning.Service
 	Fleet        *fleet.Service
 	bulk         *fleet.Bulk
+	operations   *operations.Service
 	traffic      *traffic.Service
 	mail         *mail.Sender
 	feed         *feed.Feed
@@ -170,6 +172,7 @@ func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) 
 	})
 	a.Fleet = fleet.New(a.Master, a.Tenants, a.Log, fleet.Options{Paused: cfg.HoldTenantMigrations})
 	a.bulk = fleet.NewBulk(a.Fleet, a.Registry, a.Queue)
+	a.operations = operations.New(a.Master, a.Queue, a.Ledger, a.Fleet)
 	return nil
 }
 
@@ -180,6 +183,7 @@ func (a *App) registerJobs(publicURL string) {
 	if !a.Cfg.HoldTenantMigrations {
 		jobs.Every(a.Queue, fleet.Interval, a.Fleet.Job())
 	}
+	jobs.Handle(a.Queue, operations.VerifyTimeout, a.operations.RunVerification)
 	jobs.Handle(a.Queue, provisioning.Timeout, a.Provisioning.Provision)
 	jobs.Handle(a.Queue, stores.SyncIdentityTimeout, a.Registry.SyncIdentity)
 	jobs.Handle(a.Queue, stores.DeleteStoreTimeout, a.Registry.FinishDeletion)
@@ -192,6 +196,10 @@ func (a *App) registerJobs(publicURL string) {
 	a.followCredits(publicURL)
 	jobs.Handle(a.Queue, credits.SweepTimeout, a.Ledger.Sweep)
 	jobs.Every(a.Queue, credits.SweepEvery, credits.Sweep{})
+	jobs.Handle(a.Queue, credits.SummarizeTimeout, a.Ledger.SummarizeAll)
+	jobs.Every(a.Queue, credits.SummarizeEvery, credits.Summarize{})
+	jobs.Handle(a.Queue, stores.CountStoresTimeout, a.Registry.CountAll)
+	jobs.Every(a.Queue, stores.CountStoresEvery, stores.CountStores{})
 }
 
 // releaseEnded registers the functions that release the work of a process that has ended.

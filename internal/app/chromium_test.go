@@ -208,19 +208,65 @@ func (c *chromium) fill(name, value string) {
 	call(c, input.InsertText, input.InsertTextParams{Text: value})
 }
 
+// choose chooses a value of the list, or the radio button with it, of this name.
+func (c *chromium) choose(name, value string) {
+	c.t.Helper()
+	find := fmt.Sprintf(`document.querySelector('main select[name=%[1]q]') ?? document.querySelector('main [name=%[1]q][value=%[2]q]')`, name, value)
+	c.await("the choice "+name, find)
+	evaluate[bool](c, fmt.Sprintf(`(() => {const e = %s; if (e.type === "radio" || e.type === "checkbox") e.click(); else e.value = %q; return true})()`, find, value))
+}
+
+// shows fails the test unless the page shows all texts. It waits for them.
+func (c *chromium) shows(texts ...string) {
+	c.t.Helper()
+	for _, text := range texts {
+		c.await(text, `document.body.innerText.replace(/\s+/g, " ").includes(`+strconv.Quote(text)+`)`)
+	}
+}
+
+// refusedForm drops what the console says of a page that shows a form again, and fails
+// the test for everything else.
+func (c *chromium) refusedForm(where string) {
+	c.t.Helper()
+	for _, fault := range c.takeFaults() {
+		if !strings.Contains(fault, "Failed to load resource: the server responded with a status of 422") {
+			c.t.Errorf("%s: %s", where, fault)
+		}
+	}
+}
+
 // press clicks the button or link with this text, as a person would, and waits for the
 // page that follows. The page has one.
 func (c *chromium) press(text string) {
 	c.t.Helper()
 	c.click(text)
+	c.loaded()
+}
+
+// navigate presses the link or button with this text in a part around the page's
+// content: its class is topbar, rail or banner.
+func (c *chromium) navigate(part, text string) {
+	c.t.Helper()
+	c.clickIn("."+part, text)
+	c.loaded()
+}
+
+// loaded waits for the page that follows a click.
+func (c *chromium) loaded() {
+	c.t.Helper()
 	c.await(`location.href loads`, `document.readyState === "complete" && window.stoaClicked === undefined`)
 }
 
 // click clicks the button or link with this text. It does not wait.
 func (c *chromium) click(text string) {
 	c.t.Helper()
-	find := fmt.Sprintf(`[...document.querySelectorAll("main a, main button, main summary")].filter(e => e.innerText.trim().replace(/\s+/g, " ") === %s && e.checkVisibility())`,
-		strconv.Quote(text))
+	c.clickIn("main", text)
+}
+
+func (c *chromium) clickIn(part, text string) {
+	c.t.Helper()
+	find := fmt.Sprintf(`[...document.querySelectorAll(%s)].filter(e => e.innerText.trim().replace(/\s+/g, " ") === %s && e.checkVisibility())`,
+		strconv.Quote(part+" :is(a, button, summary)"), strconv.Quote(text))
 	c.await(text, find+`.length > 0`)
 	if n := evaluate[int](c, find+`.length`); n != 1 {
 		c.t.Fatalf("%d buttons or links say %q at %s", n, text, c.whereabouts())

@@ -88,7 +88,7 @@ func skewedPlatform(t *testing.T, url string) {
 		t.Errorf("the log does not tell the skew:\n%s", log.String())
 	}
 	status, out, _ := command(t, "doctor", "--data-dir="+cfg.DataDir, "--master-db-url="+url)
-	if status == 0 || !strings.Contains(out, "FAIL  clock") || !strings.Contains(out, "NTP") {
+	if status == 0 || !strings.Contains(out, "FAIL    clock") || !strings.Contains(out, "NTP") {
 		t.Errorf("doctor: %d\n%s", status, out)
 	}
 }

@@ -69,6 +69,20 @@ func TestCreditsInABrowser(t *testing.T) {
 			t.Errorf("%s signed out: %d, want the sign-in", path, a.Status)
 		}
 	}
+	id := purchase[strings.LastIndex(purchase, "/")+1:]
+	for _, outcome := range []string{"done", "cancelled"} {
+		back := "/checkout/" + outcome + "?purchase=" + id
+		if a := b.get(back); a.Location != purchase {
+			t.Errorf("%s leads to %q, want the purchase\n%s", back, a.Location, a.Body)
+		}
+		if a := other.get(back); a.Status != http.StatusOK || strings.Contains(a.Body, credits) {
+			t.Errorf("%s for another user: %d to %q\n%s", back, a.Status, a.Location, a.Body)
+		}
+		has(back+" signed out", newBrowserClient(t, s).get(back), http.StatusOK, `href="/signin?next=`+url.QueryEscape(back)+`"`)
+	}
+	for _, unknown := range []string{"?purchase=nonsense", "?purchase=", "?store=nonsense", "", "?purchase=" + url.QueryEscape("https://evil.example")} {
+		has("/checkout/done"+unknown, b.get("/checkout/done"+unknown), http.StatusOK, "Thank you")
+	}
 	if a := other.get(first.Location); strings.Contains(a.Body, credits) {
 		t.Error("the payment page names the store to a stranger")
 	}

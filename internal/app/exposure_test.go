@@ -174,7 +174,7 @@ func TestConnectionStringIsPrivate(t *testing.T) {
 }
 
 // TestDoctorClosesExposedStores checks that doctor names the stores that the HTTP API
-// of a Supabase project can read, and that --mend revokes that access.
+// of a Supabase project can read, and that --repair revokes that access.
 func TestDoctorClosesExposedStores(t *testing.T) {
 	t.Parallel()
 	sb := supabasetest.New(t, supabasetest.Options{})
@@ -206,10 +206,10 @@ func TestDoctorClosesExposedStores(t *testing.T) {
 		t.Fatal("the store is closed")
 	}
 	status, said := doctor()
-	if status != 1 || !strings.Contains(said, "database_exposed") || !strings.Contains(said, "anon") || !strings.Contains(said, "--mend") {
+	if status != 1 || !strings.Contains(said, "database_exposed") || !strings.Contains(said, "anon") || !strings.Contains(said, "--repair") {
 		t.Errorf("%d: %s", status, said)
 	}
-	if status, said := doctor("--mend"); status != 1 || !strings.Contains(said, "mend  database_exposed") {
+	if status, said := doctor("--repair"); status != 1 || !strings.Contains(said, "repair  database_exposed") {
 		t.Errorf("%d: %s", status, said)
 	}
 	wantClosed(t, admin, schema)

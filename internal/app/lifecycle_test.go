@@ -139,15 +139,15 @@ func TestDoctorFleet(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{nil, {"--mend"}, {"--mend", "--drop=" + uuid.NewString()}} {
+	for _, args := range [][]string{nil, {"--repair"}, {"--repair", "--drop=" + uuid.NewString()}} {
 		status, found := doctor(args...)
 		last := found[len(found)-1]
-		if _, err := os.Stat(file); status != 1 || err != nil || last.OK || last.Mended || !strings.Contains(last.Detail+last.Remedy, "--drop") {
+		if _, err := os.Stat(file); status != 1 || err != nil || last.OK || last.Repaired || !strings.Contains(last.Detail+last.Remedy, "--drop") {
 			t.Errorf("%v: %d %+v, %v", args, status, last, err)
 		}
 	}
-	status, found := doctor("--mend", "--drop="+id)
-	if last := found[len(found)-1]; status != 1 || !last.Mended || last.Name != id {
+	status, found := doctor("--repair", "--drop="+id)
+	if last := found[len(found)-1]; status != 1 || !last.Repaired || last.Name != id {
 		t.Errorf("dropped: %d %+v", status, last)
 	}
 	if _, err := os.Stat(file); err == nil {
@@ -156,7 +156,7 @@ func TestDoctorFleet(t *testing.T) {
 	if status, _ := doctor(); status != 0 {
 		t.Errorf("afterwards: status %d", status)
 	}
-	for _, args := range [][]string{{"doctor", "--mend"}, {"doctor", "--fleet", "--drop=x"}} {
+	for _, args := range [][]string{{"doctor", "--repair"}, {"doctor", "--fleet", "--drop=x"}} {
 		if status, _, _ := command(t, args...); status != 2 {
 			t.Errorf("%v: status %d", args, status)
 		}

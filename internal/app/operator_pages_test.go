@@ -97,9 +97,15 @@ func TestOperatorPages(t *testing.T) {
 	if got := op.post("/operator/credits/grant", url.Values{"store": {"nowhere"}, "amount": {"x"}}); got.Status != http.StatusUnprocessableEntity {
 		t.Errorf("a wrong grant: %d", got.Status)
 	}
-	if got := op.post("/operator/credits/verify", nil); got.Status != http.StatusOK || !strings.Contains(got.Body, "Every account adds up") {
-		t.Errorf("verify: %d\n%s", got.Status, got.Body)
+	if got := ann.post("/operator/credits/verify", nil); got.Status != http.StatusForbidden {
+		t.Errorf("verification by a user: %d, want 403", got.Status)
 	}
+	if got := op.post("/operator/credits/verify", nil); got.Location != "/operator/credits" {
+		t.Errorf("verify: %d to %q\n%s", got.Status, got.Location, got.Body)
+	}
+	eventually(t, "the ledger is verified", func() bool {
+		return strings.Contains(op.get("/operator/credits").Body, "Every account adds up")
+	})
 	if got := op.post("/operator/prices", url.Values{"service": {"test.service"}, "price": {"0.5"}, "unit": {"item"}, "description": {"A test"}}); got.Status != http.StatusSeeOther {
 		t.Errorf("price: %d\n%s", got.Status, got.Body)
 	}

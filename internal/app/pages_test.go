@@ -468,3 +468,136 @@ func fileName(v pageVisit) string {
 	name := cmp.Or(strings.Join(words, "-"), "home")
 	return v.as + "-" + name[:min(len(name), 60)]
 }
+
+// TestPagesOfASuspendedUser visits every page with a session that was made before its
+// user was suspended: it is worth no more than none.
+func TestPagesOfASuspendedUser(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t, masterdb.SQLite)
+	unlimited(cfg)
+	w := newPageWorld(t, startServer(t, cfg))
+	var visits []pageVisit
+	for _, v := range w.visits() {
+		if v.as != "visitor" && v.as != "operator" {
+			w.browser(v.as) // signed in before the suspension
+			visits = append(visits, v)
+		}
+	}
+	operator := signIn(t, w.s, w.emails["operator"], testPassword)
+	for _, person := range []string{"owner", "viewer", "nobody"} {
+		got := operator.post("/operator/users/"+w.ids[person].String()+"/suspend", url.Values{"reason": {"suspended by the test of pages"}})
+		if got.Status != http.StatusSeeOther {
+			t.Fatalf("suspend %s: %d\n%s", person, got.Status, got.Body)
+		}
+	}
+	if len(visits) < 40 {
+		t.Errorf("only %d pages need a session", len(visits))
+	}
+	for _, v := range visits {
+		got := w.browser(v.as).get(v.path)
+		toSignIn := got.Status == http.StatusSeeOther && strings.HasPrefix(got.Location, "/signin")
+		if asVisitor := newBrowserClient(t, w.s).get(v.path); !toSignIn && got.Status != asVisitor.Status {
+			t.Errorf("%s: %d to %q, want the sign-in or what a visitor sees (%d)", v.name, got.Status, got.Location, asVisitor.Status)
+		}
+		if strings.Contains(got.Body, w.emails[v.as]) {
+			t.Errorf("%s names the suspended user", v.name)
+		}
+	}
+}
+
+// longValues are what people and programs send in a field of text.
+var longValues = map[string]string{
+	"long":      strings.Repeat("x", 5000),
+	"RTL":       "متجر الزاوية ‮נטל 🛍️👩‍👩‍👧",
+	"combining": "Z" + strings.Repeat("\u0301\u0323", 60),
+}
+
+// TestFormsTakeAnyText sends every form of every page with long, right-to-left and
+// combining text in each field: it is accepted or refused with a fault, and never fails.
+func TestFormsTakeAnyText(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t, masterdb.SQLite)
+	unlimited(cfg)
+	w := newPageWorld(t, startServer(t, cfg))
+	sent := 0
+	for _, v := range w.visits() {
+		if v.path == "/api/docs" {
+			continue
+		}
+		for _, form := range textForms(t, w.browser(v.as).get(v.path).Body) {
+			for name, text := range longValues {
+				values := url.Values{}
+				for field, isText := range form.fields {
+					values[field] = []string{form.values.Get(field)}
+					if isText {
+						values.Set(field, text)
+					}
+				}
+				sent++
+				got := pageAnswer{}
+				if form.method == http.MethodPost {
+					got = w.browser(v.as).post(form.action, values)
+				} else {
+					got = w.browser(v.as).get(strings.Split(form.action, "?")[0] + "?" + values.Encode())
+				}
+				if got.Status >= 500 || len(got.Body) > maxPageSize {
+					t.Errorf("%s %s on %s with %s text: %d, %d bytes", form.method, form.action, v.name, name, got.Status, len(got.Body))
+				}
+				if got.Status == http.StatusUnprocessableEntity && !strings.Contains(got.Body, `class="fault"`) && !strings.Contains(got.Body, "notice danger") &&
+					!strings.Contains(got.Body, "This did not work") {
+					t.Errorf("%s %s on %s with %s text says no fault:\n%.3000s", form.method, form.action, v.name, name, got.Body)
+				}
+			}
+		}
+	}
+	if sent < 60 {
+		t.Errorf("only %d forms were sent", sent)
+	}
+}
+
+// textForm is a form with a field of text.
+type textForm struct {
+	method, action string
+	fields         map[string]bool // by name: whether people type into it
+	values         url.Values      // of the others
+}
+
+// textForms returns the forms of a page that have a field of text, passwords excepted:
+// a wrong one locks the account.
+func textForms(t *testing.T, body string) (forms []textForm) {
+	t.Helper()
+	doc, err := html.Parse(strings.NewReader(body))
+	testkit.Must(t, err)
+	for n := range doc.Descendants() {
+		if n.Type != html.ElementNode || n.Data != "form" {
+			continue
+		}
+		form := textForm{method: strings.ToUpper(attribute(n, "method")), action: attribute(n, "action"), fields: map[string]bool{}, values: url.Values{}}
+		texts := 0
+		for field := range n.Descendants() {
+			name, kind := attribute(field, "name"), attribute(field, "type")
+			if name == "" || field.Data != "input" && field.Data != "textarea" {
+				continue
+			}
+			isText := field.Data == "textarea" || slices.Contains([]string{"", "text", "search", "email", "url"}, kind)
+			form.fields[name] = isText
+			form.values.Set(name, attribute(field, "value"))
+			if isText {
+				texts++
+			}
+		}
+		if texts > 0 && strings.HasPrefix(form.action, "/") {
+			forms = append(forms, form)
+		}
+	}
+	return forms
+}
+
+func attribute(n *html.Node, key string) string {
+	for _, a := range n.Attr {
+		if a.Key == key {
+			return a.Val
+		}
+	}
+	return ""
+}

@@ -2,15 +2,19 @@ package app_test
 
 import (
 	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
+
+	sdk "github.com/stripe/stripe-go/v86"
 
 	"github.com/stoahq/stoa/internal/config"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/payments/stripetest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // atStripe configures a server for a Stripe stub.
@@ -43,6 +47,10 @@ func TestStripeJourney(t *testing.T) {
 			if again.raw != p.raw {
 				t.Errorf("%s\n%s", p.raw, again.raw)
 			}
+			if text := stripeSession(t, stripe, p.text("checkoutUrl")); !strings.Contains(text, s.URL+"/checkout/done?purchase="+p.text("id")) ||
+				!strings.Contains(text, s.URL+"/checkout/cancelled?purchase="+p.text("id")) {
+				t.Errorf("the payment page does not lead back to the purchase:\n%s", text)
+			}
 			intent := stripe.Pay(stripe.SessionOf(p.text("checkoutUrl")))
 			stripe.DeliverAll()
 			eventually(t, "the credits are granted", balance("100"))
@@ -59,6 +67,9 @@ func TestStripeJourney(t *testing.T) {
 			wish := object{"enabled": true, "threshold": 80, "credits": "200", "monthlyCap": "200"}
 			c.call("PUT", "/api/credits/auto-recharge", wish).problem(http.StatusUnprocessableEntity, "invalid_request")
 			card := c.call("POST", "/api/credits/auto-recharge/card", nil).want(http.StatusCreated).text("checkoutUrl")
+			if text := stripeSession(t, stripe, card); !strings.Contains(text, s.URL+"/checkout/saved?store=") {
+				t.Errorf("the page that saves a card does not lead back to the store:\n%s", text)
+			}
 			stripe.SaveCard(stripe.SessionOf(card), stripetest.Good)
 			stripe.DeliverAll()
 			eventually(t, "the card is known", func() bool {
@@ -293,4 +304,19 @@ func TestMismatchedPayment(t *testing.T) {
 	if status, out := run("payments", "reconcile"); status != 0 {
 		t.Errorf("reconcile: %d\n%s", status, out)
 	}
+}
+
+// stripeSession returns the checkout session of a payment page, as Stripe has it.
+func stripeSession(t *testing.T, stripe *stripetest.Stripe, page string) string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, stripe.URL+"/v1/checkout/sessions/"+stripe.SessionOf(page), nil)
+	testkit.Must(t, err)
+	req.Header.Set("Authorization", "Bearer "+stripetest.Key)
+	req.Header.Set("Stripe-Version", sdk.APIVersion)
+	res, err := http.DefaultClient.Do(req)
+	testkit.Must(t, err)
+	defer res.Body.Close() //nolint:errcheck // it is read
+	text, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	testkit.Must(t, err)
+	return string(text)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/operations"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/stores"
@@ -42,7 +43,7 @@ func (a *App) Expiries(ctx context.Context) ([]masterdb.Expiry, error) {
 	keep, err := audit.Retention(ctx, a.Master)
 	return append(append(accounts.Expiries(accounts.DefaultRefreshTTL), apikeys.Expiries()...),
 		audit.Expiry(keep), payments.Expiry(a.Cfg.EventRetention), provisioning.Expiry(a.Cfg.EventRetention), feed.LowBalanceExpiry(a.Cfg.EventRetention),
-		stores.Expiry(), masterdb.ChangeLogExpiry(), traffic.Expiry(), fleet.BulkActionExpiry(a.Cfg.EventRetention),
+		stores.Expiry(), masterdb.ChangeLogExpiry(), traffic.Expiry(), fleet.BulkActionExpiry(a.Cfg.EventRetention), operations.VerificationExpiry(a.Cfg.EventRetention),
 	), err
 }
 

@@ -224,8 +224,8 @@ func (g *gateway) pass(client net.Conn) {
 type trouble struct {
 	name string
 	member
-	code stoa.Code
-	mend func()
+	code   stoa.Code
+	repair func()
 }
 
 // troubles returns five stores, each broken in a different way.
@@ -353,7 +353,7 @@ func TestFleetOfSixty(t *testing.T) {
 	}
 
 	for _, b := range broken {
-		b.mend()
+		b.repair()
 	}
 	status, out, errOut = f.stoa("tenants", "migrate", "--json")
 	events = f.events(out)
@@ -362,7 +362,7 @@ func TestFleetOfSixty(t *testing.T) {
 	}
 	for _, b := range broken {
 		if e := events[b.Slug]; e.State != fleet.Migrated || e.To.Own != 2 {
-			t.Errorf("%s, mended: %+v", b.name, e)
+			t.Errorf("%s, repaired: %+v", b.name, e)
 		}
 	}
 	if s := f.status(); s.Current != 60 || s.Failed != 0 {

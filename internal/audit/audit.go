@@ -100,6 +100,7 @@ const (
 	SupabaseConnected  = "supabase.connected"
 	SupabaseLeft       = "supabase.disconnected"
 	CreditsGranted     = "credits.granted"
+	CreditsVerified    = "credits.verified" // begun, or its result
 	CreditSettings     = "credits.settings_changed"
 	RechargeChanged    = "credits.auto_recharge_changed"
 	RechargeStopped    = "credits.auto_recharge_stopped" // by the platform

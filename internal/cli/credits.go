@@ -194,8 +194,8 @@ func (cmd creditsGrantCmd) grant(ctx context.Context, by authz.Principal, master
 		b, err := ledger.ReadBalance(ctx, tx, s.ID)
 		out = Granted{
 			Key: key, Replayed: !t.CreatedAt.Equal(tx.Now), Store: s.ID, Slug: s.Slug,
-			Transaction: grantedTransaction{t.ID, t.Sequence, t.Type, t.Amount, t.BalanceAfter, t.Description, expires, t.CreatedAt},
-			Balance:     grantedBalance{b.Balance, b.Reserved, b.Available(), b.Debt},
+			Transaction: grantedTransaction{ID: t.ID, Sequence: t.Sequence, Type: t.Type, Amount: t.Amount, BalanceAfter: t.BalanceAfter, Description: t.Description, ExpiresAt: expires, CreatedAt: t.CreatedAt},
+			Balance:     grantedBalance{Balance: b.Balance, Reserved: b.Reserved, Available: b.Available(), Debt: b.Debt},
 		}
 		return err
 	})

@@ -61,9 +61,9 @@ func (cmd creditsVerifyCmd) Run(e *Env) error {
 }
 
 func (cmd creditsVerifyCmd) print(w io.Writer, r verify.Report) error {
-	v := Verification{len(r.Inconsistencies) == 0, r.Accounts >= r.Of, r.Accounts, r.Transactions, []ledgerFault{}}
+	v := Verification{OK: len(r.Inconsistencies) == 0, Complete: r.Accounts >= r.Of, Accounts: r.Accounts, Transactions: r.Transactions, Faults: []ledgerFault{}}
 	for _, f := range r.Inconsistencies {
-		v.Faults = append(v.Faults, ledgerFault{f.StoreID, f.Row, f.Message})
+		v.Faults = append(v.Faults, ledgerFault{Store: f.StoreID, Row: f.Row, Message: f.Message})
 	}
 	if cmd.JSON {
 		return json.NewEncoder(w).Encode(v)

@@ -53,21 +53,21 @@ type demoStore struct {
 }
 
 var demoStores = []demoStore{
-	{"Olive & Thyme", "olive-thyme", "Oils, herbs and honey from small growers.", "EUR", "#5b7042", []demoProduct{
-		{"Early harvest olive oil", "Cold pressed in October, peppery and green. 500 ml.", 1890},
-		{"Wild thyme honey", "From the hills above Kalamata. 400 g.", 1250},
-		{"Dried oregano", "Picked in flower, rubbed by hand. 60 g.", 490},
-		{"Sea salt flakes", "Raked from rock pools. 150 g.", 620},
+	{name: "Olive & Thyme", slug: "olive-thyme", description: "Oils, herbs and honey from small growers.", currency: "EUR", color: "#5b7042", products: []demoProduct{
+		{name: "Early harvest olive oil", description: "Cold pressed in October, peppery and green. 500 ml.", price: 1890},
+		{name: "Wild thyme honey", description: "From the hills above Kalamata. 400 g.", price: 1250},
+		{name: "Dried oregano", description: "Picked in flower, rubbed by hand. 60 g.", price: 490},
+		{name: "Sea salt flakes", description: "Raked from rock pools. 150 g.", price: 620},
 	}},
-	{"North Paper", "north-paper", "Notebooks and paper for people who still write by hand.", "USD", "#2f4b7c", []demoProduct{
-		{"Field notebook", "Pocket size, 96 dotted pages, lies flat.", 1200},
-		{"Letter set", "Twenty sheets, twenty envelopes, cotton paper.", 2400},
-		{"Brass pencil sharpener", "Made in one piece, lasts for good.", 1650},
+	{name: "North Paper", slug: "north-paper", description: "Notebooks and paper for people who still write by hand.", currency: "USD", color: "#2f4b7c", products: []demoProduct{
+		{name: "Field notebook", description: "Pocket size, 96 dotted pages, lies flat.", price: 1200},
+		{name: "Letter set", description: "Twenty sheets, twenty envelopes, cotton paper.", price: 2400},
+		{name: "Brass pencil sharpener", description: "Made in one piece, lasts for good.", price: 1650},
 	}},
-	{"Kilo Coffee", "kilo-coffee", "Coffee by the kilo, roasted on Tuesdays.", "GBP", "#7a3b1d", []demoProduct{
-		{"House espresso", "Chocolate, hazelnut, no surprises. 1 kg.", 2600},
-		{"Ethiopia Guji", "Washed; peach and jasmine. 1 kg.", 3400},
-		{"Decaf Colombia", "Sugar-cane process. 1 kg.", 2900},
+	{name: "Kilo Coffee", slug: "kilo-coffee", description: "Coffee by the kilo, roasted on Tuesdays.", currency: "GBP", color: "#7a3b1d", products: []demoProduct{
+		{name: "House espresso", description: "Chocolate, hazelnut, no surprises. 1 kg.", price: 2600},
+		{name: "Ethiopia Guji", description: "Washed; peach and jasmine. 1 kg.", price: 3400},
+		{name: "Decaf Colombia", description: "Sugar-cane process. 1 kg.", price: 2900},
 	}},
 }
 

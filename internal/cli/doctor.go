@@ -12,16 +12,16 @@ import (
 )
 
 type doctorCmd struct {
-	Fleet bool     `help:"Also look over all stores for what should not be."`
-	Mend  bool     `help:"With --fleet: mend what can be mended without losing anything."`
-	Drop  []string `help:"With --mend: also drop this stray database, for good. May be repeated." placeholder:"NAME"`
-	JSON  bool     `help:"Print JSON."`
+	Fleet  bool     `help:"Also look over all stores for what should not be."`
+	Repair bool     `help:"With --fleet: repair what can be repaired without losing anything."`
+	Drop   []string `help:"With --repair: also drop this stray database, for good. May be repeated." placeholder:"NAME"`
+	JSON   bool     `help:"Print JSON."`
 }
 
 // Validate is called by kong after it has read the flags.
 func (cmd doctorCmd) Validate() error {
-	if cmd.Mend && !cmd.Fleet || len(cmd.Drop) > 0 && !cmd.Mend {
-		return errors.New("--mend belongs to --fleet, and --drop to --mend")
+	if cmd.Repair && !cmd.Fleet || len(cmd.Drop) > 0 && !cmd.Repair {
+		return errors.New("--repair belongs to --fleet, and --drop to --repair")
 	}
 	return nil
 }
@@ -32,8 +32,8 @@ func (doctorCmd) Help() string {
 		"It changes nothing, but for a file that it writes into the data directory, and a database and a role named stoa_selftest_… that it makes on the server for managed databases, " +
 		"to see whether that works, and removes at once. The exit status is 1 when something is wrong.\n\n" +
 		"With --fleet it also looks over the stores: provisioning runs without a job, stores that are stuck or should be gone, and managed databases, " +
-		"files and hostnames that no store has, and stores on Supabase whose tables the project's HTTP API can reach. --mend mends what it finds, but a stray database it drops only when --drop names it: run without first, " +
-		"and with the same configuration as 'stoa serve'. The exit status is 1 when something was found, mended or not."
+		"files and hostnames that no store has, and stores on Supabase whose tables the project's HTTP API can reach. --repair repairs what it finds, but a stray database it drops only when --drop names it: run without first, " +
+		"and with the same configuration as 'stoa serve'. The exit status is 1 when something was found, repaired or not."
 }
 
 // Finding is the outcome of one check.
@@ -75,16 +75,16 @@ func report(w io.Writer, findings []Finding, asJSON bool) error {
 		return json.NewEncoder(w).Encode(findings)
 	}
 	for _, f := range findings {
-		mark := "ok  "
+		mark := "ok"
 		switch {
-		case f.Mended:
-			mark = "mend"
+		case f.Repaired:
+			mark = "repair"
 		case !f.OK:
 			mark = "FAIL"
 		}
-		Printf(w, "%s  %-16s %s\n", mark, f.Check, strings.ReplaceAll(f.Detail, "\n", "; "))
+		Printf(w, "%-6s  %-16s %s\n", mark, f.Check, strings.ReplaceAll(f.Detail, "\n", "; "))
 		if f.Remedy != "" {
-			Printf(w, "      %-16s → %s\n", "", f.Remedy)
+			Printf(w, "        %-16s → %s\n", "", f.Remedy)
 		}
 	}
 	return nil

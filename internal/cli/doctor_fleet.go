@@ -27,7 +27,7 @@ func (cmd doctorCmd) fleet(ctx context.Context, e *Env) ([]Finding, error) {
 		if !slices.ContainsFunc(found, func(a provisioning.Inconsistency) bool {
 			return a.Kind == provisioning.OrphanDatabase && a.Name == name
 		}) {
-			return nil, fmt.Errorf("--drop %s: there is no orphan database of that name; nothing was mended", name)
+			return nil, fmt.Errorf("--drop %s: there is no orphan database of that name; nothing was repaired", name)
 		}
 	}
 	var out []Finding
@@ -42,7 +42,7 @@ func (cmd doctorCmd) fleet(ctx context.Context, e *Env) ([]Finding, error) {
 }
 
 // exposed finds the stores whose tables the HTTP API of a Supabase project can reach, and
-// revokes those privileges with Mend. It only counts stores whose database cannot be
+// revokes those privileges with Repair. It only counts stores whose database cannot be
 // checked; their health check reports why.
 func (cmd doctorCmd) exposed(ctx context.Context, a *app.App) (out []Finding, err error) {
 	var open []fleet.Exposure
@@ -59,13 +59,13 @@ func (cmd doctorCmd) exposed(ctx context.Context, a *app.App) (out []Finding, er
 	for _, x := range open {
 		f := Finding{
 			Check: string(x.Code), Store: x.Store.ID.String(), Name: x.Store.Slug, Detail: x.Store.Slug + ": " + x.Message,
-			Remedy: "--mend revokes these rights; the store is served meanwhile",
+			Remedy: "--repair revokes these rights; the store is served meanwhile",
 		}
-		if cmd.Mend {
+		if cmd.Repair {
 			if err := a.Fleet.CloseExposed(ctx, x.Store.ID); err != nil {
-				f.Detail += fmt.Sprintf(" (could not be mended: %v)", err)
+				f.Detail += fmt.Sprintf(" (could not be repaired: %v)", err)
 			} else {
-				f.Mended, f.Remedy = true, ""
+				f.Repaired, f.Remedy = true, ""
 			}
 		}
 		out = append(out, f)
@@ -76,7 +76,7 @@ func (cmd doctorCmd) exposed(ctx context.Context, a *app.App) (out []Finding, er
 	return out, err
 }
 
-// repair repairs one inconsistency with Mend. It drops a database only if Drop names
+// repair repairs one inconsistency with Repair. It drops a database only if Drop names
 // it.
 func (cmd doctorCmd) repair(ctx context.Context, a provisioning.Inconsistency) Finding {
 	f := Finding{Check: string(a.Kind), Name: a.Name, Detail: a.Name + ": " + a.Detail, Remedy: a.Remedy}
@@ -85,17 +85,17 @@ func (cmd doctorCmd) repair(ctx context.Context, a provisioning.Inconsistency) F
 	}
 	switch {
 	case a.Kind == provisioning.OrphanDatabase:
-		f.Remedy += ": --mend --drop " + a.Name
+		f.Remedy += ": --repair --drop " + a.Name
 	case a.Repairable():
-		f.Remedy += " (--mend)"
+		f.Remedy += " (--repair)"
 	}
-	if !cmd.Mend || !a.Repairable() || a.Kind == provisioning.OrphanDatabase && !slices.Contains(cmd.Drop, a.Name) {
+	if !cmd.Repair || !a.Repairable() || a.Kind == provisioning.OrphanDatabase && !slices.Contains(cmd.Drop, a.Name) {
 		return f
 	}
 	if err := a.Repair(ctx); err != nil {
-		f.Detail += fmt.Sprintf(" (could not be mended: %v)", err)
+		f.Detail += fmt.Sprintf(" (could not be repaired: %v)", err)
 		return f
 	}
-	f.Mended, f.Remedy = true, ""
+	f.Repaired, f.Remedy = true, ""
 	return f
 }

@@ -51,7 +51,7 @@ func (cmd storesHostnamesCmd) Run(e *Env) error {
 	records := []StoreHostnameProof{}
 	for _, h := range list {
 		r := StoreHostnameProof{
-			storeHostname: storeHostname{h.Hostname.Hostname, h.Primary, h.Custom, h.VerifiedAt != nil}, CreatedAt: h.CreatedAt,
+			storeHostname: storeHostname{Hostname: h.Hostname.Hostname, Primary: h.Primary, Custom: h.Custom, Verified: h.VerifiedAt != nil}, CreatedAt: h.CreatedAt,
 		}
 		if p := h.Verification; p != nil {
 			r.RecordName, r.RecordValue = h.RecordName(), h.RecordValue()

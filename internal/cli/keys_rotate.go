@@ -76,7 +76,7 @@ func (cmd keysRotateCmd) Run(e *Env) error {
 		if err != nil {
 			return err
 		}
-		out := Rotation{list, done.Resealed, done.Failed, newLostRows(lost), list.removable(), time.Since(p.started).Seconds()}
+		out := Rotation{keyList: list, Resealed: done.Resealed, Unreadable: done.Failed, Rows: newLostRows(lost), Removable: list.removable(), Seconds: time.Since(p.started).Seconds()}
 		if err := cmd.print(e.Stdout, out); err != nil {
 			return err
 		}
@@ -111,7 +111,7 @@ func newLostRows(lost []keyrotation.Lost) []lostRow {
 		if errors.Is(l.Cause, keyring.ErrUnknownKey) {
 			cause = "its key is missing"
 		}
-		out = append(out, lostRow{l.Column.String(), l.Key, l.KeyID, cause})
+		out = append(out, lostRow{Column: l.Column.String(), Row: l.Key, Key: l.KeyID, Cause: cause})
 	}
 	return out
 }
@@ -157,7 +157,7 @@ type signingID struct {
 func listKeys(ctx context.Context, master *masterdb.DB, encryption, signing *keyring.Ring) (keyList, error) {
 	var list keyList
 	for i, id := range encryption.IDs() {
-		list.Encryption = append(list.Encryption, keyUse{id, i == 0, true, map[string]int64{}})
+		list.Encryption = append(list.Encryption, keyUse{ID: id, Current: i == 0, Configured: true, Rows: map[string]int64{}})
 	}
 	for i, id := range signing.IDs() {
 		list.Signing = append(list.Signing, signingID{id, i == 0})

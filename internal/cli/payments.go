@@ -95,12 +95,12 @@ type moneyRecord struct {
 
 func newPurchaseRecord(p payments.Listed) purchaseRecord {
 	r := purchaseRecord{
-		ID: p.ID, StoreID: p.StoreID, Store: p.StoreSlug, Status: p.Status, Credits: p.Credits, Amount: moneyRecord{p.AmountDecimal(), p.Currency},
-		Reversed: moneyRecord{p.ReversedDecimal(), p.MoneyCurrency()}, Provider: p.Provider, Payment: p.PaymentRef, Automatic: p.Automatic,
+		ID: p.ID, StoreID: p.StoreID, Store: p.StoreSlug, Status: p.Status, Credits: p.Credits, Amount: moneyRecord{Value: p.AmountDecimal(), Currency: p.Currency},
+		Reversed: moneyRecord{Value: p.ReversedDecimal(), Currency: p.MoneyCurrency()}, Provider: p.Provider, Payment: p.PaymentRef, Automatic: p.Automatic,
 		CreatedAt: p.CreatedAt, PaidAt: p.PaidAt,
 	}
 	if p.PaidMinor != nil {
-		r.Paid = &moneyRecord{p.PaidDecimal(), p.MoneyCurrency()}
+		r.Paid = &moneyRecord{Value: p.PaidDecimal(), Currency: p.MoneyCurrency()}
 	}
 	return r
 }

@@ -115,8 +115,8 @@ func (p *progress) Add(r fleet.Result) {
 	}
 	switch {
 	case p.asJSON:
-		_ = json.NewEncoder(p.out).Encode(StoreEvent{r.Store.ID, r.Store.Slug, r.Store.Engine, r.State, r.Canary, r.Store.Schema, r.Schema,
-			r.Code, r.Message, r.Duration.Milliseconds()}) // the reader may have closed the pipe; the run continues
+		_ = json.NewEncoder(p.out).Encode(StoreEvent{Store: r.Store.ID, Slug: r.Store.Slug, Engine: r.Store.Engine, State: r.State, Canary: r.Canary, From: r.Store.Schema, To: r.Schema,
+			Code: r.Code, Message: r.Message, DurationMS: r.Duration.Milliseconds()}) // the reader may have closed the pipe; the run continues
 	case p.terminal != nil && r.State != fleet.Pending:
 		p.draw()
 	default:

@@ -148,11 +148,11 @@ func newStoreRecord(s stores.Store) StoreRecord {
 		CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt, DeleteAfter: s.DeleteAfter, Held: s.SuspendedByOperator,
 	}
 	for _, h := range s.Hostnames {
-		r.Hostnames = append(r.Hostnames, storeHostname{h.Hostname, h.Primary, h.Custom, h.VerifiedAt != nil})
+		r.Hostnames = append(r.Hostnames, storeHostname{Hostname: h.Hostname, Primary: h.Primary, Custom: h.Custom, Verified: h.VerifiedAt != nil})
 	}
 	if s.Credits != nil {
 		r.Balance = &s.Credits.Balance
-		r.Credits = &storeCredits{s.Credits.Balance, s.Credits.Reserved, s.Credits.Available(), s.Credits.Debt}
+		r.Credits = &storeCredits{Balance: s.Credits.Balance, Reserved: s.Credits.Reserved, Available: s.Credits.Available(), Debt: s.Credits.Debt}
 	}
 	if d := s.Database; d != nil {
 		r.Database = &storeDatabase{

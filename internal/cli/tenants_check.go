@@ -89,7 +89,7 @@ func (cmd tenantsCheckCmd) Run(e *Env) error {
 // faults.
 func (cmd tenantsCheckCmd) print(e *Env, c fleet.Checked) {
 	if cmd.JSON {
-		event := checkEvent{c.Store.ID, c.Store.Slug, c.OK() && !c.Lagging, c.Lagging, []string{}, c.Code, c.Message}
+		event := checkEvent{Store: c.Store.ID, Slug: c.Store.Slug, OK: c.OK() && !c.Lagging, Lagging: c.Lagging, Drift: []string{}, Code: c.Code, Message: c.Message}
 		event.Drift = append(event.Drift, c.Drift...)
 		_ = json.NewEncoder(e.Stdout).Encode(event) // the reader may have closed the pipe
 		return

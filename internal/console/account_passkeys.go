@@ -103,7 +103,7 @@ func (c *Console) addPasskey(w http.ResponseWriter, r *Request) error {
 }
 
 // refusedPasskey is refused for the answer of an authenticator, in which there is
-// nothing to mend: the person starts again.
+// nothing to correct: the person starts again.
 func refusedPasskey(r *Request, err error) (ui.Form, error) {
 	if code := stoa.CodeOf(err); code == stoa.TokenInvalid || code == stoa.TokenExpired {
 		err = stoa.Errorf(stoa.InvalidRequest, "That took too long, or was sent before. Try again.")

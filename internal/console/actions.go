@@ -67,6 +67,7 @@ var actions = map[string]string{
 	audit.SupabaseConnected:  "Supabase connected",
 	audit.SupabaseLeft:       "Supabase disconnected",
 	audit.CreditsGranted:     "Credits granted",
+	audit.CreditsVerified:    "Ledger verified",
 	audit.CreditSettings:     "Credit settings changed",
 	audit.RechargeChanged:    "Auto-recharge changed",
 	audit.RechargeStopped:    "Auto-recharge stopped by the platform",

@@ -160,7 +160,7 @@ func newEventRow(path string, e audit.Entry) eventRow {
 	_ = json.Unmarshal([]byte(e.Details), &details) // written as JSON by package audit
 	for _, name := range slices.Sorted(maps.Keys(details)) {
 		if details[name] != "" {
-			row.Details = append(row.Details, eventDetail{name, details[name]})
+			row.Details = append(row.Details, eventDetail{Name: name, Value: details[name]})
 		}
 	}
 	if e.UserID != nil {

@@ -37,6 +37,16 @@ type connectView struct {
 	Cloud    cloudView
 }
 
+// passwordRefused reports whether the server refused the user or password.
+func (c checkedConnection) passwordRefused() bool {
+	return c.Finding.Fault != nil && c.Finding.Fault.Code == stoa.DatabaseAuthFailed
+}
+
+// form returns the state of the form that sends another password.
+func (c checkedConnection) form() ui.Form {
+	return ui.Form{Faults: map[string]string{newPassword: c.Finding.Fault.Message}}
+}
+
 // checkedConnection is a connection that was tested.
 type checkedConnection struct {
 	Understood []understood
@@ -113,7 +123,7 @@ func (c *Console) readCloud(r *Request, v *connectView) (err error) {
 		v.Cloud.Regions, err = c.Cloud.Regions(r.Context(), r.Principal, v.Store.ID)
 	}
 	var known *stoa.Error
-	if errors.As(err, &known) && mendable(known.Code) {
+	if errors.As(err, &known) && correctable(known.Code) {
 		v.Cloud.Fault = known.Message
 		return nil
 	}
@@ -123,11 +133,18 @@ func (c *Console) readCloud(r *Request, v *connectView) (err error) {
 // detailFields are the fields of the form with connection details.
 var detailFields = []string{"type", "connectionString", "host", "port", "database", "user", "schema", "password", "tls", "caCertificate"}
 
+// newPassword is the field with a password in place of the one in sealed details.
+const newPassword = "newPassword"
+
 // sentDetails returns what the form with connection details holds: what was typed, or
 // what was sealed when it was tested.
 func (c *Console) sentDetails(r *Request, store stores.Store) (map[string]string, error) {
 	if sealed := r.PostForm.Get("sealed"); sealed != "" {
-		return c.Tenants.Unseal(sealed, detailsOwner(r, store))
+		values, err := c.Tenants.Unseal(sealed, detailsOwner(r, store))
+		if password := r.PostForm.Get(newPassword); err == nil && password != "" {
+			values[newPassword] = password
+		}
+		return values, err
 	}
 	values := map[string]string{}
 	for _, name := range detailFields {
@@ -167,7 +184,11 @@ func (c *Console) readDetails(values map[string]string) (credential.Pasted, erro
 	if err := faults.Err(); err != nil {
 		return credential.Pasted{}, err
 	}
-	return c.Tenants.ReadDetails(d)
+	pasted, err := c.Tenants.ReadDetails(d)
+	if password := values[newPassword]; err == nil && password != "" {
+		pasted.Credentials.Password = keyring.NewSecret(password)
+	}
+	return pasted, err
 }
 
 // checkConnection tests pasted connection details and shows what was understood and
@@ -177,7 +198,7 @@ func (c *Console) checkConnection(w http.ResponseWriter, r *Request) error {
 	if err != nil || store == nil {
 		return err
 	}
-	v := connectView{Store: *store, Kind: ownDatabase}
+	v := connectView{Store: *store, Kind: ownDatabase, Form: ui.Form{Values: typed(r.PostForm)}}
 	if v.Checked, err = c.check(r, *store); err != nil {
 		if v.Form, err = refused(r, err); err != nil {
 			return err
@@ -224,7 +245,8 @@ func understand(d credential.Credentials) (list []understood) {
 	}
 	add("Password", password)
 	tls := map[credential.TLSMode]string{
-		credential.TLSVerify: "encrypted, certificate checked", credential.TLSDisable: "not encrypted",
+		credential.TLSVerify: "encrypted, certificate checked", credential.TLSVerifyCA: "encrypted, authority of the certificate checked",
+		credential.TLSDisable: "not encrypted",
 	}[d.TLS]
 	if tls == "" && d.TLS != "" {
 		tls = string(d.TLS)

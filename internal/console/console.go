@@ -114,6 +114,7 @@ const (
 type RouteOptions struct {
 	Kind  Kind
 	Scope Scope
+	List  string // the parameter that a query may hold many times; empty: none
 }
 
 // Route is one page, or the action of one form. An error of Handle becomes an error

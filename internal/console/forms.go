@@ -16,10 +16,10 @@ const maxKept = 16 << 10
 
 // refused returns the state of a form that the domain refused, to be shown again with
 // what was typed and the faults beside their fields. An error that the form cannot
-// mend is returned: a fault of the platform, the end of the session, a missing right.
+// correct is returned: a fault of the platform, the end of the session, a missing right.
 func refused(r *Request, err error) (ui.Form, error) {
 	var known *stoa.Error
-	if !errors.As(err, &known) || !mendable(known.Code) {
+	if !errors.As(err, &known) || !correctable(known.Code) {
 		return ui.Form{}, err
 	}
 	f := ui.Form{Values: typed(r.PostForm), Faults: map[string]string{}, Code: http.StatusUnprocessableEntity}
@@ -43,8 +43,8 @@ func refused(r *Request, err error) (ui.Form, error) {
 	return f, nil
 }
 
-// mendable reports whether whoever sent a form can mend the error in it.
-func mendable(code stoa.Code) bool {
+// correctable reports whether whoever sent a form can correct the error in it.
+func correctable(code stoa.Code) bool {
 	switch code {
 	case stoa.Internal, stoa.PlatformUnavailable, stoa.TokenInvalid, stoa.TokenExpired, stoa.SessionRevoked,
 		stoa.Forbidden, stoa.StoreNotFound, stoa.NotFound, stoa.ReauthenticationRequired:

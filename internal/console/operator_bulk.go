@@ -16,7 +16,7 @@ import (
 
 func (c *Console) operatorBulkRoutes() []Route {
 	return []Route{
-		{Pattern: "GET /operator/bulk", RouteOptions: view(Operator), Handle: c.confirmBulk},
+		{Pattern: "GET /operator/bulk", RouteOptions: RouteOptions{Kind: View, Scope: Operator, List: "store"}, Handle: c.confirmBulk},
 		{Pattern: "POST /operator/bulk", RouteOptions: form(Operator), Handle: c.beginBulk},
 		{Pattern: "GET /operator/bulk/{id}", RouteOptions: view(Operator), Handle: c.bulkAction},
 		{Pattern: "GET /operator/bulk/{id}/live", RouteOptions: stream(Operator), Handle: c.followBulk},
@@ -74,8 +74,8 @@ func confirmWords(kind fleet.BulkKind, sel fleet.Selection) string {
 // readBulk reads an action and its stores from an address or a form.
 func readBulk(values url.Values) (fleet.BulkKind, fleet.Selection, error) {
 	kind := fleet.BulkKind(values.Get("action"))
-	if kind != fleet.BulkSuspend && kind != fleet.BulkMigrate {
-		return "", fleet.Selection{}, stoa.Errorf(stoa.InvalidRequest, "Choose what to do with the stores: suspend or migrate.")
+	if kind != fleet.BulkSuspend && kind != fleet.BulkResume && kind != fleet.BulkMigrate {
+		return "", fleet.Selection{}, stoa.Errorf(stoa.InvalidRequest, "Choose what to do with the stores: suspend, resume or migrate.")
 	}
 	if values.Get("all") != "" {
 		f := readFilter(values)

@@ -2,14 +2,14 @@ package console
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"time"
+
+	"github.com/a-h/templ"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/console/ui"
 	"github.com/stoahq/stoa/internal/credits"
-	"github.com/stoahq/stoa/internal/credits/verify"
 	"github.com/stoahq/stoa/internal/operations"
 	"github.com/stoahq/stoa/internal/payments"
 )
@@ -18,7 +18,8 @@ func (c *Console) operatorMoneyRoutes() []Route {
 	return []Route{
 		{Pattern: "GET /operator/credits", RouteOptions: view(Operator), Handle: c.operatorCredits},
 		{Pattern: "POST /operator/credits/grant", RouteOptions: form(Operator), Handle: c.grantCredits},
-		{Pattern: "POST /operator/credits/verify", RouteOptions: databaseForm(Operator), Handle: c.verifyCredits},
+		{Pattern: "GET /operator/credits/live", RouteOptions: stream(Operator), Handle: c.followVerification},
+		{Pattern: "POST /operator/credits/verify", RouteOptions: form(Operator), Handle: c.verifyCredits},
 		{Pattern: "GET /operator/prices", RouteOptions: view(Operator), Handle: c.operatorPrices},
 		{Pattern: "POST /operator/prices", RouteOptions: form(Operator), Handle: c.setPrice},
 		{Pattern: "GET /operator/payments", RouteOptions: view(Operator), Handle: c.operatorPayments},
@@ -27,11 +28,27 @@ func (c *Console) operatorMoneyRoutes() []Route {
 
 // operatorCreditsView fills the page of grants and of the verification.
 type operatorCreditsView struct {
-	Form   ui.Form
-	Store  string // the slug of the store that the page was opened for
-	Key    string // of the next grant
-	Report *verify.Report
-	Slow   bool // the verification took longer than a page may
+	Form         ui.Form
+	Store        string // the slug of the store that the page was opened for
+	Key          string // of the next grant
+	Verification verificationView
+}
+
+// verificationView fills the part of the page that shows the last verification.
+type verificationView struct {
+	Last *operations.Verification // nil: there was none
+	Now  time.Time
+}
+
+// running reports whether a verification is under way.
+func (v verificationView) running() bool {
+	return v.Last != nil && v.Last.State == operations.VerificationRunning && !v.Last.Stalled(v.Now)
+}
+
+func (c *Console) readVerification(ctx context.Context, r *Request) (v verificationView, err error) {
+	v.Now = c.Master.Now()
+	v.Last, err = c.Operations.LastVerification(ctx, r.Principal)
+	return v, err
 }
 
 func (c *Console) operatorCredits(w http.ResponseWriter, r *Request) error {
@@ -40,6 +57,10 @@ func (c *Console) operatorCredits(w http.ResponseWriter, r *Request) error {
 
 func (c *Console) showCredits(w http.ResponseWriter, r *Request, status int, v operatorCreditsView) error {
 	if err := c.Operations.MayGrant(r.Context(), r.Principal); err != nil {
+		return err
+	}
+	var err error
+	if v.Verification, err = c.readVerification(r.Context(), r); err != nil {
 		return err
 	}
 	v.Store, v.Key = r.URL.Query().Get("store"), newFormKey()
@@ -83,20 +104,18 @@ func grantAmount(r *Request) (credits.Amount, error) {
 	return amount, faults.Err()
 }
 
-// verifyTime limits a verification by a page. The command line has no limit.
-const verifyTime = 15 * time.Second
-
 func (c *Console) verifyCredits(w http.ResponseWriter, r *Request) error {
-	ctx, cancel := context.WithTimeout(r.Context(), verifyTime)
-	defer cancel()
-	report, err := c.Operations.VerifyCredits(ctx, r.Principal)
-	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) && r.Context().Err() == nil {
-		return c.showCredits(w, r, http.StatusOK, operatorCreditsView{Slow: true})
-	}
-	if err != nil {
+	if err := c.Operations.Verify(r.Context(), r.Principal); err != nil {
 		return err
 	}
-	return c.showCredits(w, r, http.StatusOK, operatorCreditsView{Report: &report})
+	return redirect(w, r, "/operator/credits", "The verification has been started. This page shows its progress.")
+}
+
+func (c *Console) followVerification(w http.ResponseWriter, r *Request) error {
+	return c.serveLive(w, r, nil, func(ctx context.Context) (templ.Component, bool, error) {
+		v, err := c.readVerification(ctx, r)
+		return verificationPart(v), err == nil && !v.running(), err
+	})
 }
 
 // pricesView fills the page of prices.

@@ -106,7 +106,7 @@ func (c *Console) retryProvisioning(w http.ResponseWriter, r *Request) error {
 	}
 	path := "/stores/" + store.Slug + "/provisioning"
 	if _, err := c.Provisioning.Retry(r.Context(), r.Principal, store.ID); err != nil {
-		if !mendable(stoa.CodeOf(err)) {
+		if !correctable(stoa.CodeOf(err)) {
 			return err
 		}
 		return redirect(w, r, path, "Not retried: "+messageOf(err))

@@ -167,7 +167,7 @@ func (c *Console) newSettingsView(r *Request, store stores.Store) settingsView {
 	}
 	if store.Profile != nil {
 		v.Profile = *store.Profile
-		v.Preview = previewView{v.Profile.Name, v.Profile.Description, v.Profile.LogoURL, primaryColor(v.Profile.Theme), v.Profile.ContactEmail}
+		v.Preview = previewView{Name: v.Profile.Name, Description: v.Profile.Description, LogoURL: v.Profile.LogoURL, Color: primaryColor(v.Profile.Theme), ContactEmail: v.Profile.ContactEmail}
 	}
 	switch {
 	case store.Status == stores.PendingDatabase || store.Status == stores.Provisioning:
@@ -274,7 +274,7 @@ func conflictsOf(form url.Values, profile storedata.Profile) []settingConflict {
 	var out []settingConflict
 	add := func(name, label, present string) {
 		if typed, sent := sentText(form, name); sent && typed != asSent(present) {
-			out = append(out, settingConflict{label, present})
+			out = append(out, settingConflict{Label: label, Present: present})
 		}
 	}
 	for _, t := range profileTexts() {

@@ -68,7 +68,7 @@ func (c *Console) createStore(w http.ResponseWriter, r *Request) error {
 	switch code := stoa.CodeOf(err); {
 	case err == nil, code == stoa.AlreadyConnected, code == stoa.ProvisioningInProgress: // the form was sent twice
 		return redirect(w, r, base+"/provisioning", "")
-	case mendable(code):
+	case correctable(code):
 		// The store exists; the connect page says what stands in the way of its database.
 		return redirect(w, r, base+"/connect", store.Name+" was created, but its database could not be started: "+messageOf(err))
 	}

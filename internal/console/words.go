@@ -39,7 +39,7 @@ func faultWords(code stoa.Code) string {
 
 var databaseFaults = map[stoa.Code]string{
 	stoa.DatabaseUnreachable:        "its server cannot be reached. Check that it runs and lets this platform in.",
-	stoa.DatabaseAuthFailed:         "it refuses the user or password. Set the new password in the store's settings.",
+	stoa.DatabaseAuthFailed:         "it refuses the user or password. Enter the new password on the store's database page.",
 	stoa.DatabaseTLSFailed:          "its certificate is not accepted. Check that it is valid for the server's name.",
 	stoa.DatabaseHostForbidden:      "its address is not allowed.",
 	stoa.DatabaseNotEmpty:           "it holds tables of others. Choose an empty database.",

@@ -2,6 +2,7 @@ package credits_test
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -131,6 +132,59 @@ func TestStatisticsAreExact(t *testing.T) {
 		if d := got.Days[0]; d.Spent != want || d.Balance != 1000*credits.Credit-want || !got.Complete {
 			t.Errorf("spent %s, balance %s, want %s spent", d.Spent, d.Balance, credits.Amount(want))
 		}
+	})
+}
+
+// TestSummarize checks that a long history is added up by the job, not by a reader, that
+// the sums stay exact whatever part of the history they include, and that a store with few
+// new transactions costs no write.
+func TestSummarize(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		a, quiet := creditstest.New(t, db), creditstest.New(t, db)
+		quiet.Give(t, credits.Credit)
+		spend := past{typ: credits.TypeSpend, amount: -1, service: "import", n: 2}
+		yesterday := spend
+		yesterday.daysAgo = 1
+		rows := []past{{daysAgo: 2, typ: credits.TypePurchase, amount: 1_000_000}}
+		writeHistory(t, a, append(rows, slices.Repeat([]past{yesterday}, 20_500)...))
+		summarized := func() (n int64) {
+			t.Helper()
+			testkit.Must(t, db.Get(t.Context(), &n, `SELECT coalesce(sum(seq), 0) FROM credit_day_positions`))
+			return n
+		}
+		if got := statistics(t, a, 3); got.Complete || got.Days[1].Spent != 0 || summarized() != 0 {
+			t.Errorf("before the job: complete: %v, %+v, %d transactions written", got.Complete, got.Days, summarized())
+		}
+		check := func(when string, today credits.Amount, written int64) {
+			t.Helper()
+			got := statistics(t, a, 3)
+			spent := 20_500 + today
+			if d := got.Days; !got.Complete || d[0].Purchased != 1_000_000 || d[0].Balance != 1_000_000 || d[1].Spent != 20_500 || d[2].Spent != today || d[2].Balance != 1_000_000-spent ||
+				len(got.Services) != 1 || got.Services[0].Spent != spent || got.Services[0].Quantity != 2*int64(spent) || summarized() != written {
+				t.Errorf("%s: %+v, %d transactions written, want %d", when, got, summarized(), written)
+			}
+			if one := statistics(t, a, 1).Days[0]; one.Balance != 1_000_000-spent || one.Spent != today {
+				t.Errorf("%s, of today: %+v", when, one)
+			}
+		}
+		testkit.Must(t, a.Ledger.SummarizeAll(t.Context(), credits.Summarize{}))
+		check("after the job", 0, 20_000) // the rest is less than it writes
+		writeHistory(t, a, slices.Repeat([]past{spend}, 400))
+		testkit.Must(t, a.Ledger.SummarizeAll(t.Context(), credits.Summarize{}))
+		check("with few new ones", 400, 20_000)
+		writeHistory(t, a, slices.Repeat([]past{spend}, 1100))
+		check("with more new ones", 1500, 20_000)
+		var done sync.WaitGroup
+		for range 3 { // processes that run the job at the same time add each transaction once
+			done.Go(func() {
+				if err := a.Ledger.SummarizeAll(t.Context(), credits.Summarize{}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		done.Wait()
+		check("after another job", 1500, 22_001)
 	})
 }
 

@@ -20,9 +20,9 @@ type Finding struct {
 	Remedy string `json:"remedy,omitempty"`
 
 	// These fields are set for findings about a store only.
-	Store  string `json:"store,omitempty"`
-	Name   string `json:"name,omitempty"`
-	Mended bool   `json:"mended,omitempty"`
+	Store    string `json:"store,omitempty"`
+	Name     string `json:"name,omitempty"`
+	Repaired bool   `json:"repaired,omitempty"`
 }
 
 // findings collects the results of Examine.

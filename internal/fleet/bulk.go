@@ -21,6 +21,7 @@ type BulkKind string
 // The kinds of bulk actions.
 const (
 	BulkSuspend BulkKind = "suspend" // as the operator: owners cannot resume the store
+	BulkResume  BulkKind = "resume"  // also a store that its owner suspended
 	BulkMigrate BulkKind = "migrate" // to the schema of the process that runs the job
 )
 
@@ -93,10 +94,10 @@ func NewBulk(s *Service, registry *stores.Registry, queue *jobs.Queue) *Bulk {
 
 // operatorAction is the action that the audit log records for the access of an operator.
 func (k BulkKind) operatorAction() authz.Action {
-	if k == BulkSuspend {
-		return authz.SuspendStore
+	if k == BulkMigrate {
+		return "store:migrate"
 	}
-	return "store:migrate"
+	return authz.SuspendStore
 }
 
 // Begin queues an action on the selected stores. It fails with invalid_request, and with
@@ -145,8 +146,8 @@ func (b *Bulk) Begin(ctx context.Context, p authz.Principal, kind BulkKind, sel 
 // checkBulk checks a selection and removes what it lists twice.
 func checkBulk(kind BulkKind, sel *Selection) error {
 	var faults stoa.Invalid
-	if kind != BulkSuspend && kind != BulkMigrate {
-		faults.Add("action", "must be suspend or migrate")
+	if kind != BulkSuspend && kind != BulkResume && kind != BulkMigrate {
+		faults.Add("action", "must be suspend, resume or migrate")
 	}
 	seen := map[stoa.StoreID]bool{}
 	var once []stoa.StoreID
@@ -164,8 +165,8 @@ func checkBulk(kind BulkKind, sel *Selection) error {
 		}
 	case sel.Filter == nil:
 		faults.Add("store", "select at least one store")
-	case kind == BulkSuspend && isUnfiltered(*sel.Filter):
-		faults.Add("store", "choose a filter: this would suspend every store of the platform")
+	case kind != BulkMigrate && isUnfiltered(*sel.Filter):
+		faults.Add("store", "choose a filter: this would %s every store of the platform", kind)
 	}
 	return faults.Err()
 }

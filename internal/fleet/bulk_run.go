@@ -97,10 +97,13 @@ func (b *Bulk) step(ctx context.Context, p authz.Principal, a BulkAction, positi
 	}
 	var counts bulkCounts
 	if len(ids) > 0 {
-		if a.Kind == BulkMigrate {
+		switch a.Kind {
+		case BulkMigrate:
 			err = b.migrateStep(ctx, ids, &counts)
-		} else {
-			err = b.suspendStep(ctx, p, ids, &counts)
+		case BulkSuspend:
+			err = b.changeEach(ctx, p, ids, &counts, b.registry.SuspendForOperator)
+		case BulkResume:
+			err = b.changeEach(ctx, p, ids, &counts, b.registry.ResumeForOperator)
 		}
 		if err != nil {
 			return position, false, err
@@ -139,10 +142,11 @@ func (b *Bulk) next(ctx context.Context, sel Selection, position string) (ids []
 	return sel.Stores[min(from, to):to], next, nil
 }
 
-// suspendStep suspends stores with the operator's own permission.
-func (b *Bulk) suspendStep(ctx context.Context, p authz.Principal, ids []stoa.StoreID, counts *bulkCounts) error {
+// changeEach suspends or resumes stores with the operator's own permission.
+func (b *Bulk) changeEach(ctx context.Context, p authz.Principal, ids []stoa.StoreID, counts *bulkCounts,
+	change func(context.Context, authz.Principal, stoa.StoreID) (bool, error)) error {
 	for _, id := range ids {
-		changed, err := b.registry.SuspendForOperator(ctx, p, id)
+		changed, err := change(ctx, p, id)
 		var known *stoa.Error
 		switch {
 		case err == nil && changed:

@@ -29,9 +29,10 @@ func (b fixture) newStores(t *testing.T, n int) (ids []stoa.StoreID) {
 	return ids
 }
 
-// TestBulkSuspend suspends the stores of a filter and of a list: each once, those that
-// cannot be suspended are named, and a second execution changes nothing.
-func TestBulkSuspend(t *testing.T) {
+// TestBulkSuspendAndResume suspends the stores of a filter and of a list, and opens them
+// again: each once, those that cannot be changed are named, and a second execution changes
+// nothing.
+func TestBulkSuspendAndResume(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
@@ -41,8 +42,8 @@ func TestBulkSuspend(t *testing.T) {
 		ids := b.newStores(t, 60)
 		b.exec(t, `UPDATE users SET role = 'admin' WHERE id = $1`, b.owner.UserID)
 		op := b.owner
-		run := func(sel fleet.Selection) fleet.BulkAction {
-			a, err := bulk.Begin(t.Context(), op, fleet.BulkSuspend, sel)
+		run := func(kind fleet.BulkKind, sel fleet.Selection) fleet.BulkAction {
+			a, err := bulk.Begin(t.Context(), op, kind, sel)
 			testkit.Must(t, err)
 			for range 2 {
 				testkit.Must(t, bulk.Run(t.Context(), fleet.RunBulk{ID: a.ID}))
@@ -52,16 +53,25 @@ func TestBulkSuspend(t *testing.T) {
 			return a
 		}
 		b.exec(t, `UPDATE stores SET status = 'pending_database' WHERE id = $1`, ids[1])
-		a := run(fleet.Selection{Stores: []stoa.StoreID{ids[0], ids[1], ids[0]}})
+		a := run(fleet.BulkSuspend, fleet.Selection{Stores: []stoa.StoreID{ids[0], ids[1], ids[0]}})
 		if a.State != fleet.BulkFinished || a.Done != 1 || a.Failed != 1 || len(a.Failures) != 1 || a.Failures[0].Store != ids[1] || *a.Total != 2 {
 			t.Errorf("a list of two stores: %+v", a)
 		}
-		a = run(fleet.Selection{Filter: &stores.ListFilter{Status: stores.Active}})
+		a = run(fleet.BulkSuspend, fleet.Selection{Filter: &stores.ListFilter{Status: stores.Active}})
 		if a.State != fleet.BulkFinished || a.Done != 58 || a.Failed != 0 || a.FinishedAt == nil {
 			t.Errorf("all active stores: %+v", a)
 		}
 		if n := b.suspended(t); n != 59 {
 			t.Errorf("%d stores are suspended, want 59", n)
+		}
+		b.exec(t, `UPDATE stores SET held = false WHERE id = $1`, ids[2]) // as its owner suspends it
+		a = run(fleet.BulkResume, fleet.Selection{Stores: []stoa.StoreID{ids[1], ids[2], ids[3]}})
+		if a.State != fleet.BulkFinished || a.Done != 2 || a.Failed != 1 {
+			t.Errorf("two suspended stores and one without a database are resumed: %+v", a)
+		}
+		a = run(fleet.BulkResume, fleet.Selection{Filter: &stores.ListFilter{Status: stores.Suspended}})
+		if n := b.suspended(t); n != 0 || a.Done != 57 {
+			t.Errorf("%d stores are still suspended: %+v", n, a)
 		}
 	})
 }

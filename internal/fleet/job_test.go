@@ -69,10 +69,10 @@ func TestJobLeavesFailedStoresForAWhile(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
 	list := b.stores(t, 2)
-	mend := b.usurp(t, list[0])
+	repair := b.usurp(t, list[0])
 	s := b.release(t, fleet.Options{})
 	migrate(t, s, fleet.MigrateOptions{MaxFailures: many})
-	mend()
+	repair()
 	testkit.Must(t, s.Run(t.Context(), s.Job()))
 	if b.hasNotes(t, list[0]) {
 		t.Error("tried again at once")

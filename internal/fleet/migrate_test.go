@@ -73,7 +73,7 @@ func TestCanary(t *testing.T) {
 	t.Parallel()
 	b := setup(t, masterdbtest.Open(t, masterdbtest.URL(t, masterdb.SQLite)))
 	list := b.stores(t, 4)
-	mend := b.usurp(t, list[0])
+	repair := b.usurp(t, list[0])
 	s := b.release(t, fleet.Options{})
 	opts := fleet.MigrateOptions{Canary: fleet.Share{N: 1}, MaxFailures: many, Concurrency: 1}
 	sum, r := migrate(t, s, opts)
@@ -92,7 +92,7 @@ func TestCanary(t *testing.T) {
 	if diff := cmp.Diff([]fleet.Cause{{Code: stoa.DatabaseNotEmpty, Message: r.list[0].Message, Stores: []string{list[0].Slug}}}, status.Causes); diff != "" {
 		t.Error(diff)
 	}
-	mend()
+	repair()
 	sum, r = migrate(t, s, opts)
 	if sum.Lagging != 1 || !sum.OK() || r.list[0].Store.ID != list[0].ID || r.list[0].Store.Attempts != 2 {
 		t.Errorf("%+v %+v", sum, r.list)

@@ -148,8 +148,8 @@ func (b fixture) in(t *testing.T, s stores.Store, do func(*tenantdb.DB) error) e
 	return do(db)
 }
 
-// usurp makes the store's database belong to another store. mend reverts that.
-func (b fixture) usurp(t *testing.T, s stores.Store) (mend func()) {
+// usurp makes the store's database belong to another store. repair reverts that.
+func (b fixture) usurp(t *testing.T, s stores.Store) (repair func()) {
 	t.Helper()
 	other := stoa.NewID[stoa.StoreID]()
 	b.tenant(t, s, `UPDATE stores SET id = ? WHERE id = ?`, other, s.ID)

@@ -31,6 +31,7 @@ func (a *api) consoleRoutes() {
 		if o.rate == rateCaller && !o.scope.needsAuthentication() {
 			o.rate = rateAddress // a session that is recognised counts by user too
 		}
+		o.list = r.List
 		a.page(r.Pattern, o, a.consolePage(r))
 	}
 }
@@ -134,7 +135,7 @@ func isSignedOut(err error) bool {
 // refusePage answers a request that failed: with the sign-in for a caller without a
 // session where one is needed, with the question for the password for an action that
 // needs it, and with the error otherwise. A page that needs no session may name a link
-// or state that is not valid; a sign-in would not mend that.
+// or state that is not valid; a sign-in would not correct that.
 func (a *api) refusePage(w http.ResponseWriter, r *console.Request, err error) {
 	ask := error(nil)
 	switch {

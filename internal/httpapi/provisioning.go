@@ -30,7 +30,7 @@ func (a *api) provisioningRoutes() {
 			Description: "The credentials are encrypted, checked, and the database is set up. In a Supabase project the store gets a role and a schema of its own, " +
 				"and only that role's credentials are kept. Waits for the outcome as `Prefer: wait=N` says " +
 				"(seconds, 25 unless told, 60 at most): 200 with the active store, 202 with the run while it goes on, or the fault that ended it; " +
-				"after a fault, mend its cause and make the same call again. `ignoredSettings` names what a connection string holds that is its client's own.",
+				"after a fault, correct its cause and make the same call again. `ignoredSettings` names what a connection string holds that is its client's own.",
 			Responses: waits, Errors: []int{400, 401, 403, 404, 409, 413, 422, 429, 503}}, a.connectDatabase)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
 		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/provisioning", Tags: tags,

@@ -15,8 +15,8 @@ import (
 
 // checkURL refuses a path or query that holds control characters or invalid UTF-8,
 // which databases cannot store or compare, a query that cannot be parsed, and one
-// that has a parameter twice.
-func checkURL(r *http.Request) error {
+// that has a parameter other than list twice.
+func checkURL(r *http.Request, list string) error {
 	if !isText(r.URL.Path) {
 		return stoa.Errorf(stoa.NotFound, "There is nothing at this address: it holds characters that no address here has.")
 	}
@@ -29,9 +29,9 @@ func checkURL(r *http.Request) error {
 		switch {
 		case !isText(name) || len(name) > maxParameterName:
 			return stoa.Errorf(stoa.InvalidRequest, "The query holds a parameter whose name no parameter here has.")
-		case len(values) > 1:
+		case len(values) > 1 && name != list:
 			faults.Add(name, "is given %d times; once is enough", len(values))
-		case !isText(values[0]):
+		case !isText(strings.Join(values, " ")):
 			faults.Add(name, "must be text without control characters")
 		}
 	}

@@ -24,6 +24,8 @@ type routeOptions struct {
 	maxBody int64
 	// console: the route is a page of the console, whose caller has a session cookie.
 	console bool
+	// list is the parameter that a query may hold many times; empty means none.
+	list string
 }
 
 const (

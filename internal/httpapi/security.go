@@ -50,7 +50,7 @@ func (a *api) checkRequest(r *http.Request, platform bool) error {
 	if len(r.RequestURI) > maxURL {
 		return stoa.Errorf(stoa.URITooLong, "The address is longer than %d bytes.", maxURL)
 	}
-	if err := checkURL(r); err != nil {
+	if err := checkURL(r, requestOf(r.Context()).options.list); err != nil {
 		return err
 	}
 	if err := a.limitAddress(r.Context()); err != nil {

@@ -15,23 +15,6 @@ import (
 	"github.com/stoahq/stoa/internal/page"
 )
 
-// Count is the number of jobs of one kind in one state.
-type Count struct {
-	Kind  string
-	State string
-	Jobs  int64
-}
-
-// Counts counts the jobs that have not ended well, by kind and state. Jobs that have
-// completed are not counted: there are as many as the platform has done in a day.
-func Counts(ctx context.Context, q masterdb.Querier) ([]Count, error) {
-	var out []Count
-	err := q.Select(ctx, &out, `SELECT kind, CAST(state AS text) AS state, count(*) AS jobs FROM river_job
-		WHERE state IN ('available', 'pending', 'retryable', 'running', 'scheduled', 'discarded', 'cancelled')
-		GROUP BY kind, state ORDER BY kind, state`)
-	return out, err
-}
-
 // Job is a job as operators see it. It has no arguments: they are ids.
 type Job struct {
 	ID          int64

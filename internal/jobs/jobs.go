@@ -58,6 +58,7 @@ type Queue struct {
 	pg      *river.Client[pgx.Tx]
 	lite    *river.Client[*sql.Tx]
 	workers *river.Workers
+	kinds   []string // that have a handler
 
 	stopping *atomic.Bool
 	master   *masterdb.DB
@@ -166,6 +167,8 @@ func (h atLeastWarn) WithGroup(name string) slog.Handler {
 // is wrapped with Cancel. Call Handle before Start.
 func Handle[A Args](q *Queue, timeout time.Duration, work func(context.Context, A) error) {
 	river.AddWorker(q.workers, &worker[A]{queue: q, work: work, timeout: timeout})
+	var none A
+	q.kinds = append(q.kinds, none.Kind())
 }
 
 type worker[A Args] struct {

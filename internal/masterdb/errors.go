@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/sqlite"
 )
 
 // ErrNotFound means that a query for one row found none.
@@ -23,7 +23,7 @@ var ErrBusy = errors.New("masterdb: the write connection is busy; code inside a 
 // IsUnique reports whether err says that a UNIQUE or PRIMARY KEY constraint
 // was violated.
 func IsUnique(err error) bool {
-	return hasCode(err, "23505", sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+	return hasCode(err, "23505") || sqlite.IsUnique(err)
 }
 
 // IsCheck reports whether err says that a CHECK constraint was violated.
@@ -102,7 +102,7 @@ func isUnreachable(err error) bool {
 		}
 		return pgErr.Code[:min(2, len(pgErr.Code))] == "08" || pgErr.Code == "58030" // a connection exception (class 08), or an input/output error
 	}
-	if isLite(err, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT) {
+	if sqlite.HasCode(err, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT) {
 		return true
 	}
 	var connectErr *pgconn.ConnectError
@@ -115,37 +115,15 @@ func isUnreachable(err error) bool {
 // limit has passed.
 func isOverloaded(err error) bool {
 	return errors.Is(err, ErrBusy) || hasCode(err, "53000") || hasCode(err, "53200") || hasCode(err, "53300") || hasCode(err, "53400") || hasCode(err, "57014") ||
-		isLite(err, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL)
-}
-
-// isLite reports whether err has one of SQLite's primary result codes.
-func isLite(err error, codes ...int) bool {
-	var liteErr *sqlite.Error
-	if !errors.As(err, &liteErr) {
-		return false
-	}
-	for _, code := range codes {
-		if liteErr.Code()&0xff == code {
-			return true
-		}
-	}
-	return false
+		sqlite.HasCode(err, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL)
 }
 
 // hasCode reports whether err has the given SQLSTATE on PostgreSQL, or one of the given
-// extended result codes on SQLite.
+// result codes on SQLite.
 func hasCode(err error, sqlstate string, lite ...int) bool {
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
 		return pgErr.Code == sqlstate
 	}
-	var liteErr *sqlite.Error
-	if errors.As(err, &liteErr) {
-		for _, code := range lite {
-			if liteErr.Code() == code {
-				return true
-			}
-		}
-	}
-	return false
+	return sqlite.HasCode(err, lite...)
 }

@@ -31,7 +31,7 @@ func (tx *Tx) Notify(topic, payload string) error {
 	if len(payload) > maxPayload {
 		return errors.New("masterdb: the payload of a notification is too long")
 	}
-	if m := (message{topic, payload}); !slices.Contains(tx.messages, m) {
+	if m := (message{topic: topic, payload: payload}); !slices.Contains(tx.messages, m) {
 		tx.messages = append(tx.messages, m)
 	}
 	return nil

@@ -2,15 +2,15 @@ package masterdb
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 
 	"github.com/jackc/pgx/v5"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/stoahq/stoa/internal/sqlite"
 )
 
 // Dedicated opens a connection to a PostgreSQL master outside the pool, with the same
@@ -40,7 +40,7 @@ func (db *DB) LockProcess(ctx context.Context, name string) (unlock func(), err 
 	if err := createPrivate(path); err != nil {
 		return nil, fmt.Errorf("lock of the process: %w", err)
 	}
-	release, err := lockFile(ctx, path)
+	release, err := sqlite.TryLock(ctx, sqlite.Options{Path: path, Mode: "rw"})
 	if err != nil {
 		return nil, fmt.Errorf("lock of the process: %w", err)
 	}
@@ -57,9 +57,9 @@ func (db *DB) ProcessLocked(ctx context.Context, name string) (bool, error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	release, err := lockFile(ctx, path)
+	release, err := sqlite.TryLock(ctx, sqlite.Options{Path: path, Mode: "rw"})
 	switch {
-	case hasCode(err, "", sqlite3.SQLITE_BUSY):
+	case sqlite.HasCode(err, sqlite3.SQLITE_BUSY):
 		return true, nil
 	case err != nil:
 		return false, err
@@ -78,21 +78,3 @@ func (db *DB) RemoveProcess(name string) error {
 }
 
 func (db *DB) processFile(name string) string { return db.path + "-process-" + name }
-
-// lockFile begins an exclusive transaction on the file. It does not wait if another process
-// has one.
-func lockFile(ctx context.Context, path string) (release func(), err error) {
-	handle, err := sql.Open("sqlite", fileURI(path, url.Values{"_txlock": {"exclusive"}, "mode": {"rw"}, "_pragma": {"busy_timeout(0)"}}))
-	if err != nil {
-		return nil, err
-	}
-	tx, err := handle.BeginTx(context.WithoutCancel(ctx), nil) // the transaction outlives ctx
-	if err != nil {
-		_ = handle.Close()
-		return nil, err
-	}
-	return func() {
-		_ = tx.Rollback()
-		_ = handle.Close()
-	}, nil
-}

@@ -6,15 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
-	"time"
+	"slices"
 
 	"github.com/georgysavva/scany/v2/dbscan"
-	_ "modernc.org/sqlite" // registers the "sqlite" driver
-	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/stoahq/stoa/internal/sqlite"
 )
 
 // liteScan scans a type with its own Scan method, such as an ID, as one column and not as a
@@ -36,12 +35,12 @@ func openSQLite(ctx context.Context, path string) (*DB, error) {
 	if err := createPrivate(path); err != nil {
 		return nil, fmt.Errorf("master database: %w", err)
 	}
-	write, err := sql.Open("sqlite", sqliteDSN(path, "immediate"))
+	write, err := sqlite.Open(sqlite.Options{Path: path, Begin: "immediate", Pragmas: pragmas})
 	if err != nil {
 		return nil, err
 	}
 	write.SetMaxOpenConns(1)
-	read, err := sql.Open("sqlite", sqliteDSN(path, "deferred")+"&_pragma=query_only(1)")
+	read, err := sqlite.Open(sqlite.Options{Path: path, Begin: "deferred", Pragmas: append(slices.Clone(pragmas), "query_only(1)")})
 	if err != nil {
 		_ = write.Close()
 		return nil, err
@@ -51,30 +50,12 @@ func openSQLite(ctx context.Context, path string) (*DB, error) {
 	db := &DB{Engine: SQLite, write: write, read: read, path: path}
 	// The write connection is opened first: it creates the file and switches it to WAL.
 	for _, h := range []*sql.DB{write, read} {
-		if err := pingSQLite(ctx, h); err != nil {
+		if err := h.PingContext(ctx); err != nil {
 			db.Close()
 			return nil, fmt.Errorf("open master database %s: %w", path, err)
 		}
 	}
 	return db, nil
-}
-
-// pingSQLite opens the first connection. It retries, because processes that switch a new
-// file to WAL at the same moment get SQLITE_BUSY at once, regardless of busy_timeout.
-func pingSQLite(ctx context.Context, h *sql.DB) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	for {
-		err := h.PingContext(ctx)
-		if !hasCode(err, "", sqlite3.SQLITE_BUSY) {
-			return err
-		}
-		select {
-		case <-time.After(5 * time.Millisecond):
-		case <-ctx.Done():
-			return err
-		}
-	}
 }
 
 // createPrivate creates the file before SQLite does, so that it is never readable to other
@@ -96,47 +77,26 @@ func createPrivate(path string) error {
 
 // LockSchema waits until no other process changes the schema of this SQLite database, and
 // makes other processes wait until unlock is called. The migration libraries have no lock
-// of their own on SQLite. The lock is an exclusive transaction on a second, empty database
-// beside the first. It ends with the process.
+// of their own on SQLite.
 func (db *DB) LockSchema(ctx context.Context) (unlock func(), err error) {
 	path := db.path + "-schema-lock"
 	if err := createPrivate(path); err != nil {
 		return nil, fmt.Errorf("lock master database: %w", err)
 	}
-	query := url.Values{"_txlock": {"exclusive"}, "_pragma": {"busy_timeout(60000)"}}
-	handle, err := sql.Open("sqlite", fileURI(path, query))
+	unlock, err = sqlite.Lock(ctx, sqlite.Options{Path: path})
 	if err != nil {
-		return nil, err
-	}
-	tx, err := handle.BeginTx(ctx, nil)
-	if err != nil {
-		_ = handle.Close()
 		return nil, fmt.Errorf("lock master database: %w", err)
 	}
-	return func() {
-		_ = tx.Rollback()
-		_ = handle.Close()
-	}, nil
+	return unlock, nil
 }
 
-func sqliteDSN(path, txlock string) string {
-	q := url.Values{
-		"_txlock":      {txlock},
-		"_time_format": {"sqlite"},
-		"_timezone":    {"UTC"},
-		"_pragma": {
-			"busy_timeout(10000)", "journal_mode(WAL)", "foreign_keys(1)",
-			// synchronous=NORMAL may lose the last commits on power loss, and this file
-			// records money.
-			"synchronous(FULL)",
-			// Without recursive_triggers REPLACE bypasses the delete triggers that keep
-			// tables append-only.
-			"recursive_triggers(1)",
-		},
-	}
-	return fileURI(path, q)
-}
-
-func fileURI(path string, query url.Values) string {
-	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}).String()
+// pragmas are the settings of each connection.
+var pragmas = []string{
+	"busy_timeout(10000)", "journal_mode(WAL)", "foreign_keys(1)",
+	// synchronous=NORMAL may lose the last commits on power loss, and this file records
+	// money.
+	"synchronous(FULL)",
+	// Without recursive_triggers REPLACE bypasses the delete triggers that keep tables
+	// append-only.
+	"recursive_triggers(1)",
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/credits"
-	"github.com/stoahq/stoa/internal/credits/verify"
 	"github.com/stoahq/stoa/internal/fleet"
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -47,6 +46,22 @@ func (s *Service) JobCounts(ctx context.Context, p authz.Principal) ([]jobs.Coun
 		return nil, err
 	}
 	return jobs.Counts(ctx, s.db)
+}
+
+// Queues says of every queue whether its jobs are worked off.
+func (s *Service) Queues(ctx context.Context, p authz.Principal) ([]jobs.QueueState, error) {
+	if err := authz.CheckOperator(ctx, s.db, p, "jobs:read"); err != nil {
+		return nil, err
+	}
+	return jobs.QueueStates(ctx, s.db, s.db.Now())
+}
+
+// JobKinds returns the kinds of jobs that this release runs.
+func (s *Service) JobKinds(ctx context.Context, p authz.Principal) ([]string, error) {
+	if err := authz.CheckOperator(ctx, s.db, p, "jobs:read"); err != nil {
+		return nil, err
+	}
+	return s.queue.Kinds(), nil
 }
 
 // Jobs lists jobs, newest first. It fails with invalid_request.
@@ -185,15 +200,6 @@ func (s *Service) GrantCredits(ctx context.Context, p authz.Principal, g Grant) 
 		return err
 	})
 	return t, err
-}
-
-// VerifyCredits checks every account of the ledger and reports the first faults. It
-// reads all of the ledger: its time grows with that.
-func (s *Service) VerifyCredits(ctx context.Context, p authz.Principal) (verify.Report, error) {
-	if err := authz.CheckOperator(ctx, s.db, p, "credits:verify"); err != nil {
-		return verify.Report{}, err
-	}
-	return verify.Run(ctx, s.db, func(verify.Report) {})
 }
 
 // SetPrice sets a price, as credits.Ledger.SetPrice does.

@@ -82,8 +82,8 @@ func (c *stripeClient) createSetup(ctx context.Context, store stoa.StoreID, cust
 		PaymentMethodTypes: stripe.StringSlice([]string{"card"}),
 		Metadata:           metadata,
 		SetupIntentData:    &stripe.CheckoutSessionCreateSetupIntentDataParams{Metadata: metadata},
-		SuccessURL:         stripe.String(baseURL + "/checkout/saved"),
-		CancelURL:          stripe.String(baseURL + "/checkout/cancelled"),
+		SuccessURL:         returnURL(baseURL, "saved", "store", store.String()),
+		CancelURL:          returnURL(baseURL, "cancelled", "store", store.String()),
 	}
 	params.IdempotencyKey = stripe.String(key)
 	return c.api.V1CheckoutSessions.Create(ctx, params)

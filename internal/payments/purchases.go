@@ -265,6 +265,23 @@ func (s *Service) Get(ctx context.Context, p authz.Principal, store stoa.StoreID
 	return out, orNotFound(err)
 }
 
+// Find returns a purchase of any store that the caller may see the credits of. It fails
+// with not_found for all others, so that an id says nothing.
+func (s *Service) Find(ctx context.Context, p authz.Principal, id stoa.PurchaseID) (Purchase, error) {
+	var out Purchase
+	if err := s.db.Get(ctx, &out, selectPurchase+` WHERE id = $1`, id); err != nil {
+		return Purchase{}, orNotFound(err)
+	}
+	_, err := authz.Check(ctx, s.db, p, out.StoreID, authz.ReadCredits)
+	switch stoa.CodeOf(err) { //nolint:exhaustive // all others are faults of the platform
+	case stoa.StoreNotFound, stoa.Forbidden:
+		return Purchase{}, orNotFound(masterdb.ErrNotFound)
+	case "":
+		return out, nil
+	}
+	return Purchase{}, err
+}
+
 // Page is one page of purchases, newest first. NextCursor is nil on the last page.
 type Page struct {
 	Purchases  []Purchase

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -40,6 +41,12 @@ func (p Purchase) metadata() map[string]string {
 // key returns the idempotency key of the current attempt.
 func (p purchase) key() *string { return stripe.String(fmt.Sprintf("purchase:%s:%d", p.ID, p.Attempt)) }
 
+// returnURL returns an address to which Stripe sends the buyer: outcome is done, saved or
+// cancelled, and id names the purchase or the store, for those who may see it.
+func returnURL(baseURL, outcome, name, id string) *string {
+	return stripe.String(baseURL + "/checkout/" + outcome + "?" + url.Values{name: {id}}.Encode())
+}
+
 // createCheckout creates the page where p is paid, once for each key of p.
 func (c *stripeClient) createCheckout(ctx context.Context, p purchase, baseURL string) (*stripe.CheckoutSession, error) {
 	params := &stripe.CheckoutSessionCreateParams{
@@ -59,8 +66,8 @@ func (c *stripeClient) createCheckout(ctx context.Context, p purchase, baseURL s
 		// Adaptive pricing, which the account may enable, would charge another
 		// currency and amount than the purchase's.
 		AdaptivePricing: &stripe.CheckoutSessionCreateAdaptivePricingParams{Enabled: stripe.Bool(false)},
-		SuccessURL:      stripe.String(baseURL + "/checkout/done"),
-		CancelURL:       stripe.String(baseURL + "/checkout/cancelled"),
+		SuccessURL:      returnURL(baseURL, "done", "purchase", p.ID.String()),
+		CancelURL:       returnURL(baseURL, "cancelled", "purchase", p.ID.String()),
 	}
 	params.IdempotencyKey = p.key()
 	return c.api.V1CheckoutSessions.Create(ctx, params)

@@ -129,11 +129,11 @@ func (s *Service) endProvisioning(ctx context.Context, tx *masterdb.Tx, store st
 
 // explanations describe the inconsistencies of the registry to an operator.
 var explanations = map[stores.InconsistencyKind]struct{ detail, remedy string }{
-	stores.ActiveWithoutDatabase: {"the store is %s and has no database", "a repair sets it to pending_database, for its owner to connect one"},
-	stores.DeletionOverdue:       {"the store (%s before it was deleted) should be gone by now", "a repair queues its deletion, unless a job for it waits already; a running server executes it"},
-	stores.DeletedWithDatabase: {"the store is deleted and its database is still in the registry (%s)",
-		"correct what prevents it from being dropped: the server's log says why. A repair queues another attempt, unless one waits already"},
-	stores.HostnameOfDeleted: {"the store is deleted and still holds the hostname %s", "a repair frees it"},
+	stores.ActiveWithoutDatabase: {detail: "the store is %s and has no database", remedy: "a repair sets it to pending_database, for its owner to connect one"},
+	stores.DeletionOverdue:       {detail: "the store (%s before it was deleted) should be gone by now", remedy: "a repair queues its deletion, unless a job for it waits already; a running server executes it"},
+	stores.DeletedWithDatabase: {detail: "the store is deleted and its database is still in the registry (%s)",
+		remedy: "correct what prevents it from being dropped: the server's log says why. A repair queues another attempt, unless one waits already"},
+	stores.HostnameOfDeleted: {detail: "the store is deleted and still holds the hostname %s", remedy: "a repair frees it"},
 }
 
 func (s *Service) registryInconsistencies(ctx context.Context) (found []Inconsistency, err error) {

@@ -393,9 +393,9 @@ func TestFailureThatCannotBeRecorded(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
-		for _, mended := range []bool{false, true} {
+		for _, repaired := range []bool{false, true} {
 			p, s := b.store(t)
-			mend := b.takeHostname(t, s)
+			release := b.takeHostname(t, s)
 			run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
 			testkit.Must(t, err)
 			repair := b.breakRecord(t)
@@ -409,13 +409,13 @@ func TestFailureThatCannotBeRecorded(t *testing.T) {
 				t.Errorf("the run is at %s, which is %s", now.Step, now.Steps[6].State)
 			}
 			repair()
-			if mended {
-				mend()
+			if repaired {
+				release()
 			}
 			testkit.Must(t, b.Provision(t.Context(), job(run)))
 			now, err = b.Latest(t.Context(), p, s.ID)
 			testkit.Must(t, err)
-			if mended {
+			if repaired {
 				b.succeeded(t, p, now)
 			} else {
 				b.failed(t, p, now, "hostname", stoa.HostnameTaken)

@@ -272,7 +272,7 @@ func TestEvents(t *testing.T) {
 		wantCode(t, err, stoa.NotFound)
 		_, _, err = b.Events(t.Context(), b.user(t), s.ID, Position{})
 		wantCode(t, err, stoa.StoreNotFound)
-		mend := b.takeHostname(t, s)
+		repair := b.takeHostname(t, s)
 		first, err := b.Connect(t.Context(), p, s.ID, managed)
 		testkit.Must(t, err)
 		if _, ended, err := b.Events(t.Context(), b.member(t, s.ID, authz.Viewer), s.ID, Position{}); err != nil || ended {
@@ -283,7 +283,7 @@ func TestEvents(t *testing.T) {
 		again, err := b.Retry(t.Context(), p, s.ID)
 		testkit.Must(t, err)
 		testkit.Must(t, b.Provision(t.Context(), job(again)))
-		mend()
+		repair()
 		whole := b.follow(t, p, s.ID, Position{})
 		if len(whole) <= len(half) || whole[len(whole)-1].State != Failed || whole[len(whole)-1].Attempt != 2 {
 			t.Errorf("%d events, then %d: %+v", len(half), len(whole), whole)

@@ -34,14 +34,14 @@ func TestRunBeginsInProcess(t *testing.T) {
 		b := setup(t, db)
 		b.startInProcess(t)
 		p, s := b.store(t)
-		mend := b.takeHostname(t, s)
+		repair := b.takeHostname(t, s)
 		begun, err := b.Connect(t.Context(), p, s.ID, managed)
 		testkit.Must(t, err)
 		if begun.State != Running || begun.Step != order[0] || begun.StartedAt == nil || begun.Steps[0].State != Running || len(begun.Steps) != len(order) {
 			t.Errorf("the run is %+v", begun)
 		}
 		b.failed(t, p, b.wait(t, begun), "hostname", "hostname_taken")
-		mend()
+		repair()
 		b.succeeded(t, p, b.retry(t, p, s.ID))
 		if n := b.count(t, `river_job`); n != 0 {
 			t.Errorf("%d jobs", n)
@@ -198,11 +198,11 @@ func TestPanicInProcess(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		p, s := b.store(t)
-		mend := b.takeHostname(t, s)
+		repair := b.takeHostname(t, s)
 		run, err := b.Connect(t.Context(), p, s.ID, managed)
 		testkit.Must(t, err)
 		testkit.Must(t, b.Provision(t.Context(), job(run)))
-		mend()
+		repair()
 		logged := &logBuffer{}
 		broken := New(db, b.registry, nil, b.queue, slog.New(slog.NewTextHandler(logged, nil)), b.opts)
 		broken.Start(t.Context())

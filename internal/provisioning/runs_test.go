@@ -300,11 +300,11 @@ func TestJobOfAnotherTime(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		p, s := b.store(t)
-		mend := b.takeHostname(t, s)
+		repair := b.takeHostname(t, s)
 		run, err := b.Connect(t.Context(), p, s.ID, credential.Credentials{Kind: credential.Managed})
 		testkit.Must(t, err)
 		testkit.Must(t, b.Provision(t.Context(), job(run)))
-		mend()
+		repair()
 		nothing := func(j Provision) {
 			t.Helper()
 			before, err := b.Latest(t.Context(), p, s.ID)
@@ -338,7 +338,7 @@ func TestRetryResumesAtTheFailedStep(t *testing.T) {
 	t.Parallel()
 	each(t, tenantdbtest.Engines(), func(t *testing.T, b fixture, engine credential.EngineName) {
 		p, s := b.store(t)
-		mend := b.takeHostname(t, s)
+		repair := b.takeHostname(t, s)
 		first := b.connect(t, p, s.ID, credentials(t, engine))
 		b.failed(t, p, first, "hostname", stoa.HostnameTaken)
 		// Changes to the tenant database show which steps run again.
@@ -351,7 +351,7 @@ func TestRetryResumesAtTheFailedStep(t *testing.T) {
 		testkit.Must(t, err)
 
 		b.failed(t, p, b.retry(t, p, s.ID), "hostname", stoa.HostnameTaken) // the cause is not corrected yet
-		mend()
+		repair()
 		run := b.retry(t, p, s.ID)
 		b.succeeded(t, p, run)
 		if run.ID != first.ID || run.Attempt != 3 {

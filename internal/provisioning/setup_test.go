@@ -267,8 +267,8 @@ func (b fixture) count(t *testing.T, what string) int {
 }
 
 // takeHostname gives the hostname of s to another store, so that the run fails at the
-// step hostname, on every engine. mend reverts that.
-func (b fixture) takeHostname(t *testing.T, s stores.Store) (mend func()) {
+// step hostname, on every engine. repair reverts that.
+func (b fixture) takeHostname(t *testing.T, s stores.Store) (repair func()) {
 	t.Helper()
 	_, other := b.store(t)
 	b.exec(t, `INSERT INTO store_hostnames (hostname, store_id, is_primary, custom, created_at)

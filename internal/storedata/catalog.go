@@ -182,8 +182,8 @@ func (n NewProduct) insert(ctx context.Context, tx *tenantdb.Tx) (ProductID, err
 func (n NewProduct) duplicate(ctx context.Context, db *tenantdb.DB, cause error) error {
 	var faults stoa.Invalid
 	for _, u := range []struct{ field, value, query string }{
-		{"slug", n.Slug, `SELECT count(*) FROM products WHERE slug = ?`},
-		{"sku", n.SKU, `SELECT count(*) FROM product_variants WHERE sku = ?`},
+		{field: "slug", value: n.Slug, query: `SELECT count(*) FROM products WHERE slug = ?`},
+		{field: "sku", value: n.SKU, query: `SELECT count(*) FROM product_variants WHERE sku = ?`},
 	} {
 		var count int
 		if err := db.Get(ctx, &count, u.query, u.value); err != nil {

@@ -64,11 +64,11 @@ func firstPages() seeds {
 		slug, title, body string
 		published         bool
 	}{
-		{"home", "Home", "Welcome to our shop.", true},
-		{"about", "About us", "Who we are and what we sell.", true},
-		{"contact", "Contact", "How to reach us.", true},
-		{"terms", "Terms and conditions", "Write your terms here before you publish this page.", false},
-		{"privacy", "Privacy", "Write your privacy notice here before you publish this page.", false},
+		{slug: "home", title: "Home", body: "Welcome to our shop.", published: true},
+		{slug: "about", title: "About us", body: "Who we are and what we sell.", published: true},
+		{slug: "contact", title: "Contact", body: "How to reach us.", published: true},
+		{slug: "terms", title: "Terms and conditions", body: "Write your terms here before you publish this page.", published: false},
+		{slug: "privacy", title: "Privacy", body: "Write your privacy notice here before you publish this page.", published: false},
 	} {
 		s.rows = append(s.rows, []any{p.slug, newID(), p.title, p.body, p.published, now(), now()})
 	}

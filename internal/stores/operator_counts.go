@@ -2,9 +2,10 @@ package stores
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"net"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/stoahq/stoa/internal/authz"
@@ -17,12 +18,12 @@ import (
 // Counts describes all stores, as they were at one time.
 type Counts struct {
 	At       time.Time
-	Expected tenantdb.Schema // of this process
+	Expected tenantdb.Schema `json:"-"` // of this process
 	Statuses []StatusCount   // in the order of the lifecycle, without deleted stores
 	Versions []VersionCount  // of databases in use, the oldest first
 	Servers  []ServerCount   // the one with the most databases first
 
-	Behind           int // databases in use whose schema is older than that of this process
+	Behind           int `json:"-"` // databases in use whose schema is older than that of this process
 	Unreachable      int // databases in use whose last use failed
 	FailedMigrations int
 	Slow, Failing    int // stores, by the requests of this hour and the one before
@@ -59,20 +60,94 @@ func (s ServerCount) Name() string {
 	return net.JoinHostPort(s.Host, strconv.Itoa(s.Port))
 }
 
+// CountStores is the job that counts the stores of a large fleet, so that no page has to.
+type CountStores struct{}
+
+// Kind implements jobs.Args.
+func (CountStores) Kind() string { return "stores.count" }
+
 const (
-	// countsFor is how long a process uses the counts before it counts again.
-	countsFor = 30 * time.Second
+	// CountStoresEvery is the interval of the job.
+	CountStoresEvery = time.Minute
+	// CountStoresTimeout limits one execution.
+	CountStoresTimeout = time.Minute
+	// smallFleet is how many stores are counted when somebody asks.
+	smallFleet = 1000
 	// maxServers is the number of servers in Counts.
 	maxServers = 200
 )
 
-// Counts returns the counts of all stores, at most half a minute old. The caller must be
-// an operator of the platform.
+// Counts returns the counts of all stores: of a small fleet the present ones, of a larger
+// one those that the job made last, which is about once a minute. What it reads does not
+// grow with the fleet. The caller must be an operator of the platform.
 func (r *Registry) Counts(ctx context.Context, p authz.Principal) (Counts, error) {
 	if err := authz.CheckOperator(ctx, r.db, p, authz.ReadStore); err != nil {
 		return Counts{}, err
 	}
-	return r.counts.get(ctx, r)
+	return r.readCounts(ctx)
+}
+
+func (r *Registry) readCounts(ctx context.Context) (Counts, error) {
+	var stored string
+	err := r.db.Get(ctx, &stored, `SELECT counts FROM store_counts`)
+	if err != nil && !errors.Is(err, masterdb.ErrNotFound) {
+		return Counts{}, err
+	}
+	var c Counts
+	if err == nil {
+		if err := json.Unmarshal([]byte(stored), &c); err != nil {
+			return Counts{}, err
+		}
+	}
+	if c.stores() <= smallFleet {
+		if c, err = r.count(ctx); err != nil {
+			return Counts{}, err
+		}
+	}
+	c.compare(r.tenants.Expected())
+	return c, nil
+}
+
+// stores returns the number of stores.
+func (c *Counts) stores() (n int) {
+	for _, s := range c.Statuses {
+		n += s.Stores
+	}
+	return n
+}
+
+// count reads all stores.
+func (r *Registry) count(ctx context.Context) (Counts, error) {
+	c := Counts{At: r.db.Now()}
+	err := r.db.Snapshot(ctx, func(q masterdb.Querier) error { return c.load(ctx, q) })
+	return c, err
+}
+
+// CountAll is the handler of the job. It stores the counts, unless newer ones are stored.
+func (r *Registry) CountAll(ctx context.Context, _ CountStores) error {
+	c, err := r.count(ctx)
+	if err != nil {
+		return err
+	}
+	stored, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return r.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO store_counts (id, counts, counted_at) VALUES (1, $1, $2) ON CONFLICT (id) DO UPDATE
+			SET counts = excluded.counts, counted_at = excluded.counted_at WHERE store_counts.counted_at <= excluded.counted_at`, string(stored), c.At)
+		return err
+	})
+}
+
+// compare sets what depends on the release of this process.
+func (c *Counts) compare(expected tenantdb.Schema) {
+	c.Expected = expected
+	for _, v := range c.Versions {
+		if v.Schema.Version < expected.Version || v.Schema.Own < expected.Own {
+			c.Behind += v.Stores
+		}
+	}
 }
 
 // TenantStats returns the connections of this process to the stores' databases, with its
@@ -82,28 +157,6 @@ func (r *Registry) TenantStats(ctx context.Context, p authz.Principal) (tenantdb
 		return tenantdb.Stats{}, tenantdb.Limits{}, err
 	}
 	return r.tenants.Stats(), r.tenants.Limits(), nil
-}
-
-// countCache keeps the counts, so that the number of requests does not matter.
-type countCache struct {
-	mu     sync.Mutex
-	counts Counts
-	read   time.Time
-}
-
-func (c *countCache) get(ctx context.Context, r *Registry) (Counts, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.read.IsZero() && time.Since(c.read) < countsFor {
-		return c.counts, nil
-	}
-	counts := Counts{At: r.db.Now(), Expected: r.tenants.Expected()}
-	err := r.db.Snapshot(ctx, func(q masterdb.Querier) error { return counts.load(ctx, q) })
-	if err != nil {
-		return Counts{}, err
-	}
-	c.counts, c.read = counts, time.Now()
-	return counts, nil
 }
 
 func (c *Counts) load(ctx context.Context, q masterdb.Querier) error {
@@ -161,11 +214,7 @@ func (c *Counts) loadVersions(ctx context.Context, q masterdb.Querier) error {
 		FROM store_databases x JOIN stores s ON s.id = x.store_id WHERE s.status IN ('active', 'suspended')
 		GROUP BY x.schema_version, x.own_version ORDER BY x.schema_version, x.own_version`)
 	for _, row := range rows {
-		v := VersionCount{Schema: tenantdb.Schema{Version: row.SchemaVersion, Own: row.OwnVersion}, Stores: row.Stores}
-		c.Versions = append(c.Versions, v)
-		if v.Schema.Version < c.Expected.Version || v.Schema.Own < c.Expected.Own {
-			c.Behind += v.Stores
-		}
+		c.Versions = append(c.Versions, VersionCount{Schema: tenantdb.Schema{Version: row.SchemaVersion, Own: row.OwnVersion}, Stores: row.Stores})
 	}
 	return err
 }

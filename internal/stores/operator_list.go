@@ -371,7 +371,7 @@ func normalHostname(s string) string {
 
 // versions returns the schemas of stores' databases, as last counted, that match.
 func (r *Registry) versions(ctx context.Context, matches func(tenantdb.Schema) bool) ([]tenantdb.Schema, error) {
-	counts, err := r.counts.get(ctx, r)
+	counts, err := r.readCounts(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -1,11 +1,15 @@
 package stores
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
@@ -204,7 +208,8 @@ func TestListSearchesInParts(t *testing.T) {
 	})
 }
 
-// TestCounts checks the counts of all stores and that they are kept for a while.
+// TestCounts checks the counts of a small fleet, which are the present ones, and those of a
+// large one, which are stored.
 func TestCounts(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
@@ -222,11 +227,29 @@ func TestCounts(t *testing.T) {
 		if len(counts.Servers) != 6 || counts.Servers[0].Databases != 17 {
 			t.Errorf("servers %+v", counts.Servers)
 		}
+		testkit.Must(t, b.CountAll(t.Context(), CountStores{}))
 		b.exec(t, `UPDATE stores SET status = 'suspended'`)
+		now, err := b.Counts(t.Context(), op)
+		testkit.Must(t, err)
+		if len(now.Statuses) != 1 || now.Statuses[0] != (StatusCount{Suspended, 60}) {
+			t.Errorf("a small fleet is not counted when asked: %+v", now.Statuses)
+		}
+
+		large := counts
+		large.Statuses = []StatusCount{{Active, smallFleet + 1}}
+		stored, err := json.Marshal(large)
+		testkit.Must(t, err)
+		b.exec(t, `UPDATE store_counts SET counts = $1`, string(stored))
+		kept, err := b.Counts(t.Context(), op)
+		testkit.Must(t, err)
+		if diff := cmp.Diff(large, kept, cmpopts.EquateApproxTime(time.Millisecond)); diff != "" {
+			t.Errorf("the stored counts (-want +got):\n%s", diff)
+		}
+		testkit.Must(t, b.CountAll(t.Context(), CountStores{}))
 		again, err := b.Counts(t.Context(), op)
 		testkit.Must(t, err)
-		if again.At != counts.At || again.Statuses[0].Stores != 54 {
-			t.Errorf("counted again within half a minute: %+v", again)
+		if again.stores() != 60 {
+			t.Errorf("counted again: %+v", again.Statuses)
 		}
 	})
 }

@@ -217,7 +217,7 @@ func (b replica) tenant(t *testing.T, engine credential.EngineName, id stoa.Stor
 	c := tenantdbtest.Create(t, engine)
 	wire := newWire(t, net.JoinHostPort(c.Host, strconv.Itoa(c.Port)))
 	c.Host, c.Port = "127.0.0.1", wire.port
-	return tenant{c, wire.cut, wire.mend}
+	return tenant{c, wire.cut, wire.repair}
 }
 
 // embedded returns a database that is made unreachable by a folder in place of its file.
@@ -307,7 +307,7 @@ func (w *wire) cut() {
 	w.conns = nil
 }
 
-func (w *wire) mend() {
+func (w *wire) repair() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.isCut = false

@@ -66,8 +66,7 @@ type Registry struct {
 	tenants   *tenantdb.Manager
 	queue     *jobs.Queue
 	hostnames *hostnames.Service
-	cloud     *link.Service // see UseCloud
-	counts    countCache
+	cloud     *link.Service    // see UseCloud
 	traffic   *traffic.Service // see CountTraffic; nil: nothing is counted
 	quotas    quotas.Limits    // see UseQuotas
 	grace     time.Duration    // see KeepDeleted

@@ -58,6 +58,15 @@ func (r *Registry) SuspendForOperator(ctx context.Context, p authz.Principal, id
 	return r.applyReporting(ctx, p, true, id, suspension)
 }
 
+// ResumeForOperator opens a suspended store again, whoever suspended it, with the permission
+// of an operator of the platform. It reports whether the store has changed.
+func (r *Registry) ResumeForOperator(ctx context.Context, p authz.Principal, id stoa.StoreID) (changed bool, err error) {
+	if err := authz.CheckOperator(ctx, r.db, p, authz.SuspendStore); err != nil {
+		return false, err
+	}
+	return r.applyReporting(ctx, p, true, id, resumption)
+}
+
 // ResumeByOperator opens a suspended store again, whoever suspended it. It checks no
 // permissions.
 func (r *Registry) ResumeByOperator(ctx context.Context, by authz.Principal, id stoa.StoreID) error {

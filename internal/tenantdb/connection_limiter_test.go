@@ -210,7 +210,7 @@ func TestFailedDialReleasesItsConnection(t *testing.T) {
 	if n, waiting := h.Connections(c); n+waiting != 0 {
 		t.Errorf("%d connections counted, %d wait", n, waiting)
 	}
-	way.mend(t)
+	way.repair(t)
 	eventually(t, func() bool {
 		l, err := h.Acquire(t.Context(), store)
 		if err == nil {

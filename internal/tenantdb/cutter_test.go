@@ -53,8 +53,8 @@ func (w *cutter) cutAt(n int) {
 	w.left, w.cut = n, false
 }
 
-// mend ends the cutting and reports whether there was a cut.
-func (w *cutter) mend() (cut bool) {
+// repair ends the cutting and reports whether there was a cut.
+func (w *cutter) repair() (cut bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	cut = w.cut

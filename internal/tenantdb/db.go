@@ -16,10 +16,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jmoiron/sqlx"
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/sqlite"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 )
@@ -338,7 +337,5 @@ func IsUnique(err error) bool {
 	if errors.As(err, &myErr) {
 		return myErr.Number == 1062 // ER_DUP_ENTRY
 	}
-	var liteErr *sqlite.Error
-	return errors.As(err, &liteErr) &&
-		(liteErr.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || liteErr.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+	return sqlite.IsUnique(err)
 }

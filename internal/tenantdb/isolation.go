@@ -61,7 +61,7 @@ func (m *Manager) PlanIsolation(ctx context.Context, db *DB, store stoa.StoreID)
 	}
 	switch {
 	case at.MakesRoles:
-		return Isolation{role, m.userSuffix(db.credentials, at.SessionUser)}, nil
+		return Isolation{Role: role, suffix: m.userSuffix(db.credentials, at.SessionUser)}, nil
 	case at.Schema != publicSchema && at.Schema != "":
 		return Isolation{}, nil
 	}

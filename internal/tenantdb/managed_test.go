@@ -86,7 +86,7 @@ func (h hosting) plan(t *testing.T) (stoa.StoreID, credential.Credentials) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		h.wire.mend()
+		h.wire.repair()
 		if err := h.DropManaged(context.Background(), id, infoOf(c)); err != nil {
 			t.Error(err)
 		}
@@ -232,7 +232,7 @@ func TestManagedCutOff(t *testing.T) {
 		for n := 1; ; n++ {
 			h.wire.cutAt(n)
 			err := h.MakeManaged(t.Context(), c)
-			cut := h.wire.mend()
+			cut := h.wire.repair()
 			if cut {
 				if code := stoa.CodeOf(err); code != stoa.DatabaseUnreachable {
 					t.Errorf("cut off at statement %d: %q, %v", n, code, err)
@@ -244,7 +244,7 @@ func TestManagedCutOff(t *testing.T) {
 			}
 			h.wire.cutAt(n)
 			err = drop()
-			if h.wire.mend() && err == nil {
+			if h.wire.repair() && err == nil {
 				t.Errorf("a drop that was cut off at statement %d has succeeded", n)
 			}
 			if err := drop(); err != nil {

@@ -228,12 +228,12 @@ type link struct {
 func newLink(t *testing.T, c credential.Credentials) *link {
 	t.Helper()
 	k := &link{target: net.JoinHostPort(c.Host, strconv.Itoa(c.Port))}
-	k.mend(t)
+	k.repair(t)
 	t.Cleanup(k.cut)
 	return k
 }
 
-func (k *link) mend(t *testing.T) {
+func (k *link) repair(t *testing.T) {
 	t.Helper()
 	l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", k.port))
 	testkit.Must(t, err)

@@ -428,7 +428,7 @@ func TestServerGoesAndComesBack(t *testing.T) {
 			_, err = h.Acquire(t.Context(), store)
 			checkUnavailable(t, err)
 
-			way.mend(t)
+			way.repair(t)
 			eventually(t, func() bool { return l.Get(t.Context(), &n, `SELECT 1`) == nil }) // the old pool reconnects
 			l.Release()
 			l = h.lease(t, store)

@@ -38,7 +38,7 @@ func (db *DB) findPooler(ctx context.Context, conn *pgx.Conn, session uint32) er
 	})
 	switch {
 	case errors.Is(err, masterdb.ErrStatementPooling):
-		return &settingError{"pool_mode", "statement", "Stoa needs transactions: set the connection pooler to the mode transaction or session, or give the address of the database server itself."}
+		return &settingError{name: "pool_mode", value: "statement", remedy: "Stoa needs transactions: set the connection pooler to the mode transaction or session, or give the address of the database server itself."}
 	case err != nil && ctx.Err() != nil:
 		return err
 	case err != nil || shares:

@@ -68,7 +68,7 @@ func selfTestRows() []selfTestRow {
 		if err != nil {
 			panic(err) // the literals above are valid
 		}
-		rows = append(rows, selfTestRow{int64(i), text, numbers[i%len(numbers)], i%2 == 1, moments[i%len(moments)], document, int64(len(text))})
+		rows = append(rows, selfTestRow{ID: int64(i), Words: text, Amount: numbers[i%len(numbers)], Truth: i%2 == 1, Moment: moments[i%len(moments)], Document: document, Size: int64(len(text))})
 	}
 	return rows
 }

@@ -103,27 +103,27 @@ func (db *DB) checkMySQL(ctx context.Context) error {
 
 func (l mysqlSessionLook) Check(database string) error {
 	for _, s := range []struct{ name, value, want string }{
-		{"autocommit", l.Autocommit, "1"}, {"time_zone", l.TimeZone, "+00:00"},
-		{"character_set_client", l.Client, "utf8mb4"}, {"character_set_results", l.Results, "utf8mb4"}, {"character_set_connection", l.Connection, "utf8mb4"},
-		{"foreign_key_checks", l.Keys, "1"}, {"default_storage_engine", l.Storage, storageEngine}, {"completion_type", l.Completion, completionType},
+		{name: "autocommit", value: l.Autocommit, want: "1"}, {name: "time_zone", value: l.TimeZone, want: "+00:00"},
+		{name: "character_set_client", value: l.Client, want: "utf8mb4"}, {name: "character_set_results", value: l.Results, want: "utf8mb4"}, {name: "character_set_connection", value: l.Connection, want: "utf8mb4"},
+		{name: "foreign_key_checks", value: l.Keys, want: "1"}, {name: "default_storage_engine", value: l.Storage, want: storageEngine}, {name: "completion_type", value: l.Completion, want: completionType},
 	} {
 		if !strings.EqualFold(s.value, s.want) {
-			return &settingError{s.name, s.value, fmt.Sprintf("Have the server, or the proxy before it, keep SET SESSION %s = %s; then try again.", s.name, s.want)}
+			return &settingError{name: s.name, value: s.value, remedy: fmt.Sprintf("Have the server, or the proxy before it, keep SET SESSION %s = %s; then try again.", s.name, s.want)}
 		}
 	}
 	mode := strings.Split(l.Mode, ",")
 	for _, bad := range []string{"NO_BACKSLASH_ESCAPES", "ANSI_QUOTES", "PIPES_AS_CONCAT"} {
 		if slices.Contains(mode, bad) {
-			return &settingError{"sql_mode", l.Mode, "Have the server, or the proxy before it, keep SET SESSION sql_mode; then try again."}
+			return &settingError{name: "sql_mode", value: l.Mode, remedy: "Have the server, or the proxy before it, keep SET SESSION sql_mode; then try again."}
 		}
 	}
 	switch {
 	case !slices.Contains(mode, "STRICT_TRANS_TABLES"):
-		return &settingError{"sql_mode", l.Mode, "Have the server, or the proxy before it, keep SET SESSION sql_mode; then try again."}
+		return &settingError{name: "sql_mode", value: l.Mode, remedy: "Have the server, or the proxy before it, keep SET SESSION sql_mode; then try again."}
 	case l.Packet < minPacket:
-		return &settingError{"max_allowed_packet", fmt.Sprint(l.Packet), fmt.Sprintf("Set it to %d or more in the server's configuration, then try again.", minPacket)}
+		return &settingError{name: "max_allowed_packet", value: fmt.Sprint(l.Packet), remedy: fmt.Sprintf("Set it to %d or more in the server's configuration, then try again.", minPacket)}
 	case !strings.EqualFold(l.Database, database):
-		return &settingError{"init_connect", l.Database, "It changes the database of a new connection. Remove the USE statement from it, then try again."}
+		return &settingError{name: "init_connect", value: l.Database, remedy: "It changes the database of a new connection. Remove the USE statement from it, then try again."}
 	}
 	return nil
 }

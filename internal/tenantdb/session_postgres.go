@@ -274,14 +274,14 @@ func simpleQuery(ctx context.Context, conn *pgx.Conn, query string) ([][][]byte,
 func (l sessionLook) Check() error {
 	for _, s := range postgresSettings {
 		if value, ok := l.Settings[s.name]; ok && value != "" && s.harms != nil && s.harms(value) {
-			return &settingError{s.name, value, resetRemedy(s.name)}
+			return &settingError{name: s.name, value: value, remedy: resetRemedy(s.name)}
 		}
 	}
 	if role := l.Settings[replicationRole]; role == "replica" {
-		return &settingError{replicationRole, role, resetRemedy(replicationRole)}
+		return &settingError{name: replicationRole, value: role, remedy: resetRemedy(replicationRole)}
 	}
 	if l.LosesCommits && l.Settings["synchronous_commit"] == "off" {
-		return &settingError{"synchronous_commit", "off", resetRemedy("synchronous_commit")}
+		return &settingError{name: "synchronous_commit", value: "off", remedy: resetRemedy("synchronous_commit")}
 	}
 	return nil
 }
@@ -291,7 +291,7 @@ func resetRemedy(name string) string {
 }
 
 func wrongSchema(is, want string) error {
-	return &settingError{"search_path", is, fmt.Sprintf("The store's tables are in the schema %.63q. Set it: ALTER ROLE … SET search_path = %s; then try again.",
+	return &settingError{name: "search_path", value: is, remedy: fmt.Sprintf("The store's tables are in the schema %.63q. Set it: ALTER ROLE … SET search_path = %s; then try again.",
 		want, pgx.Identifier{want}.Sanitize())}
 }
 
@@ -375,7 +375,7 @@ func (l sessionLook) schemaOf(ctx context.Context, conn *pgx.Conn, store stoa.St
 			path = append(path, pgx.Identifier{s}.Sanitize())
 		}
 	}
-	return &pinnedSchema{schema, strings.Join(path, ", ")}, nil
+	return &pinnedSchema{name: schema, path: strings.Join(path, ", ")}, nil
 }
 
 // findStore returns the only schema of elsewhere that contains the store. It
@@ -400,7 +400,7 @@ func findStore(ctx context.Context, conn *pgx.Conn, store stoa.StoreID, here str
 		}
 	}
 	if len(rows) > 1 {
-		return "", &settingError{"search_path", here, "Several schemas hold this store's tables. Remove the copies, or set search_path to the one to be used."}
+		return "", &settingError{name: "search_path", value: here, remedy: "Several schemas hold this store's tables. Remove the copies, or set search_path to the one to be used."}
 	}
 	i, err := strconv.Atoi(string(slices.Concat(rows[0]...)))
 	if err != nil || i < 0 || i >= len(elsewhere) {

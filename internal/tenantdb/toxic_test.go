@@ -201,9 +201,9 @@ func TestRefusedConnections(t *testing.T) {
 func TestServerRefuses(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		engine       credential.EngineName
-		name         string
-		refuse, mend string
+		engine         credential.EngineName
+		name           string
+		refuse, repair string
 	}{
 		{credential.PostgreSQL, "too many connections", `ALTER ROLE %s CONNECTION LIMIT 0`, `ALTER ROLE %s CONNECTION LIMIT -1`},
 		{credential.MySQL, "too many connections", `GRANT USAGE ON *.* TO %s@'%%' WITH MAX_USER_CONNECTIONS 1`, `GRANT USAGE ON *.* TO %s@'%%' WITH MAX_USER_CONNECTIONS 0`},
@@ -226,7 +226,7 @@ func TestServerRefuses(t *testing.T) {
 			for range 5 {
 				checkUnavailable(t, h.ask(t.Context(), store))
 			}
-			tenantdbtest.Admin(t, tt.engine, strings.ReplaceAll(strings.Replace(tt.mend, "%s", c.User, 1), "%%", "%"))
+			tenantdbtest.Admin(t, tt.engine, strings.ReplaceAll(strings.Replace(tt.repair, "%s", c.User, 1), "%%", "%"))
 			h.comesBack(t, store)
 		})
 	}

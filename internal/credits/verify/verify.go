@@ -211,12 +211,12 @@ func (v *verifier) next(ctx context.Context) (*checkedAccount, error) {
 		got, want credits.Amount
 		of        string
 	}{
-		{"balance", store.Balance, sums.balance, "its transactions add up to"},
-		{"debt", store.Debt, sums.debt, "its transactions add up to"},
-		{"lifetime_purchased", store.LifetimePurchased, sums.purchased, "its purchases add up to"},
-		{"lifetime_spent", store.LifetimeSpent, sums.spent, "its spends and captures add up to"},
-		{"reserved", store.Reserved, reserved, "its open holds and freezes add up to"},
-		{"lotted", store.Lotted, lotted, "its lots hold"},
+		{name: "balance", got: store.Balance, want: sums.balance, of: "its transactions add up to"},
+		{name: "debt", got: store.Debt, want: sums.debt, of: "its transactions add up to"},
+		{name: "lifetime_purchased", got: store.LifetimePurchased, want: sums.purchased, of: "its purchases add up to"},
+		{name: "lifetime_spent", got: store.LifetimeSpent, want: sums.spent, of: "its spends and captures add up to"},
+		{name: "reserved", got: store.Reserved, want: reserved, of: "its open holds and freezes add up to"},
+		{name: "lotted", got: store.Lotted, want: lotted, of: "its lots hold"},
 	} {
 		a.report(c.got != c.want, "balance", "%s is %s, but %s %s", c.name, c.got, c.of, c.want)
 	}

@@ -58,7 +58,7 @@ func (s *Server) AddOrganization(name string) (slug string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	slug = letters(20)
-	s.orgs = append(s.orgs, organization{slug, name})
+	s.orgs = append(s.orgs, organization{Slug: slug, Name: name})
 	return slug
 }
 

@@ -132,7 +132,7 @@ func (s *Server) snapshot() savedState {
 		})
 	}
 	for _, g := range s.grants {
-		state.Grants = append(state.Grants, savedGrant{g.org, g.access, g.refresh, g.expires})
+		state.Grants = append(state.Grants, savedGrant{Organization: g.org, Access: g.access, Refresh: g.refresh, Expires: g.expires})
 	}
 	return state
 }

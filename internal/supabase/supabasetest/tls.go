@@ -54,7 +54,7 @@ func makeIdentity() (identity, error) {
 	text := func(kind string, der []byte) string {
 		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
 	}
-	return identity{text("CERTIFICATE", authorityDER), text("CERTIFICATE", serverDER), text("PRIVATE KEY", key), authority.NotAfter}, nil
+	return identity{Roots: text("CERTIFICATE", authorityDER), Certificate: text("CERTIFICATE", serverDER), Key: text("PRIVATE KEY", key), Expires: authority.NotAfter}, nil
 }
 
 // sign creates a certificate with a new key. Without a parent key the certificate is

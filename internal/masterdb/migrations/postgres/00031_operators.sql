@@ -1,0 +1,20 @@
+-- +goose Up
+
+-- The verifications of the ledger that operators asked for. The job that reads the ledger
+-- records its progress here.
+CREATE TABLE ledger_verifications (
+    id           uuid NOT NULL PRIMARY KEY,
+    user_id      uuid NOT NULL REFERENCES users (id),
+    state        text NOT NULL CHECK (state IN ('running', 'finished', 'failed')),
+    total        bigint NOT NULL DEFAULT 0 CHECK (total >= 0), -- accounts
+    accounts     bigint NOT NULL DEFAULT 0 CHECK (accounts >= 0), -- that were read
+    transactions bigint NOT NULL DEFAULT 0 CHECK (transactions >= 0),
+    faults       text NOT NULL DEFAULT '[]', -- in JSON, a bounded number
+    error        text NOT NULL DEFAULT '', -- why it failed
+    created_at   timestamptz NOT NULL,
+    updated_at   timestamptz NOT NULL, -- every few seconds while it runs
+    finished_at  timestamptz
+);
+CREATE INDEX ledger_verifications_created ON ledger_verifications (created_at);
+-- One at a time: each reads the whole ledger.
+CREATE UNIQUE INDEX ledger_verifications_running ON ledger_verifications (state) WHERE state = 'running';

@@ -1,0 +1,8 @@
+-- +goose Up
+
+-- The counts of all stores, which a job renews each minute: one row.
+CREATE TABLE store_counts (
+    id         integer NOT NULL PRIMARY KEY CHECK (id = 1),
+    counts     text NOT NULL, -- JSON
+    counted_at timestamp NOT NULL
+);
