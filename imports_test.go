@@ -32,7 +32,7 @@ var layers = map[string]int{
 	"authz": 3, "tenantdb/credential": 3,
 	"credits": 4, "tenantdb": 4, "hostnames": 4, "apikeys": 4, "traffic": 4,
 	"credits/feed": 5, "credits/verify": 5, "storedata": 5, "supabase/link": 5,
-	"stores": 6, "payments": 6,
+	"stores": 6, "payments": 6, "archive": 6,
 	"accounts":     7,
 	"provisioning": 8, "fleet": 8,
 	"operations": 9, "web": 9, "console/ui": 9,
@@ -135,7 +135,7 @@ func TestMayImport(t *testing.T) {
 }
 
 // testOnly lists modules for tests and measurements, which the product must not import.
-var testOnly = []string{"github.com/Shopify/toxiproxy/", "github.com/google/go-cmp/", "pgregory.net/rapid", "github.com/chromedp/", "github.com/descope/virtualwebauthn"}
+var testOnly = []string{"github.com/Shopify/toxiproxy/", "github.com/google/go-cmp/", "pgregory.net/rapid", "github.com/chromedp/", "github.com/descope/virtualwebauthn", "github.com/johannesboyne/gofakes3"}
 
 func TestTestModulesStayOutside(t *testing.T) {
 	t.Parallel()

@@ -130,10 +130,17 @@ var displayWidth = regexp.MustCompile(`^(smallint|mediumint|int|bigint)\(\d+\)`)
 
 // Structure reads the current schema of the database, without the version
 // tables and the marker table.
-func (db *DB) Structure(ctx context.Context) (Structure, error) {
+func (db *DB) Structure(ctx context.Context) (Structure, error) { return db.structure(ctx, db.Select) }
+
+// Structure does the same as DB.Structure in the snapshot.
+func (s *Snapshot) Structure(ctx context.Context) (Structure, error) {
+	return s.db.structure(ctx, s.Select)
+}
+
+func (db *DB) structure(ctx context.Context, read func(ctx context.Context, dst any, query string, args ...any) error) (Structure, error) {
 	var parts []part
 	query := `SELECT substr(what, 1, 401) AS what, substr(made, 1, 4001) AS made FROM (` + partsQueries[db.Engine] + `) parts LIMIT ?`
-	if err := db.Select(ctx, &parts, query, maxParts+1); err != nil {
+	if err := read(ctx, &parts, query, maxParts+1); err != nil {
 		return nil, err
 	}
 	if len(parts) > maxParts {

@@ -1,0 +1,294 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb"
+)
+
+// LoadOptions configure Load.
+type LoadOptions struct {
+	// Done reports whether an earlier Load, which was interrupted, has completed a table.
+	// Tables that it began are emptied and loaded again. If it is nil, no Load came before,
+	// and every table must be empty.
+	Done func(table string) bool
+	// OnTable is called after each table that this Load has completed. It may be nil. Load
+	// ends if it fails.
+	OnTable func(Summary) error
+
+	tables []Table // in place of Stoa's; for tests
+}
+
+// Load creates Stoa's tables in the database, at the schema version of the archive, and
+// loads the archive into them. Afterwards it reads them again and compares their checksums.
+// Each block of rows is one transaction, so an interrupted Load leaves an incomplete
+// database: see LoadOptions.Done. An error about a row names its table and key.
+//
+// The caller migrates the database to the current schema afterwards, and decides what to do
+// with what only the old store had.
+func Load(ctx context.Context, db *tenantdb.DB, r *Reader, opts LoadOptions) error {
+	l := loader{db: db, reader: r, opts: opts}
+	if err := l.prepare(ctx); err != nil {
+		return err
+	}
+	for {
+		p, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return Compare(ctx, db, l.tables, l.loaded)
+		}
+		if err == nil {
+			err = l.part(ctx, p)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// Compare reads the tables and returns an error that names the first one whose rows differ
+// from the summary.
+func Compare(ctx context.Context, db *tenantdb.DB, tables []Table, want []Summary) error {
+	got, err := Sum(ctx, db, tables)
+	if err != nil {
+		return err
+	}
+	for i, g := range got {
+		switch w := want[i]; {
+		case g.Rows != w.Rows:
+			return stoa.Errorf(stoa.ArchiveRefused, "The table %s has %d rows in the database and %d in the archive. Nothing else may write to the database meanwhile.", g.Table, g.Rows, w.Rows)
+		case g != w:
+			return stoa.Errorf(stoa.ArchiveRefused, "A row of the table %s is not the same in the database as in the archive: this database cannot store one of its values exactly, "+
+				"such as a number of many digits in JSON. Use another engine, or correct the value at its source.", g.Table)
+		}
+	}
+	return nil
+}
+
+type loader struct {
+	db     *tenantdb.DB
+	reader *Reader
+	opts   LoadOptions
+	tables []Table
+	loaded []Summary
+}
+
+// prepare checks the archive against the schema, and creates the tables.
+func (l *loader) prepare(ctx context.Context) error {
+	head := l.reader.Head
+	if err := head.CheckSchema(); err != nil {
+		return err
+	}
+	schema, err := l.db.MigrateTo(ctx, tenantdb.MigrateOptions{To: head.SchemaVersion})
+	if err != nil {
+		return err
+	}
+	version, err := l.db.SchemaVersion(ctx)
+	if err != nil {
+		return err
+	}
+	if schema.Version != head.SchemaVersion || version != head.SchemaVersion {
+		return stoa.Errorf(stoa.DatabaseNotEmpty, "The database has the schema version %d and the archive %d. Use an empty database.", version, head.SchemaVersion)
+	}
+	if l.tables = l.opts.tables; l.tables == nil {
+		expected, err := tenantdb.Tables(ctx, head.SchemaVersion)
+		if err != nil {
+			return err
+		}
+		for _, t := range expected {
+			l.tables = append(l.tables, fromTable(t))
+		}
+	}
+	if err := sameTables(head.Tables, l.tables); err != nil {
+		return err
+	}
+	return l.empty(ctx)
+}
+
+// sameTables checks that an archive has the expected tables and columns, in the same order.
+func sameTables(got, want []Table) error {
+	for i, w := range want {
+		if i >= len(got) || got[i].Name != w.Name {
+			return damaged("its tables are not those of its schema version; the table "+w.Name+" is missing or not in its place", nil)
+		}
+		sameColumn := func(a, b Column) bool {
+			a.maxChars, b.maxChars = 0, 0
+			return a == b
+		}
+		if !slices.EqualFunc(got[i].Columns, w.Columns, sameColumn) || !slices.Equal(got[i].Key, w.Key) {
+			return damaged("the columns of the table "+w.Name+" are not those of its schema version", nil)
+		}
+	}
+	if len(got) > len(want) {
+		return damaged("its tables are not those of its schema version; the table "+got[len(want)].Name+" is none of them", nil)
+	}
+	return nil
+}
+
+// empty checks that the tables are empty, or empties those that an interrupted Load began.
+func (l *loader) empty(ctx context.Context) error {
+	for _, t := range slices.Backward(l.tables) { // a table before those that it references
+		if l.opts.Done != nil {
+			if !l.opts.Done(t.Name) {
+				if _, err := l.db.Exec(ctx, "DELETE FROM "+t.Name); err != nil {
+					return fmt.Errorf("empty the table %s: %w", t.Name, err)
+				}
+			}
+			continue
+		}
+		var rows int
+		if err := l.db.Get(ctx, &rows, "SELECT count(*) FROM (SELECT 1 FROM "+t.Name+" LIMIT 1) one"); err != nil {
+			return err
+		}
+		if rows > 0 {
+			return stoa.Errorf(stoa.DatabaseNotEmpty, "The table %s of the database has rows. Use an empty database.", t.Name)
+		}
+	}
+	return nil
+}
+
+func (l *loader) part(ctx context.Context, p Part) error {
+	if p.End != nil {
+		return l.end(*p.End)
+	}
+	if l.opts.Done != nil && l.opts.Done(p.Table.Name) {
+		return nil
+	}
+	if p.Links != nil {
+		return l.writeLinks(ctx, p.Table, p.Links)
+	}
+	return l.writeRows(ctx, p.Table, p.Rows)
+}
+
+func (l *loader) end(sum Summary) error {
+	l.loaded = append(l.loaded, sum)
+	if l.opts.OnTable == nil || l.opts.Done != nil && l.opts.Done(sum.Table) {
+		return nil
+	}
+	return l.opts.OnTable(sum)
+}
+
+// writeRows inserts a block of rows in one transaction. If that fails because of a row, it
+// inserts them one by one to find that row.
+func (l *loader) writeRows(ctx context.Context, t Table, rows [][]any) error {
+	var arguments []any
+	for _, row := range rows {
+		for i, c := range t.Columns {
+			if c.Self {
+				row[i] = nil // a link sets it
+			}
+		}
+		arguments = append(arguments, row...)
+	}
+	columns := len(t.Columns)
+	err := l.db.Tx(ctx, func(tx *tenantdb.Tx) error {
+		for rest := arguments; len(rest) > 0; {
+			n := rowsOfStatement(len(rest)/columns, columns)
+			if _, err := tx.Exec(ctx, insertSQL(t, n), rest[:n*columns]...); err != nil {
+				return err
+			}
+			rest = rest[n*columns:]
+		}
+		return nil
+	})
+	if err == nil || !isOfRow(err) || ctx.Err() != nil {
+		return err
+	}
+	return l.db.Tx(ctx, func(tx *tenantdb.Tx) error {
+		for _, row := range rows {
+			if _, err := tx.Exec(ctx, insertSQL(t, 1), row...); err != nil {
+				return l.rowRefused(ctx, t, row, err)
+			}
+		}
+		return nil
+	})
+}
+
+// maxParameters limits the parameters of one statement. A server describes each of them,
+// and Stoa limits the length of these descriptions.
+const maxParameters = 2000
+
+// rowsOfStatement returns how many of the next rows go into one statement: a power of two,
+// so that there are few different statements.
+func rowsOfStatement(rows, columns int) int {
+	n := 1
+	for 2*n <= min(rows, max(1, maxParameters/columns)) {
+		n *= 2
+	}
+	return n
+}
+
+func insertSQL(t Table, rows int) string {
+	var names []string
+	for _, c := range t.Columns {
+		names = append(names, c.Name)
+	}
+	row := "(" + strings.TrimPrefix(strings.Repeat(", ?", len(names)), ", ") + ")"
+	return "INSERT INTO " + t.Name + " (" + strings.Join(names, ", ") + ") VALUES " + strings.TrimPrefix(strings.Repeat(", "+row, rows), ", ")
+}
+
+// rowRefused names the row that the database refuses.
+func (l *loader) rowRefused(ctx context.Context, t Table, row []any, err error) error {
+	switch {
+	case ctx.Err() != nil || !isOfRow(err):
+		return err
+	case tenantdb.IsUnique(err):
+		return stoa.Errorf(stoa.ArchiveRefused, "The row with %s of the table %s clashes with another one: a value that must be unique is the same for both in this database, "+
+			"which compares texts differently than the one that the archive was made of. Change one of the two at the source, or use the same engine.", keyText(t, row), t.Name).WithCause(err)
+	}
+	return stoa.Errorf(stoa.ArchiveRefused, "The database refuses the row with %s of the table %s: %s. Correct it at the source, or use the same engine.",
+		keyText(t, row), t.Name, shorten(causeOf(err).Error(), 200)).WithCause(err)
+}
+
+// isOfRow reports whether an error may be about the values of a row: it is not about the
+// connection or the server.
+func isOfRow(err error) bool {
+	switch stoa.CodeOf(err) { //nolint:exhaustive // all others are about the database
+	case stoa.Internal:
+		return true
+	case stoa.TenantError, stoa.DatabaseContentInvalid:
+		return !tenantdb.IsTransient(err)
+	}
+	return false
+}
+
+// causeOf returns the driver's error. The fault that tenantdb adds is about the store's own
+// statements.
+func causeOf(err error) error {
+	var fault *stoa.Error
+	if errors.As(err, &fault) && fault.Cause != nil {
+		return fault.Cause
+	}
+	return err
+}
+
+// writeLinks sets the references of rows to their own table, in one transaction.
+func (l *loader) writeLinks(ctx context.Context, t Table, links [][]any) error {
+	columns := t.pick(t.links())
+	var sets, wheres []string
+	for i, c := range columns {
+		if i < len(t.Key) {
+			wheres = append(wheres, c.Name+" = ?")
+		} else {
+			sets = append(sets, c.Name+" = ?")
+		}
+	}
+	query := "UPDATE " + t.Name + " SET " + strings.Join(sets, ", ") + " WHERE " + strings.Join(wheres, " AND ")
+	return l.db.Tx(ctx, func(tx *tenantdb.Tx) error {
+		for _, link := range links {
+			n, err := tx.Exec(ctx, query, slices.Concat(link[len(t.Key):], link[:len(t.Key)])...)
+			if err == nil && n != 1 {
+				err = errors.New("it is not in the archive")
+			}
+			if err != nil {
+				return l.rowRefused(ctx, Table{Name: t.Name, Columns: columns, Key: t.Key}, link, err)
+			}
+		}
+		return nil
+	})
+}
