@@ -226,6 +226,6 @@ func (w *fleetWorld) lookAfterMoney(c *chromium) {
 	c.shows("photo_scan", "0.25")
 	c.navigate("rail", "System")
 	c.press("Run the checks")
-	c.shows("data directory", "What to do:")
+	c.shows("data directory", "Checked")
 	c.noFaults("money and system")
 }
