@@ -221,10 +221,11 @@ func (w *fleetWorld) lookAfterMoney(c *chromium) {
 	c.fill("service", "photo_scan")
 	c.fill("price", "0.25")
 	c.fill("unit", "photo")
+	c.fill("description", "One photo that is scanned")
 	c.press("Set the price")
 	c.shows("photo_scan", "0.25")
 	c.navigate("rail", "System")
 	c.press("Run the checks")
-	c.shows("data directory", "What to do:")
+	c.shows("data directory", "Checked")
 	c.noFaults("money and system")
 }

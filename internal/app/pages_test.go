@@ -508,7 +508,7 @@ func TestPagesOfASuspendedUser(t *testing.T) {
 // longValues are what people and programs send in a field of text.
 var longValues = map[string]string{
 	"long":      strings.Repeat("x", 5000),
-	"RTL":       "متجر الزاوية ‮נטל 🛍️👩‍👩‍👧",
+	"RTL":       "متجر الزاوية \u202eנטל 🛍️👩‍👩‍👧",
 	"combining": "Z" + strings.Repeat("\u0301\u0323", 60),
 }
 
