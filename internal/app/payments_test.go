@@ -315,7 +315,7 @@ func stripeSession(t *testing.T, stripe *stripetest.Stripe, page string) string 
 	req.Header.Set("Stripe-Version", sdk.APIVersion)
 	res, err := http.DefaultClient.Do(req)
 	testkit.Must(t, err)
-	defer res.Body.Close() //nolint:errcheck // it is read
+	defer res.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
 	testkit.Must(t, err)
 	return string(text)

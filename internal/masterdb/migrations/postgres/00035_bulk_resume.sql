@@ -5,4 +5,4 @@
 ALTER TABLE bulk_actions DROP CONSTRAINT bulk_actions_kind_check;
 ALTER TABLE bulk_actions ADD CONSTRAINT bulk_actions_kind_check CHECK (kind IN ('suspend', 'resume', 'migrate'));
 
-UPDATE schema_compatibility SET oldest_binary = 40;
+UPDATE schema_compatibility SET oldest_binary = 35;

@@ -24,4 +24,4 @@ DROP TABLE bulk_actions;
 ALTER TABLE new_bulk_actions RENAME TO bulk_actions;
 CREATE INDEX bulk_actions_created ON bulk_actions (created_at);
 
-UPDATE schema_compatibility SET oldest_binary = 40;
+UPDATE schema_compatibility SET oldest_binary = 35;
