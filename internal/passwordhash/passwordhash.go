@@ -1,6 +1,6 @@
 // Package passwordhash reads stored hashes of passwords, of this platform and of others,
 // and compares passwords with them. The formats are those in which the systems export
-// them; docs/import.md lists them.
+// them; see the types below.
 package passwordhash
 
 import (
