@@ -70,7 +70,7 @@ func (l *Ledger) SummarizeAll(ctx context.Context, _ Summarize) error {
 // become visible in their order, so that one number says what has been added. It changes
 // nothing when another caller has added them meanwhile.
 func (l *Ledger) summarizeChunk(ctx context.Context, at position) error {
-	upTo := min(at.Last, at.From+summaryChunk)
+	upTo, sums := min(at.Last, at.From+summaryChunk), sumStatement[l.db.Engine]
 	return l.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		moved, err := tx.Exec(ctx, `
 			INSERT INTO credit_day_positions (store_id, seq) VALUES ($1, $3)
@@ -80,7 +80,7 @@ func (l *Ledger) summarizeChunk(ctx context.Context, at position) error {
 		}
 		_, err = tx.Exec(ctx, `
 			INSERT INTO credit_days AS d (store_id, day, service_key, seq, balance_after, purchased, spent, quantity)
-			SELECT $1, s.* FROM (`+sumStatement[l.db.Engine]+`) s WHERE true
+			SELECT $1, s.* FROM (`+sums+`) s WHERE true
 			ON CONFLICT (store_id, day, service_key) DO UPDATE SET seq = excluded.seq, balance_after = excluded.balance_after,
 				purchased = d.purchased + excluded.purchased, spent = d.spent + excluded.spent, quantity = d.quantity + excluded.quantity`, at.StoreID, at.From, upTo)
 		return err
