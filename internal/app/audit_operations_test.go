@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -154,6 +155,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			w.hostnames(owner, id, names)
 			w.creditsOf(owner, id)
 			w.supabase(owner, sb)
+			w.reach()
 			w.checkAllTried(auditedOperations)
 		})
 	}
@@ -413,6 +415,15 @@ func (w *auditedWorld) supabase(owner client, sb *supabasetest.Server) {
 	w.do(owner, "DELETE /api/stores/{id}/supabase/connection", []string{id}, nil, http.StatusNoContent)
 }
 
+// reach reads and resets the credentials of a managed database, at a server of its own.
+func (w *auditedWorld) reach() {
+	w.t.Helper()
+	managed, _ := newManagedWorld(w.t, os.Getenv(tenantdbtest.PostgresEnv))
+	there := &auditedWorld{t: w.t, s: managed.server, done: w.done}
+	there.do(managed.api, "GET /api/stores/{id}/database/credentials", []string{managed.id}, nil, http.StatusOK)
+	there.do(managed.api, "POST /api/stores/{id}/database/reset-password", []string{managed.id}, nil, http.StatusNoContent)
+}
+
 // TestCommandsAreAudited runs every command that changes something. Each run has its
 // own request id, and its entry names the command.
 func TestCommandsAreAudited(t *testing.T) {
@@ -421,6 +432,7 @@ func TestCommandsAreAudited(t *testing.T) {
 	s := startServer(t, r.owner)
 	w := &auditedWorld{t: t, s: s, done: map[string]bool{}}
 	_, id, _ := connected(t, s, "owner@example.com")
+	flags := []string{"--data-dir=" + r.owner.DataDir, "--master-db-url=" + r.owner.MasterDBURL.Reveal()}
 	ids := map[string]bool{}
 	for _, args := range [][]string{
 		{"stores", "suspend", id},
@@ -437,29 +449,39 @@ func TestCommandsAreAudited(t *testing.T) {
 		{"tenants", "migrate"},
 		{"migrate", "--grant-to=" + r.role, "--audit-retention=1000h"},
 	} {
-		if status, out, errOut := command(t, append(args, "--data-dir="+r.owner.DataDir, "--master-db-url="+r.owner.MasterDBURL.Reveal())...); status != 0 {
-			t.Errorf("%v: status %d: %s%s", args, status, out, errOut)
+		w.command(ids, flags, args...)
+	}
+	managed, flags := newManagedWorld(t, os.Getenv(tenantdbtest.PostgresEnv))
+	there := &auditedWorld{t: t, s: managed.server, done: w.done}
+	there.command(ids, flags, "stores", "dsn", managed.id)
+	there.command(ids, flags, "stores", "reset-password", managed.id, "--yes")
+	w.checkAllTried(auditedCommands)
+}
+
+// command runs a command and checks its entries. ids are the request ids of earlier runs.
+func (w *auditedWorld) command(ids map[string]bool, flags []string, args ...string) {
+	w.t.Helper()
+	if status, out, errOut := command(w.t, append(slices.Clone(args), flags...)...); status != 0 {
+		w.t.Errorf("%v: status %d: %s%s", args, status, out, errOut)
+	}
+	name := args[0]
+	if _, alone := auditedCommands[name]; !alone {
+		name += " " + args[1]
+	}
+	w.compare(name, auditedCommands[name], w.entries(`details LIKE $1`, `%"command":"`+name+`"%`))
+	var runs []string
+	if err := w.s.Master.Select(w.t.Context(), &runs, `SELECT DISTINCT request_id FROM audit_events WHERE details LIKE $1`, `%"command":"`+name+`"%`); err != nil {
+		w.t.Fatal(err)
+	}
+	for _, run := range runs {
+		if ids[run] {
+			w.t.Errorf("%s has the id of another run", name)
 		}
-		name := args[0]
-		if _, alone := auditedCommands[name]; !alone {
-			name += " " + args[1]
-		}
-		w.compare(name, auditedCommands[name], w.entries(`details LIKE $1`, `%"command":"`+name+`"%`))
-		var runs []string
-		if err := s.Master.Select(t.Context(), &runs, `SELECT DISTINCT request_id FROM audit_events WHERE details LIKE $1`, `%"command":"`+name+`"%`); err != nil {
-			t.Fatal(err)
-		}
-		for _, run := range runs {
-			if ids[run] {
-				t.Errorf("%s has the id of another run", name)
-			}
-			ids[run] = true
-			if _, err := stoa.ParseID[stoa.RequestID](run); err != nil {
-				t.Errorf("%s: request id %q", name, run)
-			}
+		ids[run] = true
+		if _, err := stoa.ParseID[stoa.RequestID](run); err != nil {
+			w.t.Errorf("%s: request id %q", name, run)
 		}
 	}
-	w.checkAllTried(auditedCommands)
 }
 
 // checkAllTried fails for a row with an action that no call has written.

@@ -18,6 +18,23 @@ import (
 	"github.com/stoahq/stoa/internal/testkit"
 )
 
+// newManagedWorld starts a server that manages databases on the server at raw, with a
+// store. It returns the flags with which commands reach both.
+func newManagedWorld(t *testing.T, raw string) (w *storeWorld, flags []string) {
+	t.Helper()
+	cfg := testConfig(t, masterdb.SQLite)
+	raw, _, _ = strings.Cut(raw, "?")
+	cfg.ManagedDatabaseURL = secretOf(raw + "?sslmode=disable")
+	w = newStoreWorld(t, cfg)
+	store := w.storeID(t)
+	t.Cleanup(func() {
+		info, err := tenantdb.ReadInfo(context.Background(), w.Master, store)
+		testkit.Must(t, err)
+		testkit.Must(t, w.Tenants.DropManaged(context.Background(), store, *info))
+	})
+	return w, []string{"--data-dir=" + cfg.DataDir, "--master-db-url=" + cfg.MasterDBURL.Reveal(), "--managed-database-url=" + cfg.ManagedDatabaseURL.Reveal()}
+}
+
 // TestReachManagedDatabase reads and resets the credentials of a managed database over
 // the API, in the console and by command, and connects with what each shows.
 func TestReachManagedDatabase(t *testing.T) {
@@ -30,16 +47,8 @@ func TestReachManagedDatabase(t *testing.T) {
 		}
 		t.Run(string(engine), func(t *testing.T) {
 			t.Parallel()
-			cfg := testConfig(t, masterdb.SQLite)
-			raw, _, _ := strings.Cut(raw, "?")
-			cfg.ManagedDatabaseURL = secretOf(raw + "?sslmode=disable")
-			w := newStoreWorld(t, cfg)
+			w, flags := newManagedWorld(t, raw)
 			store := w.storeID(t)
-			t.Cleanup(func() {
-				info, err := tenantdb.ReadInfo(context.Background(), w.Master, store)
-				testkit.Must(t, err)
-				testkit.Must(t, w.Tenants.DropManaged(context.Background(), store, *info))
-			})
 			path := "/api/stores/" + w.id + "/database/"
 			full := w.api.call("GET", path+"credentials", nil).want(http.StatusOK).is("full", "access").is(string(engine), "engine").is("disable", "tls", "mode")
 			if got := full.header.Get("Cache-Control"); got != "no-store" {
@@ -51,7 +60,6 @@ func TestReachManagedDatabase(t *testing.T) {
 			w.signsIn(t, engine, read.text("connectionString"), true)
 			w.consoleShows(t, full.text("connectionString"), read.text("connectionString"))
 
-			flags := []string{"--data-dir=" + cfg.DataDir, "--master-db-url=" + cfg.MasterDBURL.Reveal(), "--managed-database-url=" + cfg.ManagedDatabaseURL.Reveal()}
 			run := func(args ...string) string {
 				t.Helper()
 				status, stdout, stderr := command(t, append(append([]string{"stores"}, args...), flags...)...)

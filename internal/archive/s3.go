@@ -13,6 +13,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -28,8 +29,9 @@ const (
 	// partSize is the number of bytes of a part, which is kept in memory until it is
 	// stored. All parts but the last have the same size, as some servers require.
 	partSize = 16 << 20
-	maxParts = 10_000 // S3's limit
-	s3Tries  = 5      // attempts of each request
+	maxParts = 10_000                 // S3's limit
+	s3Tries  = 5                      // attempts of each request
+	s3Pause  = 100 * time.Millisecond // before an attempt, doubled each time
 	// abortTimeout limits the removal of an incomplete upload.
 	abortTimeout = 30 * time.Second
 )
@@ -226,7 +228,7 @@ func (up *upload) flush() error {
 	// The server refuses a part that arrives with another content.
 	sum, digest := md5.Sum(up.buffer), sha256.Sum256(up.buffer) //nolint:gosec // S3's own
 	number := len(up.parts) + 1
-	part, err := up.s.client.PutObjectPart(ctx, up.s.opts.Bucket, up.key, up.id, number, bytes.NewReader(up.buffer), int64(len(up.buffer)),
+	part, err := up.putPart(ctx, number,
 		minio.PutObjectPartOptions{Md5Base64: base64.StdEncoding.EncodeToString(sum[:]), Sha256Hex: hex.EncodeToString(digest[:]), DisableContentSha256: true})
 	if err != nil {
 		return s3Fault(up.ctx, err)
@@ -239,6 +241,45 @@ func (up *upload) flush() error {
 	up.bytes += int64(len(up.buffer))
 	up.buffer = up.buffer[:0]
 	return nil
+}
+
+// putPart stores the part in the buffer, in several attempts. Each attempt has a reader of
+// its own, which the client cannot rewind, and what it reads is not used again after a
+// failure: the connection may still read the body of an attempt that has failed.
+func (up *upload) putPart(ctx context.Context, number int, opts minio.PutObjectPartOptions) (minio.ObjectPart, error) {
+	content := up.buffer
+	for try := 1; ; try++ {
+		body := io.LimitReader(bytes.NewReader(content), int64(len(content)))
+		part, err := up.s.client.PutObjectPart(ctx, up.s.opts.Bucket, up.key, up.id, number, body, int64(len(content)), opts)
+		if err == nil || try == s3Tries || !isTemporary(err) {
+			return part, err
+		}
+		up.buffer = slices.Clone(content)
+		content = up.buffer
+		select {
+		case <-time.After(s3Pause << try):
+		case <-ctx.Done():
+			return part, err
+		}
+	}
+}
+
+// isTemporary reports whether a request may succeed when it is sent again.
+func isTemporary(err error) bool {
+	var answer minio.ErrorResponse
+	if !errors.As(err, &answer) {
+		return !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
+	}
+	switch answer.Code {
+	case "RequestTimeout", "SlowDown", "SlowDownWrite", "InternalError", "Throttling", "RequestLimitExceeded":
+		return true
+	}
+	switch answer.StatusCode {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway,
+		http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	}
+	return false
 }
 
 // expectedETag returns the ETag of an object of these parts on a server that uses MD5 sums.

@@ -16,7 +16,7 @@ func (Summarize) Kind() string { return "credits.summarize" }
 
 const (
 	// SummarizeEvery is the interval of the job.
-	SummarizeEvery = time.Minute
+	SummarizeEvery = 2 * time.Minute
 	// SummarizeTimeout limits one execution. The next one continues.
 	SummarizeTimeout = 10 * time.Minute
 

@@ -68,7 +68,7 @@ func (CountStores) Kind() string { return "stores.count" }
 
 const (
 	// CountStoresEvery is the interval of the job.
-	CountStoresEvery = time.Minute
+	CountStoresEvery = 2 * time.Minute
 	// CountStoresTimeout limits one execution.
 	CountStoresTimeout = time.Minute
 	// smallFleet is how many stores are counted when somebody asks.
@@ -78,7 +78,7 @@ const (
 )
 
 // Counts returns the counts of all stores: of a small fleet the present ones, of a larger
-// one those that the job made last, which is about once a minute. What it reads does not
+// one those that the job made last, which is every two minutes. What it reads does not
 // grow with the fleet. The caller must be an operator of the platform.
 func (r *Registry) Counts(ctx context.Context, p authz.Principal) (Counts, error) {
 	if err := authz.CheckOperator(ctx, r.db, p, authz.ReadStore); err != nil {
@@ -123,8 +123,14 @@ func (r *Registry) count(ctx context.Context) (Counts, error) {
 	return c, err
 }
 
-// CountAll is the handler of the job. It stores the counts, unless newer ones are stored.
+// CountAll is the handler of the job. It stores the counts, unless newer ones are stored. A
+// small fleet has none.
 func (r *Registry) CountAll(ctx context.Context, _ CountStores) error {
+	var large bool
+	err := r.db.Get(ctx, &large, `SELECT EXISTS (SELECT 1 FROM stores WHERE status <> 'deleted' LIMIT 1 OFFSET $1) OR EXISTS (SELECT 1 FROM store_counts)`, smallFleet)
+	if err != nil || !large {
+		return err
+	}
 	c, err := r.count(ctx)
 	if err != nil {
 		return err

@@ -239,7 +239,7 @@ func TestCounts(t *testing.T) {
 		large.Statuses = []StatusCount{{Active, smallFleet + 1}}
 		stored, err := json.Marshal(large)
 		testkit.Must(t, err)
-		b.exec(t, `UPDATE store_counts SET counts = $1`, string(stored))
+		b.exec(t, `INSERT INTO store_counts (id, counts, counted_at) VALUES (1, $1, $2)`, string(stored), counts.At)
 		kept, err := b.Counts(t.Context(), op)
 		testkit.Must(t, err)
 		if diff := cmp.Diff(large, kept, cmpopts.EquateApproxTime(time.Millisecond)); diff != "" {

@@ -118,7 +118,10 @@ func full() credential.Credentials {
 		Schema: "shop", Endpoint: "ep-cool-name-123456",
 		Pooler: credential.TransactionPooler, ProjectURL: "https://" + ref + ".supabase.co",
 		AnonKey: keyring.NewSecret("anon-" + marker), ServiceRoleKey: keyring.NewSecret("service-" + marker),
-		RolePassword: keyring.NewSecret("role-" + marker),
+		RolePassword: keyring.NewSecret("role-" + marker), Adopt: true,
+		Reset: credential.PasswordReset{Next: keyring.NewSecret("next-" + marker), Since: "17"},
+		Reader: credential.Reader{Password: keyring.NewSecret("reader-" + marker),
+			Reset: credential.PasswordReset{Next: keyring.NewSecret("next-reader-" + marker), Since: "18"}},
 	}
 }
 

@@ -1,6 +1,6 @@
 -- +goose Up
 
--- The counts of all stores, which a job renews each minute: one row.
+-- The counts of a large fleet, which a job renews: one row.
 CREATE TABLE store_counts (
     id         smallint NOT NULL PRIMARY KEY CHECK (id = 1),
     counts     text NOT NULL, -- JSON
