@@ -319,6 +319,9 @@ func (up *upload) complete(conditional bool) error {
 	default:
 		return nil
 	}
+	if !conditional {
+		return err // the object may be another writer's, who completed an upload of this name meanwhile
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(up.ctx), min(abortTimeout, up.s.opts.PartTimeout))
 	defer cancel()
 	_ = up.s.client.RemoveObject(ctx, up.s.opts.Bucket, up.key, minio.RemoveObjectOptions{})
