@@ -72,7 +72,8 @@ var pageCases = map[string][]pageCase{
 	"GET /stores/{slug}/settings":         {{}, {path: "/stores/{pending}/settings"}, {path: "/stores/{slug}/settings?viewer", as: "viewer"}},
 	"GET /stores/{slug}/settings/objects": {{}, {path: "/stores/{pending}/settings/objects"}, {path: "/stores/{slug}/settings/objects?viewer", as: "viewer"}},
 	// The store's database is an embedded one, which has no connection string.
-	"GET /stores/{slug}/database/credentials": {{status: http.StatusNotFound}},
+	"GET /stores/{slug}/database/credentials":    {{status: http.StatusNotFound}},
+	"GET /stores/{slug}/database/reset-password": {{status: http.StatusNotFound}},
 
 	"GET /operator/bulk":       {{status: http.StatusUnprocessableEntity}}, // without a choice of stores
 	"GET /operator/users/{id}": {{path: "/operator/users/{userId}"}},

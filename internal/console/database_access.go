@@ -80,6 +80,9 @@ func (c *Console) confirmPasswordReset(w http.ResponseWriter, r *Request) error 
 	if err != nil {
 		return err
 	}
+	if err := c.Provisioning.CheckReset(r.Context(), r.Principal, store.ID); err != nil {
+		return err
+	}
 	return c.showPasswordReset(w, r, store, ui.Form{})
 }
 

@@ -50,10 +50,20 @@ const (
 // tenant_unavailable if the server did not take the password: then the old one or the new
 // one is valid, and a job tries again.
 func (s *Service) ResetPassword(ctx context.Context, p authz.Principal, store stoa.StoreID, a credential.Access) error {
-	if _, err := authz.Check(ctx, s.db, p, store, authz.ResetPassword); err != nil {
+	if err := s.CheckReset(ctx, p, store); err != nil {
 		return err
 	}
 	return s.ResetPasswordByOperator(ctx, p, store, a)
+}
+
+// CheckReset fails as ResetPassword does for a caller who may not do it, and for a store
+// whose database has no password that the platform can change.
+func (s *Service) CheckReset(ctx context.Context, p authz.Principal, store stoa.StoreID) error {
+	if _, err := authz.Check(ctx, s.db, p, store, authz.ResetPassword); err != nil {
+		return err
+	}
+	_, err := s.onServer(ctx, store)
+	return err
 }
 
 // ResetPasswordByOperator does what ResetPassword does, for an operator with access to the
