@@ -33,7 +33,7 @@ func newDevice(user stoa.UserID) *device {
 	return &device{
 		party:      virtualwebauthn.RelyingParty{ID: "stoa.test", Name: "Stoa", Origin: "https://stoa.test"},
 		options:    virtualwebauthn.AuthenticatorOptions{UserHandle: user[:], BackupEligible: true},
-		credential: virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2),
+		credential: testkit.NewPasskey(),
 	}
 }
 

@@ -227,7 +227,7 @@ func (w *auditedWorld) accounts() (client, string) {
 func (w *auditedWorld) passkeys(c client, password string) {
 	w.t.Helper()
 	party := virtualwebauthn.RelyingParty{ID: "localhost", Name: "Stoa", Origin: w.s.URL}
-	device, key := virtualwebauthn.NewAuthenticator(), virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)
+	device, key := virtualwebauthn.NewAuthenticator(), testkit.NewPasskey()
 	options := func(a answer) string {
 		w.t.Helper()
 		text, err := json.Marshal(a.body["options"])

@@ -52,7 +52,7 @@ func TestPasskeyPages(t *testing.T) {
 	proveEmail(t, s, "ada@example.com")
 
 	party := virtualwebauthn.RelyingParty{ID: "localhost", Name: "Stoa", Origin: s.URL}
-	credential := virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)
+	credential := testkit.NewPasskey()
 	const hostile = `"><script>alert(1)</script>`
 	options, token := askedOf(t, b.post("/account/passkeys/begin", url.Values{"name": {hostile}}))
 	creation, err := virtualwebauthn.ParseAttestationOptions(options)
