@@ -123,8 +123,8 @@ func TestLoginDuringChange(t *testing.T) {
 		for i, s := range opened {
 			if errs[i] == nil {
 				wantEnded(t, a, s)
-			} else {
-				wantCode(t, errs[i], stoa.InvalidCredentials)
+			} else if code := stoa.CodeOf(errs[i]); code != stoa.InvalidCredentials && code != stoa.RateLimited {
+				t.Error(errs[i])
 			}
 		}
 	})

@@ -19,8 +19,9 @@ const recoveryLimit = 8 * time.Second
 // hungRun is a provisioning run that waits for a server that never answers.
 type hungRun struct {
 	*killing
-	listener net.Listener
-	conn     net.Conn // of the run's latest execution
+	listener   net.Listener
+	executions int
+	conns      []net.Conn // of the run's latest execution
 }
 
 // hang makes p start a run that hangs.
@@ -41,19 +42,27 @@ func hang(t *testing.T, cfg *config.Config, p *process) *hungRun {
 }
 
 // accept waits until the run's next execution connects to its server. An execution
-// after the first may take as long to start as a slow machine needs.
+// after the first may take as long to start as a slow machine needs. Further connections
+// of the execution before it are kept open, so that it goes on waiting.
 func (h *hungRun) accept() {
 	h.t.Helper()
-	if h.conn != nil {
-		_ = h.conn.Close()
-	}
+	before := h.conns
+	h.conns, h.executions = nil, h.executions+1
 	_ = h.listener.(*net.TCPListener).SetDeadline(time.Now().Add(time.Minute))
-	conn, err := h.listener.Accept()
-	if err != nil {
-		h.t.Fatalf("no execution of the run came to its server: %v", err)
+	for {
+		conn, err := h.listener.Accept()
+		if err != nil {
+			h.t.Fatalf("execution %d of the run did not come to its server: %v", h.executions, err)
+		}
+		h.t.Cleanup(func() { _ = conn.Close() })
+		h.conns = append(h.conns, conn)
+		if h.count(`provisioning_runs WHERE store_id = $1 AND unended_starts = $2`, h.victims[0].id, h.executions) == 1 {
+			break
+		}
 	}
-	h.conn = conn
-	h.t.Cleanup(func() { _ = conn.Close() })
+	for _, conn := range before {
+		_ = conn.Close()
+	}
 }
 
 // TestWorkOfAKilledProcessGoesOn kills one of two servers while its run hangs. The
