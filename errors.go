@@ -72,6 +72,8 @@ const (
 	ArchiveOfOtherStore        Code = "archive_of_other_store"
 	ArchiveRefused             Code = "archive_refused"
 	ArchiveStorageFailed       Code = "archive_storage_failed"
+	MoveRefused                Code = "move_refused"
+	MoveInProgress             Code = "move_in_progress"
 	QuotaExceeded              Code = "quota_exceeded"
 	RateLimited                Code = "rate_limited"
 	PlatformUnavailable        Code = "platform_unavailable"

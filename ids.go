@@ -26,6 +26,7 @@ type (
 	requestKind      struct{}
 	bulkActionKind   struct{}
 	verificationKind struct{}
+	moveKind         struct{}
 )
 
 // These are the ids of the master database.
@@ -42,6 +43,7 @@ type (
 	EventID        = ID[eventKind]
 	BulkActionID   = ID[bulkActionKind]
 	VerificationID = ID[verificationKind]
+	MoveID         = ID[moveKind]
 )
 
 // RequestID identifies one request to the API, or one run of a command, in logs and in the

@@ -76,6 +76,10 @@ type Column struct {
 	// table's rows.
 	Self bool `json:"self,omitempty"`
 
+	// References names the table that a foreign key leads to. It is known of the tables of
+	// Stoa's schema only; archives do not contain it.
+	References string `json:"-"`
+
 	maxChars int // of a text in Stoa's schema; 0: unknown
 }
 
@@ -124,7 +128,7 @@ func (t Table) pick(indexes []int) []Column {
 func fromTable(t tenantdb.Table) Table {
 	out := Table{Name: t.Name, Key: t.Key}
 	for _, c := range t.Columns {
-		out.Columns = append(out.Columns, Column{Name: c.Name, Type: c.Type, Scale: c.Scale, Nullable: c.Nullable, Self: c.References == t.Name, maxChars: c.MaxChars})
+		out.Columns = append(out.Columns, Column{Name: c.Name, Type: c.Type, Scale: c.Scale, Nullable: c.Nullable, Self: c.References == t.Name, References: c.References, maxChars: c.MaxChars})
 	}
 	return out
 }

@@ -33,7 +33,7 @@ type LoadOptions struct {
 // The caller migrates the database to the current schema afterwards, and decides what to do
 // with what only the old store had.
 func Load(ctx context.Context, db *tenantdb.DB, r *Reader, opts LoadOptions) error {
-	l := loader{db: db, reader: r, opts: opts}
+	l := loader{db: db, head: r.Head, opts: opts}
 	if err := l.prepare(ctx); err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func Compare(ctx context.Context, db *tenantdb.DB, tables []Table, want []Summar
 
 type loader struct {
 	db     *tenantdb.DB
-	reader *Reader
+	head   Head
 	opts   LoadOptions
 	tables []Table
 	loaded []Summary
@@ -80,7 +80,7 @@ type loader struct {
 
 // prepare checks the archive against the schema, and creates the tables.
 func (l *loader) prepare(ctx context.Context) error {
-	head := l.reader.Head
+	head := l.head
 	if err := head.CheckSchema(); err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func sameTables(got, want []Table) error {
 			return damaged("its tables are not those of its schema version; the table "+w.Name+" is missing or not in its place", nil)
 		}
 		sameColumn := func(a, b Column) bool {
-			a.maxChars, b.maxChars = 0, 0
+			a.maxChars, b.maxChars, a.References, b.References = 0, 0, "", ""
 			return a == b
 		}
 		if !slices.EqualFunc(got[i].Columns, w.Columns, sameColumn) || !slices.Equal(got[i].Key, w.Key) {

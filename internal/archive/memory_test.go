@@ -90,7 +90,7 @@ func TestMemoryDoesNotGrowWithTheStore(t *testing.T) { //nolint:paralleltest // 
 			testkit.Must(t, err)
 			defer r.Close()
 			target := tenantdbtest.Open(t, tenantdbtest.Create(t, engine))
-			l := loader{db: target, reader: r}
+			l := loader{db: target, head: r.Head}
 			testkit.Must(t, l.prepare(t.Context()))
 			for {
 				p, err := r.Next()

@@ -21,7 +21,12 @@ const (
 // rows calls fn with each row of a table, in the order of its key. The order is the
 // engine's own.
 func (s source) rows(ctx context.Context, t Table, fn func([]any) error) error {
-	p := pager{source: s, table: t, columns: t.Columns, key: t.keyColumns()}
+	return s.rowsWhere(ctx, t, "", nil, fn)
+}
+
+// rowsWhere does what rows does for the rows that satisfy a condition.
+func (s source) rowsWhere(ctx context.Context, t Table, where string, args []any, fn func([]any) error) error {
+	p := pager{source: s, table: t, columns: t.Columns, key: t.keyColumns(), where: where, args: args}
 	rowBytes, bounded := t.rowBytes()
 	if !bounded {
 		return p.bySize(ctx, rowBytes, fn)
@@ -72,6 +77,7 @@ type pager struct {
 	columns []Column
 	key     []int  // indexes of the key among columns
 	where   string // a condition; "" for all rows
+	args    []any  // of the condition
 	limit   int    // rows of a page
 	after   []any  // key of the last row; nil before the first
 }
@@ -197,7 +203,7 @@ func (p *pager) query(ctx context.Context, list string, limit int, fn func([]any
 	var conditions []string
 	var args []any
 	if p.where != "" {
-		conditions = append(conditions, p.where)
+		conditions, args = append(conditions, p.where), append(args, p.args...)
 	}
 	key := p.names(p.key)
 	if p.after != nil {

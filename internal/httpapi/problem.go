@@ -114,6 +114,8 @@ var statuses = map[stoa.Code]int{
 	stoa.ArchiveTooNew:              http.StatusUnprocessableEntity,
 	stoa.ArchiveOfOtherStore:        http.StatusConflict,
 	stoa.ArchiveRefused:             http.StatusUnprocessableEntity,
+	stoa.MoveRefused:                http.StatusUnprocessableEntity,
+	stoa.MoveInProgress:             http.StatusConflict,
 	stoa.ArchiveStorageFailed:       http.StatusBadGateway,
 	stoa.QuotaExceeded:              http.StatusForbidden,
 	stoa.RateLimited:                http.StatusTooManyRequests,

@@ -57,6 +57,7 @@ func (m *Manager) keep(p *pool, db *DB) bool {
 		dial: db.dial, dials: db.dials, bulkhead: p.bulkhead, account: p.bulkhead.account, own: db.own, pinned: db.pinned, log: db.log}
 	p.db.protectPool()
 	m.followPasswords(p.db, p.store)
+	m.followMoves(p.db, p.store, p.version)
 	if p.embedded {
 		p.bulkhead.limiter.setLimit(m.opts.ConnsPerEmbedded)
 	}

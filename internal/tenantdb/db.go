@@ -51,6 +51,9 @@ type DB struct {
 	pinned      *sessionState
 	log         *slog.Logger // nil: slog.Default()
 	migrating   sync.Mutex   // locked while a migration uses the pool
+
+	// successor returns the store's database after a move; nil unless the database is leased.
+	successor func(context.Context) (Lease, error)
 }
 
 // newDB opens the database of c. b is nil unless the database is leased.
@@ -133,8 +136,17 @@ func (db *DB) Select(ctx context.Context, dst any, query string, args ...any) er
 }
 
 // Exec runs a statement and returns how many rows it matched, whether or not their
-// values changed, on every engine. It retries after a deadlock.
+// values changed, on every engine. It retries after a deadlock, and in the store's new
+// database after a move.
 func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err error) {
+	n, err = db.exec(ctx, query, args)
+	return n, db.afterMove(ctx, err, func(next *DB) (err error) {
+		n, err = next.exec(ctx, query, args)
+		return err
+	})
+}
+
+func (db *DB) exec(ctx context.Context, query string, args []any) (n int64, err error) {
 	err = db.retry(ctx, func(ctx context.Context) (err error) {
 		defer recoverDriver(db.log, &err)
 		n, err = affected(db.sqlx.ExecContext(ctx, db.sqlx.Rebind(query), values(args)...))
@@ -144,10 +156,15 @@ func (db *DB) Exec(ctx context.Context, query string, args ...any) (n int64, err
 }
 
 // Tx runs fn in one transaction and commits when it returns nil. A deadlock
-// or serialization failure runs fn again, so fn must not keep results of an
-// earlier attempt. A panic of fn rolls the transaction back and continues in the
+// or serialization failure, or a move of the store to another database, runs fn again, so fn
+// must not keep results of an earlier attempt. A panic of fn rolls the transaction back and continues in the
 // caller.
 func (db *DB) Tx(ctx context.Context, fn func(*Tx) error) error {
+	err := db.tx(ctx, fn)
+	return db.afterMove(ctx, err, func(next *DB) error { return next.tx(ctx, fn) })
+}
+
+func (db *DB) tx(ctx context.Context, fn func(*Tx) error) error {
 	return db.retry(ctx, func(ctx context.Context) error {
 		t, err := db.sqlx.BeginTxx(ctx, db.txOptions())
 		if err != nil {

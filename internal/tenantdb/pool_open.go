@@ -24,6 +24,9 @@ func (m *Manager) open(ctx context.Context, p *pool) {
 		if err == nil {
 			p.db, err = m.connect(ctx, p.store, r.Credentials, p.bulkhead)
 		}
+		if err == nil {
+			m.followMoves(p.db, p.store, r.Version)
+		}
 		return err
 	})
 	var panicked *stoa.Panic

@@ -129,7 +129,7 @@ var partsQueries = map[credential.EngineName]string{
 var displayWidth = regexp.MustCompile(`^(smallint|mediumint|int|bigint)\(\d+\)`)
 
 // Structure reads the current schema of the database, without the version
-// tables and the marker table.
+// tables, the marker table and those of a move.
 func (db *DB) Structure(ctx context.Context) (Structure, error) { return db.structure(ctx, db.Select) }
 
 // Structure does the same as DB.Structure in the snapshot.
@@ -152,7 +152,7 @@ func (db *DB) structure(ctx context.Context, read func(ctx context.Context, dst 
 	}
 	maps.DeleteFunc(s, func(what, _ string) bool {
 		table := tableOf(what)
-		return table == VersionTable || table == CustomVersionTable || table == MarkerTable
+		return table == VersionTable || table == CustomVersionTable || table == MarkerTable || table == MoveControlTable || table == MoveJournalTable
 	})
 	return s, nil
 }

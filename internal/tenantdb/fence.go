@@ -1,0 +1,95 @@
+package tenantdb
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/sqlite"
+)
+
+// While a store moves to another database, triggers on its tables record the keys of changed
+// rows in MoveJournalTable. MoveControlTable has one row, which says whether the database is
+// fenced: its triggers then refuse every change with FenceState or, on SQLite, which has no
+// such codes, with FenceMessage.
+const (
+	MoveControlTable = "stoa_move_control"
+	MoveJournalTable = "stoa_move_journal"
+
+	FenceState   = "STM01"
+	FenceMessage = "stoa: the store has moved to another database"
+)
+
+const (
+	// successorWait limits how long a writer waits for the end of a move: from the fence to
+	// the new credentials it takes one transaction in the master.
+	successorWait = 5 * time.Second
+	successorPoll = 20 * time.Millisecond
+)
+
+// IsFenced reports whether err says that a database refuses changes because the store has
+// moved. The statement has changed nothing.
+func IsFenced(err error) bool {
+	var myErr *mysql.MySQLError
+	if errors.As(err, &myErr) {
+		return string(myErr.SQLState[:]) == FenceState
+	}
+	if sqlite.HasCode(err, sqlite3.SQLITE_CONSTRAINT_TRIGGER) {
+		return strings.Contains(err.Error(), FenceMessage)
+	}
+	return isState(err, FenceState)
+}
+
+// afterMove repeats an operation once in the store's new database if err says that this one
+// is fenced. Otherwise it returns err.
+func (db *DB) afterMove(ctx context.Context, err error, again func(*DB) error) error {
+	if db.successor == nil || !IsFenced(err) {
+		return err
+	}
+	next, missing := db.successor(ctx)
+	if missing != nil {
+		return unavailable(errors.Join(missing, err))
+	}
+	defer next.Release()
+	return again(next.DB)
+}
+
+// followMoves makes writers that meet a fence wait for credentials that are newer than
+// version, and continue with them.
+func (m *Manager) followMoves(db *DB, store stoa.StoreID, version int64) {
+	if m.master == nil {
+		return
+	}
+	db.successor = func(ctx context.Context) (Lease, error) {
+		ctx, cancel := context.WithTimeout(ctx, successorWait)
+		defer cancel()
+		for {
+			row, err := readRegistered(ctx, m.master, store)
+			if err != nil {
+				return Lease{}, err
+			}
+			if row.CredentialVersion > version {
+				m.forgetVersion(store, version)
+				return m.Acquire(ctx, store)
+			}
+			if err := pause(ctx, successorPoll); err != nil {
+				return Lease{}, err
+			}
+		}
+	}
+}
+
+// forgetVersion does what Forget does, unless the store's pool has been opened with newer
+// credentials already.
+func (m *Manager) forgetVersion(store stoa.StoreID, version int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p := m.pools[store]; p == nil || p.version <= version {
+		m.forget(store)
+	}
+}
