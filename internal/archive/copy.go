@@ -8,6 +8,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
 // CopyOptions configure Copy.
@@ -253,34 +254,37 @@ func Tables(ctx context.Context, version int64) (tables []Table, err error) {
 
 // Insert inserts rows in tx, without the references to their own table; see Link.
 func Insert(ctx context.Context, tx *tenantdb.Tx, t Table, rows []Row) error {
+	return insert(ctx, tx, t, rows, "")
+}
+
+// Replace replaces rows, which exist, in tx, without the references to their own table. A
+// clash with another unique value than the key is an error on every engine: MySQL finds the
+// key, which is the first index, before it would replace another row.
+func Replace(ctx context.Context, tx *tenantdb.Tx, engine credential.EngineName, t Table, rows []Row) error {
+	clause, value := " ON CONFLICT ("+strings.Join(t.Key, ", ")+") DO UPDATE SET ", "excluded.%s"
+	if engine == credential.MySQL {
+		clause, value = " ON DUPLICATE KEY UPDATE ", "VALUES(%s)"
+	}
+	var sets []string
+	for _, c := range t.Columns {
+		sets = append(sets, c.Name+" = "+fmt.Sprintf(value, c.Name))
+	}
+	return insert(ctx, tx, t, rows, clause+strings.Join(sets, ", "))
+}
+
+func insert(ctx context.Context, tx *tenantdb.Tx, t Table, rows []Row, clause string) error {
 	var arguments []any
 	for _, row := range rows {
 		arguments = append(arguments, t.unlinked(row.Values)...)
 	}
 	for columns := len(t.Columns); len(arguments) > 0; {
 		n := rowsOfStatement(len(arguments)/columns, columns)
-		if _, err := tx.Exec(ctx, insertSQL(t, n), arguments[:n*columns]...); err != nil {
+		if _, err := tx.Exec(ctx, insertSQL(t, n)+clause, arguments[:n*columns]...); err != nil {
 			return err
 		}
 		arguments = arguments[n*columns:]
 	}
 	return nil
-}
-
-// Update updates a row in tx, without its references to its own table. It returns false if
-// there is no row with the key.
-func Update(ctx context.Context, tx *tenantdb.Tx, t Table, row Row) (bool, error) {
-	var sets []string
-	var args []any
-	for i, v := range t.unlinked(row.Values) {
-		sets, args = append(sets, t.Columns[i].Name+" = ?"), append(args, v)
-	}
-	where, keys, err := WhereKey(t, []Key{row.Key})
-	if err != nil {
-		return false, err
-	}
-	n, err := tx.Exec(ctx, "UPDATE "+t.Name+" SET "+strings.Join(sets, ", ")+" WHERE "+where, append(args, keys...)...)
-	return n > 0, err
 }
 
 // Link sets the references of a row to its own table in tx, if it has any.

@@ -166,13 +166,11 @@ func (p *pair) sort(b *batch, changes []change) error {
 	return nil
 }
 
-// apply writes a batch to the other database in one transaction. It lifts the fence there
-// for this transaction only: others wait for its end and then meet the fence.
+// apply writes a batch to the other database. It deletes first, in a transaction of its own,
+// and then looks which rows are there: a foreign key may delete or change others. Nobody
+// reads the other database, so it need not change at once.
 func (p *pair) apply(ctx context.Context, b batch) error {
-	return p.to.Tx(ctx, func(tx *tenantdb.Tx) error {
-		if _, err := tx.Exec(ctx, `UPDATE `+controlTable+` SET fenced = false WHERE one = 1`); err != nil {
-			return err
-		}
+	err := p.unfenced(ctx, func(tx *tenantdb.Tx) error {
 		for _, t := range slices.Backward(p.tables) { // a row before those that it references
 			if of := b.tables[t.Name]; of != nil {
 				if err := deleteKeys(ctx, tx, t, slices.Collect(maps.Keys(of.gone))); err != nil {
@@ -180,12 +178,36 @@ func (p *pair) apply(ctx context.Context, b batch) error {
 				}
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	there, err := p.there(ctx, b)
+	if err != nil {
+		return err
+	}
+	return p.unfenced(ctx, func(tx *tenantdb.Tx) error {
 		for _, t := range p.tables {
 			if of := b.tables[t.Name]; of != nil {
-				if err := writeRows(ctx, tx, t, of.rows); err != nil {
+				if err := p.writeRows(ctx, tx, t, of, there[t.Name]); err != nil {
 					return fmt.Errorf("table %s: %w", t.Name, err)
 				}
 			}
+		}
+		return nil
+	})
+}
+
+// unfenced runs fn in a transaction of the other database, and lifts its fence for this
+// transaction only: others wait for its end and then meet the fence.
+func (p *pair) unfenced(ctx context.Context, fn func(*tenantdb.Tx) error) error {
+	return p.to.Tx(ctx, func(tx *tenantdb.Tx) error {
+		if _, err := tx.Exec(ctx, `UPDATE `+controlTable+` SET fenced = false WHERE one = 1`); err != nil {
+			return err
+		}
+		if err := fn(tx); err != nil {
+			return err
 		}
 		// The triggers have recorded these changes too, if they exist already.
 		if _, err := tx.Exec(ctx, `DELETE FROM `+journalTable); err != nil {
@@ -212,23 +234,51 @@ func deleteKeys(ctx context.Context, tx *tenantdb.Tx, t archive.Table, keys []ar
 	return nil
 }
 
-// writeRows updates the rows that exist, inserts the others and then sets the references to
-// the table itself.
-func writeRows(ctx context.Context, tx *tenantdb.Tx, t archive.Table, rows []archive.Row) error {
-	var missing []archive.Row
-	for _, row := range rows {
-		found, err := archive.Update(ctx, tx, t, row)
-		if err != nil {
-			return err
+// there returns the rows of the other database that have keys of the batch.
+func (p *pair) there(ctx context.Context, b batch) (rows map[string]map[archive.Key]archive.Sums, err error) {
+	err = p.to.Snapshot(ctx, func(s *tenantdb.Snapshot) error {
+		rows = map[string]map[archive.Key]archive.Sums{}
+		reader := archive.NewRows(p.to.DB, s)
+		for _, t := range p.tables {
+			of, found := b.tables[t.Name], map[archive.Key]archive.Sums{}
+			if of == nil {
+				continue
+			}
+			rows[t.Name] = found
+			err := reader.ByKey(ctx, t, slices.Collect(maps.Keys(of.keys)), func(r archive.Row) error {
+				found[r.Key] = r.Sum
+				return nil
+			})
+			if err != nil {
+				return err
+			}
 		}
-		if !found {
+		return nil
+	})
+	return rows, err
+}
+
+// writeRows replaces the rows that exist and differ, inserts the others and then sets the
+// references to the table itself.
+func (p *pair) writeRows(ctx context.Context, tx *tenantdb.Tx, t archive.Table, b *tableBatch, there map[archive.Key]archive.Sums) error {
+	var missing, other []archive.Row
+	for _, row := range b.rows {
+		sum, found := there[row.Key]
+		switch {
+		case !found:
 			missing = append(missing, row)
+		case sum != row.Sum:
+			other = append(other, row)
 		}
+	}
+	// A row that is replaced may leave a unique value to one that is inserted.
+	if err := archive.Replace(ctx, tx, p.to.Engine, t, other); err != nil {
+		return err
 	}
 	if err := archive.Insert(ctx, tx, t, missing); err != nil {
 		return err
 	}
-	for _, row := range rows {
+	for _, row := range append(other, missing...) {
 		if err := archive.Link(ctx, tx, t, row); err != nil {
 			return err
 		}

@@ -84,7 +84,7 @@ func insertProduct(ctx context.Context, db *tenantdb.DB, id, slug string) error 
 func load(ctx context.Context, db *tenantdb.DB, name string, stop <-chan struct{}) (acknowledged map[string]string, fault error) {
 	acknowledged = map[string]string{}
 	var ids []string
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for n := 0; ; n++ {
 		select {

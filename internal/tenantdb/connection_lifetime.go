@@ -80,9 +80,11 @@ func beforeCommit(err error) error {
 // changedNothing reports whether err means that the server has changed nothing and the
 // connection is unusable, so that a retry on another connection may succeed. MySQL
 // reports the end of a session by wait_timeout instead of executing the next statement.
+// MariaDB reports that a table of a trigger does not exist (ER_NO_SUCH_TABLE) to statements
+// that wait while the trigger is created, as at the beginning of a move.
 func changedNothing(err error) bool {
 	var before uncommitted
-	return errors.As(err, &before) || isReadOnly(err) || isPooled(err) || isMySQL(err, 4031)
+	return errors.As(err, &before) || isReadOnly(err) || isPooled(err) || isMySQL(err, 4031, 1146)
 }
 
 // checkOf returns the check of the operating system's socket under conn, or
