@@ -98,6 +98,11 @@ const (
 	CredentialsRotated = "database.credentials_rotated" // or an attempt
 	CredentialsShown   = "database.credentials_shown"
 	DatabasePassword   = "database.password_reset"
+	MoveStarted        = "database.move_started"
+	MoveAborted        = "database.move_aborted"
+	MoveRolledBack     = "database.move_rolled_back" // asked for
+	MoveSwapped        = "database.moved"            // the store uses another database
+	MoveEnded          = "database.move_ended"
 	SupabaseConnected  = "supabase.connected"
 	SupabaseLeft       = "supabase.disconnected"
 	CreditsGranted     = "credits.granted"
@@ -132,7 +137,8 @@ var StoreActions = []string{
 	HostnameClaimed, HostnameVerified, HostnamePrimary, HostnameRemoved, HostnameLost,
 	MemberInvited, InvitationRevoked, MemberJoined, MemberRoleChanged, MemberRemoved, OwnershipMoved,
 	KeyCreated, KeyRevoked,
-	DatabaseConnected, ConnectRetried, DatabaseTested, CredentialsRotated, CredentialsShown, DatabasePassword, SupabaseConnected, SupabaseLeft,
+	DatabaseConnected, ConnectRetried, DatabaseTested, CredentialsRotated, CredentialsShown, DatabasePassword,
+	MoveStarted, MoveAborted, MoveRolledBack, MoveSwapped, MoveEnded, SupabaseConnected, SupabaseLeft,
 	CreditsGranted, CreditSettings, RechargeChanged, RechargeStopped, CardRequested, CardSaved, PurchaseStarted,
 	OperatorActed, Impersonated,
 }

@@ -17,7 +17,7 @@ var (
 	roles   = []authz.Role{authz.Owner, authz.Admin, authz.Member, authz.Viewer}
 	actions = []authz.Action{
 		authz.ReadStore, authz.UpdateStore, authz.ManageHostnames, authz.ConnectDatabase, authz.TestDatabase, authz.RotateCredentials,
-		authz.ReadCredentials, authz.ResetPassword, authz.SuspendStore, authz.DeleteStore, authz.ReadCredits, authz.SpendCredits, authz.PurchaseCredits,
+		authz.ReadCredentials, authz.ResetPassword, authz.MoveDatabase, authz.SuspendStore, authz.DeleteStore, authz.ReadCredits, authz.SpendCredits, authz.PurchaseCredits,
 		authz.ReadMembers, authz.ManageMembers, authz.ManageOwners, authz.ManageKeys, authz.ReadAudit,
 	}
 )
@@ -28,12 +28,12 @@ func TestRoles(t *testing.T) {
 	want := map[authz.Role][]authz.Action{
 		authz.Owner: actions,
 		authz.Admin: slices.DeleteFunc(slices.Clone(actions), func(a authz.Action) bool {
-			return a == authz.DeleteStore || a == authz.ManageOwners || a == authz.ReadCredentials || a == authz.ResetPassword
+			return a == authz.DeleteStore || a == authz.ManageOwners || a == authz.ReadCredentials || a == authz.ResetPassword || a == authz.MoveDatabase
 		}),
 		authz.Member: {authz.ReadStore, authz.UpdateStore, authz.ReadCredits, authz.SpendCredits, authz.ReadMembers},
 		authz.Viewer: {authz.ReadStore, authz.ReadCredits, authz.ReadMembers},
 		authz.Operator: slices.DeleteFunc(slices.Clone(actions), func(a authz.Action) bool {
-			return a == authz.SpendCredits || a == authz.PurchaseCredits || a == authz.ManageKeys || a == authz.ReadCredentials || a == authz.ResetPassword
+			return a == authz.SpendCredits || a == authz.PurchaseCredits || a == authz.ManageKeys || a == authz.ReadCredentials || a == authz.ResetPassword || a == authz.MoveDatabase
 		}),
 		"":         nil,
 		"nonsense": nil,
@@ -284,7 +284,7 @@ func TestOwnerOf(t *testing.T) {
 func TestImpersonation(t *testing.T) {
 	t.Parallel()
 	lasting := []authz.Action{
-		authz.ManageHostnames, authz.ConnectDatabase, authz.RotateCredentials, authz.ReadCredentials, authz.ResetPassword, authz.SuspendStore, authz.DeleteStore,
+		authz.ManageHostnames, authz.ConnectDatabase, authz.RotateCredentials, authz.ReadCredentials, authz.ResetPassword, authz.MoveDatabase, authz.SuspendStore, authz.DeleteStore,
 		authz.SpendCredits, authz.PurchaseCredits, authz.ManageMembers, authz.ManageOwners, authz.ManageKeys,
 	}
 	eachEngine(t, func(w fixture) {

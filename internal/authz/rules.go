@@ -36,6 +36,7 @@ const (
 	RotateCredentials Action = "database:rotate"
 	ReadCredentials   Action = "database:credentials"
 	ResetPassword     Action = "database:reset-password"
+	MoveDatabase      Action = "database:move"
 	SuspendStore      Action = "store:suspend"
 	DeleteStore       Action = "store:delete"
 	ReadCredits       Action = "credits:read"
@@ -76,6 +77,7 @@ var rules = []Rule{
 	{Action: RotateCredentials, About: "Change the database's credentials", Roles: []Role{Owner, Admin, Operator}, Scope: "database:write"},
 	{Action: ReadCredentials, About: "See the credentials of a managed database", Roles: []Role{Owner}, RecentAuthentication: true},
 	{Action: ResetPassword, About: "Give a managed database a new password", Roles: []Role{Owner}, RecentAuthentication: true},
+	{Action: MoveDatabase, About: "Move a store to another database", Roles: []Role{Owner}, RecentAuthentication: true},
 	{Action: SuspendStore, About: "Suspend and resume the store", Roles: []Role{Owner, Admin, Operator}},
 	{Action: DeleteStore, About: "Delete and restore the store", Roles: []Role{Owner, Operator}, RecentAuthentication: true},
 	{Action: ReadCredits, About: "See credits and what they went to", Roles: []Role{Owner, Admin, Member, Viewer, Operator}, Scope: "credits:read", Impersonated: true},

@@ -87,7 +87,7 @@ func TestOperator(t *testing.T) {
 		op, deleted := w.operator(), w.store(w.user())
 		store := w.store(w.user())
 		w.setStatus(deleted, "deleted")
-		barred := []authz.Action{authz.ReadCredentials, authz.ResetPassword, authz.SpendCredits, authz.PurchaseCredits, authz.ManageKeys}
+		barred := []authz.Action{authz.ReadCredentials, authz.ResetPassword, authz.MoveDatabase, authz.SpendCredits, authz.PurchaseCredits, authz.ManageKeys}
 		written := 0
 		for _, action := range actions {
 			role, err := authz.Check(w.Context(), w.db, op, store, action)

@@ -212,5 +212,5 @@ func SchemaRemedy(err error) string {
 // SealedColumns returns all columns of the master database that hold encrypted values. A
 // test checks that no other column holds an envelope.
 func SealedColumns() []keyrotation.Column {
-	return append([]keyrotation.Column{tenantdb.SealedCredentials(), accounts.SealedFactors()}, link.Sealed()...)
+	return slices.Concat([]keyrotation.Column{tenantdb.SealedCredentials(), accounts.SealedFactors()}, tenantdb.SealedMoves(), link.Sealed())
 }

@@ -203,8 +203,12 @@ func (p *pair) apply(ctx context.Context, b batch) error {
 // transaction only: others wait for its end and then meet the fence.
 func (p *pair) unfenced(ctx context.Context, fn func(*tenantdb.Tx) error) error {
 	return p.to.Tx(ctx, func(tx *tenantdb.Tx) error {
-		if _, err := tx.Exec(ctx, `UPDATE `+controlTable+` SET fenced = false WHERE one = 1`); err != nil {
+		n, err := tx.Exec(ctx, `UPDATE `+controlTable+` SET fenced = ? WHERE one = 1 AND fenced = ?`, false, true)
+		if err != nil {
 			return err
+		}
+		if n == 0 { // another execution has completed the move, or rolled it back
+			return errInUse
 		}
 		if err := fn(tx); err != nil {
 			return err
@@ -213,10 +217,13 @@ func (p *pair) unfenced(ctx context.Context, fn func(*tenantdb.Tx) error) error 
 		if _, err := tx.Exec(ctx, `DELETE FROM `+journalTable); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `UPDATE `+controlTable+` SET fenced = true WHERE one = 1`)
+		_, err = tx.Exec(ctx, `UPDATE `+controlTable+` SET fenced = ? WHERE one = 1`, true)
 		return err
 	})
 }
+
+// errInUse means that the database that was to follow accepts changes of others.
+var errInUse = errors.New("moves: the other database is in use")
 
 // keysAtOnce limits the keys of one statement.
 const keysAtOnce = 500

@@ -225,3 +225,5 @@ func closedSoon(t *testing.T) <-chan struct{} {
 	t.Cleanup(func() { timer.Stop() })
 	return stop
 }
+
+func uuidOf() string { return uuid.NewString() }

@@ -31,7 +31,7 @@ type side struct {
 
 // control is the one row of the control table.
 type control struct {
-	MoveID string
+	MoveID string `db:"move_id"`
 	Role   role
 	Fenced bool
 }

@@ -28,8 +28,8 @@ func (r *Registry) Grace() time.Duration { return r.grace }
 
 // Delete closes the store at once and schedules its final deletion for the end of the
 // grace period. Until then Restore cancels it. It returns the store with that time. A
-// store in any state can be deleted. A store that is already being deleted keeps its
-// time.
+// store in any state can be deleted, but not while it is moved to another database. A store
+// that is already being deleted keeps its time.
 func (r *Registry) Delete(ctx context.Context, p authz.Principal, id stoa.StoreID) (Store, error) {
 	if _, err := authz.Check(ctx, r.db, p, id, authz.DeleteStore); err != nil {
 		return Store{}, err
@@ -66,6 +66,9 @@ func (r *Registry) delete(ctx context.Context, p authz.Principal, id stoa.StoreI
 		case Deleted:
 			return authz.ErrStoreNotFound()
 		case PendingDatabase, Provisioning, Active, Suspended:
+		}
+		if err := checkNotMoving(ctx, tx, id, "running"); err != nil {
+			return err
 		}
 		before, at := l.Status, tx.Now.Add(r.grace)
 		l.Status, l.StatusBefore, l.DeleteAfter = Deleting, &before, &at

@@ -3,6 +3,7 @@ package stores
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
@@ -43,13 +44,31 @@ func (r *Registry) CheckConnected(ctx context.Context, id stoa.StoreID) error {
 	return status.requireDatabase()
 }
 
-// LockConnected does what CheckConnected does and locks the store's row until tx ends.
+// LockConnected does what CheckConnected does and locks the store's row until tx ends. It
+// fails with move_in_progress for a store that is being moved to another database.
 func (r *Registry) LockConnected(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
 	status, err := lockStatus(ctx, tx, id)
 	if err != nil {
 		return err
 	}
-	return status.requireDatabase()
+	if err := status.requireDatabase(); err != nil {
+		return err
+	}
+	return checkNotMoving(ctx, tx, id, "running", "kept")
+}
+
+// checkNotMoving fails if the store has a move in one of the states.
+func checkNotMoving(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, states ...string) error {
+	var moves []string
+	if err := tx.Select(ctx, &moves, `SELECT state FROM store_moves WHERE store_id = $1 AND finished_at IS NULL`, id); err != nil {
+		return err
+	}
+	for _, state := range moves {
+		if slices.Contains(states, state) {
+			return stoa.Errorf(stoa.MoveInProgress, "This store is being moved to another database, or can still be moved back. Wait for the end, abort the move or roll it back.")
+		}
+	}
+	return nil
 }
 
 // requireDatabase fails for a state in which a store has no database. A suspended store

@@ -167,6 +167,28 @@ func SealedCredentials() keyrotation.Column {
 	return keyrotation.Column{Table: "store_databases", Key: "store_id", Name: "credentials", Owner: credential.SealOwner}
 }
 
+// SealedMoves names the columns of moves that contain encrypted credentials.
+func SealedMoves() []keyrotation.Column {
+	return []keyrotation.Column{
+		{Table: "store_moves", Key: "store_id", Name: "source_credentials", Owner: credential.SealOwner},
+		{Table: "store_moves", Key: "store_id", Name: "target_credentials", Owner: credential.SealOwner},
+	}
+}
+
+// SealCredentials encrypts credentials that the store does not use yet, or no longer.
+func (m *Manager) SealCredentials(store stoa.StoreID, c credential.Credentials) (string, error) {
+	return c.Seal(m.ring, store)
+}
+
+// UnsealCredentials decrypts what SealCredentials returned for the same store.
+func (m *Manager) UnsealCredentials(store stoa.StoreID, envelope string) (credential.Credentials, error) {
+	c, err := credential.Unseal(m.ring, store, envelope)
+	if err != nil {
+		return c, credentialsLost(err)
+	}
+	return c, nil
+}
+
 // readable returns tenant_unavailable for a store whose schema is too old for
 // this binary. Version 0 means that no version was recorded yet.
 func (r Registered) readable() error {

@@ -114,6 +114,20 @@ func (m *Manager) NewManaged(ctx context.Context, store stoa.StoreID) (credentia
 	return c, nil
 }
 
+// NewManagedOn does what NewManaged does for a database of one engine. It fails with
+// invalid_request if the operator has no such server.
+func (m *Manager) NewManagedOn(ctx context.Context, store stoa.StoreID, engine credential.EngineName) (credential.Credentials, error) {
+	if engine == credential.SQLite {
+		return credential.ManagedSQLite(store), nil
+	}
+	if m.opts.Managed == nil || m.opts.Managed.admin.Engine != engine {
+		var faults stoa.Invalid
+		faults.Add("engine", "this platform has no server of this engine for managed databases")
+		return credential.Credentials{}, faults.Err()
+	}
+	return m.NewManaged(ctx, store)
+}
+
 // managedPrefix returns the prefix of the names of this installation's
 // databases.
 func (m *Manager) managedPrefix(ctx context.Context) (string, error) {

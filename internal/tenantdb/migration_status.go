@@ -24,11 +24,22 @@ func RecordSchema(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, sche
 
 // BeginMigration counts a migration of a store's database before it starts,
 // because a migration that ends with its process leaves no other trace.
-// RecordMigration resets the count. version is the version of the credentials.
+// RecordMigration resets the count. version is the version of the credentials. It fails with
+// move_in_progress for a store that is being moved to another database.
 func BeginMigration(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64) error {
 	_, err := tx.Exec(ctx, `UPDATE store_databases SET migration_starts = migration_starts + 1, migration_started_at = $3
 		WHERE store_id = $1 AND credential_version = $2`, store, version, tx.Now)
-	return err
+	if err != nil {
+		return err
+	}
+	var moves int
+	if err := tx.Get(ctx, &moves, `SELECT count(*) FROM store_moves WHERE store_id = $1 AND finished_at IS NULL`, store); err != nil {
+		return err
+	}
+	if moves > 0 {
+		return stoa.Errorf(stoa.MoveInProgress, "The store is being moved to another database. It is migrated after the move.")
+	}
+	return nil
 }
 
 // AbandonMigration subtracts a migration that was stopped cleanly from the

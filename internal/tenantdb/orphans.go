@@ -38,7 +38,8 @@ func (m *Manager) Orphans(ctx context.Context) ([]Orphan, error) {
 		found = append(found, made...)
 	}
 	var known []string
-	if err := m.master.Select(ctx, &known, `SELECT database_name FROM store_databases WHERE kind = 'managed'`); err != nil {
+	if err := m.master.Select(ctx, &known, `SELECT database_name FROM store_databases WHERE kind = 'managed'
+		UNION SELECT source_name FROM store_moves WHERE finished_at IS NULL UNION SELECT target_name FROM store_moves WHERE finished_at IS NULL`); err != nil {
 		return nil, err
 	}
 	slices.Sort(known)
@@ -91,7 +92,8 @@ func globEscape(dir string) string {
 // was found.
 func (m *Manager) DropOrphan(ctx context.Context, s Orphan) error {
 	var owners int
-	if err := m.master.Get(ctx, &owners, `SELECT count(*) FROM store_databases WHERE database_name = $1`, s.Name); err != nil {
+	if err := m.master.Get(ctx, &owners, `SELECT (SELECT count(*) FROM store_databases WHERE database_name = $1)
+		+ (SELECT count(*) FROM store_moves WHERE finished_at IS NULL AND (source_name = $1 OR target_name = $1))`, s.Name); err != nil {
 		return err
 	}
 	if owners > 0 {

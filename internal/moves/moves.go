@@ -1,0 +1,245 @@
+// Package moves moves a store's database to another engine or server while the store is in
+// use. docs/adr/0036-live-moves.md describes how.
+package moves
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/archive"
+	"github.com/stoahq/stoa/internal/audit"
+	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/jobs"
+	"github.com/stoahq/stoa/internal/lease"
+	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/provisioning"
+	"github.com/stoahq/stoa/internal/stores"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+// Service moves stores. It is safe for concurrent use.
+type Service struct {
+	db        *masterdb.DB
+	registry  *stores.Registry
+	tenants   *tenantdb.Manager
+	databases *provisioning.Service
+	queue     *jobs.Queue
+	log       *slog.Logger
+	opts      Options
+	process   *lease.Process
+
+	interrupt func(step string) error // called before each step; for tests
+}
+
+// Options configure a Service.
+type Options struct {
+	// Keep is how long the old database follows the new one after a move, so that the move
+	// can be rolled back. Default 24 h.
+	Keep time.Duration
+	// Lease is the duration of the lease of a move. Default 15 s.
+	Lease time.Duration
+	// Process is the name of this process, for Release. Default: a random name.
+	Process string
+	// Follow is the time between two rounds in which the old database follows. Default 1 min.
+	Follow time.Duration
+}
+
+// New returns a service. Its method Run is the handler of Run jobs.
+func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, databases *provisioning.Service, queue *jobs.Queue, log *slog.Logger, opts Options) *Service {
+	if opts.Keep == 0 {
+		opts.Keep = 24 * time.Hour
+	}
+	if opts.Lease == 0 {
+		opts.Lease = 15 * time.Second
+	}
+	if opts.Follow == 0 {
+		opts.Follow = time.Minute
+	}
+	if opts.Process == "" {
+		opts.Process = rand.Text()
+	}
+	return &Service{db: db, registry: registry, tenants: tenants, databases: databases, queue: queue, log: log, opts: opts, process: lease.NewProcess(opts.Process)}
+}
+
+// Target is where a store is to be moved. Credentials are those of a database of the
+// owner's own; otherwise Managed is the engine of a managed database.
+type Target struct {
+	Managed     credential.EngineName
+	Credentials credential.Credentials
+}
+
+// Start begins to move a store to another database, in the background. It fails with
+// move_in_progress while the store is moved, with move_refused for the database that the
+// store has, and in states of the store without a usable database as a rotation does.
+func (s *Service) Start(ctx context.Context, p authz.Principal, store stoa.StoreID, to Target) (Move, error) {
+	if _, err := authz.Check(ctx, s.db, p, store, authz.MoveDatabase); err != nil {
+		return Move{}, err
+	}
+	return s.StartByOperator(ctx, p, store, to)
+}
+
+// StartByOperator does what Start does, for an operator with access to the master database.
+// It checks no permission.
+func (s *Service) StartByOperator(ctx context.Context, p authz.Principal, store stoa.StoreID, to Target) (Move, error) {
+	c := to.Credentials
+	var err error
+	if to.Managed != "" {
+		c, err = s.tenants.NewManagedOn(ctx, store, to.Managed)
+	} else {
+		c.Adopt = false
+		err = s.tenants.Validate(&c)
+	}
+	if err != nil {
+		return Move{}, err
+	}
+	if c.Kind != credential.Managed && c.Engine == credential.PostgreSQL {
+		c.RolePassword = credential.NewPassword()
+	}
+	var m Move
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
+		m, err = s.start(ctx, tx, p, store, c)
+		return err
+	})
+	return m, err
+}
+
+func (s *Service) start(ctx context.Context, tx *masterdb.Tx, p authz.Principal, store stoa.StoreID, c credential.Credentials) (Move, error) {
+	if err := s.registry.LockConnected(ctx, tx, store); err != nil {
+		return Move{}, err
+	}
+	from, err := s.tenants.Amend(ctx, tx, store, func(*credential.Credentials) bool { return false }) // locks the row
+	if err != nil {
+		return Move{}, err
+	}
+	if err := checkIdle(ctx, tx, store, from); err != nil {
+		return Move{}, err
+	}
+	if from.Engine == c.Engine && from.Host == c.Host && from.Port == c.Port && from.Database == c.Database && from.Schema == c.Schema {
+		return Move{}, errSameDatabase()
+	}
+	m, err := s.insert(ctx, tx, store, from, c)
+	if err != nil {
+		return Move{}, err
+	}
+	details := map[string]string{"move": m.ID.String(), "from": m.Source.String(), "to": m.Target.String()}
+	if err := audit.Record(ctx, tx, p, audit.Event{Action: audit.MoveStarted, Store: store, Details: details}); err != nil {
+		return Move{}, err
+	}
+	return m, s.queue.Enqueue(ctx, tx, Run{MoveID: m.ID})
+}
+
+func errSameDatabase() error {
+	return stoa.Errorf(stoa.MoveRefused, "This is the database that the store has now. Give the address of another one.")
+}
+
+// checkIdle fails while the database is migrated or a password of it is reset.
+func checkIdle(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, c credential.Credentials) error {
+	var starts, schema int64
+	if err := tx.Get(ctx, &starts, `SELECT migration_starts FROM store_databases WHERE store_id = $1`, store); err != nil {
+		return err
+	}
+	if err := tx.Get(ctx, &schema, `SELECT schema_version FROM store_databases WHERE store_id = $1`, store); err != nil {
+		return err
+	}
+	switch {
+	case starts > 0 || schema < tenantdb.LatestVersion():
+		return stoa.Errorf(stoa.MoveInProgress, "The store's tables are being brought up to date. Try again when that is done.")
+	case !c.Reset.Next.IsZero() || c.Reset.Since != "" || !c.Reader.Reset.Next.IsZero() || c.Reader.Reset.Since != "":
+		return stoa.Errorf(stoa.MoveInProgress, "A password of the store's database is being changed. Try again in a minute.")
+	}
+	return nil
+}
+
+// Abort ends a move before the store uses the new database. It fails with move_refused
+// afterwards.
+func (s *Service) Abort(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.MoveID) (Move, error) {
+	if _, err := authz.Check(ctx, s.db, p, store, authz.MoveDatabase); err != nil {
+		return Move{}, err
+	}
+	return s.AbortByOperator(ctx, p, store, id)
+}
+
+// AbortByOperator does what Abort does. It checks no permission.
+func (s *Service) AbortByOperator(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.MoveID) (Move, error) {
+	return s.ask(ctx, p, store, id, wishAbort, audit.MoveAborted, func(m Move) error {
+		if m.State != Running || m.SwappedAt != nil {
+			return stoa.Errorf(stoa.MoveRefused, "The move has ended, or the store uses the new database already. Roll it back instead.")
+		}
+		return nil
+	})
+}
+
+// Rollback moves the store back to the database that it had before. What was written since
+// is kept. It fails with move_refused unless the old database still follows the new one.
+func (s *Service) Rollback(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.MoveID) (Move, error) {
+	if _, err := authz.Check(ctx, s.db, p, store, authz.MoveDatabase); err != nil {
+		return Move{}, err
+	}
+	return s.RollbackByOperator(ctx, p, store, id)
+}
+
+// RollbackByOperator does what Rollback does. It checks no permission.
+func (s *Service) RollbackByOperator(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.MoveID) (Move, error) {
+	return s.ask(ctx, p, store, id, wishRollback, audit.MoveRolledBack, func(m Move) error {
+		if m.State != Kept || m.Step != stepKeep {
+			return stoa.Errorf(stoa.MoveRefused, "Only a move whose old database is kept can be rolled back.")
+		}
+		return nil
+	})
+}
+
+func (s *Service) ask(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.MoveID, wish, action string, check func(Move) error) (m Move, err error) {
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if _, err := tx.Exec(ctx, `UPDATE store_moves SET wish = wish WHERE id = $1`, id); err != nil {
+			return err // on PostgreSQL, it waits for others that change the row
+		}
+		if m, err = read(ctx, tx, store, id); err != nil {
+			return err
+		}
+		if err := check(m); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `UPDATE store_moves SET wish = $2 WHERE id = $1`, id, wish); err != nil {
+			return err
+		}
+		if err := audit.Record(ctx, tx, p, audit.Event{Action: action, Store: store, Details: map[string]string{"move": id.String()}}); err != nil {
+			return err
+		}
+		return s.queue.Enqueue(ctx, tx, Run{MoveID: id})
+	})
+	return m, err
+}
+
+// Get returns a move of the store.
+func (s *Service) Get(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.MoveID) (Move, error) {
+	if _, err := authz.Check(ctx, s.db, p, store, authz.ReadStore); err != nil {
+		return Move{}, err
+	}
+	return s.GetByOperator(ctx, store, id)
+}
+
+// GetByOperator does what Get does. It checks no permission.
+func (s *Service) GetByOperator(ctx context.Context, store stoa.StoreID, id stoa.MoveID) (Move, error) {
+	return read(ctx, s.db, store, id)
+}
+
+// maxNamed limits the tables that a message names.
+const maxNamed = 10
+
+// checkHead fails for a database with tables or columns that a move would not carry.
+func checkHead(h archive.Head) error {
+	if len(h.NotIncluded) == 0 {
+		return nil
+	}
+	more := ""
+	if len(h.NotIncluded) > maxNamed || h.Omitted > 0 {
+		more = " and more"
+	}
+	return stoa.Errorf(stoa.MoveRefused, "The store's database has tables or columns that Stoa did not create, and a move does not carry them: %s%s. Move them elsewhere yourself, then try again.",
+		strings.Join(h.NotIncluded[:min(maxNamed, len(h.NotIncluded))], ", "), more)
+}

@@ -1,0 +1,54 @@
+package provisioning
+
+import (
+	"context"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/tenantdb"
+	"github.com/stoahq/stoa/internal/tenantdb/credential"
+)
+
+// OpenTarget opens a database that a store is to be moved to, as a run does that connects a
+// store: it makes a managed database, and a role of the store's own in a Supabase project.
+// It fails for a server that suits no store and for a database that is marked as another
+// store's. It returns the credentials to be used from then on. It can be repeated. The
+// caller closes the database.
+func (s *Service) OpenTarget(ctx context.Context, store stoa.StoreID, c credential.Credentials) (_ *tenantdb.DB, _ credential.Credentials, in tenantdb.Inspection, err error) {
+	if err := s.tenants.MakeManaged(ctx, c); err != nil {
+		return nil, c, in, err
+	}
+	db, err := s.tenants.OpenUnleased(c)
+	if err != nil {
+		return nil, c, in, err
+	}
+	defer func() {
+		if err != nil {
+			_ = db.Close()
+		}
+	}()
+	if err := db.Ping(ctx); err != nil {
+		return nil, c, in, err
+	}
+	isolation, err := s.tenants.PlanIsolation(ctx, db, store)
+	if err != nil {
+		return nil, c, in, err
+	}
+	if isolation.Role != "" {
+		if c, err = s.tenants.Isolate(ctx, db, isolation, c.RolePassword); err != nil {
+			return nil, c, in, err
+		}
+		_ = db.Close()
+		if db, err = s.tenants.OpenUnleased(c); err != nil {
+			return nil, c, in, err
+		}
+	} else if err := db.EnsureSchema(ctx); err != nil {
+		return nil, c, in, err
+	}
+	if err := db.PinSession(ctx, store); err != nil {
+		return nil, c, in, err
+	}
+	if in, err = db.Inspect(ctx); err == nil {
+		err = checkServer(in)
+	}
+	return db, c, in, err
+}
