@@ -23,6 +23,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/operations"
 	"github.com/stoahq/stoa/internal/payments"
+	"github.com/stoahq/stoa/internal/moves"
 	"github.com/stoahq/stoa/internal/presence"
 	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/ratelimit"
@@ -48,6 +49,7 @@ type App struct {
 	Payments     *payments.Service
 	cloud        *link.Service
 	Provisioning *provisioning.Service
+	Moves        *moves.Service
 	Fleet        *fleet.Service
 	bulk         *fleet.Bulk
 	operations   *operations.Service
@@ -170,6 +172,9 @@ func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) 
 	a.Provisioning = provisioning.New(a.Master, a.Registry, a.Tenants, a.Queue, a.Log, provisioning.Options{
 		Lease: cfg.ProvisioningClaim, Process: a.presence.Name(), Cloud: a.cloud, Quotas: cfg.Limits(), Drain: cfg.FinishTime(),
 	})
+	a.Moves = moves.New(a.Master, a.Registry, a.Tenants, a.Provisioning, a.Queue, a.Log, moves.Options{
+		Keep: cfg.MoveKeep, Lease: cfg.ProvisioningClaim, Process: a.presence.Name(),
+	})
 	a.Fleet = fleet.New(a.Master, a.Tenants, a.Log, fleet.Options{Paused: cfg.HoldTenantMigrations})
 	a.bulk = fleet.NewBulk(a.Fleet, a.Registry, a.Queue)
 	a.operations = operations.New(a.Master, a.Queue, a.Ledger, a.Fleet)
@@ -186,6 +191,7 @@ func (a *App) registerJobs(publicURL string) {
 	jobs.Handle(a.Queue, operations.VerifyTimeout, a.operations.RunVerification)
 	jobs.Handle(a.Queue, provisioning.Timeout, a.Provisioning.Provision)
 	jobs.Handle(a.Queue, provisioning.FinishResetTimeout, a.Provisioning.FinishReset)
+	jobs.Handle(a.Queue, moves.Timeout, a.Moves.Run)
 	jobs.Handle(a.Queue, stores.SyncIdentityTimeout, a.Registry.SyncIdentity)
 	jobs.Handle(a.Queue, stores.DeleteStoreTimeout, a.Registry.FinishDeletion)
 	jobs.Handle(a.Queue, hostnames.RecheckTimeout, a.Hostnames.Recheck)
@@ -209,6 +215,7 @@ func (a *App) registerJobs(publicURL string) {
 func (a *App) releaseEnded() {
 	a.presence.OnProcessEnd(a.Queue.Release)
 	a.presence.OnProcessEnd(a.Provisioning.Release)
+	a.presence.OnProcessEnd(a.Moves.Release)
 	a.presence.OnProcessEnd(a.cloud.Release)
 	a.presence.OnProcessEnd(func(ctx context.Context, tx *masterdb.Tx, _ string) error { // accounts that the process had marked in memory
 		return a.Queue.EnqueueOnce(ctx, tx, feed.Sweep{})
@@ -281,6 +288,7 @@ func (a *App) listen(ctx context.Context) (stop func()) {
 	running.Go(func() { a.Master.Listen(ctx, a.Log) })
 	running.Go(func() { a.Master.WatchSkew(ctx, a.Log) })
 	running.Go(func() { a.Provisioning.Watch(ctx) })
+	running.Go(func() { a.Moves.Watch(ctx) })
 	running.Go(func() { a.feed.Run(ctx) })
 	running.Go(func() { a.traffic.Run(ctx) })
 	return func() {

@@ -19,6 +19,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/operations"
 	"github.com/stoahq/stoa/internal/payments"
+	"github.com/stoahq/stoa/internal/moves"
 	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/traffic"
@@ -42,7 +43,7 @@ const (
 func (a *App) Expiries(ctx context.Context) ([]masterdb.Expiry, error) {
 	keep, err := audit.Retention(ctx, a.Master)
 	return append(append(accounts.Expiries(accounts.DefaultRefreshTTL), apikeys.Expiries()...),
-		audit.Expiry(keep), payments.Expiry(a.Cfg.EventRetention), provisioning.Expiry(a.Cfg.EventRetention), feed.LowBalanceExpiry(a.Cfg.EventRetention),
+		audit.Expiry(keep), payments.Expiry(a.Cfg.EventRetention), provisioning.Expiry(a.Cfg.EventRetention), moves.Expiry(a.Cfg.EventRetention), feed.LowBalanceExpiry(a.Cfg.EventRetention),
 		stores.Expiry(), masterdb.ChangeLogExpiry(), traffic.Expiry(), fleet.BulkActionExpiry(a.Cfg.EventRetention), operations.VerificationExpiry(a.Cfg.EventRetention),
 	), err
 }

@@ -23,6 +23,7 @@ type storesCmd struct {
 	Delete        StoresDeleteCmd        `cmd:"" help:"Close a store and delete it after the grace period."`
 	Restore       storesRestoreCmd       `cmd:"" help:"Take a deletion back within the grace period."`
 	DSN           storesDSNCmd           `cmd:"" name:"dsn" help:"Print the connection string of a store's managed database."`
+	Move          storesMoveCmd          `cmd:"" help:"Move a store to another database while it is in use."`
 	ResetPassword storesResetPasswordCmd `cmd:"" help:"Give a store's managed database a new password."`
 
 	Hostnames storesHostnamesCmd `cmd:"" help:"Show a store's hostnames and what proves them."`

@@ -57,6 +57,7 @@ type Config struct {
 	ManagedDatabaseURL   keyring.Secret `name:"managed-database-url" env:"STOA_MANAGED_DATABASE_URL" help:"postgres://… or mysql://… of a server whose user may create databases and roles: managed stores get theirs there. Unless told, an embedded (SQLite) one." placeholder:"URL" group:"config"`
 	ManagedDatabaseCA    string         `name:"managed-database-ca" env:"STOA_MANAGED_DATABASE_CA" help:"PEM file of the authority that signed that server's certificate, if the system does not know it." placeholder:"FILE" group:"config"`
 	ServeStale           time.Duration  `name:"serve-stale" env:"STOA_SERVE_STALE" default:"1h" help:"While the master database does not answer, stores are served by what was last read of them, if it is not older than this; 0s serves none." placeholder:"TIME" group:"config"`
+	MoveKeep             time.Duration  `name:"move-keep" env:"STOA_MOVE_KEEP" default:"24h" help:"How long a store that was moved to another database can be moved back." placeholder:"TIME" group:"config"`
 	DeletionGrace        time.Duration  `name:"deletion-grace" env:"STOA_DELETION_GRACE" default:"720h" help:"How long a deleted store can be restored before it is gone for good." placeholder:"TIME" group:"config"`
 	TenantMigrations     string         `name:"tenant-migrations" env:"STOA_TENANT_MIGRATIONS" help:"Folder with your own migrations of store databases: sqlite/, postgres/, mysql/ in goose's form. They run after the built-in ones." placeholder:"DIR" group:"config"`
 	HoldTenantMigrations bool           `name:"hold-tenant-migrations" env:"STOA_HOLD_TENANT_MIGRATIONS" help:"Leave the migration of store databases to 'stoa tenants migrate'." group:"config"`
@@ -156,6 +157,9 @@ func (c *Config) checkLimits(fault func(name, format string, args ...any)) {
 	}
 	if c.ServeStale < 0 || c.ServeStale > 7*24*time.Hour {
 		fault("STOA_SERVE_STALE", "must be between 0s and 168h")
+	}
+	if c.MoveKeep < time.Minute || c.MoveKeep > 30*24*time.Hour {
+		fault("STOA_MOVE_KEEP", "must be between 1m and 720h")
 	}
 	if c.DeletionGrace < 0 || c.DeletionGrace > 10*365*24*time.Hour {
 		fault("STOA_DELETION_GRACE", "must be between 0s and 87600h")

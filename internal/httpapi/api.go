@@ -26,6 +26,7 @@ import (
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/moves"
 	"github.com/stoahq/stoa/internal/operations"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/provisioning"
@@ -48,6 +49,7 @@ type Domains struct {
 	Credits      *credits.Ledger
 	Payments     *payments.Service
 	Provisioning *provisioning.Service
+	Moves        *moves.Service
 	Cloud        *link.Service
 	Mail         *mail.Sender
 	Traffic      *traffic.Service

@@ -35,6 +35,7 @@ func engines() []credential.EngineName {
 type trial struct {
 	pair
 	move   stoa.MoveID
+	own    credential.Credentials
 	writer *tenantdb.DB // of the source, in another pool
 }
 
@@ -43,7 +44,7 @@ func newTrial(t *testing.T, from, to credential.EngineName) *trial {
 	c := tenantdbtest.Create(t, from)
 	tables, err := archive.Tables(t.Context(), tenantdb.LatestVersion())
 	testkit.Must(t, err)
-	tr := &trial{move: stoa.NewID[stoa.MoveID](), writer: tenantdbtest.Open(t, c), pair: pair{
+	tr := &trial{move: stoa.NewID[stoa.MoveID](), own: c, writer: tenantdbtest.Open(t, c), pair: pair{
 		from: side{tenantdbtest.Open(t, c), source}, to: side{tenantdbtest.Open(t, tenantdbtest.Create(t, to)), target},
 		store: stoa.NewID[stoa.StoreID](), tables: tables,
 	}}

@@ -30,8 +30,8 @@ type Run struct {
 // Kind implements jobs.Args.
 func (Run) Kind() string { return "moves.run" }
 
-// RetryWithin implements jobs.RetryWithin.
-func (Run) RetryWithin() time.Duration { return time.Minute }
+// RetryWithin implements jobs.RetryWithin. A job fails only when the master does not answer.
+func (Run) RetryWithin() time.Duration { return 10 * time.Second }
 
 // Timeout limits one execution. A copy that takes longer fails, because a snapshot holds back
 // the clean-up of old rows at its server.
@@ -133,11 +133,27 @@ func (s *Service) Run(ctx context.Context, job Run) error {
 		return e.release(ctx, s.opts.Follow)
 	}
 	s.log.WarnContext(ctx, "move interrupted", "store_id", e.move.StoreID.String(), "move", e.move.ID.String(), "step", e.move.Step, "err", err)
-	return errors.Join(err, e.release(ctx, 0))
+	if ctx.Err() != nil { // the process stops: the queue runs the job again
+		return errors.Join(err, e.release(ctx, 0))
+	}
+	return e.release(ctx, e.pause())
 }
 
-// release leaves the move without an owner, and lets its job run after d. A job that failed
-// is repeated by the queue.
+// maxPause limits the time between two executions after a fault.
+const maxPause = time.Minute
+
+// pause returns when the step is tried again after a fault. While writers are refused, this
+// is soon.
+func (e *execution) pause() time.Duration {
+	switch e.move.Step {
+	case stepFreeze, stepSwap, stepRollbackFreeze, stepRollbackSwap:
+		return time.Second
+	}
+	return min(time.Second<<min(e.move.Executions, 10), maxPause)
+}
+
+// release leaves the move without an owner, and enqueues its next job after d. Without d, the
+// job that runs is repeated.
 func (e *execution) release(ctx context.Context, d time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
@@ -587,6 +603,13 @@ func (e *execution) undo(ctx context.Context) (string, applied, error) {
 			return "", nil, err
 		}
 		e.from = side{db, source}
+		if c, err := e.from.control(ctx); err != nil {
+			return "", nil, err
+		} else if c != nil { // writers need not wait until all triggers are removed
+			if _, err := db.Exec(ctx, `UPDATE `+controlTable+` SET fenced = ? WHERE one = 1`, false); err != nil {
+				return "", nil, err
+			}
+		}
 		if err := e.from.end(ctx, e.tables); err != nil {
 			return "", nil, err
 		}
@@ -627,7 +650,7 @@ func (e *execution) cancelRollback(ctx context.Context, cause error) (string, ap
 		return "", nil, errors.Join(cause, err)
 	}
 	defer db.Close() //nolint:errcheck // no statement is pending
-	if _, err := db.Exec(ctx, `UPDATE `+controlTable+` SET fenced = false WHERE one = 1`); err != nil {
+	if _, err := db.Exec(ctx, `UPDATE `+controlTable+` SET fenced = ? WHERE one = 1`, false); err != nil {
 		return "", nil, errors.Join(cause, err)
 	}
 	return stepKeep, func(ctx context.Context, tx *masterdb.Tx) error {

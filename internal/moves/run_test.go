@@ -129,6 +129,7 @@ func inState(states ...State) func(Move) bool {
 type traffic struct {
 	wg           sync.WaitGroup
 	stop         chan struct{}
+	once         sync.Once
 	acknowledged []map[string]string
 	reads        atomic.Int64
 }
@@ -136,6 +137,7 @@ type traffic struct {
 func (r *replica) traffic(t *testing.T, store stoa.StoreID) *traffic {
 	t.Helper()
 	tr := &traffic{stop: make(chan struct{}), acknowledged: make([]map[string]string, 4)}
+	t.Cleanup(func() { tr.end() })
 	for i := range tr.acknowledged {
 		tr.acknowledged[i] = map[string]string{}
 		tr.wg.Go(func() { r.write(t, store, tr, i) })
@@ -166,7 +168,7 @@ func (tr *traffic) stopped() bool {
 }
 
 func (tr *traffic) end() []map[string]string {
-	close(tr.stop)
+	tr.once.Do(func() { close(tr.stop) })
 	tr.wg.Wait()
 	return tr.acknowledged
 }
@@ -282,6 +284,62 @@ func TestInterruptedMove(t *testing.T) {
 			if seen[step] < 2 {
 				t.Errorf("the step %s was not repeated", step)
 			}
+		}
+	})
+}
+
+// TestAbortedMove aborts a move at each of its steps before the swap. The source stays in
+// charge, and nothing is left of the move.
+func TestAbortedMove(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		r := newReplica(t, db)
+		var aborts atomic.Pointer[func(string) error]
+		r.interrupt = func(step string) error { return (*aborts.Load())(step) }
+		for i, step := range []string{stepPrepare, stepCopy, stepCatchUp, stepFreeze, stepSwap} {
+			t.Run(step, func(t *testing.T) {
+				engine := engines()[i%len(engines())]
+				store := r.connected(t, engine)
+				var m Move
+				abort := func(now string) error {
+					if now != step {
+						return nil
+					}
+					_, err := r.Abort(t.Context(), r.owner, store, m.ID)
+					return err
+				}
+				aborts.Store(&abort)
+				load := r.traffic(t, store)
+				to := database(t, engines()[(i+1)%len(engines())])
+				// The job must not begin before m is set.
+				testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) (err error) {
+					if to.Kind == credential.Managed {
+						to = credential.ManagedSQLite(store)
+					}
+					m, err = r.start(t.Context(), tx, r.owner, store, to)
+					return err
+				}))
+				end := r.await(t, m, Move.Done)
+				if end.State != Aborted {
+					t.Errorf("the move is %s: %v", end.State, end.ErrorMessage)
+				}
+				r.check(t, store, engine, load.end())
+				testkit.Must(t, r.leased(t.Context(), store, func(db *tenantdb.DB) error {
+					there, err := side{db, source}.tables(t.Context())
+					if there[controlTable] || there[journalTable] {
+						t.Error("the source has tables of the move after its end")
+					}
+					return err
+				}))
+				if to.Engine == credential.SQLite {
+					return
+				}
+				in, err := tenantdbtest.Open(t, to).Inspect(t.Context())
+				testkit.Must(t, err)
+				if len(in.Tables) > 0 {
+					t.Errorf("the target has the tables %v", in.Tables)
+				}
+			})
 		}
 	})
 }

@@ -52,7 +52,8 @@ type DB struct {
 	log         *slog.Logger // nil: slog.Default()
 	migrating   sync.Mutex   // locked while a migration uses the pool
 
-	// successor returns the store's database after a move; nil unless the database is leased.
+	// successor leases the store's database if it is another one now; otherwise the lease
+	// has no database. It is nil unless this database is leased.
 	successor func(context.Context) (Lease, error)
 }
 

@@ -45,42 +45,46 @@ func IsFenced(err error) bool {
 	return isState(err, FenceState)
 }
 
-// afterMove repeats an operation once in the store's new database if err says that this one
-// is fenced. Otherwise it returns err.
+// afterMove repeats an operation if err says that the database is fenced: in the store's new
+// database, as soon as there is one, or in this one, if the move was aborted. Otherwise it
+// returns err.
 func (db *DB) afterMove(ctx context.Context, err error, again func(*DB) error) error {
 	if db.successor == nil || !IsFenced(err) {
 		return err
 	}
-	next, missing := db.successor(ctx)
-	if missing != nil {
-		return unavailable(errors.Join(missing, err))
+	limited, cancel := context.WithTimeout(ctx, successorWait)
+	defer cancel()
+	for {
+		next, missing := db.successor(limited)
+		switch {
+		case missing != nil:
+			return unavailable(errors.Join(missing, err))
+		case next.DB != nil:
+			defer next.Release()
+			return again(next.DB)
+		}
+		if pause(limited, successorPoll) != nil {
+			return unavailable(err)
+		}
+		if err = again(db); !IsFenced(err) {
+			return err
+		}
 	}
-	defer next.Release()
-	return again(next.DB)
 }
 
-// followMoves makes writers that meet a fence wait for credentials that are newer than
-// version, and continue with them.
+// followMoves lets writers that meet a fence continue with credentials that are newer than
+// version.
 func (m *Manager) followMoves(db *DB, store stoa.StoreID, version int64) {
 	if m.master == nil {
 		return
 	}
 	db.successor = func(ctx context.Context) (Lease, error) {
-		ctx, cancel := context.WithTimeout(ctx, successorWait)
-		defer cancel()
-		for {
-			row, err := readRegistered(ctx, m.master, store)
-			if err != nil {
-				return Lease{}, err
-			}
-			if row.CredentialVersion > version {
-				m.forgetVersion(store, version)
-				return m.Acquire(ctx, store)
-			}
-			if err := pause(ctx, successorPoll); err != nil {
-				return Lease{}, err
-			}
+		row, err := readRegistered(ctx, m.master, store)
+		if err != nil || row.CredentialVersion <= version {
+			return Lease{}, err
 		}
+		m.forgetVersion(store, version)
+		return m.Acquire(ctx, store)
 	}
 }
 
