@@ -422,6 +422,26 @@ func (w *auditedWorld) reach() {
 	there := &auditedWorld{t: w.t, s: managed.server, done: w.done}
 	there.do(managed.api, "GET /api/stores/{id}/database/credentials", []string{managed.id}, nil, http.StatusOK)
 	there.do(managed.api, "POST /api/stores/{id}/database/reset-password", []string{managed.id}, nil, http.StatusNoContent)
+	begun := there.do(managed.api, "POST /api/stores/{id}/moves", []string{managed.id}, object{"managed": "sqlite"}, http.StatusAccepted).text("id")
+	there.do(managed.api, "GET /api/stores/{id}/moves", []string{managed.id}, nil, http.StatusOK)
+	move := func(state string) {
+		w.t.Helper()
+		for deadline := time.Now().Add(time.Minute); ; <-time.After(50 * time.Millisecond) {
+			now := there.do(managed.api, "GET /api/stores/{id}/moves/{moveId}", []string{managed.id, begun}, nil, http.StatusOK)
+			if now.text("state") == state {
+				return
+			}
+			if time.Now().After(deadline) {
+				w.t.Fatalf("the move is not %s: %v", state, now)
+			}
+		}
+	}
+	move("kept")
+	there.do(managed.api, "POST /api/stores/{id}/moves/{moveId}/rollback", []string{managed.id, begun}, nil, http.StatusAccepted)
+	move("rolled_back")
+	begun = there.do(managed.api, "POST /api/stores/{id}/moves", []string{managed.id}, object{"managed": "sqlite"}, http.StatusAccepted).text("id")
+	there.do(managed.api, "POST /api/stores/{id}/moves/{moveId}/abort", []string{managed.id, begun}, nil, http.StatusAccepted)
+	move("aborted")
 }
 
 // TestCommandsAreAudited runs every command that changes something. Each run has its
@@ -455,6 +475,7 @@ func TestCommandsAreAudited(t *testing.T) {
 	there := &auditedWorld{t: t, s: managed.server, done: w.done}
 	there.command(ids, flags, "stores", "dsn", managed.id)
 	there.command(ids, flags, "stores", "reset-password", managed.id, "--yes")
+	there.command(ids, flags, "stores", "move", managed.id, "--to=managed:sqlite", "--wait")
 	w.checkAllTried(auditedCommands)
 }
 

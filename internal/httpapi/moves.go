@@ -17,24 +17,24 @@ import (
 func (a *api) moveRoutes() {
 	tags := []string{"Stores"}
 	const path = "/api/stores/{id}/moves"
-	route(a, routeOptions{rate: rateDatabaseWait, scope: scope(authz.MoveDatabase), maxBody: maxCredentials},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateDatabase, scope: scope(authz.MoveDatabase), maxBody: maxCredentials},
 		huma.Operation{Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary: "Move the store to another database",
 			Description: "For owners, in person. The store stays in use: its rows are copied, changes follow, and writers wait for a moment while the two databases are " +
-				"compared and the new one takes over. With `type: managed` and an `engine` the platform makes the database; otherwise the body is that of " +
+				"compared and the new one takes over. With `managed` the platform makes the database; otherwise `database` is like the body of " +
 				"connect-database and leads to an empty one. The old database is kept for a while, and follows: see rollback.",
 			Errors: []int{400, 401, 403, 404, 409, 413, 422}}, a.startMove)
-	route(a, routeOptions{scope: scope(authz.ReadStore)},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
 		huma.Operation{Method: http.MethodGet, Path: path, Tags: tags, Summary: "List the store's moves", Description: "Newest first.",
 			Errors: []int{401, 403, 404, 422}}, a.listMoves)
-	route(a, routeOptions{scope: scope(authz.ReadStore)},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
 		huma.Operation{Method: http.MethodGet, Path: path + "/{moveId}", Tags: tags, Summary: "Show a move and its progress",
 			Errors: []int{401, 403, 404, 422}}, a.getMove)
-	route(a, routeOptions{scope: scope(authz.MoveDatabase), maxBody: noBody},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MoveDatabase), maxBody: noBody},
 		huma.Operation{Method: http.MethodPost, Path: path + "/{moveId}/abort", Tags: tags, DefaultStatus: http.StatusAccepted, Summary: "Abort a move",
 			Description: "For owners, in person. Before the new database has taken over. The store continues in the database that it has, and what the move has made is removed.",
 			Errors:      []int{401, 403, 404, 422}}, a.abortMove)
-	route(a, routeOptions{scope: scope(authz.MoveDatabase), maxBody: noBody},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MoveDatabase), maxBody: noBody},
 		huma.Operation{Method: http.MethodPost, Path: path + "/{moveId}/rollback", Tags: tags, DefaultStatus: http.StatusAccepted, Summary: "Move the store back",
 			Description: "For owners, in person. While the move is `kept`: until `keepUntil`. What was written since is kept.",
 			Errors:      []int{401, 403, 404, 422}}, a.rollbackMove)
@@ -46,8 +46,8 @@ type startMoveInput struct {
 }
 
 type moveBody struct {
-	connectBody
-	Engine credential.EngineName `json:"engine,omitempty" enum:"sqlite,postgresql,mysql" doc:"of a managed database: sqlite is embedded in the platform"`
+	Managed  credential.EngineName `json:"managed,omitempty" enum:"sqlite,postgresql,mysql" doc:"The engine of a database that the platform makes: sqlite is embedded in the platform"`
+	Database *connectBody          `json:"database,omitempty" doc:"An empty database of your own, instead"`
 }
 
 type movePath struct {
@@ -60,7 +60,7 @@ type moveOutput struct{ Body moveView }
 type movesOutput struct{ Body movePageView }
 
 type movePageView struct {
-	Moves      []moveView `json:"moves"`
+	Data       []moveView `json:"data"`
 	NextCursor *string    `json:"nextCursor"`
 }
 
@@ -109,28 +109,29 @@ func (a *api) startMove(ctx context.Context, in *startMoveInput) (*moveOutput, e
 	if err != nil {
 		return nil, err
 	}
-	var to moves.Target
-	if in.Body.Type == credential.Managed {
-		if to.Managed = in.Body.Engine; to.Managed == "" || in.Body.connectBody != (connectBody{Type: credential.Managed}) {
-			var faults stoa.Invalid
-			faults.Add("engine", "is needed for a managed database, and nothing else")
-			return nil, faults.Err()
-		}
-	} else {
-		pasted, err := a.credentials(in.Body.connectBody)
+	to := moves.Target{Managed: in.Body.Managed}
+	if (to.Managed == "") == (in.Body.Database == nil) {
+		var faults stoa.Invalid
+		faults.Add("managed", "give either this or database")
+		return nil, faults.Err()
+	}
+	if in.Body.Database != nil {
+		pasted, err := a.credentials(*in.Body.Database)
 		if err != nil {
 			return nil, err
 		}
 		to.Credentials = pasted.Credentials
 	}
 	m, err := a.Moves.Start(ctx, principal(ctx), id, to)
-	return &moveOutput{newMoveView(m)}, err
+	if err != nil {
+		return nil, err
+	}
+	return &moveOutput{newMoveView(m)}, nil
 }
 
 type listMovesInput struct {
 	StorePath
-	Limit  int    `query:"limit" minimum:"1" maximum:"100"`
-	Cursor string `query:"cursor" maxLength:"200"`
+	PageInput
 }
 
 func (a *api) listMoves(ctx context.Context, in *listMovesInput) (*movesOutput, error) {
@@ -142,9 +143,9 @@ func (a *api) listMoves(ctx context.Context, in *listMovesInput) (*movesOutput, 
 	if err != nil {
 		return nil, err
 	}
-	out := movePageView{Moves: make([]moveView, len(p.Moves)), NextCursor: p.NextCursor}
+	out := movePageView{Data: make([]moveView, len(p.Moves)), NextCursor: p.NextCursor}
 	for i, m := range p.Moves {
-		out.Moves[i] = newMoveView(m)
+		out.Data[i] = newMoveView(m)
 	}
 	return &movesOutput{out}, nil
 }
