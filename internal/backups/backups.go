@@ -59,6 +59,8 @@ type Options struct {
 	// store's database have ended. Default 15 s, which is longer than any of their
 	// statements.
 	CloseWait time.Duration
+
+	scryptWork int // see scryptWork
 }
 
 const (
@@ -68,7 +70,7 @@ const (
 	// atOnce limits the jobs that one process runs at a time: each needs memory for the
 	// compression and for the parts of an upload.
 	atOnce = 2
-	// busyPause is how long a job waits that finds no slot.
+	// busyPause is how long a job waits that finds no slot, or whose row another execution has.
 	busyPause = 2 * time.Second
 	// tries is how often a job is tried whose failure may pass.
 	tries = 3
@@ -83,6 +85,9 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	}
 	if opts.Lease == 0 {
 		opts.Lease = 30 * time.Second
+	}
+	if opts.scryptWork == 0 {
+		opts.scryptWork = scryptWork
 	}
 	if opts.CloseWait == 0 {
 		opts.CloseWait = 15 * time.Second
@@ -289,7 +294,7 @@ func (s *Service) unleased(ctx context.Context, table lease.Table, key any) erro
 	var n int
 	err := s.db.Get(ctx, &n, `SELECT count(*) FROM `+table.Name+` WHERE `+table.Key+` = $1 AND `+table.Where, key)
 	if err == nil && n > 0 {
-		return &waitError{s.opts.Lease}
+		return &waitError{busyPause}
 	}
 	return err
 }

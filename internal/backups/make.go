@@ -264,6 +264,7 @@ func (s *Service) recordSuccess(ctx context.Context, a attempt, owner lease.Owne
 	return err
 }
 
+// recordMade also ends the lease, which the job of the check needs.
 func (s *Service) recordMade(ctx context.Context, tx *masterdb.Tx, a attempt, owner lease.Owner, m made) error {
 	manifest, err := json.Marshal(Manifest{
 		StoreID: m.head.Store, Engine: string(m.head.Engine), EngineVersion: m.head.EngineVersion, SchemaVersion: m.head.SchemaVersion,
@@ -274,7 +275,7 @@ func (s *Service) recordMade(ctx context.Context, tx *masterdb.Tx, a attempt, ow
 		return err
 	}
 	n, err := tx.Exec(ctx, `UPDATE backups SET state = 'succeeded', bytes = $3, row_count = $4, manifest = $5, tables_done = $6, snapshot_at = $7, finished_at = $8,
-		keep_until = CASE WHEN origin = 'upload' THEN NULL ELSE keep_until END, error_code = NULL, error_message = NULL, check_state = 'queued'
+		keep_until = CASE WHEN origin = 'upload' THEN NULL ELSE keep_until END, error_code = NULL, error_message = NULL, check_state = 'queued', claimed_by = NULL, claimed_until = NULL
 		WHERE id = $1 AND claimed_by = $2`,
 		a.ID, string(owner), m.stored.Bytes, m.total.Rows, string(manifest), len(m.tables), m.head.SnapshotAt, tx.Now)
 	if err != nil {
@@ -286,7 +287,7 @@ func (s *Service) recordMade(ctx context.Context, tx *masterdb.Tx, a attempt, ow
 	return s.queue.Enqueue(ctx, tx, Check{ID: a.ID, Restore: true})
 }
 
-// recordFailure records why an attempt failed. It returns the cause if another attempt is
+// recordFailure records why an attempt failed, and ends the lease. It returns the cause if another attempt is
 // to be made.
 func (s *Service) recordFailure(ctx context.Context, a attempt, owner lease.Owner, cause error) error {
 	again := a.Attempt < tries && mayPass(cause)
@@ -301,7 +302,8 @@ func (s *Service) recordFailure(ctx context.Context, a attempt, owner lease.Owne
 			until := tx.Now.Add(failedFor)
 			finished, keepUntil = &tx.Now, &until
 		}
-		n, err := tx.Exec(ctx, `UPDATE backups SET state = $3, error_code = $4, error_message = $5, finished_at = $6, keep_until = coalesce($7, keep_until)
+		n, err := tx.Exec(ctx, `UPDATE backups SET state = $3, error_code = $4, error_message = $5, finished_at = $6, keep_until = coalesce($7, keep_until),
+			claimed_by = NULL, claimed_until = NULL
 			WHERE id = $1 AND claimed_by = $2`, a.ID, string(owner), string(state), string(fault.Code), fault.Message, finished, keepUntil)
 		if err == nil && n == 0 {
 			err = lease.ErrLost

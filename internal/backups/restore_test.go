@@ -304,7 +304,10 @@ func TestRights(t *testing.T) {
 			"check":    func(p authz.Principal) error { _, err := f.Check(t.Context(), p, s.ID, b.ID); return err },
 			"delete":   func(p authz.Principal) error { return f.Delete(t.Context(), p, s.ID, b.ID) },
 			"schedule": func(p authz.Principal) error { _, err := f.SetSchedule(t.Context(), p, s.ID, nil); return err },
-			"restore":  func(p authz.Principal) error { _, err := f.Restore(t.Context(), p, s.ID, b.ID, RestoreOptions{}); return err },
+			"restore": func(p authz.Principal) error {
+				_, err := f.Restore(t.Context(), p, s.ID, b.ID, RestoreOptions{})
+				return err
+			},
 			"download": func(p authz.Principal) error { _, err := f.Download(t.Context(), p, s.ID, b.ID, FileKey{}); return err },
 			"upload":   func(p authz.Principal) error { _, err := f.Upload(t.Context(), p, s.ID, FileKey{}, nil); return err },
 		} {

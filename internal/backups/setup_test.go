@@ -42,6 +42,7 @@ func setup(t *testing.T, db *masterdb.DB, opts Options) fixture {
 	t.Cleanup(func() { testkit.Must(t, tenants.Close(context.Background())) })
 	registry := stores.New(db, credits.New(db), tenants, queue, hostnames.New(db, "shops.test", log), log)
 	p := provisioning.New(db, registry, tenants, queue, log, provisioning.Options{Lease: 5 * time.Minute})
+	opts.scryptWork = 10 // a passphrase costs nothing
 	f := fixture{folder: t.TempDir()}
 	f.Service = New(db, registry, tenants, p, queue, archive.NewFolder(f.folder), ring, log, opts)
 	jobs.Handle(queue, provisioning.Timeout, p.Provision)

@@ -38,7 +38,7 @@ const (
 )
 
 // recipient returns the recipient of a download.
-func (k FileKey) recipient() (age.Recipient, error) {
+func (k FileKey) recipient(work int) (age.Recipient, error) {
 	var faults stoa.Invalid
 	switch n := len(k.Passphrase.Reveal()); {
 	case (n == 0) == (k.Recipient == ""):
@@ -48,7 +48,7 @@ func (k FileKey) recipient() (age.Recipient, error) {
 	case n > 0:
 		r, err := age.NewScryptRecipient(k.Passphrase.Reveal())
 		if err == nil {
-			r.SetWorkFactor(scryptWork)
+			r.SetWorkFactor(work)
 		}
 		return r, err
 	default:
@@ -99,7 +99,7 @@ func (s *Service) Download(ctx context.Context, p authz.Principal, store stoa.St
 // DownloadByOperator does what Download does, for an operator with access to the master
 // database. It checks no permission.
 func (s *Service) DownloadByOperator(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.BackupID, k FileKey) (Download, error) {
-	recipient, err := k.recipient()
+	recipient, err := k.recipient(s.opts.scryptWork)
 	if err != nil {
 		return Download{}, err
 	}
