@@ -57,7 +57,7 @@ func Open(name string, stdin io.Reader, format Format) (*File, error) {
 		return nil, fmt.Errorf("%s: %w", name, ErrFormat)
 	}
 	if name == "-" {
-		return spool(stdin, format)
+		return spool(stdin, format, maxFile)
 	}
 	f, err := os.Open(name)
 	if err != nil {
@@ -70,7 +70,7 @@ func Open(name string, stdin io.Reader, format Format) (*File, error) {
 		err = fmt.Errorf("%s is a folder", name)
 	case !info.Mode().IsRegular(): // a pipe
 		defer f.Close() //nolint:errcheck // it was only read
-		return spool(f, format)
+		return spool(f, format, maxFile)
 	case info.Size() > maxFile:
 		err = errTooLarge()
 	}
@@ -82,17 +82,17 @@ func Open(name string, stdin io.Reader, format Format) (*File, error) {
 
 func errTooLarge() error { return fmt.Errorf("is larger than %d MiB: split it", maxFile>>20) }
 
-// spool copies from to a temporary file without a name.
-func spool(from io.Reader, format Format) (*File, error) {
+// spool copies at most limit bytes to a temporary file without a name.
+func spool(from io.Reader, format Format, limit int64) (*File, error) {
 	f, err := os.CreateTemp("", "stoa-import-*")
 	if err != nil {
 		return nil, err
 	}
 	n, err := int64(0), os.Remove(f.Name()) // the file lives as long as it is open
 	if err == nil {
-		n, err = io.Copy(f, io.LimitReader(from, maxFile+1))
+		n, err = io.Copy(f, io.LimitReader(from, limit+1))
 	}
-	if err == nil && n > maxFile {
+	if err == nil && n > limit {
 		err = errTooLarge()
 	}
 	if err != nil {

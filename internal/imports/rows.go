@@ -40,11 +40,15 @@ func (f *File) rows() (*rows, error) {
 	if _, err := f.f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	r := &rows{format: f.format, in: bufio.NewReaderSize(f.f, 64<<10), next: 1}
+	return newRows(f.f, f.format), nil
+}
+
+func newRows(in io.Reader, format Format) *rows {
+	r := &rows{format: format, in: bufio.NewReaderSize(in, 64<<10), next: 1}
 	if mark, err := r.in.Peek(3); err == nil && string(mark) == "\ufeff" {
 		_, _ = r.in.Discard(len(mark)) // it is in the buffer
 	}
-	return r, nil
+	return r
 }
 
 // errUnreadable ends the check of a file: what follows cannot be understood. The row has

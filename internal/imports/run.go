@@ -161,10 +161,13 @@ func (r *run) store(ctx context.Context, owner stoa.UserID, rec record, result *
 	}
 	result.State = Kept
 	if use.Store.IsZero() {
-		if use, err = r.create(ctx, owner, rec); err != nil {
+		var created bool
+		if use, created, err = r.create(ctx, owner, rec); err != nil {
 			return err
 		}
-		result.State, result.Store = Made, use.Store
+		if result.Store = use.Store; created {
+			result.State = Made
+		}
 	}
 	if use.Status == stores.PendingDatabase || use.Status == stores.Provisioning {
 		if result.State == Kept {
@@ -187,13 +190,13 @@ func (r *run) store(ctx context.Context, owner stoa.UserID, rec record, result *
 
 // create creates the store. If an earlier import did and its owner has renamed it since,
 // it returns that store.
-func (r *run) create(ctx context.Context, owner stoa.UserID, rec record) (stores.SlugUse, error) {
-	id, err := r.registry.Import(ctx, r.by, owner, rec.store)
+func (r *run) create(ctx context.Context, owner stoa.UserID, rec record) (use stores.SlugUse, created bool, err error) {
+	id, created, err := r.registry.Import(ctx, r.by, owner, rec.store)
 	if err != nil {
-		return stores.SlugUse{}, err
+		return stores.SlugUse{}, false, err
 	}
 	s, err := stores.Find(ctx, r.db, id.String())
-	return stores.SlugUse{Store: id, Status: s.Status, Imported: true, Owners: []stoa.UserID{owner}}, err
+	return stores.SlugUse{Store: id, Status: s.Status, Imported: true, Owners: []stoa.UserID{owner}}, created, err
 }
 
 // provision connects the store to its database, or goes on with what an earlier process

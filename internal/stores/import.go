@@ -40,15 +40,16 @@ func (r *Registry) CheckImport(n NewStore, profile storedata.ProfilePatch) error
 }
 
 // Import creates a store for a user, as Create does for the caller. A second call for the
-// same slug, name and owner returns the store of the first. It fails with hostname_taken
-// for another's slug, and with idempotency_conflict when the owner has renamed the store
-// since and the file has another name for it too.
-func (r *Registry) Import(ctx context.Context, by authz.Principal, owner stoa.UserID, n NewStore) (id stoa.StoreID, err error) {
+// same slug, name and owner returns the store of the first, also if it has another slug by
+// now. It fails with hostname_taken for another's slug, and with idempotency_conflict when
+// the owner has changed the slug since and the file has another name.
+func (r *Registry) Import(ctx context.Context, by authz.Principal, owner stoa.UserID, n NewStore) (id stoa.StoreID, created bool, err error) {
 	n.IdempotencyKey = importKey(n.Slug)
 	if n, err = r.validateNew(n); err != nil {
-		return stoa.StoreID{}, err
+		return stoa.StoreID{}, false, err
 	}
 	err = r.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		created = false // the transaction may be repeated
 		if id, err = earlierCreation(ctx, tx, owner, n); err != nil || !id.IsZero() {
 			return err
 		}
@@ -56,15 +57,15 @@ func (r *Registry) Import(ctx context.Context, by authz.Principal, owner stoa.Us
 			return err
 		}
 		s, err := r.insert(ctx, tx, owner, n, by, map[string]string{"owner": owner.String(), "by": "import"})
-		id = s.ID
+		id, created = s.ID, err == nil
 		return err
 	})
 	if masterdb.IsUnique(err) || stoa.CodeOf(err) == stoa.HostnameTaken { // a concurrent call may have created it
 		if earlier, lookup := earlierCreation(ctx, r.db, owner, n); lookup != nil || !earlier.IsZero() {
-			return earlier, lookup
+			return earlier, false, lookup
 		}
 	}
-	return id, err
+	return id, created && err == nil, err
 }
 
 // FillImported writes the profile of an active store, unless it was changed since the store
