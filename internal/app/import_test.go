@@ -390,10 +390,16 @@ func TestImportFiveHundred(t *testing.T) {
 		t.Fatal(errOut)
 	}
 	i.db = masterdbtest.Open(t, i.cfg.MasterDBURL.Reveal())
+	lines := importLines(n)
+	for k := range lines {
+		if k > n-15 { // more than the quota of an owner whose address is not verified
+			lines[k] = strings.Replace(lines[k], fmt.Sprintf("owner%d@example.com,Ada %[1]d", k-1), "many@example.com,Ada", 1)
+		}
+	}
 	begun := time.Now()
-	status, _, summary := i.run(i.file(importLines(n)...))
+	status, _, summary := i.run(i.file(lines...))
 	t.Logf("%d stores in %s", n, time.Since(begun).Round(time.Millisecond))
-	i.want(summary, object{"made": n, "ownersCreated": n, "failed": 0, "notReached": 0})
+	i.want(summary, object{"made": n, "ownersCreated": n - 14, "failed": 0, "notReached": 0})
 	if active := i.count(`stores WHERE status = 'active'`); status != 0 || active != n {
 		t.Errorf("status %d, %d stores are active", status, active)
 	}
