@@ -18,6 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/credits/feed"
 	"github.com/stoahq/stoa/internal/fleet"
 	"github.com/stoahq/stoa/internal/hostnames"
+	"github.com/stoahq/stoa/internal/imports"
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/mail"
@@ -53,6 +54,7 @@ type App struct {
 	Fleet        *fleet.Service
 	bulk         *fleet.Bulk
 	operations   *operations.Service
+	Imports      *imports.Service
 	traffic      *traffic.Service
 	mail         *mail.Sender
 	feed         *feed.Feed
@@ -178,6 +180,7 @@ func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) 
 	a.Fleet = fleet.New(a.Master, a.Tenants, a.Log, fleet.Options{Paused: cfg.HoldTenantMigrations})
 	a.bulk = fleet.NewBulk(a.Fleet, a.Registry, a.Queue)
 	a.operations = operations.New(a.Master, a.Queue, a.Ledger, a.Fleet)
+	a.Imports = imports.New(a.Master, a.Accounts, a.Registry, a.Tenants, a.Provisioning, a.Log)
 	return nil
 }
 
@@ -293,6 +296,16 @@ func NewTenants(cfg *config.Config, master *masterdb.DB, encryption *keyring.Rin
 		ServeStale: max(cfg.ServeStale, 1), // 0 would select the default
 		Log:        log,
 	}), nil
+}
+
+// StartProvisioning makes this process execute provisioning runs as a server does, and take
+// over those of a process that was killed. It runs no jobs. Stop a.Provisioning before Close.
+func (a *App) StartProvisioning(ctx context.Context) error {
+	if err := a.presence.Start(ctx); err != nil {
+		return err
+	}
+	a.Provisioning.Start(ctx)
+	return nil
 }
 
 // listen starts the background work beside requests and jobs, until stop is called: it

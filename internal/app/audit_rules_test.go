@@ -158,6 +158,7 @@ var auditedCommands = map[string]auditRule{
 	"stores restore":        writes(audit.StoreRestored),
 	"stores dsn":            writes(audit.CredentialsShown),
 	"stores reset-password": writes(audit.DatabasePassword),
+	"stores import":         writes(audit.Registered, audit.StoreCreated, audit.DatabaseConnected),
 	"credits grant":         writes(audit.CreditsGranted),
 	"credits verify":        writesNone(reads),
 	"payments list":         writesNone(reads),
