@@ -1,4 +1,4 @@
-package archive
+package container
 
 import (
 	"crypto/sha256"
@@ -7,15 +7,22 @@ import (
 	"math/bits"
 )
 
+// Summary describes the rows of a table or, without a table, of an archive.
+type Summary struct {
+	Table    string `json:"table,omitempty"`
+	Rows     int64  `json:"rows"`
+	Bytes    int64  `json:"bytes"`    // of the encoded rows
+	Checksum string `json:"checksum"` // see checksum
+}
+
 // checksum is the checksum of a set of rows: the sum, modulo 2^256, of the SHA-256 of each
 // encoded row. It does not depend on the order of the rows, because engines sort texts
 // differently. Rows are distinct, because each table has a primary key. It detects faults;
 // an archive is protected against changes by its encryption.
 type checksum [4]uint64 // the least significant part first
 
-// add adds an encoded row.
-func (s *checksum) add(row []byte) {
-	sum := sha256.Sum256(row)
+// add adds the SHA-256 of an encoded row.
+func (s *checksum) add(sum [sha256.Size]byte) {
 	var carry uint64
 	for i := range s {
 		s[i], carry = bits.Add64(s[i], binary.BigEndian.Uint64(sum[24-8*i:]), carry)
@@ -38,24 +45,30 @@ func (s *checksum) String() string {
 	return hex.EncodeToString(b[:])
 }
 
-// tally counts the rows of a table.
-type tally struct {
+// Tally counts the rows of a table. Its zero value is that of no rows.
+type Tally struct {
 	rows, bytes int64
 	sum         checksum
 }
 
-func (t *tally) add(row []byte) {
+// Add adds an encoded row.
+func (t *Tally) Add(row []byte) { t.AddSum(sha256.Sum256(row), int64(len(row))) }
+
+// AddSum adds an encoded row of that many bytes by its SHA-256.
+func (t *Tally) AddSum(sum [sha256.Size]byte, bytes int64) {
 	t.rows++
-	t.bytes += int64(len(row))
-	t.sum.add(row)
+	t.bytes += bytes
+	t.sum.add(sum)
 }
 
-func (t *tally) addAll(o tally) {
+// AddAll adds the rows of another table.
+func (t *Tally) AddAll(o Tally) {
 	t.rows += o.rows
 	t.bytes += o.bytes
 	t.sum.addAll(o.sum)
 }
 
-func (t *tally) summary(table string) Summary {
+// Summary returns the result under the name of a table.
+func (t *Tally) Summary(table string) Summary {
 	return Summary{Table: table, Rows: t.rows, Bytes: t.bytes, Checksum: t.sum.String()}
 }
