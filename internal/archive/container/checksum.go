@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"math/bits"
 )
 
@@ -71,4 +72,15 @@ func (t *Tally) AddAll(o Tally) {
 // Summary returns the result under the name of a table.
 func (t *Tally) Summary(table string) Summary {
 	return Summary{Table: table, Rows: t.rows, Bytes: t.bytes, Checksum: t.sum.String()}
+}
+
+// AddSummary adds the rows of a summary.
+func (t *Tally) AddSummary(s Summary) error {
+	sum, err := hex.DecodeString(s.Checksum)
+	if err != nil || len(sum) != sha256.Size {
+		return fmt.Errorf("%q is no checksum", s.Checksum)
+	}
+	t.AddSum([sha256.Size]byte(sum), s.Bytes)
+	t.rows += s.Rows - 1
+	return nil
 }
