@@ -132,6 +132,8 @@ var auditedOperations = map[string]auditRule{
 var auditedCommands = map[string]auditRule{
 	"serve":                 writesNone("what it is asked for has rows; a new audit retention is audit.retention_set"),
 	"migrate":               writes(audit.RoleGranted, audit.RetentionSet), // with their flags; goose_db_version records the migrations
+	"backup":                writes(audit.MasterBackedUp),
+	"restore":               writes(audit.MasterRestored),
 	"keys generate":         writesNone("it prints keys and stores none"),
 	"keys list":             writesNone(reads),
 	"keys rotate":           writes(audit.KeysRotated),

@@ -70,11 +70,10 @@ type Table struct {
 	Columns []string `json:"columns"`
 }
 
-// Sequence is the state of a sequence.
+// Sequence is a sequence and the last number that it has handed out.
 type Sequence struct {
-	Name   string `json:"name"`
-	Last   int64  `json:"last"`
-	Called bool   `json:"called"` // whether Last has been handed out
+	Name string `json:"name"`
+	Last int64  `json:"last"`
 }
 
 // Result describes an archive that was written or restored.

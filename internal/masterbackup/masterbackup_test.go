@@ -482,14 +482,18 @@ func TestOlderSchema(t *testing.T) {
 // TestForgedFile restores a SQLite file with a trigger that Stoa did not make.
 func TestForgedFile(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct{ statement, words string }{
-		"trigger":           {`CREATE TRIGGER evil AFTER INSERT ON users BEGIN UPDATE users SET role = 'operator'; END`, "trigger evil"},
-		"changed trigger":   {`DROP TRIGGER credit_transactions_no_update; CREATE TRIGGER credit_transactions_no_update BEFORE UPDATE ON credit_transactions BEGIN SELECT 1; END`, "trigger credit_transactions_no_update"},
-		"trigger less":      {`DROP TRIGGER credit_transactions_no_delete`, "lacks the trigger"},
-		"view":              {`CREATE VIEW evil AS SELECT * FROM users`, "view evil"},
-		"table":             {`CREATE TABLE evil (id)`, "table evil"},
-		"view for a table":  {`DROP TABLE subscriptions; CREATE VIEW subscriptions AS SELECT 1 AS id`, "view subscriptions"},
-		"index in addition": {`CREATE INDEX evil ON users (first_name)`, "index evil"},
+	for name, c := range map[string]struct {
+		statement string
+		code      stoa.Code
+		words     string
+	}{
+		"trigger":           {`CREATE TRIGGER evil AFTER INSERT ON users BEGIN UPDATE users SET role = 'operator'; END`, stoa.ArchiveRefused, "trigger evil"},
+		"changed trigger":   {`DROP TRIGGER credit_transactions_no_update; CREATE TRIGGER credit_transactions_no_update BEFORE UPDATE ON credit_transactions BEGIN SELECT 1; END`, stoa.ArchiveRefused, "trigger credit_transactions_no_update"},
+		"trigger less":      {`DROP TRIGGER credit_transactions_no_delete`, stoa.ArchiveDamaged, "lacks the trigger"},
+		"view":              {`CREATE VIEW evil AS SELECT * FROM users`, stoa.ArchiveRefused, "view evil"},
+		"table":             {`CREATE TABLE evil (id)`, stoa.ArchiveRefused, "table evil"},
+		"view for a table":  {`DROP TABLE subscriptions; CREATE VIEW subscriptions AS SELECT 1 AS id`, stoa.ArchiveRefused, "view subscriptions"},
+		"index in addition": {`CREATE INDEX evil ON users (first_name)`, stoa.ArchiveRefused, "index evil"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -516,7 +520,7 @@ func TestForgedFile(t *testing.T) {
 			}
 			url := emptyURL(t, masterdb.SQLite)
 			_, err := Restore(t.Context(), url, bytes.NewReader(file), RestoreOptions{}, id)
-			wantCode(t, err, stoa.ArchiveRefused, c.words)
+			wantCode(t, err, c.code, c.words)
 			wantNothing(t, url)
 		})
 	}

@@ -278,7 +278,7 @@ func (r *reader) copyIn(ctx context.Context, tx pgx.Tx, t Table) error {
 // setSequences sets the sequences, which must be those of the schema.
 func (r *reader) setSequences(ctx context.Context, tx pgx.Tx) error {
 	for _, s := range r.head.Sequences {
-		if _, err := tx.Exec(ctx, `SELECT setval((quote_ident(current_schema()) || '.' || quote_ident($1))::regclass, $2, $3)`, s.Name, s.Last, s.Called); err != nil {
+		if _, err := tx.Exec(ctx, `SELECT setval((quote_ident(current_schema()) || '.' || quote_ident($1))::regclass, $2)`, s.Name, s.Last); err != nil {
 			return fmt.Errorf("sequence %s: %w", s.Name, err)
 		}
 	}

@@ -146,7 +146,7 @@ func (r *reader) checkObjects(ref reference, found []object) error {
 	}
 	for _, o := range ref.objects {
 		if o.Type != "index" && !slices.ContainsFunc(found, func(f object) bool { return f.Type == o.Type && f.Name == o.Name }) {
-			return stoa.Errorf(stoa.ArchiveRefused, "The archive lacks the %s %s, which Stoa creates. It was not made by Stoa.", o.Type, o.Name)
+			return container.Damaged("it lacks the "+o.Type+" "+o.Name+", which Stoa creates", nil)
 		}
 	}
 	return sameTables(r.head.Tables, ref.tables)

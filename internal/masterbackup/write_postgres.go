@@ -128,28 +128,25 @@ func (w *writer) readTables(ctx context.Context, q masterdb.Querier) error {
 	return nil
 }
 
-// readSequences reads the sequences of the tables' columns. A sequence is not part of the
-// snapshot: it is read after the snapshot was taken, so it is past the numbers of all rows.
+// readSequences reads the sequences of the tables' columns that have handed out numbers. A
+// sequence is not part of the snapshot: it is read after the snapshot was taken, so it is
+// past the numbers of all rows.
 func (w *writer) readSequences(ctx context.Context, q masterdb.Querier) error {
-	var names []struct{ Name, Table string }
-	err := q.Select(ctx, &names, `
-		SELECT s.relname AS name, t.relname AS table FROM pg_class s
+	var found []struct {
+		Sequence
+
+		Table string
+	}
+	err := q.Select(ctx, &found, `
+		SELECT s.relname AS name, pg_sequence_last_value(s.oid) AS last, t.relname AS table FROM pg_class s
 		JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
 		JOIN pg_class t ON t.oid = d.refobjid
-		WHERE s.relkind = 'S' AND s.relnamespace = current_schema()::regnamespace ORDER BY s.relname`)
-	if err != nil {
-		return err
-	}
+		WHERE s.relkind = 'S' AND s.relnamespace = current_schema()::regnamespace AND pg_sequence_last_value(s.oid) IS NOT NULL ORDER BY s.relname`)
 	h := &w.result.Head
-	for _, n := range names {
-		if !slices.ContainsFunc(h.Tables, func(t Table) bool { return t.Name == n.Table }) {
-			continue
+	for _, f := range found {
+		if slices.ContainsFunc(h.Tables, func(t Table) bool { return t.Name == f.Table }) {
+			h.Sequences = append(h.Sequences, f.Sequence)
 		}
-		s := Sequence{Name: n.Name}
-		if err := q.Get(ctx, &s, `SELECT $1::text AS name, last_value AS last, is_called AS called FROM `+quoted([]string{n.Name}), n.Name); err != nil {
-			return err
-		}
-		h.Sequences = append(h.Sequences, s)
 	}
-	return nil
+	return err
 }
