@@ -135,7 +135,7 @@ func TestMayImport(t *testing.T) {
 }
 
 // testOnly lists modules for tests and measurements, which the product must not import.
-var testOnly = []string{"github.com/Shopify/toxiproxy/", "github.com/google/go-cmp/", "pgregory.net/rapid", "github.com/chromedp/", "github.com/descope/virtualwebauthn", "github.com/johannesboyne/gofakes3"}
+var testOnly = []string{"github.com/Shopify/toxiproxy/", "github.com/google/go-cmp/", "pgregory.net/rapid", "github.com/chromedp/", "github.com/descope/virtualwebauthn"}
 
 func TestTestModulesStayOutside(t *testing.T) {
 	t.Parallel()
