@@ -137,11 +137,14 @@ func (w *writer) readSequences(ctx context.Context, q masterdb.Querier) error {
 
 		Table string
 	}
+	// The function fails for a relation that is no sequence, and the planner orders conditions.
 	err := q.Select(ctx, &found, `
-		SELECT s.relname AS name, pg_sequence_last_value(s.oid) AS last, t.relname AS table FROM pg_class s
-		JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
-		JOIN pg_class t ON t.oid = d.refobjid
-		WHERE s.relkind = 'S' AND s.relnamespace = current_schema()::regnamespace AND pg_sequence_last_value(s.oid) IS NOT NULL ORDER BY s.relname`)
+		SELECT name, last, "table" FROM (
+			SELECT s.relname AS name, CASE s.relkind WHEN 'S' THEN pg_sequence_last_value(s.oid) END AS last, t.relname AS "table" FROM pg_class s
+			JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = s.oid AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
+			JOIN pg_class t ON t.oid = d.refobjid
+			WHERE s.relkind = 'S' AND s.relnamespace = current_schema()::regnamespace) owned
+		WHERE last IS NOT NULL ORDER BY name`)
 	h := &w.result.Head
 	for _, f := range found {
 		if slices.ContainsFunc(h.Tables, func(t Table) bool { return t.Name == f.Table }) {
