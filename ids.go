@@ -26,6 +26,8 @@ type (
 	requestKind      struct{}
 	bulkActionKind   struct{}
 	verificationKind struct{}
+	backupKind       struct{}
+	restoreKind      struct{}
 )
 
 // These are the ids of the master database.
@@ -42,6 +44,8 @@ type (
 	EventID        = ID[eventKind]
 	BulkActionID   = ID[bulkActionKind]
 	VerificationID = ID[verificationKind]
+	BackupID       = ID[backupKind]
+	RestoreID      = ID[restoreKind]
 )
 
 // RequestID identifies one request to the API, or one run of a command, in logs and in the

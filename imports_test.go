@@ -35,7 +35,7 @@ var layers = map[string]int{
 	"stores": 6, "payments": 6, "archive": 6,
 	"accounts": 7, "masterbackup": 7,
 	"provisioning": 8, "fleet": 8,
-	"operations": 9, "web": 9, "console/ui": 9,
+	"operations": 9, "web": 9, "console/ui": 9, "backups": 9,
 	"console": 10, "storefront": 10,
 	"httpapi":  11,
 	"config":   12,

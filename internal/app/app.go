@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa/internal/accounts"
+	"github.com/stoahq/stoa/internal/backups"
 	"github.com/stoahq/stoa/internal/config"
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/credits/feed"
@@ -48,6 +49,7 @@ type App struct {
 	Payments     *payments.Service
 	cloud        *link.Service
 	Provisioning *provisioning.Service
+	Backups      *backups.Service
 	Fleet        *fleet.Service
 	bulk         *fleet.Bulk
 	operations   *operations.Service
@@ -170,10 +172,29 @@ func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) 
 	a.Provisioning = provisioning.New(a.Master, a.Registry, a.Tenants, a.Queue, a.Log, provisioning.Options{
 		Lease: cfg.ProvisioningClaim, Process: a.presence.Name(), Cloud: a.cloud, Quotas: cfg.Limits(), Drain: cfg.FinishTime(),
 	})
+	if a.Backups, err = a.newBackups(encryption); err != nil {
+		return err
+	}
 	a.Fleet = fleet.New(a.Master, a.Tenants, a.Log, fleet.Options{Paused: cfg.HoldTenantMigrations})
 	a.bulk = fleet.NewBulk(a.Fleet, a.Registry, a.Queue)
 	a.operations = operations.New(a.Master, a.Queue, a.Ledger, a.Fleet)
 	return nil
+}
+
+// newBackups returns the service of archives.
+func (a *App) newBackups(encryption *keyring.Ring) (*backups.Service, error) {
+	storage, err := a.Cfg.ArchiveStorage()
+	if err != nil {
+		return nil, err
+	}
+	recipients, err := a.Cfg.ArchiveRecipients()
+	if err != nil {
+		return nil, err
+	}
+	schedule, err := a.Cfg.ArchiveSchedule()
+	return backups.New(a.Master, a.Registry, a.Tenants, a.Provisioning, a.Queue, storage, encryption, a.Log, backups.Options{
+		Recipients: recipients, Schedule: schedule, KeepDeleted: a.Cfg.KeepDeletedStores, Process: a.presence.Name(),
+	}), err
 }
 
 // registerJobs registers the handlers and schedules of all jobs.
@@ -186,6 +207,7 @@ func (a *App) registerJobs(publicURL string) {
 	jobs.Handle(a.Queue, operations.VerifyTimeout, a.operations.RunVerification)
 	jobs.Handle(a.Queue, provisioning.Timeout, a.Provisioning.Provision)
 	jobs.Handle(a.Queue, provisioning.FinishResetTimeout, a.Provisioning.FinishReset)
+	a.Backups.Register()
 	jobs.Handle(a.Queue, stores.SyncIdentityTimeout, a.Registry.SyncIdentity)
 	jobs.Handle(a.Queue, stores.DeleteStoreTimeout, a.Registry.FinishDeletion)
 	jobs.Handle(a.Queue, hostnames.RecheckTimeout, a.Hostnames.Recheck)
@@ -210,6 +232,7 @@ func (a *App) releaseEnded() {
 	a.presence.OnProcessEnd(a.Queue.Release)
 	a.presence.OnProcessEnd(a.Provisioning.Release)
 	a.presence.OnProcessEnd(a.cloud.Release)
+	a.presence.OnProcessEnd(a.Backups.Release)
 	a.presence.OnProcessEnd(func(ctx context.Context, tx *masterdb.Tx, _ string) error { // accounts that the process had marked in memory
 		return a.Queue.EnqueueOnce(ctx, tx, feed.Sweep{})
 	})

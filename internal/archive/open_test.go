@@ -10,10 +10,10 @@ import (
 func TestOpenStorage(t *testing.T) {
 	t.Parallel()
 	for location, want := range map[string]S3Options{
-		"s3://shop":               {Endpoint: "https://s3.us-east-1.amazonaws.com", Region: "us-east-1", Bucket: "shop"},
-		"s3://shop/a/b/":          {Endpoint: "https://s3.us-east-1.amazonaws.com", Region: "us-east-1", Bucket: "shop", Prefix: "a/b/"},
-		"s3://shop?region=eu-2":   {Endpoint: "https://s3.eu-2.amazonaws.com", Region: "eu-2", Bucket: "shop"},
-		"s3://shop?style=virtual": {Endpoint: "https://s3.us-east-1.amazonaws.com", Region: "us-east-1", Bucket: "shop", VirtualHost: true},
+		"s3://shop":                                  {Endpoint: "https://s3.us-east-1.amazonaws.com", Region: "us-east-1", Bucket: "shop"},
+		"s3://shop/a/b/":                             {Endpoint: "https://s3.us-east-1.amazonaws.com", Region: "us-east-1", Bucket: "shop", Prefix: "a/b/"},
+		"s3://shop?region=eu-2":                      {Endpoint: "https://s3.eu-2.amazonaws.com", Region: "eu-2", Bucket: "shop"},
+		"s3://shop?style=virtual":                    {Endpoint: "https://s3.us-east-1.amazonaws.com", Region: "us-east-1", Bucket: "shop", VirtualHost: true},
 		"s3://shop/x?endpoint=http://127.0.0.1:9000": {Endpoint: "http://127.0.0.1:9000", Region: "us-east-1", Bucket: "shop", Prefix: "x/"},
 	} {
 		s, err := OpenStorage(location, "key", keyring.NewSecret("secret"))

@@ -98,6 +98,14 @@ const (
 	CredentialsRotated = "database.credentials_rotated" // or an attempt
 	CredentialsShown   = "database.credentials_shown"
 	DatabasePassword   = "database.password_reset"
+	BackupRequested    = "backup.requested"
+	BackupDeleted      = "backup.deleted"
+	BackupDownloaded   = "backup.downloaded"
+	BackupUploaded     = "backup.uploaded"
+	BackupScheduled    = "backup.schedule_changed"
+	BackupRestore      = "backup.restore_requested"
+	BackupRestored     = "backup.restored" // or an attempt
+	BackupCloned       = "backup.cloned"   // into another store
 	SupabaseConnected  = "supabase.connected"
 	SupabaseLeft       = "supabase.disconnected"
 	CreditsGranted     = "credits.granted"
@@ -135,6 +143,7 @@ var StoreActions = []string{
 	MemberInvited, InvitationRevoked, MemberJoined, MemberRoleChanged, MemberRemoved, OwnershipMoved,
 	KeyCreated, KeyRevoked,
 	DatabaseConnected, ConnectRetried, DatabaseTested, CredentialsRotated, CredentialsShown, DatabasePassword, SupabaseConnected, SupabaseLeft,
+	BackupRequested, BackupScheduled, BackupDownloaded, BackupUploaded, BackupDeleted, BackupRestore, BackupRestored, BackupCloned,
 	CreditsGranted, CreditSettings, RechargeChanged, RechargeStopped, CardRequested, CardSaved, PurchaseStarted,
 	OperatorActed, Impersonated,
 }

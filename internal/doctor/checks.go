@@ -9,6 +9,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/accounts"
+	"github.com/stoahq/stoa/internal/backups"
 	"github.com/stoahq/stoa/internal/config"
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/keyring"
@@ -215,5 +216,5 @@ func SchemaRemedy(err error) string {
 // SealedColumns returns all columns of the master database that hold encrypted values. A
 // test checks that no other column holds an envelope.
 func SealedColumns() []keyrotation.Column {
-	return append([]keyrotation.Column{tenantdb.SealedCredentials(), accounts.SealedFactors()}, link.Sealed()...)
+	return append([]keyrotation.Column{tenantdb.SealedCredentials(), accounts.SealedFactors(), backups.SealedKeys()}, link.Sealed()...)
 }
