@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -446,6 +447,7 @@ func TestCommandsAreAudited(t *testing.T) {
 		{"prices", "set", "email_send", "0.25"},
 		{"credits", "grant", id, "5", "--reason=x"},
 		{"keys", "rotate"},
+		{"backup", "--master", "--output=" + filepath.Join(t.TempDir(), "master"), "--backup-recipients=" + newRecipient(t)},
 		{"tenants", "migrate"},
 		{"migrate", "--grant-to=" + r.role, "--audit-retention=1000h"},
 	} {

@@ -45,6 +45,13 @@ func backUp(t *testing.T, cfg *config.Config) (file, identity string) {
 	return file, identity
 }
 
+func newRecipient(t *testing.T) string {
+	t.Helper()
+	id, err := age.GenerateX25519Identity()
+	testkit.Must(t, err)
+	return id.Recipient().String()
+}
+
 // emptyMaster returns the configuration of a platform without a master, with the same keys.
 func emptyMaster(t *testing.T, from *config.Config) *config.Config {
 	t.Helper()
@@ -127,7 +134,7 @@ func killRestore(t *testing.T, cfg *config.Config, line string, after time.Durat
 	t.Helper()
 	self, err := os.Executable()
 	testkit.Must(t, err)
-	cmd := exec.Command(self, "-test.run=^TestCommandProcess$") //nolint:noctx // it is killed below
+	cmd := exec.Command(self, "-test.run=^TestCommandProcess$")
 	cmd.Env = append(os.Environ(), commandProcess+"="+line, "STOA_DATA_DIR="+cfg.DataDir, "MASTER_DB_URL="+cfg.MasterDBURL.Reveal())
 	stdin, err := cmd.StdinPipe()
 	testkit.Must(t, err)

@@ -58,7 +58,7 @@ func (cmd restoreCmd) Run(e *Env) error {
 	if err != nil {
 		return plain(err)
 	}
-	defer source.Close() //nolint:errcheck // it is only read
+	defer source.Close()
 	started := time.Now()
 	p := newTableProgress(e, cmd.JSON)
 	result, err := masterbackup.Restore(e.Ctx, e.Cfg.MasterURL(), source, masterbackup.RestoreOptions{

@@ -504,7 +504,7 @@ func TestForgedFile(t *testing.T) {
 			exec(t, db, c.statement)
 			var changed []byte
 			testkit.Must(t, db.SnapshotFile(t.Context(), func(path string) (err error) {
-				changed, err = os.ReadFile(path) //nolint:gosec // a file of this test
+				changed, err = os.ReadFile(path)
 				return err
 			}))
 			file = forge(t, file, id, 1, func(kind byte, body []byte) []byte {

@@ -61,7 +61,7 @@ func TestMemoryDoesNotGrowWithTheMaster(t *testing.T) { //nolint:paralleltest //
 			}
 			id := newIdentity(t)
 			path := filepath.Join(t.TempDir(), "archive")
-			file, err := os.Create(path) //nolint:gosec // a file of this test
+			file, err := os.Create(path)
 			testkit.Must(t, err)
 			defer file.Close() //nolint:errcheck // it is only read afterwards
 			peak := newHeapPeak()
