@@ -115,6 +115,8 @@ var statuses = map[stoa.Code]int{
 	stoa.ArchiveOfOtherStore:        http.StatusConflict,
 	stoa.ArchiveRefused:             http.StatusUnprocessableEntity,
 	stoa.ArchiveStorageFailed:       http.StatusBadGateway,
+	stoa.BackupInUse:                http.StatusConflict,
+	stoa.RestoreInProgress:          http.StatusConflict,
 	stoa.QuotaExceeded:              http.StatusForbidden,
 	stoa.RateLimited:                http.StatusTooManyRequests,
 	stoa.PlatformUnavailable:        http.StatusServiceUnavailable,
