@@ -6,11 +6,13 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/alecthomas/kong"
 	"github.com/descope/virtualwebauthn"
 	"github.com/google/uuid"
@@ -470,16 +472,39 @@ func TestCommandsAreAudited(t *testing.T) {
 		{"prices", "set", "email_send", "0.25"},
 		{"credits", "grant", id, "5", "--reason=x"},
 		{"keys", "rotate"},
+		{"backup", "--master", "--output=" + filepath.Join(t.TempDir(), "master"), "--backup-recipients=" + newRecipient(t)},
 		{"tenants", "migrate"},
 		{"migrate", "--grant-to=" + r.role, "--audit-retention=1000h"},
 	} {
 		w.command(ids, flags, args...)
 	}
+	w.archives(ids, flags, id)
 	managed, flags := newManagedWorld(t, os.Getenv(tenantdbtest.PostgresEnv))
 	there := &auditedWorld{t: t, s: managed.server, done: w.done}
 	there.command(ids, flags, "stores", "dsn", managed.id)
 	there.command(ids, flags, "stores", "reset-password", managed.id, "--yes")
 	w.checkAllTried(auditedCommands)
+}
+
+// archives runs the commands of archives.
+func (w *auditedWorld) archives(ids map[string]bool, flags []string, store string) {
+	w.t.Helper()
+	file, identity := filepath.Join(w.t.TempDir(), "store.stoa"), filepath.Join(w.t.TempDir(), "identity")
+	key, err := age.GenerateX25519Identity()
+	testkit.Must(w.t, err)
+	testkit.Must(w.t, os.WriteFile(identity, []byte(key.String()), 0o600))
+	w.command(ids, flags, "backup", store)
+	var backup string
+	testkit.Must(w.t, w.s.Master.Get(w.t.Context(), &backup, `SELECT id FROM backups WHERE store_id = $1`, store))
+	w.command(ids, flags, "restore", store, "--yes")
+	w.command(ids, flags, "backups", "download", store, backup, "--output="+file, "--recipient="+key.Recipient().String())
+	w.command(ids, flags, "backups", "upload", store, file, "--identity="+identity)
+	w.command(ids, flags, "backups", "delete", store, backup, "--yes")
+	for _, args := range [][]string{{"backups", "list", store, "--json"}, {"backups", "verify", store, "--drill"}} {
+		if status, out, errOut := command(w.t, append(args, flags...)...); status != 0 || !strings.Contains(out, "-") {
+			w.t.Errorf("%v: status %d: %s%s", args, status, out, errOut)
+		}
+	}
 }
 
 // command runs a command and checks its entries. ids are the request ids of earlier runs.

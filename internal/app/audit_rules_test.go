@@ -145,6 +145,13 @@ var auditedOperations = map[string]auditRule{
 var auditedCommands = map[string]auditRule{
 	"serve":                 writesNone("what it is asked for has rows; a new audit retention is audit.retention_set"),
 	"migrate":               writes(audit.RoleGranted, audit.RetentionSet), // with their flags; goose_db_version records the migrations
+	"backup":                writes(audit.MasterBackedUp, audit.BackupRequested),
+	"restore":               writes(audit.BackupRestore), // platform.restored is in the master database that it creates: see TestMasterRestoreSurvivesKills
+	"backups list":          writesNone(reads),
+	"backups verify":        writesNone("it reads the archives and records the result with them"),
+	"backups download":      writes(audit.BackupDownloaded),
+	"backups upload":        writes(audit.BackupUploaded),
+	"backups delete":        writes(audit.BackupDeleted),
 	"keys generate":         writesNone("it prints keys and stores none"),
 	"keys list":             writesNone(reads),
 	"keys rotate":           writes(audit.KeysRotated),

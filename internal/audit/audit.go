@@ -130,6 +130,8 @@ const (
 	KeysRotated        = "keys.rotated"
 	TenantsMigrated    = "tenants.migrated"
 	RoleGranted        = "platform.role_granted"
+	MasterBackedUp     = "platform.backed_up"
+	MasterRestored     = "platform.restored"
 	RetentionSet       = "audit.retention_set"
 )
 

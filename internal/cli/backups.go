@@ -256,11 +256,11 @@ func (cmd backupsUploadCmd) Run(e *Env) error {
 	return useStore(e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
 		key := backups.FileKey{Passphrase: keyring.NewSecret(cmd.Passphrase)}
 		if cmd.Identity != "" {
-			secret, err := readIdentity(cmd.Identity)
+			identities, err := readIdentities(cmd.Identity)
 			if err != nil {
 				return err
 			}
-			key = backups.FileKey{Identity: secret}
+			key = backups.FileKey{Identity: keyring.NewSecret(fmt.Sprint(identities[0]))}
 		}
 		file, err := os.Open(cmd.File)
 		if err != nil {
@@ -273,23 +273,6 @@ func (cmd backupsUploadCmd) Run(e *Env) error {
 		}
 		return printBackup(e.Stdout, b, s, cmd.JSON)
 	})
-}
-
-// readIdentity reads the secret key of a file as age-keygen writes it.
-func readIdentity(path string) (keyring.Secret, error) {
-	const most = 64 << 10
-	file, err := os.Open(path) //nolint:gosec // the operator names it
-	if err != nil {
-		return keyring.Secret{}, err
-	}
-	defer file.Close() //nolint:errcheck // it was only read
-	lines := bufio.NewScanner(io.LimitReader(file, most))
-	for lines.Scan() {
-		if line := strings.TrimSpace(lines.Text()); strings.HasPrefix(line, "AGE-SECRET-KEY-1") {
-			return keyring.NewSecret(line), nil
-		}
-	}
-	return keyring.Secret{}, fmt.Errorf("%s has no secret key such as AGE-SECRET-KEY-1…, as age-keygen prints it", path)
 }
 
 // makeBackup archives a store now.
@@ -326,7 +309,7 @@ func printBackup(w io.Writer, b backups.Backup, s stores.Store, asJSON bool) err
 
 // restoreBackup restores an archive into its store: the newest complete one unless id names
 // one.
-func restoreBackup(e *Env, store, id string, unsaved, yes bool) error {
+func restoreBackup(e *Env, store, id string, unsaved, yes, asJSON bool) error {
 	return useStore(e, store, func(ctx context.Context, a *app.App, s stores.Store) error {
 		b, err := chooseBackup(ctx, a, s, id)
 		if err != nil {
@@ -359,9 +342,20 @@ func restoreBackup(e *Env, store, id string, unsaved, yes bool) error {
 		if r.State == backups.Failed {
 			return errors.New(r.Fault.Message)
 		}
+		if asJSON {
+			return json.NewEncoder(e.Stdout).Encode(restoreRecord{ID: r.ID, StoreID: s.ID, BackupID: b.ID, SavedID: r.SavedID})
+		}
 		Printf(e.Stdout, "%s is restored from %s, as it was on %s.\n", s.Slug, b.ID, b.SnapshotAt.UTC().Format(time.RFC3339))
 		return nil
 	})
+}
+
+// restoreRecord is a restore in the output. Its field names are those of the API.
+type restoreRecord struct {
+	ID       stoa.RestoreID `json:"id"`
+	StoreID  stoa.StoreID   `json:"storeId"`
+	BackupID stoa.BackupID  `json:"backupId"`
+	SavedID  *stoa.BackupID `json:"savedId"`
 }
 
 // chooseBackup returns the archive with that id, or the newest complete one.

@@ -89,5 +89,7 @@ var actions = map[string]string{
 	audit.KeysRotated:        "Keys rotated",
 	audit.TenantsMigrated:    "Stores migrated",
 	audit.RoleGranted:        "Database role granted",
+	audit.MasterBackedUp:     "Platform backed up",
+	audit.MasterRestored:     "Platform restored from a backup",
 	audit.RetentionSet:       "Retention set",
 }

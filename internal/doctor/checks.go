@@ -207,6 +207,9 @@ func SchemaRemedy(err error) string {
 	if errors.Is(err, masterdb.ErrSchemaTooNew) {
 		return "start the newer release here; to go back to this one, restore the backup from before the upgrade"
 	}
+	if errors.Is(err, masterdb.ErrRestoreIncomplete) {
+		return "wait until 'stoa restore --master' has ended; if it was interrupted, run it again"
+	}
 	return "run 'stoa migrate'"
 }
 
