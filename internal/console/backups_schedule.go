@@ -126,13 +126,15 @@ func scheduleWords(s backups.Schedule) string {
 	return "A backup is made every " + intervalWords(interval) + ". Of these, " + words + " are kept."
 }
 
+// intervalWords names the interval of a schedule.
 func intervalWords(d time.Duration) string {
-	switch d {
-	case time.Hour:
+	const day = 24 * time.Hour
+	switch {
+	case d <= time.Hour:
 		return "hour"
-	case 24 * time.Hour:
+	case d <= day:
 		return "day"
-	case 7 * 24 * time.Hour:
+	case d <= 7*day:
 		return "week"
 	}
 	return "month"
