@@ -153,6 +153,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			w.lifecycle(owner)
 			w.databases(owner)
 			w.hostnames(owner, id, names)
+			w.backups(owner)
 			w.creditsOf(owner, id)
 			w.supabase(owner, sb)
 			w.reach()
@@ -402,6 +403,29 @@ func (w *auditedWorld) creditsOf(owner client, id string) {
 	do("POST /api/credits/purchase", nil, object{"credits": 100}, http.StatusCreated)
 	do("POST /api/credits/auto-recharge/card", nil, nil, http.StatusCreated)
 	do("PUT /api/credits/auto-recharge", nil, object{"enabled": false, "threshold": "1", "credits": 5, "monthlyCap": 5}, http.StatusOK)
+}
+
+// backups makes, checks, restores, clones, downloads, uploads and deletes archives.
+func (w *auditedWorld) backups(owner client) {
+	w.t.Helper()
+	id := owner.call("POST", "/api/stores", object{"name": "Archived"}).want(http.StatusCreated).text("id")
+	owner.call("POST", "/api/stores/"+id+"/connect-database", object{"type": "managed"}).want(http.StatusOK)
+	made := w.do(owner, "POST /api/stores/{id}/backups", []string{id}, nil, http.StatusAccepted)
+	backup := made.text("id")
+	owner.archived(id, backup)
+	both := []string{id, backup}
+	w.do(owner, "POST /api/stores/{id}/backups/{backupId}/check", both, nil, http.StatusAccepted)
+	w.do(owner, "POST /api/stores/{id}/backups/{backupId}/restore", both, object{"unsaved": true}, http.StatusAccepted)
+	owner.restored(id)
+	w.do(owner, "POST /api/stores/{id}/backups/{backupId}/clone", both, object{"name": "Copy"}, http.StatusAccepted)
+	file := w.do(owner, "POST /api/stores/{id}/backups/{backupId}/download", both, object{"passphrase": "correct horse battery"}, http.StatusOK)
+	w.do(owner, "POST /api/stores/{id}/backups/upload", []string{id}, file.raw, http.StatusCreated, "Content-Type", "application/octet-stream", "Stoa-Archive-Passphrase", "correct horse battery")
+	w.do(owner, "PUT /api/stores/{id}/backup-schedule", []string{id}, object{"hourly": 0, "daily": 1, "weekly": 0, "monthly": 0}, http.StatusOK)
+	w.do(owner, "DELETE /api/stores/{id}/backup-schedule", []string{id}, nil, http.StatusOK)
+	eventually(w.t, "the archive can be deleted", func() bool {
+		return owner.call("DELETE", "/api/stores/"+id+"/backups/"+backup, nil).status != http.StatusConflict
+	})
+	w.compare("DELETE /api/stores/{id}/backups/{backupId}", auditedOperations["DELETE /api/stores/{id}/backups/{backupId}"], w.entries(`action = $1`, audit.BackupDeleted))
 }
 
 func (w *auditedWorld) supabase(owner client, sb *supabasetest.Server) {

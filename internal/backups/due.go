@@ -157,6 +157,11 @@ func (s *Service) deleteExpired(ctx context.Context) error {
 	})
 }
 
+// RestoreExpiry returns the rule for the records of restores.
+func RestoreExpiry(keep time.Duration) masterdb.Expiry {
+	return masterdb.Expiry{Table: "backup_restores", Key: []string{"id"}, Age: "finished_at", Keep: keep}
+}
+
 // deleteOfDeleted deletes the archives of stores that were deleted long enough ago, and then
 // the key, without which copies of the archives elsewhere cannot be opened.
 func (s *Service) deleteOfDeleted(ctx context.Context) error {

@@ -57,7 +57,7 @@ func (a *api) restoreRoutes(tags []string) {
 				"Follow Location.",
 			Errors: []int{400, 401, 403, 404, 409, 413, 422, 429}}, a.cloneBackup)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadBackups), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/restore", Tags: tags,
+		huma.Operation{Method: http.MethodGet, Path: backupsPath + "/restore", Tags: tags,
 			Summary: "The last restore into the store", Errors: []int{401, 403, 404}}, a.lastRestore)
 }
 
@@ -270,7 +270,9 @@ type restoreOutput struct {
 	Body     restoreView
 }
 
-func restoreLocation(store stoa.StoreID) string { return "/api/stores/" + store.String() + "/restore" }
+func restoreLocation(store stoa.StoreID) string {
+	return "/api/stores/" + store.String() + "/backups/restore"
+}
 
 func (a *api) restoreBackup(ctx context.Context, in *restoreInput) (*restoreOutput, error) {
 	store, id, err := in.ids()

@@ -30,6 +30,7 @@ func (a *api) databaseRoutes() {
 				"nothing. A managed database has no credentials to rotate.",
 			Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}, a.rotateCredentials)
 	a.databaseAccessRoutes()
+	a.backupRoutes()
 }
 
 type testInput struct {

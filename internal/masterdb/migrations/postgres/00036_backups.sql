@@ -79,6 +79,7 @@ CREATE TABLE backup_restores (
 CREATE INDEX backup_restores_store ON backup_restores (store_id, id);
 CREATE INDEX backup_restores_source ON backup_restores (source_id);
 CREATE INDEX backup_restores_created_by ON backup_restores (created_by) WHERE created_by IS NOT NULL;
+CREATE INDEX backup_restores_finished ON backup_restores (finished_at);
 CREATE INDEX backup_restores_claims ON backup_restores (claimed_by) WHERE claimed_by IS NOT NULL;
 -- One at a time for a store.
 CREATE UNIQUE INDEX backup_restores_unfinished ON backup_restores (store_id) WHERE state IN ('queued', 'running');
