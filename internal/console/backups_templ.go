@@ -696,7 +696,7 @@ func restorePart(v restoreView) templ.Component {
 			}
 		} else {
 			if v.Fault != nil {
-				templ_7745c5c3_Err = ui.Notice(ui.Warning, "It failed: "+v.Fault.Message+" The rows of before are put back, and the store is opened again.").Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ui.Notice(ui.Warning, "It failed and is being ended: "+v.Fault.Message).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
