@@ -92,4 +92,12 @@ var actions = map[string]string{
 	audit.MasterBackedUp:     "Platform backed up",
 	audit.MasterRestored:     "Platform restored from a backup",
 	audit.RetentionSet:       "Retention set",
+	audit.BackupRequested:    "Backup asked for",
+	audit.BackupDeleted:      "Backup deleted",
+	audit.BackupDownloaded:   "Backup downloaded",
+	audit.BackupUploaded:     "Backup uploaded",
+	audit.BackupScheduled:    "Schedule of backups changed",
+	audit.BackupRestore:      "Restore of a backup begun",
+	audit.BackupRestored:     "Backup restored",
+	audit.BackupCloned:       "Backup cloned",
 }
