@@ -101,7 +101,11 @@ type steadyBody struct {
 // Read implements io.Reader.
 func (b steadyBody) Read(p []byte) (int, error) {
 	setReadDeadline(b.w, stallTimeout)
-	return b.ReadCloser.Read(p)
+	n, err := b.ReadCloser.Read(p)
+	if err != nil { // the deadline would end the work on what has arrived
+		_ = http.NewResponseController(b.w).SetReadDeadline(time.Time{}) // a writer without a connection has none
+	}
+	return n, err
 }
 
 // bodyError returns the error for a body that did not arrive.
