@@ -151,6 +151,7 @@ var auditedCommands = map[string]auditRule{
 	"backups verify":        writesNone("it reads the archives and records the result with them"),
 	"backups download":      writes(audit.BackupDownloaded),
 	"backups upload":        writes(audit.BackupUploaded),
+	"backups discover":      writes(audit.BackupUploaded),
 	"backups delete":        writes(audit.BackupDeleted),
 	"keys generate":         writesNone("it prints keys and stores none"),
 	"keys list":             writesNone(reads),

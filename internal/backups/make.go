@@ -118,8 +118,9 @@ func (s *Service) make(ctx context.Context, id stoa.BackupID, owner lease.Owner)
 		return err
 	}
 	made, err := s.write(ctx, b.row, owner)
-	if err != nil && ctx.Err() != nil {
-		return err // the process stops, or the lease is lost: another execution begins anew
+	var waits *waitError
+	if err != nil && (ctx.Err() != nil || errors.As(err, &waits)) {
+		return err // the process stops, the lease is lost, or the store is being restored: another execution begins anew
 	}
 	if err != nil {
 		return s.recordFailure(ctx, *b, owner, err)
@@ -170,8 +171,28 @@ type made struct {
 	tables []archive.Summary
 }
 
-// write writes the archive of a store's present rows to the storage.
+// write writes the archive of a store's present rows to the storage. It waits while the
+// store is being restored, except for the restore itself.
 func (s *Service) write(ctx context.Context, r row, owner lease.Owner) (m made, err error) {
+	before, err := s.tenants.Read(ctx, s.db, r.StoreID)
+	if err != nil {
+		return m, err
+	}
+	if before.Restoring && r.Origin != Saved {
+		return m, &waitError{busyPause}
+	}
+	if m, err = s.writeNow(ctx, r, owner); err != nil || r.Origin == Saved {
+		return m, err
+	}
+	// A restore that began meanwhile has another version. Its rows may be in the archive.
+	after, err := s.tenants.Read(ctx, s.db, r.StoreID)
+	if err == nil && after.Version != before.Version {
+		err = &waitError{busyPause}
+	}
+	return m, err
+}
+
+func (s *Service) writeNow(ctx context.Context, r row, owner lease.Owner) (m made, err error) {
 	key, err := s.key(ctx, r.StoreID)
 	if err != nil {
 		return m, err
@@ -215,6 +236,9 @@ func (s *Service) open(ctx context.Context, store stoa.StoreID) (*tenantdb.DB, e
 	return db, nil
 }
 
+// errLost is the cause of the error for a database that is the store's no more.
+var errLost = errors.New("backups: the database has no mark")
+
 // checkMarked fails unless the database is marked as the store's: otherwise an archive would
 // contain another store's rows, or those of an empty database in place of a lost one.
 func checkMarked(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) error {
@@ -225,7 +249,7 @@ func checkMarked(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) error
 	case err == nil && marked:
 		return nil
 	case err == nil, stoa.CodeOf(err) == stoa.Internal, stoa.CodeOf(err) == stoa.TenantError:
-		return stoa.Errorf(stoa.DatabaseContentInvalid, "This database does not hold the store any more: its mark is missing. Restore the store from its newest archive.").WithCause(err)
+		return stoa.Errorf(stoa.DatabaseContentInvalid, "This database does not hold the store any more: its mark is missing. Restore the store from its newest archive.").WithCause(errors.Join(errLost, err))
 	}
 	return err
 }

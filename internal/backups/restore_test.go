@@ -15,6 +15,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/keyring"
+	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb"
@@ -321,5 +322,34 @@ func TestRights(t *testing.T) {
 		_, err = f.Restore(t.Context(), q, other.ID, b.ID, RestoreOptions{})
 		wantCode(t, err, stoa.NotFound)
 		wantCode(t, f.Delete(t.Context(), q, other.ID, b.ID), stoa.NotFound)
+	})
+}
+
+// TestBackupWaitsForRestore checks that no archive is made of a store whose rows are being
+// replaced.
+func TestBackupWaitsForRestore(t *testing.T) {
+	t.Parallel()
+	eachMaster(t, Options{}, func(t *testing.T, f fixture) {
+		p, s := f.store(t, credential.SQLite)
+		set := func(change func(context.Context, *masterdb.Tx, stoa.StoreID) error) {
+			testkit.Must(t, f.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return change(t.Context(), tx, s.ID) }))
+		}
+		set(tenantdb.BeginRestore)
+		_, err := f.tenants.Acquire(t.Context(), s.ID)
+		wantCode(t, err, stoa.TenantUnavailable)
+		b, err := f.Make(t.Context(), p, s.ID)
+		testkit.Must(t, err)
+		eventually(t, "the job has looked at the store", func() bool {
+			r, err := read(t.Context(), f.db, `b.id = $1`, b.ID)
+			testkit.Must(t, err)
+			return r.Attempt > 0
+		})
+		if got, err := f.get(t.Context(), s.ID, b.ID); err != nil || got.State != Running || len(f.files(t)) > 0 {
+			t.Errorf("while it is being restored: %+v, %v", got, err)
+		}
+		set(tenantdb.EndRestore)
+		if b = f.checked(t, b); b.State != Succeeded || b.CheckState != CheckPassed {
+			t.Errorf("afterwards: %+v", b)
+		}
 	})
 }

@@ -213,7 +213,13 @@ func (s *Service) receive(ctx context.Context, r row, identity age.Identity, con
 	if err != nil {
 		return m, err
 	}
-	err = s.reading(ctx, r, func(a *archive.Reader) error {
+	err = s.readMade(ctx, r, &m)
+	return m, err
+}
+
+// readMade reads an archive of the storage whole, and records in m what it contains.
+func (s *Service) readMade(ctx context.Context, r row, m *made) error {
+	return s.reading(ctx, r, func(a *archive.Reader) error {
 		if err := a.Head.CheckSchema(); err != nil {
 			return err
 		}
@@ -233,5 +239,4 @@ func (s *Service) receive(ctx context.Context, r row, identity age.Identity, con
 			}
 		}
 	})
-	return m, err
 }

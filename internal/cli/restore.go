@@ -21,8 +21,9 @@ import (
 )
 
 type restoreCmd struct {
-	Source   string `arg:"" help:"The store: its id, slug or hostname. With --master the backup: a file, a name in the storage of backups such as master/…, or 'newest'." placeholder:"STORE|FILE"`
+	Source   string `arg:"" optional:"" help:"The store: its id, slug or hostname. With --master the backup: a file, a name in the storage of backups such as master/…, or 'newest'." placeholder:"STORE|FILE"`
 	Backup   string `help:"The store's archive. Unless told, the newest complete one." placeholder:"ID"`
+	Lost     bool   `help:"Restore every store whose database is lost, from its newest archive."`
 	Unsaved  bool   `help:"Do not archive the store's present rows first, because they cannot be archived: they are lost."`
 	Yes      bool   `help:"Do not ask."`
 	Master   bool   `help:"Restore the master database."`
@@ -33,6 +34,10 @@ type restoreCmd struct {
 // Validate is called by kong after it has read the flags.
 func (cmd restoreCmd) Validate() error {
 	switch {
+	case cmd.Lost && (cmd.Source != "" || cmd.Master || cmd.Backup != "" || cmd.Unsaved):
+		return errors.New("--lost goes with no store and no other flag than --yes and --json")
+	case !cmd.Lost && cmd.Source == "":
+		return errors.New("say what to restore: a store, --lost, or --master with a backup")
 	case cmd.Master && cmd.Identity == "":
 		return errors.New("--identity names the file of the secret key that opens the backup")
 	case cmd.Master && (cmd.Backup != "" || cmd.Unsaved):
@@ -47,6 +52,8 @@ func (cmd restoreCmd) Validate() error {
 func (restoreCmd) Help() string {
 	return "stoa restore my-first-store replaces the store's rows with those of its newest archive. The archive is read whole first; the store is closed for the time " +
 		"of the restore; its present rows are archived before. If its database is lost and managed, it is created anew. It may run beside 'stoa serve'.\n\n" +
+		"stoa restore --lost does so for every store whose database is there no more or empty, after the master database was restored. Archives that only the storage " +
+		"knows are found. It restores no store whose database has the store, and none whose database does not answer.\n\n" +
 		"stoa restore --master creates the master database that is configured here from a backup by 'stoa backup --master'. It must be empty: there may be no file yet, or nothing in " +
 		"the database on PostgreSQL. The engine must be that of the backup; the release that of the backup or a newer one.\n\n" +
 		"All rows are compared with the checksums of the backup. Until everything is there no server starts; when the command was interrupted, run it again. " +
@@ -54,6 +61,9 @@ func (restoreCmd) Help() string {
 }
 
 func (cmd restoreCmd) Run(e *Env) error {
+	if cmd.Lost {
+		return restoreLost(e, cmd.JSON)
+	}
 	if !cmd.Master {
 		return restoreBackup(e, cmd.Source, cmd.Backup, cmd.Unsaved, cmd.Yes, cmd.JSON)
 	}
