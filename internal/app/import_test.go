@@ -79,9 +79,9 @@ func (i importing) run(name string, flags ...string) (status int, results []obje
 	return status, results, summary
 }
 
-func (i importing) count(what string, args ...any) (n int) {
+func (i importing) count(what string) (n int) {
 	i.t.Helper()
-	testkit.Must(i.t, i.db.Get(i.t.Context(), &n, `SELECT count(*) FROM `+what, args...))
+	testkit.Must(i.t, i.db.Get(i.t.Context(), &n, `SELECT count(*) FROM `+what))
 	return n
 }
 
@@ -277,7 +277,7 @@ func TestImportAgain(t *testing.T) {
 		_, err = lease.Exec(t.Context(), `UPDATE stores SET updated_at = created_at`)
 		lease.Release()
 		testkit.Must(t, err)
-		_, results, summary = i.run(file)
+		_, _, summary = i.run(file)
 		i.want(summary, object{"completed": 1, "kept": 2})
 		owner.call("GET", "/api/stores/"+second, nil).want(http.StatusOK).is("Mine", "name").is("Imported", "profile", "description")
 
@@ -493,7 +493,7 @@ func (i importing) kill(file, rows string, more int) {
 		"STOA_PROVISIONING_CLAIM=5s")
 	stdin, err := cmd.StdinPipe()
 	testkit.Must(i.t, err)
-	defer stdin.Close()
+	defer stdin.Close() //nolint:errcheck // the command ends with it, or has ended
 	testkit.Must(i.t, cmd.Start())
 	ended := make(chan struct{})
 	go func() {

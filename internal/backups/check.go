@@ -163,7 +163,7 @@ func (s *Service) reading(ctx context.Context, r row, use func(*archive.Reader) 
 	if err != nil {
 		return missing(err)
 	}
-	defer file.Close() //nolint:errcheck // it was only read
+	defer file.Close()
 	a, err := archive.NewReader(file, archive.ReadOptions{}, key.Identity())
 	if err != nil {
 		return err

@@ -14,7 +14,7 @@ import (
 // TestDiscover finds an archive that the master does not know, and leaves out what is none.
 func TestDiscover(t *testing.T) {
 	t.Parallel()
-	eachMaster(t, Options{}, func(t *testing.T, f fixture) {
+	eachMaster(t, func(t *testing.T, f fixture) {
 		p, s := f.store(t, credential.SQLite)
 		b := f.made(t, p, s.ID)
 		if found, err := f.Discover(t.Context(), authz.Principal{}, s.ID); err != nil || len(found) != 0 {

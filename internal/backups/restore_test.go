@@ -39,7 +39,7 @@ func (f fixture) files(t *testing.T) (paths []string) {
 // the restore is an archive that can be restored as well.
 func TestBackupAndRestore(t *testing.T) {
 	t.Parallel()
-	each(t, Options{}, func(t *testing.T, f fixture, engine credential.EngineName) {
+	each(t, func(t *testing.T, f fixture, engine credential.EngineName) {
 		p, s := f.store(t, engine)
 		b := f.made(t, p, s.ID)
 		if b.State != Succeeded || b.CheckState != CheckPassed || !b.CheckRestored || b.Bytes == 0 || b.RowCount == 0 || b.Manifest.StoreID != s.ID || b.CheckMS == nil {
@@ -74,15 +74,15 @@ func TestBackupAndRestore(t *testing.T) {
 // leave out customers and orders.
 func TestClone(t *testing.T) {
 	t.Parallel()
-	each(t, Options{}, func(t *testing.T, f fixture, engine credential.EngineName) {
+	each(t, func(t *testing.T, f fixture, engine credential.EngineName) {
 		p, s := f.store(t, engine)
 		f.within(t, s.ID, func(db *tenantdb.DB) error { return addCustomer(t.Context(), db) })
 		b := f.made(t, p, s.ID)
 		for without, want := range map[string][2]int{"": {1, 1}, WithoutOrders: {1, 0}, WithoutCustomers: {0, 0}} {
 			clone := Clone{New: stores.NewStore{Name: "Copy", IdempotencyKey: "key-" + string(engine) + without}, Without: strings.Fields(without)}
-			created, r, err := f.Service.Clone(t.Context(), p, s.ID, b.ID, clone)
+			created, r, err := f.Clone(t.Context(), p, s.ID, b.ID, clone)
 			testkit.Must(t, err)
-			again, r2, err := f.Service.Clone(t.Context(), p, s.ID, b.ID, clone)
+			again, r2, err := f.Clone(t.Context(), p, s.ID, b.ID, clone)
 			testkit.Must(t, err)
 			if again.ID != created.ID || r2.ID != r.ID {
 				t.Errorf("the same key makes another clone")
@@ -108,9 +108,9 @@ func TestClone(t *testing.T) {
 				return err
 			})
 		}
-		_, _, err := f.Service.Clone(t.Context(), f.user(t), s.ID, b.ID, Clone{New: stores.NewStore{Name: "Theft"}})
+		_, _, err := f.Clone(t.Context(), f.user(t), s.ID, b.ID, Clone{New: stores.NewStore{Name: "Theft"}})
 		wantCode(t, err, stoa.StoreNotFound)
-		_, _, err = f.Service.Clone(t.Context(), p, s.ID, b.ID, Clone{New: stores.NewStore{Name: "Copy"}, Without: []string{"everything"}})
+		_, _, err = f.Clone(t.Context(), p, s.ID, b.ID, Clone{New: stores.NewStore{Name: "Copy"}, Without: []string{"everything"}})
 		wantCode(t, err, stoa.InvalidRequest)
 	})
 }
@@ -132,7 +132,7 @@ func addCustomer(ctx context.Context, db *tenantdb.DB) error {
 // TestLostDatabase restores a store whose embedded database is gone.
 func TestLostDatabase(t *testing.T) {
 	t.Parallel()
-	eachMaster(t, Options{}, func(t *testing.T, f fixture) {
+	eachMaster(t, func(t *testing.T, f fixture) {
 		p, s := f.store(t, credential.SQLite)
 		b := f.made(t, p, s.ID)
 		f.tenants.Forget(s.ID)
@@ -166,7 +166,7 @@ func TestLostDatabase(t *testing.T) {
 // and refused by a restore, which then changes nothing.
 func TestDamagedArchive(t *testing.T) {
 	t.Parallel()
-	eachMaster(t, Options{}, func(t *testing.T, f fixture) {
+	eachMaster(t, func(t *testing.T, f fixture) {
 		p, s := f.store(t, credential.SQLite)
 		b := f.made(t, p, s.ID)
 		path := f.files(t)[0]
@@ -202,7 +202,7 @@ func TestDamagedArchive(t *testing.T) {
 // its own back and is open again.
 func TestFailedLoadIsUndone(t *testing.T) {
 	t.Parallel()
-	eachMaster(t, Options{}, func(t *testing.T, f fixture) {
+	eachMaster(t, func(t *testing.T, f fixture) {
 		p, s := f.store(t, credential.SQLite)
 		b := f.made(t, p, s.ID)
 		f.addProduct(t, s.ID, "cake")
@@ -228,7 +228,7 @@ func TestFailedLoadIsUndone(t *testing.T) {
 // another store, where it can be cloned and not restored.
 func TestDownloadAndUpload(t *testing.T) {
 	t.Parallel()
-	eachMaster(t, Options{}, func(t *testing.T, f fixture) {
+	eachMaster(t, func(t *testing.T, f fixture) {
 		p, s := f.store(t, credential.SQLite)
 		b := f.made(t, p, s.ID)
 		k := FileKey{Passphrase: keyring.NewSecret("correct horse battery")}
@@ -259,7 +259,7 @@ func TestDownloadAndUpload(t *testing.T) {
 		if r = f.restored(t, r); r.State != Failed || r.Fault.Code != stoa.ArchiveOfOtherStore {
 			t.Errorf("restore of another store's archive: %+v, %+v", r, r.Fault)
 		}
-		_, r, err = f.Service.Clone(t.Context(), q, other.ID, foreign.ID, Clone{New: stores.NewStore{Name: "Copy"}})
+		_, r, err = f.Clone(t.Context(), q, other.ID, foreign.ID, Clone{New: stores.NewStore{Name: "Copy"}})
 		testkit.Must(t, err)
 		if r = f.restored(t, r); r.State != Succeeded {
 			t.Errorf("clone of another store's archive: %+v, %+v", r, r.Fault)
@@ -294,7 +294,7 @@ func TestDownloadAndUpload(t *testing.T) {
 // TestRights checks who may do what with archives.
 func TestRights(t *testing.T) {
 	t.Parallel()
-	eachMaster(t, Options{}, func(t *testing.T, f fixture) {
+	eachMaster(t, func(t *testing.T, f fixture) {
 		p, s := f.store(t, credential.SQLite)
 		b := f.made(t, p, s.ID)
 		stranger := f.user(t)
@@ -329,7 +329,7 @@ func TestRights(t *testing.T) {
 // replaced.
 func TestBackupWaitsForRestore(t *testing.T) {
 	t.Parallel()
-	eachMaster(t, Options{}, func(t *testing.T, f fixture) {
+	eachMaster(t, func(t *testing.T, f fixture) {
 		p, s := f.store(t, credential.SQLite)
 		set := func(change func(context.Context, *masterdb.Tx, stoa.StoreID) error) {
 			testkit.Must(t, f.db.Tx(t.Context(), func(tx *masterdb.Tx) error { return change(t.Context(), tx, s.ID) }))

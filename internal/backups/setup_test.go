@@ -61,10 +61,10 @@ func (f fixture) start(t *testing.T) fixture {
 }
 
 // each runs test with a fresh service on each master and each engine of stores.
-func each(t *testing.T, opts Options, test func(t *testing.T, f fixture, engine credential.EngineName)) {
+func each(t *testing.T, test func(t *testing.T, f fixture, engine credential.EngineName)) {
 	t.Helper()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
-		f := setup(t, db, opts).start(t)
+		f := setup(t, db, Options{}).start(t)
 		for _, engine := range tenantdbtest.Engines() {
 			t.Run(string(engine), func(t *testing.T) { test(t, f, engine) })
 		}
@@ -72,9 +72,9 @@ func each(t *testing.T, opts Options, test func(t *testing.T, f fixture, engine 
 }
 
 // eachMaster runs test with a fresh service on each master.
-func eachMaster(t *testing.T, opts Options, test func(t *testing.T, f fixture)) {
+func eachMaster(t *testing.T, test func(t *testing.T, f fixture)) {
 	t.Helper()
-	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) { test(t, setup(t, db, opts).start(t)) })
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) { test(t, setup(t, db, Options{}).start(t)) })
 }
 
 func (f fixture) user(t *testing.T) authz.Principal {

@@ -132,7 +132,7 @@ func (d Download) WriteTo(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return missing(err)
 	}
-	defer file.Close() //nolint:errcheck // it was only read
+	defer file.Close()
 	return archive.Reseal(w, file, []age.Recipient{d.recipient}, key.Identity())
 }
 
