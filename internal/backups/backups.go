@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"filippo.io/age"
@@ -40,6 +41,9 @@ type Service struct {
 	opts         Options
 	process      *lease.Process
 	slots        chan struct{} // a slot for each job that reads or writes archives
+
+	storageMu      sync.Mutex
+	storageChecked bool
 }
 
 // Options configure a Service.
@@ -296,6 +300,21 @@ func (s *Service) unleased(ctx context.Context, table lease.Table, key any) erro
 	if err == nil && n > 0 {
 		return &waitError{busyPause}
 	}
+	return err
+}
+
+// checkStorage finds out once what the storage can do, before anything is stored there.
+func (s *Service) checkStorage(ctx context.Context) error {
+	s.storageMu.Lock()
+	defer s.storageMu.Unlock()
+	if s.storageChecked {
+		return nil
+	}
+	notes, err := s.storage.Check(ctx)
+	for _, note := range notes {
+		s.log.WarnContext(ctx, "storage of archives", "note", note)
+	}
+	s.storageChecked = err == nil
 	return err
 }
 

@@ -202,6 +202,9 @@ func (s *Service) writeNow(ctx context.Context, r row, owner lease.Owner) (m mad
 		return m, err
 	}
 	defer db.Close() //nolint:errcheck // no statement is pending
+	if err := s.checkStorage(ctx); err != nil {
+		return m, err
+	}
 	progress := s.progress(ctx, r.ID, owner)
 	m.stored, err = s.storage.Create(ctx, r.Name, func(w io.Writer) error {
 		m.tables = nil

@@ -207,6 +207,9 @@ func (s *Service) receive(ctx context.Context, r row, identity age.Identity, con
 	if err != nil {
 		return m, err
 	}
+	if err := s.checkStorage(ctx); err != nil {
+		return m, err
+	}
 	m.stored, err = s.storage.Create(ctx, r.Name, func(w io.Writer) error {
 		return archive.Reseal(w, content, key.Recipients(s.opts.Recipients), identity)
 	})

@@ -64,6 +64,19 @@ func checkManaged(ctx context.Context, server *tenantdb.Server) (string, error) 
 	return fmt.Sprintf("%s (%s) makes databases and roles", server, version), nil
 }
 
+// checkArchives writes, reads and deletes an object in the storage of archives.
+func checkArchives(ctx context.Context, cfg *config.Config) (string, error) {
+	storage, err := cfg.ArchiveStorage()
+	if err != nil {
+		return "", err
+	}
+	if cfg.BackupStorage == "" {
+		return "in the data directory, with which they would be lost: STOA_BACKUP_STORAGE names another place", nil
+	}
+	notes, err := storage.Check(ctx)
+	return strings.Join(append([]string{"can be written, read and deleted."}, notes...), " "), err
+}
+
 // checkPayments checks the payment provider.
 func checkPayments(ctx context.Context, cfg *config.Config) (string, error) {
 	key := cfg.StripeSecretKey
