@@ -44,7 +44,7 @@ faults: ## run the fault suite in its long form: replicas, fail-over, full disk 
 
 .PHONY: test-quick
 test-quick: ## run the tests that need nothing but SQLite
-	env -u STOA_TEST_REQUIRE_SERVERS -u STOA_TEST_POSTGRES_URL -u STOA_TEST_MYSQL_URL -u STOA_TEST_PGBOUNCER_URL -u STOA_TEST_REDIS_URL -u STOA_TEST_CHROMIUM go test $(TESTFLAGS) ./...
+	env -u STOA_TEST_REQUIRE_SERVERS -u STOA_TEST_POSTGRES_URL -u STOA_TEST_MYSQL_URL -u STOA_TEST_PGBOUNCER_URL -u STOA_TEST_REDIS_URL -u STOA_TEST_S3_URL -u STOA_TEST_CHROMIUM go test $(TESTFLAGS) ./...
 
 .PHONY: race
 # SQLite's own code, translated from C, and argon2, which hashes passwords, are

@@ -5,6 +5,7 @@ package stoa
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -74,6 +75,8 @@ const (
 	ArchiveStorageFailed       Code = "archive_storage_failed"
 	MoveRefused                Code = "move_refused"
 	MoveInProgress             Code = "move_in_progress"
+	BackupInUse                Code = "backup_in_use"
+	RestoreInProgress          Code = "restore_in_progress"
 	QuotaExceeded              Code = "quota_exceeded"
 	RateLimited                Code = "rate_limited"
 	PlatformUnavailable        Code = "platform_unavailable"
@@ -81,6 +84,20 @@ const (
 	URITooLong                 Code = "uri_too_long"
 	Internal                   Code = "internal"
 )
+
+// MaxMessage is the maximum length of a recorded message, in bytes.
+const MaxMessage = 2000
+
+// Storable returns the message in a form that every master database accepts. A message
+// may quote the table names of an untrusted server, of any length and with any bytes. A
+// failure that cannot be recorded would prevent its run from ending.
+func Storable(message string) string {
+	const rest = "…"
+	if len(message) > MaxMessage {
+		message = message[:MaxMessage-len(rest)] + rest
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(message, "\uFFFD"), "\x00", "\uFFFD")
+}
 
 // FieldError is a fault of one field of a request. Field is its JSON path, such as
 // "email" or "tls.mode".

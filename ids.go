@@ -27,6 +27,8 @@ type (
 	bulkActionKind   struct{}
 	verificationKind struct{}
 	moveKind         struct{}
+	backupKind       struct{}
+	restoreKind      struct{}
 )
 
 // These are the ids of the master database.
@@ -44,6 +46,8 @@ type (
 	BulkActionID   = ID[bulkActionKind]
 	VerificationID = ID[verificationKind]
 	MoveID         = ID[moveKind]
+	BackupID       = ID[backupKind]
+	RestoreID      = ID[restoreKind]
 )
 
 // RequestID identifies one request to the API, or one run of a command, in logs and in the

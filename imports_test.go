@@ -31,11 +31,11 @@ var layers = map[string]int{
 	"jobs": 2, "audit": 2, "mail": 2, "ratelimit": 2, "quotas": 2, "keyrotation": 2, "supabase": 2, "presence": 2, "lease": 2, "tenantdb/dial": 2,
 	"authz": 3, "tenantdb/credential": 3,
 	"credits": 4, "tenantdb": 4, "hostnames": 4, "apikeys": 4, "traffic": 4,
-	"credits/feed": 5, "credits/verify": 5, "storedata": 5, "supabase/link": 5,
+	"credits/feed": 5, "credits/verify": 5, "storedata": 5, "supabase/link": 5, "archive/container": 5,
 	"stores": 6, "payments": 6, "archive": 6,
-	"accounts":     7,
+	"accounts": 7, "masterbackup": 7,
 	"provisioning": 8, "fleet": 8,
-	"moves": 9, "operations": 9, "web": 9, "console/ui": 9,
+	"moves": 9, "operations": 9, "backups": 9, "imports": 9, "web": 9, "console/ui": 9,
 	"console": 10, "storefront": 10,
 	"httpapi":  11,
 	"config":   12,
@@ -135,7 +135,7 @@ func TestMayImport(t *testing.T) {
 }
 
 // testOnly lists modules for tests and measurements, which the product must not import.
-var testOnly = []string{"github.com/Shopify/toxiproxy/", "github.com/google/go-cmp/", "pgregory.net/rapid", "github.com/chromedp/", "github.com/descope/virtualwebauthn", "github.com/johannesboyne/gofakes3"}
+var testOnly = []string{"github.com/Shopify/toxiproxy/", "github.com/google/go-cmp/", "pgregory.net/rapid", "github.com/chromedp/", "github.com/descope/virtualwebauthn"}
 
 func TestTestModulesStayOutside(t *testing.T) {
 	t.Parallel()

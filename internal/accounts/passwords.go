@@ -111,12 +111,18 @@ type hasher struct {
 }
 
 func newHasher(c passwordhash.Argon2Cost) *hasher {
-	return &hasher{
-		cost:        c,
-		slots:       make(chan struct{}, runtime.GOMAXPROCS(0)),
-		queue:       make(chan struct{}, runtime.GOMAXPROCS(0)*maxQueue),
-		unmatchable: passwordhash.Argon2{Variant: passwordhash.Argon2id, Cost: c, Salt: random(saltSize), Key: random(hashSize)}.String(),
+	h := &hasher{
+		cost:  c,
+		slots: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		queue: make(chan struct{}, runtime.GOMAXPROCS(0)*maxQueue),
 	}
+	h.unmatchable = h.newUnmatchable()
+	return h
+}
+
+// newUnmatchable returns a hash that no password matches, at the cost of the others.
+func (h *hasher) newUnmatchable() string {
+	return passwordhash.Argon2{Variant: passwordhash.Argon2id, Cost: h.cost, Salt: random(saltSize), Key: random(hashSize)}.String()
 }
 
 // hash returns the PHC string of a password, with a random salt. It fails with

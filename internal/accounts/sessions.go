@@ -265,3 +265,22 @@ func errRefreshInvalid() *stoa.Error {
 func errTokenExpired() *stoa.Error {
 	return stoa.Errorf(stoa.TokenExpired, "The session has expired. Sign in again.")
 }
+
+// EndAll ends every session, and voids the links and challenges that could still be used,
+// after the master database was restored from a backup: what was signed out, spent or
+// changed since the backup would otherwise be valid again. Everybody signs in anew. It
+// returns how many sessions it has ended.
+func EndAll(ctx context.Context, tx *masterdb.Tx) (int64, error) {
+	ended, err := tx.Exec(ctx, `UPDATE sessions SET revoked_at = $1 WHERE revoked_at IS NULL`, tx.Now)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := tx.Exec(ctx, `UPDATE email_changes SET ended_at = $1 WHERE ended_at IS NULL`, tx.Now); err != nil {
+		return 0, err
+	}
+	if _, err := tx.Exec(ctx, `DELETE FROM one_time_tokens WHERE purpose IN ('reset_password', 'second_factor')`); err != nil {
+		return 0, err
+	}
+	_, err = tx.Exec(ctx, `DELETE FROM passkey_challenges`)
+	return ended, err
+}

@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa/internal/accounts"
+	"github.com/stoahq/stoa/internal/backups"
 	"github.com/stoahq/stoa/internal/config"
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/credits/feed"
 	"github.com/stoahq/stoa/internal/fleet"
 	"github.com/stoahq/stoa/internal/hostnames"
+	"github.com/stoahq/stoa/internal/imports"
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/mail"
@@ -50,9 +52,11 @@ type App struct {
 	cloud        *link.Service
 	Provisioning *provisioning.Service
 	Moves        *moves.Service
+	Backups      *backups.Service
 	Fleet        *fleet.Service
 	bulk         *fleet.Bulk
 	operations   *operations.Service
+	Imports      *imports.Service
 	traffic      *traffic.Service
 	mail         *mail.Sender
 	feed         *feed.Feed
@@ -175,10 +179,30 @@ func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) 
 	a.Moves = moves.New(a.Master, a.Registry, a.Tenants, a.Provisioning, a.Queue, a.Log, moves.Options{
 		Keep: cfg.MoveKeep, Lease: cfg.ProvisioningClaim, Process: a.presence.Name(),
 	})
+	if a.Backups, err = a.newBackups(encryption); err != nil {
+		return err
+	}
 	a.Fleet = fleet.New(a.Master, a.Tenants, a.Log, fleet.Options{Paused: cfg.HoldTenantMigrations})
 	a.bulk = fleet.NewBulk(a.Fleet, a.Registry, a.Queue)
 	a.operations = operations.New(a.Master, a.Queue, a.Ledger, a.Fleet)
+	a.Imports = imports.New(a.Master, a.Accounts, a.Registry, a.Tenants, a.Provisioning, a.Log)
 	return nil
+}
+
+// newBackups returns the service of archives.
+func (a *App) newBackups(encryption *keyring.Ring) (*backups.Service, error) {
+	storage, err := a.Cfg.ArchiveStorage()
+	if err != nil {
+		return nil, err
+	}
+	recipients, err := a.Cfg.ArchiveRecipients()
+	if err != nil {
+		return nil, err
+	}
+	schedule, err := a.Cfg.ArchiveSchedule()
+	return backups.New(a.Master, a.Registry, a.Tenants, a.Provisioning, a.Queue, storage, encryption, a.Log, backups.Options{
+		Recipients: recipients, Schedule: schedule, KeepDeleted: a.Cfg.KeepDeletedStores, Process: a.presence.Name(),
+	}), err
 }
 
 // registerJobs registers the handlers and schedules of all jobs.
@@ -192,6 +216,7 @@ func (a *App) registerJobs(publicURL string) {
 	jobs.Handle(a.Queue, provisioning.Timeout, a.Provisioning.Provision)
 	jobs.Handle(a.Queue, provisioning.FinishResetTimeout, a.Provisioning.FinishReset)
 	jobs.Handle(a.Queue, moves.Timeout, a.Moves.Run)
+	a.Backups.Register()
 	jobs.Handle(a.Queue, stores.SyncIdentityTimeout, a.Registry.SyncIdentity)
 	jobs.Handle(a.Queue, stores.DeleteStoreTimeout, a.Registry.FinishDeletion)
 	jobs.Handle(a.Queue, hostnames.RecheckTimeout, a.Hostnames.Recheck)
@@ -217,6 +242,7 @@ func (a *App) releaseEnded() {
 	a.presence.OnProcessEnd(a.Provisioning.Release)
 	a.presence.OnProcessEnd(a.Moves.Release)
 	a.presence.OnProcessEnd(a.cloud.Release)
+	a.presence.OnProcessEnd(a.Backups.Release)
 	a.presence.OnProcessEnd(func(ctx context.Context, tx *masterdb.Tx, _ string) error { // accounts that the process had marked in memory
 		return a.Queue.EnqueueOnce(ctx, tx, feed.Sweep{})
 	})
@@ -277,6 +303,16 @@ func NewTenants(cfg *config.Config, master *masterdb.DB, encryption *keyring.Rin
 		ServeStale: max(cfg.ServeStale, 1), // 0 would select the default
 		Log:        log,
 	}), nil
+}
+
+// StartProvisioning makes this process execute provisioning runs as a server does, and take
+// over those of a process that was killed. It runs no jobs. Stop a.Provisioning before Close.
+func (a *App) StartProvisioning(ctx context.Context) error {
+	if err := a.presence.Start(ctx); err != nil {
+		return err
+	}
+	a.Provisioning.Start(ctx)
+	return nil
 }
 
 // listen starts the background work beside requests and jobs, until stop is called: it

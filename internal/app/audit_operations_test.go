@@ -6,11 +6,13 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	"github.com/alecthomas/kong"
 	"github.com/descope/virtualwebauthn"
 	"github.com/google/uuid"
@@ -153,6 +155,7 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			w.lifecycle(owner)
 			w.databases(owner)
 			w.hostnames(owner, id, names)
+			w.backups(owner)
 			w.creditsOf(owner, id)
 			w.supabase(owner, sb)
 			w.reach()
@@ -404,6 +407,29 @@ func (w *auditedWorld) creditsOf(owner client, id string) {
 	do("PUT /api/credits/auto-recharge", nil, object{"enabled": false, "threshold": "1", "credits": 5, "monthlyCap": 5}, http.StatusOK)
 }
 
+// backups makes, checks, restores, clones, downloads, uploads and deletes archives.
+func (w *auditedWorld) backups(owner client) {
+	w.t.Helper()
+	id := owner.call("POST", "/api/stores", object{"name": "Archived"}).want(http.StatusCreated).text("id")
+	owner.call("POST", "/api/stores/"+id+"/connect-database", object{"type": "managed"}).want(http.StatusOK)
+	made := w.do(owner, "POST /api/stores/{id}/backups", []string{id}, nil, http.StatusAccepted)
+	backup := made.text("id")
+	owner.archived(id, backup)
+	both := []string{id, backup}
+	w.do(owner, "POST /api/stores/{id}/backups/{backupId}/check", both, nil, http.StatusAccepted)
+	w.do(owner, "POST /api/stores/{id}/backups/{backupId}/restore", both, object{"unsaved": true}, http.StatusAccepted)
+	owner.restored(id)
+	w.do(owner, "POST /api/stores/{id}/backups/{backupId}/clone", both, object{"name": "Copy"}, http.StatusAccepted)
+	file := w.do(owner, "POST /api/stores/{id}/backups/{backupId}/download", both, object{"passphrase": "correct horse battery"}, http.StatusOK)
+	w.do(owner, "POST /api/stores/{id}/backups/upload", []string{id}, file.raw, http.StatusCreated, "Content-Type", "application/octet-stream", "Stoa-Archive-Passphrase", "correct horse battery")
+	w.do(owner, "PUT /api/stores/{id}/backup-schedule", []string{id}, object{"hourly": 0, "daily": 1, "weekly": 0, "monthly": 0}, http.StatusOK)
+	w.do(owner, "DELETE /api/stores/{id}/backup-schedule", []string{id}, nil, http.StatusOK)
+	eventually(w.t, "the archive can be deleted", func() bool {
+		return owner.call("DELETE", "/api/stores/"+id+"/backups/"+backup, nil).status != http.StatusConflict
+	})
+	w.compare("DELETE /api/stores/{id}/backups/{backupId}", auditedOperations["DELETE /api/stores/{id}/backups/{backupId}"], w.entries(`action = $1`, audit.BackupDeleted))
+}
+
 func (w *auditedWorld) supabase(owner client, sb *supabasetest.Server) {
 	w.t.Helper()
 	id := owner.call("POST", "/api/stores", object{"name": "At Supabase"}).want(http.StatusCreated).text("id")
@@ -466,17 +492,40 @@ func TestCommandsAreAudited(t *testing.T) {
 		{"prices", "set", "email_send", "0.25"},
 		{"credits", "grant", id, "5", "--reason=x"},
 		{"keys", "rotate"},
+		{"backup", "--master", "--output=" + filepath.Join(t.TempDir(), "master"), "--backup-recipients=" + newRecipient(t)},
 		{"tenants", "migrate"},
 		{"migrate", "--grant-to=" + r.role, "--audit-retention=1000h"},
 	} {
 		w.command(ids, flags, args...)
 	}
+	w.archives(ids, flags, id)
 	managed, flags := newManagedWorld(t, os.Getenv(tenantdbtest.PostgresEnv))
 	there := &auditedWorld{t: t, s: managed.server, done: w.done}
 	there.command(ids, flags, "stores", "dsn", managed.id)
 	there.command(ids, flags, "stores", "reset-password", managed.id, "--yes")
 	there.command(ids, flags, "stores", "move", managed.id, "--to=managed:sqlite", "--wait")
 	w.checkAllTried(auditedCommands)
+}
+
+// archives runs the commands of archives.
+func (w *auditedWorld) archives(ids map[string]bool, flags []string, store string) {
+	w.t.Helper()
+	file, identity := filepath.Join(w.t.TempDir(), "store.stoa"), filepath.Join(w.t.TempDir(), "identity")
+	key, err := age.GenerateX25519Identity()
+	testkit.Must(w.t, err)
+	testkit.Must(w.t, os.WriteFile(identity, []byte(key.String()), 0o600))
+	w.command(ids, flags, "backup", store)
+	var backup string
+	testkit.Must(w.t, w.s.Master.Get(w.t.Context(), &backup, `SELECT id FROM backups WHERE store_id = $1`, store))
+	w.command(ids, flags, "restore", store, "--yes")
+	w.command(ids, flags, "backups", "download", store, backup, "--output="+file, "--recipient="+key.Recipient().String())
+	w.command(ids, flags, "backups", "upload", store, file, "--identity="+identity)
+	w.command(ids, flags, "backups", "delete", store, backup, "--yes")
+	for _, args := range [][]string{{"backups", "list", store, "--json"}, {"backups", "verify", store, "--drill"}} {
+		if status, out, errOut := command(w.t, append(args, flags...)...); status != 0 || !strings.Contains(out, "-") {
+			w.t.Errorf("%v: status %d: %s%s", args, status, out, errOut)
+		}
+	}
 }
 
 // command runs a command and checks its entries. ids are the request ids of earlier runs.

@@ -29,6 +29,10 @@ var consoleForms = map[string]url.Values{
 // database.
 var pendingRoutes = []string{"/stores/{slug}/connect"}
 
+// ownStoreRoutes begin the paths of forms that change nothing without their fields, or
+// nothing that matters here: they are sent to the store with something to show.
+var ownStoreRoutes = []string{"/stores/{slug}/database", "/stores/{slug}/backups"}
+
 // scopeRefused are routes that refuse a person although authz allows the role, with the
 // reason: "METHOD path role".
 var scopeRefused = map[string]string{}
@@ -63,7 +67,7 @@ func newConsoleWorld(t *testing.T, s *server) *consoleWorld {
 func (w *consoleWorld) pathOf(r httpapi.Route) string {
 	w.t.Helper()
 	path := r.Path
-	if r.Method == http.MethodPost && strings.HasPrefix(path, "/stores/{slug}") && !strings.HasPrefix(path, "/stores/{slug}/database") {
+	if r.Method == http.MethodPost && strings.HasPrefix(path, "/stores/{slug}") && !hasAnyPrefix(path, ownStoreRoutes) {
 		path = w.pathInNewStore(path)
 	}
 	if hasAnyPrefix(path, pendingRoutes) {

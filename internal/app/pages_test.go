@@ -75,6 +75,9 @@ var pageCases = map[string][]pageCase{
 	"GET /stores/{slug}/database/credentials":    {{status: http.StatusNotFound}},
 	"GET /stores/{slug}/database/reset-password": {{status: http.StatusNotFound}},
 
+	"GET /stores/{slug}/backups":          {{}, {path: "/stores/{going}/backups"}, {path: "/stores/{pending}/backups"}, {path: "/stores/{slug}/backups?viewer", as: "viewer", status: http.StatusForbidden}},
+	"GET /stores/{slug}/backups/{backup}": {{}, {path: "/stores/{slug}/backups/{failed}"}, {path: "/stores/{slug}/backups/none", status: http.StatusNotFound}},
+
 	"GET /operator/bulk":       {{status: http.StatusUnprocessableEntity}}, // without a choice of stores
 	"GET /operator/users/{id}": {{path: "/operator/users/{userId}"}},
 }
@@ -259,8 +262,13 @@ func newPageWorld(t *testing.T, s *server) *pageWorld {
 			_, err := tx.Exec(t.Context(), `UPDATE stores SET name = $1 WHERE id = $2`, name, id)
 			return err
 		})
-		if i == 0 {
-			w.values["{pending}"] = owner.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).text("slug")
+		slug := owner.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).text("slug")
+		switch i {
+		case 0:
+			w.values["{pending}"] = slug
+		case 1:
+			w.values["{going}"] = slug
+			w.addBackups(active.text("id"), id)
 		}
 	}
 	return w

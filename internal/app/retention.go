@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/apikeys"
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/backups"
 	"github.com/stoahq/stoa/internal/config"
 	"github.com/stoahq/stoa/internal/credits/feed"
 	"github.com/stoahq/stoa/internal/fleet"
@@ -45,6 +46,7 @@ func (a *App) Expiries(ctx context.Context) ([]masterdb.Expiry, error) {
 	return append(append(accounts.Expiries(accounts.DefaultRefreshTTL), apikeys.Expiries()...),
 		audit.Expiry(keep), payments.Expiry(a.Cfg.EventRetention), provisioning.Expiry(a.Cfg.EventRetention), moves.Expiry(a.Cfg.EventRetention), feed.LowBalanceExpiry(a.Cfg.EventRetention),
 		stores.Expiry(), masterdb.ChangeLogExpiry(), traffic.Expiry(), fleet.BulkActionExpiry(a.Cfg.EventRetention), operations.VerificationExpiry(a.Cfg.EventRetention),
+		backups.RestoreExpiry(a.Cfg.EventRetention),
 	), err
 }
 

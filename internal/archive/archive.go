@@ -8,13 +8,12 @@
 package archive
 
 import (
-	"errors"
-	"io"
 	"regexp"
 	"slices"
 	"time"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/archive/container"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
@@ -34,12 +33,10 @@ const (
 	maxRow     = 8 << 20 // bytes of an encoded row: a server's answer may not be longer
 	blockSize  = 1 << 20 // bytes after which a block of rows ends
 	maxBlock   = blockSize + maxRow
-	// maxExpansion limits how many bytes one compressed byte may become, after the first
-	// freeExpansion bytes. A writer adds padding to an archive that would exceed a quarter
-	// of it.
-	maxExpansion  = 2000
-	freeExpansion = 64 << 20
 )
+
+// format is the outer form of the archives.
+var format = container.Format{Name: "stoa archive", Version: FormatVersion, MaxRecord: maxBlock}
 
 // Head is the first part of the manifest: what the archive contains, as far as it is known
 // before the rows are read.
@@ -84,12 +81,7 @@ type Column struct {
 }
 
 // Summary describes the rows of a table or, without a table, of an archive.
-type Summary struct {
-	Table    string `json:"table,omitempty"`
-	Rows     int64  `json:"rows"`
-	Bytes    int64  `json:"bytes"`    // of the encoded rows
-	Checksum string `json:"checksum"` // see checksum
-}
+type Summary = container.Summary
 
 // links returns the indexes of the columns that a link has: the key, then the references to
 // the table itself. It returns nil for a table without such references.
@@ -144,12 +136,12 @@ var types = []tenantdb.ColumnType{
 // check returns an error if the head is not one that a writer makes.
 func (h Head) check() error {
 	if len(h.Tables) > maxTables || len(h.NotIncluded) > maxListed || h.SchemaVersion < 1 || h.OwnVersion < 0 || h.Omitted < 0 || len(h.EngineVersion) > 255 || len(h.Release) > 255 {
-		return damaged("its manifest has a value out of range", nil)
+		return container.Damaged("its manifest has a value out of range", nil)
 	}
 	seen := map[string]bool{}
 	for _, t := range h.Tables {
 		if seen[t.Name] {
-			return damaged("its manifest names a table twice", nil)
+			return container.Damaged("its manifest names a table twice", nil)
 		}
 		seen[t.Name] = true
 		if err := t.check(); err != nil {
@@ -161,28 +153,19 @@ func (h Head) check() error {
 
 func (t Table) check() error {
 	if !name.MatchString(t.Name) || len(t.Columns) == 0 || len(t.Columns) > maxColumns || len(t.Key) == 0 || len(t.Key) > len(t.Columns) {
-		return damaged("its manifest describes a table that cannot exist", nil)
+		return container.Damaged("its manifest describes a table that cannot exist", nil)
 	}
 	seen := map[string]bool{}
 	for _, c := range t.Columns {
 		if !name.MatchString(c.Name) || seen[c.Name] || !slices.Contains(types, c.Type) || c.Scale < 0 || c.Scale > maxScale || c.Self && !c.Nullable {
-			return damaged("its manifest describes a column that cannot exist", nil)
+			return container.Damaged("its manifest describes a column that cannot exist", nil)
 		}
 		seen[c.Name] = true
 	}
 	for i, key := range t.Key {
 		if !seen[key] || slices.Contains(t.Key[:i], key) {
-			return damaged("its manifest describes a key that cannot exist", nil)
+			return container.Damaged("its manifest describes a key that cannot exist", nil)
 		}
 	}
 	return nil
-}
-
-// damaged returns the error for an archive that is not as it was written. what continues
-// the sentence. The error is not io.EOF, with which a Reader says that all is well.
-func damaged(what string, cause error) *stoa.Error {
-	if errors.Is(cause, io.EOF) {
-		cause = io.ErrUnexpectedEOF
-	}
-	return stoa.Errorf(stoa.ArchiveDamaged, "The archive is damaged or incomplete: %s. Take another copy of it, or another archive.", what).WithCause(cause)
 }

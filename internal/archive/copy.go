@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/archive/container"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
@@ -57,7 +58,7 @@ func (l *loader) copyTable(ctx context.Context, from source, t Table, opts CopyO
 	if err := b.all(func(fn func([]any) error) error { return from.rows(ctx, t, fn) }); err != nil {
 		return err
 	}
-	l.loaded = append(l.loaded, b.count.summary(t.Name))
+	l.loaded = append(l.loaded, b.count.Summary(t.Name))
 	links := block{columns: t.pick(t.links()), write: func(rows [][]any) error { return l.writeLinks(ctx, t, rows) }}
 	return links.all(func(fn func([]any) error) error { return from.links(ctx, t, fn) })
 }
@@ -69,7 +70,7 @@ type block struct {
 	write   func([][]any) error
 	rows    [][]any
 	size    int
-	count   tally
+	count   container.Tally
 	buffer  []byte
 }
 
@@ -89,7 +90,7 @@ func (b *block) add(values []any) (err error) {
 	if err != nil {
 		return err
 	}
-	b.count.add(b.buffer)
+	b.count.Add(b.buffer)
 	b.rows, b.size = append(b.rows, row), b.size+len(b.buffer)
 	if b.size < blockSize && len(b.rows) < pageRows {
 		return nil
@@ -151,16 +152,10 @@ type Row struct {
 }
 
 // Sums is the number and the checksum of some rows, whatever their order.
-type Sums struct {
-	Rows int64
-	sum  checksum
-}
+type Sums struct{ container.Tally }
 
 // Add adds other rows.
-func (s *Sums) Add(o Sums) {
-	s.Rows += o.Rows
-	s.sum.addAll(o.sum)
-}
+func (s *Sums) Add(o Sums) { s.AddAll(o.Tally) }
 
 // Rows reads the rows of Stoa's tables in a snapshot.
 type Rows struct{ source }
@@ -237,8 +232,7 @@ func rowsTo(t Table, fn func(Row) error) func([]any) error {
 		if row.Key, err = keyFrom(parts); err != nil {
 			return err
 		}
-		row.Sum.Rows = 1
-		row.Sum.sum.add(buffer)
+		row.Sum.Tally.Add(buffer)
 		return fn(row)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/archive/container"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/testkit"
@@ -280,8 +281,8 @@ func TestHugeContentIsRefused(t *testing.T) {
 	defer r.Close()
 	_, err = r.Next()
 	wantCode(t, err, stoa.ArchiveDamaged)
-	if r.plain > freeExpansion+2*blockSize {
-		t.Errorf("%d bytes of a file of %d bytes were read", r.plain, len(file))
+	if r.in.Bytes() > container.FreeExpansion+2*blockSize {
+		t.Errorf("%d bytes of a file of %d bytes were read", r.in.Bytes(), len(file))
 	}
 	r, err = NewReader(bytes.NewReader(file), ReadOptions{MaxBytes: 10 << 20}, id)
 	testkit.Must(t, err)

@@ -25,12 +25,12 @@ func NewStoreKey() (StoreKey, error) {
 
 // Seal encrypts the key for the master database. Only the same store can open it.
 func (k StoreKey) Seal(ring *keyring.Ring, store stoa.StoreID) (string, error) {
-	return ring.Seal([]byte(k.identity.String()), keyOwner(store))
+	return ring.Seal([]byte(k.identity.String()), KeyOwner(store.String()))
 }
 
 // OpenStoreKey decrypts a key that Seal has encrypted. Its errors are those of keyring.Ring.
 func OpenStoreKey(ring *keyring.Ring, store stoa.StoreID, sealed string) (StoreKey, error) {
-	text, err := ring.Open(sealed, keyOwner(store))
+	text, err := ring.Open(sealed, KeyOwner(store.String()))
 	if err != nil {
 		return StoreKey{}, fmt.Errorf("the key of the archives of the store %s: %w", store, err)
 	}
@@ -41,8 +41,8 @@ func OpenStoreKey(ring *keyring.Ring, store stoa.StoreID, sealed string) (StoreK
 	return StoreKey{identity}, nil
 }
 
-// keyOwner binds a sealed key to its purpose and its store.
-func keyOwner(store stoa.StoreID) string { return "archive-key/" + store.String() }
+// KeyOwner returns the owner to which the sealed key of a store is bound.
+func KeyOwner(store string) string { return "archive-key/" + store }
 
 // Identity returns the key that opens archives.
 func (k StoreKey) Identity() age.Identity { return k.identity }

@@ -49,7 +49,7 @@ func TestStoreKeyIsSealedForItsStore(t *testing.T) {
 	if _, err := OpenStoreKey(newRing(t, second), store, sealed); !errors.Is(err, keyring.ErrUnknownKey) {
 		t.Errorf("without its key: %v", err)
 	}
-	other, err := ring.Seal([]byte("x"), keyOwner(store))
+	other, err := ring.Seal([]byte("x"), KeyOwner(store.String()))
 	testkit.Must(t, err)
 	if _, err := OpenStoreKey(ring, store, other); !errors.Is(err, keyring.ErrTampered) {
 		t.Errorf("no key in it: %v", err)

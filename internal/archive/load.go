@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/archive/container"
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
 
@@ -114,18 +115,18 @@ func (l *loader) prepare(ctx context.Context) error {
 func sameTables(got, want []Table) error {
 	for i, w := range want {
 		if i >= len(got) || got[i].Name != w.Name {
-			return damaged("its tables are not those of its schema version; the table "+w.Name+" is missing or not in its place", nil)
+			return container.Damaged("its tables are not those of its schema version; the table "+w.Name+" is missing or not in its place", nil)
 		}
 		sameColumn := func(a, b Column) bool {
 			a.maxChars, b.maxChars, a.References, b.References = 0, 0, "", ""
 			return a == b
 		}
 		if !slices.EqualFunc(got[i].Columns, w.Columns, sameColumn) || !slices.Equal(got[i].Key, w.Key) {
-			return damaged("the columns of the table "+w.Name+" are not those of its schema version", nil)
+			return container.Damaged("the columns of the table "+w.Name+" are not those of its schema version", nil)
 		}
 	}
 	if len(got) > len(want) {
-		return damaged("its tables are not those of its schema version; the table "+got[len(want)].Name+" is none of them", nil)
+		return container.Damaged("its tables are not those of its schema version; the table "+got[len(want)].Name+" is none of them", nil)
 	}
 	return nil
 }

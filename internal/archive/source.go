@@ -12,6 +12,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/archive/container"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
@@ -55,20 +56,20 @@ func Sum(ctx context.Context, db *tenantdb.DB, tables []Table) (sums []Summary, 
 		src := source{s, db.Engine}
 		for _, t := range tables {
 			var (
-				count tally
+				count container.Tally
 				row   []byte
 			)
 			err := src.rows(ctx, t, func(values []any) error {
 				row, err = appendRow(row[:0], t.Columns, values)
 				if err == nil {
-					count.add(row)
+					count.Add(row)
 				}
 				return err
 			})
 			if err != nil {
 				return readFault(ctx, t, err)
 			}
-			sums = append(sums, count.summary(t.Name))
+			sums = append(sums, count.Summary(t.Name))
 		}
 		return nil
 	})

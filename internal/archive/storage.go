@@ -37,8 +37,11 @@ type Stored struct {
 // FileName returns the name of a store's archive. Names of one store have a common prefix and
 // sort by time, so that rules of object storage can apply to them.
 func FileName(store stoa.StoreID, at time.Time, id string) string {
-	return "stores/" + store.String() + "/" + at.UTC().Format("20060102T150405Z") + "-" + id + ".stoa"
+	return StorePrefix(store) + at.UTC().Format("20060102T150405Z") + "-" + id + ".stoa"
 }
+
+// StorePrefix returns the beginning of the names of a store's archives.
+func StorePrefix(store stoa.StoreID) string { return "stores/" + store.String() + "/" }
 
 // storedName matches the names that a Storage accepts.
 var storedName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*(/[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*)*$`)

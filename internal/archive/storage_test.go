@@ -3,17 +3,20 @@ package archive
 import (
 	"bytes"
 	"context"
+	crand "crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -23,92 +26,78 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/johannesboyne/gofakes3"
-	"github.com/johannesboyne/gofakes3/backend/s3mem"
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/minio/minio-go/v7/pkg/signer"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/testkit"
 )
 
-// bucketServer is an S3 server with one bucket. Each request passes through fault, if set,
-// which returns false if it has answered.
-type bucketServer struct {
-	http.Handler
+// s3Env is the environment variable with the URL of an S3 server, its keys included.
+// scripts/with-servers sets it.
+const s3Env = "STOA_TEST_S3_URL"
 
-	objects *s3mem.Backend
-	// ignoresConditions is set for a server that completes uploads over existing objects.
-	ignoresConditions bool
+// bucketServer is a proxy in front of one bucket of a real S3 server. Each request passes
+// through fault, if set, which returns false if it has answered.
+type bucketServer struct {
+	answer  http.HandlerFunc // of the S3 server
+	uploads func() int       // the number of incomplete uploads in the bucket
 
 	mu    sync.Mutex
 	fault func(w http.ResponseWriter, r *http.Request) bool
-	whole sync.Mutex // completes one upload at a time
-	etags sync.Map   // of each path that was uploaded in parts
 }
 
-// taggedWriter replaces the ETag of an answer: gofakes3 answers with one that is not that of
-// the completed upload, unlike S3.
-type taggedWriter struct {
-	http.ResponseWriter
-	etag string
-}
-
-func (t taggedWriter) WriteHeader(status int) {
-	if t.Header().Get("ETag") != "" {
-		t.Header().Set("ETag", t.etag)
-	}
-	t.ResponseWriter.WriteHeader(status)
-}
-
-func (t taggedWriter) Write(p []byte) (int, error) {
-	if t.Header().Get("ETag") != "" {
-		t.Header().Set("ETag", t.etag)
-	}
-	return t.ResponseWriter.Write(p)
-}
-
-func (t taggedWriter) Unwrap() http.ResponseWriter { return t.ResponseWriter }
-
-// answer answers as S3 does.
-func (b *bucketServer) answer(w http.ResponseWriter, r *http.Request) {
-	if !isComplete(r) {
-		if etag, ok := b.etags.Load(r.URL.Path); ok {
-			if want := r.Header.Get("If-Match"); want != "" && want != etag {
-				refuse(w, http.StatusPreconditionFailed, "PreconditionFailed")
-				return
-			}
-			r.Header.Del("If-Match")
-			w = taggedWriter{w, etag.(string)}
-			defer func() {
-				if r.Method == http.MethodHead && w.Header().Get("ETag") != "" { // nothing was written yet
-					w.Header().Set("ETag", etag.(string))
-				}
-			}()
-		}
-		b.ServeHTTP(w, r)
-		return
-	}
-	answer := httptest.NewRecorder()
-	b.ServeHTTP(answer, r)
-	if m := regexp.MustCompile(`<ETag>(?:&#34;|&quot;|")?([0-9a-f-]+)`).FindStringSubmatch(answer.Body.String()); m != nil {
-		b.etags.Store(r.URL.Path, `"`+m[1]+`"`)
-	}
-	w.WriteHeader(answer.Code)
-	_, _ = w.Write(answer.Body.Bytes())
-}
-
-const bucket = "archives"
-
+// newBucket creates a bucket. The Storage reaches it through the proxy.
 func newBucket(t *testing.T) (*bucketServer, *S3) {
 	t.Helper()
-	b := &bucketServer{objects: s3mem.New()}
-	testkit.Must(t, b.objects.CreateBucket(bucket))
-	b.Handler = gofakes3.New(b.objects, gofakes3.WithLogger(gofakes3.DiscardLog())).Server()
+	given := os.Getenv(s3Env)
+	if given == "" {
+		if os.Getenv("STOA_TEST_REQUIRE_SERVERS") != "" {
+			t.Fatal(s3Env + " is not set; run the tests with scripts/with-servers")
+		}
+		t.Skip(s3Env + " is not set")
+	}
+	target, err := url.Parse(given)
+	testkit.Must(t, err)
+	secret, _ := target.User.Password()
+	bucket := "archives-" + strings.ToLower(crand.Text()[:16])
+	direct, err := minio.NewCore(target.Host, &minio.Options{Creds: credentials.NewStaticV4(target.User.Username(), secret, ""), Region: "us-east-1"})
+	testkit.Must(t, err)
+	testkit.Must(t, direct.MakeBucket(t.Context(), bucket, minio.MakeBucketOptions{}))
+	forward := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(&url.URL{Scheme: target.Scheme, Host: target.Host})
+			r.Out.Host = r.In.Host // which is signed
+		},
+		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+		ErrorLog:     log.New(io.Discard, "", 0),
+	}
+	b := &bucketServer{answer: forward.ServeHTTP, uploads: func() int {
+		list, err := direct.ListMultipartUploads(context.WithoutCancel(t.Context()), bucket, "", "", "", "", 100)
+		testkit.Must(t, err)
+		return len(list.Uploads)
+	}}
 	server := httptest.NewServer(http.HandlerFunc(b.serve))
 	t.Cleanup(server.Close)
-	s, err := NewS3(S3Options{Endpoint: server.URL, Bucket: bucket, Prefix: "stoa/", AccessKey: "key", Secret: keyring.NewSecret("secret")})
+	s, err := NewS3(S3Options{Endpoint: server.URL, Bucket: bucket, Prefix: "stoa/", AccessKey: target.User.Username(), Secret: keyring.NewSecret(secret)})
 	testkit.Must(t, err)
 	return b, s
+}
+
+// ignoreConditions makes the server one that completes uploads over existing objects, as
+// older ones do.
+func (b *bucketServer) ignoreConditions(s *S3) {
+	forward := b.answer
+	b.answer = func(w http.ResponseWriter, r *http.Request) {
+		if isComplete(r) && r.Header.Get("If-None-Match") != "" {
+			r.Header.Del("If-None-Match") // and that changes what is signed
+			signed := signer.SignV4(*r, s.opts.AccessKey, s.opts.Secret.Reveal(), "", s.opts.Region)
+			r.Header = signed.Header
+		}
+		forward(w, r)
+	}
 }
 
 func (b *bucketServer) setFault(fault func(w http.ResponseWriter, r *http.Request) bool) {
@@ -121,18 +110,9 @@ func (b *bucketServer) serve(w http.ResponseWriter, r *http.Request) {
 	b.mu.Lock()
 	fault := b.fault
 	b.mu.Unlock()
-	if fault != nil && !fault(w, r) {
-		return
+	if fault == nil || fault(w, r) {
+		b.answer(w, r)
 	}
-	if isComplete(r) && r.Header.Get("If-None-Match") == "*" && !b.ignoresConditions {
-		b.whole.Lock() // gofakes3 has no condition here
-		defer b.whole.Unlock()
-		if _, err := b.objects.HeadObject(bucket, strings.TrimPrefix(r.URL.Path, "/"+bucket+"/")); err == nil {
-			refuse(w, http.StatusPreconditionFailed, "PreconditionFailed")
-			return
-		}
-	}
-	b.answer(w, r)
 }
 
 func isComplete(r *http.Request) bool {
@@ -196,7 +176,7 @@ func TestStorage(t *testing.T) {
 		"s3 without conditions": func(t *testing.T) Storage {
 			t.Helper()
 			b, s := newBucket(t)
-			b.ignoresConditions = true
+			b.ignoreConditions(s)
 			return s
 		},
 	} {
@@ -340,46 +320,48 @@ func TestS3Faults(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault func(parts int32, w http.ResponseWriter, r *http.Request) bool
 		words string // of the error's message; "": Create succeeds
+		// unreachable is set if the server cannot be told either that the upload has failed.
+		unreachable bool
 	}{
 		"full": {func(n int32, w http.ResponseWriter, r *http.Request) bool {
-			if n < 2 {
+			if n < 2 || !isPart(r) {
 				return true
 			}
 			refuse(w, http.StatusInsufficientStorage, "InsufficientStorage")
 			return false
-		}, "full"},
+		}, "full", false},
 		"quota": {func(_ int32, w http.ResponseWriter, r *http.Request) bool {
 			if !isPart(r) {
 				return true
 			}
 			refuse(w, http.StatusForbidden, "QuotaExceeded")
 			return false
-		}, "full"},
+		}, "full", false},
 		"forbidden": {func(_ int32, w http.ResponseWriter, _ *http.Request) bool {
 			refuse(w, http.StatusForbidden, "AccessDenied")
 			return false
-		}, "refuses"},
+		}, "refuses", false},
 		"forbidden to complete": {func(_ int32, w http.ResponseWriter, r *http.Request) bool {
 			if !isComplete(r) {
 				return true
 			}
 			refuse(w, http.StatusForbidden, "AccessDenied")
 			return false
-		}, "refuses"},
+		}, "refuses", false},
 		"no bucket": {func(_ int32, w http.ResponseWriter, r *http.Request) bool {
 			if r.Method == http.MethodHead {
 				return true
 			}
 			refuse(w, http.StatusNotFound, "NoSuchBucket")
 			return false
-		}, "bucket"},
+		}, "bucket", false},
 		"gone in the middle": {func(n int32, w http.ResponseWriter, _ *http.Request) bool {
 			if n < 2 {
 				return true
 			}
 			hangUp(w)
 			return false
-		}, "cannot be reached"},
+		}, "cannot be reached", true},
 		"overloaded for a moment": {func() func(int32, http.ResponseWriter, *http.Request) bool {
 			var failed sync.Map
 			return func(_ int32, w http.ResponseWriter, r *http.Request) bool {
@@ -389,7 +371,7 @@ func TestS3Faults(t *testing.T) {
 				refuse(w, http.StatusServiceUnavailable, "SlowDown")
 				return false
 			}
-		}(), ""},
+		}(), "", false},
 		"slow": {func(n int32, _ http.ResponseWriter, r *http.Request) bool {
 			if n < 2 {
 				return true
@@ -397,14 +379,14 @@ func TestS3Faults(t *testing.T) {
 			_, _ = io.Copy(io.Discard, r.Body) // the server sees the end of the connection only then
 			<-r.Context().Done()
 			return false
-		}, "in time"},
+		}, "in time", true},
 		"another checksum of a part": {func(_ int32, w http.ResponseWriter, r *http.Request) bool {
 			if !isPart(r) {
 				return true
 			}
 			w.Header().Set("ETag", `"0123456789abcdef0123456789abcdef"`)
 			return false
-		}, "part 1 has another checksum"},
+		}, "part 1 has another checksum", false},
 		"another checksum at the end": {func(_ int32, w http.ResponseWriter, r *http.Request) bool {
 			if r.Method != http.MethodHead {
 				return true
@@ -413,7 +395,7 @@ func TestS3Faults(t *testing.T) {
 			w.Header().Set("Content-Length", fmt.Sprint(2*partSize+1))
 			w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
 			return false
-		}, "checksum"},
+		}, "checksum", false},
 		"shorter": {func(_ int32, w http.ResponseWriter, r *http.Request) bool {
 			if r.Method != http.MethodHead {
 				return true
@@ -422,7 +404,7 @@ func TestS3Faults(t *testing.T) {
 			w.Header().Set("Content-Length", "7")
 			w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
 			return false
-		}, "7 bytes"},
+		}, "7 bytes", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -449,6 +431,9 @@ func TestS3Faults(t *testing.T) {
 			wantMessage(t, err, stoa.ArchiveStorageFailed, c.words)
 			if got := names(t, s, ""); got != nil {
 				t.Errorf("%v is stored", got)
+			}
+			if n := b.uploads(); n > 0 && !c.unreachable {
+				t.Errorf("%d incomplete uploads are left", n)
 			}
 		})
 	}
@@ -546,8 +531,7 @@ func TestS3ReadsGoOn(t *testing.T) {
 	defer r.Close()
 	_, err = io.CopyN(io.Discard, r, 1000)
 	testkit.Must(t, err)
-	_, err = b.objects.DeleteObject(bucket, "stoa/a")
-	testkit.Must(t, err)
+	testkit.Must(t, s.Delete(t.Context(), "a"))
 	r.(*objectReader).closeBody() // as after a break
 	_, err = io.Copy(io.Discard, r)
 	wantMessage(t, err, stoa.NotFound)

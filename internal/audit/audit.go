@@ -103,6 +103,14 @@ const (
 	MoveRolledBack     = "database.move_rolled_back" // asked for
 	MoveSwapped        = "database.moved"            // the store uses another database
 	MoveEnded          = "database.move_ended"
+	BackupRequested    = "backup.requested"
+	BackupDeleted      = "backup.deleted"
+	BackupDownloaded   = "backup.downloaded"
+	BackupUploaded     = "backup.uploaded"
+	BackupScheduled    = "backup.schedule_changed"
+	BackupRestore      = "backup.restore_requested"
+	BackupRestored     = "backup.restored" // or an attempt
+	BackupCloned       = "backup.cloned"   // into another store
 	SupabaseConnected  = "supabase.connected"
 	SupabaseLeft       = "supabase.disconnected"
 	CreditsGranted     = "credits.granted"
@@ -127,6 +135,8 @@ const (
 	KeysRotated        = "keys.rotated"
 	TenantsMigrated    = "tenants.migrated"
 	RoleGranted        = "platform.role_granted"
+	MasterBackedUp     = "platform.backed_up"
+	MasterRestored     = "platform.restored"
 	RetentionSet       = "audit.retention_set"
 )
 
@@ -139,6 +149,7 @@ var StoreActions = []string{
 	KeyCreated, KeyRevoked,
 	DatabaseConnected, ConnectRetried, DatabaseTested, CredentialsRotated, CredentialsShown, DatabasePassword,
 	MoveStarted, MoveAborted, MoveRolledBack, MoveSwapped, MoveEnded, SupabaseConnected, SupabaseLeft,
+	BackupRequested, BackupScheduled, BackupDownloaded, BackupUploaded, BackupDeleted, BackupRestore, BackupRestored, BackupCloned,
 	CreditsGranted, CreditSettings, RechargeChanged, RechargeStopped, CardRequested, CardSaved, PurchaseStarted,
 	OperatorActed, Impersonated,
 }

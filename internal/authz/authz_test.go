@@ -17,7 +17,8 @@ var (
 	roles   = []authz.Role{authz.Owner, authz.Admin, authz.Member, authz.Viewer}
 	actions = []authz.Action{
 		authz.ReadStore, authz.UpdateStore, authz.ManageHostnames, authz.ConnectDatabase, authz.TestDatabase, authz.RotateCredentials,
-		authz.ReadCredentials, authz.ResetPassword, authz.MoveDatabase, authz.SuspendStore, authz.DeleteStore, authz.ReadCredits, authz.SpendCredits, authz.PurchaseCredits,
+		authz.ReadCredentials, authz.ResetPassword, authz.MoveDatabase, authz.ReadBackups, authz.MakeBackup, authz.ManageBackups, authz.DownloadBackup, authz.RestoreBackup,
+		authz.SuspendStore, authz.DeleteStore, authz.ReadCredits, authz.SpendCredits, authz.PurchaseCredits,
 		authz.ReadMembers, authz.ManageMembers, authz.ManageOwners, authz.ManageKeys, authz.ReadAudit,
 	}
 )
@@ -28,12 +29,13 @@ func TestRoles(t *testing.T) {
 	want := map[authz.Role][]authz.Action{
 		authz.Owner: actions,
 		authz.Admin: slices.DeleteFunc(slices.Clone(actions), func(a authz.Action) bool {
-			return a == authz.DeleteStore || a == authz.ManageOwners || a == authz.ReadCredentials || a == authz.ResetPassword || a == authz.MoveDatabase
+			return a == authz.DeleteStore || a == authz.ManageOwners || a == authz.ReadCredentials || a == authz.ResetPassword || a == authz.MoveDatabase ||
+				a == authz.ManageBackups || a == authz.DownloadBackup || a == authz.RestoreBackup
 		}),
 		authz.Member: {authz.ReadStore, authz.UpdateStore, authz.ReadCredits, authz.SpendCredits, authz.ReadMembers},
 		authz.Viewer: {authz.ReadStore, authz.ReadCredits, authz.ReadMembers},
 		authz.Operator: slices.DeleteFunc(slices.Clone(actions), func(a authz.Action) bool {
-			return a == authz.SpendCredits || a == authz.PurchaseCredits || a == authz.ManageKeys || a == authz.ReadCredentials || a == authz.ResetPassword || a == authz.MoveDatabase
+			return a == authz.SpendCredits || a == authz.PurchaseCredits || a == authz.ManageKeys || a == authz.ReadCredentials || a == authz.ResetPassword || a == authz.MoveDatabase || a == authz.DownloadBackup
 		}),
 		"":         nil,
 		"nonsense": nil,
@@ -285,7 +287,7 @@ func TestImpersonation(t *testing.T) {
 	t.Parallel()
 	lasting := []authz.Action{
 		authz.ManageHostnames, authz.ConnectDatabase, authz.RotateCredentials, authz.ReadCredentials, authz.ResetPassword, authz.MoveDatabase, authz.SuspendStore, authz.DeleteStore,
-		authz.SpendCredits, authz.PurchaseCredits, authz.ManageMembers, authz.ManageOwners, authz.ManageKeys,
+		authz.MakeBackup, authz.ManageBackups, authz.DownloadBackup, authz.RestoreBackup, authz.SpendCredits, authz.PurchaseCredits, authz.ManageMembers, authz.ManageOwners, authz.ManageKeys,
 	}
 	eachEngine(t, func(w fixture) {
 		acting := w.user()

@@ -37,6 +37,11 @@ const (
 	ReadCredentials   Action = "database:credentials"
 	ResetPassword     Action = "database:reset-password"
 	MoveDatabase      Action = "database:move"
+	ReadBackups       Action = "backups:read"
+	MakeBackup        Action = "backups:make"
+	ManageBackups     Action = "backups:manage"
+	DownloadBackup    Action = "backups:download"
+	RestoreBackup     Action = "backups:restore"
 	SuspendStore      Action = "store:suspend"
 	DeleteStore       Action = "store:delete"
 	ReadCredits       Action = "credits:read"
@@ -78,6 +83,11 @@ var rules = []Rule{
 	{Action: ReadCredentials, About: "See the credentials of a managed database", Roles: []Role{Owner}, RecentAuthentication: true},
 	{Action: ResetPassword, About: "Give a managed database a new password", Roles: []Role{Owner}, RecentAuthentication: true},
 	{Action: MoveDatabase, About: "Move a store to another database", Roles: []Role{Owner}, RecentAuthentication: true},
+	{Action: ReadBackups, About: "See the store's archives", Roles: []Role{Owner, Admin, Operator}, Scope: "backups:read", Impersonated: true},
+	{Action: MakeBackup, About: "Archive the store now, and check archives", Roles: []Role{Owner, Admin, Operator}, Scope: "backups:write"},
+	{Action: ManageBackups, About: "Set how often the store is archived; delete and upload archives", Roles: []Role{Owner, Operator}, RecentAuthentication: true},
+	{Action: DownloadBackup, About: "Download and clone archives", Roles: []Role{Owner}, RecentAuthentication: true},
+	{Action: RestoreBackup, About: "Restore an archive into the store", Roles: []Role{Owner, Operator}, RecentAuthentication: true},
 	{Action: SuspendStore, About: "Suspend and resume the store", Roles: []Role{Owner, Admin, Operator}},
 	{Action: DeleteStore, About: "Delete and restore the store", Roles: []Role{Owner, Operator}, RecentAuthentication: true},
 	{Action: ReadCredits, About: "See credits and what they went to", Roles: []Role{Owner, Admin, Member, Viewer, Operator}, Scope: "credits:read", Impersonated: true},

@@ -16,7 +16,7 @@ var scopes = map[authz.Action]authz.Scope{
 	authz.ReadStore: "store:read", authz.UpdateStore: "store:write", authz.ManageHostnames: "hostnames:write",
 	authz.ConnectDatabase: "database:write", authz.TestDatabase: "database:write", authz.RotateCredentials: "database:write",
 	authz.ReadCredits: "credits:read", authz.SpendCredits: "credits:spend", authz.PurchaseCredits: "credits:purchase",
-	authz.ReadMembers: "members:read", authz.ReadAudit: "audit:read",
+	authz.ReadMembers: "members:read", authz.ReadAudit: "audit:read", authz.ReadBackups: "backups:read", authz.MakeBackup: "backups:write",
 }
 
 func keyOf(p authz.Principal, store stoa.StoreID, scopes ...string) authz.Principal {
@@ -87,7 +87,7 @@ func TestOperator(t *testing.T) {
 		op, deleted := w.operator(), w.store(w.user())
 		store := w.store(w.user())
 		w.setStatus(deleted, "deleted")
-		barred := []authz.Action{authz.ReadCredentials, authz.ResetPassword, authz.MoveDatabase, authz.SpendCredits, authz.PurchaseCredits, authz.ManageKeys}
+		barred := []authz.Action{authz.ReadCredentials, authz.ResetPassword, authz.MoveDatabase, authz.DownloadBackup, authz.SpendCredits, authz.PurchaseCredits, authz.ManageKeys}
 		written := 0
 		for _, action := range actions {
 			role, err := authz.Check(w.Context(), w.db, op, store, action)

@@ -23,6 +23,9 @@ type Commands struct {
 	Serve    serveCmd    `cmd:"" help:"Run the platform: API, pages and background jobs."`
 	Migrate  migrateCmd  `cmd:"" help:"Migrate the master database to this version's schema."`
 	Keys     keysCmd     `cmd:"" help:"Make, list and rotate encryption and signing keys."`
+	Backup   backupCmd   `cmd:"" help:"Archive a store, or back up the master database."`
+	Backups  backupsCmd  `cmd:"" help:"List, check, download, upload and delete the archives of stores."`
+	Restore  restoreCmd  `cmd:"" help:"Restore a store from an archive, or the master database from a backup."`
 	Doctor   doctorCmd   `cmd:"" help:"Check this installation and say how to correct what is wrong."`
 	Stores   storesCmd   `cmd:"" help:"Look at the stores of this platform, close, delete and restore them."`
 	Credits  creditsCmd  `cmd:"" help:"Give stores credits, and check the ledger."`

@@ -27,6 +27,8 @@ type storesCmd struct {
 	ResetPassword storesResetPasswordCmd `cmd:"" help:"Give a store's managed database a new password."`
 
 	Hostnames storesHostnamesCmd `cmd:"" help:"Show a store's hostnames and what proves them."`
+
+	Import storesImportCmd `cmd:"" help:"Make the stores and the owners of a file, and their databases."`
 }
 
 type storesListCmd struct {

@@ -44,6 +44,7 @@ type Config struct {
 	Stopping
 	Quotas
 	Retention
+	Backups
 
 	DNSServer string `name:"dns-server" env:"STOA_DNS_SERVER" help:"DNS server that custom hostnames are looked up at. Unless told, the system's." placeholder:"HOST:PORT" group:"config"`
 
@@ -99,6 +100,7 @@ func (c *Config) Faults() []Defect {
 	c.Stopping.check(fault)
 	c.Quotas.check(fault)
 	c.Retention.check(fault)
+	c.checkBackups(fault)
 	c.checkServices(fault)
 	c.checkKeys(fault)
 	if !c.Development() {

@@ -29,7 +29,7 @@ func (c *Console) downloadExport(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	err = web.Download(w, export.Name(), "application/json", func(out io.Writer) error { return export.Write(r.Context(), out) })
+	_, err = web.Download(w, export.Name(), "application/json", func(out io.Writer) error { return export.Write(r.Context(), out) })
 	if err != nil {
 		c.Log.ErrorContext(r.Context(), "export of an account ended early", "err", err)
 		panic(http.ErrAbortHandler) // the browser must not take a part for the whole

@@ -18,6 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/accounts"
 	"github.com/stoahq/stoa/internal/apikeys"
 	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/backups"
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/fleet"
 	"github.com/stoahq/stoa/internal/hostnames"
@@ -43,6 +44,7 @@ type Services struct {
 	Credits      *credits.Ledger
 	Payments     *payments.Service
 	Provisioning *provisioning.Service
+	Backups      *backups.Service
 	Cloud        *link.Service
 	Mail         *mail.Sender
 	Traffic      *traffic.Service
@@ -71,7 +73,7 @@ type Console struct {
 func New(s Services, cfg Config) *Console { return &Console{Services: s, Config: cfg} }
 
 // Request is a request to a page with what the server knows about it. The form of a
-// POST is parsed.
+// POST is parsed, but for an Upload.
 type Request struct {
 	*http.Request
 	Client    accounts.Client
@@ -96,6 +98,8 @@ const (
 	DatabaseForm             // takes a form and connects to a server that the caller names
 	Stream                   // sends events until the caller leaves
 	Download                 // sends a long file
+	FileForm                 // takes a form and sends a file that may take hours
+	Upload                   // takes a file that may take hours; Handle reads the body as it arrives
 )
 
 // Scope says who may call a route: one of the constants, or the authz.Action that the
@@ -165,6 +169,7 @@ func (c *Console) Routes() []Route {
 		c.supabaseRoutes(),
 		c.provisioningRoutes(),
 		c.databaseRoutes(),
+		c.backupRoutes(), c.singleBackupRoutes(), c.backupScheduleRoutes(), c.backupRestoreRoutes(), c.backupTransferRoutes(),
 		c.creditRoutes(),
 		c.checkoutRoutes(),
 		c.operatorFleetRoutes(),

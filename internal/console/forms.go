@@ -89,7 +89,7 @@ func isSecretField(name string) bool {
 	if name == "postalcode" {
 		return false
 	}
-	for _, part := range []string{"password", "secret", "code", "token", "connection", "credential"} {
+	for _, part := range []string{"password", "passphrase", "identity", "secret", "code", "token", "connection", "credential"} {
 		if strings.Contains(name, part) {
 			return true
 		}

@@ -43,7 +43,7 @@ func storeFrame(s stores.Store, key, title string) ui.Frame {
 			{Key: "catalogue", Label: "Catalogue", Icon: "tag", Coming: true},
 			{Key: "customers", Label: "Customers", Icon: "user", Coming: true},
 			{Key: "orders", Label: "Orders", Icon: "cart", Coming: true},
-			{Key: "backups", Label: "Backups", Icon: "archive", Coming: true},
+			{Key: "backups", Label: "Backups", URL: base + "/backups", Icon: "archive"},
 			{Key: "webhooks", Label: "Webhooks", Icon: "send", Coming: true},
 			{Key: "activity", Label: "Activity", URL: base + "/activity", Icon: "list"},
 			{Key: "settings", Label: "Settings", URL: base + "/settings", Icon: "settings"},

@@ -26,6 +26,7 @@ type overviewView struct {
 	Steps    []nextStep
 	Events   []audit.Entry // nil for a role that may not read them
 	Day      []traffic.Hour
+	Backups  *backupState // nil for a role that may not see them, and without a database
 }
 
 // nextStep is what the store needs next.
@@ -55,6 +56,11 @@ func (c *Console) overview(w http.ResponseWriter, r *Request) error {
 	if v.Day, err = c.Traffic.Day(r.Context(), r.Principal, store.ID); err != nil {
 		return err
 	}
+	if store.Role.Can(authz.ReadBackups) && (store.Status == stores.Active || store.Status == stores.Suspended) {
+		if err := c.addBackups(r, &v); err != nil {
+			return err
+		}
+	}
 	if store.Role.Can(authz.ReadAudit) {
 		log, err := authz.ReadAuditLog(r.Context(), c.Master, r.Principal, store.ID, audit.Filter{Limit: overviewEvents})
 		if err != nil {
@@ -63,6 +69,31 @@ func (c *Console) overview(w http.ResponseWriter, r *Request) error {
 		v.Events = log.Entries
 	}
 	return c.render(w, r, http.StatusOK, storeFrame(store, "overview", "Overview"), overviewPage(v))
+}
+
+// addBackups adds how well the store is backed up, and a restore that is in progress.
+func (c *Console) addBackups(r *Request, v *overviewView) error {
+	page, err := c.Backups.List(r.Context(), r.Principal, v.Store.ID, 0, "")
+	if err != nil {
+		return err
+	}
+	schedule, err := c.Backups.Schedule(r.Context(), r.Principal, v.Store.ID)
+	if err != nil {
+		return err
+	}
+	restore, err := c.lastRestore(r.Context(), r, v.Store)
+	if err != nil {
+		return err
+	}
+	state := backupStateOf(v.Store, schedule, page.Backups, c.Master.Now())
+	v.Backups = &state
+	if state.Warning != "" {
+		v.Steps = append(v.Steps, nextStep{Text: state.Warning, URL: backupsPath(v.Store), Label: "Backups", Kind: ui.Warning})
+	}
+	if restore != nil && !restore.Done() {
+		v.Steps = append(v.Steps, nextStep{Text: "A backup is being restored. The store is closed until that is done.", URL: backupsPath(v.Store), Label: "Watch", Kind: ui.Info})
+	}
+	return nil
 }
 
 // nextSteps says what a store lacks, the most urgent first.

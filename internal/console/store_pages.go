@@ -39,7 +39,8 @@ type confirmView struct {
 	Button  string
 	Back    string // where the reader came from
 	Choices []ui.Option
-	Choice  string // the label of Choices
+	Choice  string    // the label of Choices
+	Check   *ui.Field // a box to tick
 }
 
 func (c *Console) showConfirm(w http.ResponseWriter, r *Request, frame ui.Frame, v confirmView) error {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/accounts"
+	"github.com/stoahq/stoa/internal/backups"
 	"github.com/stoahq/stoa/internal/config"
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/keyring"
@@ -61,6 +62,19 @@ func checkManaged(ctx context.Context, server *tenantdb.Server) (string, error) 
 		return "", fmt.Errorf("%s: %w", server, err)
 	}
 	return fmt.Sprintf("%s (%s) makes databases and roles", server, version), nil
+}
+
+// checkArchives writes, reads and deletes an object in the storage of archives.
+func checkArchives(ctx context.Context, cfg *config.Config) (string, error) {
+	storage, err := cfg.ArchiveStorage()
+	if err != nil {
+		return "", err
+	}
+	if cfg.BackupStorage == "" {
+		return "in the data directory, with which they would be lost: STOA_BACKUP_STORAGE names another place", nil
+	}
+	notes, err := storage.Check(ctx)
+	return strings.Join(append([]string{"can be written, read and deleted."}, notes...), " "), err
 }
 
 // checkPayments checks the payment provider.
@@ -206,11 +220,14 @@ func SchemaRemedy(err error) string {
 	if errors.Is(err, masterdb.ErrSchemaTooNew) {
 		return "start the newer release here; to go back to this one, restore the backup from before the upgrade"
 	}
+	if errors.Is(err, masterdb.ErrRestoreIncomplete) {
+		return "wait until 'stoa restore --master' has ended; if it was interrupted, run it again"
+	}
 	return "run 'stoa migrate'"
 }
 
 // SealedColumns returns all columns of the master database that hold encrypted values. A
 // test checks that no other column holds an envelope.
 func SealedColumns() []keyrotation.Column {
-	return slices.Concat([]keyrotation.Column{tenantdb.SealedCredentials(), accounts.SealedFactors()}, tenantdb.SealedMoves(), link.Sealed())
+	return slices.Concat([]keyrotation.Column{tenantdb.SealedCredentials(), accounts.SealedFactors(), backups.SealedKeys()}, tenantdb.SealedMoves(), link.Sealed())
 }

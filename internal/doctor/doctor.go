@@ -98,6 +98,8 @@ func (r *findings) examineServices(ctx context.Context, cfg *config.Config) {
 	r.add("payments", err, detail, "correct STRIPE_SECRET_KEY and that this machine may reach api.stripe.com")
 	detail, err = CheckSupabase(ctx, cfg)
 	r.add("supabase", err, detail, "correct SUPABASE_OAUTH_CLIENT_ID and its secret, and see that this machine may reach api.supabase.com")
+	detail, err = checkArchives(ctx, cfg)
+	r.add("archives", err, detail, "correct STOA_BACKUP_STORAGE and its keys, and see that this machine may reach it")
 }
 
 // examineMaster checks the master database and its content, and reports whether it can

@@ -145,7 +145,7 @@ func (a *api) exportAccount(ctx context.Context, _ *struct{}) (*huma.StreamRespo
 	}
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
 		_, w := humago.Unwrap(ctx)
-		err := web.Download(w, export.Name(), jsonType, func(out io.Writer) error { return export.Write(ctx.Context(), out) })
+		_, err := web.Download(w, export.Name(), jsonType, func(out io.Writer) error { return export.Write(ctx.Context(), out) })
 		if err != nil {
 			a.Log.ErrorContext(ctx.Context(), "export of an account ended early", "requestId", requestID(ctx.Context()), "err", err)
 			panic(http.ErrAbortHandler) // the client must not take a part for the whole

@@ -20,6 +20,7 @@ import (
 	"github.com/stoahq/stoa/internal/accounts"
 	"github.com/stoahq/stoa/internal/apikeys"
 	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/backups"
 	"github.com/stoahq/stoa/internal/console"
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/fleet"
@@ -50,6 +51,7 @@ type Domains struct {
 	Payments     *payments.Service
 	Provisioning *provisioning.Service
 	Moves        *moves.Service
+	Backups      *backups.Service
 	Cloud        *link.Service
 	Mail         *mail.Sender
 	Traffic      *traffic.Service

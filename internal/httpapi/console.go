@@ -21,6 +21,8 @@ var consoleLimits = map[console.Kind]routeOptions{
 	console.DatabaseForm: {timeout: waitTimeout, rate: rateDatabaseWait, maxBody: maxCredentials},
 	console.Stream:       {timeout: streamLifetime + requestTimeout, rate: rateCaller, maxBody: noBody},
 	console.Download:     {timeout: csvTimeout, rate: rateCaller, maxBody: noBody},
+	console.FileForm:     {timeout: transferTimeout, rate: rateDatabaseWait, maxBody: maxForm},
+	console.Upload:       {timeout: transferTimeout, rate: rateDatabaseWait, maxBody: maxArchive, streamed: true},
 }
 
 // consoleRoutes registers the pages of the console.
@@ -39,7 +41,7 @@ func (a *api) consoleRoutes() {
 func (a *api) newConsole() *console.Console {
 	return console.New(console.Services{
 		Master: a.Master, Accounts: a.Accounts, APIKeys: a.APIKeys, Stores: a.Stores, Hostnames: a.Hostnames, Tenants: a.Tenants,
-		Credits: a.Credits, Payments: a.Payments, Provisioning: a.Provisioning, Cloud: a.Cloud, Mail: a.Mail, Operations: a.Operations,
+		Credits: a.Credits, Payments: a.Payments, Provisioning: a.Provisioning, Backups: a.Backups, Cloud: a.Cloud, Mail: a.Mail, Operations: a.Operations,
 		Traffic: a.Traffic, Bulk: a.Bulk, Doctor: a.Doctor,
 	}, console.Config{
 		BaseURL: a.BaseURL, BaseDomain: a.BaseDomain, Development: a.Development, Sandbox: a.Sandbox, Log: a.Log, Stopping: a.Stopping,
@@ -62,8 +64,11 @@ func (a *api) consolePage(route console.Route) http.HandlerFunc {
 }
 
 // readForm parses a form within bodyTimeout. It clears the deadline afterwards:
-// one that passes later would end the request.
-func readForm(w http.ResponseWriter, r *http.Request) error {
+// one that passes later would end the request. The body of an upload is left to its page.
+func readForm(w http.ResponseWriter, r *http.Request, route console.Route) error {
+	if route.Kind == console.Upload {
+		return nil
+	}
 	setReadDeadline(w, bodyTimeout)
 	defer http.NewResponseController(w).SetReadDeadline(time.Time{}) //nolint:errcheck // a writer without a connection has no deadline
 	return r.ParseForm()
@@ -77,7 +82,7 @@ func (a *api) admitPage(w http.ResponseWriter, r *console.Request, route console
 		if err := a.crossOrigin.Check(r.Request); err != nil {
 			return nil, stoa.Errorf(stoa.Forbidden, "This form was sent by another site. Open the page here and send it again.")
 		}
-		if err := readForm(w, r.Request); err != nil {
+		if err := readForm(w, r.Request, route); err != nil {
 			var large *http.MaxBytesError
 			if errors.As(err, &large) {
 				return nil, stoa.Errorf(stoa.PayloadTooLarge, "The form is larger than this page accepts.")

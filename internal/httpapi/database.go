@@ -31,6 +31,7 @@ func (a *api) databaseRoutes() {
 			Errors: []int{400, 401, 403, 404, 409, 413, 422, 503}}, a.rotateCredentials)
 	a.databaseAccessRoutes()
 	a.moveRoutes()
+	a.backupRoutes()
 }
 
 type testInput struct {

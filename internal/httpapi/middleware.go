@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/netip"
@@ -24,6 +25,7 @@ type request struct {
 	host    string
 	header  http.Header // of the response
 	options routeOptions
+	body    io.Reader // of a streamed route
 }
 
 // requestOf returns the request that ctx belongs to, or the zero value.

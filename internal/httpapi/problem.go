@@ -117,6 +117,8 @@ var statuses = map[stoa.Code]int{
 	stoa.MoveRefused:                http.StatusUnprocessableEntity,
 	stoa.MoveInProgress:             http.StatusConflict,
 	stoa.ArchiveStorageFailed:       http.StatusBadGateway,
+	stoa.BackupInUse:                http.StatusConflict,
+	stoa.RestoreInProgress:          http.StatusConflict,
 	stoa.QuotaExceeded:              http.StatusForbidden,
 	stoa.RateLimited:                http.StatusTooManyRequests,
 	stoa.PlatformUnavailable:        http.StatusServiceUnavailable,

@@ -22,6 +22,9 @@ type routeOptions struct {
 	scope         scope
 	// maxBody is the largest accepted request body in bytes, or noBody.
 	maxBody int64
+	// streamed: the handler reads the body as it arrives, from request.body. It may be
+	// longer than maxBody of other routes.
+	streamed bool
 	// console: the route is a page of the console, whose caller has a session cookie.
 	console bool
 	// list is the parameter that a query may hold many times; empty means none.

@@ -36,7 +36,11 @@ func (a *api) security(next http.Handler) http.Handler {
 			a.writeError(w, r, err)
 			return
 		}
-		if r.ContentLength != 0 {
+		if req, ok := r.Context().Value(requestKey{}).(*request); ok && req.options.streamed {
+			r.Body = http.MaxBytesReader(w, steadyBody{r.Body, w}, req.options.maxBody)
+			req.body = r.Body
+			defer setReadDeadline(w, bodyTimeout)
+		} else if r.ContentLength != 0 {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 			// The server reads the unread rest of the body before the next request.
 			defer setReadDeadline(w, bodyTimeout)

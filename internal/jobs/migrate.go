@@ -23,13 +23,31 @@ const latestMigration = 8
 // may call it at once. It returns masterdb.ErrSchemaTooNew if this binary must not
 // run.
 func Migrate(ctx context.Context, db *masterdb.DB) (int, error) {
+	return migrateWith(ctx, db, nil, func() error { return CheckSchema(ctx, db) })
+}
+
+// MigrateTo creates or updates River's tables up to a version. It is for a restore, which
+// creates the tables of a backup, and checks nothing.
+func MigrateTo(ctx context.Context, db *masterdb.DB, version int) error {
+	if current, err := SchemaVersion(ctx, db); err != nil || current == version {
+		return err // River takes a version that is there already for a mistake
+	}
+	_, err := migrateWith(ctx, db, &rivermigrate.MigrateOpts{TargetVersion: version}, func() error { return nil })
+	return err
+}
+
+// LatestVersion is the version of River's tables that Migrate creates.
+func LatestVersion() int { return latestMigration }
+
+// migrateWith applies the missing migrations. It calls check once it has the lock.
+func migrateWith(ctx context.Context, db *masterdb.DB, opts *rivermigrate.MigrateOpts, check func() error) (int, error) {
 	if db.Engine == masterdb.SQLite {
 		unlock, err := db.LockSchema(ctx)
 		if err != nil {
 			return 0, err
 		}
 		defer unlock()
-		return migrate(ctx, db, func() (*rivermigrate.Migrator[*sql.Tx], error) {
+		return migrate(ctx, opts, check, func() (*rivermigrate.Migrator[*sql.Tx], error) {
 			return rivermigrate.New(riversqlite.New(db.Writer()), nil)
 		})
 	}
@@ -42,7 +60,7 @@ func Migrate(ctx context.Context, db *masterdb.DB) (int, error) {
 		return 0, err
 	}
 	defer conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, migrationLock) //nolint:errcheck // the end of the session releases the lock too
-	return migrate(ctx, db, func() (*rivermigrate.Migrator[pgx.Tx], error) {
+	return migrate(ctx, opts, check, func() (*rivermigrate.Migrator[pgx.Tx], error) {
 		return rivermigrate.New(riverpgxv5.New(db.Pool()), nil)
 	})
 }
@@ -61,7 +79,7 @@ func lockMigration(ctx context.Context, conn *pgxpool.Conn) error {
 // than this binary and no newer release has stated, in the schema of the master
 // database, that this one may run beside it. It changes nothing.
 func CheckSchema(ctx context.Context, db *masterdb.DB) error {
-	version, err := schemaVersion(ctx, db)
+	version, err := SchemaVersion(ctx, db)
 	if err != nil || version <= latestMigration {
 		return err
 	}
@@ -72,8 +90,8 @@ func CheckSchema(ctx context.Context, db *masterdb.DB) error {
 	return fmt.Errorf("job queue schema: version %d is newer than this binary (%d): %w", version, latestMigration, masterdb.ErrSchemaTooNew)
 }
 
-// schemaVersion returns the version of the queue's tables, 0 before the first migration.
-func schemaVersion(ctx context.Context, db *masterdb.DB) (version int, err error) {
+// SchemaVersion returns the version of the queue's tables, 0 before the first migration.
+func SchemaVersion(ctx context.Context, db *masterdb.DB) (version int, err error) {
 	there := `SELECT to_regclass('river_migration') IS NOT NULL`
 	if db.Engine == masterdb.SQLite {
 		there = `SELECT count(*) > 0 FROM sqlite_master WHERE type = 'table' AND name = 'river_migration'`
@@ -87,15 +105,15 @@ func schemaVersion(ctx context.Context, db *masterdb.DB) (version int, err error
 }
 
 // migrate applies the missing migrations. The caller holds the lock.
-func migrate[T any](ctx context.Context, db *masterdb.DB, open func() (*rivermigrate.Migrator[T], error)) (int, error) {
-	if err := CheckSchema(ctx, db); err != nil {
+func migrate[T any](ctx context.Context, opts *rivermigrate.MigrateOpts, check func() error, open func() (*rivermigrate.Migrator[T], error)) (int, error) {
+	if err := check(); err != nil {
 		return 0, err
 	}
 	m, err := open()
 	if err != nil {
 		return 0, err
 	}
-	res, err := m.Migrate(ctx, rivermigrate.DirectionUp, nil)
+	res, err := m.Migrate(ctx, rivermigrate.DirectionUp, opts)
 	if err != nil {
 		return 0, fmt.Errorf("migrate job queue: %w", err)
 	}

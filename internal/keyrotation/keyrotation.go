@@ -35,9 +35,14 @@ type Count struct {
 
 // Counts returns which keys the rows of the columns need.
 func Counts(ctx context.Context, db *masterdb.DB, columns []Column) ([]Count, error) {
+	return CountsIn(ctx, db, db.Engine, columns)
+}
+
+// CountsIn is Counts within a snapshot or transaction of a master of that engine.
+func CountsIn(ctx context.Context, q masterdb.Querier, engine masterdb.Engine, columns []Column) ([]Count, error) {
 	// The key id is the second of the parts between dots; see keyring.Seal.
 	keyID := `CASE WHEN substr(%[1]s, 1, 3) = 'v1.' THEN split_part(%[1]s, '.', 2) ELSE '' END`
-	if db.Engine == masterdb.SQLite {
+	if engine == masterdb.SQLite {
 		keyID = `CASE WHEN substr(%[1]s, 1, 3) = 'v1.' THEN substr(%[1]s, 4, max(instr(substr(%[1]s, 4), '.') - 1, 0)) ELSE '' END`
 	}
 	var out []Count
@@ -46,7 +51,7 @@ func Counts(ctx context.Context, db *masterdb.DB, columns []Column) ([]Count, er
 			KeyID string
 			Rows  int64
 		}
-		err := db.Select(ctx, &rows, fmt.Sprintf(`SELECT `+keyID+` AS key_id, count(*) AS rows FROM %[2]s WHERE %[3]s GROUP BY 1 ORDER BY 1`,
+		err := q.Select(ctx, &rows, fmt.Sprintf(`SELECT `+keyID+` AS key_id, count(*) AS rows FROM %[2]s WHERE %[3]s GROUP BY 1 ORDER BY 1`,
 			c.Name, c.Table, c.filled()))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", c, err)

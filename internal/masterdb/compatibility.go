@@ -14,6 +14,8 @@ type Schema struct {
 	// OldestBinary is the oldest release that may run on the schema; 0 when the
 	// schema does not state it.
 	OldestBinary int64
+	// Restoring is set while a restore of the whole database is incomplete.
+	Restoring bool
 }
 
 // ErrSchemaTooNew means that a newer release has migrated the schema and that this release
@@ -23,11 +25,21 @@ var ErrSchemaTooNew = errors.New("this release must not run on it: start the rel
 // ErrSchemaTooOld means that the schema lacks migrations of this release.
 var ErrSchemaTooOld = errors.New("migrations are missing")
 
+// ErrRestoreIncomplete means that a restore of the whole database has begun and not ended:
+// it runs, or it was interrupted.
+var ErrRestoreIncomplete = errors.New("a backup is being restored into it, or that was interrupted")
+
+// RestoreTable is the table that exists as long as a restore is incomplete.
+const RestoreTable = "master_restore"
+
 // Schema reads the version and compatibility of the database's schema. It changes nothing.
 func (db *DB) Schema(ctx context.Context) (Schema, error) {
 	var s Schema
 	var err error
-	if s.Binary, err = latestMigration(); err != nil {
+	if s.Binary, err = LatestVersion(); err != nil {
+		return s, err
+	}
+	if s.Restoring, err = db.hasTable(ctx, RestoreTable); err != nil {
 		return s, err
 	}
 	there, err := db.hasTable(ctx, "goose_db_version")
@@ -49,9 +61,11 @@ func (s Schema) Newer() bool { return s.Version > s.Binary }
 
 // Check returns nil when this binary may run on the schema as it is: the versions are
 // equal, or the schema is newer and states that this release may run on it. Otherwise it
-// returns ErrSchemaTooOld or ErrSchemaTooNew.
+// returns ErrRestoreIncomplete, ErrSchemaTooOld or ErrSchemaTooNew.
 func (s Schema) Check() error {
 	switch {
+	case s.Restoring:
+		return ErrRestoreIncomplete
 	case s.Version < s.Binary:
 		return fmt.Errorf("version %d, this binary needs %d: %w", s.Version, s.Binary, ErrSchemaTooOld)
 	case s.Newer() && s.OldestBinary == 0:
@@ -62,13 +76,14 @@ func (s Schema) Check() error {
 	return nil
 }
 
-// refuseNewer returns ErrSchemaTooNew if this binary must not run on the schema.
+// refuseNewer returns ErrSchemaTooNew if this binary must not run on the schema, and
+// ErrRestoreIncomplete if nothing may.
 func (db *DB) refuseNewer(ctx context.Context) error {
 	s, err := db.Schema(ctx)
 	if err != nil {
 		return err
 	}
-	if err := s.Check(); errors.Is(err, ErrSchemaTooNew) {
+	if err := s.Check(); errors.Is(err, ErrSchemaTooNew) || errors.Is(err, ErrRestoreIncomplete) {
 		return fmt.Errorf("master database schema: %w", err)
 	}
 	return nil

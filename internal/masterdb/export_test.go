@@ -14,16 +14,5 @@ func (db *DB) ListenQuickly(ctx context.Context, log *slog.Logger) {
 	})
 }
 
-// MigrateTo migrates an empty database to the schema of an older version.
-func (db *DB) MigrateTo(ctx context.Context, version int64) error {
-	p, closeProvider, err := db.migrations()
-	if err != nil {
-		return err
-	}
-	defer closeProvider()
-	_, err = p.UpTo(ctx, version)
-	return err
-}
-
 // SetSkew makes db use ahead as the measured skew.
 func (db *DB) SetSkew(ahead time.Duration) { db.clock.set(ahead) }

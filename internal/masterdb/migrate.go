@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
@@ -23,11 +24,28 @@ var Migrations embed.FS
 // Migrate applies the migrations that the schema lacks and returns how many it applied.
 // Several replicas may call it at once: one migrates, the others wait. It returns
 // ErrSchemaTooNew for a newer schema on which this binary must not run. It leaves any other
-// newer schema as it is.
+// newer schema as it is. It returns ErrRestoreIncomplete while a restore is incomplete.
 func (db *DB) Migrate(ctx context.Context) (int, error) {
 	if err := db.refuseNewer(ctx); err != nil {
 		return 0, err
 	}
+	applied, err := db.migrate(ctx, func(p *goose.Provider) ([]*goose.MigrationResult, error) { return p.Up(ctx) })
+	if err != nil {
+		return applied, err
+	}
+	// While this one waited for the lock, a newer release may have migrated, or a restore
+	// may have begun.
+	return applied, db.refuseNewer(ctx)
+}
+
+// MigrateTo applies the missing migrations up to a version. It is for a restore, which
+// creates the schema of a backup, and checks nothing.
+func (db *DB) MigrateTo(ctx context.Context, version int64) error {
+	_, err := db.migrate(ctx, func(p *goose.Provider) ([]*goose.MigrationResult, error) { return p.UpTo(ctx, version) })
+	return err
+}
+
+func (db *DB) migrate(ctx context.Context, up func(*goose.Provider) ([]*goose.MigrationResult, error)) (int, error) {
 	if db.Engine == SQLite {
 		unlock, err := db.LockSchema(ctx)
 		if err != nil {
@@ -40,12 +58,20 @@ func (db *DB) Migrate(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	defer closeProvider()
-	results, err := p.Up(ctx)
+	results, err := up(p)
 	if err != nil {
 		return len(results), fmt.Errorf("migrate master database: %w", err)
 	}
-	// A newer release may have migrated while this one waited for the lock.
-	return len(results), db.refuseNewer(ctx)
+	return len(results), nil
+}
+
+// LockMigrations makes migrations of other processes wait until the end of tx, after those
+// that run. It is for PostgreSQL; see DB.LockSchema.
+func LockMigrations(ctx context.Context, tx pgx.Tx) error {
+	return WaitForLock(ctx, func(ctx context.Context) (locked bool, err error) {
+		err = tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, lock.DefaultLockID).Scan(&locked)
+		return locked, err
+	})
 }
 
 func (db *DB) migrations() (*goose.Provider, func(), error) {
@@ -115,7 +141,9 @@ func WaitForLock(ctx context.Context, try func(context.Context) (locked bool, er
 	}
 }
 
-// latestMigration returns the number of the last migration in this binary.
+// LatestVersion returns the number of the last migration in this binary.
+func LatestVersion() (int64, error) { return latestMigration() }
+
 var latestMigration = sync.OnceValues(func() (int64, error) {
 	names, err := fs.Glob(Migrations, "migrations/postgres/*.sql")
 	if err != nil {

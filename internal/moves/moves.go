@@ -1,5 +1,5 @@
 // Package moves moves a store's database to another engine or server while the store is in
-// use. docs/adr/0036-live-moves.md describes how.
+// use. docs/adr/0037-live-moves.md describes how.
 package moves
 
 import (

@@ -44,6 +44,7 @@ func Parse(stored string) (Hash, error) {
 	for prefix, parse := range map[string]func(string) (Hash, error){
 		"$argon2": parseArgon2, "$2": parseBcrypt, "pbkdf2": parsePBKDF2, "$pbkdf2": parsePBKDF2,
 		"scrypt": parseScrypt, "$scrypt": parseScrypt, "$fbscrypt": parseFirebase,
+		"argon2$": parseDjangoArgon2, "bcrypt$": parseDjangoBcrypt, "bcrypt_sha256$": parseDjangoBcryptSHA256,
 	} {
 		if strings.HasPrefix(stored, prefix) {
 			return parse(stored)

@@ -266,7 +266,7 @@ func TestFaultOfAnyWords(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db)
 		for name, words := range map[string]string{
-			"long": strings.Repeat("é", 1<<20), "zero bytes": "a\x00b", "invalid UTF-8": "a\xff\xc3", "cut within a character": strings.Repeat("x", maxMessage-4) + "éé",
+			"long": strings.Repeat("é", 1<<20), "zero bytes": "a\x00b", "invalid UTF-8": "a\xff\xc3", "cut within a character": strings.Repeat("x", stoa.MaxMessage-4) + "éé",
 			"tables of a hostile server": listTables([]string{strings.Repeat("t", 1<<20), "b\x00", "\xff", "d"}),
 		} {
 			t.Run(name, func(t *testing.T) {
@@ -277,7 +277,7 @@ func TestFaultOfAnyWords(t *testing.T) {
 				run, err = b.Latest(t.Context(), p, s.ID)
 				testkit.Must(t, err)
 				b.failed(t, p, run, "connect", stoa.DatabaseNotEmpty)
-				if m := run.Fault.Message; len(m) > maxMessage+2*len("\uFFFD") || !utf8.ValidString(m) || strings.Contains(m, "\x00") {
+				if m := run.Fault.Message; len(m) > stoa.MaxMessage+2*len("\uFFFD") || !utf8.ValidString(m) || strings.Contains(m, "\x00") {
 					t.Errorf("a message of %d bytes is recorded", len(m))
 				}
 			})

@@ -82,6 +82,7 @@ type request struct {
 	store       stoa.StoreID
 	credentials credential.Credentials // of the database; with a project only its kind is set
 	project     *link.Choice           // the Supabase project of the database, or nil
+	unlimited   bool                   // the quota of managed databases does not apply
 }
 
 // Connect saves the credentials, encrypted, and starts the run that provisions the store,
@@ -94,11 +95,16 @@ func (s *Service) Connect(ctx context.Context, p authz.Principal, store stoa.Sto
 	if _, err := authz.Check(ctx, s.db, p, store, authz.ConnectDatabase); err != nil {
 		return Run{}, err
 	}
-	var err error
+	return s.connect(ctx, request{principal: p, store: store, credentials: c})
+}
+
+// connect completes the credentials and starts the run.
+func (s *Service) connect(ctx context.Context, r request) (_ Run, err error) {
+	c := &r.credentials
 	if c.Kind == credential.Managed {
-		c, err = s.tenants.NewManaged(ctx, store)
+		*c, err = s.tenants.NewManaged(ctx, r.store)
 	} else {
-		err = s.tenants.Validate(&c)
+		err = s.tenants.Validate(c)
 	}
 	if err != nil {
 		return Run{}, err
@@ -106,7 +112,7 @@ func (s *Service) Connect(ctx context.Context, p authz.Principal, store stoa.Sto
 	if c.Engine == credential.PostgreSQL && c.Kind != credential.Managed {
 		c.RolePassword = credential.NewPassword()
 	}
-	return s.start(ctx, request{principal: p, store: store, credentials: c})
+	return s.start(ctx, r)
 }
 
 // ConnectProject connects a store, as Connect does, to a database in a Supabase project
@@ -165,6 +171,9 @@ func (s *Service) recordRun(ctx context.Context, tx *masterdb.Tx, r request, own
 	}
 	if err := checkRate(ctx, tx, r.store); err != nil {
 		return Run{}, err
+	}
+	if r.unlimited {
+		creator = nil
 	}
 	if err := s.checkManaged(ctx, tx, r.store, creator); err != nil {
 		return Run{}, err

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -103,20 +102,6 @@ func (f *Fault) Err() error {
 	return &stoa.Error{Code: f.Code, Message: f.Message}
 }
 
-// maxMessage is the maximum length of a recorded message, in bytes.
-const maxMessage = 2000
-
-// storable returns the message in a form that every master database accepts. A message
-// may quote the table names of an untrusted server, of any length and with any bytes. A
-// failure that cannot be recorded would prevent its run from ending.
-func storable(message string) string {
-	const rest = "…"
-	if len(message) > maxMessage {
-		message = message[:maxMessage-len(rest)] + rest
-	}
-	return strings.ReplaceAll(strings.ToValidUTF8(message, "\uFFFD"), "\x00", "\uFFFD")
-}
-
 func newFault(code, message *string) *Fault {
 	if code == nil || message == nil {
 		return nil
@@ -138,7 +123,7 @@ func (f *Fault) columns() (code, message *string) {
 func faultOf(err error) *Fault {
 	var e *stoa.Error
 	if errors.As(err, &e) {
-		return &Fault{Code: e.Code, Message: storable(e.Message)}
+		return &Fault{Code: e.Code, Message: stoa.Storable(e.Message)}
 	}
 	if fault := tenantdb.ServerFault(err); fault != nil {
 		return &Fault{Code: fault.Code, Message: fault.Message}

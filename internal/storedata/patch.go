@@ -128,3 +128,30 @@ func (p ProfilePatch) assignments() (columns []string, values []any, err error) 
 	}
 	return columns, values, faults.Err()
 }
+
+// ProfileColumns returns the columns of the fields that a patch can set, by the JSON names
+// of the fields.
+func ProfileColumns() map[string]string {
+	columns := map[string]string{}
+	for _, f := range profileFields {
+		columns[f.name] = f.column
+	}
+	return columns
+}
+
+// Set sets the field with that column to a text, or to the JSON of an object. It reports
+// whether there is such a field. Validate checks the value.
+func (p *ProfilePatch) Set(column, value string) bool {
+	i := slices.IndexFunc(profileFields, func(f profileField) bool { return f.column == column })
+	if i < 0 {
+		return false
+	}
+	switch field := reflect.ValueOf(p).Elem().Field(profileFields[i].patch).Addr().Interface().(type) {
+	case **string:
+		*field = &value
+	case **JSON:
+		object := JSON(value)
+		*field = &object
+	}
+	return true
+}

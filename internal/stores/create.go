@@ -72,19 +72,25 @@ func (r *Registry) create(ctx context.Context, tx *masterdb.Tx, owner authz.Prin
 	if err := r.checkStoreQuota(ctx, tx, owner.UserID); err != nil {
 		return Store{}, err
 	}
+	return r.insert(ctx, tx, owner.UserID, n, owner, nil)
+}
+
+// insert adds the store with its owner and its account of credits. The audit log names
+// who did it.
+func (r *Registry) insert(ctx context.Context, tx *masterdb.Tx, owner stoa.UserID, n NewStore, by authz.Principal, details map[string]string) (Store, error) {
 	s := Store{
 		ID: stoa.NewID[stoa.StoreID](), Name: n.Name, Status: PendingDatabase, Role: authz.Owner,
 		CreatedAt: tx.Now, UpdatedAt: tx.Now,
 	}
 	s.Credits = &credits.Balance{StoreID: s.ID, UpdatedAt: tx.Now}
 	var err error
-	if s.Slug, err = r.insertStore(ctx, tx, s, owner.UserID, n); err != nil {
+	if s.Slug, err = r.insertStore(ctx, tx, s, owner, n); err != nil {
 		return Store{}, err
 	}
-	if err := authz.Grant(ctx, tx, s.ID, owner.UserID, authz.Owner); err != nil {
+	if err := authz.Grant(ctx, tx, s.ID, owner, authz.Owner); err != nil {
 		return Store{}, err
 	}
-	if err := audit.Record(ctx, tx, owner, audit.Event{Action: audit.StoreCreated, Store: s.ID}); err != nil {
+	if err := audit.Record(ctx, tx, by, audit.Event{Action: audit.StoreCreated, Store: s.ID, Details: details}); err != nil {
 		return Store{}, err
 	}
 	return s, r.ledger.Open(ctx, tx, s.ID)

@@ -82,6 +82,18 @@ func (r *Registry) SyncCredits(ctx context.Context, job SyncCredits) error {
 	return jobs.Snooze(wait)
 }
 
+// SyncAfterRestore brings what the master decides into a database whose rows were replaced:
+// the store's name and slug, and the copies of its credits.
+func (r *Registry) SyncAfterRestore(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
+	if _, err := tx.Exec(ctx, `DELETE FROM credit_copies WHERE store_id = $1`, id); err != nil {
+		return err
+	}
+	if err := r.queue.Enqueue(ctx, tx, SyncIdentity{StoreID: id}); err != nil {
+		return err
+	}
+	return r.queue.Enqueue(ctx, tx, SyncCredits{StoreID: id})
+}
+
 // syncWait returns how long a sync waits after that many consecutive failures. The wait
 // doubles with each failure, with up to a quarter of jitter, so that stores that failed
 // together are not retried together.

@@ -107,6 +107,7 @@ type Registered struct {
 	Credentials credential.Credentials
 	Version     int64  // of the credentials; incremented with each change
 	Schema      Schema // as last recorded
+	Restoring   bool   // an archive is being loaded into it
 }
 
 // Load returns a store's decrypted credentials, or store_pending_database if it has
@@ -132,10 +133,11 @@ type registeredRow struct {
 	CredentialVersion int64
 	SchemaVersion     int64
 	OwnVersion        int64
+	Restoring         bool
 }
 
 func readRegistered(ctx context.Context, q masterdb.Querier, store stoa.StoreID) (row registeredRow, err error) {
-	err = q.Get(ctx, &row, `SELECT credentials, credential_version, schema_version, own_version FROM store_databases
+	err = q.Get(ctx, &row, `SELECT credentials, credential_version, schema_version, own_version, restoring FROM store_databases
 		WHERE store_id = $1 AND credentials <> ''`, store) // credentials are '' after they were destroyed
 	if errors.Is(err, masterdb.ErrNotFound) {
 		err = stoa.Errorf(stoa.StorePendingDatabase, "This store has no database yet. Connect one first.")
@@ -150,7 +152,7 @@ func (m *Manager) unsealRow(store stoa.StoreID, row registeredRow) (Registered, 
 	}
 	return Registered{
 		Credentials: c, Version: row.CredentialVersion,
-		Schema: Schema{Version: row.SchemaVersion, Own: row.OwnVersion},
+		Schema: Schema{Version: row.SchemaVersion, Own: row.OwnVersion}, Restoring: row.Restoring,
 	}, err
 }
 
@@ -189,9 +191,13 @@ func (m *Manager) UnsealCredentials(store stoa.StoreID, envelope string) (creden
 	return c, nil
 }
 
-// readable returns tenant_unavailable for a store whose schema is too old for
-// this binary. Version 0 means that no version was recorded yet.
+// readable returns tenant_unavailable for a store that is being restored, and for one
+// whose schema is too old for this binary. Version 0 means that no version was recorded
+// yet.
 func (r Registered) readable() error {
+	if r.Restoring {
+		return errRestoring()
+	}
 	if v := r.Schema.Version; v == 0 || v >= OldestReadable {
 		return nil
 	}

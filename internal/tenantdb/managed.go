@@ -128,6 +128,14 @@ func (m *Manager) NewManagedOn(ctx context.Context, store stoa.StoreID, engine c
 	return m.NewManaged(ctx, store)
 }
 
+// ManagedEngine returns the engine of the managed databases that NewManaged returns.
+func (m *Manager) ManagedEngine() credential.EngineName {
+	if m.opts.Managed == nil {
+		return credential.SQLite
+	}
+	return m.opts.Managed.admin.Engine
+}
+
 // managedPrefix returns the prefix of the names of this installation's
 // databases.
 func (m *Manager) managedPrefix(ctx context.Context) (string, error) {

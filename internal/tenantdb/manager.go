@@ -36,9 +36,10 @@ type Manager struct {
 	closed   bool
 	changes  uint64 // of credentials, as counted from notifications
 
-	evicted  uint64 // pools closed to make room
-	stale    uint64 // pools whose credentials had changed without a notification
-	draining int    // retired pools that are not closed yet
+	evicted  uint64               // pools closed to make room
+	stale    uint64               // pools whose credentials had changed without a notification
+	draining int                  // retired pools that are not closed yet
+	retiring map[stoa.StoreID]int // the same, by store
 	counts   counts
 	looked   uint64 // pools examined for an idle connection
 
@@ -95,7 +96,7 @@ func NewManager(master *masterdb.DB, ring *keyring.Ring, opts Options) *Manager 
 	opts.spareFiles = func() { m.SpareFiles() }
 	m = &Manager{
 		master: master, ring: ring, engines: NewEngines(opts), opts: opts, idle: list.New(),
-		pools: map[stoa.StoreID]*pool{}, servers: map[string]*serverPools{}, breakers: map[stoa.StoreID]*breaker{}, stop: stop,
+		pools: map[stoa.StoreID]*pool{}, servers: map[string]*serverPools{}, breakers: map[stoa.StoreID]*breaker{}, retiring: map[stoa.StoreID]int{}, stop: stop,
 		counts: newCounts(), missed: make(chan struct{}, 1), credentials: newCredentialCache(opts.ServeStale),
 	}
 	m.conns = newConnectionLimiter(opts.ConnsPerServer, m.reclaim)

@@ -30,6 +30,7 @@ func (m *Manager) retire(p *pool) {
 	}
 	p.retired = true
 	m.draining++
+	m.retiring[p.store]++
 	delete(m.pools, p.store)
 	if p.bulkhead.breaker.isHealthy() {
 		delete(m.breakers, p.store)
@@ -65,5 +66,8 @@ func (m *Manager) closePool(p *pool) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.draining--
+		if m.retiring[p.store]--; m.retiring[p.store] == 0 {
+			delete(m.retiring, p.store)
+		}
 	}()
 }

@@ -31,6 +31,8 @@ type Frame struct {
 	// Narrow limits the content to the width of a form.
 	Narrow bool
 	Assets Assets
+	// Refresh is how often a browser without JavaScript shows the page anew; 0: never.
+	Refresh time.Duration
 	// FormOrigin is another site that a form of the page leads to, such as a payment
 	// page, as scheme and host.
 	FormOrigin string

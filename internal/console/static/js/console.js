@@ -55,7 +55,7 @@ document.addEventListener("click", async (event) => {
 // A form is sent once: a second click would send it again.
 document.addEventListener("submit", (event) => {
   const form = event.target;
-  if (form.method !== "post") return;
+  if (form.method !== "post" || "repeatable" in form.dataset) return; // the answer of some is a file: the page stays
   if (form.dataset.sent) {
     event.preventDefault();
     return;

@@ -1,0 +1,190 @@
+package backups
+
+import (
+	"context"
+	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/masterdb"
+)
+
+// Due is the job that starts the archives that are due, and deletes those that are no longer
+// kept.
+type Due struct{}
+
+// Kind implements jobs.Args.
+func (Due) Kind() string { return "backups.due" }
+
+const (
+	dueEvery   = 5 * time.Minute
+	dueTimeout = 2 * time.Minute
+	// maxWaiting limits the archives of schedules that wait or are being made, so that the
+	// queue stays short for those that people ask for.
+	maxWaiting = 100
+	// batch limits the rows that one transaction changes.
+	batch = 100
+	// savedFor is how long the archive of what a restore has replaced is kept, and failedFor
+	// the record of an archive that could not be made.
+	savedFor  = 30 * 24 * time.Hour
+	failedFor = 30 * 24 * time.Hour
+)
+
+// RunDue runs the job. Each part is idempotent, and does a bounded amount of work: the next
+// job does the rest.
+func (s *Service) RunDue(ctx context.Context, _ Due) error {
+	for _, part := range []func(context.Context) error{s.addSchedules, s.startDue, s.deleteExpired, s.deleteOfDeleted} {
+		if err := part(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addSchedules gives a first date to the stores that have none.
+func (s *Service) addSchedules(ctx context.Context) error {
+	interval := s.opts.Schedule.Interval()
+	if interval == 0 {
+		return nil
+	}
+	var missing []stoa.StoreID
+	err := s.db.Select(ctx, &missing, `SELECT s.id FROM stores s WHERE s.status IN ('active', 'suspended')
+		AND NOT EXISTS (SELECT 1 FROM backup_schedules x WHERE x.store_id = s.id) LIMIT $1`, 10*batch)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		for _, store := range missing {
+			if _, err := tx.Exec(ctx, `INSERT INTO backup_schedules (store_id, next_at) VALUES ($1, $2) ON CONFLICT (store_id) DO NOTHING`,
+				store, firstDue(tx.Now, interval)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// startDue starts the archives that are due, as many as the queue has room for.
+func (s *Service) startDue(ctx context.Context) error {
+	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		var waiting int
+		if err := tx.Get(ctx, &waiting, `SELECT count(*) FROM backups WHERE state IN ('queued', 'running') AND origin = 'schedule'`); err != nil || waiting >= maxWaiting {
+			return err
+		}
+		var due []struct {
+			scheduleRow
+			StoreID stoa.StoreID
+			Usable  bool
+		}
+		err := tx.Select(ctx, &due, `SELECT x.store_id, x.next_at, x.own, x.hourly, x.daily, x.weekly, x.monthly, s.status IN ('active', 'suspended') AS usable
+			FROM backup_schedules x JOIN stores s ON s.id = x.store_id WHERE x.next_at <= $1 ORDER BY x.next_at LIMIT $2`, tx.Now, maxWaiting-waiting)
+		if err != nil {
+			return err
+		}
+		for _, d := range due {
+			interval := s.of(d.scheduleRow).Interval()
+			n, err := tx.Exec(ctx, `UPDATE backup_schedules SET next_at = $3 WHERE store_id = $1 AND next_at = $2`, d.StoreID, d.NextAt, nextDue(d.NextAt, tx.Now, interval))
+			if err != nil {
+				return err
+			}
+			if n == 0 || !d.Usable || interval == 0 { // another execution has started it, or there is nothing to archive
+				continue
+			}
+			if _, err := s.insert(ctx, tx, d.StoreID, Scheduled, nil, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// idleAgain is when a store without archives is looked at again.
+const idleAgain = 24 * time.Hour
+
+// nextDue returns the time after now that continues the rhythm. What was missed, because no
+// server ran, is made once.
+func nextDue(due, now time.Time, interval time.Duration) time.Time {
+	if interval == 0 {
+		interval = idleAgain
+	}
+	return due.Add((now.Sub(due)/interval + 1) * interval)
+}
+
+// thin deletes the archives that a store's schedule does not keep. The newest one that was
+// restored successfully is always kept.
+func (s *Service) thin(ctx context.Context, store stoa.StoreID) error {
+	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		schedule, err := s.schedule(ctx, tx, store)
+		if err != nil {
+			return err
+		}
+		var made []struct {
+			ID         stoa.BackupID
+			SnapshotAt time.Time
+			Proved     bool
+		}
+		err = tx.Select(ctx, &made, `SELECT id, snapshot_at, check_state = 'passed' AND check_restored AS proved FROM backups
+			WHERE store_id = $1 AND origin = 'schedule' AND state = 'succeeded' ORDER BY snapshot_at DESC, id DESC`, store)
+		if err != nil {
+			return err
+		}
+		times := make([]time.Time, len(made))
+		for i, m := range made {
+			times[i] = m.SnapshotAt
+		}
+		keep, proved := schedule.Keeps(times), false
+		for i, m := range made {
+			keep[i] = keep[i] || m.Proved && !proved
+			proved = proved || m.Proved
+			if keep[i] {
+				continue
+			}
+			if _, err := s.markDeleting(ctx, tx, notRestoring+` AND id = $1`, m.ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// notRestoring is the SQL condition of archives that no restore needs.
+const notRestoring = `NOT EXISTS (SELECT 1 FROM backup_restores r WHERE r.state IN ('queued', 'running') AND (r.backup_id = backups.id OR r.saved_id = backups.id))`
+
+// deleteExpired deletes archives whose time is over, and records of those that were not made.
+func (s *Service) deleteExpired(ctx context.Context) error {
+	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		_, err := s.markDeleting(ctx, tx, `id IN (SELECT id FROM backups WHERE keep_until < $1 AND state <> 'deleting' LIMIT $2) AND `+notRestoring, tx.Now, batch)
+		return err
+	})
+}
+
+// RestoreExpiry returns the rule for the records of restores.
+func RestoreExpiry(keep time.Duration) masterdb.Expiry {
+	return masterdb.Expiry{Table: "backup_restores", Key: []string{"id"}, Age: "finished_at", Keep: keep}
+}
+
+// deleteOfDeleted deletes the archives of stores that were deleted long enough ago, and then
+// the key, without which copies of the archives elsewhere cannot be opened.
+func (s *Service) deleteOfDeleted(ctx context.Context) error {
+	if s.opts.KeepDeleted == 0 {
+		return nil
+	}
+	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		const gone = `SELECT k.store_id FROM archive_keys k JOIN stores s ON s.id = k.store_id WHERE s.status = 'deleted' AND s.delete_after < $1 LIMIT $2`
+		var stores []stoa.StoreID
+		if err := tx.Select(ctx, &stores, gone, tx.Now.Add(-s.opts.KeepDeleted), batch); err != nil {
+			return err
+		}
+		for _, store := range stores {
+			if _, err := s.markDeleting(ctx, tx, `store_id = $1`, store); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, `DELETE FROM archive_keys WHERE store_id = $1 AND NOT EXISTS (SELECT 1 FROM backups b WHERE b.store_id = $1)`, store); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, `DELETE FROM backup_schedules WHERE store_id = $1`, store); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

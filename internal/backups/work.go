@@ -1,0 +1,68 @@
+package backups
+
+import (
+	"context"
+	"time"
+)
+
+// workPoll is the interval at which Finish and FinishRestore look at work of another process.
+const workPoll = 300 * time.Millisecond
+
+// Finish makes a queued archive in this process, or waits for the process that makes it. It
+// checks no permission. show is called with the archive's progress.
+func (s *Service) Finish(ctx context.Context, b Backup, show func(Backup)) (Backup, error) {
+	for {
+		if err := s.RunMake(ctx, Make{ID: b.ID}); err != nil && ctx.Err() != nil {
+			return b, err // another attempt follows any other error, until the archive has failed
+		}
+		var err error
+		if b, err = s.get(ctx, b.StoreID, b.ID); err != nil {
+			return b, err
+		}
+		show(b)
+		if b.State == Succeeded || b.State == Failed {
+			return b, nil
+		}
+		if err := pause(ctx); err != nil {
+			return b, err
+		}
+	}
+}
+
+// FinishRestore executes a restore in this process, or waits for the process that executes
+// it. It checks no permission. show is called with the restore's progress.
+func (s *Service) FinishRestore(ctx context.Context, r Restore, show func(Restore)) (Restore, error) {
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { // RunRestore executes all steps
+		for pause(watching) == nil {
+			if row, err := readRestore(watching, s.db, `id = $1`, r.ID); err == nil {
+				show(row.restore())
+			}
+		}
+	}()
+	for {
+		if err := s.RunRestore(ctx, RunRestore{ID: r.ID}); err != nil && ctx.Err() != nil {
+			return r, err
+		}
+		row, err := readRestore(ctx, s.db, `id = $1`, r.ID)
+		if err != nil {
+			return r, err
+		}
+		if r = row.restore(); r.Done() {
+			return r, nil
+		}
+		if err := pause(ctx); err != nil {
+			return r, err
+		}
+	}
+}
+
+func pause(ctx context.Context) error {
+	select {
+	case <-time.After(workPoll):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
