@@ -127,7 +127,7 @@ func (s *Service) savedID(ctx context.Context, r restoreRow) (id stoa.BackupID, 
 }
 
 // openTarget opens the database that is to be loaded. It creates a managed one that is lost.
-// fresh reports that it has no tables of Stoa.
+// fresh reports that it has no rows of a store.
 func (s *Service) openTarget(ctx context.Context, store stoa.StoreID) (_ *tenantdb.DB, fresh bool, err error) {
 	c, err := s.tenants.Load(ctx, s.db, store)
 	if err != nil {
@@ -155,10 +155,30 @@ func (s *Service) openTarget(ctx context.Context, store stoa.StoreID) (_ *tenant
 	if err != nil {
 		return nil, false, err
 	}
-	if fresh = !slices.Contains(in.Tables, tenantdb.VersionTable); fresh {
-		return db, true, nil
+	fresh, err = isFresh(ctx, db, in, store)
+	return db, fresh, err
+}
+
+// isFresh reports whether a database has no rows of any store: a new embedded one has all
+// tables already. It fails for one that is another store's.
+func isFresh(ctx context.Context, db *tenantdb.DB, in tenantdb.Inspection, store stoa.StoreID) (bool, error) {
+	if slices.Contains(in.Tables, tenantdb.MarkerTable) {
+		marked, err := db.Marked(ctx, store)
+		if errors.Is(err, tenantdb.ErrMarked) {
+			return false, storedata.ErrForeignStore
+		}
+		if marked || err != nil {
+			return false, err
+		}
 	}
-	return db, false, checkMarked(ctx, db, store)
+	if !slices.Contains(in.Tables, "stores") {
+		return true, nil
+	}
+	held, err := storedata.StoreIDs(ctx, db)
+	if err == nil && slices.ContainsFunc(held, func(id stoa.StoreID) bool { return id != store }) {
+		err = storedata.ErrForeignStore
+	}
+	return len(held) == 0, err
 }
 
 func (s *Service) load(ctx context.Context, r restoreRow) error {

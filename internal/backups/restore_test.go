@@ -144,17 +144,34 @@ func TestLostDatabase(t *testing.T) {
 		var path string
 		testkit.Must(t, db.Get(t.Context(), &path, `SELECT file FROM pragma_database_list WHERE name = 'main'`))
 		testkit.Must(t, db.Close())
-		for _, end := range []string{"", "-wal", "-shm"} {
-			_ = os.Remove(path + end)
+		remove := func() {
+			for _, end := range []string{"", "-wal", "-shm"} {
+				_ = os.Remove(path + end)
+			}
 		}
-		lost := f.made(t, p, s.ID)
+		remove()
+		restore := func() {
+			t.Helper()
+			r, err := f.Restore(t.Context(), p, s.ID, b.ID, RestoreOptions{})
+			testkit.Must(t, err)
+			if r = f.restored(t, r); r.State != Succeeded || r.SavedID != nil {
+				t.Fatalf("restore %+v: %+v", r, r.Fault)
+			}
+		}
+		restore() // there is no file
+		f.tenants.Forget(s.ID)
+		testkit.Must(t, f.tenants.AwaitClosed(t.Context(), s.ID))
+		remove()
+		if lost, err := f.Lost(t.Context(), s.ID); err != nil || !lost {
+			t.Errorf("lost: %t, %v", lost, err)
+		}
+		lost := f.made(t, p, s.ID) // it finds an empty file
 		if lost.State != Failed || !strings.Contains(lost.Fault.Message, "mark") {
 			t.Errorf("an archive of a lost database: %+v, %+v", lost, lost.Fault)
 		}
-		r, err := f.Restore(t.Context(), p, s.ID, b.ID, RestoreOptions{})
-		testkit.Must(t, err)
-		if r = f.restored(t, r); r.State != Succeeded {
-			t.Fatalf("restore %+v: %+v", r, r.Fault)
+		restore()
+		if lost, err := f.Lost(t.Context(), s.ID); err != nil || lost {
+			t.Errorf("lost afterwards: %t, %v", lost, err)
 		}
 		if diff := cmp.Diff([]string{"bread"}, f.products(t, s.ID)); diff != "" {
 			t.Errorf("products (-want +got):\n%s", diff)
