@@ -3,6 +3,9 @@ package backups
 import (
 	"context"
 	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/jobs"
 )
 
 // workPoll is the interval at which Finish and FinishRestore look at work of another process.
@@ -54,6 +57,23 @@ func (s *Service) FinishRestore(ctx context.Context, r Restore, show func(Restor
 		}
 		if err := pause(ctx); err != nil {
 			return r, err
+		}
+	}
+}
+
+// FinishDelete deletes an archive in this process, or waits for the process that does. It
+// checks no permission. Delete came before.
+func (s *Service) FinishDelete(ctx context.Context, id stoa.BackupID) error {
+	for {
+		if err := s.RunDelete(ctx, Delete{ID: id}); err != nil && !jobs.IsSnoozed(err) {
+			return err
+		}
+		var n int
+		if err := s.db.Get(ctx, &n, `SELECT count(*) FROM backups WHERE id = $1`, id); err != nil || n == 0 {
+			return err
+		}
+		if err := pause(ctx); err != nil {
+			return err
 		}
 	}
 }

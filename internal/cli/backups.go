@@ -222,7 +222,7 @@ func (cmd backupsDeleteCmd) Run(e *Env) error {
 		if err := a.Backups.DeleteByOperator(ctx, e.by, s.ID, id); err != nil {
 			return err
 		}
-		if err := a.Backups.RunDelete(ctx, backups.Delete{ID: id}); err != nil { // a server would do it otherwise
+		if err := a.Backups.FinishDelete(ctx, id); err != nil { // without a server, nobody else would
 			return err
 		}
 		Printf(e.Stdout, "The archive %s of %s is deleted.\n", id, s.Slug)
