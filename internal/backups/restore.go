@@ -102,13 +102,13 @@ func (s *Service) RestoreByOperator(ctx context.Context, p authz.Principal, stor
 func (s *Service) startRestore(ctx context.Context, p authz.Principal, r restoreRow) (Restore, error) {
 	r.ID = stoa.NewID[stoa.RestoreID]()
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if _, err := read(ctx, tx, `b.id = $1 AND b.store_id = $2 AND b.state = 'succeeded'`, r.BackupID, r.SourceID); err != nil {
+			return err
+		}
 		if !r.Clone() {
 			if err := s.registry.LockConnected(ctx, tx, r.StoreID); err != nil {
 				return err
 			}
-		}
-		if _, err := read(ctx, tx, `b.id = $1 AND b.store_id = $2 AND b.state = 'succeeded'`, r.BackupID, r.SourceID); err != nil {
-			return err
 		}
 		n, err := tx.Exec(ctx, `INSERT INTO backup_restores (id, store_id, backup_id, source_id, state, step, without, unsaved, created_by, created_at)
 			VALUES ($1, $2, $3, $4, 'queued', $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
