@@ -2,6 +2,7 @@ package backups
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -36,14 +37,18 @@ func (s *Service) Finish(ctx context.Context, b Backup, show func(Backup)) (Back
 // it. It checks no permission. show is called with the restore's progress.
 func (s *Service) FinishRestore(ctx context.Context, r Restore, show func(Restore)) (Restore, error) {
 	watching, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() { // RunRestore executes all steps
+	var watch sync.WaitGroup
+	defer func() {
+		stop()
+		watch.Wait()
+	}()
+	watch.Go(func() { // RunRestore executes all steps
 		for pause(watching) == nil {
 			if row, err := readRestore(watching, s.db, `id = $1`, r.ID); err == nil {
 				show(row.restore())
 			}
 		}
-	}()
+	})
 	for {
 		if err := s.RunRestore(ctx, RunRestore{ID: r.ID}); err != nil && ctx.Err() != nil {
 			return r, err
