@@ -100,7 +100,7 @@ func (s *Service) insert(ctx context.Context, tx *masterdb.Tx, store stoa.StoreI
 	if err != nil || origin == Saved { // the restore itself makes it
 		return id, err
 	}
-	return id, s.queue.Enqueue(ctx, tx, Make{ID: id})
+	return id, s.queue.EnqueueOnce(ctx, tx, Make{ID: id})
 }
 
 // RunMake runs the job. It does nothing for an archive that is finished.

@@ -126,7 +126,7 @@ func (s *Service) startRestore(ctx context.Context, p authz.Principal, r restore
 		if err := audit.Record(ctx, tx, p, event); err != nil {
 			return err
 		}
-		return s.queue.Enqueue(ctx, tx, RunRestore{ID: r.ID})
+		return s.queue.EnqueueOnce(ctx, tx, RunRestore{ID: r.ID})
 	})
 	if err != nil {
 		return Restore{}, err
@@ -217,6 +217,9 @@ func (s *Service) runStep(ctx context.Context, r restoreRow, owner lease.Owner) 
 	case ctx.Err() != nil:
 		return cause
 	}
+	if stoa.CodeOf(cause) == stoa.StorePendingDatabase && r.Step != stepDatabase { // the store was deleted: there is nothing to open
+		return s.record(ctx, r, owner, restoreStep{name: r.Step}, cause)
+	}
 	s.log.WarnContext(ctx, "step of a restore failed", "store", r.StoreID.String(), "restore", r.ID.String(), "step", r.Step, "attempt", r.Attempt+1, "err", cause)
 	// Without its rows the store cannot be opened, so that undoing is never given up.
 	if r.Step == stepUndo || mayPass(cause) && r.Attempt+1 < tries {
@@ -230,10 +233,14 @@ func (r restoreRow) after(failed string) string {
 	switch {
 	case failed == stepDatabase, failed == stepCheck:
 		return "" // nothing was changed
-	case failed == stepLoad && r.SavedID != nil:
+	case failed != stepLoad:
+		return stepOpen // the rows are as before
+	case r.SavedID != nil:
 		return stepUndo
 	}
-	return stepOpen
+	// The database has some rows of the archive. The store stays closed: a clone would show
+	// what it is to leave out. The next restore opens it.
+	return ""
 }
 
 func (s *Service) countAttempt(ctx context.Context, r restoreRow, owner lease.Owner) error {

@@ -182,7 +182,14 @@ func isFresh(ctx context.Context, db *tenantdb.DB, in tenantdb.Inspection, store
 }
 
 func (s *Service) load(ctx context.Context, r restoreRow) error {
-	return s.loadBackup(ctx, r, r.BackupID)
+	err := s.loadBackup(ctx, r, r.BackupID)
+	var known *stoa.Error
+	if r.SavedID == nil && errors.As(err, &known) {
+		closed := *known
+		closed.Message += " The store stays closed, because its rows are not complete: restore another archive."
+		return &closed
+	}
+	return err
 }
 
 // undo loads the rows that the restore has replaced.
@@ -296,7 +303,11 @@ func (s *Service) becomeClone(ctx context.Context, db *tenantdb.DB, r restoreRow
 
 // reopen lets others use the database again, and brings what the master decides into it.
 func (s *Service) reopen(ctx context.Context, tx *masterdb.Tx, r restoreRow) error {
-	if err := tenantdb.EndRestore(ctx, tx, r.StoreID); err != nil {
+	err := tenantdb.EndRestore(ctx, tx, r.StoreID)
+	if stoa.CodeOf(err) == stoa.StorePendingDatabase {
+		return nil // the store was deleted
+	}
+	if err != nil {
 		return err
 	}
 	if err := tenantdb.RecordHealth(ctx, tx, r.StoreID, nil); err != nil {
