@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/lease"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/provisioning"
 )
 
 // Restore is the loading of an archive into a store's database.
@@ -22,9 +23,9 @@ type Restore struct {
 	SourceID   stoa.StoreID // whose archive it is
 	State      State
 	Step       string
-	Fault      *Fault         `db:"-"` // why it failed, or is being undone
-	Unsaved    bool           // what was there before is not archived
-	SavedID    *stoa.BackupID // the archive of what was there before
+	Fault      *provisioning.Fault `db:"-"` // why it failed, or is being undone
+	Unsaved    bool                // what was there before is not archived
+	SavedID    *stoa.BackupID      // the archive of what was there before
 	CreatedBy  *stoa.UserID
 	CreatedAt  time.Time
 	FinishedAt *time.Time
@@ -45,7 +46,7 @@ type restoreRow struct {
 }
 
 func (r restoreRow) restore() Restore {
-	r.Fault = newFault(r.ErrorCode, r.ErrorMessage)
+	r.Fault = provisioning.NewFault(r.ErrorCode, r.ErrorMessage)
 	return r.Restore
 }
 
@@ -253,7 +254,7 @@ func (s *Service) countAttempt(ctx context.Context, r restoreRow, owner lease.Ow
 // record records the end of a step: with a cause, it has failed.
 func (s *Service) record(ctx context.Context, r restoreRow, owner lease.Owner, step restoreStep, cause error) error {
 	if cause != nil && r.ErrorCode == nil {
-		fault := faultOf(cause)
+		fault := provisioning.FaultOf(cause)
 		code := string(fault.Code)
 		r.ErrorCode, r.ErrorMessage = &code, &fault.Message
 	}
