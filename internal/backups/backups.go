@@ -64,7 +64,8 @@ type Options struct {
 	// statements.
 	CloseWait time.Duration
 
-	scryptWork int // see scryptWork
+	scryptWork  int   // see scryptWork
+	maxUploaded int64 // see maxUploaded
 }
 
 const (
@@ -89,6 +90,9 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	}
 	if opts.Lease == 0 {
 		opts.Lease = 30 * time.Second
+	}
+	if opts.maxUploaded == 0 {
+		opts.maxUploaded = maxUploaded
 	}
 	if opts.scryptWork == 0 {
 		opts.scryptWork = scryptWork

@@ -165,7 +165,11 @@ func (s *Service) reading(ctx context.Context, r row, use func(*archive.Reader) 
 		return missing(err)
 	}
 	defer file.Close()
-	a, err := archive.NewReader(file, archive.ReadOptions{}, key.Identity())
+	var limits archive.ReadOptions
+	if r.Origin == Uploaded {
+		limits.MaxBytes = s.opts.maxUploaded
+	}
+	a, err := archive.NewReader(file, limits, key.Identity())
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb"
@@ -368,5 +369,27 @@ func TestBackupWaitsForRestore(t *testing.T) {
 		if b = f.checked(t, b); b.State != Succeeded || b.CheckState != CheckPassed {
 			t.Errorf("afterwards: %+v", b)
 		}
+	})
+}
+
+// TestUploadIsBounded checks that an archive whose content is too long is refused and not
+// kept: its check would fill the server's disk.
+func TestUploadIsBounded(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		f := setup(t, db, Options{maxUploaded: 2000}).start(t)
+		p, s := f.store(t, credential.SQLite)
+		b := f.made(t, p, s.ID) // its own archives have no such limit
+		if b.CheckState != CheckPassed {
+			t.Fatalf("archive %+v", b)
+		}
+		k := FileKey{Passphrase: keyring.NewSecret("correct horse battery")}
+		d, err := f.Download(t.Context(), p, s.ID, b.ID, k)
+		testkit.Must(t, err)
+		var file bytes.Buffer
+		testkit.Must(t, d.WriteTo(t.Context(), &file))
+		_, err = f.Upload(t.Context(), p, s.ID, k, &file)
+		wantCode(t, err, stoa.PayloadTooLarge)
+		eventually(t, "the refused file is gone", func() bool { return len(f.files(t)) == 1 })
 	})
 }
