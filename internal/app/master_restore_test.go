@@ -252,6 +252,8 @@ func TestBackupCommands(t *testing.T) {
 		{empty, []string{"restore", file, "--master"}, "--identity"},
 		{cfg, []string{"backup", "shop", "--master"}, "or --master"},
 		{cfg, []string{"backup", "no-such-store"}, "no-such-store"},
+		{cfg, []string{"backups", "download", "shop", "x", "--output=" + file + "x"}, "STOA_ARCHIVE_PASSPHRASE"},
+		{cfg, []string{"backups", "upload", "shop", file}, "--identity"},
 		{cfg, []string{"restore", "no-such-store", "--yes"}, "no-such-store"},
 		{cfg, []string{"restore", "shop", "--master", "--identity=" + identity, "--backup=x"}, "--backup"},
 		{empty, []string{"restore", file, "--identity=" + identity}, "--master"},

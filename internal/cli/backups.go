@@ -242,6 +242,14 @@ func (backupsDownloadCmd) Help() string {
 		"'age --decrypt' and 'zstd' read such a file, and 'stoa backups upload' of any installation. docs/archive-format.md describes it."
 }
 
+// Validate is called by kong after it has read the flags.
+func (cmd backupsDownloadCmd) Validate() error {
+	if cmd.Recipient == "" && cmd.Passphrase == "" {
+		return errors.New("say what the file is encrypted with: --recipient age1…, or a passphrase in STOA_ARCHIVE_PASSPHRASE")
+	}
+	return nil
+}
+
 func (cmd backupsDownloadCmd) Run(e *Env) error {
 	return useStore(e.Ctx, e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
 		id, err := backupID(cmd.Backup)
@@ -280,6 +288,14 @@ type backupsUploadCmd struct {
 // Help is shown by 'stoa backups upload --help'.
 func (backupsUploadCmd) Help() string {
 	return "The archive is encrypted anew for the store, and read whole. Then 'stoa restore STORE --backup ID' restores it, if it is of this store."
+}
+
+// Validate is called by kong after it has read the flags.
+func (cmd backupsUploadCmd) Validate() error {
+	if cmd.Identity == "" && cmd.Passphrase == "" {
+		return errors.New("say what opens the file: --identity FILE, or the passphrase in STOA_ARCHIVE_PASSPHRASE")
+	}
+	return nil
 }
 
 func (cmd backupsUploadCmd) Run(e *Env) error {
