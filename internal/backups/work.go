@@ -36,6 +36,7 @@ func (s *Service) Finish(ctx context.Context, b Backup, show func(Backup)) (Back
 // FinishRestore executes a restore in this process, or waits for the process that executes
 // it. It checks no permission. show is called with the restore's progress.
 func (s *Service) FinishRestore(ctx context.Context, r Restore, show func(Restore)) (Restore, error) {
+	id := r.ID // r is written below, while the goroutine reads the identifier
 	watching, stop := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	defer func() {
@@ -44,16 +45,16 @@ func (s *Service) FinishRestore(ctx context.Context, r Restore, show func(Restor
 	}()
 	watch.Go(func() { // RunRestore executes all steps
 		for pause(watching) == nil {
-			if row, err := readRestore(watching, s.db, `id = $1`, r.ID); err == nil {
+			if row, err := readRestore(watching, s.db, `id = $1`, id); err == nil {
 				show(row.restore())
 			}
 		}
 	})
 	for {
-		if err := s.RunRestore(ctx, RunRestore{ID: r.ID}); err != nil && ctx.Err() != nil {
+		if err := s.RunRestore(ctx, RunRestore{ID: id}); err != nil && ctx.Err() != nil {
 			return r, err
 		}
-		row, err := readRestore(ctx, s.db, `id = $1`, r.ID)
+		row, err := readRestore(ctx, s.db, `id = $1`, id)
 		if err != nil {
 			return r, err
 		}
