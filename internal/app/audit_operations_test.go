@@ -498,7 +498,8 @@ func TestCommandsAreAudited(t *testing.T) {
 	} {
 		w.command(ids, flags, args...)
 	}
-	w.archives(ids, flags, id)
+	w.archives(flags, id)
+	w.importing(ids, flags)
 	managed, flags := newManagedWorld(t, os.Getenv(tenantdbtest.PostgresEnv))
 	there := &auditedWorld{t: t, s: managed.server, done: w.done}
 	there.command(ids, flags, "stores", "dsn", managed.id)
@@ -508,8 +509,9 @@ func TestCommandsAreAudited(t *testing.T) {
 }
 
 // archives runs the commands of archives.
-func (w *auditedWorld) archives(ids map[string]bool, flags []string, store string) {
+func (w *auditedWorld) archives(flags []string, store string) {
 	w.t.Helper()
+	ids := map[string]bool{} // the command backup has run before
 	file, identity := filepath.Join(w.t.TempDir(), "store.stoa"), filepath.Join(w.t.TempDir(), "identity")
 	key, err := age.GenerateX25519Identity()
 	testkit.Must(w.t, err)
@@ -521,11 +523,25 @@ func (w *auditedWorld) archives(ids map[string]bool, flags []string, store strin
 	w.command(ids, flags, "backups", "download", store, backup, "--output="+file, "--recipient="+key.Recipient().String())
 	w.command(ids, flags, "backups", "upload", store, file, "--identity="+identity)
 	w.command(ids, flags, "backups", "delete", store, backup, "--yes")
+	forgotten := func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(w.t.Context(), `DELETE FROM backups WHERE store_id = $1 AND origin = 'upload'`, store)
+		return err
+	}
+	testkit.Must(w.t, w.s.Master.Tx(w.t.Context(), forgotten))
+	w.command(ids, flags, "backups", "discover", store)
 	for _, args := range [][]string{{"backups", "list", store, "--json"}, {"backups", "verify", store, "--drill"}} {
 		if status, out, errOut := command(w.t, append(args, flags...)...); status != 0 || !strings.Contains(out, "-") {
 			w.t.Errorf("%v: status %d: %s%s", args, status, out, errOut)
 		}
 	}
+}
+
+// importing imports a store.
+func (w *auditedWorld) importing(ids map[string]bool, flags []string) {
+	w.t.Helper()
+	file := filepath.Join(w.t.TempDir(), "stores.csv")
+	testkit.Must(w.t, os.WriteFile(file, []byte("owner_email,store_slug,store_name\nimported@example.com,imported,Imported\n"), 0o600))
+	w.command(ids, flags, "stores", "import", file)
 }
 
 // command runs a command and checks its entries. ids are the request ids of earlier runs.

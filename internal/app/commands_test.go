@@ -246,7 +246,7 @@ func TestMigrateAndDoctor(t *testing.T) {
 	}
 	status, out, _ := command(t, "doctor", flag, "--json")
 	var findings []cli.Finding
-	if err := json.Unmarshal([]byte(out), &findings); err != nil || status != 0 || len(findings) != 14 {
+	if err := json.Unmarshal([]byte(out), &findings); err != nil || status != 0 || len(findings) != 15 {
 		t.Errorf("doctor: %d, %v: %s", status, err, out)
 	}
 	if err := os.Chmod(dir, 0o755); err != nil {

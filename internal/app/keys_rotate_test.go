@@ -125,6 +125,8 @@ func TestKeysAreRotated(t *testing.T) {
 		c, id, host := connected(o.t, o.s, "owner@example.com")
 		secret := c.withFactor()
 		planned := o.plannedProject(c, sb)
+		backup := c.call("POST", "/api/stores/"+id+"/backups", nil).want(http.StatusAccepted).text("id")
+		c.archived(id, backup)
 		o.sealedColumnsAreKnown()
 
 		o.restart(keys(oldEnc, newEnc), keys(oldJWT, newJWT))
@@ -152,7 +154,7 @@ func TestKeysAreRotated(t *testing.T) {
 		if failures := <-done; failures > 0 {
 			o.t.Errorf("%d requests failed meanwhile", failures)
 		}
-		if status != 0 || r.Resealed != 4 || r.Unreadable != 0 || len(r.Removable) != 1 || r.Removable[0] != "e1" {
+		if status != 0 || r.Resealed != 5 || r.Unreadable != 0 || len(r.Removable) != 1 || r.Removable[0] != "e1" {
 			o.t.Errorf("status %d, %+v, %s", status, r, errOut)
 		}
 		if _, out, _ := o.stoa("keys", "list"); !regexp.MustCompile(`e2 +encrypts +2 × store_databases.credentials, 1 × second_factors.secret`).MatchString(out) ||
@@ -171,6 +173,8 @@ func TestKeysAreRotated(t *testing.T) {
 		}
 		c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).is("ok", "database", "status")
 		c.call("GET", "/api/stores/"+planned+"/supabase/organizations", nil).want(http.StatusOK)
+		c.call("POST", "/api/stores/"+id+"/backups/"+backup+"/check", nil).want(http.StatusAccepted)
+		c.archived(id, backup).is("passed", "check", "state")
 		if status, out, errOut := o.stoa("keys", "rotate"); status != 0 || !strings.HasPrefix(out, "0 rows encrypted anew") {
 			o.t.Errorf("status %d: %s%s", status, out, errOut)
 		}

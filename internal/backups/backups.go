@@ -64,7 +64,8 @@ type Options struct {
 	// statements.
 	CloseWait time.Duration
 
-	scryptWork int // see scryptWork
+	scryptWork  int   // see scryptWork
+	maxUploaded int64 // see maxUploaded
 }
 
 const (
@@ -89,6 +90,9 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	}
 	if opts.Lease == 0 {
 		opts.Lease = 30 * time.Second
+	}
+	if opts.maxUploaded == 0 {
+		opts.maxUploaded = maxUploaded
 	}
 	if opts.scryptWork == 0 {
 		opts.scryptWork = scryptWork
@@ -167,9 +171,9 @@ type Backup struct {
 	State      State
 	Bytes      int64 // of the file
 	RowCount   int64
-	Manifest   Manifest `db:"-"`
-	TablesDone int      // while it is running
-	Fault      *Fault   `db:"-"`
+	Manifest   Manifest            `db:"-"`
+	TablesDone int                 // while it is running
+	Fault      *provisioning.Fault `db:"-"`
 	CreatedBy  *stoa.UserID
 	CreatedAt  time.Time
 	FinishedAt *time.Time
@@ -195,32 +199,6 @@ type Manifest struct {
 	Tables        []archive.Summary `json:"tables,omitempty"`
 	NotIncluded   []string          `json:"notIncluded,omitempty"`
 	Omitted       int               `json:"omitted,omitempty"` // the number of further such names
-}
-
-// Fault is the reason why a job failed, as shown to the store's owner.
-type Fault struct {
-	Code    stoa.Code
-	Message string
-}
-
-// faultOf returns the fault for an error. It keeps the message only of an error that is
-// meant for people.
-func faultOf(err error) *Fault {
-	var e *stoa.Error
-	if errors.As(err, &e) {
-		return &Fault{e.Code, stoa.Storable(e.Message)}
-	}
-	if fault := tenantdb.ServerFault(err); fault != nil {
-		return &Fault{fault.Code, stoa.Storable(fault.Message)}
-	}
-	return &Fault{stoa.Internal, "Something went wrong on our side. Try again; if it persists, tell the operator the archive's id."}
-}
-
-func newFault(code, message *string) *Fault {
-	if code == nil || message == nil {
-		return nil
-	}
-	return &Fault{stoa.Code(*code), *message}
 }
 
 // mayPass reports whether the same job may succeed later without any change.
@@ -332,7 +310,7 @@ type row struct {
 }
 
 func (r row) backup() (Backup, error) {
-	r.Fault = newFault(r.ErrorCode, r.ErrorMessage)
+	r.Fault = provisioning.NewFault(r.ErrorCode, r.ErrorMessage)
 	err := json.Unmarshal([]byte(r.ManifestJSON), &r.Manifest)
 	return r.Backup, err
 }

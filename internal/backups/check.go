@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/lease"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/provisioning"
 )
 
 // Check is the job that reads an archive and checks all of it.
@@ -96,7 +97,7 @@ func (s *Service) RunCheck(ctx context.Context, job Check) error {
 func (s *Service) recordCheck(ctx context.Context, id stoa.BackupID, restored bool, took time.Duration, fault error) error {
 	state, message := CheckPassed, (*string)(nil)
 	if fault != nil {
-		state, message = CheckFailed, &faultOf(fault).Message
+		state, message = CheckFailed, &provisioning.FaultOf(fault).Message
 	}
 	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(ctx, `UPDATE backups SET check_state = $2, check_restored = $3, check_message = $4, check_ms = $5, checked_at = $6 WHERE id = $1`,
@@ -164,7 +165,11 @@ func (s *Service) reading(ctx context.Context, r row, use func(*archive.Reader) 
 		return missing(err)
 	}
 	defer file.Close()
-	a, err := archive.NewReader(file, archive.ReadOptions{}, key.Identity())
+	var limits archive.ReadOptions
+	if r.Origin == Uploaded {
+		limits.MaxBytes = s.opts.maxUploaded
+	}
+	a, err := archive.NewReader(file, limits, key.Identity())
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (s *Service) markDeleting(ctx context.Context, tx *masterdb.Tx, where strin
 		return nil, err
 	}
 	for _, id := range marked {
-		if err := s.queue.Enqueue(ctx, tx, Delete{ID: id}); err != nil {
+		if err := s.queue.EnqueueOnce(ctx, tx, Delete{ID: id}); err != nil {
 			return nil, err
 		}
 	}

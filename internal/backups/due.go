@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/masterdb"
 )
 
@@ -32,12 +33,50 @@ const (
 // RunDue runs the job. Each part is idempotent, and does a bounded amount of work: the next
 // job does the rest.
 func (s *Service) RunDue(ctx context.Context, _ Due) error {
-	for _, part := range []func(context.Context) error{s.addSchedules, s.startDue, s.deleteExpired, s.deleteOfDeleted} {
+	for _, part := range []func(context.Context) error{s.resume, s.addSchedules, s.startDue, s.deleteExpired, s.deleteOfDeleted} {
 		if err := part(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// resume enqueues jobs for unfinished work that nobody does: the queue gives up a job that
+// has failed many times, such as one whose database did not answer for long. A store that
+// is being restored is closed until then.
+func (s *Service) resume(ctx context.Context) error {
+	return s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		var restores []stoa.RestoreID
+		err := tx.Select(ctx, &restores, `SELECT id FROM backup_restores WHERE `+restoreLeases.Where+` AND `+restoreLeases.Expired(1, 2)+` LIMIT $3`,
+			tx.Now, s.process.Name(), batch)
+		if err != nil {
+			return err
+		}
+		for _, id := range restores {
+			if err := s.queue.EnqueueOnce(ctx, tx, RunRestore{ID: id}); err != nil {
+				return err
+			}
+		}
+		var backups []struct {
+			ID    stoa.BackupID
+			State State
+		}
+		err = tx.Select(ctx, &backups, `SELECT id, state FROM backups WHERE (state = 'deleting' OR state IN ('queued', 'running') AND origin IN ('request', 'schedule'))
+			AND `+backupLeases.Expired(1, 2)+` LIMIT $3`, tx.Now, s.process.Name(), 3*batch)
+		if err != nil {
+			return err
+		}
+		for _, b := range backups {
+			var job jobs.Args = Make{ID: b.ID}
+			if b.State == Deleting {
+				job = Delete{ID: b.ID}
+			}
+			if err := s.queue.EnqueueOnce(ctx, tx, job); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // addSchedules gives a first date to the stores that have none.

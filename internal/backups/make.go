@@ -14,6 +14,7 @@ import (
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/lease"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/tenantdb"
 )
@@ -100,7 +101,7 @@ func (s *Service) insert(ctx context.Context, tx *masterdb.Tx, store stoa.StoreI
 	if err != nil || origin == Saved { // the restore itself makes it
 		return id, err
 	}
-	return id, s.queue.Enqueue(ctx, tx, Make{ID: id})
+	return id, s.queue.EnqueueOnce(ctx, tx, Make{ID: id})
 }
 
 // RunMake runs the job. It does nothing for an archive that is finished.
@@ -319,7 +320,7 @@ func (s *Service) recordMade(ctx context.Context, tx *masterdb.Tx, a attempt, ow
 func (s *Service) recordFailure(ctx context.Context, a attempt, owner lease.Owner, cause error) error {
 	again := a.Attempt < tries && mayPass(cause)
 	s.log.WarnContext(ctx, "archive not made", "store", a.StoreID.String(), "backup", a.ID.String(), "attempt", a.Attempt, "again", again, "err", cause)
-	state, fault := Failed, faultOf(cause)
+	state, fault := Failed, provisioning.FaultOf(cause)
 	if again {
 		state = Queued
 	}

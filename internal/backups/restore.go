@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/lease"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/provisioning"
 )
 
 // Restore is the loading of an archive into a store's database.
@@ -22,9 +23,9 @@ type Restore struct {
 	SourceID   stoa.StoreID // whose archive it is
 	State      State
 	Step       string
-	Fault      *Fault         `db:"-"` // why it failed, or is being undone
-	Unsaved    bool           // what was there before is not archived
-	SavedID    *stoa.BackupID // the archive of what was there before
+	Fault      *provisioning.Fault `db:"-"` // why it failed, or is being undone
+	Unsaved    bool                // what was there before is not archived
+	SavedID    *stoa.BackupID      // the archive of what was there before
 	CreatedBy  *stoa.UserID
 	CreatedAt  time.Time
 	FinishedAt *time.Time
@@ -45,7 +46,7 @@ type restoreRow struct {
 }
 
 func (r restoreRow) restore() Restore {
-	r.Fault = newFault(r.ErrorCode, r.ErrorMessage)
+	r.Fault = provisioning.NewFault(r.ErrorCode, r.ErrorMessage)
 	return r.Restore
 }
 
@@ -102,13 +103,13 @@ func (s *Service) RestoreByOperator(ctx context.Context, p authz.Principal, stor
 func (s *Service) startRestore(ctx context.Context, p authz.Principal, r restoreRow) (Restore, error) {
 	r.ID = stoa.NewID[stoa.RestoreID]()
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if _, err := read(ctx, tx, `b.id = $1 AND b.store_id = $2 AND b.state = 'succeeded'`, r.BackupID, r.SourceID); err != nil {
+			return err
+		}
 		if !r.Clone() {
 			if err := s.registry.LockConnected(ctx, tx, r.StoreID); err != nil {
 				return err
 			}
-		}
-		if _, err := read(ctx, tx, `b.id = $1 AND b.store_id = $2 AND b.state = 'succeeded'`, r.BackupID, r.SourceID); err != nil {
-			return err
 		}
 		n, err := tx.Exec(ctx, `INSERT INTO backup_restores (id, store_id, backup_id, source_id, state, step, without, unsaved, created_by, created_at)
 			VALUES ($1, $2, $3, $4, 'queued', $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING`,
@@ -126,7 +127,7 @@ func (s *Service) startRestore(ctx context.Context, p authz.Principal, r restore
 		if err := audit.Record(ctx, tx, p, event); err != nil {
 			return err
 		}
-		return s.queue.Enqueue(ctx, tx, RunRestore{ID: r.ID})
+		return s.queue.EnqueueOnce(ctx, tx, RunRestore{ID: r.ID})
 	})
 	if err != nil {
 		return Restore{}, err
@@ -217,6 +218,9 @@ func (s *Service) runStep(ctx context.Context, r restoreRow, owner lease.Owner) 
 	case ctx.Err() != nil:
 		return cause
 	}
+	if stoa.CodeOf(cause) == stoa.StorePendingDatabase && r.Step != stepDatabase { // the store was deleted: there is nothing to open
+		return s.record(ctx, r, owner, restoreStep{name: r.Step}, cause)
+	}
 	s.log.WarnContext(ctx, "step of a restore failed", "store", r.StoreID.String(), "restore", r.ID.String(), "step", r.Step, "attempt", r.Attempt+1, "err", cause)
 	// Without its rows the store cannot be opened, so that undoing is never given up.
 	if r.Step == stepUndo || mayPass(cause) && r.Attempt+1 < tries {
@@ -230,10 +234,14 @@ func (r restoreRow) after(failed string) string {
 	switch {
 	case failed == stepDatabase, failed == stepCheck:
 		return "" // nothing was changed
-	case failed == stepLoad && r.SavedID != nil:
+	case failed != stepLoad:
+		return stepOpen // the rows are as before
+	case r.SavedID != nil:
 		return stepUndo
 	}
-	return stepOpen
+	// The database has some rows of the archive. The store stays closed: a clone would show
+	// what it is to leave out. The next restore opens it.
+	return ""
 }
 
 func (s *Service) countAttempt(ctx context.Context, r restoreRow, owner lease.Owner) error {
@@ -246,7 +254,7 @@ func (s *Service) countAttempt(ctx context.Context, r restoreRow, owner lease.Ow
 // record records the end of a step: with a cause, it has failed.
 func (s *Service) record(ctx context.Context, r restoreRow, owner lease.Owner, step restoreStep, cause error) error {
 	if cause != nil && r.ErrorCode == nil {
-		fault := faultOf(cause)
+		fault := provisioning.FaultOf(cause)
 		code := string(fault.Code)
 		r.ErrorCode, r.ErrorMessage = &code, &fault.Message
 	}

@@ -127,7 +127,7 @@ func (s *Service) savedID(ctx context.Context, r restoreRow) (id stoa.BackupID, 
 }
 
 // openTarget opens the database that is to be loaded. It creates a managed one that is lost.
-// fresh reports that it has no tables of Stoa.
+// fresh reports that it has no rows of a store.
 func (s *Service) openTarget(ctx context.Context, store stoa.StoreID) (_ *tenantdb.DB, fresh bool, err error) {
 	c, err := s.tenants.Load(ctx, s.db, store)
 	if err != nil {
@@ -155,14 +155,41 @@ func (s *Service) openTarget(ctx context.Context, store stoa.StoreID) (_ *tenant
 	if err != nil {
 		return nil, false, err
 	}
-	if fresh = !slices.Contains(in.Tables, tenantdb.VersionTable); fresh {
-		return db, true, nil
+	fresh, err = isFresh(ctx, db, in, store)
+	return db, fresh, err
+}
+
+// isFresh reports whether a database has no rows of any store: a new embedded one has all
+// tables already. It fails for one that is another store's.
+func isFresh(ctx context.Context, db *tenantdb.DB, in tenantdb.Inspection, store stoa.StoreID) (bool, error) {
+	if slices.Contains(in.Tables, tenantdb.MarkerTable) {
+		marked, err := db.Marked(ctx, store)
+		if errors.Is(err, tenantdb.ErrMarked) {
+			return false, storedata.ErrForeignStore
+		}
+		if marked || err != nil {
+			return false, err
+		}
 	}
-	return db, false, checkMarked(ctx, db, store)
+	if !slices.Contains(in.Tables, "stores") {
+		return true, nil
+	}
+	held, err := storedata.StoreIDs(ctx, db)
+	if err == nil && slices.ContainsFunc(held, func(id stoa.StoreID) bool { return id != store }) {
+		err = storedata.ErrForeignStore
+	}
+	return len(held) == 0, err
 }
 
 func (s *Service) load(ctx context.Context, r restoreRow) error {
-	return s.loadBackup(ctx, r, r.BackupID)
+	err := s.loadBackup(ctx, r, r.BackupID)
+	var known *stoa.Error
+	if r.SavedID == nil && errors.As(err, &known) {
+		closed := *known
+		closed.Message += " The store stays closed, because its rows are not complete: restore another archive."
+		return &closed
+	}
+	return err
 }
 
 // undo loads the rows that the restore has replaced.
@@ -276,7 +303,11 @@ func (s *Service) becomeClone(ctx context.Context, db *tenantdb.DB, r restoreRow
 
 // reopen lets others use the database again, and brings what the master decides into it.
 func (s *Service) reopen(ctx context.Context, tx *masterdb.Tx, r restoreRow) error {
-	if err := tenantdb.EndRestore(ctx, tx, r.StoreID); err != nil {
+	err := tenantdb.EndRestore(ctx, tx, r.StoreID)
+	if stoa.CodeOf(err) == stoa.StorePendingDatabase {
+		return nil // the store was deleted
+	}
+	if err != nil {
 		return err
 	}
 	if err := tenantdb.RecordHealth(ctx, tx, r.StoreID, nil); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/storedata"
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb"
@@ -144,17 +145,34 @@ func TestLostDatabase(t *testing.T) {
 		var path string
 		testkit.Must(t, db.Get(t.Context(), &path, `SELECT file FROM pragma_database_list WHERE name = 'main'`))
 		testkit.Must(t, db.Close())
-		for _, end := range []string{"", "-wal", "-shm"} {
-			_ = os.Remove(path + end)
+		remove := func() {
+			for _, end := range []string{"", "-wal", "-shm"} {
+				_ = os.Remove(path + end)
+			}
 		}
-		lost := f.made(t, p, s.ID)
+		remove()
+		restore := func() {
+			t.Helper()
+			r, err := f.Restore(t.Context(), p, s.ID, b.ID, RestoreOptions{})
+			testkit.Must(t, err)
+			if r = f.restored(t, r); r.State != Succeeded || r.SavedID != nil {
+				t.Fatalf("restore %+v: %+v", r, r.Fault)
+			}
+		}
+		restore() // there is no file
+		f.tenants.Forget(s.ID)
+		testkit.Must(t, f.tenants.AwaitClosed(t.Context(), s.ID))
+		remove()
+		if lost, err := f.Lost(t.Context(), s.ID); err != nil || !lost {
+			t.Errorf("lost: %t, %v", lost, err)
+		}
+		lost := f.made(t, p, s.ID) // it finds an empty file
 		if lost.State != Failed || !strings.Contains(lost.Fault.Message, "mark") {
 			t.Errorf("an archive of a lost database: %+v, %+v", lost, lost.Fault)
 		}
-		r, err := f.Restore(t.Context(), p, s.ID, b.ID, RestoreOptions{})
-		testkit.Must(t, err)
-		if r = f.restored(t, r); r.State != Succeeded {
-			t.Fatalf("restore %+v: %+v", r, r.Fault)
+		restore()
+		if lost, err := f.Lost(t.Context(), s.ID); err != nil || lost {
+			t.Errorf("lost afterwards: %t, %v", lost, err)
 		}
 		if diff := cmp.Diff([]string{"bread"}, f.products(t, s.ID)); diff != "" {
 			t.Errorf("products (-want +got):\n%s", diff)
@@ -351,5 +369,27 @@ func TestBackupWaitsForRestore(t *testing.T) {
 		if b = f.checked(t, b); b.State != Succeeded || b.CheckState != CheckPassed {
 			t.Errorf("afterwards: %+v", b)
 		}
+	})
+}
+
+// TestUploadIsBounded checks that an archive whose content is too long is refused and not
+// kept: its check would fill the server's disk.
+func TestUploadIsBounded(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		f := setup(t, db, Options{maxUploaded: 2000}).start(t)
+		p, s := f.store(t, credential.SQLite)
+		b := f.made(t, p, s.ID) // its own archives have no such limit
+		if b.CheckState != CheckPassed {
+			t.Fatalf("archive %+v", b)
+		}
+		k := FileKey{Passphrase: keyring.NewSecret("correct horse battery")}
+		d, err := f.Download(t.Context(), p, s.ID, b.ID, k)
+		testkit.Must(t, err)
+		var file bytes.Buffer
+		testkit.Must(t, d.WriteTo(t.Context(), &file))
+		_, err = f.Upload(t.Context(), p, s.ID, k, &file)
+		wantCode(t, err, stoa.PayloadTooLarge)
+		eventually(t, "the refused file is gone", func() bool { return len(f.files(t)) == 1 })
 	})
 }

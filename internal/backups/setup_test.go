@@ -28,6 +28,7 @@ import (
 // fixture is a service with its dependencies, whose jobs run.
 type fixture struct {
 	*Service
+	data   string // folder of the embedded databases
 	folder string // of the archives
 }
 
@@ -35,15 +36,27 @@ func setup(t *testing.T, db *masterdb.DB, opts Options) fixture {
 	t.Helper()
 	ring, err := keyring.Parse(keyring.Generate("test"))
 	testkit.Must(t, err)
+	return setupIn(t, db, opts, ring, t.TempDir(), t.TempDir())
+}
+
+// sharing returns another service on the same databases and archives, whose jobs do not run
+// yet.
+func (f fixture) sharing(t *testing.T) fixture {
+	t.Helper()
+	return setupIn(t, f.db, Options{}, f.ring, f.data, f.folder)
+}
+
+func setupIn(t *testing.T, db *masterdb.DB, opts Options, ring *keyring.Ring, data, folder string) fixture {
+	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	queue, err := jobs.New(db, log, jobs.Options{})
 	testkit.Must(t, err)
-	tenants := tenantdb.NewManager(db, ring, tenantdb.Options{DataDir: t.TempDir(), Dialer: dial.Dialer{Allow: dial.Loopback}, Supabase: tenantdbtest.SupabaseRules()})
+	tenants := tenantdb.NewManager(db, ring, tenantdb.Options{DataDir: data, Dialer: dial.Dialer{Allow: dial.Loopback}, Supabase: tenantdbtest.SupabaseRules()})
 	t.Cleanup(func() { testkit.Must(t, tenants.Close(context.Background())) })
 	registry := stores.New(db, credits.New(db), tenants, queue, hostnames.New(db, "shops.test", log), log)
 	p := provisioning.New(db, registry, tenants, queue, log, provisioning.Options{Lease: 5 * time.Minute})
 	opts.scryptWork = 10 // a passphrase costs nothing
-	f := fixture{folder: t.TempDir()}
+	f := fixture{data: data, folder: folder}
 	f.Service = New(db, registry, tenants, p, queue, archive.NewFolder(f.folder), ring, log, opts)
 	jobs.Handle(queue, provisioning.Timeout, p.Provision)
 	jobs.Handle(queue, stores.SyncIdentityTimeout, registry.SyncIdentity)

@@ -2,7 +2,11 @@ package backups
 
 import (
 	"context"
+	"sync"
 	"time"
+
+	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/jobs"
 )
 
 // workPoll is the interval at which Finish and FinishRestore look at work of another process.
@@ -32,20 +36,25 @@ func (s *Service) Finish(ctx context.Context, b Backup, show func(Backup)) (Back
 // FinishRestore executes a restore in this process, or waits for the process that executes
 // it. It checks no permission. show is called with the restore's progress.
 func (s *Service) FinishRestore(ctx context.Context, r Restore, show func(Restore)) (Restore, error) {
+	id := r.ID // r is written below, while the goroutine reads the identifier
 	watching, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() { // RunRestore executes all steps
+	var watch sync.WaitGroup
+	defer func() {
+		stop()
+		watch.Wait()
+	}()
+	watch.Go(func() { // RunRestore executes all steps
 		for pause(watching) == nil {
-			if row, err := readRestore(watching, s.db, `id = $1`, r.ID); err == nil {
+			if row, err := readRestore(watching, s.db, `id = $1`, id); err == nil {
 				show(row.restore())
 			}
 		}
-	}()
+	})
 	for {
-		if err := s.RunRestore(ctx, RunRestore{ID: r.ID}); err != nil && ctx.Err() != nil {
+		if err := s.RunRestore(ctx, RunRestore{ID: id}); err != nil && ctx.Err() != nil {
 			return r, err
 		}
-		row, err := readRestore(ctx, s.db, `id = $1`, r.ID)
+		row, err := readRestore(ctx, s.db, `id = $1`, id)
 		if err != nil {
 			return r, err
 		}
@@ -54,6 +63,23 @@ func (s *Service) FinishRestore(ctx context.Context, r Restore, show func(Restor
 		}
 		if err := pause(ctx); err != nil {
 			return r, err
+		}
+	}
+}
+
+// FinishDelete deletes an archive in this process, or waits for the process that does. It
+// checks no permission. Delete came before.
+func (s *Service) FinishDelete(ctx context.Context, id stoa.BackupID) error {
+	for {
+		if err := s.RunDelete(ctx, Delete{ID: id}); err != nil && !jobs.IsSnoozed(err) {
+			return err
+		}
+		var n int
+		if err := s.db.Get(ctx, &n, `SELECT count(*) FROM backups WHERE id = $1`, id); err != nil || n == 0 {
+			return err
+		}
+		if err := pause(ctx); err != nil {
+			return err
 		}
 	}
 }

@@ -1,14 +1,12 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -65,7 +63,7 @@ func (backupsListCmd) Help() string {
 }
 
 func (cmd backupsListCmd) Run(e *Env) error {
-	return useStore(e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
+	return useStore(e.Ctx, e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
 		list := []backupRecord{}
 		err := eachBackup(ctx, a, s.ID, func(b backups.Backup) error {
 			list = append(list, newBackupRecord(b))
@@ -121,7 +119,7 @@ func (backupsVerifyCmd) Help() string {
 }
 
 func (cmd backupsVerifyCmd) Run(e *Env) error {
-	return useStore(e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
+	return useStore(e.Ctx, e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
 		failed, checked := 0, 0
 		err := eachBackup(ctx, a, s.ID, func(b backups.Backup) error {
 			if b.State != backups.Succeeded || cmd.Backup != "" && cmd.Backup != b.ID.String() {
@@ -182,7 +180,7 @@ func (backupsDiscoverCmd) Help() string {
 }
 
 func (cmd backupsDiscoverCmd) Run(e *Env) error {
-	return useStore(e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
+	return useStore(e.Ctx, e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
 		found, err := a.Backups.Discover(ctx, e.by, s.ID)
 		if err != nil {
 			return err
@@ -209,20 +207,20 @@ type backupsDeleteCmd struct {
 }
 
 func (cmd backupsDeleteCmd) Run(e *Env) error {
-	return useStore(e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
+	return useStore(e.Ctx, e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
 		id, err := backupID(cmd.Backup)
 		if err != nil {
 			return err
 		}
 		if !cmd.Yes {
-			if err := confirm(e, s, "This deletes the archive "+cmd.Backup+" of %s (%s) for good."); err != nil {
+			if err := confirm(e, s, fmt.Sprintf("This deletes the archive %s of %s (%s) for good.", id, s.Slug, s.Name)); err != nil {
 				return err
 			}
 		}
 		if err := a.Backups.DeleteByOperator(ctx, e.by, s.ID, id); err != nil {
 			return err
 		}
-		if err := a.Backups.RunDelete(ctx, backups.Delete{ID: id}); err != nil { // a server would do it otherwise
+		if err := a.Backups.FinishDelete(ctx, id); err != nil { // without a server, nobody else would
 			return err
 		}
 		Printf(e.Stdout, "The archive %s of %s is deleted.\n", id, s.Slug)
@@ -244,8 +242,16 @@ func (backupsDownloadCmd) Help() string {
 		"'age --decrypt' and 'zstd' read such a file, and 'stoa backups upload' of any installation. docs/archive-format.md describes it."
 }
 
+// Validate is called by kong after it has read the flags.
+func (cmd backupsDownloadCmd) Validate() error {
+	if cmd.Recipient == "" && cmd.Passphrase == "" {
+		return errors.New("say what the file is encrypted with: --recipient age1…, or a passphrase in STOA_ARCHIVE_PASSPHRASE")
+	}
+	return nil
+}
+
 func (cmd backupsDownloadCmd) Run(e *Env) error {
-	return useStore(e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
+	return useStore(e.Ctx, e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
 		id, err := backupID(cmd.Backup)
 		if err != nil {
 			return err
@@ -284,8 +290,16 @@ func (backupsUploadCmd) Help() string {
 	return "The archive is encrypted anew for the store, and read whole. Then 'stoa restore STORE --backup ID' restores it, if it is of this store."
 }
 
+// Validate is called by kong after it has read the flags.
+func (cmd backupsUploadCmd) Validate() error {
+	if cmd.Identity == "" && cmd.Passphrase == "" {
+		return errors.New("say what opens the file: --identity FILE, or the passphrase in STOA_ARCHIVE_PASSPHRASE")
+	}
+	return nil
+}
+
 func (cmd backupsUploadCmd) Run(e *Env) error {
-	return useStore(e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
+	return useStore(e.Ctx, e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
 		key := backups.FileKey{Passphrase: keyring.NewSecret(cmd.Passphrase)}
 		if cmd.Identity != "" {
 			identities, err := readIdentities(cmd.Identity)
@@ -309,7 +323,7 @@ func (cmd backupsUploadCmd) Run(e *Env) error {
 
 // makeBackup archives a store now.
 func makeBackup(e *Env, store string, asJSON bool) error {
-	return useStore(e, store, func(ctx context.Context, a *app.App, s stores.Store) error {
+	return useStore(e.Ctx, e, store, func(ctx context.Context, a *app.App, s stores.Store) error {
 		b, err := a.Backups.MakeByOperator(ctx, e.by, s.ID)
 		if err != nil {
 			return err
@@ -339,194 +353,10 @@ func printBackup(w io.Writer, b backups.Backup, s stores.Store, asJSON bool) err
 	return nil
 }
 
-// restoreBackup restores an archive into its store: the newest complete one unless id names
-// one.
-func restoreBackup(e *Env, store, id string, unsaved, yes, asJSON bool) error {
-	return useStore(e, store, func(ctx context.Context, a *app.App, s stores.Store) error {
-		b, err := chooseBackup(ctx, a, s, id)
-		if err != nil {
-			return err
-		}
-		if !yes {
-			kept := "Its present rows are archived first."
-			if unsaved {
-				kept = "Its present rows are lost."
-			}
-			question := "This replaces the rows of %s (%s) with those of " + b.SnapshotAt.UTC().Format(time.RFC3339) + ". " + kept
-			if err := confirm(e, s, question); err != nil {
-				return err
-			}
-		}
-		r, err := runRestore(ctx, e, a, s, b, unsaved)
-		if err != nil {
-			return err
-		}
-		if asJSON {
-			return json.NewEncoder(e.Stdout).Encode(restoreRecord{ID: r.ID, StoreID: s.ID, BackupID: b.ID, SavedID: r.SavedID})
-		}
-		Printf(e.Stdout, "%s is restored from %s, as it was on %s.\n", s.Slug, b.ID, b.SnapshotAt.UTC().Format(time.RFC3339))
-		return nil
-	})
-}
-
-// runRestore restores an archive into its store, here or in the server that does.
-func runRestore(ctx context.Context, e *Env, a *app.App, s stores.Store, b backups.Backup, unsaved bool) (backups.Restore, error) {
-	r, err := a.Backups.RestoreByOperator(ctx, e.by, s.ID, b.ID, backups.RestoreOptions{Unsaved: unsaved})
-	if err != nil {
-		return r, err
-	}
-	step := ""
-	r, err = a.Backups.FinishRestore(ctx, r, func(r backups.Restore) {
-		if r.Step != step {
-			step = r.Step
-			Printf(e.Stderr, "%s: %s\n", s.Slug, step)
-		}
-	})
-	if err == nil && r.State == backups.Failed {
-		err = errors.New(r.Fault.Message)
-	}
-	return r, err
-}
-
-// restoreLost restores every store whose database is lost.
-func restoreLost(e *Env, asJSON bool) error {
-	a, err := e.openApp(e.Ctx)
-	if err != nil {
-		return err
-	}
-	defer a.Close(context.WithoutCancel(e.Ctx)) //nolint:errcheck // the changes are already committed
-	restored, failed := 0, 0
-	for last := (stoa.StoreID{}); ; {
-		page, err := stores.ListAll(e.Ctx, a.Master, "", last, surveyPage)
-		if err != nil {
-			return err
-		}
-		for _, s := range page {
-			result, lost := restoreIfLost(e, a, s)
-			if e.Ctx.Err() != nil {
-				return e.Ctx.Err()
-			}
-			switch {
-			case result.Error != "":
-				failed++
-			case lost:
-				restored++
-			default:
-				continue
-			}
-			if err := result.print(e.Stdout, asJSON); err != nil {
-				return err
-			}
-		}
-		if len(page) < surveyPage {
-			break
-		}
-		last = page[len(page)-1].ID
-	}
-	Printf(e.Stderr, "%d stores were restored.\n", restored)
-	if failed > 0 {
-		return fmt.Errorf("%d stores could not be restored", failed)
-	}
-	return nil
-}
-
-// lostResult is what became of a store whose database is lost, or could not be looked at.
-type lostResult struct {
-	StoreID    stoa.StoreID `json:"storeId"`
-	Slug       string       `json:"slug"`
-	SnapshotAt *time.Time   `json:"snapshotAt"` // of the archive
-	Error      string       `json:"error,omitempty"`
-}
-
-func (r lostResult) print(w io.Writer, asJSON bool) error {
-	switch {
-	case asJSON:
-		return json.NewEncoder(w).Encode(r)
-	case r.Error != "":
-		Printf(w, "%s: %s\n", r.Slug, r.Error)
-	default:
-		Printf(w, "%s is restored, as it was on %s.\n", r.Slug, r.SnapshotAt.UTC().Format(time.RFC3339))
-	}
-	return nil
-}
-
-// restoreIfLost restores a store if it has a database that is lost.
-func restoreIfLost(e *Env, a *app.App, s stores.Store) (result lostResult, lost bool) {
-	result = lostResult{StoreID: s.ID, Slug: s.Slug}
-	if s.Status != stores.Active && s.Status != stores.Suspended {
-		return result, false
-	}
-	var b backups.Backup
-	lost, err := a.Backups.Lost(e.Ctx, s.ID)
-	if err == nil && lost {
-		if _, err = a.Backups.Discover(e.Ctx, e.by, s.ID); err == nil {
-			b, err = chooseBackup(e.Ctx, a, s, "")
-		}
-		if err == nil {
-			result.SnapshotAt = b.SnapshotAt
-			_, err = runRestore(e.Ctx, e, a, s, b, false)
-		}
-	}
-	if err != nil {
-		result.Error = plain(err).Error()
-	}
-	return result, lost
-}
-
-// restoreRecord is a restore in the output. Its field names are those of the API.
-type restoreRecord struct {
-	ID       stoa.RestoreID `json:"id"`
-	StoreID  stoa.StoreID   `json:"storeId"`
-	BackupID stoa.BackupID  `json:"backupId"`
-	SavedID  *stoa.BackupID `json:"savedId"`
-}
-
-// chooseBackup returns the archive with that id, or the newest complete one.
-func chooseBackup(ctx context.Context, a *app.App, s stores.Store, id string) (found backups.Backup, err error) {
-	err = eachBackup(ctx, a, s.ID, func(b backups.Backup) error {
-		named, own := id == b.ID.String(), id == "" && b.Manifest.StoreID == s.ID && b.Origin != backups.Saved
-		if b.State == backups.Succeeded && (named || own && (found.SnapshotAt == nil || b.SnapshotAt.After(*found.SnapshotAt))) {
-			found = b
-		}
-		return nil
-	})
-	if err == nil && found.ID.IsZero() {
-		err = errors.New("there is no such complete archive: stoa backups list " + s.Slug)
-	}
-	return found, err
-}
-
 func backupID(text string) (stoa.BackupID, error) {
 	id, err := stoa.ParseID[stoa.BackupID](text)
 	if err != nil {
 		return id, fmt.Errorf("%q is no id of an archive: 'stoa backups list STORE' shows them", text)
 	}
 	return id, nil
-}
-
-// confirm asks for the store's slug.
-func confirm(e *Env, s stores.Store, question string) error {
-	Printf(e.Stderr, question+" Type its slug to go on: ", s.Slug, s.Name)
-	answer, _ := bufio.NewReader(e.Stdin).ReadString('\n')
-	if strings.TrimSpace(answer) != s.Slug {
-		return errors.New("that is not the store's slug: nothing was changed (--yes does not ask)")
-	}
-	return nil
-}
-
-// useStore finds the store and calls use, which may take long.
-func useStore(e *Env, store string, use func(context.Context, *app.App, stores.Store) error) error {
-	a, err := e.openApp(e.Ctx)
-	if err != nil {
-		return err
-	}
-	defer a.Close(context.WithoutCancel(e.Ctx)) //nolint:errcheck // the change is already committed
-	s, err := stores.Find(e.Ctx, a.Master, store)
-	if err == nil {
-		err = use(e.Ctx, a, s)
-	}
-	if err != nil {
-		return plain(err)
-	}
-	return nil
 }

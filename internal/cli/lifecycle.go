@@ -1,11 +1,9 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
-	"strings"
+	"fmt"
 	"time"
 
 	"github.com/stoahq/stoa/internal/app"
@@ -60,10 +58,8 @@ func (StoresDeleteCmd) Help() string {
 func (cmd StoresDeleteCmd) Run(e *Env) error {
 	return cmd.change(e, "%s is closed and being deleted", func(ctx context.Context, a *app.App, s stores.Store) error {
 		if !cmd.Yes {
-			Printf(e.Stderr, "This closes %s (%s) and deletes it for good after %s. Type its slug to go on: ", s.Slug, s.Name, e.Cfg.DeletionGrace)
-			answer, _ := bufio.NewReader(e.Stdin).ReadString('\n')
-			if strings.TrimSpace(answer) != s.Slug {
-				return errors.New("that is not the store's slug: nothing was changed (--yes does not ask)")
+			if err := confirm(e, s, fmt.Sprintf("This closes %s (%s) and deletes it for good after %s.", s.Slug, s.Name, e.Cfg.DeletionGrace)); err != nil {
+				return err
 			}
 		}
 		_, err := a.Registry.DeleteByOperator(ctx, e.by, s.ID)

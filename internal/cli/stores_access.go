@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -84,10 +85,8 @@ func (storesResetPasswordCmd) Help() string {
 func (cmd storesResetPasswordCmd) Run(e *Env) error {
 	return reach(e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
 		if !cmd.Yes {
-			Printf(e.Stderr, "This cuts the own software of %s (%s) off its database, until it has the new password. Type its slug to go on: ", s.Slug, s.Name)
-			answer, _ := bufio.NewReader(e.Stdin).ReadString('\n')
-			if strings.TrimSpace(answer) != s.Slug {
-				return errors.New("that is not the store's slug: nothing was changed (--yes does not ask)")
+			if err := confirm(e, s, fmt.Sprintf("This cuts the own software of %s (%s) off its database, until it has the new password.", s.Slug, s.Name)); err != nil {
+				return err
 			}
 		}
 		resetting, cancel := context.WithTimeout(e.Ctx, accessTimeout) // ctx may be nearly over after the question
@@ -100,10 +99,15 @@ func (cmd storesResetPasswordCmd) Run(e *Env) error {
 	})
 }
 
-// reach finds the store and calls use.
+// reach does what useStore does, with time for a person who is asked for confirmation.
 func reach(e *Env, store string, use func(context.Context, *app.App, stores.Store) error) error {
-	ctx, cancel := context.WithTimeout(e.Ctx, 5*time.Minute) // a person may be asked for confirmation
+	ctx, cancel := context.WithTimeout(e.Ctx, 5*time.Minute)
 	defer cancel()
+	return useStore(ctx, e, store, use)
+}
+
+// useStore finds the store and calls use.
+func useStore(ctx context.Context, e *Env, store string, use func(context.Context, *app.App, stores.Store) error) error {
 	a, err := e.openApp(ctx)
 	if err != nil {
 		return err
@@ -115,6 +119,16 @@ func reach(e *Env, store string, use func(context.Context, *app.App, stores.Stor
 	}
 	if err != nil {
 		return plain(err)
+	}
+	return nil
+}
+
+// confirm says what is about to happen, and asks for the store's slug.
+func confirm(e *Env, s stores.Store, what string) error {
+	Printf(e.Stderr, "%s Type its slug to go on: ", what)
+	answer, _ := bufio.NewReader(e.Stdin).ReadString('\n')
+	if strings.TrimSpace(answer) != s.Slug {
+		return errors.New("that is not the store's slug: nothing was changed (--yes does not ask)")
 	}
 	return nil
 }

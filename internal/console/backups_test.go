@@ -7,6 +7,7 @@ import (
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/backups"
+	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/stores"
 )
 
@@ -21,7 +22,7 @@ func TestBackupWarnings(t *testing.T) {
 	good := func(hours int) backups.Backup {
 		return backups.Backup{Origin: backups.Scheduled, State: backups.Succeeded, SnapshotAt: ago(hours), CheckState: backups.CheckPassed, CheckRestored: true}
 	}
-	failed := backups.Backup{Origin: backups.Requested, State: backups.Failed, Fault: &backups.Fault{Code: stoa.TenantUnavailable, Message: "It did not answer."}}
+	failed := backups.Backup{Origin: backups.Requested, State: backups.Failed, Fault: &provisioning.Fault{Code: stoa.TenantUnavailable, Message: "It did not answer."}}
 	damaged := good(1)
 	damaged.CheckState, damaged.CheckMessage = backups.CheckFailed, &message
 	uploaded, waiting := good(1), backups.Backup{Origin: backups.Scheduled, State: backups.Queued}
@@ -89,7 +90,7 @@ func TestRestoreSteps(t *testing.T) {
 	clone := backups.Restore{StoreID: own, SourceID: other, State: backups.Queued, Step: "database"}
 	unsaved, undone := restore, restore
 	unsaved.Step, unsaved.Unsaved = "load", true
-	undone.Step, undone.Fault = "undo", &backups.Fault{}
+	undone.Step, undone.Fault = "undo", &provisioning.Fault{}
 	for want, r := range map[string]backups.Restore{
 		"Done Done Done Running Waiting Waiting":          restore,
 		"Waiting Waiting Waiting Waiting Waiting Waiting": clone,

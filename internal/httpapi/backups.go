@@ -117,10 +117,8 @@ func newBackupView(b backups.Backup) backupView {
 	v := backupView{
 		ID: b.ID, StoreID: b.StoreID, Origin: b.Origin, State: b.State, Bytes: b.Bytes, Rows: b.RowCount, Tables: append([]archive.Summary{}, b.Manifest.Tables...),
 		Check:     backupCheckView{State: b.CheckState, Restored: b.CheckRestored, Message: b.CheckMessage, TookMS: b.CheckMS, At: b.CheckedAt},
+		Error:     newFaultView(b.Fault),
 		CreatedAt: b.CreatedAt, SnapshotAt: b.SnapshotAt, FinishedAt: b.FinishedAt, KeepUntil: b.KeepUntil,
-	}
-	if b.Fault != nil {
-		v.Error = &faultView{Code: b.Fault.Code, Message: b.Fault.Message}
 	}
 	if m := b.Manifest; m.Checksum != "" {
 		v.Checksum = &m.Checksum
@@ -146,14 +144,10 @@ type restoreView struct {
 }
 
 func newRestoreView(r backups.Restore) restoreView {
-	v := restoreView{
+	return restoreView{
 		ID: r.ID, StoreID: r.StoreID, BackupID: r.BackupID, SourceID: r.SourceID, State: r.State, Step: r.Step, SavedID: r.SavedID,
-		CreatedAt: r.CreatedAt, FinishedAt: r.FinishedAt,
+		Error: newFaultView(r.Fault), CreatedAt: r.CreatedAt, FinishedAt: r.FinishedAt,
 	}
-	if r.Fault != nil {
-		v.Error = &faultView{Code: r.Fault.Code, Message: r.Fault.Message}
-	}
-	return v
 }
 
 // BackupPath names an archive of a store in a path. It is exported because huma reads only

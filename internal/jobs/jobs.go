@@ -292,6 +292,12 @@ func ReadStats(ctx context.Context, db masterdb.Querier) (Stats, error) {
 	return s, nil
 }
 
+// IsSnoozed reports whether err was made by Snooze.
+func IsSnoozed(err error) bool {
+	var snoozed *rivertype.JobSnoozeError
+	return errors.As(err, &snoozed)
+}
+
 // IsCancelled reports whether err was made by Cancel.
 func IsCancelled(err error) bool {
 	var cancelled *rivertype.JobCancelError

@@ -100,7 +100,7 @@ func readEvents(ctx context.Context, q masterdb.Querier, after Position, limit i
 	for i, row := range rows {
 		events[i] = row.Event
 		events[i].Position = Position{Run: after.Run, Seq: row.Seq}
-		events[i].Fault = newFault(row.ErrorCode, row.ErrorMessage)
+		events[i].Fault = NewFault(row.ErrorCode, row.ErrorMessage)
 	}
 	return events, err
 }

@@ -71,7 +71,7 @@ func (s *Service) Test(ctx context.Context, p authz.Principal, store stoa.StoreI
 	}
 	if found.Fault != nil && check.credentials.Kind == credential.KindSupabase {
 		if fault := s.opts.Cloud.ProjectFault(ctx, store, found.Fault.Err()); fault != nil {
-			found.Fault = faultOf(fault)
+			found.Fault = FaultOf(fault)
 		}
 	}
 	return found, s.db.Tx(ctx, func(tx *masterdb.Tx) error {
@@ -126,7 +126,7 @@ func (s *Service) test(ctx context.Context, check preflight) (Finding, error) {
 	if !errors.As(err, &known) && tenantdb.ServerFault(err) == nil {
 		return Finding{}, err
 	}
-	found.Fault = faultOf(err)
+	found.Fault = FaultOf(err)
 	s.log.InfoContext(ctx, "database test failed", "store", check.store.String(), "code", string(found.Fault.Code), "err", err)
 	return found, nil
 }

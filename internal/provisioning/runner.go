@@ -161,7 +161,7 @@ func (e *execution) try(ctx context.Context, s step) error {
 			time.Since(begun)+e.opts.Pauses[try] > tryFor {
 			return err
 		}
-		fault, pause := faultOf(err), time.After(e.opts.Pauses[try])
+		fault, pause := FaultOf(err), time.After(e.opts.Pauses[try])
 		e.log.InfoContext(ctx, "provisioning step is tried again", "store", e.run.StoreID.String(), "run", e.run.ID.String(),
 			"step", s.name, "code", string(fault.Code), "err", err)
 		if err := e.record(ctx, transition{begun: s.name, fault: fault}); err != nil {
@@ -233,7 +233,7 @@ func (e *execution) fail(ctx context.Context, step string, cause error) error {
 	if errors.As(cause, &earlier) {
 		step, e.pending = earlier.step, e.pending[:earlier.index]
 	}
-	fault := faultOf(cause)
+	fault := FaultOf(cause)
 	e.log.WarnContext(ctx, "provisioning failed", "store", e.run.StoreID.String(), "run", e.run.ID.String(),
 		"step", step, "code", string(fault.Code), "err", cause)
 	e.logPanic(ctx, panicInRun, cause, "store", e.run.StoreID.String(), "run", e.run.ID.String())

@@ -102,14 +102,15 @@ func (f *Fault) Err() error {
 	return &stoa.Error{Code: f.Code, Message: f.Message}
 }
 
-func newFault(code, message *string) *Fault {
+// NewFault returns the fault of two columns, or nil if one of them is NULL.
+func NewFault(code, message *string) *Fault {
 	if code == nil || message == nil {
 		return nil
 	}
 	return &Fault{Code: stoa.Code(*code), Message: *message}
 }
 
-// columns returns the code and the message. It is the inverse of newFault.
+// columns returns the code and the message. It is the inverse of NewFault.
 func (f *Fault) columns() (code, message *string) {
 	if f == nil {
 		return nil, nil
@@ -118,9 +119,9 @@ func (f *Fault) columns() (code, message *string) {
 	return &c, &f.Message
 }
 
-// faultOf returns the fault for an error. It keeps the message only of an error that is
+// FaultOf returns the fault for an error. It keeps the message only of an error that is
 // meant for people.
-func faultOf(err error) *Fault {
+func FaultOf(err error) *Fault {
 	var e *stoa.Error
 	if errors.As(err, &e) {
 		return &Fault{Code: e.Code, Message: stoa.Storable(e.Message)}
@@ -128,7 +129,7 @@ func faultOf(err error) *Fault {
 	if fault := tenantdb.ServerFault(err); fault != nil {
 		return &Fault{Code: fault.Code, Message: fault.Message}
 	}
-	return &Fault{Code: stoa.Internal, Message: "Something went wrong on our side. Try again; if it persists, tell the operator the run's id."}
+	return &Fault{Code: stoa.Internal, Message: "Something went wrong on our side. Try again; if it persists, tell the operator its id."}
 }
 
 // Latest returns the store's last run with its steps. It fails with not_found when the
@@ -214,7 +215,7 @@ type runRow struct {
 }
 
 func (row runRow) run() (Run, error) {
-	row.Fault = newFault(row.ErrorCode, row.ErrorMessage)
+	row.Fault = NewFault(row.ErrorCode, row.ErrorMessage)
 	err := json.Unmarshal([]byte(row.WarningList), &row.Warnings)
 	return row.Run, err
 }

@@ -74,7 +74,7 @@ func (e *execution) prepareProject(ctx context.Context) error {
 
 // ReportWait implements link.WaitReporter.
 func (e *execution) ReportWait(ctx context.Context, cause error) error {
-	return e.record(ctx, transition{begun: stepProject, fault: faultOf(cause)})
+	return e.record(ctx, transition{begun: stepProject, fault: FaultOf(cause)})
 }
 
 func (e *execution) settleProject(ctx context.Context, tx *masterdb.Tx) error {

@@ -38,6 +38,9 @@ var readers = map[string]func(context.Context, *tenantdb.DB, stoa.StoreID){
 	"CreateOwner": func(ctx context.Context, db *tenantdb.DB, _ stoa.StoreID) {
 		_ = storedata.CreateOwner(ctx, db, storedata.Owner{ID: stoa.NewID[stoa.UserID](), Email: "a@example.com"})
 	},
+	"BecomeClone": func(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) {
+		_ = storedata.BecomeClone(ctx, db, storedata.Profile{ID: id, Name: "N", Slug: "n"}, storedata.Without{Customers: true})
+	},
 	"ProveWritable": func(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) { _ = storedata.ProveWritable(ctx, db, id) },
 	"StoreIDs":      func(ctx context.Context, db *tenantdb.DB, _ stoa.StoreID) { _, _ = storedata.StoreIDs(ctx, db) },
 	"ReadProfile":   func(ctx context.Context, db *tenantdb.DB, id stoa.StoreID) { _, _ = storedata.ReadProfile(ctx, db, id) },
