@@ -468,6 +468,10 @@ func (w *auditedWorld) reach() {
 	begun = there.do(managed.api, "POST /api/stores/{id}/moves", []string{managed.id}, object{"managed": "sqlite"}, http.StatusAccepted).text("id")
 	there.do(managed.api, "POST /api/stores/{id}/moves/{moveId}/abort", []string{managed.id, begun}, nil, http.StatusAccepted)
 	move("aborted")
+	begun = there.do(managed.api, "POST /api/stores/{id}/moves", []string{managed.id}, object{"managed": "sqlite"}, http.StatusAccepted).text("id")
+	move("kept")
+	there.do(managed.api, "POST /api/stores/{id}/moves/{moveId}/finish", []string{managed.id, begun}, nil, http.StatusAccepted)
+	move("succeeded")
 }
 
 // TestCommandsAreAudited runs every command that changes something. Each run has its

@@ -85,6 +85,7 @@ var auditedOperations = map[string]auditRule{
 	"GET /api/stores/{id}/moves/{moveId}":                writesNone(reads),
 	"POST /api/stores/{id}/moves/{moveId}/abort":         writes(audit.MoveAborted),
 	"POST /api/stores/{id}/moves/{moveId}/rollback":      writes(audit.MoveRolledBack),
+	"POST /api/stores/{id}/moves/{moveId}/finish":        writes(audit.MoveFinished),
 	"GET /api/stores/{id}/backups":                       writesNone(reads),
 	"POST /api/stores/{id}/backups":                      writes(audit.BackupRequested),
 	"GET /api/stores/{id}/backups/{backupId}":            writesNone(reads),

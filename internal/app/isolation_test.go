@@ -77,6 +77,7 @@ var bodies = map[string]any{
 	"POST /api/stores/{id}/moves":                        object{"managed": "sqlite"},
 	"POST /api/stores/{id}/moves/{moveId}/abort":         nil,
 	"POST /api/stores/{id}/moves/{moveId}/rollback":      nil,
+	"POST /api/stores/{id}/moves/{moveId}/finish":        nil,
 	"POST /api/stores/{id}/suspend":                      nil,
 	"POST /api/stores/{id}/resume":                       nil,
 	"POST /api/stores/{id}/restore":                      nil,

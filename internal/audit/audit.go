@@ -101,6 +101,7 @@ const (
 	MoveStarted        = "database.move_started"
 	MoveAborted        = "database.move_aborted"
 	MoveRolledBack     = "database.move_rolled_back" // asked for
+	MoveFinished       = "database.move_finished"    // asked for
 	MoveSwapped        = "database.moved"            // the store uses another database
 	MoveEnded          = "database.move_ended"
 	BackupRequested    = "backup.requested"
@@ -148,7 +149,7 @@ var StoreActions = []string{
 	MemberInvited, InvitationRevoked, MemberJoined, MemberRoleChanged, MemberRemoved, OwnershipMoved,
 	KeyCreated, KeyRevoked,
 	DatabaseConnected, ConnectRetried, DatabaseTested, CredentialsRotated, CredentialsShown, DatabasePassword,
-	MoveStarted, MoveAborted, MoveRolledBack, MoveSwapped, MoveEnded, SupabaseConnected, SupabaseLeft,
+	MoveStarted, MoveAborted, MoveRolledBack, MoveFinished, MoveSwapped, MoveEnded, SupabaseConnected, SupabaseLeft,
 	BackupRequested, BackupScheduled, BackupDownloaded, BackupUploaded, BackupDeleted, BackupRestore, BackupRestored, BackupCloned,
 	CreditsGranted, CreditSettings, RechargeChanged, RechargeStopped, CardRequested, CardSaved, PurchaseStarted,
 	OperatorActed, Impersonated,

@@ -107,7 +107,7 @@ func (s *Service) startRestore(ctx context.Context, p authz.Principal, r restore
 			return err
 		}
 		if !r.Clone() {
-			if err := s.registry.LockConnected(ctx, tx, r.StoreID); err != nil {
+			if err := s.registry.LockNotMoving(ctx, tx, r.StoreID); err != nil {
 				return err
 			}
 		}

@@ -18,16 +18,24 @@ import (
 )
 
 type storesMoveCmd struct {
-	Store string `arg:"" help:"Its id, slug or hostname." placeholder:"STORE"`
-	To    string `required:"" help:"managed:postgresql, managed:mysql, managed:mariadb, managed:sqlite, or the connection string of an empty database; - reads it from standard input." placeholder:"TARGET"`
-	Wait  bool   `help:"Show the progress until the store uses the new database."`
-	JSON  bool   `help:"Print the move as JSON."`
+	Store    string `arg:"" help:"Its id, slug or hostname." placeholder:"STORE"`
+	To       string `xor:"what" required:"" help:"Begin a move to managed:postgresql, managed:mysql, managed:mariadb or managed:sqlite, or to an empty database by its connection string; - reads it from standard input." placeholder:"TARGET"`
+	Status   bool   `xor:"what" required:"" help:"Show the store's last move."`
+	Abort    bool   `xor:"what" required:"" help:"End the move before the store uses the new database."`
+	Rollback bool   `xor:"what" required:"" help:"Move the store back to the database that it had. What was written since is kept."`
+	Finish   bool   `xor:"what" required:"" help:"Give up the old database now: the move can then not be rolled back."`
+	Wait     bool   `help:"Show the progress until the move is complete or has ended."`
+	JSON     bool   `help:"Print the move as JSON."`
 }
 
 // Help is shown by 'stoa stores move --help'.
 func (storesMoveCmd) Help() string {
-	return "The store stays in use. 'stoa serve' does the work; this command may end meanwhile. " +
-		"Writers wait for a moment while the two databases are compared. The old one is kept for STOA_MOVE_KEEP, in which the owner can roll the move back over the API."
+	return `Examples:
+  stoa stores move bakery --to managed:postgresql --wait
+  echo "$URL" | stoa stores move bakery --to -
+  stoa stores move bakery --rollback --wait
+
+The store stays in use. 'stoa serve' does the work; this command may end meanwhile. Writers wait for a moment while the two databases are compared. The old one follows the new one for STOA_MOVE_KEEP, in which the move can be rolled back.`
 }
 
 // maxTarget limits a connection string that is read from standard input.
@@ -38,25 +46,56 @@ const movePoll = 500 * time.Millisecond
 
 func (cmd storesMoveCmd) Run(e *Env) error {
 	return reach(e, cmd.Store, func(ctx context.Context, a *app.App, s stores.Store) error {
-		to, err := cmd.target(e)
-		if err != nil {
-			return err
-		}
-		m, err := a.Moves.StartByOperator(ctx, e.by, s.ID, to)
+		m, err := cmd.do(ctx, e, a, s.ID)
 		if err != nil {
 			return err
 		}
 		if cmd.Wait {
-			if m, err = cmd.follow(e, a, m); err != nil {
+			if m, err = cmd.follow(ctx, e, a, m); err != nil {
 				return err
 			}
 		}
 		if cmd.JSON {
-			return json.NewEncoder(e.Stdout).Encode(movePrint{m.ID, m.State, m.Step, m.RowsCopied, m.Changes, m.FrozenMs})
+			return json.NewEncoder(e.Stdout).Encode(newMovePrint(m))
 		}
-		Printf(e.Stdout, "move %s: %s\n", m.ID, m.State)
+		Printf(e.Stdout, "move %s from %s to %s: %s\n", m.ID, m.Source, m.Target, moveState(m))
 		return nil
 	})
+}
+
+func (cmd storesMoveCmd) do(ctx context.Context, e *Env, a *app.App, store stoa.StoreID) (moves.Move, error) {
+	if cmd.To != "" {
+		to, err := cmd.target(e)
+		if err != nil {
+			return moves.Move{}, err
+		}
+		return a.Moves.StartByOperator(ctx, e.by, store, to)
+	}
+	m, err := a.Moves.LastByOperator(ctx, store)
+	switch {
+	case err != nil:
+		return m, err
+	case cmd.Abort:
+		return a.Moves.AbortByOperator(ctx, e.by, store, m.ID)
+	case cmd.Rollback:
+		return a.Moves.RollbackByOperator(ctx, e.by, store, m.ID)
+	case cmd.Finish:
+		return a.Moves.FinishByOperator(ctx, e.by, store, m.ID)
+	}
+	return m, nil
+}
+
+// moveState describes the state of a move in words.
+func moveState(m moves.Move) string {
+	switch {
+	case m.State == moves.Kept && m.Wish == "" && m.KeepUntil != nil:
+		return "complete; it can be rolled back until " + m.KeepUntil.UTC().Format(time.RFC3339)
+	case m.State == moves.Failed && m.ErrorMessage != nil:
+		return "failed: " + *m.ErrorMessage
+	case m.Step != "":
+		return string(m.State) + ", step " + m.Step
+	}
+	return string(m.State)
 }
 
 // movePrint is the output as JSON. Its field names are those of the API.
@@ -64,9 +103,17 @@ type movePrint struct {
 	ID         stoa.MoveID `json:"id"`
 	State      moves.State `json:"state"`
 	Step       string      `json:"step,omitempty"`
+	From       string      `json:"from"`
+	To         string      `json:"to"`
 	RowsCopied int64       `json:"rowsCopied"`
 	Changes    int64       `json:"changes"`
 	FrozenMs   *int64      `json:"frozenMs"`
+	KeepUntil  *time.Time  `json:"keepUntil"`
+	Error      *string     `json:"error"`
+}
+
+func newMovePrint(m moves.Move) movePrint {
+	return movePrint{m.ID, m.State, m.Step, m.Source.String(), m.Target.String(), m.RowsCopied, m.Changes, m.FrozenMs, m.KeepUntil, m.ErrorMessage}
 }
 
 // target reads where the store is to go.
@@ -99,14 +146,25 @@ func (cmd storesMoveCmd) target(e *Env) (moves.Target, error) {
 	return moves.Target{Credentials: c}, err
 }
 
-// follow prints the progress to standard error until the store uses the new database or the
-// move has ended.
-func (cmd storesMoveCmd) follow(e *Env, a *app.App, m moves.Move) (moves.Move, error) {
+// reached returns an error if a settled move is not in the state that was asked for.
+func (cmd storesMoveCmd) reached(m moves.Move) error {
+	switch {
+	case m.State == moves.Succeeded, m.State == moves.Kept && !cmd.Rollback, m.State == moves.RolledBack && cmd.Rollback, m.State == moves.Aborted && cmd.Abort, cmd.Status:
+		return nil
+	case m.ErrorMessage != nil:
+		return errors.New(*m.ErrorMessage)
+	}
+	return errors.New("the move is " + moveState(m))
+}
+
+// follow prints the progress to standard error until the move is complete or has ended, and
+// what was asked for is done.
+func (cmd storesMoveCmd) follow(ctx context.Context, e *Env, a *app.App, m moves.Move) (moves.Move, error) {
 	tick := time.NewTicker(movePoll)
 	defer tick.Stop()
 	step := ""
 	for {
-		now, err := a.Moves.GetByOperator(e.Ctx, m.StoreID, m.ID)
+		now, err := a.Moves.GetByOperator(ctx, m.StoreID, m.ID)
 		if err != nil {
 			return m, err
 		}
@@ -114,18 +172,13 @@ func (cmd storesMoveCmd) follow(e *Env, a *app.App, m moves.Move) (moves.Move, e
 			step = m.Step
 			Printf(e.Stderr, "%s: %s, %d rows copied, %d changes\n", m.State, step, m.RowsCopied, m.Changes)
 		}
-		switch {
-		case m.State == moves.Kept, m.State == moves.Succeeded:
-			return m, nil
-		case m.Done() && m.ErrorMessage != nil:
-			return m, errors.New(*m.ErrorMessage)
-		case m.Done():
-			return m, errors.New("the move was aborted")
+		if m.Settled() {
+			return m, cmd.reached(m)
 		}
 		select {
 		case <-tick.C:
-		case <-e.Ctx.Done():
-			return m, e.Ctx.Err()
+		case <-ctx.Done():
+			return m, ctx.Err()
 		}
 	}
 }

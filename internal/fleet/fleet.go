@@ -88,8 +88,8 @@ const inUse = ` WHERE s.status IN ('active', 'suspended')`
 
 // lags is the condition that a store's schema is older than the versions $1 and $2. A store
 // whose database is moved is migrated after the move.
-const lags = ` AND (x.schema_version < $1 OR x.own_version < $2)
-	AND NOT EXISTS (SELECT 1 FROM store_moves m WHERE m.store_id = x.store_id AND m.finished_at IS NULL)`
+var lags = ` AND (x.schema_version < $1 OR x.own_version < $2)
+	AND ` + tenantdb.NotMoving("x.store_id")
 
 // behind reports whether a schema lacks migrations of target.
 func behind(s, target tenantdb.Schema) bool { return s.Version < target.Version || s.Own < target.Own }

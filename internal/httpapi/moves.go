@@ -33,11 +33,15 @@ func (a *api) moveRoutes() {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MoveDatabase), maxBody: noBody},
 		huma.Operation{Method: http.MethodPost, Path: path + "/{moveId}/abort", Tags: tags, DefaultStatus: http.StatusAccepted, Summary: "Abort a move",
 			Description: "For owners, in person. Before the new database has taken over. The store continues in the database that it has, and what the move has made is removed.",
-			Errors:      []int{401, 403, 404, 422}}, a.abortMove)
+			Errors:      []int{401, 403, 404, 409, 422}}, a.abortMove)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MoveDatabase), maxBody: noBody},
 		huma.Operation{Method: http.MethodPost, Path: path + "/{moveId}/rollback", Tags: tags, DefaultStatus: http.StatusAccepted, Summary: "Move the store back",
 			Description: "For owners, in person. While the move is `kept`: until `keepUntil`. What was written since is kept.",
-			Errors:      []int{401, 403, 404, 422}}, a.rollbackMove)
+			Errors:      []int{401, 403, 404, 409, 422}}, a.rollbackMove)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MoveDatabase), maxBody: noBody},
+		huma.Operation{Method: http.MethodPost, Path: path + "/{moveId}/finish", Tags: tags, DefaultStatus: http.StatusAccepted, Summary: "Give up the old database of a move",
+			Description: "For owners, in person. While the move is `kept`. It can then not be rolled back; an old database that the platform manages is deleted.",
+			Errors:      []int{401, 403, 404, 409, 422}}, a.finishMove)
 }
 
 type startMoveInput struct {
@@ -160,6 +164,10 @@ func (a *api) abortMove(ctx context.Context, in *movePath) (*moveOutput, error) 
 
 func (a *api) rollbackMove(ctx context.Context, in *movePath) (*moveOutput, error) {
 	return a.move(ctx, in, a.Moves.Rollback)
+}
+
+func (a *api) finishMove(ctx context.Context, in *movePath) (*moveOutput, error) {
+	return a.move(ctx, in, a.Moves.Finish)
 }
 
 func (a *api) move(ctx context.Context, in *movePath, do func(context.Context, authz.Principal, stoa.StoreID, stoa.MoveID) (moves.Move, error)) (*moveOutput, error) {

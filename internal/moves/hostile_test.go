@@ -144,8 +144,8 @@ func TestLockedTable(t *testing.T) {
 			sums, err := tr.to.sums(t.Context(), tr.tables, nil)
 			testkit.Must(t, err)
 			testkit.Must(t, tr.equals(t.Context(), mustSums(t, tr.from, tr.tables), nil))
-			if sums["stores"].Summary("").Rows != 1 {
-				t.Errorf("%d stores", sums["stores"].Summary("").Rows)
+			if stores := sums["stores"]; stores.Summary("").Rows != 1 {
+				t.Errorf("%d stores", stores.Summary("").Rows)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ package moves
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"strings"
 	"time"
@@ -109,7 +110,7 @@ func (s *Service) StartByOperator(ctx context.Context, p authz.Principal, store 
 }
 
 func (s *Service) start(ctx context.Context, tx *masterdb.Tx, p authz.Principal, store stoa.StoreID, c credential.Credentials) (Move, error) {
-	if err := s.registry.LockConnected(ctx, tx, store); err != nil {
+	if err := s.registry.LockNotMoving(ctx, tx, store); err != nil {
 		return Move{}, err
 	}
 	from, err := s.tenants.Amend(ctx, tx, store, func(*credential.Credentials) bool { return false }) // locks the row
@@ -137,7 +138,7 @@ func errSameDatabase() error {
 	return stoa.Errorf(stoa.MoveRefused, "This is the database that the store has now. Give the address of another one.")
 }
 
-// checkIdle fails while the database is migrated or a password of it is reset.
+// checkIdle fails while the database is migrated or restored, or a password of it is reset.
 func checkIdle(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, c credential.Credentials) error {
 	var starts, schema int64
 	if err := tx.Get(ctx, &starts, `SELECT migration_starts FROM store_databases WHERE store_id = $1`, store); err != nil {
@@ -146,7 +147,13 @@ func checkIdle(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, c crede
 	if err := tx.Get(ctx, &schema, `SELECT schema_version FROM store_databases WHERE store_id = $1`, store); err != nil {
 		return err
 	}
+	var restores int
+	if err := tx.Get(ctx, &restores, `SELECT count(*) FROM backup_restores WHERE store_id = $1 AND finished_at IS NULL`, store); err != nil {
+		return err
+	}
 	switch {
+	case restores > 0:
+		return stoa.Errorf(stoa.RestoreInProgress, "The store is being restored from an archive. Try again when that is done.")
 	case starts > 0 || schema < tenantdb.LatestVersion():
 		return stoa.Errorf(stoa.MoveInProgress, "The store's tables are being brought up to date. Try again when that is done.")
 	case !c.Reset.Next.IsZero() || c.Reset.Since != "" || !c.Reader.Reset.Next.IsZero() || c.Reader.Reset.Since != "":
@@ -186,8 +193,28 @@ func (s *Service) Rollback(ctx context.Context, p authz.Principal, store stoa.St
 // RollbackByOperator does what Rollback does. It checks no permission.
 func (s *Service) RollbackByOperator(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.MoveID) (Move, error) {
 	return s.ask(ctx, p, store, id, wishRollback, audit.MoveRolledBack, func(m Move) error {
-		if m.State != Kept || m.Step != stepKeep {
+		if !m.follows(s.db.Now()) {
 			return stoa.Errorf(stoa.MoveRefused, "Only a move whose old database is kept can be rolled back.")
+		}
+		return nil
+	})
+}
+
+// Finish ends the time in which a move can be rolled back: the old database follows no
+// longer, and is removed if the platform manages it. It fails with move_refused unless the
+// old database still follows the new one.
+func (s *Service) Finish(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.MoveID) (Move, error) {
+	if _, err := authz.Check(ctx, s.db, p, store, authz.MoveDatabase); err != nil {
+		return Move{}, err
+	}
+	return s.FinishByOperator(ctx, p, store, id)
+}
+
+// FinishByOperator does what Finish does. It checks no permission.
+func (s *Service) FinishByOperator(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.MoveID) (Move, error) {
+	return s.ask(ctx, p, store, id, wishFinish, audit.MoveFinished, func(m Move) error {
+		if !m.follows(s.db.Now()) {
+			return stoa.Errorf(stoa.MoveRefused, "Only a move whose old database is kept can be finished.")
 		}
 		return nil
 	})
@@ -204,9 +231,13 @@ func (s *Service) ask(ctx context.Context, p authz.Principal, store stoa.StoreID
 		if err := check(m); err != nil {
 			return err
 		}
+		if m.Wish != "" && m.Wish != wish {
+			return stoa.Errorf(stoa.MoveInProgress, "Somebody has asked already to end this move in another way. Look at it again in a moment.")
+		}
 		if _, err := tx.Exec(ctx, `UPDATE store_moves SET wish = $2 WHERE id = $1`, id, wish); err != nil {
 			return err
 		}
+		m.Wish = wish
 		if err := audit.Record(ctx, tx, p, audit.Event{Action: action, Store: store, Details: map[string]string{"move": id.String()}}); err != nil {
 			return err
 		}
@@ -226,6 +257,16 @@ func (s *Service) Get(ctx context.Context, p authz.Principal, store stoa.StoreID
 // GetByOperator does what Get does. It checks no permission.
 func (s *Service) GetByOperator(ctx context.Context, store stoa.StoreID, id stoa.MoveID) (Move, error) {
 	return read(ctx, s.db, store, id)
+}
+
+// LastByOperator returns the newest move of the store. It checks no permission.
+func (s *Service) LastByOperator(ctx context.Context, store stoa.StoreID) (Move, error) {
+	var r row
+	err := s.db.Get(ctx, &r, selectMoves+`store_id = $1 ORDER BY id DESC LIMIT 1`, store)
+	if errors.Is(err, masterdb.ErrNotFound) {
+		return Move{}, stoa.Errorf(stoa.NotFound, "This store was never moved.")
+	}
+	return r.move(), err
 }
 
 // maxNamed limits the tables that a message names.

@@ -515,7 +515,7 @@ func (e *execution) keep(ctx context.Context) (string, applied, error) {
 		return "", nil, err
 	}
 	switch {
-	case gone || now.KeepUntil != nil && !e.db.Now().Before(*now.KeepUntil):
+	case gone, now.Wish == wishFinish, !now.follows(e.db.Now()):
 		return stepDrop, nil, nil
 	case now.Wish == wishRollback:
 		return stepRollbackFreeze, nil, nil
@@ -552,12 +552,7 @@ func (e *execution) drop(ctx context.Context) (string, applied, error) {
 		return "", nil, err
 	}
 	if !gone {
-		db, err := e.openSide(ctx, e.TargetCredentials)
-		if err != nil {
-			return "", nil, err
-		}
-		e.to = side{db, target}
-		if err := e.to.end(ctx, e.tables); err != nil {
+		if err := e.clean(ctx, e.move.Target, func(s side) error { return s.end(ctx, e.tables) }, e.TargetCredentials, target, dropTries); err != nil {
 			return "", nil, err
 		}
 	}
@@ -572,18 +567,27 @@ func (e *execution) drop(ctx context.Context) (string, applied, error) {
 // answer.
 const undoTries = 10
 
-// remove drops a managed database. In one of the owner's own it calls clean; if that
-// database does not answer for long, what the move has added stays there.
-func (e *execution) remove(ctx context.Context, place Place, clean func(side) error, envelope string, r role) error {
+// dropTries is the same for the database that the store uses: about an hour. It may be lost
+// for good, and is restored from an archive only after the end of the move.
+const dropTries = 60
+
+// remove drops a managed database. In one of the owner's own it calls do.
+func (e *execution) remove(ctx context.Context, place Place, do func(side) error, envelope string, r role) error {
 	if place.Kind == credential.Managed {
 		return e.tenants.DropManaged(ctx, e.move.StoreID, place.info())
 	}
+	return e.clean(ctx, place, do, envelope, r, undoTries)
+}
+
+// clean calls do with a database. If that does not answer in this number of executions, what
+// the move has added stays there: the next move removes it.
+func (e *execution) clean(ctx context.Context, place Place, do func(side) error, envelope string, r role, tries int) error {
 	db, err := e.openSide(ctx, envelope)
 	if err == nil {
 		defer db.Close() //nolint:errcheck // no statement is pending
-		err = clean(side{db, r})
+		err = do(side{db, r})
 	}
-	if err != nil && e.move.Executions >= undoTries && ctx.Err() == nil {
+	if err != nil && e.move.Executions >= tries && ctx.Err() == nil {
 		e.log.WarnContext(ctx, "database not cleaned up after a move", "store_id", e.move.StoreID.String(), "move", e.move.ID.String(), "database", place.String(), "err", err)
 		return nil
 	}

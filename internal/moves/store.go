@@ -35,6 +35,7 @@ const (
 const (
 	wishAbort    = "abort"
 	wishRollback = "rollback"
+	wishFinish   = "finish"
 )
 
 // Place is a database, without its credentials.
@@ -86,6 +87,18 @@ type Move struct {
 
 // Done reports whether the move has ended. A kept move has not: the old database follows.
 func (m Move) Done() bool { return m.FinishedAt != nil }
+
+// Settled reports whether nothing happens until a person asks for it, or the time to roll
+// the move back has passed.
+func (m Move) Settled() bool {
+	return m.Done() || m.State == Kept && m.Step == stepKeep && m.Wish == ""
+}
+
+// follows reports whether the old database follows the new one at a time, so that the move
+// can be rolled back.
+func (m Move) follows(now time.Time) bool {
+	return m.State == Kept && m.Step == stepKeep && m.KeepUntil != nil && now.Before(*m.KeepUntil)
+}
 
 // row is a row of store_moves.
 type row struct {

@@ -89,7 +89,7 @@ func (s *Service) ResetPasswordByOperator(ctx context.Context, p authz.Principal
 func (s *Service) planPassword(ctx context.Context, store stoa.StoreID, a credential.Access, by *authz.Principal) (c credential.Credentials, err error) {
 	password, planned := credential.NewPassword(), false
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) error {
-		if err := s.registry.LockConnected(ctx, tx, store); err != nil {
+		if err := s.registry.LockNotMoving(ctx, tx, store); err != nil {
 			return err
 		}
 		c, err = s.tenants.Amend(ctx, tx, store, func(c *credential.Credentials) bool {

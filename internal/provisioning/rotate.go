@@ -110,7 +110,7 @@ func (s *Service) checkRotatable(ctx context.Context, q masterdb.Querier, store 
 
 // replace saves verified credentials with the findings of the preflight.
 func (s *Service) replace(ctx context.Context, tx *masterdb.Tx, p authz.Principal, store stoa.StoreID, c credential.Credentials, found Finding) error {
-	if err := s.registry.LockConnected(ctx, tx, store); err != nil {
+	if err := s.registry.LockNotMoving(ctx, tx, store); err != nil {
 		return err
 	}
 	if err := s.checkRotatable(ctx, tx, store); err != nil {

@@ -44,14 +44,19 @@ func (r *Registry) CheckConnected(ctx context.Context, id stoa.StoreID) error {
 	return status.requireDatabase()
 }
 
-// LockConnected does what CheckConnected does and locks the store's row until tx ends. It
-// fails with move_in_progress for a store that is being moved to another database.
+// LockConnected does what CheckConnected does and locks the store's row until tx ends.
 func (r *Registry) LockConnected(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
 	status, err := lockStatus(ctx, tx, id)
 	if err != nil {
 		return err
 	}
-	if err := status.requireDatabase(); err != nil {
+	return status.requireDatabase()
+}
+
+// LockNotMoving does what LockConnected does. It fails with move_in_progress for a store that
+// is being moved to another database, or can still be moved back.
+func (r *Registry) LockNotMoving(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID) error {
+	if err := r.LockConnected(ctx, tx, id); err != nil {
 		return err
 	}
 	return checkNotMoving(ctx, tx, id, "running", "kept")
@@ -65,7 +70,7 @@ func checkNotMoving(ctx context.Context, tx *masterdb.Tx, id stoa.StoreID, state
 	}
 	for _, state := range moves {
 		if slices.Contains(states, state) {
-			return stoa.Errorf(stoa.MoveInProgress, "This store is being moved to another database, or can still be moved back. Wait for the end, abort the move or roll it back.")
+			return stoa.Errorf(stoa.MoveInProgress, "This store is being moved to another database, or can still be moved back. Wait for the end of the move, or abort it, finish it or roll it back.")
 		}
 	}
 	return nil

@@ -22,18 +22,32 @@ func RecordSchema(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, sche
 	return err
 }
 
+// movePreventsMigration is the SQL condition of moves whose two databases must have the
+// present schema: all but those that are complete and are not to be rolled back.
+const movePreventsMigration = `finished_at IS NULL AND (step NOT IN ('keep', 'drop') OR wish = 'rollback')`
+
+// NotMoving is the SQL condition that no move prevents the migration of the store's database.
+// store is the SQL expression of the store's identifier.
+func NotMoving(store string) string {
+	return `NOT EXISTS (SELECT 1 FROM store_moves WHERE store_moves.store_id = ` + store + ` AND ` + movePreventsMigration + `)`
+}
+
 // BeginMigration counts a migration of a store's database before it starts,
 // because a migration that ends with its process leaves no other trace.
 // RecordMigration resets the count. version is the version of the credentials. It fails with
-// move_in_progress for a store that is being moved to another database.
+// move_in_progress for a store that is being moved to another database. A move that is
+// complete can no longer be rolled back, because the old database cannot follow.
 func BeginMigration(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, version int64) error {
 	_, err := tx.Exec(ctx, `UPDATE store_databases SET migration_starts = migration_starts + 1, migration_started_at = $3
 		WHERE store_id = $1 AND credential_version = $2`, store, version, tx.Now)
 	if err != nil {
 		return err
 	}
+	if _, err := tx.Exec(ctx, `UPDATE store_moves SET keep_until = $2 WHERE store_id = $1 AND step = 'keep' AND wish <> 'rollback' AND keep_until > $2`, store, tx.Now); err != nil {
+		return err
+	}
 	var moves int
-	if err := tx.Get(ctx, &moves, `SELECT count(*) FROM store_moves WHERE store_id = $1 AND finished_at IS NULL`, store); err != nil {
+	if err := tx.Get(ctx, &moves, `SELECT count(*) FROM store_moves WHERE store_id = $1 AND `+movePreventsMigration, store); err != nil {
 		return err
 	}
 	if moves > 0 {

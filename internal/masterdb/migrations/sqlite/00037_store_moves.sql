@@ -7,7 +7,7 @@ CREATE TABLE store_moves (
     store_id           text      NOT NULL REFERENCES stores (id),
     state              text      NOT NULL CHECK (state IN ('running', 'kept', 'succeeded', 'failed', 'aborted', 'rolled_back')),
     step               text      NOT NULL, -- '' after the end
-    wish               text      NOT NULL DEFAULT '' CHECK (wish IN ('', 'abort', 'rollback')),
+    wish               text      NOT NULL DEFAULT '' CHECK (wish IN ('', 'abort', 'rollback', 'finish')),
     schema_version     integer   NOT NULL,
     source_kind        text      NOT NULL,
     source_engine      text      NOT NULL,
