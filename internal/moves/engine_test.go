@@ -65,7 +65,7 @@ func (tr *trial) begin(t *testing.T) {
 	testkit.Must(t, tr.to.record(t.Context(), tr.tables))
 }
 
-func exec(t *testing.T, db *tenantdb.DB, query string, args ...any) {
+func mustExec(t *testing.T, db *tenantdb.DB, query string, args ...any) {
 	t.Helper()
 	if _, err := db.Exec(t.Context(), query, args...); err != nil {
 		t.Fatalf("%.80s: %v", query, err)

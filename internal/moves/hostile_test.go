@@ -102,9 +102,9 @@ func deref(s *string) string {
 func fill(t *testing.T, db *tenantdb.DB) {
 	t.Helper()
 	order := uuidOf()
-	exec(t, db, `INSERT INTO orders (id, order_number, email, status, payment_status, shipping_status, currency, subtotal_minor, total_minor, billing_address, shipping_address, placed_at, created_at, updated_at)
+	mustExec(t, db, `INSERT INTO orders (id, order_number, email, status, payment_status, shipping_status, currency, subtotal_minor, total_minor, billing_address, shipping_address, placed_at, created_at, updated_at)
 		VALUES (?, ?, 'a@example.com', 'pending', 'unpaid', 'unshipped', 'EUR', 1, 1, '{}', '{}', ?, ?, ?)`, order, order, now, now, now)
-	exec(t, db, `INSERT INTO order_items (id, order_id, product_name, variant_name, quantity, unit_price_minor, total_minor) VALUES (?, ?, 'Brot', '', 1, 1, 1)`, uuidOf(), order)
+	mustExec(t, db, `INSERT INTO order_items (id, order_id, product_name, variant_name, quantity, unit_price_minor, total_minor) VALUES (?, ?, 'Brot', '', 1, 1, 1)`, uuidOf(), order)
 }
 
 // TestLockedTable has somebody else lock a table for a while. Writers and the move wait for

@@ -364,6 +364,7 @@ func postgresTriggers(t archive.Table) []string {
 		END $stoa$`
 	call := ` EXECUTE FUNCTION ` + trigger("", t) + `()`
 	return []string{function,
+		`REVOKE ALL ON FUNCTION ` + trigger("", t) + `() FROM PUBLIC`, // who fires the trigger needs no right
 		`CREATE TRIGGER ` + trigger("r_", t) + ` AFTER INSERT OR UPDATE OR DELETE ON ` + t.Name + ` FOR EACH ROW` + call,
 		`CREATE TRIGGER ` + trigger("t_", t) + ` AFTER TRUNCATE ON ` + t.Name + ` FOR EACH STATEMENT` + call,
 	}
