@@ -101,6 +101,7 @@ func TestMovesSurviveKills(t *testing.T) {
 			cfg := testConfig(t, engine)
 			more := []string{"STOA_MANAGED_DATABASE_URL=" + raw + "?sslmode=disable"}
 			p := startProcess(t, cfg, more...)
+			t.Cleanup(func() { p.kill() })
 			owner, _ := register(t, serverAt(p.url), "owner@example.com")
 			id := owner.call("POST", "/api/stores", object{"name": "Shop"}).want(http.StatusCreated).text("id")
 			owner.call("POST", "/api/stores/"+id+"/connect-database", object{"type": "managed"}).want(http.StatusOK)
@@ -111,6 +112,14 @@ func TestMovesSurviveKills(t *testing.T) {
 				m := owner.call("POST", "/api/stores/"+id+"/moves", object{"managed": to}).want(http.StatusAccepted).text("id")
 				kill := func(span time.Duration) {
 					t.Helper()
+					log := p.log
+					t.Cleanup(func() {
+						for line := range strings.Lines(log.String()) {
+							if t.Failed() && strings.Contains(line, m) {
+								t.Log(strings.TrimSpace(line))
+							}
+						}
+					})
 					<-time.After(span * time.Duration(i) / time.Duration(points))
 					p.kill()
 					p = startProcess(t, cfg, more...)
@@ -126,7 +135,10 @@ func TestMovesSurviveKills(t *testing.T) {
 					kill(2 * time.Second)
 				}
 				moved := owner.settled(id, m, "kept", "failed")
-				moved.is("kept", "state")
+				if moved.text("state") != "kept" {
+					p.kill()
+					t.Fatalf("the move has failed: %v\n%s", moved, p.log)
+				}
 				switch i % 3 {
 				case 1: // back and there again
 					ask("rollback")

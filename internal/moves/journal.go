@@ -206,8 +206,8 @@ func (s side) record(ctx context.Context, tables []archive.Table) error {
 	return nil
 }
 
-// end removes everything that a move has added. It can be repeated.
-func (s side) end(ctx context.Context, tables []archive.Table) error {
+// unrecord drops the triggers of record, of those tables that exist.
+func (s side) unrecord(ctx context.Context, tables []archive.Table) error {
 	there, err := s.tables(ctx)
 	if err != nil {
 		return err
@@ -219,6 +219,14 @@ func (s side) end(ctx context.Context, tables []archive.Table) error {
 		if err := s.ddl(ctx, s.dropTriggers(t)); err != nil {
 			return fmt.Errorf("table %s: %w", t.Name, err)
 		}
+	}
+	return nil
+}
+
+// end removes everything that a move has added. It can be repeated.
+func (s side) end(ctx context.Context, tables []archive.Table) error {
+	if err := s.unrecord(ctx, tables); err != nil {
+		return err
 	}
 	for _, t := range tables {
 		if s.Engine != credential.PostgreSQL {

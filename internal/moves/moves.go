@@ -34,7 +34,7 @@ type Service struct {
 	opts      Options
 	process   *lease.Process
 
-	interrupt func(step string) error // called before each step; for tests
+	interrupt func(step string) error // called before and after the work of each step; for tests
 }
 
 // Options configure a Service.

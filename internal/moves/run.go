@@ -124,7 +124,7 @@ func (s *Service) Run(ctx context.Context, job Run) error {
 	e.changes.Store(e.move.Changes)
 	defer e.close()
 	leased, stop := e.lease.Keep(ctx, s.db, s.log)
-	err = e.run(leased)
+	err = e.runPersistently(leased)
 	stop()
 	switch {
 	case err == nil, errors.Is(err, lease.ErrLost):
@@ -142,14 +142,41 @@ func (s *Service) Run(ctx context.Context, job Run) error {
 // maxPause limits the time between two executions after a fault.
 const maxPause = time.Minute
 
-// pause returns when the step is tried again after a fault. While writers are refused, this
-// is soon.
+// pause returns when the step is tried again after a fault.
 func (e *execution) pause() time.Duration {
+	return min(time.Second<<min(e.move.Executions, 10), maxPause)
+}
+
+// urgentPause is the time between two executions while writers may be refused. They wait for
+// the end of a move as long as tenantdb lets them, which is shorter than the queue's pauses.
+const urgentPause = 500 * time.Millisecond
+
+// runPersistently does what run does. After a fault in a step in which writers may be
+// refused, it does not leave the next execution to the queue.
+func (e *execution) runPersistently(ctx context.Context) error {
+	for {
+		err := e.run(ctx)
+		if err == nil || ctx.Err() != nil || errors.Is(err, errLater) || errors.Is(err, lease.ErrLost) || !e.urgent() {
+			return err
+		}
+		e.log.WarnContext(ctx, "move interrupted", "store_id", e.move.StoreID.String(), "move", e.move.ID.String(), "step", e.move.Step, "err", err)
+		e.close()
+		if wait(ctx, urgentPause) != nil {
+			return err
+		}
+		if err := e.countExecution(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// urgent reports whether writers may be refused in the present step.
+func (e *execution) urgent() bool {
 	switch e.move.Step {
 	case stepFreeze, stepSwap, stepRollbackFreeze, stepRollbackSwap:
-		return time.Second
+		return true
 	}
-	return min(time.Second<<min(e.move.Executions, 10), maxPause)
+	return false
 }
 
 // release leaves the move without an owner, and enqueues its next job after d. Without d, the
@@ -181,6 +208,9 @@ func (e *execution) run(ctx context.Context) error {
 	}
 	for e.move.Step != "" {
 		next, apply, err := e.runStep(ctx, steps[e.move.Step])
+		if err == nil {
+			err = e.interrupted("end of " + e.move.Step)
+		}
 		if err != nil {
 			return err
 		}
@@ -197,12 +227,18 @@ func (e *execution) run(ctx context.Context) error {
 	return nil
 }
 
+// interrupted lets a test interrupt the move.
+func (e *execution) interrupted(at string) error {
+	if e.interrupt == nil {
+		return nil
+	}
+	return e.interrupt(at)
+}
+
 // runStep does one step, unless the move is to be undone.
 func (e *execution) runStep(ctx context.Context, s step) (next string, apply applied, err error) {
-	if e.interrupt != nil {
-		if err := e.interrupt(e.move.Step); err != nil {
-			return "", nil, err
-		}
+	if err := e.interrupted(e.move.Step); err != nil {
+		return "", nil, err
 	}
 	if s.tries > 0 && e.move.Executions > s.tries {
 		return e.afterFault(ctx, s, stoa.Errorf(stoa.MoveRefused, "The move was interrupted %d times in its step %s. Nothing is lost: the store uses the database it had. Start the move again.", s.tries, e.move.Step))
@@ -391,6 +427,10 @@ func (e *execution) copy(ctx context.Context) (string, applied, error) {
 		return "", nil, err
 	}
 	if err := e.from.record(ctx, e.tables); err != nil {
+		return "", nil, err
+	}
+	// An interrupted execution may have fenced the target already.
+	if err := e.to.unrecord(ctx, e.tables); err != nil {
 		return "", nil, err
 	}
 	e.rows.Store(0)

@@ -10,7 +10,6 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
-	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/lease"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/page"
@@ -220,6 +219,20 @@ func (e *execution) record(ctx context.Context, next string, apply applied) erro
 	})
 }
 
+// countExecution begins another execution of the same step under the same lease.
+func (e *execution) countExecution(ctx context.Context) error {
+	return e.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		n, err := tx.Exec(ctx, `UPDATE store_moves SET executions = executions + 1 WHERE id = $1 AND claimed_by = $2`, e.move.ID, string(e.lease.Owner))
+		if err == nil && n == 0 {
+			err = lease.ErrLost
+		}
+		if err == nil {
+			e.move.Executions++
+		}
+		return err
+	})
+}
+
 // fail stores why a move fails, for its owner.
 func (e *execution) fail(ctx context.Context, tx *masterdb.Tx, cause error) error {
 	code, message := faultOf(cause)
@@ -311,19 +324,11 @@ func (s *Service) resume(ctx context.Context, tx *masterdb.Tx) error {
 	if err := tx.Select(ctx, &ids, `SELECT id FROM store_moves WHERE `+lost+` ORDER BY id LIMIT 1000`+lock, tx.Now, s.process.Name()); err != nil {
 		return err
 	}
-	all, err := jobs.Waiting[Run](ctx, tx)
-	if err != nil {
-		return err
-	}
-	waiting := map[stoa.MoveID]bool{}
-	for _, job := range all {
-		waiting[job.MoveID] = true
-	}
 	for _, id := range ids {
-		if !waiting[id] {
-			if err := s.queue.Enqueue(ctx, tx, Run{MoveID: id}); err != nil {
-				return err
-			}
+		// A job may wait already, but perhaps for the next round of following, a minute later.
+		// One job too many does nothing.
+		if err := s.queue.Enqueue(ctx, tx, Run{MoveID: id}); err != nil {
+			return err
 		}
 		if _, err := tx.Exec(ctx, `UPDATE store_moves SET claimed_by = NULL, claimed_until = $2 WHERE id = $1`, id, tx.Now.Add(s.opts.Lease)); err != nil {
 			return err
