@@ -135,6 +135,7 @@ type traffic struct {
 	once         sync.Once
 	acknowledged []map[string]string
 	reads        atomic.Int64
+	writes       atomic.Int64 // acknowledged
 }
 
 func (r *replica) traffic(t *testing.T, store stoa.StoreID) *traffic {
@@ -192,6 +193,7 @@ func (r *replica) write(t *testing.T, store stoa.StoreID, tr *traffic, writer in
 		err := r.leased(t.Context(), store, func(db *tenantdb.DB) error { return insertProduct(t.Context(), db, id, slug) })
 		if err == nil {
 			tr.acknowledged[writer][id] = slug
+			tr.writes.Add(1)
 			err = r.leased(t.Context(), store, func(db *tenantdb.DB) error {
 				n, err := db.Exec(t.Context(), `UPDATE products SET slug = ? WHERE id = ?`, slug+"-renamed", id)
 				if err == nil && n != 1 {
@@ -199,7 +201,10 @@ func (r *replica) write(t *testing.T, store stoa.StoreID, tr *traffic, writer in
 				}
 				return err
 			})
-			tr.acknowledged[writer][id] += "-renamed"
+			if err == nil {
+				tr.acknowledged[writer][id] += "-renamed"
+				tr.writes.Add(1)
+			}
 		}
 		if err != nil {
 			t.Errorf("writer %d: %v", writer, err)
