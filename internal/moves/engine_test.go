@@ -158,6 +158,9 @@ func TestMoveBetweenEngines(t *testing.T) {
 	t.Parallel()
 	for _, from := range engines() {
 		for _, to := range engines() {
+			if testing.Short() && from != to {
+				continue // TestMove has the others
+			}
 			t.Run(fmt.Sprintf("%s to %s", from, to), func(t *testing.T) {
 				t.Parallel()
 				tr := newTrial(t, from, to)
