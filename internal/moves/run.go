@@ -192,6 +192,13 @@ func (e *execution) release(ctx context.Context, d time.Duration) error {
 		if _, err := tx.Exec(ctx, `UPDATE store_moves SET claimed_until = $2 WHERE id = $1`, e.move.ID, until); err != nil || d == 0 {
 			return err
 		}
+		var wish string
+		if err := tx.Get(ctx, &wish, `SELECT wish FROM store_moves WHERE id = $1`, e.move.ID); err != nil {
+			return err
+		}
+		if e.move.Step == stepKeep && wish != "" { // its own job found this execution at work
+			return e.queue.Enqueue(ctx, tx, Run{MoveID: e.move.ID})
+		}
 		return e.queue.EnqueueAt(ctx, tx, tx.Now.Add(d), Run{MoveID: e.move.ID})
 	})
 	if errors.Is(err, lease.ErrLost) {
