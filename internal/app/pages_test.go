@@ -375,7 +375,8 @@ func compressed(t *testing.T, text string) []byte {
 }
 
 // checkMarkup fails the test for a page with anything inline that its policy refuses, for
-// headers that are missing, and for hostile text that is markup.
+// headers that are missing, for hostile text that is markup, and for what scrolls without
+// being reached by keyboard.
 func (w *pageWorld) checkMarkup(name string, a pageAnswer) {
 	w.t.Helper()
 	for header, want := range map[string]string{"Cross-Origin-Opener-Policy": "same-origin", "X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff"} {
@@ -391,9 +392,20 @@ func (w *pageWorld) checkMarkup(name string, a pageAnswer) {
 	}
 	doc, err := html.Parse(strings.NewReader(a.Body))
 	testkit.Must(w.t, err)
+	regions := map[string]bool{}
 	for n := range doc.Descendants() {
 		if n.Type != html.ElementNode {
 			continue
+		}
+		scrolls := slices.Contains(strings.Fields(attribute(n, "class")), "scroll")
+		if label := attribute(n, "aria-label"); scrolls {
+			if label == "" || regions[label] || attribute(n, "role") != "region" || attribute(n, "tabindex") != "0" {
+				w.t.Errorf("%s has a scrolling part without a name of its own that the keyboard reaches: %q", name, label)
+			}
+			regions[label] = true
+		}
+		if n.Data == "table" && !slices.Contains(strings.Fields(attribute(n.Parent, "class")), "scroll") {
+			w.t.Errorf("%s has a table outside ui.Table", name)
 		}
 		inline := n.FirstChild != nil && (n.Data == "script" || n.Data == "style")
 		if inline || slices.Contains([]string{"iframe", "object", "embed", "base"}, n.Data) {
