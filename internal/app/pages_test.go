@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/html"
 
@@ -491,7 +492,7 @@ func fileName(v pageVisit) string {
 }
 
 // TestPagesOfASuspendedUser visits every page with a session that was made before its
-// user was suspended: it is worth no more than none.
+// user was suspended, an operator among them: it is worth no more than none.
 func TestPagesOfASuspendedUser(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -499,30 +500,102 @@ func TestPagesOfASuspendedUser(t *testing.T) {
 	w := newPageWorld(t, startServer(t, cfg))
 	var visits []pageVisit
 	for _, v := range w.visits() {
-		if v.as != "visitor" && v.as != "operator" {
+		if v.as != "visitor" {
 			w.browser(v.as) // signed in before the suspension
 			visits = append(visits, v)
 		}
 	}
-	operator := signIn(t, w.s, w.emails["operator"], testPassword)
-	for _, person := range []string{"owner", "viewer", "nobody"} {
-		got := operator.post("/operator/users/"+w.ids[person].String()+"/suspend", url.Values{"reason": {"suspended by the test of pages"}})
-		if got.Status != http.StatusSeeOther {
-			t.Fatalf("suspend %s: %d\n%s", person, got.Status, got.Body)
+	people := []string{"owner", "viewer", "nobody", "operator"}
+	w.people["chief"], w.ids["chief"] = w.register(true) // nobody suspends themselves
+	chief := signIn(t, w.s, w.people["chief"].call("GET", "/api/auth/me", nil).text("user", "email"), testPassword)
+	change := func(what string) {
+		for _, person := range people {
+			got := chief.post("/operator/users/"+w.ids[person].String()+"/"+what, url.Values{"reason": {"suspended by the test of pages"}})
+			if got.Status != http.StatusSeeOther {
+				t.Fatalf("%s %s: %d\n%s", what, person, got.Status, got.Body)
+			}
 		}
 	}
-	if len(visits) < 40 {
-		t.Errorf("only %d pages need a session", len(visits))
-	}
+	w.setUser("operator", "role", "user") // an operator cannot be suspended, but a suspended user can become one
+	change("suspend")
+	w.setUser("operator", "role", "admin")
+	byPerson := map[string]int{}
 	for _, v := range visits {
+		byPerson[v.as]++
 		got := w.browser(v.as).get(v.path)
 		toSignIn := got.Status == http.StatusSeeOther && strings.HasPrefix(got.Location, "/signin")
-		if asVisitor := newBrowserClient(t, w.s).get(v.path); !toSignIn && got.Status != asVisitor.Status {
+		if asVisitor := newBrowserClient(t, w.s).get(v.path); !toSignIn && (v.as == "operator" || got.Status != asVisitor.Status) {
 			t.Errorf("%s: %d to %q, want the sign-in or what a visitor sees (%d)", v.name, got.Status, got.Location, asVisitor.Status)
 		}
 		if strings.Contains(got.Body, w.emails[v.as]) {
 			t.Errorf("%s names the suspended user", v.name)
 		}
+	}
+	if byPerson["operator"] < 15 || byPerson["owner"] < 40 {
+		t.Errorf("pages that need a session: %v", byPerson)
+	}
+	w.checkSuspendedOperator()
+	w.setUser("operator", "role", "user")
+	change("resume")
+	for _, person := range people { // the suspension has ended their sessions for good
+		if got := w.browser(person).get("/stores"); !strings.HasPrefix(got.Location, "/signin") {
+			t.Errorf("the session of the %s lives again: %d to %q", person, got.Status, got.Location)
+		}
+		if got := w.people[person].call("GET", "/api/auth/me", nil); got.status != http.StatusUnauthorized {
+			t.Errorf("the token of the %s lives again: %d", person, got.status)
+		}
+	}
+	// A session that outlives the suspension is refused too.
+	w.setUser("operator", "role", "admin")
+	delete(w.browsers, "operator")
+	if got := w.browser("operator").get("/operator"); got.Status != http.StatusOK {
+		t.Fatalf("after the new sign-in: %d to %q", got.Status, got.Location)
+	}
+	w.setUser("operator", "suspended_at", time.Now().UTC())
+	w.checkSuspendedOperator()
+}
+
+// setUser sets a column of a person's row.
+func (w *pageWorld) setUser(person, column string, value any) {
+	w.t.Helper()
+	w.tx(func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(w.t.Context(), `UPDATE users SET `+column+` = $1 WHERE id = $2`, value, w.ids[person])
+		return err
+	})
+}
+
+// checkSuspendedOperator requests everything of operators, forms and files included, in the
+// console and in the API, as an operator who was suspended.
+func (w *pageWorld) checkSuspendedOperator() {
+	w.t.Helper()
+	routes := 0
+	for _, r := range httpapi.Routes(w.s.Cfg.API(w.s.URL, slog.New(slog.DiscardHandler), nil, nil, nil)) {
+		if r.Scope != "operator" {
+			continue
+		}
+		routes++
+		path := regexp.MustCompile(`\{[a-zA-Z]+\}`).ReplaceAllString(r.Path, w.ids["viewer"].String())
+		if !r.Console {
+			if got := w.people["operator"].call(r.Method, path, object{}); got.status != http.StatusUnauthorized && got.text("code") != string(stoa.AccountSuspended) {
+				w.t.Errorf("%s %s as a suspended operator: %d", r.Method, path, got.status)
+			}
+			continue
+		}
+		browser, visitor := w.browser("operator"), newBrowserClient(w.t, w.s)
+		got, asVisitor := pageAnswer{}, pageAnswer{}
+		if r.Method == http.MethodPost {
+			values := url.Values{"reason": {"an operator who was suspended"}}
+			got, asVisitor = browser.post(path, values), visitor.post(path, values)
+		} else {
+			got, asVisitor = browser.get(path), visitor.get(path)
+		}
+		toSignIn := got.Status == http.StatusSeeOther && strings.HasPrefix(got.Location, "/signin")
+		if !toSignIn && got.Status != http.StatusUnauthorized || got.Status != asVisitor.Status {
+			w.t.Errorf("%s %s as a suspended operator: %d to %q, as a visitor %d", r.Method, path, got.Status, got.Location, asVisitor.Status)
+		}
+	}
+	if routes < 35 {
+		w.t.Errorf("only %d routes of operators", routes)
 	}
 }
 
