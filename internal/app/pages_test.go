@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"compress/gzip"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -606,27 +607,26 @@ var longValues = map[string]string{
 	"combining": "Z" + strings.Repeat("\u0301\u0323", 60),
 }
 
+// typedValues are what is typed into fields of other types than text. The password that
+// exists is right, so that no account is locked; a new one is too short.
+var typedValues = map[string]string{"number": "12 apples", "date": "31 of June", "datetime-local": "31 of June", "new-password": "Zq9", "current-password": testPassword}
+
 // TestFormsTakeAnyText sends every form of every page with long, right-to-left and
-// combining text in each field: it is accepted or refused with a fault, and never fails.
+// combining text in each field: it is accepted or refused with a fault, and never fails. A
+// form that is refused keeps what was typed, passwords excepted, which no page shows.
 func TestFormsTakeAnyText(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
 	unlimited(cfg)
 	w := newPageWorld(t, startServer(t, cfg))
-	sent := 0
+	sent, refused, kinds := 0, 0, map[string]int{}
 	for _, v := range w.visits() {
 		if v.path == "/api/docs" {
 			continue
 		}
 		for _, form := range textForms(t, w.browser(v.as).get(v.path).Body) {
 			for name, text := range longValues {
-				values := url.Values{}
-				for field, isText := range form.fields {
-					values[field] = []string{form.values.Get(field)}
-					if isText {
-						values.Set(field, text)
-					}
-				}
+				values := form.fill(text)
 				sent++
 				got := pageAnswer{}
 				if form.method == http.MethodPost {
@@ -637,27 +637,41 @@ func TestFormsTakeAnyText(t *testing.T) {
 				if got.Status >= 500 || len(got.Body) > maxPageSize {
 					t.Errorf("%s %s on %s with %s text: %d, %d bytes", form.method, form.action, v.name, name, got.Status, len(got.Body))
 				}
-				if got.Status == http.StatusUnprocessableEntity && !strings.Contains(got.Body, `class="fault"`) && !strings.Contains(got.Body, "notice danger") &&
+				if got.Status != http.StatusUnprocessableEntity { // more than a form may have at all is refused before it is read
+					continue
+				}
+				refused++
+				for field := range form.fields {
+					kinds[form.fields[field]]++
+				}
+				if !strings.Contains(got.Body, `class="fault"`) && !strings.Contains(got.Body, "notice danger") &&
 					!strings.Contains(got.Body, "This did not work") {
 					t.Errorf("%s %s on %s with %s text says no fault:\n%.3000s", form.method, form.action, v.name, name, got.Body)
+				}
+				for _, fault := range form.lost(t, got.Body, values) {
+					t.Errorf("%s %s on %s with %s text, %d: %s", form.method, form.action, v.name, name, got.Status, fault)
 				}
 			}
 		}
 	}
-	if sent < 60 {
-		t.Errorf("only %d forms were sent", sent)
+	if sent < 60 || refused < 40 {
+		t.Errorf("only %d forms were sent, %d refused", sent, refused)
+	}
+	for _, kind := range []string{"text", "email", "textarea", "date", "new-password", "current-password"} {
+		if kinds[kind] == 0 {
+			t.Errorf("no form with a field of the type %s was refused: %v", kind, kinds)
+		}
 	}
 }
 
-// textForm is a form with a field of text.
+// textForm is a form with a field that people type into.
 type textForm struct {
 	method, action string
-	fields         map[string]bool // by name: whether people type into it
-	values         url.Values      // of the others
+	fields         map[string]string // the type of each field that people type into, by name
+	values         url.Values        // of the others
 }
 
-// textForms returns the forms of a page that have a field of text, passwords excepted:
-// a wrong one locks the account.
+// textForms returns the forms of a page that have a field to type into.
 func textForms(t *testing.T, body string) (forms []textForm) {
 	t.Helper()
 	doc, err := html.Parse(strings.NewReader(body))
@@ -666,25 +680,76 @@ func textForms(t *testing.T, body string) (forms []textForm) {
 		if n.Type != html.ElementNode || n.Data != "form" {
 			continue
 		}
-		form := textForm{method: strings.ToUpper(attribute(n, "method")), action: attribute(n, "action"), fields: map[string]bool{}, values: url.Values{}}
-		texts := 0
+		form := textForm{method: strings.ToUpper(attribute(n, "method")), action: attribute(n, "action"), fields: map[string]string{}, values: url.Values{}}
 		for field := range n.Descendants() {
-			name, kind := attribute(field, "name"), attribute(field, "type")
-			if name == "" || field.Data != "input" && field.Data != "textarea" {
+			if name := attribute(field, "name"); name == "" || field.Data != "input" && field.Data != "textarea" {
 				continue
-			}
-			isText := field.Data == "textarea" || slices.Contains([]string{"", "text", "search", "email", "url"}, kind)
-			form.fields[name] = isText
-			form.values.Set(name, attribute(field, "value"))
-			if isText {
-				texts++
+			} else if kind := typed(field); kind != "" {
+				form.fields[name] = kind
+			} else {
+				form.values.Set(name, attribute(field, "value"))
 			}
 		}
-		if texts > 0 && strings.HasPrefix(form.action, "/") {
+		if len(form.fields) > 0 && strings.HasPrefix(form.action, "/") {
 			forms = append(forms, form)
 		}
 	}
 	return forms
+}
+
+// typed returns the type of a field that people type into, or "".
+func typed(field *html.Node) string {
+	kind := cmp.Or(attribute(field, "type"), "text")
+	switch {
+	case field.Data == "textarea":
+		return "textarea"
+	case kind == "password" && attribute(field, "autocomplete") != "new-password":
+		return "current-password"
+	case kind == "password":
+		return "new-password"
+	case typedValues[kind] != "", slices.Contains([]string{"text", "search", "email", "url"}, kind):
+		return kind
+	}
+	return ""
+}
+
+// fill returns the form's values with a text in each field that takes it.
+func (f textForm) fill(text string) url.Values {
+	values := url.Values{}
+	for name := range f.values {
+		values.Set(name, f.values.Get(name))
+	}
+	for name, kind := range f.fields {
+		values.Set(name, cmp.Or(typedValues[kind], text))
+	}
+	return values
+}
+
+// lost says what the answer to a form that was refused has lost of what was typed, and
+// which passwords it shows.
+func (f textForm) lost(t *testing.T, body string, values url.Values) (faults []string) {
+	t.Helper()
+	doc, err := html.Parse(strings.NewReader(body))
+	testkit.Must(t, err)
+	kept := map[string][]string{}
+	for n := range doc.Descendants() {
+		switch name := attribute(n, "name"); {
+		case n.Data == "input":
+			kept[name] = append(kept[name], attribute(n, "value"))
+		case n.Data == "textarea" && n.FirstChild != nil:
+			kept[name] = append(kept[name], n.FirstChild.Data)
+		}
+	}
+	for name, kind := range f.fields {
+		password := strings.HasSuffix(kind, "-password") || name == "connectionString" // which has one
+		if found := slices.Contains(kept[name], values.Get(name)); found == password {
+			faults = append(faults, fmt.Sprintf("%s, of the type %s: %.40q", name, kind, kept[name]))
+		}
+	}
+	if strings.Contains(body, testPassword) {
+		faults = append(faults, "a password is shown")
+	}
+	return faults
 }
 
 func attribute(n *html.Node, key string) string {
