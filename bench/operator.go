@@ -36,6 +36,8 @@ var operatorPages = []struct{ name, path string }{
 	{"search", "/operator/stores?q=fleet-00"},
 	{"suspended only", "/operator/stores?status=suspended"},
 	{"glance", "/operator"},
+	{"migrations", "/operator/migrations"},
+	{"jobs", "/operator/jobs"},
 }
 
 func (cmd operatorCmd) Run(ctx context.Context) (err error) {

@@ -62,8 +62,8 @@ func (c *chromium) axe() []axeViolation {
 }
 
 // inspect returns the faults that can be seen on the current page with every device:
-// violations of axe's rules, and a page that is wider than its window. They are told by
-// their text, with the devices.
+// violations of axe's rules, a page that is wider than its window, and a navigation that
+// hides the current place. They are told by their text, with the devices.
 func (c *chromium) inspect() map[string][]string {
 	c.t.Helper()
 	faults := map[string][]string{}
@@ -80,6 +80,14 @@ func (c *chromium) inspect() map[string][]string {
 		})()`)
 		if wide != "" {
 			text := "the page is wider than its window: " + wide
+			faults[text] = append(faults[text], d.name)
+		}
+		hidden := evaluate[string](c, `[...document.querySelectorAll("nav [aria-current]")].filter(e => {
+			const link = e.getBoundingClientRect(), place = e.closest("nav").getBoundingClientRect()
+			return link.left < place.left - 1 || link.right > place.right + 1 || link.top < place.top - 1 || link.bottom > place.bottom + 1
+		}).map(e => e.textContent.trim()).join(", ")`)
+		if hidden != "" {
+			text := "the navigation hides the current place: " + hidden
 			faults[text] = append(faults[text], d.name)
 		}
 	}

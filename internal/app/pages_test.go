@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"compress/gzip"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/html"
 
@@ -375,7 +377,8 @@ func compressed(t *testing.T, text string) []byte {
 }
 
 // checkMarkup fails the test for a page with anything inline that its policy refuses, for
-// headers that are missing, and for hostile text that is markup.
+// headers that are missing, for hostile text that is markup, and for what scrolls without
+// being reached by keyboard.
 func (w *pageWorld) checkMarkup(name string, a pageAnswer) {
 	w.t.Helper()
 	for header, want := range map[string]string{"Cross-Origin-Opener-Policy": "same-origin", "X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff"} {
@@ -391,9 +394,20 @@ func (w *pageWorld) checkMarkup(name string, a pageAnswer) {
 	}
 	doc, err := html.Parse(strings.NewReader(a.Body))
 	testkit.Must(w.t, err)
+	regions := map[string]bool{}
 	for n := range doc.Descendants() {
 		if n.Type != html.ElementNode {
 			continue
+		}
+		scrolls := slices.Contains(strings.Fields(attribute(n, "class")), "scroll")
+		if label := attribute(n, "aria-label"); scrolls {
+			if label == "" || regions[label] || attribute(n, "role") != "region" || attribute(n, "tabindex") != "0" {
+				w.t.Errorf("%s has a scrolling part without a name of its own that the keyboard reaches: %q", name, label)
+			}
+			regions[label] = true
+		}
+		if n.Data == "table" && !slices.Contains(strings.Fields(attribute(n.Parent, "class")), "scroll") {
+			w.t.Errorf("%s has a table outside ui.Table", name)
 		}
 		inline := n.FirstChild != nil && (n.Data == "script" || n.Data == "style")
 		if inline || slices.Contains([]string{"iframe", "object", "embed", "base"}, n.Data) {
@@ -479,7 +493,7 @@ func fileName(v pageVisit) string {
 }
 
 // TestPagesOfASuspendedUser visits every page with a session that was made before its
-// user was suspended: it is worth no more than none.
+// user was suspended, an operator among them: it is worth no more than none.
 func TestPagesOfASuspendedUser(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
@@ -487,30 +501,102 @@ func TestPagesOfASuspendedUser(t *testing.T) {
 	w := newPageWorld(t, startServer(t, cfg))
 	var visits []pageVisit
 	for _, v := range w.visits() {
-		if v.as != "visitor" && v.as != "operator" {
+		if v.as != "visitor" {
 			w.browser(v.as) // signed in before the suspension
 			visits = append(visits, v)
 		}
 	}
-	operator := signIn(t, w.s, w.emails["operator"], testPassword)
-	for _, person := range []string{"owner", "viewer", "nobody"} {
-		got := operator.post("/operator/users/"+w.ids[person].String()+"/suspend", url.Values{"reason": {"suspended by the test of pages"}})
-		if got.Status != http.StatusSeeOther {
-			t.Fatalf("suspend %s: %d\n%s", person, got.Status, got.Body)
+	people := []string{"owner", "viewer", "nobody", "operator"}
+	w.people["chief"], w.ids["chief"] = w.register(true) // nobody suspends themselves
+	chief := signIn(t, w.s, w.people["chief"].call("GET", "/api/auth/me", nil).text("user", "email"), testPassword)
+	change := func(what string) {
+		for _, person := range people {
+			got := chief.post("/operator/users/"+w.ids[person].String()+"/"+what, url.Values{"reason": {"suspended by the test of pages"}})
+			if got.Status != http.StatusSeeOther {
+				t.Fatalf("%s %s: %d\n%s", what, person, got.Status, got.Body)
+			}
 		}
 	}
-	if len(visits) < 40 {
-		t.Errorf("only %d pages need a session", len(visits))
-	}
+	w.setUser("operator", "role", "user") // an operator cannot be suspended, but a suspended user can become one
+	change("suspend")
+	w.setUser("operator", "role", "admin")
+	byPerson := map[string]int{}
 	for _, v := range visits {
+		byPerson[v.as]++
 		got := w.browser(v.as).get(v.path)
 		toSignIn := got.Status == http.StatusSeeOther && strings.HasPrefix(got.Location, "/signin")
-		if asVisitor := newBrowserClient(t, w.s).get(v.path); !toSignIn && got.Status != asVisitor.Status {
+		if asVisitor := newBrowserClient(t, w.s).get(v.path); !toSignIn && (v.as == "operator" || got.Status != asVisitor.Status) {
 			t.Errorf("%s: %d to %q, want the sign-in or what a visitor sees (%d)", v.name, got.Status, got.Location, asVisitor.Status)
 		}
 		if strings.Contains(got.Body, w.emails[v.as]) {
 			t.Errorf("%s names the suspended user", v.name)
 		}
+	}
+	if byPerson["operator"] < 15 || byPerson["owner"] < 40 {
+		t.Errorf("pages that need a session: %v", byPerson)
+	}
+	w.checkSuspendedOperator()
+	w.setUser("operator", "role", "user")
+	change("resume")
+	for _, person := range people { // the suspension has ended their sessions for good
+		if got := w.browser(person).get("/stores"); !strings.HasPrefix(got.Location, "/signin") {
+			t.Errorf("the session of the %s lives again: %d to %q", person, got.Status, got.Location)
+		}
+		if got := w.people[person].call("GET", "/api/auth/me", nil); got.status != http.StatusUnauthorized {
+			t.Errorf("the token of the %s lives again: %d", person, got.status)
+		}
+	}
+	// A session that outlives the suspension is refused too.
+	w.setUser("operator", "role", "admin")
+	delete(w.browsers, "operator")
+	if got := w.browser("operator").get("/operator"); got.Status != http.StatusOK {
+		t.Fatalf("after the new sign-in: %d to %q", got.Status, got.Location)
+	}
+	w.setUser("operator", "suspended_at", time.Now().UTC())
+	w.checkSuspendedOperator()
+}
+
+// setUser sets a column of a person's row.
+func (w *pageWorld) setUser(person, column string, value any) {
+	w.t.Helper()
+	w.tx(func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(w.t.Context(), `UPDATE users SET `+column+` = $1 WHERE id = $2`, value, w.ids[person])
+		return err
+	})
+}
+
+// checkSuspendedOperator requests everything of operators, forms and files included, in the
+// console and in the API, as an operator who was suspended.
+func (w *pageWorld) checkSuspendedOperator() {
+	w.t.Helper()
+	routes := 0
+	for _, r := range httpapi.Routes(w.s.Cfg.API(w.s.URL, slog.New(slog.DiscardHandler), nil, nil, nil)) {
+		if r.Scope != "operator" {
+			continue
+		}
+		routes++
+		path := regexp.MustCompile(`\{[a-zA-Z]+\}`).ReplaceAllString(r.Path, w.ids["viewer"].String())
+		if !r.Console {
+			if got := w.people["operator"].call(r.Method, path, object{}); got.status != http.StatusUnauthorized && got.text("code") != string(stoa.AccountSuspended) {
+				w.t.Errorf("%s %s as a suspended operator: %d", r.Method, path, got.status)
+			}
+			continue
+		}
+		browser, visitor := w.browser("operator"), newBrowserClient(w.t, w.s)
+		got, asVisitor := pageAnswer{}, pageAnswer{}
+		if r.Method == http.MethodPost {
+			values := url.Values{"reason": {"an operator who was suspended"}}
+			got, asVisitor = browser.post(path, values), visitor.post(path, values)
+		} else {
+			got, asVisitor = browser.get(path), visitor.get(path)
+		}
+		toSignIn := got.Status == http.StatusSeeOther && strings.HasPrefix(got.Location, "/signin")
+		if !toSignIn && got.Status != http.StatusUnauthorized || got.Status != asVisitor.Status {
+			w.t.Errorf("%s %s as a suspended operator: %d to %q, as a visitor %d", r.Method, path, got.Status, got.Location, asVisitor.Status)
+		}
+	}
+	if routes < 35 {
+		w.t.Errorf("only %d routes of operators", routes)
 	}
 }
 
@@ -521,27 +607,26 @@ var longValues = map[string]string{
 	"combining": "Z" + strings.Repeat("\u0301\u0323", 60),
 }
 
+// typedValues are what is typed into fields of other types than text. The password that
+// exists is right, so that no account is locked; a new one is too short.
+var typedValues = map[string]string{"number": "12 apples", "date": "31 of June", "datetime-local": "31 of June", "new-password": "Zq9", "current-password": testPassword}
+
 // TestFormsTakeAnyText sends every form of every page with long, right-to-left and
-// combining text in each field: it is accepted or refused with a fault, and never fails.
+// combining text in each field: it is accepted or refused with a fault, and never fails. A
+// form that is refused keeps what was typed, passwords excepted, which no page shows.
 func TestFormsTakeAnyText(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t, masterdb.SQLite)
 	unlimited(cfg)
 	w := newPageWorld(t, startServer(t, cfg))
-	sent := 0
+	sent, refused, kinds := 0, 0, map[string]int{}
 	for _, v := range w.visits() {
 		if v.path == "/api/docs" {
 			continue
 		}
 		for _, form := range textForms(t, w.browser(v.as).get(v.path).Body) {
 			for name, text := range longValues {
-				values := url.Values{}
-				for field, isText := range form.fields {
-					values[field] = []string{form.values.Get(field)}
-					if isText {
-						values.Set(field, text)
-					}
-				}
+				values := form.fill(text)
 				sent++
 				got := pageAnswer{}
 				if form.method == http.MethodPost {
@@ -552,27 +637,41 @@ func TestFormsTakeAnyText(t *testing.T) {
 				if got.Status >= 500 || len(got.Body) > maxPageSize {
 					t.Errorf("%s %s on %s with %s text: %d, %d bytes", form.method, form.action, v.name, name, got.Status, len(got.Body))
 				}
-				if got.Status == http.StatusUnprocessableEntity && !strings.Contains(got.Body, `class="fault"`) && !strings.Contains(got.Body, "notice danger") &&
+				if got.Status != http.StatusUnprocessableEntity { // more than a form may have at all is refused before it is read
+					continue
+				}
+				refused++
+				for field := range form.fields {
+					kinds[form.fields[field]]++
+				}
+				if !strings.Contains(got.Body, `class="fault"`) && !strings.Contains(got.Body, "notice danger") &&
 					!strings.Contains(got.Body, "This did not work") {
 					t.Errorf("%s %s on %s with %s text says no fault:\n%.3000s", form.method, form.action, v.name, name, got.Body)
+				}
+				for _, fault := range form.lost(t, got.Body, values) {
+					t.Errorf("%s %s on %s with %s text, %d: %s", form.method, form.action, v.name, name, got.Status, fault)
 				}
 			}
 		}
 	}
-	if sent < 60 {
-		t.Errorf("only %d forms were sent", sent)
+	if sent < 60 || refused < 40 {
+		t.Errorf("only %d forms were sent, %d refused", sent, refused)
+	}
+	for _, kind := range []string{"text", "email", "textarea", "date", "new-password", "current-password"} {
+		if kinds[kind] == 0 {
+			t.Errorf("no form with a field of the type %s was refused: %v", kind, kinds)
+		}
 	}
 }
 
-// textForm is a form with a field of text.
+// textForm is a form with a field that people type into.
 type textForm struct {
 	method, action string
-	fields         map[string]bool // by name: whether people type into it
-	values         url.Values      // of the others
+	fields         map[string]string // the type of each field that people type into, by name
+	values         url.Values        // of the others
 }
 
-// textForms returns the forms of a page that have a field of text, passwords excepted:
-// a wrong one locks the account.
+// textForms returns the forms of a page that have a field to type into.
 func textForms(t *testing.T, body string) (forms []textForm) {
 	t.Helper()
 	doc, err := html.Parse(strings.NewReader(body))
@@ -581,25 +680,76 @@ func textForms(t *testing.T, body string) (forms []textForm) {
 		if n.Type != html.ElementNode || n.Data != "form" {
 			continue
 		}
-		form := textForm{method: strings.ToUpper(attribute(n, "method")), action: attribute(n, "action"), fields: map[string]bool{}, values: url.Values{}}
-		texts := 0
+		form := textForm{method: strings.ToUpper(attribute(n, "method")), action: attribute(n, "action"), fields: map[string]string{}, values: url.Values{}}
 		for field := range n.Descendants() {
-			name, kind := attribute(field, "name"), attribute(field, "type")
-			if name == "" || field.Data != "input" && field.Data != "textarea" {
+			if name := attribute(field, "name"); name == "" || field.Data != "input" && field.Data != "textarea" {
 				continue
-			}
-			isText := field.Data == "textarea" || slices.Contains([]string{"", "text", "search", "email", "url"}, kind)
-			form.fields[name] = isText
-			form.values.Set(name, attribute(field, "value"))
-			if isText {
-				texts++
+			} else if kind := typed(field); kind != "" {
+				form.fields[name] = kind
+			} else {
+				form.values.Set(name, attribute(field, "value"))
 			}
 		}
-		if texts > 0 && strings.HasPrefix(form.action, "/") {
+		if len(form.fields) > 0 && strings.HasPrefix(form.action, "/") {
 			forms = append(forms, form)
 		}
 	}
 	return forms
+}
+
+// typed returns the type of a field that people type into, or "".
+func typed(field *html.Node) string {
+	kind := cmp.Or(attribute(field, "type"), "text")
+	switch {
+	case field.Data == "textarea":
+		return "textarea"
+	case kind == "password" && attribute(field, "autocomplete") != "new-password":
+		return "current-password"
+	case kind == "password":
+		return "new-password"
+	case typedValues[kind] != "", slices.Contains([]string{"text", "search", "email", "url"}, kind):
+		return kind
+	}
+	return ""
+}
+
+// fill returns the form's values with a text in each field that takes it.
+func (f textForm) fill(text string) url.Values {
+	values := url.Values{}
+	for name := range f.values {
+		values.Set(name, f.values.Get(name))
+	}
+	for name, kind := range f.fields {
+		values.Set(name, cmp.Or(typedValues[kind], text))
+	}
+	return values
+}
+
+// lost says what the answer to a form that was refused has lost of what was typed, and
+// which passwords it shows.
+func (f textForm) lost(t *testing.T, body string, values url.Values) (faults []string) {
+	t.Helper()
+	doc, err := html.Parse(strings.NewReader(body))
+	testkit.Must(t, err)
+	kept := map[string][]string{}
+	for n := range doc.Descendants() {
+		switch name := attribute(n, "name"); {
+		case n.Data == "input":
+			kept[name] = append(kept[name], attribute(n, "value"))
+		case n.Data == "textarea" && n.FirstChild != nil:
+			kept[name] = append(kept[name], n.FirstChild.Data)
+		}
+	}
+	for name, kind := range f.fields {
+		password := strings.HasSuffix(kind, "-password") || name == "connectionString" // which has one
+		if found := slices.Contains(kept[name], values.Get(name)); found == password {
+			faults = append(faults, fmt.Sprintf("%s, of the type %s: %.40q", name, kind, kept[name]))
+		}
+	}
+	if strings.Contains(body, testPassword) {
+		faults = append(faults, "a password is shown")
+	}
+	return faults
 }
 
 func attribute(n *html.Node, key string) string {

@@ -80,7 +80,7 @@ func activityFilter(q url.Values) (audit.Filter, ui.Form) {
 }
 
 // dayOf parses the day in UTC that a field has and adds days to it. An empty field means
-// none. An invalid one is emptied: no browser shows it in a date's control.
+// none. An invalid one stays as it was typed: ui.Input shows it as text.
 func dayOf(field string, days int, form ui.Form) *time.Time {
 	text := form.Values.Get(field)
 	if text == "" {
@@ -89,7 +89,6 @@ func dayOf(field string, days int, form ui.Form) *time.Time {
 	day, err := time.Parse(time.DateOnly, text)
 	if err != nil {
 		form.Faults[field] = "Write the day as 2026-03-31."
-		form.Values.Del(field)
 		return nil
 	}
 	day = day.AddDate(0, 0, days)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stoahq/stoa/internal/fleet"
 	"github.com/stoahq/stoa/internal/provisioning"
+	"github.com/stoahq/stoa/internal/stores"
 )
 
 func (c *Console) operatorRunRoutes() []Route {
@@ -63,16 +64,35 @@ func (c *Console) followRuns(w http.ResponseWriter, r *Request) error {
 
 // migrationsView fills the page of the stores' schemas.
 type migrationsView struct {
-	fleet.Status
-	At time.Time
+	stores.Counts
+	Stores, Current, Ahead int // databases in use
+	fleet.FailedPage
+	pager
+	Live bool // a later page does not change
 }
 
-// maxNamed is how many stores of one cause are named.
-const maxNamed = 10
+// oldCount is the age from which the page says when the stores were counted. Those of a
+// small fleet are counted whenever the page is shown.
+const oldCount = 10 * time.Second
 
-func (c *Console) readMigrations(ctx context.Context, r *Request) (migrationsView, error) {
-	status, at, err := c.Operations.Schemas(ctx, r.Principal)
-	return migrationsView{Status: status, At: at}, err
+func (c *Console) readMigrations(ctx context.Context, r *Request) (v migrationsView, err error) {
+	if v.Counts, err = c.Stores.Counts(ctx, r.Principal); err != nil {
+		return v, err
+	}
+	for _, version := range v.Versions {
+		v.Stores += version.Stores
+		switch {
+		case isBehind(version.Schema, v.Expected):
+		case version.Schema == v.Expected:
+			v.Current += version.Stores
+		default:
+			v.Ahead += version.Stores
+		}
+	}
+	cursor := r.URL.Query().Get("cursor")
+	v.FailedPage, err = c.Operations.FailedMigrations(ctx, r.Principal, 0, cursor)
+	v.pager, v.Live = newPager(r, v.NextCursor), cursor == ""
+	return v, err
 }
 
 func (c *Console) operatorMigrations(w http.ResponseWriter, r *Request) error {
@@ -80,13 +100,13 @@ func (c *Console) operatorMigrations(w http.ResponseWriter, r *Request) error {
 	if err != nil {
 		return err
 	}
-	return c.render(w, r, http.StatusOK, operatorFrame("migrations", "Migrations"), migrationsPage(v))
+	return c.render(w, r, http.StatusOK, operatorFrame("migrations", "Migrations"), migrationsPage(v, c.Master.Now()))
 }
 
 func (c *Console) followMigrations(w http.ResponseWriter, r *Request) error {
 	return c.serveLive(w, r, nil, func(ctx context.Context) (templ.Component, bool, error) {
 		v, err := c.readMigrations(ctx, r)
-		return migrationsPart(v), false, err
+		return migrationsPart(v, c.Master.Now()), false, err
 	})
 }
 

@@ -24,6 +24,7 @@ type operatorUsersView struct {
 	Search string
 	Only   string
 	Users  []accounts.UserSummary
+	Form   ui.Form // the fault of the search
 	pager
 }
 
@@ -31,11 +32,13 @@ func (c *Console) operatorUsers(w http.ResponseWriter, r *Request) error {
 	q := r.URL.Query()
 	f := accounts.UserFilter{Search: q.Get("q"), Only: q.Get("only"), Cursor: q.Get("cursor")}
 	page, err := c.Accounts.SearchUsers(r.Context(), r.Principal, f)
-	if err != nil {
-		return err
-	}
 	v := operatorUsersView{Search: f.Search, Only: f.Only, Users: page.Users, pager: newPager(r, page.NextCursor)}
-	return c.render(w, r, http.StatusOK, operatorFrame("users", "Users"), operatorUsersPage(v))
+	if err != nil {
+		if v.Form, err = refused(r, err); err != nil {
+			return err
+		}
+	}
+	return c.render(w, r, v.Form.Status(), operatorFrame("users", "Users"), operatorUsersPage(v))
 }
 
 // operatorUserView fills the page of a user.

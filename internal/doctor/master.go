@@ -37,10 +37,14 @@ func CheckQueue(ctx context.Context, master *masterdb.DB) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if stats.Discarded > 0 {
-		return "", fmt.Errorf("%d jobs were discarded (%d waiting, %d to be retried)", stats.Discarded, stats.Waiting, stats.Retrying)
+	more := ""
+	if stats.More {
+		more = fmt.Sprintf(" or more: a state is counted up to %d", jobs.MaxCounted)
 	}
-	return fmt.Sprintf("%d waiting, %d to be retried", stats.Waiting, stats.Retrying), nil
+	if stats.Discarded > 0 {
+		return "", fmt.Errorf("%d jobs were discarded (%d waiting, %d to be retried%s)", stats.Discarded, stats.Waiting, stats.Retrying, more)
+	}
+	return fmt.Sprintf("%d waiting, %d to be retried%s", stats.Waiting, stats.Retrying, more), nil
 }
 
 // CheckClock compares this machine's clock with that of the master's server. It

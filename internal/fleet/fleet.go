@@ -79,10 +79,11 @@ func (r storeRow) store() Store {
 
 // selectStores selects the stores whose database is in use: active and suspended ones. A
 // store without a database gets the schema of this binary when its database is created.
-const selectStores = `SELECT s.id, s.slug, x.engine, x.schema_version, x.own_version, x.migration_attempts,
+const selectStores = selectColumns + ` FROM store_databases x JOIN stores s ON s.id = x.store_id` + inUse
+
+const selectColumns = `SELECT s.id, s.slug, x.engine, x.schema_version, x.own_version, x.migration_attempts,
 		coalesce(x.migration_error, '') AS code, coalesce(x.migration_message, '') AS message, x.migrated_at,
-		x.migration_starts, x.migration_started_at
-	FROM store_databases x JOIN stores s ON s.id = x.store_id` + inUse
+		x.migration_starts, x.migration_started_at`
 
 const inUse = ` WHERE s.status IN ('active', 'suspended')`
 
@@ -90,6 +91,9 @@ const inUse = ` WHERE s.status IN ('active', 'suspended')`
 // whose database is moved is migrated after the move.
 var lags = ` AND (x.schema_version < $1 OR x.own_version < $2)
 	AND ` + tenantdb.NotMoving("x.store_id")
+
+// hasFailed is the condition that a store's last migration failed. A partial index has it.
+const hasFailed = ` AND (x.migration_error IS NOT NULL OR x.migration_starts > 0)`
 
 // behind reports whether a schema lacks migrations of target.
 func behind(s, target tenantdb.Schema) bool { return s.Version < target.Version || s.Own < target.Own }
@@ -143,7 +147,8 @@ type Cause struct {
 	Stores  []string  `json:"stores"` // slugs
 }
 
-// Status reads the state of the fleet. It uses the registry only.
+// Status reads the state of the fleet. It uses the registry only. It counts all stores and
+// lists all that failed: it is for the command line, not for a page.
 func (s *Service) Status(ctx context.Context) (Status, error) {
 	st := Status{Expected: s.tenants.Expected(), Oldest: tenantdb.OldestReadable, Versions: []VersionCount{}, Causes: []Cause{}}
 	var rows []struct {
@@ -169,7 +174,7 @@ func (s *Service) Status(ctx context.Context) (Status, error) {
 			st.Ahead += r.Stores
 		}
 	}
-	failed, err := s.list(ctx, selectStores+` AND (x.migration_error IS NOT NULL OR x.migration_starts > 0) ORDER BY s.id`)
+	failed, err := s.list(ctx, selectStores+hasFailed+` ORDER BY s.id`)
 	if err != nil {
 		return st, err
 	}

@@ -1,7 +1,6 @@
 package jobs_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -115,42 +114,12 @@ func TestCountsUseAnIndex(t *testing.T) {
 		due := db.Now().UTC().Add(-time.Minute)
 		fill(t, db, 20_000, "default", "done", "completed", due)
 		fill(t, db, 20, "default", "a", "available", due)
-		explain, whole := `EXPLAIN QUERY PLAN `, `SCAN river_job`
-		if db.Engine == masterdb.Postgres {
-			explain, whole = `EXPLAIN `, `Seq Scan on river_job`
-			testkit.Must(t, analyze(t.Context(), db))
-		}
+		masterdbtest.Analyze(t, db, "river_job")
 		for name, query := range jobs.CountQueries() {
-			plan := readPlan(t, db, explain+query)
-			if strings.Contains(plan, whole) || !strings.Contains(plan, "river_job_prioritized_fetching_index") {
+			plan := masterdbtest.Plan(t, db, query)
+			if masterdbtest.ReadsTable(plan) || !strings.Contains(plan, "river_job_prioritized_fetching_index") {
 				t.Errorf("%s reads all jobs:\n%s", name, plan)
 			}
 		}
 	})
-}
-
-func analyze(ctx context.Context, db *masterdb.DB) error {
-	return db.Tx(ctx, func(tx *masterdb.Tx) error {
-		_, err := tx.Exec(ctx, `ANALYZE river_job`)
-		return err
-	})
-}
-
-// readPlan returns the lines of a query's plan.
-func readPlan(t *testing.T, db *masterdb.DB, query string) string {
-	t.Helper()
-	var lines []string
-	if db.Engine == masterdb.Postgres {
-		testkit.Must(t, db.Select(t.Context(), &lines, query))
-		return strings.Join(lines, "\n")
-	}
-	var rows []struct {
-		ID, Parent, Notused int
-		Detail              string
-	}
-	testkit.Must(t, db.Select(t.Context(), &rows, query))
-	for _, row := range rows {
-		lines = append(lines, row.Detail)
-	}
-	return strings.Join(lines, "\n")
 }

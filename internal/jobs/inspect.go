@@ -1,9 +1,13 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -56,35 +60,90 @@ type Page struct {
 // maxError is how many characters of an error are shown.
 const maxError = 500
 
-// List lists jobs. It checks no permission. It fails with invalid_request.
+// List lists jobs. It checks no permission. What it reads does not grow with the number of
+// jobs. It fails with invalid_request.
 func (q *Queue) List(ctx context.Context, f Filter) (Page, error) {
 	var faults stoa.Invalid
 	bounds := page.BySequence(f.Limit, f.Cursor, &faults)
+	for _, state := range f.States {
+		if !slices.Contains(States, state) {
+			faults.Add("state", "must be one of %s", strings.Join(States, ", "))
+		}
+	}
 	if err := faults.Err(); err != nil {
 		return Page{}, err
 	}
-	params := river.NewJobListParams().OrderBy(river.JobListOrderByID, river.SortOrderDesc).First(bounds.Rows()).
-		Where("id < @before", river.NamedArgs{"before": bounds.Before})
-	if len(f.Kinds) > 0 {
-		params = params.Kinds(f.Kinds...)
+	ids, err := q.listIDs(ctx, f, bounds)
+	if err != nil || len(ids) == 0 {
+		return Page{}, err
 	}
-	if len(f.States) > 0 {
-		states := make([]rivertype.JobState, len(f.States))
-		for i, s := range f.States {
-			states[i] = rivertype.JobState(s)
-		}
-		params = params.States(states...)
-	}
-	rows, err := q.list(ctx, params)
+	ids, next := page.Cut(ids, bounds.Limit, page.EncodeSequence)
+	rows, err := q.list(ctx, river.NewJobListParams().OrderBy(river.JobListOrderByID, river.SortOrderDesc).First(len(ids)).IDs(ids...))
 	if err != nil {
 		return Page{}, err
 	}
-	rows, next := page.Cut(rows, bounds.Limit, func(j *rivertype.JobRow) string { return page.EncodeSequence(j.ID) })
 	out := Page{Jobs: make([]Job, len(rows)), NextCursor: next}
 	for i, row := range rows {
 		out.Jobs[i] = newJob(row)
 	}
 	return out, nil
+}
+
+// maxParts is how many kinds one statement of listIDs selects. SQLite allows 500 parts.
+const maxParts = 100
+
+// listIDs returns the ids of a page. It reads a page of each state and kind, by listIndex.
+func (q *Queue) listIDs(ctx context.Context, f Filter, bounds page.Bounds[int64]) (ids []int64, err error) {
+	if len(f.States)+len(f.Kinds) == 0 {
+		err = q.master.Select(ctx, &ids, `SELECT id FROM river_job WHERE id < $1 ORDER BY id DESC LIMIT $2`, bounds.Before, bounds.Rows())
+		return ids, err
+	}
+	states, kinds := f.States, f.Kinds
+	if len(states) == 0 {
+		states = append([]string{"pending"}, States...)
+	}
+	if len(kinds) == 0 {
+		if err := q.master.Select(ctx, &kinds, kindsSQL); err != nil {
+			return nil, err
+		}
+	}
+	for _, state := range states {
+		for some := range slices.Chunk(kinds, maxParts) {
+			args := []any{bounds.Before, bounds.Rows()}
+			for _, kind := range some {
+				args = append(args, kind)
+			}
+			var found []int64
+			if err := q.master.Select(ctx, &found, listIDsSQL(q.master.Engine, state, len(some)), args...); err != nil {
+				return nil, err
+			}
+			ids = append(ids, found...)
+		}
+	}
+	slices.SortFunc(ids, func(a, b int64) int { return cmp.Compare(b, a) })
+	ids = slices.Compact(ids) // a job may change its state between two statements
+	return ids[:min(len(ids), bounds.Rows())], nil
+}
+
+// kindsSQL selects the kinds of all jobs. It reads one row of River's index for each.
+const kindsSQL = `WITH RECURSIVE k (kind) AS (
+		SELECT min(kind) FROM river_job
+		UNION ALL SELECT (SELECT min(j.kind) FROM river_job j WHERE j.kind > k.kind) FROM k WHERE k.kind IS NOT NULL
+	) SELECT kind FROM k WHERE kind IS NOT NULL`
+
+// listIDsSQL selects the newest jobs of each of n kinds, $3 and so on, in a state. Were the
+// kind compared with =, PostgreSQL would take the order by id for that of the primary key,
+// and read all newer jobs of other kinds. SQLite compares a pair by its first column only.
+func listIDsSQL(engine masterdb.Engine, state string, n int) string {
+	one := `SELECT id FROM (SELECT id FROM river_job WHERE state = '%[1]s' AND kind = $%[2]d AND id < $1 ORDER BY id DESC LIMIT $2) c`
+	if engine == masterdb.Postgres {
+		one = `SELECT id FROM (SELECT id FROM river_job WHERE state = '%[1]s' AND (kind, id) < ($%[2]d, $1) AND kind >= $%[2]d ORDER BY kind DESC, id DESC LIMIT $2) c`
+	}
+	parts := make([]string, n)
+	for i := range parts {
+		parts[i] = fmt.Sprintf(one, state, i+3)
+	}
+	return strings.Join(parts, " UNION ALL ")
 }
 
 func (q *Queue) list(ctx context.Context, params *river.JobListParams) ([]*rivertype.JobRow, error) {

@@ -260,35 +260,29 @@ func (q *Queue) insert(ctx context.Context, tx *masterdb.Tx, args Args, opts *ri
 	return nil
 }
 
-// Stats counts the jobs that need attention.
+// Stats counts the jobs that need attention, of each state at most MaxCounted.
 type Stats struct {
-	Waiting   int64 `json:"waiting"`   // ready or running
-	Retrying  int64 `json:"retrying"`  // failed at least once, will be retried
-	Discarded int64 `json:"discarded"` // failed for the last time
+	Waiting   int64 // ready or running
+	Retrying  int64 // failed at least once, will be retried
+	Discarded int64 // failed for the last time
+	More      bool  // there are more than were counted
 }
 
-// ReadStats counts jobs by state.
+// ReadStats counts jobs by state. What it reads does not grow with the number of jobs.
 func ReadStats(ctx context.Context, db masterdb.Querier) (Stats, error) {
-	var rows []struct {
-		State string
-		Count int64
-	}
-	err := db.Select(ctx, &rows, `SELECT CAST(state AS text) AS state, count(*) AS count FROM river_job GROUP BY state`)
+	counts, err := Counts(ctx, db)
 	if err != nil {
 		return Stats{}, err
 	}
 	var s Stats
-	for _, r := range rows {
-		switch rivertype.JobState(r.State) {
-		case rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRunning, rivertype.JobStateScheduled:
-			s.Waiting += r.Count
-		case rivertype.JobStateRetryable:
-			s.Retrying += r.Count
-		case rivertype.JobStateDiscarded:
-			s.Discarded += r.Count
-		case rivertype.JobStateCancelled, rivertype.JobStateCompleted: // ended, so they need no attention
-		}
+	add := func(n *int64, states ...string) {
+		var more bool
+		*n, more = Total(counts, states...)
+		s.More = s.More || more
 	}
+	add(&s.Waiting, "available", "pending", "running", "scheduled")
+	add(&s.Retrying, "retryable")
+	add(&s.Discarded, "discarded")
 	return s, nil
 }
 

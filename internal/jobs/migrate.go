@@ -23,7 +23,27 @@ const latestMigration = 8
 // may call it at once. It returns masterdb.ErrSchemaTooNew if this binary must not
 // run.
 func Migrate(ctx context.Context, db *masterdb.DB) (int, error) {
-	return migrateWith(ctx, db, nil, func() error { return CheckSchema(ctx, db) })
+	return migrateWith(ctx, db, nil, func() error { return CheckSchema(ctx, db) }, func() error { return addListIndex(ctx, db) })
+}
+
+// listIndex is the index of List, which River's tables do not have: they have no order by id
+// within a state or kind.
+const listIndex = "stoa_job_list"
+
+// addListIndex adds the index unless it exists. The caller holds the lock.
+func addListIndex(ctx context.Context, db *masterdb.DB) error {
+	there := `SELECT to_regclass('` + listIndex + `') IS NOT NULL`
+	if db.Engine == masterdb.SQLite {
+		there = `SELECT count(*) > 0 FROM sqlite_master WHERE type = 'index' AND name = '` + listIndex + `'`
+	}
+	var found bool
+	if err := db.Get(ctx, &found, there); err != nil || found {
+		return err
+	}
+	return db.Tx(ctx, func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(ctx, `CREATE INDEX `+listIndex+` ON river_job (state, kind, id)`)
+		return err
+	})
 }
 
 // MigrateTo creates or updates River's tables up to a version. It is for a restore, which
@@ -32,22 +52,23 @@ func MigrateTo(ctx context.Context, db *masterdb.DB, version int) error {
 	if current, err := SchemaVersion(ctx, db); err != nil || current == version {
 		return err // River takes a version that is there already for a mistake
 	}
-	_, err := migrateWith(ctx, db, &rivermigrate.MigrateOpts{TargetVersion: version}, func() error { return nil })
+	_, err := migrateWith(ctx, db, &rivermigrate.MigrateOpts{TargetVersion: version}, func() error { return nil }, func() error { return nil })
 	return err
 }
 
 // LatestVersion is the version of River's tables that Migrate creates.
 func LatestVersion() int { return latestMigration }
 
-// migrateWith applies the missing migrations. It calls check once it has the lock.
-func migrateWith(ctx context.Context, db *masterdb.DB, opts *rivermigrate.MigrateOpts, check func() error) (int, error) {
+// migrateWith applies the missing migrations. It calls check once it has the lock, and
+// finish before it releases it.
+func migrateWith(ctx context.Context, db *masterdb.DB, opts *rivermigrate.MigrateOpts, check, finish func() error) (int, error) {
 	if db.Engine == masterdb.SQLite {
 		unlock, err := db.LockSchema(ctx)
 		if err != nil {
 			return 0, err
 		}
 		defer unlock()
-		return migrate(ctx, opts, check, func() (*rivermigrate.Migrator[*sql.Tx], error) {
+		return migrate(ctx, opts, check, finish, func() (*rivermigrate.Migrator[*sql.Tx], error) {
 			return rivermigrate.New(riversqlite.New(db.Writer()), nil)
 		})
 	}
@@ -60,7 +81,7 @@ func migrateWith(ctx context.Context, db *masterdb.DB, opts *rivermigrate.Migrat
 		return 0, err
 	}
 	defer conn.Exec(context.WithoutCancel(ctx), `SELECT pg_advisory_unlock($1)`, migrationLock) //nolint:errcheck // the end of the session releases the lock too
-	return migrate(ctx, opts, check, func() (*rivermigrate.Migrator[pgx.Tx], error) {
+	return migrate(ctx, opts, check, finish, func() (*rivermigrate.Migrator[pgx.Tx], error) {
 		return rivermigrate.New(riverpgxv5.New(db.Pool()), nil)
 	})
 }
@@ -105,7 +126,7 @@ func SchemaVersion(ctx context.Context, db *masterdb.DB) (version int, err error
 }
 
 // migrate applies the missing migrations. The caller holds the lock.
-func migrate[T any](ctx context.Context, opts *rivermigrate.MigrateOpts, check func() error, open func() (*rivermigrate.Migrator[T], error)) (int, error) {
+func migrate[T any](ctx context.Context, opts *rivermigrate.MigrateOpts, check, finish func() error, open func() (*rivermigrate.Migrator[T], error)) (int, error) {
 	if err := check(); err != nil {
 		return 0, err
 	}
@@ -117,5 +138,5 @@ func migrate[T any](ctx context.Context, opts *rivermigrate.MigrateOpts, check f
 	if err != nil {
 		return 0, fmt.Errorf("migrate job queue: %w", err)
 	}
-	return len(res.Versions), nil
+	return len(res.Versions), finish()
 }

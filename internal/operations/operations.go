@@ -6,11 +6,8 @@ package operations
 
 import (
 	"context"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -29,10 +26,6 @@ type Service struct {
 	queue  *jobs.Queue
 	ledger *credits.Ledger
 	fleet  *fleet.Service
-
-	mu     sync.Mutex
-	schema fleet.Status
-	readAt time.Time
 }
 
 // New returns a service.
@@ -70,11 +63,6 @@ func (s *Service) Jobs(ctx context.Context, p authz.Principal, f jobs.Filter) (j
 		return jobs.Page{}, err
 	}
 	var faults stoa.Invalid
-	for _, state := range f.States {
-		if !slices.Contains(jobs.States, state) {
-			faults.Add("state", "must be one of %s", strings.Join(jobs.States, ", "))
-		}
-	}
 	for _, kind := range f.Kinds {
 		if len(kind) > 100 || !isPlain(kind) {
 			faults.Add("kind", "is no kind of job")
@@ -112,25 +100,13 @@ func (s *Service) changeJob(ctx context.Context, p authz.Principal, id int64, ac
 	return job, err
 }
 
-// schemaAge is how old a status of the fleet may be. Reading it counts all stores.
-const schemaAge = 5 * time.Second
-
-// Schemas returns the state of the schemas of all stores, which is at most 5 seconds
-// old, and when it was read.
-func (s *Service) Schemas(ctx context.Context, p authz.Principal) (fleet.Status, time.Time, error) {
+// FailedMigrations lists the stores whose last migration failed, as fleet.Service.Failed
+// does. It fails with invalid_request.
+func (s *Service) FailedMigrations(ctx context.Context, p authz.Principal, limit int, cursor string) (fleet.FailedPage, error) {
 	if err := authz.CheckOperator(ctx, s.db, p, "stores:migrate"); err != nil {
-		return fleet.Status{}, time.Time{}, err
+		return fleet.FailedPage{}, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now := time.Now(); now.Sub(s.readAt) >= schemaAge {
-		status, err := s.fleet.Status(ctx)
-		if err != nil {
-			return fleet.Status{}, time.Time{}, err
-		}
-		s.schema, s.readAt = status, now
-	}
-	return s.schema, s.readAt, nil
+	return s.fleet.Failed(ctx, limit, cursor)
 }
 
 // Migrate starts the migration of the stores that lag, in the background. Stores whose

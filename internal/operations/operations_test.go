@@ -31,9 +31,12 @@ func (b fixture) methods() map[string]func(context.Context, authz.Principal) err
 		},
 		"RetryJob":  func(ctx context.Context, p authz.Principal) error { _, err := b.RetryJob(ctx, p, 1); return err },
 		"CancelJob": func(ctx context.Context, p authz.Principal) error { _, err := b.CancelJob(ctx, p, 1); return err },
-		"Schemas":   func(ctx context.Context, p authz.Principal) error { _, _, err := b.Schemas(ctx, p); return err },
-		"Migrate":   b.Migrate,
-		"MayGrant":  b.MayGrant,
+		"FailedMigrations": func(ctx context.Context, p authz.Principal) error {
+			_, err := b.FailedMigrations(ctx, p, 0, "")
+			return err
+		},
+		"Migrate":  b.Migrate,
+		"MayGrant": b.MayGrant,
 		"GrantCredits": func(ctx context.Context, p authz.Principal) error {
 			_, err := b.GrantCredits(ctx, p, b.grant("k"))
 			return err

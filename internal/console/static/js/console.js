@@ -5,23 +5,22 @@
 // Times are sent in UTC; the reader sees the exact time of their own zone on hover.
 const exact = new Intl.DateTimeFormat(undefined, { dateStyle: "long", timeStyle: "medium" });
 
-// A table that is wider than its place can be scrolled by keyboard in every browser.
-const scrollers = new ResizeObserver((entries) => {
+// The current place of a navigation that scrolls, as on a phone, is shown. The page itself
+// does not move.
+const navigations = new ResizeObserver((entries) => {
   for (const { target } of entries) {
-    if (target.scrollWidth > target.clientWidth) {
-      target.tabIndex = 0;
-      target.setAttribute("role", "group");
-      target.setAttribute("aria-label", "Table, scrolls sideways");
-    } else {
-      for (const name of ["tabindex", "role", "aria-label"]) target.removeAttribute(name);
+    const link = target.querySelector("[aria-current]").getBoundingClientRect();
+    const place = target.getBoundingClientRect();
+    if (link.left < place.left || link.right > place.right) {
+      target.scrollLeft += link.left - place.left - (place.width - link.width) / 2;
+    }
+    if (link.top < place.top || link.bottom > place.bottom) {
+      target.scrollTop += link.top - place.top - (place.height - link.height) / 2;
     }
   }
 });
 
 function enhance(root) {
-  for (const scroller of root.querySelectorAll(".scroll")) {
-    scrollers.observe(scroller);
-  }
   for (const time of root.querySelectorAll("time[data-time]")) {
     time.title = exact.format(new Date(time.dateTime));
   }
@@ -30,7 +29,12 @@ function enhance(root) {
   }
 }
 
-document.addEventListener("DOMContentLoaded", () => enhance(document));
+document.addEventListener("DOMContentLoaded", () => {
+  enhance(document);
+  for (const current of document.querySelectorAll("nav [aria-current]")) {
+    navigations.observe(current.closest("nav"));
+  }
+});
 document.addEventListener("htmx:afterSwap", (event) => enhance(event.target));
 document.addEventListener("htmx:sseMessage", (event) => enhance(event.target));
 
