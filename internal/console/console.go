@@ -24,6 +24,7 @@ import (
 	"github.com/stoahq/stoa/internal/hostnames"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/moves"
 	"github.com/stoahq/stoa/internal/operations"
 	"github.com/stoahq/stoa/internal/payments"
 	"github.com/stoahq/stoa/internal/provisioning"
@@ -45,6 +46,7 @@ type Services struct {
 	Payments     *payments.Service
 	Provisioning *provisioning.Service
 	Backups      *backups.Service
+	Moves        *moves.Service
 	Cloud        *link.Service
 	Mail         *mail.Sender
 	Traffic      *traffic.Service
@@ -169,6 +171,7 @@ func (c *Console) Routes() []Route {
 		c.supabaseRoutes(),
 		c.provisioningRoutes(),
 		c.databaseRoutes(),
+		c.moveRoutes(),
 		c.backupRoutes(), c.singleBackupRoutes(), c.backupScheduleRoutes(), c.backupRestoreRoutes(), c.backupTransferRoutes(),
 		c.creditRoutes(),
 		c.checkoutRoutes(),

@@ -67,6 +67,9 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	return &Service{db: db, registry: registry, tenants: tenants, databases: databases, queue: queue, log: log, opts: opts, process: lease.NewProcess(opts.Process)}
 }
 
+// Keep returns how long a move can be rolled back.
+func (s *Service) Keep() time.Duration { return s.opts.Keep }
+
 // Target is where a store is to be moved. Credentials are those of a database of the
 // owner's own; otherwise Managed is the engine of a managed database.
 type Target struct {
