@@ -517,9 +517,9 @@ func TestPagesOfASuspendedUser(t *testing.T) {
 			}
 		}
 	}
-	w.setUser("operator", "role", "user") // an operator cannot be suspended, but a suspended user can become one
+	w.setOperator("role", "user") // an operator cannot be suspended, but a suspended user can become one
 	change("suspend")
-	w.setUser("operator", "role", "admin")
+	w.setOperator("role", "admin")
 	byPerson := map[string]int{}
 	for _, v := range visits {
 		byPerson[v.as]++
@@ -536,7 +536,7 @@ func TestPagesOfASuspendedUser(t *testing.T) {
 		t.Errorf("pages that need a session: %v", byPerson)
 	}
 	w.checkSuspendedOperator()
-	w.setUser("operator", "role", "user")
+	w.setOperator("role", "user")
 	change("resume")
 	for _, person := range people { // the suspension has ended their sessions for good
 		if got := w.browser(person).get("/stores"); !strings.HasPrefix(got.Location, "/signin") {
@@ -547,20 +547,20 @@ func TestPagesOfASuspendedUser(t *testing.T) {
 		}
 	}
 	// A session that outlives the suspension is refused too.
-	w.setUser("operator", "role", "admin")
+	w.setOperator("role", "admin")
 	delete(w.browsers, "operator")
 	if got := w.browser("operator").get("/operator"); got.Status != http.StatusOK {
 		t.Fatalf("after the new sign-in: %d to %q", got.Status, got.Location)
 	}
-	w.setUser("operator", "suspended_at", time.Now().UTC())
+	w.setOperator("suspended_at", time.Now().UTC())
 	w.checkSuspendedOperator()
 }
 
-// setUser sets a column of a person's row.
-func (w *pageWorld) setUser(person, column string, value any) {
+// setOperator sets a column of the operator's row.
+func (w *pageWorld) setOperator(column string, value any) {
 	w.t.Helper()
 	w.tx(func(tx *masterdb.Tx) error {
-		_, err := tx.Exec(w.t.Context(), `UPDATE users SET `+column+` = $1 WHERE id = $2`, value, w.ids[person])
+		_, err := tx.Exec(w.t.Context(), `UPDATE users SET `+column+` = $1 WHERE id = $2`, value, w.ids["operator"])
 		return err
 	})
 }
