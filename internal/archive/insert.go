@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,7 +14,12 @@ import (
 // insertRows inserts a block of rows.
 func (l *loader) insertRows(ctx context.Context, tx *tenantdb.Tx, t Table, rows [][]any) error {
 	if l.db.Engine == credential.PostgreSQL {
-		return insertArrays(ctx, tx, t, rows)
+		for part := range slices.Chunk(rows, rowsOfArrays) {
+			if err := insertArrays(ctx, tx, t, part); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	for len(rows) > 0 {
 		n := rowsOfStatement(len(rows), len(t.Columns))
@@ -45,6 +51,10 @@ func insertRepeatedly(ctx context.Context, tx *tenantdb.Tx, t Table, n int, rows
 	}
 	return nil
 }
+
+// rowsOfArrays limits the rows of one statement with arrays: those of a block, which may be
+// many, would be in memory twice more.
+const rowsOfArrays = 500
 
 // insertArrays inserts rows with one statement that has one array for each column. On
 // PostgreSQL only COPY is faster, whose messages Stoa accepts from no server.
@@ -79,19 +89,23 @@ func insertArrays(ctx context.Context, tx *tenantdb.Tx, t Table, rows [][]any) e
 
 // arrayOf returns the values of a column: a []T, or a []*T if one is NULL.
 func arrayOf[T any](rows [][]any, column int) any {
-	values, pointers := make([]T, len(rows)), make([]*T, len(rows))
-	null := false
+	values := make([]T, len(rows))
+	var pointers []*T
 	for i, row := range rows {
-		if v, ok := row[column].(T); ok {
-			values[i], pointers[i] = v, &values[i]
-		} else {
-			null = true
+		v, ok := row[column].(T)
+		if values[i] = v; !ok && pointers == nil {
+			pointers = make([]*T, len(rows))
 		}
 	}
-	if null {
-		return pointers
+	if pointers == nil {
+		return values
 	}
-	return values
+	for i, row := range rows {
+		if row[column] != nil {
+			pointers[i] = &values[i]
+		}
+	}
+	return pointers
 }
 
 // bytesOf returns the values of a column of bytes. A nil slice is NULL.
