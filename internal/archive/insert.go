@@ -63,7 +63,7 @@ func insertArrays(ctx context.Context, tx *tenantdb.Tx, t Table, rows [][]any) e
 	arguments := make([]any, len(t.Columns))
 	for i, c := range t.Columns {
 		element, cast := "text", ""
-		switch c.Type { //nolint:exhaustive // the others are texts
+		switch c.Type {
 		case tenantdb.TypeInteger:
 			element, arguments[i] = "bigint", arrayOf[int64](rows, i)
 		case tenantdb.TypeBoolean:
