@@ -127,6 +127,16 @@ func (d *databases) connections(ctx context.Context) (map[string]int, error) {
 	return counts, err
 }
 
+// drop drops the database at an address. Its role stays until the end.
+func (d *databases) drop(ctx context.Context, address string) error {
+	u, err := url.Parse(address)
+	if err != nil {
+		return err
+	}
+	_, err = d.admin.Exec(ctx, fmt.Sprintf(`DROP DATABASE IF EXISTS %s WITH (FORCE)`, strings.TrimPrefix(u.Path, "/")))
+	return err
+}
+
 // dropAll also drops partly created items. It drops databases first, because a role may own
 // several.
 func (d *databases) dropAll(ctx context.Context) error {

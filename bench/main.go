@@ -24,10 +24,13 @@ type cli struct {
 	Migrate   migrateCmd   `cmd:"" help:"One migration over a thousand SQLite stores and two hundred PostgreSQL databases, and none."`
 	Operator  operatorCmd  `cmd:"" help:"The operator's list of stores in the console, over a hundred and ten thousand stores."`
 	Credits   creditsCmd   `cmd:"" help:"Spends on one store and on a thousand, beside the best single statement."`
+	Archive   archiveCmd   `cmd:"" help:"Archives of a store, written and loaded, beside the engines' own dump tools."`
 
 	// These commands are the processes that a measurement starts from this binary.
 	Bare bareCmd `cmd:"" hidden:""`
 	Load loadCmd `cmd:"" hidden:""`
+
+	ArchiveWork archiveWorkCmd `cmd:"" hidden:""`
 }
 
 func main() {

@@ -25,6 +25,14 @@ func canonicalJSON(s string) (string, error) {
 	if len(s) > maxJSON {
 		return "", errors.New("is JSON of more than 1 MiB")
 	}
+	if isCanonicalJSON(s) {
+		return s, nil
+	}
+	return rewrittenJSON(s)
+}
+
+// rewrittenJSON does the same for a text of any form.
+func rewrittenJSON(s string) (string, error) {
 	if !json.Valid([]byte(s)) {
 		return "", errors.New("is not valid JSON")
 	}

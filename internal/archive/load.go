@@ -38,16 +38,48 @@ func Load(ctx context.Context, db *tenantdb.DB, r *Reader, opts LoadOptions) err
 	if err := l.prepare(ctx); err != nil {
 		return err
 	}
-	for {
-		p, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return Compare(ctx, db, l.tables, l.loaded)
+	if err := l.parts(ctx); err != nil {
+		return err
+	}
+	return Compare(ctx, db, l.tables, l.loaded)
+}
+
+// parts loads all parts of the archive. The next one is read and checked while the database
+// stores the one before.
+func (l *loader) parts(ctx context.Context) error {
+	parts, stop := make(chan Part), make(chan struct{})
+	var unreadable error // read after parts is closed
+	go func() {
+		defer close(parts)
+		unreadable = stoa.CatchPanic(func() error { return l.read(parts, stop) })
+	}()
+	defer func() {
+		close(stop)
+		for range parts { // the caller closes the reader, which must not be in use
 		}
-		if err == nil {
-			err = l.part(ctx, p)
+	}()
+	for p := range parts {
+		if err := l.part(ctx, p); err != nil {
+			return err
+		}
+	}
+	return unreadable
+}
+
+// read sends the parts of the archive until its end or until stop is closed.
+func (l *loader) read(parts chan<- Part, stop <-chan struct{}) error {
+	for {
+		p, err := l.reader.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
 		}
 		if err != nil {
 			return err
+		}
+		select {
+		case parts <- p:
+		case <-stop:
+			return nil
 		}
 	}
 }
@@ -177,26 +209,14 @@ func (l *loader) end(sum Summary) error {
 // writeRows inserts a block of rows in one transaction. If that fails because of a row, it
 // inserts them one by one to find that row.
 func (l *loader) writeRows(ctx context.Context, t Table, rows [][]any) error {
-	var arguments []any
 	for _, row := range rows {
 		for i, c := range t.Columns {
 			if c.Self {
 				row[i] = nil // a link sets it
 			}
 		}
-		arguments = append(arguments, row...)
 	}
-	columns := len(t.Columns)
-	err := l.db.Tx(ctx, func(tx *tenantdb.Tx) error {
-		for rest := arguments; len(rest) > 0; {
-			n := rowsOfStatement(len(rest)/columns, columns)
-			if _, err := tx.Exec(ctx, insertSQL(t, n), rest[:n*columns]...); err != nil {
-				return err
-			}
-			rest = rest[n*columns:]
-		}
-		return nil
-	})
+	err := l.db.Tx(ctx, func(tx *tenantdb.Tx) error { return l.insertRows(ctx, tx, t, rows) })
 	if err == nil || !isOfRow(err) || ctx.Err() != nil {
 		return err
 	}

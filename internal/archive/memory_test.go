@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -36,6 +35,17 @@ type samplingWriter struct {
 func (s samplingWriter) Write(p []byte) (int, error) {
 	s.peak.sample()
 	return s.Writer.Write(p)
+}
+
+// samplingReader samples the heap at each read.
+type samplingReader struct {
+	io.Reader
+	peak *heapPeak
+}
+
+func (s samplingReader) Read(p []byte) (int, error) {
+	s.peak.sample()
+	return s.Reader.Read(p)
 }
 
 // fillLarge gives a database about 96 MB of pages that do not compress much.
@@ -86,21 +96,13 @@ func TestMemoryDoesNotGrowWithTheStore(t *testing.T) { //nolint:paralleltest // 
 			_, err = file.Seek(0, io.SeekStart)
 			testkit.Must(t, err)
 			peak.most = 0
-			r, err := NewReader(file, ReadOptions{}, id)
+			r, err := NewReader(samplingReader{file, &peak}, ReadOptions{}, id)
 			testkit.Must(t, err)
 			defer r.Close()
 			target := tenantdbtest.Open(t, tenantdbtest.Create(t, engine))
 			l := loader{db: target, head: r.Head}
 			testkit.Must(t, l.prepare(t.Context()))
-			for {
-				p, err := r.Next()
-				if errors.Is(err, io.EOF) {
-					break
-				}
-				testkit.Must(t, err)
-				testkit.Must(t, l.part(t.Context(), p))
-				peak.sample()
-			}
+			testkit.Must(t, l.parts(t.Context()))
 			report(t, "loading", peak, most)
 		})
 	}

@@ -320,6 +320,36 @@ func (tx *Tx) Exec(ctx context.Context, query string, args ...any) (n int64, err
 	return affected(tx.sqlx.ExecContext(ctx, tx.sqlx.Rebind(query), values(args)...))
 }
 
+// Stmt is a prepared statement of a transaction.
+type Stmt struct {
+	sqlx *sqlx.Stmt
+	log  *slog.Logger
+}
+
+// Prepare prepares a statement that the transaction runs several times, which saves the
+// server its parsing. The caller must call Close before the transaction ends.
+func (tx *Tx) Prepare(ctx context.Context, query string) (_ *Stmt, err error) {
+	defer recoverDriver(tx.log, &err)
+	s, err := tx.sqlx.PreparexContext(ctx, tx.sqlx.Rebind(query))
+	if err != nil {
+		return nil, err
+	}
+	return &Stmt{s, tx.log}, nil
+}
+
+// Exec runs the statement.
+func (s *Stmt) Exec(ctx context.Context, args ...any) (err error) {
+	defer recoverDriver(s.log, &err)
+	_, err = s.sqlx.ExecContext(ctx, values(args)...)
+	return err
+}
+
+// Close frees the statement.
+func (s *Stmt) Close() (err error) {
+	defer recoverDriver(s.log, &err)
+	return s.sqlx.Close()
+}
+
 // values replaces arguments that implement driver.Valuer with their values. pgx
 // does the same with about twenty allocations each.
 func values(args []any) []any {
