@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	cdpbrowser "github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/chromedp"
@@ -61,6 +62,35 @@ func (w *pageWorld) addBackups(busy, going string) {
 			if _, err := tx.Exec(ctx, `INSERT INTO backup_restores (id, store_id, backup_id, source_id, state, step, without, unsaved, error_code, error_message, created_at)
 				VALUES ($1, $2, $3, $2, $4, $5, '', $6, 'archive_refused', $7, $8)`,
 				stoa.NewID[stoa.RestoreID](), b.store, made.ID, b.state, step, false, "A row of the table "+hostileNames[0]+" was refused.", tx.Now); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// addMoves gives the busy store a move that can be rolled back and one that failed, and
+// another store one that goes on for ever.
+func (w *pageWorld) addMoves(busy, going string) {
+	w.t.Helper()
+	w.tx(func(tx *masterdb.Tx) error {
+		for _, m := range []struct {
+			store, state, step string
+			message, finished  any
+		}{
+			{busy, "failed", "", "The server " + hostileNames[0] + " cannot be reached. " + hostileNames[2], tx.Now},
+			{busy, "kept", "keep", nil, nil},
+			{going, "running", "copy", nil, nil},
+		} {
+			id, far := stoa.NewID[stoa.MoveID](), tx.Now.Add(24*time.Hour)
+			if m.state == "kept" {
+				w.values["{move}"] = id.String()
+			}
+			if _, err := tx.Exec(w.t.Context(), `INSERT INTO store_moves (id, store_id, state, step, schema_version, source_kind, source_engine, source_host, source_port, source_name, source_credentials,
+					target_kind, target_engine, target_host, target_port, target_name, target_credentials, rows_copied, changes, frozen_ms, error_code, error_message,
+					claimed_by, claimed_until, created_at, swapped_at, keep_until, finished_at)
+				VALUES ($1, $2, $3, $4, 1, 'managed', 'sqlite', '', 0, '', '', 'postgresql', 'postgresql', $5, 5432, 'd', '', 1234567, 89, 1999, 'tenant_unavailable', $6,
+					'nobody/1', $7, $8, $8, $7, $9)`, id, m.store, m.state, m.step, hostileNames[0]+".example.com", m.message, far, tx.Now, m.finished); err != nil {
 				return err
 			}
 		}

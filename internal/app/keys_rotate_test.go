@@ -127,6 +127,7 @@ func TestKeysAreRotated(t *testing.T) {
 		planned := o.plannedProject(c, sb)
 		backup := c.call("POST", "/api/stores/"+id+"/backups", nil).want(http.StatusAccepted).text("id")
 		c.archived(id, backup)
+		c.call("POST", "/api/stores/"+id+"/moves", object{"database": object{"type": "postgresql", "connectionString": "postgres://u:p@127.0.0.1:1/d"}}).want(http.StatusAccepted)
 		o.sealedColumnsAreKnown()
 
 		o.restart(keys(oldEnc, newEnc), keys(oldJWT, newJWT))

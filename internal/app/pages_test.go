@@ -77,6 +77,10 @@ var pageCases = map[string][]pageCase{
 	"GET /stores/{slug}/database/credentials":    {{status: http.StatusNotFound}},
 	"GET /stores/{slug}/database/reset-password": {{status: http.StatusNotFound}},
 
+	"GET /stores/{slug}/moves":              {{}, {path: "/stores/{pending}/moves"}, {path: "/stores/{slug}/moves?viewer", as: "viewer"}},
+	"GET /stores/{slug}/moves/{move}":       {{}, {path: "/stores/{slug}/moves/none", status: http.StatusNotFound}},
+	"GET /stores/{slug}/moves/{move}/{end}": {{path: "/stores/{slug}/moves/{move}/finish"}, {path: "/stores/{slug}/moves/{move}/none", status: http.StatusNotFound}},
+
 	"GET /stores/{slug}/backups":          {{}, {path: "/stores/{going}/backups"}, {path: "/stores/{pending}/backups"}, {path: "/stores/{slug}/backups?viewer", as: "viewer", status: http.StatusForbidden}},
 	"GET /stores/{slug}/backups/{backup}": {{}, {path: "/stores/{slug}/backups/{failed}"}, {path: "/stores/{slug}/backups/none", status: http.StatusNotFound}},
 
@@ -271,6 +275,7 @@ func newPageWorld(t *testing.T, s *server) *pageWorld {
 		case 1:
 			w.values["{going}"] = slug
 			w.addBackups(active.text("id"), id)
+			w.addMoves(active.text("id"), id)
 		}
 	}
 	return w

@@ -38,7 +38,7 @@ func Load(ctx context.Context, db *tenantdb.DB, r *Reader, opts LoadOptions) err
 	if err := l.prepare(ctx); err != nil {
 		return err
 	}
-	if err := l.parts(ctx); err != nil {
+	if err := l.parts(ctx, r); err != nil {
 		return err
 	}
 	return Compare(ctx, db, l.tables, l.loaded)
@@ -46,12 +46,12 @@ func Load(ctx context.Context, db *tenantdb.DB, r *Reader, opts LoadOptions) err
 
 // parts loads all parts of the archive. The next one is read and checked while the database
 // stores the one before.
-func (l *loader) parts(ctx context.Context) error {
+func (l *loader) parts(ctx context.Context, r *Reader) error {
 	parts, stop := make(chan Part), make(chan struct{})
 	var unreadable error // read after parts is closed
 	go func() {
 		defer close(parts)
-		unreadable = stoa.CatchPanic(func() error { return l.read(parts, stop) })
+		unreadable = stoa.CatchPanic(func() error { return readParts(r, parts, stop) })
 	}()
 	defer func() {
 		close(stop)
@@ -66,10 +66,10 @@ func (l *loader) parts(ctx context.Context) error {
 	return unreadable
 }
 
-// read sends the parts of the archive until its end or until stop is closed.
-func (l *loader) read(parts chan<- Part, stop <-chan struct{}) error {
+// readParts sends the parts of the archive until its end or until stop is closed.
+func readParts(r *Reader, parts chan<- Part, stop <-chan struct{}) error {
 	for {
-		p, err := l.reader.Next()
+		p, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}

@@ -102,7 +102,7 @@ func TestMemoryDoesNotGrowWithTheStore(t *testing.T) { //nolint:paralleltest // 
 			target := tenantdbtest.Open(t, tenantdbtest.Create(t, engine))
 			l := loader{db: target, head: r.Head}
 			testkit.Must(t, l.prepare(t.Context()))
-			testkit.Must(t, l.parts(t.Context()))
+			testkit.Must(t, l.parts(t.Context(), r))
 			report(t, "loading", peak, most)
 		})
 	}
