@@ -155,7 +155,7 @@ func TestKeysAreRotated(t *testing.T) {
 		if failures := <-done; failures > 0 {
 			o.t.Errorf("%d requests failed meanwhile", failures)
 		}
-		if status != 0 || r.Resealed != 5 || r.Unreadable != 0 || len(r.Removable) != 1 || r.Removable[0] != "e1" {
+		if status != 0 || r.Resealed != 7 || r.Unreadable != 0 || len(r.Removable) != 1 || r.Removable[0] != "e1" {
 			o.t.Errorf("status %d, %+v, %s", status, r, errOut)
 		}
 		if _, out, _ := o.stoa("keys", "list"); !regexp.MustCompile(`e2 +encrypts +2 × store_databases.credentials, 1 × second_factors.secret`).MatchString(out) ||

@@ -334,16 +334,12 @@ func moveState(m moves.Move) ui.State {
 	return ui.State{Word: string(m.State), Kind: ui.Info, Icon: "clock"}
 }
 
-// placeWords describe a database.
-func placeWords(p moves.Place) string {
-	words := engineWords(p.Kind, p.Engine)
+// kindWords describe the kind of a database.
+func kindWords(p moves.Place) string {
 	if p.Kind == credential.Managed {
-		words = "Managed " + words
+		return "managed " + engineWords(p.Kind, p.Engine)
 	}
-	if p.Host != "" {
-		words += " at " + p.Host
-	}
-	return words
+	return engineWords(p.Kind, p.Engine)
 }
 
 // frozenWords say how long writers had to wait.
