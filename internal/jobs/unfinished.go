@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/stoahq/stoa/internal/masterdb"
 )
@@ -24,6 +25,12 @@ const isUnfinished = `state IN ('available', 'pending', 'retryable', 'running', 
 func Waiting[A Args](ctx context.Context, tx *masterdb.Tx) ([]A, error) {
 	return arguments[A](ctx, tx, tx.Postgres() != nil,
 		`(state IN ('available', 'pending') OR state IN ('retryable', 'scheduled') AND scheduled_at > $2)`, tx.Now)
+}
+
+// WaitingSoon does what Waiting does, without the jobs that are to start later than in d.
+func WaitingSoon[A Args](ctx context.Context, tx *masterdb.Tx, d time.Duration) ([]A, error) {
+	return arguments[A](ctx, tx, tx.Postgres() != nil,
+		`(state IN ('available', 'pending') OR state IN ('retryable', 'scheduled') AND scheduled_at > $2 AND scheduled_at <= $3)`, tx.Now, tx.Now.Add(d))
 }
 
 // arguments returns the arguments of the jobs of A's kind that meet a condition. The

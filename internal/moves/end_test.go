@@ -222,3 +222,72 @@ func TestTriggersRefused(t *testing.T) {
 		})
 	}
 }
+
+// TestMoveNeedsQuota moves a store to a managed database although its creator has as many as
+// allowed.
+func TestMoveNeedsQuota(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		r := newReplica(t, db)
+		r.connected(t, credential.SQLite)
+		store := r.connected(t, engines()[len(engines())-1])
+		r.set(t, `UPDATE users SET quota_managed_databases = 1`)
+		if _, err := r.Start(t.Context(), r.owner, store, Target{Managed: credential.SQLite}); stoa.CodeOf(err) != stoa.QuotaExceeded {
+			t.Errorf("one managed database too many: %v", err)
+		}
+		r.set(t, `UPDATE users SET quota_managed_databases = 2`)
+		_, err := r.Start(t.Context(), r.owner, store, Target{Managed: credential.SQLite})
+		testkit.Must(t, err)
+	})
+}
+
+// TestMovesWaitForASlot has as many moves at work as a process may have. Another one waits,
+// unless writers may wait for it.
+func TestMovesWaitForASlot(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		r := newReplica(t, db)
+		store := r.connected(t, credential.SQLite)
+		for range cap(r.slots) {
+			r.slots <- struct{}{}
+		}
+		m, err := r.Start(t.Context(), r.owner, store, Target{Credentials: tenantdbtest.Create(t, engines()[1])})
+		testkit.Must(t, err)
+		if err := r.Run(t.Context(), Run{MoveID: m.ID}); !jobs.IsSnoozed(err) {
+			t.Errorf("a move without a slot: %v", err)
+		}
+		if now, err := r.GetByOperator(t.Context(), store, m.ID); err != nil || now.Executions != 0 {
+			t.Errorf("the move was executed %d times, %v", now.Executions, err)
+		}
+		deadline := time.Now().Add(time.Minute)
+		for waits := 0; waits == 0 && time.Now().Before(deadline); testkit.Must(t, wait(t.Context(), 10*time.Millisecond)) { // until the job has looked for a slot
+			testkit.Must(t, db.Get(t.Context(), &waits, `SELECT count(*) FROM river_job WHERE kind = 'moves.run' AND state IN ('available', 'scheduled') AND scheduled_at > $1`, db.Now()))
+		}
+		for range 3 { // while it waits, nobody takes it for lost
+			r.set(t, `UPDATE store_moves SET claimed_until = $2 WHERE id = $1`, m.ID, db.Now().Add(-time.Second))
+			testkit.Must(t, r.Reconcile(t.Context()))
+		}
+		all, err := jobs.Unfinished[Run](t.Context(), db)
+		testkit.Must(t, err)
+		if len(all) != 1 {
+			t.Errorf("%d jobs for one move", len(all))
+		}
+		for step := range steps {
+			r.set(t, `UPDATE store_moves SET step = $2 WHERE id = $1`, m.ID, step)
+			done, err := r.occupySlot(t.Context(), m.ID)
+			if (err == nil) != urgent(step) {
+				t.Errorf("a slot in the step %s: %v", step, err)
+			}
+			if err == nil {
+				done()
+			}
+		}
+		r.set(t, `UPDATE store_moves SET step = 'prepare' WHERE id = $1`, m.ID)
+		for range cap(r.slots) {
+			<-r.slots
+		}
+		if m = r.await(t, m, inState(Kept, Failed, Aborted)); m.State != Kept {
+			t.Errorf("the move is %s: %s", m.State, deref(m.ErrorMessage))
+		}
+	})
+}

@@ -33,6 +33,7 @@ type Service struct {
 	log       *slog.Logger
 	opts      Options
 	process   *lease.Process
+	slots     chan struct{} // a slot for each move that this process works on
 
 	interrupt func(step string) error // called before and after the work of each step; for tests
 }
@@ -50,6 +51,10 @@ type Options struct {
 	Follow time.Duration
 }
 
+// atOnce is how many moves a process works on at once. A server that hangs may hold one for
+// hours, and the queue has other jobs.
+const atOnce = 4
+
 // New returns a service. Its method Run is the handler of Run jobs.
 func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, databases *provisioning.Service, queue *jobs.Queue, log *slog.Logger, opts Options) *Service {
 	if opts.Keep == 0 {
@@ -64,7 +69,7 @@ func New(db *masterdb.DB, registry *stores.Registry, tenants *tenantdb.Manager, 
 	if opts.Process == "" {
 		opts.Process = rand.Text()
 	}
-	return &Service{db: db, registry: registry, tenants: tenants, databases: databases, queue: queue, log: log, opts: opts, process: lease.NewProcess(opts.Process)}
+	return &Service{db: db, registry: registry, tenants: tenants, databases: databases, queue: queue, log: log, opts: opts, process: lease.NewProcess(opts.Process), slots: make(chan struct{}, atOnce)}
 }
 
 // Keep returns how long a move can be rolled back.
@@ -78,18 +83,25 @@ type Target struct {
 }
 
 // Start begins to move a store to another database, in the background. It fails with
-// move_in_progress while the store is moved, with move_refused for the database that the
-// store has, and in states of the store without a usable database as a rotation does.
+// move_in_progress while the store is moved, with restore_in_progress while it is restored,
+// with move_refused for the database that the store has, with quota_exceeded as
+// provisioning.Service.Connect does, and in states of the store without a usable database as
+// a rotation does.
 func (s *Service) Start(ctx context.Context, p authz.Principal, store stoa.StoreID, to Target) (Move, error) {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.MoveDatabase); err != nil {
 		return Move{}, err
 	}
-	return s.StartByOperator(ctx, p, store, to)
+	return s.begin(ctx, p, store, to, true)
 }
 
 // StartByOperator does what Start does, for an operator with access to the master database.
-// It checks no permission.
+// It checks no permission and no quota.
 func (s *Service) StartByOperator(ctx context.Context, p authz.Principal, store stoa.StoreID, to Target) (Move, error) {
+	return s.begin(ctx, p, store, to, false)
+}
+
+// begin starts a move. limited says that the quota of managed databases applies.
+func (s *Service) begin(ctx context.Context, p authz.Principal, store stoa.StoreID, to Target, limited bool) (Move, error) {
 	c := to.Credentials
 	var err error
 	if to.Managed != "" {
@@ -106,6 +118,11 @@ func (s *Service) StartByOperator(ctx context.Context, p authz.Principal, store 
 	}
 	var m Move
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
+		if limited {
+			if err := s.databases.CheckQuota(ctx, tx, store, c.Kind); err != nil {
+				return err
+			}
+		}
 		m, err = s.start(ctx, tx, p, store, c)
 		return err
 	})

@@ -107,8 +107,13 @@ var errLater = errors.New("moves: later")
 
 // Run is the handler of jobs.
 func (s *Service) Run(ctx context.Context, job Run) error {
+	done, err := s.occupySlot(ctx, job.MoveID)
+	if err != nil {
+		return err
+	}
+	defer done()
 	e := &execution{Service: s}
-	err := s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
+	err = s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
 		e.lease = lease.Lease{Table: moves, Key: job.MoveID, Owner: s.process.NewOwner(), Duration: s.opts.Lease}
 		e.row, err = s.acquire(ctx, tx, job.MoveID, e.lease.Owner)
 		return err
@@ -139,6 +144,27 @@ func (s *Service) Run(ctx context.Context, job Run) error {
 	return e.release(ctx, e.pause())
 }
 
+// busyPause is when a job looks for a slot again.
+const busyPause = 5 * time.Second
+
+// occupySlot takes a slot for a move, or returns an error that delays the job. A move in a
+// step in which writers may be refused needs none.
+func (s *Service) occupySlot(ctx context.Context, id stoa.MoveID) (done func(), err error) {
+	var step string
+	if err := s.db.Get(ctx, &step, `SELECT step FROM store_moves WHERE id = $1`, id); err != nil && !errors.Is(err, masterdb.ErrNotFound) {
+		return nil, err
+	}
+	if urgent(step) {
+		return func() {}, nil
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return func() { <-s.slots }, nil
+	default:
+		return nil, jobs.Snooze(busyPause)
+	}
+}
+
 // maxPause limits the time between two executions after a fault.
 const maxPause = time.Minute
 
@@ -156,7 +182,7 @@ const urgentPause = 500 * time.Millisecond
 func (e *execution) runPersistently(ctx context.Context) error {
 	for {
 		err := e.run(ctx)
-		if err == nil || ctx.Err() != nil || errors.Is(err, errLater) || errors.Is(err, lease.ErrLost) || !e.urgent() {
+		if err == nil || ctx.Err() != nil || errors.Is(err, errLater) || errors.Is(err, lease.ErrLost) || !urgent(e.move.Step) {
 			return err
 		}
 		e.log.WarnContext(ctx, "move interrupted", "store_id", e.move.StoreID.String(), "move", e.move.ID.String(), "step", e.move.Step, "err", err)
@@ -170,9 +196,9 @@ func (e *execution) runPersistently(ctx context.Context) error {
 	}
 }
 
-// urgent reports whether writers may be refused in the present step.
-func (e *execution) urgent() bool {
-	switch e.move.Step {
+// urgent reports whether writers may be refused in a step.
+func urgent(step string) bool {
+	switch step {
 	case stepFreeze, stepSwap, stepRollbackFreeze, stepRollbackSwap:
 		return true
 	}
@@ -551,6 +577,9 @@ func (e *execution) use(ctx context.Context, tx *masterdb.Tx, envelope string) e
 // maxJournal is how many entries a journal may have while the old database does not answer.
 const maxJournal = 500_000
 
+// maxFollow limits one round in which the old database follows.
+const maxFollow = 5 * time.Minute
+
 // keep lets the old database follow the new one, until the time for a rollback has passed.
 func (e *execution) keep(ctx context.Context) (string, applied, error) {
 	var now row
@@ -567,6 +596,8 @@ func (e *execution) keep(ctx context.Context) (string, applied, error) {
 	case now.Wish == wishRollback:
 		return stepRollbackFreeze, nil, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, maxFollow)
+	defer cancel()
 	if err := e.open(ctx); err == nil {
 		n, err := e.back().catchUp(ctx, frozenChanges)
 		e.changes.Add(n)

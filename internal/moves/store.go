@@ -10,6 +10,7 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/lease"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/page"
@@ -324,11 +325,21 @@ func (s *Service) resume(ctx context.Context, tx *masterdb.Tx) error {
 	if err := tx.Select(ctx, &ids, `SELECT id FROM store_moves WHERE `+lost+` ORDER BY id LIMIT 1000`+lock, tx.Now, s.process.Name()); err != nil {
 		return err
 	}
+	// A job may wait for a slot. One that waits for the next round of following would be too
+	// late.
+	all, err := jobs.WaitingSoon[Run](ctx, tx, 2*busyPause)
+	if err != nil {
+		return err
+	}
+	waiting := map[stoa.MoveID]bool{}
+	for _, job := range all {
+		waiting[job.MoveID] = true
+	}
 	for _, id := range ids {
-		// A job may wait already, but perhaps for the next round of following, a minute later.
-		// One job too many does nothing.
-		if err := s.queue.Enqueue(ctx, tx, Run{MoveID: id}); err != nil {
-			return err
+		if !waiting[id] {
+			if err := s.queue.Enqueue(ctx, tx, Run{MoveID: id}); err != nil {
+				return err
+			}
 		}
 		if _, err := tx.Exec(ctx, `UPDATE store_moves SET claimed_by = NULL, claimed_until = $2 WHERE id = $1`, id, tx.Now.Add(s.opts.Lease)); err != nil {
 			return err

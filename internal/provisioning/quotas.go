@@ -51,6 +51,17 @@ func checkRate(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	return e
 }
 
+// CheckQuota fails as Connect does when the store must not get another database of that kind,
+// because its creator has too many. It locks the creator until tx ends; the caller locks the
+// store afterwards.
+func (s *Service) CheckQuota(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, kind credential.Kind) error {
+	creator, err := lockCreator(ctx, tx, store, kind)
+	if err != nil {
+		return err
+	}
+	return s.checkManaged(ctx, tx, store, creator)
+}
+
 // checkManaged fails with quota_exceeded when the store's creator has as many managed
 // databases as allowed. A nil creator has no limit. The caller has locked the creator.
 func (s *Service) checkManaged(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID, creator *quotas.User) error {

@@ -53,8 +53,9 @@ type DB struct {
 	migrating   sync.Mutex   // locked while a migration uses the pool
 
 	// successor leases the store's database if it is another one now; otherwise the lease
-	// has no database. It is nil unless this database is leased.
-	successor func(context.Context) (Lease, error)
+	// has no database, and moving says whether there may be another one soon. It is nil
+	// unless this database is leased.
+	successor func(context.Context) (_ Lease, moving bool, _ error)
 }
 
 // newDB opens the database of c. b is nil unless the database is leased.

@@ -29,7 +29,9 @@ const (
 	// successorWait limits how long a writer waits for the end of a move: from the fence to
 	// the new credentials it takes one transaction in the master.
 	successorWait = 5 * time.Second
-	successorPoll = 20 * time.Millisecond
+	// The pauses between two looks grow, because each looks into the master.
+	firstSuccessorPause = 20 * time.Millisecond
+	maxSuccessorPause   = 500 * time.Millisecond
 )
 
 // IsFenced reports whether err says that a database refuses changes because the store has
@@ -47,15 +49,16 @@ func IsFenced(err error) bool {
 
 // afterMove repeats an operation if err says that the database is fenced: in the store's new
 // database, as soon as there is one, or in this one, if the move was aborted. Otherwise it
-// returns err.
+// returns err. A database that only pretends to be fenced costs one look into the
+// master.
 func (db *DB) afterMove(ctx context.Context, err error, again func(*DB) error) error {
 	if db.successor == nil || !IsFenced(err) {
 		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, successorWait)
 	defer cancel()
-	for {
-		next, missing := db.successor(limited)
+	for wait := firstSuccessorPause; ; wait = min(2*wait, maxSuccessorPause) {
+		next, moving, missing := db.successor(limited)
 		switch {
 		case missing != nil:
 			return unavailable(errors.Join(missing, err))
@@ -63,10 +66,10 @@ func (db *DB) afterMove(ctx context.Context, err error, again func(*DB) error) e
 			defer next.Release()
 			return again(next.DB)
 		}
-		if pause(limited, successorPoll) != nil {
+		if moving && pause(limited, wait) != nil {
 			return unavailable(err)
 		}
-		if err = again(db); !IsFenced(err) {
+		if err = again(db); !moving || !IsFenced(err) {
 			return err
 		}
 	}
@@ -78,13 +81,18 @@ func (m *Manager) followMoves(db *DB, store stoa.StoreID, version int64) {
 	if m.master == nil {
 		return
 	}
-	db.successor = func(ctx context.Context) (Lease, error) {
+	db.successor = func(ctx context.Context) (_ Lease, moving bool, err error) {
 		row, err := readRegistered(ctx, m.master, store)
-		if err != nil || row.CredentialVersion <= version {
-			return Lease{}, err
+		if err != nil {
+			return Lease{}, false, err
+		}
+		if row.CredentialVersion <= version {
+			err = m.master.Get(ctx, &moving, `SELECT count(*) > 0 FROM store_moves WHERE store_id = $1 AND finished_at IS NULL`, store)
+			return Lease{}, moving, err
 		}
 		m.forgetVersion(store, version)
-		return m.Acquire(ctx, store)
+		lease, err := m.Acquire(ctx, store)
+		return lease, true, err
 	}
 }
 
