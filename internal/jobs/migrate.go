@@ -52,7 +52,7 @@ func MigrateTo(ctx context.Context, db *masterdb.DB, version int) error {
 	if current, err := SchemaVersion(ctx, db); err != nil || current == version {
 		return err // River takes a version that is there already for a mistake
 	}
-	_, err := migrateWith(ctx, db, &rivermigrate.MigrateOpts{TargetVersion: version}, func() error { return nil }, func() error { return nil })
+	_, err := migrateWith(ctx, db, &rivermigrate.MigrateOpts{TargetVersion: version}, func() error { return nil }, func() error { return addListIndex(ctx, db) })
 	return err
 }
 
