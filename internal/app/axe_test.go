@@ -75,7 +75,7 @@ func (c *chromium) inspect() map[string][]string {
 		wide := evaluate[string](c, `(() => {
 			const width = document.documentElement.clientWidth
 			if (document.documentElement.scrollWidth <= width) return ""
-			const e = [...document.body.querySelectorAll("*")].find(e => e.getBoundingClientRect().right > width + 1 && !e.closest(".scroll"))
+			const e = [...document.body.querySelectorAll("*")].find(e => e.getBoundingClientRect().right > width + 1 && !e.closest(".scroll, nav"))
 			return e ? e.outerHTML.slice(0, 300) : "something"
 		})()`)
 		if wide != "" {

@@ -44,7 +44,7 @@ func TestMoveInTheConsole(t *testing.T) {
 	}
 	at := started.Location
 	w.owner.post(page, url.Values{"managed": {"sqlite"}}).says(t, "another move", http.StatusUnprocessableEntity, "being moved")
-	await(at, "Moved, can be moved back")
+	await(at, "Can be moved back")
 	if live := w.owner.get(at + "/live"); !strings.Contains(live.Body, "event: done") || !strings.Contains(live.Body, "Writers waited") {
 		t.Errorf("the live part: %d %.500s", live.Status, live.Body)
 	}
@@ -56,11 +56,11 @@ func TestMoveInTheConsole(t *testing.T) {
 	w.api.call("GET", "/api/stores/"+w.id, nil).want(http.StatusOK).is(string(credential.PostgreSQL), "database", "engine")
 
 	at = w.owner.post(page, url.Values{"managed": {"sqlite"}}).Location
-	await(at, "Moved, can be moved back")
+	await(at, "Can be moved back")
 	w.owner.post(at+"/finish", url.Values{}).leadsTo(t, at)
 	eventually(t, "the move has ended", func() bool {
 		body := w.owner.get(at).Body
-		return strings.Contains(body, "Moved") && !strings.Contains(body, "can be moved back") && !strings.Contains(body, "Remove what the move")
+		return strings.Contains(body, "Moved") && !strings.Contains(body, "Can be moved back") && !strings.Contains(body, "Remove what the move")
 	})
 	w.owner.get(page).says(t, "the list", http.StatusOK, "Moved back")
 	w.owner.get(w.base+"/database").says(t, "the database", http.StatusOK, page)

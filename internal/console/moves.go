@@ -321,7 +321,7 @@ func moveState(m moves.Move) ui.State {
 	case moves.Running:
 		return ui.State{Word: "Running", Kind: ui.Info, Icon: "play"}
 	case moves.Kept:
-		return ui.State{Word: "Moved, can be moved back", Kind: ui.Success, Icon: "check"}
+		return ui.State{Word: "Can be moved back", Kind: ui.Success, Icon: "check"}
 	case moves.Succeeded:
 		return ui.State{Word: "Moved", Kind: ui.Success, Icon: "check"}
 	case moves.Failed:

@@ -109,7 +109,14 @@ func (h postgresHost) drop(ctx context.Context, db *DB, name string) error {
 			return err
 		}
 	}
-	if _, err := db.Exec(ctx, `DROP DATABASE IF EXISTS "`+name+`" WITH (FORCE)`); err != nil {
+	_, err = db.Exec(ctx, `DROP DATABASE IF EXISTS "`+name+`" WITH (FORCE)`)
+	if isState(err, "42501") {
+		// An autovacuum worker is in the database. It has no role, so that only a superuser may
+		// end it by FORCE; the plain statement makes it end, and waits for it
+		// (TerminateOtherDBBackends and CountOtherDBBackends in PostgreSQL's procarray.c).
+		_, err = db.Exec(ctx, `DROP DATABASE IF EXISTS "`+name+`"`)
+	}
+	if err != nil {
 		return err
 	}
 	for _, role := range []string{credential.Credentials{User: name}.Role(credential.ReadAccess), name} {
