@@ -83,9 +83,7 @@ func (w *pageWorld) addMoves(busy, going string) {
 			{going, "running", "copy", nil, nil},
 		} {
 			id, far := stoa.NewID[stoa.MoveID](), tx.Now.Add(24*time.Hour)
-			if m.state == "kept" {
-				w.values["{move}"] = id.String()
-			}
+			w.values[map[string]string{"failed": "{failedMove}", "kept": "{move}", "running": "{running}"}[m.state]] = id.String()
 			if _, err := tx.Exec(w.t.Context(), `INSERT INTO store_moves (id, store_id, state, step, schema_version, source_kind, source_engine, source_host, source_port, source_name, source_credentials,
 					target_kind, target_engine, target_host, target_port, target_name, target_credentials, rows_copied, changes, frozen_ms, error_code, error_message,
 					claimed_by, claimed_until, created_at, swapped_at, keep_until, finished_at)

@@ -111,7 +111,7 @@ func (a pageAnswer) leadsTo(t *testing.T, path string) {
 	}
 }
 
-var hiddenValue = regexp.MustCompile(`name="(version|key)" value="([^"]*)"`)
+var hiddenValue = regexp.MustCompile(`name="(version|key|sealed)" value="([^"]*)"`)
 
 // hidden returns a hidden field of the page.
 func (a pageAnswer) hidden(name string) string {

@@ -77,9 +77,12 @@ var pageCases = map[string][]pageCase{
 	"GET /stores/{slug}/database/credentials":    {{status: http.StatusNotFound}},
 	"GET /stores/{slug}/database/reset-password": {{status: http.StatusNotFound}},
 
-	"GET /stores/{slug}/moves":              {{}, {path: "/stores/{pending}/moves"}, {path: "/stores/{slug}/moves?viewer", as: "viewer"}},
-	"GET /stores/{slug}/moves/{move}":       {{}, {path: "/stores/{slug}/moves/none", status: http.StatusNotFound}},
-	"GET /stores/{slug}/moves/{move}/{end}": {{path: "/stores/{slug}/moves/{move}/finish"}, {path: "/stores/{slug}/moves/{move}/none", status: http.StatusNotFound}},
+	"GET /stores/{slug}/moves":     {{}, {path: "/stores/{pending}/moves"}, {path: "/stores/{slug}/moves?viewer", as: "viewer"}},
+	"GET /stores/{slug}/moves/new": {{}, {path: "/stores/{slug}/moves/new?viewer", as: "viewer", status: http.StatusForbidden}},
+	"GET /stores/{slug}/moves/{move}": {{}, {path: "/stores/{going}/moves/{running}"}, {path: "/stores/{slug}/moves/{failedMove}"},
+		{path: "/stores/{slug}/moves/{move}?viewer", as: "viewer"}, {path: "/stores/{slug}/moves/none", status: http.StatusNotFound}},
+	"GET /stores/{slug}/moves/{move}/{end}": {{path: "/stores/{slug}/moves/{move}/finish"}, {path: "/stores/{slug}/moves/{move}/rollback"}, {path: "/stores/{going}/moves/{running}/abort"},
+		{path: "/stores/{slug}/moves/{move}/finish?viewer", as: "viewer", status: http.StatusForbidden}, {path: "/stores/{slug}/moves/{move}/none", status: http.StatusNotFound}},
 
 	"GET /stores/{slug}/backups":          {{}, {path: "/stores/{going}/backups"}, {path: "/stores/{pending}/backups"}, {path: "/stores/{slug}/backups?viewer", as: "viewer", status: http.StatusForbidden}},
 	"GET /stores/{slug}/backups/{backup}": {{}, {path: "/stores/{slug}/backups/{failed}"}, {path: "/stores/{slug}/backups/none", status: http.StatusNotFound}},

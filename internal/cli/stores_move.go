@@ -90,8 +90,8 @@ func moveState(m moves.Move) string {
 	switch {
 	case m.State == moves.Kept && m.Wish == "" && m.KeepUntil != nil:
 		return "complete; it can be rolled back until " + m.KeepUntil.UTC().Format(time.RFC3339)
-	case m.State == moves.Failed && m.ErrorMessage != nil:
-		return "failed: " + *m.ErrorMessage
+	case m.State == moves.Failed && m.Fault != nil:
+		return "failed: " + m.Fault.Message
 	case m.Step != "":
 		return string(m.State) + ", step " + m.Step
 	}
@@ -113,7 +113,12 @@ type movePrint struct {
 }
 
 func newMovePrint(m moves.Move) movePrint {
-	return movePrint{m.ID, m.State, m.Step, m.Source.String(), m.Target.String(), m.RowsCopied, m.Changes, m.FrozenMs, m.KeepUntil, m.ErrorMessage}
+	p := movePrint{ID: m.ID, State: m.State, Step: m.Step, From: m.Source.String(), To: m.Target.String(), RowsCopied: m.RowsCopied, Changes: m.Changes,
+		FrozenMs: m.FrozenMs, KeepUntil: m.KeepUntil}
+	if m.Fault != nil {
+		p.Error = &m.Fault.Message
+	}
+	return p
 }
 
 // target reads where the store is to go.
@@ -151,8 +156,8 @@ func (cmd storesMoveCmd) reached(m moves.Move) error {
 	switch {
 	case m.State == moves.Succeeded, m.State == moves.Kept && !cmd.Rollback, m.State == moves.RolledBack && cmd.Rollback, m.State == moves.Aborted && cmd.Abort, cmd.Status:
 		return nil
-	case m.ErrorMessage != nil:
-		return errors.New(*m.ErrorMessage)
+	case m.Fault != nil:
+		return m.Fault.Err()
 	}
 	return errors.New("the move is " + moveState(m))
 }

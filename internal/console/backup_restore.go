@@ -25,15 +25,8 @@ func (c *Console) backupRestoreRoutes() []Route {
 // restoreView shows a restore with its steps.
 type restoreView struct {
 	backups.Restore
-	Steps []restoreStep
+	Steps []progressStep
 	Store stores.Store
-}
-
-// restoreStep is one step of a restore.
-type restoreStep struct {
-	Text  string
-	Class string
-	State ui.State
 }
 
 // restoreSteps are the steps in their order.
@@ -61,7 +54,7 @@ func (c *Console) lastRestore(ctx context.Context, r *Request, store stores.Stor
 }
 
 // stepsOf returns the steps of a restore that is not done.
-func stepsOf(r backups.Restore) (list []restoreStep) {
+func stepsOf(r backups.Restore) (list []progressStep) {
 	if r.Done() {
 		return nil
 	}
@@ -73,15 +66,15 @@ func stepsOf(r backups.Restore) (list []restoreStep) {
 		switch {
 		case skipped[s.name]:
 		case current && r.State == backups.Queued:
-			list = append(list, restoreStep{s.text, "pending", ui.State{Word: "Waiting", Kind: ui.Info, Icon: "clock"}})
+			list = append(list, waitingStep(s.text))
 		case current:
-			list = append(list, restoreStep{s.text, "running", ui.State{Word: "Running", Kind: ui.Info, Icon: "play"}})
+			list = append(list, runningStep(s.text))
 		case running:
-			list = append(list, restoreStep{s.text, "pending", ui.State{Word: "Waiting", Kind: ui.Info, Icon: "clock"}})
+			list = append(list, waitingStep(s.text))
 		case s.name == "load" && r.Fault != nil:
-			list = append(list, restoreStep{s.text, "failed", ui.State{Word: "Failed", Kind: ui.Danger, Icon: "alert"}})
+			list = append(list, failedStep(s.text))
 		default:
-			list = append(list, restoreStep{s.text, "succeeded", ui.State{Word: "Done", Kind: ui.Success, Icon: "check"}})
+			list = append(list, doneStep(s.text))
 		}
 	}
 	return list

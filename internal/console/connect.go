@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -199,7 +200,7 @@ func (c *Console) checkConnection(w http.ResponseWriter, r *Request) error {
 		return err
 	}
 	v := connectView{Store: *store, Kind: ownDatabase, Form: ui.Form{Values: typed(r.PostForm)}}
-	if v.Checked, err = c.check(r, *store); err != nil {
+	if v.Checked, err = c.check(r, *store, c.Provisioning.Test); err != nil {
 		if v.Form, err = refused(r, err); err != nil {
 			return err
 		}
@@ -207,7 +208,10 @@ func (c *Console) checkConnection(w http.ResponseWriter, r *Request) error {
 	return c.showConnect(w, r, v)
 }
 
-func (c *Console) check(r *Request, store stores.Store) (*checkedConnection, error) {
+// databaseTest tests a database for a store.
+type databaseTest func(context.Context, authz.Principal, stoa.StoreID, *credential.Credentials) (provisioning.Finding, error)
+
+func (c *Console) check(r *Request, store stores.Store, test databaseTest) (*checkedConnection, error) {
 	values, err := c.sentDetails(r, store)
 	if err != nil {
 		return nil, err
@@ -216,7 +220,7 @@ func (c *Console) check(r *Request, store stores.Store) (*checkedConnection, err
 	if err != nil {
 		return nil, err
 	}
-	finding, err := c.Provisioning.Test(r.Context(), r.Principal, store.ID, &pasted.Credentials)
+	finding, err := test(r.Context(), r.Principal, store.ID, &pasted.Credentials)
 	if err != nil {
 		return nil, err
 	}

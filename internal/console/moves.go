@@ -12,9 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/console/ui"
 	"github.com/stoahq/stoa/internal/moves"
-	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/stores"
-	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
 
@@ -23,6 +21,7 @@ func (c *Console) moveRoutes() []Route {
 	return []Route{
 		{Pattern: "GET /stores/{slug}/moves", RouteOptions: view(read), Handle: c.moves},
 		{Pattern: "GET /stores/{slug}/moves/new", RouteOptions: view(move), Handle: c.newMove},
+		{Pattern: "POST /stores/{slug}/moves/check", RouteOptions: databaseForm(move), Handle: c.checkTarget},
 		{Pattern: "POST /stores/{slug}/moves", RouteOptions: databaseForm(move), Handle: c.startMove},
 		{Pattern: "GET /stores/{slug}/moves/{move}", RouteOptions: view(read), Handle: c.move},
 		{Pattern: "GET /stores/{slug}/moves/{move}/live", RouteOptions: stream(read), Handle: c.followMove},
@@ -62,8 +61,8 @@ func (c *Console) moves(w http.ResponseWriter, r *Request) error {
 type newMoveView struct {
 	Store   stores.Store
 	Form    ui.Form
-	Finding *provisioning.Finding // of the database that was named
-	Managed []ui.Option           // the engines that the platform can make a database of
+	Checked *checkedConnection // the database that was named
+	Managed []ui.Option        // the engines that the platform can make a database of
 	Keep    string
 }
 
@@ -80,16 +79,27 @@ func (c *Console) newMove(w http.ResponseWriter, r *Request) error {
 
 func (c *Console) showNewMove(w http.ResponseWriter, r *Request, v newMoveView) error {
 	v.Keep = keepWords(c.Moves.Keep())
-	v.Managed = managedChoices(*v.Store.Database, c.Tenants.ManagedEngine())
+	engines, err := c.Moves.Engines(r.Context(), v.Store.ID, *v.Store.Database)
+	if err != nil {
+		return err
+	}
+	for _, engine := range engines {
+		label := engineWords(credential.Managed, engine) + ", on the platform’s server"
+		if engine == credential.SQLite {
+			label = "SQLite, embedded in the platform"
+		}
+		v.Managed = append(v.Managed, ui.Option{Value: string(engine), Label: label})
+	}
 	status := v.Form.Status()
-	if v.Finding != nil {
+	if v.Checked != nil && v.Checked.Finding.Fault != nil {
 		status = http.StatusUnprocessableEntity
 	}
 	return c.render(w, r, status, storeFrame(v.Store, "database", "Move the store"), newMovePage(v))
 }
 
-// startMove tests a database that is not the platform's before it starts a move there.
-func (c *Console) startMove(w http.ResponseWriter, r *Request) error {
+// checkTarget tests a database of the owner's own, and shows what was understood and found.
+// Nothing is stored.
+func (c *Console) checkTarget(w http.ResponseWriter, r *Request) error {
 	store, err := c.storeFor(r, authz.MoveDatabase)
 	if err != nil {
 		return err
@@ -98,42 +108,49 @@ func (c *Console) startMove(w http.ResponseWriter, r *Request) error {
 		return redirect(w, r, "/stores/"+store.Slug+"/database", "")
 	}
 	v := newMoveView{Store: store, Form: ui.Form{Values: typed(r.PostForm)}}
-	to := moves.Target{Managed: credential.EngineName(r.PostForm.Get("managed"))}
-	if to.Managed == "" {
-		to.Credentials, v.Finding, err = c.testTarget(r, store)
-	}
-	var m moves.Move
-	if err == nil && v.Finding == nil {
-		m, err = c.Moves.Start(r.Context(), r.Principal, store.ID, to)
-	}
-	switch {
-	case err != nil:
+	if v.Checked, err = c.check(r, store, c.Provisioning.TestTarget); err != nil {
 		if v.Form, err = refused(r, err); err != nil {
 			return err
 		}
-		return c.showNewMove(w, r, v)
-	case v.Finding != nil:
-		return c.showNewMove(w, r, v)
+	}
+	return c.showNewMove(w, r, v)
+}
+
+// startMove starts a move to a managed database, or to the one that checkTarget has sealed.
+func (c *Console) startMove(w http.ResponseWriter, r *Request) error {
+	store, err := c.storeFor(r, authz.MoveDatabase)
+	if err != nil {
+		return err
+	}
+	if store.Database == nil {
+		return redirect(w, r, "/stores/"+store.Slug+"/database", "")
+	}
+	var m moves.Move
+	to, err := c.sentTarget(r, store)
+	if err == nil {
+		m, err = c.Moves.Start(r.Context(), r.Principal, store.ID, to)
+	}
+	if err != nil {
+		f, err := refused(r, err)
+		if err != nil {
+			return err
+		}
+		return c.showNewMove(w, r, newMoveView{Store: store, Form: f})
 	}
 	return redirect(w, r, movesPath(store)+"/"+m.ID.String(), "")
 }
 
-// testTarget returns the credentials of the form, and what was found if the database cannot
-// be used.
-func (c *Console) testTarget(r *Request, store stores.Store) (credential.Credentials, *provisioning.Finding, error) {
+// sentTarget returns the database that the form names.
+func (c *Console) sentTarget(r *Request, store stores.Store) (moves.Target, error) {
+	if engine := r.PostForm.Get("managed"); engine != "" {
+		return moves.Target{Managed: credential.EngineName(engine)}, nil
+	}
 	values, err := c.sentDetails(r, store)
 	if err != nil {
-		return credential.Credentials{}, nil, err
+		return moves.Target{}, err
 	}
 	pasted, err := c.readDetails(values)
-	if err != nil {
-		return credential.Credentials{}, nil, err
-	}
-	finding, err := c.Provisioning.Test(r.Context(), r.Principal, store.ID, &pasted.Credentials)
-	if err == nil && finding.Fault != nil {
-		return pasted.Credentials, &finding, nil
-	}
-	return pasted.Credentials, nil, err
+	return moves.Target{Credentials: pasted.Credentials}, err
 }
 
 // moveView shows a move with its steps.
@@ -141,7 +158,7 @@ type moveView struct {
 	moves.Move
 	Store   stores.Store
 	MayMove bool
-	Steps   []restoreStep
+	Steps   []progressStep
 }
 
 func (c *Console) readMove(ctx context.Context, r *Request, store stores.Store) (moveView, error) {
@@ -190,31 +207,23 @@ func (c *Console) followMove(w http.ResponseWriter, r *Request) error {
 // moveEnds are the ways to end a move, by the last part of the path.
 var moveEnds = map[string]struct {
 	title, button string
+	asked         string // until it is done
 	facts         []string
-	do            func(*Console, context.Context, authz.Principal, stoa.StoreID, stoa.MoveID) error
+	do            func(*moves.Service, context.Context, authz.Principal, stoa.StoreID, stoa.MoveID) (moves.Move, error)
 }{
-	"abort": {"Abort the move", "Abort the move", []string{
+	"abort": {"Abort the move", "Abort the move", "The move is being aborted.", []string{
 		"The store stays in the database that it has now.",
 		"What the move has made in the new one is removed.",
-	}, func(c *Console, ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.MoveID) error {
-		_, err := c.Moves.Abort(ctx, p, store, id)
-		return err
-	}},
-	"rollback": {"Move the store back", "Move it back", []string{
+	}, (*moves.Service).Abort},
+	"rollback": {"Move the store back", "Move it back", "The store is being moved back.", []string{
 		"The store returns to the database that it had before. What was written since is there too.",
 		"The store stays open; writers wait for a moment again.",
 		"What the move has made in the new database is removed.",
-	}, func(c *Console, ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.MoveID) error {
-		_, err := c.Moves.Rollback(ctx, p, store, id)
-		return err
-	}},
-	"finish": {"Give up the old database", "Give up the old database", []string{
+	}, (*moves.Service).Rollback},
+	"finish": {"Give up the old database", "Give up the old database", "The old database is being given up.", []string{
 		"The store can then not be moved back.",
 		"An old database that the platform manages is deleted. One of your own keeps its rows as they are now.",
-	}, func(c *Console, ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.MoveID) error {
-		_, err := c.Moves.Finish(ctx, p, store, id)
-		return err
-	}},
+	}, (*moves.Service).Finish},
 }
 
 func (c *Console) confirmMoveEnd(w http.ResponseWriter, r *Request) error {
@@ -252,7 +261,7 @@ func (c *Console) endMove(w http.ResponseWriter, r *Request) error {
 	if !known {
 		return stoa.Errorf(stoa.NotFound, "There is no such page.")
 	}
-	if err := end.do(c, r.Context(), r.Principal, store.ID, v.ID); err != nil {
+	if _, err := end.do(c.Moves, r.Context(), r.Principal, store.ID, v.ID); err != nil {
 		f, err := refused(r, err)
 		if err != nil {
 			return err
@@ -260,17 +269,6 @@ func (c *Console) endMove(w http.ResponseWriter, r *Request) error {
 		return c.showMoveEnd(w, r, v, f)
 	}
 	return redirect(w, r, v.path(), "")
-}
-
-// managedChoices are the engines of which the platform can make a database for the store.
-func managedChoices(now tenantdb.Info, server credential.EngineName) (list []ui.Option) {
-	if server != credential.SQLite {
-		list = append(list, ui.Option{Value: string(server), Label: engineWords(credential.Managed, server) + ", on the platform’s server"})
-	}
-	if now.Kind != credential.Managed || now.Engine != credential.SQLite {
-		list = append(list, ui.Option{Value: string(credential.SQLite), Label: "SQLite, embedded in the platform"})
-	}
-	return list
 }
 
 // moveSteps are the steps of a move in their order.
@@ -293,23 +291,23 @@ var moveEndSteps = map[string]string{
 }
 
 // stepsOfMove returns the steps of a move that has not ended.
-func stepsOfMove(m moves.Move) (list []restoreStep) {
+func stepsOfMove(m moves.Move) (list []progressStep) {
 	if m.Done() {
 		return nil
 	}
 	if text, ok := moveEndSteps[m.Step]; ok {
-		return []restoreStep{{text, "running", ui.State{Word: "Running", Kind: ui.Info, Icon: "play"}}}
+		return []progressStep{runningStep(text)}
 	}
 	passed := false
 	for _, s := range moveSteps {
 		switch {
 		case s.name == m.Step:
 			passed = true
-			list = append(list, restoreStep{s.text, "running", ui.State{Word: "Running", Kind: ui.Info, Icon: "play"}})
+			list = append(list, runningStep(s.text))
 		case passed:
-			list = append(list, restoreStep{s.text, "pending", ui.State{Word: "Waiting", Kind: ui.Info, Icon: "clock"}})
+			list = append(list, waitingStep(s.text))
 		default:
-			list = append(list, restoreStep{s.text, "succeeded", ui.State{Word: "Done", Kind: ui.Success, Icon: "check"}})
+			list = append(list, doneStep(s.text))
 		}
 	}
 	return list

@@ -98,12 +98,10 @@ func newMoveView(m moves.Move) moveView {
 	v := moveView{
 		ID: m.ID, StoreID: m.StoreID, State: m.State, From: place(m.Source), To: place(m.Target), RowsCopied: m.RowsCopied, Changes: m.Changes,
 		FrozenMs: m.FrozenMs, CreatedAt: m.CreatedAt, SwappedAt: m.SwappedAt, KeepUntil: m.KeepUntil, FinishedAt: m.FinishedAt,
+		Error: newFaultView(m.Fault),
 	}
 	if m.Step != "" {
 		v.Step = &m.Step
-	}
-	if m.ErrorCode != nil && m.ErrorMessage != nil {
-		v.Error = &faultView{Code: stoa.Code(*m.ErrorCode), Message: *m.ErrorMessage}
 	}
 	return v
 }

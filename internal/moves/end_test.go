@@ -31,7 +31,7 @@ func (r *replica) moved(t *testing.T) (stoa.StoreID, Move, credential.Credential
 	testkit.Must(t, err)
 	m = r.await(t, m, inState(Kept, Failed, Aborted))
 	if m.State != Kept {
-		t.Fatalf("the move is %s: %s", m.State, deref(m.ErrorMessage))
+		t.Fatalf("the move is %s: %v", m.State, m.Fault.Err())
 	}
 	return store, m, to
 }
@@ -40,7 +40,7 @@ func (r *replica) moved(t *testing.T) (stoa.StoreID, Move, credential.Credential
 func (r *replica) ended(t *testing.T, m Move, to credential.Credentials) {
 	t.Helper()
 	if m = r.await(t, m, Move.Done); m.State != Succeeded {
-		t.Errorf("the move is %s: %s", m.State, deref(m.ErrorMessage))
+		t.Errorf("the move is %s: %v", m.State, m.Fault.Err())
 	}
 	there, err := side{tenantdbtest.Open(t, to), target}.tables(t.Context())
 	testkit.Must(t, err)
@@ -154,7 +154,7 @@ func TestMoveEnds(t *testing.T) {
 			}
 			r.again(t, m)
 			if m = r.await(t, m, Move.Done); m.State != Succeeded {
-				t.Errorf("the move is %s: %s", m.State, deref(m.ErrorMessage))
+				t.Errorf("the move is %s: %v", m.State, m.Fault.Err())
 			}
 			if r.embedded(t, store) {
 				t.Error("the old database is still there")
@@ -178,7 +178,7 @@ func TestMoveToSupabase(t *testing.T) {
 		testkit.Must(t, err)
 		m = r.await(t, m, inState(Kept, Failed, Aborted))
 		if m.State != Kept {
-			t.Fatalf("the move is %s: %s", m.State, deref(m.ErrorMessage))
+			t.Fatalf("the move is %s: %v", m.State, m.Fault.Err())
 		}
 		r.check(t, store, credential.PostgreSQL, load.end())
 		now, err := r.tenants.Load(t.Context(), db, store)
@@ -287,7 +287,7 @@ func TestMovesWaitForASlot(t *testing.T) {
 			<-r.slots
 		}
 		if m = r.await(t, m, inState(Kept, Failed, Aborted)); m.State != Kept {
-			t.Errorf("the move is %s: %s", m.State, deref(m.ErrorMessage))
+			t.Errorf("the move is %s: %v", m.State, m.Fault.Err())
 		}
 	})
 }

@@ -83,22 +83,15 @@ func TestDisturbedMove(t *testing.T) {
 					testkit.Must(t, err)
 					m = r.await(t, m, inState(Kept, Failed, Aborted))
 					all := load.end()
-					if m.State != Failed || m.ErrorCode == nil || *m.ErrorCode == string(stoa.Internal) || !strings.Contains(*m.ErrorMessage, c.says) {
-						t.Errorf("the move is %s: %v", m.State, deref(m.ErrorMessage))
+					if m.State != Failed || m.Fault == nil || m.Fault.Code == stoa.Internal || !strings.Contains(m.Fault.Message, c.says) {
+						t.Errorf("the move is %s: %v", m.State, m.Fault.Err())
 					}
-					t.Log(deref(m.ErrorMessage))
+					t.Log(m.Fault.Err())
 					r.check(t, store, engine, all)
 				})
 			}
 		}
 	})
-}
-
-func deref(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
 }
 
 // fill gives a database an order with an item.

@@ -45,12 +45,12 @@ func TestMovesUnderLoad(t *testing.T) {
 			m, err := r.Start(t.Context(), r.owner, store, targetOf(t, to))
 			testkit.Must(t, err)
 			if m = r.await(t, m, inState(Kept, Failed, Aborted)); m.State != Kept {
-				t.Fatalf("the move %d from %s to %s is %s: %s", i, at, to, m.State, deref(m.ErrorMessage))
+				t.Fatalf("the move %d from %s to %s is %s: %v", i, at, to, m.State, m.Fault.Err())
 			}
 			_, err = r.Finish(t.Context(), r.owner, store, m.ID)
 			testkit.Must(t, err)
 			if m = r.await(t, m, Move.Done); m.State != Succeeded {
-				t.Fatalf("the move %d is %s: %s", i, m.State, deref(m.ErrorMessage))
+				t.Fatalf("the move %d is %s: %v", i, m.State, m.Fault.Err())
 			}
 			freezes, at = append(freezes, *m.FrozenMs), to
 		}

@@ -82,6 +82,26 @@ type Target struct {
 	Credentials credential.Credentials
 }
 
+// Engines returns the engines of the managed databases that the store can move to from the
+// one that it has now: those of Target.Managed that Start does not refuse. It checks no
+// permission.
+func (s *Service) Engines(ctx context.Context, store stoa.StoreID, now tenantdb.Info) (list []credential.EngineName, err error) {
+	all := []credential.EngineName{credential.SQLite}
+	if server := s.tenants.ManagedEngine(); server != credential.SQLite {
+		all = []credential.EngineName{server, credential.SQLite}
+	}
+	for _, engine := range all {
+		c, err := s.tenants.NewManagedOn(ctx, store, engine)
+		if err != nil {
+			return nil, err
+		}
+		if from := (Place{c.Kind, now.Engine, now.Host, now.Port, now.DatabaseName}); placeOf(c) != from {
+			list = append(list, engine)
+		}
+	}
+	return list, nil
+}
+
 // Start begins to move a store to another database, in the background. It fails with
 // move_in_progress while the store is moved, with restore_in_progress while it is restored,
 // with move_refused for the database that the store has, with quota_exceeded as

@@ -257,7 +257,7 @@ func TestMove(t *testing.T) {
 					testkit.Must(t, err)
 					m = r.await(t, m, inState(Kept, Failed, Aborted))
 					if m.State != Kept {
-						t.Fatalf("the move is %s: %s", m.State, *m.ErrorMessage)
+						t.Fatalf("the move is %s: %v", m.State, m.Fault.Err())
 					}
 					_ = wait(t.Context(), 200*time.Millisecond)
 					_, err = r.Rollback(t.Context(), r.owner, store, m.ID)
@@ -292,7 +292,7 @@ func TestInterruptedMove(t *testing.T) {
 		testkit.Must(t, err)
 		m = r.await(t, m, inState(Kept, Failed, Aborted))
 		if m.State != Kept {
-			t.Fatalf("the move is %s: %s", m.State, *m.ErrorMessage)
+			t.Fatalf("the move is %s: %v", m.State, m.Fault.Err())
 		}
 		all := load.end()
 		r.check(t, store, credential.SQLite, all)
@@ -337,7 +337,7 @@ func TestAbortedMove(t *testing.T) {
 				}))
 				end := r.await(t, m, Move.Done)
 				if end.State != Aborted {
-					t.Errorf("the move is %s: %v", end.State, end.ErrorMessage)
+					t.Errorf("the move is %s: %v", end.State, end.Fault.Err())
 				}
 				r.check(t, store, engine, load.end())
 				testkit.Must(t, r.leased(t.Context(), store, func(db *tenantdb.DB) error {

@@ -4,16 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
-	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/lease"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/page"
+	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
@@ -76,9 +75,8 @@ type Move struct {
 	RowsCopied    int64
 	Changes       int64
 	FrozenMs      *int64
-	Executions    int // of the step
-	ErrorCode     *string
-	ErrorMessage  *string
+	Executions    int                 // of the step
+	Fault         *provisioning.Fault `db:"-"`
 	CreatedAt     time.Time
 	SwappedAt     *time.Time
 	KeepUntil     *time.Time
@@ -109,6 +107,7 @@ type row struct {
 	SourcePort, TargetPort               int
 	SourceName, TargetName               string
 	SourceCredentials, TargetCredentials string
+	ErrorCode, ErrorMessage              *string
 }
 
 const selectMoves = `SELECT id, store_id, state, step, wish, schema_version, rows_copied, changes, frozen_ms, executions, error_code, error_message,
@@ -118,6 +117,7 @@ const selectMoves = `SELECT id, store_id, state, step, wish, schema_version, row
 func (r row) move() Move {
 	m := r.Move
 	m.Source = Place{r.SourceKind, r.SourceEngine, r.SourceHost, r.SourcePort, r.SourceName}
+	m.Fault = provisioning.NewFault(r.ErrorCode, r.ErrorMessage)
 	m.Target = Place{r.TargetKind, r.TargetEngine, r.TargetHost, r.TargetPort, r.TargetName}
 	return m
 }
@@ -236,8 +236,8 @@ func (e *execution) countExecution(ctx context.Context) error {
 
 // fail stores why a move fails, for its owner.
 func (e *execution) fail(ctx context.Context, tx *masterdb.Tx, cause error) error {
-	code, message := faultOf(cause)
-	_, err := tx.Exec(ctx, `UPDATE store_moves SET error_code = $2, error_message = $3 WHERE id = $1`, e.move.ID, string(code), message)
+	fault := provisioning.FaultOf(cause)
+	_, err := tx.Exec(ctx, `UPDATE store_moves SET error_code = $2, error_message = $3 WHERE id = $1`, e.move.ID, string(fault.Code), fault.Message)
 	return err
 }
 
@@ -250,100 +250,4 @@ func (e *execution) finish(ctx context.Context, tx *masterdb.Tx, state State) er
 	}
 	details := map[string]string{"move": e.move.ID.String(), "state": string(state)}
 	return audit.Record(ctx, tx, authz.Principal{}, audit.Event{Action: audit.MoveEnded, Store: e.move.StoreID, Details: details})
-}
-
-// maxMessage is the maximum length of a recorded message, in bytes.
-const maxMessage = 2000
-
-// faultOf returns what the owner of a store sees of an error.
-func faultOf(err error) (stoa.Code, string) {
-	var known *stoa.Error
-	if errors.As(err, &known) {
-		return known.Code, storable(known.Message)
-	}
-	if fault := tenantdb.ServerFault(err); fault != nil {
-		return fault.Code, fault.Message
-	}
-	return stoa.Internal, "Something went wrong on our side. Try again; if it persists, tell the operator the move's id."
-}
-
-// storable returns a message in a form that every master database accepts: it may quote
-// names of an untrusted server.
-func storable(message string) string {
-	if len(message) > maxMessage {
-		message = message[:maxMessage-len("…")] + "…"
-	}
-	return strings.ReplaceAll(strings.ToValidUTF8(message, "\uFFFD"), "\x00", "\uFFFD")
-}
-
-// lost is the SQL condition of moves that no process works on although it is time. $1 is the
-// time, $2 the name of this process.
-var lost = moves.Where + ` AND ` + moves.Expired(1, 2)
-
-// Watch enqueues jobs for moves that no process works on, until ctx is done.
-func (s *Service) Watch(ctx context.Context) {
-	tick := time.NewTicker(s.opts.Lease * 2 / 3)
-	defer tick.Stop()
-	for {
-		if err := s.Reconcile(ctx); err != nil && ctx.Err() == nil {
-			s.log.WarnContext(ctx, "lost moves not looked for", "err", err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// Reconcile enqueues a job for each move that no process works on: its lease has expired, or
-// its job did not start in time. Any number of replicas may call it.
-func (s *Service) Reconcile(ctx context.Context) error {
-	var n int
-	if err := s.db.Get(ctx, &n, `SELECT count(*) FROM store_moves WHERE `+lost, s.db.Now(), s.process.Name()); err != nil || n == 0 {
-		return err
-	}
-	return s.db.Tx(ctx, func(tx *masterdb.Tx) error { return s.resume(ctx, tx) })
-}
-
-// Release expires, in tx, the leases of a process that has ended, and enqueues jobs for its
-// moves.
-func (s *Service) Release(ctx context.Context, tx *masterdb.Tx, process string) error {
-	n, err := moves.ExpireProcess(ctx, tx, process)
-	if err != nil || n == 0 {
-		return err
-	}
-	return s.resume(ctx, tx)
-}
-
-func (s *Service) resume(ctx context.Context, tx *masterdb.Tx) error {
-	lock := tx.ForUpdate()
-	if lock != "" {
-		lock += " SKIP LOCKED"
-	}
-	var ids []stoa.MoveID
-	if err := tx.Select(ctx, &ids, `SELECT id FROM store_moves WHERE `+lost+` ORDER BY id LIMIT 1000`+lock, tx.Now, s.process.Name()); err != nil {
-		return err
-	}
-	// A job may wait for a slot. One that waits for the next round of following would be too
-	// late.
-	all, err := jobs.WaitingSoon[Run](ctx, tx, 2*busyPause)
-	if err != nil {
-		return err
-	}
-	waiting := map[stoa.MoveID]bool{}
-	for _, job := range all {
-		waiting[job.MoveID] = true
-	}
-	for _, id := range ids {
-		if !waiting[id] {
-			if err := s.queue.Enqueue(ctx, tx, Run{MoveID: id}); err != nil {
-				return err
-			}
-		}
-		if _, err := tx.Exec(ctx, `UPDATE store_moves SET claimed_by = NULL, claimed_until = $2 WHERE id = $1`, id, tx.Now.Add(s.opts.Lease)); err != nil {
-			return err
-		}
-	}
-	return nil
 }

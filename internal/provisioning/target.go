@@ -4,9 +4,26 @@ import (
 	"context"
 
 	"github.com/stoahq/stoa"
+	"github.com/stoahq/stoa/internal/audit"
+	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
+
+// TestTarget checks a database that a store is to be moved to without changing it, as Test
+// checks one for a store that waits for a database. Nothing in it is adopted.
+func (s *Service) TestTarget(ctx context.Context, p authz.Principal, store stoa.StoreID, given *credential.Credentials) (Finding, error) {
+	if _, err := authz.Check(ctx, s.db, p, store, authz.MoveDatabase); err != nil {
+		return Finding{}, err
+	}
+	check := preflight{store: store, credentials: *given}
+	check.credentials.Adopt = false
+	if err := s.checkOwn(&check.credentials); err != nil {
+		return Finding{}, err
+	}
+	found, err := s.test(ctx, check)
+	return found, s.recordPreflight(ctx, audit.DatabaseTested, p, check, err, found.Fault.Err())
+}
 
 // OpenTarget opens a database that a store is to be moved to, as a run does that connects a
 // store: it makes a managed database, and a role of the store's own in a Supabase project.
