@@ -239,8 +239,8 @@ func (a *App) registerJobs(publicURL string) {
 // job.
 func (a *App) releaseEnded() {
 	a.presence.OnProcessEnd(a.Queue.Release)
-	a.presence.OnProcessEnd(a.Provisioning.Release)
-	a.presence.OnProcessEnd(a.Moves.Release)
+	a.presence.OnProcessEnd(a.Provisioning.Recovery().Release)
+	a.presence.OnProcessEnd(a.Moves.Recovery().Release)
 	a.presence.OnProcessEnd(a.cloud.Release)
 	a.presence.OnProcessEnd(a.Backups.Release)
 	a.presence.OnProcessEnd(func(ctx context.Context, tx *masterdb.Tx, _ string) error { // accounts that the process had marked in memory
@@ -323,8 +323,8 @@ func (a *App) listen(ctx context.Context) (stop func()) {
 	var running sync.WaitGroup
 	running.Go(func() { a.Master.Listen(ctx, a.Log) })
 	running.Go(func() { a.Master.WatchSkew(ctx, a.Log) })
-	running.Go(func() { a.Provisioning.Watch(ctx) })
-	running.Go(func() { a.Moves.Watch(ctx) })
+	running.Go(func() { a.Provisioning.Recovery().Watch(ctx) })
+	running.Go(func() { a.Moves.Recovery().Watch(ctx) })
 	running.Go(func() { a.feed.Run(ctx) })
 	running.Go(func() { a.traffic.Run(ctx) })
 	return func() {

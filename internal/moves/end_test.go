@@ -265,7 +265,8 @@ func TestMovesWaitForASlot(t *testing.T) {
 		}
 		for range 3 { // while it waits, nobody takes it for lost
 			r.set(t, `UPDATE store_moves SET claimed_until = $2 WHERE id = $1`, m.ID, db.Now().Add(-time.Second))
-			testkit.Must(t, r.Reconcile(t.Context()))
+			_, err := r.Recovery().Reconcile(t.Context())
+			testkit.Must(t, err)
 		}
 		all, err := jobs.Unfinished[Run](t.Context(), db)
 		testkit.Must(t, err)

@@ -93,7 +93,7 @@ func TestRunIsNotResumedAfterTwoCrashes(t *testing.T) {
 				b := setup(t, db)
 				p, s := b.store(t)
 				run := first(t, b, s.ID, p)
-				if n, err := b.Reconcile(t.Context()); n != 1 && name != "of a job" || err != nil {
+				if n, err := b.Recovery().Reconcile(t.Context()); n != 1 && name != "of a job" || err != nil {
 					t.Fatalf("%d runs are taken up again, %v", n, err)
 				}
 				w, err := b.Service.begin(t.Context(), job(run))

@@ -48,7 +48,7 @@ func TestDeadProcess(t *testing.T) {
 		living := setupQuick(t, db, shared).start(t)
 		ctx, stop := context.WithCancel(t.Context())
 		var watching sync.WaitGroup
-		watching.Go(func() { living.Watch(ctx) })
+		watching.Go(func() { living.Recovery().Watch(ctx) })
 		t.Cleanup(watching.Wait)
 		t.Cleanup(stop)
 		living.succeeded(t, p, living.wait(t, run))
@@ -80,7 +80,7 @@ func TestReconcile(t *testing.T) {
 		b.exec(t, `UPDATE river_job SET state = 'retryable', scheduled_at = $2 WHERE `+argsText(db)+` LIKE $1`,
 			"%"+overdue.ID.String()+"%", time.Now().UTC().Add(-time.Hour))
 		look := func() (sum int) {
-			counts, errs := atOnce(4, func(int) (int, error) { return b.Reconcile(t.Context()) })
+			counts, errs := atOnce(4, func(int) (int, error) { return b.Recovery().Reconcile(t.Context()) })
 			testkit.Must(t, errors.Join(errs...))
 			for _, n := range counts {
 				sum += n
@@ -361,7 +361,7 @@ func TestLeasesOfAnEndedProcess(t *testing.T) {
 		dead.exec(t, `DELETE FROM river_job`)
 		q, queued := begin()
 		for range 2 {
-			n, err := living.Reconcile(t.Context())
+			n, err := living.Recovery().Reconcile(t.Context())
 			if testkit.Must(t, err); n != 0 {
 				t.Errorf("%d runs of a process that is present were taken up", n)
 			}
@@ -372,7 +372,7 @@ func TestLeasesOfAnEndedProcess(t *testing.T) {
 				t.Error("a run was taken from a process that is present")
 			}
 		}
-		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return living.Release(t.Context(), tx, "another") }))
+		testkit.Must(t, db.Tx(t.Context(), func(tx *masterdb.Tx) error { return living.Recovery().Release(t.Context(), tx, "another") }))
 		if n := living.count(t, `river_job`); n != 1 {
 			t.Errorf("%d jobs, want 1", n)
 		}
@@ -381,7 +381,7 @@ func TestLeasesOfAnEndedProcess(t *testing.T) {
 				if _, err := tx.Exec(t.Context(), `DELETE FROM processes WHERE name = $1`, dead.process.Name()); err != nil {
 					return err
 				}
-				return living.Release(t.Context(), tx, dead.process.Name())
+				return living.Recovery().Release(t.Context(), tx, dead.process.Name())
 			}))
 		}
 		if n := living.count(t, `river_job`); n != 2 {
@@ -409,7 +409,7 @@ func TestOwnLeaseExpires(t *testing.T) {
 		b.begin(t, run).close()
 		b.exec(t, `DELETE FROM river_job`)
 		b.expireLease(t, run.ID)
-		n, err := b.Reconcile(t.Context())
+		n, err := b.Recovery().Reconcile(t.Context())
 		if testkit.Must(t, err); n != 1 {
 			t.Errorf("%d runs were taken up, want 1", n)
 		}
