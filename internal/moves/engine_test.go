@@ -127,14 +127,18 @@ func load(ctx context.Context, db *tenantdb.DB, name string, stop <-chan struct{
 // check compares what was acknowledged with what the database has.
 func check(t *testing.T, db *tenantdb.DB, all []map[string]string) {
 	t.Helper()
-	var rows []struct {
-		ID   string
-		Slug string
-	}
-	testkit.Must(t, db.Select(t.Context(), &rows, `SELECT id, slug FROM products`))
+	const page = 5000
 	found := map[string]string{}
-	for _, r := range rows {
-		found[r.ID] = r.Slug
+	for after, full := uuid.Nil.String(), true; full; {
+		var rows []struct {
+			ID   string
+			Slug string
+		}
+		testkit.Must(t, db.Select(t.Context(), &rows, `SELECT id, slug FROM products WHERE id > ? ORDER BY id LIMIT ?`, after, page))
+		for _, r := range rows {
+			found[r.ID], after = r.Slug, r.ID
+		}
+		full = len(rows) == page
 	}
 	n := 0
 	for _, acknowledged := range all {

@@ -55,9 +55,9 @@ func TestMovesUnderLoad(t *testing.T) {
 			freezes, at = append(freezes, *m.FrozenMs), to
 		}
 		all := load.end()
-		r.check(t, store, at, all)
 		slices.Sort(freezes)
 		t.Logf("%d moves in %s, %d writes, %d reads, freezes: median %d ms, p99 %d ms, longest %d ms", len(freezes), time.Since(begun).Round(time.Second),
 			load.writes.Load(), load.reads.Load(), freezes[len(freezes)/2], freezes[len(freezes)*99/100], freezes[len(freezes)-1])
+		r.check(t, store, at, all)
 	})
 }
