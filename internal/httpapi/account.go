@@ -51,7 +51,8 @@ func (a *api) accountRoutes() {
 			Description: "One JSON object: profile, second factor, passkeys, sessions, stores created, memberships, invitations sent and received, API keys, changes of the address, " +
 				"mails requested, connections and consents for Supabase, automatic recharges, purchases, and the audit entries of what the caller did. No secrets. " +
 				"It is streamed: an answer that breaks off is incomplete. What the stores themselves hold, such as their ledger, is exported there.",
-			Errors: []int{401, 403}}, a.exportAccount)
+			Responses: map[string]*huma.Response{"200": {Description: "The export", Content: map[string]*huma.MediaType{jsonType: {Schema: &huma.Schema{Type: huma.TypeObject, AdditionalProperties: true}}}}},
+			Errors:    []int{401, 403}}, a.exportAccount)
 }
 
 type changeNameInput struct {

@@ -140,6 +140,7 @@ func newAPI(d Domains, cfg Config) *api {
 	a.consoleRoutes()
 	a.wellKnownRoutes()
 	a.page("/", fallbackOptions, a.noRoute)
+	completeDocument(a.huma.OpenAPI())
 	return a
 }
 

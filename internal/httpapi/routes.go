@@ -219,3 +219,9 @@ func Routes(cfg Config) []Route {
 	}
 	return list
 }
+
+// OpenAPI returns the OpenAPI document of the API that New serves for cfg, as JSON.
+func OpenAPI(cfg Config) ([]byte, error) {
+	cfg.Metrics = nil
+	return newAPI(Domains{}, cfg).huma.OpenAPI().MarshalJSON()
+}

@@ -1,0 +1,171 @@
+// Package openapitest checks answers of the API against its OpenAPI document, in tests.
+package openapitest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+const documentURL = "openapi.json"
+
+// Document is an OpenAPI document. It is safe for concurrent use.
+type Document struct {
+	content  map[string]any
+	routes   http.ServeMux
+	compiler *jsonschema.Compiler
+
+	mu      sync.Mutex // guards compiler and schemas
+	schemas map[string]*jsonschema.Schema
+	used    map[string]bool // operations and statuses that were checked
+}
+
+// New returns the document with that content.
+func New(raw []byte) (*Document, error) {
+	parsed, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+	if err != nil {
+		return nil, err
+	}
+	content, ok := parsed.(map[string]any)
+	if !ok {
+		return nil, errors.New("openapitest: the document is no object")
+	}
+	d := &Document{content: content, compiler: jsonschema.NewCompiler(), schemas: map[string]*jsonschema.Schema{}, used: map[string]bool{}}
+	d.compiler.DefaultDraft(jsonschema.Draft2020)
+	d.compiler.AssertFormat()
+	if err := d.compiler.AddResource(documentURL, content); err != nil {
+		return nil, err
+	}
+	for path := range object(content["paths"]) {
+		d.routes.HandleFunc(path, nowhere)
+	}
+	return d, nil
+}
+
+func nowhere(http.ResponseWriter, *http.Request) {}
+
+func object(v any) map[string]any { m, _ := v.(map[string]any); return m }
+
+// Check returns why an answer is not as the document says. Requests to paths that the
+// document does not have are not checked.
+func (d *Document) Check(method, path string, status int, header http.Header, body []byte) error {
+	_, pattern := d.routes.Handler(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: path}})
+	if pattern == "" || d.content["paths"] == nil {
+		return nil
+	}
+	operation := object(object(object(d.content["paths"])[pattern])[strings.ToLower(method)])
+	if operation == nil {
+		return nil // 405, and HEAD
+	}
+	name := method + " " + pattern
+	response := object(object(operation["responses"])[strconv.Itoa(status)])
+	if response == nil {
+		return fmt.Errorf("%s answers %d, which the document does not have", name, status)
+	}
+	d.mu.Lock()
+	d.used[name+" "+strconv.Itoa(status)] = true
+	d.mu.Unlock()
+	content := object(response["content"])
+	if len(body) == 0 && len(content) == 0 {
+		return nil
+	}
+	kind, _, err := mime.ParseMediaType(header.Get("Content-Type"))
+	if err != nil {
+		return fmt.Errorf("%s %d: the content type %q: %w", name, status, header.Get("Content-Type"), err)
+	}
+	if content[kind] == nil {
+		return fmt.Errorf("%s %d answers %s, which the document does not have", name, status, kind)
+	}
+	if !strings.HasSuffix(kind, "json") {
+		return nil
+	}
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("%s %d: %w", name, status, err)
+	}
+	schema, err := d.schema(pattern, strings.ToLower(method), strconv.Itoa(status), kind)
+	if err != nil {
+		return err
+	}
+	if err := schema.Validate(value); err != nil {
+		return fmt.Errorf("%s %d: %w: %.2000s", name, status, err, body)
+	}
+	return nil
+}
+
+// schema returns the schema of an answer, which is compiled once.
+func (d *Document) schema(path, method, status, kind string) (*jsonschema.Schema, error) {
+	escape := strings.NewReplacer("~", "~0", "/", "~1")
+	var pointer strings.Builder
+	for _, part := range []string{"paths", path, method, "responses", status, "content", kind, "schema"} {
+		pointer.WriteString("/" + url.PathEscape(escape.Replace(part)))
+	}
+	location := documentURL + "#" + pointer.String()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := d.schemas[location]; s != nil {
+		return s, nil
+	}
+	s, err := d.compiler.Compile(location)
+	d.schemas[location] = s
+	return s, err
+}
+
+// Unused returns the documented answers with a 2xx status that were never checked.
+func (d *Document) Unused() (list []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for path, item := range object(d.content["paths"]) {
+		for method, operation := range object(item) {
+			for status := range object(object(operation)["responses"]) {
+				if name := strings.ToUpper(method) + " " + path + " " + status; status[0] == '2' && !d.used[name] {
+					list = append(list, name)
+				}
+			}
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// Transport checks the answers to requests that it sends.
+type Transport struct {
+	http.RoundTripper
+	Document *Document
+	// Wrong is called with each answer that is not as the document says.
+	Wrong func(error)
+}
+
+// RoundTrip implements http.RoundTripper. Answers of Stoa are checked, which have the
+// request's id, unless the request names a host, which may be one of a store.
+func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	res, err := t.RoundTripper.RoundTrip(r)
+	if err != nil || r.Host != r.URL.Host || res.Header.Get("X-Request-Id") == "" || !strings.HasSuffix(mediaType(res), "json") {
+		return res, err
+	}
+	body, err := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	res.Body = io.NopCloser(bytes.NewReader(body))
+	if err != nil {
+		return res, nil //nolint:nilerr // the caller sees a body that has ended early, and its error is about that
+	}
+	if err := t.Document.Check(r.Method, r.URL.Path, res.StatusCode, res.Header, body); err != nil {
+		t.Wrong(err)
+	}
+	return res, nil
+}
+
+func mediaType(res *http.Response) string {
+	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type"))
+	return kind
+}
