@@ -100,8 +100,9 @@ bin/tools/golangci-lint:
 
 # The generator has the version of the library that its output calls.
 .PHONY: generate
-generate: ## write the Go code of the templ pages
+generate: ## write the Go code of the templ pages and the documents on error codes
 	go run github.com/a-h/templ/cmd/templ@$$(go list -m -f '{{.Version}}' github.com/a-h/templ) generate -path internal
+	go generate ./internal/httpapi
 
 .PHONY: generate-check
 generate-check: ## check that the generated code is fresh

@@ -18,35 +18,35 @@ import (
 func (a *api) accountRoutes() {
 	tags := []string{"Auth"}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPatch, Path: "/api/auth/me", Tags: tags,
+		huma.Operation{OperationID: "account.update", Method: http.MethodPatch, Path: "/api/auth/me", Tags: tags,
 			Summary: "Change the caller's name", Description: "A field that is left out stays as it is.", Errors: []int{400, 401, 403, 413, 422}}, a.changeName)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
-		huma.Operation{Method: http.MethodDelete, Path: "/api/auth/me", Tags: tags, DefaultStatus: http.StatusNoContent,
+		huma.Operation{OperationID: "account.delete", Method: http.MethodDelete, Path: "/api/auth/me", Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: "Delete the account",
 			Description: "Needs the password. Refused (403) while stores have no other owner, which errors names: hand each over or delete it first. " +
 				"An operator of the platform is to be demoted first. Sessions, API keys, memberships and open invitations end at once; purchases, the ledger and " +
 				"the audit log stay, without the person's name and address. A mail confirms it.",
 			Errors: []int{400, 401, 403, 413, 422}}, a.deleteAccount)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/auth/email-change", Tags: tags,
+		huma.Operation{OperationID: "emailChange.get", Method: http.MethodGet, Path: "/api/auth/email-change", Tags: tags,
 			Summary: "The change of the address that waits", Errors: []int{401, 403}}, a.getEmailChange)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: "/api/auth/email-change", Tags: tags, DefaultStatus: http.StatusAccepted,
+		huma.Operation{OperationID: "emailChange.start", Method: http.MethodPost, Path: "/api/auth/email-change", Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary: "Ask for a change of the address",
 			Description: "Needs the password. A link is sent to the new address and, if the present one is verified, one to it: the change takes effect when both are " +
 				"confirmed within 24 hours. It takes the place of an earlier one. Whether the new address has an account the answer does not tell. " +
 				"At most five in a row and then one in six hours.",
 			Errors: []int{400, 401, 403, 413, 422}}, a.requestEmailChange)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
-		huma.Operation{Method: http.MethodDelete, Path: "/api/auth/email-change", Tags: tags, DefaultStatus: http.StatusNoContent,
+		huma.Operation{OperationID: "emailChange.cancel", Method: http.MethodDelete, Path: "/api/auth/email-change", Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: "Withdraw the change of the address", Description: "Its links stop working.", Errors: []int{401, 403, 404}}, a.withdrawEmailChange)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopeOptional, maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: "/api/auth/email-change/confirm", Tags: tags,
+		huma.Operation{OperationID: "emailChange.confirm", Method: http.MethodPost, Path: "/api/auth/email-change/confirm", Tags: tags,
 			Summary:     "Confirm the change with the token of one of its mails",
 			Description: "Of the person whose account it is: with an access token, or with the password. Sessions stay; other links that were sent for the account end.",
 			Errors:      []int{400, 401, 403, 409, 413, 422}}, a.confirmEmailChange)
 	route(a, routeOptions{timeout: csvTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/auth/export", Tags: tags,
+		huma.Operation{OperationID: "account.export", Method: http.MethodGet, Path: "/api/auth/export", Tags: tags,
 			Summary: "Everything that is stored about the caller",
 			Description: "One JSON object: profile, second factor, passkeys, sessions, stores created, memberships, invitations sent and received, API keys, changes of the address, " +
 				"mails requested, connections and consents for Supabase, automatic recharges, purchases, and the audit entries of what the caller did. No secrets. " +

@@ -17,17 +17,17 @@ func (a *api) apiKeyRoutes() {
 	tags := []string{"People"}
 	const path = "/api/stores/{id}/api-keys"
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageKeys), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: path, Tags: tags,
+		huma.Operation{OperationID: "apiKeys.list", Method: http.MethodGet, Path: path, Tags: tags,
 			Summary: "The store's API keys", Description: "Newest first, without those that were revoked. Their number is limited (quota_exceeded): the list has no pages.",
 			Errors: []int{401, 403, 404}}, a.listKeys)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageKeys), maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
+		huma.Operation{OperationID: "apiKeys.create", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary: "Make an API key",
 			Description: "The answer shows the key this once. It acts for the caller, in this store and within its scopes, until it expires, is revoked, or the " +
 				"caller is a member no more. Send it as Authorization: Bearer stoa_live_… The caller's address must be proven (403 email_unverified).",
 			Errors: []int{400, 401, 403, 404, 413, 422}}, a.createKey)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageKeys), maxBody: noBody},
-		huma.Operation{Method: http.MethodDelete, Path: path + "/{keyId}", Tags: tags, DefaultStatus: http.StatusNoContent,
+		huma.Operation{OperationID: "apiKeys.delete", Method: http.MethodDelete, Path: path + "/{keyId}", Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: "Revoke an API key", Description: "It stops working at once.", Errors: []int{401, 403, 404}}, a.revokeKey)
 }
 

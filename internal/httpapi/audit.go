@@ -19,8 +19,8 @@ import (
 
 func (a *api) auditRoutes() {
 	page := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[auditPage](), true, "")
-	op := func(path, tag, summary, description string, errors ...int) huma.Operation {
-		return huma.Operation{Method: http.MethodGet, Path: path, Tags: []string{tag}, Summary: summary,
+	op := func(id, path, tag, summary, description string, errors ...int) huma.Operation {
+		return huma.Operation{OperationID: id, Method: http.MethodGet, Path: path, Tags: []string{tag}, Summary: summary,
 			Description: description + "Newest first. With Accept: text/csv the answer is all that the filters leave, as a file in the form of " +
 				"the credits' history. Nobody can change the log.",
 			Responses: map[string]*huma.Response{"200": {Description: "OK", Content: map[string]*huma.MediaType{
@@ -29,11 +29,11 @@ func (a *api) auditRoutes() {
 			}}}, Errors: errors}
 	}
 	route(a, routeOptions{timeout: requestTimeout, exportTimeout: csvTimeout, rate: rateCaller, scope: scope(authz.ReadAudit), maxBody: noBody},
-		op("/api/stores/{id}/audit", "People", "The store's audit log",
+		op("stores.audit", "/api/stores/{id}/audit", "People", "The store's audit log",
 			"Who did what to the store, from where, when and how it ended: members, keys, database, lifecycle, credits, and what operators of the platform did. ",
 			401, 403, 404, 422), a.storeAudit)
 	route(a, routeOptions{timeout: requestTimeout, exportTimeout: csvTimeout, rate: rateCaller, scope: scopeOperator, maxBody: noBody},
-		op("/api/operator/audit", "Operator", "The platform's audit log", "All stores, sign-ins and operators. ", 401, 403, 422), a.platformAudit)
+		op("operator.audit", "/api/operator/audit", "Operator", "The platform's audit log", "All stores, sign-ins and operators. ", 401, 403, 422), a.platformAudit)
 }
 
 type auditView struct {

@@ -16,26 +16,26 @@ import (
 func (a *api) authRoutes() {
 	tags := []string{"Auth"}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePublic, maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: "/api/auth/register", Tags: tags, DefaultStatus: http.StatusCreated,
+		huma.Operation{OperationID: "auth.register", Method: http.MethodPost, Path: "/api/auth/register", Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary: "Open an account", Description: "Creates a user, a first store when storeName is given, and a session, all or nothing.",
 			Errors: []int{400, 409, 413, 422}}, a.register)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePublic, maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: "/api/auth/login", Tags: tags,
+		huma.Operation{OperationID: "auth.login", Method: http.MethodPost, Path: "/api/auth/login", Tags: tags,
 			Summary: "Open a session",
 			Description: "For a user with a second factor the answer to the right password is 401 second_factor_required, with a challengeToken for " +
 				"/api/auth/login/second-factor.",
 			Errors: []int{400, 401, 413, 422}}, a.login)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: "/api/auth/refresh", Tags: tags,
+		huma.Operation{OperationID: "auth.refresh", Method: http.MethodPost, Path: "/api/auth/refresh", Tags: tags,
 			Summary: "Exchange a refresh token for a new pair",
 			Description: "The old refresh token is spent. Using a spent one revokes the whole session, but for the first 10 seconds: tabs that refresh " +
 				"at the same time do not sign each other out, and an answer that was lost can be asked for again.",
 			Errors: []int{400, 401, 413, 422}}, a.refresh)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
-		huma.Operation{Method: http.MethodPost, Path: "/api/auth/logout", Tags: tags, DefaultStatus: http.StatusNoContent,
+		huma.Operation{OperationID: "auth.logout", Method: http.MethodPost, Path: "/api/auth/logout", Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: "End this session", Description: "Its access and refresh tokens stop working at once.", Errors: []int{401, 403}}, a.logout)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/auth/me", Tags: tags,
+		huma.Operation{OperationID: "account.get", Method: http.MethodGet, Path: "/api/auth/me", Tags: tags,
 			Summary: "The caller and their stores", Errors: []int{401, 403}}, a.me)
 }
 

@@ -16,16 +16,16 @@ func (a *api) autoRechargeRoutes() {
 	tags := []string{"Credits"}
 	const path = "/api/credits/auto-recharge"
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.PurchaseCredits), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: path, Tags: tags,
+		huma.Operation{OperationID: "autoRecharge.get", Method: http.MethodGet, Path: path, Tags: tags,
 			Summary: "Automatic recharges", Errors: []int{401, 403, 404, 422}}, a.getAutoRecharge)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.PurchaseCredits), maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPut, Path: path, Tags: tags,
+		huma.Operation{OperationID: "autoRecharge.set", Method: http.MethodPut, Path: path, Tags: tags,
 			Summary: "Buy credits automatically",
 			Description: "While fewer credits than threshold are available, the saved card is charged for more, one purchase at a time and at most monthlyCap " +
 				"credits in a calendar month (UTC). A declined card, a dispute or a refund of such a purchase switches it off: see stopped. Nothing is charged while credits are owed.",
 			Errors: []int{400, 401, 403, 404, 413, 422, 503}}, a.setAutoRecharge)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.PurchaseCredits), maxBody: noBody},
-		huma.Operation{Method: http.MethodPost, Path: path + "/card", Tags: tags, DefaultStatus: http.StatusCreated,
+		huma.Operation{OperationID: "autoRecharge.saveCard", Method: http.MethodPost, Path: path + "/card", Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary:     "Save a card",
 			Description: "Answers with a page of the payment provider where a card is given; it replaces the one before. No money moves.",
 			Errors:      []int{400, 401, 403, 404, 413, 422, 503}}, a.saveCard)

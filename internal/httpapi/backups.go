@@ -21,21 +21,21 @@ func (a *api) backupRoutes() {
 	tags := []string{"Backups"}
 	follow := "202: it is made in the background; follow Location. "
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadBackups), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: backupsPath, Tags: tags,
+		huma.Operation{OperationID: "backups.list", Method: http.MethodGet, Path: backupsPath, Tags: tags,
 			Summary: "The store's archives", Description: "Newest first.", Errors: []int{401, 403, 404, 422}}, a.listBackups)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MakeBackup), maxBody: noBody},
-		huma.Operation{Method: http.MethodPost, Path: backupsPath, Tags: tags, DefaultStatus: http.StatusAccepted,
+		huma.Operation{OperationID: "backups.create", Method: http.MethodPost, Path: backupsPath, Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary:     "Archive the store",
 			Description: follow + "While one that was asked for is not finished, the answer is that one. A complete archive is checked: loaded into a temporary database and compared row by row.",
 			Errors:      []int{401, 403, 404, 409, 422}}, a.makeBackup)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadBackups), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: backupsPath + "/{backupId}", Tags: tags,
+		huma.Operation{OperationID: "backups.get", Method: http.MethodGet, Path: backupsPath + "/{backupId}", Tags: tags,
 			Summary: "One archive", Errors: []int{401, 403, 404}}, a.getBackup)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageBackups), maxBody: noBody},
-		huma.Operation{Method: http.MethodDelete, Path: backupsPath + "/{backupId}", Tags: tags, DefaultStatus: http.StatusNoContent,
+		huma.Operation{OperationID: "backups.delete", Method: http.MethodDelete, Path: backupsPath + "/{backupId}", Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: "Delete an archive", Errors: []int{401, 403, 404, 409}}, a.deleteBackup)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MakeBackup), maxBody: noBody},
-		huma.Operation{Method: http.MethodPost, Path: backupsPath + "/{backupId}/check", Tags: tags, DefaultStatus: http.StatusAccepted,
+		huma.Operation{OperationID: "backups.check", Method: http.MethodPost, Path: backupsPath + "/{backupId}/check", Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary: "Check an archive", Description: "It is read whole, loaded into a temporary database, and compared row by row. The archive's check has the result.",
 			Errors: []int{401, 403, 404}}, a.checkBackup)
 	a.restoreRoutes(tags)
@@ -45,35 +45,35 @@ func (a *api) backupRoutes() {
 
 func (a *api) restoreRoutes(tags []string) {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.RestoreBackup), maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: backupsPath + "/{backupId}/restore", Tags: tags, DefaultStatus: http.StatusAccepted,
+		huma.Operation{OperationID: "backups.restore", Method: http.MethodPost, Path: backupsPath + "/{backupId}/restore", Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary: "Restore an archive into the store",
 			Description: "For owners, in person. The archive is read whole, then the store is closed, its present rows are archived, and the archive's rows replace them. " +
 				"If the database refuses one of these, the present rows are restored. Follow Location.",
 			Errors: []int{400, 401, 403, 404, 409, 413, 422}}, a.restoreBackup)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.DownloadBackup), maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: backupsPath + "/{backupId}/clone", Tags: tags, DefaultStatus: http.StatusAccepted,
+		huma.Operation{OperationID: "backups.clone", Method: http.MethodPost, Path: backupsPath + "/{backupId}/clone", Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary: "Make a new store of an archive",
 			Description: "For owners, in person. The new store belongs to the caller and has a managed database. It has none of the credits, keys, hostnames and members of this one. " +
 				"Follow Location.",
 			Errors: []int{400, 401, 403, 404, 409, 413, 422, 429}}, a.cloneBackup)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadBackups), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: backupsPath + "/restore", Tags: tags,
+		huma.Operation{OperationID: "restores.get", Method: http.MethodGet, Path: backupsPath + "/restore", Tags: tags,
 			Summary: "The last restore into the store", Errors: []int{401, 403, 404}}, a.lastRestore)
 }
 
 func (a *api) scheduleRoutes(tags []string) {
 	const path = "/api/stores/{id}/backup-schedule"
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadBackups), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: path, Tags: tags,
+		huma.Operation{OperationID: "backupSchedule.get", Method: http.MethodGet, Path: path, Tags: tags,
 			Summary: "How often the store is archived", Errors: []int{401, 403, 404}}, a.getSchedule)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageBackups), maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPut, Path: path, Tags: tags,
+		huma.Operation{OperationID: "backupSchedule.set", Method: http.MethodPut, Path: path, Tags: tags,
 			Summary: "Set how often the store is archived",
 			Description: "Each number says how many archives are kept: the newest one of each of the last hours, days, weeks or months. Archives are made as often as the " +
 				"shortest of these needs; with 0 in all of them, never.",
 			Errors: []int{400, 401, 403, 404, 413, 422}}, a.setSchedule)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageBackups), maxBody: noBody},
-		huma.Operation{Method: http.MethodDelete, Path: path, Tags: tags,
+		huma.Operation{OperationID: "backupSchedule.reset", Method: http.MethodDelete, Path: path, Tags: tags,
 			Summary: "Archive the store as the platform does by default", Errors: []int{401, 403, 404}}, a.resetSchedule)
 }
 

@@ -28,14 +28,14 @@ const (
 func (a *api) transferRoutes(tags []string) {
 	file := map[string]*huma.MediaType{octetType: {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}}}
 	route(a, routeOptions{timeout: transferTimeout, rate: rateDatabaseWait, scope: scope(authz.DownloadBackup), maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: backupsPath + "/{backupId}/download", Tags: tags,
+		huma.Operation{OperationID: "backups.download", Method: http.MethodPost, Path: backupsPath + "/{backupId}/download", Tags: tags,
 			Summary: "Download an archive",
 			Description: "For owners, in person; it is in the audit log. The file is encrypted with age for what the body names. docs/archive-format.md describes the format. " +
 				"A file that was cut off is recognised when it is read.",
 			Responses: map[string]*huma.Response{"200": {Description: "The archive", Content: file}},
 			Errors:    []int{400, 401, 403, 404, 413, 422, 502}}, a.downloadBackup)
 	route(a, routeOptions{timeout: transferTimeout, rate: rateDatabaseWait, scope: scope(authz.ManageBackups), maxBody: maxArchive, streamed: true},
-		huma.Operation{Method: http.MethodPost, Path: backupsPath + "/upload", Tags: tags, DefaultStatus: http.StatusCreated,
+		huma.Operation{OperationID: "backups.upload", Method: http.MethodPost, Path: backupsPath + "/upload", Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary: "Upload an archive",
 			Description: "For owners, in person. The body is the file as it was downloaded, here or at another installation, and a header has the key. It is encrypted anew for " +
 				"this store, read whole, and kept until somebody deletes it. One of another store can be cloned, not restored.",

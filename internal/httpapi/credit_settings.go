@@ -12,10 +12,10 @@ import (
 
 func (a *api) creditSettingsRoutes(tags []string) {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadCredits), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/credits/settings", Tags: tags,
+		huma.Operation{OperationID: "creditSettings.get", Method: http.MethodGet, Path: "/api/credits/settings", Tags: tags,
 			Summary: "When the store's owners are told that credits run low", Errors: []int{401, 404, 422}}, a.creditSettings)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.PurchaseCredits), maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPut, Path: "/api/credits/settings", Tags: tags,
+		huma.Operation{OperationID: "creditSettings.set", Method: http.MethodPut, Path: "/api/credits/settings", Tags: tags,
 			Summary: "Choose when the store's owners are told that credits run low",
 			Description: "Each time that what is available falls from at least lowBalanceThreshold to less, every owner gets one mail. " +
 				"A threshold above what is available now causes none: the next fall below it does. null turns the mails off.",

@@ -13,7 +13,7 @@ import (
 
 func (a *api) creditStatisticsRoutes(tags []string) {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadCredits), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/credits/statistics", Tags: tags,
+		huma.Operation{OperationID: "credits.statistics", Method: http.MethodGet, Path: "/api/stores/{id}/credits/statistics", Tags: tags,
 			Summary: "The store's credits over the last days",
 			Description: "Days are those of UTC, today included. A store with a very long history is added up in several calls: until then complete " +
 				"is false, and the newest transactions are not included.",

@@ -16,11 +16,11 @@ import (
 func (a *api) creditRoutes() {
 	tags := []string{"Credits"}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadCredits), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/credits/balance", Tags: tags,
+		huma.Operation{OperationID: "credits.balance", Method: http.MethodGet, Path: "/api/credits/balance", Tags: tags,
 			Summary: "The store's balance", Errors: []int{401, 404, 422}}, a.balance)
 	a.transactionRoutes(tags)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: "/api/credits/spend", Tags: tags,
+		huma.Operation{OperationID: "credits.spend", Method: http.MethodPost, Path: "/api/credits/spend", Tags: tags,
 			Summary:     "Spend credits",
 			Description: "Either amount, or serviceKey and quantity at the price list's price. Deducts and records, or changes nothing. " + exactPrices,
 			Errors:      []int{400, 401, 402, 403, 404, 409, 413, 422}}, a.spend)
@@ -28,7 +28,7 @@ func (a *api) creditRoutes() {
 	a.creditSettingsRoutes(tags)
 	a.creditStatisticsRoutes(tags)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopeCaller, maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/credits/prices", Tags: tags,
+		huma.Operation{OperationID: "credits.prices", Method: http.MethodGet, Path: "/api/credits/prices", Tags: tags,
 			Summary: "What services cost", Description: "The prices in force now. " + exactPrices, Errors: []int{401}}, a.prices)
 }
 

@@ -16,14 +16,14 @@ import (
 func (a *api) databaseRoutes() {
 	tags := []string{"Stores"}
 	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabaseWait, scope: scope(authz.TestDatabase), maxBody: maxCredentials},
-		huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/database/test", Tags: tags,
+		huma.Operation{OperationID: "database.test", Method: http.MethodPost, Path: "/api/stores/{id}/database/test", Tags: tags,
 			Summary: "Test a database",
 			Description: "Without a body the store's own, and its health is recorded; with a body like that of connect-database the one it leads to, " +
 				"and nothing is kept. Nothing is changed in either. A database that fails the test is a result, not a problem: 200 with `ok: false` " +
 				"and the error that the same credentials would meet when the store is connected or its credentials rotated.",
 			Errors: []int{400, 401, 403, 404, 409, 413, 422}}, a.testDatabase)
 	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabaseWait, scope: scope(authz.RotateCredentials), maxBody: maxCredentials},
-		huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/database/rotate-credentials", Tags: tags,
+		huma.Operation{OperationID: "database.rotateCredentials", Method: http.MethodPost, Path: "/api/stores/{id}/database/rotate-credentials", Tags: tags,
 			Summary: "Give the store new credentials for its database",
 			Description: "They are tried first: they must reach the database that holds this store and be allowed to change it. Then they replace the old " +
 				"ones, without a pause for the store's shoppers. If anything is wrong with them the old ones stay in use. To send the same again changes " +

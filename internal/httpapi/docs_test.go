@@ -3,31 +3,29 @@ package httpapi
 import (
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/stoahq/stoa"
 )
 
-// TestDocumentsListEveryCode compares the table of docs/api.md with the mapping
-// from codes to statuses.
-func TestDocumentsListEveryCode(t *testing.T) {
+// TestErrorPagesAreFresh compares the documents on error codes with the list of codes.
+func TestErrorPagesAreFresh(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile(documentPath(t, "docs/api.md"))
+	folder := documentPath(t, "docs/errors")
+	files, err := os.ReadDir(folder)
 	if err != nil {
 		t.Fatal(err)
 	}
-	listed := map[stoa.Code]int{}
-	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (\\d{3}) \\|").FindAllStringSubmatch(string(text), -1) {
-		if listed[stoa.Code(row[1])], err = strconv.Atoi(row[2]); err != nil {
+	found := map[string]string{}
+	for _, f := range files {
+		text, err := os.ReadFile(filepath.Join(folder, f.Name()))
+		if err != nil {
 			t.Fatal(err)
 		}
+		found[f.Name()] = string(text)
 	}
-	if diff := cmp.Diff(statuses, listed); diff != "" {
-		t.Errorf("httpapi and docs/api.md differ (-code +document):\n%s", diff)
+	if diff := cmp.Diff(ErrorPages(), found); diff != "" {
+		t.Errorf("run make generate: docs/errors differs (-code +document):\n%s", diff)
 	}
 }
 

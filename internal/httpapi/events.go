@@ -24,7 +24,7 @@ import (
 func (a *api) eventRoutes() {
 	schema := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[eventView](), true, "")
 	route(a, routeOptions{timeout: streamLifetime + requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/provisioning/events", Tags: []string{"Stores"},
+		huma.Operation{OperationID: "provisioning.events", Method: http.MethodGet, Path: "/api/stores/{id}/provisioning/events", Tags: []string{"Stores"},
 			Summary: "Follow the store's last provisioning run",
 			Description: "Server-sent events: one for each change of the run from its beginning, then each as it happens. The stream ends after the run's end, " +
 				"and also after some minutes or when the server stops: connect again with the last id as Last-Event-ID, as EventSource does by itself, " +

@@ -14,10 +14,10 @@ import (
 func (a *api) healthRoutes() {
 	tags := []string{"Operations"}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateHealth, scope: scopePublic, maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/healthz", OperationID: "healthz", Tags: tags,
+		huma.Operation{OperationID: "health.live", Method: http.MethodGet, Path: "/healthz", Tags: tags,
 			Summary: "Is the process alive?"}, a.healthz)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateHealth, scope: scopePublic, maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/readyz", OperationID: "readyz", Tags: tags,
+		huma.Operation{OperationID: "health.ready", Method: http.MethodGet, Path: "/readyz", Tags: tags,
 			Summary: "Can it serve? Checks the master database.", Errors: []int{503}}, a.readyz)
 }
 

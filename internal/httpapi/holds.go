@@ -14,22 +14,22 @@ import (
 
 func (a *api) holdRoutes(tags []string) {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: "/api/credits/holds", Tags: tags, DefaultStatus: http.StatusCreated,
+		huma.Operation{OperationID: "holds.create", Method: http.MethodPost, Path: "/api/credits/holds", Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary: "Set credits aside",
 			Description: "For work whose cost is known only at its end: nothing else spends held credits until they are captured, released, or the " +
 				"hold expires. What to hold is said as for a spend. " + exactPrices,
 			Errors: []int{400, 401, 402, 403, 404, 409, 413, 422}}, a.hold)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadCredits), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/credits/holds", Tags: tags,
+		huma.Operation{OperationID: "holds.list", Method: http.MethodGet, Path: "/api/credits/holds", Tags: tags,
 			Summary: "The store's holds, newest first", Errors: []int{401, 404, 422}}, a.holds)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: "/api/credits/holds/{id}/capture", Tags: tags,
+		huma.Operation{OperationID: "holds.capture", Method: http.MethodPost, Path: "/api/credits/holds/{id}/capture", Tags: tags,
 			Summary: "Spend a hold",
 			Description: "All of it, or with amount, or with the quantity of the hold's service, a part; the rest is released. A hold is captured " +
 				"once: 409 hold_not_open when it has ended.",
 			Errors: []int{400, 401, 403, 404, 409, 413, 422}}, a.capture)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: noBody},
-		huma.Operation{Method: http.MethodPost, Path: "/api/credits/holds/{id}/release", Tags: tags,
+		huma.Operation{OperationID: "holds.release", Method: http.MethodPost, Path: "/api/credits/holds/{id}/release", Tags: tags,
 			Summary: "Give a hold's credits back", Errors: []int{401, 403, 404, 409, 422}}, a.release)
 }
 

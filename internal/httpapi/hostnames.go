@@ -16,29 +16,29 @@ func (a *api) hostnameRoutes() {
 	tags := []string{"Stores"}
 	const path = "/api/stores/{id}/hostnames"
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: path, Tags: tags,
+		huma.Operation{OperationID: "hostnames.list", Method: http.MethodGet, Path: path, Tags: tags,
 			Summary: "The store's hostnames", Description: "The primary one first, those not proven last. There are few: the list has no pages.",
 			Errors: []int{401, 404}}, a.listHostnames)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageHostnames), maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
+		huma.Operation{OperationID: "hostnames.create", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary: "Add a hostname of your own",
 			Description: "The answer names the TXT record that proves that the name is yours, and the address that the name should lead to. Put both into " +
 				"your DNS within a week, then verify. Sent again it gives the same record (200) and another week.",
 			Responses: map[string]*huma.Response{"200": {Description: "It was there already"}},
 			Errors:    []int{400, 401, 403, 404, 413, 422, 503}}, a.claimHostname)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageHostnames), maxBody: noBody},
-		huma.Operation{Method: http.MethodPost, Path: path + "/{hostname}/verify", Tags: tags,
+		huma.Operation{OperationID: "hostnames.verify", Method: http.MethodPost, Path: path + "/{hostname}/verify", Tags: tags,
 			Summary: "Look for the hostname's record",
 			Description: "When it is there the store answers at the hostname at once: `verified` is true. When it is not, that is a result and no problem: " +
 				"200 with `verified: false` and the reason in `verification.lastError`. Of several stores that claim a name the first to prove it has it. " +
 				"The record is to stay: it is looked for every day, and a hostname whose record is gone for three days in a row is lost.",
 			Errors: []int{401, 403, 404, 409, 422, 429, 503}}, a.verifyHostname)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageHostnames), maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPatch, Path: path + "/{hostname}", Tags: tags,
+		huma.Operation{OperationID: "hostnames.update", Method: http.MethodPatch, Path: path + "/{hostname}", Tags: tags,
 			Summary: "Make a hostname the primary one", Description: "The one that was primary goes on answering.",
 			Errors: []int{400, 401, 403, 404, 413, 422, 503}}, a.updateHostname)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageHostnames), maxBody: noBody},
-		huma.Operation{Method: http.MethodDelete, Path: path + "/{hostname}", Tags: tags, DefaultStatus: http.StatusNoContent,
+		huma.Operation{OperationID: "hostnames.delete", Method: http.MethodDelete, Path: path + "/{hostname}", Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: "Give up a hostname", Description: "The store's address on the platform stays.",
 			Errors: []int{401, 403, 404, 422}}, a.removeHostname)
 }

@@ -16,33 +16,33 @@ import (
 func (a *api) memberRoutes() {
 	tags := []string{"People"}
 	const members, invitations = "/api/stores/{id}/members", "/api/stores/{id}/invitations"
-	op := func(method, path string, status int, summary, description string, errors ...int) huma.Operation {
-		return huma.Operation{Method: method, Path: path, Tags: tags, DefaultStatus: status, Summary: summary, Description: description, Errors: errors}
+	op := func(id, method, path string, status int, summary, description string, errors ...int) huma.Operation {
+		return huma.Operation{OperationID: id, Method: method, Path: path, Tags: tags, DefaultStatus: status, Summary: summary, Description: description, Errors: errors}
 	}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadMembers), maxBody: noBody},
-		op(http.MethodGet, members, 200, "Who belongs to the store", "Oldest first, without pages.", 401, 403, 404), a.listMembers)
+		op("members.list", http.MethodGet, members, 200, "Who belongs to the store", "Oldest first, without pages.", 401, 403, 404), a.listMembers)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageMembers), maxBody: maxJSON},
-		op(http.MethodPatch, members+"/{userId}", 204, "Change a member's role",
+		op("members.update", http.MethodPatch, members+"/{userId}", 204, "Change a member's role",
 			"Only owners make and unmake owners. The last owner stays one: 403.", 400, 401, 403, 404, 413, 422), a.changeRole)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageMembers), maxBody: noBody},
-		op(http.MethodDelete, members+"/{userId}", 204, "Remove a member, or leave",
+		op("members.delete", http.MethodDelete, members+"/{userId}", 204, "Remove a member, or leave",
 			"With the keys that the member made. Everybody may leave, but for the last owner: 403.", 401, 403, 404), a.removeMember)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageOwners), maxBody: maxJSON},
-		op(http.MethodPost, "/api/stores/{id}/transfer-ownership", 204, "Hand the store over",
+		op("stores.transferOwnership", http.MethodPost, "/api/stores/{id}/transfer-ownership", 204, "Hand the store over",
 			"The member becomes an owner, the caller an admin.", 400, 401, 403, 404, 413, 422), a.transferOwnership)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageMembers), maxBody: noBody},
-		op(http.MethodGet, invitations, 200, "Open invitations", "Newest first, without pages.", 401, 403, 404), a.listInvitations)
+		op("invitations.list", http.MethodGet, invitations, 200, "Open invitations", "Newest first, without pages.", 401, 403, 404), a.listInvitations)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scope(authz.ManageMembers), maxBody: maxJSON},
-		op(http.MethodPost, invitations, 201, "Invite somebody by mail",
+		op("invitations.create", http.MethodPost, invitations, 201, "Invite somebody by mail",
 			"To invite an address again renews the invitation, with the role given now. The mail's token is good for a week. "+
 				"The caller's address must be proven (403 email_unverified). 429 rate_limited bounds them: 3 of one store to one address without an answer, "+
 				"then one a week; 4 of all stores to an address that shares none with the caller, then one a day; 20 of one caller, then one in three minutes, "+
 				"and 100 that are open; 50 of one store, then one in half an hour.",
 			400, 401, 403, 404, 413, 422, 429), a.invite)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageMembers), maxBody: noBody},
-		op(http.MethodDelete, invitations+"/{invitationId}", 204, "Take an invitation back", "", 401, 403, 404), a.revokeInvitation)
+		op("invitations.delete", http.MethodDelete, invitations+"/{invitationId}", 204, "Take an invitation back", "", 401, 403, 404), a.revokeInvitation)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
-		op(http.MethodPost, "/api/invitations/accept", 200, "Accept an invitation",
+		op("invitations.accept", http.MethodPost, "/api/invitations/accept", 200, "Accept an invitation",
 			"The caller's address must be the one that was invited. Answers with the store.", 400, 401, 403, 413, 422), a.acceptInvitation)
 }
 

@@ -18,28 +18,28 @@ func (a *api) moveRoutes() {
 	tags := []string{"Stores"}
 	const path = "/api/stores/{id}/moves"
 	route(a, routeOptions{timeout: requestTimeout, rate: rateDatabase, scope: scope(authz.MoveDatabase), maxBody: maxCredentials},
-		huma.Operation{Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusAccepted,
+		huma.Operation{OperationID: "moves.create", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary: "Move the store to another database",
 			Description: "For owners, in person. The store stays in use: its rows are copied, changes follow, and writers wait for a moment while the two databases are " +
 				"compared and the new one takes over. With `managed` the platform makes the database; otherwise `database` is like the body of " +
 				"connect-database and leads to an empty one. The old database is kept for a while, and follows: see rollback.",
 			Errors: []int{400, 401, 403, 404, 409, 413, 422}}, a.startMove)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: path, Tags: tags, Summary: "List the store's moves", Description: "Newest first.",
+		huma.Operation{OperationID: "moves.list", Method: http.MethodGet, Path: path, Tags: tags, Summary: "List the store's moves", Description: "Newest first.",
 			Errors: []int{401, 403, 404, 422}}, a.listMoves)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: path + "/{moveId}", Tags: tags, Summary: "Show a move and its progress",
+		huma.Operation{OperationID: "moves.get", Method: http.MethodGet, Path: path + "/{moveId}", Tags: tags, Summary: "Show a move and its progress",
 			Errors: []int{401, 403, 404, 422}}, a.getMove)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MoveDatabase), maxBody: noBody},
-		huma.Operation{Method: http.MethodPost, Path: path + "/{moveId}/abort", Tags: tags, DefaultStatus: http.StatusAccepted, Summary: "Abort a move",
+		huma.Operation{OperationID: "moves.abort", Method: http.MethodPost, Path: path + "/{moveId}/abort", Tags: tags, DefaultStatus: http.StatusAccepted, Summary: "Abort a move",
 			Description: "For owners, in person. Before the new database has taken over. The store continues in the database that it has, and what the move has made is removed.",
 			Errors:      []int{401, 403, 404, 409, 422}}, a.abortMove)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MoveDatabase), maxBody: noBody},
-		huma.Operation{Method: http.MethodPost, Path: path + "/{moveId}/rollback", Tags: tags, DefaultStatus: http.StatusAccepted, Summary: "Move the store back",
+		huma.Operation{OperationID: "moves.rollback", Method: http.MethodPost, Path: path + "/{moveId}/rollback", Tags: tags, DefaultStatus: http.StatusAccepted, Summary: "Move the store back",
 			Description: "For owners, in person. While the move is `kept`: until `keepUntil`. What was written since is kept.",
 			Errors:      []int{401, 403, 404, 409, 422}}, a.rollbackMove)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MoveDatabase), maxBody: noBody},
-		huma.Operation{Method: http.MethodPost, Path: path + "/{moveId}/finish", Tags: tags, DefaultStatus: http.StatusAccepted, Summary: "Give up the old database of a move",
+		huma.Operation{OperationID: "moves.finish", Method: http.MethodPost, Path: path + "/{moveId}/finish", Tags: tags, DefaultStatus: http.StatusAccepted, Summary: "Give up the old database of a move",
 			Description: "For owners, in person. While the move is `kept`. It can then not be rolled back; an old database that the platform manages is deleted.",
 			Errors:      []int{401, 403, 404, 409, 422}}, a.finishMove)
 }

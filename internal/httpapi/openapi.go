@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/stoahq/stoa"
 )
 
 // completeDocument makes the schemas of answers exact. Huma derives one kind of schema for
@@ -47,6 +49,7 @@ func completeDocument(doc *huma.OpenAPI) {
 	}
 	for name, schema := range doc.Components.Schemas.Map() {
 		if answers.seen[schema] {
+			enumerateCodes(schema, doc.Components.Schemas.TypeFromRef(refPrefix+name))
 			nullableMembers(schema, doc.Components.Schemas.TypeFromRef(refPrefix+name))
 		}
 	}
@@ -83,6 +86,21 @@ func nullableMembers(schema *huma.Schema, t reflect.Type) {
 		member.Nullable = true
 		if member.Enum != nil && !slices.Contains(member.Enum, nil) {
 			member.Enum = append(member.Enum, nil)
+		}
+	}
+}
+
+// enumerateCodes lists the values of the members that are codes.
+func enumerateCodes(schema *huma.Schema, t reflect.Type) {
+	if t == nil || t.Kind() != reflect.Struct {
+		return
+	}
+	for _, f := range reflect.VisibleFields(t) {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if member := schema.Properties[name]; member != nil && f.Type == reflect.TypeFor[stoa.Code]() {
+			for _, c := range codes {
+				member.Enum = append(member.Enum, string(c.code))
+			}
 		}
 	}
 }

@@ -16,12 +16,12 @@ import (
 func (a *api) operatorRoutes() {
 	tags := []string{"Operator"}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopeOperator, maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/operator/stores", Tags: tags,
+		huma.Operation{OperationID: "operator.stores", Method: http.MethodGet, Path: "/api/operator/stores", Tags: tags,
 			Summary: "Every store", Description: "Newest first unless sort says otherwise, without profiles. A page may have fewer stores than limit and a cursor all the same: " +
 				"one call compares a bounded number of stores with the filters. The stores' own routes let an operator in, but for their credits and keys; " +
 				"all of it is written to the store's audit log.", Errors: []int{401, 403, 422}}, a.listAnyStores)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopeOperator, maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: "/api/operator/impersonations", Tags: tags, DefaultStatus: http.StatusCreated,
+		huma.Operation{OperationID: "operator.impersonate", Method: http.MethodPost, Path: "/api/operator/impersonations", Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary: "Act as a user",
 			Description: "The access token is good for 15 minutes, has no refresh token, and reaches neither the user's password nor their other keys. " +
 				"The reason is written to the audit log, and every act with who acted. The user's address must be proven (403 email_unverified).", Errors: []int{400, 401, 403, 404, 413, 422}}, a.impersonate)

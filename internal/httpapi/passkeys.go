@@ -21,32 +21,32 @@ func (a *api) passkeyRoutes() {
 		return routeOptions{timeout: requestTimeout, rate: rateAuth, scope: s, maxBody: maxJSON}
 	}
 	route(a, auth(scopePerson),
-		huma.Operation{Method: http.MethodPost, Path: path + "/registration/begin", Tags: tags,
+		huma.Operation{OperationID: "passkeys.beginRegistration", Method: http.MethodPost, Path: path + "/registration/begin", Tags: tags,
 			Summary: "Begin to add a passkey",
 			Description: "Needs the password and a proven address (403 email_unverified). Pass options to navigator.credentials.create, and its answer to " +
 				path + "/registration/finish within 5 minutes. At most 20 passkeys.",
 			Errors: []int{400, 401, 403, 413, 422, 429}}, a.beginPasskey)
 	route(a, auth(scopePerson),
-		huma.Operation{Method: http.MethodPost, Path: path + "/registration/finish", Tags: tags, DefaultStatus: http.StatusCreated,
+		huma.Operation{OperationID: "passkeys.finishRegistration", Method: http.MethodPost, Path: path + "/registration/finish", Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary: "Add the passkey", Description: "With the first second factor it answers with recovery codes, which are shown this once.",
 			Errors: []int{400, 401, 403, 413, 422}}, a.finishPasskey)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: path, Tags: tags,
+		huma.Operation{OperationID: "passkeys.list", Method: http.MethodGet, Path: path, Tags: tags,
 			Summary: "The caller's passkeys", Description: "The oldest first, at most 20: the list has no pages.", Errors: []int{401, 403}}, a.listPasskeys)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPatch, Path: path + "/{passkeyId}", Tags: tags,
+		huma.Operation{OperationID: "passkeys.update", Method: http.MethodPatch, Path: path + "/{passkeyId}", Tags: tags,
 			Summary: "Rename a passkey", Errors: []int{400, 401, 403, 404, 413, 422}}, a.renamePasskey)
 	route(a, auth(scopePerson),
-		huma.Operation{Method: http.MethodDelete, Path: path + "/{passkeyId}", Tags: tags, DefaultStatus: http.StatusNoContent,
+		huma.Operation{OperationID: "passkeys.delete", Method: http.MethodDelete, Path: path + "/{passkeyId}", Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: "Remove a passkey", Description: "Needs the password. Sessions stay.", Errors: []int{400, 401, 403, 404, 413, 422, 429}}, a.removePasskey)
 	route(a, auth(scopePublic),
-		huma.Operation{Method: http.MethodPost, Path: path + "/login/begin", Tags: tags,
+		huma.Operation{OperationID: "passkeys.beginLogin", Method: http.MethodPost, Path: path + "/login/begin", Tags: tags,
 			Summary: "Begin a sign-in with a passkey",
 			Description: "Pass options to navigator.credentials.get, and its answer to " + path + "/login/finish within 5 minutes. With the challengeToken of " +
 				"second_factor_required, the passkey is the second factor after the password; without it, it replaces both.",
 			Errors: []int{400, 401, 404, 413, 422}}, a.beginPasskeyLogin)
 	route(a, auth(scopePublic),
-		huma.Operation{Method: http.MethodPost, Path: path + "/login/finish", Tags: tags,
+		huma.Operation{OperationID: "passkeys.finishLogin", Method: http.MethodPost, Path: path + "/login/finish", Tags: tags,
 			Summary: "Open a session with a passkey", Errors: []int{400, 401, 413, 422}}, a.finishPasskeyLogin)
 }
 

@@ -13,26 +13,26 @@ import (
 // addresses.
 func (a *api) passwordRoutes() {
 	tags := []string{"Auth"}
-	post := func(path, summary, description string, errors ...int) huma.Operation {
-		return huma.Operation{Method: http.MethodPost, Path: "/api/auth/" + path, Tags: tags, DefaultStatus: http.StatusNoContent,
+	post := func(id, path, summary, description string, errors ...int) huma.Operation {
+		return huma.Operation{OperationID: "auth." + id, Method: http.MethodPost, Path: "/api/auth/" + path, Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: summary, Description: description, Errors: errors}
 	}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
-		post("change-password", "Change the password", "Needs the old one. Ends all other sessions.", 400, 401, 403, 413, 422), a.changePassword)
+		post("changePassword", "change-password", "Change the password", "Needs the old one. Ends all other sessions.", 400, 401, 403, 413, 422), a.changePassword)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePublic, maxBody: maxJSON},
-		post("forgot-password", "Ask for a link that sets the password",
+		post("forgotPassword", "forgot-password", "Ask for a link that sets the password",
 			"Whether there is such an account the answer does not tell. The link is good for an hour and for one use. "+
 				"At most one a minute is sent and, after five, one an hour.", 400, 413, 422), a.forgotPassword)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePublic, maxBody: maxJSON},
-		post("reset-password", "Set the password with the link's token", "Ends all sessions. If the address was not proven before, it is now, and what was made in the account ends too: second factor, "+
+		post("resetPassword", "reset-password", "Set the password with the link's token", "Ends all sessions. If the address was not proven before, it is now, and what was made in the account ends too: second factor, "+
 			"API keys, invitations, other members of its stores, connections with Supabase. The stores stay.", 400, 401, 413, 422), a.resetPassword)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopeOptional, maxBody: maxJSON},
-		post("verify-email", "Prove an address with the mail's token",
+		post("verifyEmail", "verify-email", "Prove an address with the mail's token",
 			"Of who has opened the account: with an access token, or with the password. Before it there are no second factor, API keys and invitations "+
 				"(403 email_unverified). An address that is proven by a new password instead, with the link of forgot-password, voids what was made before, "+
 				"but for the stores.", 400, 401, 403, 413, 422), a.verifyEmail)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: noBody},
-		post("verify-email/resend", "Ask for the mail again",
+		post("resendVerification", "verify-email/resend", "Ask for the mail again",
 			"At most one a minute is sent and, after five, one in six hours.", 401, 403), a.resendVerification)
 }
 

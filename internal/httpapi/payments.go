@@ -16,18 +16,18 @@ import (
 func (a *api) paymentRoutes() {
 	tags := []string{"Credits"}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.PurchaseCredits), maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: "/api/credits/purchase", Tags: tags, DefaultStatus: http.StatusCreated,
+		huma.Operation{OperationID: "purchases.create", Method: http.MethodPost, Path: "/api/credits/purchase", Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary:     "Buy credits",
 			Description: "Answers with a checkout page to send the buyer to. The credits are granted when the payment is confirmed, exactly once.",
 			Errors:      []int{400, 401, 403, 404, 409, 413, 422, 503}}, a.purchase)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadCredits), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/credits/purchases", Tags: tags,
+		huma.Operation{OperationID: "purchases.list", Method: http.MethodGet, Path: "/api/credits/purchases", Tags: tags,
 			Summary: "The store's purchases, newest first", Errors: []int{401, 404, 422}}, a.purchases)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadCredits), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/credits/purchases/{id}", Tags: tags,
+		huma.Operation{OperationID: "purchases.get", Method: http.MethodGet, Path: "/api/credits/purchases/{id}", Tags: tags,
 			Summary: "A purchase", Errors: []int{401, 404, 422}}, a.getPurchase)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: maxWebhook},
-		huma.Operation{Method: http.MethodPost, Path: "/api/webhooks/stripe", Tags: tags, DefaultStatus: http.StatusOK,
+		huma.Operation{OperationID: "stripe.webhook", Method: http.MethodPost, Path: "/api/webhooks/stripe", Tags: tags, DefaultStatus: http.StatusOK,
 			Summary: "Payment events", Description: "For the payment provider: the signature is checked on the raw body, the event stored once, acknowledged, then applied.",
 			SkipValidateBody: true, BodyReadTimeout: bodyTimeout, Errors: []int{400, 413, 422}}, a.webhook)
 }

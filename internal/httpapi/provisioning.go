@@ -25,7 +25,7 @@ func (a *api) provisioningRoutes() {
 		"202": {Description: "Still at work; follow Location"},
 	}
 	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(authz.ConnectDatabase), maxBody: maxCredentials},
-		huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/connect-database", Tags: tags,
+		huma.Operation{OperationID: "database.connect", Method: http.MethodPost, Path: "/api/stores/{id}/connect-database", Tags: tags,
 			Summary: "Give the store its database",
 			Description: "The credentials are encrypted, checked, and the database is set up. In a Supabase project the store gets a role and a schema of its own, " +
 				"and only that role's credentials are kept. Waits for the outcome as `Prefer: wait=N` says " +
@@ -33,10 +33,10 @@ func (a *api) provisioningRoutes() {
 				"after a fault, correct its cause and make the same call again. `ignoredSettings` names what a connection string holds that is its client's own.",
 			Responses: waits, Errors: []int{400, 401, 403, 404, 409, 413, 422, 429, 503}}, a.connectDatabase)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/provisioning", Tags: tags,
+		huma.Operation{OperationID: "provisioning.get", Method: http.MethodGet, Path: "/api/stores/{id}/provisioning", Tags: tags,
 			Summary: "The store's last provisioning run", Errors: []int{401, 404}}, a.getProvisioning)
 	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(authz.ConnectDatabase), maxBody: noBody},
-		huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/provisioning/retry", Tags: tags,
+		huma.Operation{OperationID: "provisioning.retry", Method: http.MethodPost, Path: "/api/stores/{id}/provisioning/retry", Tags: tags,
 			Summary: "Resume a failed run at the failed step", Description: "Waits like connect-database.",
 			Responses: waits, Errors: []int{401, 403, 404, 409, 422, 429, 503}}, a.retryProvisioning)
 }

@@ -119,10 +119,7 @@ func (m *mux) HandleFunc(pattern string, handler func(http.ResponseWriter, *http
 // documents and derives authentication, rate limits and the documented statuses
 // from o.
 func route[I, O any](a *api, o routeOptions, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
-	if op.OperationID == "" {
-		op.OperationID = operationID(op)
-	}
-	statuses := []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} // rate limits, master database unavailable
+	statuses := []int{http.StatusRequestURITooLong, http.StatusTooManyRequests, http.StatusServiceUnavailable} // rate limits, master database unavailable
 	switch {
 	case o.scope == scopeOptional:
 		op.Security = []map[string][]string{{}, {"bearer": {}}}
@@ -179,17 +176,6 @@ func (a *api) page(pattern string, o routeOptions, handle http.HandlerFunc) {
 		}
 		handle(w, r)
 	})
-}
-
-// operationID derives the id of an operation from its method and path:
-// POST /api/stores/{id}/connect-database → postStoresIdConnectDatabase.
-func operationID(op huma.Operation) string {
-	var b strings.Builder
-	b.WriteString(strings.ToLower(op.Method))
-	for _, word := range strings.FieldsFunc(strings.TrimPrefix(op.Path, "/api"), func(r rune) bool { return strings.ContainsRune("/{}-", r) }) {
-		b.WriteString(strings.ToUpper(word[:1]) + word[1:])
-	}
-	return b.String()
 }
 
 // Route is one registered route with its options, for tests and documentation.

@@ -14,24 +14,24 @@ func (a *api) secondFactorRoutes() {
 	tags := []string{"Auth"}
 	const path = "/api/auth/second-factor"
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePublic, maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: "/api/auth/login/second-factor", Tags: tags,
+		huma.Operation{OperationID: "auth.loginSecondFactor", Method: http.MethodPost, Path: "/api/auth/login/second-factor", Tags: tags,
 			Summary: "Finish a sign-in with a code", Description: "The code of the app, or a recovery code. Each is good once.",
 			Errors: []int{400, 401, 413, 422, 429}}, a.loginSecondFactor)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: path, Tags: tags,
+		huma.Operation{OperationID: "secondFactor.get", Method: http.MethodGet, Path: path, Tags: tags,
 			Summary: "Whether the caller has a second factor", Errors: []int{401, 403}}, a.getFactor)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
+		huma.Operation{OperationID: "secondFactor.enroll", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary: "Enrol an authenticator app",
 			Description: "TOTP (RFC 6238): 6 digits, 30 seconds, SHA-1. Show url as a QR code. It counts once it is confirmed. " +
 				"The caller's address must be proven (403 email_unverified).",
 			Errors: []int{400, 401, 403, 413, 422}}, a.enrolFactor)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: path + "/confirm", Tags: tags,
+		huma.Operation{OperationID: "secondFactor.confirm", Method: http.MethodPost, Path: path + "/confirm", Tags: tags,
 			Summary: "Confirm the app with its first code", Description: "Answers with recovery codes, which are shown this once.",
 			Errors: []int{400, 401, 403, 404, 413, 422, 429}}, a.confirmFactor)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: path + "/disable", Tags: tags, DefaultStatus: http.StatusNoContent,
+		huma.Operation{OperationID: "secondFactor.disable", Method: http.MethodPost, Path: path + "/disable", Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: "Do without a second factor", Description: "Needs the password.", Errors: []int{400, 401, 403, 413, 422}}, a.disableFactor)
 }
 

@@ -13,13 +13,13 @@ import (
 func (a *api) sessionRoutes() {
 	tags := []string{"Auth"}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/auth/sessions", Tags: tags,
+		huma.Operation{OperationID: "sessions.list", Method: http.MethodGet, Path: "/api/auth/sessions", Tags: tags,
 			Summary: "The caller's open sessions", Description: "Those used last first, at most 100: the list has no pages.", Errors: []int{401, 403}}, a.listSessions)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
-		huma.Operation{Method: http.MethodDelete, Path: "/api/auth/sessions/{sessionId}", Tags: tags, DefaultStatus: http.StatusNoContent,
+		huma.Operation{OperationID: "sessions.delete", Method: http.MethodDelete, Path: "/api/auth/sessions/{sessionId}", Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: "End one session", Description: "Its tokens stop working at once.", Errors: []int{401, 403, 404}}, a.endSession)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
-		huma.Operation{Method: http.MethodDelete, Path: "/api/auth/sessions", Tags: tags, DefaultStatus: http.StatusNoContent,
+		huma.Operation{OperationID: "sessions.deleteOthers", Method: http.MethodDelete, Path: "/api/auth/sessions", Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: "End all other sessions", Description: "All but the one that asks.", Errors: []int{401, 403}}, a.endOtherSessions)
 }
 

@@ -17,10 +17,10 @@ func (a *api) storefrontRoutes() {
 	tags := []string{"Store front"}
 	errors := []int{404, 409, 503}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateStorefront, scope: scopePublic, maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/storefront/store", Tags: tags,
+		huma.Operation{OperationID: "storefront.store", Method: http.MethodGet, Path: "/api/storefront/store", Tags: tags,
 			Summary: "The store at this hostname", Errors: errors}, a.storefrontStore)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateStorefront, scope: scopePublic, maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/storefront/products", Tags: tags,
+		huma.Operation{OperationID: "storefront.products", Method: http.MethodGet, Path: "/api/storefront/products", Tags: tags,
 			Summary: "Its published products, newest first", Errors: append(errors, 422)}, a.storefrontProducts)
 }
 

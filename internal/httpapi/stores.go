@@ -21,24 +21,26 @@ import (
 
 func (a *api) storeRoutes() {
 	tags := []string{"Stores"}
-	create := huma.Operation{Method: http.MethodPost, Tags: tags, DefaultStatus: http.StatusCreated,
+	create := huma.Operation{OperationID: "stores.create", Path: "/api/stores", Method: http.MethodPost, Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary: "Create a store", Description: "Without a slug one is derived from the name. A slug that another store gave up a short while ago " +
 			"counts as taken. Connect a database next. How many stores one user may create is limited: quota_exceeded, and rate_limited for many in an hour.",
 		Errors: []int{400, 401, 403, 409, 413, 422, 429}}
-	for _, path := range []string{"/api/stores", "/api/stores/create"} {
-		create.Path = path
-		route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: maxJSON}, create, a.createStore)
+	duplicate := create
+	duplicate.OperationID, duplicate.Path, duplicate.Deprecated = "stores.createDeprecated", "/api/stores/create", true
+	duplicate.Description = "The same as POST /api/stores, which replaces it."
+	for _, op := range []huma.Operation{create, duplicate} {
+		route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: maxJSON}, op, a.createStore)
 	}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/stores", Tags: tags,
+		huma.Operation{OperationID: "stores.list", Method: http.MethodGet, Path: "/api/stores", Tags: tags,
 			Summary: "List the caller's stores", Description: "Newest first, without profiles.", Errors: []int{401, 422}}, a.listStores)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}", Tags: tags,
+		huma.Operation{OperationID: "stores.get", Method: http.MethodGet, Path: "/api/stores/{id}", Tags: tags,
 			Summary: "One store, with its profile", Description: "When the store's database is down, profile is null and database.status is failed. " +
 				"ETag is the version of name, slug and profile, for If-Match; it is absent without a profile.",
 			Errors: []int{401, 404}}, a.getStore)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.UpdateStore), maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPatch, Path: "/api/stores/{id}", Tags: tags,
+		huma.Operation{OperationID: "stores.update", Method: http.MethodPatch, Path: "/api/stores/{id}", Tags: tags,
 			Summary: "Change a store's profile", Description: "Fields left out stay as they are. name and slug are kept in step in the registry. " +
 				"The slug of before is kept for the store's owners for a while and leads nowhere meanwhile. With If-Match the change is made only if " +
 				"nobody has changed the store since it was read: otherwise 412 edit_conflict, and nothing has changed.",

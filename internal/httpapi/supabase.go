@@ -19,31 +19,31 @@ func (a *api) supabaseRoutes() {
 	tags := []string{"Supabase"}
 	list := []int{401, 403, 404, 409, 422, 429, 503}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ConnectDatabase), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/supabase/authorize", Tags: tags,
+		huma.Operation{OperationID: "supabase.authorize", Method: http.MethodGet, Path: "/api/supabase/authorize", Tags: tags,
 			Summary: "Begin to connect a Supabase account to a store",
 			Description: "Send the owner's browser to `url`. Supabase asks whether this platform may in, and the browser comes back here, where a page says " +
 				"what has become of it. The address is good for ten minutes and one use. The browser that makes this call gets a cookie; when another one comes " +
 				"back, its owner is asked first whether they want the connection.",
 			Errors: []int{401, 403, 404, 422, 503}}, a.supabaseAuthorize)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/supabase/connection", Tags: tags,
+		huma.Operation{OperationID: "supabase.connection", Method: http.MethodGet, Path: "/api/stores/{id}/supabase/connection", Tags: tags,
 			Summary: "How the store stands with Supabase", Description: "When it is `reconnect`, its owner has to consent again; a store with a database goes on without.",
 			Errors: []int{401, 404}}, a.supabaseConnection)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ConnectDatabase), maxBody: noBody},
-		huma.Operation{Method: http.MethodDelete, Path: "/api/stores/{id}/supabase/connection", Tags: tags, DefaultStatus: http.StatusNoContent,
+		huma.Operation{OperationID: "supabase.disconnect", Method: http.MethodDelete, Path: "/api/stores/{id}/supabase/connection", Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: "End the store's connection to Supabase", Description: "What lets the platform in is destroyed here and revoked there. A store that has its database keeps it.",
 			Errors: []int{401, 403, 404}}, a.supabaseDisconnect)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ConnectDatabase), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/supabase/organizations", Tags: tags,
+		huma.Operation{OperationID: "supabase.organizations", Method: http.MethodGet, Path: "/api/stores/{id}/supabase/organizations", Tags: tags,
 			Summary: "The connected account's organisations", Errors: list}, a.supabaseOrganizations)
 	route(a, routeOptions{timeout: waitTimeout, rate: rateCaller, scope: scope(authz.ConnectDatabase), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/supabase/projects", Tags: tags,
+		huma.Operation{OperationID: "supabase.projects", Method: http.MethodGet, Path: "/api/stores/{id}/supabase/projects", Tags: tags,
 			Summary: "The connected account's projects", Errors: list}, a.supabaseProjects)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ConnectDatabase), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/stores/{id}/supabase/regions", Tags: tags,
+		huma.Operation{OperationID: "supabase.regions", Method: http.MethodGet, Path: "/api/stores/{id}/supabase/regions", Tags: tags,
 			Summary: "Where a project can be made", Errors: list}, a.supabaseRegions)
 	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(authz.ConnectDatabase), maxBody: maxJSON},
-		huma.Operation{Method: http.MethodPost, Path: "/api/stores/{id}/supabase/projects", Tags: tags,
+		huma.Operation{OperationID: "supabase.createProject", Method: http.MethodPost, Path: "/api/stores/{id}/supabase/projects", Tags: tags,
 			Summary: "Make a Supabase project and give the store its database there",
 			Description: "Begins a provisioning run whose first step, `project`, makes the project and waits until it is healthy, which takes some minutes: " +
 				"follow `Location`. Waits and answers like connect-database. Whatever is cut off goes on by `provisioning/retry`; a project that an earlier try " +

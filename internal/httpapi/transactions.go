@@ -21,7 +21,7 @@ import (
 func (a *api) transactionRoutes(tags []string) {
 	page := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[transactionPage](), true, "")
 	route(a, routeOptions{timeout: requestTimeout, exportTimeout: csvTimeout, rate: rateCaller, scope: scope(authz.ReadCredits), maxBody: noBody},
-		huma.Operation{Method: http.MethodGet, Path: "/api/credits/transactions", Tags: tags,
+		huma.Operation{OperationID: "transactions.list", Method: http.MethodGet, Path: "/api/credits/transactions", Tags: tags,
 			Summary: "The store's ledger, newest first",
 			Description: "With Accept: text/csv the answer is the whole filtered history as a file (RFC 4180, UTF-8, a header row, newest first): " +
 				"limit and cursor have no part in it. So that no spreadsheet runs a text as a formula, serviceKey, description and reference begin " +
