@@ -91,6 +91,14 @@ lint: bin/tools/golangci-lint ## check the code with golangci-lint
 	bin/tools/golangci-lint run ./...
 	cd bench && ../bin/tools/golangci-lint run ./...
 
+# The linter of the OpenAPI document is a package of npm.
+REDOCLY = @redocly/cli@2.77.0
+
+.PHONY: openapi-lint
+openapi-lint: ## check the OpenAPI document with redocly's recommended rules (needs Node.js)
+	@file=$$(mktemp -d)/openapi.json && go run ./cmd/stoa openapi --base-url https://stoa.invalid > "$$file" && \
+	REDOCLY_TELEMETRY=off npx --yes $(REDOCLY) lint "$$file" --extends recommended; status=$$?; rm -rf "$$(dirname "$$file")"; exit $$status
+
 .PHONY: bin/tools/golangci-lint
 bin/tools/golangci-lint:
 	@if [ "v$$($@ version --short 2>/dev/null)" != "$(GOLANGCI)" ]; then \

@@ -38,7 +38,7 @@ var layers = map[string]int{
 	"moves": 9, "operations": 9, "backups": 9, "imports": 9, "web": 9, "console/ui": 9,
 	"console": 10, "storefront": 10,
 	"httpapi":  11,
-	"config":   12,
+	"config":   12, "httpapi/errorpages": 12,
 	"doctor":   13,
 	"app":      14,
 	"cli":      15,

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/stoahq/stoa/internal/cli"
 	"github.com/stoahq/stoa/internal/config"
@@ -26,6 +27,7 @@ import (
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
+	"github.com/stoahq/stoa/internal/testkit"
 )
 
 // command runs a command as a shell would.
@@ -367,5 +369,24 @@ func TestDocumentsListEverySetting(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestOpenAPICommand compares the document that the command prints with the served one.
+func TestOpenAPICommand(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, testConfig(t, masterdb.SQLite))
+	served := client{t: t, url: s.URL}.call("GET", "/api/openapi.json", nil).want(http.StatusOK)
+	status, out, errs := command(t, "openapi", "--base-url", s.URL)
+	if status != 0 {
+		t.Fatalf("openapi: %d %s", status, errs)
+	}
+	var printed object
+	testkit.Must(t, json.Unmarshal([]byte(out), &printed))
+	if diff := cmp.Diff(served.body, printed); diff != "" {
+		t.Errorf("served and printed differ (-served +printed):\n%s", diff)
+	}
+	if got := served.at("servers"); !cmp.Equal(got, []any{object{"url": s.URL, "description": "This platform"}}) {
+		t.Errorf("servers: %v", got)
 	}
 }

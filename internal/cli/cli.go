@@ -34,6 +34,7 @@ type Commands struct {
 	Prices   pricesCmd   `cmd:"" help:"Look at what services cost in credits, and set it."`
 	Users    usersCmd    `cmd:"" help:"Look at the users and choose who operates the platform."`
 	Demo     demoCmd     `cmd:"" help:"Make an owner, three stores, products and credits to look at."`
+	OpenAPI  openapiCmd  `cmd:"" name:"openapi" help:"Print the OpenAPI document of the API."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 

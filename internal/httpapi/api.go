@@ -112,7 +112,7 @@ func newAPI(d Domains, cfg Config) *api {
 		stall: stallTimeout, logUnavailable: rate.Sometimes{Interval: 10 * time.Second},
 	}
 	a.console = a.newConsole()
-	a.huma = humago.New(a.mux, openAPI())
+	a.huma = humago.New(a.mux, openAPI(cfg.BaseURL))
 	a.openAPIRoutes()
 	a.authRoutes()
 	a.accountRoutes()
@@ -153,12 +153,16 @@ func (a *api) openAPIRoutes() {
 	}
 }
 
-func openAPI() huma.Config {
+func openAPI(baseURL string) huma.Config {
 	cfg := huma.DefaultConfig("Stoa", stoa.Version)
 	cfg.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
 	cfg.CreateHooks = nil // they would add a $schema field to every response
 	cfg.OpenAPIPath = openAPIPath
 	cfg.DocsPath, cfg.SchemasPath = "", ""
+	if baseURL != "" {
+		cfg.Servers = []*huma.Server{{URL: baseURL, Description: "This platform"}}
+	}
+	cfg.Info.License = &huma.License{Name: "Apache 2.0", Identifier: "Apache-2.0"}
 	// A JSON column is an object in the API, not the bytes that store it.
 	cfg.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[storedata.JSON](), reflect.TypeFor[map[string]any]())
 	cfg.Info.Description = "The platform under many online stores: people, stores, their databases and credits. " +

@@ -36,7 +36,7 @@ func (a *api) authRoutes() {
 			Summary: "End this session", Description: "Its access and refresh tokens stop working at once.", Errors: []int{401, 403}}, a.logout)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
 		huma.Operation{OperationID: "account.get", Method: http.MethodGet, Path: "/api/auth/me", Tags: tags,
-			Summary: "The caller and their stores", Errors: []int{401, 403}}, a.me)
+			Summary: "The caller and their stores", Description: "With the caller's role in each store.", Errors: []int{401, 403}}, a.me)
 }
 
 type userView struct {

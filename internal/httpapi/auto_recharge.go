@@ -17,7 +17,7 @@ func (a *api) autoRechargeRoutes() {
 	const path = "/api/credits/auto-recharge"
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.PurchaseCredits), maxBody: noBody},
 		huma.Operation{OperationID: "autoRecharge.get", Method: http.MethodGet, Path: path, Tags: tags,
-			Summary: "Automatic recharges", Errors: []int{401, 403, 404, 422}}, a.getAutoRecharge)
+			Summary: "Automatic recharges", Description: "Whether credits are bought when they run low, when, how many, and with which card.", Errors: []int{401, 403, 404, 422}}, a.getAutoRecharge)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.PurchaseCredits), maxBody: maxJSON},
 		huma.Operation{OperationID: "autoRecharge.set", Method: http.MethodPut, Path: path, Tags: tags,
 			Summary: "Buy credits automatically",

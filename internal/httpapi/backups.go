@@ -30,10 +30,10 @@ func (a *api) backupRoutes() {
 			Errors:      []int{401, 403, 404, 409, 422}}, a.makeBackup)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadBackups), maxBody: noBody},
 		huma.Operation{OperationID: "backups.get", Method: http.MethodGet, Path: backupsPath + "/{backupId}", Tags: tags,
-			Summary: "One archive", Errors: []int{401, 403, 404}}, a.getBackup)
+			Summary: "One archive", Description: "With the rows of each table and the result of its last check.", Errors: []int{401, 403, 404}}, a.getBackup)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageBackups), maxBody: noBody},
 		huma.Operation{OperationID: "backups.delete", Method: http.MethodDelete, Path: backupsPath + "/{backupId}", Tags: tags, DefaultStatus: http.StatusNoContent,
-			Summary: "Delete an archive", Errors: []int{401, 403, 404, 409}}, a.deleteBackup)
+			Summary: "Delete an archive", Description: "An archive that a restore needs cannot be deleted: 409 backup_in_use.", Errors: []int{401, 403, 404, 409}}, a.deleteBackup)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MakeBackup), maxBody: noBody},
 		huma.Operation{OperationID: "backups.check", Method: http.MethodPost, Path: backupsPath + "/{backupId}/check", Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary: "Check an archive", Description: "It is read whole, loaded into a temporary database, and compared row by row. The archive's check has the result.",
@@ -58,14 +58,14 @@ func (a *api) restoreRoutes(tags []string) {
 			Errors: []int{400, 401, 403, 404, 409, 413, 422, 429}}, a.cloneBackup)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadBackups), maxBody: noBody},
 		huma.Operation{OperationID: "restores.get", Method: http.MethodGet, Path: backupsPath + "/restore", Tags: tags,
-			Summary: "The last restore into the store", Errors: []int{401, 403, 404}}, a.lastRestore)
+			Summary: "The last restore into the store", Description: "Its step, and the archive of the state before it.", Errors: []int{401, 403, 404}}, a.lastRestore)
 }
 
 func (a *api) scheduleRoutes(tags []string) {
 	const path = "/api/stores/{id}/backup-schedule"
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadBackups), maxBody: noBody},
 		huma.Operation{OperationID: "backupSchedule.get", Method: http.MethodGet, Path: path, Tags: tags,
-			Summary: "How often the store is archived", Errors: []int{401, 403, 404}}, a.getSchedule)
+			Summary: "How often the store is archived", Description: "How often an archive is made and how many are kept; `default` says that it is the platform's schedule.", Errors: []int{401, 403, 404}}, a.getSchedule)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageBackups), maxBody: maxJSON},
 		huma.Operation{OperationID: "backupSchedule.set", Method: http.MethodPut, Path: path, Tags: tags,
 			Summary: "Set how often the store is archived",
@@ -74,7 +74,7 @@ func (a *api) scheduleRoutes(tags []string) {
 			Errors: []int{400, 401, 403, 404, 413, 422}}, a.setSchedule)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageBackups), maxBody: noBody},
 		huma.Operation{OperationID: "backupSchedule.reset", Method: http.MethodDelete, Path: path, Tags: tags,
-			Summary: "Archive the store as the platform does by default", Errors: []int{401, 403, 404}}, a.resetSchedule)
+			Summary: "Archive the store as the platform does by default", Description: "The store has no schedule of its own any more.", Errors: []int{401, 403, 404}}, a.resetSchedule)
 }
 
 type backupView struct {

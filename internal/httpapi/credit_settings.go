@@ -13,7 +13,7 @@ import (
 func (a *api) creditSettingsRoutes(tags []string) {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadCredits), maxBody: noBody},
 		huma.Operation{OperationID: "creditSettings.get", Method: http.MethodGet, Path: "/api/credits/settings", Tags: tags,
-			Summary: "When the store's owners are told that credits run low", Errors: []int{401, 404, 422}}, a.creditSettings)
+			Summary: "When the store's owners are told that credits run low", Description: "The owners get a mail when the available credits fall below the threshold.", Errors: []int{401, 404, 422}}, a.creditSettings)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.PurchaseCredits), maxBody: maxJSON},
 		huma.Operation{OperationID: "creditSettings.set", Method: http.MethodPut, Path: "/api/credits/settings", Tags: tags,
 			Summary: "Choose when the store's owners are told that credits run low",

@@ -17,7 +17,7 @@ func (a *api) creditRoutes() {
 	tags := []string{"Credits"}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadCredits), maxBody: noBody},
 		huma.Operation{OperationID: "credits.balance", Method: http.MethodGet, Path: "/api/credits/balance", Tags: tags,
-			Summary: "The store's balance", Errors: []int{401, 404, 422}}, a.balance)
+			Summary: "The store's balance", Description: "What the store has, what open holds have set aside, and what can be spent.", Errors: []int{401, 404, 422}}, a.balance)
 	a.transactionRoutes(tags)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: maxJSON},
 		huma.Operation{OperationID: "credits.spend", Method: http.MethodPost, Path: "/api/credits/spend", Tags: tags,

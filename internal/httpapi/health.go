@@ -15,10 +15,10 @@ func (a *api) healthRoutes() {
 	tags := []string{"Operations"}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateHealth, scope: scopePublic, maxBody: noBody},
 		huma.Operation{OperationID: "health.live", Method: http.MethodGet, Path: "/healthz", Tags: tags,
-			Summary: "Is the process alive?"}, a.healthz)
+			Summary: "Is the process alive?", Description: "200 as long as the process answers. It asks nothing else."}, a.healthz)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateHealth, scope: scopePublic, maxBody: noBody},
 		huma.Operation{OperationID: "health.ready", Method: http.MethodGet, Path: "/readyz", Tags: tags,
-			Summary: "Can it serve? Checks the master database.", Errors: []int{503}}, a.readyz)
+			Summary: "Can it serve? Checks the master database.", Description: "503 when the master database does not answer or the process is stopping.", Errors: []int{503}}, a.readyz)
 }
 
 // readiness caches the result of the last check of the master database, so that

@@ -21,7 +21,7 @@ func (a *api) holdRoutes(tags []string) {
 			Errors: []int{400, 401, 402, 403, 404, 409, 413, 422}}, a.hold)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadCredits), maxBody: noBody},
 		huma.Operation{OperationID: "holds.list", Method: http.MethodGet, Path: "/api/credits/holds", Tags: tags,
-			Summary: "The store's holds, newest first", Errors: []int{401, 404, 422}}, a.holds)
+			Summary: "The store's holds, newest first", Description: "Filter by state. A hold whose time has passed is expired.", Errors: []int{401, 404, 422}}, a.holds)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: maxJSON},
 		huma.Operation{OperationID: "holds.capture", Method: http.MethodPost, Path: "/api/credits/holds/{id}/capture", Tags: tags,
 			Summary: "Spend a hold",
@@ -30,7 +30,7 @@ func (a *api) holdRoutes(tags []string) {
 			Errors: []int{400, 401, 403, 404, 409, 413, 422}}, a.capture)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: noBody},
 		huma.Operation{OperationID: "holds.release", Method: http.MethodPost, Path: "/api/credits/holds/{id}/release", Tags: tags,
-			Summary: "Give a hold's credits back", Errors: []int{401, 403, 404, 409, 422}}, a.release)
+			Summary: "Give a hold's credits back", Description: "All that is left of the hold can be spent again. Repeated, it answers the same.", Errors: []int{401, 403, 404, 409, 422}}, a.release)
 }
 
 type holdView struct {

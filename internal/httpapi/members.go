@@ -40,7 +40,7 @@ func (a *api) memberRoutes() {
 				"and 100 that are open; 50 of one store, then one in half an hour.",
 			400, 401, 403, 404, 413, 422, 429), a.invite)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageMembers), maxBody: noBody},
-		op("invitations.delete", http.MethodDelete, invitations+"/{invitationId}", 204, "Take an invitation back", "", 401, 403, 404), a.revokeInvitation)
+		op("invitations.delete", http.MethodDelete, invitations+"/{invitationId}", 204, "Take an invitation back", "Its link does not work any more.", 401, 403, 404), a.revokeInvitation)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
 		op("invitations.accept", http.MethodPost, "/api/invitations/accept", 200, "Accept an invitation",
 			"The caller's address must be the one that was invited. Answers with the store.", 400, 401, 403, 413, 422), a.acceptInvitation)

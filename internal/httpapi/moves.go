@@ -28,7 +28,7 @@ func (a *api) moveRoutes() {
 		huma.Operation{OperationID: "moves.list", Method: http.MethodGet, Path: path, Tags: tags, Summary: "List the store's moves", Description: "Newest first.",
 			Errors: []int{401, 403, 404, 422}}, a.listMoves)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
-		huma.Operation{OperationID: "moves.get", Method: http.MethodGet, Path: path + "/{moveId}", Tags: tags, Summary: "Show a move and its progress",
+		huma.Operation{OperationID: "moves.get", Method: http.MethodGet, Path: path + "/{moveId}", Tags: tags, Summary: "Show a move and its progress", Description: "Its step, the rows copied and the changes carried over so far.",
 			Errors: []int{401, 403, 404, 422}}, a.getMove)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MoveDatabase), maxBody: noBody},
 		huma.Operation{OperationID: "moves.abort", Method: http.MethodPost, Path: path + "/{moveId}/abort", Tags: tags, DefaultStatus: http.StatusAccepted, Summary: "Abort a move",

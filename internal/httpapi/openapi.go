@@ -13,11 +13,13 @@ import (
 	"github.com/stoahq/stoa"
 )
 
-// completeDocument makes the schemas of answers exact. Huma derives one kind of schema for
+// completeDocument describes what has no description of its own, and makes the schemas of
+// answers exact. Huma derives one kind of schema for
 // requests and answers, which is the one of requests: there a struct has no further members,
 // a pointer to a struct is no null and an array may be null. In an answer it is the other way
 // round; later versions add members.
 func completeDocument(doc *huma.OpenAPI) {
+	describe(doc)
 	requests, answers := schemaSet{doc: doc, seen: map[*huma.Schema]bool{}}, schemaSet{doc: doc, seen: map[*huma.Schema]bool{}}
 	for _, op := range operationsOf(doc) {
 		sameContent(op)

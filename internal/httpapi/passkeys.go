@@ -35,7 +35,7 @@ func (a *api) passkeyRoutes() {
 			Summary: "The caller's passkeys", Description: "The oldest first, at most 20: the list has no pages.", Errors: []int{401, 403}}, a.listPasskeys)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: maxJSON},
 		huma.Operation{OperationID: "passkeys.update", Method: http.MethodPatch, Path: path + "/{passkeyId}", Tags: tags,
-			Summary: "Rename a passkey", Errors: []int{400, 401, 403, 404, 413, 422}}, a.renamePasskey)
+			Summary: "Rename a passkey", Description: "The name is for the person alone.", Errors: []int{400, 401, 403, 404, 413, 422}}, a.renamePasskey)
 	route(a, auth(scopePerson),
 		huma.Operation{OperationID: "passkeys.delete", Method: http.MethodDelete, Path: path + "/{passkeyId}", Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: "Remove a passkey", Description: "Needs the password. Sessions stay.", Errors: []int{400, 401, 403, 404, 413, 422, 429}}, a.removePasskey)
@@ -47,7 +47,7 @@ func (a *api) passkeyRoutes() {
 			Errors: []int{400, 401, 404, 413, 422}}, a.beginPasskeyLogin)
 	route(a, auth(scopePublic),
 		huma.Operation{OperationID: "passkeys.finishLogin", Method: http.MethodPost, Path: path + "/login/finish", Tags: tags,
-			Summary: "Open a session with a passkey", Errors: []int{400, 401, 413, 422}}, a.finishPasskeyLogin)
+			Summary: "Open a session with a passkey", Description: "With the answer of the browser's navigator.credentials.get().", Errors: []int{400, 401, 413, 422}}, a.finishPasskeyLogin)
 }
 
 type passkeyChallengeOutput struct {

@@ -22,10 +22,10 @@ func (a *api) paymentRoutes() {
 			Errors:      []int{400, 401, 403, 404, 409, 413, 422, 503}}, a.purchase)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadCredits), maxBody: noBody},
 		huma.Operation{OperationID: "purchases.list", Method: http.MethodGet, Path: "/api/credits/purchases", Tags: tags,
-			Summary: "The store's purchases, newest first", Errors: []int{401, 404, 422}}, a.purchases)
+			Summary: "The store's purchases, newest first", Description: "With those that were not paid.", Errors: []int{401, 404, 422}}, a.purchases)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadCredits), maxBody: noBody},
 		huma.Operation{OperationID: "purchases.get", Method: http.MethodGet, Path: "/api/credits/purchases/{id}", Tags: tags,
-			Summary: "A purchase", Errors: []int{401, 404, 422}}, a.getPurchase)
+			Summary: "A purchase", Description: "Its state: whether it waits for the payment, is paid or has failed.", Errors: []int{401, 404, 422}}, a.getPurchase)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: maxWebhook},
 		huma.Operation{OperationID: "stripe.webhook", Method: http.MethodPost, Path: "/api/webhooks/stripe", Tags: tags, DefaultStatus: http.StatusOK,
 			Summary: "Payment events", Description: "For the payment provider: the signature is checked on the raw body, the event stored once, acknowledged, then applied.",

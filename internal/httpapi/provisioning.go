@@ -34,7 +34,7 @@ func (a *api) provisioningRoutes() {
 			Responses: waits, Errors: []int{400, 401, 403, 404, 409, 413, 422, 429, 503}}, a.connectDatabase)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
 		huma.Operation{OperationID: "provisioning.get", Method: http.MethodGet, Path: "/api/stores/{id}/provisioning", Tags: tags,
-			Summary: "The store's last provisioning run", Errors: []int{401, 404}}, a.getProvisioning)
+			Summary: "The store's last provisioning run", Description: "Each step with its state, times and fault.", Errors: []int{401, 404}}, a.getProvisioning)
 	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(authz.ConnectDatabase), maxBody: noBody},
 		huma.Operation{OperationID: "provisioning.retry", Method: http.MethodPost, Path: "/api/stores/{id}/provisioning/retry", Tags: tags,
 			Summary: "Resume a failed run at the failed step", Description: "Waits like connect-database.",

@@ -289,7 +289,7 @@ func TestUnencodableResponse(t *testing.T) {
 		At time.Time `json:"at"`
 	}
 	a := newTestAPI(nil)
-	a.huma = humago.New(a.mux, openAPI())
+	a.huma = humago.New(a.mux, openAPI(""))
 	bad := body{time.Date(20000, 1, 1, 0, 0, 0, 0, time.UTC)}
 	type output struct {
 		Location string `header:"Location"`

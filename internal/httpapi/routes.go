@@ -121,6 +121,8 @@ func (m *mux) HandleFunc(pattern string, handler func(http.ResponseWriter, *http
 func route[I, O any](a *api, o routeOptions, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
 	statuses := []int{http.StatusRequestURITooLong, http.StatusTooManyRequests, http.StatusServiceUnavailable} // rate limits, master database unavailable
 	switch {
+	case o.scope == scopePublic:
+		op.Security = []map[string][]string{{}}
 	case o.scope == scopeOptional:
 		op.Security = []map[string][]string{{}, {"bearer": {}}}
 	case o.scope.needsAuthentication():

@@ -19,7 +19,7 @@ func (a *api) secondFactorRoutes() {
 			Errors: []int{400, 401, 413, 422, 429}}, a.loginSecondFactor)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
 		huma.Operation{OperationID: "secondFactor.get", Method: http.MethodGet, Path: path, Tags: tags,
-			Summary: "Whether the caller has a second factor", Errors: []int{401, 403}}, a.getFactor)
+			Summary: "Whether the caller has a second factor", Description: "And how many recovery codes are left.", Errors: []int{401, 403}}, a.getFactor)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
 		huma.Operation{OperationID: "secondFactor.enroll", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary: "Enrol an authenticator app",

@@ -18,10 +18,10 @@ func (a *api) storefrontRoutes() {
 	errors := []int{404, 409, 503}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateStorefront, scope: scopePublic, maxBody: noBody},
 		huma.Operation{OperationID: "storefront.store", Method: http.MethodGet, Path: "/api/storefront/store", Tags: tags,
-			Summary: "The store at this hostname", Errors: errors}, a.storefrontStore)
+			Summary: "The store at this hostname", Description: "What the store shows its shoppers.", Errors: errors}, a.storefrontStore)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateStorefront, scope: scopePublic, maxBody: noBody},
 		huma.Operation{OperationID: "storefront.products", Method: http.MethodGet, Path: "/api/storefront/products", Tags: tags,
-			Summary: "Its published products, newest first", Errors: append(errors, 422)}, a.storefrontProducts)
+			Summary: "Its published products, newest first", Description: "Of the store at this hostname.", Errors: append(errors, 422)}, a.storefrontProducts)
 }
 
 // frontView is the public part of a profile.

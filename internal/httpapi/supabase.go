@@ -35,13 +35,13 @@ func (a *api) supabaseRoutes() {
 			Errors: []int{401, 403, 404}}, a.supabaseDisconnect)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ConnectDatabase), maxBody: noBody},
 		huma.Operation{OperationID: "supabase.organizations", Method: http.MethodGet, Path: "/api/stores/{id}/supabase/organizations", Tags: tags,
-			Summary: "The connected account's organisations", Errors: list}, a.supabaseOrganizations)
+			Summary: "The connected account's organisations", Description: "In one of them a project can be made.", Errors: list}, a.supabaseOrganizations)
 	route(a, routeOptions{timeout: waitTimeout, rate: rateCaller, scope: scope(authz.ConnectDatabase), maxBody: noBody},
 		huma.Operation{OperationID: "supabase.projects", Method: http.MethodGet, Path: "/api/stores/{id}/supabase/projects", Tags: tags,
-			Summary: "The connected account's projects", Errors: list}, a.supabaseProjects)
+			Summary: "The connected account's projects", Description: "One of them can hold the store's database.", Errors: list}, a.supabaseProjects)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ConnectDatabase), maxBody: noBody},
 		huma.Operation{OperationID: "supabase.regions", Method: http.MethodGet, Path: "/api/stores/{id}/supabase/regions", Tags: tags,
-			Summary: "Where a project can be made", Errors: list}, a.supabaseRegions)
+			Summary: "Where a project can be made", Description: "With a name for people.", Errors: list}, a.supabaseRegions)
 	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(authz.ConnectDatabase), maxBody: maxJSON},
 		huma.Operation{OperationID: "supabase.createProject", Method: http.MethodPost, Path: "/api/stores/{id}/supabase/projects", Tags: tags,
 			Summary: "Make a Supabase project and give the store its database there",

@@ -1,0 +1,73 @@
+package httpapi
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// TestDocumentDescribesEverything checks that each operation has an id of the form
+// resource.action that no other one has, and that operations, parameters, headers and
+// members have descriptions.
+func TestDocumentDescribesEverything(t *testing.T) {
+	t.Parallel()
+	doc := newAPI(Domains{}, allRoutes()).huma.OpenAPI()
+	ids := map[string]bool{}
+	form := regexp.MustCompile(`^[a-z][A-Za-z]+\.[a-z][A-Za-z]+$`)
+	for _, op := range operationsOf(doc) {
+		if ids[op.OperationID] || !form.MatchString(op.OperationID) {
+			t.Errorf("%s %s has the operation id %q", op.Method, op.Path, op.OperationID)
+		}
+		ids[op.OperationID] = true
+		if op.Summary == "" || op.Description == "" || op.Tags == nil {
+			t.Errorf("%s has no summary, description or tag", op.OperationID)
+		}
+		for _, p := range op.Parameters {
+			if p.Description == "" {
+				t.Errorf("%s: the parameter %s has no description", op.OperationID, p.Name)
+			}
+		}
+		for status, response := range op.Responses {
+			for name, header := range response.Headers {
+				if header.Description == "" {
+					t.Errorf("%s %s: the header %s has no description", op.OperationID, status, name)
+				}
+			}
+		}
+	}
+	if len(ids) < 100 {
+		t.Errorf("%d operations", len(ids))
+	}
+	for name, schema := range doc.Components.Schemas.Map() {
+		for member, of := range schema.Properties {
+			if strings.TrimSpace(of.Description) == "" {
+				t.Errorf("%s.%s has no description", name, member)
+			}
+		}
+	}
+}
+
+// TestSchemasOfAnswers checks that answers may have more members in a later version.
+func TestSchemasOfAnswers(t *testing.T) {
+	t.Parallel()
+	doc := newAPI(Domains{}, allRoutes()).huma.OpenAPI()
+	answers := schemaSet{doc: doc, seen: map[*huma.Schema]bool{}}
+	for _, op := range operationsOf(doc) {
+		for status, response := range op.Responses {
+			if status != "204" && response.Content == nil && status != "302" && status != "303" {
+				t.Errorf("%s %s has no content", op.OperationID, status)
+			}
+			answers.addContent(response.Content)
+		}
+	}
+	for schema := range answers.seen {
+		if schema.AdditionalProperties == false {
+			t.Errorf("a schema of answers has no further members: %v", schema.Properties)
+		}
+	}
+	if len(answers.seen) < 100 {
+		t.Errorf("%d schemas", len(answers.seen))
+	}
+}
