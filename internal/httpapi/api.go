@@ -113,7 +113,7 @@ func newAPI(d Domains, cfg Config) *api {
 	}
 	a.console = a.newConsole()
 	a.huma = humago.New(a.mux, openAPI(cfg.BaseURL))
-	a.openAPIRoutes()
+	a.documentRoutes()
 	a.authRoutes()
 	a.accountRoutes()
 	a.sessionRoutes()
@@ -144,20 +144,11 @@ func newAPI(d Domains, cfg Config) *api {
 	return a
 }
 
-const openAPIPath = "/api/openapi"
-
-// openAPIRoutes states the options of the documents that huma serves.
-func (a *api) openAPIRoutes() {
-	for _, document := range []string{".json", "-3.0.json", ".yaml", "-3.0.yaml"} {
-		a.options["GET "+openAPIPath+document] = routeOptions{timeout: requestTimeout, rate: rateAddress, scope: scopePublic, maxBody: noBody}
-	}
-}
-
 func openAPI(baseURL string) huma.Config {
 	cfg := huma.DefaultConfig("Stoa", stoa.Version)
 	cfg.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
 	cfg.CreateHooks = nil // they would add a $schema field to every response
-	cfg.OpenAPIPath = openAPIPath
+	cfg.OpenAPIPath = ""  // see document.go
 	cfg.DocsPath, cfg.SchemasPath = "", ""
 	if baseURL != "" {
 		cfg.Servers = []*huma.Server{{URL: baseURL, Description: "This platform"}}

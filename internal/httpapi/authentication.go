@@ -43,11 +43,14 @@ func (a *api) authenticateOptional(ctx huma.Context, next func(huma.Context)) {
 	a.authenticate(ctx, next)
 }
 
+// errTokenMissing is the error of a request that sends no token.
+var errTokenMissing = stoa.Errorf(stoa.TokenInvalid, "This call needs an access token or an API key: Authorization: Bearer …")
+
 // principal authenticates the request's access token or API key.
 func (a *api) principal(ctx huma.Context) (authz.Principal, error) {
 	scheme, token, _ := strings.Cut(ctx.Header("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return authz.Principal{}, stoa.Errorf(stoa.TokenInvalid, "This call needs an access token or an API key: Authorization: Bearer …")
+		return authz.Principal{}, errTokenMissing
 	}
 	p, err := a.Accounts.Authenticate(ctx.Context(), strings.TrimSpace(token))
 	client := requestOf(ctx.Context()).client

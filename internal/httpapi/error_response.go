@@ -117,12 +117,16 @@ func namedFormats(r *http.Request) (html, json float64) {
 
 // noRoute answers requests that match no route.
 func (a *api) noRoute(w http.ResponseWriter, r *http.Request) {
-	if page := a.pageWithoutSlash(r); page != "" {
-		http.Redirect(w, r, page, http.StatusMovedPermanently)
+	if page := a.pathWithoutSlash(r); page != "" {
+		http.Redirect(w, r, page, http.StatusPermanentRedirect)
 		return
 	}
 	if allowed := a.allowedMethods(r); len(allowed) > 0 {
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		if r.Method == http.MethodOptions {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
 		a.writeError(w, r, stoa.Errorf(stoa.MethodNotAllowed, "This address does not take %s; it takes %s.",
 			printableMethod(r.Method), strings.Join(allowed, ", ")))
 		return
@@ -141,12 +145,12 @@ func (a *api) noRoute(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// pageWithoutSlash returns the address of the page that a request with a slash too much
-// at its end means, or "".
-func (a *api) pageWithoutSlash(r *http.Request) string {
+// pathWithoutSlash returns the address that a request with a slash too much at its end
+// means, or "".
+func (a *api) pathWithoutSlash(r *http.Request) string {
 	to := *r.URL
 	to.Path, to.RawPath = path.Clean(to.Path), "" // one slash at the start: "//host" is another server's address
-	if r.Method != http.MethodGet && r.Method != http.MethodHead || to.Path+"/" != r.URL.Path || strings.HasPrefix(to.Path, "/api/") {
+	if to.Path+"/" != r.URL.Path {
 		return ""
 	}
 	probe := r.Clone(r.Context())
@@ -164,7 +168,13 @@ func (a *api) allowedMethods(r *http.Request) []string {
 		probe.Method = method
 		if _, pattern := a.mux.Handler(probe); pattern != "/" {
 			allowed = append(allowed, method)
+			if method == http.MethodGet {
+				allowed = append(allowed, http.MethodHead)
+			}
 		}
+	}
+	if allowed != nil {
+		allowed = append(allowed, http.MethodOptions)
 	}
 	return allowed
 }

@@ -104,7 +104,14 @@ func (a *api) problem(ctx context.Context, err error) *Problem {
 		p.header.Set("Retry-After", retryAfter(known.RetryAfter))
 	}
 	if p.Status == http.StatusUnauthorized {
-		p.header.Set("WWW-Authenticate", `Bearer realm="stoa"`)
+		challenge := `Bearer realm="stoa"`
+		switch known.Code { //nolint:exhaustive // RFC 6750, section 3.1: without a token there is no error
+		case stoa.TokenInvalid, stoa.TokenExpired, stoa.SessionRevoked:
+			if known != errTokenMissing {
+				challenge += `, error="invalid_token"`
+			}
+		}
+		p.header.Set("WWW-Authenticate", challenge)
 	}
 	return p
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"net/http"
 	"strconv"
 	"time"
 
@@ -49,18 +50,31 @@ func (a *api) limit(ctx context.Context, k ratelimit.Key, l ratelimit.Limit) err
 		return nil
 	}
 	r := a.Limits.Take(ctx, k, l)
+	// The fields are lists with an item for each limit that the request counts against. They
+	// follow draft-ietf-httpapi-ratelimit-headers-10.
+	if h := requestOf(ctx).header; h != nil {
+		reset := r.Reset
+		if !r.OK {
+			reset = r.RetryAfter
+		}
+		addItem(h, "RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=60", l.Name, l.PerMinute))
+		addItem(h, "RateLimit", fmt.Sprintf("%q;r=%d;t=%d", l.Name, r.Remaining, seconds(reset)))
+	}
 	if r.OK {
 		return nil
 	}
 	a.metrics.limited.WithLabelValues(l.Name).Inc()
-	// The fields follow draft-ietf-httpapi-ratelimit-headers-10.
-	if h := requestOf(ctx).header; h != nil {
-		h.Set("RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=60", l.Name, l.PerMinute))
-		h.Set("RateLimit", fmt.Sprintf("%q;r=%d;t=%d", l.Name, r.Remaining, seconds(r.RetryAfter)))
-	}
 	err := stoa.Errorf(stoa.RateLimited, "Too many requests: %d a minute are allowed. Wait as long as Retry-After says.", l.PerMinute)
 	err.RetryAfter = r.RetryAfter
 	return err
+}
+
+// addItem adds an item to a header that is a list.
+func addItem(h http.Header, name, item string) {
+	if list := h.Get(name); list != "" {
+		item = list + ", " + item
+	}
+	h.Set(name, item)
 }
 
 // limitAddress counts a request of any route by client address. Health checks have a

@@ -129,6 +129,10 @@ func route[I, O any](a *api, o routeOptions, op huma.Operation, handle func(cont
 		op.Security = []map[string][]string{{"bearer": {}}}
 		statuses = append(statuses, http.StatusForbidden) // an API key may lack the scope
 	}
+	op.RejectUnknownQueryParameters = o.rate != rateHealth // a load balancer may add some
+	if op.RejectUnknownQueryParameters {
+		statuses = append(statuses, http.StatusUnprocessableEntity)
+	}
 	op.Errors = slices.Clone(op.Errors)
 	for _, status := range statuses {
 		if !slices.Contains(op.Errors, status) {

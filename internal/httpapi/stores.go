@@ -180,14 +180,21 @@ type createStoreInput struct {
 	}
 }
 
-func (a *api) createStore(ctx context.Context, in *createStoreInput) (*storeOutput, error) {
+type createdStoreOutput struct {
+	Location string `header:"Location"`
+	ETag     string `header:"ETag"`
+	Body     storeView
+}
+
+func (a *api) createStore(ctx context.Context, in *createStoreInput) (*createdStoreOutput, error) {
 	s, err := a.Stores.Create(ctx, principal(ctx), stores.NewStore{
 		Name: in.Body.Name, Slug: in.Body.Slug, IdempotencyKey: in.IdempotencyKey,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return newStoreOutput(s, nil), nil
+	out := newStoreOutput(s, nil)
+	return &createdStoreOutput{Location: "/api/stores/" + s.ID.String(), ETag: out.ETag, Body: out.Body}, nil
 }
 
 // PageInput selects a page of a list.
