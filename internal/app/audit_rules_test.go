@@ -158,6 +158,7 @@ var auditedCommands = map[string]auditRule{
 	"backups download":      writes(audit.BackupDownloaded),
 	"backups upload":        writes(audit.BackupUploaded),
 	"backups discover":      writes(audit.BackupUploaded),
+	"backups clone":         writes(audit.StoreCreated, audit.DatabaseConnected, audit.BackupRestore, audit.BackupCloned),
 	"backups delete":        writes(audit.BackupDeleted),
 	"keys generate":         writesNone("it prints keys and stores none"),
 	"keys list":             writesNone(reads),

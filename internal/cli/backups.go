@@ -23,6 +23,7 @@ type backupsCmd struct {
 	Download backupsDownloadCmd `cmd:"" help:"Write an archive into a file, encrypted for a passphrase or a public key."`
 	Discover backupsDiscoverCmd `cmd:"" help:"Put archives on record that are in the storage only."`
 	Upload   backupsUploadCmd   `cmd:"" help:"Add an archive from a file, of this or another installation."`
+	Clone    backupsCloneCmd    `cmd:"" help:"Make a new store with the rows of an archive."`
 	Delete   backupsDeleteCmd   `cmd:"" help:"Delete an archive."`
 }
 
