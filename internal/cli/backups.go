@@ -331,9 +331,9 @@ func makeBackup(e *Env, store string, asJSON bool) error {
 		}
 		last := 0
 		b, err = a.Backups.Finish(ctx, b, func(b backups.Backup) {
-			if b.State == backups.Running && b.TablesDone > last {
-				last = b.TablesDone
-				Printf(e.Stderr, "%d tables are archived\n", last)
+			if b.State == backups.Running && b.Done.Tables > last {
+				last = b.Done.Tables
+				Printf(e.Stderr, "%d of %d tables, %d rows are archived\n", last, b.Done.OfTables, b.Done.Rows)
 			}
 		})
 		if err != nil {

@@ -155,17 +155,35 @@ func newRestoreRecord(r backups.Restore) restoreRecord {
 	return restoreRecord{ID: r.ID, StoreID: r.StoreID, BackupID: r.BackupID, SavedID: r.SavedID}
 }
 
-// restoreProgress prints each step of a restore.
+// tenths returns how many tenths of the total are done.
+func tenths(done, total int64) int64 { return 10 * min(done, total) / max(total, 1) }
+
+// rowsOf returns the progress in rows. A total of 0 is not known.
+func rowsOf(done, total int64) string {
+	if total == 0 {
+		return fmt.Sprintf("%d rows", done)
+	}
+	return fmt.Sprintf("%d of %d rows", done, max(done, total))
+}
+
+// restoreProgress prints each step of a restore, and a line for every tenth of its rows.
 type restoreProgress struct {
 	out  io.Writer
 	slug string
 	step string
+	part int64
 }
 
 func (p *restoreProgress) show(r backups.Restore) {
-	if r.Step != p.step {
-		p.step = r.Step
+	part := tenths(r.RowsDone, r.RowsTotal)
+	if r.Step == p.step && part <= p.part {
+		return
+	}
+	p.step, p.part = r.Step, part
+	if r.RowsTotal == 0 {
 		Printf(p.out, "%s: %s\n", p.slug, p.step)
+	} else {
+		Printf(p.out, "%s: %s, %s\n", p.slug, p.step, rowsOf(r.RowsDone, r.RowsTotal))
 	}
 }
 
