@@ -83,6 +83,8 @@ var auditedOperations = map[string]auditRule{
 	"POST /api/stores/{id}/moves":                        writes(audit.MoveStarted),
 	"GET /api/stores/{id}/moves":                         writesNone(reads),
 	"GET /api/stores/{id}/moves/{moveId}":                writesNone(reads),
+	"GET /api/stores/{id}/moves/{moveId}/events":         writesNone(reads),
+	"GET /api/stores/{id}/backups/restore/events":        writesNone(reads),
 	"POST /api/stores/{id}/moves/{moveId}/abort":         writes(audit.MoveAborted),
 	"POST /api/stores/{id}/moves/{moveId}/rollback":      writes(audit.MoveRolledBack),
 	"POST /api/stores/{id}/moves/{moveId}/finish":        writes(audit.MoveFinished),
