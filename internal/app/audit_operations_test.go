@@ -526,6 +526,7 @@ func (w *auditedWorld) archives(flags []string, store string) {
 	w.command(ids, flags, "restore", store, "--yes")
 	w.command(ids, flags, "backups", "download", store, backup, "--output="+file, "--recipient="+key.Recipient().String())
 	w.command(ids, flags, "backups", "upload", store, file, "--identity="+identity)
+	w.command(ids, flags, "backups", "clone", store, backup, "--name=Branch", "--without=customers")
 	w.command(ids, flags, "backups", "delete", store, backup, "--yes")
 	forgotten := func(tx *masterdb.Tx) error {
 		_, err := tx.Exec(w.t.Context(), `DELETE FROM backups WHERE store_id = $1 AND origin = 'upload'`, store)

@@ -6,12 +6,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
+	"github.com/stoahq/stoa/internal/tenantdb/tenantdbtest"
 )
 
 // event is one event of a stream.
@@ -30,7 +32,13 @@ type eventStream struct {
 // events opens a stream of the store's run after the event with the id after.
 func (c client) events(store, after string) *eventStream {
 	c.t.Helper()
-	req, err := http.NewRequestWithContext(c.t.Context(), "GET", c.url+"/api/stores/"+store+"/provisioning/events", nil)
+	return c.eventsOf("/api/stores/"+store+"/provisioning/events", after)
+}
+
+// eventsOf opens a stream after the event with the id after.
+func (c client) eventsOf(path, after string) *eventStream {
+	c.t.Helper()
+	req, err := http.NewRequestWithContext(c.t.Context(), "GET", c.url+path, nil)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -214,4 +222,41 @@ func TestEventStreamsAreBounded(t *testing.T) {
 	for _, stream := range open[1:] {
 		stream.rest()
 	}
+}
+
+// TestStreamsOfMovesAndRestores checks that a stream of a move and of a restore sends each
+// state once until the last one, and that nothing follows that.
+func TestStreamsOfMovesAndRestores(t *testing.T) {
+	t.Parallel()
+	managed, _ := newManagedWorld(t, os.Getenv(tenantdbtest.PostgresEnv))
+	c, base := managed.api, "/api/stores/"+managed.id
+	follow := func(path, state string, least int) {
+		t.Helper()
+		live := c.eventsOf(path, "")
+		if got := live.res.Header.Get("Content-Type"); live.res.StatusCode != http.StatusOK || got != "text/event-stream" {
+			t.Fatalf("%s: status %d, %s", path, live.res.StatusCode, got)
+		}
+		all := live.rest()
+		for i, e := range all[1:] {
+			if e.id == all[i].id {
+				t.Errorf("%s: %v was sent twice", path, e.data)
+			}
+		}
+		last := all[len(all)-1]
+		if len(all) < least || last.data["state"] != state {
+			t.Errorf("%s: %d events, the last one is %v", path, len(all), last.data)
+		}
+		c.call("GET", path, nil, "Last-Event-ID", last.id).want(http.StatusNoContent)
+		if again := c.eventsOf(path, "another").rest(); len(again) != 1 || again[0].id != last.id {
+			t.Errorf("%s: after another event: %v", path, again)
+		}
+	}
+	backup := c.call("POST", base+"/backups", nil).want(http.StatusAccepted).text("id")
+	c.archived(managed.id, backup)
+	c.call("POST", base+"/backups/"+backup+"/restore", nil).want(http.StatusAccepted)
+	follow(base+"/backups/restore/events", "succeeded", 2)
+	move := c.call("POST", base+"/moves", object{"managed": "sqlite"}).want(http.StatusAccepted).text("id")
+	follow(base+"/moves/"+move+"/events", "kept", 2)
+	c.call("POST", base+"/moves/"+move+"/finish", nil).want(http.StatusAccepted)
+	follow(base+"/moves/"+move+"/events", "succeeded", 1)
 }

@@ -22,6 +22,9 @@ type LoadOptions struct {
 	// OnTable is called after each table that this Load has completed. It may be nil. Load
 	// ends if it fails.
 	OnTable func(Summary) error
+	// OnRows is called with the number of rows that are stored, after each block of rows. It
+	// may be nil.
+	OnRows func(rows int64)
 
 	tables []Table // in place of Stoa's; for tests
 }
@@ -195,7 +198,13 @@ func (l *loader) part(ctx context.Context, p Part) error {
 	if p.Links != nil {
 		return l.writeLinks(ctx, p.Table, p.Links)
 	}
-	return l.writeRows(ctx, p.Table, p.Rows)
+	if err := l.writeRows(ctx, p.Table, p.Rows); err != nil {
+		return err
+	}
+	if l.opts.OnRows != nil {
+		l.opts.OnRows(int64(len(p.Rows)))
+	}
+	return nil
 }
 
 func (l *loader) end(sum Summary) error {

@@ -20,6 +20,7 @@ import (
 // WriteOptions configure Write.
 type WriteOptions struct {
 	OnTable func(Summary) // called after each table; may be nil
+	OnRow   func()        // called after each row; may be nil
 
 	tables []Table // in place of Stoa's; for tests
 }
@@ -38,7 +39,7 @@ func Write(ctx context.Context, db *tenantdb.DB, store stoa.StoreID, dst io.Writ
 			return err
 		}
 		for _, t := range head.Tables {
-			if err := src.writeTable(ctx, w, t, opts.OnTable); err != nil {
+			if err := src.writeTable(ctx, w, t, opts); err != nil {
 				w.Abort()
 				return readFault(ctx, t, err)
 			}
@@ -248,16 +249,26 @@ func shorten(s string, most int) string {
 	return strings.ToValidUTF8(s, "?")
 }
 
-func (s source) writeTable(ctx context.Context, w *Writer, t Table, onTable func(Summary)) error {
-	if err := s.rows(ctx, t, w.Row); err != nil {
+func (s source) writeTable(ctx context.Context, w *Writer, t Table, opts WriteOptions) error {
+	write := w.Row
+	if opts.OnRow != nil {
+		write = func(values []any) error {
+			if err := w.Row(values); err != nil {
+				return err
+			}
+			opts.OnRow()
+			return nil
+		}
+	}
+	if err := s.rows(ctx, t, write); err != nil {
 		return err
 	}
 	if err := s.links(ctx, t, w.Link); err != nil {
 		return err
 	}
 	sum, err := w.EndTable()
-	if err == nil && onTable != nil {
-		onTable(sum)
+	if err == nil && opts.OnTable != nil {
+		opts.OnTable(sum)
 	}
 	return err
 }

@@ -172,7 +172,7 @@ type Backup struct {
 	Bytes      int64 // of the file
 	RowCount   int64
 	Manifest   Manifest            `db:"-"`
-	TablesDone int                 // while it is running
+	Done       Progress            `db:"-"` // while it is running
 	Fault      *provisioning.Fault `db:"-"`
 	CreatedBy  *stoa.UserID
 	CreatedAt  time.Time
@@ -185,6 +185,12 @@ type Backup struct {
 	CheckMessage  *string // why the check failed
 	CheckMS       *int64  // how long the check took, in milliseconds
 	CheckedAt     *time.Time
+}
+
+// Progress says how far an archive is.
+type Progress struct {
+	Tables, OfTables int
+	Rows             int64
 }
 
 // Manifest describes what an archive contains.
@@ -296,7 +302,7 @@ func (s *Service) checkStorage(ctx context.Context) error {
 	return err
 }
 
-const columns = `b.id, b.store_id, b.origin, b.state, b.attempt, b.name, b.bytes, b.row_count, b.manifest AS manifest_json, b.tables_done,
+const columns = `b.id, b.store_id, b.origin, b.state, b.attempt, b.name, b.bytes, b.row_count, b.manifest AS manifest_json, b.tables_done, b.tables_total, b.rows_done,
 	b.error_code, b.error_message, b.created_by, b.created_at, b.finished_at, b.snapshot_at, b.keep_until,
 	b.check_state, b.check_restored, b.check_message, b.check_ms, b.checked_at`
 
@@ -306,11 +312,14 @@ type row struct {
 	Attempt                 int
 	Name                    string
 	ManifestJSON            string
+	TablesDone, TablesTotal int
+	RowsDone                int64
 	ErrorCode, ErrorMessage *string
 }
 
 func (r row) backup() (Backup, error) {
 	r.Fault = provisioning.NewFault(r.ErrorCode, r.ErrorMessage)
+	r.Done = Progress{Tables: r.TablesDone, OfTables: r.TablesTotal, Rows: r.RowsDone}
 	err := json.Unmarshal([]byte(r.ManifestJSON), &r.Manifest)
 	return r.Backup, err
 }

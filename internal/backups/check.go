@@ -119,7 +119,7 @@ func (s *Service) check(ctx context.Context, r row, restore bool) error {
 		if restore {
 			err = s.loadScratch(ctx, a)
 		} else {
-			err = readAll(ctx, a)
+			err = readAll(ctx, a, func(int64) {})
 		}
 		if err != nil {
 			return err
@@ -141,9 +141,12 @@ func (s *Service) loadScratch(ctx context.Context, a *archive.Reader) (err error
 	return archive.Load(ctx, scratch.DB, a, archive.LoadOptions{})
 }
 
-func readAll(ctx context.Context, a *archive.Reader) error {
+// readAll reads the rest of an archive. onRows is called with the number of rows of each
+// block.
+func readAll(ctx context.Context, a *archive.Reader, onRows func(int64)) error {
 	for {
-		switch _, err := a.Next(); {
+		part, err := a.Next()
+		switch {
 		case errors.Is(err, io.EOF):
 			return nil
 		case err != nil:
@@ -151,6 +154,7 @@ func readAll(ctx context.Context, a *archive.Reader) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		}
+		onRows(int64(len(part.Rows)))
 	}
 }
 

@@ -8,7 +8,9 @@ import (
 	"github.com/stoahq/stoa"
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
+	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/provisioning"
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
 )
@@ -34,6 +36,44 @@ func (s *Service) Clone(ctx context.Context, p authz.Principal, store stoa.Store
 	if _, err := authz.Check(ctx, s.db, p, store, authz.DownloadBackup); err != nil {
 		return stores.Store{}, Restore{}, err
 	}
+	if err := s.checkClone(ctx, store, id, c); err != nil {
+		return stores.Store{}, Restore{}, err
+	}
+	created, err := s.registry.Create(ctx, p, c.New)
+	if err != nil {
+		return stores.Store{}, Restore{}, err
+	}
+	r, err := s.startClone(ctx, p, created.ID, store, id, c.Without, s.provisioning.Connect)
+	return created, r, err
+}
+
+// CloneByOperator does what Clone does, for an operator with access to the master database.
+// The new store belongs to the owner of the archive's store. It checks no permission and no
+// quota. A repeated call with the same archive, name, slug and omissions returns the same
+// store.
+func (s *Service) CloneByOperator(ctx context.Context, by authz.Principal, store stoa.StoreID, id stoa.BackupID, c Clone) (stores.Store, Restore, error) {
+	if err := s.checkClone(ctx, store, id, c); err != nil {
+		return stores.Store{}, Restore{}, err
+	}
+	owner, err := authz.OwnerOf(ctx, s.db, store)
+	if err != nil {
+		return stores.Store{}, Restore{}, err
+	}
+	c.New.IdempotencyKey = "clone:" + id.String() + ":" + credits.RequestHash("clone", c.New.Name, c.New.Slug, joined(c.Without))
+	created, err := s.registry.CreateByOperator(ctx, by, owner, c.New)
+	if err != nil {
+		return stores.Store{}, Restore{}, err
+	}
+	if created.Status == stores.Deleting || created.Status == stores.Deleted {
+		return stores.Store{}, Restore{}, stoa.Errorf(stoa.IdempotencyConflict, "This archive was cloned before into a store of this name and slug, which has been deleted since. Give the new store another name or slug.")
+	}
+	r, err := s.startClone(ctx, by, created.ID, store, id, c.Without, s.provisioning.ConnectByOperator)
+	return created, r, err
+}
+
+// checkClone fails unless the archive is a complete one of the store, and the clone leaves
+// out what can be left out.
+func (s *Service) checkClone(ctx context.Context, store stoa.StoreID, id stoa.BackupID, c Clone) error {
 	var faults stoa.Invalid
 	for _, w := range c.Without {
 		if w != WithoutCustomers && w != WithoutOrders {
@@ -41,32 +81,28 @@ func (s *Service) Clone(ctx context.Context, p authz.Principal, store stoa.Store
 		}
 	}
 	if err := faults.Err(); err != nil {
-		return stores.Store{}, Restore{}, err
+		return err
 	}
-	if _, err := read(ctx, s.db, `b.id = $1 AND b.store_id = $2 AND b.state = 'succeeded'`, id, store); err != nil {
-		return stores.Store{}, Restore{}, err
-	}
-	created, err := s.registry.Create(ctx, p, c.New)
-	if err != nil {
-		return stores.Store{}, Restore{}, err
-	}
-	if earlier, err := readRestore(ctx, s.db, `store_id = $1 ORDER BY id LIMIT 1`, created.ID); stoa.CodeOf(err) != stoa.NotFound {
-		return created, earlier.restore(), err // of an earlier call with the same key
-	}
-	r, err := s.startClone(ctx, p, created.ID, store, id, c.Without)
-	return created, r, err
+	_, err := read(ctx, s.db, `b.id = $1 AND b.store_id = $2 AND b.state = 'succeeded'`, id, store)
+	return err
 }
 
-// startClone connects the new store's database and starts the restore. Both can follow an
-// earlier call that was interrupted.
-func (s *Service) startClone(ctx context.Context, p authz.Principal, created, source stoa.StoreID, id stoa.BackupID, without []string) (Restore, error) {
-	_, err := s.provisioning.Connect(ctx, p, created, credential.Credentials{Kind: credential.Managed})
+// connector connects a store to a database.
+type connector func(context.Context, authz.Principal, stoa.StoreID, credential.Credentials) (provisioning.Run, error)
+
+// startClone connects the new store's database and starts the restore, unless an earlier
+// call has started it. Both can follow an earlier call that was interrupted.
+func (s *Service) startClone(ctx context.Context, p authz.Principal, created, source stoa.StoreID, id stoa.BackupID, without []string, connect connector) (Restore, error) {
+	earlier, err := readRestore(ctx, s.db, `store_id = $1 ORDER BY id LIMIT 1`, created)
+	if stoa.CodeOf(err) != stoa.NotFound {
+		return earlier.restore(), err
+	}
+	_, err = connect(ctx, p, created, credential.Credentials{Kind: credential.Managed})
 	if code := stoa.CodeOf(err); err != nil && code != stoa.AlreadyConnected && code != stoa.ProvisioningInProgress {
 		return Restore{}, err
 	}
-	without = slices.Compact(slices.Sorted(slices.Values(without)))
 	r, err := s.startRestore(ctx, p, restoreRow{
-		Restore: Restore{StoreID: created, BackupID: id, SourceID: source, Step: stepDatabase}, Without: strings.Join(without, ","),
+		Restore: Restore{StoreID: created, BackupID: id, SourceID: source, Step: stepDatabase}, Without: joined(without),
 	})
 	if stoa.CodeOf(err) == stoa.RestoreInProgress { // a call at the same time has started it
 		return s.LastRestoreByOperator(ctx, created)
@@ -77,4 +113,9 @@ func (s *Service) startClone(ctx context.Context, p authz.Principal, created, so
 	return r, s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		return audit.Record(ctx, tx, p, audit.Event{Action: audit.BackupCloned, Store: source, Details: map[string]string{"backup": id.String(), "into": created.String()}})
 	})
+}
+
+// joined returns what a clone leaves out as the restore records it.
+func joined(without []string) string {
+	return strings.Join(slices.Compact(slices.Sorted(slices.Values(without))), ",")
 }

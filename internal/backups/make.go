@@ -150,7 +150,7 @@ func (s *Service) beginAttempt(ctx context.Context, id stoa.BackupID, owner leas
 		}
 		a = &attempt{r, r.Name}
 		a.Attempt, a.Name = r.Attempt+1, fileName(r, tx.Now)
-		_, err = tx.Exec(ctx, `UPDATE backups SET state = 'running', attempt = $2, name = $3, tables_done = 0 WHERE id = $1`, id, a.Attempt, a.Name)
+		_, err = tx.Exec(ctx, `UPDATE backups SET state = 'running', attempt = $2, name = $3, tables_done = 0, rows_done = 0 WHERE id = $1`, id, a.Attempt, a.Name)
 		return err
 	})
 	if err == nil && a != nil && a.earlier != "" {
@@ -206,12 +206,29 @@ func (s *Service) writeNow(ctx context.Context, r row, owner lease.Owner) (m mad
 	if err := s.checkStorage(ctx); err != nil {
 		return m, err
 	}
-	progress := s.progress(ctx, r.ID, owner)
+	version, err := db.SchemaVersion(ctx)
+	if err != nil {
+		return m, err
+	}
+	tables, err := archive.Tables(ctx, version)
+	if err != nil {
+		return m, err
+	}
+	var done Progress
+	progress := s.progress(func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE backups SET tables_done = $3, tables_total = $4, rows_done = $5 WHERE id = $1 AND claimed_by = $2`,
+			r.ID, string(owner), done.Tables, len(tables), done.Rows)
+		return err
+	})
 	m.stored, err = s.storage.Create(ctx, r.Name, func(w io.Writer) error {
-		m.tables = nil
-		m.head, m.total, err = archive.Write(ctx, db, r.StoreID, w, archive.WriteOptions{OnTable: func(sum archive.Summary) {
+		m.tables, done = nil, Progress{}
+		m.head, m.total, err = archive.Write(ctx, db, r.StoreID, w, archive.WriteOptions{OnRow: func() {
+			done.Rows++
+			progress(ctx)
+		}, OnTable: func(sum archive.Summary) {
 			m.tables = append(m.tables, sum)
-			progress(len(m.tables))
+			done.Tables++
+			progress(ctx)
 		}}, key.Recipients(s.opts.Recipients)...)
 		return err
 	})
@@ -256,28 +273,6 @@ func checkMarked(ctx context.Context, db *tenantdb.DB, store stoa.StoreID) error
 		return stoa.Errorf(stoa.DatabaseContentInvalid, "This database does not hold the store any more: its mark is missing. Restore the store from its newest archive.").WithCause(errors.Join(errLost, err))
 	}
 	return err
-}
-
-// progressEvery limits how often the progress of a job is recorded.
-const progressEvery = time.Second
-
-// progress returns a function that records how many tables are done, if that was not
-// recorded just before. A progress that cannot be recorded is none: the job goes on.
-func (s *Service) progress(ctx context.Context, id stoa.BackupID, owner lease.Owner) func(tables int) {
-	last := time.Now()
-	return func(tables int) {
-		if time.Since(last) < progressEvery {
-			return
-		}
-		last = time.Now()
-		err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
-			_, err := tx.Exec(ctx, `UPDATE backups SET tables_done = $3 WHERE id = $1 AND claimed_by = $2`, id, string(owner), tables)
-			return err
-		})
-		if err != nil {
-			s.log.DebugContext(ctx, "progress of an archive not recorded", "backup", id.String(), "err", err)
-		}
-	}
 }
 
 // recordSuccess records a complete archive, and enqueues its check.

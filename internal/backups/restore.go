@@ -23,6 +23,8 @@ type Restore struct {
 	SourceID   stoa.StoreID // whose archive it is
 	State      State
 	Step       string
+	RowsDone   int64               // that the step has read or loaded
+	RowsTotal  int64               // that it has to; 0: not known
 	Fault      *provisioning.Fault `db:"-"` // why it failed, or is being undone
 	Unsaved    bool                // what was there before is not archived
 	SavedID    *stoa.BackupID      // the archive of what was there before
@@ -43,6 +45,8 @@ type restoreRow struct {
 	Attempt                 int
 	Without                 string
 	ErrorCode, ErrorMessage *string
+
+	owner lease.Owner // of the lease, in an execution
 }
 
 func (r restoreRow) restore() Restore {
@@ -50,7 +54,7 @@ func (r restoreRow) restore() Restore {
 	return r.Restore
 }
 
-const selectRestore = `SELECT id, store_id, backup_id, source_id, state, step, attempt, without, unsaved, saved_id, error_code, error_message,
+const selectRestore = `SELECT id, store_id, backup_id, source_id, state, step, rows_done, rows_total, attempt, without, unsaved, saved_id, error_code, error_message,
 	created_by, created_at, finished_at FROM backup_restores WHERE `
 
 func readRestore(ctx context.Context, q masterdb.Querier, where string, args ...any) (restoreRow, error) {
@@ -196,6 +200,7 @@ func (s *Service) RunRestore(ctx context.Context, job RunRestore) error {
 			if err != nil || r.Done() {
 				return err
 			}
+			r.owner = owner
 			if err := s.runStep(ctx, r, owner); err != nil {
 				return err
 			}
@@ -266,7 +271,7 @@ func (s *Service) record(ctx context.Context, r restoreRow, owner lease.Owner, s
 				state = Failed
 			}
 		}
-		n, err := tx.Exec(ctx, `UPDATE backup_restores SET state = $3, step = $4, attempt = 0, error_code = $5, error_message = $6, finished_at = $7
+		n, err := tx.Exec(ctx, `UPDATE backup_restores SET state = $3, step = $4, rows_done = 0, rows_total = 0, attempt = 0, error_code = $5, error_message = $6, finished_at = $7
 			WHERE id = $1 AND claimed_by = $2`, r.ID, string(owner), string(state), next, r.ErrorCode, r.ErrorMessage, finished)
 		if err == nil && n == 0 {
 			err = lease.ErrLost

@@ -44,7 +44,7 @@ func (s *Service) checkSource(ctx context.Context, r restoreRow) error {
 		if err := r.accepts(a.Head); err != nil {
 			return err
 		}
-		return readAll(ctx, a)
+		return readAll(ctx, a, s.loading(ctx, r, b.RowCount))
 	})
 }
 
@@ -222,7 +222,7 @@ func (s *Service) loadBackup(ctx context.Context, r restoreRow, id stoa.BackupID
 		if err := r.accepts(a.Head); err != nil {
 			return err
 		}
-		return s.replaceRows(ctx, db, a)
+		return s.replaceRows(ctx, db, a, s.loading(ctx, r, b.RowCount))
 	})
 	if err != nil || !r.Clone() {
 		return err
@@ -232,8 +232,8 @@ func (s *Service) loadBackup(ctx context.Context, r restoreRow, id stoa.BackupID
 
 // replaceRows loads an archive into a database of the current schema. Rows of an earlier
 // schema are brought to the current one in a temporary database first.
-func (s *Service) replaceRows(ctx context.Context, db *tenantdb.DB, a *archive.Reader) error {
-	anew := archive.LoadOptions{Done: func(string) bool { return false }} // tables that have rows are emptied
+func (s *Service) replaceRows(ctx context.Context, db *tenantdb.DB, a *archive.Reader, onRows func(int64)) error {
+	anew := archive.LoadOptions{Done: func(string) bool { return false }, OnRows: onRows} // tables that have rows are emptied
 	if a.Head.SchemaVersion == tenantdb.LatestVersion() {
 		return archive.Load(ctx, db, a, anew)
 	}

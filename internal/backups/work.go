@@ -67,6 +67,17 @@ func (s *Service) FinishRestore(ctx context.Context, r Restore, show func(Restor
 	}
 }
 
+// FinishClone connects the database of a clone, and executes its restore as FinishRestore
+// does. It checks no permission.
+func (s *Service) FinishClone(ctx context.Context, r Restore, show func(Restore)) (Restore, error) {
+	if !r.Done() {
+		if _, err := s.provisioning.FinishByOperator(ctx, r.StoreID); err != nil {
+			return r, err
+		}
+	}
+	return s.FinishRestore(ctx, r, show) // it fails, and says so, without a database
+}
+
 // FinishDelete deletes an archive in this process, or waits for the process that does. It
 // checks no permission. Delete came before.
 func (s *Service) FinishDelete(ctx context.Context, id stoa.BackupID) error {

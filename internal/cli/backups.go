@@ -23,6 +23,7 @@ type backupsCmd struct {
 	Download backupsDownloadCmd `cmd:"" help:"Write an archive into a file, encrypted for a passphrase or a public key."`
 	Discover backupsDiscoverCmd `cmd:"" help:"Put archives on record that are in the storage only."`
 	Upload   backupsUploadCmd   `cmd:"" help:"Add an archive from a file, of this or another installation."`
+	Clone    backupsCloneCmd    `cmd:"" help:"Make a new store with the rows of an archive."`
 	Delete   backupsDeleteCmd   `cmd:"" help:"Delete an archive."`
 }
 
@@ -330,9 +331,9 @@ func makeBackup(e *Env, store string, asJSON bool) error {
 		}
 		last := 0
 		b, err = a.Backups.Finish(ctx, b, func(b backups.Backup) {
-			if b.State == backups.Running && b.TablesDone > last {
-				last = b.TablesDone
-				Printf(e.Stderr, "%d tables are archived\n", last)
+			if b.State == backups.Running && b.Done.Tables > last {
+				last = b.Done.Tables
+				Printf(e.Stderr, "%d of %d tables, %d rows are archived\n", last, b.Done.OfTables, b.Done.Rows)
 			}
 		})
 		if err != nil {

@@ -37,7 +37,7 @@ func restoreBackup(e *Env, store, id string, unsaved, yes, asJSON bool) error {
 			return err
 		}
 		if asJSON {
-			return json.NewEncoder(e.Stdout).Encode(restoreRecord{ID: r.ID, StoreID: s.ID, BackupID: b.ID, SavedID: r.SavedID})
+			return json.NewEncoder(e.Stdout).Encode(newRestoreRecord(r))
 		}
 		Printf(e.Stdout, "%s is restored from %s, as it was on %s.\n", s.Slug, b.ID, b.SnapshotAt.UTC().Format(time.RFC3339))
 		return nil
@@ -50,13 +50,8 @@ func runRestore(ctx context.Context, e *Env, a *app.App, s stores.Store, b backu
 	if err != nil {
 		return r, err
 	}
-	step := ""
-	r, err = a.Backups.FinishRestore(ctx, r, func(r backups.Restore) {
-		if r.Step != step {
-			step = r.Step
-			Printf(e.Stderr, "%s: %s\n", s.Slug, step)
-		}
-	})
+	p := &restoreProgress{out: e.Stderr, slug: s.Slug}
+	r, err = a.Backups.FinishRestore(ctx, r, p.show)
 	if err == nil && r.State == backups.Failed {
 		err = errors.New(r.Fault.Message)
 	}
@@ -154,6 +149,42 @@ type restoreRecord struct {
 	StoreID  stoa.StoreID   `json:"storeId"`
 	BackupID stoa.BackupID  `json:"backupId"`
 	SavedID  *stoa.BackupID `json:"savedId"`
+}
+
+func newRestoreRecord(r backups.Restore) restoreRecord {
+	return restoreRecord{ID: r.ID, StoreID: r.StoreID, BackupID: r.BackupID, SavedID: r.SavedID}
+}
+
+// tenths returns how many tenths of the total are done.
+func tenths(done, total int64) int64 { return 10 * min(done, total) / max(total, 1) }
+
+// rowsOf returns the progress in rows. A total of 0 is not known.
+func rowsOf(done, total int64) string {
+	if total == 0 {
+		return fmt.Sprintf("%d rows", done)
+	}
+	return fmt.Sprintf("%d of %d rows", done, max(done, total))
+}
+
+// restoreProgress prints each step of a restore, and a line for every tenth of its rows.
+type restoreProgress struct {
+	out  io.Writer
+	slug string
+	step string
+	part int64
+}
+
+func (p *restoreProgress) show(r backups.Restore) {
+	part := tenths(r.RowsDone, r.RowsTotal)
+	if r.Step == p.step && part <= p.part {
+		return
+	}
+	p.step, p.part = r.Step, part
+	if r.RowsTotal == 0 {
+		Printf(p.out, "%s: %s\n", p.slug, p.step)
+	} else {
+		Printf(p.out, "%s: %s, %s\n", p.slug, p.step, rowsOf(r.RowsDone, r.RowsTotal))
+	}
 }
 
 // chooseBackup returns the archive with that id, or the newest complete one.

@@ -106,6 +106,7 @@ type movePrint struct {
 	From       string      `json:"from"`
 	To         string      `json:"to"`
 	RowsCopied int64       `json:"rowsCopied"`
+	RowsTotal  int64       `json:"rowsTotal"`
 	Changes    int64       `json:"changes"`
 	FrozenMs   *int64      `json:"frozenMs"`
 	KeepUntil  *time.Time  `json:"keepUntil"`
@@ -113,7 +114,7 @@ type movePrint struct {
 }
 
 func newMovePrint(m moves.Move) movePrint {
-	p := movePrint{ID: m.ID, State: m.State, Step: m.Step, From: m.Source.String(), To: m.Target.String(), RowsCopied: m.RowsCopied, Changes: m.Changes,
+	p := movePrint{ID: m.ID, State: m.State, Step: m.Step, From: m.Source.String(), To: m.Target.String(), RowsCopied: m.RowsCopied, RowsTotal: m.RowsTotal, Changes: m.Changes,
 		FrozenMs: m.FrozenMs, KeepUntil: m.KeepUntil}
 	if m.Fault != nil {
 		p.Error = &m.Fault.Message
@@ -167,15 +168,15 @@ func (cmd storesMoveCmd) reached(m moves.Move) error {
 func (cmd storesMoveCmd) follow(ctx context.Context, e *Env, a *app.App, m moves.Move) (moves.Move, error) {
 	tick := time.NewTicker(movePoll)
 	defer tick.Stop()
-	step := ""
+	step, part := "", int64(0)
 	for {
 		now, err := a.Moves.GetByOperator(ctx, m.StoreID, m.ID)
 		if err != nil {
 			return m, err
 		}
-		if m = now; m.Step != step {
-			step = m.Step
-			Printf(e.Stderr, "%s: %s, %d rows copied, %d changes\n", m.State, step, m.RowsCopied, m.Changes)
+		if m = now; m.Step != step || tenths(m.RowsCopied, m.RowsTotal) > part {
+			step, part = m.Step, tenths(m.RowsCopied, m.RowsTotal)
+			Printf(e.Stderr, "%s: %s, %s copied, %d changes\n", m.State, step, rowsOf(m.RowsCopied, m.RowsTotal), m.Changes)
 		}
 		if m.Settled() {
 			return m, cmd.reached(m)

@@ -68,7 +68,7 @@ func stepsOf(r backups.Restore) (list []progressStep) {
 		case current && r.State == backups.Queued:
 			list = append(list, waitingStep(s.text))
 		case current:
-			list = append(list, runningStep(s.text))
+			list = append(list, runningStep(s.text).rows(r.RowsDone, r.RowsTotal))
 		case running:
 			list = append(list, waitingStep(s.text))
 		case s.name == "load" && r.Fault != nil:

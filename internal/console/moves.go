@@ -303,7 +303,11 @@ func stepsOfMove(m moves.Move) (list []progressStep) {
 		switch {
 		case s.name == m.Step:
 			passed = true
-			list = append(list, runningStep(s.text))
+			step := runningStep(s.text)
+			if s.name == "copy" {
+				step = step.rows(m.RowsCopied, m.RowsTotal)
+			}
+			list = append(list, step)
 		case passed:
 			list = append(list, waitingStep(s.text))
 		default:

@@ -84,6 +84,7 @@ type backupView struct {
 	State      backups.State     `json:"state" enum:"queued,running,succeeded,failed"`
 	Bytes      int64             `json:"bytes" doc:"Of the file"`
 	Rows       int64             `json:"rows"`
+	Progress   *backupProgress   `json:"progress" doc:"null unless it is running"`
 	Checksum   *string           `json:"checksum" doc:"Of all rows: equal for equal rows, on every engine"`
 	Source     *backupSource     `json:"source" doc:"What it is an archive of; null until it is complete"`
 	Tables     []archive.Summary `json:"tables"`
@@ -93,6 +94,12 @@ type backupView struct {
 	SnapshotAt *time.Time        `json:"snapshotAt" doc:"The rows are those of this time"`
 	FinishedAt *time.Time        `json:"finishedAt"`
 	KeepUntil  *time.Time        `json:"keepUntil" doc:"When it is deleted; null: by the schedule, or by its owner only"`
+}
+
+type backupProgress struct {
+	TablesDone  int   `json:"tablesDone"`
+	TablesTotal int   `json:"tablesTotal" doc:"0: not known yet"`
+	RowsDone    int64 `json:"rowsDone"`
 }
 
 type backupSource struct {
@@ -120,6 +127,9 @@ func newBackupView(b backups.Backup) backupView {
 		Error:     newFaultView(b.Fault),
 		CreatedAt: b.CreatedAt, SnapshotAt: b.SnapshotAt, FinishedAt: b.FinishedAt, KeepUntil: b.KeepUntil,
 	}
+	if b.State == backups.Running {
+		v.Progress = &backupProgress{b.Done.Tables, b.Done.OfTables, b.Done.Rows}
+	}
 	if m := b.Manifest; m.Checksum != "" {
 		v.Checksum = &m.Checksum
 		v.Source = &backupSource{
@@ -137,6 +147,8 @@ type restoreView struct {
 	SourceID   stoa.StoreID   `json:"sourceId" format:"uuid" doc:"The store whose archive it is: another one for a clone"`
 	State      backups.State  `json:"state" enum:"queued,running,succeeded,failed"`
 	Step       string         `json:"step" enum:"database,check,close,drain,save,load,undo,open"`
+	RowsDone   int64          `json:"rowsDone" doc:"Rows that the step check, load or undo has read or loaded"`
+	RowsTotal  int64          `json:"rowsTotal" doc:"Rows that it has to; 0: the step has none, or has not begun"`
 	Error      *faultView     `json:"error"`
 	SavedID    *stoa.BackupID `json:"savedId" format:"uuid" doc:"The archive of what was there before"`
 	CreatedAt  time.Time      `json:"createdAt"`
@@ -145,7 +157,7 @@ type restoreView struct {
 
 func newRestoreView(r backups.Restore) restoreView {
 	return restoreView{
-		ID: r.ID, StoreID: r.StoreID, BackupID: r.BackupID, SourceID: r.SourceID, State: r.State, Step: r.Step, SavedID: r.SavedID,
+		ID: r.ID, StoreID: r.StoreID, BackupID: r.BackupID, SourceID: r.SourceID, State: r.State, Step: r.Step, RowsDone: r.RowsDone, RowsTotal: r.RowsTotal, SavedID: r.SavedID,
 		Error: newFaultView(r.Fault), CreatedAt: r.CreatedAt, FinishedAt: r.FinishedAt,
 	}
 }

@@ -22,6 +22,7 @@ import (
 )
 
 func (a *api) eventRoutes() {
+	a.stateRoutes()
 	schema := a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[eventView](), true, "")
 	route(a, routeOptions{timeout: streamLifetime + requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
 		huma.Operation{OperationID: "provisioning.events", Method: http.MethodGet, Path: "/api/stores/{id}/provisioning/events", Tags: []string{"Stores"},
@@ -131,11 +132,7 @@ type stream struct {
 func (s *stream) run(ctx context.Context, events []provisioning.Event, ended bool) {
 	ctx, cancel := context.WithTimeout(ctx, streamLifetime)
 	defer cancel()
-	_ = s.control.SetReadDeadline(time.Time{}) // the request's deadline would end the connection
-	s.w.Header().Set("Content-Type", "text/event-stream")
-	s.w.Header().Set("X-Accel-Buffering", "no") // nginx would buffer events
-	s.w.WriteHeader(http.StatusOK)
-	if s.send("retry: 2000\n\n") != nil {
+	if s.open() != nil {
 		return
 	}
 	defer s.unsubscribe()
@@ -156,6 +153,15 @@ func (s *stream) run(ctx context.Context, events []provisioning.Event, ended boo
 			return
 		}
 	}
+}
+
+// open sends the beginning of the answer.
+func (s *stream) open() error {
+	_ = s.control.SetReadDeadline(time.Time{}) // the request's deadline would end the connection
+	s.w.Header().Set("Content-Type", "text/event-stream")
+	s.w.Header().Set("X-Accel-Buffering", "no") // nginx would buffer events
+	s.w.WriteHeader(http.StatusOK)
+	return s.send("retry: 2000\n\n")
 }
 
 // subscribe makes woken receive the notifications of the run at the stream's
@@ -206,11 +212,17 @@ func (s *stream) read(ctx context.Context) (events []provisioning.Event, ended, 
 	if err == nil {
 		events, ended, err = s.Provisioning.Events(ctx, p, s.store, s.at)
 	}
-	var known *stoa.Error // such as the end of the caller's rights
+	s.logEnd(ctx, err)
+	return events, ended, err == nil
+}
+
+// logEnd logs why a stream ends early, unless the caller is to know: such as the end of their
+// rights.
+func (s *stream) logEnd(ctx context.Context, err error) {
+	var known *stoa.Error
 	if err != nil && ctx.Err() == nil && !errors.As(err, &known) {
 		s.Log.WarnContext(ctx, "event stream ended early", "requestId", requestID(ctx), "err", err)
 	}
-	return events, ended, err == nil
 }
 
 func (s *stream) sendEvents(events []provisioning.Event) error {
@@ -256,7 +268,7 @@ func (s *streams) acquire(store stoa.StoreID, p authz.Principal) (release func()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.total >= maxStreams || !store.IsZero() && s.byStore[store] >= maxStreamsPerStore || s.byUser[p.UserID] >= maxStreamsPerUser {
-		busy := stoa.Errorf(stoa.RateLimited, "Too many streams are open. Close one, or ask for the run itself: GET /api/stores/%s/provisioning.", store)
+		busy := stoa.Errorf(stoa.RateLimited, "Too many streams are open. Close one, or ask for the state itself now and then, by the same path without /events.")
 		busy.RetryAfter = 10 * time.Second
 		return nil, busy
 	}

@@ -84,6 +84,7 @@ type moveView struct {
 	From       placeView    `json:"from"`
 	To         placeView    `json:"to"`
 	RowsCopied int64        `json:"rowsCopied"`
+	RowsTotal  int64        `json:"rowsTotal" doc:"How many rows the store had when the copy began; 0: not known yet"`
 	Changes    int64        `json:"changes" doc:"Changes that were carried over after the copy"`
 	FrozenMs   *int64       `json:"frozenMs" doc:"How long writers had to wait, in milliseconds"`
 	Error      *faultView   `json:"error"`
@@ -96,7 +97,7 @@ type moveView struct {
 func newMoveView(m moves.Move) moveView {
 	place := func(p moves.Place) placeView { return placeView{p.Kind, p.Engine, p.Host, p.Port, p.Name} }
 	v := moveView{
-		ID: m.ID, StoreID: m.StoreID, State: m.State, From: place(m.Source), To: place(m.Target), RowsCopied: m.RowsCopied, Changes: m.Changes,
+		ID: m.ID, StoreID: m.StoreID, State: m.State, From: place(m.Source), To: place(m.Target), RowsCopied: m.RowsCopied, RowsTotal: m.RowsTotal, Changes: m.Changes,
 		FrozenMs: m.FrozenMs, CreatedAt: m.CreatedAt, SwappedAt: m.SwappedAt, KeepUntil: m.KeepUntil, FinishedAt: m.FinishedAt,
 		Error: newFaultView(m.Fault),
 	}

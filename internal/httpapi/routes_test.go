@@ -99,6 +99,8 @@ func TestRouteTimeouts(t *testing.T) {
 		{"GET", "/there/is/nothing", "", requestTimeout},
 		{"GET", "/api/openapi.json", "", requestTimeout},
 		{"GET", "/api/stores/x/provisioning/events", "", streamLifetime + requestTimeout},
+		{"GET", "/api/stores/x/moves/y/events", "", streamLifetime + requestTimeout},
+		{"GET", "/api/stores/x/backups/restore/events", "", streamLifetime + requestTimeout},
 		{"POST", "/api/stores/x/connect-database", "", requestTimeout + MaxWait},
 		{"POST", "/api/stores/x/provisioning/retry", "", requestTimeout + MaxWait},
 		{"POST", "/api/stores/x/supabase/projects", "", requestTimeout + MaxWait},

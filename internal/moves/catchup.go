@@ -63,12 +63,15 @@ type pair struct {
 	changed map[string]map[archive.Key]bool // keys since the last comparison of all rows; nil before it
 	shape   string                          // of from, at that comparison
 	quick   bool                            // that comparison was quick enough to be repeated in a freeze
+
+	limits pace // of each round; zero: the defaults
 }
 
 // catchUp writes the changes of the journal to the other database until nothing is left, or
 // until the number of entries in one round is at most few. It returns how many entries it
-// has written.
+// has written. It fails with move_refused when the journal does not become shorter: see pace.
 func (p *pair) catchUp(ctx context.Context, few int) (done int64, err error) {
+	pace := p.limits
 	for limit := batchChanges; ; {
 		b, err := p.read(ctx, limit)
 		if errors.Is(err, errTooLarge) && limit > 1 {
@@ -93,6 +96,9 @@ func (p *pair) catchUp(ctx context.Context, few int) (done int64, err error) {
 		done += int64(len(b.seqs))
 		if b.whole && len(b.seqs) <= few {
 			return done, nil
+		}
+		if err := pace.check(ctx, p.from, len(b.seqs)); err != nil {
+			return done, err
 		}
 		limit = batchChanges
 	}

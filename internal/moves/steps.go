@@ -77,6 +77,7 @@ func (e *execution) copy(ctx context.Context) (string, applied, error) {
 	if err := e.to.unrecord(ctx, e.tables); err != nil {
 		return "", nil, err
 	}
+	e.countRows(ctx)
 	e.rows.Store(0)
 	head, err := archive.Copy(ctx, e.from.DB, e.to.DB, e.move.StoreID, archive.CopyOptions{OnRows: func(n int64) { e.rows.Add(n) }})
 	if err == nil {
@@ -92,6 +93,27 @@ func (e *execution) copy(ctx context.Context) (string, applied, error) {
 		err = e.to.ProveClosed(ctx)
 	}
 	return stepCatchUp, nil, err
+}
+
+// countRows records how many rows are to be copied. It is for people only: a table that is
+// too large to be counted in the time of a statement is copied all the same.
+func (e *execution) countRows(ctx context.Context) {
+	total := int64(0)
+	for _, t := range e.tables {
+		var n int64
+		if err := e.from.Get(ctx, &n, `SELECT count(*) FROM `+t.Name); err != nil {
+			e.log.DebugContext(ctx, "rows of a move not counted", "store_id", e.move.StoreID.String(), "move", e.move.ID.String(), "table", t.Name, "err", err)
+			return
+		}
+		total += n
+	}
+	err := e.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		_, err := tx.Exec(ctx, `UPDATE store_moves SET rows_total = $3 WHERE id = $1 AND claimed_by = $2`, e.move.ID, string(e.lease.Owner), total)
+		return err
+	})
+	if err != nil {
+		e.log.DebugContext(ctx, "progress not recorded", "move", e.move.ID.String(), "err", err)
+	}
 }
 
 func (e *execution) catchUp(ctx context.Context) (string, applied, error) {

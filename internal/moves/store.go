@@ -73,6 +73,7 @@ type Move struct {
 	Source        Place `db:"-"`
 	Target        Place `db:"-"`
 	RowsCopied    int64
+	RowsTotal     int64 // at the beginning of the copy; 0: not known yet
 	Changes       int64
 	FrozenMs      *int64
 	Executions    int                 // of the step
@@ -110,7 +111,7 @@ type row struct {
 	ErrorCode, ErrorMessage              *string
 }
 
-const selectMoves = `SELECT id, store_id, state, step, wish, schema_version, rows_copied, changes, frozen_ms, executions, error_code, error_message,
+const selectMoves = `SELECT id, store_id, state, step, wish, schema_version, rows_copied, rows_total, changes, frozen_ms, executions, error_code, error_message,
 	created_at, swapped_at, keep_until, finished_at, source_kind, source_engine, source_host, source_port, source_name, source_credentials,
 	target_kind, target_engine, target_host, target_port, target_name, target_credentials FROM store_moves WHERE `
 

@@ -14,9 +14,9 @@ import (
 	"github.com/stoahq/stoa/internal/storedata"
 )
 
-// The functions of this file are for the import of stores by an operator with access to
-// the master database. They check no permission and no quota: what is imported counts for
-// its owner all the same.
+// The functions of this file are for stores that an operator with access to the master
+// database imports or creates. They check no permission and no quota: such a store counts
+// for its owner all the same.
 
 // importKey is the idempotency key of an imported store.
 func importKey(slug string) string { return "import:" + slug }
@@ -45,6 +45,20 @@ func (r *Registry) CheckImport(n NewStore, profile storedata.ProfilePatch) error
 // the owner has changed the slug since and the file has another name.
 func (r *Registry) Import(ctx context.Context, by authz.Principal, owner stoa.UserID, n NewStore) (id stoa.StoreID, created bool, err error) {
 	n.IdempotencyKey = importKey(n.Slug)
+	return r.createFor(ctx, by, owner, n, "import")
+}
+
+// CreateByOperator creates a store for a user, as Create does for the caller.
+func (r *Registry) CreateByOperator(ctx context.Context, by authz.Principal, owner stoa.UserID, n NewStore) (Store, error) {
+	id, _, err := r.createFor(ctx, by, owner, n, "operator")
+	if err != nil {
+		return Store{}, err
+	}
+	return Find(ctx, r.db, id.String())
+}
+
+// createFor creates a store for a user. how is recorded in the audit log.
+func (r *Registry) createFor(ctx context.Context, by authz.Principal, owner stoa.UserID, n NewStore, how string) (id stoa.StoreID, created bool, err error) {
 	if n, err = r.validateNew(n); err != nil {
 		return stoa.StoreID{}, false, err
 	}
@@ -56,7 +70,7 @@ func (r *Registry) Import(ctx context.Context, by authz.Principal, owner stoa.Us
 		if _, err := quotas.LockUser(ctx, tx, owner); err != nil { // the account may be deleted at the same time
 			return err
 		}
-		s, err := r.insert(ctx, tx, owner, n, by, map[string]string{"owner": owner.String(), "by": "import"})
+		s, err := r.insert(ctx, tx, owner, n, by, map[string]string{"owner": owner.String(), "by": how})
 		id, created = s.ID, err == nil
 		return err
 	})
