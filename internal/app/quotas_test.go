@@ -112,6 +112,7 @@ func TestQuotaSettings(t *testing.T) {
 		"--quota-hostnames=-1":                     "STOA_QUOTA_HOSTNAMES",
 		"--quota-api-keys=-1":                      "STOA_QUOTA_API_KEYS",
 		"--quota-invitations=-1":                   "STOA_QUOTA_INVITATIONS",
+		"--quota-members=-1":                       "STOA_QUOTA_MEMBERS",
 		"--quota-stores-per-hour=-1":               "STOA_QUOTA_STORES_PER_HOUR",
 		"--keep-slugs=-1s":                         "STOA_KEEP_SLUGS",
 	} {
