@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ type attacksCmd struct {
 	Stores   int           `default:"20" help:"Stores that are measured, each with a database of its own."`
 	Rounds   int           `default:"4" help:"How often each is measured, in turns."`
 	Duration time.Duration `default:"10s" help:"Length of one turn."`
+	Only     []string      `help:"Attacks to measure, by name; unless told, all." placeholder:"NAME"`
 	Pace     time.Duration `default:"40ms" help:"Of one connection of load, from request to request: the machine has room for the attackers' own work."`
 }
 
@@ -77,8 +79,9 @@ func (cmd attacksCmd) measure(ctx context.Context, f *fleet) error {
 	if err := warmUp(ctx, sides); err != nil {
 		return err
 	}
+	chosen := slices.DeleteFunc(slices.Clone(attacks), func(a attack) bool { return len(cmd.Only) > 0 && !slices.Contains(cmd.Only, a.name) })
 	byName := map[string]attack{}
-	for _, a := range attacks {
+	for _, a := range chosen {
 		byName[a.name] = a
 		sides = append(sides, side{a.name, a.label, 0, load})
 	}
@@ -94,7 +97,7 @@ func (cmd attacksCmd) measure(ctx context.Context, f *fleet) error {
 	r := newReport("attacks", sides, rounds)
 	r.About = about(cmd.Stores, goRound, cmd.Connections, cmd.Rounds, cmd.Duration) +
 		fmt.Sprintf("; each connection asks %d times a second; %d attackers", int(time.Second/cmd.Pace), attackers)
-	for _, a := range attacks {
+	for _, a := range chosen {
 		r.atMost("p99 under: "+a.label, r.p99(a.name, "calm"), attackTargetP99)
 		grown := median(memory[a.name]) - median(memory["calm"])
 		r.atMost("resident memory beyond calm under: "+a.label, figure{Value: grown, Unit: " MiB"}, attackTargetMemory)

@@ -63,7 +63,7 @@ type Options struct {
 	InvitationsPerHour int
 	// Limits counts sign-in attempts. Default: in memory.
 	Limits *ratelimit.Limiter
-	// Quotas limit the open invitations of a store.
+	// Quotas limit the open invitations and the members of a store.
 	Quotas quotas.Limits
 }
 

@@ -206,20 +206,52 @@ func (a *Accounts) upsertInvitation(ctx context.Context, tx *masterdb.Tx, store 
 }
 
 // checkInvitations fails with quota_exceeded when the store has reached its limit
-// of open invitations, expired ones included. It locks the store until tx ends.
+// of open invitations, expired ones included, or of members. It locks the store until tx
+// ends.
 func (a *Accounts) checkInvitations(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
 	if err := quotas.LockStore(ctx, tx, store); err != nil {
 		return err
 	}
-	var used int
-	if err := tx.Get(ctx, &used, `SELECT count(*) FROM invitations WHERE store_id = $1`+openCondition, store); err != nil {
+	open, members, err := countPeople(ctx, tx, store)
+	if err != nil {
 		return err
 	}
+	used := open
 	if limit := a.opts.Quotas.Invitations; quotas.Exceeded(limit, used) {
 		return quotas.Error(quotas.Invitations, limit, used,
 			"This store has %d open invitations, and %d are allowed. Take back one that is not needed; one that has expired counts until it is taken back.", used, limit)
 	}
+	used = open + members
+	if limit := a.opts.Quotas.Members; quotas.Exceeded(limit, used) {
+		return quotas.Error(quotas.Members, limit, used,
+			"This store has %d members and %d open invitations, and %d are allowed together. Remove a member, or take back an invitation.", members, open, limit)
+	}
 	return nil
+}
+
+// checkMembers fails with quota_exceeded when the store has no room for another member,
+// because the limit was lowered after the invitation. It locks the store until tx ends.
+func (a *Accounts) checkMembers(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	if err := quotas.LockStore(ctx, tx, store); err != nil {
+		return err
+	}
+	_, used, err := countPeople(ctx, tx, store)
+	if err != nil {
+		return err
+	}
+	if limit := a.opts.Quotas.Members; quotas.Exceeded(limit, used) {
+		return quotas.Error(quotas.Members, limit, used, "This store has %d members, and %d are allowed. Ask who invited you to remove one.", used, limit)
+	}
+	return nil
+}
+
+// countPeople counts the store's open invitations, expired ones included, and its members.
+func countPeople(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) (open, members int, err error) {
+	var found struct{ Open, Members int }
+	err = tx.Get(ctx, &found, `
+		SELECT (SELECT count(*) FROM invitations WHERE store_id = $1`+openCondition+`) AS open,
+			(SELECT count(*) FROM store_members WHERE store_id = $1) AS members`, store)
+	return found.Open, found.Members, err
 }
 
 // Invitations lists the store's open invitations, newest first, expired ones
@@ -277,7 +309,7 @@ func (a *Accounts) AcceptInvitation(ctx context.Context, p authz.Principal, toke
 			return stoa.Errorf(stoa.Forbidden, "This invitation is for another address. Sign in with an account of the address it was sent to.")
 		}
 		store = i.StoreID
-		return joinStore(ctx, tx, p, *t.InvitationID, i)
+		return a.joinStore(ctx, tx, p, *t.InvitationID, i)
 	})
 	return store, err
 }
@@ -342,7 +374,7 @@ func checkInviter(ctx context.Context, tx *masterdb.Tx, i invited) error {
 }
 
 // joinStore accepts the invitation for p.
-func joinStore(ctx context.Context, tx *masterdb.Tx, p authz.Principal, id stoa.InvitationID, i invited) error {
+func (a *Accounts) joinStore(ctx context.Context, tx *masterdb.Tx, p authz.Principal, id stoa.InvitationID, i invited) error {
 	if err := checkInviter(ctx, tx, i); err != nil {
 		return err
 	}
@@ -360,6 +392,9 @@ func joinStore(ctx context.Context, tx *masterdb.Tx, p authz.Principal, id stoa.
 	}
 	role, err := authz.RoleOf(ctx, tx, i.StoreID, p.UserID)
 	if err != nil || role != "" {
+		return err
+	}
+	if err := a.checkMembers(ctx, tx, i.StoreID); err != nil {
 		return err
 	}
 	if err := authz.Grant(ctx, tx, i.StoreID, p.UserID, i.Role); err != nil {

@@ -62,6 +62,49 @@ func TestStoreQuotasAreExact(t *testing.T) {
 	}
 }
 
+// TestMembersAreBounded checks that members and open invitations count together, exactly
+// under concurrent calls, and that nobody joins a store that has more members than a lowered
+// limit allows. The invitation stays open then.
+func TestMembersAreBounded(t *testing.T) {
+	t.Parallel()
+	eachStoreFixture(t, func(b storeFixture) {
+		const limit = 6
+		b.opts.Quotas = quotas.Limits{Members: limit}
+		guest := b.person("guest@example.com")
+		token := b.invite(authz.Member) // with the owner that is two
+		full := func(err error, limit, used int) {
+			b.Helper()
+			var e *stoa.Error
+			if !errors.As(err, &e) || e.Code != stoa.QuotaExceeded || *e.Quota != (stoa.Quota{Name: quotas.Members, Limit: limit, Used: used}) {
+				b.Errorf("%v", err)
+			}
+		}
+		invited := 0
+		for _, err := range concurrently(15, func(i int) error {
+			_, err := b.Invite(b.Context(), b.owner, b.store, fmt.Sprintf("guest%d@example.com", i), authz.Member)
+			return err
+		}) {
+			if err == nil {
+				invited++
+			} else {
+				full(err, limit, limit)
+			}
+		}
+		if invited != limit-2 {
+			b.Errorf("%d were invited, want %d", invited, limit-2)
+		}
+		b.opts.Quotas.Members = 1
+		_, err := b.AcceptInvitation(b.Context(), guest, token)
+		full(err, 1, 1)
+		b.opts.Quotas.Members = limit
+		if _, err := b.AcceptInvitation(b.Context(), guest, token); err != nil || b.roleOf(guest) != authz.Member {
+			b.Errorf("an invited person has no room: %v", err)
+		}
+		_, err = b.Invite(b.Context(), b.owner, b.store, "another@example.com", authz.Member)
+		full(err, limit, limit)
+	})
+}
+
 // TestSessionsAreBounded checks that repeated sign-ins leave a bounded number of rows.
 // Revoked sessions are deleted first, then those used least recently.
 func TestSessionsAreBounded(t *testing.T) {

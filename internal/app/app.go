@@ -207,6 +207,8 @@ func (a *App) newBackups(encryption *keyring.Ring) (*backups.Service, error) {
 
 // registerJobs registers the handlers and schedules of all jobs.
 func (a *App) registerJobs(publicURL string) {
+	jobs.Handle(a.Queue, link.RevokeTimeout, a.cloud.RunRevocations)
+	jobs.Every(a.Queue, link.RevokeEvery, link.RevokeTokens{})
 	jobs.Handle(a.Queue, fleet.Timeout, a.Fleet.Run)
 	jobs.Handle(a.Queue, fleet.Timeout, a.bulk.Run)
 	if !a.Cfg.HoldTenantMigrations {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,6 +126,7 @@ func TestKeysAreRotated(t *testing.T) {
 		c, id, host := connected(o.t, o.s, "owner@example.com")
 		secret := c.withFactor()
 		planned := o.plannedProject(c, sb)
+		o.waitingRevocation(c, sb)
 		backup := c.call("POST", "/api/stores/"+id+"/backups", nil).want(http.StatusAccepted).text("id")
 		c.archived(id, backup)
 		c.call("POST", "/api/stores/"+id+"/moves", object{"database": object{"type": "postgresql", "connectionString": "postgres://u:p@127.0.0.1:1/d"}}).want(http.StatusAccepted)
@@ -155,7 +157,7 @@ func TestKeysAreRotated(t *testing.T) {
 		if failures := <-done; failures > 0 {
 			o.t.Errorf("%d requests failed meanwhile", failures)
 		}
-		if status != 0 || r.Resealed != 7 || r.Unreadable != 0 || len(r.Removable) != 1 || r.Removable[0] != "e1" {
+		if status != 0 || r.Resealed != 8 || r.Unreadable != 0 || len(r.Removable) != 1 || r.Removable[0] != "e1" {
 			o.t.Errorf("status %d, %+v, %s", status, r, errOut)
 		}
 		if _, out, _ := o.stoa("keys", "list"); !regexp.MustCompile(`e2 +encrypts +2 × store_databases.credentials, 1 × second_factors.secret`).MatchString(out) ||
@@ -195,6 +197,15 @@ func (o *operatorBench) plannedProject(c client, sb *supabasetest.Server) (store
 	sb.Alter("GET /v1/projects/{ref}/config/database/pooler", func(o map[string]any) { o["db_host"] = "pooler.example.com" })
 	c.call("POST", "/api/stores/"+store+"/connect-database", object{"type": "supabase", "projectRef": project.Ref}).problem(http.StatusUnprocessableEntity, "database_host_forbidden")
 	return store
+}
+
+// waitingRevocation disconnects a store from Supabase, which fails to revoke the tokens.
+func (o *operatorBench) waitingRevocation(c client, sb *supabasetest.Server) {
+	o.t.Helper()
+	store := c.call("POST", "/api/stores", object{"name": "Left"}).want(http.StatusCreated).text("id")
+	consent(o.t, c, sb, store)
+	sb.Break("POST /v1/oauth/revoke", slices.Repeat([]supabasetest.Fault{supabasetest.Broken}, 20)...)
+	c.call("DELETE", "/api/stores/"+store+"/supabase/connection", nil).want(http.StatusNoContent)
 }
 
 // keyOf returns the id of the key that a token names.

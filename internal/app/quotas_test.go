@@ -96,7 +96,7 @@ func TestQuotaSettings(t *testing.T) {
 	defaults := defaultQuotas(t)
 	if got, want := defaults.Limits(), (quotas.Limits{
 		Stores: quotas.PerUser{Unverified: 3, Verified: 100}, ManagedDatabases: quotas.PerUser{Unverified: 3, Verified: 100},
-		StoresPerHour: 30, Hostnames: 20, APIKeys: 100, Invitations: 50,
+		StoresPerHour: 30, Hostnames: 20, APIKeys: 100, Invitations: 50, Members: 1000,
 	}); got != want {
 		t.Errorf("defaults %+v, want %+v", got, want)
 	}
@@ -112,6 +112,7 @@ func TestQuotaSettings(t *testing.T) {
 		"--quota-hostnames=-1":                     "STOA_QUOTA_HOSTNAMES",
 		"--quota-api-keys=-1":                      "STOA_QUOTA_API_KEYS",
 		"--quota-invitations=-1":                   "STOA_QUOTA_INVITATIONS",
+		"--quota-members=-1":                       "STOA_QUOTA_MEMBERS",
 		"--quota-stores-per-hour=-1":               "STOA_QUOTA_STORES_PER_HOUR",
 		"--keep-slugs=-1s":                         "STOA_KEEP_SLUGS",
 	} {

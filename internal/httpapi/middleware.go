@@ -54,7 +54,7 @@ func (a *api) middleware(next http.Handler) http.Handler {
 
 		w.Header().Set("X-Request-Id", req.id)
 		rw := &responseWriter{
-			ResponseWriter: w, control: http.NewResponseController(w), memory: a.Memory, held: memory,
+			ResponseWriter: w, control: http.NewResponseController(w), held: memory,
 			client: ratelimit.Address("answers-to-address", req.address), stall: a.stall, deadline: start.Add(timeout + sendTimeout),
 			draining: a.Draining,
 		}

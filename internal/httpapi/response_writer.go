@@ -28,11 +28,10 @@ const (
 type responseWriter struct {
 	http.ResponseWriter
 	control  *http.ResponseController // of the ResponseWriter
-	memory   *ratelimit.ByteBudget
-	held     *ratelimit.Reservation
-	client   ratelimit.Key // the memory's owner when the request has read no store's database
-	stall    time.Duration // stallTimeout, except in tests
-	deadline time.Time     // for the whole response
+	held     *ratelimit.Reservation   // of the memory budget
+	client   ratelimit.Key            // the memory's owner when the request has read no store's database
+	stall    time.Duration            // stallTimeout, except in tests
+	deadline time.Time                // for the whole response
 
 	draining <-chan struct{} // after it is closed, each response closes its connection
 
@@ -80,14 +79,14 @@ func (w *responseWriter) Write(b []byte) (int, error) {
 	}
 	if n := int64(len(b)); n > freeWrite {
 		k := w.memoryKey()
-		if !w.memory.Take(k, n) {
+		if !w.held.Take(k, n) {
 			if w.sent {
 				panic(http.ErrAbortHandler) // the client must not take a part of the response for the whole
 			}
 			w.refused = true
 			return len(b), nil
 		}
-		defer w.memory.Give(k, n)
+		defer w.held.Give(k, n)
 	}
 	w.sendStatus()
 	written := 0

@@ -22,6 +22,7 @@ const (
 	Hostnames        = "hostnames"         // custom ones of a store, verified or not
 	APIKeys          = "api_keys"          // of a store
 	Invitations      = "invitations"       // open ones of a store
+	Members          = "members"           // of a store, with its open invitations
 	ReleasedSlugs    = "released_slugs"    // former slugs that are reserved for a store
 	PendingPurchases = "pending_purchases" // of a store
 )
@@ -34,6 +35,7 @@ type Limits struct {
 	Hostnames        int
 	APIKeys          int
 	Invitations      int
+	Members          int
 }
 
 // PerUser limits what one user may have before and after they have verified

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"context"
+	"hash/maphash"
 	"sync"
 )
 
@@ -10,16 +11,32 @@ import (
 type ByteBudget struct {
 	total, share int64
 
-	mu      sync.Mutex
-	used    int64
-	keys    map[Key]int64
-	refused uint64
+	mu       sync.Mutex
+	used     int64
+	keys     map[Key]int64
+	expected map[question]int64 // bytes of the large answers, as far as they are known
+	refused  uint64
 }
+
+// question is what a request asks of a key's database.
+type question struct {
+	key  Key
+	text uint64 // its hash
+}
+
+var questionSeed = maphash.MakeSeed()
+
+const (
+	// largeAnswer is the size from which an answer's size is remembered.
+	largeAnswer = 128 << 10
+	// maxExpected limits how many sizes are remembered, in less than 1 MiB.
+	maxExpected = 4096
+)
 
 // NewByteBudget returns a budget of total bytes, of which one key gets at most
 // share.
 func NewByteBudget(total, share int64) *ByteBudget {
-	return &ByteBudget{total: total, share: min(share, total), keys: map[Key]int64{}}
+	return &ByteBudget{total: total, share: min(share, total), keys: map[Key]int64{}, expected: map[question]int64{}}
 }
 
 // Take counts n bytes for k and reports whether they are within the budget. A key
@@ -55,6 +72,41 @@ func (b *ByteBudget) Give(k Key, n int64) {
 	}
 }
 
+// expect returns how many bytes the answer to q is likely to need. It is at most half of
+// a share, so that a key without answers in memory is asked again whatever its last
+// answer was.
+func (b *ByteBudget) expect(q question) int64 {
+	if b == nil {
+		return 0
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return min(b.expected[q], b.share/2)
+}
+
+// learn remembers the size of a large answer. A smaller answer to the same question, such
+// as a shorter page, lowers the size by a quarter at most.
+func (b *ByteBudget) learn(q question, size int64) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	old, known := b.expected[q]
+	size = max(size, old-old/4)
+	if size < largeAnswer {
+		delete(b.expected, q)
+		return
+	}
+	if !known && len(b.expected) >= maxExpected {
+		for other := range b.expected { // a random one
+			delete(b.expected, other)
+			break
+		}
+	}
+	b.expected[q] = size
+}
+
 // ByteStats is the use of a budget.
 type ByteStats struct {
 	Used, Total int64
@@ -77,12 +129,18 @@ type Reservation struct {
 	budget *ByteBudget
 	mu     sync.Mutex
 	parts  []reservedPart // in the order of the first Take
+	asked  question       // of the first Expect
+	peak   int64          // the most bytes that the asked key needed at one time
 }
 
+// reservedPart is the bytes of one key. The budget has counted the larger of used and
+// expected.
 type reservedPart struct {
-	key   Key
-	bytes int64
+	key            Key
+	used, expected int64
 }
+
+func (p *reservedPart) taken() int64 { return max(p.used, p.expected) }
 
 type reservationKey struct{}
 
@@ -99,28 +157,91 @@ func ReservationIn(ctx context.Context) *Reservation {
 	return r
 }
 
-// Take counts n bytes for k until Release. It reports whether they are within the
+// Expect is called before the request asks something of k's database. It takes the bytes
+// that the last answer to the same question needed, from reading to sending, and reports
+// whether they are within the budget. So while answers that nobody reads fill the share of
+// k, a further one costs nothing. Only a request's first question counts.
+func (r *Reservation) Expect(k Key, text string) bool {
+	if r == nil {
+		return true
+	}
+	q := question{k, maphash.String(questionSeed, text)}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.asked != (question{}) {
+		return true
+	}
+	p, expected := r.part(k), r.budget.expect(q)
+	if !r.budget.Take(k, expected-p.taken()) {
+		return false
+	}
+	r.asked, p.expected = q, expected
+	return true
+}
+
+// Take counts n bytes for k until Give or Release. It reports whether they are within the
 // budget.
 func (r *Reservation) Take(k Key, n int64) bool {
 	if r == nil {
 		return true
 	}
-	if !r.budget.Take(k, n) {
-		return false
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for i := range r.parts {
-		if r.parts[i].key == k {
-			r.parts[i].bytes += n
-			return true
-		}
+	p := r.part(k)
+	if k == r.asked.key {
+		r.peak = max(r.peak, p.used+n)
 	}
-	r.parts = append(r.parts, reservedPart{key: k, bytes: n})
+	if !r.budget.Take(k, p.used+n-p.taken()) {
+		return false
+	}
+	p.used += n
 	return true
 }
 
-// Key returns the key of the first bytes that were taken, if any were.
+// Refused records that the request was refused while it read the answer to its question. The
+// connection counts the bytes of the answer too until the whole of it has been read, so it
+// needed as much again as has been read. The next requests do not have to wait until this
+// one ends to know that.
+func (r *Reservation) Refused() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.asked == (question{}) {
+		return
+	}
+	p := r.part(r.asked.key)
+	r.peak = max(r.peak, p.taken()+p.used)
+	r.budget.learn(r.asked, r.peak)
+}
+
+// Give returns n bytes that were taken for k.
+func (r *Reservation) Give(k Key, n int64) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.part(k)
+	before := p.taken()
+	p.used -= n
+	r.budget.Give(k, before-p.taken())
+}
+
+// part returns the part of k, which it adds if there is none. The caller holds the lock and
+// uses the part before the next call.
+func (r *Reservation) part(k Key) *reservedPart {
+	for i := range r.parts {
+		if r.parts[i].key == k {
+			return &r.parts[i]
+		}
+	}
+	r.parts = append(r.parts, reservedPart{key: k})
+	return &r.parts[len(r.parts)-1]
+}
+
+// Key returns the first key for which something was expected or taken, if there is one.
 func (r *Reservation) Key() (k Key, ok bool) {
 	if r == nil {
 		return k, false
@@ -137,8 +258,12 @@ func (r *Reservation) Key() (k Key, ok bool) {
 func (r *Reservation) Release() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.asked != (question{}) {
+		r.budget.learn(r.asked, r.peak)
+		r.asked = question{}
+	}
 	for _, p := range r.parts {
-		r.budget.Give(p.key, p.bytes)
+		r.budget.Give(p.key, p.taken())
 	}
 	r.parts = nil
 }

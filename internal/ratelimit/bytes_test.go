@@ -81,6 +81,88 @@ func TestReservedBytesReturn(t *testing.T) {
 	}
 }
 
+// TestExpectedBytes checks that a request takes what the last answer to its question needed,
+// from the reading to the sending, before it asks, and that answers that shrink, or that
+// exceed the share, do not refuse a key for ever.
+func TestExpectedBytes(t *testing.T) {
+	t.Parallel()
+	const mib = 1 << 20
+	b := ratelimit.NewByteBudget(64*mib, 16*mib)
+	k := ratelimit.Of("test", "k")
+	ask := func(question string, read, sent int64) (r *ratelimit.Reservation, expected int64, ok bool) {
+		t.Helper()
+		_, r = b.Reserve(t.Context())
+		before := b.Stats().Used
+		if !r.Expect(k, question) {
+			return r, 0, false
+		}
+		expected = b.Stats().Used - before
+		ok = r.Take(k, read) && r.Take(k, sent)
+		return r, expected, ok
+	}
+	finish := func(r *ratelimit.Reservation, sent int64) {
+		r.Give(k, sent)
+		r.Release()
+	}
+	r, expected, ok := ask("page", mib, 3*mib)
+	if expected != 0 || !ok {
+		t.Fatalf("the first request expects %d bytes, %v", expected, ok)
+	}
+	finish(r, 3*mib)
+	var held []*ratelimit.Reservation
+	for range 4 {
+		r, expected, ok := ask("page", mib, 3*mib)
+		if expected != 4*mib || !ok {
+			t.Fatalf("a later request expects %d bytes, %v", expected, ok)
+		}
+		held = append(held, r)
+	}
+	if used := b.Stats().Used; used != 16*mib {
+		t.Errorf("four answers have %d bytes", used)
+	}
+	if r, _, ok := ask("page", 0, 0); ok {
+		t.Error("a fifth is asked for")
+	} else {
+		r.Release() // a refusal says nothing about the size
+	}
+	if r, expected, ok := ask("profile", 0, 0); expected != 0 || !ok {
+		t.Error("a small answer is refused")
+	} else {
+		r.Release()
+	}
+	for _, r := range held {
+		finish(r, 3*mib)
+	}
+	if used := b.Stats().Used; used != 0 {
+		t.Errorf("%d bytes are held by nobody", used)
+	}
+
+	for _, want := range []int64{4 * mib, 3 * mib, 9 * mib / 4} {
+		r, expected, _ := ask("page", 100, 100)
+		if expected != want {
+			t.Errorf("%d bytes are expected, want %d", expected, want)
+		}
+		finish(r, 100)
+	}
+	for range 12 {
+		r, _, _ := ask("page", 100, 100)
+		finish(r, 100)
+	}
+	if r, expected, _ := ask("page", 10*mib, 10*mib); expected != 0 {
+		t.Errorf("%d bytes are expected after many short answers", expected)
+	} else {
+		r.Release()
+	}
+	if r, expected, _ := ask("page", 0, 0); expected != 8*mib {
+		t.Errorf("%d bytes are expected after an answer above the share", expected)
+	} else {
+		r.Release()
+	}
+	if used := b.Stats().Used; used != 0 {
+		t.Errorf("%d bytes are held by nobody", used)
+	}
+}
+
 // TestNoByteBudget checks that without a budget nothing is counted or refused.
 func TestNoByteBudget(t *testing.T) {
 	t.Parallel()
@@ -90,7 +172,11 @@ func TestNoByteBudget(t *testing.T) {
 	if !none.Take(k, 1<<60) || !reserved.Take(k, 1<<60) || !(*ratelimit.Reservation)(nil).Take(k, 1<<60) {
 		t.Error("refused")
 	}
+	if !reserved.Expect(k, "q") || !(*ratelimit.Reservation)(nil).Expect(k, "q") {
+		t.Error("refused")
+	}
 	none.Give(k, 1)
+	reserved.Give(k, 1)
 	reserved.Release()
 	if none.Stats() != (ratelimit.ByteStats{}) {
 		t.Error("counted")

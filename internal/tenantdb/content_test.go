@@ -166,6 +166,43 @@ func TestAnswersCountAsMemory(t *testing.T) {
 	}
 }
 
+// TestHeldAnswersAreNotReadAgain checks that a store whose answers wait for their readers is
+// not asked for another one: that costs its server and this process nothing.
+func TestHeldAnswersAreNotReadAgain(t *testing.T) {
+	t.Parallel()
+	for _, engine := range tenantdbtest.Engines() {
+		if engine != credential.PostgreSQL {
+			continue // a sequence counts how often the server is asked
+		}
+		h, memory := setupMemory(t, 8<<20, 4<<20)
+		stores, _ := h.fleet(t, engine, 1)
+		l := h.lease(t, stores[0])
+		_, err := l.Exec(t.Context(), `CREATE SEQUENCE asked`)
+		testkit.Must(t, err)
+		read := func(ctx context.Context) error {
+			var rows []string
+			return l.Select(ctx, &rows, `WITH once AS MATERIALIZED (SELECT nextval('asked')) SELECT repeat('x', 200) FROM once, generate_series(1, 5000)`)
+		}
+		var refused error
+		for range 10 {
+			ctx, held := memory.Reserve(t.Context())
+			defer held.Release()
+			refused = read(ctx)
+		}
+		checkUnavailable(t, refused)
+		if !tenantdb.IsBusy(refused) {
+			t.Errorf("above its share: %v", refused)
+		}
+		var asked int64
+		testkit.Must(t, l.Get(t.Context(), &asked, `SELECT last_value FROM asked`))
+		if asked != 2 { // the second shows that there is no room for 3 MB
+			t.Errorf("the server was asked %d times for an answer that fits once", asked)
+		}
+		works(t, l)
+		l.Release()
+	}
+}
+
 func setupMemory(t *testing.T, total, share int64) (*testManager, *ratelimit.ByteBudget) {
 	t.Helper()
 	memory := ratelimit.NewByteBudget(total, share)

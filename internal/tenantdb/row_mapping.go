@@ -93,8 +93,21 @@ func (a account) getPgx(ctx context.Context, c *pgx.Conn, dst any, query string,
 	return a.accept(ctx, reflect.ValueOf(dst).Elem())
 }
 
-// selectRows reads all rows into dst, a pointer to a slice.
+// selectRows reads all rows into dst, a pointer to a slice. It does not ask the database
+// while the account has no room for what the last answer to the query needed.
 func (a account) selectRows(ctx context.Context, q queryer, dst any, query string, args []any) error {
+	r := ratelimit.ReservationIn(ctx)
+	if !r.Expect(a.key, query) {
+		return errOutOfMemory
+	}
+	err := a.readRows(ctx, q, dst, query, args)
+	if errors.Is(err, errOutOfMemory) {
+		r.Refused()
+	}
+	return err
+}
+
+func (a account) readRows(ctx context.Context, q queryer, dst any, query string, args []any) error {
 	rows, err := q.QueryxContext(ctx, query, args...)
 	if err != nil {
 		return readError{err}

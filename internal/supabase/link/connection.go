@@ -98,23 +98,21 @@ func (s *Service) connect(ctx context.Context, p authz.Principal, store stoa.Sto
 	return err
 }
 
-// Disconnect ends the store's connection and tries to revoke its tokens at Supabase.
-// A store that has its database keeps it.
+// Disconnect ends the store's connection and revokes its tokens at Supabase. When that fails,
+// the job repeats it. A store that has its database keeps it.
 func (s *Service) Disconnect(ctx context.Context, p authz.Principal, store stoa.StoreID) error {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.ConnectDatabase); err != nil {
 		return err
 	}
-	var sealed string
+	var revocations []string
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		if _, err := tx.Exec(ctx, `DELETE FROM supabase_consents WHERE store_id = $1`, store); err != nil {
 			return err
 		}
-		sealed = ""
-		err := tx.Get(ctx, &sealed, `DELETE FROM supabase_connections WHERE store_id = $1 RETURNING tokens`, store)
-		if errors.Is(err, masterdb.ErrNotFound) {
-			return nil
-		}
-		if err != nil {
+		var ended []stoa.StoreID
+		var err error
+		ended, revocations, err = endConnections(ctx, tx, `store_id = $1`, store)
+		if err != nil || len(ended) == 0 {
 			return err
 		}
 		if err := audit.Record(ctx, tx, p, audit.Event{Action: audit.SupabaseLeft, Store: store}); err != nil {
@@ -123,24 +121,25 @@ func (s *Service) Disconnect(ctx context.Context, p authz.Principal, store stoa.
 		return tx.Notify(renewalTopic, store.String())
 	})
 	s.forget(store)
-	if err != nil || sealed == "" {
+	if err != nil || s.configured() != nil {
 		return err
 	}
-	if t, err := s.unseal(store, sealed); err == nil && s.configured() == nil {
-		s.revoke(ctx, store, t.Refresh)
+	for _, id := range revocations {
+		if err := s.tryRevocation(context.WithoutCancel(ctx), id); err != nil {
+			s.opts.Log.WarnContext(ctx, "connection to Supabase not revoked there yet", "store", store.String(), "err", err)
+		}
 	}
 	return nil
 }
 
 // ForgetUser deletes, in tx, the connections that a user has consented to and the
-// user's open consents. The tokens stay valid at Supabase until the user revokes
-// them there, but the platform no longer has them. Stores keep their databases.
+// user's open consents. A job revokes the tokens at Supabase. Stores keep their databases.
 func ForgetUser(ctx context.Context, tx *masterdb.Tx, p authz.Principal) error {
 	if _, err := tx.Exec(ctx, `DELETE FROM supabase_consents WHERE user_id = $1`, p.UserID); err != nil {
 		return err
 	}
-	var left []stoa.StoreID
-	if err := tx.Select(ctx, &left, `DELETE FROM supabase_connections WHERE user_id = $1 RETURNING store_id`, p.UserID); err != nil {
+	left, _, err := endConnections(ctx, tx, `user_id = $1`, p.UserID)
+	if err != nil {
 		return err
 	}
 	for _, store := range left {
@@ -153,7 +152,7 @@ func ForgetUser(ctx context.Context, tx *masterdb.Tx, p authz.Principal) error {
 
 // revoke revokes tokens at Supabase. A failure is only logged.
 func (s *Service) revoke(ctx context.Context, store stoa.StoreID, refresh keyring.Secret) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeCall)
 	defer cancel()
 	if err := s.opts.API.Revoke(ctx, refresh); err != nil {
 		s.opts.Log.WarnContext(ctx, "connection to Supabase not revoked there", "store", store.String(), "err", err)
@@ -186,6 +185,7 @@ func (s *Service) read(ctx context.Context, q masterdb.Querier, store stoa.Store
 func Sealed() []keyrotation.Column {
 	return []keyrotation.Column{
 		{Table: "supabase_connections", Key: "store_id", Name: "tokens", Owner: tokensOwner},
+		{Table: "supabase_revocations", Key: "id", Name: "tokens", Owner: revocationOwner},
 		{Table: "supabase_projects", Key: "store_id", Name: "secrets", Owner: planOwner},
 	}
 }

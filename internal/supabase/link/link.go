@@ -128,7 +128,10 @@ func (s *Service) configured() error {
 // Destroy deletes, in the transaction that deletes the store, everything that gives
 // the platform access to the store's Supabase account.
 func Destroy(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
-	for _, table := range []string{"supabase_consents", "supabase_connections", "supabase_projects"} {
+	if _, _, err := endConnections(ctx, tx, `store_id = $1`, store); err != nil {
+		return err
+	}
+	for _, table := range []string{"supabase_consents", "supabase_projects"} {
 		if _, err := tx.Exec(ctx, `DELETE FROM `+table+` WHERE store_id = $1`, store); err != nil {
 			return err
 		}
