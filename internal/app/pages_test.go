@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -642,7 +643,7 @@ func TestFormsTakeAnyText(t *testing.T) {
 				} else {
 					got = w.browser(v.as).get(strings.Split(form.action, "?")[0] + "?" + values.Encode())
 				}
-				if got.Status >= 500 || len(got.Body) > maxPageSize {
+				if got.Status >= 500 || len(got.Body)-len(values.Encode()) > maxPageSize { // beside what was typed
 					t.Errorf("%s %s on %s with %s text: %d, %d bytes", form.method, form.action, v.name, name, got.Status, len(got.Body))
 				}
 				if got.Status != http.StatusUnprocessableEntity { // more than a form may have at all is refused before it is read
@@ -734,6 +735,15 @@ func content(field *html.Node) string {
 // farTooLong is a text that no field accepts and that a form has room for.
 var farTooLong = strings.Repeat("x", 100_000)
 
+// faultElsewhere are the fields whose form says first, or only, what is wrong beside them,
+// by the last part of the action and the name.
+var faultElsewhere = map[string]string{
+	"signin email":        "The e-mail address or the password is not correct.",
+	"check caCertificate": "Is needed: copy it from your provider",
+	"download recipient":  "Give either a passphrase or a recipient.",
+	"grant reason":        "There is no store with this short name.",
+}
+
 // TestFormsTakeFarTooMuchText sends every form once for each field of text, with 100,000
 // characters in it: the form comes back with the fault and what was typed. With more than a
 // form may have, a page says what to do.
@@ -763,7 +773,8 @@ func TestFormsTakeFarTooMuchText(t *testing.T) {
 					t.Errorf("%s: %d to %q\n%.300s", where, got.Status, got.Location, got.Body)
 					continue
 				}
-				if !faulty(t, got.Body, name) {
+				other := faultElsewhere[path.Base(form.action)+" "+name]
+				if !faulty(t, got.Body, name) && (other == "" || !strings.Contains(got.Body, other)) {
 					t.Errorf("%s: the field has no fault", where)
 				}
 				for _, fault := range form.lost(t, got.Body, values) {
@@ -840,7 +851,7 @@ func (f textForm) lost(t *testing.T, body string, values url.Values) (faults []s
 	}
 	for name, kind := range f.fields {
 		password := strings.HasSuffix(kind, "-password") || name == "connectionString" // which has one
-		if found := slices.Contains(kept[name], values.Get(name)); found == password {
+		if found := slices.Contains(kept[name], values.Get(name)); found == password && (!password || values.Get(name) != "") {
 			faults = append(faults, fmt.Sprintf("%s, of the type %s: %.40q", name, kind, kept[name]))
 		}
 	}
