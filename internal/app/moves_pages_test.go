@@ -25,7 +25,7 @@ func TestMoveInTheConsole(t *testing.T) {
 	w.forgetAuthentication(t)
 	w.owner.get(page+"/new").leadsTo(t, "/reauthenticate?next="+url.QueryEscape(page+"/new"))
 	w.reauthenticate()
-	w.owner.get(page).says(t, "no moves", http.StatusOK, "Not moved yet")
+	w.owner.get(page).says(t, "no moves", http.StatusOK, "No moves yet")
 	w.owner.get(page+"/new").says(t, "the form", http.StatusOK, "SQLite, embedded in the platform")
 	w.owner.get(page+"/new").lacks(t, "PostgreSQL, on the platform") // it would be the database of now
 

@@ -739,7 +739,7 @@ var farTooLong = strings.Repeat("x", 100_000)
 // by the last part of the action and the name.
 var faultElsewhere = map[string]string{
 	"signin email":        "The e-mail address or the password is not correct.",
-	"check caCertificate": "Is needed: copy it from your provider",
+	"check caCertificate": "Must be &#34;postgresql&#34;, &#34;mysql&#34; or &#34;supabase&#34;.",
 	"download recipient":  "Give either a passphrase or a recipient.",
 	"grant reason":        "There is no store with this short name.",
 }
