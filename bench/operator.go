@@ -38,6 +38,7 @@ var operatorPages = []struct{ name, path string }{
 	{"glance", "/operator"},
 	{"migrations", "/operator/migrations"},
 	{"jobs", "/operator/jobs"},
+	{"completed jobs", "/operator/jobs?state=completed"},
 }
 
 func (cmd operatorCmd) Run(ctx context.Context) (err error) {
@@ -111,20 +112,42 @@ func execMaster(ctx context.Context, f *fleet, statement string, args ...any) er
 }
 
 // addStores enters active stores into the master until there are n. Their databases do
-// not exist: a list opens none.
+// not exist: a list opens none. One in ten has an older schema than the fleet's first
+// store, whose database exists; of one in fifty the last migration failed.
 const addStores = `
 	WITH owner AS (SELECT id FROM users ORDER BY created_at LIMIT 1),
 	added AS (INSERT INTO stores (id, slug, name, status, created_by, created_at, updated_at)
 		SELECT gen_random_uuid(), 'fleet-' || lpad(n::text, 5, '0'), 'Store ' || n, CASE WHEN n % 100 = 0 THEN 'suspended' ELSE 'active' END,
 			owner.id, now(), now() FROM owner, generate_series((SELECT count(*) FROM stores), $1 - 1) n RETURNING id, slug),
+	first AS (SELECT schema_version FROM store_databases ORDER BY created_at LIMIT 1),
+	numbered AS (SELECT id, slug, right(slug, 5)::int AS n FROM added),
+	dbs AS (INSERT INTO store_databases (store_id, kind, engine, host, port, database_name, credentials, credential_version, schema_version, status,
+			migration_attempts, migration_error, migration_message, migrated_at, created_at, updated_at)
+		SELECT id, 'postgresql', 'postgresql', 'db' || n % 40 || '.bench.example', 5432, slug, 'none', 1,
+			schema_version - CASE WHEN n % 10 = 0 THEN 1 + n / 10 % 3 ELSE 0 END, CASE WHEN n % 50 = 0 THEN 'failed' ELSE 'ok' END,
+			CASE WHEN n % 50 = 0 THEN 3 ELSE 0 END, CASE WHEN n % 50 = 0 THEN 'tenant_error' END,
+			CASE WHEN n % 50 = 0 THEN 'permission denied for schema public' END, now(), now(), now() FROM numbered, first),
 	members AS (INSERT INTO store_members (store_id, user_id, role, created_at) SELECT added.id, owner.id, 'owner', now() FROM added, owner),
 	names AS (INSERT INTO store_hostnames (hostname, store_id, is_primary, custom, created_at) SELECT slug || '.bench.example', id, true, false, now() FROM added)
 	INSERT INTO credit_balances (store_id, updated_at) SELECT id, now() FROM added`
+
+// addJobs enters ten jobs for each of n stores: eight that are completed, one that failed
+// for good and one that is tried again tomorrow, so that none runs while pages are measured.
+const addJobs = `
+	INSERT INTO river_job (kind, args, queue, state, attempt, max_attempts, priority, errors, created_at, attempted_at, scheduled_at, finalized_at)
+	SELECT (ARRAY['mail.send', 'stores.sync_credits', 'backups.make', 'bench'])[1 + n % 4], jsonb_build_object('n', n), 'default', state::river_job_state, 3, 25, 1,
+		CASE WHEN state <> 'completed' THEN ARRAY[jsonb_build_object('at', now(), 'attempt', 3, 'error', 'connection refused', 'trace', '')] END,
+		now(), now(), CASE WHEN state = 'retryable' THEN now() + interval '1 day' ELSE now() END, CASE WHEN state <> 'retryable' THEN now() END
+	FROM generate_series((SELECT count(*) FROM river_job), 10 * $1::bigint) n,
+		LATERAL (SELECT CASE n % 10 WHEN 0 THEN 'discarded' WHEN 1 THEN 'retryable' ELSE 'completed' END AS state) s`
 
 // measure grows the fleet to n stores and returns the median time of each page.
 func (cmd operatorCmd) measure(ctx context.Context, f *fleet, browser *http.Client, n int) ([]time.Duration, error) {
 	progress("entering %d stores", n)
 	if err := execMaster(ctx, f, addStores, n); err != nil {
+		return nil, err
+	}
+	if err := execMaster(ctx, f, addJobs, n); err != nil {
 		return nil, err
 	}
 	if err := execMaster(ctx, f, `ANALYZE`); err != nil {

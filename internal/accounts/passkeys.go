@@ -318,6 +318,13 @@ func (a *Accounts) insertPasskey(ctx context.Context, p authz.Principal, name st
 // credentialKey returns a credential's id as it is stored.
 func credentialKey(id []byte) string { return base64.RawURLEncoding.EncodeToString(id) }
 
+// CheckPasskeyName returns the fault of a passkey's name, so that it can be corrected
+// before the device makes the passkey. It fails with invalid_request.
+func CheckPasskeyName(name string) error {
+	_, err := passkeyName(name)
+	return err
+}
+
 // passkeyName returns a name as it is stored.
 func passkeyName(name string) (string, error) {
 	name, fault := stoa.NormalName(name)

@@ -25,7 +25,7 @@ func TestMoveInTheConsole(t *testing.T) {
 	w.forgetAuthentication(t)
 	w.owner.get(page+"/new").leadsTo(t, "/reauthenticate?next="+url.QueryEscape(page+"/new"))
 	w.reauthenticate()
-	w.owner.get(page).says(t, "no moves", http.StatusOK, "Not moved yet")
+	w.owner.get(page).says(t, "no moves", http.StatusOK, "No moves yet")
 	w.owner.get(page+"/new").says(t, "the form", http.StatusOK, "SQLite, embedded in the platform")
 	w.owner.get(page+"/new").lacks(t, "PostgreSQL, on the platform") // it would be the database of now
 
@@ -56,14 +56,14 @@ func TestMoveInTheConsole(t *testing.T) {
 	w.owner.post(page, url.Values{"managed": {"sqlite"}}).says(t, "another move", http.StatusUnprocessableEntity, "being moved")
 	await(at, "Can be moved back")
 	live := w.owner.get(at + "/live")
-	if !strings.Contains(live.Body, "event: done") || !strings.Contains(live.Body, "Writers waited") {
+	if !strings.Contains(live.Body, "event: done") || !strings.Contains(live.Body, "Changes waited") {
 		t.Errorf("the live part: %d %.500s", live.Status, live.Body)
 	}
 	// A stream that begins again is sent what it has not seen.
 	last := live.Body[strings.LastIndex(live.Body, "id: ")+len("id: "):]
 	last, _, _ = strings.Cut(last, "\n")
 	again := w.owner.send(http.MethodGet, at+"/live", nil, http.Header{"Last-Event-Id": {last}})
-	if !strings.Contains(again.Body, "event: done") || strings.Contains(again.Body, "Writers waited") {
+	if !strings.Contains(again.Body, "event: done") || strings.Contains(again.Body, "Changes waited") {
 		t.Errorf("the live part again: %d %.500s", again.Status, again.Body)
 	}
 	w.api.call("GET", "/api/stores/"+w.id, nil).want(http.StatusOK).is(string(credential.SQLite), "database", "engine")

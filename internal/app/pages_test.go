@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -642,7 +643,7 @@ func TestFormsTakeAnyText(t *testing.T) {
 				} else {
 					got = w.browser(v.as).get(strings.Split(form.action, "?")[0] + "?" + values.Encode())
 				}
-				if got.Status >= 500 || len(got.Body) > maxPageSize {
+				if got.Status >= 500 || len(got.Body)-len(values.Encode()) > maxPageSize { // beside what was typed
 					t.Errorf("%s %s on %s with %s text: %d, %d bytes", form.method, form.action, v.name, name, got.Status, len(got.Body))
 				}
 				if got.Status != http.StatusUnprocessableEntity { // more than a form may have at all is refused before it is read
@@ -677,6 +678,7 @@ type textForm struct {
 	method, action string
 	fields         map[string]string // the type of each field that people type into, by name
 	values         url.Values        // of the others
+	shown          url.Values        // what the fields to type into have when the page is opened
 }
 
 // textForms returns the forms of a page that have a field to type into.
@@ -688,12 +690,13 @@ func textForms(t *testing.T, body string) (forms []textForm) {
 		if n.Type != html.ElementNode || n.Data != "form" {
 			continue
 		}
-		form := textForm{method: strings.ToUpper(attribute(n, "method")), action: attribute(n, "action"), fields: map[string]string{}, values: url.Values{}}
+		form := textForm{method: strings.ToUpper(attribute(n, "method")), action: attribute(n, "action"), fields: map[string]string{}, values: url.Values{}, shown: url.Values{}}
 		for field := range n.Descendants() {
 			if name := attribute(field, "name"); name == "" || field.Data != "input" && field.Data != "textarea" {
 				continue
 			} else if kind := typed(field); kind != "" {
 				form.fields[name] = kind
+				form.shown.Set(name, content(field))
 			} else {
 				form.values.Set(name, attribute(field, "value"))
 			}
@@ -721,6 +724,104 @@ func typed(field *html.Node) string {
 	return ""
 }
 
+// content returns what a field has when its page is opened.
+func content(field *html.Node) string {
+	if field.Data == "textarea" && field.FirstChild != nil {
+		return field.FirstChild.Data
+	}
+	return attribute(field, "value")
+}
+
+// farTooLong is a text that no field accepts and that a form has room for.
+var farTooLong = strings.Repeat("x", 100_000)
+
+// faultElsewhere are the fields whose form says first, or only, what is wrong beside them,
+// by the last part of the action and the name.
+var faultElsewhere = map[string]string{
+	"signin email":        "The e-mail address or the password is not correct.",
+	"check caCertificate": "Must be &#34;postgresql&#34;, &#34;mysql&#34; or &#34;supabase&#34;.",
+	"download recipient":  "Give either a passphrase or a recipient.",
+	"grant reason":        "There is no store with this short name.",
+}
+
+// TestFormsTakeFarTooMuchText sends every form once for each field of text, with 100,000
+// characters in it: the form comes back with the fault and what was typed. With more than a
+// form may have, a page says what to do.
+func TestFormsTakeFarTooMuchText(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t, masterdb.SQLite)
+	unlimited(cfg)
+	w := newPageWorld(t, startServer(t, cfg))
+	sent := 0
+	for _, v := range w.visits() {
+		if v.path == "/api/docs" {
+			continue
+		}
+		for _, form := range textForms(t, w.browser(v.as).get(v.path).Body) {
+			if form.method != http.MethodPost {
+				continue
+			}
+			for name, kind := range form.fields {
+				if typedValues[kind] != "" {
+					continue // not a text, or a password that must be right
+				}
+				sent++
+				values := form.fillOne(name, farTooLong)
+				got := w.browser(v.as).post(form.action, values)
+				where := fmt.Sprintf("%s on %s with a long %s", form.action, v.name, name)
+				if got.Status != http.StatusUnprocessableEntity {
+					t.Errorf("%s: %d to %q\n%.300s", where, got.Status, got.Location, got.Body)
+					continue
+				}
+				other := faultElsewhere[path.Base(form.action)+" "+name]
+				if !faulty(t, got.Body, name) && (other == "" || !strings.Contains(got.Body, other)) {
+					t.Errorf("%s: the field has no fault", where)
+				}
+				for _, fault := range form.lost(t, got.Body, values) {
+					t.Errorf("%s: %s", where, fault)
+				}
+				w.browser(v.as).post(form.action, form.fillOne(name, strings.Repeat(farTooLong, 15))).
+					shows(t, http.StatusRequestEntityTooLarge, "The form is too large", "Back button")
+			}
+		}
+	}
+	if sent < 40 {
+		t.Errorf("only %d fields were sent", sent)
+	}
+}
+
+// faulty reports whether a field of a page is marked as faulty.
+func faulty(t *testing.T, body, field string) bool {
+	t.Helper()
+	doc, err := html.Parse(strings.NewReader(body))
+	testkit.Must(t, err)
+	for n := range doc.Descendants() {
+		if attribute(n, "name") == field && attribute(n, "aria-invalid") == "true" {
+			return true
+		}
+	}
+	return false
+}
+
+// fillOne returns the form's values as its page shows them, with a text in one field. Other
+// fields of text that are empty have "1", which is a number too.
+func (f textForm) fillOne(field, text string) url.Values {
+	values := url.Values{}
+	for name := range f.values {
+		values.Set(name, f.values.Get(name))
+	}
+	for name, kind := range f.fields {
+		values.Set(name, f.shown.Get(name))
+		if strings.HasSuffix(kind, "-password") {
+			values.Set(name, typedValues[kind])
+		} else if kind == "text" && f.shown.Get(name) == "" {
+			values.Set(name, "1")
+		}
+	}
+	values.Set(field, text)
+	return values
+}
+
 // fill returns the form's values with a text in each field that takes it.
 func (f textForm) fill(text string) url.Values {
 	values := url.Values{}
@@ -744,13 +845,13 @@ func (f textForm) lost(t *testing.T, body string, values url.Values) (faults []s
 		switch name := attribute(n, "name"); {
 		case n.Data == "input":
 			kept[name] = append(kept[name], attribute(n, "value"))
-		case n.Data == "textarea" && n.FirstChild != nil:
-			kept[name] = append(kept[name], n.FirstChild.Data)
+		case n.Data == "textarea":
+			kept[name] = append(kept[name], content(n))
 		}
 	}
 	for name, kind := range f.fields {
 		password := strings.HasSuffix(kind, "-password") || name == "connectionString" // which has one
-		if found := slices.Contains(kept[name], values.Get(name)); found == password {
+		if found := slices.Contains(kept[name], values.Get(name)); found == password && (!password || values.Get(name) != "") {
 			faults = append(faults, fmt.Sprintf("%s, of the type %s: %.40q", name, kind, kept[name]))
 		}
 	}

@@ -10,19 +10,19 @@ import (
 	"time"
 )
 
-// page is a destination of a log. It can be read while the log is written.
-type page struct {
+// logOutput is a destination of a log. It can be read while the log is written.
+type logOutput struct {
 	mu    sync.Mutex
 	bytes bytes.Buffer
 }
 
-func (p *page) Write(b []byte) (int, error) {
+func (p *logOutput) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.bytes.Write(b)
 }
 
-func (p *page) lines() int {
+func (p *logOutput) lines() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return strings.Count(p.bytes.String(), "\n")
@@ -31,7 +31,7 @@ func (p *page) lines() int {
 func TestBufferedLog(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var p page
+		var p logOutput
 		b := newBufferedLog(&p)
 		log := slog.New(urgent{slog.NewTextHandler(b, nil), b}).With("a", 1).WithGroup("g")
 		expect := func(when string, want int) {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/stoahq/stoa/internal/credits"
+	"github.com/stoahq/stoa/internal/page"
 )
 
 type pricesCmd struct {
@@ -65,7 +67,7 @@ func (cmd pricesListCmd) Run(e *Env) error {
 	ledger := credits.New(master)
 	var list []credits.Price
 	if cmd.History {
-		list, err = ledger.PriceHistory(e.Ctx)
+		list, err = allPrices(e.Ctx, ledger)
 	} else {
 		list, err = ledger.Prices(e.Ctx, at)
 	}
@@ -80,6 +82,23 @@ func (cmd pricesListCmd) Run(e *Env) error {
 		return json.NewEncoder(e.Stdout).Encode(records)
 	}
 	return printPrices(e.Stdout, list)
+}
+
+// allPrices reads the whole history page by page.
+func allPrices(ctx context.Context, ledger *credits.Ledger) (list []credits.Price, err error) {
+	for cursor := ""; ; {
+		prices, err := ledger.PriceHistory(ctx, page.MaxLimit, cursor)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range prices.Prices {
+			list = append(list, p.Price)
+		}
+		if prices.NextCursor == nil {
+			return list, nil
+		}
+		cursor = *prices.NextCursor
+	}
 }
 
 func (cmd pricesSetCmd) Run(e *Env) error {

@@ -63,7 +63,11 @@ func (c *Console) showPasskeys(w http.ResponseWriter, r *Request, f ui.Form) err
 
 // beginPasskey shows the page on which the browser makes the passkey.
 func (c *Console) beginPasskey(w http.ResponseWriter, r *Request) error {
-	challenge, err := c.Accounts.BeginPasskeyRegistration(r.Context(), r.Principal, keyring.Secret{})
+	var challenge accounts.PasskeyChallenge
+	err := accounts.CheckPasskeyName(r.PostForm.Get("name"))
+	if err == nil {
+		challenge, err = c.Accounts.BeginPasskeyRegistration(r.Context(), r.Principal, keyring.Secret{})
+	}
 	if err != nil {
 		form, err := refused(r, err)
 		if err != nil {

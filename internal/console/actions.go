@@ -83,7 +83,7 @@ var actions = map[string]string{
 	audit.UserSuspended:      "Account suspended",
 	audit.UserResumed:        "Account resumed",
 	audit.QuotasSet:          "Quotas set",
-	audit.BulkBegun:          "Action on many stores begun",
+	audit.BulkBegun:          "Action on many stores started",
 	audit.Impersonated:       "Impersonation begun",
 	audit.PriceSet:           "Price set",
 	audit.KeysRotated:        "Keys rotated",

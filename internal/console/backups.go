@@ -84,7 +84,7 @@ func (c *Console) showBackups(w http.ResponseWriter, r *Request, store stores.St
 }
 
 func (c *Console) readBackups(ctx context.Context, r *Request, store stores.Store) (backupsView, error) {
-	v := backupsView{Store: store, MayMake: may(r, store, authz.MakeBackup), MayManage: may(r, store, authz.ManageBackups)}
+	v := backupsView{Store: store, MayMake: may(r, store, authz.MakeBackup) && store.Database != nil, MayManage: may(r, store, authz.ManageBackups)}
 	var err error
 	if v.Schedule, err = c.Backups.Schedule(ctx, r.Principal, store.ID); err != nil {
 		return v, err

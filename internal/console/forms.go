@@ -11,9 +11,6 @@ import (
 	"github.com/stoahq/stoa/internal/console/ui"
 )
 
-// maxKept is how much of one value a form that is shown again keeps, in bytes.
-const maxKept = 16 << 10
-
 // refused returns the state of a form that the domain refused, to be shown again with
 // what was typed and the faults beside their fields. An error that the form cannot
 // correct is returned: a fault of the platform, the end of the session, a missing right.
@@ -66,18 +63,13 @@ func sentence(s string) string {
 	return s
 }
 
-// typed returns what a form keeps: everything but secrets.
+// typed returns what a form keeps: everything but secrets. The limit of the request's body
+// bounds it.
 func typed(values url.Values) url.Values {
 	kept := url.Values{}
 	for name, list := range values {
-		if isSecretField(name) {
-			continue
-		}
-		for _, v := range list {
-			if len(v) > maxKept {
-				v = strings.ToValidUTF8(v[:maxKept], "")
-			}
-			kept.Add(name, v)
+		if !isSecretField(name) {
+			kept[name] = list
 		}
 	}
 	return kept

@@ -217,10 +217,10 @@ var moveEnds = map[string]struct {
 	}, (*moves.Service).Abort},
 	"rollback": {"Move the store back", "Move it back", "The store is being moved back.", []string{
 		"The store returns to the database that it had before. What was written since is there too.",
-		"The store stays open; writers wait for a moment again.",
+		"The store stays open. Changes wait for a moment again.",
 		"What the move has made in the new database is removed.",
 	}, (*moves.Service).Rollback},
-	"finish": {"Give up the old database", "Give up the old database", "The old database is being given up.", []string{
+	"finish": {"Stop using the old database", "Stop using it", "The old database is no longer kept up to date.", []string{
 		"The store can then not be moved back.",
 		"An old database that the platform manages is deleted. One of your own keeps its rows as they are now.",
 	}, (*moves.Service).Finish},
@@ -274,18 +274,18 @@ func (c *Console) endMove(w http.ResponseWriter, r *Request) error {
 // moveSteps are the steps of a move in their order.
 var moveSteps = []struct{ name, text string }{
 	{"prepare", "Make and check the new database"},
-	{"copy", "Copy all rows; changes are recorded meanwhile"},
-	{"catch_up", "Carry over what has changed, and compare all rows"},
-	{"freeze", "Let writers wait for a moment, and compare what has changed last"},
+	{"copy", "Copy all rows, and record what changes meanwhile"},
+	{"catch_up", "Copy what has changed, and compare all rows"},
+	{"freeze", "Let changes wait for a moment, and compare the last ones"},
 	{"swap", "Use the new database"},
-	{"keep", "Let the old database follow"},
-	{"drop", "Remove what the move has added, and an old database of the platform"},
+	{"keep", "Keep the old database up to date, in case the store is moved back"},
+	{"drop", "Remove what the move has added, and the old database if the platform manages it"},
 }
 
 // moveEndSteps are the steps of a move that does not go through.
 var moveEndSteps = map[string]string{
 	"undo":            "Remove what the move has made",
-	"rollback_freeze": "Let writers wait for a moment, and compare the two databases",
+	"rollback_freeze": "Let changes wait for a moment, and compare the two databases",
 	"rollback_swap":   "Use the old database again",
 	"rollback_drop":   "Remove what the move has made",
 }

@@ -634,7 +634,7 @@ func operatorFleetPage(v fleetView) templ.Component {
 					}()
 				}
 				ctx = templ.InitializeContext(ctx)
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 45, "<thead><tr><th scope=\"col\">Begun</th><th scope=\"col\">What</th><th scope=\"col\">State</th><th scope=\"col\" class=\"number\">Done</th><th scope=\"col\" class=\"number\">Failed</th><th scope=\"col\">By</th></tr></thead> <tbody>")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 45, "<thead><tr><th scope=\"col\">Started</th><th scope=\"col\">What</th><th scope=\"col\">State</th><th scope=\"col\" class=\"number\">Done</th><th scope=\"col\" class=\"number\">Failed</th><th scope=\"col\">By</th></tr></thead> <tbody>")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/console/ui"
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/operations"
+	"github.com/stoahq/stoa/internal/page"
 	"github.com/stoahq/stoa/internal/payments"
 )
 
@@ -121,20 +122,20 @@ func (c *Console) followVerification(w http.ResponseWriter, r *Request) error {
 // pricesView fills the page of prices.
 type pricesView struct {
 	Form   ui.Form
-	Prices []credits.Price // all, by service and then by time
+	Prices []credits.ListedPrice
 	Now    time.Time
+	pager
 }
 
-// state says whether the i-th price is past, in force or planned.
-func (v pricesView) state(i int) ui.State {
-	p := v.Prices[i]
-	switch last := i+1 == len(v.Prices) || v.Prices[i+1].ServiceKey != p.ServiceKey; {
+// state says whether a price is past, in force or planned.
+func (v pricesView) state(p credits.ListedPrice) ui.State {
+	switch {
 	case p.EffectiveFrom.After(v.Now):
 		return ui.State{Word: "Planned", Kind: ui.Info, Icon: "clock"}
-	case last || v.Prices[i+1].EffectiveFrom.After(v.Now):
-		return ui.State{Word: "In force", Kind: ui.Success, Icon: "check"}
+	case p.Replaced:
+		return ui.State{Word: "Past", Kind: ui.Info, Icon: "archive"}
 	}
-	return ui.State{Word: "Past", Kind: ui.Info, Icon: "archive"}
+	return ui.State{Word: "In force", Kind: ui.Success, Icon: "check"}
 }
 
 func (c *Console) operatorPrices(w http.ResponseWriter, r *Request) error {
@@ -142,11 +143,11 @@ func (c *Console) operatorPrices(w http.ResponseWriter, r *Request) error {
 }
 
 func (c *Console) showPrices(w http.ResponseWriter, r *Request, status int, f ui.Form) error {
-	prices, err := c.Operations.PriceHistory(r.Context(), r.Principal)
+	prices, err := c.Operations.PriceHistory(r.Context(), r.Principal, page.MaxLimit, r.URL.Query().Get("cursor"))
 	if err != nil {
 		return err
 	}
-	v := pricesView{Form: f, Prices: prices, Now: c.Master.Now()}
+	v := pricesView{Form: f, Prices: prices.Prices, Now: c.Master.Now(), pager: newPager(r, prices.NextCursor)}
 	return c.render(w, r, status, operatorFrame("prices", "Prices"), pricesPage(v))
 }
 

@@ -165,7 +165,7 @@ func operatorRunsPart(v operatorRunsView) templ.Component {
 					}()
 				}
 				ctx = templ.InitializeContext(ctx)
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 4, "<thead><tr><th scope=\"col\">Store</th><th scope=\"col\">State</th><th scope=\"col\">Step</th><th scope=\"col\" class=\"number\">Attempt</th><th scope=\"col\">Begun</th><th scope=\"col\" class=\"number\">Took</th><th scope=\"col\">Error</th></tr></thead> <tbody>")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 4, "<thead><tr><th scope=\"col\">Store</th><th scope=\"col\">State</th><th scope=\"col\">Step</th><th scope=\"col\" class=\"number\">Attempt</th><th scope=\"col\">Started</th><th scope=\"col\" class=\"number\">Took</th><th scope=\"col\">Error</th></tr></thead> <tbody>")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

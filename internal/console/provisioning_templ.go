@@ -120,7 +120,7 @@ func provisioningPage(v provisioningView) templ.Component {
 					}()
 				}
 				ctx = templ.InitializeContext(ctx)
-				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 4, "<thead><tr><th scope=\"col\">Begun</th><th scope=\"col\">State</th><th scope=\"col\">Attempts</th><th scope=\"col\">Took</th><th scope=\"col\">What happened</th></tr></thead> <tbody>")
+				templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 4, "<thead><tr><th scope=\"col\">Started</th><th scope=\"col\">State</th><th scope=\"col\">Attempts</th><th scope=\"col\">Took</th><th scope=\"col\">What happened</th></tr></thead> <tbody>")
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -3,6 +3,7 @@ package credits
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"errors"
 	"strings"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/page"
 )
 
 // Price is the price of one unit of a service from a moment on, until a later price
@@ -43,12 +45,66 @@ func (l *Ledger) Prices(ctx context.Context, at time.Time) ([]Price, error) {
 	return out, err
 }
 
-// PriceHistory returns every past, present and planned price, by service key and then by
-// time.
-func (l *Ledger) PriceHistory(ctx context.Context) ([]Price, error) {
-	out := []Price{}
-	err := l.db.Select(ctx, &out, selectPrice+` ORDER BY c.service_key, c.effective_from`)
-	return out, err
+// PricePage is a page of all prices.
+type PricePage struct {
+	Prices     []ListedPrice
+	NextCursor *string
+}
+
+// ListedPrice is a price with what followed it.
+type ListedPrice struct {
+	Price
+	Replaced bool // a later price of the service has begun
+}
+
+// PriceHistory returns a page of past, present and planned prices, by service key and then
+// from the latest to the earliest. It fails with invalid_request.
+func (l *Ledger) PriceHistory(ctx context.Context, limit int, cursor string) (PricePage, error) {
+	var faults stoa.Invalid
+	bounds := page.ByID[stoa.EventID](limit, "", &faults)
+	after := priceKey{}
+	if cursor != "" && !after.decode(cursor) {
+		faults.Add("cursor", "is not a cursor of this list; begin again without one")
+	}
+	if err := faults.Err(); err != nil {
+		return PricePage{}, err
+	}
+	list := []ListedPrice{}
+	err := l.db.Select(ctx, &list, selectListedPrice, after.service, after.from, l.db.Now(), bounds.Rows())
+	if err != nil {
+		return PricePage{}, err
+	}
+	var out PricePage
+	out.Prices, out.NextCursor = page.Cut(list, bounds.Limit, func(p ListedPrice) string { return priceKey{p.ServiceKey, p.EffectiveFrom}.encode() })
+	return out, nil
+}
+
+const selectListedPrice = `SELECT c.service_key, c.unit_price, c.unit, c.description, c.effective_from,
+		EXISTS (SELECT 1 FROM service_credit_costs n WHERE n.service_key = c.service_key AND n.effective_from > c.effective_from AND n.effective_from <= $3) AS replaced
+	FROM service_credit_costs c
+	WHERE c.service_key >= $1 AND (c.service_key > $1 OR c.effective_from < $2)
+	ORDER BY c.service_key, c.effective_from DESC LIMIT $4`
+
+// priceKey is where a page of prices begins: after the price of a service from a moment on.
+type priceKey struct {
+	service string
+	from    time.Time
+}
+
+func (k priceKey) encode() string {
+	return base64.RawURLEncoding.EncodeToString([]byte(k.from.UTC().Format(time.RFC3339Nano) + " " + k.service))
+}
+
+// decode accepts only what encode returns.
+func (k *priceKey) decode(cursor string) bool {
+	text, err := base64.RawURLEncoding.DecodeString(cursor)
+	from, service, ok := strings.Cut(string(text), " ")
+	if err != nil || !ok || !isServiceKey(service) {
+		return false
+	}
+	k.service = service
+	k.from, err = time.Parse(time.RFC3339Nano, from)
+	return err == nil && k.encode() == cursor
 }
 
 // SetPrice adds a price to the list and returns it. It never changes an earlier price,

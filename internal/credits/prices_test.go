@@ -21,8 +21,7 @@ func TestSetPrice(t *testing.T) {
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := creditstest.New(t, db)
 		b.Give(t, 100*credits.Credit)
-		history, err := b.Ledger.PriceHistory(t.Context())
-		testkit.Must(t, err)
+		history := allPrices(t, b.Ledger)
 		set := func(p credits.Price) credits.Price {
 			t.Helper()
 			got, added, err := b.Ledger.SetPrice(t.Context(), authz.Principal{}, p)
@@ -54,8 +53,7 @@ func TestSetPrice(t *testing.T) {
 		}
 		set(credits.Price{ServiceKey: "x-ray.scan", UnitPrice: 1, Unit: "scan", Description: "Röntgen für Produkte"})
 
-		after, err := b.Ledger.PriceHistory(t.Context())
-		testkit.Must(t, err)
+		after := allPrices(t, b.Ledger)
 		if len(after) != len(history)+3 {
 			t.Errorf("%d rows became %d", len(history), len(after))
 		}
@@ -89,7 +87,63 @@ func TestSetPrice(t *testing.T) {
 	})
 }
 
-func containsPrice(list []credits.Price, want credits.Price) bool {
+// allPrices reads the history in pages of three.
+func allPrices(t *testing.T, ledger *credits.Ledger) (list []credits.ListedPrice) {
+	t.Helper()
+	for cursor := ""; ; {
+		page, err := ledger.PriceHistory(t.Context(), 3, cursor)
+		testkit.Must(t, err)
+		list = append(list, page.Prices...)
+		if page.NextCursor == nil {
+			return list
+		}
+		if len(page.Prices) != 3 {
+			t.Fatalf("a page of %d prices", len(page.Prices))
+		}
+		cursor = *page.NextCursor
+	}
+}
+
+// TestPriceHistory checks the order of the pages, which prices are replaced, and that a
+// limit and a cursor that are not valid are refused.
+func TestPriceHistory(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		ledger := credits.New(db)
+		first := len(allPrices(t, ledger))
+		for day := range 4 { // the first is in force, the others are planned
+			_, _, err := ledger.SetPrice(t.Context(), authz.Principal{}, credits.Price{
+				ServiceKey: "product_import", UnitPrice: credits.Amount(day + 1), EffectiveFrom: db.Now().Add(time.Duration(day)*24*time.Hour + time.Second),
+			})
+			testkit.Must(t, err)
+		}
+		_, _, err := ledger.SetPrice(t.Context(), authz.Principal{}, credits.Price{ServiceKey: "storage", UnitPrice: 77})
+		testkit.Must(t, err)
+		list := allPrices(t, ledger)
+		if len(list) != first+5 {
+			t.Errorf("%d prices, want %d", len(list), first+5)
+		}
+		for i, p := range list[1:] {
+			before := list[i]
+			if before.ServiceKey > p.ServiceKey || before.ServiceKey == p.ServiceKey && !before.EffectiveFrom.After(p.EffectiveFrom) {
+				t.Errorf("%s from %s is before %s from %s", before.ServiceKey, before.EffectiveFrom, p.ServiceKey, p.EffectiveFrom)
+			}
+			if want := before.ServiceKey == "storage" && p.ServiceKey == "storage"; p.Replaced != want {
+				t.Errorf("%s from %s is replaced: %t", p.ServiceKey, p.EffectiveFrom, p.Replaced)
+			}
+		}
+		for _, cursor := range []string{"x", "AAAA", strings.Repeat("A", 100_000)} {
+			if _, err := ledger.PriceHistory(t.Context(), 0, cursor); stoa.CodeOf(err) != stoa.InvalidRequest {
+				t.Errorf("the cursor %.10s: %v", cursor, err)
+			}
+		}
+		if _, err := ledger.PriceHistory(t.Context(), 101, ""); stoa.CodeOf(err) != stoa.InvalidRequest {
+			t.Errorf("a limit of 101: %v", err)
+		}
+	})
+}
+
+func containsPrice(list []credits.ListedPrice, want credits.ListedPrice) bool {
 	for _, p := range list {
 		if p.ServiceKey == want.ServiceKey && p.EffectiveFrom.Equal(want.EffectiveFrom) && p.UnitPrice == want.UnitPrice && p.Unit == want.Unit {
 			return true
@@ -110,8 +164,7 @@ func TestSetPriceRefuses(t *testing.T) {
 			return err
 		}
 		testkit.Must(t, set(credits.Price{ServiceKey: "storage", UnitPrice: 200, EffectiveFrom: later}))
-		before, err := ledger.PriceHistory(t.Context())
-		testkit.Must(t, err)
+		before := allPrices(t, ledger)
 		if _, added, err := ledger.SetPrice(t.Context(), authz.Principal{}, credits.Price{ServiceKey: "product_import", UnitPrice: 1_000}); err != nil || added {
 			t.Errorf("the price in force once more: added %t, %v", added, err)
 		}
@@ -136,8 +189,7 @@ func TestSetPriceRefuses(t *testing.T) {
 				t.Errorf("%s: %v, want invalid_request", name, err)
 			}
 		}
-		after, err := ledger.PriceHistory(t.Context())
-		testkit.Must(t, err)
+		after := allPrices(t, ledger)
 		if len(after) != len(before) {
 			t.Errorf("%d rows became %d", len(before), len(after))
 		}

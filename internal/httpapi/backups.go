@@ -97,9 +97,9 @@ type backupView struct {
 }
 
 type backupProgress struct {
-	TablesDone  int   `json:"tablesDone"`
+	TablesDone  int   `json:"tablesDone" doc:"Tables that are archived"`
 	TablesTotal int   `json:"tablesTotal" doc:"0: not known yet"`
-	RowsDone    int64 `json:"rowsDone"`
+	RowsDone    int64 `json:"rowsDone" doc:"Rows that are archived"`
 }
 
 type backupSource struct {

@@ -18,7 +18,7 @@ var consoleLimits = map[console.Kind]routeOptions{
 	console.View:         {timeout: requestTimeout, rate: rateCaller, maxBody: noBody},
 	console.Form:         {timeout: requestTimeout, rate: rateCaller, maxBody: maxForm},
 	console.SignIn:       {timeout: requestTimeout, rate: rateAuth, maxBody: maxForm},
-	console.DatabaseForm: {timeout: waitTimeout, rate: rateDatabaseWait, maxBody: maxCredentials},
+	console.DatabaseForm: {timeout: waitTimeout, rate: rateDatabaseWait, maxBody: max(maxForm, maxCredentials)},
 	console.Stream:       {timeout: streamLifetime + requestTimeout, rate: rateCaller, maxBody: noBody},
 	console.Download:     {timeout: csvTimeout, rate: rateCaller, maxBody: noBody},
 	console.FileForm:     {timeout: transferTimeout, rate: rateDatabaseWait, maxBody: maxForm},
@@ -85,7 +85,7 @@ func (a *api) admitPage(w http.ResponseWriter, r *console.Request, route console
 		if err := readForm(w, r.Request, route); err != nil {
 			var large *http.MaxBytesError
 			if errors.As(err, &large) {
-				return nil, stoa.Errorf(stoa.PayloadTooLarge, "The form is larger than this page accepts.")
+				return nil, formTooLarge(large.Limit)
 			}
 			return nil, stoa.Errorf(stoa.InvalidRequest, "The form cannot be read.")
 		}
@@ -109,6 +109,13 @@ func (a *api) admitPage(w http.ResponseWriter, r *console.Request, route console
 		return a.streams.acquire(stoa.StoreID{}, r.Principal)
 	}
 	return a.admitAs(r.Context(), o.rate, r.Principal.UserID)
+}
+
+// formTooLarge refuses a form that has more than limit bytes. It was not read, so the
+// page cannot show it again; the browser can.
+func formTooLarge(limit int64) error {
+	return stoa.Errorf(stoa.PayloadTooLarge, "What you sent is more than the %d KB that a form may have, and nothing was saved. "+
+		"Use your browser's Back button: the form should still have what you typed. Shorten the longest text and send it again.", limit>>10)
 }
 
 // signInByCookie authenticates the session of the request's cookie.

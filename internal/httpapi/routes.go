@@ -46,8 +46,9 @@ const (
 	noBody int64 = -1
 	// maxJSON is the body limit of a JSON call.
 	maxJSON int64 = 1 << 20
-	// maxForm is the body limit of an HTML form.
-	maxForm int64 = 64 << 10
+	// maxForm is the body limit of an HTML form. It is far above what any form accepts, so
+	// that a form with a text that is too long comes back with what was typed.
+	maxForm int64 = 256 << 10
 	// maxWebhook is the body limit of a webhook.
 	maxWebhook int64 = 1 << 20
 )

@@ -186,12 +186,13 @@ func (s *Service) SetPrice(ctx context.Context, p authz.Principal, price credits
 	return s.ledger.SetPrice(ctx, p, price)
 }
 
-// PriceHistory lists all prices, past and planned ones included.
-func (s *Service) PriceHistory(ctx context.Context, p authz.Principal) ([]credits.Price, error) {
+// PriceHistory lists all prices, past and planned ones included, as
+// credits.Ledger.PriceHistory does.
+func (s *Service) PriceHistory(ctx context.Context, p authz.Principal, limit int, cursor string) (credits.PricePage, error) {
 	if err := authz.CheckOperator(ctx, s.db, p, "prices:read"); err != nil {
-		return nil, err
+		return credits.PricePage{}, err
 	}
-	return s.ledger.PriceHistory(ctx)
+	return s.ledger.PriceHistory(ctx, limit, cursor)
 }
 
 // isPlain reports whether a text is valid and has no control characters.

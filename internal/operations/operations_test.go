@@ -47,7 +47,10 @@ func (b fixture) methods() map[string]func(context.Context, authz.Principal) err
 			_, _, err := b.SetPrice(ctx, p, price())
 			return err
 		},
-		"PriceHistory": func(ctx context.Context, p authz.Principal) error { _, err := b.PriceHistory(ctx, p); return err },
+		"PriceHistory": func(ctx context.Context, p authz.Principal) error {
+			_, err := b.PriceHistory(ctx, p, 0, "")
+			return err
+		},
 	}
 }
 
@@ -218,7 +221,7 @@ func TestPrices(t *testing.T) {
 	t.Parallel()
 	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
 		b := setup(t, db, fleet.Options{})
-		before, err := b.PriceHistory(t.Context(), b.operator)
+		before, err := b.PriceHistory(t.Context(), b.operator, 0, "")
 		testkit.Must(t, err)
 		for i, want := range []bool{true, false} {
 			if _, added, err := b.SetPrice(t.Context(), b.operator, price()); err != nil || added != want {
@@ -230,10 +233,10 @@ func TestPrices(t *testing.T) {
 		if _, _, err := b.SetPrice(t.Context(), b.operator, bad); stoa.CodeOf(err) != stoa.InvalidRequest {
 			t.Errorf("a bad key: %v, want invalid_request", err)
 		}
-		after, err := b.PriceHistory(t.Context(), b.operator)
+		after, err := b.PriceHistory(t.Context(), b.operator, 0, "")
 		testkit.Must(t, err)
-		if len(after) != len(before)+1 || b.audited(t, audit.PriceSet) != 1 {
-			t.Errorf("%d prices after %d, %d entries", len(after), len(before), b.audited(t, audit.PriceSet))
+		if len(after.Prices) != len(before.Prices)+1 || b.audited(t, audit.PriceSet) != 1 {
+			t.Errorf("%d prices after %d, %d entries", len(after.Prices), len(before.Prices), b.audited(t, audit.PriceSet))
 		}
 	})
 }

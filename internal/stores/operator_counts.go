@@ -28,7 +28,7 @@ type Counts struct {
 	FailedMigrations int
 	Slow, Failing    int // stores, by the requests of this hour and the one before
 
-	Purchased, Spent, Balance credits.Amount // of all stores, since the beginning
+	Purchased, Spent, Balance credits.Amount // since the beginning, of stores that are not deleted
 }
 
 // StatusCount is the number of stores in one state.
@@ -190,8 +190,10 @@ func (c *Counts) load(ctx context.Context, q masterdb.Querier) error {
 		return err
 	}
 	var sums struct{ Purchased, Spent, Balance credits.Amount }
-	err = q.Get(ctx, &sums, `SELECT CAST(coalesce(sum(lifetime_purchased), 0) AS bigint) AS purchased, CAST(coalesce(sum(lifetime_spent), 0) AS bigint) AS spent,
-		CAST(coalesce(sum(balance), 0) AS bigint) AS balance FROM credit_balances`)
+	// Deleted stores keep their balances.
+	err = q.Get(ctx, &sums, `SELECT CAST(coalesce(sum(b.lifetime_purchased), 0) AS bigint) AS purchased, CAST(coalesce(sum(b.lifetime_spent), 0) AS bigint) AS spent,
+		CAST(coalesce(sum(b.balance), 0) AS bigint) AS balance FROM stores s JOIN credit_balances b ON b.store_id = s.id
+		WHERE s.status IN ('pending_database', 'provisioning', 'active', 'suspended', 'deleting')`)
 	c.Purchased, c.Spent, c.Balance = sums.Purchased, sums.Spent, sums.Balance
 	return err
 }

@@ -208,6 +208,28 @@ func TestListSearchesInParts(t *testing.T) {
 	})
 }
 
+// TestCountsOmitCreditsOfDeletedStores checks that the sums of credits are those of the
+// stores that are counted.
+func TestCountsOmitCreditsOfDeletedStores(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		b := setup(t, db)
+		op := b.operator(t)
+		for i, id := range b.fill(t, b.user(t), 3) {
+			b.exec(t, `INSERT INTO credit_balances (store_id, balance, lifetime_purchased, lifetime_spent, updated_at) VALUES ($1, 7, 10, 3, $2)`, id, db.Now())
+			if i == 0 {
+				b.exec(t, `DELETE FROM store_databases WHERE store_id = $1`, id)
+				b.exec(t, `UPDATE stores SET status = 'deleted' WHERE id = $1`, id)
+			}
+		}
+		counts, err := b.Counts(t.Context(), op)
+		testkit.Must(t, err)
+		if counts.Purchased != 20 || counts.Spent != 6 || counts.Balance != 14 {
+			t.Errorf("purchased %s, spent %s, balance %s, want those of two stores", counts.Purchased, counts.Spent, counts.Balance)
+		}
+	})
+}
+
 // TestCounts checks the counts of a small fleet, which are the present ones, and those of a
 // large one, which are stored.
 func TestCounts(t *testing.T) {
