@@ -83,7 +83,8 @@ type createKeyInput struct {
 }
 
 type createKeyOutput struct {
-	Body struct {
+	Location string `header:"Location"`
+	Body     struct {
 		keyView
 		Key string `json:"key" doc:"Shown this once"`
 	}
@@ -98,7 +99,7 @@ func (a *api) createKey(ctx context.Context, in *createKeyInput) (*createKeyOutp
 	if err != nil {
 		return nil, err
 	}
-	out := &createKeyOutput{}
+	out := &createKeyOutput{Location: storeAddress(id) + "/api-keys/" + k.ID.String()}
 	out.Body.keyView, out.Body.Key = newKeyView(k), secret.Reveal()
 	return out, nil
 }

@@ -78,7 +78,8 @@ type registerInput struct {
 }
 
 type registerOutput struct {
-	Body struct {
+	Location string `header:"Location"`
+	Body     struct {
 		sessionView
 		Store *storeView `json:"store" doc:"null when no storeName was given"`
 	}
@@ -92,7 +93,7 @@ func (a *api) register(ctx context.Context, in *registerInput) (*registerOutput,
 	if err != nil {
 		return nil, err
 	}
-	out := &registerOutput{}
+	out := &registerOutput{Location: "/api/auth/me"}
 	out.Body.sessionView = newSessionView(session)
 	if store != nil {
 		view := newStoreView(*store, nil)

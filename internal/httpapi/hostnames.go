@@ -91,8 +91,9 @@ func newHostnameDetailsView(h hostnames.Details) hostnameDetailsView {
 }
 
 type hostnameOutput struct {
-	Status int
-	Body   hostnameDetailsView
+	Status   int
+	Location string `header:"Location"` // of a new one
+	Body     hostnameDetailsView
 }
 
 type hostnamesOutput struct {
@@ -143,7 +144,7 @@ func (a *api) claimHostname(ctx context.Context, in *claimHostnameInput) (*hostn
 	}
 	out := &hostnameOutput{Status: http.StatusOK, Body: newHostnameDetailsView(h)}
 	if made {
-		out.Status = http.StatusCreated
+		out.Status, out.Location = http.StatusCreated, storeAddress(id)+"/hostnames/"+h.Hostname.Hostname
 	}
 	return out, nil
 }

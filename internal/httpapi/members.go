@@ -172,7 +172,12 @@ type inviteInput struct {
 	}
 }
 
-func (a *api) invite(ctx context.Context, in *inviteInput) (*struct{ Body invitationView }, error) {
+type createdInvitationOutput struct {
+	Location string `header:"Location"`
+	Body     invitationView
+}
+
+func (a *api) invite(ctx context.Context, in *inviteInput) (*createdInvitationOutput, error) {
 	id, err := storeID(in.ID)
 	if err != nil {
 		return nil, err
@@ -181,7 +186,7 @@ func (a *api) invite(ctx context.Context, in *inviteInput) (*struct{ Body invita
 	if err != nil {
 		return nil, err
 	}
-	return &struct{ Body invitationView }{invitationView(invited)}, nil
+	return &createdInvitationOutput{storeAddress(id) + "/invitations/" + invited.ID.String(), invitationView(invited)}, nil
 }
 
 type invitationPath struct {

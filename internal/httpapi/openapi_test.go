@@ -71,3 +71,26 @@ func TestSchemasOfAnswers(t *testing.T) {
 		t.Errorf("%d schemas", len(answers.seen))
 	}
 }
+
+// TestLocationOfWhatIsMade checks that each answer 201 has the header Location, unless what
+// was made has no address.
+func TestLocationOfWhatIsMade(t *testing.T) {
+	t.Parallel()
+	without := map[string]bool{
+		"holds.create": true, "operator.impersonate": true, "autoRecharge.saveCard": true, "secondFactor.enroll": true,
+	}
+	made := 0
+	for _, op := range operationsOf(newAPI(Domains{}, allRoutes()).huma.OpenAPI()) {
+		response := op.Responses["201"]
+		if response == nil {
+			continue
+		}
+		made++
+		if (response.Headers["Location"] == nil) != without[op.OperationID] {
+			t.Errorf("%s: Location %v", op.OperationID, response.Headers["Location"])
+		}
+	}
+	if made < 12 {
+		t.Errorf("%d operations make something", made)
+	}
+}

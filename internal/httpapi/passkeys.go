@@ -87,7 +87,8 @@ type finishPasskeyInput struct {
 }
 
 type finishPasskeyOutput struct {
-	Body struct {
+	Location string `header:"Location"`
+	Body     struct {
 		Passkey       passkeyView `json:"passkey"`
 		RecoveryCodes []string    `json:"recoveryCodes" doc:"Empty unless this is the first second factor"`
 	}
@@ -99,7 +100,7 @@ func (a *api) finishPasskey(ctx context.Context, in *finishPasskeyInput) (*finis
 	if err != nil {
 		return nil, err
 	}
-	out := &finishPasskeyOutput{}
+	out := &finishPasskeyOutput{Location: "/api/auth/passkeys/" + passkey.ID.String()}
 	out.Body.Passkey, out.Body.RecoveryCodes = passkeyView(passkey), []string{}
 	for _, c := range codes {
 		out.Body.RecoveryCodes = append(out.Body.RecoveryCodes, c.Reveal())

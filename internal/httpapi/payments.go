@@ -72,7 +72,12 @@ type purchaseInput struct {
 	}
 }
 
-func (a *api) purchase(ctx context.Context, in *purchaseInput) (*struct{ Body purchaseView }, error) {
+type createdPurchaseOutput struct {
+	Location string `header:"Location"`
+	Body     purchaseView
+}
+
+func (a *api) purchase(ctx context.Context, in *purchaseInput) (*createdPurchaseOutput, error) {
 	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
@@ -87,7 +92,7 @@ func (a *api) purchase(ctx context.Context, in *purchaseInput) (*struct{ Body pu
 	if err != nil {
 		return nil, err
 	}
-	return &struct{ Body purchaseView }{newPurchaseView(p)}, nil
+	return &createdPurchaseOutput{"/api/credits/purchases/" + p.ID.String(), newPurchaseView(p)}, nil
 }
 
 type purchasesInput struct {

@@ -180,6 +180,9 @@ type createStoreInput struct {
 	}
 }
 
+// storeAddress returns the address of a store, for Location.
+func storeAddress(id stoa.StoreID) string { return "/api/stores/" + id.String() }
+
 type createdStoreOutput struct {
 	Location string `header:"Location"`
 	ETag     string `header:"ETag"`
@@ -194,7 +197,7 @@ func (a *api) createStore(ctx context.Context, in *createStoreInput) (*createdSt
 		return nil, err
 	}
 	out := newStoreOutput(s, nil)
-	return &createdStoreOutput{Location: "/api/stores/" + s.ID.String(), ETag: out.ETag, Body: out.Body}, nil
+	return &createdStoreOutput{Location: storeAddress(s.ID), ETag: out.ETag, Body: out.Body}, nil
 }
 
 // PageInput selects a page of a list.
