@@ -147,6 +147,7 @@ func newAPI(d Domains, cfg Config) *api {
 func openAPI(baseURL string) huma.Config {
 	cfg := huma.DefaultConfig("Stoa", stoa.Version)
 	cfg.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
+	cfg.Components.Schemas = huma.NewMapRegistry(refPrefix, schemaName)
 	cfg.CreateHooks = nil // they would add a $schema field to every response
 	cfg.OpenAPIPath = ""  // see document.go
 	cfg.DocsPath, cfg.SchemasPath = "", ""

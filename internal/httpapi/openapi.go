@@ -59,6 +59,33 @@ func completeDocument(doc *huma.OpenAPI) {
 
 const refPrefix = "#/components/schemas/"
 
+// schemaNames has the names of schemas that schemaName would make unclear.
+var schemaNames = map[string]string{
+	"ListOfOrganizationViewBody": "OrganizationPage", "ListOfProjectViewBody": "ProjectPage", "ListOfRegionViewBody": "RegionPage",
+	"ConnectBodyTLSStruct": "ConnectTLS", "FrontView": "Storefront", "FactorOutputBody": "SecondFactor", "FaultView": "Fault",
+	"KeyView": "APIKey", "DeviceView": "Session", "SessionView": "Tokens", "RunView": "ProvisioningRun", "RunSummaryView": "ProvisioningSummary",
+	"EventView": "ProvisioningEvent", "StepView": "ProvisioningStep", "TestView": "DatabaseTest", "PlaceView": "MovePlace", "RecordView": "DNSRecord",
+	"ConnectionOutputBody": "SupabaseConnection", "MeOutputBody": "Account", "TransferInputBody": "TransferOwnershipRequest",
+	"ConfirmInputBody": "ConfirmSecondFactorRequest", "AcceptInputBody": "AcceptInvitationRequest", "EnrolOutputBody": "SecondFactorEnrollment",
+	"Summary": "TableSummary",
+}
+
+// schemaName returns the name of a type's schema, by the rules of the document: a body of a
+// request is a Request, one of an answer a Response, and what both are called in the code
+// does not matter.
+func schemaName(t reflect.Type, hint string) string {
+	name := huma.DefaultSchemaNamer(t, hint)
+	if chosen, ok := schemaNames[name]; ok {
+		return chosen
+	}
+	for _, end := range []struct{ in, out string }{{"InputBody", "Request"}, {"OutputBody", "Response"}, {"Body", "Request"}, {"View", ""}} {
+		if stem, ok := strings.CutSuffix(name, end.in); ok {
+			return stem + end.out
+		}
+	}
+	return name
+}
+
 // sameContent gives the content and headers of an operation's default answer to its other
 // answers of success.
 func sameContent(op *huma.Operation) {

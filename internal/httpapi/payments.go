@@ -11,6 +11,7 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/payments"
+	"github.com/stoahq/stoa/internal/storedata"
 )
 
 func (a *api) paymentRoutes() {
@@ -33,33 +34,28 @@ func (a *api) paymentRoutes() {
 }
 
 type purchaseView struct {
-	ID          stoa.PurchaseID `json:"id" format:"uuid"`
-	Status      payments.Status `json:"status" enum:"pending,paid,expired,refunded,mismatched" doc:"mismatched: another amount or currency was paid; no credits were granted, and the platform's operator gives the money back, after which it is refunded"`
-	Credits     credits.Amount  `json:"credits" example:"100"`
-	Amount      moneyView       `json:"amount"`
-	Paid        *moneyView      `json:"paid" doc:"What was paid when that is not amount; else null"`
-	CheckoutURL string          `json:"checkoutUrl" doc:"Where the buyer pays; empty for an automatic recharge and for a purchase that never came so far"`
-	Provider    string          `json:"provider" enum:"stripe,sandbox"`
-	Automatic   bool            `json:"automatic" doc:"Made by an automatic recharge"`
-	Reversed    moneyView       `json:"reversed" doc:"The part of the money that has gone back, by refunds and disputes"`
-	ClawedBack  credits.Amount  `json:"clawedBack" example:"0" doc:"The credits that went with it"`
-	CreatedAt   time.Time       `json:"createdAt"`
-	PaidAt      *time.Time      `json:"paidAt"`
-}
-
-type moneyView struct {
-	Value    string `json:"value" example:"10.00" doc:"Decimal"`
-	Currency string `json:"currency" example:"USD" doc:"ISO 4217"`
+	ID          stoa.PurchaseID  `json:"id" format:"uuid"`
+	Status      payments.Status  `json:"status" enum:"pending,paid,expired,refunded,mismatched" doc:"mismatched: another amount or currency was paid; no credits were granted, and the platform's operator gives the money back, after which it is refunded"`
+	Credits     credits.Amount   `json:"credits" example:"100"`
+	Amount      storedata.Money  `json:"amount"`
+	Paid        *storedata.Money `json:"paid" doc:"What was paid when that is not amount; else null"`
+	CheckoutURL string           `json:"checkoutUrl" doc:"Where the buyer pays; empty for an automatic recharge and for a purchase that never came so far"`
+	Provider    string           `json:"provider" enum:"stripe,sandbox"`
+	Automatic   bool             `json:"automatic" doc:"Made by an automatic recharge"`
+	Reversed    storedata.Money  `json:"reversed" doc:"The part of the money that has gone back, by refunds and disputes"`
+	ClawedBack  credits.Amount   `json:"clawedBack" example:"0" doc:"The credits that went with it"`
+	CreatedAt   time.Time        `json:"createdAt"`
+	PaidAt      *time.Time       `json:"paidAt"`
 }
 
 func newPurchaseView(p payments.Purchase) purchaseView {
 	v := purchaseView{
 		ID: p.ID, Status: p.Status, Credits: p.Credits, CheckoutURL: p.CheckoutURL, Provider: string(p.Provider), CreatedAt: p.CreatedAt,
-		Amount:    moneyView{Value: p.AmountDecimal(), Currency: p.Currency},
-		Automatic: p.Automatic, Reversed: moneyView{Value: p.ReversedDecimal(), Currency: p.MoneyCurrency()}, ClawedBack: p.ClawedBack, PaidAt: p.PaidAt,
+		Amount:    storedata.Money{Value: p.AmountDecimal(), Currency: p.Currency},
+		Automatic: p.Automatic, Reversed: storedata.Money{Value: p.ReversedDecimal(), Currency: p.MoneyCurrency()}, ClawedBack: p.ClawedBack, PaidAt: p.PaidAt,
 	}
 	if p.PaidMinor != nil {
-		v.Paid = &moneyView{Value: p.PaidDecimal(), Currency: p.MoneyCurrency()}
+		v.Paid = &storedata.Money{Value: p.PaidDecimal(), Currency: p.MoneyCurrency()}
 	}
 	return v
 }
