@@ -842,10 +842,11 @@ func (f textForm) lost(t *testing.T, body string, values url.Values) (faults []s
 	testkit.Must(t, err)
 	kept := map[string][]string{}
 	for n := range doc.Descendants() {
-		switch name := attribute(n, "name"); {
-		case n.Data == "input":
+		name := attribute(n, "name")
+		switch n.Data {
+		case "input":
 			kept[name] = append(kept[name], attribute(n, "value"))
-		case n.Data == "textarea":
+		case "textarea":
 			kept[name] = append(kept[name], content(n))
 		}
 	}

@@ -9,7 +9,7 @@ import (
 // descriptions has what members, parameters and headers mean that have the same meaning
 // wherever they are. A doc tag says more of one. A name with the name of a schema before it
 // is of that schema alone.
-var descriptions = map[string]string{
+var descriptions = map[string]string{ //nolint:gosec // texts about credentials, no credentials
 	"access":                          "What the credentials allow: write, or read",
 	"accessToken":                     "Send it as Authorization: Bearer with each request",
 	"action":                          "What was done, such as member.invited",

@@ -20,10 +20,10 @@ func main() {
 }
 
 func write(folder string) error {
-	if err := os.RemoveAll(folder); err != nil {
+	if err := os.RemoveAll(folder); err != nil { //nolint:gosec // the folder is the argument of whoever runs this
 		return err
 	}
-	if err := os.MkdirAll(folder, 0o755); err != nil {
+	if err := os.MkdirAll(folder, 0o755); err != nil { //nolint:gosec // documents are public
 		return err
 	}
 	for name, text := range httpapi.ErrorPages() {
