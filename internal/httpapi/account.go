@@ -29,7 +29,7 @@ func (a *api) accountRoutes() {
 			Errors: []int{400, 401, 403, 413, 422}}, a.deleteAccount)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
 		huma.Operation{OperationID: "emailChange.get", Method: http.MethodGet, Path: "/api/auth/email-change", Tags: tags,
-			Summary: "The change of the address that waits", Description: "404 without one.", Errors: []int{401, 403}}, a.getEmailChange)
+			Summary: "The change of the address that waits", Description: "`change` is null when none waits.", Errors: []int{401, 403}}, a.getEmailChange)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
 		huma.Operation{OperationID: "emailChange.start", Method: http.MethodPost, Path: "/api/auth/email-change", Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary: "Ask for a change of the address",

@@ -65,7 +65,7 @@ func (a *api) scheduleRoutes(tags []string) {
 	const path = "/api/stores/{id}/backup-schedule"
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadBackups), maxBody: noBody},
 		huma.Operation{OperationID: "backupSchedule.get", Method: http.MethodGet, Path: path, Tags: tags,
-			Summary: "How often the store is archived", Description: "How often an archive is made and how many are kept; `default` says that it is the platform's schedule.", Errors: []int{401, 403, 404}}, a.getSchedule)
+			Summary: "How often the store is archived", Description: "How often an archive is made and how many are kept; `own` says whether the schedule is the store's own.", Errors: []int{401, 403, 404}}, a.getSchedule)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageBackups), maxBody: maxJSON},
 		huma.Operation{OperationID: "backupSchedule.set", Method: http.MethodPut, Path: path, Tags: tags,
 			Summary: "Set how often the store is archived",

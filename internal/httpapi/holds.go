@@ -30,7 +30,7 @@ func (a *api) holdRoutes(tags []string) {
 			Errors: []int{400, 401, 403, 404, 409, 413, 422}}, a.capture)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: noBody},
 		huma.Operation{OperationID: "holds.release", Method: http.MethodPost, Path: "/api/credits/holds/{id}/release", Tags: tags,
-			Summary: "Give a hold's credits back", Description: "All that is left of the hold can be spent again. Repeated, it answers the same.", Errors: []int{401, 403, 404, 409, 422}}, a.release)
+			Summary: "Give a hold's credits back", Description: "All that is left of the hold can be spent again.", Errors: []int{401, 403, 404, 409, 422}}, a.release)
 }
 
 type holdView struct {

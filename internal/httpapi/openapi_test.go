@@ -59,6 +59,11 @@ func TestSchemasOfAnswers(t *testing.T) {
 			if status != "204" && response.Content == nil && status != "302" && status != "303" {
 				t.Errorf("%s %s has no content", op.OperationID, status)
 			}
+			for kind, media := range response.Content {
+				if schema := media.Schema; schema.Ref == "" && schema.Type == "" && schema.AnyOf == nil {
+					t.Errorf("%s %s: anything may be in its %s", op.OperationID, status, kind)
+				}
+			}
 			answers.addContent(response.Content)
 		}
 	}

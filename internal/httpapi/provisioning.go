@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -20,10 +21,7 @@ import (
 
 func (a *api) provisioningRoutes() {
 	tags := []string{"Stores"}
-	waits := map[string]*huma.Response{
-		"200": {Description: "The store is active"},
-		"202": {Description: "Still at work; follow Location"},
-	}
+	waits := a.connectResponses()
 	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(authz.ConnectDatabase), maxBody: maxCredentials},
 		huma.Operation{OperationID: "database.connect", Method: http.MethodPost, Path: "/api/stores/{id}/connect-database", Tags: tags,
 			Summary: "Give the store its database",
@@ -39,6 +37,17 @@ func (a *api) provisioningRoutes() {
 		huma.Operation{OperationID: "provisioning.retry", Method: http.MethodPost, Path: "/api/stores/{id}/provisioning/retry", Tags: tags,
 			Summary: "Resume a failed run at the failed step", Description: "Waits like connect-database.",
 			Responses: waits, Errors: []int{401, 403, 404, 409, 422, 429, 503}}, a.retryProvisioning)
+}
+
+// connectResponses describes the answers of a call that waits for a provisioning run.
+func (a *api) connectResponses() map[string]*huma.Response {
+	content := func(view reflect.Type) map[string]*huma.MediaType {
+		return map[string]*huma.MediaType{jsonType: {Schema: a.huma.OpenAPI().Components.Schemas.Schema(view, true, "")}}
+	}
+	return map[string]*huma.Response{
+		"200": {Description: "The store is active", Content: content(reflect.TypeFor[storeView]())},
+		"202": {Description: "Still at work; follow Location", Content: content(reflect.TypeFor[runView]())},
+	}
 }
 
 // maxCredentials is the body limit of calls with credentials: a CA bundle may have

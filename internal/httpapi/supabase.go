@@ -48,7 +48,7 @@ func (a *api) supabaseRoutes() {
 			Description: "Begins a provisioning run whose first step, `project`, makes the project and waits until it is healthy, which takes some minutes: " +
 				"follow `Location`. Waits and answers like connect-database. Whatever is cut off goes on by `provisioning/retry`; a project that an earlier try " +
 				"has made is found and used.",
-			Responses: map[string]*huma.Response{"200": {Description: "The store is active"}, "202": {Description: "Still at work; follow Location"}},
+			Responses: a.connectResponses(),
 			Errors:    append([]int{400, 413}, list...)}, a.supabaseCreate)
 }
 
