@@ -193,4 +193,5 @@ var auditedCommands = map[string]auditRule{
 	"users quota":           writes(audit.QuotasSet),
 	"demo":                  writesNone("each thing that it makes has the entry of whoever makes one"),
 	"version":               writesNone(reads),
+	"openapi":               writesNone(reads),
 }

@@ -175,7 +175,7 @@ func (c client) call(method, path string, body any, header ...string) answer {
 		c.t.Fatal(err)
 	}
 	a := answer{t: c.t, status: res.StatusCode, header: res.Header, raw: string(raw)}
-	if method != http.MethodHead && strings.Contains(res.Header.Get("Content-Type"), "json") {
+	if method != http.MethodHead && res.Header.Get("Content-Encoding") == "" && strings.Contains(res.Header.Get("Content-Type"), "json") {
 		if err := json.Unmarshal(raw, &a.body); err != nil {
 			c.t.Fatalf("%s %s: answer is not JSON: %s", method, path, raw)
 		}

@@ -48,7 +48,7 @@ type testView struct {
 	SchemaVersion *int64     `json:"schemaVersion" doc:"null when the database holds no store's tables"`
 	Error         *faultView `json:"error"`
 
-	Warnings []faultView `json:"warnings" doc:"What to know of a database that works: who else may read it"`
+	Warnings []warningView `json:"warnings" doc:"What to know of a database that works: who else may read it"`
 
 	Adoption *adoptionView `json:"adoption,omitempty" doc:"With adopt: what connect-database would do in a database that holds no store yet"`
 

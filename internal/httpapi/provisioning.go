@@ -66,10 +66,16 @@ func newFaultView(f *provisioning.Fault) *faultView {
 	return &faultView{Code: f.Code, Message: f.Message}
 }
 
-func newWarningViews(list []tenantdb.Warning) []faultView {
-	views := make([]faultView, len(list))
+// warningView is a warning, whose codes are none of problems.
+type warningView struct {
+	Code    string `json:"code" doc:"Stable name of the warning, for programs"`
+	Message string `json:"message"`
+}
+
+func newWarningViews(list []tenantdb.Warning) []warningView {
+	views := make([]warningView, len(list))
 	for i, w := range list {
-		views[i] = faultView(w)
+		views[i] = warningView{string(w.Code), w.Message}
 	}
 	return views
 }
@@ -80,7 +86,7 @@ type runView struct {
 	State     provisioning.State `json:"state" enum:"queued,running,succeeded,failed"`
 	Steps     []stepView         `json:"steps"`
 	Attempt   int                `json:"attempt"`
-	Warnings  []faultView        `json:"warnings" doc:"What to know of a database that works: who else may read it"`
+	Warnings  []warningView      `json:"warnings" doc:"What to know of a database that works: who else may read it"`
 	CreatedAt time.Time          `json:"createdAt"`
 
 	IgnoredSettings []string `json:"ignoredSettings,omitempty" doc:"Settings in the connection string that are the client's own and have no effect here; in the answer to it alone"`

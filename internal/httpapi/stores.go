@@ -109,7 +109,7 @@ type runSummaryView struct {
 	Step  string             `json:"step"`
 	Error *faultView         `json:"error"`
 
-	Warnings []faultView `json:"warnings" doc:"What to know of a database that works: who else may read it"`
+	Warnings []warningView `json:"warnings" doc:"What to know of a database that works: who else may read it"`
 }
 
 func newStoreView(s stores.Store, run *provisioning.Run) storeView {

@@ -320,7 +320,7 @@ func forget(ctx context.Context, in execer, seqs []int64) error {
 
 // entries returns how many entries the journal of a database has, at most limit.
 func (s side) entries(ctx context.Context, limit int) (n int, err error) {
-	err = s.Get(ctx, &n, `SELECT count(*) FROM (SELECT 1 FROM `+journalTable+` LIMIT ?) some`, limit)
+	err = s.Get(ctx, &n, `SELECT count(*) FROM (SELECT 1 FROM `+journalTable+` LIMIT ?) entries`, limit)
 	return n, err
 }
 

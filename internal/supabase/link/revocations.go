@@ -21,7 +21,7 @@ func (RevokeTokens) Kind() string { return "stoa.supabase_revoke" }
 
 // RevokeEvery is the interval of the job, RevokeTimeout the timeout of one run.
 const (
-	RevokeEvery   = time.Minute
+	RevokeEvery   = 10 * time.Minute
 	RevokeTimeout = 5 * time.Minute
 )
 
