@@ -31,7 +31,8 @@ func (a *api) apiKeyRoutes() {
 			Summary: "Revoke an API key", Description: "It stops working at once.", Errors: []int{401, 403, 404}}, a.revokeKey)
 }
 
-type keyView struct {
+// KeyView is an API key. It is exported because huma reads only exported embedded structs.
+type KeyView struct {
 	ID         stoa.KeyID  `json:"id" format:"uuid"`
 	Name       string      `json:"name"`
 	Prefix     string      `json:"prefix" example:"stoa_live_ABCD" doc:"How the key begins"`
@@ -42,8 +43,8 @@ type keyView struct {
 	LastUsedAt *time.Time  `json:"lastUsedAt" doc:"To the minute"`
 }
 
-func newKeyView(k apikeys.Key) keyView {
-	return keyView{
+func newKeyView(k apikeys.Key) KeyView {
+	return KeyView{
 		ID: k.ID, Name: k.Name, Prefix: k.Prefix, Scopes: strings.Fields(k.Scopes), CreatedBy: k.CreatedBy,
 		CreatedAt: k.CreatedAt, ExpiresAt: k.ExpiresAt, LastUsedAt: k.LastUsedAt,
 	}
@@ -51,7 +52,7 @@ func newKeyView(k apikeys.Key) keyView {
 
 type keysOutput struct {
 	Body struct {
-		Data       []keyView `json:"data"`
+		Data       []KeyView `json:"data"`
 		NextCursor *string   `json:"nextCursor"`
 	}
 }
@@ -66,7 +67,7 @@ func (a *api) listKeys(ctx context.Context, in *StorePath) (*keysOutput, error) 
 		return nil, err
 	}
 	out := &keysOutput{}
-	out.Body.Data = make([]keyView, len(list))
+	out.Body.Data = make([]KeyView, len(list))
 	for i, k := range list {
 		out.Body.Data[i] = newKeyView(k)
 	}
@@ -85,7 +86,7 @@ type createKeyInput struct {
 type createKeyOutput struct {
 	Location string `header:"Location"`
 	Body     struct {
-		keyView
+		KeyView
 		Key string `json:"key" doc:"Shown this once"`
 	}
 }
@@ -100,7 +101,7 @@ func (a *api) createKey(ctx context.Context, in *createKeyInput) (*createKeyOutp
 		return nil, err
 	}
 	out := &createKeyOutput{Location: storeAddress(id) + "/api-keys/" + k.ID.String()}
-	out.Body.keyView, out.Body.Key = newKeyView(k), secret.Reveal()
+	out.Body.KeyView, out.Body.Key = newKeyView(k), secret.Reveal()
 	return out, nil
 }
 

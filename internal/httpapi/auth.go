@@ -49,7 +49,9 @@ type userView struct {
 	CreatedAt     time.Time   `json:"createdAt"`
 }
 
-type sessionView struct {
+// SessionView has the tokens of a session. It is exported because huma reads only exported
+// embedded structs.
+type SessionView struct {
 	User         userView `json:"user"`
 	AccessToken  string   `json:"accessToken" doc:"Send it as Authorization: Bearer …"`
 	RefreshToken string   `json:"refreshToken" doc:"Good for one exchange"`
@@ -58,14 +60,14 @@ type sessionView struct {
 }
 
 // newSessionView reveals the tokens to the caller they belong to.
-func newSessionView(s accounts.Session) sessionView {
-	return sessionView{
+func newSessionView(s accounts.Session) SessionView {
+	return SessionView{
 		User: userView(s.User), AccessToken: s.AccessToken.Reveal(), RefreshToken: s.RefreshToken.Reveal(),
 		TokenType: "Bearer", ExpiresIn: int(s.ExpiresIn.Seconds()),
 	}
 }
 
-type sessionOutput struct{ Body sessionView }
+type sessionOutput struct{ Body SessionView }
 
 type registerInput struct {
 	Body struct {
@@ -80,7 +82,7 @@ type registerInput struct {
 type registerOutput struct {
 	Location string `header:"Location"`
 	Body     struct {
-		sessionView
+		SessionView
 		Store *storeView `json:"store" doc:"null when no storeName was given"`
 	}
 }
@@ -94,7 +96,7 @@ func (a *api) register(ctx context.Context, in *registerInput) (*registerOutput,
 		return nil, err
 	}
 	out := &registerOutput{Location: "/api/auth/me"}
-	out.Body.sessionView = newSessionView(session)
+	out.Body.SessionView = newSessionView(session)
 	if store != nil {
 		view := newStoreView(*store, nil)
 		out.Body.Store = &view
