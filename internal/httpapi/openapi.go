@@ -19,10 +19,10 @@ import (
 // a pointer to a struct is no null and an array may be null. In an answer it is the other way
 // round; later versions add members.
 func completeDocument(doc *huma.OpenAPI) {
-	describe(doc)
-	requests, answers := schemaSet{doc: doc, seen: map[*huma.Schema]bool{}}, schemaSet{doc: doc, seen: map[*huma.Schema]bool{}}
+	requests, answers := newSchemaSet(doc), newSchemaSet(doc)
 	for _, op := range operationsOf(doc) {
 		sameContent(op)
+		addLimitHeaders(op)
 		for _, p := range op.Parameters {
 			requests.add(p.Schema)
 		}
@@ -34,10 +34,7 @@ func completeDocument(doc *huma.OpenAPI) {
 		}
 	}
 	for name, schema := range doc.Components.Schemas.Map() {
-		if !answers.seen[schema] {
-			continue
-		}
-		if requests.seen[schema] {
+		if answers.seen[schema] && requests.seen[schema] {
 			panic("httpapi: the schema " + name + " is one of requests and of answers")
 		}
 	}
@@ -55,6 +52,7 @@ func completeDocument(doc *huma.OpenAPI) {
 			nullableMembers(schema, doc.Components.Schemas.TypeFromRef(refPrefix+name))
 		}
 	}
+	describe(doc)
 }
 
 const refPrefix = "#/components/schemas/"
@@ -84,6 +82,18 @@ func schemaName(t reflect.Type, hint string) string {
 		}
 	}
 	return name
+}
+
+// addLimitHeaders adds the headers about rate limits, which each answer has.
+func addLimitHeaders(op *huma.Operation) {
+	for _, response := range op.Responses {
+		if response.Headers == nil {
+			response.Headers = map[string]*huma.Param{}
+		}
+		for _, name := range []string{"RateLimit", "RateLimit-Policy"} {
+			response.Headers[name] = &huma.Param{Schema: &huma.Schema{Type: huma.TypeString}}
+		}
+	}
 }
 
 // sameContent gives the content and headers of an operation's default answer to its other
@@ -151,6 +161,10 @@ func operationsOf(doc *huma.OpenAPI) (list []*huma.Operation) {
 type schemaSet struct {
 	doc  *huma.OpenAPI
 	seen map[*huma.Schema]bool
+}
+
+func newSchemaSet(doc *huma.OpenAPI) schemaSet {
+	return schemaSet{doc: doc, seen: map[*huma.Schema]bool{}}
 }
 
 func (s schemaSet) addContent(content map[string]*huma.MediaType) {

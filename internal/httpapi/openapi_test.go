@@ -4,8 +4,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/danielgtaylor/huma/v2"
 )
 
 // TestDocumentDescribesEverything checks that each operation has an id of the form
@@ -53,7 +51,7 @@ func TestDocumentDescribesEverything(t *testing.T) {
 func TestSchemasOfAnswers(t *testing.T) {
 	t.Parallel()
 	doc := newAPI(Domains{}, allRoutes()).huma.OpenAPI()
-	answers := schemaSet{doc: doc, seen: map[*huma.Schema]bool{}}
+	answers := newSchemaSet(doc)
 	for _, op := range operationsOf(doc) {
 		for status, response := range op.Responses {
 			if status != "204" && response.Content == nil && status != "302" && status != "303" {
@@ -97,5 +95,32 @@ func TestLocationOfWhatIsMade(t *testing.T) {
 	}
 	if made < 12 {
 		t.Errorf("%d operations make something", made)
+	}
+}
+
+// TestDescriptionsAreUsed fails for a description that nothing in the document has.
+func TestDescriptionsAreUsed(t *testing.T) {
+	t.Parallel()
+	doc := newAPI(Domains{}, allRoutes()).huma.OpenAPI()
+	used := map[string]bool{}
+	for _, schema := range doc.Components.Schemas.Map() {
+		for _, member := range schema.Properties {
+			used[member.Description] = true
+		}
+	}
+	for _, op := range operationsOf(doc) {
+		for _, p := range op.Parameters {
+			used[p.Description] = true
+		}
+		for _, response := range op.Responses {
+			for _, header := range response.Headers {
+				used[header.Description] = true
+			}
+		}
+	}
+	for name, text := range descriptions {
+		if !used[text] {
+			t.Errorf("nothing has the description of %s", name)
+		}
 	}
 }

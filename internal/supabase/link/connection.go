@@ -152,9 +152,7 @@ func ForgetUser(ctx context.Context, tx *masterdb.Tx, p authz.Principal) error {
 
 // revoke revokes tokens at Supabase. A failure is only logged.
 func (s *Service) revoke(ctx context.Context, store stoa.StoreID, refresh keyring.Secret) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), revokeCall)
-	defer cancel()
-	if err := s.opts.API.Revoke(ctx, refresh); err != nil {
+	if err := s.revokeAt(context.WithoutCancel(ctx), refresh); err != nil {
 		s.opts.Log.WarnContext(ctx, "connection to Supabase not revoked there", "store", store.String(), "err", err)
 	}
 }
