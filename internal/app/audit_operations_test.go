@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -150,8 +151,9 @@ func TestEveryChangeIsAudited(t *testing.T) {
 			w := &auditedWorld{t: t, s: startServer(t, cfg), done: map[string]bool{}}
 			owner, id := w.accounts()
 			w.leave()
-			w.operatorActs()
+			w.webhooks(w.operatorActs(), "/api/operator/webhooks", nil)
 			w.people(owner, id)
+			w.webhooks(owner, "/api/stores/{id}/webhooks", []string{id})
 			w.lifecycle(owner)
 			w.databases(owner)
 			w.hostnames(owner, id, names)
@@ -271,7 +273,7 @@ func (w *auditedWorld) leave() {
 }
 
 // operatorActs checks that an operator's reads are recorded too.
-func (w *auditedWorld) operatorActs() {
+func (w *auditedWorld) operatorActs() (operator client) {
 	w.t.Helper()
 	op, a := w.register("op@example.com")
 	target, _ := w.register("target@example.com")
@@ -287,6 +289,28 @@ func (w *auditedWorld) operatorActs() {
 	w.do(op, "GET /api/operator/audit", nil, nil, http.StatusOK)
 	w.do(op, "GET /api/operator/stores", nil, nil, http.StatusOK)
 	w.do(op, "POST /api/operator/impersonations", nil, object{"userId": me, "reason": "Ticket 17: sees no orders"}, http.StatusCreated)
+	w.do(op, "GET /api/events", nil, nil, http.StatusOK)
+	w.do(op, "GET /api/events/stream", nil, nil, http.StatusOK)
+	return op.proven()
+}
+
+// webhooks calls the operations on endpoints.
+func (w *auditedWorld) webhooks(c client, path string, store []string) {
+	w.t.Helper()
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	w.t.Cleanup(endpoint.Close)
+	made := w.do(c, "POST "+path, store, object{"url": endpoint.URL}, http.StatusCreated)
+	one := append(slices.Clip(store), made.text("id"))
+	w.do(c, "GET "+path, store, nil, http.StatusOK)
+	w.do(c, "GET "+path+"/{webhookId}", one, nil, http.StatusOK)
+	w.do(c, "POST "+path+"/{webhookId}/rotate-secret", one, nil, http.StatusOK)
+	delivery := append(slices.Clip(one), w.do(c, "POST "+path+"/{webhookId}/test", one, nil, http.StatusAccepted).text("id"))
+	w.do(c, "GET "+path+"/{webhookId}/deliveries", one, nil, http.StatusOK)
+	w.do(c, "GET "+path+"/{webhookId}/deliveries/{deliveryId}", delivery, nil, http.StatusOK)
+	w.do(c, "POST "+path+"/{webhookId}/deliveries/{deliveryId}/resend", delivery, nil, http.StatusAccepted)
+	w.do(c, "POST "+path+"/{webhookId}/replay", one, object{"from": time.Now().Add(-time.Hour)}, http.StatusAccepted)
+	changed := w.do(c, "PATCH "+path+"/{webhookId}", one, object{"description": "Warehouse"}, http.StatusOK)
+	w.do(c, "DELETE "+path+"/{webhookId}", one, nil, http.StatusNoContent, "If-Match", changed.header.Get("ETag"))
 }
 
 // people adds, changes and removes members of a store.

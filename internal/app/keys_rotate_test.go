@@ -127,6 +127,8 @@ func TestKeysAreRotated(t *testing.T) {
 		secret := c.withFactor()
 		planned := o.plannedProject(c, sb)
 		o.waitingRevocation(c, sb)
+		webhook := c.call("POST", "/api/stores/"+id+"/webhooks", object{"url": "http://127.0.0.1:1/"}).want(http.StatusCreated).text("id")
+		c.call("POST", "/api/stores/"+id+"/webhooks/"+webhook+"/rotate-secret", nil).want(http.StatusOK)
 		backup := c.call("POST", "/api/stores/"+id+"/backups", nil).want(http.StatusAccepted).text("id")
 		c.archived(id, backup)
 		c.call("POST", "/api/stores/"+id+"/moves", object{"database": object{"type": "postgresql", "connectionString": "postgres://u:p@127.0.0.1:1/d"}}).want(http.StatusAccepted)
@@ -157,7 +159,7 @@ func TestKeysAreRotated(t *testing.T) {
 		if failures := <-done; failures > 0 {
 			o.t.Errorf("%d requests failed meanwhile", failures)
 		}
-		if status != 0 || r.Resealed != 8 || r.Unreadable != 0 || len(r.Removable) != 1 || r.Removable[0] != "e1" {
+		if status != 0 || r.Resealed != 10 || r.Unreadable != 0 || len(r.Removable) != 1 || r.Removable[0] != "e1" {
 			o.t.Errorf("status %d, %+v, %s", status, r, errOut)
 		}
 		if _, out, _ := o.stoa("keys", "list"); !regexp.MustCompile(`e2 +encrypts +2 × store_databases.credentials, 1 × second_factors.secret`).MatchString(out) ||

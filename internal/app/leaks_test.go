@@ -366,6 +366,14 @@ func (w *leakWorld) newThing(op operation, name, store string, caller client) st
 	case name == "{invitationId}":
 		w.count++ // the invitations to one address are limited
 		return owner.call("POST", base+"/invitations", object{"email": fmt.Sprintf("guest%d@example.com", w.count), "role": "viewer"}).want(http.StatusCreated).text("id")
+	case name == "{webhookId}" && strings.HasPrefix(op.path, "/api/operator/"):
+		return w.people["operator"].call("POST", "/api/operator/webhooks", object{"url": "http://127.0.0.1:1/"}).want(http.StatusCreated).text("id")
+	case name == "{webhookId}":
+		return owner.call("POST", base+"/webhooks", object{"url": "http://127.0.0.1:1/"}).want(http.StatusCreated).text("id")
+	case name == "{deliveryId}" && strings.HasPrefix(op.path, "/api/operator/"):
+		return w.people["operator"].call("POST", "/api/operator/webhooks/"+w.thing(op, "{webhookId}", store, caller)+"/test", nil).want(http.StatusAccepted).text("id")
+	case name == "{deliveryId}":
+		return owner.call("POST", base+"/webhooks/"+w.thing(op, "{webhookId}", store, caller)+"/test", nil).want(http.StatusAccepted).text("id")
 	case name == "{hostname}":
 		w.count++
 		hostname := fmt.Sprintf("shop%d.example.com", w.count)

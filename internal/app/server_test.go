@@ -170,7 +170,11 @@ func (c client) call(method, path string, body any, header ...string) answer {
 		c.t.Fatalf("%s %s: %v", method, path, err)
 	}
 	defer res.Body.Close()
-	raw, err := io.ReadAll(res.Body)
+	content := io.Reader(res.Body)
+	if res.Header.Get("Content-Type") == "text/event-stream" && strings.HasSuffix(path, "/stream") {
+		content = io.LimitReader(content, 1) // it does not end
+	}
+	raw, err := io.ReadAll(content)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -218,7 +218,7 @@ func faultText(err error) string {
 		return "An endpoint at a public address has to use https."
 	case errors.As(err, &certificate), errors.As(err, &unknown):
 		return "The certificate of the endpoint is not valid."
-	case errors.As(err, &record):
+	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		return "The endpoint does not speak TLS at this port."
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return "The endpoint did not answer in time."

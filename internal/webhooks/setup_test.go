@@ -16,11 +16,9 @@ import (
 	"github.com/stoahq/stoa/internal/credits/creditstest"
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/keyring"
-	"github.com/stoahq/stoa/internal/lease"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/mail/mailtest"
 	"github.com/stoahq/stoa/internal/masterdb"
-	"github.com/stoahq/stoa/internal/masterdb/masterdbtest"
 	"github.com/stoahq/stoa/internal/tenantdb/dial"
 	"github.com/stoahq/stoa/internal/testkit"
 	"github.com/stoahq/stoa/internal/webhooks"
@@ -165,13 +163,6 @@ func (p *platform) add(t *testing.T, s *webhooks.Service, url string, types ...s
 	return e, secret.Reveal()
 }
 
-// claimed reports whether a process has a lease on the endpoint.
-func (p *platform) claimed(t *testing.T, id stoa.WebhookID) bool {
-	t.Helper()
-	var n int
-	testkit.Must(t, p.DB.Get(t.Context(), &n, `SELECT count(*) FROM webhook_endpoints WHERE id = $1 AND claimed_by IS NOT NULL`, id))
-	return n > 0
-}
 
 // until waits for a condition.
 func until(t *testing.T, what string, ok func() bool) {
@@ -187,6 +178,3 @@ func until(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
-
-var _ = lease.ErrLost
-var _ = masterdbtest.Each

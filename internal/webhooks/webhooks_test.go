@@ -3,7 +3,6 @@ package webhooks_test
 import (
 	"net/http"
 	"testing"
-	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
@@ -16,12 +15,22 @@ import (
 	"github.com/stoahq/stoa/internal/webhooks"
 )
 
-// suspend records that the store was suspended, as the domain does.
+// record records an action on the store, as the domains do.
 func (p *platform) record(t *testing.T, action string, details map[string]string) {
 	t.Helper()
 	testkit.Must(t, p.DB.Tx(t.Context(), func(tx *masterdb.Tx) error {
 		return audit.Record(t.Context(), tx, p.Owner, audit.Event{Action: action, Store: p.Store, Details: details})
 	}))
+}
+
+// published waits until every event is published.
+func (p *platform) published(t *testing.T) {
+	t.Helper()
+	until(t, "all is published", func() bool {
+		var n int
+		testkit.Must(t, p.DB.Get(t.Context(), &n, `SELECT count(*) FROM events WHERE position IS NULL AND type <> 'webhook.test'`))
+		return n == 0
+	})
 }
 
 // TestEventsArrive checks that what happens arrives signed, in the order in which it happened,
@@ -126,5 +135,3 @@ func (p *platform) waitForState(t *testing.T, s *webhooks.Service, id stoa.Webho
 	}
 	return last
 }
-
-var _ = time.Second
