@@ -45,7 +45,9 @@ func (w *pageWorld) addWebhooks(busy string) {
 		if e.store.IsZero() {
 			by = "operator"
 		}
-		made, _, err := w.s.Webhooks.Create(w.t.Context(), authz.Principal{UserID: w.ids[by]}, e.store,
+		p := authz.Principal{UserID: w.ids[by]}
+		testkit.Must(w.t, w.s.Master.Get(w.t.Context(), &p.SessionID, `SELECT id FROM sessions WHERE user_id = $1 AND revoked_at IS NULL LIMIT 1`, p.UserID))
+		made, _, err := w.s.Webhooks.Create(w.t.Context(), p, e.store,
 			webhooks.Change{URL: &e.address, Description: &e.description, Types: &e.types})
 		testkit.Must(w.t, err)
 		w.values[e.placeholder] = made.ID.String()
