@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync/atomic"
@@ -264,10 +266,10 @@ func TestWebhookDeliveries(t *testing.T) {
 
 	b.get(page).shows(t, http.StatusOK, "webhook.test", "Sent again", "Test")
 	b.get(page+"/live").shows(t, http.StatusOK, "webhook.test")
-	b.get(page+"?state=failed").shows(t, http.StatusOK, `value="failed" selected`, "Show all").lacks(t, "/deliveries/")
+	b.get(page+"?state=failed").shows(t, http.StatusOK, `name="state" value="failed"`, "Show all").lacks(t, "/deliveries/")
 	b.get(page+"?type=webhook.test").shows(t, http.StatusOK, "/deliveries/")
 	b.get(page+"?type=store.suspended").shows(t, http.StatusOK).lacks(t, "/deliveries/")
-	b.get(page+"?state=lost").shows(t, http.StatusUnprocessableEntity, `id="state-fault"`)
+	b.get(page+"?state=lost").shows(t, http.StatusUnprocessableEntity, "There is no such state")
 	b.get(page+"?type="+url.QueryEscape(strings.Repeat(`"><script>`, 100))).shows(t, http.StatusUnprocessableEntity, `id="type-fault"`).lacks(t, `"><script>`)
 	b.get(page+"?cursor=x").shows(t, http.StatusUnprocessableEntity, "does not exist")
 
@@ -469,4 +471,57 @@ func TestActivityPage(t *testing.T) {
 	b.get(html.UnescapeString(older[1])).shows(t, http.StatusOK, ">Newer<").lacks(t, "sse-connect")
 	w.by["viewer"].get(page+"/live").shows(t, http.StatusForbidden)
 	w.by["stranger"].get(page+"/live").shows(t, http.StatusNotFound)
+}
+
+// TestWebhooksInChromium adds an endpoint in a browser, copies its secret, and sees what it
+// answers to a test event, and what happens to the store, without loading a page again.
+func TestWebhooksInChromium(t *testing.T) {
+	w := newStoreWorld(t, testConfig(t, masterdb.SQLite))
+	hooks := startHookServer(t)
+	c := startChromium(t, w.server)
+	c.open("/signin")
+	c.fill("email", "owner@example.com")
+	c.fill("password", testPassword)
+	c.press("Sign in")
+
+	c.open(w.base + "/webhooks")
+	c.fill("url", hooks.URL)
+	c.fill("description", "Warehouse")
+	c.press("Add the endpoint")
+	c.shows("Copy the secret now", "whsec_")
+	c.takePicture("webhooks-secret")
+	for fault, on := range c.inspect() {
+		t.Errorf("the new secret, %v: %s", on, fault)
+	}
+	c.click("I have copied it")
+	c.shows("Warehouse", "Send a test event")
+	hooks.status.Store(http.StatusServiceUnavailable)
+	c.press("Send a test event")
+	hooks.next(t)
+	c.await("the answer is shown", `document.body.textContent.includes("The endpoint answered 503.")`)
+	c.takePicture("webhooks-retry")
+	hooks.status.Store(http.StatusOK)
+	hooks.next(t) // five seconds later
+	c.await("the second answer is shown", `document.body.textContent.includes("200 OK")`)
+	c.await("the delivery has ended", `document.querySelector("main .state").textContent.includes("Accepted")`)
+
+	c.open(w.base + "/activity")
+	w.api.call("POST", "/api/stores/"+w.id+"/suspend", nil).want(http.StatusOK)
+	c.await("the event is shown", `document.body.textContent.includes("store.suspended") && [...document.querySelectorAll("code")].some(e => e.textContent === "store.suspended")`)
+	c.noFaults("the pages of webhooks")
+}
+
+// takePicture saves a picture of the current page with every device, when screenshots are
+// asked for.
+func (c *chromium) takePicture(name string) {
+	c.t.Helper()
+	folder := os.Getenv(screenshotsEnv)
+	if folder == "" {
+		return
+	}
+	for _, d := range devices {
+		c.emulate(d)
+		testkit.Must(c.t, os.WriteFile(filepath.Join(folder, name+"-"+d.name+".png"), c.picture(), 0o644))
+	}
+	c.emulate(desktop)
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/a-h/templ"
 
@@ -68,7 +69,7 @@ func (c *Console) readActivity(ctx context.Context, r *Request, store stores.Sto
 	for _, e := range list.Events {
 		row := activityRow{Event: e, Data: detailsOf(e.Data)}
 		if known, ok := events.KindOf(e.Type); ok {
-			row.About = known.About
+			row.About = strings.Replace(known.About, "The user userId ", "A user ", 1)
 		}
 		if e.UserID != nil {
 			row.Who = names[*e.UserID]

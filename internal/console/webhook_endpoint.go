@@ -55,6 +55,8 @@ type webhookView struct {
 type webhookNow struct {
 	Row        webhookRow
 	Path       string // the address of the page
+	State      string // of the deliveries; "": all
+	Type       string // of their events; "": all
 	Deliveries []webhooks.Delivery
 	pager
 }
@@ -76,12 +78,36 @@ func deliveryFilter(q url.Values) webhooks.DeliveryFilter {
 	return webhooks.DeliveryFilter{State: q.Get("state"), Type: q.Get("type"), Cursor: q.Get("cursor")}
 }
 
+// deliveryQuery returns the query that filters deliveries.
+func deliveryQuery(state, kind string) url.Values {
+	q := url.Values{}
+	if state != "" {
+		q.Set("state", state)
+	}
+	if kind != "" {
+		q.Set("type", kind)
+	}
+	return q
+}
+
+// stateURL returns the address of the deliveries in a state.
+func (v webhookNow) stateURL(state string) string {
+	return withQuery(v.Path, deliveryQuery(state, v.Type))
+}
+
+func (v webhookNow) title() string {
+	if v.Type != "" {
+		return "Deliveries of " + v.Type
+	}
+	return "Deliveries"
+}
+
 func (c *Console) readWebhookNow(ctx context.Context, r *Request, o webhookOwner, id stoa.WebhookID, f webhooks.DeliveryFilter) (v webhookNow, err error) {
 	e, err := c.Webhooks.Get(ctx, r.Principal, o.Store.ID, id)
 	if err != nil {
 		return v, err
 	}
-	v.Row, v.Path = newWebhookRow(e), o.path(id)
+	v.Row, v.Path, v.State, v.Type = newWebhookRow(e), o.path(id), f.State, f.Type
 	list, err := c.Webhooks.Deliveries(ctx, r.Principal, o.Store.ID, id, f)
 	v.Deliveries = list.Deliveries
 	v.pager = newPager(r, list.NextCursor)
@@ -110,6 +136,8 @@ func (c *Console) showWebhook(w http.ResponseWriter, r *Request, o webhookOwner,
 		}
 		if v.Filter.Faults["cursor"] != "" {
 			v.Filter.Fault = "This page of the list does not exist. Begin with the newest deliveries."
+		} else if v.Filter.Faults["state"] != "" {
+			v.Filter.Fault = "There is no such state of a delivery."
 		}
 	} else if err != nil {
 		return err
@@ -121,12 +149,7 @@ func (c *Console) showWebhook(w http.ResponseWriter, r *Request, o webhookOwner,
 	if v.Version == "" {
 		v.Version = now.Row.ETag()
 	}
-	kept := url.Values{}
-	for _, name := range []string{"state", "type"} {
-		if value := q.Get(name); value != "" {
-			kept.Set(name, value)
-		}
-	}
+	kept := deliveryQuery(filter.State, filter.Type)
 	v.Filtered = len(kept) > 0
 	if filter.Cursor == "" && v.Filter.Code == 0 {
 		v.Live = withQuery(o.path(id)+"/live", kept)

@@ -241,6 +241,14 @@ func (c *Console) showNewSecret(w http.ResponseWriter, r *Request, o webhookOwne
 	return c.render(w, r, http.StatusOK, o.frame("New secret"), webhookSecretPage(o, newWebhookRow(e), secret, done))
 }
 
+// typesSummary is the heading of the choice of types.
+func typesSummary(e webhooks.Endpoint) string {
+	if n := len(e.Types()); n > 0 {
+		return fmt.Sprintf("Types of events (%d chosen)", n)
+	}
+	return "Types of events"
+}
+
 // chosenType reports whether the endpoint has chosen the type.
 func chosenType(e webhooks.Endpoint, t events.Type) bool {
 	return slices.Contains(e.Types(), string(t))
