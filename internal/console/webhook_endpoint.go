@@ -321,14 +321,14 @@ func (c *Console) showWebhookRotation(w http.ResponseWriter, r *Request, o webho
 		return err
 	}
 	facts := []string{
-		"The new secret is shown once. Give it to your program at " + newWebhookRow(e).Address + ".",
+		"The new secret is shown once. Store it where your program reads its secrets.",
 		"For 24 hours each request is signed with both secrets, so that no event is lost meanwhile.",
 	}
 	if e.OldUntil != nil && c.Master.Now().Before(*e.OldUntil) {
 		facts = append(facts, "The secret before the present one is still in use, until "+e.OldUntil.UTC().Format("2 January 2006, 15:04 UTC")+". It ends at once.")
 	}
 	return c.showConfirm(w, r, o.frame("New secret"), confirmView{
-		Form: f, Title: "Give the endpoint a new secret", Button: "Make a new secret", Facts: facts, Back: o.path(id),
+		Form: f, Title: "A new secret for the endpoint at " + newWebhookRow(e).host(), Button: "Make a new secret", Facts: facts, Back: o.path(id),
 		Action: o.path(id) + "/rotate?version=" + url.QueryEscape(e.ETag()),
 	})
 }

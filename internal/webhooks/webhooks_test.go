@@ -128,3 +128,38 @@ func (p *platform) waitForState(t *testing.T, s *webhooks.Service, id stoa.Webho
 }
 
 var _ = time.Second
+
+// TestFormsActOnce checks that a form which is sent twice makes one endpoint, and changes its
+// secret once.
+func TestFormsActOnce(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		p := newPlatform(t, db)
+		s, _ := p.start(t, p.options(t, quick))
+		address := "https://example.com/webhooks"
+		c := webhooks.Change{ID: stoa.NewID[stoa.WebhookID](), URL: &address}
+		e, first, err := s.Create(t.Context(), p.owner(), p.Store, c)
+		testkit.Must(t, err)
+		if e.ID != c.ID {
+			t.Errorf("the endpoint is %s, want %s", e.ID, c.ID)
+		}
+		if _, _, err := s.Create(t.Context(), p.owner(), p.Store, c); stoa.CodeOf(err) != stoa.IdempotencyConflict {
+			t.Errorf("sent again: %v", err)
+		}
+		list, err := s.List(t.Context(), p.owner(), p.Store)
+		testkit.Must(t, err)
+		if len(list) != 1 {
+			t.Errorf("%d endpoints", len(list))
+		}
+		rotated, second, err := s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID, e.ETag())
+		testkit.Must(t, err)
+		if second.Reveal() == first.Reveal() || rotated.OldUntil == nil {
+			t.Error("the secret is the old one")
+		}
+		if _, _, err := s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID, e.ETag()); stoa.CodeOf(err) != stoa.EditConflict {
+			t.Errorf("sent again: %v", err)
+		}
+		_, _, err = s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID)
+		testkit.Must(t, err)
+	})
+}
