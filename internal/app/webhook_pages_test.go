@@ -487,6 +487,12 @@ func TestWebhooksInChromium(t *testing.T) {
 	c.open(w.base + "/webhooks")
 	c.fill("url", hooks.URL)
 	c.fill("description", "Warehouse")
+	c.click("Types of events")
+	c.await("the types are shown", `document.querySelector("main details").open`)
+	c.takePicture("webhooks-types")
+	for fault, on := range c.inspect() {
+		t.Errorf("the choice of types, %v: %s", on, fault)
+	}
 	c.press("Add the endpoint")
 	c.shows("Copy the secret now", "whsec_")
 	c.takePicture("webhooks-secret")

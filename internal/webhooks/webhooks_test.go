@@ -1,7 +1,10 @@
 package webhooks_test
 
 import (
+	"io"
+	"mime/quotedprintable"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -161,5 +164,26 @@ func TestFormsActOnce(t *testing.T) {
 		}
 		_, _, err = s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID)
 		testkit.Must(t, err)
+	})
+}
+
+// TestDisabledEndpointIsTold checks that the owners are sent the address of the page of an
+// endpoint that the platform has disabled.
+func TestDisabledEndpointIsTold(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		p := newPlatform(t, db)
+		s, _ := p.start(t, p.options(t, quick))
+		server := startEndpoint(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })
+		e, _ := p.add(t, s, server.URL)
+		p.record(t, audit.StoreSuspended, nil)
+		until(t, "a mail", func() bool { return len(p.mail.Mails()) > 0 })
+		body, err := io.ReadAll(quotedprintable.NewReader(p.mail.Mails()[0].Message(t).Body))
+		testkit.Must(t, err)
+		var slug string
+		testkit.Must(t, db.Get(t.Context(), &slug, `SELECT slug FROM stores WHERE id = $1`, p.Store))
+		if want := "\nhttps://shops.test/stores/" + slug + "/webhooks/" + e.ID.String(); !strings.Contains(strings.ReplaceAll(string(body), "\r", ""), want+"\n") || !strings.Contains(string(body), "410") {
+			t.Errorf("the mail lacks %s:\n%s", want, body)
+		}
 	})
 }
