@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 
 	"github.com/a-h/templ"
 
@@ -69,7 +68,7 @@ func (c *Console) readActivity(ctx context.Context, r *Request, store stores.Sto
 	for _, e := range list.Events {
 		row := activityRow{Event: e, Data: detailsOf(e.Data)}
 		if known, ok := events.KindOf(e.Type); ok {
-			row.About = strings.Replace(known.About, "The user userId ", "A user ", 1)
+			row.About = typeWords(known)
 		}
 		if e.UserID != nil {
 			row.Who = names[*e.UserID]

@@ -249,6 +249,11 @@ func typesSummary(e webhooks.Endpoint) string {
 	return "Types of events"
 }
 
+// typeWords says when events of a type happen. The catalogue names a member of the events.
+func typeWords(k events.Kind) string {
+	return strings.Replace(k.About, "The user userId ", "A user ", 1)
+}
+
 // chosenType reports whether the endpoint has chosen the type.
 func chosenType(e webhooks.Endpoint, t events.Type) bool {
 	return slices.Contains(e.Types(), string(t))
