@@ -131,6 +131,8 @@ func newAPI(d Domains, cfg Config) *api {
 	a.hostnameRoutes()
 	a.provisioningRoutes()
 	a.eventRoutes()
+	a.webhookRoutes()
+	a.publishedEventRoutes()
 	a.databaseRoutes()
 	a.supabaseRoutes()
 	a.creditRoutes()
