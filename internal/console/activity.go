@@ -68,7 +68,7 @@ func (c *Console) readActivity(ctx context.Context, r *Request, store stores.Sto
 	for _, e := range list.Events {
 		row := activityRow{Event: e, Data: detailsOf(e.Data)}
 		if known, ok := events.KindOf(e.Type); ok {
-			row.About = typeWords(known)
+			row.About = eventWords(known)
 		}
 		if e.UserID != nil {
 			row.Who = names[*e.UserID]

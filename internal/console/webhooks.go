@@ -249,8 +249,8 @@ func typesSummary(e webhooks.Endpoint) string {
 	return "Types of events"
 }
 
-// typeWords says when events of a type happen. The catalogue names a member of the events.
-func typeWords(k events.Kind) string {
+// eventWords says when events of a type happen. The catalogue names a member of the events.
+func eventWords(k events.Kind) string {
 	return strings.Replace(k.About, "The user userId ", "A user ", 1)
 }
 

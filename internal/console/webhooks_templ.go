@@ -434,7 +434,7 @@ func webhookFields(f ui.Form, e webhooks.Endpoint, groups []typeGroup) templ.Com
 				return templ_7745c5c3_Err
 			}
 			for _, k := range g.Kinds {
-				templ_7745c5c3_Err = ui.Checkbox(f, ui.Field{Name: "types", Value: string(k.Type), Label: string(k.Type), Hint: typeWords(k), Checked: chosenType(e, k.Type)}).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ui.Checkbox(f, ui.Field{Name: "types", Value: string(k.Type), Label: string(k.Type), Hint: eventWords(k), Checked: chosenType(e, k.Type)}).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
