@@ -138,6 +138,9 @@ func TestStorePagesByRole(t *testing.T) {
 		{"GET", "/people", nil, map[string]int{"owner": ok, "admin": ok, "member": ok, "viewer": ok, "stranger": missing, "nobody": away}},
 		{"GET", "/keys", nil, map[string]int{"owner": ok, "admin": ok, "member": forbidden, "viewer": forbidden, "stranger": missing, "nobody": away}},
 		{"GET", "/activity", nil, map[string]int{"owner": ok, "admin": ok, "member": forbidden, "viewer": forbidden, "stranger": missing, "nobody": away}},
+		{"GET", "/activity/audit", nil, map[string]int{"owner": ok, "admin": ok, "member": forbidden, "viewer": forbidden, "stranger": missing, "nobody": away}},
+		{"GET", "/webhooks", nil, map[string]int{"owner": ok, "admin": ok, "member": forbidden, "viewer": forbidden, "stranger": missing, "nobody": away}},
+		{"POST", "/webhooks", url.Values{"url": {"https://hooks.example.com/"}}, map[string]int{"member": forbidden, "viewer": forbidden, "stranger": missing}},
 		{"GET", "/activity.csv", nil, map[string]int{"owner": ok, "admin": ok, "member": forbidden, "viewer": forbidden, "stranger": missing, "nobody": away}},
 		{"GET", "/settings", nil, map[string]int{"owner": ok, "admin": ok, "member": ok, "viewer": ok, "stranger": missing, "nobody": away}},
 		{"GET", "/leave", nil, map[string]int{"owner": ok, "viewer": ok, "stranger": missing, "nobody": away}},
@@ -285,14 +288,14 @@ func TestKeysPage(t *testing.T) {
 	b.post(revoke, url.Values{"confirm": {"x"}}).shows(t, http.StatusNotFound)
 }
 
-// TestActivityPage checks the filters, the pages and the file of the audit log.
-func TestActivityPage(t *testing.T) {
+// TestAuditLogPage checks the filters, the pages and the file of the audit log.
+func TestAuditLogPage(t *testing.T) {
 	t.Parallel()
 	w := newStoreWorld(t, testConfig(t, masterdb.SQLite), authz.Viewer)
 	for i := range 60 {
 		w.api.call("PATCH", "/api/stores/"+w.id, object{"city": strings.Repeat("x", i+1)}).want(http.StatusOK)
 	}
-	b, page := w.owner, w.base+"/activity"
+	b, page, csv := w.owner, w.base+"/activity/audit", w.base+"/activity.csv"
 	first := b.get(page).shows(t, http.StatusOK, "Settings changed", "owner@example.com", "Older", "Download as CSV").lacks(t, ">Newer<")
 	older := regexp.MustCompile(`href="([^"]*cursor=[^"]*)"`).FindStringSubmatch(first.Body)
 	b.get(strings.ReplaceAll(older[1], "&amp;", "&")).shows(t, http.StatusOK, "Newer", "Store created")
@@ -305,11 +308,11 @@ func TestActivityPage(t *testing.T) {
 		b.get(page+"?"+query).shows(t, http.StatusUnprocessableEntity, want)
 	}
 	b.get(page+"?action="+url.QueryEscape(`"><script>alert(1)</script>`)).shows(t, http.StatusOK).lacks(t, "<script>alert")
-	file := b.get(page+".csv?action=store.updated").shows(t, http.StatusOK, "id,createdAt,action")
+	file := b.get(csv+"?action=store.updated").shows(t, http.StatusOK, "id,createdAt,action")
 	if lines := strings.Count(file.Body, "\r\n"); lines != 61 || !strings.HasPrefix(file.Header.Get("Content-Type"), "text/csv") {
 		t.Errorf("%d lines of %s, want 61", lines, file.Header.Get("Content-Type"))
 	}
-	b.get(page+".csv?from=x").shows(t, http.StatusUnprocessableEntity)
+	b.get(csv+"?from=x").shows(t, http.StatusUnprocessableEntity)
 }
 
 // TestSettingsPage saves a profile and checks that a form with faults, and one that was

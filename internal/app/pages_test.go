@@ -68,10 +68,12 @@ var pageCases = map[string][]pageCase{
 	"GET /stores":        {{}, {path: "/stores?empty", as: "nobody"}},
 	"GET /stores/{slug}": {{}, {path: "/stores/{pending}"}, {path: "/stores/{slug}?viewer", as: "viewer"}, {path: "/stores/none", status: http.StatusNotFound}},
 
-	"GET /stores/{slug}/domains":          {{}, {path: "/stores/{pending}/domains"}, {path: "/stores/{slug}/domains?viewer", as: "viewer"}},
-	"GET /stores/{slug}/people":           {{}, {path: "/stores/{slug}/people?viewer", as: "viewer"}},
-	"GET /stores/{slug}/keys":             {{}, {path: "/stores/{pending}/keys"}},
-	"GET /stores/{slug}/activity":         {{}, {path: "/stores/{slug}/activity?action=store.updated&user={userId}"}, {path: "/stores/{slug}/activity?from=x", status: http.StatusUnprocessableEntity}},
+	"GET /stores/{slug}/domains": {{}, {path: "/stores/{pending}/domains"}, {path: "/stores/{slug}/domains?viewer", as: "viewer"}},
+	"GET /stores/{slug}/people":  {{}, {path: "/stores/{slug}/people?viewer", as: "viewer"}},
+	"GET /stores/{slug}/keys":    {{}, {path: "/stores/{pending}/keys"}},
+	"GET /stores/{slug}/activity": {{}, {path: "/stores/{pending}/activity"}, {path: "/stores/{slug}/activity?type=backup.cloned"},
+		{path: "/stores/{slug}/activity?type=%22%3E%3Cscript%3E", status: http.StatusUnprocessableEntity}, {path: "/stores/{slug}/activity?viewer", as: "viewer", status: http.StatusForbidden}},
+	"GET /stores/{slug}/activity/audit":   {{}, {path: "/stores/{slug}/activity/audit?action=store.updated&user={userId}"}, {path: "/stores/{slug}/activity/audit?from=x", status: http.StatusUnprocessableEntity}},
 	"GET /stores/{slug}/settings":         {{}, {path: "/stores/{pending}/settings"}, {path: "/stores/{slug}/settings?viewer", as: "viewer"}},
 	"GET /stores/{slug}/settings/objects": {{}, {path: "/stores/{pending}/settings/objects"}, {path: "/stores/{slug}/settings/objects?viewer", as: "viewer"}},
 	// The store's database is an embedded one, which has no connection string.
@@ -87,6 +89,18 @@ var pageCases = map[string][]pageCase{
 
 	"GET /stores/{slug}/backups":          {{}, {path: "/stores/{going}/backups"}, {path: "/stores/{pending}/backups"}, {path: "/stores/{slug}/backups?viewer", as: "viewer", status: http.StatusForbidden}},
 	"GET /stores/{slug}/backups/{backup}": {{}, {path: "/stores/{slug}/backups/{failed}"}, {path: "/stores/{slug}/backups/none", status: http.StatusNotFound}},
+
+	"GET /stores/{slug}/webhooks": {{}, {path: "/stores/{pending}/webhooks"}, {path: "/stores/{slug}/webhooks?operator", as: "operator"},
+		{path: "/stores/{slug}/webhooks?viewer", as: "viewer", status: http.StatusForbidden}},
+	"GET /stores/{slug}/webhooks/{endpoint}": {{}, {path: "/stores/{slug}/webhooks/{disabled}"}, {path: "/stores/{slug}/webhooks/{endpoint}?state=failed&type=webhook.test"},
+		{path: "/stores/{slug}/webhooks/{endpoint}?state=%22%3E%3Cscript%3E", status: http.StatusUnprocessableEntity},
+		{path: "/stores/{slug}/webhooks/{endpoint}?operator", as: "operator"}, {path: "/stores/{slug}/webhooks/none", status: http.StatusNotFound}},
+	"GET /stores/{slug}/webhooks/{endpoint}/deliveries/{delivery}": {{}, {path: "/stores/{slug}/webhooks/{endpoint}/deliveries/{waiting}"},
+		{path: "/stores/{slug}/webhooks/{endpoint}/deliveries/{old}"}, {path: "/stores/{slug}/webhooks/{endpoint}/deliveries/none", status: http.StatusNotFound}},
+	"GET /operator/webhooks/{endpoint}":                       {{path: "/operator/webhooks/{platformEndpoint}"}},
+	"GET /operator/webhooks/{endpoint}/rotate":                {{path: "/operator/webhooks/{platformEndpoint}/rotate"}},
+	"GET /operator/webhooks/{endpoint}/delete":                {{path: "/operator/webhooks/{platformEndpoint}/delete"}},
+	"GET /operator/webhooks/{endpoint}/deliveries/{delivery}": {{path: "/operator/webhooks/{platformEndpoint}/deliveries/{platformDelivery}"}},
 
 	"GET /operator/bulk":       {{status: http.StatusUnprocessableEntity}}, // without a choice of stores
 	"GET /operator/users/{id}": {{path: "/operator/users/{userId}"}},
@@ -280,6 +294,7 @@ func newPageWorld(t *testing.T, s *server) *pageWorld {
 			w.values["{going}"] = slug
 			w.addBackups(active.text("id"), id)
 			w.addMoves(active.text("id"), id)
+			w.addWebhooks(active.text("id"))
 		}
 	}
 	return w

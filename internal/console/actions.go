@@ -100,4 +100,12 @@ var actions = map[string]string{
 	audit.BackupRestore:      "Restore of a backup begun",
 	audit.BackupRestored:     "Backup restored",
 	audit.BackupCloned:       "Backup cloned",
+	audit.WebhookCreated:     "Webhook endpoint added",
+	audit.WebhookUpdated:     "Webhook endpoint changed",
+	audit.WebhookDeleted:     "Webhook endpoint deleted",
+	audit.WebhookRotated:     "Secret of a webhook endpoint changed",
+	audit.WebhookReplayed:    "Events sent again",
+	audit.WebhookResent:      "Event sent again",
+	audit.WebhookTested:      "Webhook endpoint tested",
+	audit.WebhookDisabled:    "Webhook endpoint disabled by the platform",
 }

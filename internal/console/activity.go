@@ -1,223 +1,127 @@
 package console
 
 import (
-	"encoding/json"
-	"maps"
+	"context"
 	"net/http"
 	"net/url"
 	"slices"
-	"time"
+
+	"github.com/a-h/templ"
 
 	"github.com/stoahq/stoa"
-	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/console/ui"
-	"github.com/stoahq/stoa/internal/page"
+	"github.com/stoahq/stoa/internal/events"
 	"github.com/stoahq/stoa/internal/stores"
-	"github.com/stoahq/stoa/internal/web"
+	"github.com/stoahq/stoa/internal/webhooks"
 )
 
 func (c *Console) activityRoutes() []Route {
-	read := scopeOf(authz.ReadAudit)
+	read := scopeOf(authz.ReadEvents)
 	return []Route{
 		{Pattern: "GET /stores/{slug}/activity", RouteOptions: view(read), Handle: c.activity},
-		{Pattern: "GET /stores/{slug}/activity.csv", RouteOptions: download(read), Handle: c.activityCSV},
+		{Pattern: "GET /stores/{slug}/activity/live", RouteOptions: stream(read), Handle: c.followActivity},
 	}
 }
 
-// activityView fills the page of a store's audit log.
+func activityPath(s stores.Store) string { return "/stores/" + s.Slug + "/activity" }
+func auditLogPath(s stores.Store) string { return activityPath(s) + "/audit" }
+
+// activityView fills the page of what happens to a store.
 type activityView struct {
-	Form     ui.Form // the filters
-	Store    stores.Store
+	Form  ui.Form // the filter
+	Store stores.Store
+	Types []ui.Option
+	Live  string // the address of the live part; "": not on this page of the list
+	activityNow
+}
+
+// activityNow is the part of the page that is kept up to date.
+type activityNow struct {
 	Filtered bool
-	Entries  []eventRow
-	Actions  []ui.Option
-	People   []ui.Option
 	Path     string
-	CSV      string
+	Events   []activityRow
 	pager
 }
 
-// eventRow is one entry of the log.
-type eventRow struct {
-	audit.Entry
-	Words   string
-	Details []eventDetail
-	By      string // the address of the filter for who did it
+// activityRow is one event.
+type activityRow struct {
+	events.Event
+	About string // what the type means
+	Who   string // "": the platform
+	Data  []eventDetail
 }
 
-type eventDetail struct{ Name, Value string }
+const activityLimit = 50
 
-const (
-	activityPage    = 50
-	maxActionFilter = 100 // bytes
-)
-
-var outcomeOptions = []ui.Option{{Value: "", Label: "All"}, {Value: string(audit.Success), Label: "Done"}, {Value: string(audit.Denied), Label: "Refused"}, {Value: string(audit.Failed), Label: "Failed"}}
-
-// activityFilter reads the filters of the address. Every fault is reported by field.
-func activityFilter(q url.Values) (audit.Filter, ui.Form) {
-	f := audit.Filter{Action: q.Get("action"), Outcome: q.Get("outcome"), Limit: activityPage, Cursor: q.Get("cursor")}
-	form := ui.Form{Values: typed(q), Faults: map[string]string{}}
-	if len(f.Action) > maxActionFilter {
-		form.Faults["action"] = "There is no such action."
+func (c *Console) readActivity(ctx context.Context, r *Request, store stores.Store, kind string) (v activityNow, err error) {
+	f := webhooks.EventFilter{Limit: activityLimit, Cursor: r.URL.Query().Get("cursor")}
+	if kind != "" {
+		f.Types = []string{kind}
 	}
-	if !slices.ContainsFunc(outcomeOptions, func(o ui.Option) bool { return o.Value == f.Outcome }) {
-		form.Faults["outcome"] = "There is no such outcome."
-	}
-	if text := q.Get("user"); text != "" {
-		var err error
-		if f.UserID, err = stoa.ParseID[stoa.UserID](text); err != nil {
-			form.Faults["user"] = "There is no such person."
-		}
-	}
-	f.From = dayOf("from", 0, form)
-	f.To = dayOf("to", 1, form) // the day is included
-	if len(form.Faults) > 0 {
-		form.Code = http.StatusUnprocessableEntity
-	}
-	return f, form
-}
-
-// dayOf parses the day in UTC that a field has and adds days to it. An empty field means
-// none. An invalid one stays as it was typed: ui.Input shows it as text.
-func dayOf(field string, days int, form ui.Form) *time.Time {
-	text := form.Values.Get(field)
-	if text == "" {
-		return nil
-	}
-	day, err := time.Parse(time.DateOnly, text)
+	v.Filtered, v.Path = kind != "", activityPath(store)
+	list, err := c.Webhooks.Events(ctx, r.Principal, store.ID, f)
 	if err != nil {
-		form.Faults[field] = "Write the day as 2026-03-31."
-		return nil
+		return v, err
 	}
-	day = day.AddDate(0, 0, days)
-	return &day
-}
-
-// filterQuery returns the address's filters without the place in the list.
-func filterQuery(q url.Values) url.Values {
-	out := url.Values{}
-	for _, name := range []string{"action", "outcome", "user", "from", "to"} {
-		if value := q.Get(name); value != "" {
-			out.Set(name, value)
+	names, err := c.memberNames(&Request{Request: r.WithContext(ctx), Principal: r.Principal}, store)
+	for _, e := range list.Events {
+		row := activityRow{Event: e, Data: detailsOf(e.Data)}
+		if known, ok := events.KindOf(e.Type); ok {
+			row.About = eventWords(known)
 		}
+		if e.UserID != nil {
+			row.Who = names[*e.UserID]
+			if row.Who == "" {
+				row.Who = "somebody who is no member"
+			}
+		}
+		v.Events = append(v.Events, row)
 	}
-	return out
+	v.pager = newPager(r, list.NextCursor)
+	return v, err
 }
 
-func withQuery(path string, q url.Values) string {
-	if len(q) == 0 {
-		return path
-	}
-	return path + "?" + q.Encode()
-}
-
+// activity shows what has happened. The filters of the audit log, which was here, lead to it.
 func (c *Console) activity(w http.ResponseWriter, r *Request) error {
-	store, err := c.storeFor(r, authz.ReadAudit)
+	store, err := c.storeFor(r, authz.ReadEvents)
 	if err != nil {
 		return err
 	}
 	q := r.URL.Query()
-	filter, form := activityFilter(q)
-	kept := filterQuery(q)
-	path := "/stores/" + store.Slug + "/activity"
-	v := activityView{
-		Form: form, Store: store, Filtered: len(kept) > 0, Path: path, CSV: withQuery(path+".csv", kept),
-		Actions: actionOptions(filter.Action),
-	}
-	if v.People, err = c.personOptions(r, store, q.Get("user")); err != nil {
-		return err
-	}
-	if len(form.Faults) == 0 {
-		if err := c.readActivity(r, &v, filter); err != nil {
-			return err
-		}
-	}
-	return c.render(w, r, v.Form.Status(), storeFrame(store, "activity", "Activity"), activityPageOf(v))
-}
-
-func (c *Console) readActivity(r *Request, v *activityView, filter audit.Filter) error {
-	log, err := authz.ReadAuditLog(r.Context(), c.Master, r.Principal, v.Store.ID, filter)
-	if stoa.CodeOf(err) == stoa.InvalidRequest { // the cursor
-		v.Form.Fault, v.Form.Code = "This page of the list does not exist. Begin with the newest entries.", http.StatusUnprocessableEntity
+	if slices.ContainsFunc(auditFilters, q.Has) {
+		http.Redirect(w, r.Request, withQuery(auditLogPath(store), filterQuery(q)), http.StatusSeeOther)
 		return nil
 	}
-	if err != nil {
+	kind := q.Get("type")
+	v := activityView{Store: store, Form: ui.Form{Values: typed(q)}, Types: deliveryTypes(false)}
+	v.activityNow, err = c.readActivity(r.Context(), r, store, kind)
+	switch {
+	case stoa.CodeOf(err) == stoa.InvalidRequest:
+		v.Form.Code = http.StatusUnprocessableEntity
+		if _, known := events.KindOf(events.Type(kind)); kind != "" && !known {
+			v.Form.Faults = map[string]string{"type": "There is no such type."}
+		} else {
+			v.Form.Fault = "This page of the list does not exist. Begin with the newest events."
+		}
+	case err != nil:
 		return err
-	}
-	for _, e := range log.Entries {
-		v.Entries = append(v.Entries, newEventRow(v.Path, e))
-	}
-	v.pager = newPager(r, log.NextCursor)
-	return nil
-}
-
-func newEventRow(path string, e audit.Entry) eventRow {
-	row := eventRow{Entry: e, Words: actionWords(e)}
-	var details map[string]string
-	_ = json.Unmarshal([]byte(e.Details), &details) // written as JSON by package audit
-	for _, name := range slices.Sorted(maps.Keys(details)) {
-		if details[name] != "" {
-			row.Details = append(row.Details, eventDetail{Name: name, Value: details[name]})
+	case !q.Has("cursor"):
+		v.Live = v.Path + "/live"
+		if kind != "" {
+			v.Live = withQuery(v.Live, url.Values{"type": {kind}})
 		}
 	}
-	if e.UserID != nil {
-		row.By = withQuery(path, url.Values{"user": {e.UserID.String()}})
-	}
-	return row
+	return c.render(w, r, v.Form.Status(), storeFrame(store, "activity", "Activity"), activityPage(v))
 }
 
-// actionOptions lists the actions to filter by, and the chosen one.
-func actionOptions(chosen string) []ui.Option {
-	out := []ui.Option{{Value: "", Label: "All"}}
-	for _, action := range audit.StoreActions {
-		out = append(out, ui.Option{Value: action, Label: actionWords(audit.Entry{Action: action})})
-	}
-	if chosen != "" && len(chosen) <= maxActionFilter && !slices.Contains(audit.StoreActions, chosen) {
-		out = append(out, ui.Option{Value: chosen, Label: chosen})
-	}
-	return out
-}
-
-// personOptions lists the people to filter by: the members, and the chosen person.
-func (c *Console) personOptions(r *Request, store stores.Store, chosen string) ([]ui.Option, error) {
-	members, err := c.Accounts.Members(r.Context(), r.Principal, store.ID)
-	if err != nil {
-		return nil, err
-	}
-	out := []ui.Option{{Value: "", Label: "Everybody"}}
-	known := chosen == ""
-	for _, m := range members {
-		known = known || m.UserID.String() == chosen
-		out = append(out, ui.Option{Value: m.UserID.String(), Label: nameOf(m.Person)})
-	}
-	if _, err := stoa.ParseID[stoa.UserID](chosen); err == nil && !known {
-		out = append(out, ui.Option{Value: chosen, Label: "The chosen person, who is no member"})
-	}
-	return out, nil
-}
-
-// activityCSV sends all that the filters leave, as the API does.
-func (c *Console) activityCSV(w http.ResponseWriter, r *Request) error {
-	store, err := c.storeFor(r, authz.ReadAudit)
+func (c *Console) followActivity(w http.ResponseWriter, r *Request) error {
+	store, err := c.storeFor(r, authz.ReadEvents)
 	if err != nil {
 		return err
 	}
-	filter, form := activityFilter(r.URL.Query())
-	if len(form.Faults) > 0 {
-		return stoa.Errorf(stoa.InvalidRequest, "The filters of this address are not valid. Set them on the page and download again.")
-	}
-	filter.Limit, filter.Cursor = page.MaxLimit, ""
-	read := func(f audit.Filter) (audit.Page, error) {
-		return authz.ReadAuditLog(r.Context(), c.Master, r.Principal, store.ID, f)
-	}
-	first, err := read(filter)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Cache-Control", "no-store")
-	web.ServeCSV(w, r.Request, c.Log, "audit-"+store.ID.String(), audit.ColumnNames,
-		func(e audit.Entry) []string { return e.Columns(web.EscapeFormula) }, first.All(filter, read))
-	return nil
+	return c.serveLive(w, r, nil, func(ctx context.Context) (templ.Component, bool, error) {
+		now, err := c.readActivity(ctx, r, store, r.URL.Query().Get("type"))
+		return activityPart(now), false, err
+	})
 }

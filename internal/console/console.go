@@ -32,6 +32,7 @@ import (
 	"github.com/stoahq/stoa/internal/supabase/link"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/traffic"
+	"github.com/stoahq/stoa/internal/webhooks"
 )
 
 // Services are the domain services that the pages call.
@@ -50,6 +51,7 @@ type Services struct {
 	Cloud        *link.Service
 	Mail         *mail.Sender
 	Traffic      *traffic.Service
+	Webhooks     *webhooks.Service
 	Bulk         *fleet.Bulk
 	Doctor       Doctor
 	Operations   *operations.Service
@@ -156,7 +158,8 @@ func (c *Console) Routes() []Route {
 		c.domainRoutes(),
 		c.peopleRoutes(),
 		c.keyRoutes(),
-		c.activityRoutes(),
+		c.webhookRoutes(), c.webhookEndpointRoutes(), c.webhookDeliveryRoutes(),
+		c.activityRoutes(), c.auditLogRoutes(),
 		c.settingsRoutes(), c.settingsObjectsRoutes(),
 		c.accountRoutes(),
 		c.passwordRoutes(),

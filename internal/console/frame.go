@@ -44,7 +44,7 @@ func storeFrame(s stores.Store, key, title string) ui.Frame {
 			{Key: "customers", Label: "Customers", Icon: "user", Coming: true},
 			{Key: "orders", Label: "Orders", Icon: "cart", Coming: true},
 			{Key: "backups", Label: "Backups", URL: base + "/backups", Icon: "archive"},
-			{Key: "webhooks", Label: "Webhooks", Icon: "send", Coming: true},
+			{Key: "webhooks", Label: "Webhooks", URL: base + "/webhooks", Icon: "send"},
 			{Key: "activity", Label: "Activity", URL: base + "/activity", Icon: "list"},
 			{Key: "settings", Label: "Settings", URL: base + "/settings", Icon: "settings"},
 		}),
@@ -78,6 +78,7 @@ func operatorFrame(key, title string) ui.Frame {
 		{Key: "prices", Label: "Prices", URL: "/operator/prices", Icon: "tag"},
 		{Key: "payments", Label: "Payments", URL: "/operator/payments", Icon: "card"},
 		{Key: "mail", Label: "Mail", URL: "/operator/mail", Icon: "mail"},
+		{Key: "webhooks", Label: "Webhooks", URL: "/operator/webhooks", Icon: "send"},
 		{Key: "audit", Label: "Audit log", URL: "/operator/audit", Icon: "list"},
 		{Key: "system", Label: "System", URL: "/operator/system", Icon: "pulse"},
 	})}

@@ -42,7 +42,7 @@ func (a *api) newConsole() *console.Console {
 	return console.New(console.Services{
 		Master: a.Master, Accounts: a.Accounts, APIKeys: a.APIKeys, Stores: a.Stores, Hostnames: a.Hostnames, Tenants: a.Tenants,
 		Credits: a.Credits, Payments: a.Payments, Provisioning: a.Provisioning, Backups: a.Backups, Moves: a.Moves, Cloud: a.Cloud, Mail: a.Mail, Operations: a.Operations,
-		Traffic: a.Traffic, Bulk: a.Bulk, Doctor: a.Doctor,
+		Traffic: a.Traffic, Webhooks: a.Webhooks, Bulk: a.Bulk, Doctor: a.Doctor,
 	}, console.Config{
 		BaseURL: a.BaseURL, BaseDomain: a.BaseDomain, Development: a.Development, Sandbox: a.Sandbox, Log: a.Log, Stopping: a.Stopping,
 	})

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/stoahq/stoa"
@@ -63,6 +64,9 @@ const selectEndpoint = `SELECT id, store_id, url, description, types, state, dis
 
 // Change is what to set of an endpoint; nil leaves a field as it is.
 type Change struct {
+	// ID is that of a new endpoint; zero: any. A form that is sent again, with the same id,
+	// makes no second endpoint.
+	ID          stoa.WebhookID
 	URL         *string
 	Description *string
 	Types       *[]string
@@ -130,13 +134,17 @@ func read(ctx context.Context, q masterdb.Querier, store stoa.StoreID, id stoa.W
 }
 
 // Create adds an endpoint and returns its secret, which cannot be read again. The endpoint
-// receives what happens from now on. It fails with invalid_request, with quota_exceeded and,
-// until the caller's address is verified, with email_unverified.
+// receives what happens from now on. It fails with invalid_request, with quota_exceeded, with
+// idempotency_conflict when there is an endpoint with the id of c and, until the caller's
+// address is verified, with email_unverified.
 func (s *Service) Create(ctx context.Context, p authz.Principal, store stoa.StoreID, c Change) (Endpoint, keyring.Secret, error) {
 	if err := s.check(ctx, s.db, p, store, authz.ManageWebhooks); err != nil {
 		return Endpoint{}, keyring.Secret{}, err
 	}
-	e := Endpoint{ID: stoa.NewID[stoa.WebhookID](), State: Enabled}
+	e := Endpoint{ID: c.ID, State: Enabled}
+	if e.ID.IsZero() {
+		e.ID = stoa.NewID[stoa.WebhookID]()
+	}
 	if err := e.apply(c, true); err != nil {
 		return Endpoint{}, keyring.Secret{}, err
 	}
@@ -153,11 +161,15 @@ func (s *Service) Create(ctx context.Context, p authz.Principal, store stoa.Stor
 		if err := s.checkQuota(ctx, tx, store); err != nil {
 			return err
 		}
-		_, err := tx.Exec(ctx, `INSERT INTO webhook_endpoints (id, store_id, url, description, types, state, secret, position, last_position, created_by, created_at, updated_at)
-			SELECT $1, $2, $3, $4, $5, $6, $7, position, position, $8, $9, $9 FROM event_stream WHERE id = 1`,
+		n, err := tx.Exec(ctx, `INSERT INTO webhook_endpoints (id, store_id, url, description, types, state, secret, position, last_position, created_by, created_at, updated_at)
+			SELECT $1, $2, $3, $4, $5, $6, $7, position, position, $8, $9, $9 FROM event_stream WHERE id = 1 ON CONFLICT (id) DO NOTHING`,
 			e.ID, orNull(store), e.URL, e.Description, e.TypeList, string(e.State), sealed, p.UserID, tx.Now)
 		if err != nil {
 			return err
+		}
+		if n == 0 {
+			return stoa.Errorf(stoa.IdempotencyConflict,
+				"This form has made an endpoint already, whose secret was shown once. If you have not kept it, give the endpoint a new secret.")
 		}
 		if e, err = read(ctx, tx, store, e.ID, ""); err != nil {
 			return err
@@ -216,13 +228,11 @@ func (e *Endpoint) apply(c Change, created bool) error {
 	}
 	if c.Description != nil {
 		e.Description = strings.TrimSpace(*c.Description)
-		if e.Description != "" {
-			if _, fault := stoa.NormalName(string([]rune(e.Description)[:min(utf8.RuneCountInString(e.Description), 100)])); fault != "" {
-				faults.Add("description", "%s", fault)
-			}
-		}
-		if utf8.RuneCountInString(e.Description) > maxDescription {
+		switch {
+		case utf8.RuneCountInString(e.Description) > maxDescription:
 			faults.Add("description", "must be at most %d characters long", maxDescription)
+		case !utf8.ValidString(e.Description) || strings.ContainsFunc(e.Description, unicode.IsControl) || strings.ContainsFunc(e.Description, stoa.IsHidden):
+			faults.Add("description", "must not contain control or invisible characters")
 		}
 	}
 	if c.Types != nil {

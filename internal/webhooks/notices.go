@@ -71,10 +71,10 @@ func (s *Service) MailDisabled(ctx context.Context, job MailDisabled) error {
 		StoreID        *stoa.StoreID
 		URL            string
 		DisabledReason string
-		Name           *string // of the store
+		Name, Slug     *string // of the store
 		authz.Person
 	}
-	err := s.db.Get(ctx, &of, `SELECT w.store_id, w.url, w.disabled_reason, s.name, u.id AS user_id, u.email, u.first_name, u.last_name
+	err := s.db.Get(ctx, &of, `SELECT w.store_id, w.url, w.disabled_reason, s.name, s.slug, u.id AS user_id, u.email, u.first_name, u.last_name
 		FROM webhook_endpoints w JOIN users u ON u.id = $2 LEFT JOIN stores s ON s.id = w.store_id
 		WHERE w.id = $1 AND w.version = $3 AND w.state = 'disabled' AND u.deleted_at IS NULL`, job.EndpointID, job.UserID, job.Version)
 	if errors.Is(err, masterdb.ErrNotFound) {
@@ -83,10 +83,11 @@ func (s *Service) MailDisabled(ctx context.Context, job MailDisabled) error {
 	if err != nil {
 		return err
 	}
-	name, page := "the platform", s.opts.URL+"/console/platform/webhooks"
-	if of.Name != nil {
-		name, page = mail.Plain(*of.Name, mail.MaxName), s.opts.URL+"/console/stores/"+of.StoreID.String()+"/webhooks"
+	name, list := "the platform", "/operator/webhooks/"
+	if of.Name != nil && of.Slug != nil {
+		name, list = mail.Plain(*of.Name, mail.MaxName), "/stores/"+*of.Slug+"/webhooks/"
 	}
+	page := s.opts.URL + list + job.EndpointID.String()
 	err = s.opts.Mail.Send(ctx, disabledMessage(job, of.Person, name, hostOf(of.URL), of.DisabledReason, page))
 	if mail.IsFinal(err) {
 		return jobs.Cancel(err)

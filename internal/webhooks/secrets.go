@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"slices"
 	"strconv"
 	"time"
 
@@ -43,8 +44,10 @@ func (s *Service) newSecret(id stoa.WebhookID) (keyring.Secret, string, error) {
 }
 
 // RotateSecret gives the endpoint a new secret and returns it. For a day deliveries are signed
-// with the old one as well. A second rotation within that day ends the oldest secret at once.
-func (s *Service) RotateSecret(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.WebhookID) (Endpoint, keyring.Secret, error) {
+// with the old one as well. A second rotation within that day ends the oldest secret at once:
+// a form that may be sent twice gives the versions that it may change. It fails with
+// edit_conflict when they do not hold the endpoint's.
+func (s *Service) RotateSecret(ctx context.Context, p authz.Principal, store stoa.StoreID, id stoa.WebhookID, versions ...string) (Endpoint, keyring.Secret, error) {
 	if err := s.check(ctx, s.db, p, store, authz.ManageWebhooks); err != nil {
 		return Endpoint{}, keyring.Secret{}, err
 	}
@@ -54,8 +57,11 @@ func (s *Service) RotateSecret(ctx context.Context, p authz.Principal, store sto
 	}
 	var e Endpoint
 	err = s.db.Tx(ctx, func(tx *masterdb.Tx) (err error) {
-		if _, err = read(ctx, tx, store, id, tx.ForUpdate()); err != nil {
+		if e, err = read(ctx, tx, store, id, tx.ForUpdate()); err != nil {
 			return err
+		}
+		if len(versions) > 0 && !slices.Contains(versions, e.ETag()) {
+			return stoa.Errorf(stoa.EditConflict, "The endpoint was changed in the meantime. Read it again.")
 		}
 		_, err = tx.Exec(ctx, `UPDATE webhook_endpoints SET old_secret = secret, old_until = $2, secret = $3, version = version + 1, updated_at = $4 WHERE id = $1`,
 			id, tx.Now.Add(Overlap), sealed, tx.Now)

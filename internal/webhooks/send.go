@@ -134,12 +134,20 @@ func newRequest(ctx context.Context, url string, secrets []string, e events.Even
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", "Stoa-Webhooks/"+stoa.Version)
-	req.Header.Set(standardwebhooks.HeaderWebhookID, e.ID.String())
-	req.Header.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(now.Unix(), 10))
+	req.Header = Headers(e.ID, now)
 	req.Header.Set(standardwebhooks.HeaderWebhookSignature, signatures)
 	return req, nil
+}
+
+// Headers returns the headers of an attempt that was made at a time, without the signature,
+// which is not kept.
+func Headers(id stoa.EventID, at time.Time) http.Header {
+	h := http.Header{}
+	h.Set("Content-Type", "application/json")
+	h.Set("User-Agent", "Stoa-Webhooks/"+stoa.Version)
+	h.Set(standardwebhooks.HeaderWebhookID, id.String())
+	h.Set(standardwebhooks.HeaderWebhookTimestamp, strconv.FormatInt(at.Unix(), 10))
+	return h
 }
 
 // Sign returns the value of the header webhook-signature: one signature for each secret.

@@ -1,7 +1,10 @@
 package webhooks_test
 
 import (
+	"io"
+	"mime/quotedprintable"
 	"net/http"
+	"strings"
 	"testing"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
@@ -134,4 +137,60 @@ func (p *platform) waitForState(t *testing.T, s *webhooks.Service, id stoa.Webho
 		t.Errorf("%d of %d attempts are recorded", len(made), last.Attempts)
 	}
 	return last
+}
+
+// TestFormsActOnce checks that a form which is sent twice makes one endpoint, and changes its
+// secret once.
+func TestFormsActOnce(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		p := newPlatform(t, db)
+		s, _ := p.start(t, p.options(t, quick))
+		address := "https://example.com/webhooks"
+		c := webhooks.Change{ID: stoa.NewID[stoa.WebhookID](), URL: &address}
+		e, first, err := s.Create(t.Context(), p.owner(), p.Store, c)
+		testkit.Must(t, err)
+		if e.ID != c.ID {
+			t.Errorf("the endpoint is %s, want %s", e.ID, c.ID)
+		}
+		if _, _, err := s.Create(t.Context(), p.owner(), p.Store, c); stoa.CodeOf(err) != stoa.IdempotencyConflict {
+			t.Errorf("sent again: %v", err)
+		}
+		list, err := s.List(t.Context(), p.owner(), p.Store)
+		testkit.Must(t, err)
+		if len(list) != 1 {
+			t.Errorf("%d endpoints", len(list))
+		}
+		rotated, second, err := s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID, e.ETag())
+		testkit.Must(t, err)
+		if second.Reveal() == first.Reveal() || rotated.OldUntil == nil {
+			t.Error("the secret is the old one")
+		}
+		if _, _, err := s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID, e.ETag()); stoa.CodeOf(err) != stoa.EditConflict {
+			t.Errorf("sent again: %v", err)
+		}
+		_, _, err = s.RotateSecret(t.Context(), p.owner(), p.Store, e.ID)
+		testkit.Must(t, err)
+	})
+}
+
+// TestDisabledEndpointIsTold checks that the owners are sent the address of the page of an
+// endpoint that the platform has disabled.
+func TestDisabledEndpointIsTold(t *testing.T) {
+	t.Parallel()
+	masterdbtest.Each(t, func(t *testing.T, db *masterdb.DB) {
+		p := newPlatform(t, db)
+		s, _ := p.start(t, p.options(t, quick))
+		server := startEndpoint(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusGone) })
+		e, _ := p.add(t, s, server.URL)
+		p.record(t, audit.StoreSuspended, nil)
+		until(t, "a mail", func() bool { return len(p.mail.Mails()) > 0 })
+		body, err := io.ReadAll(quotedprintable.NewReader(p.mail.Mails()[0].Message(t).Body))
+		testkit.Must(t, err)
+		var slug string
+		testkit.Must(t, db.Get(t.Context(), &slug, `SELECT slug FROM stores WHERE id = $1`, p.Store))
+		if want := "\nhttps://shops.test/stores/" + slug + "/webhooks/" + e.ID.String(); !strings.Contains(strings.ReplaceAll(string(body), "\r", ""), want+"\n") || !strings.Contains(string(body), "410") {
+			t.Errorf("the mail lacks %s:\n%s", want, body)
+		}
+	})
 }

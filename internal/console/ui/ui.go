@@ -127,11 +127,12 @@ type Field struct {
 	Focus        bool // the first field to fill in
 }
 
-// input is the type attribute. What is no date is shown in a field for text: a date
-// field would drop it.
+// input is the type attribute. What is no date or time is shown in a field for text: a field
+// for a date or time would drop it.
 func (f Field) input(form Form) string {
-	if value := f.value(form); f.Type == "date" && value != "" {
-		if _, err := time.Parse(time.DateOnly, value); err != nil {
+	layouts := map[string]string{"date": time.DateOnly, "datetime-local": "2006-01-02T15:04"}
+	if value, layout := f.value(form), layouts[f.Type]; layout != "" && value != "" {
+		if _, err := time.Parse(layout, value); err != nil {
 			return "text"
 		}
 	}
