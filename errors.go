@@ -52,6 +52,7 @@ const (
 	HostnameInvalid            Code = "hostname_invalid"
 	InsufficientCredits        Code = "insufficient_credits"
 	IdempotencyConflict        Code = "idempotency_conflict"
+	IdempotencyInProgress      Code = "idempotency_in_progress"
 	EditConflict               Code = "edit_conflict"
 	HoldNotFound               Code = "hold_not_found"
 	HoldNotOpen                Code = "hold_not_open"

@@ -30,7 +30,7 @@ var layers = map[string]int{
 	"masterdb": 1, "keyring": 1, "page": 1,
 	"jobs": 2, "audit": 2, "mail": 2, "ratelimit": 2, "quotas": 2, "keyrotation": 2, "supabase": 2, "presence": 2, "lease": 2, "tenantdb/dial": 2,
 	"authz": 3, "tenantdb/credential": 3,
-	"credits": 4, "tenantdb": 4, "hostnames": 4, "apikeys": 4, "traffic": 4,
+	"credits": 4, "tenantdb": 4, "hostnames": 4, "apikeys": 4, "traffic": 4, "idempotency": 4,
 	"credits/feed": 5, "credits/verify": 5, "storedata": 5, "supabase/link": 5, "archive/container": 5,
 	"stores": 6, "payments": 6, "archive": 6,
 	"accounts": 7, "masterbackup": 7,

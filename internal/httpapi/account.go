@@ -30,7 +30,7 @@ func (a *api) accountRoutes() {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
 		huma.Operation{OperationID: "emailChange.get", Method: http.MethodGet, Path: "/api/auth/email-change", Tags: tags,
 			Summary: "The change of the address that waits", Description: "`change` is null when none waits.", Errors: []int{401, 403}}, a.getEmailChange)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON, key: keyKept},
 		huma.Operation{OperationID: "emailChange.start", Method: http.MethodPost, Path: "/api/auth/email-change", Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary: "Ask for a change of the address",
 			Description: "Needs the password. A link is sent to the new address and, if the present one is verified, one to it: the change takes effect when both are " +

@@ -24,7 +24,7 @@ func (a *api) autoRechargeRoutes() {
 			Description: "While fewer credits than threshold are available, the saved card is charged for more, one purchase at a time and at most monthlyCap " +
 				"credits in a calendar month (UTC). A declined card, a dispute or a refund of such a purchase switches it off: see stopped. Nothing is charged while credits are owed.",
 			Errors: []int{400, 401, 403, 404, 413, 422, 503}}, a.setAutoRecharge)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.PurchaseCredits), maxBody: noBody},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.PurchaseCredits), maxBody: noBody, key: keyKept},
 		huma.Operation{OperationID: "autoRecharge.saveCard", Method: http.MethodPost, Path: path + "/card", Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary:     "Save a card",
 			Description: "Answers with a page of the payment provider where a card is given; it replaces the one before. No money moves.",
@@ -111,24 +111,19 @@ func (a *api) setAutoRecharge(ctx context.Context, in *setAutoRechargeInput) (*s
 	return &struct{ Body autoRechargeView }{newAutoRechargeView(r)}, nil
 }
 
-type saveCardInput struct {
-	StoreChoice
-	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key gives the same page for a day"`
-}
-
 type saveCardOutput struct {
 	Body struct {
 		CheckoutURL string `json:"checkoutUrl" doc:"Where the card is given"`
 	}
 }
 
-func (a *api) saveCard(ctx context.Context, in *saveCardInput) (*saveCardOutput, error) {
-	id, err := a.chosenStore(ctx, in.StoreChoice)
+func (a *api) saveCard(ctx context.Context, in *StoreChoice) (*saveCardOutput, error) {
+	id, err := a.chosenStore(ctx, *in)
 	if err != nil {
 		return nil, err
 	}
 	out := &saveCardOutput{}
-	out.Body.CheckoutURL, err = a.Payments.SaveCard(ctx, principal(ctx), id, in.IdempotencyKey)
+	out.Body.CheckoutURL, err = a.Payments.SaveCard(ctx, principal(ctx), id, idempotencyKey(ctx))
 	if err != nil {
 		return nil, err
 	}

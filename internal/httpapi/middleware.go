@@ -26,6 +26,8 @@ type request struct {
 	header  http.Header // of the response
 	options routeOptions
 	body    io.Reader // of a streamed route
+	key     string    // the Idempotency-Key of a route that takes one
+	begun   bool      // the input was valid, and the handler was called
 }
 
 // requestOf returns the request that ctx belongs to, or the zero value.
@@ -35,6 +37,12 @@ func requestOf(ctx context.Context) request {
 		return request{}
 	}
 	return *r
+}
+
+// requestIn returns the request that ctx belongs to, to change it.
+func requestIn(ctx context.Context) *request {
+	r, _ := ctx.Value(requestKey{}).(*request)
+	return r
 }
 
 func requestID(ctx context.Context) string { return requestOf(ctx).id }
@@ -54,7 +62,7 @@ func (a *api) middleware(next http.Handler) http.Handler {
 
 		w.Header().Set("X-Request-Id", req.id)
 		rw := &responseWriter{
-			ResponseWriter: w, control: http.NewResponseController(w), held: memory,
+			ResponseWriter: w, control: http.NewResponseController(w), memory: memory,
 			client: ratelimit.Address("answers-to-address", req.address), stall: a.stall, deadline: start.Add(timeout + sendTimeout),
 			draining: a.Draining,
 		}

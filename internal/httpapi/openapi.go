@@ -22,7 +22,7 @@ func completeDocument(doc *huma.OpenAPI) {
 	requests, answers := newSchemaSet(doc), newSchemaSet(doc)
 	for _, op := range operationsOf(doc) {
 		sameContent(op)
-		addLimitHeaders(op)
+		addCommonHeaders(op)
 		for _, p := range op.Parameters {
 			requests.add(p.Schema)
 		}
@@ -84,13 +84,18 @@ func schemaName(t reflect.Type, hint string) string {
 	return name
 }
 
-// addLimitHeaders adds the headers about rate limits, which each answer has.
-func addLimitHeaders(op *huma.Operation) {
+// addCommonHeaders adds the headers that each answer may have.
+func addCommonHeaders(op *huma.Operation) {
+	replayed := slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == keyHeader && p.Description == keyDescriptions[keyKept] })
 	for _, response := range op.Responses {
 		if response.Headers == nil {
 			response.Headers = map[string]*huma.Param{}
 		}
-		for _, name := range []string{"RateLimit", "RateLimit-Policy"} {
+		names := []string{"RateLimit", "RateLimit-Policy"}
+		if replayed {
+			names = append(names, replayHeader)
+		}
+		for _, name := range names {
 			response.Headers[name] = &huma.Param{Schema: &huma.Schema{Type: huma.TypeString}}
 		}
 	}

@@ -27,6 +27,8 @@ type routeOptions struct {
 	streamed bool
 	// console: the route is a page of the console, whose caller has a session cookie.
 	console bool
+	// key says what an Idempotency-Key does; see TestWhichCallsTakeKeys.
+	key keyUse
 	// list is the parameter that a query may hold many times; empty means none.
 	list string
 }
@@ -134,6 +136,10 @@ func route[I, O any](a *api, o routeOptions, op huma.Operation, handle func(cont
 	if op.RejectUnknownQueryParameters {
 		statuses = append(statuses, http.StatusUnprocessableEntity)
 	}
+	if o.key != keyIgnored {
+		statuses = append(statuses, http.StatusConflict)
+		documentKey(&op, o.key)
+	}
 	op.Errors = slices.Clone(op.Errors)
 	for _, status := range statuses {
 		if !slices.Contains(op.Errors, status) {
@@ -151,6 +157,7 @@ func route[I, O any](a *api, o routeOptions, op huma.Operation, handle func(cont
 			return nil, a.problem(ctx, err)
 		}
 		defer release()
+		requestIn(ctx).begun = true
 		out, err := handle(ctx, in)
 		if err != nil {
 			return nil, a.problem(ctx, err)
@@ -170,6 +177,9 @@ func (a *api) routeMiddlewares(o routeOptions) (all huma.Middlewares) {
 		all = append(all, a.authenticateOptional)
 	case o.scope.needsAuthentication():
 		all = append(all, a.authenticate)
+	}
+	if o.key != keyIgnored {
+		all = append(all, a.takeKey(o))
 	}
 	return all
 }

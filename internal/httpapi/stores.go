@@ -29,7 +29,7 @@ func (a *api) storeRoutes() {
 	duplicate.OperationID, duplicate.Path, duplicate.Deprecated = "stores.createDeprecated", "/api/stores/create", true
 	duplicate.Description = "The same as POST /api/stores, which replaces it."
 	for _, op := range []huma.Operation{create, duplicate} {
-		route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: maxJSON}, op, a.createStore)
+		route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: maxJSON, key: keyKept}, op, a.createStore)
 	}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
 		huma.Operation{OperationID: "stores.list", Method: http.MethodGet, Path: "/api/stores", Tags: tags,
@@ -173,8 +173,7 @@ func newStoreOutput(s stores.Store, run *provisioning.Run) *storeOutput {
 }
 
 type createStoreInput struct {
-	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body creates one store, however often it is sent"`
-	Body           struct {
+	Body struct {
 		Name string `json:"name" maxLength:"120" example:"My Second Store"`
 		Slug string `json:"slug,omitempty" maxLength:"63" doc:"Lower-case letters, digits and hyphens" example:"my-second-store"`
 	}
@@ -191,7 +190,7 @@ type createdStoreOutput struct {
 
 func (a *api) createStore(ctx context.Context, in *createStoreInput) (*createdStoreOutput, error) {
 	s, err := a.Stores.Create(ctx, principal(ctx), stores.NewStore{
-		Name: in.Body.Name, Slug: in.Body.Slug, IdempotencyKey: in.IdempotencyKey,
+		Name: in.Body.Name, Slug: in.Body.Slug, IdempotencyKey: idempotencyKey(ctx),
 	})
 	if err != nil {
 		return nil, err
