@@ -27,7 +27,7 @@ const module = "github.com/stoahq/stoa"
 // without internal/.
 var layers = map[string]int{
 	".": 0, "sqlite": 0, "passwordhash": 0,
-	"masterdb": 1, "keyring": 1, "page": 1,
+	"masterdb": 1, "keyring": 1, "page": 1, "version": 1,
 	"jobs": 2, "audit": 2, "mail": 2, "ratelimit": 2, "quotas": 2, "keyrotation": 2, "supabase": 2, "presence": 2, "lease": 2, "tenantdb/dial": 2,
 	"authz": 3, "tenantdb/credential": 3,
 	"credits": 4, "tenantdb": 4, "hostnames": 4, "apikeys": 4, "traffic": 4, "idempotency": 4,

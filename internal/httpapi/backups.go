@@ -71,10 +71,10 @@ func (a *api) scheduleRoutes(tags []string) {
 			Summary: "Set how often the store is archived",
 			Description: "Each number says how many archives are kept: the newest one of each of the last hours, days, weeks or months. Archives are made as often as the " +
 				"shortest of these needs; with 0 in all of them, never.",
-			Errors: []int{400, 401, 403, 404, 413, 422}}, a.setSchedule)
+			Errors: []int{400, 401, 403, 404, 412, 413, 422}}, a.setSchedule)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageBackups), maxBody: noBody},
 		huma.Operation{OperationID: "backupSchedule.reset", Method: http.MethodDelete, Path: path, Tags: tags,
-			Summary: "Archive the store as the platform does by default", Description: "The store has no schedule of its own any more.", Errors: []int{401, 403, 404}}, a.resetSchedule)
+			Summary: "Archive the store as the platform does by default", Description: "The store has no schedule of its own any more.", Errors: []int{401, 403, 404, 412, 422}}, a.resetSchedule)
 }
 
 type backupView struct {
@@ -362,13 +362,16 @@ type scheduleView struct {
 	NextAt  *time.Time `json:"nextAt" doc:"When the next archive is due; null: not yet planned, or never"`
 }
 
-type scheduleOutput struct{ Body scheduleView }
+type scheduleOutput struct {
+	ETag string `header:"ETag"`
+	Body scheduleView
+}
 
 func newScheduleOutput(s backups.StoreSchedule, err error) (*scheduleOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &scheduleOutput{scheduleView{Hourly: s.Hourly, Daily: s.Daily, Weekly: s.Weekly, Monthly: s.Monthly, Own: s.Own, NextAt: s.NextAt}}, nil
+	return &scheduleOutput{quote(s.Version()), scheduleView{Hourly: s.Hourly, Daily: s.Daily, Weekly: s.Weekly, Monthly: s.Monthly, Own: s.Own, NextAt: s.NextAt}}, nil
 }
 
 func (a *api) getSchedule(ctx context.Context, in *StorePath) (*scheduleOutput, error) {
@@ -381,6 +384,7 @@ func (a *api) getSchedule(ctx context.Context, in *StorePath) (*scheduleOutput, 
 
 type scheduleInput struct {
 	StorePath
+	MatchInput
 	Body scheduleBody
 }
 
@@ -389,16 +393,29 @@ func (a *api) setSchedule(ctx context.Context, in *scheduleInput) (*scheduleOutp
 	if err != nil {
 		return nil, err
 	}
+	match, err := ifMatch(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
 	own := backups.Schedule{Hourly: in.Body.Hourly, Daily: in.Body.Daily, Weekly: in.Body.Weekly, Monthly: in.Body.Monthly}
-	return newScheduleOutput(a.Backups.SetSchedule(ctx, principal(ctx), id, &own))
+	return newScheduleOutput(a.Backups.SetSchedule(ctx, principal(ctx), id, &own, match))
 }
 
-func (a *api) resetSchedule(ctx context.Context, in *StorePath) (*scheduleOutput, error) {
+type resetScheduleInput struct {
+	StorePath
+	MatchInput
+}
+
+func (a *api) resetSchedule(ctx context.Context, in *resetScheduleInput) (*scheduleOutput, error) {
 	id, err := storeID(in.ID)
 	if err != nil {
 		return nil, err
 	}
-	return newScheduleOutput(a.Backups.SetSchedule(ctx, principal(ctx), id, nil))
+	match, err := ifMatch(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
+	return newScheduleOutput(a.Backups.SetSchedule(ctx, principal(ctx), id, nil, match))
 }
 
 // attachment returns the header of a file of that name, which consists of letters, digits

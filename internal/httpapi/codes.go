@@ -55,7 +55,7 @@ var codes = []codeInfo{
 	{stoa.InsufficientCredits, http.StatusPaymentRequired, "Fewer credits are available than this costs. Nothing has changed.", "Buy credits with `POST /api/credits/purchase`, or let them be bought automatically."},
 	{stoa.IdempotencyConflict, http.StatusConflict, "The idempotency key was used for a different request.", "Use a new key for a new request, and the same request with the same key."},
 	{stoa.IdempotencyInProgress, http.StatusConflict, "The first request with this idempotency key is still being carried out.", "Repeat the call after `Retry-After`: it gets the answer of the first one."},
-	{stoa.EditConflict, http.StatusPreconditionFailed, "The store was changed after the version that `If-Match` names.", "Read it again, make the change to what it is now, and send the new `ETag`."},
+	{stoa.EditConflict, http.StatusPreconditionFailed, "It was changed after the version that `If-Match` names.", "Read it again, make the change to what it is now, and send the new `ETag`."},
 	{stoa.HoldNotFound, http.StatusNotFound, "There is no such hold in this store.", "Check its id: `GET /api/credits/holds`."},
 	{stoa.HoldNotOpen, http.StatusConflict, "The hold was captured or released, or has expired.", "Make a new hold."},
 	{stoa.PaymentsUnavailable, http.StatusServiceUnavailable, "No payment provider is configured, or it does not answer.", "Try again later with the same `Idempotency-Key`; the operator configures the provider."},

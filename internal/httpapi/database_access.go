@@ -15,7 +15,7 @@ func (a *api) databaseAccessRoutes() {
 	tags := []string{"Stores"}
 	const read = "With `access=read` it is the role for reports: it may read all tables, also those that are made later, and write none. " +
 		"It has its own password, few connections, and a time limit for its statements where the server has one. "
-	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabaseWait, scope: scope(authz.ReadCredentials), maxBody: noBody},
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabaseWait, scope: scope(authz.ReadCredentials), maxBody: noBody, secret: true},
 		huma.Operation{OperationID: "database.credentials", Method: http.MethodGet, Path: "/api/stores/{id}/database/credentials", Tags: tags,
 			Summary: "Show how the store's own software connects to its managed database",
 			Description: "For owners, in person; each answer is in the audit log, and must not be stored. " + read + "It is made when it is first asked for. " +

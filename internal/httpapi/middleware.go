@@ -62,7 +62,7 @@ func (a *api) middleware(next http.Handler) http.Handler {
 
 		w.Header().Set("X-Request-Id", req.id)
 		rw := &responseWriter{
-			ResponseWriter: w, control: http.NewResponseController(w), memory: memory,
+			ResponseWriter: w, request: r, secret: req.options.secret, control: http.NewResponseController(w), memory: memory,
 			client: ratelimit.Address("answers-to-address", req.address), stall: a.stall, deadline: start.Add(timeout + sendTimeout),
 			draining: a.Draining,
 		}

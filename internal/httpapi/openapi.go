@@ -22,6 +22,7 @@ func completeDocument(doc *huma.OpenAPI) {
 	requests, answers := newSchemaSet(doc), newSchemaSet(doc)
 	for _, op := range operationsOf(doc) {
 		sameContent(op)
+		describeRepresentation(op)
 		addCommonHeaders(op)
 		for _, p := range op.Parameters {
 			requests.add(p.Schema)
@@ -99,6 +100,25 @@ func addCommonHeaders(op *huma.Operation) {
 			response.Headers[name] = &huma.Param{Schema: &huma.Schema{Type: huma.TypeString}}
 		}
 	}
+}
+
+// describeRepresentation adds the ETag and 304 to a GET that answers with JSON.
+func describeRepresentation(op *huma.Operation) {
+	of := op.Responses["200"]
+	if op.Method != http.MethodGet || of == nil || of.Content[jsonType] == nil || of.Content[jsonType].Schema.Ref == "" {
+		return
+	}
+	op.Parameters = append(op.Parameters, &huma.Param{
+		Name: "If-None-Match", In: "header", Description: "The ETag of an earlier answer: 304 without a body if it would be the same again", Schema: &huma.Schema{Type: huma.TypeString},
+	})
+	tag := &huma.Param{Description: "Identifies this answer, for If-None-Match", Schema: &huma.Schema{Type: huma.TypeString}}
+	if of.Headers == nil {
+		of.Headers = map[string]*huma.Param{}
+	}
+	if of.Headers["ETag"] == nil {
+		of.Headers["ETag"] = tag
+	}
+	op.Responses["304"] = &huma.Response{Description: "The answer is the same as the one that If-None-Match names", Headers: map[string]*huma.Param{"ETag": tag}}
 }
 
 // sameContent gives the content and headers of an operation's default answer to its other

@@ -27,6 +27,8 @@ const (
 // budget, and closes the connection of a client that does not take them.
 type responseWriter struct {
 	http.ResponseWriter
+	request  *http.Request
+	secret   bool                     // the answer to GET holds secrets, see writeWhole
 	control  *http.ResponseController // of the ResponseWriter
 	memory   *ratelimit.Reservation   // of the memory budget
 	client   ratelimit.Key            // the memory's owner when the request has read no store's database

@@ -29,6 +29,8 @@ type routeOptions struct {
 	console bool
 	// key says what an Idempotency-Key does; see TestWhichCallsTakeKeys.
 	key keyUse
+	// secret: the answer to GET holds secrets, and is not compressed.
+	secret bool
 	// list is the parameter that a query may hold many times; empty means none.
 	list string
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/version"
 )
 
 func (a *api) storeRoutes() {
@@ -166,8 +167,8 @@ type storeOutput struct {
 
 func newStoreOutput(s stores.Store, run *provisioning.Run) *storeOutput {
 	out := &storeOutput{Body: newStoreView(s, run)}
-	if version := s.Version(); version != "" {
-		out.ETag = `"` + version + `"`
+	if v := s.Version(); v != "" {
+		out.ETag = quote(v)
 	}
 	return out
 }
@@ -253,32 +254,42 @@ func (a *api) withRun(ctx context.Context, s stores.Store) (*storeOutput, error)
 
 type updateStoreInput struct {
 	StorePath
-	IfMatch string `header:"If-Match" maxLength:"1000" doc:"The ETag of the store as it was read" example:"\"3f786850e387550fdab836ed7e6dc881\""`
-	Body    storedata.ProfilePatch
+	MatchInput
+	Body storedata.ProfilePatch
 }
 
+// MatchInput is the condition of a change. It is exported because huma reads only exported
+// embedded structs.
+type MatchInput struct {
+	IfMatch string `header:"If-Match" maxLength:"1000" doc:"The ETag that was read: the change is made only if nobody has changed it since; otherwise 412 edit_conflict, and nothing has changed" example:"\"3f786850e387550fdab836ed7e6dc881\""`
+}
+
+// quote returns a version as an ETag; writeWhole adds the hash of the body.
+func quote(version string) string { return `"` + version + `"` }
+
 // ifMatch returns the versions that an If-Match header lists, or nil without a condition:
-// without the header, and for *, which every store matches. A weak ETag matches nothing
+// without the header, and for *, which everything matches. A weak ETag matches nothing
 // (RFC 9110, section 13.1.1).
-func ifMatch(header string) ([]string, error) {
+func ifMatch(header string) (version.Match, error) {
 	header = strings.TrimSpace(header)
 	if header == "" || header == "*" {
 		return nil, nil
 	}
-	versions := []string{}
+	versions := version.Match{}
 	for part := range strings.SplitSeq(header, ",") {
 		part = strings.TrimSpace(part)
 		if strings.HasPrefix(part, "W/") {
 			continue
 		}
-		version, opened := strings.CutPrefix(part, `"`)
-		version, closed := strings.CutSuffix(version, `"`)
-		if !opened || !closed || version == "" || strings.Contains(version, `"`) {
+		tag, opened := strings.CutPrefix(part, `"`)
+		tag, closed := strings.CutSuffix(tag, `"`)
+		if !opened || !closed || tag == "" || strings.Contains(tag, `"`) {
 			var faults stoa.Invalid
-			faults.Add("If-Match", "must be the ETag of the store, in its quotation marks")
+			faults.Add("If-Match", "must be the ETag that was read, in its quotation marks")
 			return nil, faults.Err()
 		}
-		versions = append(versions, version)
+		tag, _, _ = strings.Cut(tag, ".") // the hash of the body follows, see writeWhole
+		versions = append(versions, tag)
 	}
 	return versions, nil
 }

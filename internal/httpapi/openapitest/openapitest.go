@@ -3,17 +3,20 @@ package openapitest
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
@@ -159,10 +162,44 @@ func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return res, nil //nolint:nilerr // the caller sees a body that has ended early, and its error is about that
 	}
+	body, err = t.decoded(r, res, body)
+	if err != nil {
+		t.Wrong(err)
+		return res, nil
+	}
 	if err := t.Document.Check(r.Method, r.URL.Path, res.StatusCode, res.Header, body); err != nil {
 		t.Wrong(err)
 	}
 	return res, nil
+}
+
+// secrets match what answers hold that must not be compressed with what a caller may have
+// chosen: access tokens, API keys, and passwords in connection strings.
+var secrets = regexp.MustCompile(`eyJ[\w-]{10,}\.|stoa_live_[A-Z2-7]{20,}|://[^/"@:]+:[^/"@]+@`)
+
+// decoded returns the body without its content coding. It fails when secrets were compressed.
+func (t Transport) decoded(r *http.Request, res *http.Response, body []byte) (_ []byte, err error) {
+	coding := res.Header.Get("Content-Encoding")
+	switch coding {
+	case "gzip":
+		var z *gzip.Reader
+		if z, err = gzip.NewReader(bytes.NewReader(body)); err == nil {
+			body, err = io.ReadAll(z)
+		}
+	case "zstd":
+		var z *zstd.Decoder
+		if z, err = zstd.NewReader(nil); err == nil {
+			body, err = z.DecodeAll(body, nil)
+			z.Close()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %s is not in the coding %s: %w", r.Method, r.URL.Path, coding, err)
+	}
+	if (coding != "" || res.Uncompressed) && mediaType(res) == "application/json" && secrets.Match(body) {
+		return nil, fmt.Errorf("%s %s: an answer with secrets is compressed", r.Method, r.URL.Path)
+	}
+	return body, nil
 }
 
 func mediaType(res *http.Response) string {
