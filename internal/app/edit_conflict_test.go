@@ -50,6 +50,7 @@ func TestEditableResources(t *testing.T) {
 		recharge := func(credits int) object {
 			return object{"enabled": false, "threshold": "10", "credits": credits, "monthlyCap": "10000"}
 		}
+		daily := func(n int) object { return object{"hourly": 0, "daily": n, "weekly": 0, "monthly": 0} }
 		for _, r := range []struct {
 			method, path string
 			bodies       [3]any
@@ -57,7 +58,7 @@ func TestEditableResources(t *testing.T) {
 			{"PATCH", "/api/auth/me", [3]any{object{"firstName": "Countess"}, object{"firstName": "Augusta"}, object{"firstName": "Byron"}}},
 			{"PUT", "/api/credits/settings", [3]any{object{"lowBalanceThreshold": "5"}, object{"lowBalanceThreshold": nil}, object{"lowBalanceThreshold": "7"}}},
 			{"PUT", "/api/credits/auto-recharge", [3]any{recharge(100), recharge(200), recharge(300)}},
-			{"PUT", "/api/stores/" + id + "/backup-schedule", [3]any{object{"daily": 3}, object{"daily": 4}, object{"daily": 5}}},
+			{"PUT", "/api/stores/" + id + "/backup-schedule", [3]any{daily(3), daily(4), daily(5)}},
 			{"DELETE", "/api/stores/" + id + "/backup-schedule", [3]any{nil, nil, nil}},
 		} {
 			read := func() string { return c.call("GET", r.path, nil).want(http.StatusOK).header.Get("ETag") }
