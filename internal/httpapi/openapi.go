@@ -54,6 +54,7 @@ func completeDocument(doc *huma.OpenAPI) {
 		}
 	}
 	describe(doc)
+	addExamples(doc)
 }
 
 const refPrefix = "#/components/schemas/"

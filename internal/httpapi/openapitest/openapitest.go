@@ -33,7 +33,8 @@ type Document struct {
 	used    map[string]bool // operations and statuses that were checked
 }
 
-// New returns the document with that content.
+// New returns the document with that content. Answers may have no members but those that the
+// document describes: the document itself lets later versions add some.
 func New(raw []byte) (*Document, error) {
 	parsed, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
 	if err != nil {
@@ -43,6 +44,8 @@ func New(raw []byte) (*Document, error) {
 	if !ok {
 		return nil, errors.New("openapitest: the document is no object")
 	}
+	closeObjects(content["components"])
+	closeObjects(content["paths"])
 	d := &Document{content: content, compiler: jsonschema.NewCompiler(), schemas: map[string]*jsonschema.Schema{}, used: map[string]bool{}}
 	d.compiler.DefaultDraft(jsonschema.Draft2020)
 	d.compiler.AssertFormat()
@@ -55,6 +58,23 @@ func New(raw []byte) (*Document, error) {
 	return d, nil
 }
 
+// closeObjects forbids further members in all schemas below v that list their members.
+func closeObjects(v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		if _, lists := v["properties"].(map[string]any); lists && v["additionalProperties"] == nil {
+			v["additionalProperties"] = false
+		}
+		for _, below := range v {
+			closeObjects(below)
+		}
+	case []any:
+		for _, below := range v {
+			closeObjects(below)
+		}
+	}
+}
+
 func nowhere(http.ResponseWriter, *http.Request) {}
 
 func object(v any) map[string]any { m, _ := v.(map[string]any); return m }
@@ -62,13 +82,10 @@ func object(v any) map[string]any { m, _ := v.(map[string]any); return m }
 // Check returns why an answer is not as the document says. Requests to paths that the
 // document does not have are not checked.
 func (d *Document) Check(method, path string, status int, header http.Header, body []byte) error {
-	_, pattern := d.routes.Handler(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: path}})
-	if pattern == "" || d.content["paths"] == nil {
-		return nil
-	}
-	operation := object(object(object(d.content["paths"])[pattern])[strings.ToLower(method)])
+	pattern := d.pattern(path)
+	operation := d.operation(method, path)
 	if operation == nil {
-		return nil // 405, and HEAD
+		return nil // no path of the document, 405, and HEAD
 	}
 	name := method + " " + pattern
 	response := object(object(operation["responses"])[strconv.Itoa(status)])
@@ -96,7 +113,7 @@ func (d *Document) Check(method, path string, status int, header http.Header, bo
 	if err != nil {
 		return fmt.Errorf("%s %d: %w", name, status, err)
 	}
-	schema, err := d.schema(pattern, strings.ToLower(method), strconv.Itoa(status), kind)
+	schema, err := d.schema("paths", pattern, strings.ToLower(method), "responses", strconv.Itoa(status), "content", kind, "schema")
 	if err != nil {
 		return err
 	}
@@ -106,11 +123,38 @@ func (d *Document) Check(method, path string, status int, header http.Header, bo
 	return nil
 }
 
-// schema returns the schema of an answer, which is compiled once.
-func (d *Document) schema(path, method, status, kind string) (*jsonschema.Schema, error) {
+// pattern returns the path of the document that a request's path is one of, or "".
+func (d *Document) pattern(path string) string {
+	_, pattern := d.routes.Handler(&http.Request{Method: http.MethodGet, URL: &url.URL{Path: path}})
+	return pattern
+}
+
+// operation returns the operation that a request calls, or nil.
+func (d *Document) operation(method, path string) map[string]any {
+	return object(object(object(d.content["paths"])[d.pattern(path)])[strings.ToLower(method)])
+}
+
+// CheckRequest returns why the JSON body of a request is not as the document says.
+func (d *Document) CheckRequest(method, path string, body []byte) error {
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("%s %s: the request: %w", method, path, err)
+	}
+	schema, err := d.schema("paths", d.pattern(path), strings.ToLower(method), "requestBody", "content", "application/json", "schema")
+	if err == nil {
+		err = schema.Validate(value)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: the request: %w: %.2000s", method, path, err, body)
+	}
+	return nil
+}
+
+// schema returns the schema at that place of the document, which is compiled once.
+func (d *Document) schema(place ...string) (*jsonschema.Schema, error) {
 	escape := strings.NewReplacer("~", "~0", "/", "~1")
 	var pointer strings.Builder
-	for _, part := range []string{"paths", path, method, "responses", status, "content", kind, "schema"} {
+	for _, part := range place {
 		pointer.WriteString("/" + url.PathEscape(escape.Replace(part)))
 	}
 	location := documentURL + "#" + pointer.String()
@@ -147,6 +191,8 @@ type Transport struct {
 	Document *Document
 	// Wrong is called with each answer that is not as the document says.
 	Wrong func(error)
+	// Examples, if any, collects examples from the exchanges.
+	Examples *Examples
 }
 
 // RoundTrip implements http.RoundTripper. Answers of Stoa are checked, which have the
@@ -169,6 +215,8 @@ func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if err := t.Document.Check(r.Method, r.URL.Path, res.StatusCode, res.Header, body); err != nil {
 		t.Wrong(err)
+	} else if t.Examples != nil {
+		t.Document.record(t.Examples, r, res.StatusCode, body)
 	}
 	return res, nil
 }
