@@ -82,6 +82,7 @@ const (
 	RateLimited                Code = "rate_limited"
 	PlatformUnavailable        Code = "platform_unavailable"
 	PayloadTooLarge            Code = "payload_too_large"
+	VersionUnknown             Code = "api_version_unknown"
 	URITooLong                 Code = "uri_too_long"
 	Internal                   Code = "internal"
 )

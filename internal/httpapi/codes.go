@@ -84,6 +84,7 @@ var codes = []codeInfo{
 	{stoa.RateLimited, http.StatusTooManyRequests, "There were too many requests. `RateLimit` and `RateLimit-Policy` say how many there may be.", "Repeat the call after `Retry-After`."},
 	{stoa.PlatformUnavailable, http.StatusServiceUnavailable, "The master database cannot serve. A call that moves credits may have been carried out.", "Repeat the call after `Retry-After`, with its idempotency key."},
 	{stoa.PayloadTooLarge, http.StatusRequestEntityTooLarge, "The body is too large.", "Send less; `detail` has the limit."},
+	{stoa.VersionUnknown, http.StatusBadRequest, "The header `Stoa-Version` names no version of the API.", "Send one of the versions that `detail` lists, or none for the newest one."},
 	{stoa.URITooLong, http.StatusRequestURITooLong, "The address is too long.", "Send a shorter one."},
 	{stoa.Internal, http.StatusInternalServerError, "The platform has a fault.", "Tell the operator the `requestId`: the log has the cause under it."},
 }

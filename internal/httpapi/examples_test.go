@@ -12,7 +12,12 @@ import (
 )
 
 // withoutExample are the answers that no end-to-end test receives, with the reason.
-var withoutExample = map[string]string{}
+var withoutExample = map[string]string{
+	"provisioning.retry 202":     "the tests wait for the end of each retry",
+	"supabase.createProject 200": "a project takes longer than a request",
+	"stripe.webhook request":     "the event is the provider's",
+	"stripe.webhook 200":         "the provider's stand-in receives the answer",
+}
 
 // TestExamples checks that each JSON request and each JSON answer of success has an example,
 // which fits its schema and holds nothing of a test's machine.
@@ -67,7 +72,7 @@ func TestExamples(t *testing.T) {
 			t.Errorf("there is no operation %s", id)
 		}
 	}
-	for _, foreign := range []string{`127\.0\.0\.1`, `/tmp/`, `eyJ[A-Za-z0-9]`, `stoa_live_[A-Z2-7]`, `://[^/"@:…]+:[^/"@…]+@`, `localhost:\d`} {
+	for _, foreign := range []string{`127\.0\.0\.1`, `/tmp/`, `eyJ[A-Za-z0-9]`, `stoa_live_[A-Z2-7]{8,}`, `://[^/"@:…]+:[^/"@…]+@`, `localhost:\d`} {
 		if found := regexp.MustCompile(foreign).Find(examplesJSON); found != nil {
 			t.Errorf("the examples hold %s", found)
 		}

@@ -123,7 +123,7 @@ func hashRequest(w http.ResponseWriter, r *http.Request, limit int64) (hash stri
 		}
 	}
 	sum := sha256.New()
-	_, _ = fmt.Fprintf(sum, "%s %s\n%q\n", r.Method, r.URL.RequestURI(), r.Header.Get("X-Store-Id"))
+	_, _ = fmt.Fprintf(sum, "%s %s\n%q %q\n", r.Method, r.URL.RequestURI(), r.Header.Get("X-Store-Id"), r.Header.Get(versionHeader))
 	_, _ = sum.Write(body)
 	return hex.EncodeToString(sum.Sum(nil)), true
 }

@@ -24,6 +24,7 @@ func completeDocument(doc *huma.OpenAPI) {
 		sameContent(op)
 		describeRepresentation(op)
 		addCommonHeaders(op)
+		describeVersions(op)
 		for _, p := range op.Parameters {
 			requests.add(p.Schema)
 		}

@@ -25,6 +25,7 @@ const minCompressed = 1 << 10
 // secret in it (BREACH).
 func (w *responseWriter) writeWhole(body []byte) {
 	h := w.Header()
+	body = inVersion(w.version, body)
 	read := w.request.Method == http.MethodGet || w.request.Method == http.MethodHead
 	success := w.status == 0 || w.status >= http.StatusOK && w.status < http.StatusMultipleChoices
 	tag := ""

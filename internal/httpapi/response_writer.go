@@ -28,6 +28,7 @@ const (
 type responseWriter struct {
 	http.ResponseWriter
 	request  *http.Request
+	version  string                   // of the API; empty: the newest
 	secret   bool                     // the answer to GET holds secrets, see writeWhole
 	control  *http.ResponseController // of the ResponseWriter
 	memory   *ratelimit.Reservation   // of the memory budget

@@ -124,7 +124,7 @@ func (m *mux) HandleFunc(pattern string, handler func(http.ResponseWriter, *http
 // documents and derives authentication, rate limits and the documented statuses
 // from o.
 func route[I, O any](a *api, o routeOptions, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
-	statuses := []int{http.StatusRequestURITooLong, http.StatusTooManyRequests, http.StatusServiceUnavailable} // rate limits, master database unavailable
+	statuses := []int{http.StatusBadRequest, http.StatusRequestURITooLong, http.StatusTooManyRequests, http.StatusServiceUnavailable} // unknown version, rate limits, master database unavailable
 	switch {
 	case o.scope == scopePublic:
 		op.Security = []map[string][]string{{}}

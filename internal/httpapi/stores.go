@@ -62,7 +62,7 @@ type storeView struct {
 	CreatedAt    time.Time       `json:"createdAt"`
 	UpdatedAt    time.Time       `json:"updatedAt"`
 	DeleteAfter  *time.Time      `json:"deleteAfter" doc:"When a store that is being deleted will be gone for good; null for every other"`
-	Held         bool            `json:"held" doc:"The operator has suspended the store: only they can resume it"`
+	Suspended    bool            `json:"suspendedByOperator" doc:"The operator has suspended the store: only they can resume it"`
 
 	IgnoredSettings []string `json:"ignoredSettings,omitempty" doc:"Settings in a connection string that are the client's own and have no effect here; in the answer to it alone"`
 }
@@ -117,7 +117,7 @@ func newStoreView(s stores.Store, run *provisioning.Run) storeView {
 	v := storeView{
 		ID: s.ID, Name: s.Name, Slug: s.Slug, Status: s.Status, Role: s.Role, Profile: newProfile(s.Profile),
 		Hostnames: make([]hostnameView, len(s.Hostnames)), CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt,
-		DeleteAfter: s.DeleteAfter, Held: s.SuspendedByOperator,
+		DeleteAfter: s.DeleteAfter, Suspended: s.SuspendedByOperator,
 	}
 	for i, h := range s.Hostnames {
 		v.Hostnames[i] = hostnameView{Hostname: h.Hostname, Primary: h.Primary, Custom: h.Custom, Verified: h.VerifiedAt != nil}

@@ -199,7 +199,10 @@ type Transport struct {
 // request's id, unless the request names a host, which may be one of a store.
 func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := t.RoundTripper.RoundTrip(r)
-	if err != nil || r.Host != r.URL.Host || res.Header.Get("X-Request-Id") == "" || !strings.HasSuffix(mediaType(res), "json") {
+	if err == nil && t.Examples != nil && res.StatusCode == http.StatusNoContent {
+		t.Document.record(t.Examples, r, res.StatusCode, nil)
+	}
+	if err != nil || r.Host != r.URL.Host && !strings.HasPrefix(r.URL.Path, "/api/storefront/") || namesOtherVersion(r) || res.Header.Get("X-Request-Id") == "" || !strings.HasSuffix(mediaType(res), "json") {
 		return res, err
 	}
 	body, err := io.ReadAll(res.Body)
@@ -220,6 +223,10 @@ func (t Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	return res, nil
 }
+
+// namesOtherVersion reports whether the answer to a request may be of another version than the
+// document.
+func namesOtherVersion(r *http.Request) bool { return r.Header.Get("Stoa-Version") != "" }
 
 // secrets match what answers hold that must not be compressed with what a caller may have
 // chosen: access tokens, API keys, and passwords in connection strings.
