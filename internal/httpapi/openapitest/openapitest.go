@@ -35,7 +35,13 @@ type Document struct {
 
 // New returns the document with that content. Answers may have no members but those that the
 // document describes: the document itself lets later versions add some.
-func New(raw []byte) (*Document, error) {
+func New(raw []byte) (*Document, error) { return newDocument(raw, closeObjects) }
+
+// NewOpen returns the document of an earlier version, to whose answers members may have been
+// added since.
+func NewOpen(raw []byte) (*Document, error) { return newDocument(raw, func(any) {}) }
+
+func newDocument(raw []byte, prepare func(any)) (*Document, error) {
 	parsed, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
 	if err != nil {
 		return nil, err
@@ -44,8 +50,8 @@ func New(raw []byte) (*Document, error) {
 	if !ok {
 		return nil, errors.New("openapitest: the document is no object")
 	}
-	closeObjects(content["components"])
-	closeObjects(content["paths"])
+	prepare(content["components"])
+	prepare(content["paths"])
 	d := &Document{content: content, compiler: jsonschema.NewCompiler(), schemas: map[string]*jsonschema.Schema{}, used: map[string]bool{}}
 	d.compiler.DefaultDraft(jsonschema.Draft2020)
 	d.compiler.AssertFormat()
