@@ -69,6 +69,10 @@ func TestIdempotencyKeys(t *testing.T) {
 		owner.call("POST", "/api/stores", strings.Repeat(" ", 1<<20)+"{}", "Idempotency-Key", "free").problem(http.StatusRequestEntityTooLarge, "payload_too_large")
 		twice("/api/stores", object{"name": "Fourth"}, "free").want(http.StatusCreated)
 
+		purchase := owner.call("POST", "/api/credits/purchase", object{"credits": 100}, "X-Store-Id", id, "Idempotency-Key", "buy").want(http.StatusCreated)
+		bought := owner.call("GET", purchase.header.Get("Location"), nil, "X-Store-Id", id).want(http.StatusOK)
+		bought.is(purchase.text("id"), "id")
+
 		// Keys that are none.
 		for _, key := range []string{strings.Repeat("x", 256), "é"} {
 			owner.call("POST", "/api/stores", object{"name": "Fifth"}, "Idempotency-Key", key).problem(http.StatusUnprocessableEntity, "invalid_request")

@@ -159,7 +159,7 @@ func replay(w http.ResponseWriter, kept idempotency.Answer) {
 // (429 and from 500 on), and when it is longer than any answer of something new.
 func (a *api) keepAnswer(ctx huma.Context, call *idempotency.Call, next func(huma.Context)) {
 	r, w := humago.Unwrap(ctx)
-	rw := w.(*responseWriter) //nolint:errcheck,forcetypeassert // middleware makes it
+	rw := w.(*responseWriter) //nolint:forcetypeassert // middleware makes it
 	rw.hold(idempotency.MaxBody)
 	keep := false
 	defer func() {

@@ -88,7 +88,7 @@ func TestHashRequest(t *testing.T) {
 		}
 		seen[h] = true
 	}
-	if hash("POST", "/a", "", "{}") != hash("POST", "/a", "", "{}") {
+	if !seen[hash("POST", "/a", "", "{}")] {
 		t.Error("a request has two hashes")
 	}
 }

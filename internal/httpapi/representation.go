@@ -131,7 +131,7 @@ func compress(coding string, body []byte) []byte {
 		return zstdWriter().EncodeAll(body, make([]byte, 0, len(body)/4))
 	}
 	var out bytes.Buffer
-	z := gzipWriters.Get().(*gzip.Writer) //nolint:errcheck,forcetypeassert // the pool holds no others
+	z := gzipWriters.Get().(*gzip.Writer) //nolint:forcetypeassert // the pool holds no others
 	defer gzipWriters.Put(z)
 	z.Reset(&out)
 	_, _ = z.Write(body) // a buffer takes everything

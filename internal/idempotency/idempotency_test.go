@@ -55,7 +55,7 @@ func TestAnswersAreKept(t *testing.T) {
 		if e := refused(t, s, request(p, "k", "a"), stoa.IdempotencyInProgress); e.RetryAfter <= 0 {
 			t.Errorf("retry after %v", e.RetryAfter)
 		}
-		refused(t, s, request(p, "k", "b"), stoa.IdempotencyConflict)
+		_ = refused(t, s, request(p, "k", "b"), stoa.IdempotencyConflict)
 		answer := Answer{Status: 201, Header: map[string]string{"Location": "/x"}, Body: []byte(`{"key":"stoa_live_secret"}`)}
 		testkit.Must(t, call.Keep(t.Context(), answer))
 		for range 2 {
@@ -64,7 +64,7 @@ func TestAnswersAreKept(t *testing.T) {
 				t.Fatalf("%+v, %v", kept, err)
 			}
 		}
-		refused(t, s, request(p, "k", "b"), stoa.IdempotencyConflict)
+		_ = refused(t, s, request(p, "k", "b"), stoa.IdempotencyConflict)
 
 		// Nobody else's call meets the key.
 		acting, key := p, p
@@ -108,7 +108,7 @@ func TestKilledCalls(t *testing.T) {
 		req := request(p, "k", "a")
 		req.Timeout = -time.Second
 		dead := begun(t, s, req)
-		refused(t, s, request(p, "k", "b"), stoa.IdempotencyConflict)
+		_ = refused(t, s, request(p, "k", "b"), stoa.IdempotencyConflict)
 		next := begun(t, s, request(p, "k", "a"))
 		refused(t, s, request(p, "k", "a"), stoa.IdempotencyInProgress)
 		testkit.Must(t, dead.Keep(t.Context(), Answer{Status: 500}))
@@ -138,7 +138,7 @@ func TestKeysExpire(t *testing.T) {
 			}
 		}
 		age(Retention - time.Minute)
-		refused(t, s, request(p, "k", "b"), stoa.IdempotencyConflict)
+		_ = refused(t, s, request(p, "k", "b"), stoa.IdempotencyConflict)
 		age(Retention + time.Second)
 		begun(t, s, request(p, "k", "b"))
 		age(Retention + time.Second)

@@ -214,7 +214,7 @@ func (n *normalizer) text(member, s string) string {
 	case member == "code" && digits.MatchString(s):
 		return "123456"
 	case slices.Contains(secretMembers, member):
-		return secretLike(member, s)
+		return secretLike(s)
 	case opaque.MatchString(s) && !strings.Contains(s, ".example.") && !strings.Contains(s, ".localhost"):
 		return "c3RvYQ-this-is-not-a-real-value"
 	}
@@ -222,13 +222,16 @@ func (n *normalizer) text(member, s string) string {
 }
 
 // secretLike returns a constant of the form of a secret.
-func secretLike(member, s string) string {
+func secretLike(s string) string {
 	switch {
 	case strings.HasPrefix(s, "stoa_live_"):
 		return "stoa_live_…"
 	case strings.Contains(s, "://"):
 		scheme, _, _ := strings.Cut(s, "://")
 		if strings.HasPrefix(scheme, "http") {
+			if address, _, query := strings.Cut(s, "?"); query {
+				return address + "?…"
+			}
 			return s
 		}
 		if scheme == "otpauth" {
