@@ -110,10 +110,10 @@ func TestKilledCalls(t *testing.T) {
 		dead := begun(t, s, req)
 		_ = refused(t, s, request(p, "k", "b"), stoa.IdempotencyConflict)
 		next := begun(t, s, request(p, "k", "a"))
-		refused(t, s, request(p, "k", "a"), stoa.IdempotencyInProgress)
+		_ = refused(t, s, request(p, "k", "a"), stoa.IdempotencyInProgress)
 		testkit.Must(t, dead.Keep(t.Context(), Answer{Status: 500}))
 		testkit.Must(t, dead.Release(t.Context()))
-		refused(t, s, request(p, "k", "a"), stoa.IdempotencyInProgress)
+		_ = refused(t, s, request(p, "k", "a"), stoa.IdempotencyInProgress)
 		testkit.Must(t, next.Keep(t.Context(), Answer{Status: 200}))
 		if _, kept, err := s.Begin(t.Context(), request(p, "k", "a")); err != nil || kept == nil || kept.Status != 200 {
 			t.Fatalf("%+v, %v", kept, err)
@@ -199,7 +199,7 @@ func TestKeysOfOneCallerAreLimited(t *testing.T) {
 		if e := refused(t, s, request(p, "next", "a"), stoa.RateLimited); e.RetryAfter <= 0 {
 			t.Errorf("retry after %v", e.RetryAfter)
 		}
-		refused(t, s, request(p, "first", "a"), stoa.IdempotencyInProgress) // earlier keys hold
+		_ = refused(t, s, request(p, "first", "a"), stoa.IdempotencyInProgress) // earlier keys hold
 		begun(t, s, request(user(), "next", "a"))
 	})
 }
