@@ -52,6 +52,7 @@ const (
 	HostnameInvalid            Code = "hostname_invalid"
 	InsufficientCredits        Code = "insufficient_credits"
 	IdempotencyConflict        Code = "idempotency_conflict"
+	IdempotencyInProgress      Code = "idempotency_in_progress"
 	EditConflict               Code = "edit_conflict"
 	WebhookNotEnabled          Code = "webhook_not_enabled"
 	WebhookReplaying           Code = "webhook_replaying"
@@ -83,6 +84,7 @@ const (
 	RateLimited                Code = "rate_limited"
 	PlatformUnavailable        Code = "platform_unavailable"
 	PayloadTooLarge            Code = "payload_too_large"
+	VersionUnknown             Code = "api_version_unknown"
 	URITooLong                 Code = "uri_too_long"
 	Internal                   Code = "internal"
 )

@@ -27,11 +27,11 @@ const module = "github.com/stoahq/stoa"
 // without internal/.
 var layers = map[string]int{
 	".": 0, "sqlite": 0, "passwordhash": 0,
-	"masterdb": 1, "keyring": 1, "page": 1,
+	"masterdb": 1, "keyring": 1, "page": 1, "version": 1,
 	"jobs": 2, "events": 2, "mail": 2, "ratelimit": 2, "quotas": 2, "keyrotation": 2, "supabase": 2, "presence": 2, "lease": 2, "tenantdb/dial": 2,
 	"audit": 3, "tenantdb/credential": 3,
 	"authz":   4,
-	"credits": 5, "tenantdb": 5, "hostnames": 5, "apikeys": 5, "traffic": 5,
+	"credits": 5, "tenantdb": 5, "hostnames": 5, "apikeys": 5, "traffic": 5, "idempotency": 5,
 	"credits/feed": 6, "webhooks": 6, "credits/verify": 6, "storedata": 6, "supabase/link": 6, "archive/container": 6,
 	"stores": 7, "payments": 7, "archive": 7,
 	"accounts": 8, "masterbackup": 8,

@@ -8,17 +8,22 @@ import (
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/version"
 )
 
 // NameChange is a change of the caller's name. A nil field stays as it is.
 type NameChange struct {
 	FirstName *string
 	LastName  *string
+	Match     version.Match // against User.Version
 }
+
+// Version identifies the state of an account, for NameChange.
+func (u User) Version() string { return version.Of(u) }
 
 // ChangeName changes the caller's name and returns the account. It fails with
 // invalid_request, naming every fault, and with forbidden for an operator who acts as
-// the user. The same name again changes nothing.
+// the user, and with edit_conflict. The same name again changes nothing.
 func (a *Accounts) ChangeName(ctx context.Context, p authz.Principal, change NameChange) (User, error) {
 	if err := p.InPerson(); err != nil {
 		return User{}, err
@@ -31,6 +36,9 @@ func (a *Accounts) ChangeName(ctx context.Context, p authz.Principal, change Nam
 	err = a.db.Tx(ctx, func(tx *masterdb.Tx) error {
 		var err error
 		if user, err = lockCaller(ctx, tx, p); err != nil {
+			return err
+		}
+		if err := change.Match.Check(user.Version()); err != nil {
 			return err
 		}
 		before := user
@@ -66,7 +74,7 @@ func (n NameChange) validate() (NameChange, error) {
 		}
 		return &normal
 	}
-	n = NameChange{FirstName: clean("firstName", n.FirstName), LastName: clean("lastName", n.LastName)}
+	n.FirstName, n.LastName = clean("firstName", n.FirstName), clean("lastName", n.LastName)
 	return n, faults.Err()
 }
 

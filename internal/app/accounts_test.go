@@ -307,7 +307,7 @@ func TestOperatorOverHTTP(t *testing.T) {
 			if n := len(op.call("GET", "/api/operator/stores", nil).want(http.StatusOK).list("data")); n != 2 {
 				t.Errorf("an operator sees %d stores", n)
 			}
-			op.call("POST", "/api/stores/"+id+"/suspend", nil).want(http.StatusOK).is(true, "held")
+			op.call("POST", "/api/stores/"+id+"/suspend", nil).want(http.StatusOK).is(true, "suspendedByOperator")
 			owner.call("POST", "/api/stores/"+id+"/resume", nil).problem(http.StatusForbidden, "forbidden")
 			op.call("POST", "/api/stores/"+id+"/resume", nil).want(http.StatusOK)
 			op.call("POST", "/api/credits/spend", object{"amount": "1"}, "X-Store-Id", id).problem(http.StatusForbidden, "forbidden")

@@ -18,6 +18,7 @@ import (
 	"github.com/stoahq/stoa/internal/credits/feed"
 	"github.com/stoahq/stoa/internal/fleet"
 	"github.com/stoahq/stoa/internal/hostnames"
+	"github.com/stoahq/stoa/internal/idempotency"
 	"github.com/stoahq/stoa/internal/imports"
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/keyring"
@@ -54,6 +55,7 @@ type App struct {
 	Provisioning *provisioning.Service
 	Moves        *moves.Service
 	Backups      *backups.Service
+	idempotency  *idempotency.Store
 	Fleet        *fleet.Service
 	bulk         *fleet.Bulk
 	operations   *operations.Service
@@ -160,6 +162,7 @@ func (a *App) buildDomains(publicURL string, encryption, signing *keyring.Ring) 
 		Process: a.presence.Name(), Ring: encryption, Dialer: dial.Dialer{Allow: networks, PublicPlaintext: cfg.Development()}, Mail: a.mail, URL: publicURL,
 		Limit: cfg.Limits().Webhooks, Log: a.Log,
 	})
+	a.idempotency = idempotency.New(a.Master, encryption)
 	a.Hostnames = hostnames.New(a.Master, cfg.BaseDomain, a.Log)
 	a.Hostnames.SetMaxStale(cfg.ServeStale)
 	a.Hostnames.LimitPerStore(cfg.Limits().Hostnames)

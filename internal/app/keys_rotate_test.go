@@ -125,6 +125,7 @@ func TestKeysAreRotated(t *testing.T) {
 		o.restart(oldEnc, oldJWT)
 		c, id, host := connected(o.t, o.s, "owner@example.com")
 		secret := c.withFactor()
+		c.call("POST", "/api/stores", object{"name": "Kept"}, "Idempotency-Key", "k").want(http.StatusCreated)
 		planned := o.plannedProject(c, sb)
 		o.waitingRevocation(c, sb)
 		webhook := c.call("POST", "/api/stores/"+id+"/webhooks", object{"url": "http://127.0.0.1:1/"}).want(http.StatusCreated).text("id")
@@ -159,7 +160,7 @@ func TestKeysAreRotated(t *testing.T) {
 		if failures := <-done; failures > 0 {
 			o.t.Errorf("%d requests failed meanwhile", failures)
 		}
-		if status != 0 || r.Resealed != 10 || r.Unreadable != 0 || len(r.Removable) != 1 || r.Removable[0] != "e1" {
+		if status != 0 || r.Resealed != 11 || r.Unreadable != 0 || len(r.Removable) != 1 || r.Removable[0] != "e1" {
 			o.t.Errorf("status %d, %+v, %s", status, r, errOut)
 		}
 		if _, out, _ := o.stoa("keys", "list"); !regexp.MustCompile(`e2 +encrypts +2 × store_databases.credentials, 1 × second_factors.secret`).MatchString(out) ||
@@ -176,6 +177,7 @@ func TestKeysAreRotated(t *testing.T) {
 		if kid := keyOf(o.t, c.token); kid != "j2" {
 			o.t.Errorf("signed with %q", kid)
 		}
+		c.call("POST", "/api/stores", object{"name": "Kept"}, "Idempotency-Key", "k").want(http.StatusCreated).replayed()
 		c.call("GET", "/api/stores/"+id, nil).want(http.StatusOK).is("ok", "database", "status")
 		c.call("GET", "/api/stores/"+planned+"/supabase/organizations", nil).want(http.StatusOK)
 		c.call("POST", "/api/stores/"+id+"/backups/"+backup+"/check", nil).want(http.StatusAccepted)

@@ -1,6 +1,7 @@
 package app_test
 
 import (
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -10,6 +11,13 @@ import (
 	"github.com/stoahq/stoa/internal/httpapi"
 	"github.com/stoahq/stoa/internal/httpapi/openapitest"
 )
+
+// updateExamples writes the examples of the OpenAPI document from the exchanges of the run:
+// go test ./internal/app -short -update-examples. A run of some tests replaces the examples
+// of what these call.
+var updateExamples = flag.Bool("update-examples", false, "write the examples of the OpenAPI document")
+
+const examplesFile = "../httpapi/examples.json"
 
 // TestMain checks each JSON answer of the API that a test receives against the OpenAPI
 // document. One that differs fails the run.
@@ -22,17 +30,34 @@ func TestMain(m *testing.M) {
 	if err != nil {
 		panic(err)
 	}
+	examples := openapitest.NewExamples()
 	var mu sync.Mutex
 	wrong := map[string]bool{}
-	http.DefaultTransport = openapitest.Transport{RoundTripper: http.DefaultTransport, Document: document, Wrong: func(err error) {
+	http.DefaultTransport = openapitest.Transport{RoundTripper: http.DefaultTransport, Document: document, Examples: examples, Wrong: func(err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		wrong[err.Error()] = true
 	}}
 	code := m.Run()
+	if *updateExamples {
+		writeExamples(examples)
+	}
 	for err := range wrong {
 		fmt.Fprintln(os.Stderr, "not as in the OpenAPI document:", err)
 		code = 1
 	}
 	os.Exit(code)
+}
+
+func writeExamples(examples *openapitest.Examples) {
+	earlier, err := os.ReadFile(examplesFile)
+	if err == nil {
+		earlier, err = examples.Merge(earlier)
+	}
+	if err == nil {
+		err = os.WriteFile(examplesFile, earlier, 0o644) //nolint:gosec // a file of the source
+	}
+	if err != nil {
+		panic(err)
+	}
 }

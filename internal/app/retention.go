@@ -16,6 +16,7 @@ import (
 	"github.com/stoahq/stoa/internal/config"
 	"github.com/stoahq/stoa/internal/credits/feed"
 	"github.com/stoahq/stoa/internal/fleet"
+	"github.com/stoahq/stoa/internal/idempotency"
 	"github.com/stoahq/stoa/internal/jobs"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -48,7 +49,7 @@ func (a *App) Expiries(ctx context.Context) ([]masterdb.Expiry, error) {
 	return append(slices.Concat(accounts.Expiries(accounts.DefaultRefreshTTL), apikeys.Expiries(), webhooks.Expiries()),
 		audit.Expiry(keep), payments.Expiry(a.Cfg.EventRetention), provisioning.Expiry(a.Cfg.EventRetention), moves.Expiry(a.Cfg.EventRetention), feed.LowBalanceExpiry(a.Cfg.EventRetention),
 		stores.Expiry(), masterdb.ChangeLogExpiry(), traffic.Expiry(), fleet.BulkActionExpiry(a.Cfg.EventRetention), operations.VerificationExpiry(a.Cfg.EventRetention),
-		backups.RestoreExpiry(a.Cfg.EventRetention),
+		backups.RestoreExpiry(a.Cfg.EventRetention), idempotency.Expiry(),
 	), err
 }
 

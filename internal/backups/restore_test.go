@@ -322,7 +322,7 @@ func TestRights(t *testing.T) {
 			"make":     func(p authz.Principal) error { _, err := f.Make(t.Context(), p, s.ID); return err },
 			"check":    func(p authz.Principal) error { _, err := f.Check(t.Context(), p, s.ID, b.ID); return err },
 			"delete":   func(p authz.Principal) error { return f.Delete(t.Context(), p, s.ID, b.ID) },
-			"schedule": func(p authz.Principal) error { _, err := f.SetSchedule(t.Context(), p, s.ID, nil); return err },
+			"schedule": func(p authz.Principal) error { _, err := f.SetSchedule(t.Context(), p, s.ID, nil, nil); return err },
 			"restore": func(p authz.Principal) error {
 				_, err := f.Restore(t.Context(), p, s.ID, b.ID, RestoreOptions{})
 				return err

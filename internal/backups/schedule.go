@@ -13,6 +13,8 @@ import (
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/quotas"
+	"github.com/stoahq/stoa/internal/version"
 )
 
 // Schedule says how often archives are made, and which are kept: the newest one of each of
@@ -140,6 +142,12 @@ type StoreSchedule struct {
 	NextAt *time.Time // nil: none is due
 }
 
+// Version identifies the schedule, for SetSchedule.
+func (s StoreSchedule) Version() string {
+	s.NextAt = nil
+	return version.Of(s)
+}
+
 type scheduleRow struct {
 	NextAt                         time.Time
 	Own                            bool
@@ -180,7 +188,7 @@ func (s *Service) of(r scheduleRow) Schedule {
 // SetSchedule gives the store a schedule of its own, or with nil that of the platform. What
 // a shorter schedule does not keep is deleted after the next archive. It fails with
 // invalid_request.
-func (s *Service) SetSchedule(ctx context.Context, p authz.Principal, store stoa.StoreID, own *Schedule) (StoreSchedule, error) {
+func (s *Service) SetSchedule(ctx context.Context, p authz.Principal, store stoa.StoreID, own *Schedule, match version.Match) (StoreSchedule, error) {
 	if _, err := authz.Check(ctx, s.db, p, store, authz.ManageBackups); err != nil {
 		return StoreSchedule{}, err
 	}
@@ -193,6 +201,18 @@ func (s *Service) SetSchedule(ctx context.Context, p authz.Principal, store stoa
 	}
 	var out StoreSchedule
 	err := s.db.Tx(ctx, func(tx *masterdb.Tx) error {
+		if match != nil {
+			if err := quotas.LockStore(ctx, tx, store); err != nil {
+				return err
+			}
+			present, err := s.schedule(ctx, tx, store)
+			if err != nil {
+				return err
+			}
+			if err := match.Check(present.Version()); err != nil {
+				return err
+			}
+		}
 		// The next archive is due within one interval: a longer wait of before is cut.
 		next := tx.Now.Add(set.Interval())
 		_, err := tx.Exec(ctx, `INSERT INTO backup_schedules (store_id, next_at, own, hourly, daily, weekly, monthly) VALUES ($1, $2, $3, $4, $5, $6, $7)

@@ -116,11 +116,11 @@ func TestDue(t *testing.T) {
 		eventually(t, "two archives are kept", func() bool { return len(list()) == 2 && len(f.files(t)) == 2 })
 
 		own := Schedule{Hourly: 3}
-		got, err := f.SetSchedule(t.Context(), p, s.ID, &own)
+		got, err := f.SetSchedule(t.Context(), p, s.ID, &own, nil)
 		if err != nil || got.Schedule != own || !got.Own || time.Until(*got.NextAt) > time.Hour {
 			t.Errorf("own schedule %+v, %v", got, err)
 		}
-		if _, err := f.SetSchedule(t.Context(), p, s.ID, &Schedule{Daily: -1}); stoa.CodeOf(err) != stoa.InvalidRequest {
+		if _, err := f.SetSchedule(t.Context(), p, s.ID, &Schedule{Daily: -1}, nil); stoa.CodeOf(err) != stoa.InvalidRequest {
 			t.Errorf("a negative number: %v", err)
 		}
 		f.exec(t, `UPDATE stores SET status = 'deleted', delete_after = $2 WHERE id = $1`, s.ID, time.Now().UTC().Add(-2*time.Hour))

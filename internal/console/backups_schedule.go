@@ -66,7 +66,7 @@ func (c *Console) setBackupSchedule(w http.ResponseWriter, r *Request) error {
 	own, err := sentSchedule(r)
 	var set backups.StoreSchedule
 	if err == nil {
-		set, err = c.Backups.SetSchedule(r.Context(), r.Principal, store.ID, own)
+		set, err = c.Backups.SetSchedule(r.Context(), r.Principal, store.ID, own, nil)
 	}
 	if err != nil {
 		f, err := refused(r, err)

@@ -210,7 +210,7 @@ func (c *Console) setCreditSettings(w http.ResponseWriter, r *Request) error {
 		message = "Owners get a mail when fewer than " + amount.String() + " credits are available."
 	}
 	if err == nil {
-		err = c.Credits.SetSettings(r.Context(), r.Principal, store.ID, s)
+		err = c.Credits.SetSettings(r.Context(), r.Principal, store.ID, s, nil)
 	}
 	if err != nil {
 		form, err := refused(r, err)

@@ -7,6 +7,7 @@ import (
 	"github.com/stoahq/stoa/internal/audit"
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/version"
 )
 
 // Settings are the owners' settings of a store's account.
@@ -29,8 +30,9 @@ func (l *Ledger) Settings(ctx context.Context, p authz.Principal, store stoa.Sto
 
 // SetSettings replaces the settings. The caller needs permission to buy credits. It fails
 // with invalid_request for a threshold that is not above 0. A threshold above what is
-// available causes no mail until the next fall below it.
-func (l *Ledger) SetSettings(ctx context.Context, p authz.Principal, store stoa.StoreID, s Settings) error {
+// available causes no mail until the next fall below it. It fails with edit_conflict unless
+// match has the Version of the present settings.
+func (l *Ledger) SetSettings(ctx context.Context, p authz.Principal, store stoa.StoreID, s Settings, match version.Match) error {
 	if s.LowBalance != nil && *s.LowBalance <= 0 {
 		var faults stoa.Invalid
 		faults.Add("lowBalanceThreshold", "must be above 0, or null for no mail")
@@ -44,6 +46,9 @@ func (l *Ledger) SetSettings(ctx context.Context, p authz.Principal, store stoa.
 		if err := tx.Get(ctx, &before, `SELECT low_balance FROM credit_balances WHERE store_id = $1`+tx.ForUpdate(), store); err != nil {
 			return err
 		}
+		if err := match.Check(before.Version()); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, `UPDATE credit_balances SET low_balance = $2 WHERE store_id = $1`, store, s.LowBalance); err != nil {
 			return err
 		}
@@ -52,6 +57,9 @@ func (l *Ledger) SetSettings(ctx context.Context, p authz.Principal, store stoa.
 		}})
 	})
 }
+
+// Version identifies the settings, for SetSettings.
+func (s Settings) Version() string { return version.Of(s) }
 
 // lowBalance returns the threshold as the audit log records it.
 func (s Settings) lowBalance() string {

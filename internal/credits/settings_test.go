@@ -17,7 +17,7 @@ import (
 // setThreshold sets the threshold below which the owners get mails.
 func setThreshold(t testing.TB, b creditstest.Account, amount credits.Amount) {
 	t.Helper()
-	testkit.Must(t, b.Ledger.SetSettings(t.Context(), b.Owner, b.Store, credits.Settings{LowBalance: &amount}))
+	testkit.Must(t, b.Ledger.SetSettings(t.Context(), b.Owner, b.Store, credits.Settings{LowBalance: &amount}, nil))
 }
 
 // crossings returns how often the available amount fell below the threshold.
@@ -75,7 +75,7 @@ func TestLowBalanceIsCrossed(t *testing.T) {
 		expect("clawed back into debt", 3)
 		b.Give(t, 10_000)
 		setThreshold(t, b, 10_000)
-		testkit.Must(t, b.Ledger.SetSettings(ctx, b.Owner, b.Store, credits.Settings{}))
+		testkit.Must(t, b.Ledger.SetSettings(ctx, b.Owner, b.Store, credits.Settings{}, nil))
 		spend(1000)
 		expect("turned off", 3)
 	})
@@ -113,7 +113,7 @@ func TestSettings(t *testing.T) {
 		b := creditstest.New(t, db)
 		ctx := t.Context()
 		set := func(p authz.Principal, amount credits.Amount) error {
-			return b.Ledger.SetSettings(ctx, p, b.Store, credits.Settings{LowBalance: &amount})
+			return b.Ledger.SetSettings(ctx, p, b.Store, credits.Settings{LowBalance: &amount}, nil)
 		}
 		for role, code := range map[authz.Role]stoa.Code{authz.Admin: "", authz.Member: stoa.Forbidden, authz.Viewer: stoa.Forbidden} {
 			p := b.Member(t, role)

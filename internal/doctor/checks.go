@@ -12,6 +12,7 @@ import (
 	"github.com/stoahq/stoa/internal/backups"
 	"github.com/stoahq/stoa/internal/config"
 	"github.com/stoahq/stoa/internal/hostnames"
+	"github.com/stoahq/stoa/internal/idempotency"
 	"github.com/stoahq/stoa/internal/keyring"
 	"github.com/stoahq/stoa/internal/keyrotation"
 	"github.com/stoahq/stoa/internal/masterdb"
@@ -230,5 +231,5 @@ func SchemaRemedy(err error) string {
 // SealedColumns returns all columns of the master database that hold encrypted values. A
 // test checks that no other column holds an envelope.
 func SealedColumns() []keyrotation.Column {
-	return slices.Concat([]keyrotation.Column{tenantdb.SealedCredentials(), accounts.SealedFactors(), backups.SealedKeys()}, tenantdb.SealedMoves(), link.Sealed(), webhooks.SealedSecrets())
+	return slices.Concat([]keyrotation.Column{tenantdb.SealedCredentials(), accounts.SealedFactors(), backups.SealedKeys(), idempotency.Sealed()}, tenantdb.SealedMoves(), link.Sealed(), webhooks.SealedSecrets())
 }

@@ -19,7 +19,7 @@ func (a *api) accountRoutes() {
 	tags := []string{"Auth"}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: maxJSON},
 		huma.Operation{OperationID: "account.update", Method: http.MethodPatch, Path: "/api/auth/me", Tags: tags,
-			Summary: "Change the caller's name", Description: "A field that is left out stays as it is.", Errors: []int{400, 401, 403, 413, 422}}, a.changeName)
+			Summary: "Change the caller's name", Description: "A field that is left out stays as it is.", Errors: []int{400, 401, 403, 412, 413, 422}}, a.changeName)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
 		huma.Operation{OperationID: "account.delete", Method: http.MethodDelete, Path: "/api/auth/me", Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: "Delete the account",
@@ -30,7 +30,7 @@ func (a *api) accountRoutes() {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
 		huma.Operation{OperationID: "emailChange.get", Method: http.MethodGet, Path: "/api/auth/email-change", Tags: tags,
 			Summary: "The change of the address that waits", Description: "`change` is null when none waits.", Errors: []int{401, 403}}, a.getEmailChange)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON, key: keyKept},
 		huma.Operation{OperationID: "emailChange.start", Method: http.MethodPost, Path: "/api/auth/email-change", Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary: "Ask for a change of the address",
 			Description: "Needs the password. A link is sent to the new address and, if the present one is verified, one to it: the change takes effect when both are " +
@@ -56,20 +56,28 @@ func (a *api) accountRoutes() {
 }
 
 type changeNameInput struct {
+	MatchInput
 	Body struct {
 		FirstName *string `json:"firstName,omitempty" maxLength:"100" example:"John"`
 		LastName  *string `json:"lastName,omitempty" maxLength:"100" example:"Doe"`
 	}
 }
 
-type userOutput struct{ Body userView }
+type userOutput struct {
+	ETag string `header:"ETag"`
+	Body userView
+}
 
 func (a *api) changeName(ctx context.Context, in *changeNameInput) (*userOutput, error) {
-	user, err := a.Accounts.ChangeName(ctx, principal(ctx), accounts.NameChange{FirstName: in.Body.FirstName, LastName: in.Body.LastName})
+	match, err := ifMatch(in.IfMatch)
 	if err != nil {
 		return nil, err
 	}
-	return &userOutput{userView(user)}, nil
+	user, err := a.Accounts.ChangeName(ctx, principal(ctx), accounts.NameChange{FirstName: in.Body.FirstName, LastName: in.Body.LastName, Match: match})
+	if err != nil {
+		return nil, err
+	}
+	return &userOutput{quote(user.Version()), userView(user)}, nil
 }
 
 func (a *api) deleteAccount(ctx context.Context, in *PasswordInput) (*struct{}, error) {

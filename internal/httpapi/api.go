@@ -25,6 +25,7 @@ import (
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/fleet"
 	"github.com/stoahq/stoa/internal/hostnames"
+	"github.com/stoahq/stoa/internal/idempotency"
 	"github.com/stoahq/stoa/internal/mail"
 	"github.com/stoahq/stoa/internal/masterdb"
 	"github.com/stoahq/stoa/internal/moves"
@@ -44,6 +45,7 @@ import (
 type Domains struct {
 	Master       *masterdb.DB
 	Accounts     *accounts.Accounts
+	Idempotency  *idempotency.Store
 	APIKeys      *apikeys.Service
 	Stores       *stores.Registry
 	Hostnames    *hostnames.Service

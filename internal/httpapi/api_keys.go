@@ -20,7 +20,7 @@ func (a *api) apiKeyRoutes() {
 		huma.Operation{OperationID: "apiKeys.list", Method: http.MethodGet, Path: path, Tags: tags,
 			Summary: "The store's API keys", Description: "Newest first, without those that were revoked. Their number is limited (quota_exceeded): the list has no pages.",
 			Errors: []int{401, 403, 404}}, a.listKeys)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageKeys), maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageKeys), maxBody: maxJSON, key: keyKept},
 		huma.Operation{OperationID: "apiKeys.create", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary: "Make an API key",
 			Description: "The answer shows the key this once. It acts for the caller, in this store and within its scopes, until it expires, is revoked, or the " +

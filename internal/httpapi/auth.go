@@ -138,6 +138,7 @@ func (a *api) logout(ctx context.Context, _ *struct{}) (*struct{}, error) {
 }
 
 type meOutput struct {
+	ETag string `header:"ETag"`
 	Body struct {
 		User   userView    `json:"user"`
 		Stores []storeView `json:"stores" doc:"The caller's stores, newest first, at most 100; GET /api/stores pages through all"`
@@ -153,7 +154,7 @@ func (a *api) me(ctx context.Context, _ *struct{}) (*meOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &meOutput{}
+	out := &meOutput{ETag: quote(user.Version())}
 	out.Body.User = userView(user)
 	out.Body.Stores = a.storeViews(page.Stores)
 	return out, nil

@@ -23,8 +23,8 @@ func (a *api) autoRechargeRoutes() {
 			Summary: "Buy credits automatically",
 			Description: "While fewer credits than threshold are available, the saved card is charged for more, one purchase at a time and at most monthlyCap " +
 				"credits in a calendar month (UTC). A declined card, a dispute or a refund of such a purchase switches it off: see stopped. Nothing is charged while credits are owed.",
-			Errors: []int{400, 401, 403, 404, 413, 422, 503}}, a.setAutoRecharge)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.PurchaseCredits), maxBody: noBody},
+			Errors: []int{400, 401, 403, 404, 412, 413, 422, 503}}, a.setAutoRecharge)
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.PurchaseCredits), maxBody: noBody, key: keyKept},
 		huma.Operation{OperationID: "autoRecharge.saveCard", Method: http.MethodPost, Path: path + "/card", Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary:     "Save a card",
 			Description: "Answers with a page of the payment provider where a card is given; it replaces the one before. No money moves.",
@@ -65,7 +65,12 @@ func newAutoRechargeView(r payments.AutoRecharge) autoRechargeView {
 	return v
 }
 
-func (a *api) getAutoRecharge(ctx context.Context, in *StoreChoice) (*struct{ Body autoRechargeView }, error) {
+type autoRechargeOutput struct {
+	ETag string `header:"ETag"`
+	Body autoRechargeView
+}
+
+func (a *api) getAutoRecharge(ctx context.Context, in *StoreChoice) (*autoRechargeOutput, error) {
 	id, err := a.chosenStore(ctx, *in)
 	if err != nil {
 		return nil, err
@@ -74,11 +79,12 @@ func (a *api) getAutoRecharge(ctx context.Context, in *StoreChoice) (*struct{ Bo
 	if err != nil {
 		return nil, err
 	}
-	return &struct{ Body autoRechargeView }{newAutoRechargeView(r)}, nil
+	return &autoRechargeOutput{quote(r.Version()), newAutoRechargeView(r)}, nil
 }
 
 type setAutoRechargeInput struct {
 	StoreChoice
+	MatchInput
 	Body struct {
 		Enabled    bool        `json:"enabled"`
 		Threshold  amountInput `json:"threshold" doc:"Recharge while fewer credits are available"`
@@ -87,12 +93,16 @@ type setAutoRechargeInput struct {
 	}
 }
 
-func (a *api) setAutoRecharge(ctx context.Context, in *setAutoRechargeInput) (*struct{ Body autoRechargeView }, error) {
+func (a *api) setAutoRecharge(ctx context.Context, in *setAutoRechargeInput) (*autoRechargeOutput, error) {
 	id, err := a.chosenStore(ctx, in.StoreChoice)
 	if err != nil {
 		return nil, err
 	}
-	req := payments.AutoRechargeRequest{Enabled: in.Body.Enabled}
+	match, err := ifMatch(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
+	req := payments.AutoRechargeRequest{Enabled: in.Body.Enabled, Match: match}
 	for _, f := range []struct {
 		name string
 		from amountInput
@@ -108,12 +118,7 @@ func (a *api) setAutoRecharge(ctx context.Context, in *setAutoRechargeInput) (*s
 	if err != nil {
 		return nil, err
 	}
-	return &struct{ Body autoRechargeView }{newAutoRechargeView(r)}, nil
-}
-
-type saveCardInput struct {
-	StoreChoice
-	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key gives the same page for a day"`
+	return &autoRechargeOutput{quote(r.Version()), newAutoRechargeView(r)}, nil
 }
 
 type saveCardOutput struct {
@@ -122,13 +127,13 @@ type saveCardOutput struct {
 	}
 }
 
-func (a *api) saveCard(ctx context.Context, in *saveCardInput) (*saveCardOutput, error) {
-	id, err := a.chosenStore(ctx, in.StoreChoice)
+func (a *api) saveCard(ctx context.Context, in *StoreChoice) (*saveCardOutput, error) {
+	id, err := a.chosenStore(ctx, *in)
 	if err != nil {
 		return nil, err
 	}
 	out := &saveCardOutput{}
-	out.Body.CheckoutURL, err = a.Payments.SaveCard(ctx, principal(ctx), id, in.IdempotencyKey)
+	out.Body.CheckoutURL, err = a.Payments.SaveCard(ctx, principal(ctx), id, idempotencyKey(ctx))
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func (a *api) backupRoutes() {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadBackups), maxBody: noBody},
 		huma.Operation{OperationID: "backups.list", Method: http.MethodGet, Path: backupsPath, Tags: tags,
 			Summary: "The store's archives", Description: "Newest first.", Errors: []int{401, 403, 404, 422}}, a.listBackups)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MakeBackup), maxBody: noBody},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MakeBackup), maxBody: noBody, key: keyKept},
 		huma.Operation{OperationID: "backups.create", Method: http.MethodPost, Path: backupsPath, Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary:     "Archive the store",
 			Description: follow + "While one that was asked for is not finished, the answer is that one. A complete archive is checked: loaded into a temporary database and compared row by row.",
@@ -34,7 +34,7 @@ func (a *api) backupRoutes() {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageBackups), maxBody: noBody},
 		huma.Operation{OperationID: "backups.delete", Method: http.MethodDelete, Path: backupsPath + "/{backupId}", Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: "Delete an archive", Description: "An archive that a restore needs cannot be deleted: 409 backup_in_use.", Errors: []int{401, 403, 404, 409}}, a.deleteBackup)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MakeBackup), maxBody: noBody},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MakeBackup), maxBody: noBody, key: keyKept},
 		huma.Operation{OperationID: "backups.check", Method: http.MethodPost, Path: backupsPath + "/{backupId}/check", Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary: "Check an archive", Description: "It is read whole, loaded into a temporary database, and compared row by row. The archive's check has the result.",
 			Errors: []int{401, 403, 404}}, a.checkBackup)
@@ -44,13 +44,13 @@ func (a *api) backupRoutes() {
 }
 
 func (a *api) restoreRoutes(tags []string) {
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.RestoreBackup), maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.RestoreBackup), maxBody: maxJSON, key: keyKept},
 		huma.Operation{OperationID: "backups.restore", Method: http.MethodPost, Path: backupsPath + "/{backupId}/restore", Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary: "Restore an archive into the store",
 			Description: "For owners, in person. The archive is read whole, then the store is closed, its present rows are archived, and the archive's rows replace them. " +
 				"If the database refuses one of these, the present rows are restored. Follow Location.",
 			Errors: []int{400, 401, 403, 404, 409, 413, 422}}, a.restoreBackup)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.DownloadBackup), maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.DownloadBackup), maxBody: maxJSON, key: keyKept},
 		huma.Operation{OperationID: "backups.clone", Method: http.MethodPost, Path: backupsPath + "/{backupId}/clone", Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary: "Make a new store of an archive",
 			Description: "For owners, in person. The new store belongs to the caller and has a managed database. It has none of the credits, keys, hostnames and members of this one. " +
@@ -71,10 +71,10 @@ func (a *api) scheduleRoutes(tags []string) {
 			Summary: "Set how often the store is archived",
 			Description: "Each number says how many archives are kept: the newest one of each of the last hours, days, weeks or months. Archives are made as often as the " +
 				"shortest of these needs; with 0 in all of them, never.",
-			Errors: []int{400, 401, 403, 404, 413, 422}}, a.setSchedule)
+			Errors: []int{400, 401, 403, 404, 412, 413, 422}}, a.setSchedule)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageBackups), maxBody: noBody},
 		huma.Operation{OperationID: "backupSchedule.reset", Method: http.MethodDelete, Path: path, Tags: tags,
-			Summary: "Archive the store as the platform does by default", Description: "The store has no schedule of its own any more.", Errors: []int{401, 403, 404}}, a.resetSchedule)
+			Summary: "Archive the store as the platform does by default", Description: "The store has no schedule of its own any more.", Errors: []int{401, 403, 404, 412, 422}}, a.resetSchedule)
 }
 
 type backupView struct {
@@ -312,8 +312,7 @@ type lastRestoreOutput struct{ Body restoreView }
 
 type cloneInput struct {
 	BackupPath
-	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"A repeated call with the same key makes one store"`
-	Body           cloneBody
+	Body cloneBody
 }
 
 type cloneBody struct {
@@ -339,7 +338,7 @@ func (a *api) cloneBackup(ctx context.Context, in *cloneInput) (*cloneOutput, er
 		return nil, err
 	}
 	created, r, err := a.Backups.Clone(ctx, principal(ctx), store, id, backups.Clone{
-		New: stores.NewStore{Name: in.Body.Name, Slug: in.Body.Slug, IdempotencyKey: in.IdempotencyKey}, Without: in.Body.Without,
+		New: stores.NewStore{Name: in.Body.Name, Slug: in.Body.Slug, IdempotencyKey: idempotencyKey(ctx)}, Without: in.Body.Without,
 	})
 	if err != nil {
 		return nil, err
@@ -363,13 +362,16 @@ type scheduleView struct {
 	NextAt  *time.Time `json:"nextAt" doc:"When the next archive is due; null: not yet planned, or never"`
 }
 
-type scheduleOutput struct{ Body scheduleView }
+type scheduleOutput struct {
+	ETag string `header:"ETag"`
+	Body scheduleView
+}
 
 func newScheduleOutput(s backups.StoreSchedule, err error) (*scheduleOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &scheduleOutput{scheduleView{Hourly: s.Hourly, Daily: s.Daily, Weekly: s.Weekly, Monthly: s.Monthly, Own: s.Own, NextAt: s.NextAt}}, nil
+	return &scheduleOutput{quote(s.Version()), scheduleView{Hourly: s.Hourly, Daily: s.Daily, Weekly: s.Weekly, Monthly: s.Monthly, Own: s.Own, NextAt: s.NextAt}}, nil
 }
 
 func (a *api) getSchedule(ctx context.Context, in *StorePath) (*scheduleOutput, error) {
@@ -382,6 +384,7 @@ func (a *api) getSchedule(ctx context.Context, in *StorePath) (*scheduleOutput, 
 
 type scheduleInput struct {
 	StorePath
+	MatchInput
 	Body scheduleBody
 }
 
@@ -390,16 +393,29 @@ func (a *api) setSchedule(ctx context.Context, in *scheduleInput) (*scheduleOutp
 	if err != nil {
 		return nil, err
 	}
+	match, err := ifMatch(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
 	own := backups.Schedule{Hourly: in.Body.Hourly, Daily: in.Body.Daily, Weekly: in.Body.Weekly, Monthly: in.Body.Monthly}
-	return newScheduleOutput(a.Backups.SetSchedule(ctx, principal(ctx), id, &own))
+	return newScheduleOutput(a.Backups.SetSchedule(ctx, principal(ctx), id, &own, match))
 }
 
-func (a *api) resetSchedule(ctx context.Context, in *StorePath) (*scheduleOutput, error) {
+type resetScheduleInput struct {
+	StorePath
+	MatchInput
+}
+
+func (a *api) resetSchedule(ctx context.Context, in *resetScheduleInput) (*scheduleOutput, error) {
 	id, err := storeID(in.ID)
 	if err != nil {
 		return nil, err
 	}
-	return newScheduleOutput(a.Backups.SetSchedule(ctx, principal(ctx), id, nil))
+	match, err := ifMatch(in.IfMatch)
+	if err != nil {
+		return nil, err
+	}
+	return newScheduleOutput(a.Backups.SetSchedule(ctx, principal(ctx), id, nil, match))
 }
 
 // attachment returns the header of a file of that name, which consists of letters, digits

@@ -54,7 +54,8 @@ var codes = []codeInfo{
 	{stoa.HostnameInvalid, http.StatusUnprocessableEntity, "This is no usable hostname, or it is not verified yet.", "Check the spelling; set the DNS record and verify the hostname before it becomes the primary one."},
 	{stoa.InsufficientCredits, http.StatusPaymentRequired, "Fewer credits are available than this costs. Nothing has changed.", "Buy credits with `POST /api/credits/purchase`, or let them be bought automatically."},
 	{stoa.IdempotencyConflict, http.StatusConflict, "The idempotency key was used for a different request.", "Use a new key for a new request, and the same request with the same key."},
-	{stoa.EditConflict, http.StatusPreconditionFailed, "The resource was changed after the version that `If-Match` names.", "Read it again, make the change to what it is now, and send the new `ETag`."},
+	{stoa.IdempotencyInProgress, http.StatusConflict, "The first request with this idempotency key is still being carried out.", "Repeat the call after `Retry-After`: it gets the answer of the first one."},
+	{stoa.EditConflict, http.StatusPreconditionFailed, "It was changed after the version that `If-Match` names.", "Read it again, make the change to what it is now, and send the new `ETag`."},
 	{stoa.WebhookNotEnabled, http.StatusConflict, "The webhook endpoint is paused or disabled: nothing is sent to it.", "Enable it with `PATCH` and `{\"enabled\":true}`; `disabledReason` says why the platform has disabled it."},
 	{stoa.WebhookReplaying, http.StatusConflict, "What was asked for before waits for this webhook endpoint still.", "Wait until it is sent: `replaying` and `waiting` of the endpoint tell, and the deliveries in the state waiting."},
 	{stoa.HoldNotFound, http.StatusNotFound, "There is no such hold in this store.", "Check its id: `GET /api/credits/holds`."},
@@ -85,6 +86,7 @@ var codes = []codeInfo{
 	{stoa.RateLimited, http.StatusTooManyRequests, "There were too many requests. `RateLimit` and `RateLimit-Policy` say how many there may be.", "Repeat the call after `Retry-After`."},
 	{stoa.PlatformUnavailable, http.StatusServiceUnavailable, "The master database cannot serve. A call that moves credits may have been carried out.", "Repeat the call after `Retry-After`, with its idempotency key."},
 	{stoa.PayloadTooLarge, http.StatusRequestEntityTooLarge, "The body is too large.", "Send less; `detail` has the limit."},
+	{stoa.VersionUnknown, http.StatusBadRequest, "The header `Stoa-Version` names no version of the API.", "Send one of the versions that `detail` lists, or none for the newest one."},
 	{stoa.URITooLong, http.StatusRequestURITooLong, "The address is too long.", "Send a shorter one."},
 	{stoa.Internal, http.StatusInternalServerError, "The platform has a fault.", "Tell the operator the `requestId`: the log has the cause under it."},
 }

@@ -19,10 +19,11 @@ func (a *api) creditSettingsRoutes(tags []string) {
 			Summary: "Choose when the store's owners are told that credits run low",
 			Description: "Each time that what is available falls from at least lowBalanceThreshold to less, every owner gets one mail. " +
 				"A threshold above what is available now causes none: the next fall below it does. null turns the mails off.",
-			Errors: []int{400, 401, 403, 404, 413, 422}}, a.setCreditSettings)
+			Errors: []int{400, 401, 403, 404, 412, 413, 422}}, a.setCreditSettings)
 }
 
 type creditSettingsOutput struct {
+	ETag string `header:"ETag"`
 	Body struct {
 		LowBalanceThreshold *credits.Amount `json:"lowBalanceThreshold" nullable:"true" example:"100"`
 	}
@@ -37,7 +38,7 @@ func (a *api) creditSettings(ctx context.Context, in *StoreChoice) (*creditSetti
 	if err != nil {
 		return nil, err
 	}
-	out := &creditSettingsOutput{}
+	out := &creditSettingsOutput{ETag: quote(s.Version())}
 	out.Body.LowBalanceThreshold = s.LowBalance
 	return out, nil
 }
@@ -54,6 +55,7 @@ func (o optionalAmount) Schema(r huma.Registry) *huma.Schema {
 
 type setCreditSettingsInput struct {
 	StoreChoice
+	MatchInput
 	Body struct {
 		LowBalanceThreshold optionalAmount `json:"lowBalanceThreshold"`
 	}
@@ -61,6 +63,10 @@ type setCreditSettingsInput struct {
 
 func (a *api) setCreditSettings(ctx context.Context, in *setCreditSettingsInput) (*creditSettingsOutput, error) {
 	id, err := a.chosenStore(ctx, in.StoreChoice)
+	if err != nil {
+		return nil, err
+	}
+	match, err := ifMatch(in.IfMatch)
 	if err != nil {
 		return nil, err
 	}
@@ -72,11 +78,11 @@ func (a *api) setCreditSettings(ctx context.Context, in *setCreditSettingsInput)
 		}
 		s.LowBalance = &amount
 	}
-	if err := a.Credits.SetSettings(ctx, principal(ctx), id, s); err != nil {
+	if err := a.Credits.SetSettings(ctx, principal(ctx), id, s, match); err != nil {
 		return nil, err
 	}
 	// The settings are not read again: an API key that may set them may lack credits:read.
-	out := &creditSettingsOutput{}
+	out := &creditSettingsOutput{ETag: quote(s.Version())}
 	out.Body.LowBalanceThreshold = s.LowBalance
 	return out, nil
 }

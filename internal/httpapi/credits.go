@@ -19,7 +19,7 @@ func (a *api) creditRoutes() {
 		huma.Operation{OperationID: "credits.balance", Method: http.MethodGet, Path: "/api/credits/balance", Tags: tags,
 			Summary: "The store's balance", Description: "What the store has, what open holds have set aside, and what can be spent.", Errors: []int{401, 404, 422}}, a.balance)
 	a.transactionRoutes(tags)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: maxJSON, key: keyLedger},
 		huma.Operation{OperationID: "credits.spend", Method: http.MethodPost, Path: "/api/credits/spend", Tags: tags,
 			Summary:     "Spend credits",
 			Description: "Either amount, or serviceKey and quantity at the price list's price. Deducts and records, or changes nothing. " + exactPrices,
@@ -151,8 +151,7 @@ func optionalTime(t time.Time) *time.Time {
 
 type spendInput struct {
 	StoreChoice
-	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body spends once, however often it is sent"`
-	Body           SpendBody
+	Body SpendBody
 }
 
 // SpendBody says what to pay for. It is exported because huma reads only exported
@@ -186,7 +185,7 @@ func (a *api) spend(ctx context.Context, in *spendInput) (*spendOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	req, err := in.Body.request(in.IdempotencyKey)
+	req, err := in.Body.request(idempotencyKey(ctx))
 	if err != nil {
 		return nil, err
 	}

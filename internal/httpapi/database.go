@@ -22,7 +22,7 @@ func (a *api) databaseRoutes() {
 				"and nothing is kept. Nothing is changed in either. A database that fails the test is a result, not a problem: 200 with `ok: false` " +
 				"and the error that the same credentials would meet when the store is connected or its credentials rotated.",
 			Errors: []int{400, 401, 403, 404, 409, 413, 422}}, a.testDatabase)
-	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabaseWait, scope: scope(authz.RotateCredentials), maxBody: maxCredentials},
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabaseWait, scope: scope(authz.RotateCredentials), maxBody: maxCredentials, key: keyKept},
 		huma.Operation{OperationID: "database.rotateCredentials", Method: http.MethodPost, Path: "/api/stores/{id}/database/rotate-credentials", Tags: tags,
 			Summary: "Give the store new credentials for its database",
 			Description: "They are tried first: they must reach the database that holds this store and be allowed to change it. Then they replace the old " +

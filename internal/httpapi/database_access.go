@@ -15,13 +15,13 @@ func (a *api) databaseAccessRoutes() {
 	tags := []string{"Stores"}
 	const read = "With `access=read` it is the role for reports: it may read all tables, also those that are made later, and write none. " +
 		"It has its own password, few connections, and a time limit for its statements where the server has one. "
-	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabaseWait, scope: scope(authz.ReadCredentials), maxBody: noBody},
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabaseWait, scope: scope(authz.ReadCredentials), maxBody: noBody, secret: true},
 		huma.Operation{OperationID: "database.credentials", Method: http.MethodGet, Path: "/api/stores/{id}/database/credentials", Tags: tags,
 			Summary: "Show how the store's own software connects to its managed database",
 			Description: "For owners, in person; each answer is in the audit log, and must not be stored. " + read + "It is made when it is first asked for. " +
 				"A database that is embedded in the platform has no address, and one of your own has its provider's: 404.",
 			Errors: []int{401, 403, 404, 409, 422, 503}}, a.databaseCredentials)
-	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabaseWait, scope: scope(authz.ResetPassword), maxBody: noBody},
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabaseWait, scope: scope(authz.ResetPassword), maxBody: noBody, key: keyKept},
 		huma.Operation{OperationID: "database.resetPassword", Method: http.MethodPost, Path: "/api/stores/{id}/database/reset-password", Tags: tags, DefaultStatus: http.StatusNoContent,
 			Summary: "Give the store's managed database a new password",
 			Description: "For owners, in person. Shoppers notice nothing. Connections with the old password are closed: idle ones after two seconds, others after " +

@@ -165,14 +165,15 @@ var descriptions = map[string]string{ //nolint:gosec // texts about credentials,
 	"website":                         "Address of the store's own web site",
 	"weekly":                          "How many archives of different weeks are kept",
 
-	"ETag":               "Version of what is answered, for If-Match",
-	"Location":           "Address of what was made, or of the work that goes on",
-	"Preference-Applied": "How long the call was allowed to wait for the end of the work",
-	"Set-Cookie":         "Ties the consent to this browser",
-	"Stripe-Signature":   "Signature of the event by the payment provider",
-	"RateLimit":          "For each limit that the request counts against: its name, r, the requests that are left, and t, the seconds until the limit is whole again",
-	"RateLimit-Policy":   "For each limit: its name, q, the requests, and w, the seconds in which they may be made",
-	"sort":               "Order of the list",
+	"ETag":                 "Version of what is answered, for If-Match",
+	"Idempotency-Replayed": "true when this is the answer to an earlier request with the same Idempotency-Key",
+	"Location":             "Address of what was made, or of the work that goes on",
+	"Preference-Applied":   "How long the call was allowed to wait for the end of the work",
+	"Set-Cookie":           "Ties the consent to this browser",
+	"Stripe-Signature":     "Signature of the event by the payment provider",
+	"RateLimit":            "For each limit that the request counts against: its name, r, the requests that are left, and t, the seconds until the limit is whole again",
+	"RateLimit-Policy":     "For each limit: its name, q, the requests, and w, the seconds in which they may be made",
+	"sort":                 "Order of the list",
 }
 
 // describe gives all members, parameters and headers without a description the one in

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 )
@@ -65,7 +64,7 @@ func newDocument(kind string, marshal func() ([]byte, error)) (document, error) 
 func (d document) serve(w http.ResponseWriter, r *http.Request) {
 	text, etag := d.text, `"`+d.etag+`"`
 	h := w.Header()
-	if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+	if acceptedCoding(r.Header.Values("Accept-Encoding"), "gzip") != "" {
 		text, etag = d.compressed, `"`+d.etag+`-gzip"`
 		h.Set("Content-Encoding", "gzip")
 	}

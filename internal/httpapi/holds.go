@@ -13,7 +13,7 @@ import (
 )
 
 func (a *api) holdRoutes(tags []string) {
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: maxJSON, key: keyLedger},
 		huma.Operation{OperationID: "holds.create", Method: http.MethodPost, Path: "/api/credits/holds", Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary: "Set credits aside",
 			Description: "For work whose cost is known only at its end: nothing else spends held credits until they are captured, released, or the " +
@@ -22,13 +22,13 @@ func (a *api) holdRoutes(tags []string) {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadCredits), maxBody: noBody},
 		huma.Operation{OperationID: "holds.list", Method: http.MethodGet, Path: "/api/credits/holds", Tags: tags,
 			Summary: "The store's holds, newest first", Description: "Filter by state. A hold whose time has passed is expired.", Errors: []int{401, 404, 422}}, a.holds)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: maxJSON, key: keyLedger},
 		huma.Operation{OperationID: "holds.capture", Method: http.MethodPost, Path: "/api/credits/holds/{id}/capture", Tags: tags,
 			Summary: "Spend a hold",
 			Description: "All of it, or with amount, or with the quantity of the hold's service, a part; the rest is released. A hold is captured " +
 				"once: 409 hold_not_open when it has ended.",
 			Errors: []int{400, 401, 403, 404, 409, 413, 422}}, a.capture)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: noBody},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SpendCredits), maxBody: noBody, key: keyLedger},
 		huma.Operation{OperationID: "holds.release", Method: http.MethodPost, Path: "/api/credits/holds/{id}/release", Tags: tags,
 			Summary: "Give a hold's credits back", Description: "All that is left of the hold can be spent again.", Errors: []int{401, 403, 404, 409, 422}}, a.release)
 }
@@ -78,8 +78,7 @@ func newHeldOutput(h credits.HoldResult, err error) (*heldOutput, error) {
 
 type holdInput struct {
 	StoreChoice
-	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body holds once, however often it is sent"`
-	Body           struct {
+	Body struct {
 		SpendBody
 		ExpiresIn int64 `json:"expiresIn,omitempty" minimum:"1" maximum:"2592000" doc:"Seconds until the hold ends by itself; 900 unless told"`
 	}
@@ -91,7 +90,7 @@ func (a *api) hold(ctx context.Context, in *holdInput) (*heldOutput, error) {
 		return nil, err
 	}
 	req := credits.HoldRequest{ExpiresIn: time.Duration(in.Body.ExpiresIn) * time.Second}
-	if req.SpendRequest, err = in.Body.request(in.IdempotencyKey); err != nil {
+	if req.SpendRequest, err = in.Body.request(idempotencyKey(ctx)); err != nil {
 		return nil, err
 	}
 	return newHeldOutput(a.Credits.Hold(ctx, principal(ctx), id, req))
@@ -101,8 +100,7 @@ func (a *api) hold(ctx context.Context, in *holdInput) (*heldOutput, error) {
 // structs.
 type HoldPath struct {
 	StoreChoice
-	ID             string `path:"id" doc:"The hold's id, a UUID"`
-	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body changes the hold once and gets the first answer again"`
+	ID string `path:"id" doc:"The hold's id, a UUID"`
 }
 
 // holdID returns the id of the path, or the zero id, which no hold has.
@@ -127,7 +125,7 @@ func (a *api) capture(ctx context.Context, in *captureInput) (*heldOutput, error
 	if err != nil {
 		return nil, err
 	}
-	req := credits.CaptureRequest{IdempotencyKey: in.IdempotencyKey}
+	req := credits.CaptureRequest{IdempotencyKey: idempotencyKey(ctx)}
 	if in.Body != nil {
 		req.Quantity = in.Body.Quantity
 		if in.Body.Amount != nil {
@@ -149,7 +147,7 @@ func (a *api) release(ctx context.Context, in *HoldPath) (*heldOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newHeldOutput(a.Credits.Release(ctx, principal(ctx), id, in.holdID(), in.IdempotencyKey))
+	return newHeldOutput(a.Credits.Release(ctx, principal(ctx), id, in.holdID(), idempotencyKey(ctx)))
 }
 
 type holdsInput struct {

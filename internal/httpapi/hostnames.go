@@ -19,7 +19,7 @@ func (a *api) hostnameRoutes() {
 		huma.Operation{OperationID: "hostnames.list", Method: http.MethodGet, Path: path, Tags: tags,
 			Summary: "The store's hostnames", Description: "The primary one first, those not proven last. There are few: the list has no pages.",
 			Errors: []int{401, 404}}, a.listHostnames)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageHostnames), maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageHostnames), maxBody: maxJSON, key: keyKept},
 		huma.Operation{OperationID: "hostnames.create", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary: "Add a hostname of your own",
 			Description: "The answer names the TXT record that proves that the name is yours, and the address that the name should lead to. Put both into " +

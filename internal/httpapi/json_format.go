@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,24 +14,18 @@ import (
 // a problem document. Errors of the client's connection are ignored.
 var jsonFormat = huma.Format{
 	Marshal: func(w io.Writer, v any) error {
-		out := &firstWrite{w: w}
-		e := json.NewEncoder(out) // it encodes the whole value before it writes
+		var out bytes.Buffer
+		e := json.NewEncoder(&out)
 		e.SetEscapeHTML(false)
-		if err := e.Encode(v); err != nil && !out.started {
+		if err := e.Encode(v); err != nil {
 			panic(fmt.Errorf("response not encoded: %w", err))
 		}
+		if rw, ok := w.(*responseWriter); ok {
+			rw.writeWhole(out.Bytes())
+			return nil
+		}
+		_, _ = w.Write(out.Bytes())
 		return nil
 	},
 	Unmarshal: unmarshal,
-}
-
-// firstWrite records that something was written.
-type firstWrite struct {
-	w       io.Writer
-	started bool
-}
-
-func (f *firstWrite) Write(b []byte) (int, error) {
-	f.started = true
-	return f.w.Write(b)
 }

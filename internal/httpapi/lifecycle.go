@@ -14,11 +14,11 @@ import (
 func (a *api) lifecycleRoutes() {
 	tags := []string{"Stores"}
 	errors := []int{401, 403, 404, 409, 503}
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SuspendStore), maxBody: noBody},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SuspendStore), maxBody: noBody, key: keyKept},
 		huma.Operation{OperationID: "stores.suspend", Method: http.MethodPost, Path: "/api/stores/{id}/suspend", Tags: tags,
 			Summary: "Close a store to its shoppers", Description: "They get 503 store_suspended. The store and its database stay as they are; resume opens it again. " +
 				"A store that is suspended already stays so.", Errors: errors}, a.suspendStore)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SuspendStore), maxBody: noBody},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.SuspendStore), maxBody: noBody, key: keyKept},
 		huma.Operation{OperationID: "stores.resume", Method: http.MethodPost, Path: "/api/stores/{id}/resume", Tags: tags,
 			Summary: "Open a suspended store again", Description: "What the operator has suspended only the operator resumes: 403.", Errors: errors}, a.resumeStore)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.DeleteStore), maxBody: noBody},
@@ -26,7 +26,7 @@ func (a *api) lifecycleRoutes() {
 			Summary: "Delete a store", Description: "Closes it at once, and for good after a grace period: `deleteAfter` says when. Until then restore takes it back, " +
 				"and its slug and hostnames stay its own. At the end its credentials are destroyed and a managed database is dropped; a database of the " +
 				"merchant's own is left as it is. To delete it again changes nothing. For owners.", Errors: []int{401, 403, 404}}, a.deleteStore)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.DeleteStore), maxBody: noBody},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.DeleteStore), maxBody: noBody, key: keyKept},
 		huma.Operation{OperationID: "stores.restore", Method: http.MethodPost, Path: "/api/stores/{id}/restore", Tags: tags,
 			Summary: "Take a deletion back", Description: "The store is again in the state it had. For owners.", Errors: []int{401, 403, 404}}, a.restoreStore)
 }

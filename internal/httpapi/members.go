@@ -27,12 +27,12 @@ func (a *api) memberRoutes() {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageMembers), maxBody: noBody},
 		op("members.delete", http.MethodDelete, members+"/{userId}", 204, "Remove a member, or leave",
 			"With the keys that the member made. Everybody may leave, but for the last owner: 403.", 401, 403, 404), a.removeMember)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageOwners), maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageOwners), maxBody: maxJSON, key: keyKept},
 		op("stores.transferOwnership", http.MethodPost, "/api/stores/{id}/transfer-ownership", 204, "Hand the store over",
 			"The member becomes an owner, the caller an admin.", 400, 401, 403, 404, 413, 422), a.transferOwnership)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageMembers), maxBody: noBody},
 		op("invitations.list", http.MethodGet, invitations, 200, "Open invitations", "Newest first, without pages.", 401, 403, 404), a.listInvitations)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scope(authz.ManageMembers), maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scope(authz.ManageMembers), maxBody: maxJSON, key: keyKept},
 		op("invitations.create", http.MethodPost, invitations, 201, "Invite somebody by mail",
 			"To invite an address again renews the invitation, with the role given now. The mail's token is good for a week. "+
 				"The caller's address must be proven (403 email_unverified). 429 rate_limited bounds them: 3 of one store to one address without an answer, "+
@@ -41,7 +41,7 @@ func (a *api) memberRoutes() {
 			400, 401, 403, 404, 413, 422, 429), a.invite)
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ManageMembers), maxBody: noBody},
 		op("invitations.delete", http.MethodDelete, invitations+"/{invitationId}", 204, "Take an invitation back", "Its link does not work any more.", 401, 403, 404), a.revokeInvitation)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON, key: keyKept},
 		op("invitations.accept", http.MethodPost, "/api/invitations/accept", 200, "Accept an invitation",
 			"The caller's address must be the one that was invited. Answers with the store.", 400, 401, 403, 413, 422), a.acceptInvitation)
 }

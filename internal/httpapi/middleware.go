@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/stoahq/stoa"
@@ -25,7 +26,12 @@ type request struct {
 	host    string
 	header  http.Header // of the response
 	options routeOptions
-	body    io.Reader // of a streamed route
+	version string // of the API; empty for pages
+	// versionErr says that the request names a version that there is not.
+	versionErr error
+	body       io.Reader // of a streamed route
+	key        string    // the Idempotency-Key of a route that takes one
+	begun      bool      // the input was valid, and the handler was called
 }
 
 // requestOf returns the request that ctx belongs to, or the zero value.
@@ -35,6 +41,12 @@ func requestOf(ctx context.Context) request {
 		return request{}
 	}
 	return *r
+}
+
+// requestIn returns the request that ctx belongs to, to change it.
+func requestIn(ctx context.Context) *request {
+	r, _ := ctx.Value(requestKey{}).(*request)
+	return r
 }
 
 func requestID(ctx context.Context) string { return requestOf(ctx).id }
@@ -54,7 +66,7 @@ func (a *api) middleware(next http.Handler) http.Handler {
 
 		w.Header().Set("X-Request-Id", req.id)
 		rw := &responseWriter{
-			ResponseWriter: w, control: http.NewResponseController(w), held: memory,
+			ResponseWriter: w, request: r, secret: req.options.secret, version: req.version, control: http.NewResponseController(w), memory: memory,
 			client: ratelimit.Address("answers-to-address", req.address), stall: a.stall, deadline: start.Add(timeout + sendTimeout),
 			draining: a.Draining,
 		}
@@ -89,6 +101,10 @@ func (a *api) newRequest(w http.ResponseWriter, r *http.Request) *request {
 	// The id is always generated here: a client that could choose it could make
 	// two requests look like one in the audit log.
 	req := &request{id: stoa.NewID[stoa.RequestID]().String(), address: a.Proxies.clientIP(r), host: r.Host, header: w.Header(), options: a.optionsOf(r)}
+	if strings.HasPrefix(r.URL.Path, "/api/") {
+		req.version, req.versionErr = requestedVersion(r)
+		w.Header().Set(versionHeader, req.version)
+	}
 	req.client = accounts.Client{UserAgent: r.UserAgent(), RequestID: req.id, ClientRequestID: a.Proxies.requestID(r)}
 	if req.address.IsValid() {
 		req.client.Address = req.address.String()

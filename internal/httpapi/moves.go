@@ -17,7 +17,7 @@ import (
 func (a *api) moveRoutes() {
 	tags := []string{"Stores"}
 	const path = "/api/stores/{id}/moves"
-	route(a, routeOptions{timeout: requestTimeout, rate: rateDatabase, scope: scope(authz.MoveDatabase), maxBody: maxCredentials},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateDatabase, scope: scope(authz.MoveDatabase), maxBody: maxCredentials, key: keyKept},
 		huma.Operation{OperationID: "moves.create", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusAccepted,
 			Summary: "Move the store to another database",
 			Description: "For owners, in person. The store stays in use: its rows are copied, changes follow, and writers wait for a moment while the two databases are " +
@@ -30,15 +30,15 @@ func (a *api) moveRoutes() {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
 		huma.Operation{OperationID: "moves.get", Method: http.MethodGet, Path: path + "/{moveId}", Tags: tags, Summary: "Show a move and its progress", Description: "Its step, the rows copied and the changes carried over so far.",
 			Errors: []int{401, 403, 404, 422}}, a.getMove)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MoveDatabase), maxBody: noBody},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MoveDatabase), maxBody: noBody, key: keyKept},
 		huma.Operation{OperationID: "moves.abort", Method: http.MethodPost, Path: path + "/{moveId}/abort", Tags: tags, DefaultStatus: http.StatusAccepted, Summary: "Abort a move",
 			Description: "For owners, in person. Before the new database has taken over. The store continues in the database that it has, and what the move has made is removed.",
 			Errors:      []int{401, 403, 404, 409, 422}}, a.abortMove)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MoveDatabase), maxBody: noBody},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MoveDatabase), maxBody: noBody, key: keyKept},
 		huma.Operation{OperationID: "moves.rollback", Method: http.MethodPost, Path: path + "/{moveId}/rollback", Tags: tags, DefaultStatus: http.StatusAccepted, Summary: "Move the store back",
 			Description: "For owners, in person. While the move is `kept`: until `keepUntil`. What was written since is kept.",
 			Errors:      []int{401, 403, 404, 409, 422}}, a.rollbackMove)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MoveDatabase), maxBody: noBody},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.MoveDatabase), maxBody: noBody, key: keyKept},
 		huma.Operation{OperationID: "moves.finish", Method: http.MethodPost, Path: path + "/{moveId}/finish", Tags: tags, DefaultStatus: http.StatusAccepted, Summary: "Give up the old database of a move",
 			Description: "For owners, in person. While the move is `kept`. It can then not be rolled back; an old database that the platform manages is deleted.",
 			Errors:      []int{401, 403, 404, 409, 422}}, a.finishMove)

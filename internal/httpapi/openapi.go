@@ -22,7 +22,9 @@ func completeDocument(doc *huma.OpenAPI) {
 	requests, answers := newSchemaSet(doc), newSchemaSet(doc)
 	for _, op := range operationsOf(doc) {
 		sameContent(op)
-		addLimitHeaders(op)
+		describeRepresentation(op)
+		addCommonHeaders(op)
+		describeVersions(op)
 		for _, p := range op.Parameters {
 			requests.add(p.Schema)
 		}
@@ -53,6 +55,7 @@ func completeDocument(doc *huma.OpenAPI) {
 		}
 	}
 	describe(doc)
+	addExamples(doc)
 }
 
 const refPrefix = "#/components/schemas/"
@@ -84,16 +87,40 @@ func schemaName(t reflect.Type, hint string) string {
 	return name
 }
 
-// addLimitHeaders adds the headers about rate limits, which each answer has.
-func addLimitHeaders(op *huma.Operation) {
+// addCommonHeaders adds the headers that each answer may have.
+func addCommonHeaders(op *huma.Operation) {
+	replayed := slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == keyHeader && p.Description == keyDescriptions[keyKept] })
 	for _, response := range op.Responses {
 		if response.Headers == nil {
 			response.Headers = map[string]*huma.Param{}
 		}
-		for _, name := range []string{"RateLimit", "RateLimit-Policy"} {
+		names := []string{"RateLimit", "RateLimit-Policy"}
+		if replayed {
+			names = append(names, replayHeader)
+		}
+		for _, name := range names {
 			response.Headers[name] = &huma.Param{Schema: &huma.Schema{Type: huma.TypeString}}
 		}
 	}
+}
+
+// describeRepresentation adds the ETag and 304 to a GET that answers with JSON.
+func describeRepresentation(op *huma.Operation) {
+	of := op.Responses["200"]
+	if op.Method != http.MethodGet || of == nil || of.Content[jsonType] == nil || of.Content[jsonType].Schema.Ref == "" {
+		return
+	}
+	op.Parameters = append(op.Parameters, &huma.Param{
+		Name: "If-None-Match", In: "header", Description: "The ETag of an earlier answer: 304 without a body if it would be the same again", Schema: &huma.Schema{Type: huma.TypeString},
+	})
+	tag := &huma.Param{Description: "Identifies this answer, for If-None-Match", Schema: &huma.Schema{Type: huma.TypeString}}
+	if of.Headers == nil {
+		of.Headers = map[string]*huma.Param{}
+	}
+	if of.Headers["ETag"] == nil {
+		of.Headers["ETag"] = tag
+	}
+	op.Responses["304"] = &huma.Response{Description: "The answer is the same as the one that If-None-Match names", Headers: map[string]*huma.Param{"ETag": tag}}
 }
 
 // sameContent gives the content and headers of an operation's default answer to its other

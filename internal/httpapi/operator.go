@@ -20,7 +20,7 @@ func (a *api) operatorRoutes() {
 			Summary: "Every store", Description: "Newest first unless sort says otherwise, without profiles. A page may have fewer stores than limit and a cursor all the same: " +
 				"one call compares a bounded number of stores with the filters. The stores' own routes let an operator in, but for their credits and keys; " +
 				"all of it is written to the store's audit log.", Errors: []int{401, 403, 422}}, a.listAnyStores)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopeOperator, maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopeOperator, maxBody: maxJSON, key: keyKept},
 		huma.Operation{OperationID: "operator.impersonate", Method: http.MethodPost, Path: "/api/operator/impersonations", Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary: "Act as a user",
 			Description: "The access token is good for 15 minutes, has no refresh token, and reaches neither the user's password nor their other keys. " +

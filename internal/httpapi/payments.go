@@ -16,7 +16,7 @@ import (
 
 func (a *api) paymentRoutes() {
 	tags := []string{"Credits"}
-	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.PurchaseCredits), maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.PurchaseCredits), maxBody: maxJSON, key: keyLedger},
 		huma.Operation{OperationID: "purchases.create", Method: http.MethodPost, Path: "/api/credits/purchase", Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary:     "Buy credits",
 			Description: "Answers with a checkout page to send the buyer to. The credits are granted when the payment is confirmed, exactly once.",
@@ -62,8 +62,7 @@ func newPurchaseView(p payments.Purchase) purchaseView {
 
 type purchaseInput struct {
 	StoreChoice
-	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body makes one purchase, however often it is sent"`
-	Body           struct {
+	Body struct {
 		Credits amountInput `json:"credits" doc:"Whole credits"`
 	}
 }
@@ -83,7 +82,7 @@ func (a *api) purchase(ctx context.Context, in *purchaseInput) (*createdPurchase
 		return nil, err
 	}
 	p, err := a.Payments.Purchase(ctx, principal(ctx), id, payments.PurchaseRequest{
-		Credits: amount, IdempotencyKey: in.IdempotencyKey,
+		Credits: amount, IdempotencyKey: idempotencyKey(ctx),
 	})
 	if err != nil {
 		return nil, err

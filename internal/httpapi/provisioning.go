@@ -22,7 +22,7 @@ import (
 func (a *api) provisioningRoutes() {
 	tags := []string{"Stores"}
 	waits := a.connectResponses()
-	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(authz.ConnectDatabase), maxBody: maxCredentials},
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(authz.ConnectDatabase), maxBody: maxCredentials, key: keyKept},
 		huma.Operation{OperationID: "database.connect", Method: http.MethodPost, Path: "/api/stores/{id}/connect-database", Tags: tags,
 			Summary: "Give the store its database",
 			Description: "The credentials are encrypted, checked, and the database is set up. In a Supabase project the store gets a role and a schema of its own, " +
@@ -33,7 +33,7 @@ func (a *api) provisioningRoutes() {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
 		huma.Operation{OperationID: "provisioning.get", Method: http.MethodGet, Path: "/api/stores/{id}/provisioning", Tags: tags,
 			Summary: "The store's last provisioning run", Description: "Each step with its state, times and fault.", Errors: []int{401, 404}}, a.getProvisioning)
-	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(authz.ConnectDatabase), maxBody: noBody},
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(authz.ConnectDatabase), maxBody: noBody, key: keyKept},
 		huma.Operation{OperationID: "provisioning.retry", Method: http.MethodPost, Path: "/api/stores/{id}/provisioning/retry", Tags: tags,
 			Summary: "Resume a failed run at the failed step", Description: "Waits like connect-database.",
 			Responses: waits, Errors: []int{401, 403, 404, 409, 422, 429, 503}}, a.retryProvisioning)

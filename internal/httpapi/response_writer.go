@@ -27,14 +27,18 @@ const (
 // budget, and closes the connection of a client that does not take them.
 type responseWriter struct {
 	http.ResponseWriter
+	request  *http.Request
+	version  string                   // of the API; empty: the newest
+	secret   bool                     // the answer to GET holds secrets, see writeWhole
 	control  *http.ResponseController // of the ResponseWriter
-	held     *ratelimit.Reservation   // of the memory budget
+	memory   *ratelimit.Reservation   // of the memory budget
 	client   ratelimit.Key            // the memory's owner when the request has read no store's database
 	stall    time.Duration            // stallTimeout, except in tests
 	deadline time.Time                // for the whole response
 
 	draining <-chan struct{} // after it is closed, each response closes its connection
 
+	held    heldAnswer // of a call whose answer is kept, see keepAnswer
 	status  int
 	bytes   int64
 	sent    bool          // the status has been sent
@@ -77,16 +81,21 @@ func (w *responseWriter) Write(b []byte) (int, error) {
 	if w.refused || len(b) == 0 {
 		return len(b), nil
 	}
+	if w.held.limit > 0 {
+		if taken, err := w.takeHeld(b); taken || err != nil {
+			return len(b), err
+		}
+	}
 	if n := int64(len(b)); n > freeWrite {
 		k := w.memoryKey()
-		if !w.held.Take(k, n) {
+		if !w.memory.Take(k, n) {
 			if w.sent {
 				panic(http.ErrAbortHandler) // the client must not take a part of the response for the whole
 			}
 			w.refused = true
 			return len(b), nil
 		}
-		defer w.held.Give(k, n)
+		defer w.memory.Give(k, n)
 	}
 	w.sendStatus()
 	written := 0
@@ -104,7 +113,7 @@ func (w *responseWriter) Write(b []byte) (int, error) {
 // memoryKey returns the owner of the response's memory: the store whose database
 // the request has read, or else the client.
 func (w *responseWriter) memoryKey() ratelimit.Key {
-	if k, ok := w.held.Key(); ok {
+	if k, ok := w.memory.Key(); ok {
 		return k
 	}
 	return w.client

@@ -27,6 +27,10 @@ type routeOptions struct {
 	streamed bool
 	// console: the route is a page of the console, whose caller has a session cookie.
 	console bool
+	// key says what an Idempotency-Key does; see TestWhichCallsTakeKeys.
+	key keyUse
+	// secret: the answer to GET holds secrets, and is not compressed.
+	secret bool
 	// list is the parameter that a query may hold many times; empty means none.
 	list string
 }
@@ -120,7 +124,7 @@ func (m *mux) HandleFunc(pattern string, handler func(http.ResponseWriter, *http
 // documents and derives authentication, rate limits and the documented statuses
 // from o.
 func route[I, O any](a *api, o routeOptions, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
-	statuses := []int{http.StatusRequestURITooLong, http.StatusTooManyRequests, http.StatusServiceUnavailable} // rate limits, master database unavailable
+	statuses := []int{http.StatusBadRequest, http.StatusRequestURITooLong, http.StatusTooManyRequests, http.StatusServiceUnavailable} // unknown version, rate limits, master database unavailable
 	switch {
 	case o.scope == scopePublic:
 		op.Security = []map[string][]string{{}}
@@ -133,6 +137,10 @@ func route[I, O any](a *api, o routeOptions, op huma.Operation, handle func(cont
 	op.RejectUnknownQueryParameters = o.rate != rateHealth // a load balancer may add some
 	if op.RejectUnknownQueryParameters {
 		statuses = append(statuses, http.StatusUnprocessableEntity)
+	}
+	if o.key != keyIgnored {
+		statuses = append(statuses, http.StatusConflict)
+		documentKey(&op, o.key)
 	}
 	op.Errors = slices.Clone(op.Errors)
 	for _, status := range statuses {
@@ -151,6 +159,7 @@ func route[I, O any](a *api, o routeOptions, op huma.Operation, handle func(cont
 			return nil, a.problem(ctx, err)
 		}
 		defer release()
+		requestIn(ctx).begun = true
 		out, err := handle(ctx, in)
 		if err != nil {
 			return nil, a.problem(ctx, err)
@@ -170,6 +179,9 @@ func (a *api) routeMiddlewares(o routeOptions) (all huma.Middlewares) {
 		all = append(all, a.authenticateOptional)
 	case o.scope.needsAuthentication():
 		all = append(all, a.authenticate)
+	}
+	if o.key != keyIgnored {
+		all = append(all, a.takeKey(o))
 	}
 	return all
 }

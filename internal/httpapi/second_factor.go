@@ -20,13 +20,13 @@ func (a *api) secondFactorRoutes() {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: noBody},
 		huma.Operation{OperationID: "secondFactor.get", Method: http.MethodGet, Path: path, Tags: tags,
 			Summary: "Whether the caller has a second factor", Description: "And how many recovery codes are left.", Errors: []int{401, 403}}, a.getFactor)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON, key: keyKept},
 		huma.Operation{OperationID: "secondFactor.enroll", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
 			Summary: "Enrol an authenticator app",
 			Description: "TOTP (RFC 6238): 6 digits, 30 seconds, SHA-1. Show url as a QR code. It counts once it is confirmed. " +
 				"The caller's address must be proven (403 email_unverified).",
 			Errors: []int{400, 401, 403, 413, 422}}, a.enrolFactor)
-	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON},
+	route(a, routeOptions{timeout: requestTimeout, rate: rateAuth, scope: scopePerson, maxBody: maxJSON, key: keyKept},
 		huma.Operation{OperationID: "secondFactor.confirm", Method: http.MethodPost, Path: path + "/confirm", Tags: tags,
 			Summary: "Confirm the app with its first code", Description: "Answers with recovery codes, which are shown this once.",
 			Errors: []int{400, 401, 403, 404, 413, 422, 429}}, a.confirmFactor)

@@ -60,6 +60,9 @@ func (a *api) checkRequest(r *http.Request, platform bool) error {
 	if err := a.limitAddress(r.Context()); err != nil {
 		return err
 	}
+	if err := requestOf(r.Context()).versionErr; err != nil {
+		return err
+	}
 	if requestOf(r.Context()).options.rate != rateHealth && !platform && !isStorefrontPath(r.URL.Path) {
 		return stoa.Errorf(stoa.NotFound, "There is nothing at this address.")
 	}
@@ -128,7 +131,7 @@ func (a *api) setCORSHeaders(w http.ResponseWriter, r *http.Request) (answered b
 		return false
 	}
 	h.Set("Access-Control-Allow-Origin", origin)
-	h.Set("Access-Control-Expose-Headers", "ETag, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id")
+	h.Set("Access-Control-Expose-Headers", "ETag, Idempotency-Replayed, Location, RateLimit, RateLimit-Policy, Retry-After, Stoa-Version, X-Request-Id")
 	if a.CORS.Credentials {
 		h.Set("Access-Control-Allow-Credentials", "true")
 	}
@@ -136,7 +139,7 @@ func (a *api) setCORSHeaders(w http.ResponseWriter, r *http.Request) (answered b
 		return false
 	}
 	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE")
-	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, If-Match, Last-Event-ID, Prefer, X-Request-Id, X-Store-Id")
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer, Stoa-Version, X-Request-Id, X-Store-Id")
 	h.Set("Access-Control-Max-Age", "600")
 	w.WriteHeader(http.StatusNoContent)
 	return true

@@ -17,6 +17,7 @@ import (
 	"github.com/stoahq/stoa/internal/stores"
 	"github.com/stoahq/stoa/internal/tenantdb"
 	"github.com/stoahq/stoa/internal/tenantdb/credential"
+	"github.com/stoahq/stoa/internal/version"
 )
 
 func (a *api) storeRoutes() {
@@ -29,7 +30,7 @@ func (a *api) storeRoutes() {
 	duplicate.OperationID, duplicate.Path, duplicate.Deprecated = "stores.createDeprecated", "/api/stores/create", true
 	duplicate.Description = "The same as POST /api/stores, which replaces it."
 	for _, op := range []huma.Operation{create, duplicate} {
-		route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: maxJSON}, op, a.createStore)
+		route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scopePerson, maxBody: maxJSON, key: keyKept}, op, a.createStore)
 	}
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ReadStore), maxBody: noBody},
 		huma.Operation{OperationID: "stores.list", Method: http.MethodGet, Path: "/api/stores", Tags: tags,
@@ -61,7 +62,7 @@ type storeView struct {
 	CreatedAt    time.Time       `json:"createdAt"`
 	UpdatedAt    time.Time       `json:"updatedAt"`
 	DeleteAfter  *time.Time      `json:"deleteAfter" doc:"When a store that is being deleted will be gone for good; null for every other"`
-	Held         bool            `json:"held" doc:"The operator has suspended the store: only they can resume it"`
+	Suspended    bool            `json:"suspendedByOperator" doc:"The operator has suspended the store: only they can resume it"`
 
 	IgnoredSettings []string `json:"ignoredSettings,omitempty" doc:"Settings in a connection string that are the client's own and have no effect here; in the answer to it alone"`
 }
@@ -116,7 +117,7 @@ func newStoreView(s stores.Store, run *provisioning.Run) storeView {
 	v := storeView{
 		ID: s.ID, Name: s.Name, Slug: s.Slug, Status: s.Status, Role: s.Role, Profile: newProfile(s.Profile),
 		Hostnames: make([]hostnameView, len(s.Hostnames)), CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt,
-		DeleteAfter: s.DeleteAfter, Held: s.SuspendedByOperator,
+		DeleteAfter: s.DeleteAfter, Suspended: s.SuspendedByOperator,
 	}
 	for i, h := range s.Hostnames {
 		v.Hostnames[i] = hostnameView{Hostname: h.Hostname, Primary: h.Primary, Custom: h.Custom, Verified: h.VerifiedAt != nil}
@@ -166,15 +167,14 @@ type storeOutput struct {
 
 func newStoreOutput(s stores.Store, run *provisioning.Run) *storeOutput {
 	out := &storeOutput{Body: newStoreView(s, run)}
-	if version := s.Version(); version != "" {
-		out.ETag = `"` + version + `"`
+	if v := s.Version(); v != "" {
+		out.ETag = quote(v)
 	}
 	return out
 }
 
 type createStoreInput struct {
-	IdempotencyKey string `header:"Idempotency-Key" maxLength:"255" doc:"The same key with the same body creates one store, however often it is sent"`
-	Body           struct {
+	Body struct {
 		Name string `json:"name" maxLength:"120" example:"My Second Store"`
 		Slug string `json:"slug,omitempty" maxLength:"63" doc:"Lower-case letters, digits and hyphens" example:"my-second-store"`
 	}
@@ -191,7 +191,7 @@ type createdStoreOutput struct {
 
 func (a *api) createStore(ctx context.Context, in *createStoreInput) (*createdStoreOutput, error) {
 	s, err := a.Stores.Create(ctx, principal(ctx), stores.NewStore{
-		Name: in.Body.Name, Slug: in.Body.Slug, IdempotencyKey: in.IdempotencyKey,
+		Name: in.Body.Name, Slug: in.Body.Slug, IdempotencyKey: idempotencyKey(ctx),
 	})
 	if err != nil {
 		return nil, err
@@ -254,32 +254,42 @@ func (a *api) withRun(ctx context.Context, s stores.Store) (*storeOutput, error)
 
 type updateStoreInput struct {
 	StorePath
-	IfMatch string `header:"If-Match" maxLength:"1000" doc:"The ETag of the store as it was read" example:"\"3f786850e387550fdab836ed7e6dc881\""`
-	Body    storedata.ProfilePatch
+	MatchInput
+	Body storedata.ProfilePatch
 }
 
+// MatchInput is the condition of a change. It is exported because huma reads only exported
+// embedded structs.
+type MatchInput struct {
+	IfMatch string `header:"If-Match" maxLength:"1000" doc:"The ETag that was read: the change is made only if nobody has changed it since; otherwise 412 edit_conflict, and nothing has changed" example:"\"3f786850e387550fdab836ed7e6dc881\""`
+}
+
+// quote returns a version as an ETag; writeWhole adds the hash of the body.
+func quote(version string) string { return `"` + version + `"` }
+
 // ifMatch returns the versions that an If-Match header lists, or nil without a condition:
-// without the header, and for *, which every store matches. A weak ETag matches nothing
+// without the header, and for *, which everything matches. A weak ETag matches nothing
 // (RFC 9110, section 13.1.1).
-func ifMatch(header string) ([]string, error) {
+func ifMatch(header string) (version.Match, error) {
 	header = strings.TrimSpace(header)
 	if header == "" || header == "*" {
 		return nil, nil
 	}
-	versions := []string{}
+	versions := version.Match{}
 	for part := range strings.SplitSeq(header, ",") {
 		part = strings.TrimSpace(part)
 		if strings.HasPrefix(part, "W/") {
 			continue
 		}
-		version, opened := strings.CutPrefix(part, `"`)
-		version, closed := strings.CutSuffix(version, `"`)
-		if !opened || !closed || version == "" || strings.Contains(version, `"`) {
+		tag, opened := strings.CutPrefix(part, `"`)
+		tag, closed := strings.CutSuffix(tag, `"`)
+		if !opened || !closed || tag == "" || strings.Contains(tag, `"`) {
 			var faults stoa.Invalid
-			faults.Add("If-Match", "must be the ETag of the store, in its quotation marks")
+			faults.Add("If-Match", "must be the ETag that was read, in its quotation marks")
 			return nil, faults.Err()
 		}
-		versions = append(versions, version)
+		tag, _, _ = strings.Cut(tag, ".") // the hash of the body follows, see writeWhole
+		versions = append(versions, tag)
 	}
 	return versions, nil
 }

@@ -42,7 +42,7 @@ func (a *api) supabaseRoutes() {
 	route(a, routeOptions{timeout: requestTimeout, rate: rateCaller, scope: scope(authz.ConnectDatabase), maxBody: noBody},
 		huma.Operation{OperationID: "supabase.regions", Method: http.MethodGet, Path: "/api/stores/{id}/supabase/regions", Tags: tags,
 			Summary: "Where a project can be made", Description: "With a name for people.", Errors: list}, a.supabaseRegions)
-	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(authz.ConnectDatabase), maxBody: maxJSON},
+	route(a, routeOptions{timeout: waitTimeout, rate: rateDatabase, scope: scope(authz.ConnectDatabase), maxBody: maxJSON, key: keyKept},
 		huma.Operation{OperationID: "supabase.createProject", Method: http.MethodPost, Path: "/api/stores/{id}/supabase/projects", Tags: tags,
 			Summary: "Make a Supabase project and give the store its database there",
 			Description: "Begins a provisioning run whose first step, `project`, makes the project and waits until it is healthy, which takes some minutes: " +

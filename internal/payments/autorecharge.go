@@ -11,6 +11,8 @@ import (
 	"github.com/stoahq/stoa/internal/authz"
 	"github.com/stoahq/stoa/internal/credits"
 	"github.com/stoahq/stoa/internal/masterdb"
+	"github.com/stoahq/stoa/internal/quotas"
+	"github.com/stoahq/stoa/internal/version"
 )
 
 // AutoRecharge is a store's settings of automatic recharges and their state.
@@ -23,6 +25,12 @@ type AutoRecharge struct {
 	Card          *Card
 	StoppedReason *string // why recharges were disabled, if not by a member
 	StoppedAt     *time.Time
+}
+
+// Version identifies the settings, for AutoRechargeRequest.
+func (a AutoRecharge) Version() string {
+	a.UsedThisMonth = 0
+	return version.Of(a)
 }
 
 // Card contains the parts of the saved card that may be shown.
@@ -77,6 +85,7 @@ type AutoRechargeRequest struct {
 	Threshold  credits.Amount
 	Credits    credits.Amount // whole credits, 1 to 1,000,000
 	MonthlyCap credits.Amount // at least Credits
+	Match      version.Match  // against AutoRecharge.Version
 }
 
 func (r AutoRechargeRequest) validate() error {
@@ -111,6 +120,9 @@ func (s *Service) SetAutoRecharge(ctx context.Context, p authz.Principal, store 
 		if _, err := authz.Check(ctx, tx, p, store, authz.PurchaseCredits); err != nil {
 			return err
 		}
+		if err := r.checkMatch(ctx, tx, store); err != nil {
+			return err
+		}
 		if r.Enabled {
 			if err := s.canRecharge(ctx, tx, store); err != nil {
 				return err
@@ -139,6 +151,22 @@ func (s *Service) SetAutoRecharge(ctx context.Context, p authz.Principal, store 
 		return err
 	})
 	return out, err
+}
+
+// checkMatch fails with edit_conflict unless the settings are as the caller read them. It
+// locks the store, so that they stay so until tx ends.
+func (r AutoRechargeRequest) checkMatch(ctx context.Context, tx *masterdb.Tx, store stoa.StoreID) error {
+	if r.Match == nil {
+		return nil
+	}
+	if err := quotas.LockStore(ctx, tx, store); err != nil {
+		return err
+	}
+	present, err := readAutoRecharge(ctx, tx, store, tx.Now)
+	if err != nil {
+		return err
+	}
+	return r.Match.Check(present.Version())
 }
 
 // canRecharge fails when there is no provider or no saved card.

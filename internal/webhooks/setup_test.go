@@ -163,7 +163,6 @@ func (p *platform) add(t *testing.T, s *webhooks.Service, url string, types ...s
 	return e, secret.Reveal()
 }
 
-
 // until waits for a condition.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()

@@ -28,7 +28,7 @@ import (
 // setThreshold sets the threshold below which the owners get mails.
 func setThreshold(t testing.TB, b creditstest.Account, amount credits.Amount) {
 	t.Helper()
-	testkit.Must(t, b.Ledger.SetSettings(t.Context(), b.Owner, b.Store, credits.Settings{LowBalance: &amount}))
+	testkit.Must(t, b.Ledger.SetSettings(t.Context(), b.Owner, b.Store, credits.Settings{LowBalance: &amount}, nil))
 }
 
 // startReplica starts the parts of one process that notify owners.
