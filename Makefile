@@ -116,13 +116,15 @@ generate: ## write the code of the templ pages and of the clients, and the docum
 	@$(MAKE) --no-print-directory generate-clients
 
 .PHONY: generate-clients
-generate-clients: ## write the code of the clients from the OpenAPI document
+generate-clients: ## write the code of the clients from the OpenAPI document (needs Node.js)
 	@dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && \
 	go run ./cmd/stoa openapi --base-url https://stoa.example.com > "$$dir/openapi.json" && \
 	go run ./client/internal/generate -document "$$dir/openapi.json" -operations client/operations.gen.go -prepared "$$dir/go.json" && \
-	go run github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen@$(OAPI_CODEGEN) -config client/oapi-codegen.yaml "$$dir/go.json"
+	go run github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen@$(OAPI_CODEGEN) -config client/oapi-codegen.yaml "$$dir/go.json" && \
+	cd clients/typescript && { [ node_modules/.package-lock.json -nt package-lock.json ] || npm ci --loglevel=error; } && \
+	npm run --silent generate -- "$$dir/openapi.json"
 
-GENERATED = find internal client docs/errors \( -name '*_templ.go' -o -name '*.gen.go' -o -path 'docs/errors/*' \) -type f | sort | xargs cat | cksum
+GENERATED = find internal client clients/typescript/src docs/errors \( -name '*_templ.go' -o -name '*.gen.*' -o -path '*/generated/*' -o -path 'docs/errors/*' \) -type f | sort | xargs cat | cksum
 
 .PHONY: generate-check
 generate-check: ## check that the generated files are fresh
