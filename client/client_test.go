@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -306,6 +308,23 @@ func TestPages(t *testing.T) {
 		if failed != 1 {
 			t.Errorf("%s: %d errors", name, failed)
 		}
+	}
+}
+
+// TestUnreachable repeats a call without a key, since nothing was sent.
+func TestUnreachable(t *testing.T) {
+	t.Parallel()
+	dials := 0
+	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		dials++
+		return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+	}}
+	c, err := client.New("http://stoa.example.com", client.WithHTTPClient(&http.Client{Transport: transport}), client.WithRetries(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Stores.Suspend(t.Context(), "x"); !errors.Is(err, syscall.ECONNREFUSED) || dials != 2 {
+		t.Errorf("%v after %d attempts", err, dials)
 	}
 }
 

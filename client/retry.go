@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"time"
 )
@@ -22,8 +23,8 @@ func (o outgoing) repeatable(err error) bool {
 	keyed := o.header.Get("Idempotency-Key") != ""
 	safe := keyed || o.refresh || o.method != http.MethodPost && o.method != http.MethodPatch
 	var e *Error
-	if !errors.As(err, &e) {
-		return safe // no answer, or not the whole one
+	if !errors.As(err, &e) { // no answer, or not the whole one
+		return safe || notConnected(err)
 	}
 	switch e.Status {
 	case http.StatusTooManyRequests:
@@ -34,6 +35,12 @@ func (o outgoing) repeatable(err error) bool {
 		return safe
 	}
 	return false
+}
+
+// notConnected reports whether nothing was sent.
+func notConnected(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // pause waits before the next attempt: as long as the answer says, or longer each time. It

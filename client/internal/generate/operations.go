@@ -19,9 +19,12 @@ var notForClients = map[string]bool{"stripe.webhook": true}
 
 // document is the part of an OpenAPI document that the operations need.
 type document struct {
-	Paths      map[string]map[string]operation
+	Paths      map[string]pathItem
 	Components struct{ Schemas map[string]schema }
 }
+
+// pathItem has the operations of a path, by method.
+type pathItem struct{ Get, Post, Put, Patch, Delete *operation }
 
 type operation struct {
 	OperationID          string
@@ -56,16 +59,19 @@ func (s schema) name() string { return strings.TrimPrefix(s.Ref, "#/components/s
 func (d document) code() ([]byte, error) {
 	services := map[string]string{} // the methods of each service
 	for _, path := range slices.Sorted(maps.Keys(d.Paths)) {
-		for _, verb := range []string{"get", "post", "put", "patch", "delete"} {
-			op, ok := d.Paths[path][verb]
-			resource, action, named := strings.Cut(op.OperationID, ".")
-			switch {
-			case !ok || op.Deprecated || notForClients[op.OperationID]:
+		item := d.Paths[path]
+		for _, o := range []struct {
+			verb string
+			*operation
+		}{{"GET", item.Get}, {"POST", item.Post}, {"PUT", item.Put}, {"PATCH", item.Patch}, {"DELETE", item.Delete}} {
+			if o.operation == nil || o.Deprecated || notForClients[o.OperationID] {
 				continue
-			case !named || resource == "" || action == "":
-				return nil, fmt.Errorf("the operation id %q of %s %s is not like stores.create", op.OperationID, verb, path)
 			}
-			m := d.newMethod(op, goName(resource), goName(action), strings.ToUpper(verb), path)
+			resource, action, named := strings.Cut(o.OperationID, ".")
+			if !named || resource == "" || action == "" {
+				return nil, fmt.Errorf("the operation id %q of %s %s is not like stores.create", o.OperationID, o.verb, path)
+			}
+			m := d.newMethod(*o.operation, goName(resource), goName(action), o.verb, path)
 			services[goName(resource)] += m.code() + m.iterator()
 		}
 	}

@@ -28,7 +28,9 @@ export interface TransportOptions {
  * a StoaError for every other answer.
  */
 export async function send(request: Request, o: TransportOptions): Promise<Response> {
-  const stream = request.body !== null && request.headers.get('Content-Type') !== 'application/json';
+  // Not every browser has Request.body.
+  const type = request.headers.get('Content-Type');
+  const stream = type !== null && !type.startsWith('application/json');
   let renewed = false;
   for (let attempt = 0; ; attempt++) {
     const token = await o.auth?.token();
